@@ -1,0 +1,58 @@
+# The words of this project; `make help` lists them. CI uses the same ones.
+
+.DEFAULT_GOAL := help
+COMPOSE = docker compose --file compose/compose.yaml
+
+.PHONY: help
+help: ## List these words
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Run all three services in one process, with embedded stores
+	cargo run --locked --release
+
+.PHONY: token
+token: ## Mint a token: make token SUB=alice SCOPE="products:read orders:write"
+	@cargo run --locked --release --quiet -- token --sub "$(or $(SUB),demo)" --scope "$(or $(SCOPE),products:read products:write orders:read orders:write)"
+
+.PHONY: test
+test: tools lint doc build ## Everything CI checks: format, lints, docs, and every test on real servers
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run --locked --workspace; \
+	else \
+		cargo test --locked --workspace --lib --bins --tests; \
+	fi
+	cargo test --locked --workspace --doc
+
+.PHONY: tools
+tools: ## Install what the tests need (PostgreSQL, a MongoDB stand-in); `make test` does it too
+	@tests/install.sh
+
+.PHONY: build
+build: ## Build the programs for debugging
+	cargo build --locked --workspace --bins
+
+.PHONY: lint
+lint: ## Check the format and the lints
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt --all
+
+.PHONY: doc
+doc: ## Build the documentation; a warning is an error
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+.PHONY: deny
+deny: ## Check licences, advisories and who may depend on what (needs cargo-deny)
+	cargo deny --locked check
+
+.PHONY: up
+up: ## Run the services apart, with MongoDB and PostgreSQL (needs Docker)
+	$(COMPOSE) up --build --detach --wait
+
+.PHONY: down
+down: ## Stop what `up` started; the data stays
+	$(COMPOSE) down

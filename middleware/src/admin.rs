@@ -1,0 +1,43 @@
+//! The port for those who run a process: liveness, readiness and metrics. No tokens; never reachable through the public port.
+
+use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
+use http::header;
+use serde_json::Value;
+
+use crate::{
+    health::Readiness,
+    method_table::{Access, Method},
+    rejection::{Rejection, reasons},
+    telemetry::Telemetry,
+};
+
+/// Entries for a method table that has [`probes`] among its routes.
+pub static PROBES: [Method; 2] =
+    [Method::http("GET", "/livez", Access::Public).quiet(), Method::http("GET", "/readyz", Access::Public).quiet()];
+
+/// `GET /livez`: the process runs. `GET /readyz`: it may be sent requests, and if not, why.
+pub fn probes(readiness: Readiness) -> Router {
+    Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(readyz)).with_state(readiness)
+}
+
+async fn readyz(State(readiness): State<Readiness>) -> Result<impl IntoResponse, Rejection> {
+    let report = readiness.report();
+    if report.ready {
+        return Ok(([(header::CACHE_CONTROL, "no-store")], Json(report)));
+    }
+    let detail = if report.draining { "the process is stopping" } else { "a dependency is down" };
+    Err(Rejection::new(&reasons::NOT_READY, detail)
+        .with_metadata("ready", Value::Bool(false))
+        .with_metadata("draining", Value::Bool(report.draining))
+        .with_metadata("dependencies", serde_json::to_value(&report.dependencies).unwrap_or_default()))
+}
+
+/// The admin port: [`probes`], `GET /metrics`, and what a service has besides.
+pub fn router(readiness: Readiness, telemetry: Telemetry, more: Router) -> Router {
+    let metrics = get(|State(telemetry): State<Telemetry>| async move {
+        // Rendering a large registry takes milliseconds.
+        let text = tokio::task::spawn_blocking(move || telemetry.render()).await.unwrap_or_default();
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+    });
+    probes(readiness).merge(Router::new().route("/metrics", metrics).with_state(telemetry)).merge(more)
+}

@@ -1,0 +1,198 @@
+//! What a token says, strictly typed, and how we write tokens of our own.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use super::keys::SigningKey;
+
+/// A JOSE header. What is present but unknown is ignored, as RFC 7515 has it; what must be understood is refused by the verifier.
+#[derive(Debug, Deserialize)]
+pub(super) struct TokenHeader {
+    pub(super) alg: Algorithm,
+    pub(super) typ: Option<String>,
+    pub(super) kid: Option<String>,
+    #[serde(default)]
+    pub(super) crit: Present,
+    #[serde(default)]
+    pub(super) jku: Present,
+    #[serde(default)]
+    pub(super) x5u: Present,
+    #[serde(default)]
+    pub(super) jwk: Present,
+    #[serde(default)]
+    pub(super) x5c: Present,
+    #[serde(default)]
+    pub(super) b64: Present,
+    #[serde(default)]
+    pub(super) enc: Present,
+    #[serde(default)]
+    pub(super) zip: Present,
+}
+
+impl TokenHeader {
+    /// A header parameter that we would have to follow, or that changes what the signature means.
+    pub(super) fn forbidden(&self) -> Option<&'static str> {
+        let all = [
+            ("crit", &self.crit),
+            ("jku", &self.jku),
+            ("x5u", &self.x5u),
+            ("jwk", &self.jwk),
+            ("x5c", &self.x5c),
+            ("b64", &self.b64),
+            ("enc", &self.enc),
+            ("zip", &self.zip),
+        ];
+        all.into_iter().find(|(_, present)| present.0).map(|(name, _)| name)
+    }
+}
+
+/// Whether a member is there, whatever its value.
+#[derive(Debug, Default)]
+pub(super) struct Present(bool);
+
+impl<'de> Deserialize<'de> for Present {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        de::IgnoredAny::deserialize(deserializer).map(|_| Self(true))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Claims {
+    pub(super) iss: String,
+    pub(super) sub: String,
+    pub(super) aud: OneOrMany,
+    #[serde(deserialize_with = "numeric_date")]
+    pub(super) exp: i64,
+    #[serde(default, deserialize_with = "optional_numeric_date")]
+    pub(super) nbf: Option<i64>,
+    #[serde(default, deserialize_with = "optional_numeric_date")]
+    pub(super) iat: Option<i64>,
+    #[serde(default)]
+    pub(super) jti: Option<String>,
+    #[serde(default)]
+    scope: Option<String>,
+    #[serde(default)]
+    scp: Option<OneOrMany>,
+    #[serde(default)]
+    pub(super) act: Option<Actor>,
+}
+
+impl Claims {
+    /// `scope` (RFC 9068, space-separated) and `scp` (a list) together.
+    pub(super) fn scopes(&self) -> BTreeSet<String> {
+        let scope = self.scope.iter().flat_map(|scope| scope.split(' '));
+        let scp = self.scp.iter().flat_map(|scp| scp.0.iter().flat_map(|scope| scope.split(' ')));
+        scope.chain(scp).filter(|scope| !scope.is_empty()).map(str::to_owned).collect()
+    }
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Actor {
+    pub(super) sub: String,
+}
+
+#[derive(Debug)]
+pub(super) struct OneOrMany(pub(super) Vec<String>);
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            One(String),
+            Many(Vec<String>),
+        }
+        Either::deserialize(deserializer).map(|either| match either {
+            Either::One(one) => Self(vec![one]),
+            Either::Many(many) => Self(many),
+        })
+    }
+}
+
+/// RFC 7519 `NumericDate`: seconds since 1970, a fraction is cut off.
+fn numeric_date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let number = serde_json::Number::deserialize(deserializer)?;
+    if let Some(seconds) = number.as_i64() {
+        return Ok(seconds);
+    }
+    // Beyond 2^53 a float has no seconds left to tell.
+    let seconds = number.as_f64().filter(|seconds| seconds.abs() < 9.0e15);
+    #[expect(clippy::cast_possible_truncation, reason = "checked just above")]
+    seconds.map(|seconds| seconds as i64).ok_or_else(|| de::Error::custom("not a date"))
+}
+
+fn optional_numeric_date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    numeric_date(deserializer).map(Some)
+}
+
+/// A token for a person or a script, as `palisade token` makes it.
+#[derive(Debug, Clone)]
+pub struct UserToken {
+    /// `sub`.
+    pub subject: String,
+    /// `scope`, space-separated.
+    pub scope: String,
+    /// `iss`.
+    pub issuer: String,
+    /// `aud`: whom the token is for.
+    pub audience: String,
+    /// How long it is valid.
+    pub lifetime: Duration,
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    iss: &'a str,
+    sub: &'a str,
+    aud: &'a str,
+    iat: i64,
+    nbf: i64,
+    exp: i64,
+    jti: String,
+    scope: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    act: Option<Actor>,
+}
+
+/// Signs a user token with an Ed25519 key; `now` in seconds since 1970.
+pub fn mint_user_token(token: &UserToken, key: &SigningKey, now: i64) -> Result<String, jsonwebtoken::errors::Error> {
+    let mut header = Header::new(Algorithm::EdDSA);
+    header.typ = Some("at+jwt".to_owned());
+    header.kid = Some(key.id.clone());
+    sign(&header, token, None, now, &key.encoding)
+}
+
+pub(super) fn mint_internal_token(
+    token: &UserToken,
+    actor: &str,
+    key: &SigningKey,
+    now: i64,
+) -> Result<String, jsonwebtoken::errors::Error> {
+    let mut header = Header::new(Algorithm::EdDSA);
+    header.typ = Some(super::INTERNAL_TYPE.to_owned());
+    header.kid = Some(key.id.clone());
+    sign(&header, token, Some(Actor { sub: actor.to_owned() }), now, &key.encoding)
+}
+
+fn sign(
+    header: &Header,
+    token: &UserToken,
+    act: Option<Actor>,
+    now: i64,
+    key: &EncodingKey,
+) -> Result<String, jsonwebtoken::errors::Error> {
+    let claims = Written {
+        iss: &token.issuer,
+        sub: &token.subject,
+        aud: &token.audience,
+        iat: now,
+        nbf: now,
+        exp: now.saturating_add(i64::try_from(token.lifetime.as_secs()).unwrap_or(i64::MAX)),
+        jti: uuid::Uuid::new_v4().to_string(),
+        scope: &token.scope,
+        act,
+    };
+    jsonwebtoken::encode(header, &claims, key)
+}

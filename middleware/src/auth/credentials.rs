@@ -1,0 +1,69 @@
+//! Puts an internal token on every call that goes out. The user's own token never leaves the gateway: every hop that saw it could replay it.
+
+use std::{
+    sync::Arc,
+    task::{self, Poll},
+};
+
+use futures_util::future::{Either, MapErr, Ready, TryFutureExt, ready};
+use http::{Request, header};
+use tower::{Layer, Service};
+
+use super::InternalTokens;
+use crate::{context, rejection::Rejection, request_context::REQUEST_ID_HEADER};
+
+/// Signs calls to `target` on behalf of the current request's principal, and passes the request id on.
+#[derive(Debug, Clone)]
+pub struct CredentialsLayer {
+    tokens: Arc<InternalTokens>,
+    target: &'static str,
+}
+
+impl CredentialsLayer {
+    /// Tokens for `target` (their `aud`).
+    pub fn new(tokens: Arc<InternalTokens>, target: &'static str) -> Self {
+        Self { tokens, target }
+    }
+}
+
+impl<S> Layer<S> for CredentialsLayer {
+    type Service = Credentials<S>;
+
+    fn layer(&self, inner: S) -> Credentials<S> {
+        Credentials { inner, layer: self.clone() }
+    }
+}
+
+/// See [`CredentialsLayer`].
+#[derive(Debug, Clone)]
+pub struct Credentials<S> {
+    inner: S,
+    layer: CredentialsLayer,
+}
+
+impl<S, B> Service<Request<B>> for Credentials<S>
+where
+    S: Service<Request<B>>,
+    S::Error: Into<Rejection>,
+{
+    type Response = S::Response;
+    type Error = Rejection;
+    type Future = Either<MapErr<S::Future, fn(S::Error) -> Rejection>, Ready<Result<S::Response, Rejection>>>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Rejection>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let context = context::current();
+        let user = context.as_ref().and_then(|context| context.principal.as_deref());
+        match self.layer.tokens.authorization(self.layer.target, user) {
+            Err(rejection) => return Either::Right(ready(Err(rejection))),
+            Ok(value) => request.headers_mut().insert(header::AUTHORIZATION, value),
+        };
+        if let Some(id) = context.and_then(|context| http::HeaderValue::from_str(&context.request_id).ok()) {
+            request.headers_mut().insert(REQUEST_ID_HEADER, id);
+        }
+        Either::Left(self.inner.call(request).map_err(Into::into as fn(S::Error) -> Rejection))
+    }
+}

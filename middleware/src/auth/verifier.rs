@@ -1,0 +1,194 @@
+//! The strict profile that every token must meet, and a bounded cache of those that did.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::Validation;
+use moka::sync::Cache;
+use sha2::{Digest, Sha256};
+
+use super::{
+    INTERNAL_TYPE, Principal,
+    claims::{Claims, TokenHeader},
+    jwks::{Found, KeySet},
+};
+use crate::{
+    clock::Clock,
+    rejection::{Rejection, reasons},
+};
+
+/// RFC 6750 tokens longer than this are refused before any crypto.
+const MAX_TOKEN_BYTES: usize = 8 * 1024;
+/// Clock difference that is forgiven, seconds.
+const LEEWAY: i64 = 30;
+/// How long a verified token is believed without another look, at most.
+const CACHE_FOR: Duration = Duration::from_mins(1);
+const CACHED_TOKENS: u64 = 10_000;
+/// Internal tokens live at most this long, seconds.
+const MAX_INTERNAL_LIFETIME: i64 = 60;
+
+/// Somebody whose tokens are believed.
+#[derive(Debug)]
+pub struct Issuer {
+    /// `iss`, to the letter.
+    pub name: String,
+    /// `aud` must have this.
+    pub audience: String,
+    /// A service of ours: its tokens are `int+jwt`, carry `act`, live at most 60 s. All others are user tokens (`JWT` or `at+jwt`).
+    pub internal: bool,
+    /// The keys it signs with.
+    pub keys: KeySet,
+}
+
+/// Verifies bearer tokens of any of its issuers.
+#[derive(Debug)]
+pub struct Verifier {
+    issuers: Vec<Issuer>,
+    clock: Arc<dyn Clock>,
+    cache: Cache<[u8; 32], Cached>,
+}
+
+#[derive(Debug, Clone)]
+struct Cached {
+    principal: Arc<Principal>,
+    issuer: usize,
+    generation: u64,
+    until: i64,
+}
+
+/// Why a token was not believed at once.
+#[derive(Debug)]
+pub(super) enum Unverified {
+    Refused(Rejection),
+    /// The key is not known: read the issuer's key set and try again.
+    UnknownKey(usize),
+}
+
+impl Verifier {
+    /// Believes the tokens of `issuers`.
+    pub fn new(issuers: Vec<Issuer>, clock: Arc<dyn Clock>) -> Self {
+        super::install_crypto();
+        let cache = Cache::builder().max_capacity(CACHED_TOKENS).time_to_live(CACHE_FOR).build();
+        Self { issuers, clock, cache }
+    }
+
+    /// Who the bearer of `token` is. Reads key sets when it must.
+    pub async fn verify(self: &Arc<Self>, token: &str) -> Result<Arc<Principal>, Rejection> {
+        match self.verify_now(token) {
+            Ok(principal) => Ok(principal),
+            Err(Unverified::Refused(rejection)) => Err(rejection),
+            Err(Unverified::UnknownKey(issuer)) => {
+                self.issuers[issuer].keys.refresh().await;
+                self.verify_now(token).map_err(|unverified| match unverified {
+                    Unverified::Refused(rejection) => rejection,
+                    Unverified::UnknownKey(issuer)
+                        if matches!(self.issuers[issuer].keys.find(None, jsonwebtoken::Algorithm::EdDSA), Found::NeverRead) =>
+                    {
+                        Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "the keys of the token's issuer are not available")
+                            .with_retry_after(Duration::from_secs(1))
+                    }
+                    Unverified::UnknownKey(_) => refused("no such key"),
+                })
+            }
+        }
+    }
+
+    /// As [`Self::verify`] without waiting for anything: the way of nearly every request.
+    pub(super) fn verify_now(self: &Arc<Self>, token: &str) -> Result<Arc<Principal>, Unverified> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Unverified::Refused(refused("longer than 8 KiB")));
+        }
+        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let now = self.now();
+        if let Some(cached) = self.cache.get(&digest)
+            && cached.generation == self.issuers[cached.issuer].keys.generation()
+            && now < cached.until
+        {
+            return Ok(cached.principal);
+        }
+        let (issuer, principal) = self.check(token, now)?;
+        let keys = &self.issuers[issuer].keys;
+        let principal = Arc::new(principal);
+        let cached = Cached { principal: principal.clone(), issuer, generation: keys.generation(), until: principal.expires_at };
+        self.cache.insert(digest, cached);
+        if keys.is_stale() {
+            let verifier = self.clone();
+            drop(crate::task::spawn(async move { verifier.issuers[issuer].keys.refresh().await }));
+        }
+        Ok(principal)
+    }
+
+    fn now(&self) -> i64 {
+        self.clock.now().unix_timestamp()
+    }
+
+    fn check(&self, token: &str, now: i64) -> Result<(usize, Principal), Unverified> {
+        let refuse = |cause: &str| Unverified::Refused(refused(cause));
+        let mut parts = token.split('.');
+        let (Some(header), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+            return Err(refuse("not three parts"));
+        };
+        let header: TokenHeader = part(header).ok_or_else(|| refuse("unreadable header"))?;
+        if let Some(name) = header.forbidden() {
+            return Err(refuse(name));
+        }
+        let unverified: Claims = part(payload).ok_or_else(|| refuse("unreadable claims"))?;
+        let internal = header.typ.as_deref().is_some_and(|typ| typ.eq_ignore_ascii_case(INTERNAL_TYPE));
+        let user = header.typ.as_deref().is_none_or(|typ| typ.eq_ignore_ascii_case("JWT") || typ.eq_ignore_ascii_case("at+jwt"));
+        let issuer = self.issuers.iter().position(|issuer| issuer.name == unverified.iss && if issuer.internal { internal } else { user });
+        let Some(index) = issuer else { return Err(refuse("unknown issuer or type")) };
+        let issuer = &self.issuers[index];
+        let key = match issuer.keys.find(header.kid.as_deref(), header.alg) {
+            Found::Key(key) => key,
+            Found::Unknown | Found::NeverRead => return Err(Unverified::UnknownKey(index)),
+        };
+        let mut validation = Validation::new(key.algorithm);
+        // The signature and the strings are checked by the library, the times by our clock below.
+        validation.validate_exp = false;
+        validation.set_required_spec_claims(&["exp", "sub", "iss", "aud"]);
+        validation.set_issuer(&[&issuer.name]);
+        validation.set_audience(&[&issuer.audience]);
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation);
+        let claims = claims.map_err(|error| Unverified::Refused(refused("verification").with_source(error)))?.claims;
+        debug_assert_eq!(claims.aud.0, unverified.aud.0);
+        if now >= claims.exp.saturating_add(LEEWAY) {
+            return Err(Unverified::Refused(expired()));
+        }
+        if claims.nbf.is_some_and(|nbf| nbf > now + LEEWAY) || claims.iat.is_some_and(|iat| iat > now + LEEWAY) {
+            return Err(refuse("not valid yet"));
+        }
+        if !(1..=128).contains(&claims.sub.len()) || claims.sub.chars().any(char::is_control) {
+            return Err(refuse("unusable sub"));
+        }
+        if issuer.internal {
+            let short = claims.iat.is_some_and(|iat| claims.exp.saturating_sub(iat) <= MAX_INTERNAL_LIFETIME);
+            if !short || claims.act.as_ref().is_none_or(|act| act.sub != issuer.name) {
+                return Err(refuse("an internal token without a short life or its maker as actor"));
+            }
+        }
+        let scopes = claims.scopes();
+        let actor = if issuer.internal { claims.act.map(|act| act.sub) } else { None };
+        let principal = Principal { subject: claims.sub, scopes, actor, issuer: claims.iss, token_id: claims.jti, expires_at: claims.exp };
+        Ok((index, principal))
+    }
+}
+
+fn part<T: serde::de::DeserializeOwned>(encoded: &str) -> Option<T> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
+}
+
+/// One answer for every cause: which it was is nobody's business but the log's.
+fn refused(cause: &str) -> Rejection {
+    challenge(Rejection::new(&reasons::UNAUTHENTICATED, "the token is not valid here").with_source(cause.to_owned()), "invalid_token")
+}
+
+fn expired() -> Rejection {
+    challenge(Rejection::new(&reasons::TOKEN_EXPIRED, "the token has expired"), "invalid_token")
+}
+
+fn challenge(rejection: Rejection, error: &'static str) -> Rejection {
+    super::authenticate::challenge(rejection, Some(error), None)
+}
+
+#[cfg(test)]
+mod tests;

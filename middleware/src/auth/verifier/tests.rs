@@ -1,0 +1,198 @@
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::{Value, json};
+use time::macros::datetime;
+
+use super::*;
+use crate::{
+    auth::keys::{SigningKey, TrustedKey},
+    clock::ManualClock,
+};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const NOW: time::OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
+
+struct Bench {
+    verifier: Arc<Verifier>,
+    clock: ManualClock,
+    service: SigningKey,
+}
+
+fn bench() -> Bench {
+    let clock = ManualClock::new(NOW);
+    let service = SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap();
+    let user = TrustedKey::from_secret(&SECRET.into()).unwrap();
+    let issuer = |name: &str, internal, key| Issuer {
+        name: name.to_owned(),
+        audience: "palisade".to_owned(),
+        internal,
+        keys: KeySet::fixed(vec![key]),
+    };
+    let issuers = vec![issuer("idp", false, user), issuer("gateway", true, service.trusted().unwrap())];
+    Bench { verifier: Arc::new(Verifier::new(issuers, Arc::new(clock.clone()))), clock, service }
+}
+
+fn claims(changes: &Value) -> Value {
+    let now = NOW.unix_timestamp();
+    let mut claims = json!({"iss": "idp", "aud": "palisade", "sub": "alice", "exp": now + 300, "scope": "a:read b:write"});
+    for (name, value) in changes.as_object().unwrap() {
+        if value == "absent" {
+            claims.as_object_mut().unwrap().remove(name)
+        } else {
+            claims.as_object_mut().unwrap().insert(name.clone(), value.clone())
+        };
+    }
+    claims
+}
+
+/// A token with this header and these claims, signed as `idp`.
+fn token(header: &Value, claims: &Value) -> String {
+    let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let message = format!("{}.{}", encode(header), encode(claims));
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &EncodingKey::from_secret(SECRET.as_bytes()), Algorithm::HS256).unwrap();
+    format!("{message}.{signature}")
+}
+
+fn header() -> Value {
+    json!({"alg": "HS256", "typ": "JWT"})
+}
+
+#[tokio::test]
+async fn a_good_token_tells_who_asks() {
+    let principal = bench().verifier.verify(&token(&header(), &claims(&json!({"scp": ["c:read"]})))).await.unwrap();
+    assert_eq!(principal.subject, "alice");
+    assert_eq!(principal.scopes.iter().map(String::as_str).collect::<Vec<_>>(), ["a:read", "b:write", "c:read"]);
+    assert_eq!(principal.actor, None);
+}
+
+#[tokio::test]
+async fn claims_that_break_the_profile_are_refused() {
+    let now = NOW.unix_timestamp();
+    let bad = [
+        json!({"iss": "absent"}),
+        json!({"iss": "other"}),
+        json!({"iss": ["idp"]}),
+        json!({"aud": "absent"}),
+        json!({"aud": "other"}),
+        json!({"aud": ["other"]}),
+        json!({"sub": "absent"}),
+        json!({"sub": ""}),
+        json!({"sub": 7}),
+        json!({"sub": {"$ne": 1}}),
+        json!({"sub": "x".repeat(129)}),
+        json!({"exp": "absent"}),
+        json!({"exp": now.to_string()}),
+        json!({"exp": 1e308}),
+        json!({"exp": null}),
+        json!({"exp": true}),
+        json!({"exp": -1}),
+        json!({"nbf": now + 31}),
+        json!({"nbf": "soon"}),
+        json!({"iat": now + 31}),
+        json!({"scope": 7}),
+    ];
+    let bench = bench();
+    for changes in bad {
+        let refused = bench.verifier.verify(&token(&header(), &claims(&changes))).await;
+        let Err(refused) = refused else { panic!("accepted {changes}") };
+        let reason = refused.reason();
+        assert!([&reasons::UNAUTHENTICATED, &reasons::TOKEN_EXPIRED].contains(&reason), "{changes}");
+    }
+    for changes in [json!({"aud": ["x", "palisade"]}), json!({"nbf": now + 29}), json!({"exp": 1_900_000_000.5})] {
+        bench.verifier.verify(&token(&header(), &claims(&changes))).await.unwrap_or_else(|error| panic!("{changes}: {error}"));
+    }
+}
+
+#[tokio::test]
+async fn headers_that_break_the_profile_are_refused() {
+    let bad = [
+        json!({"alg": "none"}),
+        json!({"alg": "HS512"}),
+        json!({"alg": "EdDSA"}),
+        json!({"alg": "HS256", "typ": "int+jwt"}),
+        json!({"alg": "HS256", "typ": "secevent+jwt"}),
+        json!({"alg": "HS256", "typ": "JWT", "crit": ["x"], "x": "1"}),
+        json!({"alg": "HS256", "typ": "JWT", "jku": "https://evil.example/jwks"}),
+        json!({"alg": "HS256", "typ": "JWT", "x5u": "https://evil.example/x"}),
+        json!({"alg": "HS256", "typ": "JWT", "jwk": {"kty": "oct", "k": "AA"}}),
+        json!({"alg": "HS256", "typ": "JWT", "b64": false}),
+        json!({"alg": "HS256", "typ": "JWT", "zip": "DEF"}),
+        json!({"alg": "HS256", "typ": "JWT", "kid": ["a"]}),
+        json!([]),
+    ];
+    let bench = bench();
+    for header in bad {
+        assert!(bench.verifier.verify(&token(&header, &claims(&json!({})))).await.is_err(), "{header}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_the_wrong_shape_are_refused() {
+    let bench = bench();
+    let good = token(&header(), &claims(&json!({})));
+    let (message, signature) = good.rsplit_once('.').unwrap();
+    let flipped = format!("{message}.{}", signature.chars().rev().collect::<String>());
+    let none = format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), message.split_once('.').unwrap().1);
+    for bad in [
+        "",
+        ".",
+        "..",
+        "a.b",
+        message,
+        &format!("{good}.x"),
+        &format!("{message}."),
+        &flipped,
+        &none,
+        &"x".repeat(9000),
+        &format!("{good}, {good}"),
+    ] {
+        assert_eq!(bench.verifier.verify(bad).await.unwrap_err().reason(), &reasons::UNAUTHENTICATED, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_dies_at_its_end_even_in_the_cache() {
+    let bench = bench();
+    let token = token(&header(), &claims(&json!({})));
+    bench.verifier.verify(&token).await.unwrap();
+    bench.clock.advance(Duration::from_secs(329));
+    bench.verifier.verify(&token).await.expect("30 s of leeway");
+    bench.clock.advance(Duration::from_secs(1));
+    assert_eq!(bench.verifier.verify(&token).await.unwrap_err().reason(), &reasons::TOKEN_EXPIRED);
+}
+
+#[tokio::test]
+async fn a_public_key_is_no_shared_secret() {
+    let bench = bench();
+    let public = serde_json::to_string(bench.service.public_jwk()).unwrap();
+    let mut header = Header::new(Algorithm::HS256);
+    header.typ = Some(crate::auth::INTERNAL_TYPE.to_owned());
+    let claims =
+        claims(&json!({"iss": "gateway", "iat": NOW.unix_timestamp(), "exp": NOW.unix_timestamp() + 60, "act": {"sub": "gateway"}}));
+    let forged = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(public.as_bytes())).unwrap();
+    assert!(bench.verifier.verify(&forged).await.is_err());
+}
+
+#[tokio::test]
+async fn internal_tokens_are_short_and_name_their_maker() {
+    let bench = bench();
+    let now = NOW.unix_timestamp();
+    let sign = |typ: &str, changes: Value| {
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.typ = Some(typ.to_owned());
+        let mut all = claims(&json!({"iss": "gateway", "iat": now, "exp": now + 60, "act": {"sub": "gateway"}}));
+        all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        jsonwebtoken::encode(&header, &all, &bench.service.encoding).unwrap()
+    };
+    let principal = bench.verifier.verify(&sign("int+jwt", json!({}))).await.unwrap();
+    assert_eq!(principal.actor.as_deref(), Some("gateway"));
+    for (typ, changes) in [
+        ("JWT", json!({})),
+        ("int+jwt", json!({"exp": now + 61})),
+        ("int+jwt", json!({"iat": null})),
+        ("int+jwt", json!({"act": {"sub": "orders"}})),
+        ("int+jwt", json!({"act": null})),
+    ] {
+        assert!(bench.verifier.verify(&sign(typ, changes.clone())).await.is_err(), "{typ} {changes}");
+    }
+}

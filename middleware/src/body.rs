@@ -1,0 +1,151 @@
+//! A response body that tells one observer how it ended: at trailers, at its end, by an error, or because nobody wanted the rest.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+/// How a body ended.
+#[derive(Debug, Clone, Copy)]
+pub enum End<'a> {
+    /// It was read to its end, with these trailers.
+    Complete(Option<&'a HeaderMap>),
+    /// Reading it failed.
+    Failed,
+    /// It was dropped before its end: the other side has gone.
+    Dropped,
+}
+
+/// Learns what becomes of a body. `end` is called exactly once; dropping the observer gives back what it holds (permits, spans).
+pub trait Observe {
+    /// Runs before each poll of the body; the value lives until the poll is over (for entering a span).
+    type Entered<'a>
+    where
+        Self: 'a;
+
+    /// Called around each poll.
+    fn enter(&mut self) -> Self::Entered<'_>;
+
+    /// The body has ended.
+    fn end(&mut self, end: End<'_>);
+}
+
+pin_project! {
+    /// A body with an observer.
+    #[derive(Debug)]
+    pub struct Observed<B: Body, O: Observe> {
+        #[pin]
+        body: B,
+        observer: Option<O>,
+    }
+
+    impl<B: Body, O: Observe> PinnedDrop for Observed<B, O> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            // hyper does not poll a body whose length it knows to be reached.
+            let end = if this.body.is_end_stream() { End::Complete(None) } else { End::Dropped };
+            if let Some(mut observer) = this.observer.take() {
+                observer.end(end);
+            }
+        }
+    }
+}
+
+impl<B: Body, O: Observe> Observed<B, O> {
+    /// `body`, watched by `observer`.
+    pub fn new(body: B, observer: O) -> Self {
+        Self { body, observer: Some(observer) }
+    }
+}
+
+impl<B: Body, O: Observe> Body for Observed<B, O> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        let frame = match this.observer.as_mut() {
+            Some(observer) => {
+                let _entered = observer.enter();
+                ready!(this.body.poll_frame(cx))
+            }
+            None => ready!(this.body.poll_frame(cx)),
+        };
+        let end = match &frame {
+            None => Some(End::Complete(None)),
+            Some(Err(_)) => Some(End::Failed),
+            Some(Ok(frame)) => frame.trailers_ref().map(|trailers| End::Complete(Some(trailers))),
+        };
+        if let Some(end) = end
+            && let Some(mut observer) = this.observer.take()
+        {
+            observer.end(end);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Keeps `T` until the body has ended: a permit that counts work until its last byte was sent.
+#[derive(Debug)]
+pub struct Hold<T>(pub Option<T>);
+
+impl<T> Observe for Hold<T> {
+    type Entered<'a>
+        = ()
+    where
+        T: 'a;
+
+    fn enter(&mut self) -> Self::Entered<'_> {}
+
+    fn end(&mut self, _: End<'_>) {
+        self.0 = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, rc::Rc};
+
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Full};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Rc<RefCell<Vec<String>>>);
+
+    impl Observe for Log {
+        type Entered<'a> = ();
+        fn enter(&mut self) {}
+        fn end(&mut self, end: End<'_>) {
+            self.0.borrow_mut().push(format!("{end:?}"));
+        }
+    }
+
+    #[tokio::test]
+    async fn tells_the_end_once() {
+        let log = Log::default();
+        let body = Observed::new(Full::new(Bytes::from("x")), log.clone());
+        body.collect().await.unwrap();
+        assert_eq!(*log.0.borrow(), ["Complete(None)"]);
+    }
+
+    #[tokio::test]
+    async fn tells_when_the_reader_went_away() {
+        let log = Log::default();
+        drop(Observed::new(Full::new(Bytes::from("x")), log.clone()));
+        assert_eq!(*log.0.borrow(), ["Dropped"]);
+    }
+}

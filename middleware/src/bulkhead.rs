@@ -1,0 +1,173 @@
+//! A cap on the calls to one target: a slow one must not take all of ours with it.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::{Layer, Service};
+
+use crate::{
+    body::{Hold, Observed},
+    rejection::{Rejection, reasons},
+};
+
+/// Refuses calls above a limit, at once: there is no queue.
+///
+/// A place is taken in `call`, once for all attempts of a call (one that waits to retry still holds memory), and kept until the last
+/// byte of the answer was read.
+///
+/// ```
+/// let layer = palisade_middleware::bulkhead::BulkheadLayer::new("products", 256);
+/// ```
+#[derive(Debug, Clone)]
+pub struct BulkheadLayer {
+    target: &'static str,
+    places: Arc<Semaphore>,
+    in_use: metrics::Gauge,
+}
+
+impl BulkheadLayer {
+    /// At most `limit` calls to `target` at once.
+    pub fn new(target: &'static str, limit: u32) -> Self {
+        metrics::gauge!("palisade.concurrency.limit", "limiter" => target).set(limit);
+        let in_use = metrics::gauge!("palisade.concurrency.in_use", "limiter" => target);
+        in_use.set(0);
+        // A 32-bit number of permits is below `Semaphore::MAX_PERMITS` wherever this compiles for servers.
+        Self { target, places: Arc::new(Semaphore::new(limit as usize)), in_use }
+    }
+
+    fn enter(&self) -> Result<Place, Rejection> {
+        let Ok(permit) = self.places.clone().try_acquire_owned() else {
+            let refusal = Rejection::new(&reasons::OVERLOADED, format!("too many calls to {} are in flight", self.target));
+            return Err(refusal.with_retry_after(Duration::from_secs(1)));
+        };
+        self.in_use.increment(1);
+        Ok(Place { _permit: permit, in_use: self.in_use.clone() })
+    }
+}
+
+/// One call in flight.
+#[derive(Debug)]
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
+    in_use: metrics::Gauge,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.in_use.decrement(1);
+    }
+}
+
+impl<S> Layer<S> for BulkheadLayer {
+    type Service = Bulkhead<S>;
+
+    fn layer(&self, inner: S) -> Bulkhead<S> {
+        Bulkhead { inner, layer: self.clone() }
+    }
+}
+
+/// See [`BulkheadLayer`].
+#[derive(Debug, Clone)]
+pub struct Bulkhead<S> {
+    inner: S,
+    layer: BulkheadLayer,
+}
+
+impl<S, B, R> Service<Request<B>> for Bulkhead<S>
+where
+    S: Service<Request<B>, Response = Response<R>, Error = Rejection>,
+    R: Body,
+{
+    type Response = Response<Observed<R, Hold<Place>>>;
+    type Error = Rejection;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        ResponseFuture {
+            state: match self.layer.enter() {
+                Ok(place) => State::Running { inner: self.inner.call(request), place: Hold(Some(place)) },
+                Err(rejection) => State::Refused { rejection: Some(rejection) },
+            },
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`Bulkhead`].
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    #[derive(Debug)]
+    enum State<F> {
+        Refused { rejection: Option<Rejection> },
+        Running { #[pin] inner: F, place: Hold<Place> },
+    }
+}
+
+impl<F, R> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, Rejection>>,
+    R: Body,
+{
+    type Output = Result<Response<Observed<R, Hold<Place>>>, Rejection>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProjection::Refused { rejection } => {
+                Poll::Ready(Err(rejection.take().expect("a future is not polled after it was ready")))
+            }
+            StateProjection::Running { inner, place } => {
+                let response = ready!(inner.poll(cx))?;
+                let place = Hold(place.0.take());
+                Poll::Ready(Ok(response.map(|body| Observed::new(body, place))))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Full};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn refuses_at_once_while_a_body_is_still_being_read() {
+        let inner = tower::service_fn(async |_: Request<()>| Ok::<_, Rejection>(Response::new(Full::new(Bytes::from("x")))));
+        let bulkhead = BulkheadLayer::new("products", 1).layer(inner);
+        let first = bulkhead.clone().oneshot(Request::new(())).await.unwrap();
+        let refusal = bulkhead.clone().oneshot(Request::new(())).await.unwrap_err();
+        assert_eq!(refusal.reason(), &reasons::OVERLOADED);
+        first.into_body().collect().await.unwrap();
+        assert!(bulkhead.oneshot(Request::new(())).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_dropped_gives_its_place_back() {
+        let inner = tower::service_fn(|_: Request<()>| std::future::pending::<Result<Response<Full<Bytes>>, Rejection>>());
+        let mut bulkhead = BulkheadLayer::new("products", 1).layer(inner);
+        drop(bulkhead.call(Request::new(())));
+        assert!(bulkhead.layer.enter().is_ok());
+    }
+}

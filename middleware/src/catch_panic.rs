@@ -1,0 +1,115 @@
+//! A handler that panics is one refused request, not a dropped connection.
+
+use std::{
+    any::Any,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    task::{self, Poll},
+};
+
+use http::Request;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use crate::rejection::Rejection;
+
+/// Refuses with INTERNAL when what it wraps panics. Sits inside metrics and permits, so that they see it.
+#[derive(Debug, Clone, Copy)]
+pub struct CatchPanicLayer;
+
+impl<S> Layer<S> for CatchPanicLayer {
+    type Service = CatchPanic<S>;
+
+    fn layer(&self, inner: S) -> CatchPanic<S> {
+        CatchPanic { inner }
+    }
+}
+
+/// See [`CatchPanicLayer`].
+#[derive(Debug, Clone)]
+pub struct CatchPanic<S> {
+    inner: S,
+}
+
+impl<S, B> Service<Request<B>> for CatchPanic<S>
+where
+    S: Service<Request<B>>,
+    S::Error: Into<Rejection>,
+{
+    type Response = S::Response;
+    type Error = Rejection;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Rejection>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The service is not used again after a panic: each connection has clones of its own state behind Arcs.
+        match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
+            Ok(future) => ResponseFuture { inner: Some(future), panicked: None },
+            Err(panic) => ResponseFuture { inner: None, panicked: Some(refusal(&*panic)) },
+        }
+    }
+}
+
+fn refusal(panic: &(dyn Any + Send)) -> Rejection {
+    metrics::counter!("palisade.panics").increment(1);
+    let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    Rejection::internal(format!("the handler panicked: {}", message.unwrap_or("no message")))
+}
+
+pin_project! {
+    /// The future of [`CatchPanic`].
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        inner: Option<F>,
+        panicked: Option<Rejection>,
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<R, E>>,
+    E: Into<Rejection>,
+{
+    type Output = Result<R, Rejection>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Some(rejection) = this.panicked.take() {
+            return Poll::Ready(Err(rejection));
+        }
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else { unreachable!("polled after it was ready") };
+        match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
+            Ok(poll) => poll.map_err(Into::into),
+            Err(panic) => {
+                this.inner.set(None);
+                Poll::Ready(Err(refusal(&*panic)))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::rejection::reasons;
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_refusal() {
+        let service = CatchPanicLayer.layer(tower::service_fn(|request: Request<bool>| async move {
+            assert!(*request.body(), "on purpose");
+            Ok::<_, Infallible>(())
+        }));
+        let refused = service.clone().oneshot(Request::new(false)).await.unwrap_err();
+        assert_eq!(refused.reason(), &reasons::INTERNAL);
+        assert!(service.oneshot(Request::new(true)).await.is_ok());
+    }
+}

@@ -1,0 +1,192 @@
+//! Stops calling a target that fails, and finds out by a few calls when it is well again.
+//!
+//! The verdict on a call falls when its last byte was read: a gRPC status is in the trailers, or in the head of an answer that has
+//! nothing else. A refusal of our own (no place, no time, no credentials) says nothing about the target and is never recorded.
+//!
+//! Sits inside retry (every attempt counts) and outside the attempt's timeout (a hang counts).
+//!
+//! ```
+//! use palisade_middleware::circuit_breaker::{CircuitBreakerLayer, Config, State};
+//!
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let layer = CircuitBreakerLayer::new("products", &Config::default());
+//! assert_eq!(layer.handle().state(), State::Closed);
+//! # });
+//! ```
+
+mod breaker;
+mod config;
+mod metrics;
+mod probes;
+mod state;
+mod transition;
+mod verdict;
+mod window;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+use crate::{
+    body::{End, Observe, Observed},
+    deadline::CallDeadline,
+    rejection::{Rejection, reasons},
+};
+
+pub use breaker::{Breaker, BreakerHandle, Permit};
+pub use config::{Config, InvalidConfig, Mode, WindowKind};
+pub use state::{Machine, Refused};
+pub use transition::{Cause, Observation, State, Transition, Verdict};
+pub use verdict::Finding;
+pub use window::Counts;
+
+/// Guards the calls to one target; all services it makes share one breaker.
+#[derive(Debug, Clone)]
+pub struct CircuitBreakerLayer {
+    breaker: Arc<Breaker>,
+}
+
+impl CircuitBreakerLayer {
+    /// A breaker for `target`; `config` was validated by its owner.
+    pub fn new(target: &'static str, config: &Config) -> Self {
+        Self { breaker: Breaker::new(target, config) }
+    }
+
+    /// For an operator.
+    pub fn handle(&self) -> BreakerHandle {
+        BreakerHandle(self.breaker.clone())
+    }
+}
+
+impl<S> Layer<S> for CircuitBreakerLayer {
+    type Service = CircuitBreaker<S>;
+
+    fn layer(&self, inner: S) -> CircuitBreaker<S> {
+        CircuitBreaker { inner, breaker: self.breaker.clone() }
+    }
+}
+
+/// See [`CircuitBreakerLayer`].
+#[derive(Debug, Clone)]
+pub struct CircuitBreaker<S> {
+    inner: S,
+    breaker: Arc<Breaker>,
+}
+
+impl<S, B, R> Service<Request<B>> for CircuitBreaker<S>
+where
+    S: Service<Request<B>, Response = Response<R>, Error = Rejection>,
+    R: Body,
+{
+    type Response = Response<Observed<R, Unsettled>>;
+    type Error = Rejection;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let deadline = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0);
+        let progress = match self.breaker.acquire(Instant::now(), deadline) {
+            Ok(permit) => Progress::Running { inner: self.inner.call(request), permit: Some(permit) },
+            Err(refused) => Progress::Refused { rejection: Some(refusal(self.breaker.name(), refused)) },
+        };
+        ResponseFuture { progress }
+    }
+}
+
+fn refusal(target: &str, refused: Refused) -> Rejection {
+    let rejection = Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, format!("circuit open: {target}"));
+    match refused.retry_after {
+        Some(wait) => rejection.with_retry_after(wait),
+        None => rejection,
+    }
+}
+
+pin_project! {
+    /// The future of [`CircuitBreaker`].
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        progress: Progress<F>,
+    }
+}
+
+pin_project! {
+    #[project = ProgressProjection]
+    #[derive(Debug)]
+    enum Progress<F> {
+        Refused { rejection: Option<Rejection> },
+        Running { #[pin] inner: F, permit: Option<Permit> },
+    }
+}
+
+impl<F, R> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, Rejection>>,
+    R: Body,
+{
+    type Output = Result<Response<Observed<R, Unsettled>>, Rejection>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (inner, permit) = match self.project().progress.project() {
+            ProgressProjection::Refused { rejection } => {
+                return Poll::Ready(Err(rejection.take().expect("a future is not polled after it was ready")));
+            }
+            ProgressProjection::Running { inner, permit } => (inner, permit),
+        };
+        let result = ready!(inner.poll(cx));
+        let permit = permit.take().expect("a future is not polled after it was ready");
+        let now = Instant::now();
+        let unsettled = match &result {
+            Err(rejection) => {
+                permit.settle(verdict::of_rejection(rejection), None, now);
+                None
+            }
+            Ok(response) => match verdict::of_head(response, permit.name()) {
+                Some(verdict) => {
+                    permit.settle(verdict, verdict::hint(response.headers()), now);
+                    None
+                }
+                None => Some(permit.begun(now)),
+            },
+        };
+        Poll::Ready(result.map(|response| response.map(|body| Observed::new(body, Unsettled(unsettled)))))
+    }
+}
+
+/// Brings the verdict from the end of a body; `None` if the head had it.
+#[derive(Debug)]
+pub struct Unsettled(Option<Permit>);
+
+impl Observe for Unsettled {
+    type Entered<'a> = ();
+
+    fn enter(&mut self) {}
+
+    fn end(&mut self, end: End<'_>) {
+        let Some(permit) = self.0.take() else { return };
+        let now = Instant::now();
+        match end {
+            End::Complete(trailers) => {
+                let verdict = verdict::of_trailers(trailers, permit.name());
+                permit.settle(verdict, trailers.and_then(verdict::hint), now);
+            }
+            End::Failed => permit.settle(Verdict::Failure.into(), None, now),
+            End::Dropped => drop(permit),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! One breaker as all its users share it: the way in, the permit that brings the verdict back, and the operator's handle.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{
+    config::{Config, Mode},
+    metrics::Metrics,
+    state::{Machine, Refused},
+    transition::{Observation, State, Transition, Verdict},
+    verdict::Finding,
+    window::Counts,
+};
+use crate::jitter;
+
+/// A breaker. Cheap to share: letting a call through costs one atomic load while it is closed.
+pub struct Breaker {
+    name: &'static str,
+    config: Config,
+    /// The epoch, shifted by one; the lowest bit is set while all calls are let through. A copy of what `machine` says.
+    gate: AtomicU64,
+    machine: Mutex<Machine>,
+    metrics: Metrics,
+}
+
+impl Breaker {
+    /// A breaker for the target `name`.
+    pub fn new(name: &'static str, config: &Config) -> Arc<Self> {
+        let machine = Machine::new(config.clone(), jitter::draw, Instant::now());
+        let metrics = Metrics::new(name);
+        metrics.state(machine.state());
+        Arc::new(Self { name, config: config.clone(), gate: AtomicU64::new(gate(&machine)), machine: Mutex::new(machine), metrics })
+    }
+
+    /// What it guards.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Lets a call that must be over at `deadline` through, or not.
+    pub fn acquire(self: &Arc<Self>, now: Instant, deadline: Option<Instant>) -> Result<Permit, Refused> {
+        let gate = self.gate.load(Ordering::Acquire);
+        let epoch = if gate & 1 == 1 { Ok(gate >> 1) } else { self.with(|machine| machine.acquire(now)) };
+        match epoch {
+            Ok(epoch) => Ok(Permit { breaker: self.clone(), epoch, started: now, deadline, begun_after: None, settled: false }),
+            Err(refused) => {
+                self.metrics.rejected();
+                Err(refused)
+            }
+        }
+    }
+
+    /// Every change goes through here, so that the gate, the metrics and the log follow it.
+    fn with<T>(&self, operate: impl FnOnce(&mut Machine) -> T) -> T {
+        let mut machine = self.machine.lock();
+        let result = operate(&mut machine);
+        self.gate.store(gate(&machine), Ordering::Release);
+        if let Some(transition) = machine.take_transition() {
+            // Under the lock, so that the last state written is the last one entered.
+            self.metrics.transition(transition);
+            self.log(transition);
+        }
+        result
+    }
+
+    fn log(&self, Transition { from, to, cause }: Transition) {
+        match to {
+            State::Open | State::ForcedOpen => tracing::warn!(upstream = self.name, ?from, ?to, ?cause, "circuit breaker opened"),
+            _ if from == to => tracing::warn!(upstream = self.name, ?cause, "circuit breaker would have opened"),
+            _ => tracing::info!(upstream = self.name, ?from, ?to, ?cause, "circuit breaker changed"),
+        }
+    }
+}
+
+fn gate(machine: &Machine) -> u64 {
+    let open_to_all = matches!(machine.state(), State::Closed | State::Disabled | State::MetricsOnly);
+    (machine.epoch() << 1) | u64::from(open_to_all)
+}
+
+impl fmt::Debug for Breaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Breaker").field("name", &self.name).field("machine", &self.machine).finish_non_exhaustive()
+    }
+}
+
+/// One call that was let through. Whatever becomes of it, the breaker gets its verdict or its slot back.
+#[derive(Debug)]
+pub struct Permit {
+    breaker: Arc<Breaker>,
+    epoch: u64,
+    started: Instant,
+    deadline: Option<Instant>,
+    /// How long the answer took to begin; how long it then goes on is its own business.
+    begun_after: Option<Duration>,
+    settled: bool,
+}
+
+impl Permit {
+    /// The target.
+    pub fn name(&self) -> &'static str {
+        self.breaker.name
+    }
+
+    /// The answer has begun, its status is still to come.
+    #[must_use]
+    pub fn begun(mut self, now: Instant) -> Self {
+        self.begun_after = Some(now.saturating_duration_since(self.started));
+        self
+    }
+
+    /// The call is over.
+    pub fn settle(mut self, finding: Finding, hint: Option<Duration>, now: Instant) {
+        let verdict = match finding {
+            Finding::Verdict(verdict) => verdict,
+            Finding::TimedOut => self.timed_out(),
+        };
+        self.finish(verdict, hint, now);
+    }
+
+    fn finish(&mut self, verdict: Verdict, hint: Option<Duration>, now: Instant) {
+        self.settled = true;
+        let observation = Observation { verdict, slow: self.is_slow(now), hint };
+        let Breaker { config, metrics, .. } = &*self.breaker;
+        let (counted, counts) = self.breaker.with(|machine| (machine.record(self.epoch, observation, now), machine.counts(now)));
+        metrics.window(counts, config.enough_calls());
+        if counted {
+            metrics.call(verdict, observation.slow);
+        } else {
+            metrics.stale();
+        }
+    }
+
+    fn timed_out(&self) -> Verdict {
+        let meaningful = Duration::from_millis(self.breaker.config.meaningful_timeout_ms);
+        let patient = self.deadline.is_none_or(|deadline| deadline.saturating_duration_since(self.started) >= meaningful);
+        if patient { Verdict::Failure } else { Verdict::Neutral }
+    }
+
+    fn is_slow(&self, now: Instant) -> bool {
+        self.breaker.config.is_slow(self.begun_after.unwrap_or_else(|| now.saturating_duration_since(self.started)))
+    }
+}
+
+impl Drop for Permit {
+    /// Nobody waited for the answer. Without this an outer timeout would hide every hang.
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        let now = Instant::now();
+        let verdict = if std::thread::panicking() {
+            Verdict::Failure
+        } else if self.deadline.is_some_and(|deadline| now >= deadline) {
+            self.timed_out()
+        } else if self.is_slow(now) {
+            Verdict::Success
+        } else {
+            Verdict::Cancelled
+        };
+        self.finish(verdict, None, now);
+    }
+}
+
+/// An operator's hand on a breaker; all clones of its layer feel it.
+#[derive(Debug, Clone)]
+pub struct BreakerHandle(pub(super) Arc<Breaker>);
+
+impl BreakerHandle {
+    /// The state, as of the last call.
+    pub fn state(&self) -> State {
+        self.0.machine.lock().state()
+    }
+
+    /// How long it stays open; `None` in any other state.
+    pub fn remaining(&self) -> Option<Duration> {
+        self.0.machine.lock().remaining(Instant::now())
+    }
+
+    /// What it has seen in its window.
+    pub fn counts(&self) -> Counts {
+        self.0.machine.lock().counts(Instant::now())
+    }
+
+    /// Opens it for `wait`; then probes decide.
+    pub fn open_for(&self, wait: Duration) {
+        self.0.with(|machine| machine.open_for(wait, Instant::now()));
+    }
+
+    /// Puts it into `mode`. `Active` closes it and forgets what it has seen.
+    pub fn set_mode(&self, mode: Mode) {
+        self.0.with(|machine| machine.set_mode(mode, Instant::now()));
+    }
+}
+
+#[cfg(test)]
+mod tests;

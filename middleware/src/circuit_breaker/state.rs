@@ -1,0 +1,256 @@
+//! Closed, open, half-open: decides, and takes the time from its caller.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{
+    config::{Config, Mode},
+    probes::Round,
+    transition::{Cause, Observation, State, Transition, Verdict},
+    window::{Counts, Window},
+};
+use crate::jitter::{self, Draw};
+
+/// No wait that a server asks for is longer than this.
+const MAX_HINT: Duration = Duration::from_mins(1);
+
+/// What a call is told that comes while others find out: a round of probes is seldom longer.
+const WHILE_PROBING: Duration = Duration::from_secs(1);
+
+/// A call is not let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// When it makes sense to come again; unknown if an operator has opened the breaker.
+    pub retry_after: Option<Duration>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Closed,
+    Open { until: Instant },
+    HalfOpen(Round),
+    ForcedOpen,
+    Disabled,
+    MetricsOnly { reported: bool },
+}
+
+/// The state machine.
+///
+/// Each transition begins a new epoch. Whoever is let through remembers the epoch, and a result from an earlier one is ignored: a
+/// straggler from before the breaker opened says nothing about the target of now.
+#[derive(Debug)]
+pub struct Machine {
+    config: Config,
+    draw: Draw,
+    phase: Phase,
+    epoch: u64,
+    window: Window,
+    consecutive: u32,
+    /// How many rounds of probes failed lately: the exponent of the wait.
+    level: u32,
+    /// Since when the span of health runs that takes back one level.
+    healthy_since: Instant,
+    transition: Option<Transition>,
+}
+
+impl Machine {
+    /// A machine in the state that `config.mode` asks for.
+    pub fn new(config: Config, draw: Draw, now: Instant) -> Self {
+        let phase = match config.mode {
+            Mode::Active => Phase::Closed,
+            Mode::MetricsOnly => Phase::MetricsOnly { reported: false },
+            Mode::Disabled => Phase::Disabled,
+            Mode::ForcedOpen => Phase::ForcedOpen,
+        };
+        let window = Window::new(&config, now);
+        Self { config, draw, phase, epoch: 0, window, consecutive: 0, level: 0, healthy_since: now, transition: None }
+    }
+
+    /// The state, as of the last call: an open breaker becomes half-open by the call that it lets through.
+    pub fn state(&self) -> State {
+        match self.phase {
+            Phase::Closed => State::Closed,
+            Phase::Open { .. } => State::Open,
+            Phase::HalfOpen(_) => State::HalfOpen,
+            Phase::ForcedOpen => State::ForcedOpen,
+            Phase::Disabled => State::Disabled,
+            Phase::MetricsOnly { .. } => State::MetricsOnly,
+        }
+    }
+
+    /// The present epoch.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// What the window holds.
+    pub fn counts(&mut self, now: Instant) -> Counts {
+        self.window.counts(now)
+    }
+
+    /// How long it stays open; `None` in any other state.
+    pub fn remaining(&self, now: Instant) -> Option<Duration> {
+        match self.phase {
+            Phase::Open { until } => Some(until.saturating_duration_since(now)),
+            _ => None,
+        }
+    }
+
+    /// The change of state that the last operation made, once.
+    pub fn take_transition(&mut self) -> Option<Transition> {
+        self.transition.take()
+    }
+
+    /// Lets a call through, in the returned epoch, or not.
+    pub fn acquire(&mut self, now: Instant) -> Result<u64, Refused> {
+        if let Phase::Open { until } = self.phase
+            && now >= until
+        {
+            self.enter(Phase::HalfOpen(Round::new(now, &self.config)), Cause::WaitOver, now);
+        }
+        self.expire_probes(now);
+        match &mut self.phase {
+            Phase::Closed | Phase::Disabled | Phase::MetricsOnly { .. } => Ok(self.epoch),
+            Phase::Open { until } => Err(Refused { retry_after: Some(until.saturating_duration_since(now)) }),
+            Phase::HalfOpen(round) => round.admit(&self.config).then_some(self.epoch).ok_or(Refused { retry_after: Some(WHILE_PROBING) }),
+            Phase::ForcedOpen => Err(Refused { retry_after: None }),
+        }
+    }
+
+    /// Takes the result of a call that was let through in `epoch`; `false` if it came too late to count.
+    pub fn record(&mut self, epoch: u64, observation: Observation, now: Instant) -> bool {
+        if epoch != self.epoch {
+            return false;
+        }
+        match self.phase {
+            Phase::Closed => self.record_closed(observation, now),
+            Phase::HalfOpen(_) => self.record_probe(observation, now),
+            Phase::MetricsOnly { reported } => self.record_unheeded(observation, reported, now),
+            // Nothing is let through in the first two, and nothing is recorded in the third.
+            Phase::Open { .. } | Phase::ForcedOpen | Phase::Disabled => {}
+        }
+        true
+    }
+
+    fn record_closed(&mut self, observation: Observation, now: Instant) {
+        self.decay(now);
+        if let Some(cause) = self.count(observation, now) {
+            self.open(cause, observation.hint, now);
+        }
+    }
+
+    fn record_unheeded(&mut self, observation: Observation, reported: bool, now: Instant) {
+        if let Some(cause) = self.count(observation, now)
+            && !reported
+        {
+            self.transition = Some(Transition { from: State::MetricsOnly, to: State::MetricsOnly, cause });
+            self.phase = Phase::MetricsOnly { reported: true };
+        }
+    }
+
+    /// Counts a call and tells which limit is reached by now. A success too can complete the minimum of calls.
+    fn count(&mut self, observation: Observation, now: Instant) -> Option<Cause> {
+        let failed = match observation.verdict {
+            Verdict::Success => false,
+            Verdict::Failure => true,
+            Verdict::Throttled | Verdict::Neutral | Verdict::Cancelled => return None,
+        };
+        self.window.record(failed, observation.slow, now);
+        self.consecutive = if failed { self.consecutive.saturating_add(1) } else { 0 };
+        let counts = self.window.counts(now);
+        let enough = counts.total >= self.config.enough_calls();
+        if self.config.consecutive_failures > 0 && self.consecutive >= self.config.consecutive_failures {
+            Some(Cause::Consecutive)
+        } else if enough && counts.rate(counts.failed) >= self.config.failure_rate {
+            Some(Cause::FailureRate)
+        } else if enough && counts.rate(counts.slow) >= self.config.slow_rate {
+            Some(Cause::SlowRate)
+        } else {
+            None
+        }
+    }
+
+    fn record_probe(&mut self, observation: Observation, now: Instant) {
+        if let Phase::HalfOpen(round) = &mut self.phase {
+            round.settle(observation);
+            self.end_round(Cause::ProbeFailed, observation.hint, now);
+        }
+    }
+
+    /// Probes that had no answer in time have failed; should they answer yet, it is of an epoch that is over.
+    fn expire_probes(&mut self, now: Instant) {
+        if let Phase::HalfOpen(round) = &mut self.phase
+            && round.expire(now, &self.config)
+        {
+            self.epoch += 1;
+            self.end_round(Cause::HalfOpenTimeout, None, now);
+        }
+    }
+
+    /// Goes on as soon as the outcome of the round is certain.
+    fn end_round(&mut self, failure: Cause, hint: Option<Duration>, now: Instant) {
+        let Phase::HalfOpen(round) = &self.phase else { return };
+        match round.is_healthy(&self.config) {
+            None => {}
+            Some(true) => self.enter(Phase::Closed, Cause::ProbeSucceeded, now),
+            Some(false) => {
+                self.level = self.level.saturating_add(1);
+                self.open(failure, hint, now);
+            }
+        }
+    }
+
+    /// One level less for each span without an opening.
+    fn decay(&mut self, now: Instant) {
+        let span = Duration::from_millis(self.config.window_ms.max(1));
+        while self.level > 0 && now.saturating_duration_since(self.healthy_since) >= span {
+            self.level -= 1;
+            self.healthy_since += span;
+        }
+    }
+
+    fn open(&mut self, cause: Cause, hint: Option<Duration>, now: Instant) {
+        let wait = Duration::from_millis(self.config.open_ms).saturating_mul(2_u32.saturating_pow(self.level));
+        let wait = wait.min(Duration::from_millis(self.config.max_open_ms));
+        let wait = jitter::around(wait, 0.2, self.draw).max(hint.unwrap_or_default().min(MAX_HINT));
+        self.enter(Phase::Open { until: now + wait }, cause, now);
+    }
+
+    /// Every way into another state: a new epoch and an empty window, so that nothing of the past counts twice.
+    fn enter(&mut self, phase: Phase, cause: Cause, now: Instant) {
+        let from = self.state();
+        self.phase = phase;
+        self.epoch += 1;
+        self.window = Window::new(&self.config, now);
+        self.consecutive = 0;
+        self.healthy_since = now;
+        self.transition = Some(Transition { from, to: self.state(), cause });
+    }
+
+    /// Opens it for `wait`, as if it had seen failures.
+    pub fn open_for(&mut self, wait: Duration, now: Instant) {
+        self.enter(Phase::Open { until: now + wait }, Cause::Manual, now);
+    }
+
+    /// Puts it into the mode an operator wants: `Active` forgets everything and closes it, any other stays until told otherwise.
+    pub fn set_mode(&mut self, mode: Mode, now: Instant) {
+        let phase = match mode {
+            Mode::Active => {
+                self.level = 0;
+                Phase::Closed
+            }
+            Mode::MetricsOnly => Phase::MetricsOnly { reported: false },
+            Mode::Disabled => Phase::Disabled,
+            Mode::ForcedOpen => Phase::ForcedOpen,
+        };
+        let from = self.state();
+        self.enter(phase, Cause::Manual, now);
+        if self.state() == from {
+            self.transition = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+use std::{
+    convert::Infallible,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
+use tonic::{Code, Status};
+use tower::{ServiceExt, service_fn, util::BoxCloneService};
+
+use super::*;
+use crate::rejection::Retry;
+
+type Answer = BoxBody<Bytes, Infallible>;
+
+/// A body of one message and these trailers.
+fn body(trailers: Option<HeaderMap>) -> Answer {
+    let message = Frame::data(Bytes::from_static(b"message"));
+    let frames = [Some(message), trailers.map(Frame::trailers)].into_iter().flatten().map(Ok);
+    BodyExt::boxed(StreamBody::new(futures_util::stream::iter(frames.collect::<Vec<_>>())))
+}
+
+fn in_trailers(code: Code) -> Response<Answer> {
+    let status: Response<()> = Status::new(code, "").into_http();
+    Response::new(body(Some(status.headers().clone())))
+}
+
+fn trailers_only(code: Code) -> Response<Answer> {
+    Status::new(code, "").into_http::<()>().map(|()| body(None))
+}
+
+/// A layer, and the state after one call that got `answer` and read it to its end.
+async fn state_after(answer: Result<Response<Answer>, Rejection>) -> State {
+    let layer = CircuitBreakerLayer::new("products", &Config { min_calls: 1, ..Config::default() });
+    let mut answer = Some(answer);
+    let mut service = layer.layer(service_fn(move |_: Request<()>| std::future::ready(answer.take().expect("called once"))));
+    if let Ok(response) = service.call(Request::new(())).await {
+        response.into_body().collect().await.unwrap();
+    }
+    layer.handle().state()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_verdict_is_in_the_status_wherever_it_stands() {
+    assert_eq!(state_after(Ok(trailers_only(Code::Unavailable))).await, State::Open);
+    assert_eq!(state_after(Ok(in_trailers(Code::Unavailable))).await, State::Open);
+    assert_eq!(state_after(Ok(Response::new(body(None)))).await, State::Open);
+    assert_eq!(state_after(Ok(in_trailers(Code::Ok))).await, State::Closed);
+    assert_eq!(state_after(Ok(trailers_only(Code::NotFound))).await, State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_is_a_failure_and_a_refusal_of_our_own_is_not() {
+    assert_eq!(state_after(Err(crate::deadline::elapsed(std::time::Duration::from_secs(1)))).await, State::Open);
+    assert_eq!(state_after(Err(Rejection::new(&reasons::OVERLOADED, ""))).await, State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_breaker_answers_without_calling() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let layer = CircuitBreakerLayer::new("products", &Config { min_calls: 3, ..Config::default() });
+    let service = BoxCloneService::new(layer.layer(service_fn(move |_: Request<()>| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        std::future::ready(Ok::<_, Rejection>(trailers_only(Code::Unavailable)))
+    })));
+    for _ in 0..3 {
+        assert!(service.clone().oneshot(Request::new(())).await.is_ok());
+    }
+    let refusal = service.clone().oneshot(Request::new(())).await.unwrap_err();
+    assert_eq!(refusal.reason(), &reasons::UPSTREAM_UNAVAILABLE);
+    assert_eq!(refusal.detail(), "circuit open: products");
+    assert!(matches!(refusal.retry(), Retry::After(wait) if wait.as_millis() >= 4_000));
+    assert_eq!(calls.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_halfway_says_nothing() {
+    let layer = CircuitBreakerLayer::new("products", &Config { min_calls: 1, ..Config::default() });
+    let mut hangs = layer.layer(service_fn(|_: Request<()>| std::future::pending::<Result<Response<Answer>, Rejection>>()));
+    drop(hangs.call(Request::new(())));
+    let mut answers = layer.layer(service_fn(async |_: Request<()>| Ok::<_, Rejection>(in_trailers(Code::Unavailable))));
+    drop(answers.call(Request::new(())).await.unwrap());
+    assert_eq!(layer.handle().counts().total, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_at_its_deadline_is_a_failure() {
+    let layer = CircuitBreakerLayer::new("products", &Config { min_calls: 1, ..Config::default() });
+    let mut hangs = layer.layer(service_fn(|_: Request<()>| std::future::pending::<Result<Response<Answer>, Rejection>>()));
+    let second = std::time::Duration::from_secs(1);
+    let mut request = Request::new(());
+    request.extensions_mut().insert(CallDeadline(Instant::now() + second));
+    assert!(tokio::time::timeout(second, hangs.call(request)).await.is_err());
+    assert_eq!(layer.handle().state(), State::Open);
+}

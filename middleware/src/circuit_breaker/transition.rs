@@ -1,0 +1,78 @@
+//! The words of a breaker: what it is told about a call, and what it says of itself.
+
+use std::time::Duration;
+
+/// What a breaker does with calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Lets all through and watches.
+    Closed,
+    /// Refuses all until its wait is over.
+    Open,
+    /// Lets a few through to find out.
+    HalfOpen,
+    /// Refuses all until told otherwise.
+    ForcedOpen,
+    /// Lets all through and does not look.
+    Disabled,
+    /// Lets all through and only says when it would have opened.
+    MetricsOnly,
+}
+
+/// What one call says about the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It works.
+    Success,
+    /// It does not.
+    Failure,
+    /// It has had enough of us: no failure, but no proof of health for a half-open breaker either.
+    Throttled,
+    /// Nothing.
+    Neutral,
+    /// Nothing: the caller gave up.
+    Cancelled,
+}
+
+/// A finished call.
+#[derive(Debug, Clone, Copy)]
+pub struct Observation {
+    /// What it says about the target.
+    pub verdict: Verdict,
+    /// Its answer began late.
+    pub slow: bool,
+    /// How long the target asked us to stay away.
+    pub hint: Option<Duration>,
+}
+
+/// Why a breaker changed its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Too many calls failed.
+    FailureRate,
+    /// Too many calls were slow.
+    SlowRate,
+    /// Too many failed in a row.
+    Consecutive,
+    /// Too many probes failed, or were slow.
+    ProbeFailed,
+    /// Enough probes succeeded.
+    ProbeSucceeded,
+    /// Probes had no answer in time.
+    HalfOpenTimeout,
+    /// The wait was over.
+    WaitOver,
+    /// An operator said so.
+    Manual,
+}
+
+/// A change of state, for logs and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transition {
+    /// The state before.
+    pub from: State,
+    /// The state now.
+    pub to: State,
+    /// Why.
+    pub cause: Cause,
+}

@@ -1,0 +1,97 @@
+//! What an answer says about the target that gave it.
+
+use std::{error::Error, time::Duration};
+
+use http::{HeaderMap, Response, StatusCode};
+use tonic::Code;
+
+use super::transition::Verdict;
+use crate::{
+    client, deadline, grpc_status,
+    rejection::{FAILURE_ORIGIN_HEADER, Rejection, Retry},
+    retry,
+};
+
+/// What an answer says, before the time that the call had is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finding {
+    /// This, whatever the time.
+    Verdict(Verdict),
+    /// The time ran out: a failure if there was enough of it.
+    TimedOut,
+}
+
+impl From<Verdict> for Finding {
+    fn from(verdict: Verdict) -> Self {
+        Self::Verdict(verdict)
+    }
+}
+
+/// `None` while the status is still to come in the trailers.
+pub(super) fn of_head<B>(response: &Response<B>, target: &str) -> Option<Finding> {
+    match grpc_status::code_in(response.headers()) {
+        Some(code) => Some(of_code(code, response.headers(), target)),
+        None if response.status() == StatusCode::OK => None,
+        None => Some(of_http(response.status()).into()),
+    }
+}
+
+/// A body that ends without a status was cut off.
+pub(super) fn of_trailers(trailers: Option<&HeaderMap>, target: &str) -> Finding {
+    let status = trailers.and_then(|trailers| Some(of_code(grpc_status::code_in(trailers)?, trailers, target)));
+    status.unwrap_or(Finding::Verdict(Verdict::Failure))
+}
+
+/// Of the refusals inside the breaker only those by the connection and by the clock speak of the target; all else is our own doing.
+pub(super) fn of_rejection(rejection: &Rejection) -> Finding {
+    match rejection.source() {
+        Some(source) if source.is::<client::Failure>() => Verdict::Failure.into(),
+        Some(source) if source.is::<deadline::Elapsed>() => Finding::TimedOut,
+        _ => Verdict::Neutral.into(),
+    }
+}
+
+fn of_code(code: Code, headers: &HeaderMap, target: &str) -> Finding {
+    let of_another = || headers.get(FAILURE_ORIGIN_HEADER).is_some_and(|origin| origin.as_bytes() != target.as_bytes());
+    match code {
+        Code::Unavailable | Code::Unknown | Code::Internal | Code::DataLoss | Code::DeadlineExceeded if of_another() => {
+            Verdict::Neutral.into()
+        }
+        Code::Unavailable | Code::Unknown | Code::Internal | Code::DataLoss => Verdict::Failure.into(),
+        Code::DeadlineExceeded => Finding::TimedOut,
+        Code::ResourceExhausted => Verdict::Throttled.into(),
+        Code::Cancelled => Verdict::Cancelled.into(),
+        // The server works, whatever it thinks of the request.
+        Code::Ok
+        | Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Unauthenticated => Verdict::Success.into(),
+    }
+}
+
+/// An answer that is not gRPC: something stands before the server, or instead of it.
+fn of_http(status: StatusCode) -> Verdict {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => Verdict::Throttled,
+        StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => Verdict::Success,
+        status if status.is_server_error() => Verdict::Failure,
+        _ => Verdict::Success,
+    }
+}
+
+/// How long the target asks us to stay away.
+pub(super) fn hint(headers: &HeaderMap) -> Option<Duration> {
+    match retry::advice(headers) {
+        Retry::After(wait) => Some(wait),
+        Retry::Silent | Retry::Never => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

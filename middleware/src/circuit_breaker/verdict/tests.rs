@@ -1,0 +1,89 @@
+use tonic::Status;
+
+use super::*;
+use crate::rejection::reasons;
+
+fn trailers_only(code: Code) -> Response<()> {
+    Status::new(code, "").into_http()
+}
+
+#[test]
+fn a_code_says_whether_the_server_works() {
+    use Code::{
+        Aborted, AlreadyExists, Cancelled, DataLoss, DeadlineExceeded, FailedPrecondition, Internal, InvalidArgument, NotFound, Ok,
+        OutOfRange, PermissionDenied, ResourceExhausted, Unauthenticated, Unavailable, Unimplemented, Unknown,
+    };
+    let works = [
+        Ok,
+        InvalidArgument,
+        NotFound,
+        AlreadyExists,
+        PermissionDenied,
+        FailedPrecondition,
+        Aborted,
+        OutOfRange,
+        Unimplemented,
+        Unauthenticated,
+    ];
+    let broken = [Unavailable, Unknown, Internal, DataLoss];
+    let cases =
+        works.map(|code| (code, Verdict::Success.into())).into_iter().chain(broken.map(|code| (code, Verdict::Failure.into()))).chain([
+            (DeadlineExceeded, Finding::TimedOut),
+            (ResourceExhausted, Verdict::Throttled.into()),
+            (Cancelled, Verdict::Cancelled.into()),
+        ]);
+    for (code, finding) in cases {
+        let response = trailers_only(code);
+        assert_eq!(of_head(&response, "products"), Some(finding), "{code:?}");
+        assert_eq!(of_trailers(Some(response.headers()), "products"), finding, "{code:?}");
+    }
+}
+
+#[test]
+fn an_answer_without_a_status_is_a_failure_but_only_at_its_end() {
+    assert_eq!(of_head(&Response::new(()), "products"), None);
+    assert_eq!(of_trailers(None, "products"), Verdict::Failure.into());
+    assert_eq!(of_trailers(Some(&HeaderMap::new()), "products"), Verdict::Failure.into());
+}
+
+#[test]
+fn what_is_not_grpc_is_judged_by_its_http_status() {
+    for (status, verdict) in [
+        (500, Verdict::Failure),
+        (503, Verdict::Failure),
+        (501, Verdict::Success),
+        (505, Verdict::Success),
+        (404, Verdict::Success),
+        (429, Verdict::Throttled),
+    ] {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        assert_eq!(of_head(&response, "products"), Some(verdict.into()), "{status}");
+    }
+}
+
+#[test]
+fn the_failure_of_a_service_behind_it_is_not_the_targets() {
+    for (origin, verdict) in [("orders", Verdict::Neutral), ("products", Verdict::Failure)] {
+        let mut response = trailers_only(Code::Unavailable);
+        response.headers_mut().insert(FAILURE_ORIGIN_HEADER, http::HeaderValue::from_static(origin));
+        assert_eq!(of_head(&response, "products"), Some(verdict.into()));
+    }
+}
+
+#[test]
+fn of_our_own_refusals_only_a_timeout_speaks_of_the_target() {
+    let local = Rejection::new(&reasons::OVERLOADED, "");
+    assert_eq!(of_rejection(&local), Verdict::Neutral.into());
+    assert_eq!(of_rejection(&Rejection::internal("no key to sign with")), Verdict::Neutral.into());
+    assert_eq!(of_rejection(&deadline::elapsed(Duration::from_secs(1))), Finding::TimedOut);
+}
+
+#[test]
+fn a_pushback_is_a_hint() {
+    for (pushback, wait) in [("250", Some(Duration::from_millis(250))), ("-1", None), ("abc", None)] {
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-retry-pushback-ms", http::HeaderValue::from_static(pushback));
+        assert_eq!(hint(&headers), wait, "{pushback}");
+    }
+}

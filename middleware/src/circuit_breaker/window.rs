@@ -1,0 +1,146 @@
+//! The calls that a breaker looks at: exact counts over the last seconds, or over the last calls.
+
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::time::Instant;
+
+use super::config::{Config, WindowKind};
+
+/// What happened in a window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All calls.
+    pub total: u32,
+    /// Those that failed, slow or not.
+    pub failed: u32,
+    /// Those that were slow, failed or not.
+    pub slow: u32,
+}
+
+impl Counts {
+    fn of(failed: bool, slow: bool) -> Self {
+        Self { total: 1, failed: failed.into(), slow: slow.into() }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.total += other.total;
+        self.failed += other.failed;
+        self.slow += other.slow;
+    }
+
+    fn subtract(&mut self, other: Self) {
+        self.total -= other.total;
+        self.failed -= other.failed;
+        self.slow -= other.slow;
+    }
+
+    /// `part / total`, NaN for none at all.
+    pub(super) fn rate(&self, part: u32) -> f64 {
+        f64::from(part) / f64::from(self.total)
+    }
+}
+
+/// A window of either kind.
+#[derive(Debug)]
+pub(super) enum Window {
+    Time(TimeWindow),
+    Count(CountWindow),
+}
+
+impl Window {
+    pub(super) fn new(config: &Config, now: Instant) -> Self {
+        match config.window {
+            WindowKind::Time => Self::Time(TimeWindow::new(Duration::from_millis(config.window_ms), now)),
+            WindowKind::Count => Self::Count(CountWindow::new(config.window_calls)),
+        }
+    }
+
+    pub(super) fn record(&mut self, failed: bool, slow: bool, now: Instant) {
+        match self {
+            Self::Time(window) => window.record(Counts::of(failed, slow), now),
+            Self::Count(window) => window.record(Counts::of(failed, slow)),
+        }
+    }
+
+    pub(super) fn counts(&mut self, now: Instant) -> Counts {
+        match self {
+            Self::Time(window) => window.counts(now),
+            Self::Count(window) => window.sum,
+        }
+    }
+}
+
+const BUCKETS: usize = 10;
+
+/// Ten buckets that follow each other without drift: each begins where the one before ends, whenever calls come.
+#[derive(Debug)]
+pub(super) struct TimeWindow {
+    width: Duration,
+    buckets: [Counts; BUCKETS],
+    /// The newest bucket.
+    head: usize,
+    head_began: Instant,
+    sum: Counts,
+}
+
+impl TimeWindow {
+    fn new(length: Duration, now: Instant) -> Self {
+        let width = (length / 10).max(Duration::from_millis(1));
+        Self { width, buckets: [Counts::default(); BUCKETS], head: 0, head_began: now, sum: Counts::default() }
+    }
+
+    fn record(&mut self, counts: Counts, now: Instant) {
+        self.roll(now);
+        self.buckets[self.head].add(counts);
+        self.sum.add(counts);
+    }
+
+    fn counts(&mut self, now: Instant) -> Counts {
+        self.roll(now);
+        self.sum
+    }
+
+    /// Lets go of what is older than the window. A `now` from before the head, from a thread that was late, belongs to the head.
+    fn roll(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.head_began);
+        if elapsed < self.width {
+            return;
+        }
+        let steps = elapsed.as_nanos() / self.width.as_nanos();
+        let stale = usize::try_from(steps).map_or(BUCKETS, |steps| steps.min(BUCKETS));
+        for _ in 0..stale {
+            self.head = (self.head + 1) % BUCKETS;
+            self.sum.subtract(std::mem::take(&mut self.buckets[self.head]));
+        }
+        let into_head = elapsed.as_nanos() % self.width.as_nanos();
+        self.head_began = now - Duration::from_nanos(u64::try_from(into_head).unwrap_or(0));
+    }
+}
+
+/// The last calls, one by one.
+#[derive(Debug)]
+pub(super) struct CountWindow {
+    calls: VecDeque<Counts>,
+    length: usize,
+    sum: Counts,
+}
+
+impl CountWindow {
+    fn new(length: u32) -> Self {
+        let length = length.max(1) as usize;
+        Self { calls: VecDeque::with_capacity(length), length, sum: Counts::default() }
+    }
+
+    fn record(&mut self, call: Counts) {
+        if self.calls.len() == self.length
+            && let Some(oldest) = self.calls.pop_front()
+        {
+            self.sum.subtract(oldest);
+        }
+        self.calls.push_back(call);
+        self.sum.add(call);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+use std::thread;
+
+use parking_lot::Mutex;
+
+use super::*;
+
+const fn counts(total: u32, failed: u32, slow: u32) -> Counts {
+    Counts { total, failed, slow }
+}
+
+fn time_window(seconds: u64) -> (Window, Instant) {
+    let now = Instant::now();
+    (Window::Time(TimeWindow::new(Duration::from_secs(seconds), now)), now)
+}
+
+fn count_window(length: u32) -> (Window, Instant) {
+    (Window::Count(CountWindow::new(length)), Instant::now())
+}
+
+#[test]
+fn a_new_window_is_empty_and_has_no_rate() {
+    for (mut window, now) in [time_window(10), count_window(10)] {
+        assert_eq!(window.counts(now), counts(0, 0, 0));
+        assert!(window.counts(now).rate(0).is_nan());
+    }
+}
+
+#[test]
+fn counts_failures_and_slow_calls_apart() {
+    for (mut window, now) in [time_window(10), count_window(10)] {
+        window.record(false, true, now);
+        assert_eq!(window.counts(now), counts(1, 0, 1));
+        window.record(true, true, now);
+        for _ in 0..3 {
+            window.record(false, false, now);
+        }
+        assert_eq!(window.counts(now), counts(5, 1, 2));
+        assert!((window.counts(now).rate(2) - 0.4).abs() < f64::EPSILON);
+    }
+}
+
+#[test]
+fn a_count_window_forgets_its_oldest_call() {
+    let (mut window, now) = count_window(4);
+    window.record(true, false, now);
+    for _ in 0..3 {
+        window.record(false, false, now);
+    }
+    assert_eq!(window.counts(now), counts(4, 1, 0));
+    window.record(false, false, now);
+    assert_eq!(window.counts(now), counts(4, 0, 0));
+}
+
+#[test]
+fn a_count_window_slides_for_ever() {
+    let (mut window, now) = count_window(10);
+    for call in 0..22 {
+        window.record(call % 2 == 1, false, now);
+    }
+    assert_eq!(window.counts(now), counts(10, 5, 0));
+    for _ in 0..8 {
+        window.record(false, false, now);
+    }
+    assert_eq!(window.counts(now), counts(10, 1, 0));
+}
+
+#[test]
+fn a_time_window_forgets_by_the_bucket() {
+    let (mut window, start) = time_window(5);
+    let at = |millis| start + Duration::from_millis(millis);
+    window.record(true, false, at(0));
+    window.record(false, false, at(100));
+    window.record(true, true, at(800));
+    assert_eq!(window.counts(at(800)), counts(3, 2, 1));
+    assert_eq!(window.counts(at(4_800)), counts(3, 2, 1));
+    // The first two leave together.
+    assert_eq!(window.counts(at(5_000)), counts(1, 1, 1));
+    assert_eq!(window.counts(at(5_800)), counts(0, 0, 0));
+}
+
+#[test]
+fn a_gap_longer_than_the_window_clears_it() {
+    let (mut window, start) = time_window(5);
+    for second in 0..7 {
+        window.record(false, false, start + Duration::from_secs(second));
+    }
+    assert_eq!(window.counts(start + Duration::from_secs(6)).total, 5);
+    let later = start + Duration::from_hours(1);
+    window.record(true, false, later);
+    assert_eq!(window.counts(later), counts(1, 1, 0));
+}
+
+#[test]
+fn buckets_do_not_drift_when_calls_come_at_odd_times() {
+    let (mut window, start) = time_window(10);
+    // Each step is one and a half buckets; with drift the buckets would begin later and later.
+    for step in 0..1_000 {
+        window.record(false, false, start + Duration::from_millis(1_500) * step);
+    }
+    let Window::Time(window) = &window else { panic!("not a time window") };
+    assert_eq!((window.head_began - start).as_millis() % 1_000, 0);
+}
+
+#[test]
+fn a_window_is_never_without_width() {
+    let (window, now) = (TimeWindow::new(Duration::from_nanos(7), Instant::now()), Instant::now());
+    assert_eq!(window.width, Duration::from_millis(1));
+    let mut window = Window::Time(window);
+    window.record(true, false, now);
+    assert_eq!(window.counts(now).total, 1);
+}
+
+#[test]
+fn a_call_that_is_recorded_late_belongs_to_the_newest_bucket() {
+    let (mut window, start) = time_window(10);
+    window.record(false, false, start + Duration::from_secs(5));
+    window.record(true, false, start);
+    assert_eq!(window.counts(start + Duration::from_secs(14)), counts(2, 1, 0));
+}
+
+#[test]
+fn the_sum_is_that_of_the_buckets_under_contention() {
+    let (window, start) = (Mutex::new(TimeWindow::new(Duration::from_millis(100), Instant::now())), Instant::now());
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for micros in 0..20_000 {
+                    window.lock().record(Counts::of(micros % 3 == 0, micros % 5 == 0), start + Duration::from_micros(micros * 50));
+                }
+            });
+        }
+    });
+    let window = window.into_inner();
+    let mut live = Counts::default();
+    window.buckets.iter().for_each(|bucket| live.add(*bucket));
+    assert_eq!(window.sum, live);
+    assert!(live.total > 0);
+}

@@ -1,0 +1,114 @@
+//! The stack that every call to another service goes through, assembled.
+//!
+//! ```no_run
+//! use palisade_middleware::{client, retry::IdempotentMethods};
+//! use tower::layer::util::Identity;
+//!
+//! # fn example() -> Result<(), client::InvalidConfig> {
+//! let config = client::Config::at("http://127.0.0.1:5000");
+//! let products = client::connect("products", &config, IdempotentMethods::default(), Identity::new())?;
+//! // products_service_client::ProductsServiceClient::new(products)
+//! # Ok(())
+//! # }
+//! ```
+
+mod attempt_metrics;
+mod config;
+mod connector;
+mod endpoint;
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use tonic::body::Body;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
+
+use self::attempt_metrics::AttemptMetricsLayer;
+use crate::{
+    bulkhead::BulkheadLayer,
+    circuit_breaker::{BreakerHandle, CircuitBreakerLayer},
+    deadline::{AttemptTimeoutLayer, TotalDeadlineLayer},
+    metrics::{Hop, MetricsLayer},
+    rejection::Rejection,
+    respond::{Protocol, RespondLayer},
+    retry::{IdempotentMethods, RetryLayer},
+    trace::ClientTraceLayer,
+};
+
+pub use config::{Config, InvalidConfig};
+pub use connector::ConnectError;
+pub use endpoint::{Endpoint, Failure};
+
+/// A client for the service `target` (its name in metrics and spans), to be given to a generated tonic client.
+///
+/// `idempotent` methods may be repeated; `credentials` adds `authorization` to
+/// each attempt. Nothing is connected yet: the first call does that, and any later one after the connection broke.
+/// Must be called within a tokio runtime.
+pub fn connect<C>(target: &'static str, config: &Config, idempotent: IdempotentMethods, credentials: C) -> Result<Client, InvalidConfig>
+where
+    C: Layer<Endpoint>,
+    C::Service: Service<Request<Body>, Response = Response<Body>, Error = Rejection, Future: Send> + Clone + Send + Sync + 'static,
+{
+    config.validate()?;
+    let url = config.endpoint()?;
+    let breaker = CircuitBreakerLayer::new(target, &config.breaker);
+    let handle = breaker.handle();
+    let service = ServiceBuilder::new()
+        // One span and one duration for the logical call: they see its refusals, and its retries as one.
+        .layer(ClientTraceLayer {
+            server_address: url.uri().host().unwrap_or_default().into(),
+            server_port: url.uri().port_u16().unwrap_or_default(),
+        })
+        .layer(MetricsLayer(Hop::GrpcClient(target.into())))
+        // What is refused below reaches the generated client as a status with its reason.
+        .layer(RespondLayer(Protocol::Grpc))
+        // Binds all attempts and the pauses between them.
+        .layer(TotalDeadlineLayer { limit: Duration::from_millis(config.call_timeout_ms) })
+        // A place per call, not per attempt: one that waits to retry still holds memory.
+        .layer(BulkheadLayer::new(target, config.max_in_flight))
+        .layer(RetryLayer::new(target, &config.retry, idempotent))
+        .layer(AttemptMetricsLayer::new(target))
+        // Inside retry, so that every attempt counts; outside the timeout, so that a hang does.
+        .layer(breaker)
+        .layer(AttemptTimeoutLayer::new(target, Duration::from_millis(config.attempt_timeout_ms)))
+        // Inside retry, so that a fresh token is used.
+        .layer(credentials)
+        // One address, one connection. Several of them, chosen by load and each behind a breaker of its own, belong here.
+        .service(Endpoint::new(url, config));
+    let service = service.map_response(|response| response.map(Body::new));
+    Ok(Client { service: BoxCloneSyncService::new(service), breaker: handle })
+}
+
+/// A client for one service. Cheap to clone; clones share the connection, the breaker and the budgets.
+#[derive(Debug, Clone)]
+pub struct Client {
+    service: BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>,
+    breaker: BreakerHandle,
+}
+
+impl Client {
+    /// The breaker of its target.
+    pub fn breaker(&self) -> &BreakerHandle {
+        &self.breaker
+    }
+}
+
+impl Service<Request<Body>> for Client {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.service.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        self.service.call(request)
+    }
+}

@@ -1,0 +1,145 @@
+//! Number and duration of the attempts at one target (gRFC A66); the calls they belong to are counted elsewhere.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tonic::Code;
+use tower::{Layer, Service};
+
+use crate::{
+    body::{End, Observe, Observed},
+    grpc_status,
+    rejection::Rejection,
+    retry,
+};
+
+/// Measures each attempt until its last byte.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AttemptMetricsLayer {
+    target: &'static str,
+}
+
+impl AttemptMetricsLayer {
+    /// For attempts at `target`.
+    pub(super) fn new(target: &'static str) -> Self {
+        Self { target }
+    }
+}
+
+impl<S> Layer<S> for AttemptMetricsLayer {
+    type Service = AttemptMetrics<S>;
+
+    fn layer(&self, inner: S) -> AttemptMetrics<S> {
+        AttemptMetrics { inner, target: self.target }
+    }
+}
+
+/// See [`AttemptMetricsLayer`].
+#[derive(Debug, Clone)]
+pub(super) struct AttemptMetrics<S> {
+    inner: S,
+    target: &'static str,
+}
+
+impl<S, B, R> Service<Request<B>> for AttemptMetrics<S>
+where
+    S: Service<Request<B>, Response = Response<R>, Error = Rejection>,
+    R: Body,
+{
+    type Response = Response<Observed<R, Measurement>>;
+    type Error = Rejection;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let measurement = Measurement::start(self.target, &request);
+        ResponseFuture { inner: self.inner.call(request), measurement: Some(measurement) }
+    }
+}
+
+/// An attempt being measured; one that is dropped was cancelled.
+#[derive(Debug)]
+pub(super) struct Measurement {
+    target: &'static str,
+    method: String,
+    started: Instant,
+    code: Option<Code>,
+}
+
+impl Measurement {
+    fn start<B>(target: &'static str, request: &Request<B>) -> Self {
+        // Our own calls name only methods of our own contracts.
+        let method = request.uri().path().trim_start_matches('/').to_owned();
+        let first = request.extensions().get::<retry::Attempt>().is_none_or(|attempt| attempt.0 == 1);
+        let kind = if first { "original" } else { "retry" };
+        metrics::counter!("grpc.client.attempt.started", "grpc.method" => method.clone(), "grpc.target" => target,
+            "grpc.attempt.type" => kind)
+        .increment(1);
+        Self { target, method, started: Instant::now(), code: None }
+    }
+}
+
+impl Drop for Measurement {
+    fn drop(&mut self) {
+        metrics::histogram!("grpc.client.attempt.duration", "grpc.method" => std::mem::take(&mut self.method),
+            "grpc.target" => self.target, "grpc.status" => grpc_status::name(self.code.unwrap_or(Code::Cancelled)))
+        .record(self.started.elapsed());
+    }
+}
+
+impl Observe for Measurement {
+    type Entered<'a> = ();
+
+    fn enter(&mut self) {}
+
+    fn end(&mut self, end: End<'_>) {
+        match end {
+            End::Complete(trailers) => {
+                // The head of a trailers-only answer had it already.
+                let code = self.code.or_else(|| grpc_status::code_in(trailers?));
+                self.code = Some(code.unwrap_or(Code::Unknown));
+            }
+            End::Failed => self.code = Some(Code::Unavailable),
+            End::Dropped => {}
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`AttemptMetrics`].
+    #[derive(Debug)]
+    pub(super) struct ResponseFuture<F> {
+        #[pin]
+        inner: F,
+        measurement: Option<Measurement>,
+    }
+}
+
+impl<F, R> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, Rejection>>,
+    R: Body,
+{
+    type Output = Result<Response<Observed<R, Measurement>>, Rejection>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = ready!(this.inner.poll(cx));
+        let mut measurement = this.measurement.take().expect("a future is not polled after it was ready");
+        match &result {
+            Ok(response) => measurement.code = grpc_status::code_in(response.headers()),
+            Err(rejection) => measurement.code = Some(rejection.reason().grpc),
+        }
+        Poll::Ready(result.map(|response| response.map(|body| Observed::new(body, measurement))))
+    }
+}

@@ -1,0 +1,123 @@
+//! What an operator may set of one upstream.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tonic::transport;
+
+use crate::{circuit_breaker, retry};
+
+/// One upstream service and how it is called.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where it is, e.g. `http://127.0.0.1:5000`.
+    pub url: String,
+    /// The longest a TCP connection may take, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// The longest one attempt may take until its last byte, in milliseconds.
+    pub attempt_timeout_ms: u64,
+    /// The longest a call may take with all its attempts, in milliseconds; less if its request has less time left.
+    pub call_timeout_ms: u64,
+    /// Calls in flight at once; more are refused.
+    pub max_in_flight: u32,
+    /// When a call is tried again.
+    pub retry: retry::Config,
+    /// When calls stop.
+    pub breaker: circuit_breaker::Config,
+}
+
+impl Default for Config {
+    /// Everything but `url`, which has no sensible default.
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            connect_timeout_ms: 1_000,
+            attempt_timeout_ms: 3_000,
+            call_timeout_ms: 8_000,
+            max_in_flight: 256,
+            retry: retry::Config::default(),
+            breaker: circuit_breaker::Config::default(),
+        }
+    }
+}
+
+/// A value that makes no sense; the text begins with its key.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidConfig {
+    /// Not an address.
+    #[error("url must be http://host:port, not {0:?}")]
+    Url(String),
+    /// A number out of its range.
+    #[error("{0} must be at least 1")]
+    Zero(&'static str),
+    /// Of the retries.
+    #[error("retry.{0}")]
+    Retry(#[from] retry::InvalidConfig),
+    /// Of the breaker.
+    #[error("breaker.{0}")]
+    Breaker(#[from] circuit_breaker::InvalidConfig),
+}
+
+impl Config {
+    /// The defaults for the upstream at `url`.
+    pub fn at(url: impl Into<String>) -> Self {
+        Self { url: url.into(), ..Self::default() }
+    }
+
+    /// The same with `url` where it has none of its own.
+    #[must_use]
+    pub fn or_at(mut self, url: &str) -> Self {
+        if self.url.is_empty() {
+            url.clone_into(&mut self.url);
+        }
+        self
+    }
+
+    /// Checks every value against its range.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        self.endpoint()?;
+        let zeroes = [
+            ("connect_timeout_ms", self.connect_timeout_ms),
+            ("attempt_timeout_ms", self.attempt_timeout_ms),
+            ("call_timeout_ms", self.call_timeout_ms),
+            ("max_in_flight", self.max_in_flight.into()),
+        ];
+        if let Some((key, _)) = zeroes.into_iter().find(|(_, value)| *value == 0) {
+            return Err(InvalidConfig::Zero(key));
+        }
+        self.retry.validate()?;
+        Ok(self.breaker.validate()?)
+    }
+
+    pub(super) fn endpoint(&self) -> Result<transport::Endpoint, InvalidConfig> {
+        let invalid = || InvalidConfig::Url(self.url.clone());
+        let endpoint = transport::Endpoint::from_shared(self.url.clone()).map_err(|_| invalid())?;
+        let uri = endpoint.uri();
+        // Plain text only: between these services TLS is the network's (a mesh), or there is none.
+        let complete = uri.scheme_str() == Some("http")
+            && uri.host().is_some_and(|host| !host.is_empty())
+            && uri.port_u16().is_some_and(|port| port > 0);
+        if complete { Ok(endpoint) } else { Err(invalid()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_key() {
+        let text = |config: Config| config.validate().unwrap_err().to_string();
+        assert!(text(Config::default()).starts_with("url "));
+        for url in ["127.0.0.1:5000", "http://127.0.0.1", "https://127.0.0.1:5000", "http://:5000", "http://127.0.0.1:0", "unix:/tmp/x"] {
+            assert!(text(Config::at(url)).starts_with("url "), "{url}");
+        }
+        let valid = Config::at("http://[::1]:5000");
+        assert!(valid.validate().is_ok());
+        assert_eq!(text(Config { max_in_flight: 0, ..valid.clone() }), "max_in_flight must be at least 1");
+        let retry = retry::Config { max_attempts: 1, ..retry::Config::default() };
+        assert!(text(Config { retry, ..valid.clone() }).starts_with("retry.max_attempts "));
+        let breaker = circuit_breaker::Config { probes: 0, ..circuit_breaker::Config::default() };
+        assert!(text(Config { breaker, ..valid }).starts_with("breaker.probes "));
+    }
+}

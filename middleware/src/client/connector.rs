@@ -1,0 +1,143 @@
+//! TCP connections to one upstream, with a pause after a failed one: tonic tries again at every call.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::{net::TcpStream, time::Instant};
+use tower::Service;
+
+use crate::jitter::{self, Draw};
+
+/// The pause after the first failure in a row.
+const BASE: Duration = Duration::from_millis(50);
+
+/// The longest pause. Well below any breaker's wait, so that a half-open breaker's probes find the way free.
+const MAX: Duration = Duration::from_secs(1);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The last attempt failed a moment ago; the next is made after this long.
+    #[error("the last connection attempt failed, the next is in {0:?}")]
+    BackingOff(Duration),
+    /// No answer to the TCP handshake in time.
+    #[error("no connection within {0:?}")]
+    TimedOut(Duration),
+    /// The name did not resolve, or nobody listens.
+    #[error("no connection")]
+    Failed(#[from] io::Error),
+}
+
+/// When the next connection may be tried: pure, takes `now`.
+#[derive(Debug)]
+struct BackOff {
+    failures: u32,
+    not_before: Option<Instant>,
+    draw: Draw,
+}
+
+impl BackOff {
+    /// Whether to try now; if not, how long to wait.
+    fn check(&self, now: Instant) -> Result<(), Duration> {
+        match self.not_before {
+            Some(at) if at > now => Err(at - now),
+            _ => Ok(()),
+        }
+    }
+
+    fn failed(&mut self, now: Instant) {
+        let pause = BASE.saturating_mul(2_u32.saturating_pow(self.failures)).min(MAX);
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(now + jitter::around(pause, 0.2, self.draw));
+    }
+
+    fn succeeded(&mut self) {
+        self.failures = 0;
+        self.not_before = None;
+    }
+}
+
+/// Connects to the host and port of a URI.
+#[derive(Debug, Clone)]
+pub(super) struct Connector {
+    timeout: Duration,
+    back_off: Arc<Mutex<BackOff>>,
+}
+
+impl Connector {
+    pub(super) fn new(timeout: Duration) -> Self {
+        Self { timeout, back_off: Arc::new(Mutex::new(BackOff { failures: 0, not_before: None, draw: jitter::draw })) }
+    }
+
+    async fn connect(self, uri: Uri) -> Result<TokioIo<TcpStream>, ConnectError> {
+        self.back_off.lock().check(Instant::now()).map_err(ConnectError::BackingOff)?;
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let connecting = TcpStream::connect((host, uri.port_u16().unwrap_or(80)));
+        let connected = match tokio::time::timeout(self.timeout, connecting).await {
+            Ok(connected) => connected.map_err(ConnectError::Failed),
+            Err(_) => Err(ConnectError::TimedOut(self.timeout)),
+        };
+        match connected {
+            Ok(stream) => {
+                self.back_off.lock().succeeded();
+                // Small frames are sent as they are written; without it a call may wait 40 ms for an ACK.
+                stream.set_nodelay(true)?;
+                Ok(TokioIo::new(stream))
+            }
+            Err(error) => {
+                self.back_off.lock().failed(Instant::now());
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<TcpStream>;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        Box::pin(self.clone().connect(uri))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_longer_after_each_failure_and_not_at_all_after_a_success() {
+        let mut back_off = BackOff { failures: 0, not_before: None, draw: || 0.5 };
+        let now = Instant::now();
+        for pause_ms in [50, 100, 200, 400, 800, 1000, 1000] {
+            back_off.failed(now);
+            assert_eq!(back_off.check(now), Err(Duration::from_millis(pause_ms)));
+            assert_eq!(back_off.check(now + Duration::from_millis(pause_ms)), Ok(()));
+        }
+        back_off.succeeded();
+        assert_eq!(back_off.check(now), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn does_not_touch_the_network_while_it_pauses() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri: Uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        drop(listener);
+        let connector = Connector::new(Duration::from_secs(1));
+        assert!(matches!(connector.clone().connect(uri.clone()).await, Err(ConnectError::Failed(_))));
+        assert!(matches!(connector.connect(uri).await, Err(ConnectError::BackingOff(_))));
+    }
+}

@@ -1,0 +1,127 @@
+//! Configuration of a process: defaults < TOML file < environment < flags, every key known by name, every error naming the key.
+
+mod schema;
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Arg, ArgAction, Command};
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+/// Environment variables begin with this; `__` separates levels.
+pub const ENV_PREFIX: &str = "PALISADE_";
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not a flag, or help was asked for: clap has the words and the exit code.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// A key is unknown or its value bad.
+    #[error("{0}")]
+    Invalid(Box<figment::Error>),
+    /// The file named by `--config` is not there.
+    #[error("the configuration file {0} cannot be read")]
+    NoFile(PathBuf, #[source] std::io::Error),
+    /// A rule that goes beyond one key.
+    #[error("{key}: {rule}")]
+    Rule {
+        /// The key, e.g. `store.url`.
+        key: &'static str,
+        /// What it breaks.
+        rule: String,
+    },
+}
+
+impl Error {
+    /// The key breaks a rule.
+    pub fn rule(key: &'static str, rule: impl Into<String>) -> Self {
+        Self::Rule { key, rule: rule.into() }
+    }
+}
+
+/// A configuration that knows its own rules.
+pub trait Validate {
+    /// Checks what the types cannot say.
+    fn validate(&self) -> Result<(), Error>;
+}
+
+/// What the command line asked for.
+#[derive(Debug)]
+pub enum Asked<T> {
+    /// Run with this configuration.
+    Run(T),
+    /// `--check-config`: it is valid, and that was all.
+    Checked,
+    /// `--health-check`: ask the admin port of this configuration whether the process is ready.
+    HealthCheck(T),
+}
+
+/// The command line of a process with configuration `T`: `--config`, `--check-config`, `--health-check` and a flag for every key.
+pub fn command<T: JsonSchema>(name: &'static str, about: &'static str) -> Command {
+    let keys = schema::keys::<T>();
+    let mut command = Command::new(name)
+        .about(about)
+        .version(env!("CARGO_PKG_VERSION"))
+        .after_help(schema::after_help(&keys))
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("TOML file with any of the keys below"),
+        )
+        .arg(Arg::new("check-config").long("check-config").action(ArgAction::SetTrue).help("Validate the configuration and exit"))
+        .arg(
+            Arg::new("health-check")
+                .long("health-check")
+                .action(ArgAction::SetTrue)
+                .help("Ask the running process whether it is ready and exit"),
+        );
+    for key in keys.into_iter().filter(|key| !key.is_pattern()) {
+        command = command.arg(Arg::new(key.path.clone()).long(key.flag()).value_name(key.kind).help(key.help()));
+    }
+    command
+}
+
+/// Reads the configuration that `matches` (of [`command`]), the environment and the file make together.
+pub fn load<T: DeserializeOwned + JsonSchema + Validate>(matches: &clap::ArgMatches) -> Result<Asked<T>, Error> {
+    let mut figment = Figment::new();
+    if let Some(path) = matches.get_one::<PathBuf>("config") {
+        std::fs::metadata(path).map_err(|error| Error::NoFile(path.clone(), error))?;
+        figment = figment.merge(Toml::file_exact(path));
+    }
+    figment = figment.merge(Env::prefixed(ENV_PREFIX).split("__"));
+    for key in schema::keys::<T>().into_iter().filter(|key| !key.is_pattern()) {
+        if let Some(value) = matches.get_one::<String>(&key.path) {
+            // The same grammar as in the environment: numbers and booleans are such, the rest is text.
+            let value: figment::value::Value = value.parse().unwrap_or_else(|never| match never {});
+            figment = figment.merge(Serialized::global(&key.path, value));
+        }
+    }
+    let config: T = figment.extract().map_err(|error| Error::Invalid(Box::new(error)))?;
+    config.validate()?;
+    Ok(if matches.get_flag("check-config") {
+        Asked::Checked
+    } else if matches.get_flag("health-check") {
+        Asked::HealthCheck(config)
+    } else {
+        Asked::Run(config)
+    })
+}
+
+/// As [`load`] with the process's own arguments.
+pub fn from_args<T: DeserializeOwned + JsonSchema + Validate>(
+    name: &'static str,
+    about: &'static str,
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<Asked<T>, Error> {
+    load(&command::<T>(name, about).try_get_matches_from(args)?)
+}
+
+#[cfg(test)]
+mod tests;

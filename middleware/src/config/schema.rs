@@ -1,0 +1,104 @@
+//! The keys of a configuration, read off its JSON schema: names, kinds, defaults and the first line of each documentation.
+
+use std::fmt::Write;
+
+use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
+use serde_json::{Map, Value};
+
+use super::ENV_PREFIX;
+
+/// One key.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// Dotted path, e.g. `store.url`; `<name>` stands for a name of the user's choice.
+    pub(super) path: String,
+    /// What a value is: `NUMBER`, `BOOL`, `TEXT`.
+    pub(super) kind: &'static str,
+    default: Option<Value>,
+    doc: String,
+}
+
+impl Key {
+    /// Whether the path has a part of the user's choice; such keys have no flag.
+    pub(super) fn is_pattern(&self) -> bool {
+        self.path.contains('<')
+    }
+
+    pub(super) fn flag(&self) -> String {
+        self.path.replace(['.', '_'], "-")
+    }
+
+    fn env(&self) -> String {
+        format!("{ENV_PREFIX}{}", self.path.replace('.', "__").to_uppercase())
+    }
+
+    pub(super) fn help(&self) -> String {
+        let mut help = self.doc.clone();
+        match &self.default {
+            None | Some(Value::Null) => {}
+            Some(default) => {
+                let _ = write!(help, " [default: {}]", default.as_str().map_or_else(|| default.to_string(), str::to_owned));
+            }
+        }
+        let _ = write!(help, " [env: {}]", self.env());
+        help
+    }
+}
+
+/// Keys that have no flag, for the end of the help.
+pub(super) fn after_help(keys: &[Key]) -> String {
+    let mut text = "Every flag is also a key of the TOML file (--store-url is url in [store]) and an environment variable.\n".to_owned();
+    let patterns: Vec<_> = keys.iter().filter(|key| key.is_pattern()).collect();
+    if !patterns.is_empty() {
+        text.push_str("\nKeys without a flag, for the file and the environment:\n");
+        for key in patterns {
+            let _ = writeln!(text, "  {}\n      {}", key.path, key.help());
+        }
+    }
+    text
+}
+
+/// All keys of `T`.
+pub(super) fn keys<T: JsonSchema>() -> Vec<Key> {
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let schema = SchemaGenerator::new(settings).into_root_schema_for::<T>();
+    let mut keys = Vec::new();
+    if let Some(schema) = schema.as_object() {
+        walk("", schema, None, &mut keys);
+    }
+    keys
+}
+
+fn walk(prefix: &str, schema: &Map<String, Value>, default: Option<&Value>, keys: &mut Vec<Key>) {
+    let default = schema.get("default").or(default);
+    if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+        for (name, property) in properties {
+            let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+            if let Some(property) = property.as_object() {
+                walk(&path, property, default.and_then(|default| default.get(name)), keys);
+            }
+        }
+        return;
+    }
+    if let Some(values) = schema.get("additionalProperties").and_then(Value::as_object) {
+        return walk(&format!("{prefix}.<name>"), values, None, keys);
+    }
+    let doc = schema.get("description").and_then(Value::as_str).unwrap_or_default();
+    let doc = doc.split("\n\n").next().unwrap_or_default().replace('\n', " ");
+    keys.push(Key { path: prefix.to_owned(), kind: kind(schema), default: default.cloned(), doc });
+}
+
+fn kind(schema: &Map<String, Value>) -> &'static str {
+    let has = |wanted: &str| match schema.get("type") {
+        Some(Value::String(kind)) => kind == wanted,
+        Some(Value::Array(kinds)) => kinds.iter().any(|kind| kind == wanted),
+        _ => false,
+    };
+    if has("integer") || has("number") {
+        "NUMBER"
+    } else if has("boolean") {
+        "BOOL"
+    } else {
+        "TEXT"
+    }
+}

@@ -1,0 +1,67 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::*;
+
+/// All.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    /// Where to listen.
+    listen: String,
+    store: Store,
+    /// Named things.
+    named: BTreeMap<String, Store>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Store {
+    /// How many at once.
+    limit: u32,
+    /// How to find it.
+    url: Option<String>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { limit: 7, url: None }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Result<(), Error> {
+        if self.store.limit == 0 { Err(Error::rule("store.limit", "must not be 0")) } else { Ok(()) }
+    }
+}
+
+fn read(args: &[&str]) -> Result<Asked<Config>, Error> {
+    from_args("test", "A test.", std::iter::once("test").chain(args.iter().copied()).map(OsString::from))
+}
+
+#[test]
+fn flags_set_keys_of_any_depth() {
+    let Asked::Run(config) = read(&["--store-limit", "9", "--listen", "127.0.0.1:0"]).unwrap() else { panic!("not asked to run") };
+    assert_eq!((config.store.limit, config.listen.as_str()), (9, "127.0.0.1:0"));
+}
+
+#[test]
+fn errors_name_the_key() {
+    let dir = std::env::temp_dir().join(format!("palisade-config-{}.toml", std::process::id()));
+    std::fs::write(&dir, "[store]\nlimti = 3\n").unwrap();
+    let error = read(&["--config", dir.to_str().unwrap()]).unwrap_err().to_string();
+    assert!(error.contains("limti") && error.contains("store"), "{error}");
+    let error = read(&["--store-limit", "many"]).unwrap_err().to_string();
+    assert!(error.contains("store.limit"), "{error}");
+    assert!(read(&["--store-limit", "0"]).unwrap_err().to_string().contains("store.limit"));
+    std::fs::remove_file(dir).unwrap();
+}
+
+#[test]
+fn help_lists_every_key_with_default_and_environment() {
+    let help = command::<Config>("test", "A test.").render_long_help().to_string();
+    for part in ["--store-limit", "How many at once.", "[default: 7]", "PALISADE_STORE__LIMIT", "named.<name>.limit"] {
+        assert!(help.contains(part), "{part} in {help}");
+    }
+}

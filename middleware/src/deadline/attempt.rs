@@ -1,0 +1,83 @@
+//! The client's side of one attempt: a limit of its own within the call's, which the server learns too.
+
+use std::{
+    error::Error,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+use super::{
+    CallDeadline, expired, grpc_timeout,
+    timed::{ResponseFuture, TimedBody, Timer},
+};
+use crate::{rejection::Rejection, respond::Protocol};
+
+/// Holds one attempt, until its trailers, to the nearest of its limit, the call's deadline and a `grpc-timeout` that is already there.
+///
+/// Inside the breaker, which must learn of hangs; it covers the wait for a connection too.
+#[derive(Debug, Clone)]
+pub struct AttemptTimeoutLayer {
+    limit: Duration,
+    attempts_expired: metrics::Counter,
+    calls_expired: metrics::Counter,
+}
+
+impl AttemptTimeoutLayer {
+    /// At most `limit` for an attempt at `target`.
+    pub fn new(target: &'static str, limit: Duration) -> Self {
+        let expired = |kind: &'static str| metrics::counter!("palisade.request.timeouts", "target" => target, "kind" => kind);
+        Self { limit, attempts_expired: expired("attempt"), calls_expired: expired("deadline") }
+    }
+}
+
+impl<S> Layer<S> for AttemptTimeoutLayer {
+    type Service = AttemptTimeout<S>;
+
+    fn layer(&self, inner: S) -> AttemptTimeout<S> {
+        AttemptTimeout { inner, layer: self.clone() }
+    }
+}
+
+/// See [`AttemptTimeoutLayer`].
+#[derive(Debug, Clone)]
+pub struct AttemptTimeout<S> {
+    inner: S,
+    layer: AttemptTimeoutLayer,
+}
+
+impl<S, B, R> Service<Request<B>> for AttemptTimeout<S>
+where
+    S: Service<Request<B>, Response = Response<R>, Error = Rejection>,
+    R: Body,
+    R::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Response = Response<TimedBody<R>>;
+    type Error = Rejection;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let now = Instant::now();
+        let left = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0.saturating_duration_since(now));
+        let asked = request.headers().get(grpc_timeout::HEADER).and_then(grpc_timeout::parse);
+        let limit = [left, asked].into_iter().flatten().fold(self.layer.limit, Duration::min);
+        if limit.is_zero() {
+            return ResponseFuture::refused(expired());
+        }
+        request.headers_mut().insert(grpc_timeout::HEADER, grpc_timeout::format(limit));
+        let expired = if limit < self.layer.limit { &self.layer.calls_expired } else { &self.layer.attempts_expired };
+        let timer = Timer::new(now, limit, Protocol::Grpc, expired.clone());
+        ResponseFuture::running(self.inner.call(request), timer)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! The client's side of one logical call: what the request at hand has left, or no call at all.
+
+use std::{
+    future::{Ready, ready},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::future::Either;
+use http::Request;
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+use super::{CallDeadline, expired, grpc_timeout};
+use crate::{context, rejection::Rejection};
+
+/// Decides how long a call with all its attempts may take, and refuses one that cannot succeed.
+///
+/// It has no timer of its own: [`CallDeadline`] binds every attempt ([`super::AttemptTimeoutLayer`]) and every pause between two
+/// ([`crate::retry`]), and nothing else in the stack waits.
+#[derive(Debug, Clone, Copy)]
+pub struct TotalDeadlineLayer {
+    /// The longest a call may take, whatever the context allows.
+    pub limit: Duration,
+}
+
+impl<S> Layer<S> for TotalDeadlineLayer {
+    type Service = TotalDeadline<S>;
+
+    fn layer(&self, inner: S) -> TotalDeadline<S> {
+        TotalDeadline { inner, limit: self.limit }
+    }
+}
+
+/// See [`TotalDeadlineLayer`].
+#[derive(Debug, Clone)]
+pub struct TotalDeadline<S> {
+    inner: S,
+    limit: Duration,
+}
+
+impl<S, B> Service<Request<B>> for TotalDeadline<S>
+where
+    S: Service<Request<B>, Error = Rejection>,
+{
+    type Response = S::Response;
+    type Error = Rejection;
+    type Future = Either<S::Future, Ready<Result<S::Response, Rejection>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let now = Instant::now();
+        let deadline = context::current().and_then(|context| context.deadline);
+        let left = deadline.map(|deadline| after_margin(deadline.saturating_duration_since(now)));
+        // `tonic::Request::set_timeout` is about the call, not about each attempt.
+        let asked = request.headers().get(grpc_timeout::HEADER).and_then(grpc_timeout::parse);
+        let left = [left, asked].into_iter().flatten().fold(self.limit, Duration::min);
+        if left.is_zero() {
+            return Either::Right(ready(Err(expired())));
+        }
+        request.extensions_mut().insert(CallDeadline(now + left));
+        Either::Left(self.inner.call(request))
+    }
+}
+
+/// What a callee gets of `remaining`: the rest is for the way back and for our own answer.
+fn after_margin(remaining: Duration) -> Duration {
+    remaining.saturating_sub((remaining / 50).max(Duration::from_millis(2)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{context::Context, rejection::reasons};
+
+    async fn deadline_seen_inside(context: Context) -> Result<Instant, Rejection> {
+        let inner =
+            tower::service_fn(async |request: Request<()>| Ok::<_, Rejection>(request.extensions().get::<CallDeadline>().unwrap().0));
+        let mut service = TotalDeadlineLayer { limit: Duration::from_secs(5) }.layer(inner);
+        context::scope(context, async { service.call(Request::new(())).await }).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leaves_a_margin_of_what_the_context_has() {
+        let now = Instant::now();
+        for (remaining_ms, left_ms) in [(1000, 980), (50, 48), (60_000, 5_000)] {
+            let context = Context::background().until(now + Duration::from_millis(remaining_ms));
+            assert_eq!(deadline_seen_inside(context).await.unwrap() - now, Duration::from_millis(left_ms));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn is_bounded_without_a_request_at_hand() {
+        let now = Instant::now();
+        assert_eq!(deadline_seen_inside(Context::background()).await.unwrap() - now, Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sends_nothing_when_no_time_is_left() {
+        let context = Context::background().until(Instant::now() + Duration::from_millis(2));
+        let refusal = deadline_seen_inside(context).await.unwrap_err();
+        assert_eq!(refusal.reason(), &reasons::DEADLINE_EXCEEDED);
+    }
+}

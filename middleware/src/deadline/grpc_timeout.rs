@@ -1,0 +1,79 @@
+//! The `grpc-timeout` header: at most eight digits and a unit.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+/// How long the caller waits (gRPC over HTTP/2, "Timeout").
+pub(crate) const HEADER: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// The largest number of eight digits.
+const MAX: u128 = 99_999_999;
+
+/// The duration in this header value; `None` if it breaks the grammar.
+pub(crate) fn parse(value: &HeaderValue) -> Option<Duration> {
+    let (unit, digits) = value.as_bytes().split_last()?;
+    if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number = digits.iter().fold(0, |number: u64, digit| number * 10 + u64::from(digit - b'0'));
+    match unit {
+        b'H' => Some(Duration::from_secs(number * 3600)),
+        b'M' => Some(Duration::from_secs(number * 60)),
+        b'S' => Some(Duration::from_secs(number)),
+        b'm' => Some(Duration::from_millis(number)),
+        b'u' => Some(Duration::from_micros(number)),
+        b'n' => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+/// `timeout` in the finest unit that holds it, rounded down: the callee never gets more than there is.
+pub(crate) fn format(timeout: Duration) -> HeaderValue {
+    let (number, unit) = match timeout {
+        _ if timeout.as_nanos() <= MAX => (timeout.as_nanos(), 'n'),
+        _ if timeout.as_micros() <= MAX => (timeout.as_micros(), 'u'),
+        _ if timeout.as_millis() <= MAX => (timeout.as_millis(), 'm'),
+        _ => (u128::from(timeout.as_secs()).min(MAX), 'S'),
+    };
+    HeaderValue::try_from(format!("{number}{unit}")).expect("digits and a letter are a header value")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parsed(text: &'static str) -> Option<Duration> {
+        parse(&HeaderValue::from_static(text))
+    }
+
+    #[test]
+    fn reads_every_unit() {
+        assert_eq!(parsed("2H"), Some(Duration::from_hours(2)));
+        assert_eq!(parsed("3M"), Some(Duration::from_mins(3)));
+        assert_eq!(parsed("99999999S"), Some(Duration::from_secs(99_999_999)));
+        assert_eq!(parsed("100m"), Some(Duration::from_millis(100)));
+        assert_eq!(parsed("7u"), Some(Duration::from_micros(7)));
+        assert_eq!(parsed("0n"), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn refuses_what_breaks_the_grammar() {
+        for text in ["", "S", "10", "-1m", "+1m", "1X", "1 m", "1.5S", "999999999S", "1mm"] {
+            assert_eq!(parsed(text), None, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_and_never_more(nanos in 0..100_000_000_000_000_000_u64, magnitude in 0..57_u32) {
+            // Every unit, and both sides of each border.
+            let timeout = Duration::from_nanos(nanos >> magnitude);
+            let read = parse(&format(timeout)).unwrap();
+            prop_assert!(read <= timeout);
+            prop_assert!(timeout <= read + timeout / 100_000);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The server's side: how long the caller waits, or how long we work for anyone.
+
+use std::{
+    error::Error,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderName, Request, Response};
+use http_body::Body;
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+use super::{
+    expired, grpc_timeout,
+    timed::{ResponseFuture, TimedBody, Timer},
+};
+use crate::{
+    context,
+    rejection::{Rejection, reasons},
+    respond::Protocol,
+};
+
+/// How many milliseconds an HTTP caller waits.
+pub const REQUEST_TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-request-timeout");
+
+/// Sets the deadline of a request and holds the answer to it, until its last byte.
+///
+/// Sits inside the layer that makes the [`context::Context`], outside everything that can take time.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use palisade_middleware::{deadline::DeadlineLayer, respond::Protocol};
+///
+/// let layer = DeadlineLayer::new(Protocol::Grpc, Duration::from_secs(10), Duration::from_secs(30));
+/// ```
+#[derive(Debug, Clone)]
+pub struct DeadlineLayer {
+    protocol: Protocol,
+    default: Duration,
+    max: Duration,
+    malformed: metrics::Counter,
+    expiries: metrics::Counter,
+}
+
+impl DeadlineLayer {
+    /// `default` for a caller that says nothing, never more than `max`.
+    pub fn new(protocol: Protocol, default: Duration, max: Duration) -> Self {
+        Self {
+            protocol,
+            default,
+            max,
+            malformed: metrics::counter!("palisade.request.timeouts.malformed"),
+            expiries: metrics::counter!("palisade.request.timeouts", "target" => "server", "kind" => "deadline"),
+        }
+    }
+
+    /// How long the caller of a request with these headers waits.
+    fn limit(&self, headers: &HeaderMap) -> Result<Duration, Rejection> {
+        let asked = match self.protocol {
+            // A peer's framework wrote this, not its user: the gRPC spec leaves open what to do, and a default serves better than an error.
+            Protocol::Grpc => headers.get(grpc_timeout::HEADER).and_then(|value| {
+                let timeout = grpc_timeout::parse(value);
+                if timeout.is_none() {
+                    self.malformed.increment(1);
+                }
+                timeout
+            }),
+            Protocol::Http => headers.get(REQUEST_TIMEOUT_HEADER).map(|value| parse_millis(value.as_bytes())).transpose()?,
+        };
+        Ok(asked.unwrap_or(self.default).min(self.max))
+    }
+}
+
+fn parse_millis(value: &[u8]) -> Result<Duration, Rejection> {
+    let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let millis = digits.and_then(|digits| digits.parse().ok());
+    millis
+        .map(Duration::from_millis)
+        .ok_or_else(|| Rejection::new(&reasons::INVALID_PARAMETER, "x-request-timeout must be a whole number of milliseconds"))
+}
+
+impl<S> Layer<S> for DeadlineLayer {
+    type Service = Deadline<S>;
+
+    fn layer(&self, inner: S) -> Deadline<S> {
+        Deadline { inner, layer: self.clone() }
+    }
+}
+
+/// See [`DeadlineLayer`].
+#[derive(Debug, Clone)]
+pub struct Deadline<S> {
+    inner: S,
+    layer: DeadlineLayer,
+}
+
+impl<S, B, R> Service<Request<B>> for Deadline<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<Rejection>,
+    R: Body,
+    R::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Response = Response<TimedBody<R>>;
+    type Error = Rejection;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let now = Instant::now();
+        let limit = match self.layer.limit(request.headers()) {
+            Ok(Duration::ZERO) => return ResponseFuture::refused(expired()),
+            Ok(limit) => limit,
+            Err(rejection) => return ResponseFuture::refused(rejection),
+        };
+        if let Some(context) = request.extensions_mut().get_mut::<context::Context>() {
+            context.deadline = Some(now + limit);
+        }
+        let timer = Timer::new(now, limit, self.layer.protocol, self.layer.expiries.clone());
+        ResponseFuture::running(self.inner.call(request), timer)
+    }
+}
+
+#[cfg(test)]
+mod tests;

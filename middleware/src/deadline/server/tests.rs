@@ -1,0 +1,119 @@
+use bytes::Bytes;
+use futures_util::stream;
+use http::HeaderValue;
+use http_body::Frame;
+use http_body_util::{BodyExt, Empty, StreamBody};
+use tower::{ServiceExt, service_fn};
+
+use super::*;
+use crate::{deadline::Elapsed, grpc_status};
+
+const DEFAULT: Duration = Duration::from_secs(10);
+const MAX: Duration = Duration::from_secs(30);
+
+fn request(header: HeaderName, value: &'static str) -> Request<()> {
+    let mut request = Request::new(());
+    request.headers_mut().insert(header, HeaderValue::from_static(value));
+    request.extensions_mut().insert(context::Context::background());
+    request
+}
+
+/// How long the handler has, as the context tells it.
+async fn limit_seen_inside(protocol: Protocol, request: Request<()>) -> Result<Duration, Rejection> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let mut tell = Some(tell);
+    let handler = service_fn(move |request: Request<()>| {
+        let deadline = context::Context::of(&request).and_then(|context| context.deadline).expect("a deadline");
+        tell.take().expect("called once").send(deadline - Instant::now()).expect("the test waits");
+        std::future::ready(Ok::<_, Rejection>(Response::new(Empty::<Bytes>::new())))
+    });
+    DeadlineLayer::new(protocol, DEFAULT, MAX).layer(handler).oneshot(request).await?;
+    Ok(told.await.expect("the handler was called"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_caller_decides_within_our_maximum() {
+    for (text, limit) in
+        [("100m", Duration::from_millis(100)), ("1H", MAX), ("99999999H", MAX), ("10", DEFAULT), ("1X", DEFAULT), ("-1m", DEFAULT)]
+    {
+        let limit_seen = limit_seen_inside(Protocol::Grpc, request(grpc_timeout::HEADER, text)).await;
+        assert_eq!(limit_seen.unwrap(), limit, "{text}");
+    }
+    for (text, limit) in [("100", Duration::from_millis(100)), ("18446744073709551615", MAX)] {
+        let limit_seen = limit_seen_inside(Protocol::Http, request(REQUEST_TIMEOUT_HEADER, text)).await;
+        assert_eq!(limit_seen.unwrap(), limit, "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_protocol_has_its_own_header() {
+    let limit = limit_seen_inside(Protocol::Http, request(grpc_timeout::HEADER, "1m")).await;
+    assert_eq!(limit.unwrap(), DEFAULT);
+    let limit = limit_seen_inside(Protocol::Grpc, request(REQUEST_TIMEOUT_HEADER, "1")).await;
+    assert_eq!(limit.unwrap(), DEFAULT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_malformed_http_timeout_is_the_callers_mistake() {
+    for text in ["", "10s", "-1", "+5", "1.5", "99999999999999999999"] {
+        let refusal = limit_seen_inside(Protocol::Http, request(REQUEST_TIMEOUT_HEADER, text)).await.unwrap_err();
+        assert_eq!(refusal.reason(), &reasons::INVALID_PARAMETER, "{text:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_expired_on_arrival_does_not_reach_the_handler() {
+    for (protocol, header, zero) in [(Protocol::Grpc, grpc_timeout::HEADER, "0n"), (Protocol::Http, REQUEST_TIMEOUT_HEADER, "0")] {
+        let refusal = limit_seen_inside(protocol, request(header, zero)).await.unwrap_err();
+        assert_eq!(refusal.reason(), &reasons::DEADLINE_EXCEEDED);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_is_late_is_dropped() {
+    let (dropped, gone) = tokio::sync::oneshot::channel::<()>();
+    let mut dropped = Some(dropped);
+    let handler = service_fn(move |_: Request<()>| {
+        let dropped = dropped.take();
+        async move {
+            let _dropped = dropped;
+            std::future::pending::<Result<Response<Empty<Bytes>>, Rejection>>().await
+        }
+    });
+    let start = Instant::now();
+    let answer = DeadlineLayer::new(Protocol::Grpc, DEFAULT, MAX).layer(handler).oneshot(request(grpc_timeout::HEADER, "100m")).await;
+    assert_eq!(answer.unwrap_err().reason(), &reasons::DEADLINE_EXCEEDED);
+    assert_eq!(start.elapsed().as_millis(), 100);
+    assert!(gone.await.is_err());
+}
+
+/// One frame, then nothing ever.
+fn stalling() -> impl Body<Data = Bytes, Error = std::convert::Infallible> + Unpin {
+    let first = stream::iter([Ok(Frame::data(Bytes::from_static(b"x")))]);
+    StreamBody::new(Box::pin(futures_util::StreamExt::chain(first, stream::pending())))
+}
+
+async fn answer_that_stalls(protocol: Protocol) -> TimedBody<impl Body<Data = Bytes, Error = std::convert::Infallible> + Unpin> {
+    let handler = service_fn(async |_: Request<()>| Ok::<_, Rejection>(Response::new(stalling())));
+    let answer = DeadlineLayer::new(protocol, DEFAULT, MAX).layer(handler).oneshot(Request::new(())).await;
+    let mut body = answer.unwrap().into_body();
+    assert!(body.frame().await.unwrap().unwrap().is_data());
+    body
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grpc_body_that_is_late_ends_with_deadline_exceeded() {
+    let mut body = answer_that_stalls(Protocol::Grpc).await;
+    let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
+    assert_eq!(grpc_status::code_in(&trailers), Some(tonic::Code::DeadlineExceeded));
+    assert!(trailers.contains_key("grpc-status-details-bin"));
+    assert!(body.is_end_stream());
+    assert!(body.frame().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http_body_that_is_late_breaks_off() {
+    let mut body = answer_that_stalls(Protocol::Http).await;
+    let error = body.frame().await.unwrap().unwrap_err();
+    assert_eq!(error.downcast::<Elapsed>().unwrap().0, DEFAULT);
+}

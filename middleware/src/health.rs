@@ -1,0 +1,166 @@
+//! Whether a process is ready: what it depends on, asked again and again, and whether it is about to stop.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::RwLock;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use crate::grpc_status;
+
+/// How often a dependency that answers is asked.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// How often one that does not: who waits for it wants to know soon.
+const PROBE_EVERY_WHILE_DOWN: Duration = Duration::from_millis(200);
+/// How long it may take to answer.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A dependency that answered is believed to be down after this many failures in a row.
+const FAILURES: u32 = 2;
+
+/// What the process needs, and how that is.
+#[derive(Debug, Clone)]
+pub struct Readiness(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    dependencies: RwLock<Vec<Dependency>>,
+    draining: AtomicBool,
+    ready: watch::Sender<bool>,
+}
+
+/// One dependency as it was last seen.
+#[derive(Debug, Clone, Serialize)]
+pub struct Dependency {
+    /// What it is, e.g. `postgresql`.
+    pub name: &'static str,
+    /// Without a required one the process is not ready.
+    pub required: bool,
+    /// Whether it answered.
+    pub ok: bool,
+    /// Why not; our words, never an address or a driver's text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The body of `/readyz`.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Whether requests are welcome.
+    pub ready: bool,
+    /// The process has been told to stop.
+    pub draining: bool,
+    /// Everything it needs.
+    pub dependencies: Vec<Dependency>,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self(Arc::new(State { dependencies: RwLock::default(), draining: AtomicBool::new(false), ready: watch::Sender::new(false) }))
+    }
+}
+
+impl Readiness {
+    /// Asks `probe` once a second until `shutdown`; until it has answered once the dependency counts as down.
+    pub fn watch<F, Fut>(&self, name: &'static str, required: bool, shutdown: CancellationToken, probe: F)
+    where
+        F: Fn() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), String>> + Send,
+    {
+        let index = {
+            let mut dependencies = self.0.dependencies.write();
+            dependencies.push(Dependency { name, required, ok: false, reason: Some("not asked yet".to_owned()) });
+            dependencies.len() - 1
+        };
+        self.publish();
+        let readiness = self.clone();
+        let watch = async move {
+            let mut failures = FAILURES;
+            loop {
+                let answer = tokio::time::timeout(PROBE_TIMEOUT, probe()).await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+                match answer {
+                    Ok(()) => {
+                        failures = 0;
+                        readiness.set(index, None);
+                    }
+                    Err(reason) => {
+                        failures = failures.saturating_add(1);
+                        if failures >= FAILURES {
+                            readiness.set(index, Some(reason));
+                        }
+                    }
+                }
+                tokio::time::sleep(if failures == 0 { PROBE_EVERY } else { PROBE_EVERY_WHILE_DOWN }).await;
+            }
+        };
+        drop(crate::task::spawn(async move { shutdown.run_until_cancelled(watch).await }));
+    }
+
+    fn set(&self, index: usize, reason: Option<String>) {
+        {
+            let mut dependencies = self.0.dependencies.write();
+            let dependency = &mut dependencies[index];
+            let ok = reason.is_none();
+            if dependency.ok != ok {
+                tracing::info!(dependency = dependency.name, ok, reason = reason.as_deref().unwrap_or(""), "a dependency changed");
+            }
+            dependency.ok = ok;
+            dependency.reason = reason;
+        }
+        self.publish();
+    }
+
+    /// The process is about to stop: not ready from now on.
+    pub fn drain(&self) {
+        self.0.draining.store(true, Ordering::Release);
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let ready = self.report().ready;
+        self.0.ready.send_if_modified(|last| std::mem::replace(last, ready) != ready);
+    }
+
+    /// Changes whenever readiness does.
+    pub fn subscribe(&self) -> watch::Receiver<bool> {
+        self.0.ready.subscribe()
+    }
+
+    /// How everything is.
+    pub fn report(&self) -> Report {
+        let dependencies = self.0.dependencies.read().clone();
+        let draining = self.0.draining.load(Ordering::Acquire);
+        let ready = !draining && dependencies.iter().all(|dependency| dependency.ok || !dependency.required);
+        Report { ready, draining, dependencies }
+    }
+}
+
+/// A probe for [`Readiness::watch`]: asks the `grpc.health.v1` service at `url`.
+pub fn grpc_probe(
+    url: &str,
+) -> Result<impl Fn() -> futures_util::future::BoxFuture<'static, Result<(), String>> + Send + 'static, tonic::transport::Error> {
+    let endpoint = tonic::transport::Endpoint::from_shared(url.to_owned())?.connect_timeout(PROBE_TIMEOUT);
+    let client = HealthClient::new(endpoint.connect_lazy());
+    Ok(move || {
+        let mut client = client.clone();
+        let ask = async move {
+            let answer = client
+                .check(HealthCheckRequest::default())
+                .await
+                .map_err(|status| format!("answers {}", grpc_status::name(status.code())))?;
+            match answer.into_inner().status() {
+                ServingStatus::Serving => Ok(()),
+                _ => Err("is not ready itself".to_owned()),
+            }
+        };
+        Box::pin(ask) as futures_util::future::BoxFuture<'static, Result<(), String>>
+    })
+}

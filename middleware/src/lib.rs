@@ -1,0 +1,30 @@
+//! What happens to every request, whoever serves it.
+
+pub mod admin;
+pub mod auth;
+pub mod body;
+pub mod bulkhead;
+pub mod catch_panic;
+pub mod circuit_breaker;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod context;
+pub mod cursor;
+pub mod deadline;
+pub mod grpc_status;
+pub mod health;
+pub mod jitter;
+pub mod load_shed;
+pub mod method_table;
+pub mod metrics;
+pub mod process;
+pub mod rate_limit;
+pub mod rejection;
+pub mod request_context;
+pub mod respond;
+pub mod retry;
+pub mod server;
+pub mod task;
+pub mod telemetry;
+pub mod trace;

@@ -1,0 +1,175 @@
+//! A hard cap on work in flight: what is over it is refused at once, before it has cost anything.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{self, Poll, ready},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use crate::{
+    body::{Hold, Observed},
+    context::Context,
+    rejection::{Rejection, reasons},
+};
+
+/// Counts requests from their arrival until the last byte of the answer was sent, and refuses above `limit`.
+///
+/// The count is taken in `call`: a permit taken in `poll_ready` would be held by idle connections.
+#[derive(Debug, Clone)]
+pub struct LoadShedLayer {
+    in_flight: Arc<InFlight>,
+}
+
+impl LoadShedLayer {
+    /// At most `limit` requests at once over all connections.
+    pub fn new(limit: usize) -> Self {
+        metrics::gauge!("palisade.concurrency.limit", "limiter" => "server").set(as_f64(limit));
+        let gauge = metrics::gauge!("palisade.concurrency.in_use", "limiter" => "server");
+        let shed = metrics::counter!("palisade.requests.shed", "reason" => "concurrency");
+        Self { in_flight: Arc::new(InFlight { count: AtomicUsize::new(0), limit, gauge, shed }) }
+    }
+}
+
+impl<S> Layer<S> for LoadShedLayer {
+    type Service = LoadShed<S>;
+
+    fn layer(&self, inner: S) -> LoadShed<S> {
+        LoadShed { inner, in_flight: self.in_flight.clone() }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn as_f64(count: usize) -> f64 {
+    count as f64
+}
+
+struct InFlight {
+    count: AtomicUsize,
+    limit: usize,
+    gauge: metrics::Gauge,
+    shed: metrics::Counter,
+}
+
+impl std::fmt::Debug for InFlight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InFlight").field("count", &self.count).field("limit", &self.limit).finish_non_exhaustive()
+    }
+}
+
+/// One request in flight; gives its place back when dropped.
+#[derive(Debug)]
+pub struct Permit(Arc<InFlight>);
+
+impl InFlight {
+    fn acquire(self: &Arc<Self>) -> Option<Permit> {
+        let took = self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| (count < self.limit).then_some(count + 1));
+        if took.is_err() {
+            self.shed.increment(1);
+            return None;
+        }
+        self.gauge.increment(1.0);
+        Some(Permit(self.clone()))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::AcqRel);
+        self.0.gauge.decrement(1.0);
+    }
+}
+
+/// See [`LoadShedLayer`].
+#[derive(Debug, Clone)]
+pub struct LoadShed<S> {
+    inner: S,
+    in_flight: Arc<InFlight>,
+}
+
+impl<S, B, R> Service<Request<B>> for LoadShed<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<Rejection>,
+    R: Body,
+{
+    type Response = Response<Observed<R, Hold<Permit>>>;
+    type Error = Rejection;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Rejection>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // A probe that is shed would make a busy process look dead.
+        let exempt = Context::of(&request).and_then(|context| context.method).is_some_and(|method| method.quiet);
+        let permit = if exempt { None } else { self.in_flight.acquire() };
+        let inner = (exempt || permit.is_some()).then(|| self.inner.call(request));
+        ResponseFuture { inner, permit }
+    }
+}
+
+pin_project! {
+    /// The future of [`LoadShed`].
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        // `None`: there was no room.
+        #[pin]
+        inner: Option<F>,
+        permit: Option<Permit>,
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    E: Into<Rejection>,
+    R: Body,
+{
+    type Output = Result<Response<Observed<R, Hold<Permit>>>, Rejection>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Some(inner) = this.inner.as_pin_mut() else {
+            let refusal = Rejection::new(&reasons::OVERLOADED, "too many requests are in flight");
+            return Poll::Ready(Err(refusal.with_retry_after(Duration::from_secs(1))));
+        };
+        let response = ready!(inner.poll(cx)).map_err(Into::into)?;
+        let permit = Hold(this.permit.take());
+        Poll::Ready(Ok(response.map(|body| Observed::new(body, permit))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Full};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_place_is_taken_until_the_body_has_ended() {
+        let layer = LoadShedLayer::new(1);
+        let service =
+            layer.layer(tower::service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("x")))) }));
+        let first = service.clone().oneshot(Request::new(())).await.unwrap();
+        let refused = service.clone().oneshot(Request::new(())).await.unwrap_err();
+        assert_eq!(refused.reason(), &reasons::OVERLOADED);
+        first.into_body().collect().await.unwrap();
+        assert!(service.oneshot(Request::new(())).await.is_ok());
+        assert_eq!(layer.in_flight.count.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,153 @@
+//! Every method that a server answers, with who may call it: default deny, and the source of all bounded labels.
+
+use std::collections::HashMap;
+
+use http::Method as Verb;
+
+/// Who may call a method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anyone, without a token.
+    Public,
+    /// A token with this scope.
+    Scope(&'static str),
+    /// A token with any of these scopes; the first is the one to ask for.
+    AnyScope(&'static [&'static str]),
+    /// One of these services itself, by an internal token with this scope. No user's token will do.
+    Service {
+        /// The scope that the internal token must carry.
+        scope: &'static str,
+        /// The services (`act` of the internal token) that may call.
+        callers: &'static [&'static str],
+    },
+}
+
+/// One method of an API.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Method {
+    /// HTTP method; `POST` for every gRPC method.
+    pub verb: &'static str,
+    /// HTTP route template (`/products/{id}`) or gRPC path (`/package.Service/Method`).
+    pub path: &'static str,
+    /// Who may call it.
+    pub access: Access,
+    /// Not traced, not counted, never shed: health, metrics, reflection.
+    pub quiet: bool,
+}
+
+impl Method {
+    /// A gRPC method, by its path `/package.Service/Method`.
+    pub const fn grpc(path: &'static str, access: Access) -> Self {
+        Self { verb: "POST", path, access, quiet: false }
+    }
+
+    /// An HTTP method on a route template such as `/products/{id}`.
+    pub const fn http(verb: &'static str, path: &'static str, access: Access) -> Self {
+        Self { verb, path, access, quiet: false }
+    }
+
+    /// The same method, kept out of traces and metrics.
+    #[must_use]
+    pub const fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
+    /// The gRPC method name of semantic conventions: `package.Service/Method`.
+    pub fn rpc_method(&self) -> &'static str {
+        self.path.trim_start_matches('/')
+    }
+}
+
+/// What a server is registered to answer differs from its method table.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Incomplete {
+    /// A registered method has no entry: nobody said who may call it.
+    #[error("method {0} is served but not in the method table")]
+    Missing(String),
+    /// An entry names a method that is not served.
+    #[error("method {0} is in the method table but not served")]
+    Unserved(String),
+    /// Two templates cannot stand side by side.
+    #[error("route {0} conflicts with another")]
+    Conflict(String),
+}
+
+/// Finds the entry of a request. Paths that are in no entry reach nothing but the answer "not found".
+#[derive(Debug)]
+pub struct MethodTable {
+    exact: HashMap<&'static str, &'static Method>,
+    templates: matchit::Router<Vec<&'static Method>>,
+}
+
+impl MethodTable {
+    /// A table of `methods`; paths with `{…}` are templates in axum's grammar.
+    pub fn new(methods: &[&'static [Method]]) -> Result<Self, Incomplete> {
+        let mut by_path: HashMap<&'static str, Vec<&'static Method>> = HashMap::new();
+        for method in methods.iter().copied().flatten() {
+            by_path.entry(method.path).or_default().push(method);
+        }
+        let mut table = Self { exact: HashMap::new(), templates: matchit::Router::new() };
+        for (path, methods) in by_path {
+            match methods.as_slice() {
+                [only] if only.verb == "POST" && !path.contains('{') => {
+                    table.exact.insert(path, only);
+                }
+                _ => table.templates.insert(path, methods).map_err(|_| Incomplete::Conflict(path.to_owned()))?,
+            }
+        }
+        Ok(table)
+    }
+
+    /// The entry for a request, `HEAD` as `GET`.
+    pub fn find(&self, verb: &Verb, path: &str) -> Option<&'static Method> {
+        let verb = if verb == Verb::HEAD { Verb::GET.as_str() } else { verb.as_str() };
+        if let Some(method) = self.exact.get(path) {
+            return (method.verb == verb).then_some(*method);
+        }
+        let found = self.templates.at(path).ok()?;
+        found.value.iter().find(|method| method.verb == verb).copied()
+    }
+
+    /// Checks that the table covers each of `served` (gRPC paths without the leading slash) and names nothing else.
+    pub fn covers<'a>(&self, served: impl IntoIterator<Item = &'a str>) -> Result<(), Incomplete> {
+        let served: std::collections::HashSet<&str> = served.into_iter().collect();
+        if let Some(missing) = served.iter().find(|path| !self.exact.contains_key(format!("/{path}").as_str())) {
+            return Err(Incomplete::Missing((*missing).to_owned()));
+        }
+        match self.exact.values().find(|method| !served.contains(method.rpc_method())) {
+            Some(unserved) => Err(Incomplete::Unserved(unserved.path.to_owned())),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static METHODS: [Method; 4] = [
+        Method::http("GET", "/things", Access::Scope("things:read")),
+        Method::http("POST", "/things", Access::Scope("things:write")),
+        Method::http("GET", "/things/{id}", Access::Scope("things:read")),
+        Method::grpc("/a.B/C", Access::Public),
+    ];
+
+    #[test]
+    fn finds_templates_by_verb_and_treats_head_as_get() {
+        let table = MethodTable::new(&[&METHODS]).unwrap();
+        assert_eq!(table.find(&Verb::HEAD, "/things/7").unwrap().path, "/things/{id}");
+        assert_eq!(table.find(&Verb::POST, "/things").unwrap().verb, "POST");
+        assert_eq!(table.find(&Verb::DELETE, "/things"), None);
+        assert_eq!(table.find(&Verb::GET, "/nothing"), None);
+    }
+
+    #[test]
+    fn tells_what_is_served_without_an_entry_and_the_reverse() {
+        static RPCS: [Method; 1] = [Method::grpc("/a.B/C", Access::Public)];
+        let table = MethodTable::new(&[&RPCS]).unwrap();
+        assert_eq!(table.covers(["a.B/C"]), Ok(()));
+        assert_eq!(table.covers(["a.B/C", "a.B/D"]), Err(Incomplete::Missing("a.B/D".to_owned())));
+        assert_eq!(table.covers([]), Err(Incomplete::Unserved("/a.B/C".to_owned())));
+    }
+}

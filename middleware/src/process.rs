@@ -1,0 +1,211 @@
+//! The life of a process: what its services share, the word that stops it, and how long it may take to stop.
+
+use std::{
+    error::Error as StdError,
+    io::{Read, Write},
+    net::SocketAddr,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::{Layer, ServiceBuilder};
+
+use crate::{
+    admin,
+    clock::{Clock, SystemClock},
+    config::{self, Asked, Validate},
+    health::Readiness,
+    respond::{Protocol, RespondLayer},
+    server::{self, accept},
+    task,
+    telemetry::{self, Edge, Telemetry},
+};
+
+/// Exit code for a configuration that cannot be used (`EX_CONFIG` of sysexits).
+pub const EXIT_CONFIG: u8 = 78;
+/// Exit code after a second signal: 128 + SIGINT.
+const EXIT_IMPATIENT: i32 = 130;
+const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What every program's configuration has.
+pub trait Program: Validate {
+    /// Traces and logs.
+    fn telemetry(&self) -> &telemetry::Config;
+    /// How long it may take to stop.
+    fn server(&self) -> &server::Config;
+    /// The admin address that tells whether it is ready.
+    fn admin_listen(&self) -> SocketAddr;
+}
+
+/// The `main` of a program: reads the configuration, sets up telemetry, lets `start` start the services, and runs until told to stop.
+pub fn run<T, F, Fut>(name: &'static str, about: &'static str, edge: Edge, start: F) -> ExitCode
+where
+    T: Program + DeserializeOwned + JsonSchema,
+    F: FnOnce(T, Process) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    run_configured(name, edge, config::from_args(name, about, std::env::args_os()), start)
+}
+
+/// As [`run`] with a configuration that was read before.
+pub fn run_configured<T, F, Fut>(name: &'static str, edge: Edge, asked: Result<Asked<T>, config::Error>, start: F) -> ExitCode
+where
+    T: Program,
+    F: FnOnce(T, Process) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let config = match asked {
+        Err(config::Error::Usage(error)) => {
+            // Help goes to standard output with exit code 0, a mistake to standard error with 2.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+        Err(error) => return complain(name, &error, EXIT_CONFIG),
+        Ok(Asked::Checked) => return ExitCode::SUCCESS,
+        Ok(Asked::HealthCheck(config)) => return health_check(config.admin_listen()),
+        Ok(Asked::Run(config)) => config,
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(name, &error, 1),
+    };
+    runtime.block_on(async {
+        let telemetry = match Telemetry::install(name, edge, config.telemetry()) {
+            Ok(telemetry) => telemetry,
+            Err(error) => return complain(name, &error, EXIT_CONFIG),
+        };
+        let process = Process::new(telemetry);
+        let limits = config.server().clone();
+        if let Err(error) = start(config, process.clone()).await {
+            return complain(name, &*error, EXIT_CONFIG);
+        }
+        match process.run_until_told_to_stop(&limits).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(name, &error, 1),
+        }
+    })
+}
+
+fn complain(name: &str, error: &dyn StdError, code: u8) -> ExitCode {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Some errors repeat their cause in their own words.
+        let words = error.to_string();
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = error.source();
+    }
+    let _ = writeln!(std::io::stderr(), "{name}: {text}");
+    ExitCode::from(code)
+}
+
+/// Asks the admin port at `address`: 0 when the process is ready, for a container's health check.
+fn health_check(address: SocketAddr) -> ExitCode {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = std::net::TcpStream::connect_timeout(&address, HEALTH_CHECK_TIMEOUT)?;
+        stream.set_read_timeout(Some(HEALTH_CHECK_TIMEOUT))?;
+        stream.write_all(format!("GET /readyz HTTP/1.0\r\nhost: {address}\r\n\r\n").as_bytes())?;
+        let mut head = [0; 12];
+        stream.read_exact(&mut head)?;
+        Ok(head.ends_with(b" 200"))
+    };
+    if ask().unwrap_or(false) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What the services of a process share.
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Cancelled when the process must stop taking requests.
+    pub shutdown: CancellationToken,
+    /// Logs, traces, metrics.
+    pub telemetry: Telemetry,
+    tasks: TaskTracker,
+    readiness: Arc<parking_lot::Mutex<Vec<Readiness>>>,
+}
+
+impl Process {
+    /// A process that tells its story to `telemetry`.
+    pub fn new(telemetry: Telemetry) -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            shutdown: CancellationToken::new(),
+            telemetry,
+            tasks: TaskTracker::new(),
+            readiness: Arc::default(),
+        }
+    }
+
+    /// The readiness of one of its services; turns to "not ready" at the first signal.
+    pub fn readiness(&self) -> Readiness {
+        let readiness = Readiness::default();
+        self.readiness.lock().push(readiness.clone());
+        readiness
+    }
+
+    /// Runs work that must have ended before the process does. It must end by itself after [`Self::shutdown`].
+    pub fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
+        drop(task::spawn(self.tasks.track_future(work)));
+    }
+
+    /// Serves an admin port and says so on standard output.
+    pub fn serve_admin(&self, name: &str, address: SocketAddr, readiness: Readiness, more: Router) -> std::io::Result<SocketAddr> {
+        let listener = accept::bind(address)?;
+        let address = announce(&format!("{name}-admin"), &listener)?;
+        let router = RespondLayer(Protocol::Http).layer(admin::router(readiness, self.telemetry.clone(), more));
+        let router = ServiceBuilder::new()
+            .map_request(|request: http::Request<hyper::body::Incoming>| request.map(axum::body::Body::new))
+            .service(router);
+        // To the last moment: a process that stops is still asked how it is.
+        let (config, shutdown) = (server::Config { drain_ms: 100, ..server::Config::default() }, self.shutdown.clone());
+        self.run(async move { accept::serve(listener, Protocol::Http, router, &config, shutdown).await });
+        Ok(address)
+    }
+
+    /// Waits for SIGTERM or SIGINT, then stops in order: not ready, lame duck, drain, flush. A second signal ends the process at once.
+    pub async fn run_until_told_to_stop(self, config: &server::Config) -> std::io::Result<()> {
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        tracing::info!("told to stop");
+        drop(task::spawn(async move {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            // Everything is crash-safe: impatience costs nothing but time.
+            std::process::exit(EXIT_IMPATIENT);
+        }));
+        for readiness in self.readiness.lock().iter() {
+            readiness.drain();
+        }
+        tokio::time::sleep(Duration::from_millis(config.lame_duck_ms)).await;
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.telemetry.flush().await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Says on standard output where `name` listens; the address, for whoever asked for port 0.
+pub fn announce(name: &str, listener: &tokio::net::TcpListener) -> std::io::Result<SocketAddr> {
+    let address = listener.local_addr()?;
+    let mut out = std::io::stdout().lock();
+    // Whoever closed our output does not want to know.
+    let _ = writeln!(out, "listening {name} http://{address}").and_then(|()| out.flush());
+    Ok(address)
+}

@@ -1,0 +1,222 @@
+//! How much one caller may ask: GCRA per principal, told in `RateLimit` headers (draft-ietf-httpapi-ratelimit-headers).
+
+use std::{
+    future::Future,
+    num::NonZeroU32,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll, ready},
+    time::Duration,
+};
+
+use governor::{
+    RateLimiter,
+    clock::{Clock as _, DefaultClock},
+    middleware::StateInformationMiddleware,
+    state::keyed::DashMapStateStore,
+};
+use http::{HeaderName, HeaderValue, Request, Response};
+use pin_project_lite::pin_project;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tower::{Layer, Service};
+
+use crate::{
+    context::Context,
+    rejection::{Rejection, reasons},
+};
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// Above this many callers, newcomers share one bucket, so that memory stays bounded.
+const MAX_KEYS: usize = 100_000;
+/// Buckets that are full again are forgotten every so many requests.
+const SWEEP_EVERY: u64 = 10_000;
+
+/// What one caller may ask of this process.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Requests per second and caller (`sub`) in the long run; 0 turns the limit off.
+    pub per_second: u32,
+    /// Requests that a caller who was quiet may send at once.
+    pub burst: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { per_second: 2_000, burst: 4_000 }
+    }
+}
+
+type Limiter = RateLimiter<String, DashMapStateStore<String>, DefaultClock, StateInformationMiddleware>;
+
+/// Limits each principal on its own. Sits behind authentication and in front of every shared queue.
+#[derive(Debug, Clone)]
+pub struct RateLimitLayer(Option<Arc<Buckets>>);
+
+#[derive(Debug)]
+struct Buckets {
+    limiter: Limiter,
+    clock: DefaultClock,
+    burst: u32,
+    /// Seconds after which an empty bucket is full.
+    window: u64,
+    seen: std::sync::atomic::AtomicU64,
+}
+
+impl RateLimitLayer {
+    /// A limit as configured.
+    pub fn new(config: &Config) -> Self {
+        let (Some(rate), Some(burst)) = (NonZeroU32::new(config.per_second), NonZeroU32::new(config.burst)) else { return Self(None) };
+        let quota = governor::Quota::per_second(rate).allow_burst(burst);
+        Self(Some(Arc::new(Buckets {
+            limiter: RateLimiter::dashmap(quota).with_middleware(),
+            clock: DefaultClock::default(),
+            burst: burst.get(),
+            window: u64::from(burst.get().div_ceil(rate.get())),
+            seen: 0.into(),
+        })))
+    }
+}
+
+impl Buckets {
+    /// What is left for `caller` after this request.
+    fn take(&self, caller: &str) -> Result<u32, Duration> {
+        if self.seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
+            self.limiter.retain_recent();
+        }
+        let key = if self.limiter.len() < MAX_KEYS { caller } else { "" };
+        match self.limiter.check_key(&key.to_owned()) {
+            Ok(state) => Ok(state.remaining_burst_capacity()),
+            Err(not_until) => Err(not_until.wait_time_from(self.clock.now())),
+        }
+    }
+
+    fn policy(&self) -> String {
+        format!("\"default\";q={};w={}", self.burst, self.window)
+    }
+
+    fn refusal(&self, wait: Duration) -> Rejection {
+        metrics::counter!("palisade.requests.shed", "reason" => "rate_limit").increment(1);
+        let refusal = Rejection::new(&reasons::RATE_LIMITED, "too many requests of this caller").with_retry_after(wait);
+        let seconds = wait.as_secs() + 1;
+        [(RATE_LIMIT, format!("\"default\";r=0;t={seconds}")), (RATE_LIMIT_POLICY, self.policy())].into_iter().fold(
+            refusal,
+            |refusal, (name, value)| match HeaderValue::try_from(value) {
+                Ok(value) => refusal.with_header(name, value),
+                Err(_) => refusal,
+            },
+        )
+    }
+}
+
+impl<S> Layer<S> for RateLimitLayer {
+    type Service = RateLimit<S>;
+
+    fn layer(&self, inner: S) -> RateLimit<S> {
+        RateLimit { inner, buckets: self.0.clone() }
+    }
+}
+
+/// See [`RateLimitLayer`].
+#[derive(Debug, Clone)]
+pub struct RateLimit<S> {
+    inner: S,
+    buckets: Option<Arc<Buckets>>,
+}
+
+impl<S, B, R> Service<Request<B>> for RateLimit<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<Rejection>,
+{
+    type Response = Response<R>;
+    type Error = Rejection;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Rejection>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let principal = Context::of(&request).and_then(|context| context.principal.clone());
+        let (Some(buckets), Some(principal)) = (&self.buckets, principal) else {
+            return ResponseFuture { inner: Some(self.inner.call(request)), refusal: None, headers: None };
+        };
+        match buckets.take(&principal.subject) {
+            Ok(left) => {
+                let limit = HeaderValue::try_from(format!("\"default\";r={left};t={}", buckets.window));
+                let headers = limit.ok().zip(HeaderValue::try_from(buckets.policy()).ok());
+                ResponseFuture { inner: Some(self.inner.call(request)), refusal: None, headers }
+            }
+            Err(wait) => ResponseFuture { inner: None, refusal: Some(buckets.refusal(wait)), headers: None },
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`RateLimit`].
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        inner: Option<F>,
+        refusal: Option<Rejection>,
+        // RateLimit and RateLimit-Policy.
+        headers: Option<(HeaderValue, HeaderValue)>,
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    E: Into<Rejection>,
+{
+    type Output = Result<Response<R>, Rejection>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Some(inner) = this.inner.as_pin_mut() else {
+            return match this.refusal.take() {
+                Some(refusal) => Poll::Ready(Err(refusal)),
+                None => unreachable!("polled after it was ready"),
+            };
+        };
+        let mut response = ready!(inner.poll(cx)).map_err(Into::into)?;
+        if let Some((limit, policy)) = this.headers.take() {
+            response.headers_mut().insert(RATE_LIMIT, limit);
+            response.headers_mut().insert(RATE_LIMIT_POLICY, policy);
+        }
+        Poll::Ready(Ok(response))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, sync::Arc};
+
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::auth::Principal;
+
+    fn request_of(subject: &str) -> Request<()> {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(Context::background().on_behalf_of(Arc::new(Principal::absent_user(subject))));
+        request
+    }
+
+    #[tokio::test]
+    async fn one_callers_excess_is_not_anothers() {
+        let layer = RateLimitLayer::new(&Config { per_second: 1, burst: 2 });
+        let service = layer.layer(tower::service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) }));
+        let first = service.clone().oneshot(request_of("alice")).await.unwrap();
+        assert_eq!(first.headers()[RATE_LIMIT], "\"default\";r=1;t=2");
+        assert_eq!(first.headers()[RATE_LIMIT_POLICY], "\"default\";q=2;w=2");
+        service.clone().oneshot(request_of("alice")).await.unwrap();
+        let refused = service.clone().oneshot(request_of("alice")).await.unwrap_err();
+        assert_eq!(refused.reason(), &reasons::RATE_LIMITED);
+        assert!(service.oneshot(request_of("bob")).await.is_ok());
+    }
+}

@@ -1,0 +1,164 @@
+//! Makes the [`Context`] of a request: outermost, cheap, cannot refuse, feeds all below.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll, ready},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use crate::{
+    context::{self, Context},
+    method_table::MethodTable,
+};
+
+/// The request id, in and out.
+pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
+
+/// gRFC A6: how often the caller has tried this call before.
+pub const PREVIOUS_ATTEMPTS_HEADER: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+
+/// Puts a [`Context`] into the extensions of each request, and its id on the answer.
+#[derive(Debug, Clone)]
+pub struct RequestContextLayer(pub Arc<MethodTable>);
+
+impl<S> Layer<S> for RequestContextLayer {
+    type Service = RequestContext<S>;
+
+    fn layer(&self, inner: S) -> RequestContext<S> {
+        RequestContext { inner, methods: self.0.clone() }
+    }
+}
+
+/// See [`RequestContextLayer`].
+#[derive(Debug, Clone)]
+pub struct RequestContext<S> {
+    inner: S,
+    methods: Arc<MethodTable>,
+}
+
+impl<S, B, R> Service<Request<B>> for RequestContext<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let context = Context {
+            request_id: request_id(request.headers()),
+            deadline: None,
+            principal: None,
+            method: self.methods.find(request.method(), request.uri().path()),
+            previous_attempts: previous_attempts(request.headers()),
+        };
+        let request_id = HeaderValue::from_str(&context.request_id).ok();
+        request.extensions_mut().insert(context);
+        ResponseFuture { inner: self.inner.call(request), request_id }
+    }
+}
+
+/// The caller's id if it is 1..=64 letters, digits or hyphens; else a new one: it goes into logs and headers.
+fn request_id(headers: &HeaderMap) -> Arc<str> {
+    let valid = |text: &&str| (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let given = headers.get(REQUEST_ID_HEADER).and_then(|value| value.to_str().ok()).filter(valid);
+    given.map_or_else(context::new_request_id, Arc::from)
+}
+
+fn previous_attempts(headers: &HeaderMap) -> u32 {
+    headers.get(PREVIOUS_ATTEMPTS_HEADER).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0)
+}
+
+pin_project! {
+    /// The future of [`RequestContext`].
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        inner: F,
+        request_id: Option<HeaderValue>,
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+{
+    type Output = Result<Response<R>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = ready!(this.inner.poll(cx))?;
+        if let Some(id) = this.request_id.take() {
+            response.headers_mut().insert(REQUEST_ID_HEADER, id);
+        }
+        Poll::Ready(Ok(response))
+    }
+}
+
+/// Runs what it wraps with the request's [`Context`] as [`context::current`]: innermost, when all layers have had their say.
+#[derive(Debug, Clone, Copy)]
+pub struct ScopeLayer;
+
+impl<S> Layer<S> for ScopeLayer {
+    type Service = Scope<S>;
+
+    fn layer(&self, inner: S) -> Scope<S> {
+        Scope { inner }
+    }
+}
+
+/// See [`ScopeLayer`].
+#[derive(Debug, Clone)]
+pub struct Scope<S> {
+    inner: S,
+}
+
+impl<S, B> Service<Request<B>> for Scope<S>
+where
+    S: Service<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = tokio::task::futures::TaskLocalFuture<Context, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let context = Context::of(&request).cloned().unwrap_or_else(Context::background);
+        context::enter(context, self.inner.call(request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Empty;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    type Body = Empty<bytes::Bytes>;
+
+    #[tokio::test]
+    async fn keeps_a_valid_request_id_and_replaces_any_other() {
+        let table = Arc::new(MethodTable::new(&[]).unwrap());
+        let inner = tower::service_fn(|_: Request<Body>| async { Ok::<_, std::convert::Infallible>(Response::new(())) });
+        let service = RequestContextLayer(table).layer(inner);
+        let long = "x".repeat(65);
+        for (given, kept) in [("abc-1", true), ("", false), ("a b", false), ("é", false), (long.as_str(), false)] {
+            let request = Request::get("/").header(REQUEST_ID_HEADER, HeaderValue::from_bytes(given.as_bytes()).unwrap());
+            let response = service.clone().oneshot(request.body(Body::new()).unwrap()).await.unwrap();
+            assert_eq!(response.headers()[REQUEST_ID_HEADER] == given, kept, "{given:?}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Turns refusals into answers: `application/problem+json` (RFC 9457) over HTTP, trailers-only statuses over gRPC.
+
+mod problem;
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll, ready},
+};
+
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{Either, Full};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use crate::{
+    context::Context,
+    rejection::{Rejection, reasons},
+};
+
+pub use problem::PROBLEM_JSON;
+
+/// A refusal on its way out of an HTTP handler, to be written by [`Respond`].
+#[derive(Clone)]
+struct Refused(Arc<Rejection>);
+
+impl IntoResponse for Rejection {
+    /// A response that [`Respond`] turns into a problem; it knows the request, a handler's error does not.
+    fn into_response(self) -> axum::response::Response {
+        let mut response = self.reason().http.into_response();
+        response.extensions_mut().insert(Refused(Arc::new(self)));
+        response
+    }
+}
+
+/// The protocol that answers are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// JSON over HTTP; refusals are problems.
+    Http,
+    /// gRPC; refusals are statuses in trailers.
+    Grpc,
+}
+
+/// Makes a stack infallible: whatever was refused inside becomes an answer.
+///
+/// Sits just inside trace and metrics, which must see the refusals, and outside everything that can refuse.
+#[derive(Debug, Clone, Copy)]
+pub struct RespondLayer(pub Protocol);
+
+impl<S> Layer<S> for RespondLayer {
+    type Service = Respond<S>;
+
+    fn layer(&self, inner: S) -> Respond<S> {
+        Respond { inner, protocol: self.0 }
+    }
+}
+
+/// See [`RespondLayer`].
+#[derive(Debug, Clone)]
+pub struct Respond<S> {
+    inner: S,
+    protocol: Protocol,
+}
+
+impl<S, B, R> Service<Request<B>> for Respond<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<Rejection>,
+{
+    type Response = Response<Either<R, Full<Bytes>>>;
+    type Error = Infallible;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Nothing below refuses in `poll_ready`; were one to, the call that follows would say why.
+        match ready!(self.inner.poll_ready(cx)) {
+            Ok(()) | Err(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let asked = (self.protocol == Protocol::Http).then(|| Asked {
+            request_id: Context::of(&request).map(|context| context.request_id.clone()),
+            path: request.uri().path().into(),
+        });
+        ResponseFuture { inner: self.inner.call(request), asked }
+    }
+}
+
+/// What a problem says of the request.
+#[derive(Debug)]
+struct Asked {
+    request_id: Option<Arc<str>>,
+    path: Box<str>,
+}
+
+pin_project! {
+    /// The future of [`Respond`].
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        inner: F,
+        // `None` for gRPC.
+        asked: Option<Asked>,
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    E: Into<Rejection>,
+{
+    type Output = Result<Response<Either<R, Full<Bytes>>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = ready!(this.inner.poll(cx));
+        let Some(asked) = this.asked else {
+            return Poll::Ready(Ok(match result {
+                Ok(response) => response.map(Either::Left),
+                Err(error) => status(error.into()),
+            }));
+        };
+        Poll::Ready(Ok(match result {
+            Err(error) => problem::write(&error.into(), asked, None),
+            Ok(response) if response.status().as_u16() >= 400 => {
+                let refusal = response.extensions().get::<Refused>().cloned();
+                let refusal = refusal.unwrap_or_else(|| Refused(Arc::new(unexplained(response.status()))));
+                problem::write(&refusal.0, asked, Some(response.headers()))
+            }
+            Ok(mut response) => {
+                response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+                response.map(Either::Left)
+            }
+        }))
+    }
+}
+
+fn status<R>(rejection: Rejection) -> Response<Either<R, Full<Bytes>>> {
+    tonic::Status::from(rejection).into_http::<Full<Bytes>>().map(Either::Right)
+}
+
+/// An error status that a framework wrote by itself.
+fn unexplained(status: StatusCode) -> Rejection {
+    let reason = match status {
+        StatusCode::NOT_FOUND => &reasons::NOT_FOUND,
+        StatusCode::METHOD_NOT_ALLOWED => &reasons::METHOD_NOT_ALLOWED,
+        StatusCode::PAYLOAD_TOO_LARGE => &reasons::BODY_TOO_LARGE,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => &reasons::UNSUPPORTED_MEDIA_TYPE,
+        status if status.is_client_error() => &reasons::INVALID_PARAMETER,
+        _ => &reasons::INTERNAL,
+    };
+    Rejection::new(reason, reason.title)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! RFC 9457 problems.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, header};
+use http_body_util::{Either, Full};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Asked;
+use crate::{
+    rejection::{Fact, Rejection, Retry, reasons},
+    trace,
+};
+
+/// The media type of a problem.
+pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// Writes the problem and logs the refusal. `written` are the headers of the answer that it replaces; `Allow` and the like are kept.
+pub(super) fn write<R>(rejection: &Rejection, asked: &Asked, written: Option<&HeaderMap>) -> Response<Either<R, Full<Bytes>>> {
+    rejection.log();
+    let body = Bytes::from(body(rejection, asked));
+    let mut response = Response::new(Either::Right(Full::new(body)));
+    *response.status_mut() = rejection.reason().http;
+    let headers = response.headers_mut();
+    if let Some(written) = written {
+        headers.extend(written.iter().filter(|(name, _)| !describes_body(name)).map(|(name, value)| (name.clone(), value.clone())));
+    }
+    headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    if let Retry::After(wait) = rejection.retry() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(wait)));
+    } else if rejection.reason().http.as_u16() == 503 {
+        // Whoever is told "later" wants to know when.
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(1));
+    }
+    if *rejection.reason() == reasons::INSUFFICIENT_SCOPE {
+        // RFC 6750 §3; a layer that knows the scope says more.
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"insufficient_scope\""));
+    }
+    headers.extend(rejection.headers().iter().cloned());
+    response
+}
+
+fn describes_body(name: &http::HeaderName) -> bool {
+    [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::TRANSFER_ENCODING].contains(name)
+}
+
+/// Whole seconds, rounded up: who waits that long has waited long enough.
+fn seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
+/// The members in the order in which a person reads them.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Problem<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    instance: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+    #[serde(flatten)]
+    facts: BTreeMap<&'static str, Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Broken<'a>>,
+}
+
+#[derive(Serialize)]
+struct Broken<'a> {
+    field: &'a str,
+    code: &'a str,
+    message: &'a str,
+}
+
+fn body(rejection: &Rejection, asked: &Asked) -> String {
+    let reason = rejection.reason();
+    let facts = rejection.metadata().iter().map(|(key, fact)| {
+        let value = match fact {
+            Fact::Text(text) => text.clone().into(),
+            Fact::List(list) => list.clone().into(),
+            Fact::Json(value) => value.clone(),
+        };
+        (*key, value)
+    });
+    let errors = rejection.violations().iter().map(|v| Broken { field: &v.field, code: &v.code, message: &v.message });
+    let problem = Problem {
+        r#type: format!("/problems/{}", reason.slug),
+        title: reason.title,
+        status: reason.http.as_u16(),
+        detail: rejection.detail(),
+        code: reason.slug,
+        instance: &asked.path,
+        request_id: asked.request_id.as_deref(),
+        trace_id: trace::current_trace_id().map(|id| id.to_string()),
+        facts: facts.collect(),
+        errors: errors.collect(),
+    };
+    // Strings, numbers and maps with string keys: nothing here that JSON could not say.
+    serde_json::to_string(&problem).unwrap_or_default()
+}

@@ -1,0 +1,54 @@
+use axum::{Router, body::Body, routing::get};
+use http_body_util::BodyExt;
+use tower::ServiceExt;
+
+use super::*;
+use crate::rejection::{PUSHBACK_HEADER, Violation};
+
+async fn body_of(response: Response<Either<Body, Full<Bytes>>>) -> serde_json::Value {
+    serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+}
+
+fn router() -> Router {
+    Router::new().route("/refuse", get(|| async { Rejection::invalid(vec![Violation::new("name", "required", "is missing")]) }))
+}
+
+#[tokio::test]
+async fn a_handlers_refusal_becomes_a_problem() {
+    let service = RespondLayer(Protocol::Http).layer(router());
+    let response = service.oneshot(Request::get("/refuse").body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 400);
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+    let body = body_of(response).await;
+    assert_eq!(body["code"], "validation_failed");
+    assert_eq!(body["instance"], "/refuse");
+    assert_eq!(body["errors"][0]["field"], "name");
+}
+
+#[tokio::test]
+async fn what_the_framework_refuses_is_a_problem_too_and_keeps_allow() {
+    let service = RespondLayer(Protocol::Http).layer(router());
+    let response = service.oneshot(Request::post("/refuse").body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 405);
+    assert_eq!(response.headers()[header::ALLOW], "GET,HEAD");
+    assert_eq!(body_of(response).await["code"], "method_not_allowed");
+}
+
+#[tokio::test]
+async fn every_reason_has_its_code_on_both_protocols() {
+    for reason in reasons::ALL {
+        let refuse = |_: Request<Body>| async {
+            Err::<Response<Body>, _>(Rejection::new(reason, "no").with_retry_after(std::time::Duration::from_millis(1200)))
+        };
+        let http = RespondLayer(Protocol::Http).layer(tower::service_fn(refuse));
+        let response = http.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!((response.status(), &response.headers()[header::RETRY_AFTER]), (reason.http, &HeaderValue::from(2)));
+        assert_eq!(body_of(response).await["code"], reason.slug);
+
+        let grpc = RespondLayer(Protocol::Grpc).layer(tower::service_fn(refuse));
+        let response = grpc.oneshot(Request::post("/").body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(crate::grpc_status::code_in(response.headers()), Some(reason.grpc));
+        assert_eq!(response.headers()[PUSHBACK_HEADER], "1200");
+    }
+}

@@ -1,0 +1,147 @@
+//! Tries a failed call again, if that can help: seldom, briefly, within its deadline and within a budget per target.
+//!
+//! A call may be repeated if its method is idempotent ([`IdempotentMethods`]) or it carries an idempotency key
+//! ([`IdempotencyKeyed`]). What was provably never sent is tried again once whatever it is, at no cost. Only UNAVAILABLE and timeouts
+//! are worth another attempt, and whatever the server asked for. An answer is final once any of its data was read.
+//!
+//! Retries of nested services multiply. So a call that our own caller is retrying already (gRFC A6, `grpc-previous-rpc-attempts`) is
+//! not retried here, and when we have tried in vain the answer says so: its metadata then has `grpc-retry-pushback-ms: -1`, which
+//! [`advice`] reads as [`Retry::Never`](crate::rejection::Retry::Never), for whoever makes our own answer of it to pass on.
+
+mod back_off;
+mod budget;
+mod call;
+mod config;
+mod idempotent;
+mod metrics;
+mod outcome;
+mod peek;
+mod replay;
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use http::{HeaderMap, Request, Response};
+use http_body::Body as HttpBody;
+use tokio::time::Instant;
+use tonic::body::Body;
+use tower::{Layer, Service, ServiceExt};
+
+use self::{
+    budget::Budget,
+    call::Call,
+    metrics::{Denied, Metrics},
+};
+use crate::rejection::{self, PUSHBACK_HEADER, Rejection};
+
+pub use config::{Config, InvalidConfig};
+pub use idempotent::{IdempotencyKeyed, IdempotentMethods};
+pub use peek::Peeked;
+
+/// Which attempt of its call a request is, from 1; in its extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt(pub u32);
+
+/// What an answer's metadata says about trying again (gRFC A6 pushback). What cannot be read forbids it.
+pub fn advice(metadata: &HeaderMap) -> rejection::Retry {
+    match metadata.get(PUSHBACK_HEADER) {
+        None => rejection::Retry::Silent,
+        Some(value) => match value.to_str().ok().and_then(|text| text.parse().ok()) {
+            Some(millis) => rejection::Retry::After(Duration::from_millis(millis)),
+            None => rejection::Retry::Never,
+        },
+    }
+}
+
+/// Retries the calls to one target; all services it makes share one budget.
+#[derive(Debug, Clone)]
+pub struct RetryLayer(Arc<Policy>);
+
+#[derive(Debug)]
+struct Policy {
+    config: Config,
+    idempotent: IdempotentMethods,
+    budget: Arc<Budget>,
+    metrics: Metrics,
+}
+
+impl RetryLayer {
+    /// Retries calls to `target`, whose `idempotent` methods may be repeated.
+    pub fn new(target: &'static str, config: &Config, idempotent: IdempotentMethods) -> Self {
+        let budget = Budget::new(config);
+        let metrics = Metrics::new(target);
+        metrics.tokens(budget.tokens());
+        Self(Arc::new(Policy { config: config.clone(), idempotent, budget, metrics }))
+    }
+}
+
+impl<S> Layer<S> for RetryLayer {
+    type Service = Retry<S>;
+
+    fn layer(&self, inner: S) -> Retry<S> {
+        Retry { inner, policy: self.0.clone() }
+    }
+}
+
+/// See [`RetryLayer`].
+#[derive(Debug, Clone)]
+pub struct Retry<S> {
+    inner: S,
+    policy: Arc<Policy>,
+}
+
+impl<S, R> Service<Request<Body>> for Retry<S>
+where
+    S: Service<Request<Body>, Response = Response<R>, Error = Rejection, Future: Send> + Clone + Send + 'static,
+    R: HttpBody<Data: Send, Error: Send> + Unpin + Send + 'static,
+{
+    type Response = Response<Peeked<R>>;
+    type Error = Rejection;
+    /// The one box of the stack: the attempts are a loop with state between them.
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Rejection>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // The clone that was polled ready is the one to call.
+        let clone = self.inner.clone();
+        let ready = std::mem::replace(&mut self.inner, clone);
+        Box::pin(self.policy.clone().run(ready, request))
+    }
+}
+
+impl Policy {
+    async fn run<S, R>(self: Arc<Self>, mut service: S, request: Request<Body>) -> Result<Response<Peeked<R>>, Rejection>
+    where
+        S: Service<Request<Body>, Response = Response<R>, Error = Rejection>,
+        R: HttpBody + Unpin,
+    {
+        let _in_flight = self.budget.call();
+        let (parts, body) = request.into_parts();
+        let (mut body, kept) = replay::keep(body).await;
+        let mut call = Call::new(&self, &parts, kept.is_some());
+        loop {
+            let answer = service.call(call.request(&parts, body)).await;
+            let mut answer = outcome::look(answer, call.may_repeat()).await;
+            let pause = call.next(outcome::of(&mut answer), Instant::now());
+            let (Some(pause), Some(kept)) = (pause, &kept) else { return call.finish(answer) };
+            tokio::time::sleep(pause).await;
+            if !matches!(service.ready().now_or_never(), Some(Ok(_))) {
+                // To wait for a place would be to queue retries.
+                call.deny(Denied::NotReady);
+                return call.finish(answer);
+            }
+            body = replay::again(kept);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+//! How long to wait before the next attempt.
+
+use std::time::Duration;
+
+use crate::{
+    jitter::{self, Draw},
+    rejection::Retry,
+};
+
+/// The pauses between the attempts of one call.
+#[derive(Debug)]
+pub(super) struct BackOff {
+    base: Duration,
+    max: Duration,
+    draw: Draw,
+    step: u32,
+}
+
+impl BackOff {
+    pub(super) fn new(base: Duration, max: Duration, draw: Draw) -> Self {
+        Self { base, max, draw, step: 0 }
+    }
+
+    /// The next pause; `None` if the server forbids another attempt. What it asks for is kept exactly, and the sequence begins anew.
+    pub(super) fn next(&mut self, advice: Retry) -> Option<Duration> {
+        match advice {
+            Retry::Never => None,
+            Retry::After(wait) => {
+                self.step = 0;
+                Some(wait)
+            }
+            Retry::Silent => {
+                // The cap comes before the jitter, so that nothing exceeds it.
+                let longest = self.base.saturating_mul(2_u32.saturating_pow(self.step)).min(self.max);
+                self.step = self.step.saturating_add(1);
+                Some(jitter::full(longest, self.draw))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONGEST: Draw = || 1.0;
+
+    fn pauses(back_off: &mut BackOff, count: usize) -> Vec<u128> {
+        (0..count).map(|_| back_off.next(Retry::Silent).unwrap().as_millis()).collect()
+    }
+
+    #[test]
+    fn doubles_up_to_the_cap_and_never_exceeds_it() {
+        let mut back_off = BackOff::new(Duration::from_millis(1), Duration::from_millis(10), LONGEST);
+        assert_eq!(pauses(&mut back_off, 6), [1, 2, 4, 8, 10, 10]);
+    }
+
+    #[test]
+    fn is_spread_over_the_whole_pause() {
+        let mut back_off = BackOff::new(Duration::from_millis(8), Duration::from_millis(8), || 0.25);
+        assert_eq!(pauses(&mut back_off, 1), [2]);
+    }
+
+    #[test]
+    fn obeys_the_server_and_then_begins_anew() {
+        let mut back_off = BackOff::new(Duration::from_millis(50), Duration::from_secs(1), LONGEST);
+        assert_eq!(pauses(&mut back_off, 2), [50, 100]);
+        assert_eq!(back_off.next(Retry::After(Duration::from_millis(250))), Some(Duration::from_millis(250)));
+        assert_eq!(pauses(&mut back_off, 1), [50]);
+        assert_eq!(back_off.next(Retry::Never), None);
+    }
+}

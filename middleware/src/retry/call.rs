@@ -1,0 +1,155 @@
+//! One call on its way through its attempts: decides after each, and takes the time from its caller.
+
+use std::time::Duration;
+
+use http::{HeaderValue, Request, request};
+use http_body::Body as HttpBody;
+use tokio::time::Instant;
+use tonic::body::Body;
+
+use super::{
+    Attempt, Policy,
+    back_off::BackOff,
+    budget::{Exhausted, InFlight},
+    metrics::Denied,
+    outcome::{self, Answer, Outcome},
+};
+use crate::{context, deadline::CallDeadline, jitter, rejection::Retry, request_context::PREVIOUS_ATTEMPTS_HEADER};
+
+/// The state of a call between its attempts.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    policy: &'a Policy,
+    path: &'a str,
+    deadline: Option<Instant>,
+    /// Why there can only be one attempt, if so.
+    barrier: Option<Denied>,
+    /// The attempt that is made, from 1. A transparent retry repeats a number.
+    attempt: u32,
+    transparent: bool,
+    back_off: BackOff,
+    in_flight: Option<InFlight>,
+    /// Our caller need not try what we have tried.
+    exhausted: bool,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(policy: &'a Policy, request: &'a request::Parts, kept: bool) -> Self {
+        let config = &policy.config;
+        let barrier = if !kept {
+            Some(Denied::Committed)
+        } else if context::current().is_some_and(|context| context.previous_attempts > 0) {
+            Some(Denied::CallerRetries)
+        } else if !policy.idempotent.allow(request) {
+            Some(Denied::NotIdempotent)
+        } else {
+            None
+        };
+        Self {
+            policy,
+            path: request.uri.path(),
+            deadline: request.extensions.get::<CallDeadline>().map(|deadline| deadline.0),
+            barrier,
+            attempt: 1,
+            transparent: false,
+            back_off: BackOff::new(Duration::from_millis(config.base_ms), Duration::from_millis(config.max_ms), jitter::draw),
+            in_flight: None,
+            exhausted: false,
+        }
+    }
+
+    /// The request of the present attempt.
+    pub(super) fn request(&self, parts: &request::Parts, body: Body) -> Request<Body> {
+        let mut parts = parts.clone();
+        parts.extensions.insert(Attempt(self.attempt));
+        if self.attempt > 1 {
+            parts.headers.insert(PREVIOUS_ATTEMPTS_HEADER, HeaderValue::from(self.attempt - 1));
+        }
+        Request::from_parts(parts, body)
+    }
+
+    /// Whether it is of use to look into an answer before it is handed on.
+    pub(super) fn may_repeat(&self) -> bool {
+        self.barrier.is_none() && self.attempt < self.policy.config.attempts()
+    }
+
+    /// How long to wait before the next attempt; `None` if the answer stands.
+    pub(super) fn next(&mut self, outcome: Outcome, now: Instant) -> Option<Duration> {
+        self.in_flight = None;
+        let next = match outcome {
+            Outcome::Refused => return None,
+            Outcome::Answered => {
+                self.policy.budget.refund();
+                self.policy.metrics.tokens(self.policy.budget.tokens());
+                return None;
+            }
+            Outcome::Unsent if !self.transparent && self.barrier != Some(Denied::Committed) => self.transparently(),
+            // What the server has not seen had no effect.
+            Outcome::Unsent => self.again(Retry::Silent, self.barrier.filter(|barrier| *barrier != Denied::NotIdempotent), now),
+            Outcome::Failed(advice) => self.again(advice, self.barrier, now),
+        };
+        match next {
+            Ok((pause, in_flight)) => {
+                tracing::debug!(method = self.path, attempt = self.attempt, ?outcome, ?pause, "trying again");
+                self.in_flight = Some(in_flight);
+                Some(pause)
+            }
+            Err(denied) => {
+                self.deny(denied);
+                None
+            }
+        }
+    }
+
+    /// At once, once, and not counted as an attempt (gRFC A6, "transparent retries").
+    fn transparently(&mut self) -> Result<(Duration, InFlight), Denied> {
+        let in_flight = self.policy.budget.transparent().map_err(Denied::from)?;
+        self.transparent = true;
+        Ok((Duration::ZERO, in_flight))
+    }
+
+    fn again(&mut self, advice: Retry, barrier: Option<Denied>, now: Instant) -> Result<(Duration, InFlight), Denied> {
+        let Policy { config, budget, metrics, .. } = self.policy;
+        budget.spend();
+        metrics.tokens(budget.tokens());
+        if let Some(barrier) = barrier {
+            return Err(barrier);
+        }
+        if self.attempt >= config.attempts() {
+            return Err(Denied::Attempts);
+        }
+        let pause = self.back_off.next(advice).ok_or(Denied::Pushback)?;
+        // Better the real error now than a timeout later.
+        let in_time = |deadline: Instant| now + pause + Duration::from_millis(config.min_attempt_ms) < deadline;
+        if !self.deadline.is_none_or(in_time) {
+            return Err(Denied::Deadline);
+        }
+        let in_flight = budget.retry().map_err(Denied::from)?;
+        self.attempt += 1;
+        Ok((pause, in_flight))
+    }
+
+    /// There is no further attempt.
+    pub(super) fn deny(&mut self, why: Denied) {
+        self.policy.metrics.denied(why);
+        self.exhausted = self.attempt > 1 || matches!(why, Denied::Tokens | Denied::Concurrency);
+    }
+
+    /// The answer to the call.
+    pub(super) fn finish<R: HttpBody>(self, answer: Answer<R>) -> Answer<R> {
+        self.policy.metrics.retried(self.path, self.attempt - 1, self.transparent);
+        if self.attempt > 1 {
+            tracing::Span::current().record("app.rpc.attempts", self.attempt);
+        }
+        if self.exhausted { outcome::exhausted(answer) } else { answer }
+    }
+}
+
+impl From<Exhausted> for Denied {
+    fn from(exhausted: Exhausted) -> Self {
+        match exhausted {
+            Exhausted::Tokens => Self::Tokens,
+            Exhausted::InFlight => Self::Concurrency,
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Which calls may reach a server twice.
+
+use std::{collections::HashSet, sync::Arc};
+
+use http::request;
+use prost::Message;
+use prost_types::{FileDescriptorSet, MethodOptions, method_options::IdempotencyLevel};
+
+/// Put into the extensions of a request that the server will not carry out twice, because it knows it by a key.
+#[derive(Debug, Clone, Copy)]
+pub struct IdempotencyKeyed;
+
+/// The gRPC paths of the methods that may be repeated. Cheap to clone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IdempotentMethods(Arc<HashSet<String>>);
+
+impl IdempotentMethods {
+    /// All methods that the contracts declare repeatable (`idempotency_level`), from an encoded `FileDescriptorSet`.
+    pub fn in_descriptors(file_descriptor_set: &[u8]) -> Result<Self, prost::DecodeError> {
+        let mut paths = HashSet::new();
+        for file in FileDescriptorSet::decode(file_descriptor_set)?.file {
+            for service in &file.service {
+                for method in &service.method {
+                    let level = method.options.as_ref().map_or(IdempotencyLevel::IdempotencyUnknown, MethodOptions::idempotency_level);
+                    if level != IdempotencyLevel::IdempotencyUnknown {
+                        paths.insert(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+                    }
+                }
+            }
+        }
+        Ok(Self(Arc::new(paths)))
+    }
+
+    /// Whether this request may be sent twice.
+    pub(super) fn allow(&self, request: &request::Parts) -> bool {
+        self.0.contains(request.uri.path()) || request.extensions.get::<IdempotencyKeyed>().is_some()
+    }
+}
+
+impl<T: Into<String>> FromIterator<T> for IdempotentMethods {
+    /// From paths such as `/package.Service/Method`.
+    fn from_iter<I: IntoIterator<Item = T>>(paths: I) -> Self {
+        Self(Arc::new(paths.into_iter().map(Into::into).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::{FileDescriptorProto, MethodDescriptorProto, ServiceDescriptorProto};
+
+    use super::*;
+
+    #[test]
+    fn are_read_from_the_contracts() {
+        let method = |name: &str, level: Option<IdempotencyLevel>| MethodDescriptorProto {
+            name: Some(name.to_owned()),
+            options: level.map(|level| MethodOptions { idempotency_level: Some(level.into()), ..MethodOptions::default() }),
+            ..MethodDescriptorProto::default()
+        };
+        let service = ServiceDescriptorProto {
+            name: Some("S".to_owned()),
+            method: vec![
+                method("Get", Some(IdempotencyLevel::NoSideEffects)),
+                method("Put", Some(IdempotencyLevel::Idempotent)),
+                method("Post", None),
+                method("Patch", Some(IdempotencyLevel::IdempotencyUnknown)),
+            ],
+            ..ServiceDescriptorProto::default()
+        };
+        let file = FileDescriptorProto { package: Some("p.v1".to_owned()), service: vec![service], ..FileDescriptorProto::default() };
+        let methods = IdempotentMethods::in_descriptors(&FileDescriptorSet { file: vec![file] }.encode_to_vec()).unwrap();
+        assert_eq!(methods, ["/p.v1.S/Get", "/p.v1.S/Put"].into_iter().collect());
+    }
+}

@@ -1,0 +1,84 @@
+//! What retries show of themselves.
+
+/// Why a failed call was not tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// It may have had an effect, and may not have it twice.
+    NotIdempotent,
+    /// It was a stream or too long to keep.
+    Committed,
+    /// Our own caller retries it.
+    CallerRetries,
+    /// All attempts are made.
+    Attempts,
+    /// The server forbids it.
+    Pushback,
+    /// Its deadline is too near.
+    Deadline,
+    /// Too many calls to the target fail.
+    Tokens,
+    /// Too many retries are in flight.
+    Concurrency,
+    /// No service was free at once.
+    NotReady,
+}
+
+impl Denied {
+    const ALL: [(Self, &'static str); 9] = [
+        (Self::NotIdempotent, "not_idempotent"),
+        (Self::Committed, "committed"),
+        (Self::CallerRetries, "caller_retries"),
+        (Self::Attempts, "attempts"),
+        (Self::Pushback, "pushback"),
+        (Self::Deadline, "deadline"),
+        (Self::Tokens, "tokens"),
+        (Self::Concurrency, "concurrency"),
+        (Self::NotReady, "not_ready"),
+    ];
+}
+
+/// The handles of one target, looked up once.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    target: &'static str,
+    tokens: metrics::Gauge,
+    exhausted: metrics::Counter,
+    denied: [metrics::Counter; Denied::ALL.len()],
+}
+
+impl Metrics {
+    pub(super) fn new(target: &'static str) -> Self {
+        Self {
+            target,
+            tokens: metrics::gauge!("palisade.retry.budget.tokens", "target" => target),
+            exhausted: metrics::counter!("palisade.retry.budget.exhausted", "target" => target),
+            denied: Denied::ALL.map(|(_, reason)| metrics::counter!("palisade.retry.rejected", "target" => target, "reason" => reason)),
+        }
+    }
+
+    pub(super) fn tokens(&self, tokens: f64) {
+        self.tokens.set(tokens);
+    }
+
+    pub(super) fn denied(&self, why: Denied) {
+        if matches!(why, Denied::Tokens | Denied::Concurrency) {
+            self.exhausted.increment(1);
+        }
+        for ((reason, _), counter) in Denied::ALL.iter().zip(&self.denied) {
+            if *reason == why {
+                counter.increment(1);
+            }
+        }
+    }
+
+    /// A call that needed `retries` more attempts, transparent ones apart (gRFC A96); looked up here because it is rare.
+    pub(super) fn retried(&self, path: &str, retries: u32, transparent: bool) {
+        let method = || path.trim_start_matches('/').to_owned();
+        if retries > 0 {
+            metrics::histogram!("grpc.client.call.retries", "grpc.method" => method(), "grpc.target" => self.target).record(retries);
+        }
+        if transparent {
+            metrics::histogram!("grpc.client.call.transparent_retries", "grpc.method" => method(), "grpc.target" => self.target).record(1);
+        }
+    }
+}

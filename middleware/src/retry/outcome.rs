@@ -1,0 +1,94 @@
+//! What became of one attempt, as far as trying again goes.
+
+use std::error::Error;
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::Body;
+use tonic::Code;
+
+use super::{advice, peek::Peeked};
+use crate::{
+    client, deadline, grpc_status,
+    rejection::{PUSHBACK_HEADER, Rejection, Retry},
+};
+
+/// The answer to one attempt.
+pub(super) type Answer<R> = Result<Response<Peeked<R>>, Rejection>;
+
+/// What became of one attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The server answered, for better or worse.
+    Answered,
+    /// We refused it ourselves: no place, no credentials, an open breaker.
+    Refused,
+    /// The server has not seen it.
+    Unsent,
+    /// It failed, and the server may have acted on it.
+    Failed(Retry),
+}
+
+/// Waits for the first frame of the body where the head does not tell the status, if it is of any use to know.
+pub(super) async fn look<R: Body + Unpin>(answer: Result<Response<R>, Rejection>, useful: bool) -> Answer<R> {
+    let response = answer?;
+    let told = grpc_status::code_in(response.headers()).is_some() || response.status() != StatusCode::OK;
+    let (head, body) = response.into_parts();
+    let body = if told || !useful { Peeked::unread(body) } else { Peeked::read(body).await };
+    Ok(Response::from_parts(head, body))
+}
+
+pub(super) fn of<R: Body>(answer: &mut Answer<R>) -> Outcome {
+    let response = match answer {
+        Err(rejection) => return of_rejection(rejection),
+        Ok(response) => response,
+    };
+    if response.body().is_broken() {
+        return Outcome::Failed(Retry::Silent);
+    }
+    if response.status() != StatusCode::OK {
+        return of_http(response.status());
+    }
+    let status = status_mut(response);
+    let Some(code) = grpc_status::code_in(status) else { return Outcome::Answered };
+    match (code, advice(status)) {
+        // A quota of ours is used up: only if the server says when to come again.
+        (Code::ResourceExhausted, Retry::Silent) => Outcome::Answered,
+        (Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted, advice) => Outcome::Failed(advice),
+        _ => Outcome::Answered,
+    }
+}
+
+fn of_rejection(rejection: &Rejection) -> Outcome {
+    let Some(source) = rejection.source() else { return Outcome::Refused };
+    match source.downcast_ref::<client::Failure>() {
+        Some(failure) if failure.unsent => Outcome::Unsent,
+        Some(_) => Outcome::Failed(Retry::Silent),
+        None if source.is::<deadline::Elapsed>() => Outcome::Failed(Retry::Silent),
+        None => Outcome::Refused,
+    }
+}
+
+/// Something before the server answered, or instead of it (gRPC, "HTTP to gRPC status code mapping").
+fn of_http(status: StatusCode) -> Outcome {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            Outcome::Failed(Retry::Silent)
+        }
+        _ => Outcome::Answered,
+    }
+}
+
+/// Where the status is: the trailers if they came first, else the head.
+fn status_mut<R: Body>(response: &mut Response<Peeked<R>>) -> &mut HeaderMap {
+    if response.body_mut().trailers_mut().is_some() {
+        return response.body_mut().trailers_mut().expect("looked at in the line before");
+    }
+    response.headers_mut()
+}
+
+/// Tells whoever reads the answer that trying again was tried.
+pub(super) fn exhausted<R: Body>(answer: Answer<R>) -> Answer<R> {
+    let mut response = answer.map_err(|rejection| rejection.with_retry(Retry::Never))?;
+    status_mut(&mut response).insert(PUSHBACK_HEADER, HeaderValue::from_static("-1"));
+    Ok(response)
+}

@@ -1,0 +1,78 @@
+//! A response whose first frame was looked at: only then it is known whether there is anything but a failure in it.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use pin_project_lite::pin_project;
+
+pin_project! {
+    /// A body with its first frame read already, or not.
+    #[derive(Debug)]
+    pub struct Peeked<B: Body> {
+        // `Some(None)`: it was empty.
+        first: Option<Option<Result<Frame<B::Data>, B::Error>>>,
+        #[pin]
+        rest: B,
+    }
+}
+
+impl<B: Body> Peeked<B> {
+    /// Not looked at.
+    pub(super) fn unread(body: B) -> Self {
+        Self { first: None, rest: body }
+    }
+
+    /// The trailers, if that is what came first.
+    pub(super) fn trailers_mut(&mut self) -> Option<&mut HeaderMap> {
+        match &mut self.first {
+            Some(Some(Ok(frame))) => frame.trailers_mut(),
+            _ => None,
+        }
+    }
+
+    /// Whether it broke off before its first frame.
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self.first, Some(Some(Err(_))))
+    }
+}
+
+impl<B: Body + Unpin> Peeked<B> {
+    /// Waits for the first frame.
+    pub(super) async fn read(mut body: B) -> Self {
+        let first = body.frame().await;
+        Self { first: Some(first), rest: body }
+    }
+}
+
+impl<B: Body> Body for Peeked<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        match this.first.take() {
+            Some(frame) => Poll::Ready(frame),
+            None => this.rest.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.first {
+            None => self.rest.is_end_stream(),
+            Some(None) => true,
+            Some(Some(_)) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.first {
+            Some(Some(_)) => SizeHint::default(),
+            _ => self.rest.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! A request body that can be sent again: collected while it is at hand, passed through when it is not.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body as _, Frame};
+use http_body_util::Full;
+use tonic::{Status, body::Body};
+
+/// A longer body is not kept for a second attempt.
+const MAX: usize = 64 * 1024;
+
+/// The body for the first attempt, and what to send again; `None` for a body that can be sent once only.
+///
+/// A unary call's message is there at once. A stream makes us wait for its next message, and whatever waits is left alone.
+pub(super) async fn keep(mut body: Body) -> (Body, Option<Bytes>) {
+    match poll_fn(|cx| Poll::Ready(take_what_is_ready(&mut body, cx))).await {
+        Ok(bytes) => (again(&bytes), Some(bytes)),
+        Err(begun) => (Body::new(Resumed { begun, rest: body }), None),
+    }
+}
+
+/// A body of these bytes; costs a reference count.
+pub(super) fn again(bytes: &Bytes) -> Body {
+    Body::new(Full::new(bytes.clone()))
+}
+
+type Frames = VecDeque<Result<Frame<Bytes>, Status>>;
+
+/// The whole body, or what was read of one that is too long or not all there.
+fn take_what_is_ready(body: &mut Body, cx: &mut Context<'_>) -> Result<Bytes, Frames> {
+    let mut begun = Frames::new();
+    let mut length = 0;
+    loop {
+        match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(None) => return Ok(join(&begun, length)),
+            Poll::Ready(Some(frame)) => {
+                let data = frame.as_ref().ok().and_then(Frame::data_ref).map(Bytes::len);
+                begun.push_back(frame);
+                // An error or trailers, which no gRPC client sends, are for the one attempt to deal with.
+                let Some(data) = data else { return Err(begun) };
+                length += data;
+                if length > MAX {
+                    return Err(begun);
+                }
+            }
+            Poll::Pending => return Err(begun),
+        }
+    }
+}
+
+fn join(frames: &Frames, length: usize) -> Bytes {
+    let data = || frames.iter().filter_map(|frame| frame.as_ref().ok()?.data_ref());
+    match frames.len() {
+        1 => data().next().cloned().unwrap_or_default(),
+        _ => data()
+            .fold(BytesMut::with_capacity(length), |mut joined, data| {
+                joined.extend_from_slice(data);
+                joined
+            })
+            .freeze(),
+    }
+}
+
+/// What was read of a body, then the rest of it.
+struct Resumed {
+    begun: Frames,
+    rest: Body,
+}
+
+impl http_body::Body for Resumed {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.begun.pop_front() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.begun.is_empty() && self.rest.is_end_stream()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+    use http_body_util::{BodyExt, StreamBody};
+    use tokio_test::assert_ok;
+
+    use super::*;
+
+    fn stream(chunks: Vec<&'static [u8]>) -> impl futures_util::Stream<Item = Result<Frame<Bytes>, Status>> + Send + 'static {
+        futures_util::stream::iter(chunks.into_iter().map(|chunk| Ok(Frame::data(Bytes::from_static(chunk)))))
+    }
+
+    async fn read(body: Body) -> Bytes {
+        assert_ok!(body.collect().await).to_bytes()
+    }
+
+    #[tokio::test]
+    async fn what_is_at_hand_can_be_sent_again() {
+        let (first, kept) = keep(Body::new(StreamBody::new(stream(vec![b"ab", b"cd"])))).await;
+        let kept = kept.unwrap();
+        assert_eq!(kept, "abcd");
+        assert_eq!(read(first).await, "abcd");
+        assert_eq!(read(again(&kept)).await, "abcd");
+        assert_eq!(keep(Body::empty()).await.1.unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_sent_once_and_whole() {
+        static CHUNK: [u8; MAX] = [7; MAX];
+        let (first, kept) = keep(Body::new(StreamBody::new(stream(vec![&CHUNK, b"x", b"y"])))).await;
+        assert_eq!(kept, None);
+        assert_eq!(read(first).await.len(), MAX + 2);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_waits_is_passed_through() {
+        let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+        let waits = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
+        let messages = stream(vec![b"a"]).chain(waits);
+        let (first, kept) = keep(Body::new(StreamBody::new(messages))).await;
+        assert_eq!(kept, None);
+        assert_ok!(sender.try_send(Ok(Frame::data(Bytes::from_static(b"b")))));
+        drop(sender);
+        assert_eq!(read(first).await, "ab");
+    }
+}

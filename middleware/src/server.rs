@@ -1,0 +1,152 @@
+//! The server stack of every hop, one visible list, and the loop that serves it.
+//!
+//! Outermost first; a request passes downwards, its answer upwards:
+//!
+//! | layer | why here |
+//! |---|---|
+//! | [`RequestContextLayer`] | cheap, cannot refuse, feeds all below |
+//! | [`ServerTraceLayer`] | the span must be around everything that can log |
+//! | [`MetricsLayer`] | must see refusals and timeouts, and record from `Drop` |
+//! | [`RespondLayer`] | below it layers fail with a typed [`Rejection`](crate::rejection::Rejection); above it there are only answers |
+//! | [`DeadlineLayer`] | outside every queue: waiting counts |
+//! | [`LoadShedLayer`] | before crypto costs anything |
+//! | [`AuthenticateLayer`] | who asks |
+//! | [`AuthorizeLayer`] | the method table, default deny |
+//! | [`RateLimitLayer`] | needs the caller, protects what is shared below |
+//! | [`CatchPanicLayer`] | inside metrics and permits, so that they see it |
+//! | [`ScopeLayer`] | the handler finds all of the above in [`crate::context::current`] |
+
+pub mod accept;
+pub mod grpc;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Router, body::Body};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tower::{Service, ServiceBuilder};
+
+use crate::{
+    auth::{AuthenticateLayer, AuthorizeLayer, Verifier},
+    catch_panic::CatchPanicLayer,
+    config,
+    deadline::DeadlineLayer,
+    load_shed::LoadShedLayer,
+    method_table::{Access, Method, MethodTable},
+    metrics::{Hop, MetricsLayer},
+    rate_limit::{self, RateLimitLayer},
+    request_context::{RequestContextLayer, ScopeLayer},
+    respond::{Protocol, RespondLayer},
+    trace::ServerTraceLayer,
+};
+
+/// Entries of the method table for what every gRPC port has: health and reflection.
+pub static GRPC_INFRASTRUCTURE: [Method; 5] = [
+    Method::grpc("/grpc.health.v1.Health/Check", Access::Public).quiet(),
+    Method::grpc("/grpc.health.v1.Health/Watch", Access::Public).quiet(),
+    Method::grpc("/grpc.health.v1.Health/List", Access::Public).quiet(),
+    Method::grpc("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Public).quiet(),
+    Method::grpc("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::Public).quiet(),
+];
+
+/// How much a server takes on, and for how long.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Time for a request whose caller set no deadline, milliseconds.
+    pub default_deadline_ms: u64,
+    /// The longest deadline that a caller can ask for, milliseconds.
+    pub max_deadline_ms: u64,
+    /// Requests in flight above which new ones are refused with 503 / UNAVAILABLE.
+    pub max_in_flight: usize,
+    /// Open connections above which new ones wait to be accepted.
+    pub max_connections: usize,
+    /// A connection must bring its first request within this time, milliseconds.
+    pub first_request_ms: u64,
+    /// The headers of a later HTTP/1 request must arrive within this time; also how long a connection may idle. Milliseconds.
+    pub header_read_ms: u64,
+    /// After SIGTERM, how long to go on taking requests while load balancers notice, milliseconds.
+    pub lame_duck_ms: u64,
+    /// Then how long requests in flight may take to finish, milliseconds.
+    pub drain_ms: u64,
+    /// What one caller may ask.
+    pub rate_limit: rate_limit::Config,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            default_deadline_ms: 10_000,
+            max_deadline_ms: 30_000,
+            max_in_flight: 1_024,
+            max_connections: 8_192,
+            first_request_ms: 10_000,
+            header_read_ms: 30_000,
+            lame_duck_ms: 0,
+            drain_ms: 20_000,
+            rate_limit: rate_limit::Config::default(),
+        }
+    }
+}
+
+impl config::Validate for Config {
+    fn validate(&self) -> Result<(), config::Error> {
+        let positive = [
+            ("server.default_deadline_ms", self.default_deadline_ms),
+            ("server.max_deadline_ms", self.max_deadline_ms),
+            ("server.max_in_flight", self.max_in_flight as u64),
+            ("server.max_connections", self.max_connections as u64),
+            ("server.first_request_ms", self.first_request_ms),
+            ("server.header_read_ms", self.header_read_ms),
+            ("server.drain_ms", self.drain_ms),
+        ];
+        match positive.iter().find(|(_, value)| *value == 0) {
+            Some((key, _)) => Err(config::Error::rule(key, "must be greater than 0")),
+            None if self.default_deadline_ms > self.max_deadline_ms => {
+                Err(config::Error::rule("server.default_deadline_ms", "must not be greater than max_deadline_ms"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// `router` behind all layers, ready to be served.
+pub fn stack(
+    protocol: Protocol,
+    router: Router,
+    methods: Arc<MethodTable>,
+    verifier: Arc<Verifier>,
+    config: &Config,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<impl http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static>,
+    Error = std::convert::Infallible,
+    Future: Send + 'static,
+> + Clone
++ Send
++ 'static {
+    let hop = match protocol {
+        Protocol::Http => Hop::HttpServer,
+        Protocol::Grpc => Hop::GrpcServer,
+    };
+    ServiceBuilder::new()
+        .map_request(|request: Request<Incoming>| request.map(Body::new))
+        .layer(RequestContextLayer(methods))
+        .layer(ServerTraceLayer(protocol))
+        .layer(MetricsLayer(hop))
+        .layer(RespondLayer(protocol))
+        .layer(DeadlineLayer::new(
+            protocol,
+            Duration::from_millis(config.default_deadline_ms),
+            Duration::from_millis(config.max_deadline_ms),
+        ))
+        .layer(LoadShedLayer::new(config.max_in_flight))
+        .layer(AuthenticateLayer(verifier))
+        .layer(AuthorizeLayer)
+        .layer(RateLimitLayer::new(&config.rate_limit))
+        .layer(CatchPanicLayer)
+        .layer(ScopeLayer)
+        .service(router)
+}

@@ -1,0 +1,97 @@
+//! What every gRPC port has beside its own service: health, reflection, and a guard against what is not gRPC.
+
+use axum::{Router, extract::Request, middleware::Next, response::IntoResponse, response::Response};
+use http::{Method, StatusCode, header};
+use prost::Message;
+use prost_types::FileDescriptorSet;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use super::GRPC_INFRASTRUCTURE;
+use crate::{
+    health::Readiness,
+    method_table::{Incomplete, MethodTable},
+    task,
+};
+
+/// The contract of a port cannot be served as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The descriptors are not a `FileDescriptorSet`.
+    #[error("the file descriptor set is unreadable")]
+    Descriptors(#[from] prost::DecodeError),
+    /// Reflection refuses the descriptors.
+    #[error("the file descriptor set cannot be reflected")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// A method without an entry, or the reverse.
+    #[error(transparent)]
+    Incomplete(#[from] Incomplete),
+}
+
+/// The methods (`package.Service/Method`) that `service` has by its descriptors, and those of health and reflection.
+fn served(descriptors: &FileDescriptorSet, service: &str) -> Vec<String> {
+    let mut methods: Vec<String> = GRPC_INFRASTRUCTURE.iter().map(|method| method.rpc_method().to_owned()).collect();
+    for file in &descriptors.file {
+        for found in &file.service {
+            let name = format!("{}.{}", file.package(), found.name());
+            if name == service {
+                methods.extend(found.method.iter().map(|method| format!("{name}/{}", method.name())));
+            }
+        }
+    }
+    methods
+}
+
+/// `routes` of `service` with health and reflection around them. Fails when `table` does not cover them all: default deny at the start.
+pub fn router(
+    routes: Routes,
+    service: &'static str,
+    descriptors: &'static [u8],
+    table: &MethodTable,
+    readiness: &Readiness,
+    shutdown: CancellationToken,
+) -> Result<Router, Error> {
+    let set = FileDescriptorSet::decode(descriptors)?;
+    table.covers(served(&set, service).iter().map(String::as_str))?;
+    let (reporter, health) = tonic_health::server::health_reporter();
+    drop(task::spawn(report(reporter, service, readiness.clone(), shutdown)));
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(descriptors)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let routes = routes.add_service(health).add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
+    Ok(routes.prepare().into_axum_router().layer(axum::middleware::from_fn(only_grpc)))
+}
+
+/// `grpc.health.v1` says what `/readyz` says, for the service and for the whole port ("").
+async fn report(reporter: HealthReporter, service: &'static str, readiness: Readiness, shutdown: CancellationToken) {
+    let mut ready = readiness.subscribe();
+    let follow = async {
+        loop {
+            let status = if *ready.borrow_and_update() { ServingStatus::Serving } else { ServingStatus::NotServing };
+            reporter.set_service_status("", status).await;
+            reporter.set_service_status(service, status).await;
+            if ready.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    shutdown.run_until_cancelled(follow).await;
+}
+
+/// tonic runs a handler for any HTTP method and any content type; a browser's form is no gRPC call.
+async fn only_grpc(request: Request, next: Next) -> Response {
+    if request.method() != Method::POST {
+        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response();
+    }
+    let content_type = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    let grpc = content_type == b"application/grpc"
+        || content_type.starts_with(b"application/grpc+proto")
+        || content_type.starts_with(b"application/grpc;");
+    if !grpc {
+        return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
+    }
+    next.run(request).await
+}

@@ -1,0 +1,59 @@
+//! Work that outlives the request that asked for it, with the request's span and context kept.
+
+use std::{future::Future, panic};
+
+use tokio::task::{JoinError, JoinHandle};
+use tracing::Instrument;
+
+use crate::context;
+
+/// The task ended without a result because the runtime is shutting down.
+#[derive(Debug, thiserror::Error)]
+#[error("the runtime shut down before the work was done")]
+pub struct Aborted;
+
+/// Starts `future` in a task of its own, under the present span and request context.
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns: it keeps the span and the context")]
+    tokio::spawn(context::keep(future).in_current_span())
+}
+
+/// Runs `future` to its end whatever happens to the caller: dropping the returned future drops only the wait.
+///
+/// A server's handler is dropped when its client goes away, at any await; a write that is half done then would stay half done.
+/// A panic of the work goes on in the caller.
+pub async fn detached<F>(future: F) -> Result<F::Output, Aborted>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    spawn(future).await.map_err(|error: JoinError| match error.try_into_panic() {
+        Ok(panic) => panic::resume_unwind(panic),
+        Err(_) => Aborted,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn detached_work_goes_on_when_the_caller_is_dropped() {
+        let (go, wait) = oneshot::channel::<()>();
+        let (done, finished) = oneshot::channel::<()>();
+        let mut call = Box::pin(detached(async move {
+            wait.await.unwrap();
+            done.send(()).unwrap();
+        }));
+        assert!(futures_util::poll!(&mut call).is_pending());
+        drop(call);
+        go.send(()).unwrap();
+        finished.await.unwrap();
+    }
+}

@@ -1,0 +1,160 @@
+//! Traces, metrics and logs of a process: the one place that names an exporter.
+
+mod log;
+
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use opentelemetry::{KeyValue, global, trace::TracerProvider};
+use opentelemetry_otlp::WithExportConfig;
+use opentelemetry_sdk::{
+    Resource,
+    propagation::TraceContextPropagator,
+    trace::{Sampler, SdkTracerProvider},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::{EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// Semantic conventions' advice for durations, with three bounds below for hops on one machine. Seconds.
+const DURATION_BUCKETS: [f64; 17] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// How often histograms are folded; without it they keep every sample.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+/// How long the last spans may take to leave.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Spans of the plumbing itself are not traced.
+const PLUMBING: [&str; 6] = ["h2", "hyper", "tonic", "tower", "opentelemetry", "reqwest"];
+
+/// What leaves the process besides answers.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// OTLP/gRPC endpoint for traces, e.g. `http://localhost:4317`. None: ids are made and passed on, nothing is exported.
+    pub otlp_endpoint: Option<String>,
+    /// Share of new traces that is exported, 0 to 1. An upstream service's decision is followed, an outside caller's is not.
+    pub sample_ratio: f64,
+    /// Log filter, e.g. `info,palisade_orders=debug`.
+    pub log: String,
+    /// `json`, `human`, or `auto`: human on a terminal.
+    pub log_format: log::LogFormat,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { otlp_endpoint: None, sample_ratio: 0.1, log: "info".to_owned(), log_format: log::LogFormat::Auto }
+    }
+}
+
+/// Whether traces of callers are trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edge {
+    /// Anyone may call: a caller's trace id is kept, its wish to be sampled is not.
+    Outside,
+    /// Only services call: their sampling decision is ours.
+    Inside,
+}
+
+/// Telemetry could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log filter cannot be read.
+    #[error("telemetry.log is not a log filter")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// The exporter's endpoint cannot be used.
+    #[error("telemetry.otlp_endpoint cannot be used")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// Something else has set it up before.
+    #[error("telemetry was set up before in this process")]
+    Twice,
+}
+
+/// The running telemetry of a process.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    metrics: PrometheusHandle,
+    traces: SdkTracerProvider,
+    _log: std::sync::Arc<tracing_appender::non_blocking::WorkerGuard>,
+}
+
+impl Telemetry {
+    /// Sets up logs, traces and metrics for the whole process. Needs a tokio runtime; once per process.
+    pub fn install(service: &'static str, edge: Edge, config: &Config) -> Result<Self, Error> {
+        let metrics = install_metrics()?;
+        let traces = tracer_provider(service, edge, config)?;
+        global::set_text_map_propagator(TraceContextPropagator::new());
+        global::set_tracer_provider(traces.clone());
+        let spans = tracing_opentelemetry::layer()
+            .with_tracer(traces.tracer("palisade"))
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_tracked_inactivity(false)
+            // Spans only: log events in spans cost three times as much and would mark spans failed.
+            .with_filter(filter_fn(|metadata| metadata.is_span() && !PLUMBING.iter().any(|name| metadata.target().starts_with(name))));
+        let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+        let lines = log::layer(config.log_format, service, writer).with_filter(EnvFilter::try_new(&config.log)?);
+        tracing_subscriber::registry().with(spans).with(lines).try_init().map_err(|_| Error::Twice)?;
+        metrics::gauge!("build.info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        Ok(Self { metrics, traces, _log: std::sync::Arc::new(guard) })
+    }
+
+    /// The metrics in Prometheus text.
+    pub fn render(&self) -> String {
+        self.metrics.render()
+    }
+
+    /// Sends what is still queued. In a thread of its own: the provider blocks.
+    pub async fn flush(&self) {
+        let traces = self.traces.clone();
+        let flushed = tokio::task::spawn_blocking(move || traces.shutdown_with_timeout(FLUSH_TIMEOUT)).await;
+        if let Ok(Err(error)) = flushed {
+            tracing::warn!(%error, "the last spans may be lost");
+        }
+    }
+}
+
+fn install_metrics() -> Result<PrometheusHandle, Error> {
+    let builder = PrometheusBuilder::new().with_recommended_naming(true);
+    // The bounds are a constant that is not empty.
+    let builder = builder.set_buckets(&DURATION_BUCKETS).map_err(|_| Error::Twice)?;
+    let recorder = builder.build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).map_err(|_| Error::Twice)?;
+    crate::metrics::describe();
+    let upkeep = handle.clone();
+    drop(crate::task::spawn(async move {
+        let mut every = tokio::time::interval(UPKEEP_EVERY);
+        loop {
+            every.tick().await;
+            let upkeep = upkeep.clone();
+            if tokio::task::spawn_blocking(move || upkeep.run_upkeep()).await.is_err() {
+                return;
+            }
+        }
+    }));
+    Ok(handle)
+}
+
+fn tracer_provider(service: &'static str, edge: Edge, config: &Config) -> Result<SdkTracerProvider, Error> {
+    let root = Sampler::TraceIdRatioBased(config.sample_ratio);
+    let sampler = Sampler::parent_based(root.clone());
+    let sampler = match edge {
+        Edge::Outside => sampler.with_remote_parent_sampled(root),
+        Edge::Inside => sampler,
+    };
+    let instance = uuid::Uuid::new_v4().to_string();
+    let attributes = [
+        KeyValue::new("service.namespace", "palisade"),
+        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+        KeyValue::new("service.instance.id", instance),
+    ];
+    let resource = Resource::builder().with_service_name(service).with_attributes(attributes).build();
+    let mut provider = SdkTracerProvider::builder().with_resource(resource).with_sampler(sampler);
+    if let Some(endpoint) = &config.otlp_endpoint {
+        let exporter =
+            opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(FLUSH_TIMEOUT).build()?;
+        provider = provider.with_batch_exporter(exporter);
+    }
+    Ok(provider.build())
+}

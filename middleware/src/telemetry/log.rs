@@ -1,0 +1,110 @@
+//! Log lines: one JSON object each, with the trace and span they belong to; or lines for a person at a terminal.
+
+use std::{fmt, io::IsTerminal};
+
+use opentelemetry::trace::TraceContextExt;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tracing::{Event, Subscriber, field::Visit};
+use tracing_appender::non_blocking::NonBlocking;
+use tracing_subscriber::{
+    Layer,
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    registry::LookupSpan,
+};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Human on a terminal, JSON otherwise.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Human,
+}
+
+/// The layer that writes lines to `writer`.
+pub(super) fn layer<S>(format: LogFormat, service: &'static str, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let terminal = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    match format {
+        LogFormat::Human | LogFormat::Auto if terminal || format == LogFormat::Human => {
+            lines.with_ansi(terminal).with_target(false).boxed()
+        }
+        _ => lines.event_format(JsonLine { service }).boxed(),
+    }
+}
+
+struct JsonLine {
+    service: &'static str,
+}
+
+impl<S, N> FormatEvent<S, N> for JsonLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    #[expect(clippy::disallowed_methods, reason = "the time of a log line decides nothing")]
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut line = Map::new();
+        let metadata = event.metadata();
+        line.insert("timestamp".to_owned(), OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default().into());
+        line.insert("level".to_owned(), metadata.level().as_str().into());
+        line.insert("service".to_owned(), self.service.into());
+        line.insert("target".to_owned(), metadata.target().into());
+        event.record(&mut Fields(&mut line));
+        let context = opentelemetry::Context::current();
+        let span = context.span();
+        if span.span_context().is_valid() {
+            line.insert("trace_id".to_owned(), span.span_context().trace_id().to_string().into());
+            line.insert("span_id".to_owned(), span.span_context().span_id().to_string().into());
+        }
+        writeln!(writer, "{}", Value::Object(line))
+    }
+}
+
+struct Fields<'a>(&'a mut Map<String, Value>);
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name().to_owned(), format!("{value:?}").into());
+    }
+
+    fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+
+    fn record_i64(&mut self, field: &tracing::field::Field, value: i64) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+
+    fn record_u64(&mut self, field: &tracing::field::Field, value: u64) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+
+    fn record_bool(&mut self, field: &tracing::field::Field, value: bool) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+
+    fn record_f64(&mut self, field: &tracing::field::Field, value: f64) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+
+    fn record_error(&mut self, field: &tracing::field::Field, value: &(dyn std::error::Error + 'static)) {
+        let mut text = value.to_string();
+        let mut cause = value.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        self.0.insert(field.name().to_owned(), text.into());
+    }
+}

@@ -1,0 +1,79 @@
+//! Spans of every hop, named and ended as semantic conventions 1.45 have it, and W3C trace context in and out.
+
+mod client;
+mod server;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::{
+    TraceId,
+    propagation::{Extractor, Injector},
+    trace::TraceContextExt,
+};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+pub use client::{ClientTrace, ClientTraceLayer};
+pub(crate) use server::known_verb;
+pub use server::{ServerTrace, ServerTraceLayer};
+
+/// The response header with the trace id.
+pub const TRACE_ID_HEADER: HeaderName = HeaderName::from_static("x-trace-id");
+
+/// The trace that the running code belongs to, sampled or not.
+pub fn current_trace_id() -> Option<TraceId> {
+    trace_id_of(&Span::current())
+}
+
+fn trace_id_of(span: &Span) -> Option<TraceId> {
+    let id = span.context().span().span_context().trace_id();
+    (id != TraceId::INVALID).then_some(id)
+}
+
+/// The present `traceparent` (W3C), to be stored with work that is resumed later.
+pub fn current_traceparent() -> Option<String> {
+    let mut headers = HeaderMap::new();
+    inject(&Span::current(), &mut headers);
+    headers.get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+/// Links `span` to the work that stored this `traceparent`.
+pub fn link(span: &Span, traceparent: &str) {
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_str(traceparent) {
+        headers.insert("traceparent", value);
+        span.add_link(extract(&headers).span().span_context().clone());
+    }
+}
+
+fn extract(headers: &HeaderMap) -> opentelemetry::Context {
+    // Nothing of ours is the parent: an empty context, not the current one.
+    let none = opentelemetry::Context::new();
+    opentelemetry::global::get_text_map_propagator(|propagator| propagator.extract_with_context(&none, &Headers(headers)))
+}
+
+fn inject(span: &Span, headers: &mut HeaderMap) {
+    let context = span.context();
+    opentelemetry::global::get_text_map_propagator(|propagator| propagator.inject_context(&context, &mut HeadersMut(headers)));
+}
+
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).and_then(|value| value.to_str().ok())
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+struct HeadersMut<'a>(&'a mut HeaderMap);
+
+impl Injector for HeadersMut<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(key), HeaderValue::try_from(value)) {
+            self.0.insert(name, value);
+        }
+    }
+}

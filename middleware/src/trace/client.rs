@@ -1,0 +1,151 @@
+//! The CLIENT span of one logical gRPC call, retries included; its context goes out with every attempt.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{self, Poll, ready},
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tonic::Code;
+use tower::{Layer, Service};
+use tracing::{Span, field::Empty, span::EnteredSpan};
+
+use super::inject;
+use crate::{
+    body::{End, Observe, Observed},
+    grpc_status,
+};
+
+/// Opens the CLIENT span and writes `traceparent`.
+#[derive(Debug, Clone)]
+pub struct ClientTraceLayer {
+    /// `server.address` and `server.port` of the target as configured.
+    pub server_address: std::sync::Arc<str>,
+    /// See `server_address`.
+    pub server_port: u16,
+}
+
+impl<S> Layer<S> for ClientTraceLayer {
+    type Service = ClientTrace<S>;
+
+    fn layer(&self, inner: S) -> ClientTrace<S> {
+        ClientTrace { inner, target: self.clone() }
+    }
+}
+
+/// See [`ClientTraceLayer`].
+#[derive(Debug, Clone)]
+pub struct ClientTrace<S> {
+    inner: S,
+    target: ClientTraceLayer,
+}
+
+impl<S, B, R> Service<Request<B>> for ClientTrace<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Body,
+{
+    type Response = Response<Observed<R, Ending>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let span = {
+            let method = request.uri().path().trim_start_matches('/');
+            tracing::info_span!(
+                "rpc.client",
+                otel.name = method,
+                otel.kind = "client",
+                otel.status_code = Empty,
+                rpc.system.name = "grpc",
+                rpc.method = method,
+                rpc.status_code = Empty,
+                error.type = Empty,
+                server.address = &*self.target.server_address,
+                server.port = i64::from(self.target.server_port),
+                app.rpc.attempts = Empty,
+            )
+        };
+        inject(&span, request.headers_mut());
+        let inner = span.in_scope(|| self.inner.call(request));
+        ResponseFuture { inner, ending: Some(Ending { span, code: None, ended: false }) }
+    }
+}
+
+/// Ends the span with the status of the whole answer.
+#[derive(Debug)]
+pub struct Ending {
+    span: Span,
+    code: Option<Code>,
+    ended: bool,
+}
+
+impl Ending {
+    fn finish(&mut self, code: Code) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.span.record("rpc.status_code", grpc_status::name(code));
+        if code != Code::Ok {
+            self.span.record("error.type", grpc_status::name(code));
+            self.span.record("otel.status_code", "ERROR");
+        }
+    }
+}
+
+impl Observe for Ending {
+    type Entered<'a> = EnteredSpan;
+
+    fn enter(&mut self) -> EnteredSpan {
+        self.span.clone().entered()
+    }
+
+    fn end(&mut self, end: End<'_>) {
+        let code = match end {
+            End::Complete(Some(trailers)) => grpc_status::code_in(trailers).or(self.code).unwrap_or(Code::Unknown),
+            End::Complete(None) => self.code.unwrap_or(Code::Unknown),
+            End::Failed => Code::Unavailable,
+            End::Dropped => self.code.unwrap_or(Code::Cancelled),
+        };
+        self.finish(code);
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.finish(Code::Cancelled);
+    }
+}
+
+pin_project! {
+    /// The future of [`ClientTrace`].
+    pub struct ResponseFuture<F> {
+        #[pin]
+        inner: F,
+        ending: Option<Ending>,
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    R: Body,
+{
+    type Output = Result<Response<Observed<R, Ending>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let span = this.ending.as_ref().map_or_else(Span::none, |ending| ending.span.clone());
+        let response = ready!(span.in_scope(|| this.inner.poll(cx)))?;
+        let Some(mut ending) = this.ending.take() else { unreachable!("polled after it was ready") };
+        ending.code = grpc_status::code_in(response.headers());
+        Poll::Ready(Ok(response.map(|body| Observed::new(body, ending))))
+    }
+}

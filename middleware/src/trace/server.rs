@@ -1,0 +1,232 @@
+//! The SERVER span of a request: from its first header to the last byte of the answer, or until nobody waits any more.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{self, Poll, ready},
+};
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tonic::Code;
+use tower::{Layer, Service};
+use tracing::{Span, field::Empty, span::EnteredSpan};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+use super::{TRACE_ID_HEADER, extract, trace_id_of};
+use crate::{
+    body::{End, Observe, Observed},
+    context::Context,
+    grpc_status,
+    respond::Protocol,
+};
+
+/// Opens the SERVER span, continues the caller's trace, and puts `x-trace-id` on HTTP answers.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerTraceLayer(pub Protocol);
+
+impl<S> Layer<S> for ServerTraceLayer {
+    type Service = ServerTrace<S>;
+
+    fn layer(&self, inner: S) -> ServerTrace<S> {
+        ServerTrace { inner, protocol: self.0 }
+    }
+}
+
+/// See [`ServerTraceLayer`].
+#[derive(Debug, Clone)]
+pub struct ServerTrace<S> {
+    inner: S,
+    protocol: Protocol,
+}
+
+impl<S, B, R> Service<Request<B>> for ServerTrace<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Body,
+{
+    type Response = Response<Observed<R, Ending>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let span = open(self.protocol, &request);
+        let inner = span.in_scope(|| self.inner.call(request));
+        ResponseFuture { inner, ending: Some(Ending { span, protocol: self.protocol, code: None, ended: false }) }
+    }
+}
+
+fn open<B>(protocol: Protocol, request: &Request<B>) -> Span {
+    let context = Context::of(request);
+    let method = context.and_then(|context| context.method);
+    if method.is_some_and(|method| method.quiet) {
+        return Span::none();
+    }
+    let request_id = context.map_or("", |context| &*context.request_id);
+    let span = match protocol {
+        Protocol::Grpc => {
+            let rpc_method = method.map_or("_OTHER", |method| method.rpc_method());
+            tracing::info_span!(
+                "rpc.server",
+                otel.name = method.map_or("grpc", |method| method.rpc_method()),
+                otel.kind = "server",
+                otel.status_code = Empty,
+                rpc.system.name = "grpc",
+                rpc.method = rpc_method,
+                rpc.status_code = Empty,
+                error.type = Empty,
+                app.request_id = request_id,
+            )
+        }
+        Protocol::Http => {
+            let verb = known_verb(request.method());
+            let shown = if verb == "_OTHER" { "HTTP" } else { verb };
+            let name = method.map_or_else(|| shown.to_owned(), |method| format!("{shown} {}", method.path));
+            tracing::info_span!(
+                "http.server",
+                otel.name = name,
+                otel.kind = "server",
+                otel.status_code = Empty,
+                http.request.method = verb,
+                http.route = method.map(|method| method.path),
+                http.response.status_code = Empty,
+                url.path = request.uri().path(),
+                url.scheme = "http",
+                error.type = Empty,
+                app.request_id = request_id,
+            )
+        }
+    };
+    // Must precede the first enter: afterwards the trace has its parent already. Fails only without an OpenTelemetry subscriber.
+    let _ = span.set_parent(extract(request.headers()));
+    span
+}
+
+/// Health probes are not traced; their answers carry an id all the same.
+fn untraced_id() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
+/// Semantic conventions: methods outside RFC 9110 and PATCH are `_OTHER`, so that a scanner cannot make new series.
+pub(crate) fn known_verb(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        Method::TRACE => "TRACE",
+        Method::CONNECT => "CONNECT",
+        _ => "_OTHER",
+    }
+}
+
+/// Ends the span with the status of the whole answer.
+#[derive(Debug)]
+pub struct Ending {
+    span: Span,
+    protocol: Protocol,
+    /// HTTP status of the answer, or its gRPC code if the headers told it.
+    code: Option<u16>,
+    ended: bool,
+}
+
+impl Ending {
+    fn head(&mut self, status: http::StatusCode, headers: &HeaderMap) {
+        self.code = match self.protocol {
+            Protocol::Http => Some(status.as_u16()),
+            Protocol::Grpc => grpc_status::code_in(headers).map(|code| code as u16),
+        };
+    }
+
+    fn finish(&mut self, gone: bool) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        match self.protocol {
+            Protocol::Http => {
+                let status = if gone { 499 } else { self.code.unwrap_or(500) };
+                self.span.record("http.response.status_code", i64::from(status));
+                if status >= 500 {
+                    self.span.record("otel.status_code", "ERROR");
+                    self.span.record("error.type", status.to_string());
+                }
+            }
+            Protocol::Grpc => {
+                let code = match self.code {
+                    _ if gone => Code::Cancelled,
+                    Some(code) => Code::from_i32(code.into()),
+                    None => Code::Unknown,
+                };
+                self.span.record("rpc.status_code", grpc_status::name(code));
+                if code != Code::Ok {
+                    self.span.record("error.type", grpc_status::name(code));
+                }
+                if grpc_status::is_server_fault(code) {
+                    self.span.record("otel.status_code", "ERROR");
+                }
+            }
+        }
+    }
+}
+
+impl Observe for Ending {
+    type Entered<'a> = EnteredSpan;
+
+    fn enter(&mut self) -> EnteredSpan {
+        self.span.clone().entered()
+    }
+
+    fn end(&mut self, end: End<'_>) {
+        if let (Protocol::Grpc, End::Complete(Some(trailers))) = (self.protocol, end) {
+            self.code = grpc_status::code_in(trailers).map(|code| code as u16).or(self.code);
+        }
+        // A trailers-only answer is complete with its headers, whether its empty body is read or not.
+        let told = self.protocol == Protocol::Grpc && self.code.is_some();
+        self.finish(!told && !matches!(end, End::Complete(_)));
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.finish(true);
+    }
+}
+
+pin_project! {
+    /// The future of [`ServerTrace`].
+    pub struct ResponseFuture<F> {
+        #[pin]
+        inner: F,
+        ending: Option<Ending>,
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    R: Body,
+{
+    type Output = Result<Response<Observed<R, Ending>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let span = this.ending.as_ref().map_or_else(Span::none, |ending| ending.span.clone());
+        let mut response = ready!(span.in_scope(|| this.inner.poll(cx)))?;
+        let Some(mut ending) = this.ending.take() else { unreachable!("polled after it was ready") };
+        ending.head(response.status(), response.headers());
+        if ending.protocol == Protocol::Http
+            && let Ok(value) = HeaderValue::try_from(trace_id_of(&span).map_or_else(untraced_id, |id| id.to_string()))
+        {
+            response.headers_mut().insert(TRACE_ID_HEADER, value);
+        }
+        Poll::Ready(Ok(response.map(|body| Observed::new(body, ending))))
+    }
+}

@@ -1,0 +1,285 @@
+//! The client stack against real servers on loopback ports, called by a generated tonic client.
+#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Request, Response};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use palisade_middleware::{
+    circuit_breaker::{self, State},
+    client::{self, Client, Config},
+    context::{self, Context},
+    rejection::{Rejection, Retry},
+    retry::{self, IdempotentMethods},
+    task,
+};
+use parking_lot::Mutex;
+use tokio::{net::TcpListener, time::Instant};
+use tonic::{
+    Code, Status,
+    body::Body,
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::HealthClient};
+use tonic_types::StatusExt;
+use tower::layer::{layer_fn, util::Identity};
+
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+
+const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+
+/// The headers of each request that came in.
+type Seen = Arc<Mutex<Vec<HeaderMap>>>;
+
+/// A server that answers every call alike.
+async fn server(answer: fn() -> Response<Body>) -> (SocketAddr, Seen) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (address, serve(listener, answer))
+}
+
+fn serve(listener: TcpListener, answer: fn() -> Response<Body>) -> Seen {
+    let seen = Seen::default();
+    let log = seen.clone();
+    let handler = axum::Router::new().fallback(async move |request: axum::extract::Request| {
+        log.lock().push(request.headers().clone());
+        answer()
+    });
+    task::spawn(Server::builder().add_routes(Routes::from(handler)).serve_with_incoming(TcpIncoming::from(listener)));
+    seen
+}
+
+/// A port where nobody listens.
+async fn dead_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+fn serving() -> Response<Body> {
+    // One message, `status = SERVING`, and the trailers of a success.
+    let message = Frame::data(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 1]));
+    let trailers = Frame::trailers(Status::ok("").into_http::<()>().headers().clone());
+    grpc(Body::new(StreamBody::new(futures_util::stream::iter([message, trailers].map(Ok::<_, Status>)))))
+}
+
+/// A head, and then nothing.
+fn hanging() -> Response<Body> {
+    grpc(Body::new(StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, Status>>())))
+}
+
+fn grpc(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    response
+}
+
+fn unavailable() -> Response<Body> {
+    Status::unavailable("not now").into_http()
+}
+
+fn config(address: SocketAddr) -> Config {
+    Config::at(format!("http://{address}"))
+}
+
+/// A breaker that opens after five failures, and no retries.
+fn breaking(address: SocketAddr) -> Config {
+    let retry = retry::Config { enabled: false, ..retry::Config::default() };
+    let breaker = circuit_breaker::Config { min_calls: 5, ..circuit_breaker::Config::default() };
+    Config { retry, breaker, ..config(address) }
+}
+
+fn connect(config: &Config) -> Client {
+    client::connect("health", config, [CHECK].into_iter().collect(), Identity::new()).unwrap()
+}
+
+async fn check(client: &Client) -> Result<HealthCheckResponse, Status> {
+    let request = HealthCheckRequest { service: String::new() };
+    HealthClient::new(client.clone()).check(request).await.map(tonic::Response::into_inner)
+}
+
+fn reason(status: &Status) -> String {
+    status.get_details_error_info().expect("an ErrorInfo").reason
+}
+
+fn advice(status: &Status) -> Retry {
+    retry::advice(status.metadata().as_ref())
+}
+
+#[tokio::test]
+async fn a_generated_client_gets_its_answer() {
+    let (address, seen) = server(serving).await;
+    let client = connect(&config(address));
+    assert_eq!(check(&client).await.unwrap().status, 1);
+    assert_eq!(seen.lock().len(), 1);
+    assert_eq!(client.breaker().counts().total, 1);
+    assert_eq!(client.breaker().counts().failed, 0);
+}
+
+#[tokio::test]
+async fn what_is_left_of_the_deadline_travels() {
+    let (address, seen) = server(serving).await;
+    let client = connect(&config(address));
+    let request = Context::background().until(Instant::now() + Duration::from_millis(800));
+    context::scope(request, check(&client)).await.unwrap();
+    let timeout = seen.lock()[0]["grpc-timeout"].to_str().unwrap().to_owned();
+    let micros: u64 = timeout.strip_suffix('u').expect("less than a hundred seconds").parse().unwrap();
+    assert!((1..=784_000).contains(&micros), "{timeout}");
+}
+
+#[tokio::test]
+async fn nothing_is_sent_after_the_deadline() {
+    let (address, seen) = server(serving).await;
+    let client = connect(&config(address));
+    let request = Context::background().until(Instant::now());
+    let refusal = context::scope(request, check(&client)).await.unwrap_err();
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"));
+    assert!(seen.lock().is_empty());
+    assert_eq!(client.breaker().counts().total, 0);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_after_its_head_is_a_timeout_and_a_failure() {
+    let (address, _) = server(hanging).await;
+    let client = connect(&Config { attempt_timeout_ms: 100, ..breaking(address) });
+    assert_eq!(check(&client).await.unwrap_err().code(), Code::DeadlineExceeded);
+    assert_eq!(client.breaker().counts().failed, 1);
+}
+
+#[tokio::test]
+async fn the_breaker_opens_on_statuses_without_a_body() {
+    let (address, seen) = server(unavailable).await;
+    let client = connect(&breaking(address));
+    for _ in 0..5 {
+        assert_eq!(check(&client).await.unwrap_err().message(), "not now");
+    }
+    assert_eq!(client.breaker().state(), State::Open);
+    let refusal = check(&client).await.unwrap_err();
+    assert_eq!((refusal.code(), refusal.message()), (Code::Unavailable, "circuit open: health"));
+    assert_eq!(reason(&refusal), "UPSTREAM_UNAVAILABLE");
+    assert!(matches!(advice(&refusal), Retry::After(wait) if wait > Duration::from_secs(3)));
+    assert_eq!(seen.lock().len(), 5);
+}
+
+#[tokio::test]
+async fn the_breaker_opens_on_a_dead_port() {
+    let client = connect(&breaking(dead_port().await));
+    while client.breaker().state() == State::Closed {
+        let refusal = check(&client).await.unwrap_err();
+        assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::Unavailable, "UPSTREAM_UNAVAILABLE"));
+    }
+    assert_eq!(client.breaker().state(), State::Open);
+    assert_eq!(check(&client).await.unwrap_err().message(), "circuit open: health");
+}
+
+#[tokio::test]
+async fn an_idempotent_call_is_tried_three_times_and_the_answer_says_so() {
+    let (address, seen) = server(unavailable).await;
+    let refusal = check(&connect(&config(address))).await.unwrap_err();
+    assert_eq!((refusal.code(), refusal.message()), (Code::Unavailable, "not now"));
+    assert_eq!(advice(&refusal), Retry::Never);
+    let previous: Vec<_> = seen.lock().iter().map(|headers| headers.get(PREVIOUS_ATTEMPTS).cloned()).collect();
+    assert_eq!(previous, [None, Some(1.into()), Some(2.into())]);
+}
+
+#[tokio::test]
+async fn a_server_can_forbid_another_attempt() {
+    let (address, seen) = server(|| {
+        let mut response = unavailable();
+        response.headers_mut().insert("grpc-retry-pushback-ms", (-1).into());
+        response
+    })
+    .await;
+    assert_eq!(check(&connect(&config(address))).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(seen.lock().len(), 1);
+}
+
+#[tokio::test]
+async fn a_call_with_side_effects_is_not_repeated() {
+    let (address, seen) = server(unavailable).await;
+    let client = client::connect("health", &config(address), IdempotentMethods::default(), Identity::new()).unwrap();
+    assert_eq!(check(&client).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(seen.lock().len(), 1);
+}
+
+#[tokio::test]
+async fn a_stream_that_the_server_refused_is_sent_again_whatever_it_does() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Seen::default();
+    let log = seen.clone();
+    task::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            log.lock().push(request.headers().clone());
+            if log.lock().len() == 1 {
+                respond.send_reset(h2::Reason::REFUSED_STREAM);
+            } else {
+                respond.send_response(Status::not_found("seen").into_http(), true).unwrap();
+            }
+        }
+    });
+    let client = client::connect("health", &config(address), IdempotentMethods::default(), Identity::new()).unwrap();
+    assert_eq!(check(&client).await.unwrap_err().message(), "seen");
+    let previous: Vec<_> = seen.lock().iter().map(|headers| headers.get(PREVIOUS_ATTEMPTS).cloned()).collect();
+    assert_eq!(previous, [None, None]);
+}
+
+#[tokio::test]
+async fn calls_go_through_again_once_the_server_is_back() {
+    let address = dead_port().await;
+    let breaker = circuit_breaker::Config { mode: circuit_breaker::Mode::Disabled, ..circuit_breaker::Config::default() };
+    let client = connect(&Config { breaker, ..config(address) });
+    assert_eq!(check(&client).await.unwrap_err().code(), Code::Unavailable);
+    serve(TcpListener::bind(address).await.unwrap(), serving);
+    let back = async { while check(&client).await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(10), back).await.expect("the connection is tried again");
+}
+
+#[tokio::test]
+async fn calls_above_the_bulkhead_are_refused() {
+    let (address, seen) = server(hanging).await;
+    let client = connect(&Config { max_in_flight: 1, ..config(address) });
+    let first = task::spawn({
+        let client = client.clone();
+        async move { check(&client).await }
+    });
+    while seen.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let refusal = check(&client).await.unwrap_err();
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::Unavailable, "OVERLOADED"));
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    assert_eq!(seen.lock().len(), 1);
+}
+
+#[tokio::test]
+async fn without_credentials_nothing_is_sent_and_the_target_is_not_blamed() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let no_credentials = layer_fn(move |_endpoint| {
+        let counted = counted.clone();
+        tower::service_fn(move |_: Request<Body>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Err::<Response<Body>, _>(Rejection::internal("no key to sign with")))
+        })
+    });
+    let (address, seen) = server(serving).await;
+    let client = client::connect("health", &config(address), [CHECK].into_iter().collect(), no_credentials).unwrap();
+    let refusal = check(&client).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::Internal);
+    assert!(!refusal.message().contains("key"));
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    assert_eq!(client.breaker().counts().total, 0);
+    assert!(seen.lock().is_empty());
+}

@@ -1,0 +1,98 @@
+//! Everything that can be set of the gateway.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use palisade_middleware::{
+    auth, client,
+    config::{Error, Validate},
+    process::Program,
+    server, telemetry,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The gateway.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// HTTP address.
+    pub listen: SocketAddr,
+    /// Address for health and metrics. Keep it from the public.
+    pub admin_listen: SocketAddr,
+    /// The services behind the gateway.
+    pub upstreams: Upstreams,
+    /// The key that signs calls to them.
+    pub identity: Identity,
+    /// Whose tokens are believed.
+    pub auth: auth::Config,
+    /// Limits of the HTTP port.
+    pub server: server::Config,
+    /// Traces and logs.
+    pub telemetry: telemetry::Config,
+}
+
+/// The services behind the gateway.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Upstreams {
+    /// The products service; at `http://127.0.0.1:5000` unless its `url` is set.
+    pub products: client::Config,
+    /// The orders service; at `http://127.0.0.1:5001` unless its `url` is set.
+    pub orders: client::Config,
+}
+
+impl Upstreams {
+    /// How products is called.
+    pub fn products(&self) -> client::Config {
+        self.products.clone().or_at("http://127.0.0.1:5000")
+    }
+
+    /// How orders is called.
+    pub fn orders(&self) -> client::Config {
+        self.orders.clone().or_at("http://127.0.0.1:5001")
+    }
+}
+
+/// Who the gateway is to the services.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Identity {
+    /// Ed25519 private key in PEM (PKCS #8). `palisade keygen` makes one.
+    pub key_file: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
+            upstreams: Upstreams::default(),
+            identity: Identity::default(),
+            auth: auth::Config::default(),
+            server: server::Config::default(),
+            telemetry: telemetry::Config::default(),
+        }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Result<(), Error> {
+        self.server.validate()?;
+        self.upstreams.products().validate().map_err(|error| Error::rule("upstreams.products", error.to_string()))?;
+        self.upstreams.orders().validate().map_err(|error| Error::rule("upstreams.orders", error.to_string()))
+    }
+}
+
+impl Program for Config {
+    fn telemetry(&self) -> &telemetry::Config {
+        &self.telemetry
+    }
+
+    fn server(&self) -> &server::Config {
+        &self.server
+    }
+
+    fn admin_listen(&self) -> SocketAddr {
+        self.admin_listen
+    }
+}

@@ -1,0 +1,55 @@
+//! What handlers are given of a request. Whatever has the wrong shape is refused here, in our words.
+
+use std::fmt::Display;
+
+use http::{HeaderMap, HeaderName};
+use palisade_middleware::rejection::{Rejection, reasons};
+
+mod id;
+mod idempotency_key;
+mod json;
+mod preconditions;
+mod query;
+
+pub(crate) use id::Id;
+pub(crate) use idempotency_key::{IdempotencyKey, repeatable};
+pub(crate) use json::{Json, Object, present};
+pub(crate) use preconditions::{IfMatch, IfNoneMatch, etag};
+pub(crate) use query::{Limit, Query};
+
+/// Most characters of a field's name that are repeated to the caller: unknown names are theirs, and may be long.
+const MAX_NAME: usize = 100;
+
+/// serde's error in our words: which field, and what it has to be. Nothing of the value comes back.
+fn explain<E: Display>(error: &serde_path_to_error::Error<E>, whole: &str) -> String {
+    let message = error.inner().to_string();
+    // serde_json tells where it stopped; the name of the field says more.
+    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+    // The names in this message are those of our own types.
+    if let Some(name) = message.strip_prefix("duplicate field ") {
+        return format!("{name} is given more than once");
+    }
+    let path = error.path().to_string();
+    let name = match path.as_str() {
+        "." => whole.to_owned(),
+        path => format!("`{}`", path.chars().take(MAX_NAME).collect::<String>()),
+    };
+    if message.starts_with("unknown field") {
+        return format!("{name} is not known here");
+    }
+    match message.rsplit_once(", expected ") {
+        Some((_, "i64" | "u32")) => format!("{name} must be an integer"),
+        Some((_, "a sequence")) => format!("{name} must be an array"),
+        Some((_, expected)) => format!("{name} must be {expected}"),
+        None => format!("{name} is not valid"),
+    }
+}
+
+/// The only value of a header that must not be repeated.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Rejection> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value.map(http::HeaderValue::as_bytes)),
+        _ => Err(Rejection::new(&reasons::INVALID_PARAMETER, format!("header {name} must not be repeated"))),
+    }
+}

@@ -1,0 +1,83 @@
+//! `Idempotency-Key`: the caller's name for one request, so that it can be sent again.
+
+use axum::extract::FromRequestParts;
+use http::{HeaderName, request::Parts};
+use palisade_middleware::{
+    rejection::{Rejection, reasons},
+    retry::IdempotencyKeyed,
+};
+
+const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Most characters in a key.
+const MAX: usize = 255;
+
+/// The key, quotes taken off; empty when none was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IdempotencyKey(pub(crate) String);
+
+/// A call that may be tried again because it carries a key; without one it may not.
+pub(crate) fn repeatable<T>(message: T, key: &str) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    if !key.is_empty() {
+        request.extensions_mut().insert(IdempotencyKeyed);
+    }
+    request
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        let Some(value) = super::single(&parts.headers, &HEADER)? else { return Ok(Self(String::new())) };
+        parse(value).map(Self).ok_or_else(|| {
+            Rejection::new(&reasons::INVALID_PARAMETER, "header idempotency-key must be 1 to 255 visible ASCII characters, quoted or bare")
+        })
+    }
+}
+
+/// A bare key, or a string of RFC 8941, section 3.3.3 without its spaces.
+fn parse(value: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(value).ok()?;
+    let key = match text.strip_prefix('"') {
+        Some(quoted) => unescape(quoted.strip_suffix('"')?)?,
+        None => text.to_owned(),
+    };
+    ((1..=MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())).then_some(key)
+}
+
+/// A quote inside must be escaped, and nothing but it and the backslash may be.
+fn unescape(quoted: &str) -> Option<String> {
+    let mut key = String::with_capacity(quoted.len());
+    let mut rest = quoted.chars();
+    while let Some(next) = rest.next() {
+        key.push(match next {
+            '"' => return None,
+            '\\' => rest.next().filter(|escaped| matches!(escaped, '"' | '\\'))?,
+            plain => plain,
+        });
+    }
+    Some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoted_and_bare_are_the_same_key() {
+        for text in [r#""a-1""#, "a-1"] {
+            assert_eq!(parse(text.as_bytes()).as_deref(), Some("a-1"));
+        }
+        assert_eq!(parse(br#""a\"\\b""#).as_deref(), Some(r#"a"\b"#));
+        assert_eq!(parse("k".repeat(MAX).as_bytes()).map(|key| key.len()), Some(MAX));
+    }
+
+    #[test]
+    fn a_key_is_short_visible_and_closed() {
+        let long = "k".repeat(MAX + 1);
+        for text in ["", "\"\"", "\"", "\"a", "\"a\"b\"", "\"a\\", "\"\\a\"", "a b", "\"a b\"", "é", long.as_str()] {
+            assert_eq!(parse(text.as_bytes()), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The JSON body: declared as JSON, not too large, an object, every field known, sent once, and of its type.
+
+use std::{fmt, marker::PhantomData};
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+};
+use bytes::Bytes;
+use http::{
+    HeaderMap,
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
+};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use palisade_middleware::rejection::{Rejection, reasons};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+use serde_json::error::Category;
+
+/// Largest body in bytes.
+pub(crate) const MAX_BODY: usize = 256 * 1024;
+
+/// The body as a `T`, which denies unknown fields. Rules of the values are not checked here.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Rejection;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Rejection> {
+        let (parts, body) = request.into_parts();
+        check_headers(&parts.headers)?;
+        parse(&read(body).await?).map(Self)
+    }
+}
+
+/// Refuses by the headers alone, so that a body that nobody will read is not waited for.
+fn check_headers(headers: &HeaderMap) -> Result<(), Rejection> {
+    let unsupported = |detail| Err(Rejection::new(&reasons::UNSUPPORTED_MEDIA_TYPE, detail));
+    if !super::single(headers, &CONTENT_TYPE)?.is_some_and(is_json) {
+        return unsupported("header content-type must be application/json in UTF-8");
+    }
+    if !headers.get_all(CONTENT_ENCODING).iter().all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return unsupported("a compressed body is not accepted");
+    }
+    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > MAX_BODY) { Err(too_large()) } else { Ok(()) }
+}
+
+/// `application/json`, of which UTF-8 is the only charset (RFC 8259, section 8.1).
+fn is_json(content_type: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(content_type) else { return false };
+    let mut parts = text.split(';').map(str::trim);
+    let is_charset_utf8 = |parameter: &str| match parameter.split_once('=') {
+        Some((name, value)) if name.eq_ignore_ascii_case("charset") => value.trim_matches('"').eq_ignore_ascii_case("utf-8"),
+        _ => true,
+    };
+    parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) && parts.all(is_charset_utf8)
+}
+
+async fn read(body: Body) -> Result<Bytes, Rejection> {
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(error) => Err(Rejection::new(&reasons::INVALID_BODY, "the body did not arrive whole").with_source(error)),
+    }
+}
+
+fn too_large() -> Rejection {
+    Rejection::new(&reasons::BODY_TOO_LARGE, format!("the body may have at most {MAX_BODY} bytes"))
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Rejection> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let parsed = serde_path_to_error::deserialize(&mut deserializer);
+    let Object(value): Object<T> = parsed.map_err(|error| match error.inner().classify() {
+        Category::Data => Rejection::new(&reasons::INVALID_BODY, super::explain(&error, "the body")),
+        Category::Io | Category::Syntax | Category::Eof => malformed(error.inner()),
+    })?;
+    deserializer.end().map_err(|error| malformed(&error))?;
+    Ok(value)
+}
+
+fn malformed(error: &serde_json::Error) -> Rejection {
+    Rejection::new(&reasons::INVALID_BODY, format!("the body is not well-formed JSON (line {}, column {})", error.line(), error.column()))
+}
+
+/// A `T` from a JSON object only: serde would fill a struct from an array too (serde#1587).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData)).map(Self)
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
+/// For a field that may be missing but not `null`.
+pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::money::NumberText;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Basket {
+        #[serde(default, deserialize_with = "present")]
+        price: Option<NumberText>,
+        #[serde(default)]
+        lines: Vec<Object<Line>>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Line {
+        quantity: i64,
+    }
+
+    fn refusal(body: &str) -> String {
+        let rejection = parse::<Basket>(body.as_bytes()).unwrap_err();
+        assert_eq!(rejection.reason(), &reasons::INVALID_BODY);
+        rejection.detail().to_owned()
+    }
+
+    #[test]
+    fn numbers_keep_their_text() {
+        let basket: Basket = parse(br#" {"price": 12.50, "lines": [{"quantity": 7}]} "#).unwrap();
+        assert_eq!(basket.price.unwrap().amount().unwrap().0, 1250);
+        assert_eq!(basket.lines[0].0.quantity, 7);
+    }
+
+    #[test]
+    fn a_refusal_names_the_field_and_not_the_value() {
+        assert_eq!(refusal(r#"{"lines": [{"quantity": "seven"}]}"#), "`lines[0].quantity` must be an integer");
+        assert_eq!(refusal(r#"{"lines": [{"quantity": 1.5}]}"#), "`lines[0].quantity` must be an integer");
+        assert_eq!(refusal(r#"{"lines": [{"quantity": 1}, {"quantity": 1, "role": 2}]}"#), "`lines[1].role` is not known here");
+        assert_eq!(refusal(r#"{"lines": null}"#), "`lines` must be an array");
+        assert_eq!(refusal(r#"{"price": null}"#), "`price` must be a number");
+        assert_eq!(refusal(r#"{"price": "12"}"#), "`price` must be a number");
+        assert_eq!(refusal(r#"{"price": 1, "price": 2}"#), "`price` is given more than once");
+        assert_eq!(refusal(r#"{"__proto__": {}}"#), "`__proto__` is not known here");
+        assert!(refusal(&format!(r#"{{"{}": 1}}"#, "x".repeat(1000))).len() < 200);
+    }
+
+    #[test]
+    fn an_array_is_no_object() {
+        assert_eq!(refusal("[1, []]"), "the body must be a JSON object");
+        assert_eq!(refusal(r#"{"lines": [[7]]}"#), "`lines[0]` must be a JSON object");
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused() {
+        let deep = "[".repeat(100_000);
+        let deep = format!(r#"{{"price": {deep}"#);
+        for body in
+            ["", "{", "{} {}", "{}x", "{\"lines\": [],}", "{'lines': []}", "{\"price\": 01}", "{\"\\ud800\": 1}", "{/**/}", deep.as_str()]
+        {
+            assert!(refusal(body).starts_with("the body is not well-formed JSON"), "{body:.40}");
+        }
+        assert!(parse::<Basket>(b"{\"\xff\": 1}").is_err());
+    }
+
+    #[test]
+    fn the_media_type_is_json_in_utf8() {
+        for text in
+            ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\"", "application/json; profile=x"]
+        {
+            assert!(is_json(text.as_bytes()), "{text}");
+        }
+        for text in
+            ["", "text/plain", "application/json; charset=utf-16", "application/problem+json", "application/jsonp", "multipart/form-data"]
+        {
+            assert!(!is_json(text.as_bytes()), "{text}");
+        }
+    }
+}

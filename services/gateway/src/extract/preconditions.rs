@@ -1,0 +1,180 @@
+//! `If-Match` and `If-None-Match` (RFC 9110, section 13.1) over versions: the entity tag of a thing is its version in quotes.
+
+use std::collections::BTreeSet;
+
+use axum::extract::FromRequestParts;
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{IF_MATCH, IF_NONE_MATCH},
+    request::Parts,
+};
+use palisade_middleware::rejection::{Rejection, reasons};
+
+/// Most versions in one `If-Match`: each may cost a call.
+const MAX_VERSIONS: usize = 10;
+
+/// The strong entity tag of a version.
+pub(crate) fn etag(version: i64) -> String {
+    format!("\"{version}\"")
+}
+
+/// Which versions a change may be made to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum IfMatch {
+    /// No header, or `*`: any that exists.
+    Any,
+    /// One of these. Weak tags and tags that are no version of ours match nothing and are left out.
+    Versions(BTreeSet<i64>),
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        Self::read(&parts.headers)
+    }
+}
+
+impl IfMatch {
+    fn read(headers: &HeaderMap) -> Result<Self, Rejection> {
+        let Some(Tags::Listed(tags)) = Tags::read(headers, &IF_MATCH)? else { return Ok(Self::Any) };
+        let versions: BTreeSet<_> = tags.iter().filter(|tag| !tag.weak).filter_map(Tag::version).collect();
+        if versions.len() > MAX_VERSIONS {
+            return Err(Rejection::new(&reasons::INVALID_PARAMETER, format!("header if-match may name at most {MAX_VERSIONS} versions")));
+        }
+        Ok(Self::Versions(versions))
+    }
+
+    /// What to tell the service, one call after the other: it knows one version at a time. `None` is any.
+    pub(crate) fn attempts(self) -> Vec<Option<i64>> {
+        match self {
+            Self::Any => vec![None],
+            Self::Versions(versions) => versions.into_iter().map(Some).collect(),
+        }
+    }
+}
+
+/// Which versions the caller has already.
+#[derive(Debug, Clone)]
+pub(crate) struct IfNoneMatch(Option<Tags>);
+
+impl<S: Send + Sync> FromRequestParts<S> for IfNoneMatch {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        Tags::read(&parts.headers, &IF_NONE_MATCH).map(Self)
+    }
+}
+
+impl IfNoneMatch {
+    /// Whether the caller has this version, by weak comparison.
+    pub(crate) fn has(&self, version: i64) -> bool {
+        match &self.0 {
+            None => false,
+            Some(Tags::Any) => true,
+            Some(Tags::Listed(tags)) => tags.iter().any(|tag| tag.version() == Some(version)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Tags {
+    Any,
+    Listed(Vec<Tag>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Tag {
+    weak: bool,
+    opaque: String,
+}
+
+impl Tag {
+    fn version(&self) -> Option<i64> {
+        // To the letter: "05" was never a tag of ours.
+        self.opaque.parse().ok().filter(|version: &i64| version.to_string() == self.opaque)
+    }
+}
+
+impl Tags {
+    /// A condition that cannot be read is refused: to ignore it could overwrite what the caller meant to keep.
+    fn read(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Self>, Rejection> {
+        let values: Vec<_> = headers.get_all(name).iter().collect();
+        if values.is_empty() {
+            return Ok(None);
+        }
+        let tags = Self::parse(&values);
+        tags.map(Some).ok_or_else(|| {
+            Rejection::new(&reasons::INVALID_PARAMETER, format!("header {name} must be * or a list of entity tags such as \"3\""))
+        })
+    }
+
+    fn parse(values: &[&HeaderValue]) -> Option<Self> {
+        if let [value] = values
+            && value.as_bytes().trim_ascii() == b"*"
+        {
+            return Some(Self::Any);
+        }
+        let mut tags = Vec::new();
+        for value in values {
+            let mut rest = value.to_str().ok()?.trim();
+            while !rest.is_empty() {
+                let (tag, after) = tag(rest)?;
+                tags.push(tag);
+                rest = after.trim_start();
+                rest = if rest.is_empty() { rest } else { rest.strip_prefix(',')?.trim_start() };
+            }
+        }
+        (!tags.is_empty()).then_some(Self::Listed(tags))
+    }
+}
+
+/// The first entity tag of a list and what follows it. A tag may have commas inside.
+fn tag(text: &str) -> Option<(Tag, &str)> {
+    let (weak, text) = text.strip_prefix("W/").map_or((false, text), |text| (true, text));
+    let (opaque, rest) = text.strip_prefix('"')?.split_once('"')?;
+    let visible = opaque.bytes().all(|byte| byte.is_ascii_graphic());
+    visible.then(|| (Tag { weak, opaque: opaque.to_owned() }, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn if_match(values: &[&str]) -> Option<Vec<Option<i64>>> {
+        let headers = values.iter().map(|value| (IF_MATCH, HeaderValue::from_str(value).unwrap())).collect();
+        IfMatch::read(&headers).ok().map(IfMatch::attempts)
+    }
+
+    fn has(value: &str, version: i64) -> bool {
+        let headers = [(IF_NONE_MATCH, HeaderValue::from_str(value).unwrap())].into_iter().collect();
+        IfNoneMatch(Tags::read(&headers, &IF_NONE_MATCH).unwrap()).has(version)
+    }
+
+    #[test]
+    fn if_match_names_the_versions_to_try() {
+        assert_eq!(if_match(&[]), Some(vec![None]));
+        assert_eq!(if_match(&["*"]), Some(vec![None]));
+        assert_eq!(if_match(&["\"3\""]), Some(vec![Some(3)]));
+        assert_eq!(if_match(&["\"3\", \"5\"", "\"3\""]), Some(vec![Some(3), Some(5)]));
+    }
+
+    #[test]
+    fn if_match_compares_strongly_and_to_the_letter() {
+        assert_eq!(if_match(&["W/\"3\", \"03\", \"+3\", \"a,b\""]), Some(vec![]));
+    }
+
+    #[test]
+    fn a_condition_that_cannot_be_read_is_refused() {
+        let many = (0..=MAX_VERSIONS).map(|version| etag(i64::try_from(version).unwrap())).collect::<Vec<_>>().join(",");
+        for value in ["", "3", "\"3", "\"3\" \"4\"", "*, \"3\"", "w/\"3\"", many.as_str()] {
+            assert_eq!(if_match(&[value]), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn if_none_match_compares_weakly() {
+        assert!(has("W/\"3\"", 3) && has("\"1\", \"3\"", 3) && has("*", 3));
+        assert!(!has("\"1\", \"x\"", 3));
+    }
+}

@@ -1,0 +1,88 @@
+//! The query: every parameter known, sent once, and of its type.
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use palisade_middleware::rejection::{Rejection, reasons};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error, Unexpected},
+};
+use url::form_urlencoded;
+
+/// Most items on a page.
+pub(crate) const MAX_LIMIT: u32 = 100;
+
+/// The parameters of the query. `T` denies unknown fields.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        parse(parts.uri.query().unwrap_or_default()).map(Self).map_err(|detail| Rejection::new(&reasons::INVALID_PARAMETER, detail))
+    }
+}
+
+fn parse<T: DeserializeOwned>(query: &str) -> Result<T, String> {
+    let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+    serde_path_to_error::deserialize(pairs).map_err(|error| super::explain(&error, "the query"))
+}
+
+/// How many items a page has at most: 1 to [`MAX_LIMIT`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limit(pub(crate) u32);
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let limit = digits.and_then(|digits| digits.parse().ok()).filter(|limit| (1..=MAX_LIMIT).contains(limit));
+        limit.map(Self).ok_or_else(|| D::Error::invalid_value(Unexpected::Other("text"), &"an integer from 1 to 100"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize, PartialEq, Eq)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    struct Page {
+        limit: Option<Limit>,
+        is_last: Option<bool>,
+        sort: Option<Sort>,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq, Eq)]
+    #[serde(rename_all = "snake_case")]
+    enum Sort {
+        Newest,
+        Oldest,
+    }
+
+    fn refusal(query: &str) -> String {
+        parse::<Page>(query).unwrap_err()
+    }
+
+    #[test]
+    fn all_parameters_may_be_left_out() {
+        assert_eq!(parse("limit=100&sort=oldest"), Ok(Page { limit: Some(Limit(100)), is_last: None, sort: Some(Sort::Oldest) }));
+        assert_eq!(parse(""), Ok(Page { limit: None, is_last: None, sort: None }));
+    }
+
+    #[test]
+    fn a_limit_is_an_integer_of_digits_in_range() {
+        for value in ["0", "-1", "101", "1e9", "abc", "1.5", "", "%201", "%2B1", "99999999999"] {
+            assert_eq!(refusal(&format!("limit={value}")), "`limit` must be an integer from 1 to 100", "{value}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_parameter_and_not_the_value() {
+        assert_eq!(refusal("limit=1&limit=2"), "`limit` is given more than once");
+        assert_eq!(refusal("limit[$gt]=1"), "`limit[$gt]` is not known here");
+        assert_eq!(refusal("sort=random"), "`sort` must be `newest` or `oldest`");
+        assert_eq!(refusal("isLast=perhaps"), "`isLast` is not valid");
+    }
+}

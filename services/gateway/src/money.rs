@@ -1,0 +1,163 @@
+//! Exact money: decimal text outside, integer minor units inside, never a float.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use serde_json::value::RawValue;
+
+/// Digits after the point that one minor unit stands for.
+const DECIMALS: usize = 2;
+
+/// Minor units in one unit.
+const SCALE: u64 = 100;
+
+/// An amount in minor units. As JSON it is the number with exactly that value and no more digits than it takes: 1250 is `12.5`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Amount(pub(crate) i64);
+
+/// A JSON number as it was written, so that no float stands between the text and its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NumberText(String);
+
+/// Why a number is no amount of money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotMoney {
+    /// Not digits with an optional point; an exponent is not read either.
+    #[error("must be a plain decimal number")]
+    NotDecimal,
+    /// It has a value between two minor units.
+    #[error("must have at most 2 decimals")]
+    TooManyDecimals,
+    /// It does not fit into 64 bits.
+    #[error("is out of range")]
+    TooLarge,
+}
+
+impl NotMoney {
+    /// The slug of the rule.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::NotDecimal => "not_a_decimal",
+            Self::TooManyDecimals => "too_many_decimals",
+            Self::TooLarge => "out_of_range",
+        }
+    }
+}
+
+impl Amount {
+    /// Reads `-?digits(.digits)?`. Zeros at the end of the decimals do not count.
+    pub(crate) fn parse(text: &str) -> Result<Self, NotMoney> {
+        let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
+        let (whole, decimals) = digits.split_once('.').unwrap_or((digits, "0"));
+        if !is_digits(whole) || !is_digits(decimals) {
+            return Err(NotMoney::NotDecimal);
+        }
+        let decimals = decimals.trim_end_matches('0');
+        if decimals.len() > DECIMALS {
+            return Err(NotMoney::TooManyDecimals);
+        }
+        let sign = if negative { "-" } else { "" };
+        format!("{sign}{whole}{decimals:0<DECIMALS$}").parse().map(Self).map_err(|_| NotMoney::TooLarge)
+    }
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let minor = self.0.unsigned_abs();
+        let (whole, decimals) = (minor / SCALE, minor % SCALE);
+        let sign = if self.0 < 0 { "-" } else { "" };
+        match decimals {
+            0 => write!(f, "{sign}{whole}"),
+            tenths if tenths % 10 == 0 => write!(f, "{sign}{whole}.{}", tenths / 10),
+            hundredths => write!(f, "{sign}{whole}.{hundredths:02}"),
+        }
+    }
+}
+
+impl Serialize for Amount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        RawValue::from_string(self.to_string()).map_err(ser::Error::custom)?.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Amount {
+    /// From the text of a query value.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = |_| de::Error::invalid_value(de::Unexpected::Other("text"), &"a decimal number with at most 2 decimals");
+        Self::parse(&String::deserialize(deserializer)?).map_err(expected)
+    }
+}
+
+impl NumberText {
+    /// Its value as money.
+    pub(crate) fn amount(&self) -> Result<Amount, NotMoney> {
+        Amount::parse(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for NumberText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        if raw.get().starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+            Ok(Self(raw.get().to_owned()))
+        } else {
+            Err(de::Error::invalid_type(de::Unexpected::Other("another value"), &"a number"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn reads_what_has_a_whole_number_of_minor_units() {
+        for (text, minor) in [("0", 0), ("-0.00", 0), ("12", 1200), ("12.5", 1250), ("12.50", 1250), ("0.1000", 10), ("-3.07", -307)] {
+            assert_eq!(Amount::parse(text), Ok(Amount(minor)), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_not_exact_or_not_plain() {
+        for text in ["", "-", ".5", "5.", "1e2", "1E2", "+1", " 1", "1,5", "0x1", "1.2.3", "NaN", "--1", "٣"] {
+            assert_eq!(Amount::parse(text), Err(NotMoney::NotDecimal), "{text}");
+        }
+        assert_eq!(Amount::parse("0.001"), Err(NotMoney::TooManyDecimals));
+        assert_eq!(Amount::parse("92233720368547758.08"), Err(NotMoney::TooLarge));
+        assert_eq!(Amount::parse("92233720368547758.07"), Ok(Amount(i64::MAX)));
+    }
+
+    #[test]
+    fn is_a_number_in_json_and_keeps_its_text() {
+        assert_eq!(serde_json::to_string(&Amount(999_999_999)).unwrap(), "9999999.99");
+        let text: NumberText = serde_json::from_str("10000000000000000.01").unwrap();
+        assert_eq!(text.amount(), Ok(Amount(1_000_000_000_000_000_001)));
+        assert!(serde_json::from_str::<NumberText>("\"12\"").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read_back(minor: i64) {
+            prop_assert_eq!(Amount::parse(&Amount(minor).to_string()), Ok(Amount(minor)));
+        }
+
+        #[test]
+        fn what_was_read_is_written_as_short_as_can_be(whole in 0..10_000_000_u32, cents in 0..100_u32) {
+            let text = format!("{whole}.{cents:02}");
+            let shortest = text.trim_end_matches('0').trim_end_matches('.').to_owned();
+            let shortest = if cents == 0 { whole.to_string() } else { shortest };
+            prop_assert_eq!(Amount::parse(&text).map(|amount| amount.to_string()), Ok(shortest));
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,40}") {
+            let _ = Amount::parse(&text);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! What an order looks like in JSON.
+
+use palisade_middleware::rejection::{Rejection, Violation};
+use palisade_proto::orders::v1 as proto;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    extract::{Limit, Object, present},
+    money::Amount,
+    timestamp,
+};
+
+/// Where an order stands. FAILED, COMPLETED and CANCELLED are ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum Status {
+    Pending,
+    ProductReserved,
+    Confirmed,
+    Failed,
+    Completed,
+    Cancelled,
+}
+
+impl Status {
+    fn into_proto(self) -> proto::OrderStatus {
+        match self {
+            Self::Pending => proto::OrderStatus::Pending,
+            Self::ProductReserved => proto::OrderStatus::ProductReserved,
+            Self::Confirmed => proto::OrderStatus::Confirmed,
+            Self::Failed => proto::OrderStatus::Failed,
+            Self::Completed => proto::OrderStatus::Completed,
+            Self::Cancelled => proto::OrderStatus::Cancelled,
+        }
+    }
+
+    fn from_proto(status: proto::OrderStatus) -> Result<Self, Rejection> {
+        match status {
+            proto::OrderStatus::Unspecified => Err(Rejection::internal("orders answered without a status")),
+            proto::OrderStatus::Pending => Ok(Self::Pending),
+            proto::OrderStatus::ProductReserved => Ok(Self::ProductReserved),
+            proto::OrderStatus::Confirmed => Ok(Self::Confirmed),
+            proto::OrderStatus::Failed => Ok(Self::Failed),
+            proto::OrderStatus::Completed => Ok(Self::Completed),
+            proto::OrderStatus::Cancelled => Ok(Self::Cancelled),
+        }
+    }
+}
+
+/// An order. What is copied from the products when their stock is reserved is `null` until then.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Order {
+    #[schema(format = Uuid)]
+    id: String,
+    #[schema(example = "alice")]
+    user_id: String,
+    #[schema(min_items = 1, max_items = 100)]
+    items: Vec<OrderItem>,
+    /// Sum of the subtotals; `null` until the stock is reserved.
+    #[schema(value_type = Option<f64>, required = true, example = 49.8)]
+    total: Option<Amount>,
+    status: Status,
+    /// Why it FAILED, as a stable slug: `insufficient_stock`, `unknown_product`, `product_inactive`, `reservation_expired`, `products_unavailable`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false, example = "insufficient_stock")]
+    failure_reason: Option<String>,
+    #[schema(format = DateTime, example = "2026-01-31T12:00:00.000Z")]
+    created_at: String,
+    #[schema(format = DateTime, example = "2026-01-31T12:00:00.000Z")]
+    updated_at: String,
+}
+
+/// One line of an order.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OrderItem {
+    #[schema(format = Uuid)]
+    product_id: String,
+    /// The product's name when it was reserved.
+    #[schema(required = true, example = "Kettle")]
+    name: Option<String>,
+    /// The product's price when it was reserved.
+    #[schema(value_type = Option<f64>, required = true, example = 24.9)]
+    unit_price: Option<Amount>,
+    #[schema(example = 2, minimum = 1, maximum = 1_000_000)]
+    quantity: i64,
+    /// `unitPrice` × `quantity`.
+    #[schema(value_type = Option<f64>, required = true, example = 49.8)]
+    subtotal: Option<Amount>,
+}
+
+impl Order {
+    pub(super) fn path(&self) -> String {
+        format!("/orders/{}", self.id)
+    }
+
+    /// Whether nothing more will happen to it by itself.
+    pub(super) fn is_settled(&self) -> bool {
+        !matches!(self.status, Status::Pending | Status::ProductReserved)
+    }
+}
+
+impl TryFrom<proto::Order> for Order {
+    type Error = Rejection;
+
+    fn try_from(order: proto::Order) -> Result<Self, Rejection> {
+        let status = Status::from_proto(order.status())?;
+        let items = order.items.into_iter().map(|item| OrderItem {
+            product_id: item.product_id,
+            name: item.name,
+            unit_price: item.unit_price_minor.map(Amount),
+            quantity: item.quantity,
+            subtotal: item.subtotal_minor.map(Amount),
+        });
+        Ok(Self {
+            id: order.id,
+            user_id: order.user_id,
+            items: items.collect(),
+            total: order.total_minor.map(Amount),
+            status,
+            failure_reason: Some(order.failure_reason).filter(|reason| !reason.is_empty()),
+            created_at: timestamp::text(order.created_at)?,
+            updated_at: timestamp::text(order.updated_at)?,
+        })
+    }
+}
+
+/// What a client may send of an order. Any other field is refused.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct NewOrder {
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Vec<NewOrderItem>, required = true, min_items = 1, max_items = 100)]
+    items: Option<Vec<Object<NewOrderItem>>>,
+    /// For whom; needs the scope `orders:admin` if it is not the caller.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 128, example = "alice")]
+    user_id: Option<String>,
+}
+
+/// One line to order.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct NewOrderItem {
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = String, format = Uuid, required = true)]
+    product_id: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = i64, required = true, minimum = 1, maximum = 1_000_000, example = 2)]
+    quantity: Option<i64>,
+}
+
+impl NewOrder {
+    /// The order for the service, which owns the rules, and what is missing. What is missing becomes a default that breaks a rule of the
+    /// service, so that it refuses the order and names all other broken rules.
+    pub(super) fn into_proto(self, idempotency_key: String) -> (proto::CreateOrderRequest, Vec<Violation>) {
+        let mut broken = Vec::new();
+        let mut required = |field: String, is_missing: bool| {
+            if is_missing {
+                broken.push(Violation::new(field, "required", "must be given"));
+            }
+        };
+        required("items".to_owned(), self.items.is_none());
+        let mut items = Vec::new();
+        for (index, Object(item)) in self.items.unwrap_or_default().into_iter().enumerate() {
+            required(format!("items[{index}].productId"), item.product_id.is_none());
+            required(format!("items[{index}].quantity"), item.quantity.is_none());
+            items
+                .push(proto::NewOrderItem { product_id: item.product_id.unwrap_or_default(), quantity: item.quantity.unwrap_or_default() });
+        }
+        (proto::CreateOrderRequest { items, user_id: self.user_id.unwrap_or_default(), idempotency_key }, broken)
+    }
+}
+
+/// The status an order shall have.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewStatus {
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Status, required = true)]
+    status: Option<String>,
+}
+
+impl NewStatus {
+    pub(super) fn into_proto(self) -> Result<proto::OrderStatus, Rejection> {
+        let Some(text) = self.status else {
+            return Err(Rejection::invalid(vec![Violation::new("status", "required", "must be given")]));
+        };
+        let status =
+            proto::OrderStatus::from_str_name(&format!("ORDER_STATUS_{text}")).filter(|status| *status != proto::OrderStatus::Unspecified);
+        status.ok_or_else(|| {
+            Rejection::invalid(vec![Violation::new("status", "unknown_status", "must be a status of an order, e.g. CANCELLED")])
+        })
+    }
+}
+
+/// Which orders.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Filters {
+    /// Only orders with this status.
+    #[param(inline)]
+    status: Option<Status>,
+    /// Whose orders; the caller's by default. Another user's need the scope `orders:admin`.
+    user_id: Option<String>,
+    /// Most orders on the page.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 20)]
+    limit: Option<Limit>,
+    /// `nextCursor` of the page before, with the same filters.
+    cursor: Option<String>,
+}
+
+impl From<Filters> for proto::FindAllRequest {
+    fn from(filters: Filters) -> Self {
+        Self {
+            status: filters.status.map_or(proto::OrderStatus::Unspecified, Status::into_proto).into(),
+            user_id: filters.user_id.unwrap_or_default(),
+            limit: filters.limit.map_or(0, |limit| limit.0),
+            cursor: filters.cursor.unwrap_or_default(),
+        }
+    }
+}
+
+/// One page of orders.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OrderPage {
+    items: Vec<Order>,
+    /// The `cursor` of the next page; `null` on the last one.
+    #[schema(required = true)]
+    next_cursor: Option<String>,
+}
+
+impl TryFrom<proto::FindAllResponse> for OrderPage {
+    type Error = Rejection;
+
+    fn try_from(page: proto::FindAllResponse) -> Result<Self, Rejection> {
+        let items = page.items.into_iter().map(Order::try_from).collect::<Result<_, _>>()?;
+        Ok(Self { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) })
+    }
+}

@@ -1,0 +1,103 @@
+use std::{collections::HashMap, time::Duration};
+
+use palisade_middleware::rejection::Retry;
+
+use super::*;
+
+fn refused(reason: &str, domain: &str) -> Status {
+    let metadata = HashMap::from([("orderId", "7"), ("allowed", "CANCELLED,COMPLETED"), ("host", "db-1")]);
+    let metadata: HashMap<String, String> = metadata.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    Status::with_error_details(Code::FailedPrecondition, "in our words", ErrorDetails::with_error_info(reason, domain, metadata))
+}
+
+#[test]
+fn a_named_reason_keeps_its_words_and_facts() {
+    let rejection = rejection(refused("ILLEGAL_TRANSITION", DOMAIN));
+    assert_eq!((rejection.reason(), rejection.detail()), (&ILLEGAL_TRANSITION, "in our words"));
+    let allowed = Fact::List(vec!["CANCELLED".to_owned(), "COMPLETED".to_owned()]);
+    assert_eq!(rejection.metadata(), [("orderId", Fact::Text("7".to_owned())), ("allowed", allowed)]);
+}
+
+#[test]
+fn violations_come_back_with_lower_case_codes() {
+    let status = Status::from(Rejection::invalid(vec![Violation::new("name", "too_long", "must be shorter")]));
+    assert_eq!(rejection(status).violations(), [Violation::new("name", "too_long", "must be shorter")]);
+}
+
+#[test]
+fn a_wait_comes_back() {
+    let status = Status::from(Rejection::new(&reasons::REQUEST_IN_PROGRESS, "running").with_retry_after(Duration::from_secs(2)));
+    assert_eq!(rejection(status).retry(), Retry::After(Duration::from_secs(2)));
+}
+
+#[test]
+fn a_refused_internal_token_is_our_fault() {
+    let statuses = [
+        Status::unauthenticated("no"),
+        Status::permission_denied("no"),
+        Status::from(Rejection::new(&reasons::UNAUTHENTICATED, "no")),
+        Status::from(Rejection::new(&reasons::TOKEN_EXPIRED, "no")),
+    ];
+    for status in statuses {
+        assert_eq!(rejection(status).reason(), &reasons::INTERNAL);
+    }
+}
+
+#[test]
+fn a_scope_that_only_the_service_can_ask_for_is_the_callers() {
+    let status = Status::from(Rejection::new(&reasons::INSUFFICIENT_SCOPE, "orders:admin is needed"));
+    assert_eq!(rejection(status).reason(), &reasons::INSUFFICIENT_SCOPE);
+}
+
+#[test]
+fn a_foreign_status_says_nothing_but_its_code() {
+    let table = [
+        (Code::Unavailable, &reasons::UPSTREAM_UNAVAILABLE),
+        (Code::DeadlineExceeded, &reasons::DEADLINE_EXCEEDED),
+        (Code::ResourceExhausted, &reasons::OVERLOADED),
+        (Code::Aborted, &CONFLICT),
+        (Code::NotFound, &reasons::NOT_FOUND),
+        (Code::Unimplemented, &reasons::INTERNAL),
+        (Code::Unknown, &reasons::INTERNAL),
+        (Code::DataLoss, &reasons::INTERNAL),
+    ];
+    for (code, reason) in table {
+        let rejection = rejection(Status::new(code, "connect to 10.0.0.7 failed"));
+        assert_eq!(rejection.reason(), reason, "{code:?}");
+        assert!(!rejection.detail().contains("10.0.0.7"), "{code:?}");
+    }
+    assert_eq!(rejection(refused("PRODUCT_IN_USE", "example.com")).reason(), &CONFLICT);
+}
+
+#[test]
+fn own_violations_stand_in_for_the_services_on_the_same_field() {
+    let own = || vec![Violation::new("price", "too_many_decimals", "must have at most 2 decimals")];
+    let theirs = Rejection::invalid(vec![Violation::new("name", "required", "n"), Violation::new("price", "out_of_range", "p")]);
+    let refused = settle::<()>(Err(theirs.into()), own()).unwrap_err();
+    let codes: Vec<_> = refused.violations().iter().map(|broken| broken.code.to_string()).collect();
+    assert_eq!(codes, ["too_many_decimals", "required"]);
+    let missing = Rejection::new(&reasons::NOT_FOUND, "no such product");
+    assert_eq!(settle::<()>(Err(missing.into()), own()).unwrap_err().reason(), &reasons::NOT_FOUND);
+}
+
+#[test]
+fn a_broken_body_is_never_a_success() {
+    let broken = vec![Violation::new("price", "required", "must be given")];
+    assert_eq!(settle(Ok(Response::new(())), broken).unwrap_err().reason(), &reasons::INTERNAL);
+    assert!(settle(Ok(Response::new(())), Vec::new()).is_ok());
+}
+
+#[test]
+fn a_rule_of_a_query_is_an_invalid_parameter() {
+    let rejection = of_query(Status::from(Rejection::invalid(vec![Violation::new("minPrice", "out_of_range", "must not be negative")])));
+    assert_eq!((rejection.reason(), rejection.detail()), (&reasons::INVALID_PARAMETER, "minPrice must not be negative"));
+    assert!(rejection.violations().is_empty());
+}
+
+#[test]
+fn slugs_are_unique() {
+    let mut slugs: Vec<_> = reasons::ALL.iter().chain(OWN).map(|reason| reason.slug).collect();
+    slugs.sort_unstable();
+    slugs.dedup();
+    assert_eq!(slugs.len(), reasons::ALL.len() + OWN.len());
+}

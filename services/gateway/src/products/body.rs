@@ -1,0 +1,206 @@
+//! What a product looks like in JSON.
+
+use palisade_middleware::rejection::{Rejection, Violation};
+use palisade_proto::products::v1 as proto;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    extract::{Limit, present},
+    money::{Amount, NumberText},
+    timestamp,
+};
+
+/// A value that the service is sure to refuse, for price and quantity. With it, an input that is broken here can still be sent on to
+/// learn of all other broken rules, and can never be accepted.
+const NEVER_VALID: i64 = -1;
+
+/// One thing for sale.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Product {
+    #[schema(format = Uuid)]
+    pub(super) id: String,
+    #[schema(example = "Kettle")]
+    name: String,
+    #[schema(example = "1.7 l, steel")]
+    description: String,
+    /// Price of one unit, exact; no more digits are written than it takes.
+    #[schema(value_type = f64, example = 24.9, minimum = 0, maximum = 9_999_999.99)]
+    price: Amount,
+    /// What can still be sold: units held by open reservations are already taken off.
+    #[schema(example = 120, minimum = 0, maximum = 1_000_000_000)]
+    quantity: i64,
+    #[schema(example = "kitchen")]
+    category: String,
+    is_active: bool,
+    /// Changes with every change of the product, stock included; the entity tag is this in quotes.
+    #[schema(example = 3, minimum = 1)]
+    pub(super) version: i64,
+    #[schema(format = DateTime, example = "2026-01-31T12:00:00.000Z")]
+    created_at: String,
+    #[schema(format = DateTime, example = "2026-01-31T12:00:00.000Z")]
+    updated_at: String,
+}
+
+impl TryFrom<proto::Product> for Product {
+    type Error = Rejection;
+
+    fn try_from(product: proto::Product) -> Result<Self, Rejection> {
+        Ok(Self {
+            id: product.id,
+            name: product.name,
+            description: product.description,
+            price: Amount(product.price_minor),
+            quantity: product.quantity,
+            category: product.category,
+            is_active: product.is_active,
+            version: product.version,
+            created_at: timestamp::text(product.created_at)?,
+            updated_at: timestamp::text(product.updated_at)?,
+        })
+    }
+}
+
+/// What a client may send of a product. Any other field is refused.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct ProductInput {
+    /// Counted after trimming.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = String, required = true, min_length = 1, max_length = 200, example = "Kettle")]
+    name: Option<String>,
+    #[serde(default)]
+    #[schema(max_length = 4_000, example = "1.7 l, steel")]
+    description: String,
+    /// A plain decimal number with at most 2 decimals, without exponent.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = f64, required = true, minimum = 0, maximum = 9_999_999.99, example = 24.9)]
+    price: Option<NumberText>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = i64, required = true, minimum = 0, maximum = 1_000_000_000, example = 120)]
+    quantity: Option<i64>,
+    /// Counted after trimming.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = String, required = true, min_length = 1, max_length = 100, example = "kitchen")]
+    category: Option<String>,
+    #[serde(default = "active")]
+    #[schema(default = true)]
+    is_active: bool,
+}
+
+/// `isActive` of a product of which nothing is said.
+fn active() -> bool {
+    true
+}
+
+impl ProductInput {
+    /// The input for the service, which owns the rules, and what is broken in a way that only shows in the JSON.
+    pub(super) fn into_proto(self) -> (proto::ProductInput, Vec<Violation>) {
+        let mut broken = Vec::new();
+        let mut required = |field: &str, is_missing: bool| {
+            if is_missing {
+                broken.push(Violation::new(field, "required", "must be given"));
+            }
+        };
+        required("name", self.name.is_none());
+        required("price", self.price.is_none());
+        required("quantity", self.quantity.is_none());
+        required("category", self.category.is_none());
+        let price = self.price.map_or(Ok(Amount(NEVER_VALID)), |price| price.amount()).unwrap_or_else(|not_money| {
+            broken.push(Violation::new("price", not_money.code(), not_money.to_string()));
+            Amount(NEVER_VALID)
+        });
+        let product = proto::ProductInput {
+            // Without a name or a category the service misses them too.
+            name: self.name.unwrap_or_default(),
+            description: self.description,
+            price_minor: price.0,
+            quantity: self.quantity.unwrap_or(NEVER_VALID),
+            category: self.category.unwrap_or_default(),
+            is_active: self.is_active,
+        };
+        (product, broken)
+    }
+}
+
+/// Which products, in which order.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Filters {
+    /// Only this category, to the letter.
+    category: Option<String>,
+    /// Only active, or only inactive ones.
+    is_active: Option<bool>,
+    /// Only those with this text in name or description, in any case.
+    q: Option<String>,
+    /// Lowest price.
+    #[param(value_type = Option<f64>, minimum = 0)]
+    min_price: Option<Amount>,
+    /// Highest price.
+    #[param(value_type = Option<f64>, minimum = 0)]
+    max_price: Option<Amount>,
+    /// The order; newest first by default.
+    #[param(inline)]
+    sort: Option<Sort>,
+    /// Most products on the page.
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 20)]
+    limit: Option<Limit>,
+    /// `nextCursor` of the page before, with the same filters and order.
+    cursor: Option<String>,
+}
+
+/// An order of products.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Sort {
+    Newest,
+    Oldest,
+    PriceAsc,
+    PriceDesc,
+    NameAsc,
+    NameDesc,
+}
+
+impl From<Filters> for proto::FindAllRequest {
+    fn from(filters: Filters) -> Self {
+        let sort = match filters.sort.unwrap_or(Sort::Newest) {
+            Sort::Newest => proto::ProductSort::Newest,
+            Sort::Oldest => proto::ProductSort::Oldest,
+            Sort::PriceAsc => proto::ProductSort::PriceAsc,
+            Sort::PriceDesc => proto::ProductSort::PriceDesc,
+            Sort::NameAsc => proto::ProductSort::NameAsc,
+            Sort::NameDesc => proto::ProductSort::NameDesc,
+        };
+        Self {
+            category: filters.category,
+            is_active: filters.is_active,
+            q: filters.q,
+            min_price_minor: filters.min_price.map(|price| price.0),
+            max_price_minor: filters.max_price.map(|price| price.0),
+            sort: sort.into(),
+            limit: filters.limit.map_or(0, |limit| limit.0),
+            cursor: filters.cursor.unwrap_or_default(),
+        }
+    }
+}
+
+/// One page of products.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ProductPage {
+    items: Vec<Product>,
+    /// The `cursor` of the next page; `null` on the last one.
+    #[schema(required = true)]
+    next_cursor: Option<String>,
+}
+
+impl TryFrom<proto::FindAllResponse> for ProductPage {
+    type Error = Rejection;
+
+    fn try_from(page: proto::FindAllResponse) -> Result<Self, Rejection> {
+        let items = page.items.into_iter().map(Product::try_from).collect::<Result<_, _>>()?;
+        Ok(Self { items, next_cursor: Some(page.next_cursor).filter(|cursor| !cursor.is_empty()) })
+    }
+}

@@ -1,0 +1,58 @@
+//! From a configuration to a running gateway.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::Context as _;
+use axum::{Json, routing::get};
+use palisade_middleware::{
+    admin,
+    auth::{CredentialsLayer, Grant, InternalTokens, Keys},
+    client, health,
+    method_table::MethodTable,
+    process::{Process, announce},
+    respond::Protocol,
+    retry::IdempotentMethods,
+    server::{self, accept},
+};
+use palisade_proto::FILE_DESCRIPTOR_SET;
+
+use crate::{METHODS, Upstreams, config::Config, router};
+
+/// `aud` of the tokens that users bring.
+pub const AUDIENCE: &str = "palisade";
+
+/// The keys that the configuration names.
+pub fn keys(config: &Config, process: &Process) -> anyhow::Result<Keys> {
+    Ok(Keys::read(&config.auth, AUDIENCE, config.identity.key_file.as_deref(), process.clock.clone())?)
+}
+
+/// Starts the gateway; it runs until the process stops. Answers its HTTP address.
+pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<SocketAddr> {
+    let readiness = process.readiness();
+    let (products, orders) = (config.upstreams.products(), config.upstreams.orders());
+    readiness.watch("products", true, process.shutdown.clone(), health::grpc_probe(&products.url)?);
+    readiness.watch("orders", true, process.shutdown.clone(), health::grpc_probe(&orders.url)?);
+
+    let jwks = Json(serde_json::to_value(keys.signing.public_jwks())?);
+    let tokens = Arc::new(InternalTokens::new("gateway", Grant::Users, keys.signing, process.clock.clone()));
+    let idempotent = IdempotentMethods::in_descriptors(FILE_DESCRIPTOR_SET)?;
+    let upstreams = Upstreams::new(
+        client::connect("products", &products, idempotent.clone(), CredentialsLayer::new(tokens.clone(), "products"))?,
+        client::connect("orders", &orders, idempotent, CredentialsLayer::new(tokens, "orders"))?,
+    );
+    process.serve_admin(
+        "gateway",
+        config.admin_listen,
+        readiness.clone(),
+        axum::Router::new().route("/jwks.json", get(move || async move { jwks })),
+    )?;
+
+    let methods = Arc::new(MethodTable::new(&[&METHODS, &admin::PROBES])?);
+    let router = router(upstreams).merge(admin::probes(readiness));
+    let listener = accept::bind(config.listen).with_context(|| format!("listen: {}", config.listen))?;
+    let address = announce("gateway", &listener)?;
+    let stack = server::stack(Protocol::Http, router, methods, keys.verifier, &config.server);
+    let (limits, shutdown) = (config.server.clone(), process.shutdown.clone());
+    process.run(async move { accept::serve(listener, Protocol::Http, stack, &limits, shutdown).await });
+    Ok(address)
+}

@@ -1,0 +1,38 @@
+//! The services behind the gateway.
+
+use std::convert::Infallible;
+
+use http::{Request, Response};
+use palisade_proto::{
+    orders::v1::orders_service_client::OrdersServiceClient, products::v1::products_service_client::ProductsServiceClient,
+};
+use tonic::body::Body;
+use tower::{Service, util::BoxCloneSyncService};
+
+/// Whatever carries calls to a service and their answers back.
+type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+
+/// Largest answer that is read, in bytes: a page of 100 products with the longest texts fits.
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
+
+/// Typed clients of the services. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Upstreams {
+    pub(crate) products: ProductsServiceClient<Transport>,
+    pub(crate) orders: OrdersServiceClient<Transport>,
+}
+
+impl Upstreams {
+    /// Calls products and orders through these stacks ([`palisade_middleware::client::Client`]): deadline, retries, breaker and the internal
+    /// token are in them.
+    pub fn new<P, O>(products: P, orders: O) -> Self
+    where
+        P: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
+        O: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
+    {
+        Self {
+            products: ProductsServiceClient::new(Transport::new(products)).max_decoding_message_size(MAX_ANSWER),
+            orders: OrdersServiceClient::new(Transport::new(orders)).max_decoding_message_size(MAX_ANSWER),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The `OpenAPI` document and the page that shows it.
+
+use std::collections::BTreeSet;
+
+use palisade_gateway::METHODS;
+use palisade_middleware::method_table::Access;
+use serde_json::Value;
+
+use crate::Gateway;
+
+const VERBS: [&str; 4] = ["get", "put", "post", "delete"];
+
+async fn document() -> Value {
+    Gateway::new().ask("GET", "/openapi.json", &[]).await.json()
+}
+
+/// Each operation with its verb and path, as the method table writes them.
+fn operations(document: &Value) -> Vec<(String, String, Value)> {
+    let paths = document["paths"].as_object().unwrap();
+    let operations = paths.iter().flat_map(|(path, item)| VERBS.into_iter().map(move |verb| (verb, path, &item[verb])));
+    let operations = operations.filter(|(_, _, operation)| operation.is_object());
+    operations.map(|(verb, path, operation)| (verb.to_uppercase(), path.clone(), operation.clone())).collect()
+}
+
+/// The scopes of which an operation asks for one.
+fn scopes(operation: &Value) -> Vec<&str> {
+    let alternatives = operation["security"].as_array().map(Vec::as_slice).unwrap_or_default();
+    alternatives.iter().flat_map(|alternative| alternative["bearer"].as_array().unwrap()).map(|scope| scope.as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn the_document_and_the_method_table_agree() {
+    let document = document().await;
+    assert_eq!(document["openapi"], "3.1.0");
+    let documented = operations(&document);
+    let documented: BTreeSet<_> =
+        documented.iter().map(|(verb, path, operation)| (verb.as_str(), path.as_str(), scopes(operation))).collect();
+    let served = METHODS.iter().map(|method| {
+        let scopes = match method.access {
+            Access::Public => vec![],
+            Access::Scope(scope) => vec![scope],
+            Access::AnyScope(scopes) => scopes.to_vec(),
+            Access::Service { .. } => panic!("no user can call {method:?}"),
+        };
+        (method.verb, method.path, scopes)
+    });
+    assert_eq!(documented, served.collect());
+}
+
+#[tokio::test]
+async fn every_operation_documents_the_refusals_it_can_meet() {
+    let document = document().await;
+    for (verb, path, operation) in operations(&document) {
+        let mut expected = vec!["400", "429", "500", "503", "504"];
+        if !scopes(&operation).is_empty() {
+            expected.extend(["401", "403"]);
+        }
+        if operation["requestBody"].is_object() {
+            expected.extend(["413", "415"]);
+        }
+        if path.contains('{') {
+            expected.push("404");
+        }
+        for status in expected {
+            let mut response = &operation["responses"][status];
+            if let Some(place) = response["$ref"].as_str() {
+                response = document.pointer(place.trim_start_matches('#')).unwrap();
+            }
+            let problem = &response["content"]["application/problem+json"]["schema"]["$ref"];
+            assert_eq!(problem, "#/components/schemas/Problem", "{verb} {path} {status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_reference_in_the_document_leads_somewhere() {
+    let document = document().await;
+    let mut places = Vec::new();
+    collect_references(&document, &mut places);
+    assert!(places.len() > 50);
+    for place in places {
+        assert!(document.pointer(place.trim_start_matches('#')).is_some(), "{place}");
+    }
+}
+
+fn collect_references(value: &Value, places: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            places.extend(members.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            members.values().for_each(|member| collect_references(member, places));
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect_references(item, places)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn names_are_those_of_the_contract() {
+    let document = document().await;
+    for (schema, expected) in [
+        ("ProductInput", "name description price quantity category isActive"),
+        ("Product", "id name description price quantity category isActive version createdAt updatedAt"),
+        ("ProductPage", "items nextCursor"),
+        ("NewOrder", "items userId"),
+        ("NewOrderItem", "productId quantity"),
+        ("Order", "id userId items total status failureReason createdAt updatedAt"),
+        ("OrderItem", "productId name unitPrice quantity subtotal"),
+        ("Problem", "type title status detail code instance requestId traceId errors orderId allowed"),
+    ] {
+        let names: BTreeSet<_> =
+            document["components"]["schemas"][schema]["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(names, expected.split(' ').collect(), "{schema}");
+    }
+    let required = &document["components"]["schemas"]["ProductInput"]["required"];
+    assert_eq!(*required, serde_json::json!(["name", "price", "quantity", "category"]));
+}
+
+#[tokio::test]
+async fn the_page_and_its_parts_come_from_here_alone() {
+    let gateway = Gateway::new();
+    let page = gateway.ask("GET", "/docs", &[]).await;
+    assert_eq!((page.status.as_u16(), page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe") && !policy.contains("http"), "{policy}");
+    let parts = page.text.split('"').filter(|text| text.starts_with("/docs/"));
+    let mut seen = 0;
+    for part in parts {
+        let answer = gateway.ask("GET", part, &[]).await;
+        assert!(answer.status.is_success() && !answer.text.is_empty(), "{part}");
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
+    assert!(!page.text.contains("//"), "no other host, no scheme");
+    gateway.ask("GET", "/docs/swagger-initializer.js", &[]).await.problem(404, "not_found");
+}

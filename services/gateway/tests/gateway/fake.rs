@@ -1,0 +1,243 @@
+//! Products and orders as the gateway sees them: they answer by simple rules and remember what they were asked.
+
+use std::sync::{Arc, Mutex};
+
+use axum::http::StatusCode;
+use palisade_middleware::rejection::{Reason, Rejection, Violation, reasons};
+use palisade_proto::{
+    orders::v1::{self as orders, Order, OrderItem, OrderStatus},
+    products::v1::{self as products, Product},
+};
+use tonic::{Code, Request, Response, Status};
+
+/// The one thing that exists, product or order.
+pub(crate) const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+/// The product's version.
+pub(crate) const VERSION: i64 = 3;
+/// The key of a request that was answered before.
+pub(crate) const USED_KEY: &str = "used";
+
+static ILLEGAL_TRANSITION: Reason = Reason::new("illegal_transition", StatusCode::CONFLICT, Code::FailedPrecondition, "");
+
+fn timestamp() -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: 1_767_225_600, nanos: 5_000_000 }
+}
+
+fn unknown(id: &str) -> Result<(), Status> {
+    if id == ID { Ok(()) } else { Err(Rejection::new(&reasons::NOT_FOUND, "no such thing").into()) }
+}
+
+fn answer<T>(value: T, key: &str) -> Response<T> {
+    let mut response = Response::new(value);
+    if key == USED_KEY {
+        response.metadata_mut().insert("idempotency-replayed", "true".parse().unwrap());
+    }
+    response
+}
+
+/// Knows one product, [`ID`] in [`VERSION`].
+#[derive(Clone, Default)]
+pub(crate) struct FakeProducts {
+    /// The filters of the last list.
+    pub(crate) listed: Arc<Mutex<Option<products::FindAllRequest>>>,
+    /// The inputs of all creates and updates.
+    pub(crate) inputs: Arc<Mutex<Vec<products::ProductInput>>>,
+    /// What every call is refused with, if anything.
+    pub(crate) refusal: Arc<Mutex<Option<Status>>>,
+}
+
+impl FakeProducts {
+    fn accept(&self, input: Option<products::ProductInput>, version: i64) -> Result<Product, Status> {
+        let input = input.unwrap();
+        self.inputs.lock().unwrap().push(input.clone());
+        if let Some(refusal) = self.refusal.lock().unwrap().clone() {
+            return Err(refusal);
+        }
+        let mut broken = Vec::new();
+        if input.name.is_empty() {
+            broken.push(Violation::new("name", "required", "must not be empty"));
+        }
+        if input.price_minor < 0 {
+            broken.push(Violation::new("price", "out_of_range", "must not be negative"));
+        }
+        if input.quantity < 0 {
+            broken.push(Violation::new("quantity", "out_of_range", "must not be negative"));
+        }
+        if broken.is_empty() { Ok(product(input, version)) } else { Err(Rejection::invalid(broken).into()) }
+    }
+}
+
+fn product(input: products::ProductInput, version: i64) -> Product {
+    Product {
+        id: ID.to_owned(),
+        name: input.name,
+        description: input.description,
+        price_minor: input.price_minor,
+        quantity: input.quantity,
+        category: input.category,
+        is_active: input.is_active,
+        version,
+        created_at: Some(timestamp()),
+        updated_at: Some(timestamp()),
+    }
+}
+
+fn kettle() -> Product {
+    let input = products::ProductInput { name: "Kettle".to_owned(), price_minor: 2490, quantity: 7, ..Default::default() };
+    product(input, VERSION)
+}
+
+fn has_version(expected: Option<i64>) -> Result<(), Status> {
+    match expected {
+        None | Some(VERSION) => Ok(()),
+        Some(_) => Err(Rejection::new(&reasons::VERSION_MISMATCH, "the product has another version").into()),
+    }
+}
+
+#[tonic::async_trait]
+impl products::products_service_server::ProductsService for FakeProducts {
+    async fn create_product(&self, request: Request<products::CreateProductRequest>) -> Result<Response<Product>, Status> {
+        let request = request.into_inner();
+        Ok(answer(self.accept(request.product, 1)?, &request.idempotency_key))
+    }
+
+    async fn find_all(&self, request: Request<products::FindAllRequest>) -> Result<Response<products::FindAllResponse>, Status> {
+        let request = request.into_inner();
+        *self.listed.lock().unwrap() = Some(request.clone());
+        if request.cursor == "forged" {
+            return Err(Rejection::new(&reasons::INVALID_CURSOR, "the cursor is not of this query").into());
+        }
+        if request.min_price_minor.is_some_and(|price| price < 0) {
+            return Err(Rejection::invalid(vec![Violation::new("minPrice", "out_of_range", "must not be negative")]).into());
+        }
+        Ok(Response::new(products::FindAllResponse { items: vec![kettle()], next_cursor: "more".to_owned() }))
+    }
+
+    async fn find_one(&self, request: Request<products::FindOneRequest>) -> Result<Response<Product>, Status> {
+        if let Some(refusal) = self.refusal.lock().unwrap().clone() {
+            return Err(refusal);
+        }
+        unknown(&request.into_inner().id)?;
+        Ok(Response::new(kettle()))
+    }
+
+    async fn update(&self, request: Request<products::UpdateRequest>) -> Result<Response<Product>, Status> {
+        let request = request.into_inner();
+        unknown(&request.id)?;
+        has_version(request.expected_version)?;
+        Ok(Response::new(self.accept(request.product, VERSION + 1)?))
+    }
+
+    async fn remove(&self, request: Request<products::RemoveRequest>) -> Result<Response<()>, Status> {
+        let request = request.into_inner();
+        unknown(&request.id)?;
+        has_version(request.expected_version)?;
+        Ok(Response::new(()))
+    }
+
+    async fn reserve_stock(&self, _: Request<products::ReserveStockRequest>) -> Result<Response<products::Reservation>, Status> {
+        Err(Status::unimplemented("not for the gateway"))
+    }
+
+    async fn confirm_reservation(
+        &self,
+        _: Request<products::ConfirmReservationRequest>,
+    ) -> Result<Response<products::Reservation>, Status> {
+        Err(Status::unimplemented("not for the gateway"))
+    }
+
+    async fn release_reservation(
+        &self,
+        _: Request<products::ReleaseReservationRequest>,
+    ) -> Result<Response<products::Reservation>, Status> {
+        Err(Status::unimplemented("not for the gateway"))
+    }
+
+    async fn list_reservations(
+        &self,
+        _: Request<products::ListReservationsRequest>,
+    ) -> Result<Response<products::ListReservationsResponse>, Status> {
+        Err(Status::unimplemented("not for the gateway"))
+    }
+}
+
+/// Knows one order, [`ID`].
+#[derive(Clone, Default)]
+pub(crate) struct FakeOrders {
+    /// What a valid new order is answered with, CONFIRMED by default.
+    pub(crate) outcome: Arc<Mutex<Option<Result<OrderStatus, Status>>>>,
+    /// The last new order.
+    pub(crate) created: Arc<Mutex<Option<orders::CreateOrderRequest>>>,
+    /// The filters of the last list.
+    pub(crate) listed: Arc<Mutex<Option<orders::FindAllRequest>>>,
+}
+
+fn order(status: OrderStatus) -> Order {
+    let copied = status != OrderStatus::Pending;
+    let item = OrderItem {
+        product_id: ID.to_owned(),
+        quantity: 2,
+        name: copied.then(|| "Kettle".to_owned()),
+        unit_price_minor: copied.then_some(2490),
+        subtotal_minor: copied.then_some(4980),
+    };
+    Order {
+        id: ID.to_owned(),
+        user_id: "alice".to_owned(),
+        items: vec![item],
+        total_minor: copied.then_some(4980),
+        status: status.into(),
+        failure_reason: if status == OrderStatus::Failed { "insufficient_stock".to_owned() } else { String::new() },
+        created_at: Some(timestamp()),
+        updated_at: Some(timestamp()),
+    }
+}
+
+#[tonic::async_trait]
+impl orders::orders_service_server::OrdersService for FakeOrders {
+    async fn create_order(&self, request: Request<orders::CreateOrderRequest>) -> Result<Response<Order>, Status> {
+        let request = request.into_inner();
+        *self.created.lock().unwrap() = Some(request.clone());
+        let items = request.items.iter().enumerate();
+        let broken = items.filter(|(_, item)| item.quantity < 1);
+        let broken = broken.map(|(index, _)| Violation::new(format!("items[{index}].quantity"), "out_of_range", "must be at least 1"));
+        let mut broken: Vec<_> = broken.collect();
+        if request.items.is_empty() {
+            broken.push(Violation::new("items", "required", "must have at least one item"));
+        }
+        if !broken.is_empty() {
+            return Err(Rejection::invalid(broken).into());
+        }
+        let status = self.outcome.lock().unwrap().clone().unwrap_or(Ok(OrderStatus::Confirmed))?;
+        Ok(answer(order(status), &request.idempotency_key))
+    }
+
+    async fn find_all(&self, request: Request<orders::FindAllRequest>) -> Result<Response<orders::FindAllResponse>, Status> {
+        let request = request.into_inner();
+        *self.listed.lock().unwrap() = Some(request.clone());
+        if request.user_id == "bob" {
+            return Err(Rejection::new(&reasons::INSUFFICIENT_SCOPE, "the scope orders:admin is needed").into());
+        }
+        Ok(Response::new(orders::FindAllResponse { items: vec![order(OrderStatus::Failed)], next_cursor: String::new() }))
+    }
+
+    async fn find_one(&self, request: Request<orders::FindOneRequest>) -> Result<Response<Order>, Status> {
+        unknown(&request.into_inner().id)?;
+        Ok(Response::new(order(OrderStatus::Pending)))
+    }
+
+    async fn update_status(&self, request: Request<orders::UpdateStatusRequest>) -> Result<Response<Order>, Status> {
+        let request = request.into_inner();
+        unknown(&request.id)?;
+        if request.status() == OrderStatus::Completed {
+            let refusal = Rejection::new(&ILLEGAL_TRANSITION, "a PENDING order cannot become COMPLETED");
+            return Err(refusal.with_metadata("allowed", vec!["CANCELLED".to_owned()]).into());
+        }
+        Ok(Response::new(order(request.status())))
+    }
+
+    async fn remove(&self, request: Request<orders::RemoveRequest>) -> Result<Response<()>, Status> {
+        unknown(&request.into_inner().id)?;
+        Ok(Response::new(()))
+    }
+}

@@ -1,0 +1,108 @@
+//! `/orders`.
+
+use axum::http::StatusCode;
+use palisade_middleware::rejection::{Reason, Rejection};
+use palisade_proto::orders::v1::{FindAllRequest, OrderStatus};
+use serde_json::{Value, json};
+use tonic::Code;
+
+use crate::{
+    Gateway,
+    fake::{ID, USED_KEY},
+};
+
+static INSUFFICIENT_STOCK: Reason = Reason::new("insufficient_stock", StatusCode::CONFLICT, Code::FailedPrecondition, "");
+
+fn basket() -> String {
+    json!({"items": [{"productId": ID, "quantity": 2}]}).to_string()
+}
+
+fn one() -> String {
+    format!("/orders/{ID}")
+}
+
+#[tokio::test]
+async fn a_confirmed_order_is_created() {
+    let gateway = Gateway::new();
+    let answer = gateway.tell("POST", "/orders", &[("idempotency-key", "\"k-1\"")], &basket()).await;
+    assert_eq!((answer.status.as_u16(), answer.header("location"), answer.header("retry-after")), (201, Some(one().as_str()), None));
+    assert_eq!((answer.header("cache-control"), answer.header("idempotency-replayed")), (Some("no-store"), None));
+    let order = answer.json();
+    assert_eq!((order["status"].as_str(), order["total"].to_string()), (Some("CONFIRMED"), "49.8".to_owned()));
+    assert_eq!(order.get("failureReason"), None);
+    assert_eq!(gateway.orders.created.lock().unwrap().take().unwrap().idempotency_key, "k-1");
+}
+
+#[tokio::test]
+async fn an_unsettled_order_is_accepted_with_what_is_known() {
+    let gateway = Gateway::new();
+    for status in [OrderStatus::Pending, OrderStatus::ProductReserved] {
+        *gateway.orders.outcome.lock().unwrap() = Some(Ok(status));
+        let answer = gateway.tell("POST", "/orders", &[("idempotency-key", USED_KEY)], &basket()).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("location"), answer.header("retry-after")),
+            (202, Some(one().as_str()), Some("1"))
+        );
+        assert_eq!(answer.header("idempotency-replayed"), Some("true"));
+    }
+    let pending = gateway.ask("GET", &one(), &[]).await.json();
+    assert_eq!(pending["items"][0], json!({"productId": ID, "name": null, "unitPrice": null, "quantity": 2, "subtotal": null}));
+    assert_eq!(pending["total"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_failed_order_is_a_problem_with_its_id() {
+    let gateway = Gateway::new();
+    let refusal = Rejection::new(&INSUFFICIENT_STOCK, "not enough stock").with_metadata("orderId", ID);
+    *gateway.orders.outcome.lock().unwrap() = Some(Err(refusal.into()));
+    let problem = gateway.tell("POST", "/orders", &[], &basket()).await.problem(409, "insufficient_stock");
+    assert_eq!((problem["orderId"].as_str(), problem["detail"].as_str()), (Some(ID), Some("not enough stock")));
+}
+
+#[tokio::test]
+async fn all_broken_rules_come_at_once_whoever_found_them() {
+    let gateway = Gateway::new();
+    assert_eq!(gateway.tell("POST", "/orders", &[], "{}").await.errors(), ["items: required"]);
+    let broken = r#"{"items": [{"quantity": 0}, {"productId": "x"}]}"#;
+    let errors = ["items[0].productId: required", "items[1].quantity: required", "items[0].quantity: out_of_range"];
+    assert_eq!(gateway.tell("POST", "/orders", &[], broken).await.errors(), errors);
+}
+
+#[tokio::test]
+async fn a_list_passes_its_filters_on() {
+    let gateway = Gateway::new();
+    let answer = gateway.ask("GET", "/orders?status=PRODUCT_RESERVED&userId=alice&limit=100&cursor=abc", &[]).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["nextCursor"]), (200, &Value::Null));
+    assert_eq!(answer.json()["items"][0]["failureReason"], "insufficient_stock");
+    let status = OrderStatus::ProductReserved.into();
+    let expected = FindAllRequest { status, user_id: "alice".to_owned(), limit: 100, cursor: "abc".to_owned() };
+    assert_eq!(gateway.orders.listed.lock().unwrap().take(), Some(expected));
+    gateway.ask("GET", "/orders?status=pending", &[]).await.problem(400, "invalid_parameter");
+}
+
+#[tokio::test]
+async fn the_orders_of_another_need_a_scope_that_only_the_service_asks_for() {
+    Gateway::new().ask("GET", "/orders?userId=bob", &[]).await.problem(403, "insufficient_scope");
+}
+
+#[tokio::test]
+async fn a_status_is_set_or_refused_with_what_is_allowed() {
+    let gateway = Gateway::new();
+    let path = format!("{}/status", one());
+    let answer = gateway.tell("PUT", &path, &[], r#"{"status": "CANCELLED"}"#).await;
+    assert_eq!((answer.status.as_u16(), answer.json()["status"].as_str()), (200, Some("CANCELLED")));
+    let problem = gateway.tell("PUT", &path, &[], r#"{"status": "COMPLETED"}"#).await.problem(409, "illegal_transition");
+    assert_eq!(problem["allowed"], json!(["CANCELLED"]));
+    assert_eq!(gateway.tell("PUT", &path, &[], "{}").await.errors(), ["status: required"]);
+    for unknown in ["cancelled", "UNSPECIFIED", ""] {
+        assert_eq!(gateway.tell("PUT", &path, &[], &json!({"status": unknown}).to_string()).await.errors(), ["status: unknown_status"]);
+    }
+}
+
+#[tokio::test]
+async fn a_removed_order_leaves_nothing_to_say() {
+    let gateway = Gateway::new();
+    let answer = gateway.ask("DELETE", &one(), &[]).await;
+    assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""));
+    gateway.ask("DELETE", "/orders/01890a5d-ac96-774b-bcce-b302099a8058", &[]).await.problem(404, "not_found");
+}

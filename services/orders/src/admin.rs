@@ -1,0 +1,151 @@
+//! The saga's tools on the admin port: are all invariants kept, which orders do not move, try this one again.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http::StatusCode;
+use palisade_middleware::{
+    auth::Principal,
+    clock::Clock,
+    context::{self, Context},
+};
+use serde_json::{Value, json};
+use time::format_description::well_known::Rfc3339;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{
+    order::{OrderId, Status},
+    products::Products,
+    store::{Error, Standing, Store},
+};
+
+/// A due order that no worker took up for this long is a finding.
+const OVERDUE_AFTER: Duration = Duration::from_mins(1);
+/// An order that did not move for this long is listed as stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(30);
+/// As is one that was tried this often.
+const STUCK_ATTEMPTS: u32 = 5;
+const STUCK_LISTED: u32 = 100;
+const RESERVATIONS_PER_PAGE: u32 = 500;
+const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the tools work with.
+#[derive(Clone)]
+pub struct Tools {
+    /// Where orders are kept.
+    pub store: Arc<dyn Store>,
+    /// Where reservations are kept.
+    pub products: Products,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// `GET /invariants`, `GET /saga/stuck`, `POST /saga/retry/{id}`.
+pub fn router(tools: Tools) -> Router {
+    Router::new()
+        .route("/invariants", get(invariants))
+        .route("/saga/stuck", get(stuck))
+        .route("/saga/retry/{id}", post(retry))
+        .with_state(tools)
+}
+
+async fn invariants(State(tools): State<Tools>) -> Response {
+    let context = Context::background().on_behalf_of(Arc::new(Principal::absent_user("orders"))).until(Instant::now() + CHECK_TIMEOUT);
+    let audit = match tools.store.audit(tools.clock.now(), OVERDUE_AFTER).await {
+        Ok(audit) => audit,
+        Err(error) => return unavailable(&error),
+    };
+    let mut violations: Vec<String> = audit.findings.iter().map(ToString::to_string).collect();
+    let reservations = match context::scope(context, tools.compare_reservations()).await {
+        Ok(found) => {
+            violations.extend(found.violations);
+            json!({ "checked": found.checked })
+        }
+        Err(reason) => json!({ "checked": null, "reason": reason }),
+    };
+    metrics::gauge!("palisade.invariant.violations", "check" => "orders")
+        .set(f64::from(u32::try_from(violations.len()).unwrap_or(u32::MAX)));
+    let counts: HashMap<&str, u64> = audit.counts.iter().map(|(status, count)| (status.as_str(), *count)).collect();
+    Json(json!({ "ok": violations.is_empty(), "violations": violations, "orders": counts, "reservations": reservations })).into_response()
+}
+
+struct Compared {
+    checked: u64,
+    violations: Vec<String>,
+}
+
+impl Tools {
+    /// Every reservation that owns units has an order that wants them. Asked of products, page by page.
+    async fn compare_reservations(&self) -> Result<Compared, String> {
+        let mut compared = Compared { checked: 0, violations: Vec::new() };
+        let mut after = None;
+        loop {
+            let page = self.products.open_reservations(after, RESERVATIONS_PER_PAGE).await;
+            let page = page.map_err(|status| format!("products answers {:?}", status.code()))?;
+            let Some((last, _)) = page.last() else { return Ok(compared) };
+            after = Some(*last);
+            let ids: Vec<OrderId> = page.iter().map(|(id, _)| OrderId::from(*id)).collect();
+            // Read after the reservations: an order is there before its reservation and only then moves on.
+            let standings = self.store.standings(&ids).await.map_err(|error| error.to_string())?;
+            let standings: HashMap<Uuid, Standing> =
+                standings.into_iter().map(|standing| (standing.order_id.as_uuid(), standing)).collect();
+            for (id, confirmed) in page {
+                compared.checked += 1;
+                if let Some(violation) = disagreement(id, confirmed, standings.get(&id)) {
+                    compared.violations.push(violation);
+                }
+            }
+        }
+    }
+}
+
+fn disagreement(id: Uuid, confirmed: bool, standing: Option<&Standing>) -> Option<String> {
+    let Some(standing) = standing else { return Some(format!("reservation {id} has no order")) };
+    let wanted = match standing.status {
+        Status::Pending => !confirmed,
+        // The order can be one step behind what products has, never the other way round.
+        Status::ProductReserved | Status::Confirmed | Status::Completed => true,
+        Status::Failed | Status::Cancelled => false,
+    };
+    let agreed = wanted || standing.release_pending;
+    (!agreed).then(|| format!("order {id} is {} without a release queued, its reservation still owns units", standing.status.as_str()))
+}
+
+async fn stuck(State(tools): State<Tools>) -> Response {
+    match tools.store.stuck(tools.clock.now() - STUCK_AFTER, STUCK_ATTEMPTS, STUCK_LISTED).await {
+        Err(error) => unavailable(&error),
+        Ok(stuck) => {
+            let items: Vec<Value> = stuck
+                .into_iter()
+                .map(|order| {
+                    json!({
+                        "orderId": order.order_id.to_string(), "status": order.status.as_str(), "releasePending": order.release_pending,
+                        "attempts": order.attempts, "lastError": order.last_error,
+                        "updatedAt": order.updated_at.format(&Rfc3339).ok(), "dueAt": order.due_at.format(&Rfc3339).ok(),
+                    })
+                })
+                .collect();
+            Json(json!({ "items": items })).into_response()
+        }
+    }
+}
+
+async fn retry(State(tools): State<Tools>, Path(id): Path<String>) -> Response {
+    let Ok(id) = id.parse::<OrderId>() else { return StatusCode::NOT_FOUND.into_response() };
+    match tools.store.retry_now(id, tools.clock.now()).await {
+        Ok(true) => StatusCode::ACCEPTED.into_response(),
+        Ok(false) => StatusCode::NOT_FOUND.into_response(),
+        Err(error) => unavailable(&error),
+    }
+}
+
+fn unavailable(error: &Error) -> Response {
+    tracing::warn!(error = error as &dyn std::error::Error, "the store gave the admin port no answer");
+    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ok": null, "reason": "the store does not answer" }))).into_response()
+}

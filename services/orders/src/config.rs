@@ -1,0 +1,157 @@
+//! Everything that can be set of the orders service.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use palisade_middleware::{
+    auth, client,
+    config::{Error, Validate},
+    process::Program,
+    server, telemetry,
+};
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+/// The orders service.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// gRPC address.
+    pub listen: SocketAddr,
+    /// Address for health, metrics and the saga's tools. Keep it from the public.
+    pub admin_listen: SocketAddr,
+    /// Where orders are kept.
+    pub store: Store,
+    /// The saga.
+    pub saga: Saga,
+    /// The services that orders calls.
+    pub upstreams: Upstreams,
+    /// The key that signs calls to products.
+    pub identity: Identity,
+    /// Whose tokens are believed.
+    pub auth: auth::Config,
+    /// Limits of the gRPC port.
+    pub server: server::Config,
+    /// Traces and logs.
+    pub telemetry: telemetry::Config,
+}
+
+/// Where orders are kept.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// `postgres://…` or `sqlite://path`.
+    #[serde(skip_serializing)]
+    #[schemars(with = "Option<String>")]
+    pub url: Option<SecretString>,
+    /// File with the URL, for URLs that hold a password.
+    pub url_file: Option<PathBuf>,
+    /// Most connections to the database server.
+    pub max_connections: u32,
+    /// Longest time of one call to the store, milliseconds.
+    pub timeout_ms: u64,
+    /// Bring the schema up to date at the start. Safe with several replicas; `false` if a job does it.
+    pub migrate: bool,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { url: None, url_file: None, max_connections: 20, timeout_ms: 2_000, migrate: true }
+    }
+}
+
+/// The saga.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Saga {
+    /// An order still PENDING after this long fails with `products_unavailable`, milliseconds.
+    pub deadline_ms: u64,
+    /// How long an order belongs to whoever took it up, milliseconds.
+    pub lease_ms: u64,
+    /// How long `CreateOrder` waits for the end before it answers PENDING, milliseconds.
+    pub inline_wait_ms: u64,
+    /// How often the worker looks for due orders, milliseconds.
+    pub poll_ms: u64,
+    /// Orders that the worker takes up at once.
+    pub batch: u32,
+    /// How long published events are kept, hours.
+    pub event_retention_hours: u64,
+}
+
+impl Default for Saga {
+    fn default() -> Self {
+        Self { deadline_ms: 600_000, lease_ms: 15_000, inline_wait_ms: 5_000, poll_ms: 500, batch: 32, event_retention_hours: 168 }
+    }
+}
+
+/// The services that orders calls.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Upstreams {
+    /// The products service; at `http://127.0.0.1:5000` unless its `url` is set.
+    pub products: client::Config,
+}
+
+impl Upstreams {
+    /// How products is called.
+    pub fn products(&self) -> client::Config {
+        self.products.clone().or_at("http://127.0.0.1:5000")
+    }
+}
+
+/// Who this service is to others.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Identity {
+    /// Ed25519 private key in PEM (PKCS #8). `palisade keygen` makes one.
+    pub key_file: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 5001)),
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 9466)),
+            store: Store::default(),
+            saga: Saga::default(),
+            upstreams: Upstreams::default(),
+            identity: Identity::default(),
+            auth: auth::Config::default(),
+            server: server::Config::default(),
+            telemetry: telemetry::Config::default(),
+        }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Result<(), Error> {
+        self.server.validate()?;
+        self.upstreams.products().validate().map_err(|error| Error::rule("upstreams.products", error.to_string()))?;
+        let positive = [
+            ("store.timeout_ms", self.store.timeout_ms),
+            ("store.max_connections", self.store.max_connections.into()),
+            ("saga.deadline_ms", self.saga.deadline_ms),
+            ("saga.lease_ms", self.saga.lease_ms),
+            ("saga.poll_ms", self.saga.poll_ms),
+            ("saga.batch", self.saga.batch.into()),
+        ];
+        match positive.into_iter().find(|(_, value)| *value == 0) {
+            Some((key, _)) => Err(Error::rule(key, "must be greater than 0")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Program for Config {
+    fn telemetry(&self) -> &telemetry::Config {
+        &self.telemetry
+    }
+
+    fn server(&self) -> &server::Config {
+        &self.server
+    }
+
+    fn admin_listen(&self) -> SocketAddr {
+        self.admin_listen
+    }
+}

@@ -1,0 +1,172 @@
+//! Between the contract's messages and the domain.
+
+use std::time::SystemTime;
+
+use palisade_middleware::{
+    auth::Principal,
+    cursor::Cursor,
+    rejection::{Rejection, Violation, reasons},
+};
+use palisade_proto::orders::v1::{self as proto, FindAllRequest, FindAllResponse, OrderStatus};
+use prost::Message;
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+use tonic::{Response, Status as GrpcStatus, metadata::MetadataValue};
+use uuid::Uuid;
+
+use super::refusal;
+use crate::{
+    order::{Copied, FailureReason, Line, NewOrder, Order, OrderId, Status},
+    store::{Answer, IdempotencyKey, List, Page, Position},
+};
+
+const DEFAULT_LIMIT: u32 = 20;
+const MAX_LIMIT: u32 = 100;
+const MAX_KEY: usize = 255;
+/// Response metadata of a replay.
+const REPLAYED: &str = "idempotency-replayed";
+
+pub(super) fn violation(field: &'static str, code: &'static str, message: &'static str) -> Violation {
+    Violation::new(field, code, message)
+}
+
+/// A UUID in its one spelling.
+pub(super) fn id(text: &str) -> Result<OrderId, Rejection> {
+    let id = Uuid::try_parse(text).ok().filter(|_| text.len() == uuid::fmt::Hyphenated::LENGTH);
+    id.map(OrderId::from).ok_or_else(|| Rejection::new(&reasons::INVALID_PARAMETER, "the id is not a UUID"))
+}
+
+pub(super) fn status(status: OrderStatus) -> Option<Status> {
+    match status {
+        OrderStatus::Unspecified => None,
+        OrderStatus::Pending => Some(Status::Pending),
+        OrderStatus::ProductReserved => Some(Status::ProductReserved),
+        OrderStatus::Confirmed => Some(Status::Confirmed),
+        OrderStatus::Failed => Some(Status::Failed),
+        OrderStatus::Completed => Some(Status::Completed),
+        OrderStatus::Cancelled => Some(Status::Cancelled),
+    }
+}
+
+fn status_out(status: Status) -> OrderStatus {
+    match status {
+        Status::Pending => OrderStatus::Pending,
+        Status::ProductReserved => OrderStatus::ProductReserved,
+        Status::Confirmed => OrderStatus::Confirmed,
+        Status::Failed => OrderStatus::Failed,
+        Status::Completed => OrderStatus::Completed,
+        Status::Cancelled => OrderStatus::Cancelled,
+    }
+}
+
+pub(super) fn order(order: &Order) -> proto::Order {
+    let items = order.lines.iter().map(|line| proto::OrderItem {
+        product_id: line.product_id.to_string(),
+        quantity: line.quantity,
+        name: line.copied.as_ref().map(|copied| copied.name.clone()),
+        unit_price_minor: line.copied.as_ref().map(|copied| copied.unit_price_minor),
+        subtotal_minor: line.subtotal_minor(),
+    });
+    proto::Order {
+        id: order.id.to_string(),
+        user_id: order.user_id.clone(),
+        items: items.collect(),
+        total_minor: order.total_minor,
+        status: status_out(order.status).into(),
+        failure_reason: order.failure_reason.map_or_else(String::new, |reason| reason.as_str().to_owned()),
+        created_at: Some(SystemTime::from(order.created_at).into()),
+        updated_at: Some(SystemTime::from(order.updated_at).into()),
+    }
+}
+
+/// The digest tells requests apart by what they mean: merged lines, not spelling.
+pub(super) fn idempotency_key(principal: &Principal, key: String, order: &NewOrder) -> Result<Option<IdempotencyKey>, Rejection> {
+    if key.is_empty() {
+        return Ok(None);
+    }
+    if key.len() > MAX_KEY || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Rejection::new(&reasons::INVALID_PARAMETER, "the idempotency key must be 1 to 255 visible ASCII characters"));
+    }
+    let mut digest = Sha256::new();
+    digest.update(order.user_id());
+    for line in order.lines() {
+        digest.update(line.product_id.as_bytes());
+        digest.update(line.quantity.to_be_bytes());
+    }
+    Ok(Some(IdempotencyKey { subject: principal.subject.clone(), key, fingerprint: digest.finalize().into() }))
+}
+
+/// The answer to a create, from the order as it stood when it was first given.
+pub(super) fn answer(order: &Order, replayed: bool) -> Result<Response<proto::Order>, GrpcStatus> {
+    let mut answer = match order.status {
+        Status::Failed => Err(GrpcStatus::from(refusal::failed(order))),
+        _ => Ok(Response::new(self::order(order))),
+    };
+    if replayed {
+        let metadata = answer.as_mut().map_or_else(GrpcStatus::metadata_mut, Response::metadata_mut);
+        metadata.insert(REPLAYED, MetadataValue::from_static("true"));
+    }
+    answer
+}
+
+pub(super) fn keep(order: &Order, key: Option<IdempotencyKey>) -> Option<Answer> {
+    key.map(|key| Answer { key, bytes: self::order(order).encode_to_vec() })
+}
+
+/// The order in a kept answer.
+pub(super) fn kept(bytes: &[u8]) -> Result<Order, Rejection> {
+    let corrupt = || Rejection::internal("a kept answer is unreadable");
+    let kept = proto::Order::decode(bytes).map_err(Rejection::internal)?;
+    let moment = |at: Option<prost_types::Timestamp>| at.and_then(|at| SystemTime::try_from(at).ok()).map(OffsetDateTime::from);
+    let lines = kept.items.iter().map(|item| {
+        let copied = item.name.clone().zip(item.unit_price_minor).map(|(name, unit_price_minor)| Copied { name, unit_price_minor });
+        Some(Line { product_id: Uuid::try_parse(&item.product_id).ok()?, quantity: item.quantity, copied })
+    });
+    Ok(Order {
+        id: id(&kept.id)?,
+        lines: lines.collect::<Option<_>>().ok_or_else(corrupt)?,
+        total_minor: kept.total_minor,
+        status: status(kept.status()).ok_or_else(corrupt)?,
+        failure_reason: kept.failure_reason.parse::<FailureReason>().ok(),
+        created_at: moment(kept.created_at).ok_or_else(corrupt)?,
+        updated_at: moment(kept.updated_at).ok_or_else(corrupt)?,
+        user_id: kept.user_id,
+        version: 0,
+    })
+}
+
+pub(super) fn list(cursor: &Cursor, user_id: &str, request: &FindAllRequest) -> Result<List, Rejection> {
+    let limit = if request.limit == 0 { DEFAULT_LIMIT } else { request.limit };
+    if limit > MAX_LIMIT {
+        return Err(Rejection::new(&reasons::INVALID_PARAMETER, "limit must be between 1 and 100"));
+    }
+    let after = if request.cursor.is_empty() {
+        None
+    } else {
+        let invalid = || Rejection::new(&reasons::INVALID_CURSOR, "the cursor is not one of this query");
+        let bytes = cursor.open(&scope(user_id, request), &request.cursor).map_err(|_| invalid())?;
+        Some(position(&bytes).ok_or_else(invalid)?)
+    };
+    Ok(List { user_id: Some(user_id.to_owned()), status: status(request.status()), limit, after })
+}
+
+pub(super) fn page(cursor: &Cursor, user_id: &str, request: &FindAllRequest, page: &Page) -> FindAllResponse {
+    let next = page.next.map(|next| {
+        let mut bytes = next.id.as_uuid().as_bytes().to_vec();
+        bytes.extend(next.created_at.unix_timestamp_nanos().to_be_bytes());
+        cursor.seal(&scope(user_id, request), &bytes)
+    });
+    FindAllResponse { items: page.orders.iter().map(order).collect(), next_cursor: next.unwrap_or_default() }
+}
+
+/// What a cursor belongs to: a position of one list means nothing in another.
+fn scope(user_id: &str, request: &FindAllRequest) -> Vec<u8> {
+    [b"orders", &request.status.to_be_bytes()[..], user_id.as_bytes()].concat()
+}
+
+fn position(bytes: &[u8]) -> Option<Position> {
+    let (id, nanos) = bytes.split_first_chunk::<16>()?;
+    let nanos = i128::from_be_bytes(nanos.try_into().ok()?);
+    let created_at = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
+    Some(Position { created_at, id: Uuid::from_bytes(*id).into() })
+}

@@ -1,0 +1,15 @@
+//! The orders service: orders, and the saga that takes each to its end.
+
+pub mod admin;
+pub mod config;
+pub mod driver;
+pub mod grpc;
+pub mod order;
+pub mod products;
+pub mod saga;
+pub mod start;
+pub mod store;
+pub mod worker;
+
+pub use config::Config;
+pub use start::{keys, start};

@@ -1,0 +1,103 @@
+//! The products service as the saga sees it: three questions, and answers that tell "no" from "don't know".
+
+use std::time::Duration;
+
+use palisade_middleware::{client::Client, rejection::DOMAIN};
+use palisade_proto::products::v1::{
+    ConfirmReservationRequest, ListReservationsRequest, ReleaseReservationRequest, Reservation, ReservationLine, ReservationState,
+    ReserveStockRequest, products_service_client::ProductsServiceClient,
+};
+use tonic::Status;
+use tonic_types::StatusExt;
+use uuid::Uuid;
+
+use crate::{
+    order::{Copied, FailureReason, HeldLine, Order, OrderId},
+    saga::{Confirm, Release, Reserve},
+};
+
+/// Calls products on behalf of the current context's principal.
+#[derive(Debug, Clone)]
+pub struct Products {
+    client: ProductsServiceClient<Client>,
+}
+
+impl Products {
+    /// Products behind `client`.
+    pub fn new(client: Client) -> Self {
+        Self { client: ProductsServiceClient::new(client) }
+    }
+
+    /// Asks for the stock of an order.
+    pub async fn reserve(&self, order: &Order) -> Reserve {
+        let lines = order.lines.iter().map(|line| ReservationLine {
+            product_id: line.product_id.to_string(),
+            quantity: line.quantity,
+            ..ReservationLine::default()
+        });
+        let request = ReserveStockRequest { reservation_id: order.id.to_string(), lines: lines.collect() };
+        match self.client.clone().reserve_stock(request).await {
+            Ok(response) => match held_lines(response.into_inner()) {
+                Some(lines) => Reserve::Held(lines),
+                None => Reserve::Unknown { retry_after: None },
+            },
+            Err(status) => match reason(&status).as_deref() {
+                Some("RESERVATION_RELEASED") => Reserve::Released,
+                Some("RESERVATION_EXPIRED") => Reserve::Expired,
+                Some("INSUFFICIENT_STOCK") => Reserve::Refused(FailureReason::InsufficientStock),
+                Some("UNKNOWN_PRODUCT") => Reserve::Refused(FailureReason::UnknownProduct),
+                Some("PRODUCT_INACTIVE") => Reserve::Refused(FailureReason::ProductInactive),
+                _ => Reserve::Unknown { retry_after: unknown("ReserveStock", &status) },
+            },
+        }
+    }
+
+    /// Makes a hold final.
+    pub async fn confirm(&self, id: OrderId) -> Confirm {
+        match self.client.clone().confirm_reservation(ConfirmReservationRequest { reservation_id: id.to_string() }).await {
+            Ok(_) => Confirm::Confirmed,
+            Err(status) => match reason(&status).as_deref() {
+                Some("RESERVATION_RELEASED" | "RESERVATION_EXPIRED" | "RESERVATION_REFUSED" | "RESERVATION_UNKNOWN") => Confirm::Lost,
+                _ => Confirm::Unknown { retry_after: unknown("ConfirmReservation", &status) },
+            },
+        }
+    }
+
+    /// Gives the stock back, or sees to it that it is never taken.
+    pub async fn release(&self, id: OrderId) -> Release {
+        match self.client.clone().release_reservation(ReleaseReservationRequest { reservation_id: id.to_string() }).await {
+            Ok(_) => Release::Done,
+            Err(status) => Release::Unknown { retry_after: unknown("ReleaseReservation", &status) },
+        }
+    }
+
+    /// One page of the reservations that still own units: their ids, and whether each is confirmed.
+    pub async fn open_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<(Uuid, bool)>, Status> {
+        let request = ListReservationsRequest { after_id: after.map(|id| id.to_string()).unwrap_or_default(), limit };
+        let page = self.client.clone().list_reservations(request).await?.into_inner();
+        let open = page.items.into_iter().filter_map(|item| {
+            let confirmed = item.state() == ReservationState::Confirmed;
+            Uuid::try_parse(&item.reservation_id).ok().map(|id| (id, confirmed))
+        });
+        Ok(open.collect())
+    }
+}
+
+fn held_lines(reservation: Reservation) -> Option<Vec<HeldLine>> {
+    let lines = reservation.lines.into_iter().map(|line| {
+        let product_id = Uuid::try_parse(&line.product_id).ok()?;
+        Some(HeldLine { product_id, quantity: line.quantity, copied: Copied { name: line.name, unit_price_minor: line.unit_price_minor } })
+    });
+    lines.collect()
+}
+
+/// The machine-readable reason of an answer that products itself gave.
+fn reason(status: &Status) -> Option<String> {
+    status.get_details_error_info().filter(|info| info.domain == DOMAIN).map(|info| info.reason)
+}
+
+/// Nothing is known now; says how long products asked us to wait.
+fn unknown(call: &'static str, status: &Status) -> Option<Duration> {
+    tracing::warn!(call, code = ?status.code(), message = status.message(), "products gave no answer, it is asked again");
+    status.get_details_retry_info().and_then(|info| info.retry_delay)
+}

@@ -1,0 +1,111 @@
+//! From a configuration to a running service.
+
+use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use palisade_middleware::{
+    auth::{CredentialsLayer, Grant, InternalTokens, Keys},
+    client,
+    cursor::Cursor,
+    health,
+    method_table::MethodTable,
+    process::{Process, announce},
+    respond::Protocol,
+    retry::IdempotentMethods,
+    server::{self, accept},
+};
+use palisade_proto::{FILE_DESCRIPTOR_SET, orders::v1::orders_service_server::OrdersServiceServer};
+use secrecy::ExposeSecret;
+use tonic::service::Routes;
+
+use crate::{
+    admin,
+    config::{self, Config},
+    driver::Driver,
+    grpc::{METHODS, Orders},
+    products::Products,
+    store::{Bounded, PostgresStore, SqliteStore, Store},
+    worker::Worker,
+};
+
+const SERVICE: &str = "palisade.orders.v1.OrdersService";
+const MAX_MESSAGE_BYTES: usize = 256 * 1024;
+
+/// The keys that the configuration names.
+pub fn keys(config: &Config, process: &Process) -> anyhow::Result<Keys> {
+    Ok(Keys::read(&config.auth, "orders", config.identity.key_file.as_deref(), process.clock.clone())?)
+}
+
+/// Starts the service; it runs until the process stops. Answers its gRPC address.
+pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<SocketAddr> {
+    let readiness = process.readiness();
+    let (store, system) = open_store(&config.store)?;
+    let store: Arc<dyn Store> = Arc::new(Bounded::new(store, system, Duration::from_millis(config.store.timeout_ms)));
+    if config.store.migrate {
+        // In the background and for ever: the process starts while its database is down.
+        let (store, shutdown) = (store.clone(), process.shutdown.clone());
+        process.run(async move {
+            shutdown.run_until_cancelled(prepare(store)).await;
+        });
+    }
+    let probed = store.clone();
+    readiness.watch(system, true, process.shutdown.clone(), move || {
+        let store = probed.clone();
+        async move { store.ping().await.map_err(|error| error.to_string()) }
+    });
+
+    let jwks = axum::Json(serde_json::to_value(keys.signing.public_jwks())?);
+    let tokens = Arc::new(InternalTokens::new("orders", Grant::Own(&["products:reserve"]), keys.signing, process.clock.clone()));
+    let credentials = CredentialsLayer::new(tokens, "products");
+    let upstream = config.upstreams.products();
+    let products =
+        Products::new(client::connect("products", &upstream, IdempotentMethods::in_descriptors(FILE_DESCRIPTOR_SET)?, credentials)?);
+    // Orders are accepted without products and finished when it is back: it is told, but not required.
+    readiness.watch("products", false, process.shutdown.clone(), health::grpc_probe(&upstream.url)?);
+
+    let driver = Driver::new(store.clone(), products.clone(), process.clock.clone());
+    let worker = Worker { store: store.clone(), driver: driver.clone(), clock: process.clock.clone(), config: config.saga.clone() };
+    process.run(worker.run(process.shutdown.clone()));
+
+    let tools = admin::Tools { store: store.clone(), products, clock: process.clock.clone() };
+    let more = admin::router(tools).route("/jwks.json", axum::routing::get(move || async move { jwks }));
+    process.serve_admin("orders", config.admin_listen, readiness.clone(), more)?;
+
+    let orders = Orders { store, driver, clock: process.clock.clone(), cursor: Cursor::new(CURSOR_SECRET), config: config.saga };
+    let orders = OrdersServiceServer::new(orders).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let methods = Arc::new(MethodTable::new(&[&METHODS, &server::GRPC_INFRASTRUCTURE])?);
+    let router = server::grpc::router(Routes::new(orders), SERVICE, FILE_DESCRIPTOR_SET, &methods, &readiness, process.shutdown.clone())?;
+    let listener = accept::bind(config.listen).with_context(|| format!("listen: {}", config.listen))?;
+    let address = announce("orders", &listener)?;
+    let stack = server::stack(Protocol::Grpc, router, methods, keys.verifier, &config.server);
+    let (limits, shutdown) = (config.server.clone(), process.shutdown.clone());
+    process.run(async move { accept::serve(listener, Protocol::Grpc, stack, &limits, shutdown).await });
+    Ok(address)
+}
+
+/// Guards against mistakes, not against attackers: a forged position shows nothing that the query itself would not.
+const CURSOR_SECRET: &[u8] = b"palisade.orders.v1 positions";
+
+fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, &'static str)> {
+    let url = match (&config.url, &config.url_file) {
+        (Some(url), None) => url.expose_secret().to_owned(),
+        (None, Some(path)) => {
+            fs::read_to_string(path).with_context(|| format!("store.url_file: {} cannot be read", path.display()))?.trim().to_owned()
+        }
+        _ => bail!("exactly one of store.url and store.url_file is needed"),
+    };
+    match url.split_once("://") {
+        Some(("postgres" | "postgresql", _)) => Ok((Arc::new(PostgresStore::new(&url, config.max_connections)?), "postgresql")),
+        Some(("sqlite", _)) => Ok((Arc::new(SqliteStore::new(&url)?), "sqlite")),
+        _ => bail!("store.url must begin with postgres:// or sqlite://"),
+    }
+}
+
+async fn prepare(store: Arc<dyn Store>) {
+    let mut wait = Duration::from_millis(100);
+    while let Err(error) = store.prepare().await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "the schema could not be brought up to date, it is tried again");
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(5));
+    }
+}

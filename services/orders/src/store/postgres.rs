@@ -1,0 +1,191 @@
+//! Orders in `PostgreSQL`. Every write is one statement: it happens as a whole or not at all, in one round trip, and no transaction
+//! is ever left open by a caller that goes away.
+
+use std::{future::Future, str::FromStr, time::Duration};
+
+use async_trait::async_trait;
+use sqlx::{
+    Executor, PgPool,
+    error::DatabaseError,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    Answer, Audit, Claimed, Create, Creation, Error, Event, List, Page, Removal, Standing, Stats, StatusSet, Store, Stuck, Transitioned,
+};
+use crate::{
+    order::{Actor, Order, OrderId, Status},
+    saga::Transition,
+};
+
+mod audit;
+mod change;
+mod create;
+mod outbox;
+mod read;
+mod row;
+mod work;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// How often a statement is tried that lost against another one.
+const TRIES: usize = 3;
+/// The longest that a connection may take to become clean again before it is thrown away.
+const CLEANING: Duration = Duration::from_secs(1);
+
+/// Orders in a `PostgreSQL` database.
+#[derive(Debug, Clone)]
+pub struct PostgresStore {
+    options: PgConnectOptions,
+    pool: PgPool,
+}
+
+impl PostgresStore {
+    /// Uses the database at `url` with up to `max_connections`. Connects when it has to, not now: the server may be down.
+    /// Must be called within a runtime.
+    pub fn new(url: &str, max_connections: u32) -> Result<Self, Error> {
+        let options = PgConnectOptions::from_str(url)?.application_name("palisade-orders");
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .min_connections(max_connections.min(2))
+            .acquire_timeout(Duration::from_secs(1))
+            .idle_timeout(Duration::from_mins(5))
+            .max_lifetime(Duration::from_mins(15))
+            // A cancelled BEGIN may leave the connection inside a transaction, where the next borrower's writes would be lost
+            // (sqlx#4393). A BEGIN before the ROLLBACK, because a ROLLBACK outside a transaction is a warning in the server's log.
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    let cleaned = tokio::time::timeout(CLEANING, connection.execute("BEGIN; ROLLBACK")).await;
+                    cleaned.map_err(|_| sqlx::Error::PoolTimedOut)?.map(|_| true)
+                })
+            })
+            .connect_lazy_with(options.clone().options([
+                // The server's own end to whatever the callers' timeouts missed.
+                ("statement_timeout", "2s"),
+                ("lock_timeout", "1s"),
+                ("idle_in_transaction_session_timeout", "3s"),
+                ("client_connection_check_interval", "1s"),
+                ("TimeZone", "UTC"),
+            ]));
+        Ok(Self { options, pool })
+    }
+
+    /// Runs a write again that was the victim of a deadlock or of serialization: nothing of it happened.
+    async fn again<T, F: Future<Output = Result<T, Error>>>(&self, write: impl Fn() -> F) -> Result<T, Error> {
+        for _ in 1..TRIES {
+            match write().await {
+                Err(error) if is_victim(&error) => {}
+                outcome => return outcome,
+            }
+        }
+        write().await
+    }
+}
+
+fn is_victim(error: &Error) -> bool {
+    let Error::Unavailable(source) = error else { return false };
+    let refusal = source.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+    matches!(refusal.and_then(DatabaseError::code).as_deref(), Some("40001" | "40P01"))
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn prepare(&self) -> Result<(), Error> {
+        // A connection of its own: a migration may take longer than a request's statement, but never wait long for a lock.
+        let options = self.options.clone().options([("lock_timeout", "2s")]);
+        let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(1)).connect_with(options).await?;
+        let outcome = MIGRATIONS.run(&pool).await;
+        pool.close().await;
+        Ok(outcome?)
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    async fn create(&self, create: Create, now: OffsetDateTime) -> Result<Creation, Error> {
+        self.again(|| create::create(&self.pool, &create, now)).await
+    }
+
+    async fn transition(
+        &self,
+        claimed: &Claimed,
+        transition: Transition,
+        answer: Option<Answer>,
+        now: OffsetDateTime,
+    ) -> Result<Transitioned, Error> {
+        self.again(|| change::transition(&self.pool, claimed, &transition, answer.as_ref(), now)).await
+    }
+
+    async fn set_status(&self, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<StatusSet, Error> {
+        self.again(|| change::set_status(&self.pool, id, to, by, now)).await
+    }
+
+    async fn store_answer(&self, id: OrderId, answer: Answer) -> Result<(), Error> {
+        self.again(|| create::store_answer(&self.pool, id, &answer)).await
+    }
+
+    async fn find(&self, id: OrderId) -> Result<Option<Order>, Error> {
+        read::find(&self.pool, id).await
+    }
+
+    async fn list(&self, list: List) -> Result<Page, Error> {
+        read::list(&self.pool, &list).await
+    }
+
+    async fn remove(&self, id: OrderId, now: OffsetDateTime) -> Result<Removal, Error> {
+        self.again(|| change::remove(&self.pool, id, now)).await
+    }
+
+    async fn claim_due(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error> {
+        self.again(|| work::claim_due(&self.pool, now, lease, limit)).await
+    }
+
+    async fn postpone(&self, id: OrderId, fence: i64, due_at: OffsetDateTime, last_error: &str) -> Result<bool, Error> {
+        self.again(|| work::postpone(&self.pool, id, fence, due_at, last_error)).await
+    }
+
+    async fn release_done(&self, id: OrderId, fence: i64) -> Result<bool, Error> {
+        self.again(|| work::release_done(&self.pool, id, fence)).await
+    }
+
+    async fn stuck(&self, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<Stuck>, Error> {
+        work::stuck(&self.pool, unchanged_since, attempts, limit).await
+    }
+
+    async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
+        self.again(|| work::retry_now(&self.pool, id, now)).await
+    }
+
+    async fn unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> {
+        outbox::unpublished(&self.pool, limit).await
+    }
+
+    async fn mark_published(&self, events: &[Uuid], now: OffsetDateTime) -> Result<(), Error> {
+        self.again(|| outbox::mark_published(&self.pool, events, now)).await
+    }
+
+    async fn prune_published(&self, before: OffsetDateTime) -> Result<u64, Error> {
+        self.again(|| outbox::prune_published(&self.pool, before)).await
+    }
+
+    async fn sweep_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
+        self.again(|| create::sweep_keys(&self.pool, now)).await
+    }
+
+    async fn audit(&self, now: OffsetDateTime, overdue_after: Duration) -> Result<Audit, Error> {
+        audit::audit(&self.pool, now, overdue_after).await
+    }
+
+    async fn standings(&self, ids: &[OrderId]) -> Result<Vec<Standing>, Error> {
+        audit::standings(&self.pool, ids).await
+    }
+
+    async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> {
+        audit::stats(&self.pool, now).await
+    }
+}

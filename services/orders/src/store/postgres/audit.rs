@@ -1,0 +1,41 @@
+//! Invariants over everything stored, and how much of it there is.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    order::OrderId,
+    store::{
+        Audit, Error, Finding, Invariant, Standing, Stats,
+        audit::{self, CHECKS, COUNTS, OVERDUE, STATS},
+    },
+};
+
+pub(super) async fn audit(pool: &PgPool, now: OffsetDateTime, overdue_after: Duration) -> Result<Audit, Error> {
+    // All checks look at the same moment, or orders that move between two of them would look broken.
+    let mut transaction = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    // It reads everything, and no request waits for it.
+    sqlx::query("SET LOCAL statement_timeout = '30s'").execute(&mut *transaction).await?;
+    let overdue = sqlx::query_scalar(OVERDUE).bind(now - overdue_after).bind(Audit::MOST_FINDINGS).fetch_all(&mut *transaction).await?;
+    let mut findings: Vec<Finding> = audit::findings(Invariant::TakenUp, overdue).collect();
+    for (invariant, check) in CHECKS {
+        let broken = sqlx::query_scalar(check).bind(Audit::MOST_FINDINGS).fetch_all(&mut *transaction).await?;
+        findings.extend(audit::findings(invariant, broken));
+    }
+    let counts = audit::counts(sqlx::query_as(COUNTS).fetch_all(&mut *transaction).await?)?;
+    transaction.commit().await?;
+    Ok(Audit { counts, findings })
+}
+
+pub(super) async fn standings(pool: &PgPool, ids: &[OrderId]) -> Result<Vec<Standing>, Error> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
+    let rows = sqlx::query_as("SELECT id, status, release_pending FROM orders WHERE id = ANY($1)").bind(ids).fetch_all(pool).await?;
+    audit::standings(rows)
+}
+
+pub(super) async fn stats(pool: &PgPool, now: OffsetDateTime) -> Result<Stats, Error> {
+    Stats::of(sqlx::query_as(STATS).fetch_all(pool).await?, now)
+}

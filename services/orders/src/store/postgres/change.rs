@@ -1,0 +1,118 @@
+//! Changing an order's status, and hiding it.
+
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::read;
+use crate::{
+    order::{Actor, FailureReason, OrderId, Status},
+    saga::{self, Transition, Wish},
+    store::{Answer, Claimed, Error, Removal, StatusSet, Transitioned, change::Change},
+};
+
+/// The order only if nobody else changed it or took it up; everything else only if the order.
+const CHANGE: &str = "
+    WITH changed AS (
+        UPDATE orders SET
+            status = $3, failure_reason = $4, total_minor = $5, version = $2, updated_at = $6, release_pending = $7,
+            due_at = CASE WHEN $8 THEN due_at ELSE $9 END,
+            fence = CASE WHEN $10::bigint IS NULL THEN fence + 1 ELSE fence END,
+            attempts = $11, last_error = NULL
+        WHERE id = $1 AND version = $2 - 1 AND ($10::bigint IS NULL OR fence = $10)
+        RETURNING id, trace_parent
+    ), copied AS (
+        UPDATE order_lines SET name = copied.name, unit_price_minor = copied.price
+        FROM changed, UNNEST($12::uuid[], $13::text[], $14::bigint[]) AS copied (product_id, name, price)
+        WHERE order_id = changed.id AND order_lines.product_id = copied.product_id
+    ), history AS (
+        INSERT INTO order_history (order_id, version, from_status, to_status, reason, actor, at)
+        SELECT id, $2, $15, $3, $4, $16, $6 FROM changed
+    ), news AS (
+        INSERT INTO outbox (event_id, order_id, version, kind, payload, trace_parent, created_at)
+        SELECT $17, id, $2, $18, $19, trace_parent, $6 FROM changed
+    ), answered AS (
+        UPDATE idempotency_keys SET answer = $22
+        FROM changed WHERE subject = $20 AND key = $21 AND order_id = changed.id AND answer IS NULL
+    )
+    SELECT count(*) FROM changed";
+
+pub(super) async fn transition(
+    pool: &PgPool,
+    claimed: &Claimed,
+    transition: &Transition,
+    answer: Option<&Answer>,
+    now: OffsetDateTime,
+) -> Result<Transitioned, Error> {
+    let (change, after) = Change::of_saga(claimed, transition, now)?;
+    if write(pool, &change, answer).await? {
+        return Ok(Transitioned::Applied(after));
+    }
+    let order = read::find_even_removed(pool, change.order.id).await?;
+    order.map(Transitioned::Fenced).ok_or_else(|| Error::Corrupt(format!("order {} is gone", change.order.id)))
+}
+
+pub(super) async fn set_status(pool: &PgPool, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<StatusSet, Error> {
+    // Ends: every round that loses finds the order further on, and it cannot go on for ever.
+    loop {
+        let Some(order) = read::find(pool, id).await? else { return Ok(StatusSet::NotFound) };
+        match saga::wish(order.status, to, by) {
+            Wish::Same => return Ok(StatusSet::Same(order)),
+            Wish::Illegal(allowed) => return Ok(StatusSet::Illegal { order, allowed }),
+            Wish::Granted(transition) => {
+                let change = Change::of_person(order, &transition, by, now)?;
+                if write(pool, &change, None).await? {
+                    return Ok(StatusSet::Changed(change.order));
+                }
+            }
+        }
+    }
+}
+
+pub(super) async fn remove(pool: &PgPool, id: OrderId, now: OffsetDateTime) -> Result<Removal, Error> {
+    match read::find(pool, id).await? {
+        None => return Ok(Removal::NotFound),
+        Some(order) if !order.status.is_terminal() => return Ok(Removal::InProgress(order.status)),
+        Some(_) => {}
+    }
+    let hidden = sqlx::query("UPDATE orders SET deleted_at = $2 WHERE id = $1 AND deleted_at IS NULL")
+        .bind(id.as_uuid())
+        .bind(now)
+        .execute(pool)
+        .await?;
+    Ok(if hidden.rows_affected() == 1 { Removal::Removed } else { Removal::NotFound })
+}
+
+/// Whether it happened.
+async fn write(pool: &PgPool, change: &Change, answer: Option<&Answer>) -> Result<bool, Error> {
+    let order = &change.order;
+    let copied = order.lines.iter().filter(|_| change.prices).filter_map(|line| Some((line.product_id, line.copied.as_ref()?)));
+    let (product_ids, (names, prices)): (Vec<Uuid>, (Vec<&str>, Vec<i64>)) =
+        copied.map(|(product_id, copied)| (product_id, (copied.name.as_str(), copied.unit_price_minor))).unzip();
+    let changed: i64 = sqlx::query_scalar(CHANGE)
+        .bind(order.id.as_uuid())
+        .bind(order.version)
+        .bind(order.status.as_str())
+        .bind(order.failure_reason.map(FailureReason::as_str))
+        .bind(order.total_minor)
+        .bind(order.updated_at)
+        .bind(change.release)
+        .bind(change.keeps_lease)
+        .bind(change.due_at)
+        .bind(change.fence)
+        .bind(change.attempts)
+        .bind(product_ids)
+        .bind(names)
+        .bind(prices)
+        .bind(change.from.as_str())
+        .bind(change.by.as_str())
+        .bind(change.news.event_id)
+        .bind(&change.news.kind)
+        .bind(&change.news.payload)
+        .bind(answer.map(|answer| &answer.key.subject))
+        .bind(answer.map(|answer| &answer.key.key))
+        .bind(answer.map(|answer| &answer.bytes))
+        .fetch_one(pool)
+        .await?;
+    Ok(changed == 1)
+}

@@ -1,0 +1,43 @@
+//! Finding and listing orders.
+
+use sqlx::{PgPool, Postgres, QueryBuilder};
+
+use super::row::{self, columns, lines};
+use crate::{
+    order::{Order, OrderId},
+    store::{Error, List, Page},
+};
+
+const FIND: &str = concat!("SELECT ", columns!(), " FROM orders o", lines!(), "WHERE o.id = $1 AND o.deleted_at IS NULL");
+const FIND_EVEN_REMOVED: &str = concat!("SELECT ", columns!(), " FROM orders o", lines!(), "WHERE o.id = $1");
+
+pub(super) async fn find(pool: &PgPool, id: OrderId) -> Result<Option<Order>, Error> {
+    sqlx::query(FIND).bind(id.as_uuid()).fetch_optional(pool).await?.as_ref().map(row::order).transpose()
+}
+
+pub(super) async fn find_even_removed(pool: &PgPool, id: OrderId) -> Result<Option<Order>, Error> {
+    sqlx::query(FIND_EVEN_REMOVED).bind(id.as_uuid()).fetch_optional(pool).await?.as_ref().map(row::order).transpose()
+}
+
+pub(super) async fn list(pool: &PgPool, list: &List) -> Result<Page, Error> {
+    let rows = select(list).build().fetch_all(pool).await?;
+    let orders = rows.iter().map(row::order).collect::<Result<_, _>>()?;
+    Ok(Page::of(orders, list.limit))
+}
+
+/// One more than the page, to know whether another follows. Only the filters that are set: each set of them has an index.
+fn select(list: &List) -> QueryBuilder<Postgres> {
+    let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM (SELECT * FROM orders WHERE deleted_at IS NULL"));
+    if let Some(user_id) = &list.user_id {
+        query.push(" AND user_id = ").push_bind(user_id.clone());
+    }
+    if let Some(status) = list.status {
+        query.push(" AND status = ").push_bind(status.as_str());
+    }
+    if let Some(after) = list.after {
+        query.push(" AND (created_at, id) < (").push_bind(after.created_at).push(", ").push_bind(after.id.as_uuid()).push(")");
+    }
+    query.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(i64::from(list.limit) + 1);
+    query.push(concat!(") o", lines!(), "ORDER BY o.created_at DESC, o.id DESC"));
+    query
+}

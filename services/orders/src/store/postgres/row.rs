@@ -1,0 +1,68 @@
+//! From rows to orders.
+
+use sqlx::{Row, postgres::PgRow};
+use uuid::Uuid;
+
+use crate::{
+    order::{Copied, Line, Order},
+    saga::Saga,
+    store::{Claimed, Error, failure::corrupt},
+};
+
+/// The columns that [`order`] reads, of `orders o` and of its lines `l` as [`lines!`] joins them.
+macro_rules! columns {
+    () => {
+        "o.id, o.user_id, o.status, o.failure_reason, o.total_minor, o.version, o.created_at, o.updated_at, \
+         l.product_ids, l.quantities, l.names, l.prices"
+    };
+}
+
+/// Joins the lines of `orders o`, all in one row.
+macro_rules! lines {
+    () => {
+        " CROSS JOIN LATERAL (SELECT array_agg(product_id ORDER BY position) AS product_ids, array_agg(quantity ORDER BY position) AS quantities, \
+         array_agg(name ORDER BY position) AS names, array_agg(unit_price_minor ORDER BY position) AS prices \
+         FROM order_lines WHERE order_id = o.id) l "
+    };
+}
+
+/// The columns that [`claimed`] reads beside [`columns!`].
+macro_rules! saga_columns {
+    () => {
+        ", o.release_pending, o.saga_deadline, o.attempts, o.fence, o.trace_parent"
+    };
+}
+
+pub(super) use {columns, lines, saga_columns};
+
+pub(super) fn order(row: &PgRow) -> Result<Order, Error> {
+    let product_ids: Vec<Uuid> = row.try_get("product_ids")?;
+    let quantities: Vec<i64> = row.try_get("quantities")?;
+    let names: Vec<Option<String>> = row.try_get("names")?;
+    let prices: Vec<Option<i64>> = row.try_get("prices")?;
+    let copied = names.into_iter().zip(prices).map(|(name, price)| Some(Copied { name: name?, unit_price_minor: price? }));
+    let lines =
+        product_ids.into_iter().zip(quantities).zip(copied).map(|((product_id, quantity), copied)| Line { product_id, quantity, copied });
+    let failure_reason: Option<&str> = row.try_get("failure_reason")?;
+    Ok(Order {
+        id: row.try_get::<Uuid, _>("id")?.into(),
+        user_id: row.try_get("user_id")?,
+        lines: lines.collect(),
+        total_minor: row.try_get("total_minor")?,
+        status: row.try_get::<&str, _>("status")?.parse().map_err(corrupt)?,
+        failure_reason: failure_reason.map(str::parse).transpose().map_err(corrupt)?,
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+        version: row.try_get("version")?,
+    })
+}
+
+pub(super) fn claimed(row: &PgRow) -> Result<Claimed, Error> {
+    let saga = Saga {
+        order: order(row)?,
+        release_pending: row.try_get("release_pending")?,
+        deadline: row.try_get("saga_deadline")?,
+        attempts: row.try_get::<i64, _>("attempts")?.try_into().map_err(corrupt)?,
+    };
+    Ok(Claimed { saga, fence: row.try_get("fence")?, trace_parent: row.try_get("trace_parent")? })
+}

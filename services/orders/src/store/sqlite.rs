@@ -1,0 +1,162 @@
+//! Orders in an `SQLite` file: one writer at a time, readers beside it.
+
+use std::{str::FromStr, time::Duration};
+
+use async_trait::async_trait;
+use sqlx::{
+    Executor, SqlitePool,
+    migrate::Migrator,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    Answer, Audit, Claimed, Create, Creation, Error, Event, List, Page, Removal, Standing, Stats, StatusSet, Store, Stuck, Transitioned,
+};
+use crate::{
+    order::{Actor, Order, OrderId, Status},
+    saga::Transition,
+};
+
+mod audit;
+mod change;
+mod create;
+mod moment;
+mod outbox;
+mod read;
+mod row;
+mod work;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Connections that only read.
+const READERS: u32 = 4;
+
+/// Orders in an `SQLite` file.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Uses the file at `url` (`sqlite://…`), which is made on first use. Must be called within a runtime.
+    pub fn new(url: &str) -> Result<Self, Error> {
+        let options = SqliteConnectOptions::from_str(url)?
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // An acknowledged write survives a power cut, not only a crash of the process.
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(1));
+        let pool = |connections| {
+            let options = SqlitePoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(1));
+            // A caller that went away may leave a transaction open. Without one SQLite refuses the ROLLBACK, and that is fine.
+            options.after_release(|connection, _| {
+                Box::pin(async move {
+                    let _ = connection.execute("ROLLBACK").await;
+                    Ok(true)
+                })
+            })
+        };
+        Ok(Self {
+            writer: pool(1).connect_lazy_with(options.clone()),
+            readers: pool(READERS).connect_lazy_with(options.pragma("query_only", "ON")),
+        })
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn prepare(&self) -> Result<(), Error> {
+        Ok(MIGRATIONS.run(&self.writer).await?)
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        sqlx::query("SELECT 1").execute(&self.readers).await?;
+        Ok(())
+    }
+
+    async fn create(&self, create: Create, now: OffsetDateTime) -> Result<Creation, Error> {
+        create::create(&self.writer, &create, now).await
+    }
+
+    async fn transition(
+        &self,
+        claimed: &Claimed,
+        transition: Transition,
+        answer: Option<Answer>,
+        now: OffsetDateTime,
+    ) -> Result<Transitioned, Error> {
+        change::transition(&self.writer, claimed, &transition, answer.as_ref(), now).await
+    }
+
+    async fn set_status(&self, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<StatusSet, Error> {
+        change::set_status(&self.writer, id, to, by, now).await
+    }
+
+    async fn store_answer(&self, id: OrderId, answer: Answer) -> Result<(), Error> {
+        create::store_answer(&self.writer, id, &answer).await
+    }
+
+    async fn find(&self, id: OrderId) -> Result<Option<Order>, Error> {
+        read::find(&self.readers, id).await
+    }
+
+    async fn list(&self, list: List) -> Result<Page, Error> {
+        read::list(&self.readers, &list).await
+    }
+
+    async fn remove(&self, id: OrderId, now: OffsetDateTime) -> Result<Removal, Error> {
+        change::remove(&self.writer, id, now).await
+    }
+
+    async fn claim_due(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error> {
+        work::claim_due(&self.writer, now, lease, limit).await
+    }
+
+    async fn postpone(&self, id: OrderId, fence: i64, due_at: OffsetDateTime, last_error: &str) -> Result<bool, Error> {
+        work::postpone(&self.writer, id, fence, due_at, last_error).await
+    }
+
+    async fn release_done(&self, id: OrderId, fence: i64) -> Result<bool, Error> {
+        work::release_done(&self.writer, id, fence).await
+    }
+
+    async fn stuck(&self, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<Stuck>, Error> {
+        work::stuck(&self.readers, unchanged_since, attempts, limit).await
+    }
+
+    async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
+        work::retry_now(&self.writer, id, now).await
+    }
+
+    async fn unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> {
+        outbox::unpublished(&self.readers, limit).await
+    }
+
+    async fn mark_published(&self, events: &[Uuid], now: OffsetDateTime) -> Result<(), Error> {
+        outbox::mark_published(&self.writer, events, now).await
+    }
+
+    async fn prune_published(&self, before: OffsetDateTime) -> Result<u64, Error> {
+        outbox::prune_published(&self.writer, before).await
+    }
+
+    async fn sweep_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
+        create::sweep_keys(&self.writer, now).await
+    }
+
+    async fn audit(&self, now: OffsetDateTime, overdue_after: Duration) -> Result<Audit, Error> {
+        audit::audit(&self.readers, now, overdue_after).await
+    }
+
+    async fn standings(&self, ids: &[OrderId]) -> Result<Vec<Standing>, Error> {
+        audit::standings(&self.readers, ids).await
+    }
+
+    async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> {
+        audit::stats(&self.readers, now).await
+    }
+}

@@ -1,0 +1,47 @@
+//! Invariants over everything stored, and how much of it there is.
+
+use std::time::Duration;
+
+use sqlx::SqlitePool;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::moment::{from_ms, to_ms};
+use crate::{
+    order::OrderId,
+    store::{
+        Audit, Error, Finding, Invariant, Standing, Stats,
+        audit::{self, CHECKS, COUNTS, OVERDUE, STATS},
+    },
+};
+
+pub(super) async fn audit(pool: &SqlitePool, now: OffsetDateTime, overdue_after: Duration) -> Result<Audit, Error> {
+    // All checks look at the same moment, or orders that move between two of them would look broken.
+    let mut transaction = pool.begin().await?;
+    let overdue =
+        sqlx::query_scalar(OVERDUE).bind(to_ms(now - overdue_after)).bind(Audit::MOST_FINDINGS).fetch_all(&mut *transaction).await?;
+    let mut findings: Vec<Finding> = audit::findings(Invariant::TakenUp, overdue).collect();
+    for (invariant, check) in CHECKS {
+        let broken = sqlx::query_scalar(check).bind(Audit::MOST_FINDINGS).fetch_all(&mut *transaction).await?;
+        findings.extend(audit::findings(invariant, broken));
+    }
+    let counts = audit::counts(sqlx::query_as(COUNTS).fetch_all(&mut *transaction).await?)?;
+    transaction.commit().await?;
+    Ok(Audit { counts, findings })
+}
+
+pub(super) async fn standings(pool: &SqlitePool, ids: &[OrderId]) -> Result<Vec<Standing>, Error> {
+    let mut rows = Vec::with_capacity(ids.len());
+    for id in ids {
+        let row: Option<(Uuid, String, bool)> =
+            sqlx::query_as("SELECT id, status, release_pending FROM orders WHERE id = $1").bind(id.as_uuid()).fetch_optional(pool).await?;
+        rows.extend(row);
+    }
+    audit::standings(rows)
+}
+
+pub(super) async fn stats(pool: &SqlitePool, now: OffsetDateTime) -> Result<Stats, Error> {
+    let rows: Vec<(Option<String>, i64, Option<i64>)> = sqlx::query_as(STATS).fetch_all(pool).await?;
+    let rows = rows.into_iter().map(|(status, rows, oldest)| Ok((status, rows, oldest.map(from_ms).transpose()?)));
+    Stats::of(rows.collect::<Result<_, Error>>()?, now)
+}

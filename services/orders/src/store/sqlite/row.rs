@@ -1,0 +1,84 @@
+//! From rows to orders.
+
+use sqlx::{Row, sqlite::SqliteRow};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::moment::from_ms;
+use crate::{
+    order::{Copied, Line, Order},
+    saga::Saga,
+    store::{Claimed, Error, failure::corrupt},
+};
+
+/// The columns that [`orders`] reads, of `orders o` joined to `order_lines l`: a row for each line, lines in order.
+macro_rules! columns {
+    () => {
+        "o.id, o.user_id, o.status, o.failure_reason, o.total_minor, o.version, o.created_at, o.updated_at, \
+         l.product_id, l.quantity, l.name, l.unit_price_minor"
+    };
+}
+
+/// The columns that [`claimed`] reads beside [`columns!`].
+macro_rules! saga_columns {
+    () => {
+        ", o.release_pending, o.saga_deadline, o.attempts, o.fence, o.trace_parent"
+    };
+}
+
+pub(super) use {columns, saga_columns};
+
+/// One order for each run of rows with the same id, made from the first of them by `order`.
+fn grouped<T>(rows: &[SqliteRow], make: impl Fn(&SqliteRow, Order) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+    let mut ids = Vec::with_capacity(rows.len());
+    for row in rows {
+        ids.push((row.try_get::<Uuid, _>("id")?, row));
+    }
+    let group = |rows: &[(Uuid, &SqliteRow)]| {
+        let lines = rows.iter().map(|(_, row)| line(row)).collect::<Result<_, _>>()?;
+        make(rows[0].1, order(rows[0].1, lines)?)
+    };
+    ids.chunk_by(|(a, _), (b, _)| a == b).map(group).collect()
+}
+
+pub(super) fn orders(rows: &[SqliteRow]) -> Result<Vec<Order>, Error> {
+    grouped(rows, |_, order| Ok(order))
+}
+
+pub(super) fn claimed(rows: &[SqliteRow]) -> Result<Vec<Claimed>, Error> {
+    grouped(rows, |row, order| {
+        let saga = Saga {
+            order,
+            release_pending: row.try_get("release_pending")?,
+            deadline: time(row, "saga_deadline")?,
+            attempts: row.try_get::<i64, _>("attempts")?.try_into().map_err(corrupt)?,
+        };
+        Ok(Claimed { saga, fence: row.try_get("fence")?, trace_parent: row.try_get("trace_parent")? })
+    })
+}
+
+pub(super) fn time(row: &SqliteRow, column: &str) -> Result<OffsetDateTime, Error> {
+    from_ms(row.try_get(column)?)
+}
+
+fn order(row: &SqliteRow, lines: Vec<Line>) -> Result<Order, Error> {
+    let failure_reason: Option<&str> = row.try_get("failure_reason")?;
+    Ok(Order {
+        id: row.try_get::<Uuid, _>("id")?.into(),
+        user_id: row.try_get("user_id")?,
+        lines,
+        total_minor: row.try_get("total_minor")?,
+        status: row.try_get::<&str, _>("status")?.parse().map_err(corrupt)?,
+        failure_reason: failure_reason.map(str::parse).transpose().map_err(corrupt)?,
+        created_at: time(row, "created_at")?,
+        updated_at: time(row, "updated_at")?,
+        version: row.try_get("version")?,
+    })
+}
+
+fn line(row: &SqliteRow) -> Result<Line, Error> {
+    let name: Option<String> = row.try_get("name")?;
+    let price: Option<i64> = row.try_get("unit_price_minor")?;
+    let copied = name.zip(price).map(|(name, unit_price_minor)| Copied { name, unit_price_minor });
+    Ok(Line { product_id: row.try_get("product_id")?, quantity: row.try_get("quantity")?, copied })
+}

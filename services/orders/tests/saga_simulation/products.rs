@@ -1,0 +1,121 @@
+//! Products as its contract says: what it holds for whom, and what it answers.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use palisade_orders::{
+    order::{Copied, FailureReason, HeldLine, Line, Order, OrderId},
+    saga::{Confirm, Release, Reserve},
+};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::Bug;
+
+/// Units of each product at the start.
+const STOCK: i64 = 12;
+const HOLD: Duration = Duration::from_mins(15);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hold {
+    Held { until: OffsetDateTime },
+    Confirmed,
+    Refused,
+    Released,
+    Expired,
+}
+
+/// Products as its contract says.
+pub(crate) struct Products {
+    stock: BTreeMap<Uuid, i64>,
+    pub(crate) holds: BTreeMap<OrderId, (Hold, Vec<Line>)>,
+    bug: Bug,
+}
+
+impl Products {
+    pub(crate) fn new(bug: Bug) -> Self {
+        Self { stock: (1..=3).map(|n| (Uuid::from_u128(n), STOCK)).collect(), holds: BTreeMap::new(), bug }
+    }
+
+    pub(crate) fn reserve(&mut self, order: &Order, now: OffsetDateTime) -> Reserve {
+        let known = self.holds.get(&order.id).map(|(hold, _)| *hold);
+        let again = self.bug == Bug::ReserveTwice && matches!(known, Some(Hold::Held { .. }));
+        match known {
+            Some(Hold::Refused) => Reserve::Refused(FailureReason::InsufficientStock),
+            Some(Hold::Released) => Reserve::Released,
+            Some(Hold::Expired) => Reserve::Expired,
+            Some(Hold::Held { .. } | Hold::Confirmed) if !again => Self::held(&order.lines),
+            _ if order.lines.iter().all(|line| self.stock[&line.product_id] >= line.quantity) => {
+                self.move_stock(&order.lines, -1);
+                self.holds.insert(order.id, (Hold::Held { until: now + HOLD }, order.lines.clone()));
+                Self::held(&order.lines)
+            }
+            _ => {
+                self.holds.insert(order.id, (Hold::Refused, order.lines.clone()));
+                Reserve::Refused(FailureReason::InsufficientStock)
+            }
+        }
+    }
+
+    pub(crate) fn confirm(&mut self, order: &Order, now: OffsetDateTime) -> Confirm {
+        match self.holds.get_mut(&order.id) {
+            Some((Hold::Held { until }, _)) if *until <= now => Confirm::Lost,
+            Some((hold @ (Hold::Held { .. } | Hold::Confirmed), _)) => {
+                *hold = Hold::Confirmed;
+                Confirm::Confirmed
+            }
+            _ => Confirm::Lost,
+        }
+    }
+
+    pub(crate) fn release(&mut self, order: &Order) -> Release {
+        match self.holds.get(&order.id).map(|(hold, _)| *hold) {
+            Some(Hold::Held { .. } | Hold::Confirmed) => {
+                let lines = order.lines.clone();
+                self.move_stock(&lines, 1);
+                self.holds.insert(order.id, (Hold::Released, lines));
+            }
+            None if self.bug != Bug::NoTombstone => {
+                self.holds.insert(order.id, (Hold::Released, order.lines.clone()));
+            }
+            _ => {}
+        }
+        Release::Done
+    }
+
+    pub(crate) fn expire(&mut self, now: OffsetDateTime) {
+        let due: Vec<OrderId> =
+            self.holds.iter().filter(|(_, (hold, _))| matches!(hold, Hold::Held { until } if *until <= now)).map(|(id, _)| *id).collect();
+        for id in due {
+            let lines = self.holds[&id].1.clone();
+            self.move_stock(&lines, 1);
+            self.holds.insert(id, (Hold::Expired, lines));
+        }
+    }
+
+    fn held(lines: &[Line]) -> Reserve {
+        let held = |line: &Line| HeldLine {
+            product_id: line.product_id,
+            quantity: line.quantity,
+            copied: Copied { name: "thing".into(), unit_price_minor: 100 },
+        };
+        Reserve::Held(lines.iter().map(held).collect())
+    }
+
+    fn move_stock(&mut self, lines: &[Line], sign: i64) {
+        for line in lines {
+            *self.stock.get_mut(&line.product_id).unwrap() += sign * line.quantity;
+        }
+    }
+
+    /// I1 and I2: what is left and what is taken are what there was, and nothing is below zero.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        for (product, left) in &self.stock {
+            let open = self.holds.values().filter(|(hold, _)| matches!(hold, Hold::Held { .. } | Hold::Confirmed));
+            let taken: i64 = open.flat_map(|(_, lines)| lines).filter(|line| line.product_id == *product).map(|line| line.quantity).sum();
+            if *left < 0 || left + taken != STOCK {
+                return Err(format!("{left} left and {taken} taken of {STOCK}"));
+            }
+        }
+        Ok(())
+    }
+}

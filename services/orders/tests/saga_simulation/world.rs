@@ -1,0 +1,264 @@
+//! Orders, the workers that drive their sagas, and everything that goes wrong between them and products.
+
+use std::time::Duration;
+
+use palisade_orders::{
+    order::{Actor, FailureReason, Line, NewOrder, Order, Status},
+    saga::{Confirm, Effect, Event, Release, Reserve, Saga, Transition, Wish, wish},
+};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    Bug,
+    products::{Hold, Products},
+    random::Random,
+};
+
+const LEASE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_mins(10);
+
+#[derive(Debug, Clone, Copy)]
+enum Call {
+    Reserve,
+    Confirm,
+    Release,
+}
+
+/// An order as the store keeps it.
+struct Row {
+    saga: Saga,
+    fence: i64,
+    due_at: Option<OffsetDateTime>,
+}
+
+/// A worker, what it knows of the order it took up, and what it does next.
+struct Worker {
+    row: usize,
+    saga: Saga,
+    fence: i64,
+    effect: Effect,
+}
+
+/// How an order ended.
+pub(crate) type End = (Status, Option<FailureReason>);
+
+pub(crate) struct World {
+    random: Random,
+    now: OffsetDateTime,
+    rows: Vec<Row>,
+    products: Products,
+    workers: [Option<Worker>; 3],
+    /// Requests that are still on their way.
+    late: Vec<(Call, Order)>,
+    faulty: bool,
+    bug: Bug,
+}
+
+impl World {
+    fn new(seed: u64, bug: Bug) -> Self {
+        Self {
+            random: Random::seeded(seed),
+            now: OffsetDateTime::UNIX_EPOCH,
+            rows: Vec::new(),
+            products: Products::new(bug),
+            workers: [const { None }; 3],
+            late: Vec::new(),
+            faulty: true,
+            bug,
+        }
+    }
+
+    /// I6: once the faults heal, every order ends.
+    pub(crate) fn run(seed: u64, bug: Bug) -> Result<Vec<End>, String> {
+        let mut world = Self::new(seed, bug);
+        for _ in 0..300 {
+            world.tick();
+            world.check()?;
+        }
+        // The faults heal, nobody wants anything any more, and what is on its way arrives.
+        world.faulty = false;
+        for _ in 0..3_000 {
+            world.tick();
+            world.check()?;
+            if world.late.is_empty() && world.rows.iter().all(|row| row.saga.is_finished()) {
+                return Ok(world.rows.iter().map(|row| (row.saga.order.status, row.saga.order.failure_reason)).collect());
+            }
+        }
+        Err("an order never ended".into())
+    }
+
+    fn tick(&mut self) {
+        match self.random.below(if self.faulty { 12 } else { 9 }) {
+            0 => {
+                let longest = if self.random.percent(3) { 600_000 } else { 8_000 };
+                self.now += Duration::from_millis(self.random.below(longest));
+                self.products.expire(self.now);
+            }
+            1 if !self.late.is_empty() => {
+                let index = usize::try_from(self.random.below(self.late.len() as u64)).unwrap();
+                let (call, order) = self.late.swap_remove(index);
+                self.deliver(call, &order);
+            }
+            9 => self.order(),
+            10 => self.interfere(),
+            11 => {
+                let worker = usize::try_from(self.random.below(3)).unwrap();
+                if self.random.percent(30) {
+                    self.workers[worker] = None; // a crash: what it knew is gone, its lease is not
+                }
+            }
+            _ => self.work(),
+        }
+    }
+
+    fn order(&mut self) {
+        if self.rows.len() >= 12 {
+            return;
+        }
+        let n = self.rows.len() as u128 + 1;
+        let ids: Vec<String> = (1..=3).filter(|_| self.random.percent(60)).map(|n| Uuid::from_u128(n).to_string()).collect();
+        let quantity = 1 + i64::try_from(self.random.below(4)).unwrap();
+        let items: Vec<(&str, i64)> = ids.iter().map(|id| (id.as_str(), quantity)).collect();
+        let Ok(new) = NewOrder::new("alice", &items) else { return };
+        let order = Order::accepted(Uuid::from_u128(n).into(), new, self.now);
+        let saga = Saga { order, release_pending: false, deadline: self.now + DEADLINE, attempts: 0 };
+        self.rows.push(Row { saga, fence: 0, due_at: Some(self.now) });
+    }
+
+    /// A user cancels, or an admin completes.
+    fn interfere(&mut self) {
+        let (now, random) = (self.now, &mut self.random);
+        let Some(row) = (!self.rows.is_empty()).then(|| random.below(self.rows.len() as u64)) else { return };
+        let row = &mut self.rows[usize::try_from(row).unwrap()];
+        let (to, by) = if random.percent(50) { (Status::Cancelled, Actor::Owner) } else { (Status::Completed, Actor::Admin) };
+        if let Wish::Granted(transition) = wish(row.saga.order.status, to, by) {
+            row.saga = row.saga.clone().after(&transition, now);
+            row.due_at = row.saga.release_pending.then_some(now);
+            row.fence += 1;
+        }
+    }
+
+    fn work(&mut self) {
+        let index = usize::try_from(self.random.below(3)).unwrap();
+        self.workers[index] = match self.workers[index].take() {
+            Some(worker) => self.step(worker),
+            None => self.claim(),
+        };
+    }
+
+    fn claim(&mut self) -> Option<Worker> {
+        let due: Vec<usize> = (0..self.rows.len()).filter(|row| self.rows[*row].due_at.is_some_and(|due_at| due_at <= self.now)).collect();
+        let row = *due.get(usize::try_from(self.random.below(due.len().max(1) as u64)).unwrap())?;
+        let taken = &mut self.rows[row];
+        taken.due_at = Some(self.now + LEASE);
+        taken.fence += 1;
+        taken.saga.attempts += 1;
+        let effect = taken.saga.on(Event::Resumed, self.now, 0);
+        Some(Worker { row, saga: taken.saga.clone(), fence: taken.fence, effect })
+    }
+
+    fn step(&mut self, mut worker: Worker) -> Option<Worker> {
+        let random = u32::try_from(self.random.below(1 << 32)).unwrap();
+        let event = match worker.effect.clone() {
+            Effect::CallReserve => self.call(Call::Reserve, &worker.saga.order),
+            Effect::CallConfirm => self.call(Call::Confirm, &worker.saga.order),
+            Effect::CallRelease => self.call(Call::Release, &worker.saga.order),
+            Effect::Record(transition) => {
+                worker.saga = self.record(&worker, &transition)?;
+                Event::Resumed
+            }
+            Effect::RecordReleased => {
+                if let Some(row) = self.mine(&worker) {
+                    row.saga.release_pending = false;
+                    row.due_at = None;
+                }
+                return None;
+            }
+            Effect::RetryAt(at) => {
+                if let Some(row) = self.mine(&worker) {
+                    row.due_at = Some(at);
+                }
+                return None;
+            }
+            Effect::Finished => return None,
+        };
+        worker.effect = match worker.saga.on(event, self.now, random) {
+            Effect::RetryAt(_) if self.bug == Bug::TimeoutIsFailure && worker.saga.order.status == Status::Pending => {
+                Effect::Record(Transition {
+                    from: Status::Pending,
+                    to: Status::Failed,
+                    reason: Some(FailureReason::ProductsUnavailable),
+                    priced: None,
+                    release: false,
+                })
+            }
+            effect => effect,
+        };
+        Some(worker)
+    }
+
+    fn mine(&mut self, worker: &Worker) -> Option<&mut Row> {
+        let bug = self.bug;
+        Some(&mut self.rows[worker.row]).filter(|row| row.fence == worker.fence || bug == Bug::NoFence)
+    }
+
+    fn record(&mut self, worker: &Worker, transition: &Transition) -> Option<Saga> {
+        let now = self.now;
+        let row = self.mine(worker)?;
+        row.saga = worker.saga.clone().after(transition, now);
+        if row.saga.is_finished() {
+            row.due_at = None;
+        }
+        Some(row.saga.clone())
+    }
+
+    fn call(&mut self, call: Call, order: &Order) -> Event {
+        if !self.faulty {
+            return self.deliver(call, order);
+        }
+        match self.random.below(10) {
+            0 => {} // lost on the way there
+            1 => self.late.push((call, order.clone())),
+            2 => drop(self.deliver(call, order)), // lost on the way back
+            3 => {
+                self.late.push((call, order.clone())); // comes again
+                return self.deliver(call, order);
+            }
+            _ => return self.deliver(call, order),
+        }
+        let retry_after = self.random.percent(20).then_some(Duration::from_secs(3));
+        match call {
+            Call::Reserve => Event::ReserveAnswered(Reserve::Unknown { retry_after }),
+            Call::Confirm => Event::ConfirmAnswered(Confirm::Unknown { retry_after }),
+            Call::Release => Event::ReleaseAnswered(Release::Unknown { retry_after }),
+        }
+    }
+
+    fn deliver(&mut self, call: Call, order: &Order) -> Event {
+        match call {
+            Call::Reserve => Event::ReserveAnswered(self.products.reserve(order, self.now)),
+            Call::Confirm => Event::ConfirmAnswered(self.products.confirm(order, self.now)),
+            Call::Release => Event::ReleaseAnswered(self.products.release(order)),
+        }
+    }
+
+    /// I7, I9 and I10, at every moment: about an order that is finished, products agrees to the last unit, whatever still arrives.
+    fn check(&self) -> Result<(), String> {
+        self.products.check()?;
+        for row in self.rows.iter().filter(|row| row.saga.is_finished()) {
+            let Order { id, status, lines, .. } = &row.saga.order;
+            let taken = self.products.holds.get(id).filter(|(hold, _)| matches!(hold, Hold::Held { .. } | Hold::Confirmed));
+            match (status, taken) {
+                (Status::Confirmed | Status::Completed, Some((Hold::Confirmed, taken))) if quantities(taken) == quantities(lines) => {}
+                (Status::Failed | Status::Cancelled, None) if row.due_at.is_none() => {}
+                _ => return Err(format!("order {id} is {status}, products says {taken:?}")),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn quantities(lines: &[Line]) -> Vec<(Uuid, i64)> {
+    lines.iter().map(|line| (line.product_id, line.quantity)).collect()
+}

@@ -1,0 +1,156 @@
+//! A fresh store with a back door to its database, and orders to put into it.
+
+use std::{sync::Arc, time::Duration};
+
+use palisade_orders::{
+    order::{Copied, FailureReason, HeldLine, NewOrder, Order, OrderId, Priced, Status},
+    saga::Transition,
+    store::{Answer, Claimed, Create, Creation, IdempotencyKey, PostgresStore, SqliteStore, Store, Transitioned},
+};
+use palisade_tests::servers;
+use sqlx::{AssertSqlSafe, PgPool, SqlitePool};
+use tempfile::TempDir;
+use time::{OffsetDateTime, macros::datetime};
+use uuid::Uuid;
+
+/// The time at which the suite starts.
+pub(crate) const NOW: OffsetDateTime = datetime!(2026-11-22 12:00:00.123 UTC);
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_mins(10);
+
+#[derive(Clone)]
+pub(crate) struct Database {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) back_door: BackDoor,
+}
+
+/// Statements past the store.
+#[derive(Clone)]
+pub(crate) enum BackDoor {
+    Sqlite { pool: SqlitePool, _directory: Arc<TempDir> },
+    Postgres { pool: PgPool },
+}
+
+impl Database {
+    pub(crate) async fn sqlite() -> Self {
+        let directory = TempDir::new().unwrap();
+        let url = format!("sqlite://{}/orders.db", directory.path().display());
+        let store = Arc::new(SqliteStore::new(&url).unwrap());
+        store.prepare().await.unwrap();
+        let pool = SqlitePool::connect(&url).await.unwrap();
+        Self { store, back_door: BackDoor::Sqlite { pool, _directory: Arc::new(directory) } }
+    }
+
+    pub(crate) async fn postgres() -> Self {
+        let url = fresh_postgres();
+        let store = Arc::new(PostgresStore::new(&url, 4).unwrap());
+        store.prepare().await.unwrap();
+        let pool = PgPool::connect(&url).await.unwrap();
+        Self { store, back_door: BackDoor::Postgres { pool } }
+    }
+
+    pub(crate) async fn accept(&self, user: &str, now: OffsetDateTime) -> Claimed {
+        match self.store.create(create(user, now), now).await.unwrap() {
+            Creation::Created(claimed) => claimed,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) async fn reserve(&self, claimed: &Claimed, now: OffsetDateTime) -> Claimed {
+        self.apply(claimed, reserved(&claimed.saga.order), now).await
+    }
+
+    pub(crate) async fn confirm(&self, claimed: &Claimed, now: OffsetDateTime) -> Claimed {
+        let reserved = self.reserve(claimed, now).await;
+        self.apply(&reserved, confirmed(), now).await
+    }
+
+    pub(crate) async fn apply(&self, claimed: &Claimed, transition: Transition, now: OffsetDateTime) -> Claimed {
+        match self.store.transition(claimed, transition, None, now).await.unwrap() {
+            Transitioned::Applied(claimed) => claimed,
+            Transitioned::Fenced(order) => panic!("fenced: {order:?}"),
+        }
+    }
+
+    pub(crate) async fn find(&self, id: OrderId) -> Order {
+        self.store.find(id).await.unwrap().unwrap()
+    }
+
+    /// No invariant is broken.
+    pub(crate) async fn assert_sound(&self, now: OffsetDateTime) {
+        assert_eq!(self.store.audit(now, Duration::from_hours(1)).await.unwrap().findings, []);
+    }
+}
+
+impl BackDoor {
+    pub(crate) async fn execute(&self, sql: &str) -> Result<u64, sqlx::Error> {
+        match self {
+            Self::Sqlite { pool, .. } => Ok(sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await?.rows_affected()),
+            Self::Postgres { pool } => Ok(sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await?.rows_affected()),
+        }
+    }
+
+    pub(crate) async fn count(&self, table: &str) -> i64 {
+        let sql = AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+        match self {
+            Self::Sqlite { pool, .. } => sqlx::query_scalar(sql).fetch_one(pool).await.unwrap(),
+            Self::Postgres { pool } => sqlx::query_scalar(sql).fetch_one(pool).await.unwrap(),
+        }
+    }
+
+    pub(crate) async fn pairs(&self, sql: &str) -> Vec<(String, String)> {
+        match self {
+            Self::Sqlite { pool, .. } => sqlx::query_as(AssertSqlSafe(sql)).fetch_all(pool).await.unwrap(),
+            Self::Postgres { pool } => sqlx::query_as(AssertSqlSafe(sql)).fetch_all(pool).await.unwrap(),
+        }
+    }
+}
+
+/// The connection string of a database that nobody else has.
+pub(crate) fn fresh_postgres() -> String {
+    servers::shared_postgres().url(&format!("orders_{}", Uuid::new_v4().simple()))
+}
+
+pub(crate) fn new_order(user: &str) -> NewOrder {
+    let (first, second) = (Uuid::from_u128(2).to_string(), Uuid::from_u128(1).to_string());
+    NewOrder::new(user, &[(&first, 3), (&second, 1)]).unwrap()
+}
+
+pub(crate) fn create(user: &str, now: OffsetDateTime) -> Create {
+    Create {
+        id: OrderId::generate(now),
+        order: new_order(user),
+        lease: LEASE,
+        deadline: now + DEADLINE,
+        trace_parent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+        key: None,
+    }
+}
+
+pub(crate) fn key(subject: &str, key: &str) -> IdempotencyKey {
+    IdempotencyKey { subject: subject.into(), key: key.into(), fingerprint: [7; 32] }
+}
+
+pub(crate) fn answer(key: &IdempotencyKey, text: &str) -> Answer {
+    Answer { key: key.clone(), bytes: text.into() }
+}
+
+/// What the saga records when products holds the lines at 1.50 each.
+pub(crate) fn reserved(order: &Order) -> Transition {
+    let held = |line: &palisade_orders::order::Line| HeldLine {
+        product_id: line.product_id,
+        quantity: line.quantity,
+        copied: Copied { name: format!("Ünï {}", line.product_id.as_u128()), unit_price_minor: 150 },
+    };
+    let held: Vec<HeldLine> = order.lines.iter().map(held).collect();
+    let priced = Priced::new(&order.lines, &held).unwrap();
+    Transition { from: Status::Pending, to: Status::ProductReserved, reason: None, priced: Some(priced), release: false }
+}
+
+pub(crate) fn confirmed() -> Transition {
+    Transition { from: Status::ProductReserved, to: Status::Confirmed, reason: None, priced: None, release: false }
+}
+
+pub(crate) fn failed(reason: FailureReason, release: bool) -> Transition {
+    Transition { from: Status::Pending, to: Status::Failed, reason: Some(reason), priced: None, release }
+}

@@ -1,0 +1,77 @@
+//! Callers that go away in the middle of a call, as a server drops its handlers when their clients are gone.
+
+use std::{
+    collections::HashSet,
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use palisade_middleware::task;
+use palisade_orders::store::{Bounded, Store};
+use tokio::time::{Instant, sleep};
+
+use crate::database::{BackDoor, Database, LEASE, NOW, create};
+
+crate::on_both![callers_that_go_away_take_nothing_from_the_others, a_bounded_call_goes_on_without_its_caller];
+
+async fn callers_that_go_away_take_nothing_from_the_others(db: Database) {
+    let mut acknowledged = HashSet::new();
+    for waits in 0..12 {
+        let callers = (0..20).map(|n| {
+            let db = db.clone();
+            task::spawn(async move {
+                match n % 4 {
+                    // A transaction: a BEGIN that is dropped was seen to poison its connection for the next borrower.
+                    0 => drop_after(waits, db.store.audit(NOW, LEASE)).await,
+                    1 => drop_after(waits, db.store.create(create("dropped", NOW), NOW)).await,
+                    _ => {}
+                }
+                db.accept("kept", NOW).await.saga.order.id
+            })
+        });
+        acknowledged.extend(join_all(callers).await.into_iter().map(Result::unwrap));
+    }
+    let ids: Vec<_> = acknowledged.iter().copied().collect();
+    let kept: HashSet<_> = db.store.standings(&ids).await.unwrap().into_iter().map(|standing| standing.order_id).collect();
+    assert_eq!(kept, acknowledged, "what was acknowledged is there");
+    assert_eq!(kept.len(), 12 * 20);
+    db.assert_sound(NOW).await;
+    nobody_is_idle_in_a_transaction(&db.back_door).await;
+}
+
+/// Released connections are cleaned beside their callers: it may take a moment.
+async fn nobody_is_idle_in_a_transaction(back_door: &BackDoor) {
+    let BackDoor::Postgres { pool } = back_door else { return };
+    let idle = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+    let until = Instant::now() + Duration::from_secs(2);
+    while sqlx::query_scalar::<_, i64>(idle).fetch_one(pool).await.unwrap() > 0 {
+        assert!(Instant::now() < until, "a connection stays idle in a transaction");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn a_bounded_call_goes_on_without_its_caller(db: Database) {
+    let bounded = Bounded::new(db.store.clone(), "test", Duration::from_secs(5));
+    let create = create("alice", NOW);
+    let id = create.id;
+    drop_after(0, bounded.create(create, NOW)).await;
+    let until = Instant::now() + Duration::from_secs(5);
+    while db.store.find(id).await.unwrap().is_none() {
+        assert!(Instant::now() < until, "the order was never written");
+    }
+    db.assert_sound(NOW).await;
+}
+
+/// Drops `call` after it had to wait `waits` times and has to once more.
+async fn drop_after(mut waits: u32, call: impl Future) {
+    let mut call = pin!(call);
+    poll_fn(|context| {
+        let over = call.as_mut().poll(context).is_ready() || waits == 0;
+        waits = waits.saturating_sub(1);
+        if over { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}

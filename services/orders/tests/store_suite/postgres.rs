@@ -1,0 +1,152 @@
+//! What only `PostgreSQL` can get wrong: plans, pools, replicas, and a server that goes away.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use palisade_middleware::task;
+use palisade_orders::{
+    order::{Actor, OrderId, Status},
+    store::{Bounded, Create, Creation, Error, List, Position, PostgresStore, Store},
+};
+use palisade_tests::servers;
+use sqlx::{Connection, Executor, PgConnection};
+use tokio::time::{Instant, sleep};
+
+use crate::database::{Database, LEASE, NOW, create, fresh_postgres, key, reserved};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_start_together_prepare_one_schema() {
+    let url = fresh_postgres();
+    let replicas = (0..4).map(|_| {
+        let store = PostgresStore::new(&url, 2).unwrap();
+        task::spawn(async move { store.prepare().await })
+    });
+    for prepared in join_all(replicas).await {
+        prepared.unwrap().unwrap();
+    }
+    PostgresStore::new(&url, 2).unwrap().create(create("alice", NOW), NOW).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_lives_through_the_absence_of_its_server() {
+    let mut server = servers::durable_postgres();
+    let url = server.url("orders");
+    server.kill();
+    let store = PostgresStore::new(&url, 4).unwrap();
+    assert!(matches!(store.ping().await, Err(Error::Unavailable(_))));
+    assert!(matches!(store.prepare().await, Err(Error::Unavailable(_))));
+
+    server.restart();
+    store.prepare().await.unwrap();
+    let Creation::Created(kept) = store.create(create("alice", NOW), NOW).await.unwrap() else { panic!("it is new") };
+    server.kill();
+    assert!(store.create(create("alice", NOW), NOW).await.is_err());
+    server.restart();
+    assert_eq!(store.find(kept.saga.order.id).await.unwrap(), Some(kept.saga.order));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_answer_keeps_nobody() {
+    let server = servers::postgres();
+    let store = Arc::new(PostgresStore::new(&server.url("orders"), 4).unwrap());
+    store.prepare().await.unwrap();
+    let store = Bounded::new(store, "postgresql", Duration::from_millis(300));
+    store.ping().await.unwrap();
+    server.pause();
+    let asked = Instant::now();
+    assert!(matches!(store.create(create("alice", NOW), NOW).await, Err(Error::Timeout)));
+    assert!(asked.elapsed() < Duration::from_secs(2));
+    server.resume();
+    let until = Instant::now() + Duration::from_secs(10);
+    while store.ping().await.is_err() {
+        assert!(Instant::now() < until, "it does not come back");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_lost_against_another_is_tried_again() {
+    // A sequence counts on when its transaction is rolled back.
+    const LOSE_TWO_OF_THREE: &str = "
+        CREATE SEQUENCE tries;
+        CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF nextval('tries') % 3 <> 0 THEN RAISE EXCEPTION 'lost' USING ERRCODE = 'serialization_failure'; END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER lose BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION lose()";
+    let db = Database::postgres().await;
+    db.back_door.execute(LOSE_TWO_OF_THREE).await.unwrap();
+    db.accept("alice", NOW).await;
+    db.back_door.execute("SELECT setval('tries', 3)").await.unwrap();
+    db.accept("alice", NOW).await;
+    db.back_door.execute("ALTER SEQUENCE tries INCREMENT BY 3 RESTART WITH 1").await.unwrap();
+    assert!(matches!(db.store.create(create("alice", NOW), NOW).await, Err(Error::Unavailable(_))), "but not for ever");
+    db.assert_sound(NOW).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_of_a_request_or_a_worker_scans_the_orders() {
+    const ROWS: &str = "
+        INSERT INTO orders (id, user_id, status, version, created_at, updated_at, fence, attempts, saga_deadline, release_pending, total_minor)
+        SELECT gen_random_uuid(), 'user' || n % 50, CASE n % 3 WHEN 0 THEN 'COMPLETED' WHEN 1 THEN 'CONFIRMED' ELSE 'CANCELLED' END, 1,
+               now() - n * interval '1 second', now(), 1, 0, now(), FALSE, 100
+        FROM generate_series(1, 20000) n;
+        INSERT INTO order_lines (order_id, position, product_id, quantity, name, unit_price_minor)
+        SELECT id, 1, gen_random_uuid(), 1, 'pen', 100 FROM orders";
+    let url = fresh_postgres();
+    let store = PostgresStore::new(&url, 1).unwrap();
+    store.prepare().await.unwrap();
+    let mut back_door = PgConnection::connect(&url).await.unwrap();
+    back_door.execute(ROWS).await.unwrap();
+    back_door.execute("ANALYZE").await.unwrap();
+    let before = scans(&mut back_door).await;
+
+    let (user_id, status) = (Some("user7".to_owned()), Some(Status::Confirmed));
+    let after = Some(Position { created_at: NOW, id: OrderId::generate(NOW) });
+    // More often than PostgreSQL plans a statement for the values at hand.
+    for _ in 0..10 {
+        for (user_id, status) in [(None, None), (user_id.clone(), None), (None, status), (user_id.clone(), status)] {
+            for after in [None, after] {
+                store.list(List { user_id: user_id.clone(), status, limit: 20, after }).await.unwrap();
+            }
+        }
+        let keyed = Create { key: Some(key("user7", "k")), ..create("user7", NOW) };
+        store.create(keyed, NOW).await.unwrap();
+        let Creation::Created(claimed) = store.create(create("user7", NOW), NOW).await.unwrap() else { panic!("it is new") };
+        let id = claimed.saga.order.id;
+        store.transition(&claimed, reserved(&claimed.saga.order), None, NOW).await.unwrap();
+        store.find(id).await.unwrap();
+        store.set_status(id, Status::Cancelled, Actor::Owner, NOW).await.unwrap();
+        store.remove(id, NOW).await.unwrap();
+        store.claim_due(NOW + LEASE, LEASE, 20).await.unwrap();
+        store.postpone(id, 3, NOW, "later").await.unwrap();
+        store.stuck(NOW, 3, 20).await.unwrap();
+        store.standings(&[id]).await.unwrap();
+        store.stats(NOW).await.unwrap();
+    }
+    // A connection tells its counts at the latest when it ends.
+    drop(store);
+    let connected = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'palisade-orders'";
+    let until = Instant::now() + Duration::from_secs(5);
+    while sqlx::query_scalar::<_, i64>(connected).fetch_one(&mut back_door).await.unwrap() > 0 {
+        assert!(Instant::now() < until, "the store's connections stay");
+        sleep(Duration::from_millis(10)).await;
+    }
+    let after = scans(&mut back_door).await;
+    assert!(after.by_index > before.by_index + 100, "{before:?} {after:?}");
+    assert_eq!(after.whole, before.whole, "a statement reads a whole table");
+}
+
+#[derive(Debug)]
+struct Scans {
+    whole: i64,
+    by_index: i64,
+}
+
+/// How often the big tables were read, whole and by an index.
+async fn scans(connection: &mut PgConnection) -> Scans {
+    connection.execute("SELECT pg_stat_force_next_flush()").await.unwrap();
+    let counts = "SELECT sum(seq_scan)::bigint, sum(idx_scan)::bigint FROM pg_stat_user_tables WHERE relname IN ('orders', 'order_lines')";
+    let (whole, by_index) = sqlx::query_as(counts).fetch_one(connection).await.unwrap();
+    Scans { whole, by_index }
+}

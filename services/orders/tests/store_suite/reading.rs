@@ -1,0 +1,96 @@
+//! Lists, standings and gauges.
+
+use std::{collections::HashSet, time::Duration};
+
+use palisade_orders::{
+    order::{Actor, FailureReason, OrderId, Status},
+    store::{List, Stats},
+};
+use time::OffsetDateTime;
+
+use crate::database::{Database, NOW, failed};
+
+crate::on_both![
+    a_list_is_newest_first_and_filtered,
+    nothing_is_skipped_or_repeated_while_others_insert,
+    standings_tell_of_the_orders_that_exist,
+    gauges_count_what_is_left,
+    a_prepared_store_answers_and_can_be_prepared_again,
+];
+
+fn all() -> List {
+    List { user_id: None, status: None, limit: 100, after: None }
+}
+
+async fn ids(db: &Database, list: List) -> Vec<OrderId> {
+    db.store.list(list).await.unwrap().orders.into_iter().map(|order| order.id).collect()
+}
+
+async fn a_list_is_newest_first_and_filtered(db: Database) {
+    let oldest = db.accept("alice", NOW).await;
+    let middle = db.accept("bob", NOW + Duration::from_millis(1)).await;
+    let newest = db.accept("alice", NOW + Duration::from_millis(2)).await;
+    db.apply(&newest, failed(FailureReason::UnknownProduct, false), NOW).await;
+    let [oldest, middle, newest] = [oldest, middle, newest].map(|claimed| claimed.saga.order.id);
+
+    assert_eq!(ids(&db, all()).await, [newest, middle, oldest]);
+    assert_eq!(ids(&db, List { user_id: Some("alice".into()), ..all() }).await, [newest, oldest]);
+    assert_eq!(ids(&db, List { status: Some(Status::Pending), ..all() }).await, [middle, oldest]);
+    assert_eq!(ids(&db, List { user_id: Some("alice".into()), status: Some(Status::Pending), ..all() }).await, [oldest]);
+    assert_eq!(ids(&db, List { user_id: Some("' OR 1=1 --".into()), ..all() }).await, []);
+    assert_eq!(db.store.list(all()).await.unwrap().orders[2], db.find(oldest).await, "with lines and all");
+}
+
+async fn nothing_is_skipped_or_repeated_while_others_insert(db: Database) {
+    let mut first = HashSet::new();
+    for n in 0..23_u64 {
+        // Three of the same millisecond each: the id decides.
+        first.insert(db.accept("alice", NOW + Duration::from_millis(n / 3)).await.saga.order.id);
+    }
+    let mut seen: Vec<(OffsetDateTime, OrderId)> = Vec::new();
+    let mut after = None;
+    loop {
+        let page = db.store.list(List { limit: 5, after, ..all() }).await.unwrap();
+        assert!(page.orders.len() <= 5);
+        seen.extend(page.orders.iter().map(|order| (order.created_at, order.id)));
+        db.accept("alice", NOW + Duration::from_secs(1)).await;
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert!(seen.is_sorted_by(|a, b| a > b), "newest first, none twice");
+    assert_eq!(seen.into_iter().map(|(_, id)| id).collect::<HashSet<_>>(), first);
+    let exactly = db.store.list(List { status: Some(Status::Pending), limit: 28, ..all() }).await.unwrap();
+    assert_eq!((exactly.orders.len(), exactly.next), (28, None), "a full last page is the last");
+}
+
+async fn standings_tell_of_the_orders_that_exist(db: Database) {
+    let pending = db.accept("alice", NOW).await.saga.order.id;
+    let cancelled = db.accept("alice", NOW).await.saga.order.id;
+    db.store.set_status(cancelled, Status::Cancelled, Actor::Owner, NOW).await.unwrap();
+    let mut standings = db.store.standings(&[cancelled, OrderId::generate(NOW), pending]).await.unwrap();
+    standings.sort_by_key(|standing| standing.status);
+    let told: Vec<_> = standings.iter().map(|standing| (standing.order_id, standing.status, standing.release_pending)).collect();
+    assert_eq!(told, [(pending, Status::Pending, false), (cancelled, Status::Cancelled, true)]);
+    assert_eq!(db.store.standings(&[]).await.unwrap(), []);
+}
+
+async fn gauges_count_what_is_left(db: Database) {
+    let nothing = Stats { unfinished: vec![], oldest_unfinished: Duration::ZERO, unpublished: 0, oldest_unpublished: Duration::ZERO };
+    assert_eq!(db.store.stats(NOW).await.unwrap(), nothing);
+    db.accept("alice", NOW).await;
+    db.accept("alice", NOW + Duration::from_secs(1)).await;
+    db.reserve(&db.accept("alice", NOW).await, NOW + Duration::from_secs(2)).await;
+    db.confirm(&db.accept("alice", NOW).await, NOW).await;
+    let mut stats = db.store.stats(NOW + Duration::from_secs(5)).await.unwrap();
+    stats.unfinished.sort();
+    assert_eq!(stats.unfinished, [(Status::Pending, 2), (Status::ProductReserved, 1)]);
+    assert_eq!((stats.oldest_unfinished, stats.unpublished, stats.oldest_unpublished), (Duration::from_secs(5), 7, Duration::from_secs(5)));
+}
+
+async fn a_prepared_store_answers_and_can_be_prepared_again(db: Database) {
+    db.store.ping().await.unwrap();
+    db.store.prepare().await.unwrap();
+    db.store.ping().await.unwrap();
+}

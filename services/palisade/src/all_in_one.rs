@@ -1,0 +1,108 @@
+//! Starts the three services in this process.
+
+use std::{io::Write, net::SocketAddr, sync::Arc, time::Duration};
+
+use palisade_middleware::{
+    auth::{
+        Issuer, Keys, UserToken, Verifier,
+        jwks::KeySet,
+        keys::{SigningKey, TrustedKey},
+        mint_user_token,
+    },
+    clock::Clock,
+    process::Process,
+};
+
+use crate::{config::Config, data_dir, tools::DEV_ISSUER};
+
+/// How long the token lives that is printed at the start.
+const DEMO_TOKEN_LIFETIME: Duration = Duration::from_hours(24);
+const DEMO_SCOPES: &str = "products:read products:write orders:read orders:write orders:admin";
+
+/// Starts products, orders and the gateway, in this order: each needs the address of the one before.
+pub(crate) async fn start(mut config: Config, process: Process) -> anyhow::Result<()> {
+    let development = data_dir::development_key(&config.data_dir)?;
+    let trusted = config.uses_development_key().then(|| development.trusted()).transpose()?;
+    let (gateway_key, orders_key) = (fresh_key()?, fresh_key()?);
+    let clock = &process.clock;
+
+    set_store(&mut config.products.store.url, config.products.store.url_file.is_some(), &config.data_dir, "products.db");
+    set_store(&mut config.orders.store.url, config.orders.store.url_file.is_some(), &config.data_dir, "orders.db");
+
+    let callers = [("gateway", gateway_key.trusted()?), ("orders", orders_key.trusted()?)];
+    let verifier = verifier("products", &callers, trusted.as_ref(), &config.products.auth, clock)?;
+    let products = palisade_products::start(config.products, verifier, &process).await?;
+
+    let verifier = self::verifier("orders", &callers[..1], trusted.as_ref(), &config.orders.auth, clock)?;
+    config.orders.upstreams.products.url = at(products);
+    let orders = palisade_orders::start(config.orders, Keys { verifier, signing: orders_key }, &process)?;
+
+    let verifier = self::verifier(palisade_gateway::AUDIENCE, &[], trusted.as_ref(), &config.gateway.auth, clock)?;
+    config.gateway.upstreams.products.url = at(products);
+    config.gateway.upstreams.orders.url = at(orders);
+    let gateway = palisade_gateway::start(&config.gateway, Keys { verifier, signing: gateway_key }, &process)?;
+
+    let token = trusted.is_some().then(|| demo_token(&development, clock.as_ref())).transpose()?;
+    greet(gateway, token.as_deref())?;
+    Ok(())
+}
+
+/// Keys of the services live as long as the process: nobody outside has to know them.
+fn fresh_key() -> anyhow::Result<SigningKey> {
+    Ok(SigningKey::from_pem(&SigningKey::generate_pem()?)?)
+}
+
+fn at(address: SocketAddr) -> String {
+    format!("http://{address}")
+}
+
+fn set_store(url: &mut Option<secrecy::SecretString>, in_file: bool, data_dir: &std::path::Path, file: &str) {
+    if url.is_none() && !in_file {
+        *url = Some(format!("sqlite://{}", data_dir.join(file).display()).into());
+    }
+}
+
+/// Believes the services of this process, the development key if it is in use, and whoever the configuration names.
+fn verifier(
+    audience: &str,
+    callers: &[(&str, TrustedKey)],
+    development: Option<&TrustedKey>,
+    config: &palisade_middleware::auth::Config,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Arc<Verifier>> {
+    let issuer = |name: &str, key: &TrustedKey, internal| Issuer {
+        name: name.to_owned(),
+        audience: audience.to_owned(),
+        internal,
+        keys: KeySet::fixed(vec![key.clone()]),
+    };
+    let mut issuers: Vec<Issuer> = callers.iter().map(|(name, key)| issuer(name, key, true)).collect();
+    issuers.extend(development.map(|key| issuer(DEV_ISSUER, key, false)));
+    issuers.extend(config.issuers(audience)?);
+    Ok(Arc::new(Verifier::new(issuers, clock.clone())))
+}
+
+fn demo_token(key: &SigningKey, clock: &dyn Clock) -> anyhow::Result<String> {
+    let token = UserToken {
+        subject: "demo".to_owned(),
+        scope: DEMO_SCOPES.to_owned(),
+        issuer: DEV_ISSUER.to_owned(),
+        audience: palisade_gateway::AUDIENCE.to_owned(),
+        lifetime: DEMO_TOKEN_LIFETIME,
+    };
+    Ok(mint_user_token(&token, key, clock.now().unix_timestamp())?)
+}
+
+/// What to paste next.
+fn greet(gateway: SocketAddr, token: Option<&str>) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "\nPalisade is up; its API is described at http://{gateway}/docs")?;
+    if let Some(token) = token {
+        writeln!(out, "\nexport TOKEN={token}")?;
+        writeln!(
+            out,
+            "curl -s -H \"authorization: Bearer $TOKEN\" -H 'content-type: application/json' http://{gateway}/products -d '{{\"name\":\"Desk lamp\",\"price\":24.50,\"quantity\":10,\"category\":\"lighting\"}}'"
+        )?;
+    }
+    out.flush()
+}

@@ -1,0 +1,46 @@
+//! The stock check on the admin port: does every product add up, and does nothing stay held for too long?
+
+use std::sync::Arc;
+
+use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
+use http::StatusCode;
+use palisade_middleware::clock::Clock;
+use serde_json::json;
+
+use crate::store::{Audit, Store};
+
+/// `GET /invariants`.
+pub fn router(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Router {
+    Router::new().route("/invariants", get(invariants)).with_state((store, clock))
+}
+
+type Tools = (Arc<dyn Store>, Arc<dyn Clock>);
+
+async fn invariants(State((store, clock)): State<Tools>) -> axum::response::Response {
+    match store.audit(clock.now()).await {
+        Ok(audit) => {
+            measure(&audit);
+            let violations: Vec<String> = audit.violations.iter().map(ToString::to_string).collect();
+            let body = json!({
+                "ok": violations.is_empty(), "violations": violations, "productsChecked": audit.products_checked,
+                "availableUnits": audit.available_units, "heldUnits": audit.held_units, "confirmedUnits": audit.confirmed_units,
+                "outOfStockProducts": audit.out_of_stock_products, "overdueHolds": audit.overdue_holds,
+            });
+            Json(body).into_response()
+        }
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the stock could not be checked");
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ok": null, "reason": "the store does not answer" }))).into_response()
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "units are far below 2^52")]
+fn measure(audit: &Audit) {
+    metrics::gauge!("palisade.invariant.violations", "check" => "stock").set(audit.violations.len() as f64);
+    for (state, units) in [("available", audit.available_units), ("reserved", audit.held_units), ("sold", audit.confirmed_units)] {
+        metrics::gauge!("palisade.stock.units", "state" => state).set(units as f64);
+    }
+    metrics::gauge!("palisade.stock.out_products").set(audit.out_of_stock_products as f64);
+    metrics::gauge!("palisade.stock.overdue_holds").set(audit.overdue_holds as f64);
+}

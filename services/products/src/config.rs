@@ -1,0 +1,112 @@
+//! Everything that can be set of the products service.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use palisade_middleware::{
+    auth,
+    config::{Error, Validate},
+    process::Program,
+    server, telemetry,
+};
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+/// The products service.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// gRPC address.
+    pub listen: SocketAddr,
+    /// Address for health, metrics and the stock check. Keep it from the public.
+    pub admin_listen: SocketAddr,
+    /// Where products are kept.
+    pub store: Store,
+    /// Stock that is set aside.
+    pub reservations: Reservations,
+    /// Whose tokens are believed.
+    pub auth: auth::Config,
+    /// Limits of the gRPC port.
+    pub server: server::Config,
+    /// Traces and logs.
+    pub telemetry: telemetry::Config,
+}
+
+/// Where products are kept.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// `mongodb://…/database` or `sqlite://path`.
+    #[serde(skip_serializing)]
+    #[schemars(with = "Option<String>")]
+    pub url: Option<SecretString>,
+    /// File with the URL, for URLs that hold a password.
+    pub url_file: Option<PathBuf>,
+    /// Longest time of one call to the store, milliseconds.
+    pub timeout_ms: u64,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { url: None, url_file: None, timeout_ms: 2_000 }
+    }
+}
+
+/// Stock that is set aside.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reservations {
+    /// A hold that is not confirmed for this long is given back, milliseconds. Well above the deadline of a saga.
+    pub hold_ms: u64,
+    /// How often expired holds are looked for, milliseconds.
+    pub sweep_ms: u64,
+}
+
+impl Default for Reservations {
+    fn default() -> Self {
+        Self { hold_ms: 900_000, sweep_ms: 1_000 }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 5000)),
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 9465)),
+            store: Store::default(),
+            reservations: Reservations::default(),
+            auth: auth::Config::default(),
+            server: server::Config::default(),
+            telemetry: telemetry::Config::default(),
+        }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Result<(), Error> {
+        self.server.validate()?;
+        let positive = [
+            ("store.timeout_ms", self.store.timeout_ms),
+            ("reservations.hold_ms", self.reservations.hold_ms),
+            ("reservations.sweep_ms", self.reservations.sweep_ms),
+        ];
+        match positive.into_iter().find(|(_, value)| *value == 0) {
+            Some((key, _)) => Err(Error::rule(key, "must be greater than 0")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Program for Config {
+    fn telemetry(&self) -> &telemetry::Config {
+        &self.telemetry
+    }
+
+    fn server(&self) -> &server::Config {
+        &self.server
+    }
+
+    fn admin_listen(&self) -> SocketAddr {
+        self.admin_listen
+    }
+}

@@ -1,0 +1,168 @@
+//! `palisade.products.v1`: the catalogue for users, and stock for the orders service.
+
+mod convert;
+pub mod refusal;
+
+use std::{sync::Arc, time::Duration};
+
+use palisade_middleware::{
+    auth::Principal,
+    clock::Clock,
+    context,
+    cursor::Cursor,
+    method_table::{Access, Method},
+    rejection::{Rejection, reasons},
+};
+use palisade_proto::products::v1::{
+    self as proto, ConfirmReservationRequest, CreateProductRequest, FindAllRequest, FindAllResponse, FindOneRequest,
+    ListReservationsRequest, ListReservationsResponse, ReleaseReservationRequest, RemoveRequest, ReserveStockRequest, UpdateRequest,
+    products_service_server::ProductsService,
+};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use crate::{
+    product::Draft,
+    reservation::{Confirmed, Lines, Reserved},
+    store::{Created, Removed, Store, Updated},
+};
+
+const READ: Access = Access::Scope("products:read");
+const WRITE: Access = Access::Scope("products:write");
+/// Only the orders service itself moves stock; no user's token can.
+const RESERVE: Access = Access::Service { scope: "products:reserve", callers: &["orders"] };
+
+/// Who may call what.
+pub static METHODS: [Method; 9] = [
+    Method::grpc("/palisade.products.v1.ProductsService/CreateProduct", WRITE),
+    Method::grpc("/palisade.products.v1.ProductsService/FindAll", READ),
+    Method::grpc("/palisade.products.v1.ProductsService/FindOne", READ),
+    Method::grpc("/palisade.products.v1.ProductsService/Update", WRITE),
+    Method::grpc("/palisade.products.v1.ProductsService/Remove", WRITE),
+    Method::grpc("/palisade.products.v1.ProductsService/ReserveStock", RESERVE),
+    Method::grpc("/palisade.products.v1.ProductsService/ConfirmReservation", RESERVE),
+    Method::grpc("/palisade.products.v1.ProductsService/ReleaseReservation", RESERVE),
+    Method::grpc("/palisade.products.v1.ProductsService/ListReservations", RESERVE),
+];
+
+/// Most reservations on a page.
+const MAX_RESERVATIONS: u32 = 1_000;
+const DEFAULT_RESERVATIONS: u32 = 500;
+
+/// The service behind the contract.
+pub struct Products {
+    /// Where products are kept.
+    pub store: Arc<dyn Store>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Seals page positions.
+    pub cursor: Cursor,
+    /// How long stock is held.
+    pub hold_for: Duration,
+}
+
+#[tonic::async_trait]
+impl ProductsService for Products {
+    async fn create_product(&self, request: Request<CreateProductRequest>) -> Result<Response<proto::Product>, Status> {
+        let request = request.into_inner();
+        let draft = draft(request.product)?;
+        let key = convert::idempotency_key(&*caller()?, request.idempotency_key, &draft)?;
+        let now = self.clock.now();
+        match self.store.create(convert::new_id(now), draft, key, now).await.map_err(refusal::of_store)? {
+            Created::Created { product, replayed } => Ok(convert::created(&product, replayed)),
+            Created::KeyReused => Err(Rejection::new(&reasons::IDEMPOTENCY_KEY_REUSED, "the key was used with another body").into()),
+        }
+    }
+
+    async fn find_all(&self, request: Request<FindAllRequest>) -> Result<Response<FindAllResponse>, Status> {
+        let query = convert::query(&self.cursor, request.into_inner())?;
+        let page = self.store.list(query.clone()).await.map_err(refusal::of_store)?;
+        Ok(Response::new(convert::page(&self.cursor, &query, page)))
+    }
+
+    async fn find_one(&self, request: Request<FindOneRequest>) -> Result<Response<proto::Product>, Status> {
+        let product = self.store.find(convert::id(&request.get_ref().id)?).await.map_err(refusal::of_store)?;
+        Ok(Response::new(convert::product(&product.ok_or_else(refusal::not_found)?)))
+    }
+
+    async fn update(&self, request: Request<UpdateRequest>) -> Result<Response<proto::Product>, Status> {
+        let request = request.into_inner();
+        let (id, draft) = (convert::id(&request.id)?, draft(request.product)?);
+        match self.store.update(id, draft, request.expected_version, self.clock.now()).await.map_err(refusal::of_store)? {
+            Updated::Updated(product) => Ok(Response::new(convert::product(&product))),
+            Updated::NotFound => Err(refusal::not_found().into()),
+            Updated::VersionMismatch => Err(refusal::version_mismatch().into()),
+        }
+    }
+
+    async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<()>, Status> {
+        let request = request.into_inner();
+        match self.store.remove(convert::id(&request.id)?, request.expected_version).await.map_err(refusal::of_store)? {
+            Removed::Removed => Ok(Response::new(())),
+            Removed::NotFound => Err(refusal::not_found().into()),
+            Removed::VersionMismatch => Err(refusal::version_mismatch().into()),
+            Removed::InUse => Err(refusal::in_use().into()),
+        }
+    }
+
+    async fn reserve_stock(&self, request: Request<ReserveStockRequest>) -> Result<Response<proto::Reservation>, Status> {
+        let request = request.into_inner();
+        let id = convert::id(&request.reservation_id)?;
+        let lines = Lines::new(convert::lines(&request.lines)?).map_err(Rejection::invalid)?;
+        let reserved = self.store.reserve(id, lines, self.clock.now(), self.hold_for).await.map_err(refusal::of_store)?;
+        count(match &reserved {
+            Reserved::Held(_) => "reserved",
+            Reserved::Refused { .. } => "insufficient",
+            _ => "refused",
+        });
+        match reserved {
+            Reserved::Held(reservation) => Ok(Response::new(convert::reservation(&reservation))),
+            Reserved::Refused { reason, product_id } => Err(refusal::refused(reason, product_id).into()),
+            Reserved::DifferentLines => Err(refusal::different_lines().into()),
+            Reserved::Released => Err(refusal::released_before_reserve().into()),
+            Reserved::Expired => Err(refusal::expired().into()),
+        }
+    }
+
+    async fn confirm_reservation(&self, request: Request<ConfirmReservationRequest>) -> Result<Response<proto::Reservation>, Status> {
+        let id = convert::id(&request.get_ref().reservation_id)?;
+        match self.store.confirm(id, self.clock.now()).await.map_err(refusal::of_store)? {
+            Confirmed::Confirmed(reservation) => {
+                count("committed");
+                Ok(Response::new(convert::reservation(&reservation)))
+            }
+            Confirmed::Released => Err(refusal::released().into()),
+            Confirmed::Expired => Err(refusal::expired().into()),
+            Confirmed::Refused => Err(refusal::was_refused().into()),
+            Confirmed::Unknown => Err(refusal::unknown_reservation().into()),
+        }
+    }
+
+    async fn release_reservation(&self, request: Request<ReleaseReservationRequest>) -> Result<Response<proto::Reservation>, Status> {
+        let id = convert::id(&request.get_ref().reservation_id)?;
+        let reservation = self.store.release(id, self.clock.now()).await.map_err(refusal::of_store)?;
+        count("released");
+        Ok(Response::new(convert::reservation(&reservation)))
+    }
+
+    async fn list_reservations(&self, request: Request<ListReservationsRequest>) -> Result<Response<ListReservationsResponse>, Status> {
+        let request = request.into_inner();
+        let after: Option<Uuid> = if request.after_id.is_empty() { None } else { Some(convert::id(&request.after_id)?) };
+        let limit = if request.limit == 0 { DEFAULT_RESERVATIONS } else { request.limit.min(MAX_RESERVATIONS) };
+        let found = self.store.list_reservations(after, limit).await.map_err(refusal::of_store)?;
+        Ok(Response::new(ListReservationsResponse { items: found.iter().map(convert::reservation).collect() }))
+    }
+}
+
+fn draft(input: Option<proto::ProductInput>) -> Result<Draft, Rejection> {
+    Draft::new(convert::input(input.unwrap_or_default())).map_err(Rejection::invalid)
+}
+
+fn caller() -> Result<Arc<Principal>, Rejection> {
+    let principal = context::current().and_then(|context| context.principal);
+    principal.ok_or_else(|| Rejection::internal("a method that is not public was reached without a principal"))
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("palisade.stock.reservations", "outcome" => outcome).increment(1);
+}

@@ -1,0 +1,13 @@
+//! The products service: the catalogue, and the stock of each product.
+
+pub mod admin;
+pub mod config;
+pub mod grpc;
+pub mod product;
+pub mod reservation;
+pub mod start;
+pub mod store;
+pub mod sweeper;
+
+pub use config::Config;
+pub use start::{start, verifier};

@@ -1,0 +1,34 @@
+use super::*;
+
+fn line(id: u128, quantity: i64) -> Line {
+    Line { product_id: Uuid::from_u128(id), quantity }
+}
+
+fn offer(quantity: i64, is_active: bool) -> Offer {
+    Offer { name: "Lamp".into(), unit_price_minor: 5, quantity, is_active }
+}
+
+#[test]
+fn names_every_broken_line_at_once() {
+    let violations = Lines::new(vec![line(1, 0), line(2, 1), line(2, MAX_LINE_QUANTITY + 1)]).unwrap_err();
+    let broken: Vec<_> = violations.iter().map(|violation| (violation.field.as_str(), &*violation.code)).collect();
+    let expected = [("lines[0].quantity", "out_of_range"), ("lines[2].quantity", "out_of_range"), ("lines[2].product_id", "duplicate")];
+    assert_eq!(broken, expected);
+    assert_eq!(Lines::new(vec![]).unwrap_err()[0].code, "required");
+    assert_eq!(Lines::new((0..=100).map(|id| line(id, 1)).collect()).unwrap_err()[0].code, "out_of_range");
+}
+
+#[test]
+fn the_order_of_lines_does_not_matter() {
+    assert_eq!(Lines::new(vec![line(2, 1), line(1, 3)]), Lines::new(vec![line(1, 3), line(2, 1)]));
+}
+
+#[test]
+fn the_first_product_in_the_way_is_named() {
+    let lines = Lines::new(vec![line(1, 1), line(2, 2), line(3, 1), line(4, 1)]).unwrap();
+    let offers = HashMap::from([1, 2, 3].map(|id| (Uuid::from_u128(id), offer(1, id != 3))));
+    let (state, copied) = lines.weigh(&offers);
+    assert_eq!(state, State::Refused { reason: Refusal::InsufficientStock, product_id: Uuid::from_u128(2) });
+    assert_eq!(copied.len(), 4);
+    assert_eq!((copied[0].name.as_str(), copied[3].name.as_str()), ("Lamp", ""));
+}

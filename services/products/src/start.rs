@@ -1,0 +1,77 @@
+//! From a configuration to a running service.
+
+use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use palisade_middleware::{
+    auth::Verifier,
+    cursor::Cursor,
+    method_table::MethodTable,
+    process::{Process, announce},
+    respond::Protocol,
+    server::{self, accept},
+};
+use palisade_proto::{FILE_DESCRIPTOR_SET, products::v1::products_service_server::ProductsServiceServer};
+use secrecy::ExposeSecret;
+use tonic::service::Routes;
+
+use crate::{
+    admin,
+    config::{self, Config},
+    grpc::{METHODS, Products},
+    store::{Bounded, MongoStore, SqliteStore, Store},
+    sweeper,
+};
+
+const SERVICE: &str = "palisade.products.v1.ProductsService";
+const MAX_MESSAGE_BYTES: usize = 256 * 1024;
+/// Guards against mistakes, not against attackers: a forged position shows nothing that the query itself would not.
+const CURSOR_SECRET: &[u8] = b"palisade.products.v1 positions";
+
+/// The verifier that the configuration names.
+pub fn verifier(config: &Config, process: &Process) -> anyhow::Result<Arc<Verifier>> {
+    Ok(Arc::new(config.auth.verifier("products", process.clock.clone())?))
+}
+
+/// Starts the service; it runs until the process stops. Answers its gRPC address.
+pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -> anyhow::Result<SocketAddr> {
+    let readiness = process.readiness();
+    let (store, system) = open_store(&config.store).await?;
+    let store: Arc<dyn Store> = Arc::new(Bounded::new(store, system, Duration::from_millis(config.store.timeout_ms)));
+    let probed = store.clone();
+    readiness.watch(system, true, process.shutdown.clone(), move || {
+        let store = probed.clone();
+        async move { store.ping().await.map_err(|error| error.to_string()) }
+    });
+
+    let every = Duration::from_millis(config.reservations.sweep_ms);
+    process.run(sweeper::run(store.clone(), process.clock.clone(), every, process.shutdown.clone()));
+    process.serve_admin("products", config.admin_listen, readiness.clone(), admin::router(store.clone(), process.clock.clone()))?;
+
+    let hold_for = Duration::from_millis(config.reservations.hold_ms);
+    let products = Products { store, clock: process.clock.clone(), cursor: Cursor::new(CURSOR_SECRET), hold_for };
+    let products = ProductsServiceServer::new(products).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let methods = Arc::new(MethodTable::new(&[&METHODS, &server::GRPC_INFRASTRUCTURE])?);
+    let router = server::grpc::router(Routes::new(products), SERVICE, FILE_DESCRIPTOR_SET, &methods, &readiness, process.shutdown.clone())?;
+    let listener = accept::bind(config.listen).with_context(|| format!("listen: {}", config.listen))?;
+    let address = announce("products", &listener)?;
+    let stack = server::stack(Protocol::Grpc, router, methods, verifier, &config.server);
+    let (limits, shutdown) = (config.server.clone(), process.shutdown.clone());
+    process.run(async move { accept::serve(listener, Protocol::Grpc, stack, &limits, shutdown).await });
+    Ok(address)
+}
+
+async fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, &'static str)> {
+    let url = match (&config.url, &config.url_file) {
+        (Some(url), None) => url.expose_secret().to_owned(),
+        (None, Some(path)) => {
+            fs::read_to_string(path).with_context(|| format!("store.url_file: {} cannot be read", path.display()))?.trim().to_owned()
+        }
+        _ => bail!("exactly one of store.url and store.url_file is needed"),
+    };
+    match url.split_once("://") {
+        Some(("mongodb" | "mongodb+srv", _)) => Ok((Arc::new(MongoStore::new(&url).await?), "mongodb")),
+        Some(("sqlite", _)) => Ok((Arc::new(SqliteStore::open(&url).await?), "sqlite")),
+        _ => bail!("store.url must begin with mongodb:// or sqlite://"),
+    }
+}

@@ -1,0 +1,163 @@
+//! The production store: `MongoDB`, a standalone server included, so without transactions of many documents.
+//!
+//! A reservation touches several products. It is written down first (`RESERVING`), then each product is changed by one guarded
+//! update that leaves a mark in it, then the reservation is settled. Whoever meets an unsettled reservation, a repeated call or
+//! the sweeper, finishes it: the marks tell what is done. See [`reservations`] for the steps and [`marks`] for why they are safe.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mongodb::{
+    Client, Collection, Database,
+    bson::doc,
+    error::{Error as DriverError, ErrorKind, WriteFailure},
+    options::{Acknowledgment, ClientOptions, WriteConcern},
+};
+use time::OffsetDateTime;
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+use self::documents::{KeyDocument, ProductDocument, ReservationDocument, Stock};
+use super::{Audit, Created, Error, IdempotencyKey, Removed, Store, Updated};
+use crate::{
+    product::{Draft, Page, Product, Query},
+    reservation::{Confirmed, Lines, Reservation, Reserved},
+};
+
+mod audit;
+mod documents;
+mod indexes;
+mod keys;
+mod marks;
+mod products;
+mod reservations;
+#[cfg(test)]
+mod test_store;
+
+/// How long the server may work on one read.
+const MAX_TIME: Duration = Duration::from_millis(1_500);
+
+/// The database of a connection string that names none.
+const DEFAULT_DATABASE: &str = "palisade";
+
+/// Products in a `MongoDB` database.
+#[derive(Debug)]
+pub struct MongoStore {
+    database: Database,
+    collections: Collections,
+    indexed: OnceCell<()>,
+}
+
+/// The three collections, and a second view of the first.
+#[derive(Debug)]
+struct Collections {
+    products: Collection<ProductDocument>,
+    stock: Collection<Stock>,
+    reservations: Collection<ReservationDocument>,
+    keys: Collection<KeyDocument>,
+}
+
+impl MongoStore {
+    /// Makes the store of a `mongodb://` URL. Connects on first use only: the service starts while its database is down.
+    /// What the URL says of pool and timeouts is kept.
+    pub async fn new(url: &str) -> Result<Self, Error> {
+        let mut options = ClientOptions::parse(url).await?;
+        options.app_name.get_or_insert_with(|| "products".to_owned());
+        options.max_pool_size.get_or_insert(50);
+        options.min_pool_size.get_or_insert(2);
+        options.max_connecting.get_or_insert(8);
+        options.max_idle_time.get_or_insert(Duration::from_mins(5));
+        options.connect_timeout.get_or_insert(Duration::from_secs(1));
+        options.server_selection_timeout.get_or_insert(Duration::from_secs(1));
+        options.heartbeat_freq.get_or_insert(Duration::from_secs(5));
+        // Not for the URL to weaken: an acknowledged write survives a crash and a failover.
+        let durable = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(Duration::from_secs(2)).build();
+        options.write_concern = Some(durable);
+        let client = Client::with_options(options)?;
+        let database = client.default_database().unwrap_or_else(|| client.database(DEFAULT_DATABASE));
+        let collections = Collections {
+            products: database.collection("products"),
+            stock: database.collection("products"),
+            reservations: database.collection("reservations"),
+            keys: database.collection("idempotency_keys"),
+        };
+        Ok(Self { database, collections, indexed: OnceCell::new() })
+    }
+}
+
+#[async_trait]
+impl Store for MongoStore {
+    async fn create(&self, id: Uuid, draft: Draft, key: Option<IdempotencyKey>, now: OffsetDateTime) -> Result<Created, Error> {
+        keys::create(&self.collections, draft.into_product(id, now), key, now).await
+    }
+
+    async fn find(&self, id: Uuid) -> Result<Option<Product>, Error> {
+        products::find(&self.collections, id).await
+    }
+
+    async fn list(&self, query: Query) -> Result<Page, Error> {
+        products::list(&self.collections, &query).await
+    }
+
+    async fn update(&self, id: Uuid, draft: Draft, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Updated, Error> {
+        products::update(&self.collections, id, &draft, expected_version, now).await
+    }
+
+    async fn remove(&self, id: Uuid, expected_version: Option<i64>) -> Result<Removed, Error> {
+        products::remove(&self.collections, id, expected_version).await
+    }
+
+    async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<Reserved, Error> {
+        reservations::reserve(&self.collections, id, &lines, now, hold_for).await
+    }
+
+    async fn confirm(&self, id: Uuid, now: OffsetDateTime) -> Result<Confirmed, Error> {
+        reservations::confirm(&self.collections, id, now).await
+    }
+
+    async fn release(&self, id: Uuid, now: OffsetDateTime) -> Result<Reservation, Error> {
+        reservations::release(&self.collections, id, now).await
+    }
+
+    async fn expire_due(&self, now: OffsetDateTime, limit: u32) -> Result<u32, Error> {
+        reservations::expire_due(&self.collections, now, limit).await
+    }
+
+    async fn forget_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
+        keys::forget(&self.collections, now).await
+    }
+
+    async fn list_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error> {
+        reservations::list_open(&self.collections, after, limit).await
+    }
+
+    async fn audit(&self, now: OffsetDateTime) -> Result<Audit, Error> {
+        audit::audit(&self.collections, now).await
+    }
+
+    /// The first ping that is answered makes the indexes too: no answer needs them, but the service is not ready without.
+    async fn ping(&self) -> Result<(), Error> {
+        self.database.run_command(doc! { "ping": 1 }).await?;
+        self.indexed.get_or_try_init(|| indexes::create(&self.collections)).await?;
+        Ok(())
+    }
+}
+
+impl From<DriverError> for Error {
+    fn from(error: DriverError) -> Self {
+        /// `MaxTimeMSExpired`
+        const TOOK_TOO_LONG: i32 = 50;
+        match &*error.kind {
+            ErrorKind::Command(command) if command.code == TOOK_TOO_LONG => Self::Timeout,
+            ErrorKind::Bson(_) => Self::Corrupt(error.to_string()),
+            _ => Self::Unavailable(Box::new(error)),
+        }
+    }
+}
+
+/// Did the insert meet a document with its `_id`?
+fn is_duplicate(error: &DriverError) -> bool {
+    /// `DuplicateKey`
+    const DUPLICATE: i32 = 11_000;
+    matches!(&*error.kind, ErrorKind::Write(WriteFailure::WriteError(write)) if write.code == DUPLICATE)
+}

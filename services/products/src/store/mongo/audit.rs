@@ -1,0 +1,121 @@
+//! The balance of every product in `MongoDB`, beside live traffic.
+//!
+//! There is no snapshot across collections. A product that seems unbalanced is looked at again by itself: read, then what the
+//! reservations say, then read again. If it stood still, the three belong together; if it moves each time it is not judged.
+
+use std::collections::HashMap;
+
+use futures_util::TryStreamExt;
+use mongodb::bson::{self, Document, deserialize_from_document, doc};
+use serde::Deserialize;
+use time::OffsetDateTime;
+
+use super::{
+    Collections,
+    documents::{Phase, ReservationDocument, Stock, bson_time, domain_id},
+    marks::Marked,
+};
+use crate::store::{Audit, Error, Imbalance};
+
+/// How often a product that moves is looked at.
+const LOOKS: u32 = 10;
+
+/// Units of one product in the reservations of one state.
+#[derive(Debug, Deserialize)]
+struct Units {
+    #[serde(rename = "_id")]
+    of: UnitsOf,
+    units: i64,
+}
+
+#[derive(Debug, Deserialize)]
+struct UnitsOf {
+    product: bson::Uuid,
+    state: Phase,
+}
+
+pub(super) async fn audit(db: &Collections, now: OffsetDateTime) -> Result<Audit, Error> {
+    let overdue = doc! { "state": Phase::Held, "expiresAt": { "$lte": bson_time(now) } };
+    let mut audit = Audit { overdue_holds: db.reservations.count_documents(overdue).await?, ..Audit::default() };
+    let mut reserved = reserved_by_product(db, &mut audit).await?;
+    let mut suspects = Vec::new();
+    let mut products = db.stock.find(doc! {}).await?;
+    while let Some(product) = products.try_next().await? {
+        audit.products_checked += 1;
+        audit.available_units += product.quantity;
+        audit.out_of_stock_products += u64::from(product.quantity == 0);
+        if imbalance(&product, reserved.remove(&product.id).unwrap_or_default()).is_some() {
+            suspects.push(product.id);
+        }
+    }
+    // Units that are reserved of no product are an imbalance too.
+    suspects.extend(reserved.into_keys());
+    for product in suspects {
+        audit.violations.extend(look_again(db, product).await?);
+    }
+    Ok(audit)
+}
+
+/// Units in held and confirmed reservations of each product; their sums go to `audit`.
+async fn reserved_by_product(db: &Collections, audit: &mut Audit) -> Result<HashMap<bson::Uuid, i64>, Error> {
+    let pipeline = [
+        doc! { "$match": { "state": { "$in": [Phase::Held, Phase::Confirmed] } } },
+        doc! { "$unwind": "$lines" },
+        doc! { "$group": { "_id": { "product": "$lines.productId", "state": "$state" }, "units": { "$sum": "$lines.quantity" } } },
+    ];
+    let mut reserved = HashMap::new();
+    let mut groups = db.reservations.aggregate(pipeline).with_type::<Document>().await?;
+    while let Some(group) = groups.try_next().await? {
+        let Units { of, units } = deserialize_from_document(group).map_err(|error| Error::Corrupt(error.to_string()))?;
+        *reserved.entry(of.product).or_default() += units;
+        match of.state {
+            Phase::Held => audit.held_units += units,
+            _ => audit.confirmed_units += units,
+        }
+    }
+    Ok(reserved)
+}
+
+async fn look_again(db: &Collections, id: bson::Uuid) -> Result<Option<Imbalance>, Error> {
+    for _ in 0..LOOKS {
+        let before = db.stock.find_one(doc! { "_id": id }).await?;
+        let reserved = reserved_now(db, id, before.as_ref()).await?;
+        let after = db.stock.find_one(doc! { "_id": id }).await?;
+        if before == after {
+            return Ok(match before {
+                Some(product) => imbalance(&product, reserved),
+                None => Imbalance::of(domain_id(id), 0, 0, 0, reserved),
+            });
+        }
+    }
+    Ok(None)
+}
+
+/// Units that reservations, unsettled ones included, own of `product` according to its marks.
+async fn reserved_now(db: &Collections, id: bson::Uuid, product: Option<&Stock>) -> Result<i64, Error> {
+    let in_play = [Phase::Reserving, Phase::Held, Phase::Confirmed, Phase::Undoing];
+    let mut reservations = db.reservations.find(doc! { "state": { "$in": in_play.to_vec() }, "lines.productId": id }).await?;
+    let mut units = 0;
+    while let Some(reservation) = reservations.try_next().await? {
+        if owns(&reservation, product) {
+            units += reservation.lines.iter().filter(|line| line.product_id == id).map(|line| line.quantity).sum::<i64>();
+        }
+    }
+    Ok(units)
+}
+
+fn owns(reservation: &ReservationDocument, product: Option<&Stock>) -> bool {
+    let Marked { taken, given_back } =
+        product.map_or(Marked { taken: false, given_back: false }, |product| Marked::of(reservation.id, product));
+    match reservation.state {
+        Phase::Held | Phase::Confirmed => true,
+        // Nothing is left in a product that was removed meanwhile.
+        Phase::Undoing if reservation.undo.is_some_and(|undo| undo.sure) => product.is_some() && !given_back,
+        Phase::Reserving | Phase::Undoing => taken && !given_back,
+        Phase::Refused | Phase::Released | Phase::Expired => false,
+    }
+}
+
+fn imbalance(product: &Stock, reserved: i64) -> Option<Imbalance> {
+    Imbalance::of(domain_id(product.id), product.supply, product.quantity, product.taken, reserved)
+}

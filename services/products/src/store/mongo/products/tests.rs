@@ -1,0 +1,80 @@
+use mongodb::bson::doc;
+
+use super::*;
+use crate::{
+    product::Position,
+    store::{
+        Created, IdempotencyKey, Store,
+        mongo::{
+            documents::KeyDocument,
+            test_store::{NOW, fresh, input},
+        },
+    },
+};
+
+#[test]
+fn no_search_text_is_a_pattern() {
+    assert_eq!(literally("a.b (c)+$"), r"a\.b \(c\)\+\$");
+    assert_eq!(literally(r"\d[x]{2}|^é"), r"\\d\[x\]\{2\}\|\^é");
+}
+
+#[tokio::test]
+async fn every_filter_in_every_order_uses_an_index() {
+    let store = fresh().await;
+    for n in 0..50 {
+        store.add(n).await;
+    }
+    for sort in [Sort::Newest, Sort::Oldest, Sort::PriceAsc, Sort::PriceDesc, Sort::NameAsc, Sort::NameDesc] {
+        let product = Draft::new(input(1)).unwrap().into_product(Uuid::now_v7(), NOW);
+        let position = Position { key: sort.key(&product), id: product.id };
+        for category in [None, Some("home".to_owned())] {
+            for is_active in [None, Some(true)] {
+                for price in [None, Some(5)] {
+                    for after in [None, Some(position.clone())] {
+                        let filter =
+                            Filter { category: category.clone(), is_active, text: None, min_price_minor: price, max_price_minor: price };
+                        let query = Query::new(filter, sort, 20, after).unwrap();
+                        let find = doc! { "find": "products", "filter": super::filter(&query), "sort": order(sort), "limit": 21_i64 };
+                        let plan = store.database.run_command(doc! { "explain": find, "verbosity": "queryPlanner" }).await.unwrap();
+                        let plan = plan.get_document("queryPlanner").unwrap().get("winningPlan").unwrap().to_string();
+                        assert!(plan.contains("IXSCAN") && !plan.contains("COLLSCAN"), "{query:?}: {plan}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn key() -> IdempotencyKey {
+    IdempotencyKey { subject: "alice".into(), key: "key".into(), fingerprint: [7; 32] }
+}
+
+#[tokio::test]
+async fn a_create_that_crashed_between_answer_and_product_is_finished_by_the_next() {
+    let store = fresh().await;
+    let draft = Draft::new(input(3)).unwrap();
+    let Created::Created { product, .. } = store.create(Uuid::now_v7(), draft.clone(), Some(key()), NOW).await.unwrap() else {
+        panic!("the key is new")
+    };
+    store.collections.products.delete_many(doc! {}).await.unwrap();
+    store.collections.keys.update_many(doc! {}, doc! { "$set": { "done": false } }).await.unwrap();
+
+    let again = store.create(Uuid::now_v7(), draft, Some(key()), NOW).await.unwrap();
+    assert_eq!(again, Created::Created { product: product.clone(), replayed: true });
+    assert_eq!(store.find(product.id).await.unwrap(), Some(product));
+}
+
+#[tokio::test]
+async fn a_removed_product_stays_removed_though_its_create_never_finished() {
+    let store = fresh().await;
+    let draft = Draft::new(input(3)).unwrap();
+    let id = Uuid::now_v7();
+    store.create(id, draft.clone(), Some(key()), NOW).await.unwrap();
+    store.collections.keys.update_many(doc! {}, doc! { "$set": { "done": false } }).await.unwrap();
+    assert_eq!(store.remove(id, None).await.unwrap(), Removed::Removed);
+
+    store.create(Uuid::now_v7(), draft, Some(key()), NOW).await.unwrap();
+    assert_eq!(store.find(id).await.unwrap(), None);
+    let kept: Vec<KeyDocument> = store.collections.keys.find(doc! {}).await.unwrap().try_collect().await.unwrap();
+    assert!(kept.iter().all(|key| key.done));
+}

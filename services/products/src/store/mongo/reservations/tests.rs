@@ -1,0 +1,146 @@
+use super::*;
+use crate::store::{
+    MongoStore, Removed, Store,
+    mongo::test_store::{HOLD, NOW, fresh, lines},
+};
+
+/// Where the work on a reservation of two lines stopped.
+#[derive(Debug, Clone, Copy)]
+struct Stop {
+    /// Lines that were taken.
+    taken: usize,
+    /// What was begun then, if anything.
+    undo: Option<Undo>,
+    /// Lines that were given back then.
+    given_back: usize,
+}
+
+/// Every place where a crash can stop a reserve, and each undo of one that was never or once held.
+fn stops() -> Vec<Stop> {
+    let reserving = (0..=2).map(|taken| Stop { taken, undo: None, given_back: 0 });
+    let undoing = [
+        (Phase::Refused, false, 0..=1),
+        (Phase::Released, false, 0..=2),
+        (Phase::Expired, false, 0..=2),
+        (Phase::Released, true, 2..=2),
+        (Phase::Expired, true, 2..=2),
+    ];
+    let undoing = undoing.into_iter().flat_map(|(to, sure, taken)| {
+        taken.flat_map(move |taken| (0..=2).map(move |given_back| Stop { taken, undo: Some(Undo { to, sure }), given_back }))
+    });
+    reserving.chain(undoing).collect()
+}
+
+/// Does what an executor does up to `stop`, and there it ends.
+async fn crash(store: &MongoStore, products: [Uuid; 2], stop: Stop) -> Uuid {
+    let db = &store.collections;
+    let id = Uuid::now_v7();
+    let wanted = lines(&[(products[0], 2), (products[1], 3)]);
+    let stock = stock_of(db, products.map(bson_id).into_iter()).await.unwrap();
+    let offers = stock.iter().map(|product| (domain_id(product.id), product.offer())).collect();
+    let (state, held) = wanted.weigh(&offers);
+    let document = ReservationDocument::new(&Reservation { id, state, lines: held, expires_at: NOW + HOLD }, NOW);
+    assert!(insert(db, &document).await.unwrap());
+    for line in &document.lines[..stop.taken] {
+        let taking = marks::take(db, document.id, line, epochs(&stock).get(&line.product_id).copied(), NOW).await.unwrap();
+        assert_eq!(taking, Taking::Taken);
+    }
+    let Some(to) = stop.undo else { return id };
+    let mut held = document.clone();
+    if to.sure {
+        move_on(db, &document, doc! { "state": Phase::Held }).await.unwrap();
+        held.state = Phase::Held;
+    }
+    let refusal = RefusalDocument::new(crate::reservation::Refusal::InsufficientStock, document.lines[1].product_id);
+    undo(db, &held, to, (to.to == Phase::Refused).then_some(refusal), NOW).await.unwrap();
+    for line in &document.lines[..stop.given_back] {
+        marks::give_back(db, document.id, line, to.sure, NOW).await.unwrap();
+    }
+    id
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Recovery {
+    Reserve,
+    Confirm,
+    Release,
+    Sweep,
+}
+
+async fn recover(store: &MongoStore, id: Uuid, products: [Uuid; 2], how: Recovery) {
+    match how {
+        Recovery::Reserve => drop(store.reserve(id, lines(&[(products[0], 2), (products[1], 3)]), NOW, HOLD).await.unwrap()),
+        Recovery::Confirm => drop(store.confirm(id, NOW).await.unwrap()),
+        Recovery::Release => drop(store.release(id, NOW).await.unwrap()),
+        Recovery::Sweep => assert_eq!(store.expire_due(NOW + HOLD, 10).await.unwrap(), 1),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_crashed_at_any_step_is_finished_or_undone_by_whoever_comes_next() {
+    for stop in stops() {
+        for how in [Recovery::Reserve, Recovery::Confirm, Recovery::Release, Recovery::Sweep] {
+            let store = fresh().await;
+            let products = [store.add(10).await, store.add(10).await];
+            let id = crash(&store, products, stop).await;
+            assert_eq!(store.audit(NOW).await.unwrap().violations, [], "{stop:?}: half done is not unbalanced");
+
+            recover(&store, id, products, how).await;
+            let expected = match (stop.undo, how) {
+                (Some(undo), _) => undo.to,
+                (None, Recovery::Reserve) => Phase::Held,
+                (None, Recovery::Confirm) => Phase::Confirmed,
+                (None, Recovery::Release) => Phase::Released,
+                (None, Recovery::Sweep) => Phase::Expired,
+            };
+            let found = find(&store.collections, id).await.unwrap().unwrap();
+            assert_eq!(found.state, expected, "{stop:?} {how:?}");
+            let owned = matches!(expected, Phase::Held | Phase::Confirmed);
+            let left = [store.left(products[0]).await, store.left(products[1]).await];
+            assert_eq!(left, if owned { [8, 7] } else { [10, 10] }, "{stop:?} {how:?}");
+            assert_eq!(store.audit(NOW).await.unwrap().violations, [], "{stop:?} {how:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn abandoned_undoing_waits_for_its_executor_a_little() {
+    let store = fresh().await;
+    let products = [store.add(10).await, store.add(10).await];
+    crash(&store, products, Stop { taken: 2, undo: Some(Undo { to: Phase::Released, sure: true }), given_back: 1 }).await;
+    assert_eq!(store.expire_due(NOW + ABANDONED_AFTER - Duration::from_millis(1), 10).await.unwrap(), 0);
+    assert_eq!(store.expire_due(NOW + ABANDONED_AFTER, 10).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_product_removed_under_a_reserve_refuses_it() {
+    let store = fresh().await;
+    let products = [store.add(10).await, store.add(10).await];
+    let id = crash(&store, products, Stop { taken: 1, undo: None, given_back: 0 }).await;
+    assert_eq!(store.remove(products[0], None).await.unwrap(), Removed::InUse);
+    assert_eq!(store.remove(products[1], None).await.unwrap(), Removed::Removed);
+    let reserved = store.reserve(id, lines(&[(products[0], 2), (products[1], 3)]), NOW, HOLD).await.unwrap();
+    let expected = Reserved::Refused { reason: crate::reservation::Refusal::UnknownProduct, product_id: products[1] };
+    assert_eq!(reserved, expected);
+    assert_eq!(store.left(products[0]).await, 10);
+    assert_eq!(store.audit(NOW).await.unwrap().violations, []);
+}
+
+#[tokio::test]
+async fn the_audit_finds_what_does_not_add_up() {
+    let store = fresh().await;
+    let products = [store.add(10).await, store.add(10).await];
+    store.reserve(Uuid::now_v7(), lines(&[(products[0], 2)]), NOW, HOLD).await.unwrap();
+    for change in
+        [doc! { "quantity": 1_i64 }, doc! { "taken": 1_i64 }, doc! { "supply": -1_i64 }, doc! { "quantity": 1_i64, "taken": -1_i64 }]
+    {
+        store.tamper(products[0], doc! { "$inc": change.clone() }).await;
+        let violations = store.audit(NOW).await.unwrap().violations;
+        assert_eq!(violations.iter().map(|found| found.product_id).collect::<Vec<_>>(), [products[0]], "{change}");
+        let back: Document = change.into_iter().map(|(field, by)| (field, Bson::Int64(-by.as_i64().unwrap()))).collect();
+        store.tamper(products[0], doc! { "$inc": back }).await;
+    }
+    assert_eq!(store.audit(NOW).await.unwrap().violations, []);
+    store.collections.products.delete_one(doc! { "_id": bson_id(products[0]) }).await.unwrap();
+    assert_eq!(store.audit(NOW).await.unwrap().violations.len(), 1);
+}

@@ -1,0 +1,164 @@
+//! The embedded store: one `SQLite` file. Every change is one transaction, one after the other.
+
+use std::{str::FromStr, time::Duration};
+
+use async_trait::async_trait;
+use sqlx::{
+    Connection, Sqlite, SqlitePool, Transaction,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Audit, Created, Error, IdempotencyKey, Removed, Store, Updated};
+use crate::{
+    product::{Draft, Page, Product, Query},
+    reservation::{Confirmed, Lines, Reservation, Reserved},
+};
+
+mod audit;
+mod keys;
+mod products;
+mod reservations;
+
+/// Readers see a snapshot and never wait for the writer (WAL).
+const READERS: u32 = 4;
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Products in a `SQLite` file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Opens the file of a `sqlite://` URL, makes it if there is none, and brings its tables up to date.
+    pub async fn open(url: &str) -> Result<Self, Error> {
+        let options = SqliteConnectOptions::from_str(url)?
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // An acknowledged write survives a power cut.
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(ACQUIRE_TIMEOUT);
+        let writer = pool(1).connect_with(options.clone()).await?;
+        sqlx::migrate!("./migrations/sqlite").run(&writer).await.map_err(|error| Error::Unavailable(Box::new(error)))?;
+        let readers = pool(READERS).connect_lazy_with(options.read_only(true));
+        Ok(Self { writer, readers })
+    }
+
+    /// The write lock is taken at once: a transaction that reads first and writes later could fail at the write.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, Error> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}
+
+fn pool(size: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        // Whoever borrows the connection next must not write into a transaction that a cancelled call left open (sqlx#4393).
+        // The ping waits for a rollback that is still queued.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                connection.ping().await?;
+                Ok(!connection.is_in_transaction())
+            })
+        })
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn create(&self, id: Uuid, draft: Draft, key: Option<IdempotencyKey>, now: OffsetDateTime) -> Result<Created, Error> {
+        let mut tx = self.begin().await?;
+        let created = keys::create(&mut tx, draft.into_product(id, now), key, now).await?;
+        tx.commit().await?;
+        Ok(created)
+    }
+
+    async fn find(&self, id: Uuid) -> Result<Option<Product>, Error> {
+        products::find(&self.readers, id).await
+    }
+
+    async fn list(&self, query: Query) -> Result<Page, Error> {
+        products::list(&self.readers, &query).await
+    }
+
+    async fn update(&self, id: Uuid, draft: Draft, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Updated, Error> {
+        let mut tx = self.begin().await?;
+        let updated = products::update(&mut tx, id, &draft, expected_version, now).await?;
+        tx.commit().await?;
+        Ok(updated)
+    }
+
+    async fn remove(&self, id: Uuid, expected_version: Option<i64>) -> Result<Removed, Error> {
+        let mut tx = self.begin().await?;
+        let removed = products::remove(&mut tx, id, expected_version).await?;
+        tx.commit().await?;
+        Ok(removed)
+    }
+
+    async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<Reserved, Error> {
+        let mut tx = self.begin().await?;
+        let reserved = reservations::reserve(&mut tx, id, &lines, now, hold_for).await?;
+        tx.commit().await?;
+        Ok(reserved)
+    }
+
+    async fn confirm(&self, id: Uuid, now: OffsetDateTime) -> Result<Confirmed, Error> {
+        let mut tx = self.begin().await?;
+        let confirmed = reservations::confirm(&mut tx, id, now).await?;
+        tx.commit().await?;
+        Ok(confirmed)
+    }
+
+    async fn release(&self, id: Uuid, now: OffsetDateTime) -> Result<Reservation, Error> {
+        let mut tx = self.begin().await?;
+        let released = reservations::release(&mut tx, id, now).await?;
+        tx.commit().await?;
+        Ok(released)
+    }
+
+    async fn expire_due(&self, now: OffsetDateTime, limit: u32) -> Result<u32, Error> {
+        let mut tx = self.begin().await?;
+        let expired = reservations::expire_due(&mut tx, now, limit).await?;
+        tx.commit().await?;
+        Ok(expired)
+    }
+
+    async fn forget_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
+        keys::forget(&self.writer, now).await
+    }
+
+    async fn list_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error> {
+        // One snapshot for the reservations and their lines.
+        let mut tx = self.readers.begin().await?;
+        reservations::list_open(&mut tx, after, limit).await
+    }
+
+    async fn audit(&self, now: OffsetDateTime) -> Result<Audit, Error> {
+        let mut tx = self.readers.begin().await?;
+        audit::audit(&mut tx, now).await
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        sqlx::query("SELECT 1").execute(&self.readers).await?;
+        Ok(())
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::PoolTimedOut => Self::Timeout,
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::Corrupt(error.to_string()),
+            other => Self::Unavailable(Box::new(other)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! A create that may be repeated: the product and the answer kept for its key are written together.
+
+use sqlx::{Row, SqliteConnection, SqlitePool};
+use time::OffsetDateTime;
+
+use super::products;
+use crate::{
+    product::Product,
+    store::{Created, Error, IdempotencyKey, KEY_KEPT_FOR, millis::to_millis},
+};
+
+pub(super) async fn create(
+    db: &mut SqliteConnection,
+    product: Product,
+    key: Option<IdempotencyKey>,
+    now: OffsetDateTime,
+) -> Result<Created, Error> {
+    if let Some(key) = key {
+        if let Some(answer) = stored(db, &key, now).await? {
+            return Ok(answer);
+        }
+        keep(db, &key, &product, now).await?;
+    }
+    products::insert(db, &product).await?;
+    Ok(Created::Created { product, replayed: false })
+}
+
+async fn stored(db: &mut SqliteConnection, key: &IdempotencyKey, now: OffsetDateTime) -> Result<Option<Created>, Error> {
+    let row = sqlx::query(
+        "SELECT fingerprint, product_id AS id, name, description, price_minor, quantity, category, is_active,
+                1 AS version, created_at, created_at AS updated_at
+         FROM idempotency_keys WHERE subject = ? AND key = ? AND expires_at > ?",
+    )
+    .bind(&key.subject)
+    .bind(&key.key)
+    .bind(to_millis(now))
+    .fetch_optional(db)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    if row.try_get::<&[u8], _>("fingerprint")? != key.fingerprint {
+        return Ok(Some(Created::KeyReused));
+    }
+    Ok(Some(Created::Created { product: products::product(&row)?, replayed: true }))
+}
+
+/// Replaces a row of the same key: [`stored`] found that it expired.
+async fn keep(db: &mut SqliteConnection, key: &IdempotencyKey, product: &Product, now: OffsetDateTime) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT OR REPLACE INTO idempotency_keys
+             (subject, key, fingerprint, expires_at, product_id, name, description, price_minor, quantity, category, is_active, created_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&key.subject)
+    .bind(&key.key)
+    .bind(key.fingerprint.as_slice())
+    .bind(to_millis(now + KEY_KEPT_FOR))
+    .bind(product.id)
+    .bind(&product.name)
+    .bind(&product.description)
+    .bind(product.price_minor)
+    .bind(product.quantity)
+    .bind(&product.category)
+    .bind(product.is_active)
+    .bind(to_millis(product.created_at))
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn forget(pool: &SqlitePool, now: OffsetDateTime) -> Result<u64, Error> {
+    let gone = sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= ?").bind(to_millis(now)).execute(pool).await?;
+    Ok(gone.rows_affected())
+}

@@ -1,0 +1,204 @@
+//! Reservations in `SQLite`. The caller's transaction makes each of these all or nothing.
+
+use std::{collections::HashMap, time::Duration};
+
+use sqlx::{QueryBuilder, Row, SqliteConnection, sqlite::SqliteRow};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    reservation::{Confirmed, HeldLine, Lines, Offer, Refusal, Reservation, Reserved, State},
+    store::{
+        Error,
+        millis::{from_millis, to_millis},
+    },
+};
+
+pub(super) async fn reserve(
+    db: &mut SqliteConnection,
+    id: Uuid,
+    lines: &Lines,
+    now: OffsetDateTime,
+    hold_for: Duration,
+) -> Result<Reserved, Error> {
+    if let Some(reservation) = settled(db, id, now).await? {
+        return Ok(reservation.answer_reserve(lines));
+    }
+    let (state, held) = lines.weigh(&offers(db, lines).await?);
+    let reservation = Reservation { id, state, lines: held, expires_at: now + hold_for };
+    insert(db, &reservation).await?;
+    if state == State::Held {
+        take(db, id, now).await?;
+    }
+    Ok(reservation.answer_reserve(lines))
+}
+
+pub(super) async fn confirm(db: &mut SqliteConnection, id: Uuid, now: OffsetDateTime) -> Result<Confirmed, Error> {
+    let Some(mut reservation) = settled(db, id, now).await? else { return Ok(Confirmed::Unknown) };
+    if reservation.state == State::Held {
+        move_to(db, &mut reservation, State::Confirmed).await?;
+    }
+    Ok(reservation.answer_confirm())
+}
+
+pub(super) async fn release(db: &mut SqliteConnection, id: Uuid, now: OffsetDateTime) -> Result<Reservation, Error> {
+    let Some(mut reservation) = find(db, id).await? else {
+        let tombstone = Reservation { id, state: State::Released, lines: vec![], expires_at: now };
+        insert(db, &tombstone).await?;
+        return Ok(tombstone);
+    };
+    if matches!(reservation.state, State::Held | State::Confirmed) {
+        give_back(db, &mut reservation, State::Released, now).await?;
+    }
+    Ok(reservation)
+}
+
+pub(super) async fn expire_due(db: &mut SqliteConnection, now: OffsetDateTime, limit: u32) -> Result<u32, Error> {
+    let due = sqlx::query("SELECT * FROM reservations WHERE state = 'HELD' AND expires_at <= ? ORDER BY expires_at LIMIT ?")
+        .bind(to_millis(now))
+        .bind(limit)
+        .fetch_all(&mut *db)
+        .await?;
+    let mut expired = 0;
+    for row in due {
+        give_back(db, &mut reservation(&row, vec![])?, State::Expired, now).await?;
+        expired += 1;
+    }
+    Ok(expired)
+}
+
+pub(super) async fn list_open(db: &mut SqliteConnection, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error> {
+    let rows = sqlx::query("SELECT * FROM reservations WHERE state IN ('HELD', 'CONFIRMED') AND id > ? ORDER BY id LIMIT ?")
+        // The nil id is nobody's: it lies before all others.
+        .bind(after.unwrap_or_default())
+        .bind(limit)
+        .fetch_all(&mut *db)
+        .await?;
+    let mut open = Vec::with_capacity(rows.len());
+    for row in rows {
+        let lines = lines_of(db, row.try_get("id")?).await?;
+        open.push(reservation(&row, lines)?);
+    }
+    Ok(open)
+}
+
+/// The reservation, given back first if it ran out: once an answer says "expired", it is.
+async fn settled(db: &mut SqliteConnection, id: Uuid, now: OffsetDateTime) -> Result<Option<Reservation>, Error> {
+    let mut found = find(db, id).await?;
+    if let Some(reservation) = found.as_mut().filter(|reservation| reservation.is_overdue(now)) {
+        give_back(db, reservation, State::Expired, now).await?;
+    }
+    Ok(found)
+}
+
+async fn find(db: &mut SqliteConnection, id: Uuid) -> Result<Option<Reservation>, Error> {
+    let row = sqlx::query("SELECT * FROM reservations WHERE id = ?").bind(id).fetch_optional(&mut *db).await?;
+    match row {
+        Some(row) => Ok(Some(reservation(&row, lines_of(db, id).await?)?)),
+        None => Ok(None),
+    }
+}
+
+async fn lines_of(db: &mut SqliteConnection, id: Uuid) -> Result<Vec<HeldLine>, Error> {
+    let rows = sqlx::query("SELECT * FROM reservation_lines WHERE reservation_id = ? ORDER BY product_id").bind(id).fetch_all(db).await?;
+    let line = |row: &SqliteRow| {
+        Ok(HeldLine {
+            product_id: row.try_get("product_id")?,
+            quantity: row.try_get("quantity")?,
+            name: row.try_get("name")?,
+            unit_price_minor: row.try_get("unit_price_minor")?,
+        })
+    };
+    rows.iter().map(line).collect()
+}
+
+async fn offers(db: &mut SqliteConnection, lines: &Lines) -> Result<HashMap<Uuid, Offer>, Error> {
+    let mut sql = QueryBuilder::new("SELECT id, name, price_minor, quantity, is_active FROM products WHERE id IN (");
+    let mut ids = sql.separated(", ");
+    for line in lines.as_slice() {
+        ids.push_bind(line.product_id);
+    }
+    ids.push_unseparated(")");
+    let offer = |row: &SqliteRow| {
+        let offer = Offer {
+            name: row.try_get("name")?,
+            unit_price_minor: row.try_get("price_minor")?,
+            quantity: row.try_get("quantity")?,
+            is_active: row.try_get("is_active")?,
+        };
+        Ok((row.try_get("id")?, offer))
+    };
+    sql.build().fetch_all(db).await?.iter().map(offer).collect()
+}
+
+async fn insert(db: &mut SqliteConnection, reservation: &Reservation) -> Result<(), Error> {
+    let refused = match reservation.state {
+        State::Refused { reason, product_id } => Some((reason.as_str(), product_id)),
+        _ => None,
+    };
+    sqlx::query("INSERT INTO reservations (id, state, refusal, refused_product, expires_at) VALUES (?, ?, ?, ?, ?)")
+        .bind(reservation.id)
+        .bind(reservation.state.as_str())
+        .bind(refused.map(|(reason, _)| reason))
+        .bind(refused.map(|(_, product_id)| product_id))
+        .bind(to_millis(reservation.expires_at))
+        .execute(&mut *db)
+        .await?;
+    if reservation.lines.is_empty() {
+        return Ok(());
+    }
+    let mut sql = QueryBuilder::new("INSERT INTO reservation_lines (reservation_id, product_id, quantity, name, unit_price_minor) ");
+    sql.push_values(&reservation.lines, |mut values, line| {
+        values.push_bind(reservation.id).push_bind(line.product_id).push_bind(line.quantity);
+        values.push_bind(line.name.clone()).push_bind(line.unit_price_minor);
+    });
+    sql.build().execute(db).await?;
+    Ok(())
+}
+
+async fn take(db: &mut SqliteConnection, id: Uuid, now: OffsetDateTime) -> Result<(), Error> {
+    sqlx::query(
+        "UPDATE products
+         SET quantity = products.quantity - line.quantity, taken = taken + line.quantity, version = version + 1, updated_at = ?2
+         FROM reservation_lines AS line
+         WHERE line.reservation_id = ?1 AND line.product_id = products.id",
+    )
+    .bind(id)
+    .bind(to_millis(now))
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn give_back(db: &mut SqliteConnection, reservation: &mut Reservation, to: State, now: OffsetDateTime) -> Result<(), Error> {
+    sqlx::query(
+        "UPDATE products
+         SET quantity = products.quantity + line.quantity, taken = taken - line.quantity, version = version + 1, updated_at = ?2
+         FROM reservation_lines AS line
+         WHERE line.reservation_id = ?1 AND line.product_id = products.id",
+    )
+    .bind(reservation.id)
+    .bind(to_millis(now))
+    .execute(&mut *db)
+    .await?;
+    move_to(db, reservation, to).await
+}
+
+async fn move_to(db: &mut SqliteConnection, reservation: &mut Reservation, to: State) -> Result<(), Error> {
+    sqlx::query("UPDATE reservations SET state = ? WHERE id = ?").bind(to.as_str()).bind(reservation.id).execute(db).await?;
+    reservation.state = to;
+    Ok(())
+}
+
+fn reservation(row: &SqliteRow, lines: Vec<HeldLine>) -> Result<Reservation, Error> {
+    let refusal: Option<&str> = row.try_get("refusal")?;
+    let product_id: Option<Uuid> = row.try_get("refused_product")?;
+    let state: &str = row.try_get("state")?;
+    Ok(Reservation {
+        id: row.try_get("id")?,
+        state: State::parse(state, refusal.and_then(Refusal::parse).zip(product_id))
+            .ok_or_else(|| Error::Corrupt(format!("{state} is no state")))?,
+        lines,
+        expires_at: from_millis(row.try_get("expires_at")?)?,
+    })
+}

@@ -1,0 +1,99 @@
+use sqlx::Row;
+use tempfile::TempDir;
+use time::macros::datetime;
+
+use super::*;
+use crate::{
+    product::{Filter, Input, Position, Sort},
+    reservation::Line,
+};
+
+const NOW: OffsetDateTime = datetime!(2026-01-01 0:00 UTC);
+
+async fn fresh() -> (SqliteStore, TempDir) {
+    let files = tempfile::tempdir().unwrap();
+    (SqliteStore::open(&url(&files)).await.unwrap(), files)
+}
+
+fn url(files: &TempDir) -> String {
+    format!("sqlite://{}/products.db", files.path().display())
+}
+
+fn draft() -> Draft {
+    let [name, description, category] = ["Lamp", "", "home"].map(str::to_owned);
+    Draft::new(Input { name, description, price_minor: 1, quantity: 10, category, is_active: true }).unwrap()
+}
+
+#[tokio::test]
+async fn every_filter_in_every_order_uses_an_index_and_sorts_nothing() {
+    let (store, _files) = fresh().await;
+    for sort in [Sort::Newest, Sort::Oldest, Sort::PriceAsc, Sort::PriceDesc, Sort::NameAsc, Sort::NameDesc] {
+        let product = draft().into_product(Uuid::nil(), NOW);
+        for category in [None, Some("home".to_owned())] {
+            for is_active in [None, Some(true)] {
+                for after in [None, Some(Position { key: sort.key(&product), id: product.id })] {
+                    let filter = Filter { category: category.clone(), is_active, ..Filter::default() };
+                    let query = Query::new(filter, sort, 20, after).unwrap();
+                    let sql = products::select(&query).into_string();
+                    let explained = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+                    let rows = sqlx::query(explained).fetch_all(&store.readers).await.unwrap();
+                    let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+                    assert!(plan.iter().all(|step| step.contains("USING INDEX")), "{query:?}: {plan:?}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_audit_finds_what_does_not_add_up() {
+    let (store, _files) = fresh().await;
+    let id = Uuid::now_v7();
+    store.create(id, draft(), None, NOW).await.unwrap();
+    let lines = Lines::new(vec![Line { product_id: id, quantity: 2 }]).unwrap();
+    store.reserve(Uuid::now_v7(), lines, NOW, Duration::from_secs(1)).await.unwrap();
+    for (wrong, right) in [
+        ("UPDATE products SET quantity = quantity + 1", "UPDATE products SET quantity = quantity - 1"),
+        ("UPDATE products SET taken = taken + 1", "UPDATE products SET taken = taken - 1"),
+        ("UPDATE products SET quantity = 9, taken = 1", "UPDATE products SET quantity = 8, taken = 2"),
+        ("UPDATE products SET supply = 11", "UPDATE products SET supply = 10"),
+        ("UPDATE reservation_lines SET quantity = 1", "UPDATE reservation_lines SET quantity = 2"),
+    ] {
+        sqlx::query(wrong).execute(&store.writer).await.unwrap();
+        assert_eq!(store.audit(NOW).await.unwrap().violations.len(), 1, "{wrong}");
+        sqlx::query(right).execute(&store.writer).await.unwrap();
+        assert_eq!(store.audit(NOW).await.unwrap().violations, []);
+    }
+    sqlx::query("DELETE FROM products").execute(&store.writer).await.unwrap();
+    assert_eq!(store.audit(NOW).await.unwrap().violations.len(), 1);
+}
+
+#[tokio::test]
+async fn the_tables_refuse_what_the_code_must_not_do() {
+    let (store, _files) = fresh().await;
+    let id = Uuid::now_v7();
+    store.create(id, draft(), None, NOW).await.unwrap();
+    let lines = Lines::new(vec![Line { product_id: id, quantity: 2 }]).unwrap();
+    let reservation = Uuid::now_v7();
+    store.reserve(reservation, lines, NOW, Duration::from_secs(1)).await.unwrap();
+    store.release(reservation, NOW).await.unwrap();
+    for illegal in [
+        "UPDATE products SET quantity = -1",
+        "UPDATE products SET taken = -1",
+        "UPDATE reservations SET state = 'HELD'",
+        "UPDATE reservations SET state = 'LOST'",
+        "DELETE FROM reservations",
+    ] {
+        sqlx::query(illegal).execute(&store.writer).await.unwrap_err();
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_when_the_file_is_opened_again() {
+    let (store, files) = fresh().await;
+    let id = Uuid::now_v7();
+    store.create(id, draft(), None, NOW).await.unwrap();
+    drop(store);
+    let again = SqliteStore::open(&url(&files)).await.unwrap();
+    assert_eq!(again.find(id).await.unwrap().unwrap().quantity, 10);
+}

@@ -1,0 +1,31 @@
+//! A database that is down or silent.
+
+use std::{sync::Arc, time::Duration};
+
+use palisade_products::store::{Bounded, Error, MongoStore, Store};
+use palisade_tests::servers;
+use uuid::Uuid;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_database_is_unavailable_until_it_is_back() {
+    let mut server = servers::mongo();
+    let store = MongoStore::new(&server.url("products")).await.unwrap();
+    server.kill();
+    assert!(matches!(store.find(Uuid::nil()).await, Err(Error::Unavailable(_))));
+    assert!(matches!(store.ping().await, Err(Error::Unavailable(_))));
+    server.restart();
+    while store.ping().await.is_err() {}
+    assert_eq!(store.find(Uuid::nil()).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_database_is_a_timeout() {
+    let server = servers::mongo();
+    let store = MongoStore::new(&server.url("products")).await.unwrap();
+    let store = Bounded::new(Arc::new(store), "mongodb", Duration::from_secs(2));
+    store.ping().await.unwrap();
+    server.pause();
+    assert!(matches!(store.find(Uuid::nil()).await, Err(Error::Timeout)));
+    server.resume();
+    while store.ping().await.is_err() {}
+}

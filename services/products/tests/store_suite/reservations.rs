@@ -1,0 +1,240 @@
+//! Reservations: every state against every call.
+
+use std::time::Duration;
+
+use palisade_products::{
+    product::{Draft, Input},
+    reservation::{Confirmed, Refusal, Reservation, Reserved, State},
+    store::{Removed, Updated},
+};
+use uuid::Uuid;
+
+use crate::fixtures::{Fresh, HOLD, LATER, START, draft, input, lines};
+
+/// How a reservation of 4 out of 10 units came to where it is.
+#[derive(Debug, Clone, Copy)]
+enum Past {
+    Nothing,
+    Held,
+    Overdue,
+    Confirmed,
+    Released,
+    ReleasedAfterConfirm,
+    Tombstone,
+    Expired,
+    Refused,
+}
+
+/// What is asked of it next.
+#[derive(Debug, Clone, Copy)]
+enum Call {
+    ReserveSame,
+    ReserveOther,
+    Confirm,
+    Release,
+    Sweep,
+}
+
+/// More than the 10 units there are.
+const TOO_MANY: i64 = 11;
+
+const CALLS: [Call; 5] = [Call::ReserveSame, Call::ReserveOther, Call::Confirm, Call::Release, Call::Sweep];
+
+/// What each of [`CALLS`] is answered, and how many of the 10 units are left then.
+#[rustfmt::skip]
+const TABLE: [(Past, [&str; 5], [i64; 5]); 9] = [
+    (Past::Nothing,              ["held",     "held",      "unknown",   "RELEASED", "0"], [ 6,  7, 10, 10, 10]),
+    (Past::Held,                 ["held",     "different", "confirmed", "RELEASED", "0"], [ 6,  6,  6, 10,  6]),
+    (Past::Overdue,              ["expired",  "different", "expired",   "RELEASED", "1"], [10, 10, 10, 10, 10]),
+    (Past::Confirmed,            ["held",     "different", "confirmed", "RELEASED", "0"], [ 6,  6,  6, 10,  6]),
+    (Past::Released,             ["released", "different", "released",  "RELEASED", "0"], [10, 10, 10, 10, 10]),
+    (Past::ReleasedAfterConfirm, ["released", "different", "released",  "RELEASED", "0"], [10, 10, 10, 10, 10]),
+    (Past::Tombstone,            ["released", "released",  "released",  "RELEASED", "0"], [10, 10, 10, 10, 10]),
+    (Past::Expired,              ["expired",  "different", "expired",   "EXPIRED",  "0"], [10, 10, 10, 10, 10]),
+    (Past::Refused,              ["refused",  "different", "refused",   "REFUSED",  "0"], [10, 10, 10, 10, 10]),
+];
+
+pub(crate) async fn every_state_answers_every_call(fresh: Fresh) {
+    for (past, answers, lefts) in TABLE {
+        for ((call, answer), left) in CALLS.into_iter().zip(answers).zip(lefts) {
+            let product = fresh.add_some("Lamp", 10).await;
+            let id = bring_about(&fresh, product, past).await;
+            for repetition in 0..3 {
+                // A sweep finds something once.
+                let expected = if matches!(call, Call::Sweep) && repetition > 0 { "0" } else { answer };
+                assert_eq!(ask(&fresh, id, product, past, call).await, expected, "{past:?} {call:?} #{repetition}");
+                assert_eq!(fresh.left(product).await, left, "{past:?} {call:?} #{repetition}");
+            }
+            fresh.store.release(id, START).await.unwrap();
+        }
+    }
+    fresh.assert_balanced().await;
+}
+
+fn moment(past: Past) -> time::OffsetDateTime {
+    if matches!(past, Past::Overdue | Past::Expired) { START + HOLD } else { START }
+}
+
+async fn bring_about(fresh: &Fresh, product: Uuid, past: Past) -> Uuid {
+    let id = Uuid::now_v7();
+    let wanted = match past {
+        Past::Nothing | Past::Tombstone => None,
+        Past::Refused => Some(TOO_MANY),
+        _ => Some(4),
+    };
+    if let Some(quantity) = wanted {
+        fresh.reserve(id, &[(product, quantity)]).await;
+    }
+    match past {
+        Past::Confirmed | Past::ReleasedAfterConfirm => {
+            fresh.store.confirm(id, START).await.unwrap();
+        }
+        Past::Expired => assert_eq!(fresh.store.expire_due(START + HOLD, 10).await.unwrap(), 1),
+        _ => {}
+    }
+    if matches!(past, Past::Released | Past::ReleasedAfterConfirm | Past::Tombstone) {
+        fresh.store.release(id, START).await.unwrap();
+    }
+    id
+}
+
+async fn ask(fresh: &Fresh, id: Uuid, product: Uuid, past: Past, call: Call) -> String {
+    let now = moment(past);
+    let same = if matches!(past, Past::Refused) { TOO_MANY } else { 4 };
+    let name = match call {
+        Call::ReserveSame | Call::ReserveOther => {
+            let quantity = if matches!(call, Call::ReserveSame) { same } else { 3 };
+            match fresh.store.reserve(id, lines(&[(product, quantity)]), now, HOLD).await.unwrap() {
+                Reserved::Held(_) => "held",
+                Reserved::Refused { reason: Refusal::InsufficientStock, product_id } if product_id == product => "refused",
+                Reserved::Refused { .. } => "refused for another reason",
+                Reserved::DifferentLines => "different",
+                Reserved::Released => "released",
+                Reserved::Expired => "expired",
+            }
+        }
+        Call::Confirm => match fresh.store.confirm(id, now).await.unwrap() {
+            Confirmed::Confirmed(reservation) => {
+                assert_eq!((reservation.state, reservation.lines[0].quantity), (State::Confirmed, 4));
+                "confirmed"
+            }
+            Confirmed::Released => "released",
+            Confirmed::Expired => "expired",
+            Confirmed::Refused => "refused",
+            Confirmed::Unknown => "unknown",
+        },
+        Call::Release => fresh.store.release(id, now).await.unwrap().state.as_str(),
+        Call::Sweep => return fresh.store.expire_due(now, 10).await.unwrap().to_string(),
+    };
+    name.to_owned()
+}
+
+pub(crate) async fn a_refusal_takes_nothing_and_stays(fresh: Fresh) {
+    let [plenty, scarce] = [fresh.add_some("Plenty", 10).await, fresh.add_some("Scarce", 1).await];
+    let idle = fresh.add(Draft::new(Input { is_active: false, ..input("Idle", 10) }).unwrap(), START).await.id;
+    let nowhere = Uuid::now_v7();
+    for (culprit, reason) in [(scarce, Refusal::InsufficientStock), (idle, Refusal::ProductInactive), (nowhere, Refusal::UnknownProduct)] {
+        let id = Uuid::now_v7();
+        let expected = Reserved::Refused { reason, product_id: culprit };
+        assert_eq!(fresh.reserve(id, &[(plenty, 2), (culprit, 2)]).await, expected);
+        assert_eq!(fresh.left(plenty).await, 10);
+        fresh.store.update(culprit, draft("Now there", 100), None, START).await.unwrap();
+        assert_eq!(fresh.reserve(id, &[(culprit, 2), (plenty, 2)]).await, expected, "the stored answer");
+    }
+    fresh.assert_balanced().await;
+}
+
+pub(crate) async fn copies_names_and_prices_of_that_time(fresh: Fresh) {
+    let product = fresh.add_some("Lamp", 10).await;
+    let id = fresh.hold(&[(product, 2)]).await;
+    fresh.store.update(product, Draft::new(Input { price_minor: 5, ..input("Lantern", 8) }).unwrap(), None, LATER).await.unwrap();
+    let Reserved::Held(reservation) = fresh.reserve(id, &[(product, 2)]).await else { panic!("it was held") };
+    let Reservation { state, lines, expires_at, .. } = reservation;
+    assert_eq!((state, expires_at), (State::Held, START + HOLD));
+    assert_eq!((lines.len(), lines[0].name.as_str(), lines[0].unit_price_minor, lines[0].quantity), (1, "Lamp", 1999, 2));
+}
+
+pub(crate) async fn stock_moves_change_the_version(fresh: Fresh) {
+    let product = fresh.add_some("Lamp", 10).await;
+    let id = fresh.hold(&[(product, 2)]).await;
+    assert_eq!((fresh.get(product).await.version, fresh.left(product).await), (2, 8));
+    fresh.store.confirm(id, START).await.unwrap();
+    assert_eq!(fresh.get(product).await.version, 2, "nothing shown has changed");
+    fresh.store.release(id, LATER).await.unwrap();
+    let after = fresh.get(product).await;
+    assert_eq!((after.version, after.quantity, after.updated_at), (3, 10, LATER));
+}
+
+pub(crate) async fn a_product_in_use_is_not_removed(fresh: Fresh) {
+    let product = fresh.add_some("Lamp", 10).await;
+    let held = fresh.hold(&[(product, 2)]).await;
+    assert_eq!(fresh.store.remove(product, None).await.unwrap(), Removed::InUse);
+    fresh.store.confirm(held, START).await.unwrap();
+    assert_eq!(fresh.store.remove(product, None).await.unwrap(), Removed::InUse);
+    fresh.store.release(held, START).await.unwrap();
+    assert_eq!(fresh.store.remove(product, None).await.unwrap(), Removed::Removed);
+    // What is settled outlives its product.
+    assert_eq!(fresh.store.release(held, LATER).await.unwrap().lines.len(), 1);
+    assert_eq!(fresh.store.confirm(held, LATER).await.unwrap(), Confirmed::Released);
+    fresh.assert_balanced().await;
+}
+
+pub(crate) async fn an_update_keeps_the_difference_as_an_adjustment(fresh: Fresh) {
+    let product = fresh.add_some("Lamp", 10).await;
+    let id = fresh.hold(&[(product, 4)]).await;
+    for quantity in [0, 50, 1] {
+        let Updated::Updated(updated) = fresh.store.update(product, draft("Lamp", quantity), None, LATER).await.unwrap() else {
+            panic!("it is there")
+        };
+        assert_eq!(updated.quantity, quantity);
+        fresh.assert_balanced().await;
+    }
+    fresh.store.release(id, LATER).await.unwrap();
+    assert_eq!(fresh.left(product).await, 5);
+    let audit = fresh.store.audit(LATER).await.unwrap();
+    assert_eq!((audit.violations.len(), audit.available_units, audit.held_units, audit.products_checked), (0, 5, 0, 1));
+}
+
+pub(crate) async fn open_reservations_are_listed_in_pages(fresh: Fresh) {
+    let product = fresh.add_some("Lamp", 100).await;
+    let mut open = Vec::new();
+    for n in 0..9 {
+        let id = fresh.hold(&[(product, 1)]).await;
+        match n % 3 {
+            0 => assert_eq!(fresh.store.release(id, START).await.unwrap().state, State::Released),
+            1 => {
+                fresh.store.confirm(id, START).await.unwrap();
+                open.push((id, State::Confirmed));
+            }
+            _ => open.push((id, State::Held)),
+        }
+    }
+    fresh.store.release(Uuid::now_v7(), START).await.unwrap();
+    fresh.reserve(Uuid::now_v7(), &[(product, 1_000)]).await;
+    let mut listed = Vec::new();
+    loop {
+        let after = listed.last().map(|(id, _)| *id);
+        let page = fresh.store.list_reservations(after, 4).await.unwrap();
+        listed.extend(page.iter().map(|reservation| (reservation.id, reservation.state)));
+        assert!(page.iter().all(|reservation| reservation.lines.len() == 1));
+        if page.len() < 4 {
+            break;
+        }
+    }
+    open.sort_by_key(|(id, _)| *id);
+    assert_eq!(listed, open);
+    let audit = fresh.store.audit(START + HOLD + Duration::from_secs(1)).await.unwrap();
+    assert_eq!((audit.held_units, audit.confirmed_units, audit.available_units, audit.overdue_holds), (3, 3, 94, 3));
+}
+
+pub(crate) async fn a_hundred_lines_are_one_reservation(fresh: Fresh) {
+    let mut wanted = Vec::new();
+    for n in 0..100 {
+        wanted.push((fresh.add_some(&format!("Lamp {n}"), 5).await, 3));
+    }
+    let id = fresh.hold(&wanted).await;
+    assert!(matches!(fresh.reserve(Uuid::now_v7(), &wanted).await, Reserved::Refused { reason: Refusal::InsufficientStock, .. }));
+    assert!(matches!(fresh.store.confirm(id, START).await.unwrap(), Confirmed::Confirmed(_)));
+    let audit = fresh.store.audit(START).await.unwrap();
+    assert_eq!((audit.violations.len(), audit.available_units, audit.confirmed_units), (0, 200, 300));
+}

@@ -1,0 +1,75 @@
+//! Holds that run out.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use palisade_middleware::{
+    clock::{Clock, ManualClock},
+    task,
+};
+use palisade_products::{store::MongoStore, sweeper};
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+use crate::fixtures::{Fresh, HOLD, START};
+
+pub(crate) async fn due_holds_are_given_back_in_batches(fresh: Fresh) {
+    let product = fresh.add_some("Lamp", 10).await;
+    for _ in 0..5 {
+        fresh.hold(&[(product, 2)]).await;
+    }
+    let just_before = START + HOLD - Duration::from_millis(1);
+    assert_eq!(fresh.store.expire_due(just_before, 3).await.unwrap(), 0);
+    assert_eq!(fresh.store.audit(START + HOLD).await.unwrap().overdue_holds, 5);
+    let mut batches = Vec::new();
+    for _ in 0..3 {
+        batches.push(fresh.store.expire_due(START + HOLD, 3).await.unwrap());
+    }
+    assert_eq!(batches, [3, 2, 0]);
+    assert_eq!(fresh.left(product).await, 10);
+    fresh.assert_balanced().await;
+}
+
+pub(crate) async fn the_sweeper_works_until_it_is_stopped(fresh: Fresh) {
+    let product = fresh.add_some("Lamp", 10).await;
+    fresh.hold(&[(product, 2)]).await;
+    let clock = ManualClock::new(START);
+    let stop = CancellationToken::new();
+    let sweeper = task::spawn(sweeper::run(Arc::clone(&fresh.store), Arc::new(clock.clone()), Duration::from_millis(1), stop.clone()));
+    for _ in 0..3 {
+        assert_eq!(fresh.left(product).await, 8, "it has not run out");
+    }
+    clock.advance(HOLD);
+    while fresh.left(product).await < 10 {}
+    stop.cancel();
+    sweeper.await.unwrap();
+}
+
+/// Counts how often the time was asked for: once at the start of each sweep.
+#[derive(Debug, Default)]
+struct CountingClock(AtomicU32);
+
+impl Clock for CountingClock {
+    fn now(&self) -> OffsetDateTime {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        START
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sweeper_outlives_errors() {
+    let dead = MongoStore::new("mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=1").await.unwrap();
+    let clock = Arc::new(CountingClock::default());
+    let stop = CancellationToken::new();
+    let sweeper = task::spawn(sweeper::run(Arc::new(dead), clock.clone(), Duration::from_millis(1), stop.clone()));
+    while clock.0.load(Ordering::Relaxed) < 4 {
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    sweeper.await.unwrap();
+}

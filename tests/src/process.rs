@@ -1,0 +1,110 @@
+//! The programs of this workspace, as processes: started, asked where they listen, and made to fail.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use rustix::process::Signal;
+
+use crate::child::Child;
+
+/// The built program of a service (`gateway`, `products`, `orders`), or the all-in-one (`palisade`).
+/// `make build` builds them; the tests only run them.
+pub fn program(service: &str) -> PathBuf {
+    let test = env::current_exe().expect("a test knows where it is");
+    let directory = test.parent().and_then(Path::parent).expect("a test is in <target>/<profile>/deps");
+    let program = directory.join(if service == "palisade" { "palisade".to_owned() } else { format!("palisade-{service}") });
+    assert!(program.exists(), "{} is missing: run `make build` (or `make test`, which does)", program.display());
+    program
+}
+
+/// A command that runs a program of this workspace, free of any `PALISADE_…` variable of the caller's.
+pub fn command(name: &str) -> Command {
+    let mut command = Command::new(program(name));
+    for (variable, _) in env::vars_os().filter(|(variable, _)| variable.to_string_lossy().starts_with("PALISADE_")) {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Runs a program to its end.
+pub fn run(name: &str, arguments: &[&str]) -> Output {
+    command(name).args(arguments).output().expect("a built program can be started")
+}
+
+/// Runs a program that must succeed, and gives what it wrote on stdout.
+pub fn output_of(name: &str, arguments: &[&str]) -> String {
+    let output = run(name, arguments);
+    assert!(output.status.success(), "{name} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("programs write UTF-8").trim().to_owned()
+}
+
+/// A running program that listens. Dropping it kills it.
+#[derive(Debug)]
+pub struct Program {
+    command: Command,
+    scratch: PathBuf,
+    child: Child,
+}
+
+impl Program {
+    /// Starts it; `scratch` is removed if the test dies.
+    pub fn start(command: Command, scratch: &Path) -> Self {
+        let child = spawn(&command, scratch);
+        Self { command, scratch: scratch.to_owned(), child }
+    }
+
+    /// The base URL of a listener, once it listens: the program says `listening <name> <url>`.
+    pub fn url(&self, listener: &str) -> String {
+        let url =
+            self.child.line(|line| Some(line.strip_prefix("listening ")?.strip_prefix(listener)?.strip_prefix(' ')?.trim().to_owned()));
+        url.unwrap_or_else(|| panic!("no listener `{listener}`; the program said:\n{}", self.child.log()))
+    }
+
+    /// The first value `find` makes of a line of its output, past or to come.
+    pub fn line<T>(&self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
+        self.child.line(find)
+    }
+
+    /// Everything it has written so far.
+    pub fn log(&self) -> String {
+        self.child.log()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.child.kill();
+    }
+
+    /// Asks it to stop (SIGTERM) without waiting for it.
+    pub fn ask_to_stop(&self) {
+        self.child.signal(Signal::TERM);
+    }
+
+    /// Waits until it ends by itself; its exit code, `None` if a signal ended it.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        self.child.wait().expect("a program that was asked to stop ends").code()
+    }
+
+    /// Stops it in its tracks: connections stay open, nothing is answered.
+    pub fn pause(&self) {
+        self.child.signal(Signal::STOP);
+    }
+
+    /// Lets it go on after [`Self::pause`].
+    pub fn resume(&self) {
+        self.child.signal(Signal::CONT);
+    }
+
+    /// Starts it again as it was started, killing it first if it still runs.
+    pub fn restart(&mut self) {
+        self.child.kill();
+        self.child = spawn(&self.command, &self.scratch);
+    }
+}
+
+fn spawn(command: &Command, scratch: &Path) -> Child {
+    Child::spawn(command, Some(scratch), Signal::KILL).expect("a built program can be started")
+}

@@ -1,0 +1,65 @@
+//! Throw-away database servers, each with a port and a directory of its own, gone with the test that started it.
+//!
+//! ```no_run
+//! let postgres = palisade_tests::servers::shared_postgres();
+//! let url = postgres.url("orders_test");
+//! ```
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    sync::OnceLock,
+};
+
+mod mongo;
+mod postgres;
+
+pub use mongo::Mongo;
+pub use postgres::Postgres;
+
+/// A Postgres server that does not sync to disk: fast, but never crash it.
+pub fn postgres() -> Postgres {
+    Postgres::start(Durability::Volatile)
+}
+
+/// A Postgres server whose acknowledged writes survive [`Postgres::kill`].
+pub fn durable_postgres() -> Postgres {
+    Postgres::start(Durability::Durable)
+}
+
+/// The Postgres server of this process, started on first use. For tests that disturb only databases of their own.
+pub fn shared_postgres() -> &'static Postgres {
+    static SHARED: OnceLock<Postgres> = OnceLock::new();
+    SHARED.get_or_init(postgres)
+}
+
+/// A MongoDB-compatible server that does not sync to disk: fast, but never crash it.
+pub fn mongo() -> Mongo {
+    Mongo::start(Durability::Volatile)
+}
+
+/// A MongoDB-compatible server whose acknowledged writes survive [`Mongo::kill`].
+pub fn durable_mongo() -> Mongo {
+    Mongo::start(Durability::Durable)
+}
+
+/// The MongoDB-compatible server of this process, started on first use. For tests that disturb only databases of their own.
+pub fn shared_mongo() -> &'static Mongo {
+    static SHARED: OnceLock<Mongo> = OnceLock::new();
+    SHARED.get_or_init(mongo)
+}
+
+/// Whether acknowledged writes survive a crash of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Durability {
+    Volatile,
+    Durable,
+}
+
+/// A free port below the ephemeral range, so that no outgoing connection takes it while the server is down.
+/// Nothing keeps it free: a server that cannot bind it is started again on another one.
+pub(crate) fn free_port() -> u16 {
+    let random = uuid::Uuid::new_v4().as_u128();
+    let candidates = (0..100).map(|n: u16| 20_000 + u16::try_from(random % 12_000).expect("below 12,000").wrapping_add(n * 97) % 12_000);
+    let mut free = candidates.filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
+    free.next().expect("a free port among a hundred")
+}

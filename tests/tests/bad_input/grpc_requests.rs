@@ -1,0 +1,103 @@
+//! Requests on the gRPC ports that no gRPC library would send: what counts is that nothing happens, and that it is said properly.
+
+use palisade_tests::{Shop, shop::ALL_SCOPES, trade::stock, unique};
+use reqwest::{Method, Response};
+
+const FIND_ALL: &str = "/palisade.products.v1.ProductsService/FindAll";
+const REMOVE: &str = "/palisade.products.v1.ProductsService/Remove";
+
+/// What was answered: the HTTP status, and the gRPC status of a trailers-only answer.
+async fn send(method: Method, path: &str, content_type: Option<&str>, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, Option<String>) {
+    let shop = Shop::shared();
+    let http = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let token = shop.service_token("products", "alice", ALL_SCOPES);
+    let mut request = http.request(method, shop.grpc_url("products") + path).bearer_auth(token).header("te", "trailers").body(body);
+    if let Some(content_type) = content_type {
+        request = request.header("content-type", content_type);
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response: Response = request.send().await.unwrap();
+    (response.status().as_u16(), response.headers().get("grpc-status").map(|status| status.to_str().unwrap().to_owned()))
+}
+
+/// One length-prefixed message.
+fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).unwrap();
+    [&[flag][..], &length.to_be_bytes(), message].concat()
+}
+
+/// A `RemoveRequest` for this product: field 1, a string.
+fn remove(product: &str) -> Vec<u8> {
+    [&[0x0a, u8::try_from(product.len()).unwrap()][..], product.as_bytes()].concat()
+}
+
+#[tokio::test]
+async fn only_post_with_a_grpc_content_type_is_a_call() {
+    let seller = Shop::shared().client("seller", ALL_SCOPES);
+    let product = stock(&seller, 1).await;
+    let body = framed(0, &remove(&product));
+    for method in [Method::GET, Method::PUT, Method::DELETE] {
+        let (status, _) = send(method.clone(), REMOVE, Some("application/grpc"), &[], body.clone()).await;
+        assert_eq!(status, 405, "{method}");
+    }
+    for content_type in [None, Some("application/json"), Some("text/plain"), Some("application/grpc-web"), Some("application/grpcx")] {
+        let (status, _) = send(Method::POST, REMOVE, content_type, &[], body.clone()).await;
+        assert_eq!(status, 415, "{content_type:?}");
+    }
+    seller.get(format!("/products/{product}")).await.ok(200);
+    send(Method::POST, REMOVE, Some("application/grpc+proto"), &[], body).await;
+    seller.get(format!("/products/{product}")).await.problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn frames_that_are_none_have_no_effect() {
+    let seller = Shop::shared().client("seller", ALL_SCOPES);
+    let product = stock(&seller, 1).await;
+    let message = remove(&product);
+    let bodies = [
+        Vec::new(),
+        vec![0, 0, 0],
+        framed(1, &message),
+        framed(2, &message),
+        framed(255, &message),
+        framed(0, &message)[..10].to_vec(),
+        [framed(0, &message), framed(0, &message)].concat(),
+        framed(0, &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f]),
+        framed(0, &[0x0a, 2, 0xff, 0xfe]),
+        framed(0, &[0x0b; 200]),
+        framed(0, &vec![0x0a; 1024 * 1024]),
+    ];
+    for body in bodies {
+        let about = format!("{:?}…", &body[..body.len().min(20)]);
+        let (status, grpc_status) = send(Method::POST, REMOVE, Some("application/grpc"), &[], body).await;
+        assert!(status != 200 || grpc_status.as_deref() != Some("0"), "{about} succeeded");
+    }
+    seller.get(format!("/products/{product}")).await.ok(200);
+}
+
+#[tokio::test]
+async fn a_malformed_deadline_is_never_an_unlimited_one() {
+    for timeout in ["-1S", "1", "S", "1.5S", "1 S", "1X", "+1S", "1S1S", "123456789S"] {
+        let (status, grpc_status) =
+            send(Method::POST, FIND_ALL, Some("application/grpc"), &[("grpc-timeout", timeout)], framed(0, &[])).await;
+        // Refused, or answered under the server's own deadline; the answer comes either way.
+        assert!(status == 200 || status == 400, "{timeout}: {status} {grpc_status:?}");
+    }
+    let (status, _) = send(Method::POST, FIND_ALL, Some("application/grpc"), &[("grpc-timeout", "99999999H")], framed(0, &[])).await;
+    assert_eq!(status, 200);
+}
+
+#[tokio::test]
+async fn the_connection_lives_on_after_every_refusal() {
+    let unknown = format!("/{}", unique("nope"));
+    for path in [unknown.as_str(), "/", FIND_ALL] {
+        for encoding in ["gzip", "nonsense"] {
+            let (status, _) = send(Method::POST, path, Some("application/grpc"), &[("grpc-encoding", encoding)], framed(1, b"x")).await;
+            assert!([200, 404].contains(&status), "{path} {encoding}: {status}");
+        }
+    }
+    let (status, grpc_status) = send(Method::POST, FIND_ALL, Some("application/grpc"), &[], framed(0, &[])).await;
+    assert_eq!((status, grpc_status), (200, None), "a success tells its status in the trailers");
+}

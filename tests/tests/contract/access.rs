@@ -1,0 +1,118 @@
+//! Who may do what: tokens, scopes, and other people's orders.
+
+use palisade_tests::{
+    Client, Shop,
+    client::Request,
+    jwt,
+    shop::{ALL_SCOPES, CUSTOMER},
+    trade::{basket, confirmed, id_of, product, stock},
+    unique,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+const ID: &str = "01990000-0000-7000-8000-000000000000";
+
+type Route = (Method, String, Option<Value>, &'static str);
+
+/// Every route that needs a token, with the scope it needs. The ids exist nowhere: nobody without the scope may learn even that.
+fn routes() -> Vec<Route> {
+    let one = |thing: &str| format!("/{thing}/{ID}");
+    vec![
+        (Method::POST, "/products".into(), Some(product(1)), "products:write"),
+        (Method::GET, "/products".into(), None, "products:read"),
+        (Method::GET, one("products"), None, "products:read"),
+        (Method::PUT, one("products"), Some(product(1)), "products:write"),
+        (Method::DELETE, one("products"), None, "products:write"),
+        (Method::POST, "/orders".into(), Some(basket(&[(ID, 1)])), "orders:write"),
+        (Method::GET, "/orders".into(), None, "orders:read"),
+        (Method::GET, one("orders"), None, "orders:read"),
+        (Method::PUT, one("orders") + "/status", Some(json!({ "status": "CANCELLED" })), "orders:write"),
+        (Method::DELETE, one("orders"), None, "orders:write"),
+    ]
+}
+
+fn ask(client: &Client, (method, path, body, _): &Route) -> Request {
+    let request = client.request(method.clone(), path);
+    match body {
+        Some(body) => request.json(body.to_string()),
+        None => request,
+    }
+}
+
+#[tokio::test]
+async fn every_route_wants_a_token() {
+    let nobody = Shop::shared().anonymous();
+    for route in routes() {
+        let answer = ask(&nobody, &route).await;
+        answer.problem(401, "unauthenticated");
+        let challenge = answer.header("www-authenticate").unwrap();
+        // RFC 6750 §3.1: who brought no token is told no error.
+        assert!(challenge.starts_with("Bearer ") && !challenge.contains("error"), "{challenge}");
+    }
+}
+
+#[tokio::test]
+async fn every_route_wants_its_scope_and_no_other() {
+    let shop = Shop::shared();
+    for route in routes() {
+        let scope = route.3;
+        // orders:admin is about whose orders, not about what may be done.
+        let others: Vec<_> = ALL_SCOPES.split(' ').filter(|other| ![scope, "orders:admin"].contains(other)).collect();
+        let answer = ask(&shop.client("scopes", &others.join(" ")), &route).await;
+        answer.problem(403, "insufficient_scope");
+        let challenge = answer.header("www-authenticate").unwrap();
+        assert!(challenge.contains("error=\"insufficient_scope\"") && challenge.contains(scope), "{challenge}");
+        let allowed = ask(&shop.client("scopes", scope), &route).await;
+        assert!(![401, 403].contains(&allowed.status.as_u16()), "{scope}: {}", allowed.text());
+    }
+}
+
+#[tokio::test]
+async fn scopes_are_compared_exactly() {
+    let shop = Shop::shared();
+    for scope in ["products:rea", "products:read2", "PRODUCTS:READ", "products", "*", "products:read,orders:read"] {
+        shop.client("scopes", scope).get("/products").await.problem(403, "insufficient_scope");
+    }
+}
+
+#[tokio::test]
+async fn another_users_order_looks_exactly_like_a_missing_one() {
+    let shop = Shop::shared();
+    let (alice, mallory) = (shop.client(&unique("alice"), CUSTOMER), shop.client(&unique("mallory"), CUSTOMER));
+    let admin = shop.client("admin", ALL_SCOPES);
+    let product = stock(&admin, 10).await;
+    let id = id_of(&confirmed(&alice, &[(&product, 1)]).await);
+    let routes = |id: &str| {
+        let body = Some(json!({ "status": "CANCELLED" }));
+        [(Method::GET, "", None), (Method::PUT, "/status", body), (Method::DELETE, "", None)]
+            .map(|(method, rest, body)| (method, format!("/orders/{id}{rest}"), body, ""))
+    };
+    for (theirs, missing) in routes(&id).iter().zip(&routes(ID)) {
+        let bare = |mut problem: Value| {
+            for member in ["instance", "requestId", "traceId"] {
+                problem.as_object_mut().unwrap().remove(member);
+            }
+            problem
+        };
+        let (theirs, missing) =
+            (ask(&mallory, theirs).await.problem(404, "not_found"), ask(&mallory, missing).await.problem(404, "not_found"));
+        assert_eq!(bare(theirs), bare(missing));
+    }
+    assert_eq!(alice.get(format!("/orders/{id}")).await.ok(200)["status"], "CONFIRMED");
+    admin.get(format!("/orders/{id}")).await.ok(200);
+}
+
+#[tokio::test]
+async fn scopes_may_come_as_a_list_in_scp() {
+    let shop = Shop::separate(None, None);
+    shop.ready().await;
+    let mut claims = jwt::claims("carol", "");
+    claims["scp"] = json!(["orders:read", "products:read"]);
+    claims.as_object_mut().unwrap().remove("scope");
+    let header = json!({ "alg": "HS256", "typ": "at+jwt" });
+    let token = jwt::sign(&header, &claims, jwt::SECRET.as_bytes());
+    let carol = Client::new(shop.url(), Some(token));
+    carol.get("/orders").await.ok(200);
+    carol.post("/products", &product(1)).await.problem(403, "insufficient_scope");
+}

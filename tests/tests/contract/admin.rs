@@ -1,0 +1,130 @@
+//! The admin ports: alive, ready and why not, metrics, invariants.
+
+use palisade_tests::{
+    Answer, Client, Shop, eventually, servers,
+    shop::{ALL_SCOPES, CUSTOMER},
+    trade::{accepted, confirmed, eventually_left, order, product, settled, stock},
+    unique,
+};
+use serde_json::{Value, json};
+
+const SERVICES: [&str; 3] = ["gateway", "products", "orders"];
+
+async fn admin(shop: &Shop, service: &str, path: &str) -> Answer {
+    Client::new(shop.admin_url(service), None).get(path).attempt().await.unwrap()
+}
+
+/// Waits until a service says it is ready, or not; gives what it says about its dependencies.
+async fn readiness(shop: &Shop, service: &str, status: u16) -> Value {
+    let client = Client::new(shop.admin_url(service), None);
+    eventually(async || client.get("/readyz").attempt().await.ok().filter(|answer| answer.status == status)).await.json()
+}
+
+/// What a readiness report says about one dependency.
+fn dependency(report: &Value, name: &str) -> Value {
+    let dependencies = report["dependencies"].as_array().unwrap();
+    dependencies.iter().find(|dependency| dependency["name"] == name).unwrap_or_else(|| panic!("{report}")).clone()
+}
+
+#[tokio::test]
+async fn every_service_has_an_admin_port_without_tokens() {
+    let shop = Shop::shared();
+    shop.ready().await;
+    let caller = shop.client("caller", ALL_SCOPES);
+    stock(&caller, 1).await;
+    for service in SERVICES {
+        assert_eq!(admin(shop, service, "/livez").await.status, 200, "{service}");
+        assert!(admin(shop, service, "/readyz").await.json().is_object(), "{service}");
+        let metrics = admin(shop, service, "/metrics").await;
+        assert_eq!(metrics.status, 200);
+        assert!(metrics.header("content-type").unwrap().starts_with("text/plain"));
+        assert!(metrics.text().lines().any(|line| line.starts_with("# TYPE ")), "{service}: {}", metrics.text());
+    }
+    shop.anonymous().get("/livez").await;
+    shop.anonymous().get("/readyz").await;
+}
+
+#[tokio::test]
+async fn random_paths_make_no_new_series() {
+    let shop = Shop::shared();
+    let caller = shop.client("caller", ALL_SCOPES);
+    let visit = async || {
+        for _ in 0..20 {
+            caller.get(format!("/{}", unique("nowhere"))).await.problem(404, "not_found");
+            caller.get(format!("/products/{}", uuid::Uuid::new_v4())).await.problem(404, "not_found");
+        }
+        admin(shop, "gateway", "/metrics").await.text()
+    };
+    visit().await;
+    let metrics = visit().await;
+    assert!(!metrics.contains("nowhere-"), "a path of the caller's is in a label");
+}
+
+#[tokio::test]
+async fn the_services_check_their_own_invariants() {
+    let shop = Shop::all_in_one();
+    shop.ready().await;
+    let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
+    let product = stock(&seller, 5).await;
+    confirmed(&buyer, &[(&product, 2)]).await;
+    for service in ["products", "orders"] {
+        shop.invariants(service).await;
+    }
+}
+
+#[tokio::test]
+async fn while_a_service_is_down_its_callers_say_so_and_recover_by_themselves() {
+    let mut shop = Shop::separate(None, None);
+    shop.ready().await;
+    let caller = shop.client("caller", ALL_SCOPES);
+    let buyer = shop.client("buyer", CUSTOMER);
+    let product_id = stock(&caller, 10).await;
+
+    shop.program_mut("products").kill();
+    let why = dependency(&readiness(&shop, "gateway", 503).await, "products");
+    assert_eq!((&why["ok"], why["reason"].is_string()), (&json!(false), true), "{why}");
+    assert_eq!(admin(&shop, "gateway", "/livez").await.status, 200);
+    caller.get("/products").await.problem(503, "upstream_unavailable");
+    caller.post("/products", &product(1)).await.problem(503, "upstream_unavailable");
+    // Orders are taken all the same, and finished later: that service says what it lacks and stays ready.
+    eventually(async || (dependency(&admin(&shop, "orders", "/readyz").await.json(), "products")["ok"] == json!(false)).then_some(()))
+        .await;
+    readiness(&shop, "orders", 200).await;
+    let answer = order(&buyer, &[(&product_id, 4)]).await;
+    let pending = answer.ok(202);
+    assert_eq!(pending["status"], "PENDING");
+    assert!(answer.header("retry-after").is_some() && answer.header("location").is_some());
+
+    shop.program_mut("products").restart();
+    shop.ready().await;
+    assert_eq!(settled(&buyer, &accepted(&answer)).await["status"], "CONFIRMED");
+    eventually(async || (caller.get(format!("/products/{product_id}")).await.status == 200).then_some(())).await;
+    eventually_left(&caller, &product_id, 6).await;
+}
+
+#[tokio::test]
+async fn a_service_starts_before_its_database_and_is_ready_once_it_is_there() {
+    let mut postgres = servers::durable_postgres();
+    let mut mongo = servers::durable_mongo();
+    let (orders, products) = (postgres.url("orders"), mongo.url("products"));
+    postgres.kill();
+    mongo.kill();
+    let shop = Shop::separate(Some(&products), Some(&orders));
+    for service in ["products", "orders"] {
+        readiness(&shop, service, 503).await;
+        assert_eq!(admin(&shop, service, "/livez").await.status, 200, "{service}");
+    }
+    postgres.restart();
+    mongo.restart();
+    shop.ready().await;
+    let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
+    let product = stock(&seller, 5).await;
+    confirmed(&buyer, &[(&product, 5)]).await;
+
+    postgres.kill();
+    readiness(&shop, "orders", 503).await;
+    order(&buyer, &[(&product, 1)]).await.problem(503, "upstream_unavailable");
+    postgres.restart();
+    shop.ready().await;
+    order(&buyer, &[(&product, 1)]).await.problem(409, "insufficient_stock");
+}

@@ -1,0 +1,123 @@
+//! Refusals that have nothing to do with products or orders: paths, methods, bodies.
+
+use palisade_tests::{Shop, shop::ALL_SCOPES, trade::product};
+use reqwest::Method;
+
+#[tokio::test]
+async fn unknown_paths_are_not_found_with_or_without_a_token() {
+    let shop = Shop::shared();
+    let paths = [
+        "/",
+        "/nothing",
+        "/products/1/2",
+        "/product",
+        "/Products",
+        "/products/",
+        "/orders%2f1",
+        "/..%5cetc",
+        "/%2e%2e%2fetc/passwd",
+        "/metrics",
+        "/debug",
+        "/admin",
+        "/.git/config",
+        "/.env",
+        "/actuator/health",
+        "/invariants",
+        "/palisade.products.v1.ProductsService/FindAll",
+    ];
+    for path in paths {
+        shop.anonymous().get(path).await.problem(404, "not_found");
+        shop.client("lost", ALL_SCOPES).get(path).await.problem(404, "not_found");
+    }
+}
+
+#[tokio::test]
+async fn a_method_a_route_does_not_have_is_answered_with_those_it_has() {
+    let caller = Shop::shared().client("caller", ALL_SCOPES);
+    let id = uuid::Uuid::new_v4();
+    let cases = [
+        ("/products".to_owned(), vec!["GET", "POST"]),
+        (format!("/products/{id}"), vec!["DELETE", "GET", "PUT"]),
+        ("/orders".into(), vec!["GET", "POST"]),
+        (format!("/orders/{id}"), vec!["DELETE", "GET"]),
+        (format!("/orders/{id}/status"), vec!["PUT"]),
+        ("/openapi.json".into(), vec!["GET"]),
+        ("/livez".into(), vec!["GET"]),
+    ];
+    for (path, methods) in cases {
+        for wrong in ["DELETE", "GET", "PATCH", "POST", "PUT", "TRACE", "FROB"] {
+            if methods.contains(&wrong) {
+                continue;
+            }
+            let answer = caller.request(Method::from_bytes(wrong.as_bytes()).unwrap(), &path).await;
+            answer.problem(405, "method_not_allowed");
+            let mut allowed: Vec<_> =
+                answer.header("allow").unwrap().split(',').map(str::trim).filter(|allowed| *allowed != "HEAD").collect();
+            allowed.sort_unstable();
+            assert_eq!(allowed, methods, "{wrong} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_may_have_256_kib_and_not_one_byte_more() {
+    let caller = Shop::shared().client("caller", ALL_SCOPES);
+    for path in ["/products", "/orders"] {
+        let body = |size: usize| format!("{{}}{}", " ".repeat(size - 2));
+        caller.request(Method::POST, path).json(body(256 * 1024)).await.violated();
+        caller.request(Method::POST, path).json(body(256 * 1024 + 1)).await.problem(413, "body_too_large");
+        // Without a length that gives it away beforehand.
+        let chunks = futures_util::stream::iter((0..257).map(|_| Ok::<_, std::io::Error>(" ".repeat(1024))));
+        caller.request(Method::POST, path).json(reqwest::Body::wrap_stream(chunks)).await.problem(413, "body_too_large");
+    }
+}
+
+#[tokio::test]
+async fn only_json_is_taken() {
+    let caller = Shop::shared().client("caller", ALL_SCOPES);
+    let body = product(1).to_string();
+    caller.request(Method::POST, "/products").body(body.clone()).await.problem(415, "unsupported_media_type");
+    for kind in
+        ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml", "text/json", "nonsense"]
+    {
+        let request = caller.request(Method::POST, "/products").header("content-type", kind).body(body.clone());
+        request.await.problem(415, "unsupported_media_type");
+    }
+    for kind in ["application/json", "application/json; charset=utf-8", "Application/JSON;charset=UTF-8"] {
+        caller.request(Method::POST, "/products").header("content-type", kind).body(body.clone()).await.ok(201);
+    }
+}
+
+#[tokio::test]
+async fn a_bad_id_is_a_bad_parameter() {
+    let caller = Shop::shared().client("caller", ALL_SCOPES);
+    for id in ["1", "x", "1%20OR%201=1", "%7B%22$ne%22:null%7D", "%00", "0199aaaa-0000-7000-8000-00000000000g", &"9".repeat(2_000)] {
+        caller.get(format!("/products/{id}")).await.problem(400, "invalid_parameter");
+        caller.delete(format!("/orders/{id}")).await.problem(400, "invalid_parameter");
+    }
+}
+
+#[tokio::test]
+async fn a_bad_query_value_is_a_bad_parameter() {
+    let caller = Shop::shared().client("caller", ALL_SCOPES);
+    for limit in ["0", "-1", "101", "1e9", "abc", "1.5", "", "%201", "99999999999999999999"] {
+        caller.get(format!("/products?limit={limit}")).await.problem(400, "invalid_parameter");
+        caller.get(format!("/orders?limit={limit}")).await.problem(400, "invalid_parameter");
+    }
+    for query in [
+        "isActive=yes",
+        "minPrice=cheap",
+        "maxPrice=-1",
+        "minPrice=0.001",
+        "sort=random",
+        "limit=1&limit=2",
+        "nope=1",
+        "limit[$gt]=1",
+        "offset=10",
+    ] {
+        caller.get(format!("/products?{query}")).await.problem(400, "invalid_parameter");
+    }
+    for query in ["status=NOPE", "status=", "nope=1"] {
+        caller.get(format!("/orders?{query}")).await.problem(400, "invalid_parameter");
+    }
+}

@@ -1,0 +1,177 @@
+//! Products: what they are made of, their versions, their price to the cent.
+
+use palisade_tests::{
+    Shop,
+    shop::{ALL_SCOPES, CUSTOMER},
+    trade::{confirmed, eventually_left, id_of, left, product, set_status, stock, with},
+    unique,
+};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_product_is_created_read_replaced_and_removed() {
+    let seller = Shop::shared().client("seller", ALL_SCOPES);
+    let body = product(5);
+    let created = seller.post("/products", &body).await;
+    let product = created.ok(201);
+    let path = format!("/products/{}", id_of(&product));
+    assert_eq!(created.header("location"), Some(path.as_str()));
+    for member in ["name", "description", "price", "quantity", "category", "isActive"] {
+        assert_eq!(product[member], body[member], "{member}");
+    }
+    assert_eq!(product.as_object().unwrap().len(), 10, "{product}");
+
+    let read = seller.get(&path).await;
+    assert_eq!(read.ok(200), product);
+    assert_eq!(read.header("etag"), created.header("etag"));
+
+    let replacement = with(body, &json!({ "name": unique("Chair"), "isActive": null, "quantity": 0, "price": 0 }));
+    let replaced = seller.put(&path, &replacement).await.ok(200);
+    assert_eq!(replaced["name"], replacement["name"]);
+    assert_eq!((&replaced["isActive"], &replaced["quantity"], &replaced["price"]), (&json!(true), &json!(0), &json!(0)));
+    assert_eq!(replaced["createdAt"], product["createdAt"]);
+    assert!(replaced["version"].as_i64() > product["version"].as_i64());
+
+    seller.delete(&path).await.empty(204);
+    seller.get(&path).await.problem(404, "not_found");
+    seller.delete(&path).await.problem(404, "not_found");
+    seller.put(&path, &replacement).await.problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn every_broken_rule_of_a_product_is_told_at_once() {
+    let seller = Shop::shared().client("seller", ALL_SCOPES);
+    let everything = json!({ "name": "  ", "description": "d".repeat(4_001), "price": -0.01, "quantity": -1, "category": "c".repeat(101) });
+    assert_eq!(seller.post("/products", &everything).await.violated(), ["category", "description", "name", "price", "quantity"]);
+    assert_eq!(seller.post("/products", &json!({})).await.violated(), ["category", "name", "price", "quantity"]);
+    let cases = [
+        (json!({ "name": "n".repeat(201) }), "name"),
+        (json!({ "name": "nul \u{0}" }), "name"),
+        (json!({ "name": "right \u{202e} to left" }), "name"),
+        (json!({ "description": "nul \u{0}" }), "description"),
+        (json!({ "price": 10_000_000 }), "price"),
+        (json!({ "price": 0.001 }), "price"),
+        (json!({ "quantity": 1_000_000_001 }), "quantity"),
+        (json!({ "category": " \t " }), "category"),
+    ];
+    let existing = format!("/products/{}", stock(&seller, 1).await);
+    for (change, field) in cases {
+        let body = with(product(1), &change);
+        assert_eq!(seller.post("/products", &body).await.violated(), [field], "{change}");
+        assert_eq!(seller.put(&existing, &body).await.violated(), [field], "{change}");
+    }
+}
+
+#[tokio::test]
+async fn the_limits_themselves_are_allowed_and_text_is_kept_as_it_came() {
+    let seller = Shop::shared().client("seller", ALL_SCOPES);
+    for change in [
+        json!({ "name": "é".repeat(200), "category": "c".repeat(100), "description": "d".repeat(4_000) }),
+        json!({ "name": "  trimmed  ", "description": "", "quantity": 0 }),
+        json!({ "name": "<script>alert(1)</script>", "description": "'; DROP TABLE products; -- {\"$ne\": null}\n\t😀" }),
+        json!({ "quantity": 1_000_000_000, "isActive": false }),
+    ] {
+        let created = seller.post("/products", &with(product(1), &change)).await.ok(201);
+        for (member, value) in change.as_object().unwrap() {
+            let expected = value.as_str().map_or(value.clone(), |text| json!(if member == "name" { text.trim() } else { text }));
+            assert_eq!(created[member], expected, "{member}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn prices_are_exact_to_the_cent() {
+    let seller = Shop::shared().client("seller", ALL_SCOPES);
+    let buyer = Shop::shared().client(&unique("buyer"), CUSTOMER);
+    // Text in, text out: nothing may be rounded on the way. The sums are those of 3 units.
+    for (price, sum) in
+        [("0.01", "0.03"), ("0.1", "0.3"), ("0.29", "0.87"), ("1.10", "3.3"), ("19.99", "59.97"), ("9999999.99", "29999999.97")]
+    {
+        let text = product(3).to_string().replace("19.99", price);
+        let created = seller.request(reqwest::Method::POST, "/products").json(text).await.ok(201);
+        assert_eq!(created["price"].as_f64(), price.parse().ok());
+        let order = confirmed(&buyer, &[(&id_of(&created), 3)]).await;
+        let sum: serde_json::Value = serde_json::from_str(sum).unwrap();
+        assert_eq!((order["total"].as_f64(), order["items"][0]["subtotal"].as_f64()), (sum.as_f64(), sum.as_f64()), "{price}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_service_decides_cannot_be_sent() {
+    let seller = Shop::shared().client("seller", ALL_SCOPES);
+    let existing = format!("/products/{}", stock(&seller, 1).await);
+    for change in [
+        json!({ "id": "0199aaaa-0000-7000-8000-000000000000" }),
+        json!({ "version": 7 }),
+        json!({ "createdAt": "2020-01-01T00:00:00Z" }),
+        json!({ "taken": 0 }),
+        json!({ "__proto__": {} }),
+    ] {
+        seller.post("/products", &with(product(1), &change)).await.problem(400, "invalid_body");
+        seller.put(&existing, &with(product(1), &change)).await.problem(400, "invalid_body");
+    }
+}
+
+#[tokio::test]
+async fn an_update_or_a_removal_for_another_version_is_refused() {
+    let seller = Shop::shared().client("seller", ALL_SCOPES);
+    let created = seller.post("/products", &product(3)).await;
+    let path = format!("/products/{}", id_of(&created.ok(201)));
+    let first = created.header("etag").unwrap().to_owned();
+
+    let updated = seller.put(&path, &product(4)).header("if-match", &first).await;
+    updated.ok(200);
+    let second = seller.get(&path).await.header("etag").unwrap().to_owned();
+    assert_ne!(first, second);
+    for stale in [first.as_str(), "\"nonsense\"", &format!("W/{second}")] {
+        seller.put(&path, &product(5)).header("if-match", stale).await.problem(412, "version_mismatch");
+        seller.delete(&path).header("if-match", stale).await.problem(412, "version_mismatch");
+    }
+    seller.put(&path, &product(5)).header("if-match", "*").await.ok(200);
+    let third = seller.get(&path).await.header("etag").unwrap().to_owned();
+    seller.delete(&path).header("if-match", third).await.empty(204);
+}
+
+#[tokio::test]
+async fn an_unchanged_product_is_not_sent_again() {
+    let seller = Shop::shared().client("seller", ALL_SCOPES);
+    let path = format!("/products/{}", stock(&seller, 3).await);
+    let tag = seller.get(&path).await.header("etag").unwrap().to_owned();
+    for matching in [tag.clone(), format!("W/{tag}"), format!("\"other\", {tag}"), "*".into()] {
+        let answer = seller.get(&path).header("if-none-match", &matching).await;
+        answer.empty(304);
+        assert_eq!(answer.header("etag"), Some(tag.as_str()), "{matching}");
+    }
+    seller.get(&path).header("if-none-match", "\"other\"").await.ok(200);
+}
+
+#[tokio::test]
+async fn selling_changes_quantity_version_and_etag() {
+    let seller = Shop::shared().client("seller", ALL_SCOPES);
+    let buyer = Shop::shared().client(&unique("buyer"), CUSTOMER);
+    let product = stock(&seller, 10).await;
+    let path = format!("/products/{product}");
+    let before = seller.get(&path).await;
+    let order = confirmed(&buyer, &[(&product, 3)]).await;
+    let after = seller.get(&path).await;
+    assert_eq!(after.ok(200)["quantity"], 7);
+    assert!(after.json()["version"].as_i64() > before.json()["version"].as_i64());
+    assert_ne!(before.header("etag"), after.header("etag"));
+
+    seller.delete(&path).await.problem(409, "product_in_use");
+    set_status(&buyer, &id_of(&order), "CANCELLED").await.ok(200);
+    eventually_left(&seller, &product, 10).await;
+    seller.delete(&path).await.empty(204);
+}
+
+#[tokio::test]
+async fn setting_the_quantity_leaves_what_is_held_alone() {
+    let seller = Shop::shared().client("seller", ALL_SCOPES);
+    let buyer = Shop::shared().client(&unique("buyer"), CUSTOMER);
+    let product_id = stock(&seller, 10).await;
+    let order = confirmed(&buyer, &[(&product_id, 4)]).await;
+    seller.put(format!("/products/{product_id}"), &product(100)).await.ok(200);
+    assert_eq!(left(&seller, &product_id).await, 100);
+    set_status(&buyer, &id_of(&order), "CANCELLED").await.ok(200);
+    eventually_left(&seller, &product_id, 104).await;
+}

@@ -1,0 +1,126 @@
+//! The programs' command lines: configuration, keys, tokens.
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use palisade_tests::{
+    Client, Shop,
+    jwt::{claims_of, now},
+    process::{command, output_of, run},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const PROGRAMS: [&str; 4] = ["gateway", "products", "orders", "palisade"];
+
+/// Runs a program that must refuse to start; gives what it says.
+fn refusal(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    let output = command(name).args(arguments).envs(environment.iter().copied()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{name} {arguments:?} {environment:?} was accepted: {text}");
+    assert!(!text.contains("panicked"), "{text}");
+    text.into_owned()
+}
+
+#[test]
+fn help_lists_what_can_be_set() {
+    for name in PROGRAMS {
+        let help = output_of(name, &["--help"]);
+        for word in ["--config", "--check-config", "PALISADE_"] {
+            assert!(help.contains(word), "{name} --help says nothing of {word}:\n{help}");
+        }
+    }
+}
+
+#[test]
+fn an_unknown_key_or_a_bad_value_is_refused_by_its_name() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("palisade.toml");
+    let path = file.to_str().unwrap();
+    for name in ["gateway", "products", "orders"] {
+        assert!(refusal(name, &["--check-config"], &[("PALISADE_NONSENSE", "1")]).to_lowercase().contains("nonsense"), "{name}");
+        assert!(refusal(name, &["--check-config"], &[("PALISADE_LISTEN", "banana")]).to_lowercase().contains("listen"), "{name}");
+        fs::write(&file, "nonsense = 1\n").unwrap();
+        assert!(refusal(name, &["--check-config", "--config", path], &[]).contains("nonsense"), "{name}");
+        fs::write(&file, "listen = [\n").unwrap();
+        assert!(refusal(name, &["--check-config", "--config", path], &[]).contains("palisade.toml"), "{name}");
+        refusal(name, &["--check-config", "--config", "/no/such/file.toml"], &[]);
+        refusal(name, &["--no-such-flag"], &[]);
+    }
+}
+
+#[test]
+fn a_bad_secret_is_refused_without_being_shown() {
+    for url in ["postgres://app:hunter2@", "hunter2"] {
+        assert!(!refusal("orders", &["--check-config"], &[("PALISADE_STORE__URL", url)]).contains("hunter2"));
+    }
+}
+
+#[test]
+fn environment_beats_the_file_and_a_secret_may_be_in_a_file_of_its_own() {
+    let directory = TempDir::new().unwrap();
+    let (config, secret) = (directory.path().join("products.toml"), directory.path().join("url"));
+    let store = directory.path().join("products.db");
+    fs::write(&config, "listen = \"127.0.0.1:1\"\n[store]\nurl = \"nonsense\"\n").unwrap();
+    fs::write(&secret, format!("sqlite://{}\n", store.display())).unwrap();
+    let check = |environment: &[(&str, &str)]| {
+        let mut command = command("products");
+        command.args(["--check-config", "--config", config.to_str().unwrap()]).envs(environment.iter().copied());
+        command.output().unwrap()
+    };
+    assert!(!check(&[]).status.success());
+    let output = check(&[("PALISADE_STORE__URL_FILE", secret.to_str().unwrap()), ("PALISADE_LISTEN", "127.0.0.1:0")]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!store.exists(), "--check-config touches nothing");
+}
+
+#[test]
+fn the_development_key_serves_loopback_only() {
+    let directory = TempDir::new().unwrap();
+    let data = directory.path().to_str().unwrap();
+    let said = refusal("palisade", &["--data-dir", data, "--gateway-listen", "0.0.0.0:0"], &[]);
+    assert!(said.contains("key") && said.contains("loopback"), "{said}");
+}
+
+#[tokio::test]
+async fn the_token_it_prints_at_the_start_works_at_once() {
+    let shop = Shop::shared();
+    let token = shop.program("gateway").line(|line| Some(line.split_once("export TOKEN=")?.1.trim().to_owned())).unwrap();
+    let claims = claims_of(&token);
+    assert_eq!(claims["sub"], "demo");
+    assert_eq!(claims["scope"].as_str().map(|scope| scope.split(' ').count()), Some(5), "{claims}");
+    Client::new(shop.url(), Some(token)).get("/orders").await.ok(200);
+    assert!(shop.program("gateway").log().contains("curl "));
+}
+
+#[tokio::test]
+async fn a_minted_token_says_what_was_asked_for_and_nothing_else_is_printed() {
+    let shop = Shop::shared();
+    let data = shop.directory().to_str().unwrap();
+    let token = output_of("palisade", &["token", "--data-dir", data, "--sub", "alice", "--scope", "products:read", "--expires-in", "60"]);
+    let claims = claims_of(&token);
+    assert_eq!((&claims["sub"], &claims["scope"]), (&json!("alice"), &json!("products:read")));
+    assert!((now() + 50..=now() + 60).contains(&claims["exp"].as_i64().unwrap()), "{claims}");
+    assert_eq!(token.split('.').count(), 3);
+    Client::new(shop.url(), Some(token)).get("/products").await.ok(200);
+}
+
+#[test]
+fn keys_are_made_for_their_owner_alone() {
+    let shop = Shop::shared();
+    shop.url();
+    let keys: Vec<_> =
+        fs::read_dir(shop.directory()).unwrap().flatten().filter(|entry| entry.path().extension().is_some_and(|e| e == "pem")).collect();
+    assert!(!keys.is_empty());
+    let directory = TempDir::new().unwrap();
+    let made = directory.path().join("made.pem");
+    output_of("palisade", &["keygen", "--out", made.to_str().unwrap()]);
+    for key in keys.iter().map(fs::DirEntry::path).chain([made.clone()]) {
+        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600, "{}", key.display());
+        assert!(fs::read_to_string(&key).unwrap().starts_with("-----BEGIN PRIVATE KEY-----"));
+    }
+    let public: Value = serde_json::from_str(&output_of("palisade", &["jwks", made.to_str().unwrap()])).unwrap();
+    let key = &public["keys"][0];
+    assert_eq!((&key["kty"], &key["crv"]), (&json!("OKP"), &json!("Ed25519")));
+    assert!(key["kid"].is_string() && key["x"].is_string() && key["d"].is_null(), "{key}");
+    assert!(!run("palisade", &["keygen", "--out", made.to_str().unwrap()]).status.success(), "a key is never overwritten");
+}

@@ -1,0 +1,140 @@
+//! kill -9 at random moments under load: every acknowledged order exists and is settled, and no unit is lost or sold twice.
+//!
+//! `PALISADE_CRASH_SECONDS` says how long each test goes on (15 by default); `PALISADE_SEED` makes its choices again.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::{
+    collections::BTreeMap,
+    env,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use futures_util::future::{join, join_all};
+use palisade_tests::{
+    Client, Shop, eventually,
+    random::Random,
+    servers,
+    shop::{ALL_SCOPES, CUSTOMER},
+    trade::{all, basket, id_of, left, set_status, settled, stock},
+    unique,
+};
+use serde_json::Value;
+use tokio::{runtime::Handle, task::spawn_blocking, time::Instant};
+
+const BUYERS: usize = 8;
+const UNITS: i64 = 1_000;
+
+/// What a buyer was told: the answer to each key, and which orders it saw cancelled.
+#[derive(Default)]
+struct Told {
+    orders: BTreeMap<String, String>,
+    cancelled: Vec<String>,
+}
+
+/// Orders until the shop closes. A call that got no answer is made again with its key, until it gets one.
+async fn buy(client: Client, products: &[String], closed: &AtomicBool, mut random: Random) -> (Client, Told) {
+    let mut told = Told::default();
+    while !closed.load(Ordering::Relaxed) {
+        let key = unique("key");
+        let lines = [(random.one_of(products).as_str(), 1), (random.one_of(products).as_str(), 2)];
+        let body = basket(&lines);
+        let id = eventually(async || {
+            let answer = client.post("/orders", &body).header("idempotency-key", &key).attempt().await.ok()?;
+            match answer.status.as_u16() {
+                201 | 202 => Some(id_of(&answer.json())),
+                // Sold out: an order all the same, and it must be found as such.
+                409 if answer.json()["orderId"].is_string() => Some(answer.json()["orderId"].as_str().unwrap().to_owned()),
+                409 | 429 | 500..600 => None,
+                _ => panic!("{}: {}", answer.status, answer.text()),
+            }
+        })
+        .await;
+        told.orders.insert(key, id.clone());
+        if random.among(0..4) == 0 && set_status(&client, &id, "CANCELLED").attempt().await.is_ok_and(|answer| answer.status == 200) {
+            told.cancelled.push(id);
+        }
+    }
+    (client, told)
+}
+
+/// Kills and restarts `victims` at random moments for as long as this test may take.
+fn havoc(mut shop: Shop, victims: &[&str], mut random: Random) -> Shop {
+    let seconds = env::var("PALISADE_CRASH_SECONDS").map_or(15, |seconds| seconds.parse().expect("PALISADE_CRASH_SECONDS is a number"));
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut kills = 0;
+    while Instant::now() < end {
+        // Nothing is awaited here: the random moment is the point.
+        Handle::current().block_on(tokio::time::sleep(random.millis(200, 2_000)));
+        let victim = shop.program_mut(random.one_of::<&str>(victims));
+        victim.kill();
+        victim.restart();
+        kills += 1;
+    }
+    assert!(kills > 2, "{kills} kills are too few to show anything");
+    shop
+}
+
+async fn survives(shop: Shop, victims: &'static [&'static str]) {
+    shop.ready().await;
+    let mut random = Random::from_environment();
+    let seller = shop.client("seller", ALL_SCOPES);
+    let mut shelf = Vec::new();
+    for _ in 0..4 {
+        shelf.push(stock(&seller, UNITS).await);
+    }
+    let closed = AtomicBool::new(false);
+    let buyers = (0..BUYERS).map(|_| buy(shop.client(&unique("buyer"), CUSTOMER), &shelf, &closed, random.fork()));
+    let buyers = join_all(buyers.collect::<Vec<_>>());
+    let havoc = async {
+        // On a thread of its own, so that the buyers go on while a program starts.
+        let random = random.fork();
+        let shop = spawn_blocking(move || havoc(shop, victims, random)).await.unwrap();
+        shop.ready().await;
+        closed.store(true, Ordering::Relaxed);
+        shop
+    };
+    let (told, shop) = join(buyers, havoc).await;
+
+    let mut sold = BTreeMap::<String, i64>::new();
+    let mut acknowledged = 0;
+    for (client, told) in told {
+        acknowledged += told.orders.len();
+        let orders: BTreeMap<String, Value> =
+            all(&client, "/orders?limit=100").await.iter().map(|order| (id_of(order), order.clone())).collect();
+        for id in told.orders.values() {
+            assert!(orders.contains_key(id), "the acknowledged order {id} is gone");
+        }
+        assert_eq!(orders.len(), told.orders.len(), "one order for each key, whatever the number of calls");
+        for id in orders.keys() {
+            let order = settled(&client, id).await;
+            if told.cancelled.contains(id) {
+                assert_eq!(order["status"], "CANCELLED", "an acknowledged cancellation stands");
+            }
+            for item in order["items"].as_array().unwrap().iter().filter(|_| order["status"] == "CONFIRMED") {
+                *sold.entry(item["productId"].as_str().unwrap().to_owned()).or_default() += item["quantity"].as_i64().unwrap();
+            }
+        }
+    }
+    assert!(acknowledged > 20, "{acknowledged} orders are too few to show anything");
+    for product in &shelf {
+        let sold = sold.get(product).copied().unwrap_or_default();
+        // What cancelled orders held comes back by itself, a little later.
+        eventually(async || (left(&seller, product).await + sold == UNITS).then_some(())).await;
+    }
+    for service in ["products", "orders"] {
+        shop.invariants(service).await;
+    }
+}
+
+#[tokio::test]
+async fn the_all_in_one_survives_crashes() {
+    survives(Shop::all_in_one(), &["palisade"]).await;
+}
+
+#[tokio::test]
+async fn orders_on_postgres_and_products_on_mongo_survive_crashes() {
+    let (postgres, mongo) = (servers::durable_postgres(), servers::durable_mongo());
+    let shop = Shop::separate(Some(&mongo.url("products")), Some(&postgres.url("orders")));
+    survives(shop, &["orders", "products", "gateway"]).await;
+}
