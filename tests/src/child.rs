@@ -12,7 +12,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process, kill_process_group};
 
 /// How long a program may take to say something that is waited for.
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -16,7 +16,8 @@ use palisade_middleware::{
 };
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
@@ -56,23 +57,24 @@ pub fn router(tools: Tools) -> Router {
 }
 
 async fn invariants(State(tools): State<Tools>) -> Response {
-    let context = Context::background().on_behalf_of(Arc::new(Principal::absent_user("orders"))).until(Instant::now() + CHECK_TIMEOUT);
-    let audit = match tools.store.audit(tools.clock.now(), OVERDUE_AFTER).await {
-        Ok(audit) => audit,
-        Err(error) => return unavailable(&error),
-    };
-    let mut violations: Vec<String> = audit.findings.iter().map(ToString::to_string).collect();
-    let reservations = match context::scope(context, tools.compare_reservations()).await {
-        Ok(found) => {
-            violations.extend(found.violations);
-            json!({ "checked": found.checked })
+    match tools.check().await {
+        Ok(report) => Json(report).into_response(),
+        Err(error) => unavailable(&error),
+    }
+}
+
+/// How often the gauges are brought up to date without anybody asking.
+const CHECK_EVERY: Duration = Duration::from_mins(1);
+
+/// Checks the invariants again and again until `stop`, for the metrics.
+pub async fn watch(tools: Tools, stop: CancellationToken) {
+    let mut ticks = interval(CHECK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        if let Err(error) = tools.check().await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the invariants could not be checked");
         }
-        Err(reason) => json!({ "checked": null, "reason": reason }),
-    };
-    metrics::gauge!("palisade.invariant.violations", "check" => "orders")
-        .set(f64::from(u32::try_from(violations.len()).unwrap_or(u32::MAX)));
-    let counts: HashMap<&str, u64> = audit.counts.iter().map(|(status, count)| (status.as_str(), *count)).collect();
-    Json(json!({ "ok": violations.is_empty(), "violations": violations, "orders": counts, "reservations": reservations })).into_response()
+    }
 }
 
 struct Compared {
@@ -81,6 +83,27 @@ struct Compared {
 }
 
 impl Tools {
+    /// Everything that must hold, as the body of `GET /invariants` and as a gauge.
+    async fn check(&self) -> Result<Value, Error> {
+        let audit = self.store.audit(self.clock.now(), OVERDUE_AFTER).await?;
+        let mut violations: Vec<String> = audit.findings.iter().map(ToString::to_string).collect();
+        let context = Context::background().on_behalf_of(Arc::new(Principal::absent_user("orders"))).until(Instant::now() + CHECK_TIMEOUT);
+        let reservations = match context::scope(context, self.compare_reservations()).await {
+            Ok(found) => {
+                violations.extend(found.violations);
+                json!({ "checked": found.checked })
+            }
+            Err(reason) => json!({ "checked": null, "reason": reason }),
+        };
+        for violation in &violations {
+            tracing::error!(%violation, "an invariant is broken");
+        }
+        let count = u32::try_from(violations.len()).unwrap_or(u32::MAX);
+        metrics::gauge!("palisade.invariant.violations", "check" => "orders").set(f64::from(count));
+        let counts: HashMap<&str, u64> = audit.counts.iter().map(|(status, count)| (status.as_str(), *count)).collect();
+        Ok(json!({ "ok": violations.is_empty(), "violations": violations, "orders": counts, "reservations": reservations }))
+    }
+
     /// Every reservation that owns units has an order that wants them. Asked of products, page by page.
     async fn compare_reservations(&self) -> Result<Compared, String> {
         let mut compared = Compared { checked: 0, violations: Vec::new() };

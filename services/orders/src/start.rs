@@ -68,6 +68,7 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     process.run(worker.run(process.shutdown.clone()));
 
     let tools = admin::Tools { store: store.clone(), products, clock: process.clock.clone() };
+    process.run(admin::watch(tools.clone(), process.shutdown.clone()));
     let more = admin::router(tools).route("/jwks.json", axum::routing::get(move || async move { jwks }));
     process.serve_admin("orders", config.admin_listen, readiness.clone(), more)?;
 

@@ -1,11 +1,13 @@
 //! The stock check on the admin port: does every product add up, and does nothing stay held for too long?
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
 use http::StatusCode;
 use palisade_middleware::clock::Clock;
 use serde_json::json;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 use crate::store::{Audit, Store};
 
@@ -15,6 +17,21 @@ pub fn router(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Router {
 }
 
 type Tools = (Arc<dyn Store>, Arc<dyn Clock>);
+
+/// How often the gauges are brought up to date without anybody asking.
+const CHECK_EVERY: Duration = Duration::from_mins(1);
+
+/// Checks the stock again and again until `stop`, for the metrics.
+pub async fn watch(store: Arc<dyn Store>, clock: Arc<dyn Clock>, stop: CancellationToken) {
+    let mut ticks = interval(CHECK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        match store.audit(clock.now()).await {
+            Ok(audit) => measure(&audit),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the stock could not be checked"),
+        }
+    }
+}
 
 async fn invariants(State((store, clock)): State<Tools>) -> axum::response::Response {
     match store.audit(clock.now()).await {
@@ -37,6 +54,9 @@ async fn invariants(State((store, clock)): State<Tools>) -> axum::response::Resp
 
 #[expect(clippy::cast_precision_loss, reason = "units are far below 2^52")]
 fn measure(audit: &Audit) {
+    for violation in &audit.violations {
+        tracing::error!(%violation, "the stock does not add up");
+    }
     metrics::gauge!("palisade.invariant.violations", "check" => "stock").set(audit.violations.len() as f64);
     for (state, units) in [("available", audit.available_units), ("reserved", audit.held_units), ("sold", audit.confirmed_units)] {
         metrics::gauge!("palisade.stock.units", "state" => state).set(units as f64);

@@ -46,6 +46,7 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
 
     let every = Duration::from_millis(config.reservations.sweep_ms);
     process.run(sweeper::run(store.clone(), process.clock.clone(), every, process.shutdown.clone()));
+    process.run(admin::watch(store.clone(), process.clock.clone(), process.shutdown.clone()));
     process.serve_admin("products", config.admin_listen, readiness.clone(), admin::router(store.clone(), process.clock.clone()))?;
 
     let hold_for = Duration::from_millis(config.reservations.hold_ms);

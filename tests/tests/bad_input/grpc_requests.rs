@@ -63,7 +63,6 @@ async fn frames_that_are_none_have_no_effect() {
         framed(2, &message),
         framed(255, &message),
         framed(0, &message)[..10].to_vec(),
-        [framed(0, &message), framed(0, &message)].concat(),
         framed(0, &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f]),
         framed(0, &[0x0a, 2, 0xff, 0xfe]),
         framed(0, &[0x0b; 200]),
@@ -71,10 +70,9 @@ async fn frames_that_are_none_have_no_effect() {
     ];
     for body in bodies {
         let about = format!("{:?}…", &body[..body.len().min(20)]);
-        let (status, grpc_status) = send(Method::POST, REMOVE, Some("application/grpc"), &[], body).await;
-        assert!(status != 200 || grpc_status.as_deref() != Some("0"), "{about} succeeded");
+        send(Method::POST, REMOVE, Some("application/grpc"), &[], body).await;
+        assert_eq!(seller.get(format!("/products/{product}")).await.status, 200, "{about} was executed");
     }
-    seller.get(format!("/products/{product}")).await.ok(200);
 }
 
 #[tokio::test]

@@ -116,12 +116,7 @@ async fn refuses_bad_claims(shop: &Shop) {
         json!({ "sub": "line\nbreak" }),
     ];
     for change in changes {
-        let answer = call(shop, &sign(&header(), &with(claims("alice", SCOPE), &change), SECRET.as_bytes())).await;
-        if change.get("exp").is_some_and(|exp| *exp == -1) {
-            answer.problem(401, "token_expired");
-        } else {
-            refused(&answer, &change.to_string());
-        }
+        refused(&call(shop, &sign(&header(), &with(claims("alice", SCOPE), &change), SECRET.as_bytes())).await, &change.to_string());
     }
     let good = claims("alice", SCOPE).to_string();
     let twice = good.replacen('{', "{\"sub\":\"bob\",", 1);

@@ -61,7 +61,8 @@ async fn a_method_a_route_does_not_have_is_answered_with_those_it_has() {
 
 #[tokio::test]
 async fn a_body_may_have_256_kib_and_not_one_byte_more() {
-    let caller = Shop::shared().client("caller", ALL_SCOPES);
+    // Over HTTP/1 a client that is still writing when the answer comes may find the connection closed before it reads.
+    let caller = Shop::shared().client("caller", ALL_SCOPES).over_http2();
     for path in ["/products", "/orders"] {
         let body = |size: usize| format!("{{}}{}", " ".repeat(size - 2));
         caller.request(Method::POST, path).json(body(256 * 1024)).await.violated();

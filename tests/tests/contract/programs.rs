@@ -4,6 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use palisade_tests::{
     Client, Shop,
+    child::{Child, Signal},
     jwt::{claims_of, now},
     process::{command, output_of, run},
 };
@@ -14,11 +15,14 @@ const PROGRAMS: [&str; 4] = ["gateway", "products", "orders", "palisade"];
 
 /// Runs a program that must refuse to start; gives what it says.
 fn refusal(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> String {
-    let output = command(name).args(arguments).envs(environment.iter().copied()).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "{name} {arguments:?} {environment:?} was accepted: {text}");
+    let mut command = command(name);
+    command.args(arguments).envs(environment.iter().copied());
+    let mut child = Child::spawn(&command, None, Signal::KILL).unwrap();
+    let status = child.wait().unwrap();
+    let text = child.log();
+    assert!(!status.success(), "{name} {arguments:?} {environment:?} was accepted: {text}");
     assert!(!text.contains("panicked"), "{text}");
-    text.into_owned()
+    text
 }
 
 #[test]

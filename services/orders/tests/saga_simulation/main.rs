@@ -17,7 +17,7 @@ mod products;
 mod random;
 mod world;
 
-const SEEDS: u64 = 20_000;
+const SEEDS: u64 = 2_000;
 
 /// What can be planted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -91,7 +91,7 @@ impl World {
     fn tick(&mut self) {
         match self.random.below(if self.faulty { 12 } else { 9 }) {
             0 => {
-                let longest = if self.random.percent(3) { 600_000 } else { 8_000 };
+                let longest = if self.random.percent(5) { 1_200_000 } else { 8_000 };
                 self.now += Duration::from_millis(self.random.below(longest));
                 self.products.expire(self.now);
             }
