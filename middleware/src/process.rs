@@ -153,6 +153,18 @@ impl Process {
         readiness
     }
 
+    /// Waits until every service is ready, at most so long.
+    pub async fn until_ready(&self, at_most: Duration) {
+        let mut all: Vec<_> = self.readiness.lock().iter().map(Readiness::subscribe).collect();
+        let ready = async {
+            for one in &mut all {
+                // Its sender lives as long as the process.
+                let _ = one.wait_for(|ready| *ready).await;
+            }
+        };
+        let _ = tokio::time::timeout(at_most, ready).await;
+    }
+
     /// Runs work that must have ended before the process does. It must end by itself after [`Self::shutdown`].
     pub fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
         drop(task::spawn(self.tasks.track_future(work)));

@@ -45,7 +45,10 @@ async fn buy(client: Client, products: &[String], closed: &AtomicBool, mut rando
                 201 | 202 => Some(id_of(&answer.json())),
                 // Sold out: an order all the same, and it must be found as such.
                 409 if answer.json()["orderId"].is_string() => Some(answer.json()["orderId"].as_str().unwrap().to_owned()),
-                409 | 429 | 500..600 => None,
+                409 | 429 | 500..600 => {
+                    eprintln!("{key}: {} {}", answer.status, answer.text());
+                    None
+                }
                 _ => panic!("{}: {}", answer.status, answer.text()),
             }
         })

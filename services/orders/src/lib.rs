@@ -12,4 +12,4 @@ pub mod store;
 pub mod worker;
 
 pub use config::Config;
-pub use start::{keys, start};
+pub use start::{keys, migrate, start};

@@ -1,6 +1,14 @@
 //! From a configuration to a running service.
 
-use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use palisade_middleware::{
@@ -41,17 +49,14 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     let readiness = process.readiness();
     let (store, system) = open_store(&config.store)?;
     let store: Arc<dyn Store> = Arc::new(Bounded::new(store, system, Duration::from_millis(config.store.timeout_ms)));
-    if config.store.migrate {
-        // In the background and for ever: the process starts while its database is down.
-        let (store, shutdown) = (store.clone(), process.shutdown.clone());
-        process.run(async move {
-            shutdown.run_until_cancelled(prepare(store)).await;
-        });
-    }
-    let probed = store.clone();
+    let prepared = Arc::new(AtomicBool::new(!config.store.migrate));
+    let probed = (store.clone(), prepared.clone());
     readiness.watch(system, true, process.shutdown.clone(), move || {
-        let store = probed.clone();
-        async move { store.ping().await.map_err(|error| error.to_string()) }
+        let (store, prepared) = probed.clone();
+        async move {
+            store.ping().await.map_err(|error| error.to_string())?;
+            if prepared.load(Ordering::Acquire) { Ok(()) } else { Err("the schema is not up to date yet".to_owned()) }
+        }
     });
 
     let jwks = axum::Json(serde_json::to_value(keys.signing.public_jwks())?);
@@ -65,10 +70,17 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
 
     let driver = Driver::new(store.clone(), products.clone(), process.clock.clone());
     let worker = Worker { store: store.clone(), driver: driver.clone(), clock: process.clock.clone(), config: config.saga.clone() };
-    process.run(worker.run(process.shutdown.clone()));
-
     let tools = admin::Tools { store: store.clone(), products, clock: process.clock.clone() };
-    process.run(admin::watch(tools.clone(), process.shutdown.clone()));
+    let (watched, prepare_in, stop) = (tools.clone(), store.clone(), process.shutdown.clone());
+    process.run(async move {
+        // In the background and for ever: the process starts while its database is down.
+        if !prepared.load(Ordering::Acquire) && stop.run_until_cancelled(prepare(prepare_in)).await.is_none() {
+            return;
+        }
+        prepared.store(true, Ordering::Release);
+        tokio::join!(worker.run(stop.clone()), admin::watch(watched, stop));
+    });
+
     let more = admin::router(tools).route("/jwks.json", axum::routing::get(move || async move { jwks }));
     process.serve_admin("orders", config.admin_listen, readiness.clone(), more)?;
 
@@ -86,6 +98,12 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
 
 /// Guards against mistakes, not against attackers: a forged position shows nothing that the query itself would not.
 const CURSOR_SECRET: &[u8] = b"palisade.orders.v1 positions";
+
+/// Brings the schema of the store at `url` up to date: for a job that does so before the replicas start.
+pub async fn migrate(url: &str) -> anyhow::Result<()> {
+    let config = config::Store { url: Some(url.to_owned().into()), ..config::Store::default() };
+    Ok(open_store(&config)?.0.prepare().await?)
+}
 
 fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, &'static str)> {
     let url = match (&config.url, &config.url_file) {

@@ -17,6 +17,8 @@ use crate::{config::Config, data_dir, tools::DEV_ISSUER};
 
 /// How long the token lives that is printed at the start.
 const DEMO_TOKEN_LIFETIME: Duration = Duration::from_hours(24);
+/// After that the greeting is printed all the same: `/readyz` says what is wrong.
+const READY_WITHIN: Duration = Duration::from_secs(5);
 const DEMO_SCOPES: &str = "products:read products:write orders:read orders:write orders:admin";
 
 /// Starts products, orders and the gateway, in this order: each needs the address of the one before.
@@ -43,6 +45,7 @@ pub(crate) async fn start(mut config: Config, process: Process) -> anyhow::Resul
     let gateway = palisade_gateway::start(&config.gateway, Keys { verifier, signing: gateway_key }, &process)?;
 
     let token = trusted.is_some().then(|| demo_token(&development, clock.as_ref())).transpose()?;
+    process.until_ready(READY_WITHIN).await;
     greet(gateway, token.as_deref())?;
     Ok(())
 }

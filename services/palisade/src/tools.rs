@@ -15,7 +15,7 @@ use crate::{data_dir, tool};
 pub(crate) const DEV_ISSUER: &str = "palisade-dev";
 
 /// The subcommands.
-pub(crate) fn commands() -> [Command; 3] {
+pub(crate) fn commands() -> [Command; 4] {
     let text = |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("TEXT").help(help);
     let path = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name("PATH").value_parser(value_parser!(PathBuf)).help(help)
@@ -36,6 +36,8 @@ pub(crate) fn commands() -> [Command; 3] {
             )
             .arg(path("key-file", "Ed25519 private key in PEM that signs it [default: the development key]").conflicts_with("data-dir"))
             .arg(path("data-dir", "Where the development key is kept [default: palisade-data] [env: PALISADE_DATA_DIR]")),
+        tool("migrate", "Bring the schema of an orders store up to date; for a job that runs before the service")
+            .arg(text("store-url", "postgres://… or sqlite://path [env: PALISADE_STORE__URL]")),
         tool("keygen", "Make an Ed25519 private key for a service").arg(path("out", "File to write, readable by you alone").required(true)),
         tool("jwks", "Print the public halves of private keys as a JSON web key set").arg(
             Arg::new("file")
@@ -53,6 +55,7 @@ pub(crate) fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<()> {
     match name {
         "token" => token(arguments),
         "keygen" => keygen(arguments),
+        "migrate" => migrate(arguments),
         _ => jwks(arguments),
     }
 }
@@ -77,6 +80,12 @@ fn token(arguments: &ArgMatches) -> anyhow::Result<()> {
 fn keygen(arguments: &ArgMatches) -> anyhow::Result<()> {
     let path = arguments.get_one::<PathBuf>("out").context("--out is needed")?;
     data_dir::write_new(path, &SigningKey::generate_pem()?).with_context(|| format!("{} cannot be written", path.display()))
+}
+
+fn migrate(arguments: &ArgMatches) -> anyhow::Result<()> {
+    let url = arguments.get_one::<String>("store-url").cloned().or_else(|| std::env::var("PALISADE_STORE__URL").ok());
+    let url = url.context("--store-url is needed")?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(palisade_orders::migrate(&url))
 }
 
 fn jwks(arguments: &ArgMatches) -> anyhow::Result<()> {

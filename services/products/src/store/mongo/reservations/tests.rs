@@ -104,6 +104,27 @@ async fn work_that_crashed_at_any_step_is_finished_or_undone_by_whoever_comes_ne
 }
 
 #[tokio::test]
+async fn a_late_executor_moves_nothing_that_has_moved_on() {
+    let store = fresh().await;
+    let db = &store.collections;
+    let products = [store.add(10).await, store.add(10).await];
+    let all_taken = Stop { taken: 2, undo: None, given_back: 0 };
+
+    let id = crash(&store, products, all_taken).await;
+    let reserving = find(db, id).await.unwrap().unwrap();
+    store.release(id, NOW).await.unwrap();
+    move_on(db, &reserving, doc! { "state": Phase::Held }).await.unwrap();
+    assert_eq!(find(db, id).await.unwrap().unwrap().state, Phase::Released, "not held again");
+
+    let id = crash(&store, products, all_taken).await;
+    settle(db, id, NOW).await.unwrap();
+    let held = find(db, id).await.unwrap().unwrap();
+    store.confirm(id, NOW).await.unwrap();
+    undo(db, &held, Undo { to: Phase::Expired, sure: true }, None, NOW).await.unwrap();
+    assert_eq!(find(db, id).await.unwrap().unwrap().state, Phase::Confirmed, "confirmed for good");
+}
+
+#[tokio::test]
 async fn abandoned_undoing_waits_for_its_executor_a_little() {
     let store = fresh().await;
     let products = [store.add(10).await, store.add(10).await];
