@@ -55,8 +55,8 @@ pub trait Validate {
 pub enum Asked<T> {
     /// Run with this configuration.
     Run(T),
-    /// `--check-config`: it is valid, and that was all.
-    Checked,
+    /// `--check-config`: say whether a process could start with this configuration.
+    Check(T),
     /// `--health-check`: ask the admin port of this configuration whether the process is ready.
     HealthCheck(T),
 }
@@ -90,14 +90,19 @@ pub fn command<T: JsonSchema>(name: &'static str, about: &'static str) -> Comman
 
 /// Reads the configuration that `matches` (of [`command`]), the environment and the file make together.
 pub fn load<T: DeserializeOwned + JsonSchema + Validate>(matches: &clap::ArgMatches) -> Result<Asked<T>, Error> {
+    let keys = schema::keys::<T>();
     let mut figment = Figment::new();
     if let Some(path) = matches.get_one::<PathBuf>("config") {
         std::fs::metadata(path).map_err(|error| Error::NoFile(path.clone(), error))?;
         figment = figment.merge(Toml::file_exact(path));
     }
-    figment = figment.merge(Env::prefixed(ENV_PREFIX).split("__"));
-    for key in schema::keys::<T>().into_iter().filter(|key| !key.is_pattern()) {
-        if let Some(value) = matches.get_one::<String>(&key.path) {
+    let environment = Env::prefixed(ENV_PREFIX).split("__");
+    let set: Vec<String> = environment.iter().map(|(key, _)| key.as_str().to_ascii_lowercase()).collect();
+    figment = hide_other_spellings(figment, &keys, |key| set.iter().any(|set| set == key)).merge(environment);
+    let flag = |key: &str| matches.try_get_one::<String>(key).ok().flatten();
+    figment = hide_other_spellings(figment, &keys, |key| flag(key).is_some());
+    for key in keys.iter().filter(|key| !key.is_pattern()) {
+        if let Some(value) = flag(&key.path) {
             // The same grammar as in the environment: numbers and booleans are such, the rest is text.
             let value: figment::value::Value = value.parse().unwrap_or_else(|never| match never {});
             figment = figment.merge(Serialized::global(&key.path, value));
@@ -106,12 +111,26 @@ pub fn load<T: DeserializeOwned + JsonSchema + Validate>(matches: &clap::ArgMatc
     let config: T = figment.extract().map_err(|error| Error::Invalid(Box::new(error)))?;
     config.validate()?;
     Ok(if matches.get_flag("check-config") {
-        Asked::Checked
+        Asked::Check(config)
     } else if matches.get_flag("health-check") {
         Asked::HealthCheck(config)
     } else {
         Asked::Run(config)
     })
+}
+
+/// A secret is `x` or, in a file of its own, `x_file`: a layer that sets one of them hides the other in the layers below.
+fn hide_other_spellings(mut figment: Figment, keys: &[schema::Key], sets: impl Fn(&str) -> bool) -> Figment {
+    for file in keys.iter().filter(|key| !key.is_pattern()) {
+        let Some(plain) = file.path.strip_suffix("_file").filter(|plain| keys.iter().any(|key| key.path == *plain)) else { continue };
+        let hidden = match (sets(plain), sets(&file.path)) {
+            (true, false) => file.path.as_str(),
+            (false, true) => plain,
+            _ => continue,
+        };
+        figment = figment.merge(Serialized::global(hidden, None::<String>));
+    }
+    figment
 }
 
 /// As [`load`] with the process's own arguments.

@@ -35,6 +35,8 @@ const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What every program's configuration has.
 pub trait Program: Validate {
+    /// Everything that can be said of the configuration without starting: keys are read, nothing is connected to.
+    fn check(&self) -> anyhow::Result<()>;
     /// Traces and logs.
     fn telemetry(&self) -> &telemetry::Config;
     /// How long it may take to stop.
@@ -67,7 +69,12 @@ where
             return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
         Err(error) => return complain(name, &error, EXIT_CONFIG),
-        Ok(Asked::Checked) => return ExitCode::SUCCESS,
+        Ok(Asked::Check(config)) => {
+            return match config.check() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => complain(name, &*error, EXIT_CONFIG),
+            };
+        }
         Ok(Asked::HealthCheck(config)) => return health_check(config.admin_listen()),
         Ok(Asked::Run(config)) => config,
     };

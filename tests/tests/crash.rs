@@ -24,6 +24,8 @@ use tokio::{runtime::Handle, task::spawn_blocking, time::Instant};
 
 const BUYERS: usize = 8;
 const UNITS: i64 = 1_000;
+/// An order that was at work in a killed process is taken up again after this long; until then its key is "in progress".
+const LEASE_MS: &str = "1000";
 
 /// What a buyer was told: the answer to each key, and which orders it saw cancelled.
 #[derive(Default)]
@@ -68,7 +70,7 @@ fn havoc(mut shop: Shop, victims: &[&str], mut random: Random) -> Shop {
     let mut kills = 0;
     while Instant::now() < end {
         // Nothing is awaited here: the random moment is the point.
-        Handle::current().block_on(tokio::time::sleep(random.millis(200, 2_000)));
+        Handle::current().block_on(tokio::time::sleep(random.millis(200, 2_500)));
         let victim = shop.program_mut(random.one_of::<&str>(victims));
         victim.kill();
         victim.restart();
@@ -119,7 +121,7 @@ async fn survives(shop: Shop, victims: &'static [&'static str]) {
             }
         }
     }
-    assert!(acknowledged > 20, "{acknowledged} orders are too few to show anything");
+    assert!(acknowledged > BUYERS, "{acknowledged} orders are too few to show anything");
     for product in &shelf {
         let sold = sold.get(product).copied().unwrap_or_default();
         // What cancelled orders held comes back by itself, a little later.
@@ -132,12 +134,19 @@ async fn survives(shop: Shop, victims: &'static [&'static str]) {
 
 #[tokio::test]
 async fn the_all_in_one_survives_crashes() {
-    survives(Shop::all_in_one(), &["palisade"]).await;
+    let shop = Shop::all_in_one_with(|command| {
+        command.env("PALISADE_ORDERS__SAGA__LEASE_MS", LEASE_MS);
+    });
+    survives(shop, &["palisade"]).await;
 }
 
 #[tokio::test]
 async fn orders_on_postgres_and_products_on_mongo_survive_crashes() {
     let (postgres, mongo) = (servers::durable_postgres(), servers::durable_mongo());
-    let shop = Shop::separate(Some(&mongo.url("products")), Some(&postgres.url("orders")));
+    let shop = Shop::separate_with(Some(&mongo.url("products")), Some(&postgres.url("orders")), |service, command| {
+        if service == "orders" {
+            command.env("PALISADE_SAGA__LEASE_MS", LEASE_MS);
+        }
+    });
     survives(shop, &["orders", "products", "gateway"]).await;
 }

@@ -37,11 +37,11 @@ pub(super) fn write<R>(rejection: &Rejection, asked: &Asked, written: Option<&He
         // Whoever is told "later" wants to know when.
         headers.insert(header::RETRY_AFTER, HeaderValue::from(1));
     }
-    if *rejection.reason() == reasons::INSUFFICIENT_SCOPE {
-        // RFC 6750 §3; a layer that knows the scope says more.
+    headers.extend(rejection.headers().iter().cloned());
+    if *rejection.reason() == reasons::INSUFFICIENT_SCOPE && !headers.contains_key(header::WWW_AUTHENTICATE) {
+        // RFC 6750 §3; a layer that knows the scope has said more.
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"insufficient_scope\""));
     }
-    headers.extend(rejection.headers().iter().cloned());
     response
 }
 

@@ -1,9 +1,11 @@
 //! Everything that can be set of the gateway.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use palisade_middleware::{
-    auth, client,
+    auth::{self, Keys},
+    client,
+    clock::SystemClock,
     config::{Error, Validate},
     process::Program,
     server, telemetry,
@@ -84,6 +86,11 @@ impl Validate for Config {
 }
 
 impl Program for Config {
+    fn check(&self) -> anyhow::Result<()> {
+        Keys::read(&self.auth, crate::AUDIENCE, self.identity.key_file.as_deref(), Arc::new(SystemClock))?;
+        Ok(())
+    }
+
     fn telemetry(&self) -> &telemetry::Config {
         &self.telemetry
     }

@@ -1,15 +1,17 @@
 //! Everything that can be set of the orders service.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use palisade_middleware::{
-    auth, client,
+    auth::{self, Keys},
+    client,
+    clock::SystemClock,
     config::{Error, Validate},
     process::Program,
     server, telemetry,
 };
 use schemars::JsonSchema;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 /// The orders service.
@@ -52,6 +54,20 @@ pub struct Store {
     pub timeout_ms: u64,
     /// Bring the schema up to date at the start. Safe with several replicas; `false` if a job does it.
     pub migrate: bool,
+}
+
+impl Store {
+    /// The connection string, wherever it is.
+    pub fn url(&self) -> Result<SecretString, Error> {
+        match (&self.url, &self.url_file) {
+            (Some(url), None) => Ok(url.clone()),
+            (None, Some(path)) => match fs::read_to_string(path) {
+                Ok(url) => Ok(url.trim().to_owned().into()),
+                Err(error) => Err(Error::rule("store.url_file", format!("{} cannot be read: {error}", path.display()))),
+            },
+            _ => Err(Error::rule("store.url", "exactly one of store.url and store.url_file is needed")),
+        }
+    }
 }
 
 impl Default for Store {
@@ -143,6 +159,15 @@ impl Validate for Config {
 }
 
 impl Program for Config {
+    fn check(&self) -> anyhow::Result<()> {
+        if !crate::store::accepts(self.store.url()?.expose_secret()) {
+            // Not repeated: it may hold a password.
+            return Err(Error::rule("store.url", "is no connection string of a known store").into());
+        }
+        Keys::read(&self.auth, "orders", self.identity.key_file.as_deref(), Arc::new(SystemClock))?;
+        Ok(())
+    }
+
     fn telemetry(&self) -> &telemetry::Config {
         &self.telemetry
     }

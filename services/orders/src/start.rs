@@ -1,7 +1,6 @@
 //! From a configuration to a running service.
 
 use std::{
-    fs,
     net::SocketAddr,
     sync::{
         Arc,
@@ -106,16 +105,11 @@ pub async fn migrate(url: &str) -> anyhow::Result<()> {
 }
 
 fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, &'static str)> {
-    let url = match (&config.url, &config.url_file) {
-        (Some(url), None) => url.expose_secret().to_owned(),
-        (None, Some(path)) => {
-            fs::read_to_string(path).with_context(|| format!("store.url_file: {} cannot be read", path.display()))?.trim().to_owned()
-        }
-        _ => bail!("exactly one of store.url and store.url_file is needed"),
-    };
+    let url = config.url()?;
+    let url = url.expose_secret();
     match url.split_once("://") {
-        Some(("postgres" | "postgresql", _)) => Ok((Arc::new(PostgresStore::new(&url, config.max_connections)?), "postgresql")),
-        Some(("sqlite", _)) => Ok((Arc::new(SqliteStore::new(&url)?), "sqlite")),
+        Some(("postgres" | "postgresql", _)) => Ok((Arc::new(PostgresStore::new(url, config.max_connections)?), "postgresql")),
+        Some(("sqlite", _)) => Ok((Arc::new(SqliteStore::new(url)?), "sqlite")),
         _ => bail!("store.url must begin with postgres:// or sqlite://"),
     }
 }

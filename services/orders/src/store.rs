@@ -109,6 +109,15 @@ pub trait Store: Send + Sync {
     async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error>;
 }
 
+/// Whether a connection string is one of a store that there is, without connecting.
+pub fn accepts(url: &str) -> bool {
+    match url.split_once("://") {
+        Some(("postgres" | "postgresql", _)) => PostgresStore::accepts(url),
+        Some(("sqlite", path)) => !path.is_empty(),
+        _ => false,
+    }
+}
+
 /// An order to accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Create {

@@ -66,6 +66,13 @@ impl Validate for Config {
 }
 
 impl Program for Config {
+    fn check(&self) -> anyhow::Result<()> {
+        self.gateway.auth.issuers(palisade_gateway::AUDIENCE)?;
+        self.products.auth.issuers("products")?;
+        self.orders.auth.issuers("orders")?;
+        Ok(())
+    }
+
     fn telemetry(&self) -> &telemetry::Config {
         &self.telemetry
     }

@@ -1,6 +1,6 @@
 //! From a configuration to a running service.
 
-use std::{fs, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use palisade_middleware::{
@@ -63,16 +63,11 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
 }
 
 async fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, &'static str)> {
-    let url = match (&config.url, &config.url_file) {
-        (Some(url), None) => url.expose_secret().to_owned(),
-        (None, Some(path)) => {
-            fs::read_to_string(path).with_context(|| format!("store.url_file: {} cannot be read", path.display()))?.trim().to_owned()
-        }
-        _ => bail!("exactly one of store.url and store.url_file is needed"),
-    };
+    let url = config.url()?;
+    let url = url.expose_secret();
     match url.split_once("://") {
-        Some(("mongodb" | "mongodb+srv", _)) => Ok((Arc::new(MongoStore::new(&url).await?), "mongodb")),
-        Some(("sqlite", _)) => Ok((Arc::new(SqliteStore::open(&url).await?), "sqlite")),
+        Some(("mongodb" | "mongodb+srv", _)) => Ok((Arc::new(MongoStore::new(url).await?), "mongodb")),
+        Some(("sqlite", _)) => Ok((Arc::new(SqliteStore::open(url).await?), "sqlite")),
         _ => bail!("store.url must begin with mongodb:// or sqlite://"),
     }
 }

@@ -70,6 +70,15 @@ pub trait Store: Send + Sync + 'static {
     async fn ping(&self) -> Result<(), Error>;
 }
 
+/// Whether a connection string is one of a store that there is, without connecting.
+pub fn accepts(url: &str) -> bool {
+    match url.split_once("://") {
+        Some(("mongodb" | "mongodb+srv", _)) => MongoStore::accepts(url),
+        Some(("sqlite", path)) => !path.is_empty(),
+        _ => false,
+    }
+}
+
 /// Who repeats which call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey {

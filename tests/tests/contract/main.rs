@@ -7,6 +7,7 @@ mod errors;
 mod headers;
 mod idempotency;
 mod lifecycle;
+mod limits;
 mod lists;
 mod orders;
 mod products;

@@ -69,6 +69,8 @@ fn environment_beats_the_file_and_a_secret_may_be_in_a_file_of_its_own() {
     let check = |environment: &[(&str, &str)]| {
         let mut command = command("products");
         command.args(["--check-config", "--config", config.to_str().unwrap()]).envs(environment.iter().copied());
+        // Without anybody to believe it could not start.
+        command.env("PALISADE_AUTH__ISSUERS__IDP__SECRET", "0123456789abcdef0123456789abcdef");
         command.output().unwrap()
     };
     assert!(!check(&[]).status.success());

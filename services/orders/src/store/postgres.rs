@@ -11,6 +11,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use time::OffsetDateTime;
+use url::Url;
 use uuid::Uuid;
 
 use super::{
@@ -44,6 +45,12 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
+    /// Whether `url` names a host and can be read.
+    pub(super) fn accepts(url: &str) -> bool {
+        // sqlx takes a URL without a host for one of this machine; whoever forgot the host did not mean that.
+        Url::parse(url).is_ok_and(|url| url.has_host()) && PgConnectOptions::from_str(url).is_ok()
+    }
+
     /// Uses the database at `url` with up to `max_connections`. Connects when it has to, not now: the server may be down.
     /// Must be called within a runtime.
     pub fn new(url: &str, max_connections: u32) -> Result<Self, Error> {

@@ -102,7 +102,7 @@ pub(super) fn query(cursor: &Cursor, request: FindAllRequest) -> Result<Query, R
     };
     Query::new(filter, sort, request.limit, after).map_err(|violations| {
         let detail = violations.iter().map(|violation| format!("{} {}", violation.field, violation.message)).collect::<Vec<_>>().join("; ");
-        Rejection::new(&reasons::INVALID_PARAMETER, detail).with_violations(violations)
+        Rejection::new(&reasons::INVALID_PARAMETER, detail)
     })
 }
 

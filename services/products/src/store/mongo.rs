@@ -11,7 +11,7 @@ use mongodb::{
     Client, Collection, Database,
     bson::doc,
     error::{Error as DriverError, ErrorKind, WriteFailure},
-    options::{Acknowledgment, ClientOptions, WriteConcern},
+    options::{Acknowledgment, ClientOptions, ConnectionString, WriteConcern},
 };
 use time::OffsetDateTime;
 use tokio::sync::OnceCell;
@@ -58,6 +58,11 @@ struct Collections {
 }
 
 impl MongoStore {
+    /// Whether `url` can be read.
+    pub(super) fn accepts(url: &str) -> bool {
+        ConnectionString::parse(url).is_ok()
+    }
+
     /// Makes the store of a `mongodb://` URL. Connects on first use only: the service starts while its database is down.
     /// What the URL says of pool and timeouts is kept.
     pub async fn new(url: &str) -> Result<Self, Error> {
