@@ -14,7 +14,7 @@ mod verifier;
 pub use authenticate::{Authenticate, AuthenticateLayer};
 pub use authorize::{Authorize, AuthorizeLayer};
 pub use claims::{UserToken, mint_user_token};
-pub use config::{Config, ConfigError, Keys};
+pub use config::{Config, ConfigError, Identity, Keys};
 pub use credentials::{Credentials, CredentialsLayer};
 pub use internal_token::{Grant, InternalTokens};
 pub use principal::Principal;

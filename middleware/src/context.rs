@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc};
 use http::Request;
 use tokio::{task::futures::TaskLocalFuture, time::Instant};
 
-use crate::{auth::Principal, method_table::Method};
+use crate::{auth::Principal, method_table::Method, rejection::Rejection};
 
 /// The request at hand. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -60,6 +60,12 @@ tokio::task_local! {
 /// The context of the running task, if it works for a request.
 pub fn current() -> Option<Context> {
     CURRENT.try_with(Clone::clone).ok()
+}
+
+/// Who asked for what is running; a method that is not public has been reached by nobody else.
+pub fn caller() -> Result<Arc<Principal>, Rejection> {
+    let principal = current().and_then(|context| context.principal);
+    principal.ok_or_else(|| Rejection::internal("a method that is not public was reached without a principal"))
 }
 
 /// Runs `future` with `context` as the current one.

@@ -18,9 +18,11 @@ use tower::{Layer, ServiceBuilder};
 
 use crate::{
     admin,
+    auth::Verifier,
     clock::{Clock, SystemClock},
     config::{self, Asked, Validate},
     health::Readiness,
+    method_table::MethodTable,
     respond::{Protocol, RespondLayer},
     server::{self, accept},
     task,
@@ -31,6 +33,8 @@ use crate::{
 pub const EXIT_CONFIG: u8 = 78;
 /// Exit code after a second signal: 128 + SIGINT.
 const EXIT_IMPATIENT: i32 = 130;
+/// How long an admin port waits for whoever is still asking.
+const ADMIN_DRAIN_MS: u64 = 100;
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What every program's configuration has.
@@ -138,6 +142,8 @@ pub struct Process {
     /// Logs, traces, metrics.
     pub telemetry: Telemetry,
     tasks: TaskTracker,
+    /// The admin ports outlive the rest: a process that stops is still asked how it is.
+    admin: (TaskTracker, CancellationToken),
     readiness: Arc<parking_lot::Mutex<Vec<Readiness>>>,
 }
 
@@ -149,6 +155,7 @@ impl Process {
             shutdown: CancellationToken::new(),
             telemetry,
             tasks: TaskTracker::new(),
+            admin: (TaskTracker::new(), CancellationToken::new()),
             readiness: Arc::default(),
         }
     }
@@ -177,6 +184,24 @@ impl Process {
         drop(task::spawn(self.tasks.track_future(work)));
     }
 
+    /// Serves `router` behind the server stack and says so on standard output.
+    pub fn serve(
+        &self,
+        (name, protocol): (&str, Protocol),
+        address: SocketAddr,
+        router: Router,
+        methods: Arc<MethodTable>,
+        verifier: Arc<Verifier>,
+        config: &server::Config,
+    ) -> std::io::Result<SocketAddr> {
+        let listener = accept::bind(address)?;
+        let address = announce(name, &listener)?;
+        let stack = server::stack(protocol, router, methods, verifier, config);
+        let (config, shutdown) = (config.clone(), self.shutdown.clone());
+        self.run(async move { accept::serve(listener, protocol, stack, &config, shutdown).await });
+        Ok(address)
+    }
+
     /// Serves an admin port and says so on standard output.
     pub fn serve_admin(&self, name: &str, address: SocketAddr, readiness: Readiness, more: Router) -> std::io::Result<SocketAddr> {
         let listener = accept::bind(address)?;
@@ -185,9 +210,10 @@ impl Process {
         let router = ServiceBuilder::new()
             .map_request(|request: http::Request<hyper::body::Incoming>| request.map(axum::body::Body::new))
             .service(router);
-        // To the last moment: a process that stops is still asked how it is.
-        let (config, shutdown) = (server::Config { drain_ms: 100, ..server::Config::default() }, self.shutdown.clone());
-        self.run(async move { accept::serve(listener, Protocol::Http, router, &config, shutdown).await });
+        let config = server::Config { drain_ms: ADMIN_DRAIN_MS, ..server::Config::default() };
+        let (tracker, stop) = self.admin.clone();
+        let serving = async move { accept::serve(listener, Protocol::Http, router, &config, stop).await };
+        drop(task::spawn(tracker.track_future(serving)));
         Ok(address)
     }
 
@@ -214,6 +240,10 @@ impl Process {
         self.shutdown.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        let (admin, stop) = &self.admin;
+        stop.cancel();
+        admin.close();
+        admin.wait().await;
         self.telemetry.flush().await;
         tracing::info!("stopped");
         Ok(())
@@ -221,7 +251,7 @@ impl Process {
 }
 
 /// Says on standard output where `name` listens; the address, for whoever asked for port 0.
-pub fn announce(name: &str, listener: &tokio::net::TcpListener) -> std::io::Result<SocketAddr> {
+fn announce(name: &str, listener: &tokio::net::TcpListener) -> std::io::Result<SocketAddr> {
     let address = listener.local_addr()?;
     let mut out = std::io::stdout().lock();
     // Whoever closed our output does not want to know.

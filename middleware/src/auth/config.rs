@@ -1,11 +1,6 @@
 //! Whose tokens a process believes, as configuration.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use jsonwebtoken::Algorithm;
 use schemars::JsonSchema;
@@ -98,6 +93,14 @@ pub enum ConfigError {
     BadIdentity(#[source] KeyError),
 }
 
+/// Who a service is to those that it calls.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Identity {
+    /// Ed25519 private key in PEM (PKCS #8). `palisade keygen` makes one.
+    pub key_file: Option<PathBuf>,
+}
+
 /// Keys of a service that calls others: whose tokens it believes, and what it signs with.
 #[derive(Debug)]
 pub struct Keys {
@@ -109,10 +112,10 @@ pub struct Keys {
 
 impl Keys {
     /// The keys that a configuration names; tokens must be made for `audience`.
-    pub fn read(config: &Config, audience: &str, key_file: Option<&Path>, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
+    pub fn read(config: &Config, audience: &str, identity: &Identity, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
         let verifier = Arc::new(config.verifier(audience, clock)?);
-        let path = key_file.ok_or(ConfigError::NoIdentity)?;
-        let pem = fs::read_to_string(path).map_err(|error| ConfigError::UnreadableIdentity(path.to_owned(), error))?;
+        let path = identity.key_file.as_ref().ok_or(ConfigError::NoIdentity)?;
+        let pem = fs::read_to_string(path).map_err(|error| ConfigError::UnreadableIdentity(path.clone(), error))?;
         Ok(Self { verifier, signing: SigningKey::from_pem(&pem.into()).map_err(ConfigError::BadIdentity)? })
     }
 }

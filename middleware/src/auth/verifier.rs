@@ -134,7 +134,7 @@ impl Verifier {
         }
         let unverified: Claims = part(payload).ok_or_else(|| refuse("unreadable claims"))?;
         let internal = header.typ.as_deref().is_some_and(|typ| typ.eq_ignore_ascii_case(INTERNAL_TYPE));
-        let user = header.typ.as_deref().is_none_or(|typ| typ.eq_ignore_ascii_case("JWT") || typ.eq_ignore_ascii_case("at+jwt"));
+        let user = header.typ.as_deref().is_some_and(|typ| typ.eq_ignore_ascii_case("JWT") || typ.eq_ignore_ascii_case("at+jwt"));
         let issuer = self.issuers.iter().position(|issuer| issuer.name == unverified.iss && if issuer.internal { internal } else { user });
         let Some(index) = issuer else { return Err(refuse("unknown issuer or type")) };
         let issuer = &self.issuers[index];

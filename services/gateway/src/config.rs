@@ -1,6 +1,6 @@
 //! Everything that can be set of the gateway.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use palisade_middleware::{
     auth::{self, Keys},
@@ -24,7 +24,7 @@ pub struct Config {
     /// The services behind the gateway.
     pub upstreams: Upstreams,
     /// The key that signs calls to them.
-    pub identity: Identity,
+    pub identity: auth::Identity,
     /// Whose tokens are believed.
     pub auth: auth::Config,
     /// Limits of the HTTP port.
@@ -55,21 +55,13 @@ impl Upstreams {
     }
 }
 
-/// Who the gateway is to the services.
-#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Identity {
-    /// Ed25519 private key in PEM (PKCS #8). `palisade keygen` makes one.
-    pub key_file: Option<PathBuf>,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
             upstreams: Upstreams::default(),
-            identity: Identity::default(),
+            identity: auth::Identity::default(),
             auth: auth::Config::default(),
             server: server::Config::default(),
             telemetry: telemetry::Config::default(),
@@ -87,7 +79,7 @@ impl Validate for Config {
 
 impl Program for Config {
     fn check(&self) -> anyhow::Result<()> {
-        Keys::read(&self.auth, crate::AUDIENCE, self.identity.key_file.as_deref(), Arc::new(SystemClock))?;
+        Keys::read(&self.auth, crate::AUDIENCE, &self.identity, Arc::new(SystemClock))?;
         Ok(())
     }
 

@@ -9,10 +9,9 @@ use palisade_middleware::{
     auth::{CredentialsLayer, Grant, InternalTokens, Keys},
     client, health,
     method_table::MethodTable,
-    process::{Process, announce},
+    process::Process,
     respond::Protocol,
     retry::IdempotentMethods,
-    server::{self, accept},
 };
 use palisade_proto::FILE_DESCRIPTOR_SET;
 
@@ -23,7 +22,7 @@ pub const AUDIENCE: &str = "palisade";
 
 /// The keys that the configuration names.
 pub fn keys(config: &Config, process: &Process) -> anyhow::Result<Keys> {
-    Ok(Keys::read(&config.auth, AUDIENCE, config.identity.key_file.as_deref(), process.clock.clone())?)
+    Ok(Keys::read(&config.auth, AUDIENCE, &config.identity, process.clock.clone())?)
 }
 
 /// Starts the gateway; it runs until the process stops. Answers its HTTP address.
@@ -49,10 +48,6 @@ pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<S
 
     let methods = Arc::new(MethodTable::new(&[&METHODS, &admin::PROBES])?);
     let router = router(upstreams).merge(admin::probes(readiness));
-    let listener = accept::bind(config.listen).with_context(|| format!("listen: {}", config.listen))?;
-    let address = announce("gateway", &listener)?;
-    let stack = server::stack(Protocol::Http, router, methods, keys.verifier, &config.server);
-    let (limits, shutdown) = (config.server.clone(), process.shutdown.clone());
-    process.run(async move { accept::serve(listener, Protocol::Http, stack, &limits, shutdown).await });
-    Ok(address)
+    let address = process.serve(("gateway", Protocol::Http), config.listen, router, methods, keys.verifier, &config.server);
+    address.with_context(|| format!("listen: {}", config.listen))
 }

@@ -29,7 +29,7 @@ pub struct Config {
     /// The services that orders calls.
     pub upstreams: Upstreams,
     /// The key that signs calls to products.
-    pub identity: Identity,
+    pub identity: auth::Identity,
     /// Whose tokens are believed.
     pub auth: auth::Config,
     /// Limits of the gRPC port.
@@ -115,14 +115,6 @@ impl Upstreams {
     }
 }
 
-/// Who this service is to others.
-#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Identity {
-    /// Ed25519 private key in PEM (PKCS #8). `palisade keygen` makes one.
-    pub key_file: Option<PathBuf>,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -131,7 +123,7 @@ impl Default for Config {
             store: Store::default(),
             saga: Saga::default(),
             upstreams: Upstreams::default(),
-            identity: Identity::default(),
+            identity: auth::Identity::default(),
             auth: auth::Config::default(),
             server: server::Config::default(),
             telemetry: telemetry::Config::default(),
@@ -164,7 +156,7 @@ impl Program for Config {
             // Not repeated: it may hold a password.
             return Err(Error::rule("store.url", "is no connection string of a known store").into());
         }
-        Keys::read(&self.auth, "orders", self.identity.key_file.as_deref(), Arc::new(SystemClock))?;
+        Keys::read(&self.auth, "orders", &self.identity, Arc::new(SystemClock))?;
         Ok(())
     }
 

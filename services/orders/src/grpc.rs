@@ -64,7 +64,7 @@ pub struct Orders {
 #[tonic::async_trait]
 impl OrdersService for Orders {
     async fn create_order(&self, request: Request<CreateOrderRequest>) -> Result<Response<proto::Order>, Status> {
-        let principal = caller()?;
+        let principal = context::caller()?;
         let request = request.into_inner();
         let user_id = on_behalf_of(&principal, &request.user_id)?.to_owned();
         let items: Vec<(&str, i64)> = request.items.iter().map(|item| (item.product_id.as_str(), item.quantity)).collect();
@@ -74,7 +74,7 @@ impl OrdersService for Orders {
     }
 
     async fn find_all(&self, request: Request<FindAllRequest>) -> Result<Response<FindAllResponse>, Status> {
-        let principal = caller()?;
+        let principal = context::caller()?;
         let request = request.into_inner();
         let user_id = on_behalf_of(&principal, &request.user_id)?;
         let list = convert::list(&self.cursor, user_id, &request)?;
@@ -83,12 +83,12 @@ impl OrdersService for Orders {
     }
 
     async fn find_one(&self, request: Request<FindOneRequest>) -> Result<Response<proto::Order>, Status> {
-        let order = self.visible(&*caller()?, &request.into_inner().id).await?;
+        let order = self.visible(&*context::caller()?, &request.into_inner().id).await?;
         Ok(Response::new(convert::order(&order)))
     }
 
     async fn update_status(&self, request: Request<UpdateStatusRequest>) -> Result<Response<proto::Order>, Status> {
-        let principal = caller()?;
+        let principal = context::caller()?;
         let request = request.into_inner();
         let to = convert::status(request.status())
             .ok_or_else(|| Rejection::invalid(vec![convert::violation("status", "required", "must be a status of an order")]))?;
@@ -106,7 +106,7 @@ impl OrdersService for Orders {
     }
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<()>, Status> {
-        let order = self.visible(&*caller()?, &request.into_inner().id).await?;
+        let order = self.visible(&*context::caller()?, &request.into_inner().id).await?;
         match self.store.remove(order.id, self.clock.now()).await.map_err(refusal::of_store)? {
             Removal::Removed => Ok(Response::new(())),
             Removal::NotFound => Err(refusal::not_found().into()),
@@ -188,11 +188,6 @@ impl Orders {
             tracing::warn!(order_id = %order.id, error = &error as &dyn std::error::Error, "the answer could not be kept for replays");
         }
     }
-}
-
-fn caller() -> Result<Arc<Principal>, Rejection> {
-    let principal = context::current().and_then(|context| context.principal);
-    principal.ok_or_else(|| Rejection::internal("a method that is not public was reached without a principal"))
 }
 
 /// Whose orders the call is about: the caller's own, or another's for an admin.

@@ -16,10 +16,10 @@ use palisade_middleware::{
     cursor::Cursor,
     health,
     method_table::MethodTable,
-    process::{Process, announce},
+    process::Process,
     respond::Protocol,
     retry::IdempotentMethods,
-    server::{self, accept},
+    server,
 };
 use palisade_proto::{FILE_DESCRIPTOR_SET, orders::v1::orders_service_server::OrdersServiceServer};
 use secrecy::ExposeSecret;
@@ -40,7 +40,7 @@ const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 
 /// The keys that the configuration names.
 pub fn keys(config: &Config, process: &Process) -> anyhow::Result<Keys> {
-    Ok(Keys::read(&config.auth, "orders", config.identity.key_file.as_deref(), process.clock.clone())?)
+    Ok(Keys::read(&config.auth, "orders", &config.identity, process.clock.clone())?)
 }
 
 /// Starts the service; it runs until the process stops. Answers its gRPC address.
@@ -87,12 +87,8 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     let orders = OrdersServiceServer::new(orders).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let methods = Arc::new(MethodTable::new(&[&METHODS, &server::GRPC_INFRASTRUCTURE])?);
     let router = server::grpc::router(Routes::new(orders), SERVICE, FILE_DESCRIPTOR_SET, &methods, &readiness, process.shutdown.clone())?;
-    let listener = accept::bind(config.listen).with_context(|| format!("listen: {}", config.listen))?;
-    let address = announce("orders", &listener)?;
-    let stack = server::stack(Protocol::Grpc, router, methods, keys.verifier, &config.server);
-    let (limits, shutdown) = (config.server.clone(), process.shutdown.clone());
-    process.run(async move { accept::serve(listener, Protocol::Grpc, stack, &limits, shutdown).await });
-    Ok(address)
+    let address = process.serve(("orders", Protocol::Grpc), config.listen, router, methods, keys.verifier, &config.server);
+    address.with_context(|| format!("listen: {}", config.listen))
 }
 
 /// Guards against mistakes, not against attackers: a forged position shows nothing that the query itself would not.

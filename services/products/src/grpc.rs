@@ -6,7 +6,6 @@ pub mod refusal;
 use std::{sync::Arc, time::Duration};
 
 use palisade_middleware::{
-    auth::Principal,
     clock::Clock,
     context,
     cursor::Cursor,
@@ -66,7 +65,7 @@ impl ProductsService for Products {
     async fn create_product(&self, request: Request<CreateProductRequest>) -> Result<Response<proto::Product>, Status> {
         let request = request.into_inner();
         let draft = draft(request.product)?;
-        let key = convert::idempotency_key(&*caller()?, request.idempotency_key, &draft)?;
+        let key = convert::idempotency_key(&*context::caller()?, request.idempotency_key, &draft)?;
         let now = self.clock.now();
         match self.store.create(convert::new_id(now), draft, key, now).await.map_err(refusal::of_store)? {
             Created::Created { product, replayed } => Ok(convert::created(&product, replayed)),
@@ -156,11 +155,6 @@ impl ProductsService for Products {
 
 fn draft(input: Option<proto::ProductInput>) -> Result<Draft, Rejection> {
     Draft::new(convert::input(input.unwrap_or_default())).map_err(Rejection::invalid)
-}
-
-fn caller() -> Result<Arc<Principal>, Rejection> {
-    let principal = context::current().and_then(|context| context.principal);
-    principal.ok_or_else(|| Rejection::internal("a method that is not public was reached without a principal"))
 }
 
 fn count(outcome: &'static str) {

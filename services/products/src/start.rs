@@ -3,14 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use palisade_middleware::{
-    auth::Verifier,
-    cursor::Cursor,
-    method_table::MethodTable,
-    process::{Process, announce},
-    respond::Protocol,
-    server::{self, accept},
-};
+use palisade_middleware::{auth::Verifier, cursor::Cursor, method_table::MethodTable, process::Process, respond::Protocol, server};
 use palisade_proto::{FILE_DESCRIPTOR_SET, products::v1::products_service_server::ProductsServiceServer};
 use secrecy::ExposeSecret;
 use tonic::service::Routes;
@@ -54,12 +47,8 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
     let products = ProductsServiceServer::new(products).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let methods = Arc::new(MethodTable::new(&[&METHODS, &server::GRPC_INFRASTRUCTURE])?);
     let router = server::grpc::router(Routes::new(products), SERVICE, FILE_DESCRIPTOR_SET, &methods, &readiness, process.shutdown.clone())?;
-    let listener = accept::bind(config.listen).with_context(|| format!("listen: {}", config.listen))?;
-    let address = announce("products", &listener)?;
-    let stack = server::stack(Protocol::Grpc, router, methods, verifier, &config.server);
-    let (limits, shutdown) = (config.server.clone(), process.shutdown.clone());
-    process.run(async move { accept::serve(listener, Protocol::Grpc, stack, &limits, shutdown).await });
-    Ok(address)
+    let address = process.serve(("products", Protocol::Grpc), config.listen, router, methods, verifier, &config.server);
+    address.with_context(|| format!("listen: {}", config.listen))
 }
 
 async fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, &'static str)> {

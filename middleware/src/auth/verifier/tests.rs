@@ -107,6 +107,7 @@ async fn claims_that_break_the_profile_are_refused() {
 async fn headers_that_break_the_profile_are_refused() {
     let bad = [
         json!({"alg": "none"}),
+        json!({"alg": "HS256"}),
         json!({"alg": "HS512"}),
         json!({"alg": "EdDSA"}),
         json!({"alg": "HS256", "typ": "int+jwt"}),
