@@ -76,8 +76,8 @@ impl Default for Config {
             slow_rate: 0.8,
             consecutive_failures: 0,
             meaningful_timeout_ms: 50,
-            open_ms: 5_000,
-            max_open_ms: 30_000,
+            open_ms: 2_000,
+            max_open_ms: 15_000,
             probes: 5,
             half_open_timeout_ms: 10_000,
         }

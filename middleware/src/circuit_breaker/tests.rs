@@ -61,7 +61,7 @@ async fn a_timeout_is_a_failure_and_a_refusal_of_our_own_is_not() {
 async fn an_open_breaker_answers_without_calling() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = calls.clone();
-    let layer = CircuitBreakerLayer::new("products", &Config { min_calls: 3, ..Config::default() });
+    let layer = CircuitBreakerLayer::new("products", &Config { min_calls: 3, open_ms: 5_000, ..Config::default() });
     let service = BoxCloneService::new(layer.layer(service_fn(move |_: Request<()>| {
         counted.fetch_add(1, Ordering::Relaxed);
         std::future::ready(Ok::<_, Rejection>(trailers_only(Code::Unavailable)))

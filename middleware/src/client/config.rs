@@ -32,8 +32,8 @@ impl Default for Config {
         Self {
             url: String::new(),
             connect_timeout_ms: 1_000,
-            attempt_timeout_ms: 3_000,
-            call_timeout_ms: 8_000,
+            attempt_timeout_ms: 5_000,
+            call_timeout_ms: 9_000,
             max_in_flight: 256,
             retry: retry::Config::default(),
             breaker: circuit_breaker::Config::default(),

@@ -72,7 +72,7 @@ impl Store {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { url: None, url_file: None, max_connections: 20, timeout_ms: 2_000, migrate: true }
+        Self { url: None, url_file: None, max_connections: 20, timeout_ms: 4_000, migrate: true }
     }
 }
 

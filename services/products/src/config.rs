@@ -63,7 +63,7 @@ impl Store {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { url: None, url_file: None, timeout_ms: 2_000 }
+        Self { url: None, url_file: None, timeout_ms: 4_000 }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{
-    Executor, SqlitePool,
+    Connection, SqlitePool,
     migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -30,6 +30,9 @@ mod work;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
+/// There is one writer: the queue in front of it may be long before it is an outage. `Bounded` has the last word.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Connections that only read.
 const READERS: u32 = 4;
 
@@ -49,14 +52,15 @@ impl SqliteStore {
             // An acknowledged write survives a power cut, not only a crash of the process.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(1));
+            .busy_timeout(ACQUIRE_TIMEOUT);
         let pool = |connections| {
-            let options = SqlitePoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(1));
-            // A caller that went away may leave a transaction open. Without one SQLite refuses the ROLLBACK, and that is fine.
-            options.after_release(|connection, _| {
+            let options = SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
+            // Whoever borrows the connection next must not write into a transaction that a cancelled call left open (sqlx#4393).
+            // The ping waits for a rollback that is still queued.
+            options.idle_timeout(None).max_lifetime(None).after_release(|connection, _| {
                 Box::pin(async move {
-                    let _ = connection.execute("ROLLBACK").await;
-                    Ok(true)
+                    connection.ping().await?;
+                    Ok(!connection.is_in_transaction())
                 })
             })
         };
