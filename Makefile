@@ -29,8 +29,9 @@ tools: ## Install what the tests need (PostgreSQL, a MongoDB stand-in); `make te
 	@tests/install.sh
 
 .PHONY: build
-build: ## Build the programs for debugging
-	cargo build --locked --workspace --bins
+build: ## Build the programs and the tests for debugging
+	# Both at once: apart, the tests' features would have every dependency built a second time.
+	cargo build --locked --workspace --all-targets
 
 .PHONY: lint
 lint: ## Check the format and the lints

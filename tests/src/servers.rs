@@ -57,7 +57,7 @@ enum Durability {
 
 /// A free port below the ephemeral range, so that no outgoing connection takes it while the server is down.
 /// Nothing keeps it free: a server that cannot bind it is started again on another one.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let random = uuid::Uuid::new_v4().as_u128();
     let candidates = (0..100).map(|n: u16| 20_000 + u16::try_from(random % 12_000).expect("below 12,000").wrapping_add(n * 97) % 12_000);
     let mut free = candidates.filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());

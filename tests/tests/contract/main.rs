@@ -12,3 +12,4 @@ mod lists;
 mod orders;
 mod products;
 mod programs;
+mod resume;

@@ -5,7 +5,12 @@ use time::macros::datetime;
 
 use super::*;
 use crate::{
-    auth::keys::{SigningKey, TrustedKey},
+    auth::{
+        UserToken,
+        jwks::Source,
+        keys::{SigningKey, TrustedKey},
+        mint_user_token,
+    },
     clock::ManualClock,
 };
 
@@ -196,4 +201,39 @@ async fn internal_tokens_are_short_and_name_their_maker() {
     ] {
         assert!(bench.verifier.verify(&sign(typ, changes.clone())).await.is_err(), "{typ} {changes}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotated_key_is_found_by_asking_again_and_the_old_one_is_gone() {
+    let fresh = || SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap();
+    let (old, new) = (fresh(), fresh());
+    let path = std::env::temp_dir().join(format!("palisade-jwks-{}.json", uuid::Uuid::new_v4()));
+    let publish = |key: &SigningKey| std::fs::write(&path, serde_json::to_vec(&key.public_jwks()).unwrap()).unwrap();
+    let user = UserToken {
+        subject: "alice".to_owned(),
+        scope: String::new(),
+        issuer: "idp".to_owned(),
+        audience: "palisade".to_owned(),
+        lifetime: Duration::from_hours(1),
+    };
+    let sign = |key: &SigningKey| mint_user_token(&user, key, NOW.unix_timestamp()).unwrap();
+    let keys = KeySet::from_source(Source::File(path.clone()));
+    let issuer = Issuer { name: "idp".to_owned(), audience: "palisade".to_owned(), internal: false, keys };
+    let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))));
+
+    let unread = verifier.verify(&sign(&old)).await.unwrap_err();
+    assert_eq!(unread.reason(), &reasons::UPSTREAM_UNAVAILABLE, "without a key nothing can be said of a token");
+    publish(&old);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    verifier.verify(&sign(&old)).await.unwrap();
+
+    publish(&new);
+    assert_eq!(verifier.verify(&sign(&new)).await.unwrap_err().reason(), &reasons::UNAUTHENTICATED, "asked a moment ago");
+    tokio::time::advance(Duration::from_secs(30)).await;
+    verifier.verify(&sign(&new)).await.unwrap();
+    assert!(verifier.verify(&sign(&old)).await.is_err(), "a cached token of a withdrawn key");
+
+    std::fs::remove_file(&path).unwrap();
+    tokio::time::advance(Duration::from_mins(10)).await;
+    verifier.verify(&sign(&new)).await.expect("the last good set stays");
 }

@@ -1,0 +1,61 @@
+//! Orders that could not be finished at once: listed, tried again, and the same answer for the same key meanwhile.
+
+use palisade_tests::{
+    Client, Shop, eventually, servers,
+    shop::{ALL_SCOPES, CUSTOMER},
+    trade::{accepted, confirmed, order, settled, stock},
+};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn an_order_that_does_not_move_is_listed_and_can_be_tried_again() {
+    let mut shop = Shop::separate(None, None);
+    shop.ready().await;
+    let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
+    let product = stock(&seller, 3).await;
+    let tools = Client::new(shop.admin_url("orders"), None);
+
+    shop.program_mut("products").kill();
+    let ask = || order(&buyer, &[(&product, 2)]).header("idempotency-key", "once");
+    let first = ask().await;
+    let body = first.ok(202);
+    let id = accepted(&first);
+    let listed = eventually(async || {
+        let stuck = tools.get("/saga/stuck").attempt().await.unwrap().ok(200);
+        stuck["items"].as_array().unwrap().iter().find(|item| item["orderId"] == json!(id)).cloned()
+    });
+    let listed: Value = listed.await;
+    assert_eq!((&listed["status"], listed["attempts"].as_u64() >= Some(5)), (&json!("PENDING"), true), "{listed}");
+
+    shop.program_mut("products").restart();
+    let retry = async || tools.post(format!("/saga/retry/{id}"), &json!({})).attempt().await.unwrap().status;
+    assert_eq!(retry().await, 202);
+    assert_eq!(settled(&buyer, &id).await["status"], "CONFIRMED");
+    assert_eq!(retry().await, 404, "nothing is left to do");
+    let again = ask().await;
+    assert_eq!((again.ok(202), again.header("idempotency-replayed")), (body, Some("true")));
+}
+
+#[tokio::test]
+async fn services_find_the_keys_of_their_callers_at_an_address() {
+    let gateway_admin = format!("127.0.0.1:{}", servers::free_port());
+    let orders_admin = format!("127.0.0.1:{}", servers::free_port());
+    let shop = Shop::separate_with(None, None, |service, command| {
+        match service {
+            "gateway" => command.env("PALISADE_ADMIN_LISTEN", &gateway_admin),
+            "orders" => command.env("PALISADE_ADMIN_LISTEN", &orders_admin),
+            _ => command,
+        };
+        for (caller, address) in [("GATEWAY", &gateway_admin), ("ORDERS", &orders_admin)] {
+            let key = |name: &str| format!("PALISADE_AUTH__ISSUERS__{caller}__{name}");
+            let trusts = matches!((service, caller), ("orders", "GATEWAY") | ("products", _));
+            if trusts {
+                command.env_remove(key("JWKS_FILE")).env(key("JWKS_URL"), format!("http://{address}/jwks.json"));
+            }
+        }
+    });
+    shop.ready().await;
+    let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
+    let product = stock(&seller, 3).await;
+    confirmed(&buyer, &[(&product, 2)]).await;
+}
