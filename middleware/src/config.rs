@@ -10,6 +10,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use schemars::JsonSchema;
+use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 
 /// Environment variables begin with this; `__` separates levels.
@@ -131,6 +132,21 @@ fn hide_other_spellings(mut figment: Figment, keys: &[schema::Key], sets: impl F
         figment = figment.merge(Serialized::global(hidden, None::<String>));
     }
     figment
+}
+
+/// A secret that stands in the configuration itself, or in a file of its own whose last line break does not count; with their keys.
+pub fn secret(
+    (key, value): (&'static str, &Option<SecretString>),
+    (file_key, file): (&'static str, &Option<PathBuf>),
+) -> Result<SecretString, Error> {
+    match (value, file) {
+        (Some(value), None) => Ok(value.clone()),
+        (None, Some(path)) => match std::fs::read_to_string(path) {
+            Ok(text) => Ok(text.trim().to_owned().into()),
+            Err(error) => Err(Error::rule(file_key, format!("{} cannot be read: {error}", path.display()))),
+        },
+        _ => Err(Error::rule(key, format!("exactly one of {key} and {file_key} is needed"))),
+    }
 }
 
 /// As [`load`] with the process's own arguments.

@@ -18,6 +18,7 @@ pub mod jitter;
 pub mod load_shed;
 pub mod method_table;
 pub mod metrics;
+pub mod parameter;
 pub mod process;
 pub mod rate_limit;
 pub mod rejection;

@@ -18,6 +18,7 @@
 
 pub mod accept;
 pub mod grpc;
+mod one_message;
 
 use std::{sync::Arc, time::Duration};
 

@@ -27,7 +27,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 const PLUMBING: [&str; 6] = ["h2", "hyper", "tonic", "tower", "opentelemetry", "reqwest"];
 
 /// What leaves the process besides answers.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// OTLP/gRPC endpoint for traces, e.g. `http://localhost:4317`. None: ids are made and passed on, nothing is exported.

@@ -1,6 +1,14 @@
 //! What every gRPC port has beside its own service: health, reflection, and a guard against what is not gRPC.
 
-use axum::{Router, extract::Request, middleware::Next, response::IntoResponse, response::Response};
+use std::{collections::HashSet, sync::Arc};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+};
 use http::{Method, StatusCode, header};
 use prost::Message;
 use prost_types::FileDescriptorSet;
@@ -8,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::GRPC_INFRASTRUCTURE;
+use super::{GRPC_INFRASTRUCTURE, one_message::OneMessage};
 use crate::{
     health::Readiness,
     method_table::{Incomplete, MethodTable},
@@ -29,14 +37,14 @@ pub enum Error {
     Incomplete(#[from] Incomplete),
 }
 
-/// The methods (`package.Service/Method`) that `service` has by its descriptors, and those of health and reflection.
-fn served(descriptors: &FileDescriptorSet, service: &str) -> Vec<String> {
-    let mut methods: Vec<String> = GRPC_INFRASTRUCTURE.iter().map(|method| method.rpc_method().to_owned()).collect();
+/// The methods (`/package.Service/Method`) that `service` has by its descriptors, and whether each takes exactly one message.
+fn methods(descriptors: &FileDescriptorSet, service: &str) -> Vec<(String, bool)> {
+    let mut methods = Vec::new();
     for file in &descriptors.file {
         for found in &file.service {
             let name = format!("{}.{}", file.package(), found.name());
             if name == service {
-                methods.extend(found.method.iter().map(|method| format!("{name}/{}", method.name())));
+                methods.extend(found.method.iter().map(|method| (format!("/{name}/{}", method.name()), !method.client_streaming())));
             }
         }
     }
@@ -53,7 +61,9 @@ pub fn router(
     shutdown: CancellationToken,
 ) -> Result<Router, Error> {
     let set = FileDescriptorSet::decode(descriptors)?;
-    table.covers(served(&set, service).iter().map(String::as_str))?;
+    let methods = methods(&set, service);
+    let served = methods.iter().map(|(path, _)| path.as_str()).chain(GRPC_INFRASTRUCTURE.iter().map(|method| method.path));
+    table.covers(served.map(|path| path.trim_start_matches('/')))?;
     let (reporter, health) = tonic_health::server::health_reporter();
     drop(task::spawn(report(reporter, service, readiness.clone(), shutdown)));
     let reflection = || {
@@ -62,7 +72,8 @@ pub fn router(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let routes = routes.add_service(health).add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
-    Ok(routes.prepare().into_axum_router().layer(axum::middleware::from_fn(only_grpc)))
+    let unary: HashSet<String> = methods.into_iter().filter_map(|(path, unary)| unary.then_some(path)).collect();
+    Ok(routes.prepare().into_axum_router().layer(from_fn_with_state(Arc::new(unary), only_grpc)))
 }
 
 /// `grpc.health.v1` says what `/readyz` says, for the service and for the whole port ("").
@@ -81,8 +92,8 @@ async fn report(reporter: HealthReporter, service: &'static str, readiness: Read
     shutdown.run_until_cancelled(follow).await;
 }
 
-/// tonic runs a handler for any HTTP method and any content type; a browser's form is no gRPC call.
-async fn only_grpc(request: Request, next: Next) -> Response {
+/// tonic runs a handler for any HTTP method, any content type and any number of messages; a browser's form is no gRPC call.
+async fn only_grpc(State(unary): State<Arc<HashSet<String>>>, request: Request, next: Next) -> Response {
     if request.method() != Method::POST {
         return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response();
     }
@@ -93,5 +104,6 @@ async fn only_grpc(request: Request, next: Next) -> Response {
     if !grpc {
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
+    let request = if unary.contains(request.uri().path()) { request.map(|body| Body::new(OneMessage::new(body))) } else { request };
     next.run(request).await
 }

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use palisade_middleware::{
+    auth,
     config::{Error, Validate},
     process::Program,
     server, telemetry,
@@ -22,7 +23,7 @@ pub(crate) struct Config {
     pub(crate) products: palisade_products::Config,
     /// The orders service.
     pub(crate) orders: palisade_orders::Config,
-    /// Traces and logs of the process; those of the services are not used.
+    /// Traces and logs of the process, instead of one for each service.
     pub(crate) telemetry: telemetry::Config,
 }
 
@@ -45,6 +46,26 @@ impl Config {
     }
 }
 
+impl Config {
+    /// What can be set of a service alone, but is one for the whole process here. To accept it in silence would be to promise something.
+    fn unused(&self) -> Result<(), Error> {
+        let services = [
+            ("gateway.telemetry", &self.gateway.telemetry, "gateway.identity.key_file", &self.gateway.identity),
+            ("orders.telemetry", &self.orders.telemetry, "orders.identity.key_file", &self.orders.identity),
+            ("products.telemetry", &self.products.telemetry, "", &auth::Identity::default()),
+        ];
+        for (telemetry_key, telemetry, identity_key, identity) in services {
+            if *telemetry != telemetry::Config::default() {
+                return Err(Error::rule(telemetry_key, "is of no effect here, set telemetry of the whole process"));
+            }
+            if identity.key_file.is_some() {
+                return Err(Error::rule(identity_key, "is of no effect here, the services of one process make their keys at the start"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Validate for Config {
     fn validate(&self) -> Result<(), Error> {
         self.gateway.validate()?;
@@ -52,6 +73,7 @@ impl Validate for Config {
         self.orders.validate()?;
         let listeners =
             [("gateway.listen", self.gateway.listen), ("products.listen", self.products.listen), ("orders.listen", self.orders.listen)];
+        self.unused()?;
         let open = listeners.into_iter().find(|(_, address)| !address.ip().is_loopback());
         match open {
             Some((key, address)) if self.uses_development_key() => Err(Error::rule(

@@ -1,11 +1,11 @@
 //! Everything that can be set of the products service.
 
-use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use palisade_middleware::{
     auth,
     clock::SystemClock,
-    config::{Error, Validate},
+    config::{self, Error, Validate},
     process::Program,
     server, telemetry,
 };
@@ -50,14 +50,7 @@ pub struct Store {
 impl Store {
     /// The connection string, wherever it is.
     pub fn url(&self) -> Result<SecretString, Error> {
-        match (&self.url, &self.url_file) {
-            (Some(url), None) => Ok(url.clone()),
-            (None, Some(path)) => match fs::read_to_string(path) {
-                Ok(url) => Ok(url.trim().to_owned().into()),
-                Err(error) => Err(Error::rule("store.url_file", format!("{} cannot be read: {error}", path.display()))),
-            },
-            _ => Err(Error::rule("store.url", "exactly one of store.url and store.url_file is needed")),
-        }
+        config::secret(("store.url", &self.url), ("store.url_file", &self.url_file))
     }
 }
 

@@ -10,6 +10,7 @@ use palisade_middleware::{
     context,
     cursor::Cursor,
     method_table::{Access, Method},
+    parameter,
     rejection::{Rejection, reasons},
 };
 use palisade_proto::products::v1::{
@@ -80,13 +81,13 @@ impl ProductsService for Products {
     }
 
     async fn find_one(&self, request: Request<FindOneRequest>) -> Result<Response<proto::Product>, Status> {
-        let product = self.store.find(convert::id(&request.get_ref().id)?).await.map_err(refusal::of_store)?;
+        let product = self.store.find(parameter::id(&request.get_ref().id)?).await.map_err(refusal::of_store)?;
         Ok(Response::new(convert::product(&product.ok_or_else(refusal::not_found)?)))
     }
 
     async fn update(&self, request: Request<UpdateRequest>) -> Result<Response<proto::Product>, Status> {
         let request = request.into_inner();
-        let (id, draft) = (convert::id(&request.id)?, draft(request.product)?);
+        let (id, draft) = (parameter::id(&request.id)?, draft(request.product)?);
         match self.store.update(id, draft, request.expected_version, self.clock.now()).await.map_err(refusal::of_store)? {
             Updated::Updated(product) => Ok(Response::new(convert::product(&product))),
             Updated::NotFound => Err(refusal::not_found().into()),
@@ -96,7 +97,7 @@ impl ProductsService for Products {
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<()>, Status> {
         let request = request.into_inner();
-        match self.store.remove(convert::id(&request.id)?, request.expected_version).await.map_err(refusal::of_store)? {
+        match self.store.remove(parameter::id(&request.id)?, request.expected_version).await.map_err(refusal::of_store)? {
             Removed::Removed => Ok(Response::new(())),
             Removed::NotFound => Err(refusal::not_found().into()),
             Removed::VersionMismatch => Err(refusal::version_mismatch().into()),
@@ -106,7 +107,7 @@ impl ProductsService for Products {
 
     async fn reserve_stock(&self, request: Request<ReserveStockRequest>) -> Result<Response<proto::Reservation>, Status> {
         let request = request.into_inner();
-        let id = convert::id(&request.reservation_id)?;
+        let id = parameter::id(&request.reservation_id)?;
         let lines = Lines::new(convert::lines(&request.lines)?).map_err(Rejection::invalid)?;
         let reserved = self.store.reserve(id, lines, self.clock.now(), self.hold_for).await.map_err(refusal::of_store)?;
         count(match &reserved {
@@ -124,7 +125,7 @@ impl ProductsService for Products {
     }
 
     async fn confirm_reservation(&self, request: Request<ConfirmReservationRequest>) -> Result<Response<proto::Reservation>, Status> {
-        let id = convert::id(&request.get_ref().reservation_id)?;
+        let id = parameter::id(&request.get_ref().reservation_id)?;
         match self.store.confirm(id, self.clock.now()).await.map_err(refusal::of_store)? {
             Confirmed::Confirmed(reservation) => {
                 count("committed");
@@ -138,7 +139,7 @@ impl ProductsService for Products {
     }
 
     async fn release_reservation(&self, request: Request<ReleaseReservationRequest>) -> Result<Response<proto::Reservation>, Status> {
-        let id = convert::id(&request.get_ref().reservation_id)?;
+        let id = parameter::id(&request.get_ref().reservation_id)?;
         let reservation = self.store.release(id, self.clock.now()).await.map_err(refusal::of_store)?;
         count("released");
         Ok(Response::new(convert::reservation(&reservation)))
@@ -146,7 +147,7 @@ impl ProductsService for Products {
 
     async fn list_reservations(&self, request: Request<ListReservationsRequest>) -> Result<Response<ListReservationsResponse>, Status> {
         let request = request.into_inner();
-        let after: Option<Uuid> = if request.after_id.is_empty() { None } else { Some(convert::id(&request.after_id)?) };
+        let after: Option<Uuid> = if request.after_id.is_empty() { None } else { Some(parameter::id(&request.after_id)?) };
         let limit = if request.limit == 0 { DEFAULT_RESERVATIONS } else { request.limit.min(MAX_RESERVATIONS) };
         let found = self.store.list_reservations(after, limit).await.map_err(refusal::of_store)?;
         Ok(Response::new(ListReservationsResponse { items: found.iter().map(convert::reservation).collect() }))

@@ -76,6 +76,17 @@ async fn frames_that_are_none_have_no_effect() {
 }
 
 #[tokio::test]
+async fn two_messages_on_a_unary_call_are_refused_and_neither_is_carried_out() {
+    let seller = Shop::shared().client("seller", ALL_SCOPES);
+    let (first, second) = (stock(&seller, 1).await, stock(&seller, 1).await);
+    let body = [framed(0, &remove(&first)), framed(0, &remove(&second))].concat();
+    let (status, grpc_status) = send(Method::POST, REMOVE, Some("application/grpc"), &[], body).await;
+    assert_eq!((status, grpc_status.as_deref()), (200, Some("12")));
+    seller.get(format!("/products/{first}")).await.ok(200);
+    seller.get(format!("/products/{second}")).await.ok(200);
+}
+
+#[tokio::test]
 async fn a_malformed_deadline_is_never_an_unlimited_one() {
     for timeout in ["-1S", "1", "S", "1.5S", "1 S", "1X", "+1S", "1S1S", "123456789S"] {
         let (status, grpc_status) =

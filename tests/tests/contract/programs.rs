@@ -53,6 +53,16 @@ fn an_unknown_key_or_a_bad_value_is_refused_by_its_name() {
 }
 
 #[test]
+fn what_has_no_effect_in_the_all_in_one_is_refused() {
+    for (key, variable, value) in [
+        ("orders.telemetry", "PALISADE_ORDERS__TELEMETRY__LOG", "debug"),
+        ("gateway.identity.key_file", "PALISADE_GATEWAY__IDENTITY__KEY_FILE", "/keys/gateway.pem"),
+    ] {
+        assert!(refusal("palisade", &["--check-config"], &[(variable, value)]).contains(key), "{key}");
+    }
+}
+
+#[test]
 fn a_bad_secret_is_refused_without_being_shown() {
     for url in ["postgres://app:hunter2@", "hunter2"] {
         assert!(!refusal("orders", &["--check-config"], &[("PALISADE_STORE__URL", url)]).contains("hunter2"));

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use palisade_middleware::{
     auth::Principal,
     cursor::Cursor,
+    parameter,
     rejection::{Rejection, Violation, reasons},
 };
 use palisade_proto::orders::v1::{self as proto, FindAllRequest, FindAllResponse, OrderStatus};
@@ -22,7 +23,6 @@ use crate::{
 
 const DEFAULT_LIMIT: u32 = 20;
 const MAX_LIMIT: u32 = 100;
-const MAX_KEY: usize = 255;
 /// Response metadata of a replay.
 const REPLAYED: &str = "idempotency-replayed";
 
@@ -30,10 +30,8 @@ pub(super) fn violation(field: &'static str, code: &'static str, message: &'stat
     Violation::new(field, code, message)
 }
 
-/// A UUID in its one spelling.
 pub(super) fn id(text: &str) -> Result<OrderId, Rejection> {
-    let id = Uuid::try_parse(text).ok().filter(|_| text.len() == uuid::fmt::Hyphenated::LENGTH);
-    id.map(OrderId::from).ok_or_else(|| Rejection::new(&reasons::INVALID_PARAMETER, "the id is not a UUID"))
+    parameter::id(text).map(OrderId::from)
 }
 
 pub(super) fn status(status: OrderStatus) -> Option<Status> {
@@ -81,12 +79,7 @@ pub(super) fn order(order: &Order) -> proto::Order {
 
 /// The digest tells requests apart by what they mean: merged lines, not spelling.
 pub(super) fn idempotency_key(principal: &Principal, key: String, order: &NewOrder) -> Result<Option<IdempotencyKey>, Rejection> {
-    if key.is_empty() {
-        return Ok(None);
-    }
-    if key.len() > MAX_KEY || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Rejection::new(&reasons::INVALID_PARAMETER, "the idempotency key must be 1 to 255 visible ASCII characters"));
-    }
+    let Some(key) = parameter::idempotency_key(key)? else { return Ok(None) };
     let mut digest = Sha256::new();
     digest.update(order.user_id());
     for line in order.lines() {

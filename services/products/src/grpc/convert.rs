@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use palisade_middleware::{
     auth::Principal,
     cursor::Cursor,
+    parameter,
     rejection::{Rejection, reasons},
 };
 use palisade_proto::products::v1::{
@@ -21,7 +22,6 @@ use crate::{
     store::IdempotencyKey,
 };
 
-const MAX_KEY: usize = 255;
 /// Response metadata of a replay.
 const REPLAYED: &str = "idempotency-replayed";
 
@@ -29,12 +29,6 @@ const REPLAYED: &str = "idempotency-replayed";
 pub(super) fn new_id(now: OffsetDateTime) -> Uuid {
     let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
     Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.nanosecond()))
-}
-
-/// A UUID in its one spelling.
-pub(super) fn id(text: &str) -> Result<Uuid, Rejection> {
-    let id = Uuid::try_parse(text).ok().filter(|_| text.len() == uuid::fmt::Hyphenated::LENGTH);
-    id.ok_or_else(|| Rejection::new(&reasons::INVALID_PARAMETER, "the id is not a UUID"))
 }
 
 pub(super) fn input(input: ProductInput) -> Input {
@@ -67,12 +61,7 @@ pub(super) fn created(created: &Product, replayed: bool) -> Response<proto::Prod
 
 /// The digest tells requests apart by what they mean: trimmed text, not spelling.
 pub(super) fn idempotency_key(principal: &Principal, key: String, draft: &Draft) -> Result<Option<IdempotencyKey>, Rejection> {
-    if key.is_empty() {
-        return Ok(None);
-    }
-    if key.len() > MAX_KEY || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Rejection::new(&reasons::INVALID_PARAMETER, "the idempotency key must be 1 to 255 visible ASCII characters"));
-    }
+    let Some(key) = parameter::idempotency_key(key)? else { return Ok(None) };
     let mut digest = Sha256::new();
     for text in [&draft.name, &draft.description, &draft.category] {
         digest.update((text.len() as u64).to_be_bytes());
@@ -123,7 +112,7 @@ pub(super) fn page(cursor: &Cursor, query: &Query, page: Page) -> FindAllRespons
 }
 
 pub(super) fn lines(lines: &[ReservationLine]) -> Result<Vec<Line>, Rejection> {
-    lines.iter().map(|line| Ok(Line { product_id: id(&line.product_id)?, quantity: line.quantity })).collect()
+    lines.iter().map(|line| Ok(Line { product_id: parameter::id(&line.product_id)?, quantity: line.quantity })).collect()
 }
 
 pub(super) fn reservation(reservation: &Reservation) -> proto::Reservation {

@@ -1,0 +1,115 @@
+//! A unary call brings exactly one message: tonic would carry out the first of several and drop the rest in silence.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use axum::body::Body;
+use bytes::{Buf, Bytes};
+use http_body::{Frame, SizeHint};
+use tonic::Status;
+
+/// A message is preceded by its compression flag and its length, big-endian ("Length-Prefixed-Message" of the gRPC wire protocol).
+const PREFIX: usize = 5;
+
+/// The body of a unary request. Fails where it turns out to hold no message, or more than one, which is before the handler runs: tonic
+/// reads a unary request to its end first. The code is that of the gRPC status code table for "request cardinality violation".
+#[derive(Debug)]
+pub(super) struct OneMessage {
+    body: Body,
+    seen: Seen,
+}
+
+/// How far the first message has come.
+#[derive(Debug)]
+enum Seen {
+    Prefix { bytes: [u8; PREFIX], count: usize },
+    Message { missing: usize },
+}
+
+impl Seen {
+    /// Whether anything follows the first message once `data` was read.
+    fn more(&mut self, mut data: &[u8]) -> bool {
+        if let Self::Prefix { bytes, count } = self {
+            let taken = data.len().min(PREFIX - *count);
+            data.copy_to_slice(&mut bytes[*count..*count + taken]);
+            *count += taken;
+            if *count < PREFIX {
+                return false;
+            }
+            let [_, length @ ..] = *bytes;
+            *self = Self::Message { missing: u32::from_be_bytes(length) as usize };
+        }
+        let Self::Message { missing } = self else { return false };
+        let more = data.len() > *missing;
+        *missing = missing.saturating_sub(data.len());
+        more
+    }
+}
+
+impl OneMessage {
+    pub(super) fn new(body: Body) -> Self {
+        Self { body, seen: Seen::Prefix { bytes: [0; PREFIX], count: 0 } }
+    }
+}
+
+impl http_body::Body for OneMessage {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let empty = matches!(self.seen, Seen::Prefix { count: 0, .. });
+        let wrong = match &frame {
+            None => empty,
+            Some(Ok(frame)) => frame.data_ref().is_some_and(|data| self.seen.more(data)),
+            Some(Err(_)) => false,
+        };
+        if wrong {
+            return Poll::Ready(Some(Err(Status::unimplemented("a unary call has exactly one message").into())));
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // Of an empty body the end is still to be refused.
+        self.body.is_end_stream() && !matches!(self.seen, Seen::Prefix { count: 0, .. })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt, stream};
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    async fn read(chunks: &[&'static [u8]]) -> Result<usize, ()> {
+        let chunks = stream::iter(chunks.to_vec()).map(|chunk| Ok::<_, std::convert::Infallible>(Bytes::from_static(chunk)));
+        let read = OneMessage::new(Body::from_stream(chunks)).collect().await;
+        read.map(|body| body.to_bytes().len()).map_err(|error| {
+            assert_eq!(error.downcast_ref::<Status>().unwrap().code(), tonic::Code::Unimplemented);
+        })
+    }
+
+    #[tokio::test]
+    async fn one_message_passes_however_it_is_cut() {
+        assert_eq!(read(&[b"\0\0\0\0\x02ab"]).await, Ok(7));
+        assert_eq!(read(&[b"\0\0", b"\0\0\x02a", b"b"]).await, Ok(7));
+        assert_eq!(read(&[b"\0\0\0\0\0"]).await, Ok(5));
+        // Cut short: tonic has its own words for that.
+        assert_eq!(read(&[b"\0\0\0\0\x02a"]).await, Ok(6));
+    }
+
+    #[tokio::test]
+    async fn none_and_two_are_refused() {
+        assert_eq!(read(&[]).await, Err(()));
+        assert_eq!(read(&[b"\0\0\0\0\0\0\0\0\0\0"]).await, Err(()));
+        assert_eq!(read(&[b"\0\0\0\0\x02ab", b"\0"]).await, Err(()));
+    }
+}
