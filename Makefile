@@ -46,6 +46,12 @@ fmt: ## Format the code
 doc: ## Build the documentation; a warning is an error
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
+.PHONY: bench
+bench: ## Measure the layers and the whole hop; writes the table of middleware/README.md (valgrind counts instructions)
+	cargo bench --locked -p palisade-middleware --bench layers
+	cargo bench --locked -p palisade-middleware --bench cost -- --write
+	cargo bench --locked -p palisade-middleware --bench hop -- --write
+
 .PHONY: deny
 deny: ## Check licences, advisories and who may depend on what (needs cargo-deny)
 	cargo deny --locked check

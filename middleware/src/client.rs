@@ -55,6 +55,21 @@ where
     C: Layer<Endpoint>,
     C::Service: Service<Request<Body>, Response = Response<Body>, Error = Rejection, Future: Send> + Clone + Send + Sync + 'static,
 {
+    stack(target, config, idempotent, credentials, Endpoint::new(config.endpoint()?, config))
+}
+
+/// As [`connect`] around `endpoint`, which sends the requests.
+pub fn stack<C, E>(
+    target: &'static str,
+    config: &Config,
+    idempotent: IdempotentMethods,
+    credentials: C,
+    endpoint: E,
+) -> Result<Client, InvalidConfig>
+where
+    C: Layer<E>,
+    C::Service: Service<Request<Body>, Response = Response<Body>, Error = Rejection, Future: Send> + Clone + Send + Sync + 'static,
+{
     config.validate()?;
     let url = config.endpoint()?;
     let breaker = CircuitBreakerLayer::new(target, &config.breaker);
@@ -65,7 +80,7 @@ where
             server_address: url.uri().host().unwrap_or_default().into(),
             server_port: url.uri().port_u16().unwrap_or_default(),
         })
-        .layer(MetricsLayer(Hop::GrpcClient(target.into())))
+        .layer(MetricsLayer::new(Hop::GrpcClient(target.into())))
         // What is refused below reaches the generated client as a status with its reason.
         .layer(RespondLayer(Protocol::Grpc))
         // Binds all attempts and the pauses between them.
@@ -80,7 +95,7 @@ where
         // Inside retry, so that a fresh token is used.
         .layer(credentials)
         // One address, one connection. Several of them, chosen by load and each behind a breaker of its own, belong here.
-        .service(Endpoint::new(url, config));
+        .service(endpoint);
     let service = service.map_response(|response| response.map(Body::new));
     Ok(Client { service: BoxCloneSyncService::new(service), breaker: handle })
 }

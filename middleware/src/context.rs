@@ -50,7 +50,9 @@ impl Context {
 
 /// A new request id: a random UUID.
 pub(crate) fn new_request_id() -> Arc<str> {
-    uuid::Uuid::new_v4().to_string().into()
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    let text: &str = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text);
+    text.into()
 }
 
 tokio::task_local! {

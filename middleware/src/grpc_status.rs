@@ -1,11 +1,14 @@
 //! The status of a gRPC response where it really is: in the trailers, or in the headers of a trailers-only answer.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use tonic::Code;
+
+// Parsed once: a lookup by text would parse it each time.
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// The `grpc-status` in these headers or trailers, if there is one. Unreadable values are UNKNOWN, as the gRPC spec has it.
 pub fn code_in(headers: &HeaderMap) -> Option<Code> {
-    headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
+    headers.get(GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
 }
 
 /// The name of a code as the gRPC spec and semantic conventions write it.

@@ -1,6 +1,9 @@
 //! Duration and outcome of every hop, named as semantic conventions 1.45 have it; recorded when the last byte was sent, or from `Drop`.
 
+mod series;
+
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -14,12 +17,15 @@ use tokio::time::Instant;
 use tonic::Code;
 use tower::{Layer, Service};
 
+use self::series::{GrpcSeries, HttpSeries};
 use crate::{
     body::{End, Observe, Observed},
     context::Context,
     grpc_status,
     trace::known_verb,
 };
+
+pub(crate) use series::{AttemptSeries, Known};
 
 /// What is measured.
 #[derive(Debug, Clone)]
@@ -34,13 +40,37 @@ pub enum Hop {
 
 /// Measures a hop from the server's or the client's side.
 #[derive(Debug, Clone)]
-pub struct MetricsLayer(pub Hop);
+pub struct MetricsLayer(Arc<Series>);
+
+impl MetricsLayer {
+    /// Measures `hop`.
+    pub fn new(hop: Hop) -> Self {
+        Self(Arc::new(match hop {
+            Hop::HttpServer => Series::HttpServer(Known::default()),
+            Hop::GrpcServer => Series::GrpcServer(Known::default()),
+            Hop::GrpcClient(target) => Series::GrpcClient(target, Known::default()),
+        }))
+    }
+}
+
+/// What was measured before, by route and HTTP method or by gRPC method.
+enum Series {
+    HttpServer(Known<(&'static str, &'static str), HttpSeries>),
+    GrpcServer(Known<&'static str, GrpcSeries>),
+    GrpcClient(Arc<str>, Known<Box<str>, GrpcSeries>),
+}
+
+impl fmt::Debug for Series {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Series")
+    }
+}
 
 impl<S> Layer<S> for MetricsLayer {
     type Service = Metrics<S>;
 
     fn layer(&self, inner: S) -> Metrics<S> {
-        Metrics { inner, hop: self.0.clone() }
+        Metrics { inner, series: self.0.clone() }
     }
 }
 
@@ -48,7 +78,7 @@ impl<S> Layer<S> for MetricsLayer {
 #[derive(Debug, Clone)]
 pub struct Metrics<S> {
     inner: S,
-    hop: Hop,
+    series: Arc<Series>,
 }
 
 impl<S, B, R> Service<Request<B>> for Metrics<S>
@@ -65,55 +95,80 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let measurement = Measurement::start(&self.hop, &request);
+        let measurement = self.series.of(&request).map(Measurement::start);
         ResponseFuture { inner: self.inner.call(request), measurement }
+    }
+}
+
+impl Series {
+    /// The series that `request` belongs to; `None` if it is not measured.
+    fn of<B>(&self, request: &Request<B>) -> Option<Measured> {
+        let method = Context::of(request).and_then(|context| context.method);
+        Some(match self {
+            Self::HttpServer(_) | Self::GrpcServer(_) if method.is_some_and(|method| method.quiet) => return None,
+            Self::HttpServer(known) => {
+                let key = (known_verb(request.method()), method.map_or("", |method| method.path));
+                Measured::Http(known.get(&key, || (key, HttpSeries::new(key.0, key.1))))
+            }
+            Self::GrpcServer(known) => {
+                let key = method.map_or("_OTHER", |method| method.rpc_method());
+                Measured::Grpc(known.get(&key, || (key, GrpcSeries::answered(key))))
+            }
+            // Our own calls name only methods of our own contracts.
+            Self::GrpcClient(target, known) => {
+                let key = request.uri().path().trim_start_matches('/');
+                Measured::Grpc(known.get(key, || (key.into(), GrpcSeries::made(key, target.clone()))))
+            }
+        })
     }
 }
 
 /// A request being measured.
 #[derive(Debug)]
 pub struct Measurement {
-    labels: Labels,
+    series: Measured,
     started: Instant,
     /// HTTP status, or gRPC code as far as it is known.
     code: Option<u16>,
     done: bool,
 }
 
-#[derive(Debug)]
-enum Labels {
-    HttpServer { verb: &'static str, route: Option<&'static str> },
-    GrpcServer { rpc_method: &'static str },
-    GrpcClient { rpc_method: String, target: Arc<str> },
+enum Measured {
+    Http(Arc<HttpSeries>),
+    Grpc(Arc<GrpcSeries>),
+}
+
+impl fmt::Debug for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_grpc() { "Grpc" } else { "Http" })
+    }
+}
+
+impl Measured {
+    fn is_grpc(&self) -> bool {
+        matches!(self, Self::Grpc(_))
+    }
+
+    fn active(&self) -> Option<&metrics::Gauge> {
+        match self {
+            Self::Http(series) => Some(&series.active),
+            Self::Grpc(series) => series.active.as_ref(),
+        }
+    }
 }
 
 impl Measurement {
-    fn start<B>(hop: &Hop, request: &Request<B>) -> Option<Self> {
-        let method = Context::of(request).and_then(|context| context.method);
-        let labels = match hop {
-            Hop::HttpServer | Hop::GrpcServer if method.is_some_and(|method| method.quiet) => return None,
-            Hop::HttpServer => {
-                let verb = known_verb(request.method());
-                metrics::gauge!("http.server.active_requests", "http.request.method" => verb, "url.scheme" => "http").increment(1.0);
-                Labels::HttpServer { verb, route: method.map(|method| method.path) }
-            }
-            Hop::GrpcServer => {
-                let rpc_method = method.map_or("_OTHER", |method| method.rpc_method());
-                metrics::gauge!("palisade.rpc.server.active_calls", "rpc.method" => rpc_method).increment(1.0);
-                Labels::GrpcServer { rpc_method }
-            }
-            // Our own calls name only methods of our own contracts.
-            Hop::GrpcClient(target) => {
-                Labels::GrpcClient { rpc_method: request.uri().path().trim_start_matches('/').to_owned(), target: target.clone() }
-            }
-        };
-        Some(Self { labels, started: Instant::now(), code: None, done: false })
+    fn start(series: Measured) -> Self {
+        if let Some(active) = series.active() {
+            active.increment(1.0);
+        }
+        Self { series, started: Instant::now(), code: None, done: false }
     }
 
     fn head<R>(&mut self, response: &Response<R>) {
-        self.code = match self.labels {
-            Labels::HttpServer { .. } => Some(response.status().as_u16()),
-            _ => grpc_status::code_in(response.headers()).map(|code| code as u16),
+        self.code = match self.series {
+            Measured::Http(_) => Some(response.status().as_u16()),
+            Measured::Grpc(_) => grpc_status::code_in(response.headers()).map(|code| code as u16),
         };
     }
 
@@ -121,33 +176,19 @@ impl Measurement {
         if std::mem::replace(&mut self.done, true) {
             return;
         }
-        let seconds = self.started.elapsed().as_secs_f64();
-        let grpc_code = || match self.code {
-            _ if gone => Code::Cancelled,
-            Some(code) => Code::from_i32(code.into()),
-            None => Code::Unknown,
-        };
-        match &self.labels {
-            Labels::HttpServer { verb, route } => {
-                metrics::gauge!("http.server.active_requests", "http.request.method" => *verb, "url.scheme" => "http").decrement(1.0);
-                let status = if gone { 499 } else { self.code.unwrap_or(500) }.to_string();
-                let error = if status.starts_with('5') { status.clone() } else { String::new() };
-                metrics::histogram!("http.server.request.duration", "http.request.method" => *verb, "http.route" => route.unwrap_or(""),
-                    "http.response.status_code" => status, "error.type" => error)
-                .record(seconds);
-            }
-            Labels::GrpcServer { rpc_method } => {
-                metrics::gauge!("palisade.rpc.server.active_calls", "rpc.method" => *rpc_method).decrement(1.0);
-                let code = grpc_code();
-                metrics::histogram!("rpc.server.call.duration", "rpc.system.name" => "grpc", "rpc.method" => *rpc_method,
-                    "rpc.status_code" => grpc_status::name(code), "error.type" => error_type(code))
-                .record(seconds);
-            }
-            Labels::GrpcClient { rpc_method, target } => {
-                let code = grpc_code();
-                metrics::histogram!("rpc.client.call.duration", "rpc.system.name" => "grpc", "rpc.method" => rpc_method.clone(),
-                    "server.address" => target.to_string(), "rpc.status_code" => grpc_status::name(code), "error.type" => error_type(code))
-                .record(seconds);
+        if let Some(active) = self.series.active() {
+            active.decrement(1.0);
+        }
+        let duration = self.started.elapsed();
+        match &self.series {
+            Measured::Http(series) => series.duration(if gone { 499 } else { self.code.unwrap_or(500) }).record(duration),
+            Measured::Grpc(series) => {
+                let code = match self.code {
+                    _ if gone => Code::Cancelled,
+                    Some(code) => Code::from_i32(code.into()),
+                    None => Code::Unknown,
+                };
+                series.duration(code).record(duration);
             }
         }
     }
@@ -165,7 +206,7 @@ impl Observe for Option<Measurement> {
 
     fn end(&mut self, end: End<'_>) {
         let Some(measurement) = self else { return };
-        let grpc = !matches!(measurement.labels, Labels::HttpServer { .. });
+        let grpc = measurement.series.is_grpc();
         if let (true, End::Complete(Some(trailers))) = (grpc, end) {
             measurement.code = grpc_status::code_in(trailers).map(|code| code as u16).or(measurement.code);
         }

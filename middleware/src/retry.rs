@@ -43,7 +43,7 @@ pub use config::{Config, InvalidConfig};
 pub use idempotent::{IdempotencyKeyed, IdempotentMethods};
 pub use peek::Peeked;
 
-/// Which attempt of its call a request is, from 1; in its extensions.
+/// Which attempt of its call a request is, from 2; in its extensions. A first attempt has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt(pub u32);
 

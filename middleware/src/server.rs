@@ -20,14 +20,14 @@ pub mod accept;
 pub mod grpc;
 mod one_message;
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body};
+use axum::body::Body;
+use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tower::{Service, ServiceBuilder};
+use tower::{BoxError, Service, ServiceBuilder};
 
 use crate::{
     auth::{AuthenticateLayer, AuthorizeLayer, Verifier},
@@ -113,30 +113,35 @@ impl config::Validate for Config {
     }
 }
 
-/// `router` behind all layers, ready to be served.
-pub fn stack(
+/// `handler`, a router as a rule, behind all layers, ready to be served.
+pub fn stack<S, B, R>(
     protocol: Protocol,
-    router: Router,
+    handler: S,
     methods: Arc<MethodTable>,
     verifier: Arc<Verifier>,
     config: &Config,
 ) -> impl Service<
-    Request<Incoming>,
-    Response = Response<impl http_body::Body<Data = bytes::Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static>,
-    Error = std::convert::Infallible,
+    Request<B>,
+    Response = Response<impl http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static>,
+    Error = Infallible,
     Future: Send + 'static,
 > + Clone
 + Send
-+ 'static {
++ 'static
+where
+    S: Service<Request<Body>, Response = Response<R>, Error = Infallible, Future: Send> + Clone + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     let hop = match protocol {
         Protocol::Http => Hop::HttpServer,
         Protocol::Grpc => Hop::GrpcServer,
     };
     ServiceBuilder::new()
-        .map_request(|request: Request<Incoming>| request.map(Body::new))
+        .map_request(|request: Request<B>| request.map(Body::new))
         .layer(RequestContextLayer(methods))
         .layer(ServerTraceLayer(protocol))
-        .layer(MetricsLayer(hop))
+        .layer(MetricsLayer::new(hop))
         .layer(RespondLayer(protocol))
         .layer(DeadlineLayer::new(
             protocol,
@@ -149,5 +154,5 @@ pub fn stack(
         .layer(RateLimitLayer::new(&config.rate_limit))
         .layer(CatchPanicLayer)
         .layer(ScopeLayer)
-        .service(router)
+        .service(handler)
 }

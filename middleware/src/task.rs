@@ -2,6 +2,7 @@
 
 use std::{future::Future, panic};
 
+use opentelemetry::context::FutureExt;
 use tokio::task::{JoinError, JoinHandle};
 use tracing::Instrument;
 
@@ -12,14 +13,14 @@ use crate::context;
 #[error("the runtime shut down before the work was done")]
 pub struct Aborted;
 
-/// Starts `future` in a task of its own, under the present span and request context.
+/// Starts `future` in a task of its own, under the present span (or trace id, if it is not traced) and request context.
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns: it keeps the span and the context")]
-    tokio::spawn(context::keep(future).in_current_span())
+    tokio::spawn(context::keep(future).in_current_span().with_current_context())
 }
 
 /// Runs `future` to its end whatever happens to the caller: dropping the returned future drops only the wait.

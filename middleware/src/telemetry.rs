@@ -7,14 +7,13 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use opentelemetry::{KeyValue, global, trace::TracerProvider};
 use opentelemetry_otlp::WithExportConfig;
-use opentelemetry_sdk::{
-    Resource,
-    propagation::TraceContextPropagator,
-    trace::{Sampler, SdkTracerProvider},
-};
+use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::{EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::{Metadata, subscriber::Interest};
+use tracing_subscriber::{EnvFilter, Layer, filter::dynamic_filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::trace::sampling::{self, Sampling};
 
 /// Semantic conventions' advice for durations, with three bounds below for hops on one machine. Seconds.
 const DURATION_BUCKETS: [f64; 17] =
@@ -81,7 +80,9 @@ impl Telemetry {
     /// Sets up logs, traces and metrics for the whole process. Needs a tokio runtime; once per process.
     pub fn install(service: &'static str, edge: Edge, config: &Config) -> Result<Self, Error> {
         let metrics = install_metrics()?;
-        let traces = tracer_provider(service, edge, config)?;
+        let sampling = Sampling { exported: config.otlp_endpoint.is_some(), edge, ratio: config.sample_ratio };
+        sampling.install();
+        let traces = tracer_provider(service, sampling, config)?;
         global::set_text_map_propagator(TraceContextPropagator::new());
         global::set_tracer_provider(traces.clone());
         let spans = tracing_opentelemetry::layer()
@@ -90,10 +91,9 @@ impl Telemetry {
             .with_threads(false)
             .with_target(false)
             .with_tracked_inactivity(false)
-            // Spans only: log events in spans cost three times as much and would mark spans failed.
-            .with_filter(filter_fn(|metadata| metadata.is_span() && !PLUMBING.iter().any(|name| metadata.target().starts_with(name))));
+            .with_filter(dynamic_filter_fn(move |_, _| sampling.exported && !sampling::suppressed()).with_callsite_filter(span_of_ours));
         let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
-        let lines = log::layer(config.log_format, service, writer).with_filter(EnvFilter::try_new(&config.log)?);
+        let lines = log::layer(config.log_format, service, EnvFilter::try_new(&config.log)?, writer);
         tracing_subscriber::registry().with(spans).with(lines).try_init().map_err(|_| Error::Twice)?;
         metrics::gauge!("build.info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Ok(Self { metrics, traces, _log: std::sync::Arc::new(guard) })
@@ -112,6 +112,12 @@ impl Telemetry {
             tracing::warn!(%error, "the last spans may be lost");
         }
     }
+}
+
+/// Spans only: log events in spans cost three times as much and would mark spans failed.
+fn span_of_ours(metadata: &'static Metadata<'static>) -> Interest {
+    let ours = metadata.is_span() && !PLUMBING.iter().any(|name| metadata.target().starts_with(name));
+    if ours { Interest::sometimes() } else { Interest::never() }
 }
 
 fn install_metrics() -> Result<PrometheusHandle, Error> {
@@ -136,13 +142,7 @@ fn install_metrics() -> Result<PrometheusHandle, Error> {
     Ok(handle)
 }
 
-fn tracer_provider(service: &'static str, edge: Edge, config: &Config) -> Result<SdkTracerProvider, Error> {
-    let root = Sampler::TraceIdRatioBased(config.sample_ratio);
-    let sampler = Sampler::parent_based(root.clone());
-    let sampler = match edge {
-        Edge::Outside => sampler.with_remote_parent_sampled(root),
-        Edge::Inside => sampler,
-    };
+fn tracer_provider(service: &'static str, sampling: Sampling, config: &Config) -> Result<SdkTracerProvider, Error> {
     let instance = uuid::Uuid::new_v4().to_string();
     let attributes = [
         KeyValue::new("service.namespace", "palisade"),
@@ -150,7 +150,7 @@ fn tracer_provider(service: &'static str, edge: Edge, config: &Config) -> Result
         KeyValue::new("service.instance.id", instance),
     ];
     let resource = Resource::builder().with_service_name(service).with_attributes(attributes).build();
-    let mut provider = SdkTracerProvider::builder().with_resource(resource).with_sampler(sampler);
+    let mut provider = SdkTracerProvider::builder().with_resource(resource).with_sampler(sampling.sampler());
     if let Some(endpoint) = &config.otlp_endpoint {
         let exporter =
             opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(FLUSH_TIMEOUT).build()?;

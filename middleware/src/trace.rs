@@ -1,11 +1,12 @@
 //! Spans of every hop, named and ended as semantic conventions 1.45 have it, and W3C trace context in and out.
 
 mod client;
+pub(crate) mod sampling;
 mod server;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{
-    TraceId,
+    Context, TraceId,
     propagation::{Extractor, Injector},
     trace::TraceContextExt,
 };
@@ -21,12 +22,14 @@ pub const TRACE_ID_HEADER: HeaderName = HeaderName::from_static("x-trace-id");
 
 /// The trace that the running code belongs to, sampled or not.
 pub fn current_trace_id() -> Option<TraceId> {
-    trace_id_of(&Span::current())
+    let id = context_of(&Span::current()).span().span_context().trace_id();
+    (id != TraceId::INVALID).then_some(id)
 }
 
-fn trace_id_of(span: &Span) -> Option<TraceId> {
-    let id = span.context().span().span_context().trace_id();
-    (id != TraceId::INVALID).then_some(id)
+/// The context of `span`; of what is not traced, the ids that it runs under.
+fn context_of(span: &Span) -> Context {
+    let own = span.context();
+    if own.has_active_span() { own } else { Context::current() }
 }
 
 /// The present `traceparent` (W3C), to be stored with work that is resumed later.
@@ -45,14 +48,14 @@ pub fn link(span: &Span, traceparent: &str) {
     }
 }
 
-fn extract(headers: &HeaderMap) -> opentelemetry::Context {
+fn extract(headers: &HeaderMap) -> Context {
     // Nothing of ours is the parent: an empty context, not the current one.
-    let none = opentelemetry::Context::new();
+    let none = Context::new();
     opentelemetry::global::get_text_map_propagator(|propagator| propagator.extract_with_context(&none, &Headers(headers)))
 }
 
 fn inject(span: &Span, headers: &mut HeaderMap) {
-    let context = span.context();
+    let context = context_of(span);
     opentelemetry::global::get_text_map_propagator(|propagator| propagator.inject_context(&context, &mut HeadersMut(headers)));
 }
 

@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -16,20 +17,32 @@ use tower::{Layer, Service};
 use crate::{
     body::{End, Observe, Observed},
     grpc_status,
+    metrics::{AttemptSeries, Known},
     rejection::Rejection,
     retry,
 };
 
 /// Measures each attempt until its last byte.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct AttemptMetricsLayer {
     target: &'static str,
+    series: Arc<Known<Box<str>, AttemptSeries>>,
 }
 
 impl AttemptMetricsLayer {
     /// For attempts at `target`.
     pub(super) fn new(target: &'static str) -> Self {
-        Self { target }
+        Self { target, series: Arc::default() }
+    }
+
+    fn start<B>(&self, request: &Request<B>) -> Measurement {
+        // Our own calls name only methods of our own contracts.
+        let method = request.uri().path().trim_start_matches('/');
+        let series = self.series.get(method, || (method.into(), AttemptSeries::new(method, self.target)));
+        let first = request.extensions().get::<retry::Attempt>().is_none();
+        let started = if first { &series.original } else { &series.retry };
+        started.increment(1);
+        Measurement { series, started: Instant::now(), code: None }
     }
 }
 
@@ -37,7 +50,7 @@ impl<S> Layer<S> for AttemptMetricsLayer {
     type Service = AttemptMetrics<S>;
 
     fn layer(&self, inner: S) -> AttemptMetrics<S> {
-        AttemptMetrics { inner, target: self.target }
+        AttemptMetrics { inner, layer: self.clone() }
     }
 }
 
@@ -45,7 +58,7 @@ impl<S> Layer<S> for AttemptMetricsLayer {
 #[derive(Debug, Clone)]
 pub(super) struct AttemptMetrics<S> {
     inner: S,
-    target: &'static str,
+    layer: AttemptMetricsLayer,
 }
 
 impl<S, B, R> Service<Request<B>> for AttemptMetrics<S>
@@ -62,7 +75,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let measurement = Measurement::start(self.target, &request);
+        let measurement = self.layer.start(&request);
         ResponseFuture { inner: self.inner.call(request), measurement: Some(measurement) }
     }
 }
@@ -70,30 +83,14 @@ where
 /// An attempt being measured; one that is dropped was cancelled.
 #[derive(Debug)]
 pub(super) struct Measurement {
-    target: &'static str,
-    method: String,
+    series: Arc<AttemptSeries>,
     started: Instant,
     code: Option<Code>,
 }
 
-impl Measurement {
-    fn start<B>(target: &'static str, request: &Request<B>) -> Self {
-        // Our own calls name only methods of our own contracts.
-        let method = request.uri().path().trim_start_matches('/').to_owned();
-        let first = request.extensions().get::<retry::Attempt>().is_none_or(|attempt| attempt.0 == 1);
-        let kind = if first { "original" } else { "retry" };
-        metrics::counter!("grpc.client.attempt.started", "grpc.method" => method.clone(), "grpc.target" => target,
-            "grpc.attempt.type" => kind)
-        .increment(1);
-        Self { target, method, started: Instant::now(), code: None }
-    }
-}
-
 impl Drop for Measurement {
     fn drop(&mut self) {
-        metrics::histogram!("grpc.client.attempt.duration", "grpc.method" => std::mem::take(&mut self.method),
-            "grpc.target" => self.target, "grpc.status" => grpc_status::name(self.code.unwrap_or(Code::Cancelled)))
-        .record(self.started.elapsed());
+        self.series.duration(self.code.unwrap_or(Code::Cancelled)).record(self.started.elapsed());
     }
 }
 

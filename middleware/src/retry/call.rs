@@ -61,8 +61,8 @@ impl<'a> Call<'a> {
     /// The request of the present attempt.
     pub(super) fn request(&self, parts: &request::Parts, body: Body) -> Request<Body> {
         let mut parts = parts.clone();
-        parts.extensions.insert(Attempt(self.attempt));
         if self.attempt > 1 {
+            parts.extensions.insert(Attempt(self.attempt));
             parts.headers.insert(PREVIOUS_ATTEMPTS_HEADER, HeaderValue::from(self.attempt - 1));
         }
         Request::from_parts(parts, body)

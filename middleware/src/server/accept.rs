@@ -5,12 +5,15 @@
 
 use std::{
     error::Error as StdError,
+    future::poll_fn,
     io,
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -70,28 +73,62 @@ where
     let builder = Arc::new(builder(protocol, config));
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(config.max_connections));
-    let force = CancellationToken::new();
+    let (drain, force) = (Arc::new(Word::default()), Arc::new(Word::default()));
     let first_request = Duration::from_millis(config.first_request_ms);
     let accept = async {
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
             let stream = accept(&listener).await;
             let (builder, service) = (builder.clone(), service.clone());
-            let (shutdown, force) = (shutdown.clone(), force.clone());
+            let (drain, force) = (drain.clone(), force.clone());
             let connection = async move {
                 let _place = place;
-                force.run_until_cancelled(serve_connection(&builder, stream, service, first_request, &shutdown)).await;
+                tokio::select! {
+                    () = serve_connection(&builder, stream, service, first_request, &drain) => {}
+                    () = force.heard() => {}
+                }
             };
             drop(task::spawn(connections.track_future(connection)));
         }
     };
     shutdown.run_until_cancelled(accept).await;
     drop(listener);
+    drain.say();
     connections.close();
     if timeout(Duration::from_millis(config.drain_ms), connections.wait()).await.is_err() {
         tracing::warn!(connections = connections.len(), "the drain time is over, what is still open is cut");
-        force.cancel();
+        force.say();
         connections.wait().await;
+    }
+}
+
+/// A word to all connections. Waiting for it costs an atomic load when the connection's task runs: the future of a
+/// [`CancellationToken`] takes a lock that all share each time, which under load is where the time went.
+#[derive(Debug, Default)]
+struct Word {
+    said: AtomicBool,
+    wake: CancellationToken,
+}
+
+impl Word {
+    fn say(&self) {
+        self.said.store(true, Ordering::Release);
+        self.wake.cancel();
+    }
+
+    /// Ready once the word was said. To be polled by one and the same task.
+    async fn heard(&self) {
+        let mut wake = pin!(self.wake.cancelled());
+        // The first poll leaves the task's waker behind; it need not be left again.
+        let mut waiting = false;
+        poll_fn(|cx| {
+            if waiting && !self.said.load(Ordering::Acquire) {
+                return Poll::Pending;
+            }
+            waiting = true;
+            wake.as_mut().poll(cx)
+        })
+        .await;
     }
 }
 
@@ -121,7 +158,7 @@ async fn serve_connection<S, B>(
     stream: TcpStream,
     service: S,
     first_request: Duration,
-    shutdown: &CancellationToken,
+    drain: &Word,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = std::convert::Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -141,6 +178,8 @@ async fn serve_connection<S, B>(
     // hyper has no timeout before it knows the version: silence or half a preface would stay for ever.
     let watchdog = sleep(first_request);
     tokio::pin!(watchdog);
+    let told = drain.heard();
+    tokio::pin!(told);
     let (mut watching, mut draining) = (true, false);
     loop {
         tokio::select! {
@@ -150,13 +189,13 @@ async fn serve_connection<S, B>(
                 }
                 return;
             }
-            () = watchdog.as_mut(), if watching => {
+            () = watchdog.as_mut(), if watching && !asked.load(Ordering::Relaxed) => {
                 watching = false;
                 if !asked.load(Ordering::Relaxed) {
                     return;
                 }
             }
-            () = shutdown.cancelled(), if !draining => {
+            () = told.as_mut(), if !draining => {
                 draining = true;
                 if !asked.load(Ordering::Relaxed) {
                     return;

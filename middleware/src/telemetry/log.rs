@@ -7,10 +7,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tracing::{Event, Subscriber, field::Visit};
+use tracing::{Event, Metadata, Subscriber, field::Visit};
 use tracing_appender::non_blocking::NonBlocking;
 use tracing_subscriber::{
-    Layer,
+    EnvFilter, Layer,
+    filter::{FilterExt, filter_fn},
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
     registry::LookupSpan,
 };
@@ -27,8 +28,8 @@ pub enum LogFormat {
     Human,
 }
 
-/// The layer that writes lines to `writer`.
-pub(super) fn layer<S>(format: LogFormat, service: &'static str, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
+/// The layer that writes the lines that `filter` lets through to `writer`.
+pub(super) fn layer<S>(format: LogFormat, service: &'static str, filter: EnvFilter, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
@@ -36,10 +37,15 @@ where
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
         LogFormat::Human | LogFormat::Auto if terminal || format == LogFormat::Human => {
-            lines.with_ansi(terminal).with_target(false).boxed()
+            lines.with_ansi(terminal).with_target(false).with_filter(filter).boxed()
         }
-        _ => lines.event_format(JsonLine { service }).boxed(),
+        // A JSON line names its span, it does not repeat it: the fields of spans, which are many more than lines, need not be formatted.
+        _ => lines.event_format(JsonLine { service }).with_filter(filter.and(filter_fn(is_event))).boxed(),
     }
+}
+
+fn is_event(metadata: &Metadata<'_>) -> bool {
+    metadata.is_event()
 }
 
 struct JsonLine {

@@ -8,13 +8,17 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Body;
+use opentelemetry::ContextGuard;
 use pin_project_lite::pin_project;
 use tonic::Code;
 use tower::{Layer, Service};
 use tracing::{Span, field::Empty, span::EnteredSpan};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::{TRACE_ID_HEADER, extract, trace_id_of};
+use super::{
+    TRACE_ID_HEADER, current_trace_id, extract,
+    sampling::{self, Decision},
+};
 use crate::{
     body::{End, Observe, Observed},
     context::Context,
@@ -55,20 +59,76 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let span = open(self.protocol, &request);
-        let inner = span.in_scope(|| self.inner.call(request));
-        ResponseFuture { inner, ending: Some(Ending { span, protocol: self.protocol, code: None, ended: false }) }
+        let place = Place::of(self.protocol, &request);
+        let inner = place.within(|| self.inner.call(request));
+        ResponseFuture { inner, ending: Some(Ending { place, protocol: self.protocol, code: None, ended: false }) }
     }
+}
+
+/// Where a request runs.
+#[derive(Debug)]
+enum Place {
+    /// In a span.
+    Span(Span),
+    /// In a trace without a span.
+    Ids(opentelemetry::Context),
+}
+
+impl Place {
+    fn of<B>(protocol: Protocol, request: &Request<B>) -> Self {
+        let method = Context::of(request).and_then(|context| context.method);
+        if method.is_some_and(|method| method.quiet) {
+            return Self::Span(Span::none());
+        }
+        match sampling::decide(protocol, extract(request.headers())) {
+            Decision::IdsOnly(ids) => Self::Ids(ids),
+            Decision::Traced(parent) => {
+                let span = open(protocol, request);
+                // Must precede the first enter: afterwards the trace has its parent already. Fails only without an OpenTelemetry subscriber.
+                let _ = span.set_parent(parent);
+                Self::Span(span)
+            }
+        }
+    }
+
+    fn enter(&self) -> Within {
+        match self {
+            Self::Span(span) => Within::Span { _entered: span.clone().entered() },
+            Self::Ids(ids) => Within::Ids { _attached: ids.clone().attach() },
+        }
+    }
+
+    fn within<T>(&self, run: impl FnOnce() -> T) -> T {
+        let _within = self.enter();
+        run()
+    }
+
+    fn record(&self, field: &'static str, value: impl tracing::Value) {
+        if let Self::Span(span) = self {
+            span.record(field, value);
+        }
+    }
+}
+
+/// While it lives the request is the running one.
+pub enum Within {
+    /// Its span is entered.
+    Span {
+        /// Leaves it.
+        _entered: EnteredSpan,
+    },
+    /// Its ids are attached.
+    Ids {
+        /// Detaches them.
+        _attached: ContextGuard,
+    },
 }
 
 fn open<B>(protocol: Protocol, request: &Request<B>) -> Span {
     let context = Context::of(request);
     let method = context.and_then(|context| context.method);
-    if method.is_some_and(|method| method.quiet) {
-        return Span::none();
-    }
     let request_id = context.map_or("", |context| &*context.request_id);
-    let span = match protocol {
+    match protocol {
         Protocol::Grpc => {
             let rpc_method = method.map_or("_OTHER", |method| method.rpc_method());
             tracing::info_span!(
@@ -101,10 +161,7 @@ fn open<B>(protocol: Protocol, request: &Request<B>) -> Span {
                 app.request_id = request_id,
             )
         }
-    };
-    // Must precede the first enter: afterwards the trace has its parent already. Fails only without an OpenTelemetry subscriber.
-    let _ = span.set_parent(extract(request.headers()));
-    span
+    }
 }
 
 /// Health probes are not traced; their answers carry an id all the same.
@@ -131,7 +188,7 @@ pub(crate) fn known_verb(method: &Method) -> &'static str {
 /// Ends the span with the status of the whole answer.
 #[derive(Debug)]
 pub struct Ending {
-    span: Span,
+    place: Place,
     protocol: Protocol,
     /// HTTP status of the answer, or its gRPC code if the headers told it.
     code: Option<u16>,
@@ -153,10 +210,10 @@ impl Ending {
         match self.protocol {
             Protocol::Http => {
                 let status = if gone { 499 } else { self.code.unwrap_or(500) };
-                self.span.record("http.response.status_code", i64::from(status));
+                self.place.record("http.response.status_code", i64::from(status));
                 if status >= 500 {
-                    self.span.record("otel.status_code", "ERROR");
-                    self.span.record("error.type", status.to_string());
+                    self.place.record("otel.status_code", "ERROR");
+                    self.place.record("error.type", status.to_string());
                 }
             }
             Protocol::Grpc => {
@@ -165,12 +222,12 @@ impl Ending {
                     Some(code) => Code::from_i32(code.into()),
                     None => Code::Unknown,
                 };
-                self.span.record("rpc.status_code", grpc_status::name(code));
+                self.place.record("rpc.status_code", grpc_status::name(code));
                 if code != Code::Ok {
-                    self.span.record("error.type", grpc_status::name(code));
+                    self.place.record("error.type", grpc_status::name(code));
                 }
                 if grpc_status::is_server_fault(code) {
-                    self.span.record("otel.status_code", "ERROR");
+                    self.place.record("otel.status_code", "ERROR");
                 }
             }
         }
@@ -178,10 +235,10 @@ impl Ending {
 }
 
 impl Observe for Ending {
-    type Entered<'a> = EnteredSpan;
+    type Entered<'a> = Within;
 
-    fn enter(&mut self) -> EnteredSpan {
-        self.span.clone().entered()
+    fn enter(&mut self) -> Within {
+        self.place.enter()
     }
 
     fn end(&mut self, end: End<'_>) {
@@ -218,13 +275,14 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let span = this.ending.as_ref().map_or_else(Span::none, |ending| ending.span.clone());
-        let mut response = ready!(span.in_scope(|| this.inner.poll(cx)))?;
-        let Some(mut ending) = this.ending.take() else { unreachable!("polled after it was ready") };
+        let Some(ending) = this.ending.as_ref() else { unreachable!("polled after it was ready") };
+        let within = ending.place.enter();
+        let mut response = ready!(this.inner.poll(cx))?;
+        let trace_id = (ending.protocol == Protocol::Http).then(|| current_trace_id().map_or_else(untraced_id, |id| id.to_string()));
+        drop(within);
+        let Some(mut ending) = this.ending.take() else { unreachable!("it is there, see above") };
         ending.head(response.status(), response.headers());
-        if ending.protocol == Protocol::Http
-            && let Ok(value) = HeaderValue::try_from(trace_id_of(&span).map_or_else(untraced_id, |id| id.to_string()))
-        {
+        if let Some(value) = trace_id.and_then(|id| HeaderValue::try_from(id).ok()) {
             response.headers_mut().insert(TRACE_ID_HEADER, value);
         }
         Poll::Ready(Ok(response.map(|body| Observed::new(body, ending))))

@@ -1,0 +1,110 @@
+//! The table of `middleware/README.md`: what every case costs in instructions, allocations and time, beyond a call without a layer.
+//!
+//! `cargo bench -p palisade-middleware --bench cost` prints it, with `-- --write` it also goes into the README. Instructions come from
+//! callgrind (Debian's `valgrind`), where the program runs itself once per case: they are the same on a busy machine. Time is what
+//! `--bench layers` measured last (criterion), if it did.
+#![expect(clippy::expect_used, clippy::print_stdout, reason = "a program for developers")]
+
+#[path = "cases/list.rs"]
+mod cases;
+#[path = "cases/readme.rs"]
+mod readme;
+
+use std::{alloc::System, env, fmt::Write, fs, path::Path, process::Command};
+
+use cases::{Case, Group};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Calls before anything is measured: caches fill, handles are looked up.
+const WARM_UP: u32 = 200;
+const CALLS: u32 = 1_000;
+
+struct Cost {
+    allocations: f64,
+    instructions: Option<f64>,
+    nanoseconds: Option<f64>,
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be had");
+    let _inside = runtime.enter();
+    let arguments: Vec<String> = env::args().collect();
+    let value = |flag: &str| arguments.iter().position(|argument| argument == flag).and_then(|at| arguments.get(at + 1));
+    if let Some(name) = value("--case") {
+        let mut case = cases::all().into_iter().find(|case| case.name == name).expect("there is such a case");
+        repeat(&mut case, WARM_UP);
+        measured(&mut case);
+        return;
+    }
+    let table = table();
+    println!("{table}");
+    if arguments.iter().any(|argument| argument == "--write") {
+        readme::write("cost", &table);
+    }
+}
+
+fn repeat(case: &mut Case, calls: u32) {
+    for _ in 0..calls {
+        (case.once)();
+    }
+}
+
+/// Callgrind counts while the program is in here.
+#[inline(never)]
+fn measured(case: &mut Case) {
+    repeat(case, CALLS);
+}
+
+fn table() -> String {
+    let costs: Vec<(&'static str, Group, Cost)> =
+        cases::all().into_iter().map(|mut case| (case.name, case.group, cost(&mut case))).collect();
+    let (_, _, baseline) = costs.iter().find(|(_, group, _)| *group == Group::Baseline).expect("there is a baseline");
+    let mut table = String::from("| | instructions | allocations | ns |\n|---|---:|---:|---:|\n");
+    for (name, group, cost) in &costs {
+        let beyond = |of: fn(&Cost) -> Option<f64>| match (of(cost), of(baseline)) {
+            (Some(own), Some(base)) if !matches!(group, Group::Baseline | Group::Part) => Some(own - base),
+            (own, _) => own,
+        };
+        let shown = |value: Option<f64>, digits: usize| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"));
+        let (instructions, allocations, time) =
+            (beyond(|cost| cost.instructions), beyond(|cost| Some(cost.allocations)), beyond(|cost| cost.nanoseconds));
+        let (instructions, allocations, time) = (shown(instructions, 0), shown(allocations, 1), shown(time, 0));
+        // Writing to a string cannot fail.
+        let _ = writeln!(table, "| {name} | {instructions} | {allocations} | {time} |");
+    }
+    table
+}
+
+fn cost(case: &mut Case) -> Cost {
+    repeat(case, WARM_UP);
+    let region = Region::new(ALLOCATOR);
+    measured(case);
+    let change = region.change();
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+    let allocations = (change.allocations + change.reallocations) as f64 / f64::from(CALLS);
+    Cost { allocations, instructions: instructions(case.name), nanoseconds: nanoseconds(case.group, case.name) }
+}
+
+/// Instructions of one call; `None` without valgrind.
+fn instructions(name: &str) -> Option<f64> {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no", "--toggle-collect=*cost::measured*"])
+        .arg(env::current_exe().ok()?)
+        .args(["--case", name])
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let collected: f64 = text.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok())?;
+    Some(collected / f64::from(CALLS))
+}
+
+/// The median that criterion wrote down.
+fn nanoseconds(group: Group, name: &str) -> Option<f64> {
+    let folder = format!("{group:?}/{}", name.replace([':', '/', '"'], "_"));
+    let root = env::current_exe().ok()?.ancestors().find(|folder| folder.ends_with("target")).map(Path::to_owned)?;
+    let text = fs::read_to_string(root.join("criterion").join(folder).join("new/estimates.json")).ok()?;
+    serde_json::from_str::<serde_json::Value>(&text).ok()?["median"]["point_estimate"].as_f64()
+}

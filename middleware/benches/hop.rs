@@ -1,0 +1,257 @@
+//! What all layers cost where it counts: CPU time per request of an axum → tonic hop, bare and with both server stacks and the client
+//! stack, the same handlers in both, one tenth of the traces exported.
+//!
+//! `cargo bench -p palisade-middleware --bench hop`, with `-- --write` into the README too. Four server processes run at once, the load goes to one pair after the other in
+//! short rounds, so that whatever else the machine does is in both figures; their ratio is the result.
+#![expect(clippy::expect_used, clippy::print_stdout, reason = "a program for developers")]
+#![expect(clippy::disallowed_methods, reason = "the bare hop is what a stranger would write")]
+
+#[path = "cases/readme.rs"]
+mod readme;
+
+use std::{
+    env,
+    fmt::Write,
+    fs,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{Router, routing::get};
+use palisade_middleware::{
+    auth::{CredentialsLayer, Grant, InternalTokens, Issuer, UserToken, Verifier, jwks::KeySet, keys::SigningKey, mint_user_token},
+    client::{self, Config},
+    clock::{Clock, SystemClock},
+    method_table::{Access, Method, MethodTable},
+    rate_limit,
+    respond::Protocol,
+    retry::IdempotentMethods,
+    server::{self, accept},
+    telemetry::{self, Edge, Telemetry},
+};
+use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    body::Body,
+    codegen::{Bytes, StdError},
+    service::Routes,
+    transport::{Channel, Server, server::TcpIncoming},
+};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+const CONNECTIONS: usize = 64;
+const REQUESTS_PER_ROUND: usize = 10_000;
+const ROUNDS: usize = 5;
+
+static CALLS: [Method; 1] = [Method::grpc(CHECK, Access::Scope("bench:read"))];
+static ROUTES: [Method; 1] = [Method::http("GET", "/check", Access::Scope("bench:read"))];
+
+#[tokio::main]
+async fn main() {
+    let role = env::args().skip_while(|argument| argument != "--role").nth(1);
+    let given = |name: &str| env::var(name).expect("the parent set it");
+    match role.as_deref() {
+        Some("bare-backend") => {
+            let (_, service) = tonic_health::server::health_reporter();
+            let incoming = TcpIncoming::from(listener().await).with_nodelay(Some(true));
+            Server::builder().add_service(service).serve_with_incoming(incoming).await.expect("it serves");
+        }
+        Some("bare-gateway") => {
+            let channel = Channel::from_shared(given("BACKEND")).expect("an address").connect_lazy();
+            axum::serve(listener().await, router(channel)).await.expect("it serves");
+        }
+        Some("full-backend") => {
+            let (_, service) = tonic_health::server::health_reporter();
+            let router = Routes::new(service).prepare().into_axum_router();
+            serve(Protocol::Grpc, router, &CALLS, verifier("backend", "gateway", &given("GATEWAY_KEY"), true)).await;
+        }
+        Some("full-gateway") => {
+            let tokens = InternalTokens::new("gateway", Grant::Users, key(given("GATEWAY_KEY")), Arc::new(SystemClock));
+            let credentials = CredentialsLayer::new(Arc::new(tokens), "backend");
+            let config = Config::at(given("BACKEND"));
+            let client = client::connect("backend", &config, IdempotentMethods::from_iter([CHECK]), credentials);
+            let router = router(client.expect("the configuration is valid"));
+            serve(Protocol::Http, router, &ROUTES, verifier("gateway", "users", &given("USER_KEY"), false)).await;
+        }
+        _ => compare().await,
+    }
+}
+
+/// A free port, told to the parent.
+async fn listener() -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    println!("http://{}", listener.local_addr().expect("it is bound"));
+    listener
+}
+
+fn router<C>(client: C) -> Router
+where
+    C: tonic::client::GrpcService<Body, Future: Send, ResponseBody: http_body::Body<Data = Bytes, Error: Into<StdError> + Send> + Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    let client = HealthClient::new(client);
+    Router::new().route(
+        "/check",
+        get(move || {
+            let mut client = client.clone();
+            async move {
+                let answer = client.check(HealthCheckRequest::default()).await;
+                answer.map(|answer| answer.into_inner().status.to_string()).map_err(|status| status.message().to_owned())
+            }
+        }),
+    )
+}
+
+async fn serve(protocol: Protocol, router: Router, methods: &'static [Method], verifier: Arc<Verifier>) {
+    let telemetry =
+        telemetry::Config { otlp_endpoint: Some(env::var("COLLECTOR").expect("the parent set it")), ..telemetry::Config::default() };
+    let _telemetry =
+        env::var("HOP_NOTEL").is_err().then(|| Telemetry::install("hop", Edge::Outside, &telemetry).expect("nobody else set it up"));
+    let config = server::Config { rate_limit: rate_limit::Config { per_second: 1_000_000, burst: 1_000_000 }, ..server::Config::default() };
+    let table = Arc::new(MethodTable::new(&[methods]).expect("one method conflicts with no other"));
+    let stack = server::stack(protocol, router, table, verifier, &config);
+    accept::serve(listener().await, protocol, stack, &config, CancellationToken::new()).await;
+}
+
+/// Believes `issuer`'s tokens for `audience`.
+fn verifier(audience: &str, issuer: &str, pem: &str, internal: bool) -> Arc<Verifier> {
+    let key = key(pem.to_owned()).trusted().expect("a key can be told");
+    let issuer = Issuer { name: issuer.to_owned(), audience: audience.to_owned(), internal, keys: KeySet::fixed(vec![key]) };
+    Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)))
+}
+
+/// A server process; killed when dropped.
+struct Process(Child, String);
+
+impl Process {
+    fn start(role: &str, environment: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(env::current_exe().expect("this program"))
+            .args(["--role", role])
+            .envs(environment.iter().copied())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it says where it listens");
+        Self(child, line.trim().to_owned())
+    }
+
+    /// CPU time so far, over all threads.
+    fn cpu(&self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.0.id())).expect("it runs");
+        let nanoseconds = tasks.flatten().map(|task| {
+            let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            text.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0)
+        });
+        Duration::from_nanos(nanoseconds.sum())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn compare() {
+    let (user_key, gateway_key) = (pem(), pem());
+    let key = key(user_key.clone());
+    let token = UserToken {
+        subject: "alice".to_owned(),
+        scope: "bench:read".to_owned(),
+        issuer: "users".to_owned(),
+        audience: "gateway".to_owned(),
+        lifetime: Duration::from_hours(1),
+    };
+    let token = mint_user_token(&token, &key, SystemClock.now().unix_timestamp()).expect("a token can be signed");
+    let collector = collector().await;
+    let keys = [("USER_KEY", user_key.as_str()), ("GATEWAY_KEY", &gateway_key), ("COLLECTOR", &collector)];
+    let mut hops = ["bare", "full"].map(|hop| {
+        let backend = Process::start(&format!("{hop}-backend"), &keys);
+        let environment = [&keys[..], &[("BACKEND", backend.1.as_str())]].concat();
+        let gateway = Process::start(&format!("{hop}-gateway"), &environment);
+        (hop, gateway, backend, Vec::new())
+    });
+    for round in 0..=ROUNDS {
+        for (_, gateway, backend, figures) in &mut hops {
+            let before = [gateway.cpu(), backend.cpu()];
+            load(&format!("{}/check", gateway.1), &token).await;
+            // The first round fills caches and connections.
+            if round > 0 {
+                figures.push([gateway.cpu().saturating_sub(before[0]), backend.cpu().saturating_sub(before[1])].map(per_request));
+            }
+        }
+    }
+    let mut text = String::from("| | µs CPU per request | gateway | backend |\n|---|---:|---:|---:|\n");
+    let medians = hops.map(|(hop, _, _, figures)| {
+        let [gateway, backend] = [0, 1].map(|at| median(figures.iter().map(|figure| figure[at]).collect()));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "| {hop} | {:.1} | {gateway:.1} | {backend:.1} |", gateway + backend);
+        gateway + backend
+    });
+    let _ = writeln!(text, "| ratio | {:.2} | | |", medians[1] / medians[0]);
+    println!("{text}");
+    if env::args().any(|argument| argument == "--write") {
+        readme::write("hop", &text);
+    }
+}
+
+fn per_request(cpu: Duration) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+    let requests = REQUESTS_PER_ROUND as f64;
+    cpu.as_secs_f64() * 1e6 / requests
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+fn pem() -> String {
+    SigningKey::generate_pem().expect("randomness is there").expose_secret().to_owned()
+}
+
+fn key(pem: String) -> SigningKey {
+    SigningKey::from_pem(&pem.into()).expect("a key")
+}
+
+/// Takes spans and forgets them: every call is answered with an empty message.
+async fn collector() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address: SocketAddr = listener.local_addr().expect("it is bound");
+    let answer = || async {
+        let mut response = http::Response::new(axum::body::Body::from(&b"\0\0\0\0\0"[..]));
+        response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
+        response.headers_mut().insert("grpc-status", http::HeaderValue::from_static("0"));
+        response
+    };
+    let routes = Routes::from(Router::new().fallback(answer));
+    tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(TcpIncoming::from(listener)));
+    format!("http://{address}")
+}
+
+async fn load(url: &str, token: &str) {
+    let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(CONNECTIONS).build().expect("a client");
+    let workers = (0..CONNECTIONS).map(|_| {
+        let request = http.get(url).bearer_auth(token);
+        tokio::spawn(async move {
+            for _ in 0..REQUESTS_PER_ROUND / CONNECTIONS {
+                let response = request.try_clone().expect("it has no body").send().await.expect("an answer");
+                assert!(response.status().is_success(), "{}", response.status());
+                response.bytes().await.expect("a whole one");
+            }
+        })
+    });
+    for worker in workers.collect::<Vec<_>>() {
+        worker.await.expect("no worker panics");
+    }
+}

@@ -1,0 +1,166 @@
+//! The series of a hop by method and outcome, each looked up in the registry once: a lookup costs ten times what a recording does.
+
+use std::{
+    borrow::Borrow,
+    collections::HashMap,
+    fmt,
+    hash::Hash,
+    sync::{Arc, OnceLock},
+};
+
+use arc_swap::ArcSwap;
+use metrics::{Counter, Gauge, Histogram};
+use tonic::Code;
+
+use super::error_type;
+use crate::grpc_status;
+
+/// What was looked up before, by key. Reading takes no lock; a new key copies the map, which happens once per key. The keys must be bounded.
+#[derive(Debug)]
+pub(crate) struct Known<K, V>(ArcSwap<HashMap<K, Arc<V>>>);
+
+impl<K, V> Default for Known<K, V> {
+    fn default() -> Self {
+        Self(ArcSwap::default())
+    }
+}
+
+impl<K: Eq + Hash + Clone, V> Known<K, V> {
+    pub(crate) fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q, look_up: impl FnOnce() -> (K, V)) -> Arc<V>
+    where
+        K: Borrow<Q>,
+    {
+        if let Some(value) = self.0.load().get(key) {
+            return value.clone();
+        }
+        let (key, value) = look_up();
+        let value = Arc::new(value);
+        self.0.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            known.insert(key.clone(), value.clone());
+            known
+        });
+        value
+    }
+}
+
+/// The requests of one route and HTTP method.
+pub(super) struct HttpSeries {
+    verb: &'static str,
+    route: &'static str,
+    pub(super) active: Gauge,
+    by_status: Known<u16, Histogram>,
+}
+
+impl HttpSeries {
+    pub(super) fn new(verb: &'static str, route: &'static str) -> Self {
+        let active = metrics::gauge!("http.server.active_requests", "http.request.method" => verb, "url.scheme" => "http");
+        Self { verb, route, active, by_status: Known::default() }
+    }
+
+    pub(super) fn duration(&self, status: u16) -> Arc<Histogram> {
+        self.by_status.get(&status, || {
+            let error = if status >= 500 { status.to_string() } else { String::new() };
+            let histogram = metrics::histogram!("http.server.request.duration", "http.request.method" => self.verb,
+                "http.route" => self.route, "http.response.status_code" => status.to_string(), "error.type" => error);
+            (status, histogram)
+        })
+    }
+}
+
+/// Something per gRPC code.
+pub(crate) struct ByCode<T>([OnceLock<T>; 17]);
+
+impl<T> ByCode<T> {
+    pub(crate) fn new() -> Self {
+        Self([const { OnceLock::new() }; 17])
+    }
+
+    pub(crate) fn get(&self, code: Code, look_up: impl FnOnce() -> T) -> &T {
+        self.0[code as usize].get_or_init(look_up)
+    }
+}
+
+/// The calls of one gRPC method, answered (`target` is `None`) or made.
+pub(super) struct GrpcSeries {
+    method: Arc<str>,
+    target: Option<Arc<str>>,
+    /// Calls made are counted by the bulkhead.
+    pub(super) active: Option<Gauge>,
+    durations: ByCode<Histogram>,
+}
+
+impl GrpcSeries {
+    pub(super) fn answered(method: &'static str) -> Self {
+        let active = metrics::gauge!("palisade.rpc.server.active_calls", "rpc.method" => method);
+        Self { method: method.into(), target: None, active: Some(active), durations: ByCode::new() }
+    }
+
+    pub(super) fn made(method: &str, target: Arc<str>) -> Self {
+        Self { method: method.into(), target: Some(target), active: None, durations: ByCode::new() }
+    }
+
+    pub(super) fn duration(&self, code: Code) -> &Histogram {
+        self.durations.get(code, || {
+            let (method, status, error) = (self.method.clone(), grpc_status::name(code), error_type(code));
+            match &self.target {
+                None => metrics::histogram!("rpc.server.call.duration", "rpc.system.name" => "grpc", "rpc.method" => method,
+                    "rpc.status_code" => status, "error.type" => error),
+                Some(target) => metrics::histogram!("rpc.client.call.duration", "rpc.system.name" => "grpc", "rpc.method" => method,
+                    "server.address" => target.clone(), "rpc.status_code" => status, "error.type" => error),
+            }
+        })
+    }
+}
+
+/// The attempts at one gRPC method of one target (gRFC A66).
+pub(crate) struct AttemptSeries {
+    method: Arc<str>,
+    target: &'static str,
+    pub(crate) original: Counter,
+    pub(crate) retry: Counter,
+    durations: ByCode<Histogram>,
+}
+
+impl AttemptSeries {
+    pub(crate) fn new(method: &str, target: &'static str) -> Self {
+        let method: Arc<str> = method.into();
+        let started = |kind: &'static str| {
+            metrics::counter!("grpc.client.attempt.started", "grpc.method" => method.clone(), "grpc.target" => target,
+                "grpc.attempt.type" => kind)
+        };
+        Self { original: started("original"), retry: started("retry"), method, target, durations: ByCode::new() }
+    }
+
+    pub(crate) fn duration(&self, code: Code) -> &Histogram {
+        self.durations.get(code, || {
+            metrics::histogram!("grpc.client.attempt.duration", "grpc.method" => self.method.clone(), "grpc.target" => self.target,
+                "grpc.status" => grpc_status::name(code))
+        })
+    }
+}
+
+impl fmt::Debug for AttemptSeries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AttemptSeries").field("method", &self.method).field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_looked_up_once() {
+        let known = Known::<String, u32>::default();
+        let mut lookups = 0;
+        for (key, expected) in [("a", 1), ("b", 2), ("a", 1)] {
+            let value = known.get(key, || {
+                lookups += 1;
+                (key.to_owned(), lookups)
+            });
+            assert_eq!(*value, expected);
+        }
+        assert_eq!(lookups, 2);
+    }
+}
