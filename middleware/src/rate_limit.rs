@@ -1,38 +1,32 @@
 //! How much one caller may ask: GCRA per principal, told in `RateLimit` headers (draft-ietf-httpapi-ratelimit-headers).
 
+mod address;
+mod buckets;
+
 use std::{
     future::Future,
-    num::NonZeroU32,
     pin::Pin,
     sync::Arc,
     task::{self, Poll, ready},
     time::Duration,
 };
 
-use governor::{
-    RateLimiter,
-    clock::{Clock as _, DefaultClock},
-    middleware::StateInformationMiddleware,
-    state::keyed::DashMapStateStore,
-};
 use http::{HeaderName, HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower::{Layer, Service};
 
+use self::buckets::Buckets;
 use crate::{
     context::Context,
     rejection::{Rejection, reasons},
 };
 
+pub use address::{AddressConfig, AddressLimit, AddressLimitLayer, Peer};
+
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-
-/// Above this many callers, newcomers share one bucket, so that memory stays bounded.
-const MAX_KEYS: usize = 100_000;
-/// Buckets that are full again are forgotten every so many requests.
-const SWEEP_EVERY: u64 = 10_000;
 
 /// What one caller may ask of this process.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -50,65 +44,38 @@ impl Default for Config {
     }
 }
 
-type Limiter = RateLimiter<String, DashMapStateStore<String>, DefaultClock, StateInformationMiddleware>;
-
 /// Limits each principal on its own. Sits behind authentication and in front of every shared queue.
 #[derive(Debug, Clone)]
-pub struct RateLimitLayer(Option<Arc<Buckets>>);
+pub struct RateLimitLayer(Option<Arc<Limit>>);
 
 #[derive(Debug)]
-struct Buckets {
-    limiter: Limiter,
-    clock: DefaultClock,
-    burst: u32,
-    /// Seconds after which an empty bucket is full.
-    window: u64,
-    seen: std::sync::atomic::AtomicU64,
+struct Limit {
+    buckets: Buckets,
+    policy: HeaderValue,
+    shed: metrics::Counter,
 }
 
 impl RateLimitLayer {
     /// A limit as configured.
     pub fn new(config: &Config) -> Self {
-        let (Some(rate), Some(burst)) = (NonZeroU32::new(config.per_second), NonZeroU32::new(config.burst)) else { return Self(None) };
-        let quota = governor::Quota::per_second(rate).allow_burst(burst);
-        Self(Some(Arc::new(Buckets {
-            limiter: RateLimiter::dashmap(quota).with_middleware(),
-            clock: DefaultClock::default(),
-            burst: burst.get(),
-            window: u64::from(burst.get().div_ceil(rate.get())),
-            seen: 0.into(),
-        })))
+        let limit = |buckets: Buckets| {
+            let policy = format!("\"default\";q={};w={}", buckets.burst, buckets.window);
+            let policy = HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static(""));
+            Arc::new(Limit { buckets, policy, shed: metrics::counter!("palisade.requests.shed", "reason" => "rate_limit") })
+        };
+        Self(Buckets::new(config.per_second, config.burst).map(limit))
     }
 }
 
-impl Buckets {
-    /// What is left for `caller` after this request.
-    fn take(&self, caller: &str) -> Result<u32, Duration> {
-        if self.seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
-            self.limiter.retain_recent();
-        }
-        let key = if self.limiter.len() < MAX_KEYS { caller } else { "" };
-        match self.limiter.check_key(&key.to_owned()) {
-            Ok(state) => Ok(state.remaining_burst_capacity()),
-            Err(not_until) => Err(not_until.wait_time_from(self.clock.now())),
-        }
-    }
-
-    fn policy(&self) -> String {
-        format!("\"default\";q={};w={}", self.burst, self.window)
-    }
-
+impl Limit {
     fn refusal(&self, wait: Duration) -> Rejection {
-        metrics::counter!("palisade.requests.shed", "reason" => "rate_limit").increment(1);
+        self.shed.increment(1);
         let refusal = Rejection::new(&reasons::RATE_LIMITED, "too many requests of this caller").with_retry_after(wait);
-        let seconds = wait.as_secs() + 1;
-        [(RATE_LIMIT, format!("\"default\";r=0;t={seconds}")), (RATE_LIMIT_POLICY, self.policy())].into_iter().fold(
-            refusal,
-            |refusal, (name, value)| match HeaderValue::try_from(value) {
-                Ok(value) => refusal.with_header(name, value),
-                Err(_) => refusal,
-            },
-        )
+        let refusal = refusal.with_header(RATE_LIMIT_POLICY, self.policy.clone());
+        match HeaderValue::try_from(format!("\"default\";r=0;t={}", wait.as_secs() + 1)) {
+            Ok(value) => refusal.with_header(RATE_LIMIT, value),
+            Err(_) => refusal,
+        }
     }
 }
 
@@ -116,7 +83,7 @@ impl<S> Layer<S> for RateLimitLayer {
     type Service = RateLimit<S>;
 
     fn layer(&self, inner: S) -> RateLimit<S> {
-        RateLimit { inner, buckets: self.0.clone() }
+        RateLimit { inner, limit: self.0.clone() }
     }
 }
 
@@ -124,7 +91,7 @@ impl<S> Layer<S> for RateLimitLayer {
 #[derive(Debug, Clone)]
 pub struct RateLimit<S> {
     inner: S,
-    buckets: Option<Arc<Buckets>>,
+    limit: Option<Arc<Limit>>,
 }
 
 impl<S, B, R> Service<Request<B>> for RateLimit<S>
@@ -141,17 +108,17 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let principal = Context::of(&request).and_then(|context| context.principal.clone());
-        let (Some(buckets), Some(principal)) = (&self.buckets, principal) else {
+        let principal = Context::of(&request).and_then(|context| context.principal.as_deref());
+        let (Some(limit), Some(principal)) = (&self.limit, principal) else {
             return ResponseFuture { inner: Some(self.inner.call(request)), refusal: None, headers: None };
         };
-        match buckets.take(&principal.subject) {
+        match limit.buckets.take(&principal.subject) {
             Ok(left) => {
-                let limit = HeaderValue::try_from(format!("\"default\";r={left};t={}", buckets.window));
-                let headers = limit.ok().zip(HeaderValue::try_from(buckets.policy()).ok());
+                let told = HeaderValue::try_from(format!("\"default\";r={left};t={}", limit.buckets.window));
+                let headers = told.ok().map(|told| (told, limit.policy.clone()));
                 ResponseFuture { inner: Some(self.inner.call(request)), refusal: None, headers }
             }
-            Err(wait) => ResponseFuture { inner: None, refusal: Some(buckets.refusal(wait)), headers: None },
+            Err(wait) => ResponseFuture { inner: None, refusal: Some(limit.refusal(wait)), headers: None },
         }
     }
 }

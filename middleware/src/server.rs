@@ -10,6 +10,7 @@
 //! | [`RespondLayer`] | below it layers fail with a typed [`Rejection`](crate::rejection::Rejection); above it there are only answers |
 //! | [`DeadlineLayer`] | outside every queue: waiting counts |
 //! | [`LoadShedLayer`] | before crypto costs anything |
+//! | [`AddressLimitLayer`] | likewise: whose token is bad has no name to count by |
 //! | [`AuthenticateLayer`] | who asks |
 //! | [`AuthorizeLayer`] | the method table, default deny |
 //! | [`RateLimitLayer`] | needs the caller, protects what is shared below |
@@ -37,7 +38,7 @@ use crate::{
     load_shed::LoadShedLayer,
     method_table::{Access, Method, MethodTable},
     metrics::{Hop, MetricsLayer},
-    rate_limit::{self, RateLimitLayer},
+    rate_limit::{self, AddressLimitLayer, RateLimitLayer},
     request_context::{RequestContextLayer, ScopeLayer},
     respond::{Protocol, RespondLayer},
     trace::ServerTraceLayer,
@@ -74,6 +75,8 @@ pub struct Config {
     pub drain_ms: u64,
     /// What one caller may ask.
     pub rate_limit: rate_limit::Config,
+    /// What one address may ask, whoever it says it is.
+    pub address_limit: rate_limit::AddressConfig,
 }
 
 impl Default for Config {
@@ -88,6 +91,7 @@ impl Default for Config {
             lame_duck_ms: 0,
             drain_ms: 20_000,
             rate_limit: rate_limit::Config::default(),
+            address_limit: rate_limit::AddressConfig::default(),
         }
     }
 }
@@ -103,6 +107,9 @@ impl config::Validate for Config {
             ("server.header_read_ms", self.header_read_ms),
             ("server.drain_ms", self.drain_ms),
         ];
+        if let Err(text) = self.address_limit.proxies() {
+            return Err(config::Error::rule("server.address_limit.trusted_proxies", format!("{text:?} is not an IP address")));
+        }
         match positive.iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(config::Error::rule(key, "must be greater than 0")),
             None if self.default_deadline_ms > self.max_deadline_ms => {
@@ -133,9 +140,9 @@ where
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    let hop = match protocol {
-        Protocol::Http => Hop::HttpServer,
-        Protocol::Grpc => Hop::GrpcServer,
+    let (hop, address_limit) = match protocol {
+        Protocol::Http => (Hop::HttpServer, AddressLimitLayer::new(&config.address_limit)),
+        Protocol::Grpc => (Hop::GrpcServer, AddressLimitLayer::off()),
     };
     ServiceBuilder::new()
         .map_request(|request: Request<B>| request.map(Body::new))
@@ -149,6 +156,7 @@ where
             Duration::from_millis(config.max_deadline_ms),
         ))
         .layer(LoadShedLayer::new(config.max_in_flight))
+        .layer(address_limit)
         .layer(AuthenticateLayer(verifier))
         .layer(AuthorizeLayer)
         .layer(RateLimitLayer::new(&config.rate_limit))

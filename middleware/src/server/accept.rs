@@ -34,7 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::{Service, ServiceExt};
 
 use super::Config;
-use crate::{respond::Protocol, task};
+use crate::{rate_limit::Peer, respond::Protocol, task};
 
 const BACKLOG: u32 = 1_024;
 /// Pause after an accept error that will not go away at once (no descriptors, no memory).
@@ -78,13 +78,13 @@ where
     let accept = async {
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
-            let stream = accept(&listener).await;
+            let (stream, peer) = accept(&listener).await;
             let (builder, service) = (builder.clone(), service.clone());
             let (drain, force) = (drain.clone(), force.clone());
             let connection = async move {
                 let _place = place;
                 tokio::select! {
-                    () = serve_connection(&builder, stream, service, first_request, &drain) => {}
+                    () = serve_connection(&builder, (stream, peer), service, first_request, &drain) => {}
                     () = force.heard() => {}
                 }
             };
@@ -132,13 +132,13 @@ impl Word {
     }
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, Peer) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Without it the last packet of an answer waits for the peer's delayed acknowledgement.
                 let _ = stream.set_nodelay(true);
-                return stream;
+                return (stream, Peer(peer));
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
@@ -155,7 +155,7 @@ fn is_the_peers(error: &io::Error) -> bool {
 
 async fn serve_connection<S, B>(
     builder: &auto::Builder<TokioExecutor>,
-    stream: TcpStream,
+    (stream, peer): (TcpStream, Peer),
     service: S,
     first_request: Duration,
     drain: &Word,
@@ -168,8 +168,9 @@ async fn serve_connection<S, B>(
     let asked = Arc::new(AtomicBool::new(false));
     let service = {
         let asked = asked.clone();
-        service.map_request(move |request: Request<Incoming>| {
+        service.map_request(move |mut request: Request<Incoming>| {
             asked.store(true, Ordering::Relaxed);
+            request.extensions_mut().insert(peer);
             request
         })
     };
