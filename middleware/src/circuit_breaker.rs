@@ -17,6 +17,7 @@
 mod breaker;
 mod config;
 mod metrics;
+pub mod operate;
 mod probes;
 mod state;
 mod transition;

@@ -1,5 +1,6 @@
 //! Duration and outcome of every hop, named as semantic conventions 1.45 have it; recorded when the last byte was sent, or from `Drop`.
 
+mod catalog;
 mod series;
 
 use std::{
@@ -25,6 +26,7 @@ use crate::{
     trace::known_verb,
 };
 
+pub use catalog::{CATALOG, Kind, Metric, describe};
 pub(crate) use series::{AttemptSeries, Known};
 
 /// What is measured.
@@ -247,19 +249,4 @@ where
         }
         Poll::Ready(Ok(response.map(|body| Observed::new(body, measurement))))
     }
-}
-
-/// Names, units and meanings of the metrics of this crate.
-pub fn describe() {
-    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
-    describe_histogram!("http.server.request.duration", Unit::Seconds, "Duration of HTTP requests, to the last byte");
-    describe_gauge!("http.server.active_requests", "HTTP requests in flight");
-    describe_histogram!("rpc.server.call.duration", Unit::Seconds, "Duration of gRPC calls answered, to the trailers");
-    describe_histogram!("rpc.client.call.duration", Unit::Seconds, "Duration of gRPC calls made, retries included");
-    describe_gauge!("palisade.rpc.server.active_calls", "gRPC calls in flight");
-    describe_counter!("palisade.panics", "Handlers that panicked");
-    describe_counter!("palisade.requests.shed", "Requests refused to protect the process, by reason");
-    describe_gauge!("palisade.concurrency.limit", "Requests that may be in flight");
-    describe_gauge!("palisade.concurrency.in_use", "Requests in flight, answers included");
-    describe_gauge!("build.info", "1, labelled with the version");
 }

@@ -4,7 +4,7 @@ mod log;
 
 use std::time::Duration;
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::{KeyValue, global, trace::TracerProvider};
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
@@ -13,11 +13,16 @@ use serde::{Deserialize, Serialize};
 use tracing::{Metadata, subscriber::Interest};
 use tracing_subscriber::{EnvFilter, Layer, filter::dynamic_filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::trace::sampling::{self, Sampling};
+use crate::{
+    metrics::{CATALOG, Kind},
+    trace::sampling::{self, Sampling},
+};
 
 /// Semantic conventions' advice for durations, with three bounds below for hops on one machine. Seconds.
 const DURATION_BUCKETS: [f64; 17] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// For small whole numbers, from 1.
+const COUNT_BUCKETS: [f64; 5] = [1.0, 2.0, 3.0, 4.0, 5.0];
 /// How often histograms are folded; without it they keep every sample.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long the last spans may take to leave.
@@ -123,11 +128,14 @@ fn span_of_ours(metadata: &'static Metadata<'static>) -> Interest {
 fn install_metrics() -> Result<PrometheusHandle, Error> {
     let builder = PrometheusBuilder::new().with_recommended_naming(true);
     // The bounds are a constant that is not empty.
-    let builder = builder.set_buckets(&DURATION_BUCKETS).map_err(|_| Error::Twice)?;
+    let mut builder = builder.set_buckets(&DURATION_BUCKETS).map_err(|_| Error::Twice)?;
+    for metric in CATALOG.iter().filter(|metric| metric.kind == Kind::CountHistogram) {
+        builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), &COUNT_BUCKETS).map_err(|_| Error::Twice)?;
+    }
     let recorder = builder.build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(|_| Error::Twice)?;
-    crate::metrics::describe();
+    crate::metrics::describe(&CATALOG);
     let upkeep = handle.clone();
     drop(crate::task::spawn(async move {
         let mut every = tokio::time::interval(UPKEEP_EVERY);

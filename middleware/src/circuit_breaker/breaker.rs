@@ -175,6 +175,11 @@ impl Drop for Permit {
 pub struct BreakerHandle(pub(super) Arc<Breaker>);
 
 impl BreakerHandle {
+    /// What it guards.
+    pub fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
     /// The state, as of the last call.
     pub fn state(&self) -> State {
         self.0.machine.lock().state()

@@ -19,6 +19,20 @@ pub enum State {
     MetricsOnly,
 }
 
+impl State {
+    /// Its name for labels and operators.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+            Self::ForcedOpen => "forced_open",
+            Self::Disabled => "disabled",
+            Self::MetricsOnly => "metrics_only",
+        }
+    }
+}
+
 /// What one call says about the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {

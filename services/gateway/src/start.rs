@@ -7,7 +7,7 @@ use axum::{Json, routing::get};
 use palisade_middleware::{
     admin,
     auth::{CredentialsLayer, Grant, InternalTokens, Keys},
-    client, health,
+    circuit_breaker, client, health,
     method_table::MethodTable,
     process::Process,
     respond::Protocol,
@@ -35,16 +35,12 @@ pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<S
     let jwks = Json(serde_json::to_value(keys.signing.public_jwks())?);
     let tokens = Arc::new(InternalTokens::new("gateway", Grant::Users, keys.signing, process.clock.clone()));
     let idempotent = IdempotentMethods::in_descriptors(FILE_DESCRIPTOR_SET)?;
-    let upstreams = Upstreams::new(
-        client::connect("products", &products, idempotent.clone(), CredentialsLayer::new(tokens.clone(), "products"))?,
-        client::connect("orders", &orders, idempotent, CredentialsLayer::new(tokens, "orders"))?,
-    );
-    process.serve_admin(
-        "gateway",
-        config.admin_listen,
-        readiness.clone(),
-        axum::Router::new().route("/jwks.json", get(move || async move { jwks })),
-    )?;
+    let products = client::connect("products", &products, idempotent.clone(), CredentialsLayer::new(tokens.clone(), "products"))?;
+    let orders = client::connect("orders", &orders, idempotent, CredentialsLayer::new(tokens, "orders"))?;
+    let tools = circuit_breaker::operate::router([products.breaker().clone(), orders.breaker().clone()])
+        .route("/jwks.json", get(move || async move { jwks }));
+    process.serve_admin("gateway", config.admin_listen, readiness.clone(), tools)?;
+    let upstreams = Upstreams::new(products, orders);
 
     let methods = Arc::new(MethodTable::new(&[&METHODS, &admin::PROBES])?);
     let router = router(upstreams).merge(admin::probes(readiness));

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod config;
 pub mod driver;
 pub mod grpc;
+pub mod metrics;
 pub mod order;
 pub mod products;
 pub mod saga;

@@ -12,10 +12,11 @@ use std::{
 use anyhow::{Context as _, bail};
 use palisade_middleware::{
     auth::{CredentialsLayer, Grant, InternalTokens, Keys},
-    client,
+    circuit_breaker, client,
     cursor::Cursor,
     health,
     method_table::MethodTable,
+    metrics,
     process::Process,
     respond::Protocol,
     retry::IdempotentMethods,
@@ -30,6 +31,7 @@ use crate::{
     config::{self, Config},
     driver::Driver,
     grpc::{METHODS, Orders},
+    metrics::METRICS,
     products::Products,
     store::{Bounded, PostgresStore, SqliteStore, Store},
     worker::Worker,
@@ -45,6 +47,7 @@ pub fn keys(config: &Config, process: &Process) -> anyhow::Result<Keys> {
 
 /// Starts the service; it runs until the process stops. Answers its gRPC address.
 pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<SocketAddr> {
+    metrics::describe(&METRICS);
     let readiness = process.readiness();
     let (store, system) = open_store(&config.store)?;
     let store: Arc<dyn Store> = Arc::new(Bounded::new(store, system, Duration::from_millis(config.store.timeout_ms)));
@@ -62,8 +65,9 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     let tokens = Arc::new(InternalTokens::new("orders", Grant::Own(&["products:reserve"]), keys.signing, process.clock.clone()));
     let credentials = CredentialsLayer::new(tokens, "products");
     let upstream = config.upstreams.products();
-    let products =
-        Products::new(client::connect("products", &upstream, IdempotentMethods::in_descriptors(FILE_DESCRIPTOR_SET)?, credentials)?);
+    let client = client::connect("products", &upstream, IdempotentMethods::in_descriptors(FILE_DESCRIPTOR_SET)?, credentials)?;
+    let breakers = circuit_breaker::operate::router([client.breaker().clone()]);
+    let products = Products::new(client);
     // Orders are accepted without products and finished when it is back: it is told, but not required.
     readiness.watch("products", false, process.shutdown.clone(), health::grpc_probe(&upstream.url)?);
 
@@ -80,7 +84,7 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
         tokio::join!(worker.run(stop.clone()), admin::watch(watched, stop));
     });
 
-    let more = admin::router(tools).route("/jwks.json", axum::routing::get(move || async move { jwks }));
+    let more = admin::router(tools).merge(breakers).route("/jwks.json", axum::routing::get(move || async move { jwks }));
     process.serve_admin("orders", config.admin_listen, readiness.clone(), more)?;
 
     let orders = Orders { store, driver, clock: process.clock.clone(), cursor: Cursor::new(CURSOR_SECRET), config: config.saga };

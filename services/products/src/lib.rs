@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod config;
 pub mod grpc;
+pub mod metrics;
 pub mod product;
 pub mod reservation;
 pub mod start;

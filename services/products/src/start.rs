@@ -3,7 +3,9 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use palisade_middleware::{auth::Verifier, cursor::Cursor, method_table::MethodTable, process::Process, respond::Protocol, server};
+use palisade_middleware::{
+    auth::Verifier, cursor::Cursor, method_table::MethodTable, metrics, process::Process, respond::Protocol, server,
+};
 use palisade_proto::{FILE_DESCRIPTOR_SET, products::v1::products_service_server::ProductsServiceServer};
 use secrecy::ExposeSecret;
 use tonic::service::Routes;
@@ -12,6 +14,7 @@ use crate::{
     admin,
     config::{self, Config},
     grpc::{METHODS, Products},
+    metrics::METRICS,
     store::{Bounded, MongoStore, SqliteStore, Store},
     sweeper,
 };
@@ -28,6 +31,7 @@ pub fn verifier(config: &Config, process: &Process) -> anyhow::Result<Arc<Verifi
 
 /// Starts the service; it runs until the process stops. Answers its gRPC address.
 pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -> anyhow::Result<SocketAddr> {
+    metrics::describe(&METRICS);
     let readiness = process.readiness();
     let (store, system) = open_store(&config.store).await?;
     let store: Arc<dyn Store> = Arc::new(Bounded::new(store, system, Duration::from_millis(config.store.timeout_ms)));

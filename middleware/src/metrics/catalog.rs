@@ -1,0 +1,158 @@
+//! Every metric of this crate, and how a service tells of its own: name, kind, unit, labels, meaning. Dashboards and rules go by it.
+
+use metrics::Unit;
+
+/// One family of series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name in OpenTelemetry's form, with dots.
+    pub name: &'static str,
+    /// What kind of number it is.
+    pub kind: Kind,
+    /// Unit of its values; `None` for plain counts.
+    pub unit: Option<Unit>,
+    /// Its labels, in OpenTelemetry's form; their values are bounded by code.
+    pub labels: &'static [&'static str],
+    /// What it tells, in one line.
+    pub help: &'static str,
+}
+
+/// What kind of number a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Durations, or whatever has the buckets of durations.
+    Histogram,
+    /// Small whole numbers, from 1.
+    CountHistogram,
+}
+
+impl Metric {
+    /// A counter.
+    pub const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, kind: Kind::Counter, unit: None, labels, help }
+    }
+
+    /// A gauge of plain numbers.
+    pub const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, kind: Kind::Gauge, unit: None, labels, help }
+    }
+
+    /// A gauge of seconds.
+    pub const fn seconds(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, kind: Kind::Gauge, unit: Some(Unit::Seconds), labels, help }
+    }
+
+    /// A histogram of seconds.
+    pub const fn durations(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, kind: Kind::Histogram, unit: Some(Unit::Seconds), labels, help }
+    }
+
+    /// A histogram of small whole numbers.
+    pub const fn counts(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { name, kind: Kind::CountHistogram, unit: None, labels, help }
+    }
+
+    /// The name that Prometheus sees: underscores, the unit, `_total` for counters.
+    pub fn exposed(&self) -> String {
+        let mut name = self.name.replace('.', "_");
+        if let Some(unit) = self.unit {
+            name.push('_');
+            name.push_str(unit.as_str());
+        }
+        if self.kind == Kind::Counter {
+            name.push_str("_total");
+        }
+        name
+    }
+
+    fn describe(&self) {
+        match (self.kind, self.unit) {
+            (Kind::Counter, None) => metrics::describe_counter!(self.name, self.help),
+            (Kind::Counter, Some(unit)) => metrics::describe_counter!(self.name, unit, self.help),
+            (Kind::Gauge, None) => metrics::describe_gauge!(self.name, self.help),
+            (Kind::Gauge, Some(unit)) => metrics::describe_gauge!(self.name, unit, self.help),
+            (Kind::Histogram | Kind::CountHistogram, None) => metrics::describe_histogram!(self.name, self.help),
+            (Kind::Histogram | Kind::CountHistogram, Some(unit)) => metrics::describe_histogram!(self.name, unit, self.help),
+        }
+    }
+}
+
+/// Tells the recorder units and meanings; a unit is a part of the exposed name.
+pub fn describe(metrics: &[Metric]) {
+    metrics.iter().for_each(Metric::describe);
+}
+
+/// What the layers of this crate record.
+pub static CATALOG: [Metric; 26] = [
+    Metric::gauge("build.info", &["version"], "1, labelled with the version"),
+    Metric::durations(
+        "http.server.request.duration",
+        &["http.request.method", "http.route", "http.response.status_code", "error.type"],
+        "Duration of HTTP requests, to the last byte",
+    ),
+    Metric::gauge("http.server.active_requests", &["http.request.method", "url.scheme"], "HTTP requests in flight"),
+    Metric::durations(
+        "rpc.server.call.duration",
+        &["rpc.system.name", "rpc.method", "rpc.status_code", "error.type"],
+        "Duration of gRPC calls answered, to the trailers",
+    ),
+    Metric::gauge("palisade.rpc.server.active_calls", &["rpc.method"], "gRPC calls in flight"),
+    Metric::durations(
+        "rpc.client.call.duration",
+        &["rpc.system.name", "rpc.method", "server.address", "rpc.status_code", "error.type"],
+        "Duration of gRPC calls made, retries included",
+    ),
+    Metric::counter(
+        "grpc.client.attempt.started",
+        &["grpc.method", "grpc.target", "grpc.attempt.type"],
+        "Attempts made: the first of a call (original), or a further one (retry)",
+    ),
+    Metric::durations("grpc.client.attempt.duration", &["grpc.method", "grpc.target", "grpc.status"], "Duration of single attempts"),
+    Metric::counts("grpc.client.call.retries", &["grpc.method", "grpc.target"], "Retries of calls that were retried"),
+    Metric::counts(
+        "grpc.client.call.transparent_retries",
+        &["grpc.method", "grpc.target"],
+        "Calls that were sent again because they had certainly not arrived",
+    ),
+    Metric::gauge("palisade.retry.budget.tokens", &["target"], "Retry tokens left; retries stop at half (gRFC A6)"),
+    Metric::counter("palisade.retry.budget.exhausted", &["target"], "Retries that the budget did not allow"),
+    Metric::counter("palisade.retry.rejected", &["target", "reason"], "Failed attempts after which there was no other, by reason"),
+    Metric::gauge("palisade.breaker.state", &["target"], "0 closed, 1 open, 2 half-open"),
+    Metric::counter("palisade.breaker.transitions", &["target", "to"], "Changes of the breaker's state, by the new one"),
+    Metric::counter("palisade.breaker.calls", &["target", "outcome"], "Calls that the breaker has judged"),
+    Metric::counter("palisade.breaker.rejected", &["target"], "Calls refused by an open breaker"),
+    Metric::gauge("palisade.breaker.failure_ratio", &["target"], "Share of failures in the window; NaN below the minimum of calls"),
+    Metric::gauge("palisade.breaker.slow_ratio", &["target"], "Share of slow calls in the window; NaN below the minimum of calls"),
+    Metric::gauge("palisade.breaker.window_calls", &["target"], "Calls in the window"),
+    Metric::counter("palisade.request.timeouts", &["target", "kind"], "Calls (deadline) and attempts (attempt) whose time ran out"),
+    Metric::counter("palisade.request.timeouts.malformed", &[], "Requests whose grpc-timeout could not be read"),
+    Metric::counter("palisade.requests.shed", &["reason"], "Requests refused to protect the process, by reason"),
+    Metric::gauge("palisade.concurrency.limit", &["limiter"], "Requests or calls that may be in flight"),
+    Metric::gauge("palisade.concurrency.in_use", &["limiter"], "Requests or calls in flight, answers included"),
+    Metric::counter("palisade.panics", &[], "Handlers that panicked"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_exposed_with_their_unit() {
+        let exposed: Vec<_> = CATALOG.iter().map(Metric::exposed).collect();
+        for name in ["http_server_request_duration_seconds", "palisade_requests_shed_total", "palisade_breaker_state"] {
+            assert!(exposed.iter().any(|exposed| exposed == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_two_metrics_meet_in_one_name() {
+        let mut exposed: Vec<_> = CATALOG.iter().map(Metric::exposed).collect();
+        exposed.sort();
+        exposed.dedup();
+        assert_eq!(exposed.len(), CATALOG.len());
+    }
+}

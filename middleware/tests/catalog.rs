@@ -1,0 +1,112 @@
+//! What both stacks record is what the catalogue says: these names, these labels, and nothing else.
+#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use palisade_middleware::{
+    auth::Verifier,
+    client,
+    clock::SystemClock,
+    method_table::{Access, Method, MethodTable},
+    metrics::{self, CATALOG},
+    rejection::Rejection,
+    respond::Protocol,
+    retry::IdempotentMethods,
+    server,
+};
+use tonic::{Status, body::Body};
+use tower::{Service, ServiceExt, layer::util::Identity};
+
+const CALL: &str = "/test.v1.Test/Get";
+
+static METHODS: [Method; 3] = [
+    Method::grpc(CALL, Access::Public),
+    Method::http("GET", "/things/{id}", Access::Public),
+    Method::http("GET", "/secrets", Access::Scope("secrets:read")),
+];
+
+type Labels = BTreeSet<String>;
+
+/// Requests that are answered, refused, unknown, and that make a handler panic.
+async fn serve(protocol: Protocol) {
+    let handler = tower::service_fn(async |request: Request<axum::body::Body>| {
+        assert!(request.uri().path() != "/things/panic", "a bug");
+        Ok::<_, Infallible>(Status::ok("").into_http::<Body>())
+    });
+    let table = Arc::new(MethodTable::new(&[&METHODS]).unwrap());
+    let verifier = Arc::new(Verifier::new(Vec::new(), Arc::new(SystemClock)));
+    let mut stack = server::stack(protocol, handler, table, verifier, &server::Config::default());
+    for path in [CALL, "/things/1", "/things/panic", "/secrets", "/nowhere"] {
+        let request = Request::get(path).header("grpc-timeout", "soon").body(Body::empty()).unwrap();
+        exchange(&mut stack, request).await;
+    }
+}
+
+/// Calls that succeed, that are retried, and that reach nobody.
+async fn call() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let endpoint = tower::service_fn(move |_: Request<Body>| {
+        let well = calls.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+        let status = if well { Status::ok("") } else { Status::unavailable("not now") };
+        async move { Ok::<_, Rejection>(status.into_http::<Body>()) }
+    });
+    let idempotent = IdempotentMethods::from_iter([CALL]);
+    let nobody = client::Config::at("http://127.0.0.1:1");
+    let connected = client::connect("nobody", &nobody, idempotent.clone(), Identity::new()).unwrap();
+    let answered = client::stack("test", &nobody, idempotent, Identity::new(), endpoint).unwrap();
+    for mut client in [answered, connected] {
+        let request = Request::post(CALL).body(Body::empty()).unwrap();
+        exchange(&mut client, request).await;
+    }
+}
+
+async fn exchange<S, R>(service: &mut S, request: Request<Body>)
+where
+    S: Service<Request<Body>, Response = Response<R>, Error = Infallible>,
+    R: http_body::Body,
+{
+    let response = service.ready().await.unwrap().call(request).await.unwrap();
+    assert!(response.into_body().collect().await.is_ok());
+}
+
+/// The labels that a metric's samples have, by its exposed name; those of buckets are the format's, not ours.
+fn families(text: &str) -> BTreeMap<String, Labels> {
+    let mut families = BTreeMap::<String, Labels>::new();
+    let named: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let series = line.rsplit_once(' ').unwrap().0;
+        let (sample, labels) = series.split_once('{').unwrap_or((series, "}"));
+        let family = ["", "_bucket", "_sum", "_count"].into_iter().filter_map(|suffix| sample.strip_suffix(suffix));
+        let family = family.into_iter().find(|name| named.contains(name)).unwrap();
+        let keys = labels.trim_end_matches('}').split("\",").filter_map(|label| Some(label.split_once('=')?.0));
+        families.entry(family.to_owned()).or_default().extend(keys.filter(|key| *key != "le").map(str::to_owned));
+    }
+    families
+}
+
+#[tokio::test]
+async fn the_stacks_record_what_the_catalogue_says() {
+    let builder = PrometheusBuilder::new().with_recommended_naming(true).set_buckets(&[1.0]).unwrap();
+    let handle = builder.install_recorder().unwrap();
+    metrics::describe(&CATALOG);
+    serve(Protocol::Grpc).await;
+    serve(Protocol::Http).await;
+    call().await;
+
+    let mut recorded = families(&handle.render());
+    for metric in CATALOG.iter().filter(|metric| metric.name != "build.info") {
+        let labels: Labels = metric.labels.iter().map(|label| label.replace('.', "_")).collect();
+        assert_eq!(recorded.remove(&metric.exposed()), Some(labels), "{}", metric.name);
+    }
+    assert_eq!(recorded, BTreeMap::new(), "not in the catalogue");
+}
