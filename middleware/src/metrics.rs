@@ -261,5 +261,7 @@ pub fn describe() {
     describe_counter!("palisade.requests.shed", "Requests refused to protect the process, by reason");
     describe_gauge!("palisade.concurrency.limit", "Requests that may be in flight");
     describe_gauge!("palisade.concurrency.in_use", "Requests in flight, answers included");
+    describe_gauge!("palisade.faults.active", "Rules that inject faults on purpose; 0 on a normal day");
+    describe_counter!("palisade.faults.injected", "Requests that a fault was injected into, by kind");
     describe_gauge!("build.info", "1, labelled with the version");
 }

@@ -7,7 +7,9 @@ use axum::{Json, routing::get};
 use palisade_middleware::{
     admin,
     auth::{CredentialsLayer, Grant, InternalTokens, Keys},
-    client, health,
+    client,
+    fault::Faults,
+    health,
     method_table::MethodTable,
     process::Process,
     respond::Protocol,
@@ -39,15 +41,12 @@ pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<S
         client::connect("products", &products, idempotent.clone(), CredentialsLayer::new(tokens.clone(), "products"))?,
         client::connect("orders", &orders, idempotent, CredentialsLayer::new(tokens, "orders"))?,
     );
-    process.serve_admin(
-        "gateway",
-        config.admin_listen,
-        readiness.clone(),
-        axum::Router::new().route("/jwks.json", get(move || async move { jwks })),
-    )?;
-
     let methods = Arc::new(MethodTable::new(&[&METHODS, &admin::PROBES])?);
+    let faults = Faults::new(&config.server.faults, Protocol::Http, &methods);
+    let more = faults.routes().route("/jwks.json", get(move || async move { jwks }));
+    process.serve_admin("gateway", config.admin_listen, readiness.clone(), more)?;
+
     let router = router(upstreams).merge(admin::probes(readiness));
-    let address = process.serve(("gateway", Protocol::Http), config.listen, router, methods, keys.verifier, &config.server);
+    let address = process.serve(("gateway", Protocol::Http), config.listen, router, methods, keys.verifier, (&config.server, faults));
     address.with_context(|| format!("listen: {}", config.listen))
 }
