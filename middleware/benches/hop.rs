@@ -25,6 +25,7 @@ use palisade_middleware::{
     auth::{CredentialsLayer, Grant, InternalTokens, Issuer, UserToken, Verifier, jwks::KeySet, keys::SigningKey, mint_user_token},
     client::{self, Config},
     clock::{Clock, SystemClock},
+    fault::Faults,
     method_table::{Access, Method, MethodTable},
     rate_limit,
     respond::Protocol,
@@ -116,7 +117,7 @@ async fn serve(protocol: Protocol, router: Router, methods: &'static [Method], v
     let _telemetry = Telemetry::install("hop", Edge::Outside, &telemetry).expect("nobody else set it up");
     let config = server::Config { rate_limit: rate_limit::Config { per_second: 1_000_000, burst: 1_000_000 }, ..server::Config::default() };
     let table = Arc::new(MethodTable::new(&[methods]).expect("one method conflicts with no other"));
-    let stack = server::stack(protocol, router, table, verifier, &config);
+    let stack = server::stack(protocol, router, table, verifier, Faults::off(), &config);
     accept::serve(listener().await, protocol, stack, &config, CancellationToken::new()).await;
 }
 

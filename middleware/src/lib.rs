@@ -12,6 +12,7 @@ pub mod config;
 pub mod context;
 pub mod cursor;
 pub mod deadline;
+pub mod fault;
 pub mod grpc_status;
 pub mod health;
 pub mod jitter;

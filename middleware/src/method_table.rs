@@ -76,6 +76,7 @@ pub enum Incomplete {
 /// Finds the entry of a request. Paths that are in no entry reach nothing but the answer "not found".
 #[derive(Debug)]
 pub struct MethodTable {
+    all: Vec<&'static Method>,
     exact: HashMap<&'static str, &'static Method>,
     templates: matchit::Router<Vec<&'static Method>>,
 }
@@ -87,7 +88,8 @@ impl MethodTable {
         for method in methods.iter().copied().flatten() {
             by_path.entry(method.path).or_default().push(method);
         }
-        let mut table = Self { exact: HashMap::new(), templates: matchit::Router::new() };
+        let all = methods.iter().copied().flatten().collect();
+        let mut table = Self { all, exact: HashMap::new(), templates: matchit::Router::new() };
         for (path, methods) in by_path {
             match methods.as_slice() {
                 [only] if only.verb == "POST" && !path.contains('{') => {
@@ -97,6 +99,11 @@ impl MethodTable {
             }
         }
         Ok(table)
+    }
+
+    /// Every entry.
+    pub fn methods(&self) -> impl Iterator<Item = &'static Method> {
+        self.all.iter().copied()
     }
 
     /// The entry for a request, `HEAD` as `GET`.

@@ -21,6 +21,7 @@ use crate::{
     auth::Verifier,
     clock::{Clock, SystemClock},
     config::{self, Asked, Validate},
+    fault::Faults,
     health::Readiness,
     method_table::MethodTable,
     respond::{Protocol, RespondLayer},
@@ -192,11 +193,11 @@ impl Process {
         router: Router,
         methods: Arc<MethodTable>,
         verifier: Arc<Verifier>,
-        config: &server::Config,
+        (config, faults): (&server::Config, Faults),
     ) -> std::io::Result<SocketAddr> {
         let listener = accept::bind(address)?;
         let address = announce(name, &listener)?;
-        let stack = server::stack(protocol, router, methods, verifier, config);
+        let stack = server::stack(protocol, router, methods, verifier, faults, config);
         let (config, shutdown) = (config.clone(), self.shutdown.clone());
         self.run(async move { accept::serve(listener, protocol, stack, &config, shutdown).await });
         Ok(address)

@@ -15,6 +15,7 @@
 //! | [`AuthorizeLayer`] | the method table, default deny |
 //! | [`RateLimitLayer`] | needs the caller, protects what is shared below |
 //! | [`CatchPanicLayer`] | inside metrics and permits, so that they see it |
+//! | [`FaultLayer`] | faults on purpose, in the handler's place: all of the above takes them for its own |
 //! | [`ScopeLayer`] | the handler finds all of the above in [`crate::context::current`] |
 
 pub mod accept;
@@ -35,6 +36,7 @@ use crate::{
     catch_panic::CatchPanicLayer,
     config,
     deadline::DeadlineLayer,
+    fault::{self, FaultLayer, Faults},
     load_shed::LoadShedLayer,
     method_table::{Access, Method, MethodTable},
     metrics::{Hop, MetricsLayer},
@@ -77,6 +79,8 @@ pub struct Config {
     pub rate_limit: rate_limit::Config,
     /// What one address may ask, whoever it says it is.
     pub address_limit: rate_limit::AddressConfig,
+    /// Faults on purpose, for game days.
+    pub faults: fault::Config,
 }
 
 impl Default for Config {
@@ -92,6 +96,7 @@ impl Default for Config {
             drain_ms: 20_000,
             rate_limit: rate_limit::Config::default(),
             address_limit: rate_limit::AddressConfig::default(),
+            faults: fault::Config::default(),
         }
     }
 }
@@ -120,12 +125,14 @@ impl config::Validate for Config {
     }
 }
 
-/// `handler`, a router as a rule, behind all layers, ready to be served.
+/// `handler`, a router as a rule, behind all layers, ready to be served. `faults` are made from `config.faults` and shared with the admin
+/// port.
 pub fn stack<S, B, R>(
     protocol: Protocol,
     handler: S,
     methods: Arc<MethodTable>,
     verifier: Arc<Verifier>,
+    faults: Faults,
     config: &Config,
 ) -> impl Service<
     Request<B>,
@@ -161,6 +168,7 @@ where
         .layer(AuthorizeLayer)
         .layer(RateLimitLayer::new(&config.rate_limit))
         .layer(CatchPanicLayer)
+        .layer(FaultLayer(faults))
         .layer(ScopeLayer)
         .service(handler)
 }

@@ -17,6 +17,7 @@ use palisade_middleware::{
     auth::Verifier,
     client,
     clock::SystemClock,
+    fault::Faults,
     method_table::{Access, Method, MethodTable},
     metrics::{self, CATALOG},
     rejection::Rejection,
@@ -45,7 +46,7 @@ async fn serve(protocol: Protocol) {
     });
     let table = Arc::new(MethodTable::new(&[&METHODS]).unwrap());
     let verifier = Arc::new(Verifier::new(Vec::new(), Arc::new(SystemClock)));
-    let mut stack = server::stack(protocol, handler, table, verifier, &server::Config::default());
+    let mut stack = server::stack(protocol, handler, table, verifier, Faults::off(), &server::Config::default());
     for path in [CALL, "/things/1", "/things/panic", "/secrets", "/nowhere"] {
         let request = Request::get(path).header("grpc-timeout", "soon").body(Body::empty()).unwrap();
         exchange(&mut stack, request).await;

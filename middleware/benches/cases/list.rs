@@ -25,6 +25,7 @@ use palisade_middleware::{
     clock::{Clock, SystemClock},
     context::{self, Context},
     deadline::{AttemptTimeoutLayer, DeadlineLayer, TotalDeadlineLayer},
+    fault::{FaultLayer, Faults},
     load_shed::LoadShedLayer,
     method_table::{Access, Method, MethodTable},
     metrics::{Hop, MetricsLayer},
@@ -203,6 +204,7 @@ fn server_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
         caller.case("AuthorizeLayer", group, AuthorizeLayer.layer(inner::<Infallible>())),
         caller.case("RateLimitLayer", group, RateLimitLayer::new(&limit).layer(inner::<Infallible>())),
         caller.case("CatchPanicLayer", group, CatchPanicLayer.layer(inner::<Infallible>())),
+        caller.case("FaultLayer", group, FaultLayer(Faults::off()).layer(inner::<Infallible>())),
         caller.case("ScopeLayer", group, ScopeLayer.layer(inner::<Infallible>())),
     ]);
 }
@@ -239,7 +241,7 @@ fn credentials() -> CredentialsLayer {
 fn stacks(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
     let config =
         server::Config { rate_limit: rate_limit::Config { per_second: 1_000_000_000, burst: 1_000_000_000 }, ..server::Config::default() };
-    let mut stack = server::stack(Protocol::Grpc, inner::<Infallible>(), table(), caller.verifier.clone(), &config);
+    let mut stack = server::stack(Protocol::Grpc, inner::<Infallible>(), table(), caller.verifier.clone(), Faults::off(), &config);
     let from_outside = caller.clone();
     let once = move || drive(&mut stack, from_outside.request());
     cases.push(Case { name: "server stack", group: Group::Stack, once: Box::new(once) });

@@ -87,7 +87,7 @@ pub fn describe(metrics: &[Metric]) {
 }
 
 /// What the layers of this crate record.
-pub static CATALOG: [Metric; 26] = [
+pub static CATALOG: [Metric; 28] = [
     Metric::gauge("build.info", &["version"], "1, labelled with the version"),
     Metric::durations(
         "http.server.request.duration",
@@ -134,6 +134,8 @@ pub static CATALOG: [Metric; 26] = [
     Metric::gauge("palisade.concurrency.limit", &["limiter"], "Requests or calls that may be in flight"),
     Metric::gauge("palisade.concurrency.in_use", &["limiter"], "Requests or calls in flight, answers included"),
     Metric::counter("palisade.panics", &[], "Handlers that panicked"),
+    Metric::gauge("palisade.faults.active", &[], "Rules that inject faults on purpose; 0 on a normal day"),
+    Metric::counter("palisade.faults.injected", &["kind"], "Requests that a fault was injected into, by kind"),
 ];
 
 #[cfg(test)]

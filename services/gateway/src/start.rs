@@ -7,7 +7,9 @@ use axum::{Json, routing::get};
 use palisade_middleware::{
     admin,
     auth::{CredentialsLayer, Grant, InternalTokens, Keys},
-    circuit_breaker, client, health,
+    circuit_breaker, client,
+    fault::Faults,
+    health,
     method_table::MethodTable,
     process::Process,
     respond::Protocol,
@@ -37,13 +39,14 @@ pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<S
     let idempotent = IdempotentMethods::in_descriptors(FILE_DESCRIPTOR_SET)?;
     let products = client::connect("products", &products, idempotent.clone(), CredentialsLayer::new(tokens.clone(), "products"))?;
     let orders = client::connect("orders", &orders, idempotent, CredentialsLayer::new(tokens, "orders"))?;
-    let tools = circuit_breaker::operate::router([products.breaker().clone(), orders.breaker().clone()])
-        .route("/jwks.json", get(move || async move { jwks }));
-    process.serve_admin("gateway", config.admin_listen, readiness.clone(), tools)?;
+    let breakers = circuit_breaker::operate::router([products.breaker().clone(), orders.breaker().clone()]);
     let upstreams = Upstreams::new(products, orders);
-
     let methods = Arc::new(MethodTable::new(&[&METHODS, &admin::PROBES])?);
+    let faults = Faults::new(&config.server.faults, Protocol::Http, &methods);
+    let more = breakers.merge(faults.routes()).route("/jwks.json", get(move || async move { jwks }));
+    process.serve_admin("gateway", config.admin_listen, readiness.clone(), more)?;
+
     let router = router(upstreams).merge(admin::probes(readiness));
-    let address = process.serve(("gateway", Protocol::Http), config.listen, router, methods, keys.verifier, &config.server);
+    let address = process.serve(("gateway", Protocol::Http), config.listen, router, methods, keys.verifier, (&config.server, faults));
     address.with_context(|| format!("listen: {}", config.listen))
 }

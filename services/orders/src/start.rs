@@ -14,6 +14,7 @@ use palisade_middleware::{
     auth::{CredentialsLayer, Grant, InternalTokens, Keys},
     circuit_breaker, client,
     cursor::Cursor,
+    fault::Faults,
     health,
     method_table::MethodTable,
     metrics,
@@ -84,14 +85,16 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
         tokio::join!(worker.run(stop.clone()), admin::watch(watched, stop));
     });
 
-    let more = admin::router(tools).merge(breakers).route("/jwks.json", axum::routing::get(move || async move { jwks }));
+    let methods = Arc::new(MethodTable::new(&[&METHODS, &server::GRPC_INFRASTRUCTURE])?);
+    let faults = Faults::new(&config.server.faults, Protocol::Grpc, &methods);
+    let jwks = axum::routing::get(move || async move { jwks });
+    let more = admin::router(tools).merge(breakers).merge(faults.routes()).route("/jwks.json", jwks);
     process.serve_admin("orders", config.admin_listen, readiness.clone(), more)?;
 
     let orders = Orders { store, driver, clock: process.clock.clone(), cursor: Cursor::new(CURSOR_SECRET), config: config.saga };
     let orders = OrdersServiceServer::new(orders).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let methods = Arc::new(MethodTable::new(&[&METHODS, &server::GRPC_INFRASTRUCTURE])?);
     let router = server::grpc::router(Routes::new(orders), SERVICE, FILE_DESCRIPTOR_SET, &methods, &readiness, process.shutdown.clone())?;
-    let address = process.serve(("orders", Protocol::Grpc), config.listen, router, methods, keys.verifier, &config.server);
+    let address = process.serve(("orders", Protocol::Grpc), config.listen, router, methods, keys.verifier, (&config.server, faults));
     address.with_context(|| format!("listen: {}", config.listen))
 }
 

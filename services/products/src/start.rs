@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use palisade_middleware::{
-    auth::Verifier, cursor::Cursor, method_table::MethodTable, metrics, process::Process, respond::Protocol, server,
+    auth::Verifier, cursor::Cursor, fault::Faults, method_table::MethodTable, metrics, process::Process, respond::Protocol, server,
 };
 use palisade_proto::{FILE_DESCRIPTOR_SET, products::v1::products_service_server::ProductsServiceServer};
 use secrecy::ExposeSecret;
@@ -44,14 +44,17 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
     let every = Duration::from_millis(config.reservations.sweep_ms);
     process.run(sweeper::run(store.clone(), process.clock.clone(), every, process.shutdown.clone()));
     process.run(admin::watch(store.clone(), process.clock.clone(), process.shutdown.clone()));
-    process.serve_admin("products", config.admin_listen, readiness.clone(), admin::router(store.clone(), process.clock.clone()))?;
+
+    let methods = Arc::new(MethodTable::new(&[&METHODS, &server::GRPC_INFRASTRUCTURE])?);
+    let faults = Faults::new(&config.server.faults, Protocol::Grpc, &methods);
+    let more = admin::router(store.clone(), process.clock.clone()).merge(faults.routes());
+    process.serve_admin("products", config.admin_listen, readiness.clone(), more)?;
 
     let hold_for = Duration::from_millis(config.reservations.hold_ms);
     let products = Products { store, clock: process.clock.clone(), cursor: Cursor::new(CURSOR_SECRET), hold_for };
     let products = ProductsServiceServer::new(products).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let methods = Arc::new(MethodTable::new(&[&METHODS, &server::GRPC_INFRASTRUCTURE])?);
     let router = server::grpc::router(Routes::new(products), SERVICE, FILE_DESCRIPTOR_SET, &methods, &readiness, process.shutdown.clone())?;
-    let address = process.serve(("products", Protocol::Grpc), config.listen, router, methods, verifier, &config.server);
+    let address = process.serve(("products", Protocol::Grpc), config.listen, router, methods, verifier, (&config.server, faults));
     address.with_context(|| format!("listen: {}", config.listen))
 }
 

@@ -1,0 +1,174 @@
+//! The rules in force, shared by the layer that obeys them and the admin port that sets them.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use http::Request;
+use parking_lot::Mutex;
+
+use super::{
+    Config, Rule, admin,
+    decision::decide,
+    rule::{Armed, Effect, arm, name_of},
+};
+use crate::{
+    context::Context,
+    jitter::{self, Draw},
+    method_table::{Method, MethodTable},
+    rejection::{Rejection, reasons},
+    respond::Protocol,
+};
+
+/// The fault rules of one server. Cheap to clone; clones share them.
+#[derive(Clone)]
+pub struct Faults(Arc<Inner>);
+
+struct Inner {
+    enabled: bool,
+    methods: Vec<(String, &'static Method)>,
+    draw: Draw,
+    /// Whether there is any rule: all that a request reads on a normal day.
+    armed: AtomicBool,
+    rules: ArcSwap<Vec<Armed>>,
+    changing: Mutex<()>,
+    metrics: Metrics,
+}
+
+struct Metrics {
+    active: metrics::Gauge,
+    latency: metrics::Counter,
+    error: metrics::Counter,
+    abort: metrics::Counter,
+    hang: metrics::Counter,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub(super) struct Decision {
+    /// It waits this long.
+    pub(super) delay: Duration,
+    /// Then it comes to this; `None` for the handler.
+    pub(super) end: Option<End>,
+}
+
+/// In place of the handler's answer.
+#[derive(Debug)]
+pub(super) enum End {
+    Error(Rejection),
+    Abort,
+    Hang,
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Faults").field("enabled", &self.0.enabled).field("rules", &self.0.rules.load()).finish_non_exhaustive()
+    }
+}
+
+impl Faults {
+    /// No rules yet for the server of `methods`; if not enabled, none ever.
+    pub fn new(config: &Config, protocol: Protocol, methods: &MethodTable) -> Self {
+        let methods = methods.methods().filter(|method| !method.quiet).map(|method| (name_of(method, protocol), method));
+        if config.enabled {
+            tracing::warn!("faults can be injected through the admin port");
+        }
+        Self::with(config.enabled, methods.collect(), jitter::draw)
+    }
+
+    /// None ever.
+    pub fn off() -> Self {
+        Self::with(false, Vec::new(), jitter::draw)
+    }
+
+    pub(super) fn with(enabled: bool, methods: Vec<(String, &'static Method)>, draw: Draw) -> Self {
+        let injected = |kind: &'static str| metrics::counter!("palisade.faults.injected", "kind" => kind);
+        let active = metrics::gauge!("palisade.faults.active");
+        // Added to, never set: the servers of one process share the gauge.
+        active.increment(0.0);
+        let [latency, error, abort, hang] = ["latency", "error", "abort", "hang"].map(injected);
+        let metrics = Metrics { active, latency, error, abort, hang };
+        let (armed, rules, changing) = (AtomicBool::new(false), ArcSwap::default(), Mutex::default());
+        Self(Arc::new(Inner { enabled, methods, draw, armed, rules, changing, metrics }))
+    }
+
+    /// For an admin port: `GET`, `PUT` and `DELETE /faults`, or no route at all if not enabled.
+    pub fn routes(&self) -> Router {
+        if self.0.enabled { admin::routes(self.clone()) } else { Router::new() }
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Vec<Rule> {
+        self.0.rules.load().iter().map(|armed| armed.rule.clone()).collect()
+    }
+
+    /// From the next request on these rules are in force and no others. `validation_failed` says all that is wrong with them; without
+    /// being enabled it is `not_found`.
+    pub fn replace(&self, rules: Vec<Rule>) -> Result<(), Rejection> {
+        if !self.0.enabled {
+            return Err(Rejection::new(&reasons::NOT_FOUND, "faults are not enabled"));
+        }
+        let new = Arc::new(arm(rules, &self.0.methods).map_err(Rejection::invalid)?);
+        let _changing = self.0.changing.lock();
+        let old = self.0.rules.swap(new.clone());
+        self.0.armed.store(!new.is_empty(), Ordering::Release);
+        self.0.metrics.active.increment(as_f64(new.len()) - as_f64(old.len()));
+        let names: Vec<_> = new.iter().map(|armed| armed.rule.name.as_str()).collect();
+        tracing::warn!(rules = names.len(), names = names.join(", "), "the fault rules were replaced");
+        Ok(())
+    }
+
+    /// What becomes of `request`; `None` if no rule hits it.
+    pub(super) fn decide<B>(&self, request: &Request<B>) -> Option<Decision> {
+        if !self.0.armed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let method = Context::of(request)?.method?;
+        let rules = self.0.rules.load();
+        let (delay, end) = decide(&rules, method, self.0.draw);
+        if !delay.is_zero() {
+            self.0.metrics.latency.increment(1);
+            tracing::debug!(delay_ms = delay.as_millis(), "a delay is injected");
+        }
+        let end = end.and_then(|armed| self.end(armed, request));
+        (!delay.is_zero() || end.is_some()).then_some(Decision { delay, end })
+    }
+
+    fn end<B>(&self, armed: &Armed, request: &Request<B>) -> Option<End> {
+        let rule = &armed.rule.name;
+        match armed.effect {
+            Effect::Latency { .. } => None,
+            Effect::Error(reason) => {
+                self.0.metrics.error.increment(1);
+                let refusal = Rejection::new(reason, reason.title).with_source(format!("injected by the fault rule {rule}"));
+                // As the real ones have it.
+                let waits = [&reasons::OVERLOADED, &reasons::RATE_LIMITED].contains(&reason);
+                Some(End::Error(if waits { refusal.with_retry_after(Duration::from_secs(1)) } else { refusal }))
+            }
+            Effect::Abort => {
+                self.0.metrics.abort.increment(1);
+                tracing::warn!(rule, "an abort is injected");
+                // The answer to HEAD has no body that could fail.
+                let head = request.method() == http::Method::HEAD;
+                Some(if head { End::Error(Rejection::internal(format!("injected by the fault rule {rule}"))) } else { End::Abort })
+            }
+            Effect::Hang => {
+                self.0.metrics.hang.increment(1);
+                tracing::warn!(rule, "a hang is injected");
+                Some(End::Hang)
+            }
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn as_f64(count: usize) -> f64 {
+    count as f64
+}

@@ -1,0 +1,133 @@
+//! What one rule says, and what must be true of it.
+
+use std::{collections::HashSet, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    method_table::Method,
+    rejection::{Reason, Violation, reasons},
+    respond::Protocol,
+};
+
+/// More rules than anybody can keep in mind.
+const MAX_RULES: usize = 32;
+/// Characters of a name.
+const MAX_NAME: usize = 64;
+/// Beyond every deadline: what is to take longer is to hang.
+const MAX_MS: u64 = 60_000;
+
+/// One rule, as it is written.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// What the log calls it; no two rules have the same.
+    pub name: String,
+    /// `package.Service/Method`, or `VERB /route/{template}`, or the beginning of such names and `*`.
+    pub method: String,
+    /// The share of the requests that it hits, 0 to 1.
+    pub rate: f64,
+    /// What it does to them.
+    pub kind: Kind,
+}
+
+/// What a rule does to a request.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Kind {
+    /// It reaches the handler later.
+    Latency {
+        /// By this many milliseconds.
+        ms: u64,
+        /// Give or take this many, evenly.
+        #[serde(default)]
+        jitter_ms: u64,
+    },
+    /// It is refused for this reason, by its slug: over HTTP and gRPC alike.
+    Error(String),
+    /// The stream, or the HTTP/1 connection, breaks without an answer.
+    Abort,
+    /// Nothing happens until the deadline or the caller ends it.
+    Hang,
+}
+
+/// A rule that was checked, with what it names looked up.
+#[derive(Debug)]
+pub(super) struct Armed {
+    pub(super) rule: Rule,
+    pub(super) methods: Vec<&'static Method>,
+    pub(super) effect: Effect,
+}
+
+/// As [`Kind`], looked up.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Effect {
+    Latency { wait: Duration, jitter: Duration },
+    Error(&'static Reason),
+    Abort,
+    Hang,
+}
+
+/// Checks `rules` against `methods`, the names that this server answers to; all that is wrong at once.
+pub(super) fn arm(rules: Vec<Rule>, methods: &[(String, &'static Method)]) -> Result<Vec<Armed>, Vec<Violation>> {
+    if rules.len() > MAX_RULES {
+        return Err(vec![Violation::new("rules", "too_many", format!("must be at most {MAX_RULES}"))]);
+    }
+    let (mut broken, mut names) = (Vec::new(), HashSet::new());
+    let mut armed = Vec::with_capacity(rules.len());
+    for (index, rule) in rules.into_iter().enumerate() {
+        let mut refuse = |field: &str, code: &'static str, message: String| {
+            broken.push(Violation::new(format!("rules[{index}].{field}"), code, message));
+        };
+        if !(1..=MAX_NAME).contains(&rule.name.chars().count()) || rule.name.chars().any(char::is_control) {
+            refuse("name", "invalid_name", format!("must be 1 to {MAX_NAME} visible characters"));
+        }
+        if !names.insert(rule.name.clone()) {
+            refuse("name", "duplicate", "is the name of an earlier rule already".to_owned());
+        }
+        if !(0.0..=1.0).contains(&rule.rate) {
+            refuse("rate", "out_of_range", "must be 0 to 1".to_owned());
+        }
+        let hit: Vec<_> = methods.iter().filter(|(name, _)| covers(&rule.method, name)).map(|(_, method)| *method).collect();
+        if hit.is_empty() {
+            refuse("method", "unknown_method", "must name a method of this port that is no probe".to_owned());
+        }
+        match effect(&rule.kind) {
+            Ok(effect) => armed.push(Armed { methods: hit, effect, rule }),
+            Err((code, message)) => refuse("kind", code, message),
+        }
+    }
+    if broken.is_empty() { Ok(armed) } else { Err(broken) }
+}
+
+/// What a method is called in rules.
+pub(super) fn name_of(method: &Method, protocol: Protocol) -> String {
+    match protocol {
+        Protocol::Grpc => method.rpc_method().to_owned(),
+        Protocol::Http => format!("{} {}", method.verb, method.path),
+    }
+}
+
+fn covers(pattern: &str, name: &str) -> bool {
+    pattern.strip_suffix('*').map_or(pattern == name, |beginning| name.starts_with(beginning))
+}
+
+fn effect(kind: &Kind) -> Result<Effect, (&'static str, String)> {
+    match kind {
+        Kind::Abort => Ok(Effect::Abort),
+        Kind::Hang => Ok(Effect::Hang),
+        Kind::Latency { ms, jitter_ms } if (1..=MAX_MS).contains(ms) && jitter_ms <= ms => {
+            Ok(Effect::Latency { wait: Duration::from_millis(*ms), jitter: Duration::from_millis(*jitter_ms) })
+        }
+        Kind::Latency { .. } => Err(("out_of_range", format!("ms must be 1 to {MAX_MS}, jitter_ms at most ms"))),
+        Kind::Error(slug) => failures().find(|reason| reason.slug == slug).map(Effect::Error).ok_or_else(|| {
+            let slugs: Vec<_> = failures().map(|reason| reason.slug).collect();
+            ("unknown_reason", format!("error must be one of {}", slugs.join(", ")))
+        }),
+    }
+}
+
+/// The reasons that a server fails for. What a caller did wrong is said with facts that only a handler has.
+fn failures() -> impl Iterator<Item = &'static Reason> {
+    reasons::ALL.iter().copied().filter(|reason| reason.http.is_server_error() || **reason == reasons::RATE_LIMITED)
+}

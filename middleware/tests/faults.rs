@@ -1,0 +1,86 @@
+//! An injected abort over real sockets: nothing of an answer leaves, and only what was hit is broken.
+#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{Router, routing::get};
+use http::{Request, StatusCode};
+use palisade_middleware::{
+    auth::Verifier,
+    clock::SystemClock,
+    fault::{self, Faults, Kind, Rule},
+    method_table::{Access, Method, MethodTable},
+    respond::Protocol,
+    server::{self, accept},
+    task,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_util::sync::CancellationToken;
+
+static ROUTES: [Method; 2] = [Method::http("GET", "/well", Access::Public), Method::http("GET", "/broken", Access::Public)];
+
+/// The whole server stack around two routes, one of which is aborted at every request.
+fn server() -> (SocketAddr, Faults) {
+    let methods = Arc::new(MethodTable::new(&[&ROUTES]).unwrap());
+    let config = server::Config { faults: fault::Config { enabled: true }, ..server::Config::default() };
+    let faults = Faults::new(&config.faults, Protocol::Http, &methods);
+    faults.replace(vec![Rule { name: "broken".to_owned(), method: "GET /broken".to_owned(), rate: 1.0, kind: Kind::Abort }]).unwrap();
+    let router = Router::new().route("/well", get(|| async { "well" })).route("/broken", get(|| async { "never seen" }));
+    let verifier = Arc::new(Verifier::new(Vec::new(), Arc::new(SystemClock)));
+    let stack = server::stack(Protocol::Http, router, methods, verifier, faults.clone(), &config);
+    let listener = accept::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(task::spawn(async move { accept::serve(listener, Protocol::Http, stack, &config, CancellationToken::new()).await }));
+    (address, faults)
+}
+
+/// What comes back over one HTTP/1.1 connection until the server closes it.
+async fn read(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut told = Vec::new();
+    // Closed or reset: both are the end.
+    let _ = stream.read_to_end(&mut told).await;
+    String::from_utf8(told).unwrap()
+}
+
+#[tokio::test]
+async fn an_http1_connection_closes_without_a_byte() {
+    let (address, faults) = server();
+    assert_eq!(read(address, "GET /broken HTTP/1.1\r\nhost: a\r\n\r\n").await, "");
+    let told = read(address, "GET /well HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    assert!(told.starts_with("HTTP/1.1 200 ") && told.ends_with("well"), "{told}");
+    // An answer under way is not undone: the one before on the same connection arrives whole.
+    let told = read(address, "GET /well HTTP/1.1\r\nhost: a\r\n\r\nGET /broken HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(told.ends_with("well"), "{told}");
+    let told = read(address, "HEAD /broken HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    assert!(told.starts_with("HTTP/1.1 500 "), "{told}");
+
+    faults.replace(Vec::new()).unwrap();
+    let told = read(address, "GET /broken HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    assert!(told.ends_with("never seen"), "{told}");
+}
+
+#[tokio::test]
+async fn an_http2_stream_is_reset_and_its_connection_lives_on() {
+    let (address, _) = server();
+    let (client, connection) = h2::client::handshake(TcpStream::connect(address).await.unwrap()).await.unwrap();
+    drop(task::spawn(async move { drop(connection.await) }));
+    let mut client = client.ready().await.unwrap();
+    let mut ask = |path: &str| {
+        let request = Request::get(format!("http://a{path}")).body(()).unwrap();
+        client.send_request(request, true).unwrap().0
+    };
+    let (before, broken, after) = (ask("/well"), ask("/broken"), ask("/well"));
+    let error = broken.await.expect_err("not even a head");
+    assert!(error.is_reset() && error.is_remote(), "{error:?}");
+    assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR));
+    for well in [before, after] {
+        let mut answer = well.await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.body_mut().data().await.unwrap().unwrap(), "well");
+    }
+}
