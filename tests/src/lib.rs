@@ -7,6 +7,7 @@ use std::time::Duration;
 
 pub mod child;
 pub mod client;
+pub mod fault_proxy;
 pub mod jwt;
 pub mod process;
 pub mod random;
