@@ -3,13 +3,10 @@
 mod client;
 pub(crate) mod sampling;
 mod server;
+mod trace_context;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use opentelemetry::{
-    Context, TraceId,
-    propagation::{Extractor, Injector},
-    trace::TraceContextExt,
-};
+use opentelemetry::{Context, TraceId, propagation::Extractor, trace::TraceContextExt};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -56,7 +53,7 @@ fn extract(headers: &HeaderMap) -> Context {
 
 fn inject(span: &Span, headers: &mut HeaderMap) {
     let context = context_of(span);
-    opentelemetry::global::get_text_map_propagator(|propagator| propagator.inject_context(&context, &mut HeadersMut(headers)));
+    trace_context::write(context.span().span_context(), headers);
 }
 
 struct Headers<'a>(&'a HeaderMap);
@@ -68,15 +65,5 @@ impl Extractor for Headers<'_> {
 
     fn keys(&self) -> Vec<&str> {
         self.0.keys().map(HeaderName::as_str).collect()
-    }
-}
-
-struct HeadersMut<'a>(&'a mut HeaderMap);
-
-impl Injector for HeadersMut<'_> {
-    fn set(&mut self, key: &str, value: String) {
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(key), HeaderValue::try_from(value)) {
-            self.0.insert(name, value);
-        }
     }
 }

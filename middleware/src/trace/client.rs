@@ -11,7 +11,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tonic::Code;
 use tower::{Layer, Service};
-use tracing::{Span, field::Empty, span::EnteredSpan};
+use tracing::{Span, field::Empty, span::Entered};
 
 use super::inject;
 use crate::{
@@ -101,10 +101,10 @@ impl Ending {
 }
 
 impl Observe for Ending {
-    type Entered<'a> = EnteredSpan;
+    type Entered<'a> = Entered<'a>;
 
-    fn enter(&mut self) -> EnteredSpan {
-        self.span.clone().entered()
+    fn enter(&mut self) -> Entered<'_> {
+        self.span.enter()
     }
 
     fn end(&mut self, end: End<'_>) {
@@ -142,9 +142,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let span = this.ending.as_ref().map_or_else(Span::none, |ending| ending.span.clone());
-        let response = ready!(span.in_scope(|| this.inner.poll(cx)))?;
-        let Some(mut ending) = this.ending.take() else { unreachable!("polled after it was ready") };
+        let Some(ending) = this.ending.as_ref() else { unreachable!("polled after it was ready") };
+        let response = ready!(ending.span.in_scope(|| this.inner.poll(cx)))?;
+        let Some(mut ending) = this.ending.take() else { unreachable!("it is there, see above") };
         ending.code = grpc_status::code_in(response.headers());
         Poll::Ready(Ok(response.map(|body| Observed::new(body, ending))))
     }

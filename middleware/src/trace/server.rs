@@ -8,16 +8,17 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Body;
-use opentelemetry::ContextGuard;
+use opentelemetry::{ContextGuard, TraceId};
 use pin_project_lite::pin_project;
 use tonic::Code;
 use tower::{Layer, Service};
-use tracing::{Span, field::Empty, span::EnteredSpan};
+use tracing::{Span, field::Empty, span::Entered};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::{
     TRACE_ID_HEADER, current_trace_id, extract,
     sampling::{self, Decision},
+    trace_context,
 };
 use crate::{
     body::{End, Observe, Observed},
@@ -91,9 +92,9 @@ impl Place {
         }
     }
 
-    fn enter(&self) -> Within {
+    fn enter(&self) -> Within<'_> {
         match self {
-            Self::Span(span) => Within::Span { _entered: span.clone().entered() },
+            Self::Span(span) => Within::Span { _entered: span.enter() },
             Self::Ids(ids) => Within::Ids { _attached: ids.clone().attach() },
         }
     }
@@ -111,11 +112,11 @@ impl Place {
 }
 
 /// While it lives the request is the running one.
-pub enum Within {
+pub enum Within<'a> {
     /// Its span is entered.
     Span {
         /// Leaves it.
-        _entered: EnteredSpan,
+        _entered: Entered<'a>,
     },
     /// Its ids are attached.
     Ids {
@@ -165,8 +166,8 @@ fn open<B>(protocol: Protocol, request: &Request<B>) -> Span {
 }
 
 /// Health probes are not traced; their answers carry an id all the same.
-fn untraced_id() -> String {
-    uuid::Uuid::new_v4().simple().to_string()
+fn untraced_id() -> TraceId {
+    TraceId::from_bytes(uuid::Uuid::new_v4().into_bytes())
 }
 
 /// Semantic conventions: methods outside RFC 9110 and PATCH are `_OTHER`, so that a scanner cannot make new series.
@@ -235,9 +236,9 @@ impl Ending {
 }
 
 impl Observe for Ending {
-    type Entered<'a> = Within;
+    type Entered<'a> = Within<'a>;
 
-    fn enter(&mut self) -> Within {
+    fn enter(&mut self) -> Within<'_> {
         self.place.enter()
     }
 
@@ -278,11 +279,11 @@ where
         let Some(ending) = this.ending.as_ref() else { unreachable!("polled after it was ready") };
         let within = ending.place.enter();
         let mut response = ready!(this.inner.poll(cx))?;
-        let trace_id = (ending.protocol == Protocol::Http).then(|| current_trace_id().map_or_else(untraced_id, |id| id.to_string()));
+        let trace_id = (ending.protocol == Protocol::Http).then(|| current_trace_id().unwrap_or_else(untraced_id));
         drop(within);
         let Some(mut ending) = this.ending.take() else { unreachable!("it is there, see above") };
         ending.head(response.status(), response.headers());
-        if let Some(value) = trace_id.and_then(|id| HeaderValue::try_from(id).ok()) {
+        if let Some(value) = trace_id.and_then(|id| HeaderValue::from_bytes(&trace_context::hex::<16, 32>(id.to_bytes())).ok()) {
             response.headers_mut().insert(TRACE_ID_HEADER, value);
         }
         Poll::Ready(Ok(response.map(|body| Observed::new(body, ending))))
