@@ -62,6 +62,11 @@ where
             previous_attempts: previous_attempts(request.headers()),
         };
         let request_id = HeaderValue::from_str(&context.request_id).ok();
+        if context.method.is_none()
+            && let Some(allowed) = self.methods.allowed(request.uri().path())
+        {
+            request.extensions_mut().insert(allowed);
+        }
         request.extensions_mut().insert(context);
         ResponseFuture { inner: self.inner.call(request), request_id }
     }
