@@ -257,6 +257,9 @@ pub fn describe() {
     describe_histogram!("rpc.server.call.duration", Unit::Seconds, "Duration of gRPC calls answered, to the trailers");
     describe_histogram!("rpc.client.call.duration", Unit::Seconds, "Duration of gRPC calls made, retries included");
     describe_gauge!("palisade.rpc.server.active_calls", "gRPC calls in flight");
+    describe_counter!("palisade.auth.key_set.reads", "Key sets asked for, by outcome; while they fail the old keys stay");
+    describe_counter!("palisade.auth.revocations.reads", "Revocation files read, by outcome; while they fail the old list stays");
+    describe_counter!("palisade.auth.tokens.revoked", "Requests refused because their token was revoked");
     describe_counter!("palisade.panics", "Handlers that panicked");
     describe_counter!("palisade.requests.shed", "Requests refused to protect the process, by reason");
     describe_gauge!("palisade.concurrency.limit", "Requests that may be in flight");
