@@ -6,6 +6,7 @@ use http::StatusCode;
 use tonic::Code;
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+mod of_call;
 pub mod reasons;
 
 /// `ErrorInfo.domain` of every refusal.
