@@ -60,6 +60,14 @@ impl Violation {
 type Source = Box<dyn StdError + Send + Sync>;
 
 /// A refused request. Layers fail with it, [`crate::respond`] answers with it.
+///
+/// ```
+/// use palisade_middleware::rejection::{Rejection, Violation};
+///
+/// let refused = Rejection::invalid(vec![Violation::new("price", "out_of_range", "must not be negative")]);
+/// assert_eq!(refused.reason().http, 400);
+/// assert_eq!(tonic::Status::from(refused).code(), tonic::Code::InvalidArgument);
+/// ```
 pub struct Rejection(Box<Inner>);
 
 struct Inner {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use palisade_middleware::rejection::{Rejection, Retry, Violation, reasons};
 
 use self::{
-    servers::{Servers, Setup},
+    servers::{Servers, Setup, bearer},
     told::{Told, Wait},
 };
 
@@ -49,7 +49,7 @@ fn refusal(slug: &str, variant: &str) -> Option<Rejection> {
 #[tokio::test]
 async fn a_handlers_refusal_reaches_both_kinds_of_client_whatever_its_reason() {
     let servers = Servers::start(Setup::default()).await;
-    let bearer = [servers.bearer("alice")];
+    let bearer = [bearer("alice")];
     for reason in reasons::ALL {
         for (variant, _, told) in refusals(reason) {
             let about = format!("{} {variant}", reason.slug);

@@ -42,6 +42,18 @@ pub struct Issuer {
     pub keys: KeySet,
 }
 
+impl Issuer {
+    /// One who makes tokens for people and scripts, such as an identity provider.
+    pub fn of_users(name: impl Into<String>, audience: impl Into<String>, keys: KeySet) -> Self {
+        Self { name: name.into(), audience: audience.into(), internal: false, keys }
+    }
+
+    /// A service that calls this one, by the name that it calls itself.
+    pub fn of_service(name: impl Into<String>, audience: impl Into<String>, keys: KeySet) -> Self {
+        Self { internal: true, ..Self::of_users(name, audience, keys) }
+    }
+}
+
 /// Verifies bearer tokens of any of its issuers.
 ///
 /// ```
@@ -50,8 +62,7 @@ pub struct Issuer {
 /// use palisade_middleware::{auth::{Issuer, Verifier, jwks::KeySet, keys::TrustedKey}, clock::SystemClock};
 ///
 /// let key = TrustedKey::from_secret(&"0123456789abcdef0123456789abcdef".into())?;
-/// let (name, audience) = ("https://id.example".to_owned(), "shop".to_owned());
-/// let issuer = Issuer { name, audience, internal: false, keys: KeySet::fixed(vec![key]) };
+/// let issuer = Issuer::of_users("https://id.example", "shop", KeySet::fixed(vec![key]));
 /// let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)));
 /// # Ok::<(), palisade_middleware::auth::keys::KeyError>(())
 /// ```

@@ -6,7 +6,7 @@ use http::Method;
 use palisade_middleware::{rate_limit, rejection::reasons, server};
 
 use super::{
-    servers::{Servers, Setup, token},
+    servers::{Servers, Setup, bearer, token},
     told::{Told, Wait},
 };
 
@@ -27,7 +27,7 @@ async fn both(about: &str, told: &Told, servers: &Servers, what: &str, authoriza
 #[tokio::test]
 async fn deadline() {
     let servers = Servers::start(setup(|config| config.default_deadline_ms = 50)).await;
-    let bearer = [servers.bearer("alice")];
+    let bearer = [bearer("alice")];
     let told = Told::of(&reasons::DEADLINE_EXCEEDED, Wait::Silent);
     both("passed at work", &told, &servers, "hang", &bearer).await;
     told.to_http("passed on arrival", servers.get("/do/it", &bearer, Some("0")).await).await;
@@ -39,7 +39,7 @@ async fn deadline() {
 #[tokio::test]
 async fn load_shed() {
     let servers = Servers::start(setup(|config| config.max_in_flight = 1)).await;
-    let bearer = [servers.bearer("alice")];
+    let bearer = [bearer("alice")];
     let told = Told::of(&reasons::OVERLOADED, Wait::Exactly(SECOND));
     tokio::select! {
         _ = servers.get("/do/hang", &bearer, None) => unreachable!("it hangs"),
@@ -61,7 +61,7 @@ async fn load_shed() {
 async fn address_limit() {
     let limit = rate_limit::AddressConfig { per_second: 1, burst: 1, ..rate_limit::AddressConfig::default() };
     let servers = Servers::start(setup(|config| config.address_limit = limit)).await;
-    let bearer = [servers.bearer("alice")];
+    let bearer = [bearer("alice")];
     servers.get("/do/it", &bearer, None).await.error_for_status().unwrap();
     let told = Told::of(&reasons::RATE_LIMITED, Wait::AtMost(SECOND));
     told.to_http("too many", servers.get("/do/it", &bearer, None).await).await;
@@ -70,8 +70,8 @@ async fn address_limit() {
 #[tokio::test]
 async fn authenticate() {
     let servers = Servers::start(Setup::default()).await;
-    let good = servers.bearer("alice");
-    let bearer = |subject, issuer, age| format!("Bearer {}", token(subject, issuer, "work:do", age));
+    let good = bearer("alice");
+    let other = |issuer, age| format!("Bearer {}", token("alice", issuer, "work:do", age));
     let bad = &[("www-authenticate", "Bearer realm=\"palisade\", error=\"invalid_token\"")];
     let twice = &[("www-authenticate", "Bearer realm=\"palisade\", error=\"invalid_request\"")];
     let none = &[("www-authenticate", "Bearer realm=\"palisade\"")];
@@ -83,14 +83,10 @@ async fn authenticate() {
         ("no token at all", vec!["Bearer x".to_owned()], unauthenticated.clone().with_headers(bad)),
         ("another signature", vec![format!("{good}AAAA")], unauthenticated.clone().with_headers(bad)),
         ("more than 8 KiB", vec![format!("Bearer {}", "x".repeat(9 * 1024))], unauthenticated.clone().with_headers(bad)),
-        ("of nobody we know", vec![bearer("alice", "stranger", Duration::ZERO)], unauthenticated.clone().with_headers(bad)),
-        ("revoked", vec![servers.bearer("mallory")], unauthenticated.with_headers(bad)),
-        ("expired", vec![bearer("alice", "idp", 1000 * SECOND)], Told::of(&reasons::TOKEN_EXPIRED, Wait::Silent).with_headers(bad)),
-        (
-            "keys that were never read",
-            vec![bearer("alice", "away", Duration::ZERO)],
-            Told::of(&reasons::UPSTREAM_UNAVAILABLE, Wait::Exactly(SECOND)),
-        ),
+        ("of nobody we know", vec![other("stranger", Duration::ZERO)], unauthenticated.clone().with_headers(bad)),
+        ("revoked", vec![bearer("mallory")], unauthenticated.with_headers(bad)),
+        ("expired", vec![other("idp", 1000 * SECOND)], Told::of(&reasons::TOKEN_EXPIRED, Wait::Silent).with_headers(bad)),
+        ("keys that were never read", vec![other("away", Duration::ZERO)], Told::of(&reasons::UPSTREAM_UNAVAILABLE, Wait::Exactly(SECOND))),
     ];
     for (about, authorization, told) in cases {
         both(about, &told, &servers, "it", &authorization).await;
@@ -105,7 +101,7 @@ async fn authorize() {
         .with_headers(&[("www-authenticate", "Bearer realm=\"palisade\", error=\"insufficient_scope\", scope=\"work:do\"")]);
     both("another scope", &told, &servers, "it", &lacking).await;
 
-    let bearer = [servers.bearer("alice")];
+    let bearer = [bearer("alice")];
     let told = Told::of(&reasons::NOT_FOUND, Wait::Silent);
     told.to_http("no such path", servers.get("/nothing", &bearer, None).await).await;
     told.to_http("served and not listed", servers.get("/open", &bearer, None).await).await;
@@ -121,7 +117,7 @@ async fn authorize() {
 async fn rate_limit() {
     let limit = rate_limit::Config { per_second: 1, burst: 1 };
     let servers = Servers::start(setup(|config| config.rate_limit = limit)).await;
-    let bearer = [servers.bearer("alice")];
+    let bearer = [bearer("alice")];
     servers.get("/do/it", &bearer, None).await.error_for_status().unwrap();
     servers.check("it", &bearer).await.unwrap();
     let told = Told::of(&reasons::RATE_LIMITED, Wait::AtMost(SECOND));
@@ -138,14 +134,14 @@ async fn rate_limit() {
 #[tokio::test]
 async fn catch_panic() {
     let servers = Servers::start(Setup::default()).await;
-    both("a panic", &Told::of(&reasons::INTERNAL, Wait::Silent), &servers, "panic", &[servers.bearer("alice")]).await;
+    both("a panic", &Told::of(&reasons::INTERNAL, Wait::Silent), &servers, "panic", &[bearer("alice")]).await;
 }
 
 /// What axum answers by itself becomes a problem too.
 #[tokio::test]
 async fn respond() {
     let servers = Servers::start(Setup::default()).await;
-    let bearer = [servers.bearer("alice")];
+    let bearer = [bearer("alice")];
     let post = || servers.request(Method::POST, "/body", &bearer);
     let json = |body: String| post().header("content-type", "application/json").body(body);
     for (about, request, reason) in [

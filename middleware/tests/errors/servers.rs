@@ -76,7 +76,7 @@ impl Revocations for Mallory {
 }
 
 fn verifier() -> Arc<Verifier> {
-    let issuer = |name: &str, keys| Issuer { name: name.to_owned(), audience: "errors".to_owned(), internal: false, keys };
+    let issuer = |name: &str, keys| Issuer::of_users(name, "errors", keys);
     let issuers = vec![
         issuer("idp", KeySet::fixed(vec![KEY.trusted().unwrap()])),
         issuer("away", KeySet::from_source(Source::File("/nowhere/at/all".into()))),
@@ -91,10 +91,15 @@ pub(crate) fn token(subject: &str, issuer: &str, scope: &str, age: Duration) -> 
         scope: scope.to_owned(),
         issuer: issuer.to_owned(),
         audience: "errors".to_owned(),
-        lifetime: Duration::from_secs(60),
+        lifetime: Duration::from_mins(1),
     };
     let age = i64::try_from(age.as_secs()).unwrap();
     mint_user_token(&token, &KEY, SystemClock.now().unix_timestamp() - age).unwrap()
+}
+
+/// The `authorization` of one who may do everything.
+pub(crate) fn bearer(subject: &str) -> String {
+    format!("Bearer {}", token(subject, "idp", "work:do", Duration::ZERO))
 }
 
 /// The work itself.
@@ -159,11 +164,6 @@ impl Servers {
         let grpc = serve(Protocol::Grpc, checks, &GRPC, config.clone()).await;
         let http = serve(Protocol::Http, router(busy.clone()), &HTTP, config).await;
         Self { http, grpc, busy, client: http_client() }
-    }
-
-    /// The `authorization` of one who may do everything.
-    pub(crate) fn bearer(&self, subject: &str) -> String {
-        format!("Bearer {}", token(subject, "idp", "work:do", Duration::ZERO))
     }
 
     pub(crate) fn request(&self, verb: http::Method, path: &str, authorization: &[String]) -> reqwest::RequestBuilder {

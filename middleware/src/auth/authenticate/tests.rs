@@ -24,7 +24,7 @@ fn fresh_key() -> SigningKey {
 }
 
 fn believing(keys: KeySet) -> Arc<Verifier> {
-    let issuer = Issuer { name: "idp".to_owned(), audience: "shop".to_owned(), internal: false, keys };
+    let issuer = Issuer::of_users("idp", "shop", keys);
     Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))))
 }
 
@@ -34,7 +34,7 @@ fn token(key: &SigningKey) -> String {
         scope: String::new(),
         issuer: "idp".to_owned(),
         audience: "shop".to_owned(),
-        lifetime: std::time::Duration::from_secs(60),
+        lifetime: std::time::Duration::from_mins(1),
     };
     mint_user_token(&token, key, NOW.unix_timestamp()).unwrap()
 }

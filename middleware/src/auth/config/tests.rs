@@ -64,7 +64,7 @@ async fn files_of_keys_and_of_revocations_are_read() {
             scope: String::new(),
             issuer: "idp".to_owned(),
             audience: "shop".to_owned(),
-            lifetime: std::time::Duration::from_secs(60),
+            lifetime: std::time::Duration::from_mins(1),
         };
         mint_user_token(&token, &key, SystemClock.now().unix_timestamp()).unwrap()
     };

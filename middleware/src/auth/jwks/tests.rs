@@ -59,7 +59,7 @@ impl Publisher {
 
     fn verifier(&self) -> Arc<Verifier> {
         let keys = KeySet::from_source(Source::Url(self.url.clone()));
-        let issuer = Issuer { name: "idp".to_owned(), audience: "palisade".to_owned(), internal: false, keys };
+        let issuer = Issuer::of_users("idp", "palisade", keys);
         Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))))
     }
 }
@@ -195,7 +195,7 @@ async fn without_any_key_nothing_is_said_of_a_token_and_the_next_try_is_soon() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/keys", listener.local_addr().unwrap()).parse().unwrap();
     let keys = KeySet::from_source(Source::Url(url));
-    let issuer = Issuer { name: "idp".to_owned(), audience: "palisade".to_owned(), internal: false, keys };
+    let issuer = Issuer::of_users("idp", "palisade", keys);
     let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))));
     let started = Instant::now();
     let silent = verifier.verify(&token(&fresh_key())).await.unwrap_err();

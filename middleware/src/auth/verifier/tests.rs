@@ -296,7 +296,7 @@ async fn a_rotated_key_is_found_by_asking_again_and_the_old_one_is_gone() {
     };
     let sign = |key: &SigningKey| mint_user_token(&user, key, NOW.unix_timestamp()).unwrap();
     let keys = KeySet::from_source(Source::File(path.clone()));
-    let issuer = Issuer { name: "idp".to_owned(), audience: "palisade".to_owned(), internal: false, keys };
+    let issuer = Issuer::of_users("idp", "palisade", keys);
     let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))));
 
     let unread = verifier.verify(&sign(&old)).await.unwrap_err();
