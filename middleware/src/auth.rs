@@ -9,6 +9,7 @@ mod internal_token;
 pub mod jwks;
 pub mod keys;
 mod principal;
+mod revocations;
 mod verifier;
 
 pub use authenticate::{Authenticate, AuthenticateLayer};
@@ -18,6 +19,7 @@ pub use config::{Config, ConfigError, Identity, Keys};
 pub use credentials::{Credentials, CredentialsLayer};
 pub use internal_token::{Grant, InternalTokens};
 pub use principal::Principal;
+pub use revocations::{RevocationError, RevocationFile, Revocations};
 pub use verifier::{Issuer, Verifier};
 
 /// `typ` of tokens that services make for each other (shape of RFC 8693, lifetime ≤ 60 s).

@@ -25,7 +25,15 @@ use crate::{
 /// byte of the answer was read.
 ///
 /// ```
-/// let layer = palisade_middleware::bulkhead::BulkheadLayer::new("products", 256);
+/// use palisade_middleware::{bulkhead::BulkheadLayer, rejection::{Rejection, reasons}};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let call = service_fn(async |_| Ok::<_, Rejection>(http::Response::new("answer".to_owned())));
+/// let products = BulkheadLayer::new("products", 1).layer(call);
+/// let unread = products.clone().oneshot(http::Request::new(())).await?;
+/// let refused = products.oneshot(http::Request::new(())).await.unwrap_err();
+/// assert_eq!(refused.reason(), &reasons::OVERLOADED);
+/// # drop(unread); Ok::<_, Rejection>(()) }).unwrap();
 /// ```
 #[derive(Debug, Clone)]
 pub struct BulkheadLayer {

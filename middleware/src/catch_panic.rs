@@ -15,6 +15,16 @@ use tower::{Layer, Service};
 use crate::rejection::Rejection;
 
 /// Refuses with INTERNAL when what it wraps panics. Sits inside metrics and permits, so that they see it.
+///
+/// ```
+/// use palisade_middleware::{catch_panic::CatchPanicLayer, rejection::{Rejection, reasons}};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let handler = service_fn(async |request: http::Request<u32>| Ok::<_, Rejection>(100 / request.into_body()));
+/// let refused = CatchPanicLayer.layer(handler).oneshot(http::Request::new(0)).await.unwrap_err();
+/// assert_eq!(refused.reason(), &reasons::INTERNAL);
+/// # });
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct CatchPanicLayer;
 

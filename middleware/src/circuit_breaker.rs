@@ -4,15 +4,6 @@
 //! nothing else. A refusal of our own (no place, no time, no credentials) says nothing about the target and is never recorded.
 //!
 //! Sits inside retry (every attempt counts) and outside the attempt's timeout (a hang counts).
-//!
-//! ```
-//! use palisade_middleware::circuit_breaker::{CircuitBreakerLayer, Config, State};
-//!
-//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! let layer = CircuitBreakerLayer::new("products", &Config::default());
-//! assert_eq!(layer.handle().state(), State::Closed);
-//! # });
-//! ```
 
 mod breaker;
 mod config;
@@ -51,6 +42,20 @@ pub use verdict::Finding;
 pub use window::Counts;
 
 /// Guards the calls to one target; all services it makes share one breaker.
+///
+/// ```
+/// use palisade_middleware::{circuit_breaker::{CircuitBreakerLayer, Config, State}, rejection::Rejection};
+/// # use tonic::{Status, body::Body};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let call = service_fn(async |_| Ok::<_, Rejection>(Status::unavailable("down").into_http::<Body>()));
+/// let layer = CircuitBreakerLayer::new("products", &Config { min_calls: 1, ..Config::default() });
+/// layer.layer(call).oneshot(http::Request::new(())).await?;
+/// assert_eq!(layer.handle().state(), State::Open);
+/// let refused = layer.layer(call).oneshot(http::Request::new(())).await.unwrap_err();
+/// assert_eq!(refused.detail(), "circuit open: products");
+/// # Ok::<_, Rejection>(()) }).unwrap();
+/// ```
 #[derive(Debug, Clone)]
 pub struct CircuitBreakerLayer {
     breaker: Arc<Breaker>,

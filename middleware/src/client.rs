@@ -1,15 +1,14 @@
 //! The stack that every call to another service goes through, assembled.
 //!
-//! ```no_run
+//! ```
 //! use palisade_middleware::{client, retry::IdempotentMethods};
 //! use tower::layer::util::Identity;
 //!
-//! # fn example() -> Result<(), client::InvalidConfig> {
+//! # tokio_test::block_on(async {
 //! let config = client::Config::at("http://127.0.0.1:5000");
 //! let products = client::connect("products", &config, IdempotentMethods::default(), Identity::new())?;
 //! // products_service_client::ProductsServiceClient::new(products)
-//! # Ok(())
-//! # }
+//! # let _ = products; Ok::<_, client::InvalidConfig>(()) }).unwrap();
 //! ```
 
 mod attempt_metrics;

@@ -1,4 +1,89 @@
-//! What happens to every request, whoever serves it.
+//! Tower layers that keep a service up, around every request that it takes and every call that it makes, over HTTP and gRPC alike.
+//!
+//! They know no route, message or database. Policy comes from a [method table](method_table), which says who may call what, and from
+//! configuration. A refusal is one typed [`Rejection`](rejection::Rejection) until the edge of the stack, where [`respond`] writes it in
+//! the words of the protocol. `examples/http_service.rs` and `examples/grpc_service.rs` are whole services in about ten lines of it.
+//!
+//! # The server stack
+//!
+//! [`server::stack`]. A request passes downwards, its answer upwards; whoever refuses answers from where it stands.
+//!
+//! ```text
+//!        connection          limits on streams, headers, resets and silence     server::accept
+//!            |
+//!   1  request context       who asks for what: id, method, attempts so far     request_context
+//!   2  span                  continues the caller's trace                       trace
+//!   3  metrics               duration and outcome of everything below           metrics
+//!   4  respond               refusals become problems or statuses               respond
+//!   5  deadline              one timer until the last byte of the answer        deadline
+//!   6  load shedding         a hard cap on requests in flight                   load_shed
+//!   7  address limit         how much one address may ask (HTTP)                rate_limit
+//!   8  authentication        the bearer token becomes a principal               auth
+//!   9  authorization         the method table, default deny                     auth
+//!  10  rate limit            how much one principal may ask                     rate_limit
+//!  11  adaptive limit        what the handler can bear, found by its latency
+//!  12  panics                a panic is one refused request                     catch_panic
+//!  13  scope                 the handler finds all of the above                 context
+//!  14  faults                injected on purpose, as if the handler had them
+//!            |
+//!         handler
+//! ```
+//!
+//! Why in this order, and what breaks in another:
+//!
+//! - **Span and metrics stand around all that refuses.** Inside the deadline they would be dropped with the work and never learn of a
+//!   timeout; inside shedding they would show a calm service while callers are turned away.
+//! - **The deadline is outside everything that waits.** A timer inside a queue gives those who waited longest as much time as the others,
+//!   for work that nobody waits for any more.
+//! - **The cap and the address limit come before tokens.** To verify a signature costs some hundred times what a refusal costs: the other
+//!   way round a flood of bad tokens takes the processor from the callers with good ones.
+//! - **The rate of a principal is limited before whatever is shared.** Behind a queue, one greedy caller has filled it before he is told.
+//! - **The adaptive limit is next to the handler**, whose latency it measures; with the crypto inside it would measure that.
+//! - **Panics are caught inside metrics and permits**, so that they see an answer, and a permit comes back.
+//! - **Faults are innermost**: the layers are to be tried, so nothing may stand between them and the fault.
+//!
+//! # The client stack
+//!
+//! [`client::connect`], around a generated tonic client. The upper half runs once per call, the lower once per attempt.
+//!
+//! ```text
+//!     generated client
+//!            |
+//!   1  span                  of the logical call                                trace
+//!   2  metrics               as the caller sees it, retries included            metrics
+//!   3  respond               refusals become statuses with their reason         respond
+//!   4  total deadline        what the request at hand has left                  deadline
+//!   5  bulkhead              a cap on the calls to one target, no queue         bulkhead
+//!   6  retry                 seldom, briefly, within a budget                   retry
+//!   - - - - - - - - - - - -  per attempt  - - - - - - - - - - - - - - - - - -
+//!   7  attempt metrics       first attempts apart from repeated ones            client
+//!   8  circuit breaker       of the target                                      circuit_breaker
+//!   9  attempt timeout       tells the server too: grpc-timeout                 deadline
+//!  10  credentials           a fresh token for the target                       auth
+//!  11  balancer              the least loaded of several endpoints
+//!            |
+//!        connection          made when it is needed, with a pause after a failure
+//! ```
+//!
+//! - **Retry is outside the breaker.** Each attempt is a verdict of its own; with the breaker outside, a call of three failures counts
+//!   once, a probe of the half-open breaker is sent three times, and retries go on against a target that is known to be down.
+//! - **The breaker is outside the attempt's timeout.** Otherwise the call is dropped from outside when time is up, and a target that hangs
+//!   never counts as one that fails.
+//! - **The total deadline is outside retry.** Inside, a call may take the limit times the number of attempts.
+//! - **The bulkhead counts calls, not attempts.** A call that waits to try again still holds its memory and its caller.
+//! - **Credentials are inside retry**, so that a token which ran out meanwhile is a new one.
+//!
+//! # The modules
+//!
+//! Layers of a server: [`request_context`], [`trace`], [`metrics`], [`respond`], [`deadline`], [`load_shed`], [`rate_limit`], [`auth`],
+//! [`catch_panic`]. Layers of a client: [`bulkhead`], [`retry`], [`circuit_breaker`], and of the above [`trace`], [`metrics`],
+//! [`respond`], [`deadline`] and [`auth`]. Both assembled: [`server`], [`client`].
+//!
+//! What they speak of: [`rejection`] and its table of reasons, [`method_table`], [`context`] of the request at hand, [`body`] that tells how
+//! it ended, [`grpc_status`] where it really is, [`clock`] and [`jitter`] that tests can set.
+//!
+//! What a program needs besides: [`process`] from the command line to the last flush, [`config`], [`telemetry`], [`health`] and the
+//! [`admin`] port, [`task`] that keeps span and context, [`cursor`] and [`parameter`] that every API reads alike.
 
 pub mod admin;
 pub mod auth;

@@ -25,6 +25,20 @@ use crate::{
 /// Counts requests from their arrival until the last byte of the answer was sent, and refuses above `limit`.
 ///
 /// The count is taken in `call`: a permit taken in `poll_ready` would be held by idle connections.
+///
+/// ```
+/// use palisade_middleware::{load_shed::LoadShedLayer, rejection::reasons};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let handler = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("done".to_owned())));
+/// let service = LoadShedLayer::new(1).layer(handler);
+/// let first = service.clone().oneshot(http::Request::new(())).await.unwrap();
+/// let refused = service.clone().oneshot(http::Request::new(())).await.unwrap_err();
+/// assert_eq!(refused.reason(), &reasons::OVERLOADED);
+/// drop(first); // Its body was still to be sent.
+/// assert!(service.oneshot(http::Request::new(())).await.is_ok());
+/// # });
+/// ```
 #[derive(Debug, Clone)]
 pub struct LoadShedLayer {
     in_flight: Arc<InFlight>,

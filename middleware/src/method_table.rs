@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use http::Method as Verb;
+use http::{HeaderValue, Method as Verb};
 
 /// Who may call a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,17 +33,19 @@ pub struct Method {
     pub access: Access,
     /// Not traced, not counted, never shed: health, metrics, reflection.
     pub quiet: bool,
+    /// A gRPC method: the entry holds for every HTTP method, because tonic runs the handler for every one.
+    grpc: bool,
 }
 
 impl Method {
     /// A gRPC method, by its path `/package.Service/Method`.
     pub const fn grpc(path: &'static str, access: Access) -> Self {
-        Self { verb: "POST", path, access, quiet: false }
+        Self { verb: "POST", path, access, quiet: false, grpc: true }
     }
 
     /// An HTTP method on a route template such as `/products/{id}`.
     pub const fn http(verb: &'static str, path: &'static str, access: Access) -> Self {
-        Self { verb, path, access, quiet: false }
+        Self { verb, path, access, quiet: false, grpc: false }
     }
 
     /// The same method, kept out of traces and metrics.
@@ -73,7 +75,23 @@ pub enum Incomplete {
     Conflict(String),
 }
 
-/// Finds the entry of a request. Paths that are in no entry reach nothing but the answer "not found".
+/// The methods that a path has, as `Allow` lists them; in the extensions of a request whose path is in the table and whose method is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allowed(pub HeaderValue);
+
+/// Finds the entry of a request. What has no entry reaches no handler.
+///
+/// ```
+/// use palisade_middleware::method_table::{Access, Method, MethodTable};
+///
+/// static METHODS: [Method; 2] = [
+///     Method::http("GET", "/things/{id}", Access::Scope("things:read")),
+///     Method::grpc("/shop.v1.Things/Get", Access::Public),
+/// ];
+/// let table = MethodTable::new(&[&METHODS])?;
+/// assert_eq!(table.find(&http::Method::GET, "/things/7"), Some(&METHODS[0]));
+/// # Ok::<(), palisade_middleware::method_table::Incomplete>(())
+/// ```
 #[derive(Debug)]
 pub struct MethodTable {
     all: Vec<&'static Method>,
@@ -110,10 +128,22 @@ impl MethodTable {
     pub fn find(&self, verb: &Verb, path: &str) -> Option<&'static Method> {
         let verb = if verb == Verb::HEAD { Verb::GET.as_str() } else { verb.as_str() };
         if let Some(method) = self.exact.get(path) {
-            return (method.verb == verb).then_some(*method);
+            return (method.grpc || method.verb == verb).then_some(*method);
         }
         let found = self.templates.at(path).ok()?;
         found.value.iter().find(|method| method.verb == verb).copied()
+    }
+
+    /// What else may be sent to `path`, if it has any entry.
+    pub(crate) fn allowed(&self, path: &str) -> Option<Allowed> {
+        let exact = self.exact.get(path).map(std::slice::from_ref);
+        let methods = exact.or_else(|| self.templates.at(path).ok().map(|found| found.value.as_slice()))?;
+        let mut verbs: Vec<&str> = methods.iter().map(|method| method.verb).collect();
+        if verbs.contains(&"GET") {
+            verbs.push("HEAD");
+        }
+        verbs.sort_unstable();
+        HeaderValue::try_from(verbs.join(",")).ok().map(Allowed)
     }
 
     /// Checks that the table covers each of `served` (gRPC paths without the leading slash) and names nothing else.
@@ -147,6 +177,17 @@ mod tests {
         assert_eq!(table.find(&Verb::POST, "/things").unwrap().verb, "POST");
         assert_eq!(table.find(&Verb::DELETE, "/things"), None);
         assert_eq!(table.find(&Verb::GET, "/nothing"), None);
+        assert_eq!(table.allowed("/things/7").unwrap().0, "GET,HEAD");
+        assert_eq!(table.allowed("/things").unwrap().0, "GET,HEAD,POST");
+        assert_eq!(table.allowed("/nothing"), None);
+    }
+
+    #[test]
+    fn a_grpc_method_is_guarded_whatever_the_verb() {
+        let table = MethodTable::new(&[&METHODS]).unwrap();
+        for verb in [Verb::POST, Verb::GET, Verb::PUT, Verb::OPTIONS] {
+            assert_eq!(table.find(&verb, "/a.B/C").unwrap().path, "/a.B/C", "{verb}");
+        }
     }
 
     #[test]

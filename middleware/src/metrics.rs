@@ -41,6 +41,19 @@ pub enum Hop {
 }
 
 /// Measures a hop from the server's or the client's side.
+///
+/// ```
+/// use palisade_middleware::metrics::{Hop, MetricsLayer};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+/// # metrics::with_local_recorder(&recorder, || tokio_test::block_on(async {
+/// let handler = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("done".to_owned())));
+/// let answer = MetricsLayer::new(Hop::HttpServer).layer(handler).oneshot(http::Request::new(())).await.unwrap();
+/// drop(answer); // It was measured until here.
+/// # }));
+/// # let prometheus = recorder.handle().render();
+/// assert!(prometheus.contains("http_server_request_duration"));
+/// ```
 #[derive(Debug, Clone)]
 pub struct MetricsLayer(Arc<Series>);
 

@@ -45,6 +45,19 @@ impl Default for Config {
 }
 
 /// Limits each principal on its own. Sits behind authentication and in front of every shared queue.
+///
+/// ```
+/// use palisade_middleware::{auth::Principal, context::Context, rate_limit::{Config, RateLimitLayer}};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let handler = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("done")));
+/// let service = RateLimitLayer::new(&Config { per_second: 1, burst: 1 }).layer(handler);
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(Context::background().on_behalf_of(Principal::absent_user("alice").into()));
+/// assert!(service.clone().oneshot(request.clone()).await.is_ok());
+/// assert_eq!(service.oneshot(request).await.unwrap_err().reason().slug, "rate_limited");
+/// # });
+/// ```
 #[derive(Debug, Clone)]
 pub struct RateLimitLayer(Option<Arc<Limit>>);
 

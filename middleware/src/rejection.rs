@@ -6,6 +6,7 @@ use http::StatusCode;
 use tonic::Code;
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+mod of_call;
 pub mod reasons;
 
 /// `ErrorInfo.domain` of every refusal.
@@ -59,6 +60,14 @@ impl Violation {
 type Source = Box<dyn StdError + Send + Sync>;
 
 /// A refused request. Layers fail with it, [`crate::respond`] answers with it.
+///
+/// ```
+/// use palisade_middleware::rejection::{Rejection, Violation};
+///
+/// let refused = Rejection::invalid(vec![Violation::new("price", "out_of_range", "must not be negative")]);
+/// assert_eq!(refused.reason().http, 400);
+/// assert_eq!(tonic::Status::from(refused).code(), tonic::Code::InvalidArgument);
+/// ```
 pub struct Rejection(Box<Inner>);
 
 struct Inner {

@@ -23,6 +23,20 @@ pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id"
 pub const PREVIOUS_ATTEMPTS_HEADER: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
 /// Puts a [`Context`] into the extensions of each request, and its id on the answer.
+///
+/// ```
+/// use palisade_middleware::{context::Context, method_table::MethodTable, request_context::RequestContextLayer};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let handler = service_fn(async |request: http::Request<()>| {
+///     let context = Context::of(&request).expect("the layer is around it");
+///     Ok::<_, std::convert::Infallible>(http::Response::new(context.request_id.clone()))
+/// });
+/// let layer = RequestContextLayer(std::sync::Arc::new(MethodTable::new(&[])?));
+/// let answer = layer.layer(handler).oneshot(http::Request::new(())).await?;
+/// assert_eq!(answer.headers()["x-request-id"], &**answer.body());
+/// # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Debug, Clone)]
 pub struct RequestContextLayer(pub Arc<MethodTable>);
 
@@ -62,6 +76,11 @@ where
             previous_attempts: previous_attempts(request.headers()),
         };
         let request_id = HeaderValue::from_str(&context.request_id).ok();
+        if context.method.is_none()
+            && let Some(allowed) = self.methods.allowed(request.uri().path())
+        {
+            request.extensions_mut().insert(allowed);
+        }
         request.extensions_mut().insert(context);
         ResponseFuture { inner: self.inner.call(request), request_id }
     }
@@ -105,6 +124,18 @@ where
 }
 
 /// Runs what it wraps with the request's [`Context`] as [`context::current`]: innermost, when all layers have had their say.
+///
+/// ```
+/// use palisade_middleware::{context::{self, Context}, request_context::ScopeLayer};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let handler = service_fn(async |_| Ok::<_, std::convert::Infallible>(context::current().expect("there is one").request_id));
+/// let context = Context::background();
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(context.clone());
+/// assert_eq!(ScopeLayer.layer(handler).oneshot(request).await?, context.request_id);
+/// # Ok::<_, std::convert::Infallible>(()) }).unwrap();
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct ScopeLayer;
 

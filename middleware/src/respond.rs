@@ -49,6 +49,18 @@ pub enum Protocol {
 /// Makes a stack infallible: whatever was refused inside becomes an answer.
 ///
 /// Sits just inside trace and metrics, which must see the refusals, and outside everything that can refuse.
+///
+/// ```
+/// use palisade_middleware::{rejection::{Rejection, reasons}, respond::{Protocol, RespondLayer}};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let handler = service_fn(async |_| Err::<http::Response<String>, _>(Rejection::new(&reasons::NOT_FOUND, "no such thing")));
+/// let http = RespondLayer(Protocol::Http).layer(handler.clone()).oneshot(http::Request::new(())).await?;
+/// assert_eq!((http.status(), &http.headers()["content-type"]), (http::StatusCode::NOT_FOUND, &"application/problem+json".parse().unwrap()));
+/// let grpc = RespondLayer(Protocol::Grpc).layer(handler).oneshot(http::Request::new(())).await?;
+/// assert_eq!((grpc.status(), &grpc.headers()["grpc-status"]), (http::StatusCode::OK, &5.into()));
+/// # Ok::<_, std::convert::Infallible>(()) }).unwrap();
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct RespondLayer(pub Protocol);
 

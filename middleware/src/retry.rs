@@ -59,6 +59,21 @@ pub fn advice(metadata: &HeaderMap) -> rejection::Retry {
 }
 
 /// Retries the calls to one target; all services it makes share one budget.
+///
+/// ```
+/// use palisade_middleware::{rejection::Rejection, retry::{Config, RetryLayer}};
+/// # use tonic::{Status, body::Body};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let answers = [Status::unavailable("not yet"), Status::ok("now")].into_iter();
+/// # let answers = std::sync::Arc::new(parking_lot::Mutex::new(answers));
+/// let call = service_fn(move |_| std::future::ready(Ok::<_, Rejection>(answers.lock().next().unwrap().into_http::<Body>())));
+/// let layer = RetryLayer::new("products", &Config::default(), ["/shop.v1.Products/Find"].into_iter().collect());
+/// let request = http::Request::post("/shop.v1.Products/Find").body(Body::empty()).unwrap();
+/// let answer = layer.layer(call).oneshot(request).await.unwrap();
+/// assert_eq!(answer.headers()["grpc-status"], "0");
+/// # });
+/// ```
 #[derive(Debug, Clone)]
 pub struct RetryLayer(Arc<Policy>);
 

@@ -165,7 +165,7 @@ where
         .layer(LoadShedLayer::new(config.max_in_flight))
         .layer(address_limit)
         .layer(AuthenticateLayer(verifier))
-        .layer(AuthorizeLayer)
+        .layer(AuthorizeLayer(protocol))
         .layer(RateLimitLayer::new(&config.rate_limit))
         .layer(CatchPanicLayer)
         .layer(FaultLayer(faults))

@@ -19,7 +19,17 @@ use crate::{
     rejection::{Rejection, reasons},
 };
 
-/// Verifies the bearer token of every request to a method that is not public.
+/// Verifies the bearer token of every request to a method that is not public, and puts the
+/// [`Principal`](super::Principal) into its context.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use palisade_middleware::{auth::{AuthenticateLayer, Verifier}, clock::SystemClock};
+///
+/// let verifier = Arc::new(Verifier::new(vec![/* issuers */], Arc::new(SystemClock)));
+/// let layer = AuthenticateLayer(verifier);
+/// ```
 #[derive(Debug, Clone)]
 pub struct AuthenticateLayer(pub Arc<Verifier>);
 
@@ -159,3 +169,6 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

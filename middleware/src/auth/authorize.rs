@@ -1,27 +1,40 @@
-//! Whether the caller may call this method: the method table decides, and what is not in it reaches nothing.
+//! Whether the caller may call this method: the method table decides, and what is not in it reaches no handler.
 
 use std::task::{self, Poll};
 
 use futures_util::future::{Either, MapErr, Ready, TryFutureExt, ready};
-use http::Request;
+use http::{Request, header};
 use tower::{Layer, Service};
 
 use super::{Principal, authenticate::challenge};
 use crate::{
     context::Context,
-    method_table::Access,
+    method_table::{Access, Allowed},
     rejection::{Rejection, reasons},
+    respond::Protocol,
 };
 
-/// Refuses callers who lack what the method table asks for.
+/// Refuses callers who lack what the method table asks for, and everybody what is not in the table: a route that somebody forgot to list
+/// is closed, not open.
+///
+/// ```
+/// use palisade_middleware::{auth::AuthorizeLayer, rejection::{Rejection, reasons}, respond::Protocol};
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// # tokio_test::block_on(async {
+/// let handler = service_fn(async |_: http::Request<()>| Ok::<_, Rejection>("done"));
+/// let refused = AuthorizeLayer(Protocol::Http).layer(handler).oneshot(http::Request::new(())).await.unwrap_err();
+/// assert_eq!(refused.reason(), &reasons::NOT_FOUND);
+/// # });
+/// ```
 #[derive(Debug, Clone, Copy)]
-pub struct AuthorizeLayer;
+pub struct AuthorizeLayer(pub Protocol);
 
 impl<S> Layer<S> for AuthorizeLayer {
     type Service = Authorize<S>;
 
     fn layer(&self, inner: S) -> Authorize<S> {
-        Authorize { inner }
+        Authorize { inner, protocol: self.0 }
     }
 }
 
@@ -29,6 +42,7 @@ impl<S> Layer<S> for AuthorizeLayer {
 #[derive(Debug, Clone)]
 pub struct Authorize<S> {
     inner: S,
+    protocol: Protocol,
 }
 
 impl<S, B> Service<Request<B>> for Authorize<S>
@@ -46,12 +60,27 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let context = Context::of(&request);
-        // Without an entry the router below has nothing but "not found" to give.
-        let access = context.and_then(|context| context.method).map_or(Access::Public, |method| method.access);
-        let principal = context.and_then(|context| context.principal.as_deref());
-        match check(access, principal) {
+        let checked = match context.and_then(|context| context.method) {
+            Some(method) => check(method.access, context.and_then(|context| context.principal.as_deref())),
+            None => Err(self.unlisted(request.extensions().get())),
+        };
+        match checked {
             Ok(()) => Either::Left(self.inner.call(request).map_err(Into::into as fn(S::Error) -> Rejection)),
             Err(rejection) => Either::Right(ready(Err(rejection))),
+        }
+    }
+}
+
+impl<S> Authorize<S> {
+    /// The answer to what has no entry, in the words that the router would have had for what it does not serve.
+    fn unlisted(&self, allowed: Option<&Allowed>) -> Rejection {
+        match (self.protocol, allowed) {
+            (Protocol::Grpc, _) => Rejection::new(&reasons::UNIMPLEMENTED, "there is no such method"),
+            (Protocol::Http, None) => Rejection::new(&reasons::NOT_FOUND, "there is nothing at this path"),
+            (Protocol::Http, Some(Allowed(allow))) => {
+                Rejection::new(&reasons::METHOD_NOT_ALLOWED, "see the header allow for the methods of this path")
+                    .with_header(header::ALLOW, allow.clone())
+            }
         }
     }
 }
@@ -81,6 +110,8 @@ fn check(access: Access, principal: Option<&Principal>) -> Result<(), Rejection>
 
 #[cfg(test)]
 mod tests {
+    use tower::ServiceExt;
+
     use super::*;
 
     fn principal(scopes: &[&str], actor: Option<&str>) -> Principal {
@@ -88,6 +119,25 @@ mod tests {
         principal.scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
         principal.actor = actor.map(str::to_owned);
         principal
+    }
+
+    #[tokio::test]
+    async fn what_is_not_in_the_table_reaches_no_handler() {
+        let allowed = Allowed(http::HeaderValue::from_static("GET,HEAD"));
+        for (protocol, allowed, reason) in [
+            (Protocol::Http, None, &reasons::NOT_FOUND),
+            (Protocol::Http, Some(allowed), &reasons::METHOD_NOT_ALLOWED),
+            (Protocol::Grpc, None, &reasons::UNIMPLEMENTED),
+        ] {
+            let mut request = Request::new(());
+            // Not even for one who may do everything else.
+            request.extensions_mut().insert(Context::background().on_behalf_of(principal(&["a:read"], None).into()));
+            let listed = allowed.map(|allowed| request.extensions_mut().insert(allowed)).is_some();
+            let handler = tower::service_fn(async |_| -> Result<(), Rejection> { unreachable!("it was refused") });
+            let refused = AuthorizeLayer(protocol).layer(handler).oneshot(request).await.unwrap_err();
+            assert_eq!(refused.reason(), reason);
+            assert_eq!(refused.headers().iter().any(|(name, value)| name == header::ALLOW && value == "GET,HEAD"), listed);
+        }
     }
 
     #[test]

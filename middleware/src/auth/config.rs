@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Issuer, Verifier,
+    Issuer, RevocationError, RevocationFile, Revocations, Verifier,
     jwks::{KeySet, Source},
     keys::{KeyError, SigningKey, TrustedKey},
 };
@@ -20,6 +20,9 @@ use crate::clock::Clock;
 pub struct Config {
     /// Trusted issuers by a name of your choice, e.g. `auth.issuers.idp.jwks_url`.
     pub issuers: BTreeMap<String, IssuerConfig>,
+    /// File with tokens to refuse though they are good, a line each: `jti ID`, `sub SUBJECT`, or `sub-before SECONDS SUBJECT` for those
+    /// that were issued before then (seconds since 1970). Changes are heeded within a second.
+    pub revocations_file: Option<PathBuf>,
 }
 
 /// One trusted issuer: exactly one of `secret`, `secret_file`, `public_key_file`, `jwks_file` and `jwks_url`.
@@ -82,6 +85,9 @@ pub enum ConfigError {
     /// A key that cannot be used.
     #[error("auth.issuers.{0}: {1}")]
     BadKey(String, #[source] KeyError),
+    /// A revocation file that cannot be used.
+    #[error("auth.revocations_file: {0}")]
+    BadRevocations(#[source] RevocationError),
     /// The service has no key of its own.
     #[error("identity.key_file is needed: `palisade keygen --out FILE` makes a key")]
     NoIdentity,
@@ -124,7 +130,22 @@ impl Config {
     /// The verifier of a process whose tokens must be made for `audience`.
     pub fn verifier(&self, audience: &str, clock: Arc<dyn Clock>) -> Result<Verifier, ConfigError> {
         let issuers = self.issuers(audience)?;
-        if issuers.is_empty() { Err(ConfigError::NoIssuer) } else { Ok(Verifier::new(issuers, clock)) }
+        if issuers.is_empty() { Err(ConfigError::NoIssuer) } else { self.verifier_of(issuers, clock) }
+    }
+
+    /// As [`Self::verifier`] for these issuers, which may be others than the configuration names.
+    pub fn verifier_of(&self, issuers: Vec<Issuer>, clock: Arc<dyn Clock>) -> Result<Verifier, ConfigError> {
+        let verifier = Verifier::new(issuers, clock);
+        Ok(match self.revocations()? {
+            Some(revocations) => verifier.with_revocations(revocations),
+            None => verifier,
+        })
+    }
+
+    /// Which tokens are refused though they are good.
+    pub fn revocations(&self) -> Result<Option<Arc<dyn Revocations>>, ConfigError> {
+        let Some(path) = &self.revocations_file else { return Ok(None) };
+        Ok(Some(Arc::new(RevocationFile::open(path).map_err(ConfigError::BadRevocations)?)))
     }
 
     /// The issuers, ready to be believed; none is no error.
@@ -183,3 +204,6 @@ impl From<KeyAlgorithm> for Algorithm {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

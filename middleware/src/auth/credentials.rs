@@ -13,6 +13,19 @@ use super::InternalTokens;
 use crate::{context, rejection::Rejection, request_context::REQUEST_ID_HEADER};
 
 /// Signs calls to `target` on behalf of the current request's principal, and passes the request id on.
+///
+/// ```
+/// use std::sync::Arc;
+/// use palisade_middleware::{auth::{CredentialsLayer, Grant, InternalTokens, keys::SigningKey}, clock::SystemClock, rejection::Rejection};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let key = SigningKey::from_pem(&SigningKey::generate_pem()?)?;
+/// let tokens = InternalTokens::new("gateway", Grant::Own(&["orders:count"]), key, Arc::new(SystemClock));
+/// let call = service_fn(async |request: http::Request<()>| Ok::<_, Rejection>(request.headers().contains_key("authorization")));
+/// let orders = CredentialsLayer::new(Arc::new(tokens), "orders").layer(call);
+/// assert!(orders.oneshot(http::Request::new(())).await?);
+/// # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Debug, Clone)]
 pub struct CredentialsLayer {
     tokens: Arc<InternalTokens>,

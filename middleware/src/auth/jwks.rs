@@ -1,4 +1,7 @@
 //! The keys of an issuer: fixed, or a key set that is read again when a token names a key we do not know.
+//!
+//! For half a minute after the set was asked for, a key that is not in it is refused from memory, whichever it is: a negative cache that
+//! holds every unknown id and needs no room for any. Within that time a flood of invented ids costs the issuer one request.
 
 use std::{
     fmt,
@@ -11,6 +14,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use http::StatusCode;
 use jsonwebtoken::Algorithm;
 use tokio::{sync::Mutex, time::Instant};
 
@@ -44,6 +48,8 @@ pub struct KeySet {
     /// When the set was last asked for; held while it is (single flight).
     asked: Mutex<Option<Instant>>,
     http: reqwest::Client,
+    reads: metrics::Counter,
+    failures: metrics::Counter,
 }
 
 #[derive(Debug)]
@@ -58,25 +64,18 @@ impl fmt::Debug for KeySet {
     }
 }
 
-/// The answer to "which key?".
-#[derive(Debug)]
-pub(super) enum Found {
-    Key(TrustedKey),
-    /// The set is known and has no such key.
-    Unknown,
-    /// The set has never been read.
-    NeverRead,
-}
-
 /// A key set could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The file could not be read.
     #[error("the key set file {0} cannot be read")]
     File(PathBuf, #[source] std::io::Error),
-    /// The address did not answer well.
+    /// The address did not answer.
     #[error("the key set address does not answer")]
     Http(#[source] reqwest::Error),
+    /// It has something else to say; redirects are not followed.
+    #[error("the key set address answers {0}")]
+    Status(StatusCode),
     /// More than 256 KiB.
     #[error("the key set is too large")]
     TooLarge,
@@ -101,16 +100,20 @@ impl KeySet {
     fn empty(source: Option<Source>) -> Self {
         super::install_crypto();
         let http = reqwest::Client::builder().timeout(FETCH_TIMEOUT).redirect(reqwest::redirect::Policy::none()).build();
+        let read = |outcome: &'static str| metrics::counter!("palisade.auth.key_set.reads", "outcome" => outcome);
         Self {
             source,
             snapshot: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
             asked: Mutex::new(None),
             http: http.unwrap_or_default(),
+            reads: read("ok"),
+            failures: read("failed"),
         }
     }
 
     fn replace(&self, keys: Vec<TrustedKey>) {
+        // In this order: who saw the old generation and finds the new keys only verifies once more, never the reverse.
         self.snapshot.store(Some(Arc::new(Snapshot { keys, read_at: Instant::now() })));
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
@@ -121,33 +124,58 @@ impl KeySet {
     }
 
     /// The key of that id for that algorithm. A token without `kid` fits a set that has one key for the algorithm.
-    pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Found {
-        let Some(snapshot) = self.snapshot.load_full() else { return Found::NeverRead };
-        let mut fitting =
-            snapshot.keys.iter().filter(|key| key.algorithm == algorithm && (key.id.is_none() || id.is_none() || key.id.as_deref() == id));
+    pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<TrustedKey> {
+        let snapshot = self.snapshot.load();
+        let mut fitting = snapshot
+            .as_ref()?
+            .keys
+            .iter()
+            .filter(|key| key.algorithm == algorithm && (key.id.is_none() || id.is_none() || key.id.as_deref() == id));
         match (fitting.next(), fitting.next()) {
-            (Some(key), None) => Found::Key(key.clone()),
-            _ => Found::Unknown,
+            (Some(key), None) => Some(key.clone()),
+            _ => None,
         }
+    }
+
+    /// Whether the set was ever read.
+    pub(super) fn is_known(&self) -> bool {
+        self.snapshot.load().is_some()
     }
 
     /// Whether the set should be read again though it has an answer.
     pub(super) fn is_stale(&self) -> bool {
-        self.source.is_some() && self.snapshot.load().as_ref().is_some_and(|snapshot| snapshot.read_at.elapsed() > MAX_AGE)
+        self.snapshot.load().as_ref().is_some_and(|snapshot| snapshot.read_at.elapsed() > MAX_AGE) && self.may_ask()
+    }
+
+    /// Whether [`Self::refresh`] would read the set, or wait for somebody who does.
+    pub(super) fn may_ask(&self) -> bool {
+        self.source.is_some() && self.asked.try_lock().map_or(true, |asked| self.is_due(*asked))
+    }
+
+    fn is_due(&self, asked: Option<Instant>) -> bool {
+        let pause = if self.snapshot.load().is_some() { MIN_REFRESH } else { MIN_FIRST_REFRESH };
+        asked.is_none_or(|at| at.elapsed() >= pause)
     }
 
     /// Reads the set again, unless that was tried a moment ago. Concurrent callers share one read. On failure the old keys stay.
+    ///
+    /// Not to be dropped half-way: it has been asked then, and nobody knows the answer.
     pub(super) async fn refresh(&self) {
         let Some(source) = &self.source else { return };
         let mut asked = self.asked.lock().await;
-        let pause = if self.snapshot.load().is_some() { MIN_REFRESH } else { MIN_FIRST_REFRESH };
-        if asked.is_some_and(|at| at.elapsed() < pause) {
+        if !self.is_due(*asked) {
             return;
         }
         *asked = Some(Instant::now());
         match self.read(source).await {
-            Ok(keys) => self.replace(keys),
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, ?source, "the key set could not be read, old keys stay"),
+            Ok(keys) => {
+                self.reads.increment(1);
+                self.replace(keys);
+            }
+            Err(error) => {
+                self.failures.increment(1);
+                tracing::warn!(error = &error as &dyn std::error::Error, ?source, "the key set could not be read, old keys stay");
+            }
         }
     }
 
@@ -155,8 +183,10 @@ impl KeySet {
         let json = match source {
             Source::File(path) => std::fs::read(path).map_err(|error| ReadError::File(path.clone(), error))?,
             Source::Url(url) => {
-                let response = self.http.get(url.clone()).send().await.and_then(reqwest::Response::error_for_status);
-                let mut response = response.map_err(ReadError::Http)?;
+                let mut response = self.http.get(url.clone()).send().await.map_err(ReadError::Http)?;
+                if response.status() != StatusCode::OK {
+                    return Err(ReadError::Status(response.status()));
+                }
                 let mut json = Vec::new();
                 while let Some(chunk) = response.chunk().await.map_err(ReadError::Http)? {
                     json.extend_from_slice(&chunk);
@@ -170,3 +200,6 @@ impl KeySet {
         Ok(TrustedKey::from_jwks(&json)?)
     }
 }
+
+#[cfg(test)]
+mod tests;

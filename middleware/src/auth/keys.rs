@@ -156,3 +156,6 @@ impl SigningKey {
         TrustedKey::from_jwk(&self.jwk)
     }
 }
+
+#[cfg(test)]
+mod tests;

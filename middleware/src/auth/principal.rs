@@ -15,6 +15,8 @@ pub struct Principal {
     pub issuer: String,
     /// `jti`, if the token has one.
     pub token_id: Option<String>,
+    /// `iat` in seconds since 1970, if the token has one.
+    pub issued_at: Option<i64>,
     /// `exp` in seconds since 1970.
     pub expires_at: i64,
 }
@@ -22,7 +24,15 @@ pub struct Principal {
 impl Principal {
     /// A user on whose behalf a service works without a request at hand, such as the owner of a resumed order. Grants nothing.
     pub fn absent_user(subject: impl Into<String>) -> Self {
-        Self { subject: subject.into(), scopes: BTreeSet::new(), actor: None, issuer: String::new(), token_id: None, expires_at: i64::MAX }
+        Self {
+            subject: subject.into(),
+            scopes: BTreeSet::new(),
+            actor: None,
+            issuer: String::new(),
+            token_id: None,
+            issued_at: None,
+            expires_at: i64::MAX,
+        }
     }
 
     /// Whether `scope` was granted, to the letter.

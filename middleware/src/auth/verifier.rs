@@ -8,9 +8,9 @@ use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
 use super::{
-    INTERNAL_TYPE, Principal,
+    INTERNAL_TYPE, Principal, Revocations,
     claims::{Claims, TokenHeader},
-    jwks::{Found, KeySet},
+    jwks::KeySet,
 };
 use crate::{
     clock::Clock,
@@ -21,8 +21,10 @@ use crate::{
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// Clock difference that is forgiven, seconds.
 const LEEWAY: i64 = 30;
-/// How long a verified token is believed without another look, at most.
+/// How long a verified token is believed without another look, at most; not beyond its end.
 const CACHE_FOR: Duration = Duration::from_mins(1);
+/// As [`CACHE_FOR`], seconds.
+const CACHE_SECONDS: i64 = CACHE_FOR.as_secs().cast_signed();
 const CACHED_TOKENS: u64 = 10_000;
 /// Internal tokens live at most this long, seconds.
 const MAX_INTERNAL_LIFETIME: i64 = 60;
@@ -40,12 +42,38 @@ pub struct Issuer {
     pub keys: KeySet,
 }
 
+impl Issuer {
+    /// One who makes tokens for people and scripts, such as an identity provider.
+    pub fn of_users(name: impl Into<String>, audience: impl Into<String>, keys: KeySet) -> Self {
+        Self { name: name.into(), audience: audience.into(), internal: false, keys }
+    }
+
+    /// A service that calls this one, by the name that it calls itself.
+    pub fn of_service(name: impl Into<String>, audience: impl Into<String>, keys: KeySet) -> Self {
+        Self { internal: true, ..Self::of_users(name, audience, keys) }
+    }
+}
+
 /// Verifies bearer tokens of any of its issuers.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use palisade_middleware::{auth::{Issuer, Verifier, jwks::KeySet, keys::TrustedKey}, clock::SystemClock};
+///
+/// let key = TrustedKey::from_secret(&"0123456789abcdef0123456789abcdef".into())?;
+/// let issuer = Issuer::of_users("https://id.example", "shop", KeySet::fixed(vec![key]));
+/// let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)));
+/// # Ok::<(), palisade_middleware::auth::keys::KeyError>(())
+/// ```
 #[derive(Debug)]
 pub struct Verifier {
     issuers: Vec<Issuer>,
     clock: Arc<dyn Clock>,
+    /// By SHA-256 of the whole token, signature included.
     cache: Cache<[u8; 32], Cached>,
+    revocations: Option<Arc<dyn Revocations>>,
+    revoked: metrics::Counter,
 }
 
 #[derive(Debug, Clone)]
@@ -60,37 +88,48 @@ struct Cached {
 #[derive(Debug)]
 pub(super) enum Unverified {
     Refused(Rejection),
-    /// The key is not known: read the issuer's key set and try again.
+    /// The key is not known yet: read the issuer's key set and try again.
     UnknownKey(usize),
 }
 
+/// What a token that meets the profile says, with the issuer that vouches for it and the generation of its keys.
+struct Checked {
+    principal: Principal,
+    issuer: usize,
+    generation: u64,
+}
+
 impl Verifier {
-    /// Believes the tokens of `issuers`.
+    /// Believes the tokens of `issuers`. None is revoked before its end.
     pub fn new(issuers: Vec<Issuer>, clock: Arc<dyn Clock>) -> Self {
         super::install_crypto();
         let cache = Cache::builder().max_capacity(CACHED_TOKENS).time_to_live(CACHE_FOR).build();
-        Self { issuers, clock, cache }
+        let revoked = metrics::counter!("palisade.auth.tokens.revoked");
+        Self { issuers, clock, cache, revocations: None, revoked }
+    }
+
+    /// Refuses what `revocations` names, though it is a good token. Asked for every request.
+    #[must_use]
+    pub fn with_revocations(mut self, revocations: Arc<dyn Revocations>) -> Self {
+        self.revocations = Some(revocations);
+        self
     }
 
     /// Who the bearer of `token` is. Reads key sets when it must.
     pub async fn verify(self: &Arc<Self>, token: &str) -> Result<Arc<Principal>, Rejection> {
-        match self.verify_now(token) {
-            Ok(principal) => Ok(principal),
-            Err(Unverified::Refused(rejection)) => Err(rejection),
-            Err(Unverified::UnknownKey(issuer)) => {
-                self.issuers[issuer].keys.refresh().await;
-                self.verify_now(token).map_err(|unverified| match unverified {
-                    Unverified::Refused(rejection) => rejection,
-                    Unverified::UnknownKey(issuer)
-                        if matches!(self.issuers[issuer].keys.find(None, jsonwebtoken::Algorithm::EdDSA), Found::NeverRead) =>
-                    {
-                        Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "the keys of the token's issuer are not available")
-                            .with_retry_after(Duration::from_secs(1))
-                    }
-                    Unverified::UnknownKey(_) => refused("no such key"),
-                })
-            }
-        }
+        let issuer = match self.verify_now(token) {
+            Err(Unverified::UnknownKey(issuer)) => issuer,
+            Err(Unverified::Refused(rejection)) => return Err(rejection),
+            Ok(principal) => return Ok(principal),
+        };
+        let verifier = self.clone();
+        // In a task of its own: a caller who goes away must not take the read with him, for the next one comes only after a pause.
+        let read = crate::task::detached(async move { verifier.issuers[issuer].keys.refresh().await }).await;
+        read.map_err(Rejection::internal)?;
+        self.verify_now(token).map_err(|unverified| match unverified {
+            Unverified::Refused(rejection) => rejection,
+            Unverified::UnknownKey(issuer) => self.no_key(issuer),
+        })
     }
 
     /// As [`Self::verify`] without waiting for anything: the way of nearly every request.
@@ -104,25 +143,42 @@ impl Verifier {
             && cached.generation == self.issuers[cached.issuer].keys.generation()
             && now < cached.until
         {
-            return Ok(cached.principal);
+            return self.unless_revoked(cached.principal);
         }
-        let (issuer, principal) = self.check(token, now)?;
-        let keys = &self.issuers[issuer].keys;
+        let Checked { principal, issuer, generation } = self.check(token, now)?;
         let principal = Arc::new(principal);
-        let cached = Cached { principal: principal.clone(), issuer, generation: keys.generation(), until: principal.expires_at };
-        self.cache.insert(digest, cached);
-        if keys.is_stale() {
+        let until = principal.expires_at.min(now.saturating_add(CACHE_SECONDS));
+        self.cache.insert(digest, Cached { principal: principal.clone(), issuer, generation, until });
+        if self.issuers[issuer].keys.is_stale() {
             let verifier = self.clone();
             drop(crate::task::spawn(async move { verifier.issuers[issuer].keys.refresh().await }));
         }
-        Ok(principal)
+        self.unless_revoked(principal)
+    }
+
+    /// Behind the cache, so that what was believed a moment ago is refused at once.
+    fn unless_revoked(&self, principal: Arc<Principal>) -> Result<Arc<Principal>, Unverified> {
+        if self.revocations.as_ref().is_none_or(|revocations| !revocations.is_revoked(&principal)) {
+            return Ok(principal);
+        }
+        self.revoked.increment(1);
+        Err(Unverified::Refused(challenge(Rejection::new(&reasons::UNAUTHENTICATED, "the token was revoked"), "invalid_token")))
+    }
+
+    /// The key is not in the set; of a set that was never read nothing can be said.
+    fn no_key(&self, issuer: usize) -> Rejection {
+        if self.issuers[issuer].keys.is_known() {
+            return refused("no such key");
+        }
+        Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "the keys of the token's issuer are not available")
+            .with_retry_after(Duration::from_secs(1))
     }
 
     fn now(&self) -> i64 {
         self.clock.now().unix_timestamp()
     }
 
-    fn check(&self, token: &str, now: i64) -> Result<(usize, Principal), Unverified> {
+    fn check(&self, token: &str, now: i64) -> Result<Checked, Unverified> {
         let refuse = |cause: &str| Unverified::Refused(refused(cause));
         let mut parts = token.split('.');
         let (Some(header), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
@@ -138,9 +194,14 @@ impl Verifier {
         let issuer = self.issuers.iter().position(|issuer| issuer.name == unverified.iss && if issuer.internal { internal } else { user });
         let Some(index) = issuer else { return Err(refuse("unknown issuer or type")) };
         let issuer = &self.issuers[index];
-        let key = match issuer.keys.find(header.kid.as_deref(), header.alg) {
-            Found::Key(key) => key,
-            Found::Unknown | Found::NeverRead => return Err(Unverified::UnknownKey(index)),
+        // Before the key is looked up: were the set replaced meanwhile, this look would count as one at the old set.
+        let generation = issuer.keys.generation();
+        let look = || issuer.keys.find(header.kid.as_deref(), header.alg);
+        let key = match look() {
+            Some(key) => key,
+            None if issuer.keys.may_ask() => return Err(Unverified::UnknownKey(index)),
+            // Once more: whoever was reading the set may have been done just now.
+            None => look().ok_or_else(|| Unverified::Refused(self.no_key(index)))?,
         };
         let mut validation = Validation::new(key.algorithm);
         // The signature and the strings are checked by the library, the times by our clock below.
@@ -168,8 +229,16 @@ impl Verifier {
         }
         let scopes = claims.scopes();
         let actor = if issuer.internal { claims.act.map(|act| act.sub) } else { None };
-        let principal = Principal { subject: claims.sub, scopes, actor, issuer: claims.iss, token_id: claims.jti, expires_at: claims.exp };
-        Ok((index, principal))
+        let principal = Principal {
+            subject: claims.sub,
+            scopes,
+            actor,
+            issuer: claims.iss,
+            token_id: claims.jti,
+            issued_at: claims.iat,
+            expires_at: claims.exp,
+        };
+        Ok(Checked { principal, issuer: index, generation })
     }
 }
 

@@ -20,6 +20,18 @@ use crate::{rejection::Rejection, respond::Protocol};
 /// Holds one attempt, until its trailers, to the nearest of its limit, the call's deadline and a `grpc-timeout` that is already there.
 ///
 /// Inside the breaker, which must learn of hangs; it covers the wait for a connection too.
+///
+/// ```
+/// use std::time::Duration;
+/// use palisade_middleware::{deadline::AttemptTimeoutLayer, rejection::{Rejection, reasons}};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let call = service_fn(|_| std::future::pending::<Result<http::Response<String>, Rejection>>());
+/// let products = AttemptTimeoutLayer::new("products", Duration::from_millis(10)).layer(call);
+/// let refused = products.oneshot(http::Request::new(())).await.unwrap_err();
+/// assert_eq!(refused.reason(), &reasons::DEADLINE_EXCEEDED);
+/// # });
+/// ```
 #[derive(Debug, Clone)]
 pub struct AttemptTimeoutLayer {
     limit: Duration,

@@ -18,6 +18,19 @@ use crate::{context, rejection::Rejection};
 ///
 /// It has no timer of its own: [`CallDeadline`] binds every attempt ([`super::AttemptTimeoutLayer`]) and every pause between two
 /// ([`crate::retry`]), and nothing else in the stack waits.
+///
+/// ```
+/// use std::time::Duration;
+/// use palisade_middleware::{context::{self, Context}, deadline::TotalDeadlineLayer, rejection::{Rejection, reasons}};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let call = service_fn(async |_| Ok::<_, Rejection>("answer"));
+/// let products = TotalDeadlineLayer { limit: Duration::from_secs(9) }.layer(call);
+/// let late = Context::background().until(tokio::time::Instant::now());
+/// let refused = context::scope(late, products.oneshot(http::Request::new(()))).await.unwrap_err();
+/// assert_eq!(refused.reason(), &reasons::DEADLINE_EXCEEDED);
+/// # });
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct TotalDeadlineLayer {
     /// The longest a call may take, whatever the context allows.

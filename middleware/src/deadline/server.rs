@@ -30,10 +30,15 @@ pub const REQUEST_TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-reques
 ///
 /// ```
 /// use std::time::Duration;
-///
-/// use palisade_middleware::{deadline::DeadlineLayer, respond::Protocol};
-///
+/// use palisade_middleware::{deadline::DeadlineLayer, rejection::{Rejection, reasons}, respond::Protocol};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let handler = service_fn(|_| std::future::pending::<Result<http::Response<String>, Rejection>>());
 /// let layer = DeadlineLayer::new(Protocol::Grpc, Duration::from_secs(10), Duration::from_secs(30));
+/// let request = http::Request::builder().header("grpc-timeout", "10m").body(()).unwrap();
+/// let refused = layer.layer(handler).oneshot(request).await.unwrap_err();
+/// assert_eq!(refused.reason(), &reasons::DEADLINE_EXCEEDED);
+/// # });
 /// ```
 #[derive(Debug, Clone)]
 pub struct DeadlineLayer {

@@ -87,7 +87,7 @@ pub fn describe(metrics: &[Metric]) {
 }
 
 /// What the layers of this crate record.
-pub static CATALOG: [Metric; 28] = [
+pub static CATALOG: [Metric; 31] = [
     Metric::gauge("build.info", &["version"], "1, labelled with the version"),
     Metric::durations(
         "http.server.request.duration",
@@ -133,6 +133,9 @@ pub static CATALOG: [Metric; 28] = [
     Metric::counter("palisade.requests.shed", &["reason"], "Requests refused to protect the process, by reason"),
     Metric::gauge("palisade.concurrency.limit", &["limiter"], "Requests or calls that may be in flight"),
     Metric::gauge("palisade.concurrency.in_use", &["limiter"], "Requests or calls in flight, answers included"),
+    Metric::counter("palisade.auth.key_set.reads", &["outcome"], "Key sets asked for, by outcome; while they fail the old keys stay"),
+    Metric::counter("palisade.auth.revocations.reads", &["outcome"], "Revocation files read, by outcome; while they fail the old list stays"),
+    Metric::counter("palisade.auth.tokens.revoked", &[], "Requests refused because their token was revoked"),
     Metric::counter("palisade.panics", &[], "Handlers that panicked"),
     Metric::gauge("palisade.faults.active", &[], "Rules that inject faults on purpose; 0 on a normal day"),
     Metric::counter("palisade.faults.injected", &["kind"], "Requests that a fault was injected into, by kind"),

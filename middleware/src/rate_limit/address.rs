@@ -51,6 +51,19 @@ impl AddressConfig {
 }
 
 /// Refuses what is too much of one address. Sits in front of authentication.
+///
+/// ```
+/// use palisade_middleware::rate_limit::{AddressConfig, AddressLimitLayer, Peer};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let handler = service_fn(async |_| Ok::<_, std::convert::Infallible>("done"));
+/// let service = AddressLimitLayer::new(&AddressConfig { per_second: 1, burst: 1, ..AddressConfig::default() }).layer(handler);
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(Peer("192.0.2.1:4711".parse().unwrap())); // `server::accept` does so.
+/// assert!(service.clone().oneshot(request.clone()).await.is_ok());
+/// assert!(service.oneshot(request).await.is_err());
+/// # });
+/// ```
 #[derive(Debug, Clone)]
 pub struct AddressLimitLayer(Option<Arc<Limit>>);
 

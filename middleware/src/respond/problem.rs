@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 use serde::Serialize;
 use serde_json::Value;
@@ -38,11 +38,20 @@ pub(super) fn write<R>(rejection: &Rejection, asked: &Asked, written: Option<&He
         headers.insert(header::RETRY_AFTER, HeaderValue::from(1));
     }
     headers.extend(rejection.headers().iter().cloned());
-    if *rejection.reason() == reasons::INSUFFICIENT_SCOPE && !headers.contains_key(header::WWW_AUTHENTICATE) {
-        // RFC 6750 §3; a layer that knows the scope has said more.
-        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"insufficient_scope\""));
+    if let Some(challenge) = challenge(rejection) {
+        // A layer that knows more has said more.
+        headers.entry(header::WWW_AUTHENTICATE).or_insert(challenge);
     }
     response
+}
+
+/// What RFC 6750 §3 has every refusal of a token say; for 401 RFC 9110 §15.5.2 too.
+fn challenge(rejection: &Rejection) -> Option<HeaderValue> {
+    match rejection.reason() {
+        reason if reason.http == StatusCode::UNAUTHORIZED => Some(HeaderValue::from_static("Bearer realm=\"palisade\"")),
+        reason if *reason == reasons::INSUFFICIENT_SCOPE => Some(HeaderValue::from_static("Bearer error=\"insufficient_scope\"")),
+        _ => None,
+    }
 }
 
 fn describes_body(name: &http::HeaderName) -> bool {

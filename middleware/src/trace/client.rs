@@ -20,6 +20,16 @@ use crate::{
 };
 
 /// Opens the CLIENT span and writes `traceparent`.
+///
+/// ```
+/// use palisade_middleware::trace::ClientTraceLayer;
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let call = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new(String::new())));
+/// let layer = ClientTraceLayer { server_address: "products.internal".into(), server_port: 5000 };
+/// layer.layer(call).oneshot(http::Request::new(())).await?;
+/// # Ok::<_, std::convert::Infallible>(()) }).unwrap();
+/// ```
 #[derive(Debug, Clone)]
 pub struct ClientTraceLayer {
     /// `server.address` and `server.port` of the target as configured.

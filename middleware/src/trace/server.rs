@@ -28,6 +28,16 @@ use crate::{
 };
 
 /// Opens the SERVER span, continues the caller's trace, and puts `x-trace-id` on HTTP answers.
+///
+/// ```
+/// use palisade_middleware::{respond::Protocol, trace::ServerTraceLayer};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let handler = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("done".to_owned())));
+/// let answer = ServerTraceLayer(Protocol::Http).layer(handler).oneshot(http::Request::new(())).await?;
+/// assert!(answer.headers().contains_key("x-trace-id"));
+/// # Ok::<_, std::convert::Infallible>(()) }).unwrap();
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct ServerTraceLayer(pub Protocol);
 

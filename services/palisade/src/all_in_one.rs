@@ -82,7 +82,7 @@ fn verifier(
     let mut issuers: Vec<Issuer> = callers.iter().map(|(name, key)| issuer(name, key, true)).collect();
     issuers.extend(development.map(|key| issuer(DEV_ISSUER, key, false)));
     issuers.extend(config.issuers(audience)?);
-    Ok(Arc::new(Verifier::new(issuers, clock.clone())))
+    Ok(Arc::new(config.verifier_of(issuers, clock.clone())?))
 }
 
 fn demo_token(key: &SigningKey, clock: &dyn Clock) -> anyhow::Result<String> {

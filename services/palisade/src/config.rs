@@ -89,9 +89,11 @@ impl Validate for Config {
 
 impl Program for Config {
     fn check(&self) -> anyhow::Result<()> {
-        self.gateway.auth.issuers(palisade_gateway::AUDIENCE)?;
-        self.products.auth.issuers("products")?;
-        self.orders.auth.issuers("orders")?;
+        let all = [(&self.gateway.auth, palisade_gateway::AUDIENCE), (&self.products.auth, "products"), (&self.orders.auth, "orders")];
+        for (auth, audience) in all {
+            auth.issuers(audience)?;
+            auth.revocations()?;
+        }
         Ok(())
     }
 

@@ -77,6 +77,8 @@ async fn claims_that_break_the_profile_are_refused() {
         json!({"iss": "absent"}),
         json!({"iss": "other"}),
         json!({"iss": ["idp"]}),
+        json!({"iss": 7}),
+        json!({"iss": null}),
         json!({"aud": "absent"}),
         json!({"aud": "other"}),
         json!({"aud": ["other"]}),
@@ -157,6 +159,82 @@ async fn tokens_of_the_wrong_shape_are_refused() {
 }
 
 #[tokio::test]
+async fn a_token_of_8_kib_passes_and_a_longer_one_does_not() {
+    let bench = bench();
+    let of_size = |bytes: usize| {
+        let padded = |padding: usize| token(&header(), &claims(&json!({"padding": "x".repeat(padding)})));
+        (0..bytes).rev().map(padded).find(|token| token.len() <= bytes).unwrap()
+    };
+    let (fits, longer) = (of_size(MAX_TOKEN_BYTES), of_size(MAX_TOKEN_BYTES + 4));
+    assert!(fits.len() > MAX_TOKEN_BYTES - 4 && longer.len() > MAX_TOKEN_BYTES);
+    bench.verifier.verify(&fits).await.unwrap();
+    assert_eq!(bench.verifier.verify(&longer).await.unwrap_err().reason(), &reasons::UNAUTHENTICATED);
+}
+
+#[tokio::test]
+async fn a_claim_that_is_there_twice_is_none() {
+    let bench = bench();
+    let payload = claims(&json!({})).to_string();
+    let twice = payload.replacen('{', r#"{"sub":"mallory","#, 1);
+    for (payload, good) in [(payload, true), (twice, false)] {
+        let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header().to_string()), URL_SAFE_NO_PAD.encode(payload));
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256).unwrap();
+        assert_eq!(bench.verifier.verify(&format!("{message}.{signature}")).await.is_ok(), good);
+    }
+}
+
+#[tokio::test]
+async fn the_cache_believes_for_a_minute_at_most_and_knows_the_whole_token() {
+    let bench = bench();
+    let now = NOW.unix_timestamp();
+    for (exp, until) in [(now + 300, now + 60), (now + 10, now + 10)] {
+        let token = token(&header(), &claims(&json!({"exp": exp})));
+        bench.verifier.verify(&token).await.unwrap();
+        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        assert_eq!(bench.verifier.cache.get(&digest).unwrap().until, until);
+        let (message, _) = token.rsplit_once('.').unwrap();
+        assert!(bench.verifier.verify(&format!("{message}.{}", "A".repeat(43))).await.is_err(), "another signature");
+    }
+}
+
+#[tokio::test]
+async fn the_cache_is_bounded() {
+    let bench = bench();
+    for number in 0..CACHED_TOKENS + 500 {
+        bench.verifier.verify(&token(&header(), &claims(&json!({"jti": number.to_string()})))).await.unwrap();
+    }
+    bench.verifier.cache.run_pending_tasks();
+    assert!(bench.verifier.cache.entry_count() <= CACHED_TOKENS);
+}
+
+/// Revokes whatever is put into it.
+#[derive(Debug, Default)]
+struct Revoked(parking_lot::Mutex<Vec<String>>);
+
+impl Revocations for Revoked {
+    fn is_revoked(&self, principal: &Principal) -> bool {
+        self.0.lock().contains(&principal.subject)
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_refused_at_once_though_it_is_cached() {
+    let revoked = Arc::new(Revoked::default());
+    let Bench { verifier, .. } = bench();
+    let verifier = Arc::new(Arc::into_inner(verifier).unwrap().with_revocations(revoked.clone()));
+    let token = token(&header(), &claims(&json!({})));
+    verifier.verify(&token).await.unwrap();
+    revoked.0.lock().push("alice".to_owned());
+    let refused = verifier.verify(&token).await.unwrap_err();
+    assert_eq!((refused.reason(), refused.detail()), (&reasons::UNAUTHENTICATED, "the token was revoked"));
+    let challenge = refused.headers().iter().find(|(name, _)| name == http::header::WWW_AUTHENTICATE).unwrap();
+    assert!(challenge.1.to_str().unwrap().contains("error=\"invalid_token\""));
+    revoked.0.lock().clear();
+    verifier.verify(&token).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_token_dies_at_its_end_even_in_the_cache() {
     let bench = bench();
     let token = token(&header(), &claims(&json!({})));
@@ -218,7 +296,7 @@ async fn a_rotated_key_is_found_by_asking_again_and_the_old_one_is_gone() {
     };
     let sign = |key: &SigningKey| mint_user_token(&user, key, NOW.unix_timestamp()).unwrap();
     let keys = KeySet::from_source(Source::File(path.clone()));
-    let issuer = Issuer { name: "idp".to_owned(), audience: "palisade".to_owned(), internal: false, keys };
+    let issuer = Issuer::of_users("idp", "palisade", keys);
     let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))));
 
     let unread = verifier.verify(&sign(&old)).await.unwrap_err();

@@ -1,0 +1,105 @@
+//! What the failure of a call to another service becomes for our own caller.
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::{DOMAIN, Reason, Rejection, Retry, Violation, reasons};
+use crate::retry;
+
+impl Rejection {
+    /// The refusal for whoever asked us, when the service that we asked in turn has failed.
+    ///
+    /// A refusal of a stack like ours, theirs or that of our own client, keeps its reason, words, violations and advice on trying again.
+    /// Of all others only the code counts; and a service that refuses our own token or lacks our method is our fault, not the caller's.
+    ///
+    /// ```
+    /// use palisade_middleware::rejection::{Rejection, reasons};
+    ///
+    /// let theirs = tonic::Status::from(Rejection::new(&reasons::NOT_FOUND, "no such product"));
+    /// assert_eq!(Rejection::of_call(theirs).reason(), &reasons::NOT_FOUND);
+    /// let secret = tonic::Status::unknown("disk /dev/sda1 is full");
+    /// assert_eq!(Rejection::of_call(secret).detail(), "an unexpected error");
+    /// ```
+    pub fn of_call(status: Status) -> Self {
+        let details = status.get_error_details();
+        let named = details.error_info().filter(|info| info.domain == DOMAIN).and_then(|info| named(&info.reason));
+        let mut rejection = match named.unwrap_or_else(|| by_code(status.code())) {
+            hidden if is_our_own_fault(hidden) => Self::new(&reasons::INTERNAL, "an unexpected error"),
+            reason if named.is_some() => Self::new(reason, status.message().to_owned()),
+            reason => Self::new(reason, reason.title),
+        };
+        if let (true, Some(request)) = (named.is_some(), details.bad_request()) {
+            let broken = request.field_violations.iter();
+            let broken = broken.map(|rule| Violation::new(&rule.field, rule.reason.to_ascii_lowercase(), &rule.description));
+            rejection = rejection.with_violations(broken.collect());
+        }
+        let wait = details.retry_info().and_then(|info| info.retry_delay);
+        let retry = wait.map_or_else(|| retry::advice(status.metadata().as_ref()), Retry::After);
+        rejection.with_retry(retry).with_source(status)
+    }
+}
+
+fn named(reason: &str) -> Option<&'static Reason> {
+    reasons::ALL.iter().copied().find(|known| known.slug.eq_ignore_ascii_case(reason))
+}
+
+/// The token and the method were ours, not our caller's.
+fn is_our_own_fault(reason: &Reason) -> bool {
+    [&reasons::UNAUTHENTICATED, &reasons::TOKEN_EXPIRED, &reasons::UNIMPLEMENTED, &reasons::INTERNAL].contains(&reason)
+}
+
+/// A status that no stack of this kind made: a transport, a proxy, a framework, another kind of service.
+fn by_code(code: Code) -> &'static Reason {
+    match code {
+        Code::InvalidArgument | Code::OutOfRange => &reasons::INVALID_PARAMETER,
+        Code::NotFound => &reasons::NOT_FOUND,
+        Code::ResourceExhausted => &reasons::OVERLOADED,
+        // CANCELLED while our caller still waits: the other side gave up, as it does when it stops.
+        Code::Unavailable | Code::Cancelled => &reasons::UPSTREAM_UNAVAILABLE,
+        Code::DeadlineExceeded => &reasons::DEADLINE_EXCEEDED,
+        _ => &reasons::INTERNAL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_our_kind_comes_through_whole() {
+        for reason in reasons::ALL {
+            let theirs = Rejection::new(reason, "in their words").with_violations(vec![Violation::new("a[0]", "too_small", "is 0")]);
+            for (retry, theirs) in [
+                (Retry::After(Duration::from_millis(1500)), theirs.with_retry_after(Duration::from_millis(1500))),
+                (Retry::Never, Rejection::new(reason, "in their words").with_retry(Retry::Never)),
+                (Retry::Silent, Rejection::new(reason, "in their words")),
+            ] {
+                let violations = theirs.violations().to_vec();
+                let ours = Rejection::of_call(Status::from(theirs));
+                assert_eq!(ours.retry(), retry, "{}", reason.slug);
+                if is_our_own_fault(reason) {
+                    assert_eq!((ours.reason(), ours.detail()), (&reasons::INTERNAL, "an unexpected error"));
+                } else {
+                    assert_eq!((ours.reason(), ours.detail()), (*reason, "in their words"));
+                }
+                assert_eq!(ours.violations(), violations);
+            }
+        }
+    }
+
+    #[test]
+    fn of_anybody_elses_only_the_code_counts() {
+        for (code, reason) in [
+            (Code::Unavailable, &reasons::UPSTREAM_UNAVAILABLE),
+            (Code::Unauthenticated, &reasons::INTERNAL),
+            (Code::PermissionDenied, &reasons::INTERNAL),
+            (Code::NotFound, &reasons::NOT_FOUND),
+            (Code::DataLoss, &reasons::INTERNAL),
+        ] {
+            let ours = Rejection::of_call(Status::new(code, "secret"));
+            assert_eq!((ours.reason(), ours.detail().contains("secret")), (reason, false), "{code:?}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What each layer of the client stack refuses, in the order of the stack: as the generated client in our process sees it, and as it
+//! goes on from a handler of ours to whoever called that.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::{Router, routing::get};
+use futures_util::poll;
+use palisade_middleware::{
+    circuit_breaker::Mode,
+    client::{self, Client, Config, Endpoint},
+    context::{self, Context},
+    method_table::{Access, Method},
+    rejection::{Rejection, reasons},
+    respond::Protocol,
+    retry::{self, IdempotentMethods},
+    server,
+};
+use tokio::{net::TcpListener, time::Instant};
+use tonic::{Status, body::Body};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::HealthClient};
+use tower::layer::{layer_fn, util::Identity};
+
+use super::{
+    servers,
+    told::{Told, Wait},
+};
+
+static METHODS: [Method; 1] = [Method::http("GET", "/call", Access::Public)];
+
+/// A port where connections are accepted and nothing more happens; only while the listener lives.
+async fn silent() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+async fn dead() -> SocketAddr {
+    silent().await.1
+}
+
+/// One attempt per call.
+fn config(address: SocketAddr) -> Config {
+    let retry = retry::Config { enabled: false, ..retry::Config::default() };
+    Config { retry, ..Config::at(format!("http://{address}")) }
+}
+
+fn connect(config: &Config) -> Client {
+    client::connect("health", config, IdempotentMethods::default(), Identity::new()).unwrap()
+}
+
+async fn call(client: &Client) -> Result<HealthCheckResponse, Status> {
+    HealthClient::new(client.clone()).check(HealthCheckRequest::default()).await.map(tonic::Response::into_inner)
+}
+
+async fn call_within(client: Client, context: Option<Context>) -> Result<HealthCheckResponse, Status> {
+    match context {
+        Some(context) => context::scope(context, call(&client)).await,
+        None => call(&client).await,
+    }
+}
+
+/// Holds both answers to `told`. The context of the calls, where it matters, is `context`.
+async fn is_told(about: &str, told: &Told, client: &Client, context: Option<Context>) {
+    told.to_grpc(about, &call_within(client.clone(), context.clone()).await.unwrap_err());
+    let client = client.clone();
+    let handler = get(move || {
+        let call = call_within(client.clone(), context.clone());
+        async move { call.await.map(|_| "it went well").map_err(Rejection::of_call) }
+    });
+    let address = servers::serve(Protocol::Http, Router::new().route("/call", handler), &METHODS, server::Config::default()).await;
+    told.to_http(about, servers::http_client().get(format!("http://{address}/call")).send().await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn total_deadline() {
+    let late = Context::background().until(Instant::now());
+    is_told("no time left", &Told::of(&reasons::DEADLINE_EXCEEDED, Wait::Silent), &connect(&config(dead().await)), Some(late)).await;
+}
+
+#[tokio::test]
+async fn bulkhead() {
+    let (_listener, address) = silent().await;
+    let client = connect(&Config { max_in_flight: 1, ..config(address) });
+    let mut first = Box::pin(call(&client));
+    assert!(poll!(&mut first).is_pending());
+    is_told("no place", &Told::of(&reasons::OVERLOADED, Wait::Exactly(Duration::from_secs(1))), &client, None).await;
+}
+
+#[tokio::test]
+async fn retry() {
+    let enabled = Config { retry: retry::Config::default(), ..config(dead().await) };
+    let methods = ["/grpc.health.v1.Health/Check"].into_iter().collect();
+    let client = client::connect("health", &enabled, methods, Identity::new()).unwrap();
+    is_told("tried in vain", &Told::of(&reasons::UPSTREAM_UNAVAILABLE, Wait::Never), &client, None).await;
+}
+
+#[tokio::test]
+async fn circuit_breaker() {
+    let client = connect(&config(dead().await));
+    client.breaker().open_for(Duration::from_secs(20));
+    is_told("open", &Told::of(&reasons::UPSTREAM_UNAVAILABLE, Wait::AtMost(Duration::from_secs(20))), &client, None).await;
+    client.breaker().set_mode(Mode::ForcedOpen);
+    is_told("held open", &Told::of(&reasons::UPSTREAM_UNAVAILABLE, Wait::Silent), &client, None).await;
+}
+
+#[tokio::test]
+async fn attempt_timeout() {
+    let (_listener, address) = silent().await;
+    let client = connect(&Config { attempt_timeout_ms: 50, ..config(address) });
+    is_told("no answer", &Told::of(&reasons::DEADLINE_EXCEEDED, Wait::Silent), &client, None).await;
+}
+
+#[tokio::test]
+async fn credentials() {
+    let no_key = layer_fn(|_: Endpoint| {
+        tower::service_fn(async |_: http::Request<Body>| Err::<http::Response<Body>, _>(Rejection::internal("password=hunter2")))
+    });
+    let client = client::connect("health", &config(dead().await), IdempotentMethods::default(), no_key).unwrap();
+    is_told("nothing to sign with", &Told::of(&reasons::INTERNAL, Wait::Silent), &client, None).await;
+}
+
+#[tokio::test]
+async fn endpoint() {
+    let client = connect(&config(dead().await));
+    is_told("nobody there", &Told::of(&reasons::UPSTREAM_UNAVAILABLE, Wait::Silent), &client, None).await;
+}

@@ -1,0 +1,118 @@
+//! What a caller is told, held against what it ought to be told.
+
+use std::time::Duration;
+
+use http::header;
+use palisade_middleware::{
+    rejection::{DOMAIN, FAILURE_ORIGIN_HEADER, PUSHBACK_HEADER, Reason, Violation, reasons},
+    respond::PROBLEM_JSON,
+};
+use serde_json::{Value, json};
+use tonic::Status;
+use tonic_types::StatusExt;
+
+/// What is said about trying again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wait {
+    Silent,
+    Never,
+    Exactly(Duration),
+    /// No longer than this, and not at once.
+    AtMost(Duration),
+}
+
+/// What a refused caller is to be told.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    pub(crate) reason: &'static Reason,
+    pub(crate) wait: Wait,
+    pub(crate) violations: Vec<Violation>,
+    /// Whether the facts of a whole refusal are told.
+    pub(crate) facts: bool,
+    /// Headers of the HTTP answer, to the letter.
+    pub(crate) headers: &'static [(&'static str, &'static str)],
+}
+
+impl Told {
+    pub(crate) fn of(reason: &'static Reason, wait: Wait) -> Self {
+        Self { reason, wait, violations: Vec::new(), facts: false, headers: &[] }
+    }
+
+    pub(crate) fn with_headers(self, headers: &'static [(&'static str, &'static str)]) -> Self {
+        Self { headers, ..self }
+    }
+
+    /// Status, problem and headers.
+    pub(crate) async fn to_http(&self, about: &str, response: reqwest::Response) {
+        let reason = self.reason;
+        let (status, headers, path) = (response.status(), response.headers().clone(), response.url().path().to_owned());
+        let problem: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_else(|error| panic!("{about}: {error}"));
+        let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap());
+        assert_eq!(status, reason.http, "{about}: {problem}");
+        assert_eq!(headers[header::CONTENT_TYPE], PROBLEM_JSON, "{about}");
+        assert_eq!(problem["type"], format!("/problems/{}", reason.slug), "{about}");
+        assert_eq!((&problem["title"], &problem["code"]), (&json!(reason.title), &json!(reason.slug)), "{about}");
+        assert_eq!((&problem["status"], &problem["instance"]), (&json!(reason.http.as_u16()), &json!(path)), "{about}");
+        assert_eq!(problem["requestId"].as_str(), header("x-request-id"), "{about}");
+        assert!(header("x-trace-id").is_some(), "{about}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(!detail.is_empty() && !problem.to_string().contains("hunter2"), "{about}: {problem}");
+        let violations =
+            self.violations.iter().map(|broken| json!({"field": broken.field, "code": broken.code, "message": broken.message}));
+        let violations: Vec<_> = violations.collect();
+        assert_eq!(problem.get("errors"), (!violations.is_empty()).then(|| json!(violations)).as_ref(), "{about}");
+        assert_eq!(problem.get("orderId"), self.facts.then(|| json!("7")).as_ref(), "{about}");
+        assert_eq!(problem.get("allowed"), self.facts.then(|| json!(["A", "B"])).as_ref(), "{about}");
+
+        let seconds = header("retry-after").map(|text| text.parse::<u64>().unwrap());
+        match self.wait {
+            // Whoever is told "later" is told when.
+            Wait::Silent | Wait::Never => assert_eq!(seconds, (status == 503).then_some(1), "{about}"),
+            Wait::Exactly(wait) => assert_eq!(seconds, Some(whole_seconds(wait)), "{about}"),
+            Wait::AtMost(wait) => assert!((1..=whole_seconds(wait)).contains(&seconds.unwrap()), "{about}: {seconds:?}"),
+        }
+        let challenge = header("www-authenticate");
+        let challenged = status == 401 || *reason == reasons::INSUFFICIENT_SCOPE;
+        assert_eq!(challenge.is_some_and(|challenge| challenge.starts_with("Bearer ")), challenged, "{about}: {challenge:?}");
+        for (name, value) in self.headers {
+            assert_eq!(header(name), Some(*value), "{about}: {name}");
+        }
+    }
+
+    /// Code, details and metadata.
+    pub(crate) fn to_grpc(&self, about: &str, status: &Status) {
+        let reason = self.reason;
+        assert_eq!(status.code(), reason.grpc, "{about}: {status:?}");
+        assert!(!status.message().is_empty() && !format!("{status:?}").contains("hunter2"), "{about}: {status:?}");
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap_or_else(|| panic!("{about}: {status:?}"));
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason.slug.to_ascii_uppercase().as_str(), DOMAIN), "{about}");
+        assert_eq!(info.metadata.get("orderId").map(String::as_str), self.facts.then_some("7"), "{about}");
+        assert_eq!(info.metadata.get("allowed").map(String::as_str), self.facts.then_some("A,B"), "{about}");
+        let told = details.bad_request().map(|request| request.field_violations.clone()).unwrap_or_default();
+        let told: Vec<_> =
+            told.iter().map(|rule| (rule.field.as_str(), rule.reason.to_ascii_lowercase(), rule.description.as_str())).collect();
+        let violations = self.violations.iter().map(|broken| (broken.field.as_str(), broken.code.to_string(), broken.message.as_str()));
+        assert_eq!(told, violations.collect::<Vec<_>>(), "{about}");
+
+        let delay = details.retry_info().and_then(|info| info.retry_delay);
+        let pushback = status.metadata().get(PUSHBACK_HEADER).map(|value| value.to_str().unwrap().parse::<i64>().unwrap());
+        let millis = |wait: Duration| i64::try_from(wait.as_millis()).unwrap();
+        match self.wait {
+            Wait::Silent => assert_eq!((delay, pushback), (None, None), "{about}"),
+            Wait::Never => assert_eq!((delay, pushback), (None, Some(-1)), "{about}"),
+            Wait::Exactly(wait) => assert_eq!((delay, pushback), (Some(wait), Some(millis(wait))), "{about}"),
+            Wait::AtMost(wait) => {
+                assert!(delay.unwrap() > Duration::ZERO && delay.unwrap() <= wait, "{about}: {delay:?}");
+                assert_eq!(pushback, delay.map(millis), "{about}");
+            }
+        }
+        // Whose breaker is to open: not the one in front of a service that is well itself.
+        let origin = status.metadata().get(FAILURE_ORIGIN_HEADER).map(|value| value.to_str().unwrap());
+        assert_eq!(origin, (*reason == reasons::UPSTREAM_UNAVAILABLE).then_some("dependency"), "{about}");
+    }
+}
+
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
