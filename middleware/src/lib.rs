@@ -19,6 +19,7 @@ pub mod load_shed;
 pub mod method_table;
 pub mod metrics;
 pub mod parameter;
+pub mod priority;
 pub mod process;
 pub mod rate_limit;
 pub mod rejection;

@@ -10,10 +10,11 @@ use super::{Principal, authenticate::challenge};
 use crate::{
     context::Context,
     method_table::Access,
+    priority,
     rejection::{Rejection, reasons},
 };
 
-/// Refuses callers who lack what the method table asks for.
+/// Refuses callers who lack what the method table asks for. What a service of ours says of the priority counts from here on.
 #[derive(Debug, Clone, Copy)]
 pub struct AuthorizeLayer;
 
@@ -44,13 +45,16 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let context = Context::of(&request);
         // Without an entry the router below has nothing but "not found" to give.
         let access = context.and_then(|context| context.method).map_or(Access::Public, |method| method.access);
         let principal = context.and_then(|context| context.principal.as_deref());
         match check(access, principal) {
-            Ok(()) => Either::Left(self.inner.call(request).map_err(Into::into as fn(S::Error) -> Rejection)),
+            Ok(()) => {
+                priority::believe(&mut request);
+                Either::Left(self.inner.call(request).map_err(Into::into as fn(S::Error) -> Rejection))
+            }
             Err(rejection) => Either::Right(ready(Err(rejection))),
         }
     }
