@@ -1,5 +1,6 @@
 //! What happens to every request, whoever serves it.
 
+pub mod adaptive_limit;
 pub mod admin;
 pub mod auth;
 pub mod body;

@@ -259,7 +259,8 @@ pub fn describe() {
     describe_gauge!("palisade.rpc.server.active_calls", "gRPC calls in flight");
     describe_counter!("palisade.panics", "Handlers that panicked");
     describe_counter!("palisade.requests.shed", "Requests refused to protect the process, by reason");
-    describe_gauge!("palisade.concurrency.limit", "Requests that may be in flight");
-    describe_gauge!("palisade.concurrency.in_use", "Requests in flight, answers included");
+    describe_gauge!("palisade.concurrency.limit", "Requests that may be in flight, by limiter");
+    describe_gauge!("palisade.concurrency.in_use", "Requests in flight, answers included, by limiter");
+    describe_histogram!("palisade.queue.wait", Unit::Seconds, "How long those waited who could not run at once, by limiter");
     describe_gauge!("build.info", "1, labelled with the version");
 }
