@@ -30,6 +30,9 @@ pub trait Observe {
     /// Called around each poll.
     fn enter(&mut self) -> Self::Entered<'_>;
 
+    /// A piece of the body has come.
+    fn data(&mut self) {}
+
     /// The body has ended.
     fn end(&mut self, end: End<'_>);
 }
@@ -80,10 +83,17 @@ impl<B: Body, O: Observe> Body for Observed<B, O> {
             Some(Err(_)) => Some(End::Failed),
             Some(Ok(frame)) => frame.trailers_ref().map(|trailers| End::Complete(Some(trailers))),
         };
-        if let Some(end) = end
-            && let Some(mut observer) = this.observer.take()
-        {
-            observer.end(end);
+        match end {
+            None => {
+                if let Some(observer) = this.observer {
+                    observer.data();
+                }
+            }
+            Some(end) => {
+                if let Some(mut observer) = this.observer.take() {
+                    observer.end(end);
+                }
+            }
         }
         Poll::Ready(frame)
     }

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc};
 use http::Request;
 use tokio::{task::futures::TaskLocalFuture, time::Instant};
 
-use crate::{auth::Principal, method_table::Method, rejection::Rejection};
+use crate::{auth::Principal, method_table::Method, priority::Priority, rejection::Rejection};
 
 /// The request at hand. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub struct Context {
     pub principal: Option<Arc<Principal>>,
     /// The entry of the method table that the request matched; `None` for paths nobody serves.
     pub method: Option<&'static Method>,
+    /// How much it matters: as the method table has it, or as one of our own services says. Every hop is told.
+    pub priority: Priority,
     /// `grpc-previous-rpc-attempts` of the incoming call (gRFC A6): above 0 the caller is retrying already, so we do not.
     pub previous_attempts: u32,
 }
@@ -25,7 +27,14 @@ pub struct Context {
 impl Context {
     /// A context for work that no request asked for, such as a resumed saga.
     pub fn background() -> Self {
-        Self { request_id: new_request_id(), deadline: None, principal: None, method: None, previous_attempts: 0 }
+        Self {
+            request_id: new_request_id(),
+            deadline: None,
+            principal: None,
+            method: None,
+            priority: Priority::Default,
+            previous_attempts: 0,
+        }
     }
 
     /// The same context on behalf of `principal`.

@@ -37,7 +37,7 @@ pub(crate) fn elapsed(limit: Duration) -> Rejection {
 }
 
 /// The refusal when no time was left to begin with.
-fn expired() -> Rejection {
+pub(crate) fn expired() -> Rejection {
     Rejection::new(&reasons::DEADLINE_EXCEEDED, "the deadline had passed before the work began")
 }
 

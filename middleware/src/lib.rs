@@ -85,6 +85,7 @@
 //! What a program needs besides: [`process`] from the command line to the last flush, [`config`], [`telemetry`], [`health`] and the
 //! [`admin`] port, [`task`] that keeps span and context, [`cursor`] and [`parameter`] that every API reads alike.
 
+pub mod adaptive_limit;
 pub mod admin;
 pub mod auth;
 pub mod body;
@@ -105,6 +106,7 @@ pub mod load_shed;
 pub mod method_table;
 pub mod metrics;
 pub mod parameter;
+pub mod priority;
 pub mod process;
 pub mod rate_limit;
 pub mod rejection;

@@ -47,8 +47,8 @@ pub struct LoadShedLayer {
 impl LoadShedLayer {
     /// At most `limit` requests at once over all connections.
     pub fn new(limit: usize) -> Self {
-        metrics::gauge!("palisade.concurrency.limit", "limiter" => "server").set(as_f64(limit));
-        let gauge = metrics::gauge!("palisade.concurrency.in_use", "limiter" => "server");
+        metrics::gauge!("palisade.concurrency.limit", "limiter" => "hard").set(as_f64(limit));
+        let gauge = metrics::gauge!("palisade.concurrency.in_use", "limiter" => "hard");
         let shed = metrics::counter!("palisade.requests.shed", "reason" => "concurrency");
         Self { in_flight: Arc::new(InFlight { count: AtomicUsize::new(0), limit, gauge, shed }) }
     }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use http::{HeaderValue, Method as Verb};
 
+use crate::priority::Priority;
+
 /// Who may call a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -35,23 +37,32 @@ pub struct Method {
     pub quiet: bool,
     /// A gRPC method: the entry holds for every HTTP method, because tonic runs the handler for every one.
     grpc: bool,
+    /// How much its requests matter, unless one of our own services says otherwise.
+    pub priority: Priority,
 }
 
 impl Method {
     /// A gRPC method, by its path `/package.Service/Method`.
     pub const fn grpc(path: &'static str, access: Access) -> Self {
-        Self { verb: "POST", path, access, quiet: false, grpc: true }
+        Self { verb: "POST", path, access, quiet: false, grpc: true, priority: Priority::Default }
     }
 
     /// An HTTP method on a route template such as `/products/{id}`.
     pub const fn http(verb: &'static str, path: &'static str, access: Access) -> Self {
-        Self { verb, path, access, quiet: false, grpc: false }
+        Self { verb, path, access, quiet: false, grpc: false, priority: Priority::Default }
     }
 
     /// The same method, kept out of traces and metrics.
     #[must_use]
     pub const fn quiet(mut self) -> Self {
         self.quiet = true;
+        self
+    }
+
+    /// The same method, whose requests matter more or less than others.
+    #[must_use]
+    pub const fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
         self
     }
 

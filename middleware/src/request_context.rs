@@ -68,11 +68,13 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let method = self.methods.find(request.method(), request.uri().path());
         let context = Context {
             request_id: request_id(request.headers()),
             deadline: None,
             principal: None,
-            method: self.methods.find(request.method(), request.uri().path()),
+            method,
+            priority: method.map(|method| method.priority).unwrap_or_default(),
             previous_attempts: previous_attempts(request.headers()),
         };
         let request_id = HeaderValue::from_str(&context.request_id).ok();
@@ -177,8 +179,27 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::{
+        method_table::{Access, Method},
+        priority::{PRIORITY_HEADER, Priority},
+    };
 
     type Body = Empty<bytes::Bytes>;
+
+    #[tokio::test]
+    async fn a_request_matters_as_much_as_its_method() {
+        static METHODS: [Method; 1] = [Method::http("GET", "/report", Access::Public).priority(Priority::Batch)];
+        let table = Arc::new(MethodTable::new(&[&METHODS]).unwrap());
+        let inner = tower::service_fn(async |request: Request<Body>| {
+            Ok::<_, std::convert::Infallible>(Response::new(Context::of(&request).unwrap().priority))
+        });
+        for (path, priority) in [("/report", Priority::Batch), ("/other", Priority::Default)] {
+            // Out here nobody is believed.
+            let request = Request::get(path).header(PRIORITY_HEADER, "critical").body(Body::new()).unwrap();
+            let response = RequestContextLayer(table.clone()).layer(inner).oneshot(request).await.unwrap();
+            assert_eq!(*response.body(), priority, "{path}");
+        }
+    }
 
     #[tokio::test]
     async fn keeps_a_valid_request_id_and_replaces_any_other() {

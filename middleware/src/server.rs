@@ -14,6 +14,7 @@
 //! | [`AuthenticateLayer`] | who asks |
 //! | [`AuthorizeLayer`] | the method table, default deny |
 //! | [`RateLimitLayer`] | needs the caller, protects what is shared below |
+//! | [`AdaptiveLimitLayer`] | needs the caller for the priority; close to the handler, whose latency it measures |
 //! | [`CatchPanicLayer`] | inside metrics and permits, so that they see it |
 //! | [`FaultLayer`] | faults on purpose, in the handler's place: all of the above takes them for its own |
 //! | [`ScopeLayer`] | the handler finds all of the above in [`crate::context::current`] |
@@ -32,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use tower::{BoxError, Service, ServiceBuilder};
 
 use crate::{
+    adaptive_limit::{self, AdaptiveLimitLayer},
     auth::{AuthenticateLayer, AuthorizeLayer, Verifier},
     catch_panic::CatchPanicLayer,
     config,
@@ -81,6 +83,8 @@ pub struct Config {
     pub address_limit: rate_limit::AddressConfig,
     /// Faults on purpose, for game days.
     pub faults: fault::Config,
+    /// How many requests may run at once, of those in flight.
+    pub adaptive_limit: adaptive_limit::Config,
 }
 
 impl Default for Config {
@@ -97,6 +101,7 @@ impl Default for Config {
             rate_limit: rate_limit::Config::default(),
             address_limit: rate_limit::AddressConfig::default(),
             faults: fault::Config::default(),
+            adaptive_limit: adaptive_limit::Config::default(),
         }
     }
 }
@@ -115,6 +120,7 @@ impl config::Validate for Config {
         if let Err(text) = self.address_limit.proxies() {
             return Err(config::Error::rule("server.address_limit.trusted_proxies", format!("{text:?} is not an IP address")));
         }
+        self.adaptive_limit.validate()?;
         match positive.iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(config::Error::rule(key, "must be greater than 0")),
             None if self.default_deadline_ms > self.max_deadline_ms => {
@@ -167,6 +173,7 @@ where
         .layer(AuthenticateLayer(verifier))
         .layer(AuthorizeLayer(protocol))
         .layer(RateLimitLayer::new(&config.rate_limit))
+        .layer(AdaptiveLimitLayer::new(protocol, &config.adaptive_limit))
         .layer(CatchPanicLayer)
         .layer(FaultLayer(faults))
         .layer(ScopeLayer)

@@ -14,6 +14,7 @@ use futures_util::FutureExt;
 use http::{Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use palisade_middleware::{
+    adaptive_limit::{self, AdaptiveLimitLayer},
     auth::{
         AuthenticateLayer, AuthorizeLayer, CredentialsLayer, Grant, InternalTokens, Issuer, UserToken, Verifier, jwks::KeySet,
         keys::SigningKey, mint_user_token,
@@ -193,6 +194,7 @@ fn server_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
     let group = Group::ServerLayer;
     let (second, hour) = (Duration::from_secs(1), Duration::from_hours(1));
     let limit = rate_limit::Config { per_second: 1_000_000_000, burst: 1_000_000_000 };
+    let adaptive_limit = AdaptiveLimitLayer::new(Protocol::Grpc, &adaptive_limit::Config::default());
     cases.extend([
         caller.case("RequestContextLayer", group, RequestContextLayer(table()).layer(inner::<Infallible>())),
         caller.case("ServerTraceLayer", group, ServerTraceLayer(Protocol::Grpc).layer(inner::<Infallible>())),
@@ -203,6 +205,7 @@ fn server_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
         caller.case("AuthenticateLayer, known token", group, AuthenticateLayer(caller.verifier.clone()).layer(inner::<Infallible>())),
         caller.case("AuthorizeLayer", group, AuthorizeLayer(Protocol::Grpc).layer(inner::<Infallible>())),
         caller.case("RateLimitLayer", group, RateLimitLayer::new(&limit).layer(inner::<Infallible>())),
+        caller.case("AdaptiveLimitLayer", group, adaptive_limit.layer(inner::<Infallible>())),
         caller.case("CatchPanicLayer", group, CatchPanicLayer.layer(inner::<Infallible>())),
         caller.case("FaultLayer", group, FaultLayer(Faults::off()).layer(inner::<Infallible>())),
         caller.case("ScopeLayer", group, ScopeLayer.layer(inner::<Infallible>())),

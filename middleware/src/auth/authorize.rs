@@ -10,12 +10,13 @@ use super::{Principal, authenticate::challenge};
 use crate::{
     context::Context,
     method_table::{Access, Allowed},
+    priority,
     rejection::{Rejection, reasons},
     respond::Protocol,
 };
 
 /// Refuses callers who lack what the method table asks for, and everybody what is not in the table: a route that somebody forgot to list
-/// is closed, not open.
+/// is closed, not open. What a service of ours says of the priority counts from here on.
 ///
 /// ```
 /// use palisade_middleware::{auth::AuthorizeLayer, rejection::{Rejection, reasons}, respond::Protocol};
@@ -58,14 +59,17 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let context = Context::of(&request);
         let checked = match context.and_then(|context| context.method) {
             Some(method) => check(method.access, context.and_then(|context| context.principal.as_deref())),
             None => Err(self.unlisted(request.extensions().get())),
         };
         match checked {
-            Ok(()) => Either::Left(self.inner.call(request).map_err(Into::into as fn(S::Error) -> Rejection)),
+            Ok(()) => {
+                priority::believe(&mut request);
+                Either::Left(self.inner.call(request).map_err(Into::into as fn(S::Error) -> Rejection))
+            }
             Err(rejection) => Either::Right(ready(Err(rejection))),
         }
     }

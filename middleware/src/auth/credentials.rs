@@ -10,9 +10,9 @@ use http::{Request, header};
 use tower::{Layer, Service};
 
 use super::InternalTokens;
-use crate::{context, rejection::Rejection, request_context::REQUEST_ID_HEADER};
+use crate::{context, priority::PRIORITY_HEADER, rejection::Rejection, request_context::REQUEST_ID_HEADER};
 
-/// Signs calls to `target` on behalf of the current request's principal, and passes the request id on.
+/// Signs calls to `target` on behalf of the current request's principal, and passes the request's id and priority on.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -74,9 +74,38 @@ where
             Err(rejection) => return Either::Right(ready(Err(rejection))),
             Ok(value) => request.headers_mut().insert(header::AUTHORIZATION, value),
         };
-        if let Some(id) = context.and_then(|context| http::HeaderValue::from_str(&context.request_id).ok()) {
-            request.headers_mut().insert(REQUEST_ID_HEADER, id);
+        if let Some(context) = context {
+            if let Ok(id) = http::HeaderValue::from_str(&context.request_id) {
+                request.headers_mut().insert(REQUEST_ID_HEADER, id);
+            }
+            // Here, because who has no token of ours is not believed.
+            request.headers_mut().insert(PRIORITY_HEADER, context.priority.into());
         }
         Either::Left(self.inner.call(request).map_err(Into::into as fn(S::Error) -> Rejection))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::{
+        auth::{Grant, keys::SigningKey},
+        clock::SystemClock,
+        context::Context,
+        priority::Priority,
+    };
+
+    #[tokio::test]
+    async fn a_call_has_the_id_and_the_priority_of_its_request() {
+        let key = SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap();
+        let tokens = Arc::new(InternalTokens::new("orders", Grant::Own(&[]), key, Arc::new(SystemClock)));
+        let inner = tower::service_fn(async |request: Request<()>| Ok::<_, Infallible>(request));
+        let mut credentials = CredentialsLayer::new(tokens, "products").layer(inner);
+        let context = Context { priority: Priority::Batch, ..Context::background() };
+        let sent = context::scope(context.clone(), async { credentials.call(Request::new(())).await }).await.unwrap();
+        assert_eq!(sent.headers()[PRIORITY_HEADER], "batch");
+        assert_eq!(sent.headers()[REQUEST_ID_HEADER], *context.request_id);
     }
 }

@@ -87,7 +87,7 @@ pub fn describe(metrics: &[Metric]) {
 }
 
 /// What the layers of this crate record.
-pub static CATALOG: [Metric; 31] = [
+pub static CATALOG: [Metric; 32] = [
     Metric::gauge("build.info", &["version"], "1, labelled with the version"),
     Metric::durations(
         "http.server.request.duration",
@@ -131,10 +131,15 @@ pub static CATALOG: [Metric; 31] = [
     Metric::counter("palisade.request.timeouts", &["target", "kind"], "Calls (deadline) and attempts (attempt) whose time ran out"),
     Metric::counter("palisade.request.timeouts.malformed", &[], "Requests whose grpc-timeout could not be read"),
     Metric::counter("palisade.requests.shed", &["reason"], "Requests refused to protect the process, by reason"),
-    Metric::gauge("palisade.concurrency.limit", &["limiter"], "Requests or calls that may be in flight"),
-    Metric::gauge("palisade.concurrency.in_use", &["limiter"], "Requests or calls in flight, answers included"),
+    Metric::gauge("palisade.concurrency.limit", &["limiter"], "Requests or calls that may be in flight, by limiter"),
+    Metric::gauge("palisade.concurrency.in_use", &["limiter"], "Requests or calls in flight, answers included, by limiter"),
+    Metric::durations("palisade.queue.wait", &["limiter"], "How long those waited who could not run at once, by limiter"),
     Metric::counter("palisade.auth.key_set.reads", &["outcome"], "Key sets asked for, by outcome; while they fail the old keys stay"),
-    Metric::counter("palisade.auth.revocations.reads", &["outcome"], "Revocation files read, by outcome; while they fail the old list stays"),
+    Metric::counter(
+        "palisade.auth.revocations.reads",
+        &["outcome"],
+        "Revocation files read, by outcome; while they fail the old list stays",
+    ),
     Metric::counter("palisade.auth.tokens.revoked", &[], "Requests refused because their token was revoked"),
     Metric::counter("palisade.panics", &[], "Handlers that panicked"),
     Metric::gauge("palisade.faults.active", &[], "Rules that inject faults on purpose; 0 on a normal day"),

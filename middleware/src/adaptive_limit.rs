@@ -1,0 +1,187 @@
+//! How many requests run at once, found out from how long they take; what is above it waits a little, by priority, or is refused.
+//!
+//! A fixed number is wrong on every other machine and for every other mix of requests. Up to some number requests do not disturb one
+//! another; above it more at once only means longer for each, until all of them are late and nobody is served. `gradient` finds
+//! that number from the latency that the handler had, `queue` decides who waits for it. A burst waits; in a lasting queue those
+//! are served who can still use it, and the rest are told at once to come back later.
+
+mod config;
+mod gradient;
+mod limiter;
+mod line;
+mod queue;
+mod running;
+mod state;
+mod window;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll, ready},
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+use self::limiter::{Entry, Limiter, Waiter};
+use crate::{body::Observed, context::Context, jitter, rejection::Rejection, respond::Protocol};
+
+pub use config::Config;
+pub use running::Running;
+
+/// Lets as many requests run as the server can do at once.
+///
+/// Sits behind authentication, which says whose priority counts, inside the deadline, which covers the wait, and close around the
+/// handler, whose latency it measures. A place is kept until the last byte of the answer was sent.
+///
+/// ```
+/// use palisade_middleware::{adaptive_limit::{AdaptiveLimitLayer, Config}, respond::Protocol};
+///
+/// let layer = AdaptiveLimitLayer::new(Protocol::Grpc, &Config::default());
+/// ```
+#[derive(Debug, Clone)]
+pub struct AdaptiveLimitLayer {
+    protocol: Protocol,
+    limiter: Option<Arc<Limiter>>,
+}
+
+impl AdaptiveLimitLayer {
+    /// A limit as configured, or none; `protocol` says where an answer has its outcome.
+    pub fn new(protocol: Protocol, config: &Config) -> Self {
+        Self { protocol, limiter: config.enabled.then(|| Limiter::new(config, jitter::draw)) }
+    }
+}
+
+impl<S> Layer<S> for AdaptiveLimitLayer {
+    type Service = AdaptiveLimit<S>;
+
+    fn layer(&self, inner: S) -> AdaptiveLimit<S> {
+        AdaptiveLimit { inner, layer: self.clone() }
+    }
+}
+
+/// See [`AdaptiveLimitLayer`].
+#[derive(Debug, Clone)]
+pub struct AdaptiveLimit<S> {
+    inner: S,
+    layer: AdaptiveLimitLayer,
+}
+
+impl<S, B, R> Service<Request<B>> for AdaptiveLimit<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<Rejection>,
+    R: Body,
+{
+    type Response = Response<Observed<R, Option<Running>>>;
+    type Error = Rejection;
+    type Future = ResponseFuture<S, Request<B>>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Rejection>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let context = Context::of(&request);
+        let (priority, deadline) = context.map(|context| (context.priority, context.deadline)).unwrap_or_default();
+        // A probe that waits behind the work would make a busy process look dead.
+        let exempt = context.and_then(|context| context.method).is_some_and(|method| method.quiet);
+        let Some(limiter) = self.layer.limiter.as_ref().filter(|_| !exempt) else {
+            return ResponseFuture { state: State::Running { inner: self.inner.call(request), running: None } };
+        };
+        let (protocol, now) = (self.layer.protocol, Instant::now());
+        let state = match limiter.enter(priority, deadline, now) {
+            Entry::Run(permit) => {
+                let running = Some(Running::new(permit, protocol, now, deadline));
+                State::Running { inner: self.inner.call(request), running }
+            }
+            Entry::Wait(waiter) => {
+                // The clone stays behind, the ready one waits with the request.
+                let clone = self.inner.clone();
+                let service = std::mem::replace(&mut self.inner, clone);
+                State::Waiting { waiter, next: Some(Next { service, request, protocol, deadline }) }
+            }
+            Entry::Refused(refused) => State::Refused { rejection: Some(refused.into()) },
+        };
+        ResponseFuture { state }
+    }
+}
+
+/// What is to be done when the wait is over.
+struct Next<S, Q> {
+    service: S,
+    request: Q,
+    protocol: Protocol,
+    deadline: Option<Instant>,
+}
+
+pin_project! {
+    /// The future of [`AdaptiveLimit`].
+    pub struct ResponseFuture<S: Service<Q>, Q> {
+        #[pin]
+        state: State<S, Q>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<S: Service<Q>, Q> {
+        Refused { rejection: Option<Rejection> },
+        Waiting { waiter: Waiter, next: Option<Next<S, Q>> },
+        Running { #[pin] inner: S::Future, running: Option<Running> },
+    }
+}
+
+impl<S, Q, R> Future for ResponseFuture<S, Q>
+where
+    S: Service<Q, Response = Response<R>>,
+    S::Error: Into<Rejection>,
+    R: Body,
+{
+    type Output = Result<Response<Observed<R, Option<Running>>>, Rejection>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let next = match state.as_mut().project() {
+                StateProjection::Refused { rejection } => {
+                    return Poll::Ready(Err(rejection.take().expect("a future is not polled after it was ready")));
+                }
+                StateProjection::Waiting { waiter, next } => {
+                    let permit = ready!(Pin::new(waiter).poll(cx))?;
+                    let Some(Next { mut service, request, protocol, deadline }) = next.take() else {
+                        unreachable!("polled after it was ready")
+                    };
+                    let running = Some(Running::new(permit, protocol, Instant::now(), deadline));
+                    State::Running { inner: service.call(request), running }
+                }
+                StateProjection::Running { inner, running } => {
+                    let result = ready!(inner.poll(cx)).map_err(Into::into);
+                    let mut running = running.take();
+                    return Poll::Ready(match result {
+                        Ok(response) => {
+                            if let Some(running) = &mut running {
+                                running.answer(&response);
+                            }
+                            Ok(response.map(|body| Observed::new(body, running)))
+                        }
+                        Err(rejection) => {
+                            if let Some(running) = &mut running {
+                                running.refuse(&rejection);
+                            }
+                            Err(rejection)
+                        }
+                    });
+                }
+            };
+            state.set(next);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

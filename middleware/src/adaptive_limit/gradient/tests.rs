@@ -1,0 +1,106 @@
+use super::*;
+
+const BASE: Duration = Duration::from_millis(20);
+
+fn gradient() -> Gradient {
+    Gradient::new(&Config { initial_limit: 64, ..Config::default() })
+}
+
+/// `windows` windows with as many requests at once as the limit allows, of the latency that so many have.
+fn saturate(gradient: &mut Gradient, windows: u32, latency: impl Fn(usize) -> Duration) {
+    for _ in 0..windows {
+        let peak = gradient.limit();
+        gradient.update(&Seen { latency: Some(latency(peak)), peak });
+    }
+}
+
+/// A server that does `capacity` at once; more share it.
+fn sharing(capacity: u32) -> impl Fn(usize) -> Duration {
+    move |at_once| BASE.mul_f64((f64::from(u32::try_from(at_once).unwrap()) / f64::from(capacity)).max(1.0))
+}
+
+#[test]
+fn grows_to_the_maximum_under_load_while_latency_is_steady() {
+    let mut gradient = gradient();
+    saturate(&mut gradient, 400, |_| BASE);
+    assert_eq!(gradient.limit(), 1_000);
+}
+
+#[test]
+fn is_left_alone_by_traffic_that_does_not_need_it() {
+    let mut gradient = gradient();
+    saturate(&mut gradient, 20, |_| BASE);
+    let (limit, peak) = (gradient.limit(), gradient.limit() / 2 - 1);
+    for latency in [Some(BASE), Some(BASE * 30), None] {
+        for _ in 0..50 {
+            gradient.update(&Seen { latency, peak });
+        }
+        assert_eq!(gradient.limit(), limit);
+    }
+}
+
+#[test]
+fn falls_by_at_most_half_per_window_and_comes_back_after_recovery() {
+    let mut gradient = gradient();
+    saturate(&mut gradient, 400, |_| BASE);
+    let mut lowest = 1_000;
+    for _ in 0..8 {
+        let before = gradient.limit();
+        saturate(&mut gradient, 1, |_| BASE * 3);
+        assert!((before / 2..before).contains(&gradient.limit()), "{before} to {}", gradient.limit());
+        lowest = gradient.limit();
+    }
+    assert!(lowest < 600, "{lowest}");
+    saturate(&mut gradient, 400, |_| BASE);
+    assert_eq!(gradient.limit(), 1_000);
+}
+
+#[test]
+fn settles_where_more_at_once_only_take_longer() {
+    let mut gradient = gradient();
+    saturate(&mut gradient, 100, |_| BASE);
+    saturate(&mut gradient, 100, sharing(50));
+    let settled = gradient.limit();
+    assert!((50..120).contains(&settled), "{settled}");
+    // A minute of overload does not become the usual thing.
+    saturate(&mut gradient, 600, sharing(50));
+    assert!((50..150).contains(&gradient.limit()), "{}", gradient.limit());
+}
+
+#[test]
+fn gives_way_to_a_latency_that_fewer_at_once_do_not_improve() {
+    let mut gradient = gradient();
+    saturate(&mut gradient, 400, |_| BASE);
+    for _ in 0..300 {
+        saturate(&mut gradient, 1, |_| BASE * 3);
+        assert!(gradient.limit() > 400, "{}", gradient.limit());
+    }
+    assert_eq!(gradient.limit(), 1_000);
+}
+
+#[test]
+fn does_not_stay_at_the_minimum_for_no_use() {
+    let mut gradient = Gradient::new(&Config { initial_limit: 10, ..Config::default() });
+    saturate(&mut gradient, 20, |_| BASE);
+    saturate(&mut gradient, 300, |_| BASE * 10);
+    assert!(gradient.limit() > 100, "{}", gradient.limit());
+}
+
+#[test]
+fn falls_when_requests_run_out_of_time() {
+    let mut gradient = gradient();
+    gradient.update(&Seen { latency: None, peak: 64 });
+    assert_eq!(gradient.limit(), 57);
+    for _ in 0..100 {
+        gradient.update(&Seen { latency: None, peak: 64 });
+    }
+    assert_eq!(gradient.limit(), 8);
+}
+
+#[test]
+fn does_not_mind_noise_below_the_floor() {
+    let mut gradient = gradient();
+    saturate(&mut gradient, 400, |_| Duration::from_micros(50));
+    saturate(&mut gradient, 100, |_| Duration::from_millis(9));
+    assert_eq!(gradient.limit(), 1_000);
+}

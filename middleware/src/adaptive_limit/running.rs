@@ -1,0 +1,134 @@
+//! One request under way, until the last byte of its answer: it holds its place and learns what it says of the server.
+
+use http::{HeaderMap, Response, StatusCode};
+use tokio::time::Instant;
+use tonic::Code;
+
+use super::{limiter::Permit, state::Sample};
+use crate::{
+    body::{End, Observe},
+    grpc_status,
+    rejection::Rejection,
+    respond::Protocol,
+};
+
+/// A request that runs.
+///
+/// Its latency is the time to the head of the answer: what comes after it is the caller's pace. It counts only once the answer is
+/// complete. More than one DATA frame is a stream, whose head says nothing of the work; tonic and axum send any other answer in one.
+#[derive(Debug)]
+pub struct Running {
+    permit: Permit,
+    protocol: Protocol,
+    started: Instant,
+    deadline: Option<Instant>,
+    head: Option<Head>,
+    frames: u32,
+    ended: bool,
+}
+
+/// The beginning of an answer.
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    at: Instant,
+    /// `None` if the trailers say it.
+    outcome: Option<Outcome>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Outcome {
+    /// The work was done, or found not to be possible.
+    Answered,
+    /// Somebody waited in vain: for us, or we for others.
+    TimedOut,
+    /// It was not the work that took this time.
+    Untold,
+}
+
+impl Running {
+    pub(super) fn new(permit: Permit, protocol: Protocol, started: Instant, deadline: Option<Instant>) -> Self {
+        Self { permit, protocol, started, deadline, head: None, frames: 0, ended: false }
+    }
+
+    /// The answer begins.
+    pub(super) fn answer<R>(&mut self, response: &Response<R>) {
+        let outcome = match self.protocol {
+            Protocol::Http => Some(of_status(response.status())),
+            Protocol::Grpc => told_in(response.headers()),
+        };
+        self.head = Some(Head { at: Instant::now(), outcome });
+    }
+
+    /// There is no answer but a refusal.
+    pub(super) fn refuse(&mut self, rejection: &Rejection) {
+        self.finish(Instant::now(), of_code(rejection.reason().grpc));
+    }
+
+    fn finish(&mut self, at: Instant, outcome: Outcome) {
+        self.ended = true;
+        if self.frames > 1 {
+            return;
+        }
+        let took = at.saturating_duration_since(self.started);
+        self.permit.sample = match outcome {
+            Outcome::Answered => Some(Sample::Answered(took)),
+            Outcome::TimedOut => Some(Sample::TimedOut(took)),
+            Outcome::Untold => None,
+        };
+    }
+}
+
+/// A request that was not counted (`None`) is health or reflection, or there is no limit.
+impl Observe for Option<Running> {
+    type Entered<'a> = ();
+
+    fn enter(&mut self) {}
+
+    fn data(&mut self) {
+        if let Some(running) = self {
+            running.frames = running.frames.saturating_add(1);
+        }
+    }
+
+    fn end(&mut self, end: End<'_>) {
+        // The place is given back here, not when whoever reads the body is done with it.
+        let Some(mut running) = self.take() else { return };
+        let (End::Complete(trailers), Some(Head { at, outcome })) = (end, running.head) else { return };
+        if let Some(outcome) = trailers.and_then(told_in).or(outcome) {
+            running.finish(at, outcome);
+        }
+    }
+}
+
+impl Drop for Running {
+    /// Nobody waited for the answer: out of time, or gone.
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let now = Instant::now();
+        let late = self.deadline.is_some_and(|deadline| deadline <= now);
+        self.finish(now, if late { Outcome::TimedOut } else { Outcome::Untold });
+    }
+}
+
+fn told_in(headers: &HeaderMap) -> Option<Outcome> {
+    grpc_status::code_in(headers).map(of_code)
+}
+
+fn of_code(code: Code) -> Outcome {
+    match code {
+        Code::DeadlineExceeded => Outcome::TimedOut,
+        Code::Cancelled | Code::Unknown | Code::ResourceExhausted | Code::Internal | Code::Unavailable | Code::DataLoss => Outcome::Untold,
+        _ => Outcome::Answered,
+    }
+}
+
+fn of_status(status: StatusCode) -> Outcome {
+    match status {
+        StatusCode::GATEWAY_TIMEOUT => Outcome::TimedOut,
+        StatusCode::TOO_MANY_REQUESTS => Outcome::Untold,
+        status if status.is_server_error() => Outcome::Untold,
+        _ => Outcome::Answered,
+    }
+}

@@ -1,0 +1,187 @@
+mod overload;
+
+use std::{convert::Infallible, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{poll, stream};
+use http::{HeaderMap, HeaderValue};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
+use tower::ServiceExt;
+
+use super::{state::Occupancy, *};
+use crate::{
+    method_table::{Access, Method},
+    priority::Priority,
+    rejection::{Retry, reasons},
+};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// A limit that stays where it is.
+fn fixed(limit: u32) -> AdaptiveLimitLayer {
+    let config = Config { initial_limit: limit, min_limit: limit, max_limit: limit, ..Config::default() };
+    AdaptiveLimitLayer { protocol: Protocol::Http, limiter: Some(Limiter::new(&config, || 0.999)) }
+}
+
+fn occupancy(layer: &AdaptiveLimitLayer) -> Occupancy {
+    layer.limiter.as_ref().unwrap().occupancy()
+}
+
+fn request(priority: Priority, deadline: Option<Instant>) -> Request<()> {
+    let context = Context { deadline, priority, ..Context::background() };
+    Request::builder().extension(context).body(()).unwrap()
+}
+
+fn plain() -> Request<()> {
+    request(Priority::Default, None)
+}
+
+type Answer = Response<Full<Bytes>>;
+
+/// Answers at once.
+async fn answer(_: Request<()>) -> Result<Answer, Infallible> {
+    Ok(Response::new(Full::new(Bytes::from("x"))))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_is_taken_until_the_body_has_ended() {
+    let layer = fixed(1);
+    let mut service = layer.layer(tower::service_fn(answer));
+    let first = service.call(plain()).await.unwrap();
+    let mut second = Box::pin(service.call(plain()));
+    assert!(poll!(&mut second).is_pending());
+    assert_eq!((occupancy(&layer).in_use, occupancy(&layer).waiting), (1, 1));
+    first.into_body().collect().await.unwrap();
+    drop(second.await.unwrap());
+    assert_eq!((occupancy(&layer).in_use, occupancy(&layer).waiting), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_stops_waiting_leaves_the_queue_and_passes_on_what_it_was_given() {
+    let layer = fixed(1);
+    let mut service = layer.layer(tower::service_fn(answer));
+    let first = service.call(plain()).await.unwrap();
+    let [gone, given, mut next] = [(); 3].map(|()| Box::pin(service.call(plain())));
+    drop(gone);
+    assert_eq!(occupancy(&layer).waiting, 2);
+    drop(first);
+    // The place is `given`'s now, who has not looked yet.
+    assert!(poll!(&mut next).is_pending());
+    drop(given);
+    drop(next.await.unwrap());
+    assert_eq!((occupancy(&layer).in_use, occupancy(&layer).waiting), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_has_no_time_left_does_not_get_a_place() {
+    let layer = fixed(1);
+    let mut service = layer.layer(tower::service_fn(answer));
+    let first = service.call(plain()).await.unwrap();
+    let late = service.call(request(Priority::Default, Some(Instant::now() + MS * 10)));
+    let patient = service.call(plain());
+    tokio::time::advance(MS * 10).await;
+    drop(first);
+    assert_eq!(late.await.unwrap_err().reason(), &reasons::DEADLINE_EXCEEDED);
+    assert!(patient.await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_are_told_when_to_come_back() {
+    let layer = fixed(1);
+    let mut service = layer.layer(tower::service_fn(answer));
+    let _first = service.call(plain()).await.unwrap();
+    let _waiting = [(); 32].map(|()| service.call(plain()));
+    let refusal = service.call(plain()).await.unwrap_err();
+    assert_eq!(refusal.reason(), &reasons::OVERLOADED);
+    let Retry::After(wait) = refusal.retry() else { panic!("{:?}", refusal.retry()) };
+    assert!((MS * 500..=MS * 1_500).contains(&wait), "{wait:?}");
+    assert_eq!(occupancy(&layer).waiting, 32);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_more_important_run_first_and_push_others_out() {
+    let layer = fixed(1);
+    let mut service = layer.layer(tower::service_fn(answer));
+    let first = service.call(plain()).await.unwrap();
+    let mut batch: Vec<_> = (0..32).map(|_| Box::pin(service.call(request(Priority::Batch, None)))).collect();
+    let mut critical = Box::pin(service.call(request(Priority::Critical, None)));
+    assert_eq!(batch.pop().unwrap().await.unwrap_err().reason(), &reasons::OVERLOADED);
+    assert!(poll!(&mut critical).is_pending());
+    drop(first);
+    assert!(poll!(&mut batch[0]).is_pending());
+    assert!(critical.await.is_ok());
+    assert!(batch.remove(0).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn health_neither_waits_nor_takes_a_place() {
+    static HEALTH: Method = Method::http("GET", "/livez", Access::Public).quiet();
+    let layer = fixed(1);
+    let mut service = layer.layer(tower::service_fn(answer));
+    let mut probe = plain();
+    probe.extensions_mut().get_mut::<Context>().unwrap().method = Some(&HEALTH);
+    let _first = service.call(plain()).await.unwrap();
+    let _answer = service.call(probe).await.unwrap();
+    assert_eq!(occupancy(&layer).in_use, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn off_is_off() {
+    let mut service =
+        AdaptiveLimitLayer::new(Protocol::Http, &Config { enabled: false, ..Config::default() }).layer(tower::service_fn(answer));
+    let mut answers = Vec::new();
+    for _ in 0..2_000 {
+        answers.push(service.call(plain()).await.unwrap());
+    }
+}
+
+/// A gRPC answer of `messages`, then `code`; with none of them it is trailers-only.
+fn grpc(messages: u32, code: &'static str) -> Response<impl Body<Data = Bytes, Error = Infallible>> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static(code));
+    let mut response = Response::new(());
+    if messages == 0 {
+        response.headers_mut().extend(trailers.clone());
+    }
+    let data = (0..messages).map(|_| Frame::data(Bytes::from("message")));
+    let frames: Vec<_> = data.chain((messages > 0).then(|| Frame::trailers(trailers))).map(Ok).collect();
+    response.map(|()| StreamBody::new(stream::iter(frames)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_complete_answers_that_say_something_of_the_server_are_counted() {
+    let layer = AdaptiveLimitLayer { protocol: Protocol::Grpc, ..fixed(8) };
+    let mut counted = 0;
+    // Messages, status, whether it is read to its end, whether it counts.
+    let cases = [
+        (1, "0", true, true),
+        (0, "5", true, true),
+        (1, "0", false, false),
+        (2, "0", true, false),
+        (1, "14", true, false),
+        (0, "8", true, false),
+        (0, "4", true, true),
+    ];
+    for (messages, code, read, counts) in cases {
+        let inner = tower::service_fn(async |_: Request<()>| Ok::<_, Infallible>(grpc(messages, code)));
+        let body = layer.layer(inner).oneshot(plain()).await.unwrap().into_body();
+        if read {
+            body.collect().await.unwrap();
+        }
+        counted += usize::from(counts);
+        assert_eq!(occupancy(&layer).sampled, counted, "{messages} messages, status {code}, read: {read}");
+    }
+    assert_eq!(occupancy(&layer).in_use, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_ran_out_of_time_is_counted_and_one_whose_caller_has_gone_is_not() {
+    let layer = fixed(8);
+    let service = layer.layer(tower::service_fn(|_: Request<()>| std::future::pending::<Result<Answer, Infallible>>()));
+    for (waits, counted) in [(MS * 9, 0), (MS * 10, 1)] {
+        let call = service.clone().oneshot(request(Priority::Default, Some(Instant::now() + MS * 10)));
+        assert!(tokio::time::timeout(waits, call).await.is_err());
+        assert_eq!(occupancy(&layer).sampled, counted, "after {waits:?}");
+    }
+}

@@ -1,0 +1,127 @@
+//! The whole layer under more than it can do, and under callers who come and go on several threads.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
+};
+
+use super::*;
+use crate::task;
+
+/// What the pretended server does at once without any of it taking longer.
+const CAPACITY: usize = 20;
+const ALONE: Duration = Duration::from_millis(20);
+/// What it can answer in a second.
+const PER_SECOND: u32 = 1_000;
+
+/// Counts what is under way.
+struct Under<'a>(&'a AtomicUsize);
+
+impl Drop for Under<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Takes the longer the more is under way, as a processor that is shared does.
+async fn work(under_way: &AtomicUsize) {
+    let at_once = under_way.fetch_add(1, Relaxed) + 1;
+    let _under = Under(under_way);
+    let share = f64::from(u32::try_from(at_once.max(CAPACITY)).unwrap()) / f64::from(u32::try_from(CAPACITY).unwrap());
+    tokio::time::sleep(ALONE.mul_f64(share)).await;
+}
+
+#[derive(Default)]
+struct Tally {
+    asked: AtomicU32,
+    answered: AtomicU32,
+}
+
+#[tokio::test(start_paused = true)]
+async fn twice_the_possible_load_costs_no_goodput_and_no_important_request() {
+    let layer = AdaptiveLimitLayer::new(Protocol::Http, &Config::default());
+    let under_way = Arc::new(AtomicUsize::new(0));
+    let service = layer.layer(tower::service_fn(move |_: Request<()>| {
+        let under_way = under_way.clone();
+        async move {
+            work(&under_way).await;
+            answer(plain()).await
+        }
+    }));
+    // One in ten is critical.
+    let tallies: Arc<[Tally; 2]> = Arc::default();
+    let mut limits = Vec::new();
+    let (quiet, overload, settled) = (5, 25, 10);
+    for second in 0..quiet + overload {
+        let load = if second < quiet { PER_SECOND / 2 } else { PER_SECOND * 2 };
+        let counts = second >= quiet + settled;
+        for tick in 0..1_000 {
+            tokio::time::advance(MS).await;
+            for call in (tick * load / 1_000)..((tick + 1) * load / 1_000) {
+                let important = call.is_multiple_of(10);
+                let priority = if important { Priority::Critical } else { Priority::Default };
+                let (service, tallies) = (service.clone(), tallies.clone());
+                drop(task::spawn(async move {
+                    let call = service.oneshot(request(priority, Some(Instant::now() + MS * 200)));
+                    let answer = tokio::time::timeout(MS * 200, async { call.await.ok()?.into_body().collect().await.ok() }).await;
+                    let tally = &tallies[usize::from(important)];
+                    tally.asked.fetch_add(u32::from(counts), Relaxed);
+                    tally.answered.fetch_add(u32::from(counts && matches!(answer, Ok(Some(_)))), Relaxed);
+                }));
+            }
+        }
+        if counts {
+            limits.push(occupancy(&layer).limit);
+        }
+    }
+    let [others, important] = &*tallies;
+    let seconds = u32::try_from(overload - settled).unwrap();
+    let answered = others.answered.load(Relaxed) + important.answered.load(Relaxed);
+    assert!(answered * 10 >= PER_SECOND * seconds * 9, "{answered} answered in {seconds} s, limits {limits:?}");
+    assert!(important.answered.load(Relaxed) * 100 >= important.asked.load(Relaxed) * 99, "limits {limits:?}");
+    let (low, high) = (*limits.iter().min().unwrap(), *limits.iter().max().unwrap());
+    assert!(low >= CAPACITY && high <= CAPACITY * 4, "limits {limits:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn callers_who_come_and_go_on_many_threads_leave_nothing_behind() {
+    const CALLS: usize = 4_000;
+    let layer = AdaptiveLimitLayer::new(Protocol::Http, &Config { initial_limit: 4, min_limit: 2, max_limit: 8, ..Config::default() });
+    let most = Arc::new(AtomicUsize::new(0));
+    let under_way = Arc::new(AtomicUsize::new(0));
+    let (at_once, highest) = (under_way.clone(), most.clone());
+    let service = layer.layer(tower::service_fn(move |_: Request<()>| {
+        let (under_way, most) = (at_once.clone(), highest.clone());
+        async move {
+            most.fetch_max(under_way.fetch_add(1, Relaxed) + 1, Relaxed);
+            let _under = Under(&under_way);
+            for _ in 0..5 {
+                tokio::task::yield_now().await;
+            }
+            answer(plain()).await
+        }
+    }));
+    let calls = (0..CALLS).map(|call| {
+        let service = service.clone();
+        task::spawn(async move {
+            // Some have little patience: they are polled a few times and then dropped.
+            let patience = if call % 5 < 2 { 1 + call % 9 } else { usize::MAX };
+            let mut call = Box::pin(service.oneshot(request(Priority::ALL[call % 4], None)));
+            for _ in 0..patience {
+                if let std::task::Poll::Ready(result) = poll!(&mut call) {
+                    return result.is_ok();
+                }
+                tokio::task::yield_now().await;
+            }
+            false
+        })
+    });
+    let mut served = 0;
+    for call in calls.collect::<Vec<_>>() {
+        served += usize::from(call.await.unwrap());
+    }
+    assert!(served > 0);
+    assert!((2..=8).contains(&most.load(Relaxed)), "{most:?} at once");
+    let left = occupancy(&layer);
+    assert_eq!((left.in_use, left.waiting, under_way.load(Relaxed)), (0, 0, 0));
+}
