@@ -7,6 +7,7 @@
 
 mod breaker;
 mod config;
+mod gate;
 mod metrics;
 pub mod operate;
 mod probes;
@@ -19,7 +20,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use http::{Request, Response};
@@ -151,20 +152,24 @@ where
             }
             ProgressProjection::Running { inner, permit } => (inner, permit),
         };
-        let result = ready!(inner.poll(cx));
-        let permit = permit.take().expect("a future is not polled after it was ready");
+        // Not left in the future meanwhile: should the poll panic, it is dropped in the panic and tells of it.
+        let held = permit.take().expect("a future is not polled after it was ready");
+        let Poll::Ready(result) = inner.poll(cx) else {
+            *permit = Some(held);
+            return Poll::Pending;
+        };
         let now = Instant::now();
         let unsettled = match &result {
             Err(rejection) => {
-                permit.settle(verdict::of_rejection(rejection), None, now);
+                held.settle(verdict::of_rejection(rejection), None, now);
                 None
             }
-            Ok(response) => match verdict::of_head(response, permit.name()) {
+            Ok(response) => match verdict::of_head(response, held.name()) {
                 Some(verdict) => {
-                    permit.settle(verdict, verdict::hint(response.headers()), now);
+                    held.settle(verdict, verdict::hint_of_head(response), now);
                     None
                 }
-                None => Some(permit.begun(now)),
+                None => Some(held.begun(now)),
             },
         };
         Poll::Ready(result.map(|response| response.map(|body| Observed::new(body, Unsettled(unsettled)))))

@@ -83,7 +83,10 @@ where
         // What is refused below reaches the generated client as a status with its reason.
         .layer(RespondLayer(Protocol::Grpc))
         // Binds all attempts and the pauses between them.
-        .layer(TotalDeadlineLayer { limit: Duration::from_millis(config.call_timeout_ms) })
+        .layer(TotalDeadlineLayer {
+            limit: Duration::from_millis(config.call_timeout_ms),
+            min_attempt: Duration::from_millis(config.retry.min_attempt_ms),
+        })
         // A place per call, not per attempt: one that waits to retry still holds memory.
         .layer(BulkheadLayer::new(target, config.max_in_flight))
         .layer(RetryLayer::new(target, &config.retry, idempotent))

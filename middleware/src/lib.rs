@@ -114,6 +114,7 @@ pub mod request_context;
 pub mod respond;
 pub mod retry;
 pub mod server;
+mod sync;
 pub mod task;
 pub mod telemetry;
 pub mod trace;

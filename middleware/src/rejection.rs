@@ -77,6 +77,7 @@ struct Inner {
     violations: Vec<Violation>,
     metadata: Vec<(&'static str, Fact)>,
     headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    origin: Option<&'static str>,
     source: Option<Source>,
 }
 
@@ -146,6 +147,7 @@ impl Rejection {
             violations: Vec::new(),
             metadata: Vec::new(),
             headers: Vec::new(),
+            origin: None,
             source: None,
         }))
     }
@@ -196,6 +198,13 @@ impl Rejection {
     #[must_use]
     pub fn with_header(mut self, name: http::HeaderName, value: http::HeaderValue) -> Self {
         self.0.headers.push((name, value));
+        self
+    }
+
+    /// With the name of the service that failed: not the one that refuses for it.
+    #[must_use]
+    pub fn with_origin(mut self, service: &'static str) -> Self {
+        self.0.origin = Some(service);
         self
     }
 
@@ -298,7 +307,7 @@ impl From<Rejection> for tonic::Status {
     /// `google.rpc.Status` with `ErrorInfo`, `BadRequest` for violations, `RetryInfo` and pushback where waiting helps. Logs the cause.
     fn from(rejection: Rejection) -> Self {
         rejection.log();
-        let Inner { reason, detail, retry, violations, metadata, .. } = *rejection.0;
+        let Inner { reason, detail, retry, violations, metadata, origin, .. } = *rejection.0;
         let metadata: HashMap<String, String> = metadata.into_iter().map(|(key, value)| (key.to_owned(), value.to_string())).collect();
         let mut details = ErrorDetails::with_error_info(reason.slug.to_ascii_uppercase(), DOMAIN, metadata);
         if !violations.is_empty() {
@@ -318,9 +327,9 @@ impl From<Rejection> for tonic::Status {
             }
         };
         let mut status = tonic::Status::with_error_details(reason.grpc, detail, details);
-        if *reason == reasons::UPSTREAM_UNAVAILABLE {
+        if let Some(origin) = origin.or((*reason == reasons::UPSTREAM_UNAVAILABLE).then_some("dependency")) {
             // Not this service is sick but one behind it: the caller's breaker must not open for us.
-            status.metadata_mut().insert(FAILURE_ORIGIN_HEADER, tonic::metadata::MetadataValue::from_static("dependency"));
+            status.metadata_mut().insert(FAILURE_ORIGIN_HEADER, tonic::metadata::MetadataValue::from_static(origin));
         }
         if let Some(value) = pushback.and_then(|text| text.parse().ok()) {
             status.metadata_mut().insert(PUSHBACK_HEADER, value);

@@ -6,8 +6,10 @@
 //!
 //! Retries of nested services multiply. So a call that our own caller is retrying already (gRFC A6, `grpc-previous-rpc-attempts`) is
 //! not retried here, and when we have tried in vain the answer says so: its metadata then has `grpc-retry-pushback-ms: -1`, which
-//! [`advice`] reads as [`Retry::Never`](crate::rejection::Retry::Never), for whoever makes our own answer of it to pass on.
+//! [`advice`] reads as [`Retry::Never`](crate::rejection::Retry::Never), for whoever makes our own answer of it to pass on. A failure
+//! also names the target (`x-failure-origin`): passed on as it is, it does not open our own callers' breakers.
 
+mod advice;
 mod back_off;
 mod budget;
 mod call;
@@ -22,11 +24,10 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use futures_util::FutureExt;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 use tonic::body::Body;
@@ -37,8 +38,10 @@ use self::{
     call::Call,
     metrics::{Denied, Metrics},
 };
-use crate::rejection::{self, PUSHBACK_HEADER, Rejection};
+use crate::rejection::Rejection;
 
+pub use advice::advice;
+pub(crate) use advice::advice_of_head;
 pub use config::{Config, InvalidConfig};
 pub use idempotent::{IdempotencyKeyed, IdempotentMethods};
 pub use peek::Peeked;
@@ -46,17 +49,6 @@ pub use peek::Peeked;
 /// Which attempt of its call a request is, from 2; in its extensions. A first attempt has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt(pub u32);
-
-/// What an answer's metadata says about trying again (gRFC A6 pushback). What cannot be read forbids it.
-pub fn advice(metadata: &HeaderMap) -> rejection::Retry {
-    match metadata.get(PUSHBACK_HEADER) {
-        None => rejection::Retry::Silent,
-        Some(value) => match value.to_str().ok().and_then(|text| text.parse().ok()) {
-            Some(millis) => rejection::Retry::After(Duration::from_millis(millis)),
-            None => rejection::Retry::Never,
-        },
-    }
-}
 
 /// Retries the calls to one target; all services it makes share one budget.
 ///
@@ -79,6 +71,7 @@ pub struct RetryLayer(Arc<Policy>);
 
 #[derive(Debug)]
 struct Policy {
+    target: &'static str,
     config: Config,
     idempotent: IdempotentMethods,
     budget: Arc<Budget>,
@@ -91,7 +84,7 @@ impl RetryLayer {
         let budget = Budget::new(config);
         let metrics = Metrics::new(target);
         metrics.tokens(budget.tokens());
-        Self(Arc::new(Policy { config: config.clone(), idempotent, budget, metrics }))
+        Self(Arc::new(Policy { target, config: config.clone(), idempotent, budget, metrics }))
     }
 }
 

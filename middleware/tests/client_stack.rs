@@ -1,6 +1,9 @@
 //! The client stack against real servers on loopback ports, called by a generated tonic client.
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
+#[path = "support/refusals.rs"]
+mod refusals;
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -31,8 +34,9 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::HealthClient};
-use tonic_types::StatusExt;
 use tower::layer::{layer_fn, util::Identity};
+
+use self::refusals::{advice, dead_port, reason};
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 
@@ -57,11 +61,6 @@ fn serve(listener: TcpListener, answer: fn() -> Response<Body>) -> Seen {
     });
     task::spawn(Server::builder().add_routes(Routes::from(handler)).serve_with_incoming(TcpIncoming::from(listener)));
     seen
-}
-
-/// A port where nobody listens.
-async fn dead_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
 fn serving() -> Response<Body> {
@@ -104,14 +103,6 @@ fn connect(config: &Config) -> Client {
 async fn check(client: &Client) -> Result<HealthCheckResponse, Status> {
     let request = HealthCheckRequest { service: String::new() };
     HealthClient::new(client.clone()).check(request).await.map(tonic::Response::into_inner)
-}
-
-fn reason(status: &Status) -> String {
-    status.get_details_error_info().expect("an ErrorInfo").reason
-}
-
-fn advice(status: &Status) -> Retry {
-    retry::advice(status.metadata().as_ref())
 }
 
 #[tokio::test]

@@ -219,7 +219,11 @@ fn client_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
     cases.extend([
         caller.case("ClientTraceLayer", group, trace.layer(inner::<Infallible>())),
         caller.case("MetricsLayer (client)", group, MetricsLayer::new(Hop::GrpcClient("bench".into())).layer(inner::<Infallible>())),
-        caller.case("TotalDeadlineLayer", group, TotalDeadlineLayer { limit: second }.layer(inner::<Rejection>())),
+        caller.case(
+            "TotalDeadlineLayer",
+            group,
+            TotalDeadlineLayer { limit: second, min_attempt: Duration::ZERO }.layer(inner::<Rejection>()),
+        ),
         caller.case("BulkheadLayer", group, BulkheadLayer::new("bench", 256).layer(inner::<Rejection>())),
         caller.case(
             "RetryLayer",

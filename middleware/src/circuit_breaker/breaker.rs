@@ -1,19 +1,12 @@
 //! One breaker as all its users share it: the way in, the permit that brings the verdict back, and the operator's handle.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
     config::{Config, Mode},
+    gate::Gate,
     metrics::Metrics,
     state::{Machine, Refused},
     transition::{Observation, State, Transition, Verdict},
@@ -26,9 +19,7 @@ use crate::jitter;
 pub struct Breaker {
     name: &'static str,
     config: Config,
-    /// The epoch, shifted by one; the lowest bit is set while all calls are let through. A copy of what `machine` says.
-    gate: AtomicU64,
-    machine: Mutex<Machine>,
+    gate: Gate,
     metrics: Metrics,
 }
 
@@ -38,7 +29,7 @@ impl Breaker {
         let machine = Machine::new(config.clone(), jitter::draw, Instant::now());
         let metrics = Metrics::new(name);
         metrics.state(machine.state());
-        Arc::new(Self { name, config: config.clone(), gate: AtomicU64::new(gate(&machine)), machine: Mutex::new(machine), metrics })
+        Arc::new(Self { name, config: config.clone(), gate: Gate::new(machine), metrics })
     }
 
     /// What it guards.
@@ -48,9 +39,7 @@ impl Breaker {
 
     /// Lets a call that must be over at `deadline` through, or not.
     pub fn acquire(self: &Arc<Self>, now: Instant, deadline: Option<Instant>) -> Result<Permit, Refused> {
-        let gate = self.gate.load(Ordering::Acquire);
-        let epoch = if gate & 1 == 1 { Ok(gate >> 1) } else { self.with(|machine| machine.acquire(now)) };
-        match epoch {
+        match self.gate.acquire(now, |transition| self.announce(transition)) {
             Ok(epoch) => Ok(Permit { breaker: self.clone(), epoch, started: now, deadline, begun_after: None, settled: false }),
             Err(refused) => {
                 self.metrics.rejected();
@@ -59,20 +48,13 @@ impl Breaker {
         }
     }
 
-    /// Every change goes through here, so that the gate, the metrics and the log follow it.
     fn with<T>(&self, operate: impl FnOnce(&mut Machine) -> T) -> T {
-        let mut machine = self.machine.lock();
-        let result = operate(&mut machine);
-        self.gate.store(gate(&machine), Ordering::Release);
-        if let Some(transition) = machine.take_transition() {
-            // Under the lock, so that the last state written is the last one entered.
-            self.metrics.transition(transition);
-            self.log(transition);
-        }
-        result
+        self.gate.with(operate, |transition| self.announce(transition))
     }
 
-    fn log(&self, Transition { from, to, cause }: Transition) {
+    fn announce(&self, transition: Transition) {
+        self.metrics.transition(transition);
+        let Transition { from, to, cause } = transition;
         match to {
             State::Open | State::ForcedOpen => tracing::warn!(upstream = self.name, ?from, ?to, ?cause, "circuit breaker opened"),
             _ if from == to => tracing::warn!(upstream = self.name, ?cause, "circuit breaker would have opened"),
@@ -81,14 +63,9 @@ impl Breaker {
     }
 }
 
-fn gate(machine: &Machine) -> u64 {
-    let open_to_all = matches!(machine.state(), State::Closed | State::Disabled | State::MetricsOnly);
-    (machine.epoch() << 1) | u64::from(open_to_all)
-}
-
 impl fmt::Debug for Breaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Breaker").field("name", &self.name).field("machine", &self.machine).finish_non_exhaustive()
+        f.debug_struct("Breaker").field("name", &self.name).field("gate", &self.gate).finish_non_exhaustive()
     }
 }
 
@@ -182,17 +159,17 @@ impl BreakerHandle {
 
     /// The state, as of the last call.
     pub fn state(&self) -> State {
-        self.0.machine.lock().state()
+        self.0.with(|machine| machine.state())
     }
 
     /// How long it stays open; `None` in any other state.
     pub fn remaining(&self) -> Option<Duration> {
-        self.0.machine.lock().remaining(Instant::now())
+        self.0.with(|machine| machine.remaining(Instant::now()))
     }
 
     /// What it has seen in its window.
     pub fn counts(&self) -> Counts {
-        self.0.machine.lock().counts(Instant::now())
+        self.0.with(|machine| machine.counts(Instant::now()))
     }
 
     /// Opens it for `wait`; then probes decide.

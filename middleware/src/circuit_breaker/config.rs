@@ -93,16 +93,21 @@ impl Config {
     /// Checks every value against its range.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         let is_share = |rate: f64| rate > 0.0 && rate <= 1.0;
+        // Points in time are added to: what is as good as for ever must not overflow.
+        let is_span = |millis: u64| millis <= 86_400_000;
         let rules = [
             (self.window_ms >= 10, "window_ms must be at least 10"),
+            (is_span(self.window_ms), "window_ms must be at most a day"),
             ((1..=10_000).contains(&self.window_calls), "window_calls must be 1..10000"),
             (self.min_calls >= 1, "min_calls must be at least 1"),
             (is_share(self.failure_rate), "failure_rate must be above 0 and at most 1"),
             (is_share(self.slow_rate), "slow_rate must be above 0 and at most 1"),
             (self.open_ms >= 1, "open_ms must be at least 1"),
             (self.max_open_ms >= self.open_ms, "max_open_ms must be at least open_ms"),
+            (is_span(self.max_open_ms), "max_open_ms must be at most a day"),
             (self.probes >= 1, "probes must be at least 1"),
             (self.half_open_timeout_ms >= 1, "half_open_timeout_ms must be at least 1"),
+            (is_span(self.half_open_timeout_ms), "half_open_timeout_ms must be at most a day"),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, broken)) => Err(InvalidConfig(broken)),
@@ -133,8 +138,9 @@ mod tests {
     #[test]
     fn the_default_is_valid_and_every_rule_is_enforced() {
         assert_eq!(Config::default().validate(), Ok(()));
-        let broken: [(&str, Break); 9] = [
+        let broken: [(&str, Break); 13] = [
             ("window_ms", |config| config.window_ms = 0),
+            ("window_ms", |config| config.window_ms = u64::MAX),
             ("window_calls", |config| config.window_calls = 0),
             ("min_calls", |config| config.min_calls = 0),
             ("failure_rate", |config| config.failure_rate = 0.0),
@@ -142,7 +148,10 @@ mod tests {
             ("slow_rate", |config| config.slow_rate = 1.01),
             ("open_ms", |config| config.open_ms = 0),
             ("max_open_ms", |config| config.max_open_ms = 1),
+            ("max_open_ms", |config| config.max_open_ms = u64::MAX),
             ("probes", |config| config.probes = 0),
+            ("half_open_timeout_ms", |config| config.half_open_timeout_ms = 0),
+            ("half_open_timeout_ms", |config| config.half_open_timeout_ms = u64::MAX),
         ];
         for (key, breaks) in broken {
             let mut config = Config::default();
@@ -160,7 +169,10 @@ mod tests {
     fn the_minimum_is_clamped_to_a_count_window_but_not_to_a_time_window() {
         let config = Config { window: WindowKind::Count, window_calls: 10, min_calls: 20, ..Config::default() };
         assert_eq!(config.enough_calls(), 10);
-        assert_eq!(Config { window: WindowKind::Time, ..config }.enough_calls(), 20);
+        assert_eq!(Config { window: WindowKind::Time, ..config.clone() }.enough_calls(), 20);
+        for window in [WindowKind::Count, WindowKind::Time] {
+            assert_eq!(Config { min_calls: 0, window, ..config.clone() }.enough_calls(), 1, "a rate of no calls is none");
+        }
     }
 
     #[test]

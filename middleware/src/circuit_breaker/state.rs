@@ -195,7 +195,10 @@ impl Machine {
             None => {}
             Some(true) => self.enter(Phase::Closed, Cause::ProbeSucceeded, now),
             Some(false) => {
-                self.level = self.level.saturating_add(1);
+                // Not beyond the longest wait: what is not waited need not be taken back by healthy windows either.
+                if self.wait() < Duration::from_millis(self.config.max_open_ms) {
+                    self.level += 1;
+                }
                 self.open(failure, hint, now);
             }
         }
@@ -210,10 +213,14 @@ impl Machine {
         }
     }
 
-    fn open(&mut self, cause: Cause, hint: Option<Duration>, now: Instant) {
+    /// How long it stays open at the present level.
+    fn wait(&self) -> Duration {
         let wait = Duration::from_millis(self.config.open_ms).saturating_mul(2_u32.saturating_pow(self.level));
-        let wait = wait.min(Duration::from_millis(self.config.max_open_ms));
-        let wait = jitter::around(wait, 0.2, self.draw).max(hint.unwrap_or_default().min(MAX_HINT));
+        wait.min(Duration::from_millis(self.config.max_open_ms))
+    }
+
+    fn open(&mut self, cause: Cause, hint: Option<Duration>, now: Instant) {
+        let wait = jitter::around(self.wait(), 0.2, self.draw).max(hint.unwrap_or_default().min(MAX_HINT));
         self.enter(Phase::Open { until: now + wait }, cause, now);
     }
 

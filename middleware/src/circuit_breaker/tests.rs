@@ -77,6 +77,43 @@ async fn an_open_breaker_answers_without_calling() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn stays_away_as_long_as_the_answer_asks_wherever_it_does() {
+    let asking = |mut answer: Response<Answer>, name: &'static str| {
+        answer.headers_mut().insert(name, http::HeaderValue::from_static(if name == "retry-after" { "20" } else { "20000" }));
+        answer
+    };
+    let mut trailers: HeaderMap = Status::unavailable("").into_http::<()>().headers().clone();
+    trailers.insert("grpc-retry-pushback-ms", http::HeaderValue::from(20_000));
+    let mut proxys = Response::new(body(None));
+    *proxys.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+    for (name, answer, secs) in [
+        ("nothing asked", trailers_only(Code::Unavailable), 2),
+        ("in the head", asking(trailers_only(Code::Unavailable), "grpc-retry-pushback-ms"), 20),
+        ("in the trailers", Response::new(body(Some(trailers))), 20),
+        ("by a proxy", asking(proxys, "retry-after"), 20),
+        ("not by gRPC", asking(trailers_only(Code::Unavailable), "retry-after"), 2),
+    ] {
+        let layer = CircuitBreakerLayer::new("products", &Config { min_calls: 1, ..Config::default() });
+        let mut answer = Some(answer);
+        let mut service =
+            layer.layer(service_fn(move |_: Request<()>| std::future::ready(Ok::<_, Rejection>(answer.take().expect("called once")))));
+        service.call(Request::new(())).await.unwrap().into_body().collect().await.unwrap();
+        let remaining = layer.handle().remaining().expect("it is open").as_secs_f64();
+        assert!((remaining / f64::from(secs) - 1.0).abs() <= 0.2, "{name}: {remaining} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_below_is_a_failure() {
+    let layer = CircuitBreakerLayer::new("products", &Config { min_calls: 1, ..Config::default() });
+    let panics = layer.layer(service_fn(async |_: Request<()>| -> Result<Response<Answer>, Rejection> { panic!("on purpose") }));
+    // As in the server: the future outlives the panic.
+    let caught = crate::catch_panic::CatchPanicLayer.layer(panics).oneshot(Request::new(())).await;
+    assert!(caught.is_err());
+    assert_eq!(layer.handle().state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_is_dropped_halfway_says_nothing() {
     let layer = CircuitBreakerLayer::new("products", &Config { min_calls: 1, ..Config::default() });
     let mut hangs = layer.layer(service_fn(|_: Request<()>| std::future::pending::<Result<Response<Answer>, Rejection>>()));

@@ -85,9 +85,18 @@ fn of_http(status: StatusCode) -> Verdict {
     }
 }
 
-/// How long the target asks us to stay away.
-pub(super) fn hint(headers: &HeaderMap) -> Option<Duration> {
-    match retry::advice(headers) {
+/// How long the head of an answer asks us to stay away.
+pub(super) fn hint_of_head<B>(response: &Response<B>) -> Option<Duration> {
+    wait(retry::advice_of_head(response))
+}
+
+/// How long trailers ask us to stay away.
+pub(super) fn hint(trailers: &HeaderMap) -> Option<Duration> {
+    wait(retry::advice(trailers))
+}
+
+fn wait(advice: Retry) -> Option<Duration> {
+    match advice {
         Retry::After(wait) => Some(wait),
         Retry::Silent | Retry::Never => None,
     }

@@ -30,6 +30,14 @@ pub struct Failure {
     source: transport::Error,
 }
 
+#[cfg(test)]
+impl Failure {
+    /// A failure of which nothing is known but this.
+    pub(crate) fn example(unsent: bool) -> Self {
+        Self { unsent, source: transport::Endpoint::from_shared("").expect_err("no address") }
+    }
+}
+
 /// The innermost service of the stack: sends a request over a connection that is made when it is needed.
 #[derive(Debug, Clone)]
 pub struct Endpoint(Channel);

@@ -35,13 +35,15 @@ use crate::{context, rejection::Rejection};
 pub struct TotalDeadlineLayer {
     /// The longest a call may take, whatever the context allows.
     pub limit: Duration,
+    /// With no more time than this left no answer can come: nothing is sent.
+    pub min_attempt: Duration,
 }
 
 impl<S> Layer<S> for TotalDeadlineLayer {
     type Service = TotalDeadline<S>;
 
     fn layer(&self, inner: S) -> TotalDeadline<S> {
-        TotalDeadline { inner, limit: self.limit }
+        TotalDeadline { inner, layer: *self }
     }
 }
 
@@ -49,7 +51,7 @@ impl<S> Layer<S> for TotalDeadlineLayer {
 #[derive(Debug, Clone)]
 pub struct TotalDeadline<S> {
     inner: S,
-    limit: Duration,
+    layer: TotalDeadlineLayer,
 }
 
 impl<S, B> Service<Request<B>> for TotalDeadline<S>
@@ -70,10 +72,11 @@ where
         let left = deadline.map(|deadline| after_margin(deadline.saturating_duration_since(now)));
         // `tonic::Request::set_timeout` is about the call, not about each attempt.
         let asked = request.headers().get(grpc_timeout::HEADER).and_then(grpc_timeout::parse);
-        let left = [left, asked].into_iter().flatten().fold(self.limit, Duration::min);
-        if left.is_zero() {
+        let left = [left, asked].into_iter().flatten().min();
+        if left.is_some_and(|left| left <= self.layer.min_attempt) {
             return Either::Right(ready(Err(expired())));
         }
+        let left = left.map_or(self.layer.limit, |left| left.min(self.layer.limit));
         request.extensions_mut().insert(CallDeadline(now + left));
         Either::Left(self.inner.call(request))
     }
@@ -92,7 +95,7 @@ mod tests {
     async fn deadline_seen_inside(context: Context) -> Result<Instant, Rejection> {
         let inner =
             tower::service_fn(async |request: Request<()>| Ok::<_, Rejection>(request.extensions().get::<CallDeadline>().unwrap().0));
-        let mut service = TotalDeadlineLayer { limit: Duration::from_secs(5) }.layer(inner);
+        let mut service = TotalDeadlineLayer { limit: Duration::from_secs(5), min_attempt: Duration::from_millis(10) }.layer(inner);
         context::scope(context, async { service.call(Request::new(())).await }).await
     }
 
@@ -112,9 +115,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sends_nothing_when_no_time_is_left() {
-        let context = Context::background().until(Instant::now() + Duration::from_millis(2));
-        let refusal = deadline_seen_inside(context).await.unwrap_err();
-        assert_eq!(refusal.reason(), &reasons::DEADLINE_EXCEEDED);
+    async fn sends_nothing_when_too_little_time_is_left() {
+        for (remaining_ms, sent) in [(0, false), (2, false), (12, false), (13, true)] {
+            let context = Context::background().until(Instant::now() + Duration::from_millis(remaining_ms));
+            let answer = deadline_seen_inside(context).await.map_err(|refusal| refusal.reason());
+            assert_eq!(answer.is_ok(), sent, "{remaining_ms} ms");
+            assert!(answer.is_ok() || answer == Err(&reasons::DEADLINE_EXCEEDED));
+        }
     }
 }

@@ -1,25 +1,20 @@
 //! What retries may cost a target: tokens (gRFC A6) and a share of the calls in flight, both without a lock.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
-};
+mod counters;
 
+use std::sync::Arc;
+
+use self::counters::{Count, Tokens};
 use super::config::Config;
-
-/// Tokens are counted in thousandths, so that a tenth of one is a whole number.
-const TOKEN: u32 = 1_000;
-const REFUND: u32 = TOKEN / 10;
 
 /// The retries that one target's calls may make.
 #[derive(Debug)]
 pub(super) struct Budget {
-    max_millitokens: u32,
-    millitokens: AtomicU32,
+    tokens: Tokens,
     in_flight_percent: u32,
     in_flight_min: u32,
-    calls: AtomicU32,
-    retries: AtomicU32,
+    calls: Count,
+    retries: Count,
 }
 
 /// Why there is no retry to be had.
@@ -33,60 +28,47 @@ pub(super) enum Exhausted {
 
 impl Budget {
     pub(super) fn new(config: &Config) -> Arc<Self> {
-        let max_millitokens = config.tokens.saturating_mul(TOKEN);
         Arc::new(Self {
-            max_millitokens,
-            millitokens: AtomicU32::new(max_millitokens),
+            tokens: Tokens::new(config.tokens),
             in_flight_percent: config.in_flight_percent,
             in_flight_min: config.in_flight_min,
-            calls: AtomicU32::new(0),
-            retries: AtomicU32::new(0),
+            calls: Count::new(),
+            retries: Count::new(),
         })
     }
 
     /// A call succeeded.
     pub(super) fn refund(&self) {
-        self.add(|tokens| tokens.saturating_add(REFUND).min(self.max_millitokens));
+        self.tokens.refund();
     }
 
     /// A call failed in a way that could be retried.
     pub(super) fn spend(&self) {
-        self.add(|tokens| tokens.saturating_sub(TOKEN));
-    }
-
-    fn add(&self, change: impl Fn(u32) -> u32) {
-        // Relaxed: the number guards nothing else. The update cannot fail, it always has a next value.
-        let _ = self.millitokens.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tokens| Some(change(tokens)));
+        self.tokens.spend();
     }
 
     /// Whole and part tokens that are left.
     pub(super) fn tokens(&self) -> f64 {
-        f64::from(self.millitokens.load(Ordering::Relaxed)) / f64::from(TOKEN)
+        self.tokens.left()
     }
 
     /// Counts a call until the guard is dropped.
     pub(super) fn call(self: &Arc<Self>) -> InFlight {
-        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.calls.enter();
         InFlight { budget: self.clone(), counter: |budget| &budget.calls }
     }
 
     /// A retry that costs no token, because the request was never sent. In flight it counts like any other.
     pub(super) fn transparent(self: &Arc<Self>) -> Result<InFlight, Exhausted> {
-        let calls = self.calls.load(Ordering::Relaxed);
-        let share = u64::from(calls) * u64::from(self.in_flight_percent) / 100;
+        let share = u64::from(self.calls.get()) * u64::from(self.in_flight_percent) / 100;
         let limit = u32::try_from(share).unwrap_or(u32::MAX).max(self.in_flight_min);
-        self.retries
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |retries| (retries < limit).then_some(retries + 1))
-            .map_err(|_| Exhausted::InFlight)?;
-        Ok(InFlight { budget: self.clone(), counter: |budget| &budget.retries })
+        let entered = self.retries.enter_below(limit);
+        entered.then(|| InFlight { budget: self.clone(), counter: |budget| &budget.retries }).ok_or(Exhausted::InFlight)
     }
 
     /// A retry, if both limits allow one.
     pub(super) fn retry(self: &Arc<Self>) -> Result<InFlight, Exhausted> {
-        if self.millitokens.load(Ordering::Relaxed) <= self.max_millitokens / 2 {
-            return Err(Exhausted::Tokens);
-        }
-        self.transparent()
+        if self.tokens.are_plenty() { self.transparent() } else { Err(Exhausted::Tokens) }
     }
 }
 
@@ -94,18 +76,25 @@ impl Budget {
 #[derive(Debug)]
 pub(super) struct InFlight {
     budget: Arc<Budget>,
-    counter: fn(&Budget) -> &AtomicU32,
+    counter: fn(&Budget) -> &Count,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        (self.counter)(&self.budget).fetch_sub(1, Ordering::Relaxed);
+        (self.counter)(&self.budget).leave();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Budget {
+        /// Calls and retries in flight.
+        pub(in crate::retry) fn in_flight(&self) -> (u32, u32) {
+            (self.calls.get(), self.retries.get())
+        }
+    }
 
     #[test]
     fn stops_at_half_of_the_tokens_and_ten_successes_pay_for_one_failure() {
@@ -141,5 +130,36 @@ mod tests {
         assert_eq!(budget.retry().unwrap_err(), Exhausted::InFlight);
         drop((floor, second, calls));
         assert!(budget.retry().is_ok());
+    }
+
+    #[test]
+    fn keeps_its_bounds_under_contention() {
+        const MAX: f64 = 10.0;
+        let budget = Budget::new(&Config { tokens: 10, in_flight_percent: 50, in_flight_min: 2, ..Config::default() });
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let budget = &budget;
+                scope.spawn(move || {
+                    for round in 0..5_000 {
+                        let call = budget.call();
+                        if (round / 100 + thread) % 3 == 0 {
+                            budget.spend();
+                        } else {
+                            budget.refund();
+                        }
+                        let retries = [budget.retry(), budget.transparent()];
+                        // Eight calls at most are in flight, so that half of them are.
+                        assert!(budget.in_flight().1 <= 4);
+                        assert!((0.0..=MAX).contains(&budget.tokens()));
+                        drop((retries, call));
+                    }
+                });
+            }
+        });
+        assert_eq!(budget.in_flight(), (0, 0));
+        for _ in 0..100 {
+            budget.refund();
+        }
+        assert!((budget.tokens() - MAX).abs() < f64::EPSILON, "what was lost was given back");
     }
 }

@@ -24,13 +24,23 @@ pub(super) struct Call<'a> {
     deadline: Option<Instant>,
     /// Why there can only be one attempt, if so.
     barrier: Option<Denied>,
-    /// The attempt that is made, from 1. A transparent retry repeats a number.
+    /// The attempts made so far. A transparent retry repeats a number.
     attempt: u32,
-    transparent: bool,
+    transparent: Transparent,
     back_off: BackOff,
     in_flight: Option<InFlight>,
+    /// The last attempt failed on the target's side.
+    failed: bool,
     /// Our caller need not try what we have tried.
     exhausted: bool,
+}
+
+/// The one retry that a call has for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transparent {
+    Free,
+    Next,
+    Made,
 }
 
 impl<'a> Call<'a> {
@@ -50,16 +60,22 @@ impl<'a> Call<'a> {
             path: request.uri.path(),
             deadline: request.extensions.get::<CallDeadline>().map(|deadline| deadline.0),
             barrier,
-            attempt: 1,
-            transparent: false,
+            attempt: 0,
+            transparent: Transparent::Free,
             back_off: BackOff::new(Duration::from_millis(config.base_ms), Duration::from_millis(config.max_ms), jitter::draw),
             in_flight: None,
+            failed: false,
             exhausted: false,
         }
     }
 
-    /// The request of the present attempt.
-    pub(super) fn request(&self, parts: &request::Parts, body: Body) -> Request<Body> {
+    /// The request of the next attempt, which counts from now on.
+    pub(super) fn request(&mut self, parts: &request::Parts, body: Body) -> Request<Body> {
+        if self.transparent == Transparent::Next {
+            self.transparent = Transparent::Made;
+        } else {
+            self.attempt += 1;
+        }
         let mut parts = parts.clone();
         if self.attempt > 1 {
             parts.extensions.insert(Attempt(self.attempt));
@@ -76,14 +92,20 @@ impl<'a> Call<'a> {
     /// How long to wait before the next attempt; `None` if the answer stands.
     pub(super) fn next(&mut self, outcome: Outcome, now: Instant) -> Option<Duration> {
         self.in_flight = None;
+        self.failed = matches!(outcome, Outcome::Unsent | Outcome::Failed(_) | Outcome::Final);
         let next = match outcome {
-            Outcome::Refused => return None,
+            Outcome::Refused => {
+                // Whatever it says of coming again: what was tried before it was in vain.
+                self.exhausted = self.attempt > 1 || self.transparent == Transparent::Made;
+                return None;
+            }
+            Outcome::Final => return None,
             Outcome::Answered => {
                 self.policy.budget.refund();
                 self.policy.metrics.tokens(self.policy.budget.tokens());
                 return None;
             }
-            Outcome::Unsent if !self.transparent && self.barrier != Some(Denied::Committed) => self.transparently(),
+            Outcome::Unsent if self.transparent == Transparent::Free && self.barrier != Some(Denied::Committed) => self.transparently(),
             // What the server has not seen had no effect.
             Outcome::Unsent => self.again(Retry::Silent, self.barrier.filter(|barrier| *barrier != Denied::NotIdempotent), now),
             Outcome::Failed(advice) => self.again(advice, self.barrier, now),
@@ -104,7 +126,7 @@ impl<'a> Call<'a> {
     /// At once, once, and not counted as an attempt (gRFC A6, "transparent retries").
     fn transparently(&mut self) -> Result<(Duration, InFlight), Denied> {
         let in_flight = self.policy.budget.transparent().map_err(Denied::from)?;
-        self.transparent = true;
+        self.transparent = Transparent::Next;
         Ok((Duration::ZERO, in_flight))
     }
 
@@ -125,7 +147,6 @@ impl<'a> Call<'a> {
             return Err(Denied::Deadline);
         }
         let in_flight = budget.retry().map_err(Denied::from)?;
-        self.attempt += 1;
         Ok((pause, in_flight))
     }
 
@@ -137,10 +158,11 @@ impl<'a> Call<'a> {
 
     /// The answer to the call.
     pub(super) fn finish<R: HttpBody>(self, answer: Answer<R>) -> Answer<R> {
-        self.policy.metrics.retried(self.path, self.attempt - 1, self.transparent);
+        self.policy.metrics.retried(self.path, self.attempt - 1, self.transparent == Transparent::Made);
         if self.attempt > 1 {
             tracing::Span::current().record("app.rpc.attempts", self.attempt);
         }
+        let answer = if self.failed { outcome::blame(answer, self.policy.target) } else { answer };
         if self.exhausted { outcome::exhausted(answer) } else { answer }
     }
 }

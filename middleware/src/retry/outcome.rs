@@ -6,10 +6,10 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body;
 use tonic::Code;
 
-use super::{advice, peek::Peeked};
+use super::{advice, advice_of_head, peek::Peeked};
 use crate::{
     client, deadline, grpc_status,
-    rejection::{PUSHBACK_HEADER, Rejection, Retry},
+    rejection::{FAILURE_ORIGIN_HEADER, PUSHBACK_HEADER, Rejection, Retry},
 };
 
 /// The answer to one attempt.
@@ -18,7 +18,7 @@ pub(super) type Answer<R> = Result<Response<Peeked<R>>, Rejection>;
 /// What became of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The server answered, for better or worse.
+    /// The server works, whatever it thinks of the request.
     Answered,
     /// We refused it ourselves: no place, no credentials, an open breaker.
     Refused,
@@ -26,6 +26,8 @@ pub(super) enum Outcome {
     Unsent,
     /// It failed, and the server may have acted on it.
     Failed(Retry),
+    /// It failed, and would fail again.
+    Final,
 }
 
 /// Waits for the first frame of the body where the head does not tell the status, if it is of any use to know.
@@ -45,15 +47,23 @@ pub(super) fn of<R: Body>(answer: &mut Answer<R>) -> Outcome {
     if response.body().is_broken() {
         return Outcome::Failed(Retry::Silent);
     }
-    if response.status() != StatusCode::OK {
-        return of_http(response.status());
-    }
     let status = status_mut(response);
-    let Some(code) = grpc_status::code_in(status) else { return Outcome::Answered };
-    match (code, advice(status)) {
+    match grpc_status::code_in(status) {
+        Some(code) => of_code(code, advice(status)),
+        None if response.status() != StatusCode::OK => of_http(response.status(), advice_of_head(response)),
+        None if response.body().has_ended() => Outcome::Final,
+        // Its status is still to come, and too late for us.
+        None => Outcome::Answered,
+    }
+}
+
+fn of_code(code: Code, advice: Retry) -> Outcome {
+    match (code, advice) {
         // A quota of ours is used up: only if the server says when to come again.
-        (Code::ResourceExhausted, Retry::Silent) => Outcome::Answered,
+        (Code::ResourceExhausted, Retry::Silent) => Outcome::Final,
         (Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted, advice) => Outcome::Failed(advice),
+        (Code::Unknown | Code::Internal | Code::DataLoss, Retry::Never) => Outcome::Failed(Retry::Never),
+        (Code::Unknown | Code::Internal | Code::DataLoss | Code::Cancelled, _) => Outcome::Final,
         _ => Outcome::Answered,
     }
 }
@@ -69,11 +79,15 @@ fn of_rejection(rejection: &Rejection) -> Outcome {
 }
 
 /// Something before the server answered, or instead of it (gRPC, "HTTP to gRPC status code mapping").
-fn of_http(status: StatusCode) -> Outcome {
+fn of_http(status: StatusCode, advice: Retry) -> Outcome {
     match status {
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-            Outcome::Failed(Retry::Silent)
-        }
+        StatusCode::TOO_MANY_REQUESTS if advice == Retry::Silent => Outcome::Final,
+        StatusCode::REQUEST_TIMEOUT
+        | StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => Outcome::Failed(advice),
+        status if status.is_server_error() => Outcome::Final,
         _ => Outcome::Answered,
     }
 }
@@ -84,6 +98,13 @@ fn status_mut<R: Body>(response: &mut Response<Peeked<R>>) -> &mut HeaderMap {
         return response.body_mut().trailers_mut().expect("looked at in the line before");
     }
     response.headers_mut()
+}
+
+/// Names `target` as the one that failed, unless the answer names another behind it.
+pub(super) fn blame<R: Body>(answer: Answer<R>, target: &'static str) -> Answer<R> {
+    let mut response = answer.map_err(|rejection| rejection.with_origin(target))?;
+    status_mut(&mut response).entry(FAILURE_ORIGIN_HEADER).or_insert(HeaderValue::from_static(target));
+    Ok(response)
 }
 
 /// Tells whoever reads the answer that trying again was tried.

@@ -35,6 +35,15 @@ impl<B: Body> Peeked<B> {
         }
     }
 
+    /// Whether it is known to have ended without any data.
+    pub(super) fn has_ended(&self) -> bool {
+        match &self.first {
+            None => false,
+            Some(None) => true,
+            Some(Some(first)) => first.as_ref().is_ok_and(Frame::is_trailers),
+        }
+    }
+
     /// Whether it broke off before its first frame.
     pub(super) fn is_broken(&self) -> bool {
         matches!(self.first, Some(Some(Err(_))))

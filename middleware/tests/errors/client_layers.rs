@@ -91,7 +91,7 @@ async fn retry() {
     let enabled = Config { retry: retry::Config::default(), ..config(dead().await) };
     let methods = ["/grpc.health.v1.Health/Check"].into_iter().collect();
     let client = client::connect("health", &enabled, methods, Identity::new()).unwrap();
-    is_told("tried in vain", &Told::of(&reasons::UPSTREAM_UNAVAILABLE, Wait::Never), &client, None).await;
+    is_told("tried in vain", &Told::of(&reasons::UPSTREAM_UNAVAILABLE, Wait::Never).with_origin("health"), &client, None).await;
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn circuit_breaker() {
 async fn attempt_timeout() {
     let (_listener, address) = silent().await;
     let client = connect(&Config { attempt_timeout_ms: 50, ..config(address) });
-    is_told("no answer", &Told::of(&reasons::DEADLINE_EXCEEDED, Wait::Silent), &client, None).await;
+    is_told("no answer", &Told::of(&reasons::DEADLINE_EXCEEDED, Wait::Silent).with_origin("health"), &client, None).await;
 }
 
 #[tokio::test]
@@ -122,5 +122,5 @@ async fn credentials() {
 #[tokio::test]
 async fn endpoint() {
     let client = connect(&config(dead().await));
-    is_told("nobody there", &Told::of(&reasons::UPSTREAM_UNAVAILABLE, Wait::Silent), &client, None).await;
+    is_told("nobody there", &Told::of(&reasons::UPSTREAM_UNAVAILABLE, Wait::Silent).with_origin("health"), &client, None).await;
 }

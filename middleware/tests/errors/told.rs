@@ -31,15 +31,22 @@ pub(crate) struct Told {
     pub(crate) facts: bool,
     /// Headers of the HTTP answer, to the letter.
     pub(crate) headers: &'static [(&'static str, &'static str)],
+    /// Which service is said to have failed, if it is not the one that answers.
+    pub(crate) origin: Option<&'static str>,
 }
 
 impl Told {
     pub(crate) fn of(reason: &'static Reason, wait: Wait) -> Self {
-        Self { reason, wait, violations: Vec::new(), facts: false, headers: &[] }
+        let origin = (*reason == reasons::UPSTREAM_UNAVAILABLE).then_some("dependency");
+        Self { reason, wait, violations: Vec::new(), facts: false, headers: &[], origin }
     }
 
     pub(crate) fn with_headers(self, headers: &'static [(&'static str, &'static str)]) -> Self {
         Self { headers, ..self }
+    }
+
+    pub(crate) fn with_origin(self, service: &'static str) -> Self {
+        Self { origin: Some(service), ..self }
     }
 
     /// Status, problem and headers.
@@ -109,7 +116,7 @@ impl Told {
         }
         // Whose breaker is to open: not the one in front of a service that is well itself.
         let origin = status.metadata().get(FAILURE_ORIGIN_HEADER).map(|value| value.to_str().unwrap());
-        assert_eq!(origin, (*reason == reasons::UPSTREAM_UNAVAILABLE).then_some("dependency"), "{about}");
+        assert_eq!(origin, self.origin, "{about}");
     }
 }
 

@@ -1,4 +1,11 @@
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use metrics_exporter_prometheus::PrometheusBuilder;
+use parking_lot::Mutex;
 
 use super::*;
 
@@ -107,4 +114,97 @@ async fn never_lets_more_probes_through_than_allowed_under_contention() {
         permit.settle(Verdict::Success.into(), None, now);
     }
     assert_eq!(BreakerHandle(breaker).state(), State::Closed);
+}
+
+/// Half-open for ever: every call that is let through is a probe, and none of them succeeds.
+#[test]
+fn slots_are_neither_lost_nor_multiplied_while_rounds_begin_and_end() {
+    const PROBES: u32 = 3;
+    const DAY_MS: u64 = 86_400_000;
+    let config =
+        Config { probes: PROBES, failure_rate: 1.0, open_ms: 1, max_open_ms: 1, half_open_timeout_ms: DAY_MS, ..Config::default() };
+    let breaker = Breaker::new("products", &config);
+    let (start, ticks) = (Instant::now(), AtomicU32::new(0));
+    // Longer than the breaker is ever open.
+    let now = || start + Duration::from_millis(2) * ticks.fetch_add(1, Ordering::Relaxed);
+    let open = || breaker.with(|machine| machine.open_for(Duration::ZERO, now()));
+    open();
+    let taken: Mutex<HashMap<u64, u32>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for thread in 0..6 {
+            let (breaker, taken, now) = (&breaker, &taken, &now);
+            scope.spawn(move || {
+                let mut last = 0;
+                for round in 0..3_000 {
+                    let Ok(permit) = breaker.acquire(now(), None) else { continue };
+                    assert!(permit.epoch >= last, "an epoch came back");
+                    last = permit.epoch;
+                    // Counted late and uncounted early, so that a race in this test cannot look like one in the breaker.
+                    let mut slots = taken.lock();
+                    let slots_taken = slots.entry(permit.epoch).or_default();
+                    *slots_taken += 1;
+                    assert!(*slots_taken <= PROBES);
+                    if (round + thread) % 3 == 0 {
+                        drop(slots);
+                        permit.settle(Verdict::Failure.into(), None, now());
+                    } else {
+                        *slots_taken -= 1;
+                        drop(slots);
+                        drop(permit);
+                    }
+                }
+            });
+        }
+        scope.spawn(|| (0..500).for_each(|_| open()));
+    });
+    let probes: Vec<_> = std::iter::from_fn(|| breaker.acquire(now(), None).ok()).collect();
+    let settled = taken.lock().get(&probes[0].epoch).copied().unwrap_or(0);
+    assert_eq!(u32::try_from(probes.len()).unwrap() + settled, PROBES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shows_its_state_every_change_and_every_call() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let breaker = metrics::with_local_recorder(&recorder, || breaker(&Config { open_ms: 1_000, ..Config::default() }));
+    let handle = BreakerHandle(breaker.clone());
+    // A series by its name and the value of its label, if it has one.
+    let shows = |expected: &[(&str, &str, u32)]| {
+        let text = recorder.handle().render();
+        for (name, label, value) in expected {
+            let is_it = |line: &str| line.starts_with(&format!("palisade_breaker_{name}{{")) && line.contains(&format!("\"{label}\""));
+            let line = text.lines().find(|line| is_it(line)).unwrap_or_else(|| panic!("no {name} {label} in\n{text}"));
+            assert!(line.ends_with(&format!(" {value}")), "{line}");
+        }
+    };
+    shows(&[("state", "products", 0), ("rejected", "products", 0)]);
+    for to in ["closed", "open", "half_open", "forced_open", "disabled", "metrics_only", "would_open"] {
+        shows(&[("transitions", to, 0)]);
+    }
+    for outcome in ["success", "slow_success", "failure", "slow_failure", "neutral", "cancelled", "stale"] {
+        shows(&[("calls", outcome, 0)]);
+    }
+
+    let call = |finding: Finding| breaker.acquire(Instant::now(), None).unwrap().settle(finding, None, Instant::now());
+    let straggler = breaker.acquire(Instant::now(), None).unwrap();
+    call(Verdict::Neutral.into());
+    call(Verdict::Failure.into());
+    shows(&[("state", "products", 1), ("transitions", "open", 1), ("calls", "neutral", 1), ("calls", "failure", 1)]);
+    for _ in 0..2 {
+        assert!(breaker.acquire(Instant::now(), None).is_err());
+    }
+    straggler.settle(Verdict::Success.into(), None, Instant::now());
+    shows(&[("rejected", "products", 2), ("calls", "stale", 1), ("calls", "success", 0)]);
+
+    tokio::time::advance(2 * SECOND).await;
+    let probe = breaker.acquire(Instant::now(), None).unwrap();
+    shows(&[("state", "products", 2), ("transitions", "half_open", 1)]);
+    drop(probe);
+    call(Verdict::Success.into());
+    shows(&[("state", "products", 0), ("transitions", "closed", 1), ("calls", "cancelled", 1), ("calls", "success", 1)]);
+
+    handle.set_mode(Mode::ForcedOpen);
+    shows(&[("state", "products", 1), ("transitions", "forced_open", 1)]);
+    handle.set_mode(Mode::MetricsOnly);
+    call(Verdict::Failure.into());
+    shows(&[("state", "products", 0), ("transitions", "metrics_only", 1), ("transitions", "would_open", 1)]);
 }

@@ -54,6 +54,7 @@ fn what_is_not_grpc_is_judged_by_its_http_status() {
         (501, Verdict::Success),
         (505, Verdict::Success),
         (404, Verdict::Success),
+        (408, Verdict::Success),
         (429, Verdict::Throttled),
     ] {
         let mut response = Response::new(());
@@ -64,10 +65,18 @@ fn what_is_not_grpc_is_judged_by_its_http_status() {
 
 #[test]
 fn the_failure_of_a_service_behind_it_is_not_the_targets() {
-    for (origin, verdict) in [("orders", Verdict::Neutral), ("products", Verdict::Failure)] {
-        let mut response = trailers_only(Code::Unavailable);
+    for (code, origin, finding) in [
+        (Code::Unavailable, "orders", Verdict::Neutral.into()),
+        (Code::Internal, "orders", Verdict::Neutral.into()),
+        (Code::DeadlineExceeded, "orders", Verdict::Neutral.into()),
+        (Code::NotFound, "orders", Verdict::Success.into()),
+        (Code::Unavailable, "products", Verdict::Failure.into()),
+        (Code::DeadlineExceeded, "products", Finding::TimedOut),
+    ] {
+        let mut response = trailers_only(code);
         response.headers_mut().insert(FAILURE_ORIGIN_HEADER, http::HeaderValue::from_static(origin));
-        assert_eq!(of_head(&response, "products"), Some(verdict.into()));
+        assert_eq!(of_head(&response, "products"), Some(finding), "{code:?} of {origin}");
+        assert_eq!(of_trailers(Some(response.headers()), "products"), finding, "{code:?} of {origin}");
     }
 }
 

@@ -1,6 +1,7 @@
 use std::thread;
 
 use parking_lot::Mutex;
+use proptest::{collection::vec, prelude::*};
 
 use super::*;
 
@@ -40,6 +41,15 @@ fn counts_failures_and_slow_calls_apart() {
 }
 
 #[test]
+fn one_failure_is_all_of_one_call() {
+    for (mut window, now) in [time_window(10), count_window(10)] {
+        window.record(true, false, now);
+        assert_eq!(window.counts(now), counts(1, 1, 0));
+        assert!((window.counts(now).rate(1) - 1.0).abs() < f64::EPSILON);
+    }
+}
+
+#[test]
 fn a_count_window_forgets_its_oldest_call() {
     let (mut window, now) = count_window(4);
     window.record(true, false, now);
@@ -62,6 +72,15 @@ fn a_count_window_slides_for_ever() {
         window.record(false, false, now);
     }
     assert_eq!(window.counts(now), counts(10, 1, 0));
+}
+
+#[test]
+fn a_count_window_rises_and_falls_with_its_calls() {
+    let (mut window, now) = count_window(10);
+    for (script, expected) in [("SSFF", (4, 2)), ("FFFFSSSS", (10, 6)), ("SSS", (10, 3))] {
+        script.chars().for_each(|letter| window.record(letter == 'F', false, now));
+        assert_eq!(window.counts(now), counts(expected.0, expected.1, 0), "{script}");
+    }
 }
 
 #[test]
@@ -99,6 +118,31 @@ fn buckets_do_not_drift_when_calls_come_at_odd_times() {
     }
     let Window::Time(window) = &window else { panic!("not a time window") };
     assert_eq!((window.head_began - start).as_millis() % 1_000, 0);
+}
+
+proptest! {
+    /// Whenever calls come, and however late: each leaves with its bucket, a window's length after that began, and not before.
+    #[test]
+    fn counts_what_a_list_of_all_calls_does(
+        length_ms in 10..10_000_u64,
+        calls in vec((0..3_000_u64, any::<bool>(), any::<bool>()), 1..200),
+    ) {
+        let start = Instant::now();
+        let width = Duration::from_millis(length_ms) / 10;
+        let mut window = TimeWindow::new(Duration::from_millis(length_ms), start);
+        prop_assert_eq!(window.width * 10, Duration::from_millis(length_ms));
+        let (mut all, mut elapsed) = (Vec::new(), Duration::ZERO);
+        for (gap_ms, failed, slow) in calls {
+            // Most gaps are short against the window, some are longer than it.
+            elapsed += Duration::from_millis(gap_ms * length_ms / 10_000 * if gap_ms > 2_900 { 10 } else { 1 });
+            window.record(Counts::of(failed, slow), start + elapsed);
+            let bucket = elapsed.as_nanos() / width.as_nanos();
+            all.push((bucket, Counts::of(failed, slow)));
+            let mut expected = Counts::default();
+            all.iter().filter(|(of, _)| of + 10 > bucket).for_each(|(_, call)| expected.add(*call));
+            prop_assert_eq!(window.counts(start + elapsed), expected);
+        }
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@ use futures_util::stream;
 use http::HeaderValue;
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, StreamBody};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tower::{ServiceExt, service_fn};
 
 use super::*;
@@ -43,6 +44,17 @@ async fn the_caller_decides_within_our_maximum() {
         let limit_seen = limit_seen_inside(Protocol::Http, request(REQUEST_TIMEOUT_HEADER, text)).await;
         assert_eq!(limit_seen.unwrap(), limit, "{text}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_breaks_the_grammar_is_counted() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _local = metrics::set_default_local_recorder(&recorder);
+    for text in ["999999999S", "10", "-1m", "1X", "100m"] {
+        assert!(limit_seen_inside(Protocol::Grpc, request(grpc_timeout::HEADER, text)).await.is_ok());
+    }
+    let shown = recorder.handle().render();
+    assert!(shown.lines().any(|line| line.starts_with("palisade_") && line.contains("malformed") && line.ends_with(" 4")), "{shown}");
 }
 
 #[tokio::test(start_paused = true)]

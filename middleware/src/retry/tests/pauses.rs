@@ -1,0 +1,89 @@
+//! When the next attempt is made.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn the_server_decides_how_long_to_wait() {
+    let server = Server::answering(|attempt| match attempt {
+        1 => pushback(Code::Unavailable, "250"),
+        _ => status(Code::Unavailable),
+    });
+    server.attempts().await;
+    let after: Vec<u128> = server.seen.lock().iter().map(|seen| seen.after_ms).collect();
+    assert_eq!(after[1], 250);
+    assert!(after[2] <= 301, "the back-off begins anew, with at most 50 ms: {after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_server_can_forbid_it() {
+    for answer in [
+        (|_| pushback(Code::Unavailable, "-1")) as fn(usize) -> Answer,
+        |_| pushback(Code::Unavailable, "abc"),
+        |_| pushback(Code::Unavailable, ""),
+    ] {
+        assert_eq!(Server::answering(answer).attempts().await.0, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_decides_how_long_to_wait_too() {
+    let server = Server::answering(|attempt| if attempt == 1 { http(503, Some("7")) } else { status(Code::Ok) });
+    assert_eq!(server.attempts().await.0, 2);
+    assert_eq!(server.seen.lock()[1].after_ms, 7_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_gives_up_during_a_pause_ends_the_call() {
+    let server = Server::answering(|_| pushback(Code::Unavailable, "5000"));
+    let budget = server.layer.0.budget.clone();
+    let call = tokio::time::timeout(Duration::from_secs(1), server.call(get()));
+    assert!(call.await.is_err());
+    tokio::time::advance(Duration::from_mins(1)).await;
+    assert_eq!(server.seen.lock().len(), 1);
+    assert_eq!(budget.in_flight(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn does_not_wait_past_the_deadline() {
+    let server = Server::answering(|_| pushback(Code::Unavailable, "5000"));
+    let mut request = get();
+    request.extensions_mut().insert(CallDeadline(Instant::now() + Duration::from_secs(5)));
+    let start = Instant::now();
+    let answer = server.call(request).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(answer.headers()["grpc-status"], "14", "the real error, not a timeout");
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_that_hang_leave_room_for_others_within_the_deadline() {
+    let attempts = Arc::new(Mutex::new(0));
+    let counted = attempts.clone();
+    let hangs = service_fn(move |_: Request<Body>| {
+        *counted.lock() += 1;
+        std::future::pending::<Answer>()
+    });
+    let inner = deadline::AttemptTimeoutLayer::new("products", Duration::from_millis(100)).layer(hangs);
+    let layer = RetryLayer::new("products", &Config { max_attempts: 5, base_ms: 1, ..Config::default() }, [PATH].into_iter().collect());
+    let mut request = get();
+    let start = Instant::now();
+    request.extensions_mut().insert(CallDeadline(start + Duration::from_millis(500)));
+    let refusal = layer.layer(inner).call(request).await.unwrap_err();
+    assert_eq!(refusal.reason(), &reasons::DEADLINE_EXCEEDED);
+    assert!(*attempts.lock() >= 3);
+    assert!(start.elapsed() <= Duration::from_millis(500));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_does_not_queue() {
+    let layer = RetryLayer::new("products", &Config::default(), [PATH].into_iter().collect());
+    let (mock, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Full<Bytes>>>();
+    handle.allow(1);
+    let inner = mock.map_err(|error| Rejection::internal(error.to_string()));
+    let mut retry = layer.layer(inner);
+    let call = crate::task::spawn(async move { retry.ready().await?.call(get()).await });
+    let (_, respond) = handle.next_request().await.unwrap();
+    respond.send_response(status(Code::Unavailable).unwrap());
+    let answer = call.await.unwrap().unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "14");
+    assert_eq!(advice(answer.headers()), Advice::Silent, "one attempt was made, no more");
+}

@@ -1,0 +1,281 @@
+//! Three hops, user → A → B → C, each with the server stack and the client stack of a service: what the failure of the last one costs,
+//! what is left of a deadline, and what becomes of a call that nobody waits for.
+#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+
+#[path = "support/refusals.rs"]
+mod refusals;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use http::HeaderMap;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use palisade_middleware::{
+    auth::Verifier,
+    circuit_breaker::{self, Counts, State},
+    client::{self, Client},
+    clock::SystemClock,
+    fault::Faults,
+    method_table::{Access, Method, MethodTable},
+    rejection::{Rejection, Retry, reasons},
+    respond::Protocol,
+    retry,
+    server::{self, accept},
+    task,
+};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Response, Status, service::Routes, transport::Channel};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse,
+    health_client::HealthClient,
+    health_server::{Health, HealthServer},
+};
+use tower::layer::util::Identity;
+
+use self::refusals::{advice, dead_port, reason};
+
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+
+static METHODS: [Method; 1] = [Method::grpc(CHECK, Access::Public)];
+
+/// The headers of each request that reached a handler.
+type Seen = Arc<Mutex<Vec<HeaderMap>>>;
+
+/// How a failure behind a service becomes its own.
+type Translate = fn(&Status) -> Status;
+
+/// What a handler does.
+enum Does {
+    /// Asks the next service.
+    Ask(HealthClient<Client>, Translate),
+    /// Answers at once.
+    Answer(fn() -> Result<(), Rejection>),
+    /// Never answers the first call, tells when nobody waits for it, and answers all others.
+    HangOnce(Mutex<Option<oneshot::Sender<()>>>),
+}
+
+struct Handler {
+    seen: Seen,
+    does: Does,
+}
+
+#[tonic::async_trait]
+impl Health for Handler {
+    type WatchStream = futures_util::stream::Pending<Result<HealthCheckResponse, Status>>;
+
+    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        self.seen.lock().push(request.metadata().as_ref().clone());
+        match &self.does {
+            Does::Ask(next, translate) => {
+                next.clone().check(request.into_inner()).await.map_err(|status| translate(&status))?;
+            }
+            Does::Answer(answer) => answer()?,
+            Does::HangOnce(gone) => {
+                let gone = gone.lock().take();
+                if let Some(_told_when_dropped) = gone {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+        Ok(Response::new(HealthCheckResponse { status: 1 }))
+    }
+
+    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+/// A service behind the server stack that takes one request at a time.
+fn serve(does: Does) -> (SocketAddr, Seen) {
+    let listener = accept::bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let (address, seen) = (listener.local_addr().unwrap(), Seen::default());
+    let config = server::Config { max_in_flight: 1, ..server::Config::default() };
+    let handler = Routes::new(HealthServer::new(Handler { seen: seen.clone(), does })).prepare().into_axum_router();
+    let table = Arc::new(MethodTable::new(&[&METHODS]).unwrap());
+    let stack =
+        server::stack(Protocol::Grpc, handler, table, Arc::new(Verifier::new(vec![], Arc::new(SystemClock))), Faults::off(), &config);
+    drop(task::spawn(async move { accept::serve(listener, Protocol::Grpc, stack, &config, CancellationToken::new()).await }));
+    (address, seen)
+}
+
+/// A client that makes one call at a time and whose breaker opens at its fifth failure.
+fn connect(target: &'static str, address: SocketAddr) -> Client {
+    let breaker = circuit_breaker::Config { min_calls: 5, ..circuit_breaker::Config::default() };
+    let config = client::Config { max_in_flight: 1, breaker, ..client::Config::at(format!("http://{address}")) };
+    client::connect(target, &config, [CHECK].into_iter().collect(), Identity::new()).unwrap()
+}
+
+fn user_of(address: SocketAddr) -> HealthClient<Channel> {
+    HealthClient::new(Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy())
+}
+
+struct Chain {
+    user: HealthClient<Channel>,
+    /// A's client, for B.
+    to_b: Client,
+    /// B's client, for C.
+    to_c: Client,
+    seen_by_a: Seen,
+    seen_by_b: Seen,
+}
+
+impl Chain {
+    /// A and B in front of the C at `leaf`.
+    fn before(leaf: SocketAddr, translate: Translate) -> Self {
+        let to_c = connect("c", leaf);
+        let (b, seen_by_b) = serve(Does::Ask(HealthClient::new(to_c.clone()), translate));
+        let to_b = connect("b", b);
+        let (a, seen_by_a) = serve(Does::Ask(HealthClient::new(to_b.clone()), translate));
+        Self { user: user_of(a), to_b, to_c, seen_by_a, seen_by_b }
+    }
+
+    async fn ask(&self, timeout: Option<Duration>) -> Result<(), Status> {
+        let mut request = Request::new(HealthCheckRequest::default());
+        if let Some(timeout) = timeout {
+            request.set_timeout(timeout);
+        }
+        self.user.clone().check(request).await.map(drop)
+    }
+}
+
+/// `?` in a handler.
+fn as_it_is(status: &Status) -> Status {
+    status.clone()
+}
+
+/// What a careful handler makes of it.
+fn as_its_own(status: &Status) -> Status {
+    let rejection = Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "the last one is not there");
+    rejection.with_retry(retry::advice(status.metadata().as_ref())).into()
+}
+
+fn overloaded() -> Result<(), Rejection> {
+    Err(Rejection::new(&reasons::OVERLOADED, "no room"))
+}
+
+fn previous_attempts(seen: &Seen) -> Vec<Option<String>> {
+    let text = |headers: &HeaderMap| Some(headers.get("grpc-previous-rpc-attempts")?.to_str().unwrap().to_owned());
+    seen.lock().iter().map(text).collect()
+}
+
+#[tokio::test]
+async fn a_leaf_that_fails_is_asked_three_times_whatever_the_depth() {
+    for (translate, expected) in [(as_it_is as Translate, "OVERLOADED"), (as_its_own, "UPSTREAM_UNAVAILABLE")] {
+        let (leaf, seen_by_c) = serve(Does::Answer(overloaded));
+        let chain = Chain::before(leaf, translate);
+        let refusal = chain.ask(None).await.unwrap_err();
+        assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::Unavailable, expected));
+        assert_eq!(advice(&refusal), Retry::Never);
+        assert_eq!(previous_attempts(&seen_by_c), [None, Some("1".to_owned()), Some("2".to_owned())]);
+        assert_eq!((chain.seen_by_a.lock().len(), chain.seen_by_b.lock().len()), (1, 1));
+        assert_eq!(chain.to_c.breaker().counts().failed, 3);
+        assert_eq!(chain.to_b.breaker().counts(), Counts::default(), "B is not to blame");
+    }
+}
+
+#[tokio::test]
+async fn a_leaf_that_is_gone_opens_the_breaker_before_it_alone() {
+    for translate in [as_it_is as Translate, as_its_own] {
+        let chain = Chain::before(dead_port().await, translate);
+        let refusal = chain.ask(None).await.unwrap_err();
+        assert_eq!(
+            (refusal.code(), reason(&refusal).as_str(), advice(&refusal)),
+            (Code::Unavailable, "UPSTREAM_UNAVAILABLE", Retry::Never)
+        );
+        assert_eq!(chain.to_c.breaker().counts().failed, 4, "three attempts, the first of them twice");
+        assert_eq!(chain.seen_by_b.lock().len(), 1);
+
+        assert!(chain.ask(None).await.is_err());
+        assert_eq!((chain.to_c.breaker().state(), chain.to_b.breaker().state()), (State::Open, State::Closed));
+        assert_eq!(chain.to_b.breaker().counts(), Counts::default());
+
+        // From now on B answers without asking, and nobody waits longer than the user does.
+        let refusal = chain.ask(Some(Duration::from_millis(500))).await.unwrap_err();
+        assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::Unavailable, "UPSTREAM_UNAVAILABLE"));
+        assert!(matches!(advice(&refusal), Retry::After(wait) if wait > Duration::from_millis(500)), "{refusal:?}");
+        assert_eq!(chain.seen_by_b.lock().len(), 3);
+        assert_eq!(chain.to_b.breaker().counts(), Counts::default());
+    }
+}
+
+#[tokio::test]
+async fn what_the_user_retries_is_not_retried_behind_him() {
+    let (leaf, seen) = serve(Does::Answer(overloaded));
+    let (a, _) = serve(Does::Ask(HealthClient::new(connect("c", leaf)), as_it_is));
+    let mut request = Request::new(HealthCheckRequest::default());
+    request.metadata_mut().insert("grpc-previous-rpc-attempts", "1".parse().unwrap());
+    let refusal = user_of(a).check(request).await.unwrap_err();
+    assert_eq!((refusal.code(), advice(&refusal)), (Code::Unavailable, Retry::Silent));
+    assert_eq!(seen.lock().len(), 1);
+}
+
+/// `grpc-timeout` of the first request.
+fn timeout(seen: &Seen) -> Duration {
+    let text = seen.lock()[0]["grpc-timeout"].to_str().unwrap().to_owned();
+    let (number, unit) = text.split_at(text.len() - 1);
+    let number = number.parse().unwrap();
+    match unit {
+        "n" => Duration::from_nanos(number),
+        "u" => Duration::from_micros(number),
+        "m" => Duration::from_millis(number),
+        _ => panic!("more than the user gave: {text}"),
+    }
+}
+
+#[tokio::test]
+async fn each_hop_has_less_time_than_the_one_before() {
+    let (leaf, seen_by_c) = serve(Does::Answer(|| Ok(())));
+    let chain = Chain::before(leaf, as_it_is);
+    let budget = Duration::from_millis(300);
+    chain.ask(Some(budget)).await.unwrap();
+    let [a, b, c] = [&chain.seen_by_a, &chain.seen_by_b, &seen_by_c].map(timeout);
+    assert_eq!(a, budget);
+    // Two per cent are kept back at each hop, and the time that has passed is gone.
+    assert!(b <= a * 98 / 100, "{a:?} {b:?}");
+    assert!(c <= b * 98 / 100, "{b:?} {c:?}");
+    assert!(c > Duration::ZERO);
+}
+
+/// The sum of the series of this name whose labels have this text.
+fn shown(metrics: &PrometheusHandle, name: &str, label: &str) -> f64 {
+    let text = metrics.render();
+    let lines = text.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+}
+
+#[tokio::test]
+async fn a_user_who_goes_away_is_seen_and_frees_every_hop() {
+    // All of this test is one thread: what it builds and runs is recorded here.
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let metrics = recorder.handle();
+    let _local = metrics::set_default_local_recorder(&recorder);
+    let (tell, gone) = oneshot::channel();
+    let (leaf, seen_by_c) = serve(Does::HangOnce(Mutex::new(Some(tell))));
+    let chain = Arc::new(Chain::before(leaf, as_it_is));
+    let asking = task::spawn({
+        let chain = chain.clone();
+        async move { chain.ask(None).await }
+    });
+    while seen_by_c.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(shown(&metrics, "palisade_rpc_server_active_calls", "").to_bits(), 3_f64.to_bits());
+
+    asking.abort();
+    assert!(gone.await.is_err(), "the last handler was dropped");
+    let cancelled = |name| shown(&metrics, name, "\"CANCELLED\"");
+    for (count, expected) in [
+        (cancelled("rpc_server_call_duration_count"), 3.0),
+        (cancelled("rpc_client_call_duration_count"), 2.0),
+        (cancelled("grpc_client_attempt_duration_count"), 2.0),
+        (shown(&metrics, "palisade_breaker_calls", "\"cancelled\""), 2.0),
+        (shown(&metrics, "palisade_rpc_server_active_calls", ""), 0.0),
+        (shown(&metrics, "palisade_concurrency_in_use", ""), 0.0),
+    ] {
+        assert!((count - expected).abs() < f64::EPSILON, "{count} is not {expected} in\n{}", metrics.render());
+    }
+    // There is room for one request at each hop.
+    chain.ask(None).await.unwrap();
+    assert_eq!(seen_by_c.lock().len(), 2);
+}
