@@ -1,5 +1,7 @@
 //! What is known of the request at hand: made once at the edge of the process, found by every layer and by calls that go out.
 
+mod request_id;
+
 use std::{future::Future, sync::Arc};
 
 use http::Request;
@@ -7,11 +9,13 @@ use tokio::{task::futures::TaskLocalFuture, time::Instant};
 
 use crate::{auth::Principal, method_table::Method, priority::Priority, rejection::Rejection};
 
+pub use request_id::RequestId;
+
 /// The request at hand. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// The caller's `x-request-id` if it is valid, else a new one.
-    pub request_id: Arc<str>,
+    pub request_id: RequestId,
     /// When the caller stops waiting. Every hop gets what is left of it.
     pub deadline: Option<Instant>,
     /// Who asks; set once the token was verified.
@@ -28,7 +32,7 @@ impl Context {
     /// A context for work that no request asked for, such as a resumed saga.
     pub fn background() -> Self {
         Self {
-            request_id: new_request_id(),
+            request_id: RequestId::random(),
             deadline: None,
             principal: None,
             method: None,
@@ -55,13 +59,6 @@ impl Context {
     pub fn of<B>(request: &Request<B>) -> Option<&Self> {
         request.extensions().get::<Self>()
     }
-}
-
-/// A new request id: a random UUID.
-pub(crate) fn new_request_id() -> Arc<str> {
-    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-    let text: &str = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text);
-    text.into()
 }
 
 tokio::task_local! {

@@ -21,6 +21,7 @@ use self::buckets::Buckets;
 use crate::{
     context::Context,
     rejection::{Rejection, reasons},
+    respond::Protocol,
 };
 
 pub use address::{AddressConfig, AddressLimit, AddressLimitLayer, Peer};
@@ -47,11 +48,11 @@ impl Default for Config {
 /// Limits each principal on its own. Sits behind authentication and in front of every shared queue.
 ///
 /// ```
-/// use palisade_middleware::{auth::Principal, context::Context, rate_limit::{Config, RateLimitLayer}};
+/// use palisade_middleware::{auth::Principal, context::Context, rate_limit::{Config, RateLimitLayer}, respond::Protocol};
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
 /// let handler = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("done")));
-/// let service = RateLimitLayer::new(&Config { per_second: 1, burst: 1 }).layer(handler);
+/// let service = RateLimitLayer::new(Protocol::Http, &Config { per_second: 1, burst: 1 }).layer(handler);
 /// let mut request = http::Request::new(());
 /// request.extensions_mut().insert(Context::background().on_behalf_of(Principal::absent_user("alice").into()));
 /// assert!(service.clone().oneshot(request.clone()).await.is_ok());
@@ -63,24 +64,31 @@ pub struct RateLimitLayer(Option<Arc<Limit>>);
 
 #[derive(Debug)]
 struct Limit {
+    protocol: Protocol,
     buckets: Buckets,
     policy: HeaderValue,
     shed: metrics::Counter,
 }
 
 impl RateLimitLayer {
-    /// A limit as configured.
-    pub fn new(config: &Config) -> Self {
+    /// A limit as configured. Only HTTP callers are told of it before they reach it.
+    pub fn new(protocol: Protocol, config: &Config) -> Self {
         let limit = |buckets: Buckets| {
             let policy = format!("\"default\";q={};w={}", buckets.burst, buckets.window);
             let policy = HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static(""));
-            Arc::new(Limit { buckets, policy, shed: metrics::counter!("palisade.requests.shed", "reason" => "rate_limit") })
+            Arc::new(Limit { protocol, buckets, policy, shed: metrics::counter!("palisade.requests.shed", "reason" => "rate_limit") })
         };
         Self(Buckets::new(config.per_second, config.burst).map(limit))
     }
 }
 
 impl Limit {
+    /// `RateLimit` and `RateLimit-Policy` for a caller who has `left` requests at once.
+    fn told(&self, left: u32) -> Option<(HeaderValue, HeaderValue)> {
+        let told = HeaderValue::try_from(format!("\"default\";r={left};t={}", self.buckets.window)).ok()?;
+        Some((told, self.policy.clone()))
+    }
+
     fn refusal(&self, wait: Duration) -> Rejection {
         self.shed.increment(1);
         let refusal = Rejection::new(&reasons::RATE_LIMITED, "too many requests of this caller").with_retry_after(wait);
@@ -127,8 +135,7 @@ where
         };
         match limit.buckets.take(&principal.subject) {
             Ok(left) => {
-                let told = HeaderValue::try_from(format!("\"default\";r={left};t={}", limit.buckets.window));
-                let headers = told.ok().map(|told| (told, limit.policy.clone()));
+                let headers = (limit.protocol == Protocol::Http).then(|| limit.told(left)).flatten();
                 ResponseFuture { inner: Some(self.inner.call(request)), refusal: None, headers }
             }
             Err(wait) => ResponseFuture { inner: None, refusal: Some(limit.refusal(wait)), headers: None },
@@ -189,7 +196,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_callers_excess_is_not_anothers() {
-        let layer = RateLimitLayer::new(&Config { per_second: 1, burst: 2 });
+        let layer = RateLimitLayer::new(Protocol::Http, &Config { per_second: 1, burst: 2 });
         let service = layer.layer(tower::service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) }));
         let first = service.clone().oneshot(request_of("alice")).await.unwrap();
         assert_eq!(first.headers()[RATE_LIMIT], "\"default\";r=1;t=2");

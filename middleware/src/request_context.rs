@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use crate::{
-    context::{self, Context},
+    context::{self, Context, RequestId},
     method_table::MethodTable,
 };
 
@@ -30,7 +30,7 @@ pub const PREVIOUS_ATTEMPTS_HEADER: HeaderName = HeaderName::from_static("grpc-p
 /// # tokio_test::block_on(async {
 /// let handler = service_fn(async |request: http::Request<()>| {
 ///     let context = Context::of(&request).expect("the layer is around it");
-///     Ok::<_, std::convert::Infallible>(http::Response::new(context.request_id.clone()))
+///     Ok::<_, std::convert::Infallible>(http::Response::new(context.request_id.to_string()))
 /// });
 /// let layer = RequestContextLayer(std::sync::Arc::new(MethodTable::new(&[])?));
 /// let answer = layer.layer(handler).oneshot(http::Request::new(())).await?;
@@ -70,14 +70,14 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let method = self.methods.find(request.method(), request.uri().path());
         let context = Context {
-            request_id: request_id(request.headers()),
+            request_id: request.headers().get(REQUEST_ID_HEADER).and_then(RequestId::given).unwrap_or_else(RequestId::random),
             deadline: None,
             principal: None,
             method,
             priority: method.map(|method| method.priority).unwrap_or_default(),
             previous_attempts: previous_attempts(request.headers()),
         };
-        let request_id = HeaderValue::from_str(&context.request_id).ok();
+        let request_id = Some(context.request_id.header());
         if context.method.is_none()
             && let Some(allowed) = self.methods.allowed(request.uri().path())
         {
@@ -86,13 +86,6 @@ where
         request.extensions_mut().insert(context);
         ResponseFuture { inner: self.inner.call(request), request_id }
     }
-}
-
-/// The caller's id if it is 1..=64 letters, digits or hyphens; else a new one: it goes into logs and headers.
-fn request_id(headers: &HeaderMap) -> Arc<str> {
-    let valid = |text: &&str| (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let given = headers.get(REQUEST_ID_HEADER).and_then(|value| value.to_str().ok()).filter(valid);
-    given.map_or_else(context::new_request_id, Arc::from)
 }
 
 fn previous_attempts(headers: &HeaderMap) -> u32 {

@@ -18,7 +18,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use crate::{
-    context::Context,
+    context::{Context, RequestId},
     rejection::{Rejection, reasons},
 };
 
@@ -107,7 +107,7 @@ where
 /// What a problem says of the request.
 #[derive(Debug)]
 struct Asked {
-    request_id: Option<Arc<str>>,
+    request_id: Option<RequestId>,
     path: Box<str>,
 }
 

@@ -172,7 +172,7 @@ where
         .layer(address_limit)
         .layer(AuthenticateLayer(verifier))
         .layer(AuthorizeLayer(protocol))
-        .layer(RateLimitLayer::new(&config.rate_limit))
+        .layer(RateLimitLayer::new(protocol, &config.rate_limit))
         .layer(AdaptiveLimitLayer::new(protocol, &config.adaptive_limit))
         .layer(CatchPanicLayer)
         .layer(FaultLayer(faults))

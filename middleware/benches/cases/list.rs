@@ -204,7 +204,7 @@ fn server_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
         caller.case("LoadShedLayer", group, LoadShedLayer::new(1_024).layer(inner::<Infallible>())),
         caller.case("AuthenticateLayer, known token", group, AuthenticateLayer(caller.verifier.clone()).layer(inner::<Infallible>())),
         caller.case("AuthorizeLayer", group, AuthorizeLayer(Protocol::Grpc).layer(inner::<Infallible>())),
-        caller.case("RateLimitLayer", group, RateLimitLayer::new(&limit).layer(inner::<Infallible>())),
+        caller.case("RateLimitLayer", group, RateLimitLayer::new(Protocol::Grpc, &limit).layer(inner::<Infallible>())),
         caller.case("AdaptiveLimitLayer", group, adaptive_limit.layer(inner::<Infallible>())),
         caller.case("CatchPanicLayer", group, CatchPanicLayer.layer(inner::<Infallible>())),
         caller.case("FaultLayer", group, FaultLayer(Faults::off()).layer(inner::<Infallible>())),

@@ -75,9 +75,7 @@ where
             Ok(value) => request.headers_mut().insert(header::AUTHORIZATION, value),
         };
         if let Some(context) = context {
-            if let Ok(id) = http::HeaderValue::from_str(&context.request_id) {
-                request.headers_mut().insert(REQUEST_ID_HEADER, id);
-            }
+            request.headers_mut().insert(REQUEST_ID_HEADER, context.request_id.header());
             // Here, because who has no token of ours is not believed.
             request.headers_mut().insert(PRIORITY_HEADER, context.priority.into());
         }
@@ -106,6 +104,6 @@ mod tests {
         let context = Context { priority: Priority::Batch, ..Context::background() };
         let sent = context::scope(context.clone(), async { credentials.call(Request::new(())).await }).await.unwrap();
         assert_eq!(sent.headers()[PRIORITY_HEADER], "batch");
-        assert_eq!(sent.headers()[REQUEST_ID_HEADER], *context.request_id);
+        assert_eq!(sent.headers()[REQUEST_ID_HEADER], context.request_id.header());
     }
 }

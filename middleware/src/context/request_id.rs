@@ -1,0 +1,53 @@
+//! The id of a request, for its answer, its log lines and its calls.
+
+use std::{fmt, ops::Deref};
+
+use http::HeaderValue;
+
+const MAX_LENGTH: usize = 64;
+
+/// 1 to 64 letters, digits or hyphens: it goes into logs and headers. Cheap to clone, and a header as it is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// A random UUID.
+    pub fn random() -> Self {
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        let text: &str = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text);
+        Self(HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("none")))
+    }
+
+    /// A caller's id; `None` if it is not one.
+    pub fn given(value: &HeaderValue) -> Option<Self> {
+        let bytes = value.as_bytes();
+        let valid = (1..=MAX_LENGTH).contains(&bytes.len()) && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
+        valid.then(|| Self(value.clone()))
+    }
+
+    /// As a header's value.
+    pub fn header(&self) -> HeaderValue {
+        self.0.clone()
+    }
+}
+
+impl Deref for RequestId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        // ASCII by construction.
+        self.0.to_str().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
