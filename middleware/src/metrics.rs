@@ -261,5 +261,6 @@ pub fn describe() {
     describe_counter!("palisade.requests.shed", "Requests refused to protect the process, by reason");
     describe_gauge!("palisade.concurrency.limit", "Requests that may be in flight");
     describe_gauge!("palisade.concurrency.in_use", "Requests in flight, answers included");
+    describe_counter!("palisade.connections.cut", "Connections and streams that a limit put an end to, by reason");
     describe_gauge!("build.info", "1, labelled with the version");
 }

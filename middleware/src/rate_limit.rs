@@ -23,6 +23,7 @@ use crate::{
     rejection::{Rejection, reasons},
 };
 
+pub(crate) use address::network;
 pub use address::{AddressConfig, AddressLimit, AddressLimitLayer, Peer};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
