@@ -8,6 +8,7 @@
 //! | [`ServerTraceLayer`] | the span must be around everything that can log |
 //! | [`MetricsLayer`] | must see refusals and timeouts, and record from `Drop` |
 //! | [`RespondLayer`] | below it layers fail with a typed [`Rejection`](crate::rejection::Rejection); above it there are only answers |
+//! | [`HttpGuardLayer`] | what two programs could read in two ways is read by nobody below |
 //! | [`DeadlineLayer`] | outside every queue: waiting counts |
 //! | [`LoadShedLayer`] | before crypto costs anything |
 //! | [`AddressLimitLayer`] | likewise: whose token is bad has no name to count by |
@@ -19,6 +20,7 @@
 
 pub mod accept;
 pub mod grpc;
+pub mod http_guard;
 mod one_message;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -41,6 +43,7 @@ use crate::{
     rate_limit::{self, AddressLimitLayer, RateLimitLayer},
     request_context::{RequestContextLayer, ScopeLayer},
     respond::{Protocol, RespondLayer},
+    server::http_guard::HttpGuardLayer,
     trace::ServerTraceLayer,
 };
 
@@ -162,6 +165,7 @@ where
         .layer(ServerTraceLayer(protocol))
         .layer(MetricsLayer::new(hop))
         .layer(RespondLayer(protocol))
+        .layer(HttpGuardLayer(protocol))
         .layer(DeadlineLayer::new(
             protocol,
             Duration::from_millis(config.default_deadline_ms),
