@@ -24,6 +24,7 @@ use crate::{
     respond::Protocol,
 };
 
+pub(crate) use address::network;
 pub use address::{AddressConfig, AddressLimit, AddressLimitLayer, Peer};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");

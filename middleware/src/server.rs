@@ -8,6 +8,7 @@
 //! | [`ServerTraceLayer`] | the span must be around everything that can log |
 //! | [`MetricsLayer`] | must see refusals and timeouts, and record from `Drop` |
 //! | [`RespondLayer`] | below it layers fail with a typed [`Rejection`](crate::rejection::Rejection); above it there are only answers |
+//! | [`HttpGuardLayer`] | what two programs could read in two ways is read by nobody below |
 //! | [`DeadlineLayer`] | outside every queue: waiting counts |
 //! | [`LoadShedLayer`] | before crypto costs anything |
 //! | [`AddressLimitLayer`] | likewise: whose token is bad has no name to count by |
@@ -21,6 +22,7 @@
 
 pub mod accept;
 pub mod grpc;
+pub mod http_guard;
 mod one_message;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -45,6 +47,7 @@ use crate::{
     rate_limit::{self, AddressLimitLayer, RateLimitLayer},
     request_context::{RequestContextLayer, ScopeLayer},
     respond::{Protocol, RespondLayer},
+    server::http_guard::HttpGuardLayer,
     trace::ServerTraceLayer,
 };
 
@@ -69,10 +72,18 @@ pub struct Config {
     pub max_in_flight: usize,
     /// Open connections above which new ones wait to be accepted.
     pub max_connections: usize,
+    /// Open connections of one address (IPv6: of one /64 network) to an HTTP port, above which its new ones are closed at once; 0 turns
+    /// the limit off. The addresses in `address_limit.trusted_proxies` have none.
+    pub max_connections_per_address: usize,
+    /// After this long, 10 % more or less, a connection is asked to go, so that load finds its way to new replicas; `drain_ms` later it
+    /// is cut. 0: never. Milliseconds.
+    pub max_connection_age_ms: u64,
     /// A connection must bring its first request within this time, milliseconds.
     pub first_request_ms: u64,
     /// The headers of a later HTTP/1 request must arrive within this time; also how long a connection may idle. Milliseconds.
     pub header_read_ms: u64,
+    /// A client that takes nothing of its answer for this long loses the connection, or the stream if it is HTTP/2, milliseconds.
+    pub write_stall_ms: u64,
     /// After SIGTERM, how long to go on taking requests while load balancers notice, milliseconds.
     pub lame_duck_ms: u64,
     /// Then how long requests in flight may take to finish, milliseconds.
@@ -94,8 +105,11 @@ impl Default for Config {
             max_deadline_ms: 30_000,
             max_in_flight: 1_024,
             max_connections: 8_192,
+            max_connections_per_address: 1_024,
+            max_connection_age_ms: 300_000,
             first_request_ms: 10_000,
             header_read_ms: 30_000,
+            write_stall_ms: 30_000,
             lame_duck_ms: 0,
             drain_ms: 20_000,
             rate_limit: rate_limit::Config::default(),
@@ -115,6 +129,7 @@ impl config::Validate for Config {
             ("server.max_connections", self.max_connections as u64),
             ("server.first_request_ms", self.first_request_ms),
             ("server.header_read_ms", self.header_read_ms),
+            ("server.write_stall_ms", self.write_stall_ms),
             ("server.drain_ms", self.drain_ms),
         ];
         if let Err(text) = self.address_limit.proxies() {
@@ -163,6 +178,7 @@ where
         .layer(ServerTraceLayer(protocol))
         .layer(MetricsLayer::new(hop))
         .layer(RespondLayer(protocol))
+        .layer(HttpGuardLayer(protocol))
         .layer(DeadlineLayer::new(
             protocol,
             Duration::from_millis(config.default_deadline_ms),

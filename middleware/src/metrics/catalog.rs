@@ -87,7 +87,7 @@ pub fn describe(metrics: &[Metric]) {
 }
 
 /// What the layers of this crate record.
-pub static CATALOG: [Metric; 32] = [
+pub static CATALOG: [Metric; 33] = [
     Metric::gauge("build.info", &["version"], "1, labelled with the version"),
     Metric::durations(
         "http.server.request.duration",
@@ -141,6 +141,7 @@ pub static CATALOG: [Metric; 32] = [
         "Revocation files read, by outcome; while they fail the old list stays",
     ),
     Metric::counter("palisade.auth.tokens.revoked", &[], "Requests refused because their token was revoked"),
+    Metric::counter("palisade.connections.cut", &["reason"], "Connections and streams that a limit put an end to, by reason"),
     Metric::counter("palisade.panics", &[], "Handlers that panicked"),
     Metric::gauge("palisade.faults.active", &[], "Rules that inject faults on purpose; 0 on a normal day"),
     Metric::counter("palisade.faults.injected", &["kind"], "Requests that a fault was injected into, by kind"),

@@ -116,7 +116,7 @@ fn client(peer: IpAddr, headers: &HeaderMap, proxies: &[IpAddr]) -> IpAddr {
 }
 
 /// The part of an address that one customer has: all of IPv4's, the first half of IPv6's.
-fn network(address: IpAddr) -> u64 {
+pub(crate) fn network(address: IpAddr) -> u64 {
     match address {
         // No IPv6 network of the public internet begins so.
         IpAddr::V4(address) => address.to_bits().into(),

@@ -1,0 +1,205 @@
+//! The open connections of one port: what each is held to, and the word that ends them all.
+
+use std::{
+    convert::Infallible,
+    error::Error as StdError,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::task::TaskTracker;
+use tower::{Service, ServiceExt};
+
+use super::{
+    count_cut,
+    stream_stall::{Pieces, Streams},
+    word::Word,
+    write_stall::WriteStall,
+};
+use crate::{jitter, rate_limit::Peer, respond::Protocol, server::Config, task};
+
+const MAX_HEADERS: usize = 64;
+/// Of all headers of a request together, over either version of HTTP.
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
+const STREAMS: u32 = 256;
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// A peer that is silent for interval + timeout is gone.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(20);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Resets by the peer that we have not looked at yet: a gateway that cancels under load must not be cut.
+const PENDING_RESETS: usize = 100;
+/// Resets that the peer's frames made us send; `None`, tonic's default, is no limit at all.
+const LOCAL_RESETS: usize = 1_024;
+/// Share by which the age of a connection varies: those that came together must not go together.
+const AGE_SPREAD: f64 = 0.1;
+
+/// The open connections of one port. [`serve`](super::serve) feeds it from a listener, a test from its own streams.
+#[derive(Debug)]
+pub struct Connections {
+    builder: auto::Builder<Streams>,
+    first_request: Duration,
+    age: Option<Duration>,
+    drain_time: Duration,
+    write_stall: Duration,
+    drain: Word,
+    force: Word,
+    open: TaskTracker,
+}
+
+/// What a connection is held to next.
+#[derive(Debug, Clone, Copy)]
+enum Limit {
+    FirstRequest,
+    Age,
+    Leave,
+}
+
+impl Connections {
+    /// None yet.
+    pub fn new(protocol: Protocol, config: &Config) -> Self {
+        Self {
+            builder: builder(protocol, config),
+            first_request: Duration::from_millis(config.first_request_ms),
+            age: (config.max_connection_age_ms > 0).then(|| Duration::from_millis(config.max_connection_age_ms)),
+            drain_time: Duration::from_millis(config.drain_ms),
+            write_stall: Duration::from_millis(config.write_stall_ms),
+            drain: Word::default(),
+            force: Word::default(),
+            open: TaskTracker::new(),
+        }
+    }
+
+    /// Serves `service` on `io`, which comes from `peer`, in a task of its own. `place` is dropped when the connection has ended.
+    pub fn open<S, B, I, P>(self: &Arc<Self>, service: S, (io, peer): (I, SocketAddr), place: P)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        P: Send + 'static,
+    {
+        let connections = self.clone();
+        let connection = async move {
+            let _place = place;
+            tokio::select! {
+                () = connections.serve(service, (io, Peer(peer))) => {}
+                () = connections.force.heard() => count_cut("drain"),
+            }
+        };
+        drop(task::spawn(self.open.track_future(connection)));
+    }
+
+    /// Asks all to go, and cuts those that have not gone within the drain time.
+    pub async fn drain(&self) {
+        self.drain.say();
+        self.open.close();
+        if timeout(self.drain_time, self.open.wait()).await.is_err() {
+            tracing::warn!(connections = self.open.len(), "the drain time is over, what is still open is cut");
+            self.force.say();
+            self.open.wait().await;
+        }
+    }
+
+    async fn serve<S, B, I>(&self, service: S, (io, peer): (I, Peer))
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let asked = Arc::new(AtomicBool::new(false));
+        let service = {
+            let asked = asked.clone();
+            let service = service.map_request(move |mut request: Request<Incoming>| {
+                asked.store(true, Ordering::Relaxed);
+                request.extensions_mut().insert(peer);
+                request
+            });
+            service.map_response(|response| response.map(Pieces::new))
+        };
+        let io = TokioIo::new(WriteStall::new(io, self.write_stall));
+        let mut connection = pin!(self.builder.serve_connection(io, TowerToHyperService::new(service)));
+        let opened = Instant::now();
+        // hyper has no timeout before it knows the version: silence or half a preface would stay for ever.
+        let (mut limit, mut clock) = (Some(Limit::FirstRequest), pin!(sleep(self.first_request)));
+        let (mut told, mut draining) = (pin!(self.drain.heard()), false);
+        loop {
+            tokio::select! {
+                result = connection.as_mut() => {
+                    if let Err(error) = result {
+                        tracing::debug!(error = &*error as &dyn StdError, "a connection ended with an error");
+                    }
+                    return;
+                }
+                () = clock.as_mut(), if limit.is_some() => limit = match limit {
+                    Some(Limit::FirstRequest) if !asked.load(Ordering::Relaxed) => return count_cut("no_request"),
+                    Some(Limit::FirstRequest) => self.age.map(|age| {
+                        clock.as_mut().reset(opened + jitter::around(age, AGE_SPREAD, jitter::draw));
+                        Limit::Age
+                    }),
+                    Some(Limit::Age) => {
+                        connection.as_mut().graceful_shutdown();
+                        clock.as_mut().reset(Instant::now() + self.drain_time);
+                        Some(Limit::Leave)
+                    }
+                    Some(Limit::Leave) => return count_cut("age"),
+                    None => None,
+                },
+                () = told.as_mut(), if !draining => {
+                    (draining, limit) = (true, None);
+                    if !asked.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+fn builder(protocol: Protocol, config: &Config) -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(Streams(Duration::from_millis(config.write_stall_ms)));
+    if protocol == Protocol::Grpc {
+        builder = builder.http2_only();
+    }
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(config.header_read_ms))
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEADER_BYTES as usize);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE_EVERY)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(LOCAL_RESETS)
+        .max_send_buf_size(SEND_BUFFER_BYTES);
+    builder
+}

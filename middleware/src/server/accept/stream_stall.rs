@@ -1,0 +1,155 @@
+//! An HTTP/2 stream whose peer gives it no window comes to an end: the connection may be well, its pings answered.
+//!
+//! hyper asks a body for the next piece, then waits for window with the piece in hand, for ever: it asks the body for nothing meanwhile,
+//! so that no timer of the body is heard. Only the task around both can tell. It knows from the body, which runs in the same turn,
+//! what hyper waits for.
+
+use std::{
+    cell::Cell,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::rt::Executor;
+use hyper_util::rt::TokioExecutor;
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
+
+use super::count_cut;
+
+/// hyper copies what does not fit into the window into the stream's buffer: one piece at most. Also what a peer must take within the
+/// time to be left in peace.
+const PIECE_BYTES: usize = 32 * 1024;
+
+thread_local! {
+    /// What the body that was polled last on this thread had to say.
+    static SAID: Cell<Option<Said>> = const { Cell::new(None) };
+}
+
+#[derive(Clone, Copy)]
+enum Said {
+    /// Here is a piece.
+    Take,
+    /// There is no piece yet.
+    Wait,
+}
+
+/// Runs each stream in a task, and drops it, which resets it, when it had a piece to send and could not for this long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Streams(pub(super) Duration);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        TokioExecutor::new().execute(Watched { stream, limit: self.0, timer: None });
+    }
+}
+
+pin_project! {
+    struct Watched<F> {
+        #[pin]
+        stream: F,
+        limit: Duration,
+        // Runs while a piece waits for window.
+        #[pin]
+        timer: Option<Sleep>,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Watched<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        SAID.set(None);
+        if this.stream.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        match SAID.get() {
+            Some(Said::Take) => this.timer.set(Some(sleep(*this.limit))),
+            Some(Said::Wait) => this.timer.set(None),
+            // It waits for what it waited for before.
+            None => {}
+        }
+        let Some(timer) = this.timer.as_pin_mut() else { return Poll::Pending };
+        ready!(timer.poll(cx));
+        count_cut("stream_stall");
+        Poll::Ready(())
+    }
+}
+
+pin_project! {
+    /// A body in pieces, each told to [`Watched`].
+    #[derive(Debug)]
+    pub(super) struct Pieces<B> {
+        #[pin]
+        body: B,
+        rest: Bytes,
+    }
+}
+
+impl<B> Pieces<B> {
+    pub(super) fn new(body: B) -> Self {
+        Self { body, rest: Bytes::new() }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for Pieces<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.project();
+        if this.rest.is_empty() {
+            SAID.set(Some(Said::Wait));
+            let frame = match ready!(this.body.poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                end => return Poll::Ready(end),
+            };
+            match frame.into_data() {
+                Ok(data) => *this.rest = data,
+                Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+            }
+        }
+        SAID.set(Some(Said::Take));
+        let piece = this.rest.split_to(this.rest.len().min(PIECE_BYTES));
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (mut hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(hint.lower() + rest);
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, Full};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_in_pieces_is_the_same_body() {
+        let whole = Bytes::from(vec![7; 2 * PIECE_BYTES + 1]);
+        let mut body = Pieces::new(Full::new(whole.clone()));
+        let mut got = Vec::new();
+        while !body.is_end_stream() {
+            assert_eq!(body.size_hint().exact(), Some((whole.len() - got.len()) as u64));
+            let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert!(!piece.is_empty() && piece.len() <= PIECE_BYTES);
+            got.extend_from_slice(&piece);
+        }
+        assert_eq!(got, whole);
+        assert!(body.frame().await.is_none());
+    }
+}

@@ -1,0 +1,156 @@
+//! Requests that two programs could read in two ways: refused before anything below reads them.
+//!
+//! What is no HTTP at all, hyper has refused before. It has also made one of equal `content-length` lines, and dropped the one beside a
+//! `transfer-encoding` (after which it closes the connection, as RFC 9112 §6.1 has it).
+
+use std::task::{Context, Poll};
+
+use futures_util::future::{Either, MapErr, Ready, TryFutureExt, ready};
+use http::{HeaderValue, Method, Request, Version, header};
+use tower::{Layer, Service};
+
+use crate::{
+    rejection::{Reason, Rejection, reasons},
+    respond::Protocol,
+};
+
+/// The status that RFC 9110 §10.1.1 has for it; the contract has no code of its own.
+static EXPECTATION_FAILED: Reason = Reason::new(
+    reasons::INVALID_PARAMETER.slug,
+    http::StatusCode::EXPECTATION_FAILED,
+    tonic::Code::InvalidArgument,
+    reasons::INVALID_PARAMETER.title,
+);
+
+/// Refuses what is ambiguous over HTTP; the connection is closed then, since who knows what else is on it. Lets gRPC pass.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpGuardLayer(pub Protocol);
+
+fn check<B>(request: &Request<B>) -> Result<(), Rejection> {
+    if request.method() == Method::CONNECT {
+        let refusal = Rejection::new(&reasons::METHOD_NOT_ALLOWED, "this is no proxy");
+        return Err(refusal.with_header(header::ALLOW, HeaderValue::from_static("")));
+    }
+    check_coding(request)?;
+    check_host(request)?;
+    let expects = |value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if request.headers().get_all(header::EXPECT).iter().any(expects) {
+        return Err(Rejection::new(&EXPECTATION_FAILED, "header expect can only ask for 100-continue"));
+    }
+    Ok(())
+}
+
+/// hyper has undone `chunked`, be it the last of several codings or said twice (RFC 9112 §6.1, §7.1).
+fn check_coding<B>(request: &Request<B>) -> Result<(), Rejection> {
+    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Rejection::new(&reasons::INVALID_PARAMETER, "header transfer-encoding can only be chunked, and only once")),
+    }
+}
+
+/// One host, said once, and the same in the request target (RFC 9112 §3.2, RFC 9113 §8.3.1).
+fn check_host<B>(request: &Request<B>) -> Result<(), Rejection> {
+    let mut hosts = request.headers().get_all(header::HOST).iter().map(HeaderValue::as_bytes);
+    let target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let problem = match (target, hosts.next(), hosts.next()) {
+        (_, _, Some(_)) => "header host is given more than once",
+        (Some(target), Some(host), None) if !target.eq_ignore_ascii_case(host) => "header host is not the host of the request target",
+        (Some(host), _, None) | (None, Some(host), None) if !is_host(host) => "header host is not a host",
+        (None, None, None) if request.version() > Version::HTTP_10 => "header host is missing",
+        _ => return Ok(()),
+    };
+    Err(Rejection::new(&reasons::INVALID_PARAMETER, problem))
+}
+
+/// `uri-host [ ":" port ]` of RFC 3986 by its characters: no userinfo, no path, no blank.
+fn is_host(host: &[u8]) -> bool {
+    !host.is_empty() && host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte))
+}
+
+impl<S> Layer<S> for HttpGuardLayer {
+    type Service = HttpGuard<S>;
+
+    fn layer(&self, inner: S) -> HttpGuard<S> {
+        HttpGuard { inner, protocol: self.0 }
+    }
+}
+
+/// See [`HttpGuardLayer`].
+#[derive(Debug, Clone)]
+pub struct HttpGuard<S> {
+    inner: S,
+    protocol: Protocol,
+}
+
+impl<S, B> Service<Request<B>> for HttpGuard<S>
+where
+    S: Service<Request<B>>,
+    S::Error: Into<Rejection>,
+{
+    type Response = S::Response;
+    type Error = Rejection;
+    type Future = Either<MapErr<S::Future, fn(S::Error) -> Rejection>, Ready<Result<S::Response, Rejection>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let checked = if self.protocol == Protocol::Http { check(&request) } else { Ok(()) };
+        match checked {
+            Ok(()) => Either::Left(self.inner.call(request).map_err(Into::into as fn(S::Error) -> Rejection)),
+            Err(rejection) if request.version() < Version::HTTP_2 => {
+                Either::Right(ready(Err(rejection.with_header(header::CONNECTION, HeaderValue::from_static("close")))))
+            }
+            Err(rejection) => Either::Right(ready(Err(rejection))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+
+    fn refusal(version: Version, target: &str, headers: Headers<'_>) -> Option<String> {
+        let mut request = Request::builder().version(version).uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        check(&request.body(()).unwrap()).err().map(|rejection| rejection.detail().to_owned())
+    }
+
+    #[test]
+    fn a_request_has_one_host() {
+        let (h1, h2) = (Version::HTTP_11, Version::HTTP_2);
+        let good: [(Version, &str, Headers<'_>); 7] = [
+            (h1, "/", &[("host", "shop.example:3000")]),
+            (h1, "/", &[("host", "[::1]:3000")]),
+            (h1, "http://shop.example/", &[("host", "Shop.example")]),
+            (h1, "*", &[("host", "shop.example")]),
+            (h2, "http://shop.example/", &[]),
+            (h2, "/", &[("host", "shop.example")]),
+            (Version::HTTP_10, "/", &[]),
+        ];
+        for (version, target, headers) in good {
+            assert_eq!(refusal(version, target, headers), None, "{version:?} {target} {headers:?}");
+        }
+        let bad: [(Version, &str, Headers<'_>, &str); 8] = [
+            (h1, "/", &[], "missing"),
+            (h2, "/", &[], "missing"),
+            (h1, "/", &[("host", "")], "not a host"),
+            (h1, "/", &[("host", "admin@shop.example")], "not a host"),
+            (h1, "/", &[("host", "shop.example/path")], "not a host"),
+            (h1, "/", &[("host", "a"), ("host", "a")], "more than once"),
+            (h1, "http://a/", &[("host", "b")], "request target"),
+            (h2, "http://a@b/", &[], "not a host"),
+        ];
+        for (version, target, headers, problem) in bad {
+            let refusal = refusal(version, target, headers).unwrap_or_default();
+            assert!(refusal.contains(problem), "{version:?} {target} {headers:?}: {refusal}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! A small service behind the whole stack, on a port or at the other end of a pipe, and what it has carried out.
+
+use std::{collections::HashSet, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::State,
+    response::IntoResponse,
+    routing::{get, post},
+};
+use bytes::Bytes;
+use http::{HeaderMap, Method as Verb, header};
+use palisade_middleware::{
+    auth::Verifier,
+    clock::SystemClock,
+    method_table::{Access, Method, MethodTable},
+    rate_limit::Peer,
+    rejection::{Rejection, reasons},
+    respond::Protocol,
+    server::{
+        self, Config,
+        accept::{self, Connections},
+    },
+    task,
+};
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    net::TcpStream,
+    sync::{Semaphore, oneshot},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long a test waits for what must come: far more than it takes, far less than any limit of the server's would.
+pub(crate) const SOON: Duration = Duration::from_secs(8);
+
+pub(crate) const BIG_BYTES: usize = 16 * 1024 * 1024;
+
+static METHODS: [Method; 7] = [
+    Method::http("GET", "/", Access::Public),
+    Method::http("POST", "/echo", Access::Public),
+    Method::http("POST", "/limited", Access::Public),
+    Method::http("GET", "/big", Access::Public),
+    Method::http("GET", "/held", Access::Public),
+    Method::grpc("/test.Test/Call", Access::Public),
+    Method::grpc("/test.Test/Held", Access::Public),
+];
+
+/// What the service did, and whether it may go on.
+#[derive(Debug)]
+pub(crate) struct App {
+    /// `METHOD path body-length` of each request that a handler was given whole.
+    pub(crate) ran: Mutex<Vec<String>>,
+    /// Where the calls came from.
+    pub(crate) callers: Mutex<HashSet<SocketAddr>>,
+    /// One permit for each request to a `held` path that has begun.
+    pub(crate) begun: Semaphore,
+    /// One permit for each of them that may end.
+    pub(crate) go: Semaphore,
+}
+
+impl App {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { ran: Mutex::default(), callers: Mutex::default(), begun: Semaphore::new(0), go: Semaphore::new(0) })
+    }
+
+    pub(crate) fn take_ran(&self) -> Vec<String> {
+        std::mem::take(&mut self.ran.lock())
+    }
+
+    /// Waits until this many requests to a `held` path have begun.
+    pub(crate) async fn held(&self, count: u32) {
+        timeout(SOON, self.begun.acquire_many(count)).await.expect("they begin").unwrap().forget();
+    }
+}
+
+fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(async |State(app): State<Arc<App>>, verb: Verb, body: Bytes| record(&app, &verb, "/", &body)))
+        .route("/echo", post(async |State(app): State<Arc<App>>, verb: Verb, body: Bytes| record(&app, &verb, "/echo", &body)))
+        .route("/limited", post(limited))
+        .route("/big", get(async || Bytes::from(vec![b'x'; BIG_BYTES])))
+        .route("/held", get(held))
+        .route("/test.Test/Call", post(call))
+        .route("/test.Test/Held", post(async |state: State<Arc<App>>| (held(state).await, done()).1))
+        .with_state(app)
+}
+
+async fn call(State(app): State<Arc<App>>, Extension(peer): Extension<Peer>) -> axum::response::Response {
+    app.callers.lock().insert(peer.0);
+    done()
+}
+
+/// A call that went well and has no answer.
+fn done() -> axum::response::Response {
+    tonic::Status::ok("").into_http()
+}
+
+fn record(app: &App, verb: &Verb, path: &str, body: &Bytes) -> &'static str {
+    app.ran.lock().push(format!("{verb} {path} {}", body.len()));
+    "ok"
+}
+
+/// Refuses by the declared length, before it reads anything.
+async fn limited(headers: HeaderMap, body: Body) -> axum::response::Response {
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > 10) {
+        return Rejection::new(&reasons::BODY_TOO_LARGE, "at most 10 bytes").into_response();
+    }
+    axum::body::to_bytes(body, 10).await.unwrap();
+    "ok".into_response()
+}
+
+async fn held(State(app): State<Arc<App>>) -> &'static str {
+    app.begun.add_permits(1);
+    app.go.acquire().await.unwrap().forget();
+    "ok"
+}
+
+/// The stack around the service, as a value that serves.
+macro_rules! stack {
+    ($protocol:expr, $app:expr, $config:expr) => {{
+        let table = Arc::new(MethodTable::new(&[&METHODS]).unwrap());
+        let verifier = Arc::new(Verifier::new(Vec::new(), Arc::new(SystemClock)));
+        server::stack($protocol, router($app), table, verifier, Faults::off(), $config)
+    }};
+}
+
+/// A server on a port of its own.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) app: Arc<App>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) serving: JoinHandle<()>,
+}
+
+impl Server {
+    pub(crate) fn start(protocol: Protocol, config: Config) -> Self {
+        let listener = accept::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let (address, app, shutdown) = (listener.local_addr().unwrap(), App::new(), CancellationToken::new());
+        let (stack, stop) = (stack!(protocol, app.clone(), &config), shutdown.clone());
+        let serving = task::spawn(async move { accept::serve(listener, protocol, stack, &config, stop).await });
+        Self { address, app, shutdown, serving }
+    }
+
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// What comes back for these bytes until the server closes the connection.
+    pub(crate) async fn talk(&self, sent: &[u8]) -> String {
+        let mut stream = self.connect().await;
+        let (mut read, mut write) = stream.split();
+        let mut got = Vec::new();
+        // Who refuses closes without reading all: then neither writing nor reading ends well.
+        let both = async { tokio::join!(write.write_all(sent), read.read_to_end(&mut got)) };
+        let closed = timeout(SOON, both).await.is_ok();
+        let got = String::from_utf8_lossy(&got).into_owned();
+        assert!(closed, "not closed after {:?}: {got}", String::from_utf8_lossy(&sent[..sent.len().min(300)]));
+        got
+    }
+
+    /// Whether somebody else is still served.
+    pub(crate) async fn serves(&self) -> bool {
+        self.talk(b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").await.starts_with("HTTP/1.1 200")
+    }
+}
+
+/// The client's end of a connection that exists in memory only, so that the clock can be paused.
+pub(crate) struct Line {
+    pub(crate) client: DuplexStream,
+    pub(crate) app: Arc<App>,
+    closed: oneshot::Receiver<Infallible>,
+}
+
+impl Line {
+    pub(crate) fn open(protocol: Protocol, config: &Config) -> Self {
+        let ((client, io), (place, closed), app) = (duplex(64 * 1024), oneshot::channel(), App::new());
+        let stack = stack!(protocol, app.clone(), config);
+        Arc::new(Connections::new(protocol, config)).open(stack, (io, SocketAddr::from(([192, 0, 2, 1], 1))), place);
+        Self { client, app, closed }
+    }
+
+    /// Returns when the server has let go of the connection.
+    pub(crate) async fn closed(&mut self) {
+        (&mut self.closed).await.unwrap_err();
+    }
+}
+
+/// The statuses of all HTTP/1 answers in `text`.
+pub(crate) fn statuses(text: &str) -> Vec<u16> {
+    text.match_indices("HTTP/1.").filter_map(|(at, _)| text.get(at + 9..at + 12)?.parse().ok()).collect()
+}
