@@ -261,5 +261,7 @@ pub fn describe() {
     describe_counter!("palisade.requests.shed", "Requests refused to protect the process, by reason");
     describe_gauge!("palisade.concurrency.limit", "Requests that may be in flight");
     describe_gauge!("palisade.concurrency.in_use", "Requests in flight, answers included");
+    describe_counter!("palisade.breaker.ejections", "Endpoints that failed, by whether calls then went elsewhere");
+    describe_counter!("palisade.balance.panics", "Attempts at an endpoint that fails, because all do");
     describe_gauge!("build.info", "1, labelled with the version");
 }
