@@ -11,6 +11,7 @@ mod gate;
 mod metrics;
 pub mod operate;
 mod probes;
+mod settle;
 mod state;
 mod transition;
 mod verdict;
@@ -30,13 +31,14 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use crate::{
-    body::{End, Observe, Observed},
+    body::Observed,
     deadline::CallDeadline,
     rejection::{Rejection, reasons},
 };
 
 pub use breaker::{Breaker, BreakerHandle, Permit};
 pub use config::{Config, InvalidConfig, Mode, WindowKind};
+pub use settle::{Settle, Settling, Unsettled};
 pub use state::{Machine, Refused};
 pub use transition::{Cause, Observation, State, Transition, Verdict};
 pub use verdict::Finding;
@@ -94,7 +96,7 @@ where
     S: Service<Request<B>, Response = Response<R>, Error = Rejection>,
     R: Body,
 {
-    type Response = Response<Observed<R, Unsettled>>;
+    type Response = Response<Observed<R, Unsettled<Permit>>>;
     type Error = Rejection;
     type Future = ResponseFuture<S::Future>;
 
@@ -105,7 +107,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let deadline = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0);
         let progress = match self.breaker.acquire(Instant::now(), deadline) {
-            Ok(permit) => Progress::Running { inner: self.inner.call(request), permit: Some(permit) },
+            Ok(permit) => Progress::Running { inner: Settling::new(self.inner.call(request), permit) },
             Err(refused) => Progress::Refused { rejection: Some(refusal(self.breaker.name(), refused)) },
         };
         ResponseFuture { progress }
@@ -134,7 +136,7 @@ pin_project! {
     #[derive(Debug)]
     enum Progress<F> {
         Refused { rejection: Option<Rejection> },
-        Running { #[pin] inner: F, permit: Option<Permit> },
+        Running { #[pin] inner: Settling<F, Permit> },
     }
 }
 
@@ -143,58 +145,14 @@ where
     F: Future<Output = Result<Response<R>, Rejection>>,
     R: Body,
 {
-    type Output = Result<Response<Observed<R, Unsettled>>, Rejection>;
+    type Output = Result<Response<Observed<R, Unsettled<Permit>>>, Rejection>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (inner, permit) = match self.project().progress.project() {
+        match self.project().progress.project() {
             ProgressProjection::Refused { rejection } => {
-                return Poll::Ready(Err(rejection.take().expect("a future is not polled after it was ready")));
+                Poll::Ready(Err(rejection.take().expect("a future is not polled after it was ready")))
             }
-            ProgressProjection::Running { inner, permit } => (inner, permit),
-        };
-        // Not left in the future meanwhile: should the poll panic, it is dropped in the panic and tells of it.
-        let held = permit.take().expect("a future is not polled after it was ready");
-        let Poll::Ready(result) = inner.poll(cx) else {
-            *permit = Some(held);
-            return Poll::Pending;
-        };
-        let now = Instant::now();
-        let unsettled = match &result {
-            Err(rejection) => {
-                held.settle(verdict::of_rejection(rejection), None, now);
-                None
-            }
-            Ok(response) => match verdict::of_head(response, held.name()) {
-                Some(verdict) => {
-                    held.settle(verdict, verdict::hint_of_head(response), now);
-                    None
-                }
-                None => Some(held.begun(now)),
-            },
-        };
-        Poll::Ready(result.map(|response| response.map(|body| Observed::new(body, Unsettled(unsettled)))))
-    }
-}
-
-/// Brings the verdict from the end of a body; `None` if the head had it.
-#[derive(Debug)]
-pub struct Unsettled(Option<Permit>);
-
-impl Observe for Unsettled {
-    type Entered<'a> = ();
-
-    fn enter(&mut self) {}
-
-    fn end(&mut self, end: End<'_>) {
-        let Some(permit) = self.0.take() else { return };
-        let now = Instant::now();
-        match end {
-            End::Complete(trailers) => {
-                let verdict = verdict::of_trailers(trailers, permit.name());
-                permit.settle(verdict, trailers.and_then(verdict::hint), now);
-            }
-            End::Failed => permit.settle(Verdict::Failure.into(), None, now),
-            End::Dropped => drop(permit),
+            ProgressProjection::Running { inner } => inner.poll(cx),
         }
     }
 }

@@ -11,7 +11,9 @@
 //! # let _ = products; Ok::<_, client::InvalidConfig>(()) }).unwrap();
 //! ```
 
+mod address;
 mod attempt_metrics;
+pub mod balance;
 mod config;
 mod connector;
 mod endpoint;
@@ -28,7 +30,10 @@ use http::{Request, Response};
 use tonic::body::Body;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 
-use self::attempt_metrics::AttemptMetricsLayer;
+use self::{
+    attempt_metrics::AttemptMetricsLayer,
+    balance::{Balancer, Endpoints},
+};
 use crate::{
     bulkhead::BulkheadLayer,
     circuit_breaker::{BreakerHandle, CircuitBreakerLayer},
@@ -42,22 +47,26 @@ use crate::{
 
 pub use config::{Config, InvalidConfig};
 pub use connector::ConnectError;
-pub use endpoint::{Endpoint, Failure};
+pub use endpoint::Failure;
 
 /// A client for the service `target` (its name in metrics and spans), to be given to a generated tonic client.
 ///
 /// `idempotent` methods may be repeated; `credentials` adds `authorization` to
-/// each attempt. Nothing is connected yet: the first call does that, and any later one after the connection broke.
+/// each attempt. Nothing is connected yet: the first call does that, and any later one after a connection broke.
 /// Must be called within a tokio runtime.
 pub fn connect<C>(target: &'static str, config: &Config, idempotent: IdempotentMethods, credentials: C) -> Result<Client, InvalidConfig>
 where
-    C: Layer<Endpoint>,
+    C: Layer<Balancer>,
     C::Service: Service<Request<Body>, Response = Response<Body>, Error = Rejection, Future: Send> + Clone + Send + Sync + 'static,
 {
-    stack(target, config, idempotent, credentials, Endpoint::new(config.endpoint()?, config))
+    config.validate()?;
+    let balancer = Balancer::new(target, config)?;
+    let endpoints = balancer.endpoints();
+    let client = stack(target, config, idempotent, credentials, balancer)?;
+    Ok(Client { endpoints: Some(endpoints), ..client })
 }
 
-/// As [`connect`] around `endpoint`, which sends the requests.
+/// As [`connect`] around `endpoint`, which sends the requests wherever it likes.
 pub fn stack<C, E>(
     target: &'static str,
     config: &Config,
@@ -70,15 +79,16 @@ where
     C::Service: Service<Request<Body>, Response = Response<Body>, Error = Rejection, Future: Send> + Clone + Send + Sync + 'static,
 {
     config.validate()?;
-    let url = config.endpoint()?;
+    // What a span names is the target as configured: several addresses have only their name in common.
+    let (server_address, server_port) = match config.addresses()?.as_slice() {
+        [only] => (only.host().into(), only.port()),
+        _ => (target.into(), None),
+    };
     let breaker = CircuitBreakerLayer::new(target, &config.breaker);
     let handle = breaker.handle();
     let service = ServiceBuilder::new()
         // One span and one duration for the logical call: they see its refusals, and its retries as one.
-        .layer(ClientTraceLayer {
-            server_address: url.uri().host().unwrap_or_default().into(),
-            server_port: url.uri().port_u16().unwrap_or_default(),
-        })
+        .layer(ClientTraceLayer { server_address, server_port })
         .layer(MetricsLayer::new(Hop::GrpcClient(target.into())))
         // What is refused below reaches the generated client as a status with its reason.
         .layer(RespondLayer(Protocol::Grpc))
@@ -96,23 +106,29 @@ where
         .layer(AttemptTimeoutLayer::new(target, Duration::from_millis(config.attempt_timeout_ms)))
         // Inside retry, so that a fresh token is used.
         .layer(credentials)
-        // One address, one connection. Several of them, chosen by load and each behind a breaker of its own, belong here.
+        // Inside all of that, so that every attempt is a new choice: the least busy of several addresses, each behind a breaker of its own.
         .service(endpoint);
     let service = service.map_response(|response| response.map(Body::new));
-    Ok(Client { service: BoxCloneSyncService::new(service), breaker: handle })
+    Ok(Client { service: BoxCloneSyncService::new(service), breaker: handle, endpoints: None })
 }
 
-/// A client for one service. Cheap to clone; clones share the connection, the breaker and the budgets.
+/// A client for one service. Cheap to clone; clones share the connections, the breakers and the budgets.
 #[derive(Debug, Clone)]
 pub struct Client {
     service: BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>,
     breaker: BreakerHandle,
+    endpoints: Option<Endpoints>,
 }
 
 impl Client {
     /// The breaker of its target.
     pub fn breaker(&self) -> &BreakerHandle {
         &self.breaker
+    }
+
+    /// The addresses of its target; `None` if it was made by [`stack`].
+    pub fn endpoints(&self) -> Option<&Endpoints> {
+        self.endpoints.as_ref()
     }
 }
 

@@ -41,6 +41,6 @@ pub(crate) fn expired() -> Rejection {
     Rejection::new(&reasons::DEADLINE_EXCEEDED, "the deadline had passed before the work began")
 }
 
-/// When an outgoing call must have its answer; in the extensions of every attempt.
+/// When an outgoing call must have its answer; in the extensions of every attempt. Inside [`AttemptTimeout`]: when that attempt must.
 #[derive(Debug, Clone, Copy)]
 pub struct CallDeadline(pub Instant);

@@ -9,10 +9,15 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{
+    FutureExt, TryFutureExt,
+    future::{BoxFuture, select_ok},
+};
 use parking_lot::RwLock;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::grpc_status;
@@ -143,24 +148,43 @@ impl Readiness {
     }
 }
 
-/// A probe for [`Readiness::watch`]: asks the `grpc.health.v1` service at `url`.
-pub fn grpc_probe(
-    url: &str,
-) -> Result<impl Fn() -> futures_util::future::BoxFuture<'static, Result<(), String>> + Send + 'static, tonic::transport::Error> {
-    let endpoint = tonic::transport::Endpoint::from_shared(url.to_owned())?.connect_timeout(PROBE_TIMEOUT);
-    let client = HealthClient::new(endpoint.connect_lazy());
+/// A probe for [`Readiness::watch`]: asks the `grpc.health.v1` service at `url`, or at several separated by commas, of which one that
+/// is well is enough.
+pub fn grpc_probe(url: &str) -> Result<impl Fn() -> BoxFuture<'static, Result<(), String>> + Send + 'static, tonic::transport::Error> {
+    let clients = url.split(',').map(|url| {
+        let endpoint = tonic::transport::Endpoint::from_shared(url.trim().to_owned())?.connect_timeout(PROBE_TIMEOUT);
+        Ok(HealthClient::new(endpoint.connect_lazy()))
+    });
+    let clients = clients.collect::<Result<Vec<_>, tonic::transport::Error>>()?;
     Ok(move || {
-        let mut client = client.clone();
-        let ask = async move {
-            let answer = client
-                .check(HealthCheckRequest::default())
-                .await
-                .map_err(|status| format!("answers {}", grpc_status::name(status.code())))?;
-            match answer.into_inner().status() {
-                ServingStatus::Serving => Ok(()),
-                _ => Err("is not ready itself".to_owned()),
-            }
-        };
-        Box::pin(ask) as futures_util::future::BoxFuture<'static, Result<(), String>>
+        let asked = clients.iter().cloned().map(|client| Box::pin(ask(client)));
+        select_ok(asked.collect::<Vec<_>>()).map_ok(|((), _others)| ()).boxed()
     })
+}
+
+async fn ask(mut client: HealthClient<Channel>) -> Result<(), String> {
+    let answer = client.check(HealthCheckRequest::default()).await;
+    let answer = answer.map_err(|status| format!("answers {}", grpc_status::name(status.code())))?;
+    match answer.into_inner().status() {
+        ServingStatus::Serving => Ok(()),
+        _ => Err("is not ready itself".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::transport::{Server, server::TcpIncoming};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_of_several_addresses_is_enough() {
+        let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let alive = listener.local_addr().unwrap();
+        let (_reporter, service) = tonic_health::server::health_reporter();
+        drop(crate::task::spawn(Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener))));
+        assert_eq!(grpc_probe(&format!("http://{dead},http://{alive}")).unwrap()().await, Ok(()));
+        assert!(grpc_probe(&format!("http://{dead}")).unwrap()().await.is_err());
+    }
 }

@@ -36,8 +36,8 @@ static METHODS: [Method; 3] = [
     Method::http("GET", "/secrets", Access::Scope("secrets:read")),
 ];
 
-/// Recorded by the start of a process, and where keys and lists are configured to be read.
-const ELSEWHERE: [&str; 3] = ["build.info", "palisade.auth.key_set.reads", "palisade.auth.revocations.reads"];
+/// Recorded by the start of a process, by the loop that accepts connections, and where keys and lists are configured to be read.
+const ELSEWHERE: [&str; 4] = ["build.info", "palisade.connections.cut", "palisade.auth.key_set.reads", "palisade.auth.revocations.reads"];
 
 type Labels = BTreeSet<String>;
 
@@ -65,7 +65,7 @@ async fn call() {
         async move { Ok::<_, Rejection>(status.into_http::<Body>()) }
     });
     let idempotent = IdempotentMethods::from_iter([CALL]);
-    let nobody = client::Config::at("http://127.0.0.1:1");
+    let nobody = client::Config::at("http://127.0.0.1:1,http://127.0.0.1:2");
     let connected = client::connect("nobody", &nobody, idempotent.clone(), Identity::new()).unwrap();
     let answered = client::stack("test", &nobody, idempotent, Identity::new(), endpoint).unwrap();
     for mut client in [answered, connected] {

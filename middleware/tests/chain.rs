@@ -33,7 +33,7 @@ use tonic_health::pb::{
 };
 use tower::layer::util::Identity;
 
-use self::refusals::{advice, dead_port, reason};
+use self::refusals::{advice, reason};
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 
@@ -177,7 +177,8 @@ async fn a_leaf_that_fails_is_asked_three_times_whatever_the_depth() {
 #[tokio::test]
 async fn a_leaf_that_is_gone_opens_the_breaker_before_it_alone() {
     for translate in [as_it_is as Translate, as_its_own] {
-        let chain = Chain::before(dead_port().await, translate);
+        let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let chain = Chain::before(nobody, translate);
         let refusal = chain.ask(None).await.unwrap_err();
         assert_eq!(
             (refusal.code(), reason(&refusal).as_str(), advice(&refusal)),

@@ -1,6 +1,8 @@
 //! The client stack against real servers on loopback ports, called by a generated tonic client.
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
+#[path = "support/health_server.rs"]
+mod health_server;
 #[path = "support/refusals.rs"]
 mod refusals;
 
@@ -13,10 +15,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request, Response};
-use http_body::Frame;
-use http_body_util::StreamBody;
+use health_server::{CHECK, Seen, check, dead_port, hanging, serve, server, serving, unavailable};
+use http::{HeaderName, Request, Response};
 use palisade_middleware::{
     circuit_breaker::{self, State},
     client::{self, Client, Config},
@@ -25,65 +25,13 @@ use palisade_middleware::{
     retry::{self, IdempotentMethods},
     task,
 };
-use parking_lot::Mutex;
 use tokio::{net::TcpListener, time::Instant};
-use tonic::{
-    Code, Status,
-    body::Body,
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
-};
-use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::HealthClient};
+use tonic::{Code, Status, body::Body};
 use tower::layer::{layer_fn, util::Identity};
 
-use self::refusals::{advice, dead_port, reason};
-
-const CHECK: &str = "/grpc.health.v1.Health/Check";
+use self::refusals::{advice, reason};
 
 const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
-
-/// The headers of each request that came in.
-type Seen = Arc<Mutex<Vec<HeaderMap>>>;
-
-/// A server that answers every call alike.
-async fn server(answer: fn() -> Response<Body>) -> (SocketAddr, Seen) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    (address, serve(listener, answer))
-}
-
-fn serve(listener: TcpListener, answer: fn() -> Response<Body>) -> Seen {
-    let seen = Seen::default();
-    let log = seen.clone();
-    let handler = axum::Router::new().fallback(async move |request: axum::extract::Request| {
-        log.lock().push(request.headers().clone());
-        answer()
-    });
-    task::spawn(Server::builder().add_routes(Routes::from(handler)).serve_with_incoming(TcpIncoming::from(listener)));
-    seen
-}
-
-fn serving() -> Response<Body> {
-    // One message, `status = SERVING`, and the trailers of a success.
-    let message = Frame::data(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 1]));
-    let trailers = Frame::trailers(Status::ok("").into_http::<()>().headers().clone());
-    grpc(Body::new(StreamBody::new(futures_util::stream::iter([message, trailers].map(Ok::<_, Status>)))))
-}
-
-/// A head, and then nothing.
-fn hanging() -> Response<Body> {
-    grpc(Body::new(StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, Status>>())))
-}
-
-fn grpc(body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
-    response
-}
-
-fn unavailable() -> Response<Body> {
-    Status::unavailable("not now").into_http()
-}
 
 fn config(address: SocketAddr) -> Config {
     Config::at(format!("http://{address}"))
@@ -98,11 +46,6 @@ fn breaking(address: SocketAddr) -> Config {
 
 fn connect(config: &Config) -> Client {
     client::connect("health", config, [CHECK].into_iter().collect(), Identity::new()).unwrap()
-}
-
-async fn check(client: &Client) -> Result<HealthCheckResponse, Status> {
-    let request = HealthCheckRequest { service: String::new() };
-    HealthClient::new(client.clone()).check(request).await.map(tonic::Response::into_inner)
 }
 
 #[tokio::test]
@@ -183,8 +126,8 @@ async fn an_idempotent_call_is_tried_three_times_and_the_answer_says_so() {
 
 #[tokio::test]
 async fn a_server_can_forbid_another_attempt() {
-    let (address, seen) = server(|| {
-        let mut response = unavailable();
+    let (address, seen) = server(async || {
+        let mut response = unavailable().await;
         response.headers_mut().insert("grpc-retry-pushback-ms", (-1).into());
         response
     })

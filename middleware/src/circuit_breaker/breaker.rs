@@ -18,18 +18,33 @@ use crate::jitter;
 /// A breaker. Cheap to share: letting a call through costs one atomic load while it is closed.
 pub struct Breaker {
     name: &'static str,
+    /// Which of the target's endpoints, if not the target.
+    endpoint: Option<Arc<str>>,
     config: Config,
     gate: Gate,
     metrics: Metrics,
+    heed: Heed,
 }
+
+/// Learns of each transition, under the lock of the breaker.
+type Heed = Box<dyn Fn(Transition) + Send + Sync>;
 
 impl Breaker {
     /// A breaker for the target `name`.
     pub fn new(name: &'static str, config: &Config) -> Arc<Self> {
+        Self::build(name, None, config, Metrics::of_target(name), Box::new(|_| {}))
+    }
+
+    /// A breaker for one `endpoint` of the target `name`, known as `label` in metrics; none if there are too many. `heed` learns of each
+    /// transition, under the lock of the breaker.
+    pub(crate) fn of_endpoint(name: &'static str, endpoint: Arc<str>, label: Option<Arc<str>>, config: &Config, heed: Heed) -> Arc<Self> {
+        Self::build(name, Some(endpoint), config, Metrics::of_endpoint(name, label), heed)
+    }
+
+    fn build(name: &'static str, endpoint: Option<Arc<str>>, config: &Config, metrics: Metrics, heed: Heed) -> Arc<Self> {
         let machine = Machine::new(config.clone(), jitter::draw, Instant::now());
-        let metrics = Metrics::new(name);
         metrics.state(machine.state());
-        Arc::new(Self { name, config: config.clone(), gate: Gate::new(machine), metrics })
+        Arc::new(Self { name, endpoint, config: config.clone(), gate: Gate::new(machine), metrics, heed })
     }
 
     /// What it guards.
@@ -37,15 +52,32 @@ impl Breaker {
         self.name
     }
 
+    /// Its operator's handle.
+    pub fn handle(self: &Arc<Self>) -> BreakerHandle {
+        BreakerHandle(self.clone())
+    }
+
+    /// Whether all calls are let through. Costs an atomic load.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.gate.epoch_of_all().is_some()
+    }
+
+    /// What it guards is gone: stragglers decide nothing any more, and its series show a breaker at rest.
+    pub(crate) fn retire(&self) {
+        self.gate.with(|machine| machine.set_mode(Mode::Disabled, Instant::now()), |transition| (self.heed)(transition));
+        self.metrics.state(State::Disabled);
+        self.metrics.window(Counts::default(), self.config.enough_calls());
+    }
+
     /// Lets a call that must be over at `deadline` through, or not.
     pub fn acquire(self: &Arc<Self>, now: Instant, deadline: Option<Instant>) -> Result<Permit, Refused> {
-        match self.gate.acquire(now, |transition| self.announce(transition)) {
-            Ok(epoch) => Ok(Permit { breaker: self.clone(), epoch, started: now, deadline, begun_after: None, settled: false }),
-            Err(refused) => {
-                self.metrics.rejected();
-                Err(refused)
-            }
-        }
+        self.admit(now, deadline).inspect_err(|_| self.metrics.rejected())
+    }
+
+    /// As [`acquire`](Self::acquire) for a call that can go elsewhere, so that it is not lost.
+    pub(crate) fn admit(self: &Arc<Self>, now: Instant, deadline: Option<Instant>) -> Result<Permit, Refused> {
+        let epoch = self.gate.acquire(now, |transition| self.announce(transition))?;
+        Ok(Permit { breaker: self.clone(), epoch, started: now, deadline, begun_after: None, settled: false })
     }
 
     fn with<T>(&self, operate: impl FnOnce(&mut Machine) -> T) -> T {
@@ -54,18 +86,24 @@ impl Breaker {
 
     fn announce(&self, transition: Transition) {
         self.metrics.transition(transition);
+        (self.heed)(transition);
+        let (upstream, endpoint) = (self.name, self.endpoint.as_deref());
         let Transition { from, to, cause } = transition;
         match to {
-            State::Open | State::ForcedOpen => tracing::warn!(upstream = self.name, ?from, ?to, ?cause, "circuit breaker opened"),
-            _ if from == to => tracing::warn!(upstream = self.name, ?cause, "circuit breaker would have opened"),
-            _ => tracing::info!(upstream = self.name, ?from, ?to, ?cause, "circuit breaker changed"),
+            State::Open | State::ForcedOpen => tracing::warn!(upstream, endpoint, ?from, ?to, ?cause, "circuit breaker opened"),
+            _ if from == to => tracing::warn!(upstream, endpoint, ?cause, "circuit breaker would have opened"),
+            _ => tracing::info!(upstream, endpoint, ?from, ?to, ?cause, "circuit breaker changed"),
         }
     }
 }
 
 impl fmt::Debug for Breaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Breaker").field("name", &self.name).field("gate", &self.gate).finish_non_exhaustive()
+        f.debug_struct("Breaker")
+            .field("name", &self.name)
+            .field("endpoint", &self.endpoint)
+            .field("gate", &self.gate)
+            .finish_non_exhaustive()
     }
 }
 
@@ -99,6 +137,7 @@ impl Permit {
         let verdict = match finding {
             Finding::Verdict(verdict) => verdict,
             Finding::TimedOut => self.timed_out(),
+            Finding::NotTried => Verdict::Failure,
         };
         self.finish(verdict, hint, now);
     }

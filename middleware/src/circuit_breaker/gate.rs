@@ -26,8 +26,16 @@ impl Gate {
 
     /// Lets a call through, in the returned epoch, or not.
     pub(super) fn acquire(&self, now: Instant, announce: impl FnOnce(Transition)) -> Result<u64, Refused> {
+        match self.epoch_of_all() {
+            Some(epoch) => Ok(epoch),
+            None => self.with(|machine| machine.acquire(now), announce),
+        }
+    }
+
+    /// The epoch while all calls are let through.
+    pub(super) fn epoch_of_all(&self) -> Option<u64> {
         let word = self.word.load(Ordering::Acquire);
-        if word & 1 == 1 { Ok(word >> 1) } else { self.with(|machine| machine.acquire(now), announce) }
+        (word & 1 == 1).then_some(word >> 1)
     }
 
     /// Every change goes through here, so that the word follows it. `announce` runs under the lock: the last state told is the last

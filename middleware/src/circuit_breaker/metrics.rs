@@ -1,5 +1,7 @@
 //! What a breaker shows of itself; every series exists from the start.
 
+use std::sync::Arc;
+
 use super::{
     transition::{State, Transition, Verdict},
     window::Counts,
@@ -28,15 +30,47 @@ pub(super) struct Metrics {
     rejected: metrics::Counter,
 }
 
+/// Whose series they are: those of a target have an empty `endpoint`, which is as good as none.
+struct Owner {
+    target: &'static str,
+    breaker: &'static str,
+    endpoint: Arc<str>,
+}
+
+impl Owner {
+    fn gauge(&self, name: &'static str) -> metrics::Gauge {
+        metrics::gauge!(name, "target" => self.target, "breaker" => self.breaker, "endpoint" => self.endpoint.clone())
+    }
+}
+
 impl Metrics {
-    pub(super) fn new(target: &'static str) -> Self {
-        let to = |to: &'static str| metrics::counter!("palisade.breaker.transitions", "target" => target, "to" => to);
-        let calls = |outcome: &'static str| metrics::counter!("palisade.breaker.calls", "target" => target, "outcome" => outcome);
+    pub(super) fn of_target(target: &'static str) -> Self {
+        let owner = Owner { target, breaker: "target", endpoint: "".into() };
+        Self::new(&owner, |name| owner.gauge(name))
+    }
+
+    /// Endpoints without a `label` of their own share counters; a shared gauge would only tell of whoever wrote it last.
+    pub(super) fn of_endpoint(target: &'static str, label: Option<Arc<str>>) -> Self {
+        let shared = label.is_none();
+        let owner = Owner { target, breaker: "endpoint", endpoint: label.unwrap_or_else(|| "other".into()) };
+        Self::new(&owner, |name| if shared { metrics::Gauge::noop() } else { owner.gauge(name) })
+    }
+
+    fn new(owner: &Owner, gauge: impl Fn(&'static str) -> metrics::Gauge) -> Self {
+        let Owner { target, breaker, endpoint } = owner;
+        let to = |to: &'static str| {
+            metrics::counter!("palisade.breaker.transitions", "target" => *target, "breaker" => *breaker, "endpoint" => endpoint.clone(),
+                "to" => to)
+        };
+        let calls = |outcome: &'static str| {
+            metrics::counter!("palisade.breaker.calls", "target" => *target, "breaker" => *breaker, "endpoint" => endpoint.clone(),
+                "outcome" => outcome)
+        };
         Self {
-            state: metrics::gauge!("palisade.breaker.state", "target" => target),
-            failure_ratio: metrics::gauge!("palisade.breaker.failure_ratio", "target" => target),
-            slow_ratio: metrics::gauge!("palisade.breaker.slow_ratio", "target" => target),
-            window_calls: metrics::gauge!("palisade.breaker.window_calls", "target" => target),
+            state: gauge("palisade.breaker.state"),
+            failure_ratio: gauge("palisade.breaker.failure_ratio"),
+            slow_ratio: gauge("palisade.breaker.slow_ratio"),
+            window_calls: gauge("palisade.breaker.window_calls"),
             to_closed: to("closed"),
             to_open: to("open"),
             to_half_open: to("half_open"),
@@ -51,7 +85,8 @@ impl Metrics {
             neutral: calls("neutral"),
             cancelled: calls("cancelled"),
             stale: calls("stale"),
-            rejected: metrics::counter!("palisade.breaker.rejected", "target" => target),
+            rejected: metrics::counter!("palisade.breaker.rejected", "target" => *target, "breaker" => *breaker,
+                "endpoint" => endpoint.clone()),
         }
     }
 

@@ -7,6 +7,7 @@ use tonic::Code;
 
 use super::transition::Verdict;
 use crate::{
+    body::End,
     client, deadline, grpc_status,
     rejection::{FAILURE_ORIGIN_HEADER, Rejection, Retry},
     retry,
@@ -19,6 +20,9 @@ pub enum Finding {
     Verdict(Verdict),
     /// The time ran out: a failure if there was enough of it.
     TimedOut,
+    /// There is no connection and none was tried, so soon after the last failure: nothing new about an endpoint, but a target without
+    /// any other endpoint is as good as dead.
+    NotTried,
 }
 
 impl From<Verdict> for Finding {
@@ -27,8 +31,24 @@ impl From<Verdict> for Finding {
     }
 }
 
-/// `None` while the status is still to come in the trailers.
-pub(super) fn of_head<B>(response: &Response<B>, target: &str) -> Option<Finding> {
+/// What the head of an answer says, with how long the target asks us to stay away; `None` while the status is still to come.
+pub(super) fn at_head<B>(answer: &Result<Response<B>, Rejection>, target: &str) -> Option<(Finding, Option<Duration>)> {
+    match answer {
+        Err(rejection) => Some((of_rejection(rejection), None)),
+        Ok(response) => Some((of_head(response, target)?, hint_of_head(response))),
+    }
+}
+
+/// The same of the end of its body; `None` if nobody waited for it.
+pub(super) fn at_end(end: End<'_>, target: &str) -> Option<(Finding, Option<Duration>)> {
+    match end {
+        End::Complete(trailers) => Some((of_trailers(trailers, target), trailers.and_then(hint))),
+        End::Failed => Some((Verdict::Failure.into(), None)),
+        End::Dropped => None,
+    }
+}
+
+fn of_head<B>(response: &Response<B>, target: &str) -> Option<Finding> {
     match grpc_status::code_in(response.headers()) {
         Some(code) => Some(of_code(code, response.headers(), target)),
         None if response.status() == StatusCode::OK => None,
@@ -37,17 +57,19 @@ pub(super) fn of_head<B>(response: &Response<B>, target: &str) -> Option<Finding
 }
 
 /// A body that ends without a status was cut off.
-pub(super) fn of_trailers(trailers: Option<&HeaderMap>, target: &str) -> Finding {
+fn of_trailers(trailers: Option<&HeaderMap>, target: &str) -> Finding {
     let status = trailers.and_then(|trailers| Some(of_code(grpc_status::code_in(trailers)?, trailers, target)));
     status.unwrap_or(Finding::Verdict(Verdict::Failure))
 }
 
 /// Of the refusals inside the breaker only those by the connection and by the clock speak of the target; all else is our own doing.
-pub(super) fn of_rejection(rejection: &Rejection) -> Finding {
-    match rejection.source() {
-        Some(source) if source.is::<client::Failure>() => Verdict::Failure.into(),
-        Some(source) if source.is::<deadline::Elapsed>() => Finding::TimedOut,
-        _ => Verdict::Neutral.into(),
+fn of_rejection(rejection: &Rejection) -> Finding {
+    let Some(source) = rejection.source() else { return Verdict::Neutral.into() };
+    match source.downcast_ref::<client::Failure>() {
+        Some(failure) if failure.not_tried => Finding::NotTried,
+        Some(_) => Verdict::Failure.into(),
+        None if source.is::<deadline::Elapsed>() => Finding::TimedOut,
+        None => Verdict::Neutral.into(),
     }
 }
 
@@ -86,12 +108,12 @@ fn of_http(status: StatusCode) -> Verdict {
 }
 
 /// How long the head of an answer asks us to stay away.
-pub(super) fn hint_of_head<B>(response: &Response<B>) -> Option<Duration> {
+fn hint_of_head<B>(response: &Response<B>) -> Option<Duration> {
     wait(retry::advice_of_head(response))
 }
 
 /// How long trailers ask us to stay away.
-pub(super) fn hint(trailers: &HeaderMap) -> Option<Duration> {
+fn hint(trailers: &HeaderMap) -> Option<Duration> {
     wait(retry::advice(trailers))
 }
 

@@ -2,15 +2,15 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tonic::transport;
 
+use super::{address::Address, balance};
 use crate::{circuit_breaker, retry};
 
 /// One upstream service and how it is called.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where it is, e.g. `http://127.0.0.1:5000`.
+    /// Where it is, e.g. `http://127.0.0.1:5000`; several addresses are separated by commas.
     pub url: String,
     /// The longest a TCP connection may take, in milliseconds.
     pub connect_timeout_ms: u64,
@@ -24,6 +24,12 @@ pub struct Config {
     pub retry: retry::Config,
     /// When calls stop.
     pub breaker: circuit_breaker::Config,
+    /// How one of several addresses is chosen.
+    pub balance: balance::Config,
+    /// When one of several addresses is left alone; a single one has no breaker but `breaker`.
+    #[serde(deserialize_with = "balance::read_breaker")]
+    #[schemars(with = "circuit_breaker::Config")]
+    pub endpoint_breaker: circuit_breaker::Config,
 }
 
 impl Default for Config {
@@ -37,6 +43,8 @@ impl Default for Config {
             max_in_flight: 256,
             retry: retry::Config::default(),
             breaker: circuit_breaker::Config::default(),
+            balance: balance::Config::default(),
+            endpoint_breaker: balance::breaker(),
         }
     }
 }
@@ -45,7 +53,7 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidConfig {
     /// Not an address.
-    #[error("url must be http://host:port, not {0:?}")]
+    #[error("url must be http://host:port, or several separated by commas, not {0:?}")]
     Url(String),
     /// A number out of its range.
     #[error("{0} must be at least 1")]
@@ -55,11 +63,17 @@ pub enum InvalidConfig {
     Retry(#[from] retry::InvalidConfig),
     /// Of the breaker.
     #[error("breaker.{0}")]
-    Breaker(#[from] circuit_breaker::InvalidConfig),
+    Breaker(circuit_breaker::InvalidConfig),
+    /// Of the choice between addresses.
+    #[error("balance.{0}")]
+    Balance(#[from] balance::InvalidConfig),
+    /// Of the breakers of single addresses.
+    #[error("endpoint_breaker.{0}")]
+    EndpointBreaker(circuit_breaker::InvalidConfig),
 }
 
 impl Config {
-    /// The defaults for the upstream at `url`.
+    /// The defaults for the upstream at `url`, or at several separated by commas.
     pub fn at(url: impl Into<String>) -> Self {
         Self { url: url.into(), ..Self::default() }
     }
@@ -75,7 +89,7 @@ impl Config {
 
     /// Checks every value against its range.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
-        self.endpoint()?;
+        self.addresses()?;
         let zeroes = [
             ("connect_timeout_ms", self.connect_timeout_ms),
             ("attempt_timeout_ms", self.attempt_timeout_ms),
@@ -86,18 +100,13 @@ impl Config {
             return Err(InvalidConfig::Zero(key));
         }
         self.retry.validate()?;
-        Ok(self.breaker.validate()?)
+        self.breaker.validate().map_err(InvalidConfig::Breaker)?;
+        self.balance.validate()?;
+        self.endpoint_breaker.validate().map_err(InvalidConfig::EndpointBreaker)
     }
 
-    pub(super) fn endpoint(&self) -> Result<transport::Endpoint, InvalidConfig> {
-        let invalid = || InvalidConfig::Url(self.url.clone());
-        let endpoint = transport::Endpoint::from_shared(self.url.clone()).map_err(|_| invalid())?;
-        let uri = endpoint.uri();
-        // Plain text only: between these services TLS is the network's (a mesh), or there is none.
-        let complete = uri.scheme_str() == Some("http")
-            && uri.host().is_some_and(|host| !host.is_empty())
-            && uri.port_u16().is_some_and(|port| port > 0);
-        if complete { Ok(endpoint) } else { Err(invalid()) }
+    pub(super) fn addresses(&self) -> Result<Vec<Address>, InvalidConfig> {
+        Address::list(self.url.split(','))
     }
 }
 
@@ -114,10 +123,32 @@ mod tests {
         }
         let valid = Config::at("http://[::1]:5000");
         assert!(valid.validate().is_ok());
+        assert_eq!(text(Config::at("http://a:1,b:2")), "url must be http://host:port, or several separated by commas, not \"b:2\"");
+        assert!(text(Config::at("http://a:1,")).starts_with("url "));
         assert_eq!(text(Config { max_in_flight: 0, ..valid.clone() }), "max_in_flight must be at least 1");
         let retry = retry::Config { max_attempts: 1, ..retry::Config::default() };
         assert!(text(Config { retry, ..valid.clone() }).starts_with("retry.max_attempts "));
         let breaker = circuit_breaker::Config { probes: 0, ..circuit_breaker::Config::default() };
-        assert!(text(Config { breaker, ..valid }).starts_with("breaker.probes "));
+        assert!(text(Config { breaker: breaker.clone(), ..valid.clone() }).starts_with("breaker.probes "));
+        assert!(text(Config { endpoint_breaker: breaker, ..valid.clone() }).starts_with("endpoint_breaker.probes "));
+        let balance = balance::Config { decay_ms: 0, ..balance::Config::default() };
+        assert!(text(Config { balance, ..valid }).starts_with("balance.decay_ms "));
+    }
+
+    #[test]
+    fn several_addresses_are_separated_by_commas() {
+        let addresses = Config::at("http://a:1, http://b:2,http://a:1").addresses().unwrap();
+        assert_eq!(addresses.iter().map(Address::name).collect::<Vec<_>>(), ["a:1", "b:2"]);
+    }
+
+    #[test]
+    fn the_breaker_of_an_endpoint_has_defaults_of_its_own() {
+        let config: Config = serde_json::from_str(r#"{"endpoint_breaker": {"open_ms": 700}}"#).unwrap();
+        assert_eq!(config.endpoint_breaker, circuit_breaker::Config { open_ms: 700, ..Config::default().endpoint_breaker });
+        let help = crate::config::command::<Config>("test", "A test.").render_long_help().to_string();
+        for (failures, key) in [(0, "BREAKER"), (5, "ENDPOINT_BREAKER")] {
+            let end = format!("[default: {failures}] [env: PALISADE_{key}__CONSECUTIVE_FAILURES]");
+            assert!(help.contains(&end), "{end} in {help}");
+        }
     }
 }

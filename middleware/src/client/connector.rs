@@ -3,7 +3,10 @@
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -65,20 +68,61 @@ impl BackOff {
     }
 }
 
+/// The pauses of one connector, shared by its clones and by whoever would rather go elsewhere meanwhile.
+#[derive(Debug, Clone)]
+pub(super) struct Pause(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// Spares whoever asks the lock as long as all is well.
+    failing: AtomicBool,
+    back_off: Mutex<BackOff>,
+}
+
+impl Pause {
+    fn new() -> Self {
+        let back_off = BackOff { failures: 0, not_before: None, draw: jitter::draw };
+        Self(Arc::new(Shared { failing: AtomicBool::new(false), back_off: Mutex::new(back_off) }))
+    }
+
+    /// Whether a call that needs a new connection would fail at once.
+    pub(super) fn is_on(&self, now: Instant) -> bool {
+        self.0.failing.load(Ordering::Acquire) && self.0.back_off.lock().check(now).is_err()
+    }
+
+    fn check(&self, now: Instant) -> Result<(), Duration> {
+        self.0.back_off.lock().check(now)
+    }
+
+    fn failed(&self, now: Instant) {
+        self.0.back_off.lock().failed(now);
+        self.0.failing.store(true, Ordering::Release);
+    }
+
+    fn succeeded(&self) {
+        self.0.back_off.lock().succeeded();
+        self.0.failing.store(false, Ordering::Release);
+    }
+}
+
 /// Connects to the host and port of a URI.
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
     timeout: Duration,
-    back_off: Arc<Mutex<BackOff>>,
+    pause: Pause,
 }
 
 impl Connector {
     pub(super) fn new(timeout: Duration) -> Self {
-        Self { timeout, back_off: Arc::new(Mutex::new(BackOff { failures: 0, not_before: None, draw: jitter::draw })) }
+        Self { timeout, pause: Pause::new() }
+    }
+
+    pub(super) fn pause(&self) -> Pause {
+        self.pause.clone()
     }
 
     async fn connect(self, uri: Uri) -> Result<TokioIo<TcpStream>, ConnectError> {
-        self.back_off.lock().check(Instant::now()).map_err(ConnectError::BackingOff)?;
+        self.pause.check(Instant::now()).map_err(ConnectError::BackingOff)?;
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let connecting = TcpStream::connect((host, uri.port_u16().unwrap_or(80)));
         let connected = match tokio::time::timeout(self.timeout, connecting).await {
@@ -87,13 +131,13 @@ impl Connector {
         };
         match connected {
             Ok(stream) => {
-                self.back_off.lock().succeeded();
+                self.pause.succeeded();
                 // Small frames are sent as they are written; without it a call may wait 40 ms for an ACK.
                 stream.set_nodelay(true)?;
                 Ok(TokioIo::new(stream))
             }
             Err(error) => {
-                self.back_off.lock().failed(Instant::now());
+                self.pause.failed(Instant::now());
                 Err(error)
             }
         }
@@ -137,7 +181,10 @@ mod tests {
         let uri: Uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         drop(listener);
         let connector = Connector::new(Duration::from_secs(1));
+        let pause = connector.pause();
+        assert!(!pause.is_on(Instant::now()));
         assert!(matches!(connector.clone().connect(uri.clone()).await, Err(ConnectError::Failed(_))));
+        assert!(pause.is_on(Instant::now()));
         assert!(matches!(connector.connect(uri).await, Err(ConnectError::BackingOff(_))));
     }
 }

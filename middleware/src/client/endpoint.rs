@@ -9,13 +9,17 @@ use std::{
 
 use http::{Request, Response};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tonic::{
     body::Body,
     transport::{self, Channel},
 };
-use tower::{Service, ServiceExt, util::Oneshot};
+use tower::{ServiceExt, util::Oneshot};
 
-use super::{Config, connector::Connector};
+use super::{
+    address::Address,
+    connector::{ConnectError, Connector, Pause},
+};
 use crate::{
     deadline,
     rejection::{Rejection, reasons},
@@ -27,6 +31,8 @@ use crate::{
 pub struct Failure {
     /// The server has certainly not seen the request, so that even one with side effects may be sent again.
     pub unsent: bool,
+    /// No connection was tried, so soon after the last failure: this is that failure told again.
+    pub not_tried: bool,
     source: transport::Error,
 }
 
@@ -34,38 +40,38 @@ pub struct Failure {
 impl Failure {
     /// A failure of which nothing is known but this.
     pub(crate) fn example(unsent: bool) -> Self {
-        Self { unsent, source: transport::Endpoint::from_shared("").expect_err("no address") }
+        Self { unsent, not_tried: false, source: transport::Endpoint::from_shared("").expect_err("no address") }
     }
 }
 
-/// The innermost service of the stack: sends a request over a connection that is made when it is needed.
+/// One address. Sends a request over a connection that is made when it is needed.
 #[derive(Debug, Clone)]
-pub struct Endpoint(Channel);
+pub(super) struct Endpoint {
+    channel: Channel,
+    pause: Pause,
+}
 
 impl Endpoint {
-    pub(super) fn new(url: transport::Endpoint, config: &Config) -> Self {
-        let endpoint = url
+    /// Must be called within a tokio runtime.
+    pub(super) fn new(address: &Address, connect_timeout: Duration) -> Self {
+        let endpoint = transport::Endpoint::from(address.uri().clone())
             .http2_keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(5))
             // A peer that went away silently is found before the next call needs it.
             .keep_alive_while_idle(true);
-        let connector = Connector::new(Duration::from_millis(config.connect_timeout_ms));
-        Self(endpoint.connect_with_connector_lazy(connector))
-    }
-}
-
-impl Service<Request<Body>> for Endpoint {
-    type Response = Response<Body>;
-    type Error = Rejection;
-    type Future = ResponseFuture;
-
-    /// Always ready: waiting for a connection is a part of the call, under its deadline.
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
-        Poll::Ready(Ok(()))
+        let connector = Connector::new(connect_timeout);
+        let pause = connector.pause();
+        Self { channel: endpoint.connect_with_connector_lazy(connector), pause }
     }
 
-    fn call(&mut self, request: Request<Body>) -> ResponseFuture {
-        ResponseFuture { inner: self.0.clone().oneshot(request) }
+    /// Waiting for a connection is a part of the call, under its deadline.
+    pub(super) fn send(&self, request: Request<Body>) -> ResponseFuture {
+        ResponseFuture { inner: self.channel.clone().oneshot(request) }
+    }
+
+    /// Whether it failed to connect a moment ago and will not try again yet.
+    pub(super) fn is_pausing(&self, now: Instant) -> bool {
+        self.pause.is_on(now)
     }
 }
 
@@ -92,8 +98,12 @@ fn refusal(error: transport::Error) -> Rejection {
         return deadline::elapsed(Duration::ZERO);
     }
     let unsent = causes(&error).any(is_unsent);
-    Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "a service behind this one cannot be reached")
-        .with_source(Failure { unsent, source: error })
+    let not_tried = causes(&error).any(|cause| matches!(cause.downcast_ref(), Some(ConnectError::BackingOff(_))));
+    Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "a service behind this one cannot be reached").with_source(Failure {
+        unsent,
+        not_tried,
+        source: error,
+    })
 }
 
 fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
@@ -108,4 +118,22 @@ fn is_unsent(cause: &(dyn StdError + 'static)) -> bool {
         return graceful || error.reason() == Some(h2::Reason::REFUSED_STREAM);
     }
     cause.is::<tonic::ConnectError>() || cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn tells_a_failed_connection_from_one_that_was_not_tried() {
+        let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let endpoint = Endpoint::new(&Address::parse(&format!("http://{dead}")).unwrap(), Duration::from_secs(1));
+        assert!(!endpoint.is_pausing(Instant::now()));
+        for not_tried in [false, true] {
+            let refusal = endpoint.send(Request::new(Body::empty())).await.unwrap_err();
+            let failure = StdError::source(&refusal).unwrap().downcast_ref::<Failure>().unwrap();
+            assert_eq!((failure.unsent, failure.not_tried), (true, not_tried));
+            assert!(endpoint.is_pausing(Instant::now()));
+        }
+    }
 }

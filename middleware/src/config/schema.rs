@@ -70,7 +70,8 @@ pub(super) fn keys<T: JsonSchema>() -> Vec<Key> {
 }
 
 fn walk(prefix: &str, schema: &Map<String, Value>, default: Option<&Value>, keys: &mut Vec<Key>) {
-    let default = schema.get("default").or(default);
+    // A section whose owner gives it other defaults than its type has those.
+    let default = default.or(schema.get("default"));
     if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
         for (name, property) in properties {
             let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };

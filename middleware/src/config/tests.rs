@@ -47,6 +47,12 @@ fn flags_set_keys_of_any_depth() {
 }
 
 #[test]
+fn commas_alone_make_no_list() {
+    let Asked::Run(config) = read(&["--store-url", "http://a:1,http://b:2"]).unwrap() else { panic!("not asked to run") };
+    assert_eq!(config.store.url.as_deref(), Some("http://a:1,http://b:2"));
+}
+
+#[test]
 fn errors_name_the_key() {
     let dir = std::env::temp_dir().join(format!("palisade-config-{}.toml", std::process::id()));
     std::fs::write(&dir, "[store]\nlimti = 3\n").unwrap();

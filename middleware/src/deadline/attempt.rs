@@ -85,6 +85,10 @@ where
             return ResponseFuture::refused(expired());
         }
         request.headers_mut().insert(grpc_timeout::HEADER, grpc_timeout::format(limit));
+        if let Some(deadline) = request.extensions_mut().get_mut::<CallDeadline>() {
+            // What is inside can tell by it whether it was dropped for want of time.
+            deadline.0 = now + limit;
+        }
         let expired = if limit < self.layer.limit { &self.layer.calls_expired } else { &self.layer.attempts_expired };
         let timer = Timer::new(now, limit, Protocol::Grpc, expired.clone());
         ResponseFuture::running(self.inner.call(request), timer)

@@ -87,7 +87,7 @@ pub fn describe(metrics: &[Metric]) {
 }
 
 /// What the layers of this crate record.
-pub static CATALOG: [Metric; 33] = [
+pub static CATALOG: [Metric; 35] = [
     Metric::gauge("build.info", &["version"], "1, labelled with the version"),
     Metric::durations(
         "http.server.request.duration",
@@ -121,13 +121,25 @@ pub static CATALOG: [Metric; 33] = [
     Metric::gauge("palisade.retry.budget.tokens", &["target"], "Retry tokens left; retries stop at half (gRFC A6)"),
     Metric::counter("palisade.retry.budget.exhausted", &["target"], "Retries that the budget did not allow"),
     Metric::counter("palisade.retry.rejected", &["target", "reason"], "Failed attempts after which there was no other, by reason"),
-    Metric::gauge("palisade.breaker.state", &["target"], "0 closed, 1 open, 2 half-open"),
-    Metric::counter("palisade.breaker.transitions", &["target", "to"], "Changes of the breaker's state, by the new one"),
-    Metric::counter("palisade.breaker.calls", &["target", "outcome"], "Calls that the breaker has judged"),
-    Metric::counter("palisade.breaker.rejected", &["target"], "Calls refused by an open breaker"),
-    Metric::gauge("palisade.breaker.failure_ratio", &["target"], "Share of failures in the window; NaN below the minimum of calls"),
-    Metric::gauge("palisade.breaker.slow_ratio", &["target"], "Share of slow calls in the window; NaN below the minimum of calls"),
-    Metric::gauge("palisade.breaker.window_calls", &["target"], "Calls in the window"),
+    Metric::gauge("palisade.breaker.state", &["target", "breaker", "endpoint"], "0 closed, 1 open, 2 half-open"),
+    Metric::counter(
+        "palisade.breaker.transitions",
+        &["target", "breaker", "endpoint", "to"],
+        "Changes of the breaker's state, by the new one",
+    ),
+    Metric::counter("palisade.breaker.calls", &["target", "breaker", "endpoint", "outcome"], "Calls that the breaker has judged"),
+    Metric::counter("palisade.breaker.rejected", &["target", "breaker", "endpoint"], "Calls refused by an open breaker"),
+    Metric::gauge(
+        "palisade.breaker.failure_ratio",
+        &["target", "breaker", "endpoint"],
+        "Share of failures in the window; NaN below the minimum of calls",
+    ),
+    Metric::gauge(
+        "palisade.breaker.slow_ratio",
+        &["target", "breaker", "endpoint"],
+        "Share of slow calls in the window; NaN below the minimum of calls",
+    ),
+    Metric::gauge("palisade.breaker.window_calls", &["target", "breaker", "endpoint"], "Calls in the window"),
     Metric::counter("palisade.request.timeouts", &["target", "kind"], "Calls (deadline) and attempts (attempt) whose time ran out"),
     Metric::counter("palisade.request.timeouts.malformed", &[], "Requests whose grpc-timeout could not be read"),
     Metric::counter("palisade.requests.shed", &["reason"], "Requests refused to protect the process, by reason"),
@@ -142,6 +154,8 @@ pub static CATALOG: [Metric; 33] = [
     ),
     Metric::counter("palisade.auth.tokens.revoked", &[], "Requests refused because their token was revoked"),
     Metric::counter("palisade.connections.cut", &["reason"], "Connections and streams that a limit put an end to, by reason"),
+    Metric::counter("palisade.breaker.ejections", &["target", "enforced"], "Endpoints that failed, by whether calls then went elsewhere"),
+    Metric::counter("palisade.balance.panics", &["target"], "Attempts at an endpoint that fails, because all do"),
     Metric::counter("palisade.panics", &[], "Handlers that panicked"),
     Metric::gauge("palisade.faults.active", &[], "Rules that inject faults on purpose; 0 on a normal day"),
     Metric::counter("palisade.faults.injected", &["kind"], "Requests that a fault was injected into, by kind"),

@@ -58,17 +58,26 @@ impl Budget {
         InFlight { budget: self.clone(), counter: |budget| &budget.calls }
     }
 
-    /// A retry that costs no token, because the request was never sent. In flight it counts like any other.
-    pub(super) fn transparent(self: &Arc<Self>) -> Result<InFlight, Exhausted> {
-        let share = u64::from(self.calls.get()) * u64::from(self.in_flight_percent) / 100;
-        let limit = u32::try_from(share).unwrap_or(u32::MAX).max(self.in_flight_min);
-        let entered = self.retries.enter_below(limit);
-        entered.then(|| InFlight { budget: self.clone(), counter: |budget| &budget.retries }).ok_or(Exhausted::InFlight)
+    /// A retry that costs nothing, because the request was never sent. It takes up room like any other but always has it: when a server
+    /// closes a connection of many calls, as it does now and then, all of them must be sent again at once.
+    pub(super) fn transparent(self: &Arc<Self>) -> InFlight {
+        self.retries.enter();
+        self.retrying()
     }
 
     /// A retry, if both limits allow one.
     pub(super) fn retry(self: &Arc<Self>) -> Result<InFlight, Exhausted> {
-        if self.tokens.are_plenty() { self.transparent() } else { Err(Exhausted::Tokens) }
+        if !self.tokens.are_plenty() {
+            return Err(Exhausted::Tokens);
+        }
+        let share = u64::from(self.calls.get()) * u64::from(self.in_flight_percent) / 100;
+        let limit = u32::try_from(share).unwrap_or(u32::MAX).max(self.in_flight_min);
+        self.retries.enter_below(limit).then(|| self.retrying()).ok_or(Exhausted::InFlight)
+    }
+
+    /// One of the retries that were counted.
+    fn retrying(self: &Arc<Self>) -> InFlight {
+        InFlight { budget: self.clone(), counter: |budget| &budget.retries }
     }
 }
 
@@ -105,7 +114,7 @@ mod tests {
         assert!(budget.retry().is_ok());
         budget.spend();
         assert_eq!(budget.retry().unwrap_err(), Exhausted::Tokens);
-        assert!(budget.transparent().is_ok());
+        drop(budget.transparent());
         budget.refund();
         assert!(budget.retry().is_ok());
     }
@@ -128,7 +137,10 @@ mod tests {
         let calls: Vec<_> = (0..4).map(|_| budget.call()).collect();
         let second = budget.retry().unwrap();
         assert_eq!(budget.retry().unwrap_err(), Exhausted::InFlight);
-        drop((floor, second, calls));
+        let never_sent = budget.transparent();
+        drop(second);
+        assert_eq!(budget.retry().unwrap_err(), Exhausted::InFlight, "it takes up room");
+        drop((floor, never_sent, calls));
         assert!(budget.retry().is_ok());
     }
 
@@ -147,7 +159,7 @@ mod tests {
                         } else {
                             budget.refund();
                         }
-                        let retries = [budget.retry(), budget.transparent()];
+                        let retries = [budget.retry(), Ok(budget.transparent())];
                         // Eight calls at most are in flight, so that half of them are.
                         assert!(budget.in_flight().1 <= 4);
                         assert!((0.0..=MAX).contains(&budget.tokens()));

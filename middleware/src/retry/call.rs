@@ -92,7 +92,7 @@ impl<'a> Call<'a> {
     /// How long to wait before the next attempt; `None` if the answer stands.
     pub(super) fn next(&mut self, outcome: Outcome, now: Instant) -> Option<Duration> {
         self.in_flight = None;
-        self.failed = matches!(outcome, Outcome::Unsent | Outcome::Failed(_) | Outcome::Final);
+        self.failed = matches!(outcome, Outcome::Unsent | Outcome::NotTried | Outcome::Failed(_) | Outcome::Final);
         let next = match outcome {
             Outcome::Refused => {
                 // Whatever it says of coming again: what was tried before it was in vain.
@@ -105,9 +105,11 @@ impl<'a> Call<'a> {
                 self.policy.metrics.tokens(self.policy.budget.tokens());
                 return None;
             }
-            Outcome::Unsent if self.transparent == Transparent::Free && self.barrier != Some(Denied::Committed) => self.transparently(),
+            Outcome::Unsent if self.transparent == Transparent::Free && self.barrier != Some(Denied::Committed) => Ok(self.transparently()),
             // What the server has not seen had no effect.
-            Outcome::Unsent => self.again(Retry::Silent, self.barrier.filter(|barrier| *barrier != Denied::NotIdempotent), now),
+            Outcome::Unsent | Outcome::NotTried => {
+                self.again(Retry::Silent, self.barrier.filter(|barrier| *barrier != Denied::NotIdempotent), now)
+            }
             Outcome::Failed(advice) => self.again(advice, self.barrier, now),
         };
         match next {
@@ -124,10 +126,9 @@ impl<'a> Call<'a> {
     }
 
     /// At once, once, and not counted as an attempt (gRFC A6, "transparent retries").
-    fn transparently(&mut self) -> Result<(Duration, InFlight), Denied> {
-        let in_flight = self.policy.budget.transparent().map_err(Denied::from)?;
+    fn transparently(&mut self) -> (Duration, InFlight) {
         self.transparent = Transparent::Next;
-        Ok((Duration::ZERO, in_flight))
+        (Duration::ZERO, self.policy.budget.transparent())
     }
 
     fn again(&mut self, advice: Retry, barrier: Option<Denied>, now: Instant) -> Result<(Duration, InFlight), Denied> {

@@ -24,6 +24,8 @@ pub(super) enum Outcome {
     Refused,
     /// The server has not seen it.
     Unsent,
+    /// There was no connection to send it on, and it was too soon to try for another: at once it would be the same.
+    NotTried,
     /// It failed, and the server may have acted on it.
     Failed(Retry),
     /// It failed, and would fail again.
@@ -71,6 +73,7 @@ fn of_code(code: Code, advice: Retry) -> Outcome {
 fn of_rejection(rejection: &Rejection) -> Outcome {
     let Some(source) = rejection.source() else { return Outcome::Refused };
     match source.downcast_ref::<client::Failure>() {
+        Some(failure) if failure.not_tried => Outcome::NotTried,
         Some(failure) if failure.unsent => Outcome::Unsent,
         Some(_) => Outcome::Failed(Retry::Silent),
         None if source.is::<deadline::Elapsed>() => Outcome::Failed(Retry::Silent),

@@ -32,10 +32,10 @@ use crate::{
 /// ```
 #[derive(Debug, Clone)]
 pub struct ClientTraceLayer {
-    /// `server.address` and `server.port` of the target as configured.
+    /// `server.address`: the host as configured, or the name of the target if it has several.
     pub server_address: std::sync::Arc<str>,
-    /// See `server_address`.
-    pub server_port: u16,
+    /// `server.port`; none if there are several.
+    pub server_port: Option<u16>,
 }
 
 impl<S> Layer<S> for ClientTraceLayer {
@@ -79,7 +79,7 @@ where
                 rpc.status_code = Empty,
                 error.type = Empty,
                 server.address = &*self.target.server_address,
-                server.port = i64::from(self.target.server_port),
+                server.port = self.target.server_port.map(i64::from),
                 app.rpc.attempts = Empty,
             )
         };

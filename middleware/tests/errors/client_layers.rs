@@ -7,7 +7,7 @@ use axum::{Router, routing::get};
 use futures_util::poll;
 use palisade_middleware::{
     circuit_breaker::Mode,
-    client::{self, Client, Config, Endpoint},
+    client::{self, Client, Config, balance::Balancer},
     context::{self, Context},
     method_table::{Access, Method},
     rejection::{Rejection, reasons},
@@ -112,7 +112,7 @@ async fn attempt_timeout() {
 
 #[tokio::test]
 async fn credentials() {
-    let no_key = layer_fn(|_: Endpoint| {
+    let no_key = layer_fn(|_: Balancer| {
         tower::service_fn(async |_: http::Request<Body>| Err::<http::Response<Body>, _>(Rejection::internal("password=hunter2")))
     });
     let client = client::connect("health", &config(dead().await), IdempotentMethods::default(), no_key).unwrap();

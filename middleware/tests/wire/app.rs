@@ -14,6 +14,7 @@ use http::{HeaderMap, Method as Verb, header};
 use palisade_middleware::{
     auth::Verifier,
     clock::SystemClock,
+    fault::Faults,
     method_table::{Access, Method, MethodTable},
     rate_limit::Peer,
     rejection::{Rejection, reasons},

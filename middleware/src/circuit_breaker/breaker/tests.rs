@@ -72,6 +72,13 @@ async fn a_timeout_counts_only_if_the_call_had_time_enough() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_target_that_cannot_even_be_tried_has_failed() {
+    let breaker = breaker(&Config::default());
+    breaker.acquire(Instant::now(), None).unwrap().settle(Finding::NotTried, None, Instant::now());
+    assert_eq!(breaker.handle().state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_the_wait_for_the_head_is_slow() {
     let breaker = breaker(&Config { slow_call_ms: 100, ..Config::default() });
     let permit = breaker.acquire(Instant::now(), None).unwrap().begun(Instant::now());

@@ -3,7 +3,7 @@ use http_body_util::Empty;
 use tower::{ServiceExt, service_fn};
 
 use super::*;
-use crate::rejection::reasons;
+use crate::{deadline, rejection::reasons};
 
 const LIMIT: Duration = Duration::from_secs(1);
 
@@ -31,6 +31,19 @@ async fn tells_the_server_the_nearest_limit() {
     assert_eq!(timeout_sent(Request::new(())).await.unwrap(), LIMIT);
     assert_eq!(timeout_sent(until(LIMIT * 2)).await.unwrap(), LIMIT);
     assert_eq!(timeout_sent(until(LIMIT / 2)).await.unwrap(), LIMIT / 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_inside_knows_when_its_attempt_is_over() {
+    for (call, attempt) in [(LIMIT * 2, LIMIT), (LIMIT / 2, LIMIT / 2)] {
+        let inside = service_fn(async |request: Request<()>| {
+            let deadline = request.extensions().get::<CallDeadline>().expect("it was there").0;
+            Err::<Response<Empty<Bytes>>, _>(deadline::elapsed(deadline - Instant::now()))
+        });
+        let refusal = AttemptTimeoutLayer::new("products", LIMIT).layer(inside).oneshot(until(call)).await.unwrap_err();
+        let left = std::error::Error::source(&refusal).expect("the source").downcast_ref::<deadline::Elapsed>().expect("ours");
+        assert_eq!(left.0, attempt);
+    }
 }
 
 #[tokio::test(start_paused = true)]

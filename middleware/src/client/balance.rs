@@ -1,0 +1,117 @@
+//! Several addresses of one upstream, chosen by load, each behind a breaker of its own.
+//!
+//! The innermost service of the stack. It chooses in `call`, for each attempt anew: of two endpoints drawn at random the one with the
+//! lower load (peak EWMA), among those whose breaker lets calls through. An endpoint's breaker sees one endpoint fail long before
+//! the target's sees that a share of all calls does, and its refusals never reach the caller: there is another endpoint.
+//!
+//! A retry is not told where the last attempt went. A failure makes its endpoint look slower than any that works, and so the retry goes
+//! elsewhere as long as there is an elsewhere.
+//!
+//! With a single address there is nothing to choose, nothing is measured, and the target's breaker is the only one.
+
+mod call;
+mod config;
+mod ejection;
+mod endpoints;
+mod load;
+mod node;
+mod pick;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tonic::body::Body;
+use tower::Service;
+
+use self::{
+    call::Call,
+    endpoints::Shared,
+    pick::{Choice, Wanted, pick},
+};
+use super::{Config as ClientConfig, InvalidConfig as InvalidClientConfig, endpoint};
+use crate::{circuit_breaker::Settling, deadline::CallDeadline, rejection::Rejection, retry};
+
+pub use config::{Config, InvalidConfig};
+pub use endpoints::{EndpointStatus, Endpoints};
+
+pub(super) use config::{breaker, read_breaker};
+
+/// Sends each request to one of a target's endpoints. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Balancer(Arc<Shared>);
+
+impl Balancer {
+    /// The balancer for `target`; `config` was validated. Must be called within a tokio runtime.
+    pub(super) fn new(target: &'static str, config: &ClientConfig) -> Result<Self, InvalidClientConfig> {
+        Ok(Self(Arc::new(Shared::new(target, config)?)))
+    }
+
+    /// The addresses, to look at and to change.
+    pub(super) fn endpoints(&self) -> Endpoints {
+        Endpoints(self.0.clone())
+    }
+}
+
+impl Service<Request<Body>> for Balancer {
+    type Response = Response<Body>;
+    type Error = Rejection;
+    type Future = ResponseFuture;
+
+    /// Always ready: who is promised an endpoint here may find it gone when the request comes.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> ResponseFuture {
+        let nodes = self.0.nodes();
+        if let [only] = nodes.as_slice() {
+            return ResponseFuture { way: Way::Only { inner: only.send(request) } };
+        }
+        let now = Instant::now();
+        let deadline = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0);
+        // One bad endpoint is enough for a call.
+        let may_probe = request.extensions().get::<retry::Attempt>().is_none();
+        let Choice { node, permit, panics } = pick(&nodes, &self.0.dice, Wanted { now, deadline, may_probe });
+        if panics {
+            self.0.panics.increment(1);
+        }
+        let call = Call::start(self.0.target, node.clone(), permit, now, deadline);
+        ResponseFuture { way: Way::Chosen { inner: Settling::new(node.send(request), call) } }
+    }
+}
+
+pin_project! {
+    /// The future of [`Balancer`].
+    #[derive(Debug)]
+    pub struct ResponseFuture {
+        #[pin]
+        way: Way,
+    }
+}
+
+pin_project! {
+    #[project = WayProjection]
+    #[derive(Debug)]
+    enum Way {
+        Only { #[pin] inner: endpoint::ResponseFuture },
+        Chosen { #[pin] inner: Settling<endpoint::ResponseFuture, Call> },
+    }
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<Response<Body>, Rejection>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().way.project() {
+            WayProjection::Only { inner } => inner.poll(cx),
+            WayProjection::Chosen { inner } => inner.poll(cx).map_ok(|response| response.map(Body::new)),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+use super::*;
+use crate::{
+    circuit_breaker::{self, BreakerHandle, Config, State},
+    client::{
+        address::Address,
+        balance::{ejection::Ejections, load::Load},
+    },
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn node() -> (Arc<Node>, BreakerHandle) {
+    let address = Address::parse("http://127.0.0.1:1").unwrap();
+    let node = Node::new(address, SECOND, Load::new(SECOND * 10, SECOND * 5, Instant::now()));
+    let config = Config { consecutive_failures: 2, ..circuit_breaker::Config::default() };
+    let node = Arc::new(node.guarded("products", None, &config, Ejections::new("products")));
+    let breaker = node.breaker().unwrap();
+    (node, breaker)
+}
+
+fn call(node: &Arc<Node>) -> Call {
+    let (now, deadline) = (Instant::now(), Some(Instant::now() + SECOND));
+    Call::start("products", node.clone(), node.acquire(now, deadline), now, deadline)
+}
+
+fn millis(node: &Node) -> f64 {
+    (node.cost(Instant::now()) * 1_000.0).round()
+}
+
+#[tokio::test(start_paused = true)]
+async fn is_in_flight_until_it_is_dropped() {
+    let (node, breaker) = node();
+    let begun = call(&node).begun(Instant::now());
+    let dropped = call(&node);
+    assert_eq!(node.load().in_flight(), 2);
+    drop(dropped);
+    begun.settle(Verdict::Success.into(), None, Instant::now());
+    assert_eq!((node.load().in_flight(), breaker.counts().total), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_wait_for_the_head_is_load() {
+    let (node, _) = node();
+    tokio::time::advance(SECOND * 100).await;
+    let streaming = call(&node);
+    tokio::time::advance(SECOND / 10).await;
+    let streaming = streaming.begun(Instant::now());
+    streaming.settle(Verdict::Success.into(), None, Instant::now() + SECOND * 3_600);
+    assert!((millis(&node) - 100.0).abs() < 1.0, "{}", millis(&node));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_was_not_tried_is_no_further_failure() {
+    let (node, breaker) = node();
+    for _ in 0..10 {
+        call(&node).settle(Finding::NotTried, None, Instant::now());
+    }
+    assert_eq!((breaker.state(), breaker.counts().total), (State::Closed, 0));
+    assert!((millis(&node) - 30.0).abs() < 1.0);
+    call(&node).settle(Verdict::Failure.into(), None, Instant::now());
+    call(&node).settle(Finding::NotTried, None, Instant::now());
+    assert_eq!(breaker.state(), State::Closed);
+    call(&node).settle(Verdict::Failure.into(), None, Instant::now());
+    assert_eq!(breaker.state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_at_its_deadline_was_slow_and_a_failure() {
+    let (node, breaker) = node();
+    let hangs = [call(&node), call(&node).begun(Instant::now())];
+    tokio::time::advance(SECOND).await;
+    drop(hangs);
+    assert_eq!(breaker.state(), State::Open);
+    assert!((millis(&node) - 1_000.0).abs() < 1.0, "{}", millis(&node));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_service_did_is_not_its_fault_but_done_better_elsewhere() {
+    let (node, breaker) = node();
+    call(&node).settle(Verdict::Neutral.into(), None, Instant::now());
+    assert_eq!(breaker.counts().total, 0);
+    assert!((millis(&node) - 5_000.0).abs() < 1.0);
+}

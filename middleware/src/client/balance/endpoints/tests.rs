@@ -1,0 +1,90 @@
+use super::*;
+
+fn endpoints(url: &str) -> Endpoints {
+    Endpoints(Arc::new(Shared::new("products", &Config::at(url)).unwrap()))
+}
+
+fn addresses(endpoints: &Endpoints) -> Vec<String> {
+    endpoints.status().into_iter().map(|status| status.address).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_stays_keeps_what_is_known_and_one_that_goes_forgets_it() {
+    let endpoints = endpoints("http://a:1,http://b:1");
+    let before = endpoints.0.nodes.load_full();
+    before.iter().for_each(|node| node.load().enter());
+    before[0].breaker().unwrap().open_for(Duration::from_mins(1));
+    let gone = before[1].breaker().unwrap();
+    endpoints.set(["http://a:1", "http://c:1"]).unwrap();
+    let [stays, new] = endpoints.status().try_into().unwrap();
+    assert_eq!((stays.breaker, stays.ejected, stays.in_flight), (Some(State::Open), true, 1));
+    assert_eq!((new.address.as_str(), new.breaker, new.in_flight), ("c:1", Some(State::Closed), 0));
+    assert_eq!(gone.state(), State::Disabled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejected_one_that_goes_makes_room() {
+    let endpoints = endpoints("http://a:1,http://b:1");
+    let open = |index: usize| endpoints.0.nodes()[index].breaker().unwrap().open_for(Duration::from_mins(1));
+    open(0);
+    endpoints.set(["http://b:1", "http://c:1"]).unwrap();
+    open(1);
+    let ejected: Vec<_> = endpoints.status().into_iter().map(|status| status.ejected).collect();
+    assert_eq!(ejected, [false, true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_one_has_no_breaker() {
+    let endpoints = endpoints("http://a:1");
+    endpoints.0.nodes()[0].load().enter();
+    for (set, breaker) in [(vec!["http://a:1", "http://b:1"], Some(State::Closed)), (vec!["http://a:1"], None)] {
+        endpoints.set(set).unwrap();
+        let status = &endpoints.status()[0];
+        assert_eq!((status.breaker, status.in_flight), (breaker, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_list_changes_nothing() {
+    let endpoints = endpoints("http://a:1");
+    for bad in [vec![], vec!["http://b:1", "c:1"]] {
+        assert!(endpoints.set(bad).unwrap_err().to_string().starts_with("url "));
+    }
+    endpoints.set(["http://b:1", "http://a:1", "http://b:1"]).unwrap();
+    assert_eq!(addresses(&endpoints), ["b:1", "a:1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_series_show_who_is_open_and_one_that_goes_is_at_rest() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let shown = recorder.handle();
+    let state = |breaker: &str, endpoint: &str, state: u32| {
+        let line = format!("palisade_breaker_state{{target=\"products\",breaker=\"{breaker}\",endpoint=\"{endpoint}\"}} {state}\n");
+        assert!(shown.render().contains(&line), "{line} in {}", shown.render());
+    };
+    metrics::with_local_recorder(&recorder, || {
+        let _target = crate::circuit_breaker::CircuitBreakerLayer::new("products", &Config::default().breaker);
+        let endpoints = endpoints("http://a:1,http://b:1");
+        endpoints.0.nodes().iter().for_each(|node| node.breaker().unwrap().open_for(Duration::from_mins(1)));
+        state("target", "", 0);
+        state("endpoint", "a:1", 1);
+        state("endpoint", "b:1", 1);
+        for enforced in ["true", "false"] {
+            let line = format!("palisade_breaker_ejections{{target=\"products\",enforced=\"{enforced}\"}} 1\n");
+            assert!(shown.render().contains(&line), "{line} in {}", shown.render());
+        }
+        endpoints.set(["http://b:1", "http://c:1"]).unwrap();
+        state("endpoint", "a:1", 0);
+        state("endpoint", "b:1", 1);
+        state("endpoint", "c:1", 0);
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_many_come_and_go_the_series_are_bounded() {
+    let endpoints = endpoints("http://a:1,http://b:1");
+    for port in 1_000..1_100 {
+        endpoints.set(["http://a:1", &format!("http://b:{port}")]).unwrap();
+    }
+    assert_eq!(endpoints.0.labels.lock().len(), MOST_LABELS);
+}

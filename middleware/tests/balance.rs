@@ -1,0 +1,267 @@
+//! The client stack with several addresses, against real servers on loopback ports.
+#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+
+#[path = "support/health_server.rs"]
+mod health_server;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use health_server::{CHECK, Seen, check, dead_port, hanging, serve, server, serving, unavailable};
+use palisade_middleware::{
+    circuit_breaker::{self, Mode, State},
+    client::{self, Client, Config, balance::EndpointStatus},
+    retry::{self, IdempotentMethods},
+    task,
+};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle};
+use tonic::{Code, Status};
+use tonic_health::pb::HealthCheckResponse;
+use tower::layer::util::Identity;
+
+/// Long enough for a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An endpoint that failed is soon asked again, and a breaker that opened stays so.
+fn config(addresses: &[SocketAddr]) -> Config {
+    let urls: Vec<_> = addresses.iter().map(|address| format!("http://{address}")).collect();
+    let mut config = Config::at(urls.join(","));
+    config.attempt_timeout_ms = 30_000;
+    config.call_timeout_ms = 30_000;
+    config.balance.decay_ms = 10;
+    config.endpoint_breaker.open_ms = 60_000;
+    config.endpoint_breaker.max_open_ms = 60_000;
+    // What an endpoint's breaker does is to be seen, whatever the target's would do.
+    config.breaker.mode = Mode::Disabled;
+    config
+}
+
+/// Breakers that soon try again.
+fn soon(mut config: Config) -> Config {
+    config.endpoint_breaker.open_ms = 50;
+    config.endpoint_breaker.max_open_ms = 100;
+    config
+}
+
+fn connect(config: &Config) -> Client {
+    client::connect("health", config, [CHECK].into_iter().collect(), Identity::new()).unwrap()
+}
+
+/// A client whose calls have side effects.
+fn connect_for_writes(config: &Config) -> Client {
+    client::connect("health", config, IdempotentMethods::default(), Identity::new()).unwrap()
+}
+
+fn endpoints(client: &Client) -> Vec<EndpointStatus> {
+    client.endpoints().unwrap().status()
+}
+
+fn state(client: &Client, index: usize) -> State {
+    endpoints(client)[index].breaker.unwrap()
+}
+
+/// Calls, which must all succeed, until `done`.
+async fn call_until(client: &Client, done: impl Fn() -> bool) {
+    let calls = async {
+        while !done() {
+            check(client).await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, calls).await.expect("it happens");
+}
+
+async fn until(done: impl Fn() -> bool) {
+    let waits = async {
+        while !done() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waits).await.expect("it happens");
+}
+
+fn start(client: &Client) -> JoinHandle<Result<HealthCheckResponse, Status>> {
+    let client = client.clone();
+    task::spawn(async move { check(&client).await })
+}
+
+fn count(seen: &Seen) -> usize {
+    seen.lock().len()
+}
+
+#[tokio::test]
+async fn spreads_over_equal_endpoints_and_dropped_calls_leave_nothing_behind() {
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        servers.push(server(std::future::pending).await);
+    }
+    let addresses: Vec<_> = servers.iter().map(|(address, _)| *address).collect();
+    let mut config = config(&addresses);
+    config.balance.decay_ms = 10_000;
+    let client = connect(&config);
+    let calls: Vec<_> = (0..60).map(|_| start(&client)).collect();
+    until(|| servers.iter().map(|(_, seen)| count(seen)).sum::<usize>() == 60).await;
+    for (address, seen) in &servers {
+        assert!((16..=24).contains(&count(seen)), "{} of 20 at {address}", count(seen));
+    }
+    assert_eq!(endpoints(&client).iter().map(|endpoint| endpoint.in_flight).sum::<u32>(), 60);
+    for call in calls {
+        call.abort();
+        assert!(call.await.unwrap_err().is_cancelled());
+    }
+    assert!(endpoints(&client).iter().all(|endpoint| endpoint.in_flight == 0 && endpoint.breaker == Some(State::Closed)));
+}
+
+#[tokio::test]
+async fn moves_away_from_a_slow_endpoint() {
+    let (slow, slow_seen) = server(async || {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        serving().await
+    })
+    .await;
+    let (fast, _) = server(serving).await;
+    let mut config = config(&[slow, fast]);
+    config.balance.decay_ms = 10_000;
+    let client = connect(&config);
+    for _ in 0..100 {
+        check(&client).await.unwrap();
+    }
+    assert!(count(&slow_seen) <= 2, "{} of 100", count(&slow_seen));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_fails_fast_is_skipped_and_nobody_notices() {
+    let (bad, bad_seen) = server(unavailable).await;
+    let (good, _) = server(serving).await;
+    let client = connect(&config(&[bad, good]));
+    call_until(&client, || state(&client, 0) == State::Open).await;
+    assert_eq!(count(&bad_seen), 5);
+    for _ in 0..100 {
+        check(&client).await.unwrap();
+    }
+    assert_eq!(count(&bad_seen), 5);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_hangs_is_skipped_and_nobody_notices() {
+    let (bad, bad_seen) = server(hanging).await;
+    let (good, _) = server(serving).await;
+    let mut config = config(&[bad, good]);
+    config.attempt_timeout_ms = 250;
+    // Longer than a pause between two attempts: what a retry knows of the last one must not be forgotten by then.
+    config.balance.decay_ms = 100;
+    let client = connect(&config);
+    call_until(&client, || state(&client, 0) == State::Open).await;
+    assert_eq!(count(&bad_seen), 5);
+}
+
+#[tokio::test]
+async fn not_even_a_call_with_side_effects_fails_because_nobody_listens() {
+    let (good, seen) = server(serving).await;
+    let client = connect_for_writes(&config(&[dead_port().await, good]));
+    call_until(&client, || state(&client, 0) == State::Open).await;
+    let calls = count(&seen);
+    for _ in 0..50 {
+        check(&client).await.unwrap();
+    }
+    assert_eq!(count(&seen), calls + 50);
+}
+
+#[tokio::test]
+async fn an_endpoint_is_used_again_when_it_is_back() {
+    let (dead, (good, _)) = (dead_port().await, server(serving).await);
+    let client = connect(&soon(config(&[dead, good])));
+    call_until(&client, || state(&client, 0) == State::Open).await;
+    let seen = serve(TcpListener::bind(dead).await.unwrap(), serving);
+    call_until(&client, || state(&client, 0) == State::Closed).await;
+    let probes = count(&seen);
+    call_until(&client, || count(&seen) > probes + 20).await;
+}
+
+#[tokio::test]
+async fn at_most_half_are_left_out() {
+    let mut servers = Vec::new();
+    for _ in 0..4 {
+        servers.push(server(unavailable).await);
+    }
+    let addresses: Vec<_> = servers.iter().map(|(address, _)| *address).collect();
+    let retry = retry::Config { enabled: false, ..retry::Config::default() };
+    let client = connect(&Config { retry, ..config(&addresses) });
+    let all_open = || (0..4).all(|index| state(&client, index) == State::Open);
+    let calls = async {
+        while !all_open() {
+            assert_eq!(check(&client).await.unwrap_err().message(), "not now");
+        }
+    };
+    tokio::time::timeout(PATIENCE, calls).await.expect("all open");
+    assert_eq!(endpoints(&client).iter().filter(|endpoint| endpoint.ejected).count(), 2);
+    let before: Vec<_> = servers.iter().map(|(_, seen)| count(seen)).collect();
+    for _ in 0..50 {
+        assert_eq!(check(&client).await.unwrap_err().message(), "not now");
+    }
+    for ((endpoint, (_, seen)), before) in endpoints(&client).iter().zip(&servers).zip(before) {
+        assert_eq!(endpoint.ejected, count(seen) == before, "{}", endpoint.address);
+    }
+}
+
+#[tokio::test]
+async fn with_all_dead_calls_are_refused_at_once_and_with_all_back_they_succeed() {
+    let dead = [dead_port().await, dead_port().await];
+    let mut config = soon(config(&dead));
+    config.breaker = circuit_breaker::Config { open_ms: 100, max_open_ms: 100, ..circuit_breaker::Config::default() };
+    let client = connect(&config);
+    let refusals = async {
+        while client.breaker().state() != State::Open {
+            assert_eq!(check(&client).await.unwrap_err().code(), Code::Unavailable);
+        }
+        assert_eq!(check(&client).await.unwrap_err().message(), "circuit open: health");
+    };
+    tokio::time::timeout(PATIENCE, refusals).await.expect("no call hangs");
+    let mut seen = Vec::new();
+    for address in dead {
+        seen.push(serve(TcpListener::bind(address).await.unwrap(), serving));
+    }
+    let all_well = || client.breaker().state() == State::Closed && (0..2).all(|index| state(&client, index) == State::Closed);
+    let back = async {
+        while !all_well() {
+            let _ = check(&client).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, back).await.expect("all are well again");
+    call_until(&client, || seen.iter().all(|seen| count(seen) > 5)).await;
+}
+
+#[tokio::test]
+async fn a_removed_endpoint_finishes_its_call() {
+    let gate = Arc::new(Semaphore::new(0));
+    let answer = {
+        let gate = gate.clone();
+        move || {
+            let gate = gate.clone();
+            async move {
+                gate.acquire().await.unwrap().forget();
+                serving().await
+            }
+        }
+    };
+    let ((first, first_seen), (second, second_seen)) = (server(answer.clone()).await, server(answer).await);
+    let client = connect_for_writes(&config(&[first, second]));
+    let calls = [start(&client), start(&client)];
+    until(|| (count(&first_seen), count(&second_seen)) == (1, 1)).await;
+    client.endpoints().unwrap().set([format!("http://{second}").as_str()]).unwrap();
+    gate.add_permits(12);
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    for _ in 0..10 {
+        check(&client).await.unwrap();
+    }
+    assert_eq!((count(&first_seen), count(&second_seen)), (1, 11));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_added_is_used() {
+    let ((first, _), (second, seen)) = (server(serving).await, server(serving).await);
+    let client = connect(&config(&[first]));
+    check(&client).await.unwrap();
+    client.endpoints().unwrap().set([format!("http://{first}").as_str(), format!("http://{second}").as_str()]).unwrap();
+    call_until(&client, || count(&seen) > 5).await;
+}

@@ -1,0 +1,83 @@
+//! Servers on loopback ports that answer `grpc.health.v1` calls as a test wants, and the generated client's call.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use palisade_middleware::{client::Client, task};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tonic::{
+    Status,
+    body::Body,
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::HealthClient};
+
+/// The one method that is called.
+pub(crate) const CHECK: &str = "/grpc.health.v1.Health/Check";
+
+/// The headers of each request that came in.
+pub(crate) type Seen = Arc<Mutex<Vec<HeaderMap>>>;
+
+/// A server that answers every call alike.
+pub(crate) async fn server<F>(answer: impl Fn() -> F + Clone + Send + Sync + 'static) -> (SocketAddr, Seen)
+where
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (address, serve(listener, answer))
+}
+
+/// The same at a port that is known.
+pub(crate) fn serve<F>(listener: TcpListener, answer: impl Fn() -> F + Clone + Send + Sync + 'static) -> Seen
+where
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let seen = Seen::default();
+    let log = seen.clone();
+    let handler = axum::Router::new().fallback(async move |request: axum::extract::Request| {
+        log.lock().push(request.headers().clone());
+        answer().await
+    });
+    task::spawn(Server::builder().add_routes(Routes::from(handler)).serve_with_incoming(TcpIncoming::from(listener)));
+    seen
+}
+
+/// A port where nobody listens.
+pub(crate) async fn dead_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+/// One message, `status = SERVING`, and the trailers of a success.
+pub(crate) async fn serving() -> Response<Body> {
+    let message = Frame::data(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 1]));
+    let trailers = Frame::trailers(Status::ok("").into_http::<()>().headers().clone());
+    grpc(Body::new(StreamBody::new(futures_util::stream::iter([message, trailers].map(Ok::<_, Status>)))))
+}
+
+/// A head, and then nothing.
+pub(crate) async fn hanging() -> Response<Body> {
+    grpc(Body::new(StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, Status>>())))
+}
+
+/// A failure without a body.
+pub(crate) async fn unavailable() -> Response<Body> {
+    Status::unavailable("not now").into_http()
+}
+
+fn grpc(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    response
+}
+
+/// One call.
+pub(crate) async fn check(client: &Client) -> Result<HealthCheckResponse, Status> {
+    let request = HealthCheckRequest { service: String::new() };
+    HealthClient::new(client.clone()).check(request).await.map(tonic::Response::into_inner)
+}
