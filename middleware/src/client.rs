@@ -20,15 +20,17 @@ mod endpoint;
 
 use std::{
     convert::Infallible,
+    fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use http::{Request, Response};
 use tonic::body::Body;
-use tower::{Layer, Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
 use self::{
     attempt_metrics::AttemptMetricsLayer,
@@ -109,13 +111,13 @@ where
         // Inside all of that, so that every attempt is a new choice: the least busy of several addresses, each behind a breaker of its own.
         .service(endpoint);
     let service = service.map_response(|response| response.map(Body::new));
-    Ok(Client { service: BoxCloneSyncService::new(service), breaker: handle, endpoints: None })
+    Ok(Client { service: Arc::new(Shared(service)), breaker: handle, endpoints: None })
 }
 
 /// A client for one service. Cheap to clone; clones share the connections, the breakers and the budgets.
 #[derive(Debug, Clone)]
 pub struct Client {
-    service: BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>,
+    service: Arc<dyn Call>,
     breaker: BreakerHandle,
     endpoints: Option<Endpoints>,
 }
@@ -132,13 +134,37 @@ impl Client {
     }
 }
 
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+/// A stack whose type is of no interest. Not tower's boxed service, which is boxed anew with every clone of a client.
+trait Call: fmt::Debug + Send + Sync {
+    fn call(&self, request: Request<Body>) -> Answer;
+}
+
+struct Shared<S>(S);
+
+impl<S> fmt::Debug for Shared<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+impl<S> Call for Shared<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static> + Clone + Send + Sync + 'static,
+{
+    fn call(&self, request: Request<Body>) -> Answer {
+        Box::pin(self.0.clone().oneshot(request))
+    }
+}
+
 impl Service<Request<Body>> for Client {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+    type Future = Answer;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.service.poll_ready(cx)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {

@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Borrow,
-    collections::HashMap,
     fmt,
     hash::Hash,
     sync::{Arc, OnceLock},
@@ -10,14 +9,16 @@ use std::{
 
 use arc_swap::ArcSwap;
 use metrics::{Counter, Gauge, Histogram};
+use rustc_hash::FxHashMap;
 use tonic::Code;
 
 use super::error_type;
 use crate::grpc_status;
 
-/// What was looked up before, by key. Reading takes no lock; a new key copies the map, which happens once per key. The keys must be bounded.
+/// What was looked up before, by key. Reading takes no lock; a new key copies the map, which happens once per key. The keys must be bounded, and ours: the
+/// hash is fast and can be aimed at.
 #[derive(Debug)]
-pub(crate) struct Known<K, V>(ArcSwap<HashMap<K, Arc<V>>>);
+pub(crate) struct Known<K, V>(ArcSwap<FxHashMap<K, Arc<V>>>);
 
 impl<K, V> Default for Known<K, V> {
     fn default() -> Self {
@@ -36,7 +37,7 @@ impl<K: Eq + Hash + Clone, V> Known<K, V> {
         let (key, value) = look_up();
         let value = Arc::new(value);
         self.0.rcu(|known| {
-            let mut known = HashMap::clone(known);
+            let mut known = FxHashMap::clone(known);
             known.insert(key.clone(), value.clone());
             known
         });
