@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use http::HeaderValue;
-use moka::sync::Cache;
+use moka::{Equivalent, sync::Cache};
 
 use super::{
     Principal,
@@ -33,7 +33,32 @@ pub struct InternalTokens {
     grant: Grant,
     key: SigningKey,
     clock: Arc<dyn Clock>,
-    cache: Cache<(&'static str, String, BTreeSet<String>), HeaderValue>,
+    cache: Cache<Key, HeaderValue>,
+}
+
+/// Whose call to whom a token is for.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Key {
+    target: &'static str,
+    subject: String,
+    /// The user's; a service's own are always the same.
+    scopes: BTreeSet<String>,
+}
+
+/// A [`Key`] to look for.
+#[derive(Hash)]
+struct Asked<'a> {
+    target: &'static str,
+    subject: &'a str,
+    scopes: &'a BTreeSet<String>,
+}
+
+static NO_SCOPES: BTreeSet<String> = BTreeSet::new();
+
+impl Equivalent<Key> for Asked<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        self.target == key.target && self.subject == key.subject && *self.scopes == key.scopes
+    }
 }
 
 impl InternalTokens {
@@ -45,19 +70,22 @@ impl InternalTokens {
 
     /// The `Authorization` header of a call to `target` on behalf of `user`; without a user the service speaks for itself.
     pub fn authorization(&self, target: &'static str, user: Option<&Principal>) -> Result<HeaderValue, Rejection> {
-        let subject = user.map_or_else(|| self.service.to_owned(), |user| user.subject.clone());
+        let subject = user.map_or(self.service, |user| &user.subject);
         let scopes = match (&self.grant, user) {
-            (Grant::Own(scopes), _) => scopes.iter().map(|scope| (*scope).to_owned()).collect(),
-            (Grant::Users, Some(user)) => user.scopes.clone(),
-            (Grant::Users, None) => BTreeSet::new(),
+            (Grant::Users, Some(user)) => &user.scopes,
+            (Grant::Users, None) | (Grant::Own(_), _) => &NO_SCOPES,
         };
-        let key = (target, subject, scopes);
-        if let Some(value) = self.cache.get(&key) {
+        let asked = Asked { target, subject, scopes };
+        if let Some(value) = self.cache.get(&asked) {
             return Ok(value);
         }
+        let scope = match &self.grant {
+            Grant::Own(own) => own.join(" "),
+            Grant::Users => scopes.iter().map(String::as_str).collect::<Vec<_>>().join(" "),
+        };
         let token = UserToken {
-            subject: key.1.clone(),
-            scope: key.2.iter().map(String::as_str).collect::<Vec<_>>().join(" "),
+            subject: subject.to_owned(),
+            scope,
             issuer: self.service.to_owned(),
             audience: target.to_owned(),
             lifetime: LIFETIME,
@@ -65,7 +93,37 @@ impl InternalTokens {
         let token = mint_internal_token(&token, self.service, &self.key, self.clock.now().unix_timestamp()).map_err(Rejection::internal)?;
         let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(Rejection::internal)?;
         value.set_sensitive(true);
-        self.cache.insert(key, value.clone());
+        self.cache.insert(Key { target, subject: subject.to_owned(), scopes: scopes.clone() }, value.clone());
         Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::clock::ManualClock;
+
+    #[test]
+    fn a_token_is_made_once_for_whom_it_is_good_and_anew_for_anybody_else() {
+        let clock = ManualClock::new(OffsetDateTime::UNIX_EPOCH);
+        let key = || SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap();
+        let user = |subject: &str, scope: &str| Principal { scopes: [scope.to_owned()].into(), ..Principal::absent_user(subject) };
+        for grant in [Grant::Users, Grant::Own(&["products:reserve"])] {
+            let tokens = InternalTokens::new("gateway", grant.clone(), key(), Arc::new(clock.clone()));
+            let mut ask = |target: &'static str, user: Option<&Principal>| {
+                // One that is made now differs from all before in its times.
+                clock.advance(Duration::from_secs(1));
+                tokens.authorization(target, user).unwrap()
+            };
+            let first = ask("orders", Some(&user("alice", "orders:read")));
+            assert_eq!(ask("orders", Some(&user("alice", "orders:read"))), first);
+            assert_ne!(ask("products", Some(&user("alice", "orders:read"))), first);
+            assert_ne!(ask("orders", Some(&user("bob", "orders:read"))), first);
+            assert_ne!(ask("orders", None), first);
+            let with_more = ask("orders", Some(&user("alice", "orders:write")));
+            assert_eq!(with_more == first, matches!(grant, Grant::Own(_)), "only a user's own scopes matter");
+        }
     }
 }

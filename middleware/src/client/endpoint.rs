@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, header};
+use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tonic::{
@@ -65,12 +65,7 @@ impl Endpoint {
     }
 
     /// Waiting for a connection is a part of the call, under its deadline.
-    pub(super) fn send(&self, mut request: Request<Body>) -> ResponseFuture {
-        // Unmarked at the last moment, so that HPACK may refer to a token that it has sent before instead of spelling it out each time.
-        // A table can only be probed for whole values (RFC 7541 §7.1), and a signature is not guessed.
-        if let Some(token) = request.headers_mut().get_mut(header::AUTHORIZATION) {
-            token.set_sensitive(false);
-        }
+    pub(super) fn send(&self, request: Request<Body>) -> ResponseFuture {
         ResponseFuture { inner: self.channel.clone().oneshot(request) }
     }
 
