@@ -112,7 +112,7 @@ mod tests {
         let user = |subject: &str, scope: &str| Principal { scopes: [scope.to_owned()].into(), ..Principal::absent_user(subject) };
         for grant in [Grant::Users, Grant::Own(&["products:reserve"])] {
             let tokens = InternalTokens::new("gateway", grant.clone(), key(), Arc::new(clock.clone()));
-            let mut ask = |target: &'static str, user: Option<&Principal>| {
+            let ask = |target: &'static str, user: Option<&Principal>| {
                 // One that is made now differs from all before in its times.
                 clock.advance(Duration::from_secs(1));
                 tokens.authorization(target, user).unwrap()

@@ -25,7 +25,7 @@ use crate::{context, rejection::Rejection};
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
 /// let call = service_fn(async |_| Ok::<_, Rejection>("answer"));
-/// let products = TotalDeadlineLayer { limit: Duration::from_secs(9) }.layer(call);
+/// let products = TotalDeadlineLayer { limit: Duration::from_secs(9), min_attempt: Duration::from_millis(5) }.layer(call);
 /// let late = Context::background().until(tokio::time::Instant::now());
 /// let refused = context::scope(late, products.oneshot(http::Request::new(()))).await.unwrap_err();
 /// assert_eq!(refused.reason(), &reasons::DEADLINE_EXCEEDED);

@@ -26,7 +26,7 @@ use crate::{
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
 /// let call = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new(String::new())));
-/// let layer = ClientTraceLayer { server_address: "products.internal".into(), server_port: 5000 };
+/// let layer = ClientTraceLayer { server_address: "products.internal".into(), server_port: Some(5000) };
 /// layer.layer(call).oneshot(http::Request::new(())).await?;
 /// # Ok::<_, std::convert::Infallible>(()) }).unwrap();
 /// ```
