@@ -17,6 +17,20 @@ pub use server::{ServerTrace, ServerTraceLayer};
 /// The response header with the trace id.
 pub const TRACE_ID_HEADER: HeaderName = HeaderName::from_static("x-trace-id");
 
+/// Whether a span that is opened now will be seen by anybody.
+pub fn is_recorded() -> bool {
+    sampling::is_recorded()
+}
+
+/// [`tracing::info_span!`], or no span where nobody will see it. The subscriber's filters, one for each layer, keep none from being made
+/// and entered with every poll.
+#[macro_export]
+macro_rules! recorded_span {
+    ($($arguments:tt)*) => {
+        if $crate::trace::is_recorded() { ::tracing::info_span!($($arguments)*) } else { ::tracing::Span::none() }
+    };
+}
+
 /// The trace that the running code belongs to, sampled or not.
 pub fn current_trace_id() -> Option<TraceId> {
     let id = context_of(&Span::current()).span().span_context().trace_id();

@@ -69,7 +69,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let span = {
             let method = request.uri().path().trim_start_matches('/');
-            tracing::info_span!(
+            crate::recorded_span!(
                 "rpc.client",
                 otel.name = method,
                 otel.kind = "client",

@@ -76,6 +76,11 @@ pub(super) fn decide(protocol: Protocol, parent: Context) -> Decision {
     }
 }
 
+/// Whether spans leave the process, and those of the running code's trace do. Without a policy of ours the subscriber decides.
+pub(crate) fn is_recorded() -> bool {
+    SAMPLING.get().is_none_or(|sampling| sampling.exported && !suppressed())
+}
+
 /// Whether the running code belongs to a trace that is not recorded.
 pub(crate) fn suppressed() -> bool {
     Context::map_current(|context| {

@@ -32,7 +32,8 @@ impl Driver {
     /// Works on an order that is leased to the caller until it is finished, somebody else has it, or it has to wait.
     /// Answers how it stood last. Whatever fails on the way is taken up again by a worker when the lease is over.
     pub async fn run(&self, claimed: Claimed, answer: MakeAnswer<'_>) -> Order {
-        let span = tracing::info_span!("saga create_order", app.saga = "create_order", app.order.id = %claimed.saga.order.id);
+        let span =
+            palisade_middleware::recorded_span!("saga create_order", app.saga = "create_order", app.order.id = %claimed.saga.order.id);
         self.steps(claimed, answer).instrument(span).await
     }
 
@@ -93,7 +94,7 @@ enum Recorded {
 
 async fn step<T>(name: &'static str, call: impl Future<Output = T>) -> T {
     let started = tokio::time::Instant::now();
-    let answer = call.instrument(tracing::info_span!("step", otel.name = name, app.saga.step = name)).await;
+    let answer = call.instrument(palisade_middleware::recorded_span!("step", otel.name = name, app.saga.step = name)).await;
     metrics::histogram!("palisade.saga.step.duration", "saga" => "create_order", "step" => name).record(started.elapsed().as_secs_f64());
     answer
 }

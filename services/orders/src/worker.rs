@@ -129,7 +129,7 @@ fn as_f64(count: u64) -> f64 {
 
 /// A resumed saga is a trace of its own, linked to the request that created the order.
 async fn work_on(driver: Driver, claimed: Claimed, time: Duration) {
-    let span = tracing::info_span!(parent: None, "saga resumed", app.order.id = %claimed.saga.order.id, app.saga.attempt = i64::from(claimed.saga.attempts));
+    let span = palisade_middleware::recorded_span!(parent: None, "saga resumed", app.order.id = %claimed.saga.order.id, app.saga.attempt = i64::from(claimed.saga.attempts));
     if let Some(trace_parent) = &claimed.trace_parent {
         trace::link(&span, trace_parent);
     }

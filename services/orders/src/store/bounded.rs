@@ -4,10 +4,10 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use palisade_middleware::task;
+use palisade_middleware::{recorded_span, task};
 use time::OffsetDateTime;
 use tokio::time::timeout;
-use tracing::{Instrument, field::Empty, info_span};
+use tracing::{Instrument, field::Empty};
 use uuid::Uuid;
 
 use super::{
@@ -39,7 +39,7 @@ impl Bounded {
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        let span = info_span!(
+        let span = recorded_span!(
             "store",
             otel.name = %format_args!("{operation} orders"),
             otel.kind = "client",

@@ -3,10 +3,10 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use palisade_middleware::task;
+use palisade_middleware::{recorded_span, task};
 use time::OffsetDateTime;
 use tokio::time::timeout;
-use tracing::{Instrument, info_span};
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{Audit, Created, Error, IdempotencyKey, Removed, Store, Updated};
@@ -43,7 +43,7 @@ impl Bounded {
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let limit = if operation == "audit" { self.limit * AUDIT_FACTOR } else { self.limit };
-        let span = info_span!(
+        let span = recorded_span!(
             "store",
             otel.name = format!("{operation} {collection}"),
             otel.kind = "client",
