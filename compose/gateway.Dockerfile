@@ -3,7 +3,7 @@ FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target,sharing=locked \
-    cargo build --locked --release --package palisade-gateway && cp target/release/palisade-gateway /
+    cargo build --locked --profile dist --package palisade-gateway && cp target/dist/palisade-gateway /
 
 # No shell, no package manager: the program, its C library, and a user that is not root.
 FROM gcr.io/distroless/cc-debian12:nonroot

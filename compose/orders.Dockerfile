@@ -3,7 +3,7 @@ FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target,sharing=locked \
-    cargo build --locked --release --package palisade-orders && cp target/release/palisade-orders /
+    cargo build --locked --profile dist --package palisade-orders && cp target/dist/palisade-orders /
 
 # No shell, no package manager: the program, its C library, and a user that is not root.
 FROM gcr.io/distroless/cc-debian12:nonroot

@@ -3,7 +3,7 @@ FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target,sharing=locked \
-    cargo build --locked --release --package palisade-products && cp target/release/palisade-products /
+    cargo build --locked --profile dist --package palisade-products && cp target/dist/palisade-products /
 
 # No shell, no package manager: the program, its C library, and a user that is not root.
 FROM gcr.io/distroless/cc-debian12:nonroot

@@ -35,7 +35,12 @@ impl From<Verdict> for Finding {
 pub(super) fn at_head<B>(answer: &Result<Response<B>, Rejection>, target: &str) -> Option<(Finding, Option<Duration>)> {
     match answer {
         Err(rejection) => Some((of_rejection(rejection), None)),
-        Ok(response) => Some((of_head(response, target)?, hint_of_head(response))),
+        Ok(response) => {
+            let finding = of_head(response, target)?;
+            // Nobody asks us to stay away who is well: the usual answer is not searched for it.
+            let hint = if finding == Verdict::Success.into() { None } else { hint_of_head(response) };
+            Some((finding, hint))
+        }
     }
 }
 
