@@ -5,7 +5,7 @@ use std::time::Duration;
 /// A number drawn evenly from 0.0..1.0. Decisions take it as a function, so that tests can fix it.
 pub type Draw = fn() -> f64;
 
-/// Draws from the operating system. Meant for failures, not for every call: it may be a system call.
+/// Draws from the operating system. Meant for failures and faults, not for every call: it may be a system call.
 pub fn draw() -> f64 {
     // Without entropy everything else of a service is broken too; the middle is as good a spread as none.
     getrandom::u32().map_or(0.5, |bits| f64::from(bits) / (f64::from(u32::MAX) + 1.0))

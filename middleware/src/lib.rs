@@ -21,10 +21,10 @@
 //!   8  authentication        the bearer token becomes a principal               auth
 //!   9  authorization         the method table, default deny                     auth
 //!  10  rate limit            how much one principal may ask                     rate_limit
-//!  11  adaptive limit        what the handler can bear, found by its latency
+//!  11  adaptive limit        what the handler can bear, found by its latency    adaptive_limit
 //!  12  panics                a panic is one refused request                     catch_panic
-//!  13  scope                 the handler finds all of the above                 context
-//!  14  faults                injected on purpose, as if the handler had them
+//!  13  faults                injected on purpose, as if the handler had them    fault
+//!  14  scope                 the handler finds all of the above                 context
 //!            |
 //!         handler
 //! ```
@@ -40,7 +40,7 @@
 //! - **The rate of a principal is limited before whatever is shared.** Behind a queue, one greedy caller has filled it before he is told.
 //! - **The adaptive limit is next to the handler**, whose latency it measures; with the crypto inside it would measure that.
 //! - **Panics are caught inside metrics and permits**, so that they see an answer, and a permit comes back.
-//! - **Faults are innermost**: the layers are to be tried, so nothing may stand between them and the fault.
+//! - **Faults stand in the handler's place**: the layers are to be tried, so none may stand between them and the fault.
 //!
 //! # The client stack
 //!
@@ -60,7 +60,8 @@
 //!   8  circuit breaker       of the target                                      circuit_breaker
 //!   9  attempt timeout       tells the server too: grpc-timeout                 deadline
 //!  10  credentials           a fresh token for the target                       auth
-//!  11  balancer              the least loaded of several endpoints
+//!  11  balancer              the least loaded of several endpoints, each behind
+//!                            a breaker of its own                               client
 //!            |
 //!        connection          made when it is needed, with a pause after a failure
 //! ```

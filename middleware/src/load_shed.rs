@@ -19,6 +19,7 @@ use tower::{Layer, Service};
 use crate::{
     body::{Hold, Observed},
     context::Context,
+    jitter,
     rejection::{Rejection, reasons},
 };
 
@@ -156,7 +157,8 @@ where
         let this = self.project();
         let Some(inner) = this.inner.as_pin_mut() else {
             let refusal = Rejection::new(&reasons::OVERLOADED, "too many requests are in flight");
-            return Poll::Ready(Err(refusal.with_retry_after(Duration::from_secs(1))));
+            // Spread, or all who were refused come back together.
+            return Poll::Ready(Err(refusal.with_retry_after(jitter::around(Duration::from_secs(1), 0.5, jitter::draw))));
         };
         let response = ready!(inner.poll(cx)).map_err(Into::into)?;
         let permit = Hold(this.permit.take());

@@ -226,6 +226,11 @@ impl Observe for Option<Measurement> {
             measurement.code = grpc_status::code_in(trailers).map(|code| code as u16).or(measurement.code);
         }
         let told = grpc && measurement.code.is_some();
+        if let (false, End::Failed) = (told, end) {
+            // Not the caller has gone: our answer broke off.
+            measurement.code = Some(if grpc { Code::Internal as u16 } else { 500 });
+            return measurement.finish(false);
+        }
         measurement.finish(!told && !matches!(end, End::Complete(_)));
     }
 }

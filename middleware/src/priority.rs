@@ -8,7 +8,7 @@ use crate::context::Context;
 pub const PRIORITY_HEADER: HeaderName = HeaderName::from_static("x-request-priority");
 
 /// How much a request matters, the most important first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
     /// Without it something breaks that was begun: the last to be refused.
     Critical,
@@ -51,7 +51,11 @@ pub(crate) fn believe<B>(request: &mut Request<B>) {
     let asked = request.headers().get(PRIORITY_HEADER).and_then(Priority::parse);
     let (Some(asked), Some(context)) = (asked, request.extensions_mut().get_mut::<Context>()) else { return };
     if context.principal.as_ref().is_some_and(|principal| principal.actor.is_some()) {
-        context.priority = asked;
+        context.priority = match context.priority {
+            Priority::Default => asked,
+            // Not the less important of the two: a caller cannot know which of our methods others wait for.
+            listed => listed.min(asked),
+        };
     }
 }
 
@@ -62,11 +66,11 @@ mod tests {
     use super::*;
     use crate::auth::Principal;
 
-    fn believed(actor: Option<&str>, header: &'static str) -> Priority {
+    fn believed(actor: Option<&str>, listed: Priority, header: &'static str) -> Priority {
         let mut principal = Principal::absent_user("alice");
         principal.actor = actor.map(str::to_owned);
         let mut context = Context::background().on_behalf_of(Arc::new(principal));
-        context.priority = Priority::Batch;
+        context.priority = listed;
         let mut request = Request::builder().header(PRIORITY_HEADER, header).extension(context).body(()).unwrap();
         believe(&mut request);
         Context::of(&request).unwrap().priority
@@ -74,10 +78,16 @@ mod tests {
 
     #[test]
     fn only_a_service_is_believed() {
-        assert_eq!(believed(Some("gateway"), "critical"), Priority::Critical);
-        assert_eq!(believed(Some("gateway"), "best-effort"), Priority::BestEffort);
-        assert_eq!(believed(Some("gateway"), "Critical"), Priority::Batch);
-        assert_eq!(believed(None, "critical"), Priority::Batch);
+        assert_eq!(believed(Some("gateway"), Priority::Default, "critical"), Priority::Critical);
+        assert_eq!(believed(Some("gateway"), Priority::Default, "best-effort"), Priority::BestEffort);
+        assert_eq!(believed(Some("gateway"), Priority::Default, "Critical"), Priority::Default);
+        assert_eq!(believed(None, Priority::Default, "critical"), Priority::Default);
+    }
+
+    #[test]
+    fn the_table_keeps_what_is_important() {
+        assert_eq!(believed(Some("gateway"), Priority::Critical, "default"), Priority::Critical);
+        assert_eq!(believed(Some("gateway"), Priority::Batch, "critical"), Priority::Critical);
     }
 
     #[test]

@@ -77,7 +77,7 @@ struct Inner {
     violations: Vec<Violation>,
     metadata: Vec<(&'static str, Fact)>,
     headers: Vec<(http::HeaderName, http::HeaderValue)>,
-    origin: Option<&'static str>,
+    origin: Option<Cow<'static, str>>,
     source: Option<Source>,
 }
 
@@ -203,8 +203,8 @@ impl Rejection {
 
     /// With the name of the service that failed: not the one that refuses for it.
     #[must_use]
-    pub fn with_origin(mut self, service: &'static str) -> Self {
-        self.0.origin = Some(service);
+    pub fn with_origin(mut self, service: impl Into<Cow<'static, str>>) -> Self {
+        self.0.origin = Some(service.into());
         self
     }
 
@@ -245,14 +245,15 @@ impl Rejection {
         &self.0.headers
     }
 
-    /// Writes the cause to the log, once: at `error` for our own failures, else at `debug`.
+    /// Writes the cause to the log, once, where it is known. What has none (no room, an open circuit, the failure of a call that was told
+    /// when it failed) is counted, and comes in numbers when there is least time for it: `debug`.
     pub(crate) fn log(&self) {
         let reason = self.0.reason.slug;
         let cause = self.0.source.as_deref().map(Causes);
         let cause = cause.as_ref().map_or(&"none" as &dyn fmt::Display, |cause| cause);
         if *self.0.reason == reasons::NOT_READY {
             tracing::debug!(detail = %self.0.detail, "not ready");
-        } else if self.0.reason.http.is_server_error() {
+        } else if self.0.reason.http.is_server_error() && (self.0.source.is_some() || *self.0.reason == reasons::INTERNAL) {
             tracing::warn!(reason, detail = %self.0.detail, %cause, "request refused");
         } else {
             tracing::debug!(reason, detail = %self.0.detail, %cause, "request refused");
@@ -327,9 +328,10 @@ impl From<Rejection> for tonic::Status {
             }
         };
         let mut status = tonic::Status::with_error_details(reason.grpc, detail, details);
-        if let Some(origin) = origin.or((*reason == reasons::UPSTREAM_UNAVAILABLE).then_some("dependency")) {
+        let origin = origin.or((*reason == reasons::UPSTREAM_UNAVAILABLE).then_some(Cow::Borrowed("dependency")));
+        if let Some(origin) = origin.and_then(|name| name.parse().ok()) {
             // Not this service is sick but one behind it: the caller's breaker must not open for us.
-            status.metadata_mut().insert(FAILURE_ORIGIN_HEADER, tonic::metadata::MetadataValue::from_static(origin));
+            status.metadata_mut().insert(FAILURE_ORIGIN_HEADER, origin);
         }
         if let Some(value) = pushback.and_then(|text| text.parse().ok()) {
             status.metadata_mut().insert(PUSHBACK_HEADER, value);

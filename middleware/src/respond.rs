@@ -12,7 +12,7 @@ use std::{
 
 use axum::response::IntoResponse;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
@@ -99,6 +99,7 @@ where
         let asked = (self.protocol == Protocol::Http).then(|| Asked {
             request_id: Context::of(&request).map(|context| context.request_id.clone()),
             path: request.uri().path().into(),
+            head: request.method() == Method::HEAD,
         });
         ResponseFuture { inner: self.inner.call(request), asked }
     }
@@ -109,6 +110,8 @@ where
 struct Asked {
     request_id: Option<RequestId>,
     path: Box<str>,
+    /// The answer to HEAD has no body.
+    head: bool,
 }
 
 pin_project! {

@@ -32,6 +32,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use tower::{BoxError, Service, ServiceBuilder};
 
 use crate::{
@@ -68,7 +69,8 @@ pub struct Config {
     pub default_deadline_ms: u64,
     /// The longest deadline that a caller can ask for, milliseconds.
     pub max_deadline_ms: u64,
-    /// Requests in flight above which new ones are refused with 503 / UNAVAILABLE.
+    /// Requests in flight above which new ones are refused with 503 / UNAVAILABLE, whoever asks: a bound for memory. Well above what the
+    /// adaptive limit lets run and wait, which looks at who asks.
     pub max_in_flight: usize,
     /// Open connections above which new ones wait to be accepted.
     pub max_connections: usize,
@@ -103,7 +105,7 @@ impl Default for Config {
         Self {
             default_deadline_ms: 10_000,
             max_deadline_ms: 30_000,
-            max_in_flight: 1_024,
+            max_in_flight: 4_096,
             max_connections: 8_192,
             max_connections_per_address: 1_024,
             max_connection_age_ms: 300_000,
@@ -136,8 +138,18 @@ impl config::Validate for Config {
             return Err(config::Error::rule("server.address_limit.trusted_proxies", format!("{text:?} is not an IP address")));
         }
         self.adaptive_limit.validate()?;
+        let limits = [
+            ("server.rate_limit.burst", self.rate_limit.per_second, self.rate_limit.burst),
+            ("server.address_limit.burst", self.address_limit.per_second, self.address_limit.burst),
+        ];
+        if let Some((key, ..)) = limits.iter().find(|(_, per_second, burst)| *per_second > 0 && *burst == 0) {
+            return Err(config::Error::rule(key, "must be greater than 0, or per_second 0 for no limit"));
+        }
         match positive.iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(config::Error::rule(key, "must be greater than 0")),
+            None if self.max_connections > Semaphore::MAX_PERMITS => {
+                Err(config::Error::rule("server.max_connections", format!("must not be greater than {}", Semaphore::MAX_PERMITS)))
+            }
             None if self.default_deadline_ms > self.max_deadline_ms => {
                 Err(config::Error::rule("server.default_deadline_ms", "must not be greater than max_deadline_ms"))
             }

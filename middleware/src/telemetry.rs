@@ -14,6 +14,7 @@ use tracing::{Metadata, subscriber::Interest};
 use tracing_subscriber::{EnvFilter, Layer, filter::dynamic_filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
+    config,
     metrics::{CATALOG, Kind},
     trace::sampling::{self, Sampling},
 };
@@ -47,6 +48,15 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self { otlp_endpoint: None, sample_ratio: 0.1, log: "info".to_owned(), log_format: log::LogFormat::Auto }
+    }
+}
+
+impl config::Validate for Config {
+    fn validate(&self) -> Result<(), config::Error> {
+        if (0.0..=1.0).contains(&self.sample_ratio) {
+            return Ok(());
+        }
+        Err(config::Error::rule("telemetry.sample_ratio", "must be between 0 and 1"))
     }
 }
 

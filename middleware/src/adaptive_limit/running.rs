@@ -39,7 +39,7 @@ struct Head {
 enum Outcome {
     /// The work was done, or found not to be possible.
     Answered,
-    /// Somebody waited in vain: for us, or we for others.
+    /// Somebody waited for us in vain.
     TimedOut,
     /// It was not the work that took this time.
     Untold,
@@ -118,15 +118,20 @@ fn told_in(headers: &HeaderMap) -> Option<Outcome> {
 
 fn of_code(code: Code) -> Outcome {
     match code {
-        Code::DeadlineExceeded => Outcome::TimedOut,
-        Code::Cancelled | Code::Unknown | Code::ResourceExhausted | Code::Internal | Code::Unavailable | Code::DataLoss => Outcome::Untold,
+        // Whoever answers so in time waited for another in vain. When our own time runs out the request is dropped.
+        Code::DeadlineExceeded
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::ResourceExhausted
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss => Outcome::Untold,
         _ => Outcome::Answered,
     }
 }
 
 fn of_status(status: StatusCode) -> Outcome {
     match status {
-        StatusCode::GATEWAY_TIMEOUT => Outcome::TimedOut,
         StatusCode::TOO_MANY_REQUESTS => Outcome::Untold,
         status if status.is_server_error() => Outcome::Untold,
         _ => Outcome::Answered,

@@ -18,7 +18,8 @@ pub struct Config {
     pub attempt_timeout_ms: u64,
     /// The longest a call may take with all its attempts, in milliseconds; less if its request has less time left.
     pub call_timeout_ms: u64,
-    /// Calls in flight at once; more are refused.
+    /// Calls in flight at once; more are refused. Below what the server's own adaptive limit lets run, so that one upstream that hangs does not
+    /// take all of it; and at most 256 for each address, which is how many a connection takes.
     pub max_in_flight: u32,
     /// When a call is tried again.
     pub retry: retry::Config,
@@ -40,7 +41,7 @@ impl Default for Config {
             connect_timeout_ms: 1_000,
             attempt_timeout_ms: 5_000,
             call_timeout_ms: 9_000,
-            max_in_flight: 256,
+            max_in_flight: 128,
             retry: retry::Config::default(),
             breaker: circuit_breaker::Config::default(),
             balance: balance::Config::default(),

@@ -3,7 +3,7 @@
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::{DOMAIN, Reason, Rejection, Retry, Violation, reasons};
+use super::{DOMAIN, FAILURE_ORIGIN_HEADER, Reason, Rejection, Retry, Violation, reasons};
 use crate::retry;
 
 impl Rejection {
@@ -34,7 +34,16 @@ impl Rejection {
             rejection = rejection.with_violations(broken.collect());
         }
         let wait = details.retry_info().and_then(|info| info.retry_delay);
-        let retry = wait.map_or_else(|| retry::advice(status.metadata().as_ref()), Retry::After);
+        // That somebody has tried in vain counts more than when it might be worth it.
+        let retry = match (retry::advice(status.metadata().as_ref()), wait) {
+            (Retry::Silent, Some(wait)) => Retry::After(wait),
+            (advice, _) => advice,
+        };
+        let origin = status.metadata().get(FAILURE_ORIGIN_HEADER).and_then(|name| name.to_str().ok()).map(str::to_owned);
+        let rejection = match origin {
+            Some(name) => rejection.with_origin(name),
+            None => rejection,
+        };
         rejection.with_retry(retry).with_source(status)
     }
 }
@@ -87,6 +96,16 @@ mod tests {
                 assert_eq!(ours.violations(), violations);
             }
         }
+    }
+
+    #[test]
+    fn that_somebody_has_tried_in_vain_and_who_failed_is_passed_on() {
+        let mut theirs =
+            Status::from(Rejection::new(&reasons::OVERLOADED, "full").with_retry_after(Duration::from_secs(1)).with_origin("c"));
+        theirs.metadata_mut().insert(crate::rejection::PUSHBACK_HEADER, "-1".parse().unwrap());
+        let ours = Status::from(Rejection::of_call(theirs));
+        assert_eq!(retry::advice(ours.metadata().as_ref()), Retry::Never);
+        assert_eq!(ours.metadata().get(FAILURE_ORIGIN_HEADER).unwrap(), "c");
     }
 
     #[test]

@@ -21,13 +21,15 @@ pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/prob
 pub(super) fn write<R>(rejection: &Rejection, asked: &Asked, written: Option<&HeaderMap>) -> Response<Either<R, Full<Bytes>>> {
     rejection.log();
     let body = Bytes::from(body(rejection, asked));
-    let mut response = Response::new(Either::Right(Full::new(body)));
+    let length = HeaderValue::from(body.len());
+    let mut response = Response::new(Either::Right(if asked.head { Full::default() } else { Full::new(body) }));
     *response.status_mut() = rejection.reason().http;
     let headers = response.headers_mut();
     if let Some(written) = written {
         headers.extend(written.iter().filter(|(name, _)| !describes_body(name)).map(|(name, value)| (name.clone(), value.clone())));
     }
     headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
+    headers.insert(header::CONTENT_LENGTH, length);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));

@@ -26,6 +26,19 @@ async fn a_handlers_refusal_becomes_a_problem() {
 }
 
 #[tokio::test]
+async fn a_refused_head_has_the_headers_of_a_problem_and_no_body() {
+    let ask = |method: &str| {
+        let request = Request::builder().method(method).uri("/nowhere").body(Body::empty()).unwrap();
+        RespondLayer(Protocol::Http).layer(router()).oneshot(request)
+    };
+    let (told, head) = (ask("GET").await.unwrap(), ask("HEAD").await.unwrap());
+    assert_eq!((head.status(), head.headers()), (told.status(), told.headers()));
+    let length: usize = head.headers()["content-length"].to_str().unwrap().parse().unwrap();
+    assert_eq!(told.into_body().collect().await.unwrap().to_bytes().len(), length);
+    assert!(head.into_body().collect().await.unwrap().to_bytes().is_empty());
+}
+
+#[tokio::test]
 async fn what_the_framework_refuses_is_a_problem_too_and_keeps_allow() {
     let service = RespondLayer(Protocol::Http).layer(router());
     let response = service.oneshot(Request::post("/refuse").body(Body::empty()).unwrap()).await.unwrap();

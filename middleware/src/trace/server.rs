@@ -258,6 +258,11 @@ impl Observe for Ending {
         }
         // A trailers-only answer is complete with its headers, whether its empty body is read or not.
         let told = self.protocol == Protocol::Grpc && self.code.is_some();
+        if let (false, End::Failed) = (told, end) {
+            // Not the caller has gone: our answer broke off.
+            self.code = Some(if self.protocol == Protocol::Grpc { Code::Internal as u16 } else { 500 });
+            return self.finish(false);
+        }
         self.finish(!told && !matches!(end, End::Complete(_)));
     }
 }

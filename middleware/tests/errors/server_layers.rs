@@ -40,7 +40,7 @@ async fn deadline() {
 async fn load_shed() {
     let servers = Servers::start(setup(|config| config.max_in_flight = 1)).await;
     let bearer = [bearer("alice")];
-    let told = Told::of(&reasons::OVERLOADED, Wait::Exactly(SECOND));
+    let told = Told::of(&reasons::OVERLOADED, Wait::AtMost(2 * SECOND));
     tokio::select! {
         _ = servers.get("/do/hang", &bearer, None) => unreachable!("it hangs"),
         () = async {

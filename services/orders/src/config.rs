@@ -127,6 +127,7 @@ impl Default for Config {
 impl Validate for Config {
     fn validate(&self) -> Result<(), Error> {
         self.server.validate()?;
+        self.telemetry.validate()?;
         self.upstreams.products().validate().map_err(|error| Error::rule("upstreams.products", error.to_string()))?;
         let positive = [
             ("store.timeout_ms", self.store.timeout_ms),

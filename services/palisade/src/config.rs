@@ -71,6 +71,7 @@ impl Validate for Config {
         self.gateway.validate()?;
         self.products.validate()?;
         self.orders.validate()?;
+        self.telemetry.validate()?;
         let listeners =
             [("gateway.listen", self.gateway.listen), ("products.listen", self.products.listen), ("orders.listen", self.orders.listen)];
         self.unused()?;

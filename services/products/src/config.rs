@@ -93,6 +93,7 @@ impl Default for Config {
 impl Validate for Config {
     fn validate(&self) -> Result<(), Error> {
         self.server.validate()?;
+        self.telemetry.validate()?;
         let positive = [
             ("store.timeout_ms", self.store.timeout_ms),
             ("reservations.hold_ms", self.reservations.hold_ms),

@@ -11,6 +11,7 @@ use palisade_middleware::{
     cursor::Cursor,
     method_table::{Access, Method},
     parameter,
+    priority::Priority,
     rejection::{Rejection, reasons},
 };
 use palisade_proto::products::v1::{
@@ -40,8 +41,8 @@ pub static METHODS: [Method; 9] = [
     Method::grpc("/palisade.products.v1.ProductsService/Update", WRITE),
     Method::grpc("/palisade.products.v1.ProductsService/Remove", WRITE),
     Method::grpc("/palisade.products.v1.ProductsService/ReserveStock", RESERVE),
-    Method::grpc("/palisade.products.v1.ProductsService/ConfirmReservation", RESERVE),
-    Method::grpc("/palisade.products.v1.ProductsService/ReleaseReservation", RESERVE),
+    Method::grpc("/palisade.products.v1.ProductsService/ConfirmReservation", RESERVE).priority(Priority::Critical),
+    Method::grpc("/palisade.products.v1.ProductsService/ReleaseReservation", RESERVE).priority(Priority::Critical),
     Method::grpc("/palisade.products.v1.ProductsService/ListReservations", RESERVE),
 ];
 

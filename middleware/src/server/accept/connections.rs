@@ -59,6 +59,8 @@ pub struct Connections {
     first_request: Duration,
     age: Option<Duration>,
     drain_time: Duration,
+    /// How long a connection that has come of age may go on: as long as any request may take.
+    age_grace: Duration,
     write_stall: Duration,
     drain: Word,
     force: Word,
@@ -81,6 +83,7 @@ impl Connections {
             first_request: Duration::from_millis(config.first_request_ms),
             age: (config.max_connection_age_ms > 0).then(|| Duration::from_millis(config.max_connection_age_ms)),
             drain_time: Duration::from_millis(config.drain_ms),
+            age_grace: Duration::from_millis(config.drain_ms.max(config.max_deadline_ms)),
             write_stall: Duration::from_millis(config.write_stall_ms),
             drain: Word::default(),
             force: Word::default(),
@@ -160,7 +163,7 @@ impl Connections {
                     }),
                     Some(Limit::Age) => {
                         connection.as_mut().graceful_shutdown();
-                        clock.as_mut().reset(Instant::now() + self.drain_time);
+                        clock.as_mut().reset(Instant::now() + self.age_grace);
                         Some(Limit::Leave)
                     }
                     Some(Limit::Leave) => return count_cut("age"),
