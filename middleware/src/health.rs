@@ -26,6 +26,8 @@ use crate::grpc_status;
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// How often one that does not: who waits for it wants to know soon.
 const PROBE_EVERY_WHILE_DOWN: Duration = Duration::from_millis(200);
+/// The first pause of one that has not answered yet, twice as long each time: at a start it is often a moment away itself.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// How long it may take to answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A dependency that answered is believed to be down after this many failures in a row.
@@ -88,12 +90,12 @@ impl Readiness {
         self.publish();
         let readiness = self.clone();
         let watch = async move {
-            let mut failures = FAILURES;
+            let (mut failures, mut while_down) = (FAILURES, FIRST_PAUSE);
             loop {
                 let answer = tokio::time::timeout(PROBE_TIMEOUT, probe()).await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
                 match answer {
                     Ok(()) => {
-                        failures = 0;
+                        (failures, while_down) = (0, PROBE_EVERY_WHILE_DOWN);
                         readiness.set(index, None);
                     }
                     Err(reason) => {
@@ -103,7 +105,12 @@ impl Readiness {
                         }
                     }
                 }
-                tokio::time::sleep(if failures == 0 { PROBE_EVERY } else { PROBE_EVERY_WHILE_DOWN }).await;
+                if failures == 0 {
+                    tokio::time::sleep(PROBE_EVERY).await;
+                } else {
+                    tokio::time::sleep(while_down).await;
+                    while_down = (2 * while_down).min(PROBE_EVERY_WHILE_DOWN);
+                }
             }
         };
         drop(crate::task::spawn(async move { shutdown.run_until_cancelled(watch).await }));
@@ -173,9 +180,32 @@ async fn ask(mut client: HealthClient<Channel>) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use tokio::time::Instant;
     use tonic::transport::{Server, server::TcpIncoming};
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_there_a_moment_after_the_start_is_soon_seen_and_what_went_away_is_asked_less_often() {
+        let (asked, started) = (Arc::new(AtomicU32::new(0)), Instant::now());
+        let (readiness, shutdown) = (Readiness::default(), CancellationToken::new());
+        let count = asked.clone();
+        readiness.watch("database", true, shutdown.clone(), move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            let there = (35..5_000).contains(&started.elapsed().as_millis());
+            async move { if there { Ok(()) } else { Err("is not there".to_owned()) } }
+        });
+        let mut ready = readiness.subscribe();
+        ready.wait_for(|ready| *ready).await.unwrap();
+        assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
+        ready.wait_for(|ready| !*ready).await.unwrap();
+        let before = asked.load(Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        assert_eq!(asked.load(Ordering::Relaxed) - before, 5);
+        shutdown.cancel();
+    }
 
     #[tokio::test]
     async fn one_of_several_addresses_is_enough() {

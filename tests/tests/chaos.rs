@@ -185,6 +185,39 @@ async fn attempts(shop: &Shop) -> (f64, f64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_upstream_that_hangs_leaves_room_for_the_other() {
+    // No breaker comes to the rescue: what one target may take of the gateway must be bounded by itself.
+    let (shop, proxy) = shop(|service, command| {
+        if service == "gateway" {
+            command.env("PALISADE_UPSTREAMS__PRODUCTS__BREAKER__MODE", "disabled");
+        }
+    })
+    .await;
+    let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
+    let product = stock(&seller, 10).await;
+    let path = format!("/products/{product}");
+    let healthy = p99(&buyer).await;
+
+    proxy.set(Mode::Blackhole);
+    let beside = async {
+        let hanging =
+            async || (sum(&shop, "gateway", "palisade_concurrency_in_use", &[r#"limiter="products""#]).await > 100.0).then_some(());
+        eventually(hanging).await;
+        ask(&buyer, "/orders", 4, |count| count >= 100).await
+    };
+    let (hung, beside) = join(ask(&seller, &path, 400, |count| count > 0), beside).await;
+    for (answer, time) in beside {
+        answer.ok(200);
+        assert!(time < (10 * healthy).max(ATTEMPT), "{time:?}, and {healthy:?} when all is well");
+    }
+    for (answer, _) in hung {
+        assert!([503, 504].contains(&answer.status.as_u16()), "{answer:?}");
+    }
+    proxy.set(Mode::Pass);
+    nothing_is_left(&shop).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flapping_connection_is_not_answered_with_a_storm() {
     let (shop, proxy) = shop(|service, command| {
         if service == "gateway" {
