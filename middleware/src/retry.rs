@@ -46,7 +46,8 @@ pub use config::{Config, InvalidConfig};
 pub use idempotent::{IdempotencyKeyed, IdempotentMethods};
 pub use peek::Peeked;
 
-/// Which attempt of its call a request is, from 2; in its extensions. A first attempt has none.
+/// Which attempt of its call a request is; in the extensions of all requests of a call but the first. One that was certainly not sent,
+/// and is sent again, repeats a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt(pub u32);
 

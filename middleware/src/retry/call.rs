@@ -77,8 +77,10 @@ impl<'a> Call<'a> {
             self.attempt += 1;
         }
         let mut parts = parts.clone();
-        if self.attempt > 1 {
+        if self.attempt > 1 || self.transparent == Transparent::Made {
             parts.extensions.insert(Attempt(self.attempt));
+        }
+        if self.attempt > 1 {
             parts.headers.insert(PREVIOUS_ATTEMPTS_HEADER, HeaderValue::from(self.attempt - 1));
         }
         Request::from_parts(parts, body)
