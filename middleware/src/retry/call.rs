@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use http::{HeaderValue, Request, request};
 use http_body::Body as HttpBody;
+use opentelemetry::KeyValue;
 use tokio::time::Instant;
 use tonic::body::Body;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::{
     Attempt, Policy,
@@ -117,6 +119,7 @@ impl<'a> Call<'a> {
         match next {
             Ok((pause, in_flight)) => {
                 tracing::debug!(method = self.path, attempt = self.attempt, ?outcome, ?pause, "trying again");
+                self.tell(outcome, pause);
                 self.in_flight = Some(in_flight);
                 Some(pause)
             }
@@ -125,6 +128,16 @@ impl<'a> Call<'a> {
                 None
             }
         }
+    }
+
+    /// An event on the span of the call: log lines are not copied into spans.
+    fn tell(&self, outcome: Outcome, pause: Duration) {
+        let attributes = vec![
+            KeyValue::new("app.rpc.attempt", i64::from(self.attempt)),
+            KeyValue::new("app.rpc.outcome", outcome.name()),
+            KeyValue::new("app.rpc.pause_ms", i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)),
+        ];
+        tracing::Span::current().add_event("retry", attributes);
     }
 
     /// At once, once, and not counted as an attempt (gRFC A6, "transparent retries").

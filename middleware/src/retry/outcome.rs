@@ -32,6 +32,20 @@ pub(super) enum Outcome {
     Final,
 }
 
+impl Outcome {
+    /// Its name on a span.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Refused => "refused",
+            Self::Unsent => "unsent",
+            Self::NotTried => "not_tried",
+            Self::Failed(_) => "failed",
+            Self::Final => "final",
+        }
+    }
+}
+
 /// Waits for the first frame of the body where the head does not tell the status, if it is of any use to know.
 pub(super) async fn look<R: Body + Unpin>(answer: Result<Response<R>, Rejection>, useful: bool) -> Answer<R> {
     let response = answer?;

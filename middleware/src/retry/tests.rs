@@ -3,6 +3,7 @@
 mod attempts;
 mod cost;
 mod pauses;
+mod spans;
 
 use std::time::Duration;
 

@@ -1,0 +1,54 @@
+//! What a trace shows of retries.
+
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::{
+    error::OTelSdkResult,
+    trace::{SdkTracerProvider, SpanData, SpanExporter},
+};
+use tracing::instrument::WithSubscriber;
+use tracing_subscriber::layer::SubscriberExt;
+
+use super::*;
+use crate::trace::ClientTraceLayer;
+
+/// Keeps the spans that have ended.
+#[derive(Debug, Clone, Default)]
+struct Kept(Arc<Mutex<Vec<SpanData>>>);
+
+impl SpanExporter for Kept {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        self.0.lock().extend(batch);
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_span_of_a_call_has_an_event_for_each_retry() {
+    let kept = Kept::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(kept.clone()).build();
+    let subscriber = tracing_subscriber::registry().with(tracing_opentelemetry::layer().with_tracer(provider.tracer("test")));
+    let server = Server::answering(|attempt| match attempt {
+        1 => cut_off(true),
+        2 => status(Code::Unavailable),
+        _ => status(Code::Ok),
+    });
+    let call = async {
+        let layer = ClientTraceLayer { server_address: "products".into(), server_port: None };
+        let service = service_fn(async |request: Request<Body>| server.call(request).await);
+        let answer = layer.layer(service).call(get()).await.unwrap();
+        answer.into_body().collect().await.unwrap();
+    };
+    call.with_subscriber(subscriber).await;
+
+    let spans = kept.0.lock();
+    let [span] = spans.as_slice() else { panic!("{spans:?}") };
+    let events = span.events.iter().filter(|event| event.name == "retry").map(|event| {
+        let value = |key: &str| event.attributes.iter().find(|pair| pair.key.as_str() == key).map(|pair| pair.value.to_string()).unwrap();
+        (value("app.rpc.attempt"), value("app.rpc.outcome"))
+    });
+    // The first was never sent, and is sent again as the same attempt.
+    assert_eq!(
+        events.collect::<Vec<_>>(),
+        [("1", "unsent"), ("1", "failed")].map(|(attempt, outcome)| (attempt.to_owned(), outcome.to_owned()))
+    );
+}
