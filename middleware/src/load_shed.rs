@@ -20,6 +20,7 @@ use crate::{
     body::{Hold, Observed},
     context::Context,
     jitter,
+    metrics::as_f64,
     rejection::{Rejection, reasons},
 };
 
@@ -61,11 +62,6 @@ impl<S> Layer<S> for LoadShedLayer {
     fn layer(&self, inner: S) -> LoadShed<S> {
         LoadShed { inner, in_flight: self.in_flight.clone() }
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-fn as_f64(count: usize) -> f64 {
-    count as f64
 }
 
 struct InFlight {

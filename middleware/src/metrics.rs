@@ -21,8 +21,10 @@ use tower::{Layer, Service};
 use self::series::{GrpcSeries, HttpSeries};
 use crate::{
     body::{End, Observe, Observed},
+    conclusion::Conclusion,
     context::Context,
     grpc_status,
+    respond::Protocol,
     trace::known_verb,
 };
 
@@ -143,8 +145,7 @@ impl Series {
 pub struct Measurement {
     series: Measured,
     started: Instant,
-    /// HTTP status, or gRPC code as far as it is known.
-    code: Option<u16>,
+    conclusion: Conclusion,
     done: bool,
 }
 
@@ -177,17 +178,11 @@ impl Measurement {
         if let Some(active) = series.active() {
             active.increment(1.0);
         }
-        Self { series, started: Instant::now(), code: None, done: false }
+        let protocol = if series.is_grpc() { Protocol::Grpc } else { Protocol::Http };
+        Self { series, started: Instant::now(), conclusion: Conclusion::open(protocol), done: false }
     }
 
-    fn head<R>(&mut self, response: &Response<R>) {
-        self.code = match self.series {
-            Measured::Http(_) => Some(response.status().as_u16()),
-            Measured::Grpc(_) => grpc_status::code_in(response.headers()).map(|code| code as u16),
-        };
-    }
-
-    fn finish(&mut self, gone: bool) {
+    fn finish(&mut self) {
         if std::mem::replace(&mut self.done, true) {
             return;
         }
@@ -196,17 +191,16 @@ impl Measurement {
         }
         let duration = self.started.elapsed();
         match &self.series {
-            Measured::Http(series) => series.duration(if gone { 499 } else { self.code.unwrap_or(500) }).record(duration),
-            Measured::Grpc(series) => {
-                let code = match self.code {
-                    _ if gone => Code::Cancelled,
-                    Some(code) => Code::from_i32(code.into()),
-                    None => Code::Unknown,
-                };
-                series.duration(code).record(duration);
-            }
+            Measured::Http(series) => series.duration(self.conclusion.status()).record(duration),
+            Measured::Grpc(series) => series.duration(self.conclusion.code()).record(duration),
         }
     }
+}
+
+/// A count as a gauge has it.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+pub(crate) fn as_f64(count: usize) -> f64 {
+    count as f64
 }
 
 fn error_type(code: Code) -> &'static str {
@@ -221,23 +215,14 @@ impl Observe for Option<Measurement> {
 
     fn end(&mut self, end: End<'_>) {
         let Some(measurement) = self else { return };
-        let grpc = measurement.series.is_grpc();
-        if let (true, End::Complete(Some(trailers))) = (grpc, end) {
-            measurement.code = grpc_status::code_in(trailers).map(|code| code as u16).or(measurement.code);
-        }
-        let told = grpc && measurement.code.is_some();
-        if let (false, End::Failed) = (told, end) {
-            // Not the caller has gone: our answer broke off.
-            measurement.code = Some(if grpc { Code::Internal as u16 } else { 500 });
-            return measurement.finish(false);
-        }
-        measurement.finish(!told && !matches!(end, End::Complete(_)));
+        measurement.conclusion.end(end);
+        measurement.finish();
     }
 }
 
 impl Drop for Measurement {
     fn drop(&mut self) {
-        self.finish(true);
+        self.finish();
     }
 }
 
@@ -263,7 +248,7 @@ where
         let response = ready!(this.inner.poll(cx))?;
         let mut measurement = this.measurement.take();
         if let Some(measurement) = &mut measurement {
-            measurement.head(&response);
+            measurement.conclusion.head(&response);
         }
         Poll::Ready(Ok(response.map(|body| Observed::new(body, measurement))))
     }

@@ -106,7 +106,7 @@ impl Telemetry {
             .with_threads(false)
             .with_target(false)
             .with_tracked_inactivity(false)
-            .with_filter(dynamic_filter_fn(move |_, _| sampling.exported && !sampling::suppressed()).with_callsite_filter(span_of_ours));
+            .with_filter(dynamic_filter_fn(|_, _| sampling::is_recorded()).with_callsite_filter(span_of_ours));
         let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
         let lines = log::layer(config.log_format, service, EnvFilter::try_new(&config.log)?, writer);
         tracing_subscriber::registry().with(spans).with(lines).try_init().map_err(|_| Error::Twice)?;

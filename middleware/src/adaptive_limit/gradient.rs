@@ -16,11 +16,6 @@ const SATURATED: f64 = 0.1;
 /// When half as many at once take more than this share of the time, their number is not what makes them slow.
 const NO_BETTER: f64 = 0.75;
 
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-pub(super) fn as_f64(count: usize) -> f64 {
-    count as f64
-}
-
 /// The limit and what it has learnt.
 #[derive(Debug)]
 pub(super) struct Gradient {

@@ -15,13 +15,13 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     config::Config,
-    gradient::as_f64,
     queue::{Refused, Ticket},
     state::{Leave, Occupancy, Sample, State},
 };
 use crate::{
     deadline,
     jitter::{self, Draw},
+    metrics::as_f64,
     priority::Priority,
     rejection::{Rejection, reasons},
 };

@@ -6,9 +6,9 @@ use tokio::time::Instant;
 
 use super::{
     config::Config,
-    gradient::as_f64,
     line::{Line, Patience},
 };
+use crate::metrics::as_f64;
 use crate::{jitter::Draw, priority::Priority};
 
 /// However low the limit is, so many may wait before any is refused for it: a burst is no overload.

@@ -6,10 +6,11 @@ use tokio::time::Instant;
 
 use super::{
     config::Config,
-    gradient::{Gradient, as_f64},
+    gradient::Gradient,
     queue::{Queue, Refused, Ticket},
     window::Window,
 };
+use crate::metrics::as_f64;
 use crate::{jitter::Draw, priority::Priority};
 
 /// The limit with those who run under it and those who wait for it; `T` reaches a waiter.

@@ -2,13 +2,13 @@
 
 use std::task::{self, Poll};
 
-use futures_util::future::{Either, MapErr, Ready, TryFutureExt, ready};
 use http::{Request, header};
 use tower::{Layer, Service};
 
 use super::{Principal, authenticate::challenge};
 use crate::{
     context::Context,
+    gate,
     method_table::{Access, Allowed},
     priority,
     rejection::{Rejection, reasons},
@@ -53,7 +53,7 @@ where
 {
     type Response = S::Response;
     type Error = Rejection;
-    type Future = Either<MapErr<S::Future, fn(S::Error) -> Rejection>, Ready<Result<S::Response, Rejection>>>;
+    type Future = gate::ResponseFuture<S::Future, S::Response, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Rejection>> {
         self.inner.poll_ready(cx).map_err(Into::into)
@@ -65,13 +65,13 @@ where
             Some(method) => check(method.access, context.and_then(|context| context.principal.as_deref())),
             None => Err(self.unlisted(request.extensions().get())),
         };
-        match checked {
-            Ok(()) => {
+        gate::pass(
+            &mut self.inner,
+            checked.map(|()| {
                 priority::believe(&mut request);
-                Either::Left(self.inner.call(request).map_err(Into::into as fn(S::Error) -> Rejection))
-            }
-            Err(rejection) => Either::Right(ready(Err(rejection))),
-        }
+                request
+            }),
+        )
     }
 }
 

@@ -5,12 +5,11 @@ use std::{
     task::{self, Poll},
 };
 
-use futures_util::future::{Either, MapErr, Ready, TryFutureExt, ready};
 use http::{Request, header};
 use tower::{Layer, Service};
 
 use super::InternalTokens;
-use crate::{context, priority::PRIORITY_HEADER, rejection::Rejection, request_context::REQUEST_ID_HEADER};
+use crate::{context, gate, priority::PRIORITY_HEADER, rejection::Rejection, request_context::REQUEST_ID_HEADER};
 
 /// Signs calls to `target` on behalf of the current request's principal, and passes the request's id and priority on.
 ///
@@ -61,7 +60,7 @@ where
 {
     type Response = S::Response;
     type Error = Rejection;
-    type Future = Either<MapErr<S::Future, fn(S::Error) -> Rejection>, Ready<Result<S::Response, Rejection>>>;
+    type Future = gate::ResponseFuture<S::Future, S::Response, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Rejection>> {
         self.inner.poll_ready(cx).map_err(Into::into)
@@ -71,7 +70,7 @@ where
         let context = context::current();
         let user = context.as_ref().and_then(|context| context.principal.as_deref());
         match self.layer.tokens.authorization(self.layer.target, user) {
-            Err(rejection) => return Either::Right(ready(Err(rejection))),
+            Err(rejection) => return gate::pass(&mut self.inner, Err(rejection)),
             Ok(value) => request.headers_mut().insert(header::AUTHORIZATION, value),
         };
         if let Some(context) = context {
@@ -79,7 +78,7 @@ where
             // Here, because who has no token of ours is not believed.
             request.headers_mut().insert(PRIORITY_HEADER, context.priority.into());
         }
-        Either::Left(self.inner.call(request).map_err(Into::into as fn(S::Error) -> Rejection))
+        gate::pass(&mut self.inner, Ok(request))
     }
 }
 

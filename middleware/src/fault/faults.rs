@@ -23,6 +23,7 @@ use crate::{
     context::Context,
     jitter::{self, Draw},
     method_table::{Method, MethodTable},
+    metrics::as_f64,
     rejection::{Rejection, reasons},
     respond::Protocol,
 };
@@ -166,9 +167,4 @@ impl Faults {
             }
         }
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-fn as_f64(count: usize) -> f64 {
-    count as f64
 }

@@ -6,7 +6,6 @@ use std::{
     task::{self, Poll},
 };
 
-use futures_util::future::{Either, MapErr, Ready, TryFutureExt, ready};
 use http::{HeaderMap, HeaderName, Request};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,6 +14,7 @@ use tower::{Layer, Service};
 use super::buckets::Buckets;
 use crate::{
     context::Context,
+    gate,
     rejection::{Rejection, reasons},
 };
 
@@ -146,7 +146,7 @@ where
 {
     type Response = S::Response;
     type Error = Rejection;
-    type Future = Either<MapErr<S::Future, fn(S::Error) -> Rejection>, Ready<Result<S::Response, Rejection>>>;
+    type Future = gate::ResponseFuture<S::Future, S::Response, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Rejection>> {
         self.inner.poll_ready(cx).map_err(Into::into)
@@ -159,10 +159,7 @@ where
             (Some(limit), Some(peer)) => limit.check(peer.0.ip(), request.headers()),
             _ => Ok(()),
         };
-        match checked {
-            Ok(()) => Either::Left(self.inner.call(request).map_err(Into::into as fn(S::Error) -> Rejection)),
-            Err(rejection) => Either::Right(ready(Err(rejection))),
-        }
+        gate::pass(&mut self.inner, checked.map(|()| request))
     }
 }
 

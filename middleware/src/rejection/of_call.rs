@@ -1,7 +1,7 @@
 //! What the failure of a call to another service becomes for our own caller.
 
 use tonic::{Code, Status};
-use tonic_types::StatusExt;
+use tonic_types::{ErrorDetails, StatusExt};
 
 use super::{DOMAIN, FAILURE_ORIGIN_HEADER, Reason, Rejection, Retry, Violation, reasons};
 use crate::retry;
@@ -24,14 +24,12 @@ impl Rejection {
         let details = status.get_error_details();
         let named = details.error_info().filter(|info| info.domain == DOMAIN).and_then(|info| named(&info.reason));
         let mut rejection = match named.unwrap_or_else(|| by_code(status.code())) {
-            hidden if is_our_own_fault(hidden) => Self::new(&reasons::INTERNAL, "an unexpected error"),
+            hidden if hidden.is_our_own_fault() => Self::new(&reasons::INTERNAL, "an unexpected error"),
             reason if named.is_some() => Self::new(reason, status.message().to_owned()),
             reason => Self::new(reason, reason.title),
         };
-        if let (true, Some(request)) = (named.is_some(), details.bad_request()) {
-            let broken = request.field_violations.iter();
-            let broken = broken.map(|rule| Violation::new(&rule.field, rule.reason.to_ascii_lowercase(), &rule.description));
-            rejection = rejection.with_violations(broken.collect());
+        if named.is_some() {
+            rejection = rejection.with_violations(Violation::all_in(&details));
         }
         let wait = details.retry_info().and_then(|info| info.retry_delay);
         // That somebody has tried in vain counts more than when it might be worth it.
@@ -52,9 +50,20 @@ fn named(reason: &str) -> Option<&'static Reason> {
     reasons::ALL.iter().copied().find(|known| known.slug.eq_ignore_ascii_case(reason))
 }
 
-/// The token and the method were ours, not our caller's.
-fn is_our_own_fault(reason: &Reason) -> bool {
-    [&reasons::UNAUTHENTICATED, &reasons::TOKEN_EXPIRED, &reasons::UNIMPLEMENTED, &reasons::INTERNAL].contains(&reason)
+impl Reason {
+    /// Whether a service that refuses a call of ours for this has found a fault of this side: the token and the method were ours, and nothing
+    /// that our own caller could mend.
+    pub fn is_our_own_fault(&self) -> bool {
+        [&reasons::UNAUTHENTICATED, &reasons::TOKEN_EXPIRED, &reasons::UNIMPLEMENTED, &reasons::INTERNAL].contains(&self)
+    }
+}
+
+impl Violation {
+    /// Those that a status tells of (`BadRequest`).
+    pub fn all_in(details: &ErrorDetails) -> Vec<Self> {
+        let broken = details.bad_request().map(|request| request.field_violations.as_slice()).unwrap_or_default();
+        broken.iter().map(|rule| Self::new(&rule.field, rule.reason.to_ascii_lowercase(), &rule.description)).collect()
+    }
 }
 
 /// A status that no stack of this kind made: a transport, a proxy, a framework, another kind of service.
@@ -88,7 +97,7 @@ mod tests {
                 let violations = theirs.violations().to_vec();
                 let ours = Rejection::of_call(Status::from(theirs));
                 assert_eq!(ours.retry(), retry, "{}", reason.slug);
-                if is_our_own_fault(reason) {
+                if reason.is_our_own_fault() {
                     assert_eq!((ours.reason(), ours.detail()), (&reasons::INTERNAL, "an unexpected error"));
                 } else {
                     assert_eq!((ours.reason(), ours.detail()), (*reason, "in their words"));

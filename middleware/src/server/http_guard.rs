@@ -5,11 +5,11 @@
 
 use std::task::{Context, Poll};
 
-use futures_util::future::{Either, MapErr, Ready, TryFutureExt, ready};
 use http::{HeaderValue, Method, Request, Version, header};
 use tower::{Layer, Service};
 
 use crate::{
+    gate,
     rejection::{Reason, Rejection, reasons},
     respond::Protocol,
 };
@@ -91,7 +91,7 @@ where
 {
     type Response = S::Response;
     type Error = Rejection;
-    type Future = Either<MapErr<S::Future, fn(S::Error) -> Rejection>, Ready<Result<S::Response, Rejection>>>;
+    type Future = gate::ResponseFuture<S::Future, S::Response, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
         self.inner.poll_ready(cx).map_err(Into::into)
@@ -99,13 +99,10 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let checked = if self.protocol == Protocol::Http { check(&request) } else { Ok(()) };
-        match checked {
-            Ok(()) => Either::Left(self.inner.call(request).map_err(Into::into as fn(S::Error) -> Rejection)),
-            Err(rejection) if request.version() < Version::HTTP_2 => {
-                Either::Right(ready(Err(rejection.with_header(header::CONNECTION, HeaderValue::from_static("close")))))
-            }
-            Err(rejection) => Either::Right(ready(Err(rejection))),
-        }
+        let http1 = request.version() < Version::HTTP_2;
+        let closing = |rejection: Rejection| rejection.with_header(header::CONNECTION, HeaderValue::from_static("close"));
+        let checked = checked.map_err(|rejection| if http1 { closing(rejection) } else { rejection });
+        gate::pass(&mut self.inner, checked.map(|()| request))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whether a request is traced, decided before there is a span: one that nobody will see costs more than most layers do.
 //!
 //! A request that is not traced still has a trace id, in its answer, its log lines and its calls. It runs under an OpenTelemetry context
-//! with that id instead of under a span, and [`suppressed`] keeps everything below it from opening one.
+//! with that id instead of under a span, and [`is_recorded`] keeps everything below it from opening one.
 
 use std::sync::OnceLock;
 
@@ -82,7 +82,7 @@ pub(crate) fn is_recorded() -> bool {
 }
 
 /// Whether the running code belongs to a trace that is not recorded.
-pub(crate) fn suppressed() -> bool {
+fn suppressed() -> bool {
     Context::map_current(|context| {
         let span = context.span();
         let span = span.span_context();

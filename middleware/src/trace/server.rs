@@ -6,7 +6,7 @@ use std::{
     task::{self, Poll, ready},
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use http_body::Body;
 use opentelemetry::{ContextGuard, TraceId};
 use pin_project_lite::pin_project;
@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     body::{End, Observe, Observed},
+    conclusion::Conclusion,
     context::Context,
     grpc_status,
     respond::Protocol,
@@ -72,7 +73,10 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let place = Place::of(self.protocol, &request);
         let inner = place.within(|| self.inner.call(request));
-        ResponseFuture { inner, ending: Some(Ending { place, protocol: self.protocol, code: None, ended: false }) }
+        ResponseFuture {
+            inner,
+            ending: Some(Ending { place, protocol: self.protocol, conclusion: Conclusion::open(self.protocol), ended: false }),
+        }
     }
 }
 
@@ -201,26 +205,18 @@ pub(crate) fn known_verb(method: &Method) -> &'static str {
 pub struct Ending {
     place: Place,
     protocol: Protocol,
-    /// HTTP status of the answer, or its gRPC code if the headers told it.
-    code: Option<u16>,
+    conclusion: Conclusion,
     ended: bool,
 }
 
 impl Ending {
-    fn head(&mut self, status: http::StatusCode, headers: &HeaderMap) {
-        self.code = match self.protocol {
-            Protocol::Http => Some(status.as_u16()),
-            Protocol::Grpc => grpc_status::code_in(headers).map(|code| code as u16),
-        };
-    }
-
-    fn finish(&mut self, gone: bool) {
+    fn finish(&mut self) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
         match self.protocol {
             Protocol::Http => {
-                let status = if gone { 499 } else { self.code.unwrap_or(500) };
+                let status = self.conclusion.status();
                 self.place.record("http.response.status_code", i64::from(status));
                 if status >= 500 {
                     self.place.record("otel.status_code", "ERROR");
@@ -228,11 +224,7 @@ impl Ending {
                 }
             }
             Protocol::Grpc => {
-                let code = match self.code {
-                    _ if gone => Code::Cancelled,
-                    Some(code) => Code::from_i32(code.into()),
-                    None => Code::Unknown,
-                };
+                let code = self.conclusion.code();
                 self.place.record("rpc.status_code", grpc_status::name(code));
                 if code != Code::Ok {
                     self.place.record("error.type", grpc_status::name(code));
@@ -253,23 +245,14 @@ impl Observe for Ending {
     }
 
     fn end(&mut self, end: End<'_>) {
-        if let (Protocol::Grpc, End::Complete(Some(trailers))) = (self.protocol, end) {
-            self.code = grpc_status::code_in(trailers).map(|code| code as u16).or(self.code);
-        }
-        // A trailers-only answer is complete with its headers, whether its empty body is read or not.
-        let told = self.protocol == Protocol::Grpc && self.code.is_some();
-        if let (false, End::Failed) = (told, end) {
-            // Not the caller has gone: our answer broke off.
-            self.code = Some(if self.protocol == Protocol::Grpc { Code::Internal as u16 } else { 500 });
-            return self.finish(false);
-        }
-        self.finish(!told && !matches!(end, End::Complete(_)));
+        self.conclusion.end(end);
+        self.finish();
     }
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.finish(true);
+        self.finish();
     }
 }
 
@@ -297,7 +280,7 @@ where
         let trace_id = (ending.protocol == Protocol::Http).then(|| current_trace_id().unwrap_or_else(untraced_id));
         drop(within);
         let Some(mut ending) = this.ending.take() else { unreachable!("it is there, see above") };
-        ending.head(response.status(), response.headers());
+        ending.conclusion.head(&response);
         if let Some(value) = trace_id.and_then(|id| HeaderValue::from_bytes(&trace_context::hex::<16, 32>(id.to_bytes())).ok()) {
             response.headers_mut().insert(TRACE_ID_HEADER, value);
         }

@@ -41,7 +41,7 @@ pub(crate) fn rejection(status: Status) -> Rejection {
     let details = status.get_error_details();
     let reason = details.error_info().filter(|info| info.domain == DOMAIN).and_then(|info| named(&info.reason));
     let mut rejection = match reason {
-        Some(reason) if is_ours_to_hide(reason) => Rejection::new(&reasons::INTERNAL, "an unexpected error"),
+        Some(reason) if reason.is_our_own_fault() => Rejection::new(&reasons::INTERNAL, "an unexpected error"),
         Some(reason) => with_details(Rejection::new(reason, status.message().to_owned()), &details),
         None => unnamed(status.code()),
     };
@@ -96,17 +96,8 @@ fn named(reason: &str) -> Option<&'static Reason> {
     reasons::ALL.iter().chain(OWN).copied().find(|reason| reason.slug == slug)
 }
 
-/// A service that refuses our token or lacks our method is a fault of this side, and nothing that the caller could mend.
-fn is_ours_to_hide(reason: &Reason) -> bool {
-    [&reasons::UNAUTHENTICATED, &reasons::TOKEN_EXPIRED, &reasons::UNIMPLEMENTED, &reasons::INTERNAL].contains(&reason)
-}
-
-fn with_details(mut rejection: Rejection, details: &ErrorDetails) -> Rejection {
-    if let Some(request) = details.bad_request() {
-        let broken = request.field_violations.iter();
-        let broken = broken.map(|rule| Violation::new(&rule.field, rule.reason.to_ascii_lowercase(), &rule.description));
-        rejection = rejection.with_violations(broken.collect());
-    }
+fn with_details(rejection: Rejection, details: &ErrorDetails) -> Rejection {
+    let mut rejection = rejection.with_violations(Violation::all_in(details));
     if let Some(info) = details.error_info() {
         for key in FACTS {
             if let Some(value) = info.metadata.get(key) {

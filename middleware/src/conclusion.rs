@@ -1,0 +1,114 @@
+//! How an answer came out, by its head, its trailers or its breaking off: one rule for metrics and spans.
+
+use http::Response;
+use tonic::Code;
+
+use crate::{body::End, grpc_status, respond::Protocol};
+
+/// What nginx logs for a client that has gone before it was answered; no such answer is ever sent.
+const GONE: u16 = 499;
+
+/// As far as it is known.
+#[derive(Debug)]
+pub(crate) struct Conclusion {
+    protocol: Protocol,
+    /// HTTP status, or gRPC code.
+    code: Option<u16>,
+    gone: bool,
+}
+
+impl Conclusion {
+    /// Nothing is known yet. Should it stay so, whoever asked has gone.
+    pub(crate) fn open(protocol: Protocol) -> Self {
+        Self { protocol, code: None, gone: true }
+    }
+
+    /// The answer has begun.
+    pub(crate) fn head<R>(&mut self, response: &Response<R>) {
+        self.code = match self.protocol {
+            Protocol::Http => Some(response.status().as_u16()),
+            Protocol::Grpc => grpc_status::code_in(response.headers()).map(|code| code as u16),
+        };
+    }
+
+    /// Its body has ended.
+    pub(crate) fn end(&mut self, end: End<'_>) {
+        let grpc = self.protocol == Protocol::Grpc;
+        if let (true, End::Complete(Some(trailers))) = (grpc, end) {
+            self.code = grpc_status::code_in(trailers).map(|code| code as u16).or(self.code);
+        }
+        // A trailers-only answer is complete with its headers, whether its empty body is read or not.
+        let told = grpc && self.code.is_some();
+        if let (false, End::Failed) = (told, end) {
+            // Not the caller has gone: our answer broke off.
+            self.code = Some(if grpc { Code::Internal as u16 } else { 500 });
+        }
+        self.gone = !told && matches!(end, End::Dropped);
+    }
+
+    /// Of an HTTP answer.
+    pub(crate) fn status(&self) -> u16 {
+        if self.gone { GONE } else { self.code.unwrap_or(500) }
+    }
+
+    /// Of a gRPC answer.
+    pub(crate) fn code(&self) -> Code {
+        match self.code {
+            _ if self.gone => Code::Cancelled,
+            Some(code) => Code::from_i32(code.into()),
+            None => Code::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use tonic::Status;
+
+    use super::*;
+
+    fn concluded(protocol: Protocol, head: Option<Response<()>>, end: Option<End<'_>>) -> Conclusion {
+        let mut conclusion = Conclusion::open(protocol);
+        if let Some(response) = head {
+            conclusion.head(&response);
+        }
+        if let Some(end) = end {
+            conclusion.end(end);
+        }
+        conclusion
+    }
+
+    #[test]
+    fn an_http_answer_is_its_status_unless_it_is_not_whole() {
+        let ok = || Some(Response::new(()));
+        for (head, end, status) in [
+            (ok(), Some(End::Complete(None)), 200),
+            (ok(), Some(End::Failed), 500),
+            (ok(), Some(End::Dropped), GONE),
+            (ok(), None, GONE),
+            (None, None, GONE),
+        ] {
+            assert_eq!(concluded(Protocol::Http, head, end).status(), status, "{end:?}");
+        }
+    }
+
+    #[test]
+    fn a_grpc_answer_is_what_its_head_or_its_trailers_say() {
+        let not_found = || Some(Status::not_found("").into_http());
+        let begun = || Some(Response::new(()));
+        let trailers: HeaderMap = Status::aborted("").into_http::<()>().headers().clone();
+        for (head, end, code) in [
+            (not_found(), Some(End::Complete(None)), Code::NotFound),
+            (not_found(), Some(End::Dropped), Code::NotFound),
+            (not_found(), Some(End::Failed), Code::NotFound),
+            (begun(), Some(End::Complete(Some(&trailers))), Code::Aborted),
+            (begun(), Some(End::Complete(None)), Code::Unknown),
+            (begun(), Some(End::Failed), Code::Internal),
+            (begun(), Some(End::Dropped), Code::Cancelled),
+            (None, None, Code::Cancelled),
+        ] {
+            assert_eq!(concluded(Protocol::Grpc, head, end).code(), code, "{end:?}");
+        }
+    }
+}
