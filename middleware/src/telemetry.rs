@@ -145,7 +145,7 @@ fn install_metrics() -> Result<PrometheusHandle, Error> {
     let recorder = builder.build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).map_err(|_| Error::Twice)?;
-    crate::metrics::describe(&CATALOG);
+    crate::metrics::describe(CATALOG);
     let upkeep = handle.clone();
     drop(crate::task::spawn(async move {
         let mut every = tokio::time::interval(UPKEEP_EVERY);

@@ -3,9 +3,28 @@
 use std::sync::Arc;
 
 use super::{
-    transition::{State, Transition, Verdict},
+    transition::{Cause, State, Transition, Verdict},
     window::Counts,
 };
+
+/// What [`Metrics::transition`] counts: the new state and why. In metrics-only state a breaker stays, and tells when it would open.
+const TRANSITIONS: [(&str, Cause); 15] = [
+    ("open", Cause::FailureRate),
+    ("open", Cause::SlowRate),
+    ("open", Cause::Consecutive),
+    ("open", Cause::ProbeFailed),
+    ("open", Cause::HalfOpenTimeout),
+    ("open", Cause::Manual),
+    ("half_open", Cause::WaitOver),
+    ("closed", Cause::ProbeSucceeded),
+    ("closed", Cause::Manual),
+    ("forced_open", Cause::Manual),
+    ("disabled", Cause::Manual),
+    ("metrics_only", Cause::Manual),
+    ("would_open", Cause::FailureRate),
+    ("would_open", Cause::SlowRate),
+    ("would_open", Cause::Consecutive),
+];
 
 /// The handles of one breaker, looked up once.
 pub(super) struct Metrics {
@@ -13,13 +32,7 @@ pub(super) struct Metrics {
     failure_ratio: metrics::Gauge,
     slow_ratio: metrics::Gauge,
     window_calls: metrics::Gauge,
-    to_closed: metrics::Counter,
-    to_open: metrics::Counter,
-    to_half_open: metrics::Counter,
-    to_forced_open: metrics::Counter,
-    to_disabled: metrics::Counter,
-    to_metrics_only: metrics::Counter,
-    would_open: metrics::Counter,
+    transitions: [metrics::Counter; TRANSITIONS.len()],
     success: metrics::Counter,
     slow_success: metrics::Counter,
     failure: metrics::Counter,
@@ -58,10 +71,10 @@ impl Metrics {
 
     fn new(owner: &Owner, gauge: impl Fn(&'static str) -> metrics::Gauge) -> Self {
         let Owner { target, breaker, endpoint } = owner;
-        let to = |to: &'static str| {
+        let transitions = TRANSITIONS.map(|(to, cause)| {
             metrics::counter!("palisade.breaker.transitions", "target" => *target, "breaker" => *breaker, "endpoint" => endpoint.clone(),
-                "to" => to)
-        };
+                "to" => to, "reason" => cause.as_str())
+        });
         let calls = |outcome: &'static str| {
             metrics::counter!("palisade.breaker.calls", "target" => *target, "breaker" => *breaker, "endpoint" => endpoint.clone(),
                 "outcome" => outcome)
@@ -71,13 +84,7 @@ impl Metrics {
             failure_ratio: gauge("palisade.breaker.failure_ratio"),
             slow_ratio: gauge("palisade.breaker.slow_ratio"),
             window_calls: gauge("palisade.breaker.window_calls"),
-            to_closed: to("closed"),
-            to_open: to("open"),
-            to_half_open: to("half_open"),
-            to_forced_open: to("forced_open"),
-            to_disabled: to("disabled"),
-            to_metrics_only: to("metrics_only"),
-            would_open: to("would_open"),
+            transitions,
             success: calls("success"),
             slow_success: calls("slow_success"),
             failure: calls("failure"),
@@ -99,18 +106,12 @@ impl Metrics {
         });
     }
 
-    pub(super) fn transition(&self, Transition { from, to, .. }: Transition) {
+    pub(super) fn transition(&self, Transition { from, to, cause }: Transition) {
         self.state(to);
-        let counter = match to {
-            State::Closed => &self.to_closed,
-            State::Open => &self.to_open,
-            State::HalfOpen => &self.to_half_open,
-            State::ForcedOpen => &self.to_forced_open,
-            State::Disabled => &self.to_disabled,
-            State::MetricsOnly if from == to => &self.would_open,
-            State::MetricsOnly => &self.to_metrics_only,
-        };
-        counter.increment(1);
+        let to = if (from, to) == (State::MetricsOnly, State::MetricsOnly) { "would_open" } else { to.as_str() };
+        if let Some(index) = TRANSITIONS.iter().position(|counted| *counted == (to, cause)) {
+            self.transitions[index].increment(1);
+        }
     }
 
     /// The rates are not a number below `enough` calls.

@@ -80,6 +80,22 @@ pub enum Cause {
     Manual,
 }
 
+impl Cause {
+    /// Its name for labels and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FailureRate => "failure_rate",
+            Self::SlowRate => "slow_rate",
+            Self::Consecutive => "consecutive",
+            Self::ProbeFailed => "probe_failed",
+            Self::ProbeSucceeded => "probe_succeeded",
+            Self::HalfOpenTimeout => "half_open_timeout",
+            Self::WaitOver => "wait_over",
+            Self::Manual => "manual",
+        }
+    }
+}
+
 /// A change of state, for logs and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transition {

@@ -87,11 +87,11 @@ pub fn describe(metrics: &[Metric]) {
 }
 
 /// What the layers of this crate record.
-pub static CATALOG: [Metric; 35] = [
-    Metric::gauge("build.info", &["version"], "1, labelled with the version"),
+pub static CATALOG: &[Metric] = &[
+    Metric::gauge("build.info", &["version", "revision"], "1, labelled with the version and the revision it was built from"),
     Metric::durations(
         "http.server.request.duration",
-        &["http.request.method", "http.route", "http.response.status_code", "error.type"],
+        &["http.request.method", "url.scheme", "http.route", "http.response.status_code", "error.type"],
         "Duration of HTTP requests, to the last byte",
     ),
     Metric::gauge("http.server.active_requests", &["http.request.method", "url.scheme"], "HTTP requests in flight"),
@@ -124,8 +124,8 @@ pub static CATALOG: [Metric; 35] = [
     Metric::gauge("palisade.breaker.state", &["target", "breaker", "endpoint"], "0 closed, 1 open, 2 half-open"),
     Metric::counter(
         "palisade.breaker.transitions",
-        &["target", "breaker", "endpoint", "to"],
-        "Changes of the breaker's state, by the new one",
+        &["target", "breaker", "endpoint", "to", "reason"],
+        "Changes of the breaker's state, by the new one and why",
     ),
     Metric::counter("palisade.breaker.calls", &["target", "breaker", "endpoint", "outcome"], "Calls that the breaker has judged"),
     Metric::counter("palisade.breaker.rejected", &["target", "breaker", "endpoint"], "Calls refused by an open breaker"),
@@ -141,10 +141,12 @@ pub static CATALOG: [Metric; 35] = [
     ),
     Metric::gauge("palisade.breaker.window_calls", &["target", "breaker", "endpoint"], "Calls in the window"),
     Metric::counter("palisade.request.timeouts", &["target", "kind"], "Calls (deadline) and attempts (attempt) whose time ran out"),
+    Metric::durations("palisade.deadline.remaining", &[], "Time left to requests on arrival, of those whose caller set a deadline"),
     Metric::counter("palisade.request.timeouts.malformed", &[], "Requests whose grpc-timeout could not be read"),
     Metric::counter("palisade.requests.shed", &["reason"], "Requests refused to protect the process, by reason"),
     Metric::gauge("palisade.concurrency.limit", &["limiter"], "Requests or calls that may be in flight, by limiter"),
     Metric::gauge("palisade.concurrency.in_use", &["limiter"], "Requests or calls in flight, answers included, by limiter"),
+    Metric::gauge("palisade.queue.waiting", &["limiter"], "Requests that wait for a place, by limiter"),
     Metric::durations("palisade.queue.wait", &["limiter"], "How long those waited who could not run at once, by limiter"),
     Metric::counter("palisade.auth.key_set.reads", &["outcome"], "Key sets asked for, by outcome; while they fail the old keys stay"),
     Metric::counter(
@@ -159,6 +161,46 @@ pub static CATALOG: [Metric; 35] = [
     Metric::counter("palisade.panics", &[], "Handlers that panicked"),
     Metric::gauge("palisade.faults.active", &[], "Rules that inject faults on purpose; 0 on a normal day"),
     Metric::counter("palisade.faults.injected", &["kind"], "Requests that a fault was injected into, by kind"),
+    Metric::durations(
+        "db.client.operation.duration",
+        &["db.system.name", "db.namespace", "db.collection.name", "db.operation.name", "error.type"],
+        "Duration of operations on a store, waiting for a connection included",
+    ),
+    Metric::gauge(
+        "db.client.connection.count",
+        &["db.client.connection.pool.name", "db.client.connection.state"],
+        "Connections of a pool, by state: idle or used",
+    ),
+    Metric::gauge("db.client.connection.limit", &["db.client.connection.pool.name"], "Connections that a pool may have"),
+    Metric::gauge("db.client.connection.pending_requests", &["db.client.connection.pool.name"], "Who waits for a connection of a pool"),
+    Metric::counter("db.client.connection.timeouts", &["db.client.connection.pool.name"], "Waits for a connection that were in vain"),
+    Metric::durations(
+        "db.client.connection.wait_time",
+        &["db.client.connection.pool.name"],
+        "How long it took to get a connection of a pool",
+    ),
+    Metric::counter("otel.sdk.span.started", &["otel.span.sampling_result"], "Spans begun, by whether they are exported"),
+    Metric::counter(
+        "otel.sdk.processor.span.processed",
+        &["error.type"],
+        "Spans handed to the exporter, or dropped because the queue was full",
+    ),
+    Metric::counter("otel.sdk.exporter.span.exported", &["error.type"], "Spans that the collector took, or that were lost"),
+    Metric::durations("otel.sdk.exporter.operation.duration", &["error.type"], "Duration of exports"),
+    Metric::counter("palisade.log.lines", &["level"], "Log lines written, by level"),
+    Metric::counter("palisade.log.dropped", &[], "Log lines lost because the writer could not keep up"),
+    Metric::gauge("process_cpu_seconds_total", &[], "Processor time used; grows, although it is a gauge, to have fractions"),
+    Metric::gauge("process_resident_memory_bytes", &[], "Resident memory"),
+    Metric::gauge("process_virtual_memory_bytes", &[], "Virtual memory"),
+    Metric::gauge("process_virtual_memory_max_bytes", &[], "Virtual memory that the process may have"),
+    Metric::gauge("process_open_fds", &[], "Open file descriptors"),
+    Metric::gauge("process_max_fds", &[], "File descriptors that the process may have open"),
+    Metric::gauge("process_threads", &[], "Threads"),
+    Metric::gauge("process_start_time_seconds", &[], "When the process started, in seconds since 1970"),
+    Metric::gauge("tokio.workers", &[], "Worker threads of the runtime"),
+    Metric::gauge("tokio_busy_seconds_total", &[], "Time that workers were busy; grows, although it is a gauge, to have fractions"),
+    Metric::gauge("tokio.alive_tasks", &[], "Tasks of the runtime that have not ended"),
+    Metric::gauge("tokio.global_queue.depth", &[], "Tasks that wait for any worker"),
 ];
 
 #[cfg(test)]

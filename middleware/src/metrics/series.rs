@@ -63,7 +63,7 @@ impl HttpSeries {
         self.by_status.get(&status, || {
             let error = if status >= 500 { status.to_string() } else { String::new() };
             let histogram = metrics::histogram!("http.server.request.duration", "http.request.method" => self.verb,
-                "http.route" => self.route, "http.response.status_code" => status.to_string(), "error.type" => error);
+                "url.scheme" => "http", "http.route" => self.route, "http.response.status_code" => status.to_string(), "error.type" => error);
             (status, histogram)
         })
     }

@@ -48,7 +48,7 @@ pub fn keys(config: &Config, process: &Process) -> anyhow::Result<Keys> {
 
 /// Starts the service; it runs until the process stops. Answers its gRPC address.
 pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<SocketAddr> {
-    metrics::describe(&METRICS);
+    metrics::describe(METRICS);
     let readiness = process.readiness();
     let (store, system) = open_store(&config.store)?;
     let store: Arc<dyn Store> = Arc::new(Bounded::new(store, system, Duration::from_millis(config.store.timeout_ms)));

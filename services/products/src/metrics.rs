@@ -3,7 +3,7 @@
 use palisade_middleware::metrics::Metric;
 
 /// Every metric of this service's own.
-pub static METRICS: [Metric; 5] = [
+pub static METRICS: &[Metric] = &[
     Metric::counter("palisade.stock.reservations", &["outcome"], "Reservations, by what became of them"),
     Metric::gauge("palisade.stock.units", &["state"], "Units of all products together"),
     Metric::gauge("palisade.stock.out_products", &[], "Products with nothing left to sell"),

@@ -31,7 +31,7 @@ pub fn verifier(config: &Config, process: &Process) -> anyhow::Result<Arc<Verifi
 
 /// Starts the service; it runs until the process stops. Answers its gRPC address.
 pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -> anyhow::Result<SocketAddr> {
-    metrics::describe(&METRICS);
+    metrics::describe(METRICS);
     let readiness = process.readiness();
     let (store, system) = open_store(&config.store).await?;
     let store: Arc<dyn Store> = Arc::new(Bounded::new(store, system, Duration::from_millis(config.store.timeout_ms)));

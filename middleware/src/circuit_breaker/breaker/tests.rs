@@ -174,7 +174,7 @@ async fn shows_its_state_every_change_and_every_call() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let breaker = metrics::with_local_recorder(&recorder, || breaker(&Config { open_ms: 1_000, ..Config::default() }));
     let handle = BreakerHandle(breaker.clone());
-    // A series by its name and the value of its label, if it has one.
+    // A series by its name and the value of its label; of a transition that is the new state and why.
     let shows = |expected: &[(&str, &str, u32)]| {
         let text = recorder.handle().render();
         for (name, label, value) in expected {
@@ -184,8 +184,11 @@ async fn shows_its_state_every_change_and_every_call() {
         }
     };
     shows(&[("state", "products", 0), ("rejected", "products", 0)]);
-    for to in ["closed", "open", "half_open", "forced_open", "disabled", "metrics_only", "would_open"] {
-        shows(&[("transitions", to, 0)]);
+    let (opened, probing, proved) = ("open\",reason=\"failure_rate", "half_open\",reason=\"wait_over", "closed\",reason=\"probe_succeeded");
+    let (forced, only_watched, would_open) =
+        ("forced_open\",reason=\"manual", "metrics_only\",reason=\"manual", "would_open\",reason=\"failure_rate");
+    for transition in [opened, probing, proved, forced, only_watched, would_open, "disabled\",reason=\"manual"] {
+        shows(&[("transitions", transition, 0)]);
     }
     for outcome in ["success", "slow_success", "failure", "slow_failure", "neutral", "cancelled", "stale"] {
         shows(&[("calls", outcome, 0)]);
@@ -195,7 +198,7 @@ async fn shows_its_state_every_change_and_every_call() {
     let straggler = breaker.acquire(Instant::now(), None).unwrap();
     call(Verdict::Neutral.into());
     call(Verdict::Failure.into());
-    shows(&[("state", "products", 1), ("transitions", "open", 1), ("calls", "neutral", 1), ("calls", "failure", 1)]);
+    shows(&[("state", "products", 1), ("transitions", opened, 1), ("calls", "neutral", 1), ("calls", "failure", 1)]);
     for _ in 0..2 {
         assert!(breaker.acquire(Instant::now(), None).is_err());
     }
@@ -204,14 +207,14 @@ async fn shows_its_state_every_change_and_every_call() {
 
     tokio::time::advance(2 * SECOND).await;
     let probe = breaker.acquire(Instant::now(), None).unwrap();
-    shows(&[("state", "products", 2), ("transitions", "half_open", 1)]);
+    shows(&[("state", "products", 2), ("transitions", probing, 1)]);
     drop(probe);
     call(Verdict::Success.into());
-    shows(&[("state", "products", 0), ("transitions", "closed", 1), ("calls", "cancelled", 1), ("calls", "success", 1)]);
+    shows(&[("state", "products", 0), ("transitions", proved, 1), ("calls", "cancelled", 1), ("calls", "success", 1)]);
 
     handle.set_mode(Mode::ForcedOpen);
-    shows(&[("state", "products", 1), ("transitions", "forced_open", 1)]);
+    shows(&[("state", "products", 1), ("transitions", forced, 1)]);
     handle.set_mode(Mode::MetricsOnly);
     call(Verdict::Failure.into());
-    shows(&[("state", "products", 0), ("transitions", "metrics_only", 1), ("transitions", "would_open", 1)]);
+    shows(&[("state", "products", 0), ("transitions", only_watched, 1), ("transitions", would_open, 1)]);
 }
