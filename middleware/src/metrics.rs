@@ -24,6 +24,7 @@ use crate::{
     conclusion::Conclusion,
     context::Context,
     grpc_status,
+    method_table::MethodTable,
     respond::Protocol,
     trace::known_verb,
 };
@@ -67,6 +68,20 @@ impl MetricsLayer {
             Hop::GrpcServer => Series::GrpcServer(Known::default()),
             Hop::GrpcClient(target) => Series::GrpcClient(target, Known::default()),
         }))
+    }
+
+    /// Shows the server's series of each of `methods` at once, with what goes well and what alerts look at: a rate cannot see the first
+    /// failure of a series that begins with it.
+    #[must_use]
+    pub fn from_the_start(self, methods: &MethodTable) -> Self {
+        for method in methods.methods().filter(|method| !method.quiet) {
+            match &*self.0 {
+                Series::HttpServer(known) => known.of(method.verb, method.path).exist(),
+                Series::GrpcServer(known) => known.of(method.rpc_method()).exist(),
+                Series::GrpcClient(..) => {}
+            }
+        }
+        self
     }
 }
 
@@ -123,14 +138,8 @@ impl Series {
         let method = Context::of(request).and_then(|context| context.method);
         Some(match self {
             Self::HttpServer(_) | Self::GrpcServer(_) if method.is_some_and(|method| method.quiet) => return None,
-            Self::HttpServer(known) => {
-                let key = (known_verb(request.method()), method.map_or("", |method| method.path));
-                Measured::Http(known.get(&key, || (key, HttpSeries::new(key.0, key.1))))
-            }
-            Self::GrpcServer(known) => {
-                let key = method.map_or("_OTHER", |method| method.rpc_method());
-                Measured::Grpc(known.get(&key, || (key, GrpcSeries::answered(key))))
-            }
+            Self::HttpServer(known) => Measured::Http(known.of(known_verb(request.method()), method.map_or("", |method| method.path))),
+            Self::GrpcServer(known) => Measured::Grpc(known.of(method.map_or("_OTHER", |method| method.rpc_method()))),
             // Our own calls name only methods of our own contracts.
             Self::GrpcClient(target, known) => {
                 let key = request.uri().path().trim_start_matches('/');

@@ -184,11 +184,12 @@ where
         Protocol::Http => (Hop::HttpServer, AddressLimitLayer::new(&config.address_limit)),
         Protocol::Grpc => (Hop::GrpcServer, AddressLimitLayer::off()),
     };
+    let measured = MetricsLayer::new(hop).from_the_start(&methods);
     ServiceBuilder::new()
         .map_request(|request: Request<B>| request.map(Body::new))
         .layer(RequestContextLayer(methods))
         .layer(ServerTraceLayer(protocol))
-        .layer(MetricsLayer::new(hop))
+        .layer(measured)
         .layer(RespondLayer(protocol))
         .layer(HttpGuardLayer(protocol))
         .layer(DeadlineLayer::new(

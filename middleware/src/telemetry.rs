@@ -1,17 +1,20 @@
 //! Traces, metrics and logs of a process: the one place that names an exporter.
 
 mod log;
+mod process;
+mod spans;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use opentelemetry::{KeyValue, global, trace::TracerProvider};
+use opentelemetry::{InstrumentationScope, KeyValue, global, trace::TracerProvider};
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::{Metadata, subscriber::Interest};
-use tracing_subscriber::{EnvFilter, Layer, filter::dynamic_filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_appender::non_blocking::{ErrorCounter, WorkerGuard};
+use tracing_subscriber::{Layer, filter::dynamic_filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
     config,
@@ -28,6 +31,8 @@ const COUNT_BUCKETS: [f64; 5] = [1.0, 2.0, 3.0, 4.0, 5.0];
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long the last spans may take to leave.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// The semantic conventions that names of spans and attributes follow.
+const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.45.0";
 /// Spans of the plumbing itself are not traced.
 const PLUMBING: [&str; 6] = ["h2", "hyper", "tonic", "tower", "opentelemetry", "reqwest"];
 
@@ -39,6 +44,10 @@ pub struct Config {
     pub otlp_endpoint: Option<String>,
     /// Share of new traces that is exported, 0 to 1. An upstream service's decision is followed, an outside caller's is not.
     pub sample_ratio: f64,
+    /// Spans that may wait for the collector; more are dropped, and counted.
+    pub span_queue: usize,
+    /// `deployment.environment.name` of all spans.
+    pub environment: String,
     /// Log filter, e.g. `info,palisade_orders=debug`.
     pub log: String,
     /// `json`, `human`, or `auto`: human on a terminal.
@@ -47,16 +56,26 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { otlp_endpoint: None, sample_ratio: 0.1, log: "info".to_owned(), log_format: log::LogFormat::Auto }
+        Self {
+            otlp_endpoint: None,
+            sample_ratio: 0.1,
+            span_queue: 8_192,
+            environment: "development".to_owned(),
+            log: "info".to_owned(),
+            log_format: log::LogFormat::Auto,
+        }
     }
 }
 
 impl config::Validate for Config {
     fn validate(&self) -> Result<(), config::Error> {
-        if (0.0..=1.0).contains(&self.sample_ratio) {
-            return Ok(());
+        if !(0.0..=1.0).contains(&self.sample_ratio) {
+            return Err(config::Error::rule("telemetry.sample_ratio", "must be between 0 and 1"));
         }
-        Err(config::Error::rule("telemetry.sample_ratio", "must be between 0 and 1"))
+        if self.span_queue == 0 {
+            return Err(config::Error::rule("telemetry.span_queue", "must be greater than 0"));
+        }
+        Ok(())
     }
 }
 
@@ -87,8 +106,10 @@ pub enum Error {
 #[derive(Debug, Clone)]
 pub struct Telemetry {
     metrics: PrometheusHandle,
+    process: process::Process,
     traces: SdkTracerProvider,
-    _log: std::sync::Arc<tracing_appender::non_blocking::WorkerGuard>,
+    dropped_lines: ErrorCounter,
+    _log: Arc<WorkerGuard>,
 }
 
 impl Telemetry {
@@ -101,21 +122,25 @@ impl Telemetry {
         global::set_text_map_propagator(TraceContextPropagator::new());
         global::set_tracer_provider(traces.clone());
         let spans = tracing_opentelemetry::layer()
-            .with_tracer(traces.tracer("palisade"))
+            .with_tracer(traces.tracer_with_scope(InstrumentationScope::builder("palisade").with_schema_url(SCHEMA_URL).build()))
             .with_location(false)
             .with_threads(false)
             .with_target(false)
             .with_tracked_inactivity(false)
             .with_filter(dynamic_filter_fn(|_, _| sampling::is_recorded()).with_callsite_filter(span_of_ours));
-        let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
-        let lines = log::layer(config.log_format, service, EnvFilter::try_new(&config.log)?, writer);
+        let (writer, guard) = log::writer();
+        let dropped_lines = writer.error_counter();
+        let lines = log::lines(config.log_format, service, log::filter(&config.log)?, writer);
         tracing_subscriber::registry().with(spans).with(lines).try_init().map_err(|_| Error::Twice)?;
-        metrics::gauge!("build.info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-        Ok(Self { metrics, traces, _log: std::sync::Arc::new(guard) })
+        let revision = option_env!("PALISADE_REVISION").unwrap_or("unknown");
+        metrics::gauge!("build.info", "version" => env!("CARGO_PKG_VERSION"), "revision" => revision).set(1.0);
+        Ok(Self { metrics, process: process::Process::this(), traces, dropped_lines, _log: Arc::new(guard) })
     }
 
-    /// The metrics in Prometheus text.
+    /// The metrics in Prometheus text, the gauges of the process as they are now. Takes milliseconds.
     pub fn render(&self) -> String {
+        self.process.measure();
+        metrics::counter!("palisade.log.dropped").absolute(self.dropped_lines.dropped_lines() as u64);
         self.metrics.render()
     }
 
@@ -166,13 +191,15 @@ fn tracer_provider(service: &'static str, sampling: Sampling, config: &Config) -
         KeyValue::new("service.namespace", "palisade"),
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
         KeyValue::new("service.instance.id", instance),
+        KeyValue::new("deployment.environment.name", config.environment.clone()),
     ];
+    // `OTEL_RESOURCE_ATTRIBUTES` is read too.
     let resource = Resource::builder().with_service_name(service).with_attributes(attributes).build();
     let mut provider = SdkTracerProvider::builder().with_resource(resource).with_sampler(sampling.sampler());
     if let Some(endpoint) = &config.otlp_endpoint {
         let exporter =
             opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(FLUSH_TIMEOUT).build()?;
-        provider = provider.with_batch_exporter(exporter);
+        provider = provider.with_span_processor(spans::batches(exporter, config.span_queue));
     }
     Ok(provider.build())
 }

@@ -42,8 +42,6 @@ const ELSEWHERE: &[&str] = &[
     "palisade.connections.cut",
     "palisade.auth.key_set.reads",
     "palisade.auth.revocations.reads",
-    "palisade.queue.waiting",
-    "palisade.deadline.remaining",
     "palisade.log.lines",
     "palisade.log.dropped",
 ];

@@ -36,6 +36,7 @@ pub(super) struct Limiter {
     state: Mutex<State<Answer>>,
     limit: Gauge,
     in_use: Gauge,
+    waiting: Gauge,
     waited: Histogram,
     full: Counter,
     too_late: Counter,
@@ -60,6 +61,7 @@ impl Limiter {
             state: Mutex::new(State::new(config, draw, Instant::now())),
             limit: metrics::gauge!("palisade.concurrency.limit", "limiter" => LIMITER),
             in_use: metrics::gauge!("palisade.concurrency.in_use", "limiter" => LIMITER),
+            waiting: metrics::gauge!("palisade.queue.waiting", "limiter" => LIMITER),
             waited: metrics::histogram!("palisade.queue.wait", "limiter" => LIMITER),
             full: shed("queue_full"),
             too_late: shed("queue_timeout"),
@@ -79,6 +81,7 @@ impl Limiter {
         let waiter = may_wait.then(|| {
             let (answer, answered) = oneshot::channel();
             let ticket = state.wait(priority, deadline, answer, now);
+            self.waiting.increment(1);
             Waiter { limiter: self.clone(), ticket, since: now, deadline, answered, done: false }
         });
         drop(state);
@@ -182,6 +185,7 @@ impl Future for Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let now = Instant::now();
+        self.limiter.waiting.decrement(1);
         self.limiter.waited.record(now.saturating_duration_since(self.since));
         if self.done {
             return;

@@ -45,6 +45,7 @@ pub struct DeadlineLayer {
     protocol: Protocol,
     default: Duration,
     max: Duration,
+    remaining: metrics::Histogram,
     malformed: metrics::Counter,
     expiries: metrics::Counter,
 }
@@ -56,6 +57,7 @@ impl DeadlineLayer {
             protocol,
             default,
             max,
+            remaining: metrics::histogram!("palisade.deadline.remaining"),
             malformed: metrics::counter!("palisade.request.timeouts.malformed"),
             expiries: metrics::counter!("palisade.request.timeouts", "target" => "server", "kind" => "deadline"),
         }
@@ -74,6 +76,9 @@ impl DeadlineLayer {
             }),
             Protocol::Http => headers.get(REQUEST_TIMEOUT_HEADER).map(|value| parse_millis(value.as_bytes())).transpose()?,
         };
+        if let Some(asked) = asked {
+            self.remaining.record(asked);
+        }
         Ok(asked.unwrap_or(self.default).min(self.max))
     }
 }

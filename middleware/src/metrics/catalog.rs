@@ -179,7 +179,7 @@ pub static CATALOG: &[Metric] = &[
         &["db.client.connection.pool.name"],
         "How long it took to get a connection of a pool",
     ),
-    Metric::counter("otel.sdk.span.started", &["otel.span.sampling_result"], "Spans begun, by whether they are exported"),
+    Metric::counter("otel.sdk.span.started", &[], "Spans begun; what is not sampled begins none"),
     Metric::counter(
         "otel.sdk.processor.span.processed",
         &["error.type"],

@@ -45,6 +45,23 @@ impl<K: Eq + Hash + Clone, V> Known<K, V> {
     }
 }
 
+/// What an HTTP route has besides success that alerts look at.
+const HTTP_FROM_THE_START: [u16; 4] = [200, 500, 503, 504];
+/// Likewise of a gRPC method.
+const GRPC_FROM_THE_START: [Code; 4] = [Code::Ok, Code::Internal, Code::Unavailable, Code::DeadlineExceeded];
+
+impl Known<(&'static str, &'static str), HttpSeries> {
+    pub(super) fn of(&self, verb: &'static str, route: &'static str) -> Arc<HttpSeries> {
+        self.get(&(verb, route), || ((verb, route), HttpSeries::new(verb, route)))
+    }
+}
+
+impl Known<&'static str, GrpcSeries> {
+    pub(super) fn of(&self, method: &'static str) -> Arc<GrpcSeries> {
+        self.get(&method, || (method, GrpcSeries::answered(method)))
+    }
+}
+
 /// The requests of one route and HTTP method.
 pub(super) struct HttpSeries {
     verb: &'static str,
@@ -57,6 +74,13 @@ impl HttpSeries {
     pub(super) fn new(verb: &'static str, route: &'static str) -> Self {
         let active = metrics::gauge!("http.server.active_requests", "http.request.method" => verb, "url.scheme" => "http");
         Self { verb, route, active, by_status: Known::default() }
+    }
+
+    /// Looks up what a dashboard and an alert want to see at zero.
+    pub(super) fn exist(&self) {
+        for status in HTTP_FROM_THE_START {
+            self.duration(status);
+        }
     }
 
     pub(super) fn duration(&self, status: u16) -> Arc<Histogram> {
@@ -99,6 +123,13 @@ impl GrpcSeries {
 
     pub(super) fn made(method: &str, target: Arc<str>) -> Self {
         Self { method: method.into(), target: Some(target), active: None, durations: ByCode::new() }
+    }
+
+    /// Looks up what a dashboard and an alert want to see at zero.
+    pub(super) fn exist(&self) {
+        for code in GRPC_FROM_THE_START {
+            self.duration(code);
+        }
     }
 
     pub(super) fn duration(&self, code: Code) -> &Histogram {
@@ -149,7 +180,39 @@ impl fmt::Debug for AttemptSeries {
 
 #[cfg(test)]
 mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
     use super::*;
+    use crate::{
+        method_table::{Access, Method, MethodTable},
+        metrics::{Hop, MetricsLayer},
+    };
+
+    #[test]
+    fn what_alerts_look_at_is_there_before_the_first_request() {
+        static METHODS: [Method; 3] = [
+            Method::http("GET", "/things/{id}", Access::Public),
+            Method::http("GET", "/livez", Access::Public).quiet(),
+            Method::grpc("/a.B/C", Access::Public),
+        ];
+        let (http, grpc) = (MethodTable::new(&[&METHODS[..2]]).unwrap(), MethodTable::new(&[&METHODS[2..]]).unwrap());
+        let recorder = PrometheusBuilder::new().set_buckets(&[1.0]).unwrap().build_recorder();
+        let _layers = metrics::with_local_recorder(&recorder, || {
+            [MetricsLayer::new(Hop::HttpServer).from_the_start(&http), MetricsLayer::new(Hop::GrpcServer).from_the_start(&grpc)]
+        });
+        let text = recorder.handle().render();
+        let zero = |series: &str, label: &str| {
+            let mut lines = text.lines().filter(|line| line.starts_with(series) && line.contains(label));
+            assert!(lines.any(|line| line.ends_with("} 0")), "no {series} with {label} in\n{text}");
+        };
+        for status in HTTP_FROM_THE_START {
+            zero("http_server_request_duration_count", &format!("\"{status}\""));
+        }
+        for code in GRPC_FROM_THE_START {
+            zero("rpc_server_call_duration_count", grpc_status::name(code));
+        }
+        assert!(!text.contains("livez"), "what is quiet has no series");
+    }
 
     #[test]
     fn a_key_is_looked_up_once() {

@@ -7,12 +7,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tracing::{Event, Metadata, Subscriber, field::Visit};
-use tracing_appender::non_blocking::NonBlocking;
+use tracing::{Event, Level, Metadata, Subscriber, field::Visit};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer,
-    filter::{FilterExt, filter_fn},
+    filter::{FilterExt, ParseError, filter_fn},
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    layer,
     registry::LookupSpan,
 };
 
@@ -28,8 +29,22 @@ pub enum LogFormat {
     Human,
 }
 
-/// The layer that writes the lines that `filter` lets through to `writer`.
-pub(super) fn layer<S>(format: LogFormat, service: &'static str, filter: EnvFilter, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
+/// How many lines may wait for whoever reads them; more are dropped, and counted: a log that nobody reads stops nothing.
+const WAITING_LINES: usize = 16_384;
+
+/// The writer of the log, to standard error from a thread of its own.
+pub(super) fn writer() -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).finish(std::io::stderr())
+}
+
+/// What `text` lets through, e.g. `info,palisade_orders=debug`. What the exporter of spans says of itself is counted and told by us, once.
+pub(super) fn filter(text: &str) -> Result<EnvFilter, ParseError> {
+    let filter = EnvFilter::try_new(text)?;
+    Ok(if text.contains("opentelemetry") { filter } else { filter.add_directive("opentelemetry=off".parse()?) })
+}
+
+/// The layer that writes the lines that `filter` lets through to `writer`, and counts them.
+pub(super) fn lines<S>(format: LogFormat, service: &'static str, filter: EnvFilter, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
@@ -37,15 +52,33 @@ where
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
         LogFormat::Human | LogFormat::Auto if terminal || format == LogFormat::Human => {
-            lines.with_ansi(terminal).with_target(false).with_filter(filter).boxed()
+            lines.with_ansi(terminal).with_target(false).and_then(Lines::new()).with_filter(filter).boxed()
         }
         // A JSON line names its span, it does not repeat it: the fields of spans, which are many more than lines, need not be formatted.
-        _ => lines.event_format(JsonLine { service }).with_filter(filter.and(filter_fn(is_event))).boxed(),
+        _ => lines.event_format(JsonLine { service }).and_then(Lines::new()).with_filter(filter.and(filter_fn(is_event))).boxed(),
     }
 }
 
 fn is_event(metadata: &Metadata<'_>) -> bool {
     metadata.is_event()
+}
+
+/// Counts what is written, by level.
+struct Lines([(Level, metrics::Counter); 5]);
+
+impl Lines {
+    fn new() -> Self {
+        let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
+        Self(levels.map(|level| (level, metrics::counter!("palisade.log.lines", "level" => level.as_str().to_ascii_lowercase()))))
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Lines {
+    fn on_event(&self, event: &Event<'_>, _: layer::Context<'_, S>) {
+        if let Some((_, lines)) = self.0.iter().find(|(level, _)| level == event.metadata().level()) {
+            lines.increment(1);
+        }
+    }
 }
 
 struct JsonLine {

@@ -1,0 +1,159 @@
+//! Spans on their way out: counted when they begin, when they are queued or dropped, and when the collector has taken them or not.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use metrics::{Counter, Histogram};
+use opentelemetry::Context;
+use opentelemetry_sdk::{
+    Resource,
+    error::{OTelSdkError, OTelSdkResult},
+    trace::{BatchConfigBuilder, BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor},
+};
+use tokio::time::Instant;
+
+/// The SDK's batches, of at most `queued` spans, for `exporter`.
+pub(super) fn batches(exporter: impl SpanExporter + 'static, queued: usize) -> impl SpanProcessor + 'static {
+    let room = Arc::new(Room { most: queued, taken: AtomicUsize::new(0) });
+    let exporter = Counted { inner: exporter, room: room.clone(), outcomes: Outcomes::new(), failing: AtomicBool::new(false) };
+    let config = BatchConfigBuilder::default().with_max_queue_size(queued).build();
+    let processed = |error: &'static str| metrics::counter!("otel.sdk.processor.span.processed", "error.type" => error);
+    Queued {
+        inner: BatchSpanProcessor::builder(exporter).with_batch_config(config).build(),
+        room,
+        started: metrics::counter!("otel.sdk.span.started"),
+        passed: processed(""),
+        dropped: processed("queue_full"),
+    }
+}
+
+/// How many spans wait. The SDK's queue would drop what has no room without telling how many: so none is given to it that has none.
+#[derive(Debug)]
+struct Room {
+    most: usize,
+    taken: AtomicUsize,
+}
+
+impl Room {
+    /// Whether there is room for one more, which then is taken.
+    fn take(&self) -> bool {
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < self.most).then_some(taken + 1)).is_ok()
+    }
+
+    fn leave(&self, spans: usize) {
+        self.taken.fetch_sub(spans, Ordering::Relaxed);
+    }
+}
+
+struct Queued {
+    inner: BatchSpanProcessor,
+    room: Arc<Room>,
+    started: Counter,
+    passed: Counter,
+    dropped: Counter,
+}
+
+impl std::fmt::Debug for Queued {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.room.fmt(f)
+    }
+}
+
+impl SpanProcessor for Queued {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.started.increment(1);
+        self.inner.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        if self.room.take() {
+            self.passed.increment(1);
+            self.inner.on_end(span);
+        } else {
+            self.dropped.increment(1);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+/// What became of exports, with an `error.type` of nothing, `timeout` or `failed`.
+struct Outcomes([(Counter, Histogram); 3]);
+
+impl Outcomes {
+    fn new() -> Self {
+        Self(["", "timeout", "failed"].map(|error| {
+            let spans = metrics::counter!("otel.sdk.exporter.span.exported", "error.type" => error);
+            (spans, metrics::histogram!("otel.sdk.exporter.operation.duration", "error.type" => error))
+        }))
+    }
+
+    fn of(&self, result: &OTelSdkResult) -> &(Counter, Histogram) {
+        match result {
+            Ok(()) => &self.0[0],
+            Err(OTelSdkError::Timeout(_)) => &self.0[1],
+            Err(OTelSdkError::AlreadyShutdown | OTelSdkError::InternalFailure(_)) => &self.0[2],
+        }
+    }
+}
+
+/// An exporter that says once that the collector is gone, and once that it is back.
+struct Counted<E> {
+    inner: E,
+    room: Arc<Room>,
+    outcomes: Outcomes,
+    failing: AtomicBool,
+}
+
+impl<E: std::fmt::Debug> std::fmt::Debug for Counted<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl<E: SpanExporter> SpanExporter for Counted<E> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let (spans, started) = (batch.len(), Instant::now());
+        self.room.leave(spans);
+        let result = self.inner.export(batch).await;
+        let (exported, duration) = self.outcomes.of(&result);
+        exported.increment(spans as u64);
+        duration.record(started.elapsed());
+        match (&result, self.failing.swap(result.is_err(), Ordering::Relaxed)) {
+            (Err(error), false) => tracing::warn!(%error, "spans are lost: the collector does not take them"),
+            (Ok(()), true) => tracing::info!("the collector takes spans again"),
+            _ => {}
+        }
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+#[cfg(test)]
+mod tests;
