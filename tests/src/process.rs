@@ -13,8 +13,10 @@ use crate::child::Child;
 /// The built program of a service (`gateway`, `products`, `orders`), or the all-in-one (`palisade`).
 /// `make build` builds them; the tests only run them.
 pub fn program(service: &str) -> PathBuf {
-    let test = env::current_exe().expect("a test knows where it is");
-    let directory = test.parent().and_then(Path::parent).expect("a test is in <target>/<profile>/deps");
+    let this = env::current_exe().expect("a program knows where it is");
+    let beside = this.parent().expect("it is in a folder");
+    // A test is in <target>/<profile>/deps, a program beside the others.
+    let directory = if beside.ends_with("deps") { beside.parent().expect("deps is in a folder") } else { beside };
     let program = directory.join(if service == "palisade" { "palisade".to_owned() } else { format!("palisade-{service}") });
     assert!(program.exists(), "{} is missing: run `make build` (or `make test`, which does)", program.display());
     program

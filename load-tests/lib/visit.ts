@@ -1,0 +1,102 @@
+// What people do in a shop, and how often.
+
+import exec from "k6/execution";
+import { uuidv4 } from "./uuid.ts";
+import { call, header, json, orders } from "./api.ts";
+import type { Shelf } from "./shop.ts";
+import { CUSTOMER, token } from "./tokens.ts";
+
+interface Visit {
+    shelf: Shelf;
+    token: string;
+    /** Whether the system may refuse for its own protection: under more load than it can take. */
+    mayRefuse: boolean;
+}
+
+/** What each user has ordered, newest last; every virtual user has its own. */
+const mine: string[] = [];
+const REMEMBERED = 20;
+
+const tokens = new Map<string, string>();
+
+/** The token of this virtual user. */
+export function ownToken(): string {
+    const subject = `load-user-${exec.vu.idInTest}`;
+    if (!tokens.has(subject)) tokens.set(subject, token(subject, CUSTOMER));
+    return tokens.get(subject)!;
+}
+
+const MIX: [number, (visit: Visit) => void][] = [
+    [40, browse],
+    [25, look],
+    [10, search],
+    [15, buy],
+    [7, follow],
+    [3, cancel],
+];
+
+/** One thing that somebody does, drawn by the weights of the mix. */
+export function visit(shelf: Shelf, mayRefuse = false): void {
+    let draw = Math.random() * MIX.reduce((sum, [weight]) => sum + weight, 0);
+    for (const [weight, deed] of MIX) {
+        draw -= weight;
+        if (draw < 0) return deed({ shelf, token: ownToken(), mayRefuse });
+    }
+}
+
+function any<T>(of: T[]): T {
+    return of[Math.floor(Math.random() * of.length)];
+}
+
+export function browse({ shelf, token, mayRefuse }: Visit): void {
+    const path = `/products?category=${shelf.category}&limit=20`;
+    const first = call("GET", path, { name: "GET /products", token, expected: [200], mayRefuse });
+    const next = json(first)?.nextCursor;
+    if (next) call("GET", `${path}&cursor=${encodeURIComponent(next)}`, { name: "GET /products", token, expected: [200], mayRefuse });
+}
+
+export function look({ shelf, token, mayRefuse }: Visit): void {
+    const path = `/products/${any(shelf.products)}`;
+    const answer = call("GET", path, { name: "GET /products/{id}", token, expected: [200], mayRefuse });
+    const tag = header(answer, "Etag");
+    // Somebody may have bought one in between: then it is another representation.
+    if (answer.status === 200 && tag && Math.random() < 0.2) {
+        const headers = { "if-none-match": tag };
+        call("GET", path, { name: "GET /products/{id}", token, headers, expected: [200, 304], mayRefuse });
+    }
+}
+
+export function search({ token, mayRefuse }: Visit): void {
+    const path = `/products?q=lamp&minPrice=10&maxPrice=30&limit=10`;
+    call("GET", path, { name: "GET /products?q", token, expected: [200], mayRefuse });
+}
+
+/** Orders one to three things. An order is confirmed, or accepted and finished later; nobody is told no without a reason. */
+export function buy({ shelf, token, mayRefuse }: Visit): void {
+    const items = Array.from({ length: 1 + Math.floor(Math.random() * 3) }, () => ({ productId: any(shelf.products), quantity: 1 }));
+    const headers = { "idempotency-key": uuidv4() };
+    const order = () => call("POST", "/orders", { name: "POST /orders", token, body: { items }, headers, expected: [201, 202, 409], mayRefuse });
+    let answer = order();
+    const id = json(answer)?.id;
+    if (answer.status === 201 && Math.random() < 0.1) {
+        // Sent twice, as a client does that lost the answer: it is the same order.
+        answer = order();
+        if (answer.status === 201 && json(answer)?.id !== id) throw new Error(`one key made two orders: ${id} and ${json(answer)?.id}`);
+    }
+    orders.add(1, { outcome: answer.status === 201 ? "confirmed" : answer.status === 202 ? "accepted" : (json(answer)?.code ?? "failed") });
+    if (id && (answer.status === 201 || answer.status === 202)) mine.push(id);
+    if (mine.length > REMEMBERED) mine.shift();
+}
+
+export function follow({ token, mayRefuse }: Visit): void {
+    if (mine.length === 0) return void call("GET", "/orders?limit=5", { name: "GET /orders", token, expected: [200], mayRefuse });
+    call("GET", `/orders/${any(mine)}`, { name: "GET /orders/{id}", token, expected: [200], mayRefuse });
+}
+
+export function cancel({ token, mayRefuse }: Visit): void {
+    const id = mine.pop();
+    if (!id) return follow({ token, mayRefuse, shelf: { products: [], category: "" } });
+    const body = { status: "CANCELLED" };
+    // 409: it failed meanwhile.
+    call("PUT", `/orders/${id}/status`, { name: "PUT /orders/{id}/status", token, body, expected: [200, 409], mayRefuse });
+}

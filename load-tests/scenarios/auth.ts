@@ -1,0 +1,66 @@
+// Wrong, missing, expired and foreign tokens, at a rate: each is refused as what it is, and good ones are served beside them.
+
+import { call, header } from "../lib/api.ts";
+import { report, summaryTrendStats } from "../lib/report.ts";
+import { duration, number, settings } from "../lib/settings.ts";
+import { audit, stock } from "../lib/shop.ts";
+import type { Shelf } from "../lib/shop.ts";
+import { thresholds } from "../lib/thresholds.ts";
+import { ALL_SCOPES, CUSTOMER, mint, token } from "../lib/tokens.ts";
+import { visit } from "../lib/visit.ts";
+
+const RATE = number("RATE", 40);
+
+export const options = {
+    scenarios: {
+        auth: {
+            executor: "constant-arrival-rate",
+            rate: RATE,
+            duration: duration("DURATION", "30s"),
+            preAllocatedVUs: number("VUS", 40),
+            maxVUs: 4 * number("VUS", 40),
+        },
+    },
+    thresholds: thresholds({ iterations: number("MIN_ITERATIONS", 5 * RATE), p95: 1_000, p99: 3_000, dropped: RATE }),
+    summaryTrendStats,
+};
+
+export const setup = () => stock(5, 1_000_000);
+
+/** Tokens that open nothing, and the status they get. Where tokens cannot be made here, those that need no secret. */
+function bad(): [string | undefined, number][] {
+    const good = token("load-admin", ALL_SCOPES);
+    const [head, , signature] = good.split(".");
+    const always: [string | undefined, number][] = [
+        [undefined, 401],
+        ["not-a-token", 401],
+        [`${good}x`, 401],
+        [`${head}.eyJzdWIiOiJyb290In0.${signature}`, 401],
+        ["eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.eyJzdWIiOiJyb290In0.", 401],
+    ];
+    if (!settings.jwtSecret) return always;
+    const wanted = { subject: "mallory", scope: ALL_SCOPES };
+    return [
+        ...always,
+        [mint({ ...wanted, lifetime: -120 }), 401],
+        [mint({ ...wanted, secret: "another-secret-of-thirty-two-byte" }), 401],
+        [mint({ ...wanted, issuer: "https://elsewhere.invalid" }), 401],
+        [mint({ ...wanted, audience: "orders" }), 401],
+        [mint({ subject: "reader", scope: CUSTOMER }), 403],
+    ];
+}
+
+export default function auth(shelf: Shelf): void {
+    const [one, status] = any(bad());
+    const body = { name: "Stolen", price: 1, quantity: 1, category: "none" };
+    const answer = call("POST", "/products", { name: "POST /products", token: one, body, expected: [status] });
+    if (status === 401 && !header(answer, "Www-Authenticate")?.startsWith("Bearer")) throw new Error("a 401 without a challenge");
+    visit(shelf);
+}
+
+function any<T>(of: T[]): T {
+    return of[Math.floor(Math.random() * of.length)];
+}
+
+export const teardown = audit;
+export const handleSummary = report("auth");

@@ -1,0 +1,81 @@
+// Step by step to more than it can take: which rate is the last that is served well?
+
+import exec from "k6/execution";
+import type { Data } from "../lib/report.ts";
+import { report, summaryTrendStats } from "../lib/report.ts";
+import { number, settings } from "../lib/settings.ts";
+import { audit, stock } from "../lib/shop.ts";
+import type { Shelf } from "../lib/shop.ts";
+import { thresholds } from "../lib/thresholds.ts";
+import { visit } from "../lib/visit.ts";
+
+const FIRST = number("RATE", 100);
+const STEPS = number("STEPS", 8);
+const STEP_SECONDS = number("STEP_SECONDS", 15);
+/** A step is served well if nearly all answers come within this time, milliseconds, and hardly any request is refused. */
+const WELL_MS = number("WELL_MS", 250);
+const WELL_REFUSED = 0.01;
+
+/** Half as much again with each step. */
+const rate = (step: number) => Math.round(FIRST * 1.5 ** step);
+const steps = Array.from({ length: STEPS }, (_, step) => step);
+
+export const options = {
+    scenarios: Object.fromEntries(
+        steps.map((step) => [
+            `step_${step}`,
+            {
+                executor: "constant-arrival-rate",
+                rate: rate(step),
+                duration: `${STEP_SECONDS}s`,
+                startTime: `${step * STEP_SECONDS}s`,
+                preAllocatedVUs: number("VUS", 100),
+                maxVUs: 6 * number("VUS", 100),
+                gracefulStop: "0s",
+            },
+        ]),
+    ),
+    thresholds: {
+        ...thresholds({ iterations: FIRST, p95: 10_000, p99: 12_000, refused: 1 }),
+        dropped_iterations: ["count>=0"],
+        // Only so that the report can tell them apart.
+        ...Object.fromEntries(
+            steps.flatMap((step) => [
+                [`http_req_duration{scenario:step_${step}}`, ["p(99)>=0"]],
+                [`http_reqs{scenario:step_${step}}`, ["count>=0"]],
+                [`refused{scenario:step_${step}}`, ["rate>=0"]],
+            ]),
+        ),
+    },
+    summaryTrendStats,
+};
+
+export const setup = () => stock(settings.products, 1_000_000);
+
+export default function step(shelf: Shelf): void {
+    exec.vu.metrics.tags["step"] = exec.scenario.name;
+    visit(shelf, true);
+}
+
+export const teardown = audit;
+
+export const handleSummary = report("breakpoint", (data: Data) => {
+    const of = (metric: string, step: number, value: string) => data.metrics[`${metric}{scenario:step_${step}}`]?.values[value] ?? 0;
+    const rows = steps.map((step) => {
+        const [served, p99, refused] = [of("http_reqs", step, "count"), of("http_req_duration", step, "p(99)"), of("refused", step, "rate")];
+        return { asked: rate(step), served: served / STEP_SECONDS, p99, refused, well: served > 0 && p99 <= WELL_MS && refused <= WELL_REFUSED };
+    });
+    const last = rows.findIndex(({ well }) => !well);
+    const capacity = rows[(last === -1 ? rows.length : last) - 1];
+    return [
+        "| iterations asked for, a second | requests served, a second | p99 | refused | well |",
+        "|---:|---:|---:|---:|---|",
+        ...rows.map(({ asked, served, p99, refused, well }) =>
+            `| ${asked} | ${served.toFixed(0)} | ${p99.toFixed(0)} ms | ${(100 * refused).toFixed(1)} % | ${well ? "yes" : "no"} |`),
+        "",
+        capacity
+            ? `Capacity: ${capacity.served.toFixed(0)} requests a second (p99 within ${WELL_MS} ms${last === -1 ? "; the last step was served well too" : ""}).`
+            : "Not even the first step was served well.",
+        "",
+    ];
+});

@@ -1,0 +1,53 @@
+// One product, far fewer units than buyers: exactly as many are sold as there were, everybody else is told no.
+
+import { Counter } from "k6/metrics";
+import { call, json, orders } from "../lib/api.ts";
+import { report, summaryTrendStats } from "../lib/report.ts";
+import { number } from "../lib/settings.ts";
+import { audit, stock } from "../lib/shop.ts";
+import type { Shelf } from "../lib/shop.ts";
+import { thresholds } from "../lib/thresholds.ts";
+import { ALL_SCOPES, CUSTOMER, token } from "../lib/tokens.ts";
+import { uuidv4 } from "../lib/uuid.ts";
+
+const UNITS = number("UNITS", 25);
+const BUYERS = number("ITERATIONS", 400);
+
+/** Orders that were confirmed at once: never more than there were units. */
+const sold = new Counter("sold");
+/** Units missing or left over at the end. Must stay 0. */
+const wrong = new Counter("wrong_stock");
+
+export const options = {
+    scenarios: { contention: { executor: "shared-iterations", vus: number("VUS", 40), iterations: BUYERS, maxDuration: "5m" } },
+    thresholds: {
+        ...thresholds({ iterations: BUYERS, p95: 4_000, p99: 8_000, routes: ["POST /orders"] }),
+        sold: [`count<=${UNITS}`, "count>=1"],
+        wrong_stock: ["count==0"],
+    },
+    summaryTrendStats,
+};
+
+export const setup = () => stock(1, UNITS);
+
+export default function buy({ products: [productId] }: Shelf): void {
+    const buyer = token(`buyer-${__VU}`, CUSTOMER);
+    const headers = { "idempotency-key": uuidv4() };
+    const body = { items: [{ productId, quantity: 1 }] };
+    const answer = call("POST", "/orders", { name: "POST /orders", token: buyer, body, headers, expected: [201, 202, 409] });
+    if (answer.status === 201) sold.add(1);
+    orders.add(1, { outcome: answer.status === 201 ? "confirmed" : answer.status === 202 ? "accepted" : (json(answer)?.code ?? "failed") });
+}
+
+export function teardown({ products: [productId] }: Shelf): void {
+    audit();
+    const admin = token("load-admin", ALL_SCOPES);
+    const answer = call("GET", `/products/${productId}`, { name: "GET /products/{id}", token: admin, expected: [200] });
+    // The orders that were accepted have been finished by now: nothing is left, and nothing below nothing.
+    if (json(answer)?.quantity !== 0) wrong.add(1);
+}
+
+export const handleSummary = report("contention", (data) => [
+    `${UNITS} units, ${BUYERS} buyers: ${data.metrics["sold"]?.values["count"] ?? 0} orders confirmed at once.`,
+    "",
+]);

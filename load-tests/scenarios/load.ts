@@ -1,0 +1,29 @@
+// An ordinary day: a constant rate of arrivals, the mix of what people do.
+
+import { report, summaryTrendStats } from "../lib/report.ts";
+import { duration, number, settings } from "../lib/settings.ts";
+import { audit, stock } from "../lib/shop.ts";
+import type { Shelf } from "../lib/shop.ts";
+import { ROUTES, thresholds } from "../lib/thresholds.ts";
+import { visit } from "../lib/visit.ts";
+
+const RATE = number("RATE", 50);
+
+export const options = {
+    scenarios: {
+        load: {
+            executor: "constant-arrival-rate",
+            rate: RATE,
+            duration: duration("DURATION", "60s"),
+            preAllocatedVUs: number("VUS", 50),
+            maxVUs: 4 * number("VUS", 50),
+        },
+    },
+    thresholds: thresholds({ iterations: number("MIN_ITERATIONS", 5 * RATE), p95: 1_000, p99: 3_000, dropped: RATE, routes: ROUTES }),
+    summaryTrendStats,
+};
+
+export const setup = () => stock(settings.products, 1_000_000);
+export default (shelf: Shelf) => visit(shelf);
+export const teardown = audit;
+export const handleSummary = report("load");

@@ -1,0 +1,29 @@
+// A moderate rate for hours: what leaks shows, in the runtime dashboard and in the last quarter's latency.
+
+import { report, summaryTrendStats } from "../lib/report.ts";
+import { duration, number, settings } from "../lib/settings.ts";
+import { audit, stock } from "../lib/shop.ts";
+import type { Shelf } from "../lib/shop.ts";
+import { ROUTES, thresholds } from "../lib/thresholds.ts";
+import { visit } from "../lib/visit.ts";
+
+const RATE = number("RATE", 30);
+
+export const options = {
+    scenarios: {
+        soak: {
+            executor: "constant-arrival-rate",
+            rate: RATE,
+            duration: duration("DURATION", "2h"),
+            preAllocatedVUs: number("VUS", 50),
+            maxVUs: 4 * number("VUS", 50),
+        },
+    },
+    thresholds: thresholds({ iterations: number("MIN_ITERATIONS", 5 * RATE), p95: 1_000, p99: 3_000, dropped: RATE, routes: ROUTES }),
+    summaryTrendStats,
+};
+
+export const setup = () => stock(settings.products, 100_000_000);
+export default (shelf: Shelf) => visit(shelf);
+export const teardown = audit;
+export const handleSummary = report("soak");

@@ -1,0 +1,35 @@
+// Up to five times the capacity and down again: what cannot be served is refused politely, and nothing breaks.
+
+import { report, summaryTrendStats } from "../lib/report.ts";
+import { duration, number, settings } from "../lib/settings.ts";
+import { audit, stock } from "../lib/shop.ts";
+import type { Shelf } from "../lib/shop.ts";
+import { ROUTES, thresholds } from "../lib/thresholds.ts";
+import { visit } from "../lib/visit.ts";
+
+/** What the system is good for, a second; `breakpoint` finds it. */
+const CAPACITY = number("RATE", 200);
+const STEP = duration("DURATION", "20s");
+
+export const options = {
+    scenarios: {
+        stress: {
+            executor: "ramping-arrival-rate",
+            startRate: CAPACITY / 2,
+            stages: [1, 3, 5, 5, 1].map((times) => ({ target: times * CAPACITY, duration: STEP })),
+            preAllocatedVUs: number("VUS", 300),
+            maxVUs: 3 * number("VUS", 300),
+        },
+    },
+    // Refusals are what is wanted here, within reason; arrivals that find no free user are what an overload looks like from outside.
+    thresholds: {
+        ...thresholds({ iterations: number("MIN_ITERATIONS", 5 * CAPACITY), p95: 5_000, p99: 11_000, refused: 0.9, routes: ROUTES }),
+        dropped_iterations: ["count>=0"],
+    },
+    summaryTrendStats,
+};
+
+export const setup = () => stock(settings.products, 1_000_000);
+export default (shelf: Shelf) => visit(shelf, true);
+export const teardown = audit;
+export const handleSummary = report("stress");

@@ -1,0 +1,10 @@
+//! Load on the whole shop: starts what a k6 script needs, runs it, and tells whether it was satisfied.
+//!
+//! The scripts are in `scenarios/`, one for each question; `load` runs one of them.
+#![expect(clippy::missing_panics_doc, reason = "a panic is how a load test fails")]
+
+mod k6;
+mod stage;
+
+pub use k6::{CROSSED, Outcome, SCENARIOS, run};
+pub use stage::{Stage, settings, trust_scripts};

@@ -1,0 +1,61 @@
+//! What the load falls on: three processes, PostgreSQL and the MongoDB-compatible server.
+
+use std::process::Command;
+
+use palisade_tests::{
+    Shop, jwt,
+    servers::{self, Mongo, Postgres},
+};
+
+/// A running shop with its stores. Dropping it stops everything.
+#[derive(Debug)]
+pub struct Stage {
+    /// The processes; dropped before their stores.
+    pub shop: Shop,
+    /// What orders are kept in.
+    pub postgres: Postgres,
+    /// What products are kept in.
+    pub mongo: Mongo,
+}
+
+impl Stage {
+    /// The services apart, over stores that survive being killed.
+    pub fn start() -> Self {
+        Self::start_with(|_, _| {})
+    }
+
+    /// As [`Self::start`], with more flags or environment for each service, which is named.
+    pub fn start_with(configure: impl Fn(&str, &mut Command)) -> Self {
+        let (postgres, mongo) = (servers::durable_postgres(), servers::durable_mongo());
+        let shop = Shop::separate_with(Some(&mongo.url("products")), Some(&postgres.url("orders")), |service, command| {
+            trust_scripts(command);
+            configure(service, command);
+        });
+        Self { shop, postgres, mongo }
+    }
+
+    /// What a script must know of it.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        settings(&self.shop)
+    }
+}
+
+/// So that scripts can call the gRPC services themselves.
+pub fn trust_scripts(command: &mut Command) {
+    command.env("PALISADE_AUTH__ISSUERS__TESTS__ISSUER", jwt::ISSUER).env("PALISADE_AUTH__ISSUERS__TESTS__SECRET", jwt::SECRET);
+}
+
+/// What a script must know of a shop.
+pub fn settings(shop: &Shop) -> Vec<(String, String)> {
+    let address = |url: String| url.trim_start_matches("http://").to_owned();
+    let settings = [
+        ("BASE_URL", shop.url()),
+        ("PRODUCTS_GRPC", address(shop.grpc_url("products"))),
+        ("ORDERS_GRPC", address(shop.grpc_url("orders"))),
+        ("PRODUCTS_ADMIN", shop.admin_url("products")),
+        ("ORDERS_ADMIN", shop.admin_url("orders")),
+        ("JWT_SECRET", jwt::SECRET.to_owned()),
+        ("JWT_ISSUER", jwt::ISSUER.to_owned()),
+    ];
+    settings.map(|(name, value)| (name.to_owned(), value)).into()
+}
