@@ -32,7 +32,7 @@ use crate::{
     config::{self, Config},
     driver::Driver,
     grpc::{METHODS, Orders},
-    metrics::METRICS,
+    metrics,
     products::Products,
     store::{Bounded, PostgresStore, SqliteStore, Store},
     worker::Worker,
@@ -48,7 +48,7 @@ pub fn keys(config: &Config, process: &Process) -> anyhow::Result<Keys> {
 
 /// Starts the service; it runs until the process stops. Answers its gRPC address.
 pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<SocketAddr> {
-    palisade_middleware::metrics::describe(METRICS);
+    metrics::register();
     let readiness = process.readiness();
     let (store, database) = open_store(&config.store)?;
     let system = database.system;

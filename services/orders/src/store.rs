@@ -178,7 +178,12 @@ pub enum Transitioned {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StatusSet {
     /// It is changed.
-    Changed(Order),
+    Changed {
+        /// What it was.
+        from: Status,
+        /// How it stands.
+        order: Order,
+    },
     /// It was so already.
     Same(Order),
     /// The order may not become that.

@@ -14,7 +14,7 @@ use crate::{
     admin,
     config::{self, Config},
     grpc::{METHODS, Products},
-    metrics::METRICS,
+    metrics,
     store::{Bounded, MongoStore, SqliteStore, Store},
     sweeper,
 };
@@ -31,7 +31,7 @@ pub fn verifier(config: &Config, process: &Process) -> anyhow::Result<Arc<Verifi
 
 /// Starts the service; it runs until the process stops. Answers its gRPC address.
 pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -> anyhow::Result<SocketAddr> {
-    palisade_middleware::metrics::describe(METRICS);
+    metrics::register();
     let readiness = process.readiness();
     let (store, database) = open_store(&config.store).await?;
     let system = database.system;

@@ -62,7 +62,7 @@ pub(super) async fn set_status(db: &mut PgConnection, id: OrderId, to: Status, b
             Wish::Granted(transition) => {
                 let change = Change::of_person(order, &transition, by, now)?;
                 if write(db, &change, None).await? {
-                    return Ok(StatusSet::Changed(change.order));
+                    return Ok(StatusSet::Changed { from: change.from, order: change.order });
                 }
             }
         }

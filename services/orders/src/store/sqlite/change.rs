@@ -49,7 +49,7 @@ pub(super) async fn set_status(
                 return Err(Error::Corrupt(format!("order {id} changed under a lock")));
             }
             transaction.commit().await?;
-            Ok(StatusSet::Changed(change.order))
+            Ok(StatusSet::Changed { from: change.from, order: change.order })
         }
     }
 }
