@@ -80,6 +80,8 @@
 //! [`catch_panic`]. Layers of a client: [`bulkhead`], [`retry`], [`circuit_breaker`], and of the above [`trace`], [`metrics`],
 //! [`respond`], [`deadline`] and [`auth`]. Both assembled: [`server`], [`client`].
 //!
+//! Around the calls of a store: [`db`].
+//!
 //! What they speak of: [`rejection`] and its table of reasons, [`method_table`], [`context`] of the request at hand, [`body`] that tells how
 //! it ended, [`grpc_status`] where it really is, [`clock`] and [`jitter`] that tests can set.
 //!
@@ -99,6 +101,7 @@ mod conclusion;
 pub mod config;
 pub mod context;
 pub mod cursor;
+pub mod db;
 pub mod deadline;
 pub mod fault;
 mod gate;

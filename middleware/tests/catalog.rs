@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use http::{Request, Response};
@@ -17,6 +18,7 @@ use palisade_middleware::{
     auth::Verifier,
     client,
     clock::SystemClock,
+    db::{Calls, Database, Failure, Operation, Pool},
     fault::Faults,
     method_table::{Access, Method, MethodTable},
     metrics::{self, CATALOG},
@@ -36,7 +38,7 @@ static METHODS: [Method; 3] = [
     Method::http("GET", "/secrets", Access::Scope("secrets:read")),
 ];
 
-/// Recorded by the start of a process, by the loop that accepts connections, by stores, and where keys and lists are configured to be read.
+/// Recorded by the start of a process, by the loop that accepts connections, and where keys and lists are configured to be read.
 const ELSEWHERE: &[&str] = &[
     "build.info",
     "palisade.connections.cut",
@@ -45,8 +47,8 @@ const ELSEWHERE: &[&str] = &[
     "palisade.log.lines",
     "palisade.log.dropped",
 ];
-/// Likewise: of stores, of the exporter of spans, of the process and its runtime.
-const FAMILIES_ELSEWHERE: [&str; 4] = ["db.client.", "otel.sdk.", "process_", "tokio"];
+/// Likewise: of the exporter of spans, of the process and its runtime.
+const FAMILIES_ELSEWHERE: [&str; 3] = ["otel.sdk.", "process_", "tokio"];
 
 type Labels = BTreeSet<String>;
 
@@ -81,6 +83,33 @@ async fn call() {
         let request = Request::post(CALL).body(Body::empty()).unwrap();
         exchange(&mut client, request).await;
     }
+}
+
+#[derive(Debug)]
+struct Failed;
+
+impl Failure for Failed {
+    fn timeout() -> Self {
+        Self
+    }
+
+    fn unavailable(_cause: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        Self
+    }
+
+    fn kind(&self) -> &'static str {
+        "failed"
+    }
+}
+
+/// A call of a store that succeeds, one that fails, and a pool.
+async fn store() {
+    let database = Database { system: "sqlite", namespace: "test.db".into(), server: None };
+    let calls = Calls::new(database, &[]);
+    let (find, limit) = (Operation::new("find", "things"), Duration::from_secs(1));
+    calls.run(find, limit, async { Ok::<_, Failed>(()) }).await.unwrap();
+    calls.run(find, limit, async { Err::<(), _>(Failed) }).await.unwrap_err();
+    Pool::new("test", 1).wait().got();
 }
 
 async fn exchange<S, R>(service: &mut S, request: Request<Body>)
@@ -119,6 +148,7 @@ async fn the_stacks_record_what_the_catalogue_says() {
     serve(Protocol::Grpc).await;
     serve(Protocol::Http).await;
     call().await;
+    store().await;
 
     let mut recorded = families(&handle.render());
     for metric in CATALOG.iter().filter(|metric| !is_elsewhere(metric.name)) {

@@ -11,6 +11,7 @@ pub mod fault_proxy;
 pub mod jwt;
 pub mod process;
 pub mod random;
+pub mod recorded;
 pub mod servers;
 pub mod shop;
 pub mod trade;

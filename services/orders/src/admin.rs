@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    metrics,
     order::{OrderId, Status},
     products::Products,
     store::{Error, Standing, Store},
@@ -98,8 +99,7 @@ impl Tools {
         for violation in &violations {
             tracing::error!(%violation, "an invariant is broken");
         }
-        let count = u32::try_from(violations.len()).unwrap_or(u32::MAX);
-        metrics::gauge!("palisade.invariant.violations", "check" => "orders").set(f64::from(count));
+        metrics::audited(violations.len());
         let counts: HashMap<&str, u64> = audit.counts.iter().map(|(status, count)| (status.as_str(), *count)).collect();
         Ok(json!({ "ok": violations.is_empty(), "violations": violations, "orders": counts, "reservations": reservations }))
     }

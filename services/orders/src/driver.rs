@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use palisade_middleware::clock::Clock;
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::{
-    order::{Order, OrderId, Status},
+    metrics::{self, Step},
+    order::{Order, OrderId},
     products::Products,
     saga::{Confirm, Effect, Event, Release, Reserve, Transition},
     store::{Answer, Claimed, Store, Transitioned},
@@ -45,9 +47,9 @@ impl Driver {
             let id = claimed.saga.order.id;
             let last_error = unanswered(&event);
             event = match claimed.saga.on(event, now, random) {
-                Effect::CallReserve => Event::ReserveAnswered(step("reserve_stock", self.products.reserve(&claimed.saga.order)).await),
-                Effect::CallConfirm => Event::ConfirmAnswered(step("confirm_reservation", self.products.confirm(id)).await),
-                Effect::CallRelease => Event::ReleaseAnswered(step("release_reservation", self.products.release(id)).await),
+                Effect::CallReserve => Event::ReserveAnswered(step(self.products.reserve(&claimed.saga.order)).await),
+                Effect::CallConfirm => Event::ConfirmAnswered(step(self.products.confirm(id)).await),
+                Effect::CallRelease => Event::ReleaseAnswered(step(self.products.release(id)).await),
                 Effect::Record(transition) => match self.record(&claimed, transition, answer).await {
                     Recorded::Next(next) => {
                         claimed = *next;
@@ -71,11 +73,11 @@ impl Driver {
     async fn record(&self, claimed: &Claimed, transition: Transition, answer: MakeAnswer<'_>) -> Recorded {
         let now = self.clock.now();
         let after = transition.apply(claimed.saga.order.clone(), now);
-        let (id, to) = (after.id, after.status);
+        let (id, from, to) = (after.id, claimed.saga.order.status, after.status);
         let answer = answer(&after);
         match self.store.transition(claimed, transition, answer, now).await {
             Ok(Transitioned::Applied(next)) => {
-                count(to);
+                metrics::order_moved(from, to);
                 Recorded::Next(Box::new(next))
             }
             Ok(Transitioned::Fenced(order)) => Recorded::Over(Box::new(order)),
@@ -92,23 +94,11 @@ enum Recorded {
     Over(Box<Order>),
 }
 
-async fn step<T>(name: &'static str, call: impl Future<Output = T>) -> T {
-    let started = tokio::time::Instant::now();
-    let answer = call.instrument(palisade_middleware::recorded_span!("step", otel.name = name, app.saga.step = name)).await;
-    metrics::histogram!("palisade.saga.step.duration", "saga" => "create_order", "step" => name).record(started.elapsed().as_secs_f64());
+async fn step<S: Step>(call: impl Future<Output = S>) -> S {
+    let started = Instant::now();
+    let answer = call.instrument(palisade_middleware::recorded_span!("step", otel.name = S::NAME, app.saga.step = S::NAME)).await;
+    metrics::step_answered(&answer, started.elapsed());
     answer
-}
-
-fn count(to: Status) {
-    let outcome = match to {
-        Status::Pending | Status::ProductReserved => return,
-        Status::Confirmed => "confirmed",
-        Status::Failed => "failed",
-        Status::Completed => "completed",
-        Status::Cancelled => "cancelled",
-    };
-    metrics::counter!("palisade.saga.finished", "saga" => "create_order", "outcome" => outcome).increment(1);
-    metrics::counter!("palisade.orders", "outcome" => outcome).increment(1);
 }
 
 fn unanswered(event: &Event) -> &'static str {

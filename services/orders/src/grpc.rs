@@ -24,6 +24,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     config,
     driver::Driver,
+    metrics,
     order::{Actor, NewOrder, Order, OrderId, Status as OrderStatus},
     store::{Claimed, Create, Creation, IdempotencyKey, Removal, StatusSet, Store},
 };
@@ -99,7 +100,11 @@ impl OrdersService for Orders {
         }
         let changed = self.store.set_status(order.id, to, by, self.clock.now()).await.map_err(refusal::of_store)?;
         match changed {
-            StatusSet::Changed(order) | StatusSet::Same(order) => Ok(Response::new(convert::order(&order))),
+            StatusSet::Changed { from, order } => {
+                metrics::order_moved(from, order.status);
+                Ok(Response::new(convert::order(&order)))
+            }
+            StatusSet::Same(order) => Ok(Response::new(convert::order(&order))),
             StatusSet::Illegal { order, allowed } => Err(refusal::illegal(order.status, to, allowed).into()),
             StatusSet::NotFound => Err(refusal::not_found().into()),
         }
@@ -135,11 +140,11 @@ impl Orders {
         };
         let creation = self.store.create(create, now).await.map_err(refusal::of_store)?;
         if key.is_some() {
-            metrics::counter!("palisade.idempotency.requests", "outcome" => outcome(&creation)).increment(1);
+            metrics::asked_with_key(&creation);
         }
         match creation {
             Creation::Created(claimed) => {
-                metrics::counter!("palisade.saga.started", "saga" => "create_order").increment(1);
+                metrics::saga_started();
                 let order = self.finish_in_time(claimed, key.as_ref()).await;
                 convert::answer(&order, false)
             }
@@ -202,15 +207,6 @@ fn on_behalf_of<'a>(principal: &'a Principal, user_id: &'a str) -> Result<&'a st
 
 fn needs_admin(detail: &'static str) -> Rejection {
     Rejection::new(&reasons::INSUFFICIENT_SCOPE, detail)
-}
-
-fn outcome(creation: &Creation) -> &'static str {
-    match creation {
-        Creation::Created(_) => "new",
-        Creation::Replayed { .. } | Creation::Existing(_) => "replay",
-        Creation::KeyReused => "conflict",
-        Creation::InProgress => "in_progress",
-    }
 }
 
 impl Order {

@@ -1,11 +1,24 @@
-//! What this service counts beside the hops: orders, their sagas, the outbox.
+//! What this service counts beside the hops: orders, their sagas, the outbox. Every name and every word of a label stands here, once.
 
-use palisade_middleware::metrics::Metric;
+mod step;
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram};
+use palisade_middleware::metrics::{Metric, describe};
+
+use crate::{
+    order::Status,
+    saga::{Confirm, Release, Reserve},
+    store::{Creation, Stats},
+};
+
+pub(crate) use step::Step;
 
 /// Every metric of this service's own.
 pub static METRICS: &[Metric] = &[
     Metric::counter("palisade.orders", &["outcome"], "Orders that reached an outcome"),
-    Metric::counter("palisade.idempotency.requests", &["outcome"], "Orders asked for, by what their idempotency key said"),
+    Metric::counter("palisade.idempotency.requests", &["outcome"], "Creates asked for with an idempotency key, by what the key said"),
     Metric::counter("palisade.saga.started", &["saga"], "Sagas begun"),
     Metric::counter("palisade.saga.finished", &["saga", "outcome"], "Sagas ended"),
     Metric::durations("palisade.saga.step.duration", &["saga", "step", "outcome"], "Duration of single steps of sagas, by their answer"),
@@ -15,3 +28,160 @@ pub static METRICS: &[Metric] = &[
     Metric::seconds("palisade.outbox.oldest", &[], "Age of the oldest event not published yet"),
     Metric::gauge("palisade.invariant.violations", &["check"], "What the last audit found broken; must be 0"),
 ];
+
+/// The only saga.
+const SAGA: &str = "create_order";
+
+// What an idempotency key says of its request.
+const NEW: &str = "new";
+const REPLAY: &str = "replay";
+const CONFLICT: &str = "conflict";
+const IN_PROGRESS: &str = "in_progress";
+
+/// The statuses in which an order may have work left.
+const UNFINISHED: [Status; 4] = [Status::Pending, Status::ProductReserved, Status::Cancelled, Status::Failed];
+
+/// Tells of every metric, and makes every series there can be: a rate sees no event that made its series.
+pub fn register() {
+    describe(METRICS);
+    for outcome in [NEW, REPLAY, CONFLICT, IN_PROGRESS] {
+        keys(outcome).increment(0);
+    }
+    started().increment(0);
+    for outcome in Status::ALL.into_iter().filter_map(outcome) {
+        orders(outcome).increment(0);
+    }
+    let last = |to: &Status| Status::ALL.into_iter().any(|from| from.may_become(*to) && ends_saga(from, *to));
+    for outcome in Status::ALL.into_iter().filter(last).filter_map(outcome) {
+        finished(outcome).increment(0);
+    }
+    register_steps::<Reserve>();
+    register_steps::<Confirm>();
+    register_steps::<Release>();
+    for status in UNFINISHED {
+        in_flight(status).set(0);
+    }
+    for gauge in [oldest_in_flight(), outbox_pending(), outbox_oldest(), broken()] {
+        gauge.set(0);
+    }
+}
+
+fn register_steps<S: Step>() {
+    for outcome in S::OUTCOMES {
+        // A histogram that was looked up is there.
+        drop(steps(S::NAME, outcome));
+    }
+}
+
+/// An order was asked for with an idempotency key.
+pub(crate) fn asked_with_key(creation: &Creation) {
+    keys(key_outcome(creation)).increment(1);
+}
+
+/// An order was accepted.
+pub(crate) fn saga_started() {
+    started().increment(1);
+}
+
+/// Products answered a step of the saga, or did not.
+pub(crate) fn step_answered<S: Step>(answer: &S, took: Duration) {
+    steps(S::NAME, answer.outcome()).record(took);
+}
+
+/// An order went from one status to another, by its saga or by a person.
+pub(crate) fn order_moved(from: Status, to: Status) {
+    let Some(outcome) = outcome(to) else { return };
+    orders(outcome).increment(1);
+    if ends_saga(from, to) {
+        finished(outcome).increment(1);
+    }
+}
+
+/// How the store says things stand.
+pub(crate) fn measured(stats: &Stats) {
+    for status in UNFINISHED {
+        let count = stats.unfinished.iter().find(|(unfinished, _)| *unfinished == status).map_or(0, |(_, count)| *count);
+        in_flight(status).set(as_f64(count));
+    }
+    oldest_in_flight().set(stats.oldest_unfinished);
+    outbox_pending().set(as_f64(stats.unpublished));
+    outbox_oldest().set(stats.oldest_unpublished);
+}
+
+/// An audit found so much broken.
+pub(crate) fn audited(violations: usize) {
+    broken().set(as_f64(violations as u64));
+}
+
+fn key_outcome(creation: &Creation) -> &'static str {
+    match creation {
+        Creation::Created(_) => NEW,
+        Creation::Replayed { .. } | Creation::Existing(_) => REPLAY,
+        Creation::KeyReused => CONFLICT,
+        Creation::InProgress => IN_PROGRESS,
+    }
+}
+
+/// The word for a status that is an outcome.
+fn outcome(status: Status) -> Option<&'static str> {
+    match status {
+        Status::Pending | Status::ProductReserved => None,
+        Status::Confirmed => Some("confirmed"),
+        Status::Failed => Some("failed"),
+        Status::Completed => Some("completed"),
+        Status::Cancelled => Some("cancelled"),
+    }
+}
+
+/// It ends with the first outcome, even one that a person chose; what becomes of the order later is no saga.
+fn ends_saga(from: Status, to: Status) -> bool {
+    outcome(from).is_none() && outcome(to).is_some()
+}
+
+fn keys(outcome: &'static str) -> Counter {
+    metrics::counter!("palisade.idempotency.requests", "outcome" => outcome)
+}
+
+fn orders(outcome: &'static str) -> Counter {
+    metrics::counter!("palisade.orders", "outcome" => outcome)
+}
+
+fn started() -> Counter {
+    metrics::counter!("palisade.saga.started", "saga" => SAGA)
+}
+
+fn finished(outcome: &'static str) -> Counter {
+    metrics::counter!("palisade.saga.finished", "saga" => SAGA, "outcome" => outcome)
+}
+
+fn steps(step: &'static str, outcome: &'static str) -> Histogram {
+    metrics::histogram!("palisade.saga.step.duration", "saga" => SAGA, "step" => step, "outcome" => outcome)
+}
+
+fn in_flight(status: Status) -> Gauge {
+    metrics::gauge!("palisade.saga.in_flight", "saga" => SAGA, "state" => status.as_str())
+}
+
+fn oldest_in_flight() -> Gauge {
+    metrics::gauge!("palisade.saga.oldest_in_flight", "saga" => SAGA)
+}
+
+fn outbox_pending() -> Gauge {
+    metrics::gauge!("palisade.outbox.pending")
+}
+
+fn outbox_oldest() -> Gauge {
+    metrics::gauge!("palisade.outbox.oldest")
+}
+
+fn broken() -> Gauge {
+    metrics::gauge!("palisade.invariant.violations", "check" => "orders")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn as_f64(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests;

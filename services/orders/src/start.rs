@@ -14,10 +14,10 @@ use palisade_middleware::{
     auth::{CredentialsLayer, Grant, InternalTokens, Keys},
     circuit_breaker, client,
     cursor::Cursor,
+    db::Database,
     fault::Faults,
     health,
     method_table::MethodTable,
-    metrics,
     process::Process,
     respond::Protocol,
     retry::IdempotentMethods,
@@ -32,7 +32,7 @@ use crate::{
     config::{self, Config},
     driver::Driver,
     grpc::{METHODS, Orders},
-    metrics::METRICS,
+    metrics,
     products::Products,
     store::{Bounded, PostgresStore, SqliteStore, Store},
     worker::Worker,
@@ -48,10 +48,11 @@ pub fn keys(config: &Config, process: &Process) -> anyhow::Result<Keys> {
 
 /// Starts the service; it runs until the process stops. Answers its gRPC address.
 pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<SocketAddr> {
-    metrics::describe(METRICS);
+    metrics::register();
     let readiness = process.readiness();
-    let (store, system) = open_store(&config.store)?;
-    let store: Arc<dyn Store> = Arc::new(Bounded::new(store, system, Duration::from_millis(config.store.timeout_ms)));
+    let (store, database) = open_store(&config.store)?;
+    let system = database.system;
+    let store: Arc<dyn Store> = Arc::new(Bounded::new(store, database, Duration::from_millis(config.store.timeout_ms)));
     let prepared = Arc::new(AtomicBool::new(!config.store.migrate));
     let probed = (store.clone(), prepared.clone());
     readiness.watch(system, true, process.shutdown.clone(), move || {
@@ -107,12 +108,20 @@ pub async fn migrate(url: &str) -> anyhow::Result<()> {
     Ok(open_store(&config)?.0.prepare().await?)
 }
 
-fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, &'static str)> {
+fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, Database)> {
     let url = config.url()?;
     let url = url.expose_secret();
     match url.split_once("://") {
-        Some(("postgres" | "postgresql", _)) => Ok((Arc::new(PostgresStore::new(url, config.max_connections)?), "postgresql")),
-        Some(("sqlite", _)) => Ok((Arc::new(SqliteStore::new(url)?), "sqlite")),
+        Some(("postgres" | "postgresql", _)) => {
+            let store = PostgresStore::new(url, config.max_connections)?;
+            let database = store.database();
+            Ok((Arc::new(store), database))
+        }
+        Some(("sqlite", _)) => {
+            let store = SqliteStore::new(url)?;
+            let database = store.database();
+            Ok((Arc::new(store), database))
+        }
         _ => bail!("store.url must begin with postgres:// or sqlite://"),
     }
 }

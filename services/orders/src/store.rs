@@ -22,6 +22,7 @@ mod failure;
 mod key;
 mod outbox;
 mod page;
+mod pool;
 mod postgres;
 mod sqlite;
 
@@ -177,7 +178,12 @@ pub enum Transitioned {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StatusSet {
     /// It is changed.
-    Changed(Order),
+    Changed {
+        /// What it was.
+        from: Status,
+        /// How it stands.
+        order: Order,
+    },
     /// It was so already.
     Same(Order),
     /// The order may not become that.
@@ -216,17 +222,6 @@ pub enum Error {
     Corrupt(String),
 }
 
-impl Error {
-    /// One word for metrics and spans (semconv `error.type`).
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Unavailable(_) => "unavailable",
-            Self::Timeout => "timeout",
-            Self::Corrupt(_) => "corrupt",
-        }
-    }
-}
-
 impl Claimed {
     /// The lease as it goes on once `transition` was recorded at `now`.
     #[must_use]
@@ -237,7 +232,7 @@ impl Claimed {
 
 impl Create {
     /// The lease that the caller has once the order is accepted at `now`.
-    fn claimed(&self, now: OffsetDateTime) -> Claimed {
+    pub(crate) fn claimed(&self, now: OffsetDateTime) -> Claimed {
         let order = Order::accepted(self.id, self.order.clone(), now);
         let saga = Saga { order, release_pending: false, deadline: self.deadline, attempts: 1 };
         Claimed { saga, fence: FIRST_FENCE, trace_parent: self.trace_parent.clone() }

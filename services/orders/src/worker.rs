@@ -15,6 +15,7 @@ use tracing::Instrument;
 use crate::{
     config,
     driver::Driver,
+    metrics,
     store::{Claimed, Store},
 };
 
@@ -111,20 +112,10 @@ impl Worker {
     }
 
     async fn measure(&self) {
-        let Ok(stats) = self.store.stats(self.clock.now()).await else { return };
-        for status in ["PENDING", "PRODUCT_RESERVED", "CANCELLED", "FAILED"] {
-            let count = stats.unfinished.iter().find(|(unfinished, _)| unfinished.as_str() == status).map_or(0, |(_, count)| *count);
-            metrics::gauge!("palisade.saga.in_flight", "saga" => "create_order", "state" => status).set(as_f64(count));
+        if let Ok(stats) = self.store.stats(self.clock.now()).await {
+            metrics::measured(&stats);
         }
-        metrics::gauge!("palisade.saga.oldest_in_flight", "saga" => "create_order").set(stats.oldest_unfinished.as_secs_f64());
-        metrics::gauge!("palisade.outbox.pending").set(as_f64(stats.unpublished));
-        metrics::gauge!("palisade.outbox.oldest").set(stats.oldest_unpublished.as_secs_f64());
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-fn as_f64(count: u64) -> f64 {
-    count as f64
 }
 
 /// A resumed saga is a trace of its own, linked to the request that created the order.

@@ -9,7 +9,10 @@ use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Audit, Store};
+use crate::{
+    metrics,
+    store::{Audit, Store},
+};
 
 /// `GET /invariants`.
 pub fn router(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Router {
@@ -52,15 +55,9 @@ async fn invariants(State((store, clock)): State<Tools>) -> axum::response::Resp
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "units are far below 2^52")]
 fn measure(audit: &Audit) {
     for violation in &audit.violations {
         tracing::error!(%violation, "the stock does not add up");
     }
-    metrics::gauge!("palisade.invariant.violations", "check" => "stock").set(audit.violations.len() as f64);
-    for (state, units) in [("available", audit.available_units), ("reserved", audit.held_units), ("sold", audit.confirmed_units)] {
-        metrics::gauge!("palisade.stock.units", "state" => state).set(units as f64);
-    }
-    metrics::gauge!("palisade.stock.out_products").set(audit.out_of_stock_products as f64);
-    metrics::gauge!("palisade.stock.overdue_holds").set(audit.overdue_holds as f64);
+    metrics::audited(audit);
 }

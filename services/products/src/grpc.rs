@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::{
+    metrics,
     product::Draft,
     reservation::{Confirmed, Lines, Reserved},
     store::{Created, Removed, Store, Updated},
@@ -69,7 +70,12 @@ impl ProductsService for Products {
         let draft = draft(request.product)?;
         let key = convert::idempotency_key(&*context::caller()?, request.idempotency_key, &draft)?;
         let now = self.clock.now();
-        match self.store.create(convert::new_id(now), draft, key, now).await.map_err(refusal::of_store)? {
+        let keyed = key.is_some();
+        let created = self.store.create(convert::new_id(now), draft, key, now).await.map_err(refusal::of_store)?;
+        if keyed {
+            metrics::asked_with_key(&created);
+        }
+        match created {
             Created::Created { product, replayed } => Ok(convert::created(&product, replayed)),
             Created::KeyReused => Err(Rejection::new(&reasons::IDEMPOTENCY_KEY_REUSED, "the key was used with another body").into()),
         }
@@ -111,11 +117,7 @@ impl ProductsService for Products {
         let id = parameter::id(&request.reservation_id)?;
         let lines = Lines::new(convert::lines(&request.lines)?).map_err(Rejection::invalid)?;
         let reserved = self.store.reserve(id, lines, self.clock.now(), self.hold_for).await.map_err(refusal::of_store)?;
-        count(match &reserved {
-            Reserved::Held(_) => "reserved",
-            Reserved::Refused { .. } => "insufficient",
-            _ => "refused",
-        });
+        metrics::reserved(&reserved);
         match reserved {
             Reserved::Held(reservation) => Ok(Response::new(convert::reservation(&reservation))),
             Reserved::Refused { reason, product_id } => Err(refusal::refused(reason, product_id).into()),
@@ -129,7 +131,7 @@ impl ProductsService for Products {
         let id = parameter::id(&request.get_ref().reservation_id)?;
         match self.store.confirm(id, self.clock.now()).await.map_err(refusal::of_store)? {
             Confirmed::Confirmed(reservation) => {
-                count("committed");
+                metrics::committed();
                 Ok(Response::new(convert::reservation(&reservation)))
             }
             Confirmed::Released => Err(refusal::released().into()),
@@ -142,7 +144,7 @@ impl ProductsService for Products {
     async fn release_reservation(&self, request: Request<ReleaseReservationRequest>) -> Result<Response<proto::Reservation>, Status> {
         let id = parameter::id(&request.get_ref().reservation_id)?;
         let reservation = self.store.release(id, self.clock.now()).await.map_err(refusal::of_store)?;
-        count("released");
+        metrics::released();
         Ok(Response::new(convert::reservation(&reservation)))
     }
 
@@ -157,8 +159,4 @@ impl ProductsService for Products {
 
 fn draft(input: Option<proto::ProductInput>) -> Result<Draft, Rejection> {
     Draft::new(convert::input(input.unwrap_or_default())).map_err(Rejection::invalid)
-}
-
-fn count(outcome: &'static str) {
-    metrics::counter!("palisade.stock.reservations", "outcome" => outcome).increment(1);
 }

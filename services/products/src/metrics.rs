@@ -1,12 +1,102 @@
-//! What this service counts beside the hops: reservations and stock.
+//! What this service counts beside the hops: reservations and stock. Every name and every word of a label stands here, once.
 
-use palisade_middleware::metrics::Metric;
+use metrics::{Counter, Gauge};
+use palisade_middleware::metrics::{Metric, describe};
+
+use crate::{
+    reservation::Reserved,
+    store::{Audit, Created},
+};
 
 /// Every metric of this service's own.
 pub static METRICS: &[Metric] = &[
+    Metric::counter("palisade.idempotency.requests", &["outcome"], "Creates asked for with an idempotency key, by what the key said"),
     Metric::counter("palisade.stock.reservations", &["outcome"], "Reservations, by what became of them"),
     Metric::gauge("palisade.stock.units", &["state"], "Units of all products together"),
     Metric::gauge("palisade.stock.out_products", &[], "Products with nothing left to sell"),
     Metric::gauge("palisade.stock.overdue_holds", &[], "Holds past their time that were not given back yet"),
     Metric::gauge("palisade.invariant.violations", &["check"], "What the last audit found broken; must be 0"),
 ];
+
+// What an idempotency key says of its request.
+const NEW: &str = "new";
+const REPLAY: &str = "replay";
+const CONFLICT: &str = "conflict";
+
+// What becomes of a reservation. Refused is what has been settled in another way before.
+const RESERVED: &str = "reserved";
+const INSUFFICIENT: &str = "insufficient";
+const REFUSED: &str = "refused";
+const COMMITTED: &str = "committed";
+const RELEASED: &str = "released";
+
+/// Tells of every metric, and makes every series there can be: a rate sees no event that made its series.
+pub fn register() {
+    describe(METRICS);
+    for outcome in [NEW, REPLAY, CONFLICT] {
+        keys(outcome).increment(0);
+    }
+    for outcome in [RESERVED, INSUFFICIENT, REFUSED, COMMITTED, RELEASED] {
+        reservations(outcome).increment(0);
+    }
+    audited(&Audit::default());
+}
+
+/// A product was asked for with an idempotency key.
+pub(crate) fn asked_with_key(created: &Created) {
+    keys(key_outcome(created)).increment(1);
+}
+
+/// Stock was asked for.
+pub(crate) fn reserved(answer: &Reserved) {
+    let outcome = match answer {
+        Reserved::Held(_) => RESERVED,
+        Reserved::Refused { .. } => INSUFFICIENT,
+        Reserved::DifferentLines | Reserved::Released | Reserved::Expired => REFUSED,
+    };
+    reservations(outcome).increment(1);
+}
+
+/// A hold was made final.
+pub(crate) fn committed() {
+    reservations(COMMITTED).increment(1);
+}
+
+/// A reservation was given back.
+pub(crate) fn released() {
+    reservations(RELEASED).increment(1);
+}
+
+/// What an audit found.
+#[expect(clippy::cast_precision_loss, reason = "units are far below 2^52")]
+pub(crate) fn audited(audit: &Audit) {
+    metrics::gauge!("palisade.invariant.violations", "check" => "stock").set(audit.violations.len() as f64);
+    for (state, count) in [("available", audit.available_units), ("reserved", audit.held_units), ("sold", audit.confirmed_units)] {
+        units(state).set(count as f64);
+    }
+    metrics::gauge!("palisade.stock.out_products").set(audit.out_of_stock_products as f64);
+    metrics::gauge!("palisade.stock.overdue_holds").set(audit.overdue_holds as f64);
+}
+
+fn key_outcome(created: &Created) -> &'static str {
+    match created {
+        Created::Created { replayed: false, .. } => NEW,
+        Created::Created { replayed: true, .. } => REPLAY,
+        Created::KeyReused => CONFLICT,
+    }
+}
+
+fn keys(outcome: &'static str) -> Counter {
+    metrics::counter!("palisade.idempotency.requests", "outcome" => outcome)
+}
+
+fn reservations(outcome: &'static str) -> Counter {
+    metrics::counter!("palisade.stock.reservations", "outcome" => outcome)
+}
+
+fn units(state: &'static str) -> Gauge {
+    metrics::gauge!("palisade.stock.units", "state" => state)
+}
+
+#[cfg(test)]
+mod tests;

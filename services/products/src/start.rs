@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use palisade_middleware::{
-    auth::Verifier, cursor::Cursor, fault::Faults, method_table::MethodTable, metrics, process::Process, respond::Protocol, server,
+    auth::Verifier, cursor::Cursor, db::Database, fault::Faults, method_table::MethodTable, process::Process, respond::Protocol, server,
 };
 use palisade_proto::{FILE_DESCRIPTOR_SET, products::v1::products_service_server::ProductsServiceServer};
 use secrecy::ExposeSecret;
@@ -14,7 +14,7 @@ use crate::{
     admin,
     config::{self, Config},
     grpc::{METHODS, Products},
-    metrics::METRICS,
+    metrics,
     store::{Bounded, MongoStore, SqliteStore, Store},
     sweeper,
 };
@@ -31,10 +31,11 @@ pub fn verifier(config: &Config, process: &Process) -> anyhow::Result<Arc<Verifi
 
 /// Starts the service; it runs until the process stops. Answers its gRPC address.
 pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -> anyhow::Result<SocketAddr> {
-    metrics::describe(METRICS);
+    metrics::register();
     let readiness = process.readiness();
-    let (store, system) = open_store(&config.store).await?;
-    let store: Arc<dyn Store> = Arc::new(Bounded::new(store, system, Duration::from_millis(config.store.timeout_ms)));
+    let (store, database) = open_store(&config.store).await?;
+    let system = database.system;
+    let store: Arc<dyn Store> = Arc::new(Bounded::new(store, database, Duration::from_millis(config.store.timeout_ms)));
     let probed = store.clone();
     readiness.watch(system, true, process.shutdown.clone(), move || {
         let store = probed.clone();
@@ -58,12 +59,20 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
     address.with_context(|| format!("listen: {}", config.listen))
 }
 
-async fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, &'static str)> {
+async fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, Database)> {
     let url = config.url()?;
     let url = url.expose_secret();
     match url.split_once("://") {
-        Some(("mongodb" | "mongodb+srv", _)) => Ok((Arc::new(MongoStore::new(url).await?), "mongodb")),
-        Some(("sqlite", _)) => Ok((Arc::new(SqliteStore::open(url).await?), "sqlite")),
+        Some(("mongodb" | "mongodb+srv", _)) => {
+            let store = MongoStore::new(url).await?;
+            let database = store.database();
+            Ok((Arc::new(store), database))
+        }
+        Some(("sqlite", _)) => {
+            let store = SqliteStore::open(url).await?;
+            let database = store.database();
+            Ok((Arc::new(store), database))
+        }
         _ => bail!("store.url must begin with mongodb:// or sqlite://"),
     }
 }

@@ -121,6 +121,7 @@ async fn a_service_starts_before_its_database_and_is_ready_once_it_is_there() {
         readiness(&shop, service, 503).await;
         assert_eq!(admin(&shop, service, "/livez").await.status, 200, "{service}");
     }
+    what_may_happen_is_shown_before_it_does(&shop).await;
     postgres.restart();
     mongo.restart();
     shop.ready().await;
@@ -134,4 +135,28 @@ async fn a_service_starts_before_its_database_and_is_ready_once_it_is_there() {
     postgres.restart();
     shop.ready().await;
     order(&buyer, &[(&product, 1)]).await.problem(409, "insufficient_stock");
+}
+
+/// A rate sees no event that made its series.
+async fn what_may_happen_is_shown_before_it_does(shop: &Shop) {
+    for (service, metric, labels) in [
+        ("orders", "palisade_orders_total", r#"outcome="cancelled""#),
+        ("orders", "palisade_saga_finished_total", r#"outcome="failed""#),
+        ("orders", "palisade_saga_step_duration_seconds_count", r#"step="reserve_stock",outcome="unknown""#),
+        ("orders", "palisade_saga_in_flight", r#"state="PENDING""#),
+        ("orders", "palisade_outbox_pending", ""),
+        ("orders", "palisade_invariant_violations", ""),
+        ("orders", "db_client_operation_duration_seconds_count", r#"db_collection_name="orders",db_operation_name="create""#),
+        ("orders", "db_client_connection_wait_time_seconds_count", r#"db_client_connection_pool_name="orders-postgresql""#),
+        ("products", "palisade_idempotency_requests_total", r#"outcome="conflict""#),
+        ("products", "palisade_stock_reservations_total", r#"outcome="insufficient""#),
+        ("products", "palisade_stock_units", r#"state="available""#),
+        ("products", "db_client_operation_duration_seconds_count", r#"db_operation_name="reserve""#),
+        ("products", "db_client_connection_timeouts_total", r#"db_client_connection_pool_name="products-mongodb""#),
+    ] {
+        let text = admin(shop, service, "/metrics").await.text();
+        let shown =
+            text.lines().find(|line| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(labels));
+        assert_eq!(shown.and_then(|line| line.rsplit(' ').next()), Some("0"), "{service}: {metric} {labels}");
+    }
 }

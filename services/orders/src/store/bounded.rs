@@ -4,10 +4,8 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use palisade_middleware::{recorded_span, task};
+use palisade_middleware::db::{Calls, Database, Failure, Operation};
 use time::OffsetDateTime;
-use tokio::time::timeout;
-use tracing::{Instrument, field::Empty};
 use uuid::Uuid;
 
 use super::{
@@ -21,58 +19,84 @@ use crate::{
 /// What reads or rewrites everything may take longer than a call of a request.
 const MAINTENANCE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A store whose calls are detached, timed and traced (semconv `db.client`).
+const PREPARE: Operation = Operation::new("prepare", "");
+const PING: Operation = Operation::new("ping", "");
+const CREATE: Operation = Operation::new("create", "orders");
+const TRANSITION: Operation = Operation::new("transition", "orders");
+const SET_STATUS: Operation = Operation::new("set_status", "orders");
+const STORE_ANSWER: Operation = Operation::new("store_answer", "idempotency_keys");
+const FIND: Operation = Operation::new("find", "orders");
+const LIST: Operation = Operation::new("list", "orders");
+const REMOVE: Operation = Operation::new("remove", "orders");
+const CLAIM_DUE: Operation = Operation::new("claim_due", "orders");
+const POSTPONE: Operation = Operation::new("postpone", "orders");
+const RELEASE_DONE: Operation = Operation::new("release_done", "orders");
+const STUCK: Operation = Operation::new("stuck", "orders");
+const RETRY_NOW: Operation = Operation::new("retry_now", "orders");
+const UNPUBLISHED: Operation = Operation::new("unpublished", "outbox");
+const MARK_PUBLISHED: Operation = Operation::new("mark_published", "outbox");
+const PRUNE_PUBLISHED: Operation = Operation::new("prune_published", "outbox");
+const SWEEP_KEYS: Operation = Operation::new("sweep_keys", "idempotency_keys");
+const AUDIT: Operation = Operation::new("audit", "orders");
+const STANDINGS: Operation = Operation::new("standings", "orders");
+const STATS: Operation = Operation::new("stats", "orders");
+
+/// What requests wait for.
+const OF_REQUESTS: [Operation; 7] = [CREATE, TRANSITION, SET_STATUS, STORE_ANSWER, FIND, LIST, REMOVE];
+
+/// A store whose calls are detached, timed, measured and traced.
 pub struct Bounded {
     inner: Arc<dyn Store>,
-    system: &'static str,
+    calls: Calls,
     timeout: Duration,
 }
 
 impl Bounded {
-    /// Bounds each call of `inner` by `timeout`. `system` is its `db.system.name`.
-    pub fn new(inner: Arc<dyn Store>, system: &'static str, timeout: Duration) -> Self {
-        Self { inner, system, timeout }
+    /// Bounds each call of `inner`, which keeps its orders in `database`, by `timeout`.
+    pub fn new(inner: Arc<dyn Store>, database: Database, timeout: Duration) -> Self {
+        Self { inner, calls: Calls::new(database, &OF_REQUESTS), timeout }
     }
 
-    async fn run<T, F>(&self, operation: &'static str, limit: Duration, call: impl FnOnce(Arc<dyn Store>) -> F) -> Result<T, Error>
+    async fn run<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<dyn Store>) -> F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        let span = recorded_span!(
-            "store",
-            otel.name = %format_args!("{operation} orders"),
-            otel.kind = "client",
-            db.system.name = self.system,
-            db.operation.name = operation,
-            db.collection.name = "orders",
-            error.type = Empty,
-        );
-        let work = timeout(limit, call(Arc::clone(&self.inner)));
-        let outcome = match task::detached(work).instrument(span.clone()).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_elapsed)) => Err(Error::Timeout),
-            Err(aborted) => Err(Error::Unavailable(aborted.into())),
-        };
-        if let Err(error) = &outcome {
-            span.record("error.type", error.kind());
+        let limit = if matches!(operation, PREPARE | AUDIT) { MAINTENANCE_TIMEOUT } else { self.timeout };
+        self.calls.run(operation, limit, call(Arc::clone(&self.inner))).await
+    }
+}
+
+impl Failure for Error {
+    fn timeout() -> Self {
+        Self::Timeout
+    }
+
+    fn unavailable(cause: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        Self::Unavailable(cause)
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Corrupt(_) => "corrupt",
         }
-        outcome
     }
 }
 
 #[async_trait]
 impl Store for Bounded {
     async fn prepare(&self) -> Result<(), Error> {
-        self.run("prepare", MAINTENANCE_TIMEOUT, |store| async move { store.prepare().await }).await
+        self.run(PREPARE, |store| async move { store.prepare().await }).await
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        self.run("ping", self.timeout, |store| async move { store.ping().await }).await
+        self.run(PING, |store| async move { store.ping().await }).await
     }
 
     async fn create(&self, create: Create, now: OffsetDateTime) -> Result<Creation, Error> {
-        self.run("create", self.timeout, move |store| async move { store.create(create, now).await }).await
+        self.run(CREATE, move |store| async move { store.create(create, now).await }).await
     }
 
     async fn transition(
@@ -83,77 +107,77 @@ impl Store for Bounded {
         now: OffsetDateTime,
     ) -> Result<Transitioned, Error> {
         let claimed = claimed.clone();
-        self.run("transition", self.timeout, move |store| async move { store.transition(&claimed, transition, answer, now).await }).await
+        self.run(TRANSITION, move |store| async move { store.transition(&claimed, transition, answer, now).await }).await
     }
 
     async fn set_status(&self, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<StatusSet, Error> {
-        self.run("set_status", self.timeout, move |store| async move { store.set_status(id, to, by, now).await }).await
+        self.run(SET_STATUS, move |store| async move { store.set_status(id, to, by, now).await }).await
     }
 
     async fn store_answer(&self, id: OrderId, answer: Answer) -> Result<(), Error> {
-        self.run("store_answer", self.timeout, move |store| async move { store.store_answer(id, answer).await }).await
+        self.run(STORE_ANSWER, move |store| async move { store.store_answer(id, answer).await }).await
     }
 
     async fn find(&self, id: OrderId) -> Result<Option<Order>, Error> {
-        self.run("find", self.timeout, move |store| async move { store.find(id).await }).await
+        self.run(FIND, move |store| async move { store.find(id).await }).await
     }
 
     async fn list(&self, list: List) -> Result<Page, Error> {
-        self.run("list", self.timeout, move |store| async move { store.list(list).await }).await
+        self.run(LIST, move |store| async move { store.list(list).await }).await
     }
 
     async fn remove(&self, id: OrderId, now: OffsetDateTime) -> Result<Removal, Error> {
-        self.run("remove", self.timeout, move |store| async move { store.remove(id, now).await }).await
+        self.run(REMOVE, move |store| async move { store.remove(id, now).await }).await
     }
 
     async fn claim_due(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error> {
-        self.run("claim_due", self.timeout, move |store| async move { store.claim_due(now, lease, limit).await }).await
+        self.run(CLAIM_DUE, move |store| async move { store.claim_due(now, lease, limit).await }).await
     }
 
     async fn postpone(&self, id: OrderId, fence: i64, due_at: OffsetDateTime, last_error: &str) -> Result<bool, Error> {
         let last_error = last_error.to_owned();
-        self.run("postpone", self.timeout, move |store| async move { store.postpone(id, fence, due_at, &last_error).await }).await
+        self.run(POSTPONE, move |store| async move { store.postpone(id, fence, due_at, &last_error).await }).await
     }
 
     async fn release_done(&self, id: OrderId, fence: i64) -> Result<bool, Error> {
-        self.run("release_done", self.timeout, move |store| async move { store.release_done(id, fence).await }).await
+        self.run(RELEASE_DONE, move |store| async move { store.release_done(id, fence).await }).await
     }
 
     async fn stuck(&self, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<Stuck>, Error> {
-        self.run("stuck", self.timeout, move |store| async move { store.stuck(unchanged_since, attempts, limit).await }).await
+        self.run(STUCK, move |store| async move { store.stuck(unchanged_since, attempts, limit).await }).await
     }
 
     async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
-        self.run("retry_now", self.timeout, move |store| async move { store.retry_now(id, now).await }).await
+        self.run(RETRY_NOW, move |store| async move { store.retry_now(id, now).await }).await
     }
 
     async fn unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> {
-        self.run("unpublished", self.timeout, move |store| async move { store.unpublished(limit).await }).await
+        self.run(UNPUBLISHED, move |store| async move { store.unpublished(limit).await }).await
     }
 
     async fn mark_published(&self, events: &[Uuid], now: OffsetDateTime) -> Result<(), Error> {
         let events = events.to_vec();
-        self.run("mark_published", self.timeout, move |store| async move { store.mark_published(&events, now).await }).await
+        self.run(MARK_PUBLISHED, move |store| async move { store.mark_published(&events, now).await }).await
     }
 
     async fn prune_published(&self, before: OffsetDateTime) -> Result<u64, Error> {
-        self.run("prune_published", self.timeout, move |store| async move { store.prune_published(before).await }).await
+        self.run(PRUNE_PUBLISHED, move |store| async move { store.prune_published(before).await }).await
     }
 
     async fn sweep_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
-        self.run("sweep_keys", self.timeout, move |store| async move { store.sweep_keys(now).await }).await
+        self.run(SWEEP_KEYS, move |store| async move { store.sweep_keys(now).await }).await
     }
 
     async fn audit(&self, now: OffsetDateTime, overdue_after: Duration) -> Result<Audit, Error> {
-        self.run("audit", MAINTENANCE_TIMEOUT, move |store| async move { store.audit(now, overdue_after).await }).await
+        self.run(AUDIT, move |store| async move { store.audit(now, overdue_after).await }).await
     }
 
     async fn standings(&self, ids: &[OrderId]) -> Result<Vec<Standing>, Error> {
         let ids = ids.to_vec();
-        self.run("standings", self.timeout, move |store| async move { store.standings(&ids).await }).await
+        self.run(STANDINGS, move |store| async move { store.standings(&ids).await }).await
     }
 
     async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> {
-        self.run("stats", self.timeout, move |store| async move { store.stats(now).await }).await
+        self.run(STATS, move |store| async move { store.stats(now).await }).await
     }
 }

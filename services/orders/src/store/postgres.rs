@@ -4,8 +4,9 @@
 use std::{future::Future, str::FromStr, time::Duration};
 
 use async_trait::async_trait;
+use palisade_middleware::db::{self, Database, Leases};
 use sqlx::{
-    Executor, PgPool,
+    Executor, Postgres,
     error::DatabaseError,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -16,6 +17,7 @@ use uuid::Uuid;
 
 use super::{
     Answer, Audit, Claimed, Create, Creation, Error, Event, List, Page, Removal, Standing, Stats, StatusSet, Store, Stuck, Transitioned,
+    pool::Pool,
 };
 use crate::{
     order::{Actor, Order, OrderId, Status},
@@ -38,10 +40,10 @@ const TRIES: usize = 3;
 const CLEANING: Duration = Duration::from_secs(1);
 
 /// Orders in a `PostgreSQL` database.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct PostgresStore {
     options: PgConnectOptions,
-    pool: PgPool,
+    pool: Pool<Postgres>,
 }
 
 impl PostgresStore {
@@ -77,7 +79,17 @@ impl PostgresStore {
                 ("client_connection_check_interval", "1s"),
                 ("TimeZone", "UTC"),
             ]));
-        Ok(Self { options, pool })
+        let counted = pool.clone();
+        let leases = Leases::new(db::Pool::new("orders-postgresql", max_connections), move || counted.size());
+        Ok(Self { options, pool: Pool::new(pool, leases) })
+    }
+
+    /// Where the orders are, in the words of semantic conventions.
+    pub fn database(&self) -> Database {
+        // Without a name `PostgreSQL` takes the user's.
+        let name = self.options.get_database().unwrap_or_else(|| self.options.get_username());
+        let server = Some((self.options.get_host().into(), self.options.get_port()));
+        Database { system: "postgresql", namespace: name.into(), server }
     }
 
     /// Runs a write again that was the victim of a deadlock or of serialization: nothing of it happened.
@@ -110,12 +122,12 @@ impl Store for PostgresStore {
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        sqlx::query("SELECT 1").execute(&mut *self.pool.acquire().await?).await?;
         Ok(())
     }
 
     async fn create(&self, create: Create, now: OffsetDateTime) -> Result<Creation, Error> {
-        self.again(|| create::create(&self.pool, &create, now)).await
+        self.again(|| async { create::create(&mut *self.pool.acquire().await?, &create, now).await }).await
     }
 
     async fn transition(
@@ -125,74 +137,75 @@ impl Store for PostgresStore {
         answer: Option<Answer>,
         now: OffsetDateTime,
     ) -> Result<Transitioned, Error> {
-        self.again(|| change::transition(&self.pool, claimed, &transition, answer.as_ref(), now)).await
+        self.again(|| async { change::transition(&mut *self.pool.acquire().await?, claimed, &transition, answer.as_ref(), now).await })
+            .await
     }
 
     async fn set_status(&self, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<StatusSet, Error> {
-        self.again(|| change::set_status(&self.pool, id, to, by, now)).await
+        self.again(|| async { change::set_status(&mut *self.pool.acquire().await?, id, to, by, now).await }).await
     }
 
     async fn store_answer(&self, id: OrderId, answer: Answer) -> Result<(), Error> {
-        self.again(|| create::store_answer(&self.pool, id, &answer)).await
+        self.again(|| async { create::store_answer(&mut *self.pool.acquire().await?, id, &answer).await }).await
     }
 
     async fn find(&self, id: OrderId) -> Result<Option<Order>, Error> {
-        read::find(&self.pool, id).await
+        read::find(&mut *self.pool.acquire().await?, id).await
     }
 
     async fn list(&self, list: List) -> Result<Page, Error> {
-        read::list(&self.pool, &list).await
+        read::list(&mut *self.pool.acquire().await?, &list).await
     }
 
     async fn remove(&self, id: OrderId, now: OffsetDateTime) -> Result<Removal, Error> {
-        self.again(|| change::remove(&self.pool, id, now)).await
+        self.again(|| async { change::remove(&mut *self.pool.acquire().await?, id, now).await }).await
     }
 
     async fn claim_due(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error> {
-        self.again(|| work::claim_due(&self.pool, now, lease, limit)).await
+        self.again(|| async { work::claim_due(&mut *self.pool.acquire().await?, now, lease, limit).await }).await
     }
 
     async fn postpone(&self, id: OrderId, fence: i64, due_at: OffsetDateTime, last_error: &str) -> Result<bool, Error> {
-        self.again(|| work::postpone(&self.pool, id, fence, due_at, last_error)).await
+        self.again(|| async { work::postpone(&mut *self.pool.acquire().await?, id, fence, due_at, last_error).await }).await
     }
 
     async fn release_done(&self, id: OrderId, fence: i64) -> Result<bool, Error> {
-        self.again(|| work::release_done(&self.pool, id, fence)).await
+        self.again(|| async { work::release_done(&mut *self.pool.acquire().await?, id, fence).await }).await
     }
 
     async fn stuck(&self, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<Stuck>, Error> {
-        work::stuck(&self.pool, unchanged_since, attempts, limit).await
+        work::stuck(&mut *self.pool.acquire().await?, unchanged_since, attempts, limit).await
     }
 
     async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
-        self.again(|| work::retry_now(&self.pool, id, now)).await
+        self.again(|| async { work::retry_now(&mut *self.pool.acquire().await?, id, now).await }).await
     }
 
     async fn unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> {
-        outbox::unpublished(&self.pool, limit).await
+        outbox::unpublished(&mut *self.pool.acquire().await?, limit).await
     }
 
     async fn mark_published(&self, events: &[Uuid], now: OffsetDateTime) -> Result<(), Error> {
-        self.again(|| outbox::mark_published(&self.pool, events, now)).await
+        self.again(|| async { outbox::mark_published(&mut *self.pool.acquire().await?, events, now).await }).await
     }
 
     async fn prune_published(&self, before: OffsetDateTime) -> Result<u64, Error> {
-        self.again(|| outbox::prune_published(&self.pool, before)).await
+        self.again(|| async { outbox::prune_published(&mut *self.pool.acquire().await?, before).await }).await
     }
 
     async fn sweep_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
-        self.again(|| create::sweep_keys(&self.pool, now)).await
+        self.again(|| async { create::sweep_keys(&mut *self.pool.acquire().await?, now).await }).await
     }
 
     async fn audit(&self, now: OffsetDateTime, overdue_after: Duration) -> Result<Audit, Error> {
-        audit::audit(&self.pool, now, overdue_after).await
+        audit::audit(&mut *self.pool.acquire().await?, now, overdue_after).await
     }
 
     async fn standings(&self, ids: &[OrderId]) -> Result<Vec<Standing>, Error> {
-        audit::standings(&self.pool, ids).await
+        audit::standings(&mut *self.pool.acquire().await?, ids).await
     }
 
     async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> {
-        audit::stats(&self.pool, now).await
+        audit::stats(&mut *self.pool.acquire().await?, now).await
     }
 }

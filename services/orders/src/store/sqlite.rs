@@ -1,10 +1,11 @@
 //! Orders in an `SQLite` file: one writer at a time, readers beside it.
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use palisade_middleware::db::{self, Database, Leases};
 use sqlx::{
-    Connection, SqlitePool,
+    Connection, Sqlite,
     migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -13,6 +14,7 @@ use uuid::Uuid;
 
 use super::{
     Answer, Audit, Claimed, Create, Creation, Error, Event, List, Page, Removal, Standing, Stats, StatusSet, Store, Stuck, Transitioned,
+    pool::Pool,
 };
 use crate::{
     order::{Actor, Order, OrderId, Status},
@@ -37,10 +39,11 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const READERS: u32 = 4;
 
 /// Orders in an `SQLite` file.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct SqliteStore {
-    writer: SqlitePool,
-    readers: SqlitePool,
+    writer: Pool<Sqlite>,
+    readers: Pool<Sqlite>,
+    file: Arc<str>,
 }
 
 impl SqliteStore {
@@ -64,26 +67,33 @@ impl SqliteStore {
                 })
             })
         };
-        Ok(Self {
-            writer: pool(1).connect_lazy_with(options.clone()),
-            readers: pool(READERS).connect_lazy_with(options.pragma("query_only", "ON")),
-        })
+        let file = options.get_filename().file_name().unwrap_or_default().to_string_lossy().into();
+        let writer = pool(1).connect_lazy_with(options.clone());
+        let readers = pool(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
+        let counted = (writer.clone(), readers.clone());
+        let leases = Leases::new(db::Pool::new("orders-sqlite", 1 + READERS), move || counted.0.size() + counted.1.size());
+        Ok(Self { writer: Pool::new(writer, leases.clone()), readers: Pool::new(readers, leases), file })
+    }
+
+    /// Where the orders are, in the words of semantic conventions.
+    pub fn database(&self) -> Database {
+        Database { system: "sqlite", namespace: self.file.clone(), server: None }
     }
 }
 
 #[async_trait]
 impl Store for SqliteStore {
     async fn prepare(&self) -> Result<(), Error> {
-        Ok(MIGRATIONS.run(&self.writer).await?)
+        Ok(MIGRATIONS.run(self.writer.uncounted()).await?)
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        sqlx::query("SELECT 1").execute(&self.readers).await?;
+        sqlx::query("SELECT 1").execute(&mut *self.readers.acquire().await?).await?;
         Ok(())
     }
 
     async fn create(&self, create: Create, now: OffsetDateTime) -> Result<Creation, Error> {
-        create::create(&self.writer, &create, now).await
+        create::create(&mut *self.writer.acquire().await?, &create, now).await
     }
 
     async fn transition(
@@ -93,74 +103,74 @@ impl Store for SqliteStore {
         answer: Option<Answer>,
         now: OffsetDateTime,
     ) -> Result<Transitioned, Error> {
-        change::transition(&self.writer, claimed, &transition, answer.as_ref(), now).await
+        change::transition(&mut *self.writer.acquire().await?, claimed, &transition, answer.as_ref(), now).await
     }
 
     async fn set_status(&self, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<StatusSet, Error> {
-        change::set_status(&self.writer, id, to, by, now).await
+        change::set_status(&mut *self.writer.acquire().await?, id, to, by, now).await
     }
 
     async fn store_answer(&self, id: OrderId, answer: Answer) -> Result<(), Error> {
-        create::store_answer(&self.writer, id, &answer).await
+        create::store_answer(&mut *self.writer.acquire().await?, id, &answer).await
     }
 
     async fn find(&self, id: OrderId) -> Result<Option<Order>, Error> {
-        read::find(&self.readers, id).await
+        read::find(&mut *self.readers.acquire().await?, id).await
     }
 
     async fn list(&self, list: List) -> Result<Page, Error> {
-        read::list(&self.readers, &list).await
+        read::list(&mut *self.readers.acquire().await?, &list).await
     }
 
     async fn remove(&self, id: OrderId, now: OffsetDateTime) -> Result<Removal, Error> {
-        change::remove(&self.writer, id, now).await
+        change::remove(&mut *self.writer.acquire().await?, id, now).await
     }
 
     async fn claim_due(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error> {
-        work::claim_due(&self.writer, now, lease, limit).await
+        work::claim_due(&mut *self.writer.acquire().await?, now, lease, limit).await
     }
 
     async fn postpone(&self, id: OrderId, fence: i64, due_at: OffsetDateTime, last_error: &str) -> Result<bool, Error> {
-        work::postpone(&self.writer, id, fence, due_at, last_error).await
+        work::postpone(&mut *self.writer.acquire().await?, id, fence, due_at, last_error).await
     }
 
     async fn release_done(&self, id: OrderId, fence: i64) -> Result<bool, Error> {
-        work::release_done(&self.writer, id, fence).await
+        work::release_done(&mut *self.writer.acquire().await?, id, fence).await
     }
 
     async fn stuck(&self, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<Stuck>, Error> {
-        work::stuck(&self.readers, unchanged_since, attempts, limit).await
+        work::stuck(&mut *self.readers.acquire().await?, unchanged_since, attempts, limit).await
     }
 
     async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
-        work::retry_now(&self.writer, id, now).await
+        work::retry_now(&mut *self.writer.acquire().await?, id, now).await
     }
 
     async fn unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> {
-        outbox::unpublished(&self.readers, limit).await
+        outbox::unpublished(&mut *self.readers.acquire().await?, limit).await
     }
 
     async fn mark_published(&self, events: &[Uuid], now: OffsetDateTime) -> Result<(), Error> {
-        outbox::mark_published(&self.writer, events, now).await
+        outbox::mark_published(&mut *self.writer.acquire().await?, events, now).await
     }
 
     async fn prune_published(&self, before: OffsetDateTime) -> Result<u64, Error> {
-        outbox::prune_published(&self.writer, before).await
+        outbox::prune_published(&mut *self.writer.acquire().await?, before).await
     }
 
     async fn sweep_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
-        create::sweep_keys(&self.writer, now).await
+        create::sweep_keys(&mut *self.writer.acquire().await?, now).await
     }
 
     async fn audit(&self, now: OffsetDateTime, overdue_after: Duration) -> Result<Audit, Error> {
-        audit::audit(&self.readers, now, overdue_after).await
+        audit::audit(&mut *self.readers.acquire().await?, now, overdue_after).await
     }
 
     async fn standings(&self, ids: &[OrderId]) -> Result<Vec<Standing>, Error> {
-        audit::standings(&self.readers, ids).await
+        audit::standings(&mut *self.readers.acquire().await?, ids).await
     }
 
     async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> {
-        audit::stats(&self.readers, now).await
+        audit::stats(&mut *self.readers.acquire().await?, now).await
     }
 }

@@ -64,7 +64,7 @@ async fn a_worker_that_lost_its_lease_records_nothing(db: Database) {
 async fn a_worker_records_nothing_over_a_cancellation(db: Database) {
     let accepted = db.accept("alice", NOW).await;
     let id = accepted.saga.order.id;
-    let StatusSet::Changed(cancelled) = db.store.set_status(id, Status::Cancelled, Actor::Owner, NOW).await.unwrap() else {
+    let StatusSet::Changed { order: cancelled, .. } = db.store.set_status(id, Status::Cancelled, Actor::Owner, NOW).await.unwrap() else {
         panic!("it may")
     };
     let outcome = db.store.transition(&accepted, reserved(&accepted.saga.order), None, NOW).await.unwrap();
@@ -119,7 +119,7 @@ async fn people_move_orders_only_as_they_may(db: Database) {
                         (to, before.version + 1, NOW + LEASE),
                         "{from} to {to} by {by:?}"
                     );
-                    assert_eq!(outcome, StatusSet::Changed(now));
+                    assert_eq!(outcome, StatusSet::Changed { from, order: now });
                 } else {
                     assert_eq!(now, before);
                     assert_eq!(outcome, StatusSet::Illegal { order: before, allowed: from.allowed(by) });
@@ -145,7 +145,7 @@ async fn of_a_cancel_and_a_confirm_one_wins(db: Database) {
             let (confirmed, cancelled) = join!(confirm, cancel);
             (cancelled, confirmed)
         };
-        assert!(matches!(cancelled.unwrap(), StatusSet::Changed(_)), "a confirmed order may be cancelled too");
+        assert!(matches!(cancelled.unwrap(), StatusSet::Changed { .. }), "a confirmed order may be cancelled too");
         let order: Order = db.find(id).await;
         assert_eq!(order.status, Status::Cancelled);
         match confirmed.unwrap() {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use palisade_middleware::db;
 use palisade_orders::{
     order::{Copied, FailureReason, HeldLine, NewOrder, Order, OrderId, Priced, Status},
     saga::Transition,
@@ -109,6 +110,11 @@ impl BackDoor {
 /// The connection string of a database that nobody else has.
 pub(crate) fn fresh_postgres() -> String {
     servers::shared_postgres().url(&format!("orders_{}", Uuid::new_v4().simple()))
+}
+
+/// What a store says of its database, where it does not matter.
+pub(crate) fn described() -> db::Database {
+    db::Database { system: "test", namespace: "test".into(), server: None }
 }
 
 pub(crate) fn new_order(user: &str) -> NewOrder {

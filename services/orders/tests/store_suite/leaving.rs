@@ -13,7 +13,7 @@ use palisade_middleware::task;
 use palisade_orders::store::{Bounded, Store};
 use tokio::time::{Instant, sleep};
 
-use crate::database::{BackDoor, Database, LEASE, NOW, create};
+use crate::database::{BackDoor, Database, LEASE, NOW, create, described};
 
 crate::on_both![callers_that_go_away_take_nothing_from_the_others, a_bounded_call_goes_on_without_its_caller];
 
@@ -54,7 +54,7 @@ async fn nobody_is_idle_in_a_transaction(back_door: &BackDoor) {
 }
 
 async fn a_bounded_call_goes_on_without_its_caller(db: Database) {
-    let bounded = Bounded::new(db.store.clone(), "test", Duration::from_secs(5));
+    let bounded = Bounded::new(db.store.clone(), described(), Duration::from_secs(5));
     let create = create("alice", NOW);
     let id = create.id;
     drop_after(0, bounded.create(create, NOW)).await;

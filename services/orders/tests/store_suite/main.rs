@@ -7,6 +7,7 @@ mod changing;
 mod creating;
 mod database;
 mod leaving;
+mod pooling;
 mod postgres;
 mod reading;
 mod working;

@@ -12,7 +12,7 @@ use palisade_tests::servers;
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::time::{Instant, sleep};
 
-use crate::database::{Database, LEASE, NOW, create, fresh_postgres, key, reserved};
+use crate::database::{Database, LEASE, NOW, create, described, fresh_postgres, key, reserved};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_that_start_together_prepare_one_schema() {
@@ -50,7 +50,7 @@ async fn a_server_that_does_not_answer_keeps_nobody() {
     let server = servers::postgres();
     let store = Arc::new(PostgresStore::new(&server.url("orders"), 4).unwrap());
     store.prepare().await.unwrap();
-    let store = Bounded::new(store, "postgresql", Duration::from_millis(300));
+    let store = Bounded::new(store, described(), Duration::from_millis(300));
     store.ping().await.unwrap();
     server.pause();
     let asked = Instant::now();

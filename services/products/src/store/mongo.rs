@@ -4,20 +4,25 @@
 //! update that leaves a mark in it, then the reservation is settled. Whoever meets an unsettled reservation, a repeated call or
 //! the sweeper, finishes it: the marks tell what is done. See [`reservations`] for the steps and [`marks`] for why they are safe.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use mongodb::{
     Client, Collection, Database,
     bson::doc,
     error::{Error as DriverError, ErrorKind, WriteFailure},
-    options::{Acknowledgment, ClientOptions, ConnectionString, WriteConcern},
+    event::EventHandler,
+    options::{Acknowledgment, ClientOptions, ConnectionString, ServerAddress, WriteConcern},
 };
+use palisade_middleware::db;
 use time::OffsetDateTime;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-use self::documents::{KeyDocument, ProductDocument, ReservationDocument, Stock};
+use self::{
+    documents::{KeyDocument, ProductDocument, ReservationDocument, Stock},
+    pool::Connections,
+};
 use super::{Audit, Created, Error, IdempotencyKey, Removed, Store, Updated};
 use crate::{
     product::{Draft, Page, Product, Query},
@@ -29,6 +34,7 @@ mod documents;
 mod indexes;
 mod keys;
 mod marks;
+mod pool;
 mod products;
 mod reservations;
 #[cfg(test)]
@@ -39,12 +45,15 @@ const MAX_TIME: Duration = Duration::from_millis(1_500);
 
 /// The database of a connection string that names none.
 const DEFAULT_DATABASE: &str = "palisade";
+/// The port of a host without one.
+const DEFAULT_PORT: u16 = 27_017;
 
 /// Products in a `MongoDB` database.
 #[derive(Debug)]
 pub struct MongoStore {
     database: Database,
     collections: Collections,
+    server: Option<(Arc<str>, u16)>,
     indexed: OnceCell<()>,
 }
 
@@ -68,7 +77,8 @@ impl MongoStore {
     pub async fn new(url: &str) -> Result<Self, Error> {
         let mut options = ClientOptions::parse(url).await?;
         options.app_name.get_or_insert_with(|| "products".to_owned());
-        options.max_pool_size.get_or_insert(50);
+        let connections = Connections::new(*options.max_pool_size.get_or_insert(50));
+        options.cmap_event_handler = Some(EventHandler::callback(move |event| connections.observe(event)));
         options.min_pool_size.get_or_insert(2);
         options.max_connecting.get_or_insert(8);
         options.max_idle_time.get_or_insert(Duration::from_mins(5));
@@ -78,6 +88,10 @@ impl MongoStore {
         // Not for the URL to weaken: an acknowledged write survives a crash and a failover.
         let durable = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(Duration::from_secs(2)).build();
         options.write_concern = Some(durable);
+        let server = match options.hosts.as_slice() {
+            [ServerAddress::Tcp { host, port }] => Some((host.as_str().into(), port.unwrap_or(DEFAULT_PORT))),
+            _ => None,
+        };
         let client = Client::with_options(options)?;
         let database = client.default_database().unwrap_or_else(|| client.database(DEFAULT_DATABASE));
         let collections = Collections {
@@ -86,7 +100,12 @@ impl MongoStore {
             reservations: database.collection("reservations"),
             keys: database.collection("idempotency_keys"),
         };
-        Ok(Self { database, collections, indexed: OnceCell::new() })
+        Ok(Self { database, collections, server, indexed: OnceCell::new() })
+    }
+
+    /// Where the products are, in the words of semantic conventions.
+    pub fn database(&self) -> db::Database {
+        db::Database { system: "mongodb", namespace: self.database.name().into(), server: self.server.clone() }
     }
 }
 

@@ -1,15 +1,17 @@
 //! The embedded store: one `SQLite` file. Every change is one transaction, one after the other.
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use palisade_middleware::db::{self, Database, Leases};
 use sqlx::{
-    Connection, Sqlite, SqlitePool, Transaction,
+    Connection, Sqlite, SqliteConnection, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use self::pool::Pool;
 use super::{Audit, Created, Error, IdempotencyKey, Removed, Store, Updated};
 use crate::{
     product::{Draft, Page, Product, Query},
@@ -18,6 +20,7 @@ use crate::{
 
 mod audit;
 mod keys;
+mod pool;
 mod products;
 mod reservations;
 
@@ -28,8 +31,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Products in a `SQLite` file.
 #[derive(Debug)]
 pub struct SqliteStore {
-    writer: SqlitePool,
-    readers: SqlitePool,
+    writer: Pool,
+    readers: Pool,
+    file: Arc<str>,
 }
 
 impl SqliteStore {
@@ -42,16 +46,24 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(ACQUIRE_TIMEOUT);
+        let file = options.get_filename().file_name().unwrap_or_default().to_string_lossy().into();
         let writer = pool(1).connect_with(options.clone()).await?;
         sqlx::migrate!("./migrations/sqlite").run(&writer).await.map_err(|error| Error::Unavailable(Box::new(error)))?;
         let readers = pool(READERS).connect_lazy_with(options.read_only(true));
-        Ok(Self { writer, readers })
+        let counted = (writer.clone(), readers.clone());
+        let leases = Leases::new(db::Pool::new("products-sqlite", 1 + READERS), move || counted.0.size() + counted.1.size());
+        Ok(Self { writer: Pool::new(writer, leases.clone()), readers: Pool::new(readers, leases), file })
     }
 
-    /// The write lock is taken at once: a transaction that reads first and writes later could fail at the write.
-    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, Error> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    /// Where the products are, in the words of semantic conventions.
+    pub fn database(&self) -> Database {
+        Database { system: "sqlite", namespace: self.file.clone(), server: None }
     }
+}
+
+/// The write lock is taken at once: a transaction that reads first and writes later could fail at the write.
+async fn begin(db: &mut SqliteConnection) -> Result<Transaction<'_, Sqlite>, Error> {
+    Ok(db.begin_with("BEGIN IMMEDIATE").await?)
 }
 
 fn pool(size: u32) -> SqlitePoolOptions {
@@ -73,79 +85,88 @@ fn pool(size: u32) -> SqlitePoolOptions {
 #[async_trait]
 impl Store for SqliteStore {
     async fn create(&self, id: Uuid, draft: Draft, key: Option<IdempotencyKey>, now: OffsetDateTime) -> Result<Created, Error> {
-        let mut tx = self.begin().await?;
+        let mut db = self.writer.acquire().await?;
+        let mut tx = begin(&mut db).await?;
         let created = keys::create(&mut tx, draft.into_product(id, now), key, now).await?;
         tx.commit().await?;
         Ok(created)
     }
 
     async fn find(&self, id: Uuid) -> Result<Option<Product>, Error> {
-        products::find(&self.readers, id).await
+        products::find(&mut *self.readers.acquire().await?, id).await
     }
 
     async fn list(&self, query: Query) -> Result<Page, Error> {
-        products::list(&self.readers, &query).await
+        products::list(&mut *self.readers.acquire().await?, &query).await
     }
 
     async fn update(&self, id: Uuid, draft: Draft, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Updated, Error> {
-        let mut tx = self.begin().await?;
+        let mut db = self.writer.acquire().await?;
+        let mut tx = begin(&mut db).await?;
         let updated = products::update(&mut tx, id, &draft, expected_version, now).await?;
         tx.commit().await?;
         Ok(updated)
     }
 
     async fn remove(&self, id: Uuid, expected_version: Option<i64>) -> Result<Removed, Error> {
-        let mut tx = self.begin().await?;
+        let mut db = self.writer.acquire().await?;
+        let mut tx = begin(&mut db).await?;
         let removed = products::remove(&mut tx, id, expected_version).await?;
         tx.commit().await?;
         Ok(removed)
     }
 
     async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<Reserved, Error> {
-        let mut tx = self.begin().await?;
+        let mut db = self.writer.acquire().await?;
+        let mut tx = begin(&mut db).await?;
         let reserved = reservations::reserve(&mut tx, id, &lines, now, hold_for).await?;
         tx.commit().await?;
         Ok(reserved)
     }
 
     async fn confirm(&self, id: Uuid, now: OffsetDateTime) -> Result<Confirmed, Error> {
-        let mut tx = self.begin().await?;
+        let mut db = self.writer.acquire().await?;
+        let mut tx = begin(&mut db).await?;
         let confirmed = reservations::confirm(&mut tx, id, now).await?;
         tx.commit().await?;
         Ok(confirmed)
     }
 
     async fn release(&self, id: Uuid, now: OffsetDateTime) -> Result<Reservation, Error> {
-        let mut tx = self.begin().await?;
+        let mut db = self.writer.acquire().await?;
+        let mut tx = begin(&mut db).await?;
         let released = reservations::release(&mut tx, id, now).await?;
         tx.commit().await?;
         Ok(released)
     }
 
     async fn expire_due(&self, now: OffsetDateTime, limit: u32) -> Result<u32, Error> {
-        let mut tx = self.begin().await?;
+        let mut db = self.writer.acquire().await?;
+        let mut tx = begin(&mut db).await?;
         let expired = reservations::expire_due(&mut tx, now, limit).await?;
         tx.commit().await?;
         Ok(expired)
     }
 
     async fn forget_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
-        keys::forget(&self.writer, now).await
+        keys::forget(&mut *self.writer.acquire().await?, now).await
     }
 
     async fn list_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error> {
         // One snapshot for the reservations and their lines.
-        let mut tx = self.readers.begin().await?;
+        let mut db = self.readers.acquire().await?;
+        let mut tx = db.begin().await?;
         reservations::list_open(&mut tx, after, limit).await
     }
 
     async fn audit(&self, now: OffsetDateTime) -> Result<Audit, Error> {
-        let mut tx = self.readers.begin().await?;
+        let mut db = self.readers.acquire().await?;
+        let mut tx = db.begin().await?;
         audit::audit(&mut tx, now).await
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        sqlx::query("SELECT 1").execute(&self.readers).await?;
+        sqlx::query("SELECT 1").execute(&mut *self.readers.acquire().await?).await?;
         Ok(())
     }
 }

@@ -17,7 +17,7 @@ use palisade_products::{
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::fixtures::{Dice, Fresh, HOLD, LATER, START, draft, lines};
+use crate::fixtures::{Dice, Fresh, HOLD, LATER, START, described, draft, lines};
 
 async fn all(tasks: impl IntoIterator<Item = impl Future<Output = ()> + Send + 'static>) {
     for done in join_all(tasks.into_iter().map(task::spawn)).await {
@@ -155,7 +155,7 @@ async fn storm(store: Arc<dyn Store>, ids: &[Uuid], longest_micros: u64) {
 
 pub(crate) async fn dropped_callers_of_a_bounded_store_lose_nothing(fresh: Fresh) {
     let ids = products(&fresh, 3, 20).await;
-    let bounded = Bounded::new(Arc::clone(&fresh.store), "test", Duration::from_secs(20));
+    let bounded = Bounded::new(Arc::clone(&fresh.store), described(), Duration::from_secs(20));
     storm(Arc::new(bounded), &ids, 20_000).await;
     // What was begun goes on in the background; the audit is clean all the while.
     fresh.assert_balanced().await;

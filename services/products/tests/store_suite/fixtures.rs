@@ -2,6 +2,7 @@
 
 use std::{any::Any, sync::Arc, time::Duration};
 
+use palisade_middleware::db::Database;
 use palisade_products::{
     product::{Draft, Input, Product},
     reservation::{Line, Lines, Reserved},
@@ -32,6 +33,11 @@ pub(crate) async fn mongo() -> Fresh {
     let store = MongoStore::new(&palisade_tests::servers::shared_mongo().url(&database)).await.unwrap();
     store.ping().await.unwrap();
     Fresh { store: Arc::new(store), _files: Box::new(()) }
+}
+
+/// What a store says of its database, where it does not matter.
+pub(crate) fn described() -> Database {
+    Database { system: "test", namespace: "test".into(), server: None }
 }
 
 pub(crate) fn input(name: &str, quantity: i64) -> Input {

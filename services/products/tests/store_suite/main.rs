@@ -6,6 +6,7 @@ mod concurrency;
 mod fixtures;
 mod idempotency;
 mod outage;
+mod pooling;
 mod reservations;
 mod sweeping;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -14,9 +14,9 @@ use crate::{
     },
 };
 
-pub(super) async fn audit(pool: &PgPool, now: OffsetDateTime, overdue_after: Duration) -> Result<Audit, Error> {
+pub(super) async fn audit(db: &mut PgConnection, now: OffsetDateTime, overdue_after: Duration) -> Result<Audit, Error> {
     // All checks look at the same moment, or orders that move between two of them would look broken.
-    let mut transaction = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let mut transaction = db.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     // It reads everything, and no request waits for it.
     sqlx::query("SET LOCAL statement_timeout = '30s'").execute(&mut *transaction).await?;
     let overdue = sqlx::query_scalar(OVERDUE).bind(now - overdue_after).bind(Audit::MOST_FINDINGS).fetch_all(&mut *transaction).await?;
@@ -30,12 +30,12 @@ pub(super) async fn audit(pool: &PgPool, now: OffsetDateTime, overdue_after: Dur
     Ok(Audit { counts, findings })
 }
 
-pub(super) async fn standings(pool: &PgPool, ids: &[OrderId]) -> Result<Vec<Standing>, Error> {
+pub(super) async fn standings(db: &mut PgConnection, ids: &[OrderId]) -> Result<Vec<Standing>, Error> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
-    let rows = sqlx::query_as("SELECT id, status, release_pending FROM orders WHERE id = ANY($1)").bind(ids).fetch_all(pool).await?;
+    let rows = sqlx::query_as("SELECT id, status, release_pending FROM orders WHERE id = ANY($1)").bind(ids).fetch_all(db).await?;
     audit::standings(rows)
 }
 
-pub(super) async fn stats(pool: &PgPool, now: OffsetDateTime) -> Result<Stats, Error> {
-    Stats::of(sqlx::query_as(STATS).fetch_all(pool).await?, now)
+pub(super) async fn stats(db: &mut PgConnection, now: OffsetDateTime) -> Result<Stats, Error> {
+    Stats::of(sqlx::query_as(STATS).fetch_all(db).await?, now)
 }

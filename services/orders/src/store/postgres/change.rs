@@ -1,6 +1,6 @@
 //! Changing an order's status, and hiding it.
 
-use sqlx::PgPool;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -38,39 +38,39 @@ const CHANGE: &str = "
     SELECT count(*) FROM changed";
 
 pub(super) async fn transition(
-    pool: &PgPool,
+    db: &mut PgConnection,
     claimed: &Claimed,
     transition: &Transition,
     answer: Option<&Answer>,
     now: OffsetDateTime,
 ) -> Result<Transitioned, Error> {
     let (change, after) = Change::of_saga(claimed, transition, now)?;
-    if write(pool, &change, answer).await? {
+    if write(db, &change, answer).await? {
         return Ok(Transitioned::Applied(after));
     }
-    let order = read::find_even_removed(pool, change.order.id).await?;
+    let order = read::find_even_removed(db, change.order.id).await?;
     order.map(Transitioned::Fenced).ok_or_else(|| Error::Corrupt(format!("order {} is gone", change.order.id)))
 }
 
-pub(super) async fn set_status(pool: &PgPool, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<StatusSet, Error> {
+pub(super) async fn set_status(db: &mut PgConnection, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<StatusSet, Error> {
     // Ends: every round that loses finds the order further on, and it cannot go on for ever.
     loop {
-        let Some(order) = read::find(pool, id).await? else { return Ok(StatusSet::NotFound) };
+        let Some(order) = read::find(db, id).await? else { return Ok(StatusSet::NotFound) };
         match saga::wish(order.status, to, by) {
             Wish::Same => return Ok(StatusSet::Same(order)),
             Wish::Illegal(allowed) => return Ok(StatusSet::Illegal { order, allowed }),
             Wish::Granted(transition) => {
                 let change = Change::of_person(order, &transition, by, now)?;
-                if write(pool, &change, None).await? {
-                    return Ok(StatusSet::Changed(change.order));
+                if write(db, &change, None).await? {
+                    return Ok(StatusSet::Changed { from: change.from, order: change.order });
                 }
             }
         }
     }
 }
 
-pub(super) async fn remove(pool: &PgPool, id: OrderId, now: OffsetDateTime) -> Result<Removal, Error> {
-    match read::find(pool, id).await? {
+pub(super) async fn remove(db: &mut PgConnection, id: OrderId, now: OffsetDateTime) -> Result<Removal, Error> {
+    match read::find(db, id).await? {
         None => return Ok(Removal::NotFound),
         Some(order) if !order.status.is_terminal() => return Ok(Removal::InProgress(order.status)),
         Some(_) => {}
@@ -78,13 +78,13 @@ pub(super) async fn remove(pool: &PgPool, id: OrderId, now: OffsetDateTime) -> R
     let hidden = sqlx::query("UPDATE orders SET deleted_at = $2 WHERE id = $1 AND deleted_at IS NULL")
         .bind(id.as_uuid())
         .bind(now)
-        .execute(pool)
+        .execute(db)
         .await?;
     Ok(if hidden.rows_affected() == 1 { Removal::Removed } else { Removal::NotFound })
 }
 
 /// Whether it happened.
-async fn write(pool: &PgPool, change: &Change, answer: Option<&Answer>) -> Result<bool, Error> {
+async fn write(db: &mut PgConnection, change: &Change, answer: Option<&Answer>) -> Result<bool, Error> {
     let order = &change.order;
     let copied = order.lines.iter().filter(|_| change.prices).filter_map(|line| Some((line.product_id, line.copied.as_ref()?)));
     let (product_ids, (names, prices)): (Vec<Uuid>, (Vec<&str>, Vec<i64>)) =
@@ -112,7 +112,7 @@ async fn write(pool: &PgPool, change: &Change, answer: Option<&Answer>) -> Resul
         .bind(answer.map(|answer| &answer.key.subject))
         .bind(answer.map(|answer| &answer.key.key))
         .bind(answer.map(|answer| &answer.bytes))
-        .fetch_one(pool)
+        .fetch_one(db)
         .await?;
     Ok(changed == 1)
 }

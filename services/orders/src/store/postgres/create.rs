@@ -1,6 +1,6 @@
 //! Accepting an order, once for each idempotency key.
 
-use sqlx::{PgPool, Row, postgres::PgRow};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -45,7 +45,7 @@ const TAKEN: &str = concat!(
     "WHERE k.subject = $1 AND k.key = $2"
 );
 
-pub(super) async fn create(pool: &PgPool, create: &Create, now: OffsetDateTime) -> Result<Creation, Error> {
+pub(super) async fn create(db: &mut PgConnection, create: &Create, now: OffsetDateTime) -> Result<Creation, Error> {
     let claimed = create.claimed(now);
     let order = &claimed.saga.order;
     let news = News::of(order)?;
@@ -69,16 +69,16 @@ pub(super) async fn create(pool: &PgPool, create: &Create, now: OffsetDateTime) 
         .bind(key.map(|key| key.fingerprint))
         .bind(now + KEY_LIFETIME)
         .bind(news.payload)
-        .fetch_one(pool)
+        .fetch_one(&mut *db)
         .await?;
     match key {
-        Some(key) if accepted == 0 => answer_from_first(pool, key, now).await,
+        Some(key) if accepted == 0 => answer_from_first(db, key, now).await,
         _ => Ok(Creation::Created(claimed)),
     }
 }
 
-async fn answer_from_first(pool: &PgPool, key: &IdempotencyKey, now: OffsetDateTime) -> Result<Creation, Error> {
-    let taken = sqlx::query(TAKEN).bind(&key.subject).bind(&key.key).fetch_optional(pool).await?;
+async fn answer_from_first(db: &mut PgConnection, key: &IdempotencyKey, now: OffsetDateTime) -> Result<Creation, Error> {
+    let taken = sqlx::query(TAKEN).bind(&key.subject).bind(&key.key).fetch_optional(db).await?;
     match taken {
         Some(row) => Ok(taken_key(&row)?.answer_to(key, now)),
         // Swept between the two statements: the caller's next try finds it new.
@@ -96,18 +96,18 @@ fn taken_key(row: &PgRow) -> Result<TakenKey, Error> {
     })
 }
 
-pub(super) async fn store_answer(pool: &PgPool, id: OrderId, answer: &Answer) -> Result<(), Error> {
+pub(super) async fn store_answer(db: &mut PgConnection, id: OrderId, answer: &Answer) -> Result<(), Error> {
     sqlx::query("UPDATE idempotency_keys SET answer = $4 WHERE subject = $1 AND key = $2 AND order_id = $3 AND answer IS NULL")
         .bind(&answer.key.subject)
         .bind(&answer.key.key)
         .bind(id.as_uuid())
         .bind(&answer.bytes)
-        .execute(pool)
+        .execute(db)
         .await?;
     Ok(())
 }
 
-pub(super) async fn sweep_keys(pool: &PgPool, now: OffsetDateTime) -> Result<u64, Error> {
-    let swept = sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= $1").bind(now).execute(pool).await?;
+pub(super) async fn sweep_keys(db: &mut PgConnection, now: OffsetDateTime) -> Result<u64, Error> {
+    let swept = sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= $1").bind(now).execute(db).await?;
     Ok(swept.rows_affected())
 }

@@ -1,6 +1,6 @@
 //! Reading, marking and pruning the outbox.
 
-use sqlx::{PgPool, Row};
+use sqlx::{PgConnection, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -14,12 +14,12 @@ const PRUNE: &str = "
     )
     DELETE FROM outbox WHERE published_at < $1 AND created_at < $1";
 
-pub(super) async fn unpublished(pool: &PgPool, limit: u32) -> Result<Vec<Event>, Error> {
+pub(super) async fn unpublished(db: &mut PgConnection, limit: u32) -> Result<Vec<Event>, Error> {
     let rows = sqlx::query(
         "SELECT event_id, order_id, kind, payload, trace_parent, created_at FROM outbox WHERE published_at IS NULL ORDER BY position LIMIT $1",
     )
     .bind(i64::from(limit))
-    .fetch_all(pool)
+    .fetch_all(db)
     .await?;
     let events = rows.iter().map(|row| {
         Ok(Event {
@@ -34,15 +34,15 @@ pub(super) async fn unpublished(pool: &PgPool, limit: u32) -> Result<Vec<Event>,
     events.collect()
 }
 
-pub(super) async fn mark_published(pool: &PgPool, events: &[Uuid], now: OffsetDateTime) -> Result<(), Error> {
+pub(super) async fn mark_published(db: &mut PgConnection, events: &[Uuid], now: OffsetDateTime) -> Result<(), Error> {
     sqlx::query("UPDATE outbox SET published_at = $2 WHERE event_id = ANY($1) AND published_at IS NULL")
         .bind(events)
         .bind(now)
-        .execute(pool)
+        .execute(db)
         .await?;
     Ok(())
 }
 
-pub(super) async fn prune_published(pool: &PgPool, before: OffsetDateTime) -> Result<u64, Error> {
-    Ok(sqlx::query(PRUNE).bind(before).execute(pool).await?.rows_affected())
+pub(super) async fn prune_published(db: &mut PgConnection, before: OffsetDateTime) -> Result<u64, Error> {
+    Ok(sqlx::query(PRUNE).bind(before).execute(db).await?.rows_affected())
 }

@@ -1,6 +1,6 @@
 //! Finding and listing orders.
 
-use sqlx::{PgPool, Postgres, QueryBuilder};
+use sqlx::{PgConnection, Postgres, QueryBuilder};
 
 use super::row::{self, columns, lines};
 use crate::{
@@ -11,16 +11,16 @@ use crate::{
 const FIND: &str = concat!("SELECT ", columns!(), " FROM orders o", lines!(), "WHERE o.id = $1 AND o.deleted_at IS NULL");
 const FIND_EVEN_REMOVED: &str = concat!("SELECT ", columns!(), " FROM orders o", lines!(), "WHERE o.id = $1");
 
-pub(super) async fn find(pool: &PgPool, id: OrderId) -> Result<Option<Order>, Error> {
-    sqlx::query(FIND).bind(id.as_uuid()).fetch_optional(pool).await?.as_ref().map(row::order).transpose()
+pub(super) async fn find(db: &mut PgConnection, id: OrderId) -> Result<Option<Order>, Error> {
+    sqlx::query(FIND).bind(id.as_uuid()).fetch_optional(db).await?.as_ref().map(row::order).transpose()
 }
 
-pub(super) async fn find_even_removed(pool: &PgPool, id: OrderId) -> Result<Option<Order>, Error> {
-    sqlx::query(FIND_EVEN_REMOVED).bind(id.as_uuid()).fetch_optional(pool).await?.as_ref().map(row::order).transpose()
+pub(super) async fn find_even_removed(db: &mut PgConnection, id: OrderId) -> Result<Option<Order>, Error> {
+    sqlx::query(FIND_EVEN_REMOVED).bind(id.as_uuid()).fetch_optional(db).await?.as_ref().map(row::order).transpose()
 }
 
-pub(super) async fn list(pool: &PgPool, list: &List) -> Result<Page, Error> {
-    let rows = select(list).build().fetch_all(pool).await?;
+pub(super) async fn list(db: &mut PgConnection, list: &List) -> Result<Page, Error> {
+    let rows = select(list).build().fetch_all(db).await?;
     let orders = rows.iter().map(row::order).collect::<Result<_, _>>()?;
     Ok(Page::of(orders, list.limit))
 }

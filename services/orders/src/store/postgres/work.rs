@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{PgPool, Row};
+use sqlx::{PgConnection, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -22,44 +22,50 @@ const CLAIM: &str = concat!(
     lines!(),
 );
 
-pub(super) async fn claim_due(pool: &PgPool, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error> {
-    let rows = sqlx::query(CLAIM).bind(now).bind(now + lease).bind(i64::from(limit)).fetch_all(pool).await?;
+pub(super) async fn claim_due(db: &mut PgConnection, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error> {
+    let rows = sqlx::query(CLAIM).bind(now).bind(now + lease).bind(i64::from(limit)).fetch_all(db).await?;
     rows.iter().map(row::claimed).collect()
 }
 
-pub(super) async fn postpone(pool: &PgPool, id: OrderId, fence: i64, due_at: OffsetDateTime, last_error: &str) -> Result<bool, Error> {
+pub(super) async fn postpone(
+    db: &mut PgConnection,
+    id: OrderId,
+    fence: i64,
+    due_at: OffsetDateTime,
+    last_error: &str,
+) -> Result<bool, Error> {
     let postponed = sqlx::query("UPDATE orders SET due_at = $3, last_error = $4 WHERE id = $1 AND fence = $2 AND due_at IS NOT NULL")
         .bind(id.as_uuid())
         .bind(fence)
         .bind(due_at)
         // PostgreSQL's texts have no NUL.
         .bind(last_error.replace('\0', "\u{fffd}"))
-        .execute(pool)
+        .execute(db)
         .await?;
     Ok(postponed.rows_affected() == 1)
 }
 
-pub(super) async fn release_done(pool: &PgPool, id: OrderId, fence: i64) -> Result<bool, Error> {
+pub(super) async fn release_done(db: &mut PgConnection, id: OrderId, fence: i64) -> Result<bool, Error> {
     let done = sqlx::query(
         "UPDATE orders SET release_pending = FALSE, due_at = NULL, last_error = NULL WHERE id = $1 AND fence = $2 AND release_pending",
     )
     .bind(id.as_uuid())
     .bind(fence)
-    .execute(pool)
+    .execute(db)
     .await?;
     Ok(done.rows_affected() == 1)
 }
 
-pub(super) async fn retry_now(pool: &PgPool, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
+pub(super) async fn retry_now(db: &mut PgConnection, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
     let due = sqlx::query("UPDATE orders SET due_at = $2, attempts = 0 WHERE id = $1 AND due_at IS NOT NULL")
         .bind(id.as_uuid())
         .bind(now)
-        .execute(pool)
+        .execute(db)
         .await?;
     Ok(due.rows_affected() == 1)
 }
 
-pub(super) async fn stuck(pool: &PgPool, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<Stuck>, Error> {
+pub(super) async fn stuck(db: &mut PgConnection, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<Stuck>, Error> {
     let rows = sqlx::query(
         "SELECT id, status, release_pending, attempts, last_error, updated_at, due_at FROM orders
          WHERE due_at IS NOT NULL AND (updated_at <= $1 OR attempts >= $2) ORDER BY updated_at, id LIMIT $3",
@@ -67,7 +73,7 @@ pub(super) async fn stuck(pool: &PgPool, unchanged_since: OffsetDateTime, attemp
     .bind(unchanged_since)
     .bind(i64::from(attempts))
     .bind(i64::from(limit))
-    .fetch_all(pool)
+    .fetch_all(db)
     .await?;
     let stuck = rows.iter().map(|row| {
         Ok(Stuck {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::SqlitePool;
+use sqlx::{Connection, SqliteConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -15,9 +15,9 @@ use crate::{
     },
 };
 
-pub(super) async fn audit(pool: &SqlitePool, now: OffsetDateTime, overdue_after: Duration) -> Result<Audit, Error> {
+pub(super) async fn audit(db: &mut SqliteConnection, now: OffsetDateTime, overdue_after: Duration) -> Result<Audit, Error> {
     // All checks look at the same moment, or orders that move between two of them would look broken.
-    let mut transaction = pool.begin().await?;
+    let mut transaction = db.begin().await?;
     let overdue =
         sqlx::query_scalar(OVERDUE).bind(to_ms(now - overdue_after)).bind(Audit::MOST_FINDINGS).fetch_all(&mut *transaction).await?;
     let mut findings: Vec<Finding> = audit::findings(Invariant::TakenUp, overdue).collect();
@@ -30,18 +30,20 @@ pub(super) async fn audit(pool: &SqlitePool, now: OffsetDateTime, overdue_after:
     Ok(Audit { counts, findings })
 }
 
-pub(super) async fn standings(pool: &SqlitePool, ids: &[OrderId]) -> Result<Vec<Standing>, Error> {
+pub(super) async fn standings(db: &mut SqliteConnection, ids: &[OrderId]) -> Result<Vec<Standing>, Error> {
     let mut rows = Vec::with_capacity(ids.len());
     for id in ids {
-        let row: Option<(Uuid, String, bool)> =
-            sqlx::query_as("SELECT id, status, release_pending FROM orders WHERE id = $1").bind(id.as_uuid()).fetch_optional(pool).await?;
+        let row: Option<(Uuid, String, bool)> = sqlx::query_as("SELECT id, status, release_pending FROM orders WHERE id = $1")
+            .bind(id.as_uuid())
+            .fetch_optional(&mut *db)
+            .await?;
         rows.extend(row);
     }
     audit::standings(rows)
 }
 
-pub(super) async fn stats(pool: &SqlitePool, now: OffsetDateTime) -> Result<Stats, Error> {
-    let rows: Vec<(Option<String>, i64, Option<i64>)> = sqlx::query_as(STATS).fetch_all(pool).await?;
+pub(super) async fn stats(db: &mut SqliteConnection, now: OffsetDateTime) -> Result<Stats, Error> {
+    let rows: Vec<(Option<String>, i64, Option<i64>)> = sqlx::query_as(STATS).fetch_all(db).await?;
     let rows = rows.into_iter().map(|(status, rows, oldest)| Ok((status, rows, oldest.map(from_ms).transpose()?)));
     Stats::of(rows.collect::<Result<_, Error>>()?, now)
 }

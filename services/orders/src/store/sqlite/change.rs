@@ -1,6 +1,6 @@
 //! Changing an order's status, and hiding it.
 
-use sqlx::{SqliteConnection, SqlitePool};
+use sqlx::{Connection, SqliteConnection};
 use time::OffsetDateTime;
 
 use super::{create, moment::to_ms, read};
@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub(super) async fn transition(
-    pool: &SqlitePool,
+    db: &mut SqliteConnection,
     claimed: &Claimed,
     transition: &Transition,
     answer: Option<&Answer>,
@@ -19,21 +19,27 @@ pub(super) async fn transition(
 ) -> Result<Transitioned, Error> {
     let (change, after) = Change::of_saga(claimed, transition, now)?;
     let id = change.order.id;
-    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+    let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
     if !write(&mut transaction, &change).await? {
-        let order = read::find_even_removed(&mut *transaction, id).await?;
+        let order = read::find_even_removed(&mut transaction, id).await?;
         return order.map(Transitioned::Fenced).ok_or_else(|| Error::Corrupt(format!("order {id} is gone")));
     }
     if let Some(answer) = answer {
-        create::store_answer(&mut *transaction, id, answer).await?;
+        create::store_answer(&mut transaction, id, answer).await?;
     }
     transaction.commit().await?;
     Ok(Transitioned::Applied(after))
 }
 
-pub(super) async fn set_status(pool: &SqlitePool, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<StatusSet, Error> {
-    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
-    let Some(order) = read::find(&mut *transaction, id).await? else { return Ok(StatusSet::NotFound) };
+pub(super) async fn set_status(
+    db: &mut SqliteConnection,
+    id: OrderId,
+    to: Status,
+    by: Actor,
+    now: OffsetDateTime,
+) -> Result<StatusSet, Error> {
+    let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
+    let Some(order) = read::find(&mut transaction, id).await? else { return Ok(StatusSet::NotFound) };
     match saga::wish(order.status, to, by) {
         Wish::Same => Ok(StatusSet::Same(order)),
         Wish::Illegal(allowed) => Ok(StatusSet::Illegal { order, allowed }),
@@ -43,14 +49,14 @@ pub(super) async fn set_status(pool: &SqlitePool, id: OrderId, to: Status, by: A
                 return Err(Error::Corrupt(format!("order {id} changed under a lock")));
             }
             transaction.commit().await?;
-            Ok(StatusSet::Changed(change.order))
+            Ok(StatusSet::Changed { from: change.from, order: change.order })
         }
     }
 }
 
-pub(super) async fn remove(pool: &SqlitePool, id: OrderId, now: OffsetDateTime) -> Result<Removal, Error> {
-    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
-    match read::find(&mut *transaction, id).await? {
+pub(super) async fn remove(db: &mut SqliteConnection, id: OrderId, now: OffsetDateTime) -> Result<Removal, Error> {
+    let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
+    match read::find(&mut transaction, id).await? {
         None => return Ok(Removal::NotFound),
         Some(order) if !order.status.is_terminal() => return Ok(Removal::InProgress(order.status)),
         Some(_) => {}

@@ -1,6 +1,6 @@
 //! Accepting an order, once for each idempotency key.
 
-use sqlx::{Row, SqliteConnection, SqlitePool};
+use sqlx::{Connection, Row, SqliteConnection};
 use time::OffsetDateTime;
 
 use super::{
@@ -12,9 +12,9 @@ use crate::{
     store::{Answer, Claimed, Create, Creation, Error, IdempotencyKey, KEY_LIFETIME, key::TakenKey, outbox::News},
 };
 
-pub(super) async fn create(pool: &SqlitePool, create: &Create, now: OffsetDateTime) -> Result<Creation, Error> {
+pub(super) async fn create(db: &mut SqliteConnection, create: &Create, now: OffsetDateTime) -> Result<Creation, Error> {
     let claimed = create.claimed(now);
-    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+    let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
     if let Some(key) = &create.key
         && let Some(taken) = find_key(&mut transaction, key, now).await?
     {
@@ -112,18 +112,18 @@ async fn insert_key(connection: &mut SqliteConnection, key: &IdempotencyKey, id:
     Ok(())
 }
 
-pub(super) async fn store_answer(executor: impl sqlx::sqlite::SqliteExecutor<'_>, id: OrderId, answer: &Answer) -> Result<(), Error> {
+pub(super) async fn store_answer(db: &mut SqliteConnection, id: OrderId, answer: &Answer) -> Result<(), Error> {
     sqlx::query("UPDATE idempotency_keys SET answer = $4 WHERE subject = $1 AND key = $2 AND order_id = $3 AND answer IS NULL")
         .bind(&answer.key.subject)
         .bind(&answer.key.key)
         .bind(id.as_uuid())
         .bind(&answer.bytes)
-        .execute(executor)
+        .execute(db)
         .await?;
     Ok(())
 }
 
-pub(super) async fn sweep_keys(pool: &SqlitePool, now: OffsetDateTime) -> Result<u64, Error> {
-    let swept = sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= $1").bind(to_ms(now)).execute(pool).await?;
+pub(super) async fn sweep_keys(db: &mut SqliteConnection, now: OffsetDateTime) -> Result<u64, Error> {
+    let swept = sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= $1").bind(to_ms(now)).execute(db).await?;
     Ok(swept.rows_affected())
 }

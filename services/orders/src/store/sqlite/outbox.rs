@@ -1,18 +1,18 @@
 //! Reading, marking and pruning the outbox.
 
-use sqlx::{Row, SqlitePool};
+use sqlx::{Connection, Row, SqliteConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{moment::to_ms, row};
 use crate::store::{Error, Event};
 
-pub(super) async fn unpublished(pool: &SqlitePool, limit: u32) -> Result<Vec<Event>, Error> {
+pub(super) async fn unpublished(db: &mut SqliteConnection, limit: u32) -> Result<Vec<Event>, Error> {
     let rows = sqlx::query(
         "SELECT event_id, order_id, kind, payload, trace_parent, created_at FROM outbox WHERE published_at IS NULL ORDER BY position LIMIT $1",
     )
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(db)
     .await?;
     let events = rows.iter().map(|row| {
         Ok(Event {
@@ -27,8 +27,8 @@ pub(super) async fn unpublished(pool: &SqlitePool, limit: u32) -> Result<Vec<Eve
     events.collect()
 }
 
-pub(super) async fn mark_published(pool: &SqlitePool, events: &[Uuid], now: OffsetDateTime) -> Result<(), Error> {
-    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+pub(super) async fn mark_published(db: &mut SqliteConnection, events: &[Uuid], now: OffsetDateTime) -> Result<(), Error> {
+    let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
     for event in events {
         sqlx::query("UPDATE outbox SET published_at = $2 WHERE event_id = $1 AND published_at IS NULL")
             .bind(event)
@@ -40,9 +40,9 @@ pub(super) async fn mark_published(pool: &SqlitePool, events: &[Uuid], now: Offs
 }
 
 /// The horizon moves with the deletion: the audit must not miss what was pruned.
-pub(super) async fn prune_published(pool: &SqlitePool, before: OffsetDateTime) -> Result<u64, Error> {
+pub(super) async fn prune_published(db: &mut SqliteConnection, before: OffsetDateTime) -> Result<u64, Error> {
     let before = to_ms(before);
-    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+    let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
     sqlx::query(
         "INSERT INTO outbox_horizon (only_one, pruned_before) VALUES (1, $1)
          ON CONFLICT (only_one) DO UPDATE SET pruned_before = max(pruned_before, excluded.pruned_before)",

@@ -1,6 +1,6 @@
 //! Finding and listing orders.
 
-use sqlx::{QueryBuilder, Sqlite, SqlitePool, sqlite::SqliteExecutor};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use super::{
     moment::to_ms,
@@ -19,16 +19,16 @@ const FIND: &str = concat!(
 const FIND_EVEN_REMOVED: &str =
     concat!("SELECT ", columns!(), " FROM orders o JOIN order_lines l ON l.order_id = o.id WHERE o.id = $1 ORDER BY l.position");
 
-pub(super) async fn find(executor: impl SqliteExecutor<'_>, id: OrderId) -> Result<Option<Order>, Error> {
-    Ok(row::orders(&sqlx::query(FIND).bind(id.as_uuid()).fetch_all(executor).await?)?.pop())
+pub(super) async fn find(db: &mut SqliteConnection, id: OrderId) -> Result<Option<Order>, Error> {
+    Ok(row::orders(&sqlx::query(FIND).bind(id.as_uuid()).fetch_all(db).await?)?.pop())
 }
 
-pub(super) async fn find_even_removed(executor: impl SqliteExecutor<'_>, id: OrderId) -> Result<Option<Order>, Error> {
-    Ok(row::orders(&sqlx::query(FIND_EVEN_REMOVED).bind(id.as_uuid()).fetch_all(executor).await?)?.pop())
+pub(super) async fn find_even_removed(db: &mut SqliteConnection, id: OrderId) -> Result<Option<Order>, Error> {
+    Ok(row::orders(&sqlx::query(FIND_EVEN_REMOVED).bind(id.as_uuid()).fetch_all(db).await?)?.pop())
 }
 
-pub(super) async fn list(pool: &SqlitePool, list: &List) -> Result<Page, Error> {
-    let rows = select(list).build().fetch_all(pool).await?;
+pub(super) async fn list(db: &mut SqliteConnection, list: &List) -> Result<Page, Error> {
+    let rows = select(list).build().fetch_all(db).await?;
     Ok(Page::of(row::orders(&rows)?, list.limit))
 }
 

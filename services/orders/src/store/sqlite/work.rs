@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{Row, SqlitePool};
+use sqlx::{Connection, Row, SqliteConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -23,8 +23,8 @@ const CLAIMED: &str = concat!(
     " FROM orders o JOIN order_lines l ON l.order_id = o.id WHERE o.rowid IN (SELECT value FROM json_each($1)) ORDER BY o.id, l.position"
 );
 
-pub(super) async fn claim_due(pool: &SqlitePool, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error> {
-    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+pub(super) async fn claim_due(db: &mut SqliteConnection, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error> {
+    let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
     let rows: Vec<i64> = sqlx::query_scalar(
         "UPDATE orders SET due_at = $2, fence = fence + 1, attempts = attempts + 1
          WHERE rowid IN (SELECT rowid FROM orders WHERE due_at <= $1 ORDER BY due_at LIMIT $3) RETURNING rowid",
@@ -40,38 +40,49 @@ pub(super) async fn claim_due(pool: &SqlitePool, now: OffsetDateTime, lease: Dur
     Ok(claimed)
 }
 
-pub(super) async fn postpone(pool: &SqlitePool, id: OrderId, fence: i64, due_at: OffsetDateTime, last_error: &str) -> Result<bool, Error> {
+pub(super) async fn postpone(
+    db: &mut SqliteConnection,
+    id: OrderId,
+    fence: i64,
+    due_at: OffsetDateTime,
+    last_error: &str,
+) -> Result<bool, Error> {
     let postponed = sqlx::query("UPDATE orders SET due_at = $3, last_error = $4 WHERE id = $1 AND fence = $2 AND due_at IS NOT NULL")
         .bind(id.as_uuid())
         .bind(fence)
         .bind(to_ms(due_at))
         .bind(last_error)
-        .execute(pool)
+        .execute(db)
         .await?;
     Ok(postponed.rows_affected() == 1)
 }
 
-pub(super) async fn release_done(pool: &SqlitePool, id: OrderId, fence: i64) -> Result<bool, Error> {
+pub(super) async fn release_done(db: &mut SqliteConnection, id: OrderId, fence: i64) -> Result<bool, Error> {
     let done = sqlx::query(
         "UPDATE orders SET release_pending = FALSE, due_at = NULL, last_error = NULL WHERE id = $1 AND fence = $2 AND release_pending",
     )
     .bind(id.as_uuid())
     .bind(fence)
-    .execute(pool)
+    .execute(db)
     .await?;
     Ok(done.rows_affected() == 1)
 }
 
-pub(super) async fn retry_now(pool: &SqlitePool, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
+pub(super) async fn retry_now(db: &mut SqliteConnection, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
     let due = sqlx::query("UPDATE orders SET due_at = $2, attempts = 0 WHERE id = $1 AND due_at IS NOT NULL")
         .bind(id.as_uuid())
         .bind(to_ms(now))
-        .execute(pool)
+        .execute(db)
         .await?;
     Ok(due.rows_affected() == 1)
 }
 
-pub(super) async fn stuck(pool: &SqlitePool, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<Stuck>, Error> {
+pub(super) async fn stuck(
+    db: &mut SqliteConnection,
+    unchanged_since: OffsetDateTime,
+    attempts: u32,
+    limit: u32,
+) -> Result<Vec<Stuck>, Error> {
     let rows = sqlx::query(
         "SELECT id, status, release_pending, attempts, last_error, updated_at, due_at FROM orders
          WHERE due_at IS NOT NULL AND (updated_at <= $1 OR attempts >= $2) ORDER BY updated_at, id LIMIT $3",
@@ -79,7 +90,7 @@ pub(super) async fn stuck(pool: &SqlitePool, unchanged_since: OffsetDateTime, at
     .bind(to_ms(unchanged_since))
     .bind(attempts)
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(db)
     .await?;
     let stuck = rows.iter().map(|row| {
         Ok(Stuck {

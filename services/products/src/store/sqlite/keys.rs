@@ -1,6 +1,6 @@
 //! A create that may be repeated: the product and the answer kept for its key are written together.
 
-use sqlx::{Row, SqliteConnection, SqlitePool};
+use sqlx::{Row, SqliteConnection};
 use time::OffsetDateTime;
 
 use super::products;
@@ -67,7 +67,7 @@ async fn keep(db: &mut SqliteConnection, key: &IdempotencyKey, product: &Product
     Ok(())
 }
 
-pub(super) async fn forget(pool: &SqlitePool, now: OffsetDateTime) -> Result<u64, Error> {
-    let gone = sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= ?").bind(to_millis(now)).execute(pool).await?;
+pub(super) async fn forget(db: &mut SqliteConnection, now: OffsetDateTime) -> Result<u64, Error> {
+    let gone = sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= ?").bind(to_millis(now)).execute(db).await?;
     Ok(gone.rows_affected())
 }

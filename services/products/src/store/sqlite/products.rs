@@ -1,6 +1,6 @@
 //! The catalogue in `SQLite`.
 
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -12,13 +12,13 @@ use crate::{
     },
 };
 
-pub(super) async fn find(pool: &SqlitePool, id: Uuid) -> Result<Option<Product>, Error> {
-    let row = sqlx::query("SELECT * FROM products WHERE id = ?").bind(id).fetch_optional(pool).await?;
+pub(super) async fn find(db: &mut SqliteConnection, id: Uuid) -> Result<Option<Product>, Error> {
+    let row = sqlx::query("SELECT * FROM products WHERE id = ?").bind(id).fetch_optional(db).await?;
     row.as_ref().map(product).transpose()
 }
 
-pub(super) async fn list(pool: &SqlitePool, query: &Query) -> Result<Page, Error> {
-    let rows = select(query).build().fetch_all(pool).await?;
+pub(super) async fn list(db: &mut SqliteConnection, query: &Query) -> Result<Page, Error> {
+    let rows = select(query).build().fetch_all(db).await?;
     let found = rows.iter().map(product).collect::<Result<_, _>>()?;
     Ok(query.page(found))
 }

@@ -36,7 +36,7 @@ async fn every_filter_in_every_order_uses_an_index_and_sorts_nothing() {
                     let query = Query::new(filter, sort, 20, after).unwrap();
                     let sql = products::select(&query).into_string();
                     let explained = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
-                    let rows = sqlx::query(explained).fetch_all(&store.readers).await.unwrap();
+                    let rows = sqlx::query(explained).fetch_all(&mut *store.readers.acquire().await.unwrap()).await.unwrap();
                     let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
                     assert!(plan.iter().all(|step| step.contains("USING INDEX")), "{query:?}: {plan:?}");
                 }
@@ -59,12 +59,12 @@ async fn the_audit_finds_what_does_not_add_up() {
         ("UPDATE products SET supply = 11", "UPDATE products SET supply = 10"),
         ("UPDATE reservation_lines SET quantity = 1", "UPDATE reservation_lines SET quantity = 2"),
     ] {
-        sqlx::query(wrong).execute(&store.writer).await.unwrap();
+        sqlx::query(wrong).execute(&mut *store.writer.acquire().await.unwrap()).await.unwrap();
         assert_eq!(store.audit(NOW).await.unwrap().violations.len(), 1, "{wrong}");
-        sqlx::query(right).execute(&store.writer).await.unwrap();
+        sqlx::query(right).execute(&mut *store.writer.acquire().await.unwrap()).await.unwrap();
         assert_eq!(store.audit(NOW).await.unwrap().violations, []);
     }
-    sqlx::query("DELETE FROM products").execute(&store.writer).await.unwrap();
+    sqlx::query("DELETE FROM products").execute(&mut *store.writer.acquire().await.unwrap()).await.unwrap();
     assert_eq!(store.audit(NOW).await.unwrap().violations.len(), 1);
 }
 
@@ -84,7 +84,7 @@ async fn the_tables_refuse_what_the_code_must_not_do() {
         "UPDATE reservations SET state = 'LOST'",
         "DELETE FROM reservations",
     ] {
-        sqlx::query(illegal).execute(&store.writer).await.unwrap_err();
+        sqlx::query(illegal).execute(&mut *store.writer.acquire().await.unwrap()).await.unwrap_err();
     }
 }
 

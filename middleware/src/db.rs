@@ -1,0 +1,121 @@
+//! Calls of a store, each in a task of its own and with an end: a caller that goes away never cancels a write midway, and a database
+//! that never answers never keeps a caller. Measured and traced as semantic conventions 1.45 have it.
+
+mod call;
+mod leases;
+mod pool;
+
+use std::{error::Error, fmt, future::Future, sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+use tracing::Instrument;
+
+use self::call::{Call, Series};
+use crate::task;
+
+pub use leases::{Lease, Leases};
+pub use pool::{Pool, Waiting};
+
+/// A database in the words of semantic conventions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    /// `db.system.name`: `postgresql`, `mongodb`, `sqlite`.
+    pub system: &'static str,
+    /// `db.namespace`: the name of the database, or of the file that it is.
+    pub namespace: Arc<str>,
+    /// `server.address` and `server.port`; `None` without a server, and where there are several.
+    pub server: Option<(Arc<str>, u16)>,
+}
+
+/// What is done (`db.operation.name`) to which collection (`db.collection.name`). Bounded by code: both are labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Operation {
+    name: &'static str,
+    collection: &'static str,
+}
+
+/// What a store's error has to say for itself, and which errors a call that was given up makes.
+pub trait Failure: Send + 'static {
+    /// There was no answer in time.
+    fn timeout() -> Self;
+
+    /// The work was ended before it had an answer.
+    fn unavailable(cause: Box<dyn Error + Send + Sync>) -> Self;
+
+    /// One word of a bounded set: `error.type`.
+    fn kind(&self) -> &'static str;
+}
+
+/// The calls of one store.
+///
+/// ```
+/// use std::time::Duration;
+/// use palisade_middleware::db::{Calls, Database, Operation};
+/// # use palisade_middleware::db::Failure;
+/// # #[derive(Debug)] struct Failed;
+/// # impl Failure for Failed {
+/// #     fn timeout() -> Self { Self }
+/// #     fn unavailable(_: Box<dyn std::error::Error + Send + Sync>) -> Self { Self }
+/// #     fn kind(&self) -> &'static str { "failed" }
+/// # }
+/// # tokio_test::block_on(async {
+/// const FIND: Operation = Operation::new("find", "orders");
+/// let database = Database { system: "sqlite", namespace: "orders.db".into(), server: None };
+/// let calls = Calls::new(database, &[FIND]);
+/// let found = calls.run(FIND, Duration::from_secs(1), async { Ok::<_, Failed>("an order") }).await;
+/// assert_eq!(found.unwrap(), "an order");
+/// # });
+/// ```
+#[derive(Debug, Clone)]
+pub struct Calls(Arc<Series>);
+
+impl Operation {
+    /// `name` on `collection`, which is empty if it is none in particular.
+    pub const fn new(name: &'static str, collection: &'static str) -> Self {
+        Self { name, collection }
+    }
+}
+
+/// The span's name.
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)?;
+        if self.collection.is_empty() { Ok(()) } else { write!(f, " {}", self.collection) }
+    }
+}
+
+impl Calls {
+    /// Calls of `database`. The series of `expected` are there from the start: a rate sees no call that made its series.
+    pub fn new(database: Database, expected: &[Operation]) -> Self {
+        let series = Series::of(database);
+        for operation in expected {
+            series.duration(*operation, "");
+        }
+        Self(Arc::new(series))
+    }
+
+    /// Does `work`, for at most `limit`, to its end even if the returned future is dropped.
+    pub async fn run<T, E>(
+        &self,
+        operation: Operation,
+        limit: Duration,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: Failure,
+    {
+        let call = Call::begin(self.0.clone(), operation);
+        let span = call.span().clone();
+        let work = timeout(limit, pool::keep_waits(work));
+        let measured = async move {
+            let outcome = work.await.unwrap_or_else(|_elapsed| Err(E::timeout()));
+            call.end(outcome.as_ref().map_or_else(E::kind, |_| ""));
+            outcome
+        };
+        task::detached(measured.instrument(span)).await.unwrap_or_else(|aborted| Err(E::unavailable(aborted.into())))
+    }
+}
+
+#[cfg(test)]
+mod tests;

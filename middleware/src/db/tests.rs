@@ -1,0 +1,241 @@
+use std::{future::pending, pin::pin};
+
+use futures_util::poll;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use opentelemetry::trace::{SpanKind, Status, TracerProvider};
+use opentelemetry_sdk::{
+    error::OTelSdkResult,
+    trace::{SdkTracerProvider, SpanData, SpanExporter},
+};
+use parking_lot::Mutex;
+use tokio::time::{advance, sleep};
+use tracing::{info_span, instrument::WithSubscriber};
+use tracing_subscriber::layer::SubscriberExt;
+
+use super::*;
+
+const FIND: Operation = Operation::new("find", "orders");
+const LIMIT: Duration = Duration::from_secs(4);
+
+#[derive(Debug, PartialEq)]
+enum Failed {
+    Timeout,
+    Unavailable,
+    Corrupt,
+}
+
+impl Failure for Failed {
+    fn timeout() -> Self {
+        Self::Timeout
+    }
+
+    fn unavailable(_cause: Box<dyn Error + Send + Sync>) -> Self {
+        Self::Unavailable
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Unavailable => "unavailable",
+            Self::Corrupt => "corrupt",
+        }
+    }
+}
+
+fn recorder() -> (PrometheusRecorder, PrometheusHandle) {
+    let recorder = PrometheusBuilder::new().set_buckets(&[1.0]).unwrap().build_recorder();
+    let handle = recorder.handle();
+    (recorder, handle)
+}
+
+fn calls() -> Calls {
+    let server = Some(("db.internal".into(), 5432));
+    Calls::new(Database { system: "postgresql", namespace: "shop".into(), server }, &[FIND])
+}
+
+/// How many calls ended with `error`, and how many seconds they took together.
+fn ended(handle: &PrometheusHandle, error: &str) -> Option<(u32, f64)> {
+    let labels = format!(
+        r#"{{db_system_name="postgresql",db_namespace="shop",db_collection_name="orders",db_operation_name="find",error_type="{error}"}}"#
+    );
+    let count = value(handle, &format!("db_client_operation_duration_count{labels}"))?;
+    Some((count.parse().unwrap(), value(handle, &format!("db_client_operation_duration_sum{labels}"))?.parse().unwrap()))
+}
+
+fn value(handle: &PrometheusHandle, series: &str) -> Option<String> {
+    handle.render().lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned))
+}
+
+/// A metric of the pool `test`.
+fn of_pool(handle: &PrometheusHandle, metric: &str) -> String {
+    value(handle, &format!(r#"db_client_connection_{metric}{{db_client_connection_pool_name="test"}}"#)).unwrap()
+}
+
+fn count(handle: &PrometheusHandle, state: &str) -> String {
+    let labels = format!(r#"{{db_client_connection_pool_name="test",db_client_connection_state="{state}"}}"#);
+    value(handle, &format!("db_client_connection_count{labels}")).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_measured_by_how_it_ended() {
+    let (recorder, handle) = recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let calls = calls();
+    assert_eq!(ended(&handle, ""), Some((0, 0.0)), "there from the start");
+    let slow = async {
+        sleep(Duration::from_secs(2)).await;
+        Ok::<_, Failed>("found")
+    };
+    assert_eq!(calls.run(FIND, LIMIT, slow).await, Ok("found"));
+    assert_eq!(calls.run(FIND, LIMIT, async { Err::<(), _>(Failed::Corrupt) }).await, Err(Failed::Corrupt));
+    assert_eq!(calls.run(FIND, LIMIT, pending::<Result<(), Failed>>()).await, Err(Failed::Timeout));
+    assert_eq!(ended(&handle, ""), Some((1, 2.0)));
+    assert_eq!(ended(&handle, "corrupt"), Some((1, 0.0)));
+    assert_eq!(ended(&handle, "timeout"), Some((1, 4.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_caller_is_gone_is_measured_when_it_ends() {
+    let (recorder, handle) = recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let calls = calls();
+    let slow = async {
+        sleep(Duration::from_secs(3)).await;
+        Ok::<_, Failed>(())
+    };
+    {
+        let mut ends = pin!(calls.run(FIND, LIMIT, slow));
+        let mut hangs = pin!(calls.run(FIND, LIMIT, pending::<Result<(), Failed>>()));
+        assert!(poll!(&mut ends).is_pending());
+        assert!(poll!(&mut hangs).is_pending());
+    }
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(ended(&handle, ""), Some((1, 3.0)));
+    assert_eq!(ended(&handle, "timeout"), Some((1, 4.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_measured_too_and_goes_on_in_the_caller() {
+    let (recorder, handle) = recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let calls = calls();
+    let caller = task::spawn(async move { calls.run(FIND, LIMIT, async { panic!("a bug") as Result<(), Failed> }).await });
+    assert!(caller.await.unwrap_err().is_panic());
+    assert_eq!(ended(&handle, "aborted"), Some((1, 0.0)));
+}
+
+/// Keeps the spans that have ended.
+#[derive(Debug, Clone, Default)]
+struct Kept(Arc<Mutex<Vec<SpanData>>>);
+
+impl SpanExporter for Kept {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        self.0.lock().extend(batch);
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_within_a_trace_is_a_client_span_of_it() {
+    let kept = Kept::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(kept.clone()).build();
+    let subscriber = tracing_subscriber::registry().with(tracing_opentelemetry::layer().with_tracer(provider.tracer("test")));
+    let traced = async {
+        let calls = calls();
+        calls.run(FIND, LIMIT, async { Ok::<_, Failed>(()) }).await.unwrap();
+        assert_eq!(kept.0.lock().len(), 0, "a call that belongs to nothing");
+        let request = async {
+            calls.run(FIND, LIMIT, async { Ok::<_, Failed>(()) }).await.unwrap();
+            calls.run(FIND, LIMIT, pending::<Result<(), Failed>>()).await.unwrap_err();
+        };
+        request.instrument(info_span!("request")).await;
+    };
+    traced.with_subscriber(subscriber).await;
+
+    let spans = kept.0.lock();
+    let [well, ill, request] = spans.as_slice() else { panic!("{spans:?}") };
+    for span in [well, ill] {
+        assert_eq!((span.name.as_ref(), &span.span_kind), ("find orders", &SpanKind::Client));
+        assert_eq!(span.parent_span_id, request.span_context.span_id());
+        for (key, expected) in [
+            ("db.system.name", "postgresql"),
+            ("db.namespace", "shop"),
+            ("db.collection.name", "orders"),
+            ("db.operation.name", "find"),
+            ("server.address", "db.internal"),
+            ("server.port", "5432"),
+        ] {
+            assert_eq!(attribute(span, key).as_deref(), Some(expected), "{key}");
+        }
+    }
+    assert_eq!((&well.status, attribute(well, "error.type")), (&Status::Unset, None));
+    assert!(matches!(ill.status, Status::Error { .. }));
+    assert_eq!(attribute(ill, "error.type").as_deref(), Some("timeout"));
+}
+
+fn attribute(span: &SpanData, key: &str) -> Option<String> {
+    span.attributes.iter().find(|pair| pair.key.as_str() == key).map(|pair| pair.value.to_string())
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_is_counted_and_so_is_who_waits_in_vain() {
+    let (recorder, handle) = recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let pool = Pool::new("test", 2);
+    let shown = || ["limit", "pending_requests", "timeouts", "wait_time_count", "wait_time_sum"].map(|metric| of_pool(&handle, metric));
+    assert_eq!(shown(), ["2", "0", "0", "0", "0"]);
+    let [served, refused, forsaken] = [pool.wait(), pool.wait(), pool.wait()];
+    advance(Duration::from_secs(1)).await;
+    assert_eq!(shown(), ["2", "3", "0", "0", "0"]);
+    served.got();
+    refused.refused();
+    drop(forsaken);
+    assert_eq!(shown(), ["2", "0", "1", "1", "1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_call_waits_for_ends_with_it() {
+    let (recorder, handle) = recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let (calls, pool) = (calls(), Pool::new("test", 2));
+    let waits = |driver: Pool, got: Option<bool>| async move {
+        driver.wait_begins();
+        sleep(Duration::from_secs(1)).await;
+        let Some(got) = got else { return pending().await };
+        driver.wait_ends(got);
+        Ok::<_, Failed>(())
+    };
+    let shown = || ["pending_requests", "timeouts", "wait_time_count"].map(|metric| of_pool(&handle, metric));
+    calls.run(FIND, LIMIT, waits(pool.clone(), Some(true))).await.unwrap();
+    assert_eq!(shown(), ["0", "0", "1"]);
+    calls.run(FIND, LIMIT, waits(pool.clone(), Some(false))).await.unwrap();
+    assert_eq!(shown(), ["0", "0", "1"]);
+    let mut cut = pin!(calls.run(FIND, LIMIT, waits(pool.clone(), None)));
+    assert!(poll!(&mut cut).is_pending());
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(shown(), ["1", "0", "1"]);
+    assert_eq!(cut.await, Err(Failed::Timeout));
+    assert_eq!(shown(), ["0", "1", "1"]);
+    waits(pool, Some(true)).await.unwrap();
+    assert_eq!(shown(), ["0", "1", "1"], "what belongs to no call is not measured");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_used_until_its_lease_is_dropped() {
+    let (recorder, handle) = recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let leases = Leases::new(Pool::new("test", 4), || 3);
+    let shown = || ["idle", "used"].map(|state| count(&handle, state));
+    assert_eq!(shown(), ["0", "0"]);
+    let first = leases.take(async { Ok::<_, &str>(Box::new("a connection")) }, |_| false).await.unwrap();
+    let second = leases.take(async { Ok::<_, &str>(Box::new("another")) }, |_| false).await.unwrap();
+    assert_eq!((*first, *second), ("a connection", "another"));
+    assert_eq!(shown(), ["1", "2"]);
+    drop(first);
+    assert_eq!(shown(), ["2", "1"]);
+    drop(second);
+    assert_eq!(shown(), ["3", "0"]);
+    leases.take(async { Err::<Box<()>, _>("refused") }, |_| false).await.unwrap_err();
+    leases.take(async { Err::<Box<()>, _>("too late") }, |error| *error == "too late").await.unwrap_err();
+    assert_eq!(of_pool(&handle, "timeouts"), "1");
+}

@@ -1,0 +1,63 @@
+//! The steps of the saga, by what products answers.
+
+use crate::saga::{Confirm, Release, Reserve};
+
+const HELD: &str = "held";
+const REFUSED: &str = "refused";
+const RELEASED: &str = "released";
+const EXPIRED: &str = "expired";
+const CONFIRMED: &str = "confirmed";
+const LOST: &str = "lost";
+const DONE: &str = "done";
+const UNKNOWN: &str = "unknown";
+
+/// A step of the saga, by what products answers.
+pub(crate) trait Step {
+    /// What the step is called.
+    const NAME: &'static str;
+    /// The words for all answers.
+    const OUTCOMES: &'static [&'static str];
+
+    /// The word for this answer.
+    fn outcome(&self) -> &'static str;
+}
+
+impl Step for Reserve {
+    const NAME: &'static str = "reserve_stock";
+    const OUTCOMES: &'static [&'static str] = &[HELD, REFUSED, RELEASED, EXPIRED, UNKNOWN];
+
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Held(_) => HELD,
+            Self::Refused(_) => REFUSED,
+            Self::Released => RELEASED,
+            Self::Expired => EXPIRED,
+            Self::Unknown { .. } => UNKNOWN,
+        }
+    }
+}
+
+impl Step for Confirm {
+    const NAME: &'static str = "confirm_reservation";
+    const OUTCOMES: &'static [&'static str] = &[CONFIRMED, LOST, UNKNOWN];
+
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Confirmed => CONFIRMED,
+            Self::Lost => LOST,
+            Self::Unknown { .. } => UNKNOWN,
+        }
+    }
+}
+
+impl Step for Release {
+    const NAME: &'static str = "release_reservation";
+    const OUTCOMES: &'static [&'static str] = &[DONE, UNKNOWN];
+
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Done => DONE,
+            Self::Unknown { .. } => UNKNOWN,
+        }
+    }
+}

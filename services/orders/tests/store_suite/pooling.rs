@@ -1,0 +1,88 @@
+//! What a store shows of its connections: who uses them, who waits for one, and who waits in vain.
+
+use std::{sync::Arc, time::Duration};
+
+use palisade_middleware::task;
+use palisade_orders::store::{Bounded, Error, PostgresStore, SqliteStore, Store};
+use palisade_tests::{recorded::Recorded, servers};
+use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
+use tempfile::TempDir;
+
+use crate::database::{NOW, create, described};
+
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres() {
+    let server = servers::postgres();
+    let url = server.url("orders");
+    let recorded = Recorded::new();
+    let _recording = recorded.here();
+    let store = PostgresStore::new(&url, 1).unwrap();
+    let database = store.database();
+    assert_eq!((database.system, &*database.namespace), ("postgresql", "orders"));
+    assert_eq!(database.server, Some(("127.0.0.1".into(), server.port())));
+    let pool = recorded.pool("orders-postgresql");
+    assert_eq!(pool.shown(["limit", "pending_requests", "timeouts_total", "wait_time_count"]), ["1", "0", "0", "0"]);
+    store.prepare().await.unwrap();
+    let store = Arc::new(Bounded::new(Arc::new(store), database, LONG));
+    store.ping().await.unwrap();
+
+    let mut other = PgConnection::connect(&url).await.unwrap();
+    other.execute("BEGIN; LOCK TABLE orders").await.unwrap();
+    let first = task::spawn(keep(store.clone()));
+    pool.until("used", "1").await;
+    let second = task::spawn(keep(store.clone()));
+    pool.until_one_waits().await;
+    other.execute("COMMIT").await.unwrap();
+    for call in [first, second] {
+        call.await.unwrap().unwrap();
+    }
+    pool.until("used", "0").await;
+    pool.until("idle", "1").await;
+    let [pending, timeouts, waits, waited] = pool.shown(["pending_requests", "timeouts_total", "wait_time_count", "wait_time_sum"]);
+    assert_eq!([pending, timeouts, waits], ["0", "0", "3"]);
+    assert_ne!(waited, "0");
+
+    server.pause();
+    assert!(matches!(store.ping().await, Err(Error::Unavailable(_))));
+    assert_eq!(pool.shown(["pending_requests", "timeouts_total"]), ["0", "1"]);
+    server.resume();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite() {
+    let directory = TempDir::new().unwrap();
+    let url = format!("sqlite://{}/orders.db", directory.path().display());
+    let recorded = Recorded::new();
+    let _recording = recorded.here();
+    let store = SqliteStore::new(&url).unwrap();
+    assert_eq!((store.database().system, &*store.database().namespace, store.database().server), ("sqlite", "orders.db", None));
+    let pool = recorded.pool("orders-sqlite");
+    assert_eq!(pool.shown(["limit", "pending_requests", "timeouts_total", "wait_time_count"]), ["5", "0", "0", "0"]);
+    store.prepare().await.unwrap();
+    let store = Arc::new(store);
+    let hasty = Bounded::new(store.clone(), described(), Duration::from_millis(300));
+    let store = Arc::new(Bounded::new(store, described(), LONG));
+
+    // There is one writer.
+    let mut other = SqliteConnection::connect(&url).await.unwrap();
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let first = task::spawn(keep(store.clone()));
+    pool.until("used", "1").await;
+    let second = task::spawn(keep(store));
+    pool.until_one_waits().await;
+    assert!(matches!(hasty.create(create("bob", NOW), NOW).await, Err(Error::Timeout)));
+    assert_eq!(pool.shown(["pending_requests", "timeouts_total"]), ["1", "1"], "the hasty one waits no more");
+    other.execute("COMMIT").await.unwrap();
+    for call in [first, second] {
+        call.await.unwrap().unwrap();
+    }
+    pool.until("used", "0").await;
+    assert_eq!(pool.shown(["pending_requests", "timeouts_total", "wait_time_count"]), ["0", "1", "2"]);
+}
+
+async fn keep(store: Arc<Bounded>) -> Result<(), Error> {
+    store.create(create("alice", NOW), NOW).await.map(drop)
+}

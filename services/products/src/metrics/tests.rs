@@ -1,0 +1,51 @@
+use palisade_tests::recorded::Recorded;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    product::{Draft, Input},
+    reservation::{Refusal, Reservation, State},
+    store::Imbalance,
+};
+
+fn record_everything() {
+    let now = OffsetDateTime::UNIX_EPOCH;
+    let [name, description, category] = ["Lamp", "", "home"].map(str::to_owned);
+    let draft = Draft::new(Input { name, description, price_minor: 1, quantity: 1, category, is_active: true }).unwrap();
+    let product = draft.into_product(Uuid::nil(), now);
+    asked_with_key(&Created::Created { product: product.clone(), replayed: false });
+    asked_with_key(&Created::Created { product, replayed: true });
+    asked_with_key(&Created::KeyReused);
+    let held = Reservation { id: Uuid::nil(), state: State::Held, lines: Vec::new(), expires_at: now };
+    let refused = Reserved::Refused { reason: Refusal::InsufficientStock, product_id: Uuid::nil() };
+    for answer in [Reserved::Held(held), refused, Reserved::DifferentLines, Reserved::Released, Reserved::Expired] {
+        reserved(&answer);
+    }
+    committed();
+    released();
+    audited(&Audit {
+        products_checked: 1,
+        violations: vec![Imbalance { product_id: Uuid::nil(), supply: 1, quantity: 1, taken: 1, reserved: 1 }],
+        held_units: 1,
+        confirmed_units: 1,
+        available_units: 1,
+        out_of_stock_products: 1,
+        overdue_holds: 1,
+    });
+}
+
+#[test]
+fn every_series_is_there_at_zero_from_the_start_and_no_other_is_recorded() {
+    let recorded = Recorded::new();
+    let _recording = recorded.here();
+    register();
+    let at_first = recorded.series();
+    let labels = |metric: &Metric| metric.labels.iter().map(|label| (*label).to_owned()).collect();
+    assert_eq!(recorded.labels(), METRICS.iter().map(|metric| (metric.exposed(), labels(metric))).collect());
+    assert!(at_first.values().all(|value| value == "0"), "{at_first:?}");
+    record_everything();
+    let at_last = recorded.series();
+    assert_eq!(at_last.keys().collect::<Vec<_>>(), at_first.keys().collect::<Vec<_>>());
+    assert!(at_last.values().all(|value| value != "0"), "{at_last:?}");
+}
