@@ -184,10 +184,12 @@ where
         Protocol::Http => (Hop::HttpServer, AddressLimitLayer::new(&config.address_limit)),
         Protocol::Grpc => (Hop::GrpcServer, AddressLimitLayer::off()),
     };
+    // Who is believed was checked with the configuration.
+    let proxies = config.address_limit.proxies().unwrap_or_default();
     ServiceBuilder::new()
         .map_request(|request: Request<B>| request.map(Body::new))
         .layer(RequestContextLayer(methods))
-        .layer(ServerTraceLayer(protocol))
+        .layer(ServerTraceLayer::new(protocol).trusting(proxies))
         .layer(MetricsLayer::new(hop))
         .layer(RespondLayer(protocol))
         .layer(HttpGuardLayer(protocol))

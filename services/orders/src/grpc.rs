@@ -136,6 +136,7 @@ impl Orders {
         let creation = self.store.create(create, now).await.map_err(refusal::of_store)?;
         if key.is_some() {
             metrics::counter!("palisade.idempotency.requests", "outcome" => outcome(&creation)).increment(1);
+            trace::record("app.idempotency.outcome", outcome(&creation));
         }
         match creation {
             Creation::Created(claimed) => {

@@ -13,6 +13,7 @@ use palisade_middleware::{
     parameter,
     priority::Priority,
     rejection::{Rejection, reasons},
+    trace,
 };
 use palisade_proto::products::v1::{
     self as proto, ConfirmReservationRequest, CreateProductRequest, FindAllRequest, FindAllResponse, FindOneRequest,
@@ -68,8 +69,12 @@ impl ProductsService for Products {
         let request = request.into_inner();
         let draft = draft(request.product)?;
         let key = convert::idempotency_key(&*context::caller()?, request.idempotency_key, &draft)?;
-        let now = self.clock.now();
-        match self.store.create(convert::new_id(now), draft, key, now).await.map_err(refusal::of_store)? {
+        let (now, keyed) = (self.clock.now(), key.is_some());
+        let created = self.store.create(convert::new_id(now), draft, key, now).await.map_err(refusal::of_store)?;
+        if keyed {
+            trace::record("app.idempotency.outcome", outcome(&created));
+        }
+        match created {
             Created::Created { product, replayed } => Ok(convert::created(&product, replayed)),
             Created::KeyReused => Err(Rejection::new(&reasons::IDEMPOTENCY_KEY_REUSED, "the key was used with another body").into()),
         }
@@ -157,6 +162,14 @@ impl ProductsService for Products {
 
 fn draft(input: Option<proto::ProductInput>) -> Result<Draft, Rejection> {
     Draft::new(convert::input(input.unwrap_or_default())).map_err(Rejection::invalid)
+}
+
+fn outcome(created: &Created) -> &'static str {
+    match created {
+        Created::Created { replayed: true, .. } => "replay",
+        Created::Created { .. } => "new",
+        Created::KeyReused => "conflict",
+    }
 }
 
 fn count(outcome: &'static str) {
