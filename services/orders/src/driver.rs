@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use palisade_middleware::clock::Clock;
-use tracing::Instrument;
+use palisade_middleware::{clock::Clock, recorded_span, trace};
+use tracing::{Instrument, field::Empty};
 
 use crate::{
     order::{Order, OrderId, Status},
@@ -11,6 +11,13 @@ use crate::{
     saga::{Confirm, Effect, Event, Release, Reserve, Transition},
     store::{Answer, Claimed, Store, Transitioned},
 };
+
+/// Its name in spans and metrics.
+const SAGA: &str = "create_order";
+/// Outcome: another worker, or a person's wish, was faster.
+const TAKEN_OVER: &str = "TAKEN_OVER";
+/// Outcome: the store gave no answer, so that a worker takes it up again.
+const UNRECORDED: &str = "UNRECORDED";
 
 /// Takes orders as far as they go.
 #[derive(Clone)]
@@ -32,12 +39,40 @@ impl Driver {
     /// Works on an order that is leased to the caller until it is finished, somebody else has it, or it has to wait.
     /// Answers how it stood last. Whatever fails on the way is taken up again by a worker when the lease is over.
     pub async fn run(&self, claimed: Claimed, answer: MakeAnswer<'_>) -> Order {
-        let span =
-            palisade_middleware::recorded_span!("saga create_order", app.saga = "create_order", app.order.id = %claimed.saga.order.id);
+        let span = recorded_span!(
+            "saga create_order",
+            app.saga = SAGA,
+            app.saga.id = %claimed.saga.order.id,
+            app.order.id = %claimed.saga.order.id,
+            app.saga.outcome = Empty,
+        );
         self.steps(claimed, answer).instrument(span).await
     }
 
-    async fn steps(&self, mut claimed: Claimed, answer: MakeAnswer<'_>) -> Order {
+    /// The same for an order that a worker took up: in a trace of its own, linked to the request that created the order.
+    pub async fn resume(&self, claimed: Claimed) {
+        let span = recorded_span!(
+            parent: None,
+            "saga create_order",
+            app.saga = SAGA,
+            app.saga.id = %claimed.saga.order.id,
+            app.order.id = %claimed.saga.order.id,
+            app.saga.outcome = Empty,
+        );
+        if let Some(trace_parent) = &claimed.trace_parent {
+            trace::link(&span, trace_parent);
+        }
+        self.steps(claimed, &|_| None).instrument(span).await;
+    }
+
+    async fn steps(&self, claimed: Claimed, answer: MakeAnswer<'_>) -> Order {
+        let (order, outcome) = self.until_it_rests(claimed, answer).await;
+        trace::record("app.saga.outcome", outcome.unwrap_or(order.status.as_str()));
+        order
+    }
+
+    /// Why it rests, unless its order is at its end.
+    async fn until_it_rests(&self, mut claimed: Claimed, answer: MakeAnswer<'_>) -> (Order, Option<&'static str>) {
         let mut event = Event::Resumed;
         loop {
             let now = self.clock.now();
@@ -45,25 +80,34 @@ impl Driver {
             let id = claimed.saga.order.id;
             let last_error = unanswered(&event);
             event = match claimed.saga.on(event, now, random) {
-                Effect::CallReserve => Event::ReserveAnswered(step("reserve_stock", self.products.reserve(&claimed.saga.order)).await),
-                Effect::CallConfirm => Event::ConfirmAnswered(step("confirm_reservation", self.products.confirm(id)).await),
-                Effect::CallRelease => Event::ReleaseAnswered(step("release_reservation", self.products.release(id)).await),
+                Effect::CallReserve => {
+                    let call = self.products.reserve(&claimed.saga.order);
+                    Event::ReserveAnswered(step(("step", "reserve_stock"), &claimed, call).await)
+                }
+                Effect::CallConfirm => {
+                    let call = self.products.confirm(id);
+                    Event::ConfirmAnswered(step(("step", "confirm_reservation"), &claimed, call).await)
+                }
+                Effect::CallRelease => {
+                    let call = self.products.release(id);
+                    Event::ReleaseAnswered(step(("compensate", "release_reservation"), &claimed, call).await)
+                }
                 Effect::Record(transition) => match self.record(&claimed, transition, answer).await {
                     Recorded::Next(next) => {
                         claimed = *next;
                         Event::Resumed
                     }
-                    Recorded::Over(order) => return *order,
+                    Recorded::Over(order, why) => return (*order, Some(why)),
                 },
                 Effect::RecordReleased => {
-                    log(id, "the release", self.store.release_done(id, claimed.fence).await);
-                    return claimed.saga.order;
+                    let outcome = log(id, "the release", self.store.release_done(id, claimed.fence).await);
+                    return (claimed.saga.order, outcome);
                 }
                 Effect::RetryAt(due_at) => {
-                    log(id, "the next try", self.store.postpone(id, claimed.fence, due_at, last_error).await);
-                    return claimed.saga.order;
+                    let outcome = log(id, "the next try", self.store.postpone(id, claimed.fence, due_at, last_error).await);
+                    return (claimed.saga.order, outcome.or(Some("PUT_OFF")));
                 }
-                Effect::Finished => return claimed.saga.order,
+                Effect::Finished => return (claimed.saga.order, None),
             };
         }
     }
@@ -78,10 +122,10 @@ impl Driver {
                 count(to);
                 Recorded::Next(Box::new(next))
             }
-            Ok(Transitioned::Fenced(order)) => Recorded::Over(Box::new(order)),
+            Ok(Transitioned::Fenced(order)) => Recorded::Over(Box::new(order), TAKEN_OVER),
             Err(error) => {
                 tracing::warn!(order_id = %id, error = &error as &dyn std::error::Error, "a step could not be recorded, a worker takes the order up");
-                Recorded::Over(Box::new(claimed.saga.order.clone()))
+                Recorded::Over(Box::new(claimed.saga.order.clone()), UNRECORDED)
             }
         }
     }
@@ -89,14 +133,55 @@ impl Driver {
 
 enum Recorded {
     Next(Box<Claimed>),
-    Over(Box<Order>),
+    Over(Box<Order>, &'static str),
 }
 
-async fn step<T>(name: &'static str, call: impl Future<Output = T>) -> T {
+/// A step forward or, to compensate, back.
+async fn step<T: Answered>((way, name): (&str, &'static str), claimed: &Claimed, call: impl Future<Output = T>) -> T {
     let started = tokio::time::Instant::now();
-    let answer = call.instrument(palisade_middleware::recorded_span!("step", otel.name = name, app.saga.step = name)).await;
-    metrics::histogram!("palisade.saga.step.duration", "saga" => "create_order", "step" => name).record(started.elapsed().as_secs_f64());
+    let span = recorded_span!(
+        "step",
+        otel.name = format!("{way} {name}"),
+        otel.status_code = Empty,
+        app.saga.step = name,
+        app.saga.attempt = i64::from(claimed.saga.attempts),
+        error.type = Empty,
+    );
+    let answer = async {
+        let answer = call.await;
+        if !answer.tells() {
+            trace::record("otel.status_code", "ERROR");
+            trace::record("error.type", "unanswered");
+        }
+        answer
+    };
+    let answer = answer.instrument(span).await;
+    metrics::histogram!("palisade.saga.step.duration", "saga" => SAGA, "step" => name).record(started.elapsed().as_secs_f64());
     answer
+}
+
+/// An answer of products, if it is one.
+trait Answered {
+    /// Whether anything is known by it.
+    fn tells(&self) -> bool;
+}
+
+impl Answered for Reserve {
+    fn tells(&self) -> bool {
+        !matches!(self, Self::Unknown { .. })
+    }
+}
+
+impl Answered for Confirm {
+    fn tells(&self) -> bool {
+        !matches!(self, Self::Unknown { .. })
+    }
+}
+
+impl Answered for Release {
+    fn tells(&self) -> bool {
+        !matches!(self, Self::Unknown { .. })
+    }
 }
 
 fn count(to: Status) {
@@ -107,7 +192,7 @@ fn count(to: Status) {
         Status::Completed => "completed",
         Status::Cancelled => "cancelled",
     };
-    metrics::counter!("palisade.saga.finished", "saga" => "create_order", "outcome" => outcome).increment(1);
+    metrics::counter!("palisade.saga.finished", "saga" => SAGA, "outcome" => outcome).increment(1);
     metrics::counter!("palisade.orders", "outcome" => outcome).increment(1);
 }
 
@@ -121,11 +206,18 @@ fn unanswered(event: &Event) -> &'static str {
     }
 }
 
-fn log(id: OrderId, what: &str, outcome: Result<bool, crate::store::Error>) {
+/// What it is called that nothing came of it.
+fn log(id: OrderId, what: &str, outcome: Result<bool, crate::store::Error>) -> Option<&'static str> {
     match outcome {
-        Ok(true) => {}
-        Ok(false) => tracing::debug!(order_id = %id, "somebody else has the order, {what} is theirs to record"),
-        Err(error) => tracing::warn!(order_id = %id, error = &error as &dyn std::error::Error, "{what} could not be recorded"),
+        Ok(true) => None,
+        Ok(false) => {
+            tracing::debug!(order_id = %id, "somebody else has the order, {what} is theirs to record");
+            Some(TAKEN_OVER)
+        }
+        Err(error) => {
+            tracing::warn!(order_id = %id, error = &error as &dyn std::error::Error, "{what} could not be recorded");
+            Some(UNRECORDED)
+        }
     }
 }
 
