@@ -1,5 +1,4 @@
 //! An answer that is not whole counts as one and the same thing in every metric and on every span, on either side of a call.
-#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
 use std::{convert::Infallible, sync::Arc};
 

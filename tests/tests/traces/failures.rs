@@ -1,7 +1,7 @@
 //! Requests that were refused, and an order that failed.
 
 use palisade_tests::{
-    Answer,
+    Answer, Client,
     otlp::{Collector, span::Span},
     shop::{ALL_SCOPES, CUSTOMER},
     trade::{order, stock},
@@ -27,14 +27,16 @@ async fn a_refused_request_is_a_span_of_its_own_that_is_no_error() {
     let shop = shop(&collector, |service, command| {
         if service == "gateway" {
             command.env("PALISADE_SERVER__RATE_LIMIT__PER_SECOND", "1").env("PALISADE_SERVER__RATE_LIMIT__BURST", "5");
+            command.env("PALISADE_SERVER__ADDRESS_LIMIT__TRUSTED_PROXIES", "127.0.0.1");
         }
     })
     .await;
     let (nobody, reader) = (shop.anonymous(), shop.client("reader", "products:read"));
 
-    let answer = nobody.get("/products").await;
+    let answer = nobody.get("/products").header("x-forwarded-for", "203.0.113.9, 198.51.100.7").await;
     answer.problem(401, "unauthenticated");
-    assert_eq!(alone(&collector, &answer).await.name, "GET /products");
+    let span = alone(&collector, &answer).await;
+    assert_eq!((span.name.as_str(), span.attribute("client.address")), ("GET /products", json!("198.51.100.7")));
     let answer = reader.delete(format!("/orders/{}", uuid::Uuid::new_v4())).await;
     answer.problem(403, "insufficient_scope");
     assert_eq!(alone(&collector, &answer).await.name, "DELETE /orders/{id}");
@@ -45,6 +47,13 @@ async fn a_refused_request_is_a_span_of_its_own_that_is_no_error() {
     let span = alone(&collector, &answer).await;
     assert_eq!(span.name, "HTTP");
     assert_eq!(["http.request.method", "http.request.method_original"].map(|key| span.attribute(key)), ["_OTHER", "BREW"]);
+
+    // A service is asked for what it does not have: its own fault, as the conventions see it.
+    let products = Client::new(shop.grpc_url("products"), None).over_http2();
+    products.request(Method::POST, "/a.Scanner/Call").header("content-type", "application/grpc").attempt().await.unwrap();
+    let span = collector.span(|span| span.attribute("rpc.method_original") == json!("a.Scanner/Call")).await;
+    assert_eq!((span.kind, span.name.as_str(), span.attribute("rpc.method")), ("SERVER", "grpc", json!("_OTHER")));
+    assert_eq!(span.attribute("rpc.status_code"), span.attribute("error.type"));
 
     let greedy = shop.client("greedy", ALL_SCOPES);
     let refused = async || Some(greedy.get("/orders").await).filter(|answer| answer.status == 429);
