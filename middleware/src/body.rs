@@ -1,6 +1,7 @@
 //! A response body that tells one observer how it ended: at trailers, at its end, by an error, or because nobody wanted the rest.
 
 use std::{
+    any::Any,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -8,6 +9,9 @@ use std::{
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tower::BoxError;
+
+use crate::deadline::Elapsed;
 
 /// How a body ended.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +20,8 @@ pub enum End<'a> {
     Complete(Option<&'a HeaderMap>),
     /// Reading it failed.
     Failed,
+    /// It was cut because its time was over.
+    Late,
     /// It was dropped before its end: the other side has gone.
     Dropped,
 }
@@ -65,7 +71,13 @@ impl<B: Body, O: Observe> Observed<B, O> {
     }
 }
 
-impl<B: Body, O: Observe> Body for Observed<B, O> {
+/// How reading a body failed. Bodies of all kinds come by: only those that a layer can cut have errors of a kind that tells.
+fn failure<E: 'static>(error: &E) -> End<'static> {
+    let late = (error as &dyn Any).downcast_ref::<BoxError>().is_some_and(|error| error.is::<Elapsed>());
+    if late { End::Late } else { End::Failed }
+}
+
+impl<B: Body<Error: 'static>, O: Observe> Body for Observed<B, O> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -80,7 +92,7 @@ impl<B: Body, O: Observe> Body for Observed<B, O> {
         };
         let end = match &frame {
             None => Some(End::Complete(None)),
-            Some(Err(_)) => Some(End::Failed),
+            Some(Err(error)) => Some(failure(error)),
             Some(Ok(frame)) => frame.trailers_ref().map(|trailers| End::Complete(Some(trailers))),
         };
         match end {

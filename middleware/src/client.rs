@@ -29,7 +29,7 @@ use std::{
 };
 
 use http::{Request, Response};
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
 use self::{
@@ -42,7 +42,7 @@ use crate::{
     deadline::{AttemptTimeoutLayer, TotalDeadlineLayer},
     metrics::{Hop, MetricsLayer},
     rejection::Rejection,
-    respond::{Protocol, RespondLayer},
+    respond::{Refused, RespondInsideLayer},
     retry::{IdempotentMethods, RetryLayer},
     trace::ClientTraceLayer,
 };
@@ -93,7 +93,7 @@ where
         .layer(ClientTraceLayer { server_address, server_port })
         .layer(MetricsLayer::new(Hop::GrpcClient(target.into())))
         // What is refused below reaches the generated client as a status with its reason.
-        .layer(RespondLayer(Protocol::Grpc))
+        .layer(RespondInsideLayer)
         // Binds all attempts and the pauses between them.
         .layer(TotalDeadlineLayer {
             limit: Duration::from_millis(config.call_timeout_ms),
@@ -134,7 +134,7 @@ impl Client {
     }
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Status>> + Send>>;
 
 /// A stack whose type is of no interest. Not tower's boxed service, which is boxed anew with every clone of a client.
 trait Call: fmt::Debug + Send + Sync {
@@ -154,16 +154,26 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static> + Clone + Send + Sync + 'static,
 {
     fn call(&self, request: Request<Body>) -> Answer {
-        Box::pin(self.0.clone().oneshot(request))
+        let call = self.0.clone().oneshot(request);
+        Box::pin(async { call.await.map_err(|never| match never {}).and_then(own_refusal) })
     }
+}
+
+/// What we refused ourselves is an error, whose source is the refusal: a response would lose the cause on its way to the handler.
+fn own_refusal(mut response: Response<Body>) -> Result<Response<Body>, Status> {
+    let Some(Refused(rejection)) = response.extensions_mut().remove() else { return Ok(response) };
+    let mut status = rejection.to_status();
+    status.set_source(rejection);
+    Err(status)
 }
 
 impl Service<Request<Body>> for Client {
     type Response = Response<Body>;
-    type Error = Infallible;
+    /// A refusal of this stack; its source is the [`Rejection`]. What the target refuses is an answer.
+    type Error = Status;
     type Future = Answer;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
         Poll::Ready(Ok(()))
     }
 

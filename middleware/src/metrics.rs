@@ -21,7 +21,7 @@ use tower::{Layer, Service};
 use self::series::{GrpcSeries, HttpSeries};
 use crate::{
     body::{End, Observe, Observed},
-    conclusion::Conclusion,
+    conclusion::{Conclusion, Side},
     context::Context,
     grpc_status,
     method_table::MethodTable,
@@ -165,13 +165,16 @@ enum Measured {
 
 impl fmt::Debug for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_grpc() { "Grpc" } else { "Http" })
+        write!(f, "{:?}", self.side())
     }
 }
 
 impl Measured {
-    fn is_grpc(&self) -> bool {
-        matches!(self, Self::Grpc(_))
+    fn side(&self) -> Side {
+        match self {
+            Self::Http(_) => Side::Server(Protocol::Http),
+            Self::Grpc(series) => series.side(),
+        }
     }
 
     fn active(&self) -> Option<&metrics::Gauge> {
@@ -187,8 +190,8 @@ impl Measurement {
         if let Some(active) = series.active() {
             active.increment(1.0);
         }
-        let protocol = if series.is_grpc() { Protocol::Grpc } else { Protocol::Http };
-        Self { series, started: Instant::now(), conclusion: Conclusion::open(protocol), done: false }
+        let conclusion = Conclusion::open(series.side());
+        Self { series, started: Instant::now(), conclusion, done: false }
     }
 
     fn finish(&mut self) {

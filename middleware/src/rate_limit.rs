@@ -24,6 +24,7 @@ use crate::{
     respond::Protocol,
 };
 
+pub(crate) use address::client;
 pub(crate) use address::network;
 pub use address::{AddressConfig, AddressLimit, AddressLimitLayer, Peer};
 

@@ -1,13 +1,17 @@
 //! Every way a request is refused, with its HTTP and gRPC code: one table, so that a refusal means the same everywhere.
 
-use std::{borrow::Cow, collections::HashMap, convert::Infallible, error::Error as StdError, fmt, time::Duration};
+use std::{borrow::Cow, collections::HashMap, convert::Infallible, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use tonic::Code;
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+mod log;
 mod of_call;
 pub mod reasons;
+
+pub use log::causes;
+pub(crate) use log::log_status;
 
 /// `ErrorInfo.domain` of every refusal.
 pub const DOMAIN: &str = "palisade";
@@ -244,36 +248,6 @@ impl Rejection {
     pub fn headers(&self) -> &[(http::HeaderName, http::HeaderValue)] {
         &self.0.headers
     }
-
-    /// Writes the cause to the log, once, where it is known. What has none (no room, an open circuit, the failure of a call that was told
-    /// when it failed) is counted, and comes in numbers when there is least time for it: `debug`.
-    pub(crate) fn log(&self) {
-        let reason = self.0.reason.slug;
-        let cause = self.0.source.as_deref().map(Causes);
-        let cause = cause.as_ref().map_or(&"none" as &dyn fmt::Display, |cause| cause);
-        if *self.0.reason == reasons::NOT_READY {
-            tracing::debug!(detail = %self.0.detail, "not ready");
-        } else if self.0.reason.http.is_server_error() && (self.0.source.is_some() || *self.0.reason == reasons::INTERNAL) {
-            tracing::warn!(reason, detail = %self.0.detail, %cause, "request refused");
-        } else {
-            tracing::debug!(reason, detail = %self.0.detail, %cause, "request refused");
-        }
-    }
-}
-
-/// An error with all its causes on one line.
-struct Causes<'a>(&'a (dyn StdError + Send + Sync + 'static));
-
-impl fmt::Display for Causes<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
 }
 
 impl fmt::Debug for Rejection {
@@ -305,21 +279,30 @@ impl From<Infallible> for Rejection {
 }
 
 impl From<Rejection> for tonic::Status {
-    /// `google.rpc.Status` with `ErrorInfo`, `BadRequest` for violations, `RetryInfo` and pushback where waiting helps. Logs the cause.
+    /// `google.rpc.Status` with `ErrorInfo`, `BadRequest` for violations, `RetryInfo` and pushback where waiting helps. Its source is the
+    /// refusal, which never leaves the process: whoever answers the request with it logs the cause.
     fn from(rejection: Rejection) -> Self {
-        rejection.log();
-        let Inner { reason, detail, retry, violations, metadata, origin, .. } = *rejection.0;
-        let metadata: HashMap<String, String> = metadata.into_iter().map(|(key, value)| (key.to_owned(), value.to_string())).collect();
+        let mut status = rejection.to_status();
+        status.set_source(Arc::new(rejection));
+        status
+    }
+}
+
+impl Rejection {
+    /// What a gRPC caller is told.
+    pub(crate) fn to_status(&self) -> tonic::Status {
+        let Inner { reason, detail, retry, violations, metadata, origin, .. } = &*self.0;
+        let metadata: HashMap<String, String> = metadata.iter().map(|(key, value)| ((*key).to_owned(), value.to_string())).collect();
         let mut details = ErrorDetails::with_error_info(reason.slug.to_ascii_uppercase(), DOMAIN, metadata);
         if !violations.is_empty() {
-            let fields = violations.into_iter().map(|violation| {
-                let mut field = FieldViolation::new(violation.field, violation.message);
+            let fields = violations.iter().map(|violation| {
+                let mut field = FieldViolation::new(violation.field.clone(), violation.message.clone());
                 field.reason = violation.code.to_ascii_uppercase();
                 field
             });
             details.set_bad_request(fields.collect::<Vec<_>>());
         }
-        let pushback = match retry {
+        let pushback = match *retry {
             Retry::Silent => None,
             Retry::Never => Some("-1".to_owned()),
             Retry::After(wait) => {
@@ -327,8 +310,8 @@ impl From<Rejection> for tonic::Status {
                 Some(wait.as_millis().to_string())
             }
         };
-        let mut status = tonic::Status::with_error_details(reason.grpc, detail, details);
-        let origin = origin.or((*reason == reasons::UPSTREAM_UNAVAILABLE).then_some(Cow::Borrowed("dependency")));
+        let mut status = tonic::Status::with_error_details(reason.grpc, detail.clone(), details);
+        let origin = origin.as_deref().or((**reason == reasons::UPSTREAM_UNAVAILABLE).then_some("dependency"));
         if let Some(origin) = origin.and_then(|name| name.parse().ok()) {
             // Not this service is sick but one behind it: the caller's breaker must not open for us.
             status.metadata_mut().insert(FAILURE_ORIGIN_HEADER, origin);

@@ -19,14 +19,14 @@ use tower::{Layer, Service};
 
 use crate::{
     context::{Context, RequestId},
-    rejection::{Rejection, reasons},
+    rejection::{self, Rejection, reasons},
 };
 
 pub use problem::PROBLEM_JSON;
 
-/// A refusal on its way out of an HTTP handler, to be written by [`Respond`].
+/// The refusal that an answer stands for: of an HTTP handler, to be written by [`Respond`]; of our own client, to go on with its cause.
 #[derive(Clone)]
-struct Refused(Arc<Rejection>);
+pub(crate) struct Refused(pub(crate) Arc<Rejection>);
 
 impl IntoResponse for Rejection {
     /// A response that [`Respond`] turns into a problem; it knows the request, a handler's error does not.
@@ -68,15 +68,37 @@ impl<S> Layer<S> for RespondLayer {
     type Service = Respond<S>;
 
     fn layer(&self, inner: S) -> Respond<S> {
-        Respond { inner, protocol: self.0 }
+        Respond { inner, voice: Voice::Of(self.0) }
     }
+}
+
+/// The same for the calls that we make: what is refused becomes a gRPC status too. It is not logged, because the request is not answered
+/// with it yet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RespondInsideLayer;
+
+impl<S> Layer<S> for RespondInsideLayer {
+    type Service = Respond<S>;
+
+    fn layer(&self, inner: S) -> Respond<S> {
+        Respond { inner, voice: Voice::Inside }
+    }
+}
+
+/// Who is told of refusals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Voice {
+    /// A caller, and the log.
+    Of(Protocol),
+    /// This process itself.
+    Inside,
 }
 
 /// See [`RespondLayer`].
 #[derive(Debug, Clone)]
 pub struct Respond<S> {
     inner: S,
-    protocol: Protocol,
+    voice: Voice,
 }
 
 impl<S, B, R> Service<Request<B>> for Respond<S>
@@ -96,12 +118,12 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let asked = (self.protocol == Protocol::Http).then(|| Asked {
+        let asked = (self.voice == Voice::Of(Protocol::Http)).then(|| Asked {
             request_id: Context::of(&request).map(|context| context.request_id.clone()),
             path: request.uri().path().into(),
             head: request.method() == Method::HEAD,
         });
-        ResponseFuture { inner: self.inner.call(request), asked }
+        ResponseFuture { inner: self.inner.call(request), asked, inside: self.voice == Voice::Inside }
     }
 }
 
@@ -122,6 +144,7 @@ pin_project! {
         inner: F,
         // `None` for gRPC.
         asked: Option<Asked>,
+        inside: bool,
     }
 }
 
@@ -137,8 +160,13 @@ where
         let result = ready!(this.inner.poll(cx));
         let Some(asked) = this.asked else {
             return Poll::Ready(Ok(match result {
-                Ok(response) => response.map(Either::Left),
-                Err(error) => status(error.into()),
+                Ok(response) => {
+                    if let (false, Some(status)) = (*this.inside, response.extensions().get()) {
+                        rejection::log_status(status);
+                    }
+                    response.map(Either::Left)
+                }
+                Err(error) => status(error.into(), *this.inside),
             }));
         };
         Poll::Ready(Ok(match result {
@@ -156,8 +184,14 @@ where
     }
 }
 
-fn status<R>(rejection: Rejection) -> Response<Either<R, Full<Bytes>>> {
-    tonic::Status::from(rejection).into_http::<Full<Bytes>>().map(Either::Right)
+fn status<R>(rejection: Rejection, inside: bool) -> Response<Either<R, Full<Bytes>>> {
+    let mut response = rejection.to_status().into_http::<Full<Bytes>>().map(Either::Right);
+    if inside {
+        response.extensions_mut().insert(Refused(Arc::new(rejection)));
+    } else {
+        rejection.log();
+    }
+    response
 }
 
 /// An error status that a framework wrote by itself.

@@ -139,8 +139,10 @@ impl Policy {
         loop {
             let answer = service.call(call.request(&parts, body)).await;
             let mut answer = outcome::look(answer, call.may_repeat()).await;
-            let pause = call.next(outcome::of(&mut answer), Instant::now());
+            let outcome = outcome::of(&mut answer);
+            let pause = call.next(outcome, Instant::now());
             let (Some(pause), Some(kept)) = (pause, &kept) else { return call.finish(answer) };
+            call.tell(outcome, &answer, pause);
             tokio::time::sleep(pause).await;
             if !matches!(service.ready().now_or_never(), Some(Ok(_))) {
                 // To wait for a place would be to queue retries.

@@ -185,10 +185,12 @@ where
         Protocol::Grpc => (Hop::GrpcServer, AddressLimitLayer::off()),
     };
     let measured = MetricsLayer::new(hop).from_the_start(&methods);
+    // Who is believed was checked with the configuration.
+    let proxies = config.address_limit.proxies().unwrap_or_default();
     ServiceBuilder::new()
         .map_request(|request: Request<B>| request.map(Body::new))
         .layer(RequestContextLayer(methods))
-        .layer(ServerTraceLayer(protocol))
+        .layer(ServerTraceLayer::new(protocol).trusting(proxies))
         .layer(measured)
         .layer(RespondLayer(protocol))
         .layer(HttpGuardLayer(protocol))

@@ -127,7 +127,8 @@ impl Telemetry {
             .with_threads(false)
             .with_target(false)
             .with_tracked_inactivity(false)
-            .with_filter(dynamic_filter_fn(|_, _| sampling::is_recorded()).with_callsite_filter(span_of_ours));
+            // The kind is asked again: what the callsite filter says of an event does not count once the log wants it.
+            .with_filter(dynamic_filter_fn(|metadata, _| metadata.is_span() && sampling::is_recorded()).with_callsite_filter(span_of_ours));
         let (writer, guard) = log::writer();
         let dropped_lines = writer.error_counter();
         let lines = log::lines(config.log_format, service, log::filter(&config.log)?, writer);

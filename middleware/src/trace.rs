@@ -22,6 +22,13 @@ pub fn is_recorded() -> bool {
     sampling::is_recorded()
 }
 
+/// Records what is known only now on the span of the running code, if that has such a field and anybody will see it.
+pub fn record(field: &'static str, value: impl tracing::Value) {
+    if is_recorded() {
+        Span::current().record(field, value);
+    }
+}
+
 /// [`tracing::info_span!`], or no span where nobody will see it. The subscriber's filters, one for each layer, keep none from being made
 /// and entered with every poll.
 #[macro_export]
@@ -50,7 +57,8 @@ pub fn current_traceparent() -> Option<String> {
     headers.get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
-/// Links `span` to the work that stored this `traceparent`.
+/// Links `span`, which was not entered yet, to the work that stored this `traceparent`. If it has no parent it is recorded exactly if that
+/// work was.
 pub fn link(span: &Span, traceparent: &str) {
     let mut headers = HeaderMap::new();
     if let Ok(value) = HeaderValue::from_str(traceparent) {

@@ -114,11 +114,13 @@ async fn store() {
 
 async fn exchange<S, R>(service: &mut S, request: Request<Body>)
 where
-    S: Service<Request<Body>, Response = Response<R>, Error = Infallible>,
+    S: Service<Request<Body>, Response = Response<R>, Error: std::fmt::Debug>,
     R: http_body::Body,
 {
-    let response = service.ready().await.unwrap().call(request).await.unwrap();
-    assert!(response.into_body().collect().await.is_ok());
+    // A call that was refused on our side has no answer.
+    if let Ok(response) = service.ready().await.unwrap().call(request).await {
+        assert!(response.into_body().collect().await.is_ok());
+    }
 }
 
 fn is_elsewhere(name: &str) -> bool {

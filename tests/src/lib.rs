@@ -9,6 +9,7 @@ pub mod child;
 pub mod client;
 pub mod fault_proxy;
 pub mod jwt;
+pub mod otlp;
 pub mod process;
 pub mod random;
 pub mod recorded;

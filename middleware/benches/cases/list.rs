@@ -197,7 +197,7 @@ fn server_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
     let adaptive_limit = AdaptiveLimitLayer::new(Protocol::Grpc, &adaptive_limit::Config::default());
     cases.extend([
         caller.case("RequestContextLayer", group, RequestContextLayer(table()).layer(inner::<Infallible>())),
-        caller.case("ServerTraceLayer", group, ServerTraceLayer(Protocol::Grpc).layer(inner::<Infallible>())),
+        caller.case("ServerTraceLayer", group, ServerTraceLayer::new(Protocol::Grpc).layer(inner::<Infallible>())),
         caller.case("MetricsLayer (server)", group, MetricsLayer::new(Hop::GrpcServer).layer(inner::<Infallible>())),
         caller.case("RespondLayer", group, RespondLayer(Protocol::Grpc).layer(inner::<Rejection>())),
         caller.case("DeadlineLayer", group, DeadlineLayer::new(Protocol::Grpc, second, hour).layer(inner::<Infallible>())),

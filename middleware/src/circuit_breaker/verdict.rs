@@ -48,7 +48,7 @@ pub(super) fn at_head<B>(answer: &Result<Response<B>, Rejection>, target: &str) 
 pub(super) fn at_end(end: End<'_>, target: &str) -> Option<(Finding, Option<Duration>)> {
     match end {
         End::Complete(trailers) => Some((of_trailers(trailers, target), trailers.and_then(hint))),
-        End::Failed => Some((Verdict::Failure.into(), None)),
+        End::Failed | End::Late => Some((Verdict::Failure.into(), None)),
         End::Dropped => None,
     }
 }

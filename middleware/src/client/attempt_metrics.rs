@@ -11,12 +11,11 @@ use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
-use tonic::Code;
 use tower::{Layer, Service};
 
 use crate::{
     body::{End, Observe, Observed},
-    grpc_status,
+    conclusion::{Conclusion, Side},
     metrics::{AttemptSeries, Known},
     rejection::Rejection,
     retry,
@@ -42,7 +41,7 @@ impl AttemptMetricsLayer {
         let first = request.extensions().get::<retry::Attempt>().is_none();
         let started = if first { &series.original } else { &series.retry };
         started.increment(1);
-        Measurement { series, started: Instant::now(), code: None }
+        Measurement { series, started: Instant::now(), conclusion: Conclusion::open(Side::Client) }
     }
 }
 
@@ -85,12 +84,12 @@ where
 pub(super) struct Measurement {
     series: Arc<AttemptSeries>,
     started: Instant,
-    code: Option<Code>,
+    conclusion: Conclusion,
 }
 
 impl Drop for Measurement {
     fn drop(&mut self) {
-        self.series.duration(self.code.unwrap_or(Code::Cancelled)).record(self.started.elapsed());
+        self.series.duration(self.conclusion.code()).record(self.started.elapsed());
     }
 }
 
@@ -100,15 +99,7 @@ impl Observe for Measurement {
     fn enter(&mut self) {}
 
     fn end(&mut self, end: End<'_>) {
-        match end {
-            End::Complete(trailers) => {
-                // The head of a trailers-only answer had it already.
-                let code = self.code.or_else(|| grpc_status::code_in(trailers?));
-                self.code = Some(code.unwrap_or(Code::Unknown));
-            }
-            End::Failed => self.code = Some(Code::Unavailable),
-            End::Dropped => {}
-        }
+        self.conclusion.end(end);
     }
 }
 
@@ -134,8 +125,8 @@ where
         let result = ready!(this.inner.poll(cx));
         let mut measurement = this.measurement.take().expect("a future is not polled after it was ready");
         match &result {
-            Ok(response) => measurement.code = grpc_status::code_in(response.headers()),
-            Err(rejection) => measurement.code = Some(rejection.reason().grpc),
+            Ok(response) => measurement.conclusion.head(response),
+            Err(rejection) => measurement.conclusion.refused(rejection.reason().grpc),
         }
         Poll::Ready(result.map(|response| response.map(|body| Observed::new(body, measurement))))
     }

@@ -13,7 +13,7 @@ use tower::{Layer, Service};
 
 use super::{
     CallDeadline, expired, grpc_timeout,
-    timed::{ResponseFuture, TimedBody, Timer},
+    timed::{ResponseFuture, Side, TimedBody, Timer},
 };
 use crate::{rejection::Rejection, respond::Protocol};
 
@@ -90,7 +90,7 @@ where
             deadline.0 = now + limit;
         }
         let expired = if limit < self.layer.limit { &self.layer.calls_expired } else { &self.layer.attempts_expired };
-        let timer = Timer::new(now, limit, Protocol::Grpc, expired.clone());
+        let timer = Timer::new(now, limit, (Side::Client, Protocol::Grpc), expired.clone());
         ResponseFuture::running(self.inner.call(request), timer)
     }
 }

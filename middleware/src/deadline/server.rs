@@ -13,12 +13,13 @@ use tower::{Layer, Service};
 
 use super::{
     expired, grpc_timeout,
-    timed::{ResponseFuture, TimedBody, Timer},
+    timed::{ResponseFuture, Side, TimedBody, Timer},
 };
 use crate::{
     context,
     rejection::{Rejection, reasons},
     respond::Protocol,
+    trace,
 };
 
 /// How many milliseconds an HTTP caller waits.
@@ -131,7 +132,8 @@ where
         if let Some(context) = request.extensions_mut().get_mut::<context::Context>() {
             context.deadline = Some(now + limit);
         }
-        let timer = Timer::new(now, limit, self.layer.protocol, self.layer.expiries.clone());
+        trace::record("app.deadline_ms", i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
+        let timer = Timer::new(now, limit, (Side::Server, self.layer.protocol), self.layer.expiries.clone());
         ResponseFuture::running(self.inner.call(request), timer)
     }
 }

@@ -22,13 +22,23 @@ pub(super) struct Timer {
     sleep: Pin<Box<Sleep>>,
     limit: Duration,
     protocol: Protocol,
+    side: Side,
     expiries: metrics::Counter,
+}
+
+/// Whose answer has to come in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// Ours: that it was cut is told in the log.
+    Server,
+    /// That of whom we called.
+    Client,
 }
 
 impl Timer {
     /// Runs out `limit` after `now`.
-    pub(super) fn new(now: Instant, limit: Duration, protocol: Protocol, expiries: metrics::Counter) -> Self {
-        Self { sleep: Box::pin(tokio::time::sleep_until(now + limit)), limit, protocol, expiries }
+    pub(super) fn new(now: Instant, limit: Duration, (side, protocol): (Side, Protocol), expiries: metrics::Counter) -> Self {
+        Self { sleep: Box::pin(tokio::time::sleep_until(now + limit)), limit, protocol, side, expiries }
     }
 
     /// Ready, and counted, when time has run out.
@@ -119,8 +129,11 @@ where
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         ready!(timer.poll(cx));
-        let (limit, protocol) = (timer.limit, timer.protocol);
+        let (limit, protocol, side) = (timer.limit, timer.protocol, timer.side);
         *this.timer = None;
+        if side == Side::Server {
+            elapsed(limit).log();
+        }
         Poll::Ready(Some(match protocol {
             Protocol::Grpc => Ok(Frame::trailers(trailers(limit))),
             Protocol::Http => Err(Box::new(Elapsed(limit))),

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use tonic::Code;
 
 use super::error_type;
-use crate::grpc_status;
+use crate::{conclusion::Side, grpc_status, respond::Protocol};
 
 /// What was looked up before, by key. Reading takes no lock; a new key copies the map, which happens once per key. The keys must be bounded, and ours: the
 /// hash is fast and can be aimed at.
@@ -130,6 +130,11 @@ impl GrpcSeries {
         for code in GRPC_FROM_THE_START {
             self.duration(code);
         }
+    }
+
+    /// Whose answers they count.
+    pub(super) fn side(&self) -> Side {
+        if self.target.is_some() { Side::Client } else { Side::Server(Protocol::Grpc) }
     }
 
     pub(super) fn duration(&self, code: Code) -> &Histogram {

@@ -101,7 +101,7 @@ impl Limit {
 }
 
 /// Who asks: the peer, or, behind proxies that are believed, the last address that one of them saw and that is none of them.
-fn client(peer: IpAddr, headers: &HeaderMap, proxies: &[IpAddr]) -> IpAddr {
+pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, proxies: &[IpAddr]) -> IpAddr {
     let mut client = peer.to_canonical();
     let hops = headers.get_all(FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok()).flat_map(|value| value.rsplit(','));
     for hop in hops {

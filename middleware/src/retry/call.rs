@@ -16,7 +16,7 @@ use super::{
     metrics::Denied,
     outcome::{self, Answer, Outcome},
 };
-use crate::{context, deadline::CallDeadline, jitter, rejection::Retry, request_context::PREVIOUS_ATTEMPTS_HEADER};
+use crate::{context, deadline::CallDeadline, grpc_status, jitter, rejection::Retry, request_context::PREVIOUS_ATTEMPTS_HEADER, trace};
 
 /// The state of a call between its attempts.
 #[derive(Debug)]
@@ -119,7 +119,6 @@ impl<'a> Call<'a> {
         match next {
             Ok((pause, in_flight)) => {
                 tracing::debug!(method = self.path, attempt = self.attempt, ?outcome, ?pause, "trying again");
-                self.tell(outcome, pause);
                 self.in_flight = Some(in_flight);
                 Some(pause)
             }
@@ -130,11 +129,15 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// An event on the span of the call: log lines are not copied into spans.
-    fn tell(&self, outcome: Outcome, pause: Duration) {
+    /// An event on the span of the call, for the attempt that failed: log lines are not copied into spans.
+    pub(super) fn tell<R: HttpBody>(&self, outcome: Outcome, answer: &Answer<R>, pause: Duration) {
+        if !trace::is_recorded() {
+            return;
+        }
         let attributes = vec![
             KeyValue::new("app.rpc.attempt", i64::from(self.attempt)),
             KeyValue::new("app.rpc.outcome", outcome.name()),
+            KeyValue::new("rpc.status_code", grpc_status::name(outcome::code(answer))),
             KeyValue::new("app.rpc.pause_ms", i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)),
         ];
         tracing::Span::current().add_event("retry", attributes);
@@ -175,9 +178,7 @@ impl<'a> Call<'a> {
     /// The answer to the call.
     pub(super) fn finish<R: HttpBody>(self, answer: Answer<R>) -> Answer<R> {
         self.policy.metrics.retried(self.path, self.attempt - 1, self.transparent == Transparent::Made);
-        if self.attempt > 1 {
-            tracing::Span::current().record("app.rpc.attempts", self.attempt);
-        }
+        trace::record("app.rpc.attempts", i64::from(self.attempt));
         let answer = if self.failed { outcome::blame(answer, self.policy.target) } else { answer };
         if self.exhausted { outcome::exhausted(answer) } else { answer }
     }

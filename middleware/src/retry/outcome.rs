@@ -109,6 +109,18 @@ fn of_http(status: StatusCode, advice: Retry) -> Outcome {
     }
 }
 
+/// The code that the attempt came to, as a caller would have been told it.
+pub(super) fn code<R: Body>(answer: &Answer<R>) -> Code {
+    match answer {
+        Err(rejection) => rejection.reason().grpc,
+        Ok(response) if response.body().is_broken() => Code::Unavailable,
+        Ok(response) => {
+            let trailers = response.body().trailers().and_then(grpc_status::code_in);
+            trailers.or_else(|| grpc_status::code_in(response.headers())).unwrap_or(Code::Unknown)
+        }
+    }
+}
+
 /// Where the status is: the trailers if they came first, else the head.
 fn status_mut<R: Body>(response: &mut Response<Peeked<R>>) -> &mut HeaderMap {
     if response.body_mut().trailers_mut().is_some() {

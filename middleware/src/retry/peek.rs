@@ -28,6 +28,14 @@ impl<B: Body> Peeked<B> {
     }
 
     /// The trailers, if that is what came first.
+    pub(super) fn trailers(&self) -> Option<&HeaderMap> {
+        match &self.first {
+            Some(Some(Ok(frame))) => frame.trailers_ref(),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
     pub(super) fn trailers_mut(&mut self) -> Option<&mut HeaderMap> {
         match &mut self.first {
             Some(Some(Ok(frame))) => frame.trailers_mut(),

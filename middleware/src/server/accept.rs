@@ -36,6 +36,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// After this long without a byte the system asks whether the peer is still there: for the time in which a handler works.
 const TCP_KEEP_ALIVE: Duration = Duration::from_mins(1);
 
+/// What [`count_cut`] counts, known from the start: a rise from nothing would not be seen.
+const CUT_REASONS: [&str; 6] = ["no_request", "age", "drain", "address", "write_stall", "stream_stall"];
+
 /// Binds `address`; port 0 takes a free one.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -52,6 +55,9 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
+    for reason in CUT_REASONS {
+        metrics::counter!("palisade.connections.cut", "reason" => reason).increment(0);
+    }
     let connections = Arc::new(Connections::new(protocol, config));
     let opening = connections.clone();
     let places = Arc::new(Semaphore::new(config.max_connections));

@@ -16,6 +16,7 @@ use tracing::{Span, field::Empty, span::Entered};
 use super::inject;
 use crate::{
     body::{End, Observe, Observed},
+    conclusion::{Conclusion, Side},
     grpc_status,
 };
 
@@ -85,7 +86,7 @@ where
         };
         inject(&span, request.headers_mut());
         let inner = span.in_scope(|| self.inner.call(request));
-        ResponseFuture { inner, ending: Some(Ending { span, code: None, ended: false }) }
+        ResponseFuture { inner, ending: Some(Ending { span, conclusion: Conclusion::open(Side::Client), ended: false }) }
     }
 }
 
@@ -93,15 +94,16 @@ where
 #[derive(Debug)]
 pub struct Ending {
     span: Span,
-    code: Option<Code>,
+    conclusion: Conclusion,
     ended: bool,
 }
 
 impl Ending {
-    fn finish(&mut self, code: Code) {
+    fn finish(&mut self) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
+        let code = self.conclusion.code();
         self.span.record("rpc.status_code", grpc_status::name(code));
         if code != Code::Ok {
             self.span.record("error.type", grpc_status::name(code));
@@ -118,19 +120,14 @@ impl Observe for Ending {
     }
 
     fn end(&mut self, end: End<'_>) {
-        let code = match end {
-            End::Complete(Some(trailers)) => grpc_status::code_in(trailers).or(self.code).unwrap_or(Code::Unknown),
-            End::Complete(None) => self.code.unwrap_or(Code::Unknown),
-            End::Failed => Code::Unavailable,
-            End::Dropped => self.code.unwrap_or(Code::Cancelled),
-        };
-        self.finish(code);
+        self.conclusion.end(end);
+        self.finish();
     }
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.finish(Code::Cancelled);
+        self.finish();
     }
 }
 
@@ -155,7 +152,7 @@ where
         let Some(ending) = this.ending.as_ref() else { unreachable!("polled after it was ready") };
         let response = ready!(ending.span.in_scope(|| this.inner.poll(cx)))?;
         let Some(mut ending) = this.ending.take() else { unreachable!("it is there, see above") };
-        ending.code = grpc_status::code_in(response.headers());
+        ending.conclusion.head(&response);
         Poll::Ready(Ok(response.map(|body| Observed::new(body, ending))))
     }
 }

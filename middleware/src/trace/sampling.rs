@@ -2,6 +2,9 @@
 //!
 //! A request that is not traced still has a trace id, in its answer, its log lines and its calls. It runs under an OpenTelemetry context
 //! with that id instead of under a span, and [`is_recorded`] keeps everything below it from opening one.
+//!
+//! Work that goes on later in a trace of its own, linked to the one that it began in, is recorded exactly if that was: so no link leads
+//! nowhere, and whoever is to be found in the first trace is to be found to its end.
 
 use std::sync::OnceLock;
 
@@ -43,7 +46,7 @@ impl Sampling {
         let _ = SAMPLING.set(self);
     }
 
-    /// The sampler for spans: those of requests were decided before, the roots of our own are drawn.
+    /// The sampler for spans: those of requests were decided before; the roots of our own follow what they are linked to, or are drawn.
     pub(crate) fn sampler(self) -> impl ShouldSample + 'static {
         Decided(Sampler::parent_based(Sampler::TraceIdRatioBased(self.ratio)))
     }
@@ -110,11 +113,16 @@ impl ShouldSample for Decided {
         attributes: &[KeyValue],
         links: &[Link],
     ) -> SamplingResult {
-        if *kind != SpanKind::Server {
-            return self.0.should_sample(parent, trace_id, name, kind, attributes, links);
-        }
+        let is_root = !parent.is_some_and(Context::has_active_span);
+        let begun = links.first().filter(|_| is_root).map(|link| link.span_context.is_sampled());
+        let decision = match begun {
+            Some(true) => SamplingDecision::RecordAndSample,
+            Some(false) => SamplingDecision::Drop,
+            None if *kind == SpanKind::Server => SamplingDecision::RecordAndSample,
+            None => return self.0.should_sample(parent, trace_id, name, kind, attributes, links),
+        };
         let trace_state = parent.map_or_else(TraceState::default, |parent| parent.span().span_context().trace_state().clone());
-        SamplingResult { decision: SamplingDecision::RecordAndSample, attributes: Vec::new(), trace_state }
+        SamplingResult { decision, attributes: Vec::new(), trace_state }
     }
 }
 
@@ -164,6 +172,21 @@ mod tests {
             let id = TraceId::from(low);
             let sdks = Sampler::TraceIdRatioBased(ratio).should_sample(None, id, "", &SpanKind::Internal, &[], &[]);
             assert_eq!(drawn(id, ratio), sdks.decision == SamplingDecision::RecordAndSample, "{low} {ratio}");
+        }
+    }
+
+    #[test]
+    fn what_goes_on_later_is_recorded_exactly_if_its_beginning_was() {
+        let sampler = |ratio| (Sampling { exported: true, edge: Edge::Inside, ratio }).sampler();
+        for (ratio, begun) in [(0.0, true), (1.0, false)] {
+            let link = Link::new(caller(begun).span().span_context().clone(), Vec::new(), 0);
+            let decided = |parent: Option<&Context>| {
+                let links = std::slice::from_ref(&link);
+                sampler(ratio).should_sample(parent, TraceId::from(1_u128), "", &SpanKind::Internal, &[], links).decision
+            };
+            assert_eq!(decided(None) == SamplingDecision::RecordAndSample, begun);
+            let parent = caller(!begun);
+            assert_eq!(decided(Some(&parent)) == SamplingDecision::RecordAndSample, !begun, "a parent counts more than a link");
         }
     }
 

@@ -1,18 +1,22 @@
 //! The SERVER span of a request: from its first header to the last byte of the answer, or until nobody waits any more.
 
+mod open;
+
 use std::{
     future::Future,
+    net::IpAddr,
     pin::Pin,
+    sync::Arc,
     task::{self, Poll, ready},
 };
 
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use opentelemetry::{ContextGuard, TraceId};
 use pin_project_lite::pin_project;
 use tonic::Code;
 use tower::{Layer, Service};
-use tracing::{Span, field::Empty, span::Entered};
+use tracing::{Span, span::Entered};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::{
@@ -20,9 +24,11 @@ use super::{
     sampling::{self, Decision},
     trace_context,
 };
+pub(crate) use open::known_verb;
+
 use crate::{
     body::{End, Observe, Observed},
-    conclusion::Conclusion,
+    conclusion::{Conclusion, Side},
     context::Context,
     grpc_status,
     respond::Protocol,
@@ -35,18 +41,34 @@ use crate::{
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
 /// let handler = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("done".to_owned())));
-/// let answer = ServerTraceLayer(Protocol::Http).layer(handler).oneshot(http::Request::new(())).await?;
+/// let answer = ServerTraceLayer::new(Protocol::Http).layer(handler).oneshot(http::Request::new(())).await?;
 /// assert!(answer.headers().contains_key("x-trace-id"));
 /// # Ok::<_, std::convert::Infallible>(()) }).unwrap();
 /// ```
-#[derive(Debug, Clone, Copy)]
-pub struct ServerTraceLayer(pub Protocol);
+#[derive(Debug, Clone)]
+pub struct ServerTraceLayer {
+    protocol: Protocol,
+    proxies: Arc<[IpAddr]>,
+}
+
+impl ServerTraceLayer {
+    /// For callers of this protocol, none of whom is believed when it says whom it asks for.
+    pub fn new(protocol: Protocol) -> Self {
+        Self { protocol, proxies: Arc::default() }
+    }
+
+    /// Believes these proxies what they say of who asks.
+    #[must_use]
+    pub fn trusting(self, proxies: impl Into<Arc<[IpAddr]>>) -> Self {
+        Self { proxies: proxies.into(), ..self }
+    }
+}
 
 impl<S> Layer<S> for ServerTraceLayer {
     type Service = ServerTrace<S>;
 
     fn layer(&self, inner: S) -> ServerTrace<S> {
-        ServerTrace { inner, protocol: self.0 }
+        ServerTrace { inner, layer: self.clone() }
     }
 }
 
@@ -54,7 +76,7 @@ impl<S> Layer<S> for ServerTraceLayer {
 #[derive(Debug, Clone)]
 pub struct ServerTrace<S> {
     inner: S,
-    protocol: Protocol,
+    layer: ServerTraceLayer,
 }
 
 impl<S, B, R> Service<Request<B>> for ServerTrace<S>
@@ -71,12 +93,11 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let place = Place::of(self.protocol, &request);
+        let ServerTraceLayer { protocol, proxies } = &self.layer;
+        let place = Place::of(*protocol, proxies, &request);
         let inner = place.within(|| self.inner.call(request));
-        ResponseFuture {
-            inner,
-            ending: Some(Ending { place, protocol: self.protocol, conclusion: Conclusion::open(self.protocol), ended: false }),
-        }
+        let conclusion = Conclusion::open(Side::Server(*protocol));
+        ResponseFuture { inner, ending: Some(Ending { place, protocol: *protocol, conclusion, ended: false }) }
     }
 }
 
@@ -90,7 +111,7 @@ enum Place {
 }
 
 impl Place {
-    fn of<B>(protocol: Protocol, request: &Request<B>) -> Self {
+    fn of<B>(protocol: Protocol, proxies: &[IpAddr], request: &Request<B>) -> Self {
         let method = Context::of(request).and_then(|context| context.method);
         if method.is_some_and(|method| method.quiet) {
             return Self::Span(Span::none());
@@ -98,7 +119,7 @@ impl Place {
         match sampling::decide(protocol, extract(request.headers())) {
             Decision::IdsOnly(ids) => Self::Ids(ids),
             Decision::Traced(parent) => {
-                let span = open(protocol, request);
+                let span = open::open(protocol, proxies, request);
                 // Must precede the first enter: afterwards the trace has its parent already. Fails only without an OpenTelemetry subscriber.
                 let _ = span.set_parent(parent);
                 Self::Span(span)
@@ -139,65 +160,9 @@ pub enum Within<'a> {
     },
 }
 
-fn open<B>(protocol: Protocol, request: &Request<B>) -> Span {
-    let context = Context::of(request);
-    let method = context.and_then(|context| context.method);
-    let request_id = context.map_or("", |context| &*context.request_id);
-    match protocol {
-        Protocol::Grpc => {
-            let rpc_method = method.map_or("_OTHER", |method| method.rpc_method());
-            tracing::info_span!(
-                "rpc.server",
-                otel.name = method.map_or("grpc", |method| method.rpc_method()),
-                otel.kind = "server",
-                otel.status_code = Empty,
-                rpc.system.name = "grpc",
-                rpc.method = rpc_method,
-                rpc.status_code = Empty,
-                error.type = Empty,
-                app.request_id = request_id,
-            )
-        }
-        Protocol::Http => {
-            let verb = known_verb(request.method());
-            let shown = if verb == "_OTHER" { "HTTP" } else { verb };
-            let name = method.map_or_else(|| shown.to_owned(), |method| format!("{shown} {}", method.path));
-            tracing::info_span!(
-                "http.server",
-                otel.name = name,
-                otel.kind = "server",
-                otel.status_code = Empty,
-                http.request.method = verb,
-                http.route = method.map(|method| method.path),
-                http.response.status_code = Empty,
-                url.path = request.uri().path(),
-                url.scheme = "http",
-                error.type = Empty,
-                app.request_id = request_id,
-            )
-        }
-    }
-}
-
 /// Health probes are not traced; their answers carry an id all the same.
 fn untraced_id() -> TraceId {
     TraceId::from_bytes(uuid::Uuid::new_v4().into_bytes())
-}
-
-/// Semantic conventions: methods outside RFC 9110 and PATCH are `_OTHER`, so that a scanner cannot make new series.
-pub(crate) fn known_verb(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::DELETE => "DELETE",
-        Method::OPTIONS => "OPTIONS",
-        Method::PATCH => "PATCH",
-        Method::TRACE => "TRACE",
-        Method::CONNECT => "CONNECT",
-        _ => "_OTHER",
-    }
 }
 
 /// Ends the span with the status of the whole answer.

@@ -12,7 +12,7 @@ mod preconditions;
 mod query;
 
 pub(crate) use id::Id;
-pub(crate) use idempotency_key::{IdempotencyKey, repeatable};
+pub(crate) use idempotency_key::{IdempotencyKey, note, repeatable};
 pub(crate) use json::{Json, Object, present};
 pub(crate) use preconditions::{IfMatch, IfNoneMatch, etag};
 pub(crate) use query::{Limit, Query};

@@ -56,7 +56,9 @@ pub(crate) async fn create(
     extract::Json(order): extract::Json<NewOrder>,
 ) -> Result<Response, Rejection> {
     let (request, broken) = order.into_proto(idempotency_key.clone());
-    let answer = settle(orders.create_order(extract::repeatable(request, &idempotency_key)).await, broken)?;
+    let answer = settle(orders.create_order(extract::repeatable(request, &idempotency_key)).await, broken);
+    extract::note(&idempotency_key, &answer);
+    let answer = answer?;
     let replayed = is_replayed(&answer);
     let order = Order::try_from(answer.into_inner())?;
     let headers = [(LOCATION, order.path()), (CACHE_CONTROL, NO_STORE.to_owned())];

@@ -87,6 +87,11 @@ pub(crate) fn is_replayed<T>(answer: &Response<T>) -> Option<[(HeaderName, Heade
     answer.metadata().contains_key(REPLAYED).then(replayed).map(|header| [header])
 }
 
+/// Whether this refusal is such an answer.
+pub(crate) fn is_of_replay(refusal: &Rejection) -> bool {
+    refusal.headers().iter().any(|(name, _)| name == REPLAYED)
+}
+
 fn replayed() -> (HeaderName, HeaderValue) {
     (HeaderName::from_static(REPLAYED), HeaderValue::from_static("true"))
 }

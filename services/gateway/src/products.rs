@@ -52,7 +52,9 @@ pub(crate) async fn create(
     let (product, broken) = input.into_proto();
     let key = idempotency_key.clone();
     let request = extract::repeatable(CreateProductRequest { product: Some(product), idempotency_key }, &key);
-    let answer = settle(products.create_product(request).await, broken)?;
+    let answer = settle(products.create_product(request).await, broken);
+    extract::note(&key, &answer);
+    let answer = answer?;
     let replayed = is_replayed(&answer);
     let product = Product::try_from(answer.into_inner())?;
     let headers = [(LOCATION, format!("/products/{}", product.id)), (ETAG, etag(product.version))];

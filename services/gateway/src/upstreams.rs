@@ -1,16 +1,14 @@
 //! The services behind the gateway.
 
-use std::convert::Infallible;
-
 use http::{Request, Response};
 use palisade_proto::{
     orders::v1::orders_service_client::OrdersServiceClient, products::v1::products_service_client::ProductsServiceClient,
 };
-use tonic::body::Body;
-use tower::{Service, util::BoxCloneSyncService};
+use tonic::{Status, body::Body};
+use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 
 /// Whatever carries calls to a service and their answers back.
-type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
 
 /// Largest answer that is read, in bytes: a page of 100 products with the longest texts fits.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
@@ -27,12 +25,17 @@ impl Upstreams {
     /// token are in them.
     pub fn new<P, O>(products: P, orders: O) -> Self
     where
-        P: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
-        O: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
+        P: Service<Request<Body>, Response = Response<Body>, Error: Into<BoxError>, Future: Send> + Clone + Send + Sync + 'static,
+        O: Service<Request<Body>, Response = Response<Body>, Error: Into<BoxError>, Future: Send> + Clone + Send + Sync + 'static,
     {
         Self {
-            products: ProductsServiceClient::new(Transport::new(products)).max_decoding_message_size(MAX_ANSWER),
-            orders: OrdersServiceClient::new(Transport::new(orders)).max_decoding_message_size(MAX_ANSWER),
+            products: ProductsServiceClient::new(Transport::new(products.map_err(status))).max_decoding_message_size(MAX_ANSWER),
+            orders: OrdersServiceClient::new(Transport::new(orders.map_err(status))).max_decoding_message_size(MAX_ANSWER),
         }
     }
+}
+
+/// What a stack refuses is a status already, with its cause.
+fn status(error: impl Into<BoxError>) -> Status {
+    Status::from_error(error.into())
 }

@@ -2,17 +2,22 @@
 
 use std::sync::Arc;
 
-use palisade_middleware::clock::Clock;
+use palisade_middleware::{clock::Clock, recorded_span, trace};
 use tokio::time::Instant;
-use tracing::Instrument;
+use tracing::{Instrument, field::Empty};
 
 use crate::{
-    metrics::{self, Step},
+    metrics::{self, SAGA, Step},
     order::{Order, OrderId},
     products::Products,
     saga::{Confirm, Effect, Event, Release, Reserve, Transition},
     store::{Answer, Claimed, Store, Transitioned},
 };
+
+/// Outcome: another worker, or a person's wish, was faster.
+const TAKEN_OVER: &str = "TAKEN_OVER";
+/// Outcome: the store gave no answer, so that a worker takes it up again.
+const UNRECORDED: &str = "UNRECORDED";
 
 /// Takes orders as far as they go.
 #[derive(Clone)]
@@ -34,12 +39,40 @@ impl Driver {
     /// Works on an order that is leased to the caller until it is finished, somebody else has it, or it has to wait.
     /// Answers how it stood last. Whatever fails on the way is taken up again by a worker when the lease is over.
     pub async fn run(&self, claimed: Claimed, answer: MakeAnswer<'_>) -> Order {
-        let span =
-            palisade_middleware::recorded_span!("saga create_order", app.saga = "create_order", app.order.id = %claimed.saga.order.id);
+        let span = recorded_span!(
+            "saga create_order",
+            app.saga = SAGA,
+            app.saga.id = %claimed.saga.order.id,
+            app.order.id = %claimed.saga.order.id,
+            app.saga.outcome = Empty,
+        );
         self.steps(claimed, answer).instrument(span).await
     }
 
-    async fn steps(&self, mut claimed: Claimed, answer: MakeAnswer<'_>) -> Order {
+    /// The same for an order that a worker took up: in a trace of its own, linked to the request that created the order.
+    pub async fn resume(&self, claimed: Claimed) {
+        let span = recorded_span!(
+            parent: None,
+            "saga create_order",
+            app.saga = SAGA,
+            app.saga.id = %claimed.saga.order.id,
+            app.order.id = %claimed.saga.order.id,
+            app.saga.outcome = Empty,
+        );
+        if let Some(trace_parent) = &claimed.trace_parent {
+            trace::link(&span, trace_parent);
+        }
+        self.steps(claimed, &|_| None).instrument(span).await;
+    }
+
+    async fn steps(&self, claimed: Claimed, answer: MakeAnswer<'_>) -> Order {
+        let (order, outcome) = self.until_it_rests(claimed, answer).await;
+        trace::record("app.saga.outcome", outcome.unwrap_or(order.status.as_str()));
+        order
+    }
+
+    /// Why it rests, unless its order is at its end.
+    async fn until_it_rests(&self, mut claimed: Claimed, answer: MakeAnswer<'_>) -> (Order, Option<&'static str>) {
         let mut event = Event::Resumed;
         loop {
             let now = self.clock.now();
@@ -47,25 +80,25 @@ impl Driver {
             let id = claimed.saga.order.id;
             let last_error = unanswered(&event);
             event = match claimed.saga.on(event, now, random) {
-                Effect::CallReserve => Event::ReserveAnswered(step(self.products.reserve(&claimed.saga.order)).await),
-                Effect::CallConfirm => Event::ConfirmAnswered(step(self.products.confirm(id)).await),
-                Effect::CallRelease => Event::ReleaseAnswered(step(self.products.release(id)).await),
+                Effect::CallReserve => Event::ReserveAnswered(step(&claimed, self.products.reserve(&claimed.saga.order)).await),
+                Effect::CallConfirm => Event::ConfirmAnswered(step(&claimed, self.products.confirm(id)).await),
+                Effect::CallRelease => Event::ReleaseAnswered(step(&claimed, self.products.release(id)).await),
                 Effect::Record(transition) => match self.record(&claimed, transition, answer).await {
                     Recorded::Next(next) => {
                         claimed = *next;
                         Event::Resumed
                     }
-                    Recorded::Over(order) => return *order,
+                    Recorded::Over(order, why) => return (*order, Some(why)),
                 },
                 Effect::RecordReleased => {
-                    log(id, "the release", self.store.release_done(id, claimed.fence).await);
-                    return claimed.saga.order;
+                    let outcome = log(id, "the release", self.store.release_done(id, claimed.fence).await);
+                    return (claimed.saga.order, outcome);
                 }
                 Effect::RetryAt(due_at) => {
-                    log(id, "the next try", self.store.postpone(id, claimed.fence, due_at, last_error).await);
-                    return claimed.saga.order;
+                    let outcome = log(id, "the next try", self.store.postpone(id, claimed.fence, due_at, last_error).await);
+                    return (claimed.saga.order, outcome.or(Some("PUT_OFF")));
                 }
-                Effect::Finished => return claimed.saga.order,
+                Effect::Finished => return (claimed.saga.order, None),
             };
         }
     }
@@ -80,10 +113,10 @@ impl Driver {
                 metrics::order_moved(from, to);
                 Recorded::Next(Box::new(next))
             }
-            Ok(Transitioned::Fenced(order)) => Recorded::Over(Box::new(order)),
+            Ok(Transitioned::Fenced(order)) => Recorded::Over(Box::new(order), TAKEN_OVER),
             Err(error) => {
                 tracing::warn!(order_id = %id, error = &error as &dyn std::error::Error, "a step could not be recorded, a worker takes the order up");
-                Recorded::Over(Box::new(claimed.saga.order.clone()))
+                Recorded::Over(Box::new(claimed.saga.order.clone()), UNRECORDED)
             }
         }
     }
@@ -91,12 +124,28 @@ impl Driver {
 
 enum Recorded {
     Next(Box<Claimed>),
-    Over(Box<Order>),
+    Over(Box<Order>, &'static str),
 }
 
-async fn step<S: Step>(call: impl Future<Output = S>) -> S {
+async fn step<S: Step>(claimed: &Claimed, call: impl Future<Output = S>) -> S {
     let started = Instant::now();
-    let answer = call.instrument(palisade_middleware::recorded_span!("step", otel.name = S::NAME, app.saga.step = S::NAME)).await;
+    let span = recorded_span!(
+        "step",
+        otel.name = S::SPAN,
+        otel.status_code = Empty,
+        app.saga.step = S::NAME,
+        app.saga.attempt = i64::from(claimed.saga.attempts),
+        error.type = Empty,
+    );
+    let answer = async {
+        let answer = call.await;
+        if !answer.tells() {
+            trace::record("otel.status_code", "ERROR");
+            trace::record("error.type", "unanswered");
+        }
+        answer
+    };
+    let answer = answer.instrument(span).await;
     metrics::step_answered(&answer, started.elapsed());
     answer
 }
@@ -111,11 +160,18 @@ fn unanswered(event: &Event) -> &'static str {
     }
 }
 
-fn log(id: OrderId, what: &str, outcome: Result<bool, crate::store::Error>) {
+/// What it is called that nothing came of it.
+fn log(id: OrderId, what: &str, outcome: Result<bool, crate::store::Error>) -> Option<&'static str> {
     match outcome {
-        Ok(true) => {}
-        Ok(false) => tracing::debug!(order_id = %id, "somebody else has the order, {what} is theirs to record"),
-        Err(error) => tracing::warn!(order_id = %id, error = &error as &dyn std::error::Error, "{what} could not be recorded"),
+        Ok(true) => None,
+        Ok(false) => {
+            tracing::debug!(order_id = %id, "somebody else has the order, {what} is theirs to record");
+            Some(TAKEN_OVER)
+        }
+        Err(error) => {
+            tracing::warn!(order_id = %id, error = &error as &dyn std::error::Error, "{what} could not be recorded");
+            Some(UNRECORDED)
+        }
     }
 }
 

@@ -141,6 +141,7 @@ impl Orders {
         let creation = self.store.create(create, now).await.map_err(refusal::of_store)?;
         if key.is_some() {
             metrics::asked_with_key(&creation);
+            trace::record("app.idempotency.outcome", metrics::key_outcome(&creation));
         }
         match creation {
             Creation::Created(claimed) => {

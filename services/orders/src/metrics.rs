@@ -30,7 +30,7 @@ pub static METRICS: &[Metric] = &[
 ];
 
 /// The only saga.
-const SAGA: &str = "create_order";
+pub(crate) const SAGA: &str = "create_order";
 
 // What an idempotency key says of its request.
 const NEW: &str = "new";
@@ -113,7 +113,8 @@ pub(crate) fn audited(violations: usize) {
     broken().set(as_f64(violations as u64));
 }
 
-fn key_outcome(creation: &Creation) -> &'static str {
+/// The word for what an idempotency key said.
+pub(crate) fn key_outcome(creation: &Creation) -> &'static str {
     match creation {
         Creation::Created(_) => NEW,
         Creation::Replayed { .. } | Creation::Existing(_) => REPLAY,

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use palisade_middleware::{client::Client, rejection::DOMAIN};
+use palisade_middleware::{
+    client::Client,
+    rejection::{self, DOMAIN},
+};
 use palisade_proto::products::v1::{
     ConfirmReservationRequest, ListReservationsRequest, ReleaseReservationRequest, Reservation, ReservationLine, ReservationState,
     ReserveStockRequest, products_service_client::ProductsServiceClient,
@@ -98,6 +101,6 @@ fn reason(status: &Status) -> Option<String> {
 
 /// Nothing is known now; says how long products asked us to wait.
 fn unknown(call: &'static str, status: &Status) -> Option<Duration> {
-    tracing::warn!(call, code = ?status.code(), message = status.message(), "products gave no answer, it is asked again");
+    tracing::warn!(call, cause = %rejection::causes(status), "products gave no answer, it is asked again");
     status.get_details_retry_info().and_then(|info| info.retry_delay)
 }

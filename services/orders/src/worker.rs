@@ -6,11 +6,9 @@ use palisade_middleware::{
     auth::Principal,
     clock::Clock,
     context::{self, Context},
-    trace,
 };
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 
 use crate::{
     config,
@@ -118,13 +116,8 @@ impl Worker {
     }
 }
 
-/// A resumed saga is a trace of its own, linked to the request that created the order.
 async fn work_on(driver: Driver, claimed: Claimed, time: Duration) {
-    let span = palisade_middleware::recorded_span!(parent: None, "saga resumed", app.order.id = %claimed.saga.order.id, app.saga.attempt = i64::from(claimed.saga.attempts));
-    if let Some(trace_parent) = &claimed.trace_parent {
-        trace::link(&span, trace_parent);
-    }
     let user = Arc::new(Principal::absent_user(claimed.saga.order.user_id.clone()));
     let context = Context::background().on_behalf_of(user).until(Instant::now() + time);
-    context::scope(context, async move { drop(driver.run(claimed, &|_| None).await) }).instrument(span).await;
+    context::scope(context, driver.resume(claimed)).await;
 }

@@ -13,6 +13,7 @@ use palisade_middleware::{
     parameter,
     priority::Priority,
     rejection::{Rejection, reasons},
+    trace,
 };
 use palisade_proto::products::v1::{
     self as proto, ConfirmReservationRequest, CreateProductRequest, FindAllRequest, FindAllResponse, FindOneRequest,
@@ -69,11 +70,11 @@ impl ProductsService for Products {
         let request = request.into_inner();
         let draft = draft(request.product)?;
         let key = convert::idempotency_key(&*context::caller()?, request.idempotency_key, &draft)?;
-        let now = self.clock.now();
-        let keyed = key.is_some();
+        let (now, keyed) = (self.clock.now(), key.is_some());
         let created = self.store.create(convert::new_id(now), draft, key, now).await.map_err(refusal::of_store)?;
         if keyed {
             metrics::asked_with_key(&created);
+            trace::record("app.idempotency.outcome", metrics::key_outcome(&created));
         }
         match created {
             Created::Created { product, replayed } => Ok(convert::created(&product, replayed)),

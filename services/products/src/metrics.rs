@@ -78,7 +78,8 @@ pub(crate) fn audited(audit: &Audit) {
     metrics::gauge!("palisade.stock.overdue_holds").set(audit.overdue_holds as f64);
 }
 
-fn key_outcome(created: &Created) -> &'static str {
+/// The word for what an idempotency key said.
+pub(crate) fn key_outcome(created: &Created) -> &'static str {
     match created {
         Created::Created { replayed: false, .. } => NEW,
         Created::Created { replayed: true, .. } => REPLAY,

@@ -44,11 +44,13 @@ async fn the_span_of_a_call_has_an_event_for_each_retry() {
     let [span] = spans.as_slice() else { panic!("{spans:?}") };
     let events = span.events.iter().filter(|event| event.name == "retry").map(|event| {
         let value = |key: &str| event.attributes.iter().find(|pair| pair.key.as_str() == key).map(|pair| pair.value.to_string()).unwrap();
-        (value("app.rpc.attempt"), value("app.rpc.outcome"))
+        [value("app.rpc.attempt"), value("app.rpc.outcome"), value("rpc.status_code")]
     });
     // The first was never sent, and is sent again as the same attempt.
     assert_eq!(
         events.collect::<Vec<_>>(),
-        [("1", "unsent"), ("1", "failed")].map(|(attempt, outcome)| (attempt.to_owned(), outcome.to_owned()))
+        [["1", "unsent", "UNAVAILABLE"], ["1", "failed", "UNAVAILABLE"]].map(|event| event.map(str::to_owned))
     );
+    let attempts = span.attributes.iter().find(|pair| pair.key.as_str() == "app.rpc.attempts").map(|pair| pair.value.clone());
+    assert_eq!((attempts, &span.status), (Some(2_i64.into()), &opentelemetry::trace::Status::Unset), "it recovered");
 }

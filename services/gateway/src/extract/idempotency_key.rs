@@ -5,7 +5,11 @@ use http::{HeaderName, request::Parts};
 use palisade_middleware::{
     rejection::{Rejection, reasons},
     retry::IdempotencyKeyed,
+    trace,
 };
+use tonic::Response;
+
+use crate::problem::{self, is_replayed};
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -23,6 +27,24 @@ pub(crate) fn repeatable<T>(message: T, key: &str) -> tonic::Request<T> {
         request.extensions_mut().insert(IdempotencyKeyed);
     }
     request
+}
+
+/// Notes on the request's span what came of its key, as far as the answer tells.
+pub(crate) fn note<T>(key: &str, answer: &Result<Response<T>, Rejection>) {
+    if key.is_empty() {
+        return;
+    }
+    let outcome = match answer {
+        Ok(answer) if is_replayed(answer).is_some() => "replay",
+        Ok(_) => "new",
+        Err(refusal) if problem::is_of_replay(refusal) => "replay",
+        Err(refusal) if *refusal.reason() == reasons::IDEMPOTENCY_KEY_REUSED => "conflict",
+        Err(refusal) if *refusal.reason() == reasons::REQUEST_IN_PROGRESS => "in_progress",
+        // The order is there, and has failed.
+        Err(refusal) if refusal.metadata().iter().any(|(name, _)| *name == "orderId") => "new",
+        Err(_) => return,
+    };
+    trace::record("app.idempotency.outcome", outcome);
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {

@@ -15,15 +15,23 @@ const UNKNOWN: &str = "unknown";
 pub(crate) trait Step {
     /// What the step is called.
     const NAME: &'static str;
+    /// What its span is called: a step forward or, to compensate, back.
+    const SPAN: &'static str;
     /// The words for all answers.
     const OUTCOMES: &'static [&'static str];
 
     /// The word for this answer.
     fn outcome(&self) -> &'static str;
+
+    /// Whether anything is known by it.
+    fn tells(&self) -> bool {
+        self.outcome() != UNKNOWN
+    }
 }
 
 impl Step for Reserve {
     const NAME: &'static str = "reserve_stock";
+    const SPAN: &'static str = "step reserve_stock";
     const OUTCOMES: &'static [&'static str] = &[HELD, REFUSED, RELEASED, EXPIRED, UNKNOWN];
 
     fn outcome(&self) -> &'static str {
@@ -39,6 +47,7 @@ impl Step for Reserve {
 
 impl Step for Confirm {
     const NAME: &'static str = "confirm_reservation";
+    const SPAN: &'static str = "step confirm_reservation";
     const OUTCOMES: &'static [&'static str] = &[CONFIRMED, LOST, UNKNOWN];
 
     fn outcome(&self) -> &'static str {
@@ -52,6 +61,7 @@ impl Step for Confirm {
 
 impl Step for Release {
     const NAME: &'static str = "release_reservation";
+    const SPAN: &'static str = "compensate release_reservation";
     const OUTCOMES: &'static [&'static str] = &[DONE, UNKNOWN];
 
     fn outcome(&self) -> &'static str {

@@ -1,0 +1,181 @@
+//! What services write to their logs: one line for each request that is refused or fails, none for what went well, and no secret.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use palisade_tests::{
+    Answer, Client, Shop, eventually, jwt,
+    otlp::Collector,
+    servers,
+    shop::{ALL_SCOPES, CUSTOMER},
+    trade::{confirmed, order, product, stock, with},
+    unique,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+const SERVICES: [&str; 3] = ["gateway", "products", "orders"];
+const PASSWORD: &str = "hunter2-of-the-store";
+
+/// The lines of a service's log, but those that say where it listens.
+fn lines(shop: &Shop, service: &str) -> Vec<Value> {
+    let log = shop.program(service).log();
+    let lines = log.lines().filter(|line| !line.starts_with("listening "));
+    lines.map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+/// Those of one request, from this level on.
+fn of_request(shop: &Shop, service: &str, answer: &Answer, levels: &[&str]) -> Vec<Value> {
+    let id = answer.header("x-trace-id");
+    let all = lines(shop, service).into_iter();
+    all.filter(|line| line["trace_id"].as_str() == id && levels.contains(&line["level"].as_str().unwrap())).collect()
+}
+
+const ALOUD: [&str; 3] = ["INFO", "WARN", "ERROR"];
+const ALL: [&str; 4] = ["DEBUG", "INFO", "WARN", "ERROR"];
+
+/// The one line that says of a request why it was not answered as it was wished; it comes a moment after the answer.
+async fn refusal(shop: &Shop, service: &str, answer: &Answer) -> Value {
+    let told = || of_request(shop, service, answer, &ALL).into_iter().filter(|line| line["message"] == "request refused");
+    eventually(async || told().next()).await;
+    let told: Vec<_> = told().collect();
+    assert_eq!(told.len(), 1, "{service}: {told:#?}");
+    let line = told.into_iter().next().unwrap();
+    let is_text = |key: &str| line[key].as_str().is_some_and(|text| !text.is_empty());
+    assert!(["timestamp", "level", "service", "target", "reason", "detail", "cause", "span_id"].into_iter().all(is_text), "{line}");
+    assert_eq!(line["service"], service);
+    // What is told aloud is told once.
+    let aloud = of_request(shop, service, answer, &ALOUD);
+    assert_eq!(aloud.len(), usize::from(line["level"] == "WARN"), "{service}: {aloud:#?}");
+    line
+}
+
+/// A shop that says all it can, with a password in the address of a store.
+async fn talkative(collector: &Collector) -> (Shop, servers::Postgres) {
+    let postgres = servers::postgres();
+    let url = postgres.url("orders").replace("app@", &format!("app:{PASSWORD}@"));
+    let shop = Shop::separate_with(None, Some(&url), |_, command| {
+        collector.observe(command);
+        command.env("PALISADE_TELEMETRY__LOG", "debug");
+    });
+    shop.ready().await;
+    (shop, postgres)
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_or_fails_is_one_line_and_one_that_went_well_is_none() {
+    let collector = Collector::start();
+    let (mut shop, _postgres) = talkative(&collector).await;
+    let (seller, buyer, nobody) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER), shop.anonymous());
+    let item = stock(&seller, 3).await;
+    let path = format!("/products/{item}");
+
+    let mut well = Vec::new();
+    for _ in 0..5 {
+        well.push(seller.get(&path).await);
+        well.push(order(&buyer, &[]).await);
+        confirmed(&buyer, &[(&item, 1)]).await;
+        well.push(seller.put(&path, &with(product(3), &json!({}))).await);
+    }
+    let (refused, well): (Vec<_>, Vec<_>) = well.into_iter().partition(|answer| answer.status == 400);
+    for (answer, service) in well.iter().flat_map(|answer| SERVICES.map(|service| (answer, service))) {
+        assert_eq!(answer.status, 200);
+        assert_eq!(of_request(&shop, service, answer, &ALOUD), Vec::<Value>::new(), "{service}");
+    }
+
+    // The caller's fault: for those who look for it.
+    for (answer, reason) in [
+        (refused[0].clone(), "validation_failed"),
+        (nobody.get(&path).await, "unauthenticated"),
+        (buyer.post("/products", &product(1)).await, "insufficient_scope"),
+        (nobody.get("/nowhere").await, "not_found"),
+        (nobody.request(Method::PATCH, "/products").await, "method_not_allowed"),
+        (seller.get(format!("/products/{}", uuid::Uuid::new_v4())).await, "not_found"),
+        (order(&buyer, &[(&item, 1_000)]).await, "insufficient_stock"),
+    ] {
+        let line = refusal(&shop, "gateway", &answer).await;
+        assert_eq!((&line["level"], &line["reason"]), (&json!("DEBUG"), &json!(reason)), "{line}");
+    }
+    let answer = order(&buyer, &[(&item, 1_000)]).await;
+    for service in SERVICES {
+        refusal(&shop, service, &answer).await;
+    }
+
+    // The server's: aloud, with the cause, under the span of the request.
+    shop.program_mut("products").kill();
+    let answer = seller.get(&path).await;
+    answer.problem(503, "upstream_unavailable");
+    let line = refusal(&shop, "gateway", &answer).await;
+    assert_eq!((&line["level"], &line["reason"]), (&json!("WARN"), &json!("upstream_unavailable")), "{line}");
+    assert!(line["cause"].as_str().unwrap().contains("connect"), "{line}");
+    let trace = collector.trace(answer.header("x-trace-id").unwrap(), |trace| trace.0.len() == 2).await;
+    assert_eq!(line["span_id"], json!(trace.root().id));
+    // An order that has to wait is one line of the service that waits.
+    let answer = order(&buyer, &[(&item, 1)]).await;
+    answer.ok(202);
+    let told = of_request(&shop, "orders", &answer, &ALOUD);
+    assert_eq!((told.len(), &told[0]["call"]), (1, &json!("ReserveStock")), "{told:#?}");
+    assert!(told[0]["cause"].as_str().unwrap().contains("connect"), "{told:#?}");
+    assert_eq!(of_request(&shop, "gateway", &answer, &ALOUD), Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn no_secret_is_in_a_log_or_a_span() {
+    let collector = Collector::start();
+    let (shop, _postgres) = talkative(&collector).await;
+    let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
+    let [key, words, header, query, broken] = ["key", "words", "header", "query", "broken"].map(|name| unique(&format!("secret-{name}")));
+    let item = stock(&seller, 3).await;
+
+    let told = with(product(1), &json!({ "description": words }));
+    for _ in 0..2 {
+        seller.post("/products", &told).header("idempotency-key", &key).await.ok(201);
+        order(&buyer, &[(&item, 1)]).header("idempotency-key", &key).header("x-api-key", &header).header("cookie", &header).await.ok(201);
+    }
+    order(&buyer, &[(&item, 2)]).header("idempotency-key", &key).await.any_problem(422);
+    buyer.get(format!("/orders?cursor={query}")).await.any_problem(400);
+    buyer.post("/orders", &json!({ "items": broken.clone() })).await.any_problem(400);
+    buyer.request(Method::POST, "/orders").json(format!("{{\"{broken}")).await.any_problem(400);
+    let forged = jwt::sign(&json!({ "alg": "HS256" }), &jwt::claims("mallory", ALL_SCOPES), broken.as_bytes());
+    for authorization in [format!("Bearer {forged}"), format!("Bearer {broken}"), format!("Basic {broken}")] {
+        shop.anonymous().get("/orders").header("authorization", &authorization).await.any_problem(401);
+        let orders = Client::new(shop.grpc_url("orders"), None).over_http2();
+        let call = orders.request(Method::POST, "/palisade.orders.v1.OrdersService/FindOne").header("authorization", &authorization);
+        call.header("content-type", "application/grpc").attempt().await.unwrap();
+    }
+    let last = seller.get(format!("/products/{item}")).await;
+    collector.trace(last.header("x-trace-id").unwrap(), |trace| trace.0.len() == 3).await;
+
+    let secrets = [&*key, &*words, &*header, &*query, &*broken, PASSWORD, jwt::SECRET, "PRIVATE KEY", "eyJ", seller.token().unwrap()];
+    let spans = format!("{:?}", collector.spans());
+    for secret in secrets {
+        for service in SERVICES {
+            let found: Vec<_> = lines(&shop, service).into_iter().filter(|line| line.to_string().contains(secret)).collect();
+            assert!(found.is_empty(), "{secret} is in the log of {service}: {found:#?}");
+        }
+        assert!(!spans.contains(secret), "{secret} is in a span: {:#?}", {
+            collector.spans().into_iter().find(|span| format!("{span:?}").contains(secret))
+        });
+    }
+    assert!(lines(&shop, "gateway").iter().any(|line| line["target"].as_str().unwrap().starts_with("h2")), "it was told to say all");
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_named_without_its_password() {
+    let [mongo, postgres] = [(); 2].map(|()| servers::free_port());
+    let mongo = format!("mongodb://app:{PASSWORD}@127.0.0.1:{mongo}/products?directConnection=true&serverSelectionTimeoutMS=200");
+    let postgres = format!("postgres://app:{PASSWORD}@127.0.0.1:{postgres}/orders");
+    let shop = Shop::separate_with(Some(&mongo), Some(&postgres), |_, command| {
+        command.env("PALISADE_TELEMETRY__LOG", "debug");
+    });
+    for service in ["products", "orders"] {
+        let admin = Client::new(shop.admin_url(service), None);
+        let report = eventually(async || {
+            let answer = admin.get("/readyz").attempt().await.ok()?;
+            let reason = answer.json()["dependencies"][0]["reason"].as_str().is_some_and(|reason| !reason.is_empty());
+            (answer.status == 503 && reason).then(|| answer.text())
+        })
+        .await;
+        eventually(async || lines(&shop, service).iter().any(|line| line["level"] == "WARN").then_some(())).await;
+        assert!(!report.contains(PASSWORD), "{report}");
+        assert!(!shop.program(service).log().contains(PASSWORD), "{}", shop.program(service).log());
+    }
+}
