@@ -16,7 +16,7 @@ pub struct Names(BTreeMap<String, Known>);
 pub struct Known {
     /// Its labels, as Prometheus has them.
     pub labels: BTreeSet<String>,
-    /// Whether our processes expose it, so that it is asked for by job and instance.
+    /// Whether it is of our processes: theirs, or what Prometheus says of scraping them. Such is asked for by job and instance.
     pub ours: bool,
 }
 
@@ -67,7 +67,7 @@ pub fn exposed_label(label: &str) -> String {
     label.replace('.', "_")
 }
 
-/// Whether a series by this name is asked for by job and instance: ours, and what Prometheus says of the scrape.
+/// Whether a metric that is not ours is of our processes.
 pub(crate) fn is_of_target(name: &str) -> bool {
     OF_THE_SCRAPE.iter().any(|prefix| name.starts_with(prefix))
 }

@@ -39,8 +39,6 @@ pub enum Color {
     Yellow,
     /// Do something.
     Red,
-    /// Neither good nor bad.
-    Blue,
 }
 
 /// From this value on it has this colour; without a value, from the beginning.
@@ -152,7 +150,7 @@ impl Panel {
         self
     }
 
-    /// One of [`unit`].
+    /// One of those in [`unit`](mod@unit).
     pub fn unit(self, unit: &'static str) -> Self {
         Self { unit, ..self }
     }
@@ -259,7 +257,6 @@ impl Color {
             Self::Green => "green",
             Self::Yellow => "yellow",
             Self::Red => "red",
-            Self::Blue => "blue",
         }
     }
 }

@@ -283,6 +283,11 @@ impl Mul<Query> for f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        check::problems,
+        live::{Windows, filled},
+        names::Names,
+    };
 
     #[test]
     fn no_errors_are_a_line_at_zero() {
@@ -301,5 +306,19 @@ mod tests {
         let selected = r#"sum (up{job=~"$job",instance=~"$instance"})"#;
         assert_eq!((2.0 * (up() - up())).promql(), format!("2 * ({selected} - {selected})"));
         assert_eq!((up() / up().complement()).promql(), format!("{selected} / (1 - {selected})"));
+    }
+
+    #[test]
+    fn what_no_catalogue_has_is_found_in_the_text() {
+        let names = Names::default();
+        for (query, found) in [
+            (metric("palisade.braker.state").now(), "nobody exposes `palisade_braker_state`"),
+            (metric("palisade.queue.wait").now(), "nobody exposes `palisade_queue_wait_seconds`"),
+            (metric("palisade.breaker.state").is("targte", "a").now(), "has no label `targte`"),
+            (metric("palisade.breaker.state").now().max_by(["targte"]), "has no label `targte`"),
+        ] {
+            let problems = problems(&filled(query.promql(), Windows::default()), &names);
+            assert!(problems.iter().any(|problem| problem.contains(found)), "{problems:?}");
+        }
     }
 }

@@ -15,10 +15,12 @@ use palisade_dashboards::{
 };
 use serde::Deserialize;
 
-/// What Prometheus reads.
+/// What Prometheus reads, or the tests of it that `promtool` runs.
 #[derive(Deserialize)]
 struct RuleFile {
+    #[serde(default)]
     groups: Vec<Group>,
+    tests: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -41,15 +43,16 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The files of rules. One that tests rules has no groups of its own kind, and another ending.
+/// All rules, in the order in which Prometheus reads them; none as long as there is no folder of rules.
 fn rules() -> Vec<Rule> {
     let Ok(folder) = fs::read_dir(root().join("compose/prometheus/rules")) else { return Vec::new() };
     let mut paths: Vec<_> = folder.map(|entry| entry.unwrap().path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|kind| kind == "yml") && !path.to_string_lossy().ends_with(".test.yml"));
+    paths.retain(|path| path.extension().is_some_and(|kind| kind == "yml"));
     paths.sort();
     let read = |path: PathBuf| {
-        let file: RuleFile =
-            serde_saphyr::from_str(&fs::read_to_string(&path).unwrap()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let file: Result<RuleFile, _> = serde_saphyr::from_str(&fs::read_to_string(&path).unwrap());
+        let file = file.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(file.groups.is_empty() == file.tests.is_some(), "{} has neither rules nor tests of them, or both", path.display());
         file.groups.into_iter().flat_map(|group| group.rules)
     };
     paths.into_iter().flat_map(read).collect()
@@ -127,6 +130,20 @@ fn each_alert_leads_to_a_runbook_and_a_dashboard() {
         let dashboard = rule.annotations.get("dashboard").unwrap_or_else(|| panic!("{alert} names no dashboard"));
         let uid = dashboard.split("/d/").last().and_then(|rest| rest.split(['/', '?']).next()).unwrap();
         assert!(uids.iter().any(|known| known == uid), "{alert} leads to {dashboard}");
+    }
+}
+
+#[test]
+fn what_an_alert_says_names_labels_that_it_has() {
+    let rules = rules();
+    let names = names(&rules);
+    for (alert, rule) in alerts(&rules) {
+        let has: BTreeSet<_> = labels(&rule.expr, &names).into_iter().chain(rule.labels.keys().cloned()).collect();
+        for text in rule.annotations.values() {
+            for label in text.split("$labels.").skip(1).filter_map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()) {
+                assert!(has.contains(label), "{alert} says `{label}` and has {has:?}");
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use palisade_dashboards::{
     check::{labels, selectors},
     live::{LiveQuery, Windows, filled, queries},
-    names::{Names, TARGET_LABELS},
+    names::{Names, TARGET_LABELS, catalogue},
 };
 use serde_json::Value;
 
@@ -97,6 +97,8 @@ fn variables_and_marks_are_on_every_dashboard() {
     for dashboard in dashboards() {
         let variables: Vec<_> = each(&dashboard["templating"], "list").map(|variable| text(&variable["name"])).collect();
         assert_eq!(variables, ["datasource", "job", "instance", "jaeger"]);
+        let all = each(&dashboard["templating"], "list").filter(|variable| variable["type"] == "query");
+        assert!(all.into_iter().all(|choice| choice["includeAll"] == true && choice["multi"] == true && choice["refresh"] == 2));
         let marks: Vec<_> = each(&dashboard["annotations"], "list").map(|mark| text(&mark["name"])).collect();
         assert_eq!(marks, ["Alerts", "Deploys", "Restarts"]);
         assert_eq!(dashboard["links"][0]["tags"], dashboard["tags"]);
@@ -118,6 +120,20 @@ fn every_query_follows_what_the_reader_chose() {
             let windows = [Duration::from_secs(4321), Duration::from_secs(1234)];
             assert!(selector.range.is_none_or(|range| windows.contains(&range)), "{dashboard}: {panel} has a window of its own");
         }
+    }
+}
+
+/// Says little: most of it is never touched.
+const ON_NO_PANEL: [&str; 2] = ["process_virtual_memory_bytes", "process_virtual_memory_max_bytes"];
+
+#[test]
+fn each_metric_is_on_a_panel() {
+    let asked: BTreeSet<_> =
+        queries(Windows::default()).iter().flat_map(|query| selectors(&query.promql)).map(|found| found.name).collect();
+    for metric in catalogue() {
+        let name = metric.exposed();
+        let on_a_panel = ["", "_bucket", "_count", "_sum"].iter().any(|part| asked.contains(&format!("{name}{part}")));
+        assert!(on_a_panel != ON_NO_PANEL.contains(&name.as_str()), "no panel shows {name}, or one does that should not");
     }
 }
 

@@ -135,7 +135,7 @@ fn servers() -> [Panel; 6] {
             .if_bad("`GET /invariants` on the admin ports names each.")
             .unit(unit::COUNT)
             .limit(1.0)
-            .runbook("InvariantViolated")
+            .runbook("StockInvariantViolated")
             .query(metric("palisade.invariant.violations").now().sum_by(["check"]))
             .sized(8, 8),
     ]

@@ -36,7 +36,7 @@ fn now() -> [Panel; 6] {
             .if_bad("A bug, or somebody wrote into a database. `GET /invariants` on the admin ports names each.")
             .unit(unit::COUNT)
             .limit(1.0)
-            .runbook("InvariantViolated")
+            .runbook("StockInvariantViolated")
             .query(metric("palisade.invariant.violations").now().sum_by(["check"])),
         number("Products out of stock")
             .tells("Products with nothing left to sell.")
@@ -160,7 +160,7 @@ fn stock() -> [Panel; 3] {
             .if_bad("The first red sample is when it broke: look at deploys and restarts just before.")
             .unit(unit::COUNT)
             .limit(1.0)
-            .runbook("InvariantViolated")
+            .runbook("StockInvariantViolated")
             .query(metric("palisade.invariant.violations").now().sum_by(["job", "check"])),
     ]
 }

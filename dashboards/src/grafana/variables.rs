@@ -41,7 +41,6 @@ pub(super) struct LabelValues {
     query: LabelQuery,
     multi: bool,
     include_all: bool,
-    all_value: &'static str,
     current: Current,
     /// 2: when the time that is shown changes.
     refresh: u8,
@@ -79,6 +78,7 @@ fn simple(name: &'static str, label: &'static str, r#type: &'static str, query: 
     Simple { name, label, r#type, query, current }
 }
 
+/// "All" is every value that is offered, not `.+`: others whom the same Prometheus scrapes are not ours.
 fn labels(name: &'static str, label: &'static str, series: &str) -> Variable {
     let query = format!("label_values({series}, {name})");
     Variable::Labels(Box::new(LabelValues {
@@ -90,7 +90,6 @@ fn labels(name: &'static str, label: &'static str, series: &str) -> Variable {
         query: LabelQuery { query, ref_id: "labels" },
         multi: true,
         include_all: true,
-        all_value: ".+",
         current: Current { text: "All", value: "$__all" },
         refresh: 2,
         sort: 1,
