@@ -1,4 +1,4 @@
-//! The Grafana dashboards of Palisade and its page of metrics, written from the catalogues in the code: a metric that is renamed there fails here.
+//! The Grafana dashboards of Palisade and its page of metrics, written from the catalogues in the code: a metric renamed there fails here.
 //!
 //! `make dashboards` (`cargo run -p palisade-dashboards`) writes `dashboards/*.json` and `docs/metrics.md`; both are committed, and a test
 //! compares them with what the program would write.

@@ -58,7 +58,10 @@ fn operations() -> [Panel; 7] {
             .unit(unit::SECONDS)
             .query(db().bucket().rate().sum_by(["le"])),
         graph("DB seconds per gateway second")
-            .tells("Time spent in stores for each second that users waited. Above 1: several operations at once, or work that nobody waits for.")
+            .tells(
+                "Time spent in stores for each second that users waited. Above 1: several operations at once, or work that \
+                    nobody waits for.",
+            )
             .if_bad("Near 1 the stores are what users wait for; near 0 they are not.")
             .unit(unit::NUMBER)
             .query(spent.called("seconds")),

@@ -105,7 +105,10 @@ fn sagas() -> [Panel; 6] {
     [
         areas("Sagas in flight by state")
             .tells("Orders under way, as the store has them: it survives restarts.")
-            .if_bad("`PENDING` grows: products does not answer. `PRODUCT_RESERVED` grows: confirming fails. `CANCELLED`, `FAILED`: releases wait.")
+            .if_bad(
+                "`PENDING` grows: products does not answer. `PRODUCT_RESERVED` grows: confirming fails. `CANCELLED`, \
+                     `FAILED`: releases wait.",
+            )
             .unit(unit::COUNT)
             .runbook("SagaStuck")
             .query(metric("palisade.saga.in_flight").now().sum_by(["job", "saga", "state"])),

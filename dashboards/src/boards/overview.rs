@@ -168,7 +168,10 @@ fn hops() -> [Panel; 4] {
             .more("grpc")
             .query(answered().quantile(0.99, ["job"])),
         graph("Hop tax: p95 made minus p95 answered")
-            .tells("What a call costs beside the work of who answers: network, both stacks, retries. Needs caller and server among the chosen jobs.")
+            .tells(
+                "What a call costs beside the work of who answers: network, both stacks, retries. Needs caller and server \
+                    among the chosen jobs.",
+            )
             .if_bad("Retries, queues on the caller's side, or a slow network: see resilience.")
             .unit(unit::SECONDS)
             .more("resilience")

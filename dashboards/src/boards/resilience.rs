@@ -25,7 +25,10 @@ fn breakers() -> [Panel; 7] {
     let reasons = ["job", "target", "breaker", "endpoint", "to", "reason"];
     [
         timeline("Breaker state")
-            .tells("Every breaker, of targets and of single endpoints: green closed, red open, yellow half-open. Forced open is red, disabled is green.")
+            .tells(
+                "Every breaker, of targets and of single endpoints: green closed, red open, yellow half-open. Forced open is \
+                    red, disabled is green.",
+            )
             .if_bad("The job calls, the target is sick. `PUT /breakers/{target}` on the caller's admin port sets one by hand.")
             .unit(unit::COUNT)
             .values(BREAKER_STATES)
@@ -33,7 +36,10 @@ fn breakers() -> [Panel; 7] {
             .query(metric("palisade.breaker.state").now().max_by(BREAKER)),
         graph("Transitions / min, and why")
             .tells("Changes of state by the new one and the reason.")
-            .if_bad("`failure_rate`, `consecutive`: errors. `slow_rate`: slowness. `probe_failed` again and again: the target does not recover. `manual`: an operator.")
+            .if_bad(
+                "`failure_rate`, `consecutive`: errors. `slow_rate`: slowness. `probe_failed` again and again: the target \
+                     does not recover. `manual`: an operator.",
+            )
             .unit(unit::PER_MINUTE)
             .runbook("BreakerOpen")
             .query(metric("palisade.breaker.transitions").rate().sum_by(reasons).per_minute())
@@ -122,7 +128,10 @@ fn retries() -> [Panel; 7] {
             .query(metric("palisade.retry.budget.exhausted").rate().sum_by(TARGET)),
         areas("Not tried again / s, by reason")
             .tells("Failed attempts after which there was no other.")
-            .if_bad("`attempts`: all failed. `tokens`, `concurrency`: the budget. `deadline`: no time left. `not_idempotent`, `committed`: it may not be repeated.")
+            .if_bad(
+                "`attempts`: all failed. `tokens`, `concurrency`: the budget. `deadline`: no time left. `not_idempotent`, \
+                     `committed`: it may not be repeated.",
+            )
             .unit(unit::REQUESTS)
             .query(metric("palisade.retry.rejected").rate().sum_by(["job", "target", "reason"])),
         graph("Retries of a retried call")
@@ -135,11 +144,7 @@ fn retries() -> [Panel; 7] {
             .if_bad("Now and then: connections that end in old age. Many: a proxy or a server that resets.")
             .unit(unit::REQUESTS)
             .query(
-                metric("grpc.client.call.transparent_retries")
-                    .count()
-                    .rate()
-                    .sum_by(by)
-                    .or_zero(&metric("palisade.retry.budget.tokens")),
+                metric("grpc.client.call.transparent_retries").count().rate().sum_by(by).or_zero(&metric("palisade.retry.budget.tokens")),
             ),
     ]
     .map(|panel| panel.sized(6, 8))
@@ -149,7 +154,10 @@ fn deadlines() -> [Panel; 3] {
     let left = |quantile| metric("palisade.deadline.remaining").quantile(quantile, ["job"]);
     [
         graph("Deadline left on arrival")
-            .tells("How much time requests still have when they arrive, of those whose caller set a deadline: half of them, and the worst twentieth.")
+            .tells(
+                "How much time requests still have when they arrive, of those whose caller set a deadline: half of them, and \
+                    the worst twentieth.",
+            )
             .if_bad("Near 0: callers hand over work that cannot be done in time. Find who is slow before this hop.")
             .unit(unit::SECONDS)
             .traces(Traces::SERVICE.slow())
@@ -175,7 +183,10 @@ fn limits() -> [Panel; 6] {
     [
         areas("Shed / s")
             .tells("Requests refused to protect the process, by reason.")
-            .if_bad("`queue_full`, `queue_timeout`: more load than the adaptive limit lets run. `concurrency`: the hard limit. `rate_limit`, `address_limit`: one caller.")
+            .if_bad(
+                "`queue_full`, `queue_timeout`: more load than the adaptive limit lets run. `concurrency`: the hard limit. \
+                     `rate_limit`, `address_limit`: one caller.",
+            )
             .unit(unit::REQUESTS)
             .runbook("LoadShedding")
             .query(metric("palisade.requests.shed").rate().sum_by(["job", "reason"]).or_zero(&every_process())),
