@@ -29,7 +29,7 @@ pub struct Selector {
 
 /// What is wrong with a query, which has no variables left; empty if all that it names exists.
 pub fn problems(promql: &str, names: &Names) -> Vec<String> {
-    let mut walk = Walk { names, problems: Vec::new() };
+    let mut walk = Walk { names, problems: Vec::new(), lost: false };
     match parser::parse(promql) {
         Ok(tree) => drop(walk.labels(&tree)),
         Err(error) => walk.problems.push(format!("no PromQL: {error}")),
@@ -39,7 +39,7 @@ pub fn problems(promql: &str, names: &Names) -> Vec<String> {
 
 /// The labels of a query's results, as far as the names tell.
 pub fn labels(promql: &str, names: &Names) -> BTreeSet<String> {
-    let mut walk = Walk { names, problems: Vec::new() };
+    let mut walk = Walk { names, problems: Vec::new(), lost: false };
     parser::parse(promql).map(|tree| walk.labels(&tree)).unwrap_or_default()
 }
 
@@ -82,6 +82,8 @@ fn name(selector: &VectorSelector) -> String {
 struct Walk<'a> {
     names: &'a Names,
     problems: Vec<String>,
+    /// A metric is unknown, and its labels with it: what misses them is no problem of its own.
+    lost: bool,
 }
 
 impl Walk<'_> {
@@ -104,6 +106,7 @@ impl Walk<'_> {
         let name = name(selector);
         let Some(known) = self.names.get(&name) else {
             self.problems.push(format!("nobody exposes `{name}`"));
+            self.lost = true;
             return Labels::new();
         };
         for matcher in matchers(selector).filter(|matcher| matcher.name != METRIC_NAME) {
@@ -198,7 +201,7 @@ impl Walk<'_> {
     }
 
     fn must_have(&mut self, labels: &Labels, label: &str, whose: impl std::fmt::Display) {
-        if !labels.contains(label) {
+        if !self.lost && !labels.contains(label) {
             self.problems.push(format!("`{whose}` has no label `{label}`"));
         }
     }
