@@ -5,7 +5,7 @@ COMPOSE = docker compose --file compose/compose.yaml
 
 .PHONY: help
 help: ## List these words
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## Run all three services in one process, with embedded stores
@@ -46,6 +46,12 @@ fmt: ## Format the code
 .PHONY: doc
 doc: ## Build the documentation; a warning is an error
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+.PHONY: dashboards
+dashboards: ## Write the dashboards and docs/metrics.md from the catalogues of metrics
+	# Not with -p: the dependencies would be built a second time, with fewer features.
+	cargo build --locked --workspace --bins
+	target/debug/palisade-dashboards
 
 .PHONY: bench
 bench: ## Measure the layers and the whole hop; writes the table of middleware/README.md (valgrind counts instructions)

@@ -1,0 +1,142 @@
+//! The HTTP gateway: rate, errors and durations by route, and what keeps it from being overrun.
+
+use super::{every_process, http, http_errors};
+use crate::{
+    dashboard::Dashboard,
+    panel::{Panel, Traces, areas, graph, heatmap, unit},
+    query::{Series, metric},
+};
+
+const ROUTE: [&str; 2] = ["http.request.method", "http.route"];
+
+pub(super) fn dashboard() -> Dashboard {
+    let about = "What clients see, by route; how near the gateway is to its limits; who is refused.";
+    Dashboard::new("gateway", "Palisade / 2 HTTP gateway", about)
+        .row("By route", by_route())
+        .row("Durations", durations())
+        .row("Saturation", saturation())
+        .row("Refused at the door", refused())
+}
+
+fn by_route() -> [Panel; 3] {
+    [
+        graph("Rate by route")
+            .tells("Requests answered by route; what matches no route has none.")
+            .if_bad("A route that jumps is a client that loops; without a route, a scanner.")
+            .unit(unit::REQUESTS)
+            .traces(Traces::ROUTE)
+            .query(http().count().rate().sum_by(ROUTE)),
+        areas("Rate by status")
+            .tells("Requests answered by HTTP status.")
+            .if_bad("401 and 403: tokens or scopes. 429: a caller above its rate. 503: shed, or an open breaker. 504: a deadline.")
+            .unit(unit::REQUESTS)
+            .traces(Traces::GATEWAY)
+            .query(http().count().rate().sum_by(["http.response.status_code"])),
+        graph("Error ratio by route")
+            .tells("Share of each route's requests that were answered with 5xx; a flat 0 is none.")
+            .if_bad("One route: its upstream. All routes: the gateway or both upstreams.")
+            .errors()
+            .traces(Traces::ROUTE.failed())
+            .runbook("ErrorBudgetBurnFast")
+            .query(http_errors(ROUTE)),
+    ]
+}
+
+fn durations() -> [Panel; 4] {
+    let total = || http().count().rate().sum_by([]);
+    let within = |le| http().bucket().matches("le", le).rate().sum_by([]);
+    let apdex = 0.5 * ((within("0.25") + within("1|1.0")) / total());
+    [
+        graph("p95 by route")
+            .tells("How long all but the slowest twentieth of a route's requests take.")
+            .if_bad("Follow a slow trace: the widest span is the reason.")
+            .unit(unit::SECONDS)
+            .limits(0.25, 1.0)
+            .traces(Traces::ROUTE.slow())
+            .query(http().quantile(0.95, ROUTE)),
+        graph("p99 by route")
+            .tells("How long all but the slowest hundredth take: the objective is 250 ms.")
+            .if_bad("If p95 is well, it is retries, cold connections or a lock; if not, it is the upstream.")
+            .unit(unit::SECONDS)
+            .limits(0.25, 1.0)
+            .traces(Traces::ROUTE.slow())
+            .runbook("ErrorBudgetBurnSlow")
+            .query(http().quantile(0.99, ROUTE)),
+        heatmap("Latency heatmap")
+            .tells("How many requests took how long. Two bands are two kinds of requests; a band that rises is saturation.")
+            .if_bad("A band at 1 s or more is a timeout or a retry of somebody behind.")
+            .unit(unit::SECONDS)
+            .traces(Traces::GATEWAY.slow())
+            .query(http().bucket().rate().sum_by(["le"])),
+        graph("Apdex (T = 0.25 s)")
+            .tells("1 if all requests take at most 250 ms; those up to 1 s count half.")
+            .if_bad("Below 0.95 users notice: see which route has a high p95.")
+            .share_of_good(0.95, 0.85)
+            .traces(Traces::GATEWAY.slow())
+            .query(apdex),
+    ]
+    .map(|panel| panel.sized(6, 8))
+}
+
+/// A metric of all processes, the gateway's only.
+fn own(name: &str) -> Series {
+    metric(name).is("job", "gateway")
+}
+
+fn saturation() -> [Panel; 4] {
+    let limiter = ["job", "limiter"];
+    let in_use = own("palisade.concurrency.in_use").now().sum_by(limiter);
+    [
+        graph("In-flight requests")
+            .tells("Requests that are being answered, by HTTP method.")
+            .if_bad("If it rises and the rate does not, requests wait for somebody behind.")
+            .unit(unit::COUNT)
+            .traces(Traces::GATEWAY.slow())
+            .query(metric("http.server.active_requests").now().sum_by(["http.request.method"])),
+        graph("Concurrency used / limit")
+            .tells("How full each limit is: `hard` and `adaptive` for requests, a target's name for calls to it.")
+            .if_bad("A full target: it is slow, and its bulkhead holds. A full `adaptive`: requests queue, then are shed.")
+            .share(0.7, 0.9)
+            .runbook("LoadShedding")
+            .query(in_use / own("palisade.concurrency.limit").now().sum_by(limiter)),
+        graph("Queue wait p95")
+            .tells("How long those waited who could not run at once.")
+            .if_bad("Load is above what the limit lets run: more replicas, or find what got slow.")
+            .unit(unit::SECONDS)
+            .limits(0.05, 0.25)
+            .query(own("palisade.queue.wait").quantile(0.95, limiter)),
+        graph("Waiting")
+            .tells("Requests that wait for a place.")
+            .if_bad("A queue that never empties adds its wait to every request.")
+            .unit(unit::COUNT)
+            .query(own("palisade.queue.waiting").now().sum_by(limiter)),
+    ]
+    .map(|panel| panel.sized(6, 8))
+}
+
+fn refused() -> [Panel; 4] {
+    [
+        areas("Shed + rate-limited / s")
+            .tells("Requests refused by reason: over a caller's rate, or to protect the process.")
+            .if_bad("`rate_limit`, `address_limit`: one caller. Others: too much load for one process.")
+            .unit(unit::REQUESTS)
+            .runbook("LoadShedding")
+            .query(own("palisade.requests.shed").rate().sum_by(["job", "reason"]).or_zero(&every_process().is("job", "gateway"))),
+        graph("Revoked tokens / s")
+            .tells("Requests with a token that was revoked.")
+            .if_bad("Somebody uses a stolen or an old token: the log has the subject.")
+            .unit(unit::REQUESTS)
+            .query(own("palisade.auth.tokens.revoked").rate().sum_by(["job"]).or_zero(&every_process().is("job", "gateway"))),
+        graph("Key sets read / s")
+            .tells("Reads of key sets by outcome. While they fail the keys that are known go on to serve.")
+            .if_bad("`failed`: the issuer's key set cannot be read; new keys of it are refused.")
+            .unit(unit::PER_SECOND)
+            .query(own("palisade.auth.key_set.reads").rate().sum_by(["job", "outcome"]).or_zero(&every_process().is("job", "gateway"))),
+        graph("Connections cut / s")
+            .tells("Connections and streams that a limit put an end to, by reason; `age` is the normal end of a long one.")
+            .if_bad("`address`: too many of one client. `no_request`, `write_stall`, `stream_stall`: slow or hostile clients.")
+            .unit(unit::PER_SECOND)
+            .query(own("palisade.connections.cut").rate().sum_by(["job", "reason"]).or_zero(&every_process().is("job", "gateway"))),
+    ]
+    .map(|panel| panel.sized(6, 8))
+}

@@ -1,0 +1,131 @@
+//! Grafana's classic JSON (schema 42). Structs, not `json!`: their fields keep their order whatever features `serde_json` is built with.
+
+mod annotations;
+mod options;
+mod panel;
+mod variables;
+
+use serde::Serialize;
+
+use self::{annotations::Annotation, panel::Item, variables::Variable};
+use crate::dashboard::Dashboard;
+
+/// What every dashboard is tagged with; the links between them go by it.
+const TAG: &str = "palisade";
+
+/// The JSON of a dashboard, as it is committed.
+pub(crate) fn json(dashboard: &Dashboard) -> Result<String, serde_json::Error> {
+    serde_json::to_string_pretty(&Json::from(dashboard)).map(|json| json + "\n")
+}
+
+/// What every dashboard asks for beside its panels: its variables and annotations, by name.
+pub(crate) fn common_queries() -> Vec<(&'static str, String)> {
+    let annotations = annotations::all().into_iter().map(|annotation| (annotation.name, annotation.target.expr));
+    variables::series().map(|series| ("Variables", series)).into_iter().chain(annotations).collect()
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Json {
+    uid: String,
+    title: &'static str,
+    description: &'static str,
+    tags: [&'static str; 1],
+    schema_version: u32,
+    version: u32,
+    editable: bool,
+    /// 1: the crosshair is shared by all panels.
+    graph_tooltip: u8,
+    timezone: &'static str,
+    refresh: &'static str,
+    time: Time,
+    links: [Links; 1],
+    annotations: List<Annotation>,
+    templating: List<Variable>,
+    panels: Vec<Item>,
+}
+
+#[derive(Serialize)]
+struct List<T> {
+    list: Vec<T>,
+}
+
+#[derive(Serialize)]
+struct Time {
+    from: &'static str,
+    to: &'static str,
+}
+
+/// The links to the other dashboards, on top.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "the format is Grafana's")]
+struct Links {
+    title: &'static str,
+    r#type: &'static str,
+    icon: &'static str,
+    tooltip: &'static str,
+    url: &'static str,
+    tags: [&'static str; 1],
+    as_dropdown: bool,
+    include_vars: bool,
+    keep_time: bool,
+    target_blank: bool,
+}
+
+/// The Prometheus that the reader chose.
+#[derive(Serialize, Clone, Copy)]
+struct Datasource {
+    r#type: &'static str,
+    uid: &'static str,
+}
+
+const PROMETHEUS: Datasource = Datasource { r#type: "prometheus", uid: "${datasource}" };
+
+/// One query of a panel or an annotation.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Target {
+    ref_id: String,
+    datasource: Datasource,
+    editor_mode: &'static str,
+    expr: String,
+    legend_format: String,
+    format: &'static str,
+    range: bool,
+    instant: bool,
+}
+
+impl From<&Dashboard> for Json {
+    fn from(dashboard: &Dashboard) -> Self {
+        let links = Links {
+            title: "Palisade",
+            r#type: "dashboards",
+            icon: "external link",
+            tooltip: "The other dashboards, at the same time and for the same processes",
+            url: "",
+            tags: [TAG],
+            as_dropdown: false,
+            include_vars: true,
+            keep_time: true,
+            target_blank: false,
+        };
+        Self {
+            uid: dashboard.uid(),
+            title: dashboard.title,
+            description: dashboard.about,
+            tags: [TAG],
+            schema_version: 42,
+            version: 1,
+            editable: false,
+            graph_tooltip: 1,
+            timezone: "browser",
+            refresh: "10s",
+            time: Time { from: "now-30m", to: "now" },
+            links: [links],
+            annotations: List { list: annotations::all() },
+            templating: List { list: variables::all() },
+            panels: panel::all(dashboard),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What is drawn across all graphs: alerts that fire, new versions, restarts.
+
+use serde::Serialize;
+
+use super::{Datasource, PROMETHEUS, Target};
+use crate::query::{Query, foreign, metric};
+
+/// One kind of mark.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Annotation {
+    pub(super) name: &'static str,
+    datasource: Datasource,
+    enable: bool,
+    hide: bool,
+    icon_color: &'static str,
+    title_format: &'static str,
+    text_format: &'static str,
+    tag_keys: &'static str,
+    pub(super) target: Target,
+}
+
+/// All of them.
+pub(super) fn all() -> Vec<Annotation> {
+    // An alert about an objective has no job, and is shown whatever job is chosen.
+    let firing = foreign("ALERTS").is("alertstate", "firing").matches("job", "$job|").now();
+    let versions = ["job", "version", "revision"];
+    let info = || metric("build.info");
+    let deployed = info().now().count_by(versions).unless(&info().before().count_by(versions));
+    let restarted = metric("process_start_time_seconds").changes().above(0.0);
+    vec![
+        annotation("Alerts", "red", "{{alertname}}", "{{severity}} {{job}} {{slo}}", &firing),
+        annotation("Deploys", "blue", "{{job}} {{version}}", "{{revision}}", &deployed),
+        annotation("Restarts", "orange", "{{job}} restarted", "{{instance}}", &restarted),
+    ]
+}
+
+fn annotation(name: &'static str, color: &'static str, title: &'static str, text: &'static str, query: &Query) -> Annotation {
+    let target = Target {
+        ref_id: "Anno".to_owned(),
+        datasource: PROMETHEUS,
+        editor_mode: "code",
+        expr: query.promql().to_owned(),
+        legend_format: String::new(),
+        format: "time_series",
+        range: true,
+        instant: false,
+    };
+    Annotation {
+        name,
+        datasource: PROMETHEUS,
+        enable: true,
+        hide: false,
+        icon_color: color,
+        title_format: title,
+        text_format: text,
+        tag_keys: "job",
+        target,
+    }
+}

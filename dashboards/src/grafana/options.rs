@@ -1,0 +1,192 @@
+//! How each form of panel draws: the part of Grafana's JSON that differs by the kind of panel.
+
+use serde::Serialize;
+
+use crate::panel::{Form, Panel, unit};
+
+/// The look of a field.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Custom {
+    #[serde(rename_all = "camelCase")]
+    Lines {
+        draw_style: &'static str,
+        line_width: u8,
+        fill_opacity: u8,
+        show_points: &'static str,
+        span_nulls: bool,
+        stacking: Mode,
+        thresholds_style: Mode,
+    },
+    #[serde(rename_all = "camelCase")]
+    States {
+        line_width: u8,
+        fill_opacity: u8,
+    },
+    Nothing {},
+}
+
+#[derive(Serialize)]
+pub(super) struct Mode {
+    mode: &'static str,
+}
+
+/// The look of a panel.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Options {
+    Graph {
+        legend: Key,
+        tooltip: Tooltip,
+    },
+    #[serde(rename_all = "camelCase")]
+    Number {
+        color_mode: &'static str,
+        graph_mode: &'static str,
+        justify_mode: &'static str,
+        orientation: &'static str,
+        reduce_options: Reduce,
+        text_mode: &'static str,
+    },
+    #[serde(rename_all = "camelCase")]
+    Timeline {
+        align_value: &'static str,
+        merge_values: bool,
+        row_height: f64,
+        show_value: &'static str,
+        legend: Key,
+        tooltip: Tooltip,
+    },
+    #[serde(rename_all = "camelCase")]
+    Heatmap {
+        calculate: bool,
+        cell_gap: u8,
+        cell_values: UnitOf,
+        color: Palette,
+        legend: Shown,
+        tooltip: Histogram,
+        y_axis: Axis,
+    },
+    #[serde(rename_all = "camelCase")]
+    Table {
+        cell_height: &'static str,
+        show_header: bool,
+    },
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Key {
+    calcs: &'static [&'static str],
+    display_mode: &'static str,
+    placement: &'static str,
+    show_legend: bool,
+}
+
+#[derive(Serialize)]
+pub(super) struct Tooltip {
+    mode: &'static str,
+    sort: &'static str,
+}
+
+#[derive(Serialize)]
+pub(super) struct Reduce {
+    calcs: [&'static str; 1],
+    fields: &'static str,
+    values: bool,
+}
+
+#[derive(Serialize)]
+pub(super) struct UnitOf {
+    unit: &'static str,
+}
+
+#[derive(Serialize)]
+pub(super) struct Palette {
+    mode: &'static str,
+    scheme: &'static str,
+    exponent: f64,
+    steps: u8,
+}
+
+#[derive(Serialize)]
+pub(super) struct Shown {
+    show: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Histogram {
+    mode: &'static str,
+    y_histogram: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Axis {
+    axis_placement: &'static str,
+    unit: &'static str,
+}
+
+impl Custom {
+    pub(super) fn of(panel: &Panel) -> Self {
+        match panel.form {
+            Form::Graph | Form::Stacked => {
+                let stacked = panel.form == Form::Stacked;
+                Self::Lines {
+                    draw_style: "line",
+                    line_width: 1,
+                    fill_opacity: if stacked { 40 } else { 8 },
+                    show_points: "never",
+                    span_nulls: false,
+                    stacking: Mode { mode: if stacked { "normal" } else { "none" } },
+                    thresholds_style: Mode { mode: if panel.steps.len() > 1 { "dashed" } else { "off" } },
+                }
+            }
+            Form::Timeline => Self::States { line_width: 0, fill_opacity: 80 },
+            Form::Number | Form::Heatmap | Form::Table => Self::Nothing {},
+        }
+    }
+}
+
+impl Options {
+    pub(super) fn of(panel: &Panel) -> Self {
+        match panel.form {
+            Form::Graph | Form::Stacked => Self::Graph {
+                // A small panel needs its room for the lines.
+                legend: if panel.height < 8 { LIST } else { TABLE },
+                tooltip: ALL_LINES,
+            },
+            Form::Number => Self::Number {
+                color_mode: "value",
+                graph_mode: "area",
+                justify_mode: "auto",
+                orientation: "auto",
+                reduce_options: Reduce { calcs: ["lastNotNull"], fields: "", values: false },
+                text_mode: "auto",
+            },
+            Form::Timeline => Self::Timeline {
+                align_value: "left",
+                merge_values: true,
+                row_height: 0.9,
+                show_value: "auto",
+                legend: LIST,
+                tooltip: ALL_LINES,
+            },
+            Form::Heatmap => Self::Heatmap {
+                calculate: false,
+                cell_gap: 1,
+                cell_values: UnitOf { unit: unit::REQUESTS },
+                color: Palette { mode: "scheme", scheme: "Oranges", exponent: 0.5, steps: 64 },
+                legend: Shown { show: false },
+                tooltip: Histogram { mode: "single", y_histogram: false },
+                y_axis: Axis { axis_placement: "left", unit: panel.unit },
+            },
+            Form::Table => Self::Table { cell_height: "sm", show_header: true },
+        }
+    }
+}
+
+const LIST: Key = Key { calcs: &[], display_mode: "list", placement: "bottom", show_legend: true };
+const TABLE: Key = Key { calcs: &["lastNotNull", "max"], display_mode: "table", placement: "bottom", show_legend: true };
+const ALL_LINES: Tooltip = Tooltip { mode: "multi", sort: "desc" };
