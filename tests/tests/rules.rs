@@ -1,0 +1,208 @@
+//! The rules of Prometheus and the routes of Alertmanager: their own tools accept them, and each alert is proven, complete and explained.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde::{Deserialize, de::DeserializeOwned};
+
+#[derive(Deserialize)]
+struct RuleFile {
+    groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    rules: Vec<Rule>,
+}
+
+#[derive(Deserialize)]
+struct Rule {
+    #[serde(default)]
+    alert: String,
+    expr: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+/// What `promtool test rules` runs.
+#[derive(Deserialize)]
+struct TestFile {
+    tests: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    #[serde(default)]
+    alert_rule_test: Vec<Moment>,
+}
+
+/// Which alerts there are of one name, some time into the case.
+#[derive(Deserialize)]
+struct Moment {
+    alertname: String,
+    eval_time: String,
+    exp_alerts: Vec<serde::de::IgnoredAny>,
+}
+
+const DASHBOARDS: [&str; 8] = ["overview", "gateway", "grpc", "resilience", "data", "orders", "runtime", "load"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+}
+
+fn text(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn yaml<T: DeserializeOwned>(path: &Path) -> T {
+    serde_saphyr::from_str(&text(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The files in `folder` of that kind.
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|of| of == extension)).collect();
+    files.sort();
+    assert!(!files.is_empty(), "nothing in {folder}");
+    files
+}
+
+/// All rules that alert.
+fn alerts() -> Vec<Rule> {
+    let groups = files("compose/prometheus/rules", "yml").into_iter().flat_map(|path| yaml::<RuleFile>(&path).groups);
+    groups.flat_map(|group| group.rules).filter(|rule| !rule.alert.is_empty()).collect()
+}
+
+fn names() -> BTreeSet<String> {
+    alerts().into_iter().map(|rule| rule.alert).collect()
+}
+
+fn cases() -> impl Iterator<Item = Case> {
+    files("compose/prometheus/rules/tests", "yml").into_iter().flat_map(|path| yaml::<TestFile>(&path).tests)
+}
+
+/// What `tool` says; it must be content.
+fn content(tool: &str, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
+    let output = Command::new(tool).args(arguments).current_dir(root()).output();
+    let output = output.unwrap_or_else(|error| panic!("{tool}: {error}; `make tools` installs it"));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{tool}: {said}{}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+/// `1d8h` in minutes.
+fn minutes(time: &str) -> u64 {
+    let parts = time.split_inclusive(|c: char| c.is_ascii_alphabetic());
+    parts
+        .map(|part| {
+            part[..part.len() - 1].parse::<u64>().unwrap()
+                * match &part[part.len() - 1..] {
+                    "d" => 1_440,
+                    "h" => 60,
+                    _ => 1,
+                }
+        })
+        .sum()
+}
+
+/// Whether `alert` is silent in `case`, then fires, then is silent again.
+fn comes_and_goes(case: &Case, alert: &str) -> bool {
+    let mut moments: Vec<_> = case.alert_rule_test.iter().filter(|moment| moment.alertname == alert).collect();
+    moments.sort_by_key(|moment| minutes(&moment.eval_time));
+    let mut fires: Vec<_> = moments.into_iter().map(|moment| !moment.exp_alerts.is_empty()).collect();
+    fires.dedup();
+    fires == [false, true, false]
+}
+
+#[test]
+fn prometheus_accepts_its_configuration_and_rules() {
+    let said = content("promtool", ["check", "config", "--lint=all", "--lint-fatal", "compose/prometheus/prometheus.yml"]);
+    let rules = files("compose/prometheus/rules", "yml");
+    assert!(said.contains(&format!("{} rule files found", rules.len())), "{said}");
+    let check = ["check", "rules", "--lint=all", "--lint-fatal"].map(PathBuf::from);
+    content("promtool", check.into_iter().chain(rules));
+}
+
+#[test]
+fn the_rules_do_what_their_tests_say() {
+    let test = ["test", "rules"].map(PathBuf::from);
+    content("promtool", test.into_iter().chain(files("compose/prometheus/rules/tests", "yml")));
+}
+
+#[test]
+fn alertmanager_accepts_its_configuration_and_knows_both_severities() {
+    let config = "compose/alertmanager/alertmanager.yml";
+    content("amtool", ["check-config", config]);
+    for severity in ["page", "ticket"] {
+        let receiver = content("amtool", ["config", "routes", "test", "--config.file", config, &format!("severity={severity}")]);
+        assert_eq!(receiver.trim(), severity);
+    }
+}
+
+#[test]
+fn each_alert_is_seen_to_come_and_to_go() {
+    let cases: Vec<_> = cases().collect();
+    let unproven: Vec<_> = names().into_iter().filter(|alert| !cases.iter().any(|case| comes_and_goes(case, alert))).collect();
+    assert!(unproven.is_empty(), "no case has these silent, then firing, then silent: {unproven:?}");
+    let tested = cases.iter().flat_map(|case| &case.alert_rule_test).map(|moment| moment.alertname.clone());
+    assert_eq!(tested.collect::<BTreeSet<_>>(), names(), "a test of an alert that does not exist proves nothing");
+}
+
+#[test]
+fn on_a_healthy_day_every_alert_is_asked_and_silent() {
+    let healthy: TestFile = yaml(Path::new("compose/prometheus/rules/tests/healthy.yml"));
+    let moments: Vec<_> = healthy.tests.into_iter().flat_map(|case| case.alert_rule_test).collect();
+    assert!(moments.iter().all(|moment| moment.exp_alerts.is_empty()));
+    assert_eq!(moments.into_iter().map(|moment| moment.alertname).collect::<BTreeSet<_>>(), names());
+}
+
+#[test]
+fn each_alert_says_how_urgent_it_is_and_where_to_look() {
+    for Rule { alert, labels, annotations, .. } in alerts() {
+        assert!(["page", "ticket"].contains(&labels["severity"].as_str()), "{alert}: {labels:?}");
+        assert!(["summary", "description"].iter().all(|key| !annotations[*key].is_empty()), "{alert}");
+        assert_eq!(annotations["runbook_url"], format!("https://github.com/palisade-rs/palisade/blob/main/docs/runbooks/{alert}.md"));
+        let uid = annotations["dashboard"].strip_prefix("/d/palisade-").unwrap();
+        assert!(DASHBOARDS.contains(&uid), "{alert} leads to {uid}");
+    }
+    assert_eq!(alerts().len(), names().len(), "two alerts of one name would share a runbook");
+}
+
+#[test]
+fn each_alert_has_its_runbook_and_each_runbook_its_alert() {
+    let pages: BTreeSet<_> =
+        files("docs/runbooks", "md").iter().map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    let mut expected = names();
+    expected.insert("README".to_owned());
+    assert_eq!(pages, expected);
+    let index = text("docs/runbooks/README.md");
+    for Rule { alert, labels, .. } in alerts() {
+        let page = text(format!("docs/runbooks/{alert}.md"));
+        let kind = if labels["severity"] == "page" { "**Page.**" } else { "**Ticket.**" };
+        assert!(page.starts_with(&format!("# {alert}\n\n{kind}")), "{alert}: its page begins otherwise");
+        for part in ["**For users:**", "**Look**", "**Do**", "**Clears**"] {
+            assert!(page.contains(part), "{alert}: its page has no {part}");
+        }
+        let line = format!("- [{alert}]({alert}.md) ({}): ", labels["severity"]);
+        assert_eq!(index.lines().filter(|entry| entry.starts_with(&line)).count(), 1, "the index wants a line {line}…");
+        let linked = page.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
+        for link in linked.filter(|link| !link.contains("://")) {
+            assert!(root().join("docs/runbooks").join(link).exists(), "{alert}: its page leads to {link}, which is not there");
+        }
+    }
+}
+
+#[test]
+fn the_limit_of_memory_is_that_of_the_containers() {
+    let expr = alerts().into_iter().find(|rule| rule.alert == "MemoryNearLimit").unwrap().expr;
+    assert!(expr.ends_with("* 256 * 1024 * 1024") && text("compose/compose.yaml").contains("mem_limit: 256m\n"), "{expr}");
+}
