@@ -2,6 +2,8 @@
 
 .DEFAULT_GOAL := help
 COMPOSE = docker compose --file compose/compose.yaml
+# What `build_info` says of the containers.
+export REVISION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 .PHONY: help
 help: ## List these words
@@ -69,8 +71,9 @@ deny: ## Check licences, advisories and who may depend on what (needs cargo-deny
 	cargo deny --locked check
 
 .PHONY: up
-up: ## Run the services apart, with MongoDB and PostgreSQL (needs Docker)
+up: ## Run the services apart, with MongoDB, PostgreSQL, Prometheus, Jaeger and Grafana (needs Docker)
 	$(COMPOSE) up --build --detach --wait
+	@cat compose/up.txt
 
 .PHONY: down
 down: ## Stop what `up` started; the data stays

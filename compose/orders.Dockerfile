@@ -2,6 +2,9 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
+# What `build_info` says of this build; `make up` gives the commit.
+ARG REVISION=unknown
+ENV PALISADE_REVISION=$REVISION
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target,sharing=locked \
     cargo build --locked --profile dist --package palisade-orders && cp target/dist/palisade-orders /
 

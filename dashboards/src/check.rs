@@ -25,6 +25,8 @@ pub struct Selector {
     pub matchers: Vec<(String, String)>,
     /// How far back it looks, if it does.
     pub range: Option<Duration>,
+    /// As it is written, without the range.
+    pub text: String,
 }
 
 /// What is wrong with a query, which has no variables left; empty if all that it names exists.
@@ -64,7 +66,7 @@ impl ExprVisitor for Selectors {
             _ => return Ok(true),
         };
         let matchers = matchers(selector).map(|matcher| (matcher.name.clone(), matcher.value.clone())).collect();
-        self.0.push(Selector { name: name(selector), matchers, range });
+        self.0.push(Selector { name: name(selector), matchers, range, text: selector.to_string() });
         Ok(true)
     }
 }

@@ -1,4 +1,4 @@
-//! Throw-away database servers, each with a port and a directory of its own, gone with the test that started it.
+//! Throw-away servers, each with a port and a directory of its own, gone with the test that started it.
 //!
 //! ```no_run
 //! let postgres = palisade_tests::servers::shared_postgres();
@@ -12,9 +12,11 @@ use std::{
 
 mod mongo;
 mod postgres;
+mod prometheus;
 
 pub use mongo::Mongo;
 pub use postgres::Postgres;
+pub use prometheus::{Prometheus, Sample};
 
 /// A Postgres server that does not sync to disk: fast, but never crash it.
 pub fn postgres() -> Postgres {

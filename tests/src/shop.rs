@@ -24,7 +24,8 @@ pub const ALL_SCOPES: &str = "products:read products:write orders:read orders:wr
 /// What a customer needs.
 pub const CUSTOMER: &str = "products:read orders:read orders:write";
 
-const SERVICES: [&str; 3] = ["gateway", "products", "orders"];
+/// The three services, whose names are also those of their jobs in Prometheus.
+pub const SERVICES: [&str; 3] = ["gateway", "products", "orders"];
 
 /// A running shop. Dropping it kills its processes and removes its data.
 #[derive(Debug)]

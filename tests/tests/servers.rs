@@ -2,13 +2,20 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::{
+    collections::BTreeMap,
+    fs,
     io::{ErrorKind, Read, Write},
     net::TcpStream,
+    path::Path,
     process::Command,
     time::Duration,
 };
 
-use palisade_tests::servers;
+use palisade_tests::{
+    Shop, eventually,
+    servers::{self, Prometheus},
+    shop::SERVICES,
+};
 
 fn psql(url: &str, sql: &str) -> String {
     let output = Command::new("psql").args([url, "-tAc", sql]).output().unwrap();
@@ -54,4 +61,25 @@ fn the_stand_in_for_mongo_listens_on_its_port_again_after_a_kill() {
     mongo.restart();
     assert_eq!(mongo.url("shop"), url);
     assert!(TcpStream::connect(("127.0.0.1", mongo.port())).is_ok());
+}
+
+#[tokio::test]
+async fn prometheus_scrapes_a_shop_and_evaluates_rules() {
+    let shop = Shop::all_in_one();
+    shop.ready().await;
+    let rules = shop.directory().join("rules.yml");
+    fs::write(&rules, "groups: [{ name: tests, rules: [{ record: 'tests:up', expr: 'sum(up)' }] }]").unwrap();
+    let prometheus = Prometheus::watching(&shop, &[Path::new(&rules)]);
+    prometheus.ready().await;
+    let up: BTreeMap<_, _> = prometheus.query("up").await.iter().map(|sample| (sample.label("job").to_owned(), sample.value)).collect();
+    assert_eq!(up, SERVICES.map(|service| (service.to_owned(), 1.0)).into());
+    assert_eq!(prometheus.query("count(up)").await.first().map(|sample| sample.value), Some(3.0));
+    eventually(async || prometheus.query("tests:up").await.first().filter(|sample| sample.value >= 3.0).map(|_| ())).await;
+    assert!(prometheus.query("scalar(vector(1)) / 0").await[0].value.is_infinite());
+}
+
+#[tokio::test]
+#[should_panic(expected = "parse error")]
+async fn prometheus_says_what_is_wrong_with_an_expression() {
+    Prometheus::start("{}").query("up{").await;
 }

@@ -1,0 +1,116 @@
+//! Everything that a dashboard shows and a rule asks is answered by a real Prometheus that scrapes the real services at work: well, badly, slowly
+//! and not at all. And they show what the page of metrics says, and nothing else.
+#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+
+mod live {
+    pub(crate) mod page;
+    pub(crate) mod traffic;
+}
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use live::{page, traffic};
+use palisade_dashboards::{
+    check::selectors,
+    live::{Windows, filled, queries},
+};
+use palisade_tests::{
+    Shop, eventually,
+    servers::{self, Prometheus},
+};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct RuleFile {
+    groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    rules: Vec<Rule>,
+}
+
+#[derive(Deserialize)]
+struct Rule {
+    record: Option<String>,
+    alert: Option<String>,
+    expr: String,
+}
+
+fn rule_files() -> [PathBuf; 2] {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose/prometheus/rules").canonicalize().unwrap();
+    ["slo.yml", "causes.yml"].map(|file| folder.join(file))
+}
+
+fn rules() -> Vec<Rule> {
+    let read = |path: PathBuf| serde_saphyr::from_str::<RuleFile>(&std::fs::read_to_string(path).unwrap()).unwrap();
+    rule_files().into_iter().flat_map(|path| read(path).groups).flat_map(|group| group.rules).collect()
+}
+
+/// Several scrapes and evaluations, which come every second.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+/// Metrics that only another set-up shows, and why.
+fn elsewhere(metric: &str) -> bool {
+    // Keys and revocations that are read from an address; here they are files read once.
+    let not_configured = ["palisade_auth_key_set_reads_total", "palisade_auth_revocations_reads_total"];
+    // A reading of the collector, which is not there.
+    let of_others = metric.starts_with("k6_") || metric.starts_with("traces_span_metrics_");
+    not_configured.contains(&metric) || of_others
+}
+
+/// Whether `promql` finds anything, now or after the next evaluations.
+async fn is_answered(prometheus: &Prometheus, promql: &str) -> bool {
+    let answer = eventually(async || (!prometheus.query(promql).await.is_empty()).then_some(()));
+    tokio::time::timeout(PATIENCE, answer).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_dashboards_and_rules_ask_is_answered() {
+    let (postgres, mongo) = (servers::postgres(), servers::mongo());
+    let shop = Shop::separate_with(Some(&mongo.url("products")), Some(&postgres.url("orders")), traffic::with_faults);
+    shop.ready().await;
+    page::holds_from_the_start(&shop).await;
+    let files = rule_files();
+    let prometheus = Prometheus::watching(&shop, &files.each_ref().map(PathBuf::as_path));
+    prometheus.ready().await;
+    traffic::of_all_kinds(&shop).await;
+    page::holds(&shop).await;
+
+    let windows = Windows { rate: "30s", range: "1m" };
+    // The last of what was recorded is there once the objectives are.
+    eventually(async || (!prometheus.query("slo:errors:ratio_rate30d").await.is_empty()).then_some(())).await;
+    let mut silent = Vec::new();
+    for query in queries(windows) {
+        let answered = if query.sparse.is_some() {
+            prometheus.query(&query.promql).await;
+            true
+        } else {
+            is_answered(&prometheus, &query.promql).await
+        };
+        if !answered {
+            silent.push(format!("{} / {}: {}", query.dashboard, query.panel, query.promql));
+        }
+    }
+    for rule in rules() {
+        let expr = filled(&rule.expr, windows);
+        prometheus.query(&expr).await;
+        if let Some(record) = rule.record {
+            if !is_answered(&prometheus, &record).await {
+                silent.push(format!("{record} is never recorded"));
+            }
+        }
+        // An alert is silent on a good day, but not because what it looks at is not there.
+        for selector in selectors(&expr).into_iter().filter(|_| rule.alert.is_some()) {
+            if !elsewhere(&selector.name) && !is_answered(&prometheus, &selector.text).await {
+                silent.push(format!("{:?} looks at nothing: {}", rule.alert, selector.text));
+            }
+        }
+    }
+    assert_eq!(silent, Vec::<String>::new());
+    let misspelt = "sum(rate(http_server_request_duration_second_count[30s]))";
+    assert!(prometheus.query(misspelt).await.is_empty(), "a name that is not there is answered by nothing");
+}

@@ -1,0 +1,62 @@
+//! A busy minute: requests that succeed, that are refused, that are retried, that are slow and that fail.
+
+use std::process::Command;
+
+use palisade_tests::{
+    Client, Shop,
+    shop::{ALL_SCOPES, CUSTOMER},
+    trade::{accepted, confirmed, order, set_status, settled, stock},
+    unique,
+};
+use serde_json::{Value, json};
+
+/// Every service may be told to fail.
+pub(crate) fn with_faults(_: &str, command: &mut Command) {
+    command.env("PALISADE_SERVER__FAULTS__ENABLED", "true");
+}
+
+pub(crate) async fn of_all_kinds(shop: &Shop) {
+    let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
+    let (plenty, few) = (stock(&seller, 10_000).await, stock(&seller, 1).await);
+    for _ in 0..3 {
+        well(&seller, &buyer, &plenty).await;
+        badly(shop, &buyer, &few).await;
+        for kind in [json!("abort"), json!({ "error": "overloaded" }), json!({ "latency": { "ms": 300 } })] {
+            let rule = json!({ "name": "busy", "method": "palisade.products.v1.ProductsService/Find*", "rate": 0.5, "kind": kind });
+            faults(shop, &[rule]).await;
+            for _ in 0..10 {
+                buyer.get(format!("/products/{plenty}")).attempt().await.unwrap();
+            }
+        }
+        faults(shop, &[]).await;
+    }
+}
+
+async fn faults(shop: &Shop, rules: &[Value]) {
+    let admin = Client::new(shop.admin_url("products"), None);
+    assert_eq!(admin.put("/faults", &json!({ "rules": rules })).attempt().await.unwrap().status, 200);
+}
+
+async fn well(seller: &Client, buyer: &Client, product: &str) {
+    for _ in 0..5 {
+        let id = confirmed(buyer, &[(product, 1)]).await["id"].as_str().unwrap().to_owned();
+        buyer.get(format!("/orders/{id}")).await.ok(200);
+        buyer.get("/orders").await.ok(200);
+        buyer.get("/products?q=lamp").await.ok(200);
+        set_status(buyer, &id, "CANCELLED").await.ok(200);
+    }
+    let key = unique("key");
+    for _ in 0..2 {
+        let request = order(buyer, &[(product, 1)]).header("idempotency-key", &key);
+        settled(buyer, &accepted(&request.await)).await;
+    }
+    seller.get("/orders").await.ok(200);
+}
+
+async fn badly(shop: &Shop, buyer: &Client, few: &str) {
+    shop.anonymous().get("/products").await.problem(401, "unauthenticated");
+    buyer.get("/nowhere").await.problem(404, "not_found");
+    buyer.post("/products", &json!({})).await.problem(403, "insufficient_scope");
+    order(buyer, &[(few, 2)]).await.problem(409, "insufficient_stock");
+    buyer.get("/products").header("x-request-timeout", "1").attempt().await.unwrap();
+}

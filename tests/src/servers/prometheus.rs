@@ -1,0 +1,156 @@
+//! A private Prometheus server: what it scrapes, what its rules make of it, and what may be asked of it.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::free_port;
+use crate::{
+    child::Child,
+    client::{Client, query},
+    eventually,
+    shop::{SERVICES, Shop},
+};
+
+/// A running Prometheus. Dropping it kills it and removes its data.
+#[derive(Debug)]
+pub struct Prometheus {
+    // Dropped in this order: the process before its data.
+    server: Child,
+    directory: TempDir,
+    port: u16,
+}
+
+/// One series of an answer, as it was when asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Its labels; the metric's name is `__name__`. A scalar has none.
+    pub labels: BTreeMap<String, String>,
+    /// Its value, which may be `NaN` or infinite.
+    pub value: f64,
+}
+
+impl Prometheus {
+    /// Starts one with this configuration; the files that it names are best named by absolute paths.
+    pub fn start(configuration: &str) -> Self {
+        let directory = TempDir::with_prefix("palisade-prometheus-").expect("a temporary directory can be made");
+        fs::write(directory.path().join("prometheus.yml"), configuration).expect("a temporary directory takes files");
+        let mut log = String::new();
+        let (server, port) = (0..3)
+            .map(|_| free_port())
+            .find_map(|port| Some((run(directory.path(), port, &mut log)?, port)))
+            .unwrap_or_else(|| panic!("Prometheus does not start with\n{configuration}\n{log}"));
+        Self { server, directory, port }
+    }
+
+    /// Starts one that scrapes the shop's admin ports every second, as the jobs `gateway`, `products` and `orders`, and evaluates these rule files
+    /// as often. A service that is started again has another admin port, which this one does not know.
+    pub fn watching(shop: &Shop, rule_files: &[&Path]) -> Self {
+        Self::start(&configuration(shop, rule_files))
+    }
+
+    /// The base URL.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Where its configuration and its data are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Everything it has written so far.
+    pub fn log(&self) -> String {
+        self.server.log()
+    }
+
+    /// Waits until every target has been scraped once, well or not, and there must be one. It takes them up 5 seconds after its start.
+    pub async fn ready(&self) {
+        eventually(async || {
+            let targets = self.api("/api/v1/targets?state=active").await["activeTargets"].as_array().map_or(0, Vec::len);
+            let scraped = self.query("count by (job, instance) (up)").await.len();
+            (targets > 0 && scraped >= targets).then_some(())
+        })
+        .await;
+    }
+
+    /// The value of an expression now: an instant vector, or a scalar as one sample without labels.
+    pub async fn query(&self, expression: &str) -> Vec<Sample> {
+        let data = self.api(&format!("/api/v1/query{}", query(&[("query", expression)]))).await;
+        match data["resultType"].as_str() {
+            Some("vector") => data["result"].as_array().expect("a vector is an array").iter().map(Sample::of).collect(),
+            Some("scalar") => vec![Sample { labels: BTreeMap::new(), value: number(&data["result"]) }],
+            _ => panic!("`{expression}` is neither an instant vector nor a scalar: {data}"),
+        }
+    }
+
+    /// The `data` of an answer of its API (<https://prometheus.io/docs/prometheus/latest/querying/api/>).
+    pub async fn api(&self, path: &str) -> Value {
+        let answer = Client::new(self.url(), None).get(path).attempt().await;
+        let answer = answer.unwrap_or_else(|error| panic!("Prometheus does not answer {path}: {error}")).json();
+        assert_eq!(answer["status"], "success", "{path}: {answer}");
+        answer["data"].clone()
+    }
+}
+
+impl Sample {
+    fn of(series: &Value) -> Self {
+        let labels = series["metric"].as_object().expect("a series has labels");
+        let labels = labels.iter().map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()));
+        Self { labels: labels.collect(), value: number(&series["value"]) }
+    }
+
+    /// A label's value; the empty text when it is not there, as in Prometheus itself.
+    pub fn label(&self, name: &str) -> &str {
+        self.labels.get(name).map_or("", String::as_str)
+    }
+}
+
+/// The value of `[time, "value"]`.
+fn number(value: &Value) -> f64 {
+    value[1].as_str().and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no number: {value}"))
+}
+
+fn configuration(shop: &Shop, rule_files: &[&Path]) -> String {
+    let mut text = "global: { scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }\nrule_files:\n".to_owned();
+    for file in rule_files {
+        // JSON's strings are YAML's too.
+        let _ = writeln!(text, "  - {}", Value::from(file.to_str().expect("a rule file's path is UTF-8")));
+    }
+    text += "scrape_configs:\n";
+    for service in SERVICES {
+        let admin = shop.admin_url(service);
+        let target = admin.trim_start_matches("http://");
+        let _ = writeln!(text, "  - {{ job_name: {service}, static_configs: [{{ targets: [\"{target}\"] }}] }}");
+    }
+    text
+}
+
+/// `None` when the server ended before it was ready; `log` then has its last words.
+fn run(directory: &Path, port: u16, log: &mut String) -> Option<Child> {
+    let mut command = Command::new(program());
+    command.arg("--config.file").arg(directory.join("prometheus.yml")).arg("--storage.tsdb.path").arg(directory.join("data"));
+    command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+    // What the one of compose/ has too: k6 writes to it, and exemplars lead to traces.
+    command.args(["--web.enable-remote-write-receiver", "--enable-feature=exemplar-storage"]);
+    // It would take its time to stop in good order, and nobody wants the data.
+    let server = Child::spawn(&command, Some(directory), Signal::KILL).expect("prometheus can be started");
+    let ready = server.line(|line| line.contains("Server is ready to receive web requests").then_some(()));
+    *log = server.log();
+    ready.map(|()| server)
+}
+
+fn program() -> PathBuf {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|place| place.join("prometheus")).find(|program| program.is_file());
+    found.expect("Prometheus is missing: run `make tools` as root (or `make test`, which does), or install the package `prometheus`")
+}

@@ -1,0 +1,77 @@
+//! What the containers may take, and whom they let in.
+
+use std::collections::BTreeSet;
+
+use crate::stack::{file, service, services, texts};
+
+#[test]
+fn all_that_stays_running_takes_a_gibibyte_and_a_half_at_most() {
+    let limits: Vec<_> =
+        services().iter().filter(|service| service.stays()).map(|service| (service.name.clone(), service.memory())).collect();
+    let sum: u64 = limits.iter().map(|(_, memory)| memory).sum();
+    assert!(limits.len() >= 9, "{limits:?}");
+    assert!(sum <= 1_536, "{sum} MiB: {limits:?}");
+}
+
+#[test]
+fn every_port_is_published_to_this_machine_alone_and_once() {
+    let ports: Vec<_> = services().iter().flat_map(crate::stack::Service::ports).collect();
+    assert!(ports.iter().all(|port| port.address == "127.0.0.1"), "{ports:?}");
+    let distinct: BTreeSet<_> = ports.iter().map(|port| port.published).collect();
+    assert_eq!(distinct.len(), ports.len(), "{ports:?}");
+}
+
+#[test]
+fn every_image_that_is_not_ours_is_pinned_to_a_version() {
+    let images: Vec<_> = services().iter().filter_map(|service| Some(service.settings.get("image")?.as_str()?.to_owned())).collect();
+    assert_eq!(images.len(), 6, "{images:?}");
+    for image in images {
+        let tag = image.rsplit_once(':').map(|(_, tag)| tag.trim_start_matches('v'));
+        let numbers = tag.map(|tag| tag.split('.').filter(|part| part.parse::<u32>().is_ok()).count());
+        assert!(numbers.is_some_and(|numbers| numbers >= 2), "{image}: a release, to the last number, and nothing that moves");
+    }
+}
+
+#[test]
+fn no_container_can_write_to_itself_or_gain_rights() {
+    for service in services() {
+        let settings = &service.settings;
+        assert_eq!(settings["read_only"], true, "{}", service.name);
+        assert_eq!(texts(&settings["cap_drop"]), ["ALL"], "{}", service.name);
+        assert_eq!(texts(&settings["security_opt"]), ["no-new-privileges:true"], "{}", service.name);
+        assert!(settings.get("cap_add").is_none() && settings.get("privileged").is_none(), "{}", service.name);
+    }
+}
+
+#[test]
+fn who_waits_for_another_waits_for_what_it_can_tell() {
+    for waiting in services() {
+        for (name, how) in waiting.settings["depends_on"].as_object().into_iter().flatten() {
+            let other = service(name);
+            match how["condition"].as_str() {
+                Some("service_healthy") => assert!(has_health_check(&other.settings), "{} waits for {name}", waiting.name),
+                Some("service_completed_successfully") => assert!(!other.stays(), "{} waits for {name} to end", waiting.name),
+                condition => panic!("{} waits for {name}: {condition:?}", waiting.name),
+            }
+        }
+    }
+    // `make up` waits for all of them.
+    let without: Vec<_> = services().into_iter().filter(|service| service.stays() && !has_health_check(&service.settings)).collect();
+    assert!(without.is_empty(), "{:?}", without.iter().map(|service| &service.name).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_volume_is_declared_and_used() {
+    let file = file();
+    let declared: BTreeSet<_> = file["volumes"].as_object().unwrap().keys().cloned().collect();
+    let mounts = services().iter().flat_map(crate::stack::Service::mounts).collect::<Vec<_>>();
+    let used: BTreeSet<_> = mounts.iter().filter(|mount| !mount.is_ours()).map(|mount| mount.source.clone()).collect();
+    assert_eq!(declared, used);
+}
+
+/// In the compose file, or in the image that we build.
+fn has_health_check(settings: &serde_json::Value) -> bool {
+    let ours = settings["build"]["dockerfile"].as_str();
+    let in_image = ours.is_some_and(|file| crate::stack::read(&crate::stack::repository().join(file)).contains("\nHEALTHCHECK "));
+    settings["healthcheck"]["test"].is_array() || in_image
+}

@@ -1,0 +1,71 @@
+//! The files that the containers are given are there, and say of each other what is true.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::stack::{read, repository, service, services, texts, yaml};
+
+#[test]
+fn every_mounted_file_or_folder_is_in_the_repository() {
+    let mounts: Vec<_> = services().iter().flat_map(crate::stack::Service::mounts).filter(crate::stack::Mount::is_ours).collect();
+    assert!(mounts.len() >= 6, "{mounts:?}");
+    for mount in mounts {
+        assert!(mount.path().exists(), "{} is missing", mount.path().display());
+        assert!(mount.read_only, "{} can be written by a container", mount.source);
+    }
+    for (name, flag) in [("prometheus", "--config.file="), ("alertmanager", "--config.file="), ("jaeger", "--config=")] {
+        let service = service(name);
+        let command = texts(&service.settings["command"]);
+        let file = command.iter().find_map(|argument| argument.strip_prefix(flag)).unwrap();
+        assert!(service.of_repository(file).is_file(), "{name}: {file}");
+    }
+}
+
+#[test]
+fn every_dockerfile_is_there_and_builds_a_service_with_its_revision() {
+    let ours: Vec<_> = services().into_iter().filter(|service| service.settings["build"].is_object()).collect();
+    assert_eq!(ours.len(), 4);
+    for service in ours {
+        let build = &service.settings["build"];
+        let dockerfile = read(&repository().join(build["dockerfile"].as_str().unwrap()));
+        if service.stays() {
+            assert_eq!(build["args"]["REVISION"], "${REVISION:-unknown}", "{}", service.name);
+            // After the sources, so that a new commit does not fetch everything anew; before the build, which bakes it in.
+            let order = ["COPY . .", "ARG REVISION=", "ENV PALISADE_REVISION=$REVISION", "cargo build"].map(|line| dockerfile.find(line));
+            assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{}: {order:?}", service.name);
+            assert!(dockerfile.contains(&format!("--package palisade-{} ", service.name)), "{}", service.name);
+        }
+    }
+}
+
+#[test]
+fn what_prometheus_scrapes_and_alerts_is_in_the_stack() {
+    let prometheus = yaml(&repository().join("compose/prometheus/prometheus.yml"));
+    let mut jobs = BTreeSet::new();
+    for scrape in prometheus["scrape_configs"].as_array().unwrap() {
+        let job = scrape["job_name"].as_str().unwrap();
+        jobs.insert(job);
+        for target in targets(scrape) {
+            let (host, port) = target.split_once(':').unwrap();
+            let host = if host == "localhost" { "prometheus" } else { host };
+            assert!(listens(host, port), "{job}: nothing listens at {target}");
+        }
+    }
+    assert!(["gateway", "products", "orders", "jaeger"].iter().all(|job| jobs.contains(job)), "{jobs:?}");
+    let told: Vec<_> = prometheus["alerting"]["alertmanagers"].as_array().unwrap().iter().flat_map(targets).collect();
+    assert_eq!(told, ["alertmanager:9093"]);
+    assert!(listens("alertmanager", "9093"));
+}
+
+fn targets(scrape: &Value) -> Vec<String> {
+    scrape["static_configs"].as_array().into_iter().flatten().flat_map(|targets| texts(&targets["targets"])).collect()
+}
+
+/// A service's own admin port, a published one, or one of those that Jaeger's configuration opens for Prometheus alone.
+fn listens(host: &str, port: &str) -> bool {
+    let service = service(host);
+    let admin = service.environment().get("PALISADE_ADMIN_LISTEN").is_some_and(|address| address.ends_with(&format!(":{port}")));
+    let jaeger = host == "jaeger" && read(&repository().join("compose/jaeger/config.yaml")).contains(port);
+    admin || jaeger || (!host.contains("palisade") && service.ports().iter().any(|open| open.inside.to_string() == port))
+}

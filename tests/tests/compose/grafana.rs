@@ -1,0 +1,129 @@
+//! Grafana finds its data sources and its dashboards, and they find each other.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use palisade_tests::{Client, Shop, shop::SERVICES};
+use serde_json::Value;
+
+use crate::stack::{read, repository, service, texts, yaml};
+
+fn sources() -> Vec<Value> {
+    yaml(&repository().join("compose/grafana/datasources/palisade.yaml"))["datasources"].as_array().unwrap().clone()
+}
+
+/// Every `*.json` that Grafana would find, in folders of the folder too.
+fn dashboards() -> Vec<Value> {
+    let provider = &yaml(&repository().join("compose/grafana/dashboards/palisade.yaml"))["providers"][0];
+    let folder = service("grafana").of_repository(provider["options"]["path"].as_str().unwrap());
+    let mut found = Vec::new();
+    collect(&folder, &mut found);
+    found
+}
+
+fn collect(folder: &Path, found: &mut Vec<Value>) {
+    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "json") {
+            found.push(serde_json::from_str(&read(&path)).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
+        }
+    }
+}
+
+/// Every object with this member, anywhere.
+fn members<'value>(value: &'value Value, name: &str, found: &mut Vec<&'value Value>) {
+    match value {
+        Value::Object(object) => {
+            found.extend(object.get(name));
+            object.values().for_each(|value| members(value, name, found));
+        }
+        Value::Array(list) => list.iter().for_each(|value| members(value, name, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn data_sources_have_the_uids_that_dashboards_and_links_name() {
+    let sources = sources();
+    let uids: BTreeMap<_, _> = sources.iter().map(|source| (source["uid"].as_str().unwrap(), &source["type"])).collect();
+    assert_eq!(uids.keys().copied().collect::<Vec<_>>(), ["alertmanager", "jaeger", "prometheus"]);
+    for source in &sources {
+        let url = source["url"].as_str().unwrap().strip_prefix("http://").unwrap();
+        let (host, port) = url.split_once(':').unwrap();
+        assert!(service(host).ports().iter().any(|open| open.inside.to_string() == port), "{url}");
+        let mut links = Vec::new();
+        members(source, "datasourceUid", &mut links);
+        assert!(links.iter().all(|link| uids.contains_key(link.as_str().unwrap())), "{links:?}");
+    }
+    // Dashboards leave the choice to a variable whose value is the default one at first; what they name beside is here, or Grafana's own.
+    let defaults: Vec<_> = sources.iter().filter(|source| source["isDefault"] == true).map(|source| &source["type"]).collect();
+    assert_eq!(defaults, ["prometheus"]);
+    for dashboard in dashboards() {
+        let mut named = Vec::new();
+        members(&dashboard, "datasource", &mut named);
+        for uid in named.iter().filter_map(|source| source["uid"].as_str()) {
+            assert!(["${datasource}", "-- Grafana --"].contains(&uid) || uids.contains_key(uid), "{}: {uid}", dashboard["uid"]);
+        }
+    }
+}
+
+#[test]
+fn the_step_of_the_data_source_is_the_scrape_interval() {
+    let prometheus = yaml(&repository().join("compose/prometheus/prometheus.yml"));
+    let source = sources().into_iter().find(|source| source["uid"] == "prometheus").unwrap();
+    assert_eq!(source["jsonData"]["timeInterval"], prometheus["global"]["scrape_interval"]);
+}
+
+#[test]
+fn every_json_file_in_the_folder_is_a_dashboard_and_the_overview_is_home() {
+    let dashboards = dashboards();
+    for member in ["uid", "title"] {
+        let distinct: BTreeSet<_> = dashboards.iter().map(|dashboard| dashboard[member].as_str().unwrap()).collect();
+        assert_eq!(distinct.len(), dashboards.len(), "{distinct:?}");
+    }
+    let grafana = service("grafana");
+    let home = read(&grafana.of_repository(&grafana.environment()["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]));
+    assert_eq!(serde_json::from_str::<Value>(&home).unwrap()["uid"], "palisade-overview");
+}
+
+#[test]
+fn links_to_jaeger_lead_to_its_published_port() {
+    let published = service("jaeger").ports();
+    for dashboard in dashboards() {
+        let variables = dashboard["templating"]["list"].as_array().cloned().unwrap_or_default();
+        for variable in variables.iter().filter(|variable| variable["name"] == "jaeger") {
+            let url = variable["query"].as_str().unwrap();
+            let port = url.strip_prefix("http://localhost:").unwrap_or_else(|| panic!("{url}"));
+            assert!(published.iter().any(|open| open.published.to_string() == port), "{url}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn spans_lead_to_metrics_that_the_services_have() {
+    let shop = Shop::shared();
+    shop.ready().await;
+    let mut exposed = String::new();
+    for name in SERVICES {
+        exposed += &Client::new(shop.admin_url(name), None).get("/metrics").attempt().await.unwrap().text();
+    }
+    let jaeger = sources().into_iter().find(|source| source["uid"] == "jaeger").unwrap();
+    let metrics = &jaeger["jsonData"]["tracesToMetrics"];
+    let queries = metrics["queries"].as_array().unwrap();
+    assert!(!queries.is_empty());
+    let labels = metrics["tags"].as_array().unwrap().iter().map(|tag| tag["value"].as_str().unwrap());
+    for label in labels.chain(["http_response_status_code", "rpc_status_code"]) {
+        assert!(exposed.contains(&format!("{label}=\"")), "{label}");
+    }
+    for query in queries.iter().map(|query| query["query"].as_str().unwrap()) {
+        let (before, _) = query.split_once("{$$__tags}").unwrap_or_else(|| panic!("{query}: of every span the same"));
+        let name = before.rsplit(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').next().unwrap();
+        assert!(exposed.contains(&format!("\n{name}{{")), "{name}");
+    }
+    assert_eq!(texts(&metrics["tags"]).len(), 2);
+}

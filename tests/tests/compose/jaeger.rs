@@ -1,0 +1,71 @@
+//! Jaeger's configuration holds together: it ends at its start over a name that nothing has.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::stack::{mebibytes, repository, service, texts, yaml};
+
+fn configuration() -> Value {
+    yaml(&repository().join("compose/jaeger/config.yaml"))
+}
+
+fn names(of: &Value) -> BTreeSet<String> {
+    of.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect()
+}
+
+#[test]
+fn pipelines_name_what_is_defined_and_all_of_it() {
+    let jaeger = configuration();
+    let connectors = names(&jaeger["connectors"]);
+    let pipelines: Vec<_> = jaeger["service"]["pipelines"].as_object().unwrap().values().collect();
+    let named = |role: &str| pipelines.iter().flat_map(|pipeline| texts(&pipeline[role])).collect::<BTreeSet<_>>();
+    // A connector is the end of one pipeline and the beginning of another.
+    for role in ["receivers", "exporters"] {
+        assert_eq!(named(role), &names(&jaeger[role]) | &connectors, "{role}");
+    }
+    assert_eq!(named("processors"), names(&jaeger["processors"]));
+    let extensions: BTreeSet<_> = texts(&jaeger["service"]["extensions"]).into_iter().collect();
+    assert_eq!(extensions, names(&jaeger["extensions"]));
+    let first = pipelines.iter().filter_map(|pipeline| texts(&pipeline["processors"]).first().cloned()).next();
+    assert_eq!(first.as_deref(), Some("memory_limiter"), "refusing comes before keeping");
+}
+
+#[test]
+fn what_is_stored_is_what_is_asked() {
+    let jaeger = configuration();
+    let [storage, query] = ["jaeger_storage", "jaeger_query"].map(|extension| &jaeger["extensions"][extension]);
+    let traces = &query["storage"]["traces"];
+    assert_eq!(*traces, jaeger["exporters"]["jaeger_storage_exporter"]["trace_storage"]);
+    assert!(names(&storage["backends"]).contains(traces.as_str().unwrap()));
+    let metrics = query["storage"]["metrics"].as_str().unwrap();
+    assert_eq!(names(&storage["metric_backends"]), [metrics.to_owned()].into());
+    // Its Monitor tab asks for the names that the exporter makes of the connector's.
+    let prometheus = &storage["metric_backends"][metrics]["prometheus"];
+    assert_eq!((&prometheus["normalize_calls"], &prometheus["normalize_duration"]), (&true.into(), &true.into()));
+    assert_eq!(jaeger["connectors"]["spanmetrics"]["histogram"]["unit"], "ms");
+    let ui = service("jaeger").of_repository(query["ui"]["config_file"].as_str().unwrap());
+    assert_eq!(yaml(&ui)["monitor"]["menuEnabled"], true);
+}
+
+#[test]
+fn it_listens_where_others_look_for_it() {
+    let (jaeger, container) = (configuration(), service("jaeger"));
+    let spans = jaeger["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"].as_str().unwrap();
+    assert_eq!(spans, "0.0.0.0:4317");
+    for name in ["gateway", "products", "orders"] {
+        assert_eq!(service(name).environment()["PALISADE_TELEMETRY__OTLP_ENDPOINT"], "http://jaeger:4317", "{name}");
+    }
+    assert!(container.ports().iter().any(|port| port.inside == 4317));
+    let health = jaeger["extensions"]["healthcheckv2"]["http"]["endpoint"].as_str().unwrap().replace("0.0.0.0", "127.0.0.1");
+    let check = texts(&container.settings["healthcheck"]["test"]);
+    assert_eq!(check.last(), Some(&format!("http://{health}/status")));
+}
+
+#[test]
+fn it_refuses_spans_before_its_container_ends_it() {
+    let (jaeger, container) = (configuration(), service("jaeger"));
+    let limiter = jaeger["processors"]["memory_limiter"]["limit_mib"].as_u64().unwrap();
+    let runtime = mebibytes(&container.environment()["GOMEMLIMIT"]);
+    assert!(limiter < runtime && runtime < container.memory(), "{limiter} {runtime} {}", container.memory());
+}

@@ -1,0 +1,103 @@
+//! The programs take what compose gives them: keys as `keys.sh` makes them, settings, and the token that `make up` tells of.
+
+use std::{env, fs, path::Path, process::Command};
+
+use palisade_tests::{
+    Client,
+    process::{Program, command, program},
+};
+use tempfile::TempDir;
+
+use crate::stack::{Service, read, repository, service};
+
+/// Files where the containers would have `/keys`, made by the script that the container runs.
+struct Keys(TempDir);
+
+impl Keys {
+    fn new() -> Self {
+        let directory = TempDir::with_prefix("palisade-compose-").unwrap();
+        // A volume for each, as the container has them.
+        for mount in service("keys").mounts() {
+            fs::create_dir_all(directory.path().join(mount.target.trim_start_matches('/'))).unwrap();
+        }
+        let keys = Self(directory);
+        keys.run(&read(&repository().join("compose/keys.sh")));
+        keys
+    }
+
+    /// Runs a script in which `/keys` is ours, and gives what it printed.
+    fn run(&self, script: &str) -> String {
+        let script = script.replace("/keys/", &format!("{}/keys/", self.0.path().display()));
+        let programs = program("palisade").parent().unwrap().to_owned();
+        let path = env::join_paths([programs].into_iter().chain(env::split_paths(&env::var_os("PATH").unwrap()))).unwrap();
+        let output = Command::new("sh").args(["-euc", &script]).env("PATH", path).output().unwrap();
+        assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Where a service's file is: its volume is another folder in the container that fills it.
+    fn path(&self, service: &Service, inside: &str) -> String {
+        let (makes, has) = (crate::stack::service("keys").mounts(), service.mounts());
+        let mount = has.iter().find(|mount| inside.starts_with(&mount.target)).unwrap_or_else(|| panic!("{}: {inside}", service.name));
+        assert!(mount.read_only, "{}: {inside}", service.name);
+        let made = &makes.iter().find(|made| made.source == mount.source).unwrap().target;
+        self.0.path().join(made.trim_start_matches('/')).join(&inside[mount.target.len() + 1..]).display().to_string()
+    }
+}
+
+/// The built program with the settings of its container.
+fn configured(name: &str, keys: &Keys) -> Command {
+    let service = service(name);
+    let mut command = command(name);
+    for (variable, value) in service.environment() {
+        let value = if value.starts_with("/keys/") { keys.path(&service, &value) } else { value };
+        command.env(variable, value);
+    }
+    command
+}
+
+fn refusal(mut command: Command) -> Option<String> {
+    let output = command.arg("--check-config").output().unwrap();
+    (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn the_programs_accept_the_settings_of_their_containers() {
+    let keys = Keys::new();
+    for name in ["gateway", "products", "orders"] {
+        assert_eq!(refusal(configured(name, &keys)), None, "{name}");
+        let mut wrong = configured(name, &keys);
+        wrong.env("PALISADE_TELEMETRY__SAMPLE_RATE", "1");
+        assert!(refusal(wrong).is_some(), "{name} heeds no setting at all");
+    }
+}
+
+#[test]
+fn every_key_file_that_a_service_is_told_of_is_made() {
+    let keys = Keys::new();
+    let mut files = 0;
+    for service in ["gateway", "products", "orders"].map(service) {
+        for (variable, inside) in service.environment().into_iter().filter(|(_, value)| value.starts_with("/keys/")) {
+            let path = keys.path(&service, &inside);
+            assert!(Path::new(&path).is_file(), "{} {variable}: {path}", service.name);
+            files += 1;
+        }
+    }
+    assert_eq!(files, 6);
+}
+
+#[tokio::test]
+async fn the_token_that_make_up_tells_of_is_good_at_the_gateway() {
+    let keys = Keys::new();
+    let mut gateway = configured("gateway", &keys);
+    gateway.env("PALISADE_LISTEN", "127.0.0.1:0").env("PALISADE_ADMIN_LISTEN", "127.0.0.1:0");
+    gateway.env_remove("PALISADE_TELEMETRY__OTLP_ENDPOINT");
+    let gateway = Program::start(gateway, keys.0.path());
+    let words = read(&repository().join("compose/up.txt"));
+    let (_, mint) = words.split_once("run --rm -T keys \\\n").unwrap();
+    let token = keys.run(mint.split_once(")\n").unwrap().0.trim());
+    // Nobody is behind this gateway: whoever is let in hears of that.
+    let answer = |token: String| Client::new(gateway.url("gateway"), Some(token)).get("/products");
+    answer(format!("{token}x")).await.any_problem(401);
+    answer(token).await.any_problem(503);
+}

@@ -1,0 +1,156 @@
+//! `compose/compose.yaml`, read: merges resolved, variables at their defaults.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+/// A container as compose would make it.
+pub(crate) struct Service {
+    pub(crate) name: String,
+    pub(crate) settings: Value,
+}
+
+/// A port of this machine, and the container's behind it.
+#[derive(Debug)]
+pub(crate) struct Port {
+    pub(crate) address: String,
+    pub(crate) published: u16,
+    pub(crate) inside: u16,
+}
+
+/// A folder or volume, and where the container has it.
+#[derive(Debug)]
+pub(crate) struct Mount {
+    pub(crate) source: String,
+    pub(crate) target: String,
+    pub(crate) read_only: bool,
+}
+
+impl Mount {
+    /// Whether it is something of the repository, not a volume.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.source.starts_with('.')
+    }
+
+    /// Where the repository has it.
+    pub(crate) fn path(&self) -> PathBuf {
+        repository().join("compose").join(&self.source)
+    }
+}
+
+impl Service {
+    /// Whether it stays: what must have ended before others start does not.
+    pub(crate) fn stays(&self) -> bool {
+        self.settings.get("restart").is_some()
+    }
+
+    pub(crate) fn ports(&self) -> Vec<Port> {
+        let ports = texts(&self.settings["ports"]);
+        let parts = ports.iter().map(|port| port.split(':').collect::<Vec<_>>());
+        parts
+            .map(|parts| match parts[..] {
+                [address, published, inside] => {
+                    Port { address: address.to_owned(), published: published.parse().unwrap(), inside: inside.parse().unwrap() }
+                }
+                _ => panic!("{}: a port without an address is open to everybody: {parts:?}", self.name),
+            })
+            .collect()
+    }
+
+    pub(crate) fn mounts(&self) -> Vec<Mount> {
+        let mounts = texts(&self.settings["volumes"]);
+        let parts = mounts.iter().map(|mount| mount.split(':').collect::<Vec<_>>());
+        parts
+            .map(|parts| Mount { source: parts[0].to_owned(), target: parts[1].to_owned(), read_only: parts.get(2) == Some(&"ro") })
+            .collect()
+    }
+
+    /// Where the repository has a file that the container has at `inside`.
+    pub(crate) fn of_repository(&self, inside: &str) -> PathBuf {
+        let mounts = self.mounts();
+        let place = mounts.iter().filter(|mount| mount.is_ours()).find_map(|mount| {
+            let rest = inside.strip_prefix(&mount.target)?;
+            Some(mount.path().join(rest.trim_start_matches('/')))
+        });
+        place.unwrap_or_else(|| panic!("{} has nothing of the repository at {inside}", self.name))
+    }
+
+    pub(crate) fn environment(&self) -> BTreeMap<String, String> {
+        let variables = self.settings["environment"].as_object().into_iter().flatten();
+        variables.map(|(name, value)| (name.clone(), expanded(&text(value)))).collect()
+    }
+
+    pub(crate) fn memory(&self) -> u64 {
+        mebibytes(self.settings["mem_limit"].as_str().unwrap_or_else(|| panic!("{} may take all memory", self.name)))
+    }
+}
+
+/// Every container.
+pub(crate) fn services() -> Vec<Service> {
+    let file = file();
+    let services = file["services"].as_object().unwrap();
+    services.iter().map(|(name, settings)| Service { name: name.clone(), settings: settings.clone() }).collect()
+}
+
+/// The container of this name.
+pub(crate) fn service(name: &str) -> Service {
+    services().into_iter().find(|service| service.name == name).unwrap_or_else(|| panic!("no service {name}"))
+}
+
+/// The ports of this machine that are taken, all of them.
+pub(crate) fn published() -> BTreeSet<u16> {
+    services().iter().flat_map(Service::ports).map(|port| port.published).collect()
+}
+
+/// The whole of `compose/compose.yaml`.
+pub(crate) fn file() -> Value {
+    yaml(&repository().join("compose/compose.yaml"))
+}
+
+pub(crate) fn yaml(path: &Path) -> Value {
+    serde_saphyr::from_str(&read(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+pub(crate) fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+pub(crate) fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// A list's texts; none if there is no list.
+pub(crate) fn texts(list: &Value) -> Vec<String> {
+    list.as_array().into_iter().flatten().map(text).collect()
+}
+
+/// `200m`, `200MiB` or `1g` in MiB.
+pub(crate) fn mebibytes(size: &str) -> u64 {
+    let digits = size.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
+    let factor = match &size[digits.len()..] {
+        "m" | "MiB" => 1,
+        "g" | "GiB" => 1_024,
+        unit => panic!("{size}: no unit {unit}"),
+    };
+    digits.parse::<u64>().unwrap() * factor
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// `${NAME:-default}` replaced by its default, `$$` by `$`.
+fn expanded(text: &str) -> String {
+    let mut parts = text.split("${");
+    let mut expanded = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (variable, rest) = part.split_once('}').unwrap();
+        expanded += variable.split_once(":-").unwrap_or_else(|| panic!("{variable} has no default")).1;
+        expanded += rest;
+    }
+    expanded.replace("$$", "$")
+}

@@ -1,0 +1,29 @@
+//! What `make up` prints is so.
+
+use std::collections::BTreeSet;
+
+use crate::stack::{published, read, repository, service};
+
+#[test]
+fn every_address_that_make_up_prints_is_published() {
+    let makefile = read(&repository().join("Makefile"));
+    assert!(makefile.contains("\n\t@cat compose/up.txt\n"), "make up prints it");
+    let words = read(&repository().join("compose/up.txt"));
+    let addresses = words.split("http://localhost:").skip(1).map(|rest| {
+        let digits = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..digits].parse().unwrap()
+    });
+    let mut printed: BTreeSet<u16> = addresses.collect();
+    // Spans go there; there is nothing to see.
+    printed.insert(4317);
+    assert_eq!(printed, published());
+}
+
+#[test]
+fn the_token_comes_from_the_container_that_has_the_operators_key() {
+    let words = read(&repository().join("compose/up.txt"));
+    assert!(words.contains("$(docker compose --file compose/compose.yaml run --rm -T keys"), "{words}");
+    let keys = service("keys");
+    assert!(words.contains("--key-file /keys/operator/key.pem"), "{words}");
+    assert!(keys.mounts().iter().any(|mount| mount.target == "/keys/operator"));
+}
