@@ -25,7 +25,7 @@ pub struct Selector {
     pub matchers: Vec<(String, String)>,
     /// How far back it looks, if it does.
     pub range: Option<Duration>,
-    /// As it is written, without the range.
+    /// As it is written, without range and offset.
     pub text: String,
 }
 
@@ -66,7 +66,8 @@ impl ExprVisitor for Selectors {
             _ => return Ok(true),
         };
         let matchers = matchers(selector).map(|matcher| (matcher.name.clone(), matcher.value.clone())).collect();
-        self.0.push(Selector { name: name(selector), matchers, range, text: selector.to_string() });
+        let now = VectorSelector { offset: None, at: None, ..selector.clone() };
+        self.0.push(Selector { name: name(selector), matchers, range, text: now.to_string() });
         Ok(true)
     }
 }
@@ -264,7 +265,12 @@ mod tests {
     #[test]
     fn selectors_tell_what_they_ask_for() {
         let found = selectors(r#"rate(up{job="a"}[30s]) / build_info"#);
-        let up = Selector { name: "up".into(), matchers: vec![("job".into(), "a".into())], range: Some(Duration::from_secs(30)) };
-        assert_eq!(found, [up, Selector { name: "build_info".into(), matchers: Vec::new(), range: None }]);
+        let up = Selector {
+            name: "up".into(),
+            matchers: vec![("job".into(), "a".into())],
+            range: Some(Duration::from_secs(30)),
+            text: r#"up{job="a"}"#.into(),
+        };
+        assert_eq!(found, [up, Selector { name: "build_info".into(), matchers: Vec::new(), range: None, text: "build_info".into() }]);
     }
 }

@@ -19,6 +19,7 @@ use palisade_dashboards::{
 };
 use palisade_tests::{
     Shop, eventually,
+    otlp::Collector,
     servers::{self, Prometheus},
 };
 use serde::Deserialize;
@@ -57,7 +58,7 @@ const PATIENCE: Duration = Duration::from_secs(6);
 fn elsewhere(metric: &str) -> bool {
     // Keys and revocations that are read from an address; here they are files read once.
     let not_configured = ["palisade_auth_key_set_reads_total", "palisade_auth_revocations_reads_total"];
-    // A reading of the collector, which is not there.
+    // Others' own.
     let of_others = metric.starts_with("k6_") || metric.starts_with("traces_span_metrics_");
     not_configured.contains(&metric) || of_others
 }
@@ -71,7 +72,11 @@ async fn is_answered(prometheus: &Prometheus, promql: &str) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_dashboards_and_rules_ask_is_answered() {
     let (postgres, mongo) = (servers::postgres(), servers::mongo());
-    let shop = Shop::separate_with(Some(&mongo.url("products")), Some(&postgres.url("orders")), traffic::with_faults);
+    let collector = Collector::start();
+    let shop = Shop::separate_with(Some(&mongo.url("products")), Some(&postgres.url("orders")), |_, command| {
+        collector.observe(command);
+        traffic::with_faults(command);
+    });
     shop.ready().await;
     page::holds_from_the_start(&shop).await;
     let files = rule_files();
