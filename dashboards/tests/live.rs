@@ -103,10 +103,10 @@ async fn what_dashboards_and_rules_ask_is_answered() {
     for rule in rules() {
         let expr = filled(&rule.expr, windows);
         prometheus.query(&expr).await;
-        if let Some(record) = rule.record {
-            if !is_answered(&prometheus, &record).await {
-                silent.push(format!("{record} is never recorded"));
-            }
+        if let Some(record) = rule.record
+            && !is_answered(&prometheus, &record).await
+        {
+            silent.push(format!("{record} is never recorded"));
         }
         // An alert is silent on a good day, but not because what it looks at is not there.
         for selector in selectors(&expr).into_iter().filter(|_| rule.alert.is_some()) {
