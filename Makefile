@@ -66,6 +66,11 @@ load: ## Run a k6 script: make load SCENARIO=spike (load-tests/README.md lists t
 	cargo build --locked --release --workspace --bins
 	target/release/load $(or $(SCENARIO),load)
 
+.PHONY: gameday
+gameday: ## Break something while load runs, and see that the right things happen: make gameday DAY=products-down (all if none is named)
+	cargo build --locked --release --workspace --bins
+	target/release/gameday $(DAY)
+
 .PHONY: deny
 deny: ## Check licences, advisories and who may depend on what (needs cargo-deny)
 	cargo deny --locked check

@@ -11,7 +11,12 @@ interface Visit {
     token: string;
     /** Whether the system may refuse for its own protection: under more load than it can take. */
     mayRefuse: boolean;
+    /** Is told of every order that was accepted or confirmed. */
+    accepted?: (id: string) => void;
 }
+
+/** How the line of an accepted order begins, for who reads the output. */
+export const accepting = "accepted order";
 
 /** What each user has ordered, newest last; every virtual user has its own. */
 const mine: string[] = [];
@@ -36,11 +41,11 @@ const MIX: [number, (visit: Visit) => void][] = [
 ];
 
 /** One thing that somebody does, drawn by the weights of the mix. */
-export function visit(shelf: Shelf, mayRefuse = false): void {
+export function visit(shelf: Shelf, mayRefuse = false, accepted?: (id: string) => void): void {
     let draw = Math.random() * MIX.reduce((sum, [weight]) => sum + weight, 0);
     for (const [weight, deed] of MIX) {
         draw -= weight;
-        if (draw < 0) return deed({ shelf, token: ownToken(), mayRefuse });
+        if (draw < 0) return deed({ shelf, token: ownToken(), mayRefuse, accepted });
     }
 }
 
@@ -72,7 +77,7 @@ export function search({ token, mayRefuse }: Visit): void {
 }
 
 /** Orders one to three things. An order is confirmed, or accepted and finished later; nobody is told no without a reason. */
-export function buy({ shelf, token, mayRefuse }: Visit): void {
+export function buy({ shelf, token, mayRefuse, accepted }: Visit): void {
     const items = Array.from({ length: 1 + Math.floor(Math.random() * 3) }, () => ({ productId: any(shelf.products), quantity: 1 }));
     const headers = { "idempotency-key": uuidv4() };
     const order = () => call("POST", "/orders", { name: "POST /orders", token, body: { items }, headers, expected: [201, 202, 409], mayRefuse });
@@ -84,7 +89,10 @@ export function buy({ shelf, token, mayRefuse }: Visit): void {
         if (answer.status === 201 && json(answer)?.id !== id) throw new Error(`one key made two orders: ${id} and ${json(answer)?.id}`);
     }
     orders.add(1, { outcome: answer.status === 201 ? "confirmed" : answer.status === 202 ? "accepted" : (json(answer)?.code ?? "failed") });
-    if (id && (answer.status === 201 || answer.status === 202)) mine.push(id);
+    if (id && (answer.status === 201 || answer.status === 202)) {
+        mine.push(id);
+        accepted?.(id);
+    }
     if (mine.length > REMEMBERED) mine.shift();
 }
 

@@ -1,0 +1,34 @@
+//! `gameday [<day>…] [--without breaker|retry-budget|shedding]`: plays game days, all of them if none is named, and tells how they went.
+
+use std::{env, fs, path::Path, process::ExitCode};
+
+use palisade_load_tests::gameday::{DAYS, Without, play};
+
+#[expect(clippy::print_stdout, reason = "a program for people")]
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let (names, without) = match arguments.iter().position(|argument| argument == "--without") {
+        Some(place) => (&arguments[..place], arguments.get(place + 1).map(|word| Without::named(word))),
+        None => (&arguments[..], None),
+    };
+    let known = |name: &String| DAYS.iter().any(|day| day.name == name);
+    if without == Some(None) || !names.iter().all(known) {
+        println!("usage: gameday [<day>…] [--without breaker|retry-budget|shedding]\n");
+        for day in &DAYS {
+            println!("  {:<20} {}", day.name, day.question);
+        }
+        return Ok(ExitCode::from(2));
+    }
+    let reports = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/load-reports");
+    fs::create_dir_all(&reports)?;
+    let mut failed = false;
+    for day in DAYS.iter().filter(|day| names.is_empty() || names.iter().any(|name| name == day.name)) {
+        let story = play(day, without.flatten()).await;
+        let report = format!("# {}\n\n{}\n\n{story}", day.name, day.question);
+        println!("{report}");
+        fs::write(reports.join(format!("gameday-{}.md", day.name)), report)?;
+        failed |= !story.came_true();
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}

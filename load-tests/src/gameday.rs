@@ -1,0 +1,141 @@
+//! Game days: one fault while load runs, and the story that has to come true.
+
+mod days;
+mod sample;
+mod story;
+
+use std::{fs, process::Stdio, time::Duration};
+
+use palisade_tests::{
+    Client,
+    servers::{Prometheus, free_port},
+    shop::ALL_SCOPES,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub use days::{DAYS, Day};
+pub use story::{Claim, Story};
+
+use crate::{Stage, k6, moment};
+
+/// How long all is well before the fault.
+const BEFORE: Duration = Duration::from_secs(10);
+/// How long the load goes on after it.
+const AFTER: Duration = Duration::from_secs(20);
+
+/// A protection that can be left out, to see that the story needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Without {
+    /// Breakers let everything through.
+    Breaker,
+    /// Retries have no budget and no limit in flight.
+    RetryBudget,
+    /// Nobody is refused for want of room.
+    Shedding,
+}
+
+impl Without {
+    /// By the word of the command line.
+    pub fn named(name: &str) -> Option<Self> {
+        [("breaker", Self::Breaker), ("retry-budget", Self::RetryBudget), ("shedding", Self::Shedding)]
+            .into_iter()
+            .find_map(|(word, without)| (word == name).then_some(without))
+    }
+
+    fn settings(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Breaker => &[
+                ("UPSTREAMS__PRODUCTS__BREAKER__MODE", "disabled"),
+                ("UPSTREAMS__PRODUCTS__ENDPOINT_BREAKER__MODE", "disabled"),
+                ("UPSTREAMS__ORDERS__BREAKER__MODE", "disabled"),
+                ("UPSTREAMS__ORDERS__ENDPOINT_BREAKER__MODE", "disabled"),
+            ],
+            Self::RetryBudget => &[
+                ("UPSTREAMS__PRODUCTS__RETRY__TOKENS", "1000000"),
+                ("UPSTREAMS__PRODUCTS__RETRY__IN_FLIGHT_MIN", "1000000"),
+                ("UPSTREAMS__PRODUCTS__BREAKER__MODE", "disabled"),
+            ],
+            Self::Shedding => &[("SERVER__ADAPTIVE_LIMIT__ENABLED", "false")],
+        }
+    }
+}
+
+/// Plays a day to its end.
+pub async fn play(day: &Day, without: Option<Without>) -> Story {
+    let mut stage = Stage::start_with(|service, command| {
+        // It stays the same through a restart, so that Prometheus finds it again.
+        command.env("PALISADE_ADMIN_LISTEN", format!("127.0.0.1:{}", free_port()));
+        command.env("PALISADE_SERVER__FAULTS__ENABLED", "true");
+        for (service_of, name, value) in day.settings {
+            if *service_of == service {
+                command.env(format!("PALISADE_{name}"), value);
+            }
+        }
+        for (name, value) in without.map_or(&[][..], Without::settings) {
+            let upstream_of_its_own =
+                !name.starts_with("UPSTREAMS") || service == "gateway" || (service == "orders" && name.contains("PRODUCTS"));
+            if upstream_of_its_own {
+                command.env(format!("PALISADE_{name}"), value);
+            }
+        }
+    });
+    stage.shop.ready().await;
+    let rules = k6::folder().join("../compose/prometheus/rules");
+    let rules = ["slo.yml", "causes.yml"].map(|file| rules.join(file).canonicalize().expect("the rules are in the repository"));
+    let prometheus = Prometheus::watching(&stage.shop, &[&rules[0], &rules[1]]);
+    prometheus.ready().await;
+
+    let scratch = TempDir::with_prefix("palisade-gameday-").expect("a temporary directory can be made");
+    let (samples, output) = (scratch.path().join("samples.json"), scratch.path().join("output"));
+    let seconds = (BEFORE + day.lasts + AFTER).as_secs();
+    let mut settings = stage.settings();
+    settings.extend([("DURATION", format!("{seconds}s")), ("RATE", day.rate.to_string())].map(|(name, value)| (name.to_owned(), value)));
+    let mut command = k6::command("gameday", &settings);
+    command.arg("--out").arg(format!("json={}", samples.display()));
+    let log = fs::File::create(&output).expect("a temporary directory takes files");
+    command.stdin(Stdio::null()).stderr(log.try_clone().expect("a file has two handles")).stdout(log);
+    let mut load = tokio::task::spawn_blocking(move || command.status().expect("k6 can be started"));
+
+    tokio::time::sleep(BEFORE).await;
+    let broken = moment::now();
+    (day.breaks)(&mut stage).await;
+    tokio::time::sleep(day.lasts).await;
+    let healed = moment::now();
+    (day.heals)(&mut stage).await;
+    let status = (&mut load).await.expect("k6 ran");
+    let output = fs::read_to_string(&output).unwrap_or_default();
+    let samples = sample::read(&samples);
+    let mut story = Story::new(samples, broken, healed, prometheus);
+    story.claim("stock is conserved, nothing is oversold, no order is stuck", status.success(), format!("k6 exits {:?}", status.code()));
+    every_accepted_order_is_finished(&stage, &output, &mut story).await;
+    (day.tells)(&mut story).await;
+    if !story.came_true() {
+        story.remark(&output);
+    }
+    story
+}
+
+/// Nothing that was accepted is lost, and nothing that was confirmed is anything else.
+async fn every_accepted_order_is_finished(stage: &Stage, output: &str, story: &mut Story) {
+    let admin = stage.shop.client("load-admin", ALL_SCOPES);
+    let ids = output.split("accepted order ").skip(1).filter_map(|rest| rest.get(..36));
+    let ids: std::collections::BTreeSet<_> = ids.collect();
+    let mut unfinished = Vec::new();
+    for id in &ids {
+        let order = admin.get(format!("/orders/{id}")).await;
+        let status = order.json()["status"].as_str().unwrap_or("lost").to_owned();
+        if !["CONFIRMED", "CANCELLED", "FAILED"].contains(&status.as_str()) {
+            unfinished.push(format!("{id} is {status}"));
+        }
+    }
+    let measured = format!("{} accepted, {} not finished {unfinished:?}", ids.len(), unfinished.len());
+    story.claim("every accepted order is there and finished", !ids.is_empty() && unfinished.is_empty(), measured);
+}
+
+/// Tells a service to be faulty; no rules, to stop.
+pub(crate) async fn faults(stage: &Stage, service: &str, method: &str, rate: f64, kind: Option<Value>) {
+    let rules: Vec<_> = kind.into_iter().map(|kind| json!({ "name": "game day", "method": method, "rate": rate, "kind": kind })).collect();
+    let put = Client::new(stage.shop.admin_url(service), None).put("/faults", &json!({ "rules": rules }));
+    put.attempt().await.expect("the admin port answers").ok(200);
+}

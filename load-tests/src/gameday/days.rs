@@ -1,0 +1,238 @@
+//! The days: what breaks, how it heals, and what has to come true.
+
+use std::{pin::Pin, time::Duration};
+
+use serde_json::json;
+
+use super::{
+    faults,
+    story::{Phase, Story},
+};
+use crate::Stage;
+
+type Deed = for<'a> fn(&'a mut Stage) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+type Telling = for<'a> fn(&'a mut Story) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// One fault and its story.
+pub struct Day {
+    /// What it is called.
+    pub name: &'static str,
+    /// The question it answers.
+    pub question: &'static str,
+    /// Things that people do, a second.
+    pub(super) rate: u32,
+    /// How long the fault is there.
+    pub(super) lasts: Duration,
+    /// Service, setting, value.
+    pub(super) settings: &'static [(&'static str, &'static str, &'static str)],
+    pub(super) breaks: Deed,
+    pub(super) heals: Deed,
+    pub(super) tells: Telling,
+}
+
+/// What reads of people get when all is well.
+const READS: [&str; 1] = ["GET /products"];
+/// Retries that come before anything can be known.
+const BURST: f64 = 25.0;
+const PRODUCTS: &str = "palisade.products.v1.ProductsService/*";
+const READING: &str = "palisade.products.v1.ProductsService/Find*";
+
+/// All of them.
+pub static DAYS: [Day; 7] = [
+    Day {
+        name: "products-down",
+        question: "products is killed: are orders still taken, and refusals fast?",
+        rate: 40,
+        lasts: Duration::from_secs(15),
+        settings: &[],
+        breaks: |stage| Box::pin(async { stage.shop.program_mut("products").kill() }),
+        heals: |stage| Box::pin(async { stage.shop.program_mut("products").restart() }),
+        tells: |story| {
+            Box::pin(async {
+                // Half of its window of 10 s has to be failures, and it is looked at once a second.
+                breaker_opens(story, "gateway", "products", 8.0).await;
+                products_are_refused_fast(story);
+                orders_are_taken(story);
+                others_keep_their_pace(story, "GET /orders");
+                retries_stay_few(story, "gateway", "products").await;
+                recovers(story, 12.0);
+                alerts(story, "BreakerOpen").await;
+            })
+        },
+    },
+    Day {
+        name: "products-slow",
+        question: "products takes six seconds for everything: who waits, and for how long?",
+        rate: 20,
+        lasts: Duration::from_secs(20),
+        settings: &[],
+        breaks: |stage| Box::pin(async { faults(stage, "products", PRODUCTS, 1.0, Some(json!({ "latency": { "ms": 6_000 } }))).await }),
+        heals: |stage| Box::pin(async { faults(stage, "products", PRODUCTS, 0.0, None).await }),
+        tells: |story| {
+            Box::pin(async {
+                breaker_opens(story, "gateway", "products", 12.0).await;
+                orders_are_taken(story);
+                others_keep_their_pace(story, "GET /orders");
+                retries_stay_few(story, "gateway", "products").await;
+                recovers(story, 20.0);
+                alerts(story, "BreakerOpen").await;
+            })
+        },
+    },
+    Day {
+        name: "products-half",
+        question: "half of products' answers fail: do retries help without making it worse?",
+        rate: 40,
+        lasts: Duration::from_secs(15),
+        settings: &[],
+        breaks: |stage| Box::pin(async { faults(stage, "products", READING, 0.5, Some(json!({ "error": "overloaded" }))).await }),
+        heals: |stage| Box::pin(async { faults(stage, "products", READING, 0.0, None).await }),
+        tells: |story| {
+            Box::pin(async {
+                retries_stay_few(story, "gateway", "products").await;
+                orders_are_taken(story);
+                others_keep_their_pace(story, "GET /orders");
+                recovers(story, 12.0);
+            })
+        },
+    },
+    Day {
+        name: "orders-killed",
+        question: "orders is killed in the middle of sagas: is any order lost?",
+        rate: 40,
+        lasts: Duration::from_secs(8),
+        settings: &[],
+        breaks: |stage| Box::pin(async { stage.shop.program_mut("orders").kill() }),
+        heals: |stage| Box::pin(async { stage.shop.program_mut("orders").restart() }),
+        tells: |story| {
+            Box::pin(async {
+                orders_are_refused_fast(story);
+                others_keep_their_pace(story, READS[0]);
+                retries_stay_few(story, "gateway", "orders").await;
+                recovers(story, 12.0);
+            })
+        },
+    },
+    Day {
+        name: "postgres-down",
+        question: "PostgreSQL is killed: what of that does a reader of products see?",
+        rate: 40,
+        lasts: Duration::from_secs(15),
+        settings: &[],
+        breaks: |stage| Box::pin(async { stage.postgres.kill() }),
+        heals: |stage| Box::pin(async { stage.postgres.restart() }),
+        tells: |story| {
+            Box::pin(async {
+                orders_are_refused_fast(story);
+                others_keep_their_pace(story, READS[0]);
+                recovers(story, 20.0);
+            })
+        },
+    },
+    Day {
+        name: "mongo-down",
+        question: "MongoDB is killed: are orders still taken?",
+        rate: 40,
+        lasts: Duration::from_secs(15),
+        settings: &[],
+        breaks: |stage| Box::pin(async { stage.mongo.kill() }),
+        heals: |stage| Box::pin(async { stage.mongo.restart() }),
+        tells: |story| {
+            Box::pin(async {
+                orders_are_taken(story);
+                others_keep_their_pace(story, "GET /orders");
+                recovers(story, 25.0);
+            })
+        },
+    },
+    Day {
+        name: "gateway-overloaded",
+        question: "five times what the gateway can serve: who is refused, how fast, and is the rest served?",
+        rate: 150,
+        lasts: Duration::from_secs(15),
+        settings: &[
+            ("gateway", "SERVER__ADAPTIVE_LIMIT__INITIAL_LIMIT", "8"),
+            ("gateway", "SERVER__ADAPTIVE_LIMIT__MIN_LIMIT", "8"),
+            ("gateway", "SERVER__ADAPTIVE_LIMIT__MAX_LIMIT", "8"),
+        ],
+        // Eight at a time for 250 ms each: about thirty a second.
+        breaks: |stage| Box::pin(async { faults(stage, "products", READING, 1.0, Some(json!({ "latency": { "ms": 250 } }))).await }),
+        heals: |stage| Box::pin(async { faults(stage, "products", READING, 0.0, None).await }),
+        tells: |story| {
+            Box::pin(async {
+                let answers = story.answers(Phase::During, "");
+                let refused = answers.with(&[503]);
+                let told = format!("{:.0} % of {}: {}", 100.0 * answers.share(&[503]), answers.count(), refused.told());
+                let fast = answers.share(&[503]) > 0.3 && refused.quantile(0.99) < 1.5;
+                let served = answers.with(&[200, 201, 202, 304, 409]);
+                let told_served = served.told();
+                let (enough, quick) = (served.count() >= 9 * 20, served.quantile(0.99) < 3.0);
+                story.claim("what is too much is refused within 1.5 s", fast, told);
+                story.claim("twenty a second and more are served, within 3 s", enough && quick, told_served);
+                recovers(story, 12.0);
+                alerts(story, "LoadShedding").await;
+            })
+        },
+    },
+];
+
+impl std::fmt::Debug for Day {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+async fn breaker_opens(story: &mut Story, job: &str, target: &str, within: f64) {
+    let after = story.breaker_open_after(job, target).await;
+    let measured = after.map_or_else(|| "never".to_owned(), |after| format!("{after:.1} s"));
+    story.claim(format!("the breaker of {job} for {target} opens within {within} s"), after.is_some_and(|after| after <= within), measured);
+}
+
+fn products_are_refused_fast(story: &mut Story) {
+    let answers = story.answers(Phase::During, READS[0]);
+    let holds = answers.count() > 20 && answers.share(&[503]) > 0.95 && answers.with(&[503]).quantile(0.95) < 0.25;
+    let told = answers.told();
+    story.claim("who asks for products gets a 503 with Retry-After, 95 % of them within 250 ms", holds, told);
+}
+
+fn orders_are_taken(story: &mut Story) {
+    let answers = story.answers(Phase::During, "POST /orders");
+    let (holds, told) = (answers.count() > 5 && answers.share(&[201, 202]) > 0.99, answers.told());
+    story.claim("every order is taken: 201, or 202 and finished later", holds, told);
+}
+
+fn orders_are_refused_fast(story: &mut Story) {
+    let answers = story.answers(Phase::During, "POST /orders");
+    let refused = answers.with(&[503]);
+    let holds = answers.share(&[503, 504]) > 0.9 || answers.count() == 0;
+    let told = format!("{}; refusals p95 {:.0} ms", answers.told(), 1e3 * refused.quantile(0.95));
+    story.claim("who orders is told to come back, within 5 s", holds && refused.quantile(0.95) < 5.0, told);
+}
+
+fn others_keep_their_pace(story: &mut Story, route: &str) {
+    let (before, during) = (story.answers(Phase::Before, route), story.answers(Phase::During, route));
+    let (usual, now) = (before.quantile(0.99), during.quantile(0.99));
+    // A busy machine adds its own; what waits for a broken service waits for seconds.
+    let holds = during.count() > 3 && during.share(&[200, 304]) > 0.99 && now <= (3.0 * usual).max(0.5);
+    let told = format!("p99 {:.0} ms before, then {}", 1e3 * usual, during.told());
+    story.claim(format!("{route} has nothing to do with it, and keeps its pace"), holds, told);
+}
+
+async fn retries_stay_few(story: &mut Story, job: &str, target: &str) {
+    let (retries, calls) = story.retries_and_calls(job, target).await;
+    let holds = retries <= (0.2 * calls).max(BURST);
+    let text = format!("retries of {job} at {target} add at most 20 % to its calls, or {BURST:.0}, which the budget lets through at once");
+    story.claim(text, holds, format!("{retries:.0} for {calls:.0} calls"));
+}
+
+fn recovers(story: &mut Story, within: f64) {
+    let after = story.recovered_after("");
+    let well = story.answers(Phase::After, "").share(&[200, 201, 202, 304, 409]);
+    let measured = format!("the last failure {after:.1} s after it");
+    story.claim(format!("all is well {within} s after the end"), after <= within && well > 0.0, measured);
+}
+
+async fn alerts(story: &mut Story, alert: &str) {
+    let seen = story.alerted(alert).await;
+    story.claim(format!("the condition of the alert {alert} is seen"), seen, if seen { "it is" } else { "it is not" });
+}

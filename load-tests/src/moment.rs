@@ -1,0 +1,19 @@
+//! Moments of the wall clock, which k6, Prometheus and we have in common.
+
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// Seconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "whoever looks on from outside has only the wall clock")]
+pub(crate) fn now() -> f64 {
+    seconds(OffsetDateTime::now_utc())
+}
+
+/// A moment as k6 writes it (RFC 3339).
+pub(crate) fn parse(text: &str) -> Option<f64> {
+    OffsetDateTime::parse(text, &Rfc3339).ok().map(seconds)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "microseconds since 1970 are below 2^52")]
+fn seconds(moment: OffsetDateTime) -> f64 {
+    (moment.unix_timestamp_nanos() / 1_000) as f64 / 1e6
+}

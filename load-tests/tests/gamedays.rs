@@ -1,0 +1,19 @@
+//! Two game days; `make gameday` plays all of them.
+
+use palisade_load_tests::gameday::{DAYS, play};
+
+async fn comes_true(name: &str) {
+    let day = DAYS.iter().find(|day| day.name == name).expect("it is a day");
+    let story = play(day, None).await;
+    assert!(story.came_true(), "{story}");
+}
+
+#[tokio::test]
+async fn products_down_comes_true() {
+    comes_true("products-down").await;
+}
+
+#[tokio::test]
+async fn orders_killed_comes_true() {
+    comes_true("orders-killed").await;
+}
