@@ -6,7 +6,8 @@ use crate::stack::{file, service, services, texts};
 
 #[test]
 fn all_that_stays_running_takes_a_gibibyte_and_a_half_at_most() {
-    let limits: Vec<_> = services().iter().filter(|service| service.stays()).map(|service| (service.name.clone(), service.memory())).collect();
+    let limits: Vec<_> =
+        services().iter().filter(|service| service.stays()).map(|service| (service.name.clone(), service.memory())).collect();
     let sum: u64 = limits.iter().map(|(_, memory)| memory).sum();
     assert!(limits.len() >= 9, "{limits:?}");
     assert!(sum <= 1_536, "{sum} MiB: {limits:?}");
