@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::stack::{file, service, services, texts};
+use serde_json::Value;
+
+use crate::stack::{Service, file, read, repository, service, services, texts};
 
 #[test]
 fn all_that_stays_running_takes_a_gibibyte_and_a_half_at_most() {
@@ -15,7 +17,7 @@ fn all_that_stays_running_takes_a_gibibyte_and_a_half_at_most() {
 
 #[test]
 fn every_port_is_published_to_this_machine_alone_and_once() {
-    let ports: Vec<_> = services().iter().flat_map(crate::stack::Service::ports).collect();
+    let ports: Vec<_> = services().iter().flat_map(Service::ports).collect();
     assert!(ports.iter().all(|port| port.address == "127.0.0.1"), "{ports:?}");
     let distinct: BTreeSet<_> = ports.iter().map(|port| port.published).collect();
     assert_eq!(distinct.len(), ports.len(), "{ports:?}");
@@ -64,14 +66,14 @@ fn who_waits_for_another_waits_for_what_it_can_tell() {
 fn every_volume_is_declared_and_used() {
     let file = file();
     let declared: BTreeSet<_> = file["volumes"].as_object().unwrap().keys().cloned().collect();
-    let mounts = services().iter().flat_map(crate::stack::Service::mounts).collect::<Vec<_>>();
+    let mounts = services().iter().flat_map(Service::mounts).collect::<Vec<_>>();
     let used: BTreeSet<_> = mounts.iter().filter(|mount| !mount.is_ours()).map(|mount| mount.source.clone()).collect();
     assert_eq!(declared, used);
 }
 
 /// In the compose file, or in the image that we build.
-fn has_health_check(settings: &serde_json::Value) -> bool {
+fn has_health_check(settings: &Value) -> bool {
     let ours = settings["build"]["dockerfile"].as_str();
-    let in_image = ours.is_some_and(|file| crate::stack::read(&crate::stack::repository().join(file)).contains("\nHEALTHCHECK "));
+    let in_image = ours.is_some_and(|file| read(&repository().join(file)).contains("\nHEALTHCHECK "));
     settings["healthcheck"]["test"].is_array() || in_image
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::stack::{read, repository, service, services, texts, yaml};
+use crate::stack::{Mount, Service, read, repository, service, services, texts, yaml};
 
 #[test]
 fn every_mounted_file_or_folder_is_in_the_repository() {
-    let mounts: Vec<_> = services().iter().flat_map(crate::stack::Service::mounts).filter(crate::stack::Mount::is_ours).collect();
+    let mounts: Vec<_> = services().iter().flat_map(Service::mounts).filter(Mount::is_ours).collect();
     assert!(mounts.len() >= 6, "{mounts:?}");
     for mount in mounts {
         assert!(mount.path().exists(), "{} is missing", mount.path().display());
@@ -67,5 +67,5 @@ fn listens(host: &str, port: &str) -> bool {
     let service = service(host);
     let admin = service.environment().get("PALISADE_ADMIN_LISTEN").is_some_and(|address| address.ends_with(&format!(":{port}")));
     let jaeger = host == "jaeger" && read(&repository().join("compose/jaeger/config.yaml")).contains(port);
-    admin || jaeger || (!host.contains("palisade") && service.ports().iter().any(|open| open.inside.to_string() == port))
+    admin || jaeger || service.ports().iter().any(|open| open.inside.to_string() == port)
 }

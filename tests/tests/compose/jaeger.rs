@@ -27,7 +27,7 @@ fn pipelines_name_what_is_defined_and_all_of_it() {
     assert_eq!(named("processors"), names(&jaeger["processors"]));
     let extensions: BTreeSet<_> = texts(&jaeger["service"]["extensions"]).into_iter().collect();
     assert_eq!(extensions, names(&jaeger["extensions"]));
-    let first = pipelines.iter().filter_map(|pipeline| texts(&pipeline["processors"]).first().cloned()).next();
+    let first = pipelines.iter().find_map(|pipeline| texts(&pipeline["processors"]).first().cloned());
     assert_eq!(first.as_deref(), Some("memory_limiter"), "refusing comes before keeping");
 }
 

@@ -8,7 +8,7 @@ use palisade_tests::{
 };
 use tempfile::TempDir;
 
-use crate::stack::{Service, read, repository, service};
+use crate::stack::{Service, read, repository, service, services};
 
 /// Files where the containers would have `/keys`, made by the script that the container runs.
 struct Keys(TempDir);
@@ -17,7 +17,7 @@ impl Keys {
     fn new() -> Self {
         let directory = TempDir::with_prefix("palisade-compose-").unwrap();
         // A volume for each, as the container has them.
-        for mount in service("keys").mounts() {
+        for mount in keys_container().mounts() {
             fs::create_dir_all(directory.path().join(mount.target.trim_start_matches('/'))).unwrap();
         }
         let keys = Self(directory);
@@ -37,12 +37,16 @@ impl Keys {
 
     /// Where a service's file is: its volume is another folder in the container that fills it.
     fn path(&self, service: &Service, inside: &str) -> String {
-        let (makes, has) = (crate::stack::service("keys").mounts(), service.mounts());
+        let (makes, has) = (keys_container().mounts(), service.mounts());
         let mount = has.iter().find(|mount| inside.starts_with(&mount.target)).unwrap_or_else(|| panic!("{}: {inside}", service.name));
         assert!(mount.read_only, "{}: {inside}", service.name);
         let made = &makes.iter().find(|made| made.source == mount.source).unwrap().target;
         self.0.path().join(made.trim_start_matches('/')).join(&inside[mount.target.len() + 1..]).display().to_string()
     }
+}
+
+fn keys_container() -> Service {
+    service("keys")
 }
 
 /// The built program with the settings of its container.
@@ -84,6 +88,14 @@ fn every_key_file_that_a_service_is_told_of_is_made() {
         }
     }
     assert_eq!(files, 6);
+}
+
+#[test]
+fn no_service_has_the_private_key_of_another() {
+    for service in services().into_iter().filter(|service| service.name != "keys") {
+        let keys: Vec<_> = service.mounts().into_iter().map(|mount| mount.source).filter(|volume| volume.ends_with("-key")).collect();
+        assert!(keys.is_empty() || keys == [format!("{}-key", service.name)], "{}: {keys:?}", service.name);
+    }
 }
 
 #[tokio::test]

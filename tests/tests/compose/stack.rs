@@ -50,8 +50,9 @@ impl Service {
 
     pub(crate) fn ports(&self) -> Vec<Port> {
         let ports = texts(&self.settings["ports"]);
-        let parts = ports.iter().map(|port| port.split(':').collect::<Vec<_>>());
-        parts
+        ports
+            .iter()
+            .map(|port| port.split(':').collect::<Vec<_>>())
             .map(|parts| match parts[..] {
                 [address, published, inside] => {
                     Port { address: address.to_owned(), published: published.parse().unwrap(), inside: inside.parse().unwrap() }
@@ -63,8 +64,9 @@ impl Service {
 
     pub(crate) fn mounts(&self) -> Vec<Mount> {
         let mounts = texts(&self.settings["volumes"]);
-        let parts = mounts.iter().map(|mount| mount.split(':').collect::<Vec<_>>());
-        parts
+        mounts
+            .iter()
+            .map(|mount| mount.split(':').collect::<Vec<_>>())
             .map(|parts| Mount { source: parts[0].to_owned(), target: parts[1].to_owned(), read_only: parts.get(2) == Some(&"ro") })
             .collect()
     }
