@@ -1,8 +1,8 @@
 //! What all layers cost where it counts: CPU time per request of an axum → tonic hop, bare and with both server stacks and the client
-//! stack, the same handlers in both, one tenth of the traces exported.
+//! stack, the same handlers in all, with no traces, with none of them sampled, with a tenth and with all of them exported.
 //!
-//! `cargo bench -p palisade-middleware --bench hop`, with `-- --write` into the README too. Four server processes run at once, the load goes to one pair after the other in
-//! short rounds, so that whatever else the machine does is in both figures; their ratio is the result.
+//! `cargo bench -p palisade-middleware --bench hop`, with `-- --write` into the README too. All server processes run at once, the load goes to one pair after the other in
+//! short rounds, so that whatever else the machine does is in all figures; their ratio is the result.
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a program for developers")]
 #![expect(clippy::disallowed_methods, reason = "the bare hop is what a stranger would write")]
 
@@ -49,6 +49,14 @@ const CONNECTIONS: usize = 64;
 const REQUESTS_PER_ROUND: usize = 10_000;
 const ROUNDS: usize = 5;
 
+/// What is compared: its name, the programs, the share of traces that is exported; none if there is no collector.
+const HOPS: [(&str, &str, Option<&str>); 5] = [
+    ("bare", "bare", None),
+    ("all layers, no collector", "full", None),
+    ("all layers, no trace sampled", "full", Some("0.0")),
+    ("all layers, a tenth of the traces sampled", "full", Some("0.1")),
+    ("all layers, every trace sampled", "full", Some("1.0")),
+];
 static CALLS: [Method; 1] = [Method::grpc(CHECK, Access::Scope("bench:read"))];
 static ROUTES: [Method; 1] = [Method::http("GET", "/check", Access::Scope("bench:read"))];
 
@@ -112,8 +120,12 @@ where
 }
 
 async fn serve(protocol: Protocol, router: Router, methods: &'static [Method], verifier: Arc<Verifier>) {
-    let telemetry =
-        telemetry::Config { otlp_endpoint: Some(env::var("COLLECTOR").expect("the parent set it")), ..telemetry::Config::default() };
+    let sampled = env::var("SAMPLED").ok();
+    let telemetry = telemetry::Config {
+        otlp_endpoint: sampled.as_ref().map(|_| env::var("COLLECTOR").expect("the parent set it")),
+        sample_ratio: sampled.map_or(0.0, |share| share.parse().expect("a share")),
+        ..telemetry::Config::default()
+    };
     let _telemetry = Telemetry::install("hop", Edge::Outside, &telemetry).expect("nobody else set it up");
     let config = server::Config { rate_limit: rate_limit::Config { per_second: 1_000_000, burst: 1_000_000 }, ..server::Config::default() };
     let table = Arc::new(MethodTable::new(&[methods]).expect("one method conflicts with no other"));
@@ -175,11 +187,12 @@ async fn compare() {
     let token = mint_user_token(&token, &key, SystemClock.now().unix_timestamp()).expect("a token can be signed");
     let collector = collector().await;
     let keys = [("USER_KEY", user_key.as_str()), ("GATEWAY_KEY", &gateway_key), ("COLLECTOR", &collector)];
-    let mut hops = ["bare", "full"].map(|hop| {
-        let backend = Process::start(&format!("{hop}-backend"), &keys);
+    let mut hops = HOPS.map(|(name, programs, sampled)| {
+        let keys = [&keys[..], &sampled.map(|share| ("SAMPLED", share)).into_iter().collect::<Vec<_>>()].concat();
+        let backend = Process::start(&format!("{programs}-backend"), &keys);
         let environment = [&keys[..], &[("BACKEND", backend.1.as_str())]].concat();
-        let gateway = Process::start(&format!("{hop}-gateway"), &environment);
-        (hop, gateway, backend, Vec::new())
+        let gateway = Process::start(&format!("{programs}-gateway"), &environment);
+        (name, gateway, backend, Vec::new())
     });
     for round in 0..=ROUNDS {
         for (_, gateway, backend, figures) in &mut hops {
@@ -191,14 +204,15 @@ async fn compare() {
             }
         }
     }
-    let mut text = String::from("| | µs CPU per request | gateway | backend |\n|---|---:|---:|---:|\n");
-    let medians = hops.map(|(hop, _, _, figures)| {
+    let mut text = String::from("| | µs CPU per request | gateway | backend | times bare |\n|---|---:|---:|---:|---:|\n");
+    let mut bare = None;
+    for (hop, _, _, figures) in hops {
         let [gateway, backend] = [0, 1].map(|at| median(figures.iter().map(|figure| figure[at]).collect()));
+        let both = gateway + backend;
+        let times = both / *bare.get_or_insert(both);
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "| {hop} | {:.1} | {gateway:.1} | {backend:.1} |", gateway + backend);
-        gateway + backend
-    });
-    let _ = writeln!(text, "| ratio | {:.2} | | |", medians[1] / medians[0]);
+        let _ = writeln!(text, "| {hop} | {both:.1} | {gateway:.1} | {backend:.1} | {times:.2} |");
+    }
     println!("{text}");
     if env::args().any(|argument| argument == "--write") {
         readme::write("hop", &text);

@@ -1,15 +1,22 @@
 //! Many buyers, few units: what is sold and what is left are what there was, on every combination of stores.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
-use futures_util::{StreamExt, future::join_all, stream};
+use futures_util::{
+    StreamExt,
+    future::{join, join_all},
+    stream,
+};
 use palisade_tests::{
     Client, Shop,
     random::Random,
     servers,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{accepted, left, order, settled, stock},
+    trade::{accepted, id_of, left, order, set_status, settled, stock},
     unique,
 };
 use serde_json::Value;
@@ -83,4 +90,32 @@ async fn mongo_and_postgres() {
 #[tokio::test]
 async fn all_in_one() {
     sells_what_there_is(&Shop::all_in_one()).await;
+}
+
+/// An order that is cancelled while its reservation is compared with it was once a finding.
+#[tokio::test]
+async fn audits_beside_cancellations_find_nothing() {
+    let shop = Shop::all_in_one();
+    shop.ready().await;
+    let product = stock(&shop.client("seller", ALL_SCOPES), 100_000).await;
+    let audited = AtomicBool::new(false);
+    let buyers = (0..8).map(|_| {
+        let (buyer, product, audited) = (shop.client(&unique("buyer"), CUSTOMER), &product, &audited);
+        async move {
+            while !audited.load(Ordering::Relaxed) {
+                let answer = order(&buyer, &[(product, 1)]).await;
+                if answer.status == 201 {
+                    set_status(&buyer, &id_of(&answer.json()), "CANCELLED").await.ok(200);
+                }
+            }
+        }
+    });
+    let audits = async {
+        for _ in 0..150 {
+            shop.invariants("orders").await;
+            shop.invariants("products").await;
+        }
+        audited.store(true, Ordering::Relaxed);
+    };
+    join(join_all(buyers), audits).await;
 }

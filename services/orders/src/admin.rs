@@ -120,11 +120,24 @@ impl Tools {
                 standings.into_iter().map(|standing| (standing.order_id.as_uuid(), standing)).collect();
             for (id, confirmed) in page {
                 compared.checked += 1;
-                if let Some(violation) = disagreement(id, confirmed, standings.get(&id)) {
+                // What changed between the two readings is no finding: once it is over, both stores agree.
+                if disagreement(id, confirmed, standings.get(&id)).is_some()
+                    && let Some(violation) = self.disagreement_now(id).await?
+                {
                     compared.violations.push(violation);
                 }
             }
         }
+    }
+
+    /// As [`disagreement`] of one reservation and its order as they are now; none if the reservation is no longer open.
+    async fn disagreement_now(&self, id: Uuid) -> Result<Option<String>, String> {
+        let before = Uuid::from_u128(id.as_u128().saturating_sub(1));
+        let page = self.products.open_reservations(Some(before), 1).await;
+        let page = page.map_err(|status| format!("products answers {:?}", status.code()))?;
+        let Some((_, confirmed)) = page.into_iter().find(|(open, _)| *open == id) else { return Ok(None) };
+        let standings = self.store.standings(&[OrderId::from(id)]).await.map_err(|error| error.to_string())?;
+        Ok(disagreement(id, confirmed, standings.first()))
     }
 }
 

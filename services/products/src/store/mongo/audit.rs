@@ -1,7 +1,8 @@
 //! The balance of every product in `MongoDB`, beside live traffic.
 //!
 //! There is no snapshot across collections. A product that seems unbalanced is looked at again by itself: read, then what the
-//! reservations say, then read again. If it stood still, the three belong together; if it moves each time it is not judged.
+//! reservations say, twice, then read again. If all stood still, they belong together; if anything moves each time it is not judged. Twice,
+//! because a reservation whose state changes moves in the index that is being read: one reading can miss it, though it was there all the time.
 
 use std::collections::HashMap;
 
@@ -80,8 +81,9 @@ async fn look_again(db: &Collections, id: bson::Uuid) -> Result<Option<Imbalance
     for _ in 0..LOOKS {
         let before = db.stock.find_one(doc! { "_id": id }).await?;
         let reserved = reserved_now(db, id, before.as_ref()).await?;
+        let again = reserved_now(db, id, before.as_ref()).await?;
         let after = db.stock.find_one(doc! { "_id": id }).await?;
-        if before == after {
+        if before == after && reserved == again {
             return Ok(match before {
                 Some(product) => imbalance(&product, reserved),
                 None => Imbalance::of(domain_id(id), 0, 0, 0, reserved),
