@@ -32,8 +32,8 @@ pub struct Day {
 
 /// What reads of people get when all is well.
 const READS: [&str; 1] = ["GET /products"];
-/// Retries that come before anything can be known.
-const BURST: f64 = 25.0;
+/// Retries that the budget lets through before it stops them: half its tokens.
+const BURST: f64 = 50.0;
 const PRODUCTS: &str = "palisade.products.v1.ProductsService/*";
 const READING: &str = "palisade.products.v1.ProductsService/Find*";
 
