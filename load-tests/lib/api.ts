@@ -43,14 +43,25 @@ export function call(method: string, path: string, { name, token, body, headers,
     const politely = isRefusal(answer);
     refused.add(politely, { name });
     const right = (expected.includes(answer.status) && isWhole(answer)) || (politely && mayRefuse === true);
-    check(answer, { "the answer is one of those that are right": () => right }, { name });
+    judge(name, right, answer.status, () => `${answer.error} ${String(answer.body).slice(0, 300)}`);
+    return answer;
+}
+
+/** Counts an answer, over HTTP or gRPC, as right or as unexpected; `told` says more of one that is not right. */
+export function judge(name: string, right: boolean, status: number, told: () => string): void {
+    check(right, { "the answer is one of those that are right": () => right }, { name });
     if (right) {
         good.add(1, { name });
     } else {
-        unexpected.add(1, { name, status: String(answer.status) });
-        console.warn(`${name}: ${answer.status} ${answer.error} ${String(answer.body).slice(0, 300)}`);
+        unexpected.add(1, { name, status: String(status) });
+        console.warn(`${name}: ${status} ${told()}`);
     }
-    return answer;
+}
+
+/** Counts what became of an order. */
+export function countOrder(answer: Answer): void {
+    const outcome = answer.status === 201 ? "confirmed" : answer.status === 202 ? "accepted" : (json(answer)?.code ?? "failed");
+    orders.add(1, { outcome });
 }
 
 /** 429 or 503, and when to come back. */

@@ -2,7 +2,7 @@
 
 import exec from "k6/execution";
 import { uuidv4 } from "./uuid.ts";
-import { call, header, json, orders } from "./api.ts";
+import { call, countOrder, header, json } from "./api.ts";
 import type { Shelf } from "./shop.ts";
 import { CUSTOMER, token } from "./tokens.ts";
 
@@ -49,7 +49,8 @@ export function visit(shelf: Shelf, mayRefuse = false, accepted?: (id: string) =
     }
 }
 
-function any<T>(of: T[]): T {
+/** One of them. */
+export function any<T>(of: T[]): T {
     return of[Math.floor(Math.random() * of.length)];
 }
 
@@ -88,7 +89,7 @@ export function buy({ shelf, token, mayRefuse, accepted }: Visit): void {
         answer = order();
         if (answer.status === 201 && json(answer)?.id !== id) throw new Error(`one key made two orders: ${id} and ${json(answer)?.id}`);
     }
-    orders.add(1, { outcome: answer.status === 201 ? "confirmed" : answer.status === 202 ? "accepted" : (json(answer)?.code ?? "failed") });
+    countOrder(answer);
     if (id && (answer.status === 201 || answer.status === 202)) {
         mine.push(id);
         accepted?.(id);

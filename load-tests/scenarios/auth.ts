@@ -7,7 +7,7 @@ import { audit, stock } from "../lib/shop.ts";
 import type { Shelf } from "../lib/shop.ts";
 import { thresholds } from "../lib/thresholds.ts";
 import { ALL_SCOPES, CUSTOMER, mint, token } from "../lib/tokens.ts";
-import { visit } from "../lib/visit.ts";
+import { any, visit } from "../lib/visit.ts";
 
 const RATE = number("RATE", 40);
 
@@ -56,10 +56,6 @@ export default function auth(shelf: Shelf): void {
     const answer = call("POST", "/products", { name: "POST /products", token: one, body, expected: [status] });
     if (status === 401 && !header(answer, "Www-Authenticate")?.startsWith("Bearer")) throw new Error("a 401 without a challenge");
     visit(shelf);
-}
-
-function any<T>(of: T[]): T {
-    return of[Math.floor(Math.random() * of.length)];
 }
 
 export const teardown = audit;

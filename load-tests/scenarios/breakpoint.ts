@@ -1,6 +1,5 @@
 // Step by step to more than it can take: which rate is the last that is served well?
 
-import exec from "k6/execution";
 import type { Data } from "../lib/report.ts";
 import { report, summaryTrendStats } from "../lib/report.ts";
 import { number, settings } from "../lib/settings.ts";
@@ -52,10 +51,7 @@ export const options = {
 
 export const setup = () => stock(settings.products, 1_000_000);
 
-export default function step(shelf: Shelf): void {
-    exec.vu.metrics.tags["step"] = exec.scenario.name;
-    visit(shelf, true);
-}
+export default (shelf: Shelf) => visit(shelf, true);
 
 export const teardown = audit;
 

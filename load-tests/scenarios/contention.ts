@@ -1,8 +1,8 @@
 // One product, far fewer units than buyers: exactly as many are sold as there were, everybody else is told no.
 
 import { Counter } from "k6/metrics";
-import { call, json, orders } from "../lib/api.ts";
-import { report, summaryTrendStats } from "../lib/report.ts";
+import { call, countOrder, json } from "../lib/api.ts";
+import { count, report, summaryTrendStats } from "../lib/report.ts";
 import { number } from "../lib/settings.ts";
 import { audit, stock } from "../lib/shop.ts";
 import type { Shelf } from "../lib/shop.ts";
@@ -36,7 +36,7 @@ export default function buy({ products: [productId] }: Shelf): void {
     const body = { items: [{ productId, quantity: 1 }] };
     const answer = call("POST", "/orders", { name: "POST /orders", token: buyer, body, headers, expected: [201, 202, 409] });
     if (answer.status === 201) sold.add(1);
-    orders.add(1, { outcome: answer.status === 201 ? "confirmed" : answer.status === 202 ? "accepted" : (json(answer)?.code ?? "failed") });
+    countOrder(answer);
 }
 
 export function teardown({ products: [productId] }: Shelf): void {
@@ -48,6 +48,6 @@ export function teardown({ products: [productId] }: Shelf): void {
 }
 
 export const handleSummary = report("contention", (data) => [
-    `${UNITS} units, ${BUYERS} buyers: ${data.metrics["sold"]?.values["count"] ?? 0} orders confirmed at once.`,
+    `${UNITS} units, ${BUYERS} buyers: ${count(data, "sold")} orders confirmed at once.`,
     "",
 ]);

@@ -1,8 +1,7 @@
 // Straight at products and orders over gRPC, past the gateway.
 
-import { check } from "k6";
 import grpc from "k6/net/grpc";
-import { good, orders, unexpected } from "../lib/api.ts";
+import { judge, orders } from "../lib/api.ts";
 import { report, summaryTrendStats } from "../lib/report.ts";
 import { duration, number, settings } from "../lib/settings.ts";
 import { audit, stock } from "../lib/shop.ts";
@@ -10,6 +9,7 @@ import type { Shelf } from "../lib/shop.ts";
 import { thresholds } from "../lib/thresholds.ts";
 import { CUSTOMER, serviceToken } from "../lib/tokens.ts";
 import { uuidv4 } from "../lib/uuid.ts";
+import { any } from "../lib/visit.ts";
 
 const RATE = number("RATE", 40);
 
@@ -42,14 +42,7 @@ function invoke(client: grpc.Client, audience: "products" | "orders", method: st
     if (!tokens.has(audience)) tokens.set(audience, serviceToken(audience, CUSTOMER));
     const params = { metadata: { authorization: `Bearer ${tokens.get(audience)}` }, tags: { name: method }, timeout: "10s" };
     const answer = client.invoke(method, request, params);
-    const right = expected.includes(answer.status as number);
-    check(answer, { "the answer is one of those that are right": () => right }, { name: method });
-    if (right) {
-        good.add(1, { name: method });
-    } else {
-        unexpected.add(1, { name: method, status: String(answer.status) });
-        console.warn(`${method}: ${answer.status} ${JSON.stringify(answer.error)}`);
-    }
+    judge(method, expected.includes(answer.status), answer.status, () => JSON.stringify(answer.error));
     return answer;
 }
 
@@ -62,7 +55,7 @@ export default function viaGrpc(shelf: Shelf): void {
         connected = true;
     }
     const OK = [grpc.StatusOK];
-    const product_id = shelf.products[Math.floor(Math.random() * shelf.products.length)];
+    const product_id = any(shelf.products);
     invoke(products, "products", "palisade.products.v1.ProductsService/FindOne", { id: product_id }, OK);
     invoke(products, "products", "palisade.products.v1.ProductsService/FindAll", { limit: 10 }, OK);
     if (Math.random() < 0.3) {

@@ -24,6 +24,9 @@ const BEFORE: Duration = Duration::from_secs(10);
 /// How long the load goes on after it.
 const AFTER: Duration = Duration::from_secs(20);
 
+/// Service, setting, value.
+type Setting = (&'static str, &'static str, &'static str);
+
 /// A protection that can be left out, to see that the story needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Without {
@@ -43,20 +46,29 @@ impl Without {
             .find_map(|(word, without)| (word == name).then_some(without))
     }
 
-    fn settings(self) -> &'static [(&'static str, &'static str)] {
+    fn settings(self) -> &'static [Setting] {
         match self {
             Self::Breaker => &[
-                ("UPSTREAMS__PRODUCTS__BREAKER__MODE", "disabled"),
-                ("UPSTREAMS__PRODUCTS__ENDPOINT_BREAKER__MODE", "disabled"),
-                ("UPSTREAMS__ORDERS__BREAKER__MODE", "disabled"),
-                ("UPSTREAMS__ORDERS__ENDPOINT_BREAKER__MODE", "disabled"),
+                ("gateway", "UPSTREAMS__PRODUCTS__BREAKER__MODE", "disabled"),
+                ("gateway", "UPSTREAMS__PRODUCTS__ENDPOINT_BREAKER__MODE", "disabled"),
+                ("gateway", "UPSTREAMS__ORDERS__BREAKER__MODE", "disabled"),
+                ("gateway", "UPSTREAMS__ORDERS__ENDPOINT_BREAKER__MODE", "disabled"),
+                ("orders", "UPSTREAMS__PRODUCTS__BREAKER__MODE", "disabled"),
+                ("orders", "UPSTREAMS__PRODUCTS__ENDPOINT_BREAKER__MODE", "disabled"),
             ],
             Self::RetryBudget => &[
-                ("UPSTREAMS__PRODUCTS__RETRY__TOKENS", "1000000"),
-                ("UPSTREAMS__PRODUCTS__RETRY__IN_FLIGHT_MIN", "1000000"),
-                ("UPSTREAMS__PRODUCTS__BREAKER__MODE", "disabled"),
+                ("gateway", "UPSTREAMS__PRODUCTS__RETRY__TOKENS", "1000000"),
+                ("gateway", "UPSTREAMS__PRODUCTS__RETRY__IN_FLIGHT_MIN", "1000000"),
+                ("gateway", "UPSTREAMS__PRODUCTS__BREAKER__MODE", "disabled"),
+                ("orders", "UPSTREAMS__PRODUCTS__RETRY__TOKENS", "1000000"),
+                ("orders", "UPSTREAMS__PRODUCTS__RETRY__IN_FLIGHT_MIN", "1000000"),
+                ("orders", "UPSTREAMS__PRODUCTS__BREAKER__MODE", "disabled"),
             ],
-            Self::Shedding => &[("SERVER__ADAPTIVE_LIMIT__ENABLED", "false")],
+            Self::Shedding => &[
+                ("gateway", "SERVER__ADAPTIVE_LIMIT__ENABLED", "false"),
+                ("products", "SERVER__ADAPTIVE_LIMIT__ENABLED", "false"),
+                ("orders", "SERVER__ADAPTIVE_LIMIT__ENABLED", "false"),
+            ],
         }
     }
 }
@@ -67,17 +79,9 @@ pub async fn play(day: &Day, without: Option<Without>) -> Story {
         // It stays the same through a restart, so that Prometheus finds it again.
         command.env("PALISADE_ADMIN_LISTEN", format!("127.0.0.1:{}", free_port()));
         command.env("PALISADE_SERVER__FAULTS__ENABLED", "true");
-        for (service_of, name, value) in day.settings {
-            if *service_of == service {
-                command.env(format!("PALISADE_{name}"), value);
-            }
-        }
-        for (name, value) in without.map_or(&[][..], Without::settings) {
-            let upstream_of_its_own =
-                !name.starts_with("UPSTREAMS") || service == "gateway" || (service == "orders" && name.contains("PRODUCTS"));
-            if upstream_of_its_own {
-                command.env(format!("PALISADE_{name}"), value);
-            }
+        let settings = day.settings.iter().chain(without.map_or(&[][..], Without::settings));
+        for (_, name, value) in settings.filter(|(of, ..)| *of == service) {
+            command.env(format!("PALISADE_{name}"), value);
         }
     });
     stage.shop.ready().await;
@@ -95,7 +99,7 @@ pub async fn play(day: &Day, without: Option<Without>) -> Story {
     command.arg("--out").arg(format!("json={}", samples.display()));
     let log = fs::File::create(&output).expect("a temporary directory takes files");
     command.stdin(Stdio::null()).stderr(log.try_clone().expect("a file has two handles")).stdout(log);
-    let mut load = tokio::task::spawn_blocking(move || command.status().expect("k6 can be started"));
+    let load = tokio::task::spawn_blocking(move || command.status().expect("k6 can be started"));
 
     tokio::time::sleep(BEFORE).await;
     let broken = moment::now();
@@ -103,7 +107,7 @@ pub async fn play(day: &Day, without: Option<Without>) -> Story {
     tokio::time::sleep(day.lasts).await;
     let healed = moment::now();
     (day.heals)(&mut stage).await;
-    let status = (&mut load).await.expect("k6 ran");
+    let status = load.await.expect("k6 ran");
     let output = fs::read_to_string(&output).unwrap_or_default();
     let samples = sample::read(&samples);
     let mut story = Story::new(samples, broken, healed, prometheus);

@@ -5,7 +5,7 @@ use std::{pin::Pin, time::Duration};
 use serde_json::json;
 
 use super::{
-    faults,
+    Setting, faults,
     story::{Phase, Story},
 };
 use crate::Stage;
@@ -23,15 +23,14 @@ pub struct Day {
     pub(super) rate: u32,
     /// How long the fault is there.
     pub(super) lasts: Duration,
-    /// Service, setting, value.
-    pub(super) settings: &'static [(&'static str, &'static str, &'static str)],
+    pub(super) settings: &'static [Setting],
     pub(super) breaks: Deed,
     pub(super) heals: Deed,
     pub(super) tells: Telling,
 }
 
 /// What reads of people get when all is well.
-const READS: [&str; 1] = ["GET /products"];
+const READS: &str = "GET /products";
 /// Retries that the budget lets through before it stops them: half its tokens.
 const BURST: f64 = 50.0;
 const PRODUCTS: &str = "palisade.products.v1.ProductsService/*";
@@ -107,7 +106,7 @@ pub static DAYS: [Day; 7] = [
         tells: |story| {
             Box::pin(async {
                 orders_are_refused_fast(story);
-                others_keep_their_pace(story, READS[0]);
+                others_keep_their_pace(story, READS);
                 retries_stay_few(story, "gateway", "orders").await;
                 recovers(story, 12.0);
             })
@@ -124,7 +123,7 @@ pub static DAYS: [Day; 7] = [
         tells: |story| {
             Box::pin(async {
                 orders_are_refused_fast(story);
-                others_keep_their_pace(story, READS[0]);
+                others_keep_their_pace(story, READS);
                 recovers(story, 20.0);
             })
         },
@@ -189,7 +188,7 @@ async fn breaker_opens(story: &mut Story, job: &str, target: &str, within: f64) 
 }
 
 fn products_are_refused_fast(story: &mut Story) {
-    let answers = story.answers(Phase::During, READS[0]);
+    let answers = story.answers(Phase::During, READS);
     let holds = answers.count() > 20 && answers.share(&[503]) > 0.95 && answers.with(&[503]).quantile(0.95) < 0.25;
     let told = answers.told();
     story.claim("who asks for products gets a 503 with Retry-After, 95 % of them within 250 ms", holds, told);
