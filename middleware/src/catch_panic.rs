@@ -21,12 +21,21 @@ use crate::rejection::Rejection;
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
 /// let handler = service_fn(async |request: http::Request<u32>| Ok::<_, Rejection>(100 / request.into_body()));
-/// let refused = CatchPanicLayer.layer(handler).oneshot(http::Request::new(0)).await.unwrap_err();
+/// let refused = CatchPanicLayer::new().layer(handler).oneshot(http::Request::new(0)).await.unwrap_err();
 /// assert_eq!(refused.reason(), &reasons::INTERNAL);
 /// # });
 /// ```
 #[derive(Debug, Clone, Copy)]
-pub struct CatchPanicLayer;
+pub struct CatchPanicLayer(());
+
+impl CatchPanicLayer {
+    /// The metric is there from now on: a rate does not see the first panic if that makes the series.
+    #[expect(clippy::new_without_default, reason = "it has an effect")]
+    pub fn new() -> Self {
+        panics().increment(0);
+        Self(())
+    }
+}
 
 impl<S> Layer<S> for CatchPanicLayer {
     type Service = CatchPanic<S>;
@@ -64,8 +73,13 @@ where
     }
 }
 
+/// Looked up each time: it is rare.
+fn panics() -> metrics::Counter {
+    metrics::counter!("palisade.panics")
+}
+
 fn refusal(panic: &(dyn Any + Send)) -> Rejection {
-    metrics::counter!("palisade.panics").increment(1);
+    panics().increment(1);
     let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     Rejection::internal(format!("the handler panicked: {}", message.unwrap_or("no message")))
 }
@@ -114,7 +128,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_internal_refusal() {
-        let service = CatchPanicLayer.layer(tower::service_fn(|request: Request<bool>| async move {
+        let service = CatchPanicLayer::new().layer(tower::service_fn(|request: Request<bool>| async move {
             assert!(*request.body(), "on purpose");
             Ok::<_, Infallible>(())
         }));

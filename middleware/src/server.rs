@@ -205,7 +205,7 @@ where
         .layer(AuthorizeLayer(protocol))
         .layer(RateLimitLayer::new(protocol, &config.rate_limit))
         .layer(AdaptiveLimitLayer::new(protocol, &config.adaptive_limit))
-        .layer(CatchPanicLayer)
+        .layer(CatchPanicLayer::new())
         .layer(FaultLayer(faults))
         .layer(ScopeLayer)
         .service(handler)

@@ -135,8 +135,6 @@ impl Telemetry {
         tracing_subscriber::registry().with(spans).with(lines).try_init().map_err(|_| Error::Twice)?;
         let revision = option_env!("PALISADE_REVISION").unwrap_or("unknown");
         metrics::gauge!("build.info", "version" => env!("CARGO_PKG_VERSION"), "revision" => revision).set(1.0);
-        // Its layer has no state to keep a handle in; a rate does not see the event that makes its series.
-        metrics::counter!("palisade.panics").increment(0);
         Ok(Self { metrics, process: process::Process::this(), traces, dropped_lines, _log: Arc::new(guard) })
     }
 

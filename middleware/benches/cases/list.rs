@@ -206,7 +206,7 @@ fn server_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
         caller.case("AuthorizeLayer", group, AuthorizeLayer(Protocol::Grpc).layer(inner::<Infallible>())),
         caller.case("RateLimitLayer", group, RateLimitLayer::new(Protocol::Grpc, &limit).layer(inner::<Infallible>())),
         caller.case("AdaptiveLimitLayer", group, adaptive_limit.layer(inner::<Infallible>())),
-        caller.case("CatchPanicLayer", group, CatchPanicLayer.layer(inner::<Infallible>())),
+        caller.case("CatchPanicLayer", group, CatchPanicLayer::new().layer(inner::<Infallible>())),
         caller.case("FaultLayer", group, FaultLayer(Faults::off()).layer(inner::<Infallible>())),
         caller.case("ScopeLayer", group, ScopeLayer.layer(inner::<Infallible>())),
     ]);

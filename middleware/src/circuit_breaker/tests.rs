@@ -108,7 +108,7 @@ async fn a_panic_below_is_a_failure() {
     let layer = CircuitBreakerLayer::new("products", &Config { min_calls: 1, ..Config::default() });
     let panics = layer.layer(service_fn(async |_: Request<()>| -> Result<Response<Answer>, Rejection> { panic!("on purpose") }));
     // As in the server: the future outlives the panic.
-    let caught = crate::catch_panic::CatchPanicLayer.layer(panics).oneshot(Request::new(())).await;
+    let caught = crate::catch_panic::CatchPanicLayer::new().layer(panics).oneshot(Request::new(())).await;
     assert!(caught.is_err());
     assert_eq!(layer.handle().state(), State::Open);
 }
