@@ -7,10 +7,7 @@ mod live {
     pub(crate) mod traffic;
 }
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::time::Duration;
 
 use live::{page, traffic};
 use palisade_dashboards::{
@@ -20,36 +17,9 @@ use palisade_dashboards::{
 use palisade_tests::{
     Shop, eventually,
     otlp::Collector,
+    rules,
     servers::{self, Prometheus},
 };
-use serde::Deserialize;
-
-#[derive(Deserialize)]
-struct RuleFile {
-    groups: Vec<Group>,
-}
-
-#[derive(Deserialize)]
-struct Group {
-    rules: Vec<Rule>,
-}
-
-#[derive(Deserialize)]
-struct Rule {
-    record: Option<String>,
-    alert: Option<String>,
-    expr: String,
-}
-
-fn rule_files() -> [PathBuf; 2] {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose/prometheus/rules").canonicalize().unwrap();
-    ["slo.yml", "causes.yml"].map(|file| folder.join(file))
-}
-
-fn rules() -> Vec<Rule> {
-    let read = |path: PathBuf| serde_saphyr::from_str::<RuleFile>(&std::fs::read_to_string(path).unwrap()).unwrap();
-    rule_files().into_iter().flat_map(|path| read(path).groups).flat_map(|group| group.rules).collect()
-}
 
 /// Several scrapes and evaluations, which come every second.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -79,8 +49,7 @@ async fn what_dashboards_and_rules_ask_is_answered() {
     });
     shop.ready().await;
     page::holds_from_the_start(&shop).await;
-    let files = rule_files();
-    let prometheus = Prometheus::watching(&shop, &files.each_ref().map(PathBuf::as_path));
+    let prometheus = Prometheus::watching(&shop, &rules::files());
     prometheus.ready().await;
     traffic::of_all_kinds(&shop).await;
     page::holds(&shop).await;
@@ -100,7 +69,7 @@ async fn what_dashboards_and_rules_ask_is_answered() {
             silent.push(format!("{} / {}: {}", query.dashboard, query.panel, query.promql));
         }
     }
-    for rule in rules() {
+    for rule in rules::all() {
         let expr = filled(&rule.expr, windows);
         prometheus.query(&expr).await;
         if let Some(record) = rule.record

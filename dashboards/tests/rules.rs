@@ -1,9 +1,7 @@
 //! The rules of alerts name only what exists, and each alert leads to a runbook and to a dashboard that are there.
-#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -13,49 +11,10 @@ use palisade_dashboards::{
     live::{Windows, queries},
     names::Names,
 };
-use serde::Deserialize;
-
-/// What Prometheus reads, or the tests of it that `promtool` runs.
-#[derive(Deserialize)]
-struct RuleFile {
-    #[serde(default)]
-    groups: Vec<Group>,
-    tests: Option<serde::de::IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct Group {
-    rules: Vec<Rule>,
-}
-
-#[derive(Deserialize)]
-struct Rule {
-    record: Option<String>,
-    alert: Option<String>,
-    expr: String,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-}
+use palisade_tests::rules::{self, Rule};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// All rules, in the order in which Prometheus reads them; none as long as there is no folder of rules.
-fn rules() -> Vec<Rule> {
-    let Ok(folder) = fs::read_dir(root().join("compose/prometheus/rules")) else { return Vec::new() };
-    let mut paths: Vec<_> = folder.map(|entry| entry.unwrap().path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|kind| kind == "yml"));
-    paths.sort();
-    let read = |path: PathBuf| {
-        let file: Result<RuleFile, _> = serde_saphyr::from_str(&fs::read_to_string(&path).unwrap());
-        let file = file.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert!(file.groups.is_empty() == file.tests.is_some(), "{} has neither rules nor tests of them, or both", path.display());
-        file.groups.into_iter().flat_map(|group| group.rules)
-    };
-    paths.into_iter().flat_map(read).collect()
 }
 
 /// What processes expose, and what `rules` record of it; a rule may use what one before it records.
@@ -74,13 +33,11 @@ fn names(rules: &[Rule]) -> Names {
 
 fn wrong(rules: &[Rule]) -> Vec<String> {
     let names = names(rules);
-    rules.iter().flat_map(|rule| problems(&rule.expr, &names).into_iter().map(|problem| format!("{}: {problem}", rule.name()))).collect()
+    rules.iter().flat_map(|rule| problems(&rule.expr, &names).into_iter().map(|problem| format!("{}: {problem}", name(rule)))).collect()
 }
 
-impl Rule {
-    fn name(&self) -> &str {
-        self.record.as_ref().or(self.alert.as_ref()).map_or("a rule without a name", String::as_str)
-    }
+fn name(rule: &Rule) -> &str {
+    rule.record.as_ref().or(rule.alert.as_ref()).map_or("a rule without a name", String::as_str)
 }
 
 fn alerts(rules: &[Rule]) -> impl Iterator<Item = (&str, &Rule)> {
@@ -89,7 +46,7 @@ fn alerts(rules: &[Rule]) -> impl Iterator<Item = (&str, &Rule)> {
 
 #[test]
 fn rules_name_only_what_exists() {
-    assert_eq!(wrong(&rules()), Vec::<String>::new());
+    assert_eq!(wrong(&rules::all()), Vec::<String>::new());
 }
 
 #[test]
@@ -113,11 +70,11 @@ fn what_rules_name_wrongly_is_found() {
 
 #[test]
 fn what_dashboards_take_from_rules_is_recorded() {
-    let rules = rules();
+    let rules = rules::all();
     let names = names(&rules);
     for query in queries(Windows::default()) {
         for selector in selectors(&query.promql).into_iter().filter(|selector| selector.name.contains(':')) {
-            assert!(rules.is_empty() || names.get(&selector.name).is_some(), "{}: {}", query.panel, selector.name);
+            assert!(names.get(&selector.name).is_some(), "{}: {}", query.panel, selector.name);
         }
     }
 }
@@ -125,7 +82,7 @@ fn what_dashboards_take_from_rules_is_recorded() {
 #[test]
 fn each_alert_leads_to_a_runbook_and_a_dashboard() {
     let uids: Vec<_> = dashboards().iter().map(palisade_dashboards::dashboard::Dashboard::uid).collect();
-    for (alert, rule) in alerts(&rules()) {
+    for (alert, rule) in alerts(&rules::all()) {
         assert!(root().join(format!("docs/runbooks/{alert}.md")).is_file(), "docs/runbooks/{alert}.md is missing");
         let dashboard = rule.annotations.get("dashboard").unwrap_or_else(|| panic!("{alert} names no dashboard"));
         let uid = dashboard.split("/d/").last().and_then(|rest| rest.split(['/', '?']).next()).unwrap();
@@ -135,7 +92,7 @@ fn each_alert_leads_to_a_runbook_and_a_dashboard() {
 
 #[test]
 fn what_an_alert_says_names_labels_that_it_has() {
-    let rules = rules();
+    let rules = rules::all();
     let names = names(&rules);
     for (alert, rule) in alerts(&rules) {
         let has: BTreeSet<_> = labels(&rule.expr, &names).into_iter().chain(rule.labels.keys().cloned()).collect();
@@ -149,15 +106,11 @@ fn what_an_alert_says_names_labels_that_it_has() {
 
 #[test]
 fn panels_lead_to_runbooks_that_are_there() {
-    let rules = rules();
+    let rules = rules::all();
     let known: BTreeSet<_> = alerts(&rules).map(|(alert, _)| alert).collect();
     for file in palisade_dashboards::files().unwrap() {
         for linked in file.text.split("docs/runbooks/").skip(1).map(|rest| rest.split(".md").next().unwrap()) {
-            assert!(
-                known.is_empty() || known.contains(linked),
-                "{} leads to a runbook of {linked}, which is no alert",
-                file.path.display()
-            );
+            assert!(known.contains(linked), "{} leads to a runbook of {linked}, which is no alert", file.path.display());
         }
     }
 }

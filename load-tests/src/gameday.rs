@@ -7,7 +7,7 @@ mod story;
 use std::{fs, process::Stdio, time::Duration};
 
 use palisade_tests::{
-    Client,
+    Client, rules,
     servers::{Prometheus, free_port},
     shop::ALL_SCOPES,
 };
@@ -85,9 +85,7 @@ pub async fn play(day: &Day, without: Option<Without>) -> Story {
         }
     });
     stage.shop.ready().await;
-    let rules = k6::folder().join("../compose/prometheus/rules");
-    let rules = ["slo.yml", "causes.yml"].map(|file| rules.join(file).canonicalize().expect("the rules are in the repository"));
-    let prometheus = Prometheus::watching(&stage.shop, &[&rules[0], &rules[1]]);
+    let prometheus = Prometheus::watching(&stage.shop, &rules::files());
     prometheus.ready().await;
 
     let scratch = TempDir::with_prefix("palisade-gameday-").expect("a temporary directory can be made");

@@ -41,7 +41,7 @@ pub(crate) fn command(scenario: &str, settings: &[(String, String)]) -> Command 
 }
 
 /// The folder of the scripts.
-pub(crate) fn folder() -> &'static Path {
+fn folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 

@@ -108,6 +108,9 @@ mod gate;
 pub mod grpc_status;
 pub mod health;
 pub mod jitter;
+#[cfg(test)]
+#[path = "../tests/support/kept_spans.rs"]
+mod kept_spans;
 pub mod load_shed;
 pub mod method_table;
 pub mod metrics;

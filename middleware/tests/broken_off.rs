@@ -1,5 +1,8 @@
 //! An answer that is not whole counts as one and the same thing in every metric and on every span, on either side of a call.
 
+#[path = "support/kept_spans.rs"]
+mod kept_spans;
+
 use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
@@ -9,10 +12,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use opentelemetry::{Value, trace::TracerProvider};
-use opentelemetry_sdk::{
-    error::OTelSdkResult,
-    trace::{SdkTracerProvider, SpanData, SpanExporter},
-};
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
 use palisade_middleware::{
     auth::Verifier,
     client,
@@ -24,24 +24,14 @@ use palisade_middleware::{
     retry::IdempotentMethods,
     server,
 };
-use parking_lot::Mutex;
 use tonic::{Status, body::Body};
 use tower::{ServiceExt, layer::util::Identity};
 use tracing::instrument::WithSubscriber;
 use tracing_subscriber::layer::SubscriberExt;
 
+use self::kept_spans::Kept;
+
 static METHODS: [Method; 1] = [Method::http("GET", "/things", Access::Public)];
-
-/// Keeps the spans that have ended.
-#[derive(Debug, Clone, Default)]
-struct Kept(Arc<Mutex<Vec<SpanData>>>);
-
-impl SpanExporter for Kept {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        self.0.lock().extend(batch);
-        Ok(())
-    }
-}
 
 /// Runs `work`; its metrics, and its one span. All of it is one thread.
 async fn seen(work: impl Future<Output = ()>) -> (PrometheusHandle, SpanData) {

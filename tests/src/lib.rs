@@ -13,6 +13,7 @@ pub mod otlp;
 pub mod process;
 pub mod random;
 pub mod recorded;
+pub mod rules;
 pub mod servers;
 pub mod shop;
 pub mod trade;

@@ -41,10 +41,7 @@ impl Recorded {
 
     /// Each series as it is exposed, labels included, with its value.
     pub fn series(&self) -> BTreeMap<String, String> {
-        let text = self.text.render();
-        let samples = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let samples = samples.map(|line| line.rsplit_once(' ').expect("a series and its value"));
-        samples.map(|(series, value)| (series.to_owned(), value.to_owned())).collect()
+        samples(&self.text.render()).map(|(series, value)| (series.to_owned(), value.to_owned())).collect()
     }
 
     /// The value of the series `name` that has all these labels, if there is just one such series.
@@ -55,20 +52,49 @@ impl Recorded {
         found.next().is_none().then_some(only)
     }
 
-    /// Every metric by its exposed name, with the keys of its labels; those of buckets are the format's.
-    pub fn labels(&self) -> BTreeMap<String, BTreeSet<String>> {
-        let text = self.text.render();
-        let named: BTreeSet<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-        let mut metrics = BTreeMap::<String, BTreeSet<String>>::new();
-        for series in self.series().into_keys() {
-            let (sample, labels) = series.split_once('{').unwrap_or((&series, ""));
-            let mut stems = ["", "_bucket", "_sum", "_count"].into_iter().filter_map(|suffix| sample.strip_suffix(suffix));
-            let name = stems.find(|name| named.contains(name)).expect("a sample belongs to a metric");
-            let keys = labels.trim_end_matches('}').split("\",").filter_map(|label| Some(label.split_once('=')?.0));
-            metrics.entry(name.to_owned()).or_default().extend(keys.filter(|key| *key != "le").map(str::to_owned));
-        }
-        metrics
+    /// Every metric by its exposed name, with the keys of its labels.
+    pub fn labels(&self) -> Labels {
+        labels(&self.text.render())
     }
+
+    /// Asserts that after `register` there are just these metrics, all at zero, and that `record_everything` moves each and adds none.
+    #[track_caller]
+    pub fn is_all_there_from_the_start(&self, expected: &Labels, register: impl FnOnce(), record_everything: impl FnOnce()) {
+        register();
+        let at_first = self.series();
+        assert_eq!(self.labels(), *expected);
+        assert!(at_first.values().all(|value| value == "0"), "{at_first:?}");
+        record_everything();
+        let at_last = self.series();
+        assert_eq!(at_last.keys().collect::<Vec<_>>(), at_first.keys().collect::<Vec<_>>());
+        assert!(at_last.values().all(|value| value != "0"), "{at_last:?}");
+    }
+}
+
+/// Metrics by their exposed names, with the keys of their labels.
+pub type Labels = BTreeMap<String, BTreeSet<String>>;
+
+/// The metrics of a page of Prometheus text; the labels of buckets are the format's. Panics if one is there twice.
+pub fn labels(text: &str) -> Labels {
+    let mut named = BTreeSet::new();
+    for name in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
+        assert!(named.insert(name), "{name} is shown twice");
+    }
+    let mut metrics = Labels::new();
+    for (series, _) in samples(text) {
+        let (sample, labels) = series.split_once('{').unwrap_or((series, ""));
+        let mut stems = ["", "_bucket", "_sum", "_count"].into_iter().filter_map(|suffix| sample.strip_suffix(suffix));
+        let name = stems.find(|name| named.contains(name)).expect("a sample belongs to a metric");
+        let keys = labels.trim_end_matches('}').split("\",").filter_map(|label| Some(label.split_once('=')?.0));
+        metrics.entry(name.to_owned()).or_default().extend(keys.filter(|key| *key != "le").map(str::to_owned));
+    }
+    metrics
+}
+
+/// Each series with its value.
+fn samples(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let samples = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    samples.map(|line| line.rsplit_once(' ').expect("a series and its value"))
 }
 
 impl fmt::Debug for Recorded {

@@ -9,28 +9,8 @@ use std::{
     process::Command,
 };
 
+use palisade_tests::rules::{self, Rule};
 use serde::{Deserialize, de::DeserializeOwned};
-
-#[derive(Deserialize)]
-struct RuleFile {
-    groups: Vec<Group>,
-}
-
-#[derive(Deserialize)]
-struct Group {
-    rules: Vec<Rule>,
-}
-
-#[derive(Deserialize)]
-struct Rule {
-    #[serde(default)]
-    alert: String,
-    expr: String,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-}
 
 /// What `promtool test rules` runs.
 #[derive(Deserialize)]
@@ -96,14 +76,13 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     files
 }
 
-/// All rules that alert.
-fn alerts() -> Vec<Rule> {
-    let groups = files("compose/prometheus/rules", "yml").into_iter().flat_map(|path| yaml::<RuleFile>(&path).groups);
-    groups.flat_map(|group| group.rules).filter(|rule| !rule.alert.is_empty()).collect()
+/// All rules that alert, with their alerts' names.
+fn alerts() -> Vec<(String, Rule)> {
+    rules::all().into_iter().filter_map(|rule| Some((rule.alert.clone()?, rule))).collect()
 }
 
 fn names() -> BTreeSet<String> {
-    alerts().into_iter().map(|rule| rule.alert).collect()
+    alerts().into_iter().map(|(alert, _)| alert).collect()
 }
 
 fn cases() -> impl Iterator<Item = Case> {
@@ -146,7 +125,7 @@ fn comes_and_goes(case: &Case, alert: &str) -> bool {
 #[test]
 fn prometheus_accepts_its_configuration_and_rules() {
     let said = content("promtool", ["check", "config", "--lint=all", "--lint-fatal", "compose/prometheus/prometheus.yml"]);
-    let rules = files("compose/prometheus/rules", "yml");
+    let rules = rules::files();
     assert!(said.contains(&format!("{} rule files found", rules.len())), "{said}");
     let check = ["check", "rules", "--lint=all", "--lint-fatal"].map(PathBuf::from);
     content("promtool", check.into_iter().chain(rules));
@@ -187,7 +166,7 @@ fn on_a_healthy_day_every_alert_is_asked_and_silent() {
 
 #[test]
 fn each_alert_says_how_urgent_it_is_and_where_to_look() {
-    for Rule { alert, labels, annotations, .. } in alerts() {
+    for (alert, Rule { labels, annotations, .. }) in alerts() {
         assert!(["page", "ticket"].contains(&labels["severity"].as_str()), "{alert}: {labels:?}");
         assert!(["summary", "description"].iter().all(|key| !annotations[*key].is_empty()), "{alert}");
         assert_eq!(annotations["runbook_url"], format!("https://github.com/palisade-rs/palisade/blob/main/docs/runbooks/{alert}.md"));
@@ -205,7 +184,7 @@ fn each_alert_has_its_runbook_and_each_runbook_its_alert() {
     expected.insert("README".to_owned());
     assert_eq!(pages, expected);
     let index = text("docs/runbooks/README.md");
-    for Rule { alert, labels, .. } in alerts() {
+    for (alert, Rule { labels, .. }) in alerts() {
         let page = text(format!("docs/runbooks/{alert}.md"));
         let kind = if labels["severity"] == "page" { "**Page.**" } else { "**Ticket.**" };
         assert!(page.starts_with(&format!("# {alert}\n\n{kind}")), "{alert}: its page begins otherwise");
@@ -223,7 +202,7 @@ fn each_alert_has_its_runbook_and_each_runbook_its_alert() {
 
 #[test]
 fn the_limits_of_memory_are_those_of_the_containers() {
-    let expr = alerts().into_iter().find(|rule| rule.alert == "MemoryNearLimit").unwrap().expr;
+    let expr = alerts().into_iter().find(|(alert, _)| alert == "MemoryNearLimit").unwrap().1.expr;
     let containers: Containers = yaml(Path::new("compose/compose.yaml"));
     let limit = |service: &str| containers.services[service].mem_limit.strip_suffix('m').unwrap().to_owned();
     let expected = ["gateway", "products", "orders"]

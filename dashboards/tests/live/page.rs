@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use palisade_tests::{Client, Shop};
+use palisade_tests::{
+    Client, Shop,
+    recorded::{Labels, labels},
+};
 
 const SERVICES: [&str; 3] = ["gateway", "products", "orders"];
 /// The first event of its kind makes these: their labels are methods of calls, or where keys come from.
@@ -35,21 +38,9 @@ fn page() -> BTreeMap<String, Row> {
     rows.collect()
 }
 
-/// The label names of each family that a service shows.
-async fn shown(shop: &Shop, service: &str) -> BTreeMap<String, BTreeSet<String>> {
-    let text = Client::new(shop.admin_url(service), None).get("/metrics").attempt().await.unwrap().text();
-    let named: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    assert_eq!(named.iter().collect::<BTreeSet<_>>().len(), named.len(), "a family is shown twice");
-    let mut families = BTreeMap::<String, BTreeSet<String>>::new();
-    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let series = line.rsplit_once(' ').unwrap().0;
-        let (sample, labels) = series.split_once('{').unwrap_or((series, "}"));
-        let mut family = ["", "_bucket", "_sum", "_count"].into_iter().filter_map(|suffix| sample.strip_suffix(suffix));
-        let family = family.find(|name| named.contains(name)).unwrap();
-        let labels = labels.trim_end_matches('}').split("\",").filter_map(|label| Some(label.split_once('=')?.0.to_owned()));
-        families.entry(family.to_owned()).or_default().extend(labels.filter(|label| label != "le"));
-    }
-    families
+/// What a service shows.
+async fn shown(shop: &Shop, service: &str) -> Labels {
+    labels(&Client::new(shop.admin_url(service), None).get("/metrics").attempt().await.unwrap().text())
 }
 
 fn is_shown_by(row: &Row, service: &str) -> bool {

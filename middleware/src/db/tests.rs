@@ -3,16 +3,13 @@ use std::{future::pending, pin::pin};
 use futures_util::poll;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use opentelemetry::trace::{SpanKind, Status, TracerProvider};
-use opentelemetry_sdk::{
-    error::OTelSdkResult,
-    trace::{SdkTracerProvider, SpanData, SpanExporter},
-};
-use parking_lot::Mutex;
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
 use tokio::time::{advance, sleep};
 use tracing::{info_span, instrument::WithSubscriber};
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
+use crate::kept_spans::Kept;
 
 const FIND: Operation = Operation::new("find", "orders");
 const LIMIT: Duration = Duration::from_secs(4);
@@ -122,17 +119,6 @@ async fn a_panic_is_measured_too_and_goes_on_in_the_caller() {
     let caller = task::spawn(async move { calls.run(FIND, LIMIT, async { panic!("a bug") as Result<(), Failed> }).await });
     assert!(caller.await.unwrap_err().is_panic());
     assert_eq!(ended(&handle, "aborted"), Some((1, 0.0)));
-}
-
-/// Keeps the spans that have ended.
-#[derive(Debug, Clone, Default)]
-struct Kept(Arc<Mutex<Vec<SpanData>>>);
-
-impl SpanExporter for Kept {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        self.0.lock().extend(batch);
-        Ok(())
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -54,7 +54,7 @@ impl Prometheus {
 
     /// Starts one that scrapes the shop's admin ports every second, as the jobs `gateway`, `products` and `orders`, and evaluates these rule files
     /// as often. A service that is started again has another admin port, which this one does not know.
-    pub fn watching(shop: &Shop, rule_files: &[&Path]) -> Self {
+    pub fn watching(shop: &Shop, rule_files: &[impl AsRef<Path>]) -> Self {
         Self::start(&configuration(shop, rule_files))
     }
 
@@ -120,11 +120,11 @@ fn number(value: &Value) -> f64 {
     value[1].as_str().and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no number: {value}"))
 }
 
-fn configuration(shop: &Shop, rule_files: &[&Path]) -> String {
+fn configuration(shop: &Shop, rule_files: &[impl AsRef<Path>]) -> String {
     let mut text = "global: { scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }\nrule_files:\n".to_owned();
     for file in rule_files {
         // JSON's strings are YAML's too.
-        let _ = writeln!(text, "  - {}", Value::from(file.to_str().expect("a rule file's path is UTF-8")));
+        let _ = writeln!(text, "  - {}", Value::from(file.as_ref().to_str().expect("a rule file's path is UTF-8")));
     }
     text += "scrape_configs:\n";
     for service in SERVICES {

@@ -1,26 +1,12 @@
 //! What a trace shows of retries.
 
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_sdk::{
-    error::OTelSdkResult,
-    trace::{SdkTracerProvider, SpanData, SpanExporter},
-};
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::instrument::WithSubscriber;
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
-use crate::trace::ClientTraceLayer;
-
-/// Keeps the spans that have ended.
-#[derive(Debug, Clone, Default)]
-struct Kept(Arc<Mutex<Vec<SpanData>>>);
-
-impl SpanExporter for Kept {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        self.0.lock().extend(batch);
-        Ok(())
-    }
-}
+use crate::{kept_spans::Kept, trace::ClientTraceLayer};
 
 #[tokio::test(start_paused = true)]
 async fn the_span_of_a_call_has_an_event_for_each_retry() {

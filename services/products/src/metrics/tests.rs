@@ -39,13 +39,7 @@ fn record_everything() {
 fn every_series_is_there_at_zero_from_the_start_and_no_other_is_recorded() {
     let recorded = Recorded::new();
     let _recording = recorded.here();
-    register();
-    let at_first = recorded.series();
     let labels = |metric: &Metric| metric.labels.iter().map(|label| (*label).to_owned()).collect();
-    assert_eq!(recorded.labels(), METRICS.iter().map(|metric| (metric.exposed(), labels(metric))).collect());
-    assert!(at_first.values().all(|value| value == "0"), "{at_first:?}");
-    record_everything();
-    let at_last = recorded.series();
-    assert_eq!(at_last.keys().collect::<Vec<_>>(), at_first.keys().collect::<Vec<_>>());
-    assert!(at_last.values().all(|value| value != "0"), "{at_last:?}");
+    let expected = METRICS.iter().map(|metric| (metric.exposed(), labels(metric))).collect();
+    recorded.is_all_there_from_the_start(&expected, register, record_everything);
 }
