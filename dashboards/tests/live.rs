@@ -24,6 +24,17 @@ use palisade_tests::{
 /// Several scrapes and evaluations, which come every second.
 const PATIENCE: Duration = Duration::from_secs(6);
 
+/// Dashboards tell services apart by the admin port that was scraped.
+#[tokio::test]
+async fn in_one_process_too_each_service_shows_its_own_metrics() {
+    let collector = Collector::start();
+    let shop = Shop::all_in_one_with(|command| collector.observe(command));
+    shop.ready().await;
+    page::holds_from_the_start(&shop).await;
+    traffic::that_goes_well(&shop).await;
+    page::holds(&shop).await;
+}
+
 /// Metrics that only another set-up shows, and why.
 fn elsewhere(metric: &str) -> bool {
     // Keys and revocations that are read from an address; here they are files read once.

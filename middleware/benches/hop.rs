@@ -126,7 +126,7 @@ async fn serve(protocol: Protocol, router: Router, methods: &'static [Method], v
         sample_ratio: sampled.map_or(0.0, |share| share.parse().expect("a share")),
         ..telemetry::Config::default()
     };
-    let _telemetry = Telemetry::install("hop", Edge::Outside, &telemetry).expect("nobody else set it up");
+    let _telemetry = Telemetry::install("hop", &["hop"], Edge::Outside, &telemetry).expect("nobody else set it up");
     let config = server::Config { rate_limit: rate_limit::Config { per_second: 1_000_000, burst: 1_000_000 }, ..server::Config::default() };
     let table = Arc::new(MethodTable::new(&[methods]).expect("one method conflicts with no other"));
     let stack = server::stack(protocol, router, table, verifier, Faults::off(), &config);

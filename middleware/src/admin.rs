@@ -32,11 +32,11 @@ async fn readyz(State(readiness): State<Readiness>) -> Result<impl IntoResponse,
         .with_metadata("dependencies", serde_json::to_value(&report.dependencies).unwrap_or_default()))
 }
 
-/// The admin port: [`probes`], `GET /metrics`, and what a service has besides.
-pub fn router(readiness: Readiness, telemetry: Telemetry, more: Router) -> Router {
-    let metrics = get(|State(telemetry): State<Telemetry>| async move {
+/// The admin port of `service`: [`probes`], `GET /metrics`, and what it has besides.
+pub fn router(service: &'static str, readiness: Readiness, telemetry: Telemetry, more: Router) -> Router {
+    let metrics = get(async move |State(telemetry): State<Telemetry>| {
         // Rendering a large registry takes milliseconds.
-        let text = tokio::task::spawn_blocking(move || telemetry.render()).await.unwrap_or_default();
+        let text = tokio::task::spawn_blocking(move || telemetry.render(service)).await.unwrap_or_default();
         ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
     });
     probes(readiness).merge(Router::new().route("/metrics", metrics).with_state(telemetry)).merge(more)

@@ -1,6 +1,7 @@
 //! Duration and outcome of every hop, named as semantic conventions 1.45 have it; recorded when the last byte was sent, or from `Drop`.
 
 mod catalog;
+mod registries;
 mod series;
 
 use std::{
@@ -30,6 +31,8 @@ use crate::{
 };
 
 pub use catalog::{CATALOG, Kind, Metric, describe};
+pub use registries::within;
+pub(crate) use registries::{Registries, keep};
 pub(crate) use series::{AttemptSeries, Known};
 
 /// What is measured.

@@ -57,11 +57,17 @@ where
     F: FnOnce(T, Process) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    run_configured(name, edge, config::from_args(name, about, std::env::args_os()), start)
+    run_configured(name, &[name], edge, config::from_args(name, about, std::env::args_os()), start)
 }
 
-/// As [`run`] with a configuration that was read before.
-pub fn run_configured<T, F, Fut>(name: &'static str, edge: Edge, asked: Result<Asked<T>, config::Error>, start: F) -> ExitCode
+/// As [`run`] with a configuration that was read before, and with these services in it.
+pub fn run_configured<T, F, Fut>(
+    name: &'static str,
+    services: &[&'static str],
+    edge: Edge,
+    asked: Result<Asked<T>, config::Error>,
+    start: F,
+) -> ExitCode
 where
     T: Program,
     F: FnOnce(T, Process) -> Fut,
@@ -88,7 +94,7 @@ where
         Err(error) => return complain(name, &error, 1),
     };
     runtime.block_on(async {
-        let telemetry = match Telemetry::install(name, edge, config.telemetry()) {
+        let telemetry = match Telemetry::install(name, services, edge, config.telemetry()) {
             Ok(telemetry) => telemetry,
             Err(error) => return complain(name, &error, EXIT_CONFIG),
         };
@@ -204,10 +210,10 @@ impl Process {
     }
 
     /// Serves an admin port and says so on standard output.
-    pub fn serve_admin(&self, name: &str, address: SocketAddr, readiness: Readiness, more: Router) -> std::io::Result<SocketAddr> {
+    pub fn serve_admin(&self, name: &'static str, address: SocketAddr, readiness: Readiness, more: Router) -> std::io::Result<SocketAddr> {
         let listener = accept::bind(address)?;
         let address = announce(&format!("{name}-admin"), &listener)?;
-        let router = RespondLayer(Protocol::Http).layer(admin::router(readiness, self.telemetry.clone(), more));
+        let router = RespondLayer(Protocol::Http).layer(admin::router(name, readiness, self.telemetry.clone(), more));
         let router = ServiceBuilder::new()
             .map_request(|request: http::Request<hyper::body::Incoming>| request.map(axum::body::Body::new))
             .service(router);

@@ -1,4 +1,4 @@
-//! Work that outlives the request that asked for it, with the request's span and context kept.
+//! Work that outlives the request that asked for it, with the request's span and context kept, and whose metrics it counts in.
 
 use std::{future::Future, panic};
 
@@ -6,21 +6,26 @@ use opentelemetry::context::FutureExt;
 use tokio::task::{JoinError, JoinHandle};
 use tracing::Instrument;
 
-use crate::context;
+use crate::{context, metrics};
 
 /// The task ended without a result because the runtime is shutting down.
 #[derive(Debug, thiserror::Error)]
 #[error("the runtime shut down before the work was done")]
 pub struct Aborted;
 
-/// Starts `future` in a task of its own, under the present span (or trace id, if it is not traced) and request context.
+/// Starts `future` in a task of its own, under the present span (or trace id, if it is not traced), request context and service.
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns: it keeps the span and the context")]
-    tokio::spawn(context::keep(future).in_current_span().with_current_context())
+    tokio::spawn(keep(future))
+}
+
+/// Takes the present span, request context and service along into a future that someone else will spawn.
+pub fn keep<F: Future>(future: F) -> impl Future<Output = F::Output> + use<F> {
+    metrics::keep(context::keep(future).in_current_span().with_current_context())
 }
 
 /// Runs `future` to its end whatever happens to the caller: dropping the returned future drops only the wait.

@@ -6,7 +6,7 @@ mod spans;
 
 use std::{sync::Arc, time::Duration};
 
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use opentelemetry::{InstrumentationScope, KeyValue, global, trace::TracerProvider};
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
@@ -18,7 +18,7 @@ use tracing_subscriber::{Layer, filter::dynamic_filter_fn, layer::SubscriberExt,
 
 use crate::{
     config,
-    metrics::{CATALOG, Kind},
+    metrics::{CATALOG, Kind, Registries},
     trace::sampling::{self, Sampling},
 };
 
@@ -102,10 +102,13 @@ pub enum Error {
     Twice,
 }
 
+/// A registry of metrics, by the service that it is of.
+type Registry = (&'static str, PrometheusHandle);
+
 /// The running telemetry of a process.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
-    metrics: PrometheusHandle,
+    metrics: Arc<[Registry]>,
     process: process::Process,
     traces: SdkTracerProvider,
     dropped_lines: ErrorCounter,
@@ -113,9 +116,10 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Sets up logs, traces and metrics for the whole process. Needs a tokio runtime; once per process.
-    pub fn install(service: &'static str, edge: Edge, config: &Config) -> Result<Self, Error> {
-        let metrics = install_metrics()?;
+    /// Sets up logs, traces and metrics for the whole process that is called `service`, with one registry of metrics for each of
+    /// `services`, or one alone. Needs a tokio runtime; once per process.
+    pub fn install(service: &'static str, services: &[&'static str], edge: Edge, config: &Config) -> Result<Self, Error> {
+        let metrics = install_metrics(services)?;
         let sampling = Sampling { exported: config.otlp_endpoint.is_some(), edge, ratio: config.sample_ratio };
         sampling.install();
         let traces = tracer_provider(service, sampling, config)?;
@@ -138,11 +142,12 @@ impl Telemetry {
         Ok(Self { metrics, process: process::Process::this(), traces, dropped_lines, _log: Arc::new(guard) })
     }
 
-    /// The metrics in Prometheus text, the gauges of the process as they are now. Takes milliseconds.
-    pub fn render(&self) -> String {
+    /// The metrics of `service` in Prometheus text, the gauges of the process as they are now. Takes milliseconds.
+    pub fn render(&self, service: &str) -> String {
         self.process.measure();
         metrics::counter!("palisade.log.dropped").absolute(self.dropped_lines.dropped_lines() as u64);
-        self.metrics.render()
+        let own = self.metrics.iter().find(|(name, _)| *name == service);
+        own.or(self.metrics.first()).map(|(_, metrics)| metrics.render()).unwrap_or_default()
     }
 
     /// Sends what is still queued. In a thread of its own: the provider blocks.
@@ -161,29 +166,34 @@ fn span_of_ours(metadata: &'static Metadata<'static>) -> Interest {
     if ours { Interest::sometimes() } else { Interest::never() }
 }
 
-fn install_metrics() -> Result<PrometheusHandle, Error> {
+fn recorder() -> Result<PrometheusRecorder, Error> {
     let builder = PrometheusBuilder::new().with_recommended_naming(true);
     // The bounds are a constant that is not empty.
     let mut builder = builder.set_buckets(&DURATION_BUCKETS).map_err(|_| Error::Twice)?;
     for metric in CATALOG.iter().filter(|metric| metric.kind == Kind::CountHistogram) {
         builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), &COUNT_BUCKETS).map_err(|_| Error::Twice)?;
     }
-    let recorder = builder.build_recorder();
-    let handle = recorder.handle();
-    metrics::set_global_recorder(recorder).map_err(|_| Error::Twice)?;
+    Ok(builder.build_recorder())
+}
+
+fn install_metrics(services: &[&'static str]) -> Result<Arc<[Registry]>, Error> {
+    let of_services = services.iter().map(|service| Ok((*service, recorder()?))).collect::<Result<_, Error>>()?;
+    let registries = Registries::new(of_services);
+    let handles: Arc<[Registry]> = registries.handles().into();
+    metrics::set_global_recorder(registries).map_err(|_| Error::Twice)?;
     crate::metrics::describe(CATALOG);
-    let upkeep = handle.clone();
+    let upkeep = handles.clone();
     drop(crate::task::spawn(async move {
         let mut every = tokio::time::interval(UPKEEP_EVERY);
         loop {
             every.tick().await;
             let upkeep = upkeep.clone();
-            if tokio::task::spawn_blocking(move || upkeep.run_upkeep()).await.is_err() {
+            if tokio::task::spawn_blocking(move || upkeep.iter().for_each(|(_, registry)| registry.run_upkeep())).await.is_err() {
                 return;
             }
         }
     }));
-    Ok(handle)
+    Ok(handles)
 }
 
 fn tracer_provider(service: &'static str, sampling: Sampling, config: &Config) -> Result<SdkTracerProvider, Error> {

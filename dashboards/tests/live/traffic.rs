@@ -35,6 +35,11 @@ pub(crate) async fn of_all_kinds(shop: &Shop) {
     }
 }
 
+pub(crate) async fn that_goes_well(shop: &Shop) {
+    let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
+    well(&seller, &buyer, &stock(&seller, 100).await).await;
+}
+
 async fn faults(shop: &Shop, rules: &[Value]) {
     let admin = Client::new(shop.admin_url("products"), None);
     assert_eq!(admin.put("/faults", &json!({ "rules": rules })).attempt().await.unwrap().status, 200);

@@ -6,6 +6,7 @@ use palisade_middleware::{
     auth::Principal,
     clock::Clock,
     context::{self, Context},
+    task,
 };
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -77,7 +78,7 @@ impl Worker {
                 for order in orders {
                     let (driver, time) = (self.driver.clone(), lease.mul_f64(PART_OF_LEASE));
                     let work = work_on(driver, order, time);
-                    at_work.spawn(work);
+                    at_work.spawn(task::keep(work));
                 }
                 taken
             }

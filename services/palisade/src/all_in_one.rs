@@ -10,6 +10,7 @@ use palisade_middleware::{
         mint_user_token,
     },
     clock::Clock,
+    metrics::within,
     process::Process,
 };
 
@@ -19,6 +20,8 @@ use crate::{config::Config, data_dir, tools::DEV_ISSUER};
 const DEMO_TOKEN_LIFETIME: Duration = Duration::from_hours(24);
 /// After that the greeting is printed all the same: `/readyz` says what is wrong.
 const READY_WITHIN: Duration = Duration::from_secs(5);
+/// Each has its own metrics.
+pub(crate) const SERVICES: [&str; 3] = ["gateway", "products", "orders"];
 const DEMO_SCOPES: &str = "products:read products:write orders:read orders:write orders:admin";
 
 /// Starts products, orders and the gateway, in this order: each needs the address of the one before.
@@ -33,16 +36,18 @@ pub(crate) async fn start(mut config: Config, process: Process) -> anyhow::Resul
 
     let callers = [("gateway", gateway_key.trusted()?), ("orders", orders_key.trusted()?)];
     let verifier = verifier("products", &callers, trusted.as_ref(), &config.products.auth, clock)?;
-    let products = palisade_products::start(config.products, verifier, &process).await?;
+    let products = within("products", palisade_products::start(config.products, verifier, &process)).await?;
 
     let verifier = self::verifier("orders", &callers[..1], trusted.as_ref(), &config.orders.auth, clock)?;
     config.orders.upstreams.products.url = at(products);
-    let orders = palisade_orders::start(config.orders, Keys { verifier, signing: orders_key }, &process)?;
+    let orders =
+        within("orders", async { palisade_orders::start(config.orders, Keys { verifier, signing: orders_key }, &process) }).await?;
 
     let verifier = self::verifier(palisade_gateway::AUDIENCE, &[], trusted.as_ref(), &config.gateway.auth, clock)?;
     config.gateway.upstreams.products.url = at(products);
     config.gateway.upstreams.orders.url = at(orders);
-    let gateway = palisade_gateway::start(&config.gateway, Keys { verifier, signing: gateway_key }, &process)?;
+    let gateway =
+        within("gateway", async { palisade_gateway::start(&config.gateway, Keys { verifier, signing: gateway_key }, &process) }).await?;
 
     let token = trusted.is_some().then(|| demo_token(&development, clock.as_ref())).transpose()?;
     process.until_ready(READY_WITHIN).await;

@@ -22,7 +22,9 @@ fn main() -> ExitCode {
     let command = command::<Config>("palisade", ABOUT).subcommands(tools::commands()).args_conflicts_with_subcommands(false);
     let matches = match command.try_get_matches() {
         Ok(matches) => matches,
-        Err(error) => return run_configured::<Config, _, _>("palisade", Edge::Outside, Err(error.into()), all_in_one::start),
+        Err(error) => {
+            return run_configured::<Config, _, _>("palisade", &all_in_one::SERVICES, Edge::Outside, Err(error.into()), all_in_one::start);
+        }
     };
     if let Some((name, arguments)) = matches.subcommand() {
         return match tools::run(name, arguments) {
@@ -34,7 +36,7 @@ fn main() -> ExitCode {
         };
     }
     let asked: Result<Asked<Config>, _> = load(&matches);
-    run_configured("palisade", Edge::Outside, asked, all_in_one::start)
+    run_configured("palisade", &all_in_one::SERVICES, Edge::Outside, asked, all_in_one::start)
 }
 
 /// A subcommand with its one line of help.

@@ -19,6 +19,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 
 use super::count_cut;
+use crate::metrics;
 
 /// hyper copies what does not fit into the window into the stream's buffer: one piece at most. Also what a peer must take within the
 /// time to be left in peace.
@@ -43,7 +44,7 @@ pub(super) struct Streams(pub(super) Duration);
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        TokioExecutor::new().execute(Watched { stream, limit: self.0, timer: None });
+        TokioExecutor::new().execute(metrics::keep(Watched { stream, limit: self.0, timer: None }));
     }
 }
 
