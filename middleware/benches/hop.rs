@@ -2,23 +2,19 @@
 //! stack, the same handlers in all, with no traces, with none of them sampled, with a tenth and with all of them exported.
 //!
 //! `cargo bench -p palisade-middleware --bench hop`, with `-- --write` into the README too. All server processes run at once, the load goes to one pair after the other in
-//! short rounds, so that whatever else the machine does is in all figures; their ratio is the result.
+//! short rounds, so that whatever else the machine does is in all figures; their ratio is the result. Then each pair runs alone below callgrind:
+//! instructions, unlike time, are the same on a busy machine.
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a program for developers")]
 #![expect(clippy::disallowed_methods, reason = "the bare hop is what a stranger would write")]
 
+#[path = "cases/process.rs"]
+mod process;
 #[path = "cases/readme.rs"]
 mod readme;
+#[path = "cases/traffic.rs"]
+mod traffic;
 
-use std::{
-    env,
-    fmt::Write,
-    fs,
-    io::{BufRead, BufReader},
-    net::SocketAddr,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{env, fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, routing::get};
 use palisade_middleware::{
@@ -33,6 +29,7 @@ use palisade_middleware::{
     server::{self, accept},
     telemetry::{self, Edge, Telemetry},
 };
+use process::Process;
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -43,14 +40,18 @@ use tonic::{
     transport::{Channel, Server, server::TcpIncoming},
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use traffic::load;
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
-const CONNECTIONS: usize = 64;
 const REQUESTS_PER_ROUND: usize = 10_000;
 const ROUNDS: usize = 5;
+/// Requests of the two counts of instructions: the first fills caches and connections, as the second does.
+const COUNTED: [usize; 2] = [1_280, 3_840];
 
 /// What is compared: its name, the programs, the share of traces that is exported; none if there is no collector.
-const HOPS: [(&str, &str, Option<&str>); 5] = [
+type Hop = (&'static str, &'static str, Option<&'static str>);
+
+const HOPS: [Hop; 5] = [
     ("bare", "bare", None),
     ("all layers, no collector", "full", None),
     ("all layers, no trace sampled", "full", Some("0.0")),
@@ -140,40 +141,6 @@ fn verifier(audience: &str, issuer: &str, pem: &str, internal: bool) -> Arc<Veri
     Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)))
 }
 
-/// A server process; killed when dropped.
-struct Process(Child, String);
-
-impl Process {
-    fn start(role: &str, environment: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env::current_exe().expect("this program"))
-            .args(["--role", role])
-            .envs(environment.iter().copied())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it says where it listens");
-        Self(child, line.trim().to_owned())
-    }
-
-    /// CPU time so far, over all threads.
-    fn cpu(&self) -> Duration {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.0.id())).expect("it runs");
-        let nanoseconds = tasks.flatten().map(|task| {
-            let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            text.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0)
-        });
-        Duration::from_nanos(nanoseconds.sum())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 async fn compare() {
     let (user_key, gateway_key) = (pem(), pem());
     let key = key(user_key.clone());
@@ -187,36 +154,64 @@ async fn compare() {
     let token = mint_user_token(&token, &key, SystemClock.now().unix_timestamp()).expect("a token can be signed");
     let collector = collector().await;
     let keys = [("USER_KEY", user_key.as_str()), ("GATEWAY_KEY", &gateway_key), ("COLLECTOR", &collector)];
-    let mut hops = HOPS.map(|(name, programs, sampled)| {
-        let keys = [&keys[..], &sampled.map(|share| ("SAMPLED", share)).into_iter().collect::<Vec<_>>()].concat();
-        let backend = Process::start(&format!("{programs}-backend"), &keys);
-        let environment = [&keys[..], &[("BACKEND", backend.1.as_str())]].concat();
-        let gateway = Process::start(&format!("{programs}-gateway"), &environment);
-        (name, gateway, backend, Vec::new())
+    let mut hops = HOPS.map(|hop| {
+        let (gateway, backend) = pair(hop, &keys, |role, environment| Some(Process::start(role, environment))).expect("they start");
+        (hop, gateway, backend, Vec::new())
     });
     for round in 0..=ROUNDS {
         for (_, gateway, backend, figures) in &mut hops {
             let before = [gateway.cpu(), backend.cpu()];
-            load(&format!("{}/check", gateway.1), &token).await;
+            load(&gateway.url, &token, REQUESTS_PER_ROUND).await;
             // The first round fills caches and connections.
             if round > 0 {
                 figures.push([gateway.cpu().saturating_sub(before[0]), backend.cpu().saturating_sub(before[1])].map(per_request));
             }
         }
     }
-    let mut text = String::from("| | µs CPU per request | gateway | backend | times bare |\n|---|---:|---:|---:|---:|\n");
-    let mut bare = None;
-    for (hop, _, _, figures) in hops {
-        let [gateway, backend] = [0, 1].map(|at| median(figures.iter().map(|figure| figure[at]).collect()));
+    let cpu = hops.map(|(hop, _, _, figures)| (hop, [0, 1].map(|at| median(figures.iter().map(|figure| figure[at]).collect()))));
+    let mut text = String::from(
+        "| | µs CPU per request | gateway | backend | times bare | thousand instructions | times bare |\n|---|---:|---:|---:|---:|---:|---:|\n",
+    );
+    let (mut bare, mut bare_counted) = (None, None);
+    for (hop, [gateway, backend]) in cpu {
         let both = gateway + backend;
         let times = both / *bare.get_or_insert(both);
+        let counted = match instructions(hop, &keys, &token).await {
+            Some(counted) => format!("{:.0} | {:.2}", counted / 1e3, counted / *bare_counted.get_or_insert(counted)),
+            None => "– | –".to_owned(),
+        };
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "| {hop} | {both:.1} | {gateway:.1} | {backend:.1} | {times:.2} |");
+        let _ = writeln!(text, "| {} | {both:.1} | {gateway:.1} | {backend:.1} | {times:.2} | {counted} |", hop.0);
     }
     println!("{text}");
     if env::args().any(|argument| argument == "--write") {
         readme::write("hop", &text);
     }
+}
+
+/// A gateway and its backend.
+fn pair(
+    (_, programs, sampled): Hop,
+    keys: &[(&str, &str)],
+    start: impl Fn(&str, &[(&str, &str)]) -> Option<Process>,
+) -> Option<(Process, Process)> {
+    let keys = [keys, &sampled.map(|share| ("SAMPLED", share)).into_iter().collect::<Vec<_>>()].concat();
+    let backend = start(&format!("{programs}-backend"), &keys)?;
+    let environment = [&keys[..], &[("BACKEND", backend.url.as_str())]].concat();
+    Some((start(&format!("{programs}-gateway"), &environment)?, backend))
+}
+
+/// Instructions of a request in both processes; `None` without valgrind. What a start costs is in two counts alike, and gone from their
+/// difference.
+async fn instructions(hop: Hop, keys: &[(&str, &str)], token: &str) -> Option<f64> {
+    let mut counts = [0.0; 2];
+    for (count, requests) in counts.iter_mut().zip(COUNTED) {
+        let (gateway, backend) = pair(hop, keys, Process::counted)?;
+        load(&gateway.url, token, requests).await;
+        *count = gateway.instructions() + backend.instructions();
+    }
+    let more = u32::try_from(COUNTED[1] - COUNTED[0]).expect("a few thousand");
+    Some((counts[1] - counts[0]) / f64::from(more))
 }
 
 fn per_request(cpu: Duration) -> f64 {
@@ -251,21 +246,4 @@ async fn collector() -> String {
     let routes = Routes::from(Router::new().fallback(answer));
     tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(TcpIncoming::from(listener)));
     format!("http://{address}")
-}
-
-async fn load(url: &str, token: &str) {
-    let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(CONNECTIONS).build().expect("a client");
-    let workers = (0..CONNECTIONS).map(|_| {
-        let request = http.get(url).bearer_auth(token);
-        tokio::spawn(async move {
-            for _ in 0..REQUESTS_PER_ROUND / CONNECTIONS {
-                let response = request.try_clone().expect("it has no body").send().await.expect("an answer");
-                assert!(response.status().is_success(), "{}", response.status());
-                response.bytes().await.expect("a whole one");
-            }
-        })
-    });
-    for worker in workers.collect::<Vec<_>>() {
-        worker.await.expect("no worker panics");
-    }
 }
