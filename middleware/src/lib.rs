@@ -126,4 +126,5 @@ pub mod server;
 mod sync;
 pub mod task;
 pub mod telemetry;
+pub mod tls;
 pub mod trace;

@@ -81,7 +81,7 @@ where
         }
         Err(error) => return complain(name, &error, EXIT_CONFIG),
         Ok(Asked::Check(config)) => {
-            return match config.check() {
+            return match config.server().tls.check().map_err(Into::into).and_then(|()| config.check()) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => complain(name, &*error, EXIT_CONFIG),
             };
@@ -201,18 +201,18 @@ impl Process {
         verifier: Arc<Verifier>,
         (config, faults): (&server::Config, Faults),
     ) -> std::io::Result<SocketAddr> {
-        let listener = accept::bind(address)?;
-        let address = announce(name, &listener)?;
+        let port = accept::Port { listener: accept::bind(address)?, tls: config.tls.acceptor(protocol).map_err(std::io::Error::other)? };
+        let address = announce(name, if port.tls.is_some() { "https" } else { "http" }, &port.listener)?;
         let stack = server::stack(protocol, router, methods, verifier, faults, config);
         let (config, shutdown) = (config.clone(), self.shutdown.clone());
-        self.run(async move { accept::serve(listener, protocol, stack, &config, shutdown).await });
+        self.run(async move { accept::serve(port, protocol, stack, &config, shutdown).await });
         Ok(address)
     }
 
     /// Serves an admin port and says so on standard output.
     pub fn serve_admin(&self, name: &'static str, address: SocketAddr, readiness: Readiness, more: Router) -> std::io::Result<SocketAddr> {
         let listener = accept::bind(address)?;
-        let address = announce(&format!("{name}-admin"), &listener)?;
+        let address = announce(&format!("{name}-admin"), "http", &listener)?;
         let router = RespondLayer(Protocol::Http).layer(admin::router(name, readiness, self.telemetry.clone(), more));
         let router = ServiceBuilder::new()
             .map_request(|request: http::Request<hyper::body::Incoming>| request.map(axum::body::Body::new))
@@ -258,10 +258,10 @@ impl Process {
 }
 
 /// Says on standard output where `name` listens; the address, for whoever asked for port 0.
-fn announce(name: &str, listener: &tokio::net::TcpListener) -> std::io::Result<SocketAddr> {
+fn announce(name: &str, scheme: &str, listener: &tokio::net::TcpListener) -> std::io::Result<SocketAddr> {
     let address = listener.local_addr()?;
     let mut out = std::io::stdout().lock();
     // Whoever closed our output does not want to know.
-    let _ = writeln!(out, "listening {name} http://{address}").and_then(|()| out.flush());
+    let _ = writeln!(out, "listening {name} {scheme}://{address}").and_then(|()| out.flush());
     Ok(address)
 }

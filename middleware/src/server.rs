@@ -13,6 +13,7 @@
 //! | [`LoadShedLayer`] | before crypto costs anything |
 //! | [`AddressLimitLayer`] | likewise: whose token is bad has no name to count by |
 //! | [`AuthenticateLayer`] | who asks |
+//! | [`ActorLayer`] | whose certificate, if the port wants one: once it is known who the token says it is |
 //! | [`AuthorizeLayer`] | the method table, default deny |
 //! | [`RateLimitLayer`] | needs the caller, protects what is shared below |
 //! | [`AdaptiveLimitLayer`] | needs the caller for the priority; close to the handler, whose latency it measures |
@@ -49,6 +50,7 @@ use crate::{
     request_context::{RequestContextLayer, ScopeLayer},
     respond::{Protocol, RespondLayer},
     server::http_guard::HttpGuardLayer,
+    tls::{self, ActorLayer},
     trace::ServerTraceLayer,
 };
 
@@ -90,6 +92,8 @@ pub struct Config {
     pub lame_duck_ms: u64,
     /// Then how long requests in flight may take to finish, milliseconds.
     pub drain_ms: u64,
+    /// TLS of the port.
+    pub tls: tls::PortTls,
     /// What one caller may ask.
     pub rate_limit: rate_limit::Config,
     /// What one address may ask, whoever it says it is.
@@ -114,6 +118,7 @@ impl Default for Config {
             write_stall_ms: 30_000,
             lame_duck_ms: 0,
             drain_ms: 20_000,
+            tls: tls::PortTls::default(),
             rate_limit: rate_limit::Config::default(),
             address_limit: rate_limit::AddressConfig::default(),
             faults: fault::Config::default(),
@@ -202,6 +207,7 @@ where
         .layer(LoadShedLayer::new(config.max_in_flight))
         .layer(address_limit)
         .layer(AuthenticateLayer(verifier))
+        .layer(ActorLayer)
         .layer(AuthorizeLayer(protocol))
         .layer(RateLimitLayer::new(protocol, &config.rate_limit))
         .layer(AdaptiveLimitLayer::new(protocol, &config.adaptive_limit))

@@ -1,6 +1,6 @@
-//! Where an upstream is: `http://host:port`, one or several.
+//! Where an upstream is: `http://host:port` or `https://host:port`, one or several.
 
-use http::Uri;
+use http::{Uri, uri::Scheme};
 
 use super::InvalidConfig;
 
@@ -12,8 +12,7 @@ impl Address {
     pub(super) fn parse(url: &str) -> Result<Self, InvalidConfig> {
         let invalid = || InvalidConfig::Url(url.to_owned());
         let uri: Uri = url.trim().parse().map_err(|_| invalid())?;
-        // Plain text only: between these services TLS is the network's (a mesh), or there is none.
-        let complete = uri.scheme_str() == Some("http")
+        let complete = matches!(uri.scheme_str(), Some("http" | "https"))
             && uri.host().is_some_and(|host| !host.is_empty())
             && uri.port_u16().is_some_and(|port| port > 0);
         if complete { Ok(Self(uri)) } else { Err(invalid()) }
@@ -29,6 +28,18 @@ impl Address {
             }
         }
         if addresses.is_empty() { Err(InvalidConfig::Url(String::new())) } else { Ok(addresses) }
+    }
+
+    /// Whether it asks for TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        self.0.scheme() == Some(&Scheme::HTTPS)
+    }
+
+    /// What requests say that they are for.
+    pub(super) fn origin(&self, secure: bool) -> Uri {
+        let mut parts = self.0.clone().into_parts();
+        parts.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
+        Uri::from_parts(parts).unwrap_or_else(|_| self.0.clone())
     }
 
     pub(super) fn uri(&self) -> &Uri {

@@ -4,15 +4,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{address::Address, balance};
-use crate::{circuit_breaker, retry};
+use crate::{circuit_breaker, retry, tls};
 
 /// One upstream service and how it is called.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where it is, e.g. `http://127.0.0.1:5000`; several addresses are separated by commas.
+    /// Where it is, e.g. `http://127.0.0.1:5000`, or `https://…` if `tls` is set; several addresses are separated by commas.
     pub url: String,
-    /// The longest a TCP connection may take, in milliseconds.
+    /// TLS towards it.
+    pub tls: tls::UpstreamTls,
+    /// The longest the handshakes of a connection may take, in milliseconds.
     pub connect_timeout_ms: u64,
     /// The longest one attempt may take until its last byte, in milliseconds.
     pub attempt_timeout_ms: u64,
@@ -38,6 +40,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             url: String::new(),
+            tls: tls::UpstreamTls::default(),
             connect_timeout_ms: 1_000,
             attempt_timeout_ms: 5_000,
             call_timeout_ms: 9_000,
@@ -56,6 +59,12 @@ pub enum InvalidConfig {
     /// Not an address.
     #[error("url must be http://host:port, or several separated by commas, not {0:?}")]
     Url(String),
+    /// `https` without an authority to check it by, or `http` though there is one.
+    #[error("url must be https:// if tls.ca_file is set, and else http://, not {0:?}")]
+    Scheme(String),
+    /// Of TLS.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     /// A number out of its range.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
@@ -90,7 +99,9 @@ impl Config {
 
     /// Checks every value against its range.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
-        self.addresses()?;
+        if self.addresses()?.iter().any(|address| address.is_secure() != self.tls.is_on()) {
+            return Err(InvalidConfig::Scheme(self.url.clone()));
+        }
         let zeroes = [
             ("connect_timeout_ms", self.connect_timeout_ms),
             ("attempt_timeout_ms", self.attempt_timeout_ms),

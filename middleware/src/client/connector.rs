@@ -1,4 +1,4 @@
-//! TCP connections to one upstream, with a pause after a failed one: tonic tries again at every call.
+//! TCP and TLS connections to one upstream, with a pause after a failed one: tonic tries again at every call.
 
 use std::{
     io,
@@ -17,7 +17,10 @@ use parking_lot::Mutex;
 use tokio::{net::TcpStream, time::Instant};
 use tower::Service;
 
-use crate::jitter::{self, Draw};
+use crate::{
+    jitter::{self, Draw},
+    tls,
+};
 
 /// The pause after the first failure in a row.
 const BASE: Duration = Duration::from_millis(50);
@@ -31,10 +34,10 @@ pub enum ConnectError {
     /// The last attempt failed a moment ago; the next is made after this long.
     #[error("the last connection attempt failed, the next is in {0:?}")]
     BackingOff(Duration),
-    /// No answer to the TCP handshake in time.
+    /// No answer to the handshakes of TCP and TLS in time.
     #[error("no connection within {0:?}")]
     TimedOut(Duration),
-    /// The name did not resolve, or nobody listens.
+    /// The name did not resolve, nobody listens, or it is not who it should be.
     #[error("no connection")]
     Failed(#[from] io::Error),
 }
@@ -105,35 +108,54 @@ impl Pause {
     }
 }
 
+/// How all addresses of an upstream are connected to.
+#[derive(Debug, Clone)]
+pub(super) struct Way {
+    /// For the handshakes of TCP and TLS together.
+    pub(super) timeout: Duration,
+    /// `None`: in plain text.
+    pub(super) tls: Option<tls::Connector>,
+}
+
+impl Way {
+    async fn connect(&self, host: &str, port: u16) -> io::Result<tls::Stream<TcpStream>> {
+        let tcp = TcpStream::connect((host, port)).await?;
+        // Small frames are sent as they are written; without it a call may wait 40 ms for an ACK.
+        tcp.set_nodelay(true)?;
+        match &self.tls {
+            Some(tls) => tls.connect(tcp).await,
+            None => Ok(tls::Stream::Plain(tcp)),
+        }
+    }
+}
+
 /// Connects to the host and port of a URI.
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
-    timeout: Duration,
+    way: Way,
     pause: Pause,
 }
 
 impl Connector {
-    pub(super) fn new(timeout: Duration) -> Self {
-        Self { timeout, pause: Pause::new() }
+    pub(super) fn new(way: Way) -> Self {
+        Self { way, pause: Pause::new() }
     }
 
     pub(super) fn pause(&self) -> Pause {
         self.pause.clone()
     }
 
-    async fn connect(self, uri: Uri) -> Result<TokioIo<TcpStream>, ConnectError> {
+    async fn connect(self, uri: Uri) -> Result<TokioIo<tls::Stream<TcpStream>>, ConnectError> {
         self.pause.check(Instant::now()).map_err(ConnectError::BackingOff)?;
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let connecting = TcpStream::connect((host, uri.port_u16().unwrap_or(80)));
-        let connected = match tokio::time::timeout(self.timeout, connecting).await {
+        let connecting = self.way.connect(host, uri.port_u16().unwrap_or(80));
+        let connected = match tokio::time::timeout(self.way.timeout, connecting).await {
             Ok(connected) => connected.map_err(ConnectError::Failed),
-            Err(_) => Err(ConnectError::TimedOut(self.timeout)),
+            Err(_) => Err(ConnectError::TimedOut(self.way.timeout)),
         };
         match connected {
             Ok(stream) => {
                 self.pause.succeeded();
-                // Small frames are sent as they are written; without it a call may wait 40 ms for an ACK.
-                stream.set_nodelay(true)?;
                 Ok(TokioIo::new(stream))
             }
             Err(error) => {
@@ -145,7 +167,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<tls::Stream<TcpStream>>;
     type Error = ConnectError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
 
@@ -180,7 +202,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri: Uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         drop(listener);
-        let connector = Connector::new(Duration::from_secs(1));
+        let connector = Connector::new(Way { timeout: Duration::from_secs(1), tls: None });
         let pause = connector.pause();
         assert!(!pause.is_on(Instant::now()));
         assert!(matches!(connector.clone().connect(uri.clone()).await, Err(ConnectError::Failed(_))));

@@ -18,7 +18,7 @@ use tower::{ServiceExt, util::Oneshot};
 
 use super::{
     address::Address,
-    connector::{ConnectError, Connector, Pause},
+    connector::{ConnectError, Connector, Pause, Way},
 };
 use crate::{
     deadline,
@@ -53,13 +53,14 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     /// Must be called within a tokio runtime.
-    pub(super) fn new(address: &Address, connect_timeout: Duration) -> Self {
+    pub(super) fn new(address: &Address, way: Way) -> Self {
         let endpoint = transport::Endpoint::from(address.uri().clone())
+            .origin(address.origin(way.tls.is_some()))
             .http2_keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(5))
             // A peer that went away silently is found before the next call needs it.
             .keep_alive_while_idle(true);
-        let connector = Connector::new(connect_timeout);
+        let connector = Connector::new(way);
         let pause = connector.pause();
         Self { channel: endpoint.connect_with_connector_lazy(connector), pause }
     }
@@ -127,7 +128,8 @@ mod tests {
     #[tokio::test]
     async fn tells_a_failed_connection_from_one_that_was_not_tried() {
         let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let endpoint = Endpoint::new(&Address::parse(&format!("http://{dead}")).unwrap(), Duration::from_secs(1));
+        let endpoint =
+            Endpoint::new(&Address::parse(&format!("http://{dead}")).unwrap(), Way { timeout: Duration::from_secs(1), tls: None });
         assert!(!endpoint.is_pausing(Instant::now()));
         for not_tried in [false, true] {
             let refusal = endpoint.send(Request::new(Body::empty())).await.unwrap_err();

@@ -159,6 +159,12 @@ pub static CATALOG: &[Metric] = &[
     Metric::counter("palisade.breaker.ejections", &["target", "enforced"], "Endpoints that failed, by whether calls then went elsewhere"),
     Metric::counter("palisade.balance.panics", &["target"], "Attempts at an endpoint that fails, because all do"),
     Metric::counter("palisade.panics", &[], "Handlers that panicked"),
+    Metric::seconds(
+        "palisade.tls.certificate.expiry",
+        &["certificate"],
+        "When a certificate in use ends, since 1970; `server` or the upstream it is shown to",
+    ),
+    Metric::counter("palisade.tls.reloads", &["certificate", "outcome"], "Times that changed certificates were read, by outcome"),
     Metric::gauge("palisade.faults.active", &[], "Rules that inject faults on purpose; 0 on a normal day"),
     Metric::counter("palisade.faults.injected", &["kind"], "Requests that a fault was injected into, by kind"),
     Metric::durations(

@@ -26,7 +26,7 @@ use tower::Service;
 
 use self::addresses::Addresses;
 use super::Config;
-use crate::respond::Protocol;
+use crate::{respond::Protocol, tls};
 
 pub use connections::Connections;
 
@@ -37,7 +37,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const TCP_KEEP_ALIVE: Duration = Duration::from_mins(1);
 
 /// What [`count_cut`] counts, known from the start: a rise from nothing would not be seen.
-const CUT_REASONS: [&str; 6] = ["no_request", "age", "drain", "address", "write_stall", "stream_stall"];
+const CUT_REASONS: [&str; 7] = ["tls", "no_request", "age", "drain", "address", "write_stall", "stream_stall"];
+
+/// Where connections come from, and how they are received.
+#[derive(Debug)]
+pub struct Port {
+    /// Bound by [`bind`].
+    pub listener: TcpListener,
+    /// `None`: in plain text.
+    pub tls: Option<tls::Acceptor>,
+}
+
+impl From<TcpListener> for Port {
+    fn from(listener: TcpListener) -> Self {
+        Self { listener, tls: None }
+    }
+}
 
 /// Binds `address`; port 0 takes a free one.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -47,8 +62,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves `service` on `listener` until `shutdown`, then lets requests in flight finish for at most the configured drain time.
-pub async fn serve<S, B>(listener: TcpListener, protocol: Protocol, service: S, config: &Config, shutdown: CancellationToken)
+/// Serves `service` on `port` until `shutdown`, then lets requests in flight finish for at most the configured drain time.
+pub async fn serve<S, B>(port: impl Into<Port>, protocol: Protocol, service: S, config: &Config, shutdown: CancellationToken)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -58,7 +73,8 @@ where
     for reason in CUT_REASONS {
         metrics::counter!("palisade.connections.cut", "reason" => reason).increment(0);
     }
-    let connections = Arc::new(Connections::new(protocol, config));
+    let Port { listener, tls } = port.into();
+    let connections = Arc::new(Connections::new(protocol, config, tls));
     let opening = connections.clone();
     let places = Arc::new(Semaphore::new(config.max_connections));
     let addresses = match protocol {

@@ -186,7 +186,7 @@ impl Line {
     pub(crate) fn open_around(protocol: Protocol, config: &Config, service: &Config) -> Self {
         let ((client, io), (place, closed), app) = (duplex(64 * 1024), oneshot::channel(), App::new());
         let stack = stack!(protocol, app.clone(), service);
-        Arc::new(Connections::new(protocol, config)).open(stack, (io, SocketAddr::from(([192, 0, 2, 1], 1))), place);
+        Arc::new(Connections::new(protocol, config, None)).open(stack, (io, SocketAddr::from(([192, 0, 2, 1], 1))), place);
         Self { client, app, closed }
     }
 

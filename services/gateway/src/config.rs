@@ -80,6 +80,8 @@ impl Validate for Config {
 
 impl Program for Config {
     fn check(&self) -> anyhow::Result<()> {
+        self.upstreams.products().tls.check()?;
+        self.upstreams.orders().tls.check()?;
         Keys::read(&self.auth, crate::AUDIENCE, &self.identity, Arc::new(SystemClock))?;
         Ok(())
     }

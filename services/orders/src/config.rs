@@ -150,6 +150,7 @@ impl Program for Config {
             // Not repeated: it may hold a password.
             return Err(Error::rule("store.url", "is no connection string of a known store").into());
         }
+        self.upstreams.products().tls.check()?;
         Keys::read(&self.auth, "orders", &self.identity, Arc::new(SystemClock))?;
         Ok(())
     }

@@ -54,6 +54,16 @@ impl Config {
             ("orders.telemetry", &self.orders.telemetry, "orders.identity.key_file", &self.orders.identity),
             ("products.telemetry", &self.products.telemetry, "", &auth::Identity::default()),
         ];
+        let inside = [
+            ("products.server.tls.cert_file", self.products.server.tls.is_on()),
+            ("orders.server.tls.cert_file", self.orders.server.tls.is_on()),
+            ("orders.upstreams.products.tls.ca_file", self.orders.upstreams.products.tls.is_on()),
+            ("gateway.upstreams.products.tls.ca_file", self.gateway.upstreams.products.tls.is_on()),
+            ("gateway.upstreams.orders.tls.ca_file", self.gateway.upstreams.orders.tls.is_on()),
+        ];
+        if let Some((key, _)) = inside.into_iter().find(|(_, is_on)| *is_on) {
+            return Err(Error::rule(key, "is of no effect here, the services of one process talk over its own loopback in plain text"));
+        }
         for (telemetry_key, telemetry, identity_key, identity) in services {
             if *telemetry != telemetry::Config::default() {
                 return Err(Error::rule(telemetry_key, "is of no effect here, set telemetry of the whole process"));

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    super::{Config, InvalidConfig, address::Address},
+    super::{Config, InvalidConfig, address::Address, connector::Way},
     ejection::{self, Ejections},
     load::Load,
     node::Node,
@@ -62,6 +62,7 @@ pub(super) struct Shared {
     pub(super) dice: Dice,
     pub(super) panics: metrics::Counter,
     config: Config,
+    way: Way,
     /// Never empty.
     nodes: ArcSwap<Vec<Arc<Node>>>,
     ejections: Arc<Ejections>,
@@ -82,6 +83,7 @@ impl Shared {
             dice: Dice::new(),
             panics: metrics::counter!("palisade.balance.panics", "target" => target),
             config: config.clone(),
+            way: Way { timeout: Duration::from_millis(config.connect_timeout_ms), tls: config.tls.connector(target)? },
             nodes: ArcSwap::default(),
             ejections: Ejections::new(target),
             labels: Mutex::default(),
@@ -116,7 +118,7 @@ impl Shared {
         let decay = Duration::from_millis(self.config.balance.decay_ms);
         // Whoever fails is no better than one that uses up all the time there is: no endpoint that answers can look worse.
         let penalty = Duration::from_millis(self.config.attempt_timeout_ms);
-        Node::new(address, Duration::from_millis(self.config.connect_timeout_ms), Load::new(decay, penalty, Instant::now()))
+        Node::new(address, self.way.clone(), Load::new(decay, penalty, Instant::now()))
     }
 
     fn guarded(&self, node: &Node, labels: &mut HashSet<Arc<str>>) -> Node {

@@ -1,6 +1,6 @@
 //! One endpoint as the balancer sees it: how to reach it, how busy it is, and whether it is well.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::Request;
 use tokio::time::Instant;
@@ -9,6 +9,7 @@ use tonic::body::Body;
 use super::{
     super::{
         address::Address,
+        connector::Way,
         endpoint::{self, Endpoint},
     },
     ejection::{Ejections, Seat},
@@ -35,8 +36,8 @@ pub(super) struct Guard {
 
 impl Node {
     /// An endpoint that nothing is known about. Must be called within a tokio runtime.
-    pub(super) fn new(address: Address, connect_timeout: Duration, load: Load) -> Self {
-        let endpoint = Endpoint::new(&address, connect_timeout);
+    pub(super) fn new(address: Address, way: Way, load: Load) -> Self {
+        let endpoint = Endpoint::new(&address, way);
         Self { address, endpoint, load: Arc::new(load), guard: None }
     }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -33,8 +33,17 @@ use super::{
     word::Word,
     write_stall::WriteStall,
 };
-use crate::{jitter, rate_limit::Peer, respond::Protocol, server::Config, task};
+use crate::{
+    jitter,
+    rate_limit::Peer,
+    respond::Protocol,
+    server::Config,
+    task,
+    tls::{self, CallerNames},
+};
 
+/// Two years, as browsers' lists want it.
+const STRICT_TRANSPORT: HeaderValue = HeaderValue::from_static("max-age=63072000; includeSubDomains");
 const MAX_HEADERS: usize = 64;
 /// Of all headers of a request together, over either version of HTTP.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
@@ -56,6 +65,9 @@ const AGE_SPREAD: f64 = 0.1;
 #[derive(Debug)]
 pub struct Connections {
     builder: auto::Builder<Streams>,
+    tls: Option<tls::Acceptor>,
+    /// Browsers are told to come by TLS only from now on.
+    strict_transport: bool,
     first_request: Duration,
     age: Option<Duration>,
     drain_time: Duration,
@@ -77,8 +89,10 @@ enum Limit {
 
 impl Connections {
     /// None yet.
-    pub fn new(protocol: Protocol, config: &Config) -> Self {
+    pub fn new(protocol: Protocol, config: &Config, tls: Option<tls::Acceptor>) -> Self {
         Self {
+            strict_transport: tls.is_some() && protocol == Protocol::Http,
+            tls,
             builder: builder(protocol, config),
             first_request: Duration::from_millis(config.first_request_ms),
             age: (config.max_connection_age_ms > 0).then(|| Duration::from_millis(config.max_connection_age_ms)),
@@ -104,8 +118,13 @@ impl Connections {
         let connections = self.clone();
         let connection = async move {
             let _place = place;
+            let served = async {
+                if let Some((io, names)) = connections.receive(io).await {
+                    connections.serve(service, (io, Peer(peer), names)).await;
+                }
+            };
             tokio::select! {
-                () = connections.serve(service, (io, Peer(peer))) => {}
+                () = served => {}
                 () = connections.force.heard() => count_cut("drain"),
             }
         };
@@ -123,7 +142,23 @@ impl Connections {
         }
     }
 
-    async fn serve<S, B, I>(&self, service: S, (io, peer): (I, Peer))
+    /// Shakes hands, if the port has a certificate.
+    async fn receive<I>(&self, io: I) -> Option<(tls::Stream<I>, Option<CallerNames>)>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Some(tls) = &self.tls else { return Some((tls::Stream::Plain(io), None)) };
+        match tls.accept(io).await {
+            Ok(received) => Some(received),
+            Err(error) => {
+                tracing::debug!(%error, "no TLS with a peer");
+                count_cut("tls");
+                None
+            }
+        }
+    }
+
+    async fn serve<S, B, I>(&self, service: S, (io, peer, names): (I, Peer, Option<CallerNames>))
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send + 'static,
@@ -137,9 +172,18 @@ impl Connections {
             let service = service.map_request(move |mut request: Request<Incoming>| {
                 asked.store(true, Ordering::Relaxed);
                 request.extensions_mut().insert(peer);
+                if let Some(names) = &names {
+                    request.extensions_mut().insert(names.clone());
+                }
                 request
             });
-            service.map_response(|response| response.map(Pieces::new))
+            let strict_transport = self.strict_transport;
+            service.map_response(move |mut response| {
+                if strict_transport {
+                    response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT);
+                }
+                response.map(Pieces::new)
+            })
         };
         let io = TokioIo::new(WriteStall::new(io, self.write_stall));
         let mut connection = pin!(self.builder.serve_connection(io, TowerToHyperService::new(service)));

@@ -1,0 +1,127 @@
+//! The client's side: whom an upstream must be vouched for by, and who we say we are.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig,
+        crypto::{CryptoProvider, aws_lc_rs},
+        pki_types::ServerName,
+    },
+};
+
+use super::{
+    Error, Stream,
+    files::{self, File},
+    reload::{Reloaded, once},
+};
+
+/// TLS towards an upstream; without an authority it is called in plain text.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpstreamTls {
+    /// PEM file with the authorities of the upstream's certificate. With it only TLS is spoken.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file with our own certificate, if the upstream wants one.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file with its private key.
+    pub key_file: Option<PathBuf>,
+    /// The DNS name that the upstream's certificate must have, whatever address it was found at; by default the name of the service.
+    pub server_name: Option<String>,
+    /// How often the files are looked at for new certificates, milliseconds.
+    pub reload_ms: u64,
+}
+
+impl Default for UpstreamTls {
+    fn default() -> Self {
+        Self { ca_file: None, cert_file: None, key_file: None, server_name: None, reload_ms: 10_000 }
+    }
+}
+
+impl UpstreamTls {
+    /// Whether TLS is spoken.
+    pub fn is_on(&self) -> bool {
+        self.ca_file.is_some()
+    }
+
+    /// Reads the files to see whether they can be used.
+    pub fn check(&self) -> Result<(), Error> {
+        if let Some(paths) = self.paths()? {
+            once(&paths, |files| configured("check", files))?;
+        }
+        self.server_name.as_deref().map_or(Ok(()), |name| parsed(name).map(drop))
+    }
+
+    /// What shakes hands with `target`; `None` without an authority. Must be called within a tokio runtime.
+    pub fn connector(&self, target: &'static str) -> Result<Option<Connector>, Error> {
+        let Some(paths) = self.paths()? else { return Ok(None) };
+        let name = parsed(self.server_name.as_deref().unwrap_or(target))?;
+        let config = Reloaded::start(target, paths, Duration::from_millis(self.reload_ms.max(1)), move |files| configured(target, files))?;
+        Ok(Some(Connector { config, name }))
+    }
+
+    fn paths(&self) -> Result<Option<Vec<PathBuf>>, Error> {
+        match (&self.ca_file, &self.cert_file, &self.key_file) {
+            (Some(ca), Some(cert), Some(key)) => Ok(Some(vec![ca.clone(), cert.clone(), key.clone()])),
+            (_, Some(_), None) => Err(Error::Alone("cert_file", "key_file")),
+            (_, None, Some(_)) => Err(Error::Alone("key_file", "cert_file")),
+            (None, Some(_), Some(_)) => Err(Error::Alone("cert_file", "ca_file")),
+            (Some(ca), None, None) => Ok(Some(vec![ca.clone()])),
+            (None, None, None) => Ok(None),
+        }
+    }
+}
+
+fn parsed(name: &str) -> Result<ServerName<'static>, Error> {
+    ServerName::try_from(name.to_owned()).map_err(|_| Error::Name(name.to_owned()))
+}
+
+/// Named, not the process's default: two are linked, and rustls then does not choose.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// Shows when the certificate ends, for the alert that comes before.
+pub(super) fn tell_expiry(certificate: &'static str, seconds: Option<i64>) {
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970")]
+    if let Some(seconds) = seconds {
+        metrics::gauge!("palisade.tls.certificate.expiry", "certificate" => certificate).set(seconds as f64);
+    }
+}
+
+fn configured(target: &'static str, files: &[File]) -> Result<ClientConfig, Error> {
+    let [ca, own @ ..] = files else { return Err(Error::Alone("cert_file", "ca_file")) };
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = builder.with_root_certificates(ca.authorities()?);
+    let mut config = match own {
+        [cert, key] => {
+            let (chain, key) = files::identity(cert, key)?;
+            let expiry = chain.first().and_then(files::expiry);
+            let config = builder.with_client_auth_cert(chain, key)?;
+            tell_expiry(target, expiry);
+            config
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+/// Shakes hands with one upstream.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    config: Arc<Reloaded<ClientConfig>>,
+    name: ServerName<'static>,
+}
+
+impl Connector {
+    /// Shakes hands over a fresh connection.
+    pub async fn connect(&self, tcp: TcpStream) -> io::Result<Stream<TcpStream>> {
+        let stream = TlsConnector::from(self.config.now()).connect(self.name.clone(), tcp).await?;
+        Ok(Stream::Secure(Box::new(stream.into())))
+    }
+}

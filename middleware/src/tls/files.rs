@@ -1,0 +1,70 @@
+//! From PEM files to what rustls works with.
+
+use std::path::{Path, PathBuf};
+
+use tokio_rustls::rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use x509_parser::{extensions::GeneralName, parse_x509_certificate};
+
+use super::Error;
+
+/// A certificate chain, the holder's first, and its key.
+pub(super) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// A file and what was in it when it was last read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct File {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl File {
+    pub(super) fn read(path: &Path) -> Result<Self, Error> {
+        let bytes = std::fs::read(path).map_err(|error| Error::Unreadable(path.to_owned(), error))?;
+        Ok(Self { path: path.to_owned(), bytes })
+    }
+
+    fn not(&self, what: &'static str) -> Error {
+        Error::NotPem(self.path.clone(), what)
+    }
+
+    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
+        let certificates = CertificateDer::pem_slice_iter(&self.bytes).collect::<Result<Vec<_>, _>>();
+        certificates.ok().filter(|all| !all.is_empty()).ok_or_else(|| self.not("certificate"))
+    }
+
+    /// Those who may vouch for others.
+    pub(super) fn authorities(&self) -> Result<RootCertStore, Error> {
+        let mut store = RootCertStore::empty();
+        for certificate in self.certificates()? {
+            store.add(certificate).map_err(|error| self.no_authority(error))?;
+        }
+        Ok(store)
+    }
+
+    pub(super) fn no_authority(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::Authorities(self.path.clone(), error.into())
+    }
+}
+
+/// The two halves of an identity.
+pub(super) fn identity(chain: &File, key: &File) -> Result<Identity, Error> {
+    let key = PrivateKeyDer::from_pem_slice(&key.bytes).map_err(|_| key.not("private key"))?;
+    Ok((chain.certificates()?, key))
+}
+
+/// When a certificate ends, in seconds since 1970; `None` if it cannot be read.
+pub(super) fn expiry(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, certificate) = parse_x509_certificate(certificate).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
+/// The names of hosts that a certificate is made out to.
+pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, certificate)) = parse_x509_certificate(certificate) else { return Vec::new() };
+    let Ok(Some(alternatives)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let names = alternatives.value.general_names.iter();
+    names.filter_map(|name| if let GeneralName::DNSName(name) = name { Some((*name).to_owned()) } else { None }).collect()
+}

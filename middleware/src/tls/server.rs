@@ -1,0 +1,120 @@
+//! The server's side: whose certificate a port shows, and whose it wants to see.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, server::WebPkiClientVerifier},
+};
+
+use super::{
+    CallerNames, Error, Stream,
+    files::{self, File},
+    reload::{Reloaded, once},
+};
+use crate::respond::Protocol;
+
+/// A peer that has not shaken hands by then is not going to.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// TLS of a port; without a certificate it speaks plain text.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PortTls {
+    /// PEM file with the certificate of this port and those between it and its authority.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file with its private key.
+    pub key_file: Option<PathBuf>,
+    /// PEM file with the authorities of those who may call. Callers then need a certificate, and whoever calls for a user must have the name
+    /// of the service that the token says (`gateway`, `orders`) among its DNS names.
+    pub client_ca_file: Option<PathBuf>,
+    /// How often the files are looked at for new certificates, milliseconds.
+    pub reload_ms: u64,
+}
+
+impl Default for PortTls {
+    fn default() -> Self {
+        Self { cert_file: None, key_file: None, client_ca_file: None, reload_ms: 10_000 }
+    }
+}
+
+impl PortTls {
+    /// Reads the files to see whether they can be used.
+    pub fn check(&self) -> Result<(), Error> {
+        if let Some(paths) = self.paths()? {
+            once(&paths, |files| configured(Protocol::Http, files))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the port speaks TLS.
+    pub fn is_on(&self) -> bool {
+        self.cert_file.is_some()
+    }
+
+    /// What shakes hands with those who connect; `None` without a certificate. Must be called within a tokio runtime.
+    pub fn acceptor(&self, protocol: Protocol) -> Result<Option<Acceptor>, Error> {
+        let Some(paths) = self.paths()? else { return Ok(None) };
+        let config =
+            Reloaded::start("server", paths, Duration::from_millis(self.reload_ms.max(1)), move |files| configured(protocol, files))?;
+        Ok(Some(Acceptor { config }))
+    }
+
+    fn paths(&self) -> Result<Option<Vec<PathBuf>>, Error> {
+        match (&self.cert_file, &self.key_file, &self.client_ca_file) {
+            (Some(cert), Some(key), ca) => Ok(Some([Some(cert), Some(key), ca.as_ref()].into_iter().flatten().cloned().collect())),
+            (Some(_), None, _) => Err(Error::Alone("cert_file", "key_file")),
+            (None, Some(_), _) => Err(Error::Alone("key_file", "cert_file")),
+            (None, None, Some(_)) => Err(Error::Alone("client_ca_file", "cert_file")),
+            (None, None, None) => Ok(None),
+        }
+    }
+}
+
+fn configured(protocol: Protocol, files: &[File]) -> Result<ServerConfig, Error> {
+    let [cert, key, ca @ ..] = files else { return Err(Error::Alone("cert_file", "key_file")) };
+    let (chain, key) = files::identity(cert, key)?;
+    let expiry = chain.first().and_then(files::expiry);
+    let provider = super::client::provider();
+    let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let builder = match ca.first() {
+        None => builder.with_no_client_auth(),
+        Some(ca) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(ca.authorities()?), provider).build();
+            builder.with_client_cert_verifier(verifier.map_err(|error| ca.no_authority(error))?)
+        }
+    };
+    let mut config = builder.with_single_cert(chain, key)?;
+    config.alpn_protocols = match protocol {
+        Protocol::Http => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        Protocol::Grpc => vec![b"h2".to_vec()],
+    };
+    super::client::tell_expiry("server", expiry);
+    Ok(config)
+}
+
+/// Shakes hands with those who connect to a port.
+#[derive(Debug, Clone)]
+pub struct Acceptor {
+    config: Arc<Reloaded<ServerConfig>>,
+}
+
+impl Acceptor {
+    /// Shakes hands; the names that the caller's certificate is made out to, if one was wanted.
+    pub async fn accept<I>(&self, io: I) -> io::Result<(Stream<I>, Option<CallerNames>)>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let shaken = timeout(HANDSHAKE, TlsAcceptor::from(self.config.now()).accept(io)).await;
+        let stream = shaken.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let caller = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let names = caller.map(|certificate| CallerNames(files::names(certificate).into()));
+        Ok((Stream::Secure(Box::new(stream.into())), names))
+    }
+}
