@@ -1,15 +1,17 @@
 //! Where an upstream is: `http://host:port`, one or several.
 
+use std::net::SocketAddr;
+
 use http::Uri;
 
 use super::InvalidConfig;
 
 /// One address of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Address(Uri);
+pub(crate) struct Address(Uri);
 
 impl Address {
-    pub(super) fn parse(url: &str) -> Result<Self, InvalidConfig> {
+    pub(crate) fn parse(url: &str) -> Result<Self, InvalidConfig> {
         let invalid = || InvalidConfig::Url(url.to_owned());
         let uri: Uri = url.trim().parse().map_err(|_| invalid())?;
         // Plain text only: between these services TLS is the network's (a mesh), or there is none.
@@ -19,8 +21,13 @@ impl Address {
         if complete { Ok(Self(uri)) } else { Err(invalid()) }
     }
 
+    /// What a registry knows by its number; `None` if nobody could listen there.
+    pub(crate) fn of(address: SocketAddr) -> Option<Self> {
+        Self::parse(&format!("http://{address}")).ok()
+    }
+
     /// Each once, in the given order; at least one.
-    pub(super) fn list<'a>(urls: impl IntoIterator<Item = &'a str>) -> Result<Vec<Self>, InvalidConfig> {
+    pub(crate) fn list<'a>(urls: impl IntoIterator<Item = &'a str>) -> Result<Vec<Self>, InvalidConfig> {
         let mut addresses = Vec::new();
         for url in urls {
             let address = Self::parse(url)?;
@@ -31,20 +38,20 @@ impl Address {
         if addresses.is_empty() { Err(InvalidConfig::Url(String::new())) } else { Ok(addresses) }
     }
 
-    pub(super) fn uri(&self) -> &Uri {
+    pub(crate) fn uri(&self) -> &Uri {
         &self.0
     }
 
     /// `host:port`, its name in logs and metrics.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.0.authority().map_or("", |authority| authority.as_str())
     }
 
-    pub(super) fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         self.0.host().unwrap_or_default()
     }
 
-    pub(super) fn port(&self) -> Option<u16> {
+    pub(crate) fn port(&self) -> Option<u16> {
         self.0.port_u16()
     }
 }

@@ -3,14 +3,20 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{address::Address, balance};
-use crate::{circuit_breaker, retry};
+use super::balance;
+use crate::{
+    circuit_breaker,
+    discovery::{self, Upstream},
+    retry,
+};
 
 /// One upstream service and how it is called.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where it is, e.g. `http://127.0.0.1:5000`; several addresses are separated by commas.
+    /// Where it is: `http://127.0.0.1:5000`, several addresses separated by commas; or who knows: `dns://products:5000` (A and AAAA records),
+    /// `srv://_products._tcp.example` (SRV records: those of the lowest priority, whatever their weights), both with `?server=ip:port` to name
+    /// a resolver; `etcd://host:2379/palisade/products` (who has registered there).
     pub url: String,
     /// The longest a TCP connection may take, in milliseconds.
     pub connect_timeout_ms: u64,
@@ -25,6 +31,8 @@ pub struct Config {
     pub retry: retry::Config,
     /// When calls stop.
     pub breaker: circuit_breaker::Config,
+    /// How addresses are found that are not in `url` itself.
+    pub discovery: discovery::Config,
     /// How one of several addresses is chosen.
     pub balance: balance::Config,
     /// When one of several addresses is left alone; a single one has no breaker but `breaker`.
@@ -44,6 +52,7 @@ impl Default for Config {
             max_in_flight: 128,
             retry: retry::Config::default(),
             breaker: circuit_breaker::Config::default(),
+            discovery: discovery::Config::default(),
             balance: balance::Config::default(),
             endpoint_breaker: balance::breaker(),
         }
@@ -54,8 +63,14 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidConfig {
     /// Not an address.
-    #[error("url must be http://host:port, or several separated by commas, not {0:?}")]
+    #[error("url must be http://host:port, or several separated by commas, or begin with dns://, srv:// or etcd://, not {0:?}")]
     Url(String),
+    /// Not a registry.
+    #[error(transparent)]
+    Upstream(#[from] discovery::InvalidUpstream),
+    /// Of the search for addresses.
+    #[error("discovery.{0}")]
+    Discovery(#[from] discovery::InvalidConfig),
     /// A number out of its range.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
@@ -90,7 +105,7 @@ impl Config {
 
     /// Checks every value against its range.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
-        self.addresses()?;
+        self.upstream()?;
         let zeroes = [
             ("connect_timeout_ms", self.connect_timeout_ms),
             ("attempt_timeout_ms", self.attempt_timeout_ms),
@@ -102,18 +117,20 @@ impl Config {
         }
         self.retry.validate()?;
         self.breaker.validate().map_err(InvalidConfig::Breaker)?;
+        self.discovery.validate()?;
         self.balance.validate()?;
         self.endpoint_breaker.validate().map_err(InvalidConfig::EndpointBreaker)
     }
 
-    pub(super) fn addresses(&self) -> Result<Vec<Address>, InvalidConfig> {
-        Address::list(self.url.split(','))
+    pub(crate) fn upstream(&self) -> Result<Upstream, InvalidConfig> {
+        Upstream::parse(&self.url)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::address::Address;
 
     #[test]
     fn an_error_names_the_key() {
@@ -124,7 +141,10 @@ mod tests {
         }
         let valid = Config::at("http://[::1]:5000");
         assert!(valid.validate().is_ok());
-        assert_eq!(text(Config::at("http://a:1,b:2")), "url must be http://host:port, or several separated by commas, not \"b:2\"");
+        assert_eq!(
+            text(Config::at("http://a:1,b:2")),
+            "url must be http://host:port, or several separated by commas, or begin with dns://, srv:// or etcd://, not \"b:2\""
+        );
         assert!(text(Config::at("http://a:1,")).starts_with("url "));
         assert_eq!(text(Config { max_in_flight: 0, ..valid.clone() }), "max_in_flight must be at least 1");
         let retry = retry::Config { max_attempts: 1, ..retry::Config::default() };
@@ -132,13 +152,16 @@ mod tests {
         let breaker = circuit_breaker::Config { probes: 0, ..circuit_breaker::Config::default() };
         assert!(text(Config { breaker: breaker.clone(), ..valid.clone() }).starts_with("breaker.probes "));
         assert!(text(Config { endpoint_breaker: breaker, ..valid.clone() }).starts_with("endpoint_breaker.probes "));
+        let discovery = discovery::Config { min_refresh_ms: 0, ..discovery::Config::default() };
+        assert!(text(Config { discovery, ..valid.clone() }).starts_with("discovery.min_refresh_ms "));
         let balance = balance::Config { decay_ms: 0, ..balance::Config::default() };
         assert!(text(Config { balance, ..valid }).starts_with("balance.decay_ms "));
     }
 
     #[test]
     fn several_addresses_are_separated_by_commas() {
-        let addresses = Config::at("http://a:1, http://b:2,http://a:1").addresses().unwrap();
+        let upstream = Config::at("http://a:1, http://b:2,http://a:1").upstream().unwrap();
+        let Upstream::List(addresses) = upstream else { panic!("not a list") };
         assert_eq!(addresses.iter().map(Address::name).collect::<Vec<_>>(), ["a:1", "b:2"]);
     }
 
