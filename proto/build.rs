@@ -5,12 +5,16 @@ use std::{env, error::Error, fs, path::Path};
 use prost::Message;
 
 const FILES: [&str; 2] = ["palisade/products/v1/products_service.proto", "palisade/orders/v1/orders_service.proto"];
+const ETCD: &str = "etcd/rpc.proto";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=palisade");
+    println!("cargo:rerun-if-changed=etcd");
     let descriptors = protox::compile(FILES, ["."])?;
     let out = env::var("OUT_DIR")?;
     fs::write(Path::new(&out).join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
+    // Apart from ours: etcd is called, never served, and no reflection should tell of it.
+    tonic_prost_build::configure().build_server(false).compile_fds(protox::compile([ETCD], ["."])?)?;
     Ok(())
 }

@@ -11,7 +11,7 @@
 //! # let _ = products; Ok::<_, client::InvalidConfig>(()) }).unwrap();
 //! ```
 
-mod address;
+pub(crate) mod address;
 mod attempt_metrics;
 pub mod balance;
 mod config;
@@ -29,6 +29,7 @@ use std::{
 };
 
 use http::{Request, Response};
+use tokio_util::sync::DropGuard;
 use tonic::{Status, body::Body};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
@@ -40,6 +41,7 @@ use crate::{
     bulkhead::BulkheadLayer,
     circuit_breaker::{BreakerHandle, CircuitBreakerLayer},
     deadline::{AttemptTimeoutLayer, TotalDeadlineLayer},
+    discovery,
     metrics::{Hop, MetricsLayer},
     rejection::Rejection,
     respond::{Refused, RespondInsideLayer},
@@ -54,7 +56,8 @@ pub use endpoint::Failure;
 /// A client for the service `target` (its name in metrics and spans), to be given to a generated tonic client.
 ///
 /// `idempotent` methods may be repeated; `credentials` adds `authorization` to
-/// each attempt. Nothing is connected yet: the first call does that, and any later one after a connection broke.
+/// each attempt. Nothing is connected yet: the first call does that, and any later one after a connection broke. Addresses that a registry
+/// knows are looked for from now on, until the last clone of the client is gone.
 /// Must be called within a tokio runtime.
 pub fn connect<C>(target: &'static str, config: &Config, idempotent: IdempotentMethods, credentials: C) -> Result<Client, InvalidConfig>
 where
@@ -65,7 +68,8 @@ where
     let balancer = Balancer::new(target, config)?;
     let endpoints = balancer.endpoints();
     let client = stack(target, config, idempotent, credentials, balancer)?;
-    Ok(Client { endpoints: Some(endpoints), ..client })
+    let following = discovery::follow(target, config.upstream()?, &config.discovery, endpoints.clone()).map(Arc::new);
+    Ok(Client { endpoints: Some(endpoints), _following: following, ..client })
 }
 
 /// As [`connect`] around `endpoint`, which sends the requests wherever it likes.
@@ -82,9 +86,9 @@ where
 {
     config.validate()?;
     // What a span names is the target as configured: several addresses have only their name in common.
-    let (server_address, server_port) = match config.addresses()?.as_slice() {
-        [only] => (only.host().into(), only.port()),
-        _ => (target.into(), None),
+    let (server_address, server_port) = match config.upstream()?.only() {
+        Some(only) => (only.host().into(), only.port()),
+        None => (target.into(), None),
     };
     let breaker = CircuitBreakerLayer::new(target, &config.breaker);
     let handle = breaker.handle();
@@ -111,7 +115,7 @@ where
         // Inside all of that, so that every attempt is a new choice: the least busy of several addresses, each behind a breaker of its own.
         .service(endpoint);
     let service = service.map_response(|response| response.map(Body::new));
-    Ok(Client { service: Arc::new(Shared(service)), breaker: handle, endpoints: None })
+    Ok(Client { service: Arc::new(Shared(service)), breaker: handle, endpoints: None, _following: None })
 }
 
 /// A client for one service. Cheap to clone; clones share the connections, the breakers and the budgets.
@@ -120,6 +124,8 @@ pub struct Client {
     service: Arc<dyn Call>,
     breaker: BreakerHandle,
     endpoints: Option<Endpoints>,
+    /// The search for endpoints ends with the last clone.
+    _following: Option<Arc<DropGuard>>,
 }
 
 impl Client {

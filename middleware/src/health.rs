@@ -11,16 +11,17 @@ use std::{
 
 use futures_util::{
     FutureExt, TryFutureExt,
-    future::{BoxFuture, select_ok},
+    future::{BoxFuture, ready, select_ok},
 };
-use parking_lot::RwLock;
+use http::Uri;
+use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::grpc_status;
+use crate::{client::balance::Endpoints, grpc_status};
 
 /// How often a dependency that answers is asked.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -32,6 +33,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A dependency that answered is believed to be down after this many failures in a row.
 const FAILURES: u32 = 2;
+/// So many addresses of a dependency are asked, however many there are.
+const MOST_ASKED: usize = 5;
 
 /// What the process needs, and how that is.
 #[derive(Debug, Clone)]
@@ -155,18 +158,24 @@ impl Readiness {
     }
 }
 
-/// A probe for [`Readiness::watch`]: asks the `grpc.health.v1` service at `url`, or at several separated by commas, of which one that
-/// is well is enough.
-pub fn grpc_probe(url: &str) -> Result<impl Fn() -> BoxFuture<'static, Result<(), String>> + Send + 'static, tonic::transport::Error> {
-    let clients = url.split(',').map(|url| {
-        let endpoint = tonic::transport::Endpoint::from_shared(url.trim().to_owned())?.connect_timeout(PROBE_TIMEOUT);
-        Ok(HealthClient::new(endpoint.connect_lazy()))
-    });
-    let clients = clients.collect::<Result<Vec<_>, tonic::transport::Error>>()?;
-    Ok(move || {
-        let asked = clients.iter().cloned().map(|client| Box::pin(ask(client)));
-        select_ok(asked.collect::<Vec<_>>()).map_ok(|((), _others)| ()).boxed()
-    })
+/// A probe for [`Readiness::watch`]: asks the `grpc.health.v1` service at some of `endpoints`, of which one that is well is enough. Over
+/// connections of its own, so that its failures hold up nobody's calls.
+pub fn grpc_probe(endpoints: Endpoints) -> impl Fn() -> BoxFuture<'static, Result<(), String>> + Send + 'static {
+    let known = Mutex::new(Vec::<(Uri, HealthClient<Channel>)>::new());
+    move || {
+        let mut known = known.lock();
+        let connect = |uri: Uri| match known.iter().find(|(known, _)| *known == uri) {
+            Some(known) => known.clone(),
+            None => (uri.clone(), HealthClient::new(endpoints.connection(&uri))),
+        };
+        let asked: Vec<_> = endpoints.some(MOST_ASKED).into_iter().map(connect).collect();
+        known.clone_from(&asked);
+        if asked.is_empty() {
+            return ready(Err(format!("its address is not known: {} has told none yet", endpoints.registry()))).boxed();
+        }
+        let asked: Vec<_> = asked.into_iter().map(|(_, client)| Box::pin(ask(client))).collect();
+        select_ok(asked).map_ok(|((), _others)| ()).boxed()
+    }
 }
 
 async fn ask(mut client: HealthClient<Channel>) -> Result<(), String> {
@@ -186,6 +195,7 @@ mod tests {
     use tonic::transport::{Server, server::TcpIncoming};
 
     use super::*;
+    use crate::client::{Config, balance::Balancer};
 
     #[tokio::test(start_paused = true)]
     async fn what_is_there_a_moment_after_the_start_is_soon_seen_and_what_went_away_is_asked_less_often() {
@@ -214,7 +224,21 @@ mod tests {
         let alive = listener.local_addr().unwrap();
         let (_reporter, service) = tonic_health::server::health_reporter();
         drop(crate::task::spawn(Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener))));
-        assert_eq!(grpc_probe(&format!("http://{dead},http://{alive}")).unwrap()().await, Ok(()));
-        assert!(grpc_probe(&format!("http://{dead}")).unwrap()().await.is_err());
+        let endpoints = |url: &str| Balancer::new("health", &Config::at(url)).unwrap().endpoints();
+        assert_eq!(grpc_probe(endpoints(&format!("http://{dead},http://{alive}")))().await, Ok(()));
+        assert!(grpc_probe(endpoints(&format!("http://{dead}")))().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_a_registry_tells_is_asked_from_then_on() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let alive = listener.local_addr().unwrap();
+        let (_reporter, service) = tonic_health::server::health_reporter();
+        drop(crate::task::spawn(Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener))));
+        let endpoints = Balancer::new("health", &Config::at("etcd://127.0.0.1:1/health")).unwrap().endpoints();
+        let probe = grpc_probe(endpoints.clone());
+        assert_eq!(probe().await, Err("its address is not known: etcd has told none yet".to_owned()));
+        endpoints.set([format!("http://{alive}").as_str()]).unwrap();
+        assert_eq!(probe().await, Ok(()));
     }
 }

@@ -86,7 +86,7 @@
 //! it ended, [`grpc_status`] where it really is, [`clock`] and [`jitter`] that tests can set.
 //!
 //! What a program needs besides: [`process`] from the command line to the last flush, [`config`], [`telemetry`], [`health`] and the
-//! [`admin`] port, [`task`] that keeps span and context, [`cursor`] and [`parameter`] that every API reads alike.
+//! [`admin`] port, [`discovery`] of upstreams and the registration of the service itself, [`task`] that keeps span and context, [`cursor`] and [`parameter`] that every API reads alike.
 
 pub mod adaptive_limit;
 pub mod admin;
@@ -103,6 +103,7 @@ pub mod context;
 pub mod cursor;
 pub mod db;
 pub mod deadline;
+pub mod discovery;
 pub mod fault;
 mod gate;
 pub mod grpc_status;

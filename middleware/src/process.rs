@@ -149,6 +149,8 @@ pub struct Process {
     /// Logs, traces, metrics.
     pub telemetry: Telemetry,
     tasks: TaskTracker,
+    /// Whoever has told others of this process, to take that back; told before all others that it stops.
+    registrations: (TaskTracker, CancellationToken),
     /// The admin ports outlive the rest: a process that stops is still asked how it is.
     admin: (TaskTracker, CancellationToken),
     readiness: Arc<parking_lot::Mutex<Vec<Readiness>>>,
@@ -162,6 +164,7 @@ impl Process {
             shutdown: CancellationToken::new(),
             telemetry,
             tasks: TaskTracker::new(),
+            registrations: (TaskTracker::new(), CancellationToken::new()),
             admin: (TaskTracker::new(), CancellationToken::new()),
             readiness: Arc::default(),
         }
@@ -189,6 +192,16 @@ impl Process {
     /// Runs work that must have ended before the process does. It must end by itself after [`Self::shutdown`].
     pub fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
         drop(task::spawn(self.tasks.track_future(work)));
+    }
+
+    /// As [`Self::run`], for work that ends first: it is told to leave at the first signal, and what takes requests goes on until it has. It
+    /// must end by itself soon after its token is cancelled.
+    pub fn run_until_leaving<Fut>(&self, work: impl FnOnce(CancellationToken) -> Fut)
+    where
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let (tracker, leaving) = &self.registrations;
+        drop(task::spawn(tracker.track_future(work(leaving.clone()))));
     }
 
     /// Serves `router` behind the server stack and says so on standard output.
@@ -224,7 +237,7 @@ impl Process {
         Ok(address)
     }
 
-    /// Waits for SIGTERM or SIGINT, then stops in order: not ready, lame duck, drain, flush. A second signal ends the process at once.
+    /// Waits for SIGTERM or SIGINT, then stops in order: not ready, out of the registry, lame duck, drain, flush. A second signal ends the process at once.
     pub async fn run_until_told_to_stop(self, config: &server::Config) -> std::io::Result<()> {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         tokio::select! {
@@ -243,6 +256,10 @@ impl Process {
         for readiness in self.readiness.lock().iter() {
             readiness.drain();
         }
+        let (registrations, leaving) = &self.registrations;
+        leaving.cancel();
+        registrations.close();
+        registrations.wait().await;
         tokio::time::sleep(Duration::from_millis(config.lame_duck_ms)).await;
         self.shutdown.cancel();
         self.tasks.close();

@@ -38,12 +38,14 @@ static METHODS: [Method; 3] = [
     Method::http("GET", "/secrets", Access::Scope("secrets:read")),
 ];
 
-/// Recorded by the start of a process, by the loop that accepts connections, and where keys and lists are configured to be read.
+/// Recorded by the start of a process, by the loop that accepts connections, where a service registers, and where keys and lists are configured to be read.
 const ELSEWHERE: &[&str] = &[
     "build.info",
     "palisade.connections.cut",
     "palisade.auth.key_set.reads",
     "palisade.auth.revocations.reads",
+    "palisade.registration.registered",
+    "palisade.registration.changes",
     "palisade.log.lines",
     "palisade.log.dropped",
 ];
@@ -79,7 +81,9 @@ async fn call() {
     let nobody = client::Config::at("http://127.0.0.1:1,http://127.0.0.1:2");
     let connected = client::connect("nobody", &nobody, idempotent.clone(), Identity::new()).unwrap();
     let answered = client::stack("test", &nobody, idempotent, Identity::new(), endpoint).unwrap();
-    for mut client in [answered, connected] {
+    let looked_for = client::Config::at("dns://nobody:1?server=127.0.0.1:1");
+    let looked_for = client::connect("nobody", &looked_for, IdempotentMethods::default(), Identity::new()).unwrap();
+    for mut client in [answered, connected, looked_for] {
         let request = Request::post(CALL).body(Body::empty()).unwrap();
         exchange(&mut client, request).await;
     }

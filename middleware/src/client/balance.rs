@@ -7,6 +7,8 @@
 //! A retry is not told where the last attempt went. A failure makes its endpoint look slower than any that works, and so the retry goes
 //! elsewhere as long as there is an elsewhere.
 //!
+//! Until a registry has told of any address, calls are refused at once: no attempt was made, so that no breaker counts it and no retry follows.
+//!
 //! With a single address there is nothing to choose, nothing is measured, and the target's breaker is the only one.
 
 mod call;
@@ -49,12 +51,12 @@ pub struct Balancer(Arc<Shared>);
 
 impl Balancer {
     /// The balancer for `target`; `config` was validated. Must be called within a tokio runtime.
-    pub(super) fn new(target: &'static str, config: &ClientConfig) -> Result<Self, InvalidClientConfig> {
+    pub(crate) fn new(target: &'static str, config: &ClientConfig) -> Result<Self, InvalidClientConfig> {
         Ok(Self(Arc::new(Shared::new(target, config)?)))
     }
 
     /// The addresses, to look at and to change.
-    pub(super) fn endpoints(&self) -> Endpoints {
+    pub(crate) fn endpoints(&self) -> Endpoints {
         Endpoints(self.0.clone())
     }
 }
@@ -71,8 +73,10 @@ impl Service<Request<Body>> for Balancer {
 
     fn call(&mut self, request: Request<Body>) -> ResponseFuture {
         let nodes = self.0.nodes();
-        if let [only] = nodes.as_slice() {
-            return ResponseFuture { way: Way::Only { inner: only.send(request) } };
+        match nodes.as_slice() {
+            [] => return ResponseFuture { way: Way::Nowhere { refusal: Some(self.0.nobody()) } },
+            [only] => return ResponseFuture { way: Way::Only { inner: only.send(request) } },
+            _ => {}
         }
         let now = Instant::now();
         let deadline = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0);
@@ -100,6 +104,7 @@ pin_project! {
     #[project = WayProjection]
     #[derive(Debug)]
     enum Way {
+        Nowhere { refusal: Option<Rejection> },
         Only { #[pin] inner: endpoint::ResponseFuture },
         Chosen { #[pin] inner: Settling<endpoint::ResponseFuture, Call> },
     }
@@ -110,6 +115,7 @@ impl Future for ResponseFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().way.project() {
+            WayProjection::Nowhere { refusal } => Poll::Ready(Err(refusal.take().expect("a future is not polled after it was ready"))),
             WayProjection::Only { inner } => inner.poll(cx),
             WayProjection::Chosen { inner } => inner.poll(cx).map_ok(|response| response.map(Body::new)),
         }

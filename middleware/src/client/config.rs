@@ -3,14 +3,20 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{address::Address, balance};
-use crate::{circuit_breaker, retry, tls};
+use super::balance;
+use crate::{
+    circuit_breaker,
+    discovery::{self, Upstream},
+    retry, tls,
+};
 
 /// One upstream service and how it is called.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where it is, e.g. `http://127.0.0.1:5000`, or `https://…` if `tls` is set; several addresses are separated by commas.
+    /// Where it is: `http://127.0.0.1:5000` (`https://` if `tls.ca_file` is set), several addresses separated by commas; or who knows: `dns://products:5000` (A and AAAA records),
+    /// `srv://_products._tcp.example` (SRV records: those of the lowest priority, whatever their weights), both with `?server=ip:port` to name
+    /// a resolver; `etcd://host:2379/palisade/products` (who has registered there).
     pub url: String,
     /// TLS towards it.
     pub tls: tls::UpstreamTls,
@@ -27,6 +33,8 @@ pub struct Config {
     pub retry: retry::Config,
     /// When calls stop.
     pub breaker: circuit_breaker::Config,
+    /// How addresses are found that are not in `url` itself.
+    pub discovery: discovery::Config,
     /// How one of several addresses is chosen.
     pub balance: balance::Config,
     /// When one of several addresses is left alone; a single one has no breaker but `breaker`.
@@ -47,6 +55,7 @@ impl Default for Config {
             max_in_flight: 128,
             retry: retry::Config::default(),
             breaker: circuit_breaker::Config::default(),
+            discovery: discovery::Config::default(),
             balance: balance::Config::default(),
             endpoint_breaker: balance::breaker(),
         }
@@ -57,7 +66,7 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidConfig {
     /// Not an address.
-    #[error("url must be http://host:port, or several separated by commas, not {0:?}")]
+    #[error("url must be http://host:port, or several separated by commas, or begin with dns://, srv:// or etcd://, not {0:?}")]
     Url(String),
     /// `https` without an authority to check it by, or `http` though there is one.
     #[error("url must be https:// if tls.ca_file is set, and else http://, not {0:?}")]
@@ -65,6 +74,12 @@ pub enum InvalidConfig {
     /// Of TLS.
     #[error(transparent)]
     Tls(#[from] tls::Error),
+    /// Not a registry.
+    #[error(transparent)]
+    Upstream(#[from] discovery::InvalidUpstream),
+    /// Of the search for addresses.
+    #[error("discovery.{0}")]
+    Discovery(#[from] discovery::InvalidConfig),
     /// A number out of its range.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
@@ -99,7 +114,9 @@ impl Config {
 
     /// Checks every value against its range.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
-        if self.addresses()?.iter().any(|address| address.is_secure() != self.tls.is_on()) {
+        if let Upstream::List(addresses) = self.upstream()?
+            && addresses.iter().any(|address| address.is_secure() != self.tls.is_on())
+        {
             return Err(InvalidConfig::Scheme(self.url.clone()));
         }
         let zeroes = [
@@ -113,18 +130,20 @@ impl Config {
         }
         self.retry.validate()?;
         self.breaker.validate().map_err(InvalidConfig::Breaker)?;
+        self.discovery.validate()?;
         self.balance.validate()?;
         self.endpoint_breaker.validate().map_err(InvalidConfig::EndpointBreaker)
     }
 
-    pub(super) fn addresses(&self) -> Result<Vec<Address>, InvalidConfig> {
-        Address::list(self.url.split(','))
+    pub(crate) fn upstream(&self) -> Result<Upstream, InvalidConfig> {
+        Upstream::parse(&self.url)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::address::Address;
 
     #[test]
     fn an_error_names_the_key() {
@@ -135,7 +154,10 @@ mod tests {
         }
         let valid = Config::at("http://[::1]:5000");
         assert!(valid.validate().is_ok());
-        assert_eq!(text(Config::at("http://a:1,b:2")), "url must be http://host:port, or several separated by commas, not \"b:2\"");
+        assert_eq!(
+            text(Config::at("http://a:1,b:2")),
+            "url must be http://host:port, or several separated by commas, or begin with dns://, srv:// or etcd://, not \"b:2\""
+        );
         assert!(text(Config::at("http://a:1,")).starts_with("url "));
         assert_eq!(text(Config { max_in_flight: 0, ..valid.clone() }), "max_in_flight must be at least 1");
         let retry = retry::Config { max_attempts: 1, ..retry::Config::default() };
@@ -143,13 +165,16 @@ mod tests {
         let breaker = circuit_breaker::Config { probes: 0, ..circuit_breaker::Config::default() };
         assert!(text(Config { breaker: breaker.clone(), ..valid.clone() }).starts_with("breaker.probes "));
         assert!(text(Config { endpoint_breaker: breaker, ..valid.clone() }).starts_with("endpoint_breaker.probes "));
+        let discovery = discovery::Config { min_refresh_ms: 0, ..discovery::Config::default() };
+        assert!(text(Config { discovery, ..valid.clone() }).starts_with("discovery.min_refresh_ms "));
         let balance = balance::Config { decay_ms: 0, ..balance::Config::default() };
         assert!(text(Config { balance, ..valid }).starts_with("balance.decay_ms "));
     }
 
     #[test]
     fn several_addresses_are_separated_by_commas() {
-        let addresses = Config::at("http://a:1, http://b:2,http://a:1").addresses().unwrap();
+        let upstream = Config::at("http://a:1, http://b:2,http://a:1").upstream().unwrap();
+        let Upstream::List(addresses) = upstream else { panic!("not a list") };
         assert_eq!(addresses.iter().map(Address::name).collect::<Vec<_>>(), ["a:1", "b:2"]);
     }
 

@@ -118,8 +118,10 @@ pub(super) struct Way {
 }
 
 impl Way {
-    async fn connect(&self, host: &str, port: u16) -> io::Result<tls::Stream<TcpStream>> {
-        let tcp = TcpStream::connect((host, port)).await?;
+    /// A connection to the host and port of `uri`, however long it takes.
+    pub(super) async fn to(&self, uri: &Uri) -> io::Result<tls::Stream<TcpStream>> {
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let tcp = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await?;
         // Small frames are sent as they are written; without it a call may wait 40 ms for an ACK.
         tcp.set_nodelay(true)?;
         match &self.tls {
@@ -147,9 +149,7 @@ impl Connector {
 
     async fn connect(self, uri: Uri) -> Result<TokioIo<tls::Stream<TcpStream>>, ConnectError> {
         self.pause.check(Instant::now()).map_err(ConnectError::BackingOff)?;
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let connecting = self.way.connect(host, uri.port_u16().unwrap_or(80));
-        let connected = match tokio::time::timeout(self.way.timeout, connecting).await {
+        let connected = match tokio::time::timeout(self.way.timeout, self.way.to(&uri)).await {
             Ok(connected) => connected.map_err(ConnectError::Failed),
             Err(_) => Err(ConnectError::TimedOut(self.way.timeout)),
         };

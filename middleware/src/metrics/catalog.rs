@@ -158,6 +158,24 @@ pub static CATALOG: &[Metric] = &[
     Metric::counter("palisade.connections.cut", &["reason"], "Connections and streams that a limit put an end to, by reason"),
     Metric::counter("palisade.breaker.ejections", &["target", "enforced"], "Endpoints that failed, by whether calls then went elsewhere"),
     Metric::counter("palisade.balance.panics", &["target"], "Attempts at an endpoint that fails, because all do"),
+    Metric::gauge("palisade.balance.endpoints", &["target"], "Addresses of a target that are known; 0 until a registry has told of one"),
+    Metric::counter(
+        "palisade.discovery.resolutions",
+        &["target", "outcome"],
+        "Answers of the registry of a target: addresses (ok), none (empty), none in time or an error (failed)",
+    ),
+    Metric::counter(
+        "palisade.discovery.entries.refused",
+        &["target"],
+        "What a registry has told that is no address, or was beyond the bound, counted anew with each answer",
+    ),
+    Metric::seconds("palisade.discovery.age", &["target"], "Since when the addresses that are used were last confirmed by the registry"),
+    Metric::gauge("palisade.registration.registered", &["service"], "1 while others can find this service in the registry"),
+    Metric::counter(
+        "palisade.registration.changes",
+        &["service", "outcome"],
+        "Entries of this service in the registry that were made, and attempts that failed or entries that were lost (lost)",
+    ),
     Metric::counter("palisade.panics", &[], "Handlers that panicked"),
     Metric::seconds(
         "palisade.tls.certificate.expiry",

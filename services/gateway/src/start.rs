@@ -31,14 +31,15 @@ pub fn keys(config: &Config, process: &Process) -> anyhow::Result<Keys> {
 pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<SocketAddr> {
     let readiness = process.readiness();
     let (products, orders) = (config.upstreams.products(), config.upstreams.orders());
-    readiness.watch("products", true, process.shutdown.clone(), health::grpc_probe(&products.url)?);
-    readiness.watch("orders", true, process.shutdown.clone(), health::grpc_probe(&orders.url)?);
-
     let jwks = Json(serde_json::to_value(keys.signing.public_jwks())?);
     let tokens = Arc::new(InternalTokens::new("gateway", Grant::Users, keys.signing, process.clock.clone()));
     let idempotent = IdempotentMethods::in_descriptors(FILE_DESCRIPTOR_SET)?;
     let products = client::connect("products", &products, idempotent.clone(), CredentialsLayer::new(tokens.clone(), "products"))?;
     let orders = client::connect("orders", &orders, idempotent, CredentialsLayer::new(tokens, "orders"))?;
+    for (name, client) in [("products", &products), ("orders", &orders)] {
+        let endpoints = client.endpoints().context("a connected client has endpoints")?;
+        readiness.watch(name, true, process.shutdown.clone(), health::grpc_probe(endpoints.clone()));
+    }
     let breakers = circuit_breaker::operate::router([products.breaker().clone(), orders.breaker().clone()]);
     let upstreams = Upstreams::new(products, orders);
     let methods = Arc::new(MethodTable::new(&[&METHODS, &admin::PROBES])?);

@@ -7,6 +7,7 @@ use palisade_middleware::{
     client,
     clock::SystemClock,
     config::{self, Error, Validate},
+    discovery::registration,
     process::Program,
     server, telemetry,
 };
@@ -32,6 +33,8 @@ pub struct Config {
     pub identity: auth::Identity,
     /// Whose tokens are believed.
     pub auth: auth::Config,
+    /// Where callers are told of this service.
+    pub registration: registration::Config,
     /// Limits of the gRPC port.
     pub server: server::Config,
     /// Traces and logs.
@@ -118,6 +121,7 @@ impl Default for Config {
             upstreams: Upstreams::default(),
             identity: auth::Identity::default(),
             auth: auth::Config::default(),
+            registration: registration::Config::default(),
             server: server::Config::default(),
             telemetry: telemetry::Config::default(),
         }
@@ -128,6 +132,7 @@ impl Validate for Config {
     fn validate(&self) -> Result<(), Error> {
         self.server.validate()?;
         self.telemetry.validate()?;
+        self.registration.validate(self.listen).map_err(|error| Error::rule("registration", error.to_string()))?;
         self.upstreams.products().validate().map_err(|error| Error::rule("upstreams.products", error.to_string()))?;
         let positive = [
             ("store.timeout_ms", self.store.timeout_ms),

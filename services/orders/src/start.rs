@@ -15,6 +15,7 @@ use palisade_middleware::{
     circuit_breaker, client,
     cursor::Cursor,
     db::Database,
+    discovery::registration,
     fault::Faults,
     health,
     method_table::MethodTable,
@@ -69,9 +70,10 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     let upstream = config.upstreams.products();
     let client = client::connect("products", &upstream, IdempotentMethods::in_descriptors(FILE_DESCRIPTOR_SET)?, credentials)?;
     let breakers = circuit_breaker::operate::router([client.breaker().clone()]);
-    let products = Products::new(client);
     // Orders are accepted without products and finished when it is back: it is told, but not required.
-    readiness.watch("products", false, process.shutdown.clone(), health::grpc_probe(&upstream.url)?);
+    let endpoints = client.endpoints().context("a connected client has endpoints")?.clone();
+    readiness.watch("products", false, process.shutdown.clone(), health::grpc_probe(endpoints));
+    let products = Products::new(client);
 
     let driver = Driver::new(store.clone(), products.clone(), process.clock.clone());
     let worker = Worker { store: store.clone(), driver: driver.clone(), clock: process.clock.clone(), config: config.saga.clone() };
@@ -96,7 +98,9 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     let orders = OrdersServiceServer::new(orders).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let router = server::grpc::router(Routes::new(orders), SERVICE, FILE_DESCRIPTOR_SET, &methods, &readiness, process.shutdown.clone())?;
     let address = process.serve(("orders", Protocol::Grpc), config.listen, router, methods, keys.verifier, (&config.server, faults));
-    address.with_context(|| format!("listen: {}", config.listen))
+    let address = address.with_context(|| format!("listen: {}", config.listen))?;
+    registration::start("orders", &config.registration, address, &readiness, process)?;
+    Ok(address)
 }
 
 /// Guards against mistakes, not against attackers: a forged position shows nothing that the query itself would not.

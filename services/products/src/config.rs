@@ -6,6 +6,7 @@ use palisade_middleware::{
     auth,
     clock::SystemClock,
     config::{self, Error, Validate},
+    discovery::registration,
     process::Program,
     server, telemetry,
 };
@@ -27,6 +28,8 @@ pub struct Config {
     pub reservations: Reservations,
     /// Whose tokens are believed.
     pub auth: auth::Config,
+    /// Where callers are told of this service.
+    pub registration: registration::Config,
     /// Limits of the gRPC port.
     pub server: server::Config,
     /// Traces and logs.
@@ -84,6 +87,7 @@ impl Default for Config {
             store: Store::default(),
             reservations: Reservations::default(),
             auth: auth::Config::default(),
+            registration: registration::Config::default(),
             server: server::Config::default(),
             telemetry: telemetry::Config::default(),
         }
@@ -94,6 +98,7 @@ impl Validate for Config {
     fn validate(&self) -> Result<(), Error> {
         self.server.validate()?;
         self.telemetry.validate()?;
+        self.registration.validate(self.listen).map_err(|error| Error::rule("registration", error.to_string()))?;
         let positive = [
             ("store.timeout_ms", self.store.timeout_ms),
             ("reservations.hold_ms", self.reservations.hold_ms),

@@ -4,7 +4,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use palisade_middleware::{
-    auth::Verifier, cursor::Cursor, db::Database, fault::Faults, method_table::MethodTable, process::Process, respond::Protocol, server,
+    auth::Verifier, cursor::Cursor, db::Database, discovery::registration, fault::Faults, method_table::MethodTable, process::Process,
+    respond::Protocol, server,
 };
 use palisade_proto::{FILE_DESCRIPTOR_SET, products::v1::products_service_server::ProductsServiceServer};
 use secrecy::ExposeSecret;
@@ -56,7 +57,9 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
     let products = ProductsServiceServer::new(products).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let router = server::grpc::router(Routes::new(products), SERVICE, FILE_DESCRIPTOR_SET, &methods, &readiness, process.shutdown.clone())?;
     let address = process.serve(("products", Protocol::Grpc), config.listen, router, methods, verifier, (&config.server, faults));
-    address.with_context(|| format!("listen: {}", config.listen))
+    let address = address.with_context(|| format!("listen: {}", config.listen))?;
+    registration::start("products", &config.registration, address, &readiness, process)?;
+    Ok(address)
 }
 
 async fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, Database)> {

@@ -3,8 +3,12 @@
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use arc_swap::{ArcSwap, Guard};
+use http::Uri;
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tonic::transport::{self, Channel};
+use tower::service_fn;
 
 use super::{
     super::{Config, InvalidConfig, address::Address, connector::Way},
@@ -13,7 +17,11 @@ use super::{
     node::Node,
     pick::Dice,
 };
-use crate::circuit_breaker::State;
+use crate::{
+    circuit_breaker::State,
+    discovery::Upstream,
+    rejection::{Rejection, reasons},
+};
 
 /// Endpoints of a target that have series of their own. However many addresses come and go, there are never more.
 const MOST_LABELS: usize = 64;
@@ -44,6 +52,33 @@ impl Endpoints {
         Ok(())
     }
 
+    /// As [`Self::set`], with addresses that are good, each once, and at least one.
+    pub(crate) fn replace(&self, addresses: Vec<Address>) {
+        self.0.replace(addresses);
+    }
+
+    /// At most so many to ask how their service is, those first that nothing speaks against.
+    pub(crate) fn some(&self, most: usize) -> Vec<Uri> {
+        let (nodes, now) = (self.0.nodes(), Instant::now());
+        let (usable, others): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| node.is_usable(now));
+        usable.into_iter().chain(others).take(most).map(|node| node.address.uri().clone()).collect()
+    }
+
+    /// A connection of its own to one of them, made when it is needed, as those of calls are made.
+    pub(crate) fn connection(&self, address: &Uri) -> Channel {
+        let way = self.0.way.clone();
+        let connect = move |uri: Uri| {
+            let way = way.clone();
+            async move { way.to(&uri).await.map(TokioIo::new) }
+        };
+        transport::Endpoint::from(address.clone()).connect_with_connector_lazy(service_fn(connect))
+    }
+
+    /// Who knows the addresses.
+    pub(crate) fn registry(&self) -> &'static str {
+        self.0.registry
+    }
+
     /// All of them as they are now.
     pub fn status(&self) -> Vec<EndpointStatus> {
         let status = |node: &Arc<Node>| EndpointStatus {
@@ -63,7 +98,9 @@ pub(super) struct Shared {
     pub(super) panics: metrics::Counter,
     config: Config,
     way: Way,
-    /// Never empty.
+    registry: &'static str,
+    known: metrics::Gauge,
+    /// Empty only until a registry has told of one.
     nodes: ArcSwap<Vec<Arc<Node>>>,
     ejections: Arc<Ejections>,
     /// The endpoints that have series; locked while the endpoints are changed.
@@ -78,22 +115,33 @@ impl fmt::Debug for Shared {
 
 impl Shared {
     pub(super) fn new(target: &'static str, config: &Config) -> Result<Self, InvalidConfig> {
+        let upstream = config.upstream()?;
         let shared = Self {
             target,
             dice: Dice::new(),
             panics: metrics::counter!("palisade.balance.panics", "target" => target),
             config: config.clone(),
             way: Way { timeout: Duration::from_millis(config.connect_timeout_ms), tls: config.tls.connector(target)? },
+            registry: upstream.registry(),
+            known: metrics::gauge!("palisade.balance.endpoints", "target" => target),
             nodes: ArcSwap::default(),
             ejections: Ejections::new(target),
             labels: Mutex::default(),
         };
-        shared.replace(config.addresses()?);
+        shared.known.set(0.0);
+        if let Upstream::List(addresses) = upstream {
+            shared.replace(addresses);
+        }
         Ok(shared)
     }
 
     pub(super) fn nodes(&self) -> Guard<Arc<Vec<Arc<Node>>>> {
         self.nodes.load()
+    }
+
+    /// The refusal of a call that would go nowhere.
+    pub(super) fn nobody(&self) -> Rejection {
+        Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "the address of a service behind this one is not known yet")
     }
 
     fn replace(&self, addresses: Vec<Address>) {
@@ -109,6 +157,7 @@ impl Shared {
         };
         let after: Vec<_> = addresses.into_iter().map(node).collect();
         self.nodes.store(Arc::new(after.clone()));
+        self.known.set(u32::try_from(after.len()).unwrap_or(u32::MAX));
         before.iter().filter(|node| !after.iter().any(|kept| Arc::ptr_eq(kept, node))).for_each(|node| node.retire());
         let limit = ejection::most(self.config.balance.max_ejected, after.len());
         self.ejections.limit(limit, after.iter().filter_map(|node| node.seat()));

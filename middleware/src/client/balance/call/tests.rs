@@ -3,8 +3,8 @@ use crate::{
     circuit_breaker::{self, BreakerHandle, Config, State},
     client::{
         address::Address,
-        connector::Way,
         balance::{ejection::Ejections, load::Load},
+        connector::Way,
     },
 };
 

@@ -1,0 +1,43 @@
+//! Where the endpoints of an upstream come from, if not from a list: DNS or etcd. And how a service tells etcd where it is.
+//!
+//! A client whose `url` is `dns://…`, `srv://…` or `etcd://…` is followed by one task, which ends with the client. What it finds goes to
+//! the client's balancer: who joins is chosen from now on, who stays keeps its connection and what is known about it, who leaves finishes
+//! its calls. A registry that fails, or knows nobody, changes nothing: those who were there most likely still are, and one that is dead is
+//! left alone by its breaker long before a registry tells.
+//!
+//! What a registry says is not believed: addresses are checked, and there is a bound on how many there may be.
+
+mod config;
+mod dns;
+mod etcd;
+mod found;
+mod refresh;
+pub mod registration;
+mod upstream;
+
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use self::{dns::Dns, found::Found};
+use crate::{client::balance::Endpoints, jitter, task};
+
+pub use config::{Config, InvalidConfig};
+pub use upstream::InvalidUpstream;
+
+pub(crate) use upstream::Upstream;
+
+/// Keeps `endpoints` of `target` as its registry has them, until what is returned is dropped; `None` if `upstream` is a list, which stays as
+/// it is. Must be called within a tokio runtime.
+pub(crate) fn follow(target: &'static str, upstream: Upstream, config: &Config, endpoints: Endpoints) -> Option<DropGuard> {
+    let found = |registry| Found::new(target, registry, config.max_endpoints, endpoints);
+    let registry = upstream.registry();
+    let work: BoxFuture<'static, ()> = match upstream {
+        Upstream::List(_) => return None,
+        Upstream::Dns(question) => refresh::run(Dns::new(question), found(registry), config.clone(), jitter::draw).boxed(),
+        Upstream::Etcd(place) => etcd::watch::run(place, found(registry), jitter::draw).boxed(),
+    };
+    let stop = CancellationToken::new();
+    let guard = stop.clone().drop_guard();
+    drop(task::spawn(async move { stop.run_until_cancelled(work).await }));
+    Some(guard)
+}

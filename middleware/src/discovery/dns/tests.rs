@@ -1,0 +1,113 @@
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{super::Upstream, ask::Answer, *};
+
+/// Records by name; a name that is not there does not answer.
+#[derive(Default)]
+struct Zone {
+    services: Mutex<Option<Vec<(u16, &'static str, u16)>>>,
+    addresses: Mutex<HashMap<(&'static str, Family), Vec<&'static str>>>,
+}
+
+impl Ask for Arc<Zone> {
+    fn begin(&mut self) -> Result<(), NetError> {
+        Ok(())
+    }
+
+    fn failed(&mut self) {}
+
+    async fn addresses(&self, host: &Name, family: Family) -> Result<Answer<IpAddr>, NetError> {
+        let all = self.addresses.lock();
+        let found = all.iter().find(|((name, its), _)| *its == family && *host == Name::from_ascii(name).unwrap());
+        let (_, ips) = found.ok_or_else(|| NetError::from("no answer"))?;
+        Ok(Answer { records: ips.iter().map(|ip| ip.parse().unwrap()).collect(), good_for: Duration::from_secs(9) })
+    }
+
+    async fn services(&self, _: &Name) -> Result<Answer<Service>, NetError> {
+        let records = self.services.lock().clone().ok_or_else(|| NetError::from("no answer"))?;
+        let service = |(priority, host, port)| Service { priority, host: Name::from_ascii(host).unwrap(), port };
+        Ok(Answer { records: records.into_iter().map(service).collect(), good_for: Duration::from_secs(5) })
+    }
+}
+
+impl Zone {
+    fn set(&self, name: &'static str, v4: Option<&[&'static str]>, v6: Option<&[&'static str]>) {
+        let mut all = self.addresses.lock();
+        for (family, ips) in [(Family::V4, v4), (Family::V6, v6)] {
+            match ips {
+                Some(ips) => drop(all.insert((name, family), ips.to_vec())),
+                None => drop(all.remove(&(name, family))),
+            }
+        }
+    }
+}
+
+fn dns(url: &str) -> (Dns<Arc<Zone>>, Arc<Zone>) {
+    let Upstream::Dns(question) = Upstream::parse(url).unwrap() else { panic!("not DNS") };
+    let zone = Arc::<Zone>::default();
+    (Dns { ask: zone.clone(), question, last: HashMap::new() }, zone)
+}
+
+async fn names(dns: &mut Dns<Arc<Zone>>) -> Vec<String> {
+    let mut names: Vec<_> = dns.resolve().await.unwrap().addresses.iter().map(|address| address.name().to_owned()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn both_families_are_used_and_the_one_that_fails_keeps_its_last_answer() {
+    let (mut dns, zone) = dns("dns://products:5000");
+    assert!(dns.resolve().await.is_err());
+    zone.set("products", Some(&["10.0.0.1"]), None);
+    assert_eq!(names(&mut dns).await, ["10.0.0.1:5000"]);
+    zone.set("products", Some(&["10.0.0.1"]), Some(&["fd00::1"]));
+    assert_eq!(names(&mut dns).await, ["10.0.0.1:5000", "[fd00::1]:5000"]);
+    zone.set("products", Some(&["10.0.0.2"]), None);
+    let told = dns.resolve().await.unwrap();
+    assert_eq!((told.addresses.len(), told.partial), (2, true));
+    assert_eq!(names(&mut dns).await, ["10.0.0.2:5000", "[fd00::1]:5000"]);
+    zone.set("products", None, None);
+    assert!(dns.resolve().await.is_err());
+    zone.set("products", None, Some(&[]));
+    assert_eq!(names(&mut dns).await, ["10.0.0.2:5000"], "what was known before nobody answered");
+}
+
+#[tokio::test]
+async fn an_address_that_is_not_one_hosts_is_refused() {
+    let (mut dns, zone) = dns("dns://products:5000");
+    zone.set("products", Some(&["0.0.0.0", "255.255.255.255", "224.0.0.1", "10.0.0.1"]), Some(&["::", "ff02::1", "::ffff:0.0.0.0"]));
+    let told = dns.resolve().await.unwrap();
+    assert_eq!((told.addresses.len(), told.refused), (1, 6));
+}
+
+#[tokio::test]
+async fn of_services_those_of_the_lowest_priority_are_used() {
+    let (mut dns, zone) = dns("srv://_products._tcp.example");
+    zone.set("a.example.", Some(&["10.0.0.1", "10.0.0.2"]), Some(&[]));
+    zone.set("b.example.", Some(&["10.0.0.3"]), Some(&[]));
+    zone.set("spare.example.", Some(&["10.0.0.9"]), Some(&[]));
+    let records = [(1, "a.example.", 5000), (1, "b.example.", 5001), (1, "b.example.", 5001), (2, "spare.example.", 5000)];
+    *zone.services.lock() = Some(records.to_vec());
+    assert_eq!(names(&mut dns).await, ["10.0.0.1:5000", "10.0.0.2:5000", "10.0.0.3:5001"]);
+    assert_eq!(dns.resolve().await.unwrap().good_for, Duration::from_secs(5));
+    *zone.services.lock() = Some(vec![(0, ".", 5000), (0, "a.example.", 0), (2, "spare.example.", 5000)]);
+    let told = dns.resolve().await.unwrap();
+    assert_eq!((told.addresses.len(), told.refused), (1, 2));
+    *zone.services.lock() = None;
+    assert!(dns.resolve().await.is_err());
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_answer_takes_nothing_from_the_others() {
+    let (mut dns, zone) = dns("srv://_products._tcp.example");
+    *zone.services.lock() = Some(vec![(1, "a.example.", 5000), (1, "b.example.", 5000)]);
+    zone.set("a.example.", Some(&["10.0.0.1"]), Some(&[]));
+    assert_eq!(names(&mut dns).await, ["10.0.0.1:5000"]);
+    zone.set("b.example.", Some(&["10.0.0.2"]), Some(&[]));
+    zone.set("a.example.", None, None);
+    assert_eq!(names(&mut dns).await, ["10.0.0.1:5000", "10.0.0.2:5000"]);
+    *zone.services.lock() = Some(vec![]);
+    assert!(dns.resolve().await.unwrap().addresses.is_empty());
+}

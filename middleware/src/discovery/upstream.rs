@@ -1,0 +1,189 @@
+//! What the `url` of an upstream says: the addresses themselves, or who knows them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use hickory_resolver::proto::rr::Name;
+
+use crate::client::{self, address::Address};
+
+/// Where an upstream is, or who knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Upstream {
+    /// `http://host:port`, several separated by commas.
+    List(Vec<Address>),
+    /// `dns://host:port` or `srv://_service._proto.domain`, with `?server=ip:port` if not the system's resolvers are to be asked.
+    Dns(Question),
+    /// `etcd://host:port/path`, several `host:port` separated by commas.
+    Etcd(Place),
+}
+
+/// What DNS is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Question {
+    pub(super) name: Name,
+    pub(super) kind: Kind,
+    /// Whom to ask; the system's resolvers if there is none.
+    pub(super) server: Option<SocketAddr>,
+}
+
+/// Which records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A and AAAA; the port is known.
+    Addresses { port: u16 },
+    /// SRV, then the addresses of its targets.
+    Services,
+}
+
+/// Where in which etcd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The members of the cluster that may be asked; at least one.
+    pub(super) members: Vec<Address>,
+    /// What the keys begin with; begins and ends with a slash.
+    pub(super) prefix: String,
+}
+
+/// A place of an upstream that cannot be used; the text begins with its key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidUpstream {
+    /// Of `dns://`.
+    #[error("url must be dns://host:port, with ?server=ip:port to name a resolver, not {0:?}; an IP address belongs to http://")]
+    Dns(String),
+    /// Of `srv://`.
+    #[error("url must be srv://_service._proto.domain, with ?server=ip:port to name a resolver, not {0:?}; the port is in the records")]
+    Srv(String),
+    /// Of `etcd://`.
+    #[error("url must be etcd://host:port/path, several host:port separated by commas, not {0:?}")]
+    Etcd(String),
+    /// Not repeated: it may hold a password.
+    #[error("url must not hold a user or a password")]
+    Credentials,
+}
+
+impl Upstream {
+    pub(crate) fn parse(url: &str) -> Result<Self, client::InvalidConfig> {
+        let url = url.trim();
+        let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+        if scheme != "http" && rest.contains('@') {
+            return Err(InvalidUpstream::Credentials.into());
+        }
+        let given = || url.to_owned();
+        match scheme {
+            "dns" => Ok(Self::Dns(addresses(rest).ok_or_else(|| InvalidUpstream::Dns(given()))?)),
+            "srv" => Ok(Self::Dns(services(rest).ok_or_else(|| InvalidUpstream::Srv(given()))?)),
+            "etcd" => Ok(Self::Etcd(Place::parse(url)?)),
+            _ => Ok(Self::List(Address::list(url.split(','))?)),
+        }
+    }
+
+    /// The address, if it is one and the same for ever.
+    pub(crate) fn only(&self) -> Option<&Address> {
+        match self {
+            Self::List(addresses) => addresses.first().filter(|_| addresses.len() == 1),
+            Self::Dns(_) | Self::Etcd(_) => None,
+        }
+    }
+
+    /// Who knows the addresses, in a word.
+    pub(crate) fn registry(&self) -> &'static str {
+        match self {
+            Self::List(_) => "the configuration",
+            Self::Dns(_) => "DNS",
+            Self::Etcd(_) => "etcd",
+        }
+    }
+}
+
+impl Place {
+    /// Reads `etcd://host:port/path`.
+    pub(super) fn parse(url: &str) -> Result<Self, InvalidUpstream> {
+        if url.contains('@') {
+            return Err(InvalidUpstream::Credentials);
+        }
+        let invalid = || InvalidUpstream::Etcd(url.to_owned());
+        let (members, path) = url.trim().strip_prefix("etcd://").and_then(|rest| rest.split_once('/')).ok_or_else(invalid)?;
+        let members: Vec<_> = members.split(',').map(|member| format!("http://{}", member.trim())).collect();
+        let members = Address::list(members.iter().map(String::as_str)).map_err(|_| invalid())?;
+        let path = path.trim_matches('/');
+        if path.is_empty() || !path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?' && byte != b'#') {
+            return Err(invalid());
+        }
+        Ok(Self { members, prefix: format!("/{path}/") })
+    }
+}
+
+fn addresses(rest: &str) -> Option<Question> {
+    let (place, server) = server(rest)?;
+    let (host, port) = place.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port > 0)?;
+    Some(Question { name: name(host)?, kind: Kind::Addresses { port }, server })
+}
+
+fn services(rest: &str) -> Option<Question> {
+    let (place, server) = server(rest)?;
+    // The two labels that say what and over what begin with an underscore (RFC 2782).
+    let labelled = place.split('.').take(2).filter(|label| label.len() > 1 && label.starts_with('_')).count() == 2;
+    Some(Question { name: name(place).filter(|_| labelled)?, kind: Kind::Services, server })
+}
+
+/// What stands before `?server=`, and what after it.
+fn server(rest: &str) -> Option<(&str, Option<SocketAddr>)> {
+    match rest.split_once('?') {
+        None => Some((rest, None)),
+        Some((place, query)) => Some((place, Some(query.strip_prefix("server=")?.parse().ok()?))),
+    }
+}
+
+fn name(text: &str) -> Option<Name> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    (plain && text.parse::<IpAddr>().is_err()).then(|| Name::from_ascii(text).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_form_says_where_to_ask() {
+        let Upstream::Dns(question) = Upstream::parse("dns://products:5000").unwrap() else { panic!("not DNS") };
+        assert_eq!(
+            (question.name.to_string().as_str(), question.kind, question.server),
+            ("products", Kind::Addresses { port: 5000 }, None)
+        );
+        let url = "srv://_products._tcp.example.?server=127.0.0.1:5353";
+        let Upstream::Dns(question) = Upstream::parse(url).unwrap() else { panic!("not DNS") };
+        assert_eq!((question.name.to_string().as_str(), question.kind), ("_products._tcp.example.", Kind::Services));
+        assert_eq!(question.server, Some("127.0.0.1:5353".parse().unwrap()));
+        let Upstream::Etcd(place) = Upstream::parse("etcd://a:2379,b:2379/palisade/products").unwrap() else { panic!("not etcd") };
+        assert_eq!(place.members.iter().map(Address::name).collect::<Vec<_>>(), ["a:2379", "b:2379"]);
+        assert_eq!(place.prefix, "/palisade/products/");
+        assert!(matches!(Upstream::parse("http://a:1,http://b:2").unwrap(), Upstream::List(list) if list.len() == 2));
+    }
+
+    #[test]
+    fn a_bad_one_is_told_what_it_should_be() {
+        let cases = [
+            ("dns://products", "url must be dns://host:port"),
+            ("dns://products:0", "url must be dns://host:port"),
+            ("dns://10.0.0.1:5000", "url must be dns://host:port"),
+            ("dns://a b:5000", "url must be dns://host:port"),
+            ("dns://products:5000?server=dns.example", "url must be dns://host:port"),
+            ("dns://products:5000?resolver=127.0.0.1:53", "url must be dns://host:port"),
+            ("srv://products.example", "url must be srv://_service._proto.domain"),
+            ("srv://_products._tcp.example:5000", "url must be srv://_service._proto.domain"),
+            ("etcd://a:2379", "url must be etcd://host:port/path"),
+            ("etcd://a:2379/", "url must be etcd://host:port/path"),
+            ("etcd://a/palisade", "url must be etcd://host:port/path"),
+            ("etcd://a:2379,/palisade", "url must be etcd://host:port/path"),
+            ("consul://a:8500/products", "url must be http://host:port"),
+            ("dns://a:1,dns://b:1", "url must be dns://host:port"),
+        ];
+        for (url, expected) in cases {
+            let error = Upstream::parse(url).unwrap_err().to_string();
+            assert!(error.starts_with(expected) && error.contains(url), "{url}: {error}");
+        }
+        let error = Upstream::parse("etcd://root:secret@a:2379/palisade").unwrap_err().to_string();
+        assert_eq!(error, "url must not hold a user or a password");
+    }
+}
