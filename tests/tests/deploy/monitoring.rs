@@ -27,11 +27,11 @@ fn the_patch_for_memory_meets_the_rule_that_it_is_for() {
     let patch = yaml(&deploy().join("monitoring/memory-near-limit.yaml"));
     let mut replaced = Vec::new();
     for operation in patch.as_array().unwrap() {
-        let path = operation["path"].as_str().unwrap();
-        let there = causes.pointer(path).unwrap_or_else(|| panic!("{path} is not there"));
+        let place = operation["path"].as_str().unwrap();
+        let there = causes.pointer(place).unwrap_or_else(|| panic!("{place} is not there"));
         match operation["op"].as_str().unwrap() {
-            "test" => assert_eq!(there, &operation["value"], "{path}"),
-            "replace" => replaced.push(path.rsplit('/').next().unwrap()),
+            "test" => assert_eq!(there, &operation["value"], "{place}"),
+            "replace" => replaced.push(place.rsplit('/').next().unwrap()),
             other => panic!("{other}"),
         }
     }
