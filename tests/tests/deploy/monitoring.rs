@@ -14,7 +14,7 @@ fn the_operator_has_the_rules_of_compose() {
     for file in &files {
         let name = file.file_stem().unwrap().to_str().unwrap();
         let copied = object("PrometheusRule", &format!("palisade-{name}"));
-        assert_eq!(copied.spec()["groups"], yaml(file)["groups"], "`make deploy-rules` copies {}", file.display());
+        assert!(copied.spec()["groups"] == yaml(file)["groups"], "{name} is another one: `make deploy-rules` copies {}", file.display());
     }
     let copies = all().iter().filter(|object| object.kind() == "PrometheusRule").count();
     assert_eq!(copies, files.len());
