@@ -7,7 +7,7 @@ export REVISION ?= $(shell git describe --always --dirty 2>/dev/null || echo unk
 
 .PHONY: help
 help: ## List these words
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## Run all three services in one process, with embedded stores
@@ -54,6 +54,14 @@ dashboards: ## Write the dashboards and docs/metrics.md from the catalogues of m
 	# Not with -p: the dependencies would be built a second time, with fewer features.
 	cargo build --locked --workspace --bins
 	target/debug/palisade-dashboards
+
+.PHONY: deploy-rules
+deploy-rules: ## Copy the rules of Prometheus into deploy/monitoring
+	deploy/monitoring/rules.sh
+
+.PHONY: manifests
+manifests: ## Print what the example gives to Kubernetes (needs kubectl, and the files that its secrets/make.sh makes)
+	@kubectl kustomize deploy/overlays/example
 
 .PHONY: bench
 bench: ## Measure the layers and the whole hop; writes the table of middleware/README.md (valgrind counts instructions)

@@ -8,6 +8,7 @@ use std::time::Duration;
 pub mod child;
 pub mod client;
 pub mod fault_proxy;
+pub mod files;
 pub mod jwt;
 pub mod otlp;
 pub mod process;

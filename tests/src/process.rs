@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ffi::OsString,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -20,6 +21,13 @@ pub fn program(service: &str) -> PathBuf {
     let program = directory.join(if service == "palisade" { "palisade".to_owned() } else { format!("palisade-{service}") });
     assert!(program.exists(), "{} is missing: run `make build` (or `make test`, which does)", program.display());
     program
+}
+
+/// A `PATH` on which the built programs come first, for scripts that call them.
+pub fn search_path() -> OsString {
+    let programs = program("palisade").parent().expect("a program is in a folder").to_owned();
+    let others = env::var_os("PATH").unwrap_or_default();
+    env::join_paths([programs].into_iter().chain(env::split_paths(&others))).expect("folders of a PATH can be joined")
 }
 
 /// A command that runs a program of this workspace, free of any `PALISADE_…` variable of the caller's.

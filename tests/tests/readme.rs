@@ -1,9 +1,9 @@
 //! The tour in README.md works as it stands: every `sh` block under a `<!-- tour -->` line, in order, in one bash.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::{env, fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
-use palisade_tests::{Shop, process::program, shop::ALL_SCOPES};
+use palisade_tests::{Shop, process::search_path, shop::ALL_SCOPES};
 
 fn tour() -> String {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
@@ -29,11 +29,9 @@ async fn the_tour_works_as_written() {
     for (port, url) in listeners {
         script = script.replace(&format!("localhost:{port}"), url.trim_start_matches("http://"));
     }
-    let programs = program("palisade").parent().unwrap().to_owned();
-    let path = env::join_paths([programs].into_iter().chain(env::split_paths(&env::var_os("PATH").unwrap()))).unwrap();
     let mut bash = Command::new("bash");
     bash.args(["-euo", "pipefail", "-c", &script]).current_dir(shop.directory());
-    bash.env("PATH", path).env("PALISADE_DATA_DIR", shop.directory()).env("TOKEN", shop.token("demo", ALL_SCOPES));
+    bash.env("PATH", search_path()).env("PALISADE_DATA_DIR", shop.directory()).env("TOKEN", shop.token("demo", ALL_SCOPES));
     let output = bash.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");

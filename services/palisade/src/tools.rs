@@ -1,4 +1,4 @@
-//! `palisade token`, `palisade keygen`, `palisade jwks`: tokens for curl and k6, keys for services.
+//! `palisade token`, `palisade keygen`, `palisade jwks`, `palisade migrate`: tokens for curl and k6, keys and a schema for services.
 
 use std::{io::Write, path::PathBuf, time::Duration};
 
@@ -8,6 +8,8 @@ use palisade_middleware::{
     auth::{UserToken, keys::SigningKey, mint_user_token},
     clock::{Clock, SystemClock},
 };
+use palisade_orders::config::Store;
+use secrecy::ExposeSecret;
 
 use crate::{data_dir, tool};
 
@@ -37,7 +39,8 @@ pub(crate) fn commands() -> [Command; 4] {
             .arg(path("key-file", "Ed25519 private key in PEM that signs it [default: the development key]").conflicts_with("data-dir"))
             .arg(path("data-dir", "Where the development key is kept [default: palisade-data] [env: PALISADE_DATA_DIR]")),
         tool("migrate", "Bring the schema of an orders store up to date; for a job that runs before the service")
-            .arg(text("store-url", "postgres://… or sqlite://path [env: PALISADE_STORE__URL]")),
+            .arg(text("store-url", "postgres://… or sqlite://path [env: PALISADE_STORE__URL]"))
+            .arg(path("store-url-file", "File with the URL [env: PALISADE_STORE__URL_FILE]").conflicts_with("store-url")),
         tool("keygen", "Make an Ed25519 private key for a service").arg(path("out", "File to write, readable by you alone").required(true)),
         tool("jwks", "Print the public halves of private keys as a JSON web key set").arg(
             Arg::new("file")
@@ -83,9 +86,17 @@ fn keygen(arguments: &ArgMatches) -> anyhow::Result<()> {
 }
 
 fn migrate(arguments: &ArgMatches) -> anyhow::Result<()> {
-    let url = arguments.get_one::<String>("store-url").cloned().or_else(|| std::env::var("PALISADE_STORE__URL").ok());
-    let url = url.context("--store-url is needed")?;
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(palisade_orders::migrate(&url))
+    let mut store = Store {
+        url: arguments.get_one::<String>("store-url").cloned().map(Into::into),
+        url_file: arguments.get_one::<PathBuf>("store-url-file").cloned(),
+        ..Store::default()
+    };
+    if store.url.is_none() && store.url_file.is_none() {
+        store.url = std::env::var("PALISADE_STORE__URL").ok().map(Into::into);
+        store.url_file = std::env::var_os("PALISADE_STORE__URL_FILE").map(Into::into);
+    }
+    let url = store.url().context("--store-url or --store-url-file is needed")?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(palisade_orders::migrate(url.expose_secret()))
 }
 
 fn jwks(arguments: &ArgMatches) -> anyhow::Result<()> {

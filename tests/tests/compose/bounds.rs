@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use palisade_tests::files::{read, repository, texts};
 use serde_json::Value;
 
-use crate::stack::{Service, file, read, repository, service, services, texts};
+use crate::stack::{Service, file, service, services};
 
 #[test]
 fn all_that_stays_running_takes_a_gibibyte_and_a_half_at_most() {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use palisade_tests::files::{read, repository, texts, yaml};
 use serde_json::Value;
 
-use crate::stack::{Mount, Service, read, repository, service, services, texts, yaml};
+use crate::stack::{Mount, Service, service, services};
 
 #[test]
 fn every_mounted_file_or_folder_is_in_the_repository() {

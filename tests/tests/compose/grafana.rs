@@ -6,10 +6,14 @@ use std::{
     path::Path,
 };
 
-use palisade_tests::{Client, Shop, shop::SERVICES};
+use palisade_tests::{
+    Client, Shop,
+    files::{read, repository, yaml},
+    shop::SERVICES,
+};
 use serde_json::Value;
 
-use crate::stack::{read, repository, service, yaml};
+use crate::stack::service;
 
 fn sources() -> Vec<Value> {
     yaml(&repository().join("compose/grafana/datasources/palisade.yaml"))["datasources"].as_array().unwrap().clone()

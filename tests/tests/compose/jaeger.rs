@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use palisade_tests::files::{repository, texts, yaml};
 use serde_json::Value;
 
-use crate::stack::{mebibytes, repository, service, texts, yaml};
+use crate::stack::{mebibytes, service};
 
 fn configuration() -> Value {
     yaml(&repository().join("compose/jaeger/config.yaml"))

@@ -1,14 +1,15 @@
 //! The programs take what compose gives them: keys as `keys.sh` makes them, settings, and the token that `make up` tells of.
 
-use std::{env, fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use palisade_tests::{
     Client,
-    process::{Program, command, program},
+    files::{read, repository},
+    process::{Program, command, search_path},
 };
 use tempfile::TempDir;
 
-use crate::stack::{Service, read, repository, service, services};
+use crate::stack::{Service, service, services};
 
 /// Files where the containers would have `/keys`, made by the script that the container runs.
 struct Keys(TempDir);
@@ -28,9 +29,7 @@ impl Keys {
     /// Runs a script in which `/keys` is ours, and gives what it printed.
     fn run(&self, script: &str) -> String {
         let script = script.replace("/keys/", &format!("{}/keys/", self.0.path().display()));
-        let programs = program("palisade").parent().unwrap().to_owned();
-        let path = env::join_paths([programs].into_iter().chain(env::split_paths(&env::var_os("PATH").unwrap()))).unwrap();
-        let output = Command::new("sh").args(["-euc", &script]).env("PATH", path).output().unwrap();
+        let output = Command::new("sh").args(["-euc", &script]).env("PATH", search_path()).output().unwrap();
         assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }

@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
+use palisade_tests::files::{repository, text, texts, yaml};
 use serde_json::Value;
 
 /// A container as compose would make it.
@@ -113,23 +113,6 @@ pub(crate) fn file() -> Value {
     yaml(&repository().join("compose/compose.yaml"))
 }
 
-pub(crate) fn yaml(path: &Path) -> Value {
-    serde_saphyr::from_str(&read(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-pub(crate) fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-pub(crate) fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// A list's texts; none if there is no list.
-pub(crate) fn texts(list: &Value) -> Vec<String> {
-    list.as_array().into_iter().flatten().map(text).collect()
-}
-
 /// `200m`, `200MiB` or `1g` in MiB.
 pub(crate) fn mebibytes(size: &str) -> u64 {
     let digits = size.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
@@ -139,10 +122,6 @@ pub(crate) fn mebibytes(size: &str) -> u64 {
         unit => panic!("{size}: no unit {unit}"),
     };
     digits.parse::<u64>().unwrap() * factor
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// `${NAME:-default}` replaced by its default, `$$` by `$`.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::stack::{published, read, repository, service};
+use palisade_tests::files::{read, repository};
+
+use crate::stack::{published, service};
 
 #[test]
 fn every_address_that_make_up_prints_is_published() {

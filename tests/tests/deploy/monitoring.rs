@@ -1,0 +1,65 @@
+//! Prometheus in a cluster has the rules and the scrapes of the one that `make up` starts.
+
+use palisade_tests::{
+    files::{repository, yaml},
+    rules,
+    shop::SERVICES,
+};
+
+use crate::tree::{all, deploy, object};
+
+#[test]
+fn the_operator_has_the_rules_of_compose() {
+    let files = rules::files();
+    for file in &files {
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        let copied = object("PrometheusRule", &format!("palisade-{name}"));
+        assert!(copied.spec()["groups"] == yaml(file)["groups"], "{name} is another one: `make deploy-rules` copies {}", file.display());
+    }
+    let copies = all().iter().filter(|object| object.kind() == "PrometheusRule").count();
+    assert_eq!(copies, files.len());
+}
+
+/// As kustomize would do it, with its own words for refusing.
+#[test]
+fn the_patch_for_memory_meets_the_rule_that_it_is_for() {
+    let causes = object("PrometheusRule", "palisade-causes").value;
+    let patch = yaml(&deploy().join("monitoring/memory-near-limit.yaml"));
+    let mut replaced = Vec::new();
+    for operation in patch.as_array().unwrap() {
+        let place = operation["path"].as_str().unwrap();
+        let there = causes.pointer(place).unwrap_or_else(|| panic!("{place} is not there"));
+        match operation["op"].as_str().unwrap() {
+            "test" => assert_eq!(there, &operation["value"], "{place}"),
+            "replace" => replaced.push(place.rsplit('/').next().unwrap()),
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(patch[0]["op"], "test");
+    assert_eq!(replaced, ["expr", "description"]);
+}
+
+#[test]
+fn every_admin_port_is_scraped_under_the_name_of_its_job() {
+    let monitor = object("ServiceMonitor", "palisade");
+    let spec = monitor.spec();
+    let selected: Vec<_> = all()
+        .into_iter()
+        .filter(|object| object.kind() == "Service" && object.value["metadata"]["labels"]["app.kubernetes.io/component"] == "admin")
+        .collect();
+    assert_eq!(spec["selector"]["matchLabels"], serde_json::json!({ "app.kubernetes.io/component": "admin" }));
+    assert_eq!(selected.len(), SERVICES.len());
+    let prometheus = yaml(&repository().join("compose/prometheus/prometheus.yml"));
+    for service in selected {
+        let job = &service.value["metadata"]["labels"][spec["jobLabel"].as_str().unwrap()];
+        let scrape = prometheus["scrape_configs"].as_array().unwrap().iter().find(|scrape| scrape["job_name"] == *job);
+        let scrape = scrape.unwrap_or_else(|| panic!("{service:?}: no job {job}"));
+        for (limit, theirs) in
+            [("sampleLimit", "sample_limit"), ("labelLimit", "label_limit"), ("labelValueLengthLimit", "label_value_length_limit")]
+        {
+            assert_eq!(spec[limit], scrape[theirs], "{limit}");
+        }
+        assert_eq!(service.spec()["ports"][0]["name"], spec["endpoints"][0]["port"]);
+        assert_eq!(spec["endpoints"][0]["interval"], prometheus["global"]["scrape_interval"]);
+    }
+}

@@ -1,0 +1,107 @@
+//! What pods may do, and what they are asked.
+
+use palisade_tests::{files::texts, shop::SERVICES};
+use serde_json::{Value, json};
+
+use crate::tree::{Object, all, object};
+
+/// Whatever makes pods.
+fn makers() -> Vec<Object> {
+    let makers: Vec<_> = all().into_iter().filter(|object| object.pod().is_some()).collect();
+    assert_eq!(makers.len(), 4, "{makers:?}");
+    makers
+}
+
+#[test]
+fn no_pod_can_gain_rights_write_to_itself_or_speak_to_the_cluster() {
+    for maker in makers() {
+        let pod = maker.pod().unwrap();
+        let security = &pod["securityContext"];
+        assert_eq!(security["runAsNonRoot"], true, "{maker:?}");
+        assert_eq!(security["seccompProfile"]["type"], "RuntimeDefault", "{maker:?}");
+        assert!(security["fsGroup"].as_u64().is_some_and(|group| group > 0), "{maker:?} cannot read its secrets");
+        assert_eq!(pod["automountServiceAccountToken"], false, "{maker:?}");
+        assert_eq!(pod["enableServiceLinks"], false, "{maker:?}");
+        for container in pod["containers"].as_array().unwrap() {
+            let allowed = json!({ "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] } });
+            assert_eq!(container["securityContext"], allowed, "{maker:?}");
+            let resources = &container["resources"];
+            assert!(resources["requests"]["cpu"].is_string() && resources["limits"]["memory"].is_string(), "{maker:?}");
+            assert_eq!(resources["requests"]["memory"], resources["limits"]["memory"], "{maker:?}");
+        }
+        for field in ["hostNetwork", "hostPID", "hostIPC", "initContainers"] {
+            assert!(pod.get(field).is_none(), "{maker:?}: {field}");
+        }
+    }
+    let labels = &object("Namespace", "palisade").value["metadata"]["labels"];
+    assert_eq!(labels["pod-security.kubernetes.io/enforce"], "restricted");
+}
+
+#[test]
+fn secrets_are_files_that_the_process_alone_reads_and_never_its_environment() {
+    for maker in makers() {
+        let pod = maker.pod().unwrap();
+        for secret in pod["volumes"].as_array().unwrap().iter().filter_map(|volume| volume.get("secret")) {
+            assert_eq!(secret["defaultMode"], 0o400, "{maker:?}");
+        }
+        let container = &pod["containers"][0];
+        let environment = container["env"].as_array().unwrap();
+        assert!(environment.iter().all(|variable| variable["value"].is_string()), "{maker:?}: {environment:?}");
+        let sources = container["envFrom"].as_array();
+        assert!(sources.into_iter().flatten().all(|source| source.get("secretRef").is_none()), "{maker:?}");
+        assert!(container["volumeMounts"].as_array().unwrap().iter().all(|mount| mount["readOnly"] == true), "{maker:?}");
+    }
+}
+
+/// What is said of all three at once is the same for all three: only names, ports, settings, volumes and sizes differ.
+#[test]
+fn the_three_services_are_alike_where_nothing_makes_them_differ() {
+    let common = SERVICES.map(|service| {
+        let mut spec = object("Deployment", service).spec().clone();
+        let container = &mut spec["template"]["spec"]["containers"][0];
+        for field in ["image", "ports", "env", "volumeMounts", "resources"] {
+            container[field].take();
+        }
+        spec["template"]["spec"]["volumes"].take();
+        serde_json::from_str::<Value>(&spec.to_string().replace(&format!("\"{service}\""), "\"it\"")).unwrap()
+    });
+    let unlike: Vec<_> = SERVICES.iter().zip(&common).filter(|(_, spec)| **spec != common[0]).collect();
+    assert!(unlike.is_empty(), "{unlike:#?}\nand {}: {:#?}", SERVICES[0], common[0]);
+}
+
+#[test]
+fn a_service_selects_the_pods_of_its_name_and_leads_to_ports_that_they_have() {
+    let mut headless = Vec::new();
+    for service in all().into_iter().filter(|object| object.kind() == "Service") {
+        let selected = service.spec()["selector"]["app.kubernetes.io/name"].as_str().unwrap();
+        let template = object("Deployment", selected).spec()["template"].clone();
+        assert_eq!(service.spec()["selector"], template["metadata"]["labels"], "{service:?}");
+        for port in service.spec()["ports"].as_array().unwrap() {
+            let ports = template["spec"]["containers"][0]["ports"].as_array().unwrap();
+            let behind = ports.iter().find(|open| open["name"] == port["targetPort"]);
+            assert_eq!(behind.map(|open| &open["containerPort"]), Some(&port["port"]), "{service:?}");
+        }
+        if service.spec()["clusterIP"] == "None" {
+            headless.push(service.name().to_owned());
+        }
+    }
+    headless.sort();
+    // The public way in has a virtual address; every gRPC hop finds all pods.
+    assert_eq!(headless, ["gateway-admin", "orders", "orders-admin", "products", "products-admin"]);
+}
+
+#[test]
+fn replicas_are_spread_over_nodes_and_zones() {
+    for service in SERVICES {
+        let deployment = object("Deployment", service);
+        let pod = deployment.pod().unwrap();
+        let spread = pod["topologySpreadConstraints"].as_array().unwrap();
+        let keys: Vec<_> = spread.iter().map(|constraint| constraint["topologyKey"].as_str().unwrap()).collect();
+        assert_eq!(keys, ["kubernetes.io/hostname", "topology.kubernetes.io/zone"], "{service}");
+        for constraint in spread {
+            assert_eq!(constraint["labelSelector"], deployment.spec()["selector"], "{service}");
+            // Old pods do not push the new ones together.
+            assert_eq!(texts(&constraint["matchLabelKeys"]), ["pod-template-hash"], "{service}");
+        }
+    }
+}
