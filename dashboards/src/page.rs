@@ -27,7 +27,7 @@ const GROUPS: [Group; 12] = [
     Group { title: "Deadlines", names: &["palisade.request.timeouts", "palisade.deadline."], by: ALL },
     Group { title: "Load", names: &["palisade.requests.shed", "palisade.concurrency.", "palisade.queue."], by: ALL },
     Group { title: "Connections, faults, panics", names: &["palisade.connections.", "palisade.faults.", "palisade.panics"], by: ALL },
-    Group { title: "Tokens", names: &["palisade.auth."], by: ALL },
+    Group { title: "Tokens and certificates", names: &["palisade.auth.", "palisade.tls."], by: ALL },
     Group { title: "Stores", names: &["db.client."], by: STORES },
     Group {
         title: "Orders and their sagas",

@@ -151,6 +151,11 @@ impl Query {
         self.aggregated("max", by)
     }
 
+    /// The least, one line for each combination of `by`.
+    pub fn min_by<const N: usize>(self, by: [&str; N]) -> Self {
+        self.aggregated("min", by)
+    }
+
     /// How many there are, one line for each combination of `by`.
     pub fn count_by<const N: usize>(self, by: [&str; N]) -> Self {
         self.aggregated("count", by)

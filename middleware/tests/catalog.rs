@@ -44,6 +44,8 @@ const ELSEWHERE: &[&str] = &[
     "palisade.connections.cut",
     "palisade.auth.key_set.reads",
     "palisade.auth.revocations.reads",
+    "palisade.tls.certificate.expiry",
+    "palisade.tls.reloads",
     "palisade.registration.registered",
     "palisade.registration.changes",
     "palisade.log.lines",

@@ -221,7 +221,7 @@ fn limits() -> [Panel; 6] {
     ]
 }
 
-fn doors() -> [Panel; 7] {
+fn doors() -> [Panel; 9] {
     let counted = |name: &str, label: &'static str| metric(name).rate().sum_by(["job", label]).or_zero(&every_process());
     [
         graph("Connections cut / s")
@@ -244,6 +244,19 @@ fn doors() -> [Panel; 7] {
             .if_bad("A client has not noticed, or somebody has a token that is not theirs.")
             .unit(unit::REQUESTS)
             .query(metric("palisade.auth.tokens.revoked").rate().sum_by(["job"]).or_zero(&every_process())),
+        graph("Certificates end in")
+            .tells("Time left of each certificate in use: `server` is the one that the port shows, others are shown to that upstream.")
+            .if_bad("Below two weeks: have it issued again. The new files are read while the services run.")
+            .unit(unit::SECONDS)
+            .query(
+                (-1.0 * metric("palisade.tls.certificate.expiry").now().min_by(["job", "certificate"]).ago())
+                    .sparse("hops without TLS have none"),
+            ),
+        graph("Certificates read / s")
+            .tells("Times that changed certificates were read, by outcome.")
+            .if_bad("`failed`: the old certificate stays, and will end. The log names the file.")
+            .unit(unit::PER_SECOND)
+            .query(counted("palisade.tls.reloads", "outcome")),
         number("Fault rules active")
             .tells("Rules that inject faults on purpose; 0 on a normal day.")
             .if_bad("`GET /faults` on the admin port shows them, `DELETE /faults` ends them.")

@@ -8,8 +8,9 @@ use palisade_tests::{
 };
 
 const SERVICES: [&str; 3] = ["gateway", "products", "orders"];
-/// The first event of its kind makes these: their labels are methods of calls, or where keys come from.
-const LATER: [&str; 7] = [
+/// The first event of its kind makes these: their labels are methods of calls, or where keys come from; certificates are there if they are configured.
+const LATER: [&str; 8] = [
+    "palisade_tls_",
     "grpc_client_attempt_started_total",
     "grpc_client_attempt_duration_seconds",
     "grpc_client_call_retries",
