@@ -18,32 +18,32 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// IPv4 or IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Family {
+pub(in super::super) enum Family {
     V4,
     V6,
 }
 
 impl Family {
-    pub(super) const BOTH: [Self; 2] = [Self::V4, Self::V6];
+    pub(in super::super) const BOTH: [Self; 2] = [Self::V4, Self::V6];
 }
 
 /// One SRV record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Service {
-    pub(super) priority: u16,
-    pub(super) host: Name,
-    pub(super) port: u16,
+pub(in super::super) struct Service {
+    pub(in super::super) priority: u16,
+    pub(in super::super) host: Name,
+    pub(in super::super) port: u16,
 }
 
 /// Records, of which there may be none, and how long they may be believed.
 #[derive(Debug)]
-pub(super) struct Answer<T> {
-    pub(super) records: Vec<T>,
-    pub(super) good_for: Duration,
+pub(in super::super) struct Answer<T> {
+    pub(in super::super) records: Vec<T>,
+    pub(in super::super) good_for: Duration,
 }
 
 /// Whoever knows records. An error is no answer at all; that there are no records is one.
-pub(super) trait Ask: Send + Sync {
+pub(in super::super) trait Ask: Send + Sync {
     /// Gets ready for some questions.
     fn begin(&mut self) -> Result<(), NetError>;
 
@@ -56,13 +56,13 @@ pub(super) trait Ask: Send + Sync {
 }
 
 /// Real resolvers. They are looked up again after a failure: the system may have others by now.
-pub(super) struct System {
+pub(in super::super) struct System {
     server: Option<SocketAddr>,
     resolver: Option<TokioResolver>,
 }
 
 impl System {
-    pub(super) fn new(server: Option<SocketAddr>) -> Self {
+    pub(in super::super) fn new(server: Option<SocketAddr>) -> Self {
         Self { server, resolver: None }
     }
 
