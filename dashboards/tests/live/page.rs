@@ -8,8 +8,9 @@ use palisade_tests::{
 };
 
 const SERVICES: [&str; 3] = ["gateway", "products", "orders"];
-/// The first event of its kind makes these: their labels are methods of calls, or where keys come from.
-const LATER: [&str; 7] = [
+/// The first event of its kind makes these: their labels are methods of calls, or where keys come from. The last two are there only where a
+/// registry is configured.
+const LATER: [&str; 9] = [
     "grpc_client_attempt_started_total",
     "grpc_client_attempt_duration_seconds",
     "grpc_client_call_retries",
@@ -17,6 +18,8 @@ const LATER: [&str; 7] = [
     "rpc_client_call_duration_seconds",
     "palisade_auth_key_set_reads_total",
     "palisade_auth_revocations_reads_total",
+    "palisade_discovery_",
+    "palisade_registration_",
 ];
 
 /// A row of the page.

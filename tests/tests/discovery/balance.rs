@@ -6,6 +6,9 @@ use palisade_tests::{process::Program, servers::Etcd};
 
 use crate::scene::{Scene, reads, slow_down};
 
+/// So many that each replica always has some calls.
+const READERS: usize = 18;
+
 /// How many of the next reads each of them answers.
 async fn shares(replicas: &[&Program], load: &crate::load::Load, answers: usize) -> Vec<f64> {
     let mut counts = Vec::new();
@@ -24,11 +27,17 @@ async fn shares(replicas: &[&Program], load: &crate::load::Load, answers: usize)
 async fn spreads_evenly_over_equal_replicas_and_away_from_a_slow_one() {
     let etcd = Etcd::start();
     let url = etcd.url("palisade/products");
-    let registered = |command: &mut Command| drop(command.env("PALISADE_REGISTRATION__URL", &url));
+    let registered = |command: &mut Command| {
+        command.env("PALISADE_REGISTRATION__URL", &url);
+    };
     let scene = Scene::start(&url, registered);
     let (second, third) = (scene.join(registered), scene.join(registered));
     let replicas = [scene.shop.program("products"), &second, &third];
-    let load = scene.load().await;
+    // Equal: on a busy machine the own work of three processes, of a millisecond or two, is anything but.
+    for replica in replicas {
+        slow_down(replica, 30).await;
+    }
+    let load = scene.load_of(READERS).await;
     scene.knows(3).await;
     load.more(500).await;
     let even = shares(&replicas, &load, 3_000).await;

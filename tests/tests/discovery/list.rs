@@ -1,5 +1,7 @@
 //! A list in the configuration: nobody joins or leaves, but replicas stop, die and come back.
 
+use std::process::Command;
+
 use palisade_tests::servers::free_port;
 
 use crate::scene::{Scene, takes_traffic};
@@ -10,7 +12,9 @@ async fn replicas_of_a_list_stop_die_and_come_back_without_a_failed_read() {
     let url = addresses.clone().map(|address| format!("http://{address}")).join(",");
     let listening = |index: usize| {
         let address = addresses[index].clone();
-        move |command: &mut std::process::Command| drop(command.env("PALISADE_LISTEN", &address))
+        move |command: &mut Command| {
+            command.env("PALISADE_LISTEN", &address);
+        }
     };
     let scene = Scene::start(&url, listening(0));
     let (mut second, mut third) = (scene.join(listening(1)), scene.join(listening(2)));

@@ -11,12 +11,11 @@ use std::{
 use palisade_tests::{Client, eventually};
 use tokio::task::JoinSet;
 
-const READERS: usize = 6;
 /// What a reader waits between two requests, so that the processes are not short of processor time.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Reads of one path, until it is stopped.
-pub struct Load {
+pub(crate) struct Load {
     readers: JoinSet<()>,
     seen: Arc<Seen>,
 }
@@ -29,9 +28,9 @@ struct Seen {
 }
 
 impl Load {
-    pub fn start(client: &Client, path: &str) -> Self {
+    pub(crate) fn start(readers_at_once: usize, client: &Client, path: &str) -> Self {
         let (mut readers, seen) = (JoinSet::new(), Arc::<Seen>::default());
-        for _ in 0..READERS {
+        for _ in 0..readers_at_once {
             let (client, path, seen) = (client.clone(), path.to_owned(), seen.clone());
             readers.spawn(async move {
                 let mut pace = tokio::time::interval(PAUSE);
@@ -52,13 +51,13 @@ impl Load {
     }
 
     /// Waits for so many more answers.
-    pub async fn more(&self, answers: usize) {
+    pub(crate) async fn more(&self, answers: usize) {
         let enough = self.seen.answers.load(Ordering::Relaxed) + answers;
         eventually(async || (self.seen.answers.load(Ordering::Relaxed) >= enough).then_some(())).await;
     }
 
     /// Stops; none may have failed. How many there were.
-    pub async fn none_failed(mut self) -> usize {
+    pub(crate) async fn none_failed(mut self) -> usize {
         self.seen.stop.store(true, Ordering::Relaxed);
         while let Some(reader) = self.readers.join_next().await {
             reader.unwrap();

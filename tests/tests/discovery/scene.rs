@@ -9,14 +9,14 @@ use tokio::time::Instant;
 use crate::load::Load;
 
 /// The shop; its own products service is the first replica.
-pub struct Scene {
-    pub shop: Shop,
+pub(crate) struct Scene {
+    pub(crate) shop: Shop,
     store: String,
 }
 
 impl Scene {
     /// Gateway and orders look for products at `url`; `configure` is for the first replica.
-    pub fn start(url: &str, configure: impl Fn(&mut Command)) -> Self {
+    pub(crate) fn start(url: &str, configure: impl Fn(&mut Command)) -> Self {
         let store = shared_mongo().url(&unique("shop"));
         let shop = Shop::separate_with(Some(&store), None, |service, command| {
             command.env("PALISADE_SERVER__RATE_LIMIT__PER_SECOND", "0").env("PALISADE_SERVER__ADDRESS_LIMIT__PER_SECOND", "0");
@@ -31,7 +31,7 @@ impl Scene {
     }
 
     /// One more replica, which listens when this is over.
-    pub fn join(&self, configure: impl Fn(&mut Command)) -> Program {
+    pub(crate) fn join(&self, configure: impl Fn(&mut Command)) -> Program {
         let replica = self.shop.another_products(&self.store, |command| {
             command.env("PALISADE_SERVER__RATE_LIMIT__PER_SECOND", "0").env("PALISADE_SERVER__FAULTS__ENABLED", "true");
             configure(command);
@@ -41,15 +41,20 @@ impl Scene {
     }
 
     /// Readers of a product that was put on the shelf for them.
-    pub async fn load(&self) -> Load {
+    pub(crate) async fn load(&self) -> Load {
+        self.load_of(6).await
+    }
+
+    /// As [`Self::load`], with so many readers.
+    pub(crate) async fn load_of(&self, readers: usize) -> Load {
         self.shop.ready().await;
         let seller = self.shop.client("seller", ALL_SCOPES);
         let product = stock(&seller, 5).await;
-        Load::start(&seller, &format!("/products/{product}"))
+        Load::start(readers, &seller, &format!("/products/{product}"))
     }
 
     /// Waits until the gateway knows so many; how long that took.
-    pub async fn knows(&self, endpoints: usize) -> Duration {
+    pub(crate) async fn knows(&self, endpoints: usize) -> Duration {
         let started = Instant::now();
         let name = "palisade_balance_endpoints{target=\"products\"}";
         eventually(async || (sum(&self.shop.admin_url("gateway"), name).await as usize == endpoints).then_some(())).await;
@@ -57,7 +62,7 @@ impl Scene {
     }
 
     /// Waits until the gateway has not failed to reach a replica for a second; how long after the start of that its last failure was.
-    pub async fn reaches_all(&self) -> Duration {
+    pub(crate) async fn reaches_all(&self) -> Duration {
         let (started, mut last, mut at) = (Instant::now(), None, Instant::now());
         let name = "grpc_client_attempt_duration_seconds_count{";
         loop {
@@ -73,26 +78,26 @@ impl Scene {
     }
 
     /// What the gateway says of its dependency products.
-    pub async fn readiness(&self) -> Option<Value> {
+    pub(crate) async fn readiness(&self) -> Option<Value> {
         let report = Client::new(self.shop.admin_url("gateway"), None).get("/readyz").attempt().await.ok()?.json();
         report["dependencies"].as_array()?.iter().find(|dependency| dependency["name"] == "products").cloned()
     }
 }
 
 /// Reads that a replica has answered.
-pub async fn reads(replica: &Program) -> f64 {
+pub(crate) async fn reads(replica: &Program) -> f64 {
     sum(&replica.url("products-admin"), "rpc_server_call_duration_seconds_count{").await
 }
 
 /// Waits until a replica answers reads; how long that took.
-pub async fn takes_traffic(replica: &Program) -> Duration {
+pub(crate) async fn takes_traffic(replica: &Program) -> Duration {
     let started = Instant::now();
     eventually(async || (reads(replica).await >= 1.0).then_some(())).await;
     started.elapsed()
 }
 
 /// From now on each call of this replica takes so much longer.
-pub async fn slow_down(replica: &Program, ms: u64) {
+pub(crate) async fn slow_down(replica: &Program, ms: u64) {
     let rule =
         json!({ "name": "slow", "method": "palisade.products.v1.ProductsService/*", "rate": 1.0, "kind": { "latency": { "ms": ms } } });
     let put = Client::new(replica.url("products-admin"), None).put("/faults", &json!({ "rules": [rule] }));
