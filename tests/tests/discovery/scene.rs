@@ -56,8 +56,9 @@ impl Scene {
     /// Waits until the gateway knows so many; how long that took.
     pub(crate) async fn knows(&self, endpoints: usize) -> Duration {
         let started = Instant::now();
-        let name = "palisade_balance_endpoints{target=\"products\"}";
-        eventually(async || (sum(&self.shop.admin_url("gateway"), name).await as usize == endpoints).then_some(())).await;
+        let known = format!("palisade_balance_endpoints{{target=\"products\"}} {endpoints}");
+        let admin = self.shop.admin_url("gateway");
+        eventually(async || metrics(&admin).await.lines().any(|line| line == known).then_some(())).await;
         started.elapsed()
     }
 
