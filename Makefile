@@ -27,7 +27,7 @@ test: tools lint doc build ## Everything CI checks: format, lints, docs, and eve
 	cargo test --locked --workspace --doc
 
 .PHONY: tools
-tools: ## Install what the tests need (PostgreSQL, Prometheus, k6, a MongoDB stand-in); `make test` does it too
+tools: ## Install what the tests need (PostgreSQL, Prometheus, etcd, dnsmasq, k6, a MongoDB stand-in); `make test` does it too
 	@tests/install.sh
 
 .PHONY: build

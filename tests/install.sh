@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the tests need beside Rust and a C compiler: PostgreSQL, Prometheus and Alertmanager, k6 and what checks its scripts' types,
+# Installs what the tests need beside Rust and a C compiler: PostgreSQL, Prometheus and Alertmanager, etcd and dnsmasq, k6 and what checks its scripts' types,
 # and a MongoDB-compatible server built into .tools/.
 # A second run finds everything there and does nothing. Only root installs Debian packages; others are told which to ask for.
 set -eu
@@ -28,6 +28,8 @@ missing=
 has_postgres || missing="$missing postgresql"
 command -v promtool >/dev/null || missing="$missing prometheus"
 command -v amtool >/dev/null || missing="$missing prometheus-alertmanager"
+command -v etcd >/dev/null || missing="$missing etcd-server"
+{ command -v dnsmasq || [ -x /usr/sbin/dnsmasq ]; } >/dev/null || missing="$missing dnsmasq-base"
 if ! has_venv; then
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 fi

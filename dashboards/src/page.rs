@@ -19,7 +19,7 @@ const ALL: &str = "all";
 const CALLERS: &str = "gateway, orders";
 const STORES: &str = "orders, products";
 
-const GROUPS: [Group; 12] = [
+const GROUPS: [Group; 14] = [
     Group { title: "HTTP requests answered", names: &["http.server."], by: "gateway" },
     Group { title: "gRPC calls answered", names: &["rpc.server.", "palisade.rpc.server."], by: STORES },
     Group { title: "gRPC calls made", names: &["rpc.client.", "grpc.client."], by: CALLERS },
@@ -27,6 +27,8 @@ const GROUPS: [Group; 12] = [
     Group { title: "Deadlines", names: &["palisade.request.timeouts", "palisade.deadline."], by: ALL },
     Group { title: "Load", names: &["palisade.requests.shed", "palisade.concurrency.", "palisade.queue."], by: ALL },
     Group { title: "Connections, faults, panics", names: &["palisade.connections.", "palisade.faults.", "palisade.panics"], by: ALL },
+    Group { title: "Discovery", names: &["palisade.discovery."], by: CALLERS },
+    Group { title: "Registration", names: &["palisade.registration."], by: STORES },
     Group { title: "Tokens and certificates", names: &["palisade.auth.", "palisade.tls."], by: ALL },
     Group { title: "Stores", names: &["db.client."], by: STORES },
     Group {

@@ -265,3 +265,31 @@ async fn an_endpoint_that_is_added_is_used() {
     client.endpoints().unwrap().set([format!("http://{first}").as_str(), format!("http://{second}").as_str()]).unwrap();
     call_until(&client, || count(&seen) > 5).await;
 }
+
+#[tokio::test]
+async fn until_a_registry_has_told_of_an_address_calls_are_refused_at_once_and_count_for_nothing() {
+    // Nobody listens there, so that nothing is ever told but by the test.
+    let client = connect(&Config { breaker: circuit_breaker::Config::default(), ..Config::at("etcd://127.0.0.1:1/health") });
+    for _ in 0..100 {
+        let refusal = check(&client).await.unwrap_err();
+        assert_eq!((refusal.code(), refusal.message()), (Code::Unavailable, "the address of a service behind this one is not known yet"));
+    }
+    assert_eq!(client.breaker().state(), State::Closed);
+    let (address, seen) = server(serving).await;
+    client.endpoints().unwrap().set([format!("http://{address}").as_str()]).unwrap();
+    check(&client).await.unwrap();
+    assert_eq!(count(&seen), 1);
+}
+
+#[tokio::test]
+async fn the_search_for_addresses_ends_with_the_last_clone() {
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let client = connect(&Config::at("dns://health.test:1?server=127.0.0.1:1"));
+    let clone = client.clone();
+    drop(client);
+    tokio::task::yield_now().await;
+    assert!(tasks() > before);
+    drop(clone);
+    until(|| tasks() == before).await;
+}

@@ -10,10 +10,14 @@ use std::{
     sync::OnceLock,
 };
 
+mod dns;
+mod etcd;
 mod mongo;
 mod postgres;
 mod prometheus;
 
+pub use dns::Dns;
+pub use etcd::Etcd;
 pub use mongo::Mongo;
 pub use postgres::Postgres;
 pub use prometheus::{Prometheus, Sample};

@@ -111,6 +111,16 @@ impl Shop {
         Self { programs: settings.map(start).into(), tokens: Mutex::default(), directory }
     }
 
+    /// One more products service with the same store and keys, at an address of its own. It ends when it is dropped, which must be before the
+    /// shop is.
+    pub fn another_products(&self, store: &str, configure: impl FnOnce(&mut Command)) -> Program {
+        let mut command = command("products");
+        command.env("PALISADE_LISTEN", format!("127.0.0.1:{}", free_port())).env("PALISADE_ADMIN_LISTEN", "127.0.0.1:0");
+        command.env("PALISADE_STORE__URL", store).envs(trust("products", self.directory()));
+        configure(&mut command);
+        Program::start(command, self.directory())
+    }
+
     /// Waits until every process says that it is ready.
     pub async fn ready(&self) {
         for service in SERVICES {

@@ -80,8 +80,36 @@ fn breakers() -> [Panel; 7] {
     ]
 }
 
-fn endpoints() -> [Panel; 2] {
+fn endpoints() -> [Panel; 6] {
+    const REGISTRY: &str = "only where a registry is configured";
     [
+        graph("Endpoints known")
+            .tells("Addresses of each target that calls may go to: those of the configuration, or those that its registry has told.")
+            .if_bad("0: the registry has told none since the start. Fewer than replicas run: some are not registered, or not ready.")
+            .unit(unit::COUNT)
+            .query(metric("palisade.balance.endpoints").now().max_by(["job", "instance", "target"])),
+        graph("Answers of registries / min")
+            .tells("Times that DNS or etcd told the addresses of a target (ok), none (empty), or nothing (failed); and what it told of no use.")
+            .if_bad("`empty`, `failed`: the last known addresses stay. `refused`: somebody has put things there that are no addresses.")
+            .unit(unit::PER_MINUTE)
+            .query(
+                metric("palisade.discovery.resolutions").rate().sum_by(["job", "target", "outcome"]).per_minute().sparse(REGISTRY),
+            )
+            .query(
+                metric("palisade.discovery.entries.refused").rate().sum_by(TARGET).per_minute().called("refused").sparse(REGISTRY),
+            ),
+        graph("Age of the addresses")
+            .tells("Since when the addresses of a target were last confirmed by its registry: by DNS as often as it is asked, by etcd all the time.")
+            .if_bad("Above a minute the registry is away: dead replicas are left alone by their breakers, but new ones are not found.")
+            .unit(unit::SECONDS)
+            .limits(60.0, 300.0)
+            .query(metric("palisade.discovery.age").now().max_by(["job", "instance", "target"]).sparse(REGISTRY)),
+        graph("Registered")
+            .tells("1 while others can find a service in the registry; and how often it was registered or lost its entry, a minute.")
+            .if_bad("0: new callers do not find this replica. `lost` again and again: etcd is away, or too slow for the lease.")
+            .unit(unit::NUMBER)
+            .query(metric("palisade.registration.registered").now().max_by(["job", "instance", "service"]).sparse(REGISTRY))
+            .query(metric("palisade.registration.changes").rate().sum_by(["job", "service", "outcome"]).per_minute().sparse(REGISTRY)),
         graph("Ejections / min")
             .tells("Endpoints that failed. Enforced: calls then went elsewhere; not enforced: too many others were out already.")
             .if_bad("One endpoint again and again: that replica is sick. `enforced=false`: most of them are.")
@@ -94,7 +122,7 @@ fn endpoints() -> [Panel; 2] {
             .limit(0.1)
             .query(metric("palisade.balance.panics").rate().sum_by(TARGET)),
     ]
-    .map(|panel| panel.sized(12, 8))
+    .map(|panel| panel.sized(8, 8))
 }
 
 fn retries() -> [Panel; 7] {

@@ -8,9 +8,9 @@ use palisade_tests::{
 };
 
 const SERVICES: [&str; 3] = ["gateway", "products", "orders"];
-/// The first event of its kind makes these: their labels are methods of calls, or where keys come from; certificates are there if they are configured.
-const LATER: [&str; 8] = [
-    "palisade_tls_",
+/// The first event of its kind makes these: their labels are methods of calls, or where keys come from. The last three are there only where TLS
+/// or a registry is configured.
+const LATER: [&str; 10] = [
     "grpc_client_attempt_started_total",
     "grpc_client_attempt_duration_seconds",
     "grpc_client_call_retries",
@@ -18,6 +18,9 @@ const LATER: [&str; 8] = [
     "rpc_client_call_duration_seconds",
     "palisade_auth_key_set_reads_total",
     "palisade_auth_revocations_reads_total",
+    "palisade_discovery_",
+    "palisade_registration_",
+    "palisade_tls_",
 ];
 
 /// A row of the page.

@@ -38,7 +38,12 @@ use self::{
     pick::{Choice, Wanted, pick},
 };
 use super::{Config as ClientConfig, InvalidConfig as InvalidClientConfig, endpoint};
-use crate::{circuit_breaker::Settling, deadline::CallDeadline, rejection::Rejection, retry};
+use crate::{
+    circuit_breaker::Settling,
+    deadline::CallDeadline,
+    rejection::{Rejection, reasons},
+    retry,
+};
 
 pub use config::{Config, InvalidConfig};
 pub use endpoints::{EndpointStatus, Endpoints};
@@ -74,7 +79,7 @@ impl Service<Request<Body>> for Balancer {
     fn call(&mut self, request: Request<Body>) -> ResponseFuture {
         let nodes = self.0.nodes();
         match nodes.as_slice() {
-            [] => return ResponseFuture { way: Way::Nowhere { refusal: Some(self.0.nobody()) } },
+            [] => return ResponseFuture { way: Way::Nowhere { refusal: Some(nowhere()) } },
             [only] => return ResponseFuture { way: Way::Only { inner: only.send(request) } },
             _ => {}
         }
@@ -89,6 +94,11 @@ impl Service<Request<Body>> for Balancer {
         let call = Call::start(self.0.target, node.clone(), permit, now, deadline);
         ResponseFuture { way: Way::Chosen { inner: Settling::new(node.send(request), call) } }
     }
+}
+
+/// No address is known: not even an attempt.
+fn nowhere() -> Rejection {
+    Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "the address of a service behind this one is not known yet")
 }
 
 pin_project! {

@@ -17,11 +17,7 @@ use super::{
     node::Node,
     pick::Dice,
 };
-use crate::{
-    circuit_breaker::State,
-    discovery::Upstream,
-    rejection::{Rejection, reasons},
-};
+use crate::{circuit_breaker::State, discovery::Upstream};
 
 /// Endpoints of a target that have series of their own. However many addresses come and go, there are never more.
 const MOST_LABELS: usize = 64;
@@ -137,11 +133,6 @@ impl Shared {
 
     pub(super) fn nodes(&self) -> Guard<Arc<Vec<Arc<Node>>>> {
         self.nodes.load()
-    }
-
-    /// The refusal of a call that would go nowhere.
-    pub(super) fn nobody(&self) -> Rejection {
-        Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "the address of a service behind this one is not known yet")
     }
 
     fn replace(&self, addresses: Vec<Address>) {

@@ -4,10 +4,13 @@ use parking_lot::Mutex;
 
 use super::{super::Upstream, ask::Answer, *};
 
+/// Priority, host and port.
+type Srv = (u16, &'static str, u16);
+
 /// Records by name; a name that is not there does not answer.
 #[derive(Default)]
 struct Zone {
-    services: Mutex<Option<Vec<(u16, &'static str, u16)>>>,
+    services: Mutex<Option<Vec<Srv>>>,
     addresses: Mutex<HashMap<(&'static str, Family), Vec<&'static str>>>,
 }
 

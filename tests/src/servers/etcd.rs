@@ -1,0 +1,94 @@
+//! A private etcd of one member.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::free_port;
+use crate::child::Child;
+
+/// A running etcd. Dropping it kills it and removes its data.
+#[derive(Debug)]
+pub struct Etcd {
+    // Dropped in this order: the process before its data.
+    server: Child,
+    directory: TempDir,
+    port: u16,
+    peer_port: u16,
+}
+
+impl Etcd {
+    /// Starts one.
+    pub fn start() -> Self {
+        let directory = TempDir::with_prefix("palisade-etcd-").expect("a temporary directory can be made");
+        let (server, port, peer_port) = (0..5)
+            .map(|_| (free_port(), free_port()))
+            .filter(|(port, peer_port)| port != peer_port)
+            .find_map(|(port, peer_port)| Some((run(directory.path(), port, peer_port)?, port, peer_port)))
+            .expect("etcd binds one of five pairs of free ports");
+        Self { server, directory, port, peer_port }
+    }
+
+    /// What a service registers under, and what its clients are given: `etcd://host:port/path`.
+    pub fn url(&self, path: &str) -> String {
+        format!("etcd://127.0.0.1:{}/{path}", self.port)
+    }
+
+    /// The base URL of its API as JSON over HTTP.
+    pub fn api(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.server.kill();
+    }
+
+    /// Starts it again on its port and data, killing it first if it still runs.
+    pub fn restart(&mut self) {
+        self.server.kill();
+        self.server = run(self.directory.path(), self.port, self.peer_port).expect("etcd starts again on its port and data");
+    }
+
+    /// Starts it again on its port without its data.
+    pub fn restart_empty(&mut self) {
+        self.server.kill();
+        std::fs::remove_dir_all(self.directory.path().join("data")).expect("its data is there");
+        self.restart();
+    }
+
+    /// Stops it in its tracks: connections stay open, nothing is answered.
+    pub fn pause(&self) {
+        self.server.signal(Signal::STOP);
+    }
+
+    /// Lets it go on after [`Self::pause`].
+    pub fn resume(&self) {
+        self.server.signal(Signal::CONT);
+    }
+}
+
+/// `None` when the server ended before it was ready.
+fn run(directory: &Path, port: u16, peer_port: u16) -> Option<Child> {
+    let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
+    let mut command = Command::new(program());
+    command.args(["--name", "test", "--data-dir"]).arg(directory.join("data"));
+    command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+    command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("test={peer}")]);
+    let server = Child::spawn(&command, Some(directory), Signal::KILL).expect("etcd can be started");
+    server.line(|line| {
+        (line.contains("serving insecure client requests") || line.contains("serving client traffic insecurely")).then_some(())
+    })?;
+    Some(server)
+}
+
+fn program() -> PathBuf {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|place| place.join("etcd")).find(|program| program.is_file());
+    found.expect("etcd is missing: run `make tools` as root (or `make test`, which does), or install the package `etcd-server`")
+}
