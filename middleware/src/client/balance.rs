@@ -36,7 +36,7 @@ use self::{
     pick::{Choice, Wanted, pick},
 };
 use super::{Config as ClientConfig, InvalidConfig as InvalidClientConfig, endpoint};
-use crate::{circuit_breaker::Settling, deadline::CallDeadline, rejection::Rejection, retry};
+use crate::{circuit_breaker::Settling, deadline::CallDeadline, rejection::Rejection, retry, streams::is_stream};
 
 pub use config::{Config, InvalidConfig};
 pub use endpoints::{EndpointStatus, Endpoints};
@@ -82,8 +82,9 @@ impl Service<Request<Body>> for Balancer {
         if panics {
             self.0.panics.increment(1);
         }
+        let stream = is_stream(&request);
         let call = Call::start(self.0.target, node.clone(), permit, now, deadline);
-        ResponseFuture { way: Way::Chosen { inner: Settling::new(node.send(request), call) } }
+        ResponseFuture { way: Way::Chosen { inner: Settling::new(node.send(request), call, stream) } }
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     CallDeadline, expired, grpc_timeout,
     timed::{ResponseFuture, Side, TimedBody, Timer},
 };
-use crate::{rejection::Rejection, respond::Protocol};
+use crate::{rejection::Rejection, respond::Protocol, streams::is_stream};
 
 /// Holds one attempt, until its trailers, to the nearest of its limit, the call's deadline and a `grpc-timeout` that is already there.
 ///
@@ -80,17 +80,23 @@ where
         let now = Instant::now();
         let left = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0.saturating_duration_since(now));
         let asked = request.headers().get(grpc_timeout::HEADER).and_then(grpc_timeout::parse);
-        let limit = [left, asked].into_iter().flatten().fold(self.layer.limit, Duration::min);
+        let whole = [left, asked].into_iter().flatten().min();
+        let limit = whole.map_or(self.layer.limit, |whole| whole.min(self.layer.limit));
         if limit.is_zero() {
             return ResponseFuture::refused(expired());
         }
-        request.headers_mut().insert(grpc_timeout::HEADER, grpc_timeout::format(limit));
+        let stream = is_stream(&request);
+        // The limit of a stream is about its beginning, of which the server is not told.
+        if let Some(told) = if stream { whole } else { Some(limit) } {
+            request.headers_mut().insert(grpc_timeout::HEADER, grpc_timeout::format(told));
+        }
         if let Some(deadline) = request.extensions_mut().get_mut::<CallDeadline>() {
             // What is inside can tell by it whether it was dropped for want of time.
-            deadline.0 = now + limit;
+            deadline.0 = now + if stream { whole.unwrap_or(limit) } else { limit };
         }
         let expired = if limit < self.layer.limit { &self.layer.calls_expired } else { &self.layer.attempts_expired };
         let timer = Timer::new(now, limit, (Side::Client, Protocol::Grpc), expired.clone());
+        let timer = if stream { timer.of_stream(whole.map(|whole| now + whole)) } else { timer };
         ResponseFuture::running(self.inner.call(request), timer)
     }
 }

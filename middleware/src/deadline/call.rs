@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::{CallDeadline, expired, grpc_timeout};
-use crate::{context, rejection::Rejection};
+use crate::{context, rejection::Rejection, streams::is_stream};
 
 /// Decides how long a call with all its attempts may take, and refuses one that cannot succeed.
 ///
@@ -76,8 +76,14 @@ where
         if left.is_some_and(|left| left <= self.layer.min_attempt) {
             return Either::Right(ready(Err(expired())));
         }
-        let left = left.map_or(self.layer.limit, |left| left.min(self.layer.limit));
-        request.extensions_mut().insert(CallDeadline(now + left));
+        let limit = match (is_stream(&request), left) {
+            // A stream ends when it ends, unless somebody says when.
+            (true, left) => left,
+            (false, left) => Some(left.map_or(self.layer.limit, |left| left.min(self.layer.limit))),
+        };
+        if let Some(limit) = limit {
+            request.extensions_mut().insert(CallDeadline(now + limit));
+        }
         Either::Left(self.inner.call(request))
     }
 }

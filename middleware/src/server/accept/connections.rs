@@ -33,7 +33,7 @@ use super::{
     word::Word,
     write_stall::WriteStall,
 };
-use crate::{jitter, rate_limit::Peer, respond::Protocol, server::Config, task};
+use crate::{jitter, rate_limit::Peer, respond::Protocol, server::Config, streams::Leaving, task};
 
 const MAX_HEADERS: usize = 64;
 /// Of all headers of a request together, over either version of HTTP.
@@ -132,11 +132,13 @@ impl Connections {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let asked = Arc::new(AtomicBool::new(false));
+        let leaving = Leaving::default();
         let service = {
-            let asked = asked.clone();
+            let (asked, leaving) = (asked.clone(), leaving.clone());
             let service = service.map_request(move |mut request: Request<Incoming>| {
                 asked.store(true, Ordering::Relaxed);
                 request.extensions_mut().insert(peer);
+                request.extensions_mut().insert(leaving.clone());
                 request
             });
             service.map_response(|response| response.map(Pieces::new))
@@ -163,6 +165,7 @@ impl Connections {
                     }),
                     Some(Limit::Age) => {
                         connection.as_mut().graceful_shutdown();
+                        leaving.say();
                         clock.as_mut().reset(Instant::now() + self.age_grace);
                         Some(Limit::Leave)
                     }
@@ -175,6 +178,7 @@ impl Connections {
                         return;
                     }
                     connection.as_mut().graceful_shutdown();
+                    leaving.say();
                 }
             }
         }
