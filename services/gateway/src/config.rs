@@ -23,6 +23,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// The services behind the gateway.
     pub upstreams: Upstreams,
+    /// Streams of an order's events.
+    pub events: Events,
     /// The key that signs calls to them.
     pub identity: auth::Identity,
     /// Whose tokens are believed.
@@ -31,6 +33,24 @@ pub struct Config {
     pub server: server::Config,
     /// Traces and logs.
     pub telemetry: telemetry::Config,
+}
+
+/// Streams of an order's events.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Events {
+    /// A stream that has nothing to say says so this often, so that nothing on the way takes it for dead, milliseconds.
+    pub heartbeat_ms: u64,
+    /// After how long a client opens a stream again that has ended, half as long more or less, milliseconds.
+    pub retry_ms: u64,
+    /// A stream goes on by itself when orders ends it or is started again; without an answer for so long it ends. Milliseconds.
+    pub resume_ms: u64,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { heartbeat_ms: 15_000, retry_ms: 2_000, resume_ms: 15_000 }
+    }
 }
 
 /// The services behind the gateway.

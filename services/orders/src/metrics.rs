@@ -26,6 +26,8 @@ pub static METRICS: &[Metric] = &[
     Metric::seconds("palisade.saga.oldest_in_flight", &["saga"], "Age of the oldest saga under way"),
     Metric::gauge("palisade.outbox.pending", &[], "Events not published yet"),
     Metric::seconds("palisade.outbox.oldest", &[], "Age of the oldest event not published yet"),
+    Metric::gauge("palisade.outbox.dead", &[], "Events put aside because the broker refused them too often"),
+    Metric::counter("palisade.outbox.published", &["outcome"], "Events handed to the broker, by what became of it"),
     Metric::gauge("palisade.invariant.violations", &["check"], "What the last audit found broken; must be 0"),
 ];
 
@@ -61,7 +63,10 @@ pub fn register() {
     for status in UNFINISHED {
         in_flight(status).set(0);
     }
-    for gauge in [oldest_in_flight(), outbox_pending(), outbox_oldest(), broken()] {
+    for outcome in palisade_events::OUTCOMES {
+        metrics::counter!("palisade.outbox.published", "outcome" => outcome).increment(0);
+    }
+    for gauge in [oldest_in_flight(), outbox_pending(), outbox_oldest(), outbox_dead(), broken()] {
         gauge.set(0);
     }
 }
@@ -106,6 +111,7 @@ pub(crate) fn measured(stats: &Stats) {
     oldest_in_flight().set(stats.oldest_unfinished);
     outbox_pending().set(as_f64(stats.unpublished));
     outbox_oldest().set(stats.oldest_unpublished);
+    outbox_dead().set(as_f64(stats.dead));
 }
 
 /// An audit found so much broken.
@@ -173,6 +179,10 @@ fn outbox_pending() -> Gauge {
 
 fn outbox_oldest() -> Gauge {
     metrics::gauge!("palisade.outbox.oldest")
+}
+
+fn outbox_dead() -> Gauge {
+    metrics::gauge!("palisade.outbox.dead")
 }
 
 fn broken() -> Gauge {
