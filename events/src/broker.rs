@@ -3,8 +3,9 @@
 mod nats;
 mod process;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
+use futures_util::{FutureExt, future::BoxFuture};
 use palisade_middleware::config::Error;
 
 use self::nats::Nats;
@@ -93,12 +94,12 @@ impl Broker {
     }
 
     /// Whether the broker can be reached, for a probe; `None` if there is none.
-    pub fn probe(&self) -> Option<impl Fn() -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + 'static> {
+    pub fn probe(&self) -> Option<impl Fn() -> BoxFuture<'static, Result<(), String>> + Send + 'static> {
         let Kind::Nats(nats) = &self.0 else { return None };
         let nats = nats.clone();
-        Some(move || -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
+        Some(move || {
             let nats = nats.clone();
-            Box::pin(async move { nats.ping(Duration::from_secs(1)).await })
+            async move { nats.ping(Duration::from_secs(1)).await }.boxed()
         })
     }
 

@@ -30,6 +30,8 @@ pub struct Config {
     pub stream_replicas: usize,
     /// The largest the stream may become, bytes; then events wait in the outbox. 0: as large as the server lets it.
     pub stream_max_bytes: u64,
+    /// The largest event that the stream takes, bytes. 0: as large as the server lets it.
+    pub stream_max_event_bytes: u32,
     /// How long the stream keeps events for consumers that are away, hours.
     pub stream_max_age_hours: u64,
     /// How long the stream knows an event again that is published twice, milliseconds.
@@ -47,6 +49,7 @@ impl Default for Config {
             max_refusals: 5,
             stream_replicas: 1,
             stream_max_bytes: 0,
+            stream_max_event_bytes: 0,
             stream_max_age_hours: 168,
             duplicate_window_ms: 120_000,
         }
@@ -61,9 +64,14 @@ impl Config {
         }
         let url = config::secret(("events.nats_url", &self.nats_url), ("events.nats_url_file", &self.nats_url_file))?;
         let known = |address: &str| ["nats://", "tls://"].iter().any(|scheme| address.trim().starts_with(scheme));
-        let valid = url.expose_secret().split(',').all(|address| known(address) && address.trim().parse::<async_nats::ServerAddr>().is_ok());
+        let valid =
+            url.expose_secret().split(',').all(|address| known(address) && address.trim().parse::<async_nats::ServerAddr>().is_ok());
         // Not repeated: it may hold a password.
-        if valid { Ok(Some(url)) } else { Err(Error::rule("events.nats_url", "must be nats://host:port or tls://host:port, or several separated by commas")) }
+        if valid {
+            Ok(Some(url))
+        } else {
+            Err(Error::rule("events.nats_url", "must be nats://host:port or tls://host:port, or several separated by commas"))
+        }
     }
 
     /// Checks every value against its range. Files are not read yet.

@@ -60,7 +60,7 @@ impl Consumer {
     /// Works until `shutdown`; the event at hand is finished.
     pub async fn run(self, shutdown: CancellationToken) {
         match self.broker.nats().cloned() {
-            Some(nats) => self.of_nats(&nats, &shutdown).await,
+            Some(nats) => Box::pin(self.of_nats(&nats, &shutdown)).await,
             None => self.of_process(self.broker.subscribe(self.topic), &shutdown).await,
         }
     }
@@ -78,7 +78,7 @@ impl Consumer {
 
     async fn of_nats(&self, nats: &NatsBroker, shutdown: &CancellationToken) {
         loop {
-            match shutdown.run_until_cancelled(self.open(nats)).await {
+            match shutdown.run_until_cancelled(Box::pin(self.open(nats))).await {
                 None => return,
                 Some(Ok(messages)) => self.read(messages, shutdown).await,
                 Some(Err(error)) => tracing::debug!(consumer = self.name, error, "no events can be read, it is tried again"),

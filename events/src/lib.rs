@@ -13,6 +13,7 @@ mod broker;
 mod config;
 mod consumer;
 mod event;
+pub mod metrics;
 mod relay;
 mod subscription;
 
@@ -20,5 +21,5 @@ pub use broker::{Broker, Outcome, Topic};
 pub use config::Config;
 pub use consumer::{Applied, Consumer, Effect};
 pub use event::{Event, Malformed};
-pub use relay::{OUTCOMES, Outbox, Relay};
+pub use relay::{Outbox, Relay};
 pub use subscription::{Notice, Subscription};

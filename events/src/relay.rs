@@ -4,7 +4,7 @@
 mod round;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -20,11 +20,10 @@ use crate::{
     event::Event,
 };
 
-/// What may become of an event that is handed over: the label `outcome` of `palisade.outbox.published`.
-pub const OUTCOMES: [&str; 4] = ["published", "refused", "unavailable", "dead"];
-
 /// The pause after the first failure; doubles with each.
 const PAUSE: Duration = Duration::from_millis(100);
+/// The pause after a refusal.
+const REFUSED_PAUSE: Duration = Duration::from_millis(300);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Why an outbox cannot be worked on.
@@ -69,6 +68,8 @@ enum Round {
     Idle,
     /// Another replica publishes.
     NotOurs,
+    /// The broker refused some of it.
+    Refused,
     /// Some of it could not go.
     Held,
 }
@@ -99,6 +100,8 @@ impl Relay {
                         sleep(self.broker.linger()).await;
                     }
                     Round::NotOurs => sleep(jitter::around(lease / 4, 0.5, jitter::draw)).await,
+                    // Briefly: what is refused again and again must not hold up the rest.
+                    Round::Refused => sleep(jitter::around(REFUSED_PAUSE, 0.5, jitter::draw)).await,
                     Round::Held => sleep(back_off(failures, jitter::draw)).await,
                 }
             };

@@ -108,7 +108,9 @@ where
         ResponseFuture {
             state: match self.layer.enter() {
                 // A stream has its place only until it begins; how many there may be is for whoever serves them to say.
-                Ok(place) if is_stream(&request) => State::Running { inner: self.inner.call(request), place: Hold(Some(place)), stream: true },
+                Ok(place) if is_stream(&request) => {
+                    State::Running { inner: self.inner.call(request), place: Hold(Some(place)), stream: true }
+                }
                 Ok(place) => State::Running { inner: self.inner.call(request), place: Hold(Some(place)), stream: false },
                 Err(rejection) => State::Refused { rejection: Some(rejection) },
             },

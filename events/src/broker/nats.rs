@@ -85,9 +85,9 @@ impl Nats {
                         match event {
                             async_nats::Event::Connected | async_nats::Event::Disconnected | async_nats::Event::SlowConsumer(_) => {
                                 disruptions.send_modify(|count| *count += 1);
-                                tracing::info!(%event, "the broker");
                             }
-                            event => tracing::debug!(%event, "the broker"),
+                            // The client itself writes all of them to the log.
+                            _ => {}
                         }
                     }
                 });
@@ -127,12 +127,14 @@ impl Nats {
     /// A stream that is full takes no more: what it does not take stays in the outbox, what it has taken it keeps for its consumers.
     fn stream_config(&self, topic: Topic) -> jetstream::stream::Config {
         let most = i64::try_from(self.config.stream_max_bytes).unwrap_or(i64::MAX);
+        let largest = i32::try_from(self.config.stream_max_event_bytes).unwrap_or(i32::MAX);
         jetstream::stream::Config {
             name: topic.stream.to_owned(),
             subjects: vec![topic.subjects.to_owned()],
             storage: StorageType::File,
             discard: DiscardPolicy::New,
             max_bytes: if most == 0 { -1 } else { most },
+            max_message_size: if largest == 0 { -1 } else { largest },
             max_age: Duration::from_secs(self.config.stream_max_age_hours.saturating_mul(3_600)),
             duplicate_window: Duration::from_millis(self.config.duplicate_window_ms),
             num_replicas: self.config.stream_replicas,
@@ -169,6 +171,7 @@ impl Nats {
 
 /// A trace of its own, seen exactly if the work was that made the change.
 fn span(event: &Event) -> Span {
+    let Some(trace_parent) = &event.trace_parent else { return Span::none() };
     let span = recorded_span!(
         parent: None,
         "send",
@@ -182,9 +185,7 @@ fn span(event: &Event) -> Span {
         messaging.message.id = %event.id,
         error.type = Empty,
     );
-    if let Some(trace_parent) = &event.trace_parent {
-        trace::link(&span, trace_parent);
-    }
+    trace::link(&span, trace_parent);
     span
 }
 

@@ -1,16 +1,15 @@
 //! One round: what waits is handed over, each subject's events one after another, and what became of it is noted.
 
-use std::{
-    collections::HashSet,
-    sync::PoisonError,
-    time::Duration,
-};
+use std::{collections::HashSet, sync::PoisonError, time::Duration};
 
-use metrics::counter;
 use tokio::time::Instant;
 
 use super::{Error, Relay, Round};
-use crate::{broker::Outcome, event::Event};
+use crate::{
+    broker::Outcome,
+    event::Event,
+    metrics::{DEAD, PUBLISHED, REFUSED, UNAVAILABLE, handed_over},
+};
 
 /// What became of the events of a round.
 #[derive(Default)]
@@ -37,13 +36,14 @@ impl Relay {
         }
         let full = waiting.len() >= self.config.batch as usize;
         let fates = self.hand_over(waiting).await;
-        let all = fates.refused.is_empty() && fates.unavailable == 0;
+        let (refused, unavailable) = (!fates.refused.is_empty(), fates.unavailable > 0);
         self.note(fates).await?;
-        Ok(match (all, full) {
-            (true, true) => Round::More,
+        Ok(match (unavailable, refused, full) {
+            (true, ..) => Round::Held,
+            (false, true, _) => Round::Refused,
+            (false, false, true) => Round::More,
             // What was written meanwhile has left word.
-            (true, false) => Round::Idle,
-            (false, _) => Round::Held,
+            (false, false, false) => Round::Idle,
         })
     }
 
@@ -88,16 +88,15 @@ impl Relay {
     }
 
     async fn note(&self, fates: Fates) -> Result<(), Error> {
-        let count = |outcome: &'static str, events: u64| counter!("palisade.outbox.published", "outcome" => outcome).increment(events);
-        count("unavailable", fates.unavailable);
+        handed_over(UNAVAILABLE).increment(fates.unavailable);
         if !fates.published.is_empty() {
             self.outbox.published(&fates.published).await?;
-            count("published", fates.published.len() as u64);
+            handed_over(PUBLISHED).increment(fates.published.len() as u64);
         }
         if !fates.refused.is_empty() {
             let dead = self.outbox.refused(&fates.refused, self.config.max_refusals).await?;
-            count("refused", fates.refused.len() as u64);
-            count("dead", dead);
+            handed_over(REFUSED).increment(fates.refused.len() as u64);
+            handed_over(DEAD).increment(dead);
             if dead > 0 {
                 tracing::error!(events = dead, "events are put aside because the broker refuses them");
             }

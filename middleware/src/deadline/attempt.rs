@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::{
-    CallDeadline, expired, grpc_timeout,
+    CallDeadline, StreamEnd, expired, grpc_timeout,
     timed::{ResponseFuture, Side, TimedBody, Timer},
 };
 use crate::{rejection::Rejection, respond::Protocol, streams::is_stream};
@@ -80,23 +80,23 @@ where
         let now = Instant::now();
         let left = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0.saturating_duration_since(now));
         let asked = request.headers().get(grpc_timeout::HEADER).and_then(grpc_timeout::parse);
-        let whole = [left, asked].into_iter().flatten().min();
-        let limit = whole.map_or(self.layer.limit, |whole| whole.min(self.layer.limit));
+        let limit = [left, asked].into_iter().flatten().fold(self.layer.limit, Duration::min);
         if limit.is_zero() {
             return ResponseFuture::refused(expired());
         }
         let stream = is_stream(&request);
-        // The limit of a stream is about its beginning, of which the server is not told.
-        if let Some(told) = if stream { whole } else { Some(limit) } {
+        // The limit of a stream is about its beginning, of which the server is not told; its end it is told, if it has one.
+        let end = request.extensions().get::<StreamEnd>().map(|end| end.0);
+        if let Some(told) = if stream { end.map(|end| end.saturating_duration_since(now)) } else { Some(limit) } {
             request.headers_mut().insert(grpc_timeout::HEADER, grpc_timeout::format(told));
         }
         if let Some(deadline) = request.extensions_mut().get_mut::<CallDeadline>() {
             // What is inside can tell by it whether it was dropped for want of time.
-            deadline.0 = now + if stream { whole.unwrap_or(limit) } else { limit };
+            deadline.0 = now + limit;
         }
         let expired = if limit < self.layer.limit { &self.layer.calls_expired } else { &self.layer.attempts_expired };
         let timer = Timer::new(now, limit, (Side::Client, Protocol::Grpc), expired.clone());
-        let timer = if stream { timer.of_stream(whole.map(|whole| now + whole)) } else { timer };
+        let timer = if stream { timer.of_stream(end) } else { timer };
         ResponseFuture::running(self.inner.call(request), timer)
     }
 }

@@ -11,7 +11,7 @@ use http::Request;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use super::{CallDeadline, expired, grpc_timeout};
+use super::{CallDeadline, StreamEnd, expired, grpc_timeout};
 use crate::{context, rejection::Rejection, streams::is_stream};
 
 /// Decides how long a call with all its attempts may take, and refuses one that cannot succeed.
@@ -76,14 +76,11 @@ where
         if left.is_some_and(|left| left <= self.layer.min_attempt) {
             return Either::Right(ready(Err(expired())));
         }
-        let limit = match (is_stream(&request), left) {
-            // A stream ends when it ends, unless somebody says when.
-            (true, left) => left,
-            (false, left) => Some(left.map_or(self.layer.limit, |left| left.min(self.layer.limit))),
-        };
-        if let Some(limit) = limit {
-            request.extensions_mut().insert(CallDeadline(now + limit));
+        if let (true, Some(left)) = (is_stream(&request), left) {
+            request.extensions_mut().insert(StreamEnd(now + left));
         }
+        let left = left.map_or(self.layer.limit, |left| left.min(self.layer.limit));
+        request.extensions_mut().insert(CallDeadline(now + left));
         Either::Left(self.inner.call(request))
     }
 }

@@ -124,7 +124,9 @@ where
                 // An answer that is there counts, however late this poll comes.
                 if let Poll::Ready(result) = inner.poll(cx) {
                     let timer = timer.take().and_then(|timer| timer.begun(Instant::now()));
-                    return Poll::Ready(result.map(|response| response.map(|body| TimedBody { body, timer, cut: false })).map_err(Into::into));
+                    return Poll::Ready(
+                        result.map(|response| response.map(|body| TimedBody { body, timer, cut: false })).map_err(Into::into),
+                    );
                 }
                 let Some(timer) = timer else { return Poll::Pending };
                 ready!(timer.poll(cx));

@@ -50,15 +50,15 @@ impl Stream {
     /// Ready with the reason when it has to end.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
         if self.leaving.as_mut().is_some_and(|leaving| leaving.as_mut().poll(cx).is_ready()) {
-            return Poll::Ready("connection");
+            return Poll::Ready(caps::CONNECTION);
         }
         ready!(self.age.as_mut().poll(cx));
-        Poll::Ready("age")
+        Poll::Ready(caps::AGE)
     }
 
     fn end(&mut self, reason: &'static str) {
         if !std::mem::replace(&mut self.over, true) {
-            metrics::counter!("palisade.streams.ended", "protocol" => caps::name(self.protocol), "reason" => reason).increment(1);
+            caps::ended(caps::name(self.protocol), reason).increment(1);
             self.place = None;
         }
     }
@@ -66,7 +66,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.end("reader");
+        self.end(caps::READER);
     }
 }
 
@@ -106,7 +106,7 @@ impl<B: Body> Body for StreamBody<B> {
         }
         let frame = ready!(this.body.poll_frame(cx));
         if frame.as_ref().is_none_or(|frame| frame.as_ref().map_or(true, Frame::is_trailers)) {
-            stream.end("done");
+            stream.end(caps::DONE);
         }
         Poll::Ready(frame)
     }

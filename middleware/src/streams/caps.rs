@@ -10,8 +10,20 @@ use crate::{
     respond::Protocol,
 };
 
-/// When to come back; a stream ends when its reader has gone, which may be at any time.
-const COME_BACK: Duration = Duration::from_secs(5);
+/// Who may bring a stream to its end: what it tells of, its reader, its connection, its age.
+pub(super) const REASONS: [&str; 4] = [DONE, READER, CONNECTION, AGE];
+pub(super) const DONE: &str = "done";
+pub(super) const READER: &str = "reader";
+pub(super) const CONNECTION: &str = "connection";
+pub(super) const AGE: &str = "age";
+
+/// Why there is no place for another.
+const ALL: &str = "streams";
+const OF_CALLER: &str = "streams_of_caller";
+
+/// When to come back, half as long more or less; a stream ends when its reader has gone, which may be at any time. So long that no client of
+/// ours tries again within one call.
+const COME_BACK: Duration = Duration::from_secs(20);
 
 /// The streams of one port.
 #[derive(Debug)]
@@ -39,6 +51,12 @@ impl Caps {
     pub(super) fn new(protocol: Protocol, most: usize, most_of_one: usize) -> Arc<Self> {
         let protocol = name(protocol);
         metrics::gauge!("palisade.streams.open", "protocol" => protocol).set(0);
+        // A rate sees no event that made its series.
+        for reason in REASONS {
+            ended(protocol, reason).increment(0);
+        }
+        shed(ALL).increment(0);
+        shed(OF_CALLER).increment(0);
         Arc::new(Self { protocol, most, most_of_one, open: Mutex::default() })
     }
 
@@ -47,7 +65,7 @@ impl Caps {
         let mut open = self.open.lock();
         let again = jitter::around(COME_BACK, 0.5, jitter::draw);
         if open.all >= self.most {
-            metrics::counter!("palisade.requests.shed", "reason" => "streams").increment(1);
+            shed(ALL).increment(1);
             return Err(Rejection::new(&reasons::OVERLOADED, "too many streams are open").with_retry_after(again));
         }
         let (caller, count) = match open.of.get_key_value(caller) {
@@ -55,7 +73,7 @@ impl Caps {
             None => (caller.into(), 0),
         };
         if count >= self.most_of_one {
-            metrics::counter!("palisade.requests.shed", "reason" => "streams_of_caller").increment(1);
+            shed(OF_CALLER).increment(1);
             return Err(Rejection::new(&reasons::RATE_LIMITED, "too many streams of this caller are open").with_retry_after(again));
         }
         open.of.insert(caller.clone(), count + 1);
@@ -79,6 +97,15 @@ impl Drop for Place {
         drop(open);
         metrics::gauge!("palisade.streams.open", "protocol" => self.caps.protocol).decrement(1);
     }
+}
+
+/// Streams that ended for this reason.
+pub(super) fn ended(protocol: &'static str, reason: &'static str) -> metrics::Counter {
+    metrics::counter!("palisade.streams.ended", "protocol" => protocol, "reason" => reason)
+}
+
+fn shed(reason: &'static str) -> metrics::Counter {
+    metrics::counter!("palisade.requests.shed", "reason" => reason)
 }
 
 /// The protocol as a label.

@@ -45,9 +45,9 @@ async fn a_caller_has_so_many_streams_and_all_have_so_many_and_what_is_no_stream
     let (service, leaving) = (StreamsLayer::new(Protocol::Http, &config()).layer(tower::service_fn(news)), Leaving::default());
     let open = |method, caller| service.clone().oneshot(asks(method, caller, &leaving));
     let (first, _second) = (open(&WATCH, "a").await.unwrap(), open(&WATCH, "a").await.unwrap());
-    assert_eq!(open(&WATCH, "a").await.unwrap_err().reason(), &reasons::RATE_LIMITED);
+    assert_eq!(open(&WATCH, "a").await.err().unwrap().reason(), &reasons::RATE_LIMITED);
     let _third = open(&WATCH, "b").await.unwrap();
-    assert_eq!(open(&WATCH, "b").await.unwrap_err().reason(), &reasons::OVERLOADED);
+    assert_eq!(open(&WATCH, "b").await.err().unwrap().reason(), &reasons::OVERLOADED);
     assert!(open(&READ, "b").await.is_ok() && open(&HEALTH, "b").await.is_ok());
     drop(first);
     assert!(open(&WATCH, "a").await.is_ok());

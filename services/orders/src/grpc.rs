@@ -16,8 +16,8 @@ use palisade_middleware::{
     task, trace,
 };
 use palisade_proto::orders::v1::{
-    self as proto, CreateOrderRequest, FindAllRequest, FindAllResponse, FindOneRequest, RemoveRequest, UpdateStatusRequest, WatchOrderRequest,
-    orders_service_server::OrdersService,
+    self as proto, CreateOrderRequest, FindAllRequest, FindAllResponse, FindOneRequest, RemoveRequest, UpdateStatusRequest,
+    WatchOrderRequest, orders_service_server::OrdersService,
 };
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status};

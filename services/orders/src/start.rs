@@ -90,7 +90,7 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     let driver = Driver::new(store.clone(), products.clone(), process.clock.clone());
     let worker = Worker { store: store.clone(), driver: driver.clone(), clock: process.clock.clone(), config: config.saga.clone() };
     let tools = admin::Tools { store: store.clone(), products, clock: process.clock.clone() };
-    let (watched, prepare_in, stop) = (tools.clone(), store.clone(), process.shutdown.clone());
+    let (audited, prepare_in, stop) = (tools.clone(), store.clone(), process.shutdown.clone());
     process.run(async move {
         // In the background and for ever: the process starts while its database is down.
         if !prepared.load(Ordering::Acquire) && stop.run_until_cancelled(prepare(prepare_in)).await.is_none() {
@@ -99,7 +99,7 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
         prepared.store(true, Ordering::Release);
         tokio::join!(
             worker.run(stop.clone()),
-            admin::watch(watched, stop.clone()),
+            admin::watch(audited, stop.clone()),
             events.run(stop.clone()),
             relay::wake(waking, broker.subscribe(Topic::ORDERS), stop.clone()),
             looking.look(look_in, look_every, stop),

@@ -83,7 +83,9 @@ impl Watches {
                 for some in watched.chunks(ASKED_AT_ONCE) {
                     match store.versions(some).await {
                         Ok(versions) => versions.into_iter().for_each(|(id, version)| self.announce(id, version)),
-                        Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "the versions of watched orders cannot be read"),
+                        Err(error) => {
+                            tracing::debug!(error = &error as &dyn std::error::Error, "the versions of watched orders cannot be read");
+                        }
                     }
                 }
             }

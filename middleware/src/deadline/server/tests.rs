@@ -135,7 +135,10 @@ mod streams {
     use http_body_util::StreamBody;
 
     use super::*;
-    use crate::{context::Context, method_table::{Access, Method}};
+    use crate::{
+        context::Context,
+        method_table::{Access, Method},
+    };
 
     static WATCH: Method = Method::http("GET", "/watch", Access::Public).streaming();
 
@@ -175,7 +178,8 @@ mod streams {
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_does_not_begin_is_late() {
         let never = tower::service_fn(|_: Request<()>| std::future::pending::<Result<Response<String>, Rejection>>());
-        let refused = DeadlineLayer::new(Protocol::Http, Duration::from_secs(2), Duration::from_secs(3)).layer(never).call(asked(None)).await;
+        let refused =
+            DeadlineLayer::new(Protocol::Http, Duration::from_secs(2), Duration::from_secs(3)).layer(never).call(asked(None)).await;
         assert_eq!(refused.unwrap_err().reason(), &reasons::DEADLINE_EXCEEDED);
     }
 }

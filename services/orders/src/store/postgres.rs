@@ -16,8 +16,8 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    Answer, Audit, Claimed, Create, Creation, DeadEvent, Error, Event, List, Page, Removal, Standing, Stats, StatusSet, Store, Stuck, Transitioned,
-    pool::Pool,
+    Answer, Audit, Claimed, Create, Creation, DeadEvent, Error, Event, List, Page, Removal, Standing, Stats, StatusSet, Store, Stuck,
+    Transitioned, pool::Pool,
 };
 use crate::{
     order::{Actor, Order, OrderId, Status},
