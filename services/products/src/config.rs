@@ -25,6 +25,8 @@ pub struct Config {
     pub store: Store,
     /// Stock that is set aside.
     pub reservations: Reservations,
+    /// Who is told of changes.
+    pub events: palisade_events::Config,
     /// Whose tokens are believed.
     pub auth: auth::Config,
     /// Limits of the gRPC port.
@@ -83,6 +85,7 @@ impl Default for Config {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9465)),
             store: Store::default(),
             reservations: Reservations::default(),
+            events: palisade_events::Config::default(),
             auth: auth::Config::default(),
             server: server::Config::default(),
             telemetry: telemetry::Config::default(),
@@ -94,6 +97,7 @@ impl Validate for Config {
     fn validate(&self) -> Result<(), Error> {
         self.server.validate()?;
         self.telemetry.validate()?;
+        self.events.validate()?;
         let positive = [
             ("store.timeout_ms", self.store.timeout_ms),
             ("reservations.hold_ms", self.reservations.hold_ms),
@@ -112,6 +116,7 @@ impl Program for Config {
             // Not repeated: it may hold a password.
             return Err(Error::rule("store.url", "is no connection string of a known store").into());
         }
+        self.events.url()?;
         self.auth.verifier("products", Arc::new(SystemClock))?;
         Ok(())
     }
