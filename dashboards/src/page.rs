@@ -26,7 +26,11 @@ const GROUPS: [Group; 14] = [
     Group { title: "Retries, breakers, balance", names: &["palisade.retry.", "palisade.breaker.", "palisade.balance."], by: CALLERS },
     Group { title: "Deadlines", names: &["palisade.request.timeouts", "palisade.deadline."], by: ALL },
     Group { title: "Load", names: &["palisade.requests.shed", "palisade.concurrency.", "palisade.queue."], by: ALL },
-    Group { title: "Connections, faults, panics", names: &["palisade.connections.", "palisade.faults.", "palisade.panics"], by: ALL },
+    Group {
+        title: "Connections, streams, faults, panics",
+        names: &["palisade.connections.", "palisade.streams.", "palisade.faults.", "palisade.panics"],
+        by: ALL,
+    },
     Group { title: "Discovery", names: &["palisade.discovery."], by: CALLERS },
     Group { title: "Registration", names: &["palisade.registration."], by: STORES },
     Group { title: "Tokens and certificates", names: &["palisade.auth.", "palisade.tls."], by: ALL },

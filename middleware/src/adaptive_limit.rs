@@ -36,7 +36,7 @@ pub use running::Running;
 /// Lets as many requests run as the server can do at once.
 ///
 /// Sits behind authentication, which says whose priority counts, inside the deadline, which covers the wait, and close around the
-/// handler, whose latency it measures. A place is kept until the last byte of the answer was sent.
+/// handler, whose latency it measures. A place is kept until the last byte of the answer was sent; of a stream until the first.
 ///
 /// ```
 /// use palisade_middleware::{adaptive_limit::{AdaptiveLimitLayer, Config}, respond::Protocol};
@@ -88,6 +88,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let context = Context::of(&request);
         let (priority, deadline) = context.map(|context| (context.priority, context.deadline)).unwrap_or_default();
+        let stream = context.is_some_and(Context::is_stream);
         // A probe that waits behind the work would make a busy process look dead.
         let exempt = context.and_then(|context| context.method).is_some_and(|method| method.quiet);
         let Some(limiter) = self.layer.limiter.as_ref().filter(|_| !exempt) else {
@@ -96,14 +97,14 @@ where
         let (protocol, now) = (self.layer.protocol, Instant::now());
         let state = match limiter.enter(priority, deadline, now) {
             Entry::Run(permit) => {
-                let running = Some(Running::new(permit, protocol, now, deadline));
+                let running = Some(Running::new(permit, protocol, now, (deadline, stream)));
                 State::Running { inner: self.inner.call(request), running }
             }
             Entry::Wait(waiter) => {
                 // The clone stays behind, the ready one waits with the request.
                 let clone = self.inner.clone();
                 let service = std::mem::replace(&mut self.inner, clone);
-                State::Waiting { waiter, next: Some(Next { service, request, protocol, deadline }) }
+                State::Waiting { waiter, next: Some(Next { service, request, protocol, about: (deadline, stream) }) }
             }
             Entry::Refused(refused) => State::Refused { rejection: Some(refused.into()) },
         };
@@ -116,7 +117,8 @@ struct Next<S, Q> {
     service: S,
     request: Q,
     protocol: Protocol,
-    deadline: Option<Instant>,
+    /// Its deadline, and whether its answer is a stream.
+    about: (Option<Instant>, bool),
 }
 
 pin_project! {
@@ -153,10 +155,10 @@ where
                 }
                 StateProjection::Waiting { waiter, next } => {
                     let permit = ready!(Pin::new(waiter).poll(cx))?;
-                    let Some(Next { mut service, request, protocol, deadline }) = next.take() else {
+                    let Some(Next { mut service, request, protocol, about }) = next.take() else {
                         unreachable!("polled after it was ready")
                     };
-                    let running = Some(Running::new(permit, protocol, Instant::now(), deadline));
+                    let running = Some(Running::new(permit, protocol, Instant::now(), about));
                     State::Running { inner: service.call(request), running }
                 }
                 StateProjection::Running { inner, running } => {
@@ -166,6 +168,9 @@ where
                         Ok(response) => {
                             if let Some(running) = &mut running {
                                 running.answer(&response);
+                            }
+                            if let Some(stream) = running.take_if(|running| running.is_stream()) {
+                                stream.leave();
                             }
                             Ok(response.map(|body| Observed::new(body, running)))
                         }

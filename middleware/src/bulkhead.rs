@@ -17,6 +17,7 @@ use tower::{Layer, Service};
 use crate::{
     body::{Hold, Observed},
     rejection::{Rejection, reasons},
+    streams::is_stream,
 };
 
 /// Refuses calls above a limit, at once: there is no queue.
@@ -106,7 +107,11 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         ResponseFuture {
             state: match self.layer.enter() {
-                Ok(place) => State::Running { inner: self.inner.call(request), place: Hold(Some(place)) },
+                // A stream has its place only until it begins; how many there may be is for whoever serves them to say.
+                Ok(place) if is_stream(&request) => {
+                    State::Running { inner: self.inner.call(request), place: Hold(Some(place)), stream: true }
+                }
+                Ok(place) => State::Running { inner: self.inner.call(request), place: Hold(Some(place)), stream: false },
                 Err(rejection) => State::Refused { rejection: Some(rejection) },
             },
         }
@@ -127,7 +132,7 @@ pin_project! {
     #[derive(Debug)]
     enum State<F> {
         Refused { rejection: Option<Rejection> },
-        Running { #[pin] inner: F, place: Hold<Place> },
+        Running { #[pin] inner: F, place: Hold<Place>, stream: bool },
     }
 }
 
@@ -143,9 +148,9 @@ where
             StateProjection::Refused { rejection } => {
                 Poll::Ready(Err(rejection.take().expect("a future is not polled after it was ready")))
             }
-            StateProjection::Running { inner, place } => {
+            StateProjection::Running { inner, place, stream } => {
                 let response = ready!(inner.poll(cx))?;
-                let place = Hold(place.0.take());
+                let place = Hold(place.0.take().filter(|_| !*stream));
                 Poll::Ready(Ok(response.map(|body| Observed::new(body, place))))
             }
         }

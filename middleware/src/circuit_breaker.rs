@@ -34,6 +34,7 @@ use crate::{
     body::Observed,
     deadline::CallDeadline,
     rejection::{Rejection, reasons},
+    streams::is_stream,
 };
 
 pub use breaker::{Breaker, BreakerHandle, Permit};
@@ -106,8 +107,9 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let deadline = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0);
+        let stream = is_stream(&request);
         let progress = match self.breaker.acquire(Instant::now(), deadline) {
-            Ok(permit) => Progress::Running { inner: Settling::new(self.inner.call(request), permit) },
+            Ok(permit) => Progress::Running { inner: Settling::new(self.inner.call(request), permit, stream) },
             Err(refused) => Progress::Refused { rejection: Some(refusal(self.breaker.name(), refused)) },
         };
         ResponseFuture { progress }

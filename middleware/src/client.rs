@@ -46,6 +46,7 @@ use crate::{
     rejection::Rejection,
     respond::{Refused, RespondInsideLayer},
     retry::{IdempotentMethods, RetryLayer},
+    streams::Streaming,
     trace::ClientTraceLayer,
 };
 
@@ -92,7 +93,15 @@ where
     };
     let breaker = CircuitBreakerLayer::new(target, &config.breaker);
     let handle = breaker.handle();
+    let methods = idempotent.clone();
     let service = ServiceBuilder::new()
+        // What the contracts call a stream is none of those calls that all below measure and hold to a time.
+        .map_request(move |mut request: Request<Body>| {
+            if methods.is_stream(request.uri().path()) {
+                request.extensions_mut().insert(Streaming);
+            }
+            request
+        })
         // One span and one duration for the logical call: they see its refusals, and its retries as one.
         .layer(ClientTraceLayer { server_address, server_port })
         .layer(MetricsLayer::new(Hop::GrpcClient(target.into())))

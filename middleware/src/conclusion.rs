@@ -40,6 +40,12 @@ impl Conclusion {
         };
     }
 
+    /// The answer has begun and is a stream: that is all there is to conclude, for it may go on for ever.
+    pub(crate) fn stream(&mut self) {
+        self.gone = false;
+        self.code.get_or_insert(Code::Ok as u16);
+    }
+
     /// There was no answer, for a reason of our own.
     pub(crate) fn refused(&mut self, code: Code) {
         (self.code, self.gone) = (Some(code as u16), false);

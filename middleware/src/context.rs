@@ -16,7 +16,7 @@ pub use request_id::RequestId;
 pub struct Context {
     /// The caller's `x-request-id` if it is valid, else a new one.
     pub request_id: RequestId,
-    /// When the caller stops waiting. Every hop gets what is left of it.
+    /// When the caller stops waiting. Every hop gets what is left of it. A stream has one only if its caller set it.
     pub deadline: Option<Instant>,
     /// Who asks; set once the token was verified.
     pub principal: Option<Arc<Principal>>,
@@ -53,6 +53,11 @@ impl Context {
     pub fn until(mut self, deadline: Instant) -> Self {
         self.deadline = Some(self.deadline.map_or(deadline, |own| own.min(deadline)));
         self
+    }
+
+    /// Whether the answer is a stream ([`Method::streaming`]).
+    pub fn is_stream(&self) -> bool {
+        self.method.is_some_and(|method| method.streaming)
     }
 
     /// The context that the outer layers put into the request.

@@ -41,6 +41,11 @@ pub(crate) fn expired() -> Rejection {
     Rejection::new(&reasons::DEADLINE_EXCEEDED, "the deadline had passed before the work began")
 }
 
+/// When an outgoing stream must end, because whoever asks for it said so; in the extensions of every attempt. [`CallDeadline`] then is about
+/// its beginning.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StreamEnd(pub(crate) Instant);
+
 /// When an outgoing call must have its answer; in the extensions of every attempt. Inside [`AttemptTimeout`]: when that attempt must.
 #[derive(Debug, Clone, Copy)]
 pub struct CallDeadline(pub Instant);

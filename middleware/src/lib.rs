@@ -21,10 +21,11 @@
 //!   8  authentication        the bearer token becomes a principal               auth
 //!   9  authorization         the method table, default deny                     auth
 //!  10  rate limit            how much one principal may ask                     rate_limit
-//!  11  adaptive limit        what the handler can bear, found by its latency    adaptive_limit
-//!  12  panics                a panic is one refused request                     catch_panic
-//!  13  faults                injected on purpose, as if the handler had them    fault
-//!  14  scope                 the handler finds all of the above                 context
+//!  11  streams               how many, how old, and gone when the connection is     streams
+//!  12  adaptive limit        what the handler can bear, found by its latency    adaptive_limit
+//!  13  panics                a panic is one refused request                     catch_panic
+//!  14  faults                injected on purpose, as if the handler had them    fault
+//!  15  scope                 the handler finds all of the above                 context
 //!            |
 //!         handler
 //! ```
@@ -77,7 +78,7 @@
 //! # The modules
 //!
 //! Layers of a server: [`request_context`], [`trace`], [`metrics`], [`respond`], [`deadline`], [`load_shed`], [`rate_limit`], [`auth`],
-//! [`catch_panic`]. Layers of a client: [`bulkhead`], [`retry`], [`circuit_breaker`], and of the above [`trace`], [`metrics`],
+//! [`streams`], [`catch_panic`]. Layers of a client: [`bulkhead`], [`retry`], [`circuit_breaker`], and of the above [`trace`], [`metrics`],
 //! [`respond`], [`deadline`] and [`auth`]. Both assembled: [`server`], [`client`].
 //!
 //! Around the calls of a store: [`db`].
@@ -124,6 +125,7 @@ pub mod request_context;
 pub mod respond;
 pub mod retry;
 pub mod server;
+pub mod streams;
 mod sync;
 pub mod task;
 pub mod telemetry;

@@ -37,6 +37,8 @@ pub struct Method {
     pub quiet: bool,
     /// A gRPC method: the entry holds for every HTTP method, because tonic runs the handler for every one.
     grpc: bool,
+    /// Its answer goes on for as long as it may, piece by piece: see [`crate::streams`].
+    pub streaming: bool,
     /// How much its requests matter, unless one of our own services says otherwise.
     pub priority: Priority,
 }
@@ -44,18 +46,25 @@ pub struct Method {
 impl Method {
     /// A gRPC method, by its path `/package.Service/Method`.
     pub const fn grpc(path: &'static str, access: Access) -> Self {
-        Self { verb: "POST", path, access, quiet: false, grpc: true, priority: Priority::Default }
+        Self { verb: "POST", path, access, quiet: false, grpc: true, streaming: false, priority: Priority::Default }
     }
 
     /// An HTTP method on a route template such as `/products/{id}`.
     pub const fn http(verb: &'static str, path: &'static str, access: Access) -> Self {
-        Self { verb, path, access, quiet: false, grpc: false, priority: Priority::Default }
+        Self { verb, path, access, quiet: false, grpc: false, streaming: false, priority: Priority::Default }
     }
 
     /// The same method, kept out of traces and metrics.
     #[must_use]
     pub const fn quiet(mut self) -> Self {
         self.quiet = true;
+        self
+    }
+
+    /// The same method, whose answer is a stream without an end of its own.
+    #[must_use]
+    pub const fn streaming(mut self) -> Self {
+        self.streaming = true;
         self
     }
 

@@ -1,4 +1,5 @@
 //! Duration and outcome of every hop, named as semantic conventions 1.45 have it; recorded when the last byte was sent, or from `Drop`.
+//! A stream counts until it begins.
 
 mod catalog;
 mod registries;
@@ -27,6 +28,7 @@ use crate::{
     grpc_status,
     method_table::MethodTable,
     respond::Protocol,
+    streams::is_stream,
     trace::known_verb,
 };
 
@@ -130,7 +132,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let measurement = self.series.of(&request).map(Measurement::start);
+        let stream = is_stream(&request) || Context::of(&request).is_some_and(Context::is_stream);
+        let measurement = self.series.of(&request).map(|series| Measurement::start(series, stream));
         ResponseFuture { inner: self.inner.call(request), measurement }
     }
 }
@@ -158,6 +161,7 @@ pub struct Measurement {
     series: Measured,
     started: Instant,
     conclusion: Conclusion,
+    stream: bool,
     done: bool,
 }
 
@@ -189,12 +193,12 @@ impl Measured {
 }
 
 impl Measurement {
-    fn start(series: Measured) -> Self {
+    fn start(series: Measured, stream: bool) -> Self {
         if let Some(active) = series.active() {
             active.increment(1.0);
         }
         let conclusion = Conclusion::open(series.side());
-        Self { series, started: Instant::now(), conclusion, done: false }
+        Self { series, started: Instant::now(), conclusion, stream, done: false }
     }
 
     fn finish(&mut self) {
@@ -264,6 +268,11 @@ where
         let mut measurement = this.measurement.take();
         if let Some(measurement) = &mut measurement {
             measurement.conclusion.head(&response);
+            if measurement.stream {
+                // How long it goes on is no measure of ours.
+                measurement.conclusion.stream();
+                measurement.finish();
+            }
         }
         Poll::Ready(Ok(response.map(|body| Observed::new(body, measurement))))
     }

@@ -38,7 +38,7 @@ use self::{
     call::Call,
     metrics::{Denied, Metrics},
 };
-use crate::rejection::Rejection;
+use crate::{rejection::Rejection, streams::Streaming};
 
 pub use advice::advice;
 pub(crate) use advice::advice_of_head;
@@ -136,9 +136,11 @@ impl Policy {
         let (parts, body) = request.into_parts();
         let (mut body, kept) = replay::keep(body).await;
         let mut call = Call::new(&self, &parts, kept.is_some());
+        // The first piece of a stream may be long in coming; its head says whether it was refused.
+        let whole = parts.extensions.get::<Streaming>().is_none();
         loop {
             let answer = service.call(call.request(&parts, body)).await;
-            let mut answer = outcome::look(answer, call.may_repeat()).await;
+            let mut answer = outcome::look(answer, whole && call.may_repeat()).await;
             let outcome = outcome::of(&mut answer);
             let pause = call.next(outcome, Instant::now());
             let (Some(pause), Some(kept)) = (pause, &kept) else { return call.finish(answer) };

@@ -16,6 +16,7 @@
 //! | [`ActorLayer`] | whose certificate, if the port wants one: once it is known who the token says it is |
 //! | [`AuthorizeLayer`] | the method table, default deny |
 //! | [`RateLimitLayer`] | needs the caller, protects what is shared below |
+//! | [`StreamsLayer`] | needs the caller; around all that makes the answer whose end it may bring |
 //! | [`AdaptiveLimitLayer`] | needs the caller for the priority; close to the handler, whose latency it measures |
 //! | [`CatchPanicLayer`] | inside metrics and permits, so that they see it |
 //! | [`FaultLayer`] | faults on purpose, in the handler's place: all of the above takes them for its own |
@@ -50,6 +51,7 @@ use crate::{
     request_context::{RequestContextLayer, ScopeLayer},
     respond::{Protocol, RespondLayer},
     server::http_guard::HttpGuardLayer,
+    streams::StreamsLayer,
     tls::{self, ActorLayer},
     trace::ServerTraceLayer,
 };
@@ -57,7 +59,7 @@ use crate::{
 /// Entries of the method table for what every gRPC port has: health and reflection.
 pub static GRPC_INFRASTRUCTURE: [Method; 5] = [
     Method::grpc("/grpc.health.v1.Health/Check", Access::Public).quiet(),
-    Method::grpc("/grpc.health.v1.Health/Watch", Access::Public).quiet(),
+    Method::grpc("/grpc.health.v1.Health/Watch", Access::Public).quiet().streaming(),
     Method::grpc("/grpc.health.v1.Health/List", Access::Public).quiet(),
     Method::grpc("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Public).quiet(),
     Method::grpc("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::Public).quiet(),
@@ -74,6 +76,13 @@ pub struct Config {
     /// Requests in flight above which new ones are refused with 503 / UNAVAILABLE, whoever asks: a bound for memory. Well above what the
     /// adaptive limit lets run and wait, which looks at who asks.
     pub max_in_flight: usize,
+    /// Streams that may be open at once, of all callers; more are refused with 503 / UNAVAILABLE.
+    pub max_streams: usize,
+    /// Streams that one caller may have open at once; more are refused with 429 / `RESOURCE_EXHAUSTED`.
+    pub max_streams_per_caller: usize,
+    /// After this long, 10 % more or less, a stream comes to an end, so that its reader finds new replicas; it does so too when its
+    /// connection has to go. Milliseconds.
+    pub max_stream_age_ms: u64,
     /// Open connections above which new ones wait to be accepted.
     pub max_connections: usize,
     /// Open connections of one address (IPv6: of one /64 network) to an HTTP port, above which its new ones are closed at once; 0 turns
@@ -110,6 +119,9 @@ impl Default for Config {
             default_deadline_ms: 10_000,
             max_deadline_ms: 30_000,
             max_in_flight: 4_096,
+            max_streams: 2_048,
+            max_streams_per_caller: 32,
+            max_stream_age_ms: 600_000,
             max_connections: 8_192,
             max_connections_per_address: 1_024,
             max_connection_age_ms: 300_000,
@@ -133,6 +145,9 @@ impl config::Validate for Config {
             ("server.default_deadline_ms", self.default_deadline_ms),
             ("server.max_deadline_ms", self.max_deadline_ms),
             ("server.max_in_flight", self.max_in_flight as u64),
+            ("server.max_streams", self.max_streams as u64),
+            ("server.max_streams_per_caller", self.max_streams_per_caller as u64),
+            ("server.max_stream_age_ms", self.max_stream_age_ms),
             ("server.max_connections", self.max_connections as u64),
             ("server.first_request_ms", self.first_request_ms),
             ("server.header_read_ms", self.header_read_ms),
@@ -210,6 +225,7 @@ where
         .layer(ActorLayer)
         .layer(AuthorizeLayer(protocol))
         .layer(RateLimitLayer::new(protocol, &config.rate_limit))
+        .layer(StreamsLayer::new(protocol, config))
         .layer(AdaptiveLimitLayer::new(protocol, &config.adaptive_limit))
         .layer(CatchPanicLayer::new())
         .layer(FaultLayer(faults))

@@ -28,6 +28,9 @@ use tower::layer::util::Identity;
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 static METHODS: [Method; 1] = [Method::grpc(CHECK, Access::Scope("check"))];
+/// Years at whose beginning a certificate ends.
+const VALID: i32 = 2999;
+const OVER: i32 = 2001;
 /// How often changed files are looked for.
 const RELOAD_MS: u64 = 20;
 /// Long enough for a busy machine.
@@ -47,8 +50,8 @@ impl World {
         let directory = TempDir::new().unwrap();
         let path = directory.path();
         let authority = Authority::new(path, "authority");
-        let products = authority.issue(&path.join("products"), &["products", "products.example"]);
-        let gateway = authority.issue(&path.join("gateway"), &["gateway.example", "gateway"]);
+        let products = authority.issue(&path.join("products"), &["products", "products.example"], VALID);
+        let gateway = authority.issue(&path.join("gateway"), &["gateway.example", "gateway"], VALID);
         let signing = SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap();
         Self { directory, authority, products, gateway, signing }
     }
@@ -129,12 +132,12 @@ async fn only_those_are_served_who_are_who_they_say_they_are() {
     let strangers = Authority::new(path, "strangers");
     let cases = [
         ("no certificate", UpstreamTls { cert_file: None, key_file: None, ..world.upstream() }, Code::Unavailable),
-        ("one that has ended", world.upstream_as(&world.authority.issue_expired(&path.join("old"), &["gateway"])), Code::Unavailable),
-        ("a stranger's", world.upstream_as(&strangers.issue(&path.join("stranger"), &["gateway"])), Code::Unavailable),
-        ("another service's", world.upstream_as(&world.authority.issue(&path.join("orders"), &["orders"])), Code::Unauthenticated),
+        ("one that has ended", world.upstream_as(&world.authority.issue(&path.join("old"), &["gateway"], OVER)), Code::Unavailable),
+        ("a stranger's", world.upstream_as(&strangers.issue(&path.join("stranger"), &["gateway"], VALID)), Code::Unavailable),
+        ("another service's", world.upstream_as(&world.authority.issue(&path.join("orders"), &["orders"], VALID)), Code::Unauthenticated),
         (
             "one that says more than the name",
-            world.upstream_as(&world.authority.issue(&path.join("x"), &["xgateway"])),
+            world.upstream_as(&world.authority.issue(&path.join("x"), &["xgateway"], VALID)),
             Code::Unauthenticated,
         ),
         ("no TLS", UpstreamTls::default(), Code::Unavailable),
@@ -151,9 +154,9 @@ async fn only_whom_we_meant_to_call_is_called() {
     let strangers = Authority::new(path, "strangers");
     let port = |issued: Issued| PortTls { cert_file: Some(issued.cert), key_file: Some(issued.key), ..world.port() };
     let cases = [
-        ("a stranger", port(strangers.issue(&path.join("stranger"), &["products"])), Code::Unavailable),
-        ("one whose time is over", port(world.authority.issue_expired(&path.join("old"), &["products"])), Code::Unavailable),
-        ("another service", port(world.authority.issue(&path.join("orders"), &["orders"])), Code::Unavailable),
+        ("a stranger", port(strangers.issue(&path.join("stranger"), &["products"], VALID)), Code::Unavailable),
+        ("one whose time is over", port(world.authority.issue(&path.join("old"), &["products"], OVER)), Code::Unavailable),
+        ("another service", port(world.authority.issue(&path.join("orders"), &["orders"], VALID)), Code::Unavailable),
         ("plain text", PortTls::default(), Code::Unavailable),
         ("itself, which wants no certificate", PortTls { client_ca_file: None, ..world.port() }, Code::Ok),
     ];
@@ -195,8 +198,8 @@ async fn new_certificates_are_used_without_a_restart_and_broken_ones_are_not() {
     // Everything anew, by an authority that nobody knew before. The caller's client was made with the old files.
     let client = world.connect(address, before.clone());
     let next = Authority::new(path, "next");
-    next.issue(&path.join("products"), &["products"]);
-    next.issue(&path.join("gateway"), &["gateway"]);
+    next.issue(&path.join("products"), &["products"], VALID);
+    next.issue(&path.join("gateway"), &["gateway"], VALID);
     std::fs::copy(&next.file, &world.authority.file).unwrap();
     eventually(async || call(&world.connect(address, before.clone())).await == Code::Ok).await;
     eventually(async || call(&client).await == Code::Ok).await;
@@ -205,7 +208,7 @@ async fn new_certificates_are_used_without_a_restart_and_broken_ones_are_not() {
 #[tokio::test]
 async fn what_cannot_work_is_said_at_the_start() {
     let world = World::new();
-    let other = world.authority.issue(&world.directory.path().join("other"), &["products"]);
+    let other = world.authority.issue(&world.directory.path().join("other"), &["products"], VALID);
     let port = world.port();
     let bad = [
         (PortTls { key_file: None, ..port.clone() }, "tls.cert_file needs tls.key_file beside it"),

@@ -106,6 +106,11 @@ impl Request {
         Self(self.0.body(body))
     }
 
+    /// Sends it and gives the answer as it comes; for streams.
+    pub async fn send(self) -> reqwest::Result<reqwest::Response> {
+        self.0.send().await
+    }
+
     /// Sends it; an error when no whole answer came back, as happens to callers of a server that is killed.
     pub async fn attempt(self) -> reqwest::Result<Answer> {
         let response = self.0.send().await?;

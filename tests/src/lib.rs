@@ -7,6 +7,7 @@ use std::time::Duration;
 
 pub mod child;
 pub mod client;
+pub mod events;
 pub mod fault_proxy;
 pub mod files;
 pub mod jwt;

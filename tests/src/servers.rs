@@ -13,12 +13,14 @@ use std::{
 mod dns;
 mod etcd;
 mod mongo;
+mod nats;
 mod postgres;
 mod prometheus;
 
 pub use dns::Dns;
 pub use etcd::Etcd;
 pub use mongo::Mongo;
+pub use nats::Nats;
 pub use postgres::Postgres;
 pub use prometheus::{Prometheus, Sample};
 
@@ -52,6 +54,11 @@ pub fn durable_mongo() -> Mongo {
 pub fn shared_mongo() -> &'static Mongo {
     static SHARED: OnceLock<Mongo> = OnceLock::new();
     SHARED.get_or_init(mongo)
+}
+
+/// A NATS server with `JetStream`, whose streams survive [`Nats::kill`].
+pub fn nats() -> Nats {
+    Nats::start()
 }
 
 /// Whether acknowledged writes survive a crash of the server.

@@ -51,7 +51,7 @@ fn methods() -> Vec<(&'static str, String, String)> {
             }
         }
     }
-    assert_eq!(methods.len(), 14, "{methods:?}");
+    assert_eq!(methods.len(), 15, "{methods:?}");
     methods
 }
 
@@ -100,7 +100,7 @@ async fn no_users_token_reaches_the_methods_of_the_order_chain() {
 async fn every_method_wants_its_scope() {
     let shop = Shop::shared();
     for (host, name, path) in methods().into_iter().filter(|(_, name, _)| !INTERNAL.contains(&name.as_str())) {
-        let verb = if name.starts_with("Find") { "read" } else { "write" };
+        let verb = if name.starts_with("Find") || name.starts_with("Watch") { "read" } else { "write" };
         let scope = format!("{host}:{verb}");
         let others: Vec<_> = ALL_SCOPES.split(' ').filter(|other| ![scope.as_str(), "orders:admin"].contains(other)).collect();
         let refusal = call(host, &path, Some(&shop.service_token(host, "alice", &others.join(" ")))).await.unwrap_err();

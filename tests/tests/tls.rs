@@ -14,12 +14,14 @@ use palisade_tests::{
 };
 use tempfile::TempDir;
 
+/// The year at whose beginning certificates end.
+const VALID: i32 = 2999;
 const SERVICES: [&str; 3] = ["gateway", "products", "orders"];
 
 /// Certificates for all, each with the name that its tokens have.
 fn issue(authority: &Authority, directory: &Path) {
     for service in SERVICES {
-        authority.issue(&directory.join(service), &[service, "localhost", "127.0.0.1"]);
+        authority.issue(&directory.join(service), &[service, "localhost", "127.0.0.1"], VALID);
     }
 }
 

@@ -15,6 +15,7 @@ pub(super) fn dashboard() -> Dashboard {
         .row("By route", by_route())
         .row("Durations", durations())
         .row("Saturation", saturation())
+        .row("Streams", streams())
         .row("Refused at the door", refused())
 }
 
@@ -112,6 +113,22 @@ fn saturation() -> [Panel; 4] {
             .query(own("palisade.queue.waiting").now().sum_by(limiter)),
     ]
     .map(|panel| panel.sized(6, 8))
+}
+
+fn streams() -> [Panel; 2] {
+    [
+        graph("Streams open")
+            .tells("Orders that are being watched: `http` at the gateway, `grpc` at orders behind it.")
+            .if_bad("At `server.max_streams` new ones get 503. More `grpc` than `http` for long: somebody calls orders directly.")
+            .unit(unit::COUNT)
+            .query(metric("palisade.streams.open").now().sum_by(["job", "protocol"])),
+        areas("Streams ended / s")
+            .tells("Streams that ended, by what brought it about: the order (`done`), the reader, the connection, their age.")
+            .if_bad("Many `reader`: clients give up, or something on the way cuts what is silent.")
+            .unit(unit::PER_SECOND)
+            .query(metric("palisade.streams.ended").rate().sum_by(["job", "protocol", "reason"]).or_zero(&every_process())),
+    ]
+    .map(|panel| panel.sized(12, 8))
 }
 
 fn refused() -> [Panel; 4] {

@@ -50,8 +50,8 @@ fn now() -> [Panel; 6] {
             .limits(1.0, 100.0)
             .query(metric("palisade.stock.overdue_holds").now().sum_by([])),
         number("Outbox pending")
-            .tells("Events not published yet. Nobody publishes them so far: they are kept, then forgotten.")
-            .if_bad("With a relay: it stands, or does not keep up.")
+            .tells("Events that wait for the broker.")
+            .if_bad("The broker is away, or takes none: `GET /readyz` of orders says so. None is lost.")
             .unit(unit::COUNT)
             .runbook("OutboxLag")
             .query(metric("palisade.outbox.pending").now().sum_by([])),
@@ -168,20 +168,34 @@ fn stock() -> [Panel; 3] {
     ]
 }
 
-fn outbox() -> [Panel; 2] {
+fn outbox() -> [Panel; 4] {
     [
         graph("Outbox backlog")
-            .tells("Events not published yet.")
-            .if_bad("It grows for ever: nothing forgets old events; see the log of the worker.")
+            .tells("Events that wait for the broker; counted up to 10,000.")
+            .if_bad("The broker is away, or its stream is full. When it is back they go in order, 256 at a time.")
             .unit(unit::COUNT)
             .runbook("OutboxLag")
             .query(metric("palisade.outbox.pending").now().sum_by(["job"])),
         graph("Outbox age")
             .tells("Age of the oldest event not published yet.")
-            .if_bad("With a relay it should be seconds; without one it grows up to the retention.")
+            .if_bad("A straight line upwards: nothing is published at all.")
+            .limits(10.0, 60.0)
             .unit(unit::SECONDS)
             .runbook("OutboxLag")
             .query(metric("palisade.outbox.oldest").now().max_by(["job"])),
+        areas("Events to the broker / s")
+            .tells("Events handed to the broker, by what became of them.")
+            .if_bad("`unavailable`: it is away or full, they wait. `refused`, then `dead`: it does not want them, see the log.")
+            .unit(unit::PER_SECOND)
+            .runbook("OutboxLag")
+            .query(metric("palisade.outbox.published").rate().sum_by(["job", "outcome"]).or_zero(&of_orders())),
+        graph("Dead events")
+            .tells("Events put aside because the broker refused them too often.")
+            .if_bad("`GET /events/dead` on the admin port of orders says why; `POST /events/redrive` tries them again.")
+            .unit(unit::COUNT)
+            .limit(1.0)
+            .runbook("OutboxDeadLetters")
+            .query(metric("palisade.outbox.dead").now().max_by(["job"])),
     ]
-    .map(|panel| panel.sized(12, 8))
+    .map(|panel| panel.sized(6, 8))
 }

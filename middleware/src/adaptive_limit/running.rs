@@ -25,6 +25,7 @@ pub struct Running {
     head: Option<Head>,
     frames: u32,
     ended: bool,
+    stream: bool,
 }
 
 /// The beginning of an answer.
@@ -46,8 +47,19 @@ enum Outcome {
 }
 
 impl Running {
-    pub(super) fn new(permit: Permit, protocol: Protocol, started: Instant, deadline: Option<Instant>) -> Self {
-        Self { permit, protocol, started, deadline, head: None, frames: 0, ended: false }
+    pub(super) fn new(permit: Permit, protocol: Protocol, started: Instant, (deadline, stream): (Option<Instant>, bool)) -> Self {
+        Self { permit, protocol, started, deadline, head: None, frames: 0, ended: false, stream }
+    }
+
+    /// Whether it keeps its place only until the answer begins: how long a stream lasts says nothing of the work, nor does a stream
+    /// that waits for news do any.
+    pub(super) fn is_stream(&self) -> bool {
+        self.stream
+    }
+
+    /// A stream has begun, which is no sample of anything.
+    pub(super) fn leave(mut self) {
+        self.ended = true;
     }
 
     /// The answer begins.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     breaker::Permit,
+    transition::Verdict,
     verdict::{self, Finding},
 };
 use crate::{
@@ -55,12 +56,14 @@ pin_project! {
         #[pin]
         inner: F,
         pending: Option<P>,
+        stream: bool,
     }
 }
 
 impl<F, P> Settling<F, P> {
-    pub(crate) fn new(inner: F, pending: P) -> Self {
-        Self { inner, pending: Some(pending) }
+    /// The finding on a `stream` is that it began: what ends it later says nothing of the target.
+    pub(crate) fn new(inner: F, pending: P, stream: bool) -> Self {
+        Self { inner, pending: Some(pending), stream }
     }
 }
 
@@ -84,6 +87,10 @@ where
         let pending = match verdict::at_head(&answer, pending.target()) {
             Some((finding, hint)) => {
                 pending.settle(finding, hint, now);
+                None
+            }
+            None if *this.stream => {
+                pending.begun(now).settle(Verdict::Success.into(), None, now);
                 None
             }
             None => Some(pending.begun(now)),

@@ -19,6 +19,7 @@ use crate::{
     metrics::{AttemptSeries, Known},
     rejection::Rejection,
     retry,
+    streams::is_stream,
 };
 
 /// Measures each attempt until its last byte.
@@ -41,7 +42,7 @@ impl AttemptMetricsLayer {
         let first = request.extensions().get::<retry::Attempt>().is_none();
         let started = if first { &series.original } else { &series.retry };
         started.increment(1);
-        Measurement { series, started: Instant::now(), conclusion: Conclusion::open(Side::Client) }
+        Measurement { series, started: Some(Instant::now()), conclusion: Conclusion::open(Side::Client), stream: is_stream(request) }
     }
 }
 
@@ -83,13 +84,23 @@ where
 #[derive(Debug)]
 pub(super) struct Measurement {
     series: Arc<AttemptSeries>,
-    started: Instant,
+    /// `None` once it was measured.
+    started: Option<Instant>,
     conclusion: Conclusion,
+    stream: bool,
+}
+
+impl Measurement {
+    fn finish(&mut self) {
+        if let Some(started) = self.started.take() {
+            self.series.duration(self.conclusion.code()).record(started.elapsed());
+        }
+    }
 }
 
 impl Drop for Measurement {
     fn drop(&mut self) {
-        self.series.duration(self.conclusion.code()).record(self.started.elapsed());
+        self.finish();
     }
 }
 
@@ -125,7 +136,13 @@ where
         let result = ready!(this.inner.poll(cx));
         let mut measurement = this.measurement.take().expect("a future is not polled after it was ready");
         match &result {
-            Ok(response) => measurement.conclusion.head(response),
+            Ok(response) => {
+                measurement.conclusion.head(response);
+                if measurement.stream {
+                    measurement.conclusion.stream();
+                    measurement.finish();
+                }
+            }
             Err(rejection) => measurement.conclusion.refused(rejection.reason().grpc),
         }
         Poll::Ready(result.map(|response| response.map(|body| Observed::new(body, measurement))))

@@ -43,6 +43,7 @@ use crate::{
     deadline::CallDeadline,
     rejection::{Rejection, reasons},
     retry,
+    streams::is_stream,
 };
 
 pub use config::{Config, InvalidConfig};
@@ -91,8 +92,9 @@ impl Service<Request<Body>> for Balancer {
         if panics {
             self.0.panics.increment(1);
         }
+        let stream = is_stream(&request);
         let call = Call::start(self.0.target, node.clone(), permit, now, deadline);
-        ResponseFuture { way: Way::Chosen { inner: Settling::new(node.send(request), call) } }
+        ResponseFuture { way: Way::Chosen { inner: Settling::new(node.send(request), call, stream) } }
     }
 }
 

@@ -1,8 +1,11 @@
-//! One upstream address behind one HTTP/2 connection, and what its failures mean.
+//! One upstream address behind one HTTP/2 connection, more if there are streams, and what its failures mean.
+
+mod lanes;
 
 use std::{
     error::Error as StdError,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -16,13 +19,16 @@ use tonic::{
 };
 use tower::{ServiceExt, util::Oneshot};
 
+use self::lanes::{Lanes, Place};
 use super::{
     address::Address,
     connector::{ConnectError, Connector, Pause, Way},
 };
 use crate::{
+    body::{Hold, Observed},
     deadline,
     rejection::{Rejection, reasons},
+    streams::is_stream,
 };
 
 /// The source of a refusal whose cause was the connection: no answer came from the other side.
@@ -48,6 +54,7 @@ impl Failure {
 #[derive(Debug, Clone)]
 pub(super) struct Endpoint {
     channel: Channel,
+    lanes: Arc<Lanes>,
     pause: Pause,
 }
 
@@ -62,12 +69,20 @@ impl Endpoint {
             .keep_alive_while_idle(true);
         let connector = Connector::new(way);
         let pause = connector.pause();
-        Self { channel: endpoint.connect_with_connector_lazy(connector), pause }
+        let channel = endpoint.connect_with_connector_lazy(connector.clone());
+        let lanes = Arc::new(Lanes::new(move || endpoint.connect_with_connector_lazy(connector.clone())));
+        Self { channel, lanes, pause }
     }
 
     /// Waiting for a connection is a part of the call, under its deadline.
     pub(super) fn send(&self, request: Request<Body>) -> ResponseFuture {
-        ResponseFuture { inner: self.channel.clone().oneshot(request) }
+        let (channel, place) = if is_stream(&request) {
+            let (channel, place) = self.lanes.enter();
+            (channel, Some(place))
+        } else {
+            (self.channel.clone(), None)
+        };
+        ResponseFuture { inner: channel.oneshot(request), place }
     }
 
     /// Whether it failed to connect a moment ago and will not try again yet.
@@ -82,6 +97,8 @@ pin_project! {
     pub struct ResponseFuture {
         #[pin]
         inner: Oneshot<Channel, Request<Body>>,
+        // Of a stream.
+        place: Option<Place>,
     }
 }
 
@@ -89,7 +106,12 @@ impl Future for ResponseFuture {
     type Output = Result<Response<Body>, Rejection>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(ready!(self.project().inner.poll(cx)).map_err(refusal))
+        let this = self.project();
+        let response = ready!(this.inner.poll(cx)).map_err(refusal)?;
+        Poll::Ready(Ok(match this.place.take() {
+            Some(place) => response.map(|body| Body::new(Observed::new(body, Hold(Some(place))))),
+            None => response,
+        }))
     }
 }
 

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::{
-    CallDeadline, expired, grpc_timeout,
+    CallDeadline, StreamEnd, expired, grpc_timeout,
     timed::{ResponseFuture, Side, TimedBody, Timer},
 };
-use crate::{rejection::Rejection, respond::Protocol};
+use crate::{rejection::Rejection, respond::Protocol, streams::is_stream};
 
 /// Holds one attempt, until its trailers, to the nearest of its limit, the call's deadline and a `grpc-timeout` that is already there.
 ///
@@ -84,13 +84,19 @@ where
         if limit.is_zero() {
             return ResponseFuture::refused(expired());
         }
-        request.headers_mut().insert(grpc_timeout::HEADER, grpc_timeout::format(limit));
+        let stream = is_stream(&request);
+        // The limit of a stream is about its beginning, of which the server is not told; its end it is told, if it has one.
+        let end = request.extensions().get::<StreamEnd>().map(|end| end.0);
+        if let Some(told) = if stream { end.map(|end| end.saturating_duration_since(now)) } else { Some(limit) } {
+            request.headers_mut().insert(grpc_timeout::HEADER, grpc_timeout::format(told));
+        }
         if let Some(deadline) = request.extensions_mut().get_mut::<CallDeadline>() {
             // What is inside can tell by it whether it was dropped for want of time.
             deadline.0 = now + limit;
         }
         let expired = if limit < self.layer.limit { &self.layer.calls_expired } else { &self.layer.attempts_expired };
         let timer = Timer::new(now, limit, (Side::Client, Protocol::Grpc), expired.clone());
+        let timer = if stream { timer.of_stream(end) } else { timer };
         ResponseFuture::running(self.inner.call(request), timer)
     }
 }

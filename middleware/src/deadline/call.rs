@@ -11,8 +11,8 @@ use http::Request;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use super::{CallDeadline, expired, grpc_timeout};
-use crate::{context, rejection::Rejection};
+use super::{CallDeadline, StreamEnd, expired, grpc_timeout};
+use crate::{context, rejection::Rejection, streams::is_stream};
 
 /// Decides how long a call with all its attempts may take, and refuses one that cannot succeed.
 ///
@@ -75,6 +75,9 @@ where
         let left = [left, asked].into_iter().flatten().min();
         if left.is_some_and(|left| left <= self.layer.min_attempt) {
             return Either::Right(ready(Err(expired())));
+        }
+        if let (true, Some(left)) = (is_stream(&request), left) {
+            request.extensions_mut().insert(StreamEnd(now + left));
         }
         let left = left.map_or(self.layer.limit, |left| left.min(self.layer.limit));
         request.extensions_mut().insert(CallDeadline(now + left));

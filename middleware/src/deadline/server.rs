@@ -25,7 +25,8 @@ use crate::{
 /// How many milliseconds an HTTP caller waits.
 pub const REQUEST_TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-request-timeout");
 
-/// Sets the deadline of a request and holds the answer to it, until its last byte.
+/// Sets the deadline of a request and holds the answer to it, until its last byte; of a stream the beginning, and the rest to what its
+/// caller asked for.
 ///
 /// Sits inside the layer that makes the [`context::Context`], outside everything that can take time.
 ///
@@ -64,8 +65,8 @@ impl DeadlineLayer {
         }
     }
 
-    /// How long the caller of a request with these headers waits.
-    fn limit(&self, headers: &HeaderMap) -> Result<Duration, Rejection> {
+    /// How long the caller of a request with these headers waits, if it says so.
+    fn asked(&self, headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
         let asked = match self.protocol {
             // A peer's framework wrote this, not its user: the gRPC spec leaves open what to do, and a default serves better than an error.
             Protocol::Grpc => headers.get(grpc_timeout::HEADER).and_then(|value| {
@@ -80,7 +81,7 @@ impl DeadlineLayer {
         if let Some(asked) = asked {
             self.remaining.record(asked);
         }
-        Ok(asked.unwrap_or(self.default).min(self.max))
+        Ok(asked)
     }
 }
 
@@ -124,16 +125,23 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let now = Instant::now();
-        let limit = match self.layer.limit(request.headers()) {
-            Ok(Duration::ZERO) => return ResponseFuture::refused(expired()),
-            Ok(limit) => limit,
+        let asked = match self.layer.asked(request.headers()) {
+            Ok(Some(Duration::ZERO)) => return ResponseFuture::refused(expired()),
+            Ok(asked) => asked,
             Err(rejection) => return ResponseFuture::refused(rejection),
         };
+        let stream = context::Context::of(&request).is_some_and(context::Context::is_stream);
+        let limit = asked.unwrap_or(self.layer.default).min(self.layer.max);
+        // A stream lasts as long as its caller wants, be that for ever; only its beginning must come in time.
+        let whole = if stream { asked } else { Some(limit) };
         if let Some(context) = request.extensions_mut().get_mut::<context::Context>() {
-            context.deadline = Some(now + limit);
+            context.deadline = whole.map(|whole| now + whole);
         }
-        trace::record("app.deadline_ms", i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
+        if let Some(whole) = whole {
+            trace::record("app.deadline_ms", i64::try_from(whole.as_millis()).unwrap_or(i64::MAX));
+        }
         let timer = Timer::new(now, limit, (Side::Server, self.layer.protocol), self.layer.expiries.clone());
+        let timer = if stream { timer.of_stream(whole.map(|whole| now + whole)) } else { timer };
         ResponseFuture::running(self.inner.call(request), timer)
     }
 }

@@ -23,7 +23,20 @@ pub(super) struct Timer {
     limit: Duration,
     protocol: Protocol,
     side: Side,
+    /// What becomes of it once the answer has begun.
+    then: Then,
     expiries: metrics::Counter,
+}
+
+/// How long the rest of an answer may take, once it has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    /// What is left.
+    Rest,
+    /// A stream, until this moment.
+    Until(Instant),
+    /// A stream, for ever.
+    Endless,
 }
 
 /// Whose answer has to come in time.
@@ -38,7 +51,25 @@ pub(super) enum Side {
 impl Timer {
     /// Runs out `limit` after `now`.
     pub(super) fn new(now: Instant, limit: Duration, (side, protocol): (Side, Protocol), expiries: metrics::Counter) -> Self {
-        Self { sleep: Box::pin(tokio::time::sleep_until(now + limit)), limit, protocol, side, expiries }
+        Self { sleep: Box::pin(tokio::time::sleep_until(now + limit)), limit, protocol, side, then: Then::Rest, expiries }
+    }
+
+    /// The same, of a stream: its beginning has to come in time, its rest until `end`, if there is one.
+    pub(super) fn of_stream(self, end: Option<Instant>) -> Self {
+        Self { then: end.map_or(Then::Endless, Then::Until), ..self }
+    }
+
+    /// The answer has begun.
+    fn begun(mut self, now: Instant) -> Option<Self> {
+        match self.then {
+            Then::Rest => Some(self),
+            Then::Endless => None,
+            Then::Until(end) => {
+                self.limit += end.saturating_duration_since(now);
+                self.sleep.as_mut().reset(end);
+                Some(self)
+            }
+        }
     }
 
     /// Ready, and counted, when time has run out.
@@ -92,8 +123,10 @@ where
             StateProjection::Running { inner, timer } => {
                 // An answer that is there counts, however late this poll comes.
                 if let Poll::Ready(result) = inner.poll(cx) {
-                    let timer = timer.take();
-                    return Poll::Ready(result.map(|response| response.map(|body| TimedBody { body, timer })).map_err(Into::into));
+                    let timer = timer.take().and_then(|timer| timer.begun(Instant::now()));
+                    return Poll::Ready(
+                        result.map(|response| response.map(|body| TimedBody { body, timer, cut: false })).map_err(Into::into),
+                    );
                 }
                 let Some(timer) = timer else { return Poll::Pending };
                 ready!(timer.poll(cx));
@@ -109,8 +142,9 @@ pin_project! {
     pub struct TimedBody<B> {
         #[pin]
         body: B,
-        // `None` once the body was cut.
+        // A stream may go on for ever.
         timer: Option<Timer>,
+        cut: bool,
     }
 }
 
@@ -124,15 +158,22 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, Self::Error>>> {
         let this = self.project();
-        let Some(timer) = this.timer else { return Poll::Ready(None) };
+        if *this.cut {
+            return Poll::Ready(None);
+        }
         if let Poll::Ready(frame) = this.body.poll_frame(cx) {
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
+        let Some(timer) = this.timer else { return Poll::Pending };
         ready!(timer.poll(cx));
-        let (limit, protocol, side) = (timer.limit, timer.protocol, timer.side);
-        *this.timer = None;
-        if side == Side::Server {
+        *this.cut = true;
+        let (limit, protocol, stream) = (timer.limit, timer.protocol, timer.then != Then::Rest);
+        if timer.side == Side::Server && !stream {
             elapsed(limit).log();
+        }
+        if stream && protocol == Protocol::Http {
+            // It has no end of its own: where the caller wants it to end it is whole.
+            return Poll::Ready(None);
         }
         Poll::Ready(Some(match protocol {
             Protocol::Grpc => Ok(Frame::trailers(trailers(limit))),
@@ -141,7 +182,7 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.timer.is_none() || self.body.is_end_stream()
+        self.cut || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -92,13 +92,13 @@ pub static CATALOG: &[Metric] = &[
     Metric::durations(
         "http.server.request.duration",
         &["http.request.method", "url.scheme", "http.route", "http.response.status_code", "error.type"],
-        "Duration of HTTP requests, to the last byte",
+        "Duration of HTTP requests, to the last byte; of streams to the first",
     ),
     Metric::gauge("http.server.active_requests", &["http.request.method", "url.scheme"], "HTTP requests in flight"),
     Metric::durations(
         "rpc.server.call.duration",
         &["rpc.system.name", "rpc.method", "rpc.status_code", "error.type"],
-        "Duration of gRPC calls answered, to the trailers",
+        "Duration of gRPC calls answered, to the trailers; of streams to the head",
     ),
     Metric::gauge("palisade.rpc.server.active_calls", &["rpc.method"], "gRPC calls in flight"),
     Metric::durations(
@@ -155,6 +155,8 @@ pub static CATALOG: &[Metric] = &[
         "Revocation files read, by outcome; while they fail the old list stays",
     ),
     Metric::counter("palisade.auth.tokens.revoked", &[], "Requests refused because their token was revoked"),
+    Metric::gauge("palisade.streams.open", &["protocol"], "Streams open, by the protocol that they are served over"),
+    Metric::counter("palisade.streams.ended", &["protocol", "reason"], "Streams that came to an end, by who brought it about"),
     Metric::counter("palisade.connections.cut", &["reason"], "Connections and streams that a limit put an end to, by reason"),
     Metric::counter("palisade.breaker.ejections", &["target", "enforced"], "Endpoints that failed, by whether calls then went elsewhere"),
     Metric::counter("palisade.balance.panics", &["target"], "Attempts at an endpoint that fails, because all do"),

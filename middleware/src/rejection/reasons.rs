@@ -31,6 +31,7 @@ reasons! {
     REQUEST_IN_PROGRESS = "request_in_progress", CONFLICT, Aborted, "The first request with this key is still running";
     RATE_LIMITED = "rate_limited", TOO_MANY_REQUESTS, ResourceExhausted, "The caller's rate is exceeded";
     OVERLOADED = "overloaded", SERVICE_UNAVAILABLE, Unavailable, "The service has no room for more work";
+    STREAM_ENDED = "stream_ended", SERVICE_UNAVAILABLE, Unavailable, "The stream has to end here, not what it tells of: open it again";
     UPSTREAM_UNAVAILABLE = "upstream_unavailable", SERVICE_UNAVAILABLE, Unavailable, "A service behind this one does not answer";
     NOT_READY = "not_ready", SERVICE_UNAVAILABLE, Unavailable, "The process is not ready for requests";
     DEADLINE_EXCEEDED = "deadline_exceeded", GATEWAY_TIMEOUT, DeadlineExceeded, "The deadline passed";

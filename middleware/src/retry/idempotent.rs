@@ -12,35 +12,48 @@ pub struct IdempotencyKeyed;
 
 /// The gRPC paths of the methods that may be repeated. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct IdempotentMethods(Arc<HashSet<String>>);
+pub struct IdempotentMethods {
+    paths: Arc<HashSet<String>>,
+    /// Those among all methods whose answer is a stream.
+    streams: Arc<HashSet<String>>,
+}
 
 impl IdempotentMethods {
     /// All methods that the contracts declare repeatable (`idempotency_level`), from an encoded `FileDescriptorSet`.
     pub fn in_descriptors(file_descriptor_set: &[u8]) -> Result<Self, prost::DecodeError> {
-        let mut paths = HashSet::new();
+        let (mut paths, mut streams) = (HashSet::new(), HashSet::new());
         for file in FileDescriptorSet::decode(file_descriptor_set)?.file {
             for service in &file.service {
                 for method in &service.method {
                     let level = method.options.as_ref().map_or(IdempotencyLevel::IdempotencyUnknown, MethodOptions::idempotency_level);
+                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                    if method.server_streaming() {
+                        streams.insert(path.clone());
+                    }
                     if level != IdempotencyLevel::IdempotencyUnknown {
-                        paths.insert(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+                        paths.insert(path);
                     }
                 }
             }
         }
-        Ok(Self(Arc::new(paths)))
+        Ok(Self { paths: Arc::new(paths), streams: Arc::new(streams) })
+    }
+
+    /// Whether the answer to a call of this path is a stream, by the contracts.
+    pub(crate) fn is_stream(&self, path: &str) -> bool {
+        self.streams.contains(path)
     }
 
     /// Whether this request may be sent twice.
     pub(super) fn allow(&self, request: &request::Parts) -> bool {
-        self.0.contains(request.uri.path()) || request.extensions.get::<IdempotencyKeyed>().is_some()
+        self.paths.contains(request.uri.path()) || request.extensions.get::<IdempotencyKeyed>().is_some()
     }
 }
 
 impl<T: Into<String>> FromIterator<T> for IdempotentMethods {
     /// From paths such as `/package.Service/Method`.
     fn from_iter<I: IntoIterator<Item = T>>(paths: I) -> Self {
-        Self(Arc::new(paths.into_iter().map(Into::into).collect()))
+        Self { paths: Arc::new(paths.into_iter().map(Into::into).collect()), streams: Arc::default() }
     }
 }
 

@@ -28,17 +28,8 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), file }
     }
 
-    /// A certificate for `names` in two files that begin with `file`.
-    pub(crate) fn issue(&self, file: &Path, names: &[&str]) -> Issued {
-        self.issue_until(file, names, 2999)
-    }
-
-    /// As [`Self::issue`], one that ended years ago.
-    pub(crate) fn issue_expired(&self, file: &Path, names: &[&str]) -> Issued {
-        self.issue_until(file, names, 2001)
-    }
-
-    fn issue_until(&self, file: &Path, names: &[&str], year: i32) -> Issued {
+    /// A certificate for `names` until the beginning of `year`, in two files that begin with `file`.
+    pub(crate) fn issue(&self, file: &Path, names: &[&str], year: i32) -> Issued {
         let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         params.not_before = date_time_ymd(2000, 1, 1);
         params.not_after = date_time_ymd(year, 1, 1);

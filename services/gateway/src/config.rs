@@ -23,6 +23,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// The services behind the gateway.
     pub upstreams: Upstreams,
+    /// Streams of an order's events.
+    pub order_events: OrderEvents,
     /// The key that signs calls to them.
     pub identity: auth::Identity,
     /// Whose tokens are believed.
@@ -31,6 +33,24 @@ pub struct Config {
     pub server: server::Config,
     /// Traces and logs.
     pub telemetry: telemetry::Config,
+}
+
+/// Streams of an order's events.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OrderEvents {
+    /// A stream that has nothing to say says so this often, so that nothing on the way takes it for dead, milliseconds.
+    pub heartbeat_ms: u64,
+    /// After how long a client opens a stream again that has ended, half as long more or less, milliseconds.
+    pub retry_ms: u64,
+    /// A stream goes on by itself when orders ends it or is started again; without an answer for so long it ends. Milliseconds.
+    pub resume_ms: u64,
+}
+
+impl Default for OrderEvents {
+    fn default() -> Self {
+        Self { heartbeat_ms: 15_000, retry_ms: 2_000, resume_ms: 15_000 }
+    }
 }
 
 /// The services behind the gateway.
@@ -61,6 +81,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
             upstreams: Upstreams::default(),
+            order_events: OrderEvents::default(),
             identity: auth::Identity::default(),
             auth: auth::Config::default(),
             server: server::Config::default(),
@@ -73,6 +94,10 @@ impl Validate for Config {
     fn validate(&self) -> Result<(), Error> {
         self.server.validate()?;
         self.telemetry.validate()?;
+        let events = [("order_events.heartbeat_ms", self.order_events.heartbeat_ms), ("order_events.retry_ms", self.order_events.retry_ms)];
+        if let Some((key, _)) = events.into_iter().find(|(_, value)| *value == 0) {
+            return Err(Error::rule(key, "must be greater than 0"));
+        }
         self.upstreams.products().validate().map_err(|error| Error::rule("upstreams.products", error.to_string()))?;
         self.upstreams.orders().validate().map_err(|error| Error::rule("upstreams.orders", error.to_string()))
     }

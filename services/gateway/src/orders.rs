@@ -20,8 +20,10 @@ use crate::{
 };
 
 mod body;
+mod events;
 
 use body::{Filters, NewOrder, NewStatus, Order, OrderPage};
+pub(crate) use events::{__path_events, events};
 
 /// An order changes by itself, and is nobody else's business.
 const NO_STORE: &str = "no-store";

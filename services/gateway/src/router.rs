@@ -17,7 +17,7 @@ const READ_ORDERS: Access = Access::AnyScope(&["orders:read", "orders:admin"]);
 const WRITE_ORDERS: Access = Access::AnyScope(&["orders:write", "orders:admin"]);
 
 /// The method table of [`router`].
-pub static METHODS: [Method; 13] = [
+pub static METHODS: [Method; 14] = [
     Method::http("POST", "/products", WRITE_PRODUCTS),
     Method::http("GET", "/products", READ_PRODUCTS),
     Method::http("GET", "/products/{id}", READ_PRODUCTS),
@@ -26,6 +26,7 @@ pub static METHODS: [Method; 13] = [
     Method::http("POST", "/orders", WRITE_ORDERS),
     Method::http("GET", "/orders", READ_ORDERS),
     Method::http("GET", "/orders/{id}", READ_ORDERS),
+    Method::http("GET", "/orders/{id}/events", READ_ORDERS).streaming(),
     Method::http("PUT", "/orders/{id}/status", WRITE_ORDERS),
     Method::http("DELETE", "/orders/{id}", WRITE_ORDERS),
     Method::http("GET", "/openapi.json", Access::Public),
@@ -46,6 +47,7 @@ pub(crate) fn api() -> OpenApiRouter<Upstreams> {
         .routes(routes!(products::find, products::replace, products::remove))
         .routes(routes!(orders::create, orders::list))
         .routes(routes!(orders::find, orders::remove))
+        .routes(routes!(orders::events))
         .routes(routes!(orders::set_status))
         .routes(routes!(docs::openapi))
         .routes(routes!(docs::page))

@@ -41,7 +41,7 @@ pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<S
         readiness.watch(name, true, process.shutdown.clone(), health::grpc_probe(endpoints.clone()));
     }
     let breakers = circuit_breaker::operate::router([products.breaker().clone(), orders.breaker().clone()]);
-    let upstreams = Upstreams::new(products, orders);
+    let upstreams = Upstreams::new(products, orders).with_events(config.order_events);
     let methods = Arc::new(MethodTable::new(&[&METHODS, &admin::PROBES])?);
     let faults = Faults::new(&config.server.faults, Protocol::Http, &methods);
     let more = breakers.merge(faults.routes()).route("/jwks.json", get(move || async move { jwks }));

@@ -7,17 +7,23 @@ use palisade_proto::{
 use tonic::{Status, body::Body};
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 
+use crate::config;
+
 /// Whatever carries calls to a service and their answers back.
 type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
 
 /// Largest answer that is read, in bytes: a page of 100 products with the longest texts fits.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
+/// The client of orders.
+pub(crate) type OrdersClient = OrdersServiceClient<Transport>;
+
 /// Typed clients of the services. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Upstreams {
     pub(crate) products: ProductsServiceClient<Transport>,
-    pub(crate) orders: OrdersServiceClient<Transport>,
+    pub(crate) orders: OrdersClient,
+    pub(crate) events: config::OrderEvents,
 }
 
 impl Upstreams {
@@ -31,7 +37,14 @@ impl Upstreams {
         Self {
             products: ProductsServiceClient::new(Transport::new(products.map_err(status))).max_decoding_message_size(MAX_ANSWER),
             orders: OrdersServiceClient::new(Transport::new(orders.map_err(status))).max_decoding_message_size(MAX_ANSWER),
+            events: config::OrderEvents::default(),
         }
+    }
+
+    /// The same, with streams of events as set.
+    #[must_use]
+    pub fn with_events(self, events: config::OrderEvents) -> Self {
+        Self { events, ..self }
     }
 }
 

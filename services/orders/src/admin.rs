@@ -1,4 +1,6 @@
-//! The saga's tools on the admin port: are all invariants kept, which orders do not move, try this one again.
+//! The saga's tools on the admin port: are all invariants kept, which orders do not move, try this one again; and those of its events.
+
+mod events;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -48,12 +50,13 @@ pub struct Tools {
     pub clock: Arc<dyn Clock>,
 }
 
-/// `GET /invariants`, `GET /saga/stuck`, `POST /saga/retry/{id}`.
+/// `GET /invariants`, `GET /saga/stuck`, `POST /saga/retry/{id}`, `GET /events/dead`, `POST /events/redrive`.
 pub fn router(tools: Tools) -> Router {
     Router::new()
         .route("/invariants", get(invariants))
         .route("/saga/stuck", get(stuck))
         .route("/saga/retry/{id}", post(retry))
+        .merge(events::router())
         .with_state(tools)
 }
 

@@ -27,6 +27,10 @@ pub struct Config {
     pub store: Store,
     /// The saga.
     pub saga: Saga,
+    /// Who is told of changes.
+    pub events: palisade_events::Config,
+    /// Those who watch orders.
+    pub watch: Watch,
     /// The services that orders calls.
     pub upstreams: Upstreams,
     /// The key that signs calls to products.
@@ -86,13 +90,27 @@ pub struct Saga {
     pub poll_ms: u64,
     /// Orders that the worker takes up at once.
     pub batch: u32,
-    /// How long published events are kept, hours.
+    /// How long events are kept that were published, hours.
     pub event_retention_hours: u64,
 }
 
 impl Default for Saga {
     fn default() -> Self {
         Self { deadline_ms: 600_000, lease_ms: 15_000, inline_wait_ms: 5_000, poll_ms: 500, batch: 32, event_retention_hours: 168 }
+    }
+}
+
+/// Those who watch orders.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Watch {
+    /// How often watched orders are looked at, in case that nothing told of a change; 20 % more or less. Milliseconds.
+    pub poll_ms: u64,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { poll_ms: 1_000 }
     }
 }
 
@@ -118,6 +136,8 @@ impl Default for Config {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9466)),
             store: Store::default(),
             saga: Saga::default(),
+            events: palisade_events::Config::default(),
+            watch: Watch::default(),
             upstreams: Upstreams::default(),
             identity: auth::Identity::default(),
             auth: auth::Config::default(),
@@ -133,6 +153,7 @@ impl Validate for Config {
         self.server.validate()?;
         self.telemetry.validate()?;
         self.registration.validate(self.listen).map_err(|error| Error::rule("registration", error.to_string()))?;
+        self.events.validate()?;
         self.upstreams.products().validate().map_err(|error| Error::rule("upstreams.products", error.to_string()))?;
         let positive = [
             ("store.timeout_ms", self.store.timeout_ms),
@@ -141,6 +162,7 @@ impl Validate for Config {
             ("saga.lease_ms", self.saga.lease_ms),
             ("saga.poll_ms", self.saga.poll_ms),
             ("saga.batch", self.saga.batch.into()),
+            ("watch.poll_ms", self.watch.poll_ms),
         ];
         match positive.into_iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(Error::rule(key, "must be greater than 0")),
@@ -156,6 +178,7 @@ impl Program for Config {
             return Err(Error::rule("store.url", "is no connection string of a known store").into());
         }
         self.upstreams.products().tls.check()?;
+        self.events.url()?;
         Keys::read(&self.auth, "orders", &self.identity, Arc::new(SystemClock))?;
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod convert;
 pub mod refusal;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use palisade_middleware::{
 };
 use palisade_proto::orders::v1::{
     self as proto, CreateOrderRequest, FindAllRequest, FindAllResponse, FindOneRequest, RemoveRequest, UpdateStatusRequest,
-    orders_service_server::OrdersService,
+    WatchOrderRequest, orders_service_server::OrdersService,
 };
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status};
@@ -27,6 +28,7 @@ use crate::{
     metrics,
     order::{Actor, NewOrder, Order, OrderId, Status as OrderStatus},
     store::{Claimed, Create, Creation, IdempotencyKey, Removal, StatusSet, Store},
+    watch::Watches,
 };
 
 const READ: Access = Access::AnyScope(&["orders:read", ADMIN]);
@@ -35,10 +37,11 @@ const WRITE: Access = Access::AnyScope(&["orders:write", ADMIN]);
 const ADMIN: &str = "orders:admin";
 
 /// Who may call what.
-pub static METHODS: [Method; 5] = [
+pub static METHODS: [Method; 6] = [
     Method::grpc("/palisade.orders.v1.OrdersService/CreateOrder", WRITE),
     Method::grpc("/palisade.orders.v1.OrdersService/FindAll", READ),
     Method::grpc("/palisade.orders.v1.OrdersService/FindOne", READ),
+    Method::grpc("/palisade.orders.v1.OrdersService/WatchOrder", READ).streaming(),
     Method::grpc("/palisade.orders.v1.OrdersService/UpdateStatus", WRITE),
     Method::grpc("/palisade.orders.v1.OrdersService/Remove", WRITE),
 ];
@@ -52,6 +55,8 @@ const IN_PROGRESS_RETRY: Duration = Duration::from_secs(1);
 pub struct Orders {
     /// Where orders are kept.
     pub store: Arc<dyn Store>,
+    /// Who waits for news of them.
+    pub watches: Watches,
     /// What takes them to their end.
     pub driver: Driver,
     /// What time it is.
@@ -86,6 +91,12 @@ impl OrdersService for Orders {
     async fn find_one(&self, request: Request<FindOneRequest>) -> Result<Response<proto::Order>, Status> {
         let order = self.visible(&*context::caller()?, &request.into_inner().id).await?;
         Ok(Response::new(convert::order(&order)))
+    }
+
+    type WatchOrderStream = watch::Events;
+
+    async fn watch_order(&self, request: Request<WatchOrderRequest>) -> Result<Response<watch::Events>, Status> {
+        self.watch(&*context::caller()?, request.into_inner()).await
     }
 
     async fn update_status(&self, request: Request<UpdateStatusRequest>) -> Result<Response<proto::Order>, Status> {

@@ -7,9 +7,11 @@ pub mod grpc;
 pub mod metrics;
 pub mod order;
 pub mod products;
+pub mod relay;
 pub mod saga;
 pub mod start;
 pub mod store;
+pub mod watch;
 pub mod worker;
 
 pub use config::Config;

@@ -5,6 +5,7 @@ mod step;
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
+use palisade_events::metrics as events;
 use palisade_middleware::metrics::{Metric, describe};
 
 use crate::{
@@ -24,8 +25,10 @@ pub static METRICS: &[Metric] = &[
     Metric::durations("palisade.saga.step.duration", &["saga", "step", "outcome"], "Duration of single steps of sagas, by their answer"),
     Metric::gauge("palisade.saga.in_flight", &["saga", "state"], "Sagas under way, as the store has them"),
     Metric::seconds("palisade.saga.oldest_in_flight", &["saga"], "Age of the oldest saga under way"),
-    Metric::gauge("palisade.outbox.pending", &[], "Events not published yet"),
-    Metric::seconds("palisade.outbox.oldest", &[], "Age of the oldest event not published yet"),
+    events::PENDING,
+    events::OLDEST,
+    events::HANDED_OVER,
+    Metric::gauge("palisade.outbox.dead", &[], "Events put aside because the broker refused them too often"),
     Metric::gauge("palisade.invariant.violations", &["check"], "What the last audit found broken; must be 0"),
 ];
 
@@ -61,7 +64,8 @@ pub fn register() {
     for status in UNFINISHED {
         in_flight(status).set(0);
     }
-    for gauge in [oldest_in_flight(), outbox_pending(), outbox_oldest(), broken()] {
+    events::register();
+    for gauge in [oldest_in_flight(), outbox_dead(), broken()] {
         gauge.set(0);
     }
 }
@@ -104,8 +108,8 @@ pub(crate) fn measured(stats: &Stats) {
         in_flight(status).set(as_f64(count));
     }
     oldest_in_flight().set(stats.oldest_unfinished);
-    outbox_pending().set(as_f64(stats.unpublished));
-    outbox_oldest().set(stats.oldest_unpublished);
+    events::waiting(stats.unpublished, stats.oldest_unpublished);
+    outbox_dead().set(as_f64(stats.dead));
 }
 
 /// An audit found so much broken.
@@ -167,12 +171,8 @@ fn oldest_in_flight() -> Gauge {
     metrics::gauge!("palisade.saga.oldest_in_flight", "saga" => SAGA)
 }
 
-fn outbox_pending() -> Gauge {
-    metrics::gauge!("palisade.outbox.pending")
-}
-
-fn outbox_oldest() -> Gauge {
-    metrics::gauge!("palisade.outbox.oldest")
+fn outbox_dead() -> Gauge {
+    metrics::gauge!("palisade.outbox.dead")
 }
 
 fn broken() -> Gauge {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use palisade_events::{Broker, Relay, Topic};
 use palisade_middleware::{
     auth::{CredentialsLayer, Grant, InternalTokens, Keys},
     circuit_breaker, client,
@@ -35,6 +36,7 @@ use crate::{
     grpc::{METHODS, Orders},
     metrics,
     products::Products,
+    relay::{self, OrdersOutbox},
     store::{Bounded, PostgresStore, SqliteStore, Store},
     worker::Worker,
 };
@@ -53,7 +55,9 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     let readiness = process.readiness();
     let (store, database) = open_store(&config.store)?;
     let system = database.system;
-    let store: Arc<dyn Store> = Arc::new(Bounded::new(store, database, Duration::from_millis(config.store.timeout_ms)));
+    let store = Bounded::new(store, database, Duration::from_millis(config.store.timeout_ms));
+    let watches = store.watches();
+    let store: Arc<dyn Store> = Arc::new(store);
     let prepared = Arc::new(AtomicBool::new(!config.store.migrate));
     let probed = (store.clone(), prepared.clone());
     readiness.watch(system, true, process.shutdown.clone(), move || {
@@ -63,6 +67,16 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
             if prepared.load(Ordering::Acquire) { Ok(()) } else { Err("the schema is not up to date yet".to_owned()) }
         }
     });
+
+    let broker = Broker::new(&config.events)?;
+    if let Some(probe) = broker.probe() {
+        // Told, but not required: events wait, and whoever watches an order finds out a moment later.
+        readiness.watch("nats", false, process.shutdown.clone(), probe);
+    }
+    let outbox = OrdersOutbox { store: store.clone(), watches: watches.clone(), clock: process.clock.clone() };
+    let events = Relay::new(Arc::new(outbox), broker.clone(), Topic::ORDERS, config.events.clone());
+    let (looking, waking) = (watches.clone(), watches.clone());
+    let (look_in, look_every) = (store.clone(), Duration::from_millis(config.watch.poll_ms));
 
     let jwks = axum::Json(serde_json::to_value(keys.signing.public_jwks())?);
     let tokens = Arc::new(InternalTokens::new("orders", Grant::Own(&["products:reserve"]), keys.signing, process.clock.clone()));
@@ -78,14 +92,20 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     let driver = Driver::new(store.clone(), products.clone(), process.clock.clone());
     let worker = Worker { store: store.clone(), driver: driver.clone(), clock: process.clock.clone(), config: config.saga.clone() };
     let tools = admin::Tools { store: store.clone(), products, clock: process.clock.clone() };
-    let (watched, prepare_in, stop) = (tools.clone(), store.clone(), process.shutdown.clone());
+    let (audited, prepare_in, stop) = (tools.clone(), store.clone(), process.shutdown.clone());
     process.run(async move {
         // In the background and for ever: the process starts while its database is down.
         if !prepared.load(Ordering::Acquire) && stop.run_until_cancelled(prepare(prepare_in)).await.is_none() {
             return;
         }
         prepared.store(true, Ordering::Release);
-        tokio::join!(worker.run(stop.clone()), admin::watch(watched, stop));
+        tokio::join!(
+            worker.run(stop.clone()),
+            admin::watch(audited, stop.clone()),
+            events.run(stop.clone()),
+            relay::wake(waking, broker.subscribe(Topic::ORDERS), stop.clone()),
+            looking.look(look_in, look_every, stop),
+        );
     });
 
     let methods = Arc::new(MethodTable::new(&[&METHODS, &server::GRPC_INFRASTRUCTURE])?);
@@ -94,7 +114,7 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     let more = admin::router(tools).merge(breakers).merge(faults.routes()).route("/jwks.json", jwks);
     process.serve_admin("orders", config.admin_listen, readiness.clone(), more)?;
 
-    let orders = Orders { store, driver, clock: process.clock.clone(), cursor: Cursor::new(CURSOR_SECRET), config: config.saga };
+    let orders = Orders { store, watches, driver, clock: process.clock.clone(), cursor: Cursor::new(CURSOR_SECRET), config: config.saga };
     let orders = OrdersServiceServer::new(orders).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let router = server::grpc::router(Routes::new(orders), SERVICE, FILE_DESCRIPTOR_SET, &methods, &readiness, process.shutdown.clone())?;
     let address = process.serve(("orders", Protocol::Grpc), config.listen, router, methods, keys.verifier, (&config.server, faults));

@@ -19,6 +19,7 @@ mod audit;
 mod bounded;
 mod change;
 mod failure;
+mod history;
 mod key;
 mod outbox;
 mod page;
@@ -30,7 +31,7 @@ pub use self::{
     audit::{Audit, Finding, Invariant, Standing, Stats, Stuck},
     bounded::Bounded,
     key::{Answer, IdempotencyKey, KEY_LIFETIME},
-    outbox::Event,
+    outbox::{DeadEvent, Event},
     page::{List, Page, Position},
     postgres::PostgresStore,
     sqlite::SqliteStore,
@@ -88,7 +89,25 @@ pub trait Store: Send + Sync {
     /// Makes an unfinished order due at once. `false`: there is no such order, or nothing is left to do.
     async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error>;
 
-    /// Up to `limit` events that are not published yet, oldest first.
+    /// The order as it was with each status after `version`, in order, removed or not; empty if there was none, or no such order.
+    async fn changes(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error>;
+
+    /// The versions of these orders, removed ones too; an id that is missing in the answer does not exist.
+    async fn versions(&self, ids: &[OrderId]) -> Result<Vec<(OrderId, i64)>, Error>;
+
+    /// Makes `relay` the one that publishes events, until `until`. `false`: another one is.
+    async fn lease_outbox(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error>;
+
+    /// Notes that the broker refused these events, and why; those that it refused `most` times are dead. Answers how many died.
+    async fn mark_refused(&self, events: &[(Uuid, String)], most: u32, now: OffsetDateTime) -> Result<u64, Error>;
+
+    /// Up to `limit` events that are dead, oldest first.
+    async fn dead_events(&self, limit: u32) -> Result<Vec<DeadEvent>, Error>;
+
+    /// Brings all dead events back to life; answers how many.
+    async fn redrive(&self) -> Result<u64, Error>;
+
+    /// Up to `limit` events that are neither published nor dead, oldest first.
     async fn unpublished(&self, limit: u32) -> Result<Vec<Event>, Error>;
 
     /// Notes that these events are published.

@@ -22,7 +22,6 @@ use crate::{
 const PART_OF_LEASE: f64 = 0.8;
 /// How often published events and old keys are forgotten.
 const TIDY_EVERY: Duration = Duration::from_mins(1);
-const TIDIED_AT_ONCE: u32 = 500;
 /// How often the gauges are read from the store: what is counted in memory does not survive a restart.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
@@ -94,16 +93,7 @@ impl Worker {
         let retention = Duration::from_secs(self.config.event_retention_hours * 3_600);
         let tidied = async {
             self.store.sweep_keys(now).await?;
-            // Nobody publishes events yet: they are kept for whoever reads the table, then forgotten.
-            loop {
-                let events = self.store.unpublished(TIDIED_AT_ONCE).await?;
-                let old: Vec<_> = events.iter().filter(|event| event.created_at < now - retention).map(|event| event.id).collect();
-                if old.is_empty() {
-                    break;
-                }
-                self.store.mark_published(&old, now - retention).await?;
-            }
-            self.store.prune_published(now - retention + Duration::from_millis(1)).await
+            self.store.prune_published(now - retention).await
         };
         if let Err(error) = tidied.await {
             tracing::warn!(error = &error as &dyn std::error::Error, "old keys and events could not be forgotten");

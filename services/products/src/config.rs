@@ -26,6 +26,8 @@ pub struct Config {
     pub store: Store,
     /// Stock that is set aside.
     pub reservations: Reservations,
+    /// Who is told of changes.
+    pub events: palisade_events::Config,
     /// Whose tokens are believed.
     pub auth: auth::Config,
     /// Where callers are told of this service.
@@ -86,6 +88,7 @@ impl Default for Config {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9465)),
             store: Store::default(),
             reservations: Reservations::default(),
+            events: palisade_events::Config::default(),
             auth: auth::Config::default(),
             registration: registration::Config::default(),
             server: server::Config::default(),
@@ -99,6 +102,7 @@ impl Validate for Config {
         self.server.validate()?;
         self.telemetry.validate()?;
         self.registration.validate(self.listen).map_err(|error| Error::rule("registration", error.to_string()))?;
+        self.events.validate()?;
         let positive = [
             ("store.timeout_ms", self.store.timeout_ms),
             ("reservations.hold_ms", self.reservations.hold_ms),
@@ -117,6 +121,7 @@ impl Program for Config {
             // Not repeated: it may hold a password.
             return Err(Error::rule("store.url", "is no connection string of a known store").into());
         }
+        self.events.url()?;
         self.auth.verifier("products", Arc::new(SystemClock))?;
         Ok(())
     }

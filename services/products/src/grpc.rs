@@ -105,7 +105,7 @@ impl ProductsService for Products {
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<()>, Status> {
         let request = request.into_inner();
-        match self.store.remove(parameter::id(&request.id)?, request.expected_version).await.map_err(refusal::of_store)? {
+        match self.store.remove(parameter::id(&request.id)?, request.expected_version, self.clock.now()).await.map_err(refusal::of_store)? {
             Removed::Removed => Ok(Response::new(())),
             Removed::NotFound => Err(refusal::not_found().into()),
             Removed::VersionMismatch => Err(refusal::version_mismatch().into()),

@@ -5,6 +5,7 @@ pub mod config;
 pub mod grpc;
 pub mod metrics;
 pub mod product;
+pub mod relay;
 pub mod reservation;
 pub mod start;
 pub mod store;

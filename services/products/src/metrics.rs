@@ -1,6 +1,7 @@
 //! What this service counts beside the hops: reservations and stock. Every name and every word of a label stands here, once.
 
 use metrics::{Counter, Gauge};
+use palisade_events::metrics as events;
 use palisade_middleware::metrics::{Metric, describe};
 
 use crate::{
@@ -16,6 +17,9 @@ pub static METRICS: &[Metric] = &[
     Metric::gauge("palisade.stock.out_products", &[], "Products with nothing left to sell"),
     Metric::gauge("palisade.stock.overdue_holds", &[], "Holds past their time that were not given back yet"),
     Metric::gauge("palisade.invariant.violations", &["check"], "What the last audit found broken; must be 0"),
+    events::PENDING,
+    events::OLDEST,
+    events::HANDED_OVER,
 ];
 
 // What an idempotency key says of its request.
@@ -39,6 +43,7 @@ pub fn register() {
     for outcome in [RESERVED, INSUFFICIENT, REFUSED, COMMITTED, RELEASED] {
         reservations(outcome).increment(0);
     }
+    events::register();
     audited(&Audit::default());
 }
 

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
+use palisade_events::{Broker, Relay, Topic};
 use palisade_middleware::{
     auth::Verifier, cursor::Cursor, db::Database, discovery::registration, fault::Faults, method_table::MethodTable, process::Process,
     respond::Protocol, server,
@@ -16,6 +17,7 @@ use crate::{
     config::{self, Config},
     grpc::{METHODS, Products},
     metrics,
+    relay::ProductsOutbox,
     store::{Bounded, MongoStore, SqliteStore, Store},
     sweeper,
 };
@@ -36,12 +38,22 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
     let readiness = process.readiness();
     let (store, database) = open_store(&config.store).await?;
     let system = database.system;
-    let store: Arc<dyn Store> = Arc::new(Bounded::new(store, database, Duration::from_millis(config.store.timeout_ms)));
+    let store = Bounded::new(store, database, Duration::from_millis(config.store.timeout_ms));
+    let changed = store.changed();
+    let store: Arc<dyn Store> = Arc::new(store);
     let probed = store.clone();
     readiness.watch(system, true, process.shutdown.clone(), move || {
         let store = probed.clone();
         async move { store.ping().await.map_err(|error| error.to_string()) }
     });
+
+    let broker = Broker::new(&config.events)?;
+    if let Some(probe) = broker.probe() {
+        // Told, but not required: what changed is told later.
+        readiness.watch("nats", false, process.shutdown.clone(), probe);
+    }
+    let outbox = ProductsOutbox { store: store.clone(), changed, clock: process.clock.clone() };
+    process.run(Relay::new(Arc::new(outbox), broker, Topic::PRODUCTS, config.events.clone()).run(process.shutdown.clone()));
 
     let every = Duration::from_millis(config.reservations.sweep_ms);
     process.run(sweeper::run(store.clone(), process.clock.clone(), every, process.shutdown.clone()));

@@ -43,7 +43,7 @@ pub trait Store: Send + Sync + 'static {
     async fn update(&self, id: Uuid, draft: Draft, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Updated, Error>;
 
     /// Removes a product that no open reservation holds.
-    async fn remove(&self, id: Uuid, expected_version: Option<i64>) -> Result<Removed, Error>;
+    async fn remove(&self, id: Uuid, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Removed, Error>;
 
     /// Sets all lines aside for `hold_for`, or none.
     async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<Reserved, Error>;
@@ -62,6 +62,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Reservations that still own units (held and confirmed), in the order of their ids, behind `after`.
     async fn list_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error>;
+
+    /// Makes `relay` the one that tells of changes, until `until`. `false`: another one is.
+    async fn lease_relay(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error>;
+
+    /// About `limit` products of whose latest version nobody was told, longest waiting first.
+    async fn news(&self, limit: u32) -> Result<Vec<News>, Error>;
+
+    /// Notes that others were told of these versions; what changed again meanwhile stays news.
+    async fn told(&self, news: &[News]) -> Result<(), Error>;
 
     /// Checks each product's balance. Raises no false alarm beside live traffic.
     async fn audit(&self, now: OffsetDateTime) -> Result<Audit, Error>;
@@ -126,6 +135,22 @@ pub enum Removed {
     VersionMismatch,
     /// Open reservations hold units of it.
     InUse,
+}
+
+/// A product changed, and nobody was told yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct News {
+    /// Which product.
+    pub product_id: Uuid,
+    /// Its latest version, or [`Self::REMOVED`].
+    pub version: i64,
+    /// When the first change was of which nobody was told.
+    pub since: OffsetDateTime,
+}
+
+impl News {
+    /// The last version of all: the product is gone, and its id does not come back.
+    pub const REMOVED: i64 = i64::MAX;
 }
 
 /// What [`Store::audit`] found.

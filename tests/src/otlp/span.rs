@@ -29,7 +29,7 @@ pub struct Span {
     pub parent: Option<String>,
     /// Its name.
     pub name: String,
-    /// `SERVER`, `CLIENT` or `INTERNAL`.
+    /// `SERVER`, `CLIENT`, `INTERNAL`, `PRODUCER` or `CONSUMER`.
     pub kind: &'static str,
     /// `Unset`, `Ok` or `Error`.
     pub status: &'static str,
@@ -61,7 +61,9 @@ impl Span {
                 SpanKind::Server => "SERVER",
                 SpanKind::Client => "CLIENT",
                 SpanKind::Internal => "INTERNAL",
-                _ => "another",
+                SpanKind::Producer => "PRODUCER",
+                SpanKind::Consumer => "CONSUMER",
+                SpanKind::Unspecified => "another",
             },
             status: match span.status.as_ref().map(opentelemetry_proto::tonic::trace::v1::Status::code) {
                 None | Some(StatusCode::Unset) => "Unset",

@@ -129,3 +129,57 @@ async fn an_http_body_that_is_late_breaks_off() {
     let error = body.frame().await.unwrap().unwrap_err();
     assert_eq!(error.downcast::<Elapsed>().unwrap().0, DEFAULT);
 }
+
+mod streams {
+    use futures_util::{StreamExt, stream};
+    use http_body_util::StreamBody;
+
+    use super::*;
+    use crate::{
+        context::Context,
+        method_table::{Access, Method},
+    };
+
+    static WATCH: Method = Method::http("GET", "/watch", Access::Public).streaming();
+
+    fn asked(timeout: Option<&str>) -> Request<()> {
+        let mut context = Context::background();
+        context.method = Some(&WATCH);
+        let mut request = Request::new(());
+        request.extensions_mut().insert(context);
+        if let Some(timeout) = timeout {
+            request.headers_mut().insert(REQUEST_TIMEOUT_HEADER, timeout.parse().unwrap());
+        }
+        request
+    }
+
+    /// A piece each second, for ever.
+    async fn ticks(request: Request<()>) -> Result<Response<impl Body<Data = bytes::Bytes, Error = std::convert::Infallible>>, Rejection> {
+        assert_eq!(Context::of(&request).unwrap().deadline.is_some(), request.headers().contains_key(REQUEST_TIMEOUT_HEADER));
+        let ticks = stream::repeat(()).then(async |()| {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok(http_body::Frame::data(bytes::Bytes::from("tick")))
+        });
+        Ok(Response::new(StreamBody::new(Box::pin(ticks))))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_goes_on_past_every_limit_but_its_callers_where_it_ends_whole() {
+        use http_body_util::BodyExt;
+        let layer = DeadlineLayer::new(Protocol::Http, Duration::from_secs(2), Duration::from_secs(3));
+        let mut endless = layer.layer(tower::service_fn(ticks)).call(asked(None)).await.unwrap().into_body();
+        for _ in 0..100 {
+            assert!(endless.frame().await.unwrap().is_ok());
+        }
+        let bounded = layer.layer(tower::service_fn(ticks)).call(asked(Some("5500"))).await.unwrap().into_body();
+        assert_eq!(bounded.collect().await.unwrap().to_bytes().len(), 5 * "tick".len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_does_not_begin_is_late() {
+        let never = tower::service_fn(|_: Request<()>| std::future::pending::<Result<Response<String>, Rejection>>());
+        let refused =
+            DeadlineLayer::new(Protocol::Http, Duration::from_secs(2), Duration::from_secs(3)).layer(never).call(asked(None)).await;
+        assert_eq!(refused.unwrap_err().reason(), &reasons::DEADLINE_EXCEEDED);
+    }
+}

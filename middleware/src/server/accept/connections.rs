@@ -38,6 +38,7 @@ use crate::{
     rate_limit::Peer,
     respond::Protocol,
     server::Config,
+    streams::Leaving,
     task,
     tls::{self, CallerNames},
 };
@@ -167,14 +168,16 @@ impl Connections {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let asked = Arc::new(AtomicBool::new(false));
+        let leaving = Leaving::default();
         let service = {
-            let asked = asked.clone();
+            let (asked, leaving) = (asked.clone(), leaving.clone());
             let service = service.map_request(move |mut request: Request<Incoming>| {
                 asked.store(true, Ordering::Relaxed);
                 request.extensions_mut().insert(peer);
                 if let Some(names) = &names {
                     request.extensions_mut().insert(names.clone());
                 }
+                request.extensions_mut().insert(leaving.clone());
                 request
             });
             let strict_transport = self.strict_transport;
@@ -207,6 +210,7 @@ impl Connections {
                     }),
                     Some(Limit::Age) => {
                         connection.as_mut().graceful_shutdown();
+                        leaving.say();
                         clock.as_mut().reset(Instant::now() + self.age_grace);
                         Some(Limit::Leave)
                     }
@@ -219,6 +223,7 @@ impl Connections {
                         return;
                     }
                     connection.as_mut().graceful_shutdown();
+                    leaving.say();
                 }
             }
         }

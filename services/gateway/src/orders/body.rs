@@ -96,6 +96,11 @@ impl Order {
         format!("/orders/{}", self.id)
     }
 
+    /// Whether no other status can follow.
+    pub(super) fn is_at_its_end(&self) -> bool {
+        matches!(self.status, Status::Failed | Status::Completed | Status::Cancelled)
+    }
+
     /// Whether nothing more will happen to it by itself.
     pub(super) fn is_settled(&self) -> bool {
         !matches!(self.status, Status::Pending | Status::ProductReserved)

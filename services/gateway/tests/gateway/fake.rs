@@ -226,6 +226,25 @@ impl orders::orders_service_server::OrdersService for FakeOrders {
         Ok(Response::new(order(OrderStatus::Pending)))
     }
 
+    type WatchOrderStream = tokio_stream::Iter<std::vec::IntoIter<Result<orders::OrderEvent, Status>>>;
+
+    /// PENDING, `PRODUCT_RESERVED`, CONFIRMED, CANCELLED; breaks off once after each.
+    async fn watch_order(&self, request: Request<orders::WatchOrderRequest>) -> Result<Response<Self::WatchOrderStream>, Status> {
+        let request = request.into_inner();
+        unknown(&request.id)?;
+        let statuses = [OrderStatus::Pending, OrderStatus::ProductReserved, OrderStatus::Confirmed, OrderStatus::Cancelled];
+        let events = (1..).zip(statuses).filter(|(sequence, _)| *sequence > request.after_sequence);
+        let mut events: Vec<_> =
+            events.take(1).map(|(sequence, status)| Ok(orders::OrderEvent { sequence, order: Some(order(status)) })).collect();
+        let ended = events.is_empty();
+        events.push(Err(Rejection::new(&reasons::STREAM_ENDED, "open it again").into()));
+        let mut response = Response::new(tokio_stream::iter(events));
+        if ended {
+            response.metadata_mut().insert("order-ended", "true".parse().unwrap());
+        }
+        Ok(response)
+    }
+
     async fn update_status(&self, request: Request<orders::UpdateStatusRequest>) -> Result<Response<Order>, Status> {
         let request = request.into_inner();
         unknown(&request.id)?;

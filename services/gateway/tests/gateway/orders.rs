@@ -106,3 +106,56 @@ async fn a_removed_order_leaves_nothing_to_say() {
     assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""));
     gateway.ask("DELETE", "/orders/01890a5d-ac96-774b-bcce-b302099a8058", &[]).await.problem(404, "not_found");
 }
+
+mod events {
+    use super::*;
+
+    const EVENTS: &str = "/orders/01890a5d-ac96-774b-bcce-b302099a8057/events";
+
+    /// The ids and statuses of the events in a stream.
+    fn told(answer: &crate::Answer) -> Vec<(u32, String)> {
+        let events = answer.text.split("\n\n").filter(|event| event.contains("data: "));
+        let told = events.map(|event| {
+            let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+            assert_eq!(field("event: "), "status");
+            let order: serde_json::Value = serde_json::from_str(&field("data: ")).unwrap();
+            (field("id: ").parse().unwrap(), order["status"].as_str().unwrap().to_owned())
+        });
+        told.collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_order_is_followed_to_its_end_however_often_orders_breaks_off() {
+        let answer = Gateway::new().ask("GET", EVENTS, &[]).await;
+        assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, Some("text/event-stream")));
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        assert!(answer.text.starts_with("retry: "), "{}", answer.text);
+        let expected = [(1, "PENDING"), (2, "PRODUCT_RESERVED"), (3, "CONFIRMED"), (4, "CANCELLED")];
+        assert_eq!(told(&answer), expected.map(|(id, status)| (id, status.to_owned())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_goes_on_after_the_last_event_and_is_not_opened_again_after_the_last_of_all() {
+        let gateway = Gateway::new();
+        let answer = gateway.ask("GET", EVENTS, &[("last-event-id", "2")]).await;
+        assert_eq!(told(&answer), [(3, "CONFIRMED".to_owned()), (4, "CANCELLED".to_owned())]);
+        let answer = gateway.ask("GET", EVENTS, &[("last-event-id", "4")]).await;
+        assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""));
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_is_a_problem_before_the_first_event() {
+        let gateway = Gateway::new();
+        for id in ["x", "-1", "1.5", "99999999999999999999"] {
+            gateway.ask("GET", EVENTS, &[("last-event-id", id)]).await.problem(400, "invalid_parameter");
+        }
+        gateway.ask("GET", "/orders/00000000-0000-7000-8000-000000000000/events", &[]).await.problem(404, "not_found");
+        gateway.ask("GET", "/orders/nonsense/events", &[]).await.problem(400, "invalid_parameter");
+    }
+
+    #[tokio::test]
+    async fn head_has_the_head_and_opens_nothing() {
+        let answer = Gateway::new().ask("HEAD", EVENTS, &[]).await;
+        assert_eq!((answer.status.as_u16(), answer.header("content-type"), answer.text.as_str()), (200, Some("text/event-stream"), ""));
+    }
+}

@@ -40,7 +40,11 @@ fn record_everything() {
         }
     }
     let unfinished = UNFINISHED.into_iter().map(|status| (status, 1)).collect();
-    measured(&Stats { unfinished, oldest_unfinished: took, unpublished: 1, oldest_unpublished: took });
+    measured(&Stats { unfinished, oldest_unfinished: took, unpublished: 1, oldest_unpublished: took, dead: 1 });
+    for outcome in events::OUTCOMES {
+        // As the relay does.
+        events::handed_over(outcome).increment(1);
+    }
     audited(1);
 }
 

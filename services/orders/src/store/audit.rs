@@ -67,6 +67,8 @@ pub struct Stats {
     pub unpublished: u64,
     /// Age of the oldest of them; zero without any.
     pub oldest_unpublished: Duration,
+    /// Events that were put aside; counted up to 10,000.
+    pub dead: u64,
 }
 
 /// An order that does not move.
@@ -158,23 +160,30 @@ pub(super) const CHECKS: [(Invariant, &str); 6] = [
 
 pub(super) const COUNTS: &str = "SELECT status, count(*) FROM orders GROUP BY status ORDER BY status";
 
-/// A row for each status of unfinished orders, and one without a status for the outbox.
+/// What stands in the place of a status in the row for dead events.
+const DEAD: &str = "DEAD";
+
+/// A row for each status of unfinished orders, one without a status for the outbox, and one for its dead events.
 /// How far the outbox is counted has an end, because a backlog has none.
 pub(super) const STATS: &str = "
     SELECT status, count(*), min(updated_at) FROM orders WHERE due_at IS NOT NULL GROUP BY status
     UNION ALL
     SELECT NULL, count(*), min(created_at)
-    FROM (SELECT created_at FROM outbox WHERE published_at IS NULL ORDER BY position LIMIT 10000) backlog";
+    FROM (SELECT created_at FROM outbox WHERE published_at IS NULL AND dead_at IS NULL ORDER BY position LIMIT 10000) backlog
+    UNION ALL
+    SELECT 'DEAD', count(*), NULL FROM (SELECT 1 FROM outbox WHERE dead_at IS NOT NULL LIMIT 10000) dead";
 
 impl Stats {
     /// From the rows of [`STATS`].
     pub(super) fn of(rows: Vec<(Option<String>, i64, Option<OffsetDateTime>)>, now: OffsetDateTime) -> Result<Self, Error> {
         let age = |oldest: Option<OffsetDateTime>| oldest.and_then(|at| (now - at).try_into().ok()).unwrap_or(Duration::ZERO);
         let mut stats =
-            Self { unfinished: Vec::new(), oldest_unfinished: Duration::ZERO, unpublished: 0, oldest_unpublished: Duration::ZERO };
+            Self { unfinished: Vec::new(), oldest_unfinished: Duration::ZERO, unpublished: 0, oldest_unpublished: Duration::ZERO, dead: 0 };
         for (status, rows, oldest) in rows {
             let rows = u64::try_from(rows).map_err(corrupt)?;
-            if let Some(status) = status {
+            if status.as_deref() == Some(DEAD) {
+                stats.dead = rows;
+            } else if let Some(status) = status {
                 stats.unfinished.push((status.parse().map_err(corrupt)?, rows));
                 stats.oldest_unfinished = stats.oldest_unfinished.max(age(oldest));
             } else {

@@ -9,11 +9,13 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Answer, Audit, Claimed, Create, Creation, Error, Event, List, Page, Removal, Standing, Stats, StatusSet, Store, Stuck, Transitioned,
+    Answer, Audit, Claimed, Create, Creation, DeadEvent, Error, Event, List, Page, Removal, Standing, Stats, StatusSet, Store, Stuck,
+    Transitioned,
 };
 use crate::{
     order::{Actor, Order, OrderId, Status},
     saga::Transition,
+    watch::Watches,
 };
 
 /// What reads or rewrites everything may take longer than a call of a request.
@@ -33,6 +35,12 @@ const POSTPONE: Operation = Operation::new("postpone", "orders");
 const RELEASE_DONE: Operation = Operation::new("release_done", "orders");
 const STUCK: Operation = Operation::new("stuck", "orders");
 const RETRY_NOW: Operation = Operation::new("retry_now", "orders");
+const CHANGES: Operation = Operation::new("changes", "order_history");
+const VERSIONS: Operation = Operation::new("versions", "orders");
+const LEASE_OUTBOX: Operation = Operation::new("lease_outbox", "outbox");
+const MARK_REFUSED: Operation = Operation::new("mark_refused", "outbox");
+const DEAD_EVENTS: Operation = Operation::new("dead_events", "outbox");
+const REDRIVE: Operation = Operation::new("redrive", "outbox");
 const UNPUBLISHED: Operation = Operation::new("unpublished", "outbox");
 const MARK_PUBLISHED: Operation = Operation::new("mark_published", "outbox");
 const PRUNE_PUBLISHED: Operation = Operation::new("prune_published", "outbox");
@@ -44,17 +52,28 @@ const STATS: Operation = Operation::new("stats", "orders");
 /// What requests wait for.
 const OF_REQUESTS: [Operation; 7] = [CREATE, TRANSITION, SET_STATUS, STORE_ANSWER, FIND, LIST, REMOVE];
 
-/// A store whose calls are detached, timed, measured and traced.
+/// A store whose calls are detached, timed, measured and traced, and that tells of the changes it made.
 pub struct Bounded {
     inner: Arc<dyn Store>,
     calls: Calls,
     timeout: Duration,
+    watches: Watches,
 }
 
 impl Bounded {
     /// Bounds each call of `inner`, which keeps its orders in `database`, by `timeout`.
     pub fn new(inner: Arc<dyn Store>, database: Database, timeout: Duration) -> Self {
-        Self { inner, calls: Calls::new(database, &OF_REQUESTS), timeout }
+        Self { inner, calls: Calls::new(database, &OF_REQUESTS), timeout, watches: Watches::default() }
+    }
+
+    /// Who watches orders changed through this store.
+    pub fn watches(&self) -> Watches {
+        self.watches.clone()
+    }
+
+    fn changed(&self, order: &Order) {
+        self.watches.announce(order.id, order.version);
+        self.watches.written();
     }
 
     async fn run<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<dyn Store>) -> F) -> Result<T, Error>
@@ -96,7 +115,11 @@ impl Store for Bounded {
     }
 
     async fn create(&self, create: Create, now: OffsetDateTime) -> Result<Creation, Error> {
-        self.run(CREATE, move |store| async move { store.create(create, now).await }).await
+        let creation = self.run(CREATE, move |store| async move { store.create(create, now).await }).await;
+        if matches!(creation, Ok(Creation::Created(_))) {
+            self.watches.written();
+        }
+        creation
     }
 
     async fn transition(
@@ -107,11 +130,19 @@ impl Store for Bounded {
         now: OffsetDateTime,
     ) -> Result<Transitioned, Error> {
         let claimed = claimed.clone();
-        self.run(TRANSITION, move |store| async move { store.transition(&claimed, transition, answer, now).await }).await
+        let done = self.run(TRANSITION, move |store| async move { store.transition(&claimed, transition, answer, now).await }).await;
+        if let Ok(Transitioned::Applied(claimed)) = &done {
+            self.changed(&claimed.saga.order);
+        }
+        done
     }
 
     async fn set_status(&self, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<StatusSet, Error> {
-        self.run(SET_STATUS, move |store| async move { store.set_status(id, to, by, now).await }).await
+        let done = self.run(SET_STATUS, move |store| async move { store.set_status(id, to, by, now).await }).await;
+        if let Ok(StatusSet::Changed { order, .. }) = &done {
+            self.changed(order);
+        }
+        done
     }
 
     async fn store_answer(&self, id: OrderId, answer: Answer) -> Result<(), Error> {
@@ -149,6 +180,34 @@ impl Store for Bounded {
 
     async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
         self.run(RETRY_NOW, move |store| async move { store.retry_now(id, now).await }).await
+    }
+
+    async fn changes(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
+        self.run(CHANGES, move |store| async move { store.changes(id, version).await }).await
+    }
+
+    async fn versions(&self, ids: &[OrderId]) -> Result<Vec<(OrderId, i64)>, Error> {
+        let ids = ids.to_vec();
+        self.run(VERSIONS, move |store| async move { store.versions(&ids).await }).await
+    }
+
+    async fn lease_outbox(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error> {
+        self.run(LEASE_OUTBOX, move |store| async move { store.lease_outbox(relay, now, until).await }).await
+    }
+
+    async fn mark_refused(&self, events: &[(Uuid, String)], most: u32, now: OffsetDateTime) -> Result<u64, Error> {
+        let events = events.to_vec();
+        self.run(MARK_REFUSED, move |store| async move { store.mark_refused(&events, most, now).await }).await
+    }
+
+    async fn dead_events(&self, limit: u32) -> Result<Vec<DeadEvent>, Error> {
+        self.run(DEAD_EVENTS, move |store| async move { store.dead_events(limit).await }).await
+    }
+
+    async fn redrive(&self) -> Result<u64, Error> {
+        let redriven = self.run(REDRIVE, |store| async move { store.redrive().await }).await;
+        self.watches.written();
+        redriven
     }
 
     async fn unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> {

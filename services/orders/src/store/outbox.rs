@@ -1,4 +1,4 @@
-//! The outbox: one event for every change of status, written in the same step, to be published by a relay.
+//! The outbox: one event for every change of status, written in the same step, to be published by the relay of one replica.
 
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -14,6 +14,8 @@ pub struct Event {
     pub id: Uuid,
     /// The order that changed.
     pub order_id: OrderId,
+    /// The version of the order that it tells of.
+    pub version: i64,
     /// `palisade.orders.v1.` and the new status in lower case.
     pub kind: String,
     /// JSON: the order without its lines.
@@ -22,6 +24,17 @@ pub struct Event {
     pub trace_parent: Option<String>,
     /// When the status changed.
     pub created_at: OffsetDateTime,
+}
+
+/// An event that the broker refused so often that it is left alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadEvent {
+    /// The event.
+    pub event: Event,
+    /// What the broker said the last time.
+    pub reason: String,
+    /// When it was given up.
+    pub died_at: OffsetDateTime,
 }
 
 /// What the outbox row of a change says.

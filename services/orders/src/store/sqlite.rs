@@ -13,8 +13,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Answer, Audit, Claimed, Create, Creation, Error, Event, List, Page, Removal, Standing, Stats, StatusSet, Store, Stuck, Transitioned,
-    pool::Pool,
+    Answer, Audit, Claimed, Create, Creation, DeadEvent, Error, Event, List, Page, Removal, Standing, Stats, StatusSet, Store, Stuck,
+    Transitioned, pool::Pool,
 };
 use crate::{
     order::{Actor, Order, OrderId, Status},
@@ -144,6 +144,30 @@ impl Store for SqliteStore {
 
     async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
         work::retry_now(&mut *self.writer.acquire().await?, id, now).await
+    }
+
+    async fn changes(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
+        read::changes(&mut *self.readers.acquire().await?, id, version).await
+    }
+
+    async fn versions(&self, ids: &[OrderId]) -> Result<Vec<(OrderId, i64)>, Error> {
+        read::versions(&mut *self.readers.acquire().await?, ids).await
+    }
+
+    async fn lease_outbox(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error> {
+        outbox::lease(&mut *self.writer.acquire().await?, relay, now, until).await
+    }
+
+    async fn mark_refused(&self, events: &[(Uuid, String)], most: u32, now: OffsetDateTime) -> Result<u64, Error> {
+        outbox::mark_refused(&mut *self.writer.acquire().await?, events, most, now).await
+    }
+
+    async fn dead_events(&self, limit: u32) -> Result<Vec<DeadEvent>, Error> {
+        outbox::dead(&mut *self.readers.acquire().await?, limit).await
+    }
+
+    async fn redrive(&self) -> Result<u64, Error> {
+        outbox::redrive(&mut *self.writer.acquire().await?).await
     }
 
     async fn unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> {

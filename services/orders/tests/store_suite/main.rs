@@ -10,6 +10,7 @@ mod leaving;
 mod pooling;
 mod postgres;
 mod reading;
+mod telling;
 mod working;
 
 /// Runs each case on a fresh database of each kind. A few tests with many cases, because each starts a server.

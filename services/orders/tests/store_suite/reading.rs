@@ -77,7 +77,8 @@ async fn standings_tell_of_the_orders_that_exist(db: Database) {
 }
 
 async fn gauges_count_what_is_left(db: Database) {
-    let nothing = Stats { unfinished: vec![], oldest_unfinished: Duration::ZERO, unpublished: 0, oldest_unpublished: Duration::ZERO };
+    let nothing =
+        Stats { unfinished: vec![], oldest_unfinished: Duration::ZERO, unpublished: 0, oldest_unpublished: Duration::ZERO, dead: 0 };
     assert_eq!(db.store.stats(NOW).await.unwrap(), nothing);
     db.accept("alice", NOW).await;
     db.accept("alice", NOW + Duration::from_secs(1)).await;

@@ -24,6 +24,11 @@ fn record_everything() {
     }
     committed();
     released();
+    events::waiting(1, std::time::Duration::from_secs(1));
+    for outcome in events::OUTCOMES {
+        // As the relay does.
+        events::handed_over(outcome).increment(1);
+    }
     audited(&Audit {
         products_checked: 1,
         violations: vec![Imbalance { product_id: Uuid::nil(), supply: 1, quantity: 1, taken: 1, reserved: 1 }],

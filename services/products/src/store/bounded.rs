@@ -5,9 +5,10 @@ use std::{future::Future, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use palisade_middleware::db::{Calls, Database, Failure, Operation};
 use time::OffsetDateTime;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{Audit, Created, Error, IdempotencyKey, Removed, Store, Updated};
+use super::{Audit, Created, Error, IdempotencyKey, News, Removed, Store, Updated};
 use crate::{
     product::{Draft, Page, Product, Query},
     reservation::{Confirmed, Lines, Reservation, Reserved},
@@ -27,8 +28,14 @@ const RELEASE: Operation = Operation::new("release", "reservations");
 const EXPIRE_DUE: Operation = Operation::new("expire_due", "reservations");
 const FORGET_KEYS: Operation = Operation::new("forget_keys", "idempotency_keys");
 const LIST_RESERVATIONS: Operation = Operation::new("list", "reservations");
+const LEASE_RELAY: Operation = Operation::new("lease_relay", "news");
+const NEWS: Operation = Operation::new("news", "products");
+const TOLD: Operation = Operation::new("told", "products");
 const AUDIT: Operation = Operation::new("audit", "products");
 const PING: Operation = Operation::new("ping", "");
+
+/// What may change products.
+const CHANGES: [Operation; 6] = [CREATE, UPDATE, REMOVE, RESERVE, RELEASE, EXPIRE_DUE];
 
 /// What requests wait for.
 const OF_REQUESTS: [Operation; 8] = [CREATE, FIND, LIST, UPDATE, REMOVE, RESERVE, CONFIRM, RELEASE];
@@ -38,12 +45,18 @@ pub struct Bounded {
     store: Arc<dyn Store>,
     calls: Calls,
     limit: Duration,
+    changed: Arc<Notify>,
 }
 
 impl Bounded {
     /// Bounds each call of `store`, which keeps its products in `database`, by `limit`.
     pub fn new(store: Arc<dyn Store>, database: Database, limit: Duration) -> Self {
-        Self { store, calls: Calls::new(database, &OF_REQUESTS), limit }
+        Self { store, calls: Calls::new(database, &OF_REQUESTS), limit, changed: Arc::default() }
+    }
+
+    /// Told whenever a product may have changed through this store.
+    pub fn changed(&self) -> Arc<Notify> {
+        self.changed.clone()
     }
 
     async fn call<T, F>(&self, operation: Operation, work: impl FnOnce(Arc<dyn Store>) -> F) -> Result<T, Error>
@@ -52,7 +65,11 @@ impl Bounded {
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let limit = if operation == AUDIT { self.limit * AUDIT_FACTOR } else { self.limit };
-        self.calls.run(operation, limit, work(Arc::clone(&self.store))).await
+        let answer = self.calls.run(operation, limit, work(Arc::clone(&self.store))).await;
+        if CHANGES.contains(&operation) {
+            self.changed.notify_one();
+        }
+        answer
     }
 }
 
@@ -92,8 +109,8 @@ impl Store for Bounded {
         self.call(UPDATE, |store| async move { store.update(id, draft, expected_version, now).await }).await
     }
 
-    async fn remove(&self, id: Uuid, expected_version: Option<i64>) -> Result<Removed, Error> {
-        self.call(REMOVE, |store| async move { store.remove(id, expected_version).await }).await
+    async fn remove(&self, id: Uuid, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Removed, Error> {
+        self.call(REMOVE, |store| async move { store.remove(id, expected_version, now).await }).await
     }
 
     async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<Reserved, Error> {
@@ -118,6 +135,19 @@ impl Store for Bounded {
 
     async fn list_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error> {
         self.call(LIST_RESERVATIONS, |store| async move { store.list_reservations(after, limit).await }).await
+    }
+
+    async fn lease_relay(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error> {
+        self.call(LEASE_RELAY, |store| async move { store.lease_relay(relay, now, until).await }).await
+    }
+
+    async fn news(&self, limit: u32) -> Result<Vec<News>, Error> {
+        self.call(NEWS, |store| async move { store.news(limit).await }).await
+    }
+
+    async fn told(&self, news: &[News]) -> Result<(), Error> {
+        let news = news.to_vec();
+        self.call(TOLD, |store| async move { store.told(&news).await }).await
     }
 
     async fn audit(&self, now: OffsetDateTime) -> Result<Audit, Error> {

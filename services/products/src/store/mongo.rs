@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use mongodb::{
     Client, Collection, Database,
-    bson::doc,
+    bson::{Document, doc},
     error::{Error as DriverError, ErrorKind, WriteFailure},
     event::EventHandler,
     options::{Acknowledgment, ClientOptions, ConnectionString, ServerAddress, WriteConcern},
@@ -21,9 +21,10 @@ use uuid::Uuid;
 
 use self::{
     documents::{KeyDocument, ProductDocument, ReservationDocument, Stock},
+    news::RemovedDocument,
     pool::Connections,
 };
-use super::{Audit, Created, Error, IdempotencyKey, Removed, Store, Updated};
+use super::{Audit, Created, Error, IdempotencyKey, News, Removed, Store, Updated};
 use crate::{
     product::{Draft, Page, Product, Query},
     reservation::{Confirmed, Lines, Reservation, Reserved},
@@ -34,6 +35,7 @@ mod documents;
 mod indexes;
 mod keys;
 mod marks;
+mod news;
 mod pool;
 mod products;
 mod reservations;
@@ -57,13 +59,15 @@ pub struct MongoStore {
     indexed: OnceCell<()>,
 }
 
-/// The three collections, and a second view of the first.
+/// The collections, and a second view of the first.
 #[derive(Debug)]
 struct Collections {
     products: Collection<ProductDocument>,
     stock: Collection<Stock>,
     reservations: Collection<ReservationDocument>,
     keys: Collection<KeyDocument>,
+    removed: Collection<RemovedDocument>,
+    leases: Collection<Document>,
 }
 
 impl MongoStore {
@@ -99,6 +103,8 @@ impl MongoStore {
             stock: database.collection("products"),
             reservations: database.collection("reservations"),
             keys: database.collection("idempotency_keys"),
+            removed: database.collection("removed_products"),
+            leases: database.collection("leases"),
         };
         Ok(Self { database, collections, server, indexed: OnceCell::new() })
     }
@@ -127,8 +133,8 @@ impl Store for MongoStore {
         products::update(&self.collections, id, &draft, expected_version, now).await
     }
 
-    async fn remove(&self, id: Uuid, expected_version: Option<i64>) -> Result<Removed, Error> {
-        products::remove(&self.collections, id, expected_version).await
+    async fn remove(&self, id: Uuid, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Removed, Error> {
+        products::remove(&self.collections, id, expected_version, now).await
     }
 
     async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<Reserved, Error> {
@@ -153,6 +159,18 @@ impl Store for MongoStore {
 
     async fn list_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error> {
         reservations::list_open(&self.collections, after, limit).await
+    }
+
+    async fn lease_relay(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error> {
+        news::lease(&self.collections, relay, now, until).await
+    }
+
+    async fn news(&self, limit: u32) -> Result<Vec<News>, Error> {
+        news::waiting(&self.collections, limit).await
+    }
+
+    async fn told(&self, news: &[News]) -> Result<(), Error> {
+        news::told(&self.collections, news).await
     }
 
     async fn audit(&self, now: OffsetDateTime) -> Result<Audit, Error> {
@@ -183,5 +201,10 @@ impl From<DriverError> for Error {
 fn is_duplicate(error: &DriverError) -> bool {
     /// `DuplicateKey`
     const DUPLICATE: i32 = 11_000;
-    matches!(&*error.kind, ErrorKind::Write(WriteFailure::WriteError(write)) if write.code == DUPLICATE)
+    match &*error.kind {
+        ErrorKind::Write(WriteFailure::WriteError(write)) => write.code == DUPLICATE,
+        // Of an upsert by `findAndModify`.
+        ErrorKind::Command(command) => command.code == DUPLICATE,
+        _ => false,
+    }
 }

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use self::pool::Pool;
-use super::{Audit, Created, Error, IdempotencyKey, Removed, Store, Updated};
+use super::{Audit, Created, Error, IdempotencyKey, News, Removed, Store, Updated};
 use crate::{
     product::{Draft, Page, Product, Query},
     reservation::{Confirmed, Lines, Reservation, Reserved},
@@ -20,6 +20,7 @@ use crate::{
 
 mod audit;
 mod keys;
+mod news;
 mod pool;
 mod products;
 mod reservations;
@@ -108,7 +109,7 @@ impl Store for SqliteStore {
         Ok(updated)
     }
 
-    async fn remove(&self, id: Uuid, expected_version: Option<i64>) -> Result<Removed, Error> {
+    async fn remove(&self, id: Uuid, expected_version: Option<i64>, _: OffsetDateTime) -> Result<Removed, Error> {
         let mut db = self.writer.acquire().await?;
         let mut tx = begin(&mut db).await?;
         let removed = products::remove(&mut tx, id, expected_version).await?;
@@ -157,6 +158,18 @@ impl Store for SqliteStore {
         let mut db = self.readers.acquire().await?;
         let mut tx = db.begin().await?;
         reservations::list_open(&mut tx, after, limit).await
+    }
+
+    async fn lease_relay(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error> {
+        news::lease(&mut *self.writer.acquire().await?, relay, now, until).await
+    }
+
+    async fn news(&self, limit: u32) -> Result<Vec<News>, Error> {
+        news::waiting(&mut *self.readers.acquire().await?, limit).await
+    }
+
+    async fn told(&self, news: &[News]) -> Result<(), Error> {
+        news::told(&mut *self.writer.acquire().await?, news).await
     }
 
     async fn audit(&self, now: OffsetDateTime) -> Result<Audit, Error> {

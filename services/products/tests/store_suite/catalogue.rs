@@ -21,9 +21,9 @@ pub(crate) async fn keeps_what_was_created_replaced_and_removed(fresh: Fresh) {
     assert_eq!(updated, Updated::Updated(expected.clone()));
     assert_eq!(fresh.get(created.id).await, expected);
 
-    assert_eq!(fresh.store.remove(created.id, None).await.unwrap(), Removed::Removed);
+    assert_eq!(fresh.store.remove(created.id, None, crate::fixtures::LATER).await.unwrap(), Removed::Removed);
     assert_eq!(fresh.store.find(created.id).await.unwrap(), None);
-    assert_eq!(fresh.store.remove(created.id, None).await.unwrap(), Removed::NotFound);
+    assert_eq!(fresh.store.remove(created.id, None, crate::fixtures::LATER).await.unwrap(), Removed::NotFound);
     assert_eq!(fresh.store.update(created.id, draft("Lamp", 3), None, LATER).await.unwrap(), Updated::NotFound);
 }
 
@@ -31,11 +31,11 @@ pub(crate) async fn an_expected_version_guards_update_and_remove(fresh: Fresh) {
     let id = fresh.add_some("Lamp", 3).await;
     assert_eq!(fresh.store.update(id, draft("Lantern", 3), Some(2), LATER).await.unwrap(), Updated::VersionMismatch);
     assert!(matches!(fresh.store.update(id, draft("Lantern", 3), Some(1), LATER).await.unwrap(), Updated::Updated(_)));
-    assert_eq!(fresh.store.remove(id, Some(1)).await.unwrap(), Removed::VersionMismatch);
-    assert_eq!(fresh.store.remove(id, Some(2)).await.unwrap(), Removed::Removed);
+    assert_eq!(fresh.store.remove(id, Some(1), crate::fixtures::LATER).await.unwrap(), Removed::VersionMismatch);
+    assert_eq!(fresh.store.remove(id, Some(2), crate::fixtures::LATER).await.unwrap(), Removed::Removed);
     let nobody = Uuid::now_v7();
     assert_eq!(fresh.store.update(nobody, draft("Lamp", 3), Some(1), LATER).await.unwrap(), Updated::NotFound);
-    assert_eq!(fresh.store.remove(nobody, Some(1)).await.unwrap(), Removed::NotFound);
+    assert_eq!(fresh.store.remove(nobody, Some(1), crate::fixtures::LATER).await.unwrap(), Removed::NotFound);
 }
 
 pub(crate) async fn text_is_kept_literally(fresh: Fresh) {

@@ -42,7 +42,7 @@ pub(crate) async fn a_repeated_key_gives_the_first_answer(fresh: Fresh) {
 
 pub(crate) async fn a_replay_does_not_bring_a_removed_product_back(fresh: Fresh) {
     let first = new_product(create(&fresh, key("alice", 1), START).await);
-    assert_eq!(fresh.store.remove(first.id, None).await.unwrap(), Removed::Removed);
+    assert_eq!(fresh.store.remove(first.id, None, crate::fixtures::LATER).await.unwrap(), Removed::Removed);
     assert_eq!(create(&fresh, key("alice", 1), LATER).await, Created::Created { product: first, replayed: true });
     assert_eq!(count(&fresh).await, 0);
 }

@@ -5,6 +5,7 @@ mod catalogue;
 mod concurrency;
 mod fixtures;
 mod idempotency;
+mod news;
 mod outage;
 mod pooling;
 mod reservations;
@@ -35,6 +36,8 @@ over_every_store! {
     catalogue::pages_neither_skip_nor_repeat_while_others_insert,
     catalogue::filters_narrow_the_list,
     catalogue::a_search_text_is_no_pattern,
+    news::every_change_is_news_until_it_is_told,
+    news::one_relay_has_the_lease,
     idempotency::a_repeated_key_gives_the_first_answer,
     idempotency::a_replay_does_not_bring_a_removed_product_back,
     idempotency::a_key_expires,

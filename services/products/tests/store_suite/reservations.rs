@@ -168,11 +168,11 @@ pub(crate) async fn stock_moves_change_the_version(fresh: Fresh) {
 pub(crate) async fn a_product_in_use_is_not_removed(fresh: Fresh) {
     let product = fresh.add_some("Lamp", 10).await;
     let held = fresh.hold(&[(product, 2)]).await;
-    assert_eq!(fresh.store.remove(product, None).await.unwrap(), Removed::InUse);
+    assert_eq!(fresh.store.remove(product, None, crate::fixtures::LATER).await.unwrap(), Removed::InUse);
     fresh.store.confirm(held, START).await.unwrap();
-    assert_eq!(fresh.store.remove(product, None).await.unwrap(), Removed::InUse);
+    assert_eq!(fresh.store.remove(product, None, crate::fixtures::LATER).await.unwrap(), Removed::InUse);
     fresh.store.release(held, START).await.unwrap();
-    assert_eq!(fresh.store.remove(product, None).await.unwrap(), Removed::Removed);
+    assert_eq!(fresh.store.remove(product, None, crate::fixtures::LATER).await.unwrap(), Removed::Removed);
     // What is settled outlives its product.
     assert_eq!(fresh.store.release(held, LATER).await.unwrap().lines.len(), 1);
     assert_eq!(fresh.store.confirm(held, LATER).await.unwrap(), Confirmed::Released);

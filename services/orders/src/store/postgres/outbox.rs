@@ -1,10 +1,10 @@
 //! Reading, marking and pruning the outbox.
 
-use sqlx::{PgConnection, Row};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::store::{Error, Event};
+use crate::store::{DeadEvent, Error, Event};
 
 /// The horizon moves with the deletion: the audit must not miss what was pruned.
 const PRUNE: &str = "
@@ -14,24 +14,80 @@ const PRUNE: &str = "
     )
     DELETE FROM outbox WHERE published_at < $1 AND created_at < $1";
 
+pub(super) async fn lease(db: &mut PgConnection, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error> {
+    let leased = sqlx::query(
+        "INSERT INTO outbox_relay (only_one, relay, leased_until) VALUES (TRUE, $1, $3)
+         ON CONFLICT (only_one) DO UPDATE SET relay = excluded.relay, leased_until = excluded.leased_until
+         WHERE outbox_relay.relay = excluded.relay OR outbox_relay.leased_until <= $2",
+    )
+    .bind(relay)
+    .bind(now)
+    .bind(until)
+    .execute(db)
+    .await?;
+    Ok(leased.rows_affected() == 1)
+}
+
 pub(super) async fn unpublished(db: &mut PgConnection, limit: u32) -> Result<Vec<Event>, Error> {
     let rows = sqlx::query(
-        "SELECT event_id, order_id, kind, payload, trace_parent, created_at FROM outbox WHERE published_at IS NULL ORDER BY position LIMIT $1",
+        "SELECT event_id, order_id, version, kind, payload, trace_parent, created_at FROM outbox
+         WHERE published_at IS NULL AND dead_at IS NULL ORDER BY position LIMIT $1",
     )
     .bind(i64::from(limit))
     .fetch_all(db)
     .await?;
-    let events = rows.iter().map(|row| {
-        Ok(Event {
-            id: row.try_get("event_id")?,
-            order_id: row.try_get::<Uuid, _>("order_id")?.into(),
-            kind: row.try_get("kind")?,
-            payload: row.try_get("payload")?,
-            trace_parent: row.try_get("trace_parent")?,
-            created_at: row.try_get("created_at")?,
-        })
+    rows.iter().map(event).collect()
+}
+
+fn event(row: &PgRow) -> Result<Event, Error> {
+    Ok(Event {
+        id: row.try_get("event_id")?,
+        order_id: row.try_get::<Uuid, _>("order_id")?.into(),
+        version: row.try_get("version")?,
+        kind: row.try_get("kind")?,
+        payload: row.try_get("payload")?,
+        trace_parent: row.try_get("trace_parent")?,
+        created_at: row.try_get("created_at")?,
+    })
+}
+
+pub(super) async fn mark_refused(db: &mut PgConnection, events: &[(Uuid, String)], most: u32, now: OffsetDateTime) -> Result<u64, Error> {
+    // PostgreSQL's texts have no NUL.
+    let (ids, reasons): (Vec<Uuid>, Vec<String>) = events.iter().map(|(id, reason)| (*id, reason.replace('\0', "\u{fffd}"))).unzip();
+    let dead: i64 = sqlx::query_scalar(
+        "WITH refused AS (
+             UPDATE outbox SET refusals = refusals + 1, last_error = r.reason, dead_at = CASE WHEN refusals + 1 >= $3 THEN $4 END
+             FROM UNNEST($1::uuid[], $2::text[]) AS r (id, reason)
+             WHERE event_id = r.id AND published_at IS NULL AND dead_at IS NULL RETURNING dead_at
+         ) SELECT count(dead_at) FROM refused",
+    )
+    .bind(ids)
+    .bind(reasons)
+    .bind(i64::from(most))
+    .bind(now)
+    .fetch_one(db)
+    .await?;
+    Ok(dead.unsigned_abs())
+}
+
+pub(super) async fn dead(db: &mut PgConnection, limit: u32) -> Result<Vec<DeadEvent>, Error> {
+    let rows = sqlx::query(
+        "SELECT event_id, order_id, version, kind, payload, trace_parent, created_at, last_error, dead_at FROM outbox
+         WHERE dead_at IS NOT NULL ORDER BY position LIMIT $1",
+    )
+    .bind(i64::from(limit))
+    .fetch_all(db)
+    .await?;
+    let dead = rows.iter().map(|row| {
+        let reason: Option<String> = row.try_get("last_error")?;
+        Ok(DeadEvent { event: event(row)?, reason: reason.unwrap_or_default(), died_at: row.try_get("dead_at")? })
     });
-    events.collect()
+    dead.collect()
+}
+
+pub(super) async fn redrive(db: &mut PgConnection) -> Result<u64, Error> {
+    let redriven = sqlx::query("UPDATE outbox SET dead_at = NULL, refusals = 0 WHERE dead_at IS NOT NULL").execute(db).await?;
+    Ok(redriven.rows_affected())
 }
 
 pub(super) async fn mark_published(db: &mut PgConnection, events: &[Uuid], now: OffsetDateTime) -> Result<(), Error> {

@@ -1,11 +1,12 @@
 //! Finding and listing orders.
 
 use sqlx::{PgConnection, Postgres, QueryBuilder};
+use uuid::Uuid;
 
 use super::row::{self, columns, lines};
 use crate::{
     order::{Order, OrderId},
-    store::{Error, List, Page},
+    store::{Error, List, Page, history},
 };
 
 const FIND: &str = concat!("SELECT ", columns!(), " FROM orders o", lines!(), "WHERE o.id = $1 AND o.deleted_at IS NULL");
@@ -17,6 +18,17 @@ pub(super) async fn find(db: &mut PgConnection, id: OrderId) -> Result<Option<Or
 
 pub(super) async fn find_even_removed(db: &mut PgConnection, id: OrderId) -> Result<Option<Order>, Error> {
     sqlx::query(FIND_EVEN_REMOVED).bind(id.as_uuid()).fetch_optional(db).await?.as_ref().map(row::order).transpose()
+}
+
+pub(super) async fn changes(db: &mut PgConnection, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
+    let rows: Vec<history::Row> = sqlx::query_as(history::AFTER).bind(id.as_uuid()).bind(version).fetch_all(&mut *db).await?;
+    find_even_removed(db, id).await?.map_or(Ok(Vec::new()), |order| history::snapshots(&order, rows))
+}
+
+pub(super) async fn versions(db: &mut PgConnection, ids: &[OrderId]) -> Result<Vec<(OrderId, i64)>, Error> {
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
+    let rows: Vec<(Uuid, i64)> = sqlx::query_as("SELECT id, version FROM orders WHERE id = ANY($1)").bind(ids).fetch_all(db).await?;
+    Ok(rows.into_iter().map(|(id, version)| (id.into(), version)).collect())
 }
 
 pub(super) async fn list(db: &mut PgConnection, list: &List) -> Result<Page, Error> {

@@ -1,30 +1,92 @@
 //! Reading, marking and pruning the outbox.
 
-use sqlx::{Connection, Row, SqliteConnection};
+use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{moment::to_ms, row};
-use crate::store::{Error, Event};
+use crate::store::{DeadEvent, Error, Event};
+
+pub(super) async fn lease(db: &mut SqliteConnection, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error> {
+    let leased = sqlx::query(
+        "INSERT INTO outbox_relay (only_one, relay, leased_until) VALUES (1, $1, $3)
+         ON CONFLICT (only_one) DO UPDATE SET relay = excluded.relay, leased_until = excluded.leased_until
+         WHERE outbox_relay.relay = excluded.relay OR outbox_relay.leased_until <= $2",
+    )
+    .bind(relay)
+    .bind(to_ms(now))
+    .bind(to_ms(until))
+    .execute(db)
+    .await?;
+    Ok(leased.rows_affected() == 1)
+}
 
 pub(super) async fn unpublished(db: &mut SqliteConnection, limit: u32) -> Result<Vec<Event>, Error> {
     let rows = sqlx::query(
-        "SELECT event_id, order_id, kind, payload, trace_parent, created_at FROM outbox WHERE published_at IS NULL ORDER BY position LIMIT $1",
+        "SELECT event_id, order_id, version, kind, payload, trace_parent, created_at FROM outbox
+         WHERE published_at IS NULL AND dead_at IS NULL ORDER BY position LIMIT $1",
     )
     .bind(limit)
     .fetch_all(db)
     .await?;
-    let events = rows.iter().map(|row| {
-        Ok(Event {
-            id: row.try_get("event_id")?,
-            order_id: row.try_get::<Uuid, _>("order_id")?.into(),
-            kind: row.try_get("kind")?,
-            payload: row.try_get("payload")?,
-            trace_parent: row.try_get("trace_parent")?,
-            created_at: row::time(row, "created_at")?,
-        })
+    rows.iter().map(event).collect()
+}
+
+fn event(row: &SqliteRow) -> Result<Event, Error> {
+    Ok(Event {
+        id: row.try_get("event_id")?,
+        order_id: row.try_get::<Uuid, _>("order_id")?.into(),
+        version: row.try_get("version")?,
+        kind: row.try_get("kind")?,
+        payload: row.try_get("payload")?,
+        trace_parent: row.try_get("trace_parent")?,
+        created_at: row::time(row, "created_at")?,
+    })
+}
+
+pub(super) async fn mark_refused(
+    db: &mut SqliteConnection,
+    events: &[(Uuid, String)],
+    most: u32,
+    now: OffsetDateTime,
+) -> Result<u64, Error> {
+    let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
+    let mut dead = 0;
+    for (event, reason) in events {
+        let died: Option<bool> = sqlx::query_scalar(
+            "UPDATE outbox SET refusals = refusals + 1, last_error = $2, dead_at = CASE WHEN refusals + 1 >= $3 THEN $4 END
+             WHERE event_id = $1 AND published_at IS NULL AND dead_at IS NULL RETURNING dead_at IS NOT NULL",
+        )
+        .bind(event)
+        .bind(reason)
+        .bind(most)
+        .bind(to_ms(now))
+        .fetch_optional(&mut *transaction)
+        .await?;
+        dead += u64::from(died == Some(true));
+    }
+    transaction.commit().await?;
+    Ok(dead)
+}
+
+pub(super) async fn dead(db: &mut SqliteConnection, limit: u32) -> Result<Vec<DeadEvent>, Error> {
+    let rows = sqlx::query(
+        "SELECT event_id, order_id, version, kind, payload, trace_parent, created_at, last_error, dead_at FROM outbox
+         WHERE dead_at IS NOT NULL ORDER BY position LIMIT $1",
+    )
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    let dead = rows.iter().map(|row| {
+        let reason: Option<String> = row.try_get("last_error")?;
+        Ok(DeadEvent { event: event(row)?, reason: reason.unwrap_or_default(), died_at: row::time(row, "dead_at")? })
     });
-    events.collect()
+    dead.collect()
+}
+
+pub(super) async fn redrive(db: &mut SqliteConnection) -> Result<u64, Error> {
+    let redriven = sqlx::query("UPDATE outbox SET dead_at = NULL, refusals = 0 WHERE dead_at IS NOT NULL").execute(db).await?;
+    Ok(redriven.rows_affected())
 }
 
 pub(super) async fn mark_published(db: &mut SqliteConnection, events: &[Uuid], now: OffsetDateTime) -> Result<(), Error> {

@@ -1,14 +1,15 @@
 //! Finding and listing orders.
 
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use uuid::Uuid;
 
 use super::{
-    moment::to_ms,
+    moment::{from_ms, to_ms},
     row::{self, columns},
 };
 use crate::{
     order::{Order, OrderId},
-    store::{Error, List, Page},
+    store::{Error, List, Page, history},
 };
 
 const FIND: &str = concat!(
@@ -25,6 +26,24 @@ pub(super) async fn find(db: &mut SqliteConnection, id: OrderId) -> Result<Optio
 
 pub(super) async fn find_even_removed(db: &mut SqliteConnection, id: OrderId) -> Result<Option<Order>, Error> {
     Ok(row::orders(&sqlx::query(FIND_EVEN_REMOVED).bind(id.as_uuid()).fetch_all(db).await?)?.pop())
+}
+
+pub(super) async fn changes(db: &mut SqliteConnection, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
+    let rows: Vec<(i64, String, Option<String>, i64)> =
+        sqlx::query_as(history::AFTER).bind(id.as_uuid()).bind(version).fetch_all(&mut *db).await?;
+    let rows = rows.into_iter().map(|(version, status, reason, at)| Ok((version, status, reason, from_ms(at)?)));
+    let rows = rows.collect::<Result<_, Error>>()?;
+    find_even_removed(db, id).await?.map_or(Ok(Vec::new()), |order| history::snapshots(&order, rows))
+}
+
+pub(super) async fn versions(db: &mut SqliteConnection, ids: &[OrderId]) -> Result<Vec<(OrderId, i64)>, Error> {
+    let mut versions = Vec::with_capacity(ids.len());
+    for id in ids {
+        let row: Option<(Uuid, i64)> =
+            sqlx::query_as("SELECT id, version FROM orders WHERE id = $1").bind(id.as_uuid()).fetch_optional(&mut *db).await?;
+        versions.extend(row.map(|(id, version)| (id.into(), version)));
+    }
+    Ok(versions)
 }
 
 pub(super) async fn list(db: &mut SqliteConnection, list: &List) -> Result<Page, Error> {

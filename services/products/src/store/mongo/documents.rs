@@ -42,6 +42,8 @@ pub(super) struct NewProduct {
     supply: i64,
     marks: Vec<String>,
     epoch: i64,
+    /// Since when there is something to tell of it, see [`super::news`].
+    news: DateTime,
 }
 
 /// A product as far as reservations are concerned.
@@ -197,6 +199,7 @@ impl From<ProductDocument> for NewProduct {
             supply: product.quantity,
             marks: vec![],
             epoch: 0,
+            news: product.created_at,
             product,
         }
     }

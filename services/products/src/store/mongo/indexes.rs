@@ -3,6 +3,7 @@
 use mongodb::{
     IndexModel,
     bson::{Document, doc},
+    options::IndexOptions,
 };
 
 use super::{Collections, Error};
@@ -19,6 +20,9 @@ pub(super) async fn create(db: &Collections) -> Result<(), Error> {
             index(doc! { "category": 1, "name": 1, "_id": 1, "isActive": 1 }),
         ])
         .await?;
+    // For the relay; only those are in it that have news.
+    let some = IndexOptions::builder().partial_filter_expression(doc! { "news": { "$exists": true } }).build();
+    db.products.create_index(IndexModel::builder().keys(doc! { "news": 1 }).options(some).build()).await?;
     // For the sweeper, and for the list of open ones.
     db.reservations.create_indexes([index(doc! { "state": 1, "expiresAt": 1 }), index(doc! { "state": 1, "_id": 1 })]).await?;
     // For the sweeper, and for the removal of a product.

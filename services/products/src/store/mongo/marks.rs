@@ -17,6 +17,7 @@ use time::OffsetDateTime;
 use super::{
     Collections, MAX_TIME,
     documents::{LineDocument, Phase, Stock, bson_time},
+    news,
 };
 use crate::{reservation::Refusal, store::Error};
 
@@ -154,6 +155,7 @@ async fn change(db: &Collections, guard: Document, units: i64, mark: String, now
         "$inc": { "quantity": units, "taken": -units, "version": 1_i64 },
         "$push": { "marks": mark },
         "$set": { "updatedAt": bson_time(now) },
+        "$min": news::mark(now),
     };
     Ok(db.stock.update_one(guard, change).await?.matched_count == 1)
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{
     Collections, MAX_TIME,
     documents::{NewProduct, ProductDocument, bson_id, bson_time},
-    is_duplicate,
+    is_duplicate, news,
 };
 use crate::{
     product::{Draft, Filter, Page, Product, Query, Sort, SortKey, searchable},
@@ -63,6 +63,7 @@ pub(super) async fn update(
         "isActive": draft.is_active,
         "version": { "$add": ["$version", 1_i64] },
         "updatedAt": bson_time(now),
+        "news": { "$ifNull": ["$news", bson_time(now)] },
     } };
     let updated = db
         .products
@@ -78,7 +79,7 @@ pub(super) async fn update(
     }
 }
 
-pub(super) async fn remove(db: &Collections, id: Uuid, expected_version: Option<i64>) -> Result<Removed, Error> {
+pub(super) async fn remove(db: &Collections, id: Uuid, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Removed, Error> {
     loop {
         let Some(stock) = db.stock.find_one(doc! { "_id": bson_id(id) }).max_time(MAX_TIME).await? else {
             return Ok(Removed::NotFound);
@@ -91,6 +92,7 @@ pub(super) async fn remove(db: &Collections, id: Uuid, expected_version: Option<
         }
         // From now on no repeated create inserts it again.
         db.keys.update_many(doc! { "product._id": bson_id(id) }, doc! { "$set": { "done": true } }).await?;
+        news::about_to_remove(db, id, now).await?;
         // Nothing is taken, so no reservation, half done or not, has units here to give back.
         let mut unused = versioned(id, expected_version);
         unused.insert("taken", 0_i64);
@@ -110,7 +112,7 @@ fn versioned(id: Uuid, expected_version: Option<i64>) -> Document {
 
 /// Leaves out what is not shown.
 fn shown() -> Document {
-    doc! { "folded": 0, "marks": 0 }
+    doc! { "folded": 0, "marks": 0, "news": 0 }
 }
 
 /// Every value in it is typed: nothing a client sends can be read as an operator.

@@ -71,7 +71,7 @@ async fn a_removed_product_stays_removed_though_its_create_never_finished() {
     let id = Uuid::now_v7();
     store.create(id, draft.clone(), Some(key()), NOW).await.unwrap();
     store.collections.keys.update_many(doc! {}, doc! { "$set": { "done": false } }).await.unwrap();
-    assert_eq!(store.remove(id, None).await.unwrap(), Removed::Removed);
+    assert_eq!(store.remove(id, None, OffsetDateTime::UNIX_EPOCH).await.unwrap(), Removed::Removed);
 
     store.create(Uuid::now_v7(), draft, Some(key()), NOW).await.unwrap();
     assert_eq!(store.find(id).await.unwrap(), None);

@@ -138,8 +138,8 @@ async fn a_product_removed_under_a_reserve_refuses_it() {
     let store = fresh().await;
     let products = [store.add(10).await, store.add(10).await];
     let id = crash(&store, products, Stop { taken: 1, undo: None, given_back: 0 }).await;
-    assert_eq!(store.remove(products[0], None).await.unwrap(), Removed::InUse);
-    assert_eq!(store.remove(products[1], None).await.unwrap(), Removed::Removed);
+    assert_eq!(store.remove(products[0], None, OffsetDateTime::UNIX_EPOCH).await.unwrap(), Removed::InUse);
+    assert_eq!(store.remove(products[1], None, OffsetDateTime::UNIX_EPOCH).await.unwrap(), Removed::Removed);
     let reserved = store.reserve(id, lines(&[(products[0], 2), (products[1], 3)]), NOW, HOLD).await.unwrap();
     let expected = Reserved::Refused { reason: crate::reservation::Refusal::UnknownProduct, product_id: products[1] };
     assert_eq!(reserved, expected);

@@ -1,0 +1,222 @@
+//! NATS `JetStream`: a stream for each topic, an acknowledgement for each event, and its id against doubles.
+
+use std::{fmt, time::Duration};
+
+use async_nats::{
+    Client, ConnectOptions, HeaderMap,
+    connection::State,
+    header::NATS_MESSAGE_ID,
+    jetstream::{
+        self,
+        context::{ContextBuilder, PublishError, PublishErrorKind},
+        stream::{DiscardPolicy, StorageType},
+    },
+};
+use futures_util::future::join_all;
+use palisade_middleware::{recorded_span, trace};
+use secrecy::{ExposeSecret, SecretString};
+use std::future::IntoFuture;
+use tokio::sync::{Mutex, OnceCell, watch};
+use tracing::{Instrument, Span, field::Empty};
+
+use super::{Outcome, Topic};
+use crate::{
+    config::Config,
+    event::{CONTENT_TYPE, Event},
+};
+
+/// Its name in spans.
+pub(crate) const SYSTEM: &str = "nats";
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the broker may take to acknowledge.
+const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+const RECONNECT_BASE: Duration = Duration::from_millis(50);
+const RECONNECT_MAX: Duration = Duration::from_secs(2);
+
+/// The way to one NATS server or cluster.
+pub(crate) struct Nats {
+    url: SecretString,
+    config: Config,
+    connected: OnceCell<(Client, jetstream::Context)>,
+    /// The streams that are known to be there.
+    streams: Mutex<Vec<&'static str>>,
+    /// Counts the times that something may have been missed.
+    disruptions: watch::Sender<u64>,
+}
+
+impl fmt::Debug for Nats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Nats")
+    }
+}
+
+impl Nats {
+    pub(super) fn new(url: SecretString, config: &Config) -> Self {
+        let (disruptions, streams) = (watch::Sender::new(0), Mutex::default());
+        Self { url, config: config.clone(), connected: OnceCell::new(), streams, disruptions }
+    }
+
+    /// Changes whenever events may have passed a subscription by.
+    pub(crate) fn disruptions(&self) -> watch::Receiver<u64> {
+        self.disruptions.subscribe()
+    }
+
+    /// The client, which connects by itself, again and again.
+    pub(crate) async fn client(&self) -> Result<&Client, String> {
+        Ok(&self.connection().await?.0)
+    }
+
+    async fn connection(&self) -> Result<&(Client, jetstream::Context), String> {
+        let connect = async || {
+            let disruptions = self.disruptions.clone();
+            let options = ConnectOptions::new()
+                .name("palisade")
+                .retry_on_initial_connect()
+                .connection_timeout(CONNECT_TIMEOUT)
+                .reconnect_delay_callback(|attempts| {
+                    let exponent = u32::try_from(attempts).unwrap_or(u32::MAX).min(8);
+                    let pause = RECONNECT_BASE.saturating_mul(2_u32.pow(exponent)).min(RECONNECT_MAX);
+                    palisade_middleware::jitter::around(pause, 0.5, palisade_middleware::jitter::draw)
+                })
+                .event_callback(move |event| {
+                    let disruptions = disruptions.clone();
+                    async move {
+                        match event {
+                            async_nats::Event::Connected | async_nats::Event::Disconnected | async_nats::Event::SlowConsumer(_) => {
+                                disruptions.send_modify(|count| *count += 1);
+                            }
+                            // The client itself writes all of them to the log.
+                            _ => {}
+                        }
+                    }
+                });
+            let addresses: Vec<String> = self.url.expose_secret().split(',').map(|address| address.trim().to_owned()).collect();
+            let client = options.connect(addresses).await.map_err(|error| error.kind().to_string())?;
+            let context = ContextBuilder::new().timeout(ACK_TIMEOUT).ack_timeout(ACK_TIMEOUT).build(client.clone());
+            Ok((client, context))
+        };
+        self.connected.get_or_try_init(connect).await
+    }
+
+    pub(super) async fn ping(&self, patience: Duration) -> Result<(), String> {
+        let client = self.client().await?;
+        // The first connection is on its way for a moment.
+        let connected = async {
+            while client.connection_state() != State::Connected {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(patience, connected).await.map_err(|_| "no connection".to_owned())
+    }
+
+    /// The `JetStream` of `topic`, made if it is not there yet.
+    pub(crate) async fn stream(&self, topic: Topic) -> Result<&jetstream::Context, String> {
+        let (client, context) = self.connection().await?;
+        if client.connection_state() != State::Connected {
+            return Err("no connection".to_owned());
+        }
+        let mut streams = self.streams.lock().await;
+        if !streams.contains(&topic.stream) {
+            context.create_or_update_stream(self.stream_config(topic)).await.map_err(|error| error.to_string())?;
+            streams.push(topic.stream);
+        }
+        Ok(context)
+    }
+
+    /// A stream that is full takes no more: what it does not take stays in the outbox, what it has taken it keeps for its consumers.
+    fn stream_config(&self, topic: Topic) -> jetstream::stream::Config {
+        let most = i64::try_from(self.config.stream_max_bytes).unwrap_or(i64::MAX);
+        let largest = i32::try_from(self.config.stream_max_event_bytes).unwrap_or(i32::MAX);
+        jetstream::stream::Config {
+            name: topic.stream.to_owned(),
+            subjects: vec![topic.subjects.to_owned()],
+            storage: StorageType::File,
+            discard: DiscardPolicy::New,
+            max_bytes: if most == 0 { -1 } else { most },
+            max_message_size: if largest == 0 { -1 } else { largest },
+            max_age: Duration::from_secs(self.config.stream_max_age_hours.saturating_mul(3_600)),
+            duplicate_window: Duration::from_millis(self.config.duplicate_window_ms),
+            num_replicas: self.config.stream_replicas,
+            ..jetstream::stream::Config::default()
+        }
+    }
+
+    pub(super) async fn publish(&self, topic: Topic, events: &[Event]) -> Vec<Outcome> {
+        let context = match self.stream(topic).await {
+            Ok(context) => context,
+            Err(reason) => return vec![Outcome::Unavailable(reason); events.len()],
+        };
+        let mut sent = Vec::with_capacity(events.len());
+        for event in events {
+            let span = span(event);
+            let ack = send(context, event).instrument(span.clone()).await;
+            sent.push(async move {
+                let outcome = match ack {
+                    Ok(ack) => outcome(ack.into_future().await.map(drop)),
+                    Err(outcome) => outcome,
+                };
+                tell(&span, &outcome);
+                outcome
+            });
+        }
+        let outcomes = join_all(sent).await;
+        if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Unavailable(_))) {
+            // It may be that somebody took the stream away: it is made again.
+            self.streams.lock().await.clear();
+        }
+        outcomes
+    }
+}
+
+/// A trace of its own, seen exactly if the work was that made the change.
+fn span(event: &Event) -> Span {
+    let Some(trace_parent) = &event.trace_parent else { return Span::none() };
+    let span = recorded_span!(
+        parent: None,
+        "send",
+        otel.name = format!("send {}", event.kind),
+        otel.kind = "producer",
+        otel.status_code = Empty,
+        messaging.system = SYSTEM,
+        messaging.operation.name = "send",
+        messaging.operation.r#type = "send",
+        messaging.destination.name = event.kind,
+        messaging.message.id = %event.id,
+        error.type = Empty,
+    );
+    trace::link(&span, trace_parent);
+    span
+}
+
+fn tell(span: &Span, outcome: &Outcome) {
+    let error = match outcome {
+        Outcome::Published => return,
+        Outcome::Refused(_) => "refused",
+        Outcome::Unavailable(_) => "unavailable",
+    };
+    span.record("otel.status_code", "ERROR");
+    span.record("error.type", error);
+}
+
+async fn send(context: &jetstream::Context, event: &Event) -> Result<jetstream::context::PublishAckFuture, Outcome> {
+    let body = event.to_json().map_err(|error| Outcome::Refused(error.to_string()))?;
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_MESSAGE_ID, event.id.to_string());
+    headers.insert("content-type", CONTENT_TYPE);
+    if let Some(trace_parent) = trace::current_traceparent() {
+        headers.insert("traceparent", trace_parent);
+    }
+    context.publish_with_headers(event.kind.clone(), headers, body.into()).await.map_err(|error| outcome(Err(error)))
+}
+
+/// What the broker will not have today it will not have tomorrow, if the fault is the event's (4xx); anything else passes.
+fn outcome(answer: Result<(), PublishError>) -> Outcome {
+    let Err(error) = answer else { return Outcome::Published };
+    let said = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<jetstream::Error>());
+    match (error.kind(), said) {
+        (PublishErrorKind::MaxPayloadExceeded, _) => Outcome::Refused(error.to_string()),
+        (_, Some(said)) if (400..500).contains(&said.code()) => Outcome::Refused(said.to_string()),
+        _ => Outcome::Unavailable(error.to_string()),
+    }
+}

@@ -1,0 +1,138 @@
+//! An event, and its one form on the wire: `CloudEvents` 1.0 in structured mode, as JSON.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use uuid::Uuid;
+
+/// The content type of an event on the wire.
+pub(crate) const CONTENT_TYPE: &str = "application/cloudevents+json";
+const VERSION: &str = "1.0";
+const DATA: &str = "application/json";
+
+/// That something has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Chosen once, with the change. Who sees it twice drops the second.
+    pub id: Uuid,
+    /// Who tells: `/palisade/orders`.
+    pub source: String,
+    /// What happened, which is also where it is published: `palisade.orders.v1.confirmed`.
+    pub kind: String,
+    /// What it happened to, by its id.
+    pub subject: String,
+    /// Grows with each change of the subject: what is not above the last one is old news.
+    pub sequence: i64,
+    /// When it happened.
+    pub time: OffsetDateTime,
+    /// W3C `traceparent` of the work that made the change.
+    pub trace_parent: Option<String>,
+    /// More of it, as JSON.
+    pub data: String,
+}
+
+/// What came is no event of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum Malformed {
+    /// Not JSON, or without what every event has.
+    #[error("it is no CloudEvent")]
+    Json(#[from] serde_json::Error),
+    /// A number or a time that is none.
+    #[error("its {0} cannot be read")]
+    Attribute(&'static str),
+}
+
+/// The attributes in their order on the wire. An extension's integer has 32 bits, so that the sequence is a string.
+#[derive(Serialize, Deserialize)]
+struct Wire<'a> {
+    specversion: &'a str,
+    id: String,
+    source: String,
+    #[serde(rename = "type")]
+    kind: String,
+    subject: String,
+    time: String,
+    datacontenttype: &'a str,
+    sequence: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    traceparent: Option<String>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+impl Event {
+    /// The event as it travels.
+    pub fn to_json(&self) -> Result<Vec<u8>, Malformed> {
+        let wire = Wire {
+            specversion: VERSION,
+            id: self.id.to_string(),
+            source: self.source.clone(),
+            kind: self.kind.clone(),
+            subject: self.subject.clone(),
+            time: self.time.format(&Rfc3339).map_err(|_| Malformed::Attribute("time"))?,
+            datacontenttype: DATA,
+            sequence: self.sequence.to_string(),
+            traceparent: self.trace_parent.clone(),
+            data: serde_json::from_str(&self.data)?,
+        };
+        Ok(serde_json::to_vec(&wire)?)
+    }
+
+    /// The event that came as `bytes`.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, Malformed> {
+        let wire: Wire<'_> = serde_json::from_slice(bytes)?;
+        if wire.specversion != VERSION {
+            return Err(Malformed::Attribute("specversion"));
+        }
+        Ok(Self {
+            id: wire.id.parse().map_err(|_| Malformed::Attribute("id"))?,
+            source: wire.source,
+            kind: wire.kind,
+            subject: wire.subject,
+            sequence: wire.sequence.parse().map_err(|_| Malformed::Attribute("sequence"))?,
+            time: OffsetDateTime::parse(&wire.time, &Rfc3339).map_err(|_| Malformed::Attribute("time"))?,
+            trace_parent: wire.traceparent,
+            data: wire.data.get().to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn event(subject: &str, sequence: i64) -> Event {
+        Event {
+            id: Uuid::new_v4(),
+            source: "/palisade/tests".to_owned(),
+            kind: "palisade.tests.v1.changed".to_owned(),
+            subject: subject.to_owned(),
+            sequence,
+            time: OffsetDateTime::UNIX_EPOCH,
+            trace_parent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
+            data: r#"{"total":1.10}"#.to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_event_comes_back_as_it_went_to_the_last_digit() {
+        let event = event("a", 7);
+        let json = event.to_json().unwrap();
+        assert_eq!(Event::from_json(&json).unwrap(), event);
+        let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        for (attribute, text) in
+            [("specversion", "1.0"), ("type", "palisade.tests.v1.changed"), ("datacontenttype", "application/json"), ("sequence", "7")]
+        {
+            assert_eq!(value[attribute], text);
+        }
+        assert_eq!(value["time"], "1970-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn what_is_no_event_is_told() {
+        assert!(matches!(Event::from_json(b"{}"), Err(Malformed::Json(_))));
+        let json = String::from_utf8(event("a", 7).to_json().unwrap()).unwrap();
+        assert!(matches!(Event::from_json(json.replace("\"7\"", "\"x\"").as_bytes()), Err(Malformed::Attribute("sequence"))));
+        assert!(matches!(Event::from_json(json.replace("\"1.0\"", "\"0.3\"").as_bytes()), Err(Malformed::Attribute("specversion"))));
+    }
+}

@@ -1,0 +1,77 @@
+use std::sync::Mutex;
+
+use super::*;
+use crate::event::tests::event;
+
+/// An outbox in memory, which another relay may have.
+#[derive(Default)]
+struct Shelf {
+    waiting: Mutex<Vec<Event>>,
+    published: Mutex<Vec<(String, i64)>>,
+    refusals: Mutex<u32>,
+    taken: bool,
+}
+
+#[async_trait]
+impl Outbox for Shelf {
+    async fn lease(&self, _: Uuid, _: Duration) -> Result<bool, Error> {
+        Ok(!self.taken)
+    }
+
+    async fn waiting(&self, limit: u32) -> Result<Vec<Event>, Error> {
+        Ok(self.waiting.lock().unwrap().iter().take(limit as usize).cloned().collect())
+    }
+
+    async fn published(&self, events: &[Event]) -> Result<(), Error> {
+        self.waiting.lock().unwrap().retain(|event| !events.iter().any(|published| published.id == event.id));
+        self.published.lock().unwrap().extend(events.iter().map(|event| (event.subject.clone(), event.sequence)));
+        Ok(())
+    }
+
+    async fn refused(&self, events: &[(Event, String)], _: u32) -> Result<u64, Error> {
+        *self.refusals.lock().unwrap() += u32::try_from(events.len())?;
+        Ok(0)
+    }
+
+    async fn until_written(&self, patience: Duration) {
+        tokio::time::sleep(patience).await;
+    }
+}
+
+fn relay(outbox: &Arc<Shelf>, config: Config) -> Relay {
+    Relay::new(outbox.clone(), Broker::new(&config).unwrap(), Topic::ORDERS, config)
+}
+
+#[tokio::test]
+async fn the_events_of_a_subject_keep_their_order_and_all_of_them_go() {
+    let waiting = vec![event("a", 1), event("b", 1), event("a", 2), event("a", 3), event("b", 2)];
+    let outbox = Arc::new(Shelf { waiting: Mutex::new(waiting), ..Shelf::default() });
+    let relay = relay(&outbox, Config { batch: 4, ..Config::default() });
+    assert_eq!(relay.round().await.unwrap(), Round::More);
+    assert_eq!(relay.round().await.unwrap(), Round::Idle);
+    assert_eq!(relay.round().await.unwrap(), Round::Idle);
+    let of = |subject: &str| outbox.published.lock().unwrap().iter().filter(|(of, _)| of == subject).map(|(_, n)| *n).collect::<Vec<_>>();
+    assert_eq!((of("a"), of("b")), (vec![1, 2, 3], vec![1, 2]));
+}
+
+#[tokio::test]
+async fn one_relay_publishes_at_a_time() {
+    let outbox = Arc::new(Shelf { waiting: Mutex::new(vec![event("a", 1)]), taken: true, ..Shelf::default() });
+    assert_eq!(relay(&outbox, Config::default()).round().await.unwrap(), Round::NotOurs);
+    assert_eq!(outbox.waiting.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn while_the_broker_is_away_all_events_wait_and_none_counts_as_refused() {
+    let outbox = Arc::new(Shelf { waiting: Mutex::new(vec![event("a", 1), event("a", 2)]), ..Shelf::default() });
+    let config = Config { nats_url: Some("nats://127.0.0.1:9".into()), ..Config::default() };
+    let relay = relay(&outbox, config);
+    assert_eq!(relay.round().await.unwrap(), Round::Held);
+    assert_eq!((outbox.waiting.lock().unwrap().len(), *outbox.refusals.lock().unwrap()), (2, 0));
+}
+
+#[test]
+fn pauses_grow_up_to_an_end() {
+    let pauses = [1, 2, 3, 20, u32::MAX].map(|failures| back_off(failures, || 0.5));
+    assert_eq!(pauses, [100, 200, 400, 10_000, 10_000].map(Duration::from_millis));
+}

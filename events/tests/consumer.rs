@@ -1,0 +1,149 @@
+//! A consumer of real events of a real broker: each of them has its effect once, whatever fails or dies.
+#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use palisade_events::{Applied, Broker, Config, Consumer, Effect, Event, Notice, Outcome, Topic};
+use palisade_middleware::task;
+use palisade_tests::{eventually, servers};
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+fn event(subject: &str, sequence: i64) -> Event {
+    Event {
+        id: Uuid::new_v4(),
+        source: Topic::ORDERS.source.to_owned(),
+        kind: "palisade.orders.v1.confirmed".to_owned(),
+        subject: subject.to_owned(),
+        sequence,
+        time: OffsetDateTime::UNIX_EPOCH,
+        trace_parent: None,
+        data: "{}".to_owned(),
+    }
+}
+
+fn config(nats: &servers::Nats) -> Config {
+    Config { nats_url: Some(nats.url().into()), ..Config::default() }
+}
+
+/// Hands it over until it is there, as a relay does.
+async fn publish(broker: &Broker, event: &Event) {
+    eventually(async || {
+        let outcomes = broker.publish(Topic::ORDERS, std::slice::from_ref(event)).await;
+        (outcomes == [Outcome::Published]).then_some(())
+    })
+    .await;
+}
+
+/// Remembers the last sequence of each subject, as a table would. Every third event fails at first, after its effect or before.
+#[derive(Default)]
+struct Ledger {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    last: BTreeMap<String, i64>,
+    applied: Vec<(String, i64)>,
+    failed: HashSet<Uuid>,
+}
+
+#[async_trait]
+impl Effect for Ledger {
+    async fn apply(&self, event: &Event) -> Result<Applied, Box<dyn std::error::Error + Send + Sync>> {
+        let mut state = self.state.lock().unwrap();
+        let fails = event.sequence % 3 == 0 && state.failed.insert(event.id);
+        if fails && event.sequence % 2 == 0 {
+            return Err("before its effect".into());
+        }
+        let applied = if state.last.get(&event.subject).is_some_and(|last| *last >= event.sequence) {
+            Applied::Before
+        } else {
+            state.last.insert(event.subject.clone(), event.sequence);
+            state.applied.push((event.subject.clone(), event.sequence));
+            Applied::Now
+        };
+        if fails { Err("after its effect".into()) } else { Ok(applied) }
+    }
+}
+
+#[tokio::test]
+async fn every_event_has_its_effect_once_though_the_broker_dies_and_consumers_come_and_go() {
+    let mut nats = servers::nats();
+    let ledger = Arc::new(Ledger::default());
+    let start = |config: Config| {
+        let stop = CancellationToken::new();
+        let consumer = Consumer { name: "ledger", topic: Topic::ORDERS, broker: Broker::new(&config).unwrap(), effect: ledger.clone() };
+        drop(task::spawn(consumer.run(stop.clone())));
+        stop
+    };
+    let broker = Broker::new(&config(&nats)).unwrap();
+    // What was there before the consumer is for it too.
+    publish(&broker, &event("a", 1)).await;
+    let first = start(config(&nats));
+    for sequence in 2..=6 {
+        let event = event("a", sequence);
+        publish(&broker, &event).await;
+        // The broker knows it again.
+        publish(&broker, &event).await;
+    }
+    nats.kill();
+    nats.restart();
+    // Another replica goes on where the first one was.
+    let _second = start(config(&nats));
+    first.cancel();
+    for sequence in 7..=12 {
+        publish(&broker, &event("a", sequence)).await;
+        publish(&broker, &event("b", sequence)).await;
+    }
+    eventually(async || (ledger.state.lock().unwrap().last == BTreeMap::from([("a".to_owned(), 12), ("b".to_owned(), 12)])).then_some(()))
+        .await;
+    let state = ledger.state.lock().unwrap();
+    let of = |subject: &str| state.applied.iter().filter(|(of, _)| of == subject).map(|(_, sequence)| *sequence).collect::<Vec<_>>();
+    assert_eq!((of("a"), of("b")), ((1..=12).collect(), (7..=12).collect()));
+}
+
+#[tokio::test]
+async fn a_subscription_has_every_event_from_now_on_and_says_when_it_may_have_missed_some() {
+    let mut nats = servers::nats();
+    let broker = Broker::new(&config(&nats)).unwrap();
+    let mut events = broker.subscribe(Topic::ORDERS);
+    let mut next = async |wanted: &Notice| while events.next().await != *wanted {};
+    // The first connection is news too: what was before it is not known.
+    next(&Notice::Missed).await;
+    let first = event("a", 1);
+    publish(&broker, &first).await;
+    next(&Notice::Event(Box::new(first))).await;
+    nats.kill();
+    next(&Notice::Missed).await;
+    nats.restart();
+    next(&Notice::Missed).await;
+    let other = event("a", 2);
+    publish(&broker, &other).await;
+    next(&Notice::Event(Box::new(other))).await;
+}
+
+#[tokio::test]
+async fn within_a_process_it_is_the_same() {
+    let broker = Broker::new(&Config::default()).unwrap();
+    let ledger = Arc::new(Ledger::default());
+    let (mut events, stop) = (broker.subscribe(Topic::ORDERS), CancellationToken::new());
+    let consumer = Consumer { name: "ledger", topic: Topic::ORDERS, broker: broker.clone(), effect: ledger.clone() };
+    let consuming = task::spawn(consumer.run(stop.clone()));
+    let sent = event("a", 1);
+    // The consumer is there as soon as its task has run.
+    eventually(async || {
+        publish(&broker, &sent).await;
+        (!ledger.state.lock().unwrap().applied.is_empty()).then_some(())
+    })
+    .await;
+    assert_eq!(ledger.state.lock().unwrap().applied, [("a".to_owned(), 1)]);
+    assert_eq!(events.next().await, Notice::Event(Box::new(sent)));
+    stop.cancel();
+    consuming.await.unwrap();
+}

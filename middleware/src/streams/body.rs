@@ -1,0 +1,130 @@
+//! The body of a stream, which ends when its connection has to go or its time is over.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::{
+    caps::{self, Place},
+    leaving::Leaving,
+};
+use crate::{
+    jitter,
+    rejection::{Rejection, reasons},
+    respond::Protocol,
+};
+
+/// How long the readers of one connection take to come back, half as much more or less: not all at once.
+const COME_BACK: Duration = Duration::from_millis(500);
+
+/// What bounds one stream.
+pub(super) struct Stream {
+    protocol: Protocol,
+    place: Option<Place>,
+    leaving: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    age: Pin<Box<Sleep>>,
+    over: bool,
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("protocol", &self.protocol).field("over", &self.over).finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    pub(super) fn new(protocol: Protocol, place: Option<Place>, leaving: Option<&Leaving>, age: Duration) -> Self {
+        let leaving = leaving.map(|leaving| Box::pin(leaving.heard()));
+        Self { protocol, place, leaving, age: Box::pin(sleep(age)), over: false }
+    }
+
+    /// Ready with the reason when it has to end.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+        if self.leaving.as_mut().is_some_and(|leaving| leaving.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(caps::CONNECTION);
+        }
+        ready!(self.age.as_mut().poll(cx));
+        Poll::Ready(caps::AGE)
+    }
+
+    fn end(&mut self, reason: &'static str) {
+        if !std::mem::replace(&mut self.over, true) {
+            caps::ended(caps::name(self.protocol), reason).increment(1);
+            self.place = None;
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.end(caps::READER);
+    }
+}
+
+pin_project! {
+    /// The body of an answer: bounded if it is a stream, as it is if not.
+    #[derive(Debug)]
+    pub struct StreamBody<B> {
+        #[pin]
+        body: B,
+        stream: Option<Stream>,
+    }
+}
+
+impl<B> StreamBody<B> {
+    pub(super) fn new(body: B, stream: Option<Stream>) -> Self {
+        Self { body, stream }
+    }
+}
+
+impl<B: Body> Body for StreamBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        let Some(stream) = this.stream else { return this.body.poll_frame(cx) };
+        if stream.over {
+            return Poll::Ready(None);
+        }
+        // First of all, or a stream that always has something to say would never end.
+        if let Poll::Ready(reason) = stream.poll_end(cx) {
+            stream.end(reason);
+            return Poll::Ready(match stream.protocol {
+                Protocol::Http => None,
+                Protocol::Grpc => Some(Ok(Frame::trailers(open_again()))),
+            });
+        }
+        let frame = ready!(this.body.poll_frame(cx));
+        if frame.as_ref().is_none_or(|frame| frame.as_ref().map_or(true, Frame::is_trailers)) {
+            stream.end(caps::DONE);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.as_ref().is_some_and(|stream| stream.over) || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.stream.is_some() { SizeHint::default() } else { self.body.size_hint() }
+    }
+}
+
+fn open_again() -> HeaderMap {
+    let refusal = Rejection::new(&reasons::STREAM_ENDED, "this stream has to end here, what it tells of goes on: open it again");
+    let refusal = refusal.with_retry_after(jitter::around(COME_BACK, 0.5, jitter::draw));
+    let mut trailers = HeaderMap::new();
+    let written = tonic::Status::from(refusal).add_header(&mut trailers);
+    debug_assert!(written.is_ok(), "our own words are a valid grpc-message");
+    trailers
+}

@@ -1,0 +1,42 @@
+//! `WatchOrder`: how an order stands, then each change, until there can be no other.
+
+use std::pin::Pin;
+
+use futures_util::{Stream, StreamExt};
+use palisade_middleware::{
+    auth::Principal,
+    rejection::{Rejection, reasons},
+};
+use palisade_proto::orders::v1::{OrderEvent, WatchOrderRequest};
+use tonic::{Response, Status, metadata::MetadataValue};
+
+use super::{Orders, convert, refusal};
+use crate::watch::{Following, Start};
+
+/// Response metadata: the order is at its end, and the caller has seen it.
+const ENDED: &str = "order-ended";
+
+/// The answer.
+pub(super) type Events = Pin<Box<dyn Stream<Item = Result<OrderEvent, Status>> + Send>>;
+
+impl Orders {
+    pub(super) async fn watch(&self, principal: &Principal, request: WatchOrderRequest) -> Result<Response<Events>, Status> {
+        let start = match request.after_sequence {
+            0 => Start::Now,
+            1.. => Start::After(request.after_sequence),
+            _ => return Err(Rejection::new(&reasons::INVALID_PARAMETER, "after_sequence must not be negative").into()),
+        };
+        // Whether it may be watched is asked first; then it is watched before it is read, so that no change falls between the two.
+        let id = self.visible(principal, &request.id).await?.id;
+        let watching = self.watches.watch(id);
+        let order = self.visible(principal, &request.id).await?;
+        let following = Following::new(self.store.clone(), watching, order, start).await.map_err(refusal::of_store)?;
+        let ended = following.is_over();
+        let events = following.into_stream().map(|order| Ok(OrderEvent { sequence: order.version, order: Some(convert::order(&order)) }));
+        let mut response = Response::new(Box::pin(events) as Events);
+        if ended {
+            response.metadata_mut().insert(ENDED, MetadataValue::from_static("true"));
+        }
+        Ok(response)
+    }
+}

@@ -1,0 +1,101 @@
+//! The products that changed, as the relay of events sees them: one event for each, of its latest version.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use palisade_events::{Event, Outbox, Topic, metrics};
+use palisade_middleware::clock::Clock;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::store::{News, Store};
+
+/// What changed; what is left of it is to be asked for.
+const CHANGED: &str = "palisade.products.v1.changed";
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// What the relay works on.
+pub struct ProductsOutbox {
+    /// Where products are kept.
+    pub store: Arc<dyn Store>,
+    /// Who tells that one changed.
+    pub changed: Arc<Notify>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl News {
+    /// The event: the same for the same version, whoever makes it.
+    fn event(&self) -> Event {
+        let mut digest = Sha256::new();
+        digest.update(self.product_id.as_bytes());
+        digest.update(self.version.to_be_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest.finalize()[..16]);
+        let version = (self.version != Self::REMOVED).then_some(self.version);
+        Event {
+            id: uuid::Builder::from_random_bytes(bytes).into_uuid(),
+            source: Topic::PRODUCTS.source.to_owned(),
+            kind: CHANGED.to_owned(),
+            subject: self.product_id.to_string(),
+            sequence: self.version,
+            time: self.since,
+            trace_parent: None,
+            data: json!({ "productId": self.product_id.to_string(), "version": version, "removed": version.is_none() }).to_string(),
+        }
+    }
+}
+
+fn news(event: &Event) -> Result<News, Error> {
+    Ok(News { product_id: event.subject.parse::<Uuid>()?, version: event.sequence, since: event.time })
+}
+
+#[async_trait]
+impl Outbox for ProductsOutbox {
+    async fn lease(&self, relay: Uuid, lease: Duration) -> Result<bool, Error> {
+        let now = self.clock.now();
+        Ok(self.store.lease_relay(relay, now, now + lease).await?)
+    }
+
+    async fn waiting(&self, limit: u32) -> Result<Vec<Event>, Error> {
+        let waiting = self.store.news(limit).await?;
+        let oldest = waiting.iter().map(|news| news.since).min();
+        let age = oldest.and_then(|oldest| (self.clock.now() - oldest).try_into().ok()).unwrap_or(Duration::ZERO);
+        metrics::waiting(waiting.len() as u64, age);
+        Ok(waiting.iter().map(News::event).collect())
+    }
+
+    async fn published(&self, events: &[Event]) -> Result<(), Error> {
+        let told = events.iter().map(news).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.store.told(&told).await?)
+    }
+
+    /// There is nothing in them that could be refused, and a change that is not told makes a cache lie: they stay.
+    async fn refused(&self, _: &[(Event, String)], _: u32) -> Result<u64, Error> {
+        Ok(0)
+    }
+
+    async fn until_written(&self, patience: Duration) {
+        // Which of the two it was makes no difference.
+        let _ = tokio::time::timeout(patience, self.changed.notified()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    #[test]
+    fn the_same_version_is_the_same_event_and_another_is_another() {
+        let of = |version| News { product_id: Uuid::nil(), version, since: OffsetDateTime::UNIX_EPOCH };
+        assert_eq!(of(3).event(), of(3).event());
+        assert_ne!(of(3).event().id, of(4).event().id);
+        assert_eq!(news(&of(3).event()).unwrap(), of(3));
+        assert_eq!(of(News::REMOVED).event().data, r#"{"productId":"00000000-0000-0000-0000-000000000000","removed":true,"version":null}"#);
+    }
+}

@@ -1,0 +1,220 @@
+//! Every change of an order reaches the broker, once and in order, whatever is away or dies meanwhile.
+
+use std::{
+    collections::BTreeMap,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_nats::jetstream::{self, consumer::pull::OrderedConfig};
+use futures_util::{StreamExt, future::join_all};
+use palisade_tests::{
+    Client, Shop, eventually,
+    random::Random,
+    servers::{self, Nats},
+    shop::{ALL_SCOPES, CUSTOMER},
+    trade::{basket, confirmed, id_of, set_status, settled, stock},
+    unique,
+};
+use serde_json::{Value, json};
+use tokio::{runtime::Handle, task::spawn_blocking, time::timeout};
+
+/// Orders tells this server.
+pub(crate) fn telling(nats: &Nats) -> impl Fn(&str, &mut Command) + use<> {
+    let url = nats.url();
+    move |service, command| {
+        if service == "orders" {
+            command.env("PALISADE_EVENTS__NATS_URL", &url).env("PALISADE_EVENTS__LEASE_MS", "1000");
+        }
+    }
+}
+
+/// All events that the broker has of orders, once there are so many.
+pub(crate) async fn told(nats: &Nats, at_least: usize) -> Vec<(async_nats::HeaderMap, Value)> {
+    let client = async_nats::ConnectOptions::new().retry_on_initial_connect().connect(nats.url()).await.unwrap();
+    let context = jetstream::new(client);
+    let stream = eventually(async || context.get_stream("PALISADE_ORDERS").await.ok()).await;
+    eventually(async || (stream.get_info().await.ok()?.state.messages >= at_least as u64).then_some(())).await;
+    let count = stream.get_info().await.unwrap().state.messages;
+    let consumer = stream.create_consumer(OrderedConfig::default()).await.unwrap();
+    let mut messages = consumer.messages().await.unwrap();
+    let mut told = Vec::new();
+    while (told.len() as u64) < count {
+        let message = timeout(Duration::from_secs(20), messages.next()).await.unwrap().unwrap().unwrap();
+        told.push((message.headers.clone().unwrap_or_default(), serde_json::from_slice(&message.payload).unwrap()));
+    }
+    told
+}
+
+/// The sequences and statuses of each order, as they came.
+pub(crate) fn by_order(told: &[(async_nats::HeaderMap, Value)]) -> BTreeMap<String, Vec<(i64, String)>> {
+    let mut orders = BTreeMap::<_, Vec<_>>::new();
+    for (_, event) in told {
+        let sequence = event["sequence"].as_str().unwrap().parse().unwrap();
+        let status = event["data"]["status"].as_str().unwrap().to_owned();
+        orders.entry(event["subject"].as_str().unwrap().to_owned()).or_default().push((sequence, status));
+    }
+    orders
+}
+
+/// What a service counts.
+async fn metric(shop: &Shop, name: &str) -> u64 {
+    let metrics = Client::new(shop.admin_url("orders"), None).get("/metrics").attempt().await.unwrap().text();
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
+    line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+}
+
+#[tokio::test]
+async fn every_change_is_an_event_and_the_broker_may_be_away_for_any_time() {
+    let mut nats = servers::nats();
+    nats.kill();
+    let shop = Shop::separate_with(None, None, telling(&nats));
+    shop.ready().await;
+    let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
+    let product = stock(&seller, 5).await;
+    let first = id_of(&confirmed(&buyer, &[(&product, 1)]).await);
+    set_status(&buyer, &first, "CANCELLED").await.ok(200);
+    eventually(async || (metric(&shop, "palisade_outbox_pending").await >= 4).then_some(())).await;
+    let ready = Client::new(shop.admin_url("orders"), None).get("/readyz").attempt().await.unwrap();
+    assert_eq!(ready.status, 200);
+    let states = ready.json()["dependencies"].clone();
+    assert!(
+        states.as_array().unwrap().contains(&json!({ "name": "nats", "required": false, "ok": false, "reason": "no connection" })),
+        "{states}"
+    );
+
+    nats.restart();
+    let second = id_of(&confirmed(&buyer, &[(&product, 1)]).await);
+    let told = told(&nats, 7).await;
+    let statuses = |last: &[&str]| {
+        let all = ["PENDING", "PRODUCT_RESERVED", "CONFIRMED"].iter().chain(last);
+        (1..).zip(all.map(|status| (*status).to_owned())).collect::<Vec<(i64, String)>>()
+    };
+    assert_eq!(by_order(&told), BTreeMap::from([(first, statuses(&["CANCELLED"])), (second, statuses(&[]))]));
+    for (headers, event) in &told {
+        assert_eq!(
+            (&event["specversion"], &event["source"], &event["datacontenttype"]),
+            (&json!("1.0"), &json!("/palisade/orders"), &json!("application/json"))
+        );
+        let kind = format!("palisade.orders.v1.{}", event["data"]["status"].as_str().unwrap().to_lowercase());
+        assert_eq!((event["type"].as_str(), event["data"]["orderId"].as_str()), (Some(kind.as_str()), event["subject"].as_str()));
+        assert_eq!(headers.get("Nats-Msg-Id").map(async_nats::HeaderValue::as_str), event["id"].as_str());
+        assert_eq!(headers.get("content-type").map(async_nats::HeaderValue::as_str), Some("application/cloudevents+json"));
+    }
+    eventually(async || (metric(&shop, "palisade_outbox_pending").await == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn an_event_that_the_broker_refuses_is_put_aside_and_can_be_brought_back() {
+    let nats = servers::nats();
+    let shop = Shop::separate_with(None, None, |service, command| {
+        telling(&nats)(service, command);
+        if service == "orders" {
+            command.env("PALISADE_EVENTS__STREAM_MAX_EVENT_BYTES", "100");
+        }
+    });
+    shop.ready().await;
+    let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
+    let product = stock(&seller, 5).await;
+    let id = id_of(&confirmed(&buyer, &[(&product, 1)]).await);
+    let tools = Client::new(shop.admin_url("orders"), None);
+    let dead = eventually(async || {
+        let dead = tools.get("/events/dead").attempt().await.unwrap().ok(200)["items"].as_array().unwrap().clone();
+        (dead.len() == 3).then_some(dead)
+    });
+    for event in dead.await {
+        assert_eq!(event["orderId"], json!(id));
+        assert!(event["reason"].as_str().unwrap().contains("size exceeds maximum"), "{event}");
+    }
+    eventually(async || (metric(&shop, "palisade_outbox_dead").await == 3).then_some(())).await;
+
+    let stream = jetstream::new(async_nats::connect(nats.url()).await.unwrap());
+    let known = stream.get_stream("PALISADE_ORDERS").await.unwrap().get_info().await.unwrap().config;
+    stream.update_stream(jetstream::stream::Config { max_message_size: -1, ..known }).await.unwrap();
+    let redriven = tools.post("/events/redrive", &json!({})).attempt().await.unwrap().ok(200);
+    assert_eq!(redriven, json!({ "redriven": 3 }));
+    assert_eq!(by_order(&told(&nats, 3).await)[&id].len(), 3);
+    eventually(async || (metric(&shop, "palisade_outbox_dead").await == 0).then_some(())).await;
+}
+
+/// Buys and cancels; the orders that came to be.
+async fn trade(buyer: Client, product: &str, orders: usize) -> Vec<String> {
+    let mut placed = Vec::new();
+    for n in 0..orders {
+        let (key, body) = (unique("key"), basket(&[(product, 1)]));
+        let id = eventually(async || {
+            let answer = buyer.post("/orders", &body).header("idempotency-key", &key).attempt().await.ok()?;
+            matches!(answer.status.as_u16(), 201 | 202).then(|| id_of(&answer.json()))
+        })
+        .await;
+        if n % 2 == 0 {
+            eventually(async || set_status(&buyer, &id, "CANCELLED").attempt().await.ok().filter(|answer| answer.status == 200)).await;
+        }
+        placed.push(id);
+    }
+    placed
+}
+
+/// Kills and restarts the broker and orders in turn, at random moments, until it is over.
+fn havoc(mut shop: Shop, mut nats: Nats, over: &AtomicBool, mut random: Random) -> (Shop, Nats) {
+    let mut kills = 0;
+    while !over.load(Ordering::Relaxed) {
+        // Nothing is awaited here: the random moment is the point.
+        Handle::current().block_on(tokio::time::sleep(random.millis(100, 600)));
+        if kills % 2 == 0 {
+            nats.kill();
+            nats.restart();
+        } else {
+            shop.program_mut("orders").kill();
+            shop.program_mut("orders").restart();
+        }
+        kills += 1;
+    }
+    assert!(kills > 2, "{kills} kills are too few to show anything");
+    (shop, nats)
+}
+
+#[tokio::test]
+async fn kill_9_of_orders_and_of_the_broker_loses_nothing_tells_nothing_twice_and_keeps_the_order() {
+    let nats = servers::nats();
+    let url = servers::shared_postgres().url(&unique("events").replace('-', "_"));
+    let shop = Shop::separate_with(None, Some(&url), |service, command| {
+        telling(&nats)(service, command);
+        if service == "orders" {
+            command.env("PALISADE_SAGA__LEASE_MS", "1000");
+        }
+    });
+    shop.ready().await;
+    let seller = shop.client("seller", ALL_SCOPES);
+    let product = stock(&seller, 10_000).await;
+    let buyers: Vec<_> = (0..4).map(|n| trade(shop.client(&format!("buyer-{n}"), CUSTOMER), &product, 40)).collect();
+    let done = Arc::new(AtomicBool::new(false));
+    let over = done.clone();
+    let havoc = spawn_blocking(move || havoc(shop, nats, &over, Random::from_environment()));
+    let placed: Vec<String> = join_all(buyers).await.concat();
+    done.store(true, Ordering::Relaxed);
+    let (shop, nats) = havoc.await.unwrap();
+    shop.ready().await;
+    let watcher = shop.client("watcher", ALL_SCOPES);
+    let mut expected = 0;
+    for id in &placed {
+        expected += match settled(&watcher, id).await["status"].as_str().unwrap() {
+            "CONFIRMED" => 3,
+            // Perhaps before its stock was reserved: at least this many.
+            _ => 2,
+        };
+    }
+    eventually(async || (metric(&shop, "palisade_outbox_pending").await == 0).then_some(())).await;
+    let told = by_order(&told(&nats, expected).await);
+    for id in &placed {
+        let events = &told[id];
+        let sequences: Vec<i64> = events.iter().map(|(sequence, _)| *sequence).collect();
+        assert_eq!(sequences, (1..=i64::try_from(events.len()).unwrap()).collect::<Vec<_>>(), "{id}: {events:?}");
+        assert_eq!(events.last().unwrap().1, settled(&watcher, id).await["status"], "{id}: {events:?}");
+    }
+    shop.invariants("orders").await;
+}
