@@ -21,7 +21,6 @@ pub use subject::Subjects;
 
 use self::{
     process::{Usage, Watch},
-    subject::Subject,
     tool::Tool,
 };
 

@@ -9,6 +9,7 @@ pub mod gameday;
 pub mod html;
 mod k6;
 mod moment;
+pub mod remote_write;
 mod stage;
 
 pub use k6::{CROSSED, Outcome, SCENARIOS, run};

@@ -2,7 +2,10 @@
 
 use std::{env, fs, path::Path, process::ExitCode};
 
-use palisade_load_tests::gameday::{DAYS, Without, play};
+use palisade_load_tests::{
+    gameday::{DAYS, Without, play},
+    html,
+};
 
 #[expect(clippy::print_stdout, reason = "a program for people")]
 #[tokio::main]
@@ -27,6 +30,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         let story = play(day, without.flatten()).await;
         let report = format!("# {}\n\n{}\n\n{story}", day.name, day.question);
         println!("{report}");
+        fs::write(reports.join(format!("gameday-{}.html", day.name)), html::page(&report))?;
         fs::write(reports.join(format!("gameday-{}.md", day.name)), report)?;
         failed |= !story.came_true();
     }

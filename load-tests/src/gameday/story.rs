@@ -154,6 +154,6 @@ impl fmt::Display for Story {
         for Claim { text, measured, holds } in &self.claims {
             writeln!(f, "| {text} | {measured} | {} |", if *holds { "yes" } else { "**NO**" })?;
         }
-        if self.remark.is_empty() { Ok(()) } else { write!(f, "\n{}\n", self.remark) }
+        if self.remark.is_empty() { Ok(()) } else { write!(f, "\n```\n{}\n```\n", self.remark) }
     }
 }

@@ -55,7 +55,7 @@ pub(super) async fn start(
     let requests = vec![
         request("GET product", format!("/products/{}", shelf[0]), Vec::new(), 300),
         request("GET list", "/products?category=load&limit=20".to_owned(), Vec::new(), 200),
-        request("POST order", "/orders".to_owned(), shelf, 100),
+        request("POST order", "/orders".to_owned(), shelf, 50),
     ];
     let subject = Subject {
         stores: if servers.is_some() { SERVERS } else { FILES },
