@@ -7,7 +7,7 @@ export REVISION ?= $(shell git describe --always --dirty 2>/dev/null || echo unk
 
 .PHONY: help
 help: ## List these words
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## Run all three services in one process, with embedded stores
@@ -70,6 +70,11 @@ load: ## Run a k6 script: make load SCENARIO=spike (load-tests/README.md lists t
 gameday: ## Break something while load runs, and see that the right things happen: make gameday DAY=products-down (all if none is named)
 	cargo build --locked --release --workspace --bins
 	target/release/gameday $(DAY)
+
+.PHONY: performance
+performance: ## Measure what requests, memory and starts cost, and write docs/performance.md (a quarter of an hour; needs wrk: `apt-get install wrk`)
+	cargo build --locked --release --workspace --bins
+	target/release/capacity
 
 .PHONY: deny
 deny: ## Check licences, advisories and who may depend on what (needs cargo-deny)

@@ -108,9 +108,8 @@ pub async fn measure(seconds: u64, told: impl Fn(&str)) -> Measured {
                     let (stores, telemetry) = (subject.stores, subject.telemetry);
                     told(&format!("{round} {tool:?} {} {stores}, {telemetry}: {result:?}", request.route));
                     if round > 0 {
-                        let same = |row: &&mut Row| {
-                            (row.stores, row.telemetry, row.route, row.tool) == (stores, telemetry, request.route, tool)
-                        };
+                        let same =
+                            |row: &&mut Row| (row.stores, row.telemetry, row.route, row.tool) == (stores, telemetry, request.route, tool);
                         match rows.iter_mut().find(same) {
                             Some(row) => row.rounds.push(result),
                             None => rows.push(Row { stores, telemetry, route: request.route, tool, rounds: vec![result] }),

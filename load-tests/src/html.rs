@@ -14,7 +14,7 @@ th,td{border:1px solid var(--line);padding:.3rem .6rem;vertical-align:top}thead 
 pre{padding:.6rem;overflow-x:auto}.bad{color:var(--bad);font-weight:bold}.good{color:var(--good)}";
 
 /// The page of a report in Markdown; its title is the first heading.
-pub fn page(markdown: &str) -> String {
+pub(crate) fn page(markdown: &str) -> String {
     let title = markdown.lines().find_map(|line| line.strip_prefix("# ")).unwrap_or("Report");
     let mut body = String::new();
     let mut lines = markdown.lines().peekable();
@@ -41,8 +41,8 @@ pub fn page(markdown: &str) -> String {
                     (item, _) => items.push(item.unwrap_or(more).to_owned()),
                 }
             }
-            let items: String = items.iter().map(|item| format!("<li>{}</li>\n", inline(item))).collect();
-            let _ = writeln!(body, "<ul>\n{items}</ul>");
+            let items: Vec<_> = items.iter().map(|item| format!("<li>{}</li>\n", inline(item))).collect();
+            let _ = writeln!(body, "<ul>\n{}</ul>", items.concat());
         } else if !line.is_empty() {
             let mut text = line.to_owned();
             while let Some(more) = lines.next_if(|line| !line.is_empty() && !line.starts_with(['|', '#']) && !line.starts_with("- ")) {

@@ -8,7 +8,7 @@ use std::{
 
 use crate::remote_write;
 
-/// Every script in `scenarios/` that is for itself; that of game days is not.
+/// Every script in `scenarios/` that is for itself; those of game days and of the page of performance are not.
 pub const SCENARIOS: [&str; 9] = ["auth", "breakpoint", "contention", "grpc", "load", "smoke", "soak", "spike", "stress"];
 
 /// k6's exit code for a run that crossed a threshold.

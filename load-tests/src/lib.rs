@@ -6,10 +6,11 @@
 
 pub mod capacity;
 pub mod gameday;
-pub mod html;
+mod html;
 mod k6;
 mod moment;
 pub mod remote_write;
+pub mod reports;
 mod stage;
 
 pub use k6::{CROSSED, Outcome, SCENARIOS, run};

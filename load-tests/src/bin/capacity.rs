@@ -2,7 +2,7 @@
 
 use std::{env, fs, path::Path, process::ExitCode};
 
-use palisade_load_tests::{capacity, html};
+use palisade_load_tests::{capacity, reports};
 
 #[expect(clippy::print_stderr, reason = "a program for people")]
 #[tokio::main]
@@ -16,11 +16,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         None => 5,
     };
     let page = capacity::page(&capacity::measure(seconds, |line| eprintln!("{line}")).await);
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let reports = root.join("target/load-reports");
-    fs::create_dir_all(&reports)?;
-    fs::write(root.join("docs/performance.md"), &page)?;
-    fs::write(reports.join("performance.md"), &page)?;
-    fs::write(reports.join("performance.html"), html::page(&page))?;
+    fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance.md"), &page)?;
+    reports::keep("performance", &page)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -84,9 +84,8 @@ fn targets(text: &mut String, measured: &Measured) {
     };
     for (route, wanted) in WANTED {
         for telemetry in ["10 %", "100 %"] {
-            let row = measured.rows.iter().find(|row| {
-                (row.stores, row.telemetry, row.route, row.tool) == (SERVERS, telemetry, route, Tool::Wrk)
-            });
+            let row =
+                measured.rows.iter().find(|row| (row.stores, row.telemetry, row.route, row.tool) == (SERVERS, telemetry, route, Tool::Wrk));
             let found = row.map_or(f64::NAN, |row| row.own().median);
             let what = format!("CPU time of {route}, own processes, {SERVERS}, {telemetry} of the traces, {CONNECTIONS} connections");
             line(what, "µs", wanted, found);
@@ -94,7 +93,8 @@ fn targets(text: &mut String, measured: &Measured) {
     }
     let most = measured.memory.iter().filter(|memory| memory.stores != HOP).max_by(|one, other| one.loaded.total_cmp(&other.loaded));
     if let Some(most) = most {
-        let what = format!("memory of a process under load; the largest is {} on {}, telemetry {}", most.process, most.stores, most.telemetry);
+        let what =
+            format!("memory of a process under load; the largest is {} on {}, telemetry {}", most.process, most.stores, most.telemetry);
         line(what, "MiB", WANTED_MEMORY, most.loaded);
     }
     for (what, times) in [("the first start", &measured.start_up.first), ("a start on data that is there", &measured.start_up.again)] {
@@ -122,7 +122,13 @@ fn method(text: &mut String, measured: &Measured) {
          - {SERVERS} is a real PostgreSQL with `fsync` on, and a stand-in that speaks MongoDB's protocol and syncs each write: what products\n  \
          itself spends is right, what the database column has of that store is not MongoDB's. SQLite's work is in the services themselves.\n\
          - An order is of one line, of 50 products in turn, each with an idempotency key of its own; GET product asks for one product, the list for 20.\n",
-        machine.processor, machine.cores, machine.memory_gib, machine.kernel, machine.load, 100.0 * measured.elsewhere, measured.seconds
+        machine.processor,
+        machine.cores,
+        machine.memory_gib,
+        machine.kernel,
+        machine.load,
+        100.0 * measured.elsewhere,
+        measured.seconds
     );
 }
 
@@ -132,7 +138,8 @@ fn requests(text: &mut String, measured: &Measured, tool: Tool) {
         Tool::K6 => "a fixed rate".to_owned(),
     };
     let _ = writeln!(text, "## CPU time per request, by {tool}: {how}\n");
-    *text += "| request | stores | telemetry | own, µs | spread | gateway | products | orders | databases | requests/s | p50, ms | p99, ms |\n";
+    *text +=
+        "| request | stores | telemetry | own, µs | spread | gateway | products | orders | databases | requests/s | p50, ms | p99, ms |\n";
     *text += "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
     let mut rows: Vec<_> = measured.rows.iter().filter(|row| row.stores != HOP && row.tool == tool).collect();
     // Stable: the order of the run within each.
@@ -189,11 +196,8 @@ fn memory(text: &mut String, measured: &Measured) {
     *text += "## Memory\n\nResident, MiB: before any load, and the most that was seen under it.\n\n\
               | stores | telemetry | process | idle | under load |\n|---|---|---|---:|---:|\n";
     for memory in &measured.memory {
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {:.1} | {:.1} |",
-            memory.stores, memory.telemetry, memory.process, memory.idle, memory.loaded
-        );
+        let _ =
+            writeln!(text, "| {} | {} | {} | {:.1} | {:.1} |", memory.stores, memory.telemetry, memory.process, memory.idle, memory.loaded);
     }
     *text += "\n";
 }

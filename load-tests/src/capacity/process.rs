@@ -13,7 +13,7 @@ use std::{
 
 use super::subject::Subject;
 
-/// A tick of the clock in `/proc/stat` and `/proc/<pid>/stat`: USER_HZ is 100 wherever Linux runs.
+/// A tick of the clock in `/proc/stat` and `/proc/<pid>/stat`: `USER_HZ` is 100 wherever Linux runs.
 const TICK: Duration = Duration::from_millis(10);
 /// How often memory is looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -146,9 +146,9 @@ mod tests {
             }
         }
         assert!(std::hint::black_box(work).len() > 1);
-        let spent = cpu(std::process::id()) - before.0;
+        let spent = cpu(std::process::id()).saturating_sub(before.0);
         assert!(spent > Duration::from_millis(5), "{spent:?}");
-        let coarse = own_and_children() - before.1;
+        let coarse = own_and_children().saturating_sub(before.1);
         assert!(coarse + 4 * TICK >= spent, "{coarse:?} of {spent:?}");
         let machine = Usage::of_machine().since(&before.2);
         assert!(machine.busy + 4 * TICK >= spent && machine.all >= machine.busy, "{:?} of {spent:?}", machine.busy);

@@ -208,7 +208,11 @@ fn the_rest_is_served(story: &mut Story) {
     let answers = story.answers(Phase::During, READS);
     let served = answers.with(&[200, 304]);
     let (holds, told) = (served.count() >= 14 * 15 && served.quantile(0.95) < 1.0, answers.told());
-    story.claim("fifteen reads a second and more are served, 95 % of them within 1 s", holds, format!("{}: {}; of all: {told}", served.count(), served.told()));
+    story.claim(
+        "fifteen reads a second and more are served, 95 % of them within 1 s",
+        holds,
+        format!("{}: {}; of all: {told}", served.count(), served.told()),
+    );
 }
 
 fn products_are_refused_fast(story: &mut Story) {

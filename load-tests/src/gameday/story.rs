@@ -4,7 +4,7 @@ use std::fmt;
 
 use palisade_tests::servers::Prometheus;
 
-use super::sample::Sample;
+use super::{Day, sample::Sample};
 
 /// A day as it went.
 #[derive(Debug)]
@@ -50,6 +50,11 @@ const RECOVERED: f64 = 12.0;
 impl Story {
     pub(super) fn new(samples: Vec<Sample>, broken: f64, healed: f64, prometheus: Prometheus) -> Self {
         Self { samples, broken, healed, prometheus, claims: Vec::new(), remark: String::new() }
+    }
+
+    /// All of it, in Markdown.
+    pub fn report(&self, day: &Day) -> String {
+        format!("# {}\n\n{}\n\n{self}", day.name, day.question)
     }
 
     /// Whether all of it came true.

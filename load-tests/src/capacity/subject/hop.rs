@@ -33,8 +33,7 @@ pub(super) fn all(collector: &str) -> Vec<(Subject, [Child; 2])> {
         let sampled: Vec<_> = sampled.map(|share| ("SAMPLED", share)).into_iter().collect();
         let (backend, at) = start(&format!("{programs}-backend"), &sampled);
         let (gateway, url) = start(&format!("{programs}-gateway"), &[&sampled[..], &[("BACKEND", at.as_str())]].concat());
-        let request =
-            Request { route: "GET /check", url: format!("{url}/check"), token: token.clone(), products: Vec::new(), rate: 300 };
+        let request = Request { route: "GET /check", url: format!("{url}/check"), token: token.clone(), products: Vec::new(), rate: 300 };
         let subject = Subject {
             stores: HOP,
             telemetry,

@@ -27,11 +27,7 @@ const OUT_OF_THE_WAY: [(&str, &str); 7] = [
 ];
 
 /// `sampled`: where spans go, and which share.
-pub(super) async fn start(
-    telemetry: &'static str,
-    sampled: Option<(&str, &str)>,
-    servers: Option<(&Postgres, &Mongo)>,
-) -> (Subject, Shop) {
+pub(super) async fn start(telemetry: &'static str, sampled: Option<(&str, &str)>, servers: Option<(&Postgres, &Mongo)>) -> (Subject, Shop) {
     let database = palisade_tests::unique("capacity").replace('-', "_");
     let urls = servers.map(|(postgres, mongo)| (mongo.url(&database), postgres.url(&database)));
     let (products, orders) = urls.as_ref().map(|(products, orders)| (products.as_str(), orders.as_str())).unzip();
@@ -46,8 +42,7 @@ pub(super) async fn start(
     let seller = shop.client("seller", ALL_SCOPES);
     let mut shelf = Vec::new();
     for number in 0..PRODUCTS {
-        let lamp =
-            json!({ "name": format!("Lamp {number}"), "description": "To be measured.", "price": 19.99, "quantity": UNITS, "category": "load" });
+        let lamp = json!({ "name": format!("Lamp {number}"), "description": "To be measured.", "price": 19.99, "quantity": UNITS, "category": "load" });
         shelf.push(seller.post("/products", &lamp).await.ok(201)["id"].as_str().expect("a product has an id").to_owned());
     }
     let token = token();
