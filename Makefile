@@ -79,6 +79,11 @@ gameday: ## Break something while load runs, and see that the right things happe
 	cargo build --locked --release --workspace --bins
 	target/release/gameday $(DAY)
 
+.PHONY: performance
+performance: ## Measure what requests, memory and starts cost, and write docs/performance.md (a quarter of an hour; needs wrk: `apt-get install wrk`)
+	cargo build --locked --release --workspace --bins
+	target/release/capacity
+
 .PHONY: deny
 deny: ## Check licences, advisories and who may depend on what (needs cargo-deny)
 	cargo deny --locked check

@@ -4,7 +4,11 @@ mod days;
 mod sample;
 mod story;
 
-use std::{fs, process::Stdio, time::Duration};
+use std::{
+    fs,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use palisade_tests::{
     Client, rules,
@@ -75,7 +79,7 @@ impl Without {
 
 /// Plays a day to its end.
 pub async fn play(day: &Day, without: Option<Without>) -> Story {
-    let mut stage = Stage::start_with(|service, command| {
+    let configure = |service: &str, command: &mut Command| {
         // It stays the same through a restart, so that Prometheus finds it again.
         command.env("PALISADE_ADMIN_LISTEN", format!("127.0.0.1:{}", free_port()));
         command.env("PALISADE_SERVER__FAULTS__ENABLED", "true");
@@ -83,7 +87,11 @@ pub async fn play(day: &Day, without: Option<Without>) -> Story {
         for (_, name, value) in settings.filter(|(of, ..)| *of == service) {
             command.env(format!("PALISADE_{name}"), value);
         }
-    });
+    };
+    let mut stage = match day.connections {
+        Some(connections) => Stage::start_narrow(connections, configure).await,
+        None => Stage::start_with(configure),
+    };
     stage.shop.ready().await;
     let prometheus = Prometheus::watching(&stage.shop, &rules::files());
     prometheus.ready().await;

@@ -1,11 +1,14 @@
 //! k6 itself: found, given a script and its settings, and asked how it went.
 
 use std::{
+    env,
     path::{Path, PathBuf},
     process::Command,
 };
 
-/// Every script in `scenarios/` that is for itself; that of game days is not.
+use crate::remote_write;
+
+/// Every script in `scenarios/` that is for itself; those of game days and of the page of performance are not.
 pub const SCENARIOS: [&str; 9] = ["auth", "breakpoint", "contention", "grpc", "load", "smoke", "soak", "spike", "stress"];
 
 /// k6's exit code for a run that crossed a threshold.
@@ -33,8 +36,8 @@ pub(crate) fn command(scenario: &str, settings: &[(String, String)]) -> Command 
     assert!(script.exists(), "there is no scenario {scenario}; there are {}", SCENARIOS.join(", "));
     let mut command = Command::new(program());
     command.args(["run", "--quiet", "--no-usage-report"]).envs(settings.iter().cloned());
-    if std::env::var_os("K6_PROMETHEUS_RW_SERVER_URL").is_some() {
-        command.args(["--out", "experimental-prometheus-rw"]);
+    if settings.iter().any(|(name, _)| name == remote_write::URL) || env::var_os(remote_write::URL).is_some() {
+        remote_write::to(&mut command, scenario);
     }
     command.arg(script);
     command

@@ -1,9 +1,11 @@
 //! What the load falls on: three processes, PostgreSQL and the MongoDB-compatible server.
 
-use std::process::Command;
+use std::{net::Ipv4Addr, process::Command};
 
 use palisade_tests::{
-    Shop, jwt,
+    Shop,
+    fault_proxy::FaultProxy,
+    jwt,
     servers::{self, Mongo, Postgres},
 };
 
@@ -16,6 +18,8 @@ pub struct Stage {
     pub postgres: Postgres,
     /// What products are kept in.
     pub mongo: Mongo,
+    /// What products reaches its store through, if the way is narrow.
+    pub way: Option<FaultProxy>,
 }
 
 impl Stage {
@@ -27,17 +31,31 @@ impl Stage {
     /// As [`Self::start`], with more flags or environment for each service, which is named.
     pub fn start_with(configure: impl Fn(&str, &mut Command)) -> Self {
         let (postgres, mongo) = (servers::durable_postgres(), servers::durable_mongo());
-        let shop = Shop::separate_with(Some(&mongo.url("products")), Some(&postgres.url("orders")), |service, command| {
-            trust_scripts(command);
-            configure(service, command);
-        });
-        Self { shop, postgres, mongo }
+        let shop = shop(&mongo.url("products"), &postgres, configure);
+        Self { shop, postgres, mongo, way: None }
+    }
+
+    /// As [`Self::start_with`], but products has only so many connections to its store, through a proxy that can be made slow: then they are what
+    /// all requests share, and who comes when all are taken waits for one.
+    pub async fn start_narrow(connections: u32, configure: impl Fn(&str, &mut Command)) -> Self {
+        let (postgres, mongo) = (servers::durable_postgres(), servers::durable_mongo());
+        let way = FaultProxy::to((Ipv4Addr::LOCALHOST, mongo.port()).into()).await;
+        let url = format!("mongodb://{}/products?directConnection=true&maxPoolSize={connections}", way.address());
+        let shop = shop(&url, &postgres, configure);
+        Self { shop, postgres, mongo, way: Some(way) }
     }
 
     /// What a script must know of it.
     pub fn settings(&self) -> Vec<(String, String)> {
         settings(&self.shop)
     }
+}
+
+fn shop(products: &str, postgres: &Postgres, configure: impl Fn(&str, &mut Command)) -> Shop {
+    Shop::separate_with(Some(products), Some(&postgres.url("orders")), |service, command| {
+        trust_scripts(command);
+        configure(service, command);
+    })
 }
 
 /// So that scripts can call the gRPC services themselves.

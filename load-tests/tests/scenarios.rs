@@ -1,7 +1,7 @@
 //! The scripts are green where all is well, and red where it is not.
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
-use palisade_load_tests::{CROSSED, SCENARIOS, Stage, run, settings, trust_scripts};
+use palisade_load_tests::{CROSSED, SCENARIOS, Stage, reports, run, settings, trust_scripts};
 use palisade_tests::{Client, Shop};
 use serde_json::json;
 
@@ -24,7 +24,10 @@ fn short(settings: Vec<(String, String)>) -> Vec<(String, String)> {
 async fn passes(scenario: &str) {
     let stage = Stage::start();
     stage.shop.ready().await;
-    let outcome = run(scenario, &short(stage.settings()));
+    let mut settings = short(stage.settings());
+    settings.push(("REPORTS".to_owned(), reports::folder().unwrap().display().to_string()));
+    let outcome = run(scenario, &settings);
+    assert!(reports::complete(scenario).unwrap(), "{}", outcome.output);
     assert_eq!(outcome.code, Some(0), "{}", outcome.output);
 }
 
@@ -63,7 +66,8 @@ async fn grpc_passes() {
 fn every_script_is_known() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
-    names.retain(|name| name != "gameday.ts");
+    // Those are the tools of other programs.
+    names.retain(|name| !["capacity.ts", "gameday.ts"].contains(&name.as_str()));
     names.sort();
     assert_eq!(names, SCENARIOS.map(|name| format!("{name}.ts")));
 }

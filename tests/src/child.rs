@@ -63,6 +63,11 @@ impl Child {
         self.output.wait_for(find)
     }
 
+    /// The number of the program's process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Everything it has written so far.
     pub fn log(&self) -> String {
         self.output.lock().lines.join("\n")

@@ -78,6 +78,11 @@ impl Program {
         self.child.line(find)
     }
 
+    /// The number of its process; another one after a restart.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Everything it has written so far.
     pub fn log(&self) -> String {
         self.child.log()

@@ -1,8 +1,11 @@
 //! `gameday [<day>…] [--without breaker|retry-budget|shedding]`: plays game days, all of them if none is named, and tells how they went.
 
-use std::{env, fs, path::Path, process::ExitCode};
+use std::{env, process::ExitCode};
 
-use palisade_load_tests::gameday::{DAYS, Without, play};
+use palisade_load_tests::{
+    gameday::{DAYS, Without, play},
+    reports,
+};
 
 #[expect(clippy::print_stdout, reason = "a program for people")]
 #[tokio::main]
@@ -20,14 +23,12 @@ async fn main() -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::from(2));
     }
-    let reports = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/load-reports");
-    fs::create_dir_all(&reports)?;
     let mut failed = false;
     for day in DAYS.iter().filter(|day| names.is_empty() || names.iter().any(|name| name == day.name)) {
         let story = play(day, without.flatten()).await;
-        let report = format!("# {}\n\n{}\n\n{story}", day.name, day.question);
+        let report = story.report(day);
         println!("{report}");
-        fs::write(reports.join(format!("gameday-{}.md", day.name)), report)?;
+        reports::keep(&format!("gameday-{}", day.name), &report)?;
         failed |= !story.came_true();
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -1,10 +1,11 @@
 //! `load <scenario>`: runs a k6 script, against `BASE_URL` if that is set, else against services and stores of its own.
 //!
-//! The report is printed, and written to `target/load-reports/`. `K6_PROMETHEUS_RW_SERVER_URL` sends k6's metrics to a Prometheus.
+//! The report is printed, and written to `target/load-reports/`. k6's metrics go to the Prometheus at `K6_PROMETHEUS_RW_SERVER_URL`, or to one at
+//! localhost:9090 if that takes them.
 
-use std::{env, fs, path::Path, process::ExitCode};
+use std::{env, process::ExitCode};
 
-use palisade_load_tests::{SCENARIOS, Stage, run};
+use palisade_load_tests::{SCENARIOS, Stage, remote_write, reports, run};
 
 #[expect(clippy::print_stdout, reason = "a program for people")]
 fn main() -> anyhow::Result<ExitCode> {
@@ -12,16 +13,21 @@ fn main() -> anyhow::Result<ExitCode> {
         println!("usage: load <scenario>; there are {}", SCENARIOS.join(", "));
         return Ok(ExitCode::from(2));
     };
-    let reports = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/load-reports");
-    fs::create_dir_all(&reports)?;
-    let mut settings = vec![("REPORTS".to_owned(), reports.display().to_string())];
+    let mut settings = vec![("REPORTS".to_owned(), reports::folder()?.display().to_string())];
     let runtime = tokio::runtime::Runtime::new()?;
     let stage = env::var_os("BASE_URL").is_none().then(Stage::start);
     if let Some(stage) = &stage {
         runtime.block_on(stage.shop.ready());
         settings.extend(stage.settings());
     }
+    if let Some(url) = remote_write::found() {
+        println!("k6's metrics go to {url}");
+        settings.push((remote_write::URL.to_owned(), url));
+    }
     let outcome = run(&scenario, &settings);
-    println!("{}\nreport: target/load-reports/{scenario}.md", outcome.output);
+    println!("{}", outcome.output);
+    if reports::complete(&scenario)? {
+        println!("reports: target/load-reports/{scenario}.html, .md and .json");
+    }
     Ok(outcome.code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }

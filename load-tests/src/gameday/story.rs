@@ -4,7 +4,7 @@ use std::fmt;
 
 use palisade_tests::servers::Prometheus;
 
-use super::sample::Sample;
+use super::{Day, sample::Sample};
 
 /// A day as it went.
 #[derive(Debug)]
@@ -50,6 +50,11 @@ const RECOVERED: f64 = 12.0;
 impl Story {
     pub(super) fn new(samples: Vec<Sample>, broken: f64, healed: f64, prometheus: Prometheus) -> Self {
         Self { samples, broken, healed, prometheus, claims: Vec::new(), remark: String::new() }
+    }
+
+    /// All of it, in Markdown.
+    pub fn report(&self, day: &Day) -> String {
+        format!("# {}\n\n{}\n\n{self}", day.name, day.question)
     }
 
     /// Whether all of it came true.
@@ -154,6 +159,6 @@ impl fmt::Display for Story {
         for Claim { text, measured, holds } in &self.claims {
             writeln!(f, "| {text} | {measured} | {} |", if *holds { "yes" } else { "**NO**" })?;
         }
-        if self.remark.is_empty() { Ok(()) } else { write!(f, "\n{}\n", self.remark) }
+        if self.remark.is_empty() { Ok(()) } else { write!(f, "\n```\n{}\n```\n", self.remark) }
     }
 }

@@ -41,6 +41,11 @@ impl Mongo {
         self.port
     }
 
+    /// The number of its process; another one after a restart.
+    pub fn process_id(&self) -> u32 {
+        self.server.id()
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.server.kill();

@@ -48,6 +48,11 @@ impl Postgres {
         self.port
     }
 
+    /// The number of its process; another one after a restart.
+    pub fn process_id(&self) -> u32 {
+        self.server.id()
+    }
+
     /// `kill -9` of every process of the server.
     pub fn kill(&mut self) {
         self.server.kill();

@@ -29,4 +29,14 @@ impl<DB: Database> Pool<DB> {
     pub(super) async fn acquire(&self) -> Result<Lease<PoolConnection<DB>>, Error> {
         Ok(self.leases.take(self.inner.acquire(), |error| matches!(error, sqlx::Error::PoolTimedOut)).await?)
     }
+
+    /// Waits for a connection that nobody has after the caller: it is closed then, whatever state it was left in.
+    pub(super) async fn acquire_for_once(&self) -> Result<Lease<PoolConnection<DB>>, Error> {
+        let acquire = async {
+            let mut connection = self.inner.acquire().await?;
+            connection.close_on_drop();
+            Ok(connection)
+        };
+        Ok(self.leases.take(acquire, |error| matches!(error, sqlx::Error::PoolTimedOut)).await?)
+    }
 }

@@ -58,6 +58,8 @@ impl SqliteStore {
             .busy_timeout(ACQUIRE_TIMEOUT);
         let pool = |connections| {
             let options = SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
+            // A file does not go away: nothing is gained by asking before each statement whether it has.
+            let options = options.test_before_acquire(false);
             // Whoever borrows the connection next must not write into a transaction that a cancelled call left open (sqlx#4393).
             // The ping waits for a rollback that is still queued.
             options.idle_timeout(None).max_lifetime(None).after_release(|connection, _| {

@@ -73,6 +73,8 @@ fn pool(size: u32) -> SqlitePoolOptions {
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(None)
         .max_lifetime(None)
+        // A file does not go away: nothing is gained by asking before each statement whether it has.
+        .test_before_acquire(false)
         // Whoever borrows the connection next must not write into a transaction that a cancelled call left open (sqlx#4393).
         // The ping waits for a rollback that is still queued.
         .after_release(|connection, _| {

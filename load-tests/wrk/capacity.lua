@@ -1,0 +1,38 @@
+-- What wrk sends, and one line of JSON for what came back. With PRODUCTS, ids separated by commas, each request orders one unit of one of them.
+
+local products = {}
+for id in string.gmatch(os.getenv("PRODUCTS") or "", "[^,]+") do products[#products + 1] = id end
+local ordering = #products > 0
+local prefix = os.getenv("PREFIX") or "wrk"
+
+local thread_of_all
+
+function setup(thread) thread_of_all = thread end
+
+other = 0
+local sent = 0
+
+if ordering then
+    request = function()
+        sent = sent + 1
+        local headers = {
+            ["authorization"] = wrk.headers["authorization"],
+            ["content-type"] = "application/json",
+            ["idempotency-key"] = prefix .. "-" .. sent,
+        }
+        local body = '{"items":[{"productId":"' .. products[sent % #products + 1] .. '","quantity":1}]}'
+        return wrk.format("POST", nil, headers, body)
+    end
+    -- 201 is the whole way: 202 would leave work for later.
+    response = function(status)
+        if status ~= 201 then other = other + 1 end
+    end
+end
+
+function done(summary, latency)
+    local errors = summary.errors
+    local wrong = errors.connect + errors.read + errors.write + errors.timeout + errors.status
+    if ordering then wrong = math.max(wrong, thread_of_all:get("other")) end
+    print(string.format('{"requests":%d,"wrong":%d,"seconds":%.6f,"p50":%.4f,"p99":%.4f}', summary.requests, wrong, summary.duration / 1e6,
+        latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
+end
