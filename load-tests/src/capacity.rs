@@ -55,8 +55,9 @@ struct Round {
     /// Microseconds of CPU time per request, by process.
     own: BTreeMap<&'static str, f64>,
     databases: f64,
-    /// Requests a second.
+    /// Requests a second, and the share of them that was an order to be finished later.
     rate: f64,
+    later: f64,
     /// Milliseconds.
     p50: f64,
     p99: f64,
@@ -86,12 +87,13 @@ pub async fn measure(seconds: u64, told: impl Fn(&str)) -> Measured {
     let whole = Usage::of_machine();
     let mut ours = Duration::ZERO;
     for round in 0..=ROUNDS {
-        for tool in [Tool::Wrk, Tool::K6] {
+        let tools = if round == 0 { &[Tool::Wrk][..] } else { &[Tool::Wrk, Tool::K6] };
+        for tool in tools.iter().copied() {
             for route in 0..subjects.iter().map(|subject| subject.requests.len()).max().unwrap_or(0) {
                 for (subject, loaded) in subjects.iter().zip(&mut loaded) {
                     let Some(request) = subject.requests.get(route) else { continue };
                     let watch = Watch::begin(subject);
-                    let answered = tool.load(request, if round == 0 { 2 } else { seconds }).await;
+                    let answered = tool.load(request, if round == 0 { 1 } else { seconds }).await;
                     let used = watch.end();
                     ours += used.own.values().sum::<Duration>() + used.databases;
                     for (process, most) in loaded.iter_mut() {
@@ -102,6 +104,7 @@ pub async fn measure(seconds: u64, told: impl Fn(&str)) -> Measured {
                         own: used.own.iter().map(|(process, time)| (*process, per_request(*time))).collect(),
                         databases: per_request(used.databases),
                         rate: answered.requests / answered.seconds,
+                        later: answered.later / answered.requests,
                         p50: answered.p50,
                         p99: answered.p99,
                     };

@@ -21,6 +21,8 @@ pub(super) enum Tool {
 #[derive(Debug)]
 pub(super) struct Answered {
     pub(super) requests: f64,
+    /// Orders that were accepted, and finished after their answer.
+    pub(super) later: f64,
     pub(super) seconds: f64,
     pub(super) p50: f64,
     pub(super) p99: f64,
@@ -50,7 +52,13 @@ impl Tool {
         let wrong = number("wrong");
         let right = output.status.success() && number("requests") > 0.0 && wrong == 0.0;
         assert!(right, "{self} got {wrong} wrong answers of {}:\n{text}{}", request.route, String::from_utf8_lossy(&output.stderr));
-        Answered { requests: number("requests"), seconds: number("seconds"), p50: number("p50"), p99: number("p99") }
+        Answered {
+            requests: number("requests"),
+            later: number("later"),
+            seconds: number("seconds"),
+            p50: number("p50"),
+            p99: number("p99"),
+        }
     }
 }
 

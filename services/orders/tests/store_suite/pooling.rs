@@ -45,10 +45,17 @@ async fn postgres() {
     assert_eq!([pending, timeouts, waits], ["0", "0", "3"]);
     assert_ne!(waited, "0");
 
+    // The only connection is at work, and does not come back.
+    other.execute("BEGIN; LOCK TABLE orders").await.unwrap();
+    let first = task::spawn(keep(store.clone()));
+    pool.until("used", "1").await;
     server.pause();
     assert!(matches!(store.ping().await, Err(Error::Unavailable(_))));
     assert_eq!(pool.shown(["pending_requests", "timeouts_total"]), ["0", "1"]);
     server.resume();
+    other.execute("COMMIT").await.unwrap();
+    // In time for the server's limits or not.
+    drop(first.await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
