@@ -6,8 +6,9 @@
 //! ```
 
 use std::{
+    fs::File,
     net::{Ipv4Addr, TcpListener},
-    sync::OnceLock,
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 mod dns;
@@ -68,11 +69,23 @@ enum Durability {
     Durable,
 }
 
-/// A free port below the ephemeral range, so that no outgoing connection takes it while the server is down.
-/// Nothing keeps it free: a server that cannot bind it is started again on another one.
+/// A free port below the ephemeral range, so that no outgoing connection takes it while the server is down. Until this process ends no other
+/// test is given it.
 pub fn free_port() -> u16 {
+    /// Locks are held as long as their files are open.
+    static TAKEN: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let locks = std::env::temp_dir().join("palisade-ports");
+    std::fs::create_dir_all(&locks).expect("a temporary directory can be made");
     let random = uuid::Uuid::new_v4().as_u128();
-    let candidates = (0..100).map(|n: u16| 20_000 + u16::try_from(random % 12_000).expect("below 12,000").wrapping_add(n * 97) % 12_000);
-    let mut free = candidates.filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
-    free.next().expect("a free port among a hundred")
+    let mut candidates =
+        (0..100).map(|n: u16| 20_000 + u16::try_from(random % 12_000).expect("below 12,000").wrapping_add(n * 97) % 12_000);
+    let free = candidates.find_map(|port| {
+        let lock = File::create(locks.join(port.to_string())).ok()?;
+        lock.try_lock().ok()?;
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
+        Some((port, lock))
+    });
+    let (port, lock) = free.expect("a free port among a hundred");
+    TAKEN.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
+    port
 }

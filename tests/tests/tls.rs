@@ -93,7 +93,11 @@ async fn a_service_with_another_ones_certificate_is_not_believed() {
     for file in ["crt", "key"] {
         fs::copy(path.join("orders").with_extension(file), path.join("gateway").with_extension(file)).unwrap();
     }
-    let shop = Shop::separate_with(None, None, |service, command| secure(path, service, command));
+    let shop = Shop::separate_with(None, None, |service, command| {
+        secure(path, service, command);
+        // What is a caller's fault is told at this level.
+        command.env("PALISADE_TELEMETRY__LOG", "info,palisade_middleware::rejection=debug");
+    });
     shop.ready().await;
     let buyer = shop.client("buyer", CUSTOMER).trusting(&authority.file);
     let refused = buyer.get("/products").attempt().await.unwrap();

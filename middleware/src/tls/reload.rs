@@ -48,9 +48,9 @@ impl<T: Send + Sync + 'static> Reloaded<T> {
                     // Not again what was no use the first time.
                     Ok(now) if now == seen => continue,
                     Ok(now) => {
-                        let made = make(&now);
+                        let value = make(&now);
                         seen = now;
-                        made
+                        value
                     }
                     Err(error) => Err(error),
                 };
