@@ -1,4 +1,4 @@
-//! What is counted of an outbox, the same in every service that has one. Its catalogue lists [`OUTBOX`].
+//! What is counted of an outbox, the same in every service that has one. Its catalogue lists what stands here.
 
 use std::time::Duration;
 
