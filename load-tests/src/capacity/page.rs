@@ -17,7 +17,7 @@ const WANTED_START: f64 = 50.0;
 /// Figures that were taken elsewhere, at 64 connections on two cores of this kind.
 const ELSEWHERE: &str = "\
 A bare axum → tonic hop takes 30 µs (19 + 11) and 31 MiB for both processes; a NestJS build of the same shop takes 366 to 1 529 µs for GET product and 1 466 to 4 548 µs for
-an order of one line. These were measured apart from this run, at 64 connections, on two cores of this kind while nothing else ran.";
+an order of one line. These were measured apart from this run, at 64 connections, on two cores of this kind.";
 
 /// The middle one, the least and the most of some figures.
 struct Spread {
@@ -117,6 +117,8 @@ fn method(text: &mut String, measured: &Measured) {
          - CPU time is user and system time of the server processes by the kernel's own count, over requests answered. Every answer was right, or there\n  \
          would be no page; {:.1} % of the orders of the worst round were answered by 202, which leaves work for after the round. It falls as load rises:\n  \
          compare only at equal load.\n\
+         - Where the stores are slow the services have little to do, and each request wakes them from sleep: an order is then dear for the same reason that GET product\n  \
+         by k6 is several times as dear as by wrk. The rate beside each figure says which load it was measured at.\n\
          - wrk sends what {CONNECTIONS} connections can carry; k6 sends at a fixed rate, the same for all lines of a route.\n\
          - Built by `--release`; the containers' `dist` profile takes about a seventh less.\n\
          - Limits are out of the way: rate limits at 1 000 000 a second, 1 000 requests at once. They work, and let everything pass.\n\
