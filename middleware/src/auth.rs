@@ -13,10 +13,10 @@ mod revocations;
 mod verifier;
 
 pub use authenticate::{Authenticate, AuthenticateLayer};
-pub use authorize::{Authorize, AuthorizeLayer};
+pub use authorize::AuthorizeLayer;
 pub use claims::{UserToken, mint_user_token};
 pub use config::{Config, ConfigError, Identity, Keys};
-pub use credentials::{Credentials, CredentialsLayer};
+pub use credentials::CredentialsLayer;
 pub use internal_token::{Grant, InternalTokens};
 pub use principal::Principal;
 pub use revocations::{RevocationError, RevocationFile, Revocations};

@@ -1,21 +1,54 @@
 //! What those layers share that look at a request once: it passes, or it is refused.
 
+use std::task::{self, Poll};
+
 use futures_util::future::{Either, MapErr, Ready, TryFutureExt, ready};
+use http::Request;
 use tower::Service;
 
 use crate::rejection::Rejection;
 
-/// The inner service's future, or a refusal.
-pub(crate) type ResponseFuture<F, T, E> = Either<MapErr<F, fn(E) -> Rejection>, Ready<Result<T, Rejection>>>;
+/// Looks at a request before the service behind it does.
+pub trait Check {
+    /// The request as it goes on, or why it does not.
+    fn check<B>(&self, request: Request<B>) -> Result<Request<B>, Rejection>;
+}
 
-/// Calls `service` with a request that was found good.
-pub(crate) fn pass<S, R>(service: &mut S, checked: Result<R, Rejection>) -> ResponseFuture<S::Future, S::Response, S::Error>
+/// A service that gets what passed a [`Check`].
+#[derive(Debug, Clone)]
+pub struct Checked<S, C> {
+    inner: S,
+    check: C,
+}
+
+impl<S, C> Checked<S, C> {
+    /// `inner`, behind `check`.
+    pub fn new(inner: S, check: C) -> Self {
+        Self { inner, check }
+    }
+}
+
+/// The inner service's future, or a refusal.
+type ResponseFuture<F, T, E> = Either<MapErr<F, fn(E) -> Rejection>, Ready<Result<T, Rejection>>>;
+
+impl<S, C, B> Service<Request<B>> for Checked<S, C>
 where
-    S: Service<R>,
+    S: Service<Request<B>>,
     S::Error: Into<Rejection>,
+    C: Check,
 {
-    match checked {
-        Ok(request) => Either::Left(service.call(request).map_err(Into::into as fn(S::Error) -> Rejection)),
-        Err(rejection) => Either::Right(ready(Err(rejection))),
+    type Response = S::Response;
+    type Error = Rejection;
+    type Future = ResponseFuture<S::Future, S::Response, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Rejection>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        match self.check.check(request) {
+            Ok(request) => Either::Left(self.inner.call(request).map_err(Into::into as fn(S::Error) -> Rejection)),
+            Err(rejection) => Either::Right(ready(Err(rejection))),
+        }
     }
 }

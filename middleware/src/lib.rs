@@ -106,7 +106,7 @@ pub mod db;
 pub mod deadline;
 pub mod discovery;
 pub mod fault;
-mod gate;
+pub mod gate;
 pub mod grpc_status;
 pub mod health;
 pub mod jitter;

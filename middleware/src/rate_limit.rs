@@ -26,7 +26,7 @@ use crate::{
 
 pub(crate) use address::client;
 pub(crate) use address::network;
-pub use address::{AddressConfig, AddressLimit, AddressLimitLayer, Peer};
+pub use address::{AddressConfig, AddressLimitLayer, Peer};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

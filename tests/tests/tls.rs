@@ -25,6 +25,14 @@ fn issue(authority: &Authority, directory: &Path) {
     }
 }
 
+/// A folder with an authority and what it has issued.
+fn certificates() -> (TempDir, Authority) {
+    let directory = TempDir::new().unwrap();
+    let authority = Authority::new(directory.path(), "authority");
+    issue(&authority, directory.path());
+    (directory, authority)
+}
+
 /// Sets a service up for TLS: its own port, and what it calls.
 fn secure(directory: &Path, service: &str, command: &mut Command) {
     let file = |name: String| directory.join(name).display().to_string();
@@ -45,10 +53,8 @@ fn secure(directory: &Path, service: &str, command: &mut Command) {
 
 #[tokio::test]
 async fn orders_go_through_with_tls_on_every_hop_while_certificates_are_renewed() {
-    let directory = TempDir::new().unwrap();
+    let (directory, authority) = certificates();
     let path = directory.path();
-    let authority = Authority::new(path, "authority");
-    issue(&authority, path);
     let shop = Shop::separate_with(None, None, |service, command| secure(path, service, command));
     shop.ready().await;
     assert!(shop.url().starts_with("https://"), "{}", shop.url());
@@ -86,10 +92,8 @@ async fn orders_go_through_with_tls_on_every_hop_while_certificates_are_renewed(
 
 #[tokio::test]
 async fn a_service_with_another_ones_certificate_is_not_believed() {
-    let directory = TempDir::new().unwrap();
+    let (directory, authority) = certificates();
     let path = directory.path();
-    let authority = Authority::new(path, "authority");
-    issue(&authority, path);
     for file in ["crt", "key"] {
         fs::copy(path.join("orders").with_extension(file), path.join("gateway").with_extension(file)).unwrap();
     }

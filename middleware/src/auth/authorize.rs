@@ -1,14 +1,12 @@
 //! Whether the caller may call this method: the method table decides, and what is not in it reaches no handler.
 
-use std::task::{self, Poll};
-
 use http::{Request, header};
-use tower::{Layer, Service};
+use tower::Layer;
 
 use super::{Principal, authenticate::challenge};
 use crate::{
     context::Context,
-    gate,
+    gate::{Check, Checked},
     method_table::{Access, Allowed},
     priority,
     rejection::{Rejection, reasons},
@@ -32,53 +30,29 @@ use crate::{
 pub struct AuthorizeLayer(pub Protocol);
 
 impl<S> Layer<S> for AuthorizeLayer {
-    type Service = Authorize<S>;
+    type Service = Checked<S, Self>;
 
-    fn layer(&self, inner: S) -> Authorize<S> {
-        Authorize { inner, protocol: self.0 }
+    fn layer(&self, inner: S) -> Checked<S, Self> {
+        Checked::new(inner, *self)
     }
 }
 
-/// See [`AuthorizeLayer`].
-#[derive(Debug, Clone)]
-pub struct Authorize<S> {
-    inner: S,
-    protocol: Protocol,
-}
-
-impl<S, B> Service<Request<B>> for Authorize<S>
-where
-    S: Service<Request<B>>,
-    S::Error: Into<Rejection>,
-{
-    type Response = S::Response;
-    type Error = Rejection;
-    type Future = gate::ResponseFuture<S::Future, S::Response, S::Error>;
-
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Rejection>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+impl Check for AuthorizeLayer {
+    fn check<B>(&self, mut request: Request<B>) -> Result<Request<B>, Rejection> {
         let context = Context::of(&request);
-        let checked = match context.and_then(|context| context.method) {
-            Some(method) => check(method.access, context.and_then(|context| context.principal.as_deref())),
-            None => Err(self.unlisted(request.extensions().get())),
+        let Some(method) = context.and_then(|context| context.method) else {
+            return Err(self.unlisted(request.extensions().get()));
         };
-        gate::pass(
-            &mut self.inner,
-            checked.map(|()| {
-                priority::believe(&mut request);
-                request
-            }),
-        )
+        check(method.access, context.and_then(|context| context.principal.as_deref()))?;
+        priority::believe(&mut request);
+        Ok(request)
     }
 }
 
-impl<S> Authorize<S> {
+impl AuthorizeLayer {
     /// The answer to what has no entry, in the words that the router would have had for what it does not serve.
-    fn unlisted(&self, allowed: Option<&Allowed>) -> Rejection {
-        match (self.protocol, allowed) {
+    fn unlisted(self, allowed: Option<&Allowed>) -> Rejection {
+        match (self.0, allowed) {
             (Protocol::Grpc, _) => Rejection::new(&reasons::UNIMPLEMENTED, "there is no such method"),
             (Protocol::Http, None) => Rejection::new(&reasons::NOT_FOUND, "there is nothing at this path"),
             (Protocol::Http, Some(Allowed(allow))) => {

@@ -1,15 +1,18 @@
 //! Puts an internal token on every call that goes out. The user's own token never leaves the gateway: every hop that saw it could replay it.
 
-use std::{
-    sync::Arc,
-    task::{self, Poll},
-};
+use std::sync::Arc;
 
 use http::{Request, header};
-use tower::{Layer, Service};
+use tower::Layer;
 
 use super::InternalTokens;
-use crate::{context, gate, priority::PRIORITY_HEADER, rejection::Rejection, request_context::REQUEST_ID_HEADER};
+use crate::{
+    context,
+    gate::{Check, Checked},
+    priority::PRIORITY_HEADER,
+    rejection::Rejection,
+    request_context::REQUEST_ID_HEADER,
+};
 
 /// Signs calls to `target` on behalf of the current request's principal, and passes the request's id and priority on.
 ///
@@ -39,52 +42,33 @@ impl CredentialsLayer {
 }
 
 impl<S> Layer<S> for CredentialsLayer {
-    type Service = Credentials<S>;
+    type Service = Checked<S, Self>;
 
-    fn layer(&self, inner: S) -> Credentials<S> {
-        Credentials { inner, layer: self.clone() }
+    fn layer(&self, inner: S) -> Checked<S, Self> {
+        Checked::new(inner, self.clone())
     }
 }
 
-/// See [`CredentialsLayer`].
-#[derive(Debug, Clone)]
-pub struct Credentials<S> {
-    inner: S,
-    layer: CredentialsLayer,
-}
-
-impl<S, B> Service<Request<B>> for Credentials<S>
-where
-    S: Service<Request<B>>,
-    S::Error: Into<Rejection>,
-{
-    type Response = S::Response;
-    type Error = Rejection;
-    type Future = gate::ResponseFuture<S::Future, S::Response, S::Error>;
-
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Rejection>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+impl Check for CredentialsLayer {
+    fn check<B>(&self, mut request: Request<B>) -> Result<Request<B>, Rejection> {
         let context = context::current();
         let user = context.as_ref().and_then(|context| context.principal.as_deref());
-        match self.layer.tokens.authorization(self.layer.target, user) {
-            Err(rejection) => return gate::pass(&mut self.inner, Err(rejection)),
-            Ok(value) => request.headers_mut().insert(header::AUTHORIZATION, value),
-        };
+        let authorization = self.tokens.authorization(self.target, user)?;
+        request.headers_mut().insert(header::AUTHORIZATION, authorization);
         if let Some(context) = context {
             request.headers_mut().insert(REQUEST_ID_HEADER, context.request_id.header());
             // Here, because who has no token of ours is not believed.
             request.headers_mut().insert(PRIORITY_HEADER, context.priority.into());
         }
-        gate::pass(&mut self.inner, Ok(request))
+        Ok(request)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+
+    use tower::Service;
 
     use super::*;
     use crate::{

@@ -3,18 +3,17 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    task::{self, Poll},
 };
 
 use http::{HeaderMap, HeaderName, Request};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tower::{Layer, Service};
+use tower::Layer;
 
 use super::buckets::Buckets;
 use crate::{
     context::Context,
-    gate,
+    gate::{Check, Checked},
     rejection::{Rejection, reasons},
 };
 
@@ -125,41 +124,21 @@ pub(crate) fn network(address: IpAddr) -> u64 {
 }
 
 impl<S> Layer<S> for AddressLimitLayer {
-    type Service = AddressLimit<S>;
+    type Service = Checked<S, Self>;
 
-    fn layer(&self, inner: S) -> AddressLimit<S> {
-        AddressLimit { inner, limit: self.0.clone() }
+    fn layer(&self, inner: S) -> Checked<S, Self> {
+        Checked::new(inner, self.clone())
     }
 }
 
-/// See [`AddressLimitLayer`].
-#[derive(Debug, Clone)]
-pub struct AddressLimit<S> {
-    inner: S,
-    limit: Option<Arc<Limit>>,
-}
-
-impl<S, B> Service<Request<B>> for AddressLimit<S>
-where
-    S: Service<Request<B>>,
-    S::Error: Into<Rejection>,
-{
-    type Response = S::Response;
-    type Error = Rejection;
-    type Future = gate::ResponseFuture<S::Future, S::Response, S::Error>;
-
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Rejection>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+impl Check for AddressLimitLayer {
+    fn check<B>(&self, request: Request<B>) -> Result<Request<B>, Rejection> {
         let exempt = Context::of(&request).and_then(|context| context.method).is_some_and(|method| method.quiet);
         let peer = request.extensions().get::<Peer>().filter(|_| !exempt);
-        let checked = match (&self.limit, peer) {
-            (Some(limit), Some(peer)) => limit.check(peer.0.ip(), request.headers()),
-            _ => Ok(()),
-        };
-        gate::pass(&mut self.inner, checked.map(|()| request))
+        if let (Some(limit), Some(peer)) = (&self.0, peer) {
+            limit.check(peer.0.ip(), request.headers())?;
+        }
+        Ok(request)
     }
 }
 

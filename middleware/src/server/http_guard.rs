@@ -3,13 +3,11 @@
 //! What is no HTTP at all, hyper has refused before. It has also made one of equal `content-length` lines, and dropped the one beside a
 //! `transfer-encoding` (after which it closes the connection, as RFC 9112 §6.1 has it).
 
-use std::task::{Context, Poll};
-
 use http::{HeaderValue, Method, Request, Version, header};
-use tower::{Layer, Service};
+use tower::Layer;
 
 use crate::{
-    gate,
+    gate::{Check, Checked},
     rejection::{Reason, Rejection, reasons},
     respond::Protocol,
 };
@@ -70,39 +68,20 @@ fn is_host(host: &[u8]) -> bool {
 }
 
 impl<S> Layer<S> for HttpGuardLayer {
-    type Service = HttpGuard<S>;
+    type Service = Checked<S, Self>;
 
-    fn layer(&self, inner: S) -> HttpGuard<S> {
-        HttpGuard { inner, protocol: self.0 }
+    fn layer(&self, inner: S) -> Checked<S, Self> {
+        Checked::new(inner, *self)
     }
 }
 
-/// See [`HttpGuardLayer`].
-#[derive(Debug, Clone)]
-pub struct HttpGuard<S> {
-    inner: S,
-    protocol: Protocol,
-}
-
-impl<S, B> Service<Request<B>> for HttpGuard<S>
-where
-    S: Service<Request<B>>,
-    S::Error: Into<Rejection>,
-{
-    type Response = S::Response;
-    type Error = Rejection;
-    type Future = gate::ResponseFuture<S::Future, S::Response, S::Error>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let checked = if self.protocol == Protocol::Http { check(&request) } else { Ok(()) };
+impl Check for HttpGuardLayer {
+    fn check<B>(&self, request: Request<B>) -> Result<Request<B>, Rejection> {
+        let checked = if self.0 == Protocol::Http { check(&request) } else { Ok(()) };
         let http1 = request.version() < Version::HTTP_2;
         let closing = |rejection: Rejection| rejection.with_header(header::CONNECTION, HeaderValue::from_static("close"));
-        let checked = checked.map_err(|rejection| if http1 { closing(rejection) } else { rejection });
-        gate::pass(&mut self.inner, checked.map(|()| request))
+        checked.map_err(|rejection| if http1 { closing(rejection) } else { rejection })?;
+        Ok(request)
     }
 }
 

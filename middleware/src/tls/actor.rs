@@ -1,16 +1,13 @@
 //! Whose certificate it is must be who the token says calls: a token that leaks from one service is of no use to another.
 
-use std::{
-    sync::Arc,
-    task::{self, Poll},
-};
+use std::sync::Arc;
 
 use http::Request;
-use tower::{Layer, Service};
+use tower::Layer;
 
 use crate::{
     context::Context,
-    gate::{self, pass},
+    gate::{Check, Checked},
     rejection::{Rejection, reasons},
 };
 
@@ -43,35 +40,16 @@ pub struct CallerNames(pub Arc<[String]>);
 pub struct ActorLayer;
 
 impl<S> Layer<S> for ActorLayer {
-    type Service = Actor<S>;
+    type Service = Checked<S, Self>;
 
-    fn layer(&self, inner: S) -> Actor<S> {
-        Actor { inner }
+    fn layer(&self, inner: S) -> Checked<S, Self> {
+        Checked::new(inner, *self)
     }
 }
 
-/// See [`ActorLayer`].
-#[derive(Debug, Clone)]
-pub struct Actor<S> {
-    inner: S,
-}
-
-impl<S, B> Service<Request<B>> for Actor<S>
-where
-    S: Service<Request<B>>,
-    S::Error: Into<Rejection>,
-{
-    type Response = S::Response;
-    type Error = Rejection;
-    type Future = gate::ResponseFuture<S::Future, S::Response, S::Error>;
-
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Rejection>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let checked = another(&request).map_or(Ok(request), Err);
-        pass(&mut self.inner, checked)
+impl Check for ActorLayer {
+    fn check<B>(&self, request: Request<B>) -> Result<Request<B>, Rejection> {
+        another(&request).map_or(Ok(request), Err)
     }
 }
 

@@ -7,11 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsConnector,
-    rustls::{
-        ClientConfig,
-        crypto::{CryptoProvider, aws_lc_rs},
-        pki_types::ServerName,
-    },
+    rustls::{ClientConfig, pki_types::ServerName},
 };
 
 use super::{
@@ -51,7 +47,7 @@ impl UpstreamTls {
     /// Reads the files to see whether they can be used.
     pub fn check(&self) -> Result<(), Error> {
         if let Some(paths) = self.paths()? {
-            once(&paths, |files| configured("check", files))?;
+            once(&paths, configured)?;
         }
         self.server_name.as_deref().map_or(Ok(()), |name| parsed(name).map(drop))
     }
@@ -60,7 +56,7 @@ impl UpstreamTls {
     pub fn connector(&self, target: &'static str) -> Result<Option<Connector>, Error> {
         let Some(paths) = self.paths()? else { return Ok(None) };
         let name = parsed(self.server_name.as_deref().unwrap_or(target))?;
-        let config = Reloaded::start(target, paths, Duration::from_millis(self.reload_ms.max(1)), move |files| configured(target, files))?;
+        let config = Reloaded::start(target, paths, Duration::from_millis(self.reload_ms.max(1)), configured)?;
         Ok(Some(Connector { config, name }))
     }
 
@@ -80,35 +76,21 @@ fn parsed(name: &str) -> Result<ServerName<'static>, Error> {
     ServerName::try_from(name.to_owned()).map_err(|_| Error::Name(name.to_owned()))
 }
 
-/// Named, not the process's default: two are linked, and rustls then does not choose.
-pub(super) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
-}
-
-/// Shows when the certificate ends, for the alert that comes before.
-pub(super) fn tell_expiry(certificate: &'static str, seconds: Option<i64>) {
-    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970")]
-    if let Some(seconds) = seconds {
-        metrics::gauge!("palisade.tls.certificate.expiry", "certificate" => certificate).set(seconds as f64);
-    }
-}
-
-fn configured(target: &'static str, files: &[File]) -> Result<ClientConfig, Error> {
+/// The configuration, and when our own certificate ends.
+fn configured(files: &[File]) -> Result<(ClientConfig, Option<i64>), Error> {
     let [ca, own @ ..] = files else { return Err(Error::Alone("cert_file", "ca_file")) };
-    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = ClientConfig::builder_with_provider(files::provider()).with_safe_default_protocol_versions()?;
     let builder = builder.with_root_certificates(ca.authorities()?);
-    let mut config = match own {
+    let (mut config, expiry) = match own {
         [cert, key] => {
             let (chain, key) = files::identity(cert, key)?;
-            let expiry = chain.first().and_then(files::expiry);
-            let config = builder.with_client_auth_cert(chain, key)?;
-            tell_expiry(target, expiry);
-            config
+            let expiry = files::expiry(&chain);
+            (builder.with_client_auth_cert(chain, key)?, expiry)
         }
-        _ => builder.with_no_client_auth(),
+        _ => (builder.with_no_client_auth(), None),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
+    Ok((config, expiry))
 }
 
 /// Shakes hands with one upstream.

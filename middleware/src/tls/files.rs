@@ -1,9 +1,13 @@
 //! From PEM files to what rustls works with.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio_rustls::rustls::{
     RootCertStore,
+    crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
@@ -55,9 +59,14 @@ pub(super) fn identity(chain: &File, key: &File) -> Result<Identity, Error> {
     Ok((chain.certificates()?, key))
 }
 
-/// When a certificate ends, in seconds since 1970; `None` if it cannot be read.
-pub(super) fn expiry(certificate: &CertificateDer<'_>) -> Option<i64> {
-    let (_, certificate) = parse_x509_certificate(certificate).ok()?;
+/// Named, not the process's default: two are linked, and rustls then does not choose.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// When the holder's certificate ends, in seconds since 1970; `None` if it cannot be read.
+pub(super) fn expiry(chain: &[CertificateDer<'_>]) -> Option<i64> {
+    let (_, certificate) = parse_x509_certificate(chain.first()?).ok()?;
     Some(certificate.validity().not_after.timestamp())
 }
 

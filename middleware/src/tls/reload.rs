@@ -16,6 +16,14 @@ impl<T> fmt::Debug for Reloaded<T> {
     }
 }
 
+/// For the alert that comes before.
+fn tell_expiry(certificate: &'static str, seconds: Option<i64>) {
+    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970")]
+    if let Some(seconds) = seconds {
+        metrics::gauge!("palisade.tls.certificate.expiry", "certificate" => certificate).set(seconds as f64);
+    }
+}
+
 fn read(paths: &[PathBuf]) -> Result<Vec<File>, Error> {
     paths.iter().map(|path| File::read(path)).collect()
 }
@@ -26,12 +34,17 @@ pub(super) fn once<T>(paths: &[PathBuf], make: impl Fn(&[File]) -> Result<T, Err
 }
 
 impl<T: Send + Sync + 'static> Reloaded<T> {
-    /// Made of the files at `paths`, which `make` gets in this order, and looked at again so often. `certificate` is its name in metrics.
+    /// Made of the files at `paths`, which `make` gets in this order, and looked at again so often. It also says when the certificate ends. `certificate` is its name in metrics.
     /// Must be called within a tokio runtime.
     pub(super) fn start<F>(certificate: &'static str, paths: Vec<PathBuf>, every: Duration, make: F) -> Result<Arc<Self>, Error>
     where
-        F: Fn(&[File]) -> Result<T, Error> + Send + Sync + 'static,
+        F: Fn(&[File]) -> Result<(T, Option<i64>), Error> + Send + Sync + 'static,
     {
+        let make = move |files: &[File]| {
+            let (value, expiry) = make(files)?;
+            tell_expiry(certificate, expiry);
+            Ok(value)
+        };
         let mut seen = read(&paths)?;
         let reloaded = Arc::new(Self(ArcSwap::from_pointee(make(&seen)?)));
         let outcome = |outcome: &'static str| metrics::counter!("palisade.tls.reloads", "certificate" => certificate, "outcome" => outcome);

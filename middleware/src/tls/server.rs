@@ -77,11 +77,12 @@ impl PortTls {
     }
 }
 
-fn configured(protocol: Protocol, files: &[File]) -> Result<ServerConfig, Error> {
+/// The configuration, and when the certificate ends.
+fn configured(protocol: Protocol, files: &[File]) -> Result<(ServerConfig, Option<i64>), Error> {
     let [cert, key, ca @ ..] = files else { return Err(Error::Alone("cert_file", "key_file")) };
     let (chain, key) = files::identity(cert, key)?;
-    let expiry = chain.first().and_then(files::expiry);
-    let provider = super::client::provider();
+    let expiry = files::expiry(&chain);
+    let provider = files::provider();
     let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let builder = match ca.first() {
         None => builder.with_no_client_auth(),
@@ -95,8 +96,7 @@ fn configured(protocol: Protocol, files: &[File]) -> Result<ServerConfig, Error>
         Protocol::Http => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         Protocol::Grpc => vec![b"h2".to_vec()],
     };
-    super::client::tell_expiry("server", expiry);
-    Ok(config)
+    Ok((config, expiry))
 }
 
 /// Shakes hands with those who connect to a port.
