@@ -57,24 +57,29 @@ pub(crate) enum Outcome {
     Skipped,
 }
 
+const LOOKUPS: [Lookup; 5] = [Lookup::Hit, Lookup::Shared, Lookup::Miss, Lookup::Stale, Lookup::Bypass];
+const LOADS: [Load; 3] = [Load::Kept, Load::Outdated, Load::Failed];
+const CAUSES: [Cause; 3] = [Cause::Event, Cause::Write, Cause::Missed];
+const SECOND_LEVEL: [(Operation, Outcome); 10] = [
+    (Operation::Get, Outcome::Hit),
+    (Operation::Get, Outcome::Miss),
+    (Operation::Get, Outcome::Failed),
+    (Operation::Get, Outcome::Skipped),
+    (Operation::Set, Outcome::Done),
+    (Operation::Set, Outcome::Failed),
+    (Operation::Set, Outcome::Skipped),
+    (Operation::Forget, Outcome::Done),
+    (Operation::Forget, Outcome::Failed),
+    (Operation::Forget, Outcome::Skipped),
+];
+
 /// Tells of every metric, and makes every series there can be: a rate sees no event that made its series.
 pub fn register() {
     describe(METRICS);
-    for result in [Lookup::Hit, Lookup::Shared, Lookup::Miss, Lookup::Stale, Lookup::Bypass] {
-        lookups(result).increment(0);
-    }
-    for outcome in [Load::Kept, Load::Outdated, Load::Failed] {
-        loads(outcome).increment(0);
-    }
-    for cause in [Cause::Event, Cause::Write, Cause::Missed] {
-        invalidations(cause).increment(0);
-    }
-    let answers = |operation| if operation == Operation::Get { [Outcome::Hit, Outcome::Miss].as_slice() } else { &[Outcome::Done] };
-    for operation in [Operation::Get, Operation::Set, Operation::Forget] {
-        for outcome in answers(operation).iter().chain(&[Outcome::Failed, Outcome::Skipped]) {
-            second_level(operation, *outcome).increment(0);
-        }
-    }
+    LOOKUPS.map(lookups).map(|counter| counter.increment(0));
+    LOADS.map(loads).map(|counter| counter.increment(0));
+    CAUSES.map(invalidations).map(|counter| counter.increment(0));
+    SECOND_LEVEL.map(|(operation, outcome)| second_level(operation, outcome)).map(|counter| counter.increment(0));
     kept(0, 0);
 }
 
@@ -129,3 +134,6 @@ pub(crate) fn kept(entries: u64, bytes: u64) {
     gauge!("palisade.cache.entries").set(entries as f64);
     gauge!("palisade.cache.bytes").set(bytes as f64);
 }
+
+#[cfg(test)]
+mod tests;
