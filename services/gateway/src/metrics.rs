@@ -76,10 +76,10 @@ const SECOND_LEVEL: [(Operation, Outcome); 10] = [
 /// Tells of every metric, and makes every series there can be: a rate sees no event that made its series.
 pub fn register() {
     describe(METRICS);
-    LOOKUPS.map(lookups).map(|counter| counter.increment(0));
-    LOADS.map(loads).map(|counter| counter.increment(0));
-    CAUSES.map(invalidations).map(|counter| counter.increment(0));
-    SECOND_LEVEL.map(|(operation, outcome)| second_level(operation, outcome)).map(|counter| counter.increment(0));
+    let counters = LOOKUPS.into_iter().map(lookups).chain(LOADS.into_iter().map(loads)).chain(CAUSES.into_iter().map(invalidations));
+    for counter in counters.chain(SECOND_LEVEL.into_iter().map(|(operation, outcome)| second_level(operation, outcome))) {
+        counter.increment(0);
+    }
     kept(0, 0);
 }
 

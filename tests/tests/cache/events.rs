@@ -1,0 +1,74 @@
+//! What products tells outdates what is kept, in whichever gateway.
+
+use palisade_tests::{
+    Client, Shop, eventually,
+    servers,
+    shop::{ALL_SCOPES, CUSTOMER},
+    trade::{confirmed, id_of, stock},
+};
+
+use crate::{counted, keeps, price, priced, seller_at, told};
+
+/// Nobody would see anything of it before the test ends.
+#[tokio::test]
+async fn a_change_through_another_gateway_is_told_by_the_broker() {
+    let mut nats = servers::nats();
+    let url = nats.url();
+    let shop = Shop::separate_with(None, None, |service, command| {
+        if service != "orders" {
+            command.env("PALISADE_EVENTS__NATS_URL", &url);
+        }
+        if service == "gateway" {
+            keeps(command);
+        }
+    });
+    let other = shop.another_gateway(|command| {
+        keeps(command);
+        command.env("PALISADE_EVENTS__NATS_URL", &url);
+    });
+    shop.ready().await;
+    let admin = Client::new(other.url("gateway-admin"), None);
+    let is_well = |report: &serde_json::Value| report["dependencies"].as_array().unwrap().iter().all(|dependency| dependency["ok"] == true);
+    eventually(async || admin.get("/readyz").attempt().await.ok().filter(|answer| is_well(&answer.json()))).await;
+
+    let (seller, reader) = (shop.client("seller", ALL_SCOPES), seller_at(&other, &shop));
+    let id = id_of(&seller.post("/products", &priced(5.0)).await.ok(201));
+    let path = format!("/products/{id}");
+    let kept = async || eventually(async || Some(price(&reader.get(&path).await)).filter(|(_, kept)| *kept)).await;
+    let listed = async || reader.get("/products").await.ok(200)["items"].clone();
+    kept().await;
+    listed().await;
+    seller.put(&path, &priced(9.0)).await.ok(200);
+    eventually(async || (price(&reader.get(&path).await).0 == 9.0).then_some(())).await;
+    eventually(async || (listed().await[0]["price"] == 9.0).then_some(())).await;
+    // An order takes units of it, at products alone.
+    kept().await;
+    confirmed(&shop.client("buyer", CUSTOMER), &[(&id, 3)]).await;
+    eventually(async || (reader.get(&path).await.ok(200)["quantity"] == 97).then_some(())).await;
+    // What happens while nobody can tell is not known, so that nothing is believed.
+    kept().await;
+    nats.kill();
+    seller.put(&path, &priced(11.0)).await.ok(200);
+    nats.restart();
+    eventually(async || (price(&reader.get(&path).await).0 == 11.0).then_some(())).await;
+    kept().await;
+    seller.delete(&path).await.empty(204);
+    eventually(async || Some(reader.get(&path).await).filter(|answer| answer.status == 404)).await;
+    let invalidations = async |cause: &str| counted(admin.base(), &["palisade_cache_invalidations_total", cause]).await;
+    assert!(invalidations("\"event\"").await >= 3 && invalidations("\"missed\"").await >= 1);
+    assert_eq!(invalidations("\"write\"").await, 0);
+}
+
+#[tokio::test]
+async fn in_one_process_no_broker_is_needed() {
+    let shop = Shop::all_in_one_with(|command| {
+        command.env("PALISADE_GATEWAY__CACHE__TTL_MS", crate::LONG_MS.to_string());
+    });
+    shop.ready().await;
+    let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
+    let id = stock(&seller, 10).await;
+    let read = async || buyer.get(format!("/products/{id}")).await;
+    eventually(async || told(&read().await).starts_with("palisade; hit").then_some(())).await;
+    confirmed(&buyer, &[(&id, 4)]).await;
+    eventually(async || (read().await.ok(200)["quantity"] == 6).then_some(())).await;
+}
