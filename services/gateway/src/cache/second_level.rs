@@ -153,19 +153,4 @@ fn read(value: Vec<u8>, rest_ms: i64) -> Option<Left> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_age_of_a_value_is_what_redis_has_seen_of_its_lifetime() {
-        let left = read(b"7 5000\n{\n}".to_vec(), 3_800);
-        assert_eq!(left, Some(Left { version: 7, body: Bytes::from_static(b"{\n}"), age: Duration::from_millis(1_200) }));
-    }
-
-    #[test]
-    fn what_only_says_that_something_changed_or_is_not_ours_is_nothing() {
-        for (value, rest_ms) in [("7 0\n", 3_800), ("7 5000\n{}", -1), ("7 5000\n{}", -2), ("7 10\n{}", 3_800), ("{}", 1), ("x 5\n{}", 1), ("", 1)] {
-            assert_eq!(read(value.as_bytes().to_vec(), rest_ms), None, "{value}");
-        }
-    }
-}
+mod tests;
