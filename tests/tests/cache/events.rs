@@ -1,5 +1,7 @@
 //! What products tells outdates what is kept, in whichever gateway.
 
+use std::process::Command;
+
 use palisade_tests::{
     Client, Shop, eventually,
     servers,
@@ -7,7 +9,7 @@ use palisade_tests::{
     trade::{confirmed, id_of, stock},
 };
 
-use crate::{counted, keeps, price, priced, seller_at, told};
+use crate::{LONG_MS, counted, keeps, price, priced, seller_at, told};
 
 /// Nobody would see anything of it before the test ends.
 #[tokio::test]
@@ -59,10 +61,11 @@ async fn a_change_through_another_gateway_is_told_by_the_broker() {
     assert_eq!(invalidations("\"write\"").await, 0);
 }
 
-#[tokio::test]
-async fn in_one_process_no_broker_is_needed() {
+/// An order takes units of a product that is kept, of which the cache is told.
+async fn is_told_in_one_process(configure: impl FnOnce(&mut Command)) {
     let shop = Shop::all_in_one_with(|command| {
-        command.env("PALISADE_GATEWAY__CACHE__TTL_MS", crate::LONG_MS.to_string());
+        command.env("PALISADE_GATEWAY__CACHE__TTL_MS", LONG_MS.to_string());
+        configure(command);
     });
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
@@ -71,4 +74,18 @@ async fn in_one_process_no_broker_is_needed() {
     eventually(async || told(&read().await).starts_with("palisade; hit").then_some(())).await;
     confirmed(&buyer, &[(&id, 4)]).await;
     eventually(async || (read().await.ok(200)["quantity"] == 6).then_some(())).await;
+}
+
+#[tokio::test]
+async fn in_one_process_no_broker_is_needed() {
+    is_told_in_one_process(|_| {}).await;
+}
+
+#[tokio::test]
+async fn in_one_process_the_gateway_hears_where_products_tells() {
+    let nats = servers::nats();
+    is_told_in_one_process(|command| {
+        command.env("PALISADE_PRODUCTS__EVENTS__NATS_URL", nats.url());
+    })
+    .await;
 }
