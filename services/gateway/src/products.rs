@@ -26,9 +26,6 @@ mod body;
 
 use body::{Filters, Product, ProductInput, ProductPage};
 
-const CACHE_STATUS: &str = "Where it comes from, if there is a cache (RFC 9211)";
-const AGE: &str = "Seconds since products answered it, if it was kept";
-
 /// Add a product.
 ///
 /// With an `Idempotency-Key` the same request can be sent again for 24 hours and adds one product.
@@ -69,8 +66,8 @@ pub(crate) async fn create(
 #[utoipa::path(get, path = "/products", operation_id = "listProducts", tag = "products", security(("bearer" = ["products:read"])),
     params(Filters),
     responses((status = 200, body = ProductPage, description = "One page", headers(
-        ("Cache-Status" = Option<String>, description = CACHE_STATUS),
-        ("Age" = Option<u64>, description = AGE)))))]
+        ("Cache-Status" = Option<String>, description = "Where it comes from, if there is a cache (RFC 9211)"),
+        ("Age" = Option<u64>, description = "Seconds since products answered it, if it was kept")))))]
 pub(crate) async fn list(
     State(Upstreams { mut products, cache, .. }): State<Upstreams>,
     Query(filters): Query<Filters>,
@@ -96,8 +93,8 @@ pub(crate) async fn list(
     responses(
         (status = 200, body = Product, description = "The product", headers(
             ("ETag" = String, description = "Its version in quotes"),
-            ("Cache-Status" = Option<String>, description = CACHE_STATUS),
-            ("Age" = Option<u64>, description = AGE))),
+            ("Cache-Status" = Option<String>, description = "Where it comes from, if there is a cache (RFC 9211)"),
+            ("Age" = Option<u64>, description = "Seconds since products answered it, if it was kept"))),
         (status = 304, description = "The caller has this version", headers(("ETag" = String, description = "Its version in quotes"))),
     ))]
 pub(crate) async fn find(

@@ -21,10 +21,8 @@ impl Redis {
     /// Starts one that wants [`Self::PASSWORD`].
     pub fn start() -> Self {
         let directory = TempDir::with_prefix("palisade-redis-").expect("a temporary directory can be made");
-        let (server, port) = (0..10)
-            .map(|_| free_port())
-            .find_map(|port| Some((run(&directory, port)?, port)))
-            .expect("Redis binds one of ten free ports");
+        let (server, port) =
+            (0..10).map(|_| free_port()).find_map(|port| Some((run(&directory, port)?, port))).expect("Redis binds one of ten free ports");
         Self { server, directory, port }
     }
 

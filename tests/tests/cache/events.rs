@@ -3,8 +3,7 @@
 use std::process::Command;
 
 use palisade_tests::{
-    Client, Shop, eventually,
-    servers,
+    Client, Shop, eventually, servers,
     shop::{ALL_SCOPES, CUSTOMER},
     trade::{confirmed, id_of, stock},
 };
@@ -34,15 +33,15 @@ async fn a_change_through_another_gateway_is_told_by_the_broker() {
     eventually(async || admin.get("/readyz").attempt().await.ok().filter(|answer| is_well(&answer.json()))).await;
 
     let (seller, reader) = (shop.client("seller", ALL_SCOPES), seller_at(&other, &shop));
-    let id = id_of(&seller.post("/products", &priced(5.0)).await.ok(201));
+    let id = id_of(&seller.post("/products", &priced(5.5)).await.ok(201));
     let path = format!("/products/{id}");
     let kept = async || eventually(async || Some(price(&reader.get(&path).await)).filter(|(_, kept)| *kept)).await;
     let listed = async || reader.get("/products").await.ok(200)["items"].clone();
     kept().await;
     listed().await;
-    seller.put(&path, &priced(9.0)).await.ok(200);
-    eventually(async || (price(&reader.get(&path).await).0 == 9.0).then_some(())).await;
-    eventually(async || (listed().await[0]["price"] == 9.0).then_some(())).await;
+    seller.put(&path, &priced(9.5)).await.ok(200);
+    eventually(async || (price(&reader.get(&path).await).0 == 9.5).then_some(())).await;
+    eventually(async || (listed().await[0]["price"] == 9.5).then_some(())).await;
     // An order takes units of it, at products alone.
     kept().await;
     confirmed(&shop.client("buyer", CUSTOMER), &[(&id, 3)]).await;
@@ -50,9 +49,9 @@ async fn a_change_through_another_gateway_is_told_by_the_broker() {
     // What happens while nobody can tell is not known, so that nothing is believed.
     kept().await;
     nats.kill();
-    seller.put(&path, &priced(11.0)).await.ok(200);
+    seller.put(&path, &priced(11.5)).await.ok(200);
     nats.restart();
-    eventually(async || (price(&reader.get(&path).await).0 == 11.0).then_some(())).await;
+    eventually(async || (price(&reader.get(&path).await).0 == 11.5).then_some(())).await;
     kept().await;
     seller.delete(&path).await.empty(204);
     eventually(async || Some(reader.get(&path).await).filter(|answer| answer.status == 404)).await;

@@ -22,7 +22,8 @@ async fn an_answer_is_kept_and_says_so() {
         assert_eq!((told(&first), first.header("age")), ("palisade; fwd=uri-miss; stored", None), "{path}");
         // Somebody else is given the same: nothing in it depends on who asks.
         let other = shop.client("other", CUSTOMER);
-        let second = eventually(async || Some(other.get(&path).await).filter(|answer| answer.header("age").is_some_and(|age| age != "0"))).await;
+        let second =
+            eventually(async || Some(other.get(&path).await).filter(|answer| answer.header("age").is_some_and(|age| age != "0"))).await;
         assert!(told(&second).starts_with("palisade; hit; ttl=59"), "{}", told(&second));
         for answer in [&first, &second] {
             assert_eq!(answer.header("cache-control"), Some(fresh.as_str()), "{path}");
@@ -45,18 +46,18 @@ async fn a_write_through_the_gateway_is_seen_at_once() {
     let shop = shop(|_| {});
     shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
-    let id = id_of(&seller.post("/products", &priced(5.0)).await.ok(201));
+    let id = id_of(&seller.post("/products", &priced(5.5)).await.ok(201));
     let path = format!("/products/{id}");
     let in_list = async || {
         let page = seller.get("/products").await.ok(200);
         page["items"].as_array().unwrap().iter().find(|item| item["id"] == *id).map(|item| item["price"].clone())
     };
-    for new in [6.0, 7.5] {
+    for new in [6.5, 7.5] {
         price(&seller.get(&path).await);
         in_list().await;
         seller.put(&path, &priced(new)).await.ok(200);
-        assert_eq!(price(&seller.get(&path).await), (new, false));
-        assert_eq!(price(&seller.get(&path).await), (new, true));
+        assert_eq!(price(&seller.get(&path).await), (json!(new), false));
+        assert_eq!(price(&seller.get(&path).await), (json!(new), true));
         assert_eq!(in_list().await, Some(json!(new)));
     }
     seller.delete(&path).await.empty(204);
@@ -100,13 +101,13 @@ async fn an_order_has_the_price_of_products_whatever_is_kept() {
     let other = shop.another_gateway(keeps);
     shop.ready().await;
     let (seller, elsewhere) = (shop.client("seller", ALL_SCOPES), seller_at(&other, &shop));
-    let id = id_of(&seller.post("/products", &priced(5.0)).await.ok(201));
+    let id = id_of(&seller.post("/products", &priced(5.5)).await.ok(201));
     let path = format!("/products/{id}");
-    assert_eq!(price(&seller.get(&path).await), (5.0, false));
-    elsewhere.put(&path, &priced(8.0)).await.ok(200);
+    assert_eq!(price(&seller.get(&path).await), (json!(5.5), false));
+    elsewhere.put(&path, &priced(8.5)).await.ok(200);
     let order = confirmed(&seller, &[(&id, 2)]).await;
-    assert_eq!((order["items"][0]["unitPrice"].as_f64(), order["total"].as_f64()), (Some(8.0), Some(16.0)));
-    assert_eq!(price(&seller.get(&path).await), (5.0, true), "what is kept is still the old price");
+    assert_eq!((order["items"][0]["unitPrice"].as_f64(), order["total"].as_f64()), (Some(8.5), Some(17.0)));
+    assert_eq!(price(&seller.get(&path).await), (json!(5.5), true), "what is kept is still the old price");
     // Nor its stock: there are 98 left, and 100 are kept.
     seller.post("/orders", &json!({ "items": [{ "productId": id, "quantity": 99 }] })).await.problem(409, "insufficient_stock");
 }

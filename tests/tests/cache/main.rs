@@ -48,8 +48,8 @@ fn told(answer: &Answer) -> &str {
 
 /// The price that an answer has, and whether that was kept.
 #[track_caller]
-fn price(answer: &Answer) -> (f64, bool) {
-    (answer.ok(200)["price"].as_f64().unwrap(), told(answer).starts_with("palisade; hit; "))
+fn price(answer: &Answer) -> (Value, bool) {
+    (answer.ok(200)["price"].clone(), told(answer).starts_with("palisade; hit; "))
 }
 
 fn priced(price: f64) -> Value {
@@ -68,7 +68,7 @@ async fn asked(shop: &Shop) -> u64 {
     counted(&shop.admin_url("products"), &["rpc_server_call_duration_seconds_count", "/FindOne"]).await
 }
 
-/// Has products answer FindOne otherwise.
+/// Has products answer `FindOne` otherwise.
 async fn fault(shop: &Shop, kind: Value) {
     let rule = json!({ "name": "read", "method": "palisade.products.v1.ProductsService/Find*", "rate": 1.0, "kind": kind });
     let admin = Client::new(shop.admin_url("products"), None);

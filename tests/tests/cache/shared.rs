@@ -9,6 +9,7 @@ use palisade_tests::{
     shop::ALL_SCOPES,
     trade::{id_of, stock},
 };
+use serde_json::json;
 use tokio::time::timeout;
 
 use crate::{asked, counted, keeps, price, priced, seller_at, shop, told};
@@ -69,7 +70,7 @@ async fn until_they_share(scene: &Scene) {
 async fn what_one_gateway_has_read_the_other_need_not_ask_for() {
     let scene = Scene::start().await;
     until_they_share(&scene).await;
-    let path = format!("/products/{}", id_of(&scene.here.post("/products", &priced(5.0)).await.ok(201)));
+    let path = format!("/products/{}", id_of(&scene.here.post("/products", &priced(5.5)).await.ok(201)));
     let before = asked(&scene.shop).await;
     let first = scene.here.get(&path).await;
     let second = eventually(async || Some(scene.there.get(&path).await).filter(is_shared)).await;
@@ -84,14 +85,14 @@ async fn what_one_gateway_has_read_the_other_need_not_ask_for() {
 async fn a_write_through_one_gateway_is_not_hidden_by_what_it_had_left_for_the_other() {
     let scene = Scene::start().await;
     until_they_share(&scene).await;
-    let path = format!("/products/{}", id_of(&scene.here.post("/products", &priced(5.0)).await.ok(201)));
+    let path = format!("/products/{}", id_of(&scene.here.post("/products", &priced(5.5)).await.ok(201)));
     let set = scene.counted("done").await;
     scene.here.get(&path).await.ok(200);
     eventually(async || (scene.counted("done").await > set).then_some(())).await;
     let told_before = scene.counted("done").await;
-    scene.here.put(&path, &priced(6.0)).await.ok(200);
+    scene.here.put(&path, &priced(6.5)).await.ok(200);
     eventually(async || (scene.counted("done").await > told_before).then_some(())).await;
-    assert_eq!(price(&scene.there.get(&path).await), (6.0, false));
+    assert_eq!(price(&scene.there.get(&path).await), (json!(6.5), false));
 }
 
 #[tokio::test]
@@ -110,8 +111,8 @@ async fn a_redis_that_is_away_or_hangs_costs_time_and_nothing_else() {
         let failed = scene.counted("failed").await;
         for path in [&old, &new] {
             assert_eq!(read(&scene.here, path).await, read(&scene.there, path).await);
-            timeout(SOON, scene.here.put(path, &priced(7.0))).await.expect("soon").ok(200);
-            assert_eq!(price(&scene.here.get(path).await).0, 7.0);
+            timeout(SOON, scene.here.put(path, &priced(7.5))).await.expect("soon").ok(200);
+            assert_eq!(price(&scene.here.get(path).await).0, 7.5);
         }
         assert!(scene.counted("failed").await > failed);
         if hangs {

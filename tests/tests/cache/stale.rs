@@ -29,7 +29,11 @@ async fn when_products_is_dead_what_was_kept_is_given_for_a_while() {
     shop.program_mut("products").kill();
     for path in &paths {
         let answer = seller.get(path).await;
-        assert!(told(&answer).starts_with("palisade; hit; ttl=") && told(&answer).ends_with("; detail=stale-if-error"), "{}", told(&answer));
+        assert!(
+            told(&answer).starts_with("palisade; hit; ttl=") && told(&answer).ends_with("; detail=stale-if-error"),
+            "{}",
+            told(&answer)
+        );
         assert_eq!(answer.header("cache-control"), Some("private, no-cache"));
         assert!(answer.header("age").is_some() && answer.header("etag").is_some());
     }

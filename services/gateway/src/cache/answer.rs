@@ -45,7 +45,7 @@ pub(crate) enum Found {
 
 /// Where an answer comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum How {
+pub(crate) enum How {
     /// It was kept here.
     Hit,
     /// It was kept by another replica.
@@ -58,7 +58,7 @@ pub(super) enum How {
 
 /// Why products was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
+pub(crate) enum Why {
     /// Nothing was kept.
     Miss,
     /// It was not fresh.

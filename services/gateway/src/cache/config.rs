@@ -57,7 +57,7 @@ impl Config {
         let url = config::secret(("cache.redis_url", &self.redis_url), ("cache.redis_url_file", &self.redis_url_file))?;
         let plain = Some(url.expose_secret()).filter(|url| url.starts_with("redis://"));
         // Not repeated: it may hold a password.
-        let client = plain.and_then(|url| redis::Client::open(url.as_str()).ok());
+        let client = plain.and_then(|url| redis::Client::open(url).ok());
         client.map(Some).ok_or_else(|| Error::rule("cache.redis_url", "must be redis://[user:password@]host[:port][/database]"))
     }
 

@@ -55,13 +55,13 @@ impl Shared {
         match outcome {
             Ok(Loaded { entry, is_shared: true, .. }) => Ok(self.found(Lookup::Shared, entry, How::Shared)),
             Ok(Loaded { entry, is_kept, .. }) => Ok(self.found(lookup, entry, How::Forwarded { why, stored: is_kept, collapsed })),
-            Err(status) => match self.store.get(&key).filter(|_| !no_cache && excuses_stale(&status)) {
-                Some(entry) => Ok(self.found(Lookup::Stale, entry, How::Stale(IF_ERROR))),
-                None => {
-                    metrics::lookups(lookup).increment(1);
-                    Err(status)
+            Err(status) => {
+                if let Some(entry) = self.store.get(&key).filter(|_| !no_cache && excuses_stale(&status)) {
+                    return Ok(self.found(Lookup::Stale, entry, How::Stale(IF_ERROR)));
                 }
-            },
+                metrics::lookups(lookup).increment(1);
+                Err(status)
+            }
         }
     }
 
@@ -104,7 +104,8 @@ impl Shared {
         let answer = load.await;
         let ours = answer.as_ref().ok().cloned();
         let is_kept = self.store.land(leader, answer, spare);
-        if let (Key::Product(id), Some(second_level), Some(Representation { body, version: Some(version) })) = (key, &self.second_level, ours)
+        if let (Key::Product(id), Some(second_level), Some(Representation { body, version: Some(version) })) =
+            (key, &self.second_level, ours)
             && is_kept
         {
             second_level.set(id, version, &body).await;

@@ -147,9 +147,10 @@ fn read(value: Vec<u8>, rest_ms: i64) -> Option<Left> {
     let head = value.iter().position(|byte| *byte == b'\n')?;
     let (version, lifetime_ms) = std::str::from_utf8(&value[..head]).ok()?.split_once(' ')?;
     let lifetime_ms: u64 = lifetime_ms.parse().ok()?;
+    let version = version.parse().ok()?;
     let age = Duration::from_millis(lifetime_ms.checked_sub(u64::try_from(rest_ms).ok()?)?);
     let body = Bytes::from(value).split_off(head + 1);
-    (!body.is_empty()).then_some(Left { version: version.parse().ok()?, body, age })
+    (!body.is_empty()).then_some(Left { version, body, age })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What is kept in this process, and whether it is still any good.
 
 use std::{
+    fmt::Write,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -40,7 +41,7 @@ pub(super) struct Store {
 
 /// An answer that is, or was, kept.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub(super) representation: Representation,
     /// What stands in the quotes of its entity tag.
     pub(super) tag: String,
@@ -121,8 +122,9 @@ impl Store {
                 match &product {
                     Some(key) if to == Version::Gone => self.entries.invalidate(key),
                     Some(key) => {
-                        let older = self.entries.get(key).filter(|entry| to.outdates(entry.version()));
-                        older.iter().for_each(|entry| entry.outdated.store(true, Ordering::Release));
+                        if let Some(older) = self.entries.get(key).filter(|entry| to.outdates(entry.version())) {
+                            older.outdated.store(true, Ordering::Release);
+                        }
                     }
                     None => {}
                 }
@@ -132,8 +134,11 @@ impl Store {
 
     /// Outdates everything.
     pub(super) fn outdate_all(&self) {
-        let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Release);
-        self.flights.outdate(|_| true, || drop((count(&self.products), count(&self.pages))));
+        let mark = || {
+            self.products.fetch_add(1, Ordering::Release);
+            self.pages.fetch_add(1, Ordering::Release);
+        };
+        self.flights.outdate(|_| true, mark);
     }
 
     /// How many answers are kept, and how many bytes they take.
@@ -190,8 +195,12 @@ impl Key {
     }
 }
 
-/// Half of a SHA-256: no two pages of a shop have the same.
+/// Some of a SHA-256: no two pages of a shop have the same.
 fn digest(body: &[u8]) -> String {
-    let digest = Sha256::digest(body);
-    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut tag = String::new();
+    for byte in &Sha256::digest(body)[..16] {
+        // A string takes whatever is written.
+        let _ = write!(tag, "{byte:02x}");
+    }
+    tag
 }

@@ -21,6 +21,8 @@ const FRESH: Duration = Duration::from_secs(1);
 const STALE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_millis(500);
 const MOMENT: Duration = Duration::from_millis(1);
+const NEARLY_STALE: Duration = Duration::from_millis(999);
+const NEARLY_USELESS: Duration = Duration::from_millis(10_999);
 
 const ID: Uuid = Uuid::from_u128(7);
 const PRODUCT: Key = Key::Product(ID);
@@ -104,7 +106,7 @@ impl Scene {
 async fn an_answer_is_kept_while_it_is_fresh() {
     let scene = Scene::new();
     assert_eq!(scene.read_version(1).await, (1, STORED));
-    advance(FRESH - MOMENT).await;
+    advance(NEARLY_STALE).await;
     assert_eq!(scene.read_version(2).await, (1, How::Hit));
     advance(MOMENT).await;
     assert_eq!(scene.read_version(2).await, (2, REVALIDATED));
@@ -115,7 +117,7 @@ async fn an_answer_is_kept_while_it_is_fresh() {
 async fn a_stale_answer_is_for_when_products_does_not_answer_and_only_so_old() {
     let scene = Scene::new();
     scene.read_version(1).await;
-    advance(FRESH + STALE - MOMENT).await;
+    advance(NEARLY_USELESS).await;
     assert_eq!(scene.read_while_down().await, Ok((1, How::Stale(IF_ERROR))));
     advance(MOMENT).await;
     assert_eq!(scene.read_while_down().await, Err(Code::Unavailable));

@@ -42,7 +42,8 @@ impl Upkeep {
     /// Works until `shutdown`; `events` are those of products.
     pub async fn run(self, events: Subscription, shutdown: CancellationToken) {
         let Self { shared, changes } = self;
-        let work = async { tokio::join!(follow(&shared, events), measure(&shared), tell(shared.second_level.as_deref(), changes)) };
+        let work =
+            async { tokio::join!(Box::pin(follow(&shared, events)), measure(&shared), tell(shared.second_level.as_deref(), changes)) };
         let _ = shutdown.run_until_cancelled(work).await;
     }
 }
@@ -51,13 +52,14 @@ async fn follow(shared: &Shared, mut events: Subscription) {
     loop {
         match events.next().await {
             Notice::Missed => shared.outdate_all(),
-            Notice::Event(event) => match event.subject.parse() {
-                Ok(id) => {
-                    let to = if event.sequence == REMOVED { Version::Gone } else { Version::Is(event.sequence) };
-                    shared.outdate(Some(id), to, Cause::Event);
-                }
-                Err(_) => tracing::debug!(subject = event.subject, "an event that is of no product is left alone"),
-            },
+            Notice::Event(event) => {
+                let Ok(id) = event.subject.parse() else {
+                    tracing::debug!(subject = event.subject, "an event that is of no product is left alone");
+                    continue;
+                };
+                let to = if event.sequence == REMOVED { Version::Gone } else { Version::Is(event.sequence) };
+                shared.outdate(Some(id), to, Cause::Event);
+            }
         }
     }
 }

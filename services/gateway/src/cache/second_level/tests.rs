@@ -50,7 +50,7 @@ async fn a_newer_version_is_never_overwritten_by_an_older_one() {
     slow.set(ID, 8, b"old").await;
     let left = slow.get(ID).await.unwrap();
     assert_eq!((left.version, left.body.as_ref()), (9, b"new".as_slice()));
-    assert!(left.age < Duration::from_secs(60));
+    assert!(left.age < Duration::from_mins(1));
     fast.set(ID, 10, BODY).await;
     assert_eq!(slow.get(ID).await.unwrap().body, BODY);
 }
