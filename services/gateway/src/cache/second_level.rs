@@ -22,6 +22,8 @@ use crate::metrics::{Operation, Outcome, second_level};
 const WAITING: usize = 1_024;
 /// Products whose changes are remembered.
 const REMEMBERED: u64 = 100_000;
+/// What products said may be so much older than its value in Redis.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
 /// The number counts the forms that the JSON of a product has had: replicas of two releases must not read each other's.
 const PREFIX: &str = "palisade:product:1:";
 /// Sets a value unless that of a newer version is there.
@@ -121,7 +123,7 @@ impl SecondLevel {
 
     fn believes(&self, id: Uuid, left: &Left) -> bool {
         let floor = self.floors.get(&id).unwrap_or_default();
-        left.version >= floor && self.missed.lock().is_none_or(|missed| left.age < missed.elapsed())
+        left.version >= floor && self.missed.lock().is_none_or(|missed| left.age + ON_ITS_WAY < missed.elapsed())
     }
 
     fn raise(&self, id: Uuid, version: i64, value: &[u8]) -> Pipeline {
