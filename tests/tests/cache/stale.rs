@@ -24,7 +24,7 @@ async fn with_stale_answers(stale_ms: u64) -> (Shop, Client, [String; 2]) {
 
 #[tokio::test]
 async fn when_products_is_dead_what_was_kept_is_given_for_a_while() {
-    let (mut shop, seller, paths) = with_stale_answers(8_000).await;
+    let (mut shop, seller, paths) = with_stale_answers(5_000).await;
     let before = seller.get(&paths[0]).await.ok(200);
     shop.program_mut("products").kill();
     for path in &paths {
