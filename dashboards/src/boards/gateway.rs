@@ -125,10 +125,10 @@ fn cache() -> [Panel; 7] {
     let kept = |name| own(name).now().sum_by(["instance"]);
     [
         graph("Cache hit ratio")
-            .tells("Share of the reads of products for which nobody was asked, or only Redis; a flat 0 is no cache.")
+            .tells("Share of the reads of products for which nobody was asked, or only Redis. Nothing is drawn without a cache.")
             .if_bad("Low with many invalidations: stock changes faster than `cache.ttl_ms`. Low without: more is read than `cache.max_bytes` holds.")
-            .unit(unit::SHARE)
-            .query(lookups().matches("result", "hit|shared").rate().sum_by(["job"]).share_of(&all)),
+            .share_of_good(0.5, 0.1)
+            .query(lookups().matches("result", "hit|shared").rate().sum_by(["job"]) / all),
         areas("Stale answers / s")
             .tells("Reads that were answered with what is no longer fresh, because products did not answer or not in time.")
             .if_bad("Products is down or slow, and readers are told so by `Cache-Status`: see its breaker.")
