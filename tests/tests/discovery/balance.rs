@@ -41,8 +41,7 @@ async fn spreads_evenly_over_equal_replicas_and_away_from_a_slow_one() {
     scene.knows(3).await;
     load.more(500).await;
     let even = shares(&replicas, &load, 3_000).await;
-    // Within a fifth on a quiet machine; three processes that other tests crowd are not quite equal.
-    assert!(even.iter().all(|share| (share * 3.0 - 1.0).abs() <= 0.35), "{even:?}");
+    assert!(even.iter().all(|share| (share * 3.0 - 1.0).abs() <= 0.2), "{even:?}");
 
     // Far slower than anything that a busy machine does to the others.
     slow_down(&third, 1_000).await;

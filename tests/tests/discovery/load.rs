@@ -56,16 +56,14 @@ impl Load {
         eventually(async || (self.seen.answers.load(Ordering::Relaxed) >= enough).then_some(())).await;
     }
 
-    /// Stops; not more than one in a thousand may have failed. How many there were.
+    /// Stops; none may have failed. How many there were.
     pub(crate) async fn none_failed(mut self) -> usize {
         self.seen.stop.store(true, Ordering::Relaxed);
         while let Some(reader) = self.readers.join_next().await {
             reader.unwrap();
         }
         let (answers, failures) = (self.seen.answers.load(Ordering::Relaxed), self.seen.failures.lock().unwrap());
-        // A retry does not know where the last attempt went: on a crowded machine all three of a call may fall on one that has just died.
-        let most = answers / 1_000;
-        assert!(failures.len() <= most, "{} of {answers} failed: {:?}", failures.len(), &failures[..failures.len().min(5)]);
+        assert!(failures.is_empty(), "{} of {answers} failed: {:?}", failures.len(), &failures[..failures.len().min(5)]);
         answers
     }
 }
