@@ -40,7 +40,9 @@ pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<S
     let orders = client::connect("orders", &orders, idempotent, CredentialsLayer::new(tokens, "orders"))?;
     for (name, client) in [("products", &products), ("orders", &orders)] {
         let endpoints = client.endpoints().context("a connected client has endpoints")?;
-        readiness.watch(name, true, process.shutdown.clone(), health::grpc_probe(endpoints.clone()));
+        // What is kept is answered without products, which must not take this gateway away from those who ask.
+        let required = name != "products" || !config.cache.covers_failures();
+        readiness.watch(name, required, process.shutdown.clone(), health::grpc_probe(endpoints.clone()));
     }
     let breakers = circuit_breaker::operate::router([products.breaker().clone(), orders.breaker().clone()]);
     let cache = start_cache(config, process, &readiness)?;

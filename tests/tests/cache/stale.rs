@@ -24,7 +24,7 @@ async fn with_stale_answers(stale_ms: u64) -> (Shop, Client, [String; 2]) {
 
 #[tokio::test]
 async fn when_products_is_dead_what_was_kept_is_given_for_a_while() {
-    let (mut shop, seller, paths) = with_stale_answers(5_000).await;
+    let (mut shop, seller, paths) = with_stale_answers(8_000).await;
     let before = seller.get(&paths[0]).await.ok(200);
     shop.program_mut("products").kill();
     for path in &paths {
@@ -38,6 +38,13 @@ async fn when_products_is_dead_what_was_kept_is_given_for_a_while() {
         assert!(answer.header("age").is_some() && answer.header("etag").is_some());
     }
     assert_eq!(seller.get(&paths[0]).await.ok(200), before);
+    // Nor does an ingress take it out, which would answer 503 by itself.
+    let admin = Client::new(shop.admin_url("gateway"), None);
+    let report = eventually(async || {
+        let report = admin.get("/readyz").attempt().await.unwrap().json();
+        report["dependencies"].as_array().unwrap().iter().any(|one| one["name"] == "products" && one["ok"] == false).then_some(report)
+    });
+    assert_eq!(report.await["ready"], true);
     // Nobody who wants no such answer is given one.
     seller.get(&paths[0]).header("cache-control", "no-cache").await.any_problem(503);
     for path in &paths {

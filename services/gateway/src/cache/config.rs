@@ -49,6 +49,11 @@ impl Config {
         self.ttl_ms > 0
     }
 
+    /// Whether there are answers while products is away.
+    pub(crate) fn covers_failures(&self) -> bool {
+        self.is_on() && self.stale_ms > 0
+    }
+
     /// The address of Redis, if there is one.
     pub(super) fn redis(&self) -> Result<Option<redis::Client>, Error> {
         if self.redis_url.is_none() && self.redis_url_file.is_none() {
