@@ -4,7 +4,7 @@
 //! lower load (peak EWMA), among those whose breaker lets calls through. An endpoint's breaker sees one endpoint fail long before
 //! the target's sees that a share of all calls does, and its refusals never reach the caller: there is another endpoint.
 //!
-//! A retry goes to an endpoint that its call has not tried yet ([`Tried`]), as long as there is one that nothing speaks against.
+//! A retry goes to an endpoint that its call has not tried yet, as long as there is one that nothing speaks against.
 //!
 //! Until a registry has told of any address, calls are refused at once: no attempt was made, so that no breaker counts it and no retry follows.
 //!
