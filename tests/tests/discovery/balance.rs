@@ -2,15 +2,18 @@
 
 use std::process::Command;
 
-use palisade_tests::{process::Program, servers::Etcd};
+use palisade_tests::{load::Load, process::Program, servers::Etcd};
 
-use crate::scene::{Scene, reads, slow_down};
+use crate::{
+    load::none_failed,
+    scene::{Scene, reads, slow_down},
+};
 
 /// So many that each replica always has some calls.
 const READERS: usize = 18;
 
 /// How many of the next reads each of them answers.
-async fn shares(replicas: &[&Program], load: &crate::load::Load, answers: usize) -> Vec<f64> {
+async fn shares(replicas: &[&Program], load: &Load, answers: usize) -> Vec<f64> {
     let mut counts = Vec::new();
     for replica in replicas {
         counts.push(reads(replica).await);
@@ -49,6 +52,6 @@ async fn spreads_evenly_over_equal_replicas_and_away_from_a_slow_one() {
     load.more(200).await;
     let away = shares(&replicas, &load, 2_000).await;
     assert!(away[2] < 0.1, "{away:?}");
-    let answers = load.none_failed().await;
+    let answers = none_failed(load).await;
     eprintln!("balance: {answers} reads, 0 failed; equal replicas {even:.3?}, the third takes a second {away:.3?}");
 }

@@ -7,7 +7,10 @@ use palisade_tests::{
     servers::{Dns, free_port},
 };
 
-use crate::scene::{Scene, takes_traffic};
+use crate::{
+    load::none_failed,
+    scene::{Scene, takes_traffic},
+};
 
 /// A name has several addresses, but one port: each replica has a loopback address of its own.
 fn listening(host: u8, port: u16) -> impl Fn(&mut Command) {
@@ -53,7 +56,7 @@ async fn address_records_come_and_go_without_a_failed_read() {
     dns.set(&addresses(&[2]));
     let gone = scene.knows(1).await;
     load.more(100).await;
-    let answers = load.none_failed().await;
+    let answers = none_failed(load).await;
     eprintln!(
         "dns: {answers} reads, 0 failed; joined after {joined:?}, left after {left:?}, dead: last failed attempt after {dead:?}, gone {gone:?} after the record"
     );
@@ -97,6 +100,6 @@ async fn services_come_and_go_and_the_lower_priority_is_taken() {
     dns.set(&with_host(vec![record(&spare, 2)]));
     takes_traffic(&spare).await;
     load.more(100).await;
-    let answers = load.none_failed().await;
+    let answers = none_failed(load).await;
     eprintln!("srv: {answers} reads, 0 failed; joined after {joined:?}");
 }
