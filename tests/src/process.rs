@@ -8,6 +8,7 @@ use std::{
 };
 
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use crate::{child::Child, client::Client};
 
@@ -88,6 +89,13 @@ impl Program {
                 && labels.iter().all(|label| line.contains(label))
         };
         metrics.lines().filter(wanted).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Tells `service`, which must let itself be told, to be faulty in `method` (`*` stands for any), or to stop that.
+    pub async fn faults(&self, service: &str, method: &str, rate: f64, kind: Option<Value>) {
+        let rules: Vec<_> = kind.into_iter().map(|kind| json!({ "name": "test", "method": method, "rate": rate, "kind": kind })).collect();
+        let put = Client::new(self.admin_url(service), None).put("/faults", &json!({ "rules": rules }));
+        put.attempt().await.expect("the admin port answers").ok(200);
     }
 
     /// The first value `find` makes of a line of its output, past or to come.

@@ -20,8 +20,6 @@ use crate::{
     unique,
 };
 
-const READERS: usize = 6;
-const BUYERS: usize = 6;
 const UNITS: i64 = 1_000_000;
 /// The contract's word for "the first call with this key is still at work": whoever gets it asks again after `Retry-After`.
 const IN_PROGRESS: &str = "request_in_progress";
@@ -66,13 +64,13 @@ struct Notes {
 }
 
 impl Traffic {
-    /// Begins, in a shop that is ready.
-    pub async fn start(shop: &Shop) -> Self {
+    /// Begins, in a shop that is ready: half of the people read, the others buy.
+    pub async fn start(shop: &Shop, people: usize) -> Self {
         let shelf = Shelf::stock(shop.client("seller", ALL_SCOPES), 4, UNITS).await;
         let buyer = |_| Buyer { client: shop.client(&unique("buyer"), CUSTOMER), told: Arc::default() };
-        let buyers: Vec<_> = (0..BUYERS).map(buyer).collect();
+        let buyers: Vec<_> = (0..people / 2).map(buyer).collect();
         let products = shelf.products.iter().cycle();
-        let readers = products.clone().take(READERS).map(|product| reader(&shelf.seller, &format!("/products/{product}")));
+        let readers = products.clone().take(people / 2).map(|product| reader(&shelf.seller, &format!("/products/{product}")));
         let buying = products.zip(&buyers).map(|(product, buyer)| buyer.clone().works(product));
         let load = Load::start(readers.chain(buying).collect::<Vec<_>>());
         let mut watch = JoinSet::new();

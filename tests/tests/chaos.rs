@@ -62,9 +62,7 @@ fn injecting(service: &str, command: &mut Command) {
 
 /// Tells products to.
 async fn inject(shop: &Shop, rate: f64, kind: Value) {
-    let rule = json!({ "name": "game day", "method": "palisade.products.v1.ProductsService/*", "rate": rate, "kind": kind });
-    let put = Client::new(shop.admin_url("products"), None).put("/faults", &json!({ "rules": [rule] }));
-    assert_eq!(put.attempt().await.unwrap().status, 200);
+    shop.program("products").faults("products", "palisade.products.v1.ProductsService/*", rate, Some(kind)).await;
 }
 
 /// The lines of a service's metrics that begin with `name` and have all these labels.

@@ -105,10 +105,8 @@ pub(crate) async fn takes_traffic(replica: &Program) -> Duration {
 
 /// From now on each call of this replica takes so much longer.
 pub(crate) async fn slow_down(replica: &Program, ms: u64) {
-    let rule =
-        json!({ "name": "slow", "method": "palisade.products.v1.ProductsService/*", "rate": 1.0, "kind": { "latency": { "ms": ms } } });
-    let put = Client::new(replica.url("products-admin"), None).put("/faults", &json!({ "rules": [rule] }));
-    assert_eq!(put.attempt().await.unwrap().status, 200);
+    let latency = json!({ "latency": { "ms": ms } });
+    replica.faults("products", "palisade.products.v1.ProductsService/*", 1.0, Some(latency)).await;
 }
 
 async fn metrics(admin: &str) -> String {
