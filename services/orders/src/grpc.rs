@@ -8,12 +8,12 @@ use std::{sync::Arc, time::Duration};
 
 use palisade_middleware::{
     auth::Principal,
-    clock::Clock,
     context,
     cursor::Cursor,
     method_table::{Access, Method},
+    process::Process,
     rejection::{Rejection, reasons},
-    task, trace,
+    trace,
 };
 use palisade_proto::orders::v1::{
     self as proto, CreateOrderRequest, FindAllRequest, FindAllResponse, FindOneRequest, RemoveRequest, UpdateStatusRequest,
@@ -59,8 +59,8 @@ pub struct Orders {
     pub watches: Watches,
     /// What takes them to their end.
     pub driver: Driver,
-    /// What time it is.
-    pub clock: Arc<dyn Clock>,
+    /// What it is a part of.
+    pub process: Process,
     /// Seals page positions.
     pub cursor: Cursor,
     /// Times of the saga.
@@ -109,7 +109,7 @@ impl OrdersService for Orders {
         if to == OrderStatus::Completed && by != Actor::Admin && order.status != to {
             return Err(needs_admin("only orders:admin completes an order").into());
         }
-        let changed = self.store.set_status(order.id, to, by, self.clock.now()).await.map_err(refusal::of_store)?;
+        let changed = self.store.set_status(order.id, to, by, self.process.clock.now()).await.map_err(refusal::of_store)?;
         match changed {
             StatusSet::Changed { from, order } => {
                 metrics::order_moved(from, order.status);
@@ -123,7 +123,7 @@ impl OrdersService for Orders {
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<()>, Status> {
         let order = self.visible(&*context::caller()?, &request.into_inner().id).await?;
-        match self.store.remove(order.id, self.clock.now()).await.map_err(refusal::of_store)? {
+        match self.store.remove(order.id, self.process.clock.now()).await.map_err(refusal::of_store)? {
             Removal::Removed => Ok(Response::new(())),
             Removal::NotFound => Err(refusal::not_found().into()),
             Removal::InProgress(status) => Err(refusal::in_progress(status).into()),
@@ -140,7 +140,7 @@ impl Orders {
     }
 
     async fn create(&self, order: NewOrder, key: Option<IdempotencyKey>) -> Result<Response<proto::Order>, Status> {
-        let now = self.clock.now();
+        let now = self.process.clock.now();
         let create = Create {
             id: OrderId::generate(now),
             order,
@@ -173,11 +173,12 @@ impl Orders {
         }
     }
 
-    /// Runs the saga in a task of its own and waits for it as long as the caller can. Whoever stops waiting stops nothing.
+    /// Runs the saga in a task of its own and waits for it as long as the caller can. Whoever stops waiting stops nothing, and a process that
+    /// is told to stop ends it first: its lease would keep everybody else from it.
     async fn finish_in_time(&self, claimed: Claimed, key: Option<&IdempotencyKey>) -> Order {
         let accepted = claimed.saga.order.clone();
         let (driver, for_answer) = (self.driver.clone(), key.cloned());
-        let work = task::detached(async move {
+        let work = self.process.detached(async move {
             let make_answer = move |order: &Order| (!order.is_unsettled()).then(|| convert::keep(order, for_answer.clone())).flatten();
             driver.run(claimed, &make_answer).await
         });
