@@ -115,7 +115,11 @@ fn start() -> Stage {
 fn told(outcome: &Outcome, times: usize, deed: &str) -> Claims {
     let load = &outcome.load;
     let mut claims = Claims::default();
-    claims.add("no request fails", load.failures.is_empty(), format!("{} of {} failed, {times} {deed}", load.failures.len(), load.requests));
+    claims.add(
+        "no request fails",
+        load.failures.is_empty(),
+        format!("{} of {} failed, {times} {deed}", load.failures.len(), load.requests),
+    );
     for failure in load.failures.iter().take(10) {
         claims.add("", false, failure.replace(['\n', '|'], " "));
     }

@@ -92,8 +92,7 @@ impl Traffic {
     /// Ends. Panics if an order is lost, or anything else is not as it was told, unless a request failed: what became of that nobody was told.
     pub async fn end(self, shop: &Shop) -> Outcome {
         let load = self.load.stop().await;
-        let notes: Vec<_> =
-            self.buyers.into_iter().map(|buyer| (buyer.client, std::mem::take(&mut *lock(&buyer.told)))).collect();
+        let notes: Vec<_> = self.buyers.into_iter().map(|buyer| (buyer.client, std::mem::take(&mut *lock(&buyer.told)))).collect();
         let told_to_wait = notes.iter().map(|(_, notes)| notes.waits).sum();
         let told: Vec<_> = notes.into_iter().map(|(client, notes)| (client, notes.told)).collect();
         let orders = if load.failures.is_empty() { self.shelf.audit(shop, &told).await } else { 0 };
