@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future::join, stream};
 use palisade_tests::{
     Client, Shop, eventually,
     servers::{self, Nats},
@@ -34,6 +34,14 @@ async fn replicas(configure: impl Fn(&mut Command)) -> (Shop, Nats) {
     });
     shop.ready().await;
     (shop, nats)
+}
+
+/// From now on each saga takes so long that there is time to do something to it.
+async fn reserve_slowly(shop: &Shop) {
+    for products in shop.replicas("products") {
+        let slow = json!({ "latency": { "ms": 500 } });
+        products.faults("products", "palisade.products.v1.ProductsService/ReserveStock", 1.0, Some(slow)).await;
+    }
 }
 
 /// So many orders of one unit through both gateways, many at a time; their ids.
@@ -106,10 +114,7 @@ async fn who_stops_finishes_its_sagas_instead_of_leaving_them_leased() {
     })
     .await;
     let product = stock(&shop.client("seller", ALL_SCOPES), 1_000).await;
-    for products in shop.replicas("products") {
-        let slow = json!({ "latency": { "ms": 500 } });
-        products.faults("products", "palisade.products.v1.ProductsService/ReserveStock", 1.0, Some(slow)).await;
-    }
+    reserve_slowly(&shop).await;
     let buyer = shop.client("buyer", CUSTOMER);
     let answer = order(&buyer, &[(&product, 1)]).await;
     assert_eq!(answer.status, 202, "{}", answer.text());
@@ -122,4 +127,32 @@ async fn who_stops_finishes_its_sagas_instead_of_leaving_them_leased() {
     }
     shop.ready().await;
     assert_eq!(settled(&buyer, &accepted(&answer)).await["status"], "CONFIRMED");
+}
+
+/// Its key was once "in progress" until the dead one's lease ended.
+#[tokio::test]
+async fn an_order_whose_replica_dies_is_answered_and_finished_by_another_one_at_once() {
+    let (mut shop, _nats) = replicas(|command| {
+        command.env("PALISADE_SAGA__LEASE_MS", "600000");
+    })
+    .await;
+    let product = stock(&shop.client("seller", ALL_SCOPES), 1_000).await;
+    reserve_slowly(&shop).await;
+    let buyer = shop.client("buyer", CUSTOMER);
+    let ordering = async { order(&buyer, &[(&product, 1)]).header("idempotency-key", unique("key")).await };
+    let killing = async {
+        let its_replica = eventually(async || {
+            for (index, replica) in shop.replicas("orders").iter().enumerate() {
+                if replica.counted("orders", "palisade_saga_started_total", &[]).await > 0.0 {
+                    return Some(index);
+                }
+            }
+            None
+        });
+        let its_replica = its_replica.await;
+        shop.replicas_mut("orders")[its_replica].kill();
+    };
+    let (answer, ()) = join(ordering, killing).await;
+    let id = accepted(&answer);
+    assert_eq!(settled(&buyer, &id).await["status"], "CONFIRMED");
 }
