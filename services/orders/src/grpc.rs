@@ -148,7 +148,9 @@ impl Orders {
             deadline: now + Duration::from_millis(self.config.deadline_ms),
             trace_parent: trace::current_traceparent(),
             key: key.clone(),
+            retried: context::current().is_some_and(|context| context.previous_attempts > 0),
         };
+        let retried = create.retried;
         let creation = self.store.create(create, now).await.map_err(refusal::of_store)?;
         if key.is_some() {
             metrics::asked_with_key(&creation);
@@ -161,6 +163,9 @@ impl Orders {
                 convert::answer(&order, false)
             }
             Creation::Existing(order) => {
+                if retried {
+                    self.take_from_the_dead(&order).await;
+                }
                 self.keep_answer(&order, key.as_ref()).await;
                 convert::answer(&order, true)
             }
@@ -190,6 +195,13 @@ impl Orders {
             self.keep_answer(&order, key).await;
         }
         order
+    }
+
+    /// Has a worker take the order up at once, whoever had it: at the latest its lease would say so, much later. Who is not dead but slow loses it.
+    async fn take_from_the_dead(&self, order: &Order) {
+        if let Err(error) = self.store.retry_now(order.id, self.process.clock.now()).await {
+            tracing::warn!(order_id = %order.id, error = &error as &dyn std::error::Error, "a worker takes the order up when its lease is over");
+        }
     }
 
     fn patience(&self) -> Duration {
