@@ -39,7 +39,7 @@ pub static TRIALS: [Trial; 3] = [
     Trial {
         name: "kills",
         question: "every process is killed in turn, again and again: is anything lost, or does any request fail that may be repeated?",
-        run: |kills| Box::pin(kills(kills)),
+        run: |times| Box::pin(kills(times)),
     },
     Trial {
         name: "spread",
@@ -65,10 +65,10 @@ pub async fn rolling(restarts: usize) -> Claims {
 }
 
 /// So many times `kill -9`, one process after another; each stays away for a while.
-pub async fn kills(kills: usize) -> Claims {
-    let (stage, outcome) = one_after_another(kills, Program::kill, Program::restart).await;
+pub async fn kills(times: usize) -> Claims {
+    let (stage, outcome) = one_after_another(times, Program::kill, Program::restart).await;
     drop(stage);
-    let mut claims = told(&outcome, kills, "kills");
+    let mut claims = told(&outcome, times, "kills");
     claims.add("some had to be asked twice", true, twice(&outcome));
     claims
 }

@@ -63,7 +63,8 @@ fn havoc(mut shop: Shop, victims: &[&str], mut random: Random) -> Shop {
     while Instant::now() < end {
         // Nothing is awaited here: the random moment is the point.
         Handle::current().block_on(tokio::time::sleep(random.millis(200, 2_500)));
-        let victim = random.one_of_mut(shop.replicas_mut(random.one_of::<&str>(victims)));
+        let service = random.one_of::<&str>(victims);
+        let victim = random.one_of_mut(shop.replicas_mut(service));
         victim.kill();
         victim.restart();
         kills += 1;

@@ -1,6 +1,6 @@
 //! A shop whose services are processes of their own, one or several of each.
 
-use std::{path::Path, process::Command, sync::Mutex};
+use std::{process::Command, sync::Mutex};
 
 use tempfile::TempDir;
 
