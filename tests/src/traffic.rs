@@ -84,9 +84,9 @@ impl Traffic {
         self.load.more(requests).await;
     }
 
-    /// How many requests failed so far.
-    pub fn failed(&self) -> usize {
-        self.load.so_far().failures.len()
+    /// How the load stands.
+    pub fn so_far(&self) -> load::Outcome {
+        self.load.so_far()
     }
 
     /// Ends. Panics if an order is lost, or anything else is not as it was told, unless a request failed: what became of that nobody was told.
