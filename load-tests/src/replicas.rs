@@ -85,6 +85,8 @@ async fn one_after_another(processes: usize, first: fn(&mut Program), then: fn(&
         stage = to_one(stage, service, replica, then).await;
         stage.shop.ready().await;
         traffic.more(BETWEEN).await;
+        let load = traffic.so_far();
+        eprintln!("{service} {replica}: {} requests, {} failed, longest gap {:?}", load.requests, load.failures.len(), load.longest_gap);
     }
     let outcome = traffic.end(&stage.shop).await;
     (stage, outcome)

@@ -194,16 +194,6 @@ impl Process {
         drop(task::spawn(self.tasks.track_future(work)));
     }
 
-    /// As [`task::detached`], for work that must have ended before the process does: whoever stops waiting stops nothing, and nor does
-    /// [`Self::shutdown`]. It must end by itself, soon.
-    pub fn detached<F>(&self, work: F) -> impl Future<Output = Result<F::Output, task::Aborted>> + use<F>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        task::detached(self.tasks.track_future(work))
-    }
-
     /// As [`Self::run`], for work that ends first: it is told to leave at the first signal, and what takes requests goes on until it has. It
     /// must end by itself soon after its token is cancelled.
     pub fn run_until_leaving<Fut>(&self, work: impl FnOnce(CancellationToken) -> Fut)

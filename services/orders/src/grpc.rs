@@ -19,7 +19,10 @@ use palisade_proto::orders::v1::{
     self as proto, CreateOrderRequest, FindAllRequest, FindAllResponse, FindOneRequest, RemoveRequest, UpdateStatusRequest,
     WatchOrderRequest, orders_service_server::OrdersService,
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -27,7 +30,7 @@ use crate::{
     driver::Driver,
     metrics,
     order::{Actor, NewOrder, Order, OrderId, Status as OrderStatus},
-    store::{Claimed, Create, Creation, IdempotencyKey, Removal, StatusSet, Store},
+    store::{Create, Creation, IdempotencyKey, Removal, StatusSet, Store},
     watch::Watches,
 };
 
@@ -141,6 +144,7 @@ impl Orders {
 
     async fn create(&self, order: NewOrder, key: Option<IdempotencyKey>) -> Result<Response<proto::Order>, Status> {
         let now = self.process.clock.now();
+        let retried = context::current().is_some_and(|context| context.previous_attempts > 0);
         let create = Create {
             id: OrderId::generate(now),
             order,
@@ -148,18 +152,15 @@ impl Orders {
             deadline: now + Duration::from_millis(self.config.deadline_ms),
             trace_parent: trace::current_traceparent(),
             key: key.clone(),
-            retried: context::current().is_some_and(|context| context.previous_attempts > 0),
+            retried,
         };
-        let retried = create.retried;
-        let creation = self.store.create(create, now).await.map_err(refusal::of_store)?;
+        let (creation, finished) = self.begin(create).await?;
         if key.is_some() {
-            metrics::asked_with_key(&creation);
             trace::record("app.idempotency.outcome", metrics::key_outcome(&creation));
         }
         match creation {
             Creation::Created(claimed) => {
-                metrics::saga_started();
-                let order = self.finish_in_time(claimed, key.as_ref()).await;
+                let order = self.in_time(finished, claimed.saga.order, key.as_ref()).await;
                 convert::answer(&order, false)
             }
             Creation::Existing(order) => {
@@ -178,16 +179,34 @@ impl Orders {
         }
     }
 
-    /// Runs the saga in a task of its own and waits for it as long as the caller can. Whoever stops waiting stops nothing, and a process that
-    /// is told to stop ends it first: its lease would keep everybody else from it.
-    async fn finish_in_time(&self, claimed: Claimed, key: Option<&IdempotencyKey>) -> Order {
-        let accepted = claimed.saga.order.clone();
-        let (driver, for_answer) = (self.driver.clone(), key.cloned());
-        let work = self.process.detached(async move {
-            let make_answer = move |order: &Order| (!order.is_unsettled()).then(|| convert::keep(order, for_answer.clone())).flatten();
-            driver.run(claimed, &make_answer).await
+    /// Accepts the order and runs its saga in a task of its own; the latter tells how the order stood at last. Whoever stops waiting, for either of the two,
+    /// stops nothing, and a process that is told to stop ends it first: its lease would keep everybody else from it.
+    async fn begin(&self, create: Create) -> Result<(Creation, oneshot::Receiver<Order>), Rejection> {
+        let (created, creation) = oneshot::channel();
+        let (finish, finished) = oneshot::channel();
+        let (store, driver, now) = (self.store.clone(), self.driver.clone(), self.process.clock.now());
+        self.process.run(async move {
+            let key = create.key.clone();
+            let creation = store.create(create, now).await;
+            if let (Some(_), Ok(creation)) = (&key, &creation) {
+                metrics::asked_with_key(creation);
+            }
+            let claimed = if let Ok(Creation::Created(claimed)) = &creation { Some(claimed.clone()) } else { None };
+            // Nobody may be waiting any more.
+            let _ = created.send(creation);
+            if let Some(claimed) = claimed {
+                metrics::saga_started();
+                let make_answer = move |order: &Order| (!order.is_unsettled()).then(|| convert::keep(order, key.clone())).flatten();
+                let _ = finish.send(driver.run(claimed, &make_answer).await);
+            }
         });
-        let order = match timeout(self.patience(), work).await {
+        let creation = creation.await.map_err(|_| Rejection::internal("the work on an order ended without a result"))?;
+        Ok((creation.map_err(refusal::of_store)?, finished))
+    }
+
+    /// The order when its saga is through, or as it was accepted if that takes longer than the caller can wait.
+    async fn in_time(&self, finished: oneshot::Receiver<Order>, accepted: Order, key: Option<&IdempotencyKey>) -> Order {
+        let order = match timeout(self.patience(), finished).await {
             Ok(Ok(order)) => order,
             Ok(Err(_)) | Err(_) => accepted,
         };
