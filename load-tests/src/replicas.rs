@@ -86,10 +86,26 @@ async fn one_after_another(processes: usize, first: fn(&mut Program), then: fn(&
         stage.shop.ready().await;
         traffic.more(BETWEEN).await;
         let load = traffic.so_far();
-        eprintln!("{service} {replica}: {} requests, {} failed, longest gap {:?}", load.requests, load.failures.len(), load.longest_gap);
+        let (requests, failed, gap) = (load.requests, load.failures.len(), load.longest_gap.as_millis());
+        eprintln!("{service} {replica}: {requests} requests, {failed} failed, longest gap {gap} ms{}", in_vain(&stage).await);
     }
     let outcome = traffic.end(&stage.shop).await;
     (stage, outcome)
+}
+
+/// Why gateways and orders made no other attempt at calls that had failed.
+async fn in_vain(stage: &Stage) -> String {
+    let mut text = String::new();
+    for service in ["gateway", "orders"] {
+        for reason in ["attempts", "caller_retries", "concurrency", "deadline", "not_idempotent", "not_ready", "pushback", "tokens"] {
+            let reason = format!("reason=\"{reason}\"");
+            let count = stage.shop.counted(service, "palisade_retry_rejected_total", &[&reason]).await;
+            if count > 0.0 {
+                text += &format!("; {service}: {count} {reason}");
+            }
+        }
+    }
+    text
 }
 
 /// On a thread of its own: whoever waits for a process must not keep requests from being made.

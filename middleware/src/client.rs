@@ -35,7 +35,7 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 
 use self::{
     attempt_metrics::AttemptMetricsLayer,
-    balance::{Balancer, Endpoints},
+    balance::{Balancer, Endpoints, Tried},
 };
 use crate::{
     bulkhead::BulkheadLayer,
@@ -87,18 +87,21 @@ where
 {
     config.validate()?;
     // What a span names is the target as configured: several addresses have only their name in common.
-    let (server_address, server_port) = match config.upstream()?.only() {
-        Some(only) => (only.host().into(), only.port()),
-        None => (target.into(), None),
+    let (server_address, server_port, several) = match config.upstream()?.only() {
+        Some(only) => (only.host().into(), only.port(), false),
+        None => (target.into(), None, true),
     };
     let breaker = CircuitBreakerLayer::new(target, &config.breaker);
     let handle = breaker.handle();
     let methods = idempotent.clone();
     let service = ServiceBuilder::new()
-        // What the contracts call a stream is none of those calls that all below measure and hold to a time.
+        // What the contracts call a stream is none of those calls that all below measure and hold to a time. Attempts know of each other.
         .map_request(move |mut request: Request<Body>| {
             if methods.is_stream(request.uri().path()) {
                 request.extensions_mut().insert(Streaming);
+            }
+            if several {
+                request.extensions_mut().insert(Tried::default());
             }
             request
         })

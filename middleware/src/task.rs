@@ -1,9 +1,13 @@
 //! Work that outlives the request that asked for it, with the request's span and context kept, and whose metrics it counts in.
 
-use std::{future::Future, panic};
+use std::{future::Future, panic, time::Duration};
 
 use opentelemetry::context::FutureExt;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::{
+    task::{JoinError, JoinHandle},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::{context, metrics};
@@ -43,6 +47,22 @@ where
     })
 }
 
+/// Does `work` at once and then again and again, each time `pause` after the last, until `stop`. The longer it takes the less often it is
+/// done, so that it never has more than a twentieth of the time.
+pub async fn at_leisure<F: Future<Output = ()>>(pause: Duration, stop: CancellationToken, mut work: impl FnMut() -> F) {
+    const PAUSES: u32 = 19;
+    loop {
+        let started = Instant::now();
+        if stop.run_until_cancelled(work()).await.is_none() {
+            return;
+        }
+        let pause = pause.max(started.elapsed() * PAUSES);
+        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::sync::oneshot;
@@ -61,5 +81,23 @@ mod tests {
         drop(call);
         go.send(()).unwrap();
         finished.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_long_is_done_less_often_and_stops_at_once() {
+        let (stop, started) = (CancellationToken::new(), Instant::now());
+        let (mut takes, mut at) = ([1, 0, 10, 0, 1_000].into_iter(), Vec::new());
+        let stopped = stop.clone();
+        let work = || {
+            at.push(started.elapsed().as_secs());
+            let takes = takes.next().unwrap();
+            if takes == 1_000 {
+                stopped.cancel();
+            }
+            tokio::time::sleep(Duration::from_secs(takes))
+        };
+        at_leisure(Duration::from_mins(1), stop, work).await;
+        assert_eq!(at, [0, 61, 121, 321, 381]);
+        assert_eq!(started.elapsed().as_secs(), 381);
     }
 }

@@ -141,13 +141,23 @@ async fn an_endpoint_that_fails_fast_is_skipped_and_nobody_notices() {
 }
 
 #[tokio::test]
+async fn a_retry_goes_to_an_endpoint_that_was_not_tried_whatever_is_remembered_of_the_first() {
+    let (bad, bad_seen) = server(unavailable).await;
+    let (good, _) = server(serving).await;
+    let mut config = config(&[bad, good]);
+    config.endpoint_breaker.mode = Mode::Disabled;
+    config.balance.decay_ms = 1;
+    config.retry.max_attempts = 2;
+    let client = connect(&config);
+    call_until(&client, || count(&bad_seen) >= 20).await;
+}
+
+#[tokio::test]
 async fn an_endpoint_that_hangs_is_skipped_and_nobody_notices() {
     let (bad, bad_seen) = server(hanging).await;
     let (good, _) = server(serving).await;
     let mut config = config(&[bad, good]);
     config.attempt_timeout_ms = 250;
-    // Longer than a pause between two attempts: what a retry knows of the last one must not be forgotten by then.
-    config.balance.decay_ms = 100;
     let client = connect(&config);
     call_until(&client, || state(&client, 0) == State::Open).await;
     assert_eq!(count(&bad_seen), 5);

@@ -89,6 +89,13 @@ impl Load {
         }
         self.so_far()
     }
+
+    /// Stops; none may have failed. How many there were.
+    pub async fn none_failed(self) -> usize {
+        let Outcome { requests, failures, .. } = self.stop().await;
+        assert!(failures.is_empty(), "{} of {requests} failed: {:?}", failures.len(), &failures[..failures.len().min(5)]);
+        requests
+    }
 }
 
 /// Reads one path.

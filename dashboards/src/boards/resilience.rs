@@ -102,7 +102,8 @@ fn endpoints() -> [Panel; 6] {
             .tells("Since when the addresses of a target were last confirmed by its registry: by DNS as often as it is asked, by etcd all the time.")
             .if_bad("Above a minute the registry is away: dead replicas are left alone by their breakers, but new ones are not found.")
             .unit(unit::SECONDS)
-            .limits(60.0, 300.0)
+            .limits(60.0, 120.0)
+            .runbook("DiscoveryStale")
             .query(metric("palisade.discovery.age").now().max_by(["job", "instance", "target"]).sparse(REGISTRY)),
         graph("Registered")
             .tells("1 while others can find a service in the registry; and how often it was registered or lost its entry, a minute.")

@@ -4,8 +4,7 @@
 //! lower load (peak EWMA), among those whose breaker lets calls through. An endpoint's breaker sees one endpoint fail long before
 //! the target's sees that a share of all calls does, and its refusals never reach the caller: there is another endpoint.
 //!
-//! A retry is not told where the last attempt went. A failure makes its endpoint look slower than any that works, and so the retry goes
-//! elsewhere as long as there is an elsewhere.
+//! A retry goes to an endpoint that its call has not tried yet ([`Tried`]), as long as there is one that nothing speaks against.
 //!
 //! Until a registry has told of any address, calls are refused at once: no attempt was made, so that no breaker counts it and no retry follows.
 //!
@@ -18,6 +17,7 @@ mod endpoints;
 mod load;
 mod node;
 mod pick;
+mod tried;
 
 use std::{
     future::Future,
@@ -35,6 +35,7 @@ use tower::Service;
 use self::{
     call::Call,
     endpoints::Shared,
+    node::Node,
     pick::{Choice, Wanted, pick},
 };
 use super::{Config as ClientConfig, InvalidConfig as InvalidClientConfig, endpoint};
@@ -50,6 +51,7 @@ pub use config::{Config, InvalidConfig};
 pub use endpoints::{EndpointStatus, Endpoints};
 
 pub(super) use config::{breaker, read_breaker};
+pub(super) use tried::Tried;
 
 /// Sends each request to one of a target's endpoints. Clones share them.
 #[derive(Debug, Clone)]
@@ -88,7 +90,9 @@ impl Service<Request<Body>> for Balancer {
         let deadline = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0);
         // One bad endpoint is enough for a call.
         let may_probe = request.extensions().get::<retry::Attempt>().is_none();
-        let Choice { node, permit, panics } = pick(&nodes, &self.0.dice, Wanted { now, deadline, may_probe });
+        let tried = request.extensions().get::<Tried>();
+        let choose = |tried: &[Arc<Node>]| pick(&nodes, &self.0.dice, Wanted { now, deadline, may_probe, tried });
+        let Choice { node, permit, panics } = tried.map_or_else(|| choose(&[]), |tried| tried.choose(choose));
         if panics {
             self.0.panics.increment(1);
         }

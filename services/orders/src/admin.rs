@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{Path, State},
+    extract::{Path, Query, State},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -15,16 +15,18 @@ use palisade_middleware::{
     auth::Principal,
     clock::Clock,
     context::{self, Context},
+    task,
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
-use time::format_description::well_known::Rfc3339;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    metrics,
-    order::{OrderId, Status},
+    config, metrics,
+    order::{self, OrderId, Status},
     products::Products,
     store::{Error, Standing, Store},
 };
@@ -60,25 +62,39 @@ pub fn router(tools: Tools) -> Router {
         .with_state(tools)
 }
 
-async fn invariants(State(tools): State<Tools>) -> Response {
-    match tools.check().await {
+/// How far back a check goes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Scope {
+    /// All orders if there is none.
+    hours: Option<u32>,
+}
+
+async fn invariants(State(tools): State<Tools>, Query(Scope { hours }): Query<Scope>) -> Response {
+    match tools.check(hours).await {
         Ok(report) => Json(report).into_response(),
         Err(error) => unavailable(&error),
     }
 }
 
-/// How often the gauges are brought up to date without anybody asking.
-const CHECK_EVERY: Duration = Duration::from_mins(1);
-
 /// Checks the invariants again and again until `stop`, for the metrics.
-pub async fn watch(tools: Tools, stop: CancellationToken) {
-    let mut ticks = interval(CHECK_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        if let Err(error) = tools.check().await {
+pub async fn watch(tools: Tools, config: config::Audit, stop: CancellationToken) {
+    if config.every_s == 0 {
+        return;
+    }
+    let hours = (config.hours > 0).then_some(config.hours);
+    let tools = &tools;
+    let check = || async move {
+        if let Err(error) = tools.check(hours).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the invariants could not be checked");
         }
-    }
+    };
+    task::at_leisure(Duration::from_secs(config.every_s), stop, check).await;
+}
+
+/// The id next to it.
+fn before(id: Uuid) -> Uuid {
+    Uuid::from_u128(id.as_u128().saturating_sub(1))
 }
 
 struct Compared {
@@ -87,12 +103,14 @@ struct Compared {
 }
 
 impl Tools {
-    /// Everything that must hold, as the body of `GET /invariants` and as a gauge.
-    async fn check(&self) -> Result<Value, Error> {
-        let audit = self.store.audit(self.clock.now(), OVERDUE_AFTER).await?;
+    /// What must hold of orders that are no older than so many `hours`, as the body of `GET /invariants` and as a gauge.
+    async fn check(&self, hours: Option<u32>) -> Result<Value, Error> {
+        let now = self.clock.now();
+        let since = hours.and_then(|hours| now.checked_sub(time::Duration::hours(hours.into())));
+        let audit = self.store.audit(now, OVERDUE_AFTER, since).await?;
         let mut violations: Vec<String> = audit.findings.iter().map(ToString::to_string).collect();
         let context = Context::background().on_behalf_of(Arc::new(Principal::absent_user("orders"))).until(Instant::now() + CHECK_TIMEOUT);
-        let reservations = match context::scope(context, self.compare_reservations()).await {
+        let reservations = match context::scope(context, self.compare_reservations(since)).await {
             Ok(found) => {
                 violations.extend(found.violations);
                 json!({ "checked": found.checked })
@@ -107,10 +125,10 @@ impl Tools {
         Ok(json!({ "ok": violations.is_empty(), "violations": violations, "orders": counts, "reservations": reservations }))
     }
 
-    /// Every reservation that owns units has an order that wants them. Asked of products, page by page.
-    async fn compare_reservations(&self) -> Result<Compared, String> {
+    /// Every reservation that owns units has an order that wants them. Asked of products, page by page; a reservation has its order's id.
+    async fn compare_reservations(&self, since: Option<OffsetDateTime>) -> Result<Compared, String> {
         let mut compared = Compared { checked: 0, violations: Vec::new() };
-        let mut after = None;
+        let mut after = since.map(|since| before(order::least_uuid(since)));
         loop {
             let page = self.products.open_reservations(after, RESERVATIONS_PER_PAGE).await;
             let page = page.map_err(|status| format!("products answers {:?}", status.code()))?;
@@ -135,8 +153,7 @@ impl Tools {
 
     /// As [`disagreement`] of one reservation and its order as they are now; none if the reservation is no longer open.
     async fn disagreement_now(&self, id: Uuid) -> Result<Option<String>, String> {
-        let before = Uuid::from_u128(id.as_u128().saturating_sub(1));
-        let page = self.products.open_reservations(Some(before), 1).await;
+        let page = self.products.open_reservations(Some(before(id)), 1).await;
         let page = page.map_err(|status| format!("products answers {:?}", status.code()))?;
         let Some((_, confirmed)) = page.into_iter().find(|(open, _)| *open == id) else { return Ok(None) };
         let standings = self.store.standings(&[OrderId::from(id)]).await.map_err(|error| error.to_string())?;

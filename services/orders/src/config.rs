@@ -31,6 +31,8 @@ pub struct Config {
     pub events: palisade_events::Config,
     /// Those who watch orders.
     pub watch: Watch,
+    /// The check of the invariants.
+    pub audit: Audit,
     /// The services that orders calls.
     pub upstreams: Upstreams,
     /// The key that signs calls to products.
@@ -114,6 +116,23 @@ impl Default for Watch {
     }
 }
 
+/// The check of the invariants that goes on beside the work.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Audit {
+    /// How long the pause is between two checks, seconds; 19 times as long as the last one took if that is longer. 0 for none but those that
+    /// somebody asks for on the admin port.
+    pub every_s: u64,
+    /// How far back it goes: orders that were made before are left out. Hours; 0 for all that are stored, which takes the longer the more there are.
+    pub hours: u32,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { every_s: 60, hours: 24 }
+    }
+}
+
 /// The services that orders calls.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -138,6 +157,7 @@ impl Default for Config {
             saga: Saga::default(),
             events: palisade_events::Config::default(),
             watch: Watch::default(),
+            audit: Audit::default(),
             upstreams: Upstreams::default(),
             identity: auth::Identity::default(),
             auth: auth::Config::default(),

@@ -188,6 +188,12 @@ pub(crate) fn new_uuid(now: OffsetDateTime) -> Uuid {
     Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.nanosecond()))
 }
 
+/// Not above the id of any order that was made at `at` or later.
+pub(crate) fn least_uuid(at: OffsetDateTime) -> Uuid {
+    let millis = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+    Uuid::from_u128(u128::from(millis) << 80)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -101,7 +101,7 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
         prepared.store(true, Ordering::Release);
         tokio::join!(
             worker.run(stop.clone()),
-            admin::watch(audited, stop.clone()),
+            admin::watch(audited, config.audit, stop.clone()),
             events.run(stop.clone()),
             relay::wake(waking, broker.subscribe(Topic::ORDERS), stop.clone()),
             looking.look(look_in, look_every, stop),

@@ -119,8 +119,9 @@ pub trait Store: Send + Sync {
     /// Deletes idempotency keys that are out of date; answers how many.
     async fn sweep_keys(&self, now: OffsetDateTime) -> Result<u64, Error>;
 
-    /// Checks the invariants over everything that is stored. An order is overdue when it is due for longer than `overdue_after`.
-    async fn audit(&self, now: OffsetDateTime, overdue_after: Duration) -> Result<Audit, Error>;
+    /// Checks the invariants over everything that is stored of orders that were made at `since` or later, of all if there is none. An order,
+    /// whenever it was made, is overdue when it is due for longer than `overdue_after`.
+    async fn audit(&self, now: OffsetDateTime, overdue_after: Duration, since: Option<OffsetDateTime>) -> Result<Audit, Error>;
 
     /// How these orders stand, removed ones too; an id that is missing in the answer does not exist.
     async fn standings(&self, ids: &[OrderId]) -> Result<Vec<Standing>, Error>;

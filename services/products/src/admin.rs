@@ -4,13 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
 use http::StatusCode;
-use palisade_middleware::clock::Clock;
+use palisade_middleware::{clock::Clock, task};
 use serde_json::json;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    metrics,
+    config, metrics,
     store::{Audit, Store},
 };
 
@@ -21,19 +20,19 @@ pub fn router(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Router {
 
 type Tools = (Arc<dyn Store>, Arc<dyn Clock>);
 
-/// How often the gauges are brought up to date without anybody asking.
-const CHECK_EVERY: Duration = Duration::from_mins(1);
-
 /// Checks the stock again and again until `stop`, for the metrics.
-pub async fn watch(store: Arc<dyn Store>, clock: Arc<dyn Clock>, stop: CancellationToken) {
-    let mut ticks = interval(CHECK_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+pub async fn watch(store: Arc<dyn Store>, clock: Arc<dyn Clock>, config: config::Audit, stop: CancellationToken) {
+    if config.every_s == 0 {
+        return;
+    }
+    let (store, clock) = (&store, &clock);
+    let check = || async move {
         match store.audit(clock.now()).await {
             Ok(audit) => measure(&audit),
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the stock could not be checked"),
         }
-    }
+    };
+    task::at_leisure(Duration::from_secs(config.every_s), stop, check).await;
 }
 
 async fn invariants(State((store, clock)): State<Tools>) -> axum::response::Response {

@@ -26,6 +26,8 @@ pub struct Config {
     pub store: Store,
     /// Stock that is set aside.
     pub reservations: Reservations,
+    /// The check of the stock.
+    pub audit: Audit,
     /// Who is told of changes.
     pub events: palisade_events::Config,
     /// Whose tokens are believed.
@@ -81,6 +83,21 @@ impl Default for Reservations {
     }
 }
 
+/// The check of the stock that goes on beside the work.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Audit {
+    /// How long the pause is between two checks, seconds; 19 times as long as the last one took if that is longer: each reads all products and
+    /// all open reservations. 0 for none but those that somebody asks for on the admin port.
+    pub every_s: u64,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { every_s: 60 }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -88,6 +105,7 @@ impl Default for Config {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9465)),
             store: Store::default(),
             reservations: Reservations::default(),
+            audit: Audit::default(),
             events: palisade_events::Config::default(),
             auth: auth::Config::default(),
             registration: registration::Config::default(),

@@ -57,7 +57,7 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
 
     let every = Duration::from_millis(config.reservations.sweep_ms);
     process.run(sweeper::run(store.clone(), process.clock.clone(), every, process.shutdown.clone()));
-    process.run(admin::watch(store.clone(), process.clock.clone(), process.shutdown.clone()));
+    process.run(admin::watch(store.clone(), process.clock.clone(), config.audit.clone(), process.shutdown.clone()));
 
     let methods = Arc::new(MethodTable::new(&[&METHODS, &server::GRPC_INFRASTRUCTURE])?);
     let faults = Faults::new(&config.server.faults, Protocol::Grpc, &methods);

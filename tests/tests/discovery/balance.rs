@@ -4,10 +4,7 @@ use std::process::Command;
 
 use palisade_tests::{load::Load, process::Program, servers::Etcd};
 
-use crate::{
-    load::none_failed,
-    scene::{Scene, reads, slow_down},
-};
+use crate::scene::{Scene, reads, slow_down};
 
 /// So many that each replica always has some calls.
 const READERS: usize = 18;
@@ -44,14 +41,13 @@ async fn spreads_evenly_over_equal_replicas_and_away_from_a_slow_one() {
     scene.knows(3).await;
     load.more(500).await;
     let even = shares(&replicas, &load, 3_000).await;
-    // Within a fifth on a quiet machine; three processes that other tests crowd are not quite equal.
-    assert!(even.iter().all(|share| (share * 3.0 - 1.0).abs() <= 0.35), "{even:?}");
+    assert!(even.iter().all(|share| (share * 3.0 - 1.0).abs() <= 0.2), "{even:?}");
 
     // Far slower than anything that a busy machine does to the others.
     slow_down(&third, 1_000).await;
     load.more(200).await;
     let away = shares(&replicas, &load, 2_000).await;
     assert!(away[2] < 0.1, "{away:?}");
-    let answers = none_failed(load).await;
+    let answers = load.none_failed().await;
     eprintln!("balance: {answers} reads, 0 failed; equal replicas {even:.3?}, the third takes a second {away:.3?}");
 }

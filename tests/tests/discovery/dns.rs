@@ -7,10 +7,7 @@ use palisade_tests::{
     servers::{Dns, free_port},
 };
 
-use crate::{
-    load::none_failed,
-    scene::{Scene, takes_traffic},
-};
+use crate::scene::{Scene, takes_traffic};
 
 /// A name has several addresses, but one port: each replica has a loopback address of its own.
 fn listening(host: u8, port: u16) -> impl Fn(&mut Command) {
@@ -56,7 +53,7 @@ async fn address_records_come_and_go_without_a_failed_read() {
     dns.set(&addresses(&[2]));
     let gone = scene.knows(1).await;
     load.more(100).await;
-    let answers = none_failed(load).await;
+    let answers = load.none_failed().await;
     eprintln!(
         "dns: {answers} reads, 0 failed; joined after {joined:?}, left after {left:?}, dead: last failed attempt after {dead:?}, gone {gone:?} after the record"
     );
@@ -81,15 +78,15 @@ async fn services_come_and_go_and_the_lower_priority_is_taken() {
     scene.knows(2).await;
     load.more(500).await;
 
-    let third = scene.join(|_| {});
+    let mut third = scene.join(|_| {});
     dns.set(&with_host(vec![record(first, 1), record(&second, 1), record(&third, 1)]));
     let joined = takes_traffic(&third).await;
 
-    // Whoever is to go is taken from the records first. What dies without that is seen in the tests of A records, of etcd and of lists.
-    dns.set(&with_host(vec![record(first, 1), record(&third, 1)]));
-    scene.knows(2).await;
+    // Nobody tells DNS.
     second.ask_to_stop();
     assert_eq!(second.exit_code(), Some(0));
+    third.kill();
+    let dead = scene.reaches_all().await;
     load.more(500).await;
 
     let spare = scene.join(|_| {});
@@ -100,6 +97,6 @@ async fn services_come_and_go_and_the_lower_priority_is_taken() {
     dns.set(&with_host(vec![record(&spare, 2)]));
     takes_traffic(&spare).await;
     load.more(100).await;
-    let answers = none_failed(load).await;
-    eprintln!("srv: {answers} reads, 0 failed; joined after {joined:?}");
+    let answers = load.none_failed().await;
+    eprintln!("srv: {answers} reads, 0 failed; joined after {joined:?}, two dead: last failed attempt after {dead:?}");
 }

@@ -5,10 +5,7 @@ use std::process::Command;
 use palisade_tests::{Client, eventually, process::Program, servers::Etcd};
 use serde_json::{Value, json};
 
-use crate::{
-    load::none_failed,
-    scene::{Scene, takes_traffic},
-};
+use crate::scene::{Scene, takes_traffic};
 
 const PATH: &str = "palisade/products";
 
@@ -55,7 +52,7 @@ async fn replicas_join_leave_and_die_without_a_failed_read() {
     let dead = scene.reaches_all().await;
     let gone = scene.knows(1).await;
     load.more(500).await;
-    let answers = none_failed(load).await;
+    let answers = load.none_failed().await;
     eprintln!(
         "etcd: {answers} reads, 0 failed; joined after {joined:?}, left after {left:?}, dead: last failed attempt after {dead:?}, gone {gone:?} later"
     );
@@ -89,7 +86,7 @@ async fn without_etcd_calls_go_on_and_what_it_forgot_is_told_again() {
     eventually(async || etcd_seen_by(&second).await.filter(|seen| seen["ok"] == json!(true))).await;
     eventually(async || (entries(&etcd).await == 3).then_some(())).await;
     scene.knows(3).await;
-    none_failed(load).await;
+    load.none_failed().await;
 }
 
 #[tokio::test]
@@ -123,5 +120,5 @@ async fn what_is_no_address_is_left_out() {
     .await;
     scene.knows(1).await;
     load.more(100).await;
-    none_failed(load).await;
+    load.none_failed().await;
 }

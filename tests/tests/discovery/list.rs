@@ -4,10 +4,7 @@ use std::process::Command;
 
 use palisade_tests::servers::free_port;
 
-use crate::{
-    load::none_failed,
-    scene::{Scene, takes_traffic},
-};
+use crate::scene::{Scene, takes_traffic};
 
 #[tokio::test]
 async fn replicas_of_a_list_stop_die_and_come_back_without_a_failed_read() {
@@ -34,6 +31,6 @@ async fn replicas_of_a_list_stop_die_and_come_back_without_a_failed_read() {
     third.restart();
     let back = takes_traffic(&second).await.max(takes_traffic(&third).await);
     load.more(500).await;
-    let answers = none_failed(load).await;
+    let answers = load.none_failed().await;
     eprintln!("list: {answers} reads, 0 failed; dead: last failed attempt after {dead:?}, back after {back:?}");
 }

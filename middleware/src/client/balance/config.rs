@@ -10,8 +10,7 @@ use crate::circuit_breaker;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// After this many milliseconds a third is left of what an endpoint's answers said about its speed, or a failure about its health. Should
-    /// be longer than any pause between two attempts, so that a retry goes elsewhere.
+    /// After this many milliseconds a third is left of what an endpoint's answers said about its speed, or a failure about its health.
     pub decay_ms: u64,
     /// The largest share of the endpoints that may be left out at once because they fail, above 0 and at most 1; one may always be.
     pub max_ejected: f64,
@@ -42,9 +41,10 @@ impl Config {
 }
 
 /// The defaults of an endpoint's breaker: there are others to go to, so it opens sooner and tries again sooner than a target's. Few probes,
-/// because each is somebody's call that would have fared better elsewhere; one that fails is enough.
+/// because each is somebody's call that would have fared better elsewhere; one that fails is enough. A restart takes seconds, and a probe that
+/// comes too early costs one retry.
 pub(in crate::client) fn breaker() -> circuit_breaker::Config {
-    circuit_breaker::Config { consecutive_failures: 5, open_ms: 1_000, probes: 2, ..circuit_breaker::Config::default() }
+    circuit_breaker::Config { consecutive_failures: 5, open_ms: 1_000, max_open_ms: 5_000, probes: 2, ..circuit_breaker::Config::default() }
 }
 
 /// Reads the configuration of an endpoint's breaker: what is not given is as in [`breaker`], not as in a target's.

@@ -13,11 +13,13 @@ use crate::{circuit_breaker::Permit, jitter};
 
 /// What a call needs to know of itself to find its endpoint.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted {
+pub(super) struct Wanted<'a> {
     pub(super) now: Instant,
     pub(super) deadline: Option<Instant>,
     /// Whether the call may be the one that finds out whether an endpoint is well again.
     pub(super) may_probe: bool,
+    /// Where it has been.
+    pub(super) tried: &'a [Arc<Node>],
 }
 
 /// Where a call goes.
@@ -33,9 +35,9 @@ pub(super) struct Choice<'a> {
 /// Chooses among `nodes`, of which there is at least one.
 ///
 /// An endpoint that is to prove its health comes first: by its load it would never be chosen, and so never be well. Then those that are
-/// well, or whose ejection is not enforced; then any that can be reached; then any.
-pub(super) fn pick<'a>(nodes: &'a [Arc<Node>], dice: &Dice, wanted: Wanted) -> Choice<'a> {
-    let Wanted { now, deadline, may_probe } = wanted;
+/// well, or whose ejection is not enforced, of these those that the call has not tried; then any that can be reached; then any.
+pub(super) fn pick<'a>(nodes: &'a [Arc<Node>], dice: &Dice, wanted: Wanted<'_>) -> Choice<'a> {
+    let Wanted { now, deadline, may_probe, tried } = wanted;
     let drawn = two_of(nodes.iter(), dice.roll()).expect("a target has an endpoint");
     if may_probe {
         for node in [drawn.0, drawn.1] {
@@ -45,7 +47,9 @@ pub(super) fn pick<'a>(nodes: &'a [Arc<Node>], dice: &Dice, wanted: Wanted) -> C
         }
     }
     let usable = |node: &&Arc<Node>| node.is_usable(now);
-    let pair = if usable(&drawn.0) && usable(&drawn.1) { Some(drawn) } else { two_of(nodes.iter().filter(usable), dice.roll()) };
+    let fresh = |node: &&Arc<Node>| usable(node) && !tried.iter().any(|tried| Arc::ptr_eq(tried, node));
+    let pair = if fresh(&drawn.0) && fresh(&drawn.1) { Some(drawn) } else { two_of(nodes.iter().filter(fresh), dice.roll()) };
+    let pair = pair.or_else(|| two_of(nodes.iter().filter(usable), dice.roll()));
     for node in pair.map(|pair| by_cost(pair, now)).into_iter().flatten() {
         let permit = node.acquire(now, deadline);
         // It may have been left out since we looked.

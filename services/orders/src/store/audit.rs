@@ -6,12 +6,12 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Error, failure::corrupt};
-use crate::order::{OrderId, Status};
+use crate::order::{self, OrderId, Status};
 
 /// How much is stored, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
-    /// How many orders have each status, removed ones too; a status that no order has is absent.
+    /// How many of the orders that were looked at have each status, removed ones too; a status that no order has is absent.
     pub counts: Vec<(Status, u64)>,
     /// Broken invariants, at most [`Audit::MOST_FINDINGS`] of each invariant; empty when all is well.
     pub findings: Vec<Finding>,
@@ -119,26 +119,28 @@ impl fmt::Display for Finding {
 /// Orders that are due since `$1`, at most `$2`.
 pub(super) const OVERDUE: &str = "SELECT id FROM orders WHERE due_at <= $1 ORDER BY due_at LIMIT $2";
 
-/// For each other invariant the orders that break it, at most `$1`. Both databases understand them.
+/// For each other invariant the orders, from the id `$2` on, that break it, at most `$1`. Both databases understand them. Ids are in the
+/// order of time: a part of them is a range of primary keys.
 pub(super) const CHECKS: [(Invariant, &str); 6] = [
     (
         Invariant::NotForgotten,
-        "SELECT id FROM orders WHERE due_at IS NULL AND (release_pending OR status IN ('PENDING', 'PRODUCT_RESERVED')) LIMIT $1",
+        "SELECT id FROM orders WHERE id >= $2 AND due_at IS NULL AND (release_pending OR status IN ('PENDING', 'PRODUCT_RESERVED')) LIMIT $1",
     ),
     (
         Invariant::HistoryComplete,
         "SELECT o.id FROM orders o LEFT JOIN order_history h ON h.order_id = o.id
-         GROUP BY o.id, o.version HAVING count(h.version) <> o.version LIMIT $1",
+         WHERE o.id >= $2 GROUP BY o.id, o.version HAVING count(h.version) <> o.version LIMIT $1",
     ),
     (
         Invariant::HistoryAgrees,
         "SELECT o.id FROM orders o JOIN order_history h ON h.order_id = o.id AND h.version = o.version
-         WHERE h.to_status <> o.status OR h.reason IS DISTINCT FROM o.failure_reason LIMIT $1",
+         WHERE o.id >= $2 AND (h.to_status <> o.status OR h.reason IS DISTINCT FROM o.failure_reason) LIMIT $1",
     ),
     (
         Invariant::MovesLegal,
         "SELECT order_id FROM (
-             SELECT order_id, from_status, to_status, lag(to_status) OVER (PARTITION BY order_id ORDER BY version) AS previous FROM order_history
+             SELECT order_id, from_status, to_status, lag(to_status) OVER (PARTITION BY order_id ORDER BY version) AS previous
+             FROM order_history WHERE order_id >= $2
          ) h
          WHERE from_status IS DISTINCT FROM previous
             OR (from_status IS NOT NULL AND NOT EXISTS (
@@ -148,17 +150,24 @@ pub(super) const CHECKS: [(Invariant, &str); 6] = [
     (
         Invariant::EventWritten,
         "SELECT h.order_id FROM order_history h LEFT JOIN outbox x ON x.order_id = h.order_id AND x.version = h.version
-         WHERE x.order_id IS NULL AND h.at >= coalesce((SELECT pruned_before FROM outbox_horizon), h.at) LIMIT $1",
+         WHERE h.order_id >= $2 AND x.order_id IS NULL AND h.at >= coalesce((SELECT pruned_before FROM outbox_horizon), h.at) LIMIT $1",
     ),
     (
         Invariant::TotalExact,
-        "SELECT o.id FROM orders o LEFT JOIN order_lines l ON l.order_id = o.id GROUP BY o.id, o.total_minor
+        "SELECT o.id FROM orders o LEFT JOIN order_lines l ON l.order_id = o.id
+         WHERE o.id >= $2 GROUP BY o.id, o.total_minor
          HAVING o.total_minor IS DISTINCT FROM sum(CAST(l.unit_price_minor AS NUMERIC) * l.quantity)
              OR count(l.name) NOT IN (0, count(*)) OR count(l.position) = 0 LIMIT $1",
     ),
 ];
 
-pub(super) const COUNTS: &str = "SELECT status, count(*) FROM orders GROUP BY status ORDER BY status";
+/// How many orders have each status, from the id `$1` on.
+pub(super) const COUNTS: &str = "SELECT status, count(*) FROM orders WHERE id >= $1 GROUP BY status ORDER BY status";
+
+/// The first id to look at.
+pub(super) fn first(since: Option<OffsetDateTime>) -> Uuid {
+    since.map_or_else(Uuid::nil, order::least_uuid)
+}
 
 /// What stands in the place of a status in the row for dead events.
 const DEAD: &str = "DEAD";

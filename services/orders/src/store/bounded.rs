@@ -227,8 +227,8 @@ impl Store for Bounded {
         self.run(SWEEP_KEYS, move |store| async move { store.sweep_keys(now).await }).await
     }
 
-    async fn audit(&self, now: OffsetDateTime, overdue_after: Duration) -> Result<Audit, Error> {
-        self.run(AUDIT, move |store| async move { store.audit(now, overdue_after).await }).await
+    async fn audit(&self, now: OffsetDateTime, overdue_after: Duration, since: Option<OffsetDateTime>) -> Result<Audit, Error> {
+        self.run(AUDIT, move |store| async move { store.audit(now, overdue_after, since).await }).await
     }
 
     async fn standings(&self, ids: &[OrderId]) -> Result<Vec<Standing>, Error> {

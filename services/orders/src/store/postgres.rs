@@ -224,10 +224,10 @@ impl Store for PostgresStore {
         self.again(|| async { create::sweep_keys(&mut *self.pool.acquire().await?, now).await }).await
     }
 
-    async fn audit(&self, now: OffsetDateTime, overdue_after: Duration) -> Result<Audit, Error> {
+    async fn audit(&self, now: OffsetDateTime, overdue_after: Duration, since: Option<OffsetDateTime>) -> Result<Audit, Error> {
         // The only transaction of more than one statement. A cancelled BEGIN may leave the connection inside of one, where the next
         // borrower's writes would be lost (sqlx#4393): so there is no next borrower.
-        audit::audit(&mut *self.pool.acquire_for_once().await?, now, overdue_after).await
+        audit::audit(&mut *self.pool.acquire_for_once().await?, now, overdue_after, since).await
     }
 
     async fn standings(&self, ids: &[OrderId]) -> Result<Vec<Standing>, Error> {

@@ -188,8 +188,8 @@ impl Store for SqliteStore {
         create::sweep_keys(&mut *self.writer.acquire().await?, now).await
     }
 
-    async fn audit(&self, now: OffsetDateTime, overdue_after: Duration) -> Result<Audit, Error> {
-        audit::audit(&mut *self.readers.acquire().await?, now, overdue_after).await
+    async fn audit(&self, now: OffsetDateTime, overdue_after: Duration, since: Option<OffsetDateTime>) -> Result<Audit, Error> {
+        audit::audit(&mut *self.readers.acquire().await?, now, overdue_after, since).await
     }
 
     async fn standings(&self, ids: &[OrderId]) -> Result<Vec<Standing>, Error> {

@@ -95,7 +95,7 @@ async fn a_sound_store_has_no_findings(db: Database) {
     db.accept("alice", NOW).await;
     let cancelled = db.confirm(&db.accept("alice", NOW).await, NOW).await;
     db.store.set_status(cancelled.saga.order.id, Status::Cancelled, Actor::Owner, NOW).await.unwrap();
-    let audit = db.store.audit(NOW + LEASE, LEASE * 2).await.unwrap();
+    let audit = db.store.audit(NOW + LEASE, LEASE * 2, None).await.unwrap();
     assert_eq!(audit, Audit { counts: vec![(Status::Cancelled, 1), (Status::Pending, 1)], findings: vec![] });
 }
 
@@ -133,10 +133,14 @@ async fn every_broken_invariant_is_found(db: Database) {
         let order_id: OrderId = db.reserve(&db.accept("alice", NOW).await, NOW).await.saga.order.id;
         db.assert_sound(NOW).await;
         db.back_door.force(sql).await;
-        let findings = db.store.audit(NOW, LEASE).await.unwrap().findings;
+        let findings = db.store.audit(NOW, LEASE, None).await.unwrap().findings;
         assert!(findings.contains(&Finding { order_id, broken }), "{sql}: {findings:?}");
+        let part = async |since| db.store.audit(NOW, LEASE, Some(since)).await.unwrap();
+        assert_eq!(part(NOW).await.findings, findings, "{sql}: ids say when");
+        let later = part(NOW + Duration::from_millis(1)).await;
+        assert_eq!((later.findings, later.counts), (vec![], vec![]), "{sql}: older orders are left out");
     }
     let order_id = db.accept("alice", NOW).await.saga.order.id;
-    let overdue = db.store.audit(NOW + LEASE * 2, LEASE).await.unwrap().findings;
+    let overdue = db.store.audit(NOW + LEASE * 2, LEASE, None).await.unwrap().findings;
     assert_eq!(overdue, [Finding { order_id, broken: Invariant::TakenUp }]);
 }

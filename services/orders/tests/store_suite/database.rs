@@ -79,7 +79,7 @@ impl Database {
 
     /// No invariant is broken.
     pub(crate) async fn assert_sound(&self, now: OffsetDateTime) {
-        assert_eq!(self.store.audit(now, Duration::from_hours(1)).await.unwrap().findings, []);
+        assert_eq!(self.store.audit(now, Duration::from_hours(1), None).await.unwrap().findings, []);
     }
 }
 

@@ -25,7 +25,7 @@ async fn callers_that_go_away_take_nothing_from_the_others(db: Database) {
             task::spawn(async move {
                 match n % 4 {
                     // A transaction: a BEGIN that is dropped was seen to poison its connection for the next borrower.
-                    0 => drop_after(waits, db.store.audit(NOW, LEASE)).await,
+                    0 => drop_after(waits, db.store.audit(NOW, LEASE, None)).await,
                     1 => drop_after(waits, db.store.create(create("dropped", NOW), NOW)).await,
                     _ => {}
                 }

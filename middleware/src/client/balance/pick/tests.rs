@@ -27,8 +27,8 @@ fn nodes(count: u16) -> Vec<Arc<Node>> {
     nodes
 }
 
-fn any() -> Wanted {
-    Wanted { now: Instant::now(), deadline: None, may_probe: true }
+fn any() -> Wanted<'static> {
+    Wanted { now: Instant::now(), deadline: None, may_probe: true, tried: &[] }
 }
 
 /// How often each is chosen, if calls take so long that all are in flight.
@@ -95,6 +95,22 @@ async fn an_open_endpoint_is_skipped_until_a_probe_has_found_it_well() {
     assert_eq!(nodes[0].breaker().unwrap().state(), State::Closed);
     // What was known of it was from its bad days.
     assert_eq!(pick(&nodes, &dice, any()).node.address, nodes[0].address);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_goes_where_its_call_has_not_been_however_busy_it_is_there() {
+    let (nodes, dice) = (nodes(3), Dice::new());
+    (0..100).for_each(|_| nodes[2].load().enter());
+    let mut tried = vec![nodes[0].clone(), nodes[1].clone()];
+    for _ in 0..20 {
+        assert_eq!(pick(&nodes, &dice, Wanted { tried: &tried, ..any() }).node.address, nodes[2].address);
+    }
+    open(&nodes[2], SECOND);
+    let again = pick(&nodes, &dice, Wanted { may_probe: false, tried: &tried, ..any() });
+    assert_ne!(again.node.address, nodes[2].address, "better one that failed once than one that is known to fail");
+    assert!(!again.panics);
+    tried.push(nodes[2].clone());
+    pick(&nodes, &dice, Wanted { tried: &tried, ..any() });
 }
 
 #[tokio::test(start_paused = true)]

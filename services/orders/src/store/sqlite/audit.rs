@@ -15,17 +15,23 @@ use crate::{
     },
 };
 
-pub(super) async fn audit(db: &mut SqliteConnection, now: OffsetDateTime, overdue_after: Duration) -> Result<Audit, Error> {
+pub(super) async fn audit(
+    db: &mut SqliteConnection,
+    now: OffsetDateTime,
+    overdue_after: Duration,
+    since: Option<OffsetDateTime>,
+) -> Result<Audit, Error> {
+    let first = audit::first(since);
     // All checks look at the same moment, or orders that move between two of them would look broken.
     let mut transaction = db.begin().await?;
     let overdue =
         sqlx::query_scalar(OVERDUE).bind(to_ms(now - overdue_after)).bind(Audit::MOST_FINDINGS).fetch_all(&mut *transaction).await?;
     let mut findings: Vec<Finding> = audit::findings(Invariant::TakenUp, overdue).collect();
     for (invariant, check) in CHECKS {
-        let broken = sqlx::query_scalar(check).bind(Audit::MOST_FINDINGS).fetch_all(&mut *transaction).await?;
+        let broken = sqlx::query_scalar(check).bind(Audit::MOST_FINDINGS).bind(first).fetch_all(&mut *transaction).await?;
         findings.extend(audit::findings(invariant, broken));
     }
-    let counts = audit::counts(sqlx::query_as(COUNTS).fetch_all(&mut *transaction).await?)?;
+    let counts = audit::counts(sqlx::query_as(COUNTS).bind(first).fetch_all(&mut *transaction).await?)?;
     transaction.commit().await?;
     Ok(Audit { counts, findings })
 }
