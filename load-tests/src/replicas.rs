@@ -57,7 +57,7 @@ impl Trial {
 
 /// So many graceful restarts, one process after another.
 pub async fn rolling(restarts: usize) -> Claims {
-    let (stage, outcome) = one_after_another(restarts, |program| program.replace(), |_| {}).await;
+    let (stage, outcome) = one_after_another(restarts, Program::replace, |_| {}).await;
     drop(stage);
     let mut claims = told(&outcome, restarts, "restarts");
     claims.add("nothing had to be asked twice", outcome.passed_on + outcome.told_to_wait == 0, twice(&outcome));
@@ -95,17 +95,17 @@ async fn one_after_another(processes: usize, first: fn(&mut Program), then: fn(&
 
 /// Why gateways and orders made no other attempt at calls that had failed.
 async fn in_vain(stage: &Stage) -> String {
-    let mut text = String::new();
+    let mut told = Vec::new();
     for service in ["gateway", "orders"] {
         for reason in ["attempts", "caller_retries", "concurrency", "deadline", "not_idempotent", "not_ready", "pushback", "tokens"] {
             let reason = format!("reason=\"{reason}\"");
             let count = stage.shop.counted(service, "palisade_retry_rejected_total", &[&reason]).await;
             if count > 0.0 {
-                text += &format!("; {service}: {count} {reason}");
+                told.push(format!("; {service}: {count} {reason}"));
             }
         }
     }
-    text
+    told.concat()
 }
 
 /// On a thread of its own: whoever waits for a process must not keep requests from being made.
