@@ -10,16 +10,25 @@
 //! - Connections are kept and used again, as HTTP/1.1 has it; one that the gateway closes, or marks `Connection: close`, is not used again.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use reqwest::{Method, Request, RequestBuilder, Url};
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
+};
 
 use crate::client::{Answer, Client};
 
 /// How often each is asked whether it is ready.
 const ASK_EVERY: Duration = Duration::from_millis(50);
+/// How long it may take to say so.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The gateways of a shop.
 #[derive(Debug)]
@@ -52,17 +61,14 @@ impl Gateways {
         self.passed_on.load(Ordering::Relaxed)
     }
 
-    /// Takes out who is not ready, and in again who is, for as long as somebody waits for this: it never ends.
-    pub async fn watch(&self) {
-        let mut pace = tokio::time::interval(ASK_EVERY);
-        let admins: Vec<_> = self.each.iter().map(|gateway| (gateway, Client::new(&gateway.admin, None))).collect();
-        loop {
-            pace.tick().await;
-            for (gateway, admin) in &admins {
-                let ready = admin.get("/readyz").attempt().await.is_ok_and(|answer| answer.status == 200);
-                gateway.ready.store(ready, Ordering::Relaxed);
-            }
+    /// Takes out who is not ready, or does not say so in time, and in again who is, until this is dropped.
+    pub fn watch(self: &Arc<Self>) -> JoinSet<()> {
+        let mut watching = JoinSet::new();
+        for index in 0..self.each.len() {
+            let gateways = self.clone();
+            watching.spawn(async move { gateways.each[index].watch().await });
         }
+        watching
     }
 
     /// The answer of the first gateway that gives one.
@@ -90,6 +96,18 @@ impl Gateways {
         let mut ways: Vec<_> = first.iter().chain(later).collect();
         ways.sort_by_key(|gateway| !gateway.ready.load(Ordering::Relaxed));
         ways
+    }
+}
+
+impl Gateway {
+    async fn watch(&self) {
+        let (admin, mut pace) = (Client::new(&self.admin, None), interval(ASK_EVERY));
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            pace.tick().await;
+            let answer = timeout(PATIENCE, admin.get("/readyz").attempt()).await;
+            self.ready.store(matches!(answer, Ok(Ok(answer)) if answer.status == 200), Ordering::Relaxed);
+        }
     }
 }
 

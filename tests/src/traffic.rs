@@ -73,9 +73,7 @@ impl Traffic {
         let readers = products.clone().take(people / 2).map(|product| reader(&shelf.seller, &format!("/products/{product}")));
         let buying = products.zip(&buyers).map(|(product, buyer)| buyer.clone().works(product));
         let load = Load::start(readers.chain(buying).collect::<Vec<_>>());
-        let mut watch = JoinSet::new();
-        let gateways = shop.gateways().expect("a shop of several replicas").clone();
-        watch.spawn(async move { gateways.watch().await });
+        let watch = shop.gateways().expect("a shop of several replicas").watch();
         Self { load, shelf, buyers, _watch: watch }
     }
 
