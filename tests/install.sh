@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need beside Rust and a C compiler: PostgreSQL, NATS, etcd, dnsmasq, Prometheus and Alertmanager, k6 and what checks its
-# scripts' types, and a MongoDB-compatible server built into .tools/.
+# Installs what the tests need beside Rust and a C compiler: PostgreSQL, NATS, Redis, etcd, dnsmasq, Prometheus and Alertmanager, k6 and what checks
+# its scripts' types, and a MongoDB-compatible server built into .tools/.
 # A second run finds everything there and does nothing. Only root installs Debian packages; others are told which to ask for.
 set -eu
 cd "$(dirname "$0")/.."
@@ -27,6 +27,7 @@ has_venv() {
 missing=
 has_postgres || missing="$missing postgresql"
 { command -v nats-server || [ -x /usr/sbin/nats-server ]; } >/dev/null || missing="$missing nats-server"
+command -v redis-server >/dev/null || missing="$missing redis-server"
 command -v promtool >/dev/null || missing="$missing prometheus"
 command -v amtool >/dev/null || missing="$missing prometheus-alertmanager"
 command -v etcd >/dev/null || missing="$missing etcd-server"

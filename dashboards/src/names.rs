@@ -54,7 +54,8 @@ const RECORDED: [&str; 3] = ["slo:objective:ratio", "slo:errors:ratio_rate1h", "
 /// Every metric of the middleware and of the services, once.
 pub fn catalogue() -> Vec<&'static Metric> {
     let mut all: Vec<&Metric> = Vec::new();
-    for metric in [CATALOG, palisade_orders::metrics::METRICS, palisade_products::metrics::METRICS].into_iter().flatten() {
+    let services = [palisade_gateway::metrics::METRICS, palisade_orders::metrics::METRICS, palisade_products::metrics::METRICS];
+    for metric in [CATALOG].into_iter().chain(services).flatten() {
         if !all.contains(&metric) {
             all.push(metric);
         }

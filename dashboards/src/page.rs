@@ -19,7 +19,7 @@ const ALL: &str = "all";
 const CALLERS: &str = "gateway, orders";
 const STORES: &str = "orders, products";
 
-const GROUPS: [Group; 14] = [
+const GROUPS: [Group; 15] = [
     Group { title: "HTTP requests answered", names: &["http.server."], by: "gateway" },
     Group { title: "gRPC calls answered", names: &["rpc.server.", "palisade.rpc.server."], by: STORES },
     Group { title: "gRPC calls made", names: &["rpc.client.", "grpc.client."], by: CALLERS },
@@ -34,6 +34,7 @@ const GROUPS: [Group; 14] = [
     Group { title: "Discovery", names: &["palisade.discovery."], by: CALLERS },
     Group { title: "Registration", names: &["palisade.registration."], by: STORES },
     Group { title: "Tokens and certificates", names: &["palisade.auth.", "palisade.tls."], by: ALL },
+    Group { title: "The cache", names: &["palisade.cache."], by: "gateway" },
     Group { title: "Stores", names: &["db.client."], by: STORES },
     Group {
         title: "Orders and their sagas",
@@ -108,6 +109,7 @@ fn exposed_by(metric: &Metric, group: &Group) -> &'static str {
         _ if CATALOG.contains(metric) => group.by,
         (true, true) => STORES,
         (true, false) => "orders",
-        _ => "products",
+        (false, true) => "products",
+        (false, false) => "gateway",
     }
 }

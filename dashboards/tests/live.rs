@@ -18,7 +18,7 @@ use palisade_tests::{
     Shop, eventually,
     otlp::Collector,
     rules,
-    servers::{self, Prometheus},
+    servers::{self, Prometheus, Redis},
 };
 
 /// Several scrapes and evaluations, which come every second.
@@ -58,10 +58,13 @@ async fn is_answered(prometheus: &Prometheus, promql: &str) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_dashboards_and_rules_ask_is_answered() {
     let (postgres, mongo) = (servers::postgres(), servers::mongo());
-    let collector = Collector::start();
-    let shop = Shop::separate_with(Some(&mongo.url("products")), Some(&postgres.url("orders")), |_, command| {
+    let (collector, redis) = (Collector::start(), Redis::start());
+    let shop = Shop::separate_with(Some(&mongo.url("products")), Some(&postgres.url("orders")), |service, command| {
         collector.observe(command);
         traffic::with_faults(command);
+        if service == "gateway" {
+            traffic::with_cache(command, &redis.url());
+        }
     });
     shop.ready().await;
     page::holds_from_the_start(&shop).await;

@@ -17,6 +17,7 @@ mod mongo;
 mod nats;
 mod postgres;
 mod prometheus;
+mod redis;
 
 pub use dns::Dns;
 pub use etcd::Etcd;
@@ -24,6 +25,7 @@ pub use mongo::Mongo;
 pub use nats::Nats;
 pub use postgres::Postgres;
 pub use prometheus::{Prometheus, Sample};
+pub use redis::Redis;
 
 /// A Postgres server that does not sync to disk: fast, but never crash it.
 pub fn postgres() -> Postgres {

@@ -91,9 +91,27 @@ impl Shop {
     /// One more products service with the same store and keys, at an address of its own. It ends when it is dropped, which must be before the
     /// shop is.
     pub fn another_products(&self, store: &str, configure: impl FnOnce(&mut Command)) -> Program {
-        let mut command = command("products");
+        self.another("products", |command| {
+            command.env("PALISADE_STORE__URL", store);
+            configure(command);
+        })
+    }
+
+    /// One more gateway before the same services, likewise.
+    pub fn another_gateway(&self, configure: impl FnOnce(&mut Command)) -> Program {
+        self.another("gateway", |command| {
+            for upstream in ["products", "orders"] {
+                command.env(format!("PALISADE_UPSTREAMS__{}__URL", upstream.to_uppercase()), self.grpc_url(upstream));
+            }
+            command.env("PALISADE_IDENTITY__KEY_FILE", self.directory().join("gateway.pem"));
+            configure(command);
+        })
+    }
+
+    fn another(&self, service: &str, configure: impl FnOnce(&mut Command)) -> Program {
+        let mut command = command(service);
         command.env("PALISADE_LISTEN", format!("127.0.0.1:{}", free_port())).env("PALISADE_ADMIN_LISTEN", "127.0.0.1:0");
-        command.env("PALISADE_STORE__URL", store).envs(trust("products", self.directory()));
+        command.envs(trust(service, self.directory()));
         configure(&mut command);
         Program::start(command, self.directory())
     }

@@ -15,6 +15,7 @@ pub(super) fn dashboard() -> Dashboard {
         .row("By route", by_route())
         .row("Durations", durations())
         .row("Saturation", saturation())
+        .row("Cache", cache())
         .row("Streams", streams())
         .row("Refused at the door", refused())
 }
@@ -113,6 +114,46 @@ fn saturation() -> [Panel; 4] {
             .query(own("palisade.queue.waiting").now().sum_by(limiter)),
     ]
     .map(|panel| panel.sized(6, 8))
+}
+
+/// What to do when the cache is as full as it may be.
+const FULL: &str = "At the limit of `cache.max_bytes` with a low hit ratio: give it more.";
+
+fn cache() -> [Panel; 7] {
+    let lookups = || own("palisade.cache.lookups");
+    let all = lookups().rate().sum_by(["job"]);
+    let kept = |name| own(name).now().sum_by(["instance"]);
+    [
+        graph("Cache hit ratio")
+            .tells("Share of the reads of products for which nobody was asked, or only Redis. Nothing is drawn without a cache.")
+            .if_bad("Low with many invalidations: stock changes faster than `cache.ttl_ms`. Low without: more is read than `cache.max_bytes` holds.")
+            .share_of_good(0.5, 0.1)
+            .query(lookups().matches("result", "hit|shared").rate().sum_by(["job"]) / all),
+        areas("Stale answers / s")
+            .tells("Reads that were answered with what is no longer fresh, because products did not answer or not in time.")
+            .if_bad("Products is down or slow, and readers are told so by `Cache-Status`: see its breaker.")
+            .unit(unit::REQUESTS)
+            .runbook("BreakerOpen")
+            .query(lookups().is("result", "stale").rate().sum_by(["job"])),
+        areas("Invalidations / s")
+            .tells("Times that something was outdated: by an event, by a write through the gateway, or because events may have been missed.")
+            .if_bad("`missed`: the connection to NATS breaks. No `event` although products changes: no `events.nats_url`, or a lagging outbox.")
+            .unit(unit::PER_SECOND)
+            .runbook("OutboxLag")
+            .query(own("palisade.cache.invalidations").rate().sum_by(["cause"])),
+        areas("Loads / s")
+            .tells("Calls to products that fill the cache: one for all who ask for the same. `outdated` answers are given but not kept.")
+            .if_bad("`failed`: products does not answer, or what is asked for is not there. Mostly `outdated`: what is read most changes all the time.")
+            .unit(unit::REQUESTS)
+            .query(own("palisade.cache.loads").rate().sum_by(["outcome"])),
+        areas("Second level / s")
+            .tells("Operations of the Redis that replicas share, by what came of them; a flat 0 is no Redis.")
+            .if_bad("`failed` and `skipped`: Redis is away or slower than `cache.redis_timeout_ms`. Reads are slower, and as right as before.")
+            .unit(unit::PER_SECOND)
+            .query(own("palisade.cache.second_level").rate().sum_by(["operation", "outcome"])),
+        graph("Answers kept").tells("How many answers each gateway keeps.").if_bad(FULL).unit(unit::COUNT).sized(4, 8).query(kept("palisade.cache.entries")),
+        graph("Bytes kept").tells("What they take, at most `cache.max_bytes`.").if_bad(FULL).unit(unit::BYTES).sized(4, 8).query(kept("palisade.cache.bytes")),
+    ]
 }
 
 fn streams() -> [Panel; 2] {

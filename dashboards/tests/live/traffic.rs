@@ -15,6 +15,11 @@ pub(crate) fn with_faults(command: &mut Command) {
     command.env("PALISADE_SERVER__FAULTS__ENABLED", "true");
 }
 
+/// The gateway keeps what is read, for less than it takes to read it twice but once in a while.
+pub(crate) fn with_cache(command: &mut Command, redis: &str) {
+    command.env("PALISADE_CACHE__TTL_MS", "20").env("PALISADE_CACHE__STALE_MS", "1000").env("PALISADE_CACHE__REDIS_URL", redis);
+}
+
 pub(crate) async fn of_all_kinds(shop: &Shop) {
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let (plenty, few) = (stock(&seller, 10_000).await, stock(&seller, 1).await);

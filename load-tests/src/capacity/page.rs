@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{
     Measured, ROUNDS, Row,
-    subject::{FILES, HOP, SERVERS},
+    subject::{CACHED, FILES, HOP, SERVERS},
     tool::{CONNECTIONS, Tool},
 };
 
@@ -125,6 +125,7 @@ fn method(text: &mut String, measured: &Measured) {
          - Telemetry: `off` has no collector; else a collector in a process of its own takes this share of the traces over OTLP. Metrics are always on.\n\
          - {SERVERS} is a real PostgreSQL with `fsync` on, and a stand-in that speaks MongoDB's protocol and syncs each write: what products\n  \
          itself spends is right, what the database column has of that store is not MongoDB's. SQLite's work is in the services themselves.\n\
+         - `{CACHED}`: the gateway keeps what is read for 5 s (`cache.ttl_ms`), and nobody tells it of changes.\n\
          - An order is of one line, of 50 products in turn, each with an idempotency key of its own; GET product asks for one product, the list for 20.\n",
         machine.processor,
         machine.cores,

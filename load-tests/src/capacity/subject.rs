@@ -19,6 +19,8 @@ const TELEMETRY: [(&str, Option<&str>); 3] = [("off", None), ("10 %", Some("0.1"
 pub(super) const FILES: &str = "SQLite";
 /// Stores on servers.
 pub(super) const SERVERS: &str = "PostgreSQL + MongoDB";
+/// Likewise, and the gateway keeps what is read.
+pub(super) const CACHED: &str = "SQLite, cache on";
 /// No stores at all.
 pub(super) const HOP: &str = "hop";
 
@@ -75,9 +77,11 @@ impl Subjects {
         for (telemetry, sampled) in TELEMETRY {
             for on_servers in [false, true] {
                 let sampled = sampled.map(|share| (spans.as_str(), share));
-                shops.push(shop::start(telemetry, sampled, on_servers.then_some((&stores.0, &stores.1))).await);
+                let name = if on_servers { SERVERS } else { FILES };
+                shops.push(shop::start(name, telemetry, sampled, on_servers.then_some((&stores.0, &stores.1))).await);
             }
         }
+        shops.push(shop::start(CACHED, TELEMETRY[0].0, None, None).await);
         Self { shops, hops, _stores: stores, _collector: collector }
     }
 

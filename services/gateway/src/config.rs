@@ -13,6 +13,8 @@ use palisade_middleware::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::cache;
+
 /// The gateway.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -25,6 +27,11 @@ pub struct Config {
     pub upstreams: Upstreams,
     /// Streams of an order's events.
     pub order_events: OrderEvents,
+    /// Answers to reads of products that are kept for a while.
+    pub cache: cache::Config,
+    /// Where events of products come from, which outdate what is kept; only its address counts here. Without one they reach a gateway in the same
+    /// process only.
+    pub events: palisade_events::Config,
     /// The key that signs calls to them.
     pub identity: auth::Identity,
     /// Whose tokens are believed.
@@ -82,6 +89,8 @@ impl Default for Config {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
             upstreams: Upstreams::default(),
             order_events: OrderEvents::default(),
+            cache: cache::Config::default(),
+            events: palisade_events::Config::default(),
             identity: auth::Identity::default(),
             auth: auth::Config::default(),
             server: server::Config::default(),
@@ -94,6 +103,8 @@ impl Validate for Config {
     fn validate(&self) -> Result<(), Error> {
         self.server.validate()?;
         self.telemetry.validate()?;
+        self.cache.validate()?;
+        self.events.validate()?;
         let events = [("order_events.heartbeat_ms", self.order_events.heartbeat_ms), ("order_events.retry_ms", self.order_events.retry_ms)];
         if let Some((key, _)) = events.into_iter().find(|(_, value)| *value == 0) {
             return Err(Error::rule(key, "must be greater than 0"));

@@ -1,8 +1,10 @@
 //! The HTTP API: JSON outside, gRPC inside. It owns no rule of products or orders, only the shape of what is sent.
 
+pub mod cache;
 pub mod config;
 mod docs;
 mod extract;
+pub mod metrics;
 mod money;
 mod openapi;
 mod orders;
@@ -13,6 +15,7 @@ mod start;
 mod timestamp;
 mod upstreams;
 
+pub use cache::Cache;
 pub use config::Config;
 pub use router::{METHODS, router};
 pub use start::{AUDIENCE, keys, start};

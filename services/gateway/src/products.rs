@@ -1,13 +1,13 @@
 //! `/products`.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use axum::{
     Json,
     extract::State,
     http::{
-        StatusCode,
-        header::{CACHE_CONTROL, ETAG, LOCATION},
+        HeaderMap, StatusCode,
+        header::{ETAG, LOCATION},
     },
     response::{IntoResponse, Response},
 };
@@ -15,6 +15,7 @@ use palisade_middleware::rejection::{Rejection, reasons};
 use palisade_proto::products::v1::{CreateProductRequest, FindAllRequest, FindOneRequest, RemoveRequest, UpdateRequest};
 
 use crate::{
+    cache::{Key, NoCache, Representation, Version},
     extract::{self, Id, IdempotencyKey, IfMatch, IfNoneMatch, Query, etag},
     openapi::Problem,
     problem::{self, is_replayed, settle},
@@ -24,9 +25,6 @@ use crate::{
 mod body;
 
 use body::{Filters, Product, ProductInput, ProductPage};
-
-/// A copy may be kept and shown again once the service has said that it is still the present one.
-const REVALIDATE: &str = "private, no-cache";
 
 /// Add a product.
 ///
@@ -45,10 +43,11 @@ const REVALIDATE: &str = "private, no-cache";
             description = "`idempotency_key_reused`: the key was used with another body"),
     ))]
 pub(crate) async fn create(
-    State(Upstreams { mut products, .. }): State<Upstreams>,
+    State(Upstreams { mut products, cache, .. }): State<Upstreams>,
     IdempotencyKey(idempotency_key): IdempotencyKey,
     extract::Json(input): extract::Json<ProductInput>,
 ) -> Result<Response, Rejection> {
+    let _change = cache.change(None);
     let (product, broken) = input.into_proto();
     let key = idempotency_key.clone();
     let request = extract::repeatable(CreateProductRequest { product: Some(product), idempotency_key }, &key);
@@ -62,37 +61,55 @@ pub(crate) async fn create(
 }
 
 /// List products.
+///
+/// With a cache (`cache.ttl_ms`) a page may be so old, and has the headers of a product that is read.
 #[utoipa::path(get, path = "/products", operation_id = "listProducts", tag = "products", security(("bearer" = ["products:read"])),
     params(Filters),
-    responses((status = 200, body = ProductPage, description = "One page")))]
+    responses((status = 200, body = ProductPage, description = "One page", headers(
+        ("Cache-Status" = Option<String>, description = "Where it comes from, if there is a cache (RFC 9211)"),
+        ("Age" = Option<u64>, description = "Seconds since products answered it, if it was kept")))))]
 pub(crate) async fn list(
-    State(Upstreams { mut products, .. }): State<Upstreams>,
+    State(Upstreams { mut products, cache, .. }): State<Upstreams>,
     Query(filters): Query<Filters>,
+    no_cache: NoCache,
+    headers: HeaderMap,
 ) -> Result<Response, Rejection> {
-    let page = products.find_all(FindAllRequest::from(filters)).await.map_err(problem::of_query)?.into_inner();
-    Ok(([(CACHE_CONTROL, REVALIDATE)], Json(ProductPage::try_from(page)?)).into_response())
+    // A page has an entity tag only where it is kept: making one costs more than it saves.
+    let if_none_match = if cache.is_on() { IfNoneMatch::read(&headers)? } else { IfNoneMatch::default() };
+    let request = FindAllRequest::from(filters);
+    let key = Key::Page(Arc::new(request.clone()));
+    let load = async move { Representation::new(&ProductPage::try_from(products.find_all(request).await?.into_inner())?, None) };
+    let page = cache.read(key, no_cache, load).await.map_err(problem::of_query)?;
+    Ok(page.answer(&if_none_match))
 }
 
 /// Read a product.
+///
+/// With a cache (`cache.ttl_ms`) the answer may be so old, or older while products does not answer. `Cache-Control: no-cache` asks products.
 #[utoipa::path(get, path = "/products/{id}", operation_id = "findProduct", tag = "products", security(("bearer" = ["products:read"])),
     params(
         ("id" = String, Path, format = Uuid, description = "The product's id"),
         ("If-None-Match" = Option<String>, Header, description = "Entity tags the caller has, or `*`", example = "\"3\"")),
     responses(
-        (status = 200, body = Product, description = "The product", headers(("ETag" = String, description = "Its version in quotes"))),
+        (status = 200, body = Product, description = "The product", headers(
+            ("ETag" = String, description = "Its version in quotes"),
+            ("Cache-Status" = Option<String>, description = "Where it comes from, if there is a cache (RFC 9211)"),
+            ("Age" = Option<u64>, description = "Seconds since products answered it, if it was kept"))),
         (status = 304, description = "The caller has this version", headers(("ETag" = String, description = "Its version in quotes"))),
     ))]
 pub(crate) async fn find(
-    State(Upstreams { mut products, .. }): State<Upstreams>,
+    State(Upstreams { mut products, cache, .. }): State<Upstreams>,
     Id(id): Id,
     if_none_match: IfNoneMatch,
+    no_cache: NoCache,
 ) -> Result<Response, Rejection> {
-    let product = products.find_one(FindOneRequest { id: id.to_string() }).await.map_err(problem::rejection)?.into_inner();
-    let headers = [(ETAG, etag(product.version)), (CACHE_CONTROL, REVALIDATE.to_owned())];
-    if if_none_match.has(product.version) {
-        return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
-    }
-    Ok((headers, Json(Product::try_from(product)?)).into_response())
+    let load = async move {
+        let product = products.find_one(FindOneRequest { id: id.to_string() }).await?.into_inner();
+        let version = product.version;
+        Representation::new(&Product::try_from(product)?, Some(version))
+    };
+    let product = cache.read(Key::Product(id), no_cache, load).await.map_err(problem::rejection)?;
+    Ok(product.answer(&if_none_match))
 }
 
 /// Replace a product.
@@ -109,11 +126,12 @@ pub(crate) async fn find(
             description = "`version_mismatch`: the product has none of these versions"),
     ))]
 pub(crate) async fn replace(
-    State(Upstreams { products, .. }): State<Upstreams>,
+    State(Upstreams { products, cache, .. }): State<Upstreams>,
     Id(id): Id,
     if_match: IfMatch,
     extract::Json(input): extract::Json<ProductInput>,
 ) -> Result<Response, Rejection> {
+    let mut change = cache.change(Some(id));
     let (product, broken) = input.into_proto();
     let answer = guarded(if_match, |expected_version| {
         let request = UpdateRequest { id: id.to_string(), product: Some(product.clone()), expected_version };
@@ -121,6 +139,7 @@ pub(crate) async fn replace(
         async move { settle(products.update(request).await, broken) }
     });
     let product = Product::try_from(answer.await?.into_inner())?;
+    change.led_to(Version::Is(product.version));
     Ok(([(ETAG, etag(product.version))], Json(product)).into_response())
 }
 
@@ -137,16 +156,19 @@ pub(crate) async fn replace(
             description = "`version_mismatch`: the product has none of these versions"),
     ))]
 pub(crate) async fn remove(
-    State(Upstreams { products, .. }): State<Upstreams>,
+    State(Upstreams { products, cache, .. }): State<Upstreams>,
     Id(id): Id,
     if_match: IfMatch,
 ) -> Result<StatusCode, Rejection> {
+    let mut change = cache.change(Some(id));
     let answer = guarded(if_match, |expected_version| {
         let request = RemoveRequest { id: id.to_string(), expected_version };
         let mut products = products.clone();
         async move { products.remove(request).await.map_err(problem::rejection) }
     });
-    answer.await.map(|_| StatusCode::NO_CONTENT)
+    answer.await?;
+    change.led_to(Version::Gone);
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Makes a change to the first version of `if_match` that is the present one.

@@ -4,12 +4,13 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use axum::{Json, routing::get};
+use palisade_events::{Broker, Topic};
 use palisade_middleware::{
     admin,
     auth::{CredentialsLayer, Grant, InternalTokens, Keys},
     circuit_breaker, client,
     fault::Faults,
-    health,
+    health::{self, Readiness},
     method_table::MethodTable,
     process::Process,
     respond::Protocol,
@@ -17,7 +18,7 @@ use palisade_middleware::{
 };
 use palisade_proto::FILE_DESCRIPTOR_SET;
 
-use crate::{METHODS, Upstreams, config::Config, router};
+use crate::{Cache, METHODS, Upstreams, config::Config, metrics, router};
 
 /// `aud` of the tokens that users bring.
 pub const AUDIENCE: &str = "palisade";
@@ -29,6 +30,7 @@ pub fn keys(config: &Config, process: &Process) -> anyhow::Result<Keys> {
 
 /// Starts the gateway; it runs until the process stops. Answers its HTTP address.
 pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<SocketAddr> {
+    metrics::register();
     let readiness = process.readiness();
     let (products, orders) = (config.upstreams.products(), config.upstreams.orders());
     let jwks = Json(serde_json::to_value(keys.signing.public_jwks())?);
@@ -38,10 +40,13 @@ pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<S
     let orders = client::connect("orders", &orders, idempotent, CredentialsLayer::new(tokens, "orders"))?;
     for (name, client) in [("products", &products), ("orders", &orders)] {
         let endpoints = client.endpoints().context("a connected client has endpoints")?;
-        readiness.watch(name, true, process.shutdown.clone(), health::grpc_probe(endpoints.clone()));
+        // What is kept is answered without products, which must not take this gateway away from those who ask.
+        let required = name != "products" || !config.cache.covers_failures();
+        readiness.watch(name, required, process.shutdown.clone(), health::grpc_probe(endpoints.clone()));
     }
     let breakers = circuit_breaker::operate::router([products.breaker().clone(), orders.breaker().clone()]);
-    let upstreams = Upstreams::new(products, orders).with_events(config.order_events);
+    let cache = start_cache(config, process, &readiness)?;
+    let upstreams = Upstreams::new(products, orders).with_events(config.order_events).with_cache(cache);
     let methods = Arc::new(MethodTable::new(&[&METHODS, &admin::PROBES])?);
     let faults = Faults::new(&config.server.faults, Protocol::Http, &methods);
     let more = breakers.merge(faults.routes()).route("/jwks.json", get(move || async move { jwks }));
@@ -50,4 +55,19 @@ pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<S
     let router = router(upstreams).merge(admin::probes(readiness));
     let address = process.serve(("gateway", Protocol::Http), config.listen, router, methods, keys.verifier, (&config.server, faults));
     address.with_context(|| format!("listen: {}", config.listen))
+}
+
+/// The cache, and what outdates it. Without its servers it serves as well: they are told, but not required.
+fn start_cache(config: &Config, process: &Process, readiness: &Readiness) -> anyhow::Result<Cache> {
+    let (cache, upkeep) = Cache::new(&config.cache)?;
+    let Some(upkeep) = upkeep else { return Ok(cache) };
+    if let Some(probe) = upkeep.probe() {
+        readiness.watch("redis", false, process.shutdown.clone(), probe);
+    }
+    let broker = Broker::new(&config.events)?;
+    if let Some(probe) = broker.probe() {
+        readiness.watch("nats", false, process.shutdown.clone(), probe);
+    }
+    process.run(upkeep.run(broker.subscribe(Topic::PRODUCTS), process.shutdown.clone()));
+    Ok(cache)
 }

@@ -7,7 +7,7 @@ use palisade_proto::{
 use tonic::{Status, body::Body};
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 
-use crate::config;
+use crate::{cache::Cache, config};
 
 /// Whatever carries calls to a service and their answers back.
 type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
@@ -24,6 +24,7 @@ pub struct Upstreams {
     pub(crate) products: ProductsServiceClient<Transport>,
     pub(crate) orders: OrdersClient,
     pub(crate) events: config::OrderEvents,
+    pub(crate) cache: Cache,
 }
 
 impl Upstreams {
@@ -38,6 +39,7 @@ impl Upstreams {
             products: ProductsServiceClient::new(Transport::new(products.map_err(status))).max_decoding_message_size(MAX_ANSWER),
             orders: OrdersServiceClient::new(Transport::new(orders.map_err(status))).max_decoding_message_size(MAX_ANSWER),
             events: config::OrderEvents::default(),
+            cache: Cache::default(),
         }
     }
 
@@ -45,6 +47,12 @@ impl Upstreams {
     #[must_use]
     pub fn with_events(self, events: config::OrderEvents) -> Self {
         Self { events, ..self }
+    }
+
+    /// The same, with answers to reads of products kept there.
+    #[must_use]
+    pub fn with_cache(self, cache: Cache) -> Self {
+        Self { cache, ..self }
     }
 }
 

@@ -15,4 +15,4 @@ pub mod watch;
 pub mod worker;
 
 pub use config::Config;
-pub use start::{keys, migrate, start};
+pub use start::{keys, migrate, redrive, start};

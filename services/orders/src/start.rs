@@ -132,6 +132,12 @@ pub async fn migrate(url: &str) -> anyhow::Result<()> {
     Ok(open_store(&config)?.0.prepare().await?)
 }
 
+/// Has the dead events of the store at `url` tried again, and answers how many there were: for an operator who cannot reach an admin port.
+pub async fn redrive(url: &str) -> anyhow::Result<u64> {
+    let config = config::Store { url: Some(url.to_owned().into()), ..config::Store::default() };
+    Ok(open_store(&config)?.0.redrive().await?)
+}
+
 fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, Database)> {
     let url = config.url()?;
     let url = url.expose_secret();

@@ -34,6 +34,12 @@ pub(crate) async fn start(mut config: Config, process: Process) -> anyhow::Resul
     set_store(&mut config.products.store.url, config.products.store.url_file.is_some(), &config.data_dir, "products.db");
     set_store(&mut config.orders.store.url, config.orders.store.url_file.is_some(), &config.data_dir, "orders.db");
 
+    let hears = &mut config.gateway.events;
+    if hears.nats_url.is_none() && hears.nats_url_file.is_none() {
+        // Where products tells of its changes.
+        hears.clone_from(&config.products.events);
+    }
+
     let callers = [("gateway", gateway_key.trusted()?), ("orders", orders_key.trusted()?)];
     let verifier = verifier("products", &callers, trusted.as_ref(), &config.products.auth, clock)?;
     let products = within("products", palisade_products::start(config.products, verifier, &process)).await?;

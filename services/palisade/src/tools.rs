@@ -1,4 +1,5 @@
-//! `palisade token`, `palisade keygen`, `palisade jwks`, `palisade migrate`: tokens for curl and k6, keys and a schema for services.
+//! `palisade token`, `palisade keygen`, `palisade jwks`: tokens for curl and k6, keys for services. `palisade migrate`, `palisade redrive`: the
+//! schema of an orders store, and its dead events.
 
 use std::{io::Write, path::PathBuf, time::Duration};
 
@@ -17,10 +18,15 @@ use crate::{data_dir, tool};
 pub(crate) const DEV_ISSUER: &str = "palisade-dev";
 
 /// The subcommands.
-pub(crate) fn commands() -> [Command; 4] {
+pub(crate) fn commands() -> [Command; 5] {
     let text = |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("TEXT").help(help);
     let path = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name("PATH").value_parser(value_parser!(PathBuf)).help(help)
+    };
+    let of_store = |command: Command| {
+        command
+            .arg(text("store-url", "postgres://… or sqlite://path [env: PALISADE_STORE__URL]"))
+            .arg(path("store-url-file", "File with the URL [env: PALISADE_STORE__URL_FILE]").conflicts_with("store-url"))
     };
     [
         tool("token", "Mint a bearer token and print it")
@@ -38,9 +44,8 @@ pub(crate) fn commands() -> [Command; 4] {
             )
             .arg(path("key-file", "Ed25519 private key in PEM that signs it [default: the development key]").conflicts_with("data-dir"))
             .arg(path("data-dir", "Where the development key is kept [default: palisade-data] [env: PALISADE_DATA_DIR]")),
-        tool("migrate", "Bring the schema of an orders store up to date; for a job that runs before the service")
-            .arg(text("store-url", "postgres://… or sqlite://path [env: PALISADE_STORE__URL]"))
-            .arg(path("store-url-file", "File with the URL [env: PALISADE_STORE__URL_FILE]").conflicts_with("store-url")),
+        of_store(tool("migrate", "Bring the schema of an orders store up to date; for a job that runs before the service")),
+        of_store(tool("redrive", "Have all events that were put aside as dead tried again, and print how many")),
         tool("keygen", "Make an Ed25519 private key for a service").arg(path("out", "File to write, readable by you alone").required(true)),
         tool("jwks", "Print the public halves of private keys as a JSON web key set").arg(
             Arg::new("file")
@@ -58,7 +63,8 @@ pub(crate) fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<()> {
     match name {
         "token" => token(arguments),
         "keygen" => keygen(arguments),
-        "migrate" => migrate(arguments),
+        "migrate" => with_store(arguments, async |url| palisade_orders::migrate(url).await),
+        "redrive" => with_store(arguments, async |url| print(&palisade_orders::redrive(url).await?.to_string())),
         _ => jwks(arguments),
     }
 }
@@ -85,7 +91,8 @@ fn keygen(arguments: &ArgMatches) -> anyhow::Result<()> {
     data_dir::write_new(path, &SigningKey::generate_pem()?).with_context(|| format!("{} cannot be written", path.display()))
 }
 
-fn migrate(arguments: &ArgMatches) -> anyhow::Result<()> {
+/// Does `work` with the URL of an orders store.
+fn with_store(arguments: &ArgMatches, work: impl AsyncFnOnce(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let mut store = Store {
         url: arguments.get_one::<String>("store-url").cloned().map(Into::into),
         url_file: arguments.get_one::<PathBuf>("store-url-file").cloned(),
@@ -96,7 +103,7 @@ fn migrate(arguments: &ArgMatches) -> anyhow::Result<()> {
         store.url_file = std::env::var_os("PALISADE_STORE__URL_FILE").map(Into::into);
     }
     let url = store.url().context("--store-url or --store-url-file is needed")?;
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(palisade_orders::migrate(url.expose_secret()))
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work(url.expose_secret()))
 }
 
 fn jwks(arguments: &ArgMatches) -> anyhow::Result<()> {

@@ -14,6 +14,7 @@ use async_nats::jetstream::{self, consumer::pull::OrderedConfig};
 use futures_util::{StreamExt, future::join_all};
 use palisade_tests::{
     Client, Shop, eventually,
+    process::output_of,
     random::Random,
     servers::{self, Nats},
     shop::{ALL_SCOPES, CUSTOMER},
@@ -21,6 +22,7 @@ use palisade_tests::{
     unique,
 };
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::{runtime::Handle, task::spawn_blocking, time::timeout};
 
 /// Orders tells this server.
@@ -111,7 +113,9 @@ async fn every_change_is_an_event_and_the_broker_may_be_away_for_any_time() {
 #[tokio::test]
 async fn an_event_that_the_broker_refuses_is_put_aside_and_can_be_brought_back() {
     let nats = servers::nats();
-    let shop = Shop::separate_with(None, None, |service, command| {
+    let scratch = TempDir::new().unwrap();
+    let store = format!("sqlite://{}", scratch.path().join("orders.db").display());
+    let shop = Shop::separate_with(None, Some(&store), |service, command| {
         telling(&nats)(service, command);
         if service == "orders" {
             command.env("PALISADE_EVENTS__STREAM_MAX_EVENT_BYTES", "100");
@@ -122,15 +126,17 @@ async fn an_event_that_the_broker_refuses_is_put_aside_and_can_be_brought_back()
     let product = stock(&seller, 5).await;
     let id = id_of(&confirmed(&buyer, &[(&product, 1)]).await);
     let tools = Client::new(shop.admin_url("orders"), None);
-    let dead = eventually(async || {
+    let dead = async || {
         let dead = tools.get("/events/dead").attempt().await.unwrap().ok(200)["items"].as_array().unwrap().clone();
         (dead.len() == 3).then_some(dead)
-    });
-    for event in dead.await {
+    };
+    for event in eventually(dead).await {
         assert_eq!(event["orderId"], json!(id));
         assert!(event["reason"].as_str().unwrap().contains("size exceeds maximum"), "{event}");
     }
     eventually(async || (metric(&shop, "palisade_outbox_dead").await == 3).then_some(())).await;
+    assert_eq!(output_of("palisade", &["redrive", "--store-url", &store]), "3");
+    eventually(dead).await;
 
     let stream = jetstream::new(async_nats::connect(nats.url()).await.unwrap());
     let known = stream.get_stream("PALISADE_ORDERS").await.unwrap().get_info().await.unwrap().config;

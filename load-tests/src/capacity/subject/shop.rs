@@ -7,7 +7,7 @@ use palisade_tests::{
 };
 use serde_json::json;
 
-use super::{FILES, Request, SERVERS, Subject};
+use super::{CACHED, Request, Subject};
 use crate::stage::trust_scripts;
 
 /// Products on the shelf; orders go to one after the other.
@@ -27,13 +27,21 @@ const OUT_OF_THE_WAY: [(&str, &str); 7] = [
 ];
 
 /// `sampled`: where spans go, and which share.
-pub(super) async fn start(telemetry: &'static str, sampled: Option<(&str, &str)>, servers: Option<(&Postgres, &Mongo)>) -> (Subject, Shop) {
+pub(super) async fn start(
+    stores: &'static str,
+    telemetry: &'static str,
+    sampled: Option<(&str, &str)>,
+    servers: Option<(&Postgres, &Mongo)>,
+) -> (Subject, Shop) {
     let database = palisade_tests::unique("capacity").replace('-', "_");
     let urls = servers.map(|(postgres, mongo)| (mongo.url(&database), postgres.url(&database)));
     let (products, orders) = urls.as_ref().map(|(products, orders)| (products.as_str(), orders.as_str())).unzip();
-    let shop = Shop::separate_with(products, orders, |_, command| {
+    let shop = Shop::separate_with(products, orders, |service, command| {
         trust_scripts(command);
         command.envs(OUT_OF_THE_WAY.map(|(name, value)| (format!("PALISADE_{name}"), value)));
+        if stores == CACHED && service == "gateway" {
+            command.env("PALISADE_CACHE__TTL_MS", "5000");
+        }
         if let Some((collector, share)) = sampled {
             command.env("PALISADE_TELEMETRY__OTLP_ENDPOINT", collector).env("PALISADE_TELEMETRY__SAMPLE_RATIO", share);
         }
@@ -53,7 +61,7 @@ pub(super) async fn start(telemetry: &'static str, sampled: Option<(&str, &str)>
         request("POST order", "/orders".to_owned(), shelf, 50),
     ];
     let subject = Subject {
-        stores: if servers.is_some() { SERVERS } else { FILES },
+        stores,
         telemetry,
         processes: SERVICES.map(|service| (service, shop.program(service).id())).into(),
         databases: servers.map(|(postgres, mongo)| vec![postgres.process_id(), mongo.process_id()]).unwrap_or_default(),

@@ -1,0 +1,206 @@
+//! What is kept in this process, and whether it is still any good.
+
+use std::{
+    fmt::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use super::{
+    Config, Key, Version,
+    answer::Representation,
+    flights::{Flights, Leader, Loaded},
+    read::excuses_stale,
+};
+use crate::metrics::{self, Load};
+
+/// What an entry takes beside its texts, bytes: a guess.
+const OVERHEAD: usize = 256;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Store {
+    /// How long an answer is fresh.
+    pub(super) fresh: Duration,
+    /// How long it is of any use.
+    lifetime: Duration,
+    entries: moka::sync::Cache<Key, Arc<Entry>>,
+    flights: Arc<Flights>,
+    /// Count the times that all products, and all pages, were outdated.
+    products: AtomicU64,
+    pages: AtomicU64,
+}
+
+/// An answer that is, or was, kept.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(super) representation: Representation,
+    /// What stands in the quotes of its entity tag.
+    pub(super) tag: String,
+    loaded_at: Instant,
+    generation: u64,
+    outdated: AtomicBool,
+}
+
+/// An answer, and how long ago products gave it.
+pub(super) type Aged = (Representation, Duration);
+
+impl Store {
+    pub(super) fn new(config: &Config) -> Self {
+        let fresh = Duration::from_millis(config.ttl_ms);
+        let lifetime = fresh + Duration::from_millis(config.stale_ms);
+        let weight = |key: &Key, entry: &Arc<Entry>| u32::try_from(key.bytes() + entry.bytes()).unwrap_or(u32::MAX);
+        let entries = moka::sync::Cache::builder().max_capacity(config.max_bytes).weigher(weight).time_to_live(lifetime).build();
+        Self { fresh, lifetime, entries, flights: Arc::default(), products: AtomicU64::new(0), pages: AtomicU64::new(0) }
+    }
+
+    /// The loads under way.
+    pub(super) fn flights(&self) -> &Arc<Flights> {
+        &self.flights
+    }
+
+    /// What is kept, fresh or stale.
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+        // The time to live that moka heeds is only for memory.
+        self.entries.get(key).filter(|entry| entry.age() < self.lifetime)
+    }
+
+    pub(super) fn is_fresh(&self, key: &Key, entry: &Entry) -> bool {
+        entry.age() < self.fresh && !self.is_outdated(key, entry)
+    }
+
+    /// Whether something newer is known to be there.
+    pub(super) fn is_outdated(&self, key: &Key, entry: &Entry) -> bool {
+        entry.outdated.load(Ordering::Acquire) || entry.generation != self.generation(key).load(Ordering::Acquire)
+    }
+
+    /// Ends a load with the answer of products; whether it is kept now, which it is not if it was outdated meanwhile. Without an answer `spare` is
+    /// kept, if there is nothing better.
+    pub(super) fn land(&self, leader: Leader, answer: Result<Representation, Status>, spare: Option<Aged>) -> bool {
+        let mut is_kept = false;
+        leader.land(|key, is_current| match answer {
+            Ok(representation) => {
+                is_kept = is_current;
+                metrics::loads(if is_kept { Load::Kept } else { Load::Outdated }).increment(1);
+                let entry = self.entry(key, (representation, Duration::ZERO), is_kept);
+                Ok(Loaded { entry, is_kept, is_shared: false })
+            }
+            Err(status) => {
+                metrics::loads(Load::Failed).increment(1);
+                if is_current && status.code() == Code::NotFound {
+                    self.entries.invalidate(key);
+                }
+                if let Some(spare) = spare.filter(|_| is_current && excuses_stale(&status) && self.get(key).is_none()) {
+                    self.entry(key, spare, true);
+                }
+                Err(status)
+            }
+        });
+        is_kept
+    }
+
+    /// Ends a load with what another replica has left.
+    pub(super) fn land_shared(&self, leader: Leader, left: Aged) {
+        leader.land(|key, is_kept| Ok(Loaded { entry: self.entry(key, left, is_kept), is_kept, is_shared: true }));
+    }
+
+    /// Outdates what is kept of a product, if it is older than `to`, all pages, and what is being loaded of them.
+    pub(super) fn outdate(&self, product: Option<Uuid>, to: Version) {
+        let product = product.map(Key::Product);
+        self.flights.outdate(
+            |key| matches!(key, Key::Page(_)) || Some(key) == product.as_ref(),
+            || {
+                self.pages.fetch_add(1, Ordering::Release);
+                match &product {
+                    Some(key) if to == Version::Gone => self.entries.invalidate(key),
+                    Some(key) => {
+                        if let Some(older) = self.entries.get(key).filter(|entry| to.outdates(entry.version())) {
+                            older.outdated.store(true, Ordering::Release);
+                        }
+                    }
+                    None => {}
+                }
+            },
+        );
+    }
+
+    /// Outdates everything.
+    pub(super) fn outdate_all(&self) {
+        let mark = || {
+            self.products.fetch_add(1, Ordering::Release);
+            self.pages.fetch_add(1, Ordering::Release);
+        };
+        self.flights.outdate(|_| true, mark);
+    }
+
+    /// How many answers are kept, and how many bytes they take.
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.entries.run_pending_tasks();
+        (self.entries.entry_count(), self.entries.weighted_size())
+    }
+
+    fn generation(&self, key: &Key) -> &AtomicU64 {
+        match key {
+            Key::Product(_) => &self.products,
+            Key::Page(_) => &self.pages,
+        }
+    }
+
+    fn entry(&self, key: &Key, (representation, age): Aged, is_kept: bool) -> Arc<Entry> {
+        let tag = representation.version.map_or_else(|| digest(&representation.body), |version| version.to_string());
+        let now = Instant::now();
+        let loaded_at = now.checked_sub(age).unwrap_or(now);
+        let generation = self.generation(key).load(Ordering::Acquire);
+        let entry = Arc::new(Entry { representation, tag, loaded_at, generation, outdated: AtomicBool::new(false) });
+        if is_kept {
+            self.entries.insert(key.clone(), entry.clone());
+        }
+        entry
+    }
+}
+
+impl Entry {
+    /// How long ago products answered it.
+    pub(super) fn age(&self) -> Duration {
+        self.loaded_at.elapsed()
+    }
+
+    /// The product's version; 0 of a page.
+    fn version(&self) -> i64 {
+        self.representation.version.unwrap_or_default()
+    }
+
+    fn bytes(&self) -> usize {
+        OVERHEAD + self.representation.body.len()
+    }
+}
+
+impl Key {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Product(_) => 0,
+            Self::Page(request) => {
+                let texts = [request.category.as_deref(), request.q.as_deref(), Some(request.cursor.as_str())];
+                texts.into_iter().flatten().map(str::len).sum()
+            }
+        }
+    }
+}
+
+/// Some of a SHA-256: no two pages of a shop have the same.
+fn digest(body: &[u8]) -> String {
+    let mut tag = String::new();
+    for byte in &Sha256::digest(body)[..16] {
+        // A string takes whatever is written.
+        let _ = write!(tag, "{byte:02x}");
+    }
+    tag
+}

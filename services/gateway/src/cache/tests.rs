@@ -1,0 +1,271 @@
+//! What is kept, for how long, and what outdates it: on a clock that stands still.
+
+use std::{
+    future::{pending, ready},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use palisade_middleware::task;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, advance},
+};
+use tonic::Code;
+
+use super::{
+    answer::{How, IF_ERROR, WHILE_REVALIDATE, Why},
+    *,
+};
+
+const FRESH: Duration = Duration::from_secs(1);
+const STALE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_millis(500);
+const MOMENT: Duration = Duration::from_millis(1);
+const NEARLY_STALE: Duration = Duration::from_millis(999);
+const NEARLY_USELESS: Duration = Duration::from_millis(10_999);
+
+const ID: Uuid = Uuid::from_u128(7);
+const PRODUCT: Key = Key::Product(ID);
+
+const STORED: How = forwarded(Why::Miss, true, false);
+const REVALIDATED: How = forwarded(Why::Stale, true, false);
+
+/// A cache, and how often products was asked through it.
+#[derive(Clone)]
+struct Scene {
+    cache: Cache,
+    asked: Arc<AtomicUsize>,
+}
+
+const fn forwarded(why: Why, stored: bool, collapsed: bool) -> How {
+    How::Forwarded { why, stored, collapsed }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap()
+}
+
+fn down() -> Status {
+    Status::unavailable("products is down")
+}
+
+fn page() -> Key {
+    Key::Page(Arc::default())
+}
+
+impl Scene {
+    fn new() -> Self {
+        let config = Config { ttl_ms: millis(FRESH), stale_ms: millis(STALE), patience_ms: millis(PATIENCE), ..Config::default() };
+        Self { cache: Cache::new(&config).unwrap().0, asked: Arc::default() }
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        self.cache.0.as_ref().unwrap()
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Reads `key` while products answers with a version; what is found and how.
+    async fn read_as<F>(&self, key: Key, no_cache: bool, answer: F) -> Result<(i64, How), Status>
+    where
+        F: Future<Output = Result<i64, Status>> + Send + 'static,
+    {
+        let asked = self.asked.clone();
+        let load = async move {
+            asked.fetch_add(1, Ordering::Relaxed);
+            let version = answer.await?;
+            Ok(Representation { body: version.to_string().into(), version: Some(version) })
+        };
+        match self.cache.read(key, NoCache(no_cache), load).await? {
+            Found::Cached { entry, how, .. } => Ok((entry.representation.version.unwrap(), how)),
+            Found::Uncached(_) => panic!("the cache is on"),
+        }
+    }
+
+    async fn read(&self, answer: impl Future<Output = Result<i64, Status>> + Send + 'static) -> Result<(i64, How), Status> {
+        self.read_as(PRODUCT, false, answer).await
+    }
+
+    /// Reads the product, which products says has this version.
+    async fn read_version(&self, version: i64) -> (i64, How) {
+        self.read(ready(Ok(version))).await.unwrap()
+    }
+
+    async fn read_while_down(&self) -> Result<(i64, How), Code> {
+        self.read(ready(Err(down()))).await.map_err(|status| status.code())
+    }
+
+    fn told_of(&self, version: i64) {
+        self.shared().outdate(Some(ID), Version::Is(version), Cause::Event);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_kept_while_it_is_fresh() {
+    let scene = Scene::new();
+    assert_eq!(scene.read_version(1).await, (1, STORED));
+    advance(NEARLY_STALE).await;
+    assert_eq!(scene.read_version(2).await, (1, How::Hit));
+    advance(MOMENT).await;
+    assert_eq!(scene.read_version(2).await, (2, REVALIDATED));
+    assert_eq!(scene.asked(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_answer_is_for_when_products_does_not_answer_and_only_so_old() {
+    let scene = Scene::new();
+    scene.read_version(1).await;
+    advance(NEARLY_USELESS).await;
+    assert_eq!(scene.read_while_down().await, Ok((1, How::Stale(IF_ERROR))));
+    advance(MOMENT).await;
+    assert_eq!(scene.read_while_down().await, Err(Code::Unavailable));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_products_says_is_an_answer_be_it_a_refusal() {
+    let scene = Scene::new();
+    scene.read_version(1).await;
+    advance(FRESH).await;
+    for refusal in [Code::PermissionDenied, Code::InvalidArgument, Code::ResourceExhausted] {
+        let answer = scene.read(ready(Err(Status::new(refusal, "no")))).await;
+        assert_eq!(answer.unwrap_err().code(), refusal);
+    }
+    assert_eq!(scene.read(ready(Err(Status::not_found("gone")))).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(scene.read_while_down().await, Err(Code::Unavailable), "what does not exist any more is forgotten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_answer_is_given_when_patience_ends_and_the_load_goes_on() {
+    let scene = Scene::new();
+    scene.read_version(1).await;
+    advance(FRESH).await;
+    let (answer, answered) = oneshot::channel();
+    let began = Instant::now();
+    assert_eq!(scene.read(async { Ok(answered.await.unwrap()) }).await.unwrap(), (1, How::Stale(WHILE_REVALIDATE)));
+    assert_eq!(began.elapsed(), PATIENCE);
+    // Whoever comes now has been waited for.
+    assert_eq!(scene.read(pending()).await.unwrap(), (1, How::Stale(WHILE_REVALIDATE)));
+    assert_eq!((began.elapsed(), scene.asked()), (PATIENCE, 2));
+    answer.send(2).unwrap();
+    tokio::task::yield_now().await;
+    assert_eq!(scene.read(pending()).await.unwrap(), (2, How::Hit));
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_who_want_the_same_wait_for_one_load_which_outlives_who_began_it() {
+    let scene = Scene::new();
+    let (answer, answered) = oneshot::channel();
+    let mut first = Box::pin(scene.read(async { Ok(answered.await.unwrap()) }));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    let others: Vec<_> = (0..10)
+        .map(|_| {
+            let scene = scene.clone();
+            task::spawn(async move { scene.read(pending()).await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    drop(first);
+    answer.send(1).unwrap();
+    for other in others {
+        assert_eq!(other.await.unwrap().unwrap(), (1, forwarded(Why::Miss, true, true)));
+    }
+    assert_eq!(scene.asked(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_that_panics_leaves_nobody_waiting() {
+    let scene = Scene::new();
+    let answer = scene.read(async { panic!("a bug") }).await;
+    assert_eq!(answer.unwrap_err().code(), Code::Internal);
+    assert_eq!(scene.read_version(1).await, (1, STORED));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_version_outdates_an_older_one_and_nothing_else() {
+    let scene = Scene::new();
+    scene.read_version(2).await;
+    scene.shared().outdate(Some(Uuid::from_u128(8)), Version::Is(3), Cause::Event);
+    scene.told_of(2);
+    assert_eq!(scene.read_version(3).await, (2, How::Hit));
+    scene.told_of(3);
+    assert_eq!(scene.read_while_down().await, Ok((2, How::Stale(IF_ERROR))));
+    assert_eq!(scene.read_version(3).await, (3, REVALIDATED));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_to_be_outdated_is_not_given_out_of_impatience() {
+    let scene = Scene::new();
+    scene.read_version(1).await;
+    scene.told_of(2);
+    let slow = async {
+        tokio::time::sleep(PATIENCE * 4).await;
+        Ok(2)
+    };
+    assert_eq!(scene.read(slow).await.unwrap(), (2, REVALIDATED));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_removed_is_not_given_even_if_products_is_down() {
+    let scene = Scene::new();
+    scene.read_version(1).await;
+    scene.shared().outdate(Some(ID), Version::Gone, Cause::Event);
+    assert_eq!(scene.read_while_down().await, Err(Code::Unavailable));
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_change_outdates_all_pages() {
+    let scene = Scene::new();
+    let read = |version| scene.read_as(page(), false, ready(Ok(version)));
+    for (version, change) in [(1, None), (2, Some(Uuid::from_u128(8)))] {
+        read(version).await.unwrap();
+        assert_eq!(read(0).await.unwrap(), (version, How::Hit));
+        drop(scene.cache.change(change));
+    }
+    assert_eq!(read(3).await.unwrap(), (3, REVALIDATED));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_been_missed_outdates_everything() {
+    let scene = Scene::new();
+    scene.read_version(1).await;
+    scene.read_as(page(), false, ready(Ok(1))).await.unwrap();
+    scene.shared().outdate_all();
+    assert_eq!(scene.read_version(2).await, (2, REVALIDATED));
+    assert_eq!(scene.read_as(page(), false, ready(Ok(2))).await.unwrap(), (2, REVALIDATED));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_was_outdated_on_its_way_is_neither_kept_nor_waited_for() {
+    let scene = Scene::new();
+    let (answer, answered) = oneshot::channel();
+    let mut first = Box::pin(scene.read(async { Ok(answered.await.unwrap()) }));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    drop(scene.cache.change(Some(ID)));
+    assert_eq!(scene.read_version(2).await, (2, STORED), "who asks after a change is told of it");
+    answer.send(1).unwrap();
+    assert_eq!(first.await.unwrap(), (1, forwarded(Why::Miss, false, false)));
+    assert_eq!(scene.read_version(3).await, (2, How::Hit));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_may_want_products_itself_and_others_gain_by_it() {
+    let scene = Scene::new();
+    let read = |answer| scene.read_as(PRODUCT, true, ready(answer));
+    scene.read_version(1).await;
+    assert_eq!(read(Ok(2)).await.unwrap(), (2, forwarded(Why::Request, true, false)));
+    assert_eq!(scene.read_version(3).await, (2, How::Hit));
+    assert_eq!(read(Err(down())).await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_in_a_hurry_is_given_a_stale_answer_in_time() {
+    let scene = Scene::new();
+    scene.read_version(1).await;
+    advance(FRESH).await;
+    let began = Instant::now();
+    let context = palisade_middleware::context::Context::background().until(began + PATIENCE / 5);
+    let answer = palisade_middleware::context::scope(context, scene.read(pending())).await;
+    assert_eq!((answer.unwrap(), began.elapsed()), ((1, How::Stale(WHILE_REVALIDATE)), PATIENCE / 10));
+}
