@@ -79,6 +79,11 @@ gameday: ## Break something while load runs, and see that the right things happe
 	cargo build --locked --release --workspace --bins
 	target/release/gameday $(DAY)
 
+.PHONY: replicas
+replicas: ## Restart and kill replicas of everything under load, a hundred times each: make replicas TRIAL=rolling (or kills, spread; all if none is named)
+	cargo build --locked --release --workspace --bins
+	target/release/replicas $(TRIAL)
+
 .PHONY: performance
 performance: ## Measure what requests, memory and starts cost, and write docs/performance.md (a quarter of an hour; needs wrk: `apt-get install wrk`)
 	cargo build --locked --release --workspace --bins

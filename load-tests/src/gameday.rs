@@ -10,16 +10,12 @@ use std::{
     time::Duration,
 };
 
-use palisade_tests::{
-    Client, rules,
-    servers::{Prometheus, free_port},
-    shop::ALL_SCOPES,
-};
-use serde_json::{Value, json};
+use palisade_tests::{rules, servers::Prometheus, shop::ALL_SCOPES};
+use serde_json::Value;
 use tempfile::TempDir;
 
 pub use days::{DAYS, Day};
-pub use story::{Claim, Story};
+pub use story::Story;
 
 use crate::{Stage, k6, moment};
 
@@ -80,8 +76,6 @@ impl Without {
 /// Plays a day to its end.
 pub async fn play(day: &Day, without: Option<Without>) -> Story {
     let configure = |service: &str, command: &mut Command| {
-        // It stays the same through a restart, so that Prometheus finds it again.
-        command.env("PALISADE_ADMIN_LISTEN", format!("127.0.0.1:{}", free_port()));
         command.env("PALISADE_SERVER__FAULTS__ENABLED", "true");
         let settings = day.settings.iter().chain(without.map_or(&[][..], Without::settings));
         for (_, name, value) in settings.filter(|(of, ..)| *of == service) {
@@ -143,9 +137,7 @@ async fn every_accepted_order_is_finished(stage: &Stage, output: &str, story: &m
     story.claim("every accepted order is there and finished", !ids.is_empty() && unfinished.is_empty(), measured);
 }
 
-/// Tells a service to be faulty; no rules, to stop.
+/// Tells a service to be faulty; no kind, to stop.
 pub(crate) async fn faults(stage: &Stage, service: &str, method: &str, rate: f64, kind: Option<Value>) {
-    let rules: Vec<_> = kind.into_iter().map(|kind| json!({ "name": "game day", "method": method, "rate": rate, "kind": kind })).collect();
-    let put = Client::new(stage.shop.admin_url(service), None).put("/faults", &json!({ "rules": rules }));
-    put.attempt().await.expect("the admin port answers").ok(200);
+    stage.shop.program(service).faults(service, method, rate, kind).await;
 }

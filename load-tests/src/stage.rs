@@ -35,6 +35,13 @@ impl Stage {
         Self { shop, postgres, mongo, way: None }
     }
 
+    /// As [`Self::start_with`], with several replicas of each service over these stores.
+    pub fn start_replicated(configure: impl Fn(&str, &mut Command)) -> Self {
+        let (postgres, mongo) = (servers::durable_postgres(), servers::durable_mongo());
+        let shop = Shop::replicated(&mongo.url("products"), &postgres.url("orders"), configure);
+        Self { shop, postgres, mongo, way: None }
+    }
+
     /// As [`Self::start_with`], but products has only so many connections to its store, through a proxy that can be made slow: then they are what
     /// all requests share, and who comes when all are taken waits for one.
     pub async fn start_narrow(connections: u32, configure: impl Fn(&str, &mut Command)) -> Self {

@@ -1,12 +1,14 @@
 //! A client of port 3000 that holds every answer to the contract: the two ids always, and one shape for every error.
 
-use std::{collections::BTreeSet, fmt::Write, future::IntoFuture, pin::Pin};
+use std::{collections::BTreeSet, fmt::Write, future::IntoFuture, pin::Pin, sync::Arc};
 
 use reqwest::{
     Method, StatusCode, Url,
     header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde_json::Value;
+
+use crate::gateways::Gateways;
 
 /// Words that no answer may contain: they would tell how the inside is made.
 const LEAKS: [&str; 10] = ["sqlx", "sqlite", "postgres", "mongo", "select ", "127.0.0.1", "panicked", ".rs:", "serde", "stack backtrace"];
@@ -17,6 +19,7 @@ pub struct Client {
     http: reqwest::Client,
     base: String,
     token: Option<String>,
+    gateways: Option<Arc<Gateways>>,
 }
 
 impl Client {
@@ -24,7 +27,7 @@ impl Client {
     pub fn new(base: impl Into<String>, token: Option<String>) -> Self {
         // Connections belong to the runtime that made them: each test makes its own client.
         let http = reqwest::Client::builder().no_proxy().build().expect("a client without TLS roots of its own can be built");
-        Self { http, base: base.into(), token }
+        Self { http, base: base.into(), token, gateways: None }
     }
 
     /// The same caller over HTTP/2 without TLS, by prior knowledge (RFC 9113 §3.3).
@@ -40,6 +43,13 @@ impl Client {
         let pem = std::fs::read(authority).expect("the authority is there");
         let root = reqwest::Certificate::from_pem(&pem).expect("it is a certificate");
         self.http = reqwest::Client::builder().no_proxy().tls_certs_only([root]).build().expect("as above");
+        self
+    }
+
+    /// The same caller of several gateways, which tries another one when one fails.
+    #[must_use]
+    pub fn over(mut self, gateways: Arc<Gateways>) -> Self {
+        self.gateways = Some(gateways);
         self
     }
 
@@ -79,43 +89,47 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
-        Request(request)
+        Request { request, gateways: self.gateways.clone() }
     }
 }
 
 /// A request about to be sent by `.await`.
 #[derive(Debug)]
-pub struct Request(reqwest::RequestBuilder);
+pub struct Request {
+    request: reqwest::RequestBuilder,
+    gateways: Option<Arc<Gateways>>,
+}
 
 impl Request {
     /// Adds a header; a second of the same name stands beside the first.
     #[must_use]
     pub fn header(self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        Self(self.0.header(name, value.as_ref()))
+        Self { request: self.request.header(name, value.as_ref()), ..self }
     }
 
     /// This text as `application/json`.
     #[must_use]
     pub fn json(self, text: impl Into<reqwest::Body>) -> Self {
-        Self(self.0.header(CONTENT_TYPE, "application/json").body(text))
+        Self { request: self.request.header(CONTENT_TYPE, "application/json").body(text), ..self }
     }
 
     /// A body without a content type.
     #[must_use]
     pub fn body(self, body: impl Into<reqwest::Body>) -> Self {
-        Self(self.0.body(body))
+        Self { request: self.request.body(body), ..self }
     }
 
-    /// Sends it and gives the answer as it comes; for streams.
+    /// Sends it and gives the answer as it comes; for streams, which all come from the first gateway.
     pub async fn send(self) -> reqwest::Result<reqwest::Response> {
-        self.0.send().await
+        self.request.send().await
     }
 
     /// Sends it; an error when no whole answer came back, as happens to callers of a server that is killed.
     pub async fn attempt(self) -> reqwest::Result<Answer> {
-        let response = self.0.send().await?;
-        let (status, url, headers) = (response.status(), response.url().clone(), response.headers().clone());
-        Ok(Answer { status, url, headers, body: response.bytes().await?.to_vec() })
+        match &self.gateways {
+            Some(gateways) => gateways.attempt(self.request).await,
+            None => Answer::whole(self.request.send().await).await,
+        }
     }
 }
 
@@ -148,6 +162,13 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Once all of it is there.
+    pub(crate) async fn whole(response: reqwest::Result<reqwest::Response>) -> reqwest::Result<Self> {
+        let response = response?;
+        let (status, url, headers) = (response.status(), response.url().clone(), response.headers().clone());
+        Ok(Self { status, url, headers, body: response.bytes().await?.to_vec() })
+    }
+
     /// A header's value, if it is there.
     pub fn header(&self, name: &str) -> Option<&str> {
         Some(self.headers.get(name)?.to_str().expect("header values are visible ASCII"))

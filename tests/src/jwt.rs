@@ -15,7 +15,7 @@ pub const SECRET: &str = "an-hmac-secret-of-thirty-2-bytes";
 /// The claims of a token that the gateway accepts.
 pub fn claims(subject: &str, scope: &str) -> Value {
     let now = now();
-    json!({ "iss": ISSUER, "aud": "palisade", "sub": subject, "scope": scope, "iat": now, "exp": now + 600 })
+    json!({ "iss": ISSUER, "aud": "palisade", "sub": subject, "scope": scope, "iat": now, "exp": now + 7_200 })
 }
 
 /// A good token of the tests' own issuer.

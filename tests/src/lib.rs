@@ -10,7 +10,10 @@ pub mod client;
 pub mod events;
 pub mod fault_proxy;
 pub mod files;
+pub mod gateways;
 pub mod jwt;
+pub mod ledger;
+pub mod load;
 pub mod otlp;
 pub mod process;
 pub mod random;
@@ -19,6 +22,7 @@ pub mod rules;
 pub mod servers;
 pub mod shop;
 pub mod trade;
+pub mod traffic;
 
 pub use client::{Answer, Client};
 pub use shop::Shop;

@@ -8,8 +8,9 @@ use std::{
 };
 
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
-use crate::child::Child;
+use crate::{child::Child, client::Client};
 
 /// The built program of a service (`gateway`, `products`, `orders`), or the all-in-one (`palisade`).
 /// `make build` builds them; the tests only run them.
@@ -73,6 +74,30 @@ impl Program {
         url.unwrap_or_else(|| panic!("no listener `{listener}`; the program said:\n{}", self.child.log()))
     }
 
+    /// The base URL of the admin port of `service`.
+    pub fn admin_url(&self, service: &str) -> String {
+        self.url(&format!("{service}-admin"))
+    }
+
+    /// The sum of what `service` tells of a metric, of the series that have all these labels (`name="value"`); calls of the health service are
+    /// not counted.
+    pub async fn counted(&self, service: &str, name: &str, labels: &[&str]) -> f64 {
+        let metrics = Client::new(self.admin_url(service), None).get("/metrics").attempt().await.expect("the admin port answers").text();
+        let wanted = |line: &&str| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && !line.contains("grpc.health")
+                && labels.iter().all(|label| line.contains(label))
+        };
+        metrics.lines().filter(wanted).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Tells `service`, which must let itself be told, to be faulty in `method` (`*` stands for any), or to stop that.
+    pub async fn faults(&self, service: &str, method: &str, rate: f64, kind: Option<Value>) {
+        let rules: Vec<_> = kind.into_iter().map(|kind| json!({ "name": "test", "method": method, "rate": rate, "kind": kind })).collect();
+        let put = Client::new(self.admin_url(service), None).put("/faults", &json!({ "rules": rules }));
+        put.attempt().await.expect("the admin port answers").ok(200);
+    }
+
     /// The first value `find` makes of a line of its output, past or to come.
     pub fn line<T>(&self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
         self.child.line(find)
@@ -111,6 +136,13 @@ impl Program {
     /// Lets it go on after [`Self::pause`].
     pub fn resume(&self) {
         self.child.signal(Signal::CONT);
+    }
+
+    /// Asks it to stop, waits until it has done so as it should, and starts it again as it was started.
+    pub fn replace(&mut self) {
+        self.ask_to_stop();
+        assert_eq!(self.exit_code(), Some(0), "{}", self.log());
+        self.restart();
     }
 
     /// Starts it again as it was started, killing it first if it still runs.

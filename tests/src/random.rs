@@ -28,13 +28,22 @@ impl Random {
 
     /// One of these, of which there must be some.
     pub fn one_of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
-        let index = self.among(0..choices.len() as u64);
-        &choices[usize::try_from(index).expect("an index of a slice")]
+        &choices[self.index(choices.len())]
+    }
+
+    /// As [`Self::one_of`], to be changed.
+    pub fn one_of_mut<'a, T>(&mut self, choices: &'a mut [T]) -> &'a mut T {
+        let index = self.index(choices.len());
+        &mut choices[index]
     }
 
     /// Between `from` and `to` milliseconds.
     pub fn millis(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_millis(self.among(from..to))
+    }
+
+    fn index(&mut self, of: usize) -> usize {
+        usize::try_from(self.among(0..of as u64)).expect("an index of a slice")
     }
 
     fn next(&mut self) -> u64 {

@@ -1,19 +1,24 @@
 //! The whole shop, running: all in one process, or each service on its own with the stores you choose.
 
+mod apart;
+mod trust;
+
 use std::{
     collections::BTreeMap,
-    fs,
     path::Path,
     process::Command,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use self::trust::trust;
 use crate::{
     client::Client,
-    eventually, jwt,
+    eventually,
+    gateways::Gateways,
+    jwt,
     process::{Program, command, output_of},
     servers::free_port,
 };
@@ -27,11 +32,16 @@ pub const CUSTOMER: &str = "products:read orders:read orders:write";
 /// The three services, whose names are also those of their jobs in Prometheus.
 pub const SERVICES: [&str; 3] = ["gateway", "products", "orders"];
 
+/// How many there are of each of them in [`Shop::replicated`].
+pub const REPLICAS: [usize; 3] = [2, 3, 3];
+
 /// A running shop. Dropping it kills its processes and removes its data.
 #[derive(Debug)]
 pub struct Shop {
     // Dropped in this order: the processes before their data.
-    programs: BTreeMap<&'static str, Program>,
+    programs: BTreeMap<&'static str, Vec<Program>>,
+    /// If there are several.
+    gateways: Option<Arc<Gateways>>,
     tokens: Mutex<BTreeMap<String, String>>,
     directory: TempDir,
 }
@@ -58,8 +68,8 @@ impl Shop {
         command.args(["--products-listen", "127.0.0.1:0", "--products-admin-listen", "127.0.0.1:0"]);
         command.args(["--orders-listen", "127.0.0.1:0", "--orders-admin-listen", "127.0.0.1:0"]);
         configure(&mut command);
-        let programs = BTreeMap::from([("palisade", Program::start(command, directory.path()))]);
-        Self { programs, tokens: Mutex::default(), directory }
+        let programs = BTreeMap::from([("palisade", vec![Program::start(command, directory.path())])]);
+        Self { programs, gateways: None, tokens: Mutex::default(), directory }
     }
 
     /// Three processes; a store is a connection string, or `None` for a file of the shop's own.
@@ -69,46 +79,13 @@ impl Shop {
 
     /// As [`Self::separate`], with more flags or environment for each service, which is named.
     pub fn separate_with(products_store: Option<&str>, orders_store: Option<&str>, configure: impl Fn(&str, &mut Command)) -> Self {
-        let directory = TempDir::with_prefix("palisade-shop-").expect("a temporary directory can be made");
-        let path = directory.path();
-        make_keys(path);
-        let sqlite = |name: &str| format!("sqlite://{}", path.join(name).display());
-        // Others hold these addresses, so that a restart must find them free: below the ephemeral range.
-        let [gateway, products, orders] = [(); 3].map(|()| format!("127.0.0.1:{}", free_port()));
-        let upstream = |address: &str| format!("http://{address}");
-        let settings = [
-            (
-                "products",
-                vec![("LISTEN", products.clone()), ("STORE__URL", products_store.map_or_else(|| sqlite("products.db"), str::to_owned))],
-            ),
-            (
-                "orders",
-                vec![
-                    ("LISTEN", orders.clone()),
-                    ("STORE__URL", orders_store.map_or_else(|| sqlite("orders.db"), str::to_owned)),
-                    ("UPSTREAMS__PRODUCTS__URL", upstream(&products)),
-                    ("IDENTITY__KEY_FILE", path.join("orders.pem").display().to_string()),
-                ],
-            ),
-            (
-                "gateway",
-                vec![
-                    ("LISTEN", gateway),
-                    ("UPSTREAMS__PRODUCTS__URL", upstream(&products)),
-                    ("UPSTREAMS__ORDERS__URL", upstream(&orders)),
-                    ("IDENTITY__KEY_FILE", path.join("gateway.pem").display().to_string()),
-                ],
-            ),
-        ];
-        let start = |(service, settings): (&'static str, Vec<(&str, String)>)| {
-            let mut command = command(service);
-            command.env("PALISADE_ADMIN_LISTEN", "127.0.0.1:0");
-            command.envs(settings.into_iter().map(|(key, value)| (format!("PALISADE_{key}"), value)));
-            command.envs(trust(service, path));
-            configure(service, &mut command);
-            (service, Program::start(command, path))
-        };
-        Self { programs: settings.map(start).into(), tokens: Mutex::default(), directory }
+        Self::apart([1, 1, 1], (products_store, orders_store), configure)
+    }
+
+    /// Several processes of each service ([`REPLICAS`]) over one store for products and one for orders, each told where all replicas of the
+    /// services are that it calls. `configure` is asked for each process.
+    pub fn replicated(products_store: &str, orders_store: &str, configure: impl Fn(&str, &mut Command)) -> Self {
+        Self::apart(REPLICAS, (Some(products_store), Some(orders_store)), configure)
     }
 
     /// One more products service with the same store and keys, at an address of its own. It ends when it is dropped, which must be before the
@@ -142,8 +119,10 @@ impl Shop {
     /// Waits until every process says that it is ready.
     pub async fn ready(&self) {
         for service in SERVICES {
-            let admin = Client::new(self.admin_url(service), None);
-            eventually(async || admin.get("/readyz").attempt().await.ok().filter(|answer| answer.status == 200)).await;
+            for replica in self.replicas(service) {
+                let admin = Client::new(replica.admin_url(service), None);
+                eventually(async || admin.get("/readyz").attempt().await.ok().filter(|answer| answer.status == 200)).await;
+            }
         }
     }
 
@@ -152,15 +131,30 @@ impl Shop {
         self.directory.path()
     }
 
-    /// The program a service runs in.
-    pub fn program(&self, service: &str) -> &Program {
+    /// The programs a service runs in.
+    pub fn replicas(&self, service: &str) -> &[Program] {
         self.programs.get(service).or_else(|| self.programs.get("palisade")).expect("a service of the shop")
     }
 
-    /// The program a service runs in, to be killed, restarted and the like.
-    pub fn program_mut(&mut self, service: &str) -> &mut Program {
+    /// The programs a service runs in, to be killed, restarted and the like.
+    pub fn replicas_mut(&mut self, service: &str) -> &mut [Program] {
         let name = if self.programs.contains_key(service) { service } else { "palisade" };
         self.programs.get_mut(name).expect("a service of the shop")
+    }
+
+    /// The program a service runs in; the first one of several.
+    pub fn program(&self, service: &str) -> &Program {
+        &self.replicas(service)[0]
+    }
+
+    /// As [`Self::program`], to be killed, restarted and the like.
+    pub fn program_mut(&mut self, service: &str) -> &mut Program {
+        &mut self.replicas_mut(service)[0]
+    }
+
+    /// The gateways, if there are several.
+    pub fn gateways(&self) -> Option<&Arc<Gateways>> {
+        self.gateways.as_ref()
     }
 
     /// The base URL of the gateway.
@@ -175,7 +169,7 @@ impl Shop {
 
     /// The base URL of a service's admin port.
     pub fn admin_url(&self, service: &str) -> String {
-        self.program(service).url(&format!("{service}-admin"))
+        self.program(service).admin_url(service)
     }
 
     /// A token for the gateway, made the way a user of this shop would get one.
@@ -198,9 +192,13 @@ impl Shop {
         tokens.entry(arguments.join("\0")).or_insert_with(mint).clone()
     }
 
-    /// A caller of the gateway.
+    /// A caller of the gateway, or of all of them.
     pub fn client(&self, subject: &str, scope: &str) -> Client {
-        Client::new(self.url(), Some(self.token(subject, scope)))
+        let client = Client::new(self.url(), Some(self.token(subject, scope)));
+        match &self.gateways {
+            Some(gateways) => client.over(gateways.clone()),
+            None => client,
+        }
     }
 
     /// A caller of the gateway without a token.
@@ -208,36 +206,19 @@ impl Shop {
         Client::new(self.url(), None)
     }
 
+    /// The sum of what all replicas of a service tell of a metric, of the series that have all these labels (`name="value"`).
+    pub async fn counted(&self, service: &str, name: &str, labels: &[&str]) -> f64 {
+        let mut sum = 0.0;
+        for replica in self.replicas(service) {
+            sum += replica.counted(service, name, labels).await;
+        }
+        sum
+    }
+
     /// What a service's own check of its invariants finds; panics when one is broken.
     pub async fn invariants(&self, service: &str) -> Value {
         let report = Client::new(self.admin_url(service), None).get("/invariants").attempt().await.expect("the admin port answers").json();
         assert_eq!((&report["ok"], &report["violations"]), (&json!(true), &json!([])), "{service}: {report}");
         report
-    }
-}
-
-/// One key pair for each program that calls another, and the public halves for those it calls.
-fn make_keys(directory: &Path) {
-    for service in ["gateway", "orders"] {
-        let key = directory.join(format!("{service}.pem"));
-        let key = key.to_str().expect("a temporary path is UTF-8");
-        output_of("palisade", &["keygen", "--out", key]);
-        let public = output_of("palisade", &["jwks", key]);
-        fs::write(directory.join(format!("{service}.jwks")), public).expect("a temporary directory takes files");
-    }
-}
-
-/// Whom a program trusts: the gateway the tests' own issuer, the services each other's internal tokens.
-fn trust(service: &str, directory: &Path) -> Vec<(String, String)> {
-    let setting =
-        |issuer: &str, key: &str, value: &str| (format!("PALISADE_AUTH__ISSUERS__{issuer}__{key}").to_uppercase(), value.to_owned());
-    let caller = |name: &str| {
-        let keys = directory.join(format!("{name}.jwks"));
-        [setting(name, "jwks_file", keys.to_str().expect("a temporary path is UTF-8")), setting(name, "internal", "true")]
-    };
-    match service {
-        "gateway" => vec![setting("tests", "issuer", jwt::ISSUER), setting("tests", "secret", jwt::SECRET)],
-        "orders" => caller("gateway").into(),
-        _ => [caller("gateway"), caller("orders")].concat(),
     }
 }

@@ -75,9 +75,14 @@ pub fn accepted(answer: &Answer) -> String {
 pub async fn settled(buyer: &Client, order: &str) -> Value {
     eventually(async || {
         let order = buyer.get(format!("/orders/{order}")).attempt().await.ok().filter(|answer| answer.status == 200)?.json();
-        (order["status"] != "PENDING" && order["status"] != "PRODUCT_RESERVED").then_some(order)
+        is_settled(&order).then_some(order)
     })
     .await
+}
+
+/// Whether the saga is through with it.
+pub fn is_settled(order: &Value) -> bool {
+    order["status"] != "PENDING" && order["status"] != "PRODUCT_RESERVED"
 }
 
 /// Asks for another status.

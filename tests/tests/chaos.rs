@@ -62,9 +62,7 @@ fn injecting(service: &str, command: &mut Command) {
 
 /// Tells products to.
 async fn inject(shop: &Shop, rate: f64, kind: Value) {
-    let rule = json!({ "name": "game day", "method": "palisade.products.v1.ProductsService/*", "rate": rate, "kind": kind });
-    let put = Client::new(shop.admin_url("products"), None).put("/faults", &json!({ "rules": [rule] }));
-    assert_eq!(put.attempt().await.unwrap().status, 200);
+    shop.program("products").faults("products", "palisade.products.v1.ProductsService/*", rate, Some(kind)).await;
 }
 
 /// The lines of a service's metrics that begin with `name` and have all these labels.
@@ -73,12 +71,6 @@ async fn series(shop: &Shop, service: &str, name: &str, labels: &[&str]) -> Vec<
     let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
     let found = metrics.lines().filter(of_name).filter(|line| labels.iter().all(|label| line.contains(label)));
     found.map(str::to_owned).collect()
-}
-
-/// Their sum.
-async fn sum(shop: &Shop, service: &str, name: &str, labels: &[&str]) -> f64 {
-    let series = series(shop, service, name, labels).await;
-    series.iter().map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
 /// Whether the gateway's breaker for products lets calls through: 0 yes, 1 no, 2 some.
@@ -180,8 +172,8 @@ async fn while_products_is_silent_the_breaker_is_open_and_orders_is_well() {
 /// Attempts that the gateway made at finding a product, and how many of them products saw.
 async fn attempts(shop: &Shop) -> (f64, f64) {
     const FIND: &str = "palisade.products.v1.ProductsService/FindOne";
-    let made = sum(shop, "gateway", "grpc_client_attempt_started_total", &[FIND]).await;
-    (made, sum(shop, "products", "rpc_server_call_duration_seconds_count", &[FIND]).await)
+    let made = shop.counted("gateway", "grpc_client_attempt_started_total", &[FIND]).await;
+    (made, shop.counted("products", "rpc_server_call_duration_seconds_count", &[FIND]).await)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,7 +193,7 @@ async fn one_upstream_that_hangs_leaves_room_for_the_other() {
     proxy.set(Mode::Blackhole);
     let beside = async {
         let hanging =
-            async || (sum(&shop, "gateway", "palisade_concurrency_in_use", &[r#"limiter="products""#]).await > 100.0).then_some(());
+            async || (shop.counted("gateway", "palisade_concurrency_in_use", &[r#"limiter="products""#]).await > 100.0).then_some(());
         eventually(hanging).await;
         ask(&buyer, "/orders", 4, |count| count >= 100).await
     };
@@ -271,7 +263,7 @@ async fn where_half_of_the_calls_are_slow_deadlines_hold_and_reach_the_last_serv
     let seller = shop.client("seller", ALL_SCOPES);
     let path = format!("/products/{}", stock(&seller, 1).await);
     inject(&shop, 0.5, json!({ "latency": { "ms": 30_000 } })).await;
-    assert!((sum(&shop, "products", "palisade_faults_active", &[]).await - 1.0).abs() < f64::EPSILON);
+    assert!((shop.counted("products", "palisade_faults_active", &[]).await - 1.0).abs() < f64::EPSILON);
 
     let deadline = Duration::from_millis(300);
     let call = async || {
@@ -293,12 +285,12 @@ async fn where_half_of_the_calls_are_slow_deadlines_hold_and_reach_the_last_serv
     assert!((10..=50).contains(&late), "{late} of 60");
     // What was delayed for half a minute is over with its deadline.
     nothing_is_left(&shop).await;
-    let injected = sum(&shop, "products", "palisade_faults_injected_total", &[r#"kind="latency""#]).await;
+    let injected = shop.counted("products", "palisade_faults_injected_total", &[r#"kind="latency""#]).await;
     assert!(injected >= f64::from(late), "{injected} injected, {late} late");
 
     assert_eq!(Client::new(shop.admin_url("products"), None).delete("/faults").attempt().await.unwrap().status, 204);
     for (answer, _) in ask(&seller, &path, 10, |count| count >= 20).await {
         answer.ok(200);
     }
-    assert!(sum(&shop, "products", "palisade_faults_active", &[]).await.abs() < f64::EPSILON);
+    assert!(shop.counted("products", "palisade_faults_active", &[]).await.abs() < f64::EPSILON);
 }

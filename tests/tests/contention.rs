@@ -88,6 +88,12 @@ async fn mongo_and_postgres() {
 }
 
 #[tokio::test]
+async fn mongo_and_postgres_behind_several_replicas_of_each_service() {
+    let (mongo, postgres) = (servers::mongo(), servers::postgres());
+    sells_what_there_is(&Shop::replicated(&mongo.url("products"), &postgres.url("orders"), |_, _| {})).await;
+}
+
+#[tokio::test]
 async fn all_in_one() {
     sells_what_there_is(&Shop::all_in_one()).await;
 }

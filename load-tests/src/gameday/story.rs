@@ -5,6 +5,7 @@ use std::fmt;
 use palisade_tests::servers::Prometheus;
 
 use super::{Day, sample::Sample};
+use crate::claims::Claims;
 
 /// A day as it went.
 #[derive(Debug)]
@@ -13,19 +14,8 @@ pub struct Story {
     broken: f64,
     healed: f64,
     prometheus: Prometheus,
-    claims: Vec<Claim>,
+    claims: Claims,
     remark: String,
-}
-
-/// Something that has to be true, and what was measured.
-#[derive(Debug)]
-pub struct Claim {
-    /// What has to be true.
-    pub text: String,
-    /// What was measured.
-    pub measured: String,
-    /// Whether it is.
-    pub holds: bool,
 }
 
 /// When.
@@ -49,7 +39,7 @@ const RECOVERED: f64 = 12.0;
 
 impl Story {
     pub(super) fn new(samples: Vec<Sample>, broken: f64, healed: f64, prometheus: Prometheus) -> Self {
-        Self { samples, broken, healed, prometheus, claims: Vec::new(), remark: String::new() }
+        Self { samples, broken, healed, prometheus, claims: Claims::default(), remark: String::new() }
     }
 
     /// All of it, in Markdown.
@@ -59,12 +49,12 @@ impl Story {
 
     /// Whether all of it came true.
     pub fn came_true(&self) -> bool {
-        self.claims.iter().all(|claim| claim.holds)
+        self.claims.hold()
     }
 
     /// Adds something that has to be true.
     pub(super) fn claim(&mut self, text: impl Into<String>, holds: bool, measured: impl Into<String>) {
-        self.claims.push(Claim { text: text.into(), holds, measured: measured.into() });
+        self.claims.add(text, holds, measured);
     }
 
     /// Adds the words of those who took part.
@@ -155,10 +145,7 @@ impl Answers<'_> {
 
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| what has to be true | measured | |\n|---|---|---|")?;
-        for Claim { text, measured, holds } in &self.claims {
-            writeln!(f, "| {text} | {measured} | {} |", if *holds { "yes" } else { "**NO**" })?;
-        }
+        self.claims.fmt(f)?;
         if self.remark.is_empty() { Ok(()) } else { write!(f, "\n```\n{}\n```\n", self.remark) }
     }
 }

@@ -8,18 +8,21 @@ use std::{sync::Arc, time::Duration};
 
 use palisade_middleware::{
     auth::Principal,
-    clock::Clock,
     context,
     cursor::Cursor,
     method_table::{Access, Method},
+    process::Process,
     rejection::{Rejection, reasons},
-    task, trace,
+    trace,
 };
 use palisade_proto::orders::v1::{
     self as proto, CreateOrderRequest, FindAllRequest, FindAllResponse, FindOneRequest, RemoveRequest, UpdateStatusRequest,
     WatchOrderRequest, orders_service_server::OrdersService,
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -27,7 +30,7 @@ use crate::{
     driver::Driver,
     metrics,
     order::{Actor, NewOrder, Order, OrderId, Status as OrderStatus},
-    store::{Claimed, Create, Creation, IdempotencyKey, Removal, StatusSet, Store},
+    store::{Create, Creation, IdempotencyKey, Removal, StatusSet, Store},
     watch::Watches,
 };
 
@@ -59,8 +62,8 @@ pub struct Orders {
     pub watches: Watches,
     /// What takes them to their end.
     pub driver: Driver,
-    /// What time it is.
-    pub clock: Arc<dyn Clock>,
+    /// What it is a part of.
+    pub process: Process,
     /// Seals page positions.
     pub cursor: Cursor,
     /// Times of the saga.
@@ -109,7 +112,7 @@ impl OrdersService for Orders {
         if to == OrderStatus::Completed && by != Actor::Admin && order.status != to {
             return Err(needs_admin("only orders:admin completes an order").into());
         }
-        let changed = self.store.set_status(order.id, to, by, self.clock.now()).await.map_err(refusal::of_store)?;
+        let changed = self.store.set_status(order.id, to, by, self.process.clock.now()).await.map_err(refusal::of_store)?;
         match changed {
             StatusSet::Changed { from, order } => {
                 metrics::order_moved(from, order.status);
@@ -123,7 +126,7 @@ impl OrdersService for Orders {
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<()>, Status> {
         let order = self.visible(&*context::caller()?, &request.into_inner().id).await?;
-        match self.store.remove(order.id, self.clock.now()).await.map_err(refusal::of_store)? {
+        match self.store.remove(order.id, self.process.clock.now()).await.map_err(refusal::of_store)? {
             Removal::Removed => Ok(Response::new(())),
             Removal::NotFound => Err(refusal::not_found().into()),
             Removal::InProgress(status) => Err(refusal::in_progress(status).into()),
@@ -140,7 +143,8 @@ impl Orders {
     }
 
     async fn create(&self, order: NewOrder, key: Option<IdempotencyKey>) -> Result<Response<proto::Order>, Status> {
-        let now = self.clock.now();
+        let now = self.process.clock.now();
+        let retried = context::current().is_some_and(|context| context.previous_attempts > 0);
         let create = Create {
             id: OrderId::generate(now),
             order,
@@ -148,19 +152,21 @@ impl Orders {
             deadline: now + Duration::from_millis(self.config.deadline_ms),
             trace_parent: trace::current_traceparent(),
             key: key.clone(),
+            retried,
         };
-        let creation = self.store.create(create, now).await.map_err(refusal::of_store)?;
+        let (creation, finished) = self.begin(create).await?;
         if key.is_some() {
-            metrics::asked_with_key(&creation);
             trace::record("app.idempotency.outcome", metrics::key_outcome(&creation));
         }
         match creation {
             Creation::Created(claimed) => {
-                metrics::saga_started();
-                let order = self.finish_in_time(claimed, key.as_ref()).await;
+                let order = self.in_time(finished, claimed.saga.order, key.as_ref()).await;
                 convert::answer(&order, false)
             }
             Creation::Existing(order) => {
+                if retried {
+                    self.take_from_the_dead(&order).await;
+                }
                 self.keep_answer(&order, key.as_ref()).await;
                 convert::answer(&order, true)
             }
@@ -173,15 +179,34 @@ impl Orders {
         }
     }
 
-    /// Runs the saga in a task of its own and waits for it as long as the caller can. Whoever stops waiting stops nothing.
-    async fn finish_in_time(&self, claimed: Claimed, key: Option<&IdempotencyKey>) -> Order {
-        let accepted = claimed.saga.order.clone();
-        let (driver, for_answer) = (self.driver.clone(), key.cloned());
-        let work = task::detached(async move {
-            let make_answer = move |order: &Order| (!order.is_unsettled()).then(|| convert::keep(order, for_answer.clone())).flatten();
-            driver.run(claimed, &make_answer).await
+    /// Accepts the order and runs its saga in a task of its own; the latter tells how the order stood at last. Whoever stops waiting, for either of the two,
+    /// stops nothing, and a process that is told to stop ends it first: its lease would keep everybody else from it.
+    async fn begin(&self, create: Create) -> Result<(Creation, oneshot::Receiver<Order>), Rejection> {
+        let (created, creation) = oneshot::channel();
+        let (finish, finished) = oneshot::channel();
+        let (store, driver, now) = (self.store.clone(), self.driver.clone(), self.process.clock.now());
+        self.process.run(async move {
+            let key = create.key.clone();
+            let creation = store.create(create, now).await;
+            if let (Some(_), Ok(creation)) = (&key, &creation) {
+                metrics::asked_with_key(creation);
+            }
+            let claimed = if let Ok(Creation::Created(claimed)) = &creation { Some(claimed.clone()) } else { None };
+            // Nobody may be waiting any more.
+            let _ = created.send(creation);
+            if let Some(claimed) = claimed {
+                metrics::saga_started();
+                let make_answer = move |order: &Order| (!order.is_unsettled()).then(|| convert::keep(order, key.clone())).flatten();
+                let _ = finish.send(driver.run(claimed, &make_answer).await);
+            }
         });
-        let order = match timeout(self.patience(), work).await {
+        let creation = creation.await.map_err(|_| Rejection::internal("the work on an order ended without a result"))?;
+        Ok((creation.map_err(refusal::of_store)?, finished))
+    }
+
+    /// The order when its saga is through, or as it was accepted if that takes longer than the caller can wait.
+    async fn in_time(&self, finished: oneshot::Receiver<Order>, accepted: Order, key: Option<&IdempotencyKey>) -> Order {
+        let order = match timeout(self.patience(), finished).await {
             Ok(Ok(order)) => order,
             Ok(Err(_)) | Err(_) => accepted,
         };
@@ -189,6 +214,13 @@ impl Orders {
             self.keep_answer(&order, key).await;
         }
         order
+    }
+
+    /// Has a worker take the order up at once, whoever had it: at the latest its lease would say so, much later. Who is not dead but slow loses it.
+    async fn take_from_the_dead(&self, order: &Order) {
+        if let Err(error) = self.store.retry_now(order.id, self.process.clock.now()).await {
+            tracing::warn!(order_id = %order.id, error = &error as &dyn std::error::Error, "a worker takes the order up when its lease is over");
+        }
     }
 
     fn patience(&self) -> Duration {

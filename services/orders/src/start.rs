@@ -114,7 +114,7 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     let more = admin::router(tools).merge(breakers).merge(faults.routes()).route("/jwks.json", jwks);
     process.serve_admin("orders", config.admin_listen, readiness.clone(), more)?;
 
-    let orders = Orders { store, watches, driver, clock: process.clock.clone(), cursor: Cursor::new(CURSOR_SECRET), config: config.saga };
+    let orders = Orders { store, watches, driver, process: process.clone(), cursor: Cursor::new(CURSOR_SECRET), config: config.saga };
     let orders = OrdersServiceServer::new(orders).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let router = server::grpc::router(Routes::new(orders), SERVICE, FILE_DESCRIPTOR_SET, &methods, &readiness, process.shutdown.clone())?;
     let address = process.serve(("orders", Protocol::Grpc), config.listen, router, methods, keys.verifier, (&config.server, faults));

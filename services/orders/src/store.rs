@@ -154,6 +154,8 @@ pub struct Create {
     pub trace_parent: Option<String>,
     /// The caller's idempotency key.
     pub key: Option<IdempotencyKey>,
+    /// An earlier request with the key is known to have come to nothing: nobody works on its order for the caller any more.
+    pub retried: bool,
 }
 
 /// What became of a create.

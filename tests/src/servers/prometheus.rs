@@ -53,7 +53,7 @@ impl Prometheus {
     }
 
     /// Starts one that scrapes the shop's admin ports every second, as the jobs `gateway`, `products` and `orders`, and evaluates these rule files
-    /// as often. A service that is started again has another admin port, which this one does not know.
+    /// as often.
     pub fn watching(shop: &Shop, rule_files: &[impl AsRef<Path>]) -> Self {
         Self::start(&configuration(shop, rule_files))
     }
@@ -128,9 +128,9 @@ fn configuration(shop: &Shop, rule_files: &[impl AsRef<Path>]) -> String {
     }
     text += "scrape_configs:\n";
     for service in SERVICES {
-        let admin = shop.admin_url(service);
-        let target = admin.trim_start_matches("http://");
-        let _ = writeln!(text, "  - {{ job_name: {service}, static_configs: [{{ targets: [\"{target}\"] }}] }}");
+        let admins: Vec<_> = shop.replicas(service).iter().map(|replica| replica.admin_url(service)).collect();
+        let targets: Vec<_> = admins.iter().map(|admin| admin.trim_start_matches("http://")).collect();
+        let _ = writeln!(text, "  - {{ job_name: {service}, static_configs: [{{ targets: {targets:?} }}] }}");
     }
     text
 }

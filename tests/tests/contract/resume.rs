@@ -36,6 +36,36 @@ async fn an_order_that_does_not_move_is_listed_and_can_be_tried_again() {
     assert_eq!((again.ok(202), again.header("idempotency-replayed")), (body, Some("true")));
 }
 
+/// It once lay there until the lease of a request ended that nobody worked on any more.
+#[tokio::test]
+async fn an_order_is_finished_whose_caller_went_away_before_it_was_accepted() {
+    let postgres = servers::postgres();
+    let shop = Shop::separate_with(None, Some(&postgres.url("orders")), |service, command| {
+        if service == "orders" {
+            command.env("PALISADE_SAGA__LEASE_MS", "600000");
+        }
+    });
+    shop.ready().await;
+    let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
+    let product = stock(&seller, 3).await;
+    buyer.get("/orders").await.ok(200);
+    postgres.pause();
+    let creating = async || shop.counted("orders", "palisade_rpc_server_active_calls", &["CreateOrder"]).await > 0.0;
+    let ordering = order(&buyer, &[(&product, 2)]).attempt();
+    let under_way = eventually(async || creating().await.then_some(()));
+    tokio::select! {
+        answer = ordering => panic!("its store is away: {answer:?}"),
+        () = under_way => {}
+    }
+    eventually(async || (!creating().await).then_some(())).await;
+    postgres.resume();
+    let id = eventually(async || {
+        let orders = buyer.get("/orders").attempt().await.ok()?;
+        orders.json()["items"][0]["id"].as_str().map(str::to_owned)
+    });
+    assert_eq!(settled(&buyer, &id.await).await["status"], "CONFIRMED");
+}
+
 #[tokio::test]
 async fn services_find_the_keys_of_their_callers_at_an_address() {
     let gateway_admin = format!("127.0.0.1:{}", servers::free_port());

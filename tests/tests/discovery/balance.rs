@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use palisade_tests::{process::Program, servers::Etcd};
+use palisade_tests::{load::Load, process::Program, servers::Etcd};
 
 use crate::scene::{Scene, reads, slow_down};
 
@@ -10,7 +10,7 @@ use crate::scene::{Scene, reads, slow_down};
 const READERS: usize = 18;
 
 /// How many of the next reads each of them answers.
-async fn shares(replicas: &[&Program], load: &crate::load::Load, answers: usize) -> Vec<f64> {
+async fn shares(replicas: &[&Program], load: &Load, answers: usize) -> Vec<f64> {
     let mut counts = Vec::new();
     for replica in replicas {
         counts.push(reads(replica).await);

@@ -5,5 +5,4 @@ mod balance;
 mod dns;
 mod etcd;
 mod list;
-mod load;
 mod scene;

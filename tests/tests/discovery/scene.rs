@@ -2,11 +2,17 @@
 
 use std::{process::Command, time::Duration};
 
-use palisade_tests::{Client, Shop, eventually, process::Program, servers::shared_mongo, shop::ALL_SCOPES, trade::stock, unique};
+use palisade_tests::{
+    Client, Shop, eventually,
+    load::{Load, reader},
+    process::Program,
+    servers::shared_mongo,
+    shop::ALL_SCOPES,
+    trade::stock,
+    unique,
+};
 use serde_json::{Value, json};
 use tokio::time::Instant;
-
-use crate::load::Load;
 
 /// The shop; its own products service is the first replica.
 pub(crate) struct Scene {
@@ -50,7 +56,7 @@ impl Scene {
         self.shop.ready().await;
         let seller = self.shop.client("seller", ALL_SCOPES);
         let product = stock(&seller, 5).await;
-        Load::start(readers, &seller, &format!("/products/{product}"))
+        Load::start((0..readers).map(|_| reader(&seller, &format!("/products/{product}"))))
     }
 
     /// Waits until the gateway knows so many; how long that took.
@@ -87,7 +93,7 @@ impl Scene {
 
 /// Reads that a replica has answered.
 pub(crate) async fn reads(replica: &Program) -> f64 {
-    sum(&replica.url("products-admin"), "rpc_server_call_duration_seconds_count{").await
+    replica.counted("products", "rpc_server_call_duration_seconds_count", &[]).await
 }
 
 /// Waits until a replica answers reads; how long that took.
@@ -99,10 +105,8 @@ pub(crate) async fn takes_traffic(replica: &Program) -> Duration {
 
 /// From now on each call of this replica takes so much longer.
 pub(crate) async fn slow_down(replica: &Program, ms: u64) {
-    let rule =
-        json!({ "name": "slow", "method": "palisade.products.v1.ProductsService/*", "rate": 1.0, "kind": { "latency": { "ms": ms } } });
-    let put = Client::new(replica.url("products-admin"), None).put("/faults", &json!({ "rules": [rule] }));
-    assert_eq!(put.attempt().await.unwrap().status, 200);
+    let latency = json!({ "latency": { "ms": ms } });
+    replica.faults("products", "palisade.products.v1.ProductsService/*", 1.0, Some(latency)).await;
 }
 
 async fn metrics(admin: &str) -> String {
@@ -111,10 +115,4 @@ async fn metrics(admin: &str) -> String {
 
 fn value(line: &str) -> f64 {
     line.rsplit(' ').next().unwrap().parse().unwrap()
-}
-
-/// The sum of what begins with `name`; calls of the health service are not counted.
-async fn sum(admin: &str, name: &str) -> f64 {
-    let metrics = metrics(admin).await;
-    metrics.lines().filter(|line| line.starts_with(name) && !line.contains("grpc.health")).map(value).sum()
 }

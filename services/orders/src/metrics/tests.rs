@@ -11,7 +11,7 @@ fn record_everything() {
     let now = OffsetDateTime::UNIX_EPOCH;
     let id = OrderId::generate(now);
     let order = NewOrder::new("alice", &[(&id.as_uuid().to_string(), 1)]).unwrap();
-    let create = Create { id, order, lease: Duration::ZERO, deadline: now, trace_parent: None, key: None };
+    let create = Create { id, order, lease: Duration::ZERO, deadline: now, trace_parent: None, key: None, retried: false };
     let claimed = create.claimed(now);
     for creation in [
         Creation::Created(claimed.clone()),

@@ -41,8 +41,8 @@ pub(super) struct TakenKey {
 
 impl TakenKey {
     /// What to tell a create with the same key at `now`. A creator that died must not make its key useless.
-    pub(super) fn answer_to(self, key: &IdempotencyKey, now: OffsetDateTime) -> Creation {
-        let creator_at_work = self.fence == FIRST_FENCE && self.due_at.is_some_and(|due_at| due_at > now);
+    pub(super) fn answer_to(self, key: &IdempotencyKey, retried: bool, now: OffsetDateTime) -> Creation {
+        let creator_at_work = !retried && self.fence == FIRST_FENCE && self.due_at.is_some_and(|due_at| due_at > now);
         match self.answer {
             _ if self.fingerprint != key.fingerprint => Creation::KeyReused,
             Some(answer) => Creation::Replayed { answer },

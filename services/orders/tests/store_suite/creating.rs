@@ -19,6 +19,7 @@ crate::on_both![
     the_first_answer_stays,
     another_request_under_the_same_key_is_refused,
     a_request_at_work_is_left_alone,
+    a_request_that_came_to_nothing_tells_of_its_order,
     a_key_outlives_its_creator,
     a_key_whose_order_a_worker_took_up_tells_of_the_order,
     a_key_is_new_again_after_a_day,
@@ -95,6 +96,16 @@ async fn a_request_at_work_is_left_alone(db: Database) {
     created(&db, &key, NOW).await;
     let just_before_the_end = NOW + LEASE - Duration::from_millis(1);
     assert_eq!(db.store.create(with_key(&key, NOW), just_before_the_end).await.unwrap(), Creation::InProgress);
+}
+
+async fn a_request_that_came_to_nothing_tells_of_its_order(db: Database) {
+    let key = key("alice", "k");
+    let id = created(&db, &key, NOW).await;
+    let again = Create { retried: true, ..with_key(&key, NOW) };
+    let Creation::Existing(order) = db.store.create(again.clone(), NOW).await.unwrap() else { panic!("it exists") };
+    assert_eq!(order, db.find(id).await);
+    db.store.store_answer(id, answer(&key, "202")).await.unwrap();
+    assert_eq!(db.store.create(again, NOW).await.unwrap(), Creation::Replayed { answer: "202".into() });
 }
 
 async fn a_key_outlives_its_creator(db: Database) {

@@ -130,6 +130,7 @@ pub(crate) fn create(user: &str, now: OffsetDateTime) -> Create {
         deadline: now + DEADLINE,
         trace_parent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
         key: None,
+        retried: false,
     }
 }
 

@@ -72,15 +72,15 @@ pub(super) async fn create(db: &mut PgConnection, create: &Create, now: OffsetDa
         .fetch_one(&mut *db)
         .await?;
     match key {
-        Some(key) if accepted == 0 => answer_from_first(db, key, now).await,
+        Some(key) if accepted == 0 => answer_from_first(db, key, create.retried, now).await,
         _ => Ok(Creation::Created(claimed)),
     }
 }
 
-async fn answer_from_first(db: &mut PgConnection, key: &IdempotencyKey, now: OffsetDateTime) -> Result<Creation, Error> {
+async fn answer_from_first(db: &mut PgConnection, key: &IdempotencyKey, retried: bool, now: OffsetDateTime) -> Result<Creation, Error> {
     let taken = sqlx::query(TAKEN).bind(&key.subject).bind(&key.key).fetch_optional(db).await?;
     match taken {
-        Some(row) => Ok(taken_key(&row)?.answer_to(key, now)),
+        Some(row) => Ok(taken_key(&row)?.answer_to(key, retried, now)),
         // Swept between the two statements: the caller's next try finds it new.
         None => Ok(Creation::InProgress),
     }

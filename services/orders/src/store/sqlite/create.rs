@@ -18,7 +18,7 @@ pub(super) async fn create(db: &mut SqliteConnection, create: &Create, now: Offs
     if let Some(key) = &create.key
         && let Some(taken) = find_key(&mut transaction, key, now).await?
     {
-        return Ok(taken.answer_to(key, now));
+        return Ok(taken.answer_to(key, create.retried, now));
     }
     insert_order(&mut transaction, &claimed, now + create.lease).await?;
     if let Some(key) = &create.key {

@@ -1,0 +1,85 @@
+//! How load spreads over replicas.
+
+use palisade_tests::{process::Program, traffic::Traffic};
+use serde_json::json;
+
+use super::start;
+use crate::claims::Claims;
+
+/// So many that each replica always has some calls.
+const PEOPLE: usize = 36;
+/// Requests that are counted.
+const REQUESTS: usize = 4_000;
+/// Replicas on one machine are equal if each takes longer than what they take from each other.
+const EQUAL_MS: u64 = 30;
+/// Far slower than anything that a busy machine does to the others.
+const SLOW_MS: u64 = 1_000;
+const TOLERANCE: f64 = 0.2;
+const MOST_OF_SLOW: f64 = 0.1;
+
+/// The services that have callers with a balancer, and the methods that callers call.
+const CALLED: [(&str, &str); 2] =
+    [("products", "palisade.products.v1.ProductsService/*"), ("orders", "palisade.orders.v1.OrdersService/*")];
+
+pub(super) async fn spread() -> Claims {
+    let stage = start();
+    stage.shop.ready().await;
+    for (service, method) in CALLED {
+        for replica in stage.shop.replicas(service) {
+            slow_down(replica, service, method, EQUAL_MS).await;
+        }
+    }
+    let traffic = Traffic::start(&stage.shop, PEOPLE).await;
+    traffic.more(REQUESTS / 4).await;
+    let mut claims = Claims::default();
+    let equal = shares(&stage.shop, &traffic).await;
+    for (shares, (service, _)) in equal.iter().zip(CALLED) {
+        #[expect(clippy::cast_precision_loss, reason = "a handful")]
+        let replicas = shares.len() as f64;
+        let even = shares.iter().all(|share| (share * replicas - 1.0).abs() <= TOLERANCE);
+        claims.add(format!("equal replicas of {service} answer equally many calls, within 20 %"), even, percent(shares));
+    }
+    // One after the other: orders is as slow as what it calls.
+    for (index, (service, method)) in CALLED.into_iter().enumerate() {
+        let first = &stage.shop.replicas(service)[0];
+        slow_down(first, service, method, SLOW_MS).await;
+        traffic.more(REQUESTS / 4).await;
+        let away = &shares(&stage.shop, &traffic).await[index];
+        slow_down(first, service, method, EQUAL_MS).await;
+        let text = format!("the first replica of {service} takes a second: it answers less than a tenth of the calls");
+        claims.add(text, away[0] < MOST_OF_SLOW, percent(away));
+    }
+    let outcome = traffic.end(&stage.shop).await;
+    let failed = outcome.load.failures.len();
+    claims.add("no request fails", failed == 0, format!("{failed} of {} failed", outcome.load.requests));
+    claims
+}
+
+async fn slow_down(replica: &Program, service: &str, method: &str, ms: u64) {
+    replica.faults(service, method, 1.0, Some(json!({ "latency": { "ms": ms } }))).await;
+}
+
+/// The share of each replica in the calls that its service answers next.
+async fn shares(shop: &palisade_tests::Shop, traffic: &Traffic) -> [Vec<f64>; 2] {
+    let before = [calls(shop, CALLED[0].0).await, calls(shop, CALLED[1].0).await];
+    traffic.more(REQUESTS).await;
+    let after = [calls(shop, CALLED[0].0).await, calls(shop, CALLED[1].0).await];
+    [0, 1].map(|service| {
+        let more: Vec<f64> = after[service].iter().zip(&before[service]).map(|(after, before)| after - before).collect();
+        let all: f64 = more.iter().sum();
+        more.into_iter().map(|more| more / all).collect()
+    })
+}
+
+async fn calls(shop: &palisade_tests::Shop, service: &str) -> Vec<f64> {
+    let mut calls = Vec::new();
+    for replica in shop.replicas(service) {
+        calls.push(replica.counted(service, "rpc_server_call_duration_seconds_count", &[]).await);
+    }
+    calls
+}
+
+fn percent(shares: &[f64]) -> String {
+    let shares: Vec<_> = shares.iter().map(|share| format!("{:.1} %", 100.0 * share)).collect();
+    shares.join(", ")
+}
