@@ -1,6 +1,6 @@
 //! One call on its way through its attempts: decides after each, and takes the time from its caller.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, request};
 use http_body::Body as HttpBody;
@@ -12,7 +12,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use super::{
     Attempt, Policy,
     back_off::BackOff,
-    budget::{Exhausted, InFlight},
+    budget::{Budget, Exhausted, InFlight},
     metrics::Denied,
     outcome::{self, Answer, Outcome},
 };
@@ -96,7 +96,7 @@ impl<'a> Call<'a> {
     /// How long to wait before the next attempt; `None` if the answer stands.
     pub(super) fn next(&mut self, outcome: Outcome, now: Instant) -> Option<Duration> {
         self.in_flight = None;
-        self.failed = matches!(outcome, Outcome::Unsent | Outcome::NotTried | Outcome::Failed(_) | Outcome::Final);
+        self.failed = matches!(outcome, Outcome::Unsent | Outcome::NotTried | Outcome::Lost | Outcome::Failed(_) | Outcome::Final);
         let next = match outcome {
             Outcome::Refused => {
                 // Whatever it says of coming again: what was tried before it was in vain.
@@ -112,9 +112,11 @@ impl<'a> Call<'a> {
             Outcome::Unsent if self.transparent == Transparent::Free && self.barrier != Some(Denied::Committed) => Ok(self.transparently()),
             // What the server has not seen had no effect.
             Outcome::Unsent | Outcome::NotTried => {
-                self.again(Retry::Silent, self.barrier.filter(|barrier| *barrier != Denied::NotIdempotent), now)
+                self.again(Retry::Silent, self.barrier.filter(|barrier| *barrier != Denied::NotIdempotent), Budget::retry, now)
             }
-            Outcome::Failed(advice) => self.again(advice, self.barrier, now),
+            Outcome::Lost if self.attempt == 1 => self.again(Retry::Silent, self.barrier, Budget::after_loss, now),
+            Outcome::Lost => self.again(Retry::Silent, self.barrier, Budget::retry, now),
+            Outcome::Failed(advice) => self.again(advice, self.barrier, Budget::retry, now),
         };
         match next {
             Ok((pause, in_flight)) => {
@@ -149,7 +151,13 @@ impl<'a> Call<'a> {
         (Duration::ZERO, self.policy.budget.transparent())
     }
 
-    fn again(&mut self, advice: Retry, barrier: Option<Denied>, now: Instant) -> Result<(Duration, InFlight), Denied> {
+    fn again(
+        &mut self,
+        advice: Retry,
+        barrier: Option<Denied>,
+        room: fn(&Arc<Budget>) -> Result<InFlight, Exhausted>,
+        now: Instant,
+    ) -> Result<(Duration, InFlight), Denied> {
         let Policy { config, budget, metrics, .. } = self.policy;
         budget.spend();
         metrics.tokens(budget.tokens());
@@ -165,7 +173,7 @@ impl<'a> Call<'a> {
         if !self.deadline.is_none_or(in_time) {
             return Err(Denied::Deadline);
         }
-        let in_flight = budget.retry().map_err(Denied::from)?;
+        let in_flight = room(budget).map_err(Denied::from)?;
         Ok((pause, in_flight))
     }
 

@@ -26,6 +26,8 @@ pub(super) enum Outcome {
     Unsent,
     /// There was no connection to send it on, and it was too soon to try for another: at once it would be the same.
     NotTried,
+    /// Its connection ended before the answer did, like all calls on it. The server may have acted on it.
+    Lost,
     /// It failed, and the server may have acted on it.
     Failed(Retry),
     /// It failed, and would fail again.
@@ -40,6 +42,7 @@ impl Outcome {
             Self::Refused => "refused",
             Self::Unsent => "unsent",
             Self::NotTried => "not_tried",
+            Self::Lost => "lost",
             Self::Failed(_) => "failed",
             Self::Final => "final",
         }
@@ -61,7 +64,7 @@ pub(super) fn of<R: Body>(answer: &mut Answer<R>) -> Outcome {
         Ok(response) => response,
     };
     if response.body().is_broken() {
-        return Outcome::Failed(Retry::Silent);
+        return Outcome::Lost;
     }
     let status = status_mut(response);
     match grpc_status::code_in(status) {
@@ -89,7 +92,7 @@ fn of_rejection(rejection: &Rejection) -> Outcome {
     match source.downcast_ref::<client::Failure>() {
         Some(failure) if failure.not_tried => Outcome::NotTried,
         Some(failure) if failure.unsent => Outcome::Unsent,
-        Some(_) => Outcome::Failed(Retry::Silent),
+        Some(_) => Outcome::Lost,
         None if source.is::<deadline::Elapsed>() => Outcome::Failed(Retry::Silent),
         None => Outcome::Refused,
     }

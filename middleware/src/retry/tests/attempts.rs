@@ -46,6 +46,16 @@ async fn only_what_may_pass_is_tried_again() {
     }
 }
 
+/// With one of three servers a third of all calls.
+#[tokio::test(start_paused = true)]
+async fn all_calls_that_a_connection_took_along_are_tried_again() {
+    const CALLS: usize = 40;
+    let server = Server::answering(|attempt| if attempt <= CALLS { cut_off(false) } else { status(Code::Ok) });
+    let answers = futures_util::future::join_all((0..CALLS).map(|_| server.call(get()))).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_err()).count(), 0);
+    assert_eq!(server.seen.lock().len(), 2 * CALLS);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_must_not_happen_twice_is_not_repeated() {
     for answer in [(|_| cut_off(false)) as fn(usize) -> Answer, |_| Err(deadline::elapsed(Duration::from_secs(1)))] {
