@@ -121,6 +121,8 @@ fn method(text: &mut String, measured: &Measured) {
          by k6 is several times as dear as by wrk. The rate beside each figure says which load it was measured at.\n\
          - wrk sends what {CONNECTIONS} connections can carry; k6 sends at a fixed rate, the same for all lines of a route.\n\
          - Built by `--release`; the containers' `dist` profile takes about a seventh less.\n\
+         - A start has up to 200 ms in it that `quanta`, the clock of the Prometheus exporter, takes to learn the speed of the processor's counter. How long\n  \
+           it takes is the processor's affair: on the same machine some starts have next to nothing of it.\n\
          - Limits are out of the way: rate limits at 1 000 000 a second, 1 000 requests at once. They work, and let everything pass.\n\
          - Telemetry: `off` has no collector; else a collector in a process of its own takes this share of the traces over OTLP. Metrics are always on.\n\
          - {SERVERS} is a real PostgreSQL with `fsync` on, and a stand-in that speaks MongoDB's protocol and syncs each write: what products\n  \
