@@ -26,7 +26,7 @@ pub(super) enum Outcome {
     Unsent,
     /// There was no connection to send it on, and it was too soon to try for another: at once it would be the same.
     NotTried,
-    /// Its connection ended before the answer did, like all calls on it. The server may have acted on it.
+    /// Its connection, or its stream alone, ended before the answer did. The server may have acted on it.
     Lost,
     /// It failed, and the server may have acted on it.
     Failed(Retry),

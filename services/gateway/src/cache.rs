@@ -14,7 +14,7 @@ mod upkeep;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use palisade_middleware::config::Error;
+use palisade_middleware::{config::Error, rejection::Rejection, task};
 use palisade_proto::products::v1::FindAllRequest;
 use tonic::Status;
 use uuid::Uuid;
@@ -29,6 +29,9 @@ pub use upkeep::Upkeep;
 /// See the module. Cheap to clone; clones share what is kept.
 #[derive(Debug, Clone, Default)]
 pub struct Cache(Option<Arc<Shared>>);
+
+/// Above all versions that there are, below that of what is gone.
+const UNKNOWN: i64 = i64::MAX - 1;
 
 /// What is read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -52,8 +55,8 @@ pub(crate) enum Version {
 
 /// A change that products is asked for. Dropped, whatever came of it, it outdates what was kept.
 #[derive(Debug)]
-pub(crate) struct Change {
-    cache: Cache,
+struct Change {
+    shared: Arc<Shared>,
     product: Option<Uuid>,
     to: Version,
 }
@@ -94,9 +97,23 @@ impl Cache {
         }
     }
 
-    /// To be made before products is asked to change this product, or to make one.
-    pub(crate) fn change(&self, product: Option<Uuid>) -> Change {
-        Change { cache: self.clone(), product, to: Version::Unknown }
+    /// Has `work` change this product, or make one, and tell which version it led to; what was kept is outdated when it is over. It goes on when its
+    /// caller gives up: outdated before products has changed it, the old product would be kept once more.
+    pub(crate) async fn change<T: Send + 'static>(
+        &self,
+        product: Option<Uuid>,
+        work: impl Future<Output = Result<(Version, T), Rejection>> + Send + 'static,
+    ) -> Result<T, Rejection> {
+        let Some(shared) = &self.0 else { return Ok(work.await?.1) };
+        let change = Change { shared: shared.clone(), product, to: Version::Unknown };
+        let work = async move {
+            // The whole of it comes along.
+            let mut change = change;
+            let (to, done) = work.await?;
+            change.to = to;
+            Ok(done)
+        };
+        task::detached(work).await.map_err(Rejection::internal)?
     }
 }
 
@@ -120,18 +137,9 @@ impl Shared {
     }
 }
 
-impl Change {
-    /// What products said it led to.
-    pub(crate) fn led_to(&mut self, version: Version) {
-        self.to = version;
-    }
-}
-
 impl Drop for Change {
     fn drop(&mut self) {
-        if let Some(shared) = &self.cache.0 {
-            shared.outdate(self.product, self.to, Cause::Write);
-        }
+        self.shared.outdate(self.product, self.to, Cause::Write);
     }
 }
 
@@ -145,7 +153,8 @@ impl Version {
     fn floor(self) -> i64 {
         match self {
             Self::Is(version) => version,
-            Self::Gone | Self::Unknown => i64::MAX,
+            Self::Unknown => UNKNOWN,
+            Self::Gone => i64::MAX,
         }
     }
 }

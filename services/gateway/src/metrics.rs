@@ -7,7 +7,7 @@ use palisade_middleware::metrics::{Metric, describe};
 pub static METRICS: &[Metric] = &[
     Metric::counter("palisade.cache.lookups", &["result"], "Reads of products, by what the cache had for them"),
     Metric::counter("palisade.cache.loads", &["outcome"], "Calls to products that fill the cache, by what became of their answer"),
-    Metric::counter("palisade.cache.invalidations", &["cause"], "Times that something kept was outdated, by who said so"),
+    Metric::counter("palisade.cache.invalidations", &["cause"], "Times that the cache was told of a change, by who said so"),
     Metric::counter("palisade.cache.second_level", &["operation", "outcome"], "Operations of the cache that replicas share"),
     Metric::gauge("palisade.cache.entries", &[], "Answers that are kept in this process"),
     Metric::gauge("palisade.cache.bytes", &[], "What they take, bytes"),
@@ -23,7 +23,7 @@ pub(crate) enum Lookup {
     Bypass,
 }
 
-/// What became of an answer of products. `Outdated` before it was there, it is given to those who wait for it and not kept.
+/// What became of an answer of products. `Outdated` before it was there, or asked for beside another, it is given to those who wait for it and not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Load {
     Kept,

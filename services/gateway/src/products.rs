@@ -47,11 +47,11 @@ pub(crate) async fn create(
     IdempotencyKey(idempotency_key): IdempotencyKey,
     extract::Json(input): extract::Json<ProductInput>,
 ) -> Result<Response, Rejection> {
-    let _change = cache.change(None);
     let (product, broken) = input.into_proto();
     let key = idempotency_key.clone();
     let request = extract::repeatable(CreateProductRequest { product: Some(product), idempotency_key }, &key);
-    let answer = settle(products.create_product(request).await, broken);
+    let work = async move { Ok((Version::Unknown, settle(products.create_product(request).await, broken)?)) };
+    let answer = cache.change(None, work).await;
     extract::note(&key, &answer);
     let answer = answer?;
     let replayed = is_replayed(&answer);
@@ -64,10 +64,14 @@ pub(crate) async fn create(
 ///
 /// With a cache (`cache.ttl_ms`) a page may be so old, and has the headers of a product that is read.
 #[utoipa::path(get, path = "/products", operation_id = "listProducts", tag = "products", security(("bearer" = ["products:read"])),
-    params(Filters),
-    responses((status = 200, body = ProductPage, description = "One page", headers(
-        ("Cache-Status" = Option<String>, description = "Where it comes from, if there is a cache (RFC 9211)"),
-        ("Age" = Option<u64>, description = "Seconds since products answered it, if it was kept")))))]
+    params(Filters, ("If-None-Match" = Option<String>, Header, description = "Entity tags the caller has, or `*`; heeded if there is a cache")),
+    responses(
+        (status = 200, body = ProductPage, description = "One page", headers(
+            ("ETag" = Option<String>, description = "What is in it, if there is a cache"),
+            ("Cache-Status" = Option<String>, description = "Where it comes from, if there is a cache (RFC 9211)"),
+            ("Age" = Option<u64>, description = "Seconds since products answered it, if it was kept"))),
+        (status = 304, description = "The caller has this page", headers(("ETag" = String, description = "What is in it"))),
+    ))]
 pub(crate) async fn list(
     State(Upstreams { mut products, cache, .. }): State<Upstreams>,
     Query(filters): Query<Filters>,
@@ -131,15 +135,17 @@ pub(crate) async fn replace(
     if_match: IfMatch,
     extract::Json(input): extract::Json<ProductInput>,
 ) -> Result<Response, Rejection> {
-    let mut change = cache.change(Some(id));
     let (product, broken) = input.into_proto();
-    let answer = guarded(if_match, |expected_version| {
+    let answer = guarded(if_match, move |expected_version| {
         let request = UpdateRequest { id: id.to_string(), product: Some(product.clone()), expected_version };
         let (mut products, broken) = (products.clone(), broken.clone());
         async move { settle(products.update(request).await, broken) }
     });
-    let product = Product::try_from(answer.await?.into_inner())?;
-    change.led_to(Version::Is(product.version));
+    let work = Box::pin(async move {
+        let product = answer.await?.into_inner();
+        Ok((Version::Is(product.version), product))
+    });
+    let product = Product::try_from(cache.change(Some(id), work).await?)?;
     Ok(([(ETAG, etag(product.version))], Json(product)).into_response())
 }
 
@@ -160,14 +166,12 @@ pub(crate) async fn remove(
     Id(id): Id,
     if_match: IfMatch,
 ) -> Result<StatusCode, Rejection> {
-    let mut change = cache.change(Some(id));
-    let answer = guarded(if_match, |expected_version| {
+    let answer = guarded(if_match, move |expected_version| {
         let request = RemoveRequest { id: id.to_string(), expected_version };
         let mut products = products.clone();
         async move { products.remove(request).await.map_err(problem::rejection) }
     });
-    answer.await?;
-    change.led_to(Version::Gone);
+    cache.change(Some(id), async move { Ok((Version::Gone, answer.await?)) }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -66,27 +66,35 @@ pub fn router(tools: Tools) -> Router {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Scope {
-    /// All orders if there is none.
-    hours: Option<u32>,
+    /// 0 for all orders.
+    #[serde(default)]
+    hours: u32,
+}
+
+/// What a check has found.
+struct Report {
+    violations: usize,
+    /// Of `GET /invariants`.
+    body: Value,
 }
 
 async fn invariants(State(tools): State<Tools>, Query(Scope { hours }): Query<Scope>) -> Response {
     match tools.check(hours).await {
-        Ok(report) => Json(report).into_response(),
+        Ok(report) => Json(report.body).into_response(),
         Err(error) => unavailable(&error),
     }
 }
 
-/// Checks the invariants again and again until `stop`, for the metrics.
+/// Checks the invariants again and again until `stop`, for the metrics. No other check has a hand in these: what it looks at may be less, or more.
 pub async fn watch(tools: Tools, config: config::Audit, stop: CancellationToken) {
     if config.every_s == 0 {
         return;
     }
-    let hours = (config.hours > 0).then_some(config.hours);
     let tools = &tools;
     let check = || async move {
-        if let Err(error) = tools.check(hours).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the invariants could not be checked");
+        match tools.check(config.hours).await {
+            Ok(report) => metrics::audited(report.violations),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the invariants could not be checked"),
         }
     };
     task::at_leisure(Duration::from_secs(config.every_s), stop, check).await;
@@ -103,10 +111,10 @@ struct Compared {
 }
 
 impl Tools {
-    /// What must hold of orders that are no older than so many `hours`, as the body of `GET /invariants` and as a gauge.
-    async fn check(&self, hours: Option<u32>) -> Result<Value, Error> {
+    /// What must hold of orders that are no older than so many `hours`; 0 for all.
+    async fn check(&self, hours: u32) -> Result<Report, Error> {
         let now = self.clock.now();
-        let since = hours.and_then(|hours| now.checked_sub(time::Duration::hours(hours.into())));
+        let since = Some(hours).filter(|hours| *hours > 0).and_then(|hours| now.checked_sub(time::Duration::hours(hours.into())));
         let audit = self.store.audit(now, OVERDUE_AFTER, since).await?;
         let mut violations: Vec<String> = audit.findings.iter().map(ToString::to_string).collect();
         let context = Context::background().on_behalf_of(Arc::new(Principal::absent_user("orders"))).until(Instant::now() + CHECK_TIMEOUT);
@@ -120,9 +128,9 @@ impl Tools {
         for violation in &violations {
             tracing::error!(%violation, "an invariant is broken");
         }
-        metrics::audited(violations.len());
         let counts: HashMap<&str, u64> = audit.counts.iter().map(|(status, count)| (status.as_str(), *count)).collect();
-        Ok(json!({ "ok": violations.is_empty(), "violations": violations, "orders": counts, "reservations": reservations }))
+        let body = json!({ "ok": violations.is_empty(), "violations": violations, "orders": counts, "reservations": reservations });
+        Ok(Report { violations: violations.len(), body })
     }
 
     /// Every reservation that owns units has an order that wants them. Asked of products, page by page; a reservation has its order's id.

@@ -216,9 +216,10 @@ impl Orders {
         order
     }
 
-    /// Has a worker take the order up at once, whoever had it: at the latest its lease would say so, much later. Who is not dead but slow loses it.
+    /// Has a worker take the order up at once from the request that made it, which is most likely dead: its lease would say so much later. If it is
+    /// only slow it loses the order, and some steps are done twice, which is why each may be. A worker that has the order by now keeps it.
     async fn take_from_the_dead(&self, order: &Order) {
-        if let Err(error) = self.store.retry_now(order.id, self.process.clock.now()).await {
+        if let Err(error) = self.store.take_from_creator(order.id, self.process.clock.now()).await {
             tracing::warn!(order_id = %order.id, error = &error as &dyn std::error::Error, "a worker takes the order up when its lease is over");
         }
     }

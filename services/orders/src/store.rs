@@ -89,6 +89,9 @@ pub trait Store: Send + Sync {
     /// Makes an unfinished order due at once. `false`: there is no such order, or nothing is left to do.
     async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error>;
 
+    /// Makes an unfinished order due at once that nobody but the request that made it has worked on. `false`: there is no such order.
+    async fn take_from_creator(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error>;
+
     /// The order as it was with each status after `version`, in order, removed or not; empty if there was none, or no such order.
     async fn changes(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error>;
 
@@ -154,7 +157,7 @@ pub struct Create {
     pub trace_parent: Option<String>,
     /// The caller's idempotency key.
     pub key: Option<IdempotencyKey>,
-    /// An earlier request with the key is known to have come to nothing: nobody works on its order for the caller any more.
+    /// Whoever sends it says that an earlier attempt failed: its caller no longer waits for whoever works on its order, dead or alive.
     pub retried: bool,
 }
 

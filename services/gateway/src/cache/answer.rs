@@ -19,7 +19,8 @@ use super::store::Entry;
 use crate::extract::{IfNoneMatch, etag};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-/// A copy may be kept and shown again once the service has said that it is still the present one.
+/// A copy may be kept and shown again once the service has said that it is still the present one, which costs it next to nothing with a cache. No
+/// `max-age`: nobody could tell a browser's copy of a change, or that another user sits before it.
 const REVALIDATE: &str = "private, no-cache";
 
 // Why an answer is stale, after the names that RFC 5861 has for the two.
@@ -84,15 +85,12 @@ impl Found {
     pub(crate) fn answer(self, if_none_match: &IfNoneMatch) -> Response {
         let mut headers = HeaderMap::new();
         let mut set = |name, text: String| HeaderValue::try_from(text).ok().and_then(|value| headers.insert(name, value));
+        set(CACHE_CONTROL, REVALIDATE.to_owned());
         let (body, tag) = match self {
-            Self::Uncached(Representation { body, version }) => {
-                set(CACHE_CONTROL, REVALIDATE.to_owned());
-                (body, version.map(|version| version.to_string()))
-            }
+            Self::Uncached(Representation { body, version }) => (body, version.map(|version| version.to_string())),
             Self::Cached { entry, how, fresh } => {
                 let age = entry.age();
                 set(CACHE_STATUS, how.told(age, fresh));
-                set(CACHE_CONTROL, if how.is_fresh() { format!("private, max-age={}", fresh.as_secs()) } else { REVALIDATE.to_owned() });
                 if !matches!(how, How::Forwarded { .. }) {
                     set(AGE, age.as_secs().to_string());
                 }
@@ -110,10 +108,6 @@ impl Found {
 }
 
 impl How {
-    fn is_fresh(self) -> bool {
-        matches!(self, Self::Hit | Self::Shared | Self::Forwarded { stored: true, .. })
-    }
-
     /// The value of `Cache-Status` for an answer of this age.
     fn told(self, age: Duration, fresh: Duration) -> String {
         let left = fresh.saturating_sub(age).as_secs();

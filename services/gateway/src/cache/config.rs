@@ -7,6 +7,9 @@ use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
+/// What is older is of no use, whatever for.
+const LONGEST_MS: u64 = 30 * 24 * 3_600_000;
+
 /// Answers to reads of products that are kept for a while.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -71,6 +74,10 @@ impl Config {
         if self.redis_url.is_some() {
             self.redis()?;
         }
+        let lifetimes = [("cache.ttl_ms", self.ttl_ms), ("cache.stale_ms", self.stale_ms)];
+        if let Some((key, _)) = lifetimes.into_iter().find(|(_, value)| *value > LONGEST_MS) {
+            return Err(Error::rule(key, "must not be above 30 days"));
+        }
         let positive = [("cache.max_bytes", self.max_bytes), ("cache.redis_timeout_ms", self.redis_timeout_ms)];
         match positive.into_iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(Error::rule(key, "must be greater than 0")),
@@ -94,5 +101,13 @@ mod tests {
             assert!(error.contains("cache.redis_url") && !error.contains("secret"), "{error}");
         }
         assert!(!Config::default().is_on() && Config::default().redis().unwrap().is_none());
+    }
+
+    #[test]
+    fn nothing_is_kept_for_ever() {
+        let key = |config: Config| config.validate().unwrap_err().to_string();
+        assert!(key(Config { ttl_ms: u64::MAX, ..Config::default() }).contains("cache.ttl_ms"));
+        assert!(key(Config { stale_ms: LONGEST_MS + 1, ..Config::default() }).contains("cache.stale_ms"));
+        Config { ttl_ms: LONGEST_MS, stale_ms: LONGEST_MS, ..Config::default() }.validate().unwrap();
     }
 }

@@ -43,15 +43,19 @@ pub(super) struct Leader {
 }
 
 impl Flights {
-    /// The load of `key` that is under way; or a new one, which the caller has to carry out. `alone`: not one that began before now.
+    /// The load of `key` that is under way; or a new one, which the caller has to carry out. `alone`: not one that began before now; a new one beside it
+    /// is for the caller only and not kept, or whoever wants nothing kept could keep anything from being so.
     pub(super) fn join(self: &Arc<Self>, key: &Key, alone: bool) -> (Flight, Option<Leader>) {
         let mut flights = self.0.lock();
-        if let Some(flight) = flights.get(key).filter(|_| !alone) {
+        let under_way = flights.get(key);
+        if let Some(flight) = under_way.filter(|_| !alone) {
             return (flight.clone(), None);
         }
         let (sender, receiver) = watch::channel(None);
         let flight = Flight { started: Instant::now(), outcome: receiver };
-        flights.insert(key.clone(), flight.clone());
+        if under_way.is_none() {
+            flights.insert(key.clone(), flight.clone());
+        }
         (flight, Some(Leader { flights: self.clone(), key: key.clone(), outcome: sender }))
     }
 

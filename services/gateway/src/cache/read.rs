@@ -22,6 +22,11 @@ pub(super) fn excuses_stale(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Internal | Code::Unknown | Code::Cancelled)
 }
 
+/// Whether this refusal is for whoever asked alone: who waited for the same answer has to ask for himself.
+fn is_about_the_caller(status: &Status) -> bool {
+    matches!(status.code(), Code::ResourceExhausted | Code::PermissionDenied | Code::Unauthenticated)
+}
+
 impl Shared {
     pub(super) async fn read<L>(self: &Arc<Self>, key: Key, NoCache(no_cache): NoCache, load: L) -> Result<Found, Status>
     where
@@ -37,10 +42,14 @@ impl Shared {
             None => Why::Miss,
         };
         let (mut flight, leader) = self.store.flights().join(&key, no_cache);
-        let collapsed = leader.is_none();
-        if let Some(leader) = leader {
-            self.load(leader, no_cache, load);
-        }
+        let own = match leader {
+            Some(leader) => {
+                self.load(leader, no_cache, load);
+                None
+            }
+            None => Some(load),
+        };
+        let collapsed = own.is_some();
         let outcome = match kept {
             Some(entry) if !self.store.is_outdated(&key, &entry) => {
                 let Ok(outcome) = timeout_at(self.give_up(flight.started), flight.outcome()).await else {
@@ -60,7 +69,10 @@ impl Shared {
                     return Ok(self.found(Lookup::Stale, entry, How::Stale(IF_ERROR)));
                 }
                 metrics::lookups(lookup).increment(1);
-                Err(status)
+                match own.filter(|_| is_about_the_caller(&status)) {
+                    Some(own) => Ok(Found::Uncached(own.await?)),
+                    None => Err(status),
+                }
             }
         }
     }
@@ -77,14 +89,15 @@ impl Shared {
         deadline.map_or(patient, |deadline| patient.min(Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2))
     }
 
-    /// Carries a load out, whatever becomes of those who wait for it: as the one of them who came first, but with all the time that a call has.
+    /// Carries a load out, whatever becomes of those who wait for it: as the one of them who came first, but with all the time, and all the attempts,
+    /// that a call has.
     fn load<L>(self: &Arc<Self>, leader: Leader, no_cache: bool, load: L)
     where
         L: Future<Output = Result<Representation, Status>> + Send + 'static,
     {
         let shared = self.clone();
         let context = context::current().unwrap_or_else(Context::background);
-        let load = context::scope(Context { deadline: None, ..context }, load);
+        let load = context::scope(Context { deadline: None, previous_attempts: 0, ..context }, load);
         drop(task::spawn(async move { shared.carry_out(leader, no_cache, load).await }));
     }
 

@@ -15,7 +15,7 @@ use tokio::{sync::mpsc, time::Instant};
 use uuid::Uuid;
 
 use self::server::Server;
-use super::{Config, Version};
+use super::{Config, UNKNOWN, Version};
 use crate::metrics::{Operation, Outcome, second_level};
 
 /// Changes that wait to be told; what comes on top is left to its lifetime.
@@ -26,7 +26,7 @@ const REMEMBERED: u64 = 100_000;
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
 /// The number counts the forms that the JSON of a product has had: replicas of two releases must not read each other's.
 const PREFIX: &str = "palisade:product:1:";
-/// Sets a value unless that of a newer version is there.
+/// Sets a value unless that of a version is there that is newer than the newest to be overwritten.
 const RAISE: &str = "local old = redis.call('GET', KEYS[1]) \
     if old and tonumber(string.match(old, '^%d+')) > tonumber(ARGV[1]) then return 0 end \
     redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return 1";
@@ -74,7 +74,8 @@ impl SecondLevel {
     pub(super) async fn get(&self, id: Uuid) -> Option<Left> {
         let key = key(id);
         let mut commands = pipe();
-        commands.cmd("GET").arg(&key).cmd("PTTL").arg(&key);
+        // In one step: the rest of a newer value is not that of an older.
+        commands.atomic().cmd("GET").arg(&key).cmd("PTTL").arg(&key);
         let (value, rest_ms): (Option<Vec<u8>>, i64) = self.server.ask(Operation::Get, &commands).await?;
         let left = value.and_then(|value| read(value, rest_ms)).filter(|left| self.believes(id, left));
         second_level(Operation::Get, if left.is_some() { Outcome::Hit } else { Outcome::Miss }).increment(1);
@@ -89,7 +90,11 @@ impl SecondLevel {
 
     /// From now on nothing older is believed here; the others are told by [`Self::tell`].
     pub(super) fn outdate(&self, id: Uuid, version: Version) {
-        self.floors.insert(id, version.floor());
+        self.floors.entry(id).and_upsert_with(|known| {
+            // Changes may be told twice, and in any order. What is known is better than what is not.
+            let known = known.map(moka::Entry::into_value).filter(|known| *known != UNKNOWN);
+            known.map_or(version.floor(), |known| known.max(version.floor()))
+        });
         if self.changes.try_send((id, version)).is_err() {
             second_level(Operation::Forget, Outcome::Skipped).increment(1);
         }
@@ -110,7 +115,8 @@ impl SecondLevel {
                     commands.cmd("DEL").arg(key(id));
                     commands
                 }
-                Version::Is(_) | Version::Gone => self.raise(id, version.floor(), format!("{} 0\n", version.floor()).as_bytes()),
+                // Others have heard of the same change: what one of them has left of it by now stays.
+                Version::Is(_) | Version::Gone => self.raise(id, version.floor() - 1, format!("{} 0\n", version.floor()).as_bytes()),
             };
             self.tell_one(Operation::Forget, &commands).await;
         }
@@ -126,10 +132,11 @@ impl SecondLevel {
         left.version >= floor && self.missed.lock().is_none_or(|missed| left.age + ON_ITS_WAY < missed.elapsed())
     }
 
-    fn raise(&self, id: Uuid, version: i64, value: &[u8]) -> Pipeline {
+    /// Sets the `value` of `version`, over one whose version is at most `over`.
+    fn raise(&self, id: Uuid, over: i64, value: &[u8]) -> Pipeline {
         let mut commands = pipe();
         let lifetime_ms = u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX);
-        commands.cmd("EVAL").arg(RAISE).arg(1).arg(key(id)).arg(version).arg(value).arg(lifetime_ms);
+        commands.cmd("EVAL").arg(RAISE).arg(1).arg(key(id)).arg(over).arg(value).arg(lifetime_ms);
         commands
     }
 

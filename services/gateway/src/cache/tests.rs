@@ -97,6 +97,11 @@ impl Scene {
         self.read(ready(Err(down()))).await.map_err(|status| status.code())
     }
 
+    /// A change of which nobody knows what it led to.
+    async fn change(&self, product: Option<Uuid>) {
+        self.cache.change(product, ready(Ok((Version::Unknown, ())))).await.unwrap();
+    }
+
     fn told_of(&self, version: i64) {
         self.shared().outdate(Some(ID), Version::Is(version), Cause::Event);
     }
@@ -221,7 +226,7 @@ async fn any_change_outdates_all_pages() {
     for (version, change) in [(1, None), (2, Some(Uuid::from_u128(8)))] {
         read(version).await.unwrap();
         assert_eq!(read(0).await.unwrap(), (version, How::Hit));
-        drop(scene.cache.change(change));
+        scene.change(change).await;
     }
     assert_eq!(read(3).await.unwrap(), (3, REVALIDATED));
 }
@@ -242,7 +247,7 @@ async fn an_answer_that_was_outdated_on_its_way_is_neither_kept_nor_waited_for()
     let (answer, answered) = oneshot::channel();
     let mut first = Box::pin(scene.read(async { Ok(answered.await.unwrap()) }));
     assert!(futures_util::poll!(&mut first).is_pending());
-    drop(scene.cache.change(Some(ID)));
+    scene.change(Some(ID)).await;
     assert_eq!(scene.read_version(2).await, (2, STORED), "who asks after a change is told of it");
     answer.send(1).unwrap();
     assert_eq!(first.await.unwrap(), (1, forwarded(Why::Miss, false, false)));
@@ -257,6 +262,56 @@ async fn a_caller_may_want_products_itself_and_others_gain_by_it() {
     assert_eq!(read(Ok(2)).await.unwrap(), (2, forwarded(Why::Request, true, false)));
     assert_eq!(scene.read_version(3).await, (2, How::Hit));
     assert_eq!(read(Err(down())).await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_wants_products_itself_keeps_nothing_from_being_kept() {
+    let scene = Scene::new();
+    let (answer, answered) = oneshot::channel();
+    let mut first = Box::pin(scene.read(async { Ok(answered.await.unwrap()) }));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    assert_eq!(scene.read_as(PRODUCT, true, ready(Ok(2))).await.unwrap(), (2, forwarded(Why::Request, false, false)));
+    answer.send(1).unwrap();
+    assert_eq!(first.await.unwrap(), (1, STORED));
+    assert_eq!(scene.read_version(3).await, (1, How::Hit));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_callers_quota_is_nobody_elses() {
+    let scene = Scene::new();
+    let (refuse, refused) = oneshot::channel();
+    let mut first = Box::pin(scene.read(async {
+        refused.await.unwrap();
+        Err(Status::resource_exhausted("too much of yours"))
+    }));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    let asked = scene.asked.clone();
+    let other = scene.cache.read(PRODUCT, NoCache(false), async move {
+        asked.fetch_add(1, Ordering::Relaxed);
+        Ok(Representation { body: "2".into(), version: Some(2) })
+    });
+    let mut other = Box::pin(other);
+    assert!(futures_util::poll!(&mut other).is_pending());
+    refuse.send(()).unwrap();
+    assert_eq!(first.await.unwrap_err().code(), Code::ResourceExhausted);
+    let Found::Uncached(own) = other.await.unwrap() else { panic!("it is not from the cache") };
+    assert_eq!((own.version, scene.asked()), (Some(2), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_whose_caller_goes_away_outdates_when_it_is_over() {
+    let scene = Scene::new();
+    let (commit, committed) = oneshot::channel();
+    let mut write = Box::pin(scene.cache.change(Some(ID), async {
+        committed.await.unwrap();
+        Ok((Version::Is(2), ()))
+    }));
+    assert!(futures_util::poll!(&mut write).is_pending());
+    drop(write);
+    assert_eq!(scene.read_version(1).await, (1, STORED));
+    commit.send(()).unwrap();
+    tokio::task::yield_now().await;
+    assert_eq!(scene.read_version(2).await, (2, REVALIDATED));
 }
 
 #[tokio::test(start_paused = true)]

@@ -35,6 +35,7 @@ const POSTPONE: Operation = Operation::new("postpone", "orders");
 const RELEASE_DONE: Operation = Operation::new("release_done", "orders");
 const STUCK: Operation = Operation::new("stuck", "orders");
 const RETRY_NOW: Operation = Operation::new("retry_now", "orders");
+const TAKE_FROM_CREATOR: Operation = Operation::new("take_from_creator", "orders");
 const CHANGES: Operation = Operation::new("changes", "order_history");
 const VERSIONS: Operation = Operation::new("versions", "orders");
 const LEASE_OUTBOX: Operation = Operation::new("lease_outbox", "outbox");
@@ -180,6 +181,10 @@ impl Store for Bounded {
 
     async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
         self.run(RETRY_NOW, move |store| async move { store.retry_now(id, now).await }).await
+    }
+
+    async fn take_from_creator(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
+        self.run(TAKE_FROM_CREATOR, move |store| async move { store.take_from_creator(id, now).await }).await
     }
 
     async fn changes(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {

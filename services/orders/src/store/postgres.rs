@@ -184,6 +184,10 @@ impl Store for PostgresStore {
         self.again(|| async { work::retry_now(&mut *self.pool.acquire().await?, id, now).await }).await
     }
 
+    async fn take_from_creator(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
+        self.again(|| async { work::take_from_creator(&mut *self.pool.acquire().await?, id, now).await }).await
+    }
+
     async fn changes(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
         read::changes(&mut *self.pool.acquire().await?, id, version).await
     }

@@ -148,6 +148,10 @@ impl Store for SqliteStore {
         work::retry_now(&mut *self.writer.acquire().await?, id, now).await
     }
 
+    async fn take_from_creator(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
+        work::take_from_creator(&mut *self.writer.acquire().await?, id, now).await
+    }
+
     async fn changes(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
         read::changes(&mut *self.readers.acquire().await?, id, version).await
     }

@@ -19,6 +19,7 @@ crate::on_both![
     a_release_is_done_once,
     orders_that_do_not_move_are_shown,
     an_unfinished_order_can_be_hurried,
+    an_order_is_taken_from_its_creator_alone,
 ];
 
 async fn an_order_is_its_creators_until_the_lease_ends(db: Database) {
@@ -118,6 +119,17 @@ async fn orders_that_do_not_move_are_shown(db: Database) {
     assert_eq!(ids, [old.saga.order.id, poison.saga.order.id]);
     assert_eq!((stuck[1].attempts, stuck[1].last_error.as_deref(), stuck[1].status), (6, Some("it hurts"), Status::Pending));
     assert_eq!(db.store.stuck(NOW, 100, 1).await.unwrap().len(), 1, "the limit is kept");
+}
+
+async fn an_order_is_taken_from_its_creator_alone(db: Database) {
+    let id = db.accept("alice", NOW).await.saga.order.id;
+    assert!(db.store.claim_due(NOW, LEASE, 10).await.unwrap().is_empty(), "its creator has it");
+    assert!(db.store.take_from_creator(id, NOW).await.unwrap());
+    let claimed = db.store.claim_due(NOW, LEASE, 10).await.unwrap().remove(0);
+    assert_eq!((claimed.saga.order.id, claimed.saga.attempts), (id, 2));
+    assert!(!db.store.take_from_creator(id, NOW).await.unwrap(), "a worker has it");
+    assert!(db.store.claim_due(NOW, LEASE, 10).await.unwrap().is_empty());
+    db.assert_sound(NOW).await;
 }
 
 async fn an_unfinished_order_can_be_hurried(db: Database) {

@@ -71,6 +71,29 @@ async fn a_change_hides_what_is_older_from_all_and_lets_nothing_older_come_back(
 }
 
 #[tokio::test]
+async fn an_older_notice_lowers_nothing() {
+    let redis = Redis::start();
+    let ((writer, changes), (reader, _)) = (replica(&redis), replica(&redis));
+    reader.set(ID, 7, BODY).await;
+    for version in [8, 7] {
+        writer.outdate(ID, Version::Is(version));
+    }
+    assert_eq!(version(&writer).await, None, "redis has not heard of it");
+    told((writer, changes)).await;
+    assert_eq!(version(&reader).await, None);
+}
+
+#[tokio::test]
+async fn a_change_that_many_hear_of_spares_what_one_has_left_of_it_already() {
+    let redis = Redis::start();
+    let ((one, changes), (other, _)) = (replica(&redis), replica(&redis));
+    other.set(ID, 5, BODY).await;
+    one.outdate(ID, Version::Is(5));
+    told((one, changes)).await;
+    assert_eq!(version(&other).await, Some(5));
+}
+
+#[tokio::test]
 async fn what_may_have_changed_is_forgotten_and_what_is_gone_does_not_come_back() {
     let redis = Redis::start();
     for (change, comes_back) in [(Version::Unknown, true), (Version::Gone, false)] {

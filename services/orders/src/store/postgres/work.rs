@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::row::{self, columns, lines, saga_columns};
 use crate::{
     order::OrderId,
-    store::{Claimed, Error, Stuck, failure::corrupt},
+    store::{Claimed, Error, FIRST_FENCE, Stuck, failure::corrupt},
 };
 
 /// Replicas that claim at the same time pass over each other's rows instead of waiting for them.
@@ -60,6 +60,16 @@ pub(super) async fn retry_now(db: &mut PgConnection, id: OrderId, now: OffsetDat
     let due = sqlx::query("UPDATE orders SET due_at = $2, attempts = 0 WHERE id = $1 AND due_at IS NOT NULL")
         .bind(id.as_uuid())
         .bind(now)
+        .execute(db)
+        .await?;
+    Ok(due.rows_affected() == 1)
+}
+
+pub(super) async fn take_from_creator(db: &mut PgConnection, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
+    let due = sqlx::query("UPDATE orders SET due_at = $2 WHERE id = $1 AND due_at IS NOT NULL AND fence = $3")
+        .bind(id.as_uuid())
+        .bind(now)
+        .bind(FIRST_FENCE)
         .execute(db)
         .await?;
     Ok(due.rows_affected() == 1)

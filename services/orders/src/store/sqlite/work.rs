@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     order::OrderId,
-    store::{Claimed, Error, Stuck, failure::corrupt},
+    store::{Claimed, Error, FIRST_FENCE, Stuck, failure::corrupt},
 };
 
 /// Only those that this claim took have its lease and are named in `$1`, a JSON list of row ids.
@@ -72,6 +72,16 @@ pub(super) async fn retry_now(db: &mut SqliteConnection, id: OrderId, now: Offse
     let due = sqlx::query("UPDATE orders SET due_at = $2, attempts = 0 WHERE id = $1 AND due_at IS NOT NULL")
         .bind(id.as_uuid())
         .bind(to_ms(now))
+        .execute(db)
+        .await?;
+    Ok(due.rows_affected() == 1)
+}
+
+pub(super) async fn take_from_creator(db: &mut SqliteConnection, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
+    let due = sqlx::query("UPDATE orders SET due_at = $2 WHERE id = $1 AND due_at IS NOT NULL AND fence = $3")
+        .bind(id.as_uuid())
+        .bind(to_ms(now))
+        .bind(FIRST_FENCE)
         .execute(db)
         .await?;
     Ok(due.rows_affected() == 1)
