@@ -31,7 +31,7 @@ async fn two_replicas(configure: impl Fn(&str, &mut Command)) -> (Shop, Program)
             command.env("PALISADE_LISTEN", &addresses[0]);
             let mut replica = palisade_tests::process::command("orders");
             replica.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
-            replica.env("PALISADE_LISTEN", &addresses[1]);
+            replica.env("PALISADE_LISTEN", &addresses[1]).env("PALISADE_ADMIN_LISTEN", "127.0.0.1:0");
             *second.lock().unwrap() = Some(replica);
         }
     });
