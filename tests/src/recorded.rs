@@ -56,19 +56,28 @@ impl Recorded {
     pub fn labels(&self) -> Labels {
         labels(&self.text.render())
     }
+}
 
-    /// Asserts that after `register` there are just these metrics, all at zero, and that `record_everything` moves each and adds none.
-    #[track_caller]
-    pub fn is_all_there_from_the_start(&self, expected: &Labels, register: impl FnOnce(), record_everything: impl FnOnce()) {
-        register();
-        let at_first = self.series();
-        assert_eq!(self.labels(), *expected);
-        assert!(at_first.values().all(|value| value == "0"), "{at_first:?}");
-        record_everything();
-        let at_last = self.series();
-        assert_eq!(at_last.keys().collect::<Vec<_>>(), at_first.keys().collect::<Vec<_>>());
-        assert!(at_last.values().all(|value| value != "0"), "{at_last:?}");
-    }
+/// Asserts that after `register` there are just the metrics of `catalogue`, exposed names and labels, all at zero, and that `record_everything` moves
+/// each and adds none.
+#[track_caller]
+pub fn is_all_there_from_the_start<'a>(
+    catalogue: impl IntoIterator<Item = (String, &'a [&'a str])>,
+    register: impl FnOnce(),
+    record_everything: impl FnOnce(),
+) {
+    let recorded = Recorded::new();
+    let _recording = recorded.here();
+    let labels = |labels: &[&str]| labels.iter().map(|label| (*label).to_owned()).collect();
+    let expected: Labels = catalogue.into_iter().map(|(name, of)| (name, labels(of))).collect();
+    register();
+    let at_first = recorded.series();
+    assert_eq!(recorded.labels(), expected);
+    assert!(at_first.values().all(|value| value == "0"), "{at_first:?}");
+    record_everything();
+    let at_last = recorded.series();
+    assert_eq!(at_last.keys().collect::<Vec<_>>(), at_first.keys().collect::<Vec<_>>());
+    assert!(at_last.values().all(|value| value != "0"), "{at_last:?}");
 }
 
 /// Metrics by their exposed names, with the keys of their labels.

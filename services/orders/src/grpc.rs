@@ -19,6 +19,7 @@ use palisade_proto::orders::v1::{
     self as proto, CreateOrderRequest, FindAllRequest, FindAllResponse, FindOneRequest, RemoveRequest, UpdateStatusRequest,
     WatchOrderRequest, orders_service_server::OrdersService,
 };
+use time::OffsetDateTime;
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout},
@@ -154,7 +155,7 @@ impl Orders {
             key: key.clone(),
             retried,
         };
-        let (creation, finished) = self.begin(create).await?;
+        let (creation, finished) = self.begin(create, now).await?;
         if key.is_some() {
             trace::record("app.idempotency.outcome", metrics::key_outcome(&creation));
         }
@@ -181,10 +182,10 @@ impl Orders {
 
     /// Accepts the order and runs its saga in a task of its own; the latter tells how the order stood at last. Whoever stops waiting, for either of the two,
     /// stops nothing, and a process that is told to stop ends it first: its lease would keep everybody else from it.
-    async fn begin(&self, create: Create) -> Result<(Creation, oneshot::Receiver<Order>), Rejection> {
+    async fn begin(&self, create: Create, now: OffsetDateTime) -> Result<(Creation, oneshot::Receiver<Order>), Rejection> {
         let (created, creation) = oneshot::channel();
         let (finish, finished) = oneshot::channel();
-        let (store, driver, now) = (self.store.clone(), self.driver.clone(), self.process.clock.now());
+        let (store, driver) = (self.store.clone(), self.driver.clone());
         self.process.run(async move {
             let key = create.key.clone();
             let creation = store.create(create, now).await;

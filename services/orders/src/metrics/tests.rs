@@ -1,4 +1,4 @@
-use palisade_tests::recorded::Recorded;
+use palisade_tests::recorded::{self, Recorded};
 use time::OffsetDateTime;
 
 use super::*;
@@ -50,11 +50,8 @@ fn record_everything() {
 
 #[test]
 fn every_series_is_there_at_zero_from_the_start_and_no_other_is_recorded() {
-    let recorded = Recorded::new();
-    let _recording = recorded.here();
-    let labels = |metric: &Metric| metric.labels.iter().map(|label| (*label).to_owned()).collect();
-    let expected = METRICS.iter().map(|metric| (metric.exposed(), labels(metric))).collect();
-    recorded.is_all_there_from_the_start(&expected, register, record_everything);
+    let catalogue = METRICS.iter().map(|metric| (metric.exposed(), metric.labels));
+    recorded::is_all_there_from_the_start(catalogue, register, record_everything);
 }
 
 #[test]
