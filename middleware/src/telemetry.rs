@@ -12,9 +12,14 @@ use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tracing::{Metadata, subscriber::Interest};
+use tracing::{Metadata, Subscriber, subscriber::Interest};
 use tracing_appender::non_blocking::{ErrorCounter, WorkerGuard};
-use tracing_subscriber::{Layer, filter::dynamic_filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    Layer,
+    filter::dynamic_filter_fn,
+    layer::{Filter, SubscriberExt},
+    util::SubscriberInitExt,
+};
 
 use crate::{
     config,
@@ -131,8 +136,7 @@ impl Telemetry {
             .with_threads(false)
             .with_target(false)
             .with_tracked_inactivity(false)
-            // The kind is asked again: what the callsite filter says of an event does not count once the log wants it.
-            .with_filter(dynamic_filter_fn(|metadata, _| metadata.is_span() && sampling::is_recorded()).with_callsite_filter(span_of_ours));
+            .with_filter(spans_of_ours(sampling::is_recorded));
         let (writer, guard) = log::writer();
         let dropped_lines = writer.error_counter();
         let lines = log::lines(config.log_format, service, log::filter(&config.log)?, writer);
@@ -160,10 +164,13 @@ impl Telemetry {
     }
 }
 
-/// Spans only: log events in spans cost three times as much and would mark spans failed.
-fn span_of_ours(metadata: &'static Metadata<'static>) -> Interest {
-    let ours = metadata.is_span() && !PLUMBING.iter().any(|name| metadata.target().starts_with(name));
-    if ours { Interest::sometimes() } else { Interest::never() }
+/// Spans only, and our own, while `is_recorded`: log events in spans cost three times as much and would mark spans failed.
+/// Both are asked of each span again: what a callsite filter says does not count once the log wants the callsite, nor while another
+/// thread registers it.
+fn spans_of_ours<S: Subscriber>(is_recorded: fn() -> bool) -> impl Filter<S> {
+    let is_ours = |metadata: &Metadata<'_>| metadata.is_span() && !PLUMBING.iter().any(|name| metadata.target().starts_with(name));
+    dynamic_filter_fn(move |metadata, _| is_recorded() && is_ours(metadata))
+        .with_callsite_filter(move |metadata| if is_ours(metadata) { Interest::sometimes() } else { Interest::never() })
 }
 
 fn recorder() -> Result<PrometheusRecorder, Error> {
@@ -213,4 +220,39 @@ fn tracer_provider(service: &'static str, sampling: Sampling, config: &Config) -
         provider = provider.with_span_processor(spans::batches(exporter, config.span_queue));
     }
     Ok(provider.build())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{span, subscriber::with_default};
+    use tracing_subscriber::{
+        Layer, Registry,
+        filter::LevelFilter,
+        layer::{Context, SubscriberExt},
+    };
+
+    use super::spans_of_ours;
+
+    #[derive(Clone, Default)]
+    struct Names(Arc<Mutex<Vec<&'static str>>>);
+
+    impl Layer<Registry> for Names {
+        fn on_new_span(&self, attributes: &span::Attributes<'_>, _: &span::Id, _: Context<'_, Registry>) {
+            self.0.lock().expect("no thread panicked").push(attributes.metadata().name());
+        }
+    }
+
+    #[test]
+    fn spans_of_the_plumbing_are_not_traced_though_the_log_wants_them() {
+        let names = Names::default();
+        let log = tracing_subscriber::layer::Identity::new().with_filter(LevelFilter::TRACE);
+        let both = tracing_subscriber::registry().with(names.clone().with_filter(spans_of_ours(|| true))).with(log);
+        with_default(both, || {
+            let _plumbing = tracing::trace_span!(target: "h2::server", "server_handshake").entered();
+            let _ours = tracing::info_span!("order").entered();
+        });
+        assert_eq!(*names.0.lock().expect("no thread panicked"), ["order"]);
+    }
 }
