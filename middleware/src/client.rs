@@ -15,6 +15,7 @@ pub(crate) mod address;
 mod attempt_metrics;
 pub mod balance;
 mod config;
+mod connection;
 mod connector;
 mod endpoint;
 
@@ -51,6 +52,7 @@ use crate::{
 };
 
 pub use config::{Config, InvalidConfig};
+pub use connection::{Connection, InvalidConfig as InvalidConnection};
 pub use connector::ConnectError;
 pub use endpoint::Failure;
 

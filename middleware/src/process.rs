@@ -1,5 +1,7 @@
 //! The life of a process: what its services share, the word that stops it, and how long it may take to stop.
 
+mod files;
+
 use std::{
     error::Error as StdError,
     io::{Read, Write},
@@ -100,6 +102,7 @@ where
         };
         let process = Process::new(telemetry);
         let limits = config.server().clone();
+        files::allow(limits.max_connections);
         if let Err(error) = start(config, process.clone()).await {
             return complain(name, &*error, EXIT_CONFIG);
         }

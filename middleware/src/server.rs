@@ -24,6 +24,7 @@
 
 pub mod accept;
 pub mod grpc;
+mod http2;
 pub mod http_guard;
 mod one_message;
 
@@ -55,6 +56,8 @@ use crate::{
     tls::{self, ActorLayer},
     trace::ServerTraceLayer,
 };
+
+pub use http2::Http2;
 
 /// Entries of the method table for what every gRPC port has: health and reflection.
 pub static GRPC_INFRASTRUCTURE: [Method; 5] = [
@@ -101,6 +104,8 @@ pub struct Config {
     pub lame_duck_ms: u64,
     /// Then how long requests in flight may take to finish, milliseconds.
     pub drain_ms: u64,
+    /// What one HTTP/2 connection may hold.
+    pub http2: Http2,
     /// TLS of the port.
     pub tls: tls::PortTls,
     /// What one caller may ask.
@@ -130,6 +135,7 @@ impl Default for Config {
             write_stall_ms: 30_000,
             lame_duck_ms: 0,
             drain_ms: 20_000,
+            http2: Http2::default(),
             tls: tls::PortTls::default(),
             rate_limit: rate_limit::Config::default(),
             address_limit: rate_limit::AddressConfig::default(),
@@ -158,6 +164,9 @@ impl config::Validate for Config {
             return Err(config::Error::rule("server.address_limit.trusted_proxies", format!("{text:?} is not an IP address")));
         }
         self.adaptive_limit.validate()?;
+        if let Some((key, rule)) = self.http2.wrong() {
+            return Err(config::Error::rule(key, rule));
+        }
         let limits = [
             ("server.rate_limit.burst", self.rate_limit.per_second, self.rate_limit.burst),
             ("server.address_limit.burst", self.address_limit.per_second, self.address_limit.burst),

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::balance;
+use super::{Connection, balance, connection};
 use crate::{
     circuit_breaker,
     discovery::{self, Upstream},
@@ -22,6 +22,8 @@ pub struct Config {
     pub tls: tls::UpstreamTls,
     /// The longest the handshakes of a connection may take, in milliseconds.
     pub connect_timeout_ms: u64,
+    /// How its connections are kept and tried again.
+    pub connection: Connection,
     /// The longest one attempt may take until its last byte, in milliseconds.
     pub attempt_timeout_ms: u64,
     /// The longest a call may take with all its attempts, in milliseconds; less if its request has less time left.
@@ -50,6 +52,7 @@ impl Default for Config {
             url: String::new(),
             tls: tls::UpstreamTls::default(),
             connect_timeout_ms: 1_000,
+            connection: Connection::default(),
             attempt_timeout_ms: 5_000,
             call_timeout_ms: 9_000,
             max_in_flight: 128,
@@ -83,6 +86,9 @@ pub enum InvalidConfig {
     /// A number out of its range.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
+    /// Of the connections.
+    #[error("connection.{0}")]
+    Connection(#[from] connection::InvalidConfig),
     /// Of the retries.
     #[error("retry.{0}")]
     Retry(#[from] retry::InvalidConfig),
@@ -128,6 +134,7 @@ impl Config {
         if let Some((key, _)) = zeroes.into_iter().find(|(_, value)| *value == 0) {
             return Err(InvalidConfig::Zero(key));
         }
+        self.connection.validate()?;
         self.retry.validate()?;
         self.breaker.validate().map_err(InvalidConfig::Breaker)?;
         self.discovery.validate()?;
@@ -160,6 +167,8 @@ mod tests {
         );
         assert!(text(Config::at("http://a:1,")).starts_with("url "));
         assert_eq!(text(Config { max_in_flight: 0, ..valid.clone() }), "max_in_flight must be at least 1");
+        let connection = Connection { max_pause_ms: 49, ..Connection::default() };
+        assert!(text(Config { connection, ..valid.clone() }).starts_with("connection.max_pause_ms "));
         let retry = retry::Config { max_attempts: 1, ..retry::Config::default() };
         assert!(text(Config { retry, ..valid.clone() }).starts_with("retry.max_attempts "));
         let breaker = circuit_breaker::Config { probes: 0, ..circuit_breaker::Config::default() };

@@ -17,16 +17,11 @@ use parking_lot::Mutex;
 use tokio::{net::TcpStream, time::Instant};
 use tower::Service;
 
+use super::Connection;
 use crate::{
     jitter::{self, Draw},
     tls,
 };
-
-/// The pause after the first failure in a row.
-const BASE: Duration = Duration::from_millis(50);
-
-/// The longest pause. Well below any breaker's wait, so that a half-open breaker's probes find the way free.
-const MAX: Duration = Duration::from_secs(1);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +40,9 @@ pub enum ConnectError {
 /// When the next connection may be tried: pure, takes `now`.
 #[derive(Debug)]
 struct BackOff {
+    /// After the first failure in a row.
+    base: Duration,
+    max: Duration,
     failures: u32,
     not_before: Option<Instant>,
     draw: Draw,
@@ -60,7 +58,7 @@ impl BackOff {
     }
 
     fn failed(&mut self, now: Instant) {
-        let pause = BASE.saturating_mul(2_u32.saturating_pow(self.failures)).min(MAX);
+        let pause = self.base.saturating_mul(2_u32.saturating_pow(self.failures)).min(self.max);
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(now + jitter::around(pause, 0.2, self.draw));
     }
@@ -83,8 +81,8 @@ struct Shared {
 }
 
 impl Pause {
-    fn new() -> Self {
-        let back_off = BackOff { failures: 0, not_before: None, draw: jitter::draw };
+    fn new(base: Duration, max: Duration) -> Self {
+        let back_off = BackOff { base, max, failures: 0, not_before: None, draw: jitter::draw };
         Self(Arc::new(Shared { failing: AtomicBool::new(false), back_off: Mutex::new(back_off) }))
     }
 
@@ -115,9 +113,15 @@ pub(super) struct Way {
     pub(super) timeout: Duration,
     /// `None`: in plain text.
     pub(super) tls: Option<tls::Connector>,
+    pub(super) kept: Connection,
 }
 
 impl Way {
+    #[cfg(test)]
+    pub(super) fn plain(timeout: Duration) -> Self {
+        Self { timeout, tls: None, kept: Connection::default() }
+    }
+
     /// A connection to the host and port of `uri`, however long it takes.
     pub(super) async fn to(&self, uri: &Uri) -> io::Result<tls::Stream<TcpStream>> {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
@@ -140,7 +144,8 @@ pub(super) struct Connector {
 
 impl Connector {
     pub(super) fn new(way: Way) -> Self {
-        Self { way, pause: Pause::new() }
+        let pause = Pause::new(Duration::from_millis(way.kept.pause_ms), Duration::from_millis(way.kept.max_pause_ms));
+        Self { way, pause }
     }
 
     pub(super) fn pause(&self) -> Pause {
@@ -186,7 +191,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pauses_longer_after_each_failure_and_not_at_all_after_a_success() {
-        let mut back_off = BackOff { failures: 0, not_before: None, draw: || 0.5 };
+        let (base, max) = (Duration::from_millis(50), Duration::from_secs(1));
+        let mut back_off = BackOff { base, max, failures: 0, not_before: None, draw: || 0.5 };
         let now = Instant::now();
         for pause_ms in [50, 100, 200, 400, 800, 1000, 1000] {
             back_off.failed(now);
@@ -202,7 +208,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri: Uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         drop(listener);
-        let connector = Connector::new(Way { timeout: Duration::from_secs(1), tls: None });
+        let connector = Connector::new(Way::plain(Duration::from_secs(1)));
         let pause = connector.pause();
         assert!(!pause.is_on(Instant::now()));
         assert!(matches!(connector.clone().connect(uri.clone()).await, Err(ConnectError::Failed(_))));

@@ -63,8 +63,8 @@ impl Endpoint {
     pub(super) fn new(address: &Address, way: Way) -> Self {
         let endpoint = transport::Endpoint::from(address.uri().clone())
             .origin(address.origin(way.tls.is_some()))
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(5))
+            .http2_keep_alive_interval(Duration::from_millis(way.kept.keep_alive_ms))
+            .keep_alive_timeout(Duration::from_millis(way.kept.keep_alive_timeout_ms))
             // A peer that went away silently is found before the next call needs it.
             .keep_alive_while_idle(true);
         let connector = Connector::new(way);
@@ -150,8 +150,7 @@ mod tests {
     #[tokio::test]
     async fn tells_a_failed_connection_from_one_that_was_not_tried() {
         let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let endpoint =
-            Endpoint::new(&Address::parse(&format!("http://{dead}")).unwrap(), Way { timeout: Duration::from_secs(1), tls: None });
+        let endpoint = Endpoint::new(&Address::parse(&format!("http://{dead}")).unwrap(), Way::plain(Duration::from_secs(1)));
         assert!(!endpoint.is_pausing(Instant::now()));
         for not_tried in [false, true] {
             let refusal = endpoint.send(Request::new(Body::empty())).await.unwrap_err();

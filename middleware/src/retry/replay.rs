@@ -19,9 +19,10 @@ const MAX: usize = 64 * 1024;
 ///
 /// A unary call's message is there at once. A stream makes us wait for its next message, and whatever waits is left alone.
 pub(super) async fn keep(mut body: Body) -> (Body, Option<Bytes>) {
-    match poll_fn(|cx| Poll::Ready(take_what_is_ready(&mut body, cx))).await {
-        Ok(bytes) => (again(&bytes), Some(bytes)),
-        Err(begun) => (Body::new(Resumed { begun, rest: body }), None),
+    let mut begun = Frames::default();
+    match poll_fn(|cx| Poll::Ready(take_what_is_ready(&mut body, &mut begun, cx))).await {
+        Some(bytes) => (again(&bytes), Some(bytes)),
+        None => (Body::new(Resumed { begun, rest: body }), None),
     }
 }
 
@@ -30,41 +31,63 @@ pub(super) fn again(bytes: &Bytes) -> Body {
     Body::new(Full::new(bytes.clone()))
 }
 
-type Frames = VecDeque<Result<Frame<Bytes>, Status>>;
+type Item = Result<Frame<Bytes>, Status>;
 
-/// The whole body, or what was read of one that is too long or not all there.
-fn take_what_is_ready(body: &mut Body, cx: &mut Context<'_>) -> Result<Bytes, Frames> {
-    let mut begun = Frames::new();
+/// What was read of a body. The first frame is most often the only one, and then needs no memory of its own.
+#[derive(Default)]
+struct Frames {
+    first: Option<Item>,
+    others: VecDeque<Item>,
+}
+
+impl Frames {
+    fn push(&mut self, frame: Item) {
+        if self.first.is_none() && self.others.is_empty() {
+            self.first = Some(frame);
+        } else {
+            self.others.push_back(frame);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Item> {
+        self.first.take().or_else(|| self.others.pop_front())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && self.others.is_empty()
+    }
+}
+
+/// The whole body. `None` if it is too long or not all there: what was read of it is in `begun`.
+fn take_what_is_ready(body: &mut Body, begun: &mut Frames, cx: &mut Context<'_>) -> Option<Bytes> {
     let mut length = 0;
     loop {
         match Pin::new(&mut *body).poll_frame(cx) {
-            Poll::Ready(None) => return Ok(join(&begun, length)),
+            Poll::Ready(None) => return Some(join(begun, length)),
             Poll::Ready(Some(frame)) => {
                 let data = frame.as_ref().ok().and_then(Frame::data_ref).map(Bytes::len);
-                begun.push_back(frame);
+                begun.push(frame);
                 // An error or trailers, which no gRPC client sends, are for the one attempt to deal with.
-                let Some(data) = data else { return Err(begun) };
-                length += data;
+                length += data?;
                 if length > MAX {
-                    return Err(begun);
+                    return None;
                 }
             }
-            Poll::Pending => return Err(begun),
+            Poll::Pending => return None,
         }
     }
 }
 
 fn join(frames: &Frames, length: usize) -> Bytes {
-    let data = || frames.iter().filter_map(|frame| frame.as_ref().ok()?.data_ref());
-    match frames.len() {
-        1 => data().next().cloned().unwrap_or_default(),
-        _ => data()
-            .fold(BytesMut::with_capacity(length), |mut joined, data| {
-                joined.extend_from_slice(data);
-                joined
-            })
-            .freeze(),
+    let mut data = frames.first.iter().chain(&frames.others).filter_map(|frame| frame.as_ref().ok()?.data_ref());
+    if frames.others.is_empty() {
+        return data.next().cloned().unwrap_or_default();
     }
+    let joined = data.fold(BytesMut::with_capacity(length), |mut joined, data| {
+        joined.extend_from_slice(data);
+        joined
+    });
+    joined.freeze()
 }
 
 /// What was read of a body, then the rest of it.
@@ -78,7 +101,7 @@ impl http_body::Body for Resumed {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        match self.begun.pop_front() {
+        match self.begun.pop() {
             Some(frame) => Poll::Ready(Some(frame)),
             None => Pin::new(&mut self.rest).poll_frame(cx),
         }

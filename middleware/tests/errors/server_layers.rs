@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
-use http::Method;
-use palisade_middleware::{rate_limit, rejection::reasons, server};
+use futures_util::future::select_all;
+use http::{Method, StatusCode};
+use palisade_middleware::{
+    fault::{Kind, Rule},
+    rate_limit,
+    rejection::{Reason, reasons},
+    server,
+};
 
 use super::{
     servers::{Servers, Setup, bearer, token},
@@ -36,24 +42,74 @@ async fn deadline() {
     told.to_http("not a number", servers.get("/do/it", &bearer, Some("soon")).await).await;
 }
 
-#[tokio::test]
-async fn load_shed() {
-    let servers = Servers::start(setup(|config| config.max_in_flight = 1)).await;
+/// With a request at work in servers that take one, `others` come at once: the first to be answered is refused.
+async fn no_room(about: &str, servers: &Servers, others: usize) {
     let bearer = [bearer("alice")];
     let told = Told::of(&reasons::OVERLOADED, Wait::AtMost(2 * SECOND));
     tokio::select! {
         _ = servers.get("/do/hang", &bearer, None) => unreachable!("it hangs"),
         () = async {
             servers.busy.notified().await;
-            told.to_http("no room", servers.get("/do/it", &bearer, None).await).await;
+            let (answer, ..) = select_all((0..others).map(|_| Box::pin(servers.get("/do/it", &bearer, None)))).await;
+            told.to_http(about, answer).await;
         } => {}
     }
     tokio::select! {
         _ = servers.check("hang", &bearer) => unreachable!("it hangs"),
         () = async {
             servers.busy.notified().await;
-            told.to_grpc("no room", &servers.check("it", &bearer).await.unwrap_err());
+            let (answer, ..) = select_all((0..others).map(|_| Box::pin(servers.check("it", &bearer)))).await;
+            told.to_grpc(about, &answer.unwrap_err());
         } => {}
+    }
+}
+
+#[tokio::test]
+async fn load_shed() {
+    no_room("no room", &Servers::start(setup(|config| config.max_in_flight = 1)).await, 1).await;
+}
+
+#[tokio::test]
+async fn adaptive_limit() {
+    let one = |config: &mut server::Config| {
+        let limit = &mut config.adaptive_limit;
+        (limit.initial_limit, limit.min_limit, limit.max_limit) = (1, 1, 1);
+    };
+    no_room("no room, not even to wait", &Servers::start(setup(one)).await, 100).await;
+}
+
+#[tokio::test]
+async fn http_guard() {
+    static EXPECTATION_FAILED: Reason = Reason::new(
+        reasons::INVALID_PARAMETER.slug,
+        StatusCode::EXPECTATION_FAILED,
+        reasons::INVALID_PARAMETER.grpc,
+        reasons::INVALID_PARAMETER.title,
+    );
+    let servers = Servers::start(Setup::default()).await;
+    let closes = &[("connection", "close")];
+    for (about, header, reason) in [
+        ("two hosts", ("host", "b.example"), &reasons::INVALID_PARAMETER),
+        ("another coding", ("transfer-encoding", "gzip"), &reasons::INVALID_PARAMETER),
+        ("a wonder", ("expect", "a wonder"), &EXPECTATION_FAILED),
+    ] {
+        let request = servers.request(Method::POST, "/body", &[bearer("alice")]).header("host", "a.example");
+        let answer = request.header(header.0, header.1).body("\"\"").send().await.unwrap();
+        Told::of(reason, Wait::Silent).with_headers(closes).to_http(about, answer).await;
+    }
+}
+
+#[tokio::test]
+async fn fault() {
+    let servers = Servers::start(setup(|config| config.faults.enabled = true)).await;
+    let bearer = [bearer("alice")];
+    let hit = |reason: &Reason| reason.http.is_server_error() || *reason == reasons::RATE_LIMITED;
+    for reason in reasons::ALL.iter().filter(|reason| hit(reason)) {
+        let kind = Kind::Error(reason.slug.to_owned());
+        servers.inject(&Rule { name: "on purpose".to_owned(), method: "*".to_owned(), rate: 1.0, kind });
+        let waits = [&reasons::OVERLOADED, &reasons::RATE_LIMITED].contains(reason);
+        let told = Told::of(reason, if waits { Wait::Exactly(SECOND) } else { Wait::Silent });
+        both(reason.slug, &told, &servers, "it", &bearer).await;
     }
 }
 

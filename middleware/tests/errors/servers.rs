@@ -19,7 +19,7 @@ use palisade_middleware::{
         mint_user_token,
     },
     clock::{Clock, SystemClock},
-    fault::Faults,
+    fault::{Faults, Rule},
     method_table::{Access, Method, MethodTable},
     rejection::Rejection,
     respond::Protocol,
@@ -64,6 +64,7 @@ pub(crate) struct Servers {
     grpc: SocketAddr,
     /// Told whenever a handler begins to work for ever.
     pub(crate) busy: Arc<Notify>,
+    faults: [Faults; 2],
     client: reqwest::Client,
 }
 
@@ -147,11 +148,18 @@ impl Health for Checks {
 
 /// Serves `router` behind the server stack until the test is over.
 pub(crate) async fn serve(protocol: Protocol, router: Router, methods: &'static [Method], config: server::Config) -> SocketAddr {
+    serve_with_faults(protocol, router, methods, config).await.0
+}
+
+/// The same, with the rules that can be changed if `config` lets them.
+async fn serve_with_faults(protocol: Protocol, router: Router, methods: &'static [Method], config: server::Config) -> (SocketAddr, Faults) {
+    let table = Arc::new(MethodTable::new(&[methods]).unwrap());
+    let faults = Faults::new(&config.faults, protocol, &table);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let stack = server::stack(protocol, router, Arc::new(MethodTable::new(&[methods]).unwrap()), verifier(), Faults::off(), &config);
+    let stack = server::stack(protocol, router, table, verifier(), faults.clone(), &config);
     drop(task::spawn(async move { accept::serve(listener, protocol, stack, &config, CancellationToken::new()).await }));
-    address
+    (address, faults)
 }
 
 pub(crate) fn http_client() -> reqwest::Client {
@@ -162,9 +170,16 @@ impl Servers {
     pub(crate) async fn start(Setup { config }: Setup) -> Self {
         let busy = Arc::<Notify>::default();
         let checks = Routes::new(HealthServer::new(Checks(busy.clone()))).prepare().into_axum_router();
-        let grpc = serve(Protocol::Grpc, checks, &GRPC, config.clone()).await;
-        let http = serve(Protocol::Http, router(busy.clone()), &HTTP, config).await;
-        Self { http, grpc, busy, client: http_client() }
+        let (grpc, grpc_faults) = serve_with_faults(Protocol::Grpc, checks, &GRPC, config.clone()).await;
+        let (http, http_faults) = serve_with_faults(Protocol::Http, router(busy.clone()), &HTTP, config).await;
+        Self { http, grpc, busy, faults: [grpc_faults, http_faults], client: http_client() }
+    }
+
+    /// From now on this happens to the requests of both.
+    pub(crate) fn inject(&self, rule: &Rule) {
+        for faults in &self.faults {
+            faults.replace(vec![rule.clone()]).unwrap();
+        }
     }
 
     pub(crate) fn request(&self, verb: http::Method, path: &str, authorization: &[String]) -> reqwest::RequestBuilder {

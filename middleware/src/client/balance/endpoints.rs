@@ -117,7 +117,11 @@ impl Shared {
             dice: Dice::new(),
             panics: metrics::counter!("palisade.balance.panics", "target" => target),
             config: config.clone(),
-            way: Way { timeout: Duration::from_millis(config.connect_timeout_ms), tls: config.tls.connector(target)? },
+            way: Way {
+                timeout: Duration::from_millis(config.connect_timeout_ms),
+                tls: config.tls.connector(target)?,
+                kept: config.connection.clone(),
+            },
             registry: upstream.registry(),
             known: metrics::gauge!("palisade.balance.endpoints", "target" => target),
             nodes: ArcSwap::default(),

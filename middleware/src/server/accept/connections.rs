@@ -48,13 +48,6 @@ const STRICT_TRANSPORT: HeaderValue = HeaderValue::from_static("max-age=63072000
 const MAX_HEADERS: usize = 64;
 /// Of all headers of a request together, over either version of HTTP.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
-const STREAMS: u32 = 256;
-const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-const SEND_BUFFER_BYTES: usize = 64 * 1024;
-/// A peer that is silent for interval + timeout is gone.
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(20);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Resets by the peer that we have not looked at yet: a gateway that cancels under load must not be cut.
 const PENDING_RESETS: usize = 100;
 /// Resets that the peer's frames made us send; `None`, tonic's default, is no limit at all.
@@ -244,14 +237,14 @@ fn builder(protocol: Protocol, config: &Config) -> auto::Builder<Streams> {
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(KEEP_ALIVE_EVERY)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .max_concurrent_streams(STREAMS)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(Duration::from_millis(config.http2.keep_alive_ms))
+        .keep_alive_timeout(Duration::from_millis(config.http2.keep_alive_timeout_ms))
+        .max_concurrent_streams(config.http2.max_streams)
+        .initial_stream_window_size(config.http2.stream_window_bytes)
+        .initial_connection_window_size(config.http2.connection_window_bytes)
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(LOCAL_RESETS)
-        .max_send_buf_size(SEND_BUFFER_BYTES);
+        .max_send_buf_size(config.http2.send_buffer_bytes as usize);
     builder
 }

@@ -12,7 +12,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn node() -> (Arc<Node>, BreakerHandle) {
     let address = Address::parse("http://127.0.0.1:1").unwrap();
-    let node = Node::new(address, Way { timeout: SECOND, tls: None }, Load::new(SECOND * 10, SECOND * 5, Instant::now()));
+    let node = Node::new(address, Way::plain(SECOND), Load::new(SECOND * 10, SECOND * 5, Instant::now()));
     let config = Config { consecutive_failures: 2, ..circuit_breaker::Config::default() };
     let node = Arc::new(node.guarded("products", None, &config, Ejections::new("products")));
     let breaker = node.breaker().unwrap();

@@ -19,7 +19,7 @@ fn nodes(count: u16) -> Vec<Arc<Node>> {
     let config = circuit_breaker::Config { probes: 1, ..Default::default() };
     let nodes = (1..=count).map(|port| {
         let address = Address::parse(&format!("http://127.0.0.1:{port}")).unwrap();
-        let node = Node::new(address, Way { timeout: SECOND, tls: None }, Load::new(SECOND * 10, SECOND * 5, Instant::now()));
+        let node = Node::new(address, Way::plain(SECOND), Load::new(SECOND * 10, SECOND * 5, Instant::now()));
         Arc::new(node.guarded("products", None, &config, ejections.clone()))
     });
     let nodes: Vec<_> = nodes.collect();

@@ -1,0 +1,58 @@
+//! What an operator may set of one HTTP/2 connection.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The most that HTTP/2 can say (RFC 9113, section 6.9.1).
+const MAX_WINDOW_BYTES: u32 = (1 << 31) - 1;
+
+/// What one HTTP/2 connection may hold, and how a peer that went away silently is found.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http2 {
+    /// Requests in flight on one connection; a client waits with more. A client of this crate puts up to 200 streams on one.
+    pub max_streams: u32,
+    /// What of one request's body may be on its way here unread, bytes.
+    pub stream_window_bytes: u32,
+    /// The same of all requests of a connection together, bytes.
+    pub connection_window_bytes: u32,
+    /// What of an answer is kept here until its client takes it, bytes for each stream.
+    pub send_buffer_bytes: u32,
+    /// A client that was silent for this long is asked whether it is there (PING), milliseconds.
+    pub keep_alive_ms: u64,
+    /// Without an answer within this time its connection is closed, milliseconds.
+    pub keep_alive_timeout_ms: u64,
+}
+
+impl Default for Http2 {
+    fn default() -> Self {
+        Self {
+            max_streams: 256,
+            stream_window_bytes: 256 * 1024,
+            connection_window_bytes: 1024 * 1024,
+            send_buffer_bytes: 64 * 1024,
+            keep_alive_ms: 20_000,
+            keep_alive_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl Http2 {
+    /// The key that is out of its range, and the range.
+    pub(super) fn wrong(&self) -> Option<(&'static str, String)> {
+        let positive = [
+            ("server.http2.max_streams", u64::from(self.max_streams)),
+            ("server.http2.stream_window_bytes", self.stream_window_bytes.into()),
+            ("server.http2.connection_window_bytes", self.connection_window_bytes.into()),
+            ("server.http2.send_buffer_bytes", self.send_buffer_bytes.into()),
+            ("server.http2.keep_alive_ms", self.keep_alive_ms),
+            ("server.http2.keep_alive_timeout_ms", self.keep_alive_timeout_ms),
+        ];
+        if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
+            return Some((key, "must be greater than 0".to_owned()));
+        }
+        let windows = [positive[1], positive[2]];
+        let too_large = windows.into_iter().find(|(_, bytes)| *bytes > MAX_WINDOW_BYTES.into());
+        too_large.map(|(key, _)| (key, format!("must not be greater than {MAX_WINDOW_BYTES}")))
+    }
+}
