@@ -86,8 +86,8 @@ replicas: ## Restart and kill replicas of everything under load, a hundred times
 
 .PHONY: performance
 performance: ## Measure what requests, memory and starts cost, and write docs/performance.md (a quarter of an hour; needs wrk: `apt-get install wrk`)
-	cargo build --locked --release --workspace --bins
-	target/release/capacity
+	cargo build --locked --profile dist --workspace --bins
+	target/dist/capacity
 
 .PHONY: deny
 deny: ## Check licences, advisories and who may depend on what (needs cargo-deny)

@@ -7,6 +7,7 @@ mod collector;
 mod machine;
 mod page;
 mod process;
+mod reader;
 mod start_up;
 mod subject;
 mod tool;
@@ -16,6 +17,7 @@ use std::{collections::BTreeMap, time::Duration};
 pub use collector::collect;
 pub use machine::Machine;
 pub use page::page;
+pub use reader::read;
 pub use start_up::StartUp;
 pub use subject::Subjects;
 

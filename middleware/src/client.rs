@@ -18,6 +18,7 @@ mod config;
 mod connection;
 mod connector;
 mod endpoint;
+mod pause;
 
 use std::{
     convert::Infallible,

@@ -101,6 +101,7 @@ pub mod clock;
 mod conclusion;
 pub mod config;
 pub mod context;
+mod count;
 pub mod cursor;
 pub mod db;
 pub mod deadline;

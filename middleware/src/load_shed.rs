@@ -3,10 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{self, Poll, ready},
     time::Duration,
 };
@@ -19,6 +16,7 @@ use tower::{Layer, Service};
 use crate::{
     body::{Hold, Observed},
     context::Context,
+    count::Count,
     jitter,
     metrics::as_f64,
     rejection::{Rejection, reasons},
@@ -52,7 +50,8 @@ impl LoadShedLayer {
         metrics::gauge!("palisade.concurrency.limit", "limiter" => "hard").set(as_f64(limit));
         let gauge = metrics::gauge!("palisade.concurrency.in_use", "limiter" => "hard");
         let shed = metrics::counter!("palisade.requests.shed", "reason" => "concurrency");
-        Self { in_flight: Arc::new(InFlight { count: AtomicUsize::new(0), limit, gauge, shed }) }
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        Self { in_flight: Arc::new(InFlight { count: Count::new(), limit, gauge, shed }) }
     }
 }
 
@@ -65,8 +64,8 @@ impl<S> Layer<S> for LoadShedLayer {
 }
 
 struct InFlight {
-    count: AtomicUsize,
-    limit: usize,
+    count: Count,
+    limit: u32,
     gauge: metrics::Gauge,
     shed: metrics::Counter,
 }
@@ -83,8 +82,7 @@ pub struct Permit(Arc<InFlight>);
 
 impl InFlight {
     fn acquire(self: &Arc<Self>) -> Option<Permit> {
-        let took = self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| (count < self.limit).then_some(count + 1));
-        if took.is_err() {
+        if !self.count.enter_below(self.limit) {
             self.shed.increment(1);
             return None;
         }
@@ -95,7 +93,7 @@ impl InFlight {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::AcqRel);
+        self.0.count.leave();
         self.0.gauge.decrement(1.0);
     }
 }

@@ -3,21 +3,33 @@
 //! The sources are included as they are. What they call `crate::sync` is the standard library's and `parking_lot`'s in the library, and
 //! loom's here: no other build, no flags.
 
-#[path = "../src/retry/budget/counters.rs"]
-mod counters;
+#[path = "../src/count.rs"]
+mod count;
+#[path = "../src/client/balance/ejection.rs"]
+mod ejection;
 #[path = "../src/circuit_breaker/gate.rs"]
 mod gate;
+#[path = "../src/client/pause.rs"]
+mod pause;
+#[path = "../src/retry/budget/tokens.rs"]
+mod tokens;
 
 use std::time::Duration;
 
 use loom::{sync::Arc, thread};
-use palisade_middleware::circuit_breaker::{Config, Observation, Verdict};
+use palisade_middleware::{
+    circuit_breaker::{Config, Observation, Verdict},
+    jitter,
+};
 use tokio::time::Instant;
 
 use self::{
-    counters::{Count, Tokens},
+    count::Count,
+    ejection::{Ejections, Seat, most},
     gate::Gate,
+    pause::Pause,
     state::Machine,
+    tokens::Tokens,
     transition::{State, Transition},
 };
 
@@ -246,5 +258,36 @@ fn an_epoch_never_comes_back_and_an_open_breaker_is_seen_to_be_open() {
         assert_eq!(breaker.state(), State::Open);
         assert!(breaker.acquire().is_none());
         breaker.check_what_was_told();
+    });
+}
+
+#[test]
+fn a_connector_that_pauses_is_seen_to_pause() {
+    const SECOND: Duration = Duration::from_secs(1);
+    explore(|| {
+        let pause = Arc::new(Pause::new(SECOND, SECOND, || 0.5));
+        let now = Instant::now();
+        at_once(&pause, [true, false], |pause, works| if works { pause.succeeded() } else { pause.failed(Instant::now()) });
+        assert_eq!(pause.is_on(now), pause.check(now).is_err());
+    });
+}
+
+#[test]
+fn no_more_endpoints_are_left_out_than_may_be() {
+    explore(|| {
+        let ejections = Ejections::new("test");
+        let seats = Arc::new([(); 2].map(|()| Seat::new(ejections.clone())));
+        seats[0].ejections().limit(most(0.5, 2), seats.iter());
+        at_once(&seats, [0, 1], |seats, own: usize| {
+            seats[own].opened();
+            // Nobody else moves our own.
+            assert!(!(seats[own].is_out() && seats[1 - own].is_out()));
+            seats[own].closed();
+            seats[own].opened();
+        });
+        assert_eq!(seats.iter().filter(|seat| seat.is_out()).count(), 1);
+        seats.iter().for_each(Seat::closed);
+        seats[1].opened();
+        assert!(seats[1].is_out(), "a place was lost");
     });
 }

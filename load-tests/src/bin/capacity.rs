@@ -1,4 +1,5 @@
-//! `capacity [seconds]`: measures what the shop costs, in rounds of so many seconds, and writes `docs/performance.md`. `capacity collect` is its collector.
+//! `capacity [seconds]`: measures what the shop costs, in rounds of so many seconds, and writes `docs/performance.md`. `capacity collect` is its
+//! collector, `capacity read` a bare service that reads from MongoDB.
 
 use std::{env, fs, path::Path, process::ExitCode};
 
@@ -10,6 +11,10 @@ async fn main() -> anyhow::Result<ExitCode> {
     let seconds = match env::args().nth(1).as_deref() {
         Some("collect") => {
             capacity::collect().await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some("read") => {
+            capacity::read(&env::args().nth(2).ok_or_else(|| anyhow::anyhow!("which database?"))?).await?;
             return Ok(ExitCode::SUCCESS);
         }
         Some(text) => text.parse()?,

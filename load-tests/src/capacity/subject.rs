@@ -21,8 +21,12 @@ pub(super) const FILES: &str = "SQLite";
 pub(super) const SERVERS: &str = "PostgreSQL + MongoDB";
 /// Likewise, and the gateway keeps what is read.
 pub(super) const CACHED: &str = "SQLite, cache on";
-/// No stores at all.
+/// No stores, or next to none.
 pub(super) const HOP: &str = "hop";
+/// A hop without layers.
+pub(super) const BARE: &str = "bare";
+/// The same, and its backend reads from `MongoDB`.
+pub(super) const READS: &str = "bare, and one find_one by the MongoDB driver";
 
 /// Everything that runs.
 pub struct Subjects {
@@ -71,8 +75,8 @@ impl Subjects {
         let collector = Child::spawn(collector.arg("collect"), None, Signal::KILL).expect("this program can be started");
         let listens = |line: &str| line.strip_prefix("listening collector ").map(str::to_owned);
         let spans = collector.line(listens).unwrap_or_else(|| panic!("no collector: {}", collector.log()));
-        let stores = (servers::durable_postgres(), servers::durable_mongo());
-        let hops = hop::all(&spans);
+        let stores = (servers::durable_postgres(), servers::mongo());
+        let hops = hop::all(&spans, &stores.1);
         let mut shops = Vec::new();
         for (telemetry, sampled) in TELEMETRY {
             for on_servers in [false, true] {

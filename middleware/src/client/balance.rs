@@ -13,6 +13,8 @@
 mod call;
 mod config;
 mod ejection;
+#[cfg(test)]
+mod ejection_tests;
 mod endpoints;
 mod load;
 mod node;

@@ -3,25 +3,17 @@
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     task::{Context, Poll},
     time::Duration,
 };
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
 use tokio::{net::TcpStream, time::Instant};
 use tower::Service;
 
-use super::Connection;
-use crate::{
-    jitter::{self, Draw},
-    tls,
-};
+use super::{Connection, pause::Pause};
+use crate::{jitter, tls};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -35,75 +27,6 @@ pub enum ConnectError {
     /// The name did not resolve, nobody listens, or it is not who it should be.
     #[error("no connection")]
     Failed(#[from] io::Error),
-}
-
-/// When the next connection may be tried: pure, takes `now`.
-#[derive(Debug)]
-struct BackOff {
-    /// After the first failure in a row.
-    base: Duration,
-    max: Duration,
-    failures: u32,
-    not_before: Option<Instant>,
-    draw: Draw,
-}
-
-impl BackOff {
-    /// Whether to try now; if not, how long to wait.
-    fn check(&self, now: Instant) -> Result<(), Duration> {
-        match self.not_before {
-            Some(at) if at > now => Err(at - now),
-            _ => Ok(()),
-        }
-    }
-
-    fn failed(&mut self, now: Instant) {
-        let pause = self.base.saturating_mul(2_u32.saturating_pow(self.failures)).min(self.max);
-        self.failures = self.failures.saturating_add(1);
-        self.not_before = Some(now + jitter::around(pause, 0.2, self.draw));
-    }
-
-    fn succeeded(&mut self) {
-        self.failures = 0;
-        self.not_before = None;
-    }
-}
-
-/// The pauses of one connector, shared by its clones and by whoever would rather go elsewhere meanwhile.
-#[derive(Debug, Clone)]
-pub(super) struct Pause(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    /// Spares whoever asks the lock as long as all is well.
-    failing: AtomicBool,
-    back_off: Mutex<BackOff>,
-}
-
-impl Pause {
-    fn new(base: Duration, max: Duration) -> Self {
-        let back_off = BackOff { base, max, failures: 0, not_before: None, draw: jitter::draw };
-        Self(Arc::new(Shared { failing: AtomicBool::new(false), back_off: Mutex::new(back_off) }))
-    }
-
-    /// Whether a call that needs a new connection would fail at once.
-    pub(super) fn is_on(&self, now: Instant) -> bool {
-        self.0.failing.load(Ordering::Acquire) && self.0.back_off.lock().check(now).is_err()
-    }
-
-    fn check(&self, now: Instant) -> Result<(), Duration> {
-        self.0.back_off.lock().check(now)
-    }
-
-    fn failed(&self, now: Instant) {
-        self.0.back_off.lock().failed(now);
-        self.0.failing.store(true, Ordering::Release);
-    }
-
-    fn succeeded(&self) {
-        self.0.back_off.lock().succeeded();
-        self.0.failing.store(false, Ordering::Release);
-    }
 }
 
 /// How all addresses of an upstream are connected to.
@@ -144,7 +67,8 @@ pub(super) struct Connector {
 
 impl Connector {
     pub(super) fn new(way: Way) -> Self {
-        let pause = Pause::new(Duration::from_millis(way.kept.pause_ms), Duration::from_millis(way.kept.max_pause_ms));
+        let [base, max] = [way.kept.pause_ms, way.kept.max_pause_ms].map(Duration::from_millis);
+        let pause = Pause::new(base, max, jitter::draw);
         Self { way, pause }
     }
 
@@ -191,16 +115,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pauses_longer_after_each_failure_and_not_at_all_after_a_success() {
-        let (base, max) = (Duration::from_millis(50), Duration::from_secs(1));
-        let mut back_off = BackOff { base, max, failures: 0, not_before: None, draw: || 0.5 };
+        let pause = Pause::new(Duration::from_millis(50), Duration::from_secs(1), || 0.5);
         let now = Instant::now();
         for pause_ms in [50, 100, 200, 400, 800, 1000, 1000] {
-            back_off.failed(now);
-            assert_eq!(back_off.check(now), Err(Duration::from_millis(pause_ms)));
-            assert_eq!(back_off.check(now + Duration::from_millis(pause_ms)), Ok(()));
+            pause.failed(now);
+            assert!(pause.is_on(now));
+            assert_eq!(pause.check(now), Err(Duration::from_millis(pause_ms)));
+            assert_eq!(pause.check(now + Duration::from_millis(pause_ms)), Ok(()));
         }
-        back_off.succeeded();
-        assert_eq!(back_off.check(now), Ok(()));
+        pause.succeeded();
+        assert!(!pause.is_on(now));
+        assert_eq!(pause.check(now), Ok(()));
     }
 
     #[tokio::test]

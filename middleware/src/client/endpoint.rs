@@ -22,7 +22,8 @@ use tower::{ServiceExt, util::Oneshot};
 use self::lanes::{Lanes, Place};
 use super::{
     address::Address,
-    connector::{ConnectError, Connector, Pause, Way},
+    connector::{ConnectError, Connector, Way},
+    pause::Pause,
 };
 use crate::{
     body::{Hold, Observed},

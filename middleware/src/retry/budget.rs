@@ -1,11 +1,12 @@
 //! What retries may cost a target: tokens (gRFC A6) and a share of the calls in flight, both without a lock.
 
-mod counters;
+mod tokens;
 
 use std::sync::Arc;
 
-use self::counters::{Count, Tokens};
+use self::tokens::Tokens;
 use super::config::Config;
+use crate::count::Count;
 
 /// The retries that one target's calls may make.
 #[derive(Debug)]

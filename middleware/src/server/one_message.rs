@@ -13,6 +13,14 @@ use tonic::Status;
 /// A message is preceded by its compression flag and its length, big-endian ("Length-Prefixed-Message" of the gRPC wire protocol).
 const PREFIX: usize = 5;
 
+/// The caller has reset the stream. Nothing more comes, and hyper drops whoever waits for it in this very poll: the call is seen to have
+/// been cancelled. tonic would take the end for that of a call without a message, and answer INTERNAL to nobody.
+fn was_taken_back(error: &axum::Error) -> bool {
+    let causes = std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source());
+    let mut resets = causes.filter_map(|cause| cause.downcast_ref::<h2::Error>());
+    resets.any(|error| error.is_reset() && error.is_remote())
+}
+
 /// The body of a unary request. Fails where it turns out to hold no message, or more than one, which is before the handler runs: tonic
 /// reads a unary request to its end first. The code is that of the gRPC status code table for "request cardinality violation".
 #[derive(Debug)]
@@ -60,6 +68,9 @@ impl http_body::Body for OneMessage {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if matches!(&frame, Some(Err(error)) if was_taken_back(error)) {
+            return Poll::Pending;
+        }
         let empty = matches!(self.seen, Seen::Prefix { count: 0, .. });
         let wrong = match &frame {
             None => empty,
@@ -85,7 +96,12 @@ impl http_body::Body for OneMessage {
 #[cfg(test)]
 mod tests {
     use futures_util::{StreamExt, stream};
+    use http::{Request, Response};
     use http_body_util::BodyExt;
+    use hyper::{body::Incoming, service::service_fn};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use parking_lot::Mutex;
+    use tokio::sync::oneshot;
 
     use super::*;
 
@@ -104,6 +120,38 @@ mod tests {
         assert_eq!(read(&[b"\0\0\0\0\0"]).await, Ok(5));
         // Cut short: tonic has its own words for that.
         assert_eq!(read(&[b"\0\0\0\0\x02a"]).await, Ok(6));
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_taken_back_ends_without_an_answer() {
+        let (ours, theirs) = tokio::io::duplex(4_096);
+        let (begun, begins) = oneshot::channel();
+        let (ended, ends) = oneshot::channel();
+        let once = Mutex::new(Some((begun, ended)));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (begun, ended) = once.lock().take().unwrap();
+            async move {
+                begun.send(()).unwrap();
+                let read = OneMessage::new(Body::new(request.into_body())).collect().await;
+                ended.send(read.is_ok()).unwrap();
+                Ok::<_, std::convert::Infallible>(Response::new(Body::empty()))
+            }
+        });
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(theirs), service);
+        let (client, connection) = h2::client::handshake(ours).await.unwrap();
+        let talk = async {
+            let request = Request::post("http://shop/products.v1.Products/Find").body(()).unwrap();
+            let (_answer, mut body) = client.ready().await.unwrap().send_request(request, false).unwrap();
+            begins.await.unwrap();
+            body.send_reset(h2::Reason::CANCEL);
+            // It was dropped.
+            assert!(ends.await.is_err());
+        };
+        tokio::select! {
+            () = talk => {}
+            served = server => panic!("{served:?}"),
+            ended = connection => panic!("{ended:?}"),
+        }
     }
 
     #[tokio::test]

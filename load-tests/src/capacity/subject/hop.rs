@@ -1,4 +1,5 @@
-//! The hop of the middleware's bench: an axum handler that makes one tonic call, bare and with all layers, as processes of their own.
+//! The hop of the middleware's bench: an axum handler that makes one tonic call, bare, bare before a read from MongoDB, and with all
+//! layers, as processes of their own.
 
 use std::{env, path::Path, process::Command, time::Duration};
 
@@ -6,39 +7,48 @@ use palisade_middleware::{
     auth::{UserToken, keys::SigningKey, mint_user_token},
     clock::{Clock, SystemClock},
 };
-use palisade_tests::child::{Child, Signal};
+use palisade_tests::{
+    child::{Child, Signal},
+    servers::Mongo,
+};
 use secrecy::ExposeSecret;
 
-use super::{HOP, Request, Subject, TELEMETRY};
+use super::{BARE, HOP, READS, Request, Subject, TELEMETRY};
 
-/// What is compared: how it is called, the programs, and the share of traces.
+/// What is compared: how it is called, the gateway, the share of traces.
 fn hops() -> Vec<(&'static str, &'static str, Option<&'static str>)> {
     let layers = TELEMETRY.map(|(telemetry, sampled)| (telemetry, "full", sampled));
-    std::iter::once(("bare", "bare", None)).chain(layers).collect()
+    [BARE, READS].map(|name| (name, "bare", None)).into_iter().chain(layers).collect()
 }
 
-pub(super) fn all(collector: &str) -> Vec<(Subject, [Child; 2])> {
+pub(super) fn all(collector: &str, mongo: &Mongo) -> Vec<(Subject, [Child; 2])> {
     let (user_key, gateway_key) = (pem(), pem());
     let token = token(&user_key);
-    let start = |role: &str, more: &[(&str, &str)]| {
-        let mut command = Command::new(program());
-        command.args(["--role", role]).env("USER_KEY", &user_key).env("GATEWAY_KEY", &gateway_key).env("COLLECTOR", collector);
-        command.env_remove("SAMPLED").envs(more.iter().copied());
-        let child = Child::spawn(&command, None, Signal::KILL).expect("the hop can be started");
+    let listens = |command: &Command| {
+        let child = Child::spawn(command, None, Signal::KILL).expect("the hop can be started");
         let url = child.line(|line| line.starts_with("http://").then(|| line.trim().to_owned()));
         let url = url.unwrap_or_else(|| panic!("the hop does not listen: {}", child.log()));
         (child, url)
     };
+    let start = |role: &str, more: &[(&str, &str)]| {
+        let mut command = Command::new(program());
+        command.args(["--role", role]).env("USER_KEY", &user_key).env("GATEWAY_KEY", &gateway_key).env("COLLECTOR", collector);
+        listens(command.env_remove("SAMPLED").envs(more.iter().copied()))
+    };
+    let reader = || {
+        let mut command = Command::new(env::current_exe().expect("a program knows where it is"));
+        listens(command.arg("read").arg(mongo.url("reader")))
+    };
     let one = |(telemetry, programs, sampled): (&'static str, &str, Option<&str>)| {
         let sampled: Vec<_> = sampled.map(|share| ("SAMPLED", share)).into_iter().collect();
-        let (backend, at) = start(&format!("{programs}-backend"), &sampled);
+        let (backend, at) = if telemetry == READS { reader() } else { start(&format!("{programs}-backend"), &sampled) };
         let (gateway, url) = start(&format!("{programs}-gateway"), &[&sampled[..], &[("BACKEND", at.as_str())]].concat());
         let request = Request { route: "GET /check", url: format!("{url}/check"), token: token.clone(), products: Vec::new(), rate: 300 };
         let subject = Subject {
             stores: HOP,
             telemetry,
             processes: vec![("gateway", gateway.id()), ("backend", backend.id())],
-            databases: Vec::new(),
+            databases: if telemetry == READS { vec![mongo.process_id()] } else { Vec::new() },
             requests: vec![request],
         };
         (subject, [gateway, backend])

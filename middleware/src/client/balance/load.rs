@@ -3,13 +3,12 @@
 //! Worse than expected counts at once and in full, better only by and by. An endpoint that is not asked is forgotten at the same pace,
 //! so that it is tried again some time. This is Finagle's measure; linkerd uses it too.
 
-use std::{
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::count::Count;
 
 /// What a new endpoint is taken for: slow enough that it does not get everything at once, fast enough that it gets something.
 const UNKNOWN: Duration = Duration::from_millis(30);
@@ -21,7 +20,7 @@ const FASTEST: Duration = Duration::from_millis(1);
 /// The load of one endpoint.
 #[derive(Debug)]
 pub(super) struct Load {
-    in_flight: AtomicU32,
+    in_flight: Count,
     estimate: Mutex<Estimate>,
     penalty: Duration,
 }
@@ -29,7 +28,7 @@ pub(super) struct Load {
 impl Load {
     /// A failure counts as an answer after `penalty`, however fast it came.
     pub(super) fn new(decay: Duration, penalty: Duration, now: Instant) -> Self {
-        Self { in_flight: AtomicU32::new(0), estimate: Mutex::new(Estimate::new(decay, now)), penalty }
+        Self { in_flight: Count::new(), estimate: Mutex::new(Estimate::new(decay, now)), penalty }
     }
 
     /// The lower, the better.
@@ -38,16 +37,15 @@ impl Load {
     }
 
     pub(super) fn in_flight(&self) -> u32 {
-        // Relaxed, here and below: the number guards nothing else.
-        self.in_flight.load(Ordering::Relaxed)
+        self.in_flight.get()
     }
 
     pub(super) fn enter(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.enter();
     }
 
     pub(super) fn leave(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.leave();
     }
 
     /// An answer began after `delay`.

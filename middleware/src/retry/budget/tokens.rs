@@ -1,4 +1,4 @@
-//! The numbers of a budget, kept without a lock.
+//! The tokens of a budget, kept without a lock.
 
 use crate::sync::atomic::{AtomicU32, Ordering};
 
@@ -12,10 +12,6 @@ pub(super) struct Tokens {
     max_milli: u32,
     milli: AtomicU32,
 }
-
-/// How many there are of something.
-#[derive(Debug)]
-pub(super) struct Count(AtomicU32);
 
 impl Tokens {
     /// All of `max` tokens.
@@ -47,32 +43,5 @@ impl Tokens {
     /// Whole and part tokens that are left.
     pub(super) fn left(&self) -> f64 {
         f64::from(self.milli.load(Ordering::Relaxed)) / f64::from(TOKEN)
-    }
-}
-
-impl Count {
-    /// None.
-    pub(super) fn new() -> Self {
-        Self(AtomicU32::new(0))
-    }
-
-    /// The present number.
-    pub(super) fn get(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// One more.
-    pub(super) fn enter(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// One more, unless there are `limit`; whether it is in.
-    pub(super) fn enter_below(&self, limit: u32) -> bool {
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < limit).then_some(count + 1)).is_ok()
-    }
-
-    /// One less, of those that are in.
-    pub(super) fn leave(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
