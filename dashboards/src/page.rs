@@ -65,6 +65,9 @@ one of these. Prometheus 2 writes `le=\"1\"` and Prometheus 3 `le=\"1.0\"`: matc
 **Errors.** `error_type` is there only if something failed: `error_type!=\"\"` are the failures. A domain's \"no\" (`NOT_FOUND`, 404) is an answer:
 of HTTP requests answered only 5xx have an `error_type`, of HTTP calls made 4xx too; for gRPC every code but `OK` has.
 
+**Exposed by** is what a service shows as it comes. One that reads an issuer's keys from an address (`auth.issuers.….jwks_url`) calls too: it has the
+series of HTTP calls made, and of retries and breakers, with that host as `target`.
+
 **Values of labels** are bounded by code: what a client sends never becomes a label.
 ";
 

@@ -86,13 +86,13 @@ async fn status(client: &HttpClient, request: Request<Bytes>) -> StatusCode {
     status
 }
 
-async fn unwell() -> Response {
+fn unwell() -> Response {
     StatusCode::SERVICE_UNAVAILABLE.into_response()
 }
 
 /// Two answers are a 503, and then all is well.
 async fn flaky(number: usize) -> Response {
-    if number <= 2 { unwell().await } else { "keys".into_response() }
+    if number <= 2 { unwell() } else { "keys".into_response() }
 }
 
 /// The one span that `call` makes.
@@ -144,9 +144,11 @@ async fn a_call_that_recovers_is_one_span_and_one_duration_and_three_attempts() 
     assert_eq!(attribute(&span, "error.type"), None);
     let retries: Vec<_> = span.events.iter().filter(|event| event.name == "retry").collect();
     assert_eq!(retries.len(), 2);
-    assert!(retries.iter().all(|event| {
-        event.attributes.iter().any(|pair| pair.to_owned() == opentelemetry::KeyValue::new("http.response.status_code", 503))
-    }));
+    assert!(
+        retries
+            .iter()
+            .all(|event| { event.attributes.iter().any(|pair| *pair == opentelemetry::KeyValue::new("http.response.status_code", 503)) })
+    );
 
     let text = handle.render();
     let counted = |series: &str| text.lines().filter(|line| line.starts_with(series)).map(str::to_owned).collect::<Vec<_>>();
@@ -212,7 +214,7 @@ async fn a_server_that_wants_to_be_left_alone_is() {
 
 #[tokio::test]
 async fn the_breaker_opens_refuses_at_once_and_closes_when_the_server_is_well() {
-    let (address, seen) = server(async |number| if number <= 4 { unwell().await } else { StatusCode::OK.into_response() }).await;
+    let (address, seen) = server(async |number| if number <= 4 { unwell() } else { StatusCode::OK.into_response() }).await;
     let config = breaking();
     let breaker = circuit_breaker::Config { open_ms: 50, max_open_ms: 50, probes: 1, ..config.breaker };
     let client = client(address, &HttpConfig { breaker, ..config });

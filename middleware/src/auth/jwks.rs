@@ -186,7 +186,7 @@ impl KeySet {
             }
             Err(error) => {
                 self.failures.increment(1);
-                tracing::warn!(error = &error as &dyn std::error::Error, ?place, "the key set could not be read, old keys stay");
+                tracing::warn!(error = &error as &dyn std::error::Error, source = ?place, "the key set could not be read, old keys stay");
             }
         }
     }

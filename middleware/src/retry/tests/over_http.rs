@@ -2,6 +2,8 @@
 
 use super::*;
 
+type Answers = fn(usize) -> Answer;
+
 fn request(method: &str) -> Request<Body> {
     Request::builder().method(method).uri("/keys").body(Body::new(Full::new(Bytes::from_static(b"message")))).unwrap()
 }
@@ -37,7 +39,7 @@ async fn the_method_says_what_may_be_repeated() {
 
 #[tokio::test(start_paused = true)]
 async fn the_status_says_what_is_worth_it() {
-    let cases: [(u16, bool, fn(usize) -> Answer); 12] = [
+    let cases: [(u16, bool, Answers); 12] = [
         (200, false, |_| http(200, None)),
         (204, false, |_| http(204, None)),
         (302, false, |_| http(302, None)),
@@ -59,7 +61,7 @@ async fn the_status_says_what_is_worth_it() {
 
 #[tokio::test(start_paused = true)]
 async fn retry_after_is_kept() {
-    for (status, answer) in [(503, (|attempt| after(503, attempt)) as fn(usize) -> Answer), (429, |attempt| after(429, attempt))] {
+    for (status, answer) in [(503, (|attempt| after(503, attempt)) as Answers), (429, |attempt| after(429, attempt))] {
         let server = Server::http(answer);
         assert_eq!(attempts(&server, request("GET")).await, (2, Some(200)), "{status}");
         assert_eq!(server.seen.lock()[1].after_ms, 2_000, "{status}");
@@ -100,7 +102,7 @@ async fn an_answer_is_as_the_server_gave_it_whatever_was_tried() {
 #[tokio::test(start_paused = true)]
 async fn what_never_arrived_is_sent_again_whatever_it_is_and_what_was_lost_only_if_it_may() {
     for (method, unsent, expected) in [("POST", true, (2, Some(200))), ("POST", false, (1, None)), ("GET", false, (2, Some(200)))] {
-        let answer: fn(usize) -> Answer = if unsent {
+        let answer: Answers = if unsent {
             |attempt| if attempt == 1 { cut_off(true) } else { http(200, None) }
         } else {
             |attempt| if attempt == 1 { cut_off(false) } else { http(200, None) }
