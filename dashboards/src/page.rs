@@ -19,10 +19,11 @@ const ALL: &str = "all";
 const CALLERS: &str = "gateway, orders";
 const STORES: &str = "orders, products";
 
-const GROUPS: [Group; 15] = [
+const GROUPS: [Group; 16] = [
     Group { title: "HTTP requests answered", names: &["http.server."], by: "gateway" },
     Group { title: "gRPC calls answered", names: &["rpc.server.", "palisade.rpc.server."], by: STORES },
     Group { title: "gRPC calls made", names: &["rpc.client.", "grpc.client."], by: CALLERS },
+    Group { title: "HTTP calls made", names: &["http.client.", "palisade.http.client."], by: ALL },
     Group { title: "Retries, breakers, balance", names: &["palisade.retry.", "palisade.breaker.", "palisade.balance."], by: CALLERS },
     Group { title: "Deadlines", names: &["palisade.request.timeouts", "palisade.deadline."], by: ALL },
     Group { title: "Load", names: &["palisade.requests.shed", "palisade.concurrency.", "palisade.queue."], by: ALL },
@@ -62,7 +63,10 @@ the catalogues in the code by `make dashboards`: change a metric there, not here
 one of these. Prometheus 2 writes `le=\"1\"` and Prometheus 3 `le=\"1.0\"`: match whole numbers by `le=~\"1|1.0\"`.
 
 **Errors.** `error_type` is there only if something failed: `error_type!=\"\"` are the failures. A domain's \"no\" (`NOT_FOUND`, 404) is an answer:
-for HTTP only 5xx have an `error_type`; for gRPC every code but `OK` has.
+of HTTP requests answered only 5xx have an `error_type`, of HTTP calls made 4xx too; for gRPC every code but `OK` has.
+
+**Exposed by** is what a service shows as it comes. One that reads an issuer's keys from an address (`auth.issuers.….jwks_url`) calls too: it has the
+series of HTTP calls made, and of retries and breakers, with that host as `target`.
 
 **Values of labels** are bounded by code: what a client sends never becomes a label.
 ";

@@ -43,6 +43,8 @@ async fn in_one_process_too_each_service_shows_its_own_metrics() {
 fn elsewhere(metric: &str) -> bool {
     // Keys and revocations that are read from an address; here they are files read once. Hops without TLS. Addresses that no registry knows.
     let not_configured = [
+        "http_client_request_duration_seconds",
+        "palisade_http_client_attempt_duration_seconds",
         "palisade_auth_key_set_reads_total",
         "palisade_auth_revocations_reads_total",
         "palisade_discovery_age_seconds",

@@ -1,7 +1,7 @@
 //! Stops calling a target that fails, and finds out by a few calls when it is well again.
 //!
 //! The verdict on a call falls when its last byte was read: a gRPC status is in the trailers, or in the head of an answer that has
-//! nothing else. A refusal of our own (no place, no time, no credentials) says nothing about the target and is never recorded.
+//! nothing else. Over HTTP it is in the head, and stands unless the body breaks off. A refusal of our own (no place, no time, no credentials) says nothing about the target and is never recorded.
 //!
 //! Sits inside retry (every attempt counts) and outside the attempt's timeout (a hang counts).
 
@@ -34,6 +34,7 @@ use crate::{
     body::Observed,
     deadline::CallDeadline,
     rejection::{Rejection, reasons},
+    respond::Protocol,
     streams::is_stream,
 };
 
@@ -62,13 +63,20 @@ pub use window::Counts;
 /// ```
 #[derive(Debug, Clone)]
 pub struct CircuitBreakerLayer {
+    protocol: Protocol,
     breaker: Arc<Breaker>,
 }
 
 impl CircuitBreakerLayer {
-    /// A breaker for `target`; `config` was validated by its owner.
+    /// A breaker for `target`, which is called over gRPC; `config` was validated by its owner.
     pub fn new(target: &'static str, config: &Config) -> Self {
-        Self { breaker: Breaker::new(target, config) }
+        Self { protocol: Protocol::Grpc, breaker: Breaker::new(target, config) }
+    }
+
+    /// The same over `protocol`.
+    #[must_use]
+    pub fn over(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
     }
 
     /// For an operator.
@@ -81,7 +89,7 @@ impl<S> Layer<S> for CircuitBreakerLayer {
     type Service = CircuitBreaker<S>;
 
     fn layer(&self, inner: S) -> CircuitBreaker<S> {
-        CircuitBreaker { inner, breaker: self.breaker.clone() }
+        CircuitBreaker { inner, layer: self.clone() }
     }
 }
 
@@ -89,7 +97,7 @@ impl<S> Layer<S> for CircuitBreakerLayer {
 #[derive(Debug, Clone)]
 pub struct CircuitBreaker<S> {
     inner: S,
-    breaker: Arc<Breaker>,
+    layer: CircuitBreakerLayer,
 }
 
 impl<S, B, R> Service<Request<B>> for CircuitBreaker<S>
@@ -108,9 +116,10 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let deadline = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0);
         let stream = is_stream(&request);
-        let progress = match self.breaker.acquire(Instant::now(), deadline) {
-            Ok(permit) => Progress::Running { inner: Settling::new(self.inner.call(request), permit, stream) },
-            Err(refused) => Progress::Refused { rejection: Some(refusal(self.breaker.name(), refused)) },
+        let CircuitBreakerLayer { protocol, breaker } = &self.layer;
+        let progress = match breaker.acquire(Instant::now(), deadline) {
+            Ok(permit) => Progress::Running { inner: Settling::new(*protocol, self.inner.call(request), permit, stream) },
+            Err(refused) => Progress::Refused { rejection: Some(refusal(breaker.name(), refused)) },
         };
         ResponseFuture { progress }
     }

@@ -1,4 +1,4 @@
-//! The stack that every call to another service goes through, assembled.
+//! The stack that every call to another service goes through, assembled: gRPC calls ([`connect`]) and HTTP calls ([`http()`]) alike.
 //!
 //! ```
 //! use palisade_middleware::{client, retry::IdempotentMethods};
@@ -14,30 +14,31 @@
 pub(crate) mod address;
 mod attempt_metrics;
 pub mod balance;
+mod call;
 mod config;
 mod connection;
 mod connector;
 mod endpoint;
+mod http;
 mod pause;
 
 use std::{
     convert::Infallible,
-    fmt,
-    future::Future,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use http::{Request, Response};
+use ::http::{Request, Response};
+use bytes::Bytes;
 use tokio_util::sync::DropGuard;
 use tonic::{Status, body::Body};
-use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 
 use self::{
     attempt_metrics::AttemptMetricsLayer,
     balance::{Balancer, Endpoints, Tried},
+    call::{Answer, Call, Shared},
 };
 use crate::{
     bulkhead::BulkheadLayer,
@@ -46,7 +47,7 @@ use crate::{
     discovery,
     metrics::{Hop, MetricsLayer},
     rejection::Rejection,
-    respond::{Refused, RespondInsideLayer},
+    respond::{Protocol, RespondInsideLayer},
     retry::{IdempotentMethods, RetryLayer},
     streams::Streaming,
     trace::ClientTraceLayer,
@@ -56,6 +57,7 @@ pub use config::{Config, InvalidConfig};
 pub use connection::{Connection, InvalidConfig as InvalidConnection};
 pub use connector::ConnectError;
 pub use endpoint::Failure;
+pub use http::{HttpBody, HttpClient, HttpConfig, http};
 
 /// A client for the service `target` (its name in metrics and spans), to be given to a generated tonic client.
 ///
@@ -94,49 +96,96 @@ where
         Some(only) => (only.host().into(), only.port(), false),
         None => (target.into(), None, true),
     };
-    let breaker = CircuitBreakerLayer::new(target, &config.breaker);
-    let handle = breaker.handle();
     let methods = idempotent.clone();
-    let service = ServiceBuilder::new()
-        // What the contracts call a stream is none of those calls that all below measure and hold to a time. Attempts know of each other.
-        .map_request(move |mut request: Request<Body>| {
-            if methods.is_stream(request.uri().path()) {
-                request.extensions_mut().insert(Streaming);
-            }
-            if several {
-                request.extensions_mut().insert(Tried::default());
-            }
-            request
-        })
+    let plan = Plan {
+        target,
+        trace: ClientTraceLayer { protocol: Protocol::Grpc, server_address, server_port },
+        hop: Hop::GrpcClient(target.into()),
+        retry: RetryLayer::new(target, &config.retry, idempotent),
+        breaker: CircuitBreakerLayer::new(target, &config.breaker),
+        min_attempt_ms: config.retry.min_attempt_ms,
+        call_timeout_ms: config.call_timeout_ms,
+        attempt_timeout_ms: config.attempt_timeout_ms,
+        max_in_flight: config.max_in_flight,
+    };
+    let breaker = plan.breaker.handle();
+    // What the contracts call a stream is none of those calls that all layers measure and hold to a time. Attempts know of each other.
+    let stack = layers(plan, credentials, endpoint).map_request(move |mut request: Request<Body>| {
+        if methods.is_stream(request.uri().path()) {
+            request.extensions_mut().insert(Streaming);
+        }
+        if several {
+            request.extensions_mut().insert(Tried::default());
+        }
+        request
+    });
+    let stack = stack.map_response(|response| response.map(Body::new));
+    let stack = Arc::new(Shared { stack, refusal: call::status });
+    Ok(Client { stack, breaker, endpoints: None, _following: None })
+}
+
+/// What the layers have to know of a hop; the protocol is in `trace`.
+struct Plan {
+    target: &'static str,
+    trace: ClientTraceLayer,
+    hop: Hop,
+    retry: RetryLayer,
+    breaker: CircuitBreakerLayer,
+    min_attempt_ms: u64,
+    call_timeout_ms: u64,
+    attempt_timeout_ms: u64,
+    max_in_flight: u32,
+}
+
+/// The stack around `endpoint`, over either protocol.
+fn layers<C, E, R>(
+    plan: Plan,
+    credentials: C,
+    endpoint: E,
+) -> impl Service<
+    Request<Body>,
+    Response = Response<impl http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static>,
+    Error = Infallible,
+    Future: Send + 'static,
+> + Clone
++ Send
++ Sync
++ 'static
+where
+    C: Layer<E>,
+    C::Service: Service<Request<Body>, Response = Response<R>, Error = Rejection, Future: Send> + Clone + Send + Sync + 'static,
+    R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+{
+    let Plan { target, trace, .. } = plan;
+    let protocol = trace.protocol;
+    ServiceBuilder::new()
         // One span and one duration for the logical call: they see its refusals, and its retries as one.
-        .layer(ClientTraceLayer { server_address, server_port })
-        .layer(MetricsLayer::new(Hop::GrpcClient(target.into())))
+        .layer(trace)
+        .layer(MetricsLayer::new(plan.hop))
         // What is refused below reaches the generated client as a status with its reason.
-        .layer(RespondInsideLayer)
+        .layer(RespondInsideLayer(protocol))
         // Binds all attempts and the pauses between them.
         .layer(TotalDeadlineLayer {
-            limit: Duration::from_millis(config.call_timeout_ms),
-            min_attempt: Duration::from_millis(config.retry.min_attempt_ms),
+            limit: Duration::from_millis(plan.call_timeout_ms),
+            min_attempt: Duration::from_millis(plan.min_attempt_ms),
         })
         // A place per call, not per attempt: one that waits to retry still holds memory.
-        .layer(BulkheadLayer::new(target, config.max_in_flight))
-        .layer(RetryLayer::new(target, &config.retry, idempotent))
-        .layer(AttemptMetricsLayer::new(target))
+        .layer(BulkheadLayer::new(target, plan.max_in_flight))
+        .layer(plan.retry)
+        .layer(AttemptMetricsLayer::new(protocol, target))
         // Inside retry, so that every attempt counts; outside the timeout, so that a hang does.
-        .layer(breaker)
-        .layer(AttemptTimeoutLayer::new(target, Duration::from_millis(config.attempt_timeout_ms)))
+        .layer(plan.breaker)
+        .layer(AttemptTimeoutLayer::new(target, Duration::from_millis(plan.attempt_timeout_ms)).over(protocol))
         // Inside retry, so that a fresh token is used.
         .layer(credentials)
         // Inside all of that, so that every attempt is a new choice: the least busy of several addresses, each behind a breaker of its own.
-        .service(endpoint);
-    let service = service.map_response(|response| response.map(Body::new));
-    Ok(Client { service: Arc::new(Shared(service)), breaker: handle, endpoints: None, _following: None })
+        .service(endpoint)
 }
 
 /// A client for one service. Cheap to clone; clones share the connections, the breakers and the budgets.
 #[derive(Debug, Clone)]
 pub struct Client {
-    service: Arc<dyn Call>,
+    stack: Arc<dyn Call<Body, Status>>,
     breaker: BreakerHandle,
     endpoints: Option<Endpoints>,
     /// The search for endpoints ends with the last clone.
@@ -155,50 +204,17 @@ impl Client {
     }
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Status>> + Send>>;
-
-/// A stack whose type is of no interest. Not tower's boxed service, which is boxed anew with every clone of a client.
-trait Call: fmt::Debug + Send + Sync {
-    fn call(&self, request: Request<Body>) -> Answer;
-}
-
-struct Shared<S>(S);
-
-impl<S> fmt::Debug for Shared<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Shared")
-    }
-}
-
-impl<S> Call for Shared<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static> + Clone + Send + Sync + 'static,
-{
-    fn call(&self, request: Request<Body>) -> Answer {
-        let call = self.0.clone().oneshot(request);
-        Box::pin(async { call.await.map_err(|never| match never {}).and_then(own_refusal) })
-    }
-}
-
-/// What we refused ourselves is an error, whose source is the refusal: a response would lose the cause on its way to the handler.
-fn own_refusal(mut response: Response<Body>) -> Result<Response<Body>, Status> {
-    let Some(Refused(rejection)) = response.extensions_mut().remove() else { return Ok(response) };
-    let mut status = rejection.to_status();
-    status.set_source(rejection);
-    Err(status)
-}
-
 impl Service<Request<Body>> for Client {
     type Response = Response<Body>;
     /// A refusal of this stack; its source is the [`Rejection`]. What the target refuses is an answer.
     type Error = Status;
-    type Future = Answer;
+    type Future = Answer<Body, Status>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.service.call(request)
+        self.stack.call(request)
     }
 }

@@ -1,9 +1,16 @@
 //! How an answer came out, by its head, its trailers or its breaking off: one rule for metrics and spans.
 
+use std::borrow::Cow;
+
 use http::Response;
 use tonic::Code;
 
-use crate::{body::End, grpc_status, respond::Protocol};
+use crate::{
+    body::End,
+    grpc_status,
+    rejection::{Reason, reasons},
+    respond::{Protocol, Refused},
+};
 
 /// What nginx logs for a client that has gone before it was answered; no such answer is ever sent.
 const GONE: u16 = 499;
@@ -13,8 +20,8 @@ const GONE: u16 = 499;
 pub(crate) enum Side {
     /// Ours, by HTTP or gRPC.
     Server(Protocol),
-    /// That of the gRPC service that we have called.
-    Client,
+    /// That of whom we have called.
+    Client(Protocol),
 }
 
 /// As far as it is known.
@@ -23,20 +30,44 @@ pub(crate) struct Conclusion {
     side: Side,
     /// HTTP status, or gRPC code.
     code: Option<u16>,
+    /// Why an HTTP answer to us did not come, or not whole.
+    failure: Option<&'static str>,
     gone: bool,
+}
+
+/// How an HTTP call of ours came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct HttpOutcome {
+    /// Of the answer, if one came.
+    pub(crate) status: Option<u16>,
+    failure: Option<&'static str>,
+}
+
+impl HttpOutcome {
+    /// `error.type` as semantic conventions have it of a client: what failed, else a status of 400 and above; empty if all went well.
+    pub(crate) fn error_type(self) -> Cow<'static, str> {
+        match (self.failure, self.status) {
+            (Some(failure), _) => failure.into(),
+            (None, Some(status)) if status >= 400 => status.to_string().into(),
+            (None, _) => "".into(),
+        }
+    }
 }
 
 impl Conclusion {
     /// Nothing is known yet. Should it stay so, whoever asked has gone.
     pub(crate) fn open(side: Side) -> Self {
-        Self { side, code: None, gone: true }
+        Self { side, code: None, failure: None, gone: true }
     }
 
     /// The answer has begun.
     pub(crate) fn head<R>(&mut self, response: &Response<R>) {
-        self.code = match self.side {
-            Side::Server(Protocol::Http) => Some(response.status().as_u16()),
-            Side::Server(Protocol::Grpc) | Side::Client => grpc_status::code_in(response.headers()).map(|code| code as u16),
+        self.code = match (self.side, response.extensions().get::<Refused>()) {
+            (Side::Client(Protocol::Http), Some(Refused(rejection))) => return self.refused(rejection.reason()),
+            (Side::Server(Protocol::Http) | Side::Client(Protocol::Http), _) => Some(response.status().as_u16()),
+            (Side::Server(Protocol::Grpc) | Side::Client(Protocol::Grpc), _) => {
+                grpc_status::code_in(response.headers()).map(|code| code as u16)
+            }
         };
     }
 
@@ -47,12 +78,20 @@ impl Conclusion {
     }
 
     /// There was no answer, for a reason of our own.
-    pub(crate) fn refused(&mut self, code: Code) {
-        (self.code, self.gone) = (Some(code as u16), false);
+    pub(crate) fn refused(&mut self, reason: &'static Reason) {
+        self.gone = false;
+        if self.side == Side::Client(Protocol::Http) {
+            self.failure = Some(reason.slug);
+        } else {
+            self.code = Some(reason.grpc as u16);
+        }
     }
 
     /// Its body has ended.
     pub(crate) fn end(&mut self, end: End<'_>) {
+        if self.side == Side::Client(Protocol::Http) {
+            return self.end_of_http_call(end);
+        }
         let grpc = self.side != Side::Server(Protocol::Http);
         if let (true, End::Complete(Some(trailers))) = (grpc, end) {
             self.code = grpc_status::code_in(trailers).map(|code| code as u16).or(self.code);
@@ -63,6 +102,16 @@ impl Conclusion {
             self.code = Some(code);
         }
         self.gone = !told && matches!(end, End::Dropped);
+    }
+
+    /// Of an answer to us the head tells the outcome: we may leave the rest, and only what breaks off is as good as none.
+    fn end_of_http_call(&mut self, end: End<'_>) {
+        self.gone = false;
+        self.failure = match end {
+            End::Failed => Some(reasons::UPSTREAM_UNAVAILABLE.slug),
+            End::Late => Some(reasons::DEADLINE_EXCEEDED.slug),
+            End::Complete(_) | End::Dropped => self.failure,
+        };
     }
 
     /// What an answer counts as that is not whole, though nobody has gone.
@@ -78,13 +127,18 @@ impl Conclusion {
             (_, true) => Code::DeadlineExceeded as u16,
             (Side::Server(Protocol::Grpc), false) => Code::Internal as u16,
             // What is between us broke: the same as if no answer had come.
-            (Side::Client, false) => Code::Unavailable as u16,
+            (Side::Client(_), false) => Code::Unavailable as u16,
         })
     }
 
-    /// Of an HTTP answer.
+    /// Of an HTTP answer of ours.
     pub(crate) fn status(&self) -> u16 {
         if self.gone { GONE } else { self.code.unwrap_or(500) }
+    }
+
+    /// Of an HTTP answer to us.
+    pub(crate) fn http_outcome(&self) -> HttpOutcome {
+        HttpOutcome { status: self.code, failure: if self.gone && self.code.is_none() { Some("cancelled") } else { self.failure } }
     }
 
     /// Of a gRPC answer.
@@ -99,10 +153,13 @@ impl Conclusion {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http::HeaderMap;
     use tonic::Status;
 
     use super::*;
+    use crate::rejection::Rejection;
 
     fn concluded(side: Side, head: Option<Response<()>>, end: Option<End<'_>>) -> Conclusion {
         let mut conclusion = Conclusion::open(side);
@@ -153,10 +210,41 @@ mod tests {
     #[test]
     fn an_answer_to_us_that_breaks_off_is_as_good_as_none() {
         let begun = || Some(Response::new(()));
-        assert_eq!(concluded(Side::Client, begun(), Some(End::Failed)).code(), Code::Unavailable);
-        assert_eq!(concluded(Side::Client, begun(), Some(End::Dropped)).code(), Code::Cancelled);
-        let mut refused = concluded(Side::Client, None, None);
-        refused.refused(Code::ResourceExhausted);
+        let side = Side::Client(Protocol::Grpc);
+        assert_eq!(concluded(side, begun(), Some(End::Failed)).code(), Code::Unavailable);
+        assert_eq!(concluded(side, begun(), Some(End::Dropped)).code(), Code::Cancelled);
+        let mut refused = concluded(side, None, None);
+        refused.refused(&reasons::RATE_LIMITED);
         assert_eq!(refused.code(), Code::ResourceExhausted);
+    }
+
+    #[test]
+    fn an_http_answer_to_us_is_told_by_its_head_unless_it_breaks_off() {
+        let answer = |status: u16| {
+            let mut response = Response::new(());
+            *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+            Some(response)
+        };
+        let refused = || {
+            let mut response = answer(503);
+            let rejection = Rejection::new(&reasons::OVERLOADED, "no place");
+            response.as_mut().unwrap().extensions_mut().insert(Refused(Arc::new(rejection)));
+            response
+        };
+        for (head, end, status, error) in [
+            (answer(200), Some(End::Complete(None)), Some(200), ""),
+            (answer(200), Some(End::Dropped), Some(200), ""),
+            (answer(302), None, Some(302), ""),
+            (answer(404), Some(End::Dropped), Some(404), "404"),
+            (answer(503), Some(End::Complete(None)), Some(503), "503"),
+            (answer(200), Some(End::Failed), Some(200), "upstream_unavailable"),
+            (answer(200), Some(End::Late), Some(200), "deadline_exceeded"),
+            (refused(), Some(End::Complete(None)), None, "overloaded"),
+            (refused(), Some(End::Dropped), None, "overloaded"),
+            (None, None, None, "cancelled"),
+        ] {
+            let outcome = concluded(Side::Client(Protocol::Http), head, end).http_outcome();
+            assert_eq!((outcome.status, &*outcome.error_type()), (status, error), "{end:?}");
+        }
     }
 }

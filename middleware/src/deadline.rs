@@ -2,7 +2,7 @@
 //!
 //! Server: [`DeadlineLayer`] turns `grpc-timeout` (gRPC) or `x-request-timeout` (HTTP) into [`Context::deadline`]
 //! and holds the handler and its body to it. Client: [`TotalDeadlineLayer`] takes what the context has left and refuses a call
-//! that has no chance; [`AttemptTimeoutLayer`] holds each attempt to it and tells the server by `grpc-timeout`.
+//! that has no chance; [`AttemptTimeoutLayer`] holds each attempt to it and tells a gRPC server by `grpc-timeout`.
 //! A duration travels, never a point in time: clocks of two machines differ.
 //!
 //! tonic has all of this in part only: it answers CANCELLED, covers the response's head alone and passes nothing on.

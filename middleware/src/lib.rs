@@ -45,24 +45,25 @@
 //!
 //! # The client stack
 //!
-//! [`client::connect`], around a generated tonic client. The upper half runs once per call, the lower once per attempt.
+//! [`client::connect`], around a generated tonic client, and [`client::http()`], for HTTP. The upper half runs once per call, the lower
+//! once per attempt.
 //!
 //! ```text
-//!     generated client
+//!     generated client, or a request
 //!            |
 //!   1  span                  of the logical call                                trace
 //!   2  metrics               as the caller sees it, retries included            metrics
-//!   3  respond               refusals become statuses with their reason         respond
+//!   3  respond               refusals become answers that carry their reason    respond
 //!   4  total deadline        what the request at hand has left                  deadline
 //!   5  bulkhead              a cap on the calls to one target, no queue         bulkhead
 //!   6  retry                 seldom, briefly, within a budget                   retry
 //!   - - - - - - - - - - - -  per attempt  - - - - - - - - - - - - - - - - - -
 //!   7  attempt metrics       first attempts apart from repeated ones            client
 //!   8  circuit breaker       of the target                                      circuit_breaker
-//!   9  attempt timeout       tells the server too: grpc-timeout                 deadline
-//!  10  credentials           a fresh token for the target                       auth
+//!   9  attempt timeout       tells a gRPC server too: grpc-timeout              deadline
+//!  10  credentials           a fresh token for the target (gRPC)                auth
 //!  11  balancer              the least loaded of several endpoints, each behind
-//!                            a breaker of its own                               client
+//!                            a breaker of its own (gRPC)                        client
 //!            |
 //!        connection          made when it is needed, with a pause after a failure
 //! ```
@@ -74,6 +75,10 @@
 //! - **The total deadline is outside retry.** Inside, a call may take the limit times the number of attempts.
 //! - **The bulkhead counts calls, not attempts.** A call that waits to try again still holds its memory and its caller.
 //! - **Credentials are inside retry**, so that a token which ran out meanwhile is a new one.
+//!
+//! Over HTTP the layers are the same, told the protocol where it makes a difference: there the head of an answer has its status, not its
+//! end; a method is idempotent by its name (RFC 9110), not by a contract; a server says `Retry-After`, not a pushback; and nothing is told
+//! to it but `traceparent`. At the bottom is reqwest, bound to one origin, without redirects, retries or timeouts of its own.
 //!
 //! # The modules
 //!

@@ -2,6 +2,7 @@
 //! A stream counts until it begins.
 
 mod catalog;
+mod made;
 mod registries;
 mod series;
 
@@ -33,6 +34,7 @@ use crate::{
 };
 
 pub use catalog::{CATALOG, Kind, Metric, describe};
+pub(crate) use made::{AttemptsMade, MadeSeries};
 pub use registries::within;
 pub(crate) use registries::{Registries, keep};
 pub(crate) use series::{AttemptSeries, Known};
@@ -46,6 +48,13 @@ pub enum Hop {
     GrpcServer,
     /// `rpc.client.call.duration` towards this target (`server.address`): the logical call, retries included.
     GrpcClient(Arc<str>),
+    /// `http.client.request.duration` towards this target: the logical call, retries included.
+    HttpClient {
+        /// `server.address`.
+        address: Arc<str>,
+        /// `server.port`.
+        port: u16,
+    },
 }
 
 /// Measures a hop from the server's or the client's side.
@@ -72,6 +81,7 @@ impl MetricsLayer {
             Hop::HttpServer => Series::HttpServer(Known::default()),
             Hop::GrpcServer => Series::GrpcServer(Known::default()),
             Hop::GrpcClient(target) => Series::GrpcClient(target, Known::default()),
+            Hop::HttpClient { address, port } => Series::HttpClient { address, port, known: Known::default() },
         }))
     }
 
@@ -83,7 +93,7 @@ impl MetricsLayer {
             match &*self.0 {
                 Series::HttpServer(known) => known.of(method.verb, method.path).exist(),
                 Series::GrpcServer(known) => known.of(method.rpc_method()).exist(),
-                Series::GrpcClient(..) => {}
+                Series::GrpcClient(..) | Series::HttpClient { .. } => {}
             }
         }
         self
@@ -95,6 +105,7 @@ enum Series {
     HttpServer(Known<(&'static str, &'static str), HttpSeries>),
     GrpcServer(Known<&'static str, GrpcSeries>),
     GrpcClient(Arc<str>, Known<Box<str>, GrpcSeries>),
+    HttpClient { address: Arc<str>, port: u16, known: Known<&'static str, MadeSeries> },
 }
 
 impl fmt::Debug for Series {
@@ -151,6 +162,10 @@ impl Series {
                 let key = request.uri().path().trim_start_matches('/');
                 Measured::Grpc(known.get(key, || (key.into(), GrpcSeries::made(key, target.clone()))))
             }
+            Self::HttpClient { address, port, known } => {
+                let verb = known_verb(request.method());
+                Measured::HttpMade(known.get(verb, || (verb, MadeSeries::calls(verb, address.clone(), *port))))
+            }
         })
     }
 }
@@ -167,6 +182,7 @@ pub struct Measurement {
 
 enum Measured {
     Http(Arc<HttpSeries>),
+    HttpMade(Arc<MadeSeries>),
     Grpc(Arc<GrpcSeries>),
 }
 
@@ -180,6 +196,7 @@ impl Measured {
     fn side(&self) -> Side {
         match self {
             Self::Http(_) => Side::Server(Protocol::Http),
+            Self::HttpMade(_) => Side::Client(Protocol::Http),
             Self::Grpc(series) => series.side(),
         }
     }
@@ -187,6 +204,8 @@ impl Measured {
     fn active(&self) -> Option<&metrics::Gauge> {
         match self {
             Self::Http(series) => Some(&series.active),
+            // The bulkhead counts them.
+            Self::HttpMade(_) => None,
             Self::Grpc(series) => series.active.as_ref(),
         }
     }
@@ -211,6 +230,7 @@ impl Measurement {
         let duration = self.started.elapsed();
         match &self.series {
             Measured::Http(series) => series.duration(self.conclusion.status()).record(duration),
+            Measured::HttpMade(series) => series.duration(self.conclusion.http_outcome()).record(duration),
             Measured::Grpc(series) => series.duration(self.conclusion.code()).record(duration),
         }
     }

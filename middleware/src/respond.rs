@@ -72,16 +72,16 @@ impl<S> Layer<S> for RespondLayer {
     }
 }
 
-/// The same for the calls that we make: what is refused becomes a gRPC status too. It is not logged, because the request is not answered
-/// with it yet.
+/// The same for the calls that we make: what is refused becomes an answer of their protocol, with the refusal in its extensions. It is not
+/// logged, because the request is not answered with it yet.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct RespondInsideLayer;
+pub(crate) struct RespondInsideLayer(pub(crate) Protocol);
 
 impl<S> Layer<S> for RespondInsideLayer {
     type Service = Respond<S>;
 
     fn layer(&self, inner: S) -> Respond<S> {
-        Respond { inner, voice: Voice::Inside }
+        Respond { inner, voice: Voice::Inside(self.0) }
     }
 }
 
@@ -90,8 +90,8 @@ impl<S> Layer<S> for RespondInsideLayer {
 enum Voice {
     /// A caller, and the log.
     Of(Protocol),
-    /// This process itself.
-    Inside,
+    /// This process itself, which has called somebody.
+    Inside(Protocol),
 }
 
 /// See [`RespondLayer`].
@@ -123,7 +123,7 @@ where
             path: request.uri().path().into(),
             head: request.method() == Method::HEAD,
         });
-        ResponseFuture { inner: self.inner.call(request), asked, inside: self.voice == Voice::Inside }
+        ResponseFuture { inner: self.inner.call(request), asked, voice: self.voice }
     }
 }
 
@@ -142,9 +142,9 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
-        // `None` for gRPC.
+        // `Some` for those who call by HTTP.
         asked: Option<Asked>,
-        inside: bool,
+        voice: Voice,
     }
 }
 
@@ -161,12 +161,12 @@ where
         let Some(asked) = this.asked else {
             return Poll::Ready(Ok(match result {
                 Ok(response) => {
-                    if let (false, Some(status)) = (*this.inside, response.extensions().get()) {
+                    if let (Voice::Of(_), Some(status)) = (*this.voice, response.extensions().get()) {
                         rejection::log_status(status);
                     }
                     response.map(Either::Left)
                 }
-                Err(error) => status(error.into(), *this.inside),
+                Err(error) => refusal(error.into(), *this.voice),
             }));
         };
         Poll::Ready(Ok(match result {
@@ -184,14 +184,20 @@ where
     }
 }
 
-fn status<R>(rejection: Rejection, inside: bool) -> Response<Either<R, Full<Bytes>>> {
-    let mut response = rejection.to_status().into_http::<Full<Bytes>>().map(Either::Right);
-    if inside {
+fn refusal<R>(rejection: Rejection, voice: Voice) -> Response<Either<R, Full<Bytes>>> {
+    let mut response = match voice {
+        Voice::Inside(Protocol::Http) => Response::new(Full::default()),
+        Voice::Inside(Protocol::Grpc) | Voice::Of(_) => rejection.to_status().into_http(),
+    };
+    if let Voice::Inside(protocol) = voice {
+        if protocol == Protocol::Http {
+            *response.status_mut() = rejection.reason().http;
+        }
         response.extensions_mut().insert(Refused(Arc::new(rejection)));
     } else {
         rejection.log();
     }
-    response
+    response.map(Either::Right)
 }
 
 /// An error status that a framework wrote by itself.

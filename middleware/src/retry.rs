@@ -1,13 +1,15 @@
 //! Tries a failed call again, if that can help: seldom, briefly, within its deadline and within a budget per target.
 //!
-//! A call may be repeated if its method is idempotent ([`IdempotentMethods`]) or it carries an idempotency key
-//! ([`IdempotencyKeyed`]). What was provably never sent is tried again once whatever it is, at no cost. Only UNAVAILABLE and timeouts
-//! are worth another attempt, and whatever the server asked for. An answer is final once any of its data was read.
+//! A call may be repeated if its method is idempotent ([`IdempotentMethods`], over HTTP as RFC 9110 §9.2.2 has it) or it carries an
+//! idempotency key ([`IdempotencyKeyed`]). What was provably never sent is tried again once whatever it is, at no cost. Only UNAVAILABLE
+//! and timeouts are worth another attempt, and whatever the server asked for; over HTTP 408, 429 with `Retry-After`, 502, 503 and 504. An
+//! answer is final once any of its data was read, and over HTTP, where the head tells all, once its head was.
 //!
 //! Retries of nested services multiply. So a call that our own caller is retrying already (gRFC A6, `grpc-previous-rpc-attempts`) is
 //! not retried here, and when we have tried in vain the answer says so: its metadata then has `grpc-retry-pushback-ms: -1`, which
 //! [`advice`] reads as [`Retry::Never`](crate::rejection::Retry::Never), for whoever makes our own answer of it to pass on. A failure
-//! also names the target (`x-failure-origin`): passed on as it is, it does not open our own callers' breakers.
+//! also names the target (`x-failure-origin`): passed on as it is, it does not open our own callers' breakers. HTTP has no words for any
+//! of this: there only refusals of our own say so.
 
 mod advice;
 mod back_off;
@@ -36,12 +38,13 @@ use tower::{Layer, Service, ServiceExt};
 use self::{
     budget::Budget,
     call::Call,
+    idempotent::Repeatable,
     metrics::{Denied, Metrics},
 };
-use crate::{rejection::Rejection, streams::Streaming};
+use crate::{rejection::Rejection, respond::Protocol, streams::Streaming};
 
 pub use advice::advice;
-pub(crate) use advice::advice_of_head;
+pub(crate) use advice::{advice_of_head, advice_of_http};
 pub use config::{Config, InvalidConfig};
 pub use idempotent::{IdempotencyKeyed, IdempotentMethods};
 pub use peek::Peeked;
@@ -74,18 +77,27 @@ pub struct RetryLayer(Arc<Policy>);
 struct Policy {
     target: &'static str,
     config: Config,
-    idempotent: IdempotentMethods,
+    repeatable: Repeatable,
     budget: Arc<Budget>,
     metrics: Metrics,
 }
 
 impl RetryLayer {
-    /// Retries calls to `target`, whose `idempotent` methods may be repeated.
+    /// Retries gRPC calls to `target`, whose `idempotent` methods may be repeated.
     pub fn new(target: &'static str, config: &Config, idempotent: IdempotentMethods) -> Self {
+        Self::of(target, config, Repeatable::Grpc(idempotent))
+    }
+
+    /// Retries HTTP calls to `target`, of which those may be repeated whose method says so.
+    pub fn http(target: &'static str, config: &Config) -> Self {
+        Self::of(target, config, Repeatable::Http)
+    }
+
+    fn of(target: &'static str, config: &Config, repeatable: Repeatable) -> Self {
         let budget = Budget::new(config);
         let metrics = Metrics::new(target);
         metrics.tokens(budget.tokens());
-        Self(Arc::new(Policy { target, config: config.clone(), idempotent, budget, metrics }))
+        Self(Arc::new(Policy { target, config: config.clone(), repeatable, budget, metrics }))
     }
 }
 
@@ -136,12 +148,13 @@ impl Policy {
         let (parts, body) = request.into_parts();
         let (mut body, kept) = replay::keep(body).await;
         let mut call = Call::new(&self, &parts, kept.is_some());
-        // The first piece of a stream may be long in coming; its head says whether it was refused.
-        let whole = parts.extensions.get::<Streaming>().is_none();
+        let protocol = self.repeatable.protocol();
+        // The first piece of a stream may be long in coming; its head says whether it was refused. Over HTTP every head does.
+        let whole = protocol == Protocol::Grpc && parts.extensions.get::<Streaming>().is_none();
         loop {
             let answer = service.call(call.request(&parts, body)).await;
             let mut answer = outcome::look(answer, whole && call.may_repeat()).await;
-            let outcome = outcome::of(&mut answer);
+            let outcome = outcome::of(protocol, &mut answer);
             let pause = call.next(outcome, Instant::now());
             let (Some(pause), Some(kept)) = (pause, &kept) else { return call.finish(answer) };
             call.tell(outcome, &answer, pause);

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -89,6 +90,9 @@ async fn call() {
         let request = Request::post(CALL).body(Body::empty()).unwrap();
         exchange(&mut client, request).await;
     }
+    let origin = "http://127.0.0.1:1".parse().unwrap();
+    let client = client::http("nobody", &origin, &client::HttpConfig::default(), reqwest::Client::builder()).unwrap();
+    client.oneshot(Request::get("/").body(Bytes::new()).unwrap()).await.unwrap_err();
 }
 
 #[derive(Debug)]

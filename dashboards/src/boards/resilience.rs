@@ -250,7 +250,8 @@ fn limits() -> [Panel; 6] {
     ]
 }
 
-fn doors() -> [Panel; 9] {
+fn doors() -> [Panel; 11] {
+    const ISSUERS: &str = "only where an issuer's keys are read from an address";
     let counted = |name: &str, label: &'static str| metric(name).rate().sum_by(["job", label]).or_zero(&every_process());
     [
         graph("Connections cut / s")
@@ -263,6 +264,27 @@ fn doors() -> [Panel; 9] {
             .if_bad("`failed`: new keys of that issuer are refused; its address or file is wrong or away.")
             .unit(unit::PER_SECOND)
             .query(counted("palisade.auth.key_set.reads", "outcome")),
+        areas("HTTP calls made / s")
+            .tells(
+                "Calls for the key sets of issuers, by server and status, with their retries as one; without a status there was no answer.",
+            )
+            .if_bad(
+                "5xx, or none: see the key sets beside. Redirects are not followed: the address in the configuration is not the right one.",
+            )
+            .unit(unit::REQUESTS)
+            .query(
+                metric("http.client.request.duration")
+                    .count()
+                    .rate()
+                    .sum_by(["job", "server.address", "http.response.status_code", "error.type"])
+                    .sparse(ISSUERS),
+            ),
+        graph("HTTP attempts p99")
+            .tells("How long single attempts at HTTP calls take, the first of a call and further ones.")
+            .if_bad("Near 2 s: the issuer hangs, and whoever brings a token with a key that is not known yet waits as long.")
+            .unit(unit::SECONDS)
+            .limits(0.25, 1.0)
+            .query(metric("palisade.http.client.attempt.duration").quantile(0.99, ["job", "target", "attempt.type"]).sparse(ISSUERS)),
         graph("Revocation lists read / s")
             .tells("Reads of the list of revoked tokens, by outcome. While they fail the old list stays.")
             .if_bad("`failed`: tokens revoked since then are still accepted.")

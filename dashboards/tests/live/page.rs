@@ -10,7 +10,9 @@ use palisade_tests::{
 const SERVICES: [&str; 3] = ["gateway", "products", "orders"];
 /// The first event of its kind makes these: their labels are methods of calls, or where keys come from. The last three are there only where TLS
 /// or a registry is configured.
-const LATER: [&str; 10] = [
+const LATER: [&str; 12] = [
+    "http_client_request_duration_seconds",
+    "palisade_http_client_attempt_duration_seconds",
     "grpc_client_attempt_started_total",
     "grpc_client_attempt_duration_seconds",
     "grpc_client_call_retries",

@@ -214,7 +214,7 @@ fn server_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
 
 fn client_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
     let group = Group::ClientLayer;
-    let trace = ClientTraceLayer { server_address: "127.0.0.1".into(), server_port: Some(5_000) };
+    let trace = ClientTraceLayer { protocol: Protocol::Grpc, server_address: "127.0.0.1".into(), server_port: Some(5_000) };
     let second = Duration::from_secs(1);
     cases.extend([
         caller.case("ClientTraceLayer", group, trace.layer(inner::<Infallible>())),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Issuer, RevocationError, RevocationFile, Revocations, Verifier,
-    jwks::{KeySet, Source},
+    jwks::KeySet,
     keys::{KeyError, SigningKey, TrustedKey},
 };
 use crate::clock::Clock;
@@ -82,6 +82,9 @@ pub enum ConfigError {
     /// An address that is none.
     #[error("auth.issuers.{0}.jwks_url is not an http or https address")]
     BadUrl(String),
+    /// Nothing could be asked of the address.
+    #[error("auth.issuers.{0}.jwks_url: {1}")]
+    Unreachable(String, #[source] crate::client::InvalidConfig),
     /// A key that cannot be used.
     #[error("auth.issuers.{0}: {1}")]
     BadKey(String, #[source] KeyError),
@@ -181,12 +184,12 @@ impl IssuerConfig {
             (None, None, None, Some(path), None) => {
                 // Read now, so that a bad file is told at the start.
                 TrustedKey::from_jwks(&read(path)?).map_err(bad)?;
-                return Ok(KeySet::from_source(Source::File(path.clone())));
+                return Ok(KeySet::from_file(path));
             }
             (None, None, None, None, Some(url)) => {
                 let url = reqwest::Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
                 let url = url.ok_or_else(|| ConfigError::BadUrl(name.to_owned()))?;
-                return Ok(KeySet::from_source(Source::Url(url)));
+                return KeySet::from_url(&url).map_err(|error| ConfigError::Unreachable(name.to_owned(), error));
             }
             _ => return Err(ConfigError::Ambiguous(name.to_owned())),
         };

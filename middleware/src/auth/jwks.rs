@@ -1,7 +1,12 @@
 //! The keys of an issuer: fixed, or a key set that is read again when a token names a key we do not know.
 //!
 //! For half a minute after the set was asked for, a key that is not in it is refused from memory, whichever it is: a negative cache that
-//! holds every unknown id and needs no room for any. Within that time a flood of invented ids costs the issuer one request.
+//! holds every unknown id and needs no room for any. Within that time a flood of invented ids costs the issuer one read.
+//!
+//! A read by HTTP goes through the stack of [`client::http`](crate::client::http()): it has a span and metrics, and what fails is asked
+//! for again at once, within the time that one read may take.
+
+mod remote;
 
 use std::{
     fmt,
@@ -18,7 +23,13 @@ use http::StatusCode;
 use jsonwebtoken::Algorithm;
 use tokio::{sync::Mutex, time::Instant};
 
+use self::remote::Remote;
 use super::keys::{KeyError, TrustedKey};
+use crate::{
+    client,
+    context::{self, Context},
+    rejection::Rejection,
+};
 
 /// A key that is not in the set makes us ask again at most this often.
 const MIN_REFRESH: Duration = Duration::from_secs(30);
@@ -26,30 +37,23 @@ const MIN_REFRESH: Duration = Duration::from_secs(30);
 const MIN_FIRST_REFRESH: Duration = Duration::from_secs(1);
 /// A set older than this is read again, so that a withdrawn key goes away.
 const MAX_AGE: Duration = Duration::from_mins(5);
-/// How long one read may take.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
-/// A key set is small.
-const MAX_BYTES: usize = 256 * 1024;
-
-/// Where a key set is read from.
-#[derive(Debug, Clone)]
-pub enum Source {
-    /// A file, for keys that are mounted.
-    File(PathBuf),
-    /// An `http` or `https` address.
-    Url(reqwest::Url),
-}
 
 /// The keys of one issuer.
 pub struct KeySet {
-    source: Option<Source>,
+    place: Option<Place>,
     snapshot: ArcSwapOption<Snapshot>,
     generation: AtomicU64,
     /// When the set was last asked for; held while it is (single flight).
     asked: Mutex<Option<Instant>>,
-    http: reqwest::Client,
     reads: metrics::Counter,
     failures: metrics::Counter,
+}
+
+/// Where a key set is read from.
+#[derive(Debug)]
+enum Place {
+    File(PathBuf),
+    Remote(Remote),
 }
 
 #[derive(Debug)]
@@ -60,7 +64,7 @@ struct Snapshot {
 
 impl fmt::Debug for KeySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeySet").field("source", &self.source).field("snapshot", &self.snapshot).finish_non_exhaustive()
+        f.debug_struct("KeySet").field("place", &self.place).field("snapshot", &self.snapshot).finish_non_exhaustive()
     }
 }
 
@@ -72,7 +76,10 @@ pub enum ReadError {
     File(PathBuf, #[source] std::io::Error),
     /// The address did not answer.
     #[error("the key set address does not answer")]
-    Http(#[source] reqwest::Error),
+    Http(#[source] Arc<Rejection>),
+    /// Its answer broke off, or did not end in time.
+    #[error("the answer of the key set address is not whole")]
+    Body(#[source] tower::BoxError),
     /// It has something else to say; redirects are not followed.
     #[error("the key set address answers {0}")]
     Status(StatusCode),
@@ -92,21 +99,25 @@ impl KeySet {
         set
     }
 
-    /// Keys that are read from `source` when they are first needed.
-    pub fn from_source(source: Source) -> Self {
-        Self::empty(Some(source))
+    /// Keys that are read from a file when they are first needed, for keys that are mounted.
+    pub fn from_file(path: impl Into<PathBuf>) -> Self {
+        Self::empty(Some(Place::File(path.into())))
     }
 
-    fn empty(source: Option<Source>) -> Self {
+    /// Keys that are read from an `http` or `https` address when they are first needed.
+    pub fn from_url(url: &reqwest::Url) -> Result<Self, client::InvalidConfig> {
         super::install_crypto();
-        let http = reqwest::Client::builder().timeout(FETCH_TIMEOUT).redirect(reqwest::redirect::Policy::none()).build();
+        Ok(Self::empty(Some(Place::Remote(Remote::at(url)?))))
+    }
+
+    fn empty(place: Option<Place>) -> Self {
+        super::install_crypto();
         let read = |outcome: &'static str| metrics::counter!("palisade.auth.key_set.reads", "outcome" => outcome);
         Self {
-            source,
+            place,
             snapshot: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
             asked: Mutex::new(None),
-            http: http.unwrap_or_default(),
             reads: read("ok"),
             failures: read("failed"),
         }
@@ -149,7 +160,7 @@ impl KeySet {
 
     /// Whether [`Self::refresh`] would read the set, or wait for somebody who does.
     pub(super) fn may_ask(&self) -> bool {
-        self.source.is_some() && self.asked.try_lock().map_or(true, |asked| self.is_due(*asked))
+        self.place.is_some() && self.asked.try_lock().map_or(true, |asked| self.is_due(*asked))
     }
 
     fn is_due(&self, asked: Option<Instant>) -> bool {
@@ -161,41 +172,31 @@ impl KeySet {
     ///
     /// Not to be dropped half-way: it has been asked then, and nobody knows the answer.
     pub(super) async fn refresh(&self) {
-        let Some(source) = &self.source else { return };
+        let Some(place) = &self.place else { return };
         let mut asked = self.asked.lock().await;
         if !self.is_due(*asked) {
             return;
         }
         *asked = Some(Instant::now());
-        match self.read(source).await {
+        // Nobody's in particular: others wait for it who have more time than whoever came first.
+        match context::scope(Context::background(), place.read()).await {
             Ok(keys) => {
                 self.reads.increment(1);
                 self.replace(keys);
             }
             Err(error) => {
                 self.failures.increment(1);
-                tracing::warn!(error = &error as &dyn std::error::Error, ?source, "the key set could not be read, old keys stay");
+                tracing::warn!(error = &error as &dyn std::error::Error, source = ?place, "the key set could not be read, old keys stay");
             }
         }
     }
+}
 
-    async fn read(&self, source: &Source) -> Result<Vec<TrustedKey>, ReadError> {
-        let json = match source {
-            Source::File(path) => std::fs::read(path).map_err(|error| ReadError::File(path.clone(), error))?,
-            Source::Url(url) => {
-                let mut response = self.http.get(url.clone()).send().await.map_err(ReadError::Http)?;
-                if response.status() != StatusCode::OK {
-                    return Err(ReadError::Status(response.status()));
-                }
-                let mut json = Vec::new();
-                while let Some(chunk) = response.chunk().await.map_err(ReadError::Http)? {
-                    json.extend_from_slice(&chunk);
-                    if json.len() > MAX_BYTES {
-                        return Err(ReadError::TooLarge);
-                    }
-                }
-                json
-            }
+impl Place {
+    async fn read(&self) -> Result<Vec<TrustedKey>, ReadError> {
+        let json = match self {
+            Self::File(path) => std::fs::read(path).map_err(|error| ReadError::File(path.clone(), error))?,
+            Self::Remote(remote) => remote.read().await?,
         };
         Ok(TrustedKey::from_jwks(&json)?)
     }

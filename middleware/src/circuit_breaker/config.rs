@@ -31,8 +31,10 @@ pub struct Config {
     pub meaningful_timeout_ms: u64,
     /// How many milliseconds it stays open the first time; twice as long after each failed round of probes.
     pub open_ms: u64,
-    /// The longest it stays open, in milliseconds.
+    /// The longest it stays open by itself, in milliseconds.
     pub max_open_ms: u64,
+    /// The longest it stays open because the target asks for it, in milliseconds; 0 to heed no such wish.
+    pub max_hint_ms: u64,
     /// How many calls are let through to find out whether the target is well again.
     pub probes: u32,
     /// Probes without an answer after this many milliseconds have failed.
@@ -78,6 +80,7 @@ impl Default for Config {
             meaningful_timeout_ms: 50,
             open_ms: 2_000,
             max_open_ms: 15_000,
+            max_hint_ms: 60_000,
             probes: 5,
             half_open_timeout_ms: 10_000,
         }
@@ -105,6 +108,7 @@ impl Config {
             (self.open_ms >= 1, "open_ms must be at least 1"),
             (self.max_open_ms >= self.open_ms, "max_open_ms must be at least open_ms"),
             (is_span(self.max_open_ms), "max_open_ms must be at most a day"),
+            (is_span(self.max_hint_ms), "max_hint_ms must be at most a day"),
             (self.probes >= 1, "probes must be at least 1"),
             (self.half_open_timeout_ms >= 1, "half_open_timeout_ms must be at least 1"),
             (is_span(self.half_open_timeout_ms), "half_open_timeout_ms must be at most a day"),
@@ -138,7 +142,7 @@ mod tests {
     #[test]
     fn the_default_is_valid_and_every_rule_is_enforced() {
         assert_eq!(Config::default().validate(), Ok(()));
-        let broken: [(&str, Break); 13] = [
+        let broken: [(&str, Break); 14] = [
             ("window_ms", |config| config.window_ms = 0),
             ("window_ms", |config| config.window_ms = u64::MAX),
             ("window_calls", |config| config.window_calls = 0),
@@ -149,6 +153,7 @@ mod tests {
             ("open_ms", |config| config.open_ms = 0),
             ("max_open_ms", |config| config.max_open_ms = 1),
             ("max_open_ms", |config| config.max_open_ms = u64::MAX),
+            ("max_hint_ms", |config| config.max_hint_ms = u64::MAX),
             ("probes", |config| config.probes = 0),
             ("half_open_timeout_ms", |config| config.half_open_timeout_ms = 0),
             ("half_open_timeout_ms", |config| config.half_open_timeout_ms = u64::MAX),

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     body::{End, Observe, Observed},
     rejection::Rejection,
+    respond::Protocol,
 };
 
 /// Waits for the finding on one call. Dropped without one, the caller has given up.
@@ -55,6 +56,7 @@ pin_project! {
     pub struct Settling<F, P> {
         #[pin]
         inner: F,
+        protocol: Protocol,
         pending: Option<P>,
         stream: bool,
     }
@@ -62,8 +64,8 @@ pin_project! {
 
 impl<F, P> Settling<F, P> {
     /// The finding on a `stream` is that it began: what ends it later says nothing of the target.
-    pub(crate) fn new(inner: F, pending: P, stream: bool) -> Self {
-        Self { inner, pending: Some(pending), stream }
+    pub(crate) fn new(protocol: Protocol, inner: F, pending: P, stream: bool) -> Self {
+        Self { inner, protocol, pending: Some(pending), stream }
     }
 }
 
@@ -84,7 +86,7 @@ where
             return Poll::Pending;
         };
         let now = Instant::now();
-        let pending = match verdict::at_head(&answer, pending.target()) {
+        let pending = match verdict::at_head(*this.protocol, &answer, pending.target()) {
             Some((finding, hint)) => {
                 pending.settle(finding, hint, now);
                 None
@@ -95,13 +97,17 @@ where
             }
             None => Some(pending.begun(now)),
         };
-        Poll::Ready(answer.map(|response| response.map(|body| Observed::new(body, Unsettled(pending)))))
+        let unsettled = Unsettled { protocol: *this.protocol, pending };
+        Poll::Ready(answer.map(|response| response.map(|body| Observed::new(body, unsettled))))
     }
 }
 
 /// Brings the finding from the end of a body; `None` if the head had it.
 #[derive(Debug)]
-pub struct Unsettled<P>(Option<P>);
+pub struct Unsettled<P> {
+    protocol: Protocol,
+    pending: Option<P>,
+}
 
 impl<P: Settle> Observe for Unsettled<P> {
     type Entered<'a>
@@ -112,8 +118,8 @@ impl<P: Settle> Observe for Unsettled<P> {
     fn enter(&mut self) {}
 
     fn end(&mut self, end: End<'_>) {
-        let Some(pending) = self.0.take() else { return };
-        if let Some((finding, hint)) = verdict::at_end(end, pending.target()) {
+        let Some(pending) = self.pending.take() else { return };
+        if let Some((finding, hint)) = verdict::at_end(self.protocol, end, pending.target()) {
             pending.settle(finding, hint, Instant::now());
         }
     }

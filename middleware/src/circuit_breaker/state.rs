@@ -12,9 +12,6 @@ use super::{
 };
 use crate::jitter::{self, Draw};
 
-/// No wait that a server asks for is longer than this.
-const MAX_HINT: Duration = Duration::from_mins(1);
-
 /// What a call is told that comes while others find out: a round of probes is seldom longer.
 const WHILE_PROBING: Duration = Duration::from_secs(1);
 
@@ -220,7 +217,8 @@ impl Machine {
     }
 
     fn open(&mut self, cause: Cause, hint: Option<Duration>, now: Instant) {
-        let wait = jitter::around(self.wait(), 0.2, self.draw).max(hint.unwrap_or_default().min(MAX_HINT));
+        let wait =
+            jitter::around(self.wait(), 0.2, self.draw).max(hint.unwrap_or_default().min(Duration::from_millis(self.config.max_hint_ms)));
         self.enter(Phase::Open { until: now + wait }, cause, now);
     }
 

@@ -10,6 +10,7 @@ use crate::{
     body::End,
     client, deadline, grpc_status,
     rejection::{FAILURE_ORIGIN_HEADER, Rejection, Retry},
+    respond::Protocol,
     retry,
 };
 
@@ -31,10 +32,15 @@ impl From<Verdict> for Finding {
     }
 }
 
-/// What the head of an answer says, with how long the target asks us to stay away; `None` while the status is still to come.
-pub(super) fn at_head<B>(answer: &Result<Response<B>, Rejection>, target: &str) -> Option<(Finding, Option<Duration>)> {
+/// What the head of an answer says, with how long the target asks us to stay away; `None` while the status is still to come, or, over HTTP,
+/// as long as a body may break off that began well.
+pub(super) fn at_head<B>(protocol: Protocol, answer: &Result<Response<B>, Rejection>, target: &str) -> Option<(Finding, Option<Duration>)> {
     match answer {
         Err(rejection) => Some((of_rejection(rejection), None)),
+        Ok(response) if protocol == Protocol::Http => match of_http(response.status()) {
+            Verdict::Success => None,
+            verdict => Some((verdict.into(), wait(retry::advice_of_http(response)))),
+        },
         Ok(response) => {
             let finding = of_head(response, target)?;
             // Nobody asks us to stay away who is well: the usual answer is not searched for it.
@@ -45,11 +51,14 @@ pub(super) fn at_head<B>(answer: &Result<Response<B>, Rejection>, target: &str) 
 }
 
 /// The same of the end of its body; `None` if nobody waited for it.
-pub(super) fn at_end(end: End<'_>, target: &str) -> Option<(Finding, Option<Duration>)> {
-    match end {
-        End::Complete(trailers) => Some((of_trailers(trailers, target), trailers.and_then(hint))),
-        End::Failed | End::Late => Some((Verdict::Failure.into(), None)),
-        End::Dropped => None,
+pub(super) fn at_end(protocol: Protocol, end: End<'_>, target: &str) -> Option<(Finding, Option<Duration>)> {
+    match (protocol, end) {
+        (Protocol::Grpc, End::Complete(trailers)) => Some((of_trailers(trailers, target), trailers.and_then(hint))),
+        // The head was well, and whoever has it may leave the rest.
+        (Protocol::Http, End::Complete(_) | End::Dropped) => Some((Verdict::Success.into(), None)),
+        (Protocol::Http, End::Late) => Some((Finding::TimedOut, None)),
+        (_, End::Failed | End::Late) => Some((Verdict::Failure.into(), None)),
+        (Protocol::Grpc, End::Dropped) => None,
     }
 }
 
@@ -102,7 +111,7 @@ fn of_code(code: Code, headers: &HeaderMap, target: &str) -> Finding {
     }
 }
 
-/// An answer that is not gRPC: something stands before the server, or instead of it.
+/// An answer that is not gRPC: of an HTTP server, or of something that stands before a gRPC server, or instead of it.
 fn of_http(status: StatusCode) -> Verdict {
     match status {
         StatusCode::TOO_MANY_REQUESTS => Verdict::Throttled,

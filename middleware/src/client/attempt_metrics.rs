@@ -1,4 +1,4 @@
-//! Number and duration of the attempts at one target (gRFC A66); the calls they belong to are counted elsewhere.
+//! Number and duration of the attempts at one target (gRFC A66, and likewise over HTTP); the calls they belong to are counted elsewhere.
 
 use std::{
     future::Future,
@@ -16,33 +16,48 @@ use tower::{Layer, Service};
 use crate::{
     body::{End, Observe, Observed},
     conclusion::{Conclusion, Side},
-    metrics::{AttemptSeries, Known},
+    metrics::{AttemptSeries, AttemptsMade, Known, MadeSeries},
     rejection::Rejection,
+    respond::Protocol,
     retry,
     streams::is_stream,
+    trace::known_verb,
 };
 
 /// Measures each attempt until its last byte.
 #[derive(Debug, Clone)]
-pub(super) struct AttemptMetricsLayer {
-    target: &'static str,
-    series: Arc<Known<Box<str>, AttemptSeries>>,
+pub(super) struct AttemptMetricsLayer(Arc<Series>);
+
+#[derive(Debug)]
+enum Series {
+    Grpc { target: &'static str, known: Known<Box<str>, AttemptSeries> },
+    Http(AttemptsMade),
 }
 
 impl AttemptMetricsLayer {
     /// For attempts at `target`.
-    pub(super) fn new(target: &'static str) -> Self {
-        Self { target, series: Arc::default() }
+    pub(super) fn new(protocol: Protocol, target: &'static str) -> Self {
+        Self(Arc::new(match protocol {
+            Protocol::Grpc => Series::Grpc { target, known: Known::default() },
+            Protocol::Http => Series::Http(AttemptsMade::new(target)),
+        }))
     }
 
     fn start<B>(&self, request: &Request<B>) -> Measurement {
-        // Our own calls name only methods of our own contracts.
-        let method = request.uri().path().trim_start_matches('/');
-        let series = self.series.get(method, || (method.into(), AttemptSeries::new(method, self.target)));
         let first = request.extensions().get::<retry::Attempt>().is_none();
-        let started = if first { &series.original } else { &series.retry };
-        started.increment(1);
-        Measurement { series, started: Some(Instant::now()), conclusion: Conclusion::open(Side::Client), stream: is_stream(request) }
+        let (series, protocol) = match &*self.0 {
+            Series::Grpc { target, known } => {
+                // Our own calls name only methods of our own contracts.
+                let method = request.uri().path().trim_start_matches('/');
+                let series = known.get(method, || (method.into(), AttemptSeries::new(method, target)));
+                let started = if first { &series.original } else { &series.retry };
+                started.increment(1);
+                (Measured::Grpc(series), Protocol::Grpc)
+            }
+            Series::Http(attempts) => (Measured::Http(attempts.of(known_verb(request.method()), first)), Protocol::Http),
+        };
+        let conclusion = Conclusion::open(Side::Client(protocol));
+        Measurement { series, started: Some(Instant::now()), conclusion, stream: is_stream(request) }
     }
 }
 
@@ -83,17 +98,25 @@ where
 /// An attempt being measured; one that is dropped was cancelled.
 #[derive(Debug)]
 pub(super) struct Measurement {
-    series: Arc<AttemptSeries>,
+    series: Measured,
     /// `None` once it was measured.
     started: Option<Instant>,
     conclusion: Conclusion,
     stream: bool,
 }
 
+#[derive(Debug)]
+enum Measured {
+    Grpc(Arc<AttemptSeries>),
+    Http(Arc<MadeSeries>),
+}
+
 impl Measurement {
     fn finish(&mut self) {
-        if let Some(started) = self.started.take() {
-            self.series.duration(self.conclusion.code()).record(started.elapsed());
+        let Some(started) = self.started.take() else { return };
+        match &self.series {
+            Measured::Grpc(series) => series.duration(self.conclusion.code()).record(started.elapsed()),
+            Measured::Http(series) => series.duration(self.conclusion.http_outcome()).record(started.elapsed()),
         }
     }
 }
@@ -143,7 +166,7 @@ where
                     measurement.finish();
                 }
             }
-            Err(rejection) => measurement.conclusion.refused(rejection.reason().grpc),
+            Err(rejection) => measurement.conclusion.refused(rejection.reason()),
         }
         Poll::Ready(result.map(|response| response.map(|body| Observed::new(body, measurement))))
     }

@@ -45,6 +45,7 @@ use crate::{
     circuit_breaker::Settling,
     deadline::CallDeadline,
     rejection::{Rejection, reasons},
+    respond::Protocol,
     retry,
     streams::is_stream,
 };
@@ -100,7 +101,7 @@ impl Service<Request<Body>> for Balancer {
         }
         let stream = is_stream(&request);
         let call = Call::start(self.0.target, node.clone(), permit, now, deadline);
-        ResponseFuture { way: Way::Chosen { inner: Settling::new(node.send(request), call, stream) } }
+        ResponseFuture { way: Way::Chosen { inner: Settling::new(Protocol::Grpc, node.send(request), call, stream) } }
     }
 }
 

@@ -83,6 +83,12 @@ pub enum InvalidConfig {
     /// Of the search for addresses.
     #[error("discovery.{0}")]
     Discovery(#[from] discovery::InvalidConfig),
+    /// No place to send HTTP requests to.
+    #[error("an origin must be http:// or https:// with a host, not {0}:")]
+    Origin(String),
+    /// Of TLS or of a proxy, most likely.
+    #[error("no HTTP client can be made")]
+    Client(#[source] reqwest::Error),
     /// A number out of its range.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
@@ -125,15 +131,12 @@ impl Config {
         {
             return Err(InvalidConfig::Scheme(self.url.clone()));
         }
-        let zeroes = [
+        positive([
             ("connect_timeout_ms", self.connect_timeout_ms),
             ("attempt_timeout_ms", self.attempt_timeout_ms),
             ("call_timeout_ms", self.call_timeout_ms),
             ("max_in_flight", self.max_in_flight.into()),
-        ];
-        if let Some((key, _)) = zeroes.into_iter().find(|(_, value)| *value == 0) {
-            return Err(InvalidConfig::Zero(key));
-        }
+        ])?;
         self.connection.validate()?;
         self.retry.validate()?;
         self.breaker.validate().map_err(InvalidConfig::Breaker)?;
@@ -145,6 +148,12 @@ impl Config {
     pub(crate) fn upstream(&self) -> Result<Upstream, InvalidConfig> {
         Upstream::parse(&self.url)
     }
+}
+
+/// An error for the first of these that is 0.
+pub(super) fn positive(values: [(&'static str, u64); 4]) -> Result<(), InvalidConfig> {
+    let zero = values.into_iter().find(|(_, value)| *value == 0);
+    zero.map_or(Ok(()), |(key, _)| Err(InvalidConfig::Zero(key)))
 }
 
 #[cfg(test)]

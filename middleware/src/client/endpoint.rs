@@ -34,20 +34,33 @@ use crate::{
 
 /// The source of a refusal whose cause was the connection: no answer came from the other side.
 #[derive(Debug, thiserror::Error)]
-#[error("the call failed below gRPC")]
+#[error("no answer came")]
 pub struct Failure {
     /// The server has certainly not seen the request, so that even one with side effects may be sent again.
     pub unsent: bool,
     /// No connection was tried, so soon after the last failure: this is that failure told again.
     pub not_tried: bool,
-    source: transport::Error,
+    source: Box<dyn StdError + Send + Sync>,
 }
 
-#[cfg(test)]
 impl Failure {
+    /// The refusal of the call.
+    pub(super) fn refusal(self) -> Rejection {
+        Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "a service behind this one cannot be reached").with_source(self)
+    }
+
+    /// Of a call over HTTP. That a connection was lost before the request was on it is not told by every error: it then counts as lost.
+    pub(super) fn of_http(error: reqwest::Error) -> Self {
+        // Whatever its address holds is nobody's business.
+        let error = error.without_url();
+        let unsent = error.is_connect() || causes(&error).any(is_unsent);
+        Self { unsent, not_tried: false, source: error.into() }
+    }
+
     /// A failure of which nothing is known but this.
+    #[cfg(test)]
     pub(crate) fn example(unsent: bool) -> Self {
-        Self { unsent, not_tried: false, source: transport::Endpoint::from_shared("").expect_err("no address") }
+        Self { unsent, not_tried: false, source: "an example".into() }
     }
 }
 
@@ -123,11 +136,7 @@ fn refusal(error: transport::Error) -> Rejection {
     }
     let unsent = causes(&error).any(is_unsent);
     let not_tried = causes(&error).any(|cause| matches!(cause.downcast_ref(), Some(ConnectError::BackingOff(_))));
-    Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "a service behind this one cannot be reached").with_source(Failure {
-        unsent,
-        not_tried,
-        source: error,
-    })
+    Failure { unsent, not_tried, source: error.into() }.refusal()
 }
 
 fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {

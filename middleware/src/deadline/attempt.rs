@@ -1,4 +1,4 @@
-//! The client's side of one attempt: a limit of its own within the call's, which the server learns too.
+//! The client's side of one attempt: a limit of its own within the call's, which a gRPC server learns too.
 
 use std::{
     error::Error,
@@ -21,6 +21,9 @@ use crate::{rejection::Rejection, respond::Protocol, streams::is_stream};
 ///
 /// Inside the breaker, which must learn of hangs; it covers the wait for a connection too.
 ///
+/// Over HTTP nothing is told: those whom we call so are no services of ours, and would not know `x-request-timeout`. How long our own
+/// caller waits is none of their business.
+///
 /// ```
 /// use std::time::Duration;
 /// use palisade_middleware::{deadline::AttemptTimeoutLayer, rejection::{Rejection, reasons}};
@@ -34,16 +37,23 @@ use crate::{rejection::Rejection, respond::Protocol, streams::is_stream};
 /// ```
 #[derive(Debug, Clone)]
 pub struct AttemptTimeoutLayer {
+    protocol: Protocol,
     limit: Duration,
     attempts_expired: metrics::Counter,
     calls_expired: metrics::Counter,
 }
 
 impl AttemptTimeoutLayer {
-    /// At most `limit` for an attempt at `target`.
+    /// At most `limit` for an attempt at `target`, over gRPC.
     pub fn new(target: &'static str, limit: Duration) -> Self {
         let expired = |kind: &'static str| metrics::counter!("palisade.request.timeouts", "target" => target, "kind" => kind);
-        Self { limit, attempts_expired: expired("attempt"), calls_expired: expired("deadline") }
+        Self { protocol: Protocol::Grpc, limit, attempts_expired: expired("attempt"), calls_expired: expired("deadline") }
+    }
+
+    /// The same over `protocol`.
+    #[must_use]
+    pub fn over(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
     }
 }
 
@@ -79,7 +89,8 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let now = Instant::now();
         let left = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0.saturating_duration_since(now));
-        let asked = request.headers().get(grpc_timeout::HEADER).and_then(grpc_timeout::parse);
+        let grpc = self.layer.protocol == Protocol::Grpc;
+        let asked = request.headers().get(grpc_timeout::HEADER).filter(|_| grpc).and_then(grpc_timeout::parse);
         let limit = [left, asked].into_iter().flatten().fold(self.layer.limit, Duration::min);
         if limit.is_zero() {
             return ResponseFuture::refused(expired());
@@ -87,7 +98,8 @@ where
         let stream = is_stream(&request);
         // The limit of a stream is about its beginning, of which the server is not told; its end it is told, if it has one.
         let end = request.extensions().get::<StreamEnd>().map(|end| end.0);
-        if let Some(told) = if stream { end.map(|end| end.saturating_duration_since(now)) } else { Some(limit) } {
+        let told = if stream { end.map(|end| end.saturating_duration_since(now)) } else { Some(limit) };
+        if let Some(told) = told.filter(|_| grpc) {
             request.headers_mut().insert(grpc_timeout::HEADER, grpc_timeout::format(told));
         }
         if let Some(deadline) = request.extensions_mut().get_mut::<CallDeadline>() {
@@ -95,7 +107,7 @@ where
             deadline.0 = now + limit;
         }
         let expired = if limit < self.layer.limit { &self.layer.calls_expired } else { &self.layer.attempts_expired };
-        let timer = Timer::new(now, limit, (Side::Client, Protocol::Grpc), expired.clone());
+        let timer = Timer::new(now, limit, (Side::Client, self.layer.protocol), expired.clone());
         let timer = if stream { timer.of_stream(end) } else { timer };
         ResponseFuture::running(self.inner.call(request), timer)
     }

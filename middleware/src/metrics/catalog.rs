@@ -118,6 +118,16 @@ pub static CATALOG: &[Metric] = &[
         &["grpc.method", "grpc.target"],
         "Calls that were sent again because they had certainly not arrived",
     ),
+    Metric::durations(
+        "http.client.request.duration",
+        &["http.request.method", "server.address", "server.port", "http.response.status_code", "error.type"],
+        "Duration of HTTP calls made, retries included",
+    ),
+    Metric::durations(
+        "palisade.http.client.attempt.duration",
+        &["http.request.method", "target", "attempt.type", "http.response.status_code", "error.type"],
+        "Duration of single attempts at HTTP calls: the first of a call (original), or a further one (retry)",
+    ),
     Metric::gauge("palisade.retry.budget.tokens", &["target"], "Retry tokens left; retries stop at half (gRFC A6)"),
     Metric::counter("palisade.retry.budget.exhausted", &["target"], "Retries that the budget did not allow"),
     Metric::counter("palisade.retry.rejected", &["target", "reason"], "Failed attempts after which there was no other, by reason"),

@@ -134,7 +134,7 @@ impl GrpcSeries {
 
     /// Whose answers they count.
     pub(super) fn side(&self) -> Side {
-        if self.target.is_some() { Side::Client } else { Side::Server(Protocol::Grpc) }
+        if self.target.is_some() { Side::Client(Protocol::Grpc) } else { Side::Server(Protocol::Grpc) }
     }
 
     pub(super) fn duration(&self, code: Code) -> &Histogram {

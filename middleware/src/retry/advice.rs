@@ -34,9 +34,14 @@ pub(crate) fn advice_of_head<B>(response: &Response<B>) -> Retry {
     if grpc_status::code_in(headers).is_some() || response.status() == StatusCode::OK {
         return advice(headers);
     }
+    advice_of_http(response)
+}
+
+/// As [`advice`] of an HTTP answer: `Retry-After`, on 429 and 503.
+pub(crate) fn advice_of_http<B>(response: &Response<B>) -> Retry {
     match response.status() {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            retry_after(headers).map_or(Retry::Silent, |wait| Retry::After(wait.min(MAX_RETRY_AFTER)))
+            retry_after(response.headers()).map_or(Retry::Silent, |wait| Retry::After(wait.min(MAX_RETRY_AFTER)))
         }
         _ => Retry::Silent,
     }

@@ -16,7 +16,9 @@ use super::{
     metrics::Denied,
     outcome::{self, Answer, Outcome},
 };
-use crate::{context, deadline::CallDeadline, grpc_status, jitter, rejection::Retry, request_context::PREVIOUS_ATTEMPTS_HEADER, trace};
+use crate::{
+    context, deadline::CallDeadline, jitter, rejection::Retry, request_context::PREVIOUS_ATTEMPTS_HEADER, respond::Protocol, trace,
+};
 
 /// The state of a call between its attempts.
 #[derive(Debug)]
@@ -52,7 +54,7 @@ impl<'a> Call<'a> {
             Some(Denied::Committed)
         } else if context::current().is_some_and(|context| context.previous_attempts > 0) {
             Some(Denied::CallerRetries)
-        } else if !policy.idempotent.allow(request) {
+        } else if !policy.repeatable.allow(request) {
             Some(Denied::NotIdempotent)
         } else {
             None
@@ -82,7 +84,7 @@ impl<'a> Call<'a> {
         if self.attempt > 1 || self.transparent == Transparent::Made {
             parts.extensions.insert(Attempt(self.attempt));
         }
-        if self.attempt > 1 {
+        if self.attempt > 1 && self.policy.repeatable.protocol() == Protocol::Grpc {
             parts.headers.insert(PREVIOUS_ATTEMPTS_HEADER, HeaderValue::from(self.attempt - 1));
         }
         Request::from_parts(parts, body)
@@ -136,11 +138,16 @@ impl<'a> Call<'a> {
         if !trace::is_recorded() {
             return;
         }
+        let protocol = self.policy.repeatable.protocol();
+        let [attempt, told, waits] = match protocol {
+            Protocol::Grpc => ["app.rpc.attempt", "app.rpc.outcome", "app.rpc.pause_ms"],
+            Protocol::Http => ["app.http.attempt", "app.http.outcome", "app.http.pause_ms"],
+        };
         let attributes = vec![
-            KeyValue::new("app.rpc.attempt", i64::from(self.attempt)),
-            KeyValue::new("app.rpc.outcome", outcome.name()),
-            KeyValue::new("rpc.status_code", grpc_status::name(outcome::code(answer))),
-            KeyValue::new("app.rpc.pause_ms", i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)),
+            KeyValue::new(attempt, i64::from(self.attempt)),
+            KeyValue::new(told, outcome.name()),
+            outcome::status(protocol, answer),
+            KeyValue::new(waits, i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)),
         ];
         tracing::Span::current().add_event("retry", attributes);
     }
@@ -185,10 +192,17 @@ impl<'a> Call<'a> {
 
     /// The answer to the call.
     pub(super) fn finish<R: HttpBody>(self, answer: Answer<R>) -> Answer<R> {
-        self.policy.metrics.retried(self.path, self.attempt - 1, self.transparent == Transparent::Made);
-        trace::record("app.rpc.attempts", i64::from(self.attempt));
-        let answer = if self.failed { outcome::blame(answer, self.policy.target) } else { answer };
-        if self.exhausted { outcome::exhausted(answer) } else { answer }
+        let protocol = self.policy.repeatable.protocol();
+        match protocol {
+            Protocol::Grpc => {
+                self.policy.metrics.retried(self.path, self.attempt - 1, self.transparent == Transparent::Made);
+                trace::record("app.rpc.attempts", i64::from(self.attempt));
+            }
+            Protocol::Http if self.attempt > 1 => trace::record("http.request.resend_count", i64::from(self.attempt - 1)),
+            Protocol::Http => {}
+        }
+        let answer = if self.failed { outcome::blame(protocol, answer, self.policy.target) } else { answer };
+        if self.exhausted { outcome::exhausted(protocol, answer) } else { answer }
     }
 }
 

@@ -6,6 +6,8 @@ use http::request;
 use prost::Message;
 use prost_types::{FileDescriptorSet, MethodOptions, method_options::IdempotencyLevel};
 
+use crate::respond::Protocol;
+
 /// Put into the extensions of a request that the server will not carry out twice, because it knows it by a key.
 #[derive(Debug, Clone, Copy)]
 pub struct IdempotencyKeyed;
@@ -43,10 +45,32 @@ impl IdempotentMethods {
     pub(crate) fn is_stream(&self, path: &str) -> bool {
         self.streams.contains(path)
     }
+}
+
+/// Which calls of a hop may reach the server twice.
+#[derive(Debug)]
+pub(super) enum Repeatable {
+    /// Those of these methods.
+    Grpc(IdempotentMethods),
+    /// Those whose method says so (RFC 9110 §9.2.2).
+    Http,
+}
+
+impl Repeatable {
+    pub(super) fn protocol(&self) -> Protocol {
+        match self {
+            Self::Grpc(_) => Protocol::Grpc,
+            Self::Http => Protocol::Http,
+        }
+    }
 
     /// Whether this request may be sent twice.
     pub(super) fn allow(&self, request: &request::Parts) -> bool {
-        self.paths.contains(request.uri.path()) || request.extensions.get::<IdempotencyKeyed>().is_some()
+        let by_method = match self {
+            Self::Grpc(methods) => methods.paths.contains(request.uri.path()),
+            Self::Http => request.method.is_idempotent(),
+        };
+        by_method || request.extensions.get::<IdempotencyKeyed>().is_some()
     }
 }
 

@@ -4,12 +4,14 @@ use std::error::Error;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body;
+use opentelemetry::KeyValue;
 use tonic::Code;
 
-use super::{advice, advice_of_head, peek::Peeked};
+use super::{advice, advice_of_head, advice_of_http, peek::Peeked};
 use crate::{
     client, deadline, grpc_status,
     rejection::{FAILURE_ORIGIN_HEADER, PUSHBACK_HEADER, Rejection, Retry},
+    respond::Protocol,
 };
 
 /// The answer to one attempt.
@@ -58,9 +60,10 @@ pub(super) async fn look<R: Body + Unpin>(answer: Result<Response<R>, Rejection>
     Ok(Response::from_parts(head, body))
 }
 
-pub(super) fn of<R: Body>(answer: &mut Answer<R>) -> Outcome {
+pub(super) fn of<R: Body>(protocol: Protocol, answer: &mut Answer<R>) -> Outcome {
     let response = match answer {
         Err(rejection) => return of_rejection(rejection),
+        Ok(response) if protocol == Protocol::Http => return of_http(response.status(), advice_of_http(response)),
         Ok(response) => response,
     };
     if response.body().is_broken() {
@@ -98,7 +101,7 @@ fn of_rejection(rejection: &Rejection) -> Outcome {
     }
 }
 
-/// Something before the server answered, or instead of it (gRPC, "HTTP to gRPC status code mapping").
+/// Of an HTTP server; or something before a gRPC server answered, or instead of it (gRPC, "HTTP to gRPC status code mapping").
 fn of_http(status: StatusCode, advice: Retry) -> Outcome {
     match status {
         StatusCode::TOO_MANY_REQUESTS if advice == Retry::Silent => Outcome::Final,
@@ -112,8 +115,17 @@ fn of_http(status: StatusCode, advice: Retry) -> Outcome {
     }
 }
 
+/// The status that the attempt was answered with, as a span names it.
+pub(super) fn status<R: Body>(protocol: Protocol, answer: &Answer<R>) -> KeyValue {
+    match (protocol, answer) {
+        (Protocol::Grpc, _) => KeyValue::new("rpc.status_code", grpc_status::name(code(answer))),
+        (Protocol::Http, Ok(response)) => KeyValue::new("http.response.status_code", i64::from(response.status().as_u16())),
+        (Protocol::Http, Err(rejection)) => KeyValue::new("error.type", rejection.reason().slug),
+    }
+}
+
 /// The code that the attempt came to, as a caller would have been told it.
-pub(super) fn code<R: Body>(answer: &Answer<R>) -> Code {
+fn code<R: Body>(answer: &Answer<R>) -> Code {
     match answer {
         Err(rejection) => rejection.reason().grpc,
         Ok(response) if response.body().is_broken() => Code::Unavailable,
@@ -133,15 +145,21 @@ fn status_mut<R: Body>(response: &mut Response<Peeked<R>>) -> &mut HeaderMap {
 }
 
 /// Names `target` as the one that failed, unless the answer names another behind it.
-pub(super) fn blame<R: Body>(answer: Answer<R>, target: &'static str) -> Answer<R> {
+pub(super) fn blame<R: Body>(protocol: Protocol, answer: Answer<R>, target: &'static str) -> Answer<R> {
     let mut response = answer.map_err(|rejection| rejection.with_origin(target))?;
+    if protocol == Protocol::Http {
+        return Ok(response);
+    }
     status_mut(&mut response).entry(FAILURE_ORIGIN_HEADER).or_insert(HeaderValue::from_static(target));
     Ok(response)
 }
 
 /// Tells whoever reads the answer that trying again was tried.
-pub(super) fn exhausted<R: Body>(answer: Answer<R>) -> Answer<R> {
+pub(super) fn exhausted<R: Body>(protocol: Protocol, answer: Answer<R>) -> Answer<R> {
     let mut response = answer.map_err(|rejection| rejection.with_retry(Retry::Never))?;
+    if protocol == Protocol::Http {
+        return Ok(response);
+    }
     status_mut(&mut response).insert(PUSHBACK_HEADER, HeaderValue::from_static("-1"));
     Ok(response)
 }

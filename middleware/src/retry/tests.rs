@@ -2,6 +2,7 @@
 
 mod attempts;
 mod cost;
+mod over_http;
 mod pauses;
 mod spans;
 
@@ -56,7 +57,7 @@ fn pushback(code: Code, value: &'static str) -> Answer {
     Ok(answer)
 }
 
-/// What something before the server answers.
+/// What an HTTP server answers, or something before a gRPC server.
 #[expect(clippy::unnecessary_wraps, reason = "one of several answers")]
 fn http(status: u16, retry_after: Option<&'static str>) -> Answer {
     let mut answer = Response::new(Full::default());
@@ -76,6 +77,11 @@ impl Server {
     fn new(config: &Config, answer: fn(usize) -> Answer) -> Self {
         let layer = RetryLayer::new("products", config, [PATH].into_iter().collect());
         Self { seen: Arc::default(), layer, answer }
+    }
+
+    /// One that speaks HTTP.
+    fn http(answer: fn(usize) -> Answer) -> Self {
+        Self { seen: Arc::default(), layer: RetryLayer::http("idp", &Config::default()), answer }
     }
 
     fn answering(answer: fn(usize) -> Answer) -> Self {

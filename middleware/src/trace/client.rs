@@ -1,4 +1,6 @@
-//! The CLIENT span of one logical gRPC call, retries included; its context goes out with every attempt.
+//! The CLIENT span of one logical call, retries included; its context goes out with every attempt.
+
+mod open;
 
 use std::{
     future::Future,
@@ -11,28 +13,31 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tonic::Code;
 use tower::{Layer, Service};
-use tracing::{Span, field::Empty, span::Entered};
+use tracing::{Span, span::Entered};
 
 use super::inject;
 use crate::{
     body::{End, Observe, Observed},
     conclusion::{Conclusion, Side},
     grpc_status,
+    respond::Protocol,
 };
 
 /// Opens the CLIENT span and writes `traceparent`.
 ///
 /// ```
-/// use palisade_middleware::trace::ClientTraceLayer;
+/// use palisade_middleware::{respond::Protocol, trace::ClientTraceLayer};
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
 /// let call = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new(String::new())));
-/// let layer = ClientTraceLayer { server_address: "products.internal".into(), server_port: Some(5000) };
+/// let layer = ClientTraceLayer { protocol: Protocol::Grpc, server_address: "products.internal".into(), server_port: Some(5000) };
 /// layer.layer(call).oneshot(http::Request::new(())).await?;
 /// # Ok::<_, std::convert::Infallible>(()) }).unwrap();
 /// ```
 #[derive(Debug, Clone)]
 pub struct ClientTraceLayer {
+    /// What is spoken. URIs of HTTP requests are whole: `url.full` is made of them.
+    pub protocol: Protocol,
     /// `server.address`: the host as configured, or the name of the target if it has several.
     pub server_address: std::sync::Arc<str>,
     /// `server.port`; none if there are several.
@@ -68,25 +73,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let span = {
-            let method = request.uri().path().trim_start_matches('/');
-            crate::recorded_span!(
-                "rpc.client",
-                otel.name = method,
-                otel.kind = "client",
-                otel.status_code = Empty,
-                rpc.system.name = "grpc",
-                rpc.method = method,
-                rpc.status_code = Empty,
-                error.type = Empty,
-                server.address = &*self.target.server_address,
-                server.port = self.target.server_port.map(i64::from),
-                app.rpc.attempts = Empty,
-            )
-        };
+        let protocol = self.target.protocol;
+        let span = open::open(&self.target, &request);
         inject(&span, request.headers_mut());
         let inner = span.in_scope(|| self.inner.call(request));
-        ResponseFuture { inner, ending: Some(Ending { span, conclusion: Conclusion::open(Side::Client), ended: false }) }
+        let conclusion = Conclusion::open(Side::Client(protocol));
+        ResponseFuture { inner, ending: Some(Ending { span, protocol, conclusion, ended: false }) }
     }
 }
 
@@ -94,6 +86,7 @@ where
 #[derive(Debug)]
 pub struct Ending {
     span: Span,
+    protocol: Protocol,
     conclusion: Conclusion,
     ended: bool,
 }
@@ -103,10 +96,22 @@ impl Ending {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let code = self.conclusion.code();
-        self.span.record("rpc.status_code", grpc_status::name(code));
-        if code != Code::Ok {
-            self.span.record("error.type", grpc_status::name(code));
+        let error = match self.protocol {
+            Protocol::Grpc => {
+                let code = self.conclusion.code();
+                self.span.record("rpc.status_code", grpc_status::name(code));
+                if code == Code::Ok { "".into() } else { grpc_status::name(code).into() }
+            }
+            Protocol::Http => {
+                let outcome = self.conclusion.http_outcome();
+                if let Some(status) = outcome.status {
+                    self.span.record("http.response.status_code", i64::from(status));
+                }
+                outcome.error_type()
+            }
+        };
+        if !error.is_empty() {
+            self.span.record("error.type", &*error);
             self.span.record("otel.status_code", "ERROR");
         }
     }

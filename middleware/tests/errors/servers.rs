@@ -12,12 +12,7 @@ use axum::{
     routing::{get, post},
 };
 use palisade_middleware::{
-    auth::{
-        Issuer, Principal, Revocations, UserToken, Verifier,
-        jwks::{KeySet, Source},
-        keys::SigningKey,
-        mint_user_token,
-    },
+    auth::{Issuer, Principal, Revocations, UserToken, Verifier, jwks::KeySet, keys::SigningKey, mint_user_token},
     clock::{Clock, SystemClock},
     fault::{Faults, Rule},
     method_table::{Access, Method, MethodTable},
@@ -79,10 +74,7 @@ impl Revocations for Mallory {
 
 fn verifier() -> Arc<Verifier> {
     let issuer = |name: &str, keys| Issuer::of_users(name, "errors", keys);
-    let issuers = vec![
-        issuer("idp", KeySet::fixed(vec![KEY.trusted().unwrap()])),
-        issuer("away", KeySet::from_source(Source::File("/nowhere/at/all".into()))),
-    ];
+    let issuers = vec![issuer("idp", KeySet::fixed(vec![KEY.trusted().unwrap()])), issuer("away", KeySet::from_file("/nowhere/at/all"))];
     Arc::new(Verifier::new(issuers, Arc::new(SystemClock)).with_revocations(Arc::new(Mallory)))
 }
 

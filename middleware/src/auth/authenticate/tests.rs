@@ -4,12 +4,7 @@ use tower::{ServiceExt, service_fn};
 
 use super::*;
 use crate::{
-    auth::{
-        Issuer, UserToken,
-        jwks::{KeySet, Source},
-        keys::SigningKey,
-        mint_user_token,
-    },
+    auth::{Issuer, UserToken, jwks::KeySet, keys::SigningKey, mint_user_token},
     clock::ManualClock,
     method_table::Method,
 };
@@ -95,7 +90,7 @@ async fn a_request_waits_for_the_keys_of_its_token() {
     let key = fresh_key();
     let path = std::env::temp_dir().join(format!("palisade-keys-{}.json", uuid::Uuid::new_v4()));
     std::fs::write(&path, serde_json::to_string(&key.public_jwks()).unwrap()).unwrap();
-    let keys = KeySet::from_source(Source::File(path.clone()));
+    let keys = KeySet::from_file(&path);
     assert!(keys.find(None, Algorithm::EdDSA).is_none(), "not read before it is needed");
     let answer = ask(&believing(keys), &CLOSED, &[&format!("Bearer {}", token(&key))]).await;
     std::fs::remove_file(&path).unwrap();

@@ -5,7 +5,10 @@ use http::{StatusCode, header};
 use time::macros::datetime;
 use tokio::{net::TcpListener, sync::Semaphore};
 
-use super::*;
+use super::{
+    remote::{FETCH_TIMEOUT, MAX_BYTES},
+    *,
+};
 use crate::{
     auth::{Issuer, UserToken, Verifier, keys::SigningKey, mint_user_token},
     clock::ManualClock,
@@ -23,6 +26,9 @@ struct Publisher {
     /// Each answer takes one.
     answers: Arc<Semaphore>,
     hits: Arc<AtomicUsize>,
+    /// So many answers are a 503 that asks to stay away for so many seconds.
+    unwell: Arc<AtomicUsize>,
+    stay_away: Arc<AtomicUsize>,
 }
 
 impl Publisher {
@@ -30,11 +36,20 @@ impl Publisher {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/keys", listener.local_addr().unwrap()).parse().unwrap();
         let answers = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        let publisher = Self { url, answer: Arc::default(), answers, hits: Arc::default() };
+        let publisher =
+            Self { url, answer: Arc::default(), answers, hits: Arc::default(), unwell: Arc::default(), stay_away: Arc::default() };
         let asked = publisher.clone();
         let keys = get(async move || {
             asked.hits.fetch_add(1, Ordering::SeqCst);
             asked.answers.acquire().await.unwrap().forget();
+            if asked.unwell.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+                return (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    [(header::RETRY_AFTER, asked.stay_away.load(Ordering::SeqCst).to_string())],
+                    String::new(),
+                )
+                    .into_response();
+            }
             let (status, body) = asked.answer.lock().clone();
             (status, [(header::LOCATION, "/elsewhere")], body).into_response()
         });
@@ -53,12 +68,17 @@ impl Publisher {
         self.answer(StatusCode::OK, set(key));
     }
 
+    fn refuse(&self, times: usize, stay_away_seconds: usize) {
+        self.unwell.store(times, Ordering::SeqCst);
+        self.stay_away.store(stay_away_seconds, Ordering::SeqCst);
+    }
+
     fn hits(&self) -> usize {
         self.hits.load(Ordering::SeqCst)
     }
 
     fn verifier(&self) -> Arc<Verifier> {
-        let keys = KeySet::from_source(Source::Url(self.url.clone()));
+        let keys = KeySet::from_url(&self.url).unwrap();
         let issuer = Issuer::of_users("idp", "palisade", keys);
         Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))))
     }
@@ -189,12 +209,53 @@ async fn a_withdrawn_key_is_gone_once_the_set_is_old_though_every_token_names_it
     assert_eq!(publisher.hits(), 2);
 }
 
+#[tokio::test]
+async fn a_read_that_fails_is_tried_again_at_once() {
+    let publisher = Publisher::start().await;
+    let key = fresh_key();
+    publisher.publish(&key);
+    publisher.refuse(2, 0);
+    publisher.verifier().verify(&token(&key)).await.expect("the third attempt");
+    assert_eq!(publisher.hits(), 3);
+}
+
+#[tokio::test]
+async fn a_read_has_its_own_time_whoever_asks_for_it() {
+    let publisher = Publisher::start().await;
+    let key = fresh_key();
+    publisher.publish(&key);
+    let (verifier, token) = (publisher.verifier(), token(&key));
+    context::scope(Context::background().until(Instant::now()), verifier.verify(&token)).await.expect("the key set was read");
+}
+
+/// As long as there is no key nobody gets in: the breaker may spare the issuer attempts, but no read.
+#[tokio::test]
+async fn a_set_that_was_never_read_is_asked_for_each_second_though_the_issuer_is_unwell() {
+    for stay_away in [0, 30] {
+        let publisher = Publisher::start().await;
+        let key = fresh_key();
+        publisher.publish(&key);
+        publisher.refuse(usize::MAX, stay_away);
+        let verifier = publisher.verifier();
+        for read in 1..=8 {
+            let before = publisher.hits();
+            assert_eq!(refusal(&verifier, &key).await, &reasons::UPSTREAM_UNAVAILABLE);
+            let attempts = publisher.hits() - before;
+            assert!((1..=3).contains(&attempts), "read {read}: {attempts} attempts");
+            assert!(read <= 2 || attempts == 1, "read {read}: the breaker prevents {attempts} attempts");
+            later(MIN_FIRST_REFRESH).await;
+        }
+        publisher.refuse(0, 0);
+        verifier.verify(&token(&key)).await.expect("the issuer is well again");
+    }
+}
+
 /// The clock stands still here, so that it jumps to the timeout: nothing else can happen.
 #[tokio::test(start_paused = true)]
 async fn without_any_key_nothing_is_said_of_a_token_and_the_next_try_is_soon() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/keys", listener.local_addr().unwrap()).parse().unwrap();
-    let keys = KeySet::from_source(Source::Url(url));
+    let keys = KeySet::from_url(&url).unwrap();
     let issuer = Issuer::of_users("idp", "palisade", keys);
     let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))));
     let started = Instant::now();
@@ -202,4 +263,9 @@ async fn without_any_key_nothing_is_said_of_a_token_and_the_next_try_is_soon() {
     assert_eq!(silent.reason(), &reasons::UPSTREAM_UNAVAILABLE);
     assert!(started.elapsed() <= FETCH_TIMEOUT + Duration::from_millis(10), "{:?}", started.elapsed());
     assert_eq!(silent.retry(), crate::rejection::Retry::After(Duration::from_secs(1)));
+    for read in 2..=8 {
+        let started = Instant::now();
+        verifier.verify(&token(&fresh_key())).await.unwrap_err();
+        assert!(started.elapsed() + Duration::from_millis(10) >= FETCH_TIMEOUT, "read {read} was not made: {:?}", started.elapsed());
+    }
 }

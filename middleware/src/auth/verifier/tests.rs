@@ -7,7 +7,6 @@ use super::*;
 use crate::{
     auth::{
         UserToken,
-        jwks::Source,
         keys::{SigningKey, TrustedKey},
         mint_user_token,
     },
@@ -295,7 +294,7 @@ async fn a_rotated_key_is_found_by_asking_again_and_the_old_one_is_gone() {
         lifetime: Duration::from_hours(1),
     };
     let sign = |key: &SigningKey| mint_user_token(&user, key, NOW.unix_timestamp()).unwrap();
-    let keys = KeySet::from_source(Source::File(path.clone()));
+    let keys = KeySet::from_file(&path);
     let issuer = Issuer::of_users("idp", "palisade", keys);
     let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))));
 

@@ -96,3 +96,33 @@ fn a_pushback_is_a_hint() {
         assert_eq!(hint(&headers), wait, "{pushback}");
     }
 }
+
+#[test]
+fn over_http_the_head_tells_unless_the_body_breaks_off() {
+    let head = |status: u16| {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        // By chance, for it is no word of HTTP.
+        response.headers_mut().insert("grpc-status", http::HeaderValue::from_static("14"));
+        at_head(Protocol::Http, &Ok(response), "idp")
+    };
+    for (status, finding) in [
+        (200, None),
+        (204, None),
+        (302, None),
+        (404, None),
+        (429, Some(Verdict::Throttled.into())),
+        (500, Some(Verdict::Failure.into())),
+        (503, Some(Verdict::Failure.into())),
+    ] {
+        assert_eq!(head(status).map(|(finding, _)| finding), finding, "{status}");
+    }
+    for (end, finding) in [
+        (End::Complete(None), Verdict::Success.into()),
+        (End::Dropped, Verdict::Success.into()),
+        (End::Failed, Verdict::Failure.into()),
+        (End::Late, Finding::TimedOut),
+    ] {
+        assert_eq!(at_end(Protocol::Http, end, "idp"), Some((finding, None)), "{end:?}");
+    }
+}

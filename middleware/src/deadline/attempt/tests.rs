@@ -1,5 +1,7 @@
+use std::convert::Infallible;
+
 use bytes::Bytes;
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty};
 use tower::{ServiceExt, service_fn};
 
 use super::*;
@@ -66,5 +68,20 @@ async fn gives_up_on_a_server_that_hangs() {
     let start = Instant::now();
     let refusal = AttemptTimeoutLayer::new("products", LIMIT).layer(server).oneshot(Request::new(())).await.unwrap_err();
     assert_eq!(refusal.reason(), &reasons::DEADLINE_EXCEEDED);
+    assert_eq!(start.elapsed(), LIMIT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http_server_is_told_nothing_and_its_body_held_to_the_limit_all_the_same() {
+    let server = service_fn(|request: Request<()>| {
+        assert!(request.headers().is_empty(), "{:?}", request.headers());
+        let endless = http_body_util::StreamBody::new(futures_util::stream::pending::<Result<http_body::Frame<Bytes>, Infallible>>());
+        std::future::ready(Ok::<_, Rejection>(Response::new(endless)))
+    });
+    let start = Instant::now();
+    let layer = AttemptTimeoutLayer::new("idp", LIMIT).over(Protocol::Http);
+    let answer = layer.layer(server).oneshot(Request::new(())).await.unwrap();
+    let late = answer.into_body().collect().await.unwrap_err();
+    assert!(late.is::<deadline::Elapsed>(), "{late}");
     assert_eq!(start.elapsed(), LIMIT);
 }

@@ -6,7 +6,7 @@ use tracing::instrument::WithSubscriber;
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
-use crate::{kept_spans::Kept, trace::ClientTraceLayer};
+use crate::{kept_spans::Kept, respond::Protocol, trace::ClientTraceLayer};
 
 #[tokio::test(start_paused = true)]
 async fn the_span_of_a_call_has_an_event_for_each_retry() {
@@ -19,7 +19,7 @@ async fn the_span_of_a_call_has_an_event_for_each_retry() {
         _ => status(Code::Ok),
     });
     let call = async {
-        let layer = ClientTraceLayer { server_address: "products".into(), server_port: None };
+        let layer = ClientTraceLayer { protocol: Protocol::Grpc, server_address: "products".into(), server_port: None };
         let service = service_fn(async |request: Request<Body>| server.call(request).await);
         let answer = layer.layer(service).call(get()).await.unwrap();
         answer.into_body().collect().await.unwrap();

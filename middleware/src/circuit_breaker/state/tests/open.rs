@@ -68,8 +68,8 @@ fn spreads_its_wait() {
 
 #[test]
 fn stays_away_as_long_as_the_server_asks_within_reason() {
-    for (hint_secs, wait_secs) in [(1, 5), (20, 20), (3_600, 60)] {
-        let mut bench = Bench::new(Config { open_ms: 5_000, ..time(10, 1) });
+    for (max_hint_ms, hint_secs, wait_secs) in [(60_000, 1, 5), (60_000, 20, 20), (60_000, 3_600, 60), (10_000, 20, 10), (0, 20, 5)] {
+        let mut bench = Bench::new(Config { open_ms: 5_000, max_hint_ms, ..time(10, 1) });
         let epoch = bench.admit();
         let hint = Some(Duration::from_secs(hint_secs));
         bench.machine.record(epoch, Observation { verdict: Verdict::Failure, slow: false, hint }, bench.now);

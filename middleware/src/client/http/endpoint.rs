@@ -1,0 +1,65 @@
+//! The bottom of the stack over HTTP: requests to one origin, by reqwest.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use reqwest::{ClientBuilder, redirect, retry};
+use tonic::body::Body;
+use tower::Service;
+
+use super::{HttpConfig, origin::Origin};
+use crate::{
+    client::{Failure, InvalidConfig},
+    rejection::Rejection,
+};
+
+/// Sends requests to one origin, each once.
+#[derive(Debug, Clone)]
+pub(super) struct Endpoint {
+    client: reqwest::Client,
+    origin: Origin,
+}
+
+impl Endpoint {
+    pub(super) fn new(builder: ClientBuilder, config: &HttpConfig, origin: Origin) -> Result<Self, InvalidConfig> {
+        let client = builder
+            .connect_timeout(Duration::from_millis(config.connect_timeout_ms))
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .build()
+            .map_err(InvalidConfig::Client)?;
+        Ok(Self { client, origin })
+    }
+}
+
+impl Service<Request<Body>> for Endpoint {
+    type Response = Response<reqwest::Body>;
+    type Error = Rejection;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Rejection>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (head, body) = request.into_parts();
+        let request = self.client.request(head.method, self.origin.url(&head.uri)).headers(head.headers);
+        Box::pin(async move {
+            // It is all there: the client takes nothing but whole bodies.
+            let body = body.collect().await.map_err(Rejection::internal)?.to_bytes();
+            let response = request.body(body).send().await.map_err(refusal)?;
+            Ok(response.into())
+        })
+    }
+}
+
+fn refusal(error: reqwest::Error) -> Rejection {
+    // No request could be made of it: nobody else is to blame.
+    if error.is_builder() { Rejection::internal(error.without_url()) } else { Failure::of_http(error).refusal() }
+}

@@ -1,0 +1,102 @@
+//! Where the calls of one client go, whatever their URIs say.
+
+use std::sync::Arc;
+
+use http::{
+    Request, Uri,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use reqwest::Url;
+
+use crate::client::InvalidConfig;
+
+/// A scheme, a host and a port; credentials too, which no URI shows that a layer sees.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    url: Url,
+    scheme: Scheme,
+    authority: Authority,
+    host: Arc<str>,
+    port: u16,
+}
+
+impl Origin {
+    /// Of `url` whatever is before its path.
+    pub(super) fn of(url: &Url) -> Result<Self, InvalidConfig> {
+        let invalid = || InvalidConfig::Origin(url.scheme().to_owned());
+        let scheme = match url.scheme() {
+            "http" => Scheme::HTTP,
+            "https" => Scheme::HTTPS,
+            _ => return Err(invalid()),
+        };
+        let (host, port) = url.host_str().zip(url.port_or_known_default()).ok_or_else(invalid)?;
+        let authority = match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        };
+        let authority = authority.parse().map_err(|_| invalid())?;
+        let host = host.trim_matches(['[', ']']).into();
+        Ok(Self { url: url.clone(), scheme, authority, host, port })
+    }
+
+    pub(super) fn host(&self) -> Arc<str> {
+        self.host.clone()
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The request with its whole URI.
+    pub(super) fn complete<B>(&self, mut request: Request<B>) -> Request<B> {
+        let path = request.uri().path_and_query().cloned();
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        if let Ok(whole) = Uri::from_parts(parts) {
+            *request.uri_mut() = whole;
+        }
+        request
+    }
+
+    /// Where a request for `uri` is sent. By parts: what begins with two slashes would be another host if it were joined.
+    pub(super) fn url(&self, uri: &Uri) -> Url {
+        let mut url = self.url.clone();
+        url.set_path(uri.path());
+        url.set_query(uri.query());
+        url.set_fragment(None);
+        url
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_request_goes_elsewhere() {
+        let origin = Origin::of(&"https://me:secret@id.example:8443/tenant?x=1#here".parse().unwrap()).unwrap();
+        assert_eq!((&*origin.host(), origin.port()), ("id.example", 8443));
+        for (asked, seen, sent) in [
+            ("/keys?v=2", "https://id.example:8443/keys?v=2", "https://me:secret@id.example:8443/keys?v=2"),
+            ("http://evil.example/keys", "https://id.example:8443/keys", "https://me:secret@id.example:8443/keys"),
+            ("//evil.example/keys", "https://id.example:8443//evil.example/keys", "https://me:secret@id.example:8443//evil.example/keys"),
+            ("/", "https://id.example:8443/", "https://me:secret@id.example:8443/"),
+        ] {
+            let request = origin.complete(Request::get(asked).body(()).unwrap());
+            assert_eq!((request.uri().to_string().as_str(), origin.url(request.uri()).as_str()), (seen, sent));
+        }
+    }
+
+    #[test]
+    fn a_port_is_known_by_its_scheme() {
+        for (url, host, port) in [("https://id.example/keys", "id.example", 443), ("http://[::1]", "::1", 80)] {
+            let origin = Origin::of(&url.parse().unwrap()).unwrap();
+            assert_eq!((&*origin.host(), origin.port()), (host, port));
+        }
+        for url in ["ftp://id.example/keys", "file:///keys", "unix:/keys"] {
+            assert!(Origin::of(&url.parse().unwrap()).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Over HTTP.
+
+use super::*;
+
+type Answers = fn(usize) -> Answer;
+
+fn request(method: &str) -> Request<Body> {
+    Request::builder().method(method).uri("/keys").body(Body::new(Full::new(Bytes::from_static(b"message")))).unwrap()
+}
+
+/// How many attempts a call took, and how it ended.
+async fn attempts(server: &Server, request: Request<Body>) -> (usize, Option<u16>) {
+    let answer = server.call(request).await;
+    (server.seen.lock().len(), answer.ok().map(|response| response.status().as_u16()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_method_says_what_may_be_repeated() {
+    for (method, repeated) in [
+        ("GET", true),
+        ("HEAD", true),
+        ("OPTIONS", true),
+        ("TRACE", true),
+        ("PUT", true),
+        ("DELETE", true),
+        ("POST", false),
+        ("PATCH", false),
+        ("CONNECT", false),
+        ("BREW", false),
+    ] {
+        let server = Server::http(|_| http(503, None));
+        assert_eq!(attempts(&server, request(method)).await, (if repeated { 3 } else { 1 }, Some(503)), "{method}");
+    }
+    let server = Server::http(|_| http(503, None));
+    let mut keyed = request("POST");
+    keyed.extensions_mut().insert(IdempotencyKeyed);
+    assert_eq!(attempts(&server, keyed).await, (3, Some(503)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_says_what_is_worth_it() {
+    let cases: [(u16, bool, Answers); 12] = [
+        (200, false, |_| http(200, None)),
+        (204, false, |_| http(204, None)),
+        (302, false, |_| http(302, None)),
+        (304, false, |_| http(304, None)),
+        (404, false, |_| http(404, None)),
+        (408, true, |_| http(408, None)),
+        (429, false, |_| http(429, None)),
+        (500, false, |_| http(500, None)),
+        (501, false, |_| http(501, None)),
+        (502, true, |_| http(502, None)),
+        (503, true, |_| http(503, None)),
+        (504, true, |_| http(504, None)),
+    ];
+    for (status, repeated, answer) in cases {
+        let server = Server::http(answer);
+        assert_eq!(attempts(&server, request("GET")).await, (if repeated { 3 } else { 1 }, Some(status)), "{status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_kept() {
+    for (status, answer) in [(503, (|attempt| after(503, attempt)) as Answers), (429, |attempt| after(429, attempt))] {
+        let server = Server::http(answer);
+        assert_eq!(attempts(&server, request("GET")).await, (2, Some(200)), "{status}");
+        assert_eq!(server.seen.lock()[1].after_ms, 2_000, "{status}");
+    }
+    let server = Server::http(|attempt| after(503, attempt));
+    let mut hurried = request("GET");
+    hurried.extensions_mut().insert(CallDeadline(Instant::now() + Duration::from_secs(2)));
+    assert_eq!(attempts(&server, hurried).await, (1, Some(503)), "the real answer now, and no timeout later");
+}
+
+fn after(status: u16, attempt: usize) -> Answer {
+    if attempt == 1 { http(status, Some("2")) } else { http(200, None) }
+}
+
+/// A foreign server may have these by chance; they are no words of HTTP.
+#[tokio::test(start_paused = true)]
+async fn the_words_of_grpc_mean_nothing() {
+    let server = Server::http(|attempt| {
+        let mut answer = http(if attempt == 1 { 503 } else { 200 }, None)?;
+        answer.headers_mut().insert("grpc-status", HeaderValue::from_static("5"));
+        answer.headers_mut().insert(PUSHBACK_HEADER, HeaderValue::from_static("-1"));
+        Ok(answer)
+    });
+    let answer = server.call(request("GET")).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(!answer.headers().contains_key(FAILURE_ORIGIN_HEADER));
+    let seen = server.seen.lock();
+    assert_eq!((seen.len(), &seen[1].previous_attempts), (2, &None), "{seen:?}");
+    assert!(seen.iter().all(|attempt| attempt.body == "message"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_as_the_server_gave_it_whatever_was_tried() {
+    let answer = Server::http(|_| http(503, None)).call(request("GET")).await.unwrap();
+    assert!(answer.headers().is_empty(), "{:?}", answer.headers());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_arrived_is_sent_again_whatever_it_is_and_what_was_lost_only_if_it_may() {
+    for (method, unsent, expected) in [("POST", true, (2, Some(200))), ("POST", false, (1, None)), ("GET", false, (2, Some(200)))] {
+        let answer: Answers = if unsent {
+            |attempt| if attempt == 1 { cut_off(true) } else { http(200, None) }
+        } else {
+            |attempt| if attempt == 1 { cut_off(false) } else { http(200, None) }
+        };
+        let server = Server::http(answer);
+        assert_eq!(attempts(&server, request(method)).await, expected, "{method}");
+    }
+    let lost = Server::http(|_| cut_off(false)).call(request("GET")).await.unwrap_err();
+    assert_eq!(lost.retry(), Advice::Never, "whoever asked us need not try what we have tried");
+}
+
+/// The first piece of a body may be long in coming; over HTTP nothing is to be learnt from it.
+#[tokio::test(start_paused = true)]
+async fn the_answer_is_handed_on_with_its_head() {
+    let hangs = service_fn(|_: Request<Body>| {
+        let body = StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, Status>>());
+        std::future::ready(Ok::<_, Rejection>(Response::new(body)))
+    });
+    let call = RetryLayer::http("idp", &Config::default()).layer(hangs).oneshot(request("GET"));
+    assert!(call.now_or_never().expect("nothing to wait for").is_ok());
+}

@@ -1,0 +1,347 @@
+//! The client stack over HTTP against real servers on loopback ports.
+#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+
+#[path = "support/kept_spans.rs"]
+mod kept_spans;
+
+use std::{error::Error, future::pending, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use kept_spans::Kept;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use opentelemetry::trace::{SpanKind, Status, TracerProvider};
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
+use palisade_middleware::{
+    circuit_breaker::{self, State},
+    client::{self, Failure, HttpBody, HttpClient, HttpConfig},
+    context::{self, Context},
+    deadline::Elapsed,
+    rejection::{Rejection, Retry, reasons},
+    retry::{self, IdempotencyKeyed},
+    task,
+};
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::Instant,
+};
+use tower::ServiceExt;
+use tracing::instrument::WithSubscriber;
+use tracing_subscriber::layer::SubscriberExt;
+
+/// Method, path with query, headers and body of each request that came in.
+type Seen = Arc<Mutex<Vec<(Method, String, HeaderMap, Bytes)>>>;
+type Answer = Result<http::Response<HttpBody>, Arc<Rejection>>;
+
+/// A server that gives `answer` to the number of the request, from 1.
+async fn server<F>(answer: impl Fn(usize) -> F + Clone + Send + Sync + 'static) -> (SocketAddr, Seen)
+where
+    F: Future<Output = Response> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, seen) = (listener.local_addr().unwrap(), Seen::default());
+    let log = seen.clone();
+    let handler = axum::Router::new().fallback(async move |request: axum::extract::Request| {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let number = {
+            let mut log = log.lock();
+            log.push((head.method, head.uri.to_string(), head.headers, body));
+            log.len()
+        };
+        answer(number).await
+    });
+    drop(task::spawn(async move { axum::serve(listener, handler).await }));
+    (address, seen)
+}
+
+fn client(address: SocketAddr, config: &HttpConfig) -> HttpClient {
+    let origin = format!("http://me:secret@{address}").parse().unwrap();
+    client::http("idp", &origin, config, reqwest::Client::builder().no_proxy()).unwrap()
+}
+
+/// A breaker that opens after three failures, and no retries.
+fn breaking() -> HttpConfig {
+    let retry = retry::Config { enabled: false, ..retry::Config::default() };
+    let breaker = circuit_breaker::Config { min_calls: 3, ..circuit_breaker::Config::default() };
+    HttpConfig { retry, breaker, ..HttpConfig::default() }
+}
+
+fn request(method: Method) -> Request<Bytes> {
+    Request::builder().method(method).uri("/keys?secret=1").body(Bytes::from_static(b"message")).unwrap()
+}
+
+async fn get(client: &HttpClient) -> Answer {
+    client.clone().oneshot(request(Method::GET)).await
+}
+
+async fn status(client: &HttpClient, request: Request<Bytes>) -> StatusCode {
+    let response = client.clone().oneshot(request).await.unwrap();
+    let status = response.status();
+    response.into_body().collect().await.unwrap();
+    status
+}
+
+fn unwell() -> Response {
+    StatusCode::SERVICE_UNAVAILABLE.into_response()
+}
+
+/// Two answers are a 503, and then all is well.
+async fn flaky(number: usize) -> Response {
+    if number <= 2 { unwell() } else { "keys".into_response() }
+}
+
+/// The one span that `call` makes.
+async fn span_of<F: Future>(call: F) -> (F::Output, SpanData) {
+    let kept = Kept::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(kept.clone()).build();
+    let subscriber = tracing_subscriber::registry().with(tracing_opentelemetry::layer().with_tracer(provider.tracer("test")));
+    let outcome = call.with_subscriber(subscriber).await;
+    let spans = kept.0.lock();
+    let ours: Vec<_> = spans.iter().filter(|span| span.span_kind == SpanKind::Client).collect();
+    let [span] = ours.as_slice() else { panic!("{spans:?}") };
+    (outcome, (*span).clone())
+}
+
+fn attribute(span: &SpanData, key: &str) -> Option<String> {
+    span.attributes.iter().find(|pair| pair.key.as_str() == key).map(|pair| pair.value.to_string())
+}
+
+#[tokio::test]
+async fn a_call_that_recovers_is_one_span_and_one_duration_and_three_attempts() {
+    let handle = PrometheusBuilder::new().install_recorder().unwrap();
+    let (address, seen) = server(flaky).await;
+    let (port, client) = (address.port(), client(address, &HttpConfig::default()));
+    let (answer, span) = span_of(async { get(&client).await.unwrap().into_body().collect().await.unwrap().to_bytes() }).await;
+    assert_eq!(answer, "keys");
+
+    let seen = seen.lock();
+    assert_eq!(seen.len(), 3);
+    let parent = format!("00-{}-{}-01", span.span_context.trace_id(), span.span_context.span_id());
+    for (method, uri, headers, body) in seen.iter() {
+        assert_eq!((method, uri.as_str(), body.as_ref()), (&Method::GET, "/keys?secret=1", b"message".as_slice()));
+        assert_eq!(headers["traceparent"], parent.as_str());
+        assert_eq!(headers[header::AUTHORIZATION], "Basic bWU6c2VjcmV0");
+        let ours = ["grpc-timeout", "grpc-previous-rpc-attempts", "x-request-timeout"];
+        assert!(ours.iter().all(|name| !headers.contains_key(*name)), "no word that a foreign server does not know: {headers:?}");
+    }
+
+    assert_eq!((span.name.as_ref(), &span.status), ("GET", &Status::Unset), "it recovered");
+    for (key, value) in [
+        ("http.request.method", "GET".to_owned()),
+        ("server.address", "127.0.0.1".to_owned()),
+        ("server.port", port.to_string()),
+        ("url.full", format!("http://{address}/keys")),
+        ("http.response.status_code", "200".to_owned()),
+        ("http.request.resend_count", "2".to_owned()),
+    ] {
+        assert_eq!(attribute(&span, key), Some(value), "{key}");
+    }
+    assert_eq!(attribute(&span, "error.type"), None);
+    let retries: Vec<_> = span.events.iter().filter(|event| event.name == "retry").collect();
+    assert_eq!(retries.len(), 2);
+    assert!(
+        retries
+            .iter()
+            .all(|event| { event.attributes.iter().any(|pair| *pair == opentelemetry::KeyValue::new("http.response.status_code", 503)) })
+    );
+
+    let text = handle.render();
+    let counted = |series: &str| text.lines().filter(|line| line.starts_with(series)).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(
+        counted("http_client_request_duration_count"),
+        [format!(
+            r#"http_client_request_duration_count{{http_request_method="GET",server_address="127.0.0.1",server_port="{port}",http_response_status_code="200",error_type=""}} 1"#
+        )]
+    );
+    let mut attempts = counted("palisade_http_client_attempt_duration_count");
+    attempts.sort();
+    let attempt = |kind: &str, status: u16, error: &str| {
+        format!(
+            r#"palisade_http_client_attempt_duration_count{{http_request_method="GET",target="idp",attempt_type="{kind}",http_response_status_code="{status}",error_type="{error}"}} 1"#
+        )
+    };
+    assert_eq!(attempts, [attempt("original", 503, "503"), attempt("retry", 200, ""), attempt("retry", 503, "503")]);
+    assert_eq!((client.breaker().counts().total, client.breaker().counts().failed), (3, 2));
+}
+
+#[tokio::test]
+async fn what_is_refused_or_fails_is_an_error_of_the_span() {
+    let (address, _) = server(async |_| StatusCode::NOT_FOUND.into_response()).await;
+    let idp = client(address, &HttpConfig::default());
+    let ((), span) = span_of(async { drop(get(&idp).await.unwrap()) }).await;
+    assert_eq!(span.status, Status::error(""));
+    assert_eq!((attribute(&span, "http.response.status_code"), attribute(&span, "error.type")), (Some("404".into()), Some("404".into())));
+
+    idp.breaker().set_mode(circuit_breaker::Mode::ForcedOpen);
+    let (answer, span) = span_of(get(&idp)).await;
+    assert_eq!(answer.unwrap_err().detail(), "circuit open: idp");
+    assert_eq!(attribute(&span, "http.response.status_code"), None);
+    assert_eq!(attribute(&span, "error.type").as_deref(), Some("upstream_unavailable"));
+    assert_eq!(span.status, Status::error(""));
+}
+
+#[tokio::test]
+async fn a_call_with_side_effects_is_repeated_only_with_a_key() {
+    let (address, seen) = server(flaky).await;
+    let client = client(address, &HttpConfig::default());
+    assert_eq!(status(&client, request(Method::POST)).await, 503);
+    assert_eq!(seen.lock().len(), 1);
+    let mut keyed = request(Method::POST);
+    keyed.extensions_mut().insert(IdempotencyKeyed);
+    assert_eq!(status(&client, keyed).await, 200);
+    let seen = seen.lock();
+    assert_eq!(seen.len(), 3);
+    assert!(seen.iter().all(|(_, _, _, body)| body == "message"));
+}
+
+#[tokio::test]
+async fn a_server_that_wants_to_be_left_alone_is() {
+    let (address, seen) = server(async |_| (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "20")]).into_response()).await;
+    let config =
+        HttpConfig { breaker: circuit_breaker::Config { min_calls: 1, ..circuit_breaker::Config::default() }, ..HttpConfig::default() };
+    let client = client(address, &config);
+    assert_eq!(status(&client, request(Method::GET)).await, 503);
+    assert_eq!(seen.lock().len(), 1, "there is not as much time as it asks for");
+    let refusal = get(&client).await.unwrap_err();
+    assert!(matches!(refusal.retry(), Retry::After(wait) if wait > Duration::from_secs(18)), "{:?}", refusal.retry());
+    assert_eq!(seen.lock().len(), 1);
+}
+
+#[tokio::test]
+async fn the_breaker_opens_refuses_at_once_and_closes_when_the_server_is_well() {
+    let (address, seen) = server(async |number| if number <= 4 { unwell() } else { StatusCode::OK.into_response() }).await;
+    let config = breaking();
+    let breaker = circuit_breaker::Config { open_ms: 50, max_open_ms: 50, probes: 1, ..config.breaker };
+    let client = client(address, &HttpConfig { breaker, ..config });
+    for _ in 0..3 {
+        assert_eq!(status(&client, request(Method::GET)).await, 503);
+    }
+    assert_eq!(client.breaker().state(), State::Open);
+    let refusal = get(&client).await.unwrap_err();
+    assert_eq!((refusal.reason(), refusal.detail()), (&reasons::UPSTREAM_UNAVAILABLE, "circuit open: idp"));
+    assert_eq!(seen.lock().len(), 3);
+    let well = async {
+        while !get(&client).await.is_ok_and(|response| response.status() == 200) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), well).await.expect("it is asked again");
+    assert_eq!(client.breaker().state(), State::Closed);
+    assert_eq!(seen.lock().len(), 5, "one probe failed");
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_a_timeout_and_a_failure() {
+    let (address, _) = server(async |_| pending().await).await;
+    let client = client(address, &HttpConfig { attempt_timeout_ms: 100, ..breaking() });
+    let started = Instant::now();
+    let refusal = get(&client).await.unwrap_err();
+    assert_eq!(refusal.reason(), &reasons::DEADLINE_EXCEEDED);
+    assert!(refusal.source().unwrap().is::<Elapsed>());
+    assert!(started.elapsed() >= Duration::from_millis(100));
+    assert_eq!(client.breaker().counts().failed, 1);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_after_the_deadline() {
+    let (address, seen) = server(flaky).await;
+    let client = client(address, &HttpConfig::default());
+    let refusal = context::scope(Context::background().until(Instant::now()), get(&client)).await.unwrap_err();
+    assert_eq!(refusal.reason(), &reasons::DEADLINE_EXCEEDED);
+    assert!(seen.lock().is_empty());
+    assert_eq!(client.breaker().counts().total, 0);
+}
+
+/// A server that reads the beginning of each request, writes this and closes, or stays silent if it may not.
+async fn writing(text: &'static str, closes: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(task::spawn(async move {
+        let mut open = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+            stream.write_all(text.as_bytes()).await.unwrap();
+            if !closes {
+                open.push(stream);
+            }
+        }
+    }));
+    address
+}
+
+const HALF: &str = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc";
+
+#[tokio::test]
+async fn a_body_that_breaks_off_or_hangs_is_a_failure_though_its_head_was_well() {
+    let client = client(writing(HALF, true).await, &breaking());
+    let response = get(&client).await.unwrap();
+    assert_eq!(response.status(), 200);
+    response.into_body().collect().await.unwrap_err();
+    assert_eq!(client.breaker().counts().failed, 1);
+
+    let client = self::client(writing(HALF, false).await, &HttpConfig { attempt_timeout_ms: 100, ..breaking() });
+    let (late, span) = span_of(async { get(&client).await.unwrap().into_body().collect().await.unwrap_err() }).await;
+    assert!(late.is::<Elapsed>(), "{late}");
+    assert_eq!(client.breaker().counts().failed, 1);
+    assert_eq!(attribute(&span, "http.response.status_code").as_deref(), Some("200"));
+    assert_eq!(attribute(&span, "error.type").as_deref(), Some("deadline_exceeded"));
+}
+
+#[tokio::test]
+async fn an_empty_answer_and_one_that_nobody_reads_are_answers() {
+    let (address, _) = server(async |number| if number == 1 { StatusCode::OK.into_response() } else { "keys".into_response() }).await;
+    let client = client(address, &breaking());
+    assert_eq!(status(&client, request(Method::GET)).await, 200);
+    drop(get(&client).await.unwrap());
+    assert_eq!((client.breaker().counts().total, client.breaker().counts().failed), (2, 0));
+}
+
+#[tokio::test]
+async fn a_failure_is_told_by_whether_the_server_may_have_seen_the_request() {
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    for (address, unsent) in [(dead, true), (writing("", true).await, false)] {
+        let client = client(address, &breaking());
+        let refusal = get(&client).await.unwrap_err();
+        assert_eq!(refusal.reason(), &reasons::UPSTREAM_UNAVAILABLE);
+        let failure = refusal.source().unwrap().downcast_ref::<Failure>().unwrap();
+        assert_eq!((failure.unsent, failure.not_tried), (unsent, false));
+        let told = format!("{:?}", refusal.source());
+        assert!(!told.contains("secret"), "{told}");
+        // What was never sent is sent again at once, once.
+        assert_eq!(client.breaker().counts().failed, if unsent { 2 } else { 1 });
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_an_answer() {
+    let (address, seen) = server(async |_| (StatusCode::FOUND, [(header::LOCATION, "/elsewhere")]).into_response()).await;
+    assert_eq!(status(&client(address, &HttpConfig::default()), request(Method::GET)).await, 302);
+    assert_eq!(seen.lock().len(), 1);
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_gives_its_place_back_and_says_nothing() {
+    let (address, seen) = server(async |number| if number == 1 { pending().await } else { "keys".into_response() }).await;
+    let client = client(address, &HttpConfig { max_in_flight: 1, ..breaking() });
+    let first = task::spawn({
+        let client = client.clone();
+        async move { get(&client).await.map(drop) }
+    });
+    while seen.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(get(&client).await.unwrap_err().reason(), &reasons::OVERLOADED);
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    let unread = get(&client).await.unwrap();
+    assert_eq!(get(&client).await.unwrap_err().reason(), &reasons::OVERLOADED, "an answer has its place until it was read");
+    drop(unread);
+    assert_eq!(status(&client, request(Method::GET)).await, 200);
+    assert_eq!(client.breaker().counts().total, 2, "the one that was dropped is none of the target's doing");
+}
