@@ -180,6 +180,6 @@ mod tests {
         assert_eq!(refused.reason(), &reasons::OVERLOADED);
         first.into_body().collect().await.unwrap();
         assert!(service.oneshot(Request::new(())).await.is_ok());
-        assert_eq!(layer.in_flight.count.load(Ordering::Relaxed), 0);
+        assert_eq!(layer.in_flight.count.get(), 0);
     }
 }

@@ -196,7 +196,11 @@ fn hop(text: &mut String, measured: &Measured) {
         let bare = rows().find(|row| row.telemetry == BARE).map_or(f64::NAN, |row| row.own().median);
         for row in rows() {
             let own = row.own();
-            let what = if [BARE, READS].contains(&row.telemetry) { row.telemetry.to_owned() } else { format!("all layers, telemetry {}", row.telemetry) };
+            let what = if [BARE, READS].contains(&row.telemetry) {
+                row.telemetry.to_owned()
+            } else {
+                format!("all layers, telemetry {}", row.telemetry)
+            };
             let _ = writeln!(
                 text,
                 "| {what} | {tool} | {:.1} | {:.1} – {:.1} | {:.1} | {:.1} | {:.2} | {:.0} |",

@@ -30,17 +30,19 @@ use palisade_middleware::{
     load_shed::LoadShedLayer,
     method_table::{Access, Method, MethodTable},
     metrics::{Hop, MetricsLayer},
-    rate_limit::{self, RateLimitLayer},
+    rate_limit::{self, AddressLimitLayer, RateLimitLayer},
     rejection::Rejection,
     request_context::{RequestContextLayer, ScopeLayer},
     respond::{Protocol, RespondLayer},
     retry::{self, IdempotentMethods, RetryLayer},
-    server,
+    server::{self, http_guard::HttpGuardLayer},
+    streams::StreamsLayer,
+    tls::ActorLayer,
     trace::{ClientTraceLayer, ServerTraceLayer},
 };
 use tokio::time::Instant;
 use tonic::body::Body;
-use tower::{Layer, Service};
+use tower::{Layer, Service, ServiceBuilder};
 
 /// One thing that is measured: each call does it once.
 pub(crate) struct Case {
@@ -126,6 +128,7 @@ impl Caller {
         *request.uri_mut() = http::Uri::from_static(PATH);
         let token = http::HeaderValue::try_from(format!("Bearer {}", self.token)).expect("a token is ASCII");
         request.headers_mut().insert(header::AUTHORIZATION, token);
+        request.headers_mut().insert(header::HOST, http::HeaderValue::from_static("bench"));
         request.extensions_mut().insert(self.context.clone());
         request
     }
@@ -195,21 +198,39 @@ fn server_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
     let (second, hour) = (Duration::from_secs(1), Duration::from_hours(1));
     let limit = rate_limit::Config { per_second: 1_000_000_000, burst: 1_000_000_000 };
     let adaptive_limit = AdaptiveLimitLayer::new(Protocol::Grpc, &adaptive_limit::Config::default());
+    let address_limit =
+        rate_limit::AddressConfig { per_second: 1_000_000_000, burst: 1_000_000_000, ..rate_limit::AddressConfig::default() };
+    let address_limit = AddressLimitLayer::new(&address_limit);
+    let streams = StreamsLayer::new(Protocol::Grpc, &server::Config::default());
     cases.extend([
         caller.case("RequestContextLayer", group, RequestContextLayer(table()).layer(inner::<Infallible>())),
         caller.case("ServerTraceLayer", group, ServerTraceLayer::new(Protocol::Grpc).layer(inner::<Infallible>())),
         caller.case("MetricsLayer (server)", group, MetricsLayer::new(Hop::GrpcServer).layer(inner::<Infallible>())),
         caller.case("RespondLayer", group, RespondLayer(Protocol::Grpc).layer(inner::<Rejection>())),
         caller.case("DeadlineLayer", group, DeadlineLayer::new(Protocol::Grpc, second, hour).layer(inner::<Infallible>())),
+        caller.case("HttpGuardLayer", group, HttpGuardLayer(Protocol::Http).layer(inner::<Infallible>())),
         caller.case("LoadShedLayer", group, LoadShedLayer::new(1_024).layer(inner::<Infallible>())),
+        caller.case("AddressLimitLayer, and the address put into the request", group, from_somewhere(address_limit)),
         caller.case("AuthenticateLayer, known token", group, AuthenticateLayer(caller.verifier.clone()).layer(inner::<Infallible>())),
+        caller.case("ActorLayer", group, ActorLayer.layer(inner::<Infallible>())),
         caller.case("AuthorizeLayer", group, AuthorizeLayer(Protocol::Grpc).layer(inner::<Infallible>())),
         caller.case("RateLimitLayer", group, RateLimitLayer::new(Protocol::Grpc, &limit).layer(inner::<Infallible>())),
+        caller.case("StreamsLayer, no stream", group, streams.layer(inner::<Infallible>())),
         caller.case("AdaptiveLimitLayer", group, adaptive_limit.layer(inner::<Infallible>())),
         caller.case("CatchPanicLayer", group, CatchPanicLayer::new().layer(inner::<Infallible>())),
         caller.case("FaultLayer", group, FaultLayer(Faults::off()).layer(inner::<Infallible>())),
         caller.case("ScopeLayer", group, ScopeLayer.layer(inner::<Infallible>())),
     ]);
+}
+
+/// Behind `layer`, with the address in the request that the accept loop puts there.
+fn from_somewhere(layer: AddressLimitLayer) -> impl Service<Request<Body>, Response = Response<Body>, Error = Rejection> {
+    let peer = rate_limit::Peer(([127, 0, 0, 1], 5_000).into());
+    let with_peer = move |mut request: Request<Body>| {
+        request.extensions_mut().insert(peer);
+        request
+    };
+    ServiceBuilder::new().map_request(with_peer).layer(layer).service(inner::<Infallible>())
 }
 
 fn client_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {

@@ -149,8 +149,8 @@ mod tests {
         };
         tokio::select! {
             () = talk => {}
-            served = server => panic!("{served:?}"),
-            ended = connection => panic!("{ended:?}"),
+            result = server => panic!("{result:?}"),
+            result = connection => panic!("{result:?}"),
         }
     }
 
