@@ -88,4 +88,7 @@ async fn services_find_the_keys_of_their_callers_at_an_address() {
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = stock(&seller, 3).await;
     confirmed(&buyer, &[(&product, 2)]).await;
+    // They are HTTP calls like any other.
+    let went_well = &[r#"http_response_status_code="200""#];
+    assert!(shop.program("products").counted("products", "http_client_request_duration_seconds_count", went_well).await >= 2.0);
 }
