@@ -66,7 +66,7 @@ one of these. Prometheus 2 writes `le=\"1\"` and Prometheus 3 `le=\"1.0\"`: matc
 of HTTP requests answered only 5xx have an `error_type`, of HTTP calls made 4xx too; for gRPC every code but `OK` has.
 
 **Exposed by** is what a service shows as it comes. One that reads an issuer's keys from an address (`auth.issuers.….jwks_url`) calls too: it has the
-series of HTTP calls made, and of retries and breakers, with that host as `target`.
+series of HTTP calls made, and of retries and breakers, with the issuer's name as `target`.
 
 **Values of labels** are bounded by code: what a client sends never becomes a label.
 ";

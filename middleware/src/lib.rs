@@ -78,7 +78,7 @@
 //!
 //! Over HTTP the layers are the same, told the protocol where it makes a difference: there the head of an answer has its status, not its
 //! end; a method is idempotent by its name (RFC 9110), not by a contract; a server says `Retry-After`, not a pushback; and nothing is told
-//! to it but `traceparent`. At the bottom is reqwest, bound to one origin, without redirects, retries or timeouts of its own.
+//! to it but `traceparent`. At the bottom is reqwest, bound to one origin, without redirects, and sending nothing twice that may have arrived.
 //!
 //! # The modules
 //!

@@ -102,7 +102,7 @@ where
         };
         let process = Process::new(telemetry);
         let limits = config.server().clone();
-        files::allow(limits.max_connections);
+        files::allow(limits.max_connections * services.len());
         if let Err(error) = start(config, process.clone()).await {
             return complain(name, &*error, EXIT_CONFIG);
         }

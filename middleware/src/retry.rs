@@ -40,6 +40,7 @@ use self::{
     call::Call,
     idempotent::Repeatable,
     metrics::{Denied, Metrics},
+    outcome::Outcome,
 };
 use crate::{rejection::Rejection, respond::Protocol, streams::Streaming};
 
@@ -151,19 +152,27 @@ impl Policy {
         let protocol = self.repeatable.protocol();
         // The first piece of a stream may be long in coming; its head says whether it was refused. Over HTTP every head does.
         let whole = protocol == Protocol::Grpc && parts.extensions.get::<Streaming>().is_none();
+        // What came of the attempt before.
+        let mut before = None;
         loop {
             let answer = service.call(call.request(&parts, body)).await;
             let mut answer = outcome::look(answer, whole && call.may_repeat()).await;
             let outcome = outcome::of(protocol, &mut answer);
             let pause = call.next(outcome, Instant::now());
-            let (Some(pause), Some(kept)) = (pause, &kept) else { return call.finish(answer) };
+            let (Some(pause), Some(kept)) = (pause, &kept) else {
+                // That we refused to go on says less than what made us try.
+                return call.finish(if outcome == Outcome::Refused { before.unwrap_or(answer) } else { answer });
+            };
             call.tell(outcome, &answer, pause);
+            // The rest of its body would keep its stream, and its measurement, open.
+            let answer = answer.map(|response| response.map(Peeked::without_rest));
             tokio::time::sleep(pause).await;
             if !matches!(service.ready().now_or_never(), Some(Ok(_))) {
                 // To wait for a place would be to queue retries.
                 call.deny(Denied::NotReady);
                 return call.finish(answer);
             }
+            before = Some(answer);
             body = replay::again(kept);
         }
     }

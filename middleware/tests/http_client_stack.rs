@@ -113,7 +113,10 @@ fn attribute(span: &SpanData, key: &str) -> Option<String> {
 
 #[tokio::test]
 async fn a_call_that_recovers_is_one_span_and_one_duration_and_three_attempts() {
-    let handle = PrometheusBuilder::new().install_recorder().unwrap();
+    // All of this test is one thread: what it builds and runs is recorded here.
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let _local = metrics::set_default_local_recorder(&recorder);
     let (address, seen) = server(flaky).await;
     let (port, client) = (address.port(), client(address, &HttpConfig::default()));
     let (answer, span) = span_of(async { get(&client).await.unwrap().into_body().collect().await.unwrap().to_bytes() }).await;
@@ -216,7 +219,7 @@ async fn a_server_that_wants_to_be_left_alone_is() {
 async fn the_breaker_opens_refuses_at_once_and_closes_when_the_server_is_well() {
     let (address, seen) = server(async |number| if number <= 4 { unwell() } else { StatusCode::OK.into_response() }).await;
     let config = breaking();
-    let breaker = circuit_breaker::Config { open_ms: 50, max_open_ms: 50, probes: 1, ..config.breaker };
+    let breaker = circuit_breaker::Config { open_ms: 500, max_open_ms: 500, probes: 1, ..config.breaker };
     let client = client(address, &HttpConfig { breaker, ..config });
     for _ in 0..3 {
         assert_eq!(status(&client, request(Method::GET)).await, 503);

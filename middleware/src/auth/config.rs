@@ -189,7 +189,7 @@ impl IssuerConfig {
             (None, None, None, None, Some(url)) => {
                 let url = reqwest::Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
                 let url = url.ok_or_else(|| ConfigError::BadUrl(name.to_owned()))?;
-                return KeySet::from_url(&url).map_err(|error| ConfigError::Unreachable(name.to_owned(), error));
+                return KeySet::from_url(name, &url).map_err(|error| ConfigError::Unreachable(name.to_owned(), error));
             }
             _ => return Err(ConfigError::Ambiguous(name.to_owned())),
         };

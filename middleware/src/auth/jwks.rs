@@ -105,9 +105,9 @@ impl KeySet {
     }
 
     /// Keys that are read from an `http` or `https` address when they are first needed.
-    pub fn from_url(url: &reqwest::Url) -> Result<Self, client::InvalidConfig> {
+    pub fn from_url(name: &str, url: &reqwest::Url) -> Result<Self, client::InvalidConfig> {
         super::install_crypto();
-        Ok(Self::empty(Some(Place::Remote(Remote::at(url)?))))
+        Ok(Self::empty(Some(Place::Remote(Remote::at(name, url)?))))
     }
 
     fn empty(place: Option<Place>) -> Self {
@@ -186,6 +186,10 @@ impl KeySet {
             }
             Err(error) => {
                 self.failures.increment(1);
+                // From now on: what follows a failure that took its time is not to meet the breaker that it opened. A hang opens none.
+                if asked.is_some_and(|at| at.elapsed() < remote::FETCH_TIMEOUT) {
+                    *asked = Some(Instant::now());
+                }
                 tracing::warn!(error = &error as &dyn std::error::Error, source = ?place, "the key set could not be read, old keys stay");
             }
         }

@@ -29,7 +29,7 @@ pub struct Config {
     /// The longest a call may take with all its attempts, in milliseconds; less if its request has less time left.
     pub call_timeout_ms: u64,
     /// Calls in flight at once; more are refused. Below what the server's own adaptive limit lets run, so that one upstream that hangs does not
-    /// take all of it; and at most 256 for each address, which is how many a connection takes.
+    /// take all of it; and at most as many for each address as its server lets a connection have (`server.http2.max_streams`, 256).
     pub max_in_flight: u32,
     /// When a call is tried again.
     pub retry: retry::Config,

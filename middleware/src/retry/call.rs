@@ -98,10 +98,12 @@ impl<'a> Call<'a> {
     /// How long to wait before the next attempt; `None` if the answer stands.
     pub(super) fn next(&mut self, outcome: Outcome, now: Instant) -> Option<Duration> {
         self.in_flight = None;
+        let failed_before = self.failed;
         self.failed = matches!(outcome, Outcome::Unsent | Outcome::NotTried | Outcome::Lost | Outcome::Failed(_) | Outcome::Final);
         let next = match outcome {
             Outcome::Refused => {
-                // Whatever it says of coming again: what was tried before it was in vain.
+                // What counts is what came of the attempt before it, if there was one: that one was in vain.
+                self.failed = failed_before;
                 self.exhausted = self.attempt > 1 || self.transparent == Transparent::Made;
                 return None;
             }

@@ -16,15 +16,21 @@ pin_project! {
     pub struct Peeked<B: Body> {
         // `Some(None)`: it was empty.
         first: Option<Option<Result<Frame<B::Data>, B::Error>>>,
+        // `None`: it was let go.
         #[pin]
-        rest: B,
+        rest: Option<B>,
     }
 }
 
 impl<B: Body> Peeked<B> {
     /// Not looked at.
     pub(super) fn unread(body: B) -> Self {
-        Self { first: None, rest: body }
+        Self { first: None, rest: Some(body) }
+    }
+
+    /// No more than was looked at.
+    pub(super) fn without_rest(self) -> Self {
+        Self { rest: None, ..self }
     }
 
     /// The trailers, if that is what came first.
@@ -62,7 +68,7 @@ impl<B: Body + Unpin> Peeked<B> {
     /// Waits for the first frame.
     pub(super) async fn read(mut body: B) -> Self {
         let first = body.frame().await;
-        Self { first: Some(first), rest: body }
+        Self { first: Some(first), rest: Some(body) }
     }
 }
 
@@ -74,13 +80,13 @@ impl<B: Body> Body for Peeked<B> {
         let this = self.project();
         match this.first.take() {
             Some(frame) => Poll::Ready(frame),
-            None => this.rest.poll_frame(cx),
+            None => this.rest.as_pin_mut().map_or(Poll::Ready(None), |rest| rest.poll_frame(cx)),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.first {
-            None => self.rest.is_end_stream(),
+            None => self.rest.as_ref().is_none_or(Body::is_end_stream),
             Some(None) => true,
             Some(Some(_)) => false,
         }
@@ -89,7 +95,7 @@ impl<B: Body> Body for Peeked<B> {
     fn size_hint(&self) -> SizeHint {
         match &self.first {
             Some(Some(_)) => SizeHint::default(),
-            _ => self.rest.size_hint(),
+            _ => self.rest.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint),
         }
     }
 }

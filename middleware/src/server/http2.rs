@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// What a client of this crate puts on one connection.
+const LANE: u32 = 200;
 /// The most that HTTP/2 can say (RFC 9113, section 6.9.1).
 const MAX_WINDOW_BYTES: u32 = (1 << 31) - 1;
 
@@ -10,7 +12,7 @@ const MAX_WINDOW_BYTES: u32 = (1 << 31) - 1;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http2 {
-    /// Requests in flight on one connection; a client waits with more. A client of this crate puts up to 200 streams on one.
+    /// Requests in flight on one connection; a client waits with more. At least 200, the streams that a client of this crate puts on one.
     pub max_streams: u32,
     /// What of one request's body may be on its way here unread, bytes.
     pub stream_window_bytes: u32,
@@ -51,8 +53,35 @@ impl Http2 {
         if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Some((key, "must be greater than 0".to_owned()));
         }
+        if self.max_streams < LANE {
+            return Some(("server.http2.max_streams", format!("must be at least {LANE}, which clients of this crate put on a connection")));
+        }
         let windows = [positive[1], positive[2]];
         let too_large = windows.into_iter().find(|(_, bytes)| *bytes > MAX_WINDOW_BYTES.into());
         too_large.map(|(key, _)| (key, format!("must not be greater than {MAX_WINDOW_BYTES}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Break = fn(&mut Http2);
+
+    #[test]
+    fn the_default_is_valid_and_every_rule_names_its_key() {
+        assert_eq!(Http2::default().wrong(), None);
+        let broken: [(&str, Break); 5] = [
+            ("max_streams", |http2| http2.max_streams = 199),
+            ("stream_window_bytes", |http2| http2.stream_window_bytes = 1 << 31),
+            ("connection_window_bytes", |http2| http2.connection_window_bytes = 0),
+            ("send_buffer_bytes", |http2| http2.send_buffer_bytes = 0),
+            ("keep_alive_timeout_ms", |http2| http2.keep_alive_timeout_ms = 0),
+        ];
+        for (key, breaks) in broken {
+            let mut http2 = Http2::default();
+            breaks(&mut http2);
+            assert_eq!(http2.wrong().map(|(wrong, _)| wrong), Some(format!("server.http2.{key}").as_str()));
+        }
     }
 }

@@ -13,12 +13,12 @@ use tonic::Status;
 /// A message is preceded by its compression flag and its length, big-endian ("Length-Prefixed-Message" of the gRPC wire protocol).
 const PREFIX: usize = 5;
 
-/// The caller has reset the stream. Nothing more comes, and hyper drops whoever waits for it in this very poll: the call is seen to have
+/// The caller has reset the stream, or its connection is no more. Nothing more comes, and hyper drops whoever waits for it in this very poll: the call is seen to have
 /// been cancelled. tonic would take the end for that of a call without a message, and answer INTERNAL to nobody.
 fn was_taken_back(error: &axum::Error) -> bool {
     let causes = std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source());
-    let mut resets = causes.filter_map(|cause| cause.downcast_ref::<h2::Error>());
-    resets.any(|error| error.is_reset() && error.is_remote())
+    let mut ends = causes.filter_map(|cause| cause.downcast_ref::<h2::Error>());
+    ends.any(|error| error.is_io() || error.is_go_away() || (error.is_reset() && error.is_remote()))
 }
 
 /// The body of a unary request. Fails where it turns out to hold no message, or more than one, which is before the handler runs: tonic
@@ -105,6 +105,8 @@ mod tests {
 
     use super::*;
 
+    type Connection = tokio::task::JoinHandle<Result<(), h2::Error>>;
+
     async fn read(chunks: &[&'static [u8]]) -> Result<usize, ()> {
         let chunks = stream::iter(chunks.to_vec()).map(|chunk| Ok::<_, std::convert::Infallible>(Bytes::from_static(chunk)));
         let read = OneMessage::new(Body::from_stream(chunks)).collect().await;
@@ -122,8 +124,8 @@ mod tests {
         assert_eq!(read(&[b"\0\0\0\0\x02a"]).await, Ok(6));
     }
 
-    #[tokio::test]
-    async fn a_call_that_is_taken_back_ends_without_an_answer() {
+    /// Begins a call, and ends it by `leave` before its message.
+    async fn begin_and(leave: impl FnOnce(h2::SendStream<Bytes>, Connection)) {
         let (ours, theirs) = tokio::io::duplex(4_096);
         let (begun, begins) = oneshot::channel();
         let (ended, ends) = oneshot::channel();
@@ -137,21 +139,26 @@ mod tests {
                 Ok::<_, std::convert::Infallible>(Response::new(Body::empty()))
             }
         });
-        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(theirs), service);
+        let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(theirs), service);
+        let serving = crate::task::spawn(serving);
         let (client, connection) = h2::client::handshake(ours).await.unwrap();
-        let talk = async {
-            let request = Request::post("http://shop/products.v1.Products/Find").body(()).unwrap();
-            let (_answer, mut body) = client.ready().await.unwrap().send_request(request, false).unwrap();
-            begins.await.unwrap();
-            body.send_reset(h2::Reason::CANCEL);
-            // It was dropped.
-            assert!(ends.await.is_err());
-        };
-        tokio::select! {
-            () = talk => {}
-            result = server => panic!("{result:?}"),
-            result = connection => panic!("{result:?}"),
-        }
+        let connection = crate::task::spawn(connection);
+        let request = Request::post("http://shop/products.v1.Products/Find").body(()).unwrap();
+        let (_answer, body) = client.ready().await.unwrap().send_request(request, false).unwrap();
+        begins.await.unwrap();
+        leave(body, connection);
+        assert!(ends.await.is_err(), "the handler was dropped while it waited for its message");
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_taken_back_ends_without_an_answer() {
+        begin_and(|mut body, _| body.send_reset(h2::Reason::CANCEL)).await;
+    }
+
+    #[tokio::test]
+    async fn so_does_one_whose_connection_is_no_more() {
+        begin_and(|_, connection| connection.abort()).await;
     }
 
     #[tokio::test]

@@ -41,19 +41,27 @@ pub(crate) async fn start(mut config: Config, process: Process) -> anyhow::Resul
     }
 
     let callers = [("gateway", gateway_key.trusted()?), ("orders", orders_key.trusted()?)];
-    let verifier = verifier("products", &callers, trusted.as_ref(), &config.products.auth, clock)?;
-    let products = within("products", palisade_products::start(config.products, verifier, &process)).await?;
+    // Within each service its verifier too, which has metrics of its own.
+    let products = within("products", async {
+        let verifier = verifier("products", &callers, trusted.as_ref(), &config.products.auth, clock)?;
+        palisade_products::start(config.products, verifier, &process).await
+    });
+    let products = products.await?;
 
-    let verifier = self::verifier("orders", &callers[..1], trusted.as_ref(), &config.orders.auth, clock)?;
     config.orders.upstreams.products.url = at(products);
-    let orders =
-        within("orders", async { palisade_orders::start(config.orders, Keys { verifier, signing: orders_key }, &process) }).await?;
+    let orders = within("orders", async {
+        let verifier = verifier("orders", &callers[..1], trusted.as_ref(), &config.orders.auth, clock)?;
+        palisade_orders::start(config.orders, Keys { verifier, signing: orders_key }, &process)
+    });
+    let orders = orders.await?;
 
-    let verifier = self::verifier(palisade_gateway::AUDIENCE, &[], trusted.as_ref(), &config.gateway.auth, clock)?;
     config.gateway.upstreams.products.url = at(products);
     config.gateway.upstreams.orders.url = at(orders);
-    let gateway =
-        within("gateway", async { palisade_gateway::start(&config.gateway, Keys { verifier, signing: gateway_key }, &process) }).await?;
+    let gateway = within("gateway", async {
+        let verifier = verifier(palisade_gateway::AUDIENCE, &[], trusted.as_ref(), &config.gateway.auth, clock)?;
+        palisade_gateway::start(&config.gateway, Keys { verifier, signing: gateway_key }, &process)
+    });
+    let gateway = gateway.await?;
 
     let token = trusted.is_some().then(|| demo_token(&development, clock.as_ref())).transpose()?;
     process.until_ready(READY_WITHIN).await;

@@ -12,6 +12,7 @@ use super::ReadError;
 use crate::{
     circuit_breaker,
     client::{self, HttpClient, HttpConfig, InvalidConfig},
+    retry,
 };
 
 /// How long one read may take.
@@ -28,20 +29,20 @@ pub(super) struct Remote {
 impl fmt::Debug for Remote {
     /// Without what is secret of an address: credentials and a query.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.client.breaker().name(), self.path.path())
+        write!(f, "{}, {}", self.client.breaker().name(), self.path.path())
     }
 }
 
 impl Remote {
-    pub(super) fn at(url: &Url) -> Result<Self, InvalidConfig> {
+    /// The key set of the issuer `name` at `url`.
+    pub(super) fn at(name: &str, url: &Url) -> Result<Self, InvalidConfig> {
         let path = match url.query() {
             Some(query) => format!("{}?{query}", url.path()),
             None => url.path().to_owned(),
         };
         let path = path.parse::<PathAndQuery>().map_err(|_| InvalidConfig::Origin(url.scheme().to_owned()))?;
         // Names of targets live as long as the process. So do the issuers that it believes, which are few.
-        let target = format!("{}{}", url.host_str().unwrap_or_default(), url.port().map(|port| format!(":{port}")).unwrap_or_default());
-        let client = client::http(target.leak(), url, &config(), reqwest::Client::builder())?;
+        let client = client::http(name.to_owned().leak(), url, &config(), reqwest::Client::builder())?;
         Ok(Self { client, path: path.into() })
     }
 
@@ -89,6 +90,7 @@ fn config() -> HttpConfig {
             meaningful_timeout_ms: limit_ms + 1,
             ..circuit_breaker::Config::default()
         },
-        ..HttpConfig::default()
+        // Reads are too rare to earn tokens back within hours, and bound what an issuer is asked by themselves.
+        retry: retry::Config { tokens: 1_000_000, ..retry::Config::default() },
     }
 }

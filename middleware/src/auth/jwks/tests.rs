@@ -78,7 +78,7 @@ impl Publisher {
     }
 
     fn verifier(&self) -> Arc<Verifier> {
-        let keys = KeySet::from_url(&self.url).unwrap();
+        let keys = KeySet::from_url("idp", &self.url).unwrap();
         let issuer = Issuer::of_users("idp", "palisade", keys);
         Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))))
     }
@@ -255,7 +255,7 @@ async fn a_set_that_was_never_read_is_asked_for_each_second_though_the_issuer_is
 async fn without_any_key_nothing_is_said_of_a_token_and_the_next_try_is_soon() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/keys", listener.local_addr().unwrap()).parse().unwrap();
-    let keys = KeySet::from_url(&url).unwrap();
+    let keys = KeySet::from_url("idp", &url).unwrap();
     let issuer = Issuer::of_users("idp", "palisade", keys);
     let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))));
     let started = Instant::now();

@@ -8,7 +8,7 @@ use std::sync::{
 use parking_lot::Mutex;
 use tonic::transport::Channel;
 
-/// Streams on one connection, below what a server lets one have (256).
+/// Streams on one connection; a server of ours lets one have as many at least (`server.http2.max_streams`).
 const STREAMS: usize = 200;
 
 /// The connections of one address that carry streams, as many as they need.

@@ -105,7 +105,7 @@ async fn does_not_retry_what_our_caller_retries() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_breaker_inside_ends_the_attempts_when_it_opens() {
+async fn a_breaker_inside_ends_the_attempts_when_it_opens_and_what_opened_it_is_the_answer() {
     let calls = Arc::new(Mutex::new(0));
     let counted = calls.clone();
     let fails = service_fn(move |_: Request<Body>| {
@@ -117,9 +117,10 @@ async fn a_breaker_inside_ends_the_attempts_when_it_opens() {
     let config = Config { max_attempts: 5, base_ms: 1, max_ms: 1, ..Config::default() };
     let service = BoxCloneService::new(breaker.layer(fails));
     let start = Instant::now();
-    let refusal = RetryLayer::new("products", &config, [PATH].into_iter().collect()).layer(service).call(get()).await.unwrap_err();
-    assert_eq!((refusal.detail(), *calls.lock()), ("circuit open: products", 3));
-    assert_eq!(refusal.retry(), Advice::Never, "three attempts were made in vain, whatever the breaker would have a new call wait");
+    let answer = RetryLayer::new("products", &config, [PATH].into_iter().collect()).layer(service).call(get()).await.unwrap();
+    assert_eq!((crate::grpc_status::code_in(answer.headers()), *calls.lock()), (Some(Code::Unavailable), 3));
+    assert_eq!(advice(answer.headers()), Advice::Never, "three attempts were made in vain, whatever the breaker has to say");
+    assert_eq!(answer.headers()[FAILURE_ORIGIN_HEADER], "products");
     assert!(start.elapsed() < Duration::from_millis(10));
 }
 
