@@ -65,9 +65,9 @@ manifests: ## Print what the example gives to Kubernetes (needs kubectl, and the
 
 .PHONY: bench
 bench: ## Measure the layers and the whole hop; writes the table of middleware/README.md (valgrind counts instructions)
-	cargo bench --locked -p palisade-middleware --bench layers
-	cargo bench --locked -p palisade-middleware --bench cost -- --write
-	cargo bench --locked -p palisade-middleware --bench hop -- --write
+	cargo bench --locked --workspace --bench layers
+	cargo bench --locked --workspace --bench cost -- --write
+	cargo bench --locked --workspace --bench hop -- --write
 
 .PHONY: load
 load: ## Run a k6 script: make load SCENARIO=spike (load-tests/README.md lists them); against BASE_URL if set
