@@ -1,11 +1,11 @@
-//! Calls of a store, each in a task of its own and with an end: a caller that goes away never cancels a write midway, and a database
+//! Calls of a store, each detached from its caller and with an end: one that goes away never cancels a write midway, and a database
 //! that never answers never keeps a caller. Measured and traced as semantic conventions 1.45 have it.
 
 mod call;
 mod leases;
 mod pool;
 
-use std::{error::Error, fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 use tracing::Instrument;
@@ -39,9 +39,6 @@ pub trait Failure: Send + 'static {
     /// There was no answer in time.
     fn timeout() -> Self;
 
-    /// The work was ended before it had an answer.
-    fn unavailable(cause: Box<dyn Error + Send + Sync>) -> Self;
-
     /// One word of a bounded set: `error.type`.
     fn kind(&self) -> &'static str;
 }
@@ -55,7 +52,6 @@ pub trait Failure: Send + 'static {
 /// # #[derive(Debug)] struct Failed;
 /// # impl Failure for Failed {
 /// #     fn timeout() -> Self { Self }
-/// #     fn unavailable(_: Box<dyn std::error::Error + Send + Sync>) -> Self { Self }
 /// #     fn kind(&self) -> &'static str { "failed" }
 /// # }
 /// # tokio_test::block_on(async {
@@ -113,7 +109,7 @@ impl Calls {
             call.end(outcome.as_ref().map_or_else(E::kind, |_| ""));
             outcome
         };
-        task::detached(measured.instrument(span)).await.unwrap_or_else(|aborted| Err(E::unavailable(aborted.into())))
+        task::detached(measured.instrument(span)).await
     }
 }
 

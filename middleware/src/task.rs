@@ -1,21 +1,19 @@
 //! Work that outlives the request that asked for it, with the request's span and context kept, and whose metrics it counts in.
 
-use std::{future::Future, panic, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use opentelemetry::context::FutureExt;
-use tokio::{
-    task::{JoinError, JoinHandle},
-    time::Instant,
-};
+use tokio::{runtime::Handle, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::{context, metrics};
-
-/// The task ended without a result because the runtime is shutting down.
-#[derive(Debug, thiserror::Error)]
-#[error("the runtime shut down before the work was done")]
-pub struct Aborted;
 
 /// Starts `future` in a task of its own, under the present span (or trace id, if it is not traced), request context and service.
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
@@ -32,19 +30,54 @@ pub fn keep<F: Future>(future: F) -> impl Future<Output = F::Output> + use<F> {
     metrics::keep(context::keep(future).in_current_span().with_current_context())
 }
 
-/// Runs `future` to its end whatever happens to the caller: dropping the returned future drops only the wait.
+/// Runs `future` to its end, once it has begun, whatever happens to the caller: what is left of it when the returned future is dropped goes
+/// on in a task of its own.
 ///
-/// A server's handler is dropped when its client goes away, at any await; a write that is half done then would stay half done.
-/// A panic of the work goes on in the caller.
-pub async fn detached<F>(future: F) -> Result<F::Output, Aborted>
+/// A server's handler is dropped when its client goes away, at any await; a write that is half done then would stay half done. While nobody
+/// goes away there is no other task: to be woken by one costs more than most of what is waited for.
+pub fn detached<F>(future: F) -> Detached<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    spawn(future).await.map_err(|error: JoinError| match error.try_into_panic() {
-        Ok(panic) => panic::resume_unwind(panic),
-        Err(_) => Aborted,
-    })
+    Detached { work: Some(Box::pin(keep(future))), begun: None }
+}
+
+/// The future of [`detached`].
+pub struct Detached<T: Send + 'static> {
+    work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+    /// Where it was begun, and goes on.
+    begun: Option<Handle>,
+}
+
+impl<T: Send + 'static> fmt::Debug for Detached<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Detached").field("begun", &self.begun.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + 'static> Future for Detached<T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let this = self.get_mut();
+        this.begun.get_or_insert_with(Handle::current);
+        // Taken out meanwhile: what panics does not go on.
+        let Some(mut work) = this.work.take() else { unreachable!("polled after it was ready") };
+        let outcome = work.as_mut().poll(cx);
+        if outcome.is_pending() {
+            this.work = Some(work);
+        }
+        outcome
+    }
+}
+
+impl<T: Send + 'static> Drop for Detached<T> {
+    fn drop(&mut self) {
+        if let (Some(runtime), Some(work)) = (&self.begun, self.work.take()) {
+            drop(runtime.spawn(work));
+        }
+    }
 }
 
 /// Does `work` at once and then again and again, each time `pause` after the last, until `stop`. The longer it takes the less often it is
@@ -81,6 +114,37 @@ mod tests {
         drop(call);
         go.send(()).unwrap();
         finished.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn detached_work_has_no_task_while_its_caller_waits_and_keeps_his_context_when_he_is_gone() {
+        let tasks = || Handle::current().metrics().num_alive_tasks();
+        let before = tasks();
+        let (go, wait) = oneshot::channel::<()>();
+        let (done, finished) = oneshot::channel();
+        let context = crate::context::Context::background();
+        let id = context.request_id.clone();
+        let work = async move {
+            wait.await.unwrap();
+            done.send(crate::context::current().map(|context| context.request_id)).unwrap();
+        };
+        let mut call = Box::pin(crate::context::scope(context, async { detached(work).await }));
+        assert!(futures_util::poll!(&mut call).is_pending());
+        assert_eq!(tasks(), before);
+        drop(call);
+        assert_eq!(tasks(), before + 1);
+        go.send(()).unwrap();
+        assert_eq!(finished.await.unwrap(), Some(id));
+    }
+
+    #[tokio::test]
+    async fn detached_work_that_has_not_begun_or_has_panicked_does_not_go_on() {
+        let tasks = || Handle::current().metrics().num_alive_tasks();
+        let before = tasks();
+        drop(detached(async { unreachable!("nobody began it") }));
+        let panics = std::panic::AssertUnwindSafe(detached(async { panic!("on purpose") }));
+        assert!(futures_util::FutureExt::catch_unwind(panics).await.is_err());
+        assert_eq!(tasks(), before);
     }
 
     #[tokio::test(start_paused = true)]

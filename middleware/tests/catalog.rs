@@ -103,10 +103,6 @@ impl Failure for Failed {
         Self
     }
 
-    fn unavailable(_cause: Box<dyn std::error::Error + Send + Sync>) -> Self {
-        Self
-    }
-
     fn kind(&self) -> &'static str {
         "failed"
     }

@@ -123,9 +123,8 @@ impl Verifier {
             Ok(principal) => return Ok(principal),
         };
         let verifier = self.clone();
-        // In a task of its own: a caller who goes away must not take the read with him, for the next one comes only after a pause.
-        let read = crate::task::detached(async move { verifier.issuers[issuer].keys.refresh().await }).await;
-        read.map_err(Rejection::internal)?;
+        // Detached: a caller who goes away must not take the read with him, for the next one comes only after a pause.
+        crate::task::detached(async move { verifier.issuers[issuer].keys.refresh().await }).await;
         self.verify_now(token).map_err(|unverified| match unverified {
             Unverified::Refused(rejection) => rejection,
             Unverified::UnknownKey(issuer) => self.no_key(issuer),

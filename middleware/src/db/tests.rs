@@ -17,7 +17,6 @@ const LIMIT: Duration = Duration::from_secs(4);
 #[derive(Debug, PartialEq)]
 enum Failed {
     Timeout,
-    Unavailable,
     Corrupt,
 }
 
@@ -26,14 +25,9 @@ impl Failure for Failed {
         Self::Timeout
     }
 
-    fn unavailable(_cause: Box<dyn Error + Send + Sync>) -> Self {
-        Self::Unavailable
-    }
-
     fn kind(&self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
-            Self::Unavailable => "unavailable",
             Self::Corrupt => "corrupt",
         }
     }

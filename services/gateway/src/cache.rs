@@ -113,7 +113,7 @@ impl Cache {
             change.to = to;
             Ok(done)
         };
-        task::detached(work).await.map_err(Rejection::internal)?
+        task::detached(work).await
     }
 }
 

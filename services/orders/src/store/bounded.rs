@@ -1,4 +1,4 @@
-//! Every call of a store in a task of its own, with an end: a caller that goes away never cancels a write midway, and a database
+//! Every call of a store detached from its caller, with an end: one that goes away never cancels a write midway, and a database
 //! that never answers never keeps a caller.
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -90,10 +90,6 @@ impl Bounded {
 impl Failure for Error {
     fn timeout() -> Self {
         Self::Timeout
-    }
-
-    fn unavailable(cause: Box<dyn std::error::Error + Send + Sync>) -> Self {
-        Self::Unavailable(cause)
     }
 
     fn kind(&self) -> &'static str {

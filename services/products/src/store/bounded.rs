@@ -1,4 +1,4 @@
-//! Every call to a store in a task of its own, for a bounded time: a client that goes away cannot stop a write midway.
+//! Every call to a store detached from its caller, for a bounded time: a client that goes away cannot stop a write midway.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -76,10 +76,6 @@ impl Bounded {
 impl Failure for Error {
     fn timeout() -> Self {
         Self::Timeout
-    }
-
-    fn unavailable(cause: Box<dyn std::error::Error + Send + Sync>) -> Self {
-        Self::Unavailable(cause)
     }
 
     fn kind(&self) -> &'static str {
