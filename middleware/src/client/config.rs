@@ -131,12 +131,7 @@ impl Config {
         {
             return Err(InvalidConfig::Scheme(self.url.clone()));
         }
-        positive([
-            ("connect_timeout_ms", self.connect_timeout_ms),
-            ("attempt_timeout_ms", self.attempt_timeout_ms),
-            ("call_timeout_ms", self.call_timeout_ms),
-            ("max_in_flight", self.max_in_flight.into()),
-        ])?;
+        check_limits([self.connect_timeout_ms, self.attempt_timeout_ms, self.call_timeout_ms], self.max_in_flight)?;
         self.connection.validate()?;
         self.retry.validate()?;
         self.breaker.validate().map_err(InvalidConfig::Breaker)?;
@@ -150,9 +145,15 @@ impl Config {
     }
 }
 
-/// An error for the first of these that is 0.
-pub(super) fn positive(values: [(&'static str, u64); 4]) -> Result<(), InvalidConfig> {
-    let zero = values.into_iter().find(|(_, value)| *value == 0);
+/// What any hop has: an error for the first of these that is 0.
+pub(super) fn check_limits([connect, attempt, call]: [u64; 3], max_in_flight: u32) -> Result<(), InvalidConfig> {
+    let limits = [
+        ("connect_timeout_ms", connect),
+        ("attempt_timeout_ms", attempt),
+        ("call_timeout_ms", call),
+        ("max_in_flight", max_in_flight.into()),
+    ];
+    let zero = limits.into_iter().find(|(_, value)| *value == 0);
     zero.map_or(Ok(()), |(key, _)| Err(InvalidConfig::Zero(key)))
 }
 

@@ -1,15 +1,14 @@
 //! Streams have connections of their own: on one that they filled up no call would find room.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tonic::transport::Channel;
 
+use crate::count::Count;
+
 /// Streams on one connection; a server of ours lets one have as many at least (`server.http2.max_streams`).
-const STREAMS: usize = 200;
+const STREAMS: u32 = 200;
 
 /// The connections of one address that carry streams, as many as they need.
 pub(super) struct Lanes {
@@ -19,12 +18,12 @@ pub(super) struct Lanes {
 
 struct Lane {
     channel: Channel,
-    streams: Arc<AtomicUsize>,
+    streams: Arc<Count>,
 }
 
 /// The place of one stream on its connection, given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place(Arc<AtomicUsize>);
+pub(crate) struct Place(Arc<Count>);
 
 impl std::fmt::Debug for Lanes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -41,16 +40,16 @@ impl Lanes {
     /// The connection for one more stream.
     pub(super) fn enter(&self) -> (Channel, Place) {
         let mut open = self.open.lock();
-        let found = open.iter().position(|lane| lane.streams.load(Ordering::Relaxed) < STREAMS);
+        let found = open.iter().position(|lane| lane.streams.get() < STREAMS);
         let index = found.unwrap_or_else(|| {
-            open.push(Lane { channel: (self.connect)(), streams: Arc::default() });
+            open.push(Lane { channel: (self.connect)(), streams: Arc::new(Count::new()) });
             open.len() - 1
         });
-        // Relaxed: entered under the lock, and that one may be left meanwhile does no harm.
-        open[index].streams.fetch_add(1, Ordering::Relaxed);
+        // Under the lock; that one may be left meanwhile does no harm.
+        open[index].streams.enter();
         let entered = (open[index].channel.clone(), Place(open[index].streams.clone()));
         // The first ones fill up first, so that the last ones can go; one stays for whoever comes next.
-        while open.len() > index + 1 && open.last().is_some_and(|lane| lane.streams.load(Ordering::Relaxed) == 0) {
+        while open.len() > index + 1 && open.last().is_some_and(|lane| lane.streams.get() == 0) {
             open.pop();
         }
         entered
@@ -59,7 +58,7 @@ impl Lanes {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.leave();
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     circuit_breaker,
-    client::{InvalidConfig, config::positive},
+    client::{InvalidConfig, config::check_limits},
     retry,
 };
 
@@ -43,12 +43,7 @@ impl Default for HttpConfig {
 impl HttpConfig {
     /// Checks every value against its range.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
-        positive([
-            ("connect_timeout_ms", self.connect_timeout_ms),
-            ("attempt_timeout_ms", self.attempt_timeout_ms),
-            ("call_timeout_ms", self.call_timeout_ms),
-            ("max_in_flight", self.max_in_flight.into()),
-        ])?;
+        check_limits([self.connect_timeout_ms, self.attempt_timeout_ms, self.call_timeout_ms], self.max_in_flight)?;
         self.retry.validate()?;
         self.breaker.validate().map_err(InvalidConfig::Breaker)
     }
