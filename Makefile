@@ -65,9 +65,10 @@ manifests: ## Print what the example gives to Kubernetes (needs kubectl, and the
 
 .PHONY: bench
 bench: ## Measure the layers and the whole hop; writes the table of middleware/README.md (valgrind counts instructions)
-	cargo bench --locked --workspace --bench layers
-	cargo bench --locked --workspace --bench cost -- --write
-	cargo bench --locked --workspace --bench hop -- --write
+	# As the containers are built.
+	cargo bench --locked --workspace --profile dist --bench layers
+	cargo bench --locked --workspace --profile dist --bench cost -- --write
+	cargo bench --locked --workspace --profile dist --bench hop -- --write
 
 .PHONY: load
 load: ## Run a k6 script: make load SCENARIO=spike (load-tests/README.md lists them); against BASE_URL if set

@@ -12,7 +12,7 @@ mod readme;
 
 use std::{alloc::System, env, fmt::Write, fs, path::Path, process::Command};
 
-use cases::{Case, Group};
+use cases::{Case, Group, Side};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -61,13 +61,15 @@ fn measured(case: &mut Case) {
 fn table() -> String {
     let costs: Vec<(&'static str, Group, Cost)> =
         cases::all().into_iter().map(|mut case| (case.name, case.group, cost(&mut case))).collect();
-    let (_, _, baseline) = costs.iter().find(|(_, group, _)| *group == Group::Baseline).expect("there is a baseline");
+    let baseline = |side: Side| costs.iter().find(|(_, group, _)| *group == Group::Baseline(side)).map(|(.., cost)| cost);
     let mut table = String::from("| | instructions | allocations | ns |\n|---|---:|---:|---:|\n");
     for (name, group, cost) in &costs {
-        let beyond = |of: fn(&Cost) -> Option<f64>| match (of(cost), of(baseline)) {
-            (Some(own), Some(base)) if !matches!(group, Group::Baseline | Group::Part) => Some(own - base),
-            (own, _) => own,
+        let baseline = match *group {
+            Group::Part | Group::Baseline(_) => None,
+            Group::Layer(side) | Group::Stack(side) => baseline(side),
         };
+        // Less than nothing is noise.
+        let beyond = |of: fn(&Cost) -> Option<f64>| Some((of(cost)? - baseline.and_then(of).unwrap_or(0.0)).max(0.0));
         let shown = |value: Option<f64>, digits: usize| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"));
         let (instructions, allocations, time) =
             (beyond(|cost| cost.instructions), beyond(|cost| Some(cost.allocations)), beyond(|cost| cost.nanoseconds));

@@ -16,6 +16,7 @@ use tower::{Layer, Service};
 
 use crate::{
     body::{Hold, Observed},
+    metrics::count_on_look,
     rejection::{Rejection, reasons},
     streams::is_stream,
 };
@@ -40,17 +41,17 @@ use crate::{
 pub struct BulkheadLayer {
     target: &'static str,
     places: Arc<Semaphore>,
-    in_use: metrics::Gauge,
 }
 
 impl BulkheadLayer {
     /// At most `limit` calls to `target` at once.
     pub fn new(target: &'static str, limit: u32) -> Self {
         metrics::gauge!("palisade.concurrency.limit", "limiter" => target).set(limit);
-        let in_use = metrics::gauge!("palisade.concurrency.in_use", "limiter" => target);
-        in_use.set(0);
         // A 32-bit number of permits is below `Semaphore::MAX_PERMITS` wherever this compiles for servers.
-        Self { target, places: Arc::new(Semaphore::new(limit as usize)), in_use }
+        let places = Arc::new(Semaphore::new(limit as usize));
+        let in_use = metrics::gauge!("palisade.concurrency.in_use", "limiter" => target);
+        count_on_look(&places, in_use, move |places| limit - u32::try_from(places.available_permits()).unwrap_or(limit));
+        Self { target, places }
     }
 
     fn enter(&self) -> Result<Place, Rejection> {
@@ -58,8 +59,7 @@ impl BulkheadLayer {
             let refusal = Rejection::new(&reasons::OVERLOADED, format!("too many calls to {} are in flight", self.target));
             return Err(refusal.with_retry_after(Duration::from_secs(1)));
         };
-        self.in_use.increment(1);
-        Ok(Place { _permit: permit, in_use: self.in_use.clone() })
+        Ok(Place { _permit: permit })
     }
 }
 
@@ -67,13 +67,6 @@ impl BulkheadLayer {
 #[derive(Debug)]
 pub struct Place {
     _permit: OwnedSemaphorePermit,
-    in_use: metrics::Gauge,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.in_use.decrement(1);
-    }
 }
 
 impl<S> Layer<S> for BulkheadLayer {

@@ -12,7 +12,7 @@
 //! ```
 
 pub(crate) mod address;
-mod attempt_metrics;
+pub mod attempt_metrics;
 pub mod balance;
 mod call;
 mod config;
@@ -109,8 +109,9 @@ where
         max_in_flight: config.max_in_flight,
     };
     let breaker = plan.breaker.handle();
-    // What the contracts call a stream is none of those calls that all layers measure and hold to a time. Attempts know of each other.
     let stack = layers(plan, credentials, endpoint).map_request(move |mut request: Request<Body>| {
+        request.headers_mut().reserve(HEADERS);
+        // What the contracts call a stream is none of those calls that all layers measure and hold to a time. Attempts know of each other.
         if methods.is_stream(request.uri().path()) {
             request.extensions_mut().insert(Streaming);
         }
@@ -123,6 +124,9 @@ where
     let stack = Arc::new(Shared { stack, refusal: call::status });
     Ok(Client { stack, breaker, endpoints: None, _following: None })
 }
+
+/// Room for the headers that the layers write.
+const HEADERS: usize = 8;
 
 /// What the layers have to know of a hop; the protocol is in `trace`.
 struct Plan {
@@ -183,6 +187,8 @@ where
 }
 
 /// A client for one service. Cheap to clone; clones share the connections, the breakers and the budgets.
+///
+/// A call begins in `call`, not when its future is first polled: the context ([`crate::context`]) and the span are those of that moment.
 #[derive(Debug, Clone)]
 pub struct Client {
     stack: Arc<dyn Call<Body, Status>>,

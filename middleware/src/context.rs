@@ -75,9 +75,14 @@ pub fn current() -> Option<Context> {
     CURRENT.try_with(Clone::clone).ok()
 }
 
+/// As [`current`], without a copy of it.
+pub(crate) fn look<T>(at: impl FnOnce(&Context) -> T) -> Option<T> {
+    CURRENT.try_with(at).ok()
+}
+
 /// Who asked for what is running; a method that is not public has been reached by nobody else.
 pub fn caller() -> Result<Arc<Principal>, Rejection> {
-    let principal = current().and_then(|context| context.principal);
+    let principal = look(|context| context.principal.clone()).flatten();
     principal.ok_or_else(|| Rejection::internal("a method that is not public was reached without a principal"))
 }
 

@@ -18,7 +18,7 @@ use crate::{
     context::Context,
     count::Count,
     jitter,
-    metrics::as_f64,
+    metrics::{as_f64, count_on_look},
     rejection::{Rejection, reasons},
 };
 
@@ -48,10 +48,12 @@ impl LoadShedLayer {
     /// At most `limit` requests at once over all connections.
     pub fn new(limit: usize) -> Self {
         metrics::gauge!("palisade.concurrency.limit", "limiter" => "hard").set(as_f64(limit));
-        let gauge = metrics::gauge!("palisade.concurrency.in_use", "limiter" => "hard");
         let shed = metrics::counter!("palisade.requests.shed", "reason" => "concurrency");
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-        Self { in_flight: Arc::new(InFlight { count: Count::new(), limit, gauge, shed }) }
+        let in_flight = Arc::new(InFlight { count: Count::new(), limit, shed });
+        let in_use = metrics::gauge!("palisade.concurrency.in_use", "limiter" => "hard");
+        count_on_look(&in_flight, in_use, |in_flight| in_flight.count.get());
+        Self { in_flight }
     }
 }
 
@@ -66,7 +68,6 @@ impl<S> Layer<S> for LoadShedLayer {
 struct InFlight {
     count: Count,
     limit: u32,
-    gauge: metrics::Gauge,
     shed: metrics::Counter,
 }
 
@@ -86,7 +87,6 @@ impl InFlight {
             self.shed.increment(1);
             return None;
         }
-        self.gauge.increment(1.0);
         Some(Permit(self.clone()))
     }
 }
@@ -94,7 +94,6 @@ impl InFlight {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.0.count.leave();
-        self.0.gauge.decrement(1.0);
     }
 }
 

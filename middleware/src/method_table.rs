@@ -1,8 +1,7 @@
 //! Every method that a server answers, with who may call it: default deny, and the source of all bounded labels.
 
-use std::collections::HashMap;
-
 use http::{HeaderValue, Method as Verb};
+use rustc_hash::FxHashMap;
 
 use crate::priority::Priority;
 
@@ -115,19 +114,19 @@ pub struct Allowed(pub HeaderValue);
 #[derive(Debug)]
 pub struct MethodTable {
     all: Vec<&'static Method>,
-    exact: HashMap<&'static str, &'static Method>,
+    exact: FxHashMap<&'static str, &'static Method>,
     templates: matchit::Router<Vec<&'static Method>>,
 }
 
 impl MethodTable {
     /// A table of `methods`; paths with `{…}` are templates in axum's grammar.
     pub fn new(methods: &[&'static [Method]]) -> Result<Self, Incomplete> {
-        let mut by_path: HashMap<&'static str, Vec<&'static Method>> = HashMap::new();
+        let mut by_path: FxHashMap<&'static str, Vec<&'static Method>> = FxHashMap::default();
         for method in methods.iter().copied().flatten() {
             by_path.entry(method.path).or_default().push(method);
         }
         let all = methods.iter().copied().flatten().collect();
-        let mut table = Self { all, exact: HashMap::new(), templates: matchit::Router::new() };
+        let mut table = Self { all, exact: FxHashMap::default(), templates: matchit::Router::new() };
         for (path, methods) in by_path {
             match methods.as_slice() {
                 [only] if only.verb == "POST" && !path.contains('{') => {

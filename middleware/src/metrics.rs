@@ -1,9 +1,10 @@
 //! Duration and outcome of every hop, named as semantic conventions 1.45 have it; recorded when the last byte was sent, or from `Drop`.
-//! A stream counts until it begins.
+//! A stream counts until it begins. What is in flight is counted where it is, and shown when somebody looks ([`sample`]).
 
 mod catalog;
 mod made;
 mod registries;
+mod sampled;
 mod series;
 
 use std::{
@@ -26,6 +27,7 @@ use crate::{
     body::{End, Observe, Observed},
     conclusion::{Conclusion, Side},
     context::Context,
+    count::Count,
     grpc_status,
     method_table::MethodTable,
     respond::Protocol,
@@ -37,6 +39,8 @@ pub use catalog::{CATALOG, Kind, Metric, describe};
 pub(crate) use made::{AttemptsMade, MadeSeries};
 pub use registries::within;
 pub(crate) use registries::{Registries, keep};
+pub use sampled::sample;
+pub(crate) use sampled::{count_on_look, on_look};
 pub(crate) use series::{AttemptSeries, Known};
 
 /// What is measured.
@@ -201,12 +205,12 @@ impl Measured {
         }
     }
 
-    fn active(&self) -> Option<&metrics::Gauge> {
+    fn active(&self) -> Option<&Count> {
         match self {
             Self::Http(series) => Some(&series.active),
             // The bulkhead counts them.
             Self::HttpMade(_) => None,
-            Self::Grpc(series) => series.active.as_ref(),
+            Self::Grpc(series) => series.active.as_deref(),
         }
     }
 }
@@ -214,7 +218,7 @@ impl Measured {
 impl Measurement {
     fn start(series: Measured, stream: bool) -> Self {
         if let Some(active) = series.active() {
-            active.increment(1.0);
+            active.enter();
         }
         let conclusion = Conclusion::open(series.side());
         Self { series, started: Instant::now(), conclusion, stream, done: false }
@@ -225,7 +229,7 @@ impl Measurement {
             return;
         }
         if let Some(active) = self.series.active() {
-            active.decrement(1.0);
+            active.leave();
         }
         let duration = self.started.elapsed();
         match &self.series {

@@ -12,6 +12,7 @@
 //! of this: there only refusals of our own say so.
 
 mod advice;
+mod attempts;
 mod back_off;
 mod budget;
 mod call;
@@ -28,24 +29,17 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::FutureExt;
-use http::{Request, Response};
+use http::{Request, Response, request};
 use http_body::Body as HttpBody;
-use tokio::time::Instant;
 use tonic::body::Body;
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, Service};
 
-use self::{
-    budget::Budget,
-    call::Call,
-    idempotent::Repeatable,
-    metrics::{Denied, Metrics},
-    outcome::Outcome,
-};
-use crate::{rejection::Rejection, respond::Protocol, streams::Streaming};
+use self::{budget::Budget, call::Call, idempotent::Repeatable, metrics::Metrics};
+use crate::{metrics::on_look, rejection::Rejection};
 
 pub use advice::advice;
 pub(crate) use advice::{advice_of_head, advice_of_http};
+pub use attempts::Attempts;
 pub use config::{Config, InvalidConfig};
 pub use idempotent::{IdempotencyKeyed, IdempotentMethods};
 pub use peek::Peeked;
@@ -55,7 +49,7 @@ pub use peek::Peeked;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt(pub u32);
 
-/// Retries the calls to one target; all services it makes share one budget.
+/// Retries the calls to one target; all services it makes share one budget. A service has one for each target: its series are the target's.
 ///
 /// ```
 /// use palisade_middleware::{rejection::Rejection, retry::{Config, RetryLayer}};
@@ -97,7 +91,13 @@ impl RetryLayer {
     fn of(target: &'static str, config: &Config, repeatable: Repeatable) -> Self {
         let budget = Budget::new(config);
         let metrics = Metrics::new(target);
-        metrics.tokens(budget.tokens());
+        let tokens = ::metrics::gauge!("palisade.retry.budget.tokens", "target" => target);
+        tokens.set(budget.tokens());
+        on_look(&budget, move |budget| {
+            if let Some(budget) = budget {
+                tokens.set(budget.tokens());
+            }
+        });
         Self(Arc::new(Policy { target, config: config.clone(), repeatable, budget, metrics }))
     }
 }
@@ -119,13 +119,13 @@ pub struct Retry<S> {
 
 impl<S, R> Service<Request<Body>> for Retry<S>
 where
-    S: Service<Request<Body>, Response = Response<R>, Error = Rejection, Future: Send> + Clone + Send + 'static,
-    R: HttpBody<Data: Send, Error: Send> + Unpin + Send + 'static,
+    S: Service<Request<Body>, Response = Response<R>, Error = Rejection> + Clone,
+    R: HttpBody + Unpin,
 {
     type Response = Response<Peeked<R>>;
     type Error = Rejection;
-    /// The one box of the stack: the attempts are a loop with state between them.
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Rejection>> + Send>>;
+    /// Boxed: the layers around it hand it on one by one, and it is the largest.
+    type Future = Pin<Box<Attempts<S, R>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
         self.inner.poll_ready(cx)
@@ -135,46 +135,9 @@ where
         // The clone that was polled ready is the one to call.
         let clone = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, clone);
-        Box::pin(self.policy.clone().run(ready, request))
-    }
-}
-
-impl Policy {
-    async fn run<S, R>(self: Arc<Self>, mut service: S, request: Request<Body>) -> Result<Response<Peeked<R>>, Rejection>
-    where
-        S: Service<Request<Body>, Response = Response<R>, Error = Rejection>,
-        R: HttpBody + Unpin,
-    {
-        let _in_flight = self.budget.call();
-        let (parts, body) = request.into_parts();
-        let (mut body, kept) = replay::keep(body).await;
-        let mut call = Call::new(&self, &parts, kept.is_some());
-        let protocol = self.repeatable.protocol();
-        // The first piece of a stream may be long in coming; its head says whether it was refused. Over HTTP every head does.
-        let whole = protocol == Protocol::Grpc && parts.extensions.get::<Streaming>().is_none();
-        // What came of the attempt before.
-        let mut before = None;
-        loop {
-            let answer = service.call(call.request(&parts, body)).await;
-            let mut answer = outcome::look(answer, whole && call.may_repeat()).await;
-            let outcome = outcome::of(protocol, &mut answer);
-            let pause = call.next(outcome, Instant::now());
-            let (Some(pause), Some(kept)) = (pause, &kept) else {
-                // That we refused to go on says less than what made us try.
-                return call.finish(if outcome == Outcome::Refused { before.unwrap_or(answer) } else { answer });
-            };
-            call.tell(outcome, &answer, pause);
-            // The rest of its body would keep its stream, and its measurement, open.
-            let answer = answer.map(|response| response.map(Peeked::without_rest));
-            tokio::time::sleep(pause).await;
-            if !matches!(service.ready().now_or_never(), Some(Ok(_))) {
-                // To wait for a place would be to queue retries.
-                call.deny(Denied::NotReady);
-                return call.finish(answer);
-            }
-            before = Some(answer);
-            body = replay::again(kept);
-        }
+        let policy = self.policy.clone();
+        let call = |head: &request::Parts, kept| (Call::new(policy.clone(), head, kept), policy.budget.call());
+        Box::pin(Attempts::new(call, ready, request))
     }
 }
 

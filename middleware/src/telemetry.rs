@@ -149,6 +149,7 @@ impl Telemetry {
     /// The metrics of `service` in Prometheus text, the gauges of the process as they are now. Takes milliseconds.
     pub fn render(&self, service: &str) -> String {
         self.process.measure();
+        crate::metrics::sample();
         metrics::counter!("palisade.log.dropped").absolute(self.dropped_lines.dropped_lines() as u64);
         let own = self.metrics.iter().find(|(name, _)| *name == service);
         own.or(self.metrics.first()).map(|(_, metrics)| metrics.render()).unwrap_or_default()

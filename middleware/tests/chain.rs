@@ -240,6 +240,7 @@ async fn each_hop_has_less_time_than_the_one_before() {
 
 /// The sum of the series of this name whose labels have this text.
 fn shown(metrics: &PrometheusHandle, name: &str, label: &str) -> f64 {
+    palisade_middleware::metrics::sample();
     let text = metrics.render();
     let lines = text.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
     lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()

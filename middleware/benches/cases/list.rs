@@ -1,6 +1,7 @@
 //! What is measured: each layer alone around a service that answers at once, the parts that have state, and both stacks.
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     future::{Ready, ready},
     marker::PhantomData,
@@ -22,7 +23,7 @@ use palisade_middleware::{
     bulkhead::BulkheadLayer,
     catch_panic::CatchPanicLayer,
     circuit_breaker::{self, Breaker, CircuitBreakerLayer, Verdict},
-    client,
+    client::{self, attempt_metrics::AttemptMetricsLayer, balance::Balancer},
     clock::{Clock, SystemClock},
     context::{self, Context},
     deadline::{AttemptTimeoutLayer, DeadlineLayer, TotalDeadlineLayer},
@@ -37,11 +38,12 @@ use palisade_middleware::{
     retry::{self, IdempotentMethods, RetryLayer},
     server::{self, http_guard::HttpGuardLayer},
     streams::StreamsLayer,
+    telemetry::{self, Edge, Telemetry},
     tls::ActorLayer,
     trace::{ClientTraceLayer, ServerTraceLayer},
 };
 use tokio::time::Instant;
-use tonic::body::Body;
+use tonic::{GrpcMethod, body::Body};
 use tower::{Layer, Service, ServiceBuilder};
 
 /// One thing that is measured: each call does it once.
@@ -53,12 +55,17 @@ pub(crate) struct Case {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Group {
-    /// A request made, answered and read, with no layer: what every other row has been relieved of.
-    Baseline,
     Part,
-    ServerLayer,
-    ClientLayer,
-    Stack,
+    /// A request made, answered and read, with no layer: what the rows of a side have been relieved of.
+    Baseline(Side),
+    Layer(Side),
+    Stack(Side),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Server,
+    Client,
 }
 
 const PATH: &str = "/bench.v1.Bench/Get";
@@ -122,10 +129,17 @@ impl Caller {
         Self { verifier, token, context }
     }
 
-    fn request(&self) -> Request<Body> {
+    fn request(&self, side: Side) -> Request<Body> {
         let mut request = Request::new(Body::new(Full::new(Bytes::from_static(b"\0\0\0\0\0"))));
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = http::Uri::from_static(PATH);
+        if side == Side::Client {
+            // As a generated client makes it.
+            request.headers_mut().insert(header::TE, http::HeaderValue::from_static("trailers"));
+            request.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
+            request.extensions_mut().insert(GrpcMethod::new("bench.v1.Bench", "Get"));
+            return request;
+        }
         let token = http::HeaderValue::try_from(format!("Bearer {}", self.token)).expect("a token is ASCII");
         request.headers_mut().insert(header::AUTHORIZATION, token);
         request.headers_mut().insert(header::HOST, http::HeaderValue::from_static("bench"));
@@ -141,7 +155,16 @@ impl Caller {
         R: http_body::Body,
     {
         let caller = self.clone();
-        Case { name, group, once: Box::new(move || drive(&mut service, caller.request())) }
+        let (Group::Baseline(side) | Group::Layer(side) | Group::Stack(side)) = group else { unreachable!("a part takes no requests") };
+        let once = move || match side {
+            Side::Server => drive(&mut service, caller.request(side)),
+            Side::Client => {
+                // On behalf of somebody's request, as a rule.
+                let call = context::scope(caller.context.clone(), async { drive(&mut service, caller.request(side)) });
+                call.now_or_never().expect("nothing waits here");
+            }
+        };
+        Case { name, group, once: Box::new(once) }
     }
 }
 
@@ -162,25 +185,33 @@ where
 
 /// All cases. To be called, and used, within a tokio runtime with time.
 pub(crate) fn all() -> Vec<Case> {
-    // Durations go into buckets, as in a real process.
-    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().set_buckets(&[0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0]);
-    let _installed = recorder.expect("there are buckets").install_recorder();
+    // As nine of ten requests find it: metrics are kept, and their traces are not sampled.
+    Telemetry::install("bench", &["bench"], Edge::Inside, &telemetry::Config::default()).expect("nobody else set it up");
     let caller = Arc::new(Caller::new());
-    let mut cases = vec![caller.case("no layer", Group::Baseline, inner::<Infallible>())];
+    let mut cases = Vec::new();
     parts(&caller, &mut cases);
+    cases.push(caller.case("no layer, a request that came", Group::Baseline(Side::Server), inner::<Infallible>()));
     server_layers(&caller, &mut cases);
+    cases.push(caller.case("no layer, a call of ours", Group::Baseline(Side::Client), inner::<Infallible>()));
     client_layers(&caller, &mut cases);
     stacks(&caller, &mut cases);
     cases
 }
 
 fn parts(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
+    let once = || {
+        std::hint::black_box((Instant::now(), Instant::now()));
+    };
+    cases.push(Case { name: "two clock reads", group: Group::Part, once: Box::new(once) });
     let breaker = Breaker::new("bench", &circuit_breaker::Config::default());
     let once = move || {
         let permit = breaker.acquire(Instant::now(), None).expect("it is closed");
         permit.settle(Verdict::Success.into(), None, Instant::now());
     };
     cases.push(Case { name: "breaker: acquire and settle, two clock reads", group: Group::Part, once: Box::new(once) });
+    let (mut balancer, of) = (balancer(), caller.clone());
+    let once = move || drop(balancer.call(of.request(Side::Client)));
+    cases.push(Case { name: "one of three addresses chosen, the request made and given up", group: Group::Part, once: Box::new(once) });
     let caller = caller.clone();
     let once = move || {
         let verified = caller.verifier.verify(&caller.token).now_or_never();
@@ -189,12 +220,32 @@ fn parts(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
     cases.push(Case { name: "token that was verified before", group: Group::Part, once: Box::new(once) });
 }
 
+/// What chooses between three addresses.
+fn balancer() -> Balancer {
+    /// Keeps what it is laid around.
+    struct Keep<'a>(&'a Cell<Option<Balancer>>);
+
+    impl Layer<Balancer> for Keep<'_> {
+        type Service = Balancer;
+
+        fn layer(&self, inner: Balancer) -> Balancer {
+            self.0.set(Some(inner.clone()));
+            inner
+        }
+    }
+
+    let kept = Cell::new(None);
+    let config = client::Config::at("http://127.0.0.1:1,http://127.0.0.1:2,http://127.0.0.1:3");
+    client::connect("bench", &config, IdempotentMethods::default(), Keep(&kept)).expect("the configuration is valid");
+    kept.take().expect("it was laid around one")
+}
+
 fn table() -> Arc<MethodTable> {
     Arc::new(MethodTable::new(&[&METHODS]).expect("one method conflicts with no other"))
 }
 
 fn server_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
-    let group = Group::ServerLayer;
+    let group = Group::Layer(Side::Server);
     let (second, hour) = (Duration::from_secs(1), Duration::from_hours(1));
     let limit = rate_limit::Config { per_second: 1_000_000_000, burst: 1_000_000_000 };
     let adaptive_limit = AdaptiveLimitLayer::new(Protocol::Grpc, &adaptive_limit::Config::default());
@@ -234,7 +285,7 @@ fn from_somewhere(layer: AddressLimitLayer) -> impl Service<Request<Body>, Respo
 }
 
 fn client_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
-    let group = Group::ClientLayer;
+    let group = Group::Layer(Side::Client);
     let trace = ClientTraceLayer { protocol: Protocol::Grpc, server_address: "127.0.0.1".into(), server_port: Some(5_000) };
     let second = Duration::from_secs(1);
     cases.extend([
@@ -251,6 +302,7 @@ fn client_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
             group,
             RetryLayer::new("bench", &retry::Config::default(), IdempotentMethods::default()).layer(inner::<Rejection>()),
         ),
+        caller.case("AttemptMetricsLayer", group, AttemptMetricsLayer::new(Protocol::Grpc, "bench").layer(inner::<Rejection>())),
         caller.case(
             "CircuitBreakerLayer",
             group,
@@ -269,17 +321,10 @@ fn credentials() -> CredentialsLayer {
 fn stacks(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
     let config =
         server::Config { rate_limit: rate_limit::Config { per_second: 1_000_000_000, burst: 1_000_000_000 }, ..server::Config::default() };
-    let mut stack = server::stack(Protocol::Grpc, inner::<Infallible>(), table(), caller.verifier.clone(), Faults::off(), &config);
-    let from_outside = caller.clone();
-    let once = move || drive(&mut stack, from_outside.request());
-    cases.push(Case { name: "server stack", group: Group::Stack, once: Box::new(once) });
+    let server = server::stack(Protocol::Grpc, inner::<Infallible>(), table(), caller.verifier.clone(), Faults::off(), &config);
+    cases.push(caller.case("server stack", Group::Stack(Side::Server), server));
 
     let config = client::Config::at("http://127.0.0.1:1");
     let client = client::stack("bench", &config, IdempotentMethods::default(), credentials(), inner::<Rejection>());
-    let (mut client, caller) = (client.expect("the configuration is valid"), caller.clone());
-    let once = move || {
-        let call = context::scope(caller.context.clone(), async { drive(&mut client, caller.request()) });
-        call.now_or_never().expect("nothing waits here");
-    };
-    cases.push(Case { name: "client stack", group: Group::Stack, once: Box::new(once) });
+    cases.push(caller.case("client stack", Group::Stack(Side::Client), client.expect("the configuration is valid")));
 }

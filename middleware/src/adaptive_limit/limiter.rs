@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use metrics::{Counter, Gauge, Histogram};
+use metrics::{Counter, Histogram};
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     deadline,
     jitter::{self, Draw},
-    metrics::as_f64,
+    metrics::{as_f64, count_on_look, on_look},
     priority::Priority,
     rejection::{Rejection, reasons},
 };
@@ -34,9 +34,6 @@ const RETRY_SPREAD: f64 = 0.5;
 /// The shared limit. With a free place, coming in and going out are one short lock each.
 pub(super) struct Limiter {
     state: Mutex<State<Answer>>,
-    limit: Gauge,
-    in_use: Gauge,
-    waiting: Gauge,
     waited: Histogram,
     full: Counter,
     too_late: Counter,
@@ -57,17 +54,25 @@ pub(super) enum Entry {
 impl Limiter {
     pub(super) fn new(config: &Config, draw: Draw) -> Arc<Self> {
         let shed = |reason: &'static str| metrics::counter!("palisade.requests.shed", "reason" => reason);
-        let limiter = Self {
+        let limiter = Arc::new(Self {
             state: Mutex::new(State::new(config, draw, Instant::now())),
-            limit: metrics::gauge!("palisade.concurrency.limit", "limiter" => LIMITER),
-            in_use: metrics::gauge!("palisade.concurrency.in_use", "limiter" => LIMITER),
-            waiting: metrics::gauge!("palisade.queue.waiting", "limiter" => LIMITER),
             waited: metrics::histogram!("palisade.queue.wait", "limiter" => LIMITER),
             full: shed("queue_full"),
             too_late: shed("queue_timeout"),
+        });
+        let limit = metrics::gauge!("palisade.concurrency.limit", "limiter" => LIMITER);
+        limit.set(config.initial_limit);
+        on_look(&limiter, move |limiter| {
+            if let Some(limiter) = limiter {
+                limit.set(as_f64(limiter.occupancy().limit));
+            }
+        });
+        let shown = |gauge, count: fn(Occupancy) -> usize| {
+            count_on_look(&limiter, gauge, move |limiter| u32::try_from(count(limiter.occupancy())).unwrap_or(u32::MAX));
         };
-        limiter.limit.set(config.initial_limit);
-        Arc::new(limiter)
+        shown(metrics::gauge!("palisade.concurrency.in_use", "limiter" => LIMITER), |occupancy| occupancy.in_use);
+        shown(metrics::gauge!("palisade.queue.waiting", "limiter" => LIMITER), |occupancy| occupancy.waiting);
+        limiter
     }
 
     /// A request comes that must be answered by `deadline`.
@@ -81,7 +86,6 @@ impl Limiter {
         let waiter = may_wait.then(|| {
             let (answer, answered) = oneshot::channel();
             let ticket = state.wait(priority, deadline, answer, now);
-            self.waiting.increment(1);
             Waiter { limiter: self.clone(), ticket, since: now, deadline, answered, done: false }
         });
         drop(state);
@@ -100,12 +104,7 @@ impl Limiter {
 
     fn leave(self: &Arc<Self>, priority: Priority, sample: Option<Sample>, now: Instant) {
         let mut state = self.state.lock();
-        let before = state.limit();
         let leaving = state.leave(priority, sample, now);
-        if state.limit() != before {
-            // Under the lock, so that the last limit written is the last one there was.
-            self.limit.set(as_f64(state.limit()));
-        }
         drop(state);
         self.tell(leaving);
     }
@@ -126,7 +125,6 @@ impl Limiter {
     }
 
     fn permit(self: &Arc<Self>, priority: Priority) -> Permit {
-        self.in_use.increment(1);
         Permit { limiter: self.clone(), priority, sample: None }
     }
 
@@ -155,7 +153,6 @@ pub(super) struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.limiter.in_use.decrement(1);
         self.limiter.leave(self.priority, self.sample, Instant::now());
     }
 }
@@ -185,7 +182,6 @@ impl Future for Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let now = Instant::now();
-        self.limiter.waiting.decrement(1);
         self.limiter.waited.record(now.saturating_duration_since(self.since));
         if self.done {
             return;

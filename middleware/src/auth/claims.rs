@@ -148,9 +148,11 @@ struct Written<'a> {
     sub: &'a str,
     aud: &'a str,
     iat: i64,
-    nbf: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nbf: Option<i64>,
     exp: i64,
-    jti: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<String>,
     scope: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     act: Option<Actor>,
@@ -183,14 +185,16 @@ fn sign(
     now: i64,
     key: &EncodingKey,
 ) -> Result<String, jsonwebtoken::errors::Error> {
+    // Nobody revokes a token that is good for a minute, nor makes it for later; it is spelled out with every call.
+    let internal = act.is_some();
     let claims = Written {
         iss: &token.issuer,
         sub: &token.subject,
         aud: &token.audience,
         iat: now,
-        nbf: now,
+        nbf: (!internal).then_some(now),
         exp: now.saturating_add(i64::try_from(token.lifetime.as_secs()).unwrap_or(i64::MAX)),
-        jti: uuid::Uuid::new_v4().to_string(),
+        jti: (!internal).then(|| uuid::Uuid::new_v4().to_string()),
         scope: &token.scope,
         act,
     };

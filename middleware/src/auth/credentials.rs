@@ -51,15 +51,15 @@ impl<S> Layer<S> for CredentialsLayer {
 
 impl Check for CredentialsLayer {
     fn check<B>(&self, mut request: Request<B>) -> Result<Request<B>, Rejection> {
-        let context = context::current();
-        let user = context.as_ref().and_then(|context| context.principal.as_deref());
-        let authorization = self.tokens.authorization(self.target, user)?;
-        request.headers_mut().insert(header::AUTHORIZATION, authorization);
-        if let Some(context) = context {
-            request.headers_mut().insert(REQUEST_ID_HEADER, context.request_id.header());
+        let headers = request.headers_mut();
+        let authorized = context::look(|context| {
+            headers.insert(REQUEST_ID_HEADER, context.request_id.header());
             // Here, because who has no token of ours is not believed.
-            request.headers_mut().insert(PRIORITY_HEADER, context.priority.into());
-        }
+            headers.insert(PRIORITY_HEADER, context.priority.into());
+            self.tokens.authorization(self.target, context.principal.as_deref())
+        });
+        let authorization = authorized.unwrap_or_else(|| self.tokens.authorization(self.target, None))?;
+        headers.insert(header::AUTHORIZATION, authorization);
         Ok(request)
     }
 }

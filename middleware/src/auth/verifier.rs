@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::Validation;
 use moka::sync::Cache;
+use rustc_hash::FxBuildHasher;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -70,8 +71,8 @@ impl Issuer {
 pub struct Verifier {
     issuers: Vec<Issuer>,
     clock: Arc<dyn Clock>,
-    /// By SHA-256 of the whole token, signature included.
-    cache: Cache<[u8; 32], Cached>,
+    /// By SHA-256 of the whole token, signature included; only what was verified gets in, so that a fast hash of the digest will do.
+    cache: Cache<[u8; 32], Cached, FxBuildHasher>,
     revocations: Option<Arc<dyn Revocations>>,
     revoked: metrics::Counter,
 }
@@ -103,7 +104,7 @@ impl Verifier {
     /// Believes the tokens of `issuers`. None is revoked before its end.
     pub fn new(issuers: Vec<Issuer>, clock: Arc<dyn Clock>) -> Self {
         super::install_crypto();
-        let cache = Cache::builder().max_capacity(CACHED_TOKENS).time_to_live(CACHE_FOR).build();
+        let cache = Cache::builder().max_capacity(CACHED_TOKENS).time_to_live(CACHE_FOR).build_with_hasher(FxBuildHasher);
         let revoked = metrics::counter!("palisade.auth.tokens.revoked");
         Self { issuers, clock, cache, revocations: None, revoked }
     }

@@ -13,7 +13,7 @@ use super::{
     verdict::Finding,
     window::Counts,
 };
-use crate::jitter;
+use crate::{jitter, metrics::on_look};
 
 /// A breaker. Cheap to share: letting a call through costs one atomic load while it is closed.
 pub struct Breaker {
@@ -30,7 +30,7 @@ pub struct Breaker {
 type Heed = Box<dyn Fn(Transition) + Send + Sync>;
 
 impl Breaker {
-    /// A breaker for the target `name`.
+    /// A breaker for the target `name`, of which a service has one: its series are those of the target.
     pub fn new(name: &'static str, config: &Config) -> Arc<Self> {
         Self::build(name, None, config, Metrics::of_target(name), Box::new(|_| {}))
     }
@@ -41,10 +41,19 @@ impl Breaker {
         Self::build(name, Some(endpoint), config, Metrics::of_endpoint(name, label), heed)
     }
 
-    fn build(name: &'static str, endpoint: Option<Arc<str>>, config: &Config, metrics: Metrics, heed: Heed) -> Arc<Self> {
+    fn build(name: &'static str, endpoint: Option<Arc<str>>, config: &Config, mut metrics: Metrics, heed: Heed) -> Arc<Self> {
         let machine = Machine::new(config.clone(), jitter::draw, Instant::now());
         metrics.state(machine.state());
-        Arc::new(Self { name, endpoint, config: config.clone(), gate: Gate::new(machine), metrics, heed })
+        let window = metrics.take_window();
+        let breaker = Arc::new(Self { name, endpoint, config: config.clone(), gate: Gate::new(machine), metrics, heed });
+        if let Some(window) = window {
+            let enough = config.enough_calls();
+            on_look(&breaker, move |breaker| {
+                let counts = breaker.map(|breaker| breaker.with(|machine| machine.counts(Instant::now())));
+                window.show(counts.unwrap_or_default(), enough);
+            });
+        }
+        breaker
     }
 
     /// What it guards.
@@ -66,7 +75,6 @@ impl Breaker {
     pub(crate) fn retire(&self) {
         self.gate.with(|machine| machine.set_mode(Mode::Disabled, Instant::now()), |transition| (self.heed)(transition));
         self.metrics.state(State::Disabled);
-        self.metrics.window(Counts::default(), self.config.enough_calls());
     }
 
     /// Lets a call that must be over at `deadline` through, or not.
@@ -145,13 +153,10 @@ impl Permit {
     fn finish(&mut self, verdict: Verdict, hint: Option<Duration>, now: Instant) {
         self.settled = true;
         let observation = Observation { verdict, slow: self.is_slow(now), hint };
-        let Breaker { config, metrics, .. } = &*self.breaker;
-        let (counted, counts) = self.breaker.with(|machine| (machine.record(self.epoch, observation, now), machine.counts(now)));
-        metrics.window(counts, config.enough_calls());
-        if counted {
-            metrics.call(verdict, observation.slow);
+        if self.breaker.with(|machine| machine.record(self.epoch, observation, now)) {
+            self.breaker.metrics.call(verdict, observation.slow);
         } else {
-            metrics.stale();
+            self.breaker.metrics.stale();
         }
     }
 

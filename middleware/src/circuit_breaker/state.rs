@@ -82,7 +82,7 @@ impl Machine {
     }
 
     /// What the window holds.
-    pub fn counts(&mut self, now: Instant) -> Counts {
+    pub fn counts(&self, now: Instant) -> Counts {
         self.window.counts(now)
     }
 
@@ -153,15 +153,14 @@ impl Machine {
             Verdict::Failure => true,
             Verdict::Throttled | Verdict::Neutral | Verdict::Cancelled => return None,
         };
-        self.window.record(failed, observation.slow, now);
+        let counts = self.window.record(failed, observation.slow, now);
         self.consecutive = if failed { self.consecutive.saturating_add(1) } else { 0 };
-        let counts = self.window.counts(now);
         let enough = counts.total >= self.config.enough_calls();
         if self.config.consecutive_failures > 0 && self.consecutive >= self.config.consecutive_failures {
             Some(Cause::Consecutive)
-        } else if enough && counts.rate(counts.failed) >= self.config.failure_rate {
+        } else if enough && counts.reaches(counts.failed, self.config.failure_rate) {
             Some(Cause::FailureRate)
-        } else if enough && counts.rate(counts.slow) >= self.config.slow_rate {
+        } else if enough && counts.reaches(counts.slow, self.config.slow_rate) {
             Some(Cause::SlowRate)
         } else {
             None

@@ -53,7 +53,10 @@ pub(super) fn at_head<B>(protocol: Protocol, answer: &Result<Response<B>, Reject
 /// The same of the end of its body; `None` if nobody waited for it.
 pub(super) fn at_end(protocol: Protocol, end: End<'_>, target: &str) -> Option<(Finding, Option<Duration>)> {
     match (protocol, end) {
-        (Protocol::Grpc, End::Complete(trailers)) => Some((of_trailers(trailers, target), trailers.and_then(hint))),
+        (Protocol::Grpc, End::Complete(trailers)) => {
+            let finding = of_trailers(trailers, target);
+            Some((finding, if finding == Verdict::Success.into() { None } else { trailers.and_then(hint) }))
+        }
         // The head was well, and whoever has it may leave the rest.
         (Protocol::Http, End::Complete(_) | End::Dropped) => Some((Verdict::Success.into(), None)),
         (Protocol::Http, End::Late) => Some((Finding::TimedOut, None)),

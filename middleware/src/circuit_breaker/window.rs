@@ -38,6 +38,11 @@ impl Counts {
     pub(super) fn rate(&self, part: u32) -> f64 {
         f64::from(part) / f64::from(self.total)
     }
+
+    /// Whether `part` of them is as many as `rate`, which is above 0, allows.
+    pub(super) fn reaches(&self, part: u32, rate: f64) -> bool {
+        part > 0 && self.rate(part) >= rate
+    }
 }
 
 /// A window of either kind.
@@ -55,16 +60,18 @@ impl Window {
         }
     }
 
-    pub(super) fn record(&mut self, failed: bool, slow: bool, now: Instant) {
+    /// Takes one call in; what it holds then.
+    pub(super) fn record(&mut self, failed: bool, slow: bool, now: Instant) -> Counts {
         match self {
             Self::Time(window) => window.record(Counts::of(failed, slow), now),
             Self::Count(window) => window.record(Counts::of(failed, slow)),
         }
     }
 
-    pub(super) fn counts(&mut self, now: Instant) -> Counts {
+    /// What it holds. For those who look at it: it is copied.
+    pub(super) fn counts(&self, now: Instant) -> Counts {
         match self {
-            Self::Time(window) => window.counts(now),
+            Self::Time(window) => window.clone().counts(now),
             Self::Count(window) => window.sum,
         }
     }
@@ -73,7 +80,7 @@ impl Window {
 const BUCKETS: usize = 10;
 
 /// Ten buckets that follow each other without drift: each begins where the one before ends, whenever calls come.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct TimeWindow {
     width: Duration,
     buckets: [Counts; BUCKETS],
@@ -89,10 +96,11 @@ impl TimeWindow {
         Self { width, buckets: [Counts::default(); BUCKETS], head: 0, head_began: now, sum: Counts::default() }
     }
 
-    fn record(&mut self, counts: Counts, now: Instant) {
+    fn record(&mut self, counts: Counts, now: Instant) -> Counts {
         self.roll(now);
         self.buckets[self.head].add(counts);
         self.sum.add(counts);
+        self.sum
     }
 
     fn counts(&mut self, now: Instant) -> Counts {
@@ -131,7 +139,7 @@ impl CountWindow {
         Self { calls: VecDeque::with_capacity(length), length, sum: Counts::default() }
     }
 
-    fn record(&mut self, call: Counts) {
+    fn record(&mut self, call: Counts) -> Counts {
         if self.calls.len() == self.length
             && let Some(oldest) = self.calls.pop_front()
         {
@@ -139,6 +147,7 @@ impl CountWindow {
         }
         self.calls.push_back(call);
         self.sum.add(call);
+        self.sum
     }
 }
 

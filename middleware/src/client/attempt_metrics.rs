@@ -25,8 +25,22 @@ use crate::{
 };
 
 /// Measures each attempt until its last byte.
+///
+/// ```
+/// use palisade_middleware::{client::attempt_metrics::AttemptMetricsLayer, rejection::Rejection, respond::Protocol};
+/// # use tonic::{Status, body::Body};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+/// # metrics::with_local_recorder(&recorder, || tokio_test::block_on(async {
+/// let call = service_fn(async |_| Ok::<_, Rejection>(Status::unavailable("down").into_http::<Body>()));
+/// let answer = AttemptMetricsLayer::new(Protocol::Grpc, "products").layer(call).oneshot(http::Request::new(())).await.unwrap();
+/// drop(answer); // It was measured until here.
+/// # }));
+/// # let prometheus = recorder.handle().render();
+/// assert!(prometheus.contains("grpc_client_attempt_duration"));
+/// ```
 #[derive(Debug, Clone)]
-pub(super) struct AttemptMetricsLayer(Arc<Series>);
+pub struct AttemptMetricsLayer(Arc<Series>);
 
 #[derive(Debug)]
 enum Series {
@@ -36,7 +50,7 @@ enum Series {
 
 impl AttemptMetricsLayer {
     /// For attempts at `target`.
-    pub(super) fn new(protocol: Protocol, target: &'static str) -> Self {
+    pub fn new(protocol: Protocol, target: &'static str) -> Self {
         Self(Arc::new(match protocol {
             Protocol::Grpc => Series::Grpc { target, known: Known::default() },
             Protocol::Http => Series::Http(AttemptsMade::new(target)),
@@ -71,7 +85,7 @@ impl<S> Layer<S> for AttemptMetricsLayer {
 
 /// See [`AttemptMetricsLayer`].
 #[derive(Debug, Clone)]
-pub(super) struct AttemptMetrics<S> {
+pub struct AttemptMetrics<S> {
     inner: S,
     layer: AttemptMetricsLayer,
 }
@@ -97,7 +111,7 @@ where
 
 /// An attempt being measured; one that is dropped was cancelled.
 #[derive(Debug)]
-pub(super) struct Measurement {
+pub struct Measurement {
     series: Measured,
     /// `None` once it was measured.
     started: Option<Instant>,
@@ -140,7 +154,7 @@ impl Observe for Measurement {
 pin_project! {
     /// The future of [`AttemptMetrics`].
     #[derive(Debug)]
-    pub(super) struct ResponseFuture<F> {
+    pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
         measurement: Option<Measurement>,

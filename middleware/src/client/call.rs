@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, fmt, future::Future, pin::Pin, sync::Arc};
 
+use futures_util::{FutureExt, future::Either};
 use http::{Request, Response};
 use tonic::{Status, body::Body};
 use tower::{Service, ServiceExt};
@@ -34,14 +35,17 @@ where
     E: 'static,
 {
     fn call(&self, request: Request<Body>) -> Answer<R, E> {
-        let (call, refusal) = (self.stack.clone().oneshot(request), self.refusal);
-        Box::pin(async move {
-            let mut response = call.await.unwrap_or_else(|never| match never {});
+        let (mut stack, refusal) = (self.stack.clone(), self.refusal);
+        // Ready as a rule: then the call is made here, and is all that is moved into the box.
+        let ready = stack.ready().now_or_never().is_some();
+        let call = if ready { Either::Left(stack.call(request)) } else { Either::Right(stack.oneshot(request)) };
+        Box::pin(call.map(move |answer| {
+            let mut response = answer.unwrap_or_else(|never| match never {});
             match response.extensions_mut().remove() {
                 Some(Refused(rejection)) => Err(refusal(rejection)),
                 None => Ok(response),
             }
-        })
+        }))
     }
 }
 

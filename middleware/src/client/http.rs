@@ -77,6 +77,8 @@ pub fn http(
 }
 
 /// A client for one origin. Cheap to clone; clones share the connections, the breaker and the budgets.
+///
+/// A call begins in `call`, not when its future is first polled: the context ([`crate::context`]) and the span are those of that moment.
 #[derive(Debug, Clone)]
 pub struct HttpClient {
     stack: Arc<dyn Call<HttpBody, Arc<Rejection>>>,

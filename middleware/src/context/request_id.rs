@@ -2,6 +2,7 @@
 
 use std::{fmt, ops::Deref};
 
+use bytes::Bytes;
 use http::HeaderValue;
 
 const MAX_LENGTH: usize = 64;
@@ -14,8 +15,9 @@ impl RequestId {
     /// A random UUID.
     pub fn random() -> Self {
         let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-        let text: &str = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text);
-        Self(HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("none")))
+        uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text);
+        // Owned from the start: bytes that are copied allocate once more when they are first shared.
+        Self(HeaderValue::from_maybe_shared(Bytes::from_owner(text)).unwrap_or(HeaderValue::from_static("none")))
     }
 
     /// A caller's id; `None` if it is not one.

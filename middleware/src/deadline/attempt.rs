@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -39,15 +40,22 @@ use crate::{rejection::Rejection, respond::Protocol, streams::is_stream};
 pub struct AttemptTimeoutLayer {
     protocol: Protocol,
     limit: Duration,
-    attempts_expired: metrics::Counter,
-    calls_expired: metrics::Counter,
+    expiries: Arc<Expiries>,
+}
+
+/// What it was that ran out.
+#[derive(Debug)]
+struct Expiries {
+    attempts: metrics::Counter,
+    calls: metrics::Counter,
 }
 
 impl AttemptTimeoutLayer {
     /// At most `limit` for an attempt at `target`, over gRPC.
     pub fn new(target: &'static str, limit: Duration) -> Self {
         let expired = |kind: &'static str| metrics::counter!("palisade.request.timeouts", "target" => target, "kind" => kind);
-        Self { protocol: Protocol::Grpc, limit, attempts_expired: expired("attempt"), calls_expired: expired("deadline") }
+        let expiries = Arc::new(Expiries { attempts: expired("attempt"), calls: expired("deadline") });
+        Self { protocol: Protocol::Grpc, limit, expiries }
     }
 
     /// The same over `protocol`.
@@ -106,7 +114,8 @@ where
             // What is inside can tell by it whether it was dropped for want of time.
             deadline.0 = now + limit;
         }
-        let expired = if limit < self.layer.limit { &self.layer.calls_expired } else { &self.layer.attempts_expired };
+        let Expiries { attempts, calls } = &*self.layer.expiries;
+        let expired = if limit < self.layer.limit { calls } else { attempts };
         let timer = Timer::new(now, limit, (Side::Client, self.layer.protocol), expired.clone());
         let timer = if stream { timer.of_stream(end) } else { timer };
         ResponseFuture::running(self.inner.call(request), timer)

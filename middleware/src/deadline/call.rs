@@ -68,7 +68,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let now = Instant::now();
-        let deadline = context::current().and_then(|context| context.deadline);
+        let deadline = context::look(|context| context.deadline).flatten();
         let left = deadline.map(|deadline| after_margin(deadline.saturating_duration_since(now)));
         // `tonic::Request::set_timeout` is about the call, not about each attempt.
         let asked = request.headers().get(grpc_timeout::HEADER).and_then(grpc_timeout::parse);

@@ -60,12 +60,12 @@ impl Timer {
     }
 
     /// The answer has begun.
-    fn begun(mut self, now: Instant) -> Option<Self> {
+    fn begun(mut self) -> Option<Self> {
         match self.then {
             Then::Rest => Some(self),
             Then::Endless => None,
             Then::Until(end) => {
-                self.limit += end.saturating_duration_since(now);
+                self.limit += end.saturating_duration_since(Instant::now());
                 self.sleep.as_mut().reset(end);
                 Some(self)
             }
@@ -123,7 +123,7 @@ where
             StateProjection::Running { inner, timer } => {
                 // An answer that is there counts, however late this poll comes.
                 if let Poll::Ready(result) = inner.poll(cx) {
-                    let timer = timer.take().and_then(|timer| timer.begun(Instant::now()));
+                    let timer = timer.take().and_then(Timer::begun);
                     return Poll::Ready(
                         result.map(|response| response.map(|body| TimedBody { body, timer, cut: false })).map_err(Into::into),
                     );

@@ -12,8 +12,8 @@ use metrics::{Counter, Gauge, Histogram};
 use rustc_hash::FxHashMap;
 use tonic::Code;
 
-use super::error_type;
-use crate::{conclusion::Side, grpc_status, respond::Protocol};
+use super::{count_on_look, error_type};
+use crate::{conclusion::Side, count::Count, grpc_status, respond::Protocol};
 
 /// What was looked up before, by key. Reading takes no lock; a new key copies the map, which happens once per key. The keys must be bounded, and ours: the
 /// hash is fast and can be aimed at.
@@ -62,17 +62,24 @@ impl Known<&'static str, GrpcSeries> {
     }
 }
 
+/// A number that `gauge` shows.
+fn counted(gauge: Gauge) -> Arc<Count> {
+    let count = Arc::new(Count::new());
+    count_on_look(&count, gauge, Count::get);
+    count
+}
+
 /// The requests of one route and HTTP method.
 pub(super) struct HttpSeries {
     verb: &'static str,
     route: &'static str,
-    pub(super) active: Gauge,
+    pub(super) active: Arc<Count>,
     by_status: Known<u16, Histogram>,
 }
 
 impl HttpSeries {
     pub(super) fn new(verb: &'static str, route: &'static str) -> Self {
-        let active = metrics::gauge!("http.server.active_requests", "http.request.method" => verb, "url.scheme" => "http");
+        let active = counted(metrics::gauge!("http.server.active_requests", "http.request.method" => verb, "url.scheme" => "http"));
         Self { verb, route, active, by_status: Known::default() }
     }
 
@@ -111,13 +118,13 @@ pub(super) struct GrpcSeries {
     method: Arc<str>,
     target: Option<Arc<str>>,
     /// Calls made are counted by the bulkhead.
-    pub(super) active: Option<Gauge>,
+    pub(super) active: Option<Arc<Count>>,
     durations: ByCode<Histogram>,
 }
 
 impl GrpcSeries {
     pub(super) fn answered(method: &'static str) -> Self {
-        let active = metrics::gauge!("palisade.rpc.server.active_calls", "rpc.method" => method);
+        let active = counted(metrics::gauge!("palisade.rpc.server.active_calls", "rpc.method" => method));
         Self { method: method.into(), target: None, active: Some(active), durations: ByCode::new() }
     }
 

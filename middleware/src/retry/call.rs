@@ -1,4 +1,4 @@
-//! One call on its way through its attempts: decides after each, and takes the time from its caller.
+//! One call on its way through its attempts: decides after each, and takes the time from its caller, if it matters.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,9 +22,8 @@ use crate::{
 
 /// The state of a call between its attempts.
 #[derive(Debug)]
-pub(super) struct Call<'a> {
-    policy: &'a Policy,
-    path: &'a str,
+pub(super) struct Call {
+    policy: Arc<Policy>,
     deadline: Option<Instant>,
     /// Why there can only be one attempt, if so.
     barrier: Option<Denied>,
@@ -47,12 +46,13 @@ enum Transparent {
     Made,
 }
 
-impl<'a> Call<'a> {
-    pub(super) fn new(policy: &'a Policy, request: &'a request::Parts, kept: bool) -> Self {
+impl Call {
+    pub(super) fn new(policy: Arc<Policy>, request: &request::Parts, kept: bool) -> Self {
         let config = &policy.config;
+        let back_off = BackOff::new(Duration::from_millis(config.base_ms), Duration::from_millis(config.max_ms), jitter::draw);
         let barrier = if !kept {
             Some(Denied::Committed)
-        } else if context::current().is_some_and(|context| context.previous_attempts > 0) {
+        } else if context::look(|context| context.previous_attempts > 0) == Some(true) {
             Some(Denied::CallerRetries)
         } else if !policy.repeatable.allow(request) {
             Some(Denied::NotIdempotent)
@@ -61,30 +61,32 @@ impl<'a> Call<'a> {
         };
         Self {
             policy,
-            path: request.uri.path(),
             deadline: request.extensions.get::<CallDeadline>().map(|deadline| deadline.0),
             barrier,
             attempt: 0,
             transparent: Transparent::Free,
-            back_off: BackOff::new(Duration::from_millis(config.base_ms), Duration::from_millis(config.max_ms), jitter::draw),
+            back_off,
             in_flight: None,
             failed: false,
             exhausted: false,
         }
     }
 
+    pub(super) fn protocol(&self) -> Protocol {
+        self.policy.repeatable.protocol()
+    }
+
     /// The request of the next attempt, which counts from now on.
-    pub(super) fn request(&mut self, parts: &request::Parts, body: Body) -> Request<Body> {
+    pub(super) fn request(&mut self, mut parts: request::Parts, body: Body) -> Request<Body> {
         if self.transparent == Transparent::Next {
             self.transparent = Transparent::Made;
         } else {
             self.attempt += 1;
         }
-        let mut parts = parts.clone();
         if self.attempt > 1 || self.transparent == Transparent::Made {
             parts.extensions.insert(Attempt(self.attempt));
         }
-        if self.attempt > 1 && self.policy.repeatable.protocol() == Protocol::Grpc {
+        if self.attempt > 1 && self.protocol() == Protocol::Grpc {
             parts.headers.insert(PREVIOUS_ATTEMPTS_HEADER, HeaderValue::from(self.attempt - 1));
         }
         Request::from_parts(parts, body)
@@ -95,8 +97,8 @@ impl<'a> Call<'a> {
         self.barrier.is_none() && self.attempt < self.policy.config.attempts()
     }
 
-    /// How long to wait before the next attempt; `None` if the answer stands.
-    pub(super) fn next(&mut self, outcome: Outcome, now: Instant) -> Option<Duration> {
+    /// How long to wait before the next attempt at `path`; `None` if the answer stands.
+    pub(super) fn next(&mut self, path: &str, outcome: Outcome, now: fn() -> Instant) -> Option<Duration> {
         self.in_flight = None;
         let failed_before = self.failed;
         self.failed = matches!(outcome, Outcome::Unsent | Outcome::NotTried | Outcome::Lost | Outcome::Failed(_) | Outcome::Final);
@@ -110,7 +112,6 @@ impl<'a> Call<'a> {
             Outcome::Final => return None,
             Outcome::Answered => {
                 self.policy.budget.refund();
-                self.policy.metrics.tokens(self.policy.budget.tokens());
                 return None;
             }
             Outcome::Unsent if self.transparent == Transparent::Free && self.barrier != Some(Denied::Committed) => Ok(self.transparently()),
@@ -124,7 +125,7 @@ impl<'a> Call<'a> {
         };
         match next {
             Ok((pause, in_flight)) => {
-                tracing::debug!(method = self.path, attempt = self.attempt, ?outcome, ?pause, "trying again");
+                tracing::debug!(method = path, attempt = self.attempt, ?outcome, ?pause, "trying again");
                 self.in_flight = Some(in_flight);
                 Some(pause)
             }
@@ -140,7 +141,7 @@ impl<'a> Call<'a> {
         if !trace::is_recorded() {
             return;
         }
-        let protocol = self.policy.repeatable.protocol();
+        let protocol = self.protocol();
         let [attempt, told, waits] = match protocol {
             Protocol::Grpc => ["app.rpc.attempt", "app.rpc.outcome", "app.rpc.pause_ms"],
             Protocol::Http => ["app.http.attempt", "app.http.outcome", "app.http.pause_ms"],
@@ -165,11 +166,10 @@ impl<'a> Call<'a> {
         advice: Retry,
         barrier: Option<Denied>,
         room: fn(&Arc<Budget>) -> Result<InFlight, Exhausted>,
-        now: Instant,
+        now: fn() -> Instant,
     ) -> Result<(Duration, InFlight), Denied> {
-        let Policy { config, budget, metrics, .. } = self.policy;
+        let Policy { config, budget, .. } = &*self.policy;
         budget.spend();
-        metrics.tokens(budget.tokens());
         if let Some(barrier) = barrier {
             return Err(barrier);
         }
@@ -178,7 +178,7 @@ impl<'a> Call<'a> {
         }
         let pause = self.back_off.next(advice).ok_or(Denied::Pushback)?;
         // Better the real error now than a timeout later.
-        let in_time = |deadline: Instant| now + pause + Duration::from_millis(config.min_attempt_ms) < deadline;
+        let in_time = |deadline: Instant| now() + pause + Duration::from_millis(config.min_attempt_ms) < deadline;
         if !self.deadline.is_none_or(in_time) {
             return Err(Denied::Deadline);
         }
@@ -193,11 +193,11 @@ impl<'a> Call<'a> {
     }
 
     /// The answer to the call.
-    pub(super) fn finish<R: HttpBody>(self, answer: Answer<R>) -> Answer<R> {
-        let protocol = self.policy.repeatable.protocol();
+    pub(super) fn finish<R: HttpBody>(&self, path: &str, answer: Answer<R>) -> Answer<R> {
+        let protocol = self.protocol();
         match protocol {
             Protocol::Grpc => {
-                self.policy.metrics.retried(self.path, self.attempt - 1, self.transparent == Transparent::Made);
+                self.policy.metrics.retried(path, self.attempt - 1, self.transparent == Transparent::Made);
                 trace::record("app.rpc.attempts", i64::from(self.attempt));
             }
             Protocol::Http if self.attempt > 1 => trace::record("http.request.resend_count", i64::from(self.attempt - 1)),

@@ -1,10 +1,11 @@
 //! Which calls may reach a server twice.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use http::request;
 use prost::Message;
 use prost_types::{FileDescriptorSet, MethodOptions, method_options::IdempotencyLevel};
+use rustc_hash::FxHashSet;
 
 use crate::respond::Protocol;
 
@@ -15,15 +16,15 @@ pub struct IdempotencyKeyed;
 /// The gRPC paths of the methods that may be repeated. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IdempotentMethods {
-    paths: Arc<HashSet<String>>,
+    paths: Arc<FxHashSet<String>>,
     /// Those among all methods whose answer is a stream.
-    streams: Arc<HashSet<String>>,
+    streams: Arc<FxHashSet<String>>,
 }
 
 impl IdempotentMethods {
     /// All methods that the contracts declare repeatable (`idempotency_level`), from an encoded `FileDescriptorSet`.
     pub fn in_descriptors(file_descriptor_set: &[u8]) -> Result<Self, prost::DecodeError> {
-        let (mut paths, mut streams) = (HashSet::new(), HashSet::new());
+        let (mut paths, mut streams) = (FxHashSet::default(), FxHashSet::default());
         for file in FileDescriptorSet::decode(file_descriptor_set)?.file {
             for service in &file.service {
                 for method in &service.method {

@@ -41,7 +41,6 @@ impl Denied {
 #[derive(Debug)]
 pub(super) struct Metrics {
     target: &'static str,
-    tokens: metrics::Gauge,
     exhausted: metrics::Counter,
     denied: [metrics::Counter; Denied::ALL.len()],
 }
@@ -50,14 +49,9 @@ impl Metrics {
     pub(super) fn new(target: &'static str) -> Self {
         Self {
             target,
-            tokens: metrics::gauge!("palisade.retry.budget.tokens", "target" => target),
             exhausted: metrics::counter!("palisade.retry.budget.exhausted", "target" => target),
             denied: Denied::ALL.map(|(_, reason)| metrics::counter!("palisade.retry.rejected", "target" => target, "reason" => reason)),
         }
-    }
-
-    pub(super) fn tokens(&self, tokens: f64) {
-        self.tokens.set(tokens);
     }
 
     pub(super) fn denied(&self, why: Denied) {

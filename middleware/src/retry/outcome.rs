@@ -1,6 +1,9 @@
 //! What became of one attempt, as far as trying again goes.
 
-use std::error::Error;
+use std::{
+    error::Error,
+    task::{Context, Poll},
+};
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body;
@@ -51,13 +54,14 @@ impl Outcome {
     }
 }
 
-/// Waits for the first frame of the body where the head does not tell the status, if it is of any use to know.
-pub(super) async fn look<R: Body + Unpin>(answer: Result<Response<R>, Rejection>, useful: bool) -> Answer<R> {
-    let response = answer?;
-    let told = grpc_status::code_in(response.headers()).is_some() || response.status() != StatusCode::OK;
-    let (head, body) = response.into_parts();
-    let body = if told || !useful { Peeked::unread(body) } else { Peeked::read(body).await };
-    Ok(Response::from_parts(head, body))
+/// Waits for the first frame of the body where the head does not tell the status.
+pub(super) fn look<R: Body + Unpin>(answer: &mut Answer<R>, cx: &mut Context<'_>) -> Poll<()> {
+    match answer {
+        Ok(response) if grpc_status::code_in(response.headers()).is_none() && response.status() == StatusCode::OK => {
+            response.body_mut().poll_read(cx)
+        }
+        _ => Poll::Ready(()),
+    }
 }
 
 pub(super) fn of<R: Body>(protocol: Protocol, answer: &mut Answer<R>) -> Outcome {
@@ -71,6 +75,8 @@ pub(super) fn of<R: Body>(protocol: Protocol, answer: &mut Answer<R>) -> Outcome
     }
     let status = status_mut(response);
     match grpc_status::code_in(status) {
+        // The usual answer is not searched for advice.
+        Some(Code::Ok) => Outcome::Answered,
         Some(code) => of_code(code, advice(status)),
         None if response.status() != StatusCode::OK => of_http(response.status(), advice_of_head(response)),
         None if response.body().has_ended() => Outcome::Final,

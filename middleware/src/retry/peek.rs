@@ -2,12 +2,11 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use pin_project_lite::pin_project;
 
 pin_project! {
@@ -65,10 +64,12 @@ impl<B: Body> Peeked<B> {
 }
 
 impl<B: Body + Unpin> Peeked<B> {
-    /// Waits for the first frame.
-    pub(super) async fn read(mut body: B) -> Self {
-        let first = body.frame().await;
-        Self { first: Some(first), rest: Some(body) }
+    /// Waits for the first frame, of a body that was not looked at yet.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(rest) = &mut self.rest {
+            self.first = Some(ready!(Pin::new(rest).poll_frame(cx)));
+        }
+        Poll::Ready(())
     }
 }
 

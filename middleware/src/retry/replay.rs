@@ -2,9 +2,8 @@
 
 use std::{
     collections::VecDeque,
-    future::poll_fn,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -17,10 +16,11 @@ const MAX: usize = 64 * 1024;
 
 /// The body for the first attempt, and what to send again; `None` for a body that can be sent once only.
 ///
-/// A unary call's message is there at once. A stream makes us wait for its next message, and whatever waits is left alone.
-pub(super) async fn keep(mut body: Body) -> (Body, Option<Bytes>) {
+/// A unary call's message is there at once. A stream makes us wait for its next message, and whatever waits is left alone: nobody is woken
+/// for it until it is read on.
+pub(super) fn keep(mut body: Body) -> (Body, Option<Bytes>) {
     let mut begun = Frames::default();
-    match poll_fn(|cx| Poll::Ready(take_what_is_ready(&mut body, &mut begun, cx))).await {
+    match take_what_is_ready(&mut body, &mut begun, &mut Context::from_waker(Waker::noop())) {
         Some(bytes) => (again(&bytes), Some(bytes)),
         None => (Body::new(Resumed { begun, rest: body }), None),
     }
@@ -130,18 +130,18 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_at_hand_can_be_sent_again() {
-        let (first, kept) = keep(Body::new(StreamBody::new(stream(vec![b"ab", b"cd"])))).await;
+        let (first, kept) = keep(Body::new(StreamBody::new(stream(vec![b"ab", b"cd"]))));
         let kept = kept.unwrap();
         assert_eq!(kept, "abcd");
         assert_eq!(read(first).await, "abcd");
         assert_eq!(read(again(&kept)).await, "abcd");
-        assert_eq!(keep(Body::empty()).await.1.unwrap(), "");
+        assert_eq!(keep(Body::empty()).1.unwrap(), "");
     }
 
     #[tokio::test]
     async fn a_body_over_the_limit_is_sent_once_and_whole() {
         static CHUNK: [u8; MAX] = [7; MAX];
-        let (first, kept) = keep(Body::new(StreamBody::new(stream(vec![&CHUNK, b"x", b"y"])))).await;
+        let (first, kept) = keep(Body::new(StreamBody::new(stream(vec![&CHUNK, b"x", b"y"]))));
         assert_eq!(kept, None);
         assert_eq!(read(first).await.len(), MAX + 2);
     }
@@ -151,7 +151,7 @@ mod tests {
         let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
         let waits = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
         let messages = stream(vec![b"a"]).chain(waits);
-        let (first, kept) = keep(Body::new(StreamBody::new(messages))).await;
+        let (first, kept) = keep(Body::new(StreamBody::new(messages)));
         assert_eq!(kept, None);
         assert_ok!(sender.try_send(Ok(Frame::data(Bytes::from_static(b"b")))));
         drop(sender);

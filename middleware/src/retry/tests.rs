@@ -9,12 +9,14 @@ mod spans;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tonic::{Code, Status};
-use tower::{service_fn, util::BoxCloneService};
+use tower::{ServiceExt, service_fn, util::BoxCloneService};
 
 use super::*;
 use crate::{

@@ -176,6 +176,7 @@ async fn shows_its_state_every_change_and_every_call() {
     let handle = BreakerHandle(breaker.clone());
     // A series by its name and the value of its label; of a transition that is the new state and why.
     let shows = |expected: &[(&str, &str, u32)]| {
+        crate::metrics::sample();
         let text = recorder.handle().render();
         for (name, label, value) in expected {
             let is_it = |line: &str| line.starts_with(&format!("palisade_breaker_{name}{{")) && line.contains(&format!("\"{label}\""));
@@ -211,6 +212,10 @@ async fn shows_its_state_every_change_and_every_call() {
     drop(probe);
     call(Verdict::Success.into());
     shows(&[("state", "products", 0), ("transitions", proved, 1), ("calls", "cancelled", 1), ("calls", "success", 1)]);
+    call(Verdict::Success.into());
+    shows(&[("window_calls", "products", 1), ("failure_ratio", "products", 0)]);
+    tokio::time::advance(11 * SECOND).await;
+    assert_eq!(handle.counts().total, 0);
 
     handle.set_mode(Mode::ForcedOpen);
     shows(&[("state", "products", 1), ("transitions", forced, 1)]);

@@ -20,7 +20,7 @@ fn count_window(length: u32) -> (Window, Instant) {
 
 #[test]
 fn a_new_window_is_empty_and_has_no_rate() {
-    for (mut window, now) in [time_window(10), count_window(10)] {
+    for (window, now) in [time_window(10), count_window(10)] {
         assert_eq!(window.counts(now), counts(0, 0, 0));
         assert!(window.counts(now).rate(0).is_nan());
     }
@@ -78,7 +78,9 @@ fn a_count_window_slides_for_ever() {
 fn a_count_window_rises_and_falls_with_its_calls() {
     let (mut window, now) = count_window(10);
     for (script, expected) in [("SSFF", (4, 2)), ("FFFFSSSS", (10, 6)), ("SSS", (10, 3))] {
-        script.chars().for_each(|letter| window.record(letter == 'F', false, now));
+        for letter in script.chars() {
+            window.record(letter == 'F', false, now);
+        }
         assert_eq!(window.counts(now), counts(expected.0, expected.1, 0), "{script}");
     }
 }

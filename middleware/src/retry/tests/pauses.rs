@@ -78,7 +78,7 @@ async fn a_retry_does_not_queue() {
     let layer = RetryLayer::new("products", &Config::default(), [PATH].into_iter().collect());
     let (mock, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Full<Bytes>>>();
     handle.allow(1);
-    let inner = mock.map_err(|error| Rejection::internal(error.to_string()));
+    let inner = BoxCloneService::new(mock.map_err(|error| Rejection::internal(error.to_string())));
     let mut retry = layer.layer(inner);
     let call = crate::task::spawn(async move { retry.ready().await?.call(get()).await });
     let (_, respond) = handle.next_request().await.unwrap();
