@@ -54,19 +54,13 @@ impl BulkheadLayer {
         Self { target, places }
     }
 
-    fn enter(&self) -> Result<Place, Rejection> {
+    fn enter(&self) -> Result<OwnedSemaphorePermit, Rejection> {
         let Ok(permit) = self.places.clone().try_acquire_owned() else {
             let refusal = Rejection::new(&reasons::OVERLOADED, format!("too many calls to {} are in flight", self.target));
             return Err(refusal.with_retry_after(Duration::from_secs(1)));
         };
-        Ok(Place { _permit: permit })
+        Ok(permit)
     }
-}
-
-/// One call in flight.
-#[derive(Debug)]
-pub struct Place {
-    _permit: OwnedSemaphorePermit,
 }
 
 impl<S> Layer<S> for BulkheadLayer {
@@ -89,7 +83,7 @@ where
     S: Service<Request<B>, Response = Response<R>, Error = Rejection>,
     R: Body,
 {
-    type Response = Response<Observed<R, Hold<Place>>>;
+    type Response = Response<Observed<R, Hold<OwnedSemaphorePermit>>>;
     type Error = Rejection;
     type Future = ResponseFuture<S::Future>;
 
@@ -125,7 +119,7 @@ pin_project! {
     #[derive(Debug)]
     enum State<F> {
         Refused { rejection: Option<Rejection> },
-        Running { #[pin] inner: F, place: Hold<Place>, stream: bool },
+        Running { #[pin] inner: F, place: Hold<OwnedSemaphorePermit>, stream: bool },
     }
 }
 
@@ -134,7 +128,7 @@ where
     F: Future<Output = Result<Response<R>, Rejection>>,
     R: Body,
 {
-    type Output = Result<Response<Observed<R, Hold<Place>>>, Rejection>;
+    type Output = Result<Response<Observed<R, Hold<OwnedSemaphorePermit>>>, Rejection>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {

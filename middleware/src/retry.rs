@@ -29,12 +29,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response, request};
+use http::{Request, Response};
 use http_body::Body as HttpBody;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use self::{budget::Budget, call::Call, idempotent::Repeatable, metrics::Metrics};
+use self::{budget::Budget, idempotent::Repeatable, metrics::Metrics};
 use crate::{metrics::on_look, rejection::Rejection};
 
 pub use advice::advice;
@@ -93,11 +93,7 @@ impl RetryLayer {
         let metrics = Metrics::new(target);
         let tokens = ::metrics::gauge!("palisade.retry.budget.tokens", "target" => target);
         tokens.set(budget.tokens());
-        on_look(&budget, move |budget| {
-            if let Some(budget) = budget {
-                tokens.set(budget.tokens());
-            }
-        });
+        on_look(&budget, move |budget| tokens.set(budget.tokens()));
         Self(Arc::new(Policy { target, config: config.clone(), repeatable, budget, metrics }))
     }
 }
@@ -135,9 +131,7 @@ where
         // The clone that was polled ready is the one to call.
         let clone = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, clone);
-        let policy = self.policy.clone();
-        let call = |head: &request::Parts, kept| (Call::new(policy.clone(), head, kept), policy.budget.call());
-        Box::pin(Attempts::new(call, ready, request))
+        Box::pin(Attempts::new(self.policy.clone(), ready, request))
     }
 }
 

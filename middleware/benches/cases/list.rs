@@ -1,35 +1,21 @@
 //! What is measured: each layer alone around a service that answers at once, the parts that have state, and both stacks.
 
-use std::{
-    cell::Cell,
-    convert::Infallible,
-    future::{Ready, ready},
-    marker::PhantomData,
-    sync::Arc,
-    task::{Context as Task, Poll},
-    time::Duration,
-};
+use std::{cell::Cell, convert::Infallible, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{Request, Response, header};
-use http_body_util::{BodyExt, Full};
+use http::{Request, Response};
 use palisade_middleware::{
     adaptive_limit::{self, AdaptiveLimitLayer},
-    auth::{
-        AuthenticateLayer, AuthorizeLayer, CredentialsLayer, Grant, InternalTokens, Issuer, UserToken, Verifier, jwks::KeySet,
-        keys::SigningKey, mint_user_token,
-    },
+    auth::{AuthenticateLayer, AuthorizeLayer, CredentialsLayer, Grant, InternalTokens},
     bulkhead::BulkheadLayer,
     catch_panic::CatchPanicLayer,
     circuit_breaker::{self, Breaker, CircuitBreakerLayer, Verdict},
     client::{self, attempt_metrics::AttemptMetricsLayer, balance::Balancer},
-    clock::{Clock, SystemClock},
-    context::{self, Context},
+    clock::SystemClock,
     deadline::{AttemptTimeoutLayer, DeadlineLayer, TotalDeadlineLayer},
     fault::{FaultLayer, Faults},
     load_shed::LoadShedLayer,
-    method_table::{Access, Method, MethodTable},
+    method_table::MethodTable,
     metrics::{Hop, MetricsLayer},
     rate_limit::{self, AddressLimitLayer, RateLimitLayer},
     rejection::Rejection,
@@ -43,8 +29,12 @@ use palisade_middleware::{
     trace::{ClientTraceLayer, ServerTraceLayer},
 };
 use tokio::time::Instant;
-use tonic::{GrpcMethod, body::Body};
+use tonic::body::Body;
 use tower::{Layer, Service, ServiceBuilder};
+
+mod caller;
+
+use self::caller::{Caller, METHODS, inner, signing_key};
 
 /// One thing that is measured: each call does it once.
 pub(crate) struct Case {
@@ -66,121 +56,6 @@ pub(crate) enum Group {
 pub(crate) enum Side {
     Server,
     Client,
-}
-
-const PATH: &str = "/bench.v1.Bench/Get";
-
-static METHODS: [Method; 1] = [Method::grpc(PATH, Access::Scope("bench:read"))];
-
-/// Answers at once, with the status of a gRPC success.
-struct Inner<E>(PhantomData<fn() -> E>);
-
-impl<E> Clone for Inner<E> {
-    fn clone(&self) -> Self {
-        inner()
-    }
-}
-
-fn inner<E>() -> Inner<E> {
-    Inner(PhantomData)
-}
-
-impl<E, B> Service<Request<B>> for Inner<E> {
-    type Response = Response<Body>;
-    type Error = E;
-    type Future = Ready<Result<Response<Body>, E>>;
-
-    fn poll_ready(&mut self, _: &mut Task<'_>) -> Poll<Result<(), E>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Request<B>) -> Self::Future {
-        let mut response = Response::new(Body::new(Full::new(Bytes::from_static(b"\0\0\0\0\0"))));
-        response.headers_mut().insert("grpc-status", http::HeaderValue::from_static("0"));
-        ready(Ok(response))
-    }
-}
-
-/// A caller whose token was verified.
-struct Caller {
-    verifier: Arc<Verifier>,
-    token: String,
-    context: Context,
-}
-
-impl Caller {
-    fn new() -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let key = signing_key();
-        let keys = KeySet::fixed(vec![key.trusted().expect("a key can be told")]);
-        let issuer = Issuer { name: "bench".to_owned(), audience: "bench".to_owned(), internal: false, keys };
-        let token = UserToken {
-            subject: "alice".to_owned(),
-            scope: "bench:read".to_owned(),
-            issuer: "bench".to_owned(),
-            audience: "bench".to_owned(),
-            lifetime: Duration::from_hours(1),
-        };
-        let token = mint_user_token(&token, &key, clock.now().unix_timestamp()).expect("a token can be signed");
-        let verifier = Arc::new(Verifier::new(vec![issuer], clock));
-        let principal = verifier.verify(&token).now_or_never().expect("keys are there").expect("the token is good");
-        let mut context = Context::background().on_behalf_of(principal).until(Instant::now() + Duration::from_hours(1));
-        context.method = Some(&METHODS[0]);
-        Self { verifier, token, context }
-    }
-
-    fn request(&self, side: Side) -> Request<Body> {
-        let mut request = Request::new(Body::new(Full::new(Bytes::from_static(b"\0\0\0\0\0"))));
-        *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = http::Uri::from_static(PATH);
-        if side == Side::Client {
-            // As a generated client makes it.
-            request.headers_mut().insert(header::TE, http::HeaderValue::from_static("trailers"));
-            request.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
-            request.extensions_mut().insert(GrpcMethod::new("bench.v1.Bench", "Get"));
-            return request;
-        }
-        let token = http::HeaderValue::try_from(format!("Bearer {}", self.token)).expect("a token is ASCII");
-        request.headers_mut().insert(header::AUTHORIZATION, token);
-        request.headers_mut().insert(header::HOST, http::HeaderValue::from_static("bench"));
-        request.extensions_mut().insert(self.context.clone());
-        request
-    }
-}
-
-impl Caller {
-    fn case<S, R>(self: &Arc<Self>, name: &'static str, group: Group, mut service: S) -> Case
-    where
-        S: Service<Request<Body>, Response = Response<R>, Error: std::fmt::Debug> + 'static,
-        R: http_body::Body,
-    {
-        let caller = self.clone();
-        let (Group::Baseline(side) | Group::Layer(side) | Group::Stack(side)) = group else { unreachable!("a part takes no requests") };
-        let once = move || match side {
-            Side::Server => drive(&mut service, caller.request(side)),
-            Side::Client => {
-                // On behalf of somebody's request, as a rule.
-                let call = context::scope(caller.context.clone(), async { drive(&mut service, caller.request(side)) });
-                call.now_or_never().expect("nothing waits here");
-            }
-        };
-        Case { name, group, once: Box::new(once) }
-    }
-}
-
-fn signing_key() -> SigningKey {
-    SigningKey::from_pem(&SigningKey::generate_pem().expect("randomness is there")).expect("it was made as PEM")
-}
-
-/// Calls `service` once and reads the answer to its end.
-fn drive<S, R>(service: &mut S, request: Request<Body>)
-where
-    S: Service<Request<Body>, Response = Response<R>, Error: std::fmt::Debug>,
-    R: http_body::Body,
-{
-    let response = service.call(request).now_or_never().expect("nothing waits here").expect("nothing is refused here");
-    let body = response.into_body().collect().now_or_never().expect("the body is there");
-    assert!(body.is_ok(), "and whole");
 }
 
 /// All cases. To be called, and used, within a tokio runtime with time.

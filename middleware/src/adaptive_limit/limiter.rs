@@ -62,11 +62,7 @@ impl Limiter {
         });
         let limit = metrics::gauge!("palisade.concurrency.limit", "limiter" => LIMITER);
         limit.set(config.initial_limit);
-        on_look(&limiter, move |limiter| {
-            if let Some(limiter) = limiter {
-                limit.set(as_f64(limiter.occupancy().limit));
-            }
-        });
+        on_look(&limiter, move |limiter| limit.set(as_f64(limiter.occupancy().limit)));
         let shown = |gauge, count: fn(Occupancy) -> usize| {
             count_on_look(&limiter, gauge, move |limiter| u32::try_from(count(limiter.occupancy())).unwrap_or(u32::MAX));
         };

@@ -52,13 +52,13 @@ impl<S> Layer<S> for CredentialsLayer {
 impl Check for CredentialsLayer {
     fn check<B>(&self, mut request: Request<B>) -> Result<Request<B>, Rejection> {
         let headers = request.headers_mut();
-        let authorized = context::look(|context| {
+        let user = context::look(|context| {
             headers.insert(REQUEST_ID_HEADER, context.request_id.header());
             // Here, because who has no token of ours is not believed.
             headers.insert(PRIORITY_HEADER, context.priority.into());
-            self.tokens.authorization(self.target, context.principal.as_deref())
+            context.principal.clone()
         });
-        let authorization = authorized.unwrap_or_else(|| self.tokens.authorization(self.target, None))?;
+        let authorization = self.tokens.authorization(self.target, user.flatten().as_deref())?;
         headers.insert(header::AUTHORIZATION, authorization);
         Ok(request)
     }

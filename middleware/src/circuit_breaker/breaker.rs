@@ -41,18 +41,11 @@ impl Breaker {
         Self::build(name, Some(endpoint), config, Metrics::of_endpoint(name, label), heed)
     }
 
-    fn build(name: &'static str, endpoint: Option<Arc<str>>, config: &Config, mut metrics: Metrics, heed: Heed) -> Arc<Self> {
+    fn build(name: &'static str, endpoint: Option<Arc<str>>, config: &Config, metrics: Metrics, heed: Heed) -> Arc<Self> {
         let machine = Machine::new(config.clone(), jitter::draw, Instant::now());
         metrics.state(machine.state());
-        let window = metrics.take_window();
         let breaker = Arc::new(Self { name, endpoint, config: config.clone(), gate: Gate::new(machine), metrics, heed });
-        if let Some(window) = window {
-            let enough = config.enough_calls();
-            on_look(&breaker, move |breaker| {
-                let counts = breaker.map(|breaker| breaker.with(|machine| machine.counts(Instant::now())));
-                window.show(counts.unwrap_or_default(), enough);
-            });
-        }
+        on_look(&breaker, |breaker: &Self| breaker.show(breaker.with(|machine| machine.counts(Instant::now()))));
         breaker
     }
 
@@ -75,6 +68,11 @@ impl Breaker {
     pub(crate) fn retire(&self) {
         self.gate.with(|machine| machine.set_mode(Mode::Disabled, Instant::now()), |transition| (self.heed)(transition));
         self.metrics.state(State::Disabled);
+        self.show(Counts::default());
+    }
+
+    fn show(&self, window: Counts) {
+        self.metrics.window(window, self.config.enough_calls());
     }
 
     /// Lets a call that must be over at `deadline` through, or not.

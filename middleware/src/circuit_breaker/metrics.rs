@@ -29,8 +29,9 @@ const TRANSITIONS: [(&str, Cause); 15] = [
 /// The handles of one breaker, looked up once.
 pub(super) struct Metrics {
     state: metrics::Gauge,
-    /// Taken by whoever shows them; none for endpoints that share their series.
-    window: Option<WindowGauges>,
+    failure_ratio: metrics::Gauge,
+    slow_ratio: metrics::Gauge,
+    window_calls: metrics::Gauge,
     transitions: [metrics::Counter; TRANSITIONS.len()],
     success: metrics::Counter,
     slow_success: metrics::Counter,
@@ -40,23 +41,6 @@ pub(super) struct Metrics {
     cancelled: metrics::Counter,
     stale: metrics::Counter,
     rejected: metrics::Counter,
-}
-
-/// What is shown of a breaker's window, to whoever looks.
-pub(super) struct WindowGauges {
-    failure_ratio: metrics::Gauge,
-    slow_ratio: metrics::Gauge,
-    calls: metrics::Gauge,
-}
-
-impl WindowGauges {
-    /// The rates are not a number below `enough` calls.
-    pub(super) fn show(&self, counts: Counts, enough: u32) {
-        let rate = |part| if counts.total >= enough { counts.rate(part) } else { f64::NAN };
-        self.failure_ratio.set(rate(counts.failed));
-        self.slow_ratio.set(rate(counts.slow));
-        self.calls.set(counts.total);
-    }
 }
 
 /// Whose series they are: those of a target have an empty `endpoint`, which is as good as none.
@@ -70,33 +54,22 @@ impl Owner {
     fn gauge(&self, name: &'static str) -> metrics::Gauge {
         metrics::gauge!(name, "target" => self.target, "breaker" => self.breaker, "endpoint" => self.endpoint.clone())
     }
-
-    fn window(&self) -> WindowGauges {
-        WindowGauges {
-            failure_ratio: self.gauge("palisade.breaker.failure_ratio"),
-            slow_ratio: self.gauge("palisade.breaker.slow_ratio"),
-            calls: self.gauge("palisade.breaker.window_calls"),
-        }
-    }
 }
 
 impl Metrics {
     pub(super) fn of_target(target: &'static str) -> Self {
         let owner = Owner { target, breaker: "target", endpoint: "".into() };
-        Self::new(&owner, owner.gauge("palisade.breaker.state"), Some(owner.window()))
+        Self::new(&owner, |name| owner.gauge(name))
     }
 
     /// Endpoints without a `label` of their own share counters; a shared gauge would only tell of whoever wrote it last.
     pub(super) fn of_endpoint(target: &'static str, label: Option<Arc<str>>) -> Self {
         let shared = label.is_none();
         let owner = Owner { target, breaker: "endpoint", endpoint: label.unwrap_or_else(|| "other".into()) };
-        if shared {
-            return Self::new(&owner, metrics::Gauge::noop(), None);
-        }
-        Self::new(&owner, owner.gauge("palisade.breaker.state"), Some(owner.window()))
+        Self::new(&owner, |name| if shared { metrics::Gauge::noop() } else { owner.gauge(name) })
     }
 
-    fn new(owner: &Owner, state: metrics::Gauge, window: Option<WindowGauges>) -> Self {
+    fn new(owner: &Owner, gauge: impl Fn(&'static str) -> metrics::Gauge) -> Self {
         let Owner { target, breaker, endpoint } = owner;
         let transitions = TRANSITIONS.map(|(to, cause)| {
             metrics::counter!("palisade.breaker.transitions", "target" => *target, "breaker" => *breaker, "endpoint" => endpoint.clone(),
@@ -107,8 +80,10 @@ impl Metrics {
                 "outcome" => outcome)
         };
         Self {
-            state,
-            window,
+            state: gauge("palisade.breaker.state"),
+            failure_ratio: gauge("palisade.breaker.failure_ratio"),
+            slow_ratio: gauge("palisade.breaker.slow_ratio"),
+            window_calls: gauge("palisade.breaker.window_calls"),
             transitions,
             success: calls("success"),
             slow_success: calls("slow_success"),
@@ -139,8 +114,12 @@ impl Metrics {
         }
     }
 
-    pub(super) fn take_window(&mut self) -> Option<WindowGauges> {
-        self.window.take()
+    /// The rates are not a number below `enough` calls.
+    pub(super) fn window(&self, counts: Counts, enough: u32) {
+        let rate = |part| if counts.total >= enough { counts.rate(part) } else { f64::NAN };
+        self.failure_ratio.set(rate(counts.failed));
+        self.slow_ratio.set(rate(counts.slow));
+        self.window_calls.set(counts.total);
     }
 
     pub(super) fn call(&self, verdict: Verdict, slow: bool) {

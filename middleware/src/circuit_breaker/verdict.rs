@@ -43,9 +43,7 @@ pub(super) fn at_head<B>(protocol: Protocol, answer: &Result<Response<B>, Reject
         },
         Ok(response) => {
             let finding = of_head(response, target)?;
-            // Nobody asks us to stay away who is well: the usual answer is not searched for it.
-            let hint = if finding == Verdict::Success.into() { None } else { hint_of_head(response) };
-            Some((finding, hint))
+            Some((finding, unless_well(finding, || wait(retry::advice_of_head(response)))))
         }
     }
 }
@@ -55,7 +53,7 @@ pub(super) fn at_end(protocol: Protocol, end: End<'_>, target: &str) -> Option<(
     match (protocol, end) {
         (Protocol::Grpc, End::Complete(trailers)) => {
             let finding = of_trailers(trailers, target);
-            Some((finding, if finding == Verdict::Success.into() { None } else { trailers.and_then(hint) }))
+            Some((finding, unless_well(finding, || trailers.and_then(hint))))
         }
         // The head was well, and whoever has it may leave the rest.
         (Protocol::Http, End::Complete(_) | End::Dropped) => Some((Verdict::Success.into(), None)),
@@ -124,14 +122,14 @@ fn of_http(status: StatusCode) -> Verdict {
     }
 }
 
-/// How long the head of an answer asks us to stay away.
-fn hint_of_head<B>(response: &Response<B>) -> Option<Duration> {
-    wait(retry::advice_of_head(response))
-}
-
 /// How long trailers ask us to stay away.
 fn hint(trailers: &HeaderMap) -> Option<Duration> {
     wait(retry::advice(trailers))
+}
+
+/// Nobody asks us to stay away who is well: the usual answer is not searched for a `hint`.
+fn unless_well(finding: Finding, hint: impl FnOnce() -> Option<Duration>) -> Option<Duration> {
+    if finding == Verdict::Success.into() { None } else { hint() }
 }
 
 fn wait(advice: Retry) -> Option<Duration> {

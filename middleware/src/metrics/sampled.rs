@@ -12,18 +12,18 @@ static SHOWN: Mutex<Vec<Box<dyn Shown>>> = Mutex::new(Vec::new());
 /// before rendering.
 pub fn sample() {
     let mut shown = SHOWN.lock();
-    // First those that are gone: of two with one series the living one is to be seen.
     shown.retain_mut(|one| !one.ends());
     shown.iter_mut().for_each(|one| one.show());
 }
 
-/// At each look `show` is given `of`, and `None` once, when that is gone. Neither `show` nor the drop of `of` may look or register: they
-/// may run while all others wait.
-pub(crate) fn on_look<T: Send + Sync + 'static>(of: &Arc<T>, show: impl FnMut(Option<&T>) + Send + 'static) {
-    let mut shown = SHOWN.lock();
-    // What comes and goes while nobody looks must not pile up.
-    shown.retain_mut(|one| !one.ends());
-    shown.push(Box::new(Of { of: Arc::downgrade(of), show }));
+/// At each look `show` is given `of`, as long as that is there. Neither `show` nor the drop of `of` may look or register: they may run while all
+/// others wait.
+pub(crate) fn on_look<T: Send + Sync + 'static>(of: &Arc<T>, mut show: impl FnMut(&T) + Send + 'static) {
+    register(of, move |of| {
+        if let Some(of) = of {
+            show(of);
+        }
+    });
 }
 
 /// At each look `gauge` has the share in it that `count` tells of `of`. Several may share a gauge: each adds its own.
@@ -31,11 +31,19 @@ pub(crate) fn count_on_look<T: Send + Sync + 'static>(of: &Arc<T>, gauge: Gauge,
     // There from the start.
     gauge.increment(0);
     let mut told = 0;
-    on_look(of, move |of| {
+    register(of, move |of| {
         let now = of.map_or(0, &count);
         gauge.increment(f64::from(now) - f64::from(told));
         told = now;
     });
+}
+
+/// `show` is given `None` once, when `of` is gone.
+fn register<T: Send + Sync + 'static>(of: &Arc<T>, show: impl FnMut(Option<&T>) + Send + 'static) {
+    let mut shown = SHOWN.lock();
+    // What comes and goes while nobody looks must not pile up.
+    shown.retain_mut(|one| !one.ends());
+    shown.push(Box::new(Of { of: Arc::downgrade(of), show }));
 }
 
 trait Shown: Send {
@@ -106,8 +114,8 @@ mod tests {
     fn what_is_gone_is_forgotten_though_nobody_looks() {
         let (held, living) = (Arc::new(()), Arc::new(()));
         let forgotten = Arc::downgrade(&held);
-        on_look(&Arc::new(()), move |_| drop(held.clone()));
-        on_look(&living, |_| ());
+        on_look(&Arc::new(()), move |()| drop(held.clone()));
+        on_look(&living, |()| ());
         assert!(forgotten.upgrade().is_none());
     }
 }

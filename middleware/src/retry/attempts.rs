@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -16,7 +17,7 @@ use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
 use super::{
-    Peeked,
+    Peeked, Policy,
     budget::InFlight,
     call::Call,
     metrics::Denied,
@@ -67,10 +68,11 @@ where
     R: HttpBody + Unpin,
 {
     /// Makes the first attempt, by `service`, which is ready.
-    pub(super) fn new(call: impl FnOnce(&request::Parts, bool) -> (Call, InFlight), mut service: S, request: Request<Body>) -> Self {
+    pub(super) fn new(policy: Arc<Policy>, mut service: S, request: Request<Body>) -> Self {
         let (parts, body) = request.into_parts();
         let (body, message) = replay::keep(body);
-        let (mut call, in_flight) = call(&parts, message.is_some());
+        let in_flight = policy.budget.call();
+        let mut call = Call::new(policy, &parts, message.is_some());
         // The first piece of a stream may be long in coming; its head says whether it was refused. Over HTTP every head does.
         let whole = call.protocol() == Protocol::Grpc && parts.extensions.get::<Streaming>().is_none();
         // The copy is for later: what is sent first has room for what the layers below write.
