@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes what is missing: a key pair for each that signs tokens, the public halves in /keys/public.
+# Generates missing signing keys, one per token issuer, and writes the public keys to /keys/public.
 set -eu
 for name in gateway orders operator; do
     [ -f "/keys/$name/key.pem" ] || palisade keygen --out "/keys/$name/key.pem"

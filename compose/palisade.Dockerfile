@@ -1,4 +1,4 @@
-# The tools around keys and tokens, with a shell to call them from.
+# Command-line tools for keys and tokens, with a shell.
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
@@ -8,6 +8,6 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
 FROM debian:12-slim
 COPY --from=build /palisade /usr/local/bin/
 COPY compose/keys.sh /usr/local/bin/
-# The user of the other images; a fresh volume takes over the owner of the folder it is mounted on.
+# The user id of the other images. A new volume inherits the owner of its mount point.
 RUN install -d -o 65532 -g 65532 /keys /keys/gateway /keys/orders /keys/operator /keys/public
 USER 65532:65532

@@ -11,7 +11,7 @@ mod runtime;
 
 use crate::{
     dashboard::Dashboard,
-    query::{Query, Series, foreign, metric},
+    query::{Query, Series, external_metric, metric},
 };
 
 /// All dashboards, in the order in which they are listed.
@@ -33,7 +33,7 @@ const FAULTS: &str = "UNKNOWN|DEADLINE_EXCEEDED|UNIMPLEMENTED|INTERNAL|UNAVAILAB
 
 /// Every process that is scraped.
 fn every_process() -> Series {
-    foreign("up")
+    external_metric("up")
 }
 
 /// HTTP requests answered.

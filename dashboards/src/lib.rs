@@ -20,16 +20,16 @@
 //! [`share_of`](query::Query::share_of). A query that may have no series in a healthy system says so by
 //! [`sparse`](query::Query::sparse); all others must have some, and the live test asks a real Prometheus.
 
-pub mod check;
+pub mod promql_check;
 pub mod dashboard;
-pub mod live;
-pub mod names;
+pub mod resolved_queries;
+pub mod known_metrics;
 pub mod panel;
 pub mod query;
 
 mod boards;
 mod grafana;
-mod page;
+mod metrics_doc;
 
 use std::path::PathBuf;
 
@@ -48,16 +48,16 @@ pub struct File {
 
 /// Everything that is committed. Fails if a query names what no catalogue has.
 pub fn files() -> anyhow::Result<Vec<File>> {
-    let names = names::Names::default();
+    let known = known_metrics::Names::default();
     let mut wrong = Vec::new();
-    for query in live::checked() {
-        let problems = check::problems(&query.promql, &names);
+    for query in resolved_queries::checked() {
+        let problems = promql_check::problems(&query.promql, &known);
         wrong.extend(problems.iter().map(|problem| format!("{}, {}: {problem}", query.dashboard, query.panel)));
     }
     if !wrong.is_empty() {
         bail!("queries that name what does not exist:\n{}", wrong.join("\n"));
     }
-    let mut files = vec![File { path: "docs/metrics.md".into(), text: page::text()? }];
+    let mut files = vec![File { path: "docs/metrics.md".into(), text: metrics_doc::text()? }];
     for dashboard in dashboards() {
         let text = grafana::json(&dashboard).with_context(|| format!("dashboard {}", dashboard.name))?;
         files.push(File { path: format!("dashboards/{}.json", dashboard.name).into(), text });

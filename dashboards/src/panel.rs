@@ -9,7 +9,7 @@ pub struct Panel {
     pub(crate) title: &'static str,
     pub(crate) tells: &'static str,
     pub(crate) if_bad: &'static str,
-    pub(crate) form: Form,
+    pub(crate) form: Visualization,
     pub(crate) unit: &'static str,
     pub(crate) width: u32,
     pub(crate) height: u32,
@@ -21,7 +21,7 @@ pub struct Panel {
 
 /// How the numbers are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum Visualization {
     Graph,
     Stacked,
     Number,
@@ -87,37 +87,37 @@ pub mod unit {
 const RUNBOOKS: &str = "https://github.com/palisade-rs/palisade/blob/main/docs/runbooks";
 
 /// A panel of lines over time.
-pub fn graph(title: &'static str) -> Panel {
-    Panel::new(title, Form::Graph, 8, 8)
+pub fn timeseries(title: &'static str) -> Panel {
+    Panel::new(title, Visualization::Graph, 8, 8)
 }
 
 /// A panel of areas that add up, over time.
-pub fn areas(title: &'static str) -> Panel {
-    Panel::new(title, Form::Stacked, 8, 8)
+pub fn stacked_timeseries(title: &'static str) -> Panel {
+    Panel::new(title, Visualization::Stacked, 8, 8)
 }
 
 /// A panel of the last numbers, large.
-pub fn number(title: &'static str) -> Panel {
-    Panel::new(title, Form::Number, 6, 4)
+pub fn stat(title: &'static str) -> Panel {
+    Panel::new(title, Visualization::Number, 6, 4)
 }
 
 /// A panel of states over time.
-pub fn timeline(title: &'static str) -> Panel {
-    Panel::new(title, Form::Timeline, 24, 8)
+pub fn state_timeline(title: &'static str) -> Panel {
+    Panel::new(title, Visualization::Timeline, 24, 8)
 }
 
 /// A panel of a histogram's buckets over time.
 pub fn heatmap(title: &'static str) -> Panel {
-    Panel::new(title, Form::Heatmap, 8, 8)
+    Panel::new(title, Visualization::Heatmap, 8, 8)
 }
 
 /// A panel of labels.
 pub fn table(title: &'static str) -> Panel {
-    Panel::new(title, Form::Table, 8, 8)
+    Panel::new(title, Visualization::Table, 8, 8)
 }
 
 impl Panel {
-    fn new(title: &'static str, form: Form, width: u32, height: u32) -> Self {
+    fn new(title: &'static str, form: Visualization, width: u32, height: u32) -> Self {
         let nothing = Self {
             title,
             tells: "",
@@ -131,16 +131,16 @@ impl Panel {
             links: Vec::new(),
             queries: Vec::new(),
         };
-        nothing.steps(&[(None, Color::Green)])
+        nothing.thresholds(&[(None, Color::Green)])
     }
 
     /// What it tells.
-    pub fn tells(self, tells: &'static str) -> Self {
+    pub fn description(self, tells: &'static str) -> Self {
         Self { tells, ..self }
     }
 
     /// What to do when it looks bad.
-    pub fn if_bad(self, if_bad: &'static str) -> Self {
+    pub fn remediation(self, if_bad: &'static str) -> Self {
         Self { if_bad, ..self }
     }
 
@@ -162,7 +162,7 @@ impl Panel {
 
     /// A share of 1, which is yellow below the first of these values, and red below the second.
     pub fn share_of_good(self, yellow: f64, red: f64) -> Self {
-        self.unit(unit::SHARE).steps(&[(None, Color::Red), (Some(red), Color::Yellow), (Some(yellow), Color::Green)])
+        self.unit(unit::SHARE).thresholds(&[(None, Color::Red), (Some(red), Color::Yellow), (Some(yellow), Color::Green)])
     }
 
     /// A share of errors: yellow from 0.1 %, the budget of most objectives, red from 1 %.
@@ -172,15 +172,15 @@ impl Panel {
 
     /// Yellow and red from these values on.
     pub fn limits(self, yellow: f64, red: f64) -> Self {
-        self.steps(&[(None, Color::Green), (Some(yellow), Color::Yellow), (Some(red), Color::Red)])
+        self.thresholds(&[(None, Color::Green), (Some(yellow), Color::Yellow), (Some(red), Color::Red)])
     }
 
     /// Red from this value on.
     pub fn limit(self, red: f64) -> Self {
-        self.steps(&[(None, Color::Green), (Some(red), Color::Red)])
+        self.thresholds(&[(None, Color::Green), (Some(red), Color::Red)])
     }
 
-    fn steps(self, steps: &[(Option<f64>, Color)]) -> Self {
+    fn thresholds(self, steps: &[(Option<f64>, Color)]) -> Self {
         Self { steps: steps.iter().map(|&(from, color)| Step { from, color }).collect(), ..self }
     }
 
@@ -205,7 +205,7 @@ impl Panel {
     }
 
     /// Each line leads to the dashboard of this name, at the same time and for the same processes.
-    pub fn more(self, dashboard: &'static str) -> Self {
+    pub fn link_to_dashboard(self, dashboard: &'static str) -> Self {
         self.link(format!("More: {dashboard}"), format!("/d/palisade-{dashboard}?${{__url_time_range}}&${{__all_variables}}"))
     }
 
@@ -215,7 +215,7 @@ impl Panel {
     }
 
     /// The text under the title's mark.
-    pub(crate) fn description(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         format!("{}\n\n**When it looks bad:** {}", self.tells, self.if_bad)
     }
 }

@@ -6,7 +6,7 @@ use std::ops::{Add, Div, Mul, Sub};
 
 use palisade_middleware::metrics::Metric;
 
-use crate::names::{catalogue, exposed_label, is_of_target};
+use crate::known_metrics::{catalogue, exposed_label, is_of_target};
 
 /// Some series of one metric.
 #[must_use]
@@ -35,7 +35,7 @@ pub fn metric(name: &str) -> Series {
 }
 
 /// The series of a metric that is not ours, by the name that Prometheus has.
-pub fn foreign(name: &str) -> Series {
+pub fn external_metric(name: &str) -> Series {
     Series { name: name.to_owned(), matchers: if is_of_target(name) { of_target() } else { Vec::new() } }
 }
 
@@ -99,7 +99,7 @@ impl Series {
     }
 
     /// The values as they were one interval ago.
-    pub fn before(self) -> Query {
+    pub fn offset_by_interval(self) -> Query {
         Query::new(format!("{} offset $__rate_interval", self.selector()))
     }
 
@@ -198,7 +198,7 @@ impl Query {
     }
 
     /// How long ago the moments are.
-    pub fn ago(self) -> Self {
+    pub fn age(self) -> Self {
         let promql = format!("time() - {}", self.operand());
         self.with(promql)
     }
@@ -210,12 +210,12 @@ impl Query {
     }
 
     /// A word before the labels in the legend.
-    pub fn called(self, called: &'static str) -> Self {
+    pub fn legend_prefix(self, called: &'static str) -> Self {
         Self { called: Some(called), ..self }
     }
 
     /// Has no series in a healthy system under load, because of `reason`.
-    pub fn sparse(self, reason: &'static str) -> Self {
+    pub fn may_be_absent(self, reason: &'static str) -> Self {
         Self { sparse: Some(reason), ..self }
     }
 
@@ -289,9 +289,9 @@ impl Mul<Query> for f64 {
 mod tests {
     use super::*;
     use crate::{
-        check::problems,
-        live::{Windows, filled},
-        names::Names,
+        promql_check::problems,
+        resolved_queries::{Windows, substitute_variables},
+        known_metrics::Names,
     };
 
     #[test]
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn what_operators_bind_is_kept_together() {
-        let up = || foreign("up").now().sum_by([]);
+        let up = || external_metric("up").now().sum_by([]);
         let selected = r#"sum (up{job=~"$job",instance=~"$instance"})"#;
         assert_eq!((2.0 * (up() - up())).promql(), format!("2 * ({selected} - {selected})"));
         assert_eq!((up() / up().complement()).promql(), format!("{selected} / (1 - {selected})"));
@@ -322,7 +322,7 @@ mod tests {
             (metric("palisade.breaker.state").is("targte", "a").now(), "has no label `targte`"),
             (metric("palisade.breaker.state").now().max_by(["targte"]), "has no label `targte`"),
         ] {
-            let problems = problems(&filled(query.promql(), Windows::default()), &names);
+            let problems = problems(&substitute_variables(query.promql(), Windows::default()), &names);
             assert!(problems.iter().any(|problem| problem.contains(found)), "{problems:?}");
         }
     }

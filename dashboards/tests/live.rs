@@ -15,8 +15,8 @@ use std::{
 
 use live::{page, traffic};
 use palisade_dashboards::{
-    check::selectors,
-    live::{Windows, filled, queries},
+    promql_check::selectors,
+    resolved_queries::{Windows, substitute_variables, queries},
 };
 use palisade_tests::{
     Shop, eventually,
@@ -108,7 +108,7 @@ async fn what_dashboards_and_rules_ask_is_answered() {
         }
     }
     for rule in rules::all() {
-        let expr = filled(&rule.expr, windows);
+        let expr = substitute_variables(&rule.expr, windows);
         prometheus.query(&expr).await;
         if let Some(record) = rule.record
             && !is_answered(&prometheus, &record).await

@@ -6,10 +6,10 @@ use std::{
 };
 
 use palisade_dashboards::{
-    check::{labels, problems, selectors},
+    promql_check::{labels, problems, selectors},
     dashboards,
-    live::{Windows, queries},
-    names::Names,
+    resolved_queries::{Windows, queries},
+    known_metrics::Names,
 };
 use palisade_tests::rules::{self, Rule};
 

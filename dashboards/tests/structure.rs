@@ -4,9 +4,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use palisade_dashboards::{
-    check::{labels, selectors},
-    live::{LiveQuery, Windows, filled, queries},
-    names::{Names, TARGET_LABELS, catalogue},
+    promql_check::{labels, selectors},
+    resolved_queries::{LiveQuery, Windows, substitute_variables, queries},
+    known_metrics::{Names, TARGET_LABELS, catalogue},
 };
 use serde_json::Value;
 
@@ -163,7 +163,7 @@ fn links_name_labels_that_the_lines_have() {
             let wanted = urls.iter().flat_map(|url| url.split("${__field.labels.").skip(1)).map(|rest| rest.split('}').next().unwrap());
             let wanted: BTreeSet<_> = wanted.collect();
             for target in each(panel, "targets") {
-                let has = labels(&filled(text(&target["expr"]), Windows::default()), &names);
+                let has = labels(&substitute_variables(text(&target["expr"]), Windows::default()), &names);
                 assert!(wanted.iter().all(|label| has.contains(*label)), "{title}: {wanted:?} of {has:?}");
             }
             let red = ["Error", "error", "p95", "p99"].iter().any(|word| text(&panel["title"]).contains(word)) && title.contains("gateway");

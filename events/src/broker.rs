@@ -1,7 +1,7 @@
 //! Where events go: to NATS `JetStream`, or nowhere but to whoever listens in this process.
 
 mod nats;
-mod process;
+mod in_memory;
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,19 +30,19 @@ pub enum Outcome {
     /// It is kept there, or was already.
     Published,
     /// It was refused, and would be again; the broker's words.
-    Refused(String),
+    Rejected(String),
     /// There was no answer, or none that says anything of the event; why.
     Unavailable(String),
 }
 
 /// The way to the broker. Cheap to clone; connects when it is needed, and again when it has to.
 #[derive(Debug, Clone)]
-pub struct Broker(Kind);
+pub struct Broker(Backend);
 
 #[derive(Debug, Clone)]
-enum Kind {
+enum Backend {
     Nats(Arc<Nats>),
-    Process,
+    InMemory,
 }
 
 impl Topic {
@@ -56,46 +56,46 @@ impl Broker {
     /// The broker that `config` names, or this process.
     pub fn new(config: &Config) -> Result<Self, Error> {
         Ok(Self(match config.url()? {
-            Some(url) => Kind::Nats(Arc::new(Nats::new(url, config))),
-            None => Kind::Process,
+            Some(url) => Backend::Nats(Arc::new(Nats::new(url, config))),
+            None => Backend::InMemory,
         }))
     }
 
     /// Its name in spans, after semantic conventions.
     pub fn system(&self) -> &'static str {
         match self.0 {
-            Kind::Nats(_) => NATS_SYSTEM,
-            Kind::Process => "process",
+            Backend::Nats(_) => NATS_SYSTEM,
+            Backend::InMemory => "process",
         }
     }
 
     /// How long a relay waits for more to go along. What stays in this process costs a transaction and gains nothing by haste.
     pub(crate) fn linger(&self) -> Duration {
         match self.0 {
-            Kind::Nats(_) => Duration::from_millis(10),
-            Kind::Process => Duration::from_millis(200),
+            Backend::Nats(_) => Duration::from_millis(10),
+            Backend::InMemory => Duration::from_millis(200),
         }
     }
 
     /// Hands `events` over, in order; the outcome of each. The events of one subject are not to be handed over together.
     pub async fn publish(&self, topic: Topic, events: &[Event]) -> Vec<Outcome> {
         match &self.0 {
-            Kind::Nats(nats) => nats.publish(topic, events).await,
-            Kind::Process => process::publish(events),
+            Backend::Nats(nats) => nats.publish(topic, events).await,
+            Backend::InMemory => in_memory::publish(events),
         }
     }
 
     /// All events of `topic` from now on.
     pub fn subscribe(&self, topic: Topic) -> Subscription {
         match &self.0 {
-            Kind::Nats(nats) => Subscription::of_nats(nats.clone(), topic),
-            Kind::Process => Subscription::of_process(process::listen(), topic),
+            Backend::Nats(nats) => Subscription::nats(nats.clone(), topic),
+            Backend::InMemory => Subscription::in_memory(in_memory::subscribe(), topic),
         }
     }
 
     /// Whether the broker can be reached, for a probe; `None` if there is none.
     pub fn probe(&self) -> Option<impl Fn() -> BoxFuture<'static, Result<(), String>> + Send + 'static> {
-        let Kind::Nats(nats) = &self.0 else { return None };
+        let Backend::Nats(nats) = &self.0 else { return None };
         let nats = nats.clone();
         Some(move || {
             let nats = nats.clone();
@@ -106,8 +106,8 @@ impl Broker {
     /// The NATS behind it.
     pub(crate) fn nats(&self) -> Option<&Arc<Nats>> {
         match &self.0 {
-            Kind::Nats(nats) => Some(nats),
-            Kind::Process => None,
+            Backend::Nats(nats) => Some(nats),
+            Backend::InMemory => None,
         }
     }
 }

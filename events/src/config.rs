@@ -25,7 +25,7 @@ pub struct Config {
     /// How long one replica publishes alone; after a crash another one takes over so much later. Milliseconds.
     pub lease_ms: u64,
     /// An event that the broker has refused this often is put aside.
-    pub max_refusals: u32,
+    pub max_publish_attempts: u32,
     /// Copies that a cluster keeps of the stream.
     pub stream_replicas: usize,
     /// The largest the stream may become, bytes; then events wait in the outbox. 0: as large as the server lets it.
@@ -46,7 +46,7 @@ impl Default for Config {
             poll_ms: 500,
             batch: 256,
             lease_ms: 10_000,
-            max_refusals: 5,
+            max_publish_attempts: 5,
             stream_replicas: 1,
             stream_max_bytes: 0,
             stream_max_event_bytes: 0,
@@ -83,7 +83,7 @@ impl Config {
             ("events.poll_ms", self.poll_ms),
             ("events.batch", self.batch.into()),
             ("events.lease_ms", self.lease_ms),
-            ("events.max_refusals", self.max_refusals.into()),
+            ("events.max_refusals", self.max_publish_attempts.into()),
             ("events.stream_replicas", self.stream_replicas as u64),
             ("events.stream_max_age_hours", self.stream_max_age_hours),
             ("events.duplicate_window_ms", self.duplicate_window_ms),

@@ -20,28 +20,28 @@ use tracing::{Instrument, field::Empty};
 use crate::{
     broker::{Broker, NATS_SYSTEM, NatsBroker, Topic},
     event::Event,
-    subscription::{Notice, Subscription},
+    subscription::{SubscriptionItem, Subscription},
 };
 
 /// How long an effect may take before the broker gives the event to another process.
 const ACK_WAIT: Duration = Duration::from_secs(30);
 /// When an event comes again whose effect failed, half as long more or less.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
+const REDELIVERY_DELAY: Duration = Duration::from_secs(1);
 
 /// What an event did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Applied {
+pub enum Handled {
     /// It is done, for good.
-    Now,
+    Processed,
     /// It was done before.
-    Before,
+    Duplicate,
 }
 
 /// What is to be done for each event.
 #[async_trait]
-pub trait Effect: Send + Sync {
+pub trait EventHandler: Send + Sync {
     /// Does it, once however often it is called; an error brings the event again.
-    async fn apply(&self, event: &Event) -> Result<Applied, Box<dyn std::error::Error + Send + Sync>>;
+    async fn handle(&self, event: &Event) -> Result<Handled, Box<dyn std::error::Error + Send + Sync>>;
 }
 
 /// A place among the events of a topic. Without NATS it is one among the events that this process tells from now on.
@@ -53,37 +53,37 @@ pub struct Consumer {
     /// Where from.
     pub broker: Broker,
     /// What it does.
-    pub effect: Arc<dyn Effect>,
+    pub handler: Arc<dyn EventHandler>,
 }
 
 impl Consumer {
     /// Works until `shutdown`; the event at hand is finished.
     pub async fn run(self, shutdown: CancellationToken) {
         match self.broker.nats().cloned() {
-            Some(nats) => Box::pin(self.of_nats(&nats, &shutdown)).await,
-            None => self.of_process(self.broker.subscribe(self.topic), &shutdown).await,
+            Some(nats) => Box::pin(self.consume_nats(&nats, &shutdown)).await,
+            None => self.consume_in_memory(self.broker.subscribe(self.topic), &shutdown).await,
         }
     }
 
-    async fn of_process(&self, mut events: Subscription, shutdown: &CancellationToken) {
-        while let Some(notice) = shutdown.run_until_cancelled(events.next()).await {
-            let Notice::Event(event) = notice else { continue };
-            while !self.apply(&event, "process").await {
-                if shutdown.run_until_cancelled(pause()).await.is_none() {
+    async fn consume_in_memory(&self, mut events: Subscription, shutdown: &CancellationToken) {
+        while let Some(item) = shutdown.run_until_cancelled(events.next()).await {
+            let SubscriptionItem::Event(event) = item else { continue };
+            while !self.handle(&event, "process").await {
+                if shutdown.run_until_cancelled(wait_before_retry()).await.is_none() {
                     return;
                 }
             }
         }
     }
 
-    async fn of_nats(&self, nats: &NatsBroker, shutdown: &CancellationToken) {
+    async fn consume_nats(&self, nats: &NatsBroker, shutdown: &CancellationToken) {
         loop {
             match shutdown.run_until_cancelled(Box::pin(self.open(nats))).await {
                 None => return,
                 Some(Ok(messages)) => self.read(messages, shutdown).await,
                 Some(Err(error)) => tracing::debug!(consumer = self.name, error, "no events can be read, it is tried again"),
             }
-            if shutdown.run_until_cancelled(pause()).await.is_none() {
+            if shutdown.run_until_cancelled(wait_before_retry()).await.is_none() {
                 return;
             }
         }
@@ -118,9 +118,9 @@ impl Consumer {
     }
 
     async fn consume(&self, message: &jetstream::Message) {
-        let answer = match Event::from_json(&message.payload) {
-            Ok(event) if self.apply(&event, NATS_SYSTEM).await => AckKind::Ack,
-            Ok(_) => AckKind::Nak(Some(jitter::around(AGAIN_AFTER, 0.5, jitter::draw))),
+        let ack = match Event::from_json(&message.payload) {
+            Ok(event) if self.handle(&event, NATS_SYSTEM).await => AckKind::Ack,
+            Ok(_) => AckKind::Nak(Some(jitter::jittered(REDELIVERY_DELAY, 0.5, jitter::random_unit))),
             Err(error) => {
                 tracing::warn!(consumer = self.name, %error, "what came is no event and is put aside");
                 counter!("palisade.events.consumed", "consumer" => self.name, "outcome" => "malformed").increment(1);
@@ -128,13 +128,13 @@ impl Consumer {
             }
         };
         // Lost, the event comes again, and does nothing.
-        if let Err(error) = message.double_ack_with(answer).await {
+        if let Err(error) = message.double_ack_with(ack).await {
             tracing::debug!(consumer = self.name, error, "an answer to the broker was lost");
         }
     }
 
     /// Whether the event is done with.
-    async fn apply(&self, event: &Event, system: &'static str) -> bool {
+    async fn handle(&self, event: &Event, system: &'static str) -> bool {
         let span = recorded_span!(
             parent: None,
             "process",
@@ -152,10 +152,10 @@ impl Consumer {
         if let Some(trace_parent) = &event.trace_parent {
             trace::link(&span, trace_parent);
         }
-        let applied = self.effect.apply(event).instrument(span.clone()).await;
-        let outcome = match &applied {
-            Ok(Applied::Now) => "applied",
-            Ok(Applied::Before) => "duplicate",
+        let result = self.handler.handle(event).instrument(span.clone()).await;
+        let outcome = match &result {
+            Ok(Handled::Processed) => "applied",
+            Ok(Handled::Duplicate) => "duplicate",
             Err(error) => {
                 span.record("otel.status_code", "ERROR");
                 span.record("error.type", "failed");
@@ -164,10 +164,10 @@ impl Consumer {
             }
         };
         counter!("palisade.events.consumed", "consumer" => self.name, "outcome" => outcome).increment(1);
-        applied.is_ok()
+        result.is_ok()
     }
 }
 
-async fn pause() {
-    tokio::time::sleep(jitter::around(AGAIN_AFTER, 0.5, jitter::draw)).await;
+async fn wait_before_retry() {
+    tokio::time::sleep(jitter::jittered(REDELIVERY_DELAY, 0.5, jitter::random_unit)).await;
 }

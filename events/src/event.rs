@@ -33,7 +33,7 @@ pub struct Event {
 
 /// What came is no event of ours.
 #[derive(Debug, thiserror::Error)]
-pub enum Malformed {
+pub enum InvalidEvent {
     /// Not JSON, or without what every event has.
     #[error("it is no CloudEvent")]
     Json(#[from] serde_json::Error),
@@ -62,14 +62,14 @@ struct Wire<'a> {
 
 impl Event {
     /// The event as it travels.
-    pub fn to_json(&self) -> Result<Vec<u8>, Malformed> {
+    pub fn to_json(&self) -> Result<Vec<u8>, InvalidEvent> {
         let wire = Wire {
             specversion: VERSION,
             id: self.id.to_string(),
             source: self.source.clone(),
             kind: self.kind.clone(),
             subject: self.subject.clone(),
-            time: self.time.format(&Rfc3339).map_err(|_| Malformed::Attribute("time"))?,
+            time: self.time.format(&Rfc3339).map_err(|_| InvalidEvent::Attribute("time"))?,
             datacontenttype: DATA,
             sequence: self.sequence.to_string(),
             traceparent: self.trace_parent.clone(),
@@ -79,18 +79,18 @@ impl Event {
     }
 
     /// The event that came as `bytes`.
-    pub fn from_json(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub fn from_json(bytes: &[u8]) -> Result<Self, InvalidEvent> {
         let wire: Wire<'_> = serde_json::from_slice(bytes)?;
         if wire.specversion != VERSION {
-            return Err(Malformed::Attribute("specversion"));
+            return Err(InvalidEvent::Attribute("specversion"));
         }
         Ok(Self {
-            id: wire.id.parse().map_err(|_| Malformed::Attribute("id"))?,
+            id: wire.id.parse().map_err(|_| InvalidEvent::Attribute("id"))?,
             source: wire.source,
             kind: wire.kind,
             subject: wire.subject,
-            sequence: wire.sequence.parse().map_err(|_| Malformed::Attribute("sequence"))?,
-            time: OffsetDateTime::parse(&wire.time, &Rfc3339).map_err(|_| Malformed::Attribute("time"))?,
+            sequence: wire.sequence.parse().map_err(|_| InvalidEvent::Attribute("sequence"))?,
+            time: OffsetDateTime::parse(&wire.time, &Rfc3339).map_err(|_| InvalidEvent::Attribute("time"))?,
             trace_parent: wire.traceparent,
             data: wire.data.get().to_owned(),
         })
@@ -130,9 +130,9 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_no_event_is_told() {
-        assert!(matches!(Event::from_json(b"{}"), Err(Malformed::Json(_))));
+        assert!(matches!(Event::from_json(b"{}"), Err(InvalidEvent::Json(_))));
         let json = String::from_utf8(event("a", 7).to_json().unwrap()).unwrap();
-        assert!(matches!(Event::from_json(json.replace("\"7\"", "\"x\"").as_bytes()), Err(Malformed::Attribute("sequence"))));
-        assert!(matches!(Event::from_json(json.replace("\"1.0\"", "\"0.3\"").as_bytes()), Err(Malformed::Attribute("specversion"))));
+        assert!(matches!(Event::from_json(json.replace("\"7\"", "\"x\"").as_bytes()), Err(InvalidEvent::Attribute("sequence"))));
+        assert!(matches!(Event::from_json(json.replace("\"1.0\"", "\"0.3\"").as_bytes()), Err(InvalidEvent::Attribute("specversion"))));
     }
 }

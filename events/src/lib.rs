@@ -19,7 +19,7 @@ mod subscription;
 
 pub use broker::{Broker, Outcome, Topic};
 pub use config::Config;
-pub use consumer::{Applied, Consumer, Effect};
-pub use event::{Event, Malformed};
+pub use consumer::{Handled, Consumer, EventHandler};
+pub use event::{Event, InvalidEvent};
 pub use relay::{Outbox, Relay};
-pub use subscription::{Notice, Subscription};
+pub use subscription::{SubscriptionItem, Subscription};

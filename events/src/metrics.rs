@@ -15,29 +15,29 @@ pub(crate) const DEAD: &str = "dead";
 /// Events that wait.
 pub const PENDING: Metric = Metric::gauge("palisade.outbox.pending", &[], "Events not published yet");
 /// How long they do.
-pub const OLDEST: Metric = Metric::seconds("palisade.outbox.oldest", &[], "Age of the oldest event not published yet");
+pub const OLDEST_AGE: Metric = Metric::seconds("palisade.outbox.oldest", &[], "Age of the oldest event not published yet");
 /// Events that were handed over.
-pub const HANDED_OVER: Metric =
+pub const PUBLISH_ATTEMPTS: Metric =
     Metric::counter("palisade.outbox.published", &["outcome"], "Events handed to the broker, by what became of it");
 
 /// Makes every series there can be: a rate sees no event that made its series.
 pub fn register() {
-    waiting(0, Duration::ZERO);
+    record_backlog(0, Duration::ZERO);
     for outcome in OUTCOMES {
-        handed_over(outcome).increment(0);
+        published(outcome).increment(0);
     }
 }
 
 /// How an outbox stands.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-pub fn waiting(events: u64, oldest: Duration) {
+pub fn record_backlog(events: u64, oldest: Duration) {
     pending().set(events as f64);
-    gauge!(OLDEST.name).set(oldest);
+    gauge!(OLDEST_AGE.name).set(oldest);
 }
 
 /// Events with this outcome.
-pub fn handed_over(outcome: &'static str) -> Counter {
-    counter!(HANDED_OVER.name, "outcome" => outcome)
+pub fn published(outcome: &'static str) -> Counter {
+    counter!(PUBLISH_ATTEMPTS.name, "outcome" => outcome)
 }
 
 fn pending() -> Gauge {

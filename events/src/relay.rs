@@ -1,7 +1,7 @@
 //! Takes events out of an outbox to the broker: by one replica at a time, in order for each subject, and again until it is known that
 //! they are there.
 
-mod round;
+mod batch;
 
 use std::{
     sync::{Arc, Mutex},
@@ -21,10 +21,10 @@ use crate::{
 };
 
 /// The pause after the first failure; doubles with each.
-const PAUSE: Duration = Duration::from_millis(100);
+const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
 /// The pause after a refusal.
-const REFUSED_PAUSE: Duration = Duration::from_millis(300);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const REJECTED_DELAY: Duration = Duration::from_millis(300);
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
 /// Why an outbox cannot be worked on.
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -36,16 +36,16 @@ pub trait Outbox: Send + Sync {
     async fn lease(&self, relay: Uuid, lease: Duration) -> Result<bool, Error>;
 
     /// Up to `limit` events that wait, oldest first.
-    async fn waiting(&self, limit: u32) -> Result<Vec<Event>, Error>;
+    async fn fetch_unpublished(&self, limit: u32) -> Result<Vec<Event>, Error>;
 
     /// Notes that these have arrived.
-    async fn published(&self, events: &[Event]) -> Result<(), Error>;
+    async fn mark_published(&self, events: &[Event]) -> Result<(), Error>;
 
     /// Notes that these were refused, and why; those that were `most` times are put aside. Answers how many.
-    async fn refused(&self, events: &[(Event, String)], most: u32) -> Result<u64, Error>;
+    async fn mark_failed(&self, events: &[(Event, String)], max_attempts: u32) -> Result<u64, Error>;
 
     /// Returns when there is something new, at the latest after `patience`.
-    async fn until_written(&self, patience: Duration);
+    async fn wait_for_events(&self, timeout: Duration);
 }
 
 /// Carries the events of one outbox. Any number of them may run over one outbox.
@@ -56,28 +56,28 @@ pub struct Relay {
     topic: Topic,
     config: Config,
     /// Until when nobody else publishes.
-    ours_until: Mutex<Option<Instant>>,
+    lease_expires_at: Mutex<Option<Instant>>,
 }
 
 /// What a round came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Round {
+enum BatchResult {
     /// All that waited has gone, and there is more.
     More,
     /// Nothing waits.
     Idle,
     /// Another replica publishes.
-    NotOurs,
+    NotLeaseHolder,
     /// The broker refused some of it.
-    Refused,
+    Rejected,
     /// Some of it could not go.
-    Held,
+    Blocked,
 }
 
 impl Relay {
     /// A relay from `outbox` to `broker`.
     pub fn new(outbox: Arc<dyn Outbox>, broker: Broker, topic: Topic, config: Config) -> Self {
-        Self { id: Uuid::new_v4(), outbox, broker, topic, config, ours_until: Mutex::default() }
+        Self { id: Uuid::new_v4(), outbox, broker, topic, config, lease_expires_at: Mutex::default() }
     }
 
     /// Works until `shutdown`, then lets another replica go on.
@@ -86,26 +86,26 @@ impl Relay {
         let mut failures = 0_u32;
         while !shutdown.is_cancelled() {
             // A round is never cut: what it has handed over it also notes.
-            let round = self.round().await.unwrap_or_else(|error| {
+            let result = self.run_batch().await.unwrap_or_else(|error| {
                 tracing::debug!(error = &*error as &dyn std::error::Error, "the outbox cannot be worked on");
-                Round::Held
+                BatchResult::Blocked
             });
-            failures = if round == Round::Held { failures.saturating_add(1) } else { 0 };
-            let pause = async {
-                match round {
-                    Round::More => {}
-                    Round::Idle => {
-                        self.outbox.until_written(jitter::around(poll, 0.2, jitter::draw)).await;
+            failures = if result == BatchResult::Blocked { failures.saturating_add(1) } else { 0 };
+            let delay = async {
+                match result {
+                    BatchResult::More => {}
+                    BatchResult::Idle => {
+                        self.outbox.wait_for_events(jitter::jittered(poll, 0.2, jitter::random_unit)).await;
                         // What comes in its wake goes with it: one transaction for all.
                         sleep(self.broker.linger()).await;
                     }
-                    Round::NotOurs => sleep(jitter::around(lease / 4, 0.5, jitter::draw)).await,
+                    BatchResult::NotLeaseHolder => sleep(jitter::jittered(lease / 4, 0.5, jitter::random_unit)).await,
                     // Briefly: what is refused again and again must not hold up the rest.
-                    Round::Refused => sleep(jitter::around(REFUSED_PAUSE, 0.5, jitter::draw)).await,
-                    Round::Held => sleep(back_off(failures, jitter::draw)).await,
+                    BatchResult::Rejected => sleep(jitter::jittered(REJECTED_DELAY, 0.5, jitter::random_unit)).await,
+                    BatchResult::Blocked => sleep(backoff(failures, jitter::random_unit)).await,
                 }
             };
-            let _ = shutdown.run_until_cancelled(pause).await;
+            let _ = shutdown.run_until_cancelled(delay).await;
         }
         if let Err(error) = self.outbox.lease(self.id, Duration::ZERO).await {
             tracing::debug!(error = &*error as &dyn std::error::Error, "another replica has to wait until the lease is over");
@@ -114,9 +114,9 @@ impl Relay {
 }
 
 /// The pause after this many failures in a row, half as long more or less.
-fn back_off(failures: u32, draw: jitter::Draw) -> Duration {
-    let pause = PAUSE.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(16)));
-    jitter::around(pause.min(LONGEST_PAUSE), 0.5, draw)
+fn backoff(failures: u32, draw: jitter::RandomFn) -> Duration {
+    let delay = INITIAL_BACKOFF.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(16)));
+    jitter::jittered(delay.min(MAX_BACKOFF), 0.5, draw)
 }
 
 #[cfg(test)]

@@ -18,17 +18,17 @@ use crate::{
 };
 
 /// After a disruption the server may learn a moment later than we that we listen again.
-const SETTLED_AFTER: Duration = Duration::from_secs(1);
+const RESUBSCRIBE_GRACE: Duration = Duration::from_secs(1);
 /// How long to wait before another try to listen.
-const AGAIN_AFTER: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// What there is to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
+pub enum SubscriptionItem {
     /// Something has changed.
     Event(Box<Event>),
     /// Anything may have changed: events were missed, or may have been.
-    Missed,
+    Lagged,
 }
 
 /// See the module. Dropped, it listens no more.
@@ -40,48 +40,48 @@ pub struct Subscription {
 
 #[derive(Debug)]
 enum Source {
-    Process(broadcast::Receiver<Arc<Event>>),
-    Nats { nats: Arc<NatsBroker>, disruptions: watch::Receiver<u64>, subscriber: Option<Subscriber>, unsettled: Option<Instant> },
+    InMemory(broadcast::Receiver<Arc<Event>>),
+    Nats { nats: Arc<NatsBroker>, reconnects: watch::Receiver<u64>, subscriber: Option<Subscriber>, grace_until: Option<Instant> },
 }
 
 impl Subscription {
-    pub(crate) fn of_process(receiver: broadcast::Receiver<Arc<Event>>, topic: Topic) -> Self {
-        Self { topic, source: Source::Process(receiver) }
+    pub(crate) fn in_memory(receiver: broadcast::Receiver<Arc<Event>>, topic: Topic) -> Self {
+        Self { topic, source: Source::InMemory(receiver) }
     }
 
-    pub(crate) fn of_nats(nats: Arc<NatsBroker>, topic: Topic) -> Self {
-        let disruptions = nats.disruptions();
-        Self { topic, source: Source::Nats { nats, disruptions, subscriber: None, unsettled: None } }
+    pub(crate) fn nats(nats: Arc<NatsBroker>, topic: Topic) -> Self {
+        let reconnects = nats.reconnects();
+        Self { topic, source: Source::Nats { nats, reconnects, subscriber: None, grace_until: None } }
     }
 
     /// Waits for the next notice; there is always one more to wait for. May be dropped and called again.
-    pub async fn next(&mut self) -> Notice {
+    pub async fn next(&mut self) -> SubscriptionItem {
         let topic = self.topic;
         match &mut self.source {
-            Source::Process(receiver) => loop {
+            Source::InMemory(receiver) => loop {
                 match receiver.recv().await {
-                    Ok(event) if event.source == topic.source => return Notice::Event(Box::new(Event::clone(&event))),
+                    Ok(event) if event.source == topic.source => return SubscriptionItem::Event(Box::new(Event::clone(&event))),
                     Ok(_) => {}
-                    Err(broadcast::error::RecvError::Lagged(_)) => return Notice::Missed,
+                    Err(broadcast::error::RecvError::Lagged(_)) => return SubscriptionItem::Lagged,
                     Err(broadcast::error::RecvError::Closed) => pending().await,
                 }
             },
-            Source::Nats { nats, disruptions, subscriber, unsettled } => loop {
-                let Some(listening) = subscriber else {
-                    let listening = match nats.client().await {
+            Source::Nats { nats, reconnects, subscriber, grace_until: unsettled } => loop {
+                let Some(messages) = subscriber else {
+                    let subscribed = match nats.client().await {
                         Ok(client) => client.subscribe(topic.subjects).await.map_err(|error| error.to_string()),
                         Err(error) => Err(error),
                     };
-                    match listening {
-                        Ok(listening) => *subscriber = Some(listening),
+                    match subscribed {
+                        Ok(messages) => *subscriber = Some(messages),
                         Err(error) => {
                             tracing::debug!(error, "no subscription, it is tried again");
-                            tokio::time::sleep(AGAIN_AFTER).await;
+                            tokio::time::sleep(RETRY_DELAY).await;
                         }
                     }
                     continue;
                 };
-                let settled = async {
+                let grace_elapsed = async {
                     match *unsettled {
                         Some(at) => tokio::time::sleep_until(at).await,
                         None => pending().await,
@@ -89,18 +89,18 @@ impl Subscription {
                 };
                 tokio::select! {
                     // The nats lives as long as this holds it.
-                    _ = disruptions.changed() => {
-                        *unsettled = Some(Instant::now() + SETTLED_AFTER);
-                        return Notice::Missed;
+                    _ = reconnects.changed() => {
+                        *unsettled = Some(Instant::now() + RESUBSCRIBE_GRACE);
+                        return SubscriptionItem::Lagged;
                     }
-                    () = settled => {
+                    () = grace_elapsed => {
                         *unsettled = None;
-                        return Notice::Missed;
+                        return SubscriptionItem::Lagged;
                     }
-                    message = listening.next() => match message {
+                    message = messages.next() => match message {
                         None => *subscriber = None,
                         Some(message) => match Event::from_json(&message.payload) {
-                            Ok(event) => return Notice::Event(Box::new(event)),
+                            Ok(event) => return SubscriptionItem::Event(Box::new(event)),
                             Err(error) => tracing::debug!(%error, "what came is left alone"),
                         },
                     },

@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use palisade_events::{Applied, Broker, Config, Consumer, Effect, Event, Notice, Outcome, Topic};
+use palisade_events::{Handled, Broker, Config, Consumer, EventHandler, Event, SubscriptionItem, Outcome, Topic};
 use palisade_middleware::task;
 use palisade_tests::{eventually, servers};
 use time::OffsetDateTime;
@@ -42,7 +42,7 @@ async fn publish(broker: &Broker, event: &Event) {
 
 /// Remembers the last sequence of each subject, as a table would. Every third event fails at first, after its effect or before.
 #[derive(Default)]
-struct Ledger {
+struct RecordingHandler {
     state: Mutex<State>,
 }
 
@@ -54,31 +54,31 @@ struct State {
 }
 
 #[async_trait]
-impl Effect for Ledger {
-    async fn apply(&self, event: &Event) -> Result<Applied, Box<dyn std::error::Error + Send + Sync>> {
+impl EventHandler for RecordingHandler {
+    async fn handle(&self, event: &Event) -> Result<Handled, Box<dyn std::error::Error + Send + Sync>> {
         let mut state = self.state.lock().unwrap();
         let fails = event.sequence % 3 == 0 && state.failed.insert(event.id);
         if fails && event.sequence % 2 == 0 {
             return Err("before its effect".into());
         }
-        let applied = if state.last.get(&event.subject).is_some_and(|last| *last >= event.sequence) {
-            Applied::Before
+        let handled = if state.last.get(&event.subject).is_some_and(|last| *last >= event.sequence) {
+            Handled::Duplicate
         } else {
             state.last.insert(event.subject.clone(), event.sequence);
             state.applied.push((event.subject.clone(), event.sequence));
-            Applied::Now
+            Handled::Processed
         };
-        if fails { Err("after its effect".into()) } else { Ok(applied) }
+        if fails { Err("after its effect".into()) } else { Ok(handled) }
     }
 }
 
 #[tokio::test]
 async fn every_event_has_its_effect_once_though_the_broker_dies_and_consumers_come_and_go() {
     let mut nats = servers::nats();
-    let ledger = Arc::new(Ledger::default());
+    let ledger = Arc::new(RecordingHandler::default());
     let start = |config: Config| {
         let stop = CancellationToken::new();
-        let consumer = Consumer { name: "ledger", topic: Topic::ORDERS, broker: Broker::new(&config).unwrap(), effect: ledger.clone() };
+        let consumer = Consumer { name: "ledger", topic: Topic::ORDERS, broker: Broker::new(&config).unwrap(), handler: ledger.clone() };
         drop(task::spawn(consumer.run(stop.clone())));
         stop
     };
@@ -113,27 +113,27 @@ async fn a_subscription_has_every_event_from_now_on_and_says_when_it_may_have_mi
     let mut nats = servers::nats();
     let broker = Broker::new(&config(&nats)).unwrap();
     let mut events = broker.subscribe(Topic::ORDERS);
-    let mut next = async |wanted: &Notice| while events.next().await != *wanted {};
+    let mut next = async |wanted: &SubscriptionItem| while events.next().await != *wanted {};
     // The first connection is news too: what was before it is not known.
-    next(&Notice::Missed).await;
+    next(&SubscriptionItem::Lagged).await;
     let first = event("a", 1);
     publish(&broker, &first).await;
-    next(&Notice::Event(Box::new(first))).await;
+    next(&SubscriptionItem::Event(Box::new(first))).await;
     nats.kill();
-    next(&Notice::Missed).await;
+    next(&SubscriptionItem::Lagged).await;
     nats.restart();
-    next(&Notice::Missed).await;
+    next(&SubscriptionItem::Lagged).await;
     let other = event("a", 2);
     publish(&broker, &other).await;
-    next(&Notice::Event(Box::new(other))).await;
+    next(&SubscriptionItem::Event(Box::new(other))).await;
 }
 
 #[tokio::test]
 async fn within_a_process_it_is_the_same() {
     let broker = Broker::new(&Config::default()).unwrap();
-    let ledger = Arc::new(Ledger::default());
+    let ledger = Arc::new(RecordingHandler::default());
     let (mut events, stop) = (broker.subscribe(Topic::ORDERS), CancellationToken::new());
-    let consumer = Consumer { name: "ledger", topic: Topic::ORDERS, broker: broker.clone(), effect: ledger.clone() };
+    let consumer = Consumer { name: "ledger", topic: Topic::ORDERS, broker: broker.clone(), handler: ledger.clone() };
     let consuming = task::spawn(consumer.run(stop.clone()));
     let sent = event("a", 1);
     // The consumer is there as soon as its task has run.
@@ -143,7 +143,7 @@ async fn within_a_process_it_is_the_same() {
     })
     .await;
     assert_eq!(ledger.state.lock().unwrap().applied, [("a".to_owned(), 1)]);
-    assert_eq!(events.next().await, Notice::Event(Box::new(sent)));
+    assert_eq!(events.next().await, SubscriptionItem::Event(Box::new(sent)));
     stop.cancel();
     consuming.await.unwrap();
 }

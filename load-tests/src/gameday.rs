@@ -1,8 +1,8 @@
 //! Game days: one fault while load runs, and the story that has to come true.
 
-mod days;
+mod scenarios;
 mod sample;
-mod story;
+mod run_result;
 
 use std::{
     fs,
@@ -14,10 +14,10 @@ use palisade_tests::{rules, servers::Prometheus, shop::ALL_SCOPES};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub use days::{DAYS, Day};
-pub use story::Story;
+pub use scenarios::{DAYS, Scenario};
+pub use run_result::RunResult;
 
-use crate::{Stage, k6, moment};
+use crate::{Environment, k6, unix_time};
 
 /// How long all is well before the fault.
 const BEFORE: Duration = Duration::from_secs(10);
@@ -29,7 +29,7 @@ type Setting = (&'static str, &'static str, &'static str);
 
 /// A protection that can be left out, to see that the story needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Without {
+pub enum DisabledProtection {
     /// Breakers let everything through.
     Breaker,
     /// Retries have no budget and no limit in flight.
@@ -38,7 +38,7 @@ pub enum Without {
     Shedding,
 }
 
-impl Without {
+impl DisabledProtection {
     /// By the word of the command line.
     pub fn named(name: &str) -> Option<Self> {
         [("breaker", Self::Breaker), ("retry-budget", Self::RetryBudget), ("shedding", Self::Shedding)]
@@ -74,17 +74,17 @@ impl Without {
 }
 
 /// Plays a day to its end.
-pub async fn play(day: &Day, without: Option<Without>) -> Story {
+pub async fn play(day: &Scenario, without: Option<DisabledProtection>) -> RunResult {
     let configure = |service: &str, command: &mut Command| {
         command.env("PALISADE_SERVER__FAULTS__ENABLED", "true");
-        let settings = day.settings.iter().chain(without.map_or(&[][..], Without::settings));
+        let settings = day.settings.iter().chain(without.map_or(&[][..], DisabledProtection::settings));
         for (_, name, value) in settings.filter(|(of, ..)| *of == service) {
             command.env(format!("PALISADE_{name}"), value);
         }
     };
     let mut stage = match day.connections {
-        Some(connections) => Stage::start_narrow(connections, configure).await,
-        None => Stage::start_with(configure),
+        Some(connections) => Environment::start_narrow(connections, configure).await,
+        None => Environment::start_with(configure),
     };
     stage.shop.ready().await;
     let prometheus = Prometheus::watching(&stage.shop, &rules::files());
@@ -102,26 +102,26 @@ pub async fn play(day: &Day, without: Option<Without>) -> Story {
     let load = tokio::task::spawn_blocking(move || command.status().expect("k6 can be started"));
 
     tokio::time::sleep(BEFORE).await;
-    let broken = moment::now();
-    (day.breaks)(&mut stage).await;
+    let broken = unix_time::now();
+    (day.inject)(&mut stage).await;
     tokio::time::sleep(day.lasts).await;
-    let healed = moment::now();
-    (day.heals)(&mut stage).await;
+    let healed = unix_time::now();
+    (day.recover)(&mut stage).await;
     let status = load.await.expect("k6 ran");
     let output = fs::read_to_string(&output).unwrap_or_default();
     let samples = sample::read(&samples);
-    let mut story = Story::new(samples, broken, healed, prometheus);
+    let mut story = RunResult::new(samples, broken, healed, prometheus);
     story.claim("stock is conserved, nothing is oversold, no order is stuck", status.success(), format!("k6 exits {:?}", status.code()));
     every_accepted_order_is_finished(&stage, &output, &mut story).await;
-    (day.tells)(&mut story).await;
-    if !story.came_true() {
+    (day.verify)(&mut story).await;
+    if !story.passed() {
         story.remark(&output);
     }
     story
 }
 
 /// Nothing that was accepted is lost, and nothing that was confirmed is anything else.
-async fn every_accepted_order_is_finished(stage: &Stage, output: &str, story: &mut Story) {
+async fn every_accepted_order_is_finished(stage: &Environment, output: &str, story: &mut RunResult) {
     let admin = stage.shop.client("load-admin", ALL_SCOPES);
     let ids = output.split("accepted order ").skip(1).filter_map(|rest| rest.get(..36));
     let ids: std::collections::BTreeSet<_> = ids.collect();
@@ -138,6 +138,6 @@ async fn every_accepted_order_is_finished(stage: &Stage, output: &str, story: &m
 }
 
 /// Tells a service to be faulty; no kind, to stop.
-pub(crate) async fn faults(stage: &Stage, service: &str, method: &str, rate: f64, kind: Option<Value>) {
+pub(crate) async fn faults(stage: &Environment, service: &str, method: &str, rate: f64, kind: Option<Value>) {
     stage.shop.program(service).faults(service, method, rate, kind).await;
 }

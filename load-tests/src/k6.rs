@@ -12,7 +12,7 @@ use crate::remote_write;
 pub const SCENARIOS: [&str; 9] = ["auth", "breakpoint", "contention", "grpc", "load", "smoke", "soak", "spike", "stress"];
 
 /// k6's exit code for a run that crossed a threshold.
-pub const CROSSED: i32 = 99;
+pub const EXIT_THRESHOLDS_FAILED: i32 = 99;
 
 /// How a run ended.
 #[derive(Debug)]

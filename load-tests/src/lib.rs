@@ -5,16 +5,16 @@
 //! replicas after another, `capacity` measures what requests cost.
 #![expect(clippy::missing_panics_doc, reason = "a panic is how a load test fails")]
 
-pub mod capacity;
-pub mod claims;
+pub mod performance;
+pub mod assertions;
 pub mod gameday;
 mod html;
 mod k6;
-mod moment;
+mod unix_time;
 pub mod remote_write;
 pub mod replicas;
 pub mod reports;
-mod stage;
+mod environment;
 
-pub use k6::{CROSSED, Outcome, SCENARIOS, run};
-pub use stage::{Stage, settings, trust_scripts};
+pub use k6::{EXIT_THRESHOLDS_FAILED, Outcome, SCENARIOS, run};
+pub use environment::{Environment, settings, trust_scripts};

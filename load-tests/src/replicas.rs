@@ -11,90 +11,90 @@ use palisade_tests::{
 };
 use tokio::task::spawn_blocking;
 
-use crate::{Stage, claims::Claims};
+use crate::{Environment, assertions::Assertions};
 
 /// How many people there are.
-const PEOPLE: usize = 12;
+const CLIENTS: usize = 12;
 /// How many requests are made before, between and after what is done to the replicas.
-const BETWEEN: usize = 200;
+const REQUESTS_PER_PHASE: usize = 200;
 /// A process that is told to stop takes requests for so long, while those in front of it learn of it: they ask every 50 ms.
 const LAME_DUCK_MS: &str = "500";
 
 /// One thing that is done to replicas, and what has to be true of it.
-pub struct Trial {
+pub struct Scenario {
     /// What it is called.
     pub name: &'static str,
     /// The question it answers.
     pub question: &'static str,
-    run: fn(usize) -> Pin<Box<dyn Future<Output = Claims>>>,
+    run: fn(usize) -> Pin<Box<dyn Future<Output = Assertions>>>,
 }
 
 /// All of them.
-pub static TRIALS: [Trial; 3] = [
-    Trial {
+pub static TRIALS: [Scenario; 3] = [
+    Scenario {
         name: "rolling",
         question: "every process is restarted in turn, again and again: does any request fail?",
         run: |restarts| Box::pin(rolling(restarts)),
     },
-    Trial {
+    Scenario {
         name: "kills",
         question: "every process is killed in turn, again and again: is anything lost, or does any request fail that may be repeated?",
         run: |times| Box::pin(kills(times)),
     },
-    Trial {
+    Scenario {
         name: "spread",
         question: "does load spread evenly over equal replicas, and away from a slow one?",
         run: |_| Box::pin(spread::spread()),
     },
 ];
 
-impl Trial {
+impl Scenario {
     /// Makes it, with so many processes restarted or killed.
-    pub async fn run(&self, restarts: usize) -> Claims {
+    pub async fn run(&self, restarts: usize) -> Assertions {
         (self.run)(restarts).await
     }
 }
 
 /// So many graceful restarts, one process after another.
-pub async fn rolling(restarts: usize) -> Claims {
+pub async fn rolling(restarts: usize) -> Assertions {
     let (stage, outcome) = one_after_another(restarts, Program::replace, |_| {}).await;
     drop(stage);
     let mut claims = told(&outcome, restarts, "restarts");
-    claims.add("nothing had to be asked twice", outcome.passed_on + outcome.told_to_wait == 0, twice(&outcome));
+    claims.add("nothing had to be asked twice", outcome.passed_on + outcome.told_to_wait == 0, duplicates(&outcome));
     claims
 }
 
 /// So many times `kill -9`, one process after another; each stays away for a while.
-pub async fn kills(times: usize) -> Claims {
+pub async fn kills(times: usize) -> Assertions {
     let (stage, outcome) = one_after_another(times, Program::kill, Program::restart).await;
     drop(stage);
     let mut claims = told(&outcome, times, "kills");
-    claims.add("some had to be asked twice", true, twice(&outcome));
+    claims.add("some had to be asked twice", true, duplicates(&outcome));
     claims
 }
 
 /// Does something to one process after another, and something else when there were requests since then; goes on when all are ready.
-async fn one_after_another(processes: usize, first: fn(&mut Program), then: fn(&mut Program)) -> (Stage, Outcome) {
+async fn one_after_another(processes: usize, first: fn(&mut Program), then: fn(&mut Program)) -> (Environment, Outcome) {
     let mut stage = start();
     stage.shop.ready().await;
-    let traffic = Traffic::start(&stage.shop, PEOPLE).await;
-    traffic.more(BETWEEN).await;
+    let traffic = Traffic::start(&stage.shop, CLIENTS).await;
+    traffic.more(REQUESTS_PER_PHASE).await;
     for (service, replica) in in_turn().into_iter().cycle().take(processes) {
         stage = to_one(stage, service, replica, first).await;
-        traffic.more(BETWEEN).await;
+        traffic.more(REQUESTS_PER_PHASE).await;
         stage = to_one(stage, service, replica, then).await;
         stage.shop.ready().await;
-        traffic.more(BETWEEN).await;
+        traffic.more(REQUESTS_PER_PHASE).await;
         let load = traffic.so_far();
         let (requests, failed, gap) = (load.requests, load.failures.len(), load.longest_gap.as_millis());
-        eprintln!("{service} {replica}: {requests} requests, {failed} failed, longest gap {gap} ms{}", in_vain(&stage).await);
+        eprintln!("{service} {replica}: {requests} requests, {failed} failed, longest gap {gap} ms{}", failures(&stage).await);
     }
     let outcome = traffic.end(&stage.shop).await;
     (stage, outcome)
 }
 
 /// Why gateways and orders made no other attempt at calls that had failed.
-async fn in_vain(stage: &Stage) -> String {
+async fn failures(stage: &Environment) -> String {
     let mut told = Vec::new();
     for service in ["gateway", "orders"] {
         for reason in ["attempts", "caller_retries", "concurrency", "deadline", "not_idempotent", "not_ready", "pushback", "tokens"] {
@@ -109,7 +109,7 @@ async fn in_vain(stage: &Stage) -> String {
 }
 
 /// On a thread of its own: whoever waits for a process must not keep requests from being made.
-async fn to_one(mut stage: Stage, service: &'static str, replica: usize, deed: fn(&mut Program)) -> Stage {
+async fn to_one(mut stage: Environment, service: &'static str, replica: usize, deed: fn(&mut Program)) -> Environment {
     let done = spawn_blocking(move || {
         deed(&mut stage.shop.replicas_mut(service)[replica]);
         stage
@@ -123,16 +123,16 @@ fn in_turn() -> Vec<(&'static str, usize)> {
     SERVICES.into_iter().zip(REPLICAS).flat_map(of).collect()
 }
 
-fn start() -> Stage {
-    Stage::start_replicated(|_, command: &mut Command| {
+fn start() -> Environment {
+    Environment::start_replicated(|_, command: &mut Command| {
         command.env("PALISADE_SERVER__LAME_DUCK_MS", LAME_DUCK_MS).env("PALISADE_SERVER__FAULTS__ENABLED", "true");
         command.env("PALISADE_SERVER__RATE_LIMIT__PER_SECOND", "0").env("PALISADE_SERVER__ADDRESS_LIMIT__PER_SECOND", "0");
     })
 }
 
-fn told(outcome: &Outcome, times: usize, deed: &str) -> Claims {
+fn told(outcome: &Outcome, times: usize, deed: &str) -> Assertions {
     let load = &outcome.load;
-    let mut claims = Claims::default();
+    let mut claims = Assertions::default();
     claims.add(
         "no request fails",
         load.failures.is_empty(),
@@ -149,7 +149,7 @@ fn told(outcome: &Outcome, times: usize, deed: &str) -> Claims {
     claims
 }
 
-fn twice(outcome: &Outcome) -> String {
+fn duplicates(outcome: &Outcome) -> String {
     let Outcome { passed_on, told_to_wait, .. } = outcome;
     format!("{passed_on} at the other gateway, {told_to_wait} after `Retry-After`, as the first call with the key was still at work")
 }

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
 use palisade_load_tests::{
-    claims::Claims,
+    assertions::Assertions,
     replicas::{kills, rolling},
     reports,
 };
@@ -10,10 +10,10 @@ use palisade_load_tests::{
 /// As many as there are.
 const PROCESSES: usize = 8;
 
-fn hold(name: &str, claims: &Claims) {
+fn hold(name: &str, claims: &Assertions) {
     reports::keep(&format!("replicas-{name}"), &format!("# {name}\n\n{claims}")).unwrap();
     eprintln!("{claims}");
-    assert!(claims.hold(), "{claims}");
+    assert!(claims.all_passed(), "{claims}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The scripts are green where all is well, and red where it is not.
 #![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
-use palisade_load_tests::{CROSSED, SCENARIOS, Stage, reports, run, settings, trust_scripts};
+use palisade_load_tests::{EXIT_THRESHOLDS_FAILED, SCENARIOS, Environment, reports, run, settings, trust_scripts};
 use palisade_tests::{Client, Shop};
 use serde_json::json;
 
@@ -22,7 +22,7 @@ fn short(settings: Vec<(String, String)>) -> Vec<(String, String)> {
 }
 
 async fn passes(scenario: &str) {
-    let stage = Stage::start();
+    let stage = Environment::start();
     stage.shop.ready().await;
     let mut settings = short(stage.settings());
     settings.push(("REPORTS".to_owned(), reports::folder().unwrap().display().to_string()));
@@ -43,7 +43,7 @@ async fn is_red(scenario: &str) {
         Client::new(shop.admin_url(service), None).put("/faults", &json!({ "rules": [rule] })).attempt().await.unwrap().ok(200);
     }
     let outcome = run(scenario, &short(settings(&shop)));
-    assert_eq!(outcome.code, Some(CROSSED), "{}", outcome.output);
+    assert_eq!(outcome.code, Some(EXIT_THRESHOLDS_FAILED), "{}", outcome.output);
     assert!(outcome.output.contains(&format!("# {scenario}: FAILED")), "{}", outcome.output);
 }
 

@@ -30,7 +30,7 @@ struct Cost {
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be had");
-    let _inside = runtime.enter();
+    let _runtime_context = runtime.enter();
     let arguments: Vec<String> = env::args().collect();
     let value = |flag: &str| arguments.iter().position(|argument| argument == flag).and_then(|at| arguments.get(at + 1));
     if let Some(name) = value("--case") {
@@ -48,7 +48,7 @@ fn main() {
 
 fn repeat(case: &mut Case, calls: u32) {
     for _ in 0..calls {
-        (case.once)();
+        (case.run_once)();
     }
 }
 
@@ -65,15 +65,15 @@ fn table() -> String {
     let mut table = String::from("| | instructions | allocations | ns |\n|---|---:|---:|---:|\n");
     for (name, group, cost) in &costs {
         let baseline = match *group {
-            Group::Part | Group::Baseline(_) => None,
+            Group::Component | Group::Baseline(_) => None,
             Group::Layer(side) | Group::Stack(side) => baseline(side),
         };
         // Less than nothing is noise.
-        let beyond = |of: fn(&Cost) -> Option<f64>| Some((of(cost)? - baseline.and_then(of).unwrap_or(0.0)).max(0.0));
-        let shown = |value: Option<f64>, digits: usize| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"));
+        let above_baseline = |of: fn(&Cost) -> Option<f64>| Some((of(cost)? - baseline.and_then(of).unwrap_or(0.0)).max(0.0));
+        let formatted = |value: Option<f64>, digits: usize| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"));
         let (instructions, allocations, time) =
-            (beyond(|cost| cost.instructions), beyond(|cost| Some(cost.allocations)), beyond(|cost| cost.nanoseconds));
-        let (instructions, allocations, time) = (shown(instructions, 0), shown(allocations, 1), shown(time, 0));
+            (above_baseline(|cost| cost.instructions), above_baseline(|cost| Some(cost.allocations)), above_baseline(|cost| cost.nanoseconds));
+        let (instructions, allocations, time) = (formatted(instructions, 0), formatted(allocations, 1), formatted(time, 0));
         // Writing to a string cannot fail.
         let _ = writeln!(table, "| {name} | {instructions} | {allocations} | {time} |");
     }

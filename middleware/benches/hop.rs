@@ -18,7 +18,7 @@ use std::{env, fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, routing::get};
 use palisade_middleware::{
-    auth::{CredentialsLayer, Grant, InternalTokens, Issuer, UserToken, Verifier, jwks::KeySet, keys::SigningKey, mint_user_token},
+    auth::{CredentialsLayer, TokenPolicy, InternalTokens, Issuer, UserToken, Verifier, jwks::JwksSource, keys::SigningKey, mint_user_token},
     client::{self, Config},
     clock::{Clock, SystemClock},
     fault::Faults,
@@ -27,7 +27,7 @@ use palisade_middleware::{
     respond::Protocol,
     retry::IdempotentMethods,
     server::{self, accept},
-    telemetry::{self, Edge, Telemetry},
+    telemetry::{self, TrustBoundary, Telemetry},
 };
 use process::Process;
 use secrecy::ExposeSecret;
@@ -46,12 +46,12 @@ const CHECK: &str = "/grpc.health.v1.Health/Check";
 const REQUESTS_PER_ROUND: usize = 10_000;
 const ROUNDS: usize = 5;
 /// Requests of the two counts of instructions: the first fills caches and connections, as the second does.
-const COUNTED: [usize; 2] = [1_280, 3_840];
+const COUNTED_REQUESTS: [usize; 2] = [1_280, 3_840];
 
 /// What is compared: its name, the programs, the share of traces that is exported; none if there is no collector.
-type Hop = (&'static str, &'static str, Option<&'static str>);
+type Variant = (&'static str, &'static str, Option<&'static str>);
 
-const HOPS: [Hop; 5] = [
+const VARIANTS: [Variant; 5] = [
     ("bare", "bare", None),
     ("all layers, no collector", "full", None),
     ("all layers, no trace sampled", "full", Some("0.0")),
@@ -64,7 +64,7 @@ static ROUTES: [Method; 1] = [Method::http("GET", "/check", Access::Scope("bench
 #[tokio::main]
 async fn main() {
     let role = env::args().skip_while(|argument| argument != "--role").nth(1);
-    let given = |name: &str| env::var(name).expect("the parent set it");
+    let env_var = |name: &str| env::var(name).expect("the parent set it");
     match role.as_deref() {
         Some("bare-backend") => {
             let (_, service) = tonic_health::server::health_reporter();
@@ -72,21 +72,21 @@ async fn main() {
             Server::builder().add_service(service).serve_with_incoming(incoming).await.expect("it serves");
         }
         Some("bare-gateway") => {
-            let channel = Channel::from_shared(given("BACKEND")).expect("an address").connect_lazy();
+            let channel = Channel::from_shared(env_var("BACKEND")).expect("an address").connect_lazy();
             axum::serve(listener().await, router(channel)).await.expect("it serves");
         }
         Some("full-backend") => {
             let (_, service) = tonic_health::server::health_reporter();
             let router = Routes::new(service).prepare().into_axum_router();
-            serve(Protocol::Grpc, router, &CALLS, verifier("backend", "gateway", &given("GATEWAY_KEY"), true)).await;
+            serve(Protocol::Grpc, router, &CALLS, verifier("backend", "gateway", &env_var("GATEWAY_KEY"), true)).await;
         }
         Some("full-gateway") => {
-            let tokens = InternalTokens::new("gateway", Grant::Users, key(given("GATEWAY_KEY")), Arc::new(SystemClock));
+            let tokens = InternalTokens::new("gateway", TokenPolicy::OnBehalfOfUser, key(env_var("GATEWAY_KEY")), Arc::new(SystemClock));
             let credentials = CredentialsLayer::new(Arc::new(tokens), "backend");
-            let config = Config::at(given("BACKEND"));
+            let config = Config::at(env_var("BACKEND"));
             let client = client::connect("backend", &config, IdempotentMethods::from_iter([CHECK]), credentials);
             let router = router(client.expect("the configuration is valid"));
-            serve(Protocol::Http, router, &ROUTES, verifier("gateway", "users", &given("USER_KEY"), false)).await;
+            serve(Protocol::Http, router, &ROUTES, verifier("gateway", "users", &env_var("USER_KEY"), false)).await;
         }
         _ => compare().await,
     }
@@ -127,20 +127,20 @@ async fn serve(protocol: Protocol, router: Router, methods: &'static [Method], v
         sample_ratio: sampled.map_or(0.0, |share| share.parse().expect("a share")),
         ..telemetry::Config::default()
     };
-    let _telemetry = Telemetry::install("hop", &["hop"], Edge::Outside, &telemetry).expect("nobody else set it up");
+    let _telemetry = Telemetry::install("hop", &["hop"], TrustBoundary::Public, &telemetry).expect("nobody else set it up");
     // Measured, not met: all calls come from one caller at one address.
     let mut config =
         server::Config { rate_limit: rate_limit::Config { per_second: 1_000_000, burst: 1_000_000 }, ..server::Config::default() };
     (config.address_limit.per_second, config.address_limit.burst) = (1_000_000, 1_000_000);
     let table = Arc::new(MethodTable::new(&[methods]).expect("one method conflicts with no other"));
-    let stack = server::stack(protocol, router, table, verifier, Faults::off(), &config);
+    let stack = server::stack(protocol, router, table, verifier, Faults::disabled(), &config);
     accept::serve(listener().await, protocol, stack, &config, CancellationToken::new()).await;
 }
 
 /// Believes `issuer`'s tokens for `audience`.
 fn verifier(audience: &str, issuer: &str, pem: &str, internal: bool) -> Arc<Verifier> {
     let key = key(pem.to_owned()).trusted().expect("a key can be told");
-    let issuer = Issuer { name: issuer.to_owned(), audience: audience.to_owned(), internal, keys: KeySet::fixed(vec![key]) };
+    let issuer = Issuer { name: issuer.to_owned(), audience: audience.to_owned(), internal, keys: JwksSource::fixed(vec![key]) };
     Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)))
 }
 
@@ -157,12 +157,12 @@ async fn compare() {
     let token = mint_user_token(&token, &key, SystemClock.now().unix_timestamp()).expect("a token can be signed");
     let collector = collector().await;
     let keys = [("USER_KEY", user_key.as_str()), ("GATEWAY_KEY", &gateway_key), ("COLLECTOR", &collector)];
-    let mut hops = HOPS.map(|hop| {
+    let mut variants = VARIANTS.map(|hop| {
         let (gateway, backend) = pair(hop, &keys, |role, environment| Some(Process::start(role, environment))).expect("they start");
         (hop, gateway, backend, Vec::new())
     });
     for round in 0..=ROUNDS {
-        for (_, gateway, backend, figures) in &mut hops {
+        for (_, gateway, backend, figures) in &mut variants {
             let before = [gateway.cpu(), backend.cpu()];
             load(&gateway.url, &token, REQUESTS_PER_ROUND).await;
             // The first round fills caches and connections.
@@ -171,20 +171,20 @@ async fn compare() {
             }
         }
     }
-    let cpu = hops.map(|(hop, _, _, figures)| (hop, [0, 1].map(|at| median(figures.iter().map(|figure| figure[at]).collect()))));
+    let cpu = variants.map(|(hop, _, _, figures)| (hop, [0, 1].map(|at| median(figures.iter().map(|figure| figure[at]).collect()))));
     let mut text = String::from(
         "| | µs CPU per request | gateway | backend | times bare | thousand instructions | times bare |\n|---|---:|---:|---:|---:|---:|---:|\n",
     );
-    let (mut bare, mut bare_counted) = (None, None);
+    let (mut bare_cpu, mut bare_counted) = (None, None);
     for (hop, [gateway, backend]) in cpu {
-        let both = gateway + backend;
-        let times = both / *bare.get_or_insert(both);
+        let total = gateway + backend;
+        let ratio = total / *bare_cpu.get_or_insert(total);
         let counted = match instructions(hop, &keys, &token).await {
             Some(counted) => format!("{:.0} | {:.2}", counted / 1e3, counted / *bare_counted.get_or_insert(counted)),
             None => "– | –".to_owned(),
         };
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "| {} | {both:.1} | {gateway:.1} | {backend:.1} | {times:.2} | {counted} |", hop.0);
+        let _ = writeln!(text, "| {} | {total:.1} | {gateway:.1} | {backend:.1} | {ratio:.2} | {counted} |", hop.0);
     }
     println!("{text}");
     if env::args().any(|argument| argument == "--write") {
@@ -194,7 +194,7 @@ async fn compare() {
 
 /// A gateway and its backend.
 fn pair(
-    (_, programs, sampled): Hop,
+    (_, programs, sampled): Variant,
     keys: &[(&str, &str)],
     start: impl Fn(&str, &[(&str, &str)]) -> Option<Process>,
 ) -> Option<(Process, Process)> {
@@ -206,15 +206,15 @@ fn pair(
 
 /// Instructions of a request in both processes; `None` without valgrind. What a start costs is in two counts alike, and gone from their
 /// difference.
-async fn instructions(hop: Hop, keys: &[(&str, &str)], token: &str) -> Option<f64> {
+async fn instructions(hop: Variant, keys: &[(&str, &str)], token: &str) -> Option<f64> {
     let mut counts = [0.0; 2];
-    for (count, requests) in counts.iter_mut().zip(COUNTED) {
+    for (count, requests) in counts.iter_mut().zip(COUNTED_REQUESTS) {
         let (gateway, backend) = pair(hop, keys, Process::counted)?;
         load(&gateway.url, token, requests).await;
         *count = gateway.instructions() + backend.instructions();
     }
-    let more = u32::try_from(COUNTED[1] - COUNTED[0]).expect("a few thousand");
-    Some((counts[1] - counts[0]) / f64::from(more))
+    let requests = u32::try_from(COUNTED_REQUESTS[1] - COUNTED_REQUESTS[0]).expect("a few thousand");
+    Some((counts[1] - counts[0]) / f64::from(requests))
 }
 
 fn per_request(cpu: Duration) -> f64 {

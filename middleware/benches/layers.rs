@@ -10,7 +10,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 
 fn layers(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be had");
-    let _inside = runtime.enter();
+    let _runtime_context = runtime.enter();
     for mut case in cases::all() {
         let mut group = criterion.benchmark_group(format!("{:?}", case.group));
         group.bench_function(case.name, |bencher| bencher.iter(&mut case.once));

@@ -7,7 +7,7 @@
 use std::{error::Error, io::Write, net::SocketAddr, sync::Arc};
 
 use palisade_middleware::{
-    auth::{CredentialsLayer, Grant, InternalTokens, Issuer, Verifier, jwks::KeySet, keys::SigningKey},
+    auth::{CredentialsLayer, TokenPolicy, InternalTokens, Issuer, Verifier, jwks::JwksSource, keys::SigningKey},
     client,
     clock::SystemClock,
     fault::Faults,
@@ -53,19 +53,19 @@ impl Health for Doctor {
 
 /// Serves it to the service `patient`, which signs with `key`, until `shutdown`.
 pub(crate) async fn serve(listener: TcpListener, key: &SigningKey, shutdown: CancellationToken) -> Result<(), Box<dyn Error>> {
-    let issuer = Issuer::of_service("patient", "doctor", KeySet::fixed(vec![key.trusted()?]));
+    let issuer = Issuer::of_service("patient", "doctor", JwksSource::fixed(vec![key.trusted()?]));
     let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)));
     let methods = Arc::new(MethodTable::new(&[&METHODS])?);
     let config = server::Config::default();
     let router = Routes::new(HealthServer::new(Doctor)).prepare().into_axum_router();
-    let service = server::stack(Protocol::Grpc, router, methods, verifier, Faults::off(), &config);
+    let service = server::stack(Protocol::Grpc, router, methods, verifier, Faults::disabled(), &config);
     accept::serve(listener, Protocol::Grpc, service, &config, shutdown).await;
     Ok(())
 }
 
 /// The other side: a generated client over the client stack, which adds a token of its own to every attempt.
 pub(crate) fn connect(address: SocketAddr, key: &SigningKey) -> Result<HealthClient<client::Client>, client::InvalidConfig> {
-    let tokens = InternalTokens::new("patient", Grant::Own(&["doctor:ask"]), key.clone(), Arc::new(SystemClock));
+    let tokens = InternalTokens::new("patient", TokenPolicy::Service(&["doctor:ask"]), key.clone(), Arc::new(SystemClock));
     let credentials = CredentialsLayer::new(Arc::new(tokens), "doctor");
     let config = client::Config::at(format!("http://{address}"));
     let idempotent = [CHECK].into_iter().collect();
@@ -73,7 +73,7 @@ pub(crate) fn connect(address: SocketAddr, key: &SigningKey) -> Result<HealthCli
 }
 
 /// One call.
-pub(crate) async fn ask(client: &mut HealthClient<client::Client>, organ: &str) -> Result<ServingStatus, Status> {
+pub(crate) async fn check(client: &mut HealthClient<client::Client>, organ: &str) -> Result<ServingStatus, Status> {
     let answer = client.check(HealthCheckRequest { service: organ.to_owned() }).await?;
     Ok(answer.into_inner().status())
 }
@@ -91,9 +91,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
     let mut client = connect(address, &key)?;
     for organ in ["heart", "spoon"] {
-        match ask(&mut client, organ).await {
+        match check(&mut client, organ).await {
             Ok(status) => writeln!(std::io::stdout(), "{organ}: {status:?}")?,
-            Err(refused) => writeln!(std::io::stdout(), "{organ}: {:?}, {}", refused.code(), refused.message())?,
+            Err(error) => writeln!(std::io::stdout(), "{organ}: {:?}, {}", error.code(), error.message())?,
         }
     }
     writeln!(std::io::stdout(), "serving http://{address} until Ctrl-C")?;

@@ -7,7 +7,7 @@ use std::{error::Error, io::Write, sync::Arc, time::Duration};
 
 use axum::{Router, extract::Path, routing::get};
 use palisade_middleware::{
-    auth::{Issuer, UserToken, Verifier, jwks::KeySet, keys::SigningKey, mint_user_token},
+    auth::{Issuer, UserToken, Verifier, jwks::JwksSource, keys::SigningKey, mint_user_token},
     clock::{Clock, SystemClock},
     context,
     fault::Faults,
@@ -30,7 +30,7 @@ fn router() -> Router {
 }
 
 async fn thing(Path(id): Path<u32>) -> Result<String, Rejection> {
-    let caller = context::caller()?;
+    let caller = context::current_principal()?;
     if id != 7 {
         return Err(Rejection::new(&reasons::NOT_FOUND, "there is only thing 7"));
     }
@@ -39,11 +39,11 @@ async fn thing(Path(id): Path<u32>) -> Result<String, Rejection> {
 
 /// Serves it to whoever has a token that `key` signed, until `shutdown`.
 pub(crate) async fn serve(listener: TcpListener, key: &SigningKey, shutdown: CancellationToken) -> Result<(), Box<dyn Error>> {
-    let issuer = Issuer::of_users("example", "things", KeySet::fixed(vec![key.trusted()?]));
+    let issuer = Issuer::of_users("example", "things", JwksSource::fixed(vec![key.trusted()?]));
     let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)));
     let methods = Arc::new(MethodTable::new(&[&METHODS])?);
     let config = server::Config::default();
-    let service = server::stack(Protocol::Http, router(), methods, verifier, Faults::off(), &config);
+    let service = server::stack(Protocol::Http, router(), methods, verifier, Faults::disabled(), &config);
     accept::serve(listener, Protocol::Http, service, &config, shutdown).await;
     Ok(())
 }

@@ -8,9 +8,9 @@
 mod config;
 mod gradient;
 mod limiter;
-mod line;
+mod codel_queue;
 mod queue;
-mod running;
+mod in_flight;
 mod state;
 mod window;
 
@@ -27,11 +27,11 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use self::limiter::{Entry, Limiter, Waiter};
-use crate::{body::Observed, context::Context, jitter, rejection::Rejection, respond::Protocol};
+use self::limiter::{Admission, Limiter, Waiter};
+use crate::{body::InstrumentedBody, context::Context, jitter, rejection::Rejection, respond::Protocol};
 
 pub use config::Config;
-pub use running::Running;
+pub use in_flight::InFlightRequest;
 
 /// Lets as many requests run as the server can do at once.
 ///
@@ -52,7 +52,7 @@ pub struct AdaptiveLimitLayer {
 impl AdaptiveLimitLayer {
     /// A limit as configured, or none; `protocol` says where an answer has its outcome.
     pub fn new(protocol: Protocol, config: &Config) -> Self {
-        Self { protocol, limiter: config.enabled.then(|| Limiter::new(config, jitter::draw)) }
+        Self { protocol, limiter: config.enabled.then(|| Limiter::new(config, jitter::random_unit)) }
     }
 }
 
@@ -77,7 +77,7 @@ where
     S::Error: Into<Rejection>,
     R: Body,
 {
-    type Response = Response<Observed<R, Option<Running>>>;
+    type Response = Response<InstrumentedBody<R, Option<InFlightRequest>>>;
     type Error = Rejection;
     type Future = ResponseFuture<S, Request<B>>;
 
@@ -90,35 +90,35 @@ where
         let (priority, deadline) = context.map(|context| (context.priority, context.deadline)).unwrap_or_default();
         let stream = context.is_some_and(Context::is_stream);
         // A probe that waits behind the work would make a busy process look dead.
-        let exempt = context.and_then(|context| context.method).is_some_and(|method| method.quiet);
+        let exempt = context.and_then(|context| context.method).is_some_and(|method| method.infrastructure);
         let Some(limiter) = self.layer.limiter.as_ref().filter(|_| !exempt) else {
             return ResponseFuture { state: State::Running { inner: self.inner.call(request), running: None } };
         };
         let (protocol, now) = (self.layer.protocol, Instant::now());
-        let state = match limiter.enter(priority, deadline, now) {
-            Entry::Run(permit) => {
-                let running = Some(Running::new(permit, protocol, now, (deadline, stream)));
+        let state = match limiter.admit(priority, deadline, now) {
+            Admission::Admitted(permit) => {
+                let running = Some(InFlightRequest::new(permit, protocol, now, (deadline, stream)));
                 State::Running { inner: self.inner.call(request), running }
             }
-            Entry::Wait(waiter) => {
+            Admission::Queued(waiter) => {
                 // The clone stays behind, the ready one waits with the request.
                 let clone = self.inner.clone();
                 let service = std::mem::replace(&mut self.inner, clone);
-                State::Waiting { waiter, next: Some(Next { service, request, protocol, about: (deadline, stream) }) }
+                State::Waiting { waiter, next: Some(QueuedCall { service, request, protocol, deadline_and_stream: (deadline, stream) }) }
             }
-            Entry::Refused(refused) => State::Refused { rejection: Some(refused.into()) },
+            Admission::Rejected(refused) => State::Refused { rejection: Some(refused.into()) },
         };
         ResponseFuture { state }
     }
 }
 
 /// What is to be done when the wait is over.
-struct Next<S, Q> {
+struct QueuedCall<S, Q> {
     service: S,
     request: Q,
     protocol: Protocol,
     /// Its deadline, and whether its answer is a stream.
-    about: (Option<Instant>, bool),
+    deadline_and_stream: (Option<Instant>, bool),
 }
 
 pin_project! {
@@ -133,8 +133,8 @@ pin_project! {
     #[project = StateProjection]
     enum State<S: Service<Q>, Q> {
         Refused { rejection: Option<Rejection> },
-        Waiting { waiter: Waiter, next: Option<Next<S, Q>> },
-        Running { #[pin] inner: S::Future, running: Option<Running> },
+        Waiting { waiter: Waiter, next: Option<QueuedCall<S, Q>> },
+        Running { #[pin] inner: S::Future, running: Option<InFlightRequest> },
     }
 }
 
@@ -144,7 +144,7 @@ where
     S::Error: Into<Rejection>,
     R: Body,
 {
-    type Output = Result<Response<Observed<R, Option<Running>>>, Rejection>;
+    type Output = Result<Response<InstrumentedBody<R, Option<InFlightRequest>>>, Rejection>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
@@ -155,10 +155,10 @@ where
                 }
                 StateProjection::Waiting { waiter, next } => {
                     let permit = ready!(Pin::new(waiter).poll(cx))?;
-                    let Some(Next { mut service, request, protocol, about }) = next.take() else {
+                    let Some(QueuedCall { mut service, request, protocol, deadline_and_stream: about }) = next.take() else {
                         unreachable!("polled after it was ready")
                     };
-                    let running = Some(Running::new(permit, protocol, Instant::now(), about));
+                    let running = Some(InFlightRequest::new(permit, protocol, Instant::now(), about));
                     State::Running { inner: service.call(request), running }
                 }
                 StateProjection::Running { inner, running } => {
@@ -167,16 +167,16 @@ where
                     return Poll::Ready(match result {
                         Ok(response) => {
                             if let Some(running) = &mut running {
-                                running.answer(&response);
+                                running.record_head(&response);
                             }
                             if let Some(stream) = running.take_if(|running| running.is_stream()) {
-                                stream.leave();
+                                stream.release_without_sample();
                             }
-                            Ok(response.map(|body| Observed::new(body, running)))
+                            Ok(response.map(|body| InstrumentedBody::new(body, running)))
                         }
                         Err(rejection) => {
                             if let Some(running) = &mut running {
-                                running.refuse(&rejection);
+                                running.record_rejection(&rejection);
                             }
                             Err(rejection)
                         }

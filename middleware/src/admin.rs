@@ -13,7 +13,7 @@ use crate::{
 
 /// Entries for a method table that has [`probes`] among its routes.
 pub static PROBES: [Method; 2] =
-    [Method::http("GET", "/livez", Access::Public).quiet(), Method::http("GET", "/readyz", Access::Public).quiet()];
+    [Method::http("GET", "/livez", Access::Public).infrastructure(), Method::http("GET", "/readyz", Access::Public).infrastructure()];
 
 /// `GET /livez`: the process runs. `GET /readyz`: it may be sent requests, and if not, why.
 pub fn probes(readiness: Readiness) -> Router {
@@ -33,11 +33,11 @@ async fn readyz(State(readiness): State<Readiness>) -> Result<impl IntoResponse,
 }
 
 /// The admin port of `service`: [`probes`], `GET /metrics`, and what it has besides.
-pub fn router(service: &'static str, readiness: Readiness, telemetry: Telemetry, more: Router) -> Router {
+pub fn router(service: &'static str, readiness: Readiness, telemetry: Telemetry, extra_routes: Router) -> Router {
     let metrics = get(async move |State(telemetry): State<Telemetry>| {
         // Rendering a large registry takes milliseconds.
         let text = tokio::task::spawn_blocking(move || telemetry.render(service)).await.unwrap_or_default();
         ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
     });
-    probes(readiness).merge(Router::new().route("/metrics", metrics).with_state(telemetry)).merge(more)
+    probes(readiness).merge(Router::new().route("/metrics", metrics).with_state(telemetry)).merge(extra_routes)
 }

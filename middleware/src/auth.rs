@@ -17,7 +17,7 @@ pub use authorize::AuthorizeLayer;
 pub use claims::{UserToken, mint_user_token};
 pub use config::{Config, ConfigError, Identity, Keys};
 pub use credentials::CredentialsLayer;
-pub use internal_token::{Grant, InternalTokens};
+pub use internal_token::{TokenPolicy, InternalTokens};
 pub use principal::Principal;
 pub use revocations::{RevocationError, RevocationFile, Revocations};
 pub use verifier::{Issuer, Verifier};

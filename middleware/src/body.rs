@@ -27,7 +27,7 @@ pub enum End<'a> {
 }
 
 /// Learns what becomes of a body. `end` is called exactly once; dropping the observer gives back what it holds (permits, spans).
-pub trait Observe {
+pub trait BodyObserver {
     /// Runs before each poll of the body; the value lives until the poll is over (for entering a span).
     type Entered<'a>
     where
@@ -37,34 +37,34 @@ pub trait Observe {
     fn enter(&mut self) -> Self::Entered<'_>;
 
     /// A piece of the body has come.
-    fn data(&mut self) {}
+    fn on_data(&mut self) {}
 
     /// The body has ended.
-    fn end(&mut self, end: End<'_>);
+    fn on_end(&mut self, end: End<'_>);
 }
 
 pin_project! {
     /// A body with an observer.
     #[derive(Debug)]
-    pub struct Observed<B: Body, O: Observe> {
+    pub struct InstrumentedBody<B: Body, O: BodyObserver> {
         #[pin]
         body: B,
         observer: Option<O>,
     }
 
-    impl<B: Body, O: Observe> PinnedDrop for Observed<B, O> {
+    impl<B: Body, O: BodyObserver> PinnedDrop for InstrumentedBody<B, O> {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             // hyper does not poll a body whose length it knows to be reached.
             let end = if this.body.is_end_stream() { End::Complete(None) } else { End::Dropped };
             if let Some(mut observer) = this.observer.take() {
-                observer.end(end);
+                observer.on_end(end);
             }
         }
     }
 }
 
-impl<B: Body, O: Observe> Observed<B, O> {
+impl<B: Body, O: BodyObserver> InstrumentedBody<B, O> {
     /// `body`, watched by `observer`.
     pub fn new(body: B, observer: O) -> Self {
         Self { body, observer: Some(observer) }
@@ -72,12 +72,12 @@ impl<B: Body, O: Observe> Observed<B, O> {
 }
 
 /// How reading a body failed. Bodies of all kinds come by: only those that a layer can cut have errors of a kind that tells.
-fn failure<E: 'static>(error: &E) -> End<'static> {
+fn end_of_error<E: 'static>(error: &E) -> End<'static> {
     let late = (error as &dyn Any).downcast_ref::<BoxError>().is_some_and(|error| error.is::<Elapsed>());
     if late { End::Late } else { End::Failed }
 }
 
-impl<B: Body<Error: 'static>, O: Observe> Body for Observed<B, O> {
+impl<B: Body<Error: 'static>, O: BodyObserver> Body for InstrumentedBody<B, O> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -92,18 +92,18 @@ impl<B: Body<Error: 'static>, O: Observe> Body for Observed<B, O> {
         };
         let end = match &frame {
             None => Some(End::Complete(None)),
-            Some(Err(error)) => Some(failure(error)),
+            Some(Err(error)) => Some(end_of_error(error)),
             Some(Ok(frame)) => frame.trailers_ref().map(|trailers| End::Complete(Some(trailers))),
         };
         match end {
             None => {
                 if let Some(observer) = this.observer {
-                    observer.data();
+                    observer.on_data();
                 }
             }
             Some(end) => {
                 if let Some(mut observer) = this.observer.take() {
-                    observer.end(end);
+                    observer.on_end(end);
                 }
             }
         }
@@ -121,9 +121,9 @@ impl<B: Body<Error: 'static>, O: Observe> Body for Observed<B, O> {
 
 /// Keeps `T` until the body has ended: a permit that counts work until its last byte was sent.
 #[derive(Debug)]
-pub struct Hold<T>(pub Option<T>);
+pub struct PermitGuard<T>(pub Option<T>);
 
-impl<T> Observe for Hold<T> {
+impl<T> BodyObserver for PermitGuard<T> {
     type Entered<'a>
         = ()
     where
@@ -131,7 +131,7 @@ impl<T> Observe for Hold<T> {
 
     fn enter(&mut self) -> Self::Entered<'_> {}
 
-    fn end(&mut self, _: End<'_>) {
+    fn on_end(&mut self, _: End<'_>) {
         self.0 = None;
     }
 }
@@ -148,10 +148,10 @@ mod tests {
     #[derive(Clone, Default)]
     struct Log(Rc<RefCell<Vec<String>>>);
 
-    impl Observe for Log {
+    impl BodyObserver for Log {
         type Entered<'a> = ();
         fn enter(&mut self) {}
-        fn end(&mut self, end: End<'_>) {
+        fn on_end(&mut self, end: End<'_>) {
             self.0.borrow_mut().push(format!("{end:?}"));
         }
     }
@@ -159,7 +159,7 @@ mod tests {
     #[tokio::test]
     async fn tells_the_end_once() {
         let log = Log::default();
-        let body = Observed::new(Full::new(Bytes::from("x")), log.clone());
+        let body = InstrumentedBody::new(Full::new(Bytes::from("x")), log.clone());
         body.collect().await.unwrap();
         assert_eq!(*log.0.borrow(), ["Complete(None)"]);
     }
@@ -167,7 +167,7 @@ mod tests {
     #[tokio::test]
     async fn tells_when_the_reader_went_away() {
         let log = Log::default();
-        drop(Observed::new(Full::new(Bytes::from("x")), log.clone()));
+        drop(InstrumentedBody::new(Full::new(Bytes::from("x")), log.clone()));
         assert_eq!(*log.0.borrow(), ["Dropped"]);
     }
 }

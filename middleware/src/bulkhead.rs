@@ -15,8 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::{Layer, Service};
 
 use crate::{
-    body::{Hold, Observed},
-    metrics::count_on_look,
+    body::{PermitGuard, InstrumentedBody},
+    metrics::register_observable_sum,
     rejection::{Rejection, reasons},
     streams::is_stream,
 };
@@ -40,7 +40,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct BulkheadLayer {
     target: &'static str,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl BulkheadLayer {
@@ -50,12 +50,12 @@ impl BulkheadLayer {
         // A 32-bit number of permits is below `Semaphore::MAX_PERMITS` wherever this compiles for servers.
         let places = Arc::new(Semaphore::new(limit as usize));
         let in_use = metrics::gauge!("palisade.concurrency.in_use", "limiter" => target);
-        count_on_look(&places, in_use, move |places| limit - u32::try_from(places.available_permits()).unwrap_or(limit));
-        Self { target, places }
+        register_observable_sum(&places, in_use, move |places| limit - u32::try_from(places.available_permits()).unwrap_or(limit));
+        Self { target, permits: places }
     }
 
-    fn enter(&self) -> Result<OwnedSemaphorePermit, Rejection> {
-        let Ok(permit) = self.places.clone().try_acquire_owned() else {
+    fn try_acquire(&self) -> Result<OwnedSemaphorePermit, Rejection> {
+        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
             let refusal = Rejection::new(&reasons::OVERLOADED, format!("too many calls to {} are in flight", self.target));
             return Err(refusal.with_retry_after(Duration::from_secs(1)));
         };
@@ -83,7 +83,7 @@ where
     S: Service<Request<B>, Response = Response<R>, Error = Rejection>,
     R: Body,
 {
-    type Response = Response<Observed<R, Hold<OwnedSemaphorePermit>>>;
+    type Response = Response<InstrumentedBody<R, PermitGuard<OwnedSemaphorePermit>>>;
     type Error = Rejection;
     type Future = ResponseFuture<S::Future>;
 
@@ -93,12 +93,12 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         ResponseFuture {
-            state: match self.layer.enter() {
+            state: match self.layer.try_acquire() {
                 // A stream has its place only until it begins; how many there may be is for whoever serves them to say.
                 Ok(place) if is_stream(&request) => {
-                    State::Running { inner: self.inner.call(request), place: Hold(Some(place)), stream: true }
+                    State::Running { inner: self.inner.call(request), place: PermitGuard(Some(place)), stream: true }
                 }
-                Ok(place) => State::Running { inner: self.inner.call(request), place: Hold(Some(place)), stream: false },
+                Ok(place) => State::Running { inner: self.inner.call(request), place: PermitGuard(Some(place)), stream: false },
                 Err(rejection) => State::Refused { rejection: Some(rejection) },
             },
         }
@@ -119,7 +119,7 @@ pin_project! {
     #[derive(Debug)]
     enum State<F> {
         Refused { rejection: Option<Rejection> },
-        Running { #[pin] inner: F, place: Hold<OwnedSemaphorePermit>, stream: bool },
+        Running { #[pin] inner: F, place: PermitGuard<OwnedSemaphorePermit>, stream: bool },
     }
 }
 
@@ -128,7 +128,7 @@ where
     F: Future<Output = Result<Response<R>, Rejection>>,
     R: Body,
 {
-    type Output = Result<Response<Observed<R, Hold<OwnedSemaphorePermit>>>, Rejection>;
+    type Output = Result<Response<InstrumentedBody<R, PermitGuard<OwnedSemaphorePermit>>>, Rejection>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
@@ -137,8 +137,8 @@ where
             }
             StateProjection::Running { inner, place, stream } => {
                 let response = ready!(inner.poll(cx))?;
-                let place = Hold(place.0.take().filter(|_| !*stream));
-                Poll::Ready(Ok(response.map(|body| Observed::new(body, place))))
+                let place = PermitGuard(place.0.take().filter(|_| !*stream));
+                Poll::Ready(Ok(response.map(|body| InstrumentedBody::new(body, place))))
             }
         }
     }
@@ -168,6 +168,6 @@ mod tests {
         let inner = tower::service_fn(|_: Request<()>| std::future::pending::<Result<Response<Full<Bytes>>, Rejection>>());
         let mut bulkhead = BulkheadLayer::new("products", 1).layer(inner);
         drop(bulkhead.call(Request::new(())));
-        assert!(bulkhead.layer.enter().is_ok());
+        assert!(bulkhead.layer.try_acquire().is_ok());
     }
 }

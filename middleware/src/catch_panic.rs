@@ -32,7 +32,7 @@ impl CatchPanicLayer {
     /// The metric is there from now on: a rate does not see the first panic if that makes the series.
     #[expect(clippy::new_without_default, reason = "it has an effect")]
     pub fn new() -> Self {
-        panics().increment(0);
+        panic_counter().increment(0);
         Self(())
     }
 }
@@ -68,18 +68,18 @@ where
         // The service is not used again after a panic: each connection has clones of its own state behind Arcs.
         match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
             Ok(future) => ResponseFuture { inner: Some(future), panicked: None },
-            Err(panic) => ResponseFuture { inner: None, panicked: Some(refusal(&*panic)) },
+            Err(panic) => ResponseFuture { inner: None, panicked: Some(panic_rejection(&*panic)) },
         }
     }
 }
 
 /// Looked up each time: it is rare.
-fn panics() -> metrics::Counter {
+fn panic_counter() -> metrics::Counter {
     metrics::counter!("palisade.panics")
 }
 
-fn refusal(panic: &(dyn Any + Send)) -> Rejection {
-    panics().increment(1);
+fn panic_rejection(panic: &(dyn Any + Send)) -> Rejection {
+    panic_counter().increment(1);
     let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     Rejection::internal(format!("the handler panicked: {}", message.unwrap_or("no message")))
 }
@@ -111,7 +111,7 @@ where
             Ok(poll) => poll.map_err(Into::into),
             Err(panic) => {
                 this.inner.set(None);
-                Poll::Ready(Err(refusal(&*panic)))
+                Poll::Ready(Err(panic_rejection(&*panic)))
             }
         }
     }

@@ -7,14 +7,14 @@
 
 mod breaker;
 mod config;
-mod gate;
+mod shared_state;
 mod metrics;
-pub mod operate;
+pub mod admin;
 mod probes;
-mod settle;
+mod response_future;
 mod state;
-mod transition;
-mod verdict;
+mod event;
+mod classify;
 mod window;
 
 use std::{
@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use crate::{
-    body::Observed,
+    body::InstrumentedBody,
     deadline::CallDeadline,
     rejection::{Rejection, reasons},
     respond::Protocol,
@@ -40,10 +40,10 @@ use crate::{
 
 pub use breaker::{Breaker, BreakerHandle, Permit};
 pub use config::{Config, InvalidConfig, Mode, WindowKind};
-pub use settle::{Settle, Settling, Unsettled};
-pub use state::{Machine, Refused};
-pub use transition::{Cause, Observation, State, Transition, Verdict};
-pub use verdict::Finding;
+pub use response_future::{RecordOutcome, OutcomeFuture, OutcomeObserver};
+pub use state::{StateMachine, CallNotPermitted};
+pub use event::{Cause, Observation, State, Transition, CallOutcome};
+pub use classify::Classification;
 pub use window::Counts;
 
 /// Guards the calls to one target; all services it makes share one breaker.
@@ -105,7 +105,7 @@ where
     S: Service<Request<B>, Response = Response<R>, Error = Rejection>,
     R: Body,
 {
-    type Response = Response<Observed<R, Unsettled<Permit>>>;
+    type Response = Response<InstrumentedBody<R, OutcomeObserver<Permit>>>;
     type Error = Rejection;
     type Future = ResponseFuture<S::Future>;
 
@@ -118,14 +118,14 @@ where
         let stream = is_stream(&request);
         let CircuitBreakerLayer { protocol, breaker } = &self.layer;
         let progress = match breaker.acquire(Instant::now(), deadline) {
-            Ok(permit) => Progress::Running { inner: Settling::new(*protocol, self.inner.call(request), permit, stream) },
-            Err(refused) => Progress::Refused { rejection: Some(refusal(breaker.name(), refused)) },
+            Ok(permit) => Progress::Running { inner: OutcomeFuture::new(*protocol, self.inner.call(request), permit, stream) },
+            Err(refused) => Progress::Refused { rejection: Some(rejection_of(breaker.name(), refused)) },
         };
         ResponseFuture { progress }
     }
 }
 
-fn refusal(target: &str, refused: Refused) -> Rejection {
+fn rejection_of(target: &str, refused: CallNotPermitted) -> Rejection {
     let rejection = Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, format!("circuit open: {target}"));
     match refused.retry_after {
         Some(wait) => rejection.with_retry_after(wait),
@@ -147,7 +147,7 @@ pin_project! {
     #[derive(Debug)]
     enum Progress<F> {
         Refused { rejection: Option<Rejection> },
-        Running { #[pin] inner: Settling<F, Permit> },
+        Running { #[pin] inner: OutcomeFuture<F, Permit> },
     }
 }
 
@@ -156,7 +156,7 @@ where
     F: Future<Output = Result<Response<R>, Rejection>>,
     R: Body,
 {
-    type Output = Result<Response<Observed<R, Unsettled<Permit>>>, Rejection>;
+    type Output = Result<Response<InstrumentedBody<R, OutcomeObserver<Permit>>>, Rejection>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().progress.project() {

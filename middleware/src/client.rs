@@ -14,13 +14,13 @@
 pub(crate) mod address;
 pub mod attempt_metrics;
 pub mod balance;
-mod call;
+mod boxed;
 mod config;
 mod connection;
 mod connector;
 mod endpoint;
 mod http;
-mod pause;
+mod connect_backoff;
 
 use std::{
     convert::Infallible,
@@ -37,19 +37,19 @@ use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 
 use self::{
     attempt_metrics::AttemptMetricsLayer,
-    balance::{Balancer, Endpoints, Tried},
-    call::{Answer, Call, Shared},
+    balance::{Balancer, Endpoints, PreviousEndpoints},
+    boxed::{CallFuture, Call, BoxedStack},
 };
 use crate::{
     bulkhead::BulkheadLayer,
     circuit_breaker::{BreakerHandle, CircuitBreakerLayer},
     deadline::{AttemptTimeoutLayer, TotalDeadlineLayer},
     discovery,
-    metrics::{Hop, MetricsLayer},
+    metrics::{Boundary, MetricsLayer},
     rejection::Rejection,
-    respond::{Protocol, RespondInsideLayer},
+    respond::{Protocol, ClientRespondLayer},
     retry::{IdempotentMethods, RetryLayer},
-    streams::Streaming,
+    streams::IsStreaming,
     trace::ClientTraceLayer,
 };
 
@@ -74,8 +74,8 @@ where
     let balancer = Balancer::new(target, config)?;
     let endpoints = balancer.endpoints();
     let client = stack(target, config, idempotent, credentials, balancer)?;
-    let following = discovery::follow(target, config.upstream()?, &config.discovery, endpoints.clone()).map(Arc::new);
-    Ok(Client { endpoints: Some(endpoints), _following: following, ..client })
+    let resolver = discovery::spawn_resolver(target, config.upstream()?, &config.discovery, endpoints.clone()).map(Arc::new);
+    Ok(Client { endpoints: Some(endpoints), _resolver: resolver, ..client })
 }
 
 /// As [`connect`] around `endpoint`, which sends the requests wherever it likes.
@@ -92,47 +92,47 @@ where
 {
     config.validate()?;
     // What a span names is the target as configured: several addresses have only their name in common.
-    let (server_address, server_port, several) = match config.upstream()?.only() {
-        Some(only) => (only.host().into(), only.port(), false),
+    let (server_address, server_port, is_balanced) = match config.upstream()?.single_address() {
+        Some(address) => (address.host().into(), address.port(), false),
         None => (target.into(), None, true),
     };
     let methods = idempotent.clone();
-    let plan = Plan {
+    let params = StackParams {
         target,
         trace: ClientTraceLayer { protocol: Protocol::Grpc, server_address, server_port },
-        hop: Hop::GrpcClient(target.into()),
+        hop: Boundary::GrpcClient(target.into()),
         retry: RetryLayer::new(target, &config.retry, idempotent),
-        breaker: CircuitBreakerLayer::new(target, &config.breaker),
+        breaker: CircuitBreakerLayer::new(target, &config.circuit_breaker),
         min_attempt_ms: config.retry.min_attempt_ms,
         call_timeout_ms: config.call_timeout_ms,
         attempt_timeout_ms: config.attempt_timeout_ms,
         max_in_flight: config.max_in_flight,
     };
-    let breaker = plan.breaker.handle();
-    let stack = layers(plan, credentials, endpoint).map_request(move |mut request: Request<Body>| {
-        request.headers_mut().reserve(HEADERS);
+    let breaker = params.breaker.handle();
+    let stack = layers(params, credentials, endpoint).map_request(move |mut request: Request<Body>| {
+        request.headers_mut().reserve(ADDED_HEADERS);
         // What the contracts call a stream is none of those calls that all layers measure and hold to a time. Attempts know of each other.
         if methods.is_stream(request.uri().path()) {
-            request.extensions_mut().insert(Streaming);
+            request.extensions_mut().insert(IsStreaming);
         }
-        if several {
-            request.extensions_mut().insert(Tried::default());
+        if is_balanced {
+            request.extensions_mut().insert(PreviousEndpoints::default());
         }
         request
     });
     let stack = stack.map_response(|response| response.map(Body::new));
-    let stack = Arc::new(Shared { stack, refusal: call::status });
-    Ok(Client { stack, breaker, endpoints: None, _following: None })
+    let stack = Arc::new(BoxedStack { stack, into_error: boxed::to_status });
+    Ok(Client { stack, breaker, endpoints: None, _resolver: None })
 }
 
 /// Room for the headers that the layers write.
-const HEADERS: usize = 8;
+const ADDED_HEADERS: usize = 8;
 
 /// What the layers have to know of a hop; the protocol is in `trace`.
-struct Plan {
+struct StackParams {
     target: &'static str,
     trace: ClientTraceLayer,
-    hop: Hop,
+    hop: Boundary,
     retry: RetryLayer,
     breaker: CircuitBreakerLayer,
     min_attempt_ms: u64,
@@ -143,7 +143,7 @@ struct Plan {
 
 /// The stack around `endpoint`, over either protocol.
 fn layers<C, E, R>(
-    plan: Plan,
+    params: StackParams,
     credentials: C,
     endpoint: E,
 ) -> impl Service<
@@ -160,26 +160,26 @@ where
     C::Service: Service<Request<Body>, Response = Response<R>, Error = Rejection, Future: Send> + Clone + Send + Sync + 'static,
     R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    let Plan { target, trace, .. } = plan;
+    let StackParams { target, trace, .. } = params;
     let protocol = trace.protocol;
     ServiceBuilder::new()
         // One span and one duration for the logical call: they see its refusals, and its retries as one.
         .layer(trace)
-        .layer(MetricsLayer::new(plan.hop))
+        .layer(MetricsLayer::new(params.hop))
         // What is refused below reaches the generated client as a status with its reason.
-        .layer(RespondInsideLayer(protocol))
+        .layer(ClientRespondLayer(protocol))
         // Binds all attempts and the pauses between them.
         .layer(TotalDeadlineLayer {
-            limit: Duration::from_millis(plan.call_timeout_ms),
-            min_attempt: Duration::from_millis(plan.min_attempt_ms),
+            limit: Duration::from_millis(params.call_timeout_ms),
+            min_attempt: Duration::from_millis(params.min_attempt_ms),
         })
         // A place per call, not per attempt: one that waits to retry still holds memory.
-        .layer(BulkheadLayer::new(target, plan.max_in_flight))
-        .layer(plan.retry)
+        .layer(BulkheadLayer::new(target, params.max_in_flight))
+        .layer(params.retry)
         .layer(AttemptMetricsLayer::new(protocol, target))
         // Inside retry, so that every attempt counts; outside the timeout, so that a hang does.
-        .layer(plan.breaker)
-        .layer(AttemptTimeoutLayer::new(target, Duration::from_millis(plan.attempt_timeout_ms)).over(protocol))
+        .layer(params.breaker)
+        .layer(AttemptTimeoutLayer::new(target, Duration::from_millis(params.attempt_timeout_ms)).over(protocol))
         // Inside retry, so that a fresh token is used.
         .layer(credentials)
         // Inside all of that, so that every attempt is a new choice: the least busy of several addresses, each behind a breaker of its own.
@@ -195,7 +195,7 @@ pub struct Client {
     breaker: BreakerHandle,
     endpoints: Option<Endpoints>,
     /// The search for endpoints ends with the last clone.
-    _following: Option<Arc<DropGuard>>,
+    _resolver: Option<Arc<DropGuard>>,
 }
 
 impl Client {
@@ -214,7 +214,7 @@ impl Service<Request<Body>> for Client {
     type Response = Response<Body>;
     /// A refusal of this stack; its source is the [`Rejection`]. What the target refuses is an answer.
     type Error = Status;
-    type Future = Answer<Body, Status>;
+    type Future = CallFuture<Body, Status>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
         Poll::Ready(Ok(()))

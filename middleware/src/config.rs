@@ -53,7 +53,7 @@ pub trait Validate {
 
 /// What the command line asked for.
 #[derive(Debug)]
-pub enum Asked<T> {
+pub enum Invocation<T> {
     /// Run with this configuration.
     Run(T),
     /// `--check-config`: say whether a process could start with this configuration.
@@ -90,7 +90,7 @@ pub fn command<T: JsonSchema>(name: &'static str, about: &'static str) -> Comman
 }
 
 /// Reads the configuration that `matches` (of [`command`]), the environment and the file make together.
-pub fn load<T: DeserializeOwned + JsonSchema + Validate>(matches: &clap::ArgMatches) -> Result<Asked<T>, Error> {
+pub fn load<T: DeserializeOwned + JsonSchema + Validate>(matches: &clap::ArgMatches) -> Result<Invocation<T>, Error> {
     let keys = schema::keys::<T>();
     let mut figment = Figment::new();
     if let Some(path) = matches.get_one::<PathBuf>("config") {
@@ -98,10 +98,10 @@ pub fn load<T: DeserializeOwned + JsonSchema + Validate>(matches: &clap::ArgMatc
         figment = figment.merge(Toml::file_exact(path));
     }
     let environment = Env::prefixed(ENV_PREFIX).split("__");
-    let set: Vec<String> = environment.iter().map(|(key, _)| key.as_str().to_ascii_lowercase()).collect();
-    figment = hide_other_spellings(figment, &keys, |key| set.iter().any(|set| set == key)).merge(environment);
+    let env_keys: Vec<String> = environment.iter().map(|(key, _)| key.as_str().to_ascii_lowercase()).collect();
+    figment = clear_alternate_secret_keys(figment, &keys, |key| env_keys.iter().any(|set| set == key)).merge(environment);
     let flag = |key: &str| matches.try_get_one::<String>(key).ok().flatten();
-    figment = hide_other_spellings(figment, &keys, |key| flag(key).is_some());
+    figment = clear_alternate_secret_keys(figment, &keys, |key| flag(key).is_some());
     for key in keys.iter().filter(|key| !key.is_pattern()) {
         if let Some(value) = flag(&key.path) {
             // The same grammar as in the environment: numbers and booleans are such, the rest is text.
@@ -112,24 +112,24 @@ pub fn load<T: DeserializeOwned + JsonSchema + Validate>(matches: &clap::ArgMatc
     let config: T = figment.extract().map_err(|error| Error::Invalid(Box::new(error)))?;
     config.validate()?;
     Ok(if matches.get_flag("check-config") {
-        Asked::Check(config)
+        Invocation::Check(config)
     } else if matches.get_flag("health-check") {
-        Asked::HealthCheck(config)
+        Invocation::HealthCheck(config)
     } else {
-        Asked::Run(config)
+        Invocation::Run(config)
     })
 }
 
 /// A secret is `x` or, in a file of its own, `x_file`: a layer that sets one of them hides the other in the layers below.
-fn hide_other_spellings(mut figment: Figment, keys: &[schema::Key], sets: impl Fn(&str) -> bool) -> Figment {
-    for file in keys.iter().filter(|key| !key.is_pattern()) {
-        let Some(plain) = file.path.strip_suffix("_file").filter(|plain| keys.iter().any(|key| key.path == *plain)) else { continue };
-        let hidden = match (sets(plain), sets(&file.path)) {
-            (true, false) => file.path.as_str(),
-            (false, true) => plain,
+fn clear_alternate_secret_keys(mut figment: Figment, keys: &[schema::Key], is_set: impl Fn(&str) -> bool) -> Figment {
+    for file_key in keys.iter().filter(|key| !key.is_pattern()) {
+        let Some(value_key) = file_key.path.strip_suffix("_file").filter(|plain| keys.iter().any(|key| key.path == *plain)) else { continue };
+        let cleared = match (is_set(value_key), is_set(&file_key.path)) {
+            (true, false) => file_key.path.as_str(),
+            (false, true) => value_key,
             _ => continue,
         };
-        figment = figment.merge(Serialized::global(hidden, None::<String>));
+        figment = figment.merge(Serialized::global(cleared, None::<String>));
     }
     figment
 }
@@ -154,7 +154,7 @@ pub fn from_args<T: DeserializeOwned + JsonSchema + Validate>(
     name: &'static str,
     about: &'static str,
     args: impl IntoIterator<Item = OsString>,
-) -> Result<Asked<T>, Error> {
+) -> Result<Invocation<T>, Error> {
     load(&command::<T>(name, about).try_get_matches_from(args)?)
 }
 

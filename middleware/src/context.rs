@@ -50,7 +50,7 @@ impl Context {
 
     /// The same context with less time: the nearer of the two deadlines counts.
     #[must_use]
-    pub fn until(mut self, deadline: Instant) -> Self {
+    pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(self.deadline.map_or(deadline, |own| own.min(deadline)));
         self
     }
@@ -76,13 +76,13 @@ pub fn current() -> Option<Context> {
 }
 
 /// As [`current`], without a copy of it.
-pub(crate) fn look<T>(at: impl FnOnce(&Context) -> T) -> Option<T> {
+pub(crate) fn with_current<T>(at: impl FnOnce(&Context) -> T) -> Option<T> {
     CURRENT.try_with(at).ok()
 }
 
 /// Who asked for what is running; a method that is not public has been reached by nobody else.
-pub fn caller() -> Result<Arc<Principal>, Rejection> {
-    let principal = look(|context| context.principal.clone()).flatten();
+pub fn current_principal() -> Result<Arc<Principal>, Rejection> {
+    let principal = with_current(|context| context.principal.clone()).flatten();
     principal.ok_or_else(|| Rejection::internal("a method that is not public was reached without a principal"))
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn enter<F: Future>(context: Context, future: F) -> TaskLocalFuture<C
 }
 
 /// Takes the present context along into a future that will run in another task.
-pub(crate) async fn keep_with<F: Future>(context: Option<Context>, future: F) -> F::Output {
+pub(crate) async fn propagate_with<F: Future>(context: Option<Context>, future: F) -> F::Output {
     match context {
         Some(context) => CURRENT.scope(context, future).await,
         None => future.await,
@@ -105,6 +105,6 @@ pub(crate) async fn keep_with<F: Future>(context: Option<Context>, future: F) ->
 }
 
 /// As [`keep_with`] with the context of now, not of the first poll.
-pub(crate) fn keep<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    keep_with(current(), future)
+pub(crate) fn propagate<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    propagate_with(current(), future)
 }

@@ -13,7 +13,7 @@ mod attempt;
 mod call;
 mod grpc_timeout;
 mod server;
-mod timed;
+mod timeout_body;
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::rejection::{Rejection, reasons};
 pub use attempt::{AttemptTimeout, AttemptTimeoutLayer};
 pub use call::{TotalDeadline, TotalDeadlineLayer};
 pub use server::{Deadline, DeadlineLayer, REQUEST_TIMEOUT_HEADER};
-pub use timed::{ResponseFuture, TimedBody};
+pub use timeout_body::{ResponseFuture, TimeoutBody};
 
 /// The source of a refusal whose cause was the clock: the other side was asked and did not answer in time.
 #[derive(Debug, thiserror::Error)]

@@ -10,34 +10,34 @@
 mod config;
 mod dns;
 mod etcd;
-mod found;
-mod refresh;
+mod resolved_endpoints;
+mod poll;
 pub mod registration;
 mod upstream;
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::{dns::Dns, found::Found};
+use self::{dns::Dns, resolved_endpoints::ResolvedEndpoints};
 use crate::{client::balance::Endpoints, jitter, task};
 
 pub use config::{Config, InvalidConfig};
 pub use upstream::InvalidUpstream;
 
-pub(crate) use upstream::Upstream;
+pub(crate) use upstream::UpstreamUrl;
 
 /// Keeps `endpoints` of `target` as its registry has them, until what is returned is dropped; `None` if `upstream` is a list, which stays as
 /// it is. Must be called within a tokio runtime.
-pub(crate) fn follow(target: &'static str, upstream: Upstream, config: &Config, endpoints: Endpoints) -> Option<DropGuard> {
-    let found = |registry| Found::new(target, registry, config.max_endpoints, endpoints);
+pub(crate) fn spawn_resolver(target: &'static str, upstream: UpstreamUrl, config: &Config, endpoints: Endpoints) -> Option<DropGuard> {
+    let resolved_endpoints = |registry| ResolvedEndpoints::new(target, registry, config.max_endpoints, endpoints);
     let registry = upstream.registry();
-    let work: BoxFuture<'static, ()> = match upstream {
-        Upstream::List(_) => return None,
-        Upstream::Dns(question) => refresh::run(Dns::new(question), found(registry), config.clone(), jitter::draw).boxed(),
-        Upstream::Etcd(place) => etcd::watch::run(place, found(registry), jitter::draw).boxed(),
+    let resolver: BoxFuture<'static, ()> = match upstream {
+        UpstreamUrl::List(_) => return None,
+        UpstreamUrl::Dns(dns_target) => poll::run(Dns::new(dns_target), resolved_endpoints(registry), config.clone(), jitter::random_unit).boxed(),
+        UpstreamUrl::Etcd(location) => etcd::watch::run(location, resolved_endpoints(registry), jitter::random_unit).boxed(),
     };
     let stop = CancellationToken::new();
     let guard = stop.clone().drop_guard();
-    drop(task::spawn(async move { stop.run_until_cancelled(work).await }));
+    drop(task::spawn(async move { stop.run_until_cancelled(resolver).await }));
     Some(guard)
 }

@@ -38,7 +38,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 use tower::{BoxError, Layer, Service};
 
-use self::faults::{Decision, End};
+use self::faults::{InjectedFault, FaultKind};
 use crate::rejection::Rejection;
 
 pub use body::FaultBody;
@@ -82,7 +82,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Some(Decision { delay, end }) = self.faults.decide(&request) else {
+        let Some(InjectedFault { delay, kind: end }) = self.faults.decide(&request) else {
             return ResponseFuture { state: State::Handling { inner: self.inner.call(request) } };
         };
         let next = if let Some(end) = end {
@@ -103,7 +103,7 @@ where
 enum Next<S, B> {
     // Boxed: the future of a request that no rule hits stays as small as its handler's.
     Handle { service: S, request: Box<Request<B>> },
-    End { end: End },
+    End { end: FaultKind },
 }
 
 pin_project! {
@@ -150,9 +150,9 @@ where
             };
             match next {
                 Next::Handle { mut service, request } => state.set(State::Handling { inner: service.call(*request) }),
-                Next::End { end: End::Error(rejection) } => return Poll::Ready(Err(rejection)),
-                Next::End { end: End::Abort } => return Poll::Ready(Ok(Response::new(FaultBody::broken()))),
-                Next::End { end: End::Hang } => state.set(State::Hanging),
+                Next::End { end: FaultKind::Error(rejection) } => return Poll::Ready(Err(rejection)),
+                Next::End { end: FaultKind::Abort } => return Poll::Ready(Ok(Response::new(FaultBody::broken()))),
+                Next::End { end: FaultKind::Hang } => state.set(State::Hanging),
             }
         }
     }

@@ -7,7 +7,7 @@ use tonic::Code;
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// The `grpc-status` in these headers or trailers, if there is one. Unreadable values are UNKNOWN, as the gRPC spec has it.
-pub fn code_in(headers: &HeaderMap) -> Option<Code> {
+pub fn from_headers(headers: &HeaderMap) -> Option<Code> {
     headers.get(GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
 }
 

@@ -24,17 +24,17 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 use crate::{client::balance::Endpoints, grpc_status};
 
 /// How often a dependency that answers is asked.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often one that does not: who waits for it wants to know soon.
-const PROBE_EVERY_WHILE_DOWN: Duration = Duration::from_millis(200);
+const PROBE_INTERVAL_WHILE_DOWN: Duration = Duration::from_millis(200);
 /// The first pause of one that has not answered yet, twice as long each time: at a start it is often a moment away itself.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const INITIAL_BACKOFF: Duration = Duration::from_millis(10);
 /// How long it may take to answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A dependency that answered is believed to be down after this many failures in a row.
-const FAILURES: u32 = 2;
+const UNHEALTHY_THRESHOLD: u32 = 2;
 /// So many addresses of a dependency are asked, however many there are.
-const MOST_ASKED: usize = 5;
+const MAX_PROBED_ENDPOINTS: usize = 5;
 
 /// What the process needs, and how that is.
 #[derive(Debug, Clone)]
@@ -93,26 +93,26 @@ impl Readiness {
         self.publish();
         let readiness = self.clone();
         let watch = async move {
-            let (mut failures, mut while_down) = (FAILURES, FIRST_PAUSE);
+            let (mut failures, mut backoff) = (UNHEALTHY_THRESHOLD, INITIAL_BACKOFF);
             loop {
-                let answer = tokio::time::timeout(PROBE_TIMEOUT, probe()).await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
-                match answer {
+                let result = tokio::time::timeout(PROBE_TIMEOUT, probe()).await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+                match result {
                     Ok(()) => {
-                        (failures, while_down) = (0, PROBE_EVERY_WHILE_DOWN);
+                        (failures, backoff) = (0, PROBE_INTERVAL_WHILE_DOWN);
                         readiness.set(index, None);
                     }
                     Err(reason) => {
                         failures = failures.saturating_add(1);
-                        if failures >= FAILURES {
+                        if failures >= UNHEALTHY_THRESHOLD {
                             readiness.set(index, Some(reason));
                         }
                     }
                 }
                 if failures == 0 {
-                    tokio::time::sleep(PROBE_EVERY).await;
+                    tokio::time::sleep(PROBE_INTERVAL).await;
                 } else {
-                    tokio::time::sleep(while_down).await;
-                    while_down = (2 * while_down).min(PROBE_EVERY_WHILE_DOWN);
+                    tokio::time::sleep(backoff).await;
+                    backoff = (2 * backoff).min(PROBE_INTERVAL_WHILE_DOWN);
                 }
             }
         };
@@ -161,26 +161,26 @@ impl Readiness {
 /// A probe for [`Readiness::watch`]: asks the `grpc.health.v1` service at some of `endpoints`, of which one that is well is enough. Over
 /// connections of its own, so that its failures hold up nobody's calls.
 pub fn grpc_probe(endpoints: Endpoints) -> impl Fn() -> BoxFuture<'static, Result<(), String>> + Send + 'static {
-    let known = Mutex::new(Vec::<(Uri, HealthClient<Channel>)>::new());
+    let clients = Mutex::new(Vec::<(Uri, HealthClient<Channel>)>::new());
     move || {
-        let mut known = known.lock();
-        let connect = |uri: Uri| match known.iter().find(|(known, _)| *known == uri) {
+        let mut clients = clients.lock();
+        let connect = |uri: Uri| match clients.iter().find(|(known, _)| *known == uri) {
             Some(known) => known.clone(),
             None => (uri.clone(), HealthClient::new(endpoints.connection(&uri))),
         };
-        let asked: Vec<_> = endpoints.some(MOST_ASKED).into_iter().map(connect).collect();
-        known.clone_from(&asked);
-        if asked.is_empty() {
+        let selected: Vec<_> = endpoints.sample_uris(MAX_PROBED_ENDPOINTS).into_iter().map(connect).collect();
+        clients.clone_from(&selected);
+        if selected.is_empty() {
             return ready(Err(format!("its address is not known: {} has told none yet", endpoints.registry()))).boxed();
         }
-        let asked: Vec<_> = asked.into_iter().map(|(_, client)| Box::pin(ask(client))).collect();
-        select_ok(asked).map_ok(|((), _others)| ()).boxed()
+        let checks: Vec<_> = selected.into_iter().map(|(_, client)| Box::pin(check_serving(client))).collect();
+        select_ok(checks).map_ok(|((), _others)| ()).boxed()
     }
 }
 
-async fn ask(mut client: HealthClient<Channel>) -> Result<(), String> {
-    let answer = client.check(HealthCheckRequest::default()).await;
-    let answer = answer.map_err(|status| format!("answers {}", grpc_status::name(status.code())))?;
+async fn check_serving(mut client: HealthClient<Channel>) -> Result<(), String> {
+    let response = client.check(HealthCheckRequest::default()).await;
+    let answer = response.map_err(|status| format!("answers {}", grpc_status::name(status.code())))?;
     match answer.into_inner().status() {
         ServingStatus::Serving => Ok(()),
         _ => Err("is not ready itself".to_owned()),
@@ -199,21 +199,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_there_a_moment_after_the_start_is_soon_seen_and_what_went_away_is_asked_less_often() {
-        let (asked, started) = (Arc::new(AtomicU32::new(0)), Instant::now());
+        let (probes, started) = (Arc::new(AtomicU32::new(0)), Instant::now());
         let (readiness, shutdown) = (Readiness::default(), CancellationToken::new());
-        let count = asked.clone();
+        let count = probes.clone();
         readiness.watch("database", true, shutdown.clone(), move || {
             count.fetch_add(1, Ordering::Relaxed);
-            let there = (35..5_000).contains(&started.elapsed().as_millis());
-            async move { if there { Ok(()) } else { Err("is not there".to_owned()) } }
+            let available = (35..5_000).contains(&started.elapsed().as_millis());
+            async move { if available { Ok(()) } else { Err("is not there".to_owned()) } }
         });
         let mut ready = readiness.subscribe();
         ready.wait_for(|ready| *ready).await.unwrap();
         assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
         ready.wait_for(|ready| !*ready).await.unwrap();
-        let before = asked.load(Ordering::Relaxed);
+        let before = probes.load(Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(1_100)).await;
-        assert_eq!(asked.load(Ordering::Relaxed) - before, 5);
+        assert_eq!(probes.load(Ordering::Relaxed) - before, 5);
         shutdown.cancel();
     }
 

@@ -14,11 +14,11 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use crate::{
-    body::{Hold, Observed},
+    body::{PermitGuard, InstrumentedBody},
     context::Context,
-    count::Count,
+    counter::AtomicCounter,
     jitter,
-    metrics::{as_f64, count_on_look},
+    metrics::{as_f64, register_observable_sum},
     rejection::{Rejection, reasons},
 };
 
@@ -40,33 +40,33 @@ use crate::{
 /// # });
 /// ```
 #[derive(Debug, Clone)]
-pub struct LoadShedLayer {
+pub struct ConcurrencyLimitLayer {
     in_flight: Arc<InFlight>,
 }
 
-impl LoadShedLayer {
+impl ConcurrencyLimitLayer {
     /// At most `limit` requests at once over all connections.
     pub fn new(limit: usize) -> Self {
         metrics::gauge!("palisade.concurrency.limit", "limiter" => "hard").set(as_f64(limit));
         let shed = metrics::counter!("palisade.requests.shed", "reason" => "concurrency");
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-        let in_flight = Arc::new(InFlight { count: Count::new(), limit, shed });
+        let in_flight = Arc::new(InFlight { count: AtomicCounter::new(), limit, shed });
         let in_use = metrics::gauge!("palisade.concurrency.in_use", "limiter" => "hard");
-        count_on_look(&in_flight, in_use, |in_flight| in_flight.count.get());
+        register_observable_sum(&in_flight, in_use, |in_flight| in_flight.count.get());
         Self { in_flight }
     }
 }
 
-impl<S> Layer<S> for LoadShedLayer {
-    type Service = LoadShed<S>;
+impl<S> Layer<S> for ConcurrencyLimitLayer {
+    type Service = ConcurrencyLimit<S>;
 
-    fn layer(&self, inner: S) -> LoadShed<S> {
-        LoadShed { inner, in_flight: self.in_flight.clone() }
+    fn layer(&self, inner: S) -> ConcurrencyLimit<S> {
+        ConcurrencyLimit { inner, in_flight: self.in_flight.clone() }
     }
 }
 
 struct InFlight {
-    count: Count,
+    count: AtomicCounter,
     limit: u32,
     shed: metrics::Counter,
 }
@@ -83,7 +83,7 @@ pub struct Permit(Arc<InFlight>);
 
 impl InFlight {
     fn acquire(self: &Arc<Self>) -> Option<Permit> {
-        if !self.count.enter_below(self.limit) {
+        if !self.count.try_increment(self.limit) {
             self.shed.increment(1);
             return None;
         }
@@ -93,24 +93,24 @@ impl InFlight {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.count.leave();
+        self.0.count.decrement();
     }
 }
 
 /// See [`LoadShedLayer`].
 #[derive(Debug, Clone)]
-pub struct LoadShed<S> {
+pub struct ConcurrencyLimit<S> {
     inner: S,
     in_flight: Arc<InFlight>,
 }
 
-impl<S, B, R> Service<Request<B>> for LoadShed<S>
+impl<S, B, R> Service<Request<B>> for ConcurrencyLimit<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
     S::Error: Into<Rejection>,
     R: Body,
 {
-    type Response = Response<Observed<R, Hold<Permit>>>;
+    type Response = Response<InstrumentedBody<R, PermitGuard<Permit>>>;
     type Error = Rejection;
     type Future = ResponseFuture<S::Future>;
 
@@ -120,7 +120,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         // A probe that is shed would make a busy process look dead.
-        let exempt = Context::of(&request).and_then(|context| context.method).is_some_and(|method| method.quiet);
+        let exempt = Context::of(&request).and_then(|context| context.method).is_some_and(|method| method.infrastructure);
         let permit = if exempt { None } else { self.in_flight.acquire() };
         let inner = (exempt || permit.is_some()).then(|| self.inner.call(request));
         ResponseFuture { inner, permit }
@@ -144,18 +144,18 @@ where
     E: Into<Rejection>,
     R: Body,
 {
-    type Output = Result<Response<Observed<R, Hold<Permit>>>, Rejection>;
+    type Output = Result<Response<InstrumentedBody<R, PermitGuard<Permit>>>, Rejection>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Some(inner) = this.inner.as_pin_mut() else {
             let refusal = Rejection::new(&reasons::OVERLOADED, "too many requests are in flight");
             // Spread, or all who were refused come back together.
-            return Poll::Ready(Err(refusal.with_retry_after(jitter::around(Duration::from_secs(1), 0.5, jitter::draw))));
+            return Poll::Ready(Err(refusal.with_retry_after(jitter::jittered(Duration::from_secs(1), 0.5, jitter::random_unit))));
         };
         let response = ready!(inner.poll(cx)).map_err(Into::into)?;
-        let permit = Hold(this.permit.take());
-        Poll::Ready(Ok(response.map(|body| Observed::new(body, permit))))
+        let permit = PermitGuard(this.permit.take());
+        Poll::Ready(Ok(response.map(|body| InstrumentedBody::new(body, permit))))
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_place_is_taken_until_the_body_has_ended() {
-        let layer = LoadShedLayer::new(1);
+        let layer = ConcurrencyLimitLayer::new(1);
         let service =
             layer.layer(tower::service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("x")))) }));
         let first = service.clone().oneshot(Request::new(())).await.unwrap();

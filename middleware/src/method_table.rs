@@ -33,7 +33,7 @@ pub struct Method {
     /// Who may call it.
     pub access: Access,
     /// Not traced, not counted, never shed: health, metrics, reflection.
-    pub quiet: bool,
+    pub infrastructure: bool,
     /// A gRPC method: the entry holds for every HTTP method, because tonic runs the handler for every one.
     grpc: bool,
     /// Its answer goes on for as long as it may, piece by piece: see [`crate::streams`].
@@ -45,18 +45,18 @@ pub struct Method {
 impl Method {
     /// A gRPC method, by its path `/package.Service/Method`.
     pub const fn grpc(path: &'static str, access: Access) -> Self {
-        Self { verb: "POST", path, access, quiet: false, grpc: true, streaming: false, priority: Priority::Default }
+        Self { verb: "POST", path, access, infrastructure: false, grpc: true, streaming: false, priority: Priority::Default }
     }
 
     /// An HTTP method on a route template such as `/products/{id}`.
     pub const fn http(verb: &'static str, path: &'static str, access: Access) -> Self {
-        Self { verb, path, access, quiet: false, grpc: false, streaming: false, priority: Priority::Default }
+        Self { verb, path, access, infrastructure: false, grpc: false, streaming: false, priority: Priority::Default }
     }
 
     /// The same method, kept out of traces and metrics.
     #[must_use]
-    pub const fn quiet(mut self) -> Self {
-        self.quiet = true;
+    pub const fn infrastructure(mut self) -> Self {
+        self.infrastructure = true;
         self
     }
 
@@ -82,16 +82,16 @@ impl Method {
 
 /// What a server is registered to answer differs from its method table.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Incomplete {
+pub enum MethodTableError {
     /// A registered method has no entry: nobody said who may call it.
     #[error("method {0} is served but not in the method table")]
-    Missing(String),
+    MissingEntry(String),
     /// An entry names a method that is not served.
     #[error("method {0} is in the method table but not served")]
-    Unserved(String),
+    NotServed(String),
     /// Two templates cannot stand side by side.
     #[error("route {0} conflicts with another")]
-    Conflict(String),
+    RouteConflict(String),
 }
 
 /// The methods that a path has, as `Allow` lists them; in the extensions of a request whose path is in the table and whose method is not.
@@ -120,7 +120,7 @@ pub struct MethodTable {
 
 impl MethodTable {
     /// A table of `methods`; paths with `{…}` are templates in axum's grammar.
-    pub fn new(methods: &[&'static [Method]]) -> Result<Self, Incomplete> {
+    pub fn new(methods: &[&'static [Method]]) -> Result<Self, MethodTableError> {
         let mut by_path: FxHashMap<&'static str, Vec<&'static Method>> = FxHashMap::default();
         for method in methods.iter().copied().flatten() {
             by_path.entry(method.path).or_default().push(method);
@@ -132,7 +132,7 @@ impl MethodTable {
                 [only] if only.verb == "POST" && !path.contains('{') => {
                     table.exact.insert(path, only);
                 }
-                _ => table.templates.insert(path, methods).map_err(|_| Incomplete::Conflict(path.to_owned()))?,
+                _ => table.templates.insert(path, methods).map_err(|_| MethodTableError::RouteConflict(path.to_owned()))?,
             }
         }
         Ok(table)
@@ -166,13 +166,13 @@ impl MethodTable {
     }
 
     /// Checks that the table covers each of `served` (gRPC paths without the leading slash) and names nothing else.
-    pub fn covers<'a>(&self, served: impl IntoIterator<Item = &'a str>) -> Result<(), Incomplete> {
+    pub fn check_registered<'a>(&self, served: impl IntoIterator<Item = &'a str>) -> Result<(), MethodTableError> {
         let served: std::collections::HashSet<&str> = served.into_iter().collect();
         if let Some(missing) = served.iter().find(|path| !self.exact.contains_key(format!("/{path}").as_str())) {
-            return Err(Incomplete::Missing((*missing).to_owned()));
+            return Err(MethodTableError::MissingEntry((*missing).to_owned()));
         }
         match self.exact.values().find(|method| !served.contains(method.rpc_method())) {
-            Some(unserved) => Err(Incomplete::Unserved(unserved.path.to_owned())),
+            Some(unserved) => Err(MethodTableError::NotServed(unserved.path.to_owned())),
             None => Ok(()),
         }
     }
@@ -213,8 +213,8 @@ mod tests {
     fn tells_what_is_served_without_an_entry_and_the_reverse() {
         static RPCS: [Method; 1] = [Method::grpc("/a.B/C", Access::Public)];
         let table = MethodTable::new(&[&RPCS]).unwrap();
-        assert_eq!(table.covers(["a.B/C"]), Ok(()));
-        assert_eq!(table.covers(["a.B/C", "a.B/D"]), Err(Incomplete::Missing("a.B/D".to_owned())));
-        assert_eq!(table.covers([]), Err(Incomplete::Unserved("/a.B/C".to_owned())));
+        assert_eq!(table.check_registered(["a.B/C"]), Ok(()));
+        assert_eq!(table.check_registered(["a.B/C", "a.B/D"]), Err(MethodTableError::MissingEntry("a.B/D".to_owned())));
+        assert_eq!(table.check_registered([]), Err(MethodTableError::NotServed("/a.B/C".to_owned())));
     }
 }

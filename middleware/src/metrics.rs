@@ -2,9 +2,9 @@
 //! A stream counts until it begins. What is in flight is counted where it is, and shown when somebody looks ([`sample`]).
 
 mod catalog;
-mod made;
+mod http_client;
 mod registries;
-mod sampled;
+mod observable;
 mod series;
 
 use std::{
@@ -24,10 +24,10 @@ use tower::{Layer, Service};
 
 use self::series::{GrpcSeries, HttpSeries};
 use crate::{
-    body::{End, Observe, Observed},
-    conclusion::{Conclusion, Side},
+    body::{End, BodyObserver, InstrumentedBody},
+    response_outcome::{ResponseOutcome, Role},
     context::Context,
-    count::Count,
+    counter::AtomicCounter,
     grpc_status,
     method_table::MethodTable,
     respond::Protocol,
@@ -36,16 +36,16 @@ use crate::{
 };
 
 pub use catalog::{CATALOG, Kind, Metric, describe};
-pub(crate) use made::{AttemptsMade, MadeSeries};
-pub use registries::within;
-pub(crate) use registries::{Registries, keep};
-pub use sampled::sample;
-pub(crate) use sampled::{count_on_look, on_look};
-pub(crate) use series::{AttemptSeries, Known};
+pub(crate) use http_client::{HttpAttemptSeries, HttpClientSeries};
+pub use registries::with_service;
+pub(crate) use registries::{Registries, propagate};
+pub use observable::collect;
+pub(crate) use observable::{register_observable_sum, register_observable};
+pub(crate) use series::{AttemptSeries, HandleCache};
 
 /// What is measured.
 #[derive(Debug, Clone)]
-pub enum Hop {
+pub enum Boundary {
     /// `http.server.request.duration` and `http.server.active_requests`.
     HttpServer,
     /// `rpc.server.call.duration`.
@@ -80,23 +80,23 @@ pub struct MetricsLayer(Arc<Series>);
 
 impl MetricsLayer {
     /// Measures `hop`.
-    pub fn new(hop: Hop) -> Self {
+    pub fn new(hop: Boundary) -> Self {
         Self(Arc::new(match hop {
-            Hop::HttpServer => Series::HttpServer(Known::default()),
-            Hop::GrpcServer => Series::GrpcServer(Known::default()),
-            Hop::GrpcClient(target) => Series::GrpcClient(target, Known::default()),
-            Hop::HttpClient { address, port } => Series::HttpClient { address, port, known: Known::default() },
+            Boundary::HttpServer => Series::HttpServer(HandleCache::default()),
+            Boundary::GrpcServer => Series::GrpcServer(HandleCache::default()),
+            Boundary::GrpcClient(target) => Series::GrpcClient(target, HandleCache::default()),
+            Boundary::HttpClient { address, port } => Series::HttpClient { address, port, cache: HandleCache::default() },
         }))
     }
 
     /// Shows the server's series of each of `methods` at once, with what goes well and what alerts look at: a rate cannot see the first
     /// failure of a series that begins with it.
     #[must_use]
-    pub fn from_the_start(self, methods: &MethodTable) -> Self {
-        for method in methods.methods().filter(|method| !method.quiet) {
+    pub fn with_preregistered_series(self, methods: &MethodTable) -> Self {
+        for method in methods.methods().filter(|method| !method.infrastructure) {
             match &*self.0 {
-                Series::HttpServer(known) => known.of(method.verb, method.path).exist(),
-                Series::GrpcServer(known) => known.of(method.rpc_method()).exist(),
+                Series::HttpServer(known) => known.series_for(method.verb, method.path).preregister(),
+                Series::GrpcServer(known) => known.series_for(method.rpc_method()).exist(),
                 Series::GrpcClient(..) | Series::HttpClient { .. } => {}
             }
         }
@@ -106,10 +106,10 @@ impl MetricsLayer {
 
 /// What was measured before, by route and HTTP method or by gRPC method.
 enum Series {
-    HttpServer(Known<(&'static str, &'static str), HttpSeries>),
-    GrpcServer(Known<&'static str, GrpcSeries>),
-    GrpcClient(Arc<str>, Known<Box<str>, GrpcSeries>),
-    HttpClient { address: Arc<str>, port: u16, known: Known<&'static str, MadeSeries> },
+    HttpServer(HandleCache<(&'static str, &'static str), HttpSeries>),
+    GrpcServer(HandleCache<&'static str, GrpcSeries>),
+    GrpcClient(Arc<str>, HandleCache<Box<str>, GrpcSeries>),
+    HttpClient { address: Arc<str>, port: u16, cache: HandleCache<&'static str, HttpClientSeries> },
 }
 
 impl fmt::Debug for Series {
@@ -138,7 +138,7 @@ where
     S: Service<Request<B>, Response = Response<R>>,
     R: Body,
 {
-    type Response = Response<Observed<R, Option<Measurement>>>;
+    type Response = Response<InstrumentedBody<R, Option<Measurement>>>;
     type Error = S::Error;
     type Future = ResponseFuture<S::Future>;
 
@@ -148,27 +148,27 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let stream = is_stream(&request) || Context::of(&request).is_some_and(Context::is_stream);
-        let measurement = self.series.of(&request).map(|series| Measurement::start(series, stream));
+        let measurement = self.series.series_for(&request).map(|series| Measurement::start(series, stream));
         ResponseFuture { inner: self.inner.call(request), measurement }
     }
 }
 
 impl Series {
     /// The series that `request` belongs to; `None` if it is not measured.
-    fn of<B>(&self, request: &Request<B>) -> Option<Measured> {
+    fn series_for<B>(&self, request: &Request<B>) -> Option<SeriesHandle> {
         let method = Context::of(request).and_then(|context| context.method);
         Some(match self {
-            Self::HttpServer(_) | Self::GrpcServer(_) if method.is_some_and(|method| method.quiet) => return None,
-            Self::HttpServer(known) => Measured::Http(known.of(known_verb(request.method()), method.map_or("", |method| method.path))),
-            Self::GrpcServer(known) => Measured::Grpc(known.of(method.map_or("_OTHER", |method| method.rpc_method()))),
+            Self::HttpServer(_) | Self::GrpcServer(_) if method.is_some_and(|method| method.infrastructure) => return None,
+            Self::HttpServer(known) => SeriesHandle::HttpServer(known.series_for(known_verb(request.method()), method.map_or("", |method| method.path))),
+            Self::GrpcServer(known) => SeriesHandle::Grpc(known.series_for(method.map_or("_OTHER", |method| method.rpc_method()))),
             // Our own calls name only methods of our own contracts.
             Self::GrpcClient(target, known) => {
                 let key = request.uri().path().trim_start_matches('/');
-                Measured::Grpc(known.get(key, || (key.into(), GrpcSeries::made(key, target.clone()))))
+                SeriesHandle::Grpc(known.get(key, || (key.into(), GrpcSeries::client(key, target.clone()))))
             }
-            Self::HttpClient { address, port, known } => {
+            Self::HttpClient { address, port, cache: known } => {
                 let verb = known_verb(request.method());
-                Measured::HttpMade(known.get(verb, || (verb, MadeSeries::calls(verb, address.clone(), *port))))
+                SeriesHandle::HttpClient(known.get(verb, || (verb, HttpClientSeries::for_calls(verb, address.clone(), *port))))
             }
         })
     }
@@ -177,51 +177,51 @@ impl Series {
 /// A request being measured.
 #[derive(Debug)]
 pub struct Measurement {
-    series: Measured,
+    series: SeriesHandle,
     started: Instant,
-    conclusion: Conclusion,
+    outcome: ResponseOutcome,
     stream: bool,
     done: bool,
 }
 
-enum Measured {
-    Http(Arc<HttpSeries>),
-    HttpMade(Arc<MadeSeries>),
+enum SeriesHandle {
+    HttpServer(Arc<HttpSeries>),
+    HttpClient(Arc<HttpClientSeries>),
     Grpc(Arc<GrpcSeries>),
 }
 
-impl fmt::Debug for Measured {
+impl fmt::Debug for SeriesHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.side())
+        write!(f, "{:?}", self.role())
     }
 }
 
-impl Measured {
-    fn side(&self) -> Side {
+impl SeriesHandle {
+    fn role(&self) -> Role {
         match self {
-            Self::Http(_) => Side::Server(Protocol::Http),
-            Self::HttpMade(_) => Side::Client(Protocol::Http),
-            Self::Grpc(series) => series.side(),
+            Self::HttpServer(_) => Role::Server(Protocol::Http),
+            Self::HttpClient(_) => Role::Client(Protocol::Http),
+            Self::Grpc(series) => series.role(),
         }
     }
 
-    fn active(&self) -> Option<&Count> {
+    fn active(&self) -> Option<&AtomicCounter> {
         match self {
-            Self::Http(series) => Some(&series.active),
+            Self::HttpServer(series) => Some(&series.active),
             // The bulkhead counts them.
-            Self::HttpMade(_) => None,
+            Self::HttpClient(_) => None,
             Self::Grpc(series) => series.active.as_deref(),
         }
     }
 }
 
 impl Measurement {
-    fn start(series: Measured, stream: bool) -> Self {
+    fn start(series: SeriesHandle, stream: bool) -> Self {
         if let Some(active) = series.active() {
-            active.enter();
+            active.increment();
         }
-        let conclusion = Conclusion::open(series.side());
-        Self { series, started: Instant::now(), conclusion, stream, done: false }
+        let outcome = ResponseOutcome::pending(series.role());
+        Self { series, started: Instant::now(), outcome, stream, done: false }
     }
 
     fn finish(&mut self) {
@@ -229,13 +229,13 @@ impl Measurement {
             return;
         }
         if let Some(active) = self.series.active() {
-            active.leave();
+            active.decrement();
         }
         let duration = self.started.elapsed();
         match &self.series {
-            Measured::Http(series) => series.duration(self.conclusion.status()).record(duration),
-            Measured::HttpMade(series) => series.duration(self.conclusion.http_outcome()).record(duration),
-            Measured::Grpc(series) => series.duration(self.conclusion.code()).record(duration),
+            SeriesHandle::HttpServer(series) => series.duration(self.outcome.http_status()).record(duration),
+            SeriesHandle::HttpClient(series) => series.duration(self.outcome.http_outcome()).record(duration),
+            SeriesHandle::Grpc(series) => series.duration(self.outcome.grpc_code()).record(duration),
         }
     }
 }
@@ -251,14 +251,14 @@ fn error_type(code: Code) -> &'static str {
 }
 
 /// A hop that is not measured (`None`) is health, metrics or reflection.
-impl Observe for Option<Measurement> {
+impl BodyObserver for Option<Measurement> {
     type Entered<'a> = ();
 
     fn enter(&mut self) {}
 
-    fn end(&mut self, end: End<'_>) {
+    fn on_end(&mut self, end: End<'_>) {
         let Some(measurement) = self else { return };
-        measurement.conclusion.end(end);
+        measurement.outcome.record_end(end);
         measurement.finish();
     }
 }
@@ -284,20 +284,20 @@ where
     F: Future<Output = Result<Response<R>, E>>,
     R: Body,
 {
-    type Output = Result<Response<Observed<R, Option<Measurement>>>, E>;
+    type Output = Result<Response<InstrumentedBody<R, Option<Measurement>>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
         let mut measurement = this.measurement.take();
         if let Some(measurement) = &mut measurement {
-            measurement.conclusion.head(&response);
+            measurement.outcome.record_head(&response);
             if measurement.stream {
                 // How long it goes on is no measure of ours.
-                measurement.conclusion.stream();
+                measurement.outcome.record_stream();
                 measurement.finish();
             }
         }
-        Poll::Ready(Ok(response.map(|body| Observed::new(body, measurement))))
+        Poll::Ready(Ok(response.map(|body| InstrumentedBody::new(body, measurement))))
     }
 }

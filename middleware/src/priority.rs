@@ -47,14 +47,14 @@ impl From<Priority> for HeaderValue {
 }
 
 /// Lets what the header says count if one of our own services says it. To be called once it is known who asks.
-pub(crate) fn believe<B>(request: &mut Request<B>) {
-    let asked = request.headers().get(PRIORITY_HEADER).and_then(Priority::parse);
-    let (Some(asked), Some(context)) = (asked, request.extensions_mut().get_mut::<Context>()) else { return };
+pub(crate) fn apply_inbound_priority<B>(request: &mut Request<B>) {
+    let requested = request.headers().get(PRIORITY_HEADER).and_then(Priority::parse);
+    let (Some(requested), Some(context)) = (requested, request.extensions_mut().get_mut::<Context>()) else { return };
     if context.principal.as_ref().is_some_and(|principal| principal.actor.is_some()) {
         context.priority = match context.priority {
-            Priority::Default => asked,
+            Priority::Default => requested,
             // Not the less important of the two: a caller cannot know which of our methods others wait for.
-            listed => listed.min(asked),
+            listed => listed.min(requested),
         };
     }
 }
@@ -66,34 +66,34 @@ mod tests {
     use super::*;
     use crate::auth::Principal;
 
-    fn believed(actor: Option<&str>, listed: Priority, header: &'static str) -> Priority {
-        let mut principal = Principal::absent_user("alice");
+    fn effective_priority(actor: Option<&str>, listed: Priority, header: &'static str) -> Priority {
+        let mut principal = Principal::on_behalf_of("alice");
         principal.actor = actor.map(str::to_owned);
         let mut context = Context::background().on_behalf_of(Arc::new(principal));
         context.priority = listed;
         let mut request = Request::builder().header(PRIORITY_HEADER, header).extension(context).body(()).unwrap();
-        believe(&mut request);
+        apply_inbound_priority(&mut request);
         Context::of(&request).unwrap().priority
     }
 
     #[test]
     fn only_a_service_is_believed() {
-        assert_eq!(believed(Some("gateway"), Priority::Default, "critical"), Priority::Critical);
-        assert_eq!(believed(Some("gateway"), Priority::Default, "best-effort"), Priority::BestEffort);
-        assert_eq!(believed(Some("gateway"), Priority::Default, "Critical"), Priority::Default);
-        assert_eq!(believed(None, Priority::Default, "critical"), Priority::Default);
+        assert_eq!(effective_priority(Some("gateway"), Priority::Default, "critical"), Priority::Critical);
+        assert_eq!(effective_priority(Some("gateway"), Priority::Default, "best-effort"), Priority::BestEffort);
+        assert_eq!(effective_priority(Some("gateway"), Priority::Default, "Critical"), Priority::Default);
+        assert_eq!(effective_priority(None, Priority::Default, "critical"), Priority::Default);
     }
 
     #[test]
     fn the_table_keeps_what_is_important() {
-        assert_eq!(believed(Some("gateway"), Priority::Critical, "default"), Priority::Critical);
-        assert_eq!(believed(Some("gateway"), Priority::Batch, "critical"), Priority::Critical);
+        assert_eq!(effective_priority(Some("gateway"), Priority::Critical, "default"), Priority::Critical);
+        assert_eq!(effective_priority(Some("gateway"), Priority::Batch, "critical"), Priority::Critical);
     }
 
     #[test]
     fn somebody_unknown_is_not_believed() {
         let mut request = Request::builder().header(PRIORITY_HEADER, "critical").extension(Context::background()).body(()).unwrap();
-        believe(&mut request);
+        apply_inbound_priority(&mut request);
         assert_eq!(Context::of(&request).unwrap().priority, Priority::Default);
     }
 }

@@ -1,6 +1,6 @@
 //! The life of a process: what its services share, the word that stops it, and how long it may take to stop.
 
-mod files;
+mod nofile_limit;
 
 use std::{
     error::Error as StdError,
@@ -22,26 +22,26 @@ use crate::{
     admin,
     auth::Verifier,
     clock::{Clock, SystemClock},
-    config::{self, Asked, Validate},
+    config::{self, Invocation, Validate},
     fault::Faults,
     health::Readiness,
     method_table::MethodTable,
     respond::{Protocol, RespondLayer},
     server::{self, accept},
     task,
-    telemetry::{self, Edge, Telemetry},
+    telemetry::{self, TrustBoundary, Telemetry},
 };
 
 /// Exit code for a configuration that cannot be used (`EX_CONFIG` of sysexits).
 pub const EXIT_CONFIG: u8 = 78;
 /// Exit code after a second signal: 128 + SIGINT.
-const EXIT_IMPATIENT: i32 = 130;
+const EXIT_FORCED: i32 = 130;
 /// How long an admin port waits for whoever is still asking.
 const ADMIN_DRAIN_MS: u64 = 100;
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What every program's configuration has.
-pub trait Program: Validate {
+pub trait ServiceConfig: Validate {
     /// Everything that can be said of the configuration without starting: keys are read, nothing is connected to.
     fn check(&self) -> anyhow::Result<()>;
     /// Traces and logs.
@@ -53,75 +53,75 @@ pub trait Program: Validate {
 }
 
 /// The `main` of a program: reads the configuration, sets up telemetry, lets `start` start the services, and runs until told to stop.
-pub fn run<T, F, Fut>(name: &'static str, about: &'static str, edge: Edge, start: F) -> ExitCode
+pub fn run<T, F, Fut>(name: &'static str, about: &'static str, boundary: TrustBoundary, start: F) -> ExitCode
 where
-    T: Program + DeserializeOwned + JsonSchema,
+    T: ServiceConfig + DeserializeOwned + JsonSchema,
     F: FnOnce(T, Process) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    run_configured(name, &[name], edge, config::from_args(name, about, std::env::args_os()), start)
+    run_configured(name, &[name], boundary, config::from_args(name, about, std::env::args_os()), start)
 }
 
 /// As [`run`] with a configuration that was read before, and with these services in it.
 pub fn run_configured<T, F, Fut>(
     name: &'static str,
     services: &[&'static str],
-    edge: Edge,
-    asked: Result<Asked<T>, config::Error>,
+    boundary: TrustBoundary,
+    command: Result<Invocation<T>, config::Error>,
     start: F,
 ) -> ExitCode
 where
-    T: Program,
+    T: ServiceConfig,
     F: FnOnce(T, Process) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    let config = match asked {
+    let config = match command {
         Err(config::Error::Usage(error)) => {
             // Help goes to standard output with exit code 0, a mistake to standard error with 2.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
-        Err(error) => return complain(name, &error, EXIT_CONFIG),
-        Ok(Asked::Check(config)) => {
+        Err(error) => return exit_with_error(name, &error, EXIT_CONFIG),
+        Ok(Invocation::Check(config)) => {
             return match config.server().tls.check().map_err(Into::into).and_then(|()| config.check()) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => complain(name, &*error, EXIT_CONFIG),
+                Err(error) => exit_with_error(name, &*error, EXIT_CONFIG),
             };
         }
-        Ok(Asked::HealthCheck(config)) => return health_check(config.admin_listen()),
-        Ok(Asked::Run(config)) => config,
+        Ok(Invocation::HealthCheck(config)) => return health_check(config.admin_listen()),
+        Ok(Invocation::Run(config)) => config,
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return complain(name, &error, 1),
+        Err(error) => return exit_with_error(name, &error, 1),
     };
     runtime.block_on(async {
-        let telemetry = match Telemetry::install(name, services, edge, config.telemetry()) {
+        let telemetry = match Telemetry::install(name, services, boundary, config.telemetry()) {
             Ok(telemetry) => telemetry,
-            Err(error) => return complain(name, &error, EXIT_CONFIG),
+            Err(error) => return exit_with_error(name, &error, EXIT_CONFIG),
         };
         let process = Process::new(telemetry);
         let limits = config.server().clone();
-        files::allow(limits.max_connections * services.len());
+        nofile_limit::raise_nofile_limit(limits.max_connections * services.len());
         if let Err(error) = start(config, process.clone()).await {
-            return complain(name, &*error, EXIT_CONFIG);
+            return exit_with_error(name, &*error, EXIT_CONFIG);
         }
-        match process.run_until_told_to_stop(&limits).await {
+        match process.run_until_shutdown(&limits).await {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => complain(name, &error, 1),
+            Err(error) => exit_with_error(name, &error, 1),
         }
     })
 }
 
-fn complain(name: &str, error: &dyn StdError, code: u8) -> ExitCode {
+fn exit_with_error(name: &str, error: &dyn StdError, code: u8) -> ExitCode {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         // Some errors repeat their cause in their own words.
-        let words = error.to_string();
-        if !text.ends_with(&words) {
+        let cause_text = error.to_string();
+        if !text.ends_with(&cause_text) {
             text.push_str(": ");
-            text.push_str(&words);
+            text.push_str(&cause_text);
         }
         cause = error.source();
     }
@@ -131,7 +131,7 @@ fn complain(name: &str, error: &dyn StdError, code: u8) -> ExitCode {
 
 /// Asks the admin port at `address`: 0 when the process is ready, for a container's health check.
 fn health_check(address: SocketAddr) -> ExitCode {
-    let ask = || -> std::io::Result<bool> {
+    let probe = || -> std::io::Result<bool> {
         let mut stream = std::net::TcpStream::connect_timeout(&address, HEALTH_CHECK_TIMEOUT)?;
         stream.set_read_timeout(Some(HEALTH_CHECK_TIMEOUT))?;
         stream.write_all(format!("GET /readyz HTTP/1.0\r\nhost: {address}\r\n\r\n").as_bytes())?;
@@ -139,7 +139,7 @@ fn health_check(address: SocketAddr) -> ExitCode {
         stream.read_exact(&mut head)?;
         Ok(head.ends_with(b" 200"))
     };
-    if ask().unwrap_or(false) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if probe().unwrap_or(false) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// What the services of a process share.
@@ -181,15 +181,15 @@ impl Process {
     }
 
     /// Waits until every service is ready, at most so long.
-    pub async fn until_ready(&self, at_most: Duration) {
+    pub async fn until_ready(&self, limit: Duration) {
         let mut all: Vec<_> = self.readiness.lock().iter().map(Readiness::subscribe).collect();
         let ready = async {
-            for one in &mut all {
+            for readiness in &mut all {
                 // Its sender lives as long as the process.
-                let _ = one.wait_for(|ready| *ready).await;
+                let _ = readiness.wait_for(|ready| *ready).await;
             }
         };
-        let _ = tokio::time::timeout(at_most, ready).await;
+        let _ = tokio::time::timeout(limit, ready).await;
     }
 
     /// Runs work that must have ended before the process does. It must end by itself after [`Self::shutdown`].
@@ -199,12 +199,12 @@ impl Process {
 
     /// As [`Self::run`], for work that ends first: it is told to leave at the first signal, and what takes requests goes on until it has. It
     /// must end by itself soon after its token is cancelled.
-    pub fn run_until_leaving<Fut>(&self, work: impl FnOnce(CancellationToken) -> Fut)
+    pub fn spawn_registration<Fut>(&self, work: impl FnOnce(CancellationToken) -> Fut)
     where
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let (tracker, leaving) = &self.registrations;
-        drop(task::spawn(tracker.track_future(work(leaving.clone()))));
+        let (tracker, deregister) = &self.registrations;
+        drop(task::spawn(tracker.track_future(work(deregister.clone()))));
     }
 
     /// Serves `router` behind the server stack and says so on standard output.
@@ -217,8 +217,8 @@ impl Process {
         verifier: Arc<Verifier>,
         (config, faults): (&server::Config, Faults),
     ) -> std::io::Result<SocketAddr> {
-        let port = accept::Port { listener: accept::bind(address)?, tls: config.tls.acceptor(protocol).map_err(std::io::Error::other)? };
-        let address = announce(name, if port.tls.is_some() { "https" } else { "http" }, &port.listener)?;
+        let port = accept::Listener { listener: accept::bind(address)?, tls: config.tls.acceptor(protocol).map_err(std::io::Error::other)? };
+        let address = print_listen_address(name, if port.tls.is_some() { "https" } else { "http" }, &port.listener)?;
         let stack = server::stack(protocol, router, methods, verifier, faults, config);
         let (config, shutdown) = (config.clone(), self.shutdown.clone());
         self.run(async move { accept::serve(port, protocol, stack, &config, shutdown).await });
@@ -226,14 +226,14 @@ impl Process {
     }
 
     /// Serves an admin port and says so on standard output.
-    pub fn serve_admin(&self, name: &'static str, address: SocketAddr, readiness: Readiness, more: Router) -> std::io::Result<SocketAddr> {
+    pub fn serve_admin(&self, name: &'static str, address: SocketAddr, readiness: Readiness, extra_routes: Router) -> std::io::Result<SocketAddr> {
         let listener = accept::bind(address)?;
-        let address = announce(&format!("{name}-admin"), "http", &listener)?;
-        let router = RespondLayer(Protocol::Http).layer(admin::router(name, readiness, self.telemetry.clone(), more));
+        let address = print_listen_address(&format!("{name}-admin"), "http", &listener)?;
+        let router = RespondLayer(Protocol::Http).layer(admin::router(name, readiness, self.telemetry.clone(), extra_routes));
         let router = ServiceBuilder::new()
             .map_request(|request: http::Request<hyper::body::Incoming>| request.map(axum::body::Body::new))
             .service(router);
-        let config = server::Config { drain_ms: ADMIN_DRAIN_MS, ..server::Config::default() };
+        let config = server::Config { drain_timeout_ms: ADMIN_DRAIN_MS, ..server::Config::default() };
         let (tracker, stop) = self.admin.clone();
         let serving = async move { accept::serve(listener, Protocol::Http, router, &config, stop).await };
         drop(task::spawn(tracker.track_future(serving)));
@@ -241,7 +241,7 @@ impl Process {
     }
 
     /// Waits for SIGTERM or SIGINT, then stops in order: not ready, out of the registry, lame duck, drain, flush. A second signal ends the process at once.
-    pub async fn run_until_told_to_stop(self, config: &server::Config) -> std::io::Result<()> {
+    pub async fn run_until_shutdown(self, config: &server::Config) -> std::io::Result<()> {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         tokio::select! {
             _ = term.recv() => {}
@@ -254,13 +254,13 @@ impl Process {
                 _ = int.recv() => {}
             }
             // Everything is crash-safe: impatience costs nothing but time.
-            std::process::exit(EXIT_IMPATIENT);
+            std::process::exit(EXIT_FORCED);
         }));
         for readiness in self.readiness.lock().iter() {
             readiness.drain();
         }
-        let (registrations, leaving) = &self.registrations;
-        leaving.cancel();
+        let (registrations, deregister) = &self.registrations;
+        deregister.cancel();
         registrations.close();
         registrations.wait().await;
         tokio::time::sleep(Duration::from_millis(config.lame_duck_ms)).await;
@@ -278,10 +278,10 @@ impl Process {
 }
 
 /// Says on standard output where `name` listens; the address, for whoever asked for port 0.
-fn announce(name: &str, scheme: &str, listener: &tokio::net::TcpListener) -> std::io::Result<SocketAddr> {
+fn print_listen_address(name: &str, scheme: &str, listener: &tokio::net::TcpListener) -> std::io::Result<SocketAddr> {
     let address = listener.local_addr()?;
-    let mut out = std::io::stdout().lock();
+    let mut stdout = std::io::stdout().lock();
     // Whoever closed our output does not want to know.
-    let _ = writeln!(out, "listening {name} {scheme}://{address}").and_then(|()| out.flush());
+    let _ = writeln!(stdout, "listening {name} {scheme}://{address}").and_then(|()| stdout.flush());
     Ok(address)
 }

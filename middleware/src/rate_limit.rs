@@ -24,8 +24,8 @@ use crate::{
     respond::Protocol,
 };
 
-pub(crate) use address::client;
-pub(crate) use address::network;
+pub(crate) use address::client_ip;
+pub(crate) use address::ip_prefix;
 pub use address::{AddressConfig, AddressLimitLayer, Peer};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -86,18 +86,18 @@ impl RateLimitLayer {
 
 impl Limit {
     /// `RateLimit` and `RateLimit-Policy` for a caller who has `left` requests at once.
-    fn told(&self, left: u32) -> Option<(HeaderValue, HeaderValue)> {
-        let told = HeaderValue::try_from(format!("\"default\";r={left};t={}", self.buckets.window)).ok()?;
-        Some((told, self.policy.clone()))
+    fn headers(&self, left: u32) -> Option<(HeaderValue, HeaderValue)> {
+        let limit = HeaderValue::try_from(format!("\"default\";r={left};t={}", self.buckets.window)).ok()?;
+        Some((limit, self.policy.clone()))
     }
 
-    fn refusal(&self, wait: Duration) -> Rejection {
+    fn rejection(&self, wait: Duration) -> Rejection {
         self.shed.increment(1);
-        let refusal = Rejection::new(&reasons::RATE_LIMITED, "too many requests of this caller").with_retry_after(wait);
-        let refusal = refusal.with_header(RATE_LIMIT_POLICY, self.policy.clone());
+        let rejection = Rejection::new(&reasons::RATE_LIMITED, "too many requests of this caller").with_retry_after(wait);
+        let rejection = rejection.with_header(RATE_LIMIT_POLICY, self.policy.clone());
         match HeaderValue::try_from(format!("\"default\";r=0;t={}", wait.as_secs() + 1)) {
-            Ok(value) => refusal.with_header(RATE_LIMIT, value),
-            Err(_) => refusal,
+            Ok(value) => rejection.with_header(RATE_LIMIT, value),
+            Err(_) => rejection,
         }
     }
 }
@@ -133,14 +133,14 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let principal = Context::of(&request).and_then(|context| context.principal.as_deref());
         let (Some(limit), Some(principal)) = (&self.limit, principal) else {
-            return ResponseFuture { inner: Some(self.inner.call(request)), refusal: None, headers: None };
+            return ResponseFuture { inner: Some(self.inner.call(request)), rejection: None, headers: None };
         };
         match limit.buckets.take(&principal.subject) {
             Ok(left) => {
-                let headers = (limit.protocol == Protocol::Http).then(|| limit.told(left)).flatten();
-                ResponseFuture { inner: Some(self.inner.call(request)), refusal: None, headers }
+                let headers = (limit.protocol == Protocol::Http).then(|| limit.headers(left)).flatten();
+                ResponseFuture { inner: Some(self.inner.call(request)), rejection: None, headers }
             }
-            Err(wait) => ResponseFuture { inner: None, refusal: Some(limit.refusal(wait)), headers: None },
+            Err(wait) => ResponseFuture { inner: None, rejection: Some(limit.rejection(wait)), headers: None },
         }
     }
 }
@@ -151,7 +151,7 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         inner: Option<F>,
-        refusal: Option<Rejection>,
+        rejection: Option<Rejection>,
         // RateLimit and RateLimit-Policy.
         headers: Option<(HeaderValue, HeaderValue)>,
     }
@@ -167,8 +167,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Some(inner) = this.inner.as_pin_mut() else {
-            return match this.refusal.take() {
-                Some(refusal) => Poll::Ready(Err(refusal)),
+            return match this.rejection.take() {
+                Some(rejection) => Poll::Ready(Err(rejection)),
                 None => unreachable!("polled after it was ready"),
             };
         };
@@ -190,9 +190,9 @@ mod tests {
     use super::*;
     use crate::auth::Principal;
 
-    fn request_of(subject: &str) -> Request<()> {
+    fn request_from(subject: &str) -> Request<()> {
         let mut request = Request::new(());
-        request.extensions_mut().insert(Context::background().on_behalf_of(Arc::new(Principal::absent_user(subject))));
+        request.extensions_mut().insert(Context::background().on_behalf_of(Arc::new(Principal::on_behalf_of(subject))));
         request
     }
 
@@ -200,12 +200,12 @@ mod tests {
     async fn one_callers_excess_is_not_anothers() {
         let layer = RateLimitLayer::new(Protocol::Http, &Config { per_second: 1, burst: 2 });
         let service = layer.layer(tower::service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) }));
-        let first = service.clone().oneshot(request_of("alice")).await.unwrap();
+        let first = service.clone().oneshot(request_from("alice")).await.unwrap();
         assert_eq!(first.headers()[RATE_LIMIT], "\"default\";r=1;t=2");
         assert_eq!(first.headers()[RATE_LIMIT_POLICY], "\"default\";q=2;w=2");
-        service.clone().oneshot(request_of("alice")).await.unwrap();
-        let refused = service.clone().oneshot(request_of("alice")).await.unwrap_err();
+        service.clone().oneshot(request_from("alice")).await.unwrap();
+        let refused = service.clone().oneshot(request_from("alice")).await.unwrap_err();
         assert_eq!(refused.reason(), &reasons::RATE_LIMITED);
-        assert!(service.oneshot(request_of("bob")).await.is_ok());
+        assert!(service.oneshot(request_from("bob")).await.is_ok());
     }
 }

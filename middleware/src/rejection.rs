@@ -7,7 +7,7 @@ use tonic::Code;
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 mod log;
-mod of_call;
+mod from_status;
 pub mod reasons;
 
 pub use log::causes;
@@ -79,7 +79,7 @@ struct Inner {
     detail: Cow<'static, str>,
     retry: Retry,
     violations: Vec<Violation>,
-    metadata: Vec<(&'static str, Fact)>,
+    metadata: Vec<(&'static str, MetadataValue)>,
     headers: Vec<(http::HeaderName, http::HeaderValue)>,
     origin: Option<Cow<'static, str>>,
     source: Option<Source>,
@@ -87,7 +87,7 @@ struct Inner {
 
 /// A machine-readable fact of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fact {
+pub enum MetadataValue {
     /// One value.
     Text(String),
     /// Several; a JSON array over HTTP, joined by commas in `ErrorInfo.metadata`.
@@ -96,31 +96,31 @@ pub enum Fact {
     Json(serde_json::Value),
 }
 
-impl From<String> for Fact {
+impl From<String> for MetadataValue {
     fn from(text: String) -> Self {
         Self::Text(text)
     }
 }
 
-impl From<&str> for Fact {
+impl From<&str> for MetadataValue {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
     }
 }
 
-impl From<Vec<String>> for Fact {
+impl From<Vec<String>> for MetadataValue {
     fn from(list: Vec<String>) -> Self {
         Self::List(list)
     }
 }
 
-impl From<serde_json::Value> for Fact {
+impl From<serde_json::Value> for MetadataValue {
     fn from(value: serde_json::Value) -> Self {
         Self::Json(value)
     }
 }
 
-impl fmt::Display for Fact {
+impl fmt::Display for MetadataValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),
@@ -134,7 +134,7 @@ impl fmt::Display for Fact {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
     /// Nothing.
-    Silent,
+    Unspecified,
     /// Not before this long.
     After(Duration),
     /// Not at all: who refused has tried already (gRFC A6 pushback -1).
@@ -147,7 +147,7 @@ impl Rejection {
         Self(Box::new(Inner {
             reason,
             detail: detail.into(),
-            retry: Retry::Silent,
+            retry: Retry::Unspecified,
             violations: Vec::new(),
             metadata: Vec::new(),
             headers: Vec::new(),
@@ -193,7 +193,7 @@ impl Rejection {
 
     /// With a machine-readable fact; a member of the problem and `ErrorInfo.metadata`. Keys are camelCase.
     #[must_use]
-    pub fn with_metadata(mut self, key: &'static str, value: impl Into<Fact>) -> Self {
+    pub fn with_metadata(mut self, key: &'static str, value: impl Into<MetadataValue>) -> Self {
         self.0.metadata.push((key, value.into()));
         self
     }
@@ -240,7 +240,7 @@ impl Rejection {
     }
 
     /// The machine-readable facts.
-    pub fn metadata(&self) -> &[(&'static str, Fact)] {
+    pub fn metadata(&self) -> &[(&'static str, MetadataValue)] {
         &self.0.metadata
     }
 
@@ -303,7 +303,7 @@ impl Rejection {
             details.set_bad_request(fields.collect::<Vec<_>>());
         }
         let pushback = match *retry {
-            Retry::Silent => None,
+            Retry::Unspecified => None,
             Retry::Never => Some("-1".to_owned()),
             Retry::After(wait) => {
                 details.set_retry_info(Some(wait));

@@ -70,7 +70,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let method = self.methods.find(request.method(), request.uri().path());
         let context = Context {
-            request_id: request.headers().get(REQUEST_ID_HEADER).and_then(RequestId::given).unwrap_or_else(RequestId::random),
+            request_id: request.headers().get(REQUEST_ID_HEADER).and_then(RequestId::from_header).unwrap_or_else(RequestId::random),
             deadline: None,
             principal: None,
             method,
@@ -132,23 +132,23 @@ where
 /// # Ok::<_, std::convert::Infallible>(()) }).unwrap();
 /// ```
 #[derive(Debug, Clone, Copy)]
-pub struct ScopeLayer;
+pub struct CurrentContextLayer;
 
-impl<S> Layer<S> for ScopeLayer {
-    type Service = Scope<S>;
+impl<S> Layer<S> for CurrentContextLayer {
+    type Service = CurrentContext<S>;
 
-    fn layer(&self, inner: S) -> Scope<S> {
-        Scope { inner }
+    fn layer(&self, inner: S) -> CurrentContext<S> {
+        CurrentContext { inner }
     }
 }
 
 /// See [`ScopeLayer`].
 #[derive(Debug, Clone)]
-pub struct Scope<S> {
+pub struct CurrentContext<S> {
     inner: S,
 }
 
-impl<S, B> Service<Request<B>> for Scope<S>
+impl<S, B> Service<Request<B>> for CurrentContext<S>
 where
     S: Service<Request<B>>,
 {
@@ -200,10 +200,10 @@ mod tests {
         let inner = tower::service_fn(|_: Request<Body>| async { Ok::<_, std::convert::Infallible>(Response::new(())) });
         let service = RequestContextLayer(table).layer(inner);
         let long = "x".repeat(65);
-        for (given, kept) in [("abc-1", true), ("", false), ("a b", false), ("é", false), (long.as_str(), false)] {
+        for (given, accepted) in [("abc-1", true), ("", false), ("a b", false), ("é", false), (long.as_str(), false)] {
             let request = Request::get("/").header(REQUEST_ID_HEADER, HeaderValue::from_bytes(given.as_bytes()).unwrap());
             let response = service.clone().oneshot(request.body(Body::new()).unwrap()).await.unwrap();
-            assert_eq!(response.headers()[REQUEST_ID_HEADER] == given, kept, "{given:?}");
+            assert_eq!(response.headers()[REQUEST_ID_HEADER] == given, accepted, "{given:?}");
         }
     }
 }

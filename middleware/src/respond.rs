@@ -26,13 +26,13 @@ pub use problem::PROBLEM_JSON;
 
 /// The refusal that an answer stands for: of an HTTP handler, to be written by [`Respond`]; of our own client, to go on with its cause.
 #[derive(Clone)]
-pub(crate) struct Refused(pub(crate) Arc<Rejection>);
+pub(crate) struct RejectionExtension(pub(crate) Arc<Rejection>);
 
 impl IntoResponse for Rejection {
     /// A response that [`Respond`] turns into a problem; it knows the request, a handler's error does not.
     fn into_response(self) -> axum::response::Response {
         let mut response = self.reason().http.into_response();
-        response.extensions_mut().insert(Refused(Arc::new(self)));
+        response.extensions_mut().insert(RejectionExtension(Arc::new(self)));
         response
     }
 }
@@ -68,37 +68,37 @@ impl<S> Layer<S> for RespondLayer {
     type Service = Respond<S>;
 
     fn layer(&self, inner: S) -> Respond<S> {
-        Respond { inner, voice: Voice::Of(self.0) }
+        Respond { inner, audience: Audience::External(self.0) }
     }
 }
 
 /// The same for the calls that we make: what is refused becomes an answer of their protocol, with the refusal in its extensions. It is not
 /// logged, because the request is not answered with it yet.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct RespondInsideLayer(pub(crate) Protocol);
+pub(crate) struct ClientRespondLayer(pub(crate) Protocol);
 
-impl<S> Layer<S> for RespondInsideLayer {
+impl<S> Layer<S> for ClientRespondLayer {
     type Service = Respond<S>;
 
     fn layer(&self, inner: S) -> Respond<S> {
-        Respond { inner, voice: Voice::Inside(self.0) }
+        Respond { inner, audience: Audience::Internal(self.0) }
     }
 }
 
 /// Who is told of refusals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Voice {
+enum Audience {
     /// A caller, and the log.
-    Of(Protocol),
+    External(Protocol),
     /// This process itself, which has called somebody.
-    Inside(Protocol),
+    Internal(Protocol),
 }
 
 /// See [`RespondLayer`].
 #[derive(Debug, Clone)]
 pub struct Respond<S> {
     inner: S,
-    voice: Voice,
+    audience: Audience,
 }
 
 impl<S, B, R> Service<Request<B>> for Respond<S>
@@ -118,22 +118,22 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let asked = (self.voice == Voice::Of(Protocol::Http)).then(|| Asked {
+        let request_info = (self.audience == Audience::External(Protocol::Http)).then(|| RequestInfo {
             request_id: Context::of(&request).map(|context| context.request_id.clone()),
             path: request.uri().path().into(),
-            head: request.method() == Method::HEAD,
+            is_head: request.method() == Method::HEAD,
         });
-        ResponseFuture { inner: self.inner.call(request), asked, voice: self.voice }
+        ResponseFuture { inner: self.inner.call(request), request_info, audience: self.audience }
     }
 }
 
 /// What a problem says of the request.
 #[derive(Debug)]
-struct Asked {
+struct RequestInfo {
     request_id: Option<RequestId>,
     path: Box<str>,
     /// The answer to HEAD has no body.
-    head: bool,
+    is_head: bool,
 }
 
 pin_project! {
@@ -143,8 +143,8 @@ pin_project! {
         #[pin]
         inner: F,
         // `Some` for those who call by HTTP.
-        asked: Option<Asked>,
-        voice: Voice,
+        request_info: Option<RequestInfo>,
+        audience: Audience,
     }
 }
 
@@ -158,23 +158,23 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let result = ready!(this.inner.poll(cx));
-        let Some(asked) = this.asked else {
+        let Some(request_info) = this.request_info else {
             return Poll::Ready(Ok(match result {
                 Ok(response) => {
-                    if let (Voice::Of(_), Some(status)) = (*this.voice, response.extensions().get()) {
+                    if let (Audience::External(_), Some(status)) = (*this.audience, response.extensions().get()) {
                         rejection::log_status(status);
                     }
                     response.map(Either::Left)
                 }
-                Err(error) => refusal(error.into(), *this.voice),
+                Err(error) => rejection_response(error.into(), *this.audience),
             }));
         };
         Poll::Ready(Ok(match result {
-            Err(error) => problem::write(&error.into(), asked, None),
+            Err(error) => problem::write(&error.into(), request_info, None),
             Ok(response) if response.status().as_u16() >= 400 => {
-                let refusal = response.extensions().get::<Refused>().cloned();
-                let refusal = refusal.unwrap_or_else(|| Refused(Arc::new(unexplained(response.status()))));
-                problem::write(&refusal.0, asked, Some(response.headers()))
+                let rejection = response.extensions().get::<RejectionExtension>().cloned();
+                let rejection = rejection.unwrap_or_else(|| RejectionExtension(Arc::new(rejection_from_status(response.status()))));
+                problem::write(&rejection.0, request_info, Some(response.headers()))
             }
             Ok(mut response) => {
                 response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -184,16 +184,16 @@ where
     }
 }
 
-fn refusal<R>(rejection: Rejection, voice: Voice) -> Response<Either<R, Full<Bytes>>> {
-    let mut response = match voice {
-        Voice::Inside(Protocol::Http) => Response::new(Full::default()),
-        Voice::Inside(Protocol::Grpc) | Voice::Of(_) => rejection.to_status().into_http(),
+fn rejection_response<R>(rejection: Rejection, audience: Audience) -> Response<Either<R, Full<Bytes>>> {
+    let mut response = match audience {
+        Audience::Internal(Protocol::Http) => Response::new(Full::default()),
+        Audience::Internal(Protocol::Grpc) | Audience::External(_) => rejection.to_status().into_http(),
     };
-    if let Voice::Inside(protocol) = voice {
+    if let Audience::Internal(protocol) = audience {
         if protocol == Protocol::Http {
             *response.status_mut() = rejection.reason().http;
         }
-        response.extensions_mut().insert(Refused(Arc::new(rejection)));
+        response.extensions_mut().insert(RejectionExtension(Arc::new(rejection)));
     } else {
         rejection.log();
     }
@@ -201,7 +201,7 @@ fn refusal<R>(rejection: Rejection, voice: Voice) -> Response<Either<R, Full<Byt
 }
 
 /// An error status that a framework wrote by itself.
-fn unexplained(status: StatusCode) -> Rejection {
+fn rejection_from_status(status: StatusCode) -> Rejection {
     let reason = match status {
         StatusCode::NOT_FOUND => &reasons::NOT_FOUND,
         StatusCode::METHOD_NOT_ALLOWED => &reasons::METHOD_NOT_ALLOWED,

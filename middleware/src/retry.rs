@@ -11,7 +11,7 @@
 //! also names the target (`x-failure-origin`): passed on as it is, it does not open our own callers' breakers. HTTP has no words for any
 //! of this: there only refusals of our own say so.
 
-mod advice;
+mod pushback;
 mod attempts;
 mod back_off;
 mod budget;
@@ -34,15 +34,15 @@ use http_body::Body as HttpBody;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
-use self::{budget::Budget, idempotent::Repeatable, metrics::Metrics};
-use crate::{metrics::on_look, rejection::Rejection};
+use self::{budget::Budget, idempotent::IdempotencyPolicy, metrics::Metrics};
+use crate::{metrics::register_observable, rejection::Rejection};
 
-pub use advice::advice;
-pub(crate) use advice::{advice_of_head, advice_of_http};
+pub use pushback::pushback;
+pub(crate) use pushback::{pushback_of_head, pushback_of_http};
 pub use attempts::Attempts;
 pub use config::{Config, InvalidConfig};
 pub use idempotent::{IdempotencyKeyed, IdempotentMethods};
-pub use peek::Peeked;
+pub use peek::PeekedBody;
 
 /// Which attempt of its call a request is; in the extensions of all requests of a call but the first. One that was certainly not sent,
 /// and is sent again, repeats a number.
@@ -72,7 +72,7 @@ pub struct RetryLayer(Arc<Policy>);
 struct Policy {
     target: &'static str,
     config: Config,
-    repeatable: Repeatable,
+    idempotency: IdempotencyPolicy,
     budget: Arc<Budget>,
     metrics: Metrics,
 }
@@ -80,21 +80,21 @@ struct Policy {
 impl RetryLayer {
     /// Retries gRPC calls to `target`, whose `idempotent` methods may be repeated.
     pub fn new(target: &'static str, config: &Config, idempotent: IdempotentMethods) -> Self {
-        Self::of(target, config, Repeatable::Grpc(idempotent))
+        Self::build(target, config, IdempotencyPolicy::Grpc(idempotent))
     }
 
     /// Retries HTTP calls to `target`, of which those may be repeated whose method says so.
     pub fn http(target: &'static str, config: &Config) -> Self {
-        Self::of(target, config, Repeatable::Http)
+        Self::build(target, config, IdempotencyPolicy::Http)
     }
 
-    fn of(target: &'static str, config: &Config, repeatable: Repeatable) -> Self {
+    fn build(target: &'static str, config: &Config, repeatable: IdempotencyPolicy) -> Self {
         let budget = Budget::new(config);
         let metrics = Metrics::new(target);
         let tokens = ::metrics::gauge!("palisade.retry.budget.tokens", "target" => target);
         tokens.set(budget.tokens());
-        on_look(&budget, move |budget| tokens.set(budget.tokens()));
-        Self(Arc::new(Policy { target, config: config.clone(), repeatable, budget, metrics }))
+        register_observable(&budget, move |budget| tokens.set(budget.tokens()));
+        Self(Arc::new(Policy { target, config: config.clone(), idempotency: repeatable, budget, metrics }))
     }
 }
 
@@ -118,7 +118,7 @@ where
     S: Service<Request<Body>, Response = Response<R>, Error = Rejection> + Clone,
     R: HttpBody + Unpin,
 {
-    type Response = Response<Peeked<R>>;
+    type Response = Response<PeekedBody<R>>;
     type Error = Rejection;
     /// Boxed: the layers around it hand it on one by one, and it is the largest.
     type Future = Pin<Box<Attempts<S, R>>>;

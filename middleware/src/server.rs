@@ -26,7 +26,7 @@ pub mod accept;
 pub mod grpc;
 mod http2;
 pub mod http_guard;
-mod one_message;
+mod unary_request_body;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -45,15 +45,15 @@ use crate::{
     config,
     deadline::DeadlineLayer,
     fault::{self, FaultLayer, Faults},
-    load_shed::LoadShedLayer,
+    load_shed::ConcurrencyLimitLayer,
     method_table::{Access, Method, MethodTable},
-    metrics::{Hop, MetricsLayer},
+    metrics::{Boundary, MetricsLayer},
     rate_limit::{self, AddressLimitLayer, RateLimitLayer},
-    request_context::{RequestContextLayer, ScopeLayer},
+    request_context::{RequestContextLayer, CurrentContextLayer},
     respond::{Protocol, RespondLayer},
     server::http_guard::HttpGuardLayer,
     streams::StreamsLayer,
-    tls::{self, ActorLayer},
+    tls::{self, PeerIdentityLayer},
     trace::ServerTraceLayer,
 };
 
@@ -61,11 +61,11 @@ pub use http2::Http2;
 
 /// Entries of the method table for what every gRPC port has: health and reflection.
 pub static GRPC_INFRASTRUCTURE: [Method; 5] = [
-    Method::grpc("/grpc.health.v1.Health/Check", Access::Public).quiet(),
-    Method::grpc("/grpc.health.v1.Health/Watch", Access::Public).quiet().streaming(),
-    Method::grpc("/grpc.health.v1.Health/List", Access::Public).quiet(),
-    Method::grpc("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Public).quiet(),
-    Method::grpc("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::Public).quiet(),
+    Method::grpc("/grpc.health.v1.Health/Check", Access::Public).infrastructure(),
+    Method::grpc("/grpc.health.v1.Health/Watch", Access::Public).infrastructure().streaming(),
+    Method::grpc("/grpc.health.v1.Health/List", Access::Public).infrastructure(),
+    Method::grpc("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Public).infrastructure(),
+    Method::grpc("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::Public).infrastructure(),
 ];
 
 /// How much a server takes on, and for how long.
@@ -95,15 +95,15 @@ pub struct Config {
     /// is cut. 0: never. Milliseconds.
     pub max_connection_age_ms: u64,
     /// A connection must bring its first request within this time, milliseconds.
-    pub first_request_ms: u64,
+    pub first_request_timeout_ms: u64,
     /// The headers of a later HTTP/1 request must arrive within this time; also how long a connection may idle. Milliseconds.
-    pub header_read_ms: u64,
+    pub header_read_timeout_ms: u64,
     /// A client that takes nothing of its answer for this long loses the connection, or the stream if it is HTTP/2, milliseconds.
-    pub write_stall_ms: u64,
+    pub write_timeout_ms: u64,
     /// After SIGTERM, how long to go on taking requests while load balancers notice, milliseconds.
     pub lame_duck_ms: u64,
     /// Then how long requests in flight may take to finish, milliseconds.
-    pub drain_ms: u64,
+    pub drain_timeout_ms: u64,
     /// What one HTTP/2 connection may hold.
     pub http2: Http2,
     /// TLS of the port.
@@ -113,7 +113,7 @@ pub struct Config {
     /// What one address may ask, whoever it says it is.
     pub address_limit: rate_limit::AddressConfig,
     /// Faults on purpose, for game days.
-    pub faults: fault::Config,
+    pub fault_injection: fault::Config,
     /// How many requests may run at once, of those in flight.
     pub adaptive_limit: adaptive_limit::Config,
 }
@@ -130,16 +130,16 @@ impl Default for Config {
             max_connections: 8_192,
             max_connections_per_address: 1_024,
             max_connection_age_ms: 300_000,
-            first_request_ms: 10_000,
-            header_read_ms: 30_000,
-            write_stall_ms: 30_000,
+            first_request_timeout_ms: 10_000,
+            header_read_timeout_ms: 30_000,
+            write_timeout_ms: 30_000,
             lame_duck_ms: 0,
-            drain_ms: 20_000,
+            drain_timeout_ms: 20_000,
             http2: Http2::default(),
             tls: tls::PortTls::default(),
             rate_limit: rate_limit::Config::default(),
             address_limit: rate_limit::AddressConfig::default(),
-            faults: fault::Config::default(),
+            fault_injection: fault::Config::default(),
             adaptive_limit: adaptive_limit::Config::default(),
         }
     }
@@ -147,7 +147,7 @@ impl Default for Config {
 
 impl config::Validate for Config {
     fn validate(&self) -> Result<(), config::Error> {
-        let positive = [
+        let required = [
             ("server.default_deadline_ms", self.default_deadline_ms),
             ("server.max_deadline_ms", self.max_deadline_ms),
             ("server.max_in_flight", self.max_in_flight as u64),
@@ -155,16 +155,16 @@ impl config::Validate for Config {
             ("server.max_streams_per_caller", self.max_streams_per_caller as u64),
             ("server.max_stream_age_ms", self.max_stream_age_ms),
             ("server.max_connections", self.max_connections as u64),
-            ("server.first_request_ms", self.first_request_ms),
-            ("server.header_read_ms", self.header_read_ms),
-            ("server.write_stall_ms", self.write_stall_ms),
-            ("server.drain_ms", self.drain_ms),
+            ("server.first_request_ms", self.first_request_timeout_ms),
+            ("server.header_read_ms", self.header_read_timeout_ms),
+            ("server.write_stall_ms", self.write_timeout_ms),
+            ("server.drain_ms", self.drain_timeout_ms),
         ];
         if let Err(text) = self.address_limit.proxies() {
             return Err(config::Error::rule("server.address_limit.trusted_proxies", format!("{text:?} is not an IP address")));
         }
         self.adaptive_limit.validate()?;
-        if let Some((key, rule)) = self.http2.wrong() {
+        if let Some((key, rule)) = self.http2.validate() {
             return Err(config::Error::rule(key, rule));
         }
         let limits = [
@@ -174,7 +174,7 @@ impl config::Validate for Config {
         if let Some((key, ..)) = limits.iter().find(|(_, per_second, burst)| *per_second > 0 && *burst == 0) {
             return Err(config::Error::rule(key, "must be greater than 0, or per_second 0 for no limit"));
         }
-        match positive.iter().find(|(_, value)| *value == 0) {
+        match required.iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(config::Error::rule(key, "must be greater than 0")),
             None if self.max_connections > Semaphore::MAX_PERMITS => {
                 Err(config::Error::rule("server.max_connections", format!("must not be greater than {}", Semaphore::MAX_PERMITS)))
@@ -209,18 +209,18 @@ where
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    let (hop, address_limit) = match protocol {
-        Protocol::Http => (Hop::HttpServer, AddressLimitLayer::new(&config.address_limit)),
-        Protocol::Grpc => (Hop::GrpcServer, AddressLimitLayer::off()),
+    let (boundary, address_limit) = match protocol {
+        Protocol::Http => (Boundary::HttpServer, AddressLimitLayer::new(&config.address_limit)),
+        Protocol::Grpc => (Boundary::GrpcServer, AddressLimitLayer::disabled()),
     };
-    let measured = MetricsLayer::new(hop).from_the_start(&methods);
+    let metrics = MetricsLayer::new(boundary).with_preregistered_series(&methods);
     // Who is believed was checked with the configuration.
     let proxies = config.address_limit.proxies().unwrap_or_default();
     ServiceBuilder::new()
         .map_request(|request: Request<B>| request.map(Body::new))
         .layer(RequestContextLayer(methods))
-        .layer(ServerTraceLayer::new(protocol).trusting(proxies))
-        .layer(measured)
+        .layer(ServerTraceLayer::new(protocol).with_trusted_proxies(proxies))
+        .layer(metrics)
         .layer(RespondLayer(protocol))
         .layer(HttpGuardLayer(protocol))
         .layer(DeadlineLayer::new(
@@ -228,16 +228,16 @@ where
             Duration::from_millis(config.default_deadline_ms),
             Duration::from_millis(config.max_deadline_ms),
         ))
-        .layer(LoadShedLayer::new(config.max_in_flight))
+        .layer(ConcurrencyLimitLayer::new(config.max_in_flight))
         .layer(address_limit)
         .layer(AuthenticateLayer(verifier))
-        .layer(ActorLayer)
+        .layer(PeerIdentityLayer)
         .layer(AuthorizeLayer(protocol))
         .layer(RateLimitLayer::new(protocol, &config.rate_limit))
         .layer(StreamsLayer::new(protocol, config))
         .layer(AdaptiveLimitLayer::new(protocol, &config.adaptive_limit))
         .layer(CatchPanicLayer::new())
         .layer(FaultLayer(faults))
-        .layer(ScopeLayer)
+        .layer(CurrentContextLayer)
         .service(handler)
 }

@@ -6,8 +6,8 @@
 //! opens it again and goes on where it was.
 
 mod body;
-mod caps;
-mod leaving;
+mod limits;
+mod connection_draining;
 
 use std::{
     future::Future,
@@ -22,23 +22,23 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use self::{body::Stream, caps::Caps};
+use self::{body::OpenStream, limits::StreamLimits};
 use crate::{context::Context, jitter, rejection::Rejection, respond::Protocol, server};
 
 pub use body::StreamBody;
-pub use caps::Place;
-pub use leaving::Leaving;
+pub use limits::StreamPermit;
+pub use connection_draining::ConnectionDraining;
 
 /// How much older or younger than another a stream may get: those that began together must not end together.
-const AGE_SPREAD: f64 = 0.1;
+const AGE_JITTER: f64 = 0.1;
 
 /// In the extensions of a call whose answer is a stream, by the contracts.
 #[derive(Debug, Clone, Copy)]
-pub struct Streaming;
+pub struct IsStreaming;
 
 /// Whether the answer to this call is a stream.
 pub(crate) fn is_stream<B>(call: &Request<B>) -> bool {
-    call.extensions().get::<Streaming>().is_some()
+    call.extensions().get::<IsStreaming>().is_some()
 }
 
 /// Bounds the streams among the answers of a server; whatever is no stream passes.
@@ -54,15 +54,15 @@ pub struct StreamsLayer(Arc<Policy>);
 #[derive(Debug)]
 struct Policy {
     protocol: Protocol,
-    age: Duration,
-    caps: Arc<Caps>,
+    max_age: Duration,
+    limits: Arc<StreamLimits>,
 }
 
 impl StreamsLayer {
     /// With the limits of `config`.
     pub fn new(protocol: Protocol, config: &server::Config) -> Self {
-        let caps = Caps::new(protocol, config.max_streams, config.max_streams_per_caller);
-        Self(Arc::new(Policy { protocol, age: Duration::from_millis(config.max_stream_age_ms), caps }))
+        let caps = StreamLimits::new(protocol, config.max_streams, config.max_streams_per_caller);
+        Self(Arc::new(Policy { protocol, max_age: Duration::from_millis(config.max_stream_age_ms), limits: caps }))
     }
 }
 
@@ -83,14 +83,14 @@ pub struct Streams<S> {
 
 impl Policy {
     /// What bounds the stream that this request asks for; `None` if it asks for none.
-    fn bounds<B>(&self, request: &Request<B>) -> Result<Option<Stream>, Rejection> {
+    fn acquire_stream<B>(&self, request: &Request<B>) -> Result<Option<OpenStream>, Rejection> {
         let Some(context) = Context::of(request).filter(|context| context.is_stream()) else { return Ok(None) };
         // Whoever watches our health has no name, and must not be kept from it by whoever reads.
-        let quiet = context.method.is_some_and(|method| method.quiet);
+        let quiet = context.method.is_some_and(|method| method.infrastructure);
         let caller = context.principal.as_ref().map_or("", |principal| &principal.subject);
-        let place = if quiet { None } else { Some(self.caps.enter(caller)?) };
-        let age = jitter::around(self.age, AGE_SPREAD, jitter::draw);
-        Ok(Some(Stream::new(self.protocol, place, request.extensions().get::<Leaving>(), age)))
+        let place = if quiet { None } else { Some(self.limits.try_acquire(caller)?) };
+        let age = jitter::jittered(self.max_age, AGE_JITTER, jitter::random_unit);
+        Ok(Some(OpenStream::new(self.protocol, place, request.extensions().get::<ConnectionDraining>(), age)))
     }
 }
 
@@ -109,7 +109,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        match self.policy.bounds(&request) {
+        match self.policy.acquire_stream(&request) {
             Ok(stream) => ResponseFuture { state: State::Running { inner: self.inner.call(request), stream } },
             Err(rejection) => ResponseFuture { state: State::Refused { rejection: Some(rejection) } },
         }
@@ -130,7 +130,7 @@ pin_project! {
     #[derive(Debug)]
     enum State<F> {
         Refused { rejection: Option<Rejection> },
-        Running { #[pin] inner: F, stream: Option<Stream> },
+        Running { #[pin] inner: F, stream: Option<OpenStream> },
     }
 }
 

@@ -33,13 +33,13 @@ const DURATION_BUCKETS: [f64; 17] =
 /// For small whole numbers, from 1.
 const COUNT_BUCKETS: [f64; 5] = [1.0, 2.0, 3.0, 4.0, 5.0];
 /// How often histograms are folded; without it they keep every sample.
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the last spans may take to leave.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// The semantic conventions that names of spans and attributes follow.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.45.0";
 /// Spans of the plumbing itself are not traced.
-const PLUMBING: [&str; 6] = ["h2", "hyper", "tonic", "tower", "opentelemetry", "reqwest"];
+const EXCLUDED_TARGETS: [&str; 6] = ["h2", "hyper", "tonic", "tower", "opentelemetry", "reqwest"];
 
 /// What leaves the process besides answers.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -54,7 +54,7 @@ pub struct Config {
     /// `deployment.environment.name` of all spans.
     pub environment: String,
     /// Log filter, e.g. `info,palisade_orders=debug`.
-    pub log: String,
+    pub log_filter: String,
     /// `json`, `human`, or `auto`: human on a terminal.
     pub log_format: log::LogFormat,
 }
@@ -66,7 +66,7 @@ impl Default for Config {
             sample_ratio: 0.1,
             span_queue: 8_192,
             environment: "development".to_owned(),
-            log: "info".to_owned(),
+            log_filter: "info".to_owned(),
             log_format: log::LogFormat::Auto,
         }
     }
@@ -86,11 +86,11 @@ impl config::Validate for Config {
 
 /// Whether traces of callers are trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Edge {
+pub enum TrustBoundary {
     /// Anyone may call: a caller's trace id is kept, its wish to be sampled is not.
-    Outside,
+    Public,
     /// Only services call: their sampling decision is ours.
-    Inside,
+    Internal,
 }
 
 /// Telemetry could not be set up.
@@ -104,7 +104,7 @@ pub enum Error {
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
     /// Something else has set it up before.
     #[error("telemetry was set up before in this process")]
-    Twice,
+    AlreadyInstalled,
 }
 
 /// A registry of metrics, by the service that it is of.
@@ -116,16 +116,16 @@ pub struct Telemetry {
     metrics: Arc<[Registry]>,
     process: process::Process,
     traces: SdkTracerProvider,
-    dropped_lines: ErrorCounter,
+    dropped_records: ErrorCounter,
     _log: Arc<WorkerGuard>,
 }
 
 impl Telemetry {
     /// Sets up logs, traces and metrics for the whole process that is called `service`, with one registry of metrics for each of
     /// `services`, or one alone. Needs a tokio runtime; once per process.
-    pub fn install(service: &'static str, services: &[&'static str], edge: Edge, config: &Config) -> Result<Self, Error> {
+    pub fn install(service: &'static str, services: &[&'static str], boundary: TrustBoundary, config: &Config) -> Result<Self, Error> {
         let metrics = install_metrics(services)?;
-        let sampling = Sampling { exported: config.otlp_endpoint.is_some(), edge, ratio: config.sample_ratio };
+        let sampling = Sampling { exported: config.otlp_endpoint.is_some(), boundary, ratio: config.sample_ratio };
         sampling.install();
         let traces = tracer_provider(service, sampling, config)?;
         global::set_text_map_propagator(TraceContextPropagator::new());
@@ -136,21 +136,21 @@ impl Telemetry {
             .with_threads(false)
             .with_target(false)
             .with_tracked_inactivity(false)
-            .with_filter(spans_of_ours(sampling::is_recorded));
+            .with_filter(span_filter(sampling::is_recorded));
         let (writer, guard) = log::writer();
-        let dropped_lines = writer.error_counter();
-        let lines = log::lines(config.log_format, service, log::filter(&config.log)?, writer);
-        tracing_subscriber::registry().with(spans).with(lines).try_init().map_err(|_| Error::Twice)?;
+        let dropped_records = writer.error_counter();
+        let log_layer = log::layer_for(config.log_format, service, log::filter(&config.log_filter)?, writer);
+        tracing_subscriber::registry().with(spans).with(log_layer).try_init().map_err(|_| Error::AlreadyInstalled)?;
         let revision = option_env!("PALISADE_REVISION").unwrap_or("unknown");
         metrics::gauge!("build.info", "version" => env!("CARGO_PKG_VERSION"), "revision" => revision).set(1.0);
-        Ok(Self { metrics, process: process::Process::this(), traces, dropped_lines, _log: Arc::new(guard) })
+        Ok(Self { metrics, process: process::Process::this(), traces, dropped_records, _log: Arc::new(guard) })
     }
 
     /// The metrics of `service` in Prometheus text, the gauges of the process as they are now. Takes milliseconds.
     pub fn render(&self, service: &str) -> String {
         self.process.measure();
-        crate::metrics::sample();
-        metrics::counter!("palisade.log.dropped").absolute(self.dropped_lines.dropped_lines() as u64);
+        crate::metrics::collect();
+        metrics::counter!("palisade.log.dropped").absolute(self.dropped_records.dropped_lines() as u64);
         let own = self.metrics.iter().find(|(name, _)| *name == service);
         own.or(self.metrics.first()).map(|(_, metrics)| metrics.render()).unwrap_or_default()
     }
@@ -168,8 +168,8 @@ impl Telemetry {
 /// Spans only, and our own, while `is_recorded`: log events in spans cost three times as much and would mark spans failed.
 /// Both are asked of each span again: what a callsite filter says does not count once the log wants the callsite, nor while another
 /// thread registers it.
-fn spans_of_ours<S: Subscriber>(is_recorded: fn() -> bool) -> impl Filter<S> {
-    let is_ours = |metadata: &Metadata<'_>| metadata.is_span() && !PLUMBING.iter().any(|name| metadata.target().starts_with(name));
+fn span_filter<S: Subscriber>(is_recorded: fn() -> bool) -> impl Filter<S> {
+    let is_ours = |metadata: &Metadata<'_>| metadata.is_span() && !EXCLUDED_TARGETS.iter().any(|name| metadata.target().starts_with(name));
     dynamic_filter_fn(move |metadata, _| is_recorded() && is_ours(metadata))
         .with_callsite_filter(move |metadata| if is_ours(metadata) { Interest::sometimes() } else { Interest::never() })
 }
@@ -177,24 +177,24 @@ fn spans_of_ours<S: Subscriber>(is_recorded: fn() -> bool) -> impl Filter<S> {
 fn recorder() -> Result<PrometheusRecorder, Error> {
     let builder = PrometheusBuilder::new().with_recommended_naming(true);
     // The bounds are a constant that is not empty.
-    let mut builder = builder.set_buckets(&DURATION_BUCKETS).map_err(|_| Error::Twice)?;
+    let mut builder = builder.set_buckets(&DURATION_BUCKETS).map_err(|_| Error::AlreadyInstalled)?;
     for metric in CATALOG.iter().filter(|metric| metric.kind == Kind::CountHistogram) {
-        builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), &COUNT_BUCKETS).map_err(|_| Error::Twice)?;
+        builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), &COUNT_BUCKETS).map_err(|_| Error::AlreadyInstalled)?;
     }
     Ok(builder.build_recorder())
 }
 
 fn install_metrics(services: &[&'static str]) -> Result<Arc<[Registry]>, Error> {
-    let of_services = services.iter().map(|service| Ok((*service, recorder()?))).collect::<Result<_, Error>>()?;
-    let registries = Registries::new(of_services);
+    let recorders = services.iter().map(|service| Ok((*service, recorder()?))).collect::<Result<_, Error>>()?;
+    let registries = Registries::new(recorders);
     let handles: Arc<[Registry]> = registries.handles().into();
-    metrics::set_global_recorder(registries).map_err(|_| Error::Twice)?;
+    metrics::set_global_recorder(registries).map_err(|_| Error::AlreadyInstalled)?;
     crate::metrics::describe(CATALOG);
     let upkeep = handles.clone();
     drop(crate::task::spawn(async move {
-        let mut every = tokio::time::interval(UPKEEP_EVERY);
+        let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
         loop {
-            every.tick().await;
+            interval.tick().await;
             let upkeep = upkeep.clone();
             if tokio::task::spawn_blocking(move || upkeep.iter().for_each(|(_, registry)| registry.run_upkeep())).await.is_err() {
                 return;
@@ -218,7 +218,7 @@ fn tracer_provider(service: &'static str, sampling: Sampling, config: &Config) -
     if let Some(endpoint) = &config.otlp_endpoint {
         let exporter =
             opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(FLUSH_TIMEOUT).build()?;
-        provider = provider.with_span_processor(spans::batches(exporter, config.span_queue));
+        provider = provider.with_span_processor(spans::batch_processor(exporter, config.span_queue));
     }
     Ok(provider.build())
 }
@@ -234,7 +234,7 @@ mod tests {
         layer::{Context, SubscriberExt},
     };
 
-    use super::spans_of_ours;
+    use super::span_filter;
 
     #[derive(Clone, Default)]
     struct Names(Arc<Mutex<Vec<&'static str>>>);
@@ -249,8 +249,8 @@ mod tests {
     fn spans_of_the_plumbing_are_not_traced_though_the_log_wants_them() {
         let names = Names::default();
         let log = tracing_subscriber::layer::Identity::new().with_filter(LevelFilter::TRACE);
-        let both = tracing_subscriber::registry().with(names.clone().with_filter(spans_of_ours(|| true))).with(log);
-        with_default(both, || {
+        let subscriber = tracing_subscriber::registry().with(names.clone().with_filter(span_filter(|| true))).with(log);
+        with_default(subscriber, || {
             let _plumbing = tracing::trace_span!(target: "h2::server", "server_handshake").entered();
             let _ours = tracing::info_span!("order").entered();
         });

@@ -3,7 +3,7 @@
 //! A port with a certificate speaks TLS and nothing else; one with `client_ca_file` also wants a certificate of whoever calls, and
 //! [`ActorLayer`] holds the caller's internal token to it. An upstream with `ca_file` is called by TLS only.
 
-mod actor;
+mod peer_identity;
 mod client;
 mod files;
 mod reload;
@@ -12,7 +12,7 @@ mod stream;
 
 use std::path::PathBuf;
 
-pub use actor::{ActorLayer, CallerNames};
+pub use peer_identity::{PeerIdentityLayer, PeerCertificateNames};
 pub use client::{Connector, UpstreamTls};
 pub use server::{Acceptor, PortTls};
 pub use stream::Stream;
@@ -22,7 +22,7 @@ pub use stream::Stream;
 pub enum Error {
     /// One of two settings that go together is missing.
     #[error("tls.{0} needs tls.{1} beside it")]
-    Alone(&'static str, &'static str),
+    Missing(&'static str, &'static str),
     /// A file cannot be read.
     #[error("{0} cannot be read")]
     Unreadable(PathBuf, #[source] std::io::Error),
@@ -37,5 +37,5 @@ pub enum Error {
     Unusable(#[from] tokio_rustls::rustls::Error),
     /// The authorities cannot vouch for anybody.
     #[error("{0} cannot be used to check certificates")]
-    Authorities(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
+    InvalidCa(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -69,8 +69,8 @@ pub fn link(span: &Span, traceparent: &str) {
 
 fn extract(headers: &HeaderMap) -> Context {
     // Nothing of ours is the parent: an empty context, not the current one.
-    let none = Context::new();
-    opentelemetry::global::get_text_map_propagator(|propagator| propagator.extract_with_context(&none, &Headers(headers)))
+    let empty = Context::new();
+    opentelemetry::global::get_text_map_propagator(|propagator| propagator.extract_with_context(&empty, &Headers(headers)))
 }
 
 fn inject(span: &Span, headers: &mut HeaderMap) {

@@ -19,7 +19,7 @@ use tonic_health::pb::HealthCheckResponse;
 use tower::layer::util::Identity;
 
 /// Long enough for a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An endpoint that failed is soon asked again, and a breaker that opened stays so.
 fn config(addresses: &[SocketAddr]) -> Config {
@@ -28,17 +28,17 @@ fn config(addresses: &[SocketAddr]) -> Config {
     config.attempt_timeout_ms = 30_000;
     config.call_timeout_ms = 30_000;
     config.balance.decay_ms = 10;
-    config.endpoint_breaker.open_ms = 60_000;
-    config.endpoint_breaker.max_open_ms = 60_000;
+    config.outlier_detection.open_ms = 60_000;
+    config.outlier_detection.max_open_ms = 60_000;
     // What an endpoint's breaker does is to be seen, whatever the target's would do.
-    config.breaker.mode = Mode::Disabled;
+    config.circuit_breaker.mode = Mode::Disabled;
     config
 }
 
 /// Breakers that soon try again.
-fn soon(mut config: Config) -> Config {
-    config.endpoint_breaker.open_ms = 50;
-    config.endpoint_breaker.max_open_ms = 100;
+fn with_short_open_times(mut config: Config) -> Config {
+    config.outlier_detection.open_ms = 50;
+    config.outlier_detection.max_open_ms = 100;
     config
 }
 
@@ -66,16 +66,16 @@ async fn call_until(client: &Client, done: impl Fn() -> bool) {
             check(client).await.unwrap();
         }
     };
-    tokio::time::timeout(PATIENCE, calls).await.expect("it happens");
+    tokio::time::timeout(TEST_TIMEOUT, calls).await.expect("it happens");
 }
 
 async fn until(done: impl Fn() -> bool) {
-    let waits = async {
+    let polling = async {
         while !done() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, waits).await.expect("it happens");
+    tokio::time::timeout(TEST_TIMEOUT, polling).await.expect("it happens");
 }
 
 fn start(client: &Client) -> JoinHandle<Result<HealthCheckResponse, Status>> {
@@ -129,9 +129,9 @@ async fn moves_away_from_a_slow_endpoint() {
 
 #[tokio::test]
 async fn an_endpoint_that_fails_fast_is_skipped_and_nobody_notices() {
-    let (bad, bad_seen) = server(unavailable).await;
-    let (good, _) = server(serving).await;
-    let client = connect(&config(&[bad, good]));
+    let (failing, bad_seen) = server(unavailable).await;
+    let (healthy, _) = server(serving).await;
+    let client = connect(&config(&[failing, healthy]));
     call_until(&client, || state(&client, 0) == State::Open).await;
     assert_eq!(count(&bad_seen), 5);
     for _ in 0..100 {
@@ -145,7 +145,7 @@ async fn a_retry_goes_to_an_endpoint_that_was_not_tried_whatever_is_remembered_o
     let (bad, bad_seen) = server(unavailable).await;
     let (good, _) = server(serving).await;
     let mut config = config(&[bad, good]);
-    config.endpoint_breaker.mode = Mode::Disabled;
+    config.outlier_detection.mode = Mode::Disabled;
     config.balance.decay_ms = 1;
     config.retry.max_attempts = 2;
     let client = connect(&config);
@@ -177,8 +177,8 @@ async fn not_even_a_call_with_side_effects_fails_because_nobody_listens() {
 
 #[tokio::test]
 async fn an_endpoint_is_used_again_when_it_is_back() {
-    let (dead, (good, _)) = (dead_port().await, server(serving).await);
-    let client = connect(&soon(config(&[dead, good])));
+    let (dead, (healthy, _)) = (dead_port().await, server(serving).await);
+    let client = connect(&with_short_open_times(config(&[dead, healthy])));
     call_until(&client, || state(&client, 0) == State::Open).await;
     let seen = serve(TcpListener::bind(dead).await.unwrap(), serving);
     call_until(&client, || state(&client, 0) == State::Closed).await;
@@ -201,7 +201,7 @@ async fn at_most_half_are_left_out() {
             assert_eq!(check(&client).await.unwrap_err().message(), "not now");
         }
     };
-    tokio::time::timeout(PATIENCE, calls).await.expect("all open");
+    tokio::time::timeout(TEST_TIMEOUT, calls).await.expect("all open");
     assert_eq!(endpoints(&client).iter().filter(|endpoint| endpoint.ejected).count(), 2);
     let before: Vec<_> = servers.iter().map(|(_, seen)| count(seen)).collect();
     for _ in 0..50 {
@@ -215,8 +215,8 @@ async fn at_most_half_are_left_out() {
 #[tokio::test]
 async fn with_all_dead_calls_are_refused_at_once_and_with_all_back_they_succeed() {
     let dead = [dead_port().await, dead_port().await];
-    let mut config = soon(config(&dead));
-    config.breaker = circuit_breaker::Config { open_ms: 100, max_open_ms: 100, ..circuit_breaker::Config::default() };
+    let mut config = with_short_open_times(config(&dead));
+    config.circuit_breaker = circuit_breaker::Config { open_ms: 100, max_open_ms: 100, ..circuit_breaker::Config::default() };
     let client = connect(&config);
     let refusals = async {
         while client.breaker().state() != State::Open {
@@ -224,26 +224,26 @@ async fn with_all_dead_calls_are_refused_at_once_and_with_all_back_they_succeed(
         }
         assert_eq!(check(&client).await.unwrap_err().message(), "circuit open: health");
     };
-    tokio::time::timeout(PATIENCE, refusals).await.expect("no call hangs");
+    tokio::time::timeout(TEST_TIMEOUT, refusals).await.expect("no call hangs");
     let mut seen = Vec::new();
     for address in dead {
         seen.push(serve(TcpListener::bind(address).await.unwrap(), serving));
     }
-    let all_well = || client.breaker().state() == State::Closed && (0..2).all(|index| state(&client, index) == State::Closed);
-    let back = async {
-        while !all_well() {
+    let all_closed = || client.breaker().state() == State::Closed && (0..2).all(|index| state(&client, index) == State::Closed);
+    let recovery = async {
+        while !all_closed() {
             let _ = check(&client).await;
         }
     };
-    tokio::time::timeout(PATIENCE, back).await.expect("all are well again");
+    tokio::time::timeout(TEST_TIMEOUT, recovery).await.expect("all are well again");
     call_until(&client, || seen.iter().all(|seen| count(seen) > 5)).await;
 }
 
 #[tokio::test]
 async fn a_removed_endpoint_finishes_its_call() {
-    let gate = Arc::new(Semaphore::new(0));
-    let answer = {
-        let gate = gate.clone();
+    let permits = Arc::new(Semaphore::new(0));
+    let handler = {
+        let gate = permits.clone();
         move || {
             let gate = gate.clone();
             async move {
@@ -252,12 +252,12 @@ async fn a_removed_endpoint_finishes_its_call() {
             }
         }
     };
-    let ((first, first_seen), (second, second_seen)) = (server(answer.clone()).await, server(answer).await);
+    let ((first, first_seen), (second, second_seen)) = (server(handler.clone()).await, server(handler).await);
     let client = connect_for_writes(&config(&[first, second]));
     let calls = [start(&client), start(&client)];
     until(|| (count(&first_seen), count(&second_seen)) == (1, 1)).await;
     client.endpoints().unwrap().set([format!("http://{second}").as_str()]).unwrap();
-    gate.add_permits(12);
+    permits.add_permits(12);
     for call in calls {
         call.await.unwrap().unwrap();
     }
@@ -279,7 +279,7 @@ async fn an_endpoint_that_is_added_is_used() {
 #[tokio::test]
 async fn until_a_registry_has_told_of_an_address_calls_are_refused_at_once_and_count_for_nothing() {
     // Nobody listens there, so that nothing is ever told but by the test.
-    let client = connect(&Config { breaker: circuit_breaker::Config::default(), ..Config::at("etcd://127.0.0.1:1/health") });
+    let client = connect(&Config { circuit_breaker: circuit_breaker::Config::default(), ..Config::at("etcd://127.0.0.1:1/health") });
     for _ in 0..100 {
         let refusal = check(&client).await.unwrap_err();
         assert_eq!((refusal.code(), refusal.message()), (Code::Unavailable, "the address of a service behind this one is not known yet"));

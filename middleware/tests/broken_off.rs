@@ -34,21 +34,21 @@ use self::kept_spans::Kept;
 static METHODS: [Method; 1] = [Method::http("GET", "/things", Access::Public)];
 
 /// Runs `work`; its metrics, and its one span. All of it is one thread.
-async fn seen(work: impl Future<Output = ()>) -> (PrometheusHandle, SpanData) {
+async fn record(work: impl Future<Output = ()>) -> (PrometheusHandle, SpanData) {
     let recorder = PrometheusBuilder::new().build_recorder();
     let _local = metrics::set_default_local_recorder(&recorder);
-    let kept = Kept::default();
-    let provider = SdkTracerProvider::builder().with_simple_exporter(kept.clone()).build();
+    let exporter = Kept::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
     work.with_subscriber(tracing_subscriber::registry().with(layer)).await;
-    let mut spans = std::mem::take(&mut *kept.0.lock());
+    let mut spans = std::mem::take(&mut *exporter.0.lock());
     assert_eq!(spans.len(), 1, "{spans:?}");
     (recorder.handle(), spans.remove(0))
 }
 
 /// Whether a metric has counted one thing, under this label and no other.
 #[track_caller]
-fn counted(metrics: &PrometheusHandle, name: &str, label: &str) {
+fn assert_counted_once(metrics: &PrometheusHandle, name: &str, label: &str) {
     let text = metrics.render();
     let lines: Vec<_> = text.lines().filter(|line| line.starts_with(&format!("{name}_count{{")) && !line.ends_with(" 0")).collect();
     assert!(matches!(lines.as_slice(), [line] if line.contains(label) && line.ends_with(" 1")), "{name} {label}: {lines:?}");
@@ -60,23 +60,23 @@ fn attribute(span: &SpanData, key: &str) -> Option<Value> {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_its_deadline_cuts_off_is_a_timeout() {
-    let (metrics, span) = seen(async {
-        let begun = || stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from("the beginning")))]);
+    let (metrics, span) = record(async {
+        let first_chunk = || stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from("the beginning")))]);
         let handler = tower::service_fn(move |_: Request<axum::body::Body>| async move {
-            let endless = futures_util::StreamExt::chain(begun(), stream::pending());
-            Ok::<_, Infallible>(Response::new(axum::body::Body::new(StreamBody::new(endless))))
+            let hanging = futures_util::StreamExt::chain(first_chunk(), stream::pending());
+            Ok::<_, Infallible>(Response::new(axum::body::Body::new(StreamBody::new(hanging))))
         });
         let table = Arc::new(MethodTable::new(&[&METHODS]).unwrap());
         let verifier = Arc::new(Verifier::new(Vec::new(), Arc::new(SystemClock)));
-        let stack = server::stack(Protocol::Http, handler, table, verifier, Faults::off(), &server::Config::default());
+        let stack = server::stack(Protocol::Http, handler, table, verifier, Faults::disabled(), &server::Config::default());
         let request =
             Request::get("/things").header("host", "shop").header("x-request-timeout", "100").body(axum::body::Body::empty()).unwrap();
-        let answer = stack.oneshot(request).await.unwrap();
-        assert_eq!(answer.status(), 200);
-        assert!(answer.into_body().collect().await.is_err());
+        let response = stack.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert!(response.into_body().collect().await.is_err());
     })
     .await;
-    counted(&metrics, "http_server_request_duration", r#"http_response_status_code="504""#);
+    assert_counted_once(&metrics, "http_server_request_duration", r#"http_response_status_code="504""#);
     assert_eq!(attribute(&span, "http.response.status_code"), Some(504_i64.into()));
     assert_eq!(attribute(&span, "error.type"), Some("504".into()));
     assert_eq!(attribute(&span, "app.deadline_ms"), Some(100_i64.into()));
@@ -84,20 +84,20 @@ async fn an_answer_that_its_deadline_cuts_off_is_a_timeout() {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_on_its_way_to_us_is_as_good_as_none() {
-    let (metrics, span) = seen(async {
+    let (metrics, span) = record(async {
         let endpoint = tower::service_fn(async |_: Request<Body>| {
-            let broken = stream::iter([Ok(Frame::data(Bytes::from("the beginning"))), Err(Status::internal("reset"))]);
-            Ok::<_, Rejection>(Response::new(Body::new(StreamBody::new(broken))))
+            let truncated = stream::iter([Ok(Frame::data(Bytes::from("the beginning"))), Err(Status::internal("reset"))]);
+            Ok::<_, Rejection>(Response::new(Body::new(StreamBody::new(truncated))))
         });
         let config = client::Config::at("http://127.0.0.1:1");
         let client = client::stack("test", &config, IdempotentMethods::default(), Identity::new(), endpoint).unwrap();
         let request = Request::post("/test.v1.Test/Get").body(Body::empty()).unwrap();
-        let answer = client.oneshot(request).await.unwrap();
-        assert!(answer.into_body().collect().await.is_err());
+        let response = client.oneshot(request).await.unwrap();
+        assert!(response.into_body().collect().await.is_err());
     })
     .await;
-    counted(&metrics, "rpc_client_call_duration", r#"rpc_status_code="UNAVAILABLE""#);
-    counted(&metrics, "grpc_client_attempt_duration", r#"grpc_status="UNAVAILABLE""#);
+    assert_counted_once(&metrics, "rpc_client_call_duration", r#"rpc_status_code="UNAVAILABLE""#);
+    assert_counted_once(&metrics, "grpc_client_attempt_duration", r#"grpc_status="UNAVAILABLE""#);
     assert_eq!(attribute(&span, "rpc.status_code"), Some("UNAVAILABLE".into()));
     assert_eq!(attribute(&span, "app.rpc.attempts"), Some(1_i64.into()));
 }

@@ -19,7 +19,7 @@ use palisade_middleware::{
     auth::Verifier,
     client,
     clock::SystemClock,
-    db::{Calls, Database, Failure, Operation, Pool},
+    store_instrumentation::{InstrumentedCalls, Database, StoreError, Operation, PoolMetrics},
     fault::Faults,
     method_table::{Access, Method, MethodTable},
     metrics::{self, CATALOG},
@@ -65,7 +65,7 @@ async fn serve(protocol: Protocol) {
     });
     let table = Arc::new(MethodTable::new(&[&METHODS]).unwrap());
     let verifier = Arc::new(Verifier::new(Vec::new(), Arc::new(SystemClock)));
-    let mut stack = server::stack(protocol, handler, table, verifier, Faults::off(), &server::Config::default());
+    let mut stack = server::stack(protocol, handler, table, verifier, Faults::disabled(), &server::Config::default());
     for path in [CALL, "/things/1", "/things/panic", "/secrets", "/nowhere"] {
         let request = Request::get(path).header("grpc-timeout", "soon").body(Body::empty()).unwrap();
         exchange(&mut stack, request).await;
@@ -76,17 +76,17 @@ async fn serve(protocol: Protocol) {
 async fn call() {
     let calls = Arc::new(AtomicUsize::new(0));
     let endpoint = tower::service_fn(move |_: Request<Body>| {
-        let well = calls.fetch_add(1, Ordering::Relaxed) % 2 == 1;
-        let status = if well { Status::ok("") } else { Status::unavailable("not now") };
+        let succeeds = calls.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+        let status = if succeeds { Status::ok("") } else { Status::unavailable("not now") };
         async move { Ok::<_, Rejection>(status.into_http::<Body>()) }
     });
     let idempotent = IdempotentMethods::from_iter([CALL]);
-    let nobody = client::Config::at("http://127.0.0.1:1,http://127.0.0.1:2");
-    let connected = client::connect("nobody", &nobody, idempotent.clone(), Identity::new()).unwrap();
-    let answered = client::stack("test", &nobody, idempotent, Identity::new(), endpoint).unwrap();
-    let looked_for = client::Config::at("dns://nobody:1?server=127.0.0.1:1");
-    let looked_for = client::connect("nobody", &looked_for, IdempotentMethods::default(), Identity::new()).unwrap();
-    for mut client in [answered, connected, looked_for] {
+    let unreachable = client::Config::at("http://127.0.0.1:1,http://127.0.0.1:2");
+    let connected = client::connect("nobody", &unreachable, idempotent.clone(), Identity::new()).unwrap();
+    let in_process = client::stack("test", &unreachable, idempotent, Identity::new(), endpoint).unwrap();
+    let discovered = client::Config::at("dns://nobody:1?server=127.0.0.1:1");
+    let discovered = client::connect("nobody", &discovered, IdempotentMethods::default(), Identity::new()).unwrap();
+    for mut client in [in_process, connected, discovered] {
         let request = Request::post(CALL).body(Body::empty()).unwrap();
         exchange(&mut client, request).await;
     }
@@ -98,7 +98,7 @@ async fn call() {
 #[derive(Debug)]
 struct Failed;
 
-impl Failure for Failed {
+impl StoreError for Failed {
     fn timeout() -> Self {
         Self
     }
@@ -111,11 +111,11 @@ impl Failure for Failed {
 /// A call of a store that succeeds, one that fails, and a pool.
 async fn store() {
     let database = Database { system: "sqlite", namespace: "test.db".into(), server: None };
-    let calls = Calls::new(database, &[]);
+    let calls = InstrumentedCalls::new(database, &[]);
     let (find, limit) = (Operation::new("find", "things"), Duration::from_secs(1));
     calls.run(find, limit, async { Ok::<_, Failed>(()) }).await.unwrap();
     calls.run(find, limit, async { Err::<(), _>(Failed) }).await.unwrap_err();
-    Pool::new("test", 1).wait().got();
+    PoolMetrics::new("test", 1).wait().acquired();
 }
 
 async fn exchange<S, R>(service: &mut S, request: Request<Body>)
@@ -136,12 +136,12 @@ fn is_elsewhere(name: &str) -> bool {
 /// The labels that a metric's samples have, by its exposed name; those of buckets are the format's, not ours.
 fn families(text: &str) -> BTreeMap<String, Labels> {
     let mut families = BTreeMap::<String, Labels>::new();
-    let named: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let known: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let series = line.rsplit_once(' ').unwrap().0;
         let (sample, labels) = series.split_once('{').unwrap_or((series, "}"));
         let family = ["", "_bucket", "_sum", "_count"].into_iter().filter_map(|suffix| sample.strip_suffix(suffix));
-        let family = family.into_iter().find(|name| named.contains(name)).unwrap();
+        let family = family.into_iter().find(|name| known.contains(name)).unwrap();
         let keys = labels.trim_end_matches('}').split("\",").filter_map(|label| Some(label.split_once('=')?.0));
         families.entry(family.to_owned()).or_default().extend(keys.filter(|key| *key != "le").map(str::to_owned));
     }

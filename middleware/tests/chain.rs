@@ -46,18 +46,18 @@ type Seen = Arc<Mutex<Vec<HeaderMap>>>;
 type Translate = fn(&Status) -> Status;
 
 /// What a handler does.
-enum Does {
+enum Behavior {
     /// Asks the next service.
-    Ask(HealthClient<Client>, Translate),
+    Call(HealthClient<Client>, Translate),
     /// Answers at once.
-    Answer(fn() -> Result<(), Rejection>),
+    Respond(fn() -> Result<(), Rejection>),
     /// Never answers the first call, tells when nobody waits for it, and answers all others.
     HangOnce(Mutex<Option<oneshot::Sender<()>>>),
 }
 
 struct Handler {
     seen: Seen,
-    does: Does,
+    behavior: Behavior,
 }
 
 #[tonic::async_trait]
@@ -66,14 +66,14 @@ impl Health for Handler {
 
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         self.seen.lock().push(request.metadata().as_ref().clone());
-        match &self.does {
-            Does::Ask(next, translate) => {
+        match &self.behavior {
+            Behavior::Call(next, translate) => {
                 next.clone().check(request.into_inner()).await.map_err(|status| translate(&status))?;
             }
-            Does::Answer(answer) => answer()?,
-            Does::HangOnce(gone) => {
-                let gone = gone.lock().take();
-                if let Some(_told_when_dropped) = gone {
+            Behavior::Respond(answer) => answer()?,
+            Behavior::HangOnce(cancelled) => {
+                let cancelled = cancelled.lock().take();
+                if let Some(_signal_on_drop) = cancelled {
                     std::future::pending::<()>().await;
                 }
             }
@@ -87,14 +87,14 @@ impl Health for Handler {
 }
 
 /// A service behind the server stack that takes one request at a time.
-fn serve(does: Does) -> (SocketAddr, Seen) {
+fn serve(behavior: Behavior) -> (SocketAddr, Seen) {
     let listener = accept::bind(([127, 0, 0, 1], 0).into()).unwrap();
     let (address, seen) = (listener.local_addr().unwrap(), Seen::default());
     let config = server::Config { max_in_flight: 1, ..server::Config::default() };
-    let handler = Routes::new(HealthServer::new(Handler { seen: seen.clone(), does })).prepare().into_axum_router();
+    let handler = Routes::new(HealthServer::new(Handler { seen: seen.clone(), behavior })).prepare().into_axum_router();
     let table = Arc::new(MethodTable::new(&[&METHODS]).unwrap());
     let stack =
-        server::stack(Protocol::Grpc, handler, table, Arc::new(Verifier::new(vec![], Arc::new(SystemClock))), Faults::off(), &config);
+        server::stack(Protocol::Grpc, handler, table, Arc::new(Verifier::new(vec![], Arc::new(SystemClock))), Faults::disabled(), &config);
     drop(task::spawn(async move { accept::serve(listener, Protocol::Grpc, stack, &config, CancellationToken::new()).await }));
     (address, seen)
 }
@@ -102,11 +102,11 @@ fn serve(does: Does) -> (SocketAddr, Seen) {
 /// A client that makes one call at a time and whose breaker opens at its fifth failure.
 fn connect(target: &'static str, address: SocketAddr) -> Client {
     let breaker = circuit_breaker::Config { min_calls: 5, ..circuit_breaker::Config::default() };
-    let config = client::Config { max_in_flight: 1, breaker, ..client::Config::at(format!("http://{address}")) };
+    let config = client::Config { max_in_flight: 1, circuit_breaker: breaker, ..client::Config::at(format!("http://{address}")) };
     client::connect(target, &config, [CHECK].into_iter().collect(), Identity::new()).unwrap()
 }
 
-fn user_of(address: SocketAddr) -> HealthClient<Channel> {
+fn user_client(address: SocketAddr) -> HealthClient<Channel> {
     HealthClient::new(Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy())
 }
 
@@ -122,15 +122,15 @@ struct Chain {
 
 impl Chain {
     /// A and B in front of the C at `leaf`.
-    fn before(leaf: SocketAddr, translate: Translate) -> Self {
+    fn in_front_of(leaf: SocketAddr, translate: Translate) -> Self {
         let to_c = connect("c", leaf);
-        let (b, seen_by_b) = serve(Does::Ask(HealthClient::new(to_c.clone()), translate));
+        let (b, seen_by_b) = serve(Behavior::Call(HealthClient::new(to_c.clone()), translate));
         let to_b = connect("b", b);
-        let (a, seen_by_a) = serve(Does::Ask(HealthClient::new(to_b.clone()), translate));
-        Self { user: user_of(a), to_b, to_c, seen_by_a, seen_by_b }
+        let (a, seen_by_a) = serve(Behavior::Call(HealthClient::new(to_b.clone()), translate));
+        Self { user: user_client(a), to_b, to_c, seen_by_a, seen_by_b }
     }
 
-    async fn ask(&self, timeout: Option<Duration>) -> Result<(), Status> {
+    async fn call(&self, timeout: Option<Duration>) -> Result<(), Status> {
         let mut request = Request::new(HealthCheckRequest::default());
         if let Some(timeout) = timeout {
             request.set_timeout(timeout);
@@ -140,14 +140,14 @@ impl Chain {
 }
 
 /// `?` in a handler.
-fn as_it_is(status: &Status) -> Status {
+fn pass_through(status: &Status) -> Status {
     status.clone()
 }
 
 /// What a careful handler makes of it.
-fn as_its_own(status: &Status) -> Status {
+fn replace_error(status: &Status) -> Status {
     let rejection = Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "the last one is not there");
-    rejection.with_retry(retry::advice(status.metadata().as_ref())).into()
+    rejection.with_retry(retry::pushback(status.metadata().as_ref())).into()
 }
 
 fn overloaded() -> Result<(), Rejection> {
@@ -161,10 +161,10 @@ fn previous_attempts(seen: &Seen) -> Vec<Option<String>> {
 
 #[tokio::test]
 async fn a_leaf_that_fails_is_asked_three_times_whatever_the_depth() {
-    for (translate, expected) in [(as_it_is as Translate, "OVERLOADED"), (as_its_own, "UPSTREAM_UNAVAILABLE")] {
-        let (leaf, seen_by_c) = serve(Does::Answer(overloaded));
-        let chain = Chain::before(leaf, translate);
-        let refusal = chain.ask(None).await.unwrap_err();
+    for (translate, expected) in [(pass_through as Translate, "OVERLOADED"), (replace_error, "UPSTREAM_UNAVAILABLE")] {
+        let (leaf, seen_by_c) = serve(Behavior::Respond(overloaded));
+        let chain = Chain::in_front_of(leaf, translate);
+        let refusal = chain.call(None).await.unwrap_err();
         assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::Unavailable, expected));
         assert_eq!(advice(&refusal), Retry::Never);
         assert_eq!(previous_attempts(&seen_by_c), [None, Some("1".to_owned()), Some("2".to_owned())]);
@@ -176,10 +176,10 @@ async fn a_leaf_that_fails_is_asked_three_times_whatever_the_depth() {
 
 #[tokio::test]
 async fn a_leaf_that_is_gone_opens_the_breaker_before_it_alone() {
-    for translate in [as_it_is as Translate, as_its_own] {
-        let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let chain = Chain::before(nobody, translate);
-        let refusal = chain.ask(None).await.unwrap_err();
+    for translate in [pass_through as Translate, replace_error] {
+        let dead_port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let chain = Chain::in_front_of(dead_port, translate);
+        let refusal = chain.call(None).await.unwrap_err();
         assert_eq!(
             (refusal.code(), reason(&refusal).as_str(), advice(&refusal)),
             (Code::Unavailable, "UPSTREAM_UNAVAILABLE", Retry::Never)
@@ -187,12 +187,12 @@ async fn a_leaf_that_is_gone_opens_the_breaker_before_it_alone() {
         assert_eq!(chain.to_c.breaker().counts().failed, 4, "three attempts, the first of them twice");
         assert_eq!(chain.seen_by_b.lock().len(), 1);
 
-        assert!(chain.ask(None).await.is_err());
+        assert!(chain.call(None).await.is_err());
         assert_eq!((chain.to_c.breaker().state(), chain.to_b.breaker().state()), (State::Open, State::Closed));
         assert_eq!(chain.to_b.breaker().counts(), Counts::default());
 
         // From now on B answers without asking, and nobody waits longer than the user does.
-        let refusal = chain.ask(Some(Duration::from_millis(500))).await.unwrap_err();
+        let refusal = chain.call(Some(Duration::from_millis(500))).await.unwrap_err();
         assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::Unavailable, "UPSTREAM_UNAVAILABLE"));
         assert!(matches!(advice(&refusal), Retry::After(wait) if wait > Duration::from_millis(500)), "{refusal:?}");
         assert_eq!(chain.seen_by_b.lock().len(), 3);
@@ -202,12 +202,12 @@ async fn a_leaf_that_is_gone_opens_the_breaker_before_it_alone() {
 
 #[tokio::test]
 async fn what_the_user_retries_is_not_retried_behind_him() {
-    let (leaf, seen) = serve(Does::Answer(overloaded));
-    let (a, _) = serve(Does::Ask(HealthClient::new(connect("c", leaf)), as_it_is));
+    let (leaf, seen) = serve(Behavior::Respond(overloaded));
+    let (a, _) = serve(Behavior::Call(HealthClient::new(connect("c", leaf)), pass_through));
     let mut request = Request::new(HealthCheckRequest::default());
     request.metadata_mut().insert("grpc-previous-rpc-attempts", "1".parse().unwrap());
-    let refusal = user_of(a).check(request).await.unwrap_err();
-    assert_eq!((refusal.code(), advice(&refusal)), (Code::Unavailable, Retry::Silent));
+    let refusal = user_client(a).check(request).await.unwrap_err();
+    assert_eq!((refusal.code(), advice(&refusal)), (Code::Unavailable, Retry::Unspecified));
     assert_eq!(seen.lock().len(), 1);
 }
 
@@ -226,12 +226,12 @@ fn timeout(seen: &Seen) -> Duration {
 
 #[tokio::test]
 async fn each_hop_has_less_time_than_the_one_before() {
-    let (leaf, seen_by_c) = serve(Does::Answer(|| Ok(())));
-    let chain = Chain::before(leaf, as_it_is);
-    let budget = Duration::from_millis(300);
-    chain.ask(Some(budget)).await.unwrap();
+    let (leaf, seen_by_c) = serve(Behavior::Respond(|| Ok(())));
+    let chain = Chain::in_front_of(leaf, pass_through);
+    let deadline = Duration::from_millis(300);
+    chain.call(Some(deadline)).await.unwrap();
     let [a, b, c] = [&chain.seen_by_a, &chain.seen_by_b, &seen_by_c].map(timeout);
-    assert_eq!(a, budget);
+    assert_eq!(a, deadline);
     // Two per cent are kept back at each hop, and the time that has passed is gone.
     assert!(b <= a * 98 / 100, "{a:?} {b:?}");
     assert!(c <= b * 98 / 100, "{b:?} {c:?}");
@@ -239,8 +239,8 @@ async fn each_hop_has_less_time_than_the_one_before() {
 }
 
 /// The sum of the series of this name whose labels have this text.
-fn shown(metrics: &PrometheusHandle, name: &str, label: &str) -> f64 {
-    palisade_middleware::metrics::sample();
+fn metric_sum(metrics: &PrometheusHandle, name: &str, label: &str) -> f64 {
+    palisade_middleware::metrics::collect();
     let text = metrics.render();
     let lines = text.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
     lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
@@ -252,32 +252,32 @@ async fn a_user_who_goes_away_is_seen_and_frees_every_hop() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let metrics = recorder.handle();
     let _local = metrics::set_default_local_recorder(&recorder);
-    let (tell, gone) = oneshot::channel();
-    let (leaf, seen_by_c) = serve(Does::HangOnce(Mutex::new(Some(tell))));
-    let chain = Arc::new(Chain::before(leaf, as_it_is));
-    let asking = task::spawn({
+    let (on_cancel, cancelled) = oneshot::channel();
+    let (leaf, seen_by_c) = serve(Behavior::HangOnce(Mutex::new(Some(on_cancel))));
+    let chain = Arc::new(Chain::in_front_of(leaf, pass_through));
+    let call = task::spawn({
         let chain = chain.clone();
-        async move { chain.ask(None).await }
+        async move { chain.call(None).await }
     });
     while seen_by_c.lock().is_empty() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(shown(&metrics, "palisade_rpc_server_active_calls", "").to_bits(), 3_f64.to_bits());
+    assert_eq!(metric_sum(&metrics, "palisade_rpc_server_active_calls", "").to_bits(), 3_f64.to_bits());
 
-    asking.abort();
-    assert!(gone.await.is_err(), "the last handler was dropped");
-    let cancelled = |name| shown(&metrics, name, "\"CANCELLED\"");
+    call.abort();
+    assert!(cancelled.await.is_err(), "the last handler was dropped");
+    let cancelled_count = |name| metric_sum(&metrics, name, "\"CANCELLED\"");
     for (count, expected) in [
-        (cancelled("rpc_server_call_duration_count"), 3.0),
-        (cancelled("rpc_client_call_duration_count"), 2.0),
-        (cancelled("grpc_client_attempt_duration_count"), 2.0),
-        (shown(&metrics, "palisade_breaker_calls", "\"cancelled\""), 2.0),
-        (shown(&metrics, "palisade_rpc_server_active_calls", ""), 0.0),
-        (shown(&metrics, "palisade_concurrency_in_use", ""), 0.0),
+        (cancelled_count("rpc_server_call_duration_count"), 3.0),
+        (cancelled_count("rpc_client_call_duration_count"), 2.0),
+        (cancelled_count("grpc_client_attempt_duration_count"), 2.0),
+        (metric_sum(&metrics, "palisade_breaker_calls", "\"cancelled\""), 2.0),
+        (metric_sum(&metrics, "palisade_rpc_server_active_calls", ""), 0.0),
+        (metric_sum(&metrics, "palisade_concurrency_in_use", ""), 0.0),
     ] {
         assert!((count - expected).abs() < f64::EPSILON, "{count} is not {expected} in\n{}", metrics.render());
     }
     // There is room for one request at each hop.
-    chain.ask(None).await.unwrap();
+    chain.call(None).await.unwrap();
     assert_eq!(seen_by_c.lock().len(), 2);
 }

@@ -38,10 +38,10 @@ fn config(address: SocketAddr) -> Config {
 }
 
 /// A breaker that opens after five failures, and no retries.
-fn breaking(address: SocketAddr) -> Config {
+fn breaker_config(address: SocketAddr) -> Config {
     let retry = retry::Config { enabled: false, ..retry::Config::default() };
     let breaker = circuit_breaker::Config { min_calls: 5, ..circuit_breaker::Config::default() };
-    Config { retry, breaker, ..config(address) }
+    Config { retry, circuit_breaker: breaker, ..config(address) }
 }
 
 fn connect(config: &Config) -> Client {
@@ -62,7 +62,7 @@ async fn a_generated_client_gets_its_answer() {
 async fn what_is_left_of_the_deadline_travels() {
     let (address, seen) = server(serving).await;
     let client = connect(&config(address));
-    let request = Context::background().until(Instant::now() + Duration::from_millis(800));
+    let request = Context::background().with_deadline(Instant::now() + Duration::from_millis(800));
     context::scope(request, check(&client)).await.unwrap();
     let timeout = seen.lock()[0]["grpc-timeout"].to_str().unwrap().to_owned();
     let micros: u64 = timeout.strip_suffix('u').expect("less than a hundred seconds").parse().unwrap();
@@ -73,7 +73,7 @@ async fn what_is_left_of_the_deadline_travels() {
 async fn nothing_is_sent_after_the_deadline() {
     let (address, seen) = server(serving).await;
     let client = connect(&config(address));
-    let request = Context::background().until(Instant::now());
+    let request = Context::background().with_deadline(Instant::now());
     let refusal = context::scope(request, check(&client)).await.unwrap_err();
     assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"));
     assert!(seen.lock().is_empty());
@@ -83,7 +83,7 @@ async fn nothing_is_sent_after_the_deadline() {
 #[tokio::test]
 async fn a_server_that_hangs_after_its_head_is_a_timeout_and_a_failure() {
     let (address, _) = server(hanging).await;
-    let client = connect(&Config { attempt_timeout_ms: 100, ..breaking(address) });
+    let client = connect(&Config { attempt_timeout_ms: 100, ..breaker_config(address) });
     assert_eq!(check(&client).await.unwrap_err().code(), Code::DeadlineExceeded);
     assert_eq!(client.breaker().counts().failed, 1);
 }
@@ -91,7 +91,7 @@ async fn a_server_that_hangs_after_its_head_is_a_timeout_and_a_failure() {
 #[tokio::test]
 async fn the_breaker_opens_on_statuses_without_a_body() {
     let (address, seen) = server(unavailable).await;
-    let client = connect(&breaking(address));
+    let client = connect(&breaker_config(address));
     for _ in 0..5 {
         assert_eq!(check(&client).await.unwrap_err().message(), "not now");
     }
@@ -105,7 +105,7 @@ async fn the_breaker_opens_on_statuses_without_a_body() {
 
 #[tokio::test]
 async fn the_breaker_opens_on_a_dead_port() {
-    let client = connect(&breaking(dead_port().await));
+    let client = connect(&breaker_config(dead_port().await));
     while client.breaker().state() == State::Closed {
         let refusal = check(&client).await.unwrap_err();
         assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::Unavailable, "UPSTREAM_UNAVAILABLE"));
@@ -149,13 +149,13 @@ async fn a_stream_that_the_server_refused_is_sent_again_whatever_it_does() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let seen = Seen::default();
-    let log = seen.clone();
+    let received = seen.clone();
     task::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         let mut connection = h2::server::handshake(stream).await.unwrap();
         while let Some(Ok((request, mut respond))) = connection.accept().await {
-            log.lock().push(request.headers().clone());
-            if log.lock().len() == 1 {
+            received.lock().push(request.headers().clone());
+            if received.lock().len() == 1 {
                 respond.send_reset(h2::Reason::REFUSED_STREAM);
             } else {
                 respond.send_response(Status::not_found("seen").into_http(), true).unwrap();
@@ -172,11 +172,11 @@ async fn a_stream_that_the_server_refused_is_sent_again_whatever_it_does() {
 async fn calls_go_through_again_once_the_server_is_back() {
     let address = dead_port().await;
     let breaker = circuit_breaker::Config { mode: circuit_breaker::Mode::Disabled, ..circuit_breaker::Config::default() };
-    let client = connect(&Config { breaker, ..config(address) });
+    let client = connect(&Config { circuit_breaker, ..config(address) });
     assert_eq!(check(&client).await.unwrap_err().code(), Code::Unavailable);
     serve(TcpListener::bind(address).await.unwrap(), serving);
-    let back = async { while check(&client).await.is_err() {} };
-    tokio::time::timeout(Duration::from_secs(10), back).await.expect("the connection is tried again");
+    let reconnect = async { while check(&client).await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(10), reconnect).await.expect("the connection is tried again");
 }
 
 #[tokio::test]
@@ -199,12 +199,12 @@ async fn calls_above_the_bulkhead_are_refused() {
 
 #[tokio::test]
 async fn without_credentials_nothing_is_sent_and_the_target_is_not_blamed() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = asked.clone();
+    let credential_calls = Arc::new(AtomicUsize::new(0));
+    let counter = credential_calls.clone();
     let no_credentials = layer_fn(move |_endpoint| {
-        let counted = counted.clone();
+        let counter = counter.clone();
         tower::service_fn(move |_: Request<Body>| {
-            counted.fetch_add(1, Ordering::Relaxed);
+            counter.fetch_add(1, Ordering::Relaxed);
             std::future::ready(Err::<Response<Body>, _>(Rejection::internal("no key to sign with")))
         })
     });
@@ -213,7 +213,7 @@ async fn without_credentials_nothing_is_sent_and_the_target_is_not_blamed() {
     let refusal = check(&client).await.unwrap_err();
     assert_eq!(refusal.code(), Code::Internal);
     assert!(!refusal.message().contains("key"));
-    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    assert_eq!(credential_calls.load(Ordering::Relaxed), 1);
     assert_eq!(client.breaker().counts().total, 0);
     assert!(seen.lock().is_empty());
 }

@@ -18,32 +18,32 @@ use palisade_middleware::rejection::{Rejection, Retry, Violation, reasons};
 
 use self::{
     servers::{Servers, Setup, bearer},
-    told::{Told, Wait},
+    told::{ExpectedRejection, ExpectedRetry},
 };
 
 /// What a handler says: everything that a refusal can carry, what most carry, and the opposite.
-fn refusals(reason: &'static palisade_middleware::rejection::Reason) -> [(&'static str, Rejection, Told); 3] {
+fn rejections(reason: &'static palisade_middleware::rejection::Reason) -> [(&'static str, Rejection, ExpectedRejection); 3] {
     let violations =
         vec![Violation::new("items[0].quantity", "out_of_range", "must be at least 1"), Violation::new("name", "required", "is missing")];
     let wait = Duration::from_millis(1500);
-    let whole = Rejection::new(reason, "in so many words")
+    let full = Rejection::new(reason, "in so many words")
         .with_violations(violations.clone())
         .with_metadata("orderId", "7")
         .with_metadata("allowed", vec!["A".to_owned(), "B".to_owned()])
         .with_source("password=hunter2")
         .with_retry_after(wait);
-    let told = Told { violations, facts: true, ..Told::of(reason, Wait::Exactly(wait)) };
+    let expected = ExpectedRejection { violations, has_metadata: true, ..ExpectedRejection::of(reason, ExpectedRetry::Exactly(wait)) };
     [
-        ("whole", whole, told),
-        ("bare", Rejection::new(reason, "in so many words"), Told::of(reason, Wait::Silent)),
-        ("never", Rejection::new(reason, "in so many words").with_retry(Retry::Never), Told::of(reason, Wait::Never)),
+        ("whole", full, expected),
+        ("bare", Rejection::new(reason, "in so many words"), ExpectedRejection::of(reason, ExpectedRetry::Silent)),
+        ("never", Rejection::new(reason, "in so many words").with_retry(Retry::Never), ExpectedRejection::of(reason, ExpectedRetry::Never)),
     ]
 }
 
 /// What the handlers of [`Servers`] refuse with, by reason and variant.
-fn refusal(slug: &str, variant: &str) -> Option<Rejection> {
+fn rejection(slug: &str, variant: &str) -> Option<Rejection> {
     let reason = reasons::ALL.iter().find(|reason| reason.slug == slug)?;
-    refusals(reason).into_iter().find(|(name, ..)| *name == variant).map(|(_, rejection, _)| rejection)
+    rejections(reason).into_iter().find(|(name, ..)| *name == variant).map(|(_, rejection, _)| rejection)
 }
 
 #[tokio::test]
@@ -51,10 +51,10 @@ async fn a_handlers_refusal_reaches_both_kinds_of_client_whatever_its_reason() {
     let servers = Servers::start(Setup::default()).await;
     let bearer = [bearer("alice")];
     for reason in reasons::ALL {
-        for (variant, _, told) in refusals(reason) {
-            let about = format!("{} {variant}", reason.slug);
-            told.to_http(&about, servers.get(&format!("/refuse/{}/{variant}", reason.slug), &bearer, None).await).await;
-            told.to_grpc(&about, &servers.check(&format!("refuse/{}/{variant}", reason.slug), &bearer).await.unwrap_err());
+        for (variant, _, expected) in rejections(reason) {
+            let case = format!("{} {variant}", reason.slug);
+            expected.assert_http(&case, servers.get(&format!("/refuse/{}/{variant}", reason.slug), &bearer, None).await).await;
+            expected.assert_grpc(&case, &servers.check(&format!("refuse/{}/{variant}", reason.slug), &bearer).await.unwrap_err());
         }
     }
 }

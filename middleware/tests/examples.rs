@@ -13,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-fn fresh_key() -> SigningKey {
+fn generate_key() -> SigningKey {
     SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap()
 }
 
 #[tokio::test]
 async fn http_service() {
-    let (key, shutdown) = (fresh_key(), CancellationToken::new());
+    let (key, shutdown) = (generate_key(), CancellationToken::new());
     let listener = accept::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let token = http_service::token(&key, "alice").unwrap();
@@ -33,9 +33,9 @@ async fn http_service() {
         ] {
             let request = client.get(format!("http://{address}{path}"));
             let request = if token.is_empty() { request } else { request.bearer_auth(token) };
-            let answer = request.send().await.unwrap();
-            assert_eq!(answer.status(), status, "{path}");
-            let text = answer.text().await.unwrap();
+            let response = request.send().await.unwrap();
+            assert_eq!(response.status(), status, "{path}");
+            let text = response.text().await.unwrap();
             assert!(text.contains(body), "{path}: {text}");
         }
         drop(client);
@@ -47,7 +47,7 @@ async fn http_service() {
 
 #[tokio::test]
 async fn grpc_service() {
-    let (key, shutdown) = (fresh_key(), CancellationToken::new());
+    let (key, shutdown) = (generate_key(), CancellationToken::new());
     let listener = accept::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let calls = async {
@@ -55,8 +55,8 @@ async fn grpc_service() {
         assert_eq!(grpc_service::ask(&mut client, "heart").await.unwrap(), ServingStatus::Serving);
         let refused = grpc_service::ask(&mut client, "spoon").await.unwrap_err();
         assert_eq!((refused.code(), refused.message()), (Code::NotFound, "not one of my organs"));
-        let mut stranger = grpc_service::connect(address, &fresh_key()).unwrap();
-        assert_eq!(grpc_service::ask(&mut stranger, "heart").await.unwrap_err().code(), Code::Unauthenticated);
+        let mut untrusted = grpc_service::connect(address, &generate_key()).unwrap();
+        assert_eq!(grpc_service::ask(&mut untrusted, "heart").await.unwrap_err().code(), Code::Unauthenticated);
         shutdown.cancel();
     };
     let (served, ()) = tokio::join!(grpc_service::serve(listener, &key, shutdown.clone()), calls);

@@ -25,8 +25,8 @@ static ROUTES: [Method; 2] = [Method::http("GET", "/well", Access::Public), Meth
 /// The whole server stack around two routes, one of which is aborted at every request.
 fn server() -> (SocketAddr, Faults) {
     let methods = Arc::new(MethodTable::new(&[&ROUTES]).unwrap());
-    let config = server::Config { faults: fault::Config { enabled: true }, ..server::Config::default() };
-    let faults = Faults::new(&config.faults, Protocol::Http, &methods);
+    let config = server::Config { fault_injection: fault::Config { enabled: true }, ..server::Config::default() };
+    let faults = Faults::new(&config.fault_injection, Protocol::Http, &methods);
     faults.replace(vec![Rule { name: "broken".to_owned(), method: "GET /broken".to_owned(), rate: 1.0, kind: Kind::Abort }]).unwrap();
     let router = Router::new().route("/well", get(|| async { "well" })).route("/broken", get(|| async { "never seen" }));
     let verifier = Arc::new(Verifier::new(Vec::new(), Arc::new(SystemClock)));
@@ -41,27 +41,27 @@ fn server() -> (SocketAddr, Faults) {
 async fn read(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut told = Vec::new();
+    let mut received = Vec::new();
     // Closed or reset: both are the end.
-    let _ = stream.read_to_end(&mut told).await;
-    String::from_utf8(told).unwrap()
+    let _ = stream.read_to_end(&mut received).await;
+    String::from_utf8(received).unwrap()
 }
 
 #[tokio::test]
 async fn an_http1_connection_closes_without_a_byte() {
     let (address, faults) = server();
     assert_eq!(read(address, "GET /broken HTTP/1.1\r\nhost: a\r\n\r\n").await, "");
-    let told = read(address, "GET /well HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
-    assert!(told.starts_with("HTTP/1.1 200 ") && told.ends_with("well"), "{told}");
+    let response = read(address, "GET /well HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    assert!(response.starts_with("HTTP/1.1 200 ") && response.ends_with("well"), "{response}");
     // An answer under way is not undone: the one before on the same connection arrives whole.
-    let told = read(address, "GET /well HTTP/1.1\r\nhost: a\r\n\r\nGET /broken HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    assert!(told.ends_with("well"), "{told}");
-    let told = read(address, "HEAD /broken HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
-    assert!(told.starts_with("HTTP/1.1 500 "), "{told}");
+    let response = read(address, "GET /well HTTP/1.1\r\nhost: a\r\n\r\nGET /broken HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(response.ends_with("well"), "{response}");
+    let response = read(address, "HEAD /broken HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    assert!(response.starts_with("HTTP/1.1 500 "), "{response}");
 
     faults.replace(Vec::new()).unwrap();
-    let told = read(address, "GET /broken HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
-    assert!(told.ends_with("never seen"), "{told}");
+    let response = read(address, "GET /broken HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    assert!(response.ends_with("never seen"), "{response}");
 }
 
 #[tokio::test]
@@ -70,16 +70,16 @@ async fn an_http2_stream_is_reset_and_its_connection_lives_on() {
     let (client, connection) = h2::client::handshake(TcpStream::connect(address).await.unwrap()).await.unwrap();
     drop(task::spawn(async move { drop(connection.await) }));
     let mut client = client.ready().await.unwrap();
-    let mut ask = |path: &str| {
+    let mut send = |path: &str| {
         let request = Request::get(format!("http://a{path}")).body(()).unwrap();
         client.send_request(request, true).unwrap().0
     };
-    let (before, broken, after) = (ask("/well"), ask("/broken"), ask("/well"));
+    let (before, broken, after) = (send("/well"), send("/broken"), send("/well"));
     let error = broken.await.expect_err("not even a head");
     assert!(error.is_reset() && error.is_remote(), "{error:?}");
     assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR));
-    for well in [before, after] {
-        let mut answer = well.await.unwrap();
+    for response in [before, after] {
+        let mut answer = response.await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
         assert_eq!(answer.body_mut().data().await.unwrap().unwrap(), "well");
     }

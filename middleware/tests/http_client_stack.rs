@@ -44,12 +44,12 @@ where
 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, seen) = (listener.local_addr().unwrap(), Seen::default());
-    let log = seen.clone();
+    let received = seen.clone();
     let handler = axum::Router::new().fallback(async move |request: axum::extract::Request| {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let number = {
-            let mut log = log.lock();
+            let mut log = received.lock();
             log.push((head.method, head.uri.to_string(), head.headers, body));
             log.len()
         };
@@ -65,10 +65,10 @@ fn client(address: SocketAddr, config: &HttpConfig) -> HttpClient {
 }
 
 /// A breaker that opens after three failures, and no retries.
-fn breaking() -> HttpConfig {
+fn breaker_config() -> HttpConfig {
     let retry = retry::Config { enabled: false, ..retry::Config::default() };
     let breaker = circuit_breaker::Config { min_calls: 3, ..circuit_breaker::Config::default() };
-    HttpConfig { retry, breaker, ..HttpConfig::default() }
+    HttpConfig { retry, circuit_breaker: breaker, ..HttpConfig::default() }
 }
 
 fn request(method: Method) -> Request<Bytes> {
@@ -86,22 +86,22 @@ async fn status(client: &HttpClient, request: Request<Bytes>) -> StatusCode {
     status
 }
 
-fn unwell() -> Response {
+fn unavailable() -> Response {
     StatusCode::SERVICE_UNAVAILABLE.into_response()
 }
 
 /// Two answers are a 503, and then all is well.
 async fn flaky(number: usize) -> Response {
-    if number <= 2 { unwell() } else { "keys".into_response() }
+    if number <= 2 { unavailable() } else { "keys".into_response() }
 }
 
 /// The one span that `call` makes.
 async fn span_of<F: Future>(call: F) -> (F::Output, SpanData) {
-    let kept = Kept::default();
-    let provider = SdkTracerProvider::builder().with_simple_exporter(kept.clone()).build();
+    let exporter = Kept::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
     let subscriber = tracing_subscriber::registry().with(tracing_opentelemetry::layer().with_tracer(provider.tracer("test")));
     let outcome = call.with_subscriber(subscriber).await;
-    let spans = kept.0.lock();
+    let spans = exporter.0.lock();
     let ours: Vec<_> = spans.iter().filter(|span| span.span_kind == SpanKind::Client).collect();
     let [span] = ours.as_slice() else { panic!("{spans:?}") };
     (outcome, (*span).clone())
@@ -206,7 +206,7 @@ async fn a_call_with_side_effects_is_repeated_only_with_a_key() {
 async fn a_server_that_wants_to_be_left_alone_is() {
     let (address, seen) = server(async |_| (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "20")]).into_response()).await;
     let config =
-        HttpConfig { breaker: circuit_breaker::Config { min_calls: 1, ..circuit_breaker::Config::default() }, ..HttpConfig::default() };
+        HttpConfig { circuit_breaker: circuit_breaker::Config { min_calls: 1, ..circuit_breaker::Config::default() }, ..HttpConfig::default() };
     let client = client(address, &config);
     assert_eq!(status(&client, request(Method::GET)).await, 503);
     assert_eq!(seen.lock().len(), 1, "there is not as much time as it asks for");
@@ -217,10 +217,10 @@ async fn a_server_that_wants_to_be_left_alone_is() {
 
 #[tokio::test]
 async fn the_breaker_opens_refuses_at_once_and_closes_when_the_server_is_well() {
-    let (address, seen) = server(async |number| if number <= 4 { unwell() } else { StatusCode::OK.into_response() }).await;
-    let config = breaking();
-    let breaker = circuit_breaker::Config { open_ms: 500, max_open_ms: 500, probes: 1, ..config.breaker };
-    let client = client(address, &HttpConfig { breaker, ..config });
+    let (address, seen) = server(async |number| if number <= 4 { unavailable() } else { StatusCode::OK.into_response() }).await;
+    let config = breaker_config();
+    let breaker = circuit_breaker::Config { open_ms: 500, max_open_ms: 500, probes: 1, ..config.circuit_breaker };
+    let client = client(address, &HttpConfig { circuit_breaker, ..config });
     for _ in 0..3 {
         assert_eq!(status(&client, request(Method::GET)).await, 503);
     }
@@ -228,12 +228,12 @@ async fn the_breaker_opens_refuses_at_once_and_closes_when_the_server_is_well() 
     let refusal = get(&client).await.unwrap_err();
     assert_eq!((refusal.reason(), refusal.detail()), (&reasons::UPSTREAM_UNAVAILABLE, "circuit open: idp"));
     assert_eq!(seen.lock().len(), 3);
-    let well = async {
+    let recovery = async {
         while !get(&client).await.is_ok_and(|response| response.status() == 200) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), well).await.expect("it is asked again");
+    tokio::time::timeout(Duration::from_secs(10), recovery).await.expect("it is asked again");
     assert_eq!(client.breaker().state(), State::Closed);
     assert_eq!(seen.lock().len(), 5, "one probe failed");
 }
@@ -241,7 +241,7 @@ async fn the_breaker_opens_refuses_at_once_and_closes_when_the_server_is_well() 
 #[tokio::test]
 async fn a_server_that_hangs_is_a_timeout_and_a_failure() {
     let (address, _) = server(async |_| pending().await).await;
-    let client = client(address, &HttpConfig { attempt_timeout_ms: 100, ..breaking() });
+    let client = client(address, &HttpConfig { attempt_timeout_ms: 100, ..breaker_config() });
     let started = Instant::now();
     let refusal = get(&client).await.unwrap_err();
     assert_eq!(refusal.reason(), &reasons::DEADLINE_EXCEEDED);
@@ -254,24 +254,24 @@ async fn a_server_that_hangs_is_a_timeout_and_a_failure() {
 async fn nothing_is_sent_after_the_deadline() {
     let (address, seen) = server(flaky).await;
     let client = client(address, &HttpConfig::default());
-    let refusal = context::scope(Context::background().until(Instant::now()), get(&client)).await.unwrap_err();
+    let refusal = context::scope(Context::background().with_deadline(Instant::now()), get(&client)).await.unwrap_err();
     assert_eq!(refusal.reason(), &reasons::DEADLINE_EXCEEDED);
     assert!(seen.lock().is_empty());
     assert_eq!(client.breaker().counts().total, 0);
 }
 
 /// A server that reads the beginning of each request, writes this and closes, or stays silent if it may not.
-async fn writing(text: &'static str, closes: bool) -> SocketAddr {
+async fn raw_server(text: &'static str, close: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(task::spawn(async move {
-        let mut open = Vec::new();
+        let mut held = Vec::new();
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
             stream.write_all(text.as_bytes()).await.unwrap();
-            if !closes {
-                open.push(stream);
+            if !close {
+                held.push(stream);
             }
         }
     }));
@@ -282,15 +282,15 @@ const HALF: &str = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc";
 
 #[tokio::test]
 async fn a_body_that_breaks_off_or_hangs_is_a_failure_though_its_head_was_well() {
-    let client = client(writing(HALF, true).await, &breaking());
+    let client = client(raw_server(HALF, true).await, &breaker_config());
     let response = get(&client).await.unwrap();
     assert_eq!(response.status(), 200);
     response.into_body().collect().await.unwrap_err();
     assert_eq!(client.breaker().counts().failed, 1);
 
-    let client = self::client(writing(HALF, false).await, &HttpConfig { attempt_timeout_ms: 100, ..breaking() });
-    let (late, span) = span_of(async { get(&client).await.unwrap().into_body().collect().await.unwrap_err() }).await;
-    assert!(late.is::<Elapsed>(), "{late}");
+    let client = self::client(raw_server(HALF, false).await, &HttpConfig { attempt_timeout_ms: 100, ..breaker_config() });
+    let (error, span) = span_of(async { get(&client).await.unwrap().into_body().collect().await.unwrap_err() }).await;
+    assert!(error.is::<Elapsed>(), "{error}");
     assert_eq!(client.breaker().counts().failed, 1);
     assert_eq!(attribute(&span, "http.response.status_code").as_deref(), Some("200"));
     assert_eq!(attribute(&span, "error.type").as_deref(), Some("deadline_exceeded"));
@@ -299,7 +299,7 @@ async fn a_body_that_breaks_off_or_hangs_is_a_failure_though_its_head_was_well()
 #[tokio::test]
 async fn an_empty_answer_and_one_that_nobody_reads_are_answers() {
     let (address, _) = server(async |number| if number == 1 { StatusCode::OK.into_response() } else { "keys".into_response() }).await;
-    let client = client(address, &breaking());
+    let client = client(address, &breaker_config());
     assert_eq!(status(&client, request(Method::GET)).await, 200);
     drop(get(&client).await.unwrap());
     assert_eq!((client.breaker().counts().total, client.breaker().counts().failed), (2, 0));
@@ -308,14 +308,14 @@ async fn an_empty_answer_and_one_that_nobody_reads_are_answers() {
 #[tokio::test]
 async fn a_failure_is_told_by_whether_the_server_may_have_seen_the_request() {
     let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    for (address, unsent) in [(dead, true), (writing("", true).await, false)] {
-        let client = client(address, &breaking());
+    for (address, unsent) in [(dead, true), (raw_server("", true).await, false)] {
+        let client = client(address, &breaker_config());
         let refusal = get(&client).await.unwrap_err();
         assert_eq!(refusal.reason(), &reasons::UPSTREAM_UNAVAILABLE);
         let failure = refusal.source().unwrap().downcast_ref::<Failure>().unwrap();
-        assert_eq!((failure.unsent, failure.not_tried), (unsent, false));
-        let told = format!("{:?}", refusal.source());
-        assert!(!told.contains("secret"), "{told}");
+        assert_eq!((failure.never_sent, failure.connect_backoff), (unsent, false));
+        let text = format!("{:?}", refusal.source());
+        assert!(!text.contains("secret"), "{text}");
         // What was never sent is sent again at once, once.
         assert_eq!(client.breaker().counts().failed, if unsent { 2 } else { 1 });
     }
@@ -331,7 +331,7 @@ async fn a_redirect_is_an_answer() {
 #[tokio::test]
 async fn a_call_that_is_dropped_gives_its_place_back_and_says_nothing() {
     let (address, seen) = server(async |number| if number == 1 { pending().await } else { "keys".into_response() }).await;
-    let client = client(address, &HttpConfig { max_in_flight: 1, ..breaking() });
+    let client = client(address, &HttpConfig { max_in_flight: 1, ..breaker_config() });
     let first = task::spawn({
         let client = client.clone();
         async move { get(&client).await.map(drop) }

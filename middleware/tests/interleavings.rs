@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use loom::{sync::Arc, thread};
 use palisade_middleware::{
-    circuit_breaker::{Config, Observation, Verdict},
+    circuit_breaker::{Config, Observation, CallOutcome},
     jitter,
 };
 use tokio::time::Instant;
@@ -28,7 +28,7 @@ use self::{
     ejection::{Ejections, Seat, most},
     gate::Gate,
     pause::Pause,
-    state::Machine,
+    state::StateMachine,
     tokens::Tokens,
     transition::{State, Transition},
 };
@@ -54,7 +54,7 @@ mod sync {
 
 /// Where the gate looks for the machine: a decision without threads, the library's own will do.
 mod state {
-    pub(crate) use palisade_middleware::circuit_breaker::{Machine, Refused};
+    pub(crate) use palisade_middleware::circuit_breaker::{StateMachine, CallNotPermitted};
 }
 
 mod transition {
@@ -69,7 +69,7 @@ fn explore(model: impl Fn() + Send + Sync + 'static) {
 }
 
 /// Runs one copy of `work` per argument, each in a thread of its own, and gives back what they return.
-fn at_once<S, A, R>(shared: &Arc<S>, arguments: impl IntoIterator<Item = A>, work: fn(&S, A) -> R) -> Vec<R>
+fn run_concurrently<S, A, R>(shared: &Arc<S>, arguments: impl IntoIterator<Item = A>, work: fn(&S, A) -> R) -> Vec<R>
 where
     S: Send + Sync + 'static,
     A: Send + 'static,
@@ -83,7 +83,7 @@ where
     threads.into_iter().map(|thread| thread.join().expect("no thread panicked")).collect()
 }
 
-fn is(left: f64, right: f64) -> bool {
+fn approx_eq(left: f64, right: f64) -> bool {
     (left - right).abs() < 1e-9
 }
 
@@ -91,14 +91,14 @@ fn is(left: f64, right: f64) -> bool {
 fn no_token_is_lost() {
     explore(|| {
         let tokens = Arc::new(Tokens::new(4));
-        at_once(&tokens, [true, false], |tokens, twice| {
+        run_concurrently(&tokens, [true, false], |tokens, twice| {
             tokens.spend();
             if twice {
                 tokens.refund();
             }
             tokens.spend();
         });
-        assert!(is(tokens.left(), 0.1), "{}", tokens.left());
+        assert!(approx_eq(tokens.left(), 0.1), "{}", tokens.left());
         assert!(!tokens.are_plenty());
     });
 }
@@ -107,13 +107,13 @@ fn no_token_is_lost() {
 fn tokens_keep_their_bounds() {
     explore(|| {
         let tokens = Arc::new(Tokens::new(1));
-        at_once(&tokens, [(), ()], |tokens, ()| {
+        run_concurrently(&tokens, [(), ()], |tokens, ()| {
             tokens.spend();
             assert!((0.0..=1.0).contains(&tokens.left()));
             tokens.refund();
             assert!((0.0..=1.0).contains(&tokens.left()));
         });
-        assert!(is(tokens.left(), 0.1) || is(tokens.left(), 0.2), "{}", tokens.left());
+        assert!(approx_eq(tokens.left(), 0.1) || approx_eq(tokens.left(), 0.2), "{}", tokens.left());
     });
 }
 
@@ -121,17 +121,17 @@ fn tokens_keep_their_bounds() {
 fn no_more_than_the_limit_are_in_and_all_leave() {
     explore(|| {
         let both = Arc::new((Count::new(), Count::new()));
-        let entered = at_once(&both, [(), (), ()], |(places, inside), ()| {
-            let entered = places.enter_below(1);
-            if entered {
+        let acquired = run_concurrently(&both, [(), (), ()], |(permits, inside), ()| {
+            let acquired = permits.enter_below(1);
+            if acquired {
                 inside.enter();
                 assert_eq!(inside.get(), 1);
                 inside.leave();
-                places.leave();
+                permits.leave();
             }
-            entered
+            acquired
         });
-        assert!(entered.contains(&true));
+        assert!(acquired.contains(&true));
         assert_eq!(both.0.get(), 0);
     });
 }
@@ -139,7 +139,7 @@ fn no_more_than_the_limit_are_in_and_all_leave() {
 /// A breaker with one probe that opens at the first failure, and what it announced.
 struct Breaker {
     gate: Gate,
-    told: std::sync::Mutex<Vec<Transition>>,
+    transitions: std::sync::Mutex<Vec<Transition>>,
     now: Instant,
 }
 
@@ -151,30 +151,30 @@ impl Breaker {
     fn closed() -> Self {
         let config = Config { min_calls: 1, probes: 1, ..Config::default() };
         let now = Instant::now();
-        Self { gate: Gate::new(Machine::new(config, || 0.5, now)), told: std::sync::Mutex::default(), now }
+        Self { gate: Gate::new(StateMachine::new(config, || 0.5, now)), transitions: std::sync::Mutex::default(), now }
     }
 
     /// Its wait is over: the next call is a probe.
-    fn waiting_for_a_probe() -> Self {
+    fn ready_to_probe() -> Self {
         let breaker = Self::closed();
         breaker.with(|machine| machine.open_for(Duration::ZERO, breaker.now));
         breaker
     }
 
-    fn with<T>(&self, operate: impl FnOnce(&mut Machine) -> T) -> T {
-        self.gate.with(operate, |transition| self.told.lock().expect("not poisoned").push(transition))
+    fn with<T>(&self, operate: impl FnOnce(&mut StateMachine) -> T) -> T {
+        self.gate.with(operate, |transition| self.transitions.lock().expect("not poisoned").push(transition))
     }
 
     fn acquire(&self) -> Option<u64> {
-        self.gate.acquire(self.now, |transition| self.told.lock().expect("not poisoned").push(transition)).ok()
+        self.gate.acquire(self.now, |transition| self.transitions.lock().expect("not poisoned").push(transition)).ok()
     }
 
-    fn settle(&self, epoch: u64, verdict: Verdict) -> bool {
-        let observation = Observation { verdict, slow: false, hint: None };
+    fn settle(&self, epoch: u64, verdict: CallOutcome) -> bool {
+        let observation = Observation { outcome: verdict, slow: false, retry_after: None };
         self.with(|machine| machine.record(epoch, observation, self.now))
     }
 
-    fn call(&self, verdict: Verdict) -> Outcome {
+    fn call(&self, verdict: CallOutcome) -> Outcome {
         self.acquire().map(|epoch| (epoch, self.settle(epoch, verdict)))
     }
 
@@ -183,26 +183,26 @@ impl Breaker {
     }
 
     /// What was told is one way through the states, and it ends in the present one.
-    fn check_what_was_told(&self) {
-        let told = self.told.lock().expect("not poisoned").clone();
-        assert!(told.windows(2).all(|pair| pair[0].to == pair[1].from), "{told:?}");
-        assert_eq!(told.last().map_or(State::Closed, |last| last.to), self.state());
+    fn check_transitions(&self) {
+        let transitions = self.transitions.lock().expect("not poisoned").clone();
+        assert!(transitions.windows(2).all(|pair| pair[0].to == pair[1].from), "{transitions:?}");
+        assert_eq!(transitions.last().map_or(State::Closed, |last| last.to), self.state());
     }
 }
 
 #[test]
 fn two_calls_never_share_a_probes_slot() {
-    for verdict in [Verdict::Success, Verdict::Failure] {
+    for verdict in [CallOutcome::Success, CallOutcome::Failure] {
         explore(move || {
-            let breaker = Arc::new(Breaker::waiting_for_a_probe());
-            let outcomes = at_once(&breaker, [verdict; 2], Breaker::call);
+            let breaker = Arc::new(Breaker::ready_to_probe());
+            let outcomes = run_concurrently(&breaker, [verdict; 2], Breaker::call);
             let admitted: Vec<_> = outcomes.into_iter().flatten().collect();
             assert!(!admitted.is_empty());
             assert!(admitted.iter().all(|(_, counted)| *counted));
             // Both got through: then the second came after the first had closed it, in another epoch.
             assert!(admitted.len() == 1 || admitted[0].0 != admitted[1].0);
-            assert_eq!(breaker.state(), if verdict == Verdict::Success { State::Closed } else { State::Open });
-            breaker.check_what_was_told();
+            assert_eq!(breaker.state(), if verdict == CallOutcome::Success { State::Closed } else { State::Open });
+            breaker.check_transitions();
         });
     }
 }
@@ -210,8 +210,8 @@ fn two_calls_never_share_a_probes_slot() {
 #[test]
 fn a_slot_that_is_given_back_is_there_for_another() {
     explore(|| {
-        let breaker = Arc::new(Breaker::waiting_for_a_probe());
-        at_once(&breaker, [Verdict::Cancelled; 2], Breaker::call);
+        let breaker = Arc::new(Breaker::ready_to_probe());
+        run_concurrently(&breaker, [CallOutcome::Cancelled; 2], Breaker::call);
         assert_eq!(breaker.state(), State::HalfOpen);
         assert!(breaker.acquire().is_some());
         assert!(breaker.acquire().is_none());
@@ -222,21 +222,21 @@ fn a_slot_that_is_given_back_is_there_for_another() {
 fn what_was_let_through_before_it_opened_decides_nothing_after() {
     explore(|| {
         let breaker = Arc::new(Breaker::closed());
-        let straggler = breaker.acquire().expect("it is closed");
-        at_once(&breaker, [None, Some(straggler)], |breaker, straggler| match straggler {
+        let stale = breaker.acquire().expect("it is closed");
+        run_concurrently(&breaker, [None, Some(stale)], |breaker, straggler| match straggler {
             None => {
                 breaker.with(|machine| machine.open_for(Duration::ZERO, breaker.now));
                 let probe = breaker.acquire().expect("its wait is over");
                 assert!(probe > 0);
-                assert!(breaker.settle(probe, Verdict::Success));
+                assert!(breaker.settle(probe, CallOutcome::Success));
             }
             // Too late, or it opens the breaker for two seconds: then it is opened again by hand.
             Some(epoch) => {
-                breaker.settle(epoch, Verdict::Failure);
+                breaker.settle(epoch, CallOutcome::Failure);
             }
         });
         assert_eq!(breaker.state(), State::Closed);
-        breaker.check_what_was_told();
+        breaker.check_transitions();
     });
 }
 
@@ -244,11 +244,11 @@ fn what_was_let_through_before_it_opened_decides_nothing_after() {
 fn an_epoch_never_comes_back_and_an_open_breaker_is_seen_to_be_open() {
     explore(|| {
         let breaker = Arc::new(Breaker::closed());
-        let epochs = at_once(&breaker, [Verdict::Failure, Verdict::Success], |breaker, verdict| {
+        let epochs = run_concurrently(&breaker, [CallOutcome::Failure, CallOutcome::Success], |breaker, verdict| {
             let first = breaker.call(verdict).map(|(epoch, _)| epoch);
             let second = breaker.acquire();
             // Who has opened it, or has seen that, is not let through any more.
-            assert!(verdict == Verdict::Success || second.is_none());
+            assert!(verdict == CallOutcome::Success || second.is_none());
             [first, second]
         });
         for [first, second] in epochs {
@@ -257,7 +257,7 @@ fn an_epoch_never_comes_back_and_an_open_breaker_is_seen_to_be_open() {
         }
         assert_eq!(breaker.state(), State::Open);
         assert!(breaker.acquire().is_none());
-        breaker.check_what_was_told();
+        breaker.check_transitions();
     });
 }
 
@@ -265,10 +265,10 @@ fn an_epoch_never_comes_back_and_an_open_breaker_is_seen_to_be_open() {
 fn a_connector_that_pauses_is_seen_to_pause() {
     const SECOND: Duration = Duration::from_secs(1);
     explore(|| {
-        let pause = Arc::new(Pause::new(SECOND, SECOND, || 0.5));
+        let backoff = Arc::new(Pause::new(SECOND, SECOND, || 0.5));
         let now = Instant::now();
-        at_once(&pause, [true, false], |pause, works| if works { pause.succeeded() } else { pause.failed(Instant::now()) });
-        assert_eq!(pause.is_on(now), pause.check(now).is_err());
+        run_concurrently(&backoff, [true, false], |pause, succeeds| if succeeds { pause.succeeded() } else { pause.failed(Instant::now()) });
+        assert_eq!(backoff.is_on(now), backoff.check(now).is_err());
     });
 }
 
@@ -276,18 +276,18 @@ fn a_connector_that_pauses_is_seen_to_pause() {
 fn no_more_endpoints_are_left_out_than_may_be() {
     explore(|| {
         let ejections = Ejections::new("test");
-        let seats = Arc::new([(); 2].map(|()| Seat::new(ejections.clone())));
-        seats[0].ejections().limit(most(0.5, 2), seats.iter());
-        at_once(&seats, [0, 1], |seats, own: usize| {
-            seats[own].opened();
+        let slots = Arc::new([(); 2].map(|()| Seat::new(ejections.clone())));
+        slots[0].ejections().limit(most(0.5, 2), slots.iter());
+        run_concurrently(&slots, [0, 1], |seats, index: usize| {
+            seats[index].opened();
             // Nobody else moves our own.
-            assert!(!(seats[own].is_out() && seats[1 - own].is_out()));
-            seats[own].closed();
-            seats[own].opened();
+            assert!(!(seats[index].is_out() && seats[1 - index].is_out()));
+            seats[index].closed();
+            seats[index].opened();
         });
-        assert_eq!(seats.iter().filter(|seat| seat.is_out()).count(), 1);
-        seats.iter().for_each(Seat::closed);
-        seats[1].opened();
-        assert!(seats[1].is_out(), "a place was lost");
+        assert_eq!(slots.iter().filter(|seat| seat.is_out()).count(), 1);
+        slots.iter().for_each(Seat::closed);
+        slots[1].opened();
+        assert!(slots[1].is_out(), "a place was lost");
     });
 }

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use authority::{Authority, Issued};
 use palisade_middleware::{
-    auth::{CredentialsLayer, Grant, InternalTokens, Issuer, Verifier, jwks::KeySet, keys::SigningKey},
+    auth::{CredentialsLayer, TokenPolicy, InternalTokens, Issuer, Verifier, jwks::JwksSource, keys::SigningKey},
     client::{self, Client},
     clock::SystemClock,
     fault::Faults,
@@ -30,14 +30,14 @@ const CHECK: &str = "/grpc.health.v1.Health/Check";
 static METHODS: [Method; 1] = [Method::grpc(CHECK, Access::Scope("check"))];
 /// Years at whose beginning a certificate ends.
 const VALID: i32 = 2999;
-const OVER: i32 = 2001;
+const EXPIRED: i32 = 2001;
 /// How often changed files are looked for.
 const RELOAD_MS: u64 = 20;
 /// Long enough for a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An authority, and what `products` and `gateway` have of it.
-struct World {
+struct Fixture {
     directory: TempDir,
     authority: Authority,
     products: Issued,
@@ -45,7 +45,7 @@ struct World {
     signing: SigningKey,
 }
 
-impl World {
+impl Fixture {
     fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let path = directory.path();
@@ -69,11 +69,11 @@ impl World {
         self.upstream_as(&self.gateway)
     }
 
-    fn upstream_as(&self, own: &Issued) -> UpstreamTls {
+    fn upstream_as(&self, issued: &Issued) -> UpstreamTls {
         UpstreamTls {
             ca_file: Some(self.authority.file.clone()),
-            cert_file: Some(own.cert.clone()),
-            key_file: Some(own.key.clone()),
+            cert_file: Some(issued.cert.clone()),
+            key_file: Some(issued.key.clone()),
             server_name: None,
             reload_ms: RELOAD_MS,
         }
@@ -83,17 +83,17 @@ impl World {
     fn serve(&self, tls: &PortTls) -> SocketAddr {
         let listener = accept::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
-        let port = accept::Port { listener, tls: tls.acceptor(Protocol::Grpc).unwrap() };
+        let port = accept::Listener { listener, tls: tls.acceptor(Protocol::Grpc).unwrap() };
         let issuer = Issuer {
             name: "gateway".to_owned(),
             audience: "products".to_owned(),
             internal: true,
-            keys: KeySet::fixed(vec![self.signing.trusted().unwrap()]),
+            keys: JwksSource::fixed(vec![self.signing.trusted().unwrap()]),
         };
         let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)));
         let handler = Routes::new(tonic_health::server::health_reporter().1).prepare().into_axum_router();
         let (config, table) = (server::Config::default(), Arc::new(MethodTable::new(&[&METHODS]).unwrap()));
-        let stack = server::stack(Protocol::Grpc, handler, table, verifier, Faults::off(), &config);
+        let stack = server::stack(Protocol::Grpc, handler, table, verifier, Faults::disabled(), &config);
         drop(task::spawn(async move { accept::serve(port, Protocol::Grpc, stack, &config, CancellationToken::new()).await }));
         address
     }
@@ -102,7 +102,7 @@ impl World {
     fn connect(&self, address: SocketAddr, tls: UpstreamTls) -> Client {
         let scheme = if tls.is_on() { "https" } else { "http" };
         let config = client::Config { tls, ..client::Config::at(format!("{scheme}://{address}")) };
-        let tokens = InternalTokens::new("gateway", Grant::Own(&["check"]), self.signing.clone(), Arc::new(SystemClock));
+        let tokens = InternalTokens::new("gateway", TokenPolicy::Service(&["check"]), self.signing.clone(), Arc::new(SystemClock));
         let credentials = CredentialsLayer::new(Arc::new(tokens), "products");
         client::connect("products", &config, IdempotentMethods::default(), credentials).unwrap()
     }
@@ -113,104 +113,104 @@ async fn call(client: &Client) -> Code {
     answer.err().map_or(Code::Ok, |status| status.code())
 }
 
-async fn eventually(is_so: impl AsyncFn() -> bool) {
-    let waiting = async {
-        while !is_so().await {
+async fn eventually(condition: impl AsyncFn() -> bool) {
+    let polling = async {
+        while !condition().await {
             tokio::time::sleep(Duration::from_millis(RELOAD_MS)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("it comes in the end");
+    tokio::time::timeout(TEST_TIMEOUT, polling).await.expect("it comes in the end");
 }
 
 #[tokio::test]
 async fn only_those_are_served_who_are_who_they_say_they_are() {
-    let world = World::new();
-    let path = world.directory.path();
-    let address = world.serve(&world.port());
-    assert_eq!(call(&world.connect(address, world.upstream())).await, Code::Ok);
+    let fixture = Fixture::new();
+    let path = fixture.directory.path();
+    let address = fixture.serve(&fixture.port());
+    assert_eq!(call(&fixture.connect(address, fixture.upstream())).await, Code::Ok);
 
-    let strangers = Authority::new(path, "strangers");
+    let untrusted_ca = Authority::new(path, "strangers");
     let cases = [
-        ("no certificate", UpstreamTls { cert_file: None, key_file: None, ..world.upstream() }, Code::Unavailable),
-        ("one that has ended", world.upstream_as(&world.authority.issue(&path.join("old"), &["gateway"], OVER)), Code::Unavailable),
-        ("a stranger's", world.upstream_as(&strangers.issue(&path.join("stranger"), &["gateway"], VALID)), Code::Unavailable),
-        ("another service's", world.upstream_as(&world.authority.issue(&path.join("orders"), &["orders"], VALID)), Code::Unauthenticated),
+        ("no certificate", UpstreamTls { cert_file: None, key_file: None, ..fixture.upstream() }, Code::Unavailable),
+        ("one that has ended", fixture.upstream_as(&fixture.authority.issue(&path.join("old"), &["gateway"], EXPIRED)), Code::Unavailable),
+        ("a stranger's", fixture.upstream_as(&untrusted_ca.issue(&path.join("stranger"), &["gateway"], VALID)), Code::Unavailable),
+        ("another service's", fixture.upstream_as(&fixture.authority.issue(&path.join("orders"), &["orders"], VALID)), Code::Unauthenticated),
         (
             "one that says more than the name",
-            world.upstream_as(&world.authority.issue(&path.join("x"), &["xgateway"], VALID)),
+            fixture.upstream_as(&fixture.authority.issue(&path.join("x"), &["xgateway"], VALID)),
             Code::Unauthenticated,
         ),
         ("no TLS", UpstreamTls::default(), Code::Unavailable),
     ];
     for (case, tls, expected) in cases {
-        assert_eq!(call(&world.connect(address, tls)).await, expected, "{case}");
+        assert_eq!(call(&fixture.connect(address, tls)).await, expected, "{case}");
     }
 }
 
 #[tokio::test]
 async fn only_whom_we_meant_to_call_is_called() {
-    let world = World::new();
-    let path = world.directory.path();
-    let strangers = Authority::new(path, "strangers");
-    let port = |issued: Issued| PortTls { cert_file: Some(issued.cert), key_file: Some(issued.key), ..world.port() };
+    let fixture = Fixture::new();
+    let path = fixture.directory.path();
+    let untrusted_ca = Authority::new(path, "strangers");
+    let port = |issued: Issued| PortTls { cert_file: Some(issued.cert), key_file: Some(issued.key), ..fixture.port() };
     let cases = [
-        ("a stranger", port(strangers.issue(&path.join("stranger"), &["products"], VALID)), Code::Unavailable),
-        ("one whose time is over", port(world.authority.issue(&path.join("old"), &["products"], OVER)), Code::Unavailable),
-        ("another service", port(world.authority.issue(&path.join("orders"), &["orders"], VALID)), Code::Unavailable),
+        ("a stranger", port(untrusted_ca.issue(&path.join("stranger"), &["products"], VALID)), Code::Unavailable),
+        ("one whose time is over", port(fixture.authority.issue(&path.join("old"), &["products"], EXPIRED)), Code::Unavailable),
+        ("another service", port(fixture.authority.issue(&path.join("orders"), &["orders"], VALID)), Code::Unavailable),
         ("plain text", PortTls::default(), Code::Unavailable),
-        ("itself, which wants no certificate", PortTls { client_ca_file: None, ..world.port() }, Code::Ok),
+        ("itself, which wants no certificate", PortTls { client_ca_file: None, ..fixture.port() }, Code::Ok),
     ];
     for (case, tls, expected) in cases {
-        let address = world.serve(&tls);
-        assert_eq!(call(&world.connect(address, world.upstream())).await, expected, "{case}");
+        let address = fixture.serve(&tls);
+        assert_eq!(call(&fixture.connect(address, fixture.upstream())).await, expected, "{case}");
     }
-    let named = UpstreamTls { server_name: Some("products.example".to_owned()), ..world.upstream() };
-    assert_eq!(call(&world.connect(world.serve(&world.port()), named)).await, Code::Ok);
+    let named = UpstreamTls { server_name: Some("products.example".to_owned()), ..fixture.upstream() };
+    assert_eq!(call(&fixture.connect(fixture.serve(&fixture.port()), named)).await, Code::Ok);
 }
 
 #[tokio::test]
 async fn plain_http_at_a_port_with_a_certificate_reaches_nobody() {
-    let world = World::new();
-    let address = world.serve(&world.port());
+    let fixture = Fixture::new();
+    let address = fixture.serve(&fixture.port());
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nhost: products\r\n\r\n").await.unwrap();
-    let mut got = Vec::new();
-    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut got)).await.unwrap();
-    assert!(!got.starts_with(b"HTTP"), "{}", String::from_utf8_lossy(&got));
+    let mut received = Vec::new();
+    let _ = tokio::time::timeout(TEST_TIMEOUT, stream.read_to_end(&mut received)).await.unwrap();
+    assert!(!received.starts_with(b"HTTP"), "{}", String::from_utf8_lossy(&received));
 }
 
 #[tokio::test]
 async fn new_certificates_are_used_without_a_restart_and_broken_ones_are_not() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
-    let shown = recorder.handle();
+    let prometheus = recorder.handle();
     let _here = metrics::set_default_local_recorder(&recorder);
-    let world = World::new();
-    let path = world.directory.path();
-    let address = world.serve(&world.port());
-    let before = world.upstream();
-    assert_eq!(call(&world.connect(address, before.clone())).await, Code::Ok);
+    let fixture = Fixture::new();
+    let path = fixture.directory.path();
+    let address = fixture.serve(&fixture.port());
+    let before = fixture.upstream();
+    assert_eq!(call(&fixture.connect(address, before.clone())).await, Code::Ok);
 
-    std::fs::write(&world.products.cert, "half of a cert").unwrap();
-    let refused = |line: &str| line.starts_with(r#"palisade_tls_reloads{certificate="server",outcome="failed"}"#) && !line.ends_with(" 0");
-    eventually(async || shown.render().lines().any(refused)).await;
-    assert_eq!(call(&world.connect(address, before.clone())).await, Code::Ok, "the old one is kept");
+    std::fs::write(&fixture.products.cert, "half of a cert").unwrap();
+    let is_failed_reload = |line: &str| line.starts_with(r#"palisade_tls_reloads{certificate="server",outcome="failed"}"#) && !line.ends_with(" 0");
+    eventually(async || prometheus.render().lines().any(is_failed_reload)).await;
+    assert_eq!(call(&fixture.connect(address, before.clone())).await, Code::Ok, "the old one is kept");
 
     // Everything anew, by an authority that nobody knew before. The caller's client was made with the old files.
-    let client = world.connect(address, before.clone());
+    let client = fixture.connect(address, before.clone());
     let next = Authority::new(path, "next");
     next.issue(&path.join("products"), &["products"], VALID);
     next.issue(&path.join("gateway"), &["gateway"], VALID);
-    std::fs::copy(&next.file, &world.authority.file).unwrap();
-    eventually(async || call(&world.connect(address, before.clone())).await == Code::Ok).await;
+    std::fs::copy(&next.file, &fixture.authority.file).unwrap();
+    eventually(async || call(&fixture.connect(address, before.clone())).await == Code::Ok).await;
     eventually(async || call(&client).await == Code::Ok).await;
 }
 
 #[tokio::test]
 async fn what_cannot_work_is_said_at_the_start() {
-    let world = World::new();
-    let other = world.authority.issue(&world.directory.path().join("other"), &["products"], VALID);
-    let port = world.port();
-    let bad = [
+    let fixture = Fixture::new();
+    let other = fixture.authority.issue(&fixture.directory.path().join("other"), &["products"], VALID);
+    let port = fixture.port();
+    let invalid = [
         (PortTls { key_file: None, ..port.clone() }, "tls.cert_file needs tls.key_file beside it"),
         (PortTls { cert_file: None, key_file: None, ..port.clone() }, "tls.client_ca_file needs tls.cert_file beside it"),
         (PortTls { key_file: Some(other.key), ..port.clone() }, "the certificate and its key cannot be used"),
@@ -218,23 +218,23 @@ async fn what_cannot_work_is_said_at_the_start() {
         (PortTls { cert_file: port.key_file.clone(), ..port.clone() }, "holds no certificate in PEM"),
         (PortTls { key_file: port.cert_file.clone(), ..port.clone() }, "holds no private key in PEM"),
     ];
-    for (tls, text) in bad {
-        let told = tls.check().unwrap_err().to_string();
-        assert!(told.contains(text), "{told}");
+    for (tls, text) in invalid {
+        let error = tls.check().unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
     }
     assert!(port.check().is_ok() && PortTls::default().check().is_ok());
-    let upstream = world.upstream();
+    let upstream = fixture.upstream();
     for (tls, text) in [
         (UpstreamTls { ca_file: None, ..upstream.clone() }, "tls.cert_file needs tls.ca_file beside it"),
         (UpstreamTls { server_name: Some("no name".to_owned()), ..upstream.clone() }, "is no name of a host"),
     ] {
-        let told = tls.check().unwrap_err().to_string();
-        assert!(told.contains(text), "{told}");
+        let error = tls.check().unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
     }
     assert!(upstream.check().is_ok());
     for (url, tls) in [("https://a:1", UpstreamTls::default()), ("http://a:1", upstream)] {
         let config = client::Config { tls, ..client::Config::at(url) };
-        let told = client::connect("products", &config, IdempotentMethods::default(), Identity::new()).unwrap_err().to_string();
-        assert!(told.starts_with("url must be https://"), "{told}");
+        let error = client::connect("products", &config, IdempotentMethods::default(), Identity::new()).unwrap_err().to_string();
+        assert!(error.starts_with("url must be https://"), "{error}");
     }
 }

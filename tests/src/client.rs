@@ -128,7 +128,7 @@ impl Request {
     pub async fn attempt(self) -> reqwest::Result<Answer> {
         match &self.gateways {
             Some(gateways) => gateways.attempt(self.request).await,
-            None => Answer::whole(self.request.send().await).await,
+            None => Answer::read_to_end(self.request.send().await).await,
         }
     }
 }
@@ -163,7 +163,7 @@ pub struct Answer {
 
 impl Answer {
     /// Once all of it is there.
-    pub(crate) async fn whole(response: reqwest::Result<reqwest::Response>) -> reqwest::Result<Self> {
+    pub(crate) async fn read_to_end(response: reqwest::Result<reqwest::Response>) -> reqwest::Result<Self> {
         let response = response?;
         let (status, url, headers) = (response.status(), response.url().clone(), response.headers().clone());
         Ok(Self { status, url, headers, body: response.bytes().await?.to_vec() })
@@ -246,7 +246,7 @@ impl Answer {
 
     /// The fields named by a `validation_failed`, sorted, each once.
     #[track_caller]
-    pub fn violated(&self) -> Vec<String> {
+    pub fn assert_violations(&self) -> Vec<String> {
         let problem = self.problem(400, "validation_failed");
         let errors = problem["errors"].as_array().expect("checked by `problem`");
         let fields: BTreeSet<_> = errors.iter().filter_map(|error| error["field"].as_str()).map(str::to_owned).collect();

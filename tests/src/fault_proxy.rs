@@ -46,7 +46,7 @@ pub struct FaultProxy {
 
 impl FaultProxy {
     /// Forwards to `upstream`, which need not listen yet.
-    pub async fn to(upstream: SocketAddr) -> Self {
+    pub async fn connect_to(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let mode = watch::Sender::new(Mode::Pass);
@@ -82,7 +82,7 @@ async fn serve(mut client: TcpStream, upstream: SocketAddr, mut mode: watch::Rec
     let refused = async move { refused.wait_for(|mode| *mode == Mode::Refuse).await.map(drop) };
     let mut server = None;
     let carried = async {
-        held_back(&mut mode, Instant::now(), 0).await;
+        throttle(&mut mode, Instant::now(), 0).await;
         let server = server.insert(TcpStream::connect(upstream).await?);
         carry(&mut client, server, &mode).await
     };
@@ -126,12 +126,12 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut mode: watch::Re
         while let Some((arrived, chunk)) = queued.recv().await {
             let mut rest = chunk.as_slice();
             while !rest.is_empty() {
-                let length = held_back(&mut mode, arrived, rest.len()).await;
+                let length = throttle(&mut mode, arrived, rest.len()).await;
                 to.write_all(&rest[..length]).await?;
                 rest = &rest[length..];
             }
             if chunk.is_empty() {
-                held_back(&mut mode, arrived, 0).await;
+                throttle(&mut mode, arrived, 0).await;
                 return to.shutdown().await;
             }
         }
@@ -141,7 +141,7 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut mode: watch::Re
 }
 
 /// Waits as long as the mode says, of now or of meanwhile; how many of these bytes may then go at once.
-async fn held_back(mode: &mut watch::Receiver<Mode>, arrived: Instant, bytes: usize) -> usize {
+async fn throttle(mode: &mut watch::Receiver<Mode>, arrived: Instant, bytes: usize) -> usize {
     loop {
         let now = Instant::now();
         let (until, bytes) = match *mode.borrow_and_update() {

@@ -26,7 +26,7 @@ use tokio::{
 use crate::client::{Answer, Client};
 
 /// How often each is asked whether it is ready.
-const ASK_EVERY: Duration = Duration::from_millis(50);
+const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 /// How long it may take to say so.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Gateways {
     each: Vec<Gateway>,
-    turn: AtomicUsize,
+    next_index: AtomicUsize,
     passed_on: AtomicUsize,
 }
 
@@ -53,11 +53,11 @@ impl Gateways {
             admin: format!("http://{admin}"),
             ready: AtomicBool::new(true),
         };
-        Self { each: each.map(gateway).collect(), turn: AtomicUsize::new(0), passed_on: AtomicUsize::new(0) }
+        Self { each: each.map(gateway).collect(), next_index: AtomicUsize::new(0), passed_on: AtomicUsize::new(0) }
     }
 
     /// How many requests got their answer from another gateway than the first.
-    pub fn passed_on(&self) -> usize {
+    pub fn failed_over(&self) -> usize {
         self.passed_on.load(Ordering::Relaxed)
     }
 
@@ -80,8 +80,8 @@ impl Gateways {
             let way = ways.next().expect("there is a gateway");
             let mut attempt = request.try_clone().expect("a body that is no stream can be sent again");
             attempt.url_mut().set_port(Some(way.port)).expect("a URL with a host");
-            let error = match Answer::whole(http.execute(attempt).await).await {
-                Err(error) if ways.peek().is_some() && may_go_on(&request, &error) => error,
+            let error = match Answer::read_to_end(http.execute(attempt).await).await {
+                Err(error) if ways.peek().is_some() && may_retry(&request, &error) => error,
                 result => return result,
             };
             eprintln!("passed on: {} {}: {error:?}", request.method(), request.url().path());
@@ -91,7 +91,7 @@ impl Gateways {
 
     /// All of them, in the order in which a request tries them.
     fn ways(&self) -> Vec<&Gateway> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.each.len();
+        let turn = self.next_index.fetch_add(1, Ordering::Relaxed) % self.each.len();
         let (later, first) = self.each.split_at(turn);
         let mut ways: Vec<_> = first.iter().chain(later).collect();
         ways.sort_by_key(|gateway| !gateway.ready.load(Ordering::Relaxed));
@@ -101,7 +101,7 @@ impl Gateways {
 
 impl Gateway {
     async fn watch(&self) {
-        let (admin, mut pace) = (Client::new(&self.admin, None), interval(ASK_EVERY));
+        let (admin, mut pace) = (Client::new(&self.admin, None), interval(PROBE_INTERVAL));
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             pace.tick().await;
@@ -111,7 +111,7 @@ impl Gateway {
     }
 }
 
-fn may_go_on(request: &Request, error: &reqwest::Error) -> bool {
+fn may_retry(request: &Request, error: &reqwest::Error) -> bool {
     let repeatable = [Method::GET, Method::HEAD, Method::PUT, Method::DELETE].contains(request.method());
     error.is_connect() || repeatable || request.headers().contains_key("idempotency-key")
 }

@@ -8,12 +8,12 @@ use crate::{
     client::Client,
     eventually,
     shop::{SERVICES, Shop},
-    trade::{all, id_of, is_settled, left, settled},
+    shop_helpers::{all, id_of, is_settled, available_quantity, settled},
 };
 
 /// What a buyer was told: the order of each key, and which orders it saw cancelled.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct ClientRecord {
     /// Ids by keys. Whoever gets no answer asks again with the same key, until there is one.
     pub orders: BTreeMap<String, String>,
     /// Ids.
@@ -22,7 +22,7 @@ pub struct Told {
 
 /// Goods that are sold to nobody but those whose orders are in the ledger.
 #[derive(Debug)]
-pub struct Shelf {
+pub struct StockFixture {
     /// Whoever put them there.
     pub seller: Client,
     /// Their ids.
@@ -31,19 +31,19 @@ pub struct Shelf {
     pub units: i64,
 }
 
-impl Shelf {
+impl StockFixture {
     /// So many products with so many units each.
     pub async fn stock(seller: Client, products: usize, units: i64) -> Self {
         let mut shelf = Self { seller, products: Vec::new(), units };
         for _ in 0..products {
-            shelf.products.push(crate::trade::stock(&shelf.seller, units).await);
+            shelf.products.push(crate::shop_helpers::create_product(&shelf.seller, units).await);
         }
         shelf
     }
 
     /// Panics unless every order that a buyer was told of is there and settled, and no other; cancelled ones are cancelled; what was sold and what
     /// is left is what there was; and the services find nothing broken themselves. Answers how many orders there are.
-    pub async fn audit(&self, shop: &Shop, told: &[(Client, Told)]) -> usize {
+    pub async fn audit(&self, shop: &Shop, told: &[(Client, ClientRecord)]) -> usize {
         let mut sold = BTreeMap::<String, i64>::new();
         for (client, told) in told {
             let orders: BTreeMap<String, Value> =
@@ -66,7 +66,7 @@ impl Shelf {
         for product in &self.products {
             let sold = sold.get(product).copied().unwrap_or_default();
             // What cancelled orders held comes back by itself, a little later.
-            eventually(async || (left(&self.seller, product).await + sold == self.units).then_some(())).await;
+            eventually(async || (available_quantity(&self.seller, product).await + sold == self.units).then_some(())).await;
         }
         for service in SERVICES.iter().filter(|service| **service != "gateway") {
             shop.invariants(service).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 pub mod child;
 pub mod client;
-pub mod events;
+pub mod sse;
 pub mod fault_proxy;
 pub mod files;
 pub mod gateways;
@@ -17,11 +17,11 @@ pub mod load;
 pub mod otlp;
 pub mod process;
 pub mod random;
-pub mod recorded;
+pub mod metrics_recorder;
 pub mod rules;
 pub mod servers;
 pub mod shop;
-pub mod trade;
+pub mod shop_helpers;
 pub mod traffic;
 
 pub use client::{Answer, Client};

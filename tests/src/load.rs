@@ -71,13 +71,13 @@ impl Load {
     }
 
     /// Waits for so many more requests.
-    pub async fn more(&self, requests: usize) {
+    pub async fn wait_for_more_requests(&self, requests: usize) {
         let enough = self.seen.lock().1.requests + requests;
         eventually(async || (self.seen.lock().1.requests >= enough).then_some(())).await;
     }
 
     /// How it stands.
-    pub fn so_far(&self) -> Outcome {
+    pub fn snapshot(&self) -> Outcome {
         self.seen.lock().1.clone()
     }
 
@@ -87,7 +87,7 @@ impl Load {
         while let Some(worker) = self.workers.join_next().await {
             worker.expect("a worker does not panic");
         }
-        self.so_far()
+        self.snapshot()
     }
 
     /// Stops; none may have failed. How many there were.

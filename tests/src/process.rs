@@ -81,7 +81,7 @@ impl Program {
 
     /// The sum of what `service` tells of a metric, of the series that have all these labels (`name="value"`); calls of the health service are
     /// not counted.
-    pub async fn counted(&self, service: &str, name: &str, labels: &[&str]) -> f64 {
+    pub async fn metric_value(&self, service: &str, name: &str, labels: &[&str]) -> f64 {
         let metrics = Client::new(self.admin_url(service), None).get("/metrics").attempt().await.expect("the admin port answers").text();
         let wanted = |line: &&str| {
             line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))

@@ -22,7 +22,7 @@ impl Random {
     }
 
     /// A number of this range, which must not be empty.
-    pub fn among(&mut self, range: Range<u64>) -> u64 {
+    pub fn choose_index(&mut self, range: Range<u64>) -> u64 {
         range.start + self.next() % (range.end - range.start)
     }
 
@@ -39,11 +39,11 @@ impl Random {
 
     /// Between `from` and `to` milliseconds.
     pub fn millis(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(self.among(from..to))
+        Duration::from_millis(self.choose_index(from..to))
     }
 
     fn index(&mut self, of: usize) -> usize {
-        usize::try_from(self.among(0..of as u64)).expect("an index of a slice")
+        usize::try_from(self.choose_index(0..of as u64)).expect("an index of a slice")
     }
 
     fn next(&mut self) -> u64 {

@@ -1,7 +1,7 @@
 //! The whole shop, running: all in one process, or each service on its own with the stores you choose.
 
-mod apart;
-mod trust;
+mod separate_processes;
+mod keys;
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use self::trust::trust;
+use self::keys::configure_trust;
 use crate::{
     client::Client,
     eventually,
@@ -111,7 +111,7 @@ impl Shop {
     fn another(&self, service: &str, configure: impl FnOnce(&mut Command)) -> Program {
         let mut command = command(service);
         command.env("PALISADE_LISTEN", format!("127.0.0.1:{}", free_port())).env("PALISADE_ADMIN_LISTEN", "127.0.0.1:0");
-        command.envs(trust(service, self.directory()));
+        command.envs(configure_trust(service, self.directory()));
         configure(&mut command);
         Program::start(command, self.directory())
     }
@@ -210,7 +210,7 @@ impl Shop {
     pub async fn counted(&self, service: &str, name: &str, labels: &[&str]) -> f64 {
         let mut sum = 0.0;
         for replica in self.replicas(service) {
-            sum += replica.counted(service, name, labels).await;
+            sum += replica.metric_value(service, name, labels).await;
         }
         sum
     }

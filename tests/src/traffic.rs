@@ -13,10 +13,10 @@ use tokio::{
 
 use crate::{
     client::Client,
-    ledger::{Shelf, Told},
+    ledger::{StockFixture, ClientRecord},
     load::{self, Load, Worker, reader},
     shop::{ALL_SCOPES, CUSTOMER, Shop},
-    trade::{basket, id_of},
+    shop_helpers::{order_body, id_of},
     unique,
 };
 
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub struct Traffic {
     load: Load,
-    shelf: Shelf,
+    shelf: StockFixture,
     buyers: Vec<Buyer>,
     // Ends when it is dropped.
     _watch: JoinSet<()>,
@@ -57,7 +57,7 @@ struct Buyer {
 
 #[derive(Debug, Default)]
 struct Notes {
-    told: Told,
+    told: ClientRecord,
     /// The order that was made last, until it was looked at.
     unread: Option<String>,
     waits: usize,
@@ -66,7 +66,7 @@ struct Notes {
 impl Traffic {
     /// Begins, in a shop that is ready: half of the people read, the others buy.
     pub async fn start(shop: &Shop, people: usize) -> Self {
-        let shelf = Shelf::stock(shop.client("seller", ALL_SCOPES), 4, UNITS).await;
+        let shelf = StockFixture::stock(shop.client("seller", ALL_SCOPES), 4, UNITS).await;
         let buyer = |_| Buyer { client: shop.client(&unique("buyer"), CUSTOMER), told: Arc::default() };
         let buyers: Vec<_> = (0..people / 2).map(buyer).collect();
         let products = shelf.products.iter().cycle();
@@ -79,12 +79,12 @@ impl Traffic {
 
     /// Waits for so many more requests.
     pub async fn more(&self, requests: usize) {
-        self.load.more(requests).await;
+        self.load.wait_for_more_requests(requests).await;
     }
 
     /// How the load stands.
     pub fn so_far(&self) -> load::Outcome {
-        self.load.so_far()
+        self.load.snapshot()
     }
 
     /// Ends. Panics if an order is lost, or anything else is not as it was told, unless a request failed: what became of that nobody was told.
@@ -94,7 +94,7 @@ impl Traffic {
         let told_to_wait = notes.iter().map(|(_, notes)| notes.waits).sum();
         let told: Vec<_> = notes.into_iter().map(|(client, notes)| (client, notes.told)).collect();
         let orders = if load.failures.is_empty() { self.shelf.audit(shop, &told).await } else { 0 };
-        let passed_on = shop.gateways().map_or(0, |gateways| gateways.passed_on());
+        let passed_on = shop.gateways().map_or(0, |gateways| gateways.failed_over());
         Outcome { load, orders, passed_on, told_to_wait }
     }
 }
@@ -102,7 +102,7 @@ impl Traffic {
 impl Buyer {
     /// Orders one unit, then looks at the order.
     fn works(self, product: &str) -> Worker {
-        let body = basket(&[(product, 1)]);
+        let body = order_body(&[(product, 1)]);
         Box::new(move || {
             if let Some(id) = lock(&self.told).unread.take() {
                 return reader(&self.client, &format!("/orders/{id}"))();

@@ -8,7 +8,7 @@ use palisade_tests::{
     Client, Shop, jwt,
     random::Random,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{basket, confirmed, product, stock},
+    shop_helpers::{order_body, confirmed, product, create_product},
     unique,
 };
 use reqwest::Method;
@@ -53,7 +53,7 @@ impl Scanner {
             4 => gateway.request(Method::from_bytes(word.to_uppercase().as_bytes()).unwrap(), format!("/orders/{id}")),
             // An order costs as much as ten other requests.
             5 if number % 100 != 5 => gateway.post("/orders", &json!({ &word: id })).header("authorization", &user),
-            5 => gateway.post("/orders", &basket(&[(&id.to_string(), 1)])).header("authorization", &user).header("idempotency-key", &word),
+            5 => gateway.post("/orders", &order_body(&[(&id.to_string(), 1)])).header("authorization", &user).header("idempotency-key", &word),
             6 => gateway.get(format!("/products?category={word}&cursor={word}")).header("authorization", &user),
             7 => {
                 gateway.get("/orders").header("authorization", &user).header("host", format!("{word}.example")).header("user-agent", &word)
@@ -90,7 +90,7 @@ async fn ten_thousand_made_up_requests_make_no_new_series() {
     let shop = Shop::separate(None, None);
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let item = stock(&seller, 5).await;
+    let item = create_product(&seller, 5).await;
     confirmed(&buyer, &[(&item, 1)]).await;
     seller.put(format!("/products/{item}"), &product(1)).await.ok(200);
 

@@ -14,7 +14,7 @@ use palisade_tests::{
     fault_proxy::{FaultProxy, Mode},
     servers::free_port,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{accepted, confirmed, eventually_left, order, settled, stock},
+    shop_helpers::{accepted, confirmed, eventually_left, order, settled, create_product},
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
@@ -31,7 +31,7 @@ const SLACK: Duration = Duration::from_secs(4);
 /// The three services apart, with a proxy before products for both of its callers.
 async fn shop(configure: impl Fn(&str, &mut Command)) -> (Shop, FaultProxy) {
     let products = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-    let proxy = FaultProxy::to(products).await;
+    let proxy = FaultProxy::connect_to(products).await;
     let shop = Shop::separate_with(None, None, |service, command| {
         if service == "products" {
             command.env("PALISADE_LISTEN", products.to_string());
@@ -118,7 +118,7 @@ async fn p99(buyer: &Client) -> Duration {
 async fn while_products_is_silent_the_breaker_is_open_and_orders_is_well() {
     let (shop, proxy) = shop(|_, _| {}).await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let product = stock(&seller, 10).await;
+    let product = create_product(&seller, 10).await;
     let path = format!("/products/{product}");
     confirmed(&buyer, &[(&product, 1)]).await;
     let healthy = p99(&buyer).await;
@@ -186,7 +186,7 @@ async fn one_upstream_that_hangs_leaves_room_for_the_other() {
     })
     .await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let product = stock(&seller, 10).await;
+    let product = create_product(&seller, 10).await;
     let path = format!("/products/{product}");
     let healthy = p99(&buyer).await;
 
@@ -218,7 +218,7 @@ async fn a_flapping_connection_is_not_answered_with_a_storm() {
     })
     .await;
     let seller = shop.client("seller", ALL_SCOPES);
-    let path = format!("/products/{}", stock(&seller, 1).await);
+    let path = format!("/products/{}", create_product(&seller, 1).await);
     let mut calls = 0_u32;
     for _ in 0..6 {
         proxy.set(Mode::Refuse);
@@ -246,7 +246,7 @@ async fn a_flapping_connection_is_not_answered_with_a_storm() {
 async fn a_service_that_refuses_everything_is_not_asked_much_more_than_before() {
     let (shop, _proxy) = shop(injecting).await;
     let seller = shop.client("seller", ALL_SCOPES);
-    let path = format!("/products/{}", stock(&seller, 1).await);
+    let path = format!("/products/{}", create_product(&seller, 1).await);
     inject(&shop, 1.0, json!({ "error": "not_ready" })).await;
     for (answer, _) in ask(&seller, &path, 8, |count| count >= 400).await {
         answer.problem(503, "not_ready");
@@ -261,7 +261,7 @@ async fn a_service_that_refuses_everything_is_not_asked_much_more_than_before() 
 async fn where_half_of_the_calls_are_slow_deadlines_hold_and_reach_the_last_service() {
     let (shop, _proxy) = shop(injecting).await;
     let seller = shop.client("seller", ALL_SCOPES);
-    let path = format!("/products/{}", stock(&seller, 1).await);
+    let path = format!("/products/{}", create_product(&seller, 1).await);
     inject(&shop, 0.5, json!({ "latency": { "ms": 30_000 } })).await;
     assert!((shop.counted("products", "palisade_faults_active", &[]).await - 1.0).abs() < f64::EPSILON);
 

@@ -16,7 +16,7 @@ use palisade_tests::{
     random::Random,
     servers,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{accepted, id_of, left, order, set_status, settled, stock},
+    shop_helpers::{accepted, id_of, available_quantity, order, set_status, settled, create_product},
     unique,
 };
 use serde_json::Value;
@@ -38,7 +38,7 @@ async fn buy(client: &Client, [first, second]: [&String; 2]) -> Option<Value> {
 async fn sells_what_there_is(shop: &Shop) {
     shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
-    let products = [stock(&seller, UNITS).await, stock(&seller, UNITS).await, stock(&seller, UNITS).await];
+    let products = [create_product(&seller, UNITS).await, create_product(&seller, UNITS).await, create_product(&seller, UNITS).await];
     let buyers: Vec<_> = (0..CLIENTS).map(|_| shop.client(&unique("buyer"), CUSTOMER)).collect();
     let mut random = Random::from_environment();
     let baskets: Vec<_> = (0..ORDERS).map(|_| *random.one_of(&[[0, 1], [1, 2], [2, 0]])).collect();
@@ -52,7 +52,7 @@ async fn sells_what_there_is(shop: &Shop) {
             *sold.entry(item["productId"].as_str().unwrap().to_owned()).or_default() += item["quantity"].as_i64().unwrap();
         }
     }
-    let leftovers = join_all(products.iter().map(|product| left(&seller, product))).await;
+    let leftovers = join_all(products.iter().map(|product| available_quantity(&seller, product))).await;
     for (product, left) in products.iter().zip(&leftovers) {
         let sold = sold.get(product).copied().unwrap_or_default();
         assert_eq!(sold + left, UNITS, "sold {sold}, left {left}");
@@ -103,7 +103,7 @@ async fn all_in_one() {
 async fn audits_beside_cancellations_find_nothing() {
     let shop = Shop::all_in_one();
     shop.ready().await;
-    let product = stock(&shop.client("seller", ALL_SCOPES), 100_000).await;
+    let product = create_product(&shop.client("seller", ALL_SCOPES), 100_000).await;
     let audited = AtomicBool::new(false);
     let buyers = (0..8).map(|_| {
         let (buyer, product, audited) = (shop.client(&unique("buyer"), CUSTOMER), &product, &audited);

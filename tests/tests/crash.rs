@@ -12,11 +12,11 @@ use std::{
 use futures_util::future::{join, join_all};
 use palisade_tests::{
     Client, Shop, eventually,
-    ledger::{Shelf, Told},
+    ledger::{StockFixture, ClientRecord},
     random::Random,
     servers,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{basket, id_of, set_status},
+    shop_helpers::{order_body, id_of, set_status},
     unique,
 };
 use tokio::{runtime::Handle, task::spawn_blocking, time::Instant};
@@ -27,12 +27,12 @@ const UNITS: i64 = 1_000;
 const LEASE_MS: &str = "1000";
 
 /// Orders until the shop closes. A call that got no answer is made again with its key, until it gets one.
-async fn buy(client: Client, products: &[String], closed: &AtomicBool, mut random: Random) -> (Client, Told) {
-    let mut told = Told::default();
+async fn buy(client: Client, products: &[String], closed: &AtomicBool, mut random: Random) -> (Client, ClientRecord) {
+    let mut told = ClientRecord::default();
     while !closed.load(Ordering::Relaxed) {
         let key = unique("key");
         let lines = [(random.one_of(products).as_str(), 1), (random.one_of(products).as_str(), 2)];
-        let body = basket(&lines);
+        let body = order_body(&lines);
         let id = eventually(async || {
             let answer = client.post("/orders", &body).header("idempotency-key", &key).attempt().await.ok()?;
             match answer.status.as_u16() {
@@ -48,7 +48,7 @@ async fn buy(client: Client, products: &[String], closed: &AtomicBool, mut rando
         })
         .await;
         told.orders.insert(key, id.clone());
-        if random.among(0..4) == 0 && set_status(&client, &id, "CANCELLED").attempt().await.is_ok_and(|answer| answer.status == 200) {
+        if random.choose_index(0..4) == 0 && set_status(&client, &id, "CANCELLED").attempt().await.is_ok_and(|answer| answer.status == 200) {
             told.cancelled.push(id);
         }
     }
@@ -76,7 +76,7 @@ fn havoc(mut shop: Shop, victims: &[&str], mut random: Random) -> Shop {
 async fn survives(shop: Shop, victims: &'static [&'static str]) {
     shop.ready().await;
     let mut random = Random::from_environment();
-    let shelf = Shelf::stock(shop.client("seller", ALL_SCOPES), 4, UNITS).await;
+    let shelf = StockFixture::stock(shop.client("seller", ALL_SCOPES), 4, UNITS).await;
     let closed = AtomicBool::new(false);
     let buyers = (0..BUYERS).map(|_| buy(shop.client(&unique("buyer"), CUSTOMER), &shelf.products, &closed, random.fork()));
     let buyers = join_all(buyers.collect::<Vec<_>>());

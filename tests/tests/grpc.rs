@@ -8,7 +8,7 @@ use palisade_proto::{
     orders::v1::{self as orders, orders_service_client::OrdersServiceClient},
     products::v1::{self as products, products_service_client::ProductsServiceClient},
 };
-use palisade_tests::{Shop, shop::ALL_SCOPES, trade::stock, unique};
+use palisade_tests::{Shop, shop::ALL_SCOPES, shop_helpers::create_product, unique};
 use prost::Message;
 use tokio_stream::StreamExt;
 use tonic::{
@@ -134,7 +134,7 @@ async fn every_broken_rule_is_a_field_violation() {
 #[tokio::test]
 async fn an_order_over_grpc_fails_with_its_id_and_reason() {
     let shop = Shop::shared();
-    let product = stock(&shop.client("seller", ALL_SCOPES), 1).await;
+    let product = create_product(&shop.client("seller", ALL_SCOPES), 1).await;
     let token = shop.service_token("orders", &unique("alice"), ALL_SCOPES);
     let mut client = OrdersServiceClient::new(channel("orders"));
     let line = orders::NewOrderItem { product_id: product, quantity: 2 };
@@ -157,7 +157,7 @@ async fn an_order_over_grpc_fails_with_its_id_and_reason() {
 #[tokio::test]
 async fn a_request_in_progress_says_when_to_try_again() {
     let shop = Shop::shared();
-    let product = stock(&shop.client("seller", ALL_SCOPES), 1_000).await;
+    let product = create_product(&shop.client("seller", ALL_SCOPES), 1_000).await;
     let token = shop.service_token("orders", &unique("alice"), ALL_SCOPES);
     let client = OrdersServiceClient::new(channel("orders"));
     let key = unique("key");

@@ -6,7 +6,7 @@ use palisade_tests::{
     otlp::Collector,
     servers,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{confirmed, order, product, stock, with},
+    shop_helpers::{confirmed, order, product, create_product, with},
     unique,
 };
 use reqwest::Method;
@@ -65,7 +65,7 @@ async fn a_request_that_is_refused_or_fails_is_one_line_and_one_that_went_well_i
     let collector = Collector::start();
     let (mut shop, _postgres) = talkative(&collector).await;
     let (seller, buyer, nobody) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER), shop.anonymous());
-    let item = stock(&seller, 3).await;
+    let item = create_product(&seller, 3).await;
     let path = format!("/products/{item}");
 
     let mut well = Vec::new();
@@ -123,7 +123,7 @@ async fn no_secret_is_in_a_log_or_a_span() {
     let (shop, _postgres) = talkative(&collector).await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let [key, words, header, query, broken] = ["key", "words", "header", "query", "broken"].map(|name| unique(&format!("secret-{name}")));
-    let item = stock(&seller, 3).await;
+    let item = create_product(&seller, 3).await;
 
     let told = with(product(1), &json!({ "description": words }));
     for _ in 0..2 {

@@ -7,7 +7,7 @@ use palisade_tests::{
     Client, Shop, eventually,
     servers::{self, Nats},
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{accepted, order, settled, stock},
+    shop_helpers::{accepted, order, settled, create_product},
     unique,
 };
 use serde_json::json;
@@ -70,7 +70,7 @@ async fn each_once(shop: &Shop, (buyer, ids): (Client, Vec<String>)) {
     assert_eq!(counts.map(|count| count.to_string()), [ORDERS, ORDERS, ORDERS, ORDERS, EVENTS, EVENTS].map(|count| count.to_string()));
     let mut at_work = 0;
     for replica in shop.replicas("orders") {
-        at_work += usize::from(replica.counted("orders", steps, &[r#"outcome="confirmed""#]).await > 0.0);
+        at_work += usize::from(replica.metric_value("orders", steps, &[r#"outcome="confirmed""#]).await > 0.0);
     }
     assert!(at_work > 1, "one replica did all the work, which shows nothing");
     for service in ["products", "orders"] {
@@ -81,7 +81,7 @@ async fn each_once(shop: &Shop, (buyer, ids): (Client, Vec<String>)) {
 #[tokio::test]
 async fn one_replica_runs_each_saga_and_tells_each_event() {
     let (shop, _nats) = replicas(|_| {}).await;
-    let product = stock(&shop.client("seller", ALL_SCOPES), 1_000).await;
+    let product = create_product(&shop.client("seller", ALL_SCOPES), 1_000).await;
     let traded = trade(&shop, &product).await;
     each_once(&shop, traded).await;
 }
@@ -93,7 +93,7 @@ async fn one_replica_takes_up_each_saga_that_waits() {
         command.env("PALISADE_SAGA__BATCH", "2").env("PALISADE_SAGA__POLL_MS", "50");
     })
     .await;
-    let product = stock(&shop.client("seller", ALL_SCOPES), 1_000).await;
+    let product = create_product(&shop.client("seller", ALL_SCOPES), 1_000).await;
     for products in shop.replicas_mut("products") {
         products.kill();
     }
@@ -112,7 +112,7 @@ async fn who_stops_finishes_its_sagas_instead_of_leaving_them_leased() {
         command.env("PALISADE_SAGA__INLINE_WAIT_MS", "20").env("PALISADE_SAGA__LEASE_MS", "600000");
     })
     .await;
-    let product = stock(&shop.client("seller", ALL_SCOPES), 1_000).await;
+    let product = create_product(&shop.client("seller", ALL_SCOPES), 1_000).await;
     reserve_slowly(&shop).await;
     let buyer = shop.client("buyer", CUSTOMER);
     let answer = order(&buyer, &[(&product, 1)]).await;
@@ -135,14 +135,14 @@ async fn an_order_whose_replica_dies_is_answered_and_finished_by_another_one_at_
         command.env("PALISADE_SAGA__LEASE_MS", "600000");
     })
     .await;
-    let product = stock(&shop.client("seller", ALL_SCOPES), 1_000).await;
+    let product = create_product(&shop.client("seller", ALL_SCOPES), 1_000).await;
     reserve_slowly(&shop).await;
     let buyer = shop.client("buyer", CUSTOMER);
     let ordering = async { order(&buyer, &[(&product, 1)]).header("idempotency-key", unique("key")).await };
     let killing = async {
         let its_replica = eventually(async || {
             for (index, replica) in shop.replicas("orders").iter().enumerate() {
-                if replica.counted("orders", "palisade_saga_started_total", &[]).await > 0.0 {
+                if replica.metric_value("orders", "palisade_saga_started_total", &[]).await > 0.0 {
                     return Some(index);
                 }
             }

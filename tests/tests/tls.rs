@@ -10,7 +10,7 @@ use authority::Authority;
 use palisade_tests::{
     Client, Shop, eventually,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{confirmed, stock},
+    shop_helpers::{confirmed, create_product},
 };
 use tempfile::TempDir;
 
@@ -60,7 +60,7 @@ async fn orders_go_through_with_tls_on_every_hop_while_certificates_are_renewed(
     assert!(shop.url().starts_with("https://"), "{}", shop.url());
     let (seller, buyer) =
         (shop.client("seller", ALL_SCOPES).trusting(&authority.file), shop.client("buyer", CUSTOMER).trusting(&authority.file));
-    let product = stock(&seller, 100).await;
+    let product = create_product(&seller, 100).await;
     confirmed(&buyer, &[(&product, 1)]).await;
 
     let answer = buyer.get("/products").await;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Datasource, PROMETHEUS, Target};
-use crate::query::{Query, foreign, metric};
+use crate::query::{Query, external_metric, metric};
 
 /// One kind of mark.
 #[derive(Serialize)]
@@ -23,10 +23,10 @@ pub(super) struct Annotation {
 /// All of them.
 pub(super) fn all() -> Vec<Annotation> {
     // An alert about an objective has no job, and is shown whatever job is chosen.
-    let firing = foreign("ALERTS").is("alertstate", "firing").matches("job", "$job|").now();
+    let firing = external_metric("ALERTS").is("alertstate", "firing").matches("job", "$job|").now();
     let versions = ["job", "version", "revision"];
     let info = || metric("build.info");
-    let deployed = info().now().count_by(versions).unless(&info().before().count_by(versions));
+    let deployed = info().now().count_by(versions).unless(&info().offset_by_interval().count_by(versions));
     let restarted = metric("process_start_time_seconds").changes().above(0.0);
     vec![
         annotation("Alerts", "red", "{{alertname}}", "{{severity}} {{job}} {{slo}}", &firing),

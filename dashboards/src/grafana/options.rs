@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::panel::{Form, Panel, unit};
+use crate::panel::{Visualization, Panel, unit};
 
 /// The look of a field.
 #[derive(Serialize)]
@@ -131,8 +131,8 @@ pub(super) struct Axis {
 impl Custom {
     pub(super) fn of(panel: &Panel) -> Self {
         match panel.form {
-            Form::Graph | Form::Stacked => {
-                let stacked = panel.form == Form::Stacked;
+            Visualization::Graph | Visualization::Stacked => {
+                let stacked = panel.form == Visualization::Stacked;
                 Self::Lines {
                     draw_style: "line",
                     line_width: 1,
@@ -143,8 +143,8 @@ impl Custom {
                     thresholds_style: Mode { mode: if panel.steps.len() > 1 { "dashed" } else { "off" } },
                 }
             }
-            Form::Timeline => Self::States { line_width: 0, fill_opacity: 80 },
-            Form::Number | Form::Heatmap | Form::Table => Self::Nothing {},
+            Visualization::Timeline => Self::States { line_width: 0, fill_opacity: 80 },
+            Visualization::Number | Visualization::Heatmap | Visualization::Table => Self::Nothing {},
         }
     }
 }
@@ -152,12 +152,12 @@ impl Custom {
 impl Options {
     pub(super) fn of(panel: &Panel) -> Self {
         match panel.form {
-            Form::Graph | Form::Stacked => Self::Graph {
+            Visualization::Graph | Visualization::Stacked => Self::Graph {
                 // A small panel needs its room for the lines.
                 legend: if panel.height < 8 { LIST } else { TABLE },
                 tooltip: ALL_LINES,
             },
-            Form::Number => Self::Number {
+            Visualization::Number => Self::Number {
                 color_mode: "value",
                 graph_mode: "area",
                 justify_mode: "auto",
@@ -165,7 +165,7 @@ impl Options {
                 reduce_options: Reduce { calcs: ["lastNotNull"], fields: "", values: false },
                 text_mode: "auto",
             },
-            Form::Timeline => Self::Timeline {
+            Visualization::Timeline => Self::Timeline {
                 align_value: "left",
                 merge_values: true,
                 row_height: 0.9,
@@ -173,7 +173,7 @@ impl Options {
                 legend: LIST,
                 tooltip: ALL_LINES,
             },
-            Form::Heatmap => Self::Heatmap {
+            Visualization::Heatmap => Self::Heatmap {
                 calculate: false,
                 cell_gap: 1,
                 cell_values: UnitOf { unit: unit::REQUESTS },
@@ -182,7 +182,7 @@ impl Options {
                 tooltip: Histogram { mode: "single", y_histogram: false },
                 y_axis: Axis { axis_placement: "left", unit: panel.unit },
             },
-            Form::Table => Self::Table { cell_height: "sm", show_header: true },
+            Visualization::Table => Self::Table { cell_height: "sm", show_header: true },
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     dashboard::{Dashboard, Place, Placed},
-    panel::{Form, Link, Panel, unit},
+    panel::{Visualization, Link, Panel, unit},
     query::Query,
 };
 
@@ -146,7 +146,7 @@ impl Drawn {
             id,
             r#type: panel.form.name(),
             title: panel.title,
-            description: panel.description(),
+            description: panel.markdown(),
             datasource: PROMETHEUS,
             grid_pos: place.into(),
             field_config: FieldConfig { defaults: Defaults::of(panel), overrides: [] },
@@ -157,7 +157,7 @@ impl Drawn {
     }
 }
 
-impl Form {
+impl Visualization {
     /// Grafana's name of the panel that draws it.
     fn name(self) -> &'static str {
         match self {
@@ -172,11 +172,11 @@ impl Form {
 
 fn target(panel: &Panel, query: &Query, id: char) -> Target {
     let format = match panel.form {
-        Form::Heatmap => "heatmap",
-        Form::Table => "table",
+        Visualization::Heatmap => "heatmap",
+        Visualization::Table => "table",
         _ => "time_series",
     };
-    let instant = panel.form == Form::Table;
+    let instant = panel.form == Visualization::Table;
     Target {
         ref_id: id.to_string(),
         datasource: PROMETHEUS,
@@ -191,7 +191,7 @@ fn target(panel: &Panel, query: &Query, id: char) -> Target {
 
 /// Method names without what is the same in all of them, and tables without what is no label.
 fn transformations(panel: &Panel) -> Vec<Transformation> {
-    if panel.form == Form::Table {
+    if panel.form == Visualization::Table {
         let exclude_by_name = ["Time", "Value"].map(|name| (name, true)).into();
         return vec![Transformation { id: "organize", options: Change::Leave { exclude_by_name } }];
     }
@@ -204,7 +204,7 @@ fn transformations(panel: &Panel) -> Vec<Transformation> {
 
 impl Defaults {
     fn of(panel: &Panel) -> Self {
-        let by_value = matches!(panel.form, Form::Number | Form::Timeline | Form::Table);
+        let by_value = matches!(panel.form, Visualization::Number | Visualization::Timeline | Visualization::Table);
         let steps = panel.steps.iter().map(|step| ThresholdStep { color: step.color.name(), value: step.from });
         Self {
             unit: panel.unit,

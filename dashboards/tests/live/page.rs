@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use palisade_tests::{
     Client, Shop,
-    recorded::{Labels, labels},
+    metrics_recorder::{Labels, labels},
 };
 
 const SERVICES: [&str; 3] = ["gateway", "products", "orders"];

@@ -5,7 +5,7 @@ use std::process::Command;
 use palisade_tests::{
     Client, Shop, eventually,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{accepted, confirmed, order, set_status, settled, stock},
+    shop_helpers::{accepted, confirmed, order, set_status, settled, create_product},
     unique,
 };
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ pub(crate) fn with_cache(command: &mut Command, redis: &str) {
 
 pub(crate) async fn of_all_kinds(shop: &Shop) {
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let (plenty, few) = (stock(&seller, 10_000).await, stock(&seller, 1).await);
+    let (plenty, few) = (create_product(&seller, 10_000).await, create_product(&seller, 1).await);
     for _ in 0..2 {
         well(&seller, &buyer, &plenty).await;
         badly(shop, &buyer, &few).await;
@@ -42,7 +42,7 @@ pub(crate) async fn of_all_kinds(shop: &Shop) {
 
 pub(crate) async fn that_goes_well(shop: &Shop) {
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    well(&seller, &buyer, &stock(&seller, 100).await).await;
+    well(&seller, &buyer, &create_product(&seller, 100).await).await;
 }
 
 async fn faults(shop: &Shop, rules: &[Value]) {

@@ -42,7 +42,7 @@ pub(crate) struct Nats {
     /// The streams that are known to be there.
     streams: Mutex<Vec<&'static str>>,
     /// Counts the times that something may have been missed.
-    disruptions: watch::Sender<u64>,
+    reconnects: watch::Sender<u64>,
 }
 
 impl fmt::Debug for Nats {
@@ -53,13 +53,13 @@ impl fmt::Debug for Nats {
 
 impl Nats {
     pub(super) fn new(url: SecretString, config: &Config) -> Self {
-        let (disruptions, streams) = (watch::Sender::new(0), Mutex::default());
-        Self { url, config: config.clone(), connected: OnceCell::new(), streams, disruptions }
+        let (reconnects, streams) = (watch::Sender::new(0), Mutex::default());
+        Self { url, config: config.clone(), connected: OnceCell::new(), streams, reconnects }
     }
 
     /// Changes whenever events may have passed a subscription by.
-    pub(crate) fn disruptions(&self) -> watch::Receiver<u64> {
-        self.disruptions.subscribe()
+    pub(crate) fn reconnects(&self) -> watch::Receiver<u64> {
+        self.reconnects.subscribe()
     }
 
     /// The client, which connects by itself, again and again.
@@ -69,22 +69,22 @@ impl Nats {
 
     async fn connection(&self) -> Result<&(Client, jetstream::Context), String> {
         let connect = async || {
-            let disruptions = self.disruptions.clone();
+            let reconnects = self.reconnects.clone();
             let options = ConnectOptions::new()
                 .name("palisade")
                 .retry_on_initial_connect()
                 .connection_timeout(CONNECT_TIMEOUT)
                 .reconnect_delay_callback(|attempts| {
                     let exponent = u32::try_from(attempts).unwrap_or(u32::MAX).min(8);
-                    let pause = RECONNECT_BASE.saturating_mul(2_u32.pow(exponent)).min(RECONNECT_MAX);
-                    palisade_middleware::jitter::around(pause, 0.5, palisade_middleware::jitter::draw)
+                    let delay = RECONNECT_BASE.saturating_mul(2_u32.pow(exponent)).min(RECONNECT_MAX);
+                    palisade_middleware::jitter::jittered(delay, 0.5, palisade_middleware::jitter::random_unit)
                 })
                 .event_callback(move |event| {
-                    let disruptions = disruptions.clone();
+                    let reconnects = reconnects.clone();
                     async move {
                         match event {
                             async_nats::Event::Connected | async_nats::Event::Disconnected | async_nats::Event::SlowConsumer(_) => {
-                                disruptions.send_modify(|count| *count += 1);
+                                reconnects.send_modify(|count| *count += 1);
                             }
                             // The client itself writes all of them to the log.
                             _ => {}
@@ -99,7 +99,7 @@ impl Nats {
         self.connected.get_or_try_init(connect).await
     }
 
-    pub(super) async fn ping(&self, patience: Duration) -> Result<(), String> {
+    pub(super) async fn ping(&self, timeout: Duration) -> Result<(), String> {
         let client = self.client().await?;
         // The first connection is on its way for a moment.
         let connected = async {
@@ -107,7 +107,7 @@ impl Nats {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(patience, connected).await.map_err(|_| "no connection".to_owned())
+        tokio::time::timeout(timeout, connected).await.map_err(|_| "no connection".to_owned())
     }
 
     /// The `JetStream` of `topic`, made if it is not there yet.
@@ -126,15 +126,15 @@ impl Nats {
 
     /// A stream that is full takes no more: what it does not take stays in the outbox, what it has taken it keeps for its consumers.
     fn stream_config(&self, topic: Topic) -> jetstream::stream::Config {
-        let most = i64::try_from(self.config.stream_max_bytes).unwrap_or(i64::MAX);
-        let largest = i32::try_from(self.config.stream_max_event_bytes).unwrap_or(i32::MAX);
+        let max_bytes = i64::try_from(self.config.stream_max_bytes).unwrap_or(i64::MAX);
+        let max_message_size = i32::try_from(self.config.stream_max_event_bytes).unwrap_or(i32::MAX);
         jetstream::stream::Config {
             name: topic.stream.to_owned(),
             subjects: vec![topic.subjects.to_owned()],
             storage: StorageType::File,
             discard: DiscardPolicy::New,
-            max_bytes: if most == 0 { -1 } else { most },
-            max_message_size: if largest == 0 { -1 } else { largest },
+            max_bytes: if max_bytes == 0 { -1 } else { max_bytes },
+            max_message_size: if max_message_size == 0 { -1 } else { max_message_size },
             max_age: Duration::from_secs(self.config.stream_max_age_hours.saturating_mul(3_600)),
             duplicate_window: Duration::from_millis(self.config.duplicate_window_ms),
             num_replicas: self.config.stream_replicas,
@@ -147,20 +147,20 @@ impl Nats {
             Ok(context) => context,
             Err(reason) => return vec![Outcome::Unavailable(reason); events.len()],
         };
-        let mut sent = Vec::with_capacity(events.len());
+        let mut acks = Vec::with_capacity(events.len());
         for event in events {
             let span = span(event);
             let ack = send(context, event).instrument(span.clone()).await;
-            sent.push(async move {
+            acks.push(async move {
                 let outcome = match ack {
                     Ok(ack) => outcome(ack.into_future().await.map(drop)),
                     Err(outcome) => outcome,
                 };
-                tell(&span, &outcome);
+                record_outcome(&span, &outcome);
                 outcome
             });
         }
-        let outcomes = join_all(sent).await;
+        let outcomes = join_all(acks).await;
         if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Unavailable(_))) {
             // It may be that somebody took the stream away: it is made again.
             self.streams.lock().await.clear();
@@ -189,10 +189,10 @@ fn span(event: &Event) -> Span {
     span
 }
 
-fn tell(span: &Span, outcome: &Outcome) {
+fn record_outcome(span: &Span, outcome: &Outcome) {
     let error = match outcome {
         Outcome::Published => return,
-        Outcome::Refused(_) => "refused",
+        Outcome::Rejected(_) => "refused",
         Outcome::Unavailable(_) => "unavailable",
     };
     span.record("otel.status_code", "ERROR");
@@ -200,7 +200,7 @@ fn tell(span: &Span, outcome: &Outcome) {
 }
 
 async fn send(context: &jetstream::Context, event: &Event) -> Result<jetstream::context::PublishAckFuture, Outcome> {
-    let body = event.to_json().map_err(|error| Outcome::Refused(error.to_string()))?;
+    let body = event.to_json().map_err(|error| Outcome::Rejected(error.to_string()))?;
     let mut headers = HeaderMap::new();
     headers.insert(NATS_MESSAGE_ID, event.id.to_string());
     headers.insert("content-type", CONTENT_TYPE);
@@ -211,12 +211,12 @@ async fn send(context: &jetstream::Context, event: &Event) -> Result<jetstream::
 }
 
 /// What the broker will not have today it will not have tomorrow, if the fault is the event's (4xx); anything else passes.
-fn outcome(answer: Result<(), PublishError>) -> Outcome {
-    let Err(error) = answer else { return Outcome::Published };
-    let said = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<jetstream::Error>());
-    match (error.kind(), said) {
-        (PublishErrorKind::MaxPayloadExceeded, _) => Outcome::Refused(error.to_string()),
-        (_, Some(said)) if (400..500).contains(&said.code()) => Outcome::Refused(said.to_string()),
+fn outcome(result: Result<(), PublishError>) -> Outcome {
+    let Err(error) = result else { return Outcome::Published };
+    let server_error = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<jetstream::Error>());
+    match (error.kind(), server_error) {
+        (PublishErrorKind::MaxPayloadExceeded, _) => Outcome::Rejected(error.to_string()),
+        (_, Some(server_error)) if (400..500).contains(&server_error.code()) => Outcome::Rejected(server_error.to_string()),
         _ => Outcome::Unavailable(error.to_string()),
     }
 }

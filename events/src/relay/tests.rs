@@ -5,73 +5,73 @@ use crate::event::tests::event;
 
 /// An outbox in memory, which another relay may have.
 #[derive(Default)]
-struct Shelf {
-    waiting: Mutex<Vec<Event>>,
+struct MemoryOutbox {
+    unpublished: Mutex<Vec<Event>>,
     published: Mutex<Vec<(String, i64)>>,
-    refusals: Mutex<u32>,
-    taken: bool,
+    rejections: Mutex<u32>,
+    leased_elsewhere: bool,
 }
 
 #[async_trait]
-impl Outbox for Shelf {
+impl Outbox for MemoryOutbox {
     async fn lease(&self, _: Uuid, _: Duration) -> Result<bool, Error> {
-        Ok(!self.taken)
+        Ok(!self.leased_elsewhere)
     }
 
-    async fn waiting(&self, limit: u32) -> Result<Vec<Event>, Error> {
-        Ok(self.waiting.lock().unwrap().iter().take(limit as usize).cloned().collect())
+    async fn fetch_unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> {
+        Ok(self.unpublished.lock().unwrap().iter().take(limit as usize).cloned().collect())
     }
 
-    async fn published(&self, events: &[Event]) -> Result<(), Error> {
-        self.waiting.lock().unwrap().retain(|event| !events.iter().any(|published| published.id == event.id));
+    async fn mark_published(&self, events: &[Event]) -> Result<(), Error> {
+        self.unpublished.lock().unwrap().retain(|event| !events.iter().any(|published| published.id == event.id));
         self.published.lock().unwrap().extend(events.iter().map(|event| (event.subject.clone(), event.sequence)));
         Ok(())
     }
 
-    async fn refused(&self, events: &[(Event, String)], _: u32) -> Result<u64, Error> {
-        *self.refusals.lock().unwrap() += u32::try_from(events.len())?;
+    async fn mark_failed(&self, events: &[(Event, String)], _: u32) -> Result<u64, Error> {
+        *self.rejections.lock().unwrap() += u32::try_from(events.len())?;
         Ok(0)
     }
 
-    async fn until_written(&self, patience: Duration) {
-        tokio::time::sleep(patience).await;
+    async fn wait_for_events(&self, timeout: Duration) {
+        tokio::time::sleep(timeout).await;
     }
 }
 
-fn relay(outbox: &Arc<Shelf>, config: Config) -> Relay {
+fn relay(outbox: &Arc<MemoryOutbox>, config: Config) -> Relay {
     Relay::new(outbox.clone(), Broker::new(&config).unwrap(), Topic::ORDERS, config)
 }
 
 #[tokio::test]
 async fn the_events_of_a_subject_keep_their_order_and_all_of_them_go() {
     let waiting = vec![event("a", 1), event("b", 1), event("a", 2), event("a", 3), event("b", 2)];
-    let outbox = Arc::new(Shelf { waiting: Mutex::new(waiting), ..Shelf::default() });
+    let outbox = Arc::new(MemoryOutbox { unpublished: Mutex::new(waiting), ..MemoryOutbox::default() });
     let relay = relay(&outbox, Config { batch: 4, ..Config::default() });
-    assert_eq!(relay.round().await.unwrap(), Round::More);
-    assert_eq!(relay.round().await.unwrap(), Round::Idle);
-    assert_eq!(relay.round().await.unwrap(), Round::Idle);
+    assert_eq!(relay.run_batch().await.unwrap(), BatchResult::More);
+    assert_eq!(relay.run_batch().await.unwrap(), BatchResult::Idle);
+    assert_eq!(relay.run_batch().await.unwrap(), BatchResult::Idle);
     let of = |subject: &str| outbox.published.lock().unwrap().iter().filter(|(of, _)| of == subject).map(|(_, n)| *n).collect::<Vec<_>>();
     assert_eq!((of("a"), of("b")), (vec![1, 2, 3], vec![1, 2]));
 }
 
 #[tokio::test]
 async fn one_relay_publishes_at_a_time() {
-    let outbox = Arc::new(Shelf { waiting: Mutex::new(vec![event("a", 1)]), taken: true, ..Shelf::default() });
-    assert_eq!(relay(&outbox, Config::default()).round().await.unwrap(), Round::NotOurs);
-    assert_eq!(outbox.waiting.lock().unwrap().len(), 1);
+    let outbox = Arc::new(MemoryOutbox { unpublished: Mutex::new(vec![event("a", 1)]), leased_elsewhere: true, ..MemoryOutbox::default() });
+    assert_eq!(relay(&outbox, Config::default()).run_batch().await.unwrap(), BatchResult::NotLeaseHolder);
+    assert_eq!(outbox.unpublished.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn while_the_broker_is_away_all_events_wait_and_none_counts_as_refused() {
-    let outbox = Arc::new(Shelf { waiting: Mutex::new(vec![event("a", 1), event("a", 2)]), ..Shelf::default() });
+    let outbox = Arc::new(MemoryOutbox { unpublished: Mutex::new(vec![event("a", 1), event("a", 2)]), ..MemoryOutbox::default() });
     let config = Config { nats_url: Some("nats://127.0.0.1:9".into()), ..Config::default() };
     let relay = relay(&outbox, config);
-    assert_eq!(relay.round().await.unwrap(), Round::Held);
-    assert_eq!((outbox.waiting.lock().unwrap().len(), *outbox.refusals.lock().unwrap()), (2, 0));
+    assert_eq!(relay.run_batch().await.unwrap(), BatchResult::Blocked);
+    assert_eq!((outbox.unpublished.lock().unwrap().len(), *outbox.rejections.lock().unwrap()), (2, 0));
 }
 
 #[test]
 fn pauses_grow_up_to_an_end() {
-    let pauses = [1, 2, 3, 20, u32::MAX].map(|failures| back_off(failures, || 0.5));
+    let pauses = [1, 2, 3, 20, u32::MAX].map(|failures| backoff(failures, || 0.5));
     assert_eq!(pauses, [100, 200, 400, 10_000, 10_000].map(Duration::from_millis));
 }

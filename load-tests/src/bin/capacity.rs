@@ -3,24 +3,24 @@
 
 use std::{env, fs, path::Path, process::ExitCode};
 
-use palisade_load_tests::{capacity, reports};
+use palisade_load_tests::{performance, reports};
 
 #[expect(clippy::print_stderr, reason = "a program for people")]
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let seconds = match env::args().nth(1).as_deref() {
         Some("collect") => {
-            capacity::collect().await?;
+            performance::collect().await?;
             return Ok(ExitCode::SUCCESS);
         }
         Some("read") => {
-            capacity::read(&env::args().nth(2).ok_or_else(|| anyhow::anyhow!("which database?"))?).await?;
+            performance::read(&env::args().nth(2).ok_or_else(|| anyhow::anyhow!("which database?"))?).await?;
             return Ok(ExitCode::SUCCESS);
         }
         Some(text) => text.parse()?,
         None => 5,
     };
-    let page = capacity::page(&capacity::measure(seconds, |line| eprintln!("{line}")).await);
+    let page = performance::page(&performance::measure(seconds, |line| eprintln!("{line}")).await);
     fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance.md"), &page)?;
     reports::keep("performance", &page)?;
     Ok(ExitCode::SUCCESS)

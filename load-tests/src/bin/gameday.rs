@@ -3,7 +3,7 @@
 use std::{env, process::ExitCode};
 
 use palisade_load_tests::{
-    gameday::{DAYS, Without, play},
+    gameday::{DAYS, DisabledProtection, play},
     reports,
 };
 
@@ -12,7 +12,7 @@ use palisade_load_tests::{
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let (names, without) = match arguments.iter().position(|argument| argument == "--without") {
-        Some(place) => (&arguments[..place], arguments.get(place + 1).map(|word| Without::named(word))),
+        Some(place) => (&arguments[..place], arguments.get(place + 1).map(|word| DisabledProtection::named(word))),
         None => (&arguments[..], None),
     };
     let known = |name: &String| DAYS.iter().any(|day| day.name == name);
@@ -29,7 +29,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         let report = story.report(day);
         println!("{report}");
         reports::keep(&format!("gameday-{}", day.name), &report)?;
-        failed |= !story.came_true();
+        failed |= !story.passed();
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

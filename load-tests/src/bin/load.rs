@@ -5,7 +5,7 @@
 
 use std::{env, process::ExitCode};
 
-use palisade_load_tests::{SCENARIOS, Stage, remote_write, reports, run};
+use palisade_load_tests::{SCENARIOS, Environment, remote_write, reports, run};
 
 #[expect(clippy::print_stdout, reason = "a program for people")]
 fn main() -> anyhow::Result<ExitCode> {
@@ -15,7 +15,7 @@ fn main() -> anyhow::Result<ExitCode> {
     };
     let mut settings = vec![("REPORTS".to_owned(), reports::folder()?.display().to_string())];
     let runtime = tokio::runtime::Runtime::new()?;
-    let stage = env::var_os("BASE_URL").is_none().then(Stage::start);
+    let stage = env::var_os("BASE_URL").is_none().then(Environment::start);
     if let Some(stage) = &stage {
         runtime.block_on(stage.shop.ready());
         settings.extend(stage.settings());

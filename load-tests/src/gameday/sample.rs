@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 
-use crate::moment;
+use crate::unix_time;
 
 /// One answered request.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ fn sample(line: &Value) -> Option<Sample> {
     }
     let (data, tags) = (&line["data"], &line["data"]["tags"]);
     Some(Sample {
-        at: moment::parse(data["time"].as_str()?)?,
+        at: unix_time::parse(data["time"].as_str()?)?,
         name: tags["name"].as_str()?.to_owned(),
         status: tags["status"].as_str()?.parse().ok()?,
         took: data["value"].as_f64()? / 1_000.0,

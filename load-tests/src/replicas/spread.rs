@@ -4,7 +4,7 @@ use palisade_tests::{process::Program, traffic::Traffic};
 use serde_json::json;
 
 use super::start;
-use crate::claims::Claims;
+use crate::assertions::Assertions;
 
 /// So many that each replica always has some calls.
 const PEOPLE: usize = 36;
@@ -21,7 +21,7 @@ const MOST_OF_SLOW: f64 = 0.1;
 const CALLED: [(&str, &str); 2] =
     [("products", "palisade.products.v1.ProductsService/*"), ("orders", "palisade.orders.v1.OrdersService/*")];
 
-pub(super) async fn spread() -> Claims {
+pub(super) async fn spread() -> Assertions {
     let stage = start();
     stage.shop.ready().await;
     for (service, method) in CALLED {
@@ -31,7 +31,7 @@ pub(super) async fn spread() -> Claims {
     }
     let traffic = Traffic::start(&stage.shop, PEOPLE).await;
     traffic.more(REQUESTS / 4).await;
-    let mut claims = Claims::default();
+    let mut claims = Assertions::default();
     let equal = shares(&stage.shop, &traffic).await;
     for (shares, (service, _)) in equal.iter().zip(CALLED) {
         #[expect(clippy::cast_precision_loss, reason = "a handful")]
@@ -74,7 +74,7 @@ async fn shares(shop: &palisade_tests::Shop, traffic: &Traffic) -> [Vec<f64>; 2]
 async fn calls(shop: &palisade_tests::Shop, service: &str) -> Vec<f64> {
     let mut calls = Vec::new();
     for replica in shop.replicas(service) {
-        calls.push(replica.counted(service, "rpc_server_call_duration_seconds_count", &[]).await);
+        calls.push(replica.metric_value(service, "rpc_server_call_duration_seconds_count", &[]).await);
     }
     calls
 }

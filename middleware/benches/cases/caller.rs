@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 use http::{Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use palisade_middleware::{
-    auth::{Issuer, UserToken, Verifier, jwks::KeySet, keys::SigningKey, mint_user_token},
+    auth::{Issuer, UserToken, Verifier, jwks::JwksSource, keys::SigningKey, mint_user_token},
     clock::{Clock, SystemClock},
     context::{self, Context},
     method_table::{Access, Method},
@@ -68,7 +68,7 @@ impl Caller {
     pub(super) fn new() -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let key = signing_key();
-        let keys = KeySet::fixed(vec![key.trusted().expect("a key can be told")]);
+        let keys = JwksSource::fixed(vec![key.trusted().expect("a key can be told")]);
         let issuer = Issuer { name: "bench".to_owned(), audience: "bench".to_owned(), internal: false, keys };
         let token = UserToken {
             subject: "alice".to_owned(),
@@ -80,7 +80,7 @@ impl Caller {
         let token = mint_user_token(&token, &key, clock.now().unix_timestamp()).expect("a token can be signed");
         let verifier = Arc::new(Verifier::new(vec![issuer], clock));
         let principal = verifier.verify(&token).now_or_never().expect("keys are there").expect("the token is good");
-        let mut context = Context::background().on_behalf_of(principal).until(Instant::now() + Duration::from_hours(1));
+        let mut context = Context::background().on_behalf_of(principal).with_deadline(Instant::now() + Duration::from_hours(1));
         context.method = Some(&METHODS[0]);
         Self { verifier, token, context }
     }
@@ -112,7 +112,7 @@ impl Caller {
     {
         let caller = self.clone();
         let (Group::Baseline(side) | Group::Layer(side) | Group::Stack(side)) = group else { unreachable!("a part takes no requests") };
-        let once = move || match side {
+        let run_once = move || match side {
             Side::Server => drive(&mut service, caller.request(side)),
             Side::Client => {
                 // On behalf of somebody's request, as a rule.
@@ -120,7 +120,7 @@ impl Caller {
                 call.now_or_never().expect("nothing waits here");
             }
         };
-        Case { name, group, once: Box::new(once) }
+        Case { name, group, run_once: Box::new(run_once) }
     }
 }
 

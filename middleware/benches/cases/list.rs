@@ -6,26 +6,26 @@ use futures_util::FutureExt;
 use http::{Request, Response};
 use palisade_middleware::{
     adaptive_limit::{self, AdaptiveLimitLayer},
-    auth::{AuthenticateLayer, AuthorizeLayer, CredentialsLayer, Grant, InternalTokens},
+    auth::{AuthenticateLayer, AuthorizeLayer, CredentialsLayer, TokenPolicy, InternalTokens},
     bulkhead::BulkheadLayer,
     catch_panic::CatchPanicLayer,
-    circuit_breaker::{self, Breaker, CircuitBreakerLayer, Verdict},
+    circuit_breaker::{self, Breaker, CircuitBreakerLayer, CallOutcome},
     client::{self, attempt_metrics::AttemptMetricsLayer, balance::Balancer},
     clock::SystemClock,
     deadline::{AttemptTimeoutLayer, DeadlineLayer, TotalDeadlineLayer},
     fault::{FaultLayer, Faults},
-    load_shed::LoadShedLayer,
+    load_shed::ConcurrencyLimitLayer,
     method_table::MethodTable,
-    metrics::{Hop, MetricsLayer},
+    metrics::{Boundary, MetricsLayer},
     rate_limit::{self, AddressLimitLayer, RateLimitLayer},
     rejection::Rejection,
-    request_context::{RequestContextLayer, ScopeLayer},
+    request_context::{RequestContextLayer, CurrentContextLayer},
     respond::{Protocol, RespondLayer},
     retry::{self, IdempotentMethods, RetryLayer},
     server::{self, http_guard::HttpGuardLayer},
     streams::StreamsLayer,
-    telemetry::{self, Edge, Telemetry},
-    tls::ActorLayer,
+    telemetry::{self, TrustBoundary, Telemetry},
+    tls::PeerIdentityLayer,
     trace::{ClientTraceLayer, ServerTraceLayer},
 };
 use tokio::time::Instant;
@@ -40,12 +40,12 @@ use self::caller::{Caller, METHODS, inner, signing_key};
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) group: Group,
-    pub(crate) once: Box<dyn FnMut()>,
+    pub(crate) run_once: Box<dyn FnMut()>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Group {
-    Part,
+    Component,
     /// A request made, answered and read, with no layer: what the rows of a side have been relieved of.
     Baseline(Side),
     Layer(Side),
@@ -61,10 +61,10 @@ pub(crate) enum Side {
 /// All cases. To be called, and used, within a tokio runtime with time.
 pub(crate) fn all() -> Vec<Case> {
     // As nine of ten requests find it: metrics are kept, and their traces are not sampled.
-    Telemetry::install("bench", &["bench"], Edge::Inside, &telemetry::Config::default()).expect("nobody else set it up");
+    Telemetry::install("bench", &["bench"], TrustBoundary::Internal, &telemetry::Config::default()).expect("nobody else set it up");
     let caller = Arc::new(Caller::new());
     let mut cases = Vec::new();
-    parts(&caller, &mut cases);
+    components(&caller, &mut cases);
     cases.push(caller.case("no layer, a request that came", Group::Baseline(Side::Server), inner::<Infallible>()));
     server_layers(&caller, &mut cases);
     cases.push(caller.case("no layer, a call of ours", Group::Baseline(Side::Client), inner::<Infallible>()));
@@ -73,34 +73,34 @@ pub(crate) fn all() -> Vec<Case> {
     cases
 }
 
-fn parts(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
+fn components(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
     let once = || {
         std::hint::black_box((Instant::now(), Instant::now()));
     };
-    cases.push(Case { name: "two clock reads", group: Group::Part, once: Box::new(once) });
+    cases.push(Case { name: "two clock reads", group: Group::Component, run_once: Box::new(once) });
     let breaker = Breaker::new("bench", &circuit_breaker::Config::default());
     let once = move || {
         let permit = breaker.acquire(Instant::now(), None).expect("it is closed");
-        permit.settle(Verdict::Success.into(), None, Instant::now());
+        permit.report(CallOutcome::Success.into(), None, Instant::now());
     };
-    cases.push(Case { name: "breaker: acquire and settle, two clock reads", group: Group::Part, once: Box::new(once) });
+    cases.push(Case { name: "breaker: acquire and settle, two clock reads", group: Group::Component, run_once: Box::new(once) });
     let (mut balancer, of) = (balancer(), caller.clone());
     let once = move || drop(balancer.call(of.request(Side::Client)));
-    cases.push(Case { name: "one of three addresses chosen, the request made and given up", group: Group::Part, once: Box::new(once) });
+    cases.push(Case { name: "one of three addresses chosen, the request made and given up", group: Group::Component, run_once: Box::new(once) });
     let caller = caller.clone();
     let once = move || {
         let verified = caller.verifier.verify(&caller.token).now_or_never();
         std::hint::black_box(verified.expect("nothing waits here").is_ok());
     };
-    cases.push(Case { name: "token that was verified before", group: Group::Part, once: Box::new(once) });
+    cases.push(Case { name: "token that was verified before", group: Group::Component, run_once: Box::new(once) });
 }
 
 /// What chooses between three addresses.
 fn balancer() -> Balancer {
     /// Keeps what it is laid around.
-    struct Keep<'a>(&'a Cell<Option<Balancer>>);
+    struct CaptureLayer<'a>(&'a Cell<Option<Balancer>>);
 
-    impl Layer<Balancer> for Keep<'_> {
+    impl Layer<Balancer> for CaptureLayer<'_> {
         type Service = Balancer;
 
         fn layer(&self, inner: Balancer) -> Balancer {
@@ -109,10 +109,10 @@ fn balancer() -> Balancer {
         }
     }
 
-    let kept = Cell::new(None);
+    let captured = Cell::new(None);
     let config = client::Config::at("http://127.0.0.1:1,http://127.0.0.1:2,http://127.0.0.1:3");
-    client::connect("bench", &config, IdempotentMethods::default(), Keep(&kept)).expect("the configuration is valid");
-    kept.take().expect("it was laid around one")
+    client::connect("bench", &config, IdempotentMethods::default(), CaptureLayer(&captured)).expect("the configuration is valid");
+    captured.take().expect("it was laid around one")
 }
 
 fn table() -> Arc<MethodTable> {
@@ -131,26 +131,26 @@ fn server_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
     cases.extend([
         caller.case("RequestContextLayer", group, RequestContextLayer(table()).layer(inner::<Infallible>())),
         caller.case("ServerTraceLayer", group, ServerTraceLayer::new(Protocol::Grpc).layer(inner::<Infallible>())),
-        caller.case("MetricsLayer (server)", group, MetricsLayer::new(Hop::GrpcServer).layer(inner::<Infallible>())),
+        caller.case("MetricsLayer (server)", group, MetricsLayer::new(Boundary::GrpcServer).layer(inner::<Infallible>())),
         caller.case("RespondLayer", group, RespondLayer(Protocol::Grpc).layer(inner::<Rejection>())),
         caller.case("DeadlineLayer", group, DeadlineLayer::new(Protocol::Grpc, second, hour).layer(inner::<Infallible>())),
         caller.case("HttpGuardLayer", group, HttpGuardLayer(Protocol::Http).layer(inner::<Infallible>())),
-        caller.case("LoadShedLayer", group, LoadShedLayer::new(1_024).layer(inner::<Infallible>())),
-        caller.case("AddressLimitLayer, and the address put into the request", group, from_somewhere(address_limit)),
+        caller.case("LoadShedLayer", group, ConcurrencyLimitLayer::new(1_024).layer(inner::<Infallible>())),
+        caller.case("AddressLimitLayer, and the address put into the request", group, with_peer_address(address_limit)),
         caller.case("AuthenticateLayer, known token", group, AuthenticateLayer(caller.verifier.clone()).layer(inner::<Infallible>())),
-        caller.case("ActorLayer", group, ActorLayer.layer(inner::<Infallible>())),
+        caller.case("ActorLayer", group, PeerIdentityLayer.layer(inner::<Infallible>())),
         caller.case("AuthorizeLayer", group, AuthorizeLayer(Protocol::Grpc).layer(inner::<Infallible>())),
         caller.case("RateLimitLayer", group, RateLimitLayer::new(Protocol::Grpc, &limit).layer(inner::<Infallible>())),
         caller.case("StreamsLayer, no stream", group, streams.layer(inner::<Infallible>())),
         caller.case("AdaptiveLimitLayer", group, adaptive_limit.layer(inner::<Infallible>())),
         caller.case("CatchPanicLayer", group, CatchPanicLayer::new().layer(inner::<Infallible>())),
-        caller.case("FaultLayer", group, FaultLayer(Faults::off()).layer(inner::<Infallible>())),
-        caller.case("ScopeLayer", group, ScopeLayer.layer(inner::<Infallible>())),
+        caller.case("FaultLayer", group, FaultLayer(Faults::disabled()).layer(inner::<Infallible>())),
+        caller.case("ScopeLayer", group, CurrentContextLayer.layer(inner::<Infallible>())),
     ]);
 }
 
 /// Behind `layer`, with the address in the request that the accept loop puts there.
-fn from_somewhere(layer: AddressLimitLayer) -> impl Service<Request<Body>, Response = Response<Body>, Error = Rejection> {
+fn with_peer_address(layer: AddressLimitLayer) -> impl Service<Request<Body>, Response = Response<Body>, Error = Rejection> {
     let peer = rate_limit::Peer(([127, 0, 0, 1], 5_000).into());
     let with_peer = move |mut request: Request<Body>| {
         request.extensions_mut().insert(peer);
@@ -165,7 +165,7 @@ fn client_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
     let second = Duration::from_secs(1);
     cases.extend([
         caller.case("ClientTraceLayer", group, trace.layer(inner::<Infallible>())),
-        caller.case("MetricsLayer (client)", group, MetricsLayer::new(Hop::GrpcClient("bench".into())).layer(inner::<Infallible>())),
+        caller.case("MetricsLayer (client)", group, MetricsLayer::new(Boundary::GrpcClient("bench".into())).layer(inner::<Infallible>())),
         caller.case(
             "TotalDeadlineLayer",
             group,
@@ -189,14 +189,14 @@ fn client_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
 }
 
 fn credentials() -> CredentialsLayer {
-    let tokens = InternalTokens::new("bench", Grant::Users, signing_key(), Arc::new(SystemClock));
+    let tokens = InternalTokens::new("bench", TokenPolicy::OnBehalfOfUser, signing_key(), Arc::new(SystemClock));
     CredentialsLayer::new(Arc::new(tokens), "bench")
 }
 
 fn stacks(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
     let config =
         server::Config { rate_limit: rate_limit::Config { per_second: 1_000_000_000, burst: 1_000_000_000 }, ..server::Config::default() };
-    let server = server::stack(Protocol::Grpc, inner::<Infallible>(), table(), caller.verifier.clone(), Faults::off(), &config);
+    let server = server::stack(Protocol::Grpc, inner::<Infallible>(), table(), caller.verifier.clone(), Faults::disabled(), &config);
     cases.push(caller.case("server stack", Group::Stack(Side::Server), server));
 
     let config = client::Config::at("http://127.0.0.1:1");

@@ -17,7 +17,7 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn start(role: &str, environment: &[(&str, &str)]) -> Self {
         let command = Command::new(env::current_exe().expect("this program"));
-        Self::of(command, role, environment)
+        Self::spawn(command, role, environment)
     }
 
     /// Below callgrind, which counts instructions; `None` if it is not installed.
@@ -25,10 +25,10 @@ impl Process {
         Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().ok()?;
         let mut command = Command::new("valgrind");
         command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(env::current_exe().ok()?).stderr(Stdio::piped());
-        Some(Self::of(command, role, environment))
+        Some(Self::spawn(command, role, environment))
     }
 
-    fn of(mut command: Command, role: &str, environment: &[(&str, &str)]) -> Self {
+    fn spawn(mut command: Command, role: &str, environment: &[(&str, &str)]) -> Self {
         command.args(["--role", role]).envs(environment.iter().copied()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("it starts");
         let mut line = String::new();
@@ -49,12 +49,12 @@ impl Process {
     /// Ends a process that was [`counted`](Self::counted); how many instructions it ran.
     pub(crate) fn instructions(mut self) -> f64 {
         let stderr = self.child.stderr.take().expect("it is piped");
-        let ended = Command::new("kill").arg(self.child.id().to_string()).status().expect("it can be told to end");
-        assert!(ended.success(), "it was there until now");
-        let mut told = String::new();
-        BufReader::new(stderr).read_to_string(&mut told).expect("callgrind sums up");
-        let collected = told.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok());
-        collected.unwrap_or_else(|| panic!("callgrind counted nothing:\n{told}"))
+        let killed = Command::new("kill").arg(self.child.id().to_string()).status().expect("it can be told to end");
+        assert!(killed.success(), "it was there until now");
+        let mut output = String::new();
+        BufReader::new(stderr).read_to_string(&mut output).expect("callgrind sums up");
+        let collected = output.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok());
+        collected.unwrap_or_else(|| panic!("callgrind counted nothing:\n{output}"))
     }
 }
 

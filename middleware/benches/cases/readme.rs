@@ -4,8 +4,8 @@ use std::fs;
 
 const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
 
-pub(crate) fn write(mark: &str, table: &str) {
-    let (begin, end) = (format!("<!-- {mark} -->\n"), format!("<!-- /{mark} -->"));
+pub(crate) fn write(marker: &str, table: &str) {
+    let (begin, end) = (format!("<!-- {marker} -->\n"), format!("<!-- /{marker} -->"));
     let readme = fs::read_to_string(README).expect("the README is there");
     let (before, rest) = readme.split_once(&begin).expect("it has the mark");
     let (_, after) = rest.split_once(&end).expect("and the second");

@@ -20,17 +20,17 @@ pub struct Config {
     /// How often latency is looked at, milliseconds; less often if there are few requests or they take long.
     pub window_ms: u64,
     /// How many windows the usual latency is an average of.
-    pub long_windows: u32,
+    pub baseline_windows: u32,
     /// How many times the usual latency is still no sign of overload, at least 1.
     pub tolerance: f64,
     /// How much of a change is made at once, above 0 and at most 1.
     pub smoothing: f64,
     /// A latency up to this many milliseconds is never a sign of overload.
-    pub floor_ms: u64,
+    pub min_latency_ms: u64,
     /// With this many times the limit waiting, requests begin to be refused at random.
-    pub queue_from: f64,
+    pub queue_shed_start: f64,
     /// With this many times the limit waiting, every further request is refused.
-    pub queue_to: f64,
+    pub queue_max: f64,
     /// Longer than this nobody should wait, milliseconds; in a lasting queue nobody does.
     pub queue_target_ms: u64,
     /// A queue lasts when the wait was too long for this many milliseconds.
@@ -52,12 +52,12 @@ impl Default for Config {
             min_limit: 8,
             max_limit: 1_000,
             window_ms: 100,
-            long_windows: 600,
+            baseline_windows: 600,
             tolerance: 1.5,
             smoothing: 0.2,
-            floor_ms: 10,
-            queue_from: 1.0,
-            queue_to: 2.0,
+            min_latency_ms: 10,
+            queue_shed_start: 1.0,
+            queue_max: 2.0,
             queue_target_ms: 5,
             queue_interval_ms: 100,
             critical_percent: 50,
@@ -80,13 +80,13 @@ impl Config {
                 "must be between min_limit and max_limit",
             ),
             (self.window_ms >= 1, "server.adaptive_limit.window_ms", "must be at least 1"),
-            (self.long_windows >= 1, "server.adaptive_limit.long_windows", "must be at least 1"),
+            (self.baseline_windows >= 1, "server.adaptive_limit.long_windows", "must be at least 1"),
             (self.tolerance >= 1.0 && self.tolerance.is_finite(), "server.adaptive_limit.tolerance", "must be at least 1"),
             (self.smoothing > 0.0 && self.smoothing <= 1.0, "server.adaptive_limit.smoothing", "must be above 0 and at most 1"),
-            (self.floor_ms >= 1, "server.adaptive_limit.floor_ms", "must be at least 1"),
-            (self.queue_from >= 0.0, "server.adaptive_limit.queue_from", "must not be negative"),
+            (self.min_latency_ms >= 1, "server.adaptive_limit.floor_ms", "must be at least 1"),
+            (self.queue_shed_start >= 0.0, "server.adaptive_limit.queue_from", "must not be negative"),
             (
-                self.queue_to >= self.queue_from && self.queue_to <= 100.0,
+                self.queue_max >= self.queue_shed_start && self.queue_max <= 100.0,
                 "server.adaptive_limit.queue_to",
                 "must be at least queue_from and at most 100",
             ),
@@ -113,12 +113,12 @@ mod tests {
             ("max_limit", |config| config.max_limit = 7),
             ("initial_limit", |config| config.initial_limit = 1_001),
             ("window_ms", |config| config.window_ms = 0),
-            ("long_windows", |config| config.long_windows = 0),
+            ("long_windows", |config| config.baseline_windows = 0),
             ("tolerance", |config| config.tolerance = f64::NAN),
             ("smoothing", |config| config.smoothing = 0.0),
-            ("floor_ms", |config| config.floor_ms = 0),
-            ("queue_from", |config| config.queue_from = -1.0),
-            ("queue_to", |config| config.queue_to = 0.5),
+            ("floor_ms", |config| config.min_latency_ms = 0),
+            ("queue_from", |config| config.queue_shed_start = -1.0),
+            ("queue_to", |config| config.queue_max = 0.5),
             ("critical_percent", |config| config.critical_percent = 90),
         ];
         for (key, breaks) in broken {

@@ -15,13 +15,13 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     config::Config,
-    queue::{Refused, Ticket},
-    state::{Leave, Occupancy, Sample, State},
+    queue::{ShedReason, Ticket},
+    state::{QueueExit, Occupancy, Sample, State},
 };
 use crate::{
     deadline,
-    jitter::{self, Draw},
-    metrics::{as_f64, count_on_look, on_look},
+    jitter::{self, RandomFn},
+    metrics::{as_f64, register_observable_sum, register_observable},
     priority::Priority,
     rejection::{Rejection, reasons},
 };
@@ -29,68 +29,68 @@ use crate::{
 const LIMITER: &str = "adaptive";
 /// When a refused caller should come back, and by which share of it they are spread.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-const RETRY_SPREAD: f64 = 0.5;
+const RETRY_JITTER: f64 = 0.5;
 
 /// The shared limit. With a free place, coming in and going out are one short lock each.
 pub(super) struct Limiter {
-    state: Mutex<State<Answer>>,
-    waited: Histogram,
-    full: Counter,
-    too_late: Counter,
+    state: Mutex<State<WaiterSender>>,
+    wait_time: Histogram,
+    shed_full: Counter,
+    shed_timeout: Counter,
 }
 
-type Answer = oneshot::Sender<Result<Permit, Refused>>;
+type WaiterSender = oneshot::Sender<Result<Permit, ShedReason>>;
 
 /// What a request gets that asks to run.
-pub(super) enum Entry {
+pub(super) enum Admission {
     /// It may.
-    Run(Permit),
+    Admitted(Permit),
     /// Not yet.
-    Wait(Waiter),
+    Queued(Waiter),
     /// No.
-    Refused(Refused),
+    Rejected(ShedReason),
 }
 
 impl Limiter {
-    pub(super) fn new(config: &Config, draw: Draw) -> Arc<Self> {
+    pub(super) fn new(config: &Config, draw: RandomFn) -> Arc<Self> {
         let shed = |reason: &'static str| metrics::counter!("palisade.requests.shed", "reason" => reason);
         let limiter = Arc::new(Self {
             state: Mutex::new(State::new(config, draw, Instant::now())),
-            waited: metrics::histogram!("palisade.queue.wait", "limiter" => LIMITER),
-            full: shed("queue_full"),
-            too_late: shed("queue_timeout"),
+            wait_time: metrics::histogram!("palisade.queue.wait", "limiter" => LIMITER),
+            shed_full: shed("queue_full"),
+            shed_timeout: shed("queue_timeout"),
         });
         let limit = metrics::gauge!("palisade.concurrency.limit", "limiter" => LIMITER);
         limit.set(config.initial_limit);
-        on_look(&limiter, move |limiter| limit.set(as_f64(limiter.occupancy().limit)));
-        let shown = |gauge, count: fn(Occupancy) -> usize| {
-            count_on_look(&limiter, gauge, move |limiter| u32::try_from(count(limiter.occupancy())).unwrap_or(u32::MAX));
+        register_observable(&limiter, move |limiter| limit.set(as_f64(limiter.occupancy().limit)));
+        let export = |gauge, count: fn(Occupancy) -> usize| {
+            register_observable_sum(&limiter, gauge, move |limiter| u32::try_from(count(limiter.occupancy())).unwrap_or(u32::MAX));
         };
-        shown(metrics::gauge!("palisade.concurrency.in_use", "limiter" => LIMITER), |occupancy| occupancy.in_use);
-        shown(metrics::gauge!("palisade.queue.waiting", "limiter" => LIMITER), |occupancy| occupancy.waiting);
+        export(metrics::gauge!("palisade.concurrency.in_use", "limiter" => LIMITER), |occupancy| occupancy.in_use);
+        export(metrics::gauge!("palisade.queue.waiting", "limiter" => LIMITER), |occupancy| occupancy.waiting);
         limiter
     }
 
     /// A request comes that must be answered by `deadline`.
-    pub(super) fn enter(self: &Arc<Self>, priority: Priority, deadline: Option<Instant>, now: Instant) -> Entry {
+    pub(super) fn admit(self: &Arc<Self>, priority: Priority, deadline: Option<Instant>, now: Instant) -> Admission {
         let mut state = self.state.lock();
-        if state.enter(priority) {
+        if state.try_admit(priority) {
             drop(state);
-            return Entry::Run(self.permit(priority));
+            return Admission::Admitted(self.permit(priority));
         }
-        let (may_wait, leaving) = state.may_wait(priority, now);
+        let (may_wait, leaving) = state.may_queue(priority, now);
         let waiter = may_wait.then(|| {
             let (answer, answered) = oneshot::channel();
-            let ticket = state.wait(priority, deadline, answer, now);
-            Waiter { limiter: self.clone(), ticket, since: now, deadline, answered, done: false }
+            let ticket = state.enqueue(priority, deadline, answer, now);
+            Waiter { limiter: self.clone(), ticket, queued_at: now, deadline, result: answered, done: false }
         });
         drop(state);
-        self.tell(leaving.into_iter().map(|(answer, why)| (answer, Leave::Refused(why))));
+        self.notify_waiters(leaving.into_iter().map(|(answer, why)| (answer, QueueExit::Shed(why))));
         if let Some(waiter) = waiter {
-            return Entry::Wait(waiter);
+            return Admission::Queued(waiter);
         }
-        self.count(Refused::Full);
-        Entry::Refused(Refused::Full)
+        self.count_shed(ShedReason::Full);
+        Admission::Rejected(ShedReason::Full)
     }
 
     /// What can be seen from outside, for `Debug` and for tests.
@@ -98,20 +98,20 @@ impl Limiter {
         self.state.lock().occupancy()
     }
 
-    fn leave(self: &Arc<Self>, priority: Priority, sample: Option<Sample>, now: Instant) {
+    fn release(self: &Arc<Self>, priority: Priority, sample: Option<Sample>, now: Instant) {
         let mut state = self.state.lock();
-        let leaving = state.leave(priority, sample, now);
+        let leaving = state.finish(priority, sample, now);
         drop(state);
-        self.tell(leaving);
+        self.notify_waiters(leaving);
     }
 
     /// Never under the lock: waking somebody runs code that is not ours, and dropping a permit comes back here.
-    fn tell(self: &Arc<Self>, leaving: impl IntoIterator<Item = (Answer, Leave)>) {
+    fn notify_waiters(self: &Arc<Self>, leaving: impl IntoIterator<Item = (WaiterSender, QueueExit)>) {
         for (answer, leave) in leaving {
             let result = match leave {
-                Leave::Enter(priority) => Ok(self.permit(priority)),
-                Leave::Refused(why) => {
-                    self.count(why);
+                QueueExit::Admitted(priority) => Ok(self.permit(priority)),
+                QueueExit::Shed(why) => {
+                    self.count_shed(why);
                     Err(why)
                 }
             };
@@ -124,10 +124,10 @@ impl Limiter {
         Permit { limiter: self.clone(), priority, sample: None }
     }
 
-    fn count(&self, why: Refused) {
+    fn count_shed(&self, why: ShedReason) {
         match why {
-            Refused::Full => self.full.increment(1),
-            Refused::TooLong | Refused::Expired => self.too_late.increment(1),
+            ShedReason::Full => self.shed_full.increment(1),
+            ShedReason::WaitTooLong | ShedReason::Expired => self.shed_timeout.increment(1),
         }
     }
 }
@@ -149,7 +149,7 @@ pub(super) struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.limiter.leave(self.priority, self.sample, Instant::now());
+        self.limiter.release(self.priority, self.sample, Instant::now());
     }
 }
 
@@ -158,18 +158,18 @@ impl Drop for Permit {
 pub(super) struct Waiter {
     limiter: Arc<Limiter>,
     ticket: Ticket,
-    since: Instant,
+    queued_at: Instant,
     deadline: Option<Instant>,
-    answered: oneshot::Receiver<Result<Permit, Refused>>,
+    result: oneshot::Receiver<Result<Permit, ShedReason>>,
     done: bool,
 }
 
 impl Future for Waiter {
-    type Output = Result<Permit, Refused>;
+    type Output = Result<Permit, ShedReason>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // Whoever leaves the queue is told, so there is no error.
-        let answer = ready!(Pin::new(&mut self.answered).poll(cx)).unwrap_or(Err(Refused::Full));
+        let answer = ready!(Pin::new(&mut self.result).poll(cx)).unwrap_or(Err(ShedReason::Full));
         self.done = true;
         Poll::Ready(answer)
     }
@@ -178,25 +178,25 @@ impl Future for Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let now = Instant::now();
-        self.limiter.waited.record(now.saturating_duration_since(self.since));
+        self.limiter.wait_time.record(now.saturating_duration_since(self.queued_at));
         if self.done {
             return;
         }
         // The answer that nobody will give is dropped outside the lock: that wakes somebody.
-        let unanswered = self.limiter.state.lock().forget(self.ticket);
+        let unanswered = self.limiter.state.lock().remove_waiter(self.ticket);
         if unanswered.is_some() && self.deadline.is_some_and(|deadline| deadline <= now) {
-            self.limiter.count(Refused::Expired);
+            self.limiter.count_shed(ShedReason::Expired);
         }
     }
 }
 
-impl From<Refused> for Rejection {
-    fn from(refused: Refused) -> Self {
+impl From<ShedReason> for Rejection {
+    fn from(refused: ShedReason) -> Self {
         let detail = match refused {
-            Refused::Full => "too many requests wait",
-            Refused::TooLong => "requests wait for too long",
-            Refused::Expired => return deadline::expired(),
+            ShedReason::Full => "too many requests wait",
+            ShedReason::WaitTooLong => "requests wait for too long",
+            ShedReason::Expired => return deadline::expired(),
         };
-        Self::new(&reasons::OVERLOADED, detail).with_retry_after(jitter::around(RETRY_AFTER, RETRY_SPREAD, jitter::draw))
+        Self::new(&reasons::OVERLOADED, detail).with_retry_after(jitter::jittered(RETRY_AFTER, RETRY_JITTER, jitter::random_unit))
     }
 }

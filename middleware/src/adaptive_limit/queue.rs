@@ -6,25 +6,25 @@ use tokio::time::Instant;
 
 use super::{
     config::Config,
-    line::{Line, Patience},
+    codel_queue::{CodelQueue, CodelParams},
 };
 use crate::metrics::as_f64;
-use crate::{jitter::Draw, priority::Priority};
+use crate::{jitter::RandomFn, priority::Priority};
 
 /// However low the limit is, so many may wait before any is refused for it: a burst is no overload.
-const AT_LEAST_FROM: f64 = 16.0;
+const MIN_SHED_START: f64 = 16.0;
 /// However low the limit is, so many may wait.
-const AT_LEAST_TO: f64 = 32.0;
+const MIN_QUEUE_MAX: f64 = 32.0;
 
 /// Waiters, a line per priority.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
-    lines: [Line<T>; Priority::ALL.len()],
+    queues: [CodelQueue<T>; Priority::ALL.len()],
     next_id: u64,
-    from: f64,
-    to: f64,
-    patience: Patience,
-    draw: Draw,
+    shed_start: f64,
+    max_length: f64,
+    codel: CodelParams,
+    draw: RandomFn,
 }
 
 /// Where a waiter stands, to find it again if it goes.
@@ -36,49 +36,49 @@ pub(super) struct Ticket {
 
 /// Why somebody does not get a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum ShedReason {
     /// Too many wait already.
     Full,
     /// The queue lasts, and this one has been in it for too long.
-    TooLong,
+    WaitTooLong,
     /// The deadline passed.
     Expired,
 }
 
 impl<T> Queue<T> {
-    pub(super) fn new(config: &Config, draw: Draw) -> Self {
+    pub(super) fn new(config: &Config, draw: RandomFn) -> Self {
         let patience =
-            Patience { target: Duration::from_millis(config.queue_target_ms), interval: Duration::from_millis(config.queue_interval_ms) };
-        Self { lines: Priority::ALL.map(|_| Line::new()), next_id: 0, from: config.queue_from, to: config.queue_to, patience, draw }
+            CodelParams { target: Duration::from_millis(config.queue_target_ms), interval: Duration::from_millis(config.queue_interval_ms) };
+        Self { queues: Priority::ALL.map(|_| CodelQueue::new()), next_id: 0, shed_start: config.queue_shed_start, max_length: config.queue_max, codel: patience, draw }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.lines.iter().map(Line::len).sum()
+        self.queues.iter().map(CodelQueue::len).sum()
     }
 
     /// Moves into `leaving` whoever waits in vain; to be done before anything else is asked of the queue.
-    pub(super) fn sweep(&mut self, now: Instant, leaving: &mut Vec<(T, Refused)>) {
-        for line in &mut self.lines {
-            line.sweep(self.patience, now, leaving);
+    pub(super) fn sweep(&mut self, now: Instant, leaving: &mut Vec<(T, ShedReason)>) {
+        for line in &mut self.queues {
+            line.sweep(self.codel, now, leaving);
         }
     }
 
     /// Whether one more of `priority` may wait while `limit` run. Somebody less important may have to go for it, into `leaving`.
-    pub(super) fn make_room(&mut self, priority: Priority, limit: usize, leaving: &mut Vec<(T, Refused)>) -> bool {
-        if !self.is_crowded(limit) {
+    pub(super) fn make_room(&mut self, priority: Priority, limit: usize, leaving: &mut Vec<(T, ShedReason)>) -> bool {
+        if !self.should_drop(limit) {
             return true;
         }
-        let mut less_important = self.lines[priority as usize + 1..].iter_mut().rev();
-        let evicted = less_important.find_map(Line::give_up);
+        let mut less_important = self.queues[priority as usize + 1..].iter_mut().rev();
+        let evicted = less_important.find_map(CodelQueue::evict);
         let found = evicted.is_some();
-        leaving.extend(evicted.map(|item| (item, Refused::Full)));
+        leaving.extend(evicted.map(|item| (item, ShedReason::Full)));
         found
     }
 
     /// Certainly when it is full, never while it is short, in between at random: all callers backing off at once help no more than none.
-    fn is_crowded(&self, limit: usize) -> bool {
+    fn should_drop(&self, limit: usize) -> bool {
         let (limit, waiting) = (as_f64(limit), as_f64(self.len()));
-        let (from, to) = ((limit * self.from).max(AT_LEAST_FROM), (limit * self.to).max(AT_LEAST_TO));
+        let (from, to) = ((limit * self.shed_start).max(MIN_SHED_START), (limit * self.max_length).max(MIN_QUEUE_MAX));
         waiting >= to || (waiting > from && (self.draw)() < (waiting - from) / (to - from))
     }
 
@@ -86,20 +86,20 @@ impl<T> Queue<T> {
     pub(super) fn push(&mut self, priority: Priority, deadline: Option<Instant>, item: T, now: Instant) -> Ticket {
         let id = self.next_id;
         self.next_id += 1;
-        self.lines[priority as usize].push(id, deadline, item, now);
+        self.queues[priority as usize].push(id, deadline, item, now);
         Ticket { priority, id }
     }
 
     /// The next to be served: of a priority that is `owed` something, else the most important.
-    pub(super) fn take(&mut self, owed: impl Fn(Priority) -> bool) -> Option<(Priority, T)> {
-        let waiting = || Priority::ALL.into_iter().filter(|priority| self.lines[*priority as usize].len() > 0);
-        let priority = waiting().find(|priority| owed(*priority)).or_else(|| waiting().next())?;
-        self.lines[priority as usize].take().map(|item| (priority, item))
+    pub(super) fn pop_next(&mut self, below_guaranteed_share: impl Fn(Priority) -> bool) -> Option<(Priority, T)> {
+        let waiting = || Priority::ALL.into_iter().filter(|priority| self.queues[*priority as usize].len() > 0);
+        let priority = waiting().find(|priority| below_guaranteed_share(*priority)).or_else(|| waiting().next())?;
+        self.queues[priority as usize].pop().map(|item| (priority, item))
     }
 
     /// Removes a waiter who has gone, if it is still there.
-    pub(super) fn forget(&mut self, ticket: Ticket) -> Option<T> {
-        self.lines[ticket.priority as usize].forget(ticket.id)
+    pub(super) fn remove(&mut self, ticket: Ticket) -> Option<T> {
+        self.queues[ticket.priority as usize].remove(ticket.id)
     }
 }
 

@@ -7,11 +7,11 @@ use tokio::time::Instant;
 use super::{
     config::Config,
     gradient::Gradient,
-    queue::{Queue, Refused, Ticket},
+    queue::{Queue, ShedReason, Ticket},
     window::Window,
 };
 use crate::metrics::as_f64;
-use crate::{jitter::Draw, priority::Priority};
+use crate::{jitter::RandomFn, priority::Priority};
 
 /// The limit with those who run under it and those who wait for it; `T` reaches a waiter.
 #[derive(Debug)]
@@ -29,18 +29,18 @@ pub(super) struct State<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sample {
     /// It was answered after this long.
-    Answered(Duration),
+    Completed(Duration),
     /// It was not answered within this time.
     TimedOut(Duration),
 }
 
 /// What becomes of a waiter.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Leave {
+pub(super) enum QueueExit {
     /// Its turn has come.
-    Enter(Priority),
+    Admitted(Priority),
     /// It waits in vain.
-    Refused(Refused),
+    Shed(ShedReason),
 }
 
 /// What can be seen from outside.
@@ -54,7 +54,7 @@ pub(super) struct Occupancy {
 }
 
 impl<T> State<T> {
-    pub(super) fn new(config: &Config, draw: Draw, now: Instant) -> Self {
+    pub(super) fn new(config: &Config, draw: RandomFn, now: Instant) -> Self {
         let share = |percent: u8| f64::from(percent) / 100.0;
         Self {
             gradient: Gradient::new(config),
@@ -75,16 +75,16 @@ impl<T> State<T> {
     }
 
     /// Lets a request in if there is a place that nobody waits for. Below the limit all are equal.
-    pub(super) fn enter(&mut self, priority: Priority) -> bool {
+    pub(super) fn try_admit(&mut self, priority: Priority) -> bool {
         let free = self.in_use < self.limit() && self.queue.len() == 0;
         if free {
-            self.begin(priority);
+            self.start(priority);
         }
         free
     }
 
     /// Whether a request that could not enter may wait; others may have to leave for it.
-    pub(super) fn may_wait(&mut self, priority: Priority, now: Instant) -> (bool, Vec<(T, Refused)>) {
+    pub(super) fn may_queue(&mut self, priority: Priority, now: Instant) -> (bool, Vec<(T, ShedReason)>) {
         let mut leaving = Vec::new();
         self.queue.sweep(now, &mut leaving);
         let may = self.queue.make_room(priority, self.gradient.limit(), &mut leaving);
@@ -92,26 +92,26 @@ impl<T> State<T> {
     }
 
     /// Lets a request wait.
-    pub(super) fn wait(&mut self, priority: Priority, deadline: Option<Instant>, item: T, now: Instant) -> Ticket {
+    pub(super) fn enqueue(&mut self, priority: Priority, deadline: Option<Instant>, item: T, now: Instant) -> Ticket {
         self.queue.push(priority, deadline, item, now)
     }
 
     /// A waiter has gone by itself; what reached it, if it was still waiting.
-    pub(super) fn forget(&mut self, ticket: Ticket) -> Option<T> {
-        self.queue.forget(ticket)
+    pub(super) fn remove_waiter(&mut self, ticket: Ticket) -> Option<T> {
+        self.queue.remove(ticket)
     }
 
     /// A request has ended. Who leaves the queue now, and how.
-    pub(super) fn leave(&mut self, priority: Priority, sample: Option<Sample>, now: Instant) -> Vec<(T, Leave)> {
+    pub(super) fn finish(&mut self, priority: Priority, sample: Option<Sample>, now: Instant) -> Vec<(T, QueueExit)> {
         self.running[priority as usize] -= 1;
         self.in_use -= 1;
-        self.learn(sample, now);
+        self.record_sample(sample, now);
         if self.queue.len() == 0 {
             return Vec::new();
         }
         let mut refused = Vec::new();
         self.queue.sweep(now, &mut refused);
-        let mut leaving: Vec<_> = refused.into_iter().map(|(item, why)| (item, Leave::Refused(why))).collect();
+        let mut leaving: Vec<_> = refused.into_iter().map(|(item, why)| (item, QueueExit::Shed(why))).collect();
         let limit = self.limit();
         while self.in_use < limit {
             let (running, guaranteed) = (&self.running, &self.guaranteed);
@@ -119,25 +119,25 @@ impl<T> State<T> {
                 let priority = priority as usize;
                 as_f64(running[priority] + 1) <= as_f64(limit) * guaranteed[priority]
             };
-            let Some((priority, item)) = self.queue.take(owed) else { break };
-            self.begin(priority);
-            leaving.push((item, Leave::Enter(priority)));
+            let Some((priority, item)) = self.queue.pop_next(owed) else { break };
+            self.start(priority);
+            leaving.push((item, QueueExit::Admitted(priority)));
         }
         leaving
     }
 
-    fn begin(&mut self, priority: Priority) {
+    fn start(&mut self, priority: Priority) {
         self.running[priority as usize] += 1;
         self.in_use += 1;
-        self.window.occupied(self.in_use);
+        self.window.record_in_flight(self.in_use);
     }
 
-    fn learn(&mut self, sample: Option<Sample>, now: Instant) {
+    fn record_sample(&mut self, sample: Option<Sample>, now: Instant) {
         let latency = match sample {
             None => return,
-            Some(Sample::Answered(latency)) => Some(latency),
+            Some(Sample::Completed(latency)) => Some(latency),
             // Who has less patience than a request usually takes says nothing of the server.
-            Some(Sample::TimedOut(after)) if self.gradient.usual().is_some_and(|usual| after < usual) => return,
+            Some(Sample::TimedOut(after)) if self.gradient.baseline_latency().is_some_and(|usual| after < usual) => return,
             Some(Sample::TimedOut(_)) => None,
         };
         if let Some(seen) = self.window.record(latency, self.in_use, now) {

@@ -116,7 +116,7 @@ async fn the_more_important_run_first_and_push_others_out() {
 
 #[tokio::test(start_paused = true)]
 async fn health_neither_waits_nor_takes_a_place() {
-    static HEALTH: Method = Method::http("GET", "/livez", Access::Public).quiet();
+    static HEALTH: Method = Method::http("GET", "/livez", Access::Public).infrastructure();
     let layer = fixed(1);
     let mut service = layer.layer(tower::service_fn(answer));
     let mut probe = plain();

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Request, header};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use super::{Verifier, verifier::Unverified};
+use super::{Verifier, verifier::VerifyError};
 use crate::{
     context::Context,
     method_table::Access,
@@ -65,14 +65,14 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let Some(context) = request.extensions_mut().get_mut::<Context>() else {
-            return ResponseFuture::refused(Rejection::internal("no request context around the authentication layer"));
+            return ResponseFuture::rejected(Rejection::internal("no request context around the authentication layer"));
         };
         if context.method.is_none_or(|method| method.access == Access::Public) {
             return ResponseFuture::Ready { future: self.inner.call(request) };
         }
         let token = match bearer(request.headers()) {
             Ok(token) => token,
-            Err(rejection) => return ResponseFuture::refused(rejection),
+            Err(rejection) => return ResponseFuture::rejected(rejection),
         };
         match self.verifier.verify_now(token) {
             Ok(principal) => {
@@ -80,14 +80,14 @@ where
                 context.expect("found above").principal = Some(principal);
                 ResponseFuture::Ready { future: self.inner.call(request) }
             }
-            Err(Unverified::Refused(rejection)) => ResponseFuture::refused(rejection),
-            Err(Unverified::UnknownKey(_)) => {
+            Err(VerifyError::Rejected(rejection)) => ResponseFuture::rejected(rejection),
+            Err(VerifyError::UnknownKey(_)) => {
                 // Seldom: a key set has to be read first. The clone stays behind, the ready one goes with the request.
                 let verifier = self.verifier.clone();
                 let token = token.to_owned();
                 let clone = self.inner.clone();
                 let mut inner = std::mem::replace(&mut self.inner, clone);
-                ResponseFuture::Waiting {
+                ResponseFuture::RefreshingKeys {
                     future: Box::pin(async move {
                         let principal = verifier.verify(&token).await?;
                         if let Some(context) = request.extensions_mut().get_mut::<Context>() {
@@ -130,7 +130,7 @@ pub(super) fn challenge(rejection: Rejection, error: Option<&str>, scope: Option
     }
 }
 
-type Boxed<S, Q> = Pin<Box<dyn Future<Output = Result<<S as Service<Q>>::Response, Rejection>> + Send>>;
+type BoxedFuture<S, Q> = Pin<Box<dyn Future<Output = Result<<S as Service<Q>>::Response, Rejection>> + Send>>;
 
 pin_project! {
     /// The future of [`Authenticate`].
@@ -139,15 +139,15 @@ pin_project! {
         /// The token was known.
         Ready { #[pin] future: S::Future },
         /// Keys are being read.
-        Waiting { future: Boxed<S, Q> },
+        RefreshingKeys { future: BoxedFuture<S, Q> },
         /// It was not believed.
-        Refused { rejection: Option<Rejection> },
+        Rejected { rejection: Option<Rejection> },
     }
 }
 
 impl<S: Service<Q>, Q> ResponseFuture<S, Q> {
-    fn refused(rejection: Rejection) -> Self {
-        Self::Refused { rejection: Some(rejection) }
+    fn rejected(rejection: Rejection) -> Self {
+        Self::Rejected { rejection: Some(rejection) }
     }
 }
 
@@ -161,8 +161,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         match self.project() {
             Projected::Ready { future } => future.poll(cx).map_err(Into::into),
-            Projected::Waiting { future } => future.as_mut().poll(cx),
-            Projected::Refused { rejection } => match rejection.take() {
+            Projected::RefreshingKeys { future } => future.as_mut().poll(cx),
+            Projected::Rejected { rejection } => match rejection.take() {
                 Some(rejection) => Poll::Ready(Err(rejection)),
                 None => unreachable!("polled after it was ready"),
             },

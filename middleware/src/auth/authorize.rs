@@ -6,7 +6,7 @@ use tower::Layer;
 use super::{Principal, authenticate::challenge};
 use crate::{
     context::Context,
-    gate::{Check, Checked},
+    filter::{Predicate, Filter},
     method_table::{Access, Allowed},
     priority,
     rejection::{Rejection, reasons},
@@ -30,28 +30,28 @@ use crate::{
 pub struct AuthorizeLayer(pub Protocol);
 
 impl<S> Layer<S> for AuthorizeLayer {
-    type Service = Checked<S, Self>;
+    type Service = Filter<S, Self>;
 
-    fn layer(&self, inner: S) -> Checked<S, Self> {
-        Checked::new(inner, *self)
+    fn layer(&self, inner: S) -> Filter<S, Self> {
+        Filter::new(inner, *self)
     }
 }
 
-impl Check for AuthorizeLayer {
+impl Predicate for AuthorizeLayer {
     fn check<B>(&self, mut request: Request<B>) -> Result<Request<B>, Rejection> {
         let context = Context::of(&request);
         let Some(method) = context.and_then(|context| context.method) else {
-            return Err(self.unlisted(request.extensions().get()));
+            return Err(self.not_in_table(request.extensions().get()));
         };
         check(method.access, context.and_then(|context| context.principal.as_deref()))?;
-        priority::believe(&mut request);
+        priority::apply_inbound_priority(&mut request);
         Ok(request)
     }
 }
 
 impl AuthorizeLayer {
     /// The answer to what has no entry, in the words that the router would have had for what it does not serve.
-    fn unlisted(self, allowed: Option<&Allowed>) -> Rejection {
+    fn not_in_table(self, allowed: Option<&Allowed>) -> Rejection {
         match (self.0, allowed) {
             (Protocol::Grpc, _) => Rejection::new(&reasons::UNIMPLEMENTED, "there is no such method"),
             (Protocol::Http, None) => Rejection::new(&reasons::NOT_FOUND, "there is nothing at this path"),
@@ -70,7 +70,7 @@ fn check(access: Access, principal: Option<&Principal>) -> Result<(), Rejection>
     let Some(principal) = principal else {
         return Err(Rejection::new(&reasons::UNAUTHENTICATED, "a bearer token is needed"));
     };
-    let (granted, wanted) = match access {
+    let (granted, required) = match access {
         Access::Public => (true, ""),
         Access::Scope(scope) => (principal.has_scope(scope), scope),
         Access::AnyScope(scopes) => (scopes.iter().any(|scope| principal.has_scope(scope)), scopes.first().copied().unwrap_or("")),
@@ -82,8 +82,8 @@ fn check(access: Access, principal: Option<&Principal>) -> Result<(), Rejection>
     if granted {
         return Ok(());
     }
-    let rejection = Rejection::new(&reasons::INSUFFICIENT_SCOPE, format!("the scope {wanted} is needed"));
-    Err(challenge(rejection, Some("insufficient_scope"), Some(wanted)))
+    let rejection = Rejection::new(&reasons::INSUFFICIENT_SCOPE, format!("the scope {required} is needed"));
+    Err(challenge(rejection, Some("insufficient_scope"), Some(required)))
 }
 
 #[cfg(test)]
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     fn principal(scopes: &[&str], actor: Option<&str>) -> Principal {
-        let mut principal = Principal::absent_user("alice");
+        let mut principal = Principal::on_behalf_of("alice");
         principal.scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
         principal.actor = actor.map(str::to_owned);
         principal

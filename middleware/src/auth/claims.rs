@@ -14,21 +14,21 @@ pub(super) struct TokenHeader {
     pub(super) typ: Option<String>,
     pub(super) kid: Option<String>,
     #[serde(default)]
-    pub(super) crit: Present,
+    pub(super) crit: IsPresent,
     #[serde(default)]
-    pub(super) jku: Present,
+    pub(super) jku: IsPresent,
     #[serde(default)]
-    pub(super) x5u: Present,
+    pub(super) x5u: IsPresent,
     #[serde(default)]
-    pub(super) jwk: Present,
+    pub(super) jwk: IsPresent,
     #[serde(default)]
-    pub(super) x5c: Present,
+    pub(super) x5c: IsPresent,
     #[serde(default)]
-    pub(super) b64: Present,
+    pub(super) b64: IsPresent,
     #[serde(default)]
-    pub(super) enc: Present,
+    pub(super) enc: IsPresent,
     #[serde(default)]
-    pub(super) zip: Present,
+    pub(super) zip: IsPresent,
 }
 
 impl TokenHeader {
@@ -50,9 +50,9 @@ impl TokenHeader {
 
 /// Whether a member is there, whatever its value.
 #[derive(Debug, Default)]
-pub(super) struct Present(bool);
+pub(super) struct IsPresent(bool);
 
-impl<'de> Deserialize<'de> for Present {
+impl<'de> Deserialize<'de> for IsPresent {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         de::IgnoredAny::deserialize(deserializer).map(|_| Self(true))
     }
@@ -62,7 +62,7 @@ impl<'de> Deserialize<'de> for Present {
 pub(super) struct Claims {
     pub(super) iss: String,
     pub(super) sub: String,
-    pub(super) aud: OneOrMany,
+    pub(super) aud: StringOrVec,
     #[serde(deserialize_with = "numeric_date")]
     pub(super) exp: i64,
     #[serde(default, deserialize_with = "optional_numeric_date")]
@@ -74,7 +74,7 @@ pub(super) struct Claims {
     #[serde(default)]
     scope: Option<String>,
     #[serde(default)]
-    scp: Option<OneOrMany>,
+    scp: Option<StringOrVec>,
     #[serde(default)]
     pub(super) act: Option<Actor>,
 }
@@ -94,9 +94,9 @@ pub(super) struct Actor {
 }
 
 #[derive(Debug)]
-pub(super) struct OneOrMany(pub(super) Vec<String>);
+pub(super) struct StringOrVec(pub(super) Vec<String>);
 
-impl<'de> Deserialize<'de> for OneOrMany {
+impl<'de> Deserialize<'de> for StringOrVec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
@@ -143,7 +143,7 @@ pub struct UserToken {
 }
 
 #[derive(Serialize)]
-struct Written<'a> {
+struct TokenClaims<'a> {
     iss: &'a str,
     sub: &'a str,
     aud: &'a str,
@@ -187,7 +187,7 @@ fn sign(
 ) -> Result<String, jsonwebtoken::errors::Error> {
     // Nobody revokes a token that is good for a minute, nor makes it for later; it is spelled out with every call.
     let internal = act.is_some();
-    let claims = Written {
+    let claims = TokenClaims {
         iss: &token.issuer,
         sub: &token.subject,
         aud: &token.audience,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Issuer, RevocationError, RevocationFile, Revocations, Verifier,
-    jwks::KeySet,
+    jwks::JwksSource,
     keys::{KeyError, SigningKey, TrustedKey},
 };
 use crate::clock::Clock;
@@ -107,7 +107,7 @@ pub enum ConfigError {
 #[serde(default, deny_unknown_fields)]
 pub struct Identity {
     /// Ed25519 private key in PEM (PKCS #8). `palisade keygen` makes one.
-    pub key_file: Option<PathBuf>,
+    pub signing_key_file: Option<PathBuf>,
 }
 
 /// Keys of a service that calls others: whose tokens it believes, and what it signs with.
@@ -123,7 +123,7 @@ impl Keys {
     /// The keys that a configuration names; tokens must be made for `audience`.
     pub fn read(config: &Config, audience: &str, identity: &Identity, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
         let verifier = Arc::new(config.verifier(audience, clock)?);
-        let path = identity.key_file.as_ref().ok_or(ConfigError::NoIdentity)?;
+        let path = identity.signing_key_file.as_ref().ok_or(ConfigError::NoIdentity)?;
         let pem = fs::read_to_string(path).map_err(|error| ConfigError::UnreadableIdentity(path.clone(), error))?;
         Ok(Self { verifier, signing: SigningKey::from_pem(&pem.into()).map_err(ConfigError::BadIdentity)? })
     }
@@ -167,7 +167,7 @@ impl IssuerConfig {
         })
     }
 
-    fn keys(&self, name: &str) -> Result<KeySet, ConfigError> {
+    fn keys(&self, name: &str) -> Result<JwksSource, ConfigError> {
         let read = |path: &PathBuf| fs::read(path).map_err(|error| ConfigError::Unreadable(name.to_owned(), path.clone(), error));
         let bad = |error| ConfigError::BadKey(name.to_owned(), error);
         let Self { secret, secret_file, public_key_file, jwks_file, jwks_url, .. } = self;
@@ -184,16 +184,16 @@ impl IssuerConfig {
             (None, None, None, Some(path), None) => {
                 // Read now, so that a bad file is told at the start.
                 TrustedKey::from_jwks(&read(path)?).map_err(bad)?;
-                return Ok(KeySet::from_file(path));
+                return Ok(JwksSource::from_file(path));
             }
             (None, None, None, None, Some(url)) => {
                 let url = reqwest::Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
                 let url = url.ok_or_else(|| ConfigError::BadUrl(name.to_owned()))?;
-                return KeySet::from_url(name, &url).map_err(|error| ConfigError::Unreachable(name.to_owned(), error));
+                return JwksSource::from_url(name, &url).map_err(|error| ConfigError::Unreachable(name.to_owned(), error));
             }
             _ => return Err(ConfigError::Ambiguous(name.to_owned())),
         };
-        Ok(KeySet::fixed(vec![fixed]))
+        Ok(JwksSource::fixed(vec![fixed]))
     }
 }
 

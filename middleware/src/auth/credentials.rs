@@ -8,7 +8,7 @@ use tower::Layer;
 use super::InternalTokens;
 use crate::{
     context,
-    gate::{Check, Checked},
+    filter::{Predicate, Filter},
     priority::PRIORITY_HEADER,
     rejection::Rejection,
     request_context::REQUEST_ID_HEADER,
@@ -42,17 +42,17 @@ impl CredentialsLayer {
 }
 
 impl<S> Layer<S> for CredentialsLayer {
-    type Service = Checked<S, Self>;
+    type Service = Filter<S, Self>;
 
-    fn layer(&self, inner: S) -> Checked<S, Self> {
-        Checked::new(inner, self.clone())
+    fn layer(&self, inner: S) -> Filter<S, Self> {
+        Filter::new(inner, self.clone())
     }
 }
 
-impl Check for CredentialsLayer {
+impl Predicate for CredentialsLayer {
     fn check<B>(&self, mut request: Request<B>) -> Result<Request<B>, Rejection> {
         let headers = request.headers_mut();
-        let user = context::look(|context| {
+        let user = context::with_current(|context| {
             headers.insert(REQUEST_ID_HEADER, context.request_id.header());
             // Here, because who has no token of ours is not believed.
             headers.insert(PRIORITY_HEADER, context.priority.into());
@@ -72,7 +72,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        auth::{Grant, keys::SigningKey},
+        auth::{TokenPolicy, keys::SigningKey},
         clock::SystemClock,
         context::Context,
         priority::Priority,
@@ -81,7 +81,7 @@ mod tests {
     #[tokio::test]
     async fn a_call_has_the_id_and_the_priority_of_its_request() {
         let key = SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap();
-        let tokens = Arc::new(InternalTokens::new("orders", Grant::Own(&[]), key, Arc::new(SystemClock)));
+        let tokens = Arc::new(InternalTokens::new("orders", TokenPolicy::Service(&[]), key, Arc::new(SystemClock)));
         let inner = tower::service_fn(async |request: Request<()>| Ok::<_, Infallible>(request));
         let mut credentials = CredentialsLayer::new(tokens, "products").layer(inner);
         let context = Context { priority: Priority::Batch, ..Context::background() };

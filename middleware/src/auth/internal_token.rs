@@ -14,23 +14,23 @@ use crate::{clock::Clock, rejection::Rejection};
 
 const LIFETIME: Duration = Duration::from_mins(1);
 /// A cached token is used for half its life, so that it always has time left when it arrives.
-const REUSE_FOR: Duration = Duration::from_secs(30);
+const REUSE_TTL: Duration = Duration::from_secs(30);
 const CACHED_TOKENS: u64 = 10_000;
 
 /// What a service may ask of another.
 #[derive(Debug, Clone)]
-pub enum Grant {
+pub enum TokenPolicy {
     /// The user's own scopes, and no more.
-    Users,
+    OnBehalfOfUser,
     /// These scopes of the service's own.
-    Own(&'static [&'static str]),
+    Service(&'static [&'static str]),
 }
 
 /// Makes internal tokens, signed with the service's own key.
 #[derive(Debug)]
 pub struct InternalTokens {
     service: &'static str,
-    grant: Grant,
+    policy: TokenPolicy,
     key: SigningKey,
     clock: Arc<dyn Clock>,
     cache: Cache<Key, HeaderValue>,
@@ -47,7 +47,7 @@ struct Key {
 
 /// A [`Key`] to look for.
 #[derive(Hash)]
-struct Asked<'a> {
+struct BorrowedKey<'a> {
     target: &'static str,
     subject: &'a str,
     scopes: &'a BTreeSet<String>,
@@ -55,7 +55,7 @@ struct Asked<'a> {
 
 static NO_SCOPES: BTreeSet<String> = BTreeSet::new();
 
-impl Equivalent<Key> for Asked<'_> {
+impl Equivalent<Key> for BorrowedKey<'_> {
     fn equivalent(&self, key: &Key) -> bool {
         self.target == key.target && self.subject == key.subject && *self.scopes == key.scopes
     }
@@ -63,25 +63,25 @@ impl Equivalent<Key> for Asked<'_> {
 
 impl InternalTokens {
     /// Tokens made by `service` (their `iss` and `act`).
-    pub fn new(service: &'static str, grant: Grant, key: SigningKey, clock: Arc<dyn Clock>) -> Self {
-        let cache = Cache::builder().max_capacity(CACHED_TOKENS).time_to_live(REUSE_FOR).build();
-        Self { service, grant, key, clock, cache }
+    pub fn new(service: &'static str, policy: TokenPolicy, key: SigningKey, clock: Arc<dyn Clock>) -> Self {
+        let cache = Cache::builder().max_capacity(CACHED_TOKENS).time_to_live(REUSE_TTL).build();
+        Self { service, policy, key, clock, cache }
     }
 
     /// The `Authorization` header of a call to `target` on behalf of `user`; without a user the service speaks for itself.
     pub fn authorization(&self, target: &'static str, user: Option<&Principal>) -> Result<HeaderValue, Rejection> {
         let subject = user.map_or(self.service, |user| &user.subject);
-        let scopes = match (&self.grant, user) {
-            (Grant::Users, Some(user)) => &user.scopes,
-            (Grant::Users, None) | (Grant::Own(_), _) => &NO_SCOPES,
+        let scopes = match (&self.policy, user) {
+            (TokenPolicy::OnBehalfOfUser, Some(user)) => &user.scopes,
+            (TokenPolicy::OnBehalfOfUser, None) | (TokenPolicy::Service(_), _) => &NO_SCOPES,
         };
-        let asked = Asked { target, subject, scopes };
-        if let Some(value) = self.cache.get(&asked) {
+        let lookup = BorrowedKey { target, subject, scopes };
+        if let Some(value) = self.cache.get(&lookup) {
             return Ok(value);
         }
-        let scope = match &self.grant {
-            Grant::Own(own) => own.join(" "),
-            Grant::Users => scopes.iter().map(String::as_str).collect::<Vec<_>>().join(" "),
+        let scope = match &self.policy {
+            TokenPolicy::Service(own) => own.join(" "),
+            TokenPolicy::OnBehalfOfUser => scopes.iter().map(String::as_str).collect::<Vec<_>>().join(" "),
         };
         let token = UserToken {
             subject: subject.to_owned(),
@@ -109,21 +109,21 @@ mod tests {
     fn a_token_is_made_once_for_whom_it_is_good_and_anew_for_anybody_else() {
         let clock = ManualClock::new(OffsetDateTime::UNIX_EPOCH);
         let key = || SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap();
-        let user = |subject: &str, scope: &str| Principal { scopes: [scope.to_owned()].into(), ..Principal::absent_user(subject) };
-        for grant in [Grant::Users, Grant::Own(&["products:reserve"])] {
-            let tokens = InternalTokens::new("gateway", grant.clone(), key(), Arc::new(clock.clone()));
-            let ask = |target: &'static str, user: Option<&Principal>| {
+        let user = |subject: &str, scope: &str| Principal { scopes: [scope.to_owned()].into(), ..Principal::on_behalf_of(subject) };
+        for policy in [TokenPolicy::OnBehalfOfUser, TokenPolicy::Service(&["products:reserve"])] {
+            let tokens = InternalTokens::new("gateway", policy.clone(), key(), Arc::new(clock.clone()));
+            let header = |target: &'static str, user: Option<&Principal>| {
                 // One that is made now differs from all before in its times.
                 clock.advance(Duration::from_secs(1));
                 tokens.authorization(target, user).unwrap()
             };
-            let first = ask("orders", Some(&user("alice", "orders:read")));
-            assert_eq!(ask("orders", Some(&user("alice", "orders:read"))), first);
-            assert_ne!(ask("products", Some(&user("alice", "orders:read"))), first);
-            assert_ne!(ask("orders", Some(&user("bob", "orders:read"))), first);
-            assert_ne!(ask("orders", None), first);
-            let with_more = ask("orders", Some(&user("alice", "orders:write")));
-            assert_eq!(with_more == first, matches!(grant, Grant::Own(_)), "only a user's own scopes matter");
+            let first = header("orders", Some(&user("alice", "orders:read")));
+            assert_eq!(header("orders", Some(&user("alice", "orders:read"))), first);
+            assert_ne!(header("products", Some(&user("alice", "orders:read"))), first);
+            assert_ne!(header("orders", Some(&user("bob", "orders:read"))), first);
+            assert_ne!(header("orders", None), first);
+            let with_other_scope = header("orders", Some(&user("alice", "orders:write")));
+            assert_eq!(with_other_scope == first, matches!(policy, TokenPolicy::Service(_)), "only a user's own scopes matter");
         }
     }
 }

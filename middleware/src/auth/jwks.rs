@@ -39,19 +39,19 @@ const MIN_FIRST_REFRESH: Duration = Duration::from_secs(1);
 const MAX_AGE: Duration = Duration::from_mins(5);
 
 /// The keys of one issuer.
-pub struct KeySet {
-    place: Option<Place>,
+pub struct JwksSource {
+    location: Option<JwksLocation>,
     snapshot: ArcSwapOption<Snapshot>,
     generation: AtomicU64,
     /// When the set was last asked for; held while it is (single flight).
-    asked: Mutex<Option<Instant>>,
+    last_refresh: Mutex<Option<Instant>>,
     reads: metrics::Counter,
     failures: metrics::Counter,
 }
 
 /// Where a key set is read from.
 #[derive(Debug)]
-enum Place {
+enum JwksLocation {
     File(PathBuf),
     Remote(Remote),
 }
@@ -59,12 +59,12 @@ enum Place {
 #[derive(Debug)]
 struct Snapshot {
     keys: Vec<TrustedKey>,
-    read_at: Instant,
+    loaded_at: Instant,
 }
 
-impl fmt::Debug for KeySet {
+impl fmt::Debug for JwksSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeySet").field("place", &self.place).field("snapshot", &self.snapshot).finish_non_exhaustive()
+        f.debug_struct("KeySet").field("place", &self.location).field("snapshot", &self.snapshot).finish_non_exhaustive()
     }
 }
 
@@ -91,7 +91,7 @@ pub enum ReadError {
     Keys(#[from] KeyError),
 }
 
-impl KeySet {
+impl JwksSource {
     /// Keys that never change.
     pub fn fixed(keys: Vec<TrustedKey>) -> Self {
         let set = Self::empty(None);
@@ -101,23 +101,23 @@ impl KeySet {
 
     /// Keys that are read from a file when they are first needed, for keys that are mounted.
     pub fn from_file(path: impl Into<PathBuf>) -> Self {
-        Self::empty(Some(Place::File(path.into())))
+        Self::empty(Some(JwksLocation::File(path.into())))
     }
 
     /// Keys that are read from an `http` or `https` address when they are first needed.
     pub fn from_url(name: &str, url: &reqwest::Url) -> Result<Self, client::InvalidConfig> {
         super::install_crypto();
-        Ok(Self::empty(Some(Place::Remote(Remote::at(name, url)?))))
+        Ok(Self::empty(Some(JwksLocation::Remote(Remote::new(name, url)?))))
     }
 
-    fn empty(place: Option<Place>) -> Self {
+    fn empty(place: Option<JwksLocation>) -> Self {
         super::install_crypto();
         let read = |outcome: &'static str| metrics::counter!("palisade.auth.key_set.reads", "outcome" => outcome);
         Self {
-            place,
+            location: place,
             snapshot: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
-            asked: Mutex::new(None),
+            last_refresh: Mutex::new(None),
             reads: read("ok"),
             failures: read("failed"),
         }
@@ -125,7 +125,7 @@ impl KeySet {
 
     fn replace(&self, keys: Vec<TrustedKey>) {
         // In this order: who saw the old generation and finds the new keys only verifies once more, never the reverse.
-        self.snapshot.store(Some(Arc::new(Snapshot { keys, read_at: Instant::now() })));
+        self.snapshot.store(Some(Arc::new(Snapshot { keys, loaded_at: Instant::now() })));
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -135,51 +135,51 @@ impl KeySet {
     }
 
     /// The key of that id for that algorithm. A token without `kid` fits a set that has one key for the algorithm.
-    pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<TrustedKey> {
+    pub(super) fn find_key(&self, id: Option<&str>, algorithm: Algorithm) -> Option<TrustedKey> {
         let snapshot = self.snapshot.load();
-        let mut fitting = snapshot
+        let mut candidates = snapshot
             .as_ref()?
             .keys
             .iter()
             .filter(|key| key.algorithm == algorithm && (key.id.is_none() || id.is_none() || key.id.as_deref() == id));
-        match (fitting.next(), fitting.next()) {
+        match (candidates.next(), candidates.next()) {
             (Some(key), None) => Some(key.clone()),
             _ => None,
         }
     }
 
     /// Whether the set was ever read.
-    pub(super) fn is_known(&self) -> bool {
+    pub(super) fn is_loaded(&self) -> bool {
         self.snapshot.load().is_some()
     }
 
     /// Whether the set should be read again though it has an answer.
     pub(super) fn is_stale(&self) -> bool {
-        self.snapshot.load().as_ref().is_some_and(|snapshot| snapshot.read_at.elapsed() > MAX_AGE) && self.may_ask()
+        self.snapshot.load().as_ref().is_some_and(|snapshot| snapshot.loaded_at.elapsed() > MAX_AGE) && self.may_refresh()
     }
 
     /// Whether [`Self::refresh`] would read the set, or wait for somebody who does.
-    pub(super) fn may_ask(&self) -> bool {
-        self.place.is_some() && self.asked.try_lock().map_or(true, |asked| self.is_due(*asked))
+    pub(super) fn may_refresh(&self) -> bool {
+        self.location.is_some() && self.last_refresh.try_lock().map_or(true, |last_refresh| self.is_due(*last_refresh))
     }
 
-    fn is_due(&self, asked: Option<Instant>) -> bool {
-        let pause = if self.snapshot.load().is_some() { MIN_REFRESH } else { MIN_FIRST_REFRESH };
-        asked.is_none_or(|at| at.elapsed() >= pause)
+    fn is_due(&self, last_refresh: Option<Instant>) -> bool {
+        let interval = if self.snapshot.load().is_some() { MIN_REFRESH } else { MIN_FIRST_REFRESH };
+        last_refresh.is_none_or(|at| at.elapsed() >= interval)
     }
 
     /// Reads the set again, unless that was tried a moment ago. Concurrent callers share one read. On failure the old keys stay.
     ///
     /// Not to be dropped half-way: it has been asked then, and nobody knows the answer.
     pub(super) async fn refresh(&self) {
-        let Some(place) = &self.place else { return };
-        let mut asked = self.asked.lock().await;
-        if !self.is_due(*asked) {
+        let Some(location) = &self.location else { return };
+        let mut last_refresh = self.last_refresh.lock().await;
+        if !self.is_due(*last_refresh) {
             return;
         }
-        *asked = Some(Instant::now());
+        *last_refresh = Some(Instant::now());
         // Nobody's in particular: others wait for it who have more time than whoever came first.
-        match context::scope(Context::background(), place.read()).await {
+        match context::scope(Context::background(), location.read()).await {
             Ok(keys) => {
                 self.reads.increment(1);
                 self.replace(keys);
@@ -187,20 +187,20 @@ impl KeySet {
             Err(error) => {
                 self.failures.increment(1);
                 // From now on: what follows a failure that took its time is not to meet the breaker that it opened. A hang opens none.
-                if asked.is_some_and(|at| at.elapsed() < remote::FETCH_TIMEOUT) {
-                    *asked = Some(Instant::now());
+                if last_refresh.is_some_and(|at| at.elapsed() < remote::FETCH_TIMEOUT) {
+                    *last_refresh = Some(Instant::now());
                 }
-                tracing::warn!(error = &error as &dyn std::error::Error, source = ?place, "the key set could not be read, old keys stay");
+                tracing::warn!(error = &error as &dyn std::error::Error, source = ?location, "the key set could not be read, old keys stay");
             }
         }
     }
 }
 
-impl Place {
+impl JwksLocation {
     async fn read(&self) -> Result<Vec<TrustedKey>, ReadError> {
         let json = match self {
             Self::File(path) => std::fs::read(path).map_err(|error| ReadError::File(path.clone(), error))?,
-            Self::Remote(remote) => remote.read().await?,
+            Self::Remote(remote) => remote.fetch().await?,
         };
         Ok(TrustedKey::from_jwks(&json)?)
     }

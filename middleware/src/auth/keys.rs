@@ -27,7 +27,7 @@ pub enum KeyError {
     Untrusted(Option<String>),
     /// The key set is not JSON of the right shape.
     #[error("not a JSON web key set")]
-    NotAKeySet(#[source] serde_json::Error),
+    InvalidJwks(#[source] serde_json::Error),
     /// The random source or the crypto library failed.
     #[error("a key could not be made")]
     Generation,
@@ -72,16 +72,16 @@ impl TrustedKey {
     /// The keys of a JWKS (RFC 7517). Encryption keys and kinds that we do not trust are left out; a set that leaves none is an error.
     pub fn from_jwks(json: &[u8]) -> Result<Vec<Self>, KeyError> {
         install_crypto();
-        let set: JwkSet = serde_json::from_slice(json).map_err(KeyError::NotAKeySet)?;
+        let set: JwkSet = serde_json::from_slice(json).map_err(KeyError::InvalidJwks)?;
         let mut keys = Vec::new();
-        let mut refused = KeyError::Untrusted(None);
+        let mut last_error = KeyError::Untrusted(None);
         for jwk in &set.keys {
             match Self::from_jwk(jwk) {
                 Ok(key) => keys.push(key),
-                Err(error) => refused = error,
+                Err(error) => last_error = error,
             }
         }
-        if keys.is_empty() { Err(refused) } else { Ok(keys) }
+        if keys.is_empty() { Err(last_error) } else { Ok(keys) }
     }
 
     fn from_jwk(jwk: &Jwk) -> Result<Self, KeyError> {

@@ -23,7 +23,7 @@ pub struct Principal {
 
 impl Principal {
     /// A user on whose behalf a service works without a request at hand, such as the owner of a resumed order. Grants nothing.
-    pub fn absent_user(subject: impl Into<String>) -> Self {
+    pub fn on_behalf_of(subject: impl Into<String>) -> Self {
         Self {
             subject: subject.into(),
             scopes: BTreeSet::new(),

@@ -13,11 +13,11 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use self::list::List;
+use self::list::RevocationList;
 use super::Principal;
 
 /// How often the file is looked at, at most: how long a new line may take to be heeded.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 /// A line can go when the token has expired, so a list stays short: this is some 20,000 lines.
 const MAX_BYTES: u64 = 1024 * 1024;
 
@@ -45,14 +45,14 @@ pub trait Revocations: Send + Sync + fmt::Debug {
 /// do not: add lines at the end, or put a new file in its place by renaming.
 pub struct RevocationFile {
     path: PathBuf,
-    list: ArcSwap<List>,
-    looked: Mutex<Looked>,
+    list: ArcSwap<RevocationList>,
+    last_check: Mutex<LastCheck>,
     reads: metrics::Counter,
     failures: metrics::Counter,
 }
 
 /// The last look at the file.
-struct Looked {
+struct LastCheck {
     at: Instant,
     version: Option<Version>,
 }
@@ -85,20 +85,20 @@ impl RevocationFile {
             return Err(RevocationError::Lines(path, bad));
         }
         let read = |outcome: &'static str| metrics::counter!("palisade.auth.revocations.reads", "outcome" => outcome);
-        let looked = Looked { at: Instant::now(), version: Some(version) };
-        Ok(Self { path, list: ArcSwap::from_pointee(list), looked: Mutex::new(looked), reads: read("ok"), failures: read("failed") })
+        let last_check = LastCheck { at: Instant::now(), version: Some(version) };
+        Ok(Self { path, list: ArcSwap::from_pointee(list), last_check: Mutex::new(last_check), reads: read("ok"), failures: read("failed") })
     }
 
     /// Reads the file again if it has changed. A look is a system call, so one request a second makes it, and no other waits.
-    fn look(&self, now: Instant) {
-        let Some(mut looked) = self.looked.try_lock() else { return };
-        if now.saturating_duration_since(looked.at) < LOOK_EVERY {
+    fn reload_if_changed(&self, now: Instant) {
+        let Some(mut last_check) = self.last_check.try_lock() else { return };
+        if now.saturating_duration_since(last_check.at) < RELOAD_INTERVAL {
             return;
         }
-        looked.at = now;
-        let found = version(&self.path);
-        let seen = std::mem::replace(&mut looked.version, found.as_ref().ok().copied());
-        match found.and_then(|found| if seen == Some(found) { Ok(None) } else { read(&self.path, found).map(Some) }) {
+        last_check.at = now;
+        let current = version(&self.path);
+        let previous = std::mem::replace(&mut last_check.version, current.as_ref().ok().copied());
+        match current.and_then(|found| if previous == Some(found) { Ok(None) } else { read(&self.path, found).map(Some) }) {
             Ok(None) => {}
             Ok(Some((list, bad))) => {
                 tracing::info!(path = %self.path.display(), revocations = list.len(), "the revocations were read");
@@ -106,16 +106,16 @@ impl RevocationFile {
                 if bad.is_empty() {
                     self.reads.increment(1);
                 } else {
-                    self.failed(&RevocationError::Lines(self.path.clone(), bad));
+                    self.record_failure(&RevocationError::Lines(self.path.clone(), bad));
                 }
             }
             // Told once, not every second.
-            Err(_) if seen.is_none() => {}
-            Err(error) => self.failed(&error),
+            Err(_) if previous.is_none() => {}
+            Err(error) => self.record_failure(&error),
         }
     }
 
-    fn failed(&self, error: &RevocationError) {
+    fn record_failure(&self, error: &RevocationError) {
         self.failures.increment(1);
         tracing::error!(error = error as &dyn std::error::Error, "revocations are not heeded");
     }
@@ -123,8 +123,8 @@ impl RevocationFile {
 
 impl Revocations for RevocationFile {
     fn is_revoked(&self, principal: &Principal) -> bool {
-        self.look(Instant::now());
-        principal.actor.is_none() && self.list.load().has(principal)
+        self.reload_if_changed(Instant::now());
+        principal.actor.is_none() && self.list.load().contains(principal)
     }
 }
 
@@ -139,12 +139,12 @@ fn version(path: &Path) -> Result<Version, RevocationError> {
     Ok((file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
 }
 
-fn read(path: &Path, (_, size, ..): Version) -> Result<(List, Vec<usize>), RevocationError> {
+fn read(path: &Path, (_, size, ..): Version) -> Result<(RevocationList, Vec<usize>), RevocationError> {
     if size > MAX_BYTES {
         return Err(RevocationError::TooLarge(path.to_owned()));
     }
     let text = fs::read_to_string(path).map_err(|error| RevocationError::Unreadable(path.to_owned(), error))?;
-    Ok(List::parse(&text))
+    Ok(RevocationList::parse(&text))
 }
 
 #[cfg(test)]

@@ -6,14 +6,14 @@ use tokio::time::Instant;
 
 use super::{
     config::{Config, Mode},
-    gate::Gate,
+    shared_state::SharedState,
     metrics::Metrics,
-    state::{Machine, Refused},
-    transition::{Observation, State, Transition, Verdict},
-    verdict::Finding,
+    state::{StateMachine, CallNotPermitted},
+    event::{Observation, State, Transition, CallOutcome},
+    classify::Classification,
     window::Counts,
 };
-use crate::{jitter, metrics::on_look};
+use crate::{jitter, metrics::register_observable};
 
 /// A breaker. Cheap to share: letting a call through costs one atomic load while it is closed.
 pub struct Breaker {
@@ -21,31 +21,31 @@ pub struct Breaker {
     /// Which of the target's endpoints, if not the target.
     endpoint: Option<Arc<str>>,
     config: Config,
-    gate: Gate,
+    shared: SharedState,
     metrics: Metrics,
-    heed: Heed,
+    on_transition: TransitionListener,
 }
 
 /// Learns of each transition, under the lock of the breaker.
-type Heed = Box<dyn Fn(Transition) + Send + Sync>;
+type TransitionListener = Box<dyn Fn(Transition) + Send + Sync>;
 
 impl Breaker {
     /// A breaker for the target `name`, of which a service has one: its series are those of the target.
     pub fn new(name: &'static str, config: &Config) -> Arc<Self> {
-        Self::build(name, None, config, Metrics::of_target(name), Box::new(|_| {}))
+        Self::build(name, None, config, Metrics::for_target(name), Box::new(|_| {}))
     }
 
     /// A breaker for one `endpoint` of the target `name`, known as `label` in metrics; none if there are too many. `heed` learns of each
     /// transition, under the lock of the breaker.
-    pub(crate) fn of_endpoint(name: &'static str, endpoint: Arc<str>, label: Option<Arc<str>>, config: &Config, heed: Heed) -> Arc<Self> {
-        Self::build(name, Some(endpoint), config, Metrics::of_endpoint(name, label), heed)
+    pub(crate) fn for_endpoint(name: &'static str, endpoint: Arc<str>, label: Option<Arc<str>>, config: &Config, on_transition: TransitionListener) -> Arc<Self> {
+        Self::build(name, Some(endpoint), config, Metrics::for_endpoint(name, label), on_transition)
     }
 
-    fn build(name: &'static str, endpoint: Option<Arc<str>>, config: &Config, metrics: Metrics, heed: Heed) -> Arc<Self> {
-        let machine = Machine::new(config.clone(), jitter::draw, Instant::now());
-        metrics.state(machine.state());
-        let breaker = Arc::new(Self { name, endpoint, config: config.clone(), gate: Gate::new(machine), metrics, heed });
-        on_look(&breaker, |breaker: &Self| breaker.show(breaker.with(|machine| machine.counts(Instant::now()))));
+    fn build(name: &'static str, endpoint: Option<Arc<str>>, config: &Config, metrics: Metrics, heed: TransitionListener) -> Arc<Self> {
+        let machine = StateMachine::new(config.clone(), jitter::random_unit, Instant::now());
+        metrics.set_state(machine.state());
+        let breaker = Arc::new(Self { name, endpoint, config: config.clone(), shared: SharedState::new(machine), metrics, on_transition: heed });
+        register_observable(&breaker, |breaker: &Self| breaker.update_window_metrics(breaker.with(|machine| machine.counts(Instant::now()))));
         breaker
     }
 
@@ -61,38 +61,38 @@ impl Breaker {
 
     /// Whether all calls are let through. Costs an atomic load.
     pub(crate) fn is_closed(&self) -> bool {
-        self.gate.epoch_of_all().is_some()
+        self.shared.closed_epoch().is_some()
     }
 
     /// What it guards is gone: stragglers decide nothing any more, and its series show a breaker at rest.
     pub(crate) fn retire(&self) {
-        self.gate.with(|machine| machine.set_mode(Mode::Disabled, Instant::now()), |transition| (self.heed)(transition));
-        self.metrics.state(State::Disabled);
-        self.show(Counts::default());
+        self.shared.with(|machine| machine.set_mode(Mode::Disabled, Instant::now()), |transition| (self.on_transition)(transition));
+        self.metrics.set_state(State::Disabled);
+        self.update_window_metrics(Counts::default());
     }
 
-    fn show(&self, window: Counts) {
-        self.metrics.window(window, self.config.enough_calls());
+    fn update_window_metrics(&self, window: Counts) {
+        self.metrics.record_window(window, self.config.effective_min_calls());
     }
 
     /// Lets a call that must be over at `deadline` through, or not.
-    pub fn acquire(self: &Arc<Self>, now: Instant, deadline: Option<Instant>) -> Result<Permit, Refused> {
-        self.admit(now, deadline).inspect_err(|_| self.metrics.rejected())
+    pub fn acquire(self: &Arc<Self>, now: Instant, deadline: Option<Instant>) -> Result<Permit, CallNotPermitted> {
+        self.try_acquire(now, deadline).inspect_err(|_| self.metrics.record_rejected())
     }
 
     /// As [`acquire`](Self::acquire) for a call that can go elsewhere, so that it is not lost.
-    pub(crate) fn admit(self: &Arc<Self>, now: Instant, deadline: Option<Instant>) -> Result<Permit, Refused> {
-        let epoch = self.gate.acquire(now, |transition| self.announce(transition))?;
-        Ok(Permit { breaker: self.clone(), epoch, started: now, deadline, begun_after: None, settled: false })
+    pub(crate) fn try_acquire(self: &Arc<Self>, now: Instant, deadline: Option<Instant>) -> Result<Permit, CallNotPermitted> {
+        let epoch = self.shared.acquire(now, |transition| self.notify_transition(transition))?;
+        Ok(Permit { breaker: self.clone(), epoch, started: now, deadline, time_to_headers: None, reported: false })
     }
 
-    fn with<T>(&self, operate: impl FnOnce(&mut Machine) -> T) -> T {
-        self.gate.with(operate, |transition| self.announce(transition))
+    fn with<T>(&self, operate: impl FnOnce(&mut StateMachine) -> T) -> T {
+        self.shared.with(operate, |transition| self.notify_transition(transition))
     }
 
-    fn announce(&self, transition: Transition) {
-        self.metrics.transition(transition);
-        (self.heed)(transition);
+    fn notify_transition(&self, transition: Transition) {
+        self.metrics.record_transition(transition);
+        (self.on_transition)(transition);
         let (upstream, endpoint) = (self.name, self.endpoint.as_deref());
         let Transition { from, to, cause } = transition;
         match to {
@@ -108,7 +108,7 @@ impl fmt::Debug for Breaker {
         f.debug_struct("Breaker")
             .field("name", &self.name)
             .field("endpoint", &self.endpoint)
-            .field("gate", &self.gate)
+            .field("gate", &self.shared)
             .finish_non_exhaustive()
     }
 }
@@ -121,8 +121,8 @@ pub struct Permit {
     started: Instant,
     deadline: Option<Instant>,
     /// How long the answer took to begin; how long it then goes on is its own business.
-    begun_after: Option<Duration>,
-    settled: bool,
+    time_to_headers: Option<Duration>,
+    reported: bool,
 }
 
 impl Permit {
@@ -133,59 +133,59 @@ impl Permit {
 
     /// The answer has begun, its status is still to come.
     #[must_use]
-    pub fn begun(mut self, now: Instant) -> Self {
-        self.begun_after = Some(now.saturating_duration_since(self.started));
+    pub fn headers_received(mut self, now: Instant) -> Self {
+        self.time_to_headers = Some(now.saturating_duration_since(self.started));
         self
     }
 
     /// The call is over.
-    pub fn settle(mut self, finding: Finding, hint: Option<Duration>, now: Instant) {
+    pub fn report(mut self, finding: Classification, hint: Option<Duration>, now: Instant) {
         let verdict = match finding {
-            Finding::Verdict(verdict) => verdict,
-            Finding::TimedOut => self.timed_out(),
-            Finding::NotTried => Verdict::Failure,
+            Classification::Outcome(verdict) => verdict,
+            Classification::TimedOut => self.timeout_outcome(),
+            Classification::ConnectBackoff => CallOutcome::Failure,
         };
-        self.finish(verdict, hint, now);
+        self.record(verdict, hint, now);
     }
 
-    fn finish(&mut self, verdict: Verdict, hint: Option<Duration>, now: Instant) {
-        self.settled = true;
-        let observation = Observation { verdict, slow: self.is_slow(now), hint };
+    fn record(&mut self, verdict: CallOutcome, hint: Option<Duration>, now: Instant) {
+        self.reported = true;
+        let observation = Observation { outcome: verdict, slow: self.is_slow(now), retry_after: hint };
         if self.breaker.with(|machine| machine.record(self.epoch, observation, now)) {
-            self.breaker.metrics.call(verdict, observation.slow);
+            self.breaker.metrics.record_call(verdict, observation.slow);
         } else {
-            self.breaker.metrics.stale();
+            self.breaker.metrics.record_stale();
         }
     }
 
-    fn timed_out(&self) -> Verdict {
-        let meaningful = Duration::from_millis(self.breaker.config.meaningful_timeout_ms);
-        let patient = self.deadline.is_none_or(|deadline| deadline.saturating_duration_since(self.started) >= meaningful);
-        if patient { Verdict::Failure } else { Verdict::Neutral }
+    fn timeout_outcome(&self) -> CallOutcome {
+        let min_timeout = Duration::from_millis(self.breaker.config.min_failure_timeout_ms);
+        let had_enough_time = self.deadline.is_none_or(|deadline| deadline.saturating_duration_since(self.started) >= min_timeout);
+        if had_enough_time { CallOutcome::Failure } else { CallOutcome::Neutral }
     }
 
     fn is_slow(&self, now: Instant) -> bool {
-        self.breaker.config.is_slow(self.begun_after.unwrap_or_else(|| now.saturating_duration_since(self.started)))
+        self.breaker.config.is_slow(self.time_to_headers.unwrap_or_else(|| now.saturating_duration_since(self.started)))
     }
 }
 
 impl Drop for Permit {
     /// Nobody waited for the answer. Without this an outer timeout would hide every hang.
     fn drop(&mut self) {
-        if self.settled {
+        if self.reported {
             return;
         }
         let now = Instant::now();
         let verdict = if std::thread::panicking() {
-            Verdict::Failure
+            CallOutcome::Failure
         } else if self.deadline.is_some_and(|deadline| now >= deadline) {
-            self.timed_out()
+            self.timeout_outcome()
         } else if self.is_slow(now) {
-            Verdict::Success
+            CallOutcome::Success
         } else {
-            Verdict::Cancelled
+            CallOutcome::Cancelled
         };
-        self.finish(verdict, None, now);
+        self.record(verdict, None, now);
     }
 }
 

@@ -28,13 +28,13 @@ pub struct Config {
     /// Opens at this many failures in a row whatever the rate; 0 for no such rule.
     pub consecutive_failures: u32,
     /// A timeout counts as a failure only if the call had at least this many milliseconds: an impatient caller must not open it.
-    pub meaningful_timeout_ms: u64,
+    pub min_failure_timeout_ms: u64,
     /// How many milliseconds it stays open the first time; twice as long after each failed round of probes.
     pub open_ms: u64,
     /// The longest it stays open by itself, in milliseconds.
     pub max_open_ms: u64,
     /// The longest it stays open because the target asks for it, in milliseconds; 0 to heed no such wish.
-    pub max_hint_ms: u64,
+    pub max_retry_after_ms: u64,
     /// How many calls are let through to find out whether the target is well again.
     pub probes: u32,
     /// Probes without an answer after this many milliseconds have failed.
@@ -77,10 +77,10 @@ impl Default for Config {
             slow_call_ms: 0,
             slow_rate: 0.8,
             consecutive_failures: 0,
-            meaningful_timeout_ms: 50,
+            min_failure_timeout_ms: 50,
             open_ms: 2_000,
             max_open_ms: 15_000,
-            max_hint_ms: 60_000,
+            max_retry_after_ms: 60_000,
             probes: 5,
             half_open_timeout_ms: 10_000,
         }
@@ -95,23 +95,23 @@ pub struct InvalidConfig(&'static str);
 impl Config {
     /// Checks every value against its range.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
-        let is_share = |rate: f64| rate > 0.0 && rate <= 1.0;
+        let is_ratio = |rate: f64| rate > 0.0 && rate <= 1.0;
         // Points in time are added to: what is as good as for ever must not overflow.
-        let is_span = |millis: u64| millis <= 86_400_000;
+        let at_most_a_day = |millis: u64| millis <= 86_400_000;
         let rules = [
             (self.window_ms >= 10, "window_ms must be at least 10"),
-            (is_span(self.window_ms), "window_ms must be at most a day"),
+            (at_most_a_day(self.window_ms), "window_ms must be at most a day"),
             ((1..=10_000).contains(&self.window_calls), "window_calls must be 1..10000"),
             (self.min_calls >= 1, "min_calls must be at least 1"),
-            (is_share(self.failure_rate), "failure_rate must be above 0 and at most 1"),
-            (is_share(self.slow_rate), "slow_rate must be above 0 and at most 1"),
+            (is_ratio(self.failure_rate), "failure_rate must be above 0 and at most 1"),
+            (is_ratio(self.slow_rate), "slow_rate must be above 0 and at most 1"),
             (self.open_ms >= 1, "open_ms must be at least 1"),
             (self.max_open_ms >= self.open_ms, "max_open_ms must be at least open_ms"),
-            (is_span(self.max_open_ms), "max_open_ms must be at most a day"),
-            (is_span(self.max_hint_ms), "max_hint_ms must be at most a day"),
+            (at_most_a_day(self.max_open_ms), "max_open_ms must be at most a day"),
+            (at_most_a_day(self.max_retry_after_ms), "max_hint_ms must be at most a day"),
             (self.probes >= 1, "probes must be at least 1"),
             (self.half_open_timeout_ms >= 1, "half_open_timeout_ms must be at least 1"),
-            (is_span(self.half_open_timeout_ms), "half_open_timeout_ms must be at most a day"),
+            (at_most_a_day(self.half_open_timeout_ms), "half_open_timeout_ms must be at most a day"),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, broken)) => Err(InvalidConfig(broken)),
@@ -120,7 +120,7 @@ impl Config {
     }
 
     /// The calls that a rate needs to mean something.
-    pub(super) fn enough_calls(&self) -> u32 {
+    pub(super) fn effective_min_calls(&self) -> u32 {
         match self.window {
             WindowKind::Time => self.min_calls.max(1),
             WindowKind::Count => self.min_calls.clamp(1, self.window_calls.max(1)),
@@ -153,7 +153,7 @@ mod tests {
             ("open_ms", |config| config.open_ms = 0),
             ("max_open_ms", |config| config.max_open_ms = 1),
             ("max_open_ms", |config| config.max_open_ms = u64::MAX),
-            ("max_hint_ms", |config| config.max_hint_ms = u64::MAX),
+            ("max_hint_ms", |config| config.max_retry_after_ms = u64::MAX),
             ("probes", |config| config.probes = 0),
             ("half_open_timeout_ms", |config| config.half_open_timeout_ms = 0),
             ("half_open_timeout_ms", |config| config.half_open_timeout_ms = u64::MAX),
@@ -173,10 +173,10 @@ mod tests {
     #[test]
     fn the_minimum_is_clamped_to_a_count_window_but_not_to_a_time_window() {
         let config = Config { window: WindowKind::Count, window_calls: 10, min_calls: 20, ..Config::default() };
-        assert_eq!(config.enough_calls(), 10);
-        assert_eq!(Config { window: WindowKind::Time, ..config.clone() }.enough_calls(), 20);
+        assert_eq!(config.effective_min_calls(), 10);
+        assert_eq!(Config { window: WindowKind::Time, ..config.clone() }.effective_min_calls(), 20);
         for window in [WindowKind::Count, WindowKind::Time] {
-            assert_eq!(Config { min_calls: 0, window, ..config.clone() }.enough_calls(), 1, "a rate of no calls is none");
+            assert_eq!(Config { min_calls: 0, window, ..config.clone() }.effective_min_calls(), 1, "a rate of no calls is none");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    transition::{Cause, State, Transition, Verdict},
+    event::{Cause, State, Transition, CallOutcome},
     window::Counts,
 };
 
@@ -11,11 +11,11 @@ use super::{
 const TRANSITIONS: [(&str, Cause); 15] = [
     ("open", Cause::FailureRate),
     ("open", Cause::SlowRate),
-    ("open", Cause::Consecutive),
+    ("open", Cause::ConsecutiveFailures),
     ("open", Cause::ProbeFailed),
     ("open", Cause::HalfOpenTimeout),
     ("open", Cause::Manual),
-    ("half_open", Cause::WaitOver),
+    ("half_open", Cause::OpenTimeout),
     ("closed", Cause::ProbeSucceeded),
     ("closed", Cause::Manual),
     ("forced_open", Cause::Manual),
@@ -23,7 +23,7 @@ const TRANSITIONS: [(&str, Cause); 15] = [
     ("metrics_only", Cause::Manual),
     ("would_open", Cause::FailureRate),
     ("would_open", Cause::SlowRate),
-    ("would_open", Cause::Consecutive),
+    ("would_open", Cause::ConsecutiveFailures),
 ];
 
 /// The handles of one breaker, looked up once.
@@ -44,33 +44,33 @@ pub(super) struct Metrics {
 }
 
 /// Whose series they are: those of a target have an empty `endpoint`, which is as good as none.
-struct Owner {
+struct SeriesLabels {
     target: &'static str,
     breaker: &'static str,
     endpoint: Arc<str>,
 }
 
-impl Owner {
+impl SeriesLabels {
     fn gauge(&self, name: &'static str) -> metrics::Gauge {
         metrics::gauge!(name, "target" => self.target, "breaker" => self.breaker, "endpoint" => self.endpoint.clone())
     }
 }
 
 impl Metrics {
-    pub(super) fn of_target(target: &'static str) -> Self {
-        let owner = Owner { target, breaker: "target", endpoint: "".into() };
+    pub(super) fn for_target(target: &'static str) -> Self {
+        let owner = SeriesLabels { target, breaker: "target", endpoint: "".into() };
         Self::new(&owner, |name| owner.gauge(name))
     }
 
     /// Endpoints without a `label` of their own share counters; a shared gauge would only tell of whoever wrote it last.
-    pub(super) fn of_endpoint(target: &'static str, label: Option<Arc<str>>) -> Self {
+    pub(super) fn for_endpoint(target: &'static str, label: Option<Arc<str>>) -> Self {
         let shared = label.is_none();
-        let owner = Owner { target, breaker: "endpoint", endpoint: label.unwrap_or_else(|| "other".into()) };
+        let owner = SeriesLabels { target, breaker: "endpoint", endpoint: label.unwrap_or_else(|| "other".into()) };
         Self::new(&owner, |name| if shared { metrics::Gauge::noop() } else { owner.gauge(name) })
     }
 
-    fn new(owner: &Owner, gauge: impl Fn(&'static str) -> metrics::Gauge) -> Self {
-        let Owner { target, breaker, endpoint } = owner;
+    fn new(owner: &SeriesLabels, gauge: impl Fn(&'static str) -> metrics::Gauge) -> Self {
+        let SeriesLabels { target, breaker, endpoint } = owner;
         let transitions = TRANSITIONS.map(|(to, cause)| {
             metrics::counter!("palisade.breaker.transitions", "target" => *target, "breaker" => *breaker, "endpoint" => endpoint.clone(),
                 "to" => to, "reason" => cause.as_str())
@@ -98,7 +98,7 @@ impl Metrics {
     }
 
     /// 0 lets calls through, 1 refuses them, 2 lets some through.
-    pub(super) fn state(&self, state: State) {
+    pub(super) fn set_state(&self, state: State) {
         self.state.set(match state {
             State::Closed | State::Disabled | State::MetricsOnly => 0,
             State::Open | State::ForcedOpen => 1,
@@ -106,8 +106,8 @@ impl Metrics {
         });
     }
 
-    pub(super) fn transition(&self, Transition { from, to, cause }: Transition) {
-        self.state(to);
+    pub(super) fn record_transition(&self, Transition { from, to, cause }: Transition) {
+        self.set_state(to);
         let to = if (from, to) == (State::MetricsOnly, State::MetricsOnly) { "would_open" } else { to.as_str() };
         if let Some(index) = TRANSITIONS.iter().position(|counted| *counted == (to, cause)) {
             self.transitions[index].increment(1);
@@ -115,30 +115,30 @@ impl Metrics {
     }
 
     /// The rates are not a number below `enough` calls.
-    pub(super) fn window(&self, counts: Counts, enough: u32) {
+    pub(super) fn record_window(&self, counts: Counts, enough: u32) {
         let rate = |part| if counts.total >= enough { counts.rate(part) } else { f64::NAN };
         self.failure_ratio.set(rate(counts.failed));
         self.slow_ratio.set(rate(counts.slow));
         self.window_calls.set(counts.total);
     }
 
-    pub(super) fn call(&self, verdict: Verdict, slow: bool) {
+    pub(super) fn record_call(&self, verdict: CallOutcome, slow: bool) {
         let counter = match (verdict, slow) {
-            (Verdict::Success, false) => &self.success,
-            (Verdict::Success, true) => &self.slow_success,
-            (Verdict::Failure, false) => &self.failure,
-            (Verdict::Failure, true) => &self.slow_failure,
-            (Verdict::Throttled | Verdict::Neutral, _) => &self.neutral,
-            (Verdict::Cancelled, _) => &self.cancelled,
+            (CallOutcome::Success, false) => &self.success,
+            (CallOutcome::Success, true) => &self.slow_success,
+            (CallOutcome::Failure, false) => &self.failure,
+            (CallOutcome::Failure, true) => &self.slow_failure,
+            (CallOutcome::Throttled | CallOutcome::Neutral, _) => &self.neutral,
+            (CallOutcome::Cancelled, _) => &self.cancelled,
         };
         counter.increment(1);
     }
 
-    pub(super) fn stale(&self) {
+    pub(super) fn record_stale(&self) {
         self.stale.increment(1);
     }
 
-    pub(super) fn rejected(&self) {
+    pub(super) fn record_rejected(&self) {
         self.rejected.increment(1);
     }
 }

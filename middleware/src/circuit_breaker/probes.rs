@@ -6,61 +6,61 @@ use tokio::time::Instant;
 
 use super::{
     config::Config,
-    transition::{Observation, Verdict},
+    event::{Observation, CallOutcome},
     window::Counts,
 };
 
 /// One round of probes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Round {
+pub(super) struct ProbeRound {
     /// Probes let through, settled or not.
     admitted: u32,
-    settled: Counts,
+    finished: Counts,
     /// When unsettled probes have failed.
-    until: Instant,
+    expires_at: Instant,
 }
 
-impl Round {
+impl ProbeRound {
     pub(super) fn new(now: Instant, config: &Config) -> Self {
-        Self { admitted: 0, settled: Counts::default(), until: now + timeout(config) }
+        Self { admitted: 0, finished: Counts::default(), expires_at: now + timeout(config) }
     }
 
     /// Lets one more through if there is a slot.
-    pub(super) fn admit(&mut self, config: &Config) -> bool {
+    pub(super) fn try_acquire(&mut self, config: &Config) -> bool {
         let free = self.admitted < config.probes;
         self.admitted += u32::from(free);
         free
     }
 
     /// Takes the result of a probe, or its slot back if it says nothing.
-    pub(super) fn settle(&mut self, observation: Observation) {
-        match observation.verdict {
-            Verdict::Neutral | Verdict::Cancelled => self.admitted = self.admitted.saturating_sub(1),
-            verdict @ (Verdict::Success | Verdict::Failure | Verdict::Throttled) => {
-                self.settled.total += 1;
-                self.settled.failed += u32::from(verdict != Verdict::Success);
-                self.settled.slow += u32::from(observation.slow);
+    pub(super) fn record(&mut self, observation: Observation) {
+        match observation.outcome {
+            CallOutcome::Neutral | CallOutcome::Cancelled => self.admitted = self.admitted.saturating_sub(1),
+            verdict @ (CallOutcome::Success | CallOutcome::Failure | CallOutcome::Throttled) => {
+                self.finished.total += 1;
+                self.finished.failed += u32::from(verdict != CallOutcome::Success);
+                self.finished.slow += u32::from(observation.slow);
             }
         }
     }
 
     /// Gives up on the probes that are out too long; whether there were any.
     pub(super) fn expire(&mut self, now: Instant, config: &Config) -> bool {
-        if now < self.until {
+        if now < self.expires_at {
             return false;
         }
-        self.until = now + timeout(config);
-        let lost = self.admitted.saturating_sub(self.settled.total);
-        self.settled.total += lost;
-        self.settled.failed += lost;
+        self.expires_at = now + timeout(config);
+        let lost = self.admitted.saturating_sub(self.finished.total);
+        self.finished.total += lost;
+        self.finished.failed += lost;
         lost > 0
     }
 
     /// Whether the target is well; `None` while probes that are yet to come can change the answer.
-    pub(super) fn is_healthy(&self, config: &Config) -> Option<bool> {
-        let Counts { total, failed, slow } = self.settled;
-        let too_many_failed = share(config.failure_rate, config.probes);
-        let too_many_slow = share(config.slow_rate, config.probes);
+    pub(super) fn is_recovered(&self, config: &Config) -> Option<bool> {
+        let Counts { total, failed, slow } = self.finished;
+        let too_many_failed = threshold(config.failure_rate, config.probes);
+        let too_many_slow = threshold(config.slow_rate, config.probes);
         let fast_enough = config.slow_call_ms == 0 || total - slow > config.probes - too_many_slow;
         if failed >= too_many_failed || slow >= too_many_slow {
             Some(false)
@@ -78,6 +78,6 @@ fn timeout(config: &Config) -> Duration {
 
 /// The smallest number of `probes` that is at least this share of them.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most `probes`, at least 1")]
-fn share(rate: f64, probes: u32) -> u32 {
+fn threshold(rate: f64, probes: u32) -> u32 {
     ((rate * f64::from(probes)).ceil() as u32).clamp(1, probes)
 }

@@ -6,18 +6,18 @@ use tokio::time::Instant;
 
 use super::{
     config::{Config, Mode},
-    probes::Round,
-    transition::{Cause, Observation, State, Transition, Verdict},
+    probes::ProbeRound,
+    event::{Cause, Observation, State, Transition, CallOutcome},
     window::{Counts, Window},
 };
-use crate::jitter::{self, Draw};
+use crate::jitter::{self, RandomFn};
 
 /// What a call is told that comes while others find out: a round of probes is seldom longer.
-const WHILE_PROBING: Duration = Duration::from_secs(1);
+const PROBING_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A call is not let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refused {
+pub struct CallNotPermitted {
     /// When it makes sense to come again; unknown if an operator has opened the breaker.
     pub retry_after: Option<Duration>,
 }
@@ -26,7 +26,7 @@ pub struct Refused {
 enum Phase {
     Closed,
     Open { until: Instant },
-    HalfOpen(Round),
+    HalfOpen(ProbeRound),
     ForcedOpen,
     Disabled,
     MetricsOnly { reported: bool },
@@ -37,23 +37,23 @@ enum Phase {
 /// Each transition begins a new epoch. Whoever is let through remembers the epoch, and a result from an earlier one is ignored: a
 /// straggler from before the breaker opened says nothing about the target of now.
 #[derive(Debug)]
-pub struct Machine {
+pub struct StateMachine {
     config: Config,
-    draw: Draw,
+    draw: RandomFn,
     phase: Phase,
     epoch: u64,
     window: Window,
-    consecutive: u32,
+    consecutive_failures: u32,
     /// How many rounds of probes failed lately: the exponent of the wait.
-    level: u32,
+    backoff_level: u32,
     /// Since when the span of health runs that takes back one level.
     healthy_since: Instant,
     transition: Option<Transition>,
 }
 
-impl Machine {
+impl StateMachine {
     /// A machine in the state that `config.mode` asks for.
-    pub fn new(config: Config, draw: Draw, now: Instant) -> Self {
+    pub fn new(config: Config, draw: RandomFn, now: Instant) -> Self {
         let phase = match config.mode {
             Mode::Active => Phase::Closed,
             Mode::MetricsOnly => Phase::MetricsOnly { reported: false },
@@ -61,7 +61,7 @@ impl Machine {
             Mode::ForcedOpen => Phase::ForcedOpen,
         };
         let window = Window::new(&config, now);
-        Self { config, draw, phase, epoch: 0, window, consecutive: 0, level: 0, healthy_since: now, transition: None }
+        Self { config, draw, phase, epoch: 0, window, consecutive_failures: 0, backoff_level: 0, healthy_since: now, transition: None }
     }
 
     /// The state, as of the last call: an open breaker becomes half-open by the call that it lets through.
@@ -100,18 +100,18 @@ impl Machine {
     }
 
     /// Lets a call through, in the returned epoch, or not.
-    pub fn acquire(&mut self, now: Instant) -> Result<u64, Refused> {
+    pub fn acquire(&mut self, now: Instant) -> Result<u64, CallNotPermitted> {
         if let Phase::Open { until } = self.phase
             && now >= until
         {
-            self.enter(Phase::HalfOpen(Round::new(now, &self.config)), Cause::WaitOver, now);
+            self.transition_to(Phase::HalfOpen(ProbeRound::new(now, &self.config)), Cause::OpenTimeout, now);
         }
         self.expire_probes(now);
         match &mut self.phase {
             Phase::Closed | Phase::Disabled | Phase::MetricsOnly { .. } => Ok(self.epoch),
-            Phase::Open { until } => Err(Refused { retry_after: Some(until.saturating_duration_since(now)) }),
-            Phase::HalfOpen(round) => round.admit(&self.config).then_some(self.epoch).ok_or(Refused { retry_after: Some(WHILE_PROBING) }),
-            Phase::ForcedOpen => Err(Refused { retry_after: None }),
+            Phase::Open { until } => Err(CallNotPermitted { retry_after: Some(until.saturating_duration_since(now)) }),
+            Phase::HalfOpen(round) => round.try_acquire(&self.config).then_some(self.epoch).ok_or(CallNotPermitted { retry_after: Some(PROBING_RETRY_AFTER) }),
+            Phase::ForcedOpen => Err(CallNotPermitted { retry_after: None }),
         }
     }
 
@@ -123,7 +123,7 @@ impl Machine {
         match self.phase {
             Phase::Closed => self.record_closed(observation, now),
             Phase::HalfOpen(_) => self.record_probe(observation, now),
-            Phase::MetricsOnly { reported } => self.record_unheeded(observation, reported, now),
+            Phase::MetricsOnly { reported } => self.record_disabled(observation, reported, now),
             // Nothing is let through in the first two, and nothing is recorded in the third.
             Phase::Open { .. } | Phase::ForcedOpen | Phase::Disabled => {}
         }
@@ -132,13 +132,13 @@ impl Machine {
 
     fn record_closed(&mut self, observation: Observation, now: Instant) {
         self.decay(now);
-        if let Some(cause) = self.count(observation, now) {
-            self.open(cause, observation.hint, now);
+        if let Some(cause) = self.record_in_window(observation, now) {
+            self.open(cause, observation.retry_after, now);
         }
     }
 
-    fn record_unheeded(&mut self, observation: Observation, reported: bool, now: Instant) {
-        if let Some(cause) = self.count(observation, now)
+    fn record_disabled(&mut self, observation: Observation, reported: bool, now: Instant) {
+        if let Some(cause) = self.record_in_window(observation, now)
             && !reported
         {
             self.transition = Some(Transition { from: State::MetricsOnly, to: State::MetricsOnly, cause });
@@ -147,17 +147,17 @@ impl Machine {
     }
 
     /// Counts a call and tells which limit is reached by now. A success too can complete the minimum of calls.
-    fn count(&mut self, observation: Observation, now: Instant) -> Option<Cause> {
-        let failed = match observation.verdict {
-            Verdict::Success => false,
-            Verdict::Failure => true,
-            Verdict::Throttled | Verdict::Neutral | Verdict::Cancelled => return None,
+    fn record_in_window(&mut self, observation: Observation, now: Instant) -> Option<Cause> {
+        let failed = match observation.outcome {
+            CallOutcome::Success => false,
+            CallOutcome::Failure => true,
+            CallOutcome::Throttled | CallOutcome::Neutral | CallOutcome::Cancelled => return None,
         };
         let counts = self.window.record(failed, observation.slow, now);
-        self.consecutive = if failed { self.consecutive.saturating_add(1) } else { 0 };
-        let enough = counts.total >= self.config.enough_calls();
-        if self.config.consecutive_failures > 0 && self.consecutive >= self.config.consecutive_failures {
-            Some(Cause::Consecutive)
+        self.consecutive_failures = if failed { self.consecutive_failures.saturating_add(1) } else { 0 };
+        let enough = counts.total >= self.config.effective_min_calls();
+        if self.config.consecutive_failures > 0 && self.consecutive_failures >= self.config.consecutive_failures {
+            Some(Cause::ConsecutiveFailures)
         } else if enough && counts.reaches(counts.failed, self.config.failure_rate) {
             Some(Cause::FailureRate)
         } else if enough && counts.reaches(counts.slow, self.config.slow_rate) {
@@ -169,8 +169,8 @@ impl Machine {
 
     fn record_probe(&mut self, observation: Observation, now: Instant) {
         if let Phase::HalfOpen(round) = &mut self.phase {
-            round.settle(observation);
-            self.end_round(Cause::ProbeFailed, observation.hint, now);
+            round.record(observation);
+            self.try_finish_round(Cause::ProbeFailed, observation.retry_after, now);
         }
     }
 
@@ -180,20 +180,20 @@ impl Machine {
             && round.expire(now, &self.config)
         {
             self.epoch += 1;
-            self.end_round(Cause::HalfOpenTimeout, None, now);
+            self.try_finish_round(Cause::HalfOpenTimeout, None, now);
         }
     }
 
     /// Goes on as soon as the outcome of the round is certain.
-    fn end_round(&mut self, failure: Cause, hint: Option<Duration>, now: Instant) {
+    fn try_finish_round(&mut self, failure: Cause, hint: Option<Duration>, now: Instant) {
         let Phase::HalfOpen(round) = &self.phase else { return };
-        match round.is_healthy(&self.config) {
+        match round.is_recovered(&self.config) {
             None => {}
-            Some(true) => self.enter(Phase::Closed, Cause::ProbeSucceeded, now),
+            Some(true) => self.transition_to(Phase::Closed, Cause::ProbeSucceeded, now),
             Some(false) => {
                 // Not beyond the longest wait: what is not waited need not be taken back by healthy windows either.
-                if self.wait() < Duration::from_millis(self.config.max_open_ms) {
-                    self.level += 1;
+                if self.open_time() < Duration::from_millis(self.config.max_open_ms) {
+                    self.backoff_level += 1;
                 }
                 self.open(failure, hint, now);
             }
@@ -203,45 +203,45 @@ impl Machine {
     /// One level less for each span without an opening.
     fn decay(&mut self, now: Instant) {
         let span = Duration::from_millis(self.config.window_ms.max(1));
-        while self.level > 0 && now.saturating_duration_since(self.healthy_since) >= span {
-            self.level -= 1;
+        while self.backoff_level > 0 && now.saturating_duration_since(self.healthy_since) >= span {
+            self.backoff_level -= 1;
             self.healthy_since += span;
         }
     }
 
     /// How long it stays open at the present level.
-    fn wait(&self) -> Duration {
-        let wait = Duration::from_millis(self.config.open_ms).saturating_mul(2_u32.saturating_pow(self.level));
+    fn open_time(&self) -> Duration {
+        let wait = Duration::from_millis(self.config.open_ms).saturating_mul(2_u32.saturating_pow(self.backoff_level));
         wait.min(Duration::from_millis(self.config.max_open_ms))
     }
 
     fn open(&mut self, cause: Cause, hint: Option<Duration>, now: Instant) {
         let wait =
-            jitter::around(self.wait(), 0.2, self.draw).max(hint.unwrap_or_default().min(Duration::from_millis(self.config.max_hint_ms)));
-        self.enter(Phase::Open { until: now + wait }, cause, now);
+            jitter::jittered(self.open_time(), 0.2, self.draw).max(hint.unwrap_or_default().min(Duration::from_millis(self.config.max_retry_after_ms)));
+        self.transition_to(Phase::Open { until: now + wait }, cause, now);
     }
 
     /// Every way into another state: a new epoch and an empty window, so that nothing of the past counts twice.
-    fn enter(&mut self, phase: Phase, cause: Cause, now: Instant) {
+    fn transition_to(&mut self, phase: Phase, cause: Cause, now: Instant) {
         let from = self.state();
         self.phase = phase;
         self.epoch += 1;
         self.window = Window::new(&self.config, now);
-        self.consecutive = 0;
+        self.consecutive_failures = 0;
         self.healthy_since = now;
         self.transition = Some(Transition { from, to: self.state(), cause });
     }
 
     /// Opens it for `wait`, as if it had seen failures.
     pub fn open_for(&mut self, wait: Duration, now: Instant) {
-        self.enter(Phase::Open { until: now + wait }, Cause::Manual, now);
+        self.transition_to(Phase::Open { until: now + wait }, Cause::Manual, now);
     }
 
     /// Puts it into the mode an operator wants: `Active` forgets everything and closes it, any other stays until told otherwise.
     pub fn set_mode(&mut self, mode: Mode, now: Instant) {
         let phase = match mode {
             Mode::Active => {
-                self.level = 0;
+                self.backoff_level = 0;
                 Phase::Closed
             }
             Mode::MetricsOnly => Phase::MetricsOnly { reported: false },
@@ -249,7 +249,7 @@ impl Machine {
             Mode::ForcedOpen => Phase::ForcedOpen,
         };
         let from = self.state();
-        self.enter(phase, Cause::Manual, now);
+        self.transition_to(phase, Cause::Manual, now);
         if self.state() == from {
             self.transition = None;
         }

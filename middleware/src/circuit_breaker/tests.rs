@@ -78,20 +78,20 @@ async fn an_open_breaker_answers_without_calling() {
 
 #[tokio::test(start_paused = true)]
 async fn stays_away_as_long_as_the_answer_asks_wherever_it_does() {
-    let asking = |mut answer: Response<Answer>, name: &'static str| {
+    let with_hint = |mut answer: Response<Answer>, name: &'static str| {
         answer.headers_mut().insert(name, http::HeaderValue::from_static(if name == "retry-after" { "20" } else { "20000" }));
         answer
     };
     let mut trailers: HeaderMap = Status::unavailable("").into_http::<()>().headers().clone();
     trailers.insert("grpc-retry-pushback-ms", http::HeaderValue::from(20_000));
-    let mut proxys = Response::new(body(None));
-    *proxys.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+    let mut proxy_response = Response::new(body(None));
+    *proxy_response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
     for (name, answer, secs) in [
         ("nothing asked", trailers_only(Code::Unavailable), 2),
-        ("in the head", asking(trailers_only(Code::Unavailable), "grpc-retry-pushback-ms"), 20),
+        ("in the head", with_hint(trailers_only(Code::Unavailable), "grpc-retry-pushback-ms"), 20),
         ("in the trailers", Response::new(body(Some(trailers))), 20),
-        ("by a proxy", asking(proxys, "retry-after"), 20),
-        ("not by gRPC", asking(trailers_only(Code::Unavailable), "retry-after"), 2),
+        ("by a proxy", with_hint(proxy_response, "retry-after"), 20),
+        ("not by gRPC", with_hint(trailers_only(Code::Unavailable), "retry-after"), 2),
     ] {
         let layer = CircuitBreakerLayer::new("products", &Config { min_calls: 1, ..Config::default() });
         let mut answer = Some(answer);

@@ -18,7 +18,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn of(failed: bool, slow: bool) -> Self {
+    fn single(failed: bool, slow: bool) -> Self {
         Self { total: 1, failed: failed.into(), slow: slow.into() }
     }
 
@@ -63,8 +63,8 @@ impl Window {
     /// Takes one call in; what it holds then.
     pub(super) fn record(&mut self, failed: bool, slow: bool, now: Instant) -> Counts {
         match self {
-            Self::Time(window) => window.record(Counts::of(failed, slow), now),
-            Self::Count(window) => window.record(Counts::of(failed, slow)),
+            Self::Time(window) => window.record(Counts::single(failed, slow), now),
+            Self::Count(window) => window.record(Counts::single(failed, slow)),
         }
     }
 
@@ -97,19 +97,19 @@ impl TimeWindow {
     }
 
     fn record(&mut self, counts: Counts, now: Instant) -> Counts {
-        self.roll(now);
+        self.advance(now);
         self.buckets[self.head].add(counts);
         self.sum.add(counts);
         self.sum
     }
 
     fn counts(&mut self, now: Instant) -> Counts {
-        self.roll(now);
+        self.advance(now);
         self.sum
     }
 
     /// Lets go of what is older than the window. A `now` from before the head, from a thread that was late, belongs to the head.
-    fn roll(&mut self, now: Instant) {
+    fn advance(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.head_began);
         if elapsed < self.width {
             return;

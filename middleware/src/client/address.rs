@@ -14,14 +14,14 @@ impl Address {
     pub(crate) fn parse(url: &str) -> Result<Self, InvalidConfig> {
         let invalid = || InvalidConfig::Url(url.to_owned());
         let uri: Uri = url.trim().parse().map_err(|_| invalid())?;
-        let complete = matches!(uri.scheme_str(), Some("http" | "https"))
+        let is_valid = matches!(uri.scheme_str(), Some("http" | "https"))
             && uri.host().is_some_and(|host| !host.is_empty())
             && uri.port_u16().is_some_and(|port| port > 0);
-        if complete { Ok(Self(uri)) } else { Err(invalid()) }
+        if is_valid { Ok(Self(uri)) } else { Err(invalid()) }
     }
 
     /// What a registry knows by its number; `None` if nobody could listen there.
-    pub(crate) fn of(address: SocketAddr) -> Option<Self> {
+    pub(crate) fn from_socket_addr(address: SocketAddr) -> Option<Self> {
         Self::parse(&format!("http://{address}")).ok()
     }
 

@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use crate::{
-    body::{End, Observe, Observed},
-    conclusion::{Conclusion, Side},
-    metrics::{AttemptSeries, AttemptsMade, Known, MadeSeries},
+    body::{End, BodyObserver, InstrumentedBody},
+    response_outcome::{ResponseOutcome, Role},
+    metrics::{AttemptSeries, HttpAttemptSeries, HandleCache, HttpClientSeries},
     rejection::Rejection,
     respond::Protocol,
     retry,
@@ -44,34 +44,34 @@ pub struct AttemptMetricsLayer(Arc<Series>);
 
 #[derive(Debug)]
 enum Series {
-    Grpc { target: &'static str, known: Known<Box<str>, AttemptSeries> },
-    Http(AttemptsMade),
+    Grpc { target: &'static str, handles: HandleCache<Box<str>, AttemptSeries> },
+    Http(HttpAttemptSeries),
 }
 
 impl AttemptMetricsLayer {
     /// For attempts at `target`.
     pub fn new(protocol: Protocol, target: &'static str) -> Self {
         Self(Arc::new(match protocol {
-            Protocol::Grpc => Series::Grpc { target, known: Known::default() },
-            Protocol::Http => Series::Http(AttemptsMade::new(target)),
+            Protocol::Grpc => Series::Grpc { target, handles: HandleCache::default() },
+            Protocol::Http => Series::Http(HttpAttemptSeries::new(target)),
         }))
     }
 
     fn start<B>(&self, request: &Request<B>) -> Measurement {
-        let first = request.extensions().get::<retry::Attempt>().is_none();
+        let is_first = request.extensions().get::<retry::Attempt>().is_none();
         let (series, protocol) = match &*self.0 {
-            Series::Grpc { target, known } => {
+            Series::Grpc { target, handles: known } => {
                 // Our own calls name only methods of our own contracts.
                 let method = request.uri().path().trim_start_matches('/');
                 let series = known.get(method, || (method.into(), AttemptSeries::new(method, target)));
-                let started = if first { &series.original } else { &series.retry };
+                let started = if is_first { &series.original } else { &series.retry };
                 started.increment(1);
                 (Measured::Grpc(series), Protocol::Grpc)
             }
-            Series::Http(attempts) => (Measured::Http(attempts.of(known_verb(request.method()), first)), Protocol::Http),
+            Series::Http(attempts) => (Measured::Http(attempts.series_for(known_verb(request.method()), is_first)), Protocol::Http),
         };
-        let conclusion = Conclusion::open(Side::Client(protocol));
-        Measurement { series, started: Some(Instant::now()), conclusion, stream: is_stream(request) }
+        let outcome = ResponseOutcome::pending(Role::Client(protocol));
+        Measurement { series, started: Some(Instant::now()), outcome, stream: is_stream(request) }
     }
 }
 
@@ -95,7 +95,7 @@ where
     S: Service<Request<B>, Response = Response<R>, Error = Rejection>,
     R: Body,
 {
-    type Response = Response<Observed<R, Measurement>>;
+    type Response = Response<InstrumentedBody<R, Measurement>>;
     type Error = Rejection;
     type Future = ResponseFuture<S::Future>;
 
@@ -115,22 +115,22 @@ pub struct Measurement {
     series: Measured,
     /// `None` once it was measured.
     started: Option<Instant>,
-    conclusion: Conclusion,
+    outcome: ResponseOutcome,
     stream: bool,
 }
 
 #[derive(Debug)]
 enum Measured {
     Grpc(Arc<AttemptSeries>),
-    Http(Arc<MadeSeries>),
+    Http(Arc<HttpClientSeries>),
 }
 
 impl Measurement {
     fn finish(&mut self) {
         let Some(started) = self.started.take() else { return };
         match &self.series {
-            Measured::Grpc(series) => series.duration(self.conclusion.code()).record(started.elapsed()),
-            Measured::Http(series) => series.duration(self.conclusion.http_outcome()).record(started.elapsed()),
+            Measured::Grpc(series) => series.duration(self.outcome.grpc_code()).record(started.elapsed()),
+            Measured::Http(series) => series.duration(self.outcome.http_outcome()).record(started.elapsed()),
         }
     }
 }
@@ -141,13 +141,13 @@ impl Drop for Measurement {
     }
 }
 
-impl Observe for Measurement {
+impl BodyObserver for Measurement {
     type Entered<'a> = ();
 
     fn enter(&mut self) {}
 
-    fn end(&mut self, end: End<'_>) {
-        self.conclusion.end(end);
+    fn on_end(&mut self, end: End<'_>) {
+        self.outcome.record_end(end);
     }
 }
 
@@ -166,7 +166,7 @@ where
     F: Future<Output = Result<Response<R>, Rejection>>,
     R: Body,
 {
-    type Output = Result<Response<Observed<R, Measurement>>, Rejection>;
+    type Output = Result<Response<InstrumentedBody<R, Measurement>>, Rejection>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -174,14 +174,14 @@ where
         let mut measurement = this.measurement.take().expect("a future is not polled after it was ready");
         match &result {
             Ok(response) => {
-                measurement.conclusion.head(response);
+                measurement.outcome.record_head(response);
                 if measurement.stream {
-                    measurement.conclusion.stream();
+                    measurement.outcome.record_stream();
                     measurement.finish();
                 }
             }
-            Err(rejection) => measurement.conclusion.refused(rejection.reason()),
+            Err(rejection) => measurement.outcome.record_rejection(rejection.reason()),
         }
-        Poll::Ready(result.map(|response| response.map(|body| Observed::new(body, measurement))))
+        Poll::Ready(result.map(|response| response.map(|body| InstrumentedBody::new(body, measurement))))
     }
 }

@@ -12,14 +12,14 @@
 
 mod call;
 mod config;
-mod ejection;
+mod outlier_ejection;
 #[cfg(test)]
 mod ejection_tests;
 mod endpoints;
-mod load;
+mod peak_ewma;
 mod node;
-mod pick;
-mod tried;
+mod p2c;
+mod previous_endpoints;
 
 use std::{
     future::Future,
@@ -37,12 +37,12 @@ use tower::Service;
 use self::{
     call::Call,
     endpoints::Shared,
-    node::Node,
-    pick::{Choice, Wanted, pick},
+    node::BalancedEndpoint,
+    p2c::{Picked, PickContext, pick},
 };
 use super::{Config as ClientConfig, InvalidConfig as InvalidClientConfig, endpoint};
 use crate::{
-    circuit_breaker::Settling,
+    circuit_breaker::OutcomeFuture,
     deadline::CallDeadline,
     rejection::{Rejection, reasons},
     respond::Protocol,
@@ -53,8 +53,8 @@ use crate::{
 pub use config::{Config, InvalidConfig};
 pub use endpoints::{EndpointStatus, Endpoints};
 
-pub(super) use config::{breaker, read_breaker};
-pub(super) use tried::Tried;
+pub(super) use config::{outlier_detection_defaults, read_breaker};
+pub(super) use previous_endpoints::PreviousEndpoints;
 
 /// Sends each request to one of a target's endpoints. Clones share them.
 #[derive(Debug, Clone)]
@@ -85,28 +85,28 @@ impl Service<Request<Body>> for Balancer {
     fn call(&mut self, request: Request<Body>) -> ResponseFuture {
         let nodes = self.0.nodes();
         match nodes.as_slice() {
-            [] => return ResponseFuture { way: Way::Nowhere { refusal: Some(nowhere()) } },
-            [only] => return ResponseFuture { way: Way::Only { inner: only.send(request) } },
+            [] => return ResponseFuture { state: ResponseState::NoEndpoint { refusal: Some(no_endpoint_available()) } },
+            [only] => return ResponseFuture { state: ResponseState::Single { inner: only.send(request) } },
             _ => {}
         }
         let now = Instant::now();
         let deadline = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0);
         // One bad endpoint is enough for a call.
         let may_probe = request.extensions().get::<retry::Attempt>().is_none();
-        let tried = request.extensions().get::<Tried>();
-        let choose = |tried: &[Arc<Node>]| pick(&nodes, &self.0.dice, Wanted { now, deadline, may_probe, tried });
-        let Choice { node, permit, panics } = tried.map_or_else(|| choose(&[]), |tried| tried.choose(choose));
+        let previous = request.extensions().get::<PreviousEndpoints>();
+        let pick_endpoint = |previous: &[Arc<BalancedEndpoint>]| pick(&nodes, &self.0.rng, PickContext { now, deadline, may_probe, previous });
+        let Picked { node, permit, panic_mode: panics } = previous.map_or_else(|| pick_endpoint(&[]), |tried| tried.pick(pick_endpoint));
         if panics {
-            self.0.panics.increment(1);
+            self.0.panic_picks.increment(1);
         }
         let stream = is_stream(&request);
         let call = Call::start(self.0.target, node.clone(), permit, now, deadline);
-        ResponseFuture { way: Way::Chosen { inner: Settling::new(Protocol::Grpc, node.send(request), call, stream) } }
+        ResponseFuture { state: ResponseState::Balanced { inner: OutcomeFuture::new(Protocol::Grpc, node.send(request), call, stream) } }
     }
 }
 
 /// No address is known: not even an attempt.
-fn nowhere() -> Rejection {
+fn no_endpoint_available() -> Rejection {
     Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "the address of a service behind this one is not known yet")
 }
 
@@ -115,17 +115,17 @@ pin_project! {
     #[derive(Debug)]
     pub struct ResponseFuture {
         #[pin]
-        way: Way,
+        state: ResponseState,
     }
 }
 
 pin_project! {
     #[project = WayProjection]
     #[derive(Debug)]
-    enum Way {
-        Nowhere { refusal: Option<Rejection> },
-        Only { #[pin] inner: endpoint::ResponseFuture },
-        Chosen { #[pin] inner: Settling<endpoint::ResponseFuture, Call> },
+    enum ResponseState {
+        NoEndpoint { refusal: Option<Rejection> },
+        Single { #[pin] inner: endpoint::ResponseFuture },
+        Balanced { #[pin] inner: OutcomeFuture<endpoint::ResponseFuture, Call> },
     }
 }
 
@@ -133,10 +133,10 @@ impl Future for ResponseFuture {
     type Output = Result<Response<Body>, Rejection>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().way.project() {
-            WayProjection::Nowhere { refusal } => Poll::Ready(Err(refusal.take().expect("a future is not polled after it was ready"))),
-            WayProjection::Only { inner } => inner.poll(cx),
-            WayProjection::Chosen { inner } => inner.poll(cx).map_ok(|response| response.map(Body::new)),
+        match self.project().state.project() {
+            WayProjection::NoEndpoint { refusal } => Poll::Ready(Err(refusal.take().expect("a future is not polled after it was ready"))),
+            WayProjection::Single { inner } => inner.poll(cx),
+            WayProjection::Balanced { inner } => inner.poll(cx).map_ok(|response| response.map(Body::new)),
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Connection, balance, connection};
 use crate::{
     circuit_breaker,
-    discovery::{self, Upstream},
+    discovery::{self, UpstreamUrl},
     retry, tls,
 };
 
@@ -34,7 +34,7 @@ pub struct Config {
     /// When a call is tried again.
     pub retry: retry::Config,
     /// When calls stop.
-    pub breaker: circuit_breaker::Config,
+    pub circuit_breaker: circuit_breaker::Config,
     /// How addresses are found that are not in `url` itself.
     pub discovery: discovery::Config,
     /// How one of several addresses is chosen.
@@ -42,7 +42,7 @@ pub struct Config {
     /// When one of several addresses is left alone; a single one has no breaker but `breaker`.
     #[serde(deserialize_with = "balance::read_breaker")]
     #[schemars(with = "circuit_breaker::Config")]
-    pub endpoint_breaker: circuit_breaker::Config,
+    pub outlier_detection: circuit_breaker::Config,
 }
 
 impl Default for Config {
@@ -57,10 +57,10 @@ impl Default for Config {
             call_timeout_ms: 9_000,
             max_in_flight: 128,
             retry: retry::Config::default(),
-            breaker: circuit_breaker::Config::default(),
+            circuit_breaker: circuit_breaker::Config::default(),
             discovery: discovery::Config::default(),
             balance: balance::Config::default(),
-            endpoint_breaker: balance::breaker(),
+            outlier_detection: balance::outlier_detection_defaults(),
         }
     }
 }
@@ -117,7 +117,7 @@ impl Config {
 
     /// The same with `url` where it has none of its own.
     #[must_use]
-    pub fn or_at(mut self, url: &str) -> Self {
+    pub fn with_default_url(mut self, url: &str) -> Self {
         if self.url.is_empty() {
             url.clone_into(&mut self.url);
         }
@@ -126,7 +126,7 @@ impl Config {
 
     /// Checks every value against its range.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
-        if let Upstream::List(addresses) = self.upstream()?
+        if let UpstreamUrl::List(addresses) = self.upstream()?
             && addresses.iter().any(|address| address.is_secure() != self.tls.is_on())
         {
             return Err(InvalidConfig::Scheme(self.url.clone()));
@@ -134,14 +134,14 @@ impl Config {
         check_limits([self.connect_timeout_ms, self.attempt_timeout_ms, self.call_timeout_ms], self.max_in_flight)?;
         self.connection.validate()?;
         self.retry.validate()?;
-        self.breaker.validate().map_err(InvalidConfig::Breaker)?;
+        self.circuit_breaker.validate().map_err(InvalidConfig::Breaker)?;
         self.discovery.validate()?;
         self.balance.validate()?;
-        self.endpoint_breaker.validate().map_err(InvalidConfig::EndpointBreaker)
+        self.outlier_detection.validate().map_err(InvalidConfig::EndpointBreaker)
     }
 
-    pub(crate) fn upstream(&self) -> Result<Upstream, InvalidConfig> {
-        Upstream::parse(&self.url)
+    pub(crate) fn upstream(&self) -> Result<UpstreamUrl, InvalidConfig> {
+        UpstreamUrl::parse(&self.url)
     }
 }
 
@@ -177,13 +177,13 @@ mod tests {
         );
         assert!(text(Config::at("http://a:1,")).starts_with("url "));
         assert_eq!(text(Config { max_in_flight: 0, ..valid.clone() }), "max_in_flight must be at least 1");
-        let connection = Connection { max_pause_ms: 49, ..Connection::default() };
+        let connection = Connection { max_connect_backoff_ms: 49, ..Connection::default() };
         assert!(text(Config { connection, ..valid.clone() }).starts_with("connection.max_pause_ms "));
         let retry = retry::Config { max_attempts: 1, ..retry::Config::default() };
         assert!(text(Config { retry, ..valid.clone() }).starts_with("retry.max_attempts "));
         let breaker = circuit_breaker::Config { probes: 0, ..circuit_breaker::Config::default() };
-        assert!(text(Config { breaker: breaker.clone(), ..valid.clone() }).starts_with("breaker.probes "));
-        assert!(text(Config { endpoint_breaker: breaker, ..valid.clone() }).starts_with("endpoint_breaker.probes "));
+        assert!(text(Config { circuit_breaker: breaker.clone(), ..valid.clone() }).starts_with("breaker.probes "));
+        assert!(text(Config { outlier_detection: breaker, ..valid.clone() }).starts_with("endpoint_breaker.probes "));
         let discovery = discovery::Config { min_refresh_ms: 0, ..discovery::Config::default() };
         assert!(text(Config { discovery, ..valid.clone() }).starts_with("discovery.min_refresh_ms "));
         let balance = balance::Config { decay_ms: 0, ..balance::Config::default() };
@@ -193,14 +193,14 @@ mod tests {
     #[test]
     fn several_addresses_are_separated_by_commas() {
         let upstream = Config::at("http://a:1, http://b:2,http://a:1").upstream().unwrap();
-        let Upstream::List(addresses) = upstream else { panic!("not a list") };
+        let UpstreamUrl::List(addresses) = upstream else { panic!("not a list") };
         assert_eq!(addresses.iter().map(Address::name).collect::<Vec<_>>(), ["a:1", "b:2"]);
     }
 
     #[test]
     fn the_breaker_of_an_endpoint_has_defaults_of_its_own() {
         let config: Config = serde_json::from_str(r#"{"endpoint_breaker": {"open_ms": 700}}"#).unwrap();
-        assert_eq!(config.endpoint_breaker, circuit_breaker::Config { open_ms: 700, ..Config::default().endpoint_breaker });
+        assert_eq!(config.outlier_detection, circuit_breaker::Config { open_ms: 700, ..Config::default().outlier_detection });
         let help = crate::config::command::<Config>("test", "A test.").render_long_help().to_string();
         for (failures, key) in [(0, "BREAKER"), (5, "ENDPOINT_BREAKER")] {
             let end = format!("[default: {failures}] [env: PALISADE_{key}__CONSECUTIVE_FAILURES]");

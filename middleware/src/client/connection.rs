@@ -12,14 +12,14 @@ pub struct Connection {
     /// Without an answer within this time the connection is given up, in milliseconds.
     pub keep_alive_timeout_ms: u64,
     /// The pause after the first failed attempt to connect; doubled with each further one, 20 % more or less. In milliseconds.
-    pub pause_ms: u64,
+    pub connect_backoff_ms: u64,
     /// The longest pause, in milliseconds. Well below the wait of the breakers, so that their probes find the way free.
-    pub max_pause_ms: u64,
+    pub max_connect_backoff_ms: u64,
 }
 
 impl Default for Connection {
     fn default() -> Self {
-        Self { keep_alive_ms: 20_000, keep_alive_timeout_ms: 5_000, pause_ms: 50, max_pause_ms: 1_000 }
+        Self { keep_alive_ms: 20_000, keep_alive_timeout_ms: 5_000, connect_backoff_ms: 50, max_connect_backoff_ms: 1_000 }
     }
 }
 
@@ -36,11 +36,11 @@ pub enum InvalidConfig {
 
 impl Connection {
     pub(super) fn validate(&self) -> Result<(), InvalidConfig> {
-        let positive =
-            [("keep_alive_ms", self.keep_alive_ms), ("keep_alive_timeout_ms", self.keep_alive_timeout_ms), ("pause_ms", self.pause_ms)];
-        match positive.into_iter().find(|(_, value)| *value == 0) {
+        let required =
+            [("keep_alive_ms", self.keep_alive_ms), ("keep_alive_timeout_ms", self.keep_alive_timeout_ms), ("pause_ms", self.connect_backoff_ms)];
+        match required.into_iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(InvalidConfig::Zero(key)),
-            None if self.max_pause_ms < self.pause_ms => Err(InvalidConfig::Order),
+            None if self.max_connect_backoff_ms < self.connect_backoff_ms => Err(InvalidConfig::Order),
             None => Ok(()),
         }
     }

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::Instant};
 use tower::Service;
 
-use super::{Connection, pause::Pause};
+use super::{Connection, connect_backoff::ConnectBackoff};
 use crate::{jitter, tls};
 
 /// Why there is no connection.
@@ -31,22 +31,22 @@ pub enum ConnectError {
 
 /// How all addresses of an upstream are connected to.
 #[derive(Debug, Clone)]
-pub(super) struct Way {
+pub(super) struct ConnectParams {
     /// For the handshakes of TCP and TLS together.
     pub(super) timeout: Duration,
     /// `None`: in plain text.
     pub(super) tls: Option<tls::Connector>,
-    pub(super) kept: Connection,
+    pub(super) connection: Connection,
 }
 
-impl Way {
+impl ConnectParams {
     #[cfg(test)]
     pub(super) fn plain(timeout: Duration) -> Self {
-        Self { timeout, tls: None, kept: Connection::default() }
+        Self { timeout, tls: None, connection: Connection::default() }
     }
 
     /// A connection to the host and port of `uri`, however long it takes.
-    pub(super) async fn to(&self, uri: &Uri) -> io::Result<tls::Stream<TcpStream>> {
+    pub(super) async fn connect(&self, uri: &Uri) -> io::Result<tls::Stream<TcpStream>> {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let tcp = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await?;
         // Small frames are sent as they are written; without it a call may wait 40 ms for an ACK.
@@ -61,34 +61,34 @@ impl Way {
 /// Connects to the host and port of a URI.
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
-    way: Way,
-    pause: Pause,
+    params: ConnectParams,
+    backoff: ConnectBackoff,
 }
 
 impl Connector {
-    pub(super) fn new(way: Way) -> Self {
-        let [base, max] = [way.kept.pause_ms, way.kept.max_pause_ms].map(Duration::from_millis);
-        let pause = Pause::new(base, max, jitter::draw);
-        Self { way, pause }
+    pub(super) fn new(params: ConnectParams) -> Self {
+        let [base, max] = [params.connection.connect_backoff_ms, params.connection.max_connect_backoff_ms].map(Duration::from_millis);
+        let backoff = ConnectBackoff::new(base, max, jitter::random_unit);
+        Self { params, backoff }
     }
 
-    pub(super) fn pause(&self) -> Pause {
-        self.pause.clone()
+    pub(super) fn backoff(&self) -> ConnectBackoff {
+        self.backoff.clone()
     }
 
     async fn connect(self, uri: Uri) -> Result<TokioIo<tls::Stream<TcpStream>>, ConnectError> {
-        self.pause.check(Instant::now()).map_err(ConnectError::BackingOff)?;
-        let connected = match tokio::time::timeout(self.way.timeout, self.way.to(&uri)).await {
+        self.backoff.check(Instant::now()).map_err(ConnectError::BackingOff)?;
+        let connected = match tokio::time::timeout(self.params.timeout, self.params.connect(&uri)).await {
             Ok(connected) => connected.map_err(ConnectError::Failed),
-            Err(_) => Err(ConnectError::TimedOut(self.way.timeout)),
+            Err(_) => Err(ConnectError::TimedOut(self.params.timeout)),
         };
         match connected {
             Ok(stream) => {
-                self.pause.succeeded();
+                self.backoff.succeeded();
                 Ok(TokioIo::new(stream))
             }
             Err(error) => {
-                self.pause.failed(Instant::now());
+                self.backoff.failed(Instant::now());
                 Err(error)
             }
         }
@@ -115,17 +115,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pauses_longer_after_each_failure_and_not_at_all_after_a_success() {
-        let pause = Pause::new(Duration::from_millis(50), Duration::from_secs(1), || 0.5);
+        let backoff = ConnectBackoff::new(Duration::from_millis(50), Duration::from_secs(1), || 0.5);
         let now = Instant::now();
-        for pause_ms in [50, 100, 200, 400, 800, 1000, 1000] {
-            pause.failed(now);
-            assert!(pause.is_on(now));
-            assert_eq!(pause.check(now), Err(Duration::from_millis(pause_ms)));
-            assert_eq!(pause.check(now + Duration::from_millis(pause_ms)), Ok(()));
+        for backoff_ms in [50, 100, 200, 400, 800, 1000, 1000] {
+            backoff.failed(now);
+            assert!(backoff.is_backing_off(now));
+            assert_eq!(backoff.check(now), Err(Duration::from_millis(backoff_ms)));
+            assert_eq!(backoff.check(now + Duration::from_millis(backoff_ms)), Ok(()));
         }
-        pause.succeeded();
-        assert!(!pause.is_on(now));
-        assert_eq!(pause.check(now), Ok(()));
+        backoff.succeeded();
+        assert!(!backoff.is_backing_off(now));
+        assert_eq!(backoff.check(now), Ok(()));
     }
 
     #[tokio::test]
@@ -133,11 +133,11 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri: Uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         drop(listener);
-        let connector = Connector::new(Way::plain(Duration::from_secs(1)));
-        let pause = connector.pause();
-        assert!(!pause.is_on(Instant::now()));
+        let connector = Connector::new(ConnectParams::plain(Duration::from_secs(1)));
+        let backoff = connector.backoff();
+        assert!(!backoff.is_backing_off(Instant::now()));
         assert!(matches!(connector.clone().connect(uri.clone()).await, Err(ConnectError::Failed(_))));
-        assert!(pause.is_on(Instant::now()));
+        assert!(backoff.is_backing_off(Instant::now()));
         assert!(matches!(connector.connect(uri).await, Err(ConnectError::BackingOff(_))));
     }
 }

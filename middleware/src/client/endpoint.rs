@@ -1,6 +1,6 @@
 //! One upstream address behind one HTTP/2 connection, more if there are streams, and what its failures mean.
 
-mod lanes;
+mod stream_connections;
 
 use std::{
     error::Error as StdError,
@@ -19,14 +19,14 @@ use tonic::{
 };
 use tower::{ServiceExt, util::Oneshot};
 
-use self::lanes::{Lanes, Place};
+use self::stream_connections::{StreamConnectionPool, StreamSlot};
 use super::{
     address::Address,
-    connector::{ConnectError, Connector, Way},
-    pause::Pause,
+    connector::{ConnectError, Connector, ConnectParams},
+    connect_backoff::ConnectBackoff,
 };
 use crate::{
-    body::{Hold, Observed},
+    body::{PermitGuard, InstrumentedBody},
     deadline,
     rejection::{Rejection, reasons},
     streams::is_stream,
@@ -37,30 +37,30 @@ use crate::{
 #[error("no answer came")]
 pub struct Failure {
     /// The server has certainly not seen the request, so that even one with side effects may be sent again.
-    pub unsent: bool,
+    pub never_sent: bool,
     /// No connection was tried, so soon after the last failure: this is that failure told again.
-    pub not_tried: bool,
+    pub connect_backoff: bool,
     source: Box<dyn StdError + Send + Sync>,
 }
 
 impl Failure {
     /// The refusal of the call.
-    pub(super) fn refusal(self) -> Rejection {
+    pub(super) fn into_rejection(self) -> Rejection {
         Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "a service behind this one cannot be reached").with_source(self)
     }
 
     /// Of a call over HTTP. That a connection was lost before the request was on it is not told by every error: it then counts as lost.
-    pub(super) fn of_http(error: reqwest::Error) -> Self {
+    pub(super) fn from_reqwest(error: reqwest::Error) -> Self {
         // Whatever its address holds is nobody's business.
         let error = error.without_url();
-        let unsent = error.is_connect() || causes(&error).any(is_unsent);
-        Self { unsent, not_tried: false, source: error.into() }
+        let unsent = error.is_connect() || causes(&error).any(is_never_sent);
+        Self { never_sent: unsent, connect_backoff: false, source: error.into() }
     }
 
     /// A failure of which nothing is known but this.
     #[cfg(test)]
     pub(crate) fn example(unsent: bool) -> Self {
-        Self { unsent, not_tried: false, source: "an example".into() }
+        Self { never_sent: unsent, connect_backoff: false, source: "an example".into() }
     }
 }
 
@@ -68,40 +68,40 @@ impl Failure {
 #[derive(Debug, Clone)]
 pub(super) struct Endpoint {
     channel: Channel,
-    lanes: Arc<Lanes>,
-    pause: Pause,
+    stream_connections: Arc<StreamConnectionPool>,
+    backoff: ConnectBackoff,
 }
 
 impl Endpoint {
     /// Must be called within a tokio runtime.
-    pub(super) fn new(address: &Address, way: Way) -> Self {
+    pub(super) fn new(address: &Address, params: ConnectParams) -> Self {
         let endpoint = transport::Endpoint::from(address.uri().clone())
-            .origin(address.origin(way.tls.is_some()))
-            .http2_keep_alive_interval(Duration::from_millis(way.kept.keep_alive_ms))
-            .keep_alive_timeout(Duration::from_millis(way.kept.keep_alive_timeout_ms))
+            .origin(address.origin(params.tls.is_some()))
+            .http2_keep_alive_interval(Duration::from_millis(params.connection.keep_alive_ms))
+            .keep_alive_timeout(Duration::from_millis(params.connection.keep_alive_timeout_ms))
             // A peer that went away silently is found before the next call needs it.
             .keep_alive_while_idle(true);
-        let connector = Connector::new(way);
-        let pause = connector.pause();
+        let connector = Connector::new(params);
+        let backoff = connector.backoff();
         let channel = endpoint.connect_with_connector_lazy(connector.clone());
-        let lanes = Arc::new(Lanes::new(move || endpoint.connect_with_connector_lazy(connector.clone())));
-        Self { channel, lanes, pause }
+        let lanes = Arc::new(StreamConnectionPool::new(move || endpoint.connect_with_connector_lazy(connector.clone())));
+        Self { channel, stream_connections: lanes, backoff }
     }
 
     /// Waiting for a connection is a part of the call, under its deadline.
     pub(super) fn send(&self, request: Request<Body>) -> ResponseFuture {
         let (channel, place) = if is_stream(&request) {
-            let (channel, place) = self.lanes.enter();
+            let (channel, place) = self.stream_connections.acquire();
             (channel, Some(place))
         } else {
             (self.channel.clone(), None)
         };
-        ResponseFuture { inner: channel.oneshot(request), place }
+        ResponseFuture { inner: channel.oneshot(request), stream_slot: place }
     }
 
     /// Whether it failed to connect a moment ago and will not try again yet.
-    pub(super) fn is_pausing(&self, now: Instant) -> bool {
-        self.pause.is_on(now)
+    pub(super) fn is_backing_off(&self, now: Instant) -> bool {
+        self.backoff.is_backing_off(now)
     }
 }
 
@@ -112,7 +112,7 @@ pin_project! {
         #[pin]
         inner: Oneshot<Channel, Request<Body>>,
         // Of a stream.
-        place: Option<Place>,
+        stream_slot: Option<StreamSlot>,
     }
 }
 
@@ -121,22 +121,22 @@ impl Future for ResponseFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.inner.poll(cx)).map_err(refusal)?;
-        Poll::Ready(Ok(match this.place.take() {
-            Some(place) => response.map(|body| Body::new(Observed::new(body, Hold(Some(place))))),
+        let response = ready!(this.inner.poll(cx)).map_err(to_rejection)?;
+        Poll::Ready(Ok(match this.stream_slot.take() {
+            Some(place) => response.map(|body| Body::new(InstrumentedBody::new(body, PermitGuard(Some(place))))),
             None => response,
         }))
     }
 }
 
-fn refusal(error: transport::Error) -> Rejection {
+fn to_rejection(error: transport::Error) -> Rejection {
     // tonic keeps a timer for the `grpc-timeout` we wrote; ours runs out first but may be polled second.
     if causes(&error).any(<dyn StdError>::is::<tonic::TimeoutExpired>) {
         return deadline::elapsed(Duration::ZERO);
     }
-    let unsent = causes(&error).any(is_unsent);
+    let unsent = causes(&error).any(is_never_sent);
     let not_tried = causes(&error).any(|cause| matches!(cause.downcast_ref(), Some(ConnectError::BackingOff(_))));
-    Failure { unsent, not_tried, source: error.into() }.refusal()
+    Failure { never_sent: unsent, connect_backoff: not_tried, source: error.into() }.into_rejection()
 }
 
 fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
@@ -145,7 +145,7 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
 
 /// No connection; a connection that closed before hyper took the request; a stream that the server refused, or that is younger than
 /// the last one it promised to serve (RFC 9113, sections 8.7 and 6.8).
-fn is_unsent(cause: &(dyn StdError + 'static)) -> bool {
+fn is_never_sent(cause: &(dyn StdError + 'static)) -> bool {
     if let Some(error) = cause.downcast_ref::<h2::Error>() {
         let graceful = error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
         return graceful || error.reason() == Some(h2::Reason::REFUSED_STREAM);
@@ -160,13 +160,13 @@ mod tests {
     #[tokio::test]
     async fn tells_a_failed_connection_from_one_that_was_not_tried() {
         let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let endpoint = Endpoint::new(&Address::parse(&format!("http://{dead}")).unwrap(), Way::plain(Duration::from_secs(1)));
-        assert!(!endpoint.is_pausing(Instant::now()));
+        let endpoint = Endpoint::new(&Address::parse(&format!("http://{dead}")).unwrap(), ConnectParams::plain(Duration::from_secs(1)));
+        assert!(!endpoint.is_backing_off(Instant::now()));
         for not_tried in [false, true] {
             let refusal = endpoint.send(Request::new(Body::empty())).await.unwrap_err();
             let failure = StdError::source(&refusal).unwrap().downcast_ref::<Failure>().unwrap();
-            assert_eq!((failure.unsent, failure.not_tried), (true, not_tried));
-            assert!(endpoint.is_pausing(Instant::now()));
+            assert_eq!((failure.never_sent, failure.connect_backoff), (true, not_tried));
+            assert!(endpoint.is_backing_off(Instant::now()));
         }
     }
 }

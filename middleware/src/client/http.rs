@@ -17,13 +17,13 @@ use tower::{BoxError, Service, ServiceExt, layer::util::Identity};
 
 use self::{endpoint::Endpoint, origin::Origin};
 use super::{
-    InvalidConfig, Plan,
-    call::{Answer, Call, Shared},
+    InvalidConfig, StackParams,
+    boxed::{CallFuture, Call, BoxedStack},
     layers,
 };
 use crate::{
     circuit_breaker::{BreakerHandle, CircuitBreakerLayer},
-    metrics::Hop,
+    metrics::Boundary,
     rejection::Rejection,
     respond::Protocol,
     retry::RetryLayer,
@@ -56,24 +56,24 @@ pub fn http(
     builder: reqwest::ClientBuilder,
 ) -> Result<HttpClient, InvalidConfig> {
     config.validate()?;
-    let origin = Origin::of(origin)?;
+    let origin = Origin::from_url(origin)?;
     let (address, port) = (origin.host(), origin.port());
     let endpoint = Endpoint::new(builder, config, origin.clone())?;
-    let plan = Plan {
+    let params = StackParams {
         target,
         trace: ClientTraceLayer { protocol: Protocol::Http, server_address: address.clone(), server_port: Some(port) },
-        hop: Hop::HttpClient { address, port },
+        hop: Boundary::HttpClient { address, port },
         retry: RetryLayer::http(target, &config.retry),
-        breaker: CircuitBreakerLayer::new(target, &config.breaker).over(Protocol::Http),
+        breaker: CircuitBreakerLayer::new(target, &config.circuit_breaker).over(Protocol::Http),
         min_attempt_ms: config.retry.min_attempt_ms,
         call_timeout_ms: config.call_timeout_ms,
         attempt_timeout_ms: config.attempt_timeout_ms,
         max_in_flight: config.max_in_flight,
     };
-    let breaker = plan.breaker.handle();
-    let stack = layers(plan, Identity::new(), endpoint);
-    let stack = stack.map_request(move |request| origin.complete(request)).map_response(|response| response.map(HttpBody::new));
-    Ok(HttpClient { stack: Arc::new(Shared { stack, refusal: std::convert::identity }), breaker })
+    let breaker = params.breaker.handle();
+    let stack = layers(params, Identity::new(), endpoint);
+    let stack = stack.map_request(move |request| origin.resolve_uri(request)).map_response(|response| response.map(HttpBody::new));
+    Ok(HttpClient { stack: Arc::new(BoxedStack { stack, into_error: std::convert::identity }), breaker })
 }
 
 /// A client for one origin. Cheap to clone; clones share the connections, the breaker and the budgets.
@@ -97,7 +97,7 @@ impl Service<Request<Bytes>> for HttpClient {
     type Response = Response<HttpBody>;
     /// No answer came: what this stack refused, or what happened to the last attempt. Whatever the target answers is an answer.
     type Error = Arc<Rejection>;
-    type Future = Answer<HttpBody, Arc<Rejection>>;
+    type Future = CallFuture<HttpBody, Arc<Rejection>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))

@@ -64,25 +64,25 @@ pub(super) fn keys<T: JsonSchema>() -> Vec<Key> {
     let schema = SchemaGenerator::new(settings).into_root_schema_for::<T>();
     let mut keys = Vec::new();
     if let Some(schema) = schema.as_object() {
-        walk("", schema, None, &mut keys);
+        collect_keys("", schema, None, &mut keys);
     }
     keys
 }
 
-fn walk(prefix: &str, schema: &Map<String, Value>, default: Option<&Value>, keys: &mut Vec<Key>) {
+fn collect_keys(prefix: &str, schema: &Map<String, Value>, default: Option<&Value>, keys: &mut Vec<Key>) {
     // A section whose owner gives it other defaults than its type has those.
     let default = default.or(schema.get("default"));
     if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
         for (name, property) in properties {
             let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
             if let Some(property) = property.as_object() {
-                walk(&path, property, default.and_then(|default| default.get(name)), keys);
+                collect_keys(&path, property, default.and_then(|default| default.get(name)), keys);
             }
         }
         return;
     }
     if let Some(values) = schema.get("additionalProperties").and_then(Value::as_object) {
-        return walk(&format!("{prefix}.<name>"), values, None, keys);
+        return collect_keys(&format!("{prefix}.<name>"), values, None, keys);
     }
     let doc = schema.get("description").and_then(Value::as_str).unwrap_or_default();
     let doc = doc.split("\n\n").next().unwrap_or_default().replace('\n', " ");
@@ -90,14 +90,14 @@ fn walk(prefix: &str, schema: &Map<String, Value>, default: Option<&Value>, keys
 }
 
 fn kind(schema: &Map<String, Value>) -> &'static str {
-    let has = |wanted: &str| match schema.get("type") {
+    let has_type = |wanted: &str| match schema.get("type") {
         Some(Value::String(kind)) => kind == wanted,
         Some(Value::Array(kinds)) => kinds.iter().any(|kind| kind == wanted),
         _ => false,
     };
-    if has("integer") || has("number") {
+    if has_type("integer") || has_type("number") {
         "NUMBER"
-    } else if has("boolean") {
+    } else if has_type("boolean") {
         "BOOL"
     } else {
         "TEXT"

@@ -36,19 +36,19 @@ impl Validate for Config {
     }
 }
 
-fn read(args: &[&str]) -> Result<Asked<Config>, Error> {
+fn load_args(args: &[&str]) -> Result<Command<Config>, Error> {
     from_args("test", "A test.", std::iter::once("test").chain(args.iter().copied()).map(OsString::from))
 }
 
 #[test]
 fn flags_set_keys_of_any_depth() {
-    let Asked::Run(config) = read(&["--store-limit", "9", "--listen", "127.0.0.1:0"]).unwrap() else { panic!("not asked to run") };
+    let Command::Run(config) = load_args(&["--store-limit", "9", "--listen", "127.0.0.1:0"]).unwrap() else { panic!("not asked to run") };
     assert_eq!((config.store.limit, config.listen.as_str()), (9, "127.0.0.1:0"));
 }
 
 #[test]
 fn commas_alone_make_no_list() {
-    let Asked::Run(config) = read(&["--store-url", "http://a:1,http://b:2"]).unwrap() else { panic!("not asked to run") };
+    let Command::Run(config) = load_args(&["--store-url", "http://a:1,http://b:2"]).unwrap() else { panic!("not asked to run") };
     assert_eq!(config.store.url.as_deref(), Some("http://a:1,http://b:2"));
 }
 
@@ -56,11 +56,11 @@ fn commas_alone_make_no_list() {
 fn errors_name_the_key() {
     let dir = std::env::temp_dir().join(format!("palisade-config-{}.toml", std::process::id()));
     std::fs::write(&dir, "[store]\nlimti = 3\n").unwrap();
-    let error = read(&["--config", dir.to_str().unwrap()]).unwrap_err().to_string();
+    let error = load_args(&["--config", dir.to_str().unwrap()]).unwrap_err().to_string();
     assert!(error.contains("limti") && error.contains("store"), "{error}");
-    let error = read(&["--store-limit", "many"]).unwrap_err().to_string();
+    let error = load_args(&["--store-limit", "many"]).unwrap_err().to_string();
     assert!(error.contains("store.limit"), "{error}");
-    assert!(read(&["--store-limit", "0"]).unwrap_err().to_string().contains("store.limit"));
+    assert!(load_args(&["--store-limit", "0"]).unwrap_err().to_string().contains("store.limit"));
     std::fs::remove_file(dir).unwrap();
 }
 

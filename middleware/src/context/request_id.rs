@@ -21,7 +21,7 @@ impl RequestId {
     }
 
     /// A caller's id; `None` if it is not one.
-    pub fn given(value: &HeaderValue) -> Option<Self> {
+    pub fn from_header(value: &HeaderValue) -> Option<Self> {
         let bytes = value.as_bytes();
         let valid = (1..=MAX_LENGTH).contains(&bytes.len()) && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
         valid.then(|| Self(value.clone()))

@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 
 use super::{
     CallDeadline, StreamEnd, expired, grpc_timeout,
-    timed::{ResponseFuture, Side, TimedBody, Timer},
+    timeout_body::{ResponseFuture, Role, TimeoutBody, ResponseTimer},
 };
 use crate::{rejection::Rejection, respond::Protocol, streams::is_stream};
 
@@ -40,12 +40,12 @@ use crate::{rejection::Rejection, respond::Protocol, streams::is_stream};
 pub struct AttemptTimeoutLayer {
     protocol: Protocol,
     limit: Duration,
-    expiries: Arc<Expiries>,
+    timeouts: Arc<TimeoutCounters>,
 }
 
 /// What it was that ran out.
 #[derive(Debug)]
-struct Expiries {
+struct TimeoutCounters {
     attempts: metrics::Counter,
     calls: metrics::Counter,
 }
@@ -54,8 +54,8 @@ impl AttemptTimeoutLayer {
     /// At most `limit` for an attempt at `target`, over gRPC.
     pub fn new(target: &'static str, limit: Duration) -> Self {
         let expired = |kind: &'static str| metrics::counter!("palisade.request.timeouts", "target" => target, "kind" => kind);
-        let expiries = Arc::new(Expiries { attempts: expired("attempt"), calls: expired("deadline") });
-        Self { protocol: Protocol::Grpc, limit, expiries }
+        let expiries = Arc::new(TimeoutCounters { attempts: expired("attempt"), calls: expired("deadline") });
+        Self { protocol: Protocol::Grpc, limit, timeouts: expiries }
     }
 
     /// The same over `protocol`.
@@ -86,7 +86,7 @@ where
     R: Body,
     R::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    type Response = Response<TimedBody<R>>;
+    type Response = Response<TimeoutBody<R>>;
     type Error = Rejection;
     type Future = ResponseFuture<S::Future>;
 
@@ -98,26 +98,26 @@ where
         let now = Instant::now();
         let left = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0.saturating_duration_since(now));
         let grpc = self.layer.protocol == Protocol::Grpc;
-        let asked = request.headers().get(grpc_timeout::HEADER).filter(|_| grpc).and_then(grpc_timeout::parse);
-        let limit = [left, asked].into_iter().flatten().fold(self.layer.limit, Duration::min);
+        let requested = request.headers().get(grpc_timeout::HEADER).filter(|_| grpc).and_then(grpc_timeout::parse);
+        let limit = [left, requested].into_iter().flatten().fold(self.layer.limit, Duration::min);
         if limit.is_zero() {
             return ResponseFuture::refused(expired());
         }
         let stream = is_stream(&request);
         // The limit of a stream is about its beginning, of which the server is not told; its end it is told, if it has one.
         let end = request.extensions().get::<StreamEnd>().map(|end| end.0);
-        let told = if stream { end.map(|end| end.saturating_duration_since(now)) } else { Some(limit) };
-        if let Some(told) = told.filter(|_| grpc) {
-            request.headers_mut().insert(grpc_timeout::HEADER, grpc_timeout::format(told));
+        let header_timeout = if stream { end.map(|end| end.saturating_duration_since(now)) } else { Some(limit) };
+        if let Some(header_timeout) = header_timeout.filter(|_| grpc) {
+            request.headers_mut().insert(grpc_timeout::HEADER, grpc_timeout::format(header_timeout));
         }
         if let Some(deadline) = request.extensions_mut().get_mut::<CallDeadline>() {
             // What is inside can tell by it whether it was dropped for want of time.
             deadline.0 = now + limit;
         }
-        let Expiries { attempts, calls } = &*self.layer.expiries;
+        let TimeoutCounters { attempts, calls } = &*self.layer.timeouts;
         let expired = if limit < self.layer.limit { calls } else { attempts };
-        let timer = Timer::new(now, limit, (Side::Client, self.layer.protocol), expired.clone());
-        let timer = if stream { timer.of_stream(end) } else { timer };
+        let timer = ResponseTimer::new(now, limit, (Role::Client, self.layer.protocol), expired.clone());
+        let timer = if stream { timer.for_stream(end) } else { timer };
         ResponseFuture::running(self.inner.call(request), timer)
     }
 }

@@ -68,11 +68,11 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let now = Instant::now();
-        let deadline = context::look(|context| context.deadline).flatten();
-        let left = deadline.map(|deadline| after_margin(deadline.saturating_duration_since(now)));
+        let deadline = context::with_current(|context| context.deadline).flatten();
+        let left = deadline.map(|deadline| minus_safety_margin(deadline.saturating_duration_since(now)));
         // `tonic::Request::set_timeout` is about the call, not about each attempt.
-        let asked = request.headers().get(grpc_timeout::HEADER).and_then(grpc_timeout::parse);
-        let left = [left, asked].into_iter().flatten().min();
+        let requested = request.headers().get(grpc_timeout::HEADER).and_then(grpc_timeout::parse);
+        let left = [left, requested].into_iter().flatten().min();
         if left.is_some_and(|left| left <= self.layer.min_attempt) {
             return Either::Right(ready(Err(expired())));
         }
@@ -86,7 +86,7 @@ where
 }
 
 /// What a callee gets of `remaining`: the rest is for the way back and for our own answer.
-fn after_margin(remaining: Duration) -> Duration {
+fn minus_safety_margin(remaining: Duration) -> Duration {
     remaining.saturating_sub((remaining / 50).max(Duration::from_millis(2)))
 }
 
@@ -106,7 +106,7 @@ mod tests {
     async fn leaves_a_margin_of_what_the_context_has() {
         let now = Instant::now();
         for (remaining_ms, left_ms) in [(1000, 980), (50, 48), (60_000, 5_000)] {
-            let context = Context::background().until(now + Duration::from_millis(remaining_ms));
+            let context = Context::background().with_deadline(now + Duration::from_millis(remaining_ms));
             assert_eq!(deadline_seen_inside(context).await.unwrap() - now, Duration::from_millis(left_ms));
         }
     }
@@ -120,7 +120,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn sends_nothing_when_too_little_time_is_left() {
         for (remaining_ms, sent) in [(0, false), (2, false), (12, false), (13, true)] {
-            let context = Context::background().until(Instant::now() + Duration::from_millis(remaining_ms));
+            let context = Context::background().with_deadline(Instant::now() + Duration::from_millis(remaining_ms));
             let answer = deadline_seen_inside(context).await.map_err(|refusal| refusal.reason());
             assert_eq!(answer.is_ok(), sent, "{remaining_ms} ms");
             assert!(answer.is_ok() || answer == Err(&reasons::DEADLINE_EXCEEDED));

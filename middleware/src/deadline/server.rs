@@ -13,7 +13,7 @@ use tower::{Layer, Service};
 
 use super::{
     expired, grpc_timeout,
-    timed::{ResponseFuture, Side, TimedBody, Timer},
+    timeout_body::{ResponseFuture, Role, TimeoutBody, ResponseTimer},
 };
 use crate::{
     context,
@@ -49,7 +49,7 @@ pub struct DeadlineLayer {
     max: Duration,
     remaining: metrics::Histogram,
     malformed: metrics::Counter,
-    expiries: metrics::Counter,
+    timeouts: metrics::Counter,
 }
 
 impl DeadlineLayer {
@@ -61,13 +61,13 @@ impl DeadlineLayer {
             max,
             remaining: metrics::histogram!("palisade.deadline.remaining"),
             malformed: metrics::counter!("palisade.request.timeouts.malformed"),
-            expiries: metrics::counter!("palisade.request.timeouts", "target" => "server", "kind" => "deadline"),
+            timeouts: metrics::counter!("palisade.request.timeouts", "target" => "server", "kind" => "deadline"),
         }
     }
 
     /// How long the caller of a request with these headers waits, if it says so.
-    fn asked(&self, headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
-        let asked = match self.protocol {
+    fn requested_timeout(&self, headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
+        let requested = match self.protocol {
             // A peer's framework wrote this, not its user: the gRPC spec leaves open what to do, and a default serves better than an error.
             Protocol::Grpc => headers.get(grpc_timeout::HEADER).and_then(|value| {
                 let timeout = grpc_timeout::parse(value);
@@ -78,10 +78,10 @@ impl DeadlineLayer {
             }),
             Protocol::Http => headers.get(REQUEST_TIMEOUT_HEADER).map(|value| parse_millis(value.as_bytes())).transpose()?,
         };
-        if let Some(asked) = asked {
+        if let Some(asked) = requested {
             self.remaining.record(asked);
         }
-        Ok(asked)
+        Ok(requested)
     }
 }
 
@@ -115,7 +115,7 @@ where
     R: Body,
     R::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    type Response = Response<TimedBody<R>>;
+    type Response = Response<TimeoutBody<R>>;
     type Error = Rejection;
     type Future = ResponseFuture<S::Future>;
 
@@ -125,23 +125,23 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let now = Instant::now();
-        let asked = match self.layer.asked(request.headers()) {
+        let requested = match self.layer.requested_timeout(request.headers()) {
             Ok(Some(Duration::ZERO)) => return ResponseFuture::refused(expired()),
             Ok(asked) => asked,
             Err(rejection) => return ResponseFuture::refused(rejection),
         };
         let stream = context::Context::of(&request).is_some_and(context::Context::is_stream);
-        let limit = asked.unwrap_or(self.layer.default).min(self.layer.max);
+        let limit = requested.unwrap_or(self.layer.default).min(self.layer.max);
         // A stream lasts as long as its caller wants, be that for ever; only its beginning must come in time.
-        let whole = if stream { asked } else { Some(limit) };
+        let whole = if stream { requested } else { Some(limit) };
         if let Some(context) = request.extensions_mut().get_mut::<context::Context>() {
             context.deadline = whole.map(|whole| now + whole);
         }
         if let Some(whole) = whole {
             trace::record("app.deadline_ms", i64::try_from(whole.as_millis()).unwrap_or(i64::MAX));
         }
-        let timer = Timer::new(now, limit, (Side::Server, self.layer.protocol), self.layer.expiries.clone());
-        let timer = if stream { timer.of_stream(whole.map(|whole| now + whole)) } else { timer };
+        let timer = ResponseTimer::new(now, limit, (Role::Server, self.layer.protocol), self.layer.timeouts.clone());
+        let timer = if stream { timer.for_stream(whole.map(|whole| now + whole)) } else { timer };
         ResponseFuture::running(self.inner.call(request), timer)
     }
 }

@@ -3,7 +3,7 @@
 //! Of SRV records those of the lowest priority are used, and all of them alike: the balancer goes by load, so weights are not heeded.
 //! A question that nobody answers has its last answer: an AAAA that fails does not take away what A has told, nor one host another's.
 
-mod ask;
+mod lookup;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,115 +14,115 @@ use std::{
 use futures_util::{StreamExt, stream};
 use hickory_resolver::{net::NetError, proto::rr::Name};
 
-use self::ask::{Ask, Family, Service, System};
+use self::lookup::{DnsLookup, Family, SrvRecord, HickoryLookup};
 use super::{
-    refresh::{Resolve, Resolved},
-    upstream::{Kind, Question},
+    poll::{Resolve, Resolved},
+    upstream::{Kind, DnsTarget},
 };
 use crate::client::address::Address;
 
 /// Hosts of a service that are asked for; its own bound lies below.
-const MOST_HOSTS: usize = 1_024;
+const MAX_HOSTS: usize = 1_024;
 /// Hosts that are asked for at once.
-const AT_ONCE: usize = 16;
+const MAX_CONCURRENT_LOOKUPS: usize = 16;
 
 /// Who answers a [`Question`].
-pub(super) struct Dns<A = System> {
-    ask: A,
-    question: Question,
-    last: HashMap<(Name, Family), Vec<IpAddr>>,
+pub(super) struct Dns<A = HickoryLookup> {
+    lookup: A,
+    target: DnsTarget,
+    previous: HashMap<(Name, Family), Vec<IpAddr>>,
 }
 
 impl Dns {
-    pub(super) fn new(question: Question) -> Self {
-        Self { ask: System::new(question.server), question, last: HashMap::new() }
+    pub(super) fn new(question: DnsTarget) -> Self {
+        Self { lookup: HickoryLookup::new(question.server), target: question, previous: HashMap::new() }
     }
 }
 
 /// What is told of the addresses of some hosts.
-struct Hosts {
+struct HostAddresses {
     addresses: Vec<SocketAddr>,
-    good_for: Duration,
-    partial: bool,
+    ttl: Duration,
+    stale_part: bool,
 }
 
-impl<A: Ask> Dns<A> {
+impl<A: DnsLookup> Dns<A> {
     /// The addresses of `hosts`; an error if not one question was answered.
-    async fn hosts(&mut self, hosts: Vec<(Name, u16)>) -> Result<Hosts, NetError> {
-        let questions: Vec<_> = hosts.iter().flat_map(|(name, _)| Family::BOTH.map(|family| (name.clone(), family))).collect();
-        let ask = &self.ask;
-        let answers: Vec<_> = stream::iter(questions.iter().cloned())
-            .map(|(name, family)| async move { ask.addresses(&name, family).await })
-            .buffered(AT_ONCE)
+    async fn resolve_hosts(&mut self, hosts: Vec<(Name, u16)>) -> Result<HostAddresses, NetError> {
+        let lookups: Vec<_> = hosts.iter().flat_map(|(name, _)| Family::BOTH.map(|family| (name.clone(), family))).collect();
+        let lookup = &self.lookup;
+        let results: Vec<_> = stream::iter(lookups.iter().cloned())
+            .map(|(name, family)| async move { lookup.addresses(&name, family).await })
+            .buffered(MAX_CONCURRENT_LOOKUPS)
             .collect()
             .await;
-        let mut told = HashMap::new();
-        let (mut good_for, mut partial, mut answered, mut error) = (Duration::MAX, false, false, None);
-        for (question, answer) in questions.into_iter().zip(answers) {
-            let addresses = match answer {
+        let mut resolved = HashMap::new();
+        let (mut ttl, mut stale_part, mut any_succeeded, mut error) = (Duration::MAX, false, false, None);
+        for (key, result) in lookups.into_iter().zip(results) {
+            let addresses = match result {
                 Ok(answer) => {
-                    answered = true;
-                    good_for = good_for.min(answer.good_for);
+                    any_succeeded = true;
+                    ttl = ttl.min(answer.ttl);
                     answer.records
                 }
-                Err(failed) => {
-                    (partial, error) = (true, Some(failed));
-                    self.last.remove(&question).unwrap_or_default()
+                Err(lookup_error) => {
+                    (stale_part, error) = (true, Some(lookup_error));
+                    self.previous.remove(&key).unwrap_or_default()
                 }
             };
-            told.insert(question, addresses);
+            resolved.insert(key, addresses);
         }
-        if let Some(error) = error.filter(|_| !answered) {
-            self.last.extend(told);
+        if let Some(error) = error.filter(|_| !any_succeeded) {
+            self.previous.extend(resolved);
             return Err(error);
         }
-        let of = |name: &Name, family| told.get(&(name.clone(), family)).into_iter().flatten().copied();
-        let both = |name: &Name| Family::BOTH.map(|family| of(name, family).collect::<Vec<_>>()).concat();
-        let addresses = hosts.iter().flat_map(|(name, port)| both(name).into_iter().map(|ip| SocketAddr::new(ip, *port))).collect();
-        self.last = told;
-        Ok(Hosts { addresses, good_for, partial })
+        let addresses_of = |name: &Name, family| resolved.get(&(name.clone(), family)).into_iter().flatten().copied();
+        let addresses_of_host = |name: &Name| Family::BOTH.map(|family| addresses_of(name, family).collect::<Vec<_>>()).concat();
+        let addresses = hosts.iter().flat_map(|(name, port)| addresses_of_host(name).into_iter().map(|ip| SocketAddr::new(ip, *port))).collect();
+        self.previous = resolved;
+        Ok(HostAddresses { addresses, ttl, stale_part })
     }
 }
 
-impl<A: Ask> Resolve for Dns<A> {
+impl<A: DnsLookup> Resolve for Dns<A> {
     type Error = NetError;
 
     async fn resolve(&mut self) -> Result<Resolved, NetError> {
-        self.ask.begin()?;
-        let (hosts, refused, good_for) = match self.question.kind {
-            Kind::Addresses { port } => (vec![(self.question.name.clone(), port)], 0, Duration::MAX),
-            Kind::Services => {
-                let services = self.ask.services(&self.question.name).await.inspect_err(|_| self.ask.failed())?;
-                let (hosts, refused) = chosen(services.records);
-                (hosts, refused, services.good_for)
+        self.lookup.prepare()?;
+        let (hosts, invalid, ttl) = match self.target.kind {
+            Kind::Addresses { port } => (vec![(self.target.name.clone(), port)], 0, Duration::MAX),
+            Kind::Srv => {
+                let services = self.lookup.srv_records(&self.target.name).await.inspect_err(|_| self.lookup.on_failure())?;
+                let (hosts, refused) = lowest_priority(services.records);
+                (hosts, refused, services.ttl)
             }
         };
-        let hosts = self.hosts(hosts).await.inspect_err(|_| self.ask.failed())?;
-        if hosts.partial {
-            self.ask.failed();
+        let hosts = self.resolve_hosts(hosts).await.inspect_err(|_| self.lookup.on_failure())?;
+        if hosts.stale_part {
+            self.lookup.on_failure();
         }
-        let told = hosts.addresses.len();
-        let addresses: Vec<_> = hosts.addresses.into_iter().filter(can_be_called).filter_map(Address::of).collect();
-        let refused = refused + told - addresses.len();
-        Ok(Resolved { addresses, refused, good_for: good_for.min(hosts.good_for), partial: hosts.partial })
+        let resolved = hosts.addresses.len();
+        let addresses: Vec<_> = hosts.addresses.into_iter().filter(is_unicast).filter_map(Address::from_socket_addr).collect();
+        let invalid = invalid + resolved - addresses.len();
+        Ok(Resolved { addresses, invalid, ttl: ttl.min(hosts.ttl), stale_part: hosts.stale_part })
     }
 }
 
 /// The hosts and ports of the lowest priority, each once, and how many records are of no use. A host "." says that there is no such service.
-fn chosen(services: Vec<Service>) -> (Vec<(Name, u16)>, usize) {
-    let told = services.len();
+fn lowest_priority(services: Vec<SrvRecord>) -> (Vec<(Name, u16)>, usize) {
+    let total = services.len();
     let usable: Vec<_> = services.into_iter().filter(|service| service.port > 0 && !service.host.is_root()).collect();
-    let refused = told - usable.len();
+    let invalid = total - usable.len();
     let lowest = usable.iter().map(|service| service.priority).min();
     let hosts = usable.into_iter().filter(|service| Some(service.priority) == lowest).map(|service| (service.host, service.port));
-    (hosts.collect::<BTreeSet<_>>().into_iter().take(MOST_HOSTS).collect(), refused)
+    (hosts.collect::<BTreeSet<_>>().into_iter().take(MAX_HOSTS).collect(), invalid)
 }
 
 /// Whether it is the address of one host. Nobody has these, or everybody.
-fn can_be_called(address: &SocketAddr) -> bool {
+fn is_unicast(address: &SocketAddr) -> bool {
     let ip = address.ip().to_canonical();
-    let everybody = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    !ip.is_unspecified() && !ip.is_multicast() && !everybody
+    let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
 }
 
 #[cfg(test)]

@@ -10,71 +10,71 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::upstream::Place;
-use crate::jitter::{self, Draw};
+use super::upstream::EtcdPrefix;
+use crate::jitter::{self, RandomFn};
 
 /// How long a single call may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause after the first failure, twice as long each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
 /// The longest pause.
-const MAX_PAUSE: Duration = Duration::from_secs(5);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// Why etcd could not be asked, or is not asked any more.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Lost {
+pub(super) enum EtcdError {
     /// It refuses, or there is no connection.
     #[error("etcd answers {}: {}", crate::grpc_status::name(.0.code()), .0.message())]
-    Refused(#[source] Status),
+    Rejected(#[source] Status),
     /// It says nothing.
     #[error("etcd is silent")]
-    Silent,
+    TimedOut,
     /// It has ended what was to go on for ever.
     #[error("etcd has ended the stream: {0}")]
-    Ended(String),
+    StreamEnded(String),
     /// The lease ran out meanwhile.
     #[error("the lease is gone")]
-    LeaseGone,
+    LeaseExpired,
 }
 
 /// The members of one cluster.
 #[derive(Debug)]
 struct Cluster {
-    place: Place,
+    location: EtcdPrefix,
     next: usize,
     failures: u32,
-    draw: Draw,
+    random: RandomFn,
 }
 
 impl Cluster {
-    fn new(place: Place, draw: Draw) -> Self {
-        Self { place, next: 0, failures: 0, draw }
+    fn new(location: EtcdPrefix, random: RandomFn) -> Self {
+        Self { location, next: 0, failures: 0, random }
     }
 
     /// A channel to the next member. It connects when it is used.
     fn connect(&mut self) -> Channel {
-        let member = &self.place.members[self.next % self.place.members.len()];
+        let member = &self.location.members[self.next % self.location.members.len()];
         self.next = self.next.wrapping_add(1);
-        Endpoint::from(member.uri().clone()).connect_timeout(ANSWER_WITHIN).connect_lazy()
+        Endpoint::from(member.uri().clone()).connect_timeout(CALL_TIMEOUT).connect_lazy()
     }
 
-    fn answered(&mut self) {
+    fn reset_backoff(&mut self) {
         self.failures = 0;
     }
 
     /// How long to wait after a failure.
-    fn pause(&mut self) -> Duration {
-        let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(self.failures)).min(MAX_PAUSE);
+    fn next_backoff(&mut self) -> Duration {
+        let backoff = INITIAL_BACKOFF.saturating_mul(2_u32.saturating_pow(self.failures)).min(MAX_BACKOFF);
         self.failures = self.failures.saturating_add(1);
-        jitter::around(pause, 0.2, self.draw)
+        jitter::jittered(backoff, 0.2, self.random)
     }
 }
 
 /// The answer of one call, if it comes in time.
-async fn answer<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Lost> {
-    in_time(ANSWER_WITHIN, call).await?.map(Response::into_inner).map_err(Lost::Refused)
+async fn unary<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, EtcdError> {
+    with_timeout(CALL_TIMEOUT, call).await?.map(Response::into_inner).map_err(EtcdError::Rejected)
 }
 
-async fn in_time<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Lost> {
-    tokio::time::timeout(limit, work).await.map_err(|_| Lost::Silent)
+async fn with_timeout<T>(limit: Duration, future: impl Future<Output = T>) -> Result<T, EtcdError> {
+    tokio::time::timeout(limit, future).await.map_err(|_| EtcdError::TimedOut)
 }

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    etcd::lease::Entry,
-    upstream::{InvalidUpstream, Place},
+    etcd::lease::LeasedKey,
+    upstream::{InvalidUpstream, EtcdPrefix},
 };
 use crate::{client::address::Address, health::Readiness, jitter, process::Process};
 
@@ -22,7 +22,7 @@ const MIN_LEASE_SECONDS: u32 = 2;
 /// Longer than a day nobody wants to hear of a dead process.
 const MAX_LEASE_SECONDS: u32 = 86_400;
 /// Callers know within milliseconds; a longer pause only holds up the end.
-const MAX_LEAVE_MS: u64 = 30_000;
+const MAX_DEREGISTER_DELAY_MS: u64 = 30_000;
 
 /// Where others are told of this service; off unless `url` is set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -34,14 +34,14 @@ pub struct Config {
     /// What others are to call, `http://host:port`. If it is empty, the address that is listened on, which must then be a particular one.
     pub address: String,
     /// How long the entry of a process that died stays, seconds; also how long one that lost etcd may be without it.
-    pub lease_seconds: u32,
+    pub lease_ttl_s: u32,
     /// After SIGTERM, how long callers have from the end of the entry until the draining begins, milliseconds.
-    pub leave_ms: u64,
+    pub deregister_delay_ms: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { url: String::new(), address: String::new(), lease_seconds: 10, leave_ms: 200 }
+        Self { url: String::new(), address: String::new(), lease_ttl_s: 10, deregister_delay_ms: 200 }
     }
 }
 
@@ -65,29 +65,29 @@ pub enum InvalidConfig {
 impl Config {
     /// Checks every value against its range, for a service that listens on `listen`.
     pub fn validate(&self, listen: SocketAddr) -> Result<(), InvalidConfig> {
-        self.entry(listen).map(drop)
+        self.advertisement(listen).map(drop)
     }
 
     /// Where to tell what; nothing if it is off.
-    fn entry(&self, listen: SocketAddr) -> Result<Option<(Place, Address)>, InvalidConfig> {
-        if !(MIN_LEASE_SECONDS..=MAX_LEASE_SECONDS).contains(&self.lease_seconds) {
+    fn advertisement(&self, listen: SocketAddr) -> Result<Option<(EtcdPrefix, Address)>, InvalidConfig> {
+        if !(MIN_LEASE_SECONDS..=MAX_LEASE_SECONDS).contains(&self.lease_ttl_s) {
             return Err(InvalidConfig::Range("lease_seconds must be from 2 to 86400"));
         }
-        if self.leave_ms > MAX_LEAVE_MS {
+        if self.deregister_delay_ms > MAX_DEREGISTER_DELAY_MS {
             return Err(InvalidConfig::Range("leave_ms must be at most 30000"));
         }
         if self.url.is_empty() {
             return Ok(None);
         }
-        let place = Place::parse(&self.url)?;
+        let location = EtcdPrefix::parse(&self.url)?;
         if self.address.is_empty() {
             let address = Some(listen).filter(|listen| !listen.ip().is_unspecified());
             // Port 0 is replaced by the real one once it is known.
-            let address = address.and_then(|listen| Address::of(SocketAddr::new(listen.ip(), listen.port().max(1))));
-            return address.map(|address| Some((place, address))).ok_or(InvalidConfig::NoAddress(listen));
+            let address = address.and_then(|listen| Address::from_socket_addr(SocketAddr::new(listen.ip(), listen.port().max(1))));
+            return address.map(|address| Some((location, address))).ok_or(InvalidConfig::NoAddress(listen));
         }
         let address = Address::parse(&self.address).map_err(|_| InvalidConfig::Address(self.address.clone()))?;
-        Ok(Some((place, address)))
+        Ok(Some((location, address)))
     }
 }
 
@@ -100,55 +100,55 @@ pub fn start(
     readiness: &Readiness,
     process: &Process,
 ) -> Result<(), InvalidConfig> {
-    let Some((place, address)) = config.entry(listen)? else { return Ok(()) };
-    let entry = Entry::new(place, address.name(), &format!("http://{}", address.name()), config.lease_seconds.into(), jitter::draw);
+    let Some((location, address)) = config.advertisement(listen)? else { return Ok(()) };
+    let key = LeasedKey::new(location, address.name(), &format!("http://{}", address.name()), config.lease_ttl_s.into(), jitter::random_unit);
     let registered = watch::Sender::new(false);
-    let seen = registered.subscribe();
+    let status = registered.subscribe();
     // A service that cannot be found is still well: those who know it go on calling.
     readiness.watch("etcd", false, process.shutdown.clone(), move || {
-        let registered = *seen.borrow();
+        let registered = *status.borrow();
         async move { if registered { Ok(()) } else { Err("this service is not registered".to_owned()) } }
     });
     let mut ready = readiness.subscribe();
-    let leave_for = Duration::from_millis(config.leave_ms);
-    process.run_until_leaving(|leaving: CancellationToken| async move {
-        if !matches!(leaving.run_until_cancelled(ready.wait_for(|ready| *ready)).await, Some(Ok(_))) {
+    let deregister_delay = Duration::from_millis(config.deregister_delay_ms);
+    process.spawn_registration(|shutdown: CancellationToken| async move {
+        if !matches!(shutdown.run_until_cancelled(ready.wait_for(|ready| *ready)).await, Some(Ok(_))) {
             return;
         }
-        Registration { service, entry, registered, attempts: Attempts::new(service) }.run(leaving, leave_for).await;
+        Registration { service, key, registered, counters: RegistrationMetrics::new(service) }.run(shutdown, deregister_delay).await;
     });
     Ok(())
 }
 
 struct Registration {
     service: &'static str,
-    entry: Entry,
+    key: LeasedKey,
     registered: watch::Sender<bool>,
-    attempts: Attempts,
+    counters: RegistrationMetrics,
 }
 
-struct Attempts {
+struct RegistrationMetrics {
     registered: metrics::Gauge,
-    made: metrics::Counter,
+    succeeded: metrics::Counter,
     lost: metrics::Counter,
 }
 
-impl Attempts {
+impl RegistrationMetrics {
     fn new(service: &'static str) -> Self {
         let count = |outcome: &'static str| metrics::counter!("palisade.registration.changes", "service" => service, "outcome" => outcome);
         let registered = metrics::gauge!("palisade.registration.registered", "service" => service);
         registered.set(0.0);
-        Self { registered, made: count("made"), lost: count("lost") }
+        Self { registered, succeeded: count("made"), lost: count("lost") }
     }
 }
 
 impl Registration {
-    async fn run(mut self, leaving: CancellationToken, leave_for: Duration) {
-        let stop = leaving.clone();
-        let _ = stop.run_until_cancelled(self.keep()).await;
-        let was = self.registered.send_replace(false);
-        self.attempts.registered.set(0.0);
-        match self.entry.leave().await {
+    async fn run(mut self, shutdown: CancellationToken, deregister_delay: Duration) {
+        let stop = shutdown.clone();
+        let _ = stop.run_until_cancelled(self.maintain()).await;
+        let was_registered = self.registered.send_replace(false);
+        self.counters.registered.set(0.0);
+        match self.key.revoke().await {
             Ok(()) => tracing::info!(service = self.service, "left the registry"),
             Err(error) => tracing::warn!(
                 service = self.service,
@@ -156,32 +156,32 @@ impl Registration {
                 "could not leave the registry, the entry stays until its lease ends"
             ),
         }
-        if was {
-            tokio::time::sleep(leave_for).await;
+        if was_registered {
+            tokio::time::sleep(deregister_delay).await;
         }
     }
 
     /// For ever.
-    async fn keep(&mut self) {
+    async fn maintain(&mut self) {
         // Said once, and not again until it has changed.
-        let mut told = None;
+        let mut logged = None;
         loop {
-            let (registered, attempts, service) = (&self.registered, &self.attempts, self.service);
-            let lost = self.entry.keep(|| {
+            let (registered, counters, service) = (&self.registered, &self.counters, self.service);
+            let lost = self.key.maintain(|| {
                 registered.send_replace(true);
-                attempts.registered.set(1.0);
-                attempts.made.increment(1);
+                counters.registered.set(1.0);
+                counters.succeeded.increment(1);
                 tracing::info!(service, "registered");
             });
             let lost = lost.await;
-            let was = self.registered.send_replace(false);
-            self.attempts.registered.set(0.0);
-            self.attempts.lost.increment(1);
-            if was || told.is_none() {
-                told = Some(());
+            let was_registered = self.registered.send_replace(false);
+            self.counters.registered.set(0.0);
+            self.counters.lost.increment(1);
+            if was_registered || logged.is_none() {
+                logged = Some(());
                 tracing::warn!(service, error = &lost as &dyn std::error::Error, "not registered, it is tried again");
             }
-            tokio::time::sleep(self.entry.pause()).await;
+            tokio::time::sleep(self.key.next_backoff()).await;
         }
     }
 }
@@ -192,17 +192,17 @@ mod tests {
 
     #[test]
     fn an_error_names_the_key() {
-        let (particular, all) = ("10.0.0.7:5000".parse().unwrap(), "0.0.0.0:5000".parse().unwrap());
+        let (specific, unspecified) = ("10.0.0.7:5000".parse().unwrap(), "0.0.0.0:5000".parse().unwrap());
         let on = Config { url: "etcd://a:2379/palisade/products".to_owned(), ..Config::default() };
         let text = |config: &Config, listen| config.validate(listen).unwrap_err().to_string();
-        assert_eq!(Config::default().validate(all), Ok(()));
-        assert_eq!(on.entry(particular).unwrap().unwrap().1.name(), "10.0.0.7:5000");
-        assert!(text(&on, all).starts_with("address is needed"));
-        let told = Config { address: "http://products-1:5000".to_owned(), ..on.clone() };
-        assert_eq!(told.entry(all).unwrap().unwrap().1.name(), "products-1:5000");
-        assert!(text(&Config { address: "products-1:5000".to_owned(), ..on.clone() }, all).starts_with("address must be"));
-        assert!(text(&Config { url: "http://a:2379".to_owned(), ..on.clone() }, particular).starts_with("url must be etcd://"));
-        assert!(text(&Config { lease_seconds: 1, ..on.clone() }, particular).starts_with("lease_seconds "));
-        assert!(text(&Config { leave_ms: 30_001, ..on }, particular).starts_with("leave_ms "));
+        assert_eq!(Config::default().validate(unspecified), Ok(()));
+        assert_eq!(on.advertisement(specific).unwrap().unwrap().1.name(), "10.0.0.7:5000");
+        assert!(text(&on, unspecified).starts_with("address is needed"));
+        let advertised = Config { address: "http://products-1:5000".to_owned(), ..on.clone() };
+        assert_eq!(advertised.advertisement(unspecified).unwrap().unwrap().1.name(), "products-1:5000");
+        assert!(text(&Config { address: "products-1:5000".to_owned(), ..on.clone() }, unspecified).starts_with("address must be"));
+        assert!(text(&Config { url: "http://a:2379".to_owned(), ..on.clone() }, specific).starts_with("url must be etcd://"));
+        assert!(text(&Config { lease_ttl_s: 1, ..on.clone() }, specific).starts_with("lease_seconds "));
+        assert!(text(&Config { deregister_delay_ms: 30_001, ..on }, specific).starts_with("leave_ms "));
     }
 }

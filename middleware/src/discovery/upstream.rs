@@ -8,18 +8,18 @@ use crate::client::{self, address::Address};
 
 /// Where an upstream is, or who knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Upstream {
+pub(crate) enum UpstreamUrl {
     /// `http://host:port`, several separated by commas.
     List(Vec<Address>),
     /// `dns://host:port` or `srv://_service._proto.domain`, with `?server=ip:port` if not the system's resolvers are to be asked.
-    Dns(Question),
+    Dns(DnsTarget),
     /// `etcd://host:port/path`, several `host:port` separated by commas.
-    Etcd(Place),
+    Etcd(EtcdPrefix),
 }
 
 /// What DNS is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Question {
+pub(crate) struct DnsTarget {
     pub(super) name: Name,
     pub(super) kind: Kind,
     /// Whom to ask; the system's resolvers if there is none.
@@ -32,12 +32,12 @@ pub(super) enum Kind {
     /// A and AAAA; the port is known.
     Addresses { port: u16 },
     /// SRV, then the addresses of its targets.
-    Services,
+    Srv,
 }
 
 /// Where in which etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct EtcdPrefix {
     /// The members of the cluster that may be asked; at least one.
     pub(super) members: Vec<Address>,
     /// What the keys begin with; begins and ends with a slash.
@@ -61,24 +61,24 @@ pub enum InvalidUpstream {
     Credentials,
 }
 
-impl Upstream {
+impl UpstreamUrl {
     pub(crate) fn parse(url: &str) -> Result<Self, client::InvalidConfig> {
         let url = url.trim();
         let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
         if scheme != "http" && rest.contains('@') {
             return Err(InvalidUpstream::Credentials.into());
         }
-        let given = || url.to_owned();
+        let invalid_url = || url.to_owned();
         match scheme {
-            "dns" => Ok(Self::Dns(addresses(rest).ok_or_else(|| InvalidUpstream::Dns(given()))?)),
-            "srv" => Ok(Self::Dns(services(rest).ok_or_else(|| InvalidUpstream::Srv(given()))?)),
-            "etcd" => Ok(Self::Etcd(Place::parse(url)?)),
+            "dns" => Ok(Self::Dns(parse_dns(rest).ok_or_else(|| InvalidUpstream::Dns(invalid_url()))?)),
+            "srv" => Ok(Self::Dns(parse_srv(rest).ok_or_else(|| InvalidUpstream::Srv(invalid_url()))?)),
+            "etcd" => Ok(Self::Etcd(EtcdPrefix::parse(url)?)),
             _ => Ok(Self::List(Address::list(url.split(','))?)),
         }
     }
 
     /// The address, if it is one and the same for ever.
-    pub(crate) fn only(&self) -> Option<&Address> {
+    pub(crate) fn single_address(&self) -> Option<&Address> {
         match self {
             Self::List(addresses) => addresses.first().filter(|_| addresses.len() == 1),
             Self::Dns(_) | Self::Etcd(_) => None,
@@ -95,7 +95,7 @@ impl Upstream {
     }
 }
 
-impl Place {
+impl EtcdPrefix {
     /// Reads `etcd://host:port/path`.
     pub(super) fn parse(url: &str) -> Result<Self, InvalidUpstream> {
         if url.contains('@') {
@@ -113,31 +113,31 @@ impl Place {
     }
 }
 
-fn addresses(rest: &str) -> Option<Question> {
-    let (place, server) = server(rest)?;
-    let (host, port) = place.rsplit_once(':')?;
+fn parse_dns(rest: &str) -> Option<DnsTarget> {
+    let (target, server) = split_server(rest)?;
+    let (host, port) = target.rsplit_once(':')?;
     let port = port.parse().ok().filter(|port| *port > 0)?;
-    Some(Question { name: name(host)?, kind: Kind::Addresses { port }, server })
+    Some(DnsTarget { name: parse_name(host)?, kind: Kind::Addresses { port }, server })
 }
 
-fn services(rest: &str) -> Option<Question> {
-    let (place, server) = server(rest)?;
+fn parse_srv(rest: &str) -> Option<DnsTarget> {
+    let (target, server) = split_server(rest)?;
     // The two labels that say what and over what begin with an underscore (RFC 2782).
-    let labelled = place.split('.').take(2).filter(|label| label.len() > 1 && label.starts_with('_')).count() == 2;
-    Some(Question { name: name(place).filter(|_| labelled)?, kind: Kind::Services, server })
+    let has_srv_labels = target.split('.').take(2).filter(|label| label.len() > 1 && label.starts_with('_')).count() == 2;
+    Some(DnsTarget { name: parse_name(target).filter(|_| has_srv_labels)?, kind: Kind::Srv, server })
 }
 
 /// What stands before `?server=`, and what after it.
-fn server(rest: &str) -> Option<(&str, Option<SocketAddr>)> {
+fn split_server(rest: &str) -> Option<(&str, Option<SocketAddr>)> {
     match rest.split_once('?') {
         None => Some((rest, None)),
-        Some((place, query)) => Some((place, Some(query.strip_prefix("server=")?.parse().ok()?))),
+        Some((target, query)) => Some((target, Some(query.strip_prefix("server=")?.parse().ok()?))),
     }
 }
 
-fn name(text: &str) -> Option<Name> {
-    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    (plain && text.parse::<IpAddr>().is_err()).then(|| Name::from_ascii(text).ok()).flatten()
+fn parse_name(text: &str) -> Option<Name> {
+    let is_valid = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    (is_valid && text.parse::<IpAddr>().is_err()).then(|| Name::from_ascii(text).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -146,19 +146,19 @@ mod tests {
 
     #[test]
     fn each_form_says_where_to_ask() {
-        let Upstream::Dns(question) = Upstream::parse("dns://products:5000").unwrap() else { panic!("not DNS") };
+        let UpstreamUrl::Dns(question) = UpstreamUrl::parse("dns://products:5000").unwrap() else { panic!("not DNS") };
         assert_eq!(
             (question.name.to_string().as_str(), question.kind, question.server),
             ("products", Kind::Addresses { port: 5000 }, None)
         );
         let url = "srv://_products._tcp.example.?server=127.0.0.1:5353";
-        let Upstream::Dns(question) = Upstream::parse(url).unwrap() else { panic!("not DNS") };
-        assert_eq!((question.name.to_string().as_str(), question.kind), ("_products._tcp.example.", Kind::Services));
+        let UpstreamUrl::Dns(question) = UpstreamUrl::parse(url).unwrap() else { panic!("not DNS") };
+        assert_eq!((question.name.to_string().as_str(), question.kind), ("_products._tcp.example.", Kind::Srv));
         assert_eq!(question.server, Some("127.0.0.1:5353".parse().unwrap()));
-        let Upstream::Etcd(place) = Upstream::parse("etcd://a:2379,b:2379/palisade/products").unwrap() else { panic!("not etcd") };
+        let UpstreamUrl::Etcd(place) = UpstreamUrl::parse("etcd://a:2379,b:2379/palisade/products").unwrap() else { panic!("not etcd") };
         assert_eq!(place.members.iter().map(Address::name).collect::<Vec<_>>(), ["a:2379", "b:2379"]);
         assert_eq!(place.prefix, "/palisade/products/");
-        assert!(matches!(Upstream::parse("http://a:1,http://b:2").unwrap(), Upstream::List(list) if list.len() == 2));
+        assert!(matches!(UpstreamUrl::parse("http://a:1,http://b:2").unwrap(), UpstreamUrl::List(list) if list.len() == 2));
     }
 
     #[test]
@@ -180,10 +180,10 @@ mod tests {
             ("dns://a:1,dns://b:1", "url must be dns://host:port"),
         ];
         for (url, expected) in cases {
-            let error = Upstream::parse(url).unwrap_err().to_string();
+            let error = UpstreamUrl::parse(url).unwrap_err().to_string();
             assert!(error.starts_with(expected) && error.contains(url), "{url}: {error}");
         }
-        let error = Upstream::parse("etcd://root:secret@a:2379/palisade").unwrap_err().to_string();
+        let error = UpstreamUrl::parse("etcd://root:secret@a:2379/palisade").unwrap_err().to_string();
         assert_eq!(error, "url must not hold a user or a password");
     }
 }

@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use super::rule::{Armed, Effect};
+use super::rule::{CompiledRule, Effect};
 use crate::{
-    jitter::{self, Draw},
+    jitter::{self, RandomFn},
     method_table::Method,
 };
 
 /// How long a request to `method` has to wait (the sum of all latencies that are drawn), and the rule that then ends it (the first other
 /// one that is drawn).
-pub(super) fn decide<'a>(rules: &'a [Armed], method: &'static Method, draw: Draw) -> (Duration, Option<&'a Armed>) {
+pub(super) fn decide<'a>(rules: &'a [CompiledRule], method: &'static Method, draw: RandomFn) -> (Duration, Option<&'a CompiledRule>) {
     let (mut delay, mut end) = (Duration::ZERO, None);
     for armed in rules.iter().filter(|armed| armed.methods.iter().any(|hit| std::ptr::eq(*hit, method))) {
         // A draw is below 1: a rate of 1 hits every request, a rate of 0 none.
         let hits = || draw() < armed.rule.rate;
         match armed.effect {
-            Effect::Latency { wait, jitter } if hits() => delay += wait.saturating_sub(jitter) + jitter::full(jitter * 2, draw),
+            Effect::Latency { wait, jitter } if hits() => delay += wait.saturating_sub(jitter) + jitter::full_jitter(jitter * 2, draw),
             Effect::Error(_) | Effect::Abort | Effect::Hang if end.is_none() && hits() => end = Some(armed),
             _ => {}
         }
@@ -28,20 +28,20 @@ pub(super) fn decide<'a>(rules: &'a [Armed], method: &'static Method, draw: Draw
 mod tests {
     use super::*;
     use crate::{
-        fault::rule::{Kind, Rule, arm},
+        fault::rule::{Kind, Rule, compile},
         method_table::Access,
     };
 
     static METHODS: [Method; 2] = [Method::grpc("/a.B/One", Access::Public), Method::grpc("/a.B/Two", Access::Public)];
 
     /// What the rules do to `/a.B/One`: milliseconds, and the name of the rule that ends it.
-    fn decided(rules: &[(&str, f64, Kind)], draw: Draw) -> (u128, Option<String>) {
+    fn decided(rules: &[(&str, f64, Kind)], draw: RandomFn) -> (u128, Option<String>) {
         let rules = rules.iter().enumerate().map(|(index, (method, rate, kind))| {
             let name = index.to_string();
             Rule { name, method: (*method).to_owned(), rate: *rate, kind: kind.clone() }
         });
         let names: Vec<_> = METHODS.iter().map(|method| (method.rpc_method().to_owned(), method)).collect();
-        let armed = arm(rules.collect(), &names).unwrap();
+        let armed = compile(rules.collect(), &names).unwrap();
         let (delay, end) = decide(&armed, &METHODS[0], draw);
         (delay.as_millis(), end.map(|armed| armed.rule.name.clone()))
     }
@@ -52,14 +52,14 @@ mod tests {
 
     #[test]
     fn the_draw_decides_and_the_bounds_of_a_rate_are_certain() {
-        for (rate, draw, hit) in [(0.5, (|| 0.49) as Draw, true), (0.5, || 0.5, false), (1.0, || 0.999_999, true), (0.0, || 0.0, false)] {
+        for (rate, draw, hit) in [(0.5, (|| 0.49) as RandomFn, true), (0.5, || 0.5, false), (1.0, || 0.999_999, true), (0.0, || 0.0, false)] {
             assert_eq!(decided(&[("*", rate, Kind::Hang)], draw).1.is_some(), hit, "{rate} {}", draw());
         }
     }
 
     #[test]
     fn jitter_spreads_evenly_to_both_sides() {
-        for (draw, ms) in [((|| 0.0) as Draw, 80), (|| 0.5, 100), (|| 0.75, 110)] {
+        for (draw, ms) in [((|| 0.0) as RandomFn, 80), (|| 0.5, 100), (|| 0.75, 110)] {
             assert_eq!(decided(&[("*", 1.0, latency(100, 20))], draw).0, ms);
         }
     }

@@ -17,11 +17,11 @@ use parking_lot::Mutex;
 use super::{
     Config, Rule, admin,
     decision::decide,
-    rule::{Armed, Effect, arm, name_of},
+    rule::{CompiledRule, Effect, compile, method_name},
 };
 use crate::{
     context::Context,
-    jitter::{self, Draw},
+    jitter::{self, RandomFn},
     method_table::{Method, MethodTable},
     metrics::as_f64,
     rejection::{Rejection, reasons},
@@ -35,11 +35,11 @@ pub struct Faults(Arc<Inner>);
 struct Inner {
     enabled: bool,
     methods: Vec<(String, &'static Method)>,
-    draw: Draw,
+    draw: RandomFn,
     /// Whether there is any rule: all that a request reads on a normal day.
-    armed: AtomicBool,
-    rules: ArcSwap<Vec<Armed>>,
-    changing: Mutex<()>,
+    has_rules: AtomicBool,
+    rules: ArcSwap<Vec<CompiledRule>>,
+    update_lock: Mutex<()>,
     metrics: Metrics,
 }
 
@@ -53,16 +53,16 @@ struct Metrics {
 
 /// What becomes of a request.
 #[derive(Debug)]
-pub(super) struct Decision {
+pub(super) struct InjectedFault {
     /// It waits this long.
     pub(super) delay: Duration,
     /// Then it comes to this; `None` for the handler.
-    pub(super) end: Option<End>,
+    pub(super) kind: Option<FaultKind>,
 }
 
 /// In place of the handler's answer.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum FaultKind {
     Error(Rejection),
     Abort,
     Hang,
@@ -77,19 +77,19 @@ impl fmt::Debug for Faults {
 impl Faults {
     /// No rules yet for the server of `methods`; if not enabled, none ever.
     pub fn new(config: &Config, protocol: Protocol, methods: &MethodTable) -> Self {
-        let methods = methods.methods().filter(|method| !method.quiet).map(|method| (name_of(method, protocol), method));
+        let methods = methods.methods().filter(|method| !method.infrastructure).map(|method| (method_name(method, protocol), method));
         if config.enabled {
             tracing::warn!("faults can be injected through the admin port");
         }
-        Self::with(config.enabled, methods.collect(), jitter::draw)
+        Self::build(config.enabled, methods.collect(), jitter::random_unit)
     }
 
     /// None ever.
-    pub fn off() -> Self {
-        Self::with(false, Vec::new(), jitter::draw)
+    pub fn disabled() -> Self {
+        Self::build(false, Vec::new(), jitter::random_unit)
     }
 
-    pub(super) fn with(enabled: bool, methods: Vec<(String, &'static Method)>, draw: Draw) -> Self {
+    pub(super) fn build(enabled: bool, methods: Vec<(String, &'static Method)>, draw: RandomFn) -> Self {
         let injected = |kind: &'static str| metrics::counter!("palisade.faults.injected", "kind" => kind);
         let active = metrics::gauge!("palisade.faults.active");
         // Added to, never set: the servers of one process share the gauge.
@@ -97,7 +97,7 @@ impl Faults {
         let [latency, error, abort, hang] = ["latency", "error", "abort", "hang"].map(injected);
         let metrics = Metrics { active, latency, error, abort, hang };
         let (armed, rules, changing) = (AtomicBool::new(false), ArcSwap::default(), Mutex::default());
-        Self(Arc::new(Inner { enabled, methods, draw, armed, rules, changing, metrics }))
+        Self(Arc::new(Inner { enabled, methods, draw, has_rules: armed, rules, update_lock: changing, metrics }))
     }
 
     /// For an admin port: `GET`, `PUT` and `DELETE /faults`, or no route at all if not enabled.
@@ -116,10 +116,10 @@ impl Faults {
         if !self.0.enabled {
             return Err(Rejection::new(&reasons::NOT_FOUND, "faults are not enabled"));
         }
-        let new = Arc::new(arm(rules, &self.0.methods).map_err(Rejection::invalid)?);
-        let _changing = self.0.changing.lock();
+        let new = Arc::new(compile(rules, &self.0.methods).map_err(Rejection::invalid)?);
+        let _changing = self.0.update_lock.lock();
         let old = self.0.rules.swap(new.clone());
-        self.0.armed.store(!new.is_empty(), Ordering::Release);
+        self.0.has_rules.store(!new.is_empty(), Ordering::Release);
         self.0.metrics.active.increment(as_f64(new.len()) - as_f64(old.len()));
         let names: Vec<_> = new.iter().map(|armed| armed.rule.name.as_str()).collect();
         tracing::warn!(rules = names.len(), names = names.join(", "), "the fault rules were replaced");
@@ -127,8 +127,8 @@ impl Faults {
     }
 
     /// What becomes of `request`; `None` if no rule hits it.
-    pub(super) fn decide<B>(&self, request: &Request<B>) -> Option<Decision> {
-        if !self.0.armed.load(Ordering::Relaxed) {
+    pub(super) fn decide<B>(&self, request: &Request<B>) -> Option<InjectedFault> {
+        if !self.0.has_rules.load(Ordering::Relaxed) {
             return None;
         }
         let method = Context::of(request)?.method?;
@@ -138,11 +138,11 @@ impl Faults {
             self.0.metrics.latency.increment(1);
             tracing::debug!(delay_ms = delay.as_millis(), "a delay is injected");
         }
-        let end = end.and_then(|armed| self.end(armed, request));
-        (!delay.is_zero() || end.is_some()).then_some(Decision { delay, end })
+        let end = end.and_then(|armed| self.kind_of(armed, request));
+        (!delay.is_zero() || end.is_some()).then_some(InjectedFault { delay, kind: end })
     }
 
-    fn end<B>(&self, armed: &Armed, request: &Request<B>) -> Option<End> {
+    fn kind_of<B>(&self, armed: &CompiledRule, request: &Request<B>) -> Option<FaultKind> {
         let rule = &armed.rule.name;
         match armed.effect {
             Effect::Latency { .. } => None,
@@ -151,19 +151,19 @@ impl Faults {
                 let refusal = Rejection::new(reason, reason.title).with_source(format!("injected by the fault rule {rule}"));
                 // As the real ones have it.
                 let waits = [&reasons::OVERLOADED, &reasons::RATE_LIMITED].contains(&reason);
-                Some(End::Error(if waits { refusal.with_retry_after(Duration::from_secs(1)) } else { refusal }))
+                Some(FaultKind::Error(if waits { refusal.with_retry_after(Duration::from_secs(1)) } else { refusal }))
             }
             Effect::Abort => {
                 self.0.metrics.abort.increment(1);
                 tracing::warn!(rule, "an abort is injected");
                 // The answer to HEAD has no body that could fail.
                 let head = request.method() == http::Method::HEAD;
-                Some(if head { End::Error(Rejection::internal(format!("injected by the fault rule {rule}"))) } else { End::Abort })
+                Some(if head { FaultKind::Error(Rejection::internal(format!("injected by the fault rule {rule}"))) } else { FaultKind::Abort })
             }
             Effect::Hang => {
                 self.0.metrics.hang.increment(1);
                 tracing::warn!(rule, "a hang is injected");
-                Some(End::Hang)
+                Some(FaultKind::Hang)
             }
         }
     }

@@ -53,7 +53,7 @@ pub enum Kind {
 
 /// A rule that was checked, with what it names looked up.
 #[derive(Debug)]
-pub(super) struct Armed {
+pub(super) struct CompiledRule {
     pub(super) rule: Rule,
     pub(super) methods: Vec<&'static Method>,
     pub(super) effect: Effect,
@@ -69,15 +69,15 @@ pub(super) enum Effect {
 }
 
 /// Checks `rules` against `methods`, the names that this server answers to; all that is wrong at once.
-pub(super) fn arm(rules: Vec<Rule>, methods: &[(String, &'static Method)]) -> Result<Vec<Armed>, Vec<Violation>> {
+pub(super) fn compile(rules: Vec<Rule>, methods: &[(String, &'static Method)]) -> Result<Vec<CompiledRule>, Vec<Violation>> {
     if rules.len() > MAX_RULES {
         return Err(vec![Violation::new("rules", "too_many", format!("must be at most {MAX_RULES}"))]);
     }
-    let (mut broken, mut names) = (Vec::new(), HashSet::new());
-    let mut armed = Vec::with_capacity(rules.len());
+    let (mut violations, mut names) = (Vec::new(), HashSet::new());
+    let mut compiled = Vec::with_capacity(rules.len());
     for (index, rule) in rules.into_iter().enumerate() {
         let mut refuse = |field: &str, code: &'static str, message: String| {
-            broken.push(Violation::new(format!("rules[{index}].{field}"), code, message));
+            violations.push(Violation::new(format!("rules[{index}].{field}"), code, message));
         };
         if !(1..=MAX_NAME).contains(&rule.name.chars().count()) || rule.name.chars().any(char::is_control) {
             refuse("name", "invalid_name", format!("must be 1 to {MAX_NAME} visible characters"));
@@ -88,27 +88,27 @@ pub(super) fn arm(rules: Vec<Rule>, methods: &[(String, &'static Method)]) -> Re
         if !(0.0..=1.0).contains(&rule.rate) {
             refuse("rate", "out_of_range", "must be 0 to 1".to_owned());
         }
-        let hit: Vec<_> = methods.iter().filter(|(name, _)| covers(&rule.method, name)).map(|(_, method)| *method).collect();
-        if hit.is_empty() {
+        let matched: Vec<_> = methods.iter().filter(|(name, _)| matches_pattern(&rule.method, name)).map(|(_, method)| *method).collect();
+        if matched.is_empty() {
             refuse("method", "unknown_method", "must name a method of this port that is no probe".to_owned());
         }
         match effect(&rule.kind) {
-            Ok(effect) => armed.push(Armed { methods: hit, effect, rule }),
+            Ok(effect) => compiled.push(CompiledRule { methods: matched, effect, rule }),
             Err((code, message)) => refuse("kind", code, message),
         }
     }
-    if broken.is_empty() { Ok(armed) } else { Err(broken) }
+    if violations.is_empty() { Ok(compiled) } else { Err(violations) }
 }
 
 /// What a method is called in rules.
-pub(super) fn name_of(method: &Method, protocol: Protocol) -> String {
+pub(super) fn method_name(method: &Method, protocol: Protocol) -> String {
     match protocol {
         Protocol::Grpc => method.rpc_method().to_owned(),
         Protocol::Http => format!("{} {}", method.verb, method.path),
     }
 }
 
-fn covers(pattern: &str, name: &str) -> bool {
+fn matches_pattern(pattern: &str, name: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == name, |beginning| name.starts_with(beginning))
 }
 
@@ -120,14 +120,14 @@ fn effect(kind: &Kind) -> Result<Effect, (&'static str, String)> {
             Ok(Effect::Latency { wait: Duration::from_millis(*ms), jitter: Duration::from_millis(*jitter_ms) })
         }
         Kind::Latency { .. } => Err(("out_of_range", format!("ms must be 1 to {MAX_MS}, jitter_ms at most ms"))),
-        Kind::Error(slug) => failures().find(|reason| reason.slug == slug).map(Effect::Error).ok_or_else(|| {
-            let slugs: Vec<_> = failures().map(|reason| reason.slug).collect();
+        Kind::Error(slug) => server_failures().find(|reason| reason.slug == slug).map(Effect::Error).ok_or_else(|| {
+            let slugs: Vec<_> = server_failures().map(|reason| reason.slug).collect();
             ("unknown_reason", format!("error must be one of {}", slugs.join(", ")))
         }),
     }
 }
 
 /// The reasons that a server fails for. What a caller did wrong is said with facts that only a handler has.
-fn failures() -> impl Iterator<Item = &'static Reason> {
+fn server_failures() -> impl Iterator<Item = &'static Reason> {
     reasons::ALL.iter().copied().filter(|reason| reason.http.is_server_error() || **reason == reasons::RATE_LIMITED)
 }

@@ -9,7 +9,7 @@ use tower::{ServiceExt, service_fn};
 use super::*;
 use crate::{
     context::Context,
-    jitter::Draw,
+    jitter::RandomFn,
     method_table::{Access, Method},
     rejection::{Retry, reasons},
 };
@@ -21,12 +21,12 @@ fn always(kind: Kind) -> Vec<Rule> {
     vec![Rule { name: "ours".to_owned(), method: "GET /things/*".to_owned(), rate: 1.0, kind }]
 }
 
-fn faults(draw: Draw) -> Faults {
-    Faults::with(true, [&THINGS, &OTHERS].map(|method| (format!("GET {}", method.path), method)).into(), draw)
+fn faults(draw: RandomFn) -> Faults {
+    Faults::build(true, [&THINGS, &OTHERS].map(|method| (format!("GET {}", method.path), method)).into(), draw)
 }
 
 /// What a handler that answers "x" seems to answer.
-async fn ask(faults: &Faults, verb: http::Method, method: Option<&'static Method>) -> Result<Response<FaultBody<Full<Bytes>>>, Rejection> {
+async fn send(faults: &Faults, verb: http::Method, method: Option<&'static Method>) -> Result<Response<FaultBody<Full<Bytes>>>, Rejection> {
     let handler = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("x")))) });
     let mut request = Request::builder().method(verb).body(()).unwrap();
     request.extensions_mut().insert(Context { method, ..Context::background() });
@@ -34,7 +34,7 @@ async fn ask(faults: &Faults, verb: http::Method, method: Option<&'static Method
 }
 
 async fn get(faults: &Faults, method: &'static Method) -> Result<Bytes, Rejection> {
-    Ok(ask(faults, http::Method::GET, Some(method)).await?.into_body().collect().await.unwrap().to_bytes())
+    Ok(send(faults, http::Method::GET, Some(method)).await?.into_body().collect().await.unwrap().to_bytes())
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,26 +76,26 @@ async fn a_hang_ends_with_the_callers_patience() {
 async fn an_aborted_answer_fails_at_its_first_frame() {
     let faults = faults(|| 0.0);
     faults.replace(always(Kind::Abort)).unwrap();
-    let answer = ask(&faults, http::Method::GET, Some(&THINGS)).await.unwrap();
+    let answer = send(&faults, http::Method::GET, Some(&THINGS)).await.unwrap();
     assert!(!answer.body().is_end_stream());
     assert!(answer.into_body().frame().await.unwrap().is_err());
     // Nobody would read it after a HEAD, and "200" would be no fault at all.
-    assert_eq!(ask(&faults, http::Method::HEAD, Some(&THINGS)).await.unwrap_err().reason(), &reasons::INTERNAL);
+    assert_eq!(send(&faults, http::Method::HEAD, Some(&THINGS)).await.unwrap_err().reason(), &reasons::INTERNAL);
 }
 
 #[tokio::test]
 async fn what_is_in_no_table_and_what_is_quiet_is_never_hit() {
-    static PROBE: Method = Method::http("GET", "/livez", Access::Public).quiet();
-    static TABLE: [Method; 2] = [Method::http("GET", "/livez", Access::Public).quiet(), Method::http("GET", "/things", Access::Public)];
+    static PROBE: Method = Method::http("GET", "/livez", Access::Public).infrastructure();
+    static TABLE: [Method; 2] = [Method::http("GET", "/livez", Access::Public).infrastructure(), Method::http("GET", "/things", Access::Public)];
     let table = crate::method_table::MethodTable::new(&[&TABLE]).unwrap();
     let faults = Faults::new(&Config { enabled: true }, crate::respond::Protocol::Http, &table);
     let all = Rule { method: "*".to_owned(), ..always(Kind::Hang).remove(0) };
     faults.replace(vec![all]).unwrap();
     for method in [None, Some(&PROBE), table.find(&http::Method::GET, "/livez")] {
-        assert!(ask(&faults, http::Method::GET, method).await.is_ok(), "{method:?}");
+        assert!(send(&faults, http::Method::GET, method).await.is_ok(), "{method:?}");
     }
     let things = table.find(&http::Method::GET, "/things");
-    assert!(timeout(Duration::from_millis(1), ask(&faults, http::Method::GET, things)).await.is_err());
+    assert!(timeout(Duration::from_millis(1), send(&faults, http::Method::GET, things)).await.is_err());
     let probe = Rule { method: "GET /livez".to_owned(), ..always(Kind::Hang).remove(0) };
     assert!(faults.replace(vec![probe]).is_err());
 }

@@ -14,16 +14,16 @@ tokio::task_local! {
 }
 
 /// What `future` measures is `service`'s, in the tasks that it starts too.
-pub fn within<F: Future>(service: &'static str, future: F) -> impl Future<Output = F::Output> {
+pub fn with_service<F: Future>(service: &'static str, future: F) -> impl Future<Output = F::Output> {
     SERVICE.scope(Some(service), future)
 }
 
 /// Takes the present service along into a future that will run in another task.
-pub(crate) fn keep<F: Future>(future: F) -> TaskLocalFuture<Option<&'static str>, F> {
-    SERVICE.scope(present(), future)
+pub(crate) fn propagate<F: Future>(future: F) -> TaskLocalFuture<Option<&'static str>, F> {
+    SERVICE.scope(current_service(), future)
 }
 
-fn present() -> Option<&'static str> {
+fn current_service() -> Option<&'static str> {
     SERVICE.try_with(|service| *service).ok().flatten()
 }
 
@@ -32,8 +32,8 @@ pub(crate) struct Registries(Vec<(&'static str, PrometheusRecorder)>);
 
 impl Registries {
     /// One registry for each service, of which there is at least one.
-    pub(crate) fn new(of_services: Vec<(&'static str, PrometheusRecorder)>) -> Self {
-        Self(of_services)
+    pub(crate) fn new(recorders: Vec<(&'static str, PrometheusRecorder)>) -> Self {
+        Self(recorders)
     }
 
     /// What each shows.
@@ -42,11 +42,11 @@ impl Registries {
     }
 
     /// A handle of the present service, or one for all of them.
-    fn register<T>(&self, one: impl Fn(&PrometheusRecorder) -> T, all: impl Fn(Vec<T>) -> T) -> T {
-        let present = present().and_then(|present| self.0.iter().find(|(service, _)| *service == present));
-        match (present, &self.0[..]) {
-            (Some((_, recorder)), _) | (None, [(_, recorder)]) => one(recorder),
-            (None, every) => all(every.iter().map(|(_, recorder)| one(recorder)).collect()),
+    fn register<T>(&self, register_one: impl Fn(&PrometheusRecorder) -> T, combine: impl Fn(Vec<T>) -> T) -> T {
+        let current = current_service().and_then(|present| self.0.iter().find(|(service, _)| *service == present));
+        match (current, &self.0[..]) {
+            (Some((_, recorder)), _) | (None, [(_, recorder)]) => register_one(recorder),
+            (None, recorders) => combine(recorders.iter().map(|(_, recorder)| register_one(recorder)).collect()),
         }
     }
 }
@@ -71,22 +71,22 @@ impl Recorder for Registries {
     }
 
     fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
-        self.register(|recorder| recorder.register_counter(key, metadata), |all| Counter::from_arc(Arc::new(Each(all))))
+        self.register(|recorder| recorder.register_counter(key, metadata), |all| Counter::from_arc(Arc::new(Fanout(all))))
     }
 
     fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
-        self.register(|recorder| recorder.register_gauge(key, metadata), |all| Gauge::from_arc(Arc::new(Each(all))))
+        self.register(|recorder| recorder.register_gauge(key, metadata), |all| Gauge::from_arc(Arc::new(Fanout(all))))
     }
 
     fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
-        self.register(|recorder| recorder.register_histogram(key, metadata), |all| Histogram::from_arc(Arc::new(Each(all))))
+        self.register(|recorder| recorder.register_histogram(key, metadata), |all| Histogram::from_arc(Arc::new(Fanout(all))))
     }
 }
 
 /// A metric that every service shows.
-struct Each<T>(Vec<T>);
+struct Fanout<T>(Vec<T>);
 
-impl CounterFn for Each<Counter> {
+impl CounterFn for Fanout<Counter> {
     fn increment(&self, value: u64) {
         self.0.iter().for_each(|counter| counter.increment(value));
     }
@@ -96,7 +96,7 @@ impl CounterFn for Each<Counter> {
     }
 }
 
-impl GaugeFn for Each<Gauge> {
+impl GaugeFn for Fanout<Gauge> {
     fn increment(&self, value: f64) {
         self.0.iter().for_each(|gauge| gauge.increment(value));
     }
@@ -110,7 +110,7 @@ impl GaugeFn for Each<Gauge> {
     }
 }
 
-impl HistogramFn for Each<Histogram> {
+impl HistogramFn for Fanout<Histogram> {
     fn record(&self, value: f64) {
         self.0.iter().for_each(|histogram| histogram.record(value));
     }
@@ -126,9 +126,9 @@ mod tests {
         Registries::new(services.iter().map(|service| (*service, PrometheusBuilder::new().build_recorder())).collect())
     }
 
-    fn shown(handles: &[(&'static str, PrometheusHandle)], line: &str) -> Vec<&'static str> {
-        let show = |handle: &PrometheusHandle| handle.render().lines().any(|shown| shown == line);
-        handles.iter().filter(|(_, handle)| show(handle)).map(|(service, _)| *service).collect()
+    fn services_exposing(handles: &[(&'static str, PrometheusHandle)], line: &str) -> Vec<&'static str> {
+        let exposes = |handle: &PrometheusHandle| handle.render().lines().any(|shown| shown == line);
+        handles.iter().filter(|(_, handle)| exposes(handle)).map(|(service, _)| *service).collect()
     }
 
     #[tokio::test]
@@ -141,15 +141,15 @@ mod tests {
                 let task = crate::task::spawn(async { metrics::counter!("calls").increment(1) });
                 task.await.unwrap();
             };
-            within(service, work).await;
+            with_service(service, work).await;
         }
-        assert_eq!(shown(&handles, "calls 1"), ["left"]);
-        assert_eq!(shown(&handles, "calls 2"), ["right"]);
+        assert_eq!(services_exposing(&handles, "calls 1"), ["left"]);
+        assert_eq!(services_exposing(&handles, "calls 2"), ["right"]);
         metrics::gauge!("workers").set(2.0);
         metrics::counter!("lines").increment(3);
         metrics::histogram!("seconds").record(0.5);
         for line in ["workers 2", "lines 3", "seconds_count 1"] {
-            assert_eq!(shown(&handles, line), ["left", "right"], "{line}");
+            assert_eq!(services_exposing(&handles, line), ["left", "right"], "{line}");
         }
     }
 
@@ -158,6 +158,6 @@ mod tests {
         let registries = registries(&["orders"]);
         let handles = registries.handles();
         metrics::with_local_recorder(&registries, || metrics::counter!("calls").increment(1));
-        assert_eq!(shown(&handles, "calls 1"), ["orders"]);
+        assert_eq!(services_exposing(&handles, "calls 1"), ["orders"]);
     }
 }

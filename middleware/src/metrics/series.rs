@@ -12,29 +12,29 @@ use metrics::{Counter, Gauge, Histogram};
 use rustc_hash::FxHashMap;
 use tonic::Code;
 
-use super::{count_on_look, error_type};
-use crate::{conclusion::Side, count::Count, grpc_status, respond::Protocol};
+use super::{register_observable_sum, error_type};
+use crate::{response_outcome::Role, counter::AtomicCounter, grpc_status, respond::Protocol};
 
 /// What was looked up before, by key. Reading takes no lock; a new key copies the map, which happens once per key. The keys must be bounded, and ours: the
 /// hash is fast and can be aimed at.
 #[derive(Debug)]
-pub(crate) struct Known<K, V>(ArcSwap<FxHashMap<K, Arc<V>>>);
+pub(crate) struct HandleCache<K, V>(ArcSwap<FxHashMap<K, Arc<V>>>);
 
-impl<K, V> Default for Known<K, V> {
+impl<K, V> Default for HandleCache<K, V> {
     fn default() -> Self {
         Self(ArcSwap::default())
     }
 }
 
-impl<K: Eq + Hash + Clone, V> Known<K, V> {
-    pub(crate) fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q, look_up: impl FnOnce() -> (K, V)) -> Arc<V>
+impl<K: Eq + Hash + Clone, V> HandleCache<K, V> {
+    pub(crate) fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q, register: impl FnOnce() -> (K, V)) -> Arc<V>
     where
         K: Borrow<Q>,
     {
         if let Some(value) = self.0.load().get(key) {
             return value.clone();
         }
-        let (key, value) = look_up();
+        let (key, value) = register();
         let value = Arc::new(value);
         self.0.rcu(|known| {
             let mut known = FxHashMap::clone(known);
@@ -46,26 +46,26 @@ impl<K: Eq + Hash + Clone, V> Known<K, V> {
 }
 
 /// What an HTTP route has besides success that alerts look at.
-const HTTP_FROM_THE_START: [u16; 4] = [200, 500, 503, 504];
+const PREREGISTERED_HTTP_STATUSES: [u16; 4] = [200, 500, 503, 504];
 /// Likewise of a gRPC method.
-const GRPC_FROM_THE_START: [Code; 4] = [Code::Ok, Code::Internal, Code::Unavailable, Code::DeadlineExceeded];
+const PREREGISTERED_GRPC_CODES: [Code; 4] = [Code::Ok, Code::Internal, Code::Unavailable, Code::DeadlineExceeded];
 
-impl Known<(&'static str, &'static str), HttpSeries> {
-    pub(super) fn of(&self, verb: &'static str, route: &'static str) -> Arc<HttpSeries> {
+impl HandleCache<(&'static str, &'static str), HttpSeries> {
+    pub(super) fn series_for(&self, verb: &'static str, route: &'static str) -> Arc<HttpSeries> {
         self.get(&(verb, route), || ((verb, route), HttpSeries::new(verb, route)))
     }
 }
 
-impl Known<&'static str, GrpcSeries> {
-    pub(super) fn of(&self, method: &'static str) -> Arc<GrpcSeries> {
-        self.get(&method, || (method, GrpcSeries::answered(method)))
+impl HandleCache<&'static str, GrpcSeries> {
+    pub(super) fn series_for(&self, method: &'static str) -> Arc<GrpcSeries> {
+        self.get(&method, || (method, GrpcSeries::server(method)))
     }
 }
 
 /// A number that `gauge` shows.
-fn counted(gauge: Gauge) -> Arc<Count> {
-    let count = Arc::new(Count::new());
-    count_on_look(&count, gauge, Count::get);
+fn observed_count(gauge: Gauge) -> Arc<AtomicCounter> {
+    let count = Arc::new(AtomicCounter::new());
+    register_observable_sum(&count, gauge, AtomicCounter::get);
     count
 }
 
@@ -73,19 +73,19 @@ fn counted(gauge: Gauge) -> Arc<Count> {
 pub(super) struct HttpSeries {
     verb: &'static str,
     route: &'static str,
-    pub(super) active: Arc<Count>,
-    by_status: Known<u16, Histogram>,
+    pub(super) active: Arc<AtomicCounter>,
+    by_status: HandleCache<u16, Histogram>,
 }
 
 impl HttpSeries {
     pub(super) fn new(verb: &'static str, route: &'static str) -> Self {
-        let active = counted(metrics::gauge!("http.server.active_requests", "http.request.method" => verb, "url.scheme" => "http"));
-        Self { verb, route, active, by_status: Known::default() }
+        let active = observed_count(metrics::gauge!("http.server.active_requests", "http.request.method" => verb, "url.scheme" => "http"));
+        Self { verb, route, active, by_status: HandleCache::default() }
     }
 
     /// Looks up what a dashboard and an alert want to see at zero.
-    pub(super) fn exist(&self) {
-        for status in HTTP_FROM_THE_START {
+    pub(super) fn preregister(&self) {
+        for status in PREREGISTERED_HTTP_STATUSES {
             self.duration(status);
         }
     }
@@ -108,8 +108,8 @@ impl<T> ByCode<T> {
         Self([const { OnceLock::new() }; 17])
     }
 
-    pub(crate) fn get(&self, code: Code, look_up: impl FnOnce() -> T) -> &T {
-        self.0[code as usize].get_or_init(look_up)
+    pub(crate) fn get(&self, code: Code, register: impl FnOnce() -> T) -> &T {
+        self.0[code as usize].get_or_init(register)
     }
 }
 
@@ -118,30 +118,30 @@ pub(super) struct GrpcSeries {
     method: Arc<str>,
     target: Option<Arc<str>>,
     /// Calls made are counted by the bulkhead.
-    pub(super) active: Option<Arc<Count>>,
+    pub(super) active: Option<Arc<AtomicCounter>>,
     durations: ByCode<Histogram>,
 }
 
 impl GrpcSeries {
-    pub(super) fn answered(method: &'static str) -> Self {
-        let active = counted(metrics::gauge!("palisade.rpc.server.active_calls", "rpc.method" => method));
+    pub(super) fn server(method: &'static str) -> Self {
+        let active = observed_count(metrics::gauge!("palisade.rpc.server.active_calls", "rpc.method" => method));
         Self { method: method.into(), target: None, active: Some(active), durations: ByCode::new() }
     }
 
-    pub(super) fn made(method: &str, target: Arc<str>) -> Self {
+    pub(super) fn client(method: &str, target: Arc<str>) -> Self {
         Self { method: method.into(), target: Some(target), active: None, durations: ByCode::new() }
     }
 
     /// Looks up what a dashboard and an alert want to see at zero.
     pub(super) fn exist(&self) {
-        for code in GRPC_FROM_THE_START {
+        for code in PREREGISTERED_GRPC_CODES {
             self.duration(code);
         }
     }
 
     /// Whose answers they count.
-    pub(super) fn side(&self) -> Side {
-        if self.target.is_some() { Side::Client(Protocol::Grpc) } else { Side::Server(Protocol::Grpc) }
+    pub(super) fn role(&self) -> Role {
+        if self.target.is_some() { Role::Client(Protocol::Grpc) } else { Role::Server(Protocol::Grpc) }
     }
 
     pub(super) fn duration(&self, code: Code) -> &Histogram {
@@ -197,30 +197,30 @@ mod tests {
     use super::*;
     use crate::{
         method_table::{Access, Method, MethodTable},
-        metrics::{Hop, MetricsLayer},
+        metrics::{Boundary, MetricsLayer},
     };
 
     #[test]
     fn what_alerts_look_at_is_there_before_the_first_request() {
         static METHODS: [Method; 3] = [
             Method::http("GET", "/things/{id}", Access::Public),
-            Method::http("GET", "/livez", Access::Public).quiet(),
+            Method::http("GET", "/livez", Access::Public).infrastructure(),
             Method::grpc("/a.B/C", Access::Public),
         ];
         let (http, grpc) = (MethodTable::new(&[&METHODS[..2]]).unwrap(), MethodTable::new(&[&METHODS[2..]]).unwrap());
         let recorder = PrometheusBuilder::new().set_buckets(&[1.0]).unwrap().build_recorder();
         let _layers = metrics::with_local_recorder(&recorder, || {
-            [MetricsLayer::new(Hop::HttpServer).from_the_start(&http), MetricsLayer::new(Hop::GrpcServer).from_the_start(&grpc)]
+            [MetricsLayer::new(Boundary::HttpServer).with_preregistered_series(&http), MetricsLayer::new(Boundary::GrpcServer).with_preregistered_series(&grpc)]
         });
         let text = recorder.handle().render();
         let zero = |series: &str, label: &str| {
-            let mut lines = text.lines().filter(|line| line.starts_with(series) && line.contains(label));
-            assert!(lines.any(|line| line.ends_with("} 0")), "no {series} with {label} in\n{text}");
+            let mut matching = text.lines().filter(|line| line.starts_with(series) && line.contains(label));
+            assert!(matching.any(|line| line.ends_with("} 0")), "no {series} with {label} in\n{text}");
         };
-        for status in HTTP_FROM_THE_START {
+        for status in PREREGISTERED_HTTP_STATUSES {
             zero("http_server_request_duration_count", &format!("\"{status}\""));
         }
-        for code in GRPC_FROM_THE_START {
+        for code in PREREGISTERED_GRPC_CODES {
             zero("rpc_server_call_duration_count", grpc_status::name(code));
         }
         assert!(!text.contains("livez"), "what is quiet has no series");
@@ -228,10 +228,10 @@ mod tests {
 
     #[test]
     fn a_key_is_looked_up_once() {
-        let known = Known::<String, u32>::default();
+        let cache = HandleCache::<String, u32>::default();
         let mut lookups = 0;
         for (key, expected) in [("a", 1), ("b", 2), ("a", 1)] {
-            let value = known.get(key, || {
+            let value = cache.get(key, || {
                 lookups += 1;
                 (key.to_owned(), lookups)
             });

@@ -13,7 +13,7 @@ use tower::Layer;
 use super::buckets::Buckets;
 use crate::{
     context::Context,
-    gate::{Check, Checked},
+    filter::{Predicate, Filter},
     rejection::{Rejection, reasons},
 };
 
@@ -84,15 +84,15 @@ impl AddressLimitLayer {
     }
 
     /// No limit.
-    pub const fn off() -> Self {
+    pub const fn disabled() -> Self {
         Self(None)
     }
 }
 
 impl Limit {
     fn check(&self, peer: IpAddr, headers: &HeaderMap) -> Result<(), Rejection> {
-        let taken = self.buckets.take(network(client(peer, headers, &self.proxies)));
-        taken.map(drop).map_err(|wait| {
+        let result = self.buckets.take(ip_prefix(client_ip(peer, headers, &self.proxies)));
+        result.map(drop).map_err(|wait| {
             self.shed.increment(1);
             Rejection::new(&reasons::RATE_LIMITED, "too many requests of this address").with_retry_after(wait)
         })
@@ -100,7 +100,7 @@ impl Limit {
 }
 
 /// Who asks: the peer, or, behind proxies that are believed, the last address that one of them saw and that is none of them.
-pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, proxies: &[IpAddr]) -> IpAddr {
+pub(crate) fn client_ip(peer: IpAddr, headers: &HeaderMap, proxies: &[IpAddr]) -> IpAddr {
     let mut client = peer.to_canonical();
     let hops = headers.get_all(FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok()).flat_map(|value| value.rsplit(','));
     for hop in hops {
@@ -115,7 +115,7 @@ pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, proxies: &[IpAddr]) -> I
 }
 
 /// The part of an address that one customer has: all of IPv4's, the first half of IPv6's.
-pub(crate) fn network(address: IpAddr) -> u64 {
+pub(crate) fn ip_prefix(address: IpAddr) -> u64 {
     match address {
         // No IPv6 network of the public internet begins so.
         IpAddr::V4(address) => address.to_bits().into(),
@@ -124,16 +124,16 @@ pub(crate) fn network(address: IpAddr) -> u64 {
 }
 
 impl<S> Layer<S> for AddressLimitLayer {
-    type Service = Checked<S, Self>;
+    type Service = Filter<S, Self>;
 
-    fn layer(&self, inner: S) -> Checked<S, Self> {
-        Checked::new(inner, self.clone())
+    fn layer(&self, inner: S) -> Filter<S, Self> {
+        Filter::new(inner, self.clone())
     }
 }
 
-impl Check for AddressLimitLayer {
+impl Predicate for AddressLimitLayer {
     fn check<B>(&self, request: Request<B>) -> Result<Request<B>, Rejection> {
-        let exempt = Context::of(&request).and_then(|context| context.method).is_some_and(|method| method.quiet);
+        let exempt = Context::of(&request).and_then(|context| context.method).is_some_and(|method| method.infrastructure);
         let peer = request.extensions().get::<Peer>().filter(|_| !exempt);
         if let (Some(limit), Some(peer)) = (&self.0, peer) {
             limit.check(peer.0.ip(), request.headers())?;
@@ -151,12 +151,12 @@ mod tests {
 
     use super::*;
 
-    fn seen(peer: &str, forwarded: &[&str]) -> IpAddr {
+    fn resolved_client(peer: &str, forwarded: &[&str]) -> IpAddr {
         let mut headers = HeaderMap::new();
         for value in forwarded {
             headers.append(FORWARDED_FOR, value.parse().unwrap());
         }
-        client(peer.parse().unwrap(), &headers, &["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()])
+        client_ip(peer.parse().unwrap(), &headers, &["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()])
     }
 
     #[test]
@@ -171,13 +171,13 @@ mod tests {
             ("10.0.0.1", &[], "10.0.0.1"),
             ("::ffff:192.0.2.1", &[], "192.0.2.1"),
         ] {
-            assert_eq!(seen(peer, forwarded), expected.parse::<IpAddr>().unwrap(), "{peer} {forwarded:?}");
+            assert_eq!(resolved_client(peer, forwarded), expected.parse::<IpAddr>().unwrap(), "{peer} {forwarded:?}");
         }
     }
 
     #[test]
     fn a_network_of_ipv6_is_one_customer() {
-        let of = |text: &str| network(text.parse().unwrap());
+        let of = |text: &str| ip_prefix(text.parse().unwrap());
         assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
         assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
@@ -188,13 +188,13 @@ mod tests {
         let config = AddressConfig { per_second: 1, burst: 1, ..AddressConfig::default() };
         let inner = tower::service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
         let service = AddressLimitLayer::new(&config).layer(inner);
-        let ask = |peer: &str| {
+        let send = |peer: &str| {
             let mut request = Request::new(());
             request.extensions_mut().insert(Peer(peer.parse().unwrap()));
             service.clone().oneshot(request)
         };
-        assert!(ask("192.0.2.1:1").await.is_ok());
-        assert_eq!(ask("192.0.2.1:2").await.unwrap_err().reason(), &reasons::RATE_LIMITED);
-        assert!(ask("192.0.2.2:1").await.is_ok());
+        assert!(send("192.0.2.1:1").await.is_ok());
+        assert_eq!(send("192.0.2.1:2").await.unwrap_err().reason(), &reasons::RATE_LIMITED);
+        assert!(send("192.0.2.2:1").await.is_ok());
     }
 }

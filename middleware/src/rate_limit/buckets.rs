@@ -17,9 +17,9 @@ use governor::{
 /// Above this many keys newcomers share one bucket.
 const MAX_KEYS: usize = 100_000;
 /// Buckets that are full again are forgotten, and the rest is counted, every so many requests: the count may be over by as many.
-const SWEEP_EVERY: u64 = 1_000;
+const CLEANUP_INTERVAL: u64 = 1_000;
 /// The bucket of the newcomers.
-const SHARED: u64 = 0;
+const OVERFLOW_KEY: u64 = 0;
 
 /// One bucket per key. Keys are kept as hashes under a secret of this process: no text is copied, and nobody can aim at another's bucket.
 pub(super) struct Buckets {
@@ -29,8 +29,8 @@ pub(super) struct Buckets {
     pub(super) burst: u32,
     /// Seconds after which an empty bucket is full.
     pub(super) window: u64,
-    seen: AtomicU64,
-    full: AtomicBool,
+    requests: AtomicU64,
+    over_key_limit: AtomicBool,
 }
 
 impl Buckets {
@@ -43,19 +43,19 @@ impl Buckets {
             hash: RandomState::new(),
             burst,
             window: u64::from(burst.div_ceil(per_second)),
-            seen: AtomicU64::new(0),
-            full: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
+            over_key_limit: AtomicBool::new(false),
         })
     }
 
     /// What `key` has left after this request, or how long it must wait.
     pub(super) fn take(&self, key: impl Hash) -> Result<u32, Duration> {
-        if self.seen.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
+        if self.requests.fetch_add(1, Ordering::Relaxed) % CLEANUP_INTERVAL == CLEANUP_INTERVAL - 1 {
             self.limiter.retain_recent();
             // Counting takes a lock per shard: not for every request.
-            self.full.store(self.limiter.len() >= MAX_KEYS, Ordering::Relaxed);
+            self.over_key_limit.store(self.limiter.len() >= MAX_KEYS, Ordering::Relaxed);
         }
-        let key = if self.full.load(Ordering::Relaxed) { SHARED } else { self.hash.hash_one(key) };
+        let key = if self.over_key_limit.load(Ordering::Relaxed) { OVERFLOW_KEY } else { self.hash.hash_one(key) };
         match self.limiter.check_key(&key) {
             Ok(state) => Ok(state.remaining_burst_capacity()),
             Err(not_until) => Err(not_until.wait_time_from(self.clock.now())),
@@ -80,7 +80,7 @@ mod tests {
             // Two requests: a bucket that is full again would be forgotten.
             let _ = (buckets.take(key), buckets.take(key));
         }
-        assert!(buckets.limiter.len() <= MAX_KEYS + usize::try_from(SWEEP_EVERY).unwrap(), "{}", buckets.limiter.len());
+        assert!(buckets.limiter.len() <= MAX_KEYS + usize::try_from(CLEANUP_INTERVAL).unwrap(), "{}", buckets.limiter.len());
     }
 
     #[test]

@@ -24,7 +24,7 @@ impl Rejection {
         let cause = Causes(self.source());
         if *self.reason() == reasons::NOT_READY {
             tracing::debug!(detail, "not ready");
-        } else if self.is_news() {
+        } else if self.should_warn() {
             tracing::warn!(reason, detail, %cause, "request refused");
         } else {
             tracing::debug!(reason, detail, %cause, "request refused");
@@ -32,14 +32,14 @@ impl Rejection {
     }
 
     /// Whether the server failed, and nobody else tells why.
-    fn is_news(&self) -> bool {
+    fn should_warn(&self) -> bool {
         self.reason().http.is_server_error() && (*self.reason() == reasons::INTERNAL || self.has_cause())
     }
 
     fn has_cause(&self) -> bool {
         let Some(source) = self.source() else { return false };
         let Some(status) = source.downcast_ref::<Status>() else { return true };
-        match within(status) {
+        match source_rejection(status) {
             Some(ours) => ours.has_cause(),
             // It came from another service. One like ours has told its cause.
             None => status.get_details_error_info().is_none_or(|info| info.domain != DOMAIN),
@@ -49,7 +49,7 @@ impl Rejection {
 
 /// As [`Rejection::log`] for the status that a handler has answered with; that of a success is nothing to tell of.
 pub(crate) fn log_status(status: &Status) {
-    if let Some(rejection) = within(status) {
+    if let Some(rejection) = source_rejection(status) {
         return rejection.log();
     }
     let (reason, detail) = (grpc_status::name(status.code()), status.message());
@@ -64,7 +64,7 @@ pub(crate) fn log_status(status: &Status) {
 }
 
 /// The refusal that became this status in this process.
-fn within(status: &Status) -> Option<&Rejection> {
+fn source_rejection(status: &Status) -> Option<&Rejection> {
     status.source()?.downcast_ref()
 }
 
@@ -81,15 +81,15 @@ impl fmt::Display for Causes<'_> {
         if self.0.is_none() {
             return f.write_str("none");
         }
-        let mut before = "";
+        let mut separator = "";
         for error in std::iter::successors(self.0, |error| (*error).source()) {
             match error.downcast_ref::<Status>() {
-                Some(status) if within(status).is_some() => continue,
+                Some(status) if source_rejection(status).is_some() => continue,
                 // Its own words would repeat its source.
-                Some(status) => write!(f, "{before}{}: {}", grpc_status::name(status.code()), status.message())?,
-                None => write!(f, "{before}{error}")?,
+                Some(status) => write!(f, "{separator}{}: {}", grpc_status::name(status.code()), status.message())?,
+                None => write!(f, "{separator}{error}")?,
             }
-            before = ": ";
+            separator = ": ";
         }
         Ok(())
     }
@@ -103,27 +103,27 @@ mod tests {
     fn only_whoever_knows_the_cause_tells_it_aloud() {
         let broken = || Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "the store does not answer").with_source("connection refused");
         let open = || Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "circuit open");
-        let by_wire = |rejection: Rejection| Status::from_header_map(Status::from(rejection).into_http::<()>().headers()).unwrap();
-        for (rejection, told) in [
+        let over_the_wire = |rejection: Rejection| Status::from_header_map(Status::from(rejection).into_http::<()>().headers()).unwrap();
+        for (rejection, warned) in [
             (broken(), true),
             (open(), false),
             (Rejection::new(&reasons::NOT_FOUND, "no such thing").with_source("a row"), false),
-            (Rejection::of_call(broken().into()), true),
-            (Rejection::of_call(open().into()), false),
-            (Rejection::of_call(by_wire(broken())), false),
-            (Rejection::of_call(Status::unavailable("a proxy's words")), true),
-            (Rejection::of_call(by_wire(Rejection::internal("a bug"))), true),
+            (Rejection::from_upstream_status(broken().into()), true),
+            (Rejection::from_upstream_status(open().into()), false),
+            (Rejection::from_upstream_status(over_the_wire(broken())), false),
+            (Rejection::from_upstream_status(Status::unavailable("a proxy's words")), true),
+            (Rejection::from_upstream_status(over_the_wire(Rejection::internal("a bug"))), true),
         ] {
-            assert_eq!(rejection.is_news(), told, "{rejection:?}");
+            assert_eq!(rejection.should_warn(), warned, "{rejection:?}");
         }
     }
 
     #[test]
     fn the_cause_of_a_call_that_failed_is_told_to_its_end_and_once() {
         let failed = Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "it cannot be reached").with_source("connection refused");
-        let ours = Rejection::of_call(failed.into());
+        let ours = Rejection::from_upstream_status(failed.into());
         assert_eq!(Causes(ours.source()).to_string(), "upstream_unavailable: it cannot be reached: connection refused");
-        let theirs = Rejection::of_call(Status::not_found("there is no such order"));
+        let theirs = Rejection::from_upstream_status(Status::not_found("there is no such order"));
         assert_eq!(Causes(theirs.source()).to_string(), "NOT_FOUND: there is no such order");
     }
 }

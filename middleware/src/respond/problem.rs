@@ -8,9 +8,9 @@ use http_body_util::{Either, Full};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Asked;
+use super::RequestInfo;
 use crate::{
-    rejection::{Fact, Rejection, Retry, reasons},
+    rejection::{MetadataValue, Rejection, Retry, reasons},
     trace,
 };
 
@@ -18,14 +18,14 @@ use crate::{
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// Writes the problem and logs the refusal. `written` are the headers of the answer that it replaces; `Allow` and the like are kept.
-pub(super) fn write<R>(rejection: &Rejection, asked: &Asked, written: Option<&HeaderMap>) -> Response<Either<R, Full<Bytes>>> {
+pub(super) fn write<R>(rejection: &Rejection, request: &RequestInfo, replaced: Option<&HeaderMap>) -> Response<Either<R, Full<Bytes>>> {
     rejection.log();
-    let body = Bytes::from(body(rejection, asked));
+    let body = Bytes::from(body(rejection, request));
     let length = HeaderValue::from(body.len());
-    let mut response = Response::new(Either::Right(if asked.head { Full::default() } else { Full::new(body) }));
+    let mut response = Response::new(Either::Right(if request.is_head { Full::default() } else { Full::new(body) }));
     *response.status_mut() = rejection.reason().http;
     let headers = response.headers_mut();
-    if let Some(written) = written {
+    if let Some(written) = replaced {
         headers.extend(written.iter().filter(|(name, _)| !describes_body(name)).map(|(name, value)| (name.clone(), value.clone())));
     }
     headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
@@ -80,39 +80,39 @@ struct Problem<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<String>,
     #[serde(flatten)]
-    facts: BTreeMap<&'static str, Value>,
+    metadata: BTreeMap<&'static str, Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<Broken<'a>>,
+    errors: Vec<FieldError<'a>>,
 }
 
 #[derive(Serialize)]
-struct Broken<'a> {
+struct FieldError<'a> {
     field: &'a str,
     code: &'a str,
     message: &'a str,
 }
 
-fn body(rejection: &Rejection, asked: &Asked) -> String {
+fn body(rejection: &Rejection, request: &RequestInfo) -> String {
     let reason = rejection.reason();
-    let facts = rejection.metadata().iter().map(|(key, fact)| {
-        let value = match fact {
-            Fact::Text(text) => text.clone().into(),
-            Fact::List(list) => list.clone().into(),
-            Fact::Json(value) => value.clone(),
+    let metadata = rejection.metadata().iter().map(|(key, value)| {
+        let value = match value {
+            MetadataValue::Text(text) => text.clone().into(),
+            MetadataValue::List(list) => list.clone().into(),
+            MetadataValue::Json(value) => value.clone(),
         };
         (*key, value)
     });
-    let errors = rejection.violations().iter().map(|v| Broken { field: &v.field, code: &v.code, message: &v.message });
+    let errors = rejection.violations().iter().map(|v| FieldError { field: &v.field, code: &v.code, message: &v.message });
     let problem = Problem {
         r#type: format!("/problems/{}", reason.slug),
         title: reason.title,
         status: reason.http.as_u16(),
         detail: rejection.detail(),
         code: reason.slug,
-        instance: &asked.path,
-        request_id: asked.request_id.as_deref(),
+        instance: &request.path,
+        request_id: request.request_id.as_deref(),
         trace_id: trace::current_trace_id().map(|id| id.to_string()),
-        facts: facts.collect(),
+        metadata: metadata.collect(),
         errors: errors.collect(),
     };
     // Strings, numbers and maps with string keys: nothing here that JSON could not say.

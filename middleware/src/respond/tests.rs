@@ -27,14 +27,14 @@ async fn a_handlers_refusal_becomes_a_problem() {
 
 #[tokio::test]
 async fn a_refused_head_has_the_headers_of_a_problem_and_no_body() {
-    let ask = |method: &str| {
+    let send = |method: &str| {
         let request = Request::builder().method(method).uri("/nowhere").body(Body::empty()).unwrap();
         RespondLayer(Protocol::Http).layer(router()).oneshot(request)
     };
-    let (told, head) = (ask("GET").await.unwrap(), ask("HEAD").await.unwrap());
-    assert_eq!((head.status(), head.headers()), (told.status(), told.headers()));
+    let (full, head) = (send("GET").await.unwrap(), send("HEAD").await.unwrap());
+    assert_eq!((head.status(), head.headers()), (full.status(), full.headers()));
     let length: usize = head.headers()["content-length"].to_str().unwrap().parse().unwrap();
-    assert_eq!(told.into_body().collect().await.unwrap().to_bytes().len(), length);
+    assert_eq!(full.into_body().collect().await.unwrap().to_bytes().len(), length);
     assert!(head.into_body().collect().await.unwrap().to_bytes().is_empty());
 }
 
@@ -61,7 +61,7 @@ async fn every_reason_has_its_code_on_both_protocols() {
         let grpc = RespondLayer(Protocol::Grpc).layer(tower::service_fn(refuse));
         let response = grpc.oneshot(Request::post("/").body(Body::empty()).unwrap()).await.unwrap();
         assert_eq!(response.status(), 200);
-        assert_eq!(crate::grpc_status::code_in(response.headers()), Some(reason.grpc));
+        assert_eq!(crate::grpc_status::from_headers(response.headers()), Some(reason.grpc));
         assert_eq!(response.headers()[PUSHBACK_HEADER], "1200");
     }
 }

@@ -17,16 +17,16 @@ use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
 use super::{
-    Peeked, Policy,
+    PeekedBody, Policy,
     budget::InFlight,
     call::Call,
-    metrics::Denied,
+    metrics::RetryDenied,
     outcome::{self, Answer, Outcome},
     replay,
 };
-use crate::{rejection::Rejection, respond::Protocol, streams::Streaming};
+use crate::{rejection::Rejection, respond::Protocol, streams::IsStreaming};
 
-const READY: &str = "a future is not polled after it was ready";
+const POLLED_AFTER_COMPLETION: &str = "a future is not polled after it was ready";
 
 pin_project! {
     /// The future of [`Retry`](super::Retry).
@@ -34,8 +34,8 @@ pin_project! {
         service: S,
         call: Call,
         // Whether the status may be at the end of an answer.
-        whole: bool,
-        kept: Option<Box<Kept>>,
+        peek_body: bool,
+        kept: Option<Box<ReplayableRequest>>,
         // What came of the attempt before.
         before: Option<Box<Answer<R>>>,
         #[pin]
@@ -45,7 +45,7 @@ pin_project! {
 }
 
 /// What can be sent again.
-pub(super) struct Kept {
+pub(super) struct ReplayableRequest {
     head: request::Parts,
     message: Bytes,
 }
@@ -56,9 +56,9 @@ pin_project! {
         // The answer to an attempt is waited for, ...
         Attempt { #[pin] answer: F },
         // ... its first frame, ...
-        Look { answer: Option<Answer<R>> },
+        Peek { answer: Option<Answer<R>> },
         // ... or the time for another. Seldom, so that it takes no room of its own.
-        Pause { sleep: Pin<Box<Sleep>>, answer: Option<Answer<R>> },
+        Backoff { sleep: Pin<Box<Sleep>>, answer: Option<Answer<R>> },
     }
 }
 
@@ -70,15 +70,15 @@ where
     /// Makes the first attempt, by `service`, which is ready.
     pub(super) fn new(policy: Arc<Policy>, mut service: S, request: Request<Body>) -> Self {
         let (parts, body) = request.into_parts();
-        let (body, message) = replay::keep(body);
-        let in_flight = policy.budget.call();
+        let (body, message) = replay::buffer(body);
+        let in_flight = policy.budget.start_call();
         let mut call = Call::new(policy, &parts, message.is_some());
         // The first piece of a stream may be long in coming; its head says whether it was refused. Over HTTP every head does.
-        let whole = call.protocol() == Protocol::Grpc && parts.extensions.get::<Streaming>().is_none();
+        let whole = call.protocol() == Protocol::Grpc && parts.extensions.get::<IsStreaming>().is_none();
         // The copy is for later: what is sent first has room for what the layers below write.
-        let kept = message.map(|message| Box::new(Kept { head: parts.clone(), message }));
+        let kept = message.map(|message| Box::new(ReplayableRequest { head: parts.clone(), message }));
         let answer = service.call(call.request(parts, body));
-        Self { service, call, whole, kept, before: None, step: Step::Attempt { answer }, in_flight }
+        Self { service, call, peek_body: whole, kept, before: None, step: Step::Attempt { answer }, in_flight }
     }
 }
 
@@ -93,40 +93,40 @@ where
         let mut this = self.project();
         loop {
             let mut answer = match this.step.as_mut().project() {
-                StepProjection::Attempt { answer } => ready!(answer.poll(cx)).map(|response| response.map(Peeked::unread)),
-                StepProjection::Look { answer } => answer.take().expect(READY),
-                StepProjection::Pause { sleep, answer } => {
+                StepProjection::Attempt { answer } => ready!(answer.poll(cx)).map(|response| response.map(PeekedBody::new)),
+                StepProjection::Peek { answer } => answer.take().expect(POLLED_AFTER_COMPLETION),
+                StepProjection::Backoff { sleep, answer } => {
                     ready!(sleep.as_mut().poll(cx));
-                    let answer = answer.take().expect(READY);
-                    let Some(Kept { head, message }) = this.kept.as_deref() else { unreachable!("only what was kept is waited for") };
+                    let answer = answer.take().expect(POLLED_AFTER_COMPLETION);
+                    let Some(ReplayableRequest { head, message }) = this.kept.as_deref() else { unreachable!("only what was kept is waited for") };
                     if !matches!(this.service.ready().now_or_never(), Some(Ok(_))) {
                         // To wait for a place would be to queue retries.
-                        this.call.deny(Denied::NotReady);
+                        this.call.record_denied(RetryDenied::NotReady);
                         return Poll::Ready(this.call.finish(head.uri.path(), answer));
                     }
                     *this.before = Some(Box::new(answer));
-                    let request = this.call.request(head.clone(), replay::again(message));
+                    let request = this.call.request(head.clone(), replay::replay(message));
                     let answer = this.service.call(request);
                     this.step.set(Step::Attempt { answer });
                     continue;
                 }
             };
-            if *this.whole && this.call.may_repeat() && outcome::look(&mut answer, cx).is_pending() {
-                this.step.set(Step::Look { answer: Some(answer) });
+            if *this.peek_body && this.call.may_retry() && outcome::poll_first_frame(&mut answer, cx).is_pending() {
+                this.step.set(Step::Peek { answer: Some(answer) });
                 return Poll::Pending;
             }
-            let outcome = outcome::of(this.call.protocol(), &mut answer);
+            let outcome = outcome::classify(this.call.protocol(), &mut answer);
             let path = this.kept.as_ref().map_or("", |kept| kept.head.uri.path());
-            let pause = this.call.next(path, outcome, Instant::now).filter(|_| this.kept.is_some());
+            let pause = this.call.decide(path, outcome, Instant::now).filter(|_| this.kept.is_some());
             let Some(pause) = pause else {
                 // That we refused to go on says less than what made us try.
-                let before = this.before.take().filter(|_| outcome == Outcome::Refused);
+                let before = this.before.take().filter(|_| outcome == Outcome::Rejected);
                 return Poll::Ready(this.call.finish(path, before.map_or(answer, |before| *before)));
             };
-            this.call.tell(outcome, &answer, pause);
+            this.call.record_retry_event(outcome, &answer, pause);
             // The rest of its body would keep its stream, and its measurement, open.
-            let answer = answer.map(|response| response.map(Peeked::without_rest));
-            this.step.set(Step::Pause { sleep: Box::pin(tokio::time::sleep(pause)), answer: Some(answer) });
+            let answer = answer.map(|response| response.map(PeekedBody::first_frame_only));
+            this.step.set(Step::Backoff { sleep: Box::pin(tokio::time::sleep(pause)), answer: Some(answer) });
         }
     }
 }

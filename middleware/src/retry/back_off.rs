@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    jitter::{self, Draw},
+    jitter::{self, RandomFn},
     rejection::Retry,
 };
 
@@ -12,12 +12,12 @@ use crate::{
 pub(super) struct BackOff {
     base: Duration,
     max: Duration,
-    draw: Draw,
+    draw: RandomFn,
     step: u32,
 }
 
 impl BackOff {
-    pub(super) fn new(base: Duration, max: Duration, draw: Draw) -> Self {
+    pub(super) fn new(base: Duration, max: Duration, draw: RandomFn) -> Self {
         Self { base, max, draw, step: 0 }
     }
 
@@ -29,11 +29,11 @@ impl BackOff {
                 self.step = 0;
                 Some(wait)
             }
-            Retry::Silent => {
+            Retry::Unspecified => {
                 // The cap comes before the jitter, so that nothing exceeds it.
                 let longest = self.base.saturating_mul(2_u32.saturating_pow(self.step)).min(self.max);
                 self.step = self.step.saturating_add(1);
-                Some(jitter::full(longest, self.draw))
+                Some(jitter::full_jitter(longest, self.draw))
             }
         }
     }
@@ -43,10 +43,10 @@ impl BackOff {
 mod tests {
     use super::*;
 
-    const LONGEST: Draw = || 1.0;
+    const LONGEST: RandomFn = || 1.0;
 
     fn pauses(back_off: &mut BackOff, count: usize) -> Vec<u128> {
-        (0..count).map(|_| back_off.next(Retry::Silent).unwrap().as_millis()).collect()
+        (0..count).map(|_| back_off.next(Retry::Unspecified).unwrap().as_millis()).collect()
     }
 
     #[test]

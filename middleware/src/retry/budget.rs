@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use self::tokens::Tokens;
 use super::config::Config;
-use crate::count::Count;
+use crate::counter::AtomicCounter;
 
 /// The retries that one target's calls may make.
 #[derive(Debug)]
@@ -14,8 +14,8 @@ pub(super) struct Budget {
     tokens: Tokens,
     in_flight_percent: u32,
     in_flight_min: u32,
-    calls: Count,
-    retries: Count,
+    calls: AtomicCounter,
+    retries: AtomicCounter,
 }
 
 /// Why there is no retry to be had.
@@ -33,8 +33,8 @@ impl Budget {
             tokens: Tokens::new(config.tokens),
             in_flight_percent: config.in_flight_percent,
             in_flight_min: config.in_flight_min,
-            calls: Count::new(),
-            retries: Count::new(),
+            calls: AtomicCounter::new(),
+            retries: AtomicCounter::new(),
         })
     }
 
@@ -54,36 +54,36 @@ impl Budget {
     }
 
     /// Counts a call until the guard is dropped.
-    pub(super) fn call(self: &Arc<Self>) -> InFlight {
-        self.calls.enter();
+    pub(super) fn start_call(self: &Arc<Self>) -> InFlight {
+        self.calls.increment();
         InFlight { budget: self.clone(), counter: |budget| &budget.calls }
     }
 
     /// A retry that costs nothing, because the request was never sent. It takes up room like any other but always has it: when a server
     /// closes a connection of many calls, as it does now and then, all of them must be sent again at once.
-    pub(super) fn transparent(self: &Arc<Self>) -> InFlight {
-        self.retries.enter();
-        self.retrying()
+    pub(super) fn transparent_retry(self: &Arc<Self>) -> InFlight {
+        self.retries.increment();
+        self.retry_guard()
     }
 
     /// A retry, if both limits allow one.
-    pub(super) fn retry(self: &Arc<Self>) -> Result<InFlight, Exhausted> {
-        if !self.tokens.are_plenty() {
+    pub(super) fn try_retry(self: &Arc<Self>) -> Result<InFlight, Exhausted> {
+        if !self.tokens.above_threshold() {
             return Err(Exhausted::Tokens);
         }
         let share = u64::from(self.calls.get()) * u64::from(self.in_flight_percent) / 100;
         let limit = u32::try_from(share).unwrap_or(u32::MAX).max(self.in_flight_min);
-        self.retries.enter_below(limit).then(|| self.retrying()).ok_or(Exhausted::InFlight)
+        self.retries.try_increment(limit).then(|| self.retry_guard()).ok_or(Exhausted::InFlight)
     }
 
     /// The first retry of a call whose connection was lost, if the tokens allow one. It always has room, like a transparent one: with one of three
     /// servers a third of all calls is lost at the same moment, which is more than any share of retries for calls that fail one by one.
-    pub(super) fn after_loss(self: &Arc<Self>) -> Result<InFlight, Exhausted> {
-        if self.tokens.are_plenty() { Ok(self.transparent()) } else { Err(Exhausted::Tokens) }
+    pub(super) fn retry_connection_loss(self: &Arc<Self>) -> Result<InFlight, Exhausted> {
+        if self.tokens.above_threshold() { Ok(self.transparent_retry()) } else { Err(Exhausted::Tokens) }
     }
 
     /// One of the retries that were counted.
-    fn retrying(self: &Arc<Self>) -> InFlight {
+    fn retry_guard(self: &Arc<Self>) -> InFlight {
         InFlight { budget: self.clone(), counter: |budget| &budget.retries }
     }
 }
@@ -92,12 +92,12 @@ impl Budget {
 #[derive(Debug)]
 pub(super) struct InFlight {
     budget: Arc<Budget>,
-    counter: fn(&Budget) -> &Count,
+    counter: fn(&Budget) -> &AtomicCounter,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        (self.counter)(&self.budget).leave();
+        (self.counter)(&self.budget).decrement();
     }
 }
 
@@ -118,12 +118,12 @@ mod tests {
         for _ in 0..4 {
             budget.spend();
         }
-        assert!(budget.retry().is_ok());
+        assert!(budget.try_retry().is_ok());
         budget.spend();
-        assert_eq!(budget.retry().unwrap_err(), Exhausted::Tokens);
-        drop(budget.transparent());
+        assert_eq!(budget.try_retry().unwrap_err(), Exhausted::Tokens);
+        drop(budget.transparent_retry());
         budget.refund();
-        assert!(budget.retry().is_ok());
+        assert!(budget.try_retry().is_ok());
     }
 
     #[test]
@@ -139,16 +139,16 @@ mod tests {
     #[test]
     fn retries_are_a_share_of_the_calls_with_a_floor() {
         let budget = Budget::new(&Config { in_flight_percent: 50, in_flight_min: 1, ..Config::default() });
-        let floor = budget.retry().unwrap();
-        assert_eq!(budget.retry().unwrap_err(), Exhausted::InFlight);
-        let calls: Vec<_> = (0..4).map(|_| budget.call()).collect();
-        let second = budget.retry().unwrap();
-        assert_eq!(budget.retry().unwrap_err(), Exhausted::InFlight);
-        let never_sent = budget.transparent();
+        let floor = budget.try_retry().unwrap();
+        assert_eq!(budget.try_retry().unwrap_err(), Exhausted::InFlight);
+        let calls: Vec<_> = (0..4).map(|_| budget.start_call()).collect();
+        let second = budget.try_retry().unwrap();
+        assert_eq!(budget.try_retry().unwrap_err(), Exhausted::InFlight);
+        let never_sent = budget.transparent_retry();
         drop(second);
-        assert_eq!(budget.retry().unwrap_err(), Exhausted::InFlight, "it takes up room");
+        assert_eq!(budget.try_retry().unwrap_err(), Exhausted::InFlight, "it takes up room");
         drop((floor, never_sent, calls));
-        assert!(budget.retry().is_ok());
+        assert!(budget.try_retry().is_ok());
     }
 
     #[test]
@@ -156,20 +156,20 @@ mod tests {
         const MAX: f64 = 10.0;
         let budget = Budget::new(&Config { tokens: 10, in_flight_percent: 50, in_flight_min: 2, ..Config::default() });
         // Eight calls at most are in flight, so half of them may be retried; what costs nothing always may, once for each.
-        for (transparent, most) in [(false, 4), (true, 4 + 8)] {
+        for (transparent, max_retries) in [(false, 4), (true, 4 + 8)] {
             std::thread::scope(|scope| {
                 for thread in 0..8 {
                     let budget = &budget;
                     scope.spawn(move || {
                         for round in 0..5_000 {
-                            let call = budget.call();
+                            let call = budget.start_call();
                             if (round / 100 + thread) % 3 == 0 {
                                 budget.spend();
                             } else {
                                 budget.refund();
                             }
-                            let retries = (budget.retry(), transparent.then(|| budget.transparent()));
-                            assert!(budget.in_flight().1 <= most);
+                            let retries = (budget.try_retry(), transparent.then(|| budget.transparent_retry()));
+                            assert!(budget.in_flight().1 <= max_retries);
                             assert!((0.0..=MAX).contains(&budget.tokens()));
                             drop((retries, call));
                         }

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// More attempts than this are never made (gRFC A6).
-const MOST_ATTEMPTS: u32 = 5;
+const MAX_ATTEMPTS: u32 = 5;
 
 /// How often, how fast, and at whose cost a call is tried again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -66,7 +66,7 @@ impl Config {
 
     /// Attempts in total.
     pub(super) fn attempts(&self) -> u32 {
-        if self.enabled { self.max_attempts.min(MOST_ATTEMPTS) } else { 1 }
+        if self.enabled { self.max_attempts.min(MAX_ATTEMPTS) } else { 1 }
     }
 }
 

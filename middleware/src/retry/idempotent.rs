@@ -23,7 +23,7 @@ pub struct IdempotentMethods {
 
 impl IdempotentMethods {
     /// All methods that the contracts declare repeatable (`idempotency_level`), from an encoded `FileDescriptorSet`.
-    pub fn in_descriptors(file_descriptor_set: &[u8]) -> Result<Self, prost::DecodeError> {
+    pub fn from_descriptors(file_descriptor_set: &[u8]) -> Result<Self, prost::DecodeError> {
         let (mut paths, mut streams) = (FxHashSet::default(), FxHashSet::default());
         for file in FileDescriptorSet::decode(file_descriptor_set)?.file {
             for service in &file.service {
@@ -50,14 +50,14 @@ impl IdempotentMethods {
 
 /// Which calls of a hop may reach the server twice.
 #[derive(Debug)]
-pub(super) enum Repeatable {
+pub(super) enum IdempotencyPolicy {
     /// Those of these methods.
     Grpc(IdempotentMethods),
     /// Those whose method says so (RFC 9110 §9.2.2).
     Http,
 }
 
-impl Repeatable {
+impl IdempotencyPolicy {
     pub(super) fn protocol(&self) -> Protocol {
         match self {
             Self::Grpc(_) => Protocol::Grpc,
@@ -66,7 +66,7 @@ impl Repeatable {
     }
 
     /// Whether this request may be sent twice.
-    pub(super) fn allow(&self, request: &request::Parts) -> bool {
+    pub(super) fn allows(&self, request: &request::Parts) -> bool {
         let by_method = match self {
             Self::Grpc(methods) => methods.paths.contains(request.uri.path()),
             Self::Http => request.method.is_idempotent(),
@@ -106,7 +106,7 @@ mod tests {
             ..ServiceDescriptorProto::default()
         };
         let file = FileDescriptorProto { package: Some("p.v1".to_owned()), service: vec![service], ..FileDescriptorProto::default() };
-        let methods = IdempotentMethods::in_descriptors(&FileDescriptorSet { file: vec![file] }.encode_to_vec()).unwrap();
+        let methods = IdempotentMethods::from_descriptors(&FileDescriptorSet { file: vec![file] }.encode_to_vec()).unwrap();
         assert_eq!(methods, ["/p.v1.S/Get", "/p.v1.S/Put"].into_iter().collect());
     }
 }

@@ -2,7 +2,7 @@
 
 /// Why a failed call was not tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Denied {
+pub(super) enum RetryDenied {
     /// It may have had an effect, and may not have it twice.
     NotIdempotent,
     /// It was a stream or too long to keep.
@@ -23,7 +23,7 @@ pub(super) enum Denied {
     NotReady,
 }
 
-impl Denied {
+impl RetryDenied {
     const ALL: [(Self, &'static str); 9] = [
         (Self::NotIdempotent, "not_idempotent"),
         (Self::Committed, "committed"),
@@ -42,7 +42,7 @@ impl Denied {
 pub(super) struct Metrics {
     target: &'static str,
     exhausted: metrics::Counter,
-    denied: [metrics::Counter; Denied::ALL.len()],
+    denied: [metrics::Counter; RetryDenied::ALL.len()],
 }
 
 impl Metrics {
@@ -50,15 +50,15 @@ impl Metrics {
         Self {
             target,
             exhausted: metrics::counter!("palisade.retry.budget.exhausted", "target" => target),
-            denied: Denied::ALL.map(|(_, reason)| metrics::counter!("palisade.retry.rejected", "target" => target, "reason" => reason)),
+            denied: RetryDenied::ALL.map(|(_, reason)| metrics::counter!("palisade.retry.rejected", "target" => target, "reason" => reason)),
         }
     }
 
-    pub(super) fn denied(&self, why: Denied) {
-        if matches!(why, Denied::Tokens | Denied::Concurrency) {
+    pub(super) fn record_denied(&self, why: RetryDenied) {
+        if matches!(why, RetryDenied::Tokens | RetryDenied::Concurrency) {
             self.exhausted.increment(1);
         }
-        for ((reason, _), counter) in Denied::ALL.iter().zip(&self.denied) {
+        for ((reason, _), counter) in RetryDenied::ALL.iter().zip(&self.denied) {
             if *reason == why {
                 counter.increment(1);
             }
@@ -66,7 +66,7 @@ impl Metrics {
     }
 
     /// A call that needed `retries` more attempts, transparent ones apart (gRFC A96); looked up here because it is rare.
-    pub(super) fn retried(&self, path: &str, retries: u32, transparent: bool) {
+    pub(super) fn record_retries(&self, path: &str, retries: u32, transparent: bool) {
         let method = || path.trim_start_matches('/').to_owned();
         if retries > 0 {
             metrics::histogram!("grpc.client.call.retries", "grpc.method" => method(), "grpc.target" => self.target).record(retries);

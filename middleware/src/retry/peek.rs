@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 pin_project! {
     /// A body with its first frame read already, or not.
     #[derive(Debug)]
-    pub struct Peeked<B: Body> {
+    pub struct PeekedBody<B: Body> {
         // `Some(None)`: it was empty.
         first: Option<Option<Result<Frame<B::Data>, B::Error>>>,
         // `None`: it was let go.
@@ -21,14 +21,14 @@ pin_project! {
     }
 }
 
-impl<B: Body> Peeked<B> {
+impl<B: Body> PeekedBody<B> {
     /// Not looked at.
-    pub(super) fn unread(body: B) -> Self {
+    pub(super) fn new(body: B) -> Self {
         Self { first: None, rest: Some(body) }
     }
 
     /// No more than was looked at.
-    pub(super) fn without_rest(self) -> Self {
+    pub(super) fn first_frame_only(self) -> Self {
         Self { rest: None, ..self }
     }
 
@@ -63,7 +63,7 @@ impl<B: Body> Peeked<B> {
     }
 }
 
-impl<B: Body + Unpin> Peeked<B> {
+impl<B: Body + Unpin> PeekedBody<B> {
     /// Waits for the first frame, of a body that was not looked at yet.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(rest) = &mut self.rest {
@@ -73,7 +73,7 @@ impl<B: Body + Unpin> Peeked<B> {
     }
 }
 
-impl<B: Body> Body for Peeked<B> {
+impl<B: Body> Body for PeekedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 

@@ -71,7 +71,7 @@ fn http(status: u16, retry_after: Option<&'static str>) -> Answer {
 }
 
 /// No answer, for a reason below gRPC.
-fn cut_off(unsent: bool) -> Answer {
+fn connection_failure(unsent: bool) -> Answer {
     Err(Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "").with_source(client::Failure::example(unsent)))
 }
 
@@ -90,7 +90,7 @@ impl Server {
         Self::new(&Config::default(), answer)
     }
 
-    async fn call(&self, request: Request<Body>) -> Result<Response<Peeked<Full<Bytes>>>, Rejection> {
+    async fn call(&self, request: Request<Body>) -> Result<Response<PeekedBody<Full<Bytes>>>, Rejection> {
         let (this, start) = (self.clone(), Instant::now());
         let service = BoxCloneService::new(service_fn(move |request: Request<Body>| {
             let this = this.clone();
@@ -119,7 +119,7 @@ impl Server {
         let (code, advice) = match &answer {
             Ok(response) => {
                 let status = response.headers().get("grpc-status");
-                (status.map_or(Code::Unknown, |status| Code::from_bytes(status.as_bytes())), advice(response.headers()))
+                (status.map_or(Code::Unknown, |status| Code::from_bytes(status.as_bytes())), pushback(response.headers()))
             }
             Err(rejection) => (rejection.reason().grpc, rejection.retry()),
         };

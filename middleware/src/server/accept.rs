@@ -3,11 +3,11 @@
 //! axum's has no timer, so no header timeout; tonic's has no limit on resets that the server itself causes, spins when file
 //! descriptors run out, and waits for ever for a silent peer at shutdown.
 
-mod addresses;
+mod per_ip_limit;
 mod connections;
-mod stream_stall;
-mod word;
-mod write_stall;
+mod flow_control_timeout;
+mod shutdown_signal;
+mod write_timeout;
 
 use std::{convert::Infallible, error::Error as StdError, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tower::Service;
 
-use self::addresses::Addresses;
+use self::per_ip_limit::PerIpConnectionLimit;
 use super::Config;
 use crate::{respond::Protocol, tls};
 
@@ -32,23 +32,23 @@ pub use connections::Connections;
 
 const BACKLOG: u32 = 1_024;
 /// Pause after an accept error that will not go away at once (no descriptors, no memory).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// After this long without a byte the system asks whether the peer is still there: for the time in which a handler works.
 const TCP_KEEP_ALIVE: Duration = Duration::from_mins(1);
 
 /// What [`count_cut`] counts, known from the start: a rise from nothing would not be seen.
-const CUT_REASONS: [&str; 7] = ["tls", "no_request", "age", "drain", "address", "write_stall", "stream_stall"];
+const CLOSE_REASONS: [&str; 7] = ["tls", "no_request", "age", "drain", "address", "write_stall", "stream_stall"];
 
 /// Where connections come from, and how they are received.
 #[derive(Debug)]
-pub struct Port {
+pub struct Listener {
     /// Bound by [`bind`].
     pub listener: TcpListener,
     /// `None`: in plain text.
     pub tls: Option<tls::Acceptor>,
 }
 
-impl From<TcpListener> for Port {
+impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {
         Self { listener, tls: None }
     }
@@ -63,33 +63,33 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves `service` on `port` until `shutdown`, then lets requests in flight finish for at most the configured drain time.
-pub async fn serve<S, B>(port: impl Into<Port>, protocol: Protocol, service: S, config: &Config, shutdown: CancellationToken)
+pub async fn serve<S, B>(port: impl Into<Listener>, protocol: Protocol, service: S, config: &Config, shutdown: CancellationToken)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    for reason in CUT_REASONS {
+    for reason in CLOSE_REASONS {
         metrics::counter!("palisade.connections.cut", "reason" => reason).increment(0);
     }
-    let Port { listener, tls } = port.into();
+    let Listener { listener, tls } = port.into();
     let connections = Arc::new(Connections::new(protocol, config, tls));
     let opening = connections.clone();
-    let places = Arc::new(Semaphore::new(config.max_connections));
-    let addresses = match protocol {
-        Protocol::Http => Addresses::new(config),
+    let permits = Arc::new(Semaphore::new(config.max_connections));
+    let per_ip_limit = match protocol {
+        Protocol::Http => PerIpConnectionLimit::new(config),
         // Services come in small numbers, with many connections each.
-        Protocol::Grpc => Addresses::unlimited(),
+        Protocol::Grpc => PerIpConnectionLimit::unlimited(),
     };
     // Without nodelay the last packet of an answer waits for the peer's delayed acknowledgement.
     let mut incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(TCP_KEEP_ALIVE));
     let accept = async move {
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let Ok(permit) = permits.clone().acquire_owned().await else { return };
             let (stream, peer) = accept(&mut incoming).await;
-            if let Some(share) = addresses.enter(peer.ip()) {
-                opening.open(service.clone(), (stream, peer), (place, share));
+            if let Some(ip_permit) = per_ip_limit.try_acquire(peer.ip()) {
+                opening.open(service.clone(), (stream, peer), (permit, ip_permit));
             }
         }
     };
@@ -98,7 +98,7 @@ where
 }
 
 async fn accept(incoming: &mut TcpIncoming) -> (TcpStream, SocketAddr) {
-    let mut told = false;
+    let mut logged = false;
     loop {
         match incoming.next().await.unwrap_or_else(|| Err(io::ErrorKind::NotConnected.into())) {
             // Without an address it has gone already.
@@ -107,22 +107,22 @@ async fn accept(incoming: &mut TcpIncoming) -> (TcpStream, SocketAddr) {
                     return (stream, peer);
                 }
             }
-            Err(error) if is_the_peers(&error) => {}
+            Err(error) if is_transient(&error) => {}
             Err(error) => {
-                if !std::mem::replace(&mut told, true) {
+                if !std::mem::replace(&mut logged, true) {
                     tracing::warn!(%error, "connections cannot be accepted for the moment");
                 }
-                sleep(ACCEPT_PAUSE).await;
+                sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
 }
 
-fn is_the_peers(error: &io::Error) -> bool {
+fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
 }
 
 /// Counts a connection or stream that a limit put an end to. Looked up each time: it is rare.
-fn count_cut(reason: &'static str) {
+fn record_connection_closed(reason: &'static str) {
     metrics::counter!("palisade.connections.cut", "reason" => reason).increment(1);
 }

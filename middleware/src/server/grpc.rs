@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::{GRPC_INFRASTRUCTURE, one_message::OneMessage};
+use super::{GRPC_INFRASTRUCTURE, unary_request_body::UnaryRequestBody};
 use crate::{
     health::Readiness,
-    method_table::{Incomplete, MethodTable},
+    method_table::{MethodTableError, MethodTable},
     task,
 };
 
@@ -34,17 +34,17 @@ pub enum Error {
     Reflection(#[from] tonic_reflection::server::Error),
     /// A method without an entry, or the reverse.
     #[error(transparent)]
-    Incomplete(#[from] Incomplete),
+    Incomplete(#[from] MethodTableError),
 }
 
 /// The methods (`/package.Service/Method`) that `service` has by its descriptors, and whether each takes exactly one message.
 fn methods(descriptors: &FileDescriptorSet, service: &str) -> Vec<(String, bool)> {
     let mut methods = Vec::new();
     for file in &descriptors.file {
-        for found in &file.service {
-            let name = format!("{}.{}", file.package(), found.name());
+        for candidate in &file.service {
+            let name = format!("{}.{}", file.package(), candidate.name());
             if name == service {
-                methods.extend(found.method.iter().map(|method| (format!("/{name}/{}", method.name()), !method.client_streaming())));
+                methods.extend(candidate.method.iter().map(|method| (format!("/{name}/{}", method.name()), !method.client_streaming())));
             }
         }
     }
@@ -63,9 +63,9 @@ pub fn router(
     let set = FileDescriptorSet::decode(descriptors)?;
     let methods = methods(&set, service);
     let served = methods.iter().map(|(path, _)| path.as_str()).chain(GRPC_INFRASTRUCTURE.iter().map(|method| method.path));
-    table.covers(served.map(|path| path.trim_start_matches('/')))?;
+    table.check_registered(served.map(|path| path.trim_start_matches('/')))?;
     let (reporter, health) = tonic_health::server::health_reporter();
-    drop(task::spawn(report(reporter, service, readiness.clone(), shutdown)));
+    drop(task::spawn(report_health(reporter, service, readiness.clone(), shutdown)));
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(descriptors)
@@ -73,13 +73,13 @@ pub fn router(
     };
     let routes = routes.add_service(health).add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
     let unary: HashSet<String> = methods.into_iter().filter_map(|(path, unary)| unary.then_some(path)).collect();
-    Ok(routes.prepare().into_axum_router().layer(from_fn_with_state(Arc::new(unary), only_grpc)))
+    Ok(routes.prepare().into_axum_router().layer(from_fn_with_state(Arc::new(unary), require_grpc_content_type)))
 }
 
 /// `grpc.health.v1` says what `/readyz` says, for the service and for the whole port ("").
-async fn report(reporter: HealthReporter, service: &'static str, readiness: Readiness, shutdown: CancellationToken) {
+async fn report_health(reporter: HealthReporter, service: &'static str, readiness: Readiness, shutdown: CancellationToken) {
     let mut ready = readiness.subscribe();
-    let follow = async {
+    let report_changes = async {
         loop {
             let status = if *ready.borrow_and_update() { ServingStatus::Serving } else { ServingStatus::NotServing };
             reporter.set_service_status("", status).await;
@@ -89,11 +89,11 @@ async fn report(reporter: HealthReporter, service: &'static str, readiness: Read
             }
         }
     };
-    shutdown.run_until_cancelled(follow).await;
+    shutdown.run_until_cancelled(report_changes).await;
 }
 
 /// tonic runs a handler for any HTTP method, any content type and any number of messages; a browser's form is no gRPC call.
-async fn only_grpc(State(unary): State<Arc<HashSet<String>>>, request: Request, next: Next) -> Response {
+async fn require_grpc_content_type(State(unary): State<Arc<HashSet<String>>>, request: Request, next: Next) -> Response {
     if request.method() != Method::POST {
         return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response();
     }
@@ -104,6 +104,6 @@ async fn only_grpc(State(unary): State<Arc<HashSet<String>>>, request: Request, 
     if !grpc {
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
-    let request = if unary.contains(request.uri().path()) { request.map(|body| Body::new(OneMessage::new(body))) } else { request };
+    let request = if unary.contains(request.uri().path()) { request.map(|body| Body::new(UnaryRequestBody::new(body))) } else { request };
     next.run(request).await
 }

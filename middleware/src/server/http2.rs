@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What a client of this crate puts on one connection.
-const LANE: u32 = 200;
+const CLIENT_STREAMS: u32 = 200;
 /// The most that HTTP/2 can say (RFC 9113, section 6.9.1).
 const MAX_WINDOW_BYTES: u32 = (1 << 31) - 1;
 
@@ -41,8 +41,8 @@ impl Default for Http2 {
 
 impl Http2 {
     /// The key that is out of its range, and the range.
-    pub(super) fn wrong(&self) -> Option<(&'static str, String)> {
-        let positive = [
+    pub(super) fn validate(&self) -> Option<(&'static str, String)> {
+        let required = [
             ("server.http2.max_streams", u64::from(self.max_streams)),
             ("server.http2.stream_window_bytes", self.stream_window_bytes.into()),
             ("server.http2.connection_window_bytes", self.connection_window_bytes.into()),
@@ -50,13 +50,13 @@ impl Http2 {
             ("server.http2.keep_alive_ms", self.keep_alive_ms),
             ("server.http2.keep_alive_timeout_ms", self.keep_alive_timeout_ms),
         ];
-        if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
+        if let Some((key, _)) = required.into_iter().find(|(_, value)| *value == 0) {
             return Some((key, "must be greater than 0".to_owned()));
         }
-        if self.max_streams < LANE {
-            return Some(("server.http2.max_streams", format!("must be at least {LANE}, which clients of this crate put on a connection")));
+        if self.max_streams < CLIENT_STREAMS {
+            return Some(("server.http2.max_streams", format!("must be at least {CLIENT_STREAMS}, which clients of this crate put on a connection")));
         }
-        let windows = [positive[1], positive[2]];
+        let windows = [required[1], required[2]];
         let too_large = windows.into_iter().find(|(_, bytes)| *bytes > MAX_WINDOW_BYTES.into());
         too_large.map(|(key, _)| (key, format!("must not be greater than {MAX_WINDOW_BYTES}")))
     }
@@ -66,22 +66,22 @@ impl Http2 {
 mod tests {
     use super::*;
 
-    type Break = fn(&mut Http2);
+    type Invalidate = fn(&mut Http2);
 
     #[test]
     fn the_default_is_valid_and_every_rule_names_its_key() {
-        assert_eq!(Http2::default().wrong(), None);
-        let broken: [(&str, Break); 5] = [
+        assert_eq!(Http2::default().validate(), None);
+        let invalid: [(&str, Invalidate); 5] = [
             ("max_streams", |http2| http2.max_streams = 199),
             ("stream_window_bytes", |http2| http2.stream_window_bytes = 1 << 31),
             ("connection_window_bytes", |http2| http2.connection_window_bytes = 0),
             ("send_buffer_bytes", |http2| http2.send_buffer_bytes = 0),
             ("keep_alive_timeout_ms", |http2| http2.keep_alive_timeout_ms = 0),
         ];
-        for (key, breaks) in broken {
+        for (key, invalidate) in invalid {
             let mut http2 = Http2::default();
-            breaks(&mut http2);
-            assert_eq!(http2.wrong().map(|(wrong, _)| wrong), Some(format!("server.http2.{key}").as_str()));
+            invalidate(&mut http2);
+            assert_eq!(http2.validate().map(|(wrong, _)| wrong), Some(format!("server.http2.{key}").as_str()));
         }
     }
 }

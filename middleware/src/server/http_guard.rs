@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Request, Version, header};
 use tower::Layer;
 
 use crate::{
-    gate::{Check, Checked},
+    filter::{Predicate, Filter},
     rejection::{Reason, Rejection, reasons},
     respond::Protocol,
 };
@@ -31,8 +31,8 @@ fn check<B>(request: &Request<B>) -> Result<(), Rejection> {
     }
     check_coding(request)?;
     check_host(request)?;
-    let expects = |value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if request.headers().get_all(header::EXPECT).iter().any(expects) {
+    let is_unsupported = |value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if request.headers().get_all(header::EXPECT).iter().any(is_unsupported) {
         return Err(Rejection::new(&EXPECTATION_FAILED, "header expect can only ask for 100-continue"));
     }
     Ok(())
@@ -68,19 +68,19 @@ fn is_host(host: &[u8]) -> bool {
 }
 
 impl<S> Layer<S> for HttpGuardLayer {
-    type Service = Checked<S, Self>;
+    type Service = Filter<S, Self>;
 
-    fn layer(&self, inner: S) -> Checked<S, Self> {
-        Checked::new(inner, *self)
+    fn layer(&self, inner: S) -> Filter<S, Self> {
+        Filter::new(inner, *self)
     }
 }
 
-impl Check for HttpGuardLayer {
+impl Predicate for HttpGuardLayer {
     fn check<B>(&self, request: Request<B>) -> Result<Request<B>, Rejection> {
         let checked = if self.0 == Protocol::Http { check(&request) } else { Ok(()) };
         let http1 = request.version() < Version::HTTP_2;
-        let closing = |rejection: Rejection| rejection.with_header(header::CONNECTION, HeaderValue::from_static("close"));
-        checked.map_err(|rejection| if http1 { closing(rejection) } else { rejection })?;
+        let with_close = |rejection: Rejection| rejection.with_header(header::CONNECTION, HeaderValue::from_static("close"));
+        checked.map_err(|rejection| if http1 { with_close(rejection) } else { rejection })?;
         Ok(request)
     }
 }
@@ -91,7 +91,7 @@ mod tests {
 
     type Headers<'a> = &'a [(&'a str, &'a str)];
 
-    fn refusal(version: Version, target: &str, headers: Headers<'_>) -> Option<String> {
+    fn rejection_detail(version: Version, target: &str, headers: Headers<'_>) -> Option<String> {
         let mut request = Request::builder().version(version).uri(target);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn a_request_has_one_host() {
         let (h1, h2) = (Version::HTTP_11, Version::HTTP_2);
-        let good: [(Version, &str, Headers<'_>); 7] = [
+        let valid: [(Version, &str, Headers<'_>); 7] = [
             (h1, "/", &[("host", "shop.example:3000")]),
             (h1, "/", &[("host", "[::1]:3000")]),
             (h1, "http://shop.example/", &[("host", "Shop.example")]),
@@ -111,10 +111,10 @@ mod tests {
             (h2, "/", &[("host", "shop.example")]),
             (Version::HTTP_10, "/", &[]),
         ];
-        for (version, target, headers) in good {
-            assert_eq!(refusal(version, target, headers), None, "{version:?} {target} {headers:?}");
+        for (version, target, headers) in valid {
+            assert_eq!(rejection_detail(version, target, headers), None, "{version:?} {target} {headers:?}");
         }
-        let bad: [(Version, &str, Headers<'_>, &str); 8] = [
+        let invalid: [(Version, &str, Headers<'_>, &str); 8] = [
             (h1, "/", &[], "missing"),
             (h2, "/", &[], "missing"),
             (h1, "/", &[("host", "")], "not a host"),
@@ -124,8 +124,8 @@ mod tests {
             (h1, "http://a/", &[("host", "b")], "request target"),
             (h2, "http://a@b/", &[], "not a host"),
         ];
-        for (version, target, headers, problem) in bad {
-            let refusal = refusal(version, target, headers).unwrap_or_default();
+        for (version, target, headers, problem) in invalid {
+            let refusal = rejection_detail(version, target, headers).unwrap_or_default();
             assert!(refusal.contains(problem), "{version:?} {target} {headers:?}: {refusal}");
         }
     }

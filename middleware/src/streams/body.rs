@@ -14,8 +14,8 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{
-    caps::{self, Place},
-    leaving::Leaving,
+    limits::{self, StreamPermit},
+    connection_draining::ConnectionDraining,
 };
 use crate::{
     jitter,
@@ -24,49 +24,49 @@ use crate::{
 };
 
 /// How long the readers of one connection take to come back, half as much more or less: not all at once.
-const COME_BACK: Duration = Duration::from_millis(500);
+const RECONNECT_AFTER: Duration = Duration::from_millis(500);
 
 /// What bounds one stream.
-pub(super) struct Stream {
+pub(super) struct OpenStream {
     protocol: Protocol,
-    place: Option<Place>,
-    leaving: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    permit: Option<StreamPermit>,
+    draining: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     age: Pin<Box<Sleep>>,
-    over: bool,
+    ended: bool,
 }
 
-impl fmt::Debug for Stream {
+impl fmt::Debug for OpenStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream").field("protocol", &self.protocol).field("over", &self.over).finish_non_exhaustive()
+        f.debug_struct("Stream").field("protocol", &self.protocol).field("over", &self.ended).finish_non_exhaustive()
     }
 }
 
-impl Stream {
-    pub(super) fn new(protocol: Protocol, place: Option<Place>, leaving: Option<&Leaving>, age: Duration) -> Self {
-        let leaving = leaving.map(|leaving| Box::pin(leaving.heard()));
-        Self { protocol, place, leaving, age: Box::pin(sleep(age)), over: false }
+impl OpenStream {
+    pub(super) fn new(protocol: Protocol, place: Option<StreamPermit>, leaving: Option<&ConnectionDraining>, age: Duration) -> Self {
+        let leaving = leaving.map(|leaving| Box::pin(leaving.notified()));
+        Self { protocol, permit: place, draining: leaving, age: Box::pin(sleep(age)), ended: false }
     }
 
     /// Ready with the reason when it has to end.
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
-        if self.leaving.as_mut().is_some_and(|leaving| leaving.as_mut().poll(cx).is_ready()) {
-            return Poll::Ready(caps::CONNECTION);
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+        if self.draining.as_mut().is_some_and(|leaving| leaving.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(limits::CONNECTION_CLOSED);
         }
         ready!(self.age.as_mut().poll(cx));
-        Poll::Ready(caps::AGE)
+        Poll::Ready(limits::MAX_AGE)
     }
 
-    fn end(&mut self, reason: &'static str) {
-        if !std::mem::replace(&mut self.over, true) {
-            caps::ended(caps::name(self.protocol), reason).increment(1);
-            self.place = None;
+    fn close(&mut self, reason: &'static str) {
+        if !std::mem::replace(&mut self.ended, true) {
+            limits::ended_counter(limits::protocol_label(self.protocol), reason).increment(1);
+            self.permit = None;
         }
     }
 }
 
-impl Drop for Stream {
+impl Drop for OpenStream {
     fn drop(&mut self) {
-        self.end(caps::READER);
+        self.close(limits::CLIENT_CLOSED);
     }
 }
 
@@ -76,12 +76,12 @@ pin_project! {
     pub struct StreamBody<B> {
         #[pin]
         body: B,
-        stream: Option<Stream>,
+        stream: Option<OpenStream>,
     }
 }
 
 impl<B> StreamBody<B> {
-    pub(super) fn new(body: B, stream: Option<Stream>) -> Self {
+    pub(super) fn new(body: B, stream: Option<OpenStream>) -> Self {
         Self { body, stream }
     }
 }
@@ -93,26 +93,26 @@ impl<B: Body> Body for StreamBody<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.project();
         let Some(stream) = this.stream else { return this.body.poll_frame(cx) };
-        if stream.over {
+        if stream.ended {
             return Poll::Ready(None);
         }
         // First of all, or a stream that always has something to say would never end.
-        if let Poll::Ready(reason) = stream.poll_end(cx) {
-            stream.end(reason);
+        if let Poll::Ready(reason) = stream.poll_close(cx) {
+            stream.close(reason);
             return Poll::Ready(match stream.protocol {
                 Protocol::Http => None,
-                Protocol::Grpc => Some(Ok(Frame::trailers(open_again()))),
+                Protocol::Grpc => Some(Ok(Frame::trailers(stream_ended_status()))),
             });
         }
         let frame = ready!(this.body.poll_frame(cx));
         if frame.as_ref().is_none_or(|frame| frame.as_ref().map_or(true, Frame::is_trailers)) {
-            stream.end(caps::DONE);
+            stream.close(limits::COMPLETED);
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.as_ref().is_some_and(|stream| stream.over) || self.body.is_end_stream()
+        self.stream.as_ref().is_some_and(|stream| stream.ended) || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -120,9 +120,9 @@ impl<B: Body> Body for StreamBody<B> {
     }
 }
 
-fn open_again() -> HeaderMap {
+fn stream_ended_status() -> HeaderMap {
     let refusal = Rejection::new(&reasons::STREAM_ENDED, "this stream has to end here, what it tells of goes on: open it again");
-    let refusal = refusal.with_retry_after(jitter::around(COME_BACK, 0.5, jitter::draw));
+    let refusal = refusal.with_retry_after(jitter::jittered(RECONNECT_AFTER, 0.5, jitter::random_unit));
     let mut trailers = HeaderMap::new();
     let written = tonic::Status::from(refusal).add_header(&mut trailers);
     debug_assert!(written.is_ok(), "our own words are a valid grpc-message");

@@ -17,18 +17,18 @@ use crate::{
 
 static WATCH: Method = Method::http("GET", "/watch", Access::Public).streaming();
 static READ: Method = Method::http("GET", "/read", Access::Public);
-static HEALTH: Method = Method::grpc("/h.H/Watch", Access::Public).quiet().streaming();
+static HEALTH: Method = Method::grpc("/h.H/Watch", Access::Public).infrastructure().streaming();
 
-type News = Pin<Box<dyn stream::Stream<Item = Result<http_body::Frame<Bytes>, Infallible>> + Send>>;
+type Events = Pin<Box<dyn stream::Stream<Item = Result<http_body::Frame<Bytes>, Infallible>> + Send>>;
 
 /// One piece, then nothing for ever.
-async fn news<B>(_: Request<B>) -> Result<Response<Pieces<News>>, Infallible> {
+async fn events<B>(_: Request<B>) -> Result<Response<Pieces<Events>>, Infallible> {
     let first = stream::iter([Ok(http_body::Frame::data(Bytes::from("news")))]);
     Ok(Response::new(Pieces::new(Box::pin(first.chain(stream::pending())))))
 }
 
-fn asks(method: &'static Method, caller: &str, leaving: &Leaving) -> Request<()> {
-    let mut context = Context::background().on_behalf_of(Arc::new(Principal::absent_user(caller)));
+fn request(method: &'static Method, caller: &str, leaving: &ConnectionDraining) -> Request<()> {
+    let mut context = Context::background().on_behalf_of(Arc::new(Principal::on_behalf_of(caller)));
     context.method = Some(method);
     let mut request = Request::new(());
     request.extensions_mut().insert(context);
@@ -42,8 +42,8 @@ fn config() -> Config {
 
 #[tokio::test]
 async fn a_caller_has_so_many_streams_and_all_have_so_many_and_what_is_no_stream_is_not_counted() {
-    let (service, leaving) = (StreamsLayer::new(Protocol::Http, &config()).layer(tower::service_fn(news)), Leaving::default());
-    let open = |method, caller| service.clone().oneshot(asks(method, caller, &leaving));
+    let (service, leaving) = (StreamsLayer::new(Protocol::Http, &config()).layer(tower::service_fn(events)), ConnectionDraining::default());
+    let open = |method, caller| service.clone().oneshot(request(method, caller, &leaving));
     let (first, _second) = (open(&WATCH, "a").await.unwrap(), open(&WATCH, "a").await.unwrap());
     assert_eq!(open(&WATCH, "a").await.err().unwrap().reason(), &reasons::RATE_LIMITED);
     let _third = open(&WATCH, "b").await.unwrap();
@@ -55,14 +55,14 @@ async fn a_caller_has_so_many_streams_and_all_have_so_many_and_what_is_no_stream
 
 #[tokio::test(start_paused = true)]
 async fn an_http_stream_whose_connection_goes_or_whose_time_is_over_is_simply_over() {
-    let service = StreamsLayer::new(Protocol::Http, &config()).layer(tower::service_fn(news));
+    let service = StreamsLayer::new(Protocol::Http, &config()).layer(tower::service_fn(events));
     for by_age in [false, true] {
-        let leaving = Leaving::default();
-        let mut body = service.clone().oneshot(asks(&WATCH, "a", &leaving)).await.unwrap().into_body();
+        let leaving = ConnectionDraining::default();
+        let mut body = service.clone().oneshot(request(&WATCH, "a", &leaving)).await.unwrap().into_body();
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "news");
         let begun = tokio::time::Instant::now();
         if !by_age {
-            leaving.say();
+            leaving.notify();
         }
         assert!(body.frame().await.is_none());
         assert_eq!(begun.elapsed() >= Duration::from_millis(900), by_age);
@@ -72,14 +72,14 @@ async fn an_http_stream_whose_connection_goes_or_whose_time_is_over_is_simply_ov
 
 #[tokio::test]
 async fn a_grpc_stream_that_has_to_end_tells_its_reader_to_open_it_again() {
-    let service = StreamsLayer::new(Protocol::Grpc, &config()).layer(tower::service_fn(news));
+    let service = StreamsLayer::new(Protocol::Grpc, &config()).layer(tower::service_fn(events));
     for method in [&WATCH, &HEALTH] {
-        let leaving = Leaving::default();
-        let mut body = service.clone().oneshot(asks(method, "a", &leaving)).await.unwrap().into_body();
+        let leaving = ConnectionDraining::default();
+        let mut body = service.clone().oneshot(request(method, "a", &leaving)).await.unwrap().into_body();
         body.frame().await.unwrap().unwrap();
-        leaving.say();
+        leaving.notify();
         let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
-        assert_eq!(grpc_status::code_in(&trailers), Some(tonic::Code::Unavailable));
+        assert_eq!(grpc_status::from_headers(&trailers), Some(tonic::Code::Unavailable));
         let status = tonic::Status::from_header_map(&trailers).unwrap();
         assert_eq!(tonic_types::StatusExt::get_error_details(&status).error_info().unwrap().reason, "STREAM_ENDED");
         assert!(body.frame().await.is_none());

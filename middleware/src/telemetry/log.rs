@@ -30,11 +30,11 @@ pub enum LogFormat {
 }
 
 /// How many lines may wait for whoever reads them; more are dropped, and counted: a log that nobody reads stops nothing.
-const WAITING_LINES: usize = 16_384;
+const MAX_QUEUED_RECORDS: usize = 16_384;
 
 /// The writer of the log, to standard error from a thread of its own.
 pub(super) fn writer() -> (NonBlocking, WorkerGuard) {
-    NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).finish(std::io::stderr())
+    NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_QUEUED_RECORDS).finish(std::io::stderr())
 }
 
 /// What `text` lets through, e.g. `info,palisade_orders=debug`. What the exporter of spans says of itself is counted and told by us, once.
@@ -44,18 +44,18 @@ pub(super) fn filter(text: &str) -> Result<EnvFilter, ParseError> {
 }
 
 /// The layer that writes the lines that `filter` lets through to `writer`, and counts them.
-pub(super) fn lines<S>(format: LogFormat, service: &'static str, filter: EnvFilter, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
+pub(super) fn layer_for<S>(format: LogFormat, service: &'static str, filter: EnvFilter, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let terminal = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
         LogFormat::Human | LogFormat::Auto if terminal || format == LogFormat::Human => {
-            lines.with_ansi(terminal).with_target(false).and_then(Lines::new()).with_filter(filter).boxed()
+            layer.with_ansi(terminal).with_target(false).and_then(RecordCounter::new()).with_filter(filter).boxed()
         }
         // A JSON line names its span, it does not repeat it: the fields of spans, which are many more than lines, need not be formatted.
-        _ => lines.event_format(JsonLine { service }).and_then(Lines::new()).with_filter(filter.and(filter_fn(is_event))).boxed(),
+        _ => layer.event_format(JsonLine { service }).and_then(RecordCounter::new()).with_filter(filter.and(filter_fn(is_event))).boxed(),
     }
 }
 
@@ -64,19 +64,19 @@ fn is_event(metadata: &Metadata<'_>) -> bool {
 }
 
 /// Counts what is written, by level.
-struct Lines([(Level, metrics::Counter); 5]);
+struct RecordCounter([(Level, metrics::Counter); 5]);
 
-impl Lines {
+impl RecordCounter {
     fn new() -> Self {
         let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
         Self(levels.map(|level| (level, metrics::counter!("palisade.log.lines", "level" => level.as_str().to_ascii_lowercase()))))
     }
 }
 
-impl<S: Subscriber> Layer<S> for Lines {
+impl<S: Subscriber> Layer<S> for RecordCounter {
     fn on_event(&self, event: &Event<'_>, _: layer::Context<'_, S>) {
-        if let Some((_, lines)) = self.0.iter().find(|(level, _)| level == event.metadata().level()) {
-            lines.increment(1);
+        if let Some((_, counter)) = self.0.iter().find(|(level, _)| level == event.metadata().level()) {
+            counter.increment(1);
         }
     }
 }

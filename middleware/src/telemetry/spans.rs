@@ -18,14 +18,14 @@ use opentelemetry_sdk::{
 use tokio::time::Instant;
 
 /// The SDK's batches, of at most `queued` spans, for `exporter`.
-pub(super) fn batches(exporter: impl SpanExporter + 'static, queued: usize) -> impl SpanProcessor + 'static {
-    let room = Arc::new(Room { most: queued, taken: AtomicUsize::new(0) });
-    let exporter = Counted { inner: exporter, room: room.clone(), outcomes: Outcomes::new(), failing: AtomicBool::new(false) };
-    let config = BatchConfigBuilder::default().with_max_queue_size(queued).build();
+pub(super) fn batch_processor(exporter: impl SpanExporter + 'static, max_queued: usize) -> impl SpanProcessor + 'static {
+    let capacity = Arc::new(QueueCapacity { max: max_queued, used: AtomicUsize::new(0) });
+    let exporter = CountingExporter { inner: exporter, capacity: capacity.clone(), outcomes: Outcomes::new(), failing: AtomicBool::new(false) };
+    let config = BatchConfigBuilder::default().with_max_queue_size(max_queued).build();
     let processed = |error: &'static str| metrics::counter!("otel.sdk.processor.span.processed", "error.type" => error);
-    Queued {
+    CountingProcessor {
         inner: BatchSpanProcessor::builder(exporter).with_batch_config(config).build(),
-        room,
+        capacity,
         started: metrics::counter!("otel.sdk.span.started"),
         passed: processed(""),
         dropped: processed("queue_full"),
@@ -34,44 +34,44 @@ pub(super) fn batches(exporter: impl SpanExporter + 'static, queued: usize) -> i
 
 /// How many spans wait. The SDK's queue would drop what has no room without telling how many: so none is given to it that has none.
 #[derive(Debug)]
-struct Room {
-    most: usize,
-    taken: AtomicUsize,
+struct QueueCapacity {
+    max: usize,
+    used: AtomicUsize,
 }
 
-impl Room {
+impl QueueCapacity {
     /// Whether there is room for one more, which then is taken.
-    fn take(&self) -> bool {
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| (taken < self.most).then_some(taken + 1)).is_ok()
+    fn try_reserve(&self) -> bool {
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| (used < self.max).then_some(used + 1)).is_ok()
     }
 
-    fn leave(&self, spans: usize) {
-        self.taken.fetch_sub(spans, Ordering::Relaxed);
+    fn release(&self, spans: usize) {
+        self.used.fetch_sub(spans, Ordering::Relaxed);
     }
 }
 
-struct Queued {
+struct CountingProcessor {
     inner: BatchSpanProcessor,
-    room: Arc<Room>,
+    capacity: Arc<QueueCapacity>,
     started: Counter,
     passed: Counter,
     dropped: Counter,
 }
 
-impl std::fmt::Debug for Queued {
+impl std::fmt::Debug for CountingProcessor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.room.fmt(f)
+        self.capacity.fmt(f)
     }
 }
 
-impl SpanProcessor for Queued {
+impl SpanProcessor for CountingProcessor {
     fn on_start(&self, span: &mut Span, context: &Context) {
         self.started.increment(1);
         self.inner.on_start(span, context);
     }
 
     fn on_end(&self, span: SpanData) {
-        if self.room.take() {
+        if self.capacity.try_reserve() {
             self.passed.increment(1);
             self.inner.on_end(span);
         } else {
@@ -103,7 +103,7 @@ impl Outcomes {
         }))
     }
 
-    fn of(&self, result: &OTelSdkResult) -> &(Counter, Histogram) {
+    fn for_result(&self, result: &OTelSdkResult) -> &(Counter, Histogram) {
         match result {
             Ok(()) => &self.0[0],
             Err(OTelSdkError::Timeout(_)) => &self.0[1],
@@ -113,25 +113,25 @@ impl Outcomes {
 }
 
 /// An exporter that says once that the collector is gone, and once that it is back.
-struct Counted<E> {
+struct CountingExporter<E> {
     inner: E,
-    room: Arc<Room>,
+    capacity: Arc<QueueCapacity>,
     outcomes: Outcomes,
     failing: AtomicBool,
 }
 
-impl<E: std::fmt::Debug> std::fmt::Debug for Counted<E> {
+impl<E: std::fmt::Debug> std::fmt::Debug for CountingExporter<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.inner.fmt(f)
     }
 }
 
-impl<E: SpanExporter> SpanExporter for Counted<E> {
+impl<E: SpanExporter> SpanExporter for CountingExporter<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let (spans, started) = (batch.len(), Instant::now());
-        self.room.leave(spans);
+        self.capacity.release(spans);
         let result = self.inner.export(batch).await;
-        let (exported, duration) = self.outcomes.of(&result);
+        let (exported, duration) = self.outcomes.for_result(&result);
         exported.increment(spans as u64);
         duration.record(started.elapsed());
         match (&result, self.failing.swap(result.is_err(), Ordering::Relaxed)) {

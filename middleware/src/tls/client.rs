@@ -13,7 +13,7 @@ use tokio_rustls::{
 use super::{
     Error, Stream,
     files::{self, File},
-    reload::{Reloaded, once},
+    reload::{Reloading, build_once},
 };
 
 /// TLS towards an upstream; without an authority it is called in plain text.
@@ -47,41 +47,41 @@ impl UpstreamTls {
     /// Reads the files to see whether they can be used.
     pub fn check(&self) -> Result<(), Error> {
         if let Some(paths) = self.paths()? {
-            once(&paths, configured)?;
+            build_once(&paths, build_config)?;
         }
-        self.server_name.as_deref().map_or(Ok(()), |name| parsed(name).map(drop))
+        self.server_name.as_deref().map_or(Ok(()), |name| parse_server_name(name).map(drop))
     }
 
     /// What shakes hands with `target`; `None` without an authority. Must be called within a tokio runtime.
     pub fn connector(&self, target: &'static str) -> Result<Option<Connector>, Error> {
         let Some(paths) = self.paths()? else { return Ok(None) };
-        let name = parsed(self.server_name.as_deref().unwrap_or(target))?;
-        let config = Reloaded::start(target, paths, Duration::from_millis(self.reload_ms.max(1)), configured)?;
+        let name = parse_server_name(self.server_name.as_deref().unwrap_or(target))?;
+        let config = Reloading::start(target, paths, Duration::from_millis(self.reload_ms.max(1)), build_config)?;
         Ok(Some(Connector { config, name }))
     }
 
     fn paths(&self) -> Result<Option<Vec<PathBuf>>, Error> {
         match (&self.ca_file, &self.cert_file, &self.key_file) {
             (Some(ca), Some(cert), Some(key)) => Ok(Some(vec![ca.clone(), cert.clone(), key.clone()])),
-            (_, Some(_), None) => Err(Error::Alone("cert_file", "key_file")),
-            (_, None, Some(_)) => Err(Error::Alone("key_file", "cert_file")),
-            (None, Some(_), Some(_)) => Err(Error::Alone("cert_file", "ca_file")),
+            (_, Some(_), None) => Err(Error::Missing("cert_file", "key_file")),
+            (_, None, Some(_)) => Err(Error::Missing("key_file", "cert_file")),
+            (None, Some(_), Some(_)) => Err(Error::Missing("cert_file", "ca_file")),
             (Some(ca), None, None) => Ok(Some(vec![ca.clone()])),
             (None, None, None) => Ok(None),
         }
     }
 }
 
-fn parsed(name: &str) -> Result<ServerName<'static>, Error> {
+fn parse_server_name(name: &str) -> Result<ServerName<'static>, Error> {
     ServerName::try_from(name.to_owned()).map_err(|_| Error::Name(name.to_owned()))
 }
 
 /// The configuration, and when our own certificate ends.
-fn configured(files: &[File]) -> Result<(ClientConfig, Option<i64>), Error> {
-    let [ca, own @ ..] = files else { return Err(Error::Alone("cert_file", "ca_file")) };
+fn build_config(files: &[File]) -> Result<(ClientConfig, Option<i64>), Error> {
+    let [ca, identity @ ..] = files else { return Err(Error::Missing("cert_file", "ca_file")) };
     let builder = ClientConfig::builder_with_provider(files::provider()).with_safe_default_protocol_versions()?;
     let builder = builder.with_root_certificates(ca.authorities()?);
-    let (mut config, expiry) = match own {
+    let (mut config, expiry) = match identity {
         [cert, key] => {
             let (chain, key) = files::identity(cert, key)?;
             let expiry = files::expiry(&chain);
@@ -96,14 +96,14 @@ fn configured(files: &[File]) -> Result<(ClientConfig, Option<i64>), Error> {
 /// Shakes hands with one upstream.
 #[derive(Debug, Clone)]
 pub struct Connector {
-    config: Arc<Reloaded<ClientConfig>>,
+    config: Arc<Reloading<ClientConfig>>,
     name: ServerName<'static>,
 }
 
 impl Connector {
     /// Shakes hands over a fresh connection.
     pub async fn connect(&self, tcp: TcpStream) -> io::Result<Stream<TcpStream>> {
-        let stream = TlsConnector::from(self.config.now()).connect(self.name.clone(), tcp).await?;
+        let stream = TlsConnector::from(self.config.load()).connect(self.name.clone(), tcp).await?;
         Ok(Stream::Secure(Box::new(stream.into())))
     }
 }

@@ -30,32 +30,32 @@ impl File {
         Ok(Self { path: path.to_owned(), bytes })
     }
 
-    fn not(&self, what: &'static str) -> Error {
+    fn not_pem(&self, what: &'static str) -> Error {
         Error::NotPem(self.path.clone(), what)
     }
 
     fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
         let certificates = CertificateDer::pem_slice_iter(&self.bytes).collect::<Result<Vec<_>, _>>();
-        certificates.ok().filter(|all| !all.is_empty()).ok_or_else(|| self.not("certificate"))
+        certificates.ok().filter(|all| !all.is_empty()).ok_or_else(|| self.not_pem("certificate"))
     }
 
     /// Those who may vouch for others.
     pub(super) fn authorities(&self) -> Result<RootCertStore, Error> {
         let mut store = RootCertStore::empty();
         for certificate in self.certificates()? {
-            store.add(certificate).map_err(|error| self.no_authority(error))?;
+            store.add(certificate).map_err(|error| self.invalid_ca(error))?;
         }
         Ok(store)
     }
 
-    pub(super) fn no_authority(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-        Error::Authorities(self.path.clone(), error.into())
+    pub(super) fn invalid_ca(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error::InvalidCa(self.path.clone(), error.into())
     }
 }
 
 /// The two halves of an identity.
 pub(super) fn identity(chain: &File, key: &File) -> Result<Identity, Error> {
-    let key = PrivateKeyDer::from_pem_slice(&key.bytes).map_err(|_| key.not("private key"))?;
+    let key = PrivateKeyDer::from_pem_slice(&key.bytes).map_err(|_| key.not_pem("private key"))?;
     Ok((chain.certificates()?, key))
 }
 

@@ -14,14 +14,14 @@ use tokio_rustls::{
 };
 
 use super::{
-    CallerNames, Error, Stream,
+    PeerCertificateNames, Error, Stream,
     files::{self, File},
-    reload::{Reloaded, once},
+    reload::{Reloading, build_once},
 };
 use crate::respond::Protocol;
 
 /// A peer that has not shaken hands by then is not going to.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// TLS of a port; without a certificate it speaks plain text.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -48,7 +48,7 @@ impl PortTls {
     /// Reads the files to see whether they can be used.
     pub fn check(&self) -> Result<(), Error> {
         if let Some(paths) = self.paths()? {
-            once(&paths, |files| configured(Protocol::Http, files))?;
+            build_once(&paths, |files| build_config(Protocol::Http, files))?;
         }
         Ok(())
     }
@@ -62,24 +62,24 @@ impl PortTls {
     pub fn acceptor(&self, protocol: Protocol) -> Result<Option<Acceptor>, Error> {
         let Some(paths) = self.paths()? else { return Ok(None) };
         let config =
-            Reloaded::start("server", paths, Duration::from_millis(self.reload_ms.max(1)), move |files| configured(protocol, files))?;
+            Reloading::start("server", paths, Duration::from_millis(self.reload_ms.max(1)), move |files| build_config(protocol, files))?;
         Ok(Some(Acceptor { config }))
     }
 
     fn paths(&self) -> Result<Option<Vec<PathBuf>>, Error> {
         match (&self.cert_file, &self.key_file, &self.client_ca_file) {
             (Some(cert), Some(key), ca) => Ok(Some([Some(cert), Some(key), ca.as_ref()].into_iter().flatten().cloned().collect())),
-            (Some(_), None, _) => Err(Error::Alone("cert_file", "key_file")),
-            (None, Some(_), _) => Err(Error::Alone("key_file", "cert_file")),
-            (None, None, Some(_)) => Err(Error::Alone("client_ca_file", "cert_file")),
+            (Some(_), None, _) => Err(Error::Missing("cert_file", "key_file")),
+            (None, Some(_), _) => Err(Error::Missing("key_file", "cert_file")),
+            (None, None, Some(_)) => Err(Error::Missing("client_ca_file", "cert_file")),
             (None, None, None) => Ok(None),
         }
     }
 }
 
 /// The configuration, and when the certificate ends.
-fn configured(protocol: Protocol, files: &[File]) -> Result<(ServerConfig, Option<i64>), Error> {
-    let [cert, key, ca @ ..] = files else { return Err(Error::Alone("cert_file", "key_file")) };
+fn build_config(protocol: Protocol, files: &[File]) -> Result<(ServerConfig, Option<i64>), Error> {
+    let [cert, key, ca @ ..] = files else { return Err(Error::Missing("cert_file", "key_file")) };
     let (chain, key) = files::identity(cert, key)?;
     let expiry = files::expiry(&chain);
     let provider = files::provider();
@@ -88,7 +88,7 @@ fn configured(protocol: Protocol, files: &[File]) -> Result<(ServerConfig, Optio
         None => builder.with_no_client_auth(),
         Some(ca) => {
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(ca.authorities()?), provider).build();
-            builder.with_client_cert_verifier(verifier.map_err(|error| ca.no_authority(error))?)
+            builder.with_client_cert_verifier(verifier.map_err(|error| ca.invalid_ca(error))?)
         }
     };
     let mut config = builder.with_single_cert(chain, key)?;
@@ -102,19 +102,19 @@ fn configured(protocol: Protocol, files: &[File]) -> Result<(ServerConfig, Optio
 /// Shakes hands with those who connect to a port.
 #[derive(Debug, Clone)]
 pub struct Acceptor {
-    config: Arc<Reloaded<ServerConfig>>,
+    config: Arc<Reloading<ServerConfig>>,
 }
 
 impl Acceptor {
     /// Shakes hands; the names that the caller's certificate is made out to, if one was wanted.
-    pub async fn accept<I>(&self, io: I) -> io::Result<(Stream<I>, Option<CallerNames>)>
+    pub async fn accept<I>(&self, io: I) -> io::Result<(Stream<I>, Option<PeerCertificateNames>)>
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
-        let shaken = timeout(HANDSHAKE, TlsAcceptor::from(self.config.now()).accept(io)).await;
-        let stream = shaken.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        let caller = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let names = caller.map(|certificate| CallerNames(files::names(certificate).into()));
+        let accepted = timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(self.config.load()).accept(io)).await;
+        let stream = accepted.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let names = certificate.map(|certificate| PeerCertificateNames(files::names(certificate).into()));
         Ok((Stream::Secure(Box::new(stream.into())), names))
     }
 }

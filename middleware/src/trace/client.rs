@@ -17,8 +17,8 @@ use tracing::{Span, span::Entered};
 
 use super::inject;
 use crate::{
-    body::{End, Observe, Observed},
-    conclusion::{Conclusion, Side},
+    body::{End, BodyObserver, InstrumentedBody},
+    response_outcome::{ResponseOutcome, Role},
     grpc_status,
     respond::Protocol,
 };
@@ -64,7 +64,7 @@ where
     S: Service<Request<B>, Response = Response<R>>,
     R: Body,
 {
-    type Response = Response<Observed<R, Ending>>;
+    type Response = Response<InstrumentedBody<R, SpanFinisher>>;
     type Error = S::Error;
     type Future = ResponseFuture<S::Future>;
 
@@ -74,36 +74,36 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let protocol = self.target.protocol;
-        let span = open::open(&self.target, &request);
+        let span = open::start_span(&self.target, &request);
         inject(&span, request.headers_mut());
         let inner = span.in_scope(|| self.inner.call(request));
-        let conclusion = Conclusion::open(Side::Client(protocol));
-        ResponseFuture { inner, ending: Some(Ending { span, protocol, conclusion, ended: false }) }
+        let conclusion = ResponseOutcome::pending(Role::Client(protocol));
+        ResponseFuture { inner, finisher: Some(SpanFinisher { span, protocol, outcome: conclusion, finished: false }) }
     }
 }
 
 /// Ends the span with the status of the whole answer.
 #[derive(Debug)]
-pub struct Ending {
+pub struct SpanFinisher {
     span: Span,
     protocol: Protocol,
-    conclusion: Conclusion,
-    ended: bool,
+    outcome: ResponseOutcome,
+    finished: bool,
 }
 
-impl Ending {
+impl SpanFinisher {
     fn finish(&mut self) {
-        if std::mem::replace(&mut self.ended, true) {
+        if std::mem::replace(&mut self.finished, true) {
             return;
         }
         let error = match self.protocol {
             Protocol::Grpc => {
-                let code = self.conclusion.code();
+                let code = self.outcome.grpc_code();
                 self.span.record("rpc.status_code", grpc_status::name(code));
                 if code == Code::Ok { "".into() } else { grpc_status::name(code).into() }
             }
             Protocol::Http => {
-                let outcome = self.conclusion.http_outcome();
+                let outcome = self.outcome.http_outcome();
                 if let Some(status) = outcome.status {
                     self.span.record("http.response.status_code", i64::from(status));
                 }
@@ -117,20 +117,20 @@ impl Ending {
     }
 }
 
-impl Observe for Ending {
+impl BodyObserver for SpanFinisher {
     type Entered<'a> = Entered<'a>;
 
     fn enter(&mut self) -> Entered<'_> {
         self.span.enter()
     }
 
-    fn end(&mut self, end: End<'_>) {
-        self.conclusion.end(end);
+    fn on_end(&mut self, end: End<'_>) {
+        self.outcome.record_end(end);
         self.finish();
     }
 }
 
-impl Drop for Ending {
+impl Drop for SpanFinisher {
     fn drop(&mut self) {
         self.finish();
     }
@@ -141,7 +141,7 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
-        ending: Option<Ending>,
+        finisher: Option<SpanFinisher>,
     }
 }
 
@@ -150,14 +150,14 @@ where
     F: Future<Output = Result<Response<R>, E>>,
     R: Body,
 {
-    type Output = Result<Response<Observed<R, Ending>>, E>;
+    type Output = Result<Response<InstrumentedBody<R, SpanFinisher>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Some(ending) = this.ending.as_ref() else { unreachable!("polled after it was ready") };
-        let response = ready!(ending.span.in_scope(|| this.inner.poll(cx)))?;
-        let Some(mut ending) = this.ending.take() else { unreachable!("it is there, see above") };
-        ending.conclusion.head(&response);
-        Poll::Ready(Ok(response.map(|body| Observed::new(body, ending))))
+        let Some(finisher) = this.finisher.as_ref() else { unreachable!("polled after it was ready") };
+        let response = ready!(finisher.span.in_scope(|| this.inner.poll(cx)))?;
+        let Some(mut finisher) = this.finisher.take() else { unreachable!("it is there, see above") };
+        finisher.outcome.record_head(&response);
+        Poll::Ready(Ok(response.map(|body| InstrumentedBody::new(body, finisher))))
     }
 }

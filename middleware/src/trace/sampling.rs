@@ -16,7 +16,7 @@ use opentelemetry_sdk::trace::{
     IdGenerator, ParentBasedSampler, RandomIdGenerator, Sampler, SamplingDecision, SamplingResult, ShouldSample,
 };
 
-use crate::{respond::Protocol, telemetry::Edge};
+use crate::{respond::Protocol, telemetry::TrustBoundary};
 
 static SAMPLING: OnceLock<Sampling> = OnceLock::new();
 
@@ -26,7 +26,7 @@ pub(crate) struct Sampling {
     /// Whether spans leave the process. If not, none is opened.
     pub(crate) exported: bool,
     /// Who calls by HTTP; by gRPC only services do.
-    pub(crate) edge: Edge,
+    pub(crate) boundary: TrustBoundary,
     /// Share of new traces, 0 to 1.
     pub(crate) ratio: f64,
 }
@@ -37,7 +37,7 @@ pub(super) enum Decision {
     /// A span is opened under this parent, which may be nobody.
     Traced(Context),
     /// No span: the request runs under this context.
-    IdsOnly(Context),
+    NotRecorded(Context),
 }
 
 impl Sampling {
@@ -48,18 +48,18 @@ impl Sampling {
 
     /// The sampler for spans: those of requests were decided before; the roots of our own follow what they are linked to, or are drawn.
     pub(crate) fn sampler(self) -> impl ShouldSample + 'static {
-        Decided(Sampler::parent_based(Sampler::TraceIdRatioBased(self.ratio)))
+        LinkAwareSampler(Sampler::parent_based(Sampler::TraceIdRatioBased(self.ratio)))
     }
 
     fn decide(self, protocol: Protocol, parent: Context) -> Decision {
         let caller = parent.span().span_context().clone();
         let trace_id = if caller.is_valid() { caller.trace_id() } else { RandomIdGenerator::default().new_trace_id() };
-        let edge = if protocol == Protocol::Grpc { Edge::Inside } else { self.edge };
-        let sampled = match edge {
-            Edge::Inside if caller.is_valid() => caller.is_sampled(),
+        let boundary = if protocol == Protocol::Grpc { TrustBoundary::Internal } else { self.boundary };
+        let sampled = match boundary {
+            TrustBoundary::Internal if caller.is_valid() => caller.is_sampled(),
             // An outside caller can have its trace left out, not put in.
-            Edge::Outside if caller.is_valid() && !caller.is_sampled() => false,
-            Edge::Inside | Edge::Outside => drawn(trace_id, self.ratio),
+            TrustBoundary::Public if caller.is_valid() && !caller.is_sampled() => false,
+            TrustBoundary::Internal | TrustBoundary::Public => is_sampled_by_ratio(trace_id, self.ratio),
         };
         if sampled && self.exported {
             return Decision::Traced(parent);
@@ -67,7 +67,7 @@ impl Sampling {
         let flags = if sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
         let span_id = RandomIdGenerator::default().new_span_id();
         let ids = SpanContext::new(trace_id, span_id, flags, false, caller.trace_state().clone());
-        Decision::IdsOnly(parent.with_remote_span_context(ids))
+        Decision::NotRecorded(parent.with_remote_span_context(ids))
     }
 }
 
@@ -81,11 +81,11 @@ pub(super) fn decide(protocol: Protocol, parent: Context) -> Decision {
 
 /// Whether spans leave the process, and those of the running code's trace do. Without a policy of ours the subscriber decides.
 pub(crate) fn is_recorded() -> bool {
-    SAMPLING.get().is_none_or(|sampling| sampling.exported && !suppressed())
+    SAMPLING.get().is_none_or(|sampling| sampling.exported && !is_suppressed())
 }
 
 /// Whether the running code belongs to a trace that is not recorded.
-fn suppressed() -> bool {
+fn is_suppressed() -> bool {
     Context::map_current(|context| {
         let span = context.span();
         let span = span.span_context();
@@ -95,15 +95,15 @@ fn suppressed() -> bool {
 
 /// As the SDK's `TraceIdRatioBased`, so that every hop that draws comes to the same result.
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of 2^63")]
-fn drawn(trace_id: TraceId, ratio: f64) -> bool {
+fn is_sampled_by_ratio(trace_id: TraceId, ratio: f64) -> bool {
     let low = u128::from_be_bytes(trace_id.to_bytes()) as u64;
     ratio >= 1.0 || low >> 1 < (ratio.max(0.0) * (1_u64 << 63) as f64) as u64
 }
 
 #[derive(Debug, Clone)]
-struct Decided(ParentBasedSampler);
+struct LinkAwareSampler(ParentBasedSampler);
 
-impl ShouldSample for Decided {
+impl ShouldSample for LinkAwareSampler {
     fn should_sample(
         &self,
         parent: Option<&Context>,
@@ -114,8 +114,8 @@ impl ShouldSample for Decided {
         links: &[Link],
     ) -> SamplingResult {
         let is_root = !parent.is_some_and(Context::has_active_span);
-        let begun = links.first().filter(|_| is_root).map(|link| link.span_context.is_sampled());
-        let decision = match begun {
+        let linked_sampled = links.first().filter(|_| is_root).map(|link| link.span_context.is_sampled());
+        let decision = match linked_sampled {
             Some(true) => SamplingDecision::RecordAndSample,
             Some(false) => SamplingDecision::Drop,
             None if *kind == SpanKind::Server => SamplingDecision::RecordAndSample,
@@ -138,25 +138,25 @@ mod tests {
         Context::new().with_remote_span_context(ids)
     }
 
-    fn traced(edge: Edge, ratio: f64, parent: Context) -> bool {
-        matches!((Sampling { exported: true, edge, ratio }).decide(Protocol::Http, parent), Decision::Traced(_))
+    fn is_traced(boundary: TrustBoundary, ratio: f64, parent: Context) -> bool {
+        matches!((Sampling { exported: true, boundary, ratio }).decide(Protocol::Http, parent), Decision::Traced(_))
     }
 
     #[test]
     fn a_services_decision_is_followed_and_an_outside_callers_wish_is_drawn() {
         for ratio in [0.0, 1.0] {
-            assert!(traced(Edge::Inside, ratio, caller(true)));
-            assert!(!traced(Edge::Inside, ratio, caller(false)));
-            assert!(!traced(Edge::Outside, ratio, caller(false)));
-            assert_eq!(traced(Edge::Outside, ratio, caller(true)), ratio > 0.0);
-            assert_eq!(traced(Edge::Outside, ratio, Context::new()), ratio > 0.0);
+            assert!(is_traced(TrustBoundary::Internal, ratio, caller(true)));
+            assert!(!is_traced(TrustBoundary::Internal, ratio, caller(false)));
+            assert!(!is_traced(TrustBoundary::Public, ratio, caller(false)));
+            assert_eq!(is_traced(TrustBoundary::Public, ratio, caller(true)), ratio > 0.0);
+            assert_eq!(is_traced(TrustBoundary::Public, ratio, Context::new()), ratio > 0.0);
         }
     }
 
     #[test]
     fn what_is_not_traced_keeps_the_callers_trace_id_and_its_flag() {
-        let Decision::IdsOnly(context) =
-            (Sampling { exported: false, edge: Edge::Outside, ratio: 0.0 }).decide(Protocol::Grpc, caller(true))
+        let Decision::NotRecorded(context) =
+            (Sampling { exported: false, boundary: TrustBoundary::Public, ratio: 0.0 }).decide(Protocol::Grpc, caller(true))
         else {
             panic!("nothing is exported");
         };
@@ -170,30 +170,30 @@ mod tests {
     fn the_draw_is_the_sdks() {
         for (low, ratio) in [(0_u128, 0.1), (u128::from(u64::MAX), 0.9), (1 << 62, 0.5), (1 << 63, 0.5), (1 << 62, 0.3)] {
             let id = TraceId::from(low);
-            let sdks = Sampler::TraceIdRatioBased(ratio).should_sample(None, id, "", &SpanKind::Internal, &[], &[]);
-            assert_eq!(drawn(id, ratio), sdks.decision == SamplingDecision::RecordAndSample, "{low} {ratio}");
+            let sdk_result = Sampler::TraceIdRatioBased(ratio).should_sample(None, id, "", &SpanKind::Internal, &[], &[]);
+            assert_eq!(is_sampled_by_ratio(id, ratio), sdk_result.decision == SamplingDecision::RecordAndSample, "{low} {ratio}");
         }
     }
 
     #[test]
     fn what_goes_on_later_is_recorded_exactly_if_its_beginning_was() {
-        let sampler = |ratio| (Sampling { exported: true, edge: Edge::Inside, ratio }).sampler();
-        for (ratio, begun) in [(0.0, true), (1.0, false)] {
-            let link = Link::new(caller(begun).span().span_context().clone(), Vec::new(), 0);
-            let decided = |parent: Option<&Context>| {
+        let sampler = |ratio| (Sampling { exported: true, boundary: TrustBoundary::Internal, ratio }).sampler();
+        for (ratio, linked_sampled) in [(0.0, true), (1.0, false)] {
+            let link = Link::new(caller(linked_sampled).span().span_context().clone(), Vec::new(), 0);
+            let decision = |parent: Option<&Context>| {
                 let links = std::slice::from_ref(&link);
                 sampler(ratio).should_sample(parent, TraceId::from(1_u128), "", &SpanKind::Internal, &[], links).decision
             };
-            assert_eq!(decided(None) == SamplingDecision::RecordAndSample, begun);
-            let parent = caller(!begun);
-            assert_eq!(decided(Some(&parent)) == SamplingDecision::RecordAndSample, !begun, "a parent counts more than a link");
+            assert_eq!(decision(None) == SamplingDecision::RecordAndSample, linked_sampled);
+            let parent = caller(!linked_sampled);
+            assert_eq!(decision(Some(&parent)) == SamplingDecision::RecordAndSample, !linked_sampled, "a parent counts more than a link");
         }
     }
 
     #[test]
     fn below_a_request_that_is_not_traced_nothing_is() {
-        assert!(!suppressed());
+        assert!(!is_suppressed());
         let _attached = caller(false).attach();
-        assert!(suppressed());
+        assert!(is_suppressed());
     }
 }

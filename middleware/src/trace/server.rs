@@ -1,6 +1,6 @@
 //! The SERVER span of a request: from its first header to the last byte of the answer, or until nobody waits any more.
 
-mod open;
+mod new_span;
 
 use std::{
     future::Future,
@@ -24,11 +24,11 @@ use super::{
     sampling::{self, Decision},
     trace_context,
 };
-pub(crate) use open::known_verb;
+pub(crate) use new_span::known_verb;
 
 use crate::{
-    body::{End, Observe, Observed},
-    conclusion::{Conclusion, Side},
+    body::{End, BodyObserver, InstrumentedBody},
+    response_outcome::{ResponseOutcome, Role},
     context::Context,
     grpc_status,
     respond::Protocol,
@@ -59,7 +59,7 @@ impl ServerTraceLayer {
 
     /// Believes these proxies what they say of who asks.
     #[must_use]
-    pub fn trusting(self, proxies: impl Into<Arc<[IpAddr]>>) -> Self {
+    pub fn with_trusted_proxies(self, proxies: impl Into<Arc<[IpAddr]>>) -> Self {
         Self { proxies: proxies.into(), ..self }
     }
 }
@@ -84,7 +84,7 @@ where
     S: Service<Request<B>, Response = Response<R>>,
     R: Body,
 {
-    type Response = Response<Observed<R, Ending>>;
+    type Response = Response<InstrumentedBody<R, SpanFinisher>>;
     type Error = S::Error;
     type Future = ResponseFuture<S::Future>;
 
@@ -94,32 +94,32 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let ServerTraceLayer { protocol, proxies } = &self.layer;
-        let place = Place::of(*protocol, proxies, &request);
-        let inner = place.within(|| self.inner.call(request));
-        let conclusion = Conclusion::open(Side::Server(*protocol));
-        ResponseFuture { inner, ending: Some(Ending { place, protocol: *protocol, conclusion, ended: false }) }
+        let scope = RequestScope::for_request(*protocol, proxies, &request);
+        let inner = scope.run(|| self.inner.call(request));
+        let outcome = ResponseOutcome::pending(Role::Server(*protocol));
+        ResponseFuture { inner, finisher: Some(SpanFinisher { scope, protocol: *protocol, outcome, finished: false }) }
     }
 }
 
 /// Where a request runs.
 #[derive(Debug)]
-enum Place {
+enum RequestScope {
     /// In a span.
     Span(Span),
     /// In a trace without a span.
     Ids(opentelemetry::Context),
 }
 
-impl Place {
-    fn of<B>(protocol: Protocol, proxies: &[IpAddr], request: &Request<B>) -> Self {
+impl RequestScope {
+    fn for_request<B>(protocol: Protocol, proxies: &[IpAddr], request: &Request<B>) -> Self {
         let method = Context::of(request).and_then(|context| context.method);
-        if method.is_some_and(|method| method.quiet) {
+        if method.is_some_and(|method| method.infrastructure) {
             return Self::Span(Span::none());
         }
         match sampling::decide(protocol, extract(request.headers())) {
-            Decision::IdsOnly(ids) => Self::Ids(ids),
+            Decision::NotRecorded(ids) => Self::Ids(ids),
             Decision::Traced(parent) => {
-                let span = open::open(protocol, proxies, request);
+                let span = new_span::start_span(protocol, proxies, request);
                 // Must precede the first enter: afterwards the trace has its parent already. Fails only without an OpenTelemetry subscriber.
                 let _ = span.set_parent(parent);
                 Self::Span(span)
@@ -127,16 +127,16 @@ impl Place {
         }
     }
 
-    fn enter(&self) -> Within<'_> {
+    fn enter(&self) -> ScopeGuard<'_> {
         match self {
-            Self::Span(span) => Within::Span { _entered: span.enter() },
-            Self::Ids(ids) => Within::Ids { _attached: ids.clone().attach() },
+            Self::Span(span) => ScopeGuard::Span { _entered: span.enter() },
+            Self::Ids(ids) => ScopeGuard::Ids { _attached: ids.clone().attach() },
         }
     }
 
-    fn within<T>(&self, run: impl FnOnce() -> T) -> T {
-        let _within = self.enter();
-        run()
+    fn run<T>(&self, f: impl FnOnce() -> T) -> T {
+        let _guard = self.enter();
+        f()
     }
 
     fn record(&self, field: &'static str, value: impl tracing::Value) {
@@ -147,7 +147,7 @@ impl Place {
 }
 
 /// While it lives the request is the running one.
-pub enum Within<'a> {
+pub enum ScopeGuard<'a> {
     /// Its span is entered.
     Span {
         /// Leaves it.
@@ -167,55 +167,55 @@ fn untraced_id() -> TraceId {
 
 /// Ends the span with the status of the whole answer.
 #[derive(Debug)]
-pub struct Ending {
-    place: Place,
+pub struct SpanFinisher {
+    scope: RequestScope,
     protocol: Protocol,
-    conclusion: Conclusion,
-    ended: bool,
+    outcome: ResponseOutcome,
+    finished: bool,
 }
 
-impl Ending {
+impl SpanFinisher {
     fn finish(&mut self) {
-        if std::mem::replace(&mut self.ended, true) {
+        if std::mem::replace(&mut self.finished, true) {
             return;
         }
         match self.protocol {
             Protocol::Http => {
-                let status = self.conclusion.status();
-                self.place.record("http.response.status_code", i64::from(status));
+                let status = self.outcome.http_status();
+                self.scope.record("http.response.status_code", i64::from(status));
                 if status >= 500 {
-                    self.place.record("otel.status_code", "ERROR");
-                    self.place.record("error.type", status.to_string());
+                    self.scope.record("otel.status_code", "ERROR");
+                    self.scope.record("error.type", status.to_string());
                 }
             }
             Protocol::Grpc => {
-                let code = self.conclusion.code();
-                self.place.record("rpc.status_code", grpc_status::name(code));
+                let code = self.outcome.grpc_code();
+                self.scope.record("rpc.status_code", grpc_status::name(code));
                 if code != Code::Ok {
-                    self.place.record("error.type", grpc_status::name(code));
+                    self.scope.record("error.type", grpc_status::name(code));
                 }
                 if grpc_status::is_server_fault(code) {
-                    self.place.record("otel.status_code", "ERROR");
+                    self.scope.record("otel.status_code", "ERROR");
                 }
             }
         }
     }
 }
 
-impl Observe for Ending {
-    type Entered<'a> = Within<'a>;
+impl BodyObserver for SpanFinisher {
+    type Entered<'a> = ScopeGuard<'a>;
 
-    fn enter(&mut self) -> Within<'_> {
-        self.place.enter()
+    fn enter(&mut self) -> ScopeGuard<'_> {
+        self.scope.enter()
     }
 
-    fn end(&mut self, end: End<'_>) {
-        self.conclusion.end(end);
+    fn on_end(&mut self, end: End<'_>) {
+        self.outcome.record_end(end);
         self.finish();
     }
 }
 
-impl Drop for Ending {
+impl Drop for SpanFinisher {
     fn drop(&mut self) {
         self.finish();
     }
@@ -226,7 +226,7 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
-        ending: Option<Ending>,
+        finisher: Option<SpanFinisher>,
     }
 }
 
@@ -235,20 +235,20 @@ where
     F: Future<Output = Result<Response<R>, E>>,
     R: Body,
 {
-    type Output = Result<Response<Observed<R, Ending>>, E>;
+    type Output = Result<Response<InstrumentedBody<R, SpanFinisher>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Some(ending) = this.ending.as_ref() else { unreachable!("polled after it was ready") };
-        let within = ending.place.enter();
+        let Some(finisher) = this.finisher.as_ref() else { unreachable!("polled after it was ready") };
+        let guard = finisher.scope.enter();
         let mut response = ready!(this.inner.poll(cx))?;
-        let trace_id = (ending.protocol == Protocol::Http).then(|| current_trace_id().unwrap_or_else(untraced_id));
-        drop(within);
-        let Some(mut ending) = this.ending.take() else { unreachable!("it is there, see above") };
-        ending.conclusion.head(&response);
+        let trace_id = (finisher.protocol == Protocol::Http).then(|| current_trace_id().unwrap_or_else(untraced_id));
+        drop(guard);
+        let Some(mut finisher) = this.finisher.take() else { unreachable!("it is there, see above") };
+        finisher.outcome.record_head(&response);
         if let Some(value) = trace_id.and_then(|id| HeaderValue::from_bytes(&trace_context::hex::<16, 32>(id.to_bytes())).ok()) {
             response.headers_mut().insert(TRACE_ID_HEADER, value);
         }
-        Poll::Ready(Ok(response.map(|body| Observed::new(body, ending))))
+        Poll::Ready(Ok(response.map(|body| InstrumentedBody::new(body, finisher))))
     }
 }

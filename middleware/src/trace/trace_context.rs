@@ -50,9 +50,9 @@ mod tests {
 
     use super::*;
 
-    struct Collected(HeaderMap);
+    struct HeaderInjector(HeaderMap);
 
-    impl Injector for Collected {
+    impl Injector for HeaderInjector {
         fn set(&mut self, key: &str, value: String) {
             // The SDK writes an empty state too; a header without a value says nothing.
             if !value.is_empty() {
@@ -71,11 +71,11 @@ mod tests {
             ids.into_iter().flat_map(|ids| flags.map(|flags| (ids, flags))).flat_map(|of| states.clone().map(|state| (of, state)))
         {
             let span = SpanContext::new(TraceId::from(trace_id), SpanId::from(span_id), flags, true, state);
-            let mut sdks = Collected(HeaderMap::new());
-            TraceContextPropagator::new().inject_context(&Context::new().with_remote_span_context(span.clone()), &mut sdks);
-            let mut ours = HeaderMap::new();
-            write(&span, &mut ours);
-            assert_eq!(ours, sdks.0);
+            let mut expected = HeaderInjector(HeaderMap::new());
+            TraceContextPropagator::new().inject_context(&Context::new().with_remote_span_context(span.clone()), &mut expected);
+            let mut written = HeaderMap::new();
+            write(&span, &mut written);
+            assert_eq!(written, expected.0);
         }
     }
 }

@@ -22,7 +22,7 @@ use tower::layer::{layer_fn, util::Identity};
 
 use super::{
     servers,
-    told::{Told, Wait},
+    told::{ExpectedRejection, ExpectedRetry},
 };
 
 static METHODS: [Method; 1] = [Method::http("GET", "/call", Access::Public)];
@@ -60,21 +60,21 @@ async fn call_within(client: Client, context: Option<Context>) -> Result<HealthC
 }
 
 /// Holds both answers to `told`. The context of the calls, where it matters, is `context`.
-async fn is_told(about: &str, told: &Told, client: &Client, context: Option<Context>) {
-    told.to_grpc(about, &call_within(client.clone(), context.clone()).await.unwrap_err());
+async fn assert_rejected(case: &str, expected: &ExpectedRejection, client: &Client, context: Option<Context>) {
+    expected.assert_grpc(case, &call_within(client.clone(), context.clone()).await.unwrap_err());
     let client = client.clone();
     let handler = get(move || {
         let call = call_within(client.clone(), context.clone());
-        async move { call.await.map(|_| "it went well").map_err(Rejection::of_call) }
+        async move { call.await.map(|_| "it went well").map_err(Rejection::from_upstream_status) }
     });
     let address = servers::serve(Protocol::Http, Router::new().route("/call", handler), &METHODS, server::Config::default()).await;
-    told.to_http(about, servers::http_client().get(format!("http://{address}/call")).send().await.unwrap()).await;
+    expected.assert_http(case, servers::http_client().get(format!("http://{address}/call")).send().await.unwrap()).await;
 }
 
 #[tokio::test]
 async fn total_deadline() {
-    let late = Context::background().until(Instant::now());
-    is_told("no time left", &Told::of(&reasons::DEADLINE_EXCEEDED, Wait::Silent), &connect(&config(dead().await)), Some(late)).await;
+    let expired = Context::background().with_deadline(Instant::now());
+    assert_rejected("no time left", &ExpectedRejection::of(&reasons::DEADLINE_EXCEEDED, ExpectedRetry::Silent), &connect(&config(dead().await)), Some(expired)).await;
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn bulkhead() {
     let client = connect(&Config { max_in_flight: 1, ..config(address) });
     let mut first = Box::pin(call(&client));
     assert!(poll!(&mut first).is_pending());
-    is_told("no place", &Told::of(&reasons::OVERLOADED, Wait::Exactly(Duration::from_secs(1))), &client, None).await;
+    assert_rejected("no place", &ExpectedRejection::of(&reasons::OVERLOADED, ExpectedRetry::Exactly(Duration::from_secs(1))), &client, None).await;
 }
 
 #[tokio::test]
@@ -91,23 +91,23 @@ async fn retry() {
     let enabled = Config { retry: retry::Config::default(), ..config(dead().await) };
     let methods = ["/grpc.health.v1.Health/Check"].into_iter().collect();
     let client = client::connect("health", &enabled, methods, Identity::new()).unwrap();
-    is_told("tried in vain", &Told::of(&reasons::UPSTREAM_UNAVAILABLE, Wait::Never).with_origin("health"), &client, None).await;
+    assert_rejected("tried in vain", &ExpectedRejection::of(&reasons::UPSTREAM_UNAVAILABLE, ExpectedRetry::Never).with_origin("health"), &client, None).await;
 }
 
 #[tokio::test]
 async fn circuit_breaker() {
     let client = connect(&config(dead().await));
     client.breaker().open_for(Duration::from_secs(20));
-    is_told("open", &Told::of(&reasons::UPSTREAM_UNAVAILABLE, Wait::AtMost(Duration::from_secs(20))), &client, None).await;
+    assert_rejected("open", &ExpectedRejection::of(&reasons::UPSTREAM_UNAVAILABLE, ExpectedRetry::AtMost(Duration::from_secs(20))), &client, None).await;
     client.breaker().set_mode(Mode::ForcedOpen);
-    is_told("held open", &Told::of(&reasons::UPSTREAM_UNAVAILABLE, Wait::Silent), &client, None).await;
+    assert_rejected("held open", &ExpectedRejection::of(&reasons::UPSTREAM_UNAVAILABLE, ExpectedRetry::Silent), &client, None).await;
 }
 
 #[tokio::test]
 async fn attempt_timeout() {
     let (_listener, address) = silent().await;
     let client = connect(&Config { attempt_timeout_ms: 50, ..config(address) });
-    is_told("no answer", &Told::of(&reasons::DEADLINE_EXCEEDED, Wait::Silent).with_origin("health"), &client, None).await;
+    assert_rejected("no answer", &ExpectedRejection::of(&reasons::DEADLINE_EXCEEDED, ExpectedRetry::Silent).with_origin("health"), &client, None).await;
 }
 
 #[tokio::test]
@@ -116,11 +116,11 @@ async fn credentials() {
         tower::service_fn(async |_: http::Request<Body>| Err::<http::Response<Body>, _>(Rejection::internal("password=hunter2")))
     });
     let client = client::connect("health", &config(dead().await), IdempotentMethods::default(), no_key).unwrap();
-    is_told("nothing to sign with", &Told::of(&reasons::INTERNAL, Wait::Silent), &client, None).await;
+    assert_rejected("nothing to sign with", &ExpectedRejection::of(&reasons::INTERNAL, ExpectedRetry::Silent), &client, None).await;
 }
 
 #[tokio::test]
 async fn endpoint() {
     let client = connect(&config(dead().await));
-    is_told("nobody there", &Told::of(&reasons::UPSTREAM_UNAVAILABLE, Wait::Silent).with_origin("health"), &client, None).await;
+    assert_rejected("nobody there", &ExpectedRejection::of(&reasons::UPSTREAM_UNAVAILABLE, ExpectedRetry::Silent).with_origin("health"), &client, None).await;
 }

@@ -12,7 +12,7 @@ use axum::{
     routing::{get, post},
 };
 use palisade_middleware::{
-    auth::{Issuer, Principal, Revocations, UserToken, Verifier, jwks::KeySet, keys::SigningKey, mint_user_token},
+    auth::{Issuer, Principal, Revocations, UserToken, Verifier, jwks::JwksSource, keys::SigningKey, mint_user_token},
     clock::{Clock, SystemClock},
     fault::{Faults, Rule},
     method_table::{Access, Method, MethodTable},
@@ -74,7 +74,7 @@ impl Revocations for Mallory {
 
 fn verifier() -> Arc<Verifier> {
     let issuer = |name: &str, keys| Issuer::of_users(name, "errors", keys);
-    let issuers = vec![issuer("idp", KeySet::fixed(vec![KEY.trusted().unwrap()])), issuer("away", KeySet::from_file("/nowhere/at/all"))];
+    let issuers = vec![issuer("idp", JwksSource::fixed(vec![KEY.trusted().unwrap()])), issuer("away", JwksSource::from_file("/nowhere/at/all"))];
     Arc::new(Verifier::new(issuers, Arc::new(SystemClock)).with_revocations(Arc::new(Mallory)))
 }
 
@@ -97,9 +97,9 @@ pub(crate) fn bearer(subject: &str) -> String {
 }
 
 /// The work itself.
-async fn work(what: &str, busy: &Notify) -> Result<(), Rejection> {
-    match what.split('/').collect::<Vec<_>>()[..] {
-        ["refuse", slug, variant] => Err(super::refusal(slug, variant).expect("a reason and a variant")),
+async fn handle(action: &str, busy: &Notify) -> Result<(), Rejection> {
+    match action.split('/').collect::<Vec<_>>()[..] {
+        ["refuse", slug, variant] => Err(super::rejection(slug, variant).expect("a reason and a variant")),
         ["hang"] => {
             busy.notify_one();
             std::future::pending().await
@@ -110,9 +110,9 @@ async fn work(what: &str, busy: &Notify) -> Result<(), Rejection> {
 }
 
 fn router(busy: Arc<Notify>) -> Router {
-    let act = async |State(busy): State<Arc<Notify>>, Path(what): Path<String>| work(&what, &busy).await;
+    let act = async |State(busy): State<Arc<Notify>>, Path(what): Path<String>| handle(&what, &busy).await;
     let refuse = async |State(busy): State<Arc<Notify>>, Path((slug, variant)): Path<(String, String)>| {
-        work(&format!("refuse/{slug}/{variant}"), &busy).await
+        handle(&format!("refuse/{slug}/{variant}"), &busy).await
     };
     Router::new()
         .route("/do/{what}", get(act))
@@ -129,7 +129,7 @@ impl Health for Checks {
     type WatchStream = tonic::codegen::BoxStream<HealthCheckResponse>;
 
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
-        work(&request.get_ref().service, &self.0).await?;
+        handle(&request.get_ref().service, &self.0).await?;
         Ok(Response::new(HealthCheckResponse::default()))
     }
 
@@ -146,7 +146,7 @@ pub(crate) async fn serve(protocol: Protocol, router: Router, methods: &'static 
 /// The same, with the rules that can be changed if `config` lets them.
 async fn serve_with_faults(protocol: Protocol, router: Router, methods: &'static [Method], config: server::Config) -> (SocketAddr, Faults) {
     let table = Arc::new(MethodTable::new(&[methods]).unwrap());
-    let faults = Faults::new(&config.faults, protocol, &table);
+    let faults = Faults::new(&config.fault_injection, protocol, &table);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stack = server::stack(protocol, router, table, verifier(), faults.clone(), &config);

@@ -13,7 +13,7 @@ use tonic_types::StatusExt;
 
 /// What is said about trying again.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Wait {
+pub(crate) enum ExpectedRetry {
     Silent,
     Never,
     Exactly(Duration),
@@ -23,22 +23,22 @@ pub(crate) enum Wait {
 
 /// What a refused caller is to be told.
 #[derive(Debug, Clone)]
-pub(crate) struct Told {
+pub(crate) struct ExpectedRejection {
     pub(crate) reason: &'static Reason,
-    pub(crate) wait: Wait,
+    pub(crate) retry: ExpectedRetry,
     pub(crate) violations: Vec<Violation>,
     /// Whether the facts of a whole refusal are told.
-    pub(crate) facts: bool,
+    pub(crate) has_metadata: bool,
     /// Headers of the HTTP answer, to the letter.
     pub(crate) headers: &'static [(&'static str, &'static str)],
     /// Which service is said to have failed, if it is not the one that answers.
     pub(crate) origin: Option<&'static str>,
 }
 
-impl Told {
-    pub(crate) fn of(reason: &'static Reason, wait: Wait) -> Self {
+impl ExpectedRejection {
+    pub(crate) fn of(reason: &'static Reason, wait: ExpectedRetry) -> Self {
         let origin = (*reason == reasons::UPSTREAM_UNAVAILABLE).then_some("dependency");
-        Self { reason, wait, violations: Vec::new(), facts: false, headers: &[], origin }
+        Self { reason, retry: wait, violations: Vec::new(), has_metadata: false, headers: &[], origin }
     }
 
     pub(crate) fn with_headers(self, headers: &'static [(&'static str, &'static str)]) -> Self {
@@ -50,75 +50,75 @@ impl Told {
     }
 
     /// Status, problem and headers.
-    pub(crate) async fn to_http(&self, about: &str, response: reqwest::Response) {
+    pub(crate) async fn assert_http(&self, case: &str, response: reqwest::Response) {
         let reason = self.reason;
         let (status, headers, path) = (response.status(), response.headers().clone(), response.url().path().to_owned());
-        let problem: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_else(|error| panic!("{about}: {error}"));
+        let problem: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap_or_else(|error| panic!("{case}: {error}"));
         let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap());
-        assert_eq!(status, reason.http, "{about}: {problem}");
-        assert_eq!(headers[header::CONTENT_TYPE], PROBLEM_JSON, "{about}");
-        assert_eq!(problem["type"], format!("/problems/{}", reason.slug), "{about}");
-        assert_eq!((&problem["title"], &problem["code"]), (&json!(reason.title), &json!(reason.slug)), "{about}");
-        assert_eq!((&problem["status"], &problem["instance"]), (&json!(reason.http.as_u16()), &json!(path)), "{about}");
-        assert_eq!(problem["requestId"].as_str(), header("x-request-id"), "{about}");
-        assert!(header("x-trace-id").is_some(), "{about}");
+        assert_eq!(status, reason.http, "{case}: {problem}");
+        assert_eq!(headers[header::CONTENT_TYPE], PROBLEM_JSON, "{case}");
+        assert_eq!(problem["type"], format!("/problems/{}", reason.slug), "{case}");
+        assert_eq!((&problem["title"], &problem["code"]), (&json!(reason.title), &json!(reason.slug)), "{case}");
+        assert_eq!((&problem["status"], &problem["instance"]), (&json!(reason.http.as_u16()), &json!(path)), "{case}");
+        assert_eq!(problem["requestId"].as_str(), header("x-request-id"), "{case}");
+        assert!(header("x-trace-id").is_some(), "{case}");
         let detail = problem["detail"].as_str().unwrap();
-        assert!(!detail.is_empty() && !problem.to_string().contains("hunter2"), "{about}: {problem}");
+        assert!(!detail.is_empty() && !problem.to_string().contains("hunter2"), "{case}: {problem}");
         let violations =
-            self.violations.iter().map(|broken| json!({"field": broken.field, "code": broken.code, "message": broken.message}));
+            self.violations.iter().map(|violation| json!({"field": violation.field, "code": violation.code, "message": violation.message}));
         let violations: Vec<_> = violations.collect();
-        assert_eq!(problem.get("errors"), (!violations.is_empty()).then(|| json!(violations)).as_ref(), "{about}");
-        assert_eq!(problem.get("orderId"), self.facts.then(|| json!("7")).as_ref(), "{about}");
-        assert_eq!(problem.get("allowed"), self.facts.then(|| json!(["A", "B"])).as_ref(), "{about}");
+        assert_eq!(problem.get("errors"), (!violations.is_empty()).then(|| json!(violations)).as_ref(), "{case}");
+        assert_eq!(problem.get("orderId"), self.has_metadata.then(|| json!("7")).as_ref(), "{case}");
+        assert_eq!(problem.get("allowed"), self.has_metadata.then(|| json!(["A", "B"])).as_ref(), "{case}");
 
         let seconds = header("retry-after").map(|text| text.parse::<u64>().unwrap());
-        match self.wait {
+        match self.retry {
             // Whoever is told "later" is told when.
-            Wait::Silent | Wait::Never => assert_eq!(seconds, (status == 503).then_some(1), "{about}"),
-            Wait::Exactly(wait) => assert_eq!(seconds, Some(whole_seconds(wait)), "{about}"),
-            Wait::AtMost(wait) => assert!((1..=whole_seconds(wait)).contains(&seconds.unwrap()), "{about}: {seconds:?}"),
+            ExpectedRetry::Silent | ExpectedRetry::Never => assert_eq!(seconds, (status == 503).then_some(1), "{case}"),
+            ExpectedRetry::Exactly(wait) => assert_eq!(seconds, Some(whole_seconds(wait)), "{case}"),
+            ExpectedRetry::AtMost(wait) => assert!((1..=whole_seconds(wait)).contains(&seconds.unwrap()), "{case}: {seconds:?}"),
         }
         let challenge = header("www-authenticate");
-        let challenged = status == 401 || *reason == reasons::INSUFFICIENT_SCOPE;
-        assert_eq!(challenge.is_some_and(|challenge| challenge.starts_with("Bearer ")), challenged, "{about}: {challenge:?}");
+        let expects_challenge = status == 401 || *reason == reasons::INSUFFICIENT_SCOPE;
+        assert_eq!(challenge.is_some_and(|challenge| challenge.starts_with("Bearer ")), expects_challenge, "{case}: {challenge:?}");
         for (name, value) in self.headers {
-            assert_eq!(header(name), Some(*value), "{about}: {name}");
+            assert_eq!(header(name), Some(*value), "{case}: {name}");
         }
     }
 
     /// Code, details and metadata.
-    pub(crate) fn to_grpc(&self, about: &str, status: &Status) {
+    pub(crate) fn assert_grpc(&self, case: &str, status: &Status) {
         let reason = self.reason;
-        assert_eq!(status.code(), reason.grpc, "{about}: {status:?}");
+        assert_eq!(status.code(), reason.grpc, "{case}: {status:?}");
         // The cause may go on inside the process, not out of it.
         let sent = Status::from_header_map(status.clone().into_http::<()>().headers()).unwrap();
-        assert!(!status.message().is_empty() && !format!("{sent:?}").contains("hunter2"), "{about}: {sent:?}");
+        assert!(!status.message().is_empty() && !format!("{sent:?}").contains("hunter2"), "{case}: {sent:?}");
         let details = status.get_error_details();
-        let info = details.error_info().unwrap_or_else(|| panic!("{about}: {status:?}"));
-        assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason.slug.to_ascii_uppercase().as_str(), DOMAIN), "{about}");
-        assert_eq!(info.metadata.get("orderId").map(String::as_str), self.facts.then_some("7"), "{about}");
-        assert_eq!(info.metadata.get("allowed").map(String::as_str), self.facts.then_some("A,B"), "{about}");
-        let told = details.bad_request().map(|request| request.field_violations.clone()).unwrap_or_default();
-        let told: Vec<_> =
-            told.iter().map(|rule| (rule.field.as_str(), rule.reason.to_ascii_lowercase(), rule.description.as_str())).collect();
-        let violations = self.violations.iter().map(|broken| (broken.field.as_str(), broken.code.to_string(), broken.message.as_str()));
-        assert_eq!(told, violations.collect::<Vec<_>>(), "{about}");
+        let info = details.error_info().unwrap_or_else(|| panic!("{case}: {status:?}"));
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason.slug.to_ascii_uppercase().as_str(), DOMAIN), "{case}");
+        assert_eq!(info.metadata.get("orderId").map(String::as_str), self.has_metadata.then_some("7"), "{case}");
+        assert_eq!(info.metadata.get("allowed").map(String::as_str), self.has_metadata.then_some("A,B"), "{case}");
+        let violations_sent = details.bad_request().map(|request| request.field_violations.clone()).unwrap_or_default();
+        let violations_sent: Vec<_> =
+            violations_sent.iter().map(|rule| (rule.field.as_str(), rule.reason.to_ascii_lowercase(), rule.description.as_str())).collect();
+        let violations = self.violations.iter().map(|violation| (violation.field.as_str(), violation.code.to_string(), violation.message.as_str()));
+        assert_eq!(violations_sent, violations.collect::<Vec<_>>(), "{case}");
 
         let delay = details.retry_info().and_then(|info| info.retry_delay);
         let pushback = status.metadata().get(PUSHBACK_HEADER).map(|value| value.to_str().unwrap().parse::<i64>().unwrap());
         let millis = |wait: Duration| i64::try_from(wait.as_millis()).unwrap();
-        match self.wait {
-            Wait::Silent => assert_eq!((delay, pushback), (None, None), "{about}"),
-            Wait::Never => assert_eq!((delay, pushback), (None, Some(-1)), "{about}"),
-            Wait::Exactly(wait) => assert_eq!((delay, pushback), (Some(wait), Some(millis(wait))), "{about}"),
-            Wait::AtMost(wait) => {
-                assert!(delay.unwrap() > Duration::ZERO && delay.unwrap() <= wait, "{about}: {delay:?}");
-                assert_eq!(pushback, delay.map(millis), "{about}");
+        match self.retry {
+            ExpectedRetry::Silent => assert_eq!((delay, pushback), (None, None), "{case}"),
+            ExpectedRetry::Never => assert_eq!((delay, pushback), (None, Some(-1)), "{case}"),
+            ExpectedRetry::Exactly(wait) => assert_eq!((delay, pushback), (Some(wait), Some(millis(wait))), "{case}"),
+            ExpectedRetry::AtMost(wait) => {
+                assert!(delay.unwrap() > Duration::ZERO && delay.unwrap() <= wait, "{case}: {delay:?}");
+                assert_eq!(pushback, delay.map(millis), "{case}");
             }
         }
         // Whose breaker is to open: not the one in front of a service that is well itself.
         let origin = status.metadata().get(FAILURE_ORIGIN_HEADER).map(|value| value.to_str().unwrap());
-        assert_eq!(origin, self.origin, "{about}");
+        assert_eq!(origin, self.origin, "{case}");
     }
 }
 

@@ -9,5 +9,5 @@ pub(crate) fn reason(status: &Status) -> String {
 }
 
 pub(crate) fn advice(status: &Status) -> Retry {
-    retry::advice(status.metadata().as_ref())
+    retry::pushback(status.metadata().as_ref())
 }

@@ -36,7 +36,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// How long a test waits for what must come: far more than it takes, far less than any limit of the server's would.
-pub(crate) const SOON: Duration = Duration::from_secs(8);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(8);
 
 pub(crate) const BIG_BYTES: usize = 16 * 1024 * 1024;
 
@@ -54,27 +54,27 @@ static METHODS: [Method; 7] = [
 #[derive(Debug)]
 pub(crate) struct App {
     /// `METHOD path body-length` of each request that a handler was given whole.
-    pub(crate) ran: Mutex<Vec<String>>,
+    pub(crate) executed: Mutex<Vec<String>>,
     /// Where the calls came from.
     pub(crate) callers: Mutex<HashSet<SocketAddr>>,
     /// One permit for each request to a `held` path that has begun.
-    pub(crate) begun: Semaphore,
+    pub(crate) started: Semaphore,
     /// One permit for each of them that may end.
-    pub(crate) go: Semaphore,
+    pub(crate) release: Semaphore,
 }
 
 impl App {
     fn new() -> Arc<Self> {
-        Arc::new(Self { ran: Mutex::default(), callers: Mutex::default(), begun: Semaphore::new(0), go: Semaphore::new(0) })
+        Arc::new(Self { executed: Mutex::default(), callers: Mutex::default(), started: Semaphore::new(0), release: Semaphore::new(0) })
     }
 
-    pub(crate) fn take_ran(&self) -> Vec<String> {
-        std::mem::take(&mut self.ran.lock())
+    pub(crate) fn take_executed(&self) -> Vec<String> {
+        std::mem::take(&mut self.executed.lock())
     }
 
     /// Waits until this many requests to a `held` path have begun.
     pub(crate) async fn held(&self, count: u32) {
-        timeout(SOON, self.begun.acquire_many(count)).await.expect("they begin").unwrap().forget();
+        timeout(TEST_TIMEOUT, self.started.acquire_many(count)).await.expect("they begin").unwrap().forget();
     }
 }
 
@@ -86,22 +86,22 @@ fn router(app: Arc<App>) -> Router {
         .route("/big", get(async || Bytes::from(vec![b'x'; BIG_BYTES])))
         .route("/held", get(held))
         .route("/test.Test/Call", post(call))
-        .route("/test.Test/Held", post(async |state: State<Arc<App>>| (held(state).await, done()).1))
+        .route("/test.Test/Held", post(async |state: State<Arc<App>>| (held(state).await, ok_response()).1))
         .with_state(app)
 }
 
 async fn call(State(app): State<Arc<App>>, Extension(peer): Extension<Peer>) -> axum::response::Response {
     app.callers.lock().insert(peer.0);
-    done()
+    ok_response()
 }
 
 /// A call that went well and has no answer.
-fn done() -> axum::response::Response {
+fn ok_response() -> axum::response::Response {
     tonic::Status::ok("").into_http()
 }
 
 fn record(app: &App, verb: &Verb, path: &str, body: &Bytes) -> &'static str {
-    app.ran.lock().push(format!("{verb} {path} {}", body.len()));
+    app.executed.lock().push(format!("{verb} {path} {}", body.len()));
     "ok"
 }
 
@@ -116,8 +116,8 @@ async fn limited(headers: HeaderMap, body: Body) -> axum::response::Response {
 }
 
 async fn held(State(app): State<Arc<App>>) -> &'static str {
-    app.begun.add_permits(1);
-    app.go.acquire().await.unwrap().forget();
+    app.started.add_permits(1);
+    app.release.acquire().await.unwrap().forget();
     "ok"
 }
 
@@ -152,41 +152,41 @@ impl Server {
     }
 
     /// What comes back for these bytes until the server closes the connection.
-    pub(crate) async fn talk(&self, sent: &[u8]) -> String {
+    pub(crate) async fn exchange(&self, sent: &[u8]) -> String {
         let mut stream = self.connect().await;
         let (mut read, mut write) = stream.split();
-        let mut got = Vec::new();
+        let mut received = Vec::new();
         // Who refuses closes without reading all: then neither writing nor reading ends well.
-        let both = async { tokio::join!(write.write_all(sent), read.read_to_end(&mut got)) };
-        let closed = timeout(SOON, both).await.is_ok();
-        let got = String::from_utf8_lossy(&got).into_owned();
-        assert!(closed, "not closed after {:?}: {got}", String::from_utf8_lossy(&sent[..sent.len().min(300)]));
-        got
+        let exchange = async { tokio::join!(write.write_all(sent), read.read_to_end(&mut received)) };
+        let closed = timeout(TEST_TIMEOUT, exchange).await.is_ok();
+        let text = String::from_utf8_lossy(&received).into_owned();
+        assert!(closed, "not closed after {:?}: {text}", String::from_utf8_lossy(&sent[..sent.len().min(300)]));
+        text
     }
 
     /// Whether somebody else is still served.
-    pub(crate) async fn serves(&self) -> bool {
-        self.talk(b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").await.starts_with("HTTP/1.1 200")
+    pub(crate) async fn is_serving(&self) -> bool {
+        self.exchange(b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").await.starts_with("HTTP/1.1 200")
     }
 }
 
 /// The client's end of a connection that exists in memory only, so that the clock can be paused.
-pub(crate) struct Line {
+pub(crate) struct MemoryConnection {
     pub(crate) client: DuplexStream,
     pub(crate) app: Arc<App>,
     closed: oneshot::Receiver<Infallible>,
 }
 
-impl Line {
+impl MemoryConnection {
     pub(crate) fn open(protocol: Protocol, config: &Config) -> Self {
         Self::open_around(protocol, config, config)
     }
 
     /// A service with limits of its own.
     pub(crate) fn open_around(protocol: Protocol, config: &Config, service: &Config) -> Self {
-        let ((client, io), (place, closed), app) = (duplex(64 * 1024), oneshot::channel(), App::new());
+        let ((client, io), (permit, closed), app) = (duplex(64 * 1024), oneshot::channel(), App::new());
         let stack = stack!(protocol, app.clone(), service);
-        Arc::new(Connections::new(protocol, config, None)).open(stack, (io, SocketAddr::from(([192, 0, 2, 1], 1))), place);
+        Arc::new(Connections::new(protocol, config, None)).open(stack, (io, SocketAddr::from(([192, 0, 2, 1], 1))), permit);
         Self { client, app, closed }
     }
 

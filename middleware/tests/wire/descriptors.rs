@@ -14,23 +14,23 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::app::{SOON, Server};
+use crate::app::{TEST_TIMEOUT, Server};
 
 const CHILD: &str = "PALISADE_WIRE_CHILD";
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
-struct Killed(Child);
+struct ChildGuard(Child);
 
-impl Drop for Killed {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
 }
 
-impl Killed {
+impl ChildGuard {
     /// CPU time so far, hundredths of a second: fields 14 and 15 of `proc_pid_stat`, counted behind the name in brackets.
-    fn cpu(&self) -> u64 {
+    fn cpu_time(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
         let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
@@ -41,14 +41,14 @@ impl Killed {
     }
 }
 
-async fn answered(stream: &mut TcpStream) -> bool {
+async fn is_answered(stream: &mut TcpStream) -> bool {
     stream.write_all(GET).await.is_ok() && stream.read(&mut [0; 1024]).await.is_ok_and(|count| count > 0)
 }
 
 #[tokio::test]
 async fn without_descriptors_it_waits_serves_whom_it_has_and_recovers() {
     if std::env::var(CHILD).is_ok() {
-        let server = Server::start(Protocol::Http, Config { first_request_ms: 600_000, ..Config::default() });
+        let server = Server::start(Protocol::Http, Config { first_request_timeout_ms: 600_000, ..Config::default() });
         // The harness has begun a line of its own.
         writeln!(std::io::stdout(), "\nlistening {}", server.address).unwrap();
         server.serving.await.unwrap();
@@ -63,29 +63,29 @@ async fn without_descriptors_it_waits_serves_whom_it_has_and_recovers() {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let child = Killed(child);
-    let told = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("listening ").map(str::to_owned));
-    let address: SocketAddr = told.expect("the server starts").parse().unwrap();
+    let child = ChildGuard(child);
+    let address = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("listening ").map(str::to_owned));
+    let address: SocketAddr = address.expect("the server starts").parse().unwrap();
 
     let mut served = TcpStream::connect(address).await.unwrap();
-    assert!(answered(&mut served).await);
-    let mut many = Vec::new();
+    assert!(is_answered(&mut served).await);
+    let mut idle = Vec::new();
     for _ in 0..100 {
-        many.push(TcpStream::connect(address).await.unwrap());
+        idle.push(TcpStream::connect(address).await.unwrap());
     }
     let exhausted = async {
         while child.descriptors() < 64 {
             tokio::task::yield_now().await;
         }
     };
-    timeout(SOON, exhausted).await.expect("it accepts as many as it can");
-    let before = child.cpu();
+    timeout(TEST_TIMEOUT, exhausted).await.expect("it accepts as many as it can");
+    let before = child.cpu_time();
     sleep(Duration::from_secs(2)).await;
-    let burnt = child.cpu() - before;
-    assert!(burnt <= 20, "{burnt} hundredths of a second in two seconds");
-    assert!(timeout(SOON, answered(&mut served)).await.unwrap());
+    let used = child.cpu_time() - before;
+    assert!(used <= 20, "{used} hundredths of a second in two seconds");
+    assert!(timeout(TEST_TIMEOUT, is_answered(&mut served)).await.unwrap());
 
-    drop(many);
+    drop(idle);
     let mut later = TcpStream::connect(address).await.unwrap();
-    assert!(timeout(SOON, answered(&mut later)).await.expect("there are descriptors again"));
+    assert!(timeout(TEST_TIMEOUT, is_answered(&mut later)).await.expect("there are descriptors again"));
 }

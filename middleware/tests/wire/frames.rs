@@ -41,11 +41,11 @@ impl Frame {
             [0x8c, ..] => 400,
             [0x8d, ..] => 404,
             [0x48, _, b1, b2, b3, ..] => {
-                let (mut bits, mut left, mut status) = (u32::from_be_bytes([b1, b2, b3, 0]), 3, 0);
-                while left > 0 {
+                let (mut bits, mut remaining, mut status) = (u32::from_be_bytes([b1, b2, b3, 0]), 3, 0);
+                while remaining > 0 {
                     // 0, 1 and 2 have codes of five bits, the others of six (RFC 7541, appendix B).
                     let (digit, length) = if bits >> 27 < 3 { (bits >> 27, 5) } else { ((bits >> 26) - 0x19 + 3, 6) };
-                    (bits, left, status) = (bits << length, left - 1, status * 10 + u16::try_from(digit).unwrap());
+                    (bits, remaining, status) = (bits << length, remaining - 1, status * 10 + u16::try_from(digit).unwrap());
                 }
                 status
             }
@@ -66,7 +66,7 @@ pub(crate) fn preface(settings: &[(u16, u32)]) -> Vec<u8> {
 }
 
 /// A block of literal header fields.
-pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn header_block(fields: &[(&str, &str)]) -> Vec<u8> {
     let text = |text: &str| {
         // A length of less than 127 is one byte; of longer ones the rest follows in groups of seven bits (RFC 7541 §5.1).
         let mut coded = vec![u8::try_from(text.len().min(127)).unwrap()];
@@ -86,7 +86,7 @@ pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
 /// A whole request without a body, unless `flags` leave the stream open.
 pub(crate) fn request(stream: u32, flags: u8, method: &str, path: &str) -> Vec<u8> {
     let fields = [(":method", method), (":scheme", "http"), (":authority", "test"), (":path", path), ("content-type", "application/grpc")];
-    frame(HEADERS, flags | END_HEADERS, stream, &block(&fields))
+    frame(HEADERS, flags | END_HEADERS, stream, &header_block(&fields))
 }
 
 /// The next frame, `None` at the end. Pings and settings are acknowledged on the way, as a peer that is alive does.

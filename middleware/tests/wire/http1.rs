@@ -18,12 +18,12 @@ fn get(lines: &str) -> Vec<u8> {
 
 async fn check(rows: Vec<Row<'_>>) {
     let server = Server::start(Protocol::Http, Config::default());
-    for (name, sent, expected, ran) in rows {
-        let answer = server.talk(&sent).await;
+    for (name, sent, expected, executed) in rows {
+        let answer = server.exchange(&sent).await;
         assert_eq!(statuses(&answer), expected, "{name}: {answer}");
-        assert_eq!(server.app.take_ran(), ran, "{name}");
+        assert_eq!(server.app.take_executed(), executed, "{name}");
     }
-    assert!(server.serves().await);
+    assert!(server.is_serving().await);
 }
 
 /// After each of these the server closes the connection by itself.
@@ -90,16 +90,16 @@ async fn what_is_ambiguous_is_refused_as_a_problem_and_the_connection_is_closed(
         ("another expectation", [&get("host: test\r\nexpect: foo\r\n")[..], smuggled.as_bytes()].concat(), 417),
     ];
     for (name, sent, status) in rows {
-        let answer = server.talk(&sent).await;
+        let answer = server.exchange(&sent).await;
         assert_eq!(statuses(&answer), [status], "{name}: {answer}");
         let mut headers = vec!["content-type: application/problem+json", "cache-control: no-store", "connection: close", "x-request-id: "];
         headers.extend((status == 405).then_some("allow: "));
         for header in headers {
             assert!(answer.contains(&format!("\r\n{header}")), "{name}: {header} is not in {answer}");
         }
-        assert_eq!(server.app.take_ran(), [""; 0], "{name}");
+        assert_eq!(server.app.take_executed(), [""; 0], "{name}");
     }
-    assert!(server.serves().await);
+    assert!(server.is_serving().await);
 }
 
 /// Which of two readings is taken is settled, the other is never carried out.
@@ -170,7 +170,7 @@ async fn a_body_that_is_too_large_by_its_length_is_refused_before_it_is_asked_fo
     let server = Server::start(Protocol::Http, Config::default());
     for expect in ["", "expect: 100-continue\r\n"] {
         let head = format!("POST /limited HTTP/1.1\r\nhost: test\r\n{expect}content-length: 10000000000\r\n\r\n");
-        let answer = server.talk(head.as_bytes()).await;
+        let answer = server.exchange(head.as_bytes()).await;
         assert_eq!(statuses(&answer), [413], "{answer}");
     }
 }
@@ -178,11 +178,11 @@ async fn a_body_that_is_too_large_by_its_length_is_refused_before_it_is_asked_fo
 #[tokio::test]
 async fn half_a_megabyte_of_header_is_not_read() {
     let server = Server::start(Protocol::Http, Config::default());
-    let answer = server.talk(&get(&format!("host: test\r\nx-a: {}\r\n", "x".repeat(500_000)))).await;
+    let answer = server.exchange(&get(&format!("host: test\r\nx-a: {}\r\n", "x".repeat(500_000)))).await;
     // The answer may be lost: the connection is closed with bytes unread, and that is a reset.
     assert!(["", "HTTP/1.1 431"].contains(&answer.get(..12).unwrap_or("")), "{answer}");
-    assert_eq!(server.app.take_ran(), [""; 0]);
-    assert!(server.serves().await);
+    assert_eq!(server.app.take_executed(), [""; 0]);
+    assert!(server.is_serving().await);
 }
 
 #[tokio::test]
@@ -190,14 +190,14 @@ async fn thousands_of_pipelined_requests_are_answered_in_order() {
     let server = Server::start(Protocol::Http, Config::default());
     let mut sent: Vec<u8> = (0..5_000).flat_map(|n| echo(&format!("content-length: {}\r\n", n % 10), "x".repeat(n % 10))).collect();
     sent.extend(get("host: test\r\nconnection: close\r\n"));
-    assert_eq!(statuses(&server.talk(&sent).await), [200; 5_001]);
-    let ran = server.app.take_ran();
+    assert_eq!(statuses(&server.exchange(&sent).await), [200; 5_001]);
+    let ran = server.app.take_executed();
     assert!(ran[..5_000].iter().enumerate().all(|(n, ran)| *ran == format!("POST /echo {}", n % 10)));
 }
 
 #[tokio::test]
 async fn a_grpc_port_speaks_nothing_but_http2() {
     let server = Server::start(Protocol::Grpc, Config::default());
-    let answer = server.talk(b"POST /test.Test/Call HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n").await;
+    let answer = server.exchange(b"POST /test.Test/Call HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n").await;
     assert_eq!(statuses(&answer), [0; 0], "{answer}");
 }

@@ -4,36 +4,36 @@ use palisade_middleware::{respond::Protocol, server::Config};
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use crate::{
-    app::{SOON, Server},
+    app::{TEST_TIMEOUT, Server},
     frames::{
         CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, PING, PROTOCOL_ERROR, PUSH_PROMISE,
-        REFUSED_STREAM, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, next, preface, request, until,
+        REFUSED_STREAM, RST_STREAM, SETTINGS, WINDOW_UPDATE, header_block, frame, next, preface, request, until,
     },
 };
 
-const GOOD: [(&str, &str); 4] = [(":method", "POST"), (":scheme", "http"), (":authority", "test"), (":path", "/test.Test/Held")];
+const VALID_FIELDS: [(&str, &str); 4] = [(":method", "POST"), (":scheme", "http"), (":authority", "test"), (":path", "/test.Test/Held")];
 
 /// Opens a window beyond 2^31, since no window is 0 at first.
-const MAX: [u8; 4] = 0x7fff_ffff_u32.to_be_bytes();
+const MAX_INCREMENT: [u8; 4] = 0x7fff_ffff_u32.to_be_bytes();
 
 /// Everything that comes back until the server closes the connection.
-async fn talk(server: &Server, sent: &[u8]) -> Vec<Frame> {
+async fn exchange(server: &Server, sent: &[u8]) -> Vec<Frame> {
     let (read, mut write) = tokio::io::split(server.connect().await);
     let mut read = tokio::io::join(read, tokio::io::sink());
-    let mut got = Vec::new();
+    let mut received = Vec::new();
     let receive = async {
         while let Some(frame) = next(&mut read).await {
-            got.push(frame);
+            received.push(frame);
         }
     };
     // A server that has had enough does not read the rest.
     let both = async { drop(tokio::join!(write.write_all(sent), receive)) };
-    timeout(SOON, both).await.expect("the connection is closed");
-    got
+    timeout(TEST_TIMEOUT, both).await.expect("the connection is closed");
+    received
 }
 
 /// The code of the `GOAWAY` that ends the connection; of several the last counts.
-fn goaway(got: &[Frame]) -> Option<u32> {
+fn goaway_code(got: &[Frame]) -> Option<u32> {
     got.iter().rfind(|frame| frame.kind == GOAWAY).map(Frame::code)
 }
 
@@ -43,7 +43,7 @@ fn streams(count: u32, each: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
 
 #[tokio::test]
 async fn whoever_wears_the_server_down_is_told_to_calm_down() {
-    let open = || frame(HEADERS, END_HEADERS, 1, &block(&GOOD));
+    let open = || frame(HEADERS, END_HEADERS, 1, &header_block(&VALID_FIELDS));
     let attacks: [(&str, Vec<u8>); 6] = [
         (
             "rapid reset (CVE-2023-44487)",
@@ -51,15 +51,15 @@ async fn whoever_wears_the_server_down_is_told_to_calm_down() {
         ),
         (
             "resets that the server is made to send (CVE-2025-8671)",
-            streams(20_000, |id| [request(id, 0, "POST", "/test.Test/Held"), frame(WINDOW_UPDATE, 0, id, &MAX)].concat()),
+            streams(20_000, |id| [request(id, 0, "POST", "/test.Test/Held"), frame(WINDOW_UPDATE, 0, id, &MAX_INCREMENT)].concat()),
         ),
         (
             "CONTINUATION without end (CVE-2024-27316)",
-            [frame(HEADERS, 0, 1, &block(&GOOD)), frame(CONTINUATION, 0, 1, &[]).repeat(20_000)].concat(),
+            [frame(HEADERS, 0, 1, &header_block(&VALID_FIELDS)), frame(CONTINUATION, 0, 1, &[]).repeat(20_000)].concat(),
         ),
         (
             "headers of 100 kB",
-            [frame(HEADERS, 0, 1, &block(&GOOD)), frame(CONTINUATION, 0, 1, &block(&[("x-a", &"x".repeat(10_000))])).repeat(10)].concat(),
+            [frame(HEADERS, 0, 1, &header_block(&VALID_FIELDS)), frame(CONTINUATION, 0, 1, &header_block(&[("x-a", &"x".repeat(10_000))])).repeat(10)].concat(),
         ),
         ("empty DATA (RUSTSEC-2026-0258)", [open(), frame(DATA, 0, 1, &[]).repeat(200_000)].concat()),
         ("tiny DATA", [open(), frame(DATA, 0, 1, b"x").repeat(200_000)].concat()),
@@ -67,11 +67,11 @@ async fn whoever_wears_the_server_down_is_told_to_calm_down() {
     for protocol in [Protocol::Http, Protocol::Grpc] {
         let server = Server::start(protocol, Config::default());
         for (name, attack) in &attacks {
-            let got = talk(&server, &[preface(&[]), attack.clone()].concat()).await;
-            assert_eq!(goaway(&got), Some(ENHANCE_YOUR_CALM), "{name}, {protocol:?}");
+            let got = exchange(&server, &[preface(&[]), attack.clone()].concat()).await;
+            assert_eq!(goaway_code(&got), Some(ENHANCE_YOUR_CALM), "{name}, {protocol:?}");
             assert!(got.len() < 1_200, "{name}: {} frames for nothing", got.len());
         }
-        still_serves(&server).await;
+        assert_serving(&server).await;
     }
 }
 
@@ -91,24 +91,24 @@ async fn frames_against_the_rules_end_the_connection() {
         ("PUSH_PROMISE from a client", frame(PUSH_PROMISE, END_HEADERS, 1, &[0, 0, 0, 2])),
         ("a PING of 7 bytes", frame(PING, 0, 0, &[0; 7])),
         ("a window opened by 0", frame(WINDOW_UPDATE, 0, 0, &[0; 4])),
-        ("a window above 2^31", frame(WINDOW_UPDATE, 0, 0, &MAX)),
-        ("CONTINUATION of nothing", frame(CONTINUATION, END_HEADERS, 1, &block(&GOOD))),
-        ("another frame within a header block", [frame(HEADERS, 0, 1, &block(&GOOD)), frame(PING, 0, 0, &[0; 8])].concat()),
+        ("a window above 2^31", frame(WINDOW_UPDATE, 0, 0, &MAX_INCREMENT)),
+        ("CONTINUATION of nothing", frame(CONTINUATION, END_HEADERS, 1, &header_block(&VALID_FIELDS))),
+        ("another frame within a header block", [frame(HEADERS, 0, 1, &header_block(&VALID_FIELDS)), frame(PING, 0, 0, &[0; 8])].concat()),
         ("an index that the header table does not have", frame(HEADERS, END_HEADERS, 1, &[0xff, 0xff, 0x7f])),
         ("a frame of 17 kB", frame(DATA, 0, 1, &vec![0; 17_000])),
     ];
     let server = Server::start(Protocol::Grpc, Config::default());
     for (name, sent) in rows {
-        let got = talk(&server, &[preface(&[]), sent].concat()).await;
+        let got = exchange(&server, &[preface(&[]), sent].concat()).await;
         // h2 says PROTOCOL_ERROR for most, also where the RFC has a code of its own.
-        assert!(goaway(&got).is_some_and(|code| code != 0), "{name}: {got:?}");
+        assert!(goaway_code(&got).is_some_and(|code| code != 0), "{name}: {got:?}");
     }
-    still_serves(&server).await;
+    assert_serving(&server).await;
 }
 
 /// What becomes of one bad request.
 #[derive(Debug, PartialEq)]
-enum End {
+enum Outcome {
     Connection,
     Reset(u32),
     Status(u16),
@@ -116,7 +116,7 @@ enum End {
 
 #[tokio::test]
 async fn a_malformed_request_is_not_carried_out() {
-    use End::{Connection, Reset, Status};
+    use Outcome::{Connection, Reset, Status};
     let fields = |change: &[(&'static str, &'static str)], more: &[(&'static str, &'static str)]| {
         let mut fields = vec![(":method", "GET"), (":scheme", "http"), (":authority", "test"), (":path", "/")];
         for (name, value) in change {
@@ -125,14 +125,14 @@ async fn a_malformed_request_is_not_carried_out() {
         // Stands for "leave it out".
         fields.retain(|(_, value)| *value != "-");
         fields.extend(more);
-        frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(&fields))
+        frame(HEADERS, END_STREAM | END_HEADERS, 1, &header_block(&fields))
     };
     let with = |more: &[(&'static str, &'static str)]| fields(&[], more);
     let long: &'static str = "x".repeat(10_000).leak();
-    let more = frame(CONTINUATION, END_HEADERS, 1, &block(&[("x-a", long)]));
-    let long = [frame(HEADERS, END_STREAM, 1, &block(&[&GOOD[..], &[("x-b", long)]].concat())), more].concat();
-    let opened = opened();
-    let rows: Vec<(&str, Vec<u8>, End)> = vec![
+    let more = frame(CONTINUATION, END_HEADERS, 1, &header_block(&[("x-a", long)]));
+    let long = [frame(HEADERS, END_STREAM, 1, &header_block(&[&VALID_FIELDS[..], &[("x-b", long)]].concat())), more].concat();
+    let open_request = open_request();
+    let rows: Vec<(&str, Vec<u8>, Outcome)> = vec![
         ("connection", with(&[("connection", "close")]), Reset(PROTOCOL_ERROR)),
         ("transfer-encoding", with(&[("transfer-encoding", "chunked")]), Reset(PROTOCOL_ERROR)),
         ("te other than trailers", with(&[("te", "gzip")]), Reset(PROTOCOL_ERROR)),
@@ -157,34 +157,34 @@ async fn a_malformed_request_is_not_carried_out() {
         ("another expectation", with(&[("expect", "foo")]), Status(417)),
         ("headers of 20 kB", long, Status(431)),
         ("headers of 20 kB by their number", with(&[("x-a", ""); 600]), Status(431)),
-        ("more DATA than the length", [&opened[..], &frame(DATA, END_STREAM, 1, b"123456")].concat(), Reset(PROTOCOL_ERROR)),
-        ("less DATA than the length", [&opened[..], &frame(DATA, END_STREAM, 1, b"1234")].concat(), Reset(PROTOCOL_ERROR)),
+        ("more DATA than the length", [&open_request[..], &frame(DATA, END_STREAM, 1, b"123456")].concat(), Reset(PROTOCOL_ERROR)),
+        ("less DATA than the length", [&open_request[..], &frame(DATA, END_STREAM, 1, b"1234")].concat(), Reset(PROTOCOL_ERROR)),
     ];
     let server = Server::start(Protocol::Http, Config::default());
     for (name, sent, expected) in rows {
         let mut stream = server.connect().await;
         stream.write_all(&[preface(&[]), sent].concat()).await.unwrap();
         let end = until(&mut stream, |frame| frame.stream == 1 && [HEADERS, RST_STREAM].contains(&frame.kind));
-        let end = match timeout(SOON, end).await.unwrap_or_else(|_| panic!("{name} has no end")) {
+        let end = match timeout(TEST_TIMEOUT, end).await.unwrap_or_else(|_| panic!("{name} has no end")) {
             None => Connection,
             Some(end) if end.kind == RST_STREAM => Reset(end.code()),
             Some(end) => Status(end.status()),
         };
         assert_eq!(end, expected, "{name}");
-        assert_eq!(server.app.take_ran(), [""; 0], "{name}");
+        assert_eq!(server.app.take_executed(), [""; 0], "{name}");
         if expected != Connection {
             stream.write_all(&request(3, END_STREAM, "GET", "/")).await.unwrap();
-            let other = timeout(SOON, until(&mut stream, |frame| frame.stream == 3)).await.unwrap();
+            let other = timeout(TEST_TIMEOUT, until(&mut stream, |frame| frame.stream == 3)).await.unwrap();
             assert!(other.is_some_and(|frame| frame.kind == HEADERS), "{name}: the connection does not live on");
-            server.app.take_ran();
+            server.app.take_executed();
         }
     }
 }
 
 /// The head of a request with a body of five bytes.
-fn opened() -> Vec<u8> {
+fn open_request() -> Vec<u8> {
     let fields = [(":method", "POST"), (":scheme", "http"), (":authority", "test"), (":path", "/echo"), ("content-length", "5")];
-    frame(HEADERS, END_HEADERS, 1, &block(&fields))
+    frame(HEADERS, END_HEADERS, 1, &header_block(&fields))
 }
 
 #[tokio::test]
@@ -192,10 +192,10 @@ async fn a_path_in_the_trailers_counts_for_nothing() {
     let server = Server::start(Protocol::Http, Config::default());
     let mut stream = server.connect().await;
     // Malformed by RFC 9113 §8.1; h2 drops it and goes on.
-    let trailers = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(&[(":method", "GET"), (":path", "/")]));
-    stream.write_all(&[preface(&[]), opened(), frame(DATA, 0, 1, b"12345"), trailers].concat()).await.unwrap();
-    timeout(SOON, until(&mut stream, |frame| frame.kind == HEADERS)).await.unwrap().unwrap();
-    assert_eq!(server.app.take_ran(), ["POST /echo 5"]);
+    let trailers = frame(HEADERS, END_STREAM | END_HEADERS, 1, &header_block(&[(":method", "GET"), (":path", "/")]));
+    stream.write_all(&[preface(&[]), open_request(), frame(DATA, 0, 1, b"12345"), trailers].concat()).await.unwrap();
+    timeout(TEST_TIMEOUT, until(&mut stream, |frame| frame.kind == HEADERS)).await.unwrap().unwrap();
+    assert_eq!(server.app.take_executed(), ["POST /echo 5"]);
 }
 
 #[tokio::test]
@@ -207,23 +207,23 @@ async fn streams_above_the_limit_are_refused_and_may_be_tried_again() {
     stream.write_all(&[preface(&[]), requests].concat()).await.unwrap();
     let mut refused = 0;
     while refused < 300 - 256 {
-        let frame = timeout(SOON, next(&mut stream)).await.unwrap().unwrap();
+        let frame = timeout(TEST_TIMEOUT, next(&mut stream)).await.unwrap().unwrap();
         assert_eq!((frame.kind, frame.code()), (RST_STREAM, REFUSED_STREAM));
         refused += 1;
     }
     server.app.held(256).await;
-    server.app.go.add_permits(256);
+    server.app.release.add_permits(256);
     for _ in 0..256 {
-        timeout(SOON, until(&mut stream, |frame| frame.kind == HEADERS)).await.unwrap().unwrap();
+        timeout(TEST_TIMEOUT, until(&mut stream, |frame| frame.kind == HEADERS)).await.unwrap().unwrap();
     }
     stream.write_all(&request(601, END_STREAM, "POST", "/test.Test/Call")).await.unwrap();
-    timeout(SOON, until(&mut stream, |frame| frame.stream == 601)).await.unwrap().unwrap();
+    timeout(TEST_TIMEOUT, until(&mut stream, |frame| frame.stream == 601)).await.unwrap().unwrap();
 }
 
 /// Whether somebody else gets an answer.
-async fn still_serves(server: &Server) {
+async fn assert_serving(server: &Server) {
     let mut stream = server.connect().await;
     stream.write_all(&[preface(&[]), request(1, END_STREAM, "POST", "/test.Test/Call")].concat()).await.unwrap();
-    let answer = timeout(SOON, until(&mut stream, |frame| frame.kind == HEADERS)).await.unwrap().unwrap();
+    let answer = timeout(TEST_TIMEOUT, until(&mut stream, |frame| frame.kind == HEADERS)).await.unwrap().unwrap();
     assert_eq!(answer.status(), 200);
 }

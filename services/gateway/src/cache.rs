@@ -4,13 +4,13 @@
 //! It stands behind the checks of who may ask, and holds only what is the same for all who may. Off unless `cache.ttl_ms` is set. Refusals, those of
 //! what does not exist among them, are never kept: who asks at the same time shares one, and that is all.
 
-mod answer;
+mod response;
 mod config;
-mod flights;
-mod read;
-mod second_level;
+mod single_flight;
+mod get_or_load;
+mod redis;
 mod store;
-mod upkeep;
+mod background;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -19,12 +19,12 @@ use palisade_proto::products::v1::FindAllRequest;
 use tonic::Status;
 use uuid::Uuid;
 
-use self::{second_level::SecondLevel, store::Store};
+use self::{redis::RedisCache, store::Store};
 use crate::metrics::{self, Cause};
 
-pub(crate) use answer::{Found, NoCache, Representation};
+pub(crate) use response::{CacheResult, NoCache, Representation};
 pub use config::Config;
-pub use upkeep::Upkeep;
+pub use background::CacheTasks;
 
 /// See the module. Cheap to clone; clones share what is kept.
 #[derive(Debug, Clone, Default)]
@@ -46,115 +46,115 @@ pub(crate) enum Key {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
     /// This one.
-    Is(i64),
+    Known(i64),
     /// None any more.
-    Gone,
+    Removed,
     /// It may have changed.
     Unknown,
 }
 
 /// A change that products is asked for. Dropped, whatever came of it, it outdates what was kept.
 #[derive(Debug)]
-struct Change {
+struct InvalidateOnDrop {
     shared: Arc<Shared>,
     product: Option<Uuid>,
-    to: Version,
+    new_version: Version,
 }
 
 #[derive(Debug)]
 struct Shared {
     store: Store,
     /// How long products may take when there is a stale answer.
-    patience: Duration,
-    second_level: Option<Arc<SecondLevel>>,
+    soft_timeout: Duration,
+    redis: Option<Arc<RedisCache>>,
 }
 
 impl Cache {
     /// A cache as `config` wants it, and what has to run beside it; the latter is `None` if nothing is kept.
-    pub fn new(config: &Config) -> Result<(Self, Option<Upkeep>), Error> {
-        if !config.is_on() {
+    pub fn new(config: &Config) -> Result<(Self, Option<CacheTasks>), Error> {
+        if !config.is_enabled() {
             return Ok((Self::default(), None));
         }
-        let second_level = config.redis()?.map(|client| SecondLevel::new(client, config));
-        let (second_level, changes) = second_level.unzip();
-        let shared = Arc::new(Shared { store: Store::new(config), patience: Duration::from_millis(config.patience_ms), second_level });
-        Ok((Self(Some(shared.clone())), Some(Upkeep::new(shared, changes))))
+        let redis = config.redis()?.map(|client| RedisCache::new(client, config));
+        let (second_level, invalidations) = redis.unzip();
+        let shared = Arc::new(Shared { store: Store::new(config), soft_timeout: Duration::from_millis(config.soft_timeout_ms), redis: second_level });
+        Ok((Self(Some(shared.clone())), Some(CacheTasks::new(shared, invalidations))))
     }
 
     /// Whether anything is kept.
-    pub(crate) fn is_on(&self) -> bool {
+    pub(crate) fn is_enabled(&self) -> bool {
         self.0.is_some()
     }
 
     /// The answer to `key`: one that is kept, or that of `load`, which asks products. With `no_cache` nothing that is kept will do.
-    pub(crate) async fn read<L>(&self, key: Key, no_cache: NoCache, load: L) -> Result<Found, Status>
+    pub(crate) async fn read<L>(&self, key: Key, no_cache: NoCache, load: L) -> Result<CacheResult, Status>
     where
         L: Future<Output = Result<Representation, Status>> + Send + 'static,
     {
         match &self.0 {
             Some(shared) => shared.read(key, no_cache, load).await,
-            None => load.await.map(Found::Uncached),
+            None => load.await.map(CacheResult::Uncached),
         }
     }
 
     /// Has `work` change this product, or make one, and tell which version it led to; what was kept is outdated when it is over. It goes on when its
     /// caller gives up: outdated before products has changed it, the old product would be kept once more.
-    pub(crate) async fn change<T: Send + 'static>(
+    pub(crate) async fn invalidate_after<T: Send + 'static>(
         &self,
         product: Option<Uuid>,
         work: impl Future<Output = Result<(Version, T), Rejection>> + Send + 'static,
     ) -> Result<T, Rejection> {
         let Some(shared) = &self.0 else { return Ok(work.await?.1) };
-        let change = Change { shared: shared.clone(), product, to: Version::Unknown };
+        let guard = InvalidateOnDrop { shared: shared.clone(), product, new_version: Version::Unknown };
         let work = async move {
             // The whole of it comes along.
-            let mut change = change;
-            let (to, done) = work.await?;
-            change.to = to;
-            Ok(done)
+            let mut guard = guard;
+            let (new_version, response) = work.await?;
+            guard.new_version = new_version;
+            Ok(response)
         };
-        task::detached(work).await
+        task::run_to_completion(work).await
     }
 }
 
 impl Shared {
     /// What is kept of this product, if it is older, and all pages are outdated.
-    fn outdate(&self, product: Option<Uuid>, to: Version, cause: Cause) {
+    fn invalidate(&self, product: Option<Uuid>, new_version: Version, cause: Cause) {
         metrics::invalidations(cause).increment(1);
-        self.store.outdate(product, to);
-        if let (Some(second_level), Some(id)) = (&self.second_level, product) {
-            second_level.outdate(id, to);
+        self.store.invalidate(product, new_version);
+        if let (Some(redis), Some(id)) = (&self.redis, product) {
+            redis.invalidate(id, new_version);
         }
     }
 
     /// Everything that is kept is outdated.
-    fn outdate_all(&self) {
+    fn invalidate_all(&self) {
         metrics::invalidations(Cause::Missed).increment(1);
-        self.store.outdate_all();
-        if let Some(second_level) = &self.second_level {
-            second_level.outdate_all();
+        self.store.invalidate_all();
+        if let Some(redis) = &self.redis {
+            redis.invalidate_all();
         }
     }
 }
 
-impl Drop for Change {
+impl Drop for InvalidateOnDrop {
     fn drop(&mut self) {
-        self.shared.outdate(self.product, self.to, Cause::Write);
+        self.shared.invalidate(self.product, self.new_version, Cause::Write);
     }
 }
 
 impl Version {
     /// Whether this is newer than `version`.
-    fn outdates(self, version: i64) -> bool {
-        version < self.floor()
+    fn supersedes(self, version: i64) -> bool {
+        version < self.min_version()
     }
 
     /// The least version that may be current.
-    fn floor(self) -> i64 {
+    fn min_version(self) -> i64 {
         match self {
-            Self::Is(version) => version,
+            Self::Known(version) => version,
             Self::Unknown => UNKNOWN,
-            Self::Gone => i64::MAX,
+            Self::Removed => i64::MAX,
         }
     }
 }

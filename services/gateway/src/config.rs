@@ -7,7 +7,7 @@ use palisade_middleware::{
     client,
     clock::SystemClock,
     config::{Error, Validate},
-    process::Program,
+    process::ServiceConfig,
     server, telemetry,
 };
 use schemars::JsonSchema;
@@ -49,14 +49,14 @@ pub struct OrderEvents {
     /// A stream that has nothing to say says so this often, so that nothing on the way takes it for dead, milliseconds.
     pub heartbeat_ms: u64,
     /// After how long a client opens a stream again that has ended, half as long more or less, milliseconds.
-    pub retry_ms: u64,
+    pub client_retry_ms: u64,
     /// A stream goes on by itself when orders ends it or is started again; without an answer for so long it ends. Milliseconds.
-    pub resume_ms: u64,
+    pub upstream_resume_timeout_ms: u64,
 }
 
 impl Default for OrderEvents {
     fn default() -> Self {
-        Self { heartbeat_ms: 15_000, retry_ms: 2_000, resume_ms: 15_000 }
+        Self { heartbeat_ms: 15_000, client_retry_ms: 2_000, upstream_resume_timeout_ms: 15_000 }
     }
 }
 
@@ -73,12 +73,12 @@ pub struct Upstreams {
 impl Upstreams {
     /// How products is called.
     pub fn products(&self) -> client::Config {
-        self.products.clone().or_at("http://127.0.0.1:5000")
+        self.products.clone().with_default_url("http://127.0.0.1:5000")
     }
 
     /// How orders is called.
     pub fn orders(&self) -> client::Config {
-        self.orders.clone().or_at("http://127.0.0.1:5001")
+        self.orders.clone().with_default_url("http://127.0.0.1:5001")
     }
 }
 
@@ -105,7 +105,7 @@ impl Validate for Config {
         self.telemetry.validate()?;
         self.cache.validate()?;
         self.events.validate()?;
-        let events = [("order_events.heartbeat_ms", self.order_events.heartbeat_ms), ("order_events.retry_ms", self.order_events.retry_ms)];
+        let events = [("order_events.heartbeat_ms", self.order_events.heartbeat_ms), ("order_events.retry_ms", self.order_events.client_retry_ms)];
         if let Some((key, _)) = events.into_iter().find(|(_, value)| *value == 0) {
             return Err(Error::rule(key, "must be greater than 0"));
         }
@@ -114,7 +114,7 @@ impl Validate for Config {
     }
 }
 
-impl Program for Config {
+impl ServiceConfig for Config {
     fn check(&self) -> anyhow::Result<()> {
         self.upstreams.products().tls.check()?;
         self.upstreams.orders().tls.check()?;

@@ -14,7 +14,7 @@ use palisade_middleware::rejection::{Rejection, reasons};
 use utoipa_swagger_ui::Config;
 
 /// The page may load from, and talk to, the host it came from and nobody else. `data:` is for the icons in the style sheet.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; \
+const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
 
 /// An hour: the assets change with the program only.
@@ -34,7 +34,7 @@ pub(crate) async fn openapi() -> Response {
 #[utoipa::path(get, path = "/docs", operation_id = "docs", tag = "documentation",
     responses((status = 200, content_type = "text/html", body = String, description = "A page")))]
 pub(crate) async fn page() -> Response {
-    let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CACHE_CONTROL, "no-cache"), (CONTENT_SECURITY_POLICY, POLICY)];
+    let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CACHE_CONTROL, "no-cache"), (CONTENT_SECURITY_POLICY, CSP)];
     (headers, include_str!("docs/page.html")).into_response()
 }
 

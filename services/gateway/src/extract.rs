@@ -12,16 +12,16 @@ mod preconditions;
 mod query;
 
 pub(crate) use id::Id;
-pub(crate) use idempotency_key::{IdempotencyKey, note, repeatable};
+pub(crate) use idempotency_key::{IdempotencyKey, record_key_outcome, retryable_with_key};
 pub(crate) use json::{Json, Object, present};
 pub(crate) use preconditions::{IfMatch, IfNoneMatch, etag};
 pub(crate) use query::{Limit, Query};
 
 /// Most characters of a field's name that are repeated to the caller: unknown names are theirs, and may be long.
-const MAX_NAME: usize = 100;
+const MAX_NAME_CHARS: usize = 100;
 
 /// serde's error in our words: which field, and what it has to be. Nothing of the value comes back.
-fn explain<E: Display>(error: &serde_path_to_error::Error<E>, whole: &str) -> String {
+fn describe_error<E: Display>(error: &serde_path_to_error::Error<E>, document: &str) -> String {
     let message = error.inner().to_string();
     // serde_json tells where it stopped; the name of the field says more.
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
@@ -31,8 +31,8 @@ fn explain<E: Display>(error: &serde_path_to_error::Error<E>, whole: &str) -> St
     }
     let path = error.path().to_string();
     let name = match path.as_str() {
-        "." => whole.to_owned(),
-        path => format!("`{}`", path.chars().take(MAX_NAME).collect::<String>()),
+        "." => document.to_owned(),
+        path => format!("`{}`", path.chars().take(MAX_NAME_CHARS).collect::<String>()),
     };
     if message.starts_with("unknown field") {
         return format!("{name} is not known here");
@@ -46,7 +46,7 @@ fn explain<E: Display>(error: &serde_path_to_error::Error<E>, whole: &str) -> St
 }
 
 /// The only value of a header that must not be repeated.
-pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Rejection> {
+pub(crate) fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Rejection> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (value, None) => Ok(value.map(http::HeaderValue::as_bytes)),

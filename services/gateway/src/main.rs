@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use palisade_gateway::{Config, keys, start};
-use palisade_middleware::{process::run, telemetry::Edge};
+use palisade_middleware::{process::run, telemetry::TrustBoundary};
 
 fn main() -> ExitCode {
-    run("gateway", "The HTTP API of products and orders.", Edge::Outside, |config: Config, process| async move {
+    run("gateway", "The HTTP API of products and orders.", TrustBoundary::Public, |config: Config, process| async move {
         let keys = keys(&config, &process)?;
         start(&config, keys, &process)?;
         Ok(())

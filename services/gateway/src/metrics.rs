@@ -26,7 +26,7 @@ pub(crate) enum Lookup {
 /// What became of an answer of products. `Outdated` before it was there, or asked for beside another, it is given to those who wait for it and not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Load {
-    Kept,
+    Stored,
     Outdated,
     Failed,
 }
@@ -58,9 +58,9 @@ pub(crate) enum Outcome {
 }
 
 const LOOKUPS: [Lookup; 5] = [Lookup::Hit, Lookup::Shared, Lookup::Miss, Lookup::Stale, Lookup::Bypass];
-const LOADS: [Load; 3] = [Load::Kept, Load::Outdated, Load::Failed];
+const LOADS: [Load; 3] = [Load::Stored, Load::Outdated, Load::Failed];
 const CAUSES: [Cause; 3] = [Cause::Event, Cause::Write, Cause::Missed];
-const SECOND_LEVEL: [(Operation, Outcome); 10] = [
+const REDIS_OPERATIONS: [(Operation, Outcome); 10] = [
     (Operation::Get, Outcome::Hit),
     (Operation::Get, Outcome::Miss),
     (Operation::Get, Outcome::Failed),
@@ -77,10 +77,10 @@ const SECOND_LEVEL: [(Operation, Outcome); 10] = [
 pub fn register() {
     describe(METRICS);
     let counters = LOOKUPS.into_iter().map(lookups).chain(LOADS.into_iter().map(loads)).chain(CAUSES.into_iter().map(invalidations));
-    for counter in counters.chain(SECOND_LEVEL.into_iter().map(|(operation, outcome)| second_level(operation, outcome))) {
+    for counter in counters.chain(REDIS_OPERATIONS.into_iter().map(|(operation, outcome)| redis_operations(operation, outcome))) {
         counter.increment(0);
     }
-    kept(0, 0);
+    record_size(0, 0);
 }
 
 pub(crate) fn lookups(result: Lookup) -> Counter {
@@ -96,7 +96,7 @@ pub(crate) fn lookups(result: Lookup) -> Counter {
 
 pub(crate) fn loads(outcome: Load) -> Counter {
     let outcome = match outcome {
-        Load::Kept => "kept",
+        Load::Stored => "kept",
         Load::Outdated => "outdated",
         Load::Failed => "failed",
     };
@@ -112,7 +112,7 @@ pub(crate) fn invalidations(cause: Cause) -> Counter {
     counter!("palisade.cache.invalidations", "cause" => cause)
 }
 
-pub(crate) fn second_level(operation: Operation, outcome: Outcome) -> Counter {
+pub(crate) fn redis_operations(operation: Operation, outcome: Outcome) -> Counter {
     let operation = match operation {
         Operation::Get => "get",
         Operation::Set => "set",
@@ -130,7 +130,7 @@ pub(crate) fn second_level(operation: Operation, outcome: Outcome) -> Counter {
 
 /// How much is kept.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-pub(crate) fn kept(entries: u64, bytes: u64) {
+pub(crate) fn record_size(entries: u64, bytes: u64) {
     gauge!("palisade.cache.entries").set(entries as f64);
     gauge!("palisade.cache.bytes").set(bytes as f64);
 }

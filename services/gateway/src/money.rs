@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 const DECIMALS: usize = 2;
 
 /// Minor units in one unit.
-const SCALE: u64 = 100;
+const MINOR_PER_UNIT: u64 = 100;
 
 /// An amount in minor units. As JSON it is the number with exactly that value and no more digits than it takes: 1250 is `12.5`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) struct NumberText(String);
 
 /// Why a number is no amount of money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NotMoney {
+pub(crate) enum AmountError {
     /// Not digits with an optional point; an exponent is not read either.
     #[error("must be a plain decimal number")]
     NotDecimal,
@@ -33,7 +33,7 @@ pub(crate) enum NotMoney {
     TooLarge,
 }
 
-impl NotMoney {
+impl AmountError {
     /// The slug of the rule.
     pub(crate) fn code(self) -> &'static str {
         match self {
@@ -46,18 +46,18 @@ impl NotMoney {
 
 impl Amount {
     /// Reads `-?digits(.digits)?`. Zeros at the end of the decimals do not count.
-    pub(crate) fn parse(text: &str) -> Result<Self, NotMoney> {
+    pub(crate) fn parse(text: &str) -> Result<Self, AmountError> {
         let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
         let (whole, decimals) = digits.split_once('.').unwrap_or((digits, "0"));
         if !is_digits(whole) || !is_digits(decimals) {
-            return Err(NotMoney::NotDecimal);
+            return Err(AmountError::NotDecimal);
         }
         let decimals = decimals.trim_end_matches('0');
         if decimals.len() > DECIMALS {
-            return Err(NotMoney::TooManyDecimals);
+            return Err(AmountError::TooManyDecimals);
         }
         let sign = if negative { "-" } else { "" };
-        format!("{sign}{whole}{decimals:0<DECIMALS$}").parse().map(Self).map_err(|_| NotMoney::TooLarge)
+        format!("{sign}{whole}{decimals:0<DECIMALS$}").parse().map(Self).map_err(|_| AmountError::TooLarge)
     }
 }
 
@@ -68,7 +68,7 @@ fn is_digits(text: &str) -> bool {
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let minor = self.0.unsigned_abs();
-        let (whole, decimals) = (minor / SCALE, minor % SCALE);
+        let (whole, decimals) = (minor / MINOR_PER_UNIT, minor % MINOR_PER_UNIT);
         let sign = if self.0 < 0 { "-" } else { "" };
         match decimals {
             0 => write!(f, "{sign}{whole}"),
@@ -94,7 +94,7 @@ impl<'de> Deserialize<'de> for Amount {
 
 impl NumberText {
     /// Its value as money.
-    pub(crate) fn amount(&self) -> Result<Amount, NotMoney> {
+    pub(crate) fn amount(&self) -> Result<Amount, AmountError> {
         Amount::parse(&self.0)
     }
 }
@@ -126,10 +126,10 @@ mod tests {
     #[test]
     fn refuses_what_is_not_exact_or_not_plain() {
         for text in ["", "-", ".5", "5.", "1e2", "1E2", "+1", " 1", "1,5", "0x1", "1.2.3", "NaN", "--1", "٣"] {
-            assert_eq!(Amount::parse(text), Err(NotMoney::NotDecimal), "{text}");
+            assert_eq!(Amount::parse(text), Err(AmountError::NotDecimal), "{text}");
         }
-        assert_eq!(Amount::parse("0.001"), Err(NotMoney::TooManyDecimals));
-        assert_eq!(Amount::parse("92233720368547758.08"), Err(NotMoney::TooLarge));
+        assert_eq!(Amount::parse("0.001"), Err(AmountError::TooManyDecimals));
+        assert_eq!(Amount::parse("92233720368547758.08"), Err(AmountError::TooLarge));
         assert_eq!(Amount::parse("92233720368547758.07"), Ok(Amount(i64::MAX)));
     }
 

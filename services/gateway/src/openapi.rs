@@ -77,7 +77,7 @@ struct ProblemField {
 }
 
 /// A refusal that many operations share.
-struct Refusal {
+struct SharedResponse {
     status: &'static str,
     name: &'static str,
     description: &'static str,
@@ -89,20 +89,20 @@ fn always(_: &str, _: &Operation) -> bool {
     true
 }
 
-fn with_token(_: &str, operation: &Operation) -> bool {
+fn requires_token(_: &str, operation: &Operation) -> bool {
     operation.security.is_some()
 }
 
-fn with_body(_: &str, operation: &Operation) -> bool {
+fn has_body(_: &str, operation: &Operation) -> bool {
     operation.request_body.is_some()
 }
 
-fn of_one(path: &str, _: &Operation) -> bool {
+fn has_path_parameter(path: &str, _: &Operation) -> bool {
     path.contains('{')
 }
 
-const REFUSALS: [Refusal; 10] = [
-    Refusal {
+const SHARED_RESPONSES: [SharedResponse; 10] = [
+    SharedResponse {
         status: "400",
         name: "Invalid",
         description: "`invalid_body`: malformed JSON, a wrong type, an unknown or repeated field; `validation_failed`: broken rules, all of \
@@ -110,39 +110,39 @@ const REFUSALS: [Refusal; 10] = [
         headers: &[],
         applies: always,
     },
-    Refusal {
+    SharedResponse {
         status: "401",
         name: "Unauthenticated",
         description: "`unauthenticated`: no token or none that is valid; `token_expired`",
         headers: &["WWW-Authenticate"],
-        applies: with_token,
+        applies: requires_token,
     },
-    Refusal { status: "403", name: "Forbidden", description: "`insufficient_scope`", headers: &["WWW-Authenticate"], applies: with_token },
-    Refusal { status: "404", name: "NotFound", description: "`not_found`: no such thing, or not yours", headers: &[], applies: of_one },
-    Refusal { status: "413", name: "TooLarge", description: "`body_too_large`: more than 256 KiB", headers: &[], applies: with_body },
-    Refusal {
+    SharedResponse { status: "403", name: "Forbidden", description: "`insufficient_scope`", headers: &["WWW-Authenticate"], applies: requires_token },
+    SharedResponse { status: "404", name: "NotFound", description: "`not_found`: no such thing, or not yours", headers: &[], applies: has_path_parameter },
+    SharedResponse { status: "413", name: "TooLarge", description: "`body_too_large`: more than 256 KiB", headers: &[], applies: has_body },
+    SharedResponse {
         status: "415",
         name: "NotJson",
         description: "`unsupported_media_type`: not `application/json` in UTF-8, or compressed",
         headers: &[],
-        applies: with_body,
+        applies: has_body,
     },
-    Refusal {
+    SharedResponse {
         status: "429",
         name: "RateLimited",
         description: "`rate_limited`: over the caller's rate",
         headers: &["Retry-After", "RateLimit", "RateLimit-Policy"],
         applies: always,
     },
-    Refusal { status: "500", name: "Internal", description: "`internal`: an unexpected error", headers: &[], applies: always },
-    Refusal {
+    SharedResponse { status: "500", name: "Internal", description: "`internal`: an unexpected error", headers: &[], applies: always },
+    SharedResponse {
         status: "503",
         name: "Unavailable",
         description: "`overloaded`: no room for more work; `upstream_unavailable`: a service behind this one does not answer",
         headers: &["Retry-After"],
         applies: always,
     },
-    Refusal {
+    SharedResponse {
         status: "504",
         name: "DeadlineExceeded",
         description: "`deadline_exceeded`: the request took longer than allowed",
@@ -154,26 +154,26 @@ const REFUSALS: [Refusal; 10] = [
 /// The document as JSON.
 pub(crate) fn json() -> String {
     let mut spec = router::api().into_openapi();
-    complete(&mut spec);
+    add_shared_parts(&mut spec);
     spec.to_json().expect("a document is maps and text, which JSON can write")
 }
 
 /// Adds what no handler says because it holds for all.
-fn complete(spec: &mut Spec) {
+fn add_shared_parts(spec: &mut Spec) {
     let components = spec.components.get_or_insert_with(Components::new);
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").description(Some(
         "Scopes: `products:read`, `products:write`, `orders:read`, `orders:write`, and `orders:admin` for all actions on everyone's orders",
     ));
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer.build()));
-    for refusal in &REFUSALS {
-        components.responses.insert(refusal.name.to_owned(), refusal.response().into());
+    for shared_response in &SHARED_RESPONSES {
+        components.responses.insert(shared_response.name.to_owned(), shared_response.response().into());
     }
     for (path, item) in &mut spec.paths.paths {
         for operation in operations(item) {
-            for refusal in &REFUSALS {
-                if (refusal.applies)(path, operation) {
-                    let shared = RefOr::Ref(Ref::from_response_name(refusal.name));
-                    operation.responses.responses.entry(refusal.status.to_owned()).or_insert(shared);
+            for shared_response in &SHARED_RESPONSES {
+                if (shared_response.applies)(path, operation) {
+                    let shared = RefOr::Ref(Ref::from_response_name(shared_response.name));
+                    operation.responses.responses.entry(shared_response.status.to_owned()).or_insert(shared);
                 }
             }
             operation.parameters.get_or_insert_default().extend(parameters().map(RefOr::T));
@@ -185,7 +185,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().filter_map(Option::as_mut)
 }
 
-impl Refusal {
+impl SharedResponse {
     fn response(&self) -> Response {
         let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
         let response = ResponseBuilder::new().description(self.description).content("application/problem+json", problem);

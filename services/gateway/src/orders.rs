@@ -15,7 +15,7 @@ use palisade_proto::orders::v1::{FindAllRequest, FindOneRequest, RemoveRequest, 
 use crate::{
     extract::{self, Id, IdempotencyKey, Query},
     openapi::Problem,
-    problem::{self, is_replayed, settle},
+    problem::{self, is_replayed, merge_violations},
     upstreams::Upstreams,
 };
 
@@ -29,7 +29,7 @@ pub(crate) use events::{__path_events, events};
 const NO_STORE: &str = "no-store";
 
 /// When to look again at an order that is not settled, in seconds.
-const LOOK_AGAIN: HeaderValue = HeaderValue::from_static("1");
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 /// Place an order.
 ///
@@ -57,9 +57,9 @@ pub(crate) async fn create(
     IdempotencyKey(idempotency_key): IdempotencyKey,
     extract::Json(order): extract::Json<NewOrder>,
 ) -> Result<Response, Rejection> {
-    let (request, broken) = order.into_proto(idempotency_key.clone());
-    let answer = settle(orders.create_order(extract::repeatable(request, &idempotency_key)).await, broken);
-    extract::note(&idempotency_key, &answer);
+    let (request, violations) = order.into_proto(idempotency_key.clone());
+    let answer = merge_violations(orders.create_order(extract::retryable_with_key(request, &idempotency_key)).await, violations);
+    extract::record_key_outcome(&idempotency_key, &answer);
     let answer = answer?;
     let replayed = is_replayed(&answer);
     let order = Order::try_from(answer.into_inner())?;
@@ -67,7 +67,7 @@ pub(crate) async fn create(
     if order.is_settled() {
         Ok((StatusCode::CREATED, headers, replayed, Json(order)).into_response())
     } else {
-        Ok((StatusCode::ACCEPTED, headers, [(RETRY_AFTER, LOOK_AGAIN)], replayed, Json(order)).into_response())
+        Ok((StatusCode::ACCEPTED, headers, [(RETRY_AFTER, RETRY_AFTER_SECONDS)], replayed, Json(order)).into_response())
     }
 }
 
@@ -80,7 +80,7 @@ pub(crate) async fn list(
     State(Upstreams { mut orders, .. }): State<Upstreams>,
     Query(filters): Query<Filters>,
 ) -> Result<Response, Rejection> {
-    let page = orders.find_all(FindAllRequest::from(filters)).await.map_err(problem::of_query)?.into_inner();
+    let page = orders.find_all(FindAllRequest::from(filters)).await.map_err(problem::from_query_status)?.into_inner();
     Ok(([(CACHE_CONTROL, NO_STORE)], Json(OrderPage::try_from(page)?)).into_response())
 }
 

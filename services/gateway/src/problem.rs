@@ -1,7 +1,7 @@
 //! What a service's refusal becomes for the caller: the one place where gRPC statuses turn into HTTP reasons.
 
 use http::{HeaderName, HeaderValue, StatusCode};
-use palisade_middleware::rejection::{DOMAIN, Fact, Reason, Rejection, Violation, reasons};
+use palisade_middleware::rejection::{DOMAIN, MetadataValue, Reason, Rejection, Violation, reasons};
 use tonic::{Code, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -31,19 +31,19 @@ reasons! {
 }
 
 /// Metadata of a refusal that is for the caller, by name; other keys stay inside.
-const FACTS: [&str; 3] = ["orderId", "productId", "status"];
+const METADATA_KEYS: [&str; 3] = ["orderId", "productId", "status"];
 
 /// As [`FACTS`], of several values.
-const LISTS: [&str; 1] = ["allowed"];
+const LIST_METADATA_KEYS: [&str; 1] = ["allowed"];
 
 /// A service's refusal for the caller. Its words pass only with our `ErrorInfo`; the whole status goes to the log.
 pub(crate) fn rejection(status: Status) -> Rejection {
     let details = status.get_error_details();
-    let reason = details.error_info().filter(|info| info.domain == DOMAIN).and_then(|info| named(&info.reason));
+    let reason = details.error_info().filter(|info| info.domain == DOMAIN).and_then(|info| known_reason(&info.reason));
     let mut rejection = match reason {
-        Some(reason) if reason.is_our_own_fault() => Rejection::new(&reasons::INTERNAL, "an unexpected error"),
+        Some(reason) if reason.is_internal_fault() => Rejection::new(&reasons::INTERNAL, "an unexpected error"),
         Some(reason) => with_details(Rejection::new(reason, status.message().to_owned()), &details),
-        None => unnamed(status.code()),
+        None => from_bare_code(status.code()),
     };
     if let Some(wait) = details.retry_info().and_then(|info| info.retry_delay) {
         rejection = rejection.with_retry_after(wait);
@@ -56,7 +56,7 @@ pub(crate) fn rejection(status: Status) -> Rejection {
 }
 
 /// As [`rejection`] for a request whose query is checked by the service: a broken rule is an invalid parameter.
-pub(crate) fn of_query(status: Status) -> Rejection {
+pub(crate) fn from_query_status(status: Status) -> Rejection {
     let rejection = rejection(status);
     if *rejection.reason() != reasons::VALIDATION_FAILED {
         return rejection;
@@ -67,19 +67,19 @@ pub(crate) fn of_query(status: Status) -> Rejection {
 
 /// The answer to a body in which `broken` rules were found here. It was sent on nevertheless, with values that the service is sure to refuse,
 /// because the service owns the other rules: the caller learns of all that are broken at once.
-pub(crate) fn settle<T>(answer: Result<Response<T>, Status>, mut broken: Vec<Violation>) -> Result<Response<T>, Rejection> {
+pub(crate) fn merge_violations<T>(answer: Result<Response<T>, Status>, mut violations: Vec<Violation>) -> Result<Response<T>, Rejection> {
     let rejection = match answer {
-        Ok(_) if !broken.is_empty() => return Err(Rejection::internal("a service accepted a body that breaks its rules")),
+        Ok(_) if !violations.is_empty() => return Err(Rejection::internal("a service accepted a body that breaks its rules")),
         Ok(answer) => return Ok(answer),
         Err(status) => rejection(status),
     };
-    if broken.is_empty() || *rejection.reason() != reasons::VALIDATION_FAILED {
+    if violations.is_empty() || *rejection.reason() != reasons::VALIDATION_FAILED {
         return Err(rejection);
     }
-    let theirs = rejection.violations().iter().filter(|theirs| broken.iter().all(|own| own.field != theirs.field));
-    let theirs: Vec<_> = theirs.cloned().collect();
-    broken.extend(theirs);
-    Err(Rejection::invalid(broken))
+    let upstream = rejection.violations().iter().filter(|theirs| violations.iter().all(|own| own.field != theirs.field));
+    let upstream: Vec<_> = upstream.cloned().collect();
+    violations.extend(upstream);
+    Err(Rejection::invalid(violations))
 }
 
 /// The header that tells the caller that this is the stored answer to an earlier request.
@@ -88,7 +88,7 @@ pub(crate) fn is_replayed<T>(answer: &Response<T>) -> Option<[(HeaderName, Heade
 }
 
 /// Whether this refusal is such an answer.
-pub(crate) fn is_of_replay(refusal: &Rejection) -> bool {
+pub(crate) fn is_replay(refusal: &Rejection) -> bool {
     refusal.headers().iter().any(|(name, _)| name == REPLAYED)
 }
 
@@ -96,23 +96,23 @@ fn replayed() -> (HeaderName, HeaderValue) {
     (HeaderName::from_static(REPLAYED), HeaderValue::from_static("true"))
 }
 
-fn named(reason: &str) -> Option<&'static Reason> {
+fn known_reason(reason: &str) -> Option<&'static Reason> {
     let slug = reason.to_ascii_lowercase();
     reasons::ALL.iter().chain(OWN).copied().find(|reason| reason.slug == slug)
 }
 
 fn with_details(rejection: Rejection, details: &ErrorDetails) -> Rejection {
-    let mut rejection = rejection.with_violations(Violation::all_in(details));
+    let mut rejection = rejection.with_violations(Violation::from_error_details(details));
     if let Some(info) = details.error_info() {
-        for key in FACTS {
+        for key in METADATA_KEYS {
             if let Some(value) = info.metadata.get(key) {
                 rejection = rejection.with_metadata(key, value.as_str());
             }
         }
-        for key in LISTS {
+        for key in LIST_METADATA_KEYS {
             if let Some(values) = info.metadata.get(key) {
                 let values = values.split(',').filter(|value| !value.is_empty()).map(str::to_owned).collect();
-                rejection = rejection.with_metadata(key, Fact::List(values));
+                rejection = rejection.with_metadata(key, MetadataValue::List(values));
             }
         }
     }
@@ -120,7 +120,7 @@ fn with_details(rejection: Rejection, details: &ErrorDetails) -> Rejection {
 }
 
 /// A status that none of our services made: a transport, a proxy, a framework. Only its code counts.
-fn unnamed(code: Code) -> Rejection {
+fn from_bare_code(code: Code) -> Rejection {
     let reason = match code {
         Code::InvalidArgument => &reasons::INVALID_PARAMETER,
         Code::NotFound => &reasons::NOT_FOUND,

@@ -18,7 +18,7 @@ use crate::{
     cache::{Key, NoCache, Representation, Version},
     extract::{self, Id, IdempotencyKey, IfMatch, IfNoneMatch, Query, etag},
     openapi::Problem,
-    problem::{self, is_replayed, settle},
+    problem::{self, is_replayed, merge_violations},
     upstreams::Upstreams,
 };
 
@@ -47,12 +47,12 @@ pub(crate) async fn create(
     IdempotencyKey(idempotency_key): IdempotencyKey,
     extract::Json(input): extract::Json<ProductInput>,
 ) -> Result<Response, Rejection> {
-    let (product, broken) = input.into_proto();
+    let (product, violations) = input.into_proto();
     let key = idempotency_key.clone();
-    let request = extract::repeatable(CreateProductRequest { product: Some(product), idempotency_key }, &key);
-    let work = async move { Ok((Version::Unknown, settle(products.create_product(request).await, broken)?)) };
-    let answer = cache.change(None, work).await;
-    extract::note(&key, &answer);
+    let request = extract::retryable_with_key(CreateProductRequest { product: Some(product), idempotency_key }, &key);
+    let work = async move { Ok((Version::Unknown, merge_violations(products.create_product(request).await, violations)?)) };
+    let answer = cache.invalidate_after(None, work).await;
+    extract::record_key_outcome(&key, &answer);
     let answer = answer?;
     let replayed = is_replayed(&answer);
     let product = Product::try_from(answer.into_inner())?;
@@ -79,12 +79,12 @@ pub(crate) async fn list(
     headers: HeaderMap,
 ) -> Result<Response, Rejection> {
     // A page has an entity tag only where it is kept: making one costs more than it saves.
-    let if_none_match = if cache.is_on() { IfNoneMatch::read(&headers)? } else { IfNoneMatch::default() };
+    let if_none_match = if cache.is_enabled() { IfNoneMatch::read(&headers)? } else { IfNoneMatch::default() };
     let request = FindAllRequest::from(filters);
     let key = Key::Page(Arc::new(request.clone()));
     let load = async move { Representation::new(&ProductPage::try_from(products.find_all(request).await?.into_inner())?, None) };
-    let page = cache.read(key, no_cache, load).await.map_err(problem::of_query)?;
-    Ok(page.answer(&if_none_match))
+    let page = cache.read(key, no_cache, load).await.map_err(problem::from_query_status)?;
+    Ok(page.into_conditional_response(&if_none_match))
 }
 
 /// Read a product.
@@ -113,7 +113,7 @@ pub(crate) async fn find(
         Representation::new(&Product::try_from(product)?, Some(version))
     };
     let product = cache.read(Key::Product(id), no_cache, load).await.map_err(problem::rejection)?;
-    Ok(product.answer(&if_none_match))
+    Ok(product.into_conditional_response(&if_none_match))
 }
 
 /// Replace a product.
@@ -135,17 +135,17 @@ pub(crate) async fn replace(
     if_match: IfMatch,
     extract::Json(input): extract::Json<ProductInput>,
 ) -> Result<Response, Rejection> {
-    let (product, broken) = input.into_proto();
-    let answer = guarded(if_match, move |expected_version| {
+    let (product, violations) = input.into_proto();
+    let answer = for_each_if_match(if_match, move |expected_version| {
         let request = UpdateRequest { id: id.to_string(), product: Some(product.clone()), expected_version };
-        let (mut products, broken) = (products.clone(), broken.clone());
-        async move { settle(products.update(request).await, broken) }
+        let (mut products, violations) = (products.clone(), violations.clone());
+        async move { merge_violations(products.update(request).await, violations) }
     });
     let work = Box::pin(async move {
         let product = answer.await?.into_inner();
-        Ok((Version::Is(product.version), product))
+        Ok((Version::Known(product.version), product))
     });
-    let product = Product::try_from(cache.change(Some(id), work).await?)?;
+    let product = Product::try_from(cache.invalidate_after(Some(id), work).await?)?;
     Ok(([(ETAG, etag(product.version))], Json(product)).into_response())
 }
 
@@ -166,22 +166,22 @@ pub(crate) async fn remove(
     Id(id): Id,
     if_match: IfMatch,
 ) -> Result<StatusCode, Rejection> {
-    let answer = guarded(if_match, move |expected_version| {
+    let answer = for_each_if_match(if_match, move |expected_version| {
         let request = RemoveRequest { id: id.to_string(), expected_version };
         let mut products = products.clone();
         async move { products.remove(request).await.map_err(problem::rejection) }
     });
-    cache.change(Some(id), async move { Ok((Version::Gone, answer.await?)) }).await?;
+    cache.invalidate_after(Some(id), async move { Ok((Version::Removed, answer.await?)) }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Makes a change to the first version of `if_match` that is the present one.
-async fn guarded<T, F: Future<Output = Result<T, Rejection>>>(
+async fn for_each_if_match<T, F: Future<Output = Result<T, Rejection>>>(
     if_match: IfMatch,
     change: impl Fn(Option<i64>) -> F,
 ) -> Result<T, Rejection> {
     let mut mismatch = Rejection::new(&reasons::VERSION_MISMATCH, "the product has none of the versions in if-match");
-    for version in if_match.attempts() {
+    for version in if_match.expected_versions() {
         match change(version).await {
             Err(rejection) if *rejection.reason() == reasons::VERSION_MISMATCH => mismatch = rejection,
             settled => return settled,

@@ -37,7 +37,7 @@ pub static METHODS: [Method; 14] = [
 /// The HTTP API over these services. The server stack stands around it: it makes the request's context, checks who asks against [`METHODS`],
 /// and writes refusals as problems.
 pub fn router(upstreams: Upstreams) -> Router {
-    Router::from(api().with_state(upstreams)).fallback(nothing_here).method_not_allowed_fallback(other_method)
+    Router::from(api().with_state(upstreams)).fallback(not_found).method_not_allowed_fallback(method_not_allowed)
 }
 
 /// The routes with their documentation.
@@ -54,11 +54,11 @@ pub(crate) fn api() -> OpenApiRouter<Upstreams> {
         .routes(routes!(docs::asset))
 }
 
-async fn nothing_here() -> Rejection {
+async fn not_found() -> Rejection {
     Rejection::new(&reasons::NOT_FOUND, "there is nothing at this path")
 }
 
 /// The router adds `Allow`.
-async fn other_method() -> Rejection {
+async fn method_not_allowed() -> Rejection {
     Rejection::new(&reasons::METHOD_NOT_ALLOWED, "see the header allow for the methods of this path")
 }

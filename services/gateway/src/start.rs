@@ -7,7 +7,7 @@ use axum::{Json, routing::get};
 use palisade_events::{Broker, Topic};
 use palisade_middleware::{
     admin,
-    auth::{CredentialsLayer, Grant, InternalTokens, Keys},
+    auth::{CredentialsLayer, TokenPolicy, InternalTokens, Keys},
     circuit_breaker, client,
     fault::Faults,
     health::{self, Readiness},
@@ -34,23 +34,23 @@ pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<S
     let readiness = process.readiness();
     let (products, orders) = (config.upstreams.products(), config.upstreams.orders());
     let jwks = Json(serde_json::to_value(keys.signing.public_jwks())?);
-    let tokens = Arc::new(InternalTokens::new("gateway", Grant::Users, keys.signing, process.clock.clone()));
-    let idempotent = IdempotentMethods::in_descriptors(FILE_DESCRIPTOR_SET)?;
+    let tokens = Arc::new(InternalTokens::new("gateway", TokenPolicy::OnBehalfOfUser, keys.signing, process.clock.clone()));
+    let idempotent = IdempotentMethods::from_descriptors(FILE_DESCRIPTOR_SET)?;
     let products = client::connect("products", &products, idempotent.clone(), CredentialsLayer::new(tokens.clone(), "products"))?;
     let orders = client::connect("orders", &orders, idempotent, CredentialsLayer::new(tokens, "orders"))?;
     for (name, client) in [("products", &products), ("orders", &orders)] {
         let endpoints = client.endpoints().context("a connected client has endpoints")?;
         // What is kept is answered without products, which must not take this gateway away from those who ask.
-        let required = name != "products" || !config.cache.covers_failures();
+        let required = name != "products" || !config.cache.serves_stale();
         readiness.watch(name, required, process.shutdown.clone(), health::grpc_probe(endpoints.clone()));
     }
-    let breakers = circuit_breaker::operate::router([products.breaker().clone(), orders.breaker().clone()]);
+    let breakers = circuit_breaker::admin::router([products.breaker().clone(), orders.breaker().clone()]);
     let cache = start_cache(config, process, &readiness)?;
     let upstreams = Upstreams::new(products, orders).with_events(config.order_events).with_cache(cache);
     let methods = Arc::new(MethodTable::new(&[&METHODS, &admin::PROBES])?);
-    let faults = Faults::new(&config.server.faults, Protocol::Http, &methods);
-    let more = breakers.merge(faults.routes()).route("/jwks.json", get(move || async move { jwks }));
-    process.serve_admin("gateway", config.admin_listen, readiness.clone(), more)?;
+    let faults = Faults::new(&config.server.fault_injection, Protocol::Http, &methods);
+    let admin_routes = breakers.merge(faults.routes()).route("/jwks.json", get(move || async move { jwks }));
+    process.serve_admin("gateway", config.admin_listen, readiness.clone(), admin_routes)?;
 
     let router = router(upstreams).merge(admin::probes(readiness));
     let address = process.serve(("gateway", Protocol::Http), config.listen, router, methods, keys.verifier, (&config.server, faults));
@@ -59,8 +59,8 @@ pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<S
 
 /// The cache, and what outdates it. Without its servers it serves as well: they are told, but not required.
 fn start_cache(config: &Config, process: &Process, readiness: &Readiness) -> anyhow::Result<Cache> {
-    let (cache, upkeep) = Cache::new(&config.cache)?;
-    let Some(upkeep) = upkeep else { return Ok(cache) };
+    let (cache, tasks) = Cache::new(&config.cache)?;
+    let Some(upkeep) = tasks else { return Ok(cache) };
     if let Some(probe) = upkeep.probe() {
         readiness.watch("redis", false, process.shutdown.clone(), probe);
     }

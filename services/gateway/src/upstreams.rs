@@ -13,7 +13,7 @@ use crate::{cache::Cache, config};
 type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
 
 /// Largest answer that is read, in bytes: a page of 100 products with the longest texts fits.
-const MAX_ANSWER: usize = 4 * 1024 * 1024;
+const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The client of orders.
 pub(crate) type OrdersClient = OrdersServiceClient<Transport>;
@@ -36,8 +36,8 @@ impl Upstreams {
         O: Service<Request<Body>, Response = Response<Body>, Error: Into<BoxError>, Future: Send> + Clone + Send + Sync + 'static,
     {
         Self {
-            products: ProductsServiceClient::new(Transport::new(products.map_err(status))).max_decoding_message_size(MAX_ANSWER),
-            orders: OrdersServiceClient::new(Transport::new(orders.map_err(status))).max_decoding_message_size(MAX_ANSWER),
+            products: ProductsServiceClient::new(Transport::new(products.map_err(into_status))).max_decoding_message_size(MAX_RESPONSE_BYTES),
+            orders: OrdersServiceClient::new(Transport::new(orders.map_err(into_status))).max_decoding_message_size(MAX_RESPONSE_BYTES),
             events: config::OrderEvents::default(),
             cache: Cache::default(),
         }
@@ -57,6 +57,6 @@ impl Upstreams {
 }
 
 /// What a stack refuses is a status already, with its cause.
-fn status(error: impl Into<BoxError>) -> Status {
+fn into_status(error: impl Into<BoxError>) -> Status {
     Status::from_error(error.into())
 }

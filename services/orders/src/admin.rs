@@ -28,7 +28,7 @@ use crate::{
     config, metrics,
     order::{self, OrderId, Status},
     products::Products,
-    store::{Error, Standing, Store},
+    store::{Error, SagaStatus, Store},
 };
 
 /// A due order that no worker took up for this long is a finding.
@@ -37,13 +37,13 @@ const OVERDUE_AFTER: Duration = Duration::from_mins(1);
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 /// As is one that was tried this often.
 const STUCK_ATTEMPTS: u32 = 5;
-const STUCK_LISTED: u32 = 100;
+const MAX_STUCK_LISTED: u32 = 100;
 const RESERVATIONS_PER_PAGE: u32 = 500;
 const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the tools work with.
 #[derive(Clone)]
-pub struct Tools {
+pub struct AdminState {
     /// Where orders are kept.
     pub store: Arc<dyn Store>,
     /// Where reservations are kept.
@@ -53,13 +53,13 @@ pub struct Tools {
 }
 
 /// `GET /invariants`, `GET /saga/stuck`, `POST /saga/retry/{id}`, `GET /events/dead`, `POST /events/redrive`.
-pub fn router(tools: Tools) -> Router {
+pub fn router(state: AdminState) -> Router {
     Router::new()
         .route("/invariants", get(invariants))
         .route("/saga/stuck", get(stuck))
         .route("/saga/retry/{id}", post(retry))
         .merge(events::router())
-        .with_state(tools)
+        .with_state(state)
 }
 
 /// How far back a check goes.
@@ -78,46 +78,46 @@ struct Report {
     body: Value,
 }
 
-async fn invariants(State(tools): State<Tools>, Query(Scope { hours }): Query<Scope>) -> Response {
-    match tools.check(hours).await {
+async fn invariants(State(state): State<AdminState>, Query(Scope { hours }): Query<Scope>) -> Response {
+    match state.check(hours).await {
         Ok(report) => Json(report.body).into_response(),
         Err(error) => unavailable(&error),
     }
 }
 
 /// Checks the invariants again and again until `stop`, for the metrics. No other check has a hand in these: what it looks at may be less, or more.
-pub async fn watch(tools: Tools, config: config::Audit, stop: CancellationToken) {
-    if config.every_s == 0 {
+pub async fn run_audit_loop(state: AdminState, config: config::Audit, stop: CancellationToken) {
+    if config.interval_s == 0 {
         return;
     }
-    let tools = &tools;
+    let state = &state;
     let check = || async move {
-        match tools.check(config.hours).await {
-            Ok(report) => metrics::audited(report.violations),
+        match state.check(config.lookback_hours).await {
+            Ok(report) => metrics::record_audit(report.violations),
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the invariants could not be checked"),
         }
     };
-    task::at_leisure(Duration::from_secs(config.every_s), stop, check).await;
+    task::run_with_duty_cycle(Duration::from_secs(config.interval_s), stop, check).await;
 }
 
 /// The id next to it.
-fn before(id: Uuid) -> Uuid {
+fn previous_uuid(id: Uuid) -> Uuid {
     Uuid::from_u128(id.as_u128().saturating_sub(1))
 }
 
-struct Compared {
+struct ReservationAudit {
     checked: u64,
     violations: Vec<String>,
 }
 
-impl Tools {
+impl AdminState {
     /// What must hold of orders that are no older than so many `hours`; 0 for all.
     async fn check(&self, hours: u32) -> Result<Report, Error> {
         let now = self.clock.now();
         let since = Some(hours).filter(|hours| *hours > 0).and_then(|hours| now.checked_sub(time::Duration::hours(hours.into())));
         let audit = self.store.audit(now, OVERDUE_AFTER, since).await?;
         let mut violations: Vec<String> = audit.findings.iter().map(ToString::to_string).collect();
-        let context = Context::background().on_behalf_of(Arc::new(Principal::absent_user("orders"))).until(Instant::now() + CHECK_TIMEOUT);
+        let context = Context::background().on_behalf_of(Arc::new(Principal::on_behalf_of("orders"))).with_deadline(Instant::now() + CHECK_TIMEOUT);
         let reservations = match context::scope(context, self.compare_reservations(since)).await {
             Ok(found) => {
                 violations.extend(found.violations);
@@ -134,55 +134,55 @@ impl Tools {
     }
 
     /// Every reservation that owns units has an order that wants them. Asked of products, page by page; a reservation has its order's id.
-    async fn compare_reservations(&self, since: Option<OffsetDateTime>) -> Result<Compared, String> {
-        let mut compared = Compared { checked: 0, violations: Vec::new() };
-        let mut after = since.map(|since| before(order::least_uuid(since)));
+    async fn compare_reservations(&self, since: Option<OffsetDateTime>) -> Result<ReservationAudit, String> {
+        let mut audit = ReservationAudit { checked: 0, violations: Vec::new() };
+        let mut after = since.map(|since| previous_uuid(order::min_uuid_at(since)));
         loop {
             let page = self.products.open_reservations(after, RESERVATIONS_PER_PAGE).await;
             let page = page.map_err(|status| format!("products answers {:?}", status.code()))?;
-            let Some((last, _)) = page.last() else { return Ok(compared) };
+            let Some((last, _)) = page.last() else { return Ok(audit) };
             after = Some(*last);
             let ids: Vec<OrderId> = page.iter().map(|(id, _)| OrderId::from(*id)).collect();
             // Read after the reservations: an order is there before its reservation and only then moves on.
-            let standings = self.store.standings(&ids).await.map_err(|error| error.to_string())?;
-            let standings: HashMap<Uuid, Standing> =
-                standings.into_iter().map(|standing| (standing.order_id.as_uuid(), standing)).collect();
+            let statuses = self.store.saga_statuses(&ids).await.map_err(|error| error.to_string())?;
+            let statuses: HashMap<Uuid, SagaStatus> =
+                statuses.into_iter().map(|standing| (standing.order_id.as_uuid(), standing)).collect();
             for (id, confirmed) in page {
-                compared.checked += 1;
+                audit.checked += 1;
                 // What changed between the two readings is no finding: once it is over, both stores agree.
-                if disagreement(id, confirmed, standings.get(&id)).is_some()
-                    && let Some(violation) = self.disagreement_now(id).await?
+                if reservation_mismatch(id, confirmed, statuses.get(&id)).is_some()
+                    && let Some(violation) = self.recheck_mismatch(id).await?
                 {
-                    compared.violations.push(violation);
+                    audit.violations.push(violation);
                 }
             }
         }
     }
 
     /// As [`disagreement`] of one reservation and its order as they are now; none if the reservation is no longer open.
-    async fn disagreement_now(&self, id: Uuid) -> Result<Option<String>, String> {
-        let page = self.products.open_reservations(Some(before(id)), 1).await;
+    async fn recheck_mismatch(&self, id: Uuid) -> Result<Option<String>, String> {
+        let page = self.products.open_reservations(Some(previous_uuid(id)), 1).await;
         let page = page.map_err(|status| format!("products answers {:?}", status.code()))?;
         let Some((_, confirmed)) = page.into_iter().find(|(open, _)| *open == id) else { return Ok(None) };
-        let standings = self.store.standings(&[OrderId::from(id)]).await.map_err(|error| error.to_string())?;
-        Ok(disagreement(id, confirmed, standings.first()))
+        let statuses = self.store.saga_statuses(&[OrderId::from(id)]).await.map_err(|error| error.to_string())?;
+        Ok(reservation_mismatch(id, confirmed, statuses.first()))
     }
 }
 
-fn disagreement(id: Uuid, confirmed: bool, standing: Option<&Standing>) -> Option<String> {
-    let Some(standing) = standing else { return Some(format!("reservation {id} has no order")) };
-    let wanted = match standing.status {
+fn reservation_mismatch(id: Uuid, confirmed: bool, saga: Option<&SagaStatus>) -> Option<String> {
+    let Some(saga) = saga else { return Some(format!("reservation {id} has no order")) };
+    let needed = match saga.status {
         Status::Pending => !confirmed,
         // The order can be one step behind what products has, never the other way round.
         Status::ProductReserved | Status::Confirmed | Status::Completed => true,
         Status::Failed | Status::Cancelled => false,
     };
-    let agreed = wanted || standing.release_pending;
-    (!agreed).then(|| format!("order {id} is {} without a release queued, its reservation still owns units", standing.status.as_str()))
+    let consistent = needed || saga.release_pending;
+    (!consistent).then(|| format!("order {id} is {} without a release queued, its reservation still owns units", saga.status.as_str()))
 }
 
-async fn stuck(State(tools): State<Tools>) -> Response {
-    match tools.store.stuck(tools.clock.now() - STUCK_AFTER, STUCK_ATTEMPTS, STUCK_LISTED).await {
+async fn stuck(State(state): State<AdminState>) -> Response {
+    match state.store.stuck(state.clock.now() - STUCK_AFTER, STUCK_ATTEMPTS, MAX_STUCK_LISTED).await {
         Err(error) => unavailable(&error),
         Ok(stuck) => {
             let items: Vec<Value> = stuck
@@ -200,9 +200,9 @@ async fn stuck(State(tools): State<Tools>) -> Response {
     }
 }
 
-async fn retry(State(tools): State<Tools>, Path(id): Path<String>) -> Response {
+async fn retry(State(state): State<AdminState>, Path(id): Path<String>) -> Response {
     let Ok(id) = id.parse::<OrderId>() else { return StatusCode::NOT_FOUND.into_response() };
-    match tools.store.retry_now(id, tools.clock.now()).await {
+    match state.store.retry_now(id, state.clock.now()).await {
         Ok(true) => StatusCode::ACCEPTED.into_response(),
         Ok(false) => StatusCode::NOT_FOUND.into_response(),
         Err(error) => unavailable(&error),

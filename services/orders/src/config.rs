@@ -8,7 +8,7 @@ use palisade_middleware::{
     clock::SystemClock,
     config::{self, Error, Validate},
     discovery::registration,
-    process::Program,
+    process::ServiceConfig,
     server, telemetry,
 };
 use schemars::JsonSchema;
@@ -89,7 +89,7 @@ pub struct Saga {
     /// How long `CreateOrder` waits for the end before it answers PENDING, milliseconds.
     pub inline_wait_ms: u64,
     /// How often the worker looks for due orders, milliseconds.
-    pub poll_ms: u64,
+    pub poll_interval_ms: u64,
     /// Orders that the worker takes up at once.
     pub batch: u32,
     /// How long events are kept that were published, hours.
@@ -98,7 +98,7 @@ pub struct Saga {
 
 impl Default for Saga {
     fn default() -> Self {
-        Self { deadline_ms: 600_000, lease_ms: 15_000, inline_wait_ms: 5_000, poll_ms: 500, batch: 32, event_retention_hours: 168 }
+        Self { deadline_ms: 600_000, lease_ms: 15_000, inline_wait_ms: 5_000, poll_interval_ms: 500, batch: 32, event_retention_hours: 168 }
     }
 }
 
@@ -107,12 +107,12 @@ impl Default for Saga {
 #[serde(default, deny_unknown_fields)]
 pub struct Watch {
     /// How often watched orders are looked at, in case that nothing told of a change; 20 % more or less. Milliseconds.
-    pub poll_ms: u64,
+    pub poll_interval_ms: u64,
 }
 
 impl Default for Watch {
     fn default() -> Self {
-        Self { poll_ms: 1_000 }
+        Self { poll_interval_ms: 1_000 }
     }
 }
 
@@ -122,14 +122,14 @@ impl Default for Watch {
 pub struct Audit {
     /// How long the pause is between two checks, seconds; 19 times as long as the last one took if that is longer. 0 for none but those that
     /// somebody asks for on the admin port.
-    pub every_s: u64,
+    pub interval_s: u64,
     /// How far back it goes: orders that were made before are left out. Hours; 0 for all that are stored, which takes the longer the more there are.
-    pub hours: u32,
+    pub lookback_hours: u32,
 }
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { every_s: 60, hours: 24 }
+        Self { interval_s: 60, lookback_hours: 24 }
     }
 }
 
@@ -144,7 +144,7 @@ pub struct Upstreams {
 impl Upstreams {
     /// How products is called.
     pub fn products(&self) -> client::Config {
-        self.products.clone().or_at("http://127.0.0.1:5000")
+        self.products.clone().with_default_url("http://127.0.0.1:5000")
     }
 }
 
@@ -180,9 +180,9 @@ impl Validate for Config {
             ("store.max_connections", self.store.max_connections.into()),
             ("saga.deadline_ms", self.saga.deadline_ms),
             ("saga.lease_ms", self.saga.lease_ms),
-            ("saga.poll_ms", self.saga.poll_ms),
+            ("saga.poll_ms", self.saga.poll_interval_ms),
             ("saga.batch", self.saga.batch.into()),
-            ("watch.poll_ms", self.watch.poll_ms),
+            ("watch.poll_ms", self.watch.poll_interval_ms),
         ];
         match positive.into_iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(Error::rule(key, "must be greater than 0")),
@@ -191,9 +191,9 @@ impl Validate for Config {
     }
 }
 
-impl Program for Config {
+impl ServiceConfig for Config {
     fn check(&self) -> anyhow::Result<()> {
-        if !crate::store::accepts(self.store.url()?.expose_secret()) {
+        if !crate::store::is_supported_url(self.store.url()?.expose_secret()) {
             // Not repeated: it may hold a password.
             return Err(Error::rule("store.url", "is no connection string of a known store").into());
         }

@@ -2,7 +2,7 @@
 
 pub mod admin;
 pub mod config;
-pub mod driver;
+pub mod saga_executor;
 pub mod grpc;
 pub mod metrics;
 pub mod order;

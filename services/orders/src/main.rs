@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use palisade_middleware::{process::run, telemetry::Edge};
+use palisade_middleware::{process::run, telemetry::TrustBoundary};
 use palisade_orders::{Config, keys, start};
 
 fn main() -> ExitCode {
-    run("orders", "Orders and their saga over gRPC.", Edge::Inside, |config: Config, process| async move {
+    run("orders", "Orders and their saga over gRPC.", TrustBoundary::Internal, |config: Config, process| async move {
         let keys = keys(&config, &process)?;
         start(config, keys, &process)?;
         Ok(())

@@ -10,8 +10,8 @@ use palisade_middleware::metrics::{Metric, describe};
 
 use crate::{
     order::Status,
-    saga::{Confirm, Release, Reserve},
-    store::{Creation, Stats},
+    saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome},
+    store::{CreateResult, Stats},
 };
 
 pub(crate) use step::Step;
@@ -26,8 +26,8 @@ pub static METRICS: &[Metric] = &[
     Metric::gauge("palisade.saga.in_flight", &["saga", "state"], "Sagas under way, as the store has them"),
     Metric::seconds("palisade.saga.oldest_in_flight", &["saga"], "Age of the oldest saga under way"),
     events::PENDING,
-    events::OLDEST,
-    events::HANDED_OVER,
+    events::OLDEST_AGE,
+    events::PUBLISH_ATTEMPTS,
     Metric::gauge("palisade.outbox.dead", &[], "Events put aside because the broker refused them too often"),
     Metric::gauge("palisade.invariant.violations", &["check"], "What the last audit found broken; must be 0"),
 ];
@@ -48,24 +48,24 @@ const UNFINISHED: [Status; 4] = [Status::Pending, Status::ProductReserved, Statu
 pub fn register() {
     describe(METRICS);
     for outcome in [NEW, REPLAY, CONFLICT, IN_PROGRESS] {
-        keys(outcome).increment(0);
+        idempotency_requests(outcome).increment(0);
     }
-    started().increment(0);
+    sagas_started().increment(0);
     for outcome in Status::ALL.into_iter().filter_map(outcome) {
-        orders(outcome).increment(0);
+        order_outcomes(outcome).increment(0);
     }
-    let last = |to: &Status| Status::ALL.into_iter().any(|from| from.may_become(*to) && ends_saga(from, *to));
-    for outcome in Status::ALL.into_iter().filter(last).filter_map(outcome) {
-        finished(outcome).increment(0);
+    let is_final = |to: &Status| Status::ALL.into_iter().any(|from| from.can_become(*to) && ends_saga(from, *to));
+    for outcome in Status::ALL.into_iter().filter(is_final).filter_map(outcome) {
+        sagas_finished(outcome).increment(0);
     }
-    register_steps::<Reserve>();
-    register_steps::<Confirm>();
-    register_steps::<Release>();
+    register_steps::<ReserveOutcome>();
+    register_steps::<ConfirmOutcome>();
+    register_steps::<ReleaseOutcome>();
     for status in UNFINISHED {
         in_flight(status).set(0);
     }
     events::register();
-    for gauge in [oldest_in_flight(), outbox_dead(), broken()] {
+    for gauge in [oldest_in_flight(), outbox_dead(), violations_gauge()] {
         gauge.set(0);
     }
 }
@@ -73,57 +73,57 @@ pub fn register() {
 fn register_steps<S: Step>() {
     for outcome in S::OUTCOMES {
         // A histogram that was looked up is there.
-        drop(steps(S::NAME, outcome));
+        drop(step_duration(S::NAME, outcome));
     }
 }
 
 /// An order was asked for with an idempotency key.
-pub(crate) fn asked_with_key(creation: &Creation) {
-    keys(key_outcome(creation)).increment(1);
+pub(crate) fn record_idempotent_create(creation: &CreateResult) {
+    idempotency_requests(key_outcome(creation)).increment(1);
 }
 
 /// An order was accepted.
-pub(crate) fn saga_started() {
-    started().increment(1);
+pub(crate) fn record_saga_started() {
+    sagas_started().increment(1);
 }
 
 /// Products answered a step of the saga, or did not.
-pub(crate) fn step_answered<S: Step>(answer: &S, took: Duration) {
-    steps(S::NAME, answer.outcome()).record(took);
+pub(crate) fn record_step<S: Step>(result: &S, took: Duration) {
+    step_duration(S::NAME, result.outcome()).record(took);
 }
 
 /// An order went from one status to another, by its saga or by a person.
-pub(crate) fn order_moved(from: Status, to: Status) {
+pub(crate) fn record_transition(from: Status, to: Status) {
     let Some(outcome) = outcome(to) else { return };
-    orders(outcome).increment(1);
+    order_outcomes(outcome).increment(1);
     if ends_saga(from, to) {
-        finished(outcome).increment(1);
+        sagas_finished(outcome).increment(1);
     }
 }
 
 /// How the store says things stand.
-pub(crate) fn measured(stats: &Stats) {
+pub(crate) fn record_stats(stats: &Stats) {
     for status in UNFINISHED {
         let count = stats.unfinished.iter().find(|(unfinished, _)| *unfinished == status).map_or(0, |(_, count)| *count);
         in_flight(status).set(as_f64(count));
     }
     oldest_in_flight().set(stats.oldest_unfinished);
-    events::waiting(stats.unpublished, stats.oldest_unpublished);
+    events::record_backlog(stats.unpublished, stats.oldest_unpublished);
     outbox_dead().set(as_f64(stats.dead));
 }
 
 /// An audit found so much broken.
-pub(crate) fn audited(violations: usize) {
-    broken().set(as_f64(violations as u64));
+pub(crate) fn record_audit(violations: usize) {
+    violations_gauge().set(as_f64(violations as u64));
 }
 
 /// The word for what an idempotency key said.
-pub(crate) fn key_outcome(creation: &Creation) -> &'static str {
+pub(crate) fn key_outcome(creation: &CreateResult) -> &'static str {
     match creation {
-        Creation::Created(_) => NEW,
-        Creation::Replayed { .. } | Creation::Existing(_) => REPLAY,
-        Creation::KeyReused => CONFLICT,
-        Creation::InProgress => IN_PROGRESS,
+        CreateResult::Created(_) => NEW,
+        CreateResult::Replayed { .. } | CreateResult::Existing(_) => REPLAY,
+        CreateResult::KeyReused => CONFLICT,
+        CreateResult::InProgress => IN_PROGRESS,
     }
 }
 
@@ -143,23 +143,23 @@ fn ends_saga(from: Status, to: Status) -> bool {
     outcome(from).is_none() && outcome(to).is_some()
 }
 
-fn keys(outcome: &'static str) -> Counter {
+fn idempotency_requests(outcome: &'static str) -> Counter {
     metrics::counter!("palisade.idempotency.requests", "outcome" => outcome)
 }
 
-fn orders(outcome: &'static str) -> Counter {
+fn order_outcomes(outcome: &'static str) -> Counter {
     metrics::counter!("palisade.orders", "outcome" => outcome)
 }
 
-fn started() -> Counter {
+fn sagas_started() -> Counter {
     metrics::counter!("palisade.saga.started", "saga" => SAGA)
 }
 
-fn finished(outcome: &'static str) -> Counter {
+fn sagas_finished(outcome: &'static str) -> Counter {
     metrics::counter!("palisade.saga.finished", "saga" => SAGA, "outcome" => outcome)
 }
 
-fn steps(step: &'static str, outcome: &'static str) -> Histogram {
+fn step_duration(step: &'static str, outcome: &'static str) -> Histogram {
     metrics::histogram!("palisade.saga.step.duration", "saga" => SAGA, "step" => step, "outcome" => outcome)
 }
 
@@ -175,7 +175,7 @@ fn outbox_dead() -> Gauge {
     metrics::gauge!("palisade.outbox.dead")
 }
 
-fn broken() -> Gauge {
+fn violations_gauge() -> Gauge {
     metrics::gauge!("palisade.invariant.violations", "check" => "orders")
 }
 

@@ -48,12 +48,12 @@ pub struct Line {
     /// Units, 1..=[`MAX_QUANTITY`].
     pub quantity: i64,
     /// What products said when it reserved the stock; absent until then.
-    pub copied: Option<Copied>,
+    pub snapshot: Option<ProductSnapshot>,
 }
 
 /// Name and price of a product as they were when its stock was reserved.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Copied {
+pub struct ProductSnapshot {
     /// The product's name.
     pub name: String,
     /// Price of one unit in minor units.
@@ -68,7 +68,7 @@ pub struct HeldLine {
     /// Units held.
     pub quantity: i64,
     /// The product's name and price.
-    pub copied: Copied,
+    pub snapshot: ProductSnapshot,
 }
 
 /// The lines of an order with names and prices, and what they cost together.
@@ -83,7 +83,7 @@ pub struct Priced {
 pub enum PricingError {
     /// The reservation has other products or quantities than the order.
     #[error("the reservation has other lines than the order")]
-    OtherLines,
+    LineMismatch,
     /// A price is negative.
     #[error("the reservation has a negative price")]
     NegativePrice,
@@ -145,7 +145,7 @@ impl fmt::Display for OrderId {
 impl Line {
     /// Price × quantity in minor units; absent until the stock was reserved.
     pub fn subtotal_minor(&self) -> Option<i64> {
-        self.copied.as_ref()?.unit_price_minor.checked_mul(self.quantity)
+        self.snapshot.as_ref()?.unit_price_minor.checked_mul(self.quantity)
     }
 }
 
@@ -154,16 +154,16 @@ impl Priced {
     pub fn new(lines: &[Line], held: &[HeldLine]) -> Result<Self, PricingError> {
         let mut by_product: HashMap<Uuid, &HeldLine> = held.iter().map(|line| (line.product_id, line)).collect();
         if held.len() != lines.len() {
-            return Err(PricingError::OtherLines);
+            return Err(PricingError::LineMismatch);
         }
         let mut total_minor = 0_i64;
         let mut priced = Vec::with_capacity(lines.len());
         for line in lines {
-            let held = by_product.remove(&line.product_id).filter(|held| held.quantity == line.quantity).ok_or(PricingError::OtherLines)?;
-            if held.copied.unit_price_minor < 0 {
+            let held = by_product.remove(&line.product_id).filter(|held| held.quantity == line.quantity).ok_or(PricingError::LineMismatch)?;
+            if held.snapshot.unit_price_minor < 0 {
                 return Err(PricingError::NegativePrice);
             }
-            let line = Line { copied: Some(held.copied.clone()), ..*line };
+            let line = Line { snapshot: Some(held.snapshot.clone()), ..*line };
             total_minor =
                 line.subtotal_minor().and_then(|subtotal| total_minor.checked_add(subtotal)).ok_or(PricingError::TotalOutOfRange)?;
             priced.push(line);
@@ -189,7 +189,7 @@ pub(crate) fn new_uuid(now: OffsetDateTime) -> Uuid {
 }
 
 /// Not above the id of any order that was made at `at` or later.
-pub(crate) fn least_uuid(at: OffsetDateTime) -> Uuid {
+pub(crate) fn min_uuid_at(at: OffsetDateTime) -> Uuid {
     let millis = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
     Uuid::from_u128(u128::from(millis) << 80)
 }
@@ -201,11 +201,11 @@ mod tests {
     use super::*;
 
     fn line(n: u128, quantity: i64) -> Line {
-        Line { product_id: Uuid::from_u128(n), quantity, copied: None }
+        Line { product_id: Uuid::from_u128(n), quantity, snapshot: None }
     }
 
     fn held(n: u128, quantity: i64, unit_price_minor: i64) -> HeldLine {
-        HeldLine { product_id: Uuid::from_u128(n), quantity, copied: Copied { name: format!("product {n}"), unit_price_minor } }
+        HeldLine { product_id: Uuid::from_u128(n), quantity, snapshot: ProductSnapshot { name: format!("product {n}"), unit_price_minor } }
     }
 
     #[test]
@@ -220,7 +220,7 @@ mod tests {
         for wrong in
             [vec![], vec![held(1, 2, 5)], vec![held(2, 3, 5)], vec![held(1, 3, 5), held(2, 1, 5)], vec![held(1, 3, 5), held(1, 3, 5)]]
         {
-            assert_eq!(Priced::new(&[line(1, 3)], &wrong), Err(PricingError::OtherLines), "{wrong:?}");
+            assert_eq!(Priced::new(&[line(1, 3)], &wrong), Err(PricingError::LineMismatch), "{wrong:?}");
         }
     }
 

@@ -15,8 +15,8 @@ use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use crate::{
-    order::{Copied, FailureReason, HeldLine, Order, OrderId},
-    saga::{Confirm, Release, Reserve},
+    order::{ProductSnapshot, FailureReason, HeldLine, Order, OrderId},
+    saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome},
 };
 
 /// Calls products on behalf of the current context's principal.
@@ -32,7 +32,7 @@ impl Products {
     }
 
     /// Asks for the stock of an order.
-    pub async fn reserve(&self, order: &Order) -> Reserve {
+    pub async fn reserve(&self, order: &Order) -> ReserveOutcome {
         let lines = order.lines.iter().map(|line| ReservationLine {
             product_id: line.product_id.to_string(),
             quantity: line.quantity,
@@ -41,36 +41,36 @@ impl Products {
         let request = ReserveStockRequest { reservation_id: order.id.to_string(), lines: lines.collect() };
         match self.client.clone().reserve_stock(request).await {
             Ok(response) => match held_lines(response.into_inner()) {
-                Some(lines) => Reserve::Held(lines),
-                None => Reserve::Unknown { retry_after: None },
+                Some(lines) => ReserveOutcome::Held(lines),
+                None => ReserveOutcome::Unknown { retry_after: None },
             },
             Err(status) => match reason(&status).as_deref() {
-                Some("RESERVATION_RELEASED") => Reserve::Released,
-                Some("RESERVATION_EXPIRED") => Reserve::Expired,
-                Some("INSUFFICIENT_STOCK") => Reserve::Refused(FailureReason::InsufficientStock),
-                Some("UNKNOWN_PRODUCT") => Reserve::Refused(FailureReason::UnknownProduct),
-                Some("PRODUCT_INACTIVE") => Reserve::Refused(FailureReason::ProductInactive),
-                _ => Reserve::Unknown { retry_after: unknown("ReserveStock", &status) },
+                Some("RESERVATION_RELEASED") => ReserveOutcome::Released,
+                Some("RESERVATION_EXPIRED") => ReserveOutcome::Expired,
+                Some("INSUFFICIENT_STOCK") => ReserveOutcome::Rejected(FailureReason::InsufficientStock),
+                Some("UNKNOWN_PRODUCT") => ReserveOutcome::Rejected(FailureReason::UnknownProduct),
+                Some("PRODUCT_INACTIVE") => ReserveOutcome::Rejected(FailureReason::ProductInactive),
+                _ => ReserveOutcome::Unknown { retry_after: log_unknown_outcome("ReserveStock", &status) },
             },
         }
     }
 
     /// Makes a hold final.
-    pub async fn confirm(&self, id: OrderId) -> Confirm {
+    pub async fn confirm(&self, id: OrderId) -> ConfirmOutcome {
         match self.client.clone().confirm_reservation(ConfirmReservationRequest { reservation_id: id.to_string() }).await {
-            Ok(_) => Confirm::Confirmed,
+            Ok(_) => ConfirmOutcome::Confirmed,
             Err(status) => match reason(&status).as_deref() {
-                Some("RESERVATION_RELEASED" | "RESERVATION_EXPIRED" | "RESERVATION_REFUSED" | "RESERVATION_UNKNOWN") => Confirm::Lost,
-                _ => Confirm::Unknown { retry_after: unknown("ConfirmReservation", &status) },
+                Some("RESERVATION_RELEASED" | "RESERVATION_EXPIRED" | "RESERVATION_REFUSED" | "RESERVATION_UNKNOWN") => ConfirmOutcome::Lost,
+                _ => ConfirmOutcome::Unknown { retry_after: log_unknown_outcome("ConfirmReservation", &status) },
             },
         }
     }
 
     /// Gives the stock back, or sees to it that it is never taken.
-    pub async fn release(&self, id: OrderId) -> Release {
+    pub async fn release(&self, id: OrderId) -> ReleaseOutcome {
         match self.client.clone().release_reservation(ReleaseReservationRequest { reservation_id: id.to_string() }).await {
-            Ok(_) => Release::Done,
-            Err(status) => Release::Unknown { retry_after: unknown("ReleaseReservation", &status) },
+            Ok(_) => ReleaseOutcome::Done,
+            Err(status) => ReleaseOutcome::Unknown { retry_after: log_unknown_outcome("ReleaseReservation", &status) },
         }
     }
 
@@ -89,7 +89,7 @@ impl Products {
 fn held_lines(reservation: Reservation) -> Option<Vec<HeldLine>> {
     let lines = reservation.lines.into_iter().map(|line| {
         let product_id = Uuid::try_parse(&line.product_id).ok()?;
-        Some(HeldLine { product_id, quantity: line.quantity, copied: Copied { name: line.name, unit_price_minor: line.unit_price_minor } })
+        Some(HeldLine { product_id, quantity: line.quantity, snapshot: ProductSnapshot { name: line.name, unit_price_minor: line.unit_price_minor } })
     });
     lines.collect()
 }
@@ -100,7 +100,7 @@ fn reason(status: &Status) -> Option<String> {
 }
 
 /// Nothing is known now; says how long products asked us to wait.
-fn unknown(call: &'static str, status: &Status) -> Option<Duration> {
+fn log_unknown_outcome(call: &'static str, status: &Status) -> Option<Duration> {
     tracing::warn!(call, cause = %rejection::causes(status), "products gave no answer, it is asked again");
     status.get_details_retry_info().and_then(|info| info.retry_delay)
 }

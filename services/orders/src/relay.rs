@@ -3,14 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use palisade_events::{Event, Notice, Outbox, Subscription, Topic};
+use palisade_events::{Event, SubscriptionItem, Outbox, Subscription, Topic};
 use palisade_middleware::clock::Clock;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
     store::{self, Store},
-    watch::Watches,
+    watch::OrderWatchers,
 };
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -20,7 +20,7 @@ pub struct OrdersOutbox {
     /// Where events are kept.
     pub store: Arc<dyn Store>,
     /// Who tells that there is a new one.
-    pub watches: Watches,
+    pub watchers: OrderWatchers,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
 }
@@ -49,32 +49,32 @@ impl Outbox for OrdersOutbox {
         Ok(self.store.lease_outbox(relay, now, now + lease).await?)
     }
 
-    async fn waiting(&self, limit: u32) -> Result<Vec<Event>, Error> {
+    async fn fetch_unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> {
         Ok(self.store.unpublished(limit).await?.into_iter().map(store::Event::into_event).collect())
     }
 
-    async fn published(&self, events: &[Event]) -> Result<(), Error> {
+    async fn mark_published(&self, events: &[Event]) -> Result<(), Error> {
         let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
         Ok(self.store.mark_published(&ids, self.clock.now()).await?)
     }
 
-    async fn refused(&self, events: &[(Event, String)], most: u32) -> Result<u64, Error> {
+    async fn mark_failed(&self, events: &[(Event, String)], max_attempts: u32) -> Result<u64, Error> {
         let events: Vec<(Uuid, String)> = events.iter().map(|(event, reason)| (event.id, reason.clone())).collect();
-        Ok(self.store.mark_refused(&events, most, self.clock.now()).await?)
+        Ok(self.store.mark_rejected(&events, max_attempts, self.clock.now()).await?)
     }
 
-    async fn until_written(&self, patience: Duration) {
-        self.watches.until_written(patience).await;
+    async fn wait_for_events(&self, timeout: Duration) {
+        self.watchers.wait_for_outbox(timeout).await;
     }
 }
 
 /// Wakes whoever watches an order of which another replica tells, until `shutdown`. What it misses is found by looking.
-pub async fn wake(watches: Watches, mut events: Subscription, shutdown: CancellationToken) {
-    while let Some(notice) = shutdown.run_until_cancelled(events.next()).await {
-        if let Notice::Event(event) = notice
+pub async fn notify_watchers(watchers: OrderWatchers, mut events: Subscription, shutdown: CancellationToken) {
+    while let Some(item) = shutdown.run_until_cancelled(events.next()).await {
+        if let SubscriptionItem::Event(event) = item
             && let Ok(id) = event.subject.parse()
         {
-            watches.announce(id, event.sequence);
+            watchers.notify_version(id, event.sequence);
         }
     }
 }

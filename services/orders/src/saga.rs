@@ -15,9 +15,9 @@ use time::OffsetDateTime;
 use crate::order::{Actor, FailureReason, HeldLine, Order, Priced, Status};
 
 /// The longest wait between two tries, in milliseconds.
-pub const LONGEST_WAIT_MS: u64 = 30_000;
+pub const MAX_BACKOFF_MS: u64 = 30_000;
 /// The longest wait after the first try, in milliseconds; doubles with each.
-const FIRST_WAIT_MS: u64 = 500;
+const INITIAL_BACKOFF_MS: u64 = 500;
 
 /// What is stored of an order and its saga.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,20 +38,20 @@ pub enum Event {
     /// The order was accepted, taken up by a worker, or has just changed.
     Resumed,
     /// An answer to [`Effect::CallReserve`].
-    ReserveAnswered(Reserve),
+    ReserveAnswered(ReserveOutcome),
     /// An answer to [`Effect::CallConfirm`].
-    ConfirmAnswered(Confirm),
+    ConfirmAnswered(ConfirmOutcome),
     /// An answer to [`Effect::CallRelease`].
-    ReleaseAnswered(Release),
+    ReleaseAnswered(ReleaseOutcome),
 }
 
 /// What products said to a reserve.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reserve {
+pub enum ReserveOutcome {
     /// All lines are held.
     Held(Vec<HeldLine>),
     /// Not one line was taken, nor will be.
-    Refused(FailureReason),
+    Rejected(FailureReason),
     /// A release came first.
     Released,
     /// It was held, and ran out.
@@ -65,7 +65,7 @@ pub enum Reserve {
 
 /// What products said to a confirm.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Confirm {
+pub enum ConfirmOutcome {
     /// The units are the order's.
     Confirmed,
     /// The hold expired, was given back, or never was.
@@ -79,7 +79,7 @@ pub enum Confirm {
 
 /// What products said to a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Release {
+pub enum ReleaseOutcome {
     /// Nothing is held, nor will be.
     Done,
     /// Nothing that tells.
@@ -125,24 +125,24 @@ pub struct Transition {
 
 /// What comes of a person's wish to change the status.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wish {
+pub enum StatusChange {
     /// It has it already.
-    Same,
+    Unchanged,
     /// It may.
-    Granted(Transition),
+    Allowed(Transition),
     /// It may not; these it may have.
     Illegal(&'static [Status]),
 }
 
 impl Saga {
     /// What to do now that `event` was heard at `now`. `random` spreads the waits of many: any number, each as likely.
-    pub fn on(&self, event: Event, now: OffsetDateTime, random: u32) -> Effect {
+    pub fn handle(&self, event: Event, now: OffsetDateTime, random: u32) -> Effect {
         match (self.order.status, event) {
-            (Status::Pending, Event::ReserveAnswered(answer)) => self.reserved(answer, now, random),
-            (Status::ProductReserved, Event::ConfirmAnswered(answer)) => self.confirmed(&answer, now, random),
-            (_, Event::ReleaseAnswered(answer)) if self.release_pending => self.released(&answer, now, random),
+            (Status::Pending, Event::ReserveAnswered(answer)) => self.on_reserve(answer, now, random),
+            (Status::ProductReserved, Event::ConfirmAnswered(answer)) => self.on_confirm(&answer, now, random),
+            (_, Event::ReleaseAnswered(answer)) if self.release_pending => self.on_release(&answer, now, random),
             // An answer to an earlier step says nothing new.
-            _ => self.next(now),
+            _ => self.next_effect(now),
         }
     }
 
@@ -160,7 +160,7 @@ impl Saga {
         !self.release_pending && !matches!(self.order.status, Status::Pending | Status::ProductReserved)
     }
 
-    fn next(&self, now: OffsetDateTime) -> Effect {
+    fn next_effect(&self, now: OffsetDateTime) -> Effect {
         match self.order.status {
             _ if self.release_pending => Effect::CallRelease,
             Status::Pending if now >= self.deadline => self.fail(FailureReason::ProductsUnavailable, true),
@@ -170,33 +170,33 @@ impl Saga {
         }
     }
 
-    fn reserved(&self, answer: Reserve, now: OffsetDateTime, random: u32) -> Effect {
-        match answer {
-            Reserve::Held(held) => match Priced::new(&self.order.lines, &held) {
+    fn on_reserve(&self, outcome: ReserveOutcome, now: OffsetDateTime, random: u32) -> Effect {
+        match outcome {
+            ReserveOutcome::Held(held) => match Priced::new(&self.order.lines, &held) {
                 Ok(priced) => {
                     Effect::Record(Transition { priced: Some(priced), ..Transition::new(Status::Pending, Status::ProductReserved) })
                 }
                 // A hold that does not fit the order is no answer to it: the deadline decides.
                 Err(_) => self.retry_pending(None, now, random),
             },
-            Reserve::Refused(reason) => self.fail(reason, false),
-            Reserve::Released | Reserve::Expired => self.fail(FailureReason::ReservationExpired, true),
-            Reserve::Unknown { retry_after } => self.retry_pending(retry_after, now, random),
+            ReserveOutcome::Rejected(reason) => self.fail(reason, false),
+            ReserveOutcome::Released | ReserveOutcome::Expired => self.fail(FailureReason::ReservationExpired, true),
+            ReserveOutcome::Unknown { retry_after } => self.retry_pending(retry_after, now, random),
         }
     }
 
-    fn confirmed(&self, answer: &Confirm, now: OffsetDateTime, random: u32) -> Effect {
-        match answer {
-            Confirm::Confirmed => Effect::Record(Transition::new(Status::ProductReserved, Status::Confirmed)),
-            Confirm::Lost => self.fail(FailureReason::ReservationExpired, true),
-            Confirm::Unknown { retry_after } => Effect::RetryAt(now + self.wait(*retry_after, random)),
+    fn on_confirm(&self, outcome: &ConfirmOutcome, now: OffsetDateTime, random: u32) -> Effect {
+        match outcome {
+            ConfirmOutcome::Confirmed => Effect::Record(Transition::new(Status::ProductReserved, Status::Confirmed)),
+            ConfirmOutcome::Lost => self.fail(FailureReason::ReservationExpired, true),
+            ConfirmOutcome::Unknown { retry_after } => Effect::RetryAt(now + self.backoff(*retry_after, random)),
         }
     }
 
-    fn released(&self, answer: &Release, now: OffsetDateTime, random: u32) -> Effect {
-        match answer {
-            Release::Done => Effect::RecordReleased,
-            Release::Unknown { retry_after } => Effect::RetryAt(now + self.wait(*retry_after, random)),
+    fn on_release(&self, outcome: &ReleaseOutcome, now: OffsetDateTime, random: u32) -> Effect {
+        match outcome {
+            ReleaseOutcome::Done => Effect::RecordReleased,
+            ReleaseOutcome::Unknown { retry_after } => Effect::RetryAt(now + self.backoff(*retry_after, random)),
         }
     }
 
@@ -204,7 +204,7 @@ impl Saga {
         if now >= self.deadline {
             return self.fail(FailureReason::ProductsUnavailable, true);
         }
-        Effect::RetryAt(self.deadline.min(now + self.wait(retry_after, random)))
+        Effect::RetryAt(self.deadline.min(now + self.backoff(retry_after, random)))
     }
 
     fn fail(&self, reason: FailureReason, release: bool) -> Effect {
@@ -212,11 +212,11 @@ impl Saga {
     }
 
     /// Exponential with full jitter: many that failed together come back apart.
-    fn wait(&self, retry_after: Option<Duration>, random: u32) -> Duration {
+    fn backoff(&self, retry_after: Option<Duration>, random: u32) -> Duration {
         let doublings = self.attempts.saturating_sub(1).min(16);
-        let longest_ms = (FIRST_WAIT_MS << doublings).min(LONGEST_WAIT_MS);
-        let spread = Duration::from_millis((longest_ms * u64::from(random)) >> u32::BITS);
-        spread.max(retry_after.unwrap_or_default()).min(Duration::from_millis(LONGEST_WAIT_MS))
+        let max_ms = (INITIAL_BACKOFF_MS << doublings).min(MAX_BACKOFF_MS);
+        let jittered = Duration::from_millis((max_ms * u64::from(random)) >> u32::BITS);
+        jittered.max(retry_after.unwrap_or_default()).min(Duration::from_millis(MAX_BACKOFF_MS))
     }
 }
 
@@ -238,13 +238,13 @@ impl Transition {
 /// What comes of `by` wishing an order with status `from` to become `to`.
 ///
 /// A cancelled order's stock comes back whatever was reserved: the release also refuses a reserve that is still under way.
-pub fn wish(from: Status, to: Status, by: Actor) -> Wish {
-    let allowed = from.allowed(by);
+pub fn request_status_change(from: Status, to: Status, by: Actor) -> StatusChange {
+    let allowed = from.allowed_transitions(by);
     if from == to {
-        Wish::Same
+        StatusChange::Unchanged
     } else if allowed.contains(&to) && by != Actor::Saga {
-        Wish::Granted(Transition { release: to == Status::Cancelled, ..Transition::new(from, to) })
+        StatusChange::Allowed(Transition { release: to == Status::Cancelled, ..Transition::new(from, to) })
     } else {
-        Wish::Illegal(allowed)
+        StatusChange::Illegal(allowed)
     }
 }

@@ -12,10 +12,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use palisade_events::{Broker, Relay, Topic};
 use palisade_middleware::{
-    auth::{CredentialsLayer, Grant, InternalTokens, Keys},
+    auth::{CredentialsLayer, TokenPolicy, InternalTokens, Keys},
     circuit_breaker, client,
     cursor::Cursor,
-    db::Database,
+    store_instrumentation::Database,
     discovery::registration,
     fault::Faults,
     health,
@@ -32,12 +32,12 @@ use tonic::service::Routes;
 use crate::{
     admin,
     config::{self, Config},
-    driver::Driver,
+    saga_executor::SagaExecutor,
     grpc::{METHODS, Orders},
     metrics,
     products::Products,
     relay::{self, OrdersOutbox},
-    store::{Bounded, PostgresStore, SqliteStore, Store},
+    store::{InstrumentedStore, PostgresStore, SqliteStore, Store},
     worker::Worker,
 };
 
@@ -55,16 +55,16 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     let readiness = process.readiness();
     let (store, database) = open_store(&config.store)?;
     let system = database.system;
-    let store = Bounded::new(store, database, Duration::from_millis(config.store.timeout_ms));
-    let watches = store.watches();
+    let store = InstrumentedStore::new(store, database, Duration::from_millis(config.store.timeout_ms));
+    let watchers = store.watchers();
     let store: Arc<dyn Store> = Arc::new(store);
-    let prepared = Arc::new(AtomicBool::new(!config.store.migrate));
-    let probed = (store.clone(), prepared.clone());
+    let migrated = Arc::new(AtomicBool::new(!config.store.migrate));
+    let probed = (store.clone(), migrated.clone());
     readiness.watch(system, true, process.shutdown.clone(), move || {
-        let (store, prepared) = probed.clone();
+        let (store, migrated) = probed.clone();
         async move {
             store.ping().await.map_err(|error| error.to_string())?;
-            if prepared.load(Ordering::Acquire) { Ok(()) } else { Err("the schema is not up to date yet".to_owned()) }
+            if migrated.load(Ordering::Acquire) { Ok(()) } else { Err("the schema is not up to date yet".to_owned()) }
         }
     });
 
@@ -73,48 +73,48 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
         // Told, but not required: events wait, and whoever watches an order finds out a moment later.
         readiness.watch("nats", false, process.shutdown.clone(), probe);
     }
-    let outbox = OrdersOutbox { store: store.clone(), watches: watches.clone(), clock: process.clock.clone() };
+    let outbox = OrdersOutbox { store: store.clone(), watchers: watchers.clone(), clock: process.clock.clone() };
     let events = Relay::new(Arc::new(outbox), broker.clone(), Topic::ORDERS, config.events.clone());
-    let (looking, waking) = (watches.clone(), watches.clone());
-    let (look_in, look_every) = (store.clone(), Duration::from_millis(config.watch.poll_ms));
+    let (poller, notifier) = (watchers.clone(), watchers.clone());
+    let (poll_store, poll_interval) = (store.clone(), Duration::from_millis(config.watch.poll_interval_ms));
 
     let jwks = axum::Json(serde_json::to_value(keys.signing.public_jwks())?);
-    let tokens = Arc::new(InternalTokens::new("orders", Grant::Own(&["products:reserve"]), keys.signing, process.clock.clone()));
+    let tokens = Arc::new(InternalTokens::new("orders", TokenPolicy::Service(&["products:reserve"]), keys.signing, process.clock.clone()));
     let credentials = CredentialsLayer::new(tokens, "products");
     let upstream = config.upstreams.products();
-    let client = client::connect("products", &upstream, IdempotentMethods::in_descriptors(FILE_DESCRIPTOR_SET)?, credentials)?;
-    let breakers = circuit_breaker::operate::router([client.breaker().clone()]);
+    let client = client::connect("products", &upstream, IdempotentMethods::from_descriptors(FILE_DESCRIPTOR_SET)?, credentials)?;
+    let breakers = circuit_breaker::admin::router([client.breaker().clone()]);
     // Orders are accepted without products and finished when it is back: it is told, but not required.
     let endpoints = client.endpoints().context("a connected client has endpoints")?.clone();
     readiness.watch("products", false, process.shutdown.clone(), health::grpc_probe(endpoints));
     let products = Products::new(client);
 
-    let driver = Driver::new(store.clone(), products.clone(), process.clock.clone());
-    let worker = Worker { store: store.clone(), driver: driver.clone(), clock: process.clock.clone(), config: config.saga.clone() };
-    let tools = admin::Tools { store: store.clone(), products, clock: process.clock.clone() };
-    let (audited, prepare_in, stop) = (tools.clone(), store.clone(), process.shutdown.clone());
+    let executor = SagaExecutor::new(store.clone(), products.clone(), process.clock.clone());
+    let worker = Worker { store: store.clone(), executor: executor.clone(), clock: process.clock.clone(), config: config.saga.clone() };
+    let admin_state = admin::AdminState { store: store.clone(), products, clock: process.clock.clone() };
+    let (audit_state, migration_store, stop) = (admin_state.clone(), store.clone(), process.shutdown.clone());
     process.run(async move {
         // In the background and for ever: the process starts while its database is down.
-        if !prepared.load(Ordering::Acquire) && stop.run_until_cancelled(prepare(prepare_in)).await.is_none() {
+        if !migrated.load(Ordering::Acquire) && stop.run_until_cancelled(migrate_with_retries(migration_store)).await.is_none() {
             return;
         }
-        prepared.store(true, Ordering::Release);
+        migrated.store(true, Ordering::Release);
         tokio::join!(
             worker.run(stop.clone()),
-            admin::watch(audited, config.audit, stop.clone()),
+            admin::run_audit_loop(audit_state, config.audit, stop.clone()),
             events.run(stop.clone()),
-            relay::wake(waking, broker.subscribe(Topic::ORDERS), stop.clone()),
-            looking.look(look_in, look_every, stop),
+            relay::notify_watchers(notifier, broker.subscribe(Topic::ORDERS), stop.clone()),
+            poller.poll_versions(poll_store, poll_interval, stop),
         );
     });
 
     let methods = Arc::new(MethodTable::new(&[&METHODS, &server::GRPC_INFRASTRUCTURE])?);
-    let faults = Faults::new(&config.server.faults, Protocol::Grpc, &methods);
+    let faults = Faults::new(&config.server.fault_injection, Protocol::Grpc, &methods);
     let jwks = axum::routing::get(move || async move { jwks });
-    let more = admin::router(tools).merge(breakers).merge(faults.routes()).route("/jwks.json", jwks);
-    process.serve_admin("orders", config.admin_listen, readiness.clone(), more)?;
+    let admin_routes = admin::router(admin_state).merge(breakers).merge(faults.routes()).route("/jwks.json", jwks);
+    process.serve_admin("orders", config.admin_listen, readiness.clone(), admin_routes)?;
 
-    let orders = Orders { store, watches, driver, process: process.clone(), cursor: Cursor::new(CURSOR_SECRET), config: config.saga };
+    let orders = Orders { store, watchers, executor, process: process.clone(), cursor: Cursor::new(CURSOR_SECRET), config: config.saga };
     let orders = OrdersServiceServer::new(orders).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let router = server::grpc::router(Routes::new(orders), SERVICE, FILE_DESCRIPTOR_SET, &methods, &readiness, process.shutdown.clone())?;
     let address = process.serve(("orders", Protocol::Grpc), config.listen, router, methods, keys.verifier, (&config.server, faults));
@@ -129,7 +129,7 @@ const CURSOR_SECRET: &[u8] = b"palisade.orders.v1 positions";
 /// Brings the schema of the store at `url` up to date: for a job that does so before the replicas start.
 pub async fn migrate(url: &str) -> anyhow::Result<()> {
     let config = config::Store { url: Some(url.to_owned().into()), ..config::Store::default() };
-    Ok(open_store(&config)?.0.prepare().await?)
+    Ok(open_store(&config)?.0.migrate().await?)
 }
 
 /// Has the dead events of the store at `url` tried again, and answers how many there were: for an operator who cannot reach an admin port.
@@ -156,11 +156,11 @@ fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, Databas
     }
 }
 
-async fn prepare(store: Arc<dyn Store>) {
-    let mut wait = Duration::from_millis(100);
-    while let Err(error) = store.prepare().await {
+async fn migrate_with_retries(store: Arc<dyn Store>) {
+    let mut backoff = Duration::from_millis(100);
+    while let Err(error) = store.migrate().await {
         tracing::warn!(error = &error as &dyn std::error::Error, "the schema could not be brought up to date, it is tried again");
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(Duration::from_secs(5));
+        tokio::time::sleep(backoff).await;
+        backoff = (backoff * 2).min(Duration::from_secs(5));
     }
 }

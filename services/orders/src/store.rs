@@ -16,9 +16,9 @@ use crate::{
 };
 
 mod audit;
-mod bounded;
+mod instrumented;
 mod change;
-mod failure;
+mod sqlx_error;
 mod history;
 mod key;
 mod outbox;
@@ -28,9 +28,9 @@ mod postgres;
 mod sqlite;
 
 pub use self::{
-    audit::{Audit, Finding, Invariant, Standing, Stats, Stuck},
-    bounded::Bounded,
-    key::{Answer, IdempotencyKey, KEY_LIFETIME},
+    audit::{Audit, Finding, Invariant, SagaStatus, Stats, StuckOrder},
+    instrumented::InstrumentedStore,
+    key::{StoredResponse, IdempotencyKey, KEY_LIFETIME},
     outbox::{DeadEvent, Event},
     page::{List, Page, Position},
     postgres::PostgresStore,
@@ -41,13 +41,13 @@ pub use self::{
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Brings the schema up to date. Safe to repeat, and beside other replicas that do the same.
-    async fn prepare(&self) -> Result<(), Error>;
+    async fn migrate(&self) -> Result<(), Error>;
 
     /// Whether the database answers.
     async fn ping(&self) -> Result<(), Error>;
 
     /// Accepts an order: the order, its lines, its first history row, its outbox row and its idempotency key, or nothing at all.
-    async fn create(&self, create: Create, now: OffsetDateTime) -> Result<Creation, Error>;
+    async fn create(&self, create: Create, now: OffsetDateTime) -> Result<CreateResult, Error>;
 
     /// Records what the saga decided, if `claimed` is still the one that works on the order.
     /// `answer` is kept for replays in the same step.
@@ -55,15 +55,15 @@ pub trait Store: Send + Sync {
         &self,
         claimed: &Claimed,
         transition: Transition,
-        answer: Option<Answer>,
+        response: Option<StoredResponse>,
         now: OffsetDateTime,
-    ) -> Result<Transitioned, Error>;
+    ) -> Result<TransitionResult, Error>;
 
     /// Changes the status because a person wants it; a cancelled order has a release queued in the same step.
-    async fn set_status(&self, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<StatusSet, Error>;
+    async fn set_status(&self, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<SetStatusResult, Error>;
 
     /// Keeps the answer of a create for replays, unless one is kept already.
-    async fn store_answer(&self, id: OrderId, answer: Answer) -> Result<(), Error>;
+    async fn store_response(&self, id: OrderId, response: StoredResponse) -> Result<(), Error>;
 
     /// The order, unless it was removed.
     async fn find(&self, id: OrderId) -> Result<Option<Order>, Error>;
@@ -72,7 +72,7 @@ pub trait Store: Send + Sync {
     async fn list(&self, list: List) -> Result<Page, Error>;
 
     /// Hides an order that is at its end. Its history stays, and so does a release that is queued.
-    async fn remove(&self, id: OrderId, now: OffsetDateTime) -> Result<Removal, Error>;
+    async fn remove(&self, id: OrderId, now: OffsetDateTime) -> Result<RemoveResult, Error>;
 
     /// Takes up to `limit` due orders, longest due first, each for `lease`. Nobody else gets them until then.
     async fn claim_due(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error>;
@@ -84,16 +84,16 @@ pub trait Store: Send + Sync {
     async fn release_done(&self, id: OrderId, fence: i64) -> Result<bool, Error>;
 
     /// Up to `limit` unfinished orders that did not change since `unchanged_since`, or were taken up `attempts` times in vain; oldest first.
-    async fn stuck(&self, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<Stuck>, Error>;
+    async fn stuck(&self, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<StuckOrder>, Error>;
 
     /// Makes an unfinished order due at once. `false`: there is no such order, or nothing is left to do.
     async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error>;
 
     /// Makes an unfinished order due at once that nobody but the request that made it has worked on. `false`: there is no such order.
-    async fn take_from_creator(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error>;
+    async fn expire_creator_lease(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error>;
 
     /// The order as it was with each status after `version`, in order, removed or not; empty if there was none, or no such order.
-    async fn changes(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error>;
+    async fn history_after(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error>;
 
     /// The versions of these orders, removed ones too; an id that is missing in the answer does not exist.
     async fn versions(&self, ids: &[OrderId]) -> Result<Vec<(OrderId, i64)>, Error>;
@@ -102,7 +102,7 @@ pub trait Store: Send + Sync {
     async fn lease_outbox(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error>;
 
     /// Notes that the broker refused these events, and why; those that it refused `most` times are dead. Answers how many died.
-    async fn mark_refused(&self, events: &[(Uuid, String)], most: u32, now: OffsetDateTime) -> Result<u64, Error>;
+    async fn mark_rejected(&self, events: &[(Uuid, String)], max_attempts: u32, now: OffsetDateTime) -> Result<u64, Error>;
 
     /// Up to `limit` events that are dead, oldest first.
     async fn dead_events(&self, limit: u32) -> Result<Vec<DeadEvent>, Error>;
@@ -120,23 +120,23 @@ pub trait Store: Send + Sync {
     async fn prune_published(&self, before: OffsetDateTime) -> Result<u64, Error>;
 
     /// Deletes idempotency keys that are out of date; answers how many.
-    async fn sweep_keys(&self, now: OffsetDateTime) -> Result<u64, Error>;
+    async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error>;
 
     /// Checks the invariants over everything that is stored of orders that were made at `since` or later, of all if there is none. An order,
     /// whenever it was made, is overdue when it is due for longer than `overdue_after`.
     async fn audit(&self, now: OffsetDateTime, overdue_after: Duration, since: Option<OffsetDateTime>) -> Result<Audit, Error>;
 
     /// How these orders stand, removed ones too; an id that is missing in the answer does not exist.
-    async fn standings(&self, ids: &[OrderId]) -> Result<Vec<Standing>, Error>;
+    async fn saga_statuses(&self, ids: &[OrderId]) -> Result<Vec<SagaStatus>, Error>;
 
     /// How much work is left, for gauges.
     async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error>;
 }
 
 /// Whether a connection string is one of a store that there is, without connecting.
-pub fn accepts(url: &str) -> bool {
+pub fn is_supported_url(url: &str) -> bool {
     match url.split_once("://") {
-        Some(("postgres" | "postgresql", _)) => PostgresStore::accepts(url),
+        Some(("postgres" | "postgresql", _)) => PostgresStore::is_valid_url(url),
         Some(("sqlite", path)) => !path.is_empty(),
         _ => false,
     }
@@ -158,18 +158,18 @@ pub struct Create {
     /// The caller's idempotency key.
     pub key: Option<IdempotencyKey>,
     /// Whoever sends it says that an earlier attempt failed: its caller no longer waits for whoever works on its order, dead or alive.
-    pub retried: bool,
+    pub is_retry: bool,
 }
 
 /// What became of a create.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Creation {
+pub enum CreateResult {
     /// The order is accepted, and leased to the caller.
     Created(Claimed),
     /// The key was used for the same request; this was its answer.
     Replayed {
         /// As it was given in [`Answer::bytes`].
-        answer: Vec<u8>,
+        response: Vec<u8>,
     },
     /// The key was used for the same request, but whoever worked on it went away without an answer: answer from this order.
     Existing(Order),
@@ -192,7 +192,7 @@ pub struct Claimed {
 
 /// What became of a [`Store::transition`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Transitioned {
+pub enum TransitionResult {
     /// It is recorded; the lease goes on.
     Applied(Claimed),
     /// Somebody else took the order up or changed it: this is how it stands.
@@ -201,7 +201,7 @@ pub enum Transitioned {
 
 /// What became of a [`Store::set_status`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StatusSet {
+pub enum SetStatusResult {
     /// It is changed.
     Changed {
         /// What it was.
@@ -210,7 +210,7 @@ pub enum StatusSet {
         order: Order,
     },
     /// It was so already.
-    Same(Order),
+    Unchanged(Order),
     /// The order may not become that.
     Illegal {
         /// How it stands.
@@ -224,7 +224,7 @@ pub enum StatusSet {
 
 /// What became of a [`Store::remove`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removal {
+pub enum RemoveResult {
     /// It is hidden now.
     Removed,
     /// No such order, or it was removed before.

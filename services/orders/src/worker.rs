@@ -13,24 +13,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config,
-    driver::Driver,
+    saga_executor::SagaExecutor,
     metrics,
     store::{Claimed, Store},
 };
 
 /// How long one order is worked on at a time; less than the lease, so that nobody else has it meanwhile.
-const PART_OF_LEASE: f64 = 0.8;
+const LEASE_FRACTION: f64 = 0.8;
 /// How often published events and old keys are forgotten.
-const TIDY_EVERY: Duration = Duration::from_mins(1);
+const CLEANUP_INTERVAL: Duration = Duration::from_mins(1);
 /// How often the gauges are read from the store: what is counted in memory does not survive a restart.
-const MEASURE_EVERY: Duration = Duration::from_secs(5);
+const STATS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The worker of a replica. Any number of them may run over one store.
 pub struct Worker {
     /// Where orders are kept.
     pub store: Arc<dyn Store>,
     /// What takes them on.
-    pub driver: Driver,
+    pub executor: SagaExecutor,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// How fast, how many.
@@ -40,46 +40,46 @@ pub struct Worker {
 impl Worker {
     /// Works until `shutdown`, then finishes what it has in hand.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut at_work = JoinSet::new();
-        let (mut tidy_at, mut measure_at) = (Instant::now(), Instant::now());
+        let mut running = JoinSet::new();
+        let (mut next_cleanup, mut next_stats) = (Instant::now(), Instant::now());
         loop {
-            let free = (self.config.batch as usize).saturating_sub(at_work.len());
-            let taken = self.take_up(u32::try_from(free).unwrap_or(u32::MAX), &mut at_work).await;
-            if tidy_at <= Instant::now() {
-                tidy_at = Instant::now() + TIDY_EVERY;
-                self.tidy().await;
+            let free_slots = (self.config.batch as usize).saturating_sub(running.len());
+            let claimed = self.claim_and_run(u32::try_from(free_slots).unwrap_or(u32::MAX), &mut running).await;
+            if next_cleanup <= Instant::now() {
+                next_cleanup = Instant::now() + CLEANUP_INTERVAL;
+                self.cleanup().await;
             }
-            if measure_at <= Instant::now() {
-                measure_at = Instant::now() + MEASURE_EVERY;
-                self.measure().await;
+            if next_stats <= Instant::now() {
+                next_stats = Instant::now() + STATS_INTERVAL;
+                self.update_gauges().await;
             }
             // As long as there is more, there is no pause.
-            let pause = if taken > 0 && taken == free { Duration::ZERO } else { Duration::from_millis(self.config.poll_ms) };
+            let delay = if claimed > 0 && claimed == free_slots { Duration::ZERO } else { Duration::from_millis(self.config.poll_interval_ms) };
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(delay) => {}
                 // Room for the next.
-                _ = at_work.join_next(), if free == 0 => {}
+                _ = running.join_next(), if free_slots == 0 => {}
             }
-            while at_work.try_join_next().is_some() {}
+            while running.try_join_next().is_some() {}
         }
-        while at_work.join_next().await.is_some() {}
+        while running.join_next().await.is_some() {}
     }
 
-    async fn take_up(&self, free: u32, at_work: &mut JoinSet<()>) -> usize {
-        if free == 0 {
+    async fn claim_and_run(&self, free_slots: u32, running: &mut JoinSet<()>) -> usize {
+        if free_slots == 0 {
             return 0;
         }
         let lease = Duration::from_millis(self.config.lease_ms);
-        match self.store.claim_due(self.clock.now(), lease, free).await {
+        match self.store.claim_due(self.clock.now(), lease, free_slots).await {
             Ok(orders) => {
-                let taken = orders.len();
+                let claimed = orders.len();
                 for order in orders {
-                    let (driver, time) = (self.driver.clone(), lease.mul_f64(PART_OF_LEASE));
-                    let work = work_on(driver, order, time);
-                    at_work.spawn(task::keep(work));
+                    let (executor, time_limit) = (self.executor.clone(), lease.mul_f64(LEASE_FRACTION));
+                    let work = run_claimed(executor, order, time_limit);
+                    running.spawn(task::in_current_context(work));
                 }
-                taken
+                claimed
             }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "due orders cannot be read");
@@ -88,27 +88,27 @@ impl Worker {
         }
     }
 
-    async fn tidy(&self) {
+    async fn cleanup(&self) {
         let now = self.clock.now();
         let retention = Duration::from_secs(self.config.event_retention_hours * 3_600);
-        let tidied = async {
-            self.store.sweep_keys(now).await?;
+        let cleaned = async {
+            self.store.delete_expired_keys(now).await?;
             self.store.prune_published(now - retention).await
         };
-        if let Err(error) = tidied.await {
+        if let Err(error) = cleaned.await {
             tracing::warn!(error = &error as &dyn std::error::Error, "old keys and events could not be forgotten");
         }
     }
 
-    async fn measure(&self) {
+    async fn update_gauges(&self) {
         if let Ok(stats) = self.store.stats(self.clock.now()).await {
-            metrics::measured(&stats);
+            metrics::record_stats(&stats);
         }
     }
 }
 
-async fn work_on(driver: Driver, claimed: Claimed, time: Duration) {
-    let user = Arc::new(Principal::absent_user(claimed.saga.order.user_id.clone()));
-    let context = Context::background().on_behalf_of(user).until(Instant::now() + time);
-    context::scope(context, driver.resume(claimed)).await;
+async fn run_claimed(executor: SagaExecutor, claimed: Claimed, time_limit: Duration) {
+    let user = Arc::new(Principal::on_behalf_of(claimed.saga.order.user_id.clone()));
+    let context = Context::background().on_behalf_of(user).with_deadline(Instant::now() + time_limit);
+    context::scope(context, executor.resume(claimed)).await;
 }

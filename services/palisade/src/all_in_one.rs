@@ -5,21 +5,21 @@ use std::{io::Write, net::SocketAddr, sync::Arc, time::Duration};
 use palisade_middleware::{
     auth::{
         Issuer, Keys, UserToken, Verifier,
-        jwks::KeySet,
+        jwks::JwksSource,
         keys::{SigningKey, TrustedKey},
         mint_user_token,
     },
     clock::Clock,
-    metrics::within,
+    metrics::with_service,
     process::Process,
 };
 
-use crate::{config::Config, data_dir, tools::DEV_ISSUER};
+use crate::{config::Config, data_dir, commands::DEV_ISSUER};
 
 /// How long the token lives that is printed at the start.
 const DEMO_TOKEN_LIFETIME: Duration = Duration::from_hours(24);
 /// After that the greeting is printed all the same: `/readyz` says what is wrong.
-const READY_WITHIN: Duration = Duration::from_secs(5);
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Each has its own metrics.
 pub(crate) const SERVICES: [&str; 3] = ["gateway", "products", "orders"];
 const DEMO_SCOPES: &str = "products:read products:write orders:read orders:write orders:admin";
@@ -28,57 +28,57 @@ const DEMO_SCOPES: &str = "products:read products:write orders:read orders:write
 pub(crate) async fn start(mut config: Config, process: Process) -> anyhow::Result<()> {
     let development = data_dir::development_key(&config.data_dir)?;
     let trusted = config.uses_development_key().then(|| development.trusted()).transpose()?;
-    let (gateway_key, orders_key) = (fresh_key()?, fresh_key()?);
+    let (gateway_key, orders_key) = (generate_key()?, generate_key()?);
     let clock = &process.clock;
 
-    set_store(&mut config.products.store.url, config.products.store.url_file.is_some(), &config.data_dir, "products.db");
-    set_store(&mut config.orders.store.url, config.orders.store.url_file.is_some(), &config.data_dir, "orders.db");
+    set_default_store(&mut config.products.store.url, config.products.store.url_file.is_some(), &config.data_dir, "products.db");
+    set_default_store(&mut config.orders.store.url, config.orders.store.url_file.is_some(), &config.data_dir, "orders.db");
 
-    let hears = &mut config.gateway.events;
-    if hears.nats_url.is_none() && hears.nats_url_file.is_none() {
+    let gateway_events = &mut config.gateway.events;
+    if gateway_events.nats_url.is_none() && gateway_events.nats_url_file.is_none() {
         // Where products tells of its changes.
-        hears.clone_from(&config.products.events);
+        gateway_events.clone_from(&config.products.events);
     }
 
     let callers = [("gateway", gateway_key.trusted()?), ("orders", orders_key.trusted()?)];
     // Within each service its verifier too, which has metrics of its own.
-    let products = within("products", async {
+    let products = with_service("products", async {
         let verifier = verifier("products", &callers, trusted.as_ref(), &config.products.auth, clock)?;
         palisade_products::start(config.products, verifier, &process).await
     });
     let products = products.await?;
 
-    config.orders.upstreams.products.url = at(products);
-    let orders = within("orders", async {
+    config.orders.upstreams.products.url = http_url(products);
+    let orders = with_service("orders", async {
         let verifier = verifier("orders", &callers[..1], trusted.as_ref(), &config.orders.auth, clock)?;
         palisade_orders::start(config.orders, Keys { verifier, signing: orders_key }, &process)
     });
     let orders = orders.await?;
 
-    config.gateway.upstreams.products.url = at(products);
-    config.gateway.upstreams.orders.url = at(orders);
-    let gateway = within("gateway", async {
+    config.gateway.upstreams.products.url = http_url(products);
+    config.gateway.upstreams.orders.url = http_url(orders);
+    let gateway = with_service("gateway", async {
         let verifier = verifier(palisade_gateway::AUDIENCE, &[], trusted.as_ref(), &config.gateway.auth, clock)?;
         palisade_gateway::start(&config.gateway, Keys { verifier, signing: gateway_key }, &process)
     });
     let gateway = gateway.await?;
 
     let token = trusted.is_some().then(|| demo_token(&development, clock.as_ref())).transpose()?;
-    process.until_ready(READY_WITHIN).await;
-    greet(gateway, token.as_deref())?;
+    process.until_ready(READY_TIMEOUT).await;
+    print_banner(gateway, token.as_deref())?;
     Ok(())
 }
 
 /// Keys of the services live as long as the process: nobody outside has to know them.
-fn fresh_key() -> anyhow::Result<SigningKey> {
+fn generate_key() -> anyhow::Result<SigningKey> {
     Ok(SigningKey::from_pem(&SigningKey::generate_pem()?)?)
 }
 
-fn at(address: SocketAddr) -> String {
+fn http_url(address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
-fn set_store(url: &mut Option<secrecy::SecretString>, in_file: bool, data_dir: &std::path::Path, file: &str) {
+fn set_default_store(url: &mut Option<secrecy::SecretString>, in_file: bool, data_dir: &std::path::Path, file: &str) {
     if url.is_none() && !in_file {
         *url = Some(format!("sqlite://{}", data_dir.join(file).display()).into());
     }
@@ -96,7 +96,7 @@ fn verifier(
         name: name.to_owned(),
         audience: audience.to_owned(),
         internal,
-        keys: KeySet::fixed(vec![key.clone()]),
+        keys: JwksSource::fixed(vec![key.clone()]),
     };
     let mut issuers: Vec<Issuer> = callers.iter().map(|(name, key)| issuer(name, key, true)).collect();
     issuers.extend(development.map(|key| issuer(DEV_ISSUER, key, false)));
@@ -116,7 +116,7 @@ fn demo_token(key: &SigningKey, clock: &dyn Clock) -> anyhow::Result<String> {
 }
 
 /// What to paste next.
-fn greet(gateway: SocketAddr, token: Option<&str>) -> std::io::Result<()> {
+fn print_banner(gateway: SocketAddr, token: Option<&str>) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "\nPalisade is up; its API is described at http://{gateway}/docs")?;
     if let Some(token) = token {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use palisade_middleware::{
     auth,
     config::{Error, Validate},
-    process::Program,
+    process::ServiceConfig,
     server, telemetry,
 };
 use schemars::JsonSchema;
@@ -48,27 +48,27 @@ impl Config {
 
 impl Config {
     /// What can be set of a service alone, but is one for the whole process here. To accept it in silence would be to promise something.
-    fn unused(&self) -> Result<(), Error> {
+    fn reject_ignored_keys(&self) -> Result<(), Error> {
         let services = [
             ("gateway.telemetry", &self.gateway.telemetry, "gateway.identity.key_file", &self.gateway.identity),
             ("orders.telemetry", &self.orders.telemetry, "orders.identity.key_file", &self.orders.identity),
             ("products.telemetry", &self.products.telemetry, "", &auth::Identity::default()),
         ];
-        let inside = [
+        let ignored_tls = [
             ("products.server.tls.cert_file", self.products.server.tls.is_on()),
             ("orders.server.tls.cert_file", self.orders.server.tls.is_on()),
             ("orders.upstreams.products.tls.ca_file", self.orders.upstreams.products.tls.is_on()),
             ("gateway.upstreams.products.tls.ca_file", self.gateway.upstreams.products.tls.is_on()),
             ("gateway.upstreams.orders.tls.ca_file", self.gateway.upstreams.orders.tls.is_on()),
         ];
-        if let Some((key, _)) = inside.into_iter().find(|(_, is_on)| *is_on) {
+        if let Some((key, _)) = ignored_tls.into_iter().find(|(_, is_on)| *is_on) {
             return Err(Error::rule(key, "is of no effect here, the services of one process talk over its own loopback in plain text"));
         }
         for (telemetry_key, telemetry, identity_key, identity) in services {
             if *telemetry != telemetry::Config::default() {
                 return Err(Error::rule(telemetry_key, "is of no effect here, set telemetry of the whole process"));
             }
-            if identity.key_file.is_some() {
+            if identity.signing_key_file.is_some() {
                 return Err(Error::rule(identity_key, "is of no effect here, the services of one process make their keys at the start"));
             }
         }
@@ -84,9 +84,9 @@ impl Validate for Config {
         self.telemetry.validate()?;
         let listeners =
             [("gateway.listen", self.gateway.listen), ("products.listen", self.products.listen), ("orders.listen", self.orders.listen)];
-        self.unused()?;
-        let open = listeners.into_iter().find(|(_, address)| !address.ip().is_loopback());
-        match open {
+        self.reject_ignored_keys()?;
+        let exposed = listeners.into_iter().find(|(_, address)| !address.ip().is_loopback());
+        match exposed {
             Some((key, address)) if self.uses_development_key() => Err(Error::rule(
                 key,
                 format!(
@@ -98,7 +98,7 @@ impl Validate for Config {
     }
 }
 
-impl Program for Config {
+impl ServiceConfig for Config {
     fn check(&self) -> anyhow::Result<()> {
         let all = [(&self.gateway.auth, palisade_gateway::AUDIENCE), (&self.products.auth, "products"), (&self.orders.auth, "orders")];
         for (auth, audience) in all {

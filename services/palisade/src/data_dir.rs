@@ -24,7 +24,7 @@ pub(crate) fn default() -> PathBuf {
 pub(crate) fn development_key(data_dir: &Path) -> anyhow::Result<SigningKey> {
     fs::create_dir_all(data_dir).with_context(|| format!("data_dir: {} cannot be made", data_dir.display()))?;
     let path = data_dir.join(KEY_FILE);
-    match write_new(&path, &SigningKey::generate_pem()?) {
+    match create_key_file(&path, &SigningKey::generate_pem()?) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             Err(error).with_context(|| format!("{} cannot be written", path.display()))
         }
@@ -39,16 +39,16 @@ pub(crate) fn read_key(path: &Path) -> anyhow::Result<SigningKey> {
 }
 
 /// Writes a private key to a file that is not there yet. Two processes that start at once agree on one key.
-pub(crate) fn write_new(path: &Path, pem: &SecretString) -> std::io::Result<()> {
+pub(crate) fn create_key_file(path: &Path, pem: &SecretString) -> std::io::Result<()> {
     if path.exists() {
         return Err(ErrorKind::AlreadyExists.into());
     }
     // Whole or not at all: written beside, then linked to its name, which fails if another was faster.
-    let beside: PathBuf = path.with_extension(format!("{}.new", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE).open(&beside)?;
+    let temporary: PathBuf = path.with_extension(format!("{}.new", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE).open(&temporary)?;
     file.write_all(pem.expose_secret().as_bytes())?;
     file.sync_all()?;
-    let linked = fs::hard_link(&beside, path);
-    fs::remove_file(&beside)?;
+    let linked = fs::hard_link(&temporary, path);
+    fs::remove_file(&temporary)?;
     linked
 }

@@ -3,15 +3,15 @@
 mod all_in_one;
 mod config;
 mod data_dir;
-mod tools;
+mod commands;
 
 use std::{io::Write, process::ExitCode};
 
 use clap::Command;
 use palisade_middleware::{
-    config::{Asked, command, load},
+    config::{Invocation, command, load},
     process::run_configured,
-    telemetry::Edge,
+    telemetry::TrustBoundary,
 };
 
 use crate::config::Config;
@@ -19,15 +19,15 @@ use crate::config::Config;
 const ABOUT: &str = "A whole shop in one process: gateway, products and orders with embedded stores.";
 
 fn main() -> ExitCode {
-    let command = command::<Config>("palisade", ABOUT).subcommands(tools::commands()).args_conflicts_with_subcommands(false);
+    let command = command::<Config>("palisade", ABOUT).subcommands(commands::commands()).args_conflicts_with_subcommands(false);
     let matches = match command.try_get_matches() {
         Ok(matches) => matches,
         Err(error) => {
-            return run_configured::<Config, _, _>("palisade", &all_in_one::SERVICES, Edge::Outside, Err(error.into()), all_in_one::start);
+            return run_configured::<Config, _, _>("palisade", &all_in_one::SERVICES, TrustBoundary::Public, Err(error.into()), all_in_one::start);
         }
     };
     if let Some((name, arguments)) = matches.subcommand() {
-        return match tools::run(name, arguments) {
+        return match commands::run(name, arguments) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 let _ = writeln!(std::io::stderr(), "palisade {name}: {error:#}");
@@ -35,11 +35,11 @@ fn main() -> ExitCode {
             }
         };
     }
-    let asked: Result<Asked<Config>, _> = load(&matches);
-    run_configured("palisade", &all_in_one::SERVICES, Edge::Outside, asked, all_in_one::start)
+    let loaded: Result<Invocation<Config>, _> = load(&matches);
+    run_configured("palisade", &all_in_one::SERVICES, TrustBoundary::Public, loaded, all_in_one::start)
 }
 
 /// A subcommand with its one line of help.
-fn tool(name: &'static str, about: &'static str) -> Command {
+fn subcommand(name: &'static str, about: &'static str) -> Command {
     Command::new(name).about(about)
 }

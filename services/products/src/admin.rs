@@ -21,8 +21,8 @@ pub fn router(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Router {
 type Tools = (Arc<dyn Store>, Arc<dyn Clock>);
 
 /// Checks the stock again and again until `stop`, for the metrics.
-pub async fn watch(store: Arc<dyn Store>, clock: Arc<dyn Clock>, config: config::Audit, stop: CancellationToken) {
-    if config.every_s == 0 {
+pub async fn run_audit_loop(store: Arc<dyn Store>, clock: Arc<dyn Clock>, config: config::Audit, stop: CancellationToken) {
+    if config.interval_s == 0 {
         return;
     }
     let (store, clock) = (&store, &clock);
@@ -32,7 +32,7 @@ pub async fn watch(store: Arc<dyn Store>, clock: Arc<dyn Clock>, config: config:
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the stock could not be checked"),
         }
     };
-    task::at_leisure(Duration::from_secs(config.every_s), stop, check).await;
+    task::run_with_duty_cycle(Duration::from_secs(config.interval_s), stop, check).await;
 }
 
 async fn invariants(State((store, clock)): State<Tools>) -> axum::response::Response {
@@ -58,5 +58,5 @@ fn measure(audit: &Audit) {
     for violation in &audit.violations {
         tracing::error!(%violation, "the stock does not add up");
     }
-    metrics::audited(audit);
+    metrics::record_audit(audit);
 }

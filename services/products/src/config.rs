@@ -7,7 +7,7 @@ use palisade_middleware::{
     clock::SystemClock,
     config::{self, Error, Validate},
     discovery::registration,
-    process::Program,
+    process::ServiceConfig,
     server, telemetry,
 };
 use schemars::JsonSchema;
@@ -72,14 +72,14 @@ impl Default for Store {
 #[serde(default, deny_unknown_fields)]
 pub struct Reservations {
     /// A hold that is not confirmed for this long is given back, milliseconds. Well above the deadline of a saga.
-    pub hold_ms: u64,
+    pub hold_ttl_ms: u64,
     /// How often expired holds are looked for, milliseconds.
-    pub sweep_ms: u64,
+    pub sweep_interval_ms: u64,
 }
 
 impl Default for Reservations {
     fn default() -> Self {
-        Self { hold_ms: 900_000, sweep_ms: 1_000 }
+        Self { hold_ttl_ms: 900_000, sweep_interval_ms: 1_000 }
     }
 }
 
@@ -89,12 +89,12 @@ impl Default for Reservations {
 pub struct Audit {
     /// How long the pause is between two checks, seconds; 19 times as long as the last one took if that is longer: each reads all products and
     /// all open reservations. 0 for none but those that somebody asks for on the admin port.
-    pub every_s: u64,
+    pub interval_s: u64,
 }
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { every_s: 60 }
+        Self { interval_s: 60 }
     }
 }
 
@@ -123,8 +123,8 @@ impl Validate for Config {
         self.events.validate()?;
         let positive = [
             ("store.timeout_ms", self.store.timeout_ms),
-            ("reservations.hold_ms", self.reservations.hold_ms),
-            ("reservations.sweep_ms", self.reservations.sweep_ms),
+            ("reservations.hold_ms", self.reservations.hold_ttl_ms),
+            ("reservations.sweep_ms", self.reservations.sweep_interval_ms),
         ];
         match positive.into_iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(Error::rule(key, "must be greater than 0")),
@@ -133,9 +133,9 @@ impl Validate for Config {
     }
 }
 
-impl Program for Config {
+impl ServiceConfig for Config {
     fn check(&self) -> anyhow::Result<()> {
-        if !crate::store::accepts(self.store.url()?.expose_secret()) {
+        if !crate::store::is_supported_url(self.store.url()?.expose_secret()) {
             // Not repeated: it may hold a password.
             return Err(Error::rule("store.url", "is no connection string of a known store").into());
         }

@@ -10,7 +10,7 @@ use palisade_middleware::{
     context,
     cursor::Cursor,
     method_table::{Access, Method},
-    parameter,
+    parse,
     priority::Priority,
     rejection::{Rejection, reasons},
     trace,
@@ -25,8 +25,8 @@ use uuid::Uuid;
 
 use crate::{
     metrics,
-    product::Draft,
-    reservation::{Confirmed, Lines, Reserved},
+    product::ValidatedProduct,
+    reservation::{Confirmed, Lines, ReserveOutcome},
     store::{Created, Removed, Store, Updated},
 };
 
@@ -61,7 +61,7 @@ pub struct Products {
     /// Seals page positions.
     pub cursor: Cursor,
     /// How long stock is held.
-    pub hold_for: Duration,
+    pub hold_ttl: Duration,
 }
 
 #[tonic::async_trait]
@@ -69,11 +69,11 @@ impl ProductsService for Products {
     async fn create_product(&self, request: Request<CreateProductRequest>) -> Result<Response<proto::Product>, Status> {
         let request = request.into_inner();
         let draft = draft(request.product)?;
-        let key = convert::idempotency_key(&*context::caller()?, request.idempotency_key, &draft)?;
+        let key = convert::idempotency_key(&*context::current_principal()?, request.idempotency_key, &draft)?;
         let (now, keyed) = (self.clock.now(), key.is_some());
         let created = self.store.create(convert::new_id(now), draft, key, now).await.map_err(refusal::of_store)?;
         if keyed {
-            metrics::asked_with_key(&created);
+            metrics::record_key_outcome(&created);
             trace::record("app.idempotency.outcome", metrics::key_outcome(&created));
         }
         match created {
@@ -89,13 +89,13 @@ impl ProductsService for Products {
     }
 
     async fn find_one(&self, request: Request<FindOneRequest>) -> Result<Response<proto::Product>, Status> {
-        let product = self.store.find(parameter::id(&request.get_ref().id)?).await.map_err(refusal::of_store)?;
+        let product = self.store.find(parse::parse_uuid(&request.get_ref().id)?).await.map_err(refusal::of_store)?;
         Ok(Response::new(convert::product(&product.ok_or_else(refusal::not_found)?)))
     }
 
     async fn update(&self, request: Request<UpdateRequest>) -> Result<Response<proto::Product>, Status> {
         let request = request.into_inner();
-        let (id, draft) = (parameter::id(&request.id)?, draft(request.product)?);
+        let (id, draft) = (parse::parse_uuid(&request.id)?, draft(request.product)?);
         match self.store.update(id, draft, request.expected_version, self.clock.now()).await.map_err(refusal::of_store)? {
             Updated::Updated(product) => Ok(Response::new(convert::product(&product))),
             Updated::NotFound => Err(refusal::not_found().into()),
@@ -105,7 +105,7 @@ impl ProductsService for Products {
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<()>, Status> {
         let request = request.into_inner();
-        match self.store.remove(parameter::id(&request.id)?, request.expected_version, self.clock.now()).await.map_err(refusal::of_store)? {
+        match self.store.remove(parse::parse_uuid(&request.id)?, request.expected_version, self.clock.now()).await.map_err(refusal::of_store)? {
             Removed::Removed => Ok(Response::new(())),
             Removed::NotFound => Err(refusal::not_found().into()),
             Removed::VersionMismatch => Err(refusal::version_mismatch().into()),
@@ -115,24 +115,24 @@ impl ProductsService for Products {
 
     async fn reserve_stock(&self, request: Request<ReserveStockRequest>) -> Result<Response<proto::Reservation>, Status> {
         let request = request.into_inner();
-        let id = parameter::id(&request.reservation_id)?;
+        let id = parse::parse_uuid(&request.reservation_id)?;
         let lines = Lines::new(convert::lines(&request.lines)?).map_err(Rejection::invalid)?;
-        let reserved = self.store.reserve(id, lines, self.clock.now(), self.hold_for).await.map_err(refusal::of_store)?;
-        metrics::reserved(&reserved);
+        let reserved = self.store.reserve(id, lines, self.clock.now(), self.hold_ttl).await.map_err(refusal::of_store)?;
+        metrics::record_reserve(&reserved);
         match reserved {
-            Reserved::Held(reservation) => Ok(Response::new(convert::reservation(&reservation))),
-            Reserved::Refused { reason, product_id } => Err(refusal::refused(reason, product_id).into()),
-            Reserved::DifferentLines => Err(refusal::different_lines().into()),
-            Reserved::Released => Err(refusal::released_before_reserve().into()),
-            Reserved::Expired => Err(refusal::expired().into()),
+            ReserveOutcome::Held(reservation) => Ok(Response::new(convert::reservation(&reservation))),
+            ReserveOutcome::Refused { reason, product_id } => Err(refusal::refused(reason, product_id).into()),
+            ReserveOutcome::DifferentLines => Err(refusal::different_lines().into()),
+            ReserveOutcome::Released => Err(refusal::released_before_reserve().into()),
+            ReserveOutcome::Expired => Err(refusal::expired().into()),
         }
     }
 
     async fn confirm_reservation(&self, request: Request<ConfirmReservationRequest>) -> Result<Response<proto::Reservation>, Status> {
-        let id = parameter::id(&request.get_ref().reservation_id)?;
+        let id = parse::parse_uuid(&request.get_ref().reservation_id)?;
         match self.store.confirm(id, self.clock.now()).await.map_err(refusal::of_store)? {
             Confirmed::Confirmed(reservation) => {
-                metrics::committed();
+                metrics::record_confirm();
                 Ok(Response::new(convert::reservation(&reservation)))
             }
             Confirmed::Released => Err(refusal::released().into()),
@@ -143,21 +143,21 @@ impl ProductsService for Products {
     }
 
     async fn release_reservation(&self, request: Request<ReleaseReservationRequest>) -> Result<Response<proto::Reservation>, Status> {
-        let id = parameter::id(&request.get_ref().reservation_id)?;
+        let id = parse::parse_uuid(&request.get_ref().reservation_id)?;
         let reservation = self.store.release(id, self.clock.now()).await.map_err(refusal::of_store)?;
-        metrics::released();
+        metrics::record_release();
         Ok(Response::new(convert::reservation(&reservation)))
     }
 
     async fn list_reservations(&self, request: Request<ListReservationsRequest>) -> Result<Response<ListReservationsResponse>, Status> {
         let request = request.into_inner();
-        let after: Option<Uuid> = if request.after_id.is_empty() { None } else { Some(parameter::id(&request.after_id)?) };
+        let after: Option<Uuid> = if request.after_id.is_empty() { None } else { Some(parse::parse_uuid(&request.after_id)?) };
         let limit = if request.limit == 0 { DEFAULT_RESERVATIONS } else { request.limit.min(MAX_RESERVATIONS) };
         let found = self.store.list_reservations(after, limit).await.map_err(refusal::of_store)?;
         Ok(Response::new(ListReservationsResponse { items: found.iter().map(convert::reservation).collect() }))
     }
 }
 
-fn draft(input: Option<proto::ProductInput>) -> Result<Draft, Rejection> {
-    Draft::new(convert::input(input.unwrap_or_default())).map_err(Rejection::invalid)
+fn draft(input: Option<proto::ProductInput>) -> Result<ValidatedProduct, Rejection> {
+    ValidatedProduct::new(convert::input(input.unwrap_or_default())).map_err(Rejection::invalid)
 }

@@ -5,7 +5,7 @@ use palisade_events::metrics as events;
 use palisade_middleware::metrics::{Metric, describe};
 
 use crate::{
-    reservation::Reserved,
+    reservation::ReserveOutcome,
     store::{Audit, Created},
 };
 
@@ -18,8 +18,8 @@ pub static METRICS: &[Metric] = &[
     Metric::gauge("palisade.stock.overdue_holds", &[], "Holds past their time that were not given back yet"),
     Metric::gauge("palisade.invariant.violations", &["check"], "What the last audit found broken; must be 0"),
     events::PENDING,
-    events::OLDEST,
-    events::HANDED_OVER,
+    events::OLDEST_AGE,
+    events::PUBLISH_ATTEMPTS,
 ];
 
 // What an idempotency key says of its request.
@@ -44,37 +44,37 @@ pub fn register() {
         reservations(outcome).increment(0);
     }
     events::register();
-    audited(&Audit::default());
+    record_audit(&Audit::default());
 }
 
 /// A product was asked for with an idempotency key.
-pub(crate) fn asked_with_key(created: &Created) {
+pub(crate) fn record_key_outcome(created: &Created) {
     keys(key_outcome(created)).increment(1);
 }
 
 /// Stock was asked for.
-pub(crate) fn reserved(answer: &Reserved) {
+pub(crate) fn record_reserve(answer: &ReserveOutcome) {
     let outcome = match answer {
-        Reserved::Held(_) => RESERVED,
-        Reserved::Refused { .. } => INSUFFICIENT,
-        Reserved::DifferentLines | Reserved::Released | Reserved::Expired => REFUSED,
+        ReserveOutcome::Held(_) => RESERVED,
+        ReserveOutcome::Refused { .. } => INSUFFICIENT,
+        ReserveOutcome::DifferentLines | ReserveOutcome::Released | ReserveOutcome::Expired => REFUSED,
     };
     reservations(outcome).increment(1);
 }
 
 /// A hold was made final.
-pub(crate) fn committed() {
+pub(crate) fn record_confirm() {
     reservations(COMMITTED).increment(1);
 }
 
 /// A reservation was given back.
-pub(crate) fn released() {
+pub(crate) fn record_release() {
     reservations(RELEASED).increment(1);
 }
 
 /// What an audit found.
 #[expect(clippy::cast_precision_loss, reason = "units are far below 2^52")]
-pub(crate) fn audited(audit: &Audit) {
+pub(crate) fn record_audit(audit: &Audit) {
     metrics::gauge!("palisade.invariant.violations", "check" => "stock").set(audit.violations.len() as f64);
     for (state, count) in [("available", audit.available_units), ("reserved", audit.held_units), ("sold", audit.confirmed_units)] {
         units(state).set(count as f64);

@@ -67,18 +67,18 @@ pub struct Input {
 
 /// An [`Input`] that keeps every rule. It reads like one and cannot be changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draft(Input);
+pub struct ValidatedProduct(Input);
 
-impl Draft {
+impl ValidatedProduct {
     /// Trims and checks `input`; the error holds every broken rule, with the field names of the JSON contract.
     pub fn new(input: Input) -> Result<Self, Vec<Violation>> {
         let input = Input { name: input.name.trim().to_owned(), category: input.category.trim().to_owned(), ..input };
         let violations: Vec<_> = [
-            text::label("name", &input.name, MAX_NAME),
-            text::prose("description", &input.description, MAX_DESCRIPTION),
+            text::validate_single_line("name", &input.name, MAX_NAME),
+            text::validate_multiline("description", &input.description, MAX_DESCRIPTION),
             within("price", input.price_minor, MAX_PRICE_MINOR, "must be between 0 and 9999999.99"),
             within("quantity", input.quantity, MAX_QUANTITY, "must be between 0 and 1000000000"),
-            text::label("category", &input.category, MAX_CATEGORY),
+            text::validate_single_line("category", &input.category, MAX_CATEGORY),
         ]
         .into_iter()
         .flatten()
@@ -93,7 +93,7 @@ impl Draft {
     }
 }
 
-impl Deref for Draft {
+impl Deref for ValidatedProduct {
     type Target = Input;
 
     fn deref(&self) -> &Input {

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::store::{News, Store};
+use crate::store::{PendingChange, Store};
 
 /// What changed; what is left of it is to be asked for.
 const CHANGED: &str = "palisade.products.v1.changed";
@@ -27,7 +27,7 @@ pub struct ProductsOutbox {
     pub clock: Arc<dyn Clock>,
 }
 
-impl News {
+impl PendingChange {
     /// The event: the same for the same version, whoever makes it.
     fn event(&self) -> Event {
         let mut digest = Sha256::new();
@@ -49,8 +49,8 @@ impl News {
     }
 }
 
-fn news(event: &Event) -> Result<News, Error> {
-    Ok(News { product_id: event.subject.parse::<Uuid>()?, version: event.sequence, since: event.time })
+fn pending_change(event: &Event) -> Result<PendingChange, Error> {
+    Ok(PendingChange { product_id: event.subject.parse::<Uuid>()?, version: event.sequence, since: event.time })
 }
 
 #[async_trait]
@@ -60,27 +60,27 @@ impl Outbox for ProductsOutbox {
         Ok(self.store.lease_relay(relay, now, now + lease).await?)
     }
 
-    async fn waiting(&self, limit: u32) -> Result<Vec<Event>, Error> {
-        let waiting = self.store.news(limit).await?;
-        let oldest = waiting.iter().map(|news| news.since).min();
+    async fn fetch_unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> {
+        let pending = self.store.unpublished_changes(limit).await?;
+        let oldest = pending.iter().map(|news| news.since).min();
         let age = oldest.and_then(|oldest| (self.clock.now() - oldest).try_into().ok()).unwrap_or(Duration::ZERO);
-        metrics::waiting(waiting.len() as u64, age);
-        Ok(waiting.iter().map(News::event).collect())
+        metrics::record_backlog(pending.len() as u64, age);
+        Ok(pending.iter().map(PendingChange::event).collect())
     }
 
-    async fn published(&self, events: &[Event]) -> Result<(), Error> {
-        let told = events.iter().map(news).collect::<Result<Vec<_>, _>>()?;
-        Ok(self.store.told(&told).await?)
+    async fn mark_published(&self, events: &[Event]) -> Result<(), Error> {
+        let changes = events.iter().map(pending_change).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.store.mark_published(&changes).await?)
     }
 
     /// There is nothing in them that could be refused, and a change that is not told makes a cache lie: they stay.
-    async fn refused(&self, _: &[(Event, String)], _: u32) -> Result<u64, Error> {
+    async fn mark_failed(&self, _: &[(Event, String)], _: u32) -> Result<u64, Error> {
         Ok(0)
     }
 
-    async fn until_written(&self, patience: Duration) {
+    async fn wait_for_events(&self, timeout: Duration) {
         // Which of the two it was makes no difference.
-        let _ = tokio::time::timeout(patience, self.changed.notified()).await;
+        let _ = tokio::time::timeout(timeout, self.changed.notified()).await;
     }
 }
 
@@ -92,10 +92,10 @@ mod tests {
 
     #[test]
     fn the_same_version_is_the_same_event_and_another_is_another() {
-        let of = |version| News { product_id: Uuid::nil(), version, since: OffsetDateTime::UNIX_EPOCH };
+        let of = |version| PendingChange { product_id: Uuid::nil(), version, since: OffsetDateTime::UNIX_EPOCH };
         assert_eq!(of(3).event(), of(3).event());
         assert_ne!(of(3).event().id, of(4).event().id);
-        assert_eq!(news(&of(3).event()).unwrap(), of(3));
-        assert_eq!(of(News::REMOVED).event().data, r#"{"productId":"00000000-0000-0000-0000-000000000000","removed":true,"version":null}"#);
+        assert_eq!(pending_change(&of(3).event()).unwrap(), of(3));
+        assert_eq!(of(PendingChange::REMOVED).event().data, r#"{"productId":"00000000-0000-0000-0000-000000000000","removed":true,"version":null}"#);
     }
 }

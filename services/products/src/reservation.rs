@@ -83,7 +83,7 @@ pub enum Refusal {
 
 /// What a product has to offer to a reservation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
+pub struct ProductStock {
     /// Its name, to be copied.
     pub name: String,
     /// Its price of one unit in minor units, to be copied.
@@ -96,7 +96,7 @@ pub struct Offer {
 
 /// The answer to a reserve. Repeating the call gives it again, unless the reservation has moved on since.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reserved {
+pub enum ReserveOutcome {
     /// All lines are set aside (its state may be `Confirmed` by now).
     Held(Reservation),
     /// None is.
@@ -159,13 +159,13 @@ impl Lines {
     }
 
     /// Copies names and prices, and says whether every line can be had (`Held`) or not (`Refused`).
-    pub fn weigh(&self, offers: &HashMap<Uuid, Offer>) -> (State, Vec<HeldLine>) {
+    pub fn evaluate(&self, stock: &HashMap<Uuid, ProductStock>) -> (State, Vec<HeldLine>) {
         let mut state = State::Held;
         let copy = |line: &Line| {
-            let offer = offers.get(&line.product_id);
-            let refusal = match offer {
+            let product = stock.get(&line.product_id);
+            let refusal = match product {
                 None => Some(Refusal::UnknownProduct),
-                Some(offer) => offer.refuse(line.quantity),
+                Some(product) => product.refusal_for(line.quantity),
             };
             if let (State::Held, Some(reason)) = (state, refusal) {
                 state = State::Refused { reason, product_id: line.product_id };
@@ -173,23 +173,23 @@ impl Lines {
             HeldLine {
                 product_id: line.product_id,
                 quantity: line.quantity,
-                name: offer.map(|offer| offer.name.clone()).unwrap_or_default(),
-                unit_price_minor: offer.map(|offer| offer.unit_price_minor).unwrap_or_default(),
+                name: product.map(|product| product.name.clone()).unwrap_or_default(),
+                unit_price_minor: product.map(|product| product.unit_price_minor).unwrap_or_default(),
             }
         };
         let lines = self.0.iter().map(copy).collect();
         (state, lines)
     }
 
-    fn match_held(&self, held: &[HeldLine]) -> bool {
+    fn match_lines(&self, held: &[HeldLine]) -> bool {
         let held = held.iter().map(|line| Line { product_id: line.product_id, quantity: line.quantity });
         self.0.iter().copied().eq(held)
     }
 }
 
-impl Offer {
+impl ProductStock {
     /// Why `quantity` units cannot be had, if they cannot.
-    pub fn refuse(&self, quantity: i64) -> Option<Refusal> {
+    pub fn refusal_for(&self, quantity: i64) -> Option<Refusal> {
         if !self.is_active {
             Some(Refusal::ProductInactive)
         } else if self.quantity < quantity {
@@ -207,20 +207,20 @@ impl Reservation {
     }
 
     /// What it answers to another reserve of `lines`. A tombstone has no lines to compare.
-    pub fn answer_reserve(self, lines: &Lines) -> Reserved {
-        if !self.lines.is_empty() && !lines.match_held(&self.lines) {
-            return Reserved::DifferentLines;
+    pub fn reserve_outcome(self, lines: &Lines) -> ReserveOutcome {
+        if !self.lines.is_empty() && !lines.match_lines(&self.lines) {
+            return ReserveOutcome::DifferentLines;
         }
         match self.state {
-            State::Held | State::Confirmed => Reserved::Held(self),
-            State::Released => Reserved::Released,
-            State::Expired => Reserved::Expired,
-            State::Refused { reason, product_id } => Reserved::Refused { reason, product_id },
+            State::Held | State::Confirmed => ReserveOutcome::Held(self),
+            State::Released => ReserveOutcome::Released,
+            State::Expired => ReserveOutcome::Expired,
+            State::Refused { reason, product_id } => ReserveOutcome::Refused { reason, product_id },
         }
     }
 
     /// What it answers to a confirm, when it has been confirmed if it could be.
-    pub fn answer_confirm(self) -> Confirmed {
+    pub fn confirm_outcome(self) -> Confirmed {
         match self.state {
             State::Held | State::Confirmed => Confirmed::Confirmed(self),
             State::Released => Confirmed::Released,

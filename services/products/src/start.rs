@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context as _, bail};
 use palisade_events::{Broker, Relay, Topic};
 use palisade_middleware::{
-    auth::Verifier, cursor::Cursor, db::Database, discovery::registration, fault::Faults, method_table::MethodTable, process::Process,
+    auth::Verifier, cursor::Cursor, store_instrumentation::Database, discovery::registration, fault::Faults, method_table::MethodTable, process::Process,
     respond::Protocol, server,
 };
 use palisade_proto::{FILE_DESCRIPTOR_SET, products::v1::products_service_server::ProductsServiceServer};
@@ -18,7 +18,7 @@ use crate::{
     grpc::{METHODS, Products},
     metrics,
     relay::ProductsOutbox,
-    store::{Bounded, MongoStore, SqliteStore, Store},
+    store::{InstrumentedStore, MongoStore, SqliteStore, Store},
     sweeper,
 };
 
@@ -38,7 +38,7 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
     let readiness = process.readiness();
     let (store, database) = open_store(&config.store).await?;
     let system = database.system;
-    let store = Bounded::new(store, database, Duration::from_millis(config.store.timeout_ms));
+    let store = InstrumentedStore::new(store, database, Duration::from_millis(config.store.timeout_ms));
     let changed = store.changed();
     let store: Arc<dyn Store> = Arc::new(store);
     let probed = store.clone();
@@ -55,17 +55,17 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
     let outbox = ProductsOutbox { store: store.clone(), changed, clock: process.clock.clone() };
     process.run(Relay::new(Arc::new(outbox), broker, Topic::PRODUCTS, config.events.clone()).run(process.shutdown.clone()));
 
-    let every = Duration::from_millis(config.reservations.sweep_ms);
+    let every = Duration::from_millis(config.reservations.sweep_interval_ms);
     process.run(sweeper::run(store.clone(), process.clock.clone(), every, process.shutdown.clone()));
-    process.run(admin::watch(store.clone(), process.clock.clone(), config.audit.clone(), process.shutdown.clone()));
+    process.run(admin::run_audit_loop(store.clone(), process.clock.clone(), config.audit.clone(), process.shutdown.clone()));
 
     let methods = Arc::new(MethodTable::new(&[&METHODS, &server::GRPC_INFRASTRUCTURE])?);
-    let faults = Faults::new(&config.server.faults, Protocol::Grpc, &methods);
+    let faults = Faults::new(&config.server.fault_injection, Protocol::Grpc, &methods);
     let more = admin::router(store.clone(), process.clock.clone()).merge(faults.routes());
     process.serve_admin("products", config.admin_listen, readiness.clone(), more)?;
 
-    let hold_for = Duration::from_millis(config.reservations.hold_ms);
-    let products = Products { store, clock: process.clock.clone(), cursor: Cursor::new(CURSOR_SECRET), hold_for };
+    let hold_ttl = Duration::from_millis(config.reservations.hold_ttl_ms);
+    let products = Products { store, clock: process.clock.clone(), cursor: Cursor::new(CURSOR_SECRET), hold_ttl };
     let products = ProductsServiceServer::new(products).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let router = server::grpc::router(Routes::new(products), SERVICE, FILE_DESCRIPTOR_SET, &methods, &readiness, process.shutdown.clone())?;
     let address = process.serve(("products", Protocol::Grpc), config.listen, router, methods, verifier, (&config.server, faults));

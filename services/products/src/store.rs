@@ -7,21 +7,21 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    product::{Draft, Page, Product, Query},
-    reservation::{Confirmed, Lines, Reservation, Reserved},
+    product::{ValidatedProduct, Page, Product, Query},
+    reservation::{Confirmed, Lines, Reservation, ReserveOutcome},
 };
 
-mod bounded;
-mod millis;
+mod instrumented;
+mod timestamp;
 mod mongo;
 mod sqlite;
 
-pub use bounded::Bounded;
+pub use instrumented::InstrumentedStore;
 pub use mongo::MongoStore;
 pub use sqlite::SqliteStore;
 
 /// How long a create's answer is kept for its idempotency key.
-pub const KEY_KEPT_FOR: Duration = Duration::from_hours(24);
+pub const KEY_TTL: Duration = Duration::from_hours(24);
 
 /// Products and their stock. Whatever the interleaving, crashes included, for each product
 /// `quantity + held + confirmed = opening + adjustments` and `quantity ≥ 0`.
@@ -31,7 +31,7 @@ pub const KEY_KEPT_FOR: Duration = Duration::from_hours(24);
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Adds a product. The same `key` again gives the stored answer for [`KEY_KEPT_FOR`].
-    async fn create(&self, id: Uuid, draft: Draft, key: Option<IdempotencyKey>, now: OffsetDateTime) -> Result<Created, Error>;
+    async fn create(&self, id: Uuid, draft: ValidatedProduct, key: Option<IdempotencyKey>, now: OffsetDateTime) -> Result<Created, Error>;
 
     /// The product, if there is one.
     async fn find(&self, id: Uuid) -> Result<Option<Product>, Error>;
@@ -40,13 +40,13 @@ pub trait Store: Send + Sync + 'static {
     async fn list(&self, query: Query) -> Result<Page, Error>;
 
     /// Replaces everything a client may set, at once. The difference in `quantity` is an adjustment of the supply.
-    async fn update(&self, id: Uuid, draft: Draft, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Updated, Error>;
+    async fn update(&self, id: Uuid, draft: ValidatedProduct, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Updated, Error>;
 
     /// Removes a product that no open reservation holds.
     async fn remove(&self, id: Uuid, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Removed, Error>;
 
     /// Sets all lines aside for `hold_for`, or none.
-    async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<Reserved, Error>;
+    async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<ReserveOutcome, Error>;
 
     /// Makes a hold that has not run out permanent.
     async fn confirm(&self, id: Uuid, now: OffsetDateTime) -> Result<Confirmed, Error>;
@@ -58,7 +58,7 @@ pub trait Store: Send + Sync + 'static {
     async fn expire_due(&self, now: OffsetDateTime, limit: u32) -> Result<u32, Error>;
 
     /// Forgets the idempotency keys that are older than [`KEY_KEPT_FOR`]. Says how many that were.
-    async fn forget_keys(&self, now: OffsetDateTime) -> Result<u64, Error>;
+    async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error>;
 
     /// Reservations that still own units (held and confirmed), in the order of their ids, behind `after`.
     async fn list_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error>;
@@ -67,10 +67,10 @@ pub trait Store: Send + Sync + 'static {
     async fn lease_relay(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error>;
 
     /// About `limit` products of whose latest version nobody was told, longest waiting first.
-    async fn news(&self, limit: u32) -> Result<Vec<News>, Error>;
+    async fn unpublished_changes(&self, limit: u32) -> Result<Vec<PendingChange>, Error>;
 
     /// Notes that others were told of these versions; what changed again meanwhile stays news.
-    async fn told(&self, news: &[News]) -> Result<(), Error>;
+    async fn mark_published(&self, news: &[PendingChange]) -> Result<(), Error>;
 
     /// Checks each product's balance. Raises no false alarm beside live traffic.
     async fn audit(&self, now: OffsetDateTime) -> Result<Audit, Error>;
@@ -80,9 +80,9 @@ pub trait Store: Send + Sync + 'static {
 }
 
 /// Whether a connection string is one of a store that there is, without connecting.
-pub fn accepts(url: &str) -> bool {
+pub fn is_supported_url(url: &str) -> bool {
     match url.split_once("://") {
-        Some(("mongodb" | "mongodb+srv", _)) => MongoStore::accepts(url),
+        Some(("mongodb" | "mongodb+srv", _)) => MongoStore::is_valid_url(url),
         Some(("sqlite", path)) => !path.is_empty(),
         _ => false,
     }
@@ -139,7 +139,7 @@ pub enum Removed {
 
 /// A product changed, and nobody was told yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct News {
+pub struct PendingChange {
     /// Which product.
     pub product_id: Uuid,
     /// Its latest version, or [`Self::REMOVED`].
@@ -148,7 +148,7 @@ pub struct News {
     pub since: OffsetDateTime,
 }
 
-impl News {
+impl PendingChange {
     /// The last version of all: the product is gone, and its id does not come back.
     pub const REMOVED: i64 = i64::MAX;
 }
@@ -189,7 +189,7 @@ pub struct Imbalance {
 
 impl Imbalance {
     /// `None` if it adds up.
-    fn of(product_id: Uuid, supply: i64, quantity: i64, taken: i64, reserved: i64) -> Option<Self> {
+    fn check(product_id: Uuid, supply: i64, quantity: i64, taken: i64, reserved: i64) -> Option<Self> {
         let balanced = quantity >= 0 && taken == reserved && quantity.checked_add(taken) == Some(supply);
         (!balanced).then_some(Self { product_id, supply, quantity, taken, reserved })
     }

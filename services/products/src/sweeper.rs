@@ -13,27 +13,27 @@ use crate::store::{Error, Store};
 const BATCH: u32 = 100;
 
 /// Longest pause after repeated failures, in multiples of the usual one.
-const MAX_BACK_OFF: u32 = 8;
+const MAX_BACKOFF: u32 = 8;
 
 /// Sweeps every `pause` until `stop`. After a failure it waits twice as long as before, up to eight pauses.
-pub async fn run(store: Arc<dyn Store>, clock: Arc<dyn Clock>, pause: Duration, stop: CancellationToken) {
-    let mut ticks = interval(pause);
+pub async fn run(store: Arc<dyn Store>, clock: Arc<dyn Clock>, period: Duration, stop: CancellationToken) {
+    let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut back_off = 1;
+    let mut backoff = 1;
     loop {
         let tick = async {
-            for _ in 0..back_off {
+            for _ in 0..backoff {
                 ticks.tick().await;
             }
         };
         if stop.run_until_cancelled(tick).await.is_none() {
             return;
         }
-        back_off = match sweep(&*store, &*clock, &stop).await {
+        backoff = match sweep(&*store, &*clock, &stop).await {
             Ok(()) => 1,
             Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, "cannot sweep reservations, trying again later");
-                (back_off * 2).min(MAX_BACK_OFF)
+                (backoff * 2).min(MAX_BACKOFF)
             }
         };
     }
@@ -50,6 +50,6 @@ async fn sweep(store: &dyn Store, clock: &dyn Clock, stop: &CancellationToken) -
             break;
         }
     }
-    store.forget_keys(clock.now()).await?;
+    store.delete_expired_keys(clock.now()).await?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use super::*;
 /// A server that sends back whatever it gets, and a proxy before it. The tasks end with the set.
 async fn echo() -> (FaultProxy, JoinSet<()>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let proxy = FaultProxy::to(listener.local_addr().unwrap()).await;
+    let proxy = FaultProxy::connect_to(listener.local_addr().unwrap()).await;
     let mut server = JoinSet::new();
     server.spawn(async move {
         let mut connections = JoinSet::new();

@@ -3,7 +3,7 @@
 use palisade_tests::{
     Client, Shop,
     shop::ALL_SCOPES,
-    trade::{accepted, basket, left, stock},
+    shop_helpers::{accepted, order_body, available_quantity, create_product},
     unique,
 };
 use reqwest::Method;
@@ -19,8 +19,8 @@ fn post(caller: &Client, path: &str, body: impl Into<Vec<u8>>) -> palisade_tests
 #[tokio::test]
 async fn malformed_json_is_an_invalid_body() {
     let caller = caller();
-    let product = stock(&caller, 5).await;
-    let good = basket(&[(&product, 1)]).to_string();
+    let product = create_product(&caller, 5).await;
+    let good = order_body(&[(&product, 1)]).to_string();
     let bodies: Vec<Vec<u8>> = vec![
         Vec::new(),
         b"{".to_vec(),
@@ -45,13 +45,13 @@ async fn malformed_json_is_an_invalid_body() {
     for body in bodies {
         post(&caller, "/orders", body).await.problem(400, "invalid_body");
     }
-    assert_eq!(left(&caller, &product).await, 5);
+    assert_eq!(available_quantity(&caller, &product).await, 5);
 }
 
 #[tokio::test]
 async fn json_of_the_wrong_kind_is_an_invalid_body() {
     let caller = caller();
-    let product = stock(&caller, 5).await;
+    let product = create_product(&caller, 5).await;
     let line = format!("\"productId\":\"{product}\"");
     let orders = [
         "null".to_owned(),
@@ -95,7 +95,7 @@ async fn json_of_the_wrong_kind_is_an_invalid_body() {
     // Numbers, but no money.
     for price in ["1e400", "1e2", "0.001", "99999999999999999999"] {
         assert_eq!(
-            post(&caller, "/products", product("").replace("\"price\":1", &format!("\"price\":{price}"))).await.violated(),
+            post(&caller, "/products", product("").replace("\"price\":1", &format!("\"price\":{price}"))).await.assert_violations(),
             ["price"]
         );
     }
@@ -123,7 +123,7 @@ async fn text_in_the_wrong_place_is_only_text() {
         ["' OR 1=1 --", "\"; DROP TABLE orders; --", "{\"$gt\":\"\"}", "../../etc/passwd", "%00", "${jndi:ldap://x}", "(a+)+$", "\\"];
     for attack in attacks {
         let line = serde_json::json!({ "items": [{ "productId": attack, "quantity": 1 }] });
-        assert_eq!(caller.post("/orders", &line).await.violated(), ["items[0].productId"]);
+        assert_eq!(caller.post("/orders", &line).await.assert_violations(), ["items[0].productId"]);
         let found = caller.get(format!("/products{}", palisade_tests::client::query(&[("q", attack), ("category", attack)]))).await.ok(200);
         assert_eq!(found["items"], serde_json::json!([]), "{attack}");
     }
@@ -135,9 +135,9 @@ async fn what_a_client_says_of_itself_in_headers_counts_for_nothing() {
     let shop = Shop::shared();
     let (victim, mallory) = (unique("victim"), unique("mallory"));
     let seller = shop.client("seller", ALL_SCOPES);
-    let product = stock(&seller, 5).await;
+    let product = create_product(&seller, 5).await;
     let caller = shop.client(&mallory, "orders:read orders:write");
-    let mut request = caller.post("/orders", &basket(&[(&product, 1)]));
+    let mut request = caller.post("/orders", &order_body(&[(&product, 1)]));
     for name in ["x-user-id", "x_user_id", "x-forwarded-user", "x-real-ip", "x-internal-subject"] {
         request = request.header(name, &victim);
     }

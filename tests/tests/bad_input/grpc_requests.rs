@@ -1,6 +1,6 @@
 //! Requests on the gRPC ports that no gRPC library would send: what counts is that nothing happens, and that it is said properly.
 
-use palisade_tests::{Shop, shop::ALL_SCOPES, trade::stock, unique};
+use palisade_tests::{Shop, shop::ALL_SCOPES, shop_helpers::create_product, unique};
 use reqwest::{Method, Response};
 
 const FIND_ALL: &str = "/palisade.products.v1.ProductsService/FindAll";
@@ -36,7 +36,7 @@ fn remove(product: &str) -> Vec<u8> {
 #[tokio::test]
 async fn only_post_with_a_grpc_content_type_is_a_call() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
-    let product = stock(&seller, 1).await;
+    let product = create_product(&seller, 1).await;
     let body = framed(0, &remove(&product));
     for method in [Method::GET, Method::PUT, Method::DELETE] {
         let (status, _) = send(method.clone(), REMOVE, Some("application/grpc"), &[], body.clone()).await;
@@ -54,7 +54,7 @@ async fn only_post_with_a_grpc_content_type_is_a_call() {
 #[tokio::test]
 async fn frames_that_are_none_have_no_effect() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
-    let product = stock(&seller, 1).await;
+    let product = create_product(&seller, 1).await;
     let message = remove(&product);
     let bodies = [
         Vec::new(),
@@ -78,7 +78,7 @@ async fn frames_that_are_none_have_no_effect() {
 #[tokio::test]
 async fn two_messages_on_a_unary_call_are_refused_and_neither_is_carried_out() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
-    let (first, second) = (stock(&seller, 1).await, stock(&seller, 1).await);
+    let (first, second) = (create_product(&seller, 1).await, create_product(&seller, 1).await);
     let body = [framed(0, &remove(&first)), framed(0, &remove(&second))].concat();
     let (status, grpc_status) = send(Method::POST, REMOVE, Some("application/grpc"), &[], body).await;
     assert_eq!((status, grpc_status.as_deref()), (200, Some("12")));

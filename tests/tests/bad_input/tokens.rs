@@ -3,7 +3,7 @@
 use palisade_tests::{
     Answer, Client, Shop,
     jwt::{self, SECRET, claims, encode, now, sign, sign_text},
-    trade::with,
+    shop_helpers::with,
 };
 use serde_json::{Value, json};
 

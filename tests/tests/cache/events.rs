@@ -5,7 +5,7 @@ use std::process::Command;
 use palisade_tests::{
     Client, Shop, eventually, servers,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{confirmed, id_of, stock},
+    shop_helpers::{confirmed, id_of, create_product},
 };
 
 use crate::{LONG_MS, counted, keeps, price, priced, seller_at, told};
@@ -53,7 +53,7 @@ async fn a_change_through_another_gateway_is_told_by_the_broker() {
     nats.restart();
     eventually(async || (price(&reader.get(&path).await).0 == 11.5).then_some(())).await;
     // What was ordered cannot be removed, but this can.
-    let removed = format!("/products/{}", stock(&seller, 1).await);
+    let removed = format!("/products/{}", create_product(&seller, 1).await);
     eventually(async || price(&reader.get(&removed).await).1.then_some(())).await;
     seller.delete(&removed).await.empty(204);
     eventually(async || Some(reader.get(&removed).await).filter(|answer| answer.status == 404)).await;
@@ -70,7 +70,7 @@ async fn is_told_in_one_process(configure: impl FnOnce(&mut Command)) {
     });
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let id = stock(&seller, 10).await;
+    let id = create_product(&seller, 10).await;
     let read = async || buyer.get(format!("/products/{id}")).await;
     eventually(async || told(&read().await).starts_with("palisade; hit").then_some(())).await;
     confirmed(&buyer, &[(&id, 4)]).await;

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use palisade_tests::{
     Shop, eventually,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{confirmed, id_of, product, stock},
+    shop_helpers::{confirmed, id_of, product, create_product},
 };
 use serde_json::json;
 
@@ -15,7 +15,7 @@ async fn an_answer_is_kept_and_says_so() {
     let shop = shop(|_| {});
     shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
-    let id = stock(&seller, 1).await;
+    let id = create_product(&seller, 1).await;
     for path in [format!("/products/{id}"), "/products?limit=5".to_owned()] {
         let first = seller.get(&path).await;
         assert_eq!((told(&first), first.header("age")), ("palisade; fwd=uri-miss; stored", None), "{path}");
@@ -70,7 +70,7 @@ async fn many_who_want_the_same_cost_one_call() {
     let shop = shop(|_| {});
     shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
-    let path = format!("/products/{}", stock(&seller, 1).await);
+    let path = format!("/products/{}", create_product(&seller, 1).await);
     fault(&shop, json!({ "latency": { "ms": 500 } })).await;
     let answers = join_all((0..30).map(|_| async { seller.get(&path).await })).await;
     for answer in &answers {

@@ -12,7 +12,7 @@ use palisade_tests::{
     Answer, Client, Shop,
     process::Program,
     shop::ALL_SCOPES,
-    trade::{product, with},
+    shop_helpers::{product, with},
 };
 use serde_json::{Value, json};
 

@@ -7,7 +7,7 @@ use palisade_tests::{
     process::Program,
     servers::Redis,
     shop::ALL_SCOPES,
-    trade::{id_of, stock},
+    shop_helpers::{id_of, create_product},
 };
 use serde_json::json;
 use tokio::time::timeout;
@@ -48,7 +48,7 @@ impl Scene {
 
     /// A product that nobody has read.
     async fn product(&self) -> String {
-        format!("/products/{}", stock(&self.here, 5).await)
+        format!("/products/{}", create_product(&self.here, 5).await)
     }
 }
 

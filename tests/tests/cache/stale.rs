@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use palisade_tests::{Client, Shop, eventually, shop::ALL_SCOPES, trade::stock};
+use palisade_tests::{Client, Shop, eventually, shop::ALL_SCOPES, shop_helpers::create_product};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
@@ -15,7 +15,7 @@ async fn with_stale_answers(stale_ms: u64) -> (Shop, Client, [String; 2]) {
     });
     shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
-    let paths = [format!("/products/{}", stock(&seller, 1).await), "/products".to_owned()];
+    let paths = [format!("/products/{}", create_product(&seller, 1).await), "/products".to_owned()];
     for path in &paths {
         seller.get(path).await.ok(200);
     }

@@ -5,7 +5,7 @@ use palisade_tests::{
     client::Request,
     jwt,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{basket, confirmed, id_of, product, stock},
+    shop_helpers::{order_body, confirmed, id_of, product, create_product},
     unique,
 };
 use reqwest::Method;
@@ -24,7 +24,7 @@ fn routes() -> Vec<Route> {
         (Method::GET, one("products"), None, "products:read"),
         (Method::PUT, one("products"), Some(product(1)), "products:write"),
         (Method::DELETE, one("products"), None, "products:write"),
-        (Method::POST, "/orders".into(), Some(basket(&[(ID, 1)])), "orders:write"),
+        (Method::POST, "/orders".into(), Some(order_body(&[(ID, 1)])), "orders:write"),
         (Method::GET, "/orders".into(), None, "orders:read"),
         (Method::GET, one("orders"), None, "orders:read"),
         (Method::PUT, one("orders") + "/status", Some(json!({ "status": "CANCELLED" })), "orders:write"),
@@ -81,7 +81,7 @@ async fn another_users_order_looks_exactly_like_a_missing_one() {
     let shop = Shop::shared();
     let (alice, mallory) = (shop.client(&unique("alice"), CUSTOMER), shop.client(&unique("mallory"), CUSTOMER));
     let admin = shop.client("admin", ALL_SCOPES);
-    let product = stock(&admin, 10).await;
+    let product = create_product(&admin, 10).await;
     let id = id_of(&confirmed(&alice, &[(&product, 1)]).await);
     let routes = |id: &str| {
         let body = Some(json!({ "status": "CANCELLED" }));

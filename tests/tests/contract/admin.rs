@@ -3,7 +3,7 @@
 use palisade_tests::{
     Answer, Client, Shop, eventually, servers,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{accepted, confirmed, eventually_left, order, product, settled, stock},
+    shop_helpers::{accepted, confirmed, eventually_left, order, product, settled, create_product},
     unique,
 };
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ async fn every_service_has_an_admin_port_without_tokens() {
     let shop = Shop::shared();
     shop.ready().await;
     let caller = shop.client("caller", ALL_SCOPES);
-    stock(&caller, 1).await;
+    create_product(&caller, 1).await;
     for service in SERVICES {
         assert_eq!(admin(shop, service, "/livez").await.status, 200, "{service}");
         assert!(admin(shop, service, "/readyz").await.json().is_object(), "{service}");
@@ -72,7 +72,7 @@ async fn the_services_check_their_own_invariants() {
     let shop = Shop::all_in_one();
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let product = stock(&seller, 5).await;
+    let product = create_product(&seller, 5).await;
     confirmed(&buyer, &[(&product, 2)]).await;
     for service in ["products", "orders"] {
         shop.invariants(service).await;
@@ -85,7 +85,7 @@ async fn while_a_service_is_down_its_callers_say_so_and_recover_by_themselves() 
     shop.ready().await;
     let caller = shop.client("caller", ALL_SCOPES);
     let buyer = shop.client("buyer", CUSTOMER);
-    let product_id = stock(&caller, 10).await;
+    let product_id = create_product(&caller, 10).await;
 
     shop.program_mut("products").kill();
     let why = dependency(&readiness(&shop, "gateway", 503).await, "products");
@@ -126,7 +126,7 @@ async fn a_service_starts_before_its_database_and_is_ready_once_it_is_there() {
     mongo.restart();
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let product = stock(&seller, 5).await;
+    let product = create_product(&seller, 5).await;
     confirmed(&buyer, &[(&product, 5)]).await;
 
     postgres.kill();

@@ -1,6 +1,6 @@
 //! Refusals that have nothing to do with products or orders: paths, methods, bodies.
 
-use palisade_tests::{Shop, shop::ALL_SCOPES, trade::product};
+use palisade_tests::{Shop, shop::ALL_SCOPES, shop_helpers::product};
 use reqwest::Method;
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn a_body_may_have_256_kib_and_not_one_byte_more() {
     let caller = Shop::shared().client("caller", ALL_SCOPES).over_http2();
     for path in ["/products", "/orders"] {
         let body = |size: usize| format!("{{}}{}", " ".repeat(size - 2));
-        caller.request(Method::POST, path).json(body(256 * 1024)).await.violated();
+        caller.request(Method::POST, path).json(body(256 * 1024)).await.assert_violations();
         caller.request(Method::POST, path).json(body(256 * 1024 + 1)).await.problem(413, "body_too_large");
         // Without a length that gives it away beforehand.
         let chunks = futures_util::stream::iter((0..257).map(|_| Ok::<_, std::io::Error>(" ".repeat(1024))));

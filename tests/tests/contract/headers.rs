@@ -1,6 +1,6 @@
 //! Headers that every caller may count on.
 
-use palisade_tests::{Shop, shop::ALL_SCOPES, trade::stock};
+use palisade_tests::{Shop, shop::ALL_SCOPES, shop_helpers::create_product};
 use reqwest::Method;
 
 #[tokio::test]
@@ -36,7 +36,7 @@ async fn a_trace_goes_on_when_its_parent_is_valid() {
 #[tokio::test]
 async fn head_is_get_without_the_body() {
     let caller = Shop::shared().client("caller", ALL_SCOPES);
-    let product = format!("/products/{}", stock(&caller, 1).await);
+    let product = format!("/products/{}", create_product(&caller, 1).await);
     let missing = format!("/products/{}", uuid::Uuid::new_v4());
     for path in ["/products", &product, &missing, "/orders", "/livez", "/openapi.json", "/nothing"] {
         let (get, head) = (caller.get(path).await, caller.request(Method::HEAD, path).await);

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use palisade_tests::{
     Client, Shop,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{accepted, all, basket, id_of, left, product, settled, stock, with},
+    shop_helpers::{accepted, all, order_body, id_of, available_quantity, product, settled, create_product, with},
     unique,
 };
 use serde_json::json;
@@ -19,8 +19,8 @@ fn people() -> (Client, Client) {
 #[tokio::test]
 async fn the_same_key_and_body_get_the_stored_answer() {
     let (seller, buyer) = people();
-    let product_id = stock(&seller, 10).await;
-    let cases = [(&buyer, "/orders", basket(&[(&product_id, 2)])), (&seller, "/products", product(1))];
+    let product_id = create_product(&seller, 10).await;
+    let cases = [(&buyer, "/orders", order_body(&[(&product_id, 2)])), (&seller, "/products", product(1))];
     for (client, path, body) in cases {
         let key = unique("key");
         let first = client.post(path, &body).header("idempotency-key", &key).await;
@@ -33,15 +33,15 @@ async fn the_same_key_and_body_get_the_stored_answer() {
         assert_eq!(again.header("location"), first.header("location"));
         assert_eq!(again.header("idempotency-replayed"), Some("true"));
     }
-    assert_eq!(left(&seller, &product_id).await, 8);
+    assert_eq!(available_quantity(&seller, &product_id).await, 8);
 }
 
 #[tokio::test]
 async fn a_definitive_failure_is_stored_too() {
     let (seller, buyer) = people();
-    let product = stock(&seller, 1).await;
+    let product = create_product(&seller, 1).await;
     let key = unique("key");
-    let ask = || buyer.post("/orders", &basket(&[(&product, 5)])).header("idempotency-key", &key);
+    let ask = || buyer.post("/orders", &order_body(&[(&product, 5)])).header("idempotency-key", &key);
     let first = ask().await.problem(409, "insufficient_stock");
     let again = ask().await;
     assert_eq!(again.problem(409, "insufficient_stock")["orderId"], first["orderId"]);
@@ -52,10 +52,10 @@ async fn a_definitive_failure_is_stored_too() {
 #[tokio::test]
 async fn a_key_with_another_body_is_refused() {
     let (seller, buyer) = people();
-    let product_id = stock(&seller, 10).await;
+    let product_id = create_product(&seller, 10).await;
     let key = unique("key");
-    accepted(&buyer.post("/orders", &basket(&[(&product_id, 1)])).header("idempotency-key", &key).await);
-    buyer.post("/orders", &basket(&[(&product_id, 2)])).header("idempotency-key", &key).await.problem(422, "idempotency_key_reused");
+    accepted(&buyer.post("/orders", &order_body(&[(&product_id, 1)])).header("idempotency-key", &key).await);
+    buyer.post("/orders", &order_body(&[(&product_id, 2)])).header("idempotency-key", &key).await.problem(422, "idempotency_key_reused");
     let body = product(1);
     seller.post("/products", &body).header("idempotency-key", &key).await.ok(201);
     let other = with(body, &json!({ "price": 1 }));
@@ -66,28 +66,28 @@ async fn a_key_with_another_body_is_refused() {
 async fn keys_of_other_people_are_other_keys() {
     let (seller, alice) = people();
     let bob = Shop::shared().client(&unique("bob"), CUSTOMER);
-    let product = stock(&seller, 10).await;
+    let product = create_product(&seller, 10).await;
     let key = unique("key");
-    let buy = async |who: &Client| accepted(&who.post("/orders", &basket(&[(&product, 1)])).header("idempotency-key", &key).await);
+    let buy = async |who: &Client| accepted(&who.post("/orders", &order_body(&[(&product, 1)])).header("idempotency-key", &key).await);
     assert_ne!(buy(&alice).await, buy(&bob).await);
-    assert_eq!(left(&seller, &product).await, 8);
+    assert_eq!(available_quantity(&seller, &product).await, 8);
 }
 
 #[tokio::test]
 async fn an_invalid_body_does_not_use_the_key_up() {
     let (seller, buyer) = people();
-    let product = stock(&seller, 10).await;
+    let product = create_product(&seller, 10).await;
     let key = unique("key");
-    buyer.post("/orders", &basket(&[(&product, 0)])).header("idempotency-key", &key).await.violated();
-    accepted(&buyer.post("/orders", &basket(&[(&product, 1)])).header("idempotency-key", &key).await);
+    buyer.post("/orders", &order_body(&[(&product, 0)])).header("idempotency-key", &key).await.assert_violations();
+    accepted(&buyer.post("/orders", &order_body(&[(&product, 1)])).header("idempotency-key", &key).await);
 }
 
 #[tokio::test]
 async fn a_hundred_calls_at_once_with_one_key_make_one_order() {
     let (seller, buyer) = people();
-    let product = stock(&seller, 1_000).await;
+    let product = create_product(&seller, 1_000).await;
     let key = unique("key");
-    let calls = (0..100).map(|_| async { buyer.post("/orders", &basket(&[(&product, 1)])).header("idempotency-key", &key).await });
+    let calls = (0..100).map(|_| async { buyer.post("/orders", &order_body(&[(&product, 1)])).header("idempotency-key", &key).await });
     let mut orders = BTreeSet::new();
     for answer in join_all(calls).await {
         if answer.status == 409 {
@@ -100,20 +100,20 @@ async fn a_hundred_calls_at_once_with_one_key_make_one_order() {
     assert_eq!(orders.len(), 1);
     settled(&buyer, orders.first().unwrap()).await;
     assert_eq!(all(&buyer, "/orders").await.iter().map(id_of).collect::<BTreeSet<_>>(), orders);
-    assert_eq!(left(&seller, &product).await, 999);
+    assert_eq!(available_quantity(&seller, &product).await, 999);
 }
 
 #[tokio::test]
 async fn a_key_that_is_none_is_refused() {
     let (seller, buyer) = people();
-    let product_id = stock(&seller, 10).await;
+    let product_id = create_product(&seller, 10).await;
     let long = "k".repeat(256);
     for key in [&b""[..], b"a b\tc", "é".as_bytes(), b"\"", long.as_bytes()] {
-        buyer.post("/orders", &basket(&[(&product_id, 1)])).header("idempotency-key", key).await.any_problem(400);
+        buyer.post("/orders", &order_body(&[(&product_id, 1)])).header("idempotency-key", key).await.any_problem(400);
         seller.post("/products", &product(1)).header("idempotency-key", key).await.any_problem(400);
     }
-    let twice = buyer.post("/orders", &basket(&[(&product_id, 1)])).header("idempotency-key", "a").header("idempotency-key", "b");
+    let twice = buyer.post("/orders", &order_body(&[(&product_id, 1)])).header("idempotency-key", "a").header("idempotency-key", "b");
     twice.await.any_problem(400);
-    accepted(&buyer.post("/orders", &basket(&[(&product_id, 1)])).header("idempotency-key", &long[1..]).await);
-    assert_eq!(left(&seller, &product_id).await, 9);
+    accepted(&buyer.post("/orders", &order_body(&[(&product_id, 1)])).header("idempotency-key", &long[1..]).await);
+    assert_eq!(available_quantity(&seller, &product_id).await, 9);
 }

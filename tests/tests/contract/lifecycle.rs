@@ -1,6 +1,6 @@
 //! Stopping: not ready at once, what is in flight finishes, exit code 0.
 
-use palisade_tests::{Client, Shop, eventually, shop::ALL_SCOPES, trade::product};
+use palisade_tests::{Client, Shop, eventually, shop::ALL_SCOPES, shop_helpers::product};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

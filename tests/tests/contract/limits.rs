@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use palisade_tests::{
     Shop,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{all, id_of, product, with},
+    shop_helpers::{all, id_of, product, with},
     unique,
 };
 use serde_json::json;

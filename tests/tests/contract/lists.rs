@@ -6,7 +6,7 @@ use palisade_tests::{
     Client, Shop,
     client::query,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{all, basket, confirmed, id_of, product, set_status, stock, with},
+    shop_helpers::{all, order_body, confirmed, id_of, product, set_status, create_product, with},
     unique,
 };
 use serde_json::{Value, json};
@@ -113,7 +113,7 @@ async fn orders_come_newest_first_and_only_ones_own() {
     let admin = shop.client("admin", ALL_SCOPES);
     let (alice, bob) = (unique("alice"), unique("bob"));
     let (alice_calls, bob_calls) = (shop.client(&alice, CUSTOMER), shop.client(&bob, CUSTOMER));
-    let product = stock(&admin, 100).await;
+    let product = create_product(&admin, 100).await;
     let mut ids = Vec::new();
     for _ in 0..5 {
         ids.insert(0, id_of(&confirmed(&alice_calls, &[(&product, 1)]).await));
@@ -152,7 +152,7 @@ async fn a_deleted_order_is_in_no_list() {
     let shop = Shop::shared();
     let buyer = shop.client(&unique("buyer"), CUSTOMER);
     let missing = uuid::Uuid::new_v4().to_string();
-    let problem = buyer.post("/orders", &basket(&[(&missing, 1)])).await.problem(422, "unknown_product");
+    let problem = buyer.post("/orders", &order_body(&[(&missing, 1)])).await.problem(422, "unknown_product");
     assert_eq!(all(&buyer, "/orders").await.len(), 1);
     buyer.delete(format!("/orders/{}", problem["orderId"].as_str().unwrap())).await.empty(204);
     assert_eq!(all(&buyer, "/orders").await, Vec::<Value>::new());

@@ -3,7 +3,7 @@
 use palisade_tests::{
     Client, Shop,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{accepted, basket, confirmed, eventually_left, id_of, left, order, product, set_status, settled, stock, with},
+    shop_helpers::{accepted, order_body, confirmed, eventually_left, id_of, available_quantity, order, product, set_status, settled, create_product, with},
     unique,
 };
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ fn people() -> (Client, Client) {
 async fn an_order_copies_names_and_prices_and_sums_them_up() {
     let (seller, buyer) = people();
     let goods = seller.post("/products", &with(product(10), &json!({ "price": 2.5 }))).await.ok(201);
-    let (dear, cheap) = (stock(&seller, 10).await, id_of(&goods));
+    let (dear, cheap) = (create_product(&seller, 10).await, id_of(&goods));
     let answer = order(&buyer, &[(&dear, 2), (&cheap, 3), (&dear, 1)]).await;
     let id = accepted(&answer);
     assert_eq!(answer.header("location"), Some(format!("/orders/{id}").as_str()));
@@ -31,7 +31,7 @@ async fn an_order_copies_names_and_prices_and_sums_them_up() {
     assert_eq!(items[0]["productId"], dear);
     assert_eq!((&items[0]["quantity"], items[0]["subtotal"].as_f64()), (&json!(3), Some(59.97)));
     assert_eq!((&items[1]["name"], items[1]["unitPrice"].as_f64()), (&goods["name"], Some(2.5)));
-    assert_eq!((left(&seller, &dear).await, left(&seller, &cheap).await), (7, 7));
+    assert_eq!((available_quantity(&seller, &dear).await, available_quantity(&seller, &cheap).await), (7, 7));
 
     seller.put(format!("/products/{cheap}"), &with(product(7), &json!({ "price": 99 }))).await.ok(200);
     assert_eq!(buyer.get(format!("/orders/{id}")).await.ok(200), order, "a later price changes no order");
@@ -40,43 +40,43 @@ async fn an_order_copies_names_and_prices_and_sums_them_up() {
 #[tokio::test]
 async fn every_broken_rule_of_an_order_is_told_at_once() {
     let (seller, buyer) = people();
-    let product = stock(&seller, 1_000_000_000).await;
+    let product = create_product(&seller, 1_000_000_000).await;
     let lines: Vec<_> = (0..101).map(|_| (product.as_str(), 1)).collect();
     let cases = [
-        (basket(&[]), vec!["items"]),
-        (basket(&lines), vec!["items"]),
+        (order_body(&[]), vec!["items"]),
+        (order_body(&lines), vec!["items"]),
         (
-            basket(&[(&product, 0), (&product, -1), (&product, 1_000_001)]),
+            order_body(&[(&product, 0), (&product, -1), (&product, 1_000_001)]),
             vec!["items[0].quantity", "items[1].quantity", "items[2].quantity"],
         ),
-        (basket(&[("not-a-uuid", 1), ("", 0)]), vec!["items[0].productId", "items[1].productId", "items[1].quantity"]),
+        (order_body(&[("not-a-uuid", 1), ("", 0)]), vec!["items[0].productId", "items[1].productId", "items[1].quantity"]),
     ];
     for (body, fields) in cases {
-        assert_eq!(buyer.post("/orders", &body).await.violated(), fields, "{body}");
+        assert_eq!(buyer.post("/orders", &body).await.assert_violations(), fields, "{body}");
     }
-    let merged_is_too_much = buyer.post("/orders", &basket(&[(&product, 1_000_000), (&product, 1)])).await.violated();
+    let merged_is_too_much = buyer.post("/orders", &order_body(&[(&product, 1_000_000), (&product, 1)])).await.assert_violations();
     assert!(merged_is_too_much.iter().all(|field| field.starts_with("items")), "{merged_is_too_much:?}");
-    assert_eq!(left(&seller, &product).await, 1_000_000_000);
+    assert_eq!(available_quantity(&seller, &product).await, 1_000_000_000);
 }
 
 #[tokio::test]
 async fn what_the_service_decides_cannot_be_sent() {
     let (seller, buyer) = people();
-    let product = stock(&seller, 5).await;
+    let product = create_product(&seller, 5).await;
     for change in [json!({ "status": "CONFIRMED" }), json!({ "total": 0.01 }), json!({ "id": "x" }), json!({ "role": "admin" })] {
-        buyer.post("/orders", &with(basket(&[(&product, 1)]), &change)).await.problem(400, "invalid_body");
+        buyer.post("/orders", &with(order_body(&[(&product, 1)]), &change)).await.problem(400, "invalid_body");
     }
-    let mut priced = basket(&[(&product, 1)]);
+    let mut priced = order_body(&[(&product, 1)]);
     priced["items"][0]["unitPrice"] = json!(0.01);
     buyer.post("/orders", &priced).await.problem(400, "invalid_body");
-    assert_eq!(left(&seller, &product).await, 5);
+    assert_eq!(available_quantity(&seller, &product).await, 5);
 }
 
 #[tokio::test]
 async fn what_cannot_be_sold_fails_with_its_reason_and_takes_nothing() {
     let (seller, buyer) = people();
-    let plenty = stock(&seller, 10).await;
-    let scarce = stock(&seller, 2).await;
+    let plenty = create_product(&seller, 10).await;
+    let scarce = create_product(&seller, 2).await;
     let inactive = id_of(&seller.post("/products", &with(product(5), &json!({ "isActive": false }))).await.ok(201));
     let missing = uuid::Uuid::new_v4().to_string();
     for (bad, status, reason) in
@@ -86,20 +86,20 @@ async fn what_cannot_be_sold_fails_with_its_reason_and_takes_nothing() {
         let id = problem["orderId"].as_str().unwrap();
         let failed = buyer.get(format!("/orders/{id}")).await.ok(200);
         assert_eq!((&failed["status"], &failed["failureReason"]), (&json!("FAILED"), &json!(reason)));
-        assert_eq!(left(&seller, &plenty).await, 10, "{reason}");
+        assert_eq!(available_quantity(&seller, &plenty).await, 10, "{reason}");
 
         let refusal = set_status(&buyer, id, "CANCELLED").await.problem(409, "illegal_transition");
         assert_eq!(refusal["allowed"], json!([]));
         buyer.delete(format!("/orders/{id}")).await.empty(204);
         buyer.get(format!("/orders/{id}")).await.problem(404, "not_found");
     }
-    assert_eq!(left(&seller, &scarce).await, 2);
+    assert_eq!(available_quantity(&seller, &scarce).await, 2);
 }
 
 #[tokio::test]
 async fn the_owner_cancels_once_and_the_stock_comes_back() {
     let (seller, buyer) = people();
-    let product = stock(&seller, 5).await;
+    let product = create_product(&seller, 5).await;
     let id = id_of(&confirmed(&buyer, &[(&product, 5)]).await);
     order(&buyer, &[(&product, 1)]).await.problem(409, "insufficient_stock");
     buyer.delete(format!("/orders/{id}")).await.problem(409, "order_in_progress");
@@ -115,7 +115,7 @@ async fn the_owner_cancels_once_and_the_stock_comes_back() {
 #[tokio::test]
 async fn only_an_admin_completes_an_order_and_then_nothing_moves_it() {
     let (admin, buyer) = people();
-    let product = stock(&admin, 5).await;
+    let product = create_product(&admin, 5).await;
     let id = id_of(&confirmed(&buyer, &[(&product, 2)]).await);
     set_status(&buyer, &id, "COMPLETED").await.problem(403, "insufficient_scope");
     assert_eq!(set_status(&admin, &id, "COMPLETED").await.ok(200)["status"], "COMPLETED");
@@ -123,14 +123,14 @@ async fn only_an_admin_completes_an_order_and_then_nothing_moves_it() {
         let refusal = set_status(who, &id, status).await.problem(409, "illegal_transition");
         assert_eq!(refusal["allowed"], json!([]), "{status}");
     }
-    assert_eq!(left(&admin, &product).await, 3, "what is completed stays sold");
+    assert_eq!(available_quantity(&admin, &product).await, 3, "what is completed stays sold");
     buyer.delete(format!("/orders/{id}")).await.empty(204);
 }
 
 #[tokio::test]
 async fn moves_that_are_the_sagas_own_are_illegal_for_people() {
     let (admin, buyer) = people();
-    let product = stock(&admin, 5).await;
+    let product = create_product(&admin, 5).await;
     let id = id_of(&confirmed(&buyer, &[(&product, 1)]).await);
     let allowed = |problem: &Value| {
         let mut allowed: Vec<_> = problem["allowed"].as_array().unwrap().iter().map(|status| status.as_str().unwrap().to_owned()).collect();
@@ -155,9 +155,9 @@ async fn moves_that_are_the_sagas_own_are_illegal_for_people() {
 #[tokio::test]
 async fn an_admin_orders_for_another_and_nobody_else_may() {
     let (admin, buyer) = people();
-    let product = stock(&admin, 5).await;
+    let product = create_product(&admin, 5).await;
     let other = unique("other");
-    let body = with(basket(&[(&product, 1)]), &json!({ "userId": other }));
+    let body = with(order_body(&[(&product, 1)]), &json!({ "userId": other }));
     buyer.post("/orders", &body).await.problem(403, "insufficient_scope");
     let id = accepted(&admin.post("/orders", &body).await);
     let theirs = Shop::shared().client(&other, CUSTOMER).get(format!("/orders/{id}")).await.ok(200);
@@ -167,7 +167,7 @@ async fn an_admin_orders_for_another_and_nobody_else_may() {
 #[tokio::test]
 async fn of_fifty_buyers_as_many_are_served_as_there_are_units() {
     let (seller, buyer) = people();
-    let product = stock(&seller, 10).await;
+    let product = create_product(&seller, 10).await;
     let attempts = (0..50).map(|_| async { order(&buyer, &[(&product, 1)]).await });
     let answers = futures_util::future::join_all(attempts).await;
     let mut sold = 0;
@@ -177,5 +177,5 @@ async fn of_fifty_buyers_as_many_are_served_as_there_are_units() {
             _ => sold += i64::from(settled(&buyer, &accepted(&answer)).await["status"] == "CONFIRMED"),
         }
     }
-    assert_eq!((sold, left(&seller, &product).await), (10, 0));
+    assert_eq!((sold, available_quantity(&seller, &product).await), (10, 0));
 }

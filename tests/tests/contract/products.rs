@@ -3,7 +3,7 @@
 use palisade_tests::{
     Shop,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{confirmed, eventually_left, id_of, left, product, set_status, stock, with},
+    shop_helpers::{confirmed, eventually_left, id_of, available_quantity, product, set_status, create_product, with},
     unique,
 };
 use serde_json::json;
@@ -42,8 +42,8 @@ async fn a_product_is_created_read_replaced_and_removed() {
 async fn every_broken_rule_of_a_product_is_told_at_once() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
     let everything = json!({ "name": "  ", "description": "d".repeat(4_001), "price": -0.01, "quantity": -1, "category": "c".repeat(101) });
-    assert_eq!(seller.post("/products", &everything).await.violated(), ["category", "description", "name", "price", "quantity"]);
-    assert_eq!(seller.post("/products", &json!({})).await.violated(), ["category", "name", "price", "quantity"]);
+    assert_eq!(seller.post("/products", &everything).await.assert_violations(), ["category", "description", "name", "price", "quantity"]);
+    assert_eq!(seller.post("/products", &json!({})).await.assert_violations(), ["category", "name", "price", "quantity"]);
     let cases = [
         (json!({ "name": "n".repeat(201) }), "name"),
         (json!({ "name": "nul \u{0}" }), "name"),
@@ -54,11 +54,11 @@ async fn every_broken_rule_of_a_product_is_told_at_once() {
         (json!({ "quantity": 1_000_000_001 }), "quantity"),
         (json!({ "category": " \t " }), "category"),
     ];
-    let existing = format!("/products/{}", stock(&seller, 1).await);
+    let existing = format!("/products/{}", create_product(&seller, 1).await);
     for (change, field) in cases {
         let body = with(product(1), &change);
-        assert_eq!(seller.post("/products", &body).await.violated(), [field], "{change}");
-        assert_eq!(seller.put(&existing, &body).await.violated(), [field], "{change}");
+        assert_eq!(seller.post("/products", &body).await.assert_violations(), [field], "{change}");
+        assert_eq!(seller.put(&existing, &body).await.assert_violations(), [field], "{change}");
     }
 }
 
@@ -99,7 +99,7 @@ async fn prices_are_exact_to_the_cent() {
 #[tokio::test]
 async fn what_the_service_decides_cannot_be_sent() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
-    let existing = format!("/products/{}", stock(&seller, 1).await);
+    let existing = format!("/products/{}", create_product(&seller, 1).await);
     for change in [
         json!({ "id": "0199aaaa-0000-7000-8000-000000000000" }),
         json!({ "version": 7 }),
@@ -135,7 +135,7 @@ async fn an_update_or_a_removal_for_another_version_is_refused() {
 #[tokio::test]
 async fn an_unchanged_product_is_not_sent_again() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
-    let path = format!("/products/{}", stock(&seller, 3).await);
+    let path = format!("/products/{}", create_product(&seller, 3).await);
     let tag = seller.get(&path).await.header("etag").unwrap().to_owned();
     for matching in [tag.clone(), format!("W/{tag}"), format!("\"other\", {tag}"), "*".into()] {
         let answer = seller.get(&path).header("if-none-match", &matching).await;
@@ -149,7 +149,7 @@ async fn an_unchanged_product_is_not_sent_again() {
 async fn selling_changes_quantity_version_and_etag() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
     let buyer = Shop::shared().client(&unique("buyer"), CUSTOMER);
-    let product = stock(&seller, 10).await;
+    let product = create_product(&seller, 10).await;
     let path = format!("/products/{product}");
     let before = seller.get(&path).await;
     let order = confirmed(&buyer, &[(&product, 3)]).await;
@@ -168,10 +168,10 @@ async fn selling_changes_quantity_version_and_etag() {
 async fn setting_the_quantity_leaves_what_is_held_alone() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
     let buyer = Shop::shared().client(&unique("buyer"), CUSTOMER);
-    let product_id = stock(&seller, 10).await;
+    let product_id = create_product(&seller, 10).await;
     let order = confirmed(&buyer, &[(&product_id, 4)]).await;
     seller.put(format!("/products/{product_id}"), &product(100)).await.ok(200);
-    assert_eq!(left(&seller, &product_id).await, 100);
+    assert_eq!(available_quantity(&seller, &product_id).await, 100);
     set_status(&buyer, &id_of(&order), "CANCELLED").await.ok(200);
     eventually_left(&seller, &product_id, 104).await;
 }

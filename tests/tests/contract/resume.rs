@@ -3,7 +3,7 @@
 use palisade_tests::{
     Client, Shop, eventually, servers,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{accepted, confirmed, order, settled, stock},
+    shop_helpers::{accepted, confirmed, order, settled, create_product},
 };
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ async fn an_order_that_does_not_move_is_listed_and_can_be_tried_again() {
     let mut shop = Shop::separate(None, None);
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let product = stock(&seller, 3).await;
+    let product = create_product(&seller, 3).await;
     let tools = Client::new(shop.admin_url("orders"), None);
 
     shop.program_mut("products").kill();
@@ -47,7 +47,7 @@ async fn an_order_is_finished_whose_caller_went_away_before_it_was_accepted() {
     });
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let product = stock(&seller, 3).await;
+    let product = create_product(&seller, 3).await;
     buyer.get("/orders").await.ok(200);
     postgres.pause();
     let creating = async || shop.counted("orders", "palisade_rpc_server_active_calls", &["CreateOrder"]).await > 0.0;
@@ -86,9 +86,9 @@ async fn services_find_the_keys_of_their_callers_at_an_address() {
     });
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let product = stock(&seller, 3).await;
+    let product = create_product(&seller, 3).await;
     confirmed(&buyer, &[(&product, 2)]).await;
     // They are HTTP calls like any other.
     let went_well = &[r#"http_response_status_code="200""#];
-    assert!(shop.program("products").counted("products", "http_client_request_duration_seconds_count", went_well).await >= 2.0);
+    assert!(shop.program("products").metric_value("products", "http_client_request_duration_seconds_count", went_well).await >= 2.0);
 }

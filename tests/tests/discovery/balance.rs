@@ -15,7 +15,7 @@ async fn shares(replicas: &[&Program], load: &Load, answers: usize) -> Vec<f64> 
     for replica in replicas {
         counts.push(reads(replica).await);
     }
-    load.more(answers).await;
+    load.wait_for_more_requests(answers).await;
     for (replica, before) in replicas.iter().zip(&mut counts) {
         *before = reads(replica).await - *before;
     }
@@ -39,13 +39,13 @@ async fn spreads_evenly_over_equal_replicas_and_away_from_a_slow_one() {
     }
     let load = scene.load_of(READERS).await;
     scene.knows(3).await;
-    load.more(500).await;
+    load.wait_for_more_requests(500).await;
     let even = shares(&replicas, &load, 3_000).await;
     assert!(even.iter().all(|share| (share * 3.0 - 1.0).abs() <= 0.2), "{even:?}");
 
     // Far slower than anything that a busy machine does to the others.
     slow_down(&third, 1_000).await;
-    load.more(200).await;
+    load.wait_for_more_requests(200).await;
     let away = shares(&replicas, &load, 2_000).await;
     assert!(away[2] < 0.1, "{away:?}");
     let answers = load.none_failed().await;

@@ -27,32 +27,32 @@ async fn address_records_come_and_go_without_a_failed_read() {
     let mut second = scene.join(listening(3, port));
     let load = scene.load().await;
     scene.knows(2).await;
-    load.more(500).await;
+    load.wait_for_more_requests(500).await;
 
     let mut third = scene.join(listening(4, port));
     dns.set(&addresses(&[2, 3, 4]));
     let joined = takes_traffic(&third).await;
-    load.more(500).await;
+    load.wait_for_more_requests(500).await;
 
     second.ask_to_stop();
     assert_eq!(second.exit_code(), Some(0));
     dns.set(&addresses(&[2, 4]));
     let left = scene.knows(2).await;
-    load.more(500).await;
+    load.wait_for_more_requests(500).await;
 
     third.kill();
     let dead = scene.reaches_all().await;
-    load.more(500).await;
+    load.wait_for_more_requests(500).await;
 
     // The name is gone, then the server: what is known stays.
     dns.set(&[]);
-    load.more(1_000).await;
+    load.wait_for_more_requests(1_000).await;
     dns.kill();
-    load.more(1_000).await;
+    load.wait_for_more_requests(1_000).await;
     scene.knows(2).await;
     dns.set(&addresses(&[2]));
     let gone = scene.knows(1).await;
-    load.more(100).await;
+    load.wait_for_more_requests(100).await;
     let answers = load.none_failed().await;
     eprintln!(
         "dns: {answers} reads, 0 failed; joined after {joined:?}, left after {left:?}, dead: last failed attempt after {dead:?}, gone {gone:?} after the record"
@@ -76,7 +76,7 @@ async fn services_come_and_go_and_the_lower_priority_is_taken() {
     dns.set(&with_host(vec![record(first, 1), record(&second, 1)]));
     let load = scene.load().await;
     scene.knows(2).await;
-    load.more(500).await;
+    load.wait_for_more_requests(500).await;
 
     let mut third = scene.join(|_| {});
     dns.set(&with_host(vec![record(first, 1), record(&second, 1), record(&third, 1)]));
@@ -87,16 +87,16 @@ async fn services_come_and_go_and_the_lower_priority_is_taken() {
     assert_eq!(second.exit_code(), Some(0));
     third.kill();
     let dead = scene.reaches_all().await;
-    load.more(500).await;
+    load.wait_for_more_requests(500).await;
 
     let spare = scene.join(|_| {});
     dns.set(&with_host(vec![record(first, 1), record(&spare, 2)]));
     scene.knows(1).await;
-    load.more(500).await;
+    load.wait_for_more_requests(500).await;
     assert!(crate::scene::reads(&spare).await < 1.0, "the spare is not needed");
     dns.set(&with_host(vec![record(&spare, 2)]));
     takes_traffic(&spare).await;
-    load.more(100).await;
+    load.wait_for_more_requests(100).await;
     let answers = load.none_failed().await;
     eprintln!("srv: {answers} reads, 0 failed; joined after {joined:?}, two dead: last failed attempt after {dead:?}");
 }

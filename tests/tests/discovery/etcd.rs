@@ -36,22 +36,22 @@ async fn replicas_join_leave_and_die_without_a_failed_read() {
     let mut second = scene.join(registered(&etcd));
     let load = scene.load().await;
     scene.knows(2).await;
-    load.more(500).await;
+    load.wait_for_more_requests(500).await;
 
     let mut third = scene.join(registered(&etcd));
     let joined = takes_traffic(&third).await;
-    load.more(500).await;
+    load.wait_for_more_requests(500).await;
 
     second.ask_to_stop();
     let left = scene.knows(2).await;
     assert_eq!(second.exit_code(), Some(0));
-    load.more(500).await;
+    load.wait_for_more_requests(500).await;
     assert_eq!(entries(&etcd).await, 2);
 
     third.kill();
     let dead = scene.reaches_all().await;
     let gone = scene.knows(1).await;
-    load.more(500).await;
+    load.wait_for_more_requests(500).await;
     let answers = load.none_failed().await;
     eprintln!(
         "etcd: {answers} reads, 0 failed; joined after {joined:?}, left after {left:?}, dead: last failed attempt after {dead:?}, gone {gone:?} later"
@@ -68,7 +68,7 @@ async fn without_etcd_calls_go_on_and_what_it_forgot_is_told_again() {
 
     etcd.kill();
     eventually(async || etcd_seen_by(&second).await.filter(|seen| seen["ok"] == json!(false))).await;
-    load.more(1_000).await;
+    load.wait_for_more_requests(1_000).await;
     scene.knows(2).await;
 
     etcd.restart_empty();
@@ -81,7 +81,7 @@ async fn without_etcd_calls_go_on_and_what_it_forgot_is_told_again() {
     // It hangs: everybody's lease runs out and nobody hears of it.
     etcd.pause();
     eventually(async || etcd_seen_by(&second).await.filter(|seen| seen["ok"] == json!(false))).await;
-    load.more(500).await;
+    load.wait_for_more_requests(500).await;
     etcd.resume();
     eventually(async || etcd_seen_by(&second).await.filter(|seen| seen["ok"] == json!(true))).await;
     eventually(async || (entries(&etcd).await == 3).then_some(())).await;
@@ -119,6 +119,6 @@ async fn what_is_no_address_is_left_out() {
     })
     .await;
     scene.knows(1).await;
-    load.more(100).await;
+    load.wait_for_more_requests(100).await;
     load.none_failed().await;
 }

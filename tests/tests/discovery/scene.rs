@@ -8,7 +8,7 @@ use palisade_tests::{
     process::Program,
     servers::shared_mongo,
     shop::ALL_SCOPES,
-    trade::stock,
+    shop_helpers::create_product,
     unique,
 };
 use serde_json::{Value, json};
@@ -55,7 +55,7 @@ impl Scene {
     pub(crate) async fn load_of(&self, readers: usize) -> Load {
         self.shop.ready().await;
         let seller = self.shop.client("seller", ALL_SCOPES);
-        let product = stock(&seller, 5).await;
+        let product = create_product(&seller, 5).await;
         Load::start((0..readers).map(|_| reader(&seller, &format!("/products/{product}"))))
     }
 
@@ -93,7 +93,7 @@ impl Scene {
 
 /// Reads that a replica has answered.
 pub(crate) async fn reads(replica: &Program) -> f64 {
-    replica.counted("products", "rpc_server_call_duration_seconds_count", &[]).await
+    replica.metric_value("products", "rpc_server_call_duration_seconds_count", &[]).await
 }
 
 /// Waits until a replica answers reads; how long that took.

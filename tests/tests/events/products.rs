@@ -8,7 +8,7 @@ use palisade_tests::{
     Client, Shop, eventually,
     servers::{self, Nats},
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{confirmed, id_of, product, set_status, stock},
+    shop_helpers::{confirmed, id_of, product, set_status, create_product},
     unique,
 };
 use serde_json::Value;
@@ -42,7 +42,7 @@ async fn tells(products_store: Option<&str>) {
     });
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let (kept, gone) = (stock(&seller, 5).await, stock(&seller, 1).await);
+    let (kept, gone) = (create_product(&seller, 5).await, create_product(&seller, 1).await);
     last_told(&nats, |told| told.contains_key(&kept) && told.contains_key(&gone)).await;
     // Both die, and what changes meanwhile is told when they are back.
     nats.kill();

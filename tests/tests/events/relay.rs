@@ -18,7 +18,7 @@ use palisade_tests::{
     random::Random,
     servers::{self, Nats},
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{basket, confirmed, id_of, set_status, settled, stock},
+    shop_helpers::{order_body, confirmed, id_of, set_status, settled, create_product},
     unique,
 };
 use serde_json::{Value, json};
@@ -77,7 +77,7 @@ async fn every_change_is_an_event_and_the_broker_may_be_away_for_any_time() {
     let shop = Shop::separate_with(None, None, telling(&nats));
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let product = stock(&seller, 5).await;
+    let product = create_product(&seller, 5).await;
     let first = id_of(&confirmed(&buyer, &[(&product, 1)]).await);
     set_status(&buyer, &first, "CANCELLED").await.ok(200);
     eventually(async || (metric(&shop, "palisade_outbox_pending").await >= 4).then_some(())).await;
@@ -123,7 +123,7 @@ async fn an_event_that_the_broker_refuses_is_put_aside_and_can_be_brought_back()
     });
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let product = stock(&seller, 5).await;
+    let product = create_product(&seller, 5).await;
     let id = id_of(&confirmed(&buyer, &[(&product, 1)]).await);
     let tools = Client::new(shop.admin_url("orders"), None);
     let dead = async || {
@@ -151,7 +151,7 @@ async fn an_event_that_the_broker_refuses_is_put_aside_and_can_be_brought_back()
 async fn trade(buyer: Client, product: &str, orders: usize) -> Vec<String> {
     let mut placed = Vec::new();
     for n in 0..orders {
-        let (key, body) = (unique("key"), basket(&[(product, 1)]));
+        let (key, body) = (unique("key"), order_body(&[(product, 1)]));
         let id = eventually(async || {
             let answer = buyer.post("/orders", &body).header("idempotency-key", &key).attempt().await.ok()?;
             matches!(answer.status.as_u16(), 201 | 202).then(|| id_of(&answer.json()))
@@ -196,7 +196,7 @@ async fn kill_9_of_orders_and_of_the_broker_loses_nothing_tells_nothing_twice_an
     });
     shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
-    let product = stock(&seller, 10_000).await;
+    let product = create_product(&seller, 10_000).await;
     let buyers: Vec<_> = (0..4).map(|n| trade(shop.client(&format!("buyer-{n}"), CUSTOMER), &product, 40)).collect();
     let done = Arc::new(AtomicBool::new(false));
     let over = done.clone();

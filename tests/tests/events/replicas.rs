@@ -5,11 +5,11 @@ use std::process::Command;
 use futures_util::future::join_all;
 use palisade_tests::{
     Client, Shop,
-    events::Events,
+    sse::Events,
     process::Program,
     servers::{self, free_port},
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{confirmed, id_of, set_status, stock},
+    shop_helpers::{confirmed, id_of, set_status, create_product},
     unique,
 };
 
@@ -46,7 +46,7 @@ async fn two_replicas(configure: impl Fn(&str, &mut Command)) -> (Shop, Program)
 /// Orders that are watched, and cancelled through whichever replica; all of it is told.
 async fn watched_and_cancelled(shop: &Shop, orders: usize) -> Vec<String> {
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let product = stock(&seller, 1_000).await;
+    let product = create_product(&seller, 1_000).await;
     let mut ids = Vec::new();
     for _ in 0..orders {
         ids.push(id_of(&confirmed(&buyer, &[(&product, 1)]).await));
@@ -54,7 +54,7 @@ async fn watched_and_cancelled(shop: &Shop, orders: usize) -> Vec<String> {
     let mut watching = Vec::new();
     for id in &ids {
         let mut events = Events::open(buyer.get(format!("/orders/{id}/events"))).await;
-        assert_eq!(events.next().await.unwrap().told(), (3, "CONFIRMED"));
+        assert_eq!(events.next().await.unwrap().id_and_status(), (3, "CONFIRMED"));
         watching.push(events);
     }
     for id in &ids {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use palisade_proto::orders::v1::{OrderStatus, WatchOrderRequest, orders_service_client::OrdersServiceClient};
 use palisade_tests::{
     Client, Shop,
-    events::Events,
+    sse::Events,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{accepted, confirmed, id_of, order, set_status, stock},
+    shop_helpers::{accepted, confirmed, id_of, order, set_status, create_product},
     unique,
 };
 use tokio::time::Instant;
@@ -27,12 +27,12 @@ fn told(events: &[(i64, &str)]) -> Vec<(i64, String)> {
 async fn an_order_is_told_as_it_stands_then_as_it_changes_and_a_stream_goes_on_where_another_ended() {
     let shop = Shop::shared();
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client(&unique("buyer"), CUSTOMER));
-    let product = stock(&seller, 5).await;
+    let product = create_product(&seller, 5).await;
     let bought = confirmed(&buyer, &[(&product, 2)]).await;
     let id = id_of(&bought);
     let mut events = Events::open(follow(&buyer, &id)).await;
     let first = events.next().await.unwrap();
-    assert_eq!((first.told(), &first.order), ((3, "CONFIRMED"), &bought), "an event's data is the order as GET answers it");
+    assert_eq!((first.id_and_status(), &first.order), ((3, "CONFIRMED"), &bought), "an event's data is the order as GET answers it");
     set_status(&buyer, &id, "CANCELLED").await.ok(200);
     assert_eq!(events.rest().await, told(&[(4, "CANCELLED")]));
 
@@ -43,7 +43,7 @@ async fn an_order_is_told_as_it_stands_then_as_it_changes_and_a_stream_goes_on_w
     after("4").await.empty(204);
     // What was, is told as it was.
     let pending = Events::open(after("0")).await.next().await.unwrap();
-    assert_eq!(pending.told(), (4, "CANCELLED"));
+    assert_eq!(pending.id_and_status(), (4, "CANCELLED"));
     let reserved = Events::open(after("1")).await.next().await.unwrap();
     assert_eq!((&reserved.order["total"], &reserved.order["items"]), (&bought["total"], &bought["items"]));
 }
@@ -52,7 +52,7 @@ async fn an_order_is_told_as_it_stands_then_as_it_changes_and_a_stream_goes_on_w
 async fn what_is_wrong_is_a_problem_and_another_users_order_is_none() {
     let shop = Shop::shared();
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client(&unique("buyer"), CUSTOMER));
-    let product = stock(&seller, 5).await;
+    let product = create_product(&seller, 5).await;
     let id = id_of(&confirmed(&buyer, &[(&product, 1)]).await);
     for wrong in ["x", "-1", "1 2", "99999999999999999999"] {
         follow(&buyer, &id).header("last-event-id", wrong).await.problem(400, "invalid_parameter");
@@ -64,7 +64,7 @@ async fn what_is_wrong_is_a_problem_and_another_users_order_is_none() {
     let head = buyer.request(reqwest::Method::HEAD, format!("/orders/{id}/events")).await;
     assert_eq!((head.status.as_u16(), head.header("content-type")), (200, Some("text/event-stream")));
     // An admin may watch anybody's.
-    assert_eq!(Events::open(follow(&seller, &id)).await.next().await.unwrap().told(), (3, "CONFIRMED"));
+    assert_eq!(Events::open(follow(&seller, &id)).await.next().await.unwrap().id_and_status(), (3, "CONFIRMED"));
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn over_grpc_it_is_the_same() {
     let shop = Shop::shared();
     let (seller, user) = (shop.client("seller", ALL_SCOPES), unique("buyer"));
     let buyer = shop.client(&user, CUSTOMER);
-    let product = stock(&seller, 5).await;
+    let product = create_product(&seller, 5).await;
     let id = id_of(&confirmed(&buyer, &[(&product, 1)]).await);
     let mut client = OrdersServiceClient::new(Endpoint::from_shared(shop.grpc_url("orders")).unwrap().connect_lazy());
     let token = shop.service_token("orders", &user, "orders:read");
@@ -108,14 +108,14 @@ async fn a_stream_outlives_orders_and_every_change_reaches_it_once() {
     });
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let product = stock(&seller, 5).await;
+    let product = create_product(&seller, 5).await;
     shop.program_mut("products").kill();
     let id = accepted(&order(&buyer, &[(&product, 1)]).await);
     let mut events = Events::open(follow(&buyer, &id)).await;
-    assert_eq!(events.next().await.unwrap().told(), (1, "PENDING"));
+    assert_eq!(events.next().await.unwrap().id_and_status(), (1, "PENDING"));
     shop.program_mut("products").restart();
-    assert_eq!(events.next().await.unwrap().told(), (2, "PRODUCT_RESERVED"));
-    assert_eq!(events.next().await.unwrap().told(), (3, "CONFIRMED"));
+    assert_eq!(events.next().await.unwrap().id_and_status(), (2, "PRODUCT_RESERVED"));
+    assert_eq!(events.next().await.unwrap().id_and_status(), (3, "CONFIRMED"));
     shop.program_mut("orders").kill();
     shop.program_mut("orders").restart();
     shop.ready().await;
@@ -128,7 +128,7 @@ async fn a_gateway_that_stops_ends_its_streams_at_once_and_they_are_whole() {
     let mut shop = Shop::separate(None, None);
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let product = stock(&seller, 5).await;
+    let product = create_product(&seller, 5).await;
     let id = id_of(&confirmed(&buyer, &[(&product, 1)]).await);
     let mut open = vec![Events::open(follow(&buyer, &id)).await, Events::open(follow(&buyer.clone().over_http2(), &id)).await];
     for events in &mut open {
@@ -152,7 +152,7 @@ async fn a_caller_has_so_many_streams_and_a_place_that_is_given_back_is_free() {
     });
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let product = stock(&seller, 5).await;
+    let product = create_product(&seller, 5).await;
     let id = id_of(&confirmed(&buyer, &[(&product, 1)]).await);
     let (first, _second) = (Events::open(follow(&buyer, &id)).await, Events::open(follow(&buyer, &id)).await);
     follow(&buyer, &id).await.problem(429, "rate_limited");
@@ -172,7 +172,7 @@ async fn a_reader_that_does_not_read_costs_no_memory() {
     });
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let product = stock(&seller, 5).await;
+    let product = create_product(&seller, 5).await;
     let id = id_of(&confirmed(&buyer, &[(&product, 1)]).await);
     let mut unread = Vec::new();
     for _ in 0..50 {

@@ -5,7 +5,7 @@ use palisade_tests::{
     otlp::{Collector, catalogue::Catalogue},
     servers,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{accepted, order, stock},
+    shop_helpers::{accepted, order, create_product},
 };
 use serde_json::json;
 
@@ -20,7 +20,7 @@ async fn sending_an_event_is_a_trace_of_its_own_linked_to_the_request_that_made_
     });
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let product = stock(&seller, 5).await;
+    let product = create_product(&seller, 5).await;
     let answer = order(&buyer, &[(&product, 1)]).await;
     let id = accepted(&answer);
     let told = told(&nats, 3).await;

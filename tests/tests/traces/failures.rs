@@ -4,7 +4,7 @@ use palisade_tests::{
     Answer, Client,
     otlp::{Collector, span::Span},
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{order, stock},
+    shop_helpers::{order, create_product},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -66,7 +66,7 @@ async fn a_refused_request_is_a_span_of_its_own_that_is_no_error() {
 async fn an_order_that_fails_is_an_error_to_those_who_called_and_not_to_those_who_answered() {
     let collector = Collector::start();
     let shop = shop(&collector, |_, _| {}).await;
-    let product = stock(&shop.client("seller", ALL_SCOPES), 1).await;
+    let product = create_product(&shop.client("seller", ALL_SCOPES), 1).await;
     let answer = order(&shop.client("buyer", CUSTOMER), &[(&product, 2)]).await;
     answer.problem(409, "insufficient_stock");
     let trace = collector.trace(answer.header("x-trace-id").unwrap(), whole(7)).await;

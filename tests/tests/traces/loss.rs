@@ -1,6 +1,6 @@
 //! A collector that goes away and comes back.
 
-use palisade_tests::{Shop, eventually, otlp::Collector, shop::ALL_SCOPES, trade::stock};
+use palisade_tests::{Shop, eventually, otlp::Collector, shop::ALL_SCOPES, shop_helpers::create_product};
 
 use super::{catalogued, shop, whole};
 
@@ -20,7 +20,7 @@ async fn without_a_collector_services_go_on_and_their_spans_come_again_when_it_i
     let mut collector = Collector::start();
     let mut shop = shop(&collector, |_, _| {}).await;
     let seller = shop.client("seller", ALL_SCOPES);
-    let path = format!("/products/{}", stock(&seller, 1).await);
+    let path = format!("/products/{}", create_product(&seller, 1).await);
     let answer = seller.get(&path).await;
     collector.trace(answer.header("x-trace-id").unwrap(), whole(3)).await;
 

@@ -7,7 +7,7 @@ use palisade_tests::{
     otlp::{Collector, catalogue::Catalogue, span::Trace},
     servers,
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{order, stock},
+    shop_helpers::{order, create_product},
     unique,
 };
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ async fn an_order_is_one_tree_across_three_processes() {
     let shop = Shop::separate_with(Some(&mongo.url("products")), Some(&postgres.url("orders")), |_, command| collector.observe(command));
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let product = stock(&seller, 5).await;
+    let product = create_product(&seller, 5).await;
 
     let placed = || order(&buyer, &[(&product, 2)]).header("idempotency-key", "once").header("user-agent", "a test".repeat(100));
     let answer = placed().await;

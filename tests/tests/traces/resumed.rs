@@ -6,7 +6,7 @@ use palisade_tests::{
         span::{Span, Trace},
     },
     shop::{ALL_SCOPES, CUSTOMER},
-    trade::{accepted, all, id_of, order, settled, stock},
+    shop_helpers::{accepted, all, id_of, order, settled, create_product},
 };
 use serde_json::json;
 
@@ -37,7 +37,7 @@ async fn a_resumed_saga_is_a_trace_of_its_own_linked_to_the_one_that_it_began_in
     })
     .await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
-    let product = stock(&seller, 5).await;
+    let product = create_product(&seller, 5).await;
 
     // Products is gone: accepted, and finished later.
     shop.program_mut("products").kill();

@@ -4,7 +4,7 @@ use palisade_tests::{
     Client, eventually,
     otlp::{Collector, span::Span},
     shop::ALL_SCOPES,
-    trade::stock,
+    shop_helpers::create_product,
 };
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ async fn a_call_is_one_span_whatever_the_number_of_its_attempts() {
     let collector = Collector::start();
     let shop = shop(&collector, injecting).await;
     let seller = shop.client("seller", ALL_SCOPES);
-    let path = format!("/products/{}", stock(&seller, 1).await);
+    let path = format!("/products/{}", create_product(&seller, 1).await);
 
     // In vain, three times.
     inject(&shop, Some((FIND, json!({ "error": "not_ready" })))).await;

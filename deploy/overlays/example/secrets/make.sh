@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes what is missing beside this script: a key pair for each that signs tokens, and the URLs of the stores from the environment.
+# Generates missing files in this folder: a signing key per token issuer, its public JWKS, and the
+# store URLs from the environment.
 set -eu
 cd "$(dirname "$0")"
 umask 077

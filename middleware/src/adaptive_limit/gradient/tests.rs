@@ -10,7 +10,7 @@ fn gradient() -> Gradient {
 fn saturate(gradient: &mut Gradient, windows: u32, latency: impl Fn(usize) -> Duration) {
     for _ in 0..windows {
         let peak = gradient.limit();
-        gradient.update(&Seen { latency: Some(latency(peak)), peak });
+        gradient.update(&WindowSample { latency: Some(latency(peak)), peak });
     }
 }
 
@@ -33,7 +33,7 @@ fn is_left_alone_by_traffic_that_does_not_need_it() {
     let (limit, peak) = (gradient.limit(), gradient.limit() / 2 - 1);
     for latency in [Some(BASE), Some(BASE * 30), None] {
         for _ in 0..50 {
-            gradient.update(&Seen { latency, peak });
+            gradient.update(&WindowSample { latency, peak });
         }
         assert_eq!(gradient.limit(), limit);
     }
@@ -89,10 +89,10 @@ fn does_not_stay_at_the_minimum_for_no_use() {
 #[test]
 fn falls_when_requests_run_out_of_time() {
     let mut gradient = gradient();
-    gradient.update(&Seen { latency: None, peak: 64 });
+    gradient.update(&WindowSample { latency: None, peak: 64 });
     assert_eq!(gradient.limit(), 57);
     for _ in 0..100 {
-        gradient.update(&Seen { latency: None, peak: 64 });
+        gradient.update(&WindowSample { latency: None, peak: 64 });
     }
     assert_eq!(gradient.limit(), 8);
 }

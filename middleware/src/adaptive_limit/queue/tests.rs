@@ -4,18 +4,18 @@ use Priority::{Batch, BestEffort, Critical, Default as Usual};
 const MS: Duration = Duration::from_millis(1);
 const LIMIT: usize = 10;
 
-fn queue(draw: Draw) -> Queue<u32> {
+fn queue(draw: RandomFn) -> Queue<u32> {
     Queue::new(&Config::default(), draw)
 }
 
-fn swept(queue: &mut Queue<u32>, now: Instant) -> Vec<(u32, Refused)> {
+fn swept(queue: &mut Queue<u32>, now: Instant) -> Vec<(u32, ShedReason)> {
     let mut leaving = Vec::new();
     queue.sweep(now, &mut leaving);
     leaving
 }
 
 fn take(queue: &mut Queue<u32>) -> Option<u32> {
-    queue.take(|_| false).map(|(_, item)| item)
+    queue.pop_next(|_| false).map(|(_, item)| item)
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn the_expired_go_first_wherever_they_stand() {
     queue.push(Usual, None, 3, now);
     queue.push(Critical, Some(now + MS * 2), 4, now);
     assert_eq!(swept(&mut queue, now + MS), []);
-    assert_eq!(swept(&mut queue, now + MS * 3), [(4, Refused::Expired), (2, Refused::Expired)]);
+    assert_eq!(swept(&mut queue, now + MS * 3), [(4, ShedReason::Expired), (2, ShedReason::Expired)]);
     assert_eq!((take(&mut queue), take(&mut queue), take(&mut queue)), (Some(1), Some(3), None));
 }
 
@@ -46,7 +46,7 @@ fn a_lasting_queue_serves_the_newest_and_lets_nobody_wait_longer_until_it_is_emp
             assert!(at > 100 || served == at / 2, "{served} served at {at}");
         }
     }
-    assert!(!refused.is_empty() && refused.iter().all(|(_, why)| *why == Refused::TooLong));
+    assert!(!refused.is_empty() && refused.iter().all(|(_, why)| *why == ShedReason::WaitTooLong));
     assert!(queue.len() <= 6, "{}", queue.len());
     // Empty once, and it is first come, first served again.
     while take(&mut queue).is_some() {}
@@ -83,7 +83,7 @@ fn is_bounded_by_the_limit_and_refuses_more_and_more_on_the_way_there() {
             !room
         })
     };
-    for (draw, length) in [((|| 0.999) as Draw, 200), (|| 0.5, 151), (|| 0.0, 101)] {
+    for (draw, length) in [((|| 0.999) as RandomFn, 200), (|| 0.5, 151), (|| 0.0, 101)] {
         assert_eq!(fill(&mut queue(draw), 100), Some(length));
     }
     // However low the limit is.
@@ -108,7 +108,7 @@ fn the_least_important_makes_room() {
     assert!(!queue.make_room(Usual, LIMIT, &mut leaving));
     // Of its own kind the latest comer goes.
     assert!(queue.make_room(Critical, LIMIT, &mut leaving));
-    assert_eq!(leaving, [(31, Refused::Full), (30, Refused::Full), (32, Refused::Full)]);
+    assert_eq!(leaving, [(31, ShedReason::Full), (30, ShedReason::Full), (32, ShedReason::Full)]);
 }
 
 #[test]
@@ -117,8 +117,8 @@ fn the_more_important_are_served_first_unless_others_are_owed() {
     for (priority, item) in [(BestEffort, 1), (Batch, 2), (Usual, 3), (Usual, 4), (Critical, 5)] {
         queue.push(priority, None, item, now);
     }
-    assert_eq!(queue.take(|priority| priority == Batch), Some((Batch, 2)));
-    assert_eq!(queue.take(|priority| priority == Batch), Some((Critical, 5)));
+    assert_eq!(queue.pop_next(|priority| priority == Batch), Some((Batch, 2)));
+    assert_eq!(queue.pop_next(|priority| priority == Batch), Some((Critical, 5)));
     assert_eq!([take(&mut queue), take(&mut queue), take(&mut queue)], [Some(3), Some(4), Some(1)]);
 }
 
@@ -126,10 +126,10 @@ fn the_more_important_are_served_first_unless_others_are_owed() {
 fn whoever_goes_leaves_no_gap() {
     let (mut queue, now) = (queue(|| 0.0), Instant::now());
     let [first, second, third] = [1, 2, 3].map(|item| queue.push(Usual, None, item, now));
-    assert_eq!(queue.forget(second), Some(2));
-    assert_eq!(queue.forget(second), None);
+    assert_eq!(queue.remove(second), Some(2));
+    assert_eq!(queue.remove(second), None);
     assert_eq!(take(&mut queue), Some(1));
-    assert_eq!(queue.forget(first), None);
-    assert_eq!(queue.forget(third), Some(3));
+    assert_eq!(queue.remove(first), None);
+    assert_eq!(queue.remove(third), Some(3));
     assert_eq!(queue.len(), 0);
 }

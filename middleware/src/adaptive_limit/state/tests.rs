@@ -17,56 +17,56 @@ fn state() -> State<u32> {
     State::new(&config, || 0.999, Instant::now())
 }
 
-fn entered(leaving: Vec<(u32, Leave)>) -> Vec<Priority> {
+fn entered(leaving: Vec<(u32, QueueExit)>) -> Vec<Priority> {
     let priority = |leave| match leave {
-        Leave::Enter(priority) => priority,
-        Leave::Refused(why) => panic!("{why:?}"),
+        QueueExit::Admitted(priority) => priority,
+        QueueExit::Shed(why) => panic!("{why:?}"),
     };
     leaving.into_iter().map(|(_, leave)| priority(leave)).collect()
 }
 
 fn wait(state: &mut State<u32>, priority: Priority, count: u32, now: Instant) {
     for item in 0..count {
-        assert!(!state.enter(priority));
-        assert!(state.may_wait(priority, now).0);
-        state.wait(priority, None, item, now);
+        assert!(!state.try_admit(priority));
+        assert!(state.may_queue(priority, now).0);
+        state.enqueue(priority, None, item, now);
     }
 }
 
 #[test]
 fn below_the_limit_anyone_may_use_all_of_it() {
     let mut state = state();
-    assert!((0..LIMIT).all(|_| state.enter(Batch)));
-    assert!(!state.enter(Usual));
+    assert!((0..LIMIT).all(|_| state.try_admit(Batch)));
+    assert!(!state.try_admit(Usual));
 }
 
 #[test]
 fn at_the_limit_each_gets_the_share_it_can_count_on() {
     let (mut state, now) = (state(), Instant::now());
-    assert!((0..LIMIT).all(|_| state.enter(Batch)));
+    assert!((0..LIMIT).all(|_| state.try_admit(Batch)));
     wait(&mut state, Batch, 10, now);
     wait(&mut state, Usual, 10, now);
     // Nine of the places that batch gives up go to those who are owed them, although batch has waited for longer.
     for _ in 0..9 {
-        assert_eq!(entered(state.leave(Batch, None, now)), [Usual]);
+        assert_eq!(entered(state.finish(Batch, None, now)), [Usual]);
     }
     // The tenth is batch's own, although a more important one waits.
-    assert_eq!(entered(state.leave(Batch, None, now)), [Batch]);
-    assert_eq!(entered(state.leave(Usual, None, now)), [Usual]);
+    assert_eq!(entered(state.finish(Batch, None, now)), [Batch]);
+    assert_eq!(entered(state.finish(Usual, None, now)), [Usual]);
     // What nobody is owed goes to whoever is there.
-    assert_eq!(entered(state.leave(Usual, None, now)), [Batch]);
+    assert_eq!(entered(state.finish(Usual, None, now)), [Batch]);
     assert_eq!(state.running, [0, 8, 2, 0]);
 }
 
 #[test]
 fn nobody_overtakes_those_who_wait() {
     let (mut state, now) = (state(), Instant::now());
-    assert!((0..LIMIT).all(|_| state.enter(Usual)));
+    assert!((0..LIMIT).all(|_| state.try_admit(Usual)));
     wait(&mut state, Batch, 2, now);
     wait(&mut state, Critical, 1, now);
-    assert_eq!(entered(state.leave(Usual, None, now)), [Batch]);
-    assert_eq!(entered(state.leave(Usual, None, now)), [Critical]);
-    assert!(!state.enter(Critical));
+    assert_eq!(entered(state.finish(Usual, None, now)), [Batch]);
+    assert_eq!(entered(state.finish(Usual, None, now)), [Critical]);
+    assert!(!state.try_admit(Critical));
     assert_eq!(state.occupancy(), Occupancy { limit: LIMIT, in_use: LIMIT, waiting: 1, sampled: 0 });
 }
 
@@ -75,13 +75,13 @@ fn callers_without_patience_say_nothing_of_the_server() {
     let (mut state, start) = (state(), Instant::now());
     let ms = Duration::from_millis;
     for call in 0..150 {
-        state.enter(Usual);
-        state.leave(Usual, Some(Sample::Answered(ms(20))), start + ms(call));
+        state.try_admit(Usual);
+        state.finish(Usual, Some(Sample::Completed(ms(20))), start + ms(call));
     }
     let sampled = state.occupancy().sampled;
     for (sample, counted) in [(Sample::TimedOut(ms(3)), 0), (Sample::TimedOut(ms(100)), 1)] {
-        state.enter(Usual);
-        state.leave(Usual, Some(sample), start + ms(150));
+        state.try_admit(Usual);
+        state.finish(Usual, Some(sample), start + ms(150));
         assert_eq!(state.occupancy().sampled, sampled + counted, "{sample:?}");
     }
 }
@@ -91,11 +91,11 @@ fn places_that_growth_adds_go_to_those_who_wait() {
     let config = Config { initial_limit: 20, min_limit: 1, max_limit: 100, window_ms: 1, smoothing: 1.0, ..Config::default() };
     let start = Instant::now();
     let mut state = State::new(&config, || 0.999, start);
-    assert!((0..20).all(|_| state.enter(Usual)));
+    assert!((0..20).all(|_| state.try_admit(Usual)));
     wait(&mut state, Usual, 30, start);
     let leave = |state: &mut State<u32>, call| {
-        let sample = Sample::Answered(Duration::from_millis(1));
-        entered(state.leave(Usual, Some(sample), start + Duration::from_micros(100) * call)).len()
+        let sample = Sample::Completed(Duration::from_millis(1));
+        entered(state.finish(Usual, Some(sample), start + Duration::from_micros(100) * call)).len()
     };
     // The twentieth call completes a window, and four more may run.
     assert!((1..20).all(|call| leave(&mut state, call) == 1));

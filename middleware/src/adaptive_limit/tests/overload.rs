@@ -10,14 +10,14 @@ use crate::task;
 
 /// What the pretended server does at once without any of it taking longer.
 const CAPACITY: usize = 20;
-const ALONE: Duration = Duration::from_millis(20);
+const BASE_LATENCY: Duration = Duration::from_millis(20);
 /// What it can answer in a second.
-const PER_SECOND: u32 = 1_000;
+const MAX_RATE: u32 = 1_000;
 
 /// Counts what is under way.
-struct Under<'a>(&'a AtomicUsize);
+struct InFlightGuard<'a>(&'a AtomicUsize);
 
-impl Drop for Under<'_> {
+impl Drop for InFlightGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
@@ -26,14 +26,14 @@ impl Drop for Under<'_> {
 /// Takes the longer the more is under way, as a processor that is shared does.
 async fn work(under_way: &AtomicUsize) {
     let at_once = under_way.fetch_add(1, Relaxed) + 1;
-    let _under = Under(under_way);
+    let _under = InFlightGuard(under_way);
     let share = f64::from(u32::try_from(at_once.max(CAPACITY)).unwrap()) / f64::from(u32::try_from(CAPACITY).unwrap());
-    tokio::time::sleep(ALONE.mul_f64(share)).await;
+    tokio::time::sleep(BASE_LATENCY.mul_f64(share)).await;
 }
 
 #[derive(Default)]
 struct Tally {
-    asked: AtomicU32,
+    sent: AtomicU32,
     answered: AtomicU32,
 }
 
@@ -53,7 +53,7 @@ async fn twice_the_possible_load_costs_no_goodput_and_no_important_request() {
     let mut limits = Vec::new();
     let (quiet, overload, settled) = (5, 25, 10);
     for second in 0..quiet + overload {
-        let load = if second < quiet { PER_SECOND / 2 } else { PER_SECOND * 2 };
+        let load = if second < quiet { MAX_RATE / 2 } else { MAX_RATE * 2 };
         let counts = second >= quiet + settled;
         for tick in 0..1_000 {
             tokio::time::advance(MS).await;
@@ -65,7 +65,7 @@ async fn twice_the_possible_load_costs_no_goodput_and_no_important_request() {
                     let call = service.oneshot(request(priority, Some(Instant::now() + MS * 200)));
                     let answer = tokio::time::timeout(MS * 200, async { call.await.ok()?.into_body().collect().await.ok() }).await;
                     let tally = &tallies[usize::from(important)];
-                    tally.asked.fetch_add(u32::from(counts), Relaxed);
+                    tally.sent.fetch_add(u32::from(counts), Relaxed);
                     tally.answered.fetch_add(u32::from(counts && matches!(answer, Ok(Some(_)))), Relaxed);
                 }));
             }
@@ -77,8 +77,8 @@ async fn twice_the_possible_load_costs_no_goodput_and_no_important_request() {
     let [others, important] = &*tallies;
     let seconds = u32::try_from(overload - settled).unwrap();
     let answered = others.answered.load(Relaxed) + important.answered.load(Relaxed);
-    assert!(answered * 10 >= PER_SECOND * seconds * 9, "{answered} answered in {seconds} s, limits {limits:?}");
-    assert!(important.answered.load(Relaxed) * 100 >= important.asked.load(Relaxed) * 99, "limits {limits:?}");
+    assert!(answered * 10 >= MAX_RATE * seconds * 9, "{answered} answered in {seconds} s, limits {limits:?}");
+    assert!(important.answered.load(Relaxed) * 100 >= important.sent.load(Relaxed) * 99, "limits {limits:?}");
     let (low, high) = (*limits.iter().min().unwrap(), *limits.iter().max().unwrap());
     assert!(low >= CAPACITY && high <= CAPACITY * 4, "limits {limits:?}");
 }
@@ -94,7 +94,7 @@ async fn callers_who_come_and_go_on_many_threads_leave_nothing_behind() {
         let (under_way, most) = (at_once.clone(), highest.clone());
         async move {
             most.fetch_max(under_way.fetch_add(1, Relaxed) + 1, Relaxed);
-            let _under = Under(&under_way);
+            let _under = InFlightGuard(&under_way);
             for _ in 0..5 {
                 tokio::task::yield_now().await;
             }

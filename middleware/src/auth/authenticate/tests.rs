@@ -4,21 +4,21 @@ use tower::{ServiceExt, service_fn};
 
 use super::*;
 use crate::{
-    auth::{Issuer, UserToken, jwks::KeySet, keys::SigningKey, mint_user_token},
+    auth::{Issuer, UserToken, jwks::JwksSource, keys::SigningKey, mint_user_token},
     clock::ManualClock,
     method_table::Method,
 };
 
 const NOW: time::OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
 
-static CLOSED: Method = Method::http("GET", "/closed", Access::Scope("a:read"));
-static OPEN: Method = Method::http("GET", "/open", Access::Public);
+static PROTECTED: Method = Method::http("GET", "/closed", Access::Scope("a:read"));
+static PUBLIC: Method = Method::http("GET", "/open", Access::Public);
 
 fn fresh_key() -> SigningKey {
     SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap()
 }
 
-fn believing(keys: KeySet) -> Arc<Verifier> {
+fn verifier_with(keys: JwksSource) -> Arc<Verifier> {
     let issuer = Issuer::of_users("idp", "shop", keys);
     Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))))
 }
@@ -35,7 +35,7 @@ fn token(key: &SigningKey) -> String {
 }
 
 /// Whom the handler of `method` sees behind a request with these `authorization` headers.
-async fn ask(verifier: &Arc<Verifier>, method: &'static Method, headers: &[&str]) -> Result<Option<String>, Rejection> {
+async fn authenticated_subject(verifier: &Arc<Verifier>, method: &'static Method, headers: &[&str]) -> Result<Option<String>, Rejection> {
     let mut request = Request::new(());
     for value in headers {
         request.headers_mut().append(header::AUTHORIZATION, HeaderValue::try_from(*value).unwrap());
@@ -51,10 +51,10 @@ async fn ask(verifier: &Arc<Verifier>, method: &'static Method, headers: &[&str]
 #[tokio::test]
 async fn exactly_one_bearer_token_is_needed() {
     let key = fresh_key();
-    let verifier = believing(KeySet::fixed(vec![key.trusted().unwrap()]));
+    let verifier = verifier_with(JwksSource::fixed(vec![key.trusted().unwrap()]));
     let good = format!("Bearer {}", token(&key));
     for good in [good.clone(), good.replace("Bearer", "bEARER"), good.replace(' ', "   ")] {
-        assert_eq!(ask(&verifier, &CLOSED, &[&good]).await.unwrap().as_deref(), Some("alice"));
+        assert_eq!(authenticated_subject(&verifier, &PROTECTED, &[&good]).await.unwrap().as_deref(), Some("alice"));
     }
     let bare = good.replace("Bearer ", "");
     for (headers, challenge) in [
@@ -69,7 +69,7 @@ async fn exactly_one_bearer_token_is_needed() {
         (&["Bearer x"], "Bearer realm=\"palisade\", error=\"invalid_token\""),
         (&[&format!("{good} x")], "Bearer realm=\"palisade\", error=\"invalid_token\""),
     ] {
-        let refused = ask(&verifier, &CLOSED, headers).await.unwrap_err();
+        let refused = authenticated_subject(&verifier, &PROTECTED, headers).await.unwrap_err();
         assert_eq!(refused.reason(), &reasons::UNAUTHENTICATED, "{headers:?}");
         let (name, value) = &refused.headers()[0];
         assert_eq!((name, value.to_str().unwrap()), (&header::WWW_AUTHENTICATE, challenge), "{headers:?}");
@@ -79,9 +79,9 @@ async fn exactly_one_bearer_token_is_needed() {
 #[tokio::test]
 async fn a_public_method_asks_for_nothing_and_learns_nothing() {
     let key = fresh_key();
-    let verifier = believing(KeySet::fixed(vec![key.trusted().unwrap()]));
+    let verifier = verifier_with(JwksSource::fixed(vec![key.trusted().unwrap()]));
     for headers in [&[][..], &["Bearer x"], &[&format!("Bearer {}", token(&key))]] {
-        assert_eq!(ask(&verifier, &OPEN, headers).await.unwrap(), None);
+        assert_eq!(authenticated_subject(&verifier, &PUBLIC, headers).await.unwrap(), None);
     }
 }
 
@@ -90,9 +90,9 @@ async fn a_request_waits_for_the_keys_of_its_token() {
     let key = fresh_key();
     let path = std::env::temp_dir().join(format!("palisade-keys-{}.json", uuid::Uuid::new_v4()));
     std::fs::write(&path, serde_json::to_string(&key.public_jwks()).unwrap()).unwrap();
-    let keys = KeySet::from_file(&path);
-    assert!(keys.find(None, Algorithm::EdDSA).is_none(), "not read before it is needed");
-    let answer = ask(&believing(keys), &CLOSED, &[&format!("Bearer {}", token(&key))]).await;
+    let keys = JwksSource::from_file(&path);
+    assert!(keys.find_key(None, Algorithm::EdDSA).is_none(), "not read before it is needed");
+    let answer = authenticated_subject(&verifier_with(keys), &PROTECTED, &[&format!("Bearer {}", token(&key))]).await;
     std::fs::remove_file(&path).unwrap();
     assert_eq!(answer.unwrap().as_deref(), Some("alice"));
 }

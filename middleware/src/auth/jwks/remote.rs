@@ -35,7 +35,7 @@ impl fmt::Debug for Remote {
 
 impl Remote {
     /// The key set of the issuer `name` at `url`.
-    pub(super) fn at(name: &str, url: &Url) -> Result<Self, InvalidConfig> {
+    pub(super) fn new(name: &str, url: &Url) -> Result<Self, InvalidConfig> {
         let path = match url.query() {
             Some(query) => format!("{}?{query}", url.path()),
             None => url.path().to_owned(),
@@ -47,7 +47,7 @@ impl Remote {
     }
 
     /// What is there, with the status OK and of bounded size.
-    pub(super) async fn read(&self) -> Result<Vec<u8>, ReadError> {
+    pub(super) async fn fetch(&self) -> Result<Vec<u8>, ReadError> {
         let mut request = Request::new(Bytes::new());
         *request.uri_mut() = self.path.clone();
         let response = self.client.clone().oneshot(request).await.map_err(ReadError::Http)?;
@@ -68,26 +68,26 @@ impl Remote {
 
 /// Neither retries nor the breaker may keep a set that was never read from being asked for each second, as its callers are told.
 fn config() -> HttpConfig {
-    let limit_ms = u64::try_from(FETCH_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+    let timeout_ms = u64::try_from(FETCH_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
     HttpConfig {
         // A slow issuer has all the time there is: only what fails faster is tried again.
-        connect_timeout_ms: limit_ms,
-        attempt_timeout_ms: limit_ms,
-        call_timeout_ms: limit_ms,
+        connect_timeout_ms: timeout_ms,
+        attempt_timeout_ms: timeout_ms,
+        call_timeout_ms: timeout_ms,
         // Whoever comes meanwhile waits for the read that is under way.
         max_in_flight: 1,
-        breaker: circuit_breaker::Config {
+        circuit_breaker: circuit_breaker::Config {
             // Reached by the second read of a set that was never read. Later reads are further apart than the window is long.
             min_calls: 5,
             // Longer than the pause before a second attempt, so that a read of an issuer that is down is one attempt; and over before the
             // next read is due, whatever the issuer itself would have us wait.
             open_ms: 100,
             max_open_ms: 100,
-            max_hint_ms: 0,
+            max_retry_after_ms: 0,
             probes: 1,
             // One that hangs has used all the time, and left none for an attempt that there would be to prevent; but the next read is due
             // at once.
-            meaningful_timeout_ms: limit_ms + 1,
+            min_failure_timeout_ms: timeout_ms + 1,
             ..circuit_breaker::Config::default()
         },
         // Reads are too rare to earn tokens back within hours, and bound what an issuer is asked by themselves.

@@ -20,57 +20,57 @@ const NOW: time::OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
 
 /// An address that publishes keys, as they are told to.
 #[derive(Clone)]
-struct Publisher {
+struct JwksServer {
     url: reqwest::Url,
-    answer: Arc<parking_lot::Mutex<(StatusCode, String)>>,
+    response: Arc<parking_lot::Mutex<(StatusCode, String)>>,
     /// Each answer takes one.
-    answers: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     hits: Arc<AtomicUsize>,
     /// So many answers are a 503 that asks to stay away for so many seconds.
-    unwell: Arc<AtomicUsize>,
-    stay_away: Arc<AtomicUsize>,
+    unavailable_responses: Arc<AtomicUsize>,
+    retry_after_seconds: Arc<AtomicUsize>,
 }
 
-impl Publisher {
+impl JwksServer {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/keys", listener.local_addr().unwrap()).parse().unwrap();
         let answers = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
         let publisher =
-            Self { url, answer: Arc::default(), answers, hits: Arc::default(), unwell: Arc::default(), stay_away: Arc::default() };
-        let asked = publisher.clone();
+            Self { url, response: Arc::default(), permits: answers, hits: Arc::default(), unavailable_responses: Arc::default(), retry_after_seconds: Arc::default() };
+        let state = publisher.clone();
         let keys = get(async move || {
-            asked.hits.fetch_add(1, Ordering::SeqCst);
-            asked.answers.acquire().await.unwrap().forget();
-            if asked.unwell.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            state.hits.fetch_add(1, Ordering::SeqCst);
+            state.permits.acquire().await.unwrap().forget();
+            if state.unavailable_responses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
                 return (
                     StatusCode::SERVICE_UNAVAILABLE,
-                    [(header::RETRY_AFTER, asked.stay_away.load(Ordering::SeqCst).to_string())],
+                    [(header::RETRY_AFTER, state.retry_after_seconds.load(Ordering::SeqCst).to_string())],
                     String::new(),
                 )
                     .into_response();
             }
-            let (status, body) = asked.answer.lock().clone();
+            let (status, body) = state.response.lock().clone();
             (status, [(header::LOCATION, "/elsewhere")], body).into_response()
         });
         let elsewhere = publisher.clone();
-        let elsewhere = get(async move || elsewhere.answer.lock().1.clone());
+        let elsewhere = get(async move || elsewhere.response.lock().1.clone());
         let router = Router::new().route("/keys", keys).route("/elsewhere", elsewhere);
         drop(task::spawn(async move { axum::serve(listener, router).await }));
         publisher
     }
 
-    fn answer(&self, status: StatusCode, body: impl Into<String>) {
-        *self.answer.lock() = (status, body.into());
+    fn set_response(&self, status: StatusCode, body: impl Into<String>) {
+        *self.response.lock() = (status, body.into());
     }
 
     fn publish(&self, key: &SigningKey) {
-        self.answer(StatusCode::OK, set(key));
+        self.set_response(StatusCode::OK, jwks_json(key));
     }
 
-    fn refuse(&self, times: usize, stay_away_seconds: usize) {
-        self.unwell.store(times, Ordering::SeqCst);
-        self.stay_away.store(stay_away_seconds, Ordering::SeqCst);
+    fn respond_unavailable(&self, times: usize, stay_away_seconds: usize) {
+        self.unavailable_responses.store(times, Ordering::SeqCst);
+        self.retry_after_seconds.store(stay_away_seconds, Ordering::SeqCst);
     }
 
     fn hits(&self) -> usize {
@@ -78,13 +78,13 @@ impl Publisher {
     }
 
     fn verifier(&self) -> Arc<Verifier> {
-        let keys = KeySet::from_url("idp", &self.url).unwrap();
+        let keys = JwksSource::from_url("idp", &self.url).unwrap();
         let issuer = Issuer::of_users("idp", "palisade", keys);
         Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))))
     }
 }
 
-fn set(key: &SigningKey) -> String {
+fn jwks_json(key: &SigningKey) -> String {
     serde_json::to_string(&key.public_jwks()).unwrap()
 }
 
@@ -104,12 +104,12 @@ fn token(key: &SigningKey) -> String {
     mint_user_token(&token, key, NOW.unix_timestamp()).unwrap()
 }
 
-async fn refusal(verifier: &Arc<Verifier>, key: &SigningKey) -> &'static Reason {
+async fn rejection_reason(verifier: &Arc<Verifier>, key: &SigningKey) -> &'static Reason {
     verifier.verify(&token(key)).await.unwrap_err().reason()
 }
 
 /// Time goes by with a stopped clock, and then runs again: sockets do not know of ours.
-async fn later(by: Duration) {
+async fn advance(by: Duration) {
     tokio::time::pause();
     tokio::time::advance(by).await;
     tokio::time::resume();
@@ -117,7 +117,7 @@ async fn later(by: Duration) {
 
 #[tokio::test]
 async fn whoever_comes_at_once_shares_one_read() {
-    let publisher = Publisher::start().await;
+    let publisher = JwksServer::start().await;
     let key = fresh_key();
     publisher.publish(&key);
     let verifier = publisher.verifier();
@@ -129,30 +129,30 @@ async fn whoever_comes_at_once_shares_one_read() {
 
 #[tokio::test]
 async fn a_flood_of_unknown_keys_is_one_read_in_half_a_minute() {
-    let publisher = Publisher::start().await;
+    let publisher = JwksServer::start().await;
     let (key, rotated) = (fresh_key(), fresh_key());
     publisher.publish(&key);
     let verifier = publisher.verifier();
     verifier.verify(&token(&key)).await.unwrap();
     for _ in 0..100 {
-        assert_eq!(refusal(&verifier, &fresh_key()).await, &reasons::UNAUTHENTICATED);
+        assert_eq!(rejection_reason(&verifier, &fresh_key()).await, &reasons::UNAUTHENTICATED);
     }
     assert_eq!(publisher.hits(), 1, "what was read a moment ago is not read again");
     publisher.publish(&rotated);
-    later(MIN_REFRESH).await;
+    advance(MIN_REFRESH).await;
     verifier.verify(&token(&rotated)).await.expect("a new key within one read");
     for _ in 0..100 {
-        assert_eq!(refusal(&verifier, &fresh_key()).await, &reasons::UNAUTHENTICATED);
+        assert_eq!(rejection_reason(&verifier, &fresh_key()).await, &reasons::UNAUTHENTICATED);
     }
     assert_eq!(publisher.hits(), 2);
 }
 
 #[tokio::test]
 async fn a_caller_who_goes_away_does_not_take_the_read_with_him() {
-    let publisher = Publisher::start().await;
+    let publisher = JwksServer::start().await;
     let key = fresh_key();
     publisher.publish(&key);
-    publisher.answers.forget_permits(usize::MAX);
+    publisher.permits.forget_permits(usize::MAX);
     let verifier = publisher.verifier();
     let impatient = task::spawn({
         let (verifier, token) = (verifier.clone(), token(&key));
@@ -163,29 +163,29 @@ async fn a_caller_who_goes_away_does_not_take_the_read_with_him() {
     }
     impatient.abort();
     assert!(impatient.await.unwrap_err().is_cancelled());
-    publisher.answers.add_permits(1);
+    publisher.permits.add_permits(1);
     verifier.verify(&token(&key)).await.expect("the read that he began");
     assert_eq!(publisher.hits(), 1);
 }
 
 #[tokio::test]
 async fn old_keys_stay_whatever_the_address_answers() {
-    let publisher = Publisher::start().await;
+    let publisher = JwksServer::start().await;
     let (key, rotated) = (fresh_key(), fresh_key());
     publisher.publish(&key);
     let verifier = publisher.verifier();
     verifier.verify(&token(&key)).await.unwrap();
     let bad = [
-        (StatusCode::INTERNAL_SERVER_ERROR, set(&rotated)),
-        (StatusCode::FOUND, set(&rotated)),
+        (StatusCode::INTERNAL_SERVER_ERROR, jwks_json(&rotated)),
+        (StatusCode::FOUND, jwks_json(&rotated)),
         (StatusCode::OK, "<html>".to_owned()),
         (StatusCode::OK, r#"{"keys":[]}"#.to_owned()),
-        (StatusCode::OK, format!("{}{}", set(&rotated), " ".repeat(MAX_BYTES))),
+        (StatusCode::OK, format!("{}{}", jwks_json(&rotated), " ".repeat(MAX_BYTES))),
     ];
     for (hits, (status, body)) in (2..).zip(bad) {
-        publisher.answer(status, body);
-        later(MIN_REFRESH).await;
-        assert_eq!(refusal(&verifier, &rotated).await, &reasons::UNAUTHENTICATED, "{status}");
+        publisher.set_response(status, body);
+        advance(MIN_REFRESH).await;
+        assert_eq!(rejection_reason(&verifier, &rotated).await, &reasons::UNAUTHENTICATED, "{status}");
         assert_eq!(publisher.hits(), hits);
         verifier.verify(&token(&key)).await.expect("an old key");
     }
@@ -193,14 +193,14 @@ async fn old_keys_stay_whatever_the_address_answers() {
 
 #[tokio::test]
 async fn a_withdrawn_key_is_gone_once_the_set_is_old_though_every_token_names_it() {
-    let publisher = Publisher::start().await;
+    let publisher = JwksServer::start().await;
     let (key, rotated) = (fresh_key(), fresh_key());
     publisher.publish(&key);
     let verifier = publisher.verifier();
     let cached = token(&key);
     verifier.verify(&cached).await.unwrap();
     publisher.publish(&rotated);
-    later(MAX_AGE + Duration::from_secs(1)).await;
+    advance(MAX_AGE + Duration::from_secs(1)).await;
     // This one is still believed, and has the set read behind its back.
     verifier.verify(&token(&key)).await.unwrap();
     while verifier.verify(&cached).await.is_ok() {
@@ -211,41 +211,41 @@ async fn a_withdrawn_key_is_gone_once_the_set_is_old_though_every_token_names_it
 
 #[tokio::test]
 async fn a_read_that_fails_is_tried_again_at_once() {
-    let publisher = Publisher::start().await;
+    let publisher = JwksServer::start().await;
     let key = fresh_key();
     publisher.publish(&key);
-    publisher.refuse(2, 0);
+    publisher.respond_unavailable(2, 0);
     publisher.verifier().verify(&token(&key)).await.expect("the third attempt");
     assert_eq!(publisher.hits(), 3);
 }
 
 #[tokio::test]
 async fn a_read_has_its_own_time_whoever_asks_for_it() {
-    let publisher = Publisher::start().await;
+    let publisher = JwksServer::start().await;
     let key = fresh_key();
     publisher.publish(&key);
     let (verifier, token) = (publisher.verifier(), token(&key));
-    context::scope(Context::background().until(Instant::now()), verifier.verify(&token)).await.expect("the key set was read");
+    context::scope(Context::background().with_deadline(Instant::now()), verifier.verify(&token)).await.expect("the key set was read");
 }
 
 /// As long as there is no key nobody gets in: the breaker may spare the issuer attempts, but no read.
 #[tokio::test]
 async fn a_set_that_was_never_read_is_asked_for_each_second_though_the_issuer_is_unwell() {
     for stay_away in [0, 30] {
-        let publisher = Publisher::start().await;
+        let publisher = JwksServer::start().await;
         let key = fresh_key();
         publisher.publish(&key);
-        publisher.refuse(usize::MAX, stay_away);
+        publisher.respond_unavailable(usize::MAX, stay_away);
         let verifier = publisher.verifier();
         for read in 1..=8 {
             let before = publisher.hits();
-            assert_eq!(refusal(&verifier, &key).await, &reasons::UPSTREAM_UNAVAILABLE);
+            assert_eq!(rejection_reason(&verifier, &key).await, &reasons::UPSTREAM_UNAVAILABLE);
             let attempts = publisher.hits() - before;
             assert!((1..=3).contains(&attempts), "read {read}: {attempts} attempts");
             assert!(read <= 2 || attempts == 1, "read {read}: the breaker prevents {attempts} attempts");
-            later(MIN_FIRST_REFRESH).await;
+            advance(MIN_FIRST_REFRESH).await;
         }
-        publisher.refuse(0, 0);
+        publisher.respond_unavailable(0, 0);
         verifier.verify(&token(&key)).await.expect("the issuer is well again");
     }
 }
@@ -255,7 +255,7 @@ async fn a_set_that_was_never_read_is_asked_for_each_second_though_the_issuer_is
 async fn without_any_key_nothing_is_said_of_a_token_and_the_next_try_is_soon() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/keys", listener.local_addr().unwrap()).parse().unwrap();
-    let keys = KeySet::from_url("idp", &url).unwrap();
+    let keys = JwksSource::from_url("idp", &url).unwrap();
     let issuer = Issuer::of_users("idp", "palisade", keys);
     let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))));
     let started = Instant::now();

@@ -45,7 +45,7 @@ fn read(keys: &[Value]) -> Result<Vec<TrustedKey>, KeyError> {
 }
 
 /// Whether `key` takes what `signer` signed with `algorithm`, asked as the verifier asks.
-fn takes(key: &TrustedKey, signer: &EncodingKey, algorithm: Algorithm) -> bool {
+fn verifies(key: &TrustedKey, signer: &EncodingKey, algorithm: Algorithm) -> bool {
     let Ok(token) = jsonwebtoken::encode(&Header::new(algorithm), &json!({}), signer) else { return false };
     let mut validation = Validation::new(key.algorithm);
     validation.required_spec_claims.clear();
@@ -61,10 +61,10 @@ fn a_pem_key_takes_its_own_algorithm_and_no_other() {
     for algorithm in [Algorithm::RS256, Algorithm::PS256] {
         let key = TrustedKey::from_pem(public.as_bytes(), algorithm).unwrap();
         for other in [Algorithm::RS256, Algorithm::RS384, Algorithm::PS256, Algorithm::PS512] {
-            assert_eq!(takes(&key, &signer, other), other == algorithm, "{algorithm:?} {other:?}");
+            assert_eq!(verifies(&key, &signer, other), other == algorithm, "{algorithm:?} {other:?}");
         }
         for other in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
-            assert!(!takes(&key, &forger, other), "{algorithm:?} {other:?}");
+            assert!(!verifies(&key, &forger, other), "{algorithm:?} {other:?}");
         }
     }
     for algorithm in [Algorithm::ES256, Algorithm::EdDSA] {
@@ -75,14 +75,14 @@ fn a_pem_key_takes_its_own_algorithm_and_no_other() {
 #[test]
 fn the_type_of_a_jwk_is_its_algorithm() {
     let ((rsa, _), ec, ed) = (rsa(), ec(), SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap().encoding);
-    let untold = json!({"alg": null, "use": null});
+    let undeclared = json!({"alg": null, "use": null});
     for (signer, algorithm) in [(&rsa, Algorithm::RS256), (&ec, Algorithm::ES256), (&ed, Algorithm::EdDSA)] {
-        let [key] = read(&[jwk(signer, algorithm, &untold)]).unwrap().try_into().unwrap();
+        let [key] = read(&[jwk(signer, algorithm, &undeclared)]).unwrap().try_into().unwrap();
         assert_eq!(key.algorithm, algorithm, "what does not say is what its type says");
-        assert!(takes(&key, signer, algorithm));
+        assert!(verifies(&key, signer, algorithm));
     }
     let [key] = read(&[jwk(&rsa, Algorithm::PS256, &json!({"alg": "PS256"}))]).unwrap().try_into().unwrap();
-    assert!(takes(&key, &rsa, Algorithm::PS256) && !takes(&key, &rsa, Algorithm::RS256));
+    assert!(verifies(&key, &rsa, Algorithm::PS256) && !verifies(&key, &rsa, Algorithm::RS256));
 }
 
 #[test]

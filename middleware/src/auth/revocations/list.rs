@@ -6,13 +6,13 @@ use crate::auth::Principal;
 
 /// Revoked tokens and subjects.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct List {
+pub(super) struct RevocationList {
     tokens: HashSet<String>,
     /// Tokens of the subject that were issued before this are revoked, in seconds since 1970.
     subjects: HashMap<String, i64>,
 }
 
-impl List {
+impl RevocationList {
     /// The list, and the numbers of the lines that mean nothing.
     pub(super) fn parse(text: &str) -> (Self, Vec<usize>) {
         let (mut list, mut bad) = (Self::default(), Vec::new());
@@ -26,15 +26,15 @@ impl List {
 
     /// `None` if the line means nothing.
     fn add(&mut self, line: &str) -> Option<()> {
-        let (kind, value) = halves(line)?;
+        let (kind, value) = split_first_word(line)?;
         match kind {
             "jti" => {
                 self.tokens.insert(value.to_owned());
             }
-            "sub" => self.until(value, i64::MAX),
+            "sub" => self.revoke_before(value, i64::MAX),
             "sub-before" => {
-                let (before, subject) = halves(value)?;
-                self.until(subject, before.parse().ok()?);
+                let (before, subject) = split_first_word(value)?;
+                self.revoke_before(subject, before.parse().ok()?);
             }
             _ => return None,
         }
@@ -42,13 +42,13 @@ impl List {
     }
 
     /// Of two lines for one subject the one that refuses more counts.
-    fn until(&mut self, subject: &str, before: i64) {
-        let known = self.subjects.entry(subject.to_owned()).or_insert(before);
-        *known = before.max(*known);
+    fn revoke_before(&mut self, subject: &str, before: i64) {
+        let cutoff = self.subjects.entry(subject.to_owned()).or_insert(before);
+        *cutoff = before.max(*cutoff);
     }
 
     /// Whether the token that says this is on the list.
-    pub(super) fn has(&self, principal: &Principal) -> bool {
+    pub(super) fn contains(&self, principal: &Principal) -> bool {
         let token = principal.token_id.as_ref().is_some_and(|id| self.tokens.contains(id));
         // A token that does not say when it was issued may be older.
         let issued = principal.issued_at.unwrap_or(i64::MIN);
@@ -62,7 +62,7 @@ impl List {
 }
 
 /// A word, and what follows it.
-fn halves(text: &str) -> Option<(&str, &str)> {
+fn split_first_word(text: &str) -> Option<(&str, &str)> {
     text.split_once([' ', '\t']).map(|(word, rest)| (word, rest.trim_start())).filter(|(_, rest)| !rest.is_empty())
 }
 
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     fn principal(subject: &str, token_id: Option<&str>, issued_at: Option<i64>) -> Principal {
-        let mut principal = Principal::absent_user(subject);
+        let mut principal = Principal::on_behalf_of(subject);
         principal.token_id = token_id.map(str::to_owned);
         principal.issued_at = issued_at;
         principal
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn each_kind_of_line_revokes_what_it_says_and_no_more() {
         let text = "# left\n\n  sub mallory \njti\t7\nsub-before 100 alice\r\nsub-before 50 alice\nsub two words\n";
-        let (list, bad) = List::parse(text);
+        let (list, bad) = RevocationList::parse(text);
         assert_eq!(bad, Vec::<usize>::new());
         for (subject, token, issued, revoked) in [
             ("mallory", None, Some(i64::MAX), true),
@@ -94,15 +94,15 @@ mod tests {
             ("alice", None, None, true),
             ("two words", None, None, true),
         ] {
-            assert_eq!(list.has(&principal(subject, token, issued)), revoked, "{subject} {token:?} {issued:?}");
+            assert_eq!(list.contains(&principal(subject, token, issued)), revoked, "{subject} {token:?} {issued:?}");
         }
     }
 
     #[test]
     fn lines_that_mean_nothing_are_told_and_the_others_count() {
-        let (list, bad) = List::parse("mallory\njti\nsub \nsub-before soon alice\nsub-before 5\nJTI 7\njti 8\n");
+        let (list, bad) = RevocationList::parse("mallory\njti\nsub \nsub-before soon alice\nsub-before 5\nJTI 7\njti 8\n");
         assert_eq!(bad, [1, 2, 3, 4, 5, 6]);
-        assert!(list.has(&principal("x", Some("8"), None)));
+        assert!(list.contains(&principal("x", Some("8"), None)));
         assert_eq!(list.len(), 1);
     }
 }

@@ -16,13 +16,13 @@ use crate::{
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const NOW: time::OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
 
-struct Bench {
+struct Fixture {
     verifier: Arc<Verifier>,
     clock: ManualClock,
     service: SigningKey,
 }
 
-fn bench() -> Bench {
+fn fixture() -> Fixture {
     let clock = ManualClock::new(NOW);
     let service = SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap();
     let user = TrustedKey::from_secret(&SECRET.into()).unwrap();
@@ -30,10 +30,10 @@ fn bench() -> Bench {
         name: name.to_owned(),
         audience: "palisade".to_owned(),
         internal,
-        keys: KeySet::fixed(vec![key]),
+        keys: JwksSource::fixed(vec![key]),
     };
     let issuers = vec![issuer("idp", false, user), issuer("gateway", true, service.trusted().unwrap())];
-    Bench { verifier: Arc::new(Verifier::new(issuers, Arc::new(clock.clone()))), clock, service }
+    Fixture { verifier: Arc::new(Verifier::new(issuers, Arc::new(clock.clone()))), clock, service }
 }
 
 fn claims(changes: &Value) -> Value {
@@ -63,7 +63,7 @@ fn header() -> Value {
 
 #[tokio::test]
 async fn a_good_token_tells_who_asks() {
-    let principal = bench().verifier.verify(&token(&header(), &claims(&json!({"scp": ["c:read"]})))).await.unwrap();
+    let principal = fixture().verifier.verify(&token(&header(), &claims(&json!({"scp": ["c:read"]})))).await.unwrap();
     assert_eq!(principal.subject, "alice");
     assert_eq!(principal.scopes.iter().map(String::as_str).collect::<Vec<_>>(), ["a:read", "b:write", "c:read"]);
     assert_eq!(principal.actor, None);
@@ -97,15 +97,15 @@ async fn claims_that_break_the_profile_are_refused() {
         json!({"iat": now + 31}),
         json!({"scope": 7}),
     ];
-    let bench = bench();
+    let fixture = fixture();
     for changes in bad {
-        let refused = bench.verifier.verify(&token(&header(), &claims(&changes))).await;
+        let refused = fixture.verifier.verify(&token(&header(), &claims(&changes))).await;
         let Err(refused) = refused else { panic!("accepted {changes}") };
         let reason = refused.reason();
         assert!([&reasons::UNAUTHENTICATED, &reasons::TOKEN_EXPIRED].contains(&reason), "{changes}");
     }
     for changes in [json!({"aud": ["x", "palisade"]}), json!({"nbf": now + 29}), json!({"exp": 1_900_000_000.5})] {
-        bench.verifier.verify(&token(&header(), &claims(&changes))).await.unwrap_or_else(|error| panic!("{changes}: {error}"));
+        fixture.verifier.verify(&token(&header(), &claims(&changes))).await.unwrap_or_else(|error| panic!("{changes}: {error}"));
     }
 }
 
@@ -127,15 +127,15 @@ async fn headers_that_break_the_profile_are_refused() {
         json!({"alg": "HS256", "typ": "JWT", "kid": ["a"]}),
         json!([]),
     ];
-    let bench = bench();
+    let fixture = fixture();
     for header in bad {
-        assert!(bench.verifier.verify(&token(&header, &claims(&json!({})))).await.is_err(), "{header}");
+        assert!(fixture.verifier.verify(&token(&header, &claims(&json!({})))).await.is_err(), "{header}");
     }
 }
 
 #[tokio::test]
 async fn tokens_of_the_wrong_shape_are_refused() {
-    let bench = bench();
+    let fixture = fixture();
     let good = token(&header(), &claims(&json!({})));
     let (message, signature) = good.rsplit_once('.').unwrap();
     let flipped = format!("{message}.{}", signature.chars().rev().collect::<String>());
@@ -153,65 +153,65 @@ async fn tokens_of_the_wrong_shape_are_refused() {
         &"x".repeat(9000),
         &format!("{good}, {good}"),
     ] {
-        assert_eq!(bench.verifier.verify(bad).await.unwrap_err().reason(), &reasons::UNAUTHENTICATED, "{bad}");
+        assert_eq!(fixture.verifier.verify(bad).await.unwrap_err().reason(), &reasons::UNAUTHENTICATED, "{bad}");
     }
 }
 
 #[tokio::test]
 async fn a_token_of_8_kib_passes_and_a_longer_one_does_not() {
-    let bench = bench();
+    let fixture = fixture();
     let of_size = |bytes: usize| {
         let padded = |padding: usize| token(&header(), &claims(&json!({"padding": "x".repeat(padding)})));
         (0..bytes).rev().map(padded).find(|token| token.len() <= bytes).unwrap()
     };
     let (fits, longer) = (of_size(MAX_TOKEN_BYTES), of_size(MAX_TOKEN_BYTES + 4));
     assert!(fits.len() > MAX_TOKEN_BYTES - 4 && longer.len() > MAX_TOKEN_BYTES);
-    bench.verifier.verify(&fits).await.unwrap();
-    assert_eq!(bench.verifier.verify(&longer).await.unwrap_err().reason(), &reasons::UNAUTHENTICATED);
+    fixture.verifier.verify(&fits).await.unwrap();
+    assert_eq!(fixture.verifier.verify(&longer).await.unwrap_err().reason(), &reasons::UNAUTHENTICATED);
 }
 
 #[tokio::test]
 async fn a_claim_that_is_there_twice_is_none() {
-    let bench = bench();
+    let fixture = fixture();
     let payload = claims(&json!({})).to_string();
     let twice = payload.replacen('{', r#"{"sub":"mallory","#, 1);
     for (payload, good) in [(payload, true), (twice, false)] {
         let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header().to_string()), URL_SAFE_NO_PAD.encode(payload));
         let key = EncodingKey::from_secret(SECRET.as_bytes());
         let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256).unwrap();
-        assert_eq!(bench.verifier.verify(&format!("{message}.{signature}")).await.is_ok(), good);
+        assert_eq!(fixture.verifier.verify(&format!("{message}.{signature}")).await.is_ok(), good);
     }
 }
 
 #[tokio::test]
 async fn the_cache_believes_for_a_minute_at_most_and_knows_the_whole_token() {
-    let bench = bench();
+    let fixture = fixture();
     let now = NOW.unix_timestamp();
     for (exp, until) in [(now + 300, now + 60), (now + 10, now + 10)] {
         let token = token(&header(), &claims(&json!({"exp": exp})));
-        bench.verifier.verify(&token).await.unwrap();
+        fixture.verifier.verify(&token).await.unwrap();
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        assert_eq!(bench.verifier.cache.get(&digest).unwrap().until, until);
+        assert_eq!(fixture.verifier.cache.get(&digest).unwrap().valid_until, until);
         let (message, _) = token.rsplit_once('.').unwrap();
-        assert!(bench.verifier.verify(&format!("{message}.{}", "A".repeat(43))).await.is_err(), "another signature");
+        assert!(fixture.verifier.verify(&format!("{message}.{}", "A".repeat(43))).await.is_err(), "another signature");
     }
 }
 
 #[tokio::test]
 async fn the_cache_is_bounded() {
-    let bench = bench();
+    let fixture = fixture();
     for number in 0..CACHED_TOKENS + 500 {
-        bench.verifier.verify(&token(&header(), &claims(&json!({"jti": number.to_string()})))).await.unwrap();
+        fixture.verifier.verify(&token(&header(), &claims(&json!({"jti": number.to_string()})))).await.unwrap();
     }
-    bench.verifier.cache.run_pending_tasks();
-    assert!(bench.verifier.cache.entry_count() <= CACHED_TOKENS);
+    fixture.verifier.cache.run_pending_tasks();
+    assert!(fixture.verifier.cache.entry_count() <= CACHED_TOKENS);
 }
 
 /// Revokes whatever is put into it.
 #[derive(Debug, Default)]
-struct Revoked(parking_lot::Mutex<Vec<String>>);
+struct FakeRevocations(parking_lot::Mutex<Vec<String>>);
 
-impl Revocations for Revoked {
+impl Revocations for FakeRevocations {
     fn is_revoked(&self, principal: &Principal) -> bool {
         self.0.lock().contains(&principal.subject)
     }
@@ -219,8 +219,8 @@ impl Revocations for Revoked {
 
 #[tokio::test]
 async fn a_revoked_token_is_refused_at_once_though_it_is_cached() {
-    let revoked = Arc::new(Revoked::default());
-    let Bench { verifier, .. } = bench();
+    let revoked = Arc::new(FakeRevocations::default());
+    let Fixture { verifier, .. } = fixture();
     let verifier = Arc::new(Arc::into_inner(verifier).unwrap().with_revocations(revoked.clone()));
     let token = token(&header(), &claims(&json!({})));
     verifier.verify(&token).await.unwrap();
@@ -235,39 +235,39 @@ async fn a_revoked_token_is_refused_at_once_though_it_is_cached() {
 
 #[tokio::test]
 async fn a_token_dies_at_its_end_even_in_the_cache() {
-    let bench = bench();
+    let fixture = fixture();
     let token = token(&header(), &claims(&json!({})));
-    bench.verifier.verify(&token).await.unwrap();
-    bench.clock.advance(Duration::from_secs(329));
-    bench.verifier.verify(&token).await.expect("30 s of leeway");
-    bench.clock.advance(Duration::from_secs(1));
-    assert_eq!(bench.verifier.verify(&token).await.unwrap_err().reason(), &reasons::TOKEN_EXPIRED);
+    fixture.verifier.verify(&token).await.unwrap();
+    fixture.clock.advance(Duration::from_secs(329));
+    fixture.verifier.verify(&token).await.expect("30 s of leeway");
+    fixture.clock.advance(Duration::from_secs(1));
+    assert_eq!(fixture.verifier.verify(&token).await.unwrap_err().reason(), &reasons::TOKEN_EXPIRED);
 }
 
 #[tokio::test]
 async fn a_public_key_is_no_shared_secret() {
-    let bench = bench();
-    let public = serde_json::to_string(bench.service.public_jwk()).unwrap();
+    let fixture = fixture();
+    let public = serde_json::to_string(fixture.service.public_jwk()).unwrap();
     let mut header = Header::new(Algorithm::HS256);
     header.typ = Some(crate::auth::INTERNAL_TYPE.to_owned());
     let claims =
         claims(&json!({"iss": "gateway", "iat": NOW.unix_timestamp(), "exp": NOW.unix_timestamp() + 60, "act": {"sub": "gateway"}}));
     let forged = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(public.as_bytes())).unwrap();
-    assert!(bench.verifier.verify(&forged).await.is_err());
+    assert!(fixture.verifier.verify(&forged).await.is_err());
 }
 
 #[tokio::test]
 async fn internal_tokens_are_short_and_name_their_maker() {
-    let bench = bench();
+    let fixture = fixture();
     let now = NOW.unix_timestamp();
     let sign = |typ: &str, changes: Value| {
         let mut header = Header::new(Algorithm::EdDSA);
         header.typ = Some(typ.to_owned());
         let mut all = claims(&json!({"iss": "gateway", "iat": now, "exp": now + 60, "act": {"sub": "gateway"}}));
         all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-        jsonwebtoken::encode(&header, &all, &bench.service.encoding).unwrap()
+        jsonwebtoken::encode(&header, &all, &fixture.service.encoding).unwrap()
     };
-    let principal = bench.verifier.verify(&sign("int+jwt", json!({}))).await.unwrap();
+    let principal = fixture.verifier.verify(&sign("int+jwt", json!({}))).await.unwrap();
     assert_eq!(principal.actor.as_deref(), Some("gateway"));
     for (typ, changes) in [
         ("JWT", json!({})),
@@ -276,7 +276,7 @@ async fn internal_tokens_are_short_and_name_their_maker() {
         ("int+jwt", json!({"act": {"sub": "orders"}})),
         ("int+jwt", json!({"act": null})),
     ] {
-        assert!(bench.verifier.verify(&sign(typ, changes.clone())).await.is_err(), "{typ} {changes}");
+        assert!(fixture.verifier.verify(&sign(typ, changes.clone())).await.is_err(), "{typ} {changes}");
     }
 }
 
@@ -294,7 +294,7 @@ async fn a_rotated_key_is_found_by_asking_again_and_the_old_one_is_gone() {
         lifetime: Duration::from_hours(1),
     };
     let sign = |key: &SigningKey| mint_user_token(&user, key, NOW.unix_timestamp()).unwrap();
-    let keys = KeySet::from_file(&path);
+    let keys = JwksSource::from_file(&path);
     let issuer = Issuer::of_users("idp", "palisade", keys);
     let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))));
 

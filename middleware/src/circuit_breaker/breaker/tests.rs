@@ -66,7 +66,7 @@ async fn a_timeout_counts_only_if_the_call_had_time_enough() {
         let breaker = breaker(&Config::default());
         let now = Instant::now();
         let permit = breaker.acquire(now, Some(now + Duration::from_millis(millis))).unwrap();
-        permit.settle(Finding::TimedOut, None, now);
+        permit.report(Classification::TimedOut, None, now);
         assert_eq!(BreakerHandle(breaker).state(), state, "{millis} ms");
     }
 }
@@ -74,16 +74,16 @@ async fn a_timeout_counts_only_if_the_call_had_time_enough() {
 #[tokio::test(start_paused = true)]
 async fn a_target_that_cannot_even_be_tried_has_failed() {
     let breaker = breaker(&Config::default());
-    breaker.acquire(Instant::now(), None).unwrap().settle(Finding::NotTried, None, Instant::now());
+    breaker.acquire(Instant::now(), None).unwrap().report(Classification::ConnectBackoff, None, Instant::now());
     assert_eq!(breaker.handle().state(), State::Open);
 }
 
 #[tokio::test(start_paused = true)]
 async fn only_the_wait_for_the_head_is_slow() {
     let breaker = breaker(&Config { slow_call_ms: 100, ..Config::default() });
-    let permit = breaker.acquire(Instant::now(), None).unwrap().begun(Instant::now());
+    let permit = breaker.acquire(Instant::now(), None).unwrap().headers_received(Instant::now());
     tokio::time::advance(SECOND).await;
-    permit.settle(Verdict::Success.into(), None, Instant::now());
+    permit.report(CallOutcome::Success.into(), None, Instant::now());
     let handle = BreakerHandle(breaker);
     assert_eq!((handle.counts().total, handle.counts().slow), (1, 0));
 }
@@ -95,7 +95,7 @@ async fn a_result_of_an_earlier_epoch_is_ignored() {
     let handle = BreakerHandle(breaker.clone());
     handle.set_mode(Mode::Disabled);
     handle.set_mode(Mode::Active);
-    straggler.settle(Verdict::Failure.into(), None, Instant::now());
+    straggler.report(CallOutcome::Failure.into(), None, Instant::now());
     assert_eq!(handle.state(), State::Closed);
     assert_eq!(handle.counts().total, 0);
 }
@@ -118,7 +118,7 @@ async fn never_lets_more_probes_through_than_allowed_under_contention() {
     let permits = permits.into_inner();
     assert_eq!(permits.len(), 5);
     for permit in permits {
-        permit.settle(Verdict::Success.into(), None, now);
+        permit.report(CallOutcome::Success.into(), None, now);
     }
     assert_eq!(BreakerHandle(breaker).state(), State::Closed);
 }
@@ -153,7 +153,7 @@ fn slots_are_neither_lost_nor_multiplied_while_rounds_begin_and_end() {
                     assert!(*slots_taken <= PROBES);
                     if (round + thread) % 3 == 0 {
                         drop(slots);
-                        permit.settle(Verdict::Failure.into(), None, now());
+                        permit.report(CallOutcome::Failure.into(), None, now());
                     } else {
                         *slots_taken -= 1;
                         drop(slots);
@@ -175,8 +175,8 @@ async fn shows_its_state_every_change_and_every_call() {
     let breaker = metrics::with_local_recorder(&recorder, || breaker(&Config { open_ms: 1_000, ..Config::default() }));
     let handle = BreakerHandle(breaker.clone());
     // A series by its name and the value of its label; of a transition that is the new state and why.
-    let shows = |expected: &[(&str, &str, u32)]| {
-        crate::metrics::sample();
+    let assert_series = |expected: &[(&str, &str, u32)]| {
+        crate::metrics::collect();
         let text = recorder.handle().render();
         for (name, label, value) in expected {
             let is_it = |line: &str| line.starts_with(&format!("palisade_breaker_{name}{{")) && line.contains(&format!("\"{label}\""));
@@ -184,42 +184,42 @@ async fn shows_its_state_every_change_and_every_call() {
             assert!(line.ends_with(&format!(" {value}")), "{line}");
         }
     };
-    shows(&[("state", "products", 0), ("rejected", "products", 0)]);
+    assert_series(&[("state", "products", 0), ("rejected", "products", 0)]);
     let (opened, probing, proved) = ("open\",reason=\"failure_rate", "half_open\",reason=\"wait_over", "closed\",reason=\"probe_succeeded");
     let (forced, only_watched, would_open) =
         ("forced_open\",reason=\"manual", "metrics_only\",reason=\"manual", "would_open\",reason=\"failure_rate");
     for transition in [opened, probing, proved, forced, only_watched, would_open, "disabled\",reason=\"manual"] {
-        shows(&[("transitions", transition, 0)]);
+        assert_series(&[("transitions", transition, 0)]);
     }
     for outcome in ["success", "slow_success", "failure", "slow_failure", "neutral", "cancelled", "stale"] {
-        shows(&[("calls", outcome, 0)]);
+        assert_series(&[("calls", outcome, 0)]);
     }
 
-    let call = |finding: Finding| breaker.acquire(Instant::now(), None).unwrap().settle(finding, None, Instant::now());
+    let call = |finding: Classification| breaker.acquire(Instant::now(), None).unwrap().report(finding, None, Instant::now());
     let straggler = breaker.acquire(Instant::now(), None).unwrap();
-    call(Verdict::Neutral.into());
-    call(Verdict::Failure.into());
-    shows(&[("state", "products", 1), ("transitions", opened, 1), ("calls", "neutral", 1), ("calls", "failure", 1)]);
+    call(CallOutcome::Neutral.into());
+    call(CallOutcome::Failure.into());
+    assert_series(&[("state", "products", 1), ("transitions", opened, 1), ("calls", "neutral", 1), ("calls", "failure", 1)]);
     for _ in 0..2 {
         assert!(breaker.acquire(Instant::now(), None).is_err());
     }
-    straggler.settle(Verdict::Success.into(), None, Instant::now());
-    shows(&[("rejected", "products", 2), ("calls", "stale", 1), ("calls", "success", 0)]);
+    straggler.report(CallOutcome::Success.into(), None, Instant::now());
+    assert_series(&[("rejected", "products", 2), ("calls", "stale", 1), ("calls", "success", 0)]);
 
     tokio::time::advance(2 * SECOND).await;
     let probe = breaker.acquire(Instant::now(), None).unwrap();
-    shows(&[("state", "products", 2), ("transitions", probing, 1)]);
+    assert_series(&[("state", "products", 2), ("transitions", probing, 1)]);
     drop(probe);
-    call(Verdict::Success.into());
-    shows(&[("state", "products", 0), ("transitions", proved, 1), ("calls", "cancelled", 1), ("calls", "success", 1)]);
-    call(Verdict::Success.into());
-    shows(&[("window_calls", "products", 1), ("failure_ratio", "products", 0)]);
+    call(CallOutcome::Success.into());
+    assert_series(&[("state", "products", 0), ("transitions", proved, 1), ("calls", "cancelled", 1), ("calls", "success", 1)]);
+    call(CallOutcome::Success.into());
+    assert_series(&[("window_calls", "products", 1), ("failure_ratio", "products", 0)]);
     tokio::time::advance(11 * SECOND).await;
     assert_eq!(handle.counts().total, 0);
 
     handle.set_mode(Mode::ForcedOpen);
-    shows(&[("state", "products", 1), ("transitions", forced, 1)]);
+    assert_series(&[("state", "products", 1), ("transitions", forced, 1)]);
     handle.set_mode(Mode::MetricsOnly);
-    call(Verdict::Failure.into());
-    shows(&[("state", "products", 0), ("transitions", only_watched, 1), ("transitions", would_open, 1)]);
+    call(CallOutcome::Failure.into());
+    assert_series(&[("state", "products", 0), ("transitions", only_watched, 1), ("transitions", would_open, 1)]);
 }

@@ -10,21 +10,21 @@ use crate::circuit_breaker::config::WindowKind;
 
 /// A machine, a clock that stands still, and scripts: one letter per call.
 struct Bench {
-    machine: Machine,
+    machine: StateMachine,
     now: Instant,
 }
 
 /// No spread: every wait is exact.
-const EVEN: Draw = || 0.5;
+const NO_JITTER: RandomFn = || 0.5;
 
 impl Bench {
     fn new(config: Config) -> Self {
         assert_eq!(config.validate(), Ok(()));
         let now = Instant::now();
-        Self { machine: Machine::new(config, EVEN, now), now }
+        Self { machine: StateMachine::new(config, NO_JITTER, now), now }
     }
 
-    fn pass(&mut self, millis: u64) -> &mut Self {
+    fn advance(&mut self, millis: u64) -> &mut Self {
         self.now += Duration::from_millis(millis);
         self
     }
@@ -46,14 +46,14 @@ impl Bench {
     /// The result of a call that was let through in `epoch`; whether it counted.
     fn settle(&mut self, epoch: u64, letter: char) -> bool {
         let verdict = match letter.to_ascii_uppercase() {
-            'S' => Verdict::Success,
-            'F' => Verdict::Failure,
-            'T' => Verdict::Throttled,
-            'I' => Verdict::Neutral,
-            'C' => Verdict::Cancelled,
+            'S' => CallOutcome::Success,
+            'F' => CallOutcome::Failure,
+            'T' => CallOutcome::Throttled,
+            'I' => CallOutcome::Neutral,
+            'C' => CallOutcome::Cancelled,
             other => panic!("no such call: {other}"),
         };
-        let observation = Observation { verdict, slow: letter.is_ascii_lowercase(), hint: None };
+        let observation = Observation { outcome: verdict, slow: letter.is_ascii_lowercase(), retry_after: None };
         self.machine.record(epoch, observation, self.now)
     }
 

@@ -137,9 +137,9 @@ proptest! {
         for (gap_ms, failed, slow) in calls {
             // Most gaps are short against the window, some are longer than it.
             elapsed += Duration::from_millis(gap_ms * length_ms / 10_000 * if gap_ms > 2_900 { 10 } else { 1 });
-            window.record(Counts::of(failed, slow), start + elapsed);
+            window.record(Counts::single(failed, slow), start + elapsed);
             let bucket = elapsed.as_nanos() / width.as_nanos();
-            all.push((bucket, Counts::of(failed, slow)));
+            all.push((bucket, Counts::single(failed, slow)));
             let mut expected = Counts::default();
             all.iter().filter(|(of, _)| of + 10 > bucket).for_each(|(_, call)| expected.add(*call));
             prop_assert_eq!(window.counts(start + elapsed), expected);
@@ -171,7 +171,7 @@ fn the_sum_is_that_of_the_buckets_under_contention() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for micros in 0..20_000 {
-                    window.lock().record(Counts::of(micros % 3 == 0, micros % 5 == 0), start + Duration::from_micros(micros * 50));
+                    window.lock().record(Counts::single(micros % 3 == 0, micros % 5 == 0), start + Duration::from_micros(micros * 50));
                 }
             });
         }

@@ -43,15 +43,15 @@ impl Config {
 /// The defaults of an endpoint's breaker: there are others to go to, so it opens sooner and tries again sooner than a target's. Few probes,
 /// because each is somebody's call that would have fared better elsewhere; one that fails is enough. A restart takes seconds, and a probe that
 /// comes too early costs one retry.
-pub(in crate::client) fn breaker() -> circuit_breaker::Config {
+pub(in crate::client) fn outlier_detection_defaults() -> circuit_breaker::Config {
     circuit_breaker::Config { consecutive_failures: 5, open_ms: 1_000, max_open_ms: 5_000, probes: 2, ..circuit_breaker::Config::default() }
 }
 
 /// Reads the configuration of an endpoint's breaker: what is not given is as in [`breaker`], not as in a target's.
 pub(in crate::client) fn read_breaker<'de, D: Deserializer<'de>>(deserializer: D) -> Result<circuit_breaker::Config, D::Error> {
-    let given = Dict::deserialize(deserializer)?;
-    let all = Figment::from(Serialized::defaults(breaker())).merge(Serialized::defaults(given));
-    all.extract().map_err(D::Error::custom)
+    let overrides = Dict::deserialize(deserializer)?;
+    let merged = Figment::from(Serialized::defaults(outlier_detection_defaults())).merge(Serialized::defaults(overrides));
+    merged.extract().map_err(D::Error::custom)
 }
 
 #[cfg(test)]
@@ -65,13 +65,13 @@ mod tests {
         for share in [0.0, 1.1, f64::NAN] {
             assert!(text(Config { max_ejected: share, ..Config::default() }).starts_with("max_ejected "), "{share}");
         }
-        assert_eq!((Config::default().validate(), breaker().validate()), (Ok(()), Ok(())));
+        assert_eq!((Config::default().validate(), outlier_detection_defaults().validate()), (Ok(()), Ok(())));
     }
 
     #[test]
     fn a_section_in_part_keeps_the_defaults_of_an_endpoint() {
         let read = |json: &str| read_breaker(&mut serde_json::Deserializer::from_str(json));
-        assert_eq!(read(r#"{"open_ms": 700}"#).unwrap(), circuit_breaker::Config { open_ms: 700, ..breaker() });
+        assert_eq!(read(r#"{"open_ms": 700}"#).unwrap(), circuit_breaker::Config { open_ms: 700, ..outlier_detection_defaults() });
         for (json, key) in [(r#"{"open_mss": 1}"#, "open_mss"), (r#"{"open_ms": "soon"}"#, "open_ms")] {
             let error = read(json).unwrap_err().to_string();
             assert!(error.contains(key), "{error}");

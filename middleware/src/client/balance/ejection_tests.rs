@@ -1,47 +1,47 @@
 //! Beside `ejection.rs`, not in it: `tests/interleavings.rs` includes that file.
 
-use super::ejection::{Ejections, Seat, most};
+use super::outlier_ejection::{EjectionLimit, EjectionSlot, max_ejected_count};
 
-fn seats(count: usize, limit: usize) -> Vec<Seat> {
-    let ejections = Ejections::new("products");
-    ejections.limit(limit, std::iter::empty());
-    (0..count).map(|_| Seat::new(ejections.clone())).collect()
+fn slots(count: usize, limit: usize) -> Vec<EjectionSlot> {
+    let ejections = EjectionLimit::new("products");
+    ejections.set_limit(limit, std::iter::empty());
+    (0..count).map(|_| EjectionSlot::new(ejections.clone())).collect()
 }
 
-fn out(seats: &[Seat]) -> Vec<usize> {
-    (0..seats.len()).filter(|index| seats[*index].is_out()).collect()
+fn ejected(seats: &[EjectionSlot]) -> Vec<usize> {
+    (0..seats.len()).filter(|index| seats[*index].is_ejected()).collect()
 }
 
 #[test]
 fn half_but_at_least_one() {
     for (endpoints, limit) in [(2, 1), (3, 1), (4, 2), (5, 2), (64, 32)] {
-        assert_eq!(most(0.5, endpoints), limit, "{endpoints}");
+        assert_eq!(max_ejected_count(0.5, endpoints), limit, "{endpoints}");
     }
-    assert_eq!((most(0.1, 3), most(1.0, 3)), (1, 3));
+    assert_eq!((max_ejected_count(0.1, 3), max_ejected_count(1.0, 3)), (1, 3));
 }
 
 #[test]
 fn who_opens_first_is_out_and_who_closes_makes_room() {
-    let seats = seats(4, 2);
-    seats.iter().for_each(Seat::opened);
-    assert_eq!(out(&seats), [0, 1]);
-    seats[0].closed();
-    seats[3].opened();
-    assert_eq!(out(&seats), [1, 3]);
-    seats[1].opened();
-    seats[1].closed();
-    seats[1].closed();
-    seats[2].opened();
-    assert_eq!(out(&seats), [2, 3]);
+    let seats = slots(4, 2);
+    seats.iter().for_each(EjectionSlot::breaker_opened);
+    assert_eq!(ejected(&seats), [0, 1]);
+    seats[0].breaker_closed();
+    seats[3].breaker_opened();
+    assert_eq!(ejected(&seats), [1, 3]);
+    seats[1].breaker_opened();
+    seats[1].breaker_closed();
+    seats[1].breaker_closed();
+    seats[2].breaker_opened();
+    assert_eq!(ejected(&seats), [2, 3]);
 }
 
 #[test]
 fn a_lower_limit_takes_some_in_again() {
-    let seats = seats(4, 2);
-    seats.iter().for_each(Seat::opened);
-    seats[0].ejections().limit(1, seats.iter());
-    assert_eq!(out(&seats), [1]);
-    seats[1].closed();
-    seats[0].opened();
-    assert_eq!(out(&seats), [0]);
+    let seats = slots(4, 2);
+    seats.iter().for_each(EjectionSlot::breaker_opened);
+    seats[0].ejections().set_limit(1, seats.iter());
+    assert_eq!(ejected(&seats), [1]);
+    seats[1].breaker_closed();
+    seats[0].breaker_opened();
+    assert_eq!(ejected(&seats), [0]);
 }

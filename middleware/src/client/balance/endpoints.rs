@@ -11,16 +11,16 @@ use tonic::transport::{self, Channel};
 use tower::service_fn;
 
 use super::{
-    super::{Config, InvalidConfig, address::Address, connector::Way},
-    ejection::{self, Ejections},
-    load::Load,
-    node::Node,
-    pick::Dice,
+    super::{Config, InvalidConfig, address::Address, connector::ConnectParams},
+    outlier_ejection::{self, EjectionLimit},
+    peak_ewma::PeakEwma,
+    node::BalancedEndpoint,
+    p2c::Rng,
 };
-use crate::{circuit_breaker::State, discovery::Upstream};
+use crate::{circuit_breaker::State, discovery::UpstreamUrl};
 
 /// Endpoints of a target that have series of their own. However many addresses come and go, there are never more.
-const MOST_LABELS: usize = 64;
+const MAX_LABELLED_ENDPOINTS: usize = 64;
 
 /// An operator's, or a discovery's, hand on the endpoints of one target; all clones of its client feel it.
 #[derive(Debug, Clone)]
@@ -54,18 +54,18 @@ impl Endpoints {
     }
 
     /// At most so many to ask how their service is, those first that nothing speaks against.
-    pub(crate) fn some(&self, most: usize) -> Vec<Uri> {
+    pub(crate) fn sample_uris(&self, max: usize) -> Vec<Uri> {
         let (nodes, now) = (self.0.nodes(), Instant::now());
         let (usable, others): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| node.is_usable(now));
-        usable.into_iter().chain(others).take(most).map(|node| node.address.uri().clone()).collect()
+        usable.into_iter().chain(others).take(max).map(|node| node.address.uri().clone()).collect()
     }
 
     /// A connection of its own to one of them, made when it is needed, as those of calls are made.
     pub(crate) fn connection(&self, address: &Uri) -> Channel {
-        let way = self.0.way.clone();
+        let way = self.0.connect_params.clone();
         let connect = move |uri: Uri| {
             let way = way.clone();
-            async move { way.to(&uri).await.map(TokioIo::new) }
+            async move { way.connect(&uri).await.map(TokioIo::new) }
         };
         transport::Endpoint::from(address.clone()).connect_with_connector_lazy(service_fn(connect))
     }
@@ -77,10 +77,10 @@ impl Endpoints {
 
     /// All of them as they are now.
     pub fn status(&self) -> Vec<EndpointStatus> {
-        let status = |node: &Arc<Node>| EndpointStatus {
+        let status = |node: &Arc<BalancedEndpoint>| EndpointStatus {
             address: node.address.name().to_owned(),
             breaker: node.breaker().map(|breaker| breaker.state()),
-            ejected: node.seat().is_some_and(ejection::Seat::is_out),
+            ejected: node.ejection_slot().is_some_and(outlier_ejection::EjectionSlot::is_ejected),
             in_flight: node.load().in_flight(),
         };
         self.0.nodes().iter().map(status).collect()
@@ -90,17 +90,17 @@ impl Endpoints {
 /// What all clones of a balancer share.
 pub(super) struct Shared {
     pub(super) target: &'static str,
-    pub(super) dice: Dice,
-    pub(super) panics: metrics::Counter,
+    pub(super) rng: Rng,
+    pub(super) panic_picks: metrics::Counter,
     config: Config,
-    way: Way,
+    connect_params: ConnectParams,
     registry: &'static str,
-    known: metrics::Gauge,
+    endpoint_count: metrics::Gauge,
     /// Empty only until a registry has told of one.
-    nodes: ArcSwap<Vec<Arc<Node>>>,
-    ejections: Arc<Ejections>,
+    nodes: ArcSwap<Vec<Arc<BalancedEndpoint>>>,
+    ejections: Arc<EjectionLimit>,
     /// The endpoints that have series; locked while the endpoints are changed.
-    labels: Mutex<HashSet<Arc<str>>>,
+    labelled: Mutex<HashSet<Arc<str>>>,
 }
 
 impl fmt::Debug for Shared {
@@ -114,63 +114,63 @@ impl Shared {
         let upstream = config.upstream()?;
         let shared = Self {
             target,
-            dice: Dice::new(),
-            panics: metrics::counter!("palisade.balance.panics", "target" => target),
+            rng: Rng::new(),
+            panic_picks: metrics::counter!("palisade.balance.panics", "target" => target),
             config: config.clone(),
-            way: Way {
+            connect_params: ConnectParams {
                 timeout: Duration::from_millis(config.connect_timeout_ms),
                 tls: config.tls.connector(target)?,
-                kept: config.connection.clone(),
+                connection: config.connection.clone(),
             },
             registry: upstream.registry(),
-            known: metrics::gauge!("palisade.balance.endpoints", "target" => target),
+            endpoint_count: metrics::gauge!("palisade.balance.endpoints", "target" => target),
             nodes: ArcSwap::default(),
-            ejections: Ejections::new(target),
-            labels: Mutex::default(),
+            ejections: EjectionLimit::new(target),
+            labelled: Mutex::default(),
         };
-        shared.known.set(0.0);
-        if let Upstream::List(addresses) = upstream {
+        shared.endpoint_count.set(0.0);
+        if let UpstreamUrl::List(addresses) = upstream {
             shared.replace(addresses);
         }
         Ok(shared)
     }
 
-    pub(super) fn nodes(&self) -> Guard<Arc<Vec<Arc<Node>>>> {
+    pub(super) fn nodes(&self) -> Guard<Arc<Vec<Arc<BalancedEndpoint>>>> {
         self.nodes.load()
     }
 
     fn replace(&self, addresses: Vec<Address>) {
-        let mut labels = self.labels.lock();
+        let mut labels = self.labelled.lock();
         let before = self.nodes.load_full();
-        let several = addresses.len() > 1;
+        let is_balanced = addresses.len() > 1;
         let node = |address: Address| match before.iter().find(|node| node.address == address) {
-            Some(known) if known.is_guarded() == several => known.clone(),
-            Some(known) if several => Arc::new(self.guarded(known, &mut labels)),
-            Some(known) => Arc::new(known.alone()),
-            None if several => Arc::new(self.guarded(&self.unknown(address), &mut labels)),
-            None => Arc::new(self.unknown(address)),
+            Some(known) if known.has_breaker() == is_balanced => known.clone(),
+            Some(known) if is_balanced => Arc::new(self.with_breaker(known, &mut labels)),
+            Some(known) => Arc::new(known.without_breaker()),
+            None if is_balanced => Arc::new(self.with_breaker(&self.new_node(address), &mut labels)),
+            None => Arc::new(self.new_node(address)),
         };
         let after: Vec<_> = addresses.into_iter().map(node).collect();
         self.nodes.store(Arc::new(after.clone()));
-        self.known.set(u32::try_from(after.len()).unwrap_or(u32::MAX));
-        before.iter().filter(|node| !after.iter().any(|kept| Arc::ptr_eq(kept, node))).for_each(|node| node.retire());
-        let limit = ejection::most(self.config.balance.max_ejected, after.len());
-        self.ejections.limit(limit, after.iter().filter_map(|node| node.seat()));
+        self.endpoint_count.set(u32::try_from(after.len()).unwrap_or(u32::MAX));
+        before.iter().filter(|node| !after.iter().any(|retained| Arc::ptr_eq(retained, node))).for_each(|node| node.retire());
+        let limit = outlier_ejection::max_ejected_count(self.config.balance.max_ejected, after.len());
+        self.ejections.set_limit(limit, after.iter().filter_map(|node| node.ejection_slot()));
     }
 
-    fn unknown(&self, address: Address) -> Node {
+    fn new_node(&self, address: Address) -> BalancedEndpoint {
         let decay = Duration::from_millis(self.config.balance.decay_ms);
         // Whoever fails is no better than one that uses up all the time there is: no endpoint that answers can look worse.
         let penalty = Duration::from_millis(self.config.attempt_timeout_ms);
-        Node::new(address, self.way.clone(), Load::new(decay, penalty, Instant::now()))
+        BalancedEndpoint::new(address, self.connect_params.clone(), PeakEwma::new(decay, penalty, Instant::now()))
     }
 
-    fn guarded(&self, node: &Node, labels: &mut HashSet<Arc<str>>) -> Node {
+    fn with_breaker(&self, node: &BalancedEndpoint, labels: &mut HashSet<Arc<str>>) -> BalancedEndpoint {
         let name = node.address.name();
-        if !labels.contains(name) && labels.len() < MOST_LABELS {
+        if !labels.contains(name) && labels.len() < MAX_LABELLED_ENDPOINTS {
             labels.insert(name.into());
         }
-        node.guarded(self.target, labels.get(name).cloned(), &self.config.endpoint_breaker, self.ejections.clone())
+        node.with_breaker(self.target, labels.get(name).cloned(), &self.config.outlier_detection, self.ejections.clone())
     }
 }
 

@@ -24,7 +24,7 @@ pub struct HttpConfig {
     /// When a call is tried again.
     pub retry: retry::Config,
     /// When calls stop.
-    pub breaker: circuit_breaker::Config,
+    pub circuit_breaker: circuit_breaker::Config,
 }
 
 impl Default for HttpConfig {
@@ -35,7 +35,7 @@ impl Default for HttpConfig {
             call_timeout_ms: 9_000,
             max_in_flight: 128,
             retry: retry::Config::default(),
-            breaker: circuit_breaker::Config::default(),
+            circuit_breaker: circuit_breaker::Config::default(),
         }
     }
 }
@@ -45,7 +45,7 @@ impl HttpConfig {
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         check_limits([self.connect_timeout_ms, self.attempt_timeout_ms, self.call_timeout_ms], self.max_in_flight)?;
         self.retry.validate()?;
-        self.breaker.validate().map_err(InvalidConfig::Breaker)
+        self.circuit_breaker.validate().map_err(InvalidConfig::Breaker)
     }
 }
 
@@ -59,15 +59,15 @@ mod tests {
         assert!(valid.validate().is_ok());
         let retry = retry::Config { max_attempts: 1, ..retry::Config::default() };
         let breaker = circuit_breaker::Config { probes: 0, ..circuit_breaker::Config::default() };
-        for (key, broken) in [
+        for (key, invalid) in [
             ("connect_timeout_ms ", HttpConfig { connect_timeout_ms: 0, ..valid.clone() }),
             ("attempt_timeout_ms ", HttpConfig { attempt_timeout_ms: 0, ..valid.clone() }),
             ("call_timeout_ms ", HttpConfig { call_timeout_ms: 0, ..valid.clone() }),
             ("max_in_flight ", HttpConfig { max_in_flight: 0, ..valid.clone() }),
             ("retry.max_attempts ", HttpConfig { retry, ..valid.clone() }),
-            ("breaker.probes ", HttpConfig { breaker, ..valid }),
+            ("breaker.probes ", HttpConfig { circuit_breaker: breaker, ..valid }),
         ] {
-            let text = broken.validate().unwrap_err().to_string();
+            let text = invalid.validate().unwrap_err().to_string();
             assert!(text.starts_with(key), "{key}: {text}");
         }
     }

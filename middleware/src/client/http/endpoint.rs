@@ -53,13 +53,13 @@ impl Service<Request<Body>> for Endpoint {
         Box::pin(async move {
             // It is all there: the client takes nothing but whole bodies.
             let body = body.collect().await.map_err(Rejection::internal)?.to_bytes();
-            let response = request.body(body).send().await.map_err(refusal)?;
+            let response = request.body(body).send().await.map_err(to_rejection)?;
             Ok(response.into())
         })
     }
 }
 
-fn refusal(error: reqwest::Error) -> Rejection {
+fn to_rejection(error: reqwest::Error) -> Rejection {
     // No request could be made of it: nobody else is to blame.
-    if error.is_builder() { Rejection::internal(error.without_url()) } else { Failure::of_http(error).refusal() }
+    if error.is_builder() { Rejection::internal(error.without_url()) } else { Failure::from_reqwest(error).into_rejection() }
 }

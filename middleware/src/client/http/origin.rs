@@ -22,7 +22,7 @@ pub(super) struct Origin {
 
 impl Origin {
     /// Of `url` whatever is before its path.
-    pub(super) fn of(url: &Url) -> Result<Self, InvalidConfig> {
+    pub(super) fn from_url(url: &Url) -> Result<Self, InvalidConfig> {
         let invalid = || InvalidConfig::Origin(url.scheme().to_owned());
         let scheme = match url.scheme() {
             "http" => Scheme::HTTP,
@@ -48,14 +48,14 @@ impl Origin {
     }
 
     /// The request with its whole URI.
-    pub(super) fn complete<B>(&self, mut request: Request<B>) -> Request<B> {
+    pub(super) fn resolve_uri<B>(&self, mut request: Request<B>) -> Request<B> {
         let path = request.uri().path_and_query().cloned();
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(self.scheme.clone());
         parts.authority = Some(self.authority.clone());
         parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-        if let Ok(whole) = Uri::from_parts(parts) {
-            *request.uri_mut() = whole;
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
         }
         request
     }
@@ -76,27 +76,27 @@ mod tests {
 
     #[test]
     fn no_request_goes_elsewhere() {
-        let origin = Origin::of(&"https://me:secret@id.example:8443/tenant?x=1#here".parse().unwrap()).unwrap();
+        let origin = Origin::from_url(&"https://me:secret@id.example:8443/tenant?x=1#here".parse().unwrap()).unwrap();
         assert_eq!((&*origin.host(), origin.port()), ("id.example", 8443));
-        for (asked, seen, sent) in [
+        for (input, visible, sent) in [
             ("/keys?v=2", "https://id.example:8443/keys?v=2", "https://me:secret@id.example:8443/keys?v=2"),
             ("http://evil.example/keys", "https://id.example:8443/keys", "https://me:secret@id.example:8443/keys"),
             ("//evil.example/keys", "https://id.example:8443//evil.example/keys", "https://me:secret@id.example:8443//evil.example/keys"),
             ("/", "https://id.example:8443/", "https://me:secret@id.example:8443/"),
         ] {
-            let request = origin.complete(Request::get(asked).body(()).unwrap());
-            assert_eq!((request.uri().to_string().as_str(), origin.url(request.uri()).as_str()), (seen, sent));
+            let request = origin.resolve_uri(Request::get(input).body(()).unwrap());
+            assert_eq!((request.uri().to_string().as_str(), origin.url(request.uri()).as_str()), (visible, sent));
         }
     }
 
     #[test]
     fn a_port_is_known_by_its_scheme() {
         for (url, host, port) in [("https://id.example/keys", "id.example", 443), ("http://[::1]", "::1", 80)] {
-            let origin = Origin::of(&url.parse().unwrap()).unwrap();
+            let origin = Origin::from_url(&url.parse().unwrap()).unwrap();
             assert_eq!((&*origin.host(), origin.port()), (host, port));
         }
         for url in ["ftp://id.example/keys", "file:///keys", "unix:/keys"] {
-            assert!(Origin::of(&url.parse().unwrap()).is_err(), "{url}");
+            assert!(Origin::from_url(&url.parse().unwrap()).is_err(), "{url}");
         }
     }
 }

@@ -100,13 +100,13 @@ async fn a_handler_that_is_late_is_dropped() {
 }
 
 /// One frame, then nothing ever.
-fn stalling() -> impl Body<Data = Bytes, Error = std::convert::Infallible> + Unpin {
+fn stalling_body() -> impl Body<Data = Bytes, Error = std::convert::Infallible> + Unpin {
     let first = stream::iter([Ok(Frame::data(Bytes::from_static(b"x")))]);
     StreamBody::new(Box::pin(futures_util::StreamExt::chain(first, stream::pending())))
 }
 
-async fn answer_that_stalls(protocol: Protocol) -> TimedBody<impl Body<Data = Bytes, Error = std::convert::Infallible> + Unpin> {
-    let handler = service_fn(async |_: Request<()>| Ok::<_, Rejection>(Response::new(stalling())));
+async fn answer_that_stalls(protocol: Protocol) -> TimeoutBody<impl Body<Data = Bytes, Error = std::convert::Infallible> + Unpin> {
+    let handler = service_fn(async |_: Request<()>| Ok::<_, Rejection>(Response::new(stalling_body())));
     let answer = DeadlineLayer::new(protocol, DEFAULT, MAX).layer(handler).oneshot(Request::new(())).await;
     let mut body = answer.unwrap().into_body();
     assert!(body.frame().await.unwrap().unwrap().is_data());
@@ -117,7 +117,7 @@ async fn answer_that_stalls(protocol: Protocol) -> TimedBody<impl Body<Data = By
 async fn a_grpc_body_that_is_late_ends_with_deadline_exceeded() {
     let mut body = answer_that_stalls(Protocol::Grpc).await;
     let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
-    assert_eq!(grpc_status::code_in(&trailers), Some(tonic::Code::DeadlineExceeded));
+    assert_eq!(grpc_status::from_headers(&trailers), Some(tonic::Code::DeadlineExceeded));
     assert!(trailers.contains_key("grpc-status-details-bin"));
     assert!(body.is_end_stream());
     assert!(body.frame().await.is_none());
@@ -142,7 +142,7 @@ mod streams {
 
     static WATCH: Method = Method::http("GET", "/watch", Access::Public).streaming();
 
-    fn asked(timeout: Option<&str>) -> Request<()> {
+    fn watch_request(timeout: Option<&str>) -> Request<()> {
         let mut context = Context::background();
         context.method = Some(&WATCH);
         let mut request = Request::new(());
@@ -167,11 +167,11 @@ mod streams {
     async fn a_stream_goes_on_past_every_limit_but_its_callers_where_it_ends_whole() {
         use http_body_util::BodyExt;
         let layer = DeadlineLayer::new(Protocol::Http, Duration::from_secs(2), Duration::from_secs(3));
-        let mut endless = layer.layer(tower::service_fn(ticks)).call(asked(None)).await.unwrap().into_body();
+        let mut endless = layer.layer(tower::service_fn(ticks)).call(watch_request(None)).await.unwrap().into_body();
         for _ in 0..100 {
             assert!(endless.frame().await.unwrap().is_ok());
         }
-        let bounded = layer.layer(tower::service_fn(ticks)).call(asked(Some("5500"))).await.unwrap().into_body();
+        let bounded = layer.layer(tower::service_fn(ticks)).call(watch_request(Some("5500"))).await.unwrap().into_body();
         assert_eq!(bounded.collect().await.unwrap().to_bytes().len(), 5 * "tick".len());
     }
 
@@ -179,7 +179,7 @@ mod streams {
     async fn a_stream_that_does_not_begin_is_late() {
         let never = tower::service_fn(|_: Request<()>| std::future::pending::<Result<Response<String>, Rejection>>());
         let refused =
-            DeadlineLayer::new(Protocol::Http, Duration::from_secs(2), Duration::from_secs(3)).layer(never).call(asked(None)).await;
+            DeadlineLayer::new(Protocol::Http, Duration::from_secs(2), Duration::from_secs(3)).layer(never).call(watch_request(None)).await;
         assert_eq!(refused.unwrap_err().reason(), &reasons::DEADLINE_EXCEEDED);
     }
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{super::Upstream, ask::Answer, *};
+use super::{super::UpstreamUrl, lookup::LookupResult, *};
 
 /// Priority, host and port.
 type Srv = (u16, &'static str, u16);
@@ -14,24 +14,24 @@ struct Zone {
     addresses: Mutex<HashMap<(&'static str, Family), Vec<&'static str>>>,
 }
 
-impl Ask for Arc<Zone> {
-    fn begin(&mut self) -> Result<(), NetError> {
+impl DnsLookup for Arc<Zone> {
+    fn prepare(&mut self) -> Result<(), NetError> {
         Ok(())
     }
 
-    fn failed(&mut self) {}
+    fn on_failure(&mut self) {}
 
-    async fn addresses(&self, host: &Name, family: Family) -> Result<Answer<IpAddr>, NetError> {
+    async fn addresses(&self, host: &Name, family: Family) -> Result<LookupResult<IpAddr>, NetError> {
         let all = self.addresses.lock();
-        let found = all.iter().find(|((name, its), _)| *its == family && *host == Name::from_ascii(name).unwrap());
-        let (_, ips) = found.ok_or_else(|| NetError::from("no answer"))?;
-        Ok(Answer { records: ips.iter().map(|ip| ip.parse().unwrap()).collect(), good_for: Duration::from_secs(9) })
+        let entry = all.iter().find(|((name, entry_family), _)| *entry_family == family && *host == Name::from_ascii(name).unwrap());
+        let (_, ips) = entry.ok_or_else(|| NetError::from("no answer"))?;
+        Ok(LookupResult { records: ips.iter().map(|ip| ip.parse().unwrap()).collect(), ttl: Duration::from_secs(9) })
     }
 
-    async fn services(&self, _: &Name) -> Result<Answer<Service>, NetError> {
+    async fn srv_records(&self, _: &Name) -> Result<LookupResult<SrvRecord>, NetError> {
         let records = self.services.lock().clone().ok_or_else(|| NetError::from("no answer"))?;
-        let service = |(priority, host, port)| Service { priority, host: Name::from_ascii(host).unwrap(), port };
-        Ok(Answer { records: records.into_iter().map(service).collect(), good_for: Duration::from_secs(5) })
+        let service = |(priority, host, port)| SrvRecord { priority, host: Name::from_ascii(host).unwrap(), port };
+        Ok(LookupResult { records: records.into_iter().map(service).collect(), ttl: Duration::from_secs(5) })
     }
 }
 
@@ -48,9 +48,9 @@ impl Zone {
 }
 
 fn dns(url: &str) -> (Dns<Arc<Zone>>, Arc<Zone>) {
-    let Upstream::Dns(question) = Upstream::parse(url).unwrap() else { panic!("not DNS") };
+    let UpstreamUrl::Dns(question) = UpstreamUrl::parse(url).unwrap() else { panic!("not DNS") };
     let zone = Arc::<Zone>::default();
-    (Dns { ask: zone.clone(), question, last: HashMap::new() }, zone)
+    (Dns { lookup: zone.clone(), target: question, previous: HashMap::new() }, zone)
 }
 
 async fn names(dns: &mut Dns<Arc<Zone>>) -> Vec<String> {
@@ -68,8 +68,8 @@ async fn both_families_are_used_and_the_one_that_fails_keeps_its_last_answer() {
     zone.set("products", Some(&["10.0.0.1"]), Some(&["fd00::1"]));
     assert_eq!(names(&mut dns).await, ["10.0.0.1:5000", "[fd00::1]:5000"]);
     zone.set("products", Some(&["10.0.0.2"]), None);
-    let told = dns.resolve().await.unwrap();
-    assert_eq!((told.addresses.len(), told.partial), (2, true));
+    let resolved = dns.resolve().await.unwrap();
+    assert_eq!((resolved.addresses.len(), resolved.stale_part), (2, true));
     assert_eq!(names(&mut dns).await, ["10.0.0.2:5000", "[fd00::1]:5000"]);
     zone.set("products", None, None);
     assert!(dns.resolve().await.is_err());
@@ -81,8 +81,8 @@ async fn both_families_are_used_and_the_one_that_fails_keeps_its_last_answer() {
 async fn an_address_that_is_not_one_hosts_is_refused() {
     let (mut dns, zone) = dns("dns://products:5000");
     zone.set("products", Some(&["0.0.0.0", "255.255.255.255", "224.0.0.1", "10.0.0.1"]), Some(&["::", "ff02::1", "::ffff:0.0.0.0"]));
-    let told = dns.resolve().await.unwrap();
-    assert_eq!((told.addresses.len(), told.refused), (1, 6));
+    let resolved = dns.resolve().await.unwrap();
+    assert_eq!((resolved.addresses.len(), resolved.invalid), (1, 6));
 }
 
 #[tokio::test]
@@ -94,10 +94,10 @@ async fn of_services_those_of_the_lowest_priority_are_used() {
     let records = [(1, "a.example.", 5000), (1, "b.example.", 5001), (1, "b.example.", 5001), (2, "spare.example.", 5000)];
     *zone.services.lock() = Some(records.to_vec());
     assert_eq!(names(&mut dns).await, ["10.0.0.1:5000", "10.0.0.2:5000", "10.0.0.3:5001"]);
-    assert_eq!(dns.resolve().await.unwrap().good_for, Duration::from_secs(5));
+    assert_eq!(dns.resolve().await.unwrap().ttl, Duration::from_secs(5));
     *zone.services.lock() = Some(vec![(0, ".", 5000), (0, "a.example.", 0), (2, "spare.example.", 5000)]);
-    let told = dns.resolve().await.unwrap();
-    assert_eq!((told.addresses.len(), told.refused), (1, 2));
+    let resolved = dns.resolve().await.unwrap();
+    assert_eq!((resolved.addresses.len(), resolved.invalid), (1, 2));
     *zone.services.lock() = None;
     assert!(dns.resolve().await.is_err());
 }

@@ -7,12 +7,12 @@ use palisade_proto::etcd::{
     LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, PutRequest, kv_client::KvClient, lease_client::LeaseClient,
 };
 
-use super::{super::upstream::Place, Cluster, Lost, answer, in_time};
-use crate::jitter::Draw;
+use super::{super::upstream::EtcdPrefix, Cluster, EtcdError, unary, with_timeout};
+use crate::jitter::RandomFn;
 
 /// An entry to be kept.
 #[derive(Debug)]
-pub(in super::super) struct Entry {
+pub(in super::super) struct LeasedKey {
     cluster: Cluster,
     key: String,
     value: String,
@@ -21,51 +21,51 @@ pub(in super::super) struct Entry {
     lease: Option<i64>,
 }
 
-impl Entry {
+impl LeasedKey {
     /// The entry `name` with `value` at `place`; it goes after `lease_seconds` without a word of ours.
-    pub(in super::super) fn new(place: Place, name: &str, value: &str, lease_seconds: i64, draw: Draw) -> Self {
-        let key = format!("{}{name}", place.prefix);
-        Self { cluster: Cluster::new(place, draw), key, value: value.to_owned(), lease_seconds, lease: None }
+    pub(in super::super) fn new(location: EtcdPrefix, name: &str, value: &str, lease_seconds: i64, random: RandomFn) -> Self {
+        let key = format!("{}{name}", location.prefix);
+        Self { cluster: Cluster::new(location, random), key, value: value.to_owned(), lease_seconds, lease: None }
     }
 
     /// Makes the entry and keeps it until that fails; `made` is called when it is there.
-    pub(in super::super) async fn keep(&mut self, made: impl Fn()) -> Lost {
-        let Err(lost) = self.session(made).await;
-        lost
+    pub(in super::super) async fn maintain(&mut self, on_created: impl Fn()) -> EtcdError {
+        let Err(error) = self.session(on_created).await;
+        error
     }
 
     /// How long to wait after [`Self::keep`].
-    pub(in super::super) fn pause(&mut self) -> Duration {
-        self.cluster.pause()
+    pub(in super::super) fn next_backoff(&mut self) -> Duration {
+        self.cluster.next_backoff()
     }
 
     /// Takes the entry away, if there may be one.
-    pub(in super::super) async fn leave(&mut self) -> Result<(), Lost> {
+    pub(in super::super) async fn revoke(&mut self) -> Result<(), EtcdError> {
         let Some(lease) = self.lease.take() else { return Ok(()) };
         let channel = self.cluster.connect();
-        answer(LeaseClient::new(channel).lease_revoke(LeaseRevokeRequest { id: lease })).await.map(drop)
+        unary(LeaseClient::new(channel).lease_revoke(LeaseRevokeRequest { id: lease })).await.map(drop)
     }
 
-    async fn session(&mut self, made: impl Fn()) -> Result<std::convert::Infallible, Lost> {
+    async fn session(&mut self, on_created: impl Fn()) -> Result<std::convert::Infallible, EtcdError> {
         let channel = self.cluster.connect();
-        let (mut leases, mut entries) = (LeaseClient::new(channel.clone()), KvClient::new(channel));
-        let granted = answer(leases.lease_grant(LeaseGrantRequest { ttl: self.lease_seconds })).await?;
+        let (mut leases, mut kv) = (LeaseClient::new(channel.clone()), KvClient::new(channel));
+        let granted = unary(leases.lease_grant(LeaseGrantRequest { ttl: self.lease_seconds })).await?;
         // An entry of an older lease is taken over: that lease then ends without it.
         self.lease = Some(granted.id);
         let put = PutRequest { key: self.key.clone().into(), value: self.value.clone().into(), lease: granted.id };
-        answer(entries.put(put)).await?;
-        self.cluster.answered();
-        made();
+        unary(kv.put(put)).await?;
+        self.cluster.reset_backoff();
+        on_created();
         // etcd may grant more than was asked for.
-        let lasts = Duration::from_secs(u64::try_from(granted.ttl).unwrap_or(0).max(1));
-        let mut kept = answer(leases.lease_keep_alive(words(granted.id, lasts / 3))).await?;
+        let ttl = Duration::from_secs(u64::try_from(granted.ttl).unwrap_or(0).max(1));
+        let mut keep_alives = unary(leases.lease_keep_alive(keep_alive_requests(granted.id, ttl / 3))).await?;
         loop {
-            let told = in_time(lasts, kept.message()).await?.map_err(Lost::Refused)?;
-            match told {
-                None => return Err(Lost::Ended("no reason given".to_owned())),
-                Some(told) if told.ttl <= 0 => {
+            let response = with_timeout(ttl, keep_alives.message()).await?.map_err(EtcdError::Rejected)?;
+            match response {
+                None => return Err(EtcdError::StreamEnded("no reason given".to_owned())),
+                Some(response) if response.ttl <= 0 => {
                     self.lease = None;
-                    return Err(Lost::LeaseGone);
+                    return Err(EtcdError::LeaseExpired);
                 }
                 Some(_) => {}
             }
@@ -74,10 +74,10 @@ impl Entry {
 }
 
 /// "Still here", again and again.
-fn words(id: i64, every: Duration) -> impl Stream<Item = LeaseKeepAliveRequest> + Send + 'static {
+fn keep_alive_requests(id: i64, interval: Duration) -> impl Stream<Item = LeaseKeepAliveRequest> + Send + 'static {
     stream::unfold(true, move |first| async move {
         if !first {
-            tokio::time::sleep(every).await;
+            tokio::time::sleep(interval).await;
         }
         Some((LeaseKeepAliveRequest { id }, false))
     })

@@ -13,87 +13,87 @@ use palisade_proto::etcd::{
 use tonic::{Request, metadata::MetadataValue, transport::Channel};
 
 use super::{
-    super::{found::Found, upstream::Place},
-    Cluster, Lost, answer, in_time,
+    super::{resolved_endpoints::ResolvedEndpoints, upstream::EtcdPrefix},
+    Cluster, EtcdError, unary, with_timeout,
 };
-use crate::{client::address::Address, jitter::Draw};
+use crate::{client::address::Address, jitter::RandomFn};
 
 /// How often etcd is asked for a sign of life.
-const ASK_EVERY: Duration = Duration::from_secs(3);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(3);
 /// Without a sign for so long it is gone, whatever TCP thinks.
-const SILENT_FOR: Duration = Duration::from_secs(10);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Entries that are read at once. What lies beyond is not even looked at, and there is a lower bound to come.
-const MOST_ENTRIES: i64 = 4_096;
+const MAX_ENTRIES: i64 = 4_096;
 /// Bytes of an entry; no address is longer.
-const MOST_BYTES: usize = 300;
+const MAX_VALUE_BYTES: usize = 300;
 
 /// Watches for ever.
-pub(in super::super) async fn run(place: Place, mut found: Found, draw: Draw) {
-    let mut cluster = Cluster::new(place, draw);
+pub(in super::super) async fn run(location: EtcdPrefix, mut endpoints: ResolvedEndpoints, random: RandomFn) {
+    let mut cluster = Cluster::new(location, random);
     loop {
-        let Err(lost) = session(&mut cluster, &mut found).await;
-        found.failed(&lost);
-        let pause = cluster.pause();
-        found.during(tokio::time::sleep(pause)).await;
+        let Err(error) = session(&mut cluster, &mut endpoints).await;
+        endpoints.record_failure(&error);
+        let backoff = cluster.next_backoff();
+        endpoints.await_updating_age(tokio::time::sleep(backoff)).await;
     }
 }
 
 /// Reads and watches until one of both fails.
-async fn session(cluster: &mut Cluster, found: &mut Found) -> Result<std::convert::Infallible, Lost> {
-    let prefix = cluster.place.prefix.clone();
+async fn session(cluster: &mut Cluster, endpoints: &mut ResolvedEndpoints) -> Result<std::convert::Infallible, EtcdError> {
+    let prefix = cluster.location.prefix.clone();
     let channel = cluster.connect();
-    let revision = read(&channel, &prefix, found).await?;
-    let mut request = Request::new(questions(&prefix, revision + 1));
+    let revision = read(&channel, &prefix, endpoints).await?;
+    let mut request = Request::new(watch_requests(&prefix, revision + 1));
     // A member that has lost the others ends the watch instead of falling silent (etcd, "Watch").
     request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
-    let mut watching = found.during(answer(WatchClient::new(channel.clone()).watch(request))).await?;
+    let mut watch = endpoints.await_updating_age(unary(WatchClient::new(channel.clone()).watch(request))).await?;
     loop {
-        let told = found.during(in_time(SILENT_FOR, watching.message())).await?.map_err(Lost::Refused)?;
-        let told = told.ok_or_else(|| Lost::Ended("no reason given".to_owned()))?;
-        if told.canceled {
-            return Err(Lost::Ended(told.cancel_reason));
+        let response = endpoints.await_updating_age(with_timeout(SILENCE_TIMEOUT, watch.message())).await?.map_err(EtcdError::Rejected)?;
+        let response = response.ok_or_else(|| EtcdError::StreamEnded("no reason given".to_owned()))?;
+        if response.canceled {
+            return Err(EtcdError::StreamEnded(response.cancel_reason));
         }
-        cluster.answered();
-        if told.events.is_empty() {
-            found.confirmed();
+        cluster.reset_backoff();
+        if response.events.is_empty() {
+            endpoints.record_confirmation();
         } else {
-            read(&channel, &prefix, found).await?;
+            read(&channel, &prefix, endpoints).await?;
         }
     }
 }
 
 /// What is there now; its revision.
-async fn read(channel: &Channel, prefix: &str, found: &mut Found) -> Result<i64, Lost> {
-    let request = RangeRequest { key: prefix.into(), range_end: end_of(prefix), limit: MOST_ENTRIES };
-    let range = found.during(answer(KvClient::new(channel.clone()).range(request))).await?;
+async fn read(channel: &Channel, prefix: &str, endpoints: &mut ResolvedEndpoints) -> Result<i64, EtcdError> {
+    let request = RangeRequest { key: prefix.into(), range_end: prefix_range_end(prefix), limit: MAX_ENTRIES };
+    let range = endpoints.await_updating_age(unary(KvClient::new(channel.clone()).range(request))).await?;
     let entries = range.kvs.len();
-    let addresses: Vec<_> = range.kvs.iter().filter_map(address).collect();
-    let refused = entries - addresses.len();
-    found.answered(addresses, refused);
+    let addresses: Vec<_> = range.kvs.iter().filter_map(parse_address).collect();
+    let invalid = entries - addresses.len();
+    endpoints.apply(addresses, invalid);
     Ok(range.header.map_or(0, |header| header.revision))
 }
 
-fn address(entry: &KeyValue) -> Option<Address> {
-    let text = (entry.value.len() <= MOST_BYTES).then(|| std::str::from_utf8(&entry.value).ok()).flatten()?;
+fn parse_address(entry: &KeyValue) -> Option<Address> {
+    let text = (entry.value.len() <= MAX_VALUE_BYTES).then(|| std::str::from_utf8(&entry.value).ok()).flatten()?;
     Address::parse(text).ok()
 }
 
 /// First what to watch, then again and again whether anybody is there.
-fn questions(prefix: &str, start_revision: i64) -> impl Stream<Item = WatchRequest> + Send + 'static {
-    let create = WatchCreateRequest { key: prefix.into(), range_end: end_of(prefix), start_revision };
+fn watch_requests(prefix: &str, start_revision: i64) -> impl Stream<Item = WatchRequest> + Send + 'static {
+    let create = WatchCreateRequest { key: prefix.into(), range_end: prefix_range_end(prefix), start_revision };
     stream::unfold(Some(create), |create| async {
-        let question = if let Some(create) = create {
+        let request = if let Some(create) = create {
             RequestUnion::CreateRequest(create)
         } else {
-            tokio::time::sleep(ASK_EVERY).await;
+            tokio::time::sleep(PROGRESS_INTERVAL).await;
             RequestUnion::ProgressRequest(WatchProgressRequest {})
         };
-        Some((WatchRequest { request_union: Some(question) }, None))
+        Some((WatchRequest { request_union: Some(request) }, None))
     })
 }
 
 /// The first key behind all that begin with `prefix`, which ends with a slash.
-fn end_of(prefix: &str) -> Vec<u8> {
+fn prefix_range_end(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
     if let Some(last) = end.last_mut() {
         *last += 1;
@@ -107,9 +107,9 @@ mod tests {
 
     #[test]
     fn what_is_registered_is_not_believed() {
-        let name = |value: &[u8]| address(&KeyValue { key: Vec::new(), value: value.to_vec() }).map(|address| address.name().to_owned());
+        let name = |value: &[u8]| parse_address(&KeyValue { key: Vec::new(), value: value.to_vec() }).map(|address| address.name().to_owned());
         assert_eq!(name(b"http://10.0.0.1:5000").as_deref(), Some("10.0.0.1:5000"));
-        let long = format!("http://{}:1", "a".repeat(MOST_BYTES));
+        let long = format!("http://{}:1", "a".repeat(MAX_VALUE_BYTES));
         for bad in [&b""[..], b"10.0.0.1:5000", b"ftp://a:1", b"http://a:0", b"http://a:1,http://b:1", b"\xff\xfe", long.as_bytes()] {
             assert_eq!(name(bad), None, "{}", String::from_utf8_lossy(bad));
         }
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_path_covers_what_is_below_it_and_nothing_else() {
-        let end = end_of("/palisade/products/");
+        let end = prefix_range_end("/palisade/products/");
         assert!(b"/palisade/products/z".as_slice() < end.as_slice() && end.as_slice() < b"/palisade/products2".as_slice());
     }
 }

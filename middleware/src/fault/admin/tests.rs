@@ -12,13 +12,13 @@ use crate::{
 };
 
 static METHODS: [Method; 2] =
-    [Method::grpc("/a.B/One", Access::Public), Method::grpc("/grpc.health.v1.Health/Check", Access::Public).quiet()];
+    [Method::grpc("/a.B/One", Access::Public), Method::grpc("/grpc.health.v1.Health/Check", Access::Public).infrastructure()];
 
 fn faults(enabled: bool) -> Faults {
     Faults::new(&Config { enabled }, Protocol::Grpc, &MethodTable::new(&[&METHODS]).unwrap())
 }
 
-async fn ask(faults: &Faults, verb: &str, body: impl Into<Body>) -> (StatusCode, Value) {
+async fn send(faults: &Faults, verb: &str, body: impl Into<Body>) -> (StatusCode, Value) {
     let request = Request::builder().method(verb).uri("/faults").body(body.into()).unwrap();
     let answer = RespondLayer(Protocol::Http).layer(faults.routes()).oneshot(request).await.unwrap();
     let status = answer.status();
@@ -34,20 +34,20 @@ async fn what_is_put_is_shown_until_it_is_taken_away() {
         { "name": "sick", "method": "a.B/One", "rate": 1.0, "kind": { "error": "overloaded" } },
         { "name": "gone", "method": "*", "rate": 0.0, "kind": "abort" },
     ] });
-    assert_eq!(ask(&faults, "PUT", first.to_string()).await, (StatusCode::OK, first.clone()));
-    assert_eq!(ask(&faults, "GET", "").await, (StatusCode::OK, first));
+    assert_eq!(send(&faults, "PUT", first.to_string()).await, (StatusCode::OK, first.clone()));
+    assert_eq!(send(&faults, "GET", "").await, (StatusCode::OK, first));
     let second = json!({ "rules": [{ "name": "mute", "method": "*", "rate": 1.0, "kind": "hang" }] });
-    ask(&faults, "PUT", second.to_string()).await;
-    assert_eq!(ask(&faults, "GET", "").await, (StatusCode::OK, second));
-    assert_eq!(ask(&faults, "DELETE", "").await.0, StatusCode::NO_CONTENT);
-    assert_eq!(ask(&faults, "GET", "").await, (StatusCode::OK, json!({ "rules": [] })));
+    send(&faults, "PUT", second.to_string()).await;
+    assert_eq!(send(&faults, "GET", "").await, (StatusCode::OK, second));
+    assert_eq!(send(&faults, "DELETE", "").await.0, StatusCode::NO_CONTENT);
+    assert_eq!(send(&faults, "GET", "").await, (StatusCode::OK, json!({ "rules": [] })));
 }
 
 #[tokio::test]
 async fn bad_rules_are_refused_with_all_that_is_wrong_and_change_nothing() {
     let faults = faults(true);
     let kept = json!({ "rules": [{ "name": "kept", "method": "*", "rate": 0.5, "kind": "hang" }] });
-    ask(&faults, "PUT", kept.to_string()).await;
+    send(&faults, "PUT", kept.to_string()).await;
     let rule = |name: &str, method: &str, rate: f64, kind: Value| json!({ "name": name, "method": method, "rate": rate, "kind": kind });
     let rules = [
         rule("", "*", 1.01, json!("abort")),
@@ -55,14 +55,14 @@ async fn bad_rules_are_refused_with_all_that_is_wrong_and_change_nothing() {
         rule("a", "grpc.health.v1.Health/Check", 1.0, json!({ "latency": { "ms": 5, "jitter_ms": 6 } })),
         rule("b", "a.B/On", 1.0, json!({ "error": "validation_failed" })),
     ];
-    let (status, problem) = ask(&faults, "PUT", json!({ "rules": rules }).to_string()).await;
+    let (status, problem) = send(&faults, "PUT", json!({ "rules": rules }).to_string()).await;
     assert_eq!((status, &problem["code"]), (StatusCode::BAD_REQUEST, &json!("validation_failed")));
     let broken: Vec<_> = problem["errors"].as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect();
     let expected = ["0.name", "0.rate", "1.rate", "1.method", "1.kind", "2.name", "2.method", "2.kind", "3.method", "3.kind"];
     assert_eq!(broken, expected.map(|field| format!("rules[{}].{}", &field[..1], &field[2..])));
 
     let many: Vec<_> = (0..33).map(|n| rule(&n.to_string(), "*", 1.0, json!("hang"))).collect();
-    assert_eq!(ask(&faults, "PUT", json!({ "rules": many }).to_string()).await.1["errors"][0]["code"], "too_many");
+    assert_eq!(send(&faults, "PUT", json!({ "rules": many }).to_string()).await.1["errors"][0]["code"], "too_many");
 
     for (body, word) in [
         ("", "EOF"),
@@ -72,11 +72,11 @@ async fn bad_rules_are_refused_with_all_that_is_wrong_and_change_nothing() {
         (r#"{"rules":[{"name":"a","method":"*","rate":1,"kind":{"latency":{"ms":1,"jiter_ms":1}}}]}"#, "jiter_ms"),
         (r#"{"rules":[{"name":"a","method":"*","rate":1,"kind":"hang","for":"ever"}]}"#, "for"),
     ] {
-        let (status, problem) = ask(&faults, "PUT", body).await;
+        let (status, problem) = send(&faults, "PUT", body).await;
         assert_eq!((status, &problem["code"]), (StatusCode::BAD_REQUEST, &json!("invalid_body")), "{body}");
         assert!(problem["detail"].as_str().unwrap().contains(word), "{problem}");
     }
-    assert_eq!(ask(&faults, "GET", "").await.1, kept);
+    assert_eq!(send(&faults, "GET", "").await.1, kept);
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn unless_enabled_there_is_no_such_route_and_no_rule_can_be_set() {
     let faults = faults(false);
     let rules = json!({ "rules": [{ "name": "a", "method": "*", "rate": 1.0, "kind": "hang" }] });
     for (verb, body) in [("GET", String::new()), ("PUT", rules.to_string()), ("DELETE", String::new())] {
-        let (status, problem) = ask(&faults, verb, body).await;
+        let (status, problem) = send(&faults, verb, body).await;
         assert_eq!((status, &problem["code"]), (StatusCode::NOT_FOUND, &json!("not_found")), "{verb}");
     }
     let Rules { rules } = serde_json::from_value(rules).unwrap();

@@ -40,7 +40,7 @@ impl Tokens {
     }
 
     /// Whether more than half of them are left.
-    pub(super) fn are_plenty(&self) -> bool {
+    pub(super) fn above_threshold(&self) -> bool {
         self.milli.load(Ordering::Relaxed) > self.max_milli / 2
     }
 

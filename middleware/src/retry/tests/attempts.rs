@@ -14,8 +14,8 @@ async fn tries_three_times_and_says_so() {
 #[tokio::test(start_paused = true)]
 async fn is_content_with_the_first_success() {
     let server = Server::answering(|attempt| status(if attempt == 1 { Code::Unavailable } else { Code::Ok }));
-    assert_eq!(server.attempts().await, (2, Code::Ok, Advice::Silent));
-    assert_eq!(Server::answering(|_| status(Code::Ok)).attempts().await, (1, Code::Ok, Advice::Silent));
+    assert_eq!(server.attempts().await, (2, Code::Ok, Advice::Unspecified));
+    assert_eq!(Server::answering(|_| status(Code::Ok)).attempts().await, (1, Code::Ok, Advice::Unspecified));
 }
 
 #[tokio::test(start_paused = true)]
@@ -28,7 +28,7 @@ async fn only_what_may_pass_is_tried_again() {
         (|_| pushback(Code::ResourceExhausted, "5"), 3),
         (|_| status(Code::DeadlineExceeded), 3),
         (|_| Err(deadline::elapsed(Duration::from_secs(1))), 3),
-        (|_| cut_off(false), 3),
+        (|_| connection_failure(false), 3),
         (|_| http(502, None), 3),
         (|_| http(503, Some("1")), 3),
         (|_| http(504, None), 3),
@@ -50,7 +50,7 @@ async fn only_what_may_pass_is_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn all_calls_that_a_connection_took_along_are_tried_again() {
     const CALLS: usize = 40;
-    let server = Server::answering(|attempt| if attempt <= CALLS { cut_off(false) } else { status(Code::Ok) });
+    let server = Server::answering(|attempt| if attempt <= CALLS { connection_failure(false) } else { status(Code::Ok) });
     let answers = futures_util::future::join_all((0..CALLS).map(|_| server.call(get()))).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_err()).count(), 0);
     assert_eq!(server.seen.lock().len(), 2 * CALLS);
@@ -58,7 +58,7 @@ async fn all_calls_that_a_connection_took_along_are_tried_again() {
 
 #[tokio::test(start_paused = true)]
 async fn what_must_not_happen_twice_is_not_repeated() {
-    for answer in [(|_| cut_off(false)) as fn(usize) -> Answer, |_| Err(deadline::elapsed(Duration::from_secs(1)))] {
+    for answer in [(|_| connection_failure(false)) as fn(usize) -> Answer, |_| Err(deadline::elapsed(Duration::from_secs(1)))] {
         let server = Server::answering(answer);
         assert!(server.call(post()).await.is_err());
         assert_eq!(server.seen.lock().len(), 1);
@@ -66,7 +66,7 @@ async fn what_must_not_happen_twice_is_not_repeated() {
     let server = Server::answering(|_| status(Code::Unavailable));
     let answer = server.call(post()).await.unwrap();
     assert_eq!(server.seen.lock().len(), 1);
-    assert_eq!(advice(answer.headers()), Advice::Silent, "nobody has tried again: our caller may");
+    assert_eq!(pushback(answer.headers()), Advice::Unspecified, "nobody has tried again: our caller may");
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,13 +81,13 @@ async fn what_the_server_knows_by_a_key_is_repeated() {
 #[tokio::test(start_paused = true)]
 async fn what_was_not_sent_is_sent_once_more_at_no_cost_and_then_as_any_other() {
     for request in [get, post] {
-        let server = Server::answering(|attempt| if attempt == 1 { cut_off(true) } else { status(Code::Ok) });
+        let server = Server::answering(|attempt| if attempt == 1 { connection_failure(true) } else { status(Code::Ok) });
         server.call(request()).await.unwrap();
         let seen = server.seen.lock().clone();
         assert_eq!((seen.len(), seen[1].after_ms, &seen[1].previous_attempts), (2, 0, &None));
         assert!((server.tokens() - 100.0).abs() < f64::EPSILON);
 
-        let server = Server::answering(|_| cut_off(true));
+        let server = Server::answering(|_| connection_failure(true));
         let refusal = server.call(request()).await.unwrap_err();
         assert_eq!(refusal.retry(), Advice::Never);
         let previous: Vec<_> = server.seen.lock().iter().map(|seen| seen.previous_attempts.clone()).collect();
@@ -101,7 +101,7 @@ async fn does_not_retry_what_our_caller_retries() {
     let server = Server::answering(|_| status(Code::Unavailable));
     let mut context = RequestContext::background();
     context.previous_attempts = 1;
-    assert_eq!(context::scope(context, server.attempts()).await, (1, Code::Unavailable, Advice::Silent));
+    assert_eq!(context::scope(context, server.attempts()).await, (1, Code::Unavailable, Advice::Unspecified));
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,8 +118,8 @@ async fn a_breaker_inside_ends_the_attempts_when_it_opens_and_what_opened_it_is_
     let service = BoxCloneService::new(breaker.layer(fails));
     let start = Instant::now();
     let answer = RetryLayer::new("products", &config, [PATH].into_iter().collect()).layer(service).call(get()).await.unwrap();
-    assert_eq!((crate::grpc_status::code_in(answer.headers()), *calls.lock()), (Some(Code::Unavailable), 3));
-    assert_eq!(advice(answer.headers()), Advice::Never, "three attempts were made in vain, whatever the breaker has to say");
+    assert_eq!((crate::grpc_status::from_headers(answer.headers()), *calls.lock()), (Some(Code::Unavailable), 3));
+    assert_eq!(pushback(answer.headers()), Advice::Never, "three attempts were made in vain, whatever the breaker has to say");
     assert_eq!(answer.headers()[FAILURE_ORIGIN_HEADER], "products");
     assert!(start.elapsed() < Duration::from_millis(10));
 }
@@ -133,7 +133,7 @@ async fn a_failure_names_the_target_unless_it_names_another() {
     for (answer, named) in [
         ((|_| status(Code::Unavailable)) as fn(usize) -> Answer, Some("products")),
         (|_| status(Code::Internal), Some("products")),
-        (|_| cut_off(false), Some("products")),
+        (|_| connection_failure(false), Some("products")),
         (|_| Err(deadline::elapsed(Duration::from_secs(1))), Some("products")),
         (|_| Err(Rejection::internal("no key to sign with")), None),
         (|_| status(Code::NotFound), None),
@@ -168,7 +168,7 @@ async fn a_stream_is_sent_once() {
 }
 
 /// How often a server is called that answers OK and then with these frames.
-async fn calls_when_the_body_is(frames: fn() -> Vec<Result<Frame<Bytes>, Status>>) -> usize {
+async fn calls_for_body(frames: fn() -> Vec<Result<Frame<Bytes>, Status>>) -> usize {
     let calls = Arc::new(Mutex::new(0));
     let counted = calls.clone();
     let service = BoxCloneService::new(service_fn(move |_: Request<Body>| {
@@ -186,7 +186,7 @@ fn unavailable() -> HeaderMap {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_is_final_once_it_has_data() {
-    assert_eq!(calls_when_the_body_is(|| vec![Ok(Frame::data(Bytes::from_static(b"x"))), Ok(Frame::trailers(unavailable()))]).await, 1);
-    assert_eq!(calls_when_the_body_is(|| vec![Ok(Frame::trailers(unavailable()))]).await, 3);
-    assert_eq!(calls_when_the_body_is(|| vec![Err(Status::unknown("reset"))]).await, 3);
+    assert_eq!(calls_for_body(|| vec![Ok(Frame::data(Bytes::from_static(b"x"))), Ok(Frame::trailers(unavailable()))]).await, 1);
+    assert_eq!(calls_for_body(|| vec![Ok(Frame::trailers(unavailable()))]).await, 3);
+    assert_eq!(calls_for_body(|| vec![Err(Status::unknown("reset"))]).await, 3);
 }

@@ -103,14 +103,14 @@ async fn an_answer_is_as_the_server_gave_it_whatever_was_tried() {
 async fn what_never_arrived_is_sent_again_whatever_it_is_and_what_was_lost_only_if_it_may() {
     for (method, unsent, expected) in [("POST", true, (2, Some(200))), ("POST", false, (1, None)), ("GET", false, (2, Some(200)))] {
         let answer: Answers = if unsent {
-            |attempt| if attempt == 1 { cut_off(true) } else { http(200, None) }
+            |attempt| if attempt == 1 { connection_failure(true) } else { http(200, None) }
         } else {
-            |attempt| if attempt == 1 { cut_off(false) } else { http(200, None) }
+            |attempt| if attempt == 1 { connection_failure(false) } else { http(200, None) }
         };
         let server = Server::http(answer);
         assert_eq!(attempts(&server, request(method)).await, expected, "{method}");
     }
-    let lost = Server::http(|_| cut_off(false)).call(request("GET")).await.unwrap_err();
+    let lost = Server::http(|_| connection_failure(false)).call(request("GET")).await.unwrap_err();
     assert_eq!(lost.retry(), Advice::Never, "whoever asked us need not try what we have tried");
 }
 

@@ -85,5 +85,5 @@ async fn a_retry_does_not_queue() {
     respond.send_response(status(Code::Unavailable).unwrap());
     let answer = call.await.unwrap().unwrap();
     assert_eq!(answer.headers()["grpc-status"], "14");
-    assert_eq!(advice(answer.headers()), Advice::Silent, "one attempt was made, no more");
+    assert_eq!(pushback(answer.headers()), Advice::Unspecified, "one attempt was made, no more");
 }

@@ -14,7 +14,7 @@ async fn the_span_of_a_call_has_an_event_for_each_retry() {
     let provider = SdkTracerProvider::builder().with_simple_exporter(kept.clone()).build();
     let subscriber = tracing_subscriber::registry().with(tracing_opentelemetry::layer().with_tracer(provider.tracer("test")));
     let server = Server::answering(|attempt| match attempt {
-        1 => cut_off(true),
+        1 => connection_failure(true),
         2 => status(Code::Unavailable),
         _ => status(Code::Ok),
     });

@@ -28,19 +28,19 @@ use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt};
 
 use super::{
-    count_cut,
-    stream_stall::{Pieces, Streams},
-    word::Word,
-    write_stall::WriteStall,
+    record_connection_closed,
+    flow_control_timeout::{ChunkedBody, StreamExecutor},
+    shutdown_signal::ShutdownSignal,
+    write_timeout::WriteTimeout,
 };
 use crate::{
     jitter,
     rate_limit::Peer,
     respond::Protocol,
     server::Config,
-    streams::Leaving,
+    streams::ConnectionDraining,
     task,
-    tls::{self, CallerNames},
+    tls::{self, PeerCertificateNames},
 };
 
 /// Two years, as browsers' lists want it.
@@ -53,32 +53,32 @@ const PENDING_RESETS: usize = 100;
 /// Resets that the peer's frames made us send; `None`, tonic's default, is no limit at all.
 const LOCAL_RESETS: usize = 1_024;
 /// Share by which the age of a connection varies: those that came together must not go together.
-const AGE_SPREAD: f64 = 0.1;
+const AGE_JITTER: f64 = 0.1;
 
 /// The open connections of one port. [`serve`](super::serve) feeds it from a listener, a test from its own streams.
 #[derive(Debug)]
 pub struct Connections {
-    builder: auto::Builder<Streams>,
+    builder: auto::Builder<StreamExecutor>,
     tls: Option<tls::Acceptor>,
     /// Browsers are told to come by TLS only from now on.
     strict_transport: bool,
-    first_request: Duration,
-    age: Option<Duration>,
-    drain_time: Duration,
+    first_request_timeout: Duration,
+    max_age: Option<Duration>,
+    drain_timeout: Duration,
     /// How long a connection that has come of age may go on: as long as any request may take.
-    age_grace: Duration,
-    write_stall: Duration,
-    drain: Word,
-    force: Word,
+    max_age_grace: Duration,
+    write_timeout: Duration,
+    drain: ShutdownSignal,
+    abort: ShutdownSignal,
     open: TaskTracker,
 }
 
 /// What a connection is held to next.
 #[derive(Debug, Clone, Copy)]
-enum Limit {
+enum NextTimeout {
     FirstRequest,
-    Age,
-    Leave,
+    MaxAge,
+    AgeGrace,
 }
 
 impl Connections {
@@ -88,19 +88,19 @@ impl Connections {
             strict_transport: tls.is_some() && protocol == Protocol::Http,
             tls,
             builder: builder(protocol, config),
-            first_request: Duration::from_millis(config.first_request_ms),
-            age: (config.max_connection_age_ms > 0).then(|| Duration::from_millis(config.max_connection_age_ms)),
-            drain_time: Duration::from_millis(config.drain_ms),
-            age_grace: Duration::from_millis(config.drain_ms.max(config.max_deadline_ms)),
-            write_stall: Duration::from_millis(config.write_stall_ms),
-            drain: Word::default(),
-            force: Word::default(),
+            first_request_timeout: Duration::from_millis(config.first_request_timeout_ms),
+            max_age: (config.max_connection_age_ms > 0).then(|| Duration::from_millis(config.max_connection_age_ms)),
+            drain_timeout: Duration::from_millis(config.drain_timeout_ms),
+            max_age_grace: Duration::from_millis(config.drain_timeout_ms.max(config.max_deadline_ms)),
+            write_timeout: Duration::from_millis(config.write_timeout_ms),
+            drain: ShutdownSignal::default(),
+            abort: ShutdownSignal::default(),
             open: TaskTracker::new(),
         }
     }
 
     /// Serves `service` on `io`, which comes from `peer`, in a task of its own. `place` is dropped when the connection has ended.
-    pub fn open<S, B, I, P>(self: &Arc<Self>, service: S, (io, peer): (I, SocketAddr), place: P)
+    pub fn open<S, B, I, P>(self: &Arc<Self>, service: S, (io, peer): (I, SocketAddr), permit: P)
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send + 'static,
@@ -111,15 +111,15 @@ impl Connections {
     {
         let connections = self.clone();
         let connection = async move {
-            let _place = place;
+            let _place = permit;
             let served = async {
-                if let Some((io, names)) = connections.receive(io).await {
+                if let Some((io, names)) = connections.tls_handshake(io).await {
                     connections.serve(service, (io, Peer(peer), names)).await;
                 }
             };
             tokio::select! {
                 () = served => {}
-                () = connections.force.heard() => count_cut("drain"),
+                () = connections.abort.notified() => record_connection_closed("drain"),
             }
         };
         drop(task::spawn(self.open.track_future(connection)));
@@ -127,17 +127,17 @@ impl Connections {
 
     /// Asks all to go, and cuts those that have not gone within the drain time.
     pub async fn drain(&self) {
-        self.drain.say();
+        self.drain.notify();
         self.open.close();
-        if timeout(self.drain_time, self.open.wait()).await.is_err() {
+        if timeout(self.drain_timeout, self.open.wait()).await.is_err() {
             tracing::warn!(connections = self.open.len(), "the drain time is over, what is still open is cut");
-            self.force.say();
+            self.abort.notify();
             self.open.wait().await;
         }
     }
 
     /// Shakes hands, if the port has a certificate.
-    async fn receive<I>(&self, io: I) -> Option<(tls::Stream<I>, Option<CallerNames>)>
+    async fn tls_handshake<I>(&self, io: I) -> Option<(tls::Stream<I>, Option<PeerCertificateNames>)>
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
@@ -146,13 +146,13 @@ impl Connections {
             Ok(received) => Some(received),
             Err(error) => {
                 tracing::debug!(%error, "no TLS with a peer");
-                count_cut("tls");
+                record_connection_closed("tls");
                 None
             }
         }
     }
 
-    async fn serve<S, B, I>(&self, service: S, (io, peer, names): (I, Peer, Option<CallerNames>))
+    async fn serve<S, B, I>(&self, service: S, (io, peer, names): (I, Peer, Option<PeerCertificateNames>))
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send + 'static,
@@ -160,17 +160,17 @@ impl Connections {
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let asked = Arc::new(AtomicBool::new(false));
-        let leaving = Leaving::default();
+        let has_request = Arc::new(AtomicBool::new(false));
+        let connection_draining = ConnectionDraining::default();
         let service = {
-            let (asked, leaving) = (asked.clone(), leaving.clone());
+            let (has_request, connection_draining) = (has_request.clone(), connection_draining.clone());
             let service = service.map_request(move |mut request: Request<Incoming>| {
-                asked.store(true, Ordering::Relaxed);
+                has_request.store(true, Ordering::Relaxed);
                 request.extensions_mut().insert(peer);
                 if let Some(names) = &names {
                     request.extensions_mut().insert(names.clone());
                 }
-                request.extensions_mut().insert(leaving.clone());
+                request.extensions_mut().insert(connection_draining.clone());
                 request
             });
             let strict_transport = self.strict_transport;
@@ -178,15 +178,15 @@ impl Connections {
                 if strict_transport {
                     response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT);
                 }
-                response.map(Pieces::new)
+                response.map(ChunkedBody::new)
             })
         };
-        let io = TokioIo::new(WriteStall::new(io, self.write_stall));
+        let io = TokioIo::new(WriteTimeout::new(io, self.write_timeout));
         let mut connection = pin!(self.builder.serve_connection(io, TowerToHyperService::new(service)));
         let opened = Instant::now();
         // hyper has no timeout before it knows the version: silence or half a preface would stay for ever.
-        let (mut limit, mut clock) = (Some(Limit::FirstRequest), pin!(sleep(self.first_request)));
-        let (mut told, mut draining) = (pin!(self.drain.heard()), false);
+        let (mut next_timeout, mut timer) = (Some(NextTimeout::FirstRequest), pin!(sleep(self.first_request_timeout)));
+        let (mut drain_signal, mut draining) = (pin!(self.drain.notified()), false);
         loop {
             tokio::select! {
                 result = connection.as_mut() => {
@@ -195,43 +195,43 @@ impl Connections {
                     }
                     return;
                 }
-                () = clock.as_mut(), if limit.is_some() => limit = match limit {
-                    Some(Limit::FirstRequest) if !asked.load(Ordering::Relaxed) => return count_cut("no_request"),
-                    Some(Limit::FirstRequest) => self.age.map(|age| {
-                        clock.as_mut().reset(opened + jitter::around(age, AGE_SPREAD, jitter::draw));
-                        Limit::Age
+                () = timer.as_mut(), if next_timeout.is_some() => next_timeout = match next_timeout {
+                    Some(NextTimeout::FirstRequest) if !has_request.load(Ordering::Relaxed) => return record_connection_closed("no_request"),
+                    Some(NextTimeout::FirstRequest) => self.max_age.map(|age| {
+                        timer.as_mut().reset(opened + jitter::jittered(age, AGE_JITTER, jitter::random_unit));
+                        NextTimeout::MaxAge
                     }),
-                    Some(Limit::Age) => {
+                    Some(NextTimeout::MaxAge) => {
                         connection.as_mut().graceful_shutdown();
-                        leaving.say();
-                        clock.as_mut().reset(Instant::now() + self.age_grace);
-                        Some(Limit::Leave)
+                        connection_draining.notify();
+                        timer.as_mut().reset(Instant::now() + self.max_age_grace);
+                        Some(NextTimeout::AgeGrace)
                     }
-                    Some(Limit::Leave) => return count_cut("age"),
+                    Some(NextTimeout::AgeGrace) => return record_connection_closed("age"),
                     None => None,
                 },
-                () = told.as_mut(), if !draining => {
-                    (draining, limit) = (true, None);
-                    if !asked.load(Ordering::Relaxed) {
+                () = drain_signal.as_mut(), if !draining => {
+                    (draining, next_timeout) = (true, None);
+                    if !has_request.load(Ordering::Relaxed) {
                         return;
                     }
                     connection.as_mut().graceful_shutdown();
-                    leaving.say();
+                    connection_draining.notify();
                 }
             }
         }
     }
 }
 
-fn builder(protocol: Protocol, config: &Config) -> auto::Builder<Streams> {
-    let mut builder = auto::Builder::new(Streams(Duration::from_millis(config.write_stall_ms)));
+fn builder(protocol: Protocol, config: &Config) -> auto::Builder<StreamExecutor> {
+    let mut builder = auto::Builder::new(StreamExecutor(Duration::from_millis(config.write_timeout_ms)));
     if protocol == Protocol::Grpc {
         builder = builder.http2_only();
     }
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(config.header_read_ms))
+        .header_read_timeout(Duration::from_millis(config.header_read_timeout_ms))
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEADER_BYTES as usize);
     builder

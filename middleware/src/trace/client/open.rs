@@ -9,7 +9,7 @@ use tracing::{
 use super::ClientTraceLayer;
 use crate::{respond::Protocol, trace::known_verb};
 
-pub(super) fn open<B>(target: &ClientTraceLayer, request: &Request<B>) -> Span {
+pub(super) fn start_span<B>(target: &ClientTraceLayer, request: &Request<B>) -> Span {
     let (server_address, server_port) = (&*target.server_address, target.server_port.map(i64::from));
     match target.protocol {
         Protocol::Grpc => {
@@ -61,12 +61,12 @@ mod tests {
 
     #[test]
     fn neither_credentials_nor_a_query_are_told() {
-        for (uri, told) in [
+        for (uri, expected) in [
             ("https://id.example/keys", "https://id.example/keys"),
             ("https://me:secret@id.example:8443/keys?token=secret", "https://id.example:8443/keys"),
             ("http://[::1]:80", "http://[::1]:80/"),
         ] {
-            assert_eq!(without_secrets(&uri.parse().unwrap()), told);
+            assert_eq!(without_secrets(&uri.parse().unwrap()), expected);
         }
     }
 }

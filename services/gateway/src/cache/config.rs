@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 /// What is older is of no use, whatever for.
-const LONGEST_MS: u64 = 30 * 24 * 3_600_000;
+const MAX_LIFETIME_MS: u64 = 30 * 24 * 3_600_000;
 
 /// Answers to reads of products that are kept for a while.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -19,7 +19,7 @@ pub struct Config {
     /// For how long after that it will do, marked as stale, while products does not answer. Milliseconds.
     pub stale_ms: u64,
     /// An answer that is just stale is given if products takes longer than this, milliseconds.
-    pub patience_ms: u64,
+    pub soft_timeout_ms: u64,
     /// What all answers that are kept may take together, bytes.
     pub max_bytes: u64,
     /// Address of a Redis that replicas of the gateway share, e.g. `redis://user:password@127.0.0.1:6379`. Without one each replica keeps its own.
@@ -37,7 +37,7 @@ impl Default for Config {
         Self {
             ttl_ms: 0,
             stale_ms: 300_000,
-            patience_ms: 500,
+            soft_timeout_ms: 500,
             max_bytes: 16 * 1024 * 1024,
             redis_url: None,
             redis_url_file: None,
@@ -48,13 +48,13 @@ impl Default for Config {
 
 impl Config {
     /// Whether anything is kept.
-    pub fn is_on(&self) -> bool {
+    pub fn is_enabled(&self) -> bool {
         self.ttl_ms > 0
     }
 
     /// Whether there are answers while products is away.
-    pub(crate) fn covers_failures(&self) -> bool {
-        self.is_on() && self.stale_ms > 0
+    pub(crate) fn serves_stale(&self) -> bool {
+        self.is_enabled() && self.stale_ms > 0
     }
 
     /// The address of Redis, if there is one.
@@ -75,7 +75,7 @@ impl Config {
             self.redis()?;
         }
         let lifetimes = [("cache.ttl_ms", self.ttl_ms), ("cache.stale_ms", self.stale_ms)];
-        if let Some((key, _)) = lifetimes.into_iter().find(|(_, value)| *value > LONGEST_MS) {
+        if let Some((key, _)) = lifetimes.into_iter().find(|(_, value)| *value > MAX_LIFETIME_MS) {
             return Err(Error::rule(key, "must not be above 30 days"));
         }
         let positive = [("cache.max_bytes", self.max_bytes), ("cache.redis_timeout_ms", self.redis_timeout_ms)];
@@ -100,14 +100,14 @@ mod tests {
             let error = at(url).validate().unwrap_err().to_string();
             assert!(error.contains("cache.redis_url") && !error.contains("secret"), "{error}");
         }
-        assert!(!Config::default().is_on() && Config::default().redis().unwrap().is_none());
+        assert!(!Config::default().is_enabled() && Config::default().redis().unwrap().is_none());
     }
 
     #[test]
     fn nothing_is_kept_for_ever() {
         let key = |config: Config| config.validate().unwrap_err().to_string();
         assert!(key(Config { ttl_ms: u64::MAX, ..Config::default() }).contains("cache.ttl_ms"));
-        assert!(key(Config { stale_ms: LONGEST_MS + 1, ..Config::default() }).contains("cache.stale_ms"));
-        Config { ttl_ms: LONGEST_MS, stale_ms: LONGEST_MS, ..Config::default() }.validate().unwrap();
+        assert!(key(Config { stale_ms: MAX_LIFETIME_MS + 1, ..Config::default() }).contains("cache.stale_ms"));
+        Config { ttl_ms: MAX_LIFETIME_MS, stale_ms: MAX_LIFETIME_MS, ..Config::default() }.validate().unwrap();
     }
 }

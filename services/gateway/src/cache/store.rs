@@ -16,9 +16,9 @@ use uuid::Uuid;
 
 use super::{
     Config, Key, Version,
-    answer::Representation,
-    flights::{Flights, Leader, Loaded},
-    read::excuses_stale,
+    response::Representation,
+    single_flight::{SingleFlight, LoadGuard, Loaded},
+    get_or_load::allows_stale_if_error,
 };
 use crate::metrics::{self, Load};
 
@@ -29,14 +29,14 @@ const OVERHEAD: usize = 256;
 #[derive(Debug)]
 pub(super) struct Store {
     /// How long an answer is fresh.
-    pub(super) fresh: Duration,
+    pub(super) ttl: Duration,
     /// How long it is of any use.
     lifetime: Duration,
     entries: moka::sync::Cache<Key, Arc<Entry>>,
-    flights: Arc<Flights>,
+    loads: Arc<SingleFlight>,
     /// Count the times that all products, and all pages, were outdated.
-    products: AtomicU64,
-    pages: AtomicU64,
+    product_generation: AtomicU64,
+    page_generation: AtomicU64,
 }
 
 /// An answer that is, or was, kept.
@@ -47,11 +47,11 @@ pub(crate) struct Entry {
     pub(super) tag: String,
     loaded_at: Instant,
     generation: u64,
-    outdated: AtomicBool,
+    invalidated: AtomicBool,
 }
 
 /// An answer, and how long ago products gave it.
-pub(super) type Aged = (Representation, Duration);
+pub(super) type WithAge = (Representation, Duration);
 
 impl Store {
     pub(super) fn new(config: &Config) -> Self {
@@ -59,12 +59,12 @@ impl Store {
         let lifetime = fresh + Duration::from_millis(config.stale_ms);
         let weight = |key: &Key, entry: &Arc<Entry>| u32::try_from(key.bytes() + entry.bytes()).unwrap_or(u32::MAX);
         let entries = moka::sync::Cache::builder().max_capacity(config.max_bytes).weigher(weight).time_to_live(lifetime).build();
-        Self { fresh, lifetime, entries, flights: Arc::default(), products: AtomicU64::new(0), pages: AtomicU64::new(0) }
+        Self { ttl: fresh, lifetime, entries, loads: Arc::default(), product_generation: AtomicU64::new(0), page_generation: AtomicU64::new(0) }
     }
 
     /// The loads under way.
-    pub(super) fn flights(&self) -> &Arc<Flights> {
-        &self.flights
+    pub(super) fn loads(&self) -> &Arc<SingleFlight> {
+        &self.loads
     }
 
     /// What is kept, fresh or stale.
@@ -74,56 +74,56 @@ impl Store {
     }
 
     pub(super) fn is_fresh(&self, key: &Key, entry: &Entry) -> bool {
-        entry.age() < self.fresh && !self.is_outdated(key, entry)
+        entry.age() < self.ttl && !self.is_invalidated(key, entry)
     }
 
     /// Whether something newer is known to be there.
-    pub(super) fn is_outdated(&self, key: &Key, entry: &Entry) -> bool {
-        entry.outdated.load(Ordering::Acquire) || entry.generation != self.generation(key).load(Ordering::Acquire)
+    pub(super) fn is_invalidated(&self, key: &Key, entry: &Entry) -> bool {
+        entry.invalidated.load(Ordering::Acquire) || entry.generation != self.generation(key).load(Ordering::Acquire)
     }
 
     /// Ends a load with the answer of products; whether it is kept now, which it is not if it was outdated meanwhile. Without an answer `spare` is
     /// kept, if there is nothing better.
-    pub(super) fn land(&self, leader: Leader, answer: Result<Representation, Status>, spare: Option<Aged>) -> bool {
-        let mut is_kept = false;
-        leader.land(|key, is_current| match answer {
+    pub(super) fn complete(&self, guard: LoadGuard, answer: Result<Representation, Status>, fallback: Option<WithAge>) -> bool {
+        let mut is_stored = false;
+        guard.complete(|key, is_current| match answer {
             Ok(representation) => {
-                is_kept = is_current;
-                metrics::loads(if is_kept { Load::Kept } else { Load::Outdated }).increment(1);
-                let entry = self.entry(key, (representation, Duration::ZERO), is_kept);
-                Ok(Loaded { entry, is_kept, is_shared: false })
+                is_stored = is_current;
+                metrics::loads(if is_stored { Load::Stored } else { Load::Outdated }).increment(1);
+                let entry = self.entry(key, (representation, Duration::ZERO), is_stored);
+                Ok(Loaded { entry, is_stored, is_from_redis: false })
             }
             Err(status) => {
                 metrics::loads(Load::Failed).increment(1);
                 if is_current && status.code() == Code::NotFound {
                     self.entries.invalidate(key);
                 }
-                if let Some(spare) = spare.filter(|_| is_current && excuses_stale(&status) && self.get(key).is_none()) {
+                if let Some(spare) = fallback.filter(|_| is_current && allows_stale_if_error(&status) && self.get(key).is_none()) {
                     self.entry(key, spare, true);
                 }
                 Err(status)
             }
         });
-        is_kept
+        is_stored
     }
 
     /// Ends a load with what another replica has left.
-    pub(super) fn land_shared(&self, leader: Leader, left: Aged) {
-        leader.land(|key, is_kept| Ok(Loaded { entry: self.entry(key, left, is_kept), is_kept, is_shared: true }));
+    pub(super) fn complete_from_redis(&self, guard: LoadGuard, stored: WithAge) {
+        guard.complete(|key, is_kept| Ok(Loaded { entry: self.entry(key, stored, is_kept), is_stored: is_kept, is_from_redis: true }));
     }
 
     /// Outdates what is kept of a product, if it is older than `to`, all pages, and what is being loaded of them.
-    pub(super) fn outdate(&self, product: Option<Uuid>, to: Version) {
+    pub(super) fn invalidate(&self, product: Option<Uuid>, new_version: Version) {
         let product = product.map(Key::Product);
-        self.flights.outdate(
+        self.loads.invalidate(
             |key| matches!(key, Key::Page(_)) || Some(key) == product.as_ref(),
             || {
-                self.pages.fetch_add(1, Ordering::Release);
+                self.page_generation.fetch_add(1, Ordering::Release);
                 match &product {
-                    Some(key) if to == Version::Gone => self.entries.invalidate(key),
+                    Some(key) if new_version == Version::Removed => self.entries.invalidate(key),
                     Some(key) => {
-                        if let Some(older) = self.entries.get(key).filter(|entry| to.outdates(entry.version())) {
-                            older.outdated.store(true, Ordering::Release);
+                        if let Some(older) = self.entries.get(key).filter(|entry| new_version.supersedes(entry.version())) {
+                            older.invalidated.store(true, Ordering::Release);
                         }
                     }
                     None => {}
@@ -133,12 +133,12 @@ impl Store {
     }
 
     /// Outdates everything.
-    pub(super) fn outdate_all(&self) {
+    pub(super) fn invalidate_all(&self) {
         let mark = || {
-            self.products.fetch_add(1, Ordering::Release);
-            self.pages.fetch_add(1, Ordering::Release);
+            self.product_generation.fetch_add(1, Ordering::Release);
+            self.page_generation.fetch_add(1, Ordering::Release);
         };
-        self.flights.outdate(|_| true, mark);
+        self.loads.invalidate(|_| true, mark);
     }
 
     /// How many answers are kept, and how many bytes they take.
@@ -149,18 +149,18 @@ impl Store {
 
     fn generation(&self, key: &Key) -> &AtomicU64 {
         match key {
-            Key::Product(_) => &self.products,
-            Key::Page(_) => &self.pages,
+            Key::Product(_) => &self.product_generation,
+            Key::Page(_) => &self.page_generation,
         }
     }
 
-    fn entry(&self, key: &Key, (representation, age): Aged, is_kept: bool) -> Arc<Entry> {
+    fn entry(&self, key: &Key, (representation, age): WithAge, is_stored: bool) -> Arc<Entry> {
         let tag = representation.version.map_or_else(|| digest(&representation.body), |version| version.to_string());
         let now = Instant::now();
         let loaded_at = now.checked_sub(age).unwrap_or(now);
         let generation = self.generation(key).load(Ordering::Acquire);
-        let entry = Arc::new(Entry { representation, tag, loaded_at, generation, outdated: AtomicBool::new(false) });
-        if is_kept {
+        let entry = Arc::new(Entry { representation, tag, loaded_at, generation, invalidated: AtomicBool::new(false) });
+        if is_stored {
             self.entries.insert(key.clone(), entry.clone());
         }
         entry

@@ -13,32 +13,32 @@ use tokio::{
 use tonic::Code;
 
 use super::{
-    answer::{How, IF_ERROR, WHILE_REVALIDATE, Why},
+    response::{CacheStatus, STALE_IF_ERROR, STALE_WHILE_REVALIDATE, FwdReason},
     *,
 };
 
 const FRESH: Duration = Duration::from_secs(1);
 const STALE: Duration = Duration::from_secs(10);
-const PATIENCE: Duration = Duration::from_millis(500);
-const MOMENT: Duration = Duration::from_millis(1);
+const SOFT_TIMEOUT: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(1);
 const NEARLY_STALE: Duration = Duration::from_millis(999);
-const NEARLY_USELESS: Duration = Duration::from_millis(10_999);
+const NEARLY_EXPIRED: Duration = Duration::from_millis(10_999);
 
 const ID: Uuid = Uuid::from_u128(7);
 const PRODUCT: Key = Key::Product(ID);
 
-const STORED: How = forwarded(Why::Miss, true, false);
-const REVALIDATED: How = forwarded(Why::Stale, true, false);
+const STORED: CacheStatus = forwarded(FwdReason::Miss, true, false);
+const REVALIDATED: CacheStatus = forwarded(FwdReason::Stale, true, false);
 
 /// A cache, and how often products was asked through it.
 #[derive(Clone)]
 struct Scene {
     cache: Cache,
-    asked: Arc<AtomicUsize>,
+    loads: Arc<AtomicUsize>,
 }
 
-const fn forwarded(why: Why, stored: bool, collapsed: bool) -> How {
-    How::Forwarded { why, stored, collapsed }
+const fn forwarded(why: FwdReason, stored: bool, collapsed: bool) -> CacheStatus {
+    CacheStatus::Forwarded { why, stored, collapsed }
 }
 
 fn millis(time: Duration) -> u64 {
@@ -55,55 +55,55 @@ fn page() -> Key {
 
 impl Scene {
     fn new() -> Self {
-        let config = Config { ttl_ms: millis(FRESH), stale_ms: millis(STALE), patience_ms: millis(PATIENCE), ..Config::default() };
-        Self { cache: Cache::new(&config).unwrap().0, asked: Arc::default() }
+        let config = Config { ttl_ms: millis(FRESH), stale_ms: millis(STALE), soft_timeout_ms: millis(SOFT_TIMEOUT), ..Config::default() };
+        Self { cache: Cache::new(&config).unwrap().0, loads: Arc::default() }
     }
 
     fn shared(&self) -> &Arc<Shared> {
         self.cache.0.as_ref().unwrap()
     }
 
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::Relaxed)
+    fn load_count(&self) -> usize {
+        self.loads.load(Ordering::Relaxed)
     }
 
     /// Reads `key` while products answers with a version; what is found and how.
-    async fn read_as<F>(&self, key: Key, no_cache: bool, answer: F) -> Result<(i64, How), Status>
+    async fn read_as<F>(&self, key: Key, no_cache: bool, answer: F) -> Result<(i64, CacheStatus), Status>
     where
         F: Future<Output = Result<i64, Status>> + Send + 'static,
     {
-        let asked = self.asked.clone();
+        let asked = self.loads.clone();
         let load = async move {
             asked.fetch_add(1, Ordering::Relaxed);
             let version = answer.await?;
             Ok(Representation { body: version.to_string().into(), version: Some(version) })
         };
         match self.cache.read(key, NoCache(no_cache), load).await? {
-            Found::Cached { entry, how, .. } => Ok((entry.representation.version.unwrap(), how)),
-            Found::Uncached(_) => panic!("the cache is on"),
+            CacheResult::Cached { entry, how, .. } => Ok((entry.representation.version.unwrap(), how)),
+            CacheResult::Uncached(_) => panic!("the cache is on"),
         }
     }
 
-    async fn read(&self, answer: impl Future<Output = Result<i64, Status>> + Send + 'static) -> Result<(i64, How), Status> {
+    async fn read(&self, answer: impl Future<Output = Result<i64, Status>> + Send + 'static) -> Result<(i64, CacheStatus), Status> {
         self.read_as(PRODUCT, false, answer).await
     }
 
     /// Reads the product, which products says has this version.
-    async fn read_version(&self, version: i64) -> (i64, How) {
+    async fn read_version(&self, version: i64) -> (i64, CacheStatus) {
         self.read(ready(Ok(version))).await.unwrap()
     }
 
-    async fn read_while_down(&self) -> Result<(i64, How), Code> {
+    async fn read_while_down(&self) -> Result<(i64, CacheStatus), Code> {
         self.read(ready(Err(down()))).await.map_err(|status| status.code())
     }
 
     /// A change of which nobody knows what it led to.
     async fn change(&self, product: Option<Uuid>) {
-        self.cache.change(product, ready(Ok((Version::Unknown, ())))).await.unwrap();
+        self.cache.invalidate_after(product, ready(Ok((Version::Unknown, ())))).await.unwrap();
     }
 
-    fn told_of(&self, version: i64) {
-        self.shared().outdate(Some(ID), Version::Is(version), Cause::Event);
+    fn receive_event(&self, version: i64) {
+        self.shared().invalidate(Some(ID), Version::Known(version), Cause::Event);
     }
 }
 
@@ -112,19 +112,19 @@ async fn an_answer_is_kept_while_it_is_fresh() {
     let scene = Scene::new();
     assert_eq!(scene.read_version(1).await, (1, STORED));
     advance(NEARLY_STALE).await;
-    assert_eq!(scene.read_version(2).await, (1, How::Hit));
-    advance(MOMENT).await;
+    assert_eq!(scene.read_version(2).await, (1, CacheStatus::Hit));
+    advance(TICK).await;
     assert_eq!(scene.read_version(2).await, (2, REVALIDATED));
-    assert_eq!(scene.asked(), 2);
+    assert_eq!(scene.load_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stale_answer_is_for_when_products_does_not_answer_and_only_so_old() {
     let scene = Scene::new();
     scene.read_version(1).await;
-    advance(NEARLY_USELESS).await;
-    assert_eq!(scene.read_while_down().await, Ok((1, How::Stale(IF_ERROR))));
-    advance(MOMENT).await;
+    advance(NEARLY_EXPIRED).await;
+    assert_eq!(scene.read_while_down().await, Ok((1, CacheStatus::Stale(STALE_IF_ERROR))));
+    advance(TICK).await;
     assert_eq!(scene.read_while_down().await, Err(Code::Unavailable));
 }
 
@@ -148,14 +148,14 @@ async fn a_stale_answer_is_given_when_patience_ends_and_the_load_goes_on() {
     advance(FRESH).await;
     let (answer, answered) = oneshot::channel();
     let began = Instant::now();
-    assert_eq!(scene.read(async { Ok(answered.await.unwrap()) }).await.unwrap(), (1, How::Stale(WHILE_REVALIDATE)));
-    assert_eq!(began.elapsed(), PATIENCE);
+    assert_eq!(scene.read(async { Ok(answered.await.unwrap()) }).await.unwrap(), (1, CacheStatus::Stale(STALE_WHILE_REVALIDATE)));
+    assert_eq!(began.elapsed(), SOFT_TIMEOUT);
     // Whoever comes now has been waited for.
-    assert_eq!(scene.read(pending()).await.unwrap(), (1, How::Stale(WHILE_REVALIDATE)));
-    assert_eq!((began.elapsed(), scene.asked()), (PATIENCE, 2));
+    assert_eq!(scene.read(pending()).await.unwrap(), (1, CacheStatus::Stale(STALE_WHILE_REVALIDATE)));
+    assert_eq!((began.elapsed(), scene.load_count()), (SOFT_TIMEOUT, 2));
     answer.send(2).unwrap();
     tokio::task::yield_now().await;
-    assert_eq!(scene.read(pending()).await.unwrap(), (2, How::Hit));
+    assert_eq!(scene.read(pending()).await.unwrap(), (2, CacheStatus::Hit));
 }
 
 #[tokio::test(start_paused = true)]
@@ -174,9 +174,9 @@ async fn all_who_want_the_same_wait_for_one_load_which_outlives_who_began_it() {
     drop(first);
     answer.send(1).unwrap();
     for other in others {
-        assert_eq!(other.await.unwrap().unwrap(), (1, forwarded(Why::Miss, true, true)));
+        assert_eq!(other.await.unwrap().unwrap(), (1, forwarded(FwdReason::Miss, true, true)));
     }
-    assert_eq!(scene.asked(), 1);
+    assert_eq!(scene.load_count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,11 +191,11 @@ async fn a_load_that_panics_leaves_nobody_waiting() {
 async fn a_newer_version_outdates_an_older_one_and_nothing_else() {
     let scene = Scene::new();
     scene.read_version(2).await;
-    scene.shared().outdate(Some(Uuid::from_u128(8)), Version::Is(3), Cause::Event);
-    scene.told_of(2);
-    assert_eq!(scene.read_version(3).await, (2, How::Hit));
-    scene.told_of(3);
-    assert_eq!(scene.read_while_down().await, Ok((2, How::Stale(IF_ERROR))));
+    scene.shared().invalidate(Some(Uuid::from_u128(8)), Version::Known(3), Cause::Event);
+    scene.receive_event(2);
+    assert_eq!(scene.read_version(3).await, (2, CacheStatus::Hit));
+    scene.receive_event(3);
+    assert_eq!(scene.read_while_down().await, Ok((2, CacheStatus::Stale(STALE_IF_ERROR))));
     assert_eq!(scene.read_version(3).await, (3, REVALIDATED));
 }
 
@@ -203,9 +203,9 @@ async fn a_newer_version_outdates_an_older_one_and_nothing_else() {
 async fn what_is_known_to_be_outdated_is_not_given_out_of_impatience() {
     let scene = Scene::new();
     scene.read_version(1).await;
-    scene.told_of(2);
+    scene.receive_event(2);
     let slow = async {
-        tokio::time::sleep(PATIENCE * 4).await;
+        tokio::time::sleep(SOFT_TIMEOUT * 4).await;
         Ok(2)
     };
     assert_eq!(scene.read(slow).await.unwrap(), (2, REVALIDATED));
@@ -215,7 +215,7 @@ async fn what_is_known_to_be_outdated_is_not_given_out_of_impatience() {
 async fn what_was_removed_is_not_given_even_if_products_is_down() {
     let scene = Scene::new();
     scene.read_version(1).await;
-    scene.shared().outdate(Some(ID), Version::Gone, Cause::Event);
+    scene.shared().invalidate(Some(ID), Version::Removed, Cause::Event);
     assert_eq!(scene.read_while_down().await, Err(Code::Unavailable));
 }
 
@@ -225,7 +225,7 @@ async fn any_change_outdates_all_pages() {
     let read = |version| scene.read_as(page(), false, ready(Ok(version)));
     for (version, change) in [(1, None), (2, Some(Uuid::from_u128(8)))] {
         read(version).await.unwrap();
-        assert_eq!(read(0).await.unwrap(), (version, How::Hit));
+        assert_eq!(read(0).await.unwrap(), (version, CacheStatus::Hit));
         scene.change(change).await;
     }
     assert_eq!(read(3).await.unwrap(), (3, REVALIDATED));
@@ -236,7 +236,7 @@ async fn what_may_have_been_missed_outdates_everything() {
     let scene = Scene::new();
     scene.read_version(1).await;
     scene.read_as(page(), false, ready(Ok(1))).await.unwrap();
-    scene.shared().outdate_all();
+    scene.shared().invalidate_all();
     assert_eq!(scene.read_version(2).await, (2, REVALIDATED));
     assert_eq!(scene.read_as(page(), false, ready(Ok(2))).await.unwrap(), (2, REVALIDATED));
 }
@@ -250,8 +250,8 @@ async fn an_answer_that_was_outdated_on_its_way_is_neither_kept_nor_waited_for()
     scene.change(Some(ID)).await;
     assert_eq!(scene.read_version(2).await, (2, STORED), "who asks after a change is told of it");
     answer.send(1).unwrap();
-    assert_eq!(first.await.unwrap(), (1, forwarded(Why::Miss, false, false)));
-    assert_eq!(scene.read_version(3).await, (2, How::Hit));
+    assert_eq!(first.await.unwrap(), (1, forwarded(FwdReason::Miss, false, false)));
+    assert_eq!(scene.read_version(3).await, (2, CacheStatus::Hit));
 }
 
 #[tokio::test(start_paused = true)]
@@ -259,8 +259,8 @@ async fn a_caller_may_want_products_itself_and_others_gain_by_it() {
     let scene = Scene::new();
     let read = |answer| scene.read_as(PRODUCT, true, ready(answer));
     scene.read_version(1).await;
-    assert_eq!(read(Ok(2)).await.unwrap(), (2, forwarded(Why::Request, true, false)));
-    assert_eq!(scene.read_version(3).await, (2, How::Hit));
+    assert_eq!(read(Ok(2)).await.unwrap(), (2, forwarded(FwdReason::Request, true, false)));
+    assert_eq!(scene.read_version(3).await, (2, CacheStatus::Hit));
     assert_eq!(read(Err(down())).await.unwrap_err().code(), Code::Unavailable);
 }
 
@@ -270,10 +270,10 @@ async fn a_caller_who_wants_products_itself_keeps_nothing_from_being_kept() {
     let (answer, answered) = oneshot::channel();
     let mut first = Box::pin(scene.read(async { Ok(answered.await.unwrap()) }));
     assert!(futures_util::poll!(&mut first).is_pending());
-    assert_eq!(scene.read_as(PRODUCT, true, ready(Ok(2))).await.unwrap(), (2, forwarded(Why::Request, false, false)));
+    assert_eq!(scene.read_as(PRODUCT, true, ready(Ok(2))).await.unwrap(), (2, forwarded(FwdReason::Request, false, false)));
     answer.send(1).unwrap();
     assert_eq!(first.await.unwrap(), (1, STORED));
-    assert_eq!(scene.read_version(3).await, (1, How::Hit));
+    assert_eq!(scene.read_version(3).await, (1, CacheStatus::Hit));
 }
 
 #[tokio::test(start_paused = true)]
@@ -285,7 +285,7 @@ async fn one_callers_quota_is_nobody_elses() {
         Err(Status::resource_exhausted("too much of yours"))
     }));
     assert!(futures_util::poll!(&mut first).is_pending());
-    let asked = scene.asked.clone();
+    let asked = scene.loads.clone();
     let other = scene.cache.read(PRODUCT, NoCache(false), async move {
         asked.fetch_add(1, Ordering::Relaxed);
         Ok(Representation { body: "2".into(), version: Some(2) })
@@ -294,17 +294,17 @@ async fn one_callers_quota_is_nobody_elses() {
     assert!(futures_util::poll!(&mut other).is_pending());
     refuse.send(()).unwrap();
     assert_eq!(first.await.unwrap_err().code(), Code::ResourceExhausted);
-    let Found::Uncached(own) = other.await.unwrap() else { panic!("it is not from the cache") };
-    assert_eq!((own.version, scene.asked()), (Some(2), 2));
+    let CacheResult::Uncached(own) = other.await.unwrap() else { panic!("it is not from the cache") };
+    assert_eq!((own.version, scene.load_count()), (Some(2), 2));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_change_whose_caller_goes_away_outdates_when_it_is_over() {
     let scene = Scene::new();
     let (commit, committed) = oneshot::channel();
-    let mut write = Box::pin(scene.cache.change(Some(ID), async {
+    let mut write = Box::pin(scene.cache.invalidate_after(Some(ID), async {
         committed.await.unwrap();
-        Ok((Version::Is(2), ()))
+        Ok((Version::Known(2), ()))
     }));
     assert!(futures_util::poll!(&mut write).is_pending());
     drop(write);
@@ -320,7 +320,7 @@ async fn a_caller_in_a_hurry_is_given_a_stale_answer_in_time() {
     scene.read_version(1).await;
     advance(FRESH).await;
     let began = Instant::now();
-    let context = palisade_middleware::context::Context::background().until(began + PATIENCE / 5);
+    let context = palisade_middleware::context::Context::background().with_deadline(began + SOFT_TIMEOUT / 5);
     let answer = palisade_middleware::context::scope(context, scene.read(pending())).await;
-    assert_eq!((answer.unwrap(), began.elapsed()), ((1, How::Stale(WHILE_REVALIDATE)), PATIENCE / 10));
+    assert_eq!((answer.unwrap(), began.elapsed()), ((1, CacheStatus::Stale(STALE_WHILE_REVALIDATE)), SOFT_TIMEOUT / 10));
 }

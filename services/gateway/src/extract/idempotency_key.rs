@@ -14,14 +14,14 @@ use crate::problem::{self, is_replayed};
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Most characters in a key.
-const MAX: usize = 255;
+const MAX_CHARS: usize = 255;
 
 /// The key, quotes taken off; empty when none was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IdempotencyKey(pub(crate) String);
 
 /// A call that may be tried again because it carries a key; without one it may not.
-pub(crate) fn repeatable<T>(message: T, key: &str) -> tonic::Request<T> {
+pub(crate) fn retryable_with_key<T>(message: T, key: &str) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     if !key.is_empty() {
         request.extensions_mut().insert(IdempotencyKeyed);
@@ -30,14 +30,14 @@ pub(crate) fn repeatable<T>(message: T, key: &str) -> tonic::Request<T> {
 }
 
 /// Notes on the request's span what came of its key, as far as the answer tells.
-pub(crate) fn note<T>(key: &str, answer: &Result<Response<T>, Rejection>) {
+pub(crate) fn record_key_outcome<T>(key: &str, answer: &Result<Response<T>, Rejection>) {
     if key.is_empty() {
         return;
     }
     let outcome = match answer {
         Ok(answer) if is_replayed(answer).is_some() => "replay",
         Ok(_) => "new",
-        Err(refusal) if problem::is_of_replay(refusal) => "replay",
+        Err(refusal) if problem::is_replay(refusal) => "replay",
         Err(refusal) if *refusal.reason() == reasons::IDEMPOTENCY_KEY_REUSED => "conflict",
         Err(refusal) if *refusal.reason() == reasons::REQUEST_IN_PROGRESS => "in_progress",
         // The order is there, and has failed.
@@ -51,7 +51,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        let Some(value) = super::single(&parts.headers, &HEADER)? else { return Ok(Self(String::new())) };
+        let Some(value) = super::single_value(&parts.headers, &HEADER)? else { return Ok(Self(String::new())) };
         parse(value).map(Self).ok_or_else(|| {
             Rejection::new(&reasons::INVALID_PARAMETER, "header idempotency-key must be 1 to 255 visible ASCII characters, quoted or bare")
         })
@@ -65,7 +65,7 @@ fn parse(value: &[u8]) -> Option<String> {
         Some(quoted) => unescape(quoted.strip_suffix('"')?)?,
         None => text.to_owned(),
     };
-    ((1..=MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())).then_some(key)
+    ((1..=MAX_CHARS).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())).then_some(key)
 }
 
 /// A quote inside must be escaped, and nothing but it and the backslash may be.
@@ -92,12 +92,12 @@ mod tests {
             assert_eq!(parse(text.as_bytes()).as_deref(), Some("a-1"));
         }
         assert_eq!(parse(br#""a\"\\b""#).as_deref(), Some(r#"a"\b"#));
-        assert_eq!(parse("k".repeat(MAX).as_bytes()).map(|key| key.len()), Some(MAX));
+        assert_eq!(parse("k".repeat(MAX_CHARS).as_bytes()).map(|key| key.len()), Some(MAX_CHARS));
     }
 
     #[test]
     fn a_key_is_short_visible_and_closed() {
-        let long = "k".repeat(MAX + 1);
+        let long = "k".repeat(MAX_CHARS + 1);
         for text in ["", "\"\"", "\"", "\"a", "\"a\"b\"", "\"a\\", "\"\\a\"", "a b", "\"a b\"", "é", long.as_str()] {
             assert_eq!(parse(text.as_bytes()), None, "{text}");
         }

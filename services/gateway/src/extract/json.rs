@@ -39,7 +39,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 /// Refuses by the headers alone, so that a body that nobody will read is not waited for.
 fn check_headers(headers: &HeaderMap) -> Result<(), Rejection> {
     let unsupported = |detail| Err(Rejection::new(&reasons::UNSUPPORTED_MEDIA_TYPE, detail));
-    if !super::single(headers, &CONTENT_TYPE)?.is_some_and(is_json) {
+    if !super::single_value(headers, &CONTENT_TYPE)?.is_some_and(is_json) {
         return unsupported("header content-type must be application/json in UTF-8");
     }
     if !headers.get_all(CONTENT_ENCODING).iter().all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
@@ -76,7 +76,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Rejection> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize(&mut deserializer);
     let Object(value): Object<T> = parsed.map_err(|error| match error.inner().classify() {
-        Category::Data => Rejection::new(&reasons::INVALID_BODY, super::explain(&error, "the body")),
+        Category::Data => Rejection::new(&reasons::INVALID_BODY, super::describe_error(&error, "the body")),
         Category::Io | Category::Syntax | Category::Eof => malformed(error.inner()),
     })?;
     deserializer.end().map_err(|error| malformed(&error))?;

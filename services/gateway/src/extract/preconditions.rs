@@ -46,7 +46,7 @@ impl IfMatch {
     }
 
     /// What to tell the service, one call after the other: it knows one version at a time. `None` is any.
-    pub(crate) fn attempts(self) -> Vec<Option<i64>> {
+    pub(crate) fn expected_versions(self) -> Vec<Option<i64>> {
         match self {
             Self::Any => vec![None],
             Self::Versions(versions) => versions.into_iter().map(Some).collect(),
@@ -72,7 +72,7 @@ impl IfNoneMatch {
     }
 
     /// Whether the caller has what has this tag, by weak comparison.
-    pub(crate) fn has(&self, tag: &str) -> bool {
+    pub(crate) fn matches(&self, tag: &str) -> bool {
         match &self.0 {
             None => false,
             Some(Tags::Any) => true,
@@ -147,12 +147,12 @@ mod tests {
 
     fn if_match(values: &[&str]) -> Option<Vec<Option<i64>>> {
         let headers = values.iter().map(|value| (IF_MATCH, HeaderValue::from_str(value).unwrap())).collect();
-        IfMatch::read(&headers).ok().map(IfMatch::attempts)
+        IfMatch::read(&headers).ok().map(IfMatch::expected_versions)
     }
 
     fn has(value: &str, tag: &str) -> bool {
         let headers = [(IF_NONE_MATCH, HeaderValue::from_str(value).unwrap())].into_iter().collect();
-        IfNoneMatch::read(&headers).unwrap().has(tag)
+        IfNoneMatch::read(&headers).unwrap().matches(tag)
     }
 
     #[test]

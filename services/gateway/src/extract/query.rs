@@ -26,7 +26,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 
 fn parse<T: DeserializeOwned>(query: &str) -> Result<T, String> {
     let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
-    serde_path_to_error::deserialize(pairs).map_err(|error| super::explain(&error, "the query"))
+    serde_path_to_error::deserialize(pairs).map_err(|error| super::describe_error(&error, "the query"))
 }
 
 /// How many items a page has at most: 1 to [`MAX_LIMIT`].

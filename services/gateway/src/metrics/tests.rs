@@ -1,4 +1,4 @@
-use palisade_tests::recorded;
+use palisade_tests::metrics_recorder;
 
 use super::*;
 
@@ -12,14 +12,14 @@ fn record_everything() {
     for cause in CAUSES {
         invalidations(cause).increment(1);
     }
-    for (operation, outcome) in SECOND_LEVEL {
-        second_level(operation, outcome).increment(1);
+    for (operation, outcome) in REDIS_OPERATIONS {
+        redis_operations(operation, outcome).increment(1);
     }
-    kept(1, 1);
+    record_size(1, 1);
 }
 
 #[test]
 fn every_series_is_there_at_zero_from_the_start_and_no_other_is_recorded() {
     let catalogue = METRICS.iter().map(|metric| (metric.exposed(), metric.labels));
-    recorded::is_all_there_from_the_start(catalogue, register, record_everything);
+    metrics_recorder::assert_all_preregistered(catalogue, register, record_everything);
 }

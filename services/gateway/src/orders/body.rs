@@ -97,7 +97,7 @@ impl Order {
     }
 
     /// Whether no other status can follow.
-    pub(super) fn is_at_its_end(&self) -> bool {
+    pub(super) fn is_terminal(&self) -> bool {
         matches!(self.status, Status::Failed | Status::Completed | Status::Cancelled)
     }
 
@@ -126,8 +126,8 @@ impl TryFrom<proto::Order> for Order {
             total: order.total_minor.map(Amount),
             status,
             failure_reason: Some(order.failure_reason).filter(|reason| !reason.is_empty()),
-            created_at: timestamp::text(order.created_at)?,
-            updated_at: timestamp::text(order.updated_at)?,
+            created_at: timestamp::to_rfc3339(order.created_at)?,
+            updated_at: timestamp::to_rfc3339(order.updated_at)?,
         })
     }
 }
@@ -161,10 +161,10 @@ impl NewOrder {
     /// The order for the service, which owns the rules, and what is missing. What is missing becomes a default that breaks a rule of the
     /// service, so that it refuses the order and names all other broken rules.
     pub(super) fn into_proto(self, idempotency_key: String) -> (proto::CreateOrderRequest, Vec<Violation>) {
-        let mut broken = Vec::new();
+        let mut violations = Vec::new();
         let mut required = |field: String, is_missing: bool| {
             if is_missing {
-                broken.push(Violation::new(field, "required", "must be given"));
+                violations.push(Violation::new(field, "required", "must be given"));
             }
         };
         required("items".to_owned(), self.items.is_none());
@@ -175,7 +175,7 @@ impl NewOrder {
             items
                 .push(proto::NewOrderItem { product_id: item.product_id.unwrap_or_default(), quantity: item.quantity.unwrap_or_default() });
         }
-        (proto::CreateOrderRequest { items, user_id: self.user_id.unwrap_or_default(), idempotency_key }, broken)
+        (proto::CreateOrderRequest { items, user_id: self.user_id.unwrap_or_default(), idempotency_key }, violations)
     }
 }
 

@@ -1,6 +1,6 @@
 //! `/orders/{id}/events`: server-sent events (HTML living standard, section 9.2), one for each status of an order.
 
-mod following;
+mod stream;
 
 use axum::{
     body::Body,
@@ -15,7 +15,7 @@ use axum::{
 use palisade_middleware::rejection::{Rejection, reasons};
 use palisade_proto::orders::v1::{FindOneRequest, WatchOrderRequest};
 
-use self::following::Following;
+use self::stream::OrderEventStream;
 use super::{NO_STORE, body::Order};
 use crate::{
     extract::{self, Id},
@@ -28,7 +28,7 @@ const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 /// Metadata of orders: the order is at its end, and the caller has seen it.
 const ENDED: &str = "order-ended";
 /// Asks a proxy not to hold back what it has (nginx).
-const UNBUFFERED: (HeaderName, HeaderValue) = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+const NO_PROXY_BUFFERING: (HeaderName, HeaderValue) = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
 /// The `id` of the last event that the caller has; 0 without one.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +56,7 @@ pub(crate) async fn events(
     LastEventId(after_sequence): LastEventId,
     verb: Method,
 ) -> Result<Response, Rejection> {
-    let head = [(CACHE_CONTROL, HeaderValue::from_static(NO_STORE)), (CONTENT_TYPE, EVENT_STREAM), UNBUFFERED];
+    let head = [(CACHE_CONTROL, HeaderValue::from_static(NO_STORE)), (CONTENT_TYPE, EVENT_STREAM), NO_PROXY_BUFFERING];
     if verb == Method::HEAD {
         // The answer to GET without its body, for which no stream is opened.
         let order = orders.find_one(FindOneRequest { id: id.to_string() }).await.map_err(problem::rejection)?.into_inner();
@@ -69,8 +69,8 @@ pub(crate) async fn events(
         // What tells a browser to open it no more.
         return Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, NO_STORE)]).into_response());
     }
-    let following = Following::new(orders, request, answer.into_inner(), events);
-    Ok((head, Body::from_stream(following.into_stream())).into_response())
+    let stream = OrderEventStream::new(orders, request, answer.into_inner(), events);
+    Ok((head, Body::from_stream(stream.into_stream())).into_response())
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
@@ -78,7 +78,7 @@ impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
         // An empty one is what a client has that received no id.
-        let Some(value) = extract::single(&parts.headers, &LAST_EVENT_ID)?.filter(|value| !value.is_empty()) else { return Ok(Self(0)) };
+        let Some(value) = extract::single_value(&parts.headers, &LAST_EVENT_ID)?.filter(|value| !value.is_empty()) else { return Ok(Self(0)) };
         let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         let id = digits.and_then(|digits| digits.parse().ok());
         id.map(Self)

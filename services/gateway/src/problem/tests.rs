@@ -14,8 +14,8 @@ fn refused(reason: &str, domain: &str) -> Status {
 fn a_named_reason_keeps_its_words_and_facts() {
     let rejection = rejection(refused("ILLEGAL_TRANSITION", DOMAIN));
     assert_eq!((rejection.reason(), rejection.detail()), (&ILLEGAL_TRANSITION, "in our words"));
-    let allowed = Fact::List(vec!["CANCELLED".to_owned(), "COMPLETED".to_owned()]);
-    assert_eq!(rejection.metadata(), [("orderId", Fact::Text("7".to_owned())), ("allowed", allowed)]);
+    let allowed = MetadataValue::List(vec!["CANCELLED".to_owned(), "COMPLETED".to_owned()]);
+    assert_eq!(rejection.metadata(), [("orderId", MetadataValue::Text("7".to_owned())), ("allowed", allowed)]);
 }
 
 #[test]
@@ -73,23 +73,23 @@ fn a_foreign_status_says_nothing_but_its_code() {
 fn own_violations_stand_in_for_the_services_on_the_same_field() {
     let own = || vec![Violation::new("price", "too_many_decimals", "must have at most 2 decimals")];
     let theirs = Rejection::invalid(vec![Violation::new("name", "required", "n"), Violation::new("price", "out_of_range", "p")]);
-    let refused = settle::<()>(Err(theirs.into()), own()).unwrap_err();
+    let refused = merge_violations::<()>(Err(theirs.into()), own()).unwrap_err();
     let codes: Vec<_> = refused.violations().iter().map(|broken| broken.code.to_string()).collect();
     assert_eq!(codes, ["too_many_decimals", "required"]);
     let missing = Rejection::new(&reasons::NOT_FOUND, "no such product");
-    assert_eq!(settle::<()>(Err(missing.into()), own()).unwrap_err().reason(), &reasons::NOT_FOUND);
+    assert_eq!(merge_violations::<()>(Err(missing.into()), own()).unwrap_err().reason(), &reasons::NOT_FOUND);
 }
 
 #[test]
 fn a_broken_body_is_never_a_success() {
     let broken = vec![Violation::new("price", "required", "must be given")];
-    assert_eq!(settle(Ok(Response::new(())), broken).unwrap_err().reason(), &reasons::INTERNAL);
-    assert!(settle(Ok(Response::new(())), Vec::new()).is_ok());
+    assert_eq!(merge_violations(Ok(Response::new(())), broken).unwrap_err().reason(), &reasons::INTERNAL);
+    assert!(merge_violations(Ok(Response::new(())), Vec::new()).is_ok());
 }
 
 #[test]
 fn a_rule_of_a_query_is_an_invalid_parameter() {
-    let rejection = of_query(Status::from(Rejection::invalid(vec![Violation::new("minPrice", "out_of_range", "must not be negative")])));
+    let rejection = from_query_status(Status::from(Rejection::invalid(vec![Violation::new("minPrice", "out_of_range", "must not be negative")])));
     assert_eq!((rejection.reason(), rejection.detail()), (&reasons::INVALID_PARAMETER, "minPrice must not be negative"));
     assert!(rejection.violations().is_empty());
 }

@@ -56,8 +56,8 @@ impl TryFrom<proto::Product> for Product {
             category: product.category,
             is_active: product.is_active,
             version: product.version,
-            created_at: timestamp::text(product.created_at)?,
-            updated_at: timestamp::text(product.updated_at)?,
+            created_at: timestamp::to_rfc3339(product.created_at)?,
+            updated_at: timestamp::to_rfc3339(product.updated_at)?,
         })
     }
 }
@@ -97,10 +97,10 @@ fn active() -> bool {
 impl ProductInput {
     /// The input for the service, which owns the rules, and what is broken in a way that only shows in the JSON.
     pub(super) fn into_proto(self) -> (proto::ProductInput, Vec<Violation>) {
-        let mut broken = Vec::new();
+        let mut violations = Vec::new();
         let mut required = |field: &str, is_missing: bool| {
             if is_missing {
-                broken.push(Violation::new(field, "required", "must be given"));
+                violations.push(Violation::new(field, "required", "must be given"));
             }
         };
         required("name", self.name.is_none());
@@ -108,7 +108,7 @@ impl ProductInput {
         required("quantity", self.quantity.is_none());
         required("category", self.category.is_none());
         let price = self.price.map_or(Ok(Amount(NEVER_VALID)), |price| price.amount()).unwrap_or_else(|not_money| {
-            broken.push(Violation::new("price", not_money.code(), not_money.to_string()));
+            violations.push(Violation::new("price", not_money.code(), not_money.to_string()));
             Amount(NEVER_VALID)
         });
         let product = proto::ProductInput {
@@ -120,7 +120,7 @@ impl ProductInput {
             category: self.category.unwrap_or_default(),
             is_active: self.is_active,
         };
-        (product, broken)
+        (product, violations)
     }
 }
 

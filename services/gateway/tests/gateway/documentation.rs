@@ -11,7 +11,7 @@ use crate::Gateway;
 const VERBS: [&str; 4] = ["get", "put", "post", "delete"];
 
 async fn document() -> Value {
-    Gateway::new().ask("GET", "/openapi.json", &[]).await.json()
+    Gateway::new().send_empty("GET", "/openapi.json", &[]).await.json()
 }
 
 /// Each operation with its verb and path, as the method table writes them.
@@ -63,8 +63,8 @@ async fn every_operation_documents_the_refusals_it_can_meet() {
         }
         for status in expected {
             let mut response = &operation["responses"][status];
-            if let Some(place) = response["$ref"].as_str() {
-                response = document.pointer(place.trim_start_matches('#')).unwrap();
+            if let Some(reference) = response["$ref"].as_str() {
+                response = document.pointer(reference.trim_start_matches('#')).unwrap();
             }
             let problem = &response["content"]["application/problem+json"]["schema"]["$ref"];
             assert_eq!(problem, "#/components/schemas/Problem", "{verb} {path} {status}");
@@ -75,10 +75,10 @@ async fn every_operation_documents_the_refusals_it_can_meet() {
 #[tokio::test]
 async fn every_reference_in_the_document_leads_somewhere() {
     let document = document().await;
-    let mut places = Vec::new();
-    collect_references(&document, &mut places);
-    assert!(places.len() > 50);
-    for place in places {
+    let mut references = Vec::new();
+    collect_references(&document, &mut references);
+    assert!(references.len() > 50);
+    for place in references {
         assert!(document.pointer(place.trim_start_matches('#')).is_some(), "{place}");
     }
 }
@@ -118,18 +118,18 @@ async fn names_are_those_of_the_contract() {
 #[tokio::test]
 async fn the_page_and_its_parts_come_from_here_alone() {
     let gateway = Gateway::new();
-    let page = gateway.ask("GET", "/docs", &[]).await;
+    let page = gateway.send_empty("GET", "/docs", &[]).await;
     assert_eq!((page.status.as_u16(), page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     let policy = page.header("content-security-policy").unwrap();
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe") && !policy.contains("http"), "{policy}");
     let parts = page.text.split('"').filter(|text| text.starts_with("/docs/"));
     let mut seen = 0;
     for part in parts {
-        let answer = gateway.ask("GET", part, &[]).await;
+        let answer = gateway.send_empty("GET", part, &[]).await;
         assert!(answer.status.is_success() && !answer.text.is_empty(), "{part}");
         seen += 1;
     }
     assert_eq!(seen, 3);
     assert!(!page.text.contains("//"), "no other host, no scheme");
-    gateway.ask("GET", "/docs/swagger-initializer.js", &[]).await.problem(404, "not_found");
+    gateway.send_empty("GET", "/docs/swagger-initializer.js", &[]).await.problem(404, "not_found");
 }

@@ -23,11 +23,11 @@ fn timestamp() -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: 1_767_225_600, nanos: 5_000_000 }
 }
 
-fn unknown(id: &str) -> Result<(), Status> {
+fn check_exists(id: &str) -> Result<(), Status> {
     if id == ID { Ok(()) } else { Err(Rejection::new(&reasons::NOT_FOUND, "no such thing").into()) }
 }
 
-fn answer<T>(value: T, key: &str) -> Response<T> {
+fn respond<T>(value: T, key: &str) -> Response<T> {
     let mut response = Response::new(value);
     if key == USED_KEY {
         response.metadata_mut().insert("idempotency-replayed", "true".parse().unwrap());
@@ -87,7 +87,7 @@ fn kettle() -> Product {
     product(input, VERSION)
 }
 
-fn has_version(expected: Option<i64>) -> Result<(), Status> {
+fn check_version(expected: Option<i64>) -> Result<(), Status> {
     match expected {
         None | Some(VERSION) => Ok(()),
         Some(_) => Err(Rejection::new(&reasons::VERSION_MISMATCH, "the product has another version").into()),
@@ -98,7 +98,7 @@ fn has_version(expected: Option<i64>) -> Result<(), Status> {
 impl products::products_service_server::ProductsService for FakeProducts {
     async fn create_product(&self, request: Request<products::CreateProductRequest>) -> Result<Response<Product>, Status> {
         let request = request.into_inner();
-        Ok(answer(self.accept(request.product, 1)?, &request.idempotency_key))
+        Ok(respond(self.accept(request.product, 1)?, &request.idempotency_key))
     }
 
     async fn find_all(&self, request: Request<products::FindAllRequest>) -> Result<Response<products::FindAllResponse>, Status> {
@@ -117,21 +117,21 @@ impl products::products_service_server::ProductsService for FakeProducts {
         if let Some(refusal) = self.refusal.lock().unwrap().clone() {
             return Err(refusal);
         }
-        unknown(&request.into_inner().id)?;
+        check_exists(&request.into_inner().id)?;
         Ok(Response::new(kettle()))
     }
 
     async fn update(&self, request: Request<products::UpdateRequest>) -> Result<Response<Product>, Status> {
         let request = request.into_inner();
-        unknown(&request.id)?;
-        has_version(request.expected_version)?;
+        check_exists(&request.id)?;
+        check_version(request.expected_version)?;
         Ok(Response::new(self.accept(request.product, VERSION + 1)?))
     }
 
     async fn remove(&self, request: Request<products::RemoveRequest>) -> Result<Response<()>, Status> {
         let request = request.into_inner();
-        unknown(&request.id)?;
-        has_version(request.expected_version)?;
+        check_exists(&request.id)?;
+        check_version(request.expected_version)?;
         Ok(Response::new(()))
     }
 
@@ -173,19 +173,19 @@ pub(crate) struct FakeOrders {
 }
 
 fn order(status: OrderStatus) -> Order {
-    let copied = status != OrderStatus::Pending;
+    let is_reserved = status != OrderStatus::Pending;
     let item = OrderItem {
         product_id: ID.to_owned(),
         quantity: 2,
-        name: copied.then(|| "Kettle".to_owned()),
-        unit_price_minor: copied.then_some(2490),
-        subtotal_minor: copied.then_some(4980),
+        name: is_reserved.then(|| "Kettle".to_owned()),
+        unit_price_minor: is_reserved.then_some(2490),
+        subtotal_minor: is_reserved.then_some(4980),
     };
     Order {
         id: ID.to_owned(),
         user_id: "alice".to_owned(),
         items: vec![item],
-        total_minor: copied.then_some(4980),
+        total_minor: is_reserved.then_some(4980),
         status: status.into(),
         failure_reason: if status == OrderStatus::Failed { "insufficient_stock".to_owned() } else { String::new() },
         created_at: Some(timestamp()),
@@ -209,7 +209,7 @@ impl orders::orders_service_server::OrdersService for FakeOrders {
             return Err(Rejection::invalid(broken).into());
         }
         let status = self.outcome.lock().unwrap().clone().unwrap_or(Ok(OrderStatus::Confirmed))?;
-        Ok(answer(order(status), &request.idempotency_key))
+        Ok(respond(order(status), &request.idempotency_key))
     }
 
     async fn find_all(&self, request: Request<orders::FindAllRequest>) -> Result<Response<orders::FindAllResponse>, Status> {
@@ -222,7 +222,7 @@ impl orders::orders_service_server::OrdersService for FakeOrders {
     }
 
     async fn find_one(&self, request: Request<orders::FindOneRequest>) -> Result<Response<Order>, Status> {
-        unknown(&request.into_inner().id)?;
+        check_exists(&request.into_inner().id)?;
         Ok(Response::new(order(OrderStatus::Pending)))
     }
 
@@ -231,7 +231,7 @@ impl orders::orders_service_server::OrdersService for FakeOrders {
     /// PENDING, `PRODUCT_RESERVED`, CONFIRMED, CANCELLED; breaks off once after each.
     async fn watch_order(&self, request: Request<orders::WatchOrderRequest>) -> Result<Response<Self::WatchOrderStream>, Status> {
         let request = request.into_inner();
-        unknown(&request.id)?;
+        check_exists(&request.id)?;
         let statuses = [OrderStatus::Pending, OrderStatus::ProductReserved, OrderStatus::Confirmed, OrderStatus::Cancelled];
         let events = (1..).zip(statuses).filter(|(sequence, _)| *sequence > request.after_sequence);
         let mut events: Vec<_> =
@@ -247,7 +247,7 @@ impl orders::orders_service_server::OrdersService for FakeOrders {
 
     async fn update_status(&self, request: Request<orders::UpdateStatusRequest>) -> Result<Response<Order>, Status> {
         let request = request.into_inner();
-        unknown(&request.id)?;
+        check_exists(&request.id)?;
         if request.status() == OrderStatus::Completed {
             let refusal = Rejection::new(&ILLEGAL_TRANSITION, "a PENDING order cannot become COMPLETED");
             return Err(refusal.with_metadata("allowed", vec!["CANCELLED".to_owned()]).into());
@@ -256,7 +256,7 @@ impl orders::orders_service_server::OrdersService for FakeOrders {
     }
 
     async fn remove(&self, request: Request<orders::RemoveRequest>) -> Result<Response<()>, Status> {
-        unknown(&request.into_inner().id)?;
+        check_exists(&request.into_inner().id)?;
         Ok(Response::new(()))
     }
 }

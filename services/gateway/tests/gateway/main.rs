@@ -39,7 +39,7 @@ struct Gateway {
 
 /// An answer, read to its end.
 #[derive(Debug)]
-struct Answer {
+struct TextResponse {
     status: StatusCode,
     headers: HeaderMap,
     text: String,
@@ -52,22 +52,22 @@ impl Gateway {
         Self { router: router(upstreams), products, orders }
     }
 
-    async fn send(&self, request: Request<Body>) -> Answer {
+    async fn send(&self, request: Request<Body>) -> TextResponse {
         let layers = ServiceBuilder::new()
             .layer(RequestContextLayer(Arc::new(MethodTable::new(&[&METHODS]).unwrap())))
             .layer(RespondLayer(Protocol::Http));
         let (head, body) = layers.service(self.router.clone()).oneshot(request).await.into_response().into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        Answer { status: head.status, headers: head.headers, text: String::from_utf8(body.to_vec()).unwrap() }
+        TextResponse { status: head.status, headers: head.headers, text: String::from_utf8(body.to_vec()).unwrap() }
     }
 
     /// Sends a request without a body.
-    async fn ask(&self, verb: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+    async fn send_empty(&self, verb: &str, path: &str, headers: &[(&str, &str)]) -> TextResponse {
         self.send(request(verb, path, headers, Body::empty())).await
     }
 
     /// Sends a JSON body.
-    async fn tell(&self, verb: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    async fn send_json(&self, verb: &str, path: &str, headers: &[(&str, &str)], body: &str) -> TextResponse {
         let headers: Vec<_> = [("content-type", "application/json")].iter().chain(headers).copied().collect();
         self.send(request(verb, path, &headers, Body::from(body.to_owned()))).await
     }
@@ -78,7 +78,7 @@ fn request(verb: &str, path: &str, headers: &[(&str, &str)], body: Body) -> Requ
     headers.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value)).body(body).unwrap()
 }
 
-impl Answer {
+impl TextResponse {
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }

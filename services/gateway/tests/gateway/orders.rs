@@ -13,19 +13,19 @@ use crate::{
 
 static INSUFFICIENT_STOCK: Reason = Reason::new("insufficient_stock", StatusCode::CONFLICT, Code::FailedPrecondition, "");
 
-fn basket() -> String {
+fn order_body() -> String {
     json!({"items": [{"productId": ID, "quantity": 2}]}).to_string()
 }
 
-fn one() -> String {
+fn order_path() -> String {
     format!("/orders/{ID}")
 }
 
 #[tokio::test]
 async fn a_confirmed_order_is_created() {
     let gateway = Gateway::new();
-    let answer = gateway.tell("POST", "/orders", &[("idempotency-key", "\"k-1\"")], &basket()).await;
-    assert_eq!((answer.status.as_u16(), answer.header("location"), answer.header("retry-after")), (201, Some(one().as_str()), None));
+    let answer = gateway.send_json("POST", "/orders", &[("idempotency-key", "\"k-1\"")], &order_body()).await;
+    assert_eq!((answer.status.as_u16(), answer.header("location"), answer.header("retry-after")), (201, Some(order_path().as_str()), None));
     assert_eq!((answer.header("cache-control"), answer.header("idempotency-replayed")), (Some("no-store"), None));
     let order = answer.json();
     assert_eq!((order["status"].as_str(), order["total"].to_string()), (Some("CONFIRMED"), "49.8".to_owned()));
@@ -38,14 +38,14 @@ async fn an_unsettled_order_is_accepted_with_what_is_known() {
     let gateway = Gateway::new();
     for status in [OrderStatus::Pending, OrderStatus::ProductReserved] {
         *gateway.orders.outcome.lock().unwrap() = Some(Ok(status));
-        let answer = gateway.tell("POST", "/orders", &[("idempotency-key", USED_KEY)], &basket()).await;
+        let answer = gateway.send_json("POST", "/orders", &[("idempotency-key", USED_KEY)], &order_body()).await;
         assert_eq!(
             (answer.status.as_u16(), answer.header("location"), answer.header("retry-after")),
-            (202, Some(one().as_str()), Some("1"))
+            (202, Some(order_path().as_str()), Some("1"))
         );
         assert_eq!(answer.header("idempotency-replayed"), Some("true"));
     }
-    let pending = gateway.ask("GET", &one(), &[]).await.json();
+    let pending = gateway.send_empty("GET", &order_path(), &[]).await.json();
     assert_eq!(pending["items"][0], json!({"productId": ID, "name": null, "unitPrice": null, "quantity": 2, "subtotal": null}));
     assert_eq!(pending["total"], Value::Null);
 }
@@ -55,56 +55,56 @@ async fn a_failed_order_is_a_problem_with_its_id() {
     let gateway = Gateway::new();
     let refusal = Rejection::new(&INSUFFICIENT_STOCK, "not enough stock").with_metadata("orderId", ID);
     *gateway.orders.outcome.lock().unwrap() = Some(Err(refusal.into()));
-    let problem = gateway.tell("POST", "/orders", &[], &basket()).await.problem(409, "insufficient_stock");
+    let problem = gateway.send_json("POST", "/orders", &[], &order_body()).await.problem(409, "insufficient_stock");
     assert_eq!((problem["orderId"].as_str(), problem["detail"].as_str()), (Some(ID), Some("not enough stock")));
 }
 
 #[tokio::test]
 async fn all_broken_rules_come_at_once_whoever_found_them() {
     let gateway = Gateway::new();
-    assert_eq!(gateway.tell("POST", "/orders", &[], "{}").await.errors(), ["items: required"]);
+    assert_eq!(gateway.send_json("POST", "/orders", &[], "{}").await.errors(), ["items: required"]);
     let broken = r#"{"items": [{"quantity": 0}, {"productId": "x"}]}"#;
     let errors = ["items[0].productId: required", "items[1].quantity: required", "items[0].quantity: out_of_range"];
-    assert_eq!(gateway.tell("POST", "/orders", &[], broken).await.errors(), errors);
+    assert_eq!(gateway.send_json("POST", "/orders", &[], broken).await.errors(), errors);
 }
 
 #[tokio::test]
 async fn a_list_passes_its_filters_on() {
     let gateway = Gateway::new();
-    let answer = gateway.ask("GET", "/orders?status=PRODUCT_RESERVED&userId=alice&limit=100&cursor=abc", &[]).await;
+    let answer = gateway.send_empty("GET", "/orders?status=PRODUCT_RESERVED&userId=alice&limit=100&cursor=abc", &[]).await;
     assert_eq!((answer.status.as_u16(), &answer.json()["nextCursor"]), (200, &Value::Null));
     assert_eq!(answer.json()["items"][0]["failureReason"], "insufficient_stock");
     let status = OrderStatus::ProductReserved.into();
     let expected = FindAllRequest { status, user_id: "alice".to_owned(), limit: 100, cursor: "abc".to_owned() };
     assert_eq!(gateway.orders.listed.lock().unwrap().take(), Some(expected));
-    gateway.ask("GET", "/orders?status=pending", &[]).await.problem(400, "invalid_parameter");
+    gateway.send_empty("GET", "/orders?status=pending", &[]).await.problem(400, "invalid_parameter");
 }
 
 #[tokio::test]
 async fn the_orders_of_another_need_a_scope_that_only_the_service_asks_for() {
-    Gateway::new().ask("GET", "/orders?userId=bob", &[]).await.problem(403, "insufficient_scope");
+    Gateway::new().send_empty("GET", "/orders?userId=bob", &[]).await.problem(403, "insufficient_scope");
 }
 
 #[tokio::test]
 async fn a_status_is_set_or_refused_with_what_is_allowed() {
     let gateway = Gateway::new();
-    let path = format!("{}/status", one());
-    let answer = gateway.tell("PUT", &path, &[], r#"{"status": "CANCELLED"}"#).await;
+    let path = format!("{}/status", order_path());
+    let answer = gateway.send_json("PUT", &path, &[], r#"{"status": "CANCELLED"}"#).await;
     assert_eq!((answer.status.as_u16(), answer.json()["status"].as_str()), (200, Some("CANCELLED")));
-    let problem = gateway.tell("PUT", &path, &[], r#"{"status": "COMPLETED"}"#).await.problem(409, "illegal_transition");
+    let problem = gateway.send_json("PUT", &path, &[], r#"{"status": "COMPLETED"}"#).await.problem(409, "illegal_transition");
     assert_eq!(problem["allowed"], json!(["CANCELLED"]));
-    assert_eq!(gateway.tell("PUT", &path, &[], "{}").await.errors(), ["status: required"]);
+    assert_eq!(gateway.send_json("PUT", &path, &[], "{}").await.errors(), ["status: required"]);
     for unknown in ["cancelled", "UNSPECIFIED", ""] {
-        assert_eq!(gateway.tell("PUT", &path, &[], &json!({"status": unknown}).to_string()).await.errors(), ["status: unknown_status"]);
+        assert_eq!(gateway.send_json("PUT", &path, &[], &json!({"status": unknown}).to_string()).await.errors(), ["status: unknown_status"]);
     }
 }
 
 #[tokio::test]
 async fn a_removed_order_leaves_nothing_to_say() {
     let gateway = Gateway::new();
-    let answer = gateway.ask("DELETE", &one(), &[]).await;
+    let answer = gateway.send_empty("DELETE", &order_path(), &[]).await;
     assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""));
-    gateway.ask("DELETE", "/orders/01890a5d-ac96-774b-bcce-b302099a8058", &[]).await.problem(404, "not_found");
+    gateway.send_empty("DELETE", "/orders/01890a5d-ac96-774b-bcce-b302099a8058", &[]).await.problem(404, "not_found");
 }
 
 mod events {
@@ -113,7 +113,7 @@ mod events {
     const EVENTS: &str = "/orders/01890a5d-ac96-774b-bcce-b302099a8057/events";
 
     /// The ids and statuses of the events in a stream.
-    fn told(answer: &crate::Answer) -> Vec<(u32, String)> {
+    fn ids_and_statuses(answer: &crate::TextResponse) -> Vec<(u32, String)> {
         let events = answer.text.split("\n\n").filter(|event| event.contains("data: "));
         let told = events.map(|event| {
             let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
@@ -126,20 +126,20 @@ mod events {
 
     #[tokio::test(start_paused = true)]
     async fn an_order_is_followed_to_its_end_however_often_orders_breaks_off() {
-        let answer = Gateway::new().ask("GET", EVENTS, &[]).await;
+        let answer = Gateway::new().send_empty("GET", EVENTS, &[]).await;
         assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, Some("text/event-stream")));
         assert_eq!(answer.header("cache-control"), Some("no-store"));
         assert!(answer.text.starts_with("retry: "), "{}", answer.text);
         let expected = [(1, "PENDING"), (2, "PRODUCT_RESERVED"), (3, "CONFIRMED"), (4, "CANCELLED")];
-        assert_eq!(told(&answer), expected.map(|(id, status)| (id, status.to_owned())));
+        assert_eq!(ids_and_statuses(&answer), expected.map(|(id, status)| (id, status.to_owned())));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_goes_on_after_the_last_event_and_is_not_opened_again_after_the_last_of_all() {
         let gateway = Gateway::new();
-        let answer = gateway.ask("GET", EVENTS, &[("last-event-id", "2")]).await;
-        assert_eq!(told(&answer), [(3, "CONFIRMED".to_owned()), (4, "CANCELLED".to_owned())]);
-        let answer = gateway.ask("GET", EVENTS, &[("last-event-id", "4")]).await;
+        let answer = gateway.send_empty("GET", EVENTS, &[("last-event-id", "2")]).await;
+        assert_eq!(ids_and_statuses(&answer), [(3, "CONFIRMED".to_owned()), (4, "CANCELLED".to_owned())]);
+        let answer = gateway.send_empty("GET", EVENTS, &[("last-event-id", "4")]).await;
         assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""));
     }
 
@@ -147,15 +147,15 @@ mod events {
     async fn what_is_wrong_is_a_problem_before_the_first_event() {
         let gateway = Gateway::new();
         for id in ["x", "-1", "1.5", "99999999999999999999"] {
-            gateway.ask("GET", EVENTS, &[("last-event-id", id)]).await.problem(400, "invalid_parameter");
+            gateway.send_empty("GET", EVENTS, &[("last-event-id", id)]).await.problem(400, "invalid_parameter");
         }
-        gateway.ask("GET", "/orders/00000000-0000-7000-8000-000000000000/events", &[]).await.problem(404, "not_found");
-        gateway.ask("GET", "/orders/nonsense/events", &[]).await.problem(400, "invalid_parameter");
+        gateway.send_empty("GET", "/orders/00000000-0000-7000-8000-000000000000/events", &[]).await.problem(404, "not_found");
+        gateway.send_empty("GET", "/orders/nonsense/events", &[]).await.problem(400, "invalid_parameter");
     }
 
     #[tokio::test]
     async fn head_has_the_head_and_opens_nothing() {
-        let answer = Gateway::new().ask("HEAD", EVENTS, &[]).await;
+        let answer = Gateway::new().send_empty("HEAD", EVENTS, &[]).await;
         assert_eq!((answer.status.as_u16(), answer.header("content-type"), answer.text.as_str()), (200, Some("text/event-stream"), ""));
     }
 }

@@ -12,14 +12,14 @@ use crate::{
 const KETTLE: &str =
     r#"{"name": "Kettle", "description": "steel", "price": 24.90, "quantity": 7, "category": "kitchen", "isActive": false}"#;
 
-fn one() -> String {
+fn product_path() -> String {
     format!("/products/{ID}")
 }
 
 #[tokio::test]
 async fn a_new_product_is_answered_with_its_place_and_tag() {
-    let answer = Gateway::new().tell("POST", "/products", &[], KETTLE).await;
-    assert_eq!((answer.status.as_u16(), answer.header("location"), answer.header("etag")), (201, Some(one().as_str()), Some("\"1\"")));
+    let answer = Gateway::new().send_json("POST", "/products", &[], KETTLE).await;
+    assert_eq!((answer.status.as_u16(), answer.header("location"), answer.header("etag")), (201, Some(product_path().as_str()), Some("\"1\"")));
     assert_eq!(answer.header("idempotency-replayed"), None);
     let expected = format!(
         r#"{{"id":"{ID}","name":"Kettle","description":"steel","price":24.9,"quantity":7,"category":"kitchen","isActive":false,"version":1,"#
@@ -30,7 +30,7 @@ async fn a_new_product_is_answered_with_its_place_and_tag() {
 #[tokio::test]
 async fn what_may_be_left_out_has_a_default() {
     let gateway = Gateway::new();
-    let answer = gateway.tell("POST", "/products", &[], r#"{"name": "Kettle", "price": 0, "quantity": 0, "category": "kitchen"}"#).await;
+    let answer = gateway.send_json("POST", "/products", &[], r#"{"name": "Kettle", "price": 0, "quantity": 0, "category": "kitchen"}"#).await;
     assert_eq!(answer.status.as_u16(), 201);
     let input = gateway.products.inputs.lock().unwrap()[0].clone();
     assert_eq!((input.description.as_str(), input.is_active), ("", true));
@@ -40,30 +40,30 @@ async fn what_may_be_left_out_has_a_default() {
 async fn all_broken_rules_come_at_once_whoever_found_them() {
     let gateway = Gateway::new();
     assert_eq!(
-        gateway.tell("POST", "/products", &[], "{}").await.errors(),
+        gateway.send_json("POST", "/products", &[], "{}").await.errors(),
         ["name: required", "price: required", "quantity: required", "category: required"]
     );
     let broken = r#"{"name": "", "price": 1.005, "quantity": -1, "category": "kitchen"}"#;
     let errors = ["price: too_many_decimals", "name: required", "quantity: out_of_range"];
-    assert_eq!(gateway.tell("POST", "/products", &[], broken).await.errors(), errors);
-    assert_eq!(gateway.tell("PUT", &one(), &[], broken).await.errors(), errors);
+    assert_eq!(gateway.send_json("POST", "/products", &[], broken).await.errors(), errors);
+    assert_eq!(gateway.send_json("PUT", &product_path(), &[], broken).await.errors(), errors);
 }
 
 #[tokio::test]
 async fn a_price_is_exact_and_plain() {
     let gateway = Gateway::new();
     let price = |text: &str| KETTLE.replace("24.90", text);
-    assert_eq!(gateway.tell("POST", "/products", &[], &price("1e2")).await.errors(), ["price: not_a_decimal"]);
-    assert_eq!(gateway.tell("POST", "/products", &[], &price("0.001")).await.errors(), ["price: too_many_decimals"]);
-    assert_eq!(gateway.tell("POST", "/products", &[], &price("99999999999999999999")).await.errors(), ["price: out_of_range"]);
-    assert_eq!(gateway.tell("POST", "/products", &[], &price("-0.01")).await.errors(), ["price: out_of_range"]);
-    gateway.tell("POST", "/products", &[], &price("\"24.90\"")).await.problem(400, "invalid_body");
-    assert_eq!(gateway.tell("POST", "/products", &[], &price("9999999.99")).await.json()["price"].to_string(), "9999999.99");
+    assert_eq!(gateway.send_json("POST", "/products", &[], &price("1e2")).await.errors(), ["price: not_a_decimal"]);
+    assert_eq!(gateway.send_json("POST", "/products", &[], &price("0.001")).await.errors(), ["price: too_many_decimals"]);
+    assert_eq!(gateway.send_json("POST", "/products", &[], &price("99999999999999999999")).await.errors(), ["price: out_of_range"]);
+    assert_eq!(gateway.send_json("POST", "/products", &[], &price("-0.01")).await.errors(), ["price: out_of_range"]);
+    gateway.send_json("POST", "/products", &[], &price("\"24.90\"")).await.problem(400, "invalid_body");
+    assert_eq!(gateway.send_json("POST", "/products", &[], &price("9999999.99")).await.json()["price"].to_string(), "9999999.99");
 }
 
 #[tokio::test]
 async fn a_stored_answer_says_so() {
-    let answer = Gateway::new().tell("POST", "/products", &[("idempotency-key", USED_KEY)], KETTLE).await;
+    let answer = Gateway::new().send_json("POST", "/products", &[("idempotency-key", USED_KEY)], KETTLE).await;
     assert_eq!((answer.status.as_u16(), answer.header("idempotency-replayed")), (201, Some("true")));
 }
 
@@ -73,7 +73,7 @@ async fn a_stored_refusal_says_so_too() {
     let mut refusal = Status::from(Rejection::new(&reasons::IDEMPOTENCY_KEY_REUSED, "the key was used with another body"));
     refusal.metadata_mut().insert("idempotency-replayed", "true".parse().unwrap());
     *gateway.products.refusal.lock().unwrap() = Some(refusal);
-    let answer = gateway.tell("POST", "/products", &[("idempotency-key", "k")], KETTLE).await;
+    let answer = gateway.send_json("POST", "/products", &[("idempotency-key", "k")], KETTLE).await;
     answer.problem(422, "idempotency_key_reused");
     assert_eq!(answer.header("idempotency-replayed"), Some("true"));
 }
@@ -81,22 +81,22 @@ async fn a_stored_refusal_says_so_too() {
 #[tokio::test]
 async fn a_product_the_caller_has_is_not_sent_again() {
     let gateway = Gateway::new();
-    let answer = gateway.ask("GET", &one(), &[]).await;
+    let answer = gateway.send_empty("GET", &product_path(), &[]).await;
     assert_eq!(
         (answer.status.as_u16(), answer.header("etag"), answer.header("cache-control")),
         (200, Some("\"3\""), Some("private, no-cache"))
     );
     for tag in ["\"3\"", "W/\"3\"", "\"1\", \"3\"", "*"] {
-        let answer = gateway.ask("GET", &one(), &[("if-none-match", tag)]).await;
+        let answer = gateway.send_empty("GET", &product_path(), &[("if-none-match", tag)]).await;
         assert_eq!((answer.status.as_u16(), answer.header("etag"), answer.text.as_str()), (304, Some("\"3\""), ""), "{tag}");
     }
-    assert_eq!(gateway.ask("GET", &one(), &[("if-none-match", "\"2\"")]).await.status.as_u16(), 200);
-    gateway.ask("GET", &one(), &[("if-none-match", "3")]).await.problem(400, "invalid_parameter");
+    assert_eq!(gateway.send_empty("GET", &product_path(), &[("if-none-match", "\"2\"")]).await.status.as_u16(), 200);
+    gateway.send_empty("GET", &product_path(), &[("if-none-match", "3")]).await.problem(400, "invalid_parameter");
 }
 
 #[tokio::test]
 async fn head_is_get_without_the_body() {
-    let answer = Gateway::new().ask("HEAD", &one(), &[]).await;
+    let answer = Gateway::new().send_empty("HEAD", &product_path(), &[]).await;
     assert_eq!((answer.status.as_u16(), answer.header("etag"), answer.text.as_str()), (200, Some("\"3\""), ""));
 }
 
@@ -104,22 +104,22 @@ async fn head_is_get_without_the_body() {
 async fn a_change_is_made_to_a_version_that_if_match_names() {
     let gateway = Gateway::new();
     for tag in ["\"3\"", "*", "\"1\", \"3\"", "W/\"3\", \"3\""] {
-        let answer = gateway.tell("PUT", &one(), &[("if-match", tag)], KETTLE).await;
+        let answer = gateway.send_json("PUT", &product_path(), &[("if-match", tag)], KETTLE).await;
         assert_eq!((answer.status.as_u16(), answer.header("etag")), (200, Some("\"4\"")), "{tag}");
-        assert_eq!(gateway.ask("DELETE", &one(), &[("if-match", tag)]).await.status.as_u16(), 204, "{tag}");
+        assert_eq!(gateway.send_empty("DELETE", &product_path(), &[("if-match", tag)]).await.status.as_u16(), 204, "{tag}");
     }
     for tag in ["\"2\"", "\"1\", \"2\"", "W/\"3\"", "\"abc\""] {
-        gateway.tell("PUT", &one(), &[("if-match", tag)], KETTLE).await.problem(412, "version_mismatch");
-        gateway.ask("DELETE", &one(), &[("if-match", tag)]).await.problem(412, "version_mismatch");
+        gateway.send_json("PUT", &product_path(), &[("if-match", tag)], KETTLE).await.problem(412, "version_mismatch");
+        gateway.send_empty("DELETE", &product_path(), &[("if-match", tag)]).await.problem(412, "version_mismatch");
     }
-    gateway.tell("PUT", &one(), &[("if-match", "3")], KETTLE).await.problem(400, "invalid_parameter");
+    gateway.send_json("PUT", &product_path(), &[("if-match", "3")], KETTLE).await.problem(400, "invalid_parameter");
 }
 
 #[tokio::test]
 async fn a_list_passes_its_filters_on() {
     let gateway = Gateway::new();
     let path = "/products?category=kitchen&isActive=true&q=ket%20tle&minPrice=1&maxPrice=29.99&sort=price_desc&limit=5&cursor=abc";
-    let answer = gateway.ask("GET", path, &[]).await;
+    let answer = gateway.send_empty("GET", path, &[]).await;
     assert_eq!((answer.status.as_u16(), answer.json()["nextCursor"].as_str()), (200, Some("more")));
     assert_eq!(answer.json()["items"][0]["name"], "Kettle");
     let expected = FindAllRequest {
@@ -139,9 +139,9 @@ async fn a_list_passes_its_filters_on() {
 async fn a_bad_query_value_is_an_invalid_parameter_whoever_finds_it() {
     let gateway = Gateway::new();
     for query in ["limit=0", "limit=1&limit=1", "page=2", "sort=random", "isActive=1", "minPrice=1.005", "minPrice=-1"] {
-        gateway.ask("GET", &format!("/products?{query}"), &[]).await.problem(400, "invalid_parameter");
+        gateway.send_empty("GET", &format!("/products?{query}"), &[]).await.problem(400, "invalid_parameter");
     }
-    gateway.ask("GET", "/products?cursor=forged", &[]).await.problem(400, "invalid_cursor");
+    gateway.send_empty("GET", "/products?cursor=forged", &[]).await.problem(400, "invalid_cursor");
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn a_failing_service_is_not_quoted() {
         (Status::deadline_exceeded("10.0.0.7:5000 refused"), 504, "deadline_exceeded"),
     ] {
         *gateway.products.refusal.lock().unwrap() = Some(status);
-        let answer = gateway.ask("GET", &one(), &[]).await;
+        let answer = gateway.send_empty("GET", &product_path(), &[]).await;
         answer.problem(http, code);
         assert!(!answer.text.contains("10.0.0.7"), "{}", answer.text);
         assert_eq!(answer.header("retry-after").is_some(), http == 503);

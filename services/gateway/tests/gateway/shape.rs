@@ -13,7 +13,7 @@ const LIMIT: usize = 256 * 1024;
 #[tokio::test]
 async fn an_unknown_path_is_a_problem() {
     for path in ["/", "/nothing", "/products/", "/orders%2f1", "/../../etc/passwd", "/docs/../openapi.json", "/metrics"] {
-        Gateway::new().ask("GET", path, &[]).await.problem(404, "not_found");
+        Gateway::new().send_empty("GET", path, &[]).await.problem(404, "not_found");
     }
 }
 
@@ -26,7 +26,7 @@ async fn another_method_is_a_problem_that_names_the_right_ones() {
         ("GET", "/orders/x/status", "PUT"),
         ("POST", "/openapi.json", "GET,HEAD"),
     ] {
-        let answer = gateway.ask(verb, path, &[]).await;
+        let answer = gateway.send_empty(verb, path, &[]).await;
         answer.problem(405, "method_not_allowed");
         assert_eq!(answer.header("allow"), Some(allow), "{verb} {path}");
     }
@@ -36,10 +36,10 @@ async fn another_method_is_a_problem_that_names_the_right_ones() {
 async fn an_id_is_a_hyphenated_uuid() {
     let gateway = Gateway::new();
     for id in ["1", "1%20OR%201=1", "%ff", "01890a5dac96774bbcceb302099a8057", "urn:uuid:01890a5d-ac96-774b-bcce-b302099a8057"] {
-        gateway.ask("GET", &format!("/products/{id}"), &[]).await.problem(400, "invalid_parameter");
-        gateway.ask("DELETE", &format!("/orders/{id}"), &[]).await.problem(400, "invalid_parameter");
+        gateway.send_empty("GET", &format!("/products/{id}"), &[]).await.problem(400, "invalid_parameter");
+        gateway.send_empty("DELETE", &format!("/orders/{id}"), &[]).await.problem(400, "invalid_parameter");
     }
-    assert_eq!(gateway.ask("GET", &format!("/products/{}", ID.to_uppercase()), &[]).await.status.as_u16(), 200);
+    assert_eq!(gateway.send_empty("GET", &format!("/products/{}", ID.to_uppercase()), &[]).await.status.as_u16(), 200);
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn a_large_body_is_refused_declared_or_not() {
     let endless = Body::from_stream(stream::repeat_with(|| Ok::<_, Infallible>(vec![b' '; 1024])));
     gateway.send(request("POST", "/orders", &[("content-type", "application/json")], endless)).await.problem(413, "body_too_large");
     let fits = format!("{{}}{}", " ".repeat(LIMIT - 2));
-    gateway.tell("POST", "/orders", &[], &fits).await.problem(400, "validation_failed");
+    gateway.send_json("POST", "/orders", &[], &fits).await.problem(400, "validation_failed");
 }
 
 #[tokio::test]
@@ -90,11 +90,11 @@ async fn a_body_of_the_wrong_shape_is_an_invalid_body() {
         r#"{"items": [], "total": 0}"#,
         r#"{"items": []} {}"#,
     ] {
-        gateway.tell("POST", "/orders", &[], body).await.problem(400, "invalid_body");
+        gateway.send_json("POST", "/orders", &[], body).await.problem(400, "invalid_body");
     }
     for field in ["id", "version", "createdAt", "__proto__"] {
         let body = json!({"name": "Kettle", "price": 1, "quantity": 1, "category": "kitchen", field: 1}).to_string();
-        let problem = gateway.tell("POST", "/products", &[], &body).await.problem(400, "invalid_body");
+        let problem = gateway.send_json("POST", "/products", &[], &body).await.problem(400, "invalid_body");
         assert_eq!(problem["detail"], format!("`{field}` is not known here"));
     }
     assert!(gateway.products.inputs.lock().unwrap().is_empty());
@@ -105,7 +105,7 @@ async fn a_key_is_one_visible_word() {
     let gateway = Gateway::new();
     let long = "k".repeat(256);
     for key in ["", "a b", "\"open", long.as_str()] {
-        gateway.tell("POST", "/orders", &[("idempotency-key", key)], "{}").await.problem(400, "invalid_parameter");
+        gateway.send_json("POST", "/orders", &[("idempotency-key", key)], "{}").await.problem(400, "invalid_parameter");
     }
-    gateway.tell("POST", "/orders", &[("idempotency-key", "a"), ("idempotency-key", "a")], "{}").await.problem(400, "invalid_parameter");
+    gateway.send_json("POST", "/orders", &[("idempotency-key", "a"), ("idempotency-key", "a")], "{}").await.problem(400, "invalid_parameter");
 }

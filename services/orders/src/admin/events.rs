@@ -9,22 +9,22 @@ use axum::{
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 
-use super::{Tools, unavailable};
+use super::{AdminState, unavailable};
 
-const LISTED: u32 = 100;
+const MAX_LISTED: u32 = 100;
 
-pub(super) fn router() -> Router<Tools> {
-    Router::new().route("/events/dead", get(dead)).route("/events/redrive", post(redrive))
+pub(super) fn router() -> Router<AdminState> {
+    Router::new().route("/events/dead", get(list_dead_events)).route("/events/redrive", post(redrive))
 }
 
-async fn dead(State(tools): State<Tools>) -> Response {
-    match tools.store.dead_events(LISTED).await {
+async fn list_dead_events(State(state): State<AdminState>) -> Response {
+    match state.store.dead_events(MAX_LISTED).await {
         Err(error) => unavailable(&error),
         Ok(dead) => {
             let items = dead.iter().map(|dead| {
                 json!({
                     "id": dead.event.id.to_string(), "orderId": dead.event.order_id.to_string(), "type": dead.event.kind, "sequence": dead.event.version,
-                    "reason": dead.reason, "diedAt": dead.died_at.format(&Rfc3339).ok(),
+                    "reason": dead.reason, "diedAt": dead.dead_lettered_at.format(&Rfc3339).ok(),
                 })
             });
             Json(json!({ "items": items.collect::<Vec<Value>>() })).into_response()
@@ -32,8 +32,8 @@ async fn dead(State(tools): State<Tools>) -> Response {
     }
 }
 
-async fn redrive(State(tools): State<Tools>) -> Response {
-    match tools.store.redrive().await {
+async fn redrive(State(state): State<AdminState>) -> Response {
+    match state.store.redrive().await {
         Ok(redriven) => {
             tracing::info!(events = redriven, "dead events are tried again");
             Json(json!({ "redriven": redriven })).into_response()

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use palisade_middleware::{
     auth::Principal,
     cursor::Cursor,
-    parameter,
+    parse,
     rejection::{Rejection, Violation, reasons},
 };
 use palisade_proto::orders::v1::{self as proto, FindAllRequest, FindAllResponse, OrderStatus};
@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use super::refusal;
 use crate::{
-    order::{Copied, FailureReason, Line, NewOrder, Order, OrderId, Status},
-    store::{Answer, IdempotencyKey, List, Page, Position},
+    order::{ProductSnapshot, FailureReason, Line, NewOrder, Order, OrderId, Status},
+    store::{StoredResponse, IdempotencyKey, List, Page, Position},
 };
 
 const DEFAULT_LIMIT: u32 = 20;
@@ -31,7 +31,7 @@ pub(super) fn violation(field: &'static str, code: &'static str, message: &'stat
 }
 
 pub(super) fn id(text: &str) -> Result<OrderId, Rejection> {
-    parameter::id(text).map(OrderId::from)
+    parse::parse_uuid(text).map(OrderId::from)
 }
 
 pub(super) fn status(status: OrderStatus) -> Option<Status> {
@@ -46,7 +46,7 @@ pub(super) fn status(status: OrderStatus) -> Option<Status> {
     }
 }
 
-fn status_out(status: Status) -> OrderStatus {
+fn proto_status(status: Status) -> OrderStatus {
     match status {
         Status::Pending => OrderStatus::Pending,
         Status::ProductReserved => OrderStatus::ProductReserved,
@@ -61,8 +61,8 @@ pub(super) fn order(order: &Order) -> proto::Order {
     let items = order.lines.iter().map(|line| proto::OrderItem {
         product_id: line.product_id.to_string(),
         quantity: line.quantity,
-        name: line.copied.as_ref().map(|copied| copied.name.clone()),
-        unit_price_minor: line.copied.as_ref().map(|copied| copied.unit_price_minor),
+        name: line.snapshot.as_ref().map(|copied| copied.name.clone()),
+        unit_price_minor: line.snapshot.as_ref().map(|copied| copied.unit_price_minor),
         subtotal_minor: line.subtotal_minor(),
     });
     proto::Order {
@@ -70,7 +70,7 @@ pub(super) fn order(order: &Order) -> proto::Order {
         user_id: order.user_id.clone(),
         items: items.collect(),
         total_minor: order.total_minor,
-        status: status_out(order.status).into(),
+        status: proto_status(order.status).into(),
         failure_reason: order.failure_reason.map_or_else(String::new, |reason| reason.as_str().to_owned()),
         created_at: Some(SystemTime::from(order.created_at).into()),
         updated_at: Some(SystemTime::from(order.updated_at).into()),
@@ -79,7 +79,7 @@ pub(super) fn order(order: &Order) -> proto::Order {
 
 /// The digest tells requests apart by what they mean: merged lines, not spelling.
 pub(super) fn idempotency_key(principal: &Principal, key: String, order: &NewOrder) -> Result<Option<IdempotencyKey>, Rejection> {
-    let Some(key) = parameter::idempotency_key(key)? else { return Ok(None) };
+    let Some(key) = parse::idempotency_key(key)? else { return Ok(None) };
     let mut digest = Sha256::new();
     digest.update(order.user_id());
     for line in order.lines() {
@@ -90,40 +90,40 @@ pub(super) fn idempotency_key(principal: &Principal, key: String, order: &NewOrd
 }
 
 /// The answer to a create, from the order as it stood when it was first given.
-pub(super) fn answer(order: &Order, replayed: bool) -> Result<Response<proto::Order>, GrpcStatus> {
-    let mut answer = match order.status {
-        Status::Failed => Err(GrpcStatus::from(refusal::failed(order))),
+pub(super) fn create_response(order: &Order, replayed: bool) -> Result<Response<proto::Order>, GrpcStatus> {
+    let mut response = match order.status {
+        Status::Failed => Err(GrpcStatus::from(refusal::order_failed(order))),
         _ => Ok(Response::new(self::order(order))),
     };
     if replayed {
-        let metadata = answer.as_mut().map_or_else(GrpcStatus::metadata_mut, Response::metadata_mut);
+        let metadata = response.as_mut().map_or_else(GrpcStatus::metadata_mut, Response::metadata_mut);
         metadata.insert(REPLAYED, MetadataValue::from_static("true"));
     }
-    answer
+    response
 }
 
-pub(super) fn keep(order: &Order, key: Option<IdempotencyKey>) -> Option<Answer> {
-    key.map(|key| Answer { key, bytes: self::order(order).encode_to_vec() })
+pub(super) fn encode_stored_response(order: &Order, key: Option<IdempotencyKey>) -> Option<StoredResponse> {
+    key.map(|key| StoredResponse { key, bytes: self::order(order).encode_to_vec() })
 }
 
 /// The order in a kept answer.
-pub(super) fn kept(bytes: &[u8]) -> Result<Order, Rejection> {
+pub(super) fn decode_stored_response(bytes: &[u8]) -> Result<Order, Rejection> {
     let corrupt = || Rejection::internal("a kept answer is unreadable");
-    let kept = proto::Order::decode(bytes).map_err(Rejection::internal)?;
-    let moment = |at: Option<prost_types::Timestamp>| at.and_then(|at| SystemTime::try_from(at).ok()).map(OffsetDateTime::from);
-    let lines = kept.items.iter().map(|item| {
-        let copied = item.name.clone().zip(item.unit_price_minor).map(|(name, unit_price_minor)| Copied { name, unit_price_minor });
-        Some(Line { product_id: Uuid::try_parse(&item.product_id).ok()?, quantity: item.quantity, copied })
+    let stored = proto::Order::decode(bytes).map_err(Rejection::internal)?;
+    let timestamp = |at: Option<prost_types::Timestamp>| at.and_then(|at| SystemTime::try_from(at).ok()).map(OffsetDateTime::from);
+    let lines = stored.items.iter().map(|item| {
+        let snapshot = item.name.clone().zip(item.unit_price_minor).map(|(name, unit_price_minor)| ProductSnapshot { name, unit_price_minor });
+        Some(Line { product_id: Uuid::try_parse(&item.product_id).ok()?, quantity: item.quantity, snapshot })
     });
     Ok(Order {
-        id: id(&kept.id)?,
+        id: id(&stored.id)?,
         lines: lines.collect::<Option<_>>().ok_or_else(corrupt)?,
-        total_minor: kept.total_minor,
-        status: status(kept.status()).ok_or_else(corrupt)?,
-        failure_reason: kept.failure_reason.parse::<FailureReason>().ok(),
-        created_at: moment(kept.created_at).ok_or_else(corrupt)?,
-        updated_at: moment(kept.updated_at).ok_or_else(corrupt)?,
-        user_id: kept.user_id,
+        total_minor: stored.total_minor,
+        status: status(stored.status()).ok_or_else(corrupt)?,
+        failure_reason: stored.failure_reason.parse::<FailureReason>().ok(),
+        created_at: timestamp(stored.created_at).ok_or_else(corrupt)?,
+        updated_at: timestamp(stored.updated_at).ok_or_else(corrupt)?,
+        user_id: stored.user_id,
         version: 0,
     })
 }
@@ -137,8 +137,8 @@ pub(super) fn list(cursor: &Cursor, user_id: &str, request: &FindAllRequest) -> 
         None
     } else {
         let invalid = || Rejection::new(&reasons::INVALID_CURSOR, "the cursor is not one of this query");
-        let bytes = cursor.open(&scope(user_id, request), &request.cursor).map_err(|_| invalid())?;
-        Some(position(&bytes).ok_or_else(invalid)?)
+        let bytes = cursor.open(&cursor_scope(user_id, request), &request.cursor).map_err(|_| invalid())?;
+        Some(decode_position(&bytes).ok_or_else(invalid)?)
     };
     Ok(List { user_id: Some(user_id.to_owned()), status: status(request.status()), limit, after })
 }
@@ -147,17 +147,17 @@ pub(super) fn page(cursor: &Cursor, user_id: &str, request: &FindAllRequest, pag
     let next = page.next.map(|next| {
         let mut bytes = next.id.as_uuid().as_bytes().to_vec();
         bytes.extend(next.created_at.unix_timestamp_nanos().to_be_bytes());
-        cursor.seal(&scope(user_id, request), &bytes)
+        cursor.seal(&cursor_scope(user_id, request), &bytes)
     });
     FindAllResponse { items: page.orders.iter().map(order).collect(), next_cursor: next.unwrap_or_default() }
 }
 
 /// What a cursor belongs to: a position of one list means nothing in another.
-fn scope(user_id: &str, request: &FindAllRequest) -> Vec<u8> {
+fn cursor_scope(user_id: &str, request: &FindAllRequest) -> Vec<u8> {
     [b"orders", &request.status.to_be_bytes()[..], user_id.as_bytes()].concat()
 }
 
-fn position(bytes: &[u8]) -> Option<Position> {
+fn decode_position(bytes: &[u8]) -> Option<Position> {
     let (id, nanos) = bytes.split_first_chunk::<16>()?;
     let nanos = i128::from_be_bytes(nanos.try_into().ok()?);
     let created_at = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;

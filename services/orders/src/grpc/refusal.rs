@@ -37,7 +37,7 @@ pub fn not_found() -> Rejection {
 }
 
 /// The store gave no answer.
-pub fn of_store(error: store::Error) -> Rejection {
+pub fn from_store_error(error: store::Error) -> Rejection {
     match error {
         store::Error::Corrupt(_) => Rejection::internal(error),
         store::Error::Unavailable(_) | store::Error::Timeout => {
@@ -49,19 +49,19 @@ pub fn of_store(error: store::Error) -> Rejection {
 }
 
 /// `from` may not become `to`.
-pub fn illegal(from: Status, to: Status, allowed: &[Status]) -> Rejection {
+pub fn illegal_transition(from: Status, to: Status, allowed: &[Status]) -> Rejection {
     let allowed: Vec<String> = allowed.iter().map(|status| status.as_str().to_owned()).collect();
     let detail = format!("an order that is {} cannot become {}", from.as_str(), to.as_str());
     Rejection::new(&ILLEGAL_TRANSITION, detail).with_metadata("allowed", allowed)
 }
 
 /// An order with this status cannot be removed.
-pub fn in_progress(status: Status) -> Rejection {
+pub fn order_in_progress(status: Status) -> Rejection {
     Rejection::new(&ORDER_IN_PROGRESS, format!("an order that is {} cannot be removed", status.as_str()))
 }
 
 /// The order was accepted and failed.
-pub fn failed(order: &Order) -> Rejection {
+pub fn order_failed(order: &Order) -> Rejection {
     let reason = match order.failure_reason {
         Some(FailureReason::InsufficientStock) => &INSUFFICIENT_STOCK,
         Some(FailureReason::UnknownProduct) => &UNKNOWN_PRODUCT,

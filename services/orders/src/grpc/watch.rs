@@ -11,7 +11,7 @@ use palisade_proto::orders::v1::{OrderEvent, WatchOrderRequest};
 use tonic::{Response, Status, metadata::MetadataValue};
 
 use super::{Orders, convert, refusal};
-use crate::watch::{Following, Start};
+use crate::watch::{OrderStatusStream, Start};
 
 /// Response metadata: the order is at its end, and the caller has seen it.
 const ENDED: &str = "order-ended";
@@ -27,14 +27,14 @@ impl Orders {
             _ => return Err(Rejection::new(&reasons::INVALID_PARAMETER, "after_sequence must not be negative").into()),
         };
         // Whether it may be watched is asked first; then it is watched before it is read, so that no change falls between the two.
-        let id = self.visible(principal, &request.id).await?.id;
-        let watching = self.watches.watch(id);
-        let order = self.visible(principal, &request.id).await?;
-        let following = Following::new(self.store.clone(), watching, order, start).await.map_err(refusal::of_store)?;
-        let ended = following.is_over();
-        let events = following.into_stream().map(|order| Ok(OrderEvent { sequence: order.version, order: Some(convert::order(&order)) }));
+        let id = self.find_authorized(principal, &request.id).await?.id;
+        let watching = self.watchers.watch(id);
+        let order = self.find_authorized(principal, &request.id).await?;
+        let stream = OrderStatusStream::new(self.store.clone(), watching, order, start).await.map_err(refusal::from_store_error)?;
+        let finished = stream.is_finished();
+        let events = stream.into_stream().map(|order| Ok(OrderEvent { sequence: order.version, order: Some(convert::order(&order)) }));
         let mut response = Response::new(Box::pin(events) as Events);
-        if ended {
+        if finished {
             response.metadata_mut().insert(ENDED, MetadataValue::from_static("true"));
         }
         Ok(response)

@@ -1,6 +1,6 @@
 //! The steps of the saga, by what products answers.
 
-use crate::saga::{Confirm, Release, Reserve};
+use crate::saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome};
 
 const HELD: &str = "held";
 const REFUSED: &str = "refused";
@@ -24,12 +24,12 @@ pub(crate) trait Step {
     fn outcome(&self) -> &'static str;
 
     /// Whether anything is known by it.
-    fn tells(&self) -> bool {
+    fn is_conclusive(&self) -> bool {
         self.outcome() != UNKNOWN
     }
 }
 
-impl Step for Reserve {
+impl Step for ReserveOutcome {
     const NAME: &'static str = "reserve_stock";
     const SPAN: &'static str = "step reserve_stock";
     const OUTCOMES: &'static [&'static str] = &[HELD, REFUSED, RELEASED, EXPIRED, UNKNOWN];
@@ -37,7 +37,7 @@ impl Step for Reserve {
     fn outcome(&self) -> &'static str {
         match self {
             Self::Held(_) => HELD,
-            Self::Refused(_) => REFUSED,
+            Self::Rejected(_) => REFUSED,
             Self::Released => RELEASED,
             Self::Expired => EXPIRED,
             Self::Unknown { .. } => UNKNOWN,
@@ -45,7 +45,7 @@ impl Step for Reserve {
     }
 }
 
-impl Step for Confirm {
+impl Step for ConfirmOutcome {
     const NAME: &'static str = "confirm_reservation";
     const SPAN: &'static str = "step confirm_reservation";
     const OUTCOMES: &'static [&'static str] = &[CONFIRMED, LOST, UNKNOWN];
@@ -59,7 +59,7 @@ impl Step for Confirm {
     }
 }
 
-impl Step for Release {
+impl Step for ReleaseOutcome {
     const NAME: &'static str = "release_reservation";
     const SPAN: &'static str = "compensate release_reservation";
     const OUTCOMES: &'static [&'static str] = &[DONE, UNKNOWN];

@@ -22,22 +22,22 @@ pub struct NewOrder {
 impl NewOrder {
     /// Checks `items` (product id, quantity) ordered for `user_id`. A product that is named twice becomes one line.
     pub fn new(user_id: &str, items: &[(&str, i64)]) -> Result<Self, Vec<Violation>> {
-        let mut broken = Vec::new();
-        check_user_id(user_id, &mut broken);
+        let mut violations = Vec::new();
+        check_user_id(user_id, &mut violations);
         match items.len() {
-            0 => broken.push(Violation::new("items", "required", "must have at least one item")),
-            n if n > MAX_ITEMS => broken.push(Violation::new("items", "too_many", format!("must have at most {MAX_ITEMS} items"))),
+            0 => violations.push(Violation::new("items", "required", "must have at least one item")),
+            n if n > MAX_ITEMS => violations.push(Violation::new("items", "too_many", format!("must have at most {MAX_ITEMS} items"))),
             _ => {}
         }
         let mut lines: Vec<Line> = Vec::new();
         for (index, (product_id, quantity)) in items.iter().take(MAX_ITEMS).enumerate() {
-            let quantity_is_good = check_quantity(index, *quantity, &mut broken);
-            let Some(product_id) = check_product_id(index, product_id, &mut broken) else { continue };
-            if quantity_is_good {
-                merge(&mut lines, index, product_id, *quantity, &mut broken);
+            let quantity_is_valid = check_quantity(index, *quantity, &mut violations);
+            let Some(product_id) = check_product_id(index, product_id, &mut violations) else { continue };
+            if quantity_is_valid {
+                merge(&mut lines, index, product_id, *quantity, &mut violations);
             }
         }
-        if broken.is_empty() { Ok(Self { user_id: user_id.to_owned(), lines }) } else { Err(broken) }
+        if violations.is_empty() { Ok(Self { user_id: user_id.to_owned(), lines }) } else { Err(violations) }
     }
 
     /// For whom.
@@ -55,45 +55,45 @@ impl NewOrder {
     }
 }
 
-fn check_user_id(user_id: &str, broken: &mut Vec<Violation>) {
+fn check_user_id(user_id: &str, violations: &mut Vec<Violation>) {
     if user_id.is_empty() {
-        broken.push(Violation::new("userId", "required", "must not be empty"));
+        violations.push(Violation::new("userId", "required", "must not be empty"));
     } else if user_id.chars().count() > MAX_USER_ID {
-        broken.push(Violation::new("userId", "too_long", format!("must have at most {MAX_USER_ID} characters")));
+        violations.push(Violation::new("userId", "too_long", format!("must have at most {MAX_USER_ID} characters")));
     }
     if !user_id.chars().all(is_visible) {
-        broken.push(Violation::new("userId", "invalid_characters", "must have only visible characters"));
+        violations.push(Violation::new("userId", "invalid_characters", "must have only visible characters"));
     }
 }
 
-fn check_quantity(index: usize, quantity: i64, broken: &mut Vec<Violation>) -> bool {
-    let good = (1..=MAX_QUANTITY).contains(&quantity);
-    if !good {
+fn check_quantity(index: usize, quantity: i64, violations: &mut Vec<Violation>) -> bool {
+    let valid = (1..=MAX_QUANTITY).contains(&quantity);
+    if !valid {
         let message = format!("must be between 1 and {MAX_QUANTITY}");
-        broken.push(Violation::new(format!("items[{index}].quantity"), "out_of_range", message));
+        violations.push(Violation::new(format!("items[{index}].quantity"), "out_of_range", message));
     }
-    good
+    valid
 }
 
-fn check_product_id(index: usize, text: &str, broken: &mut Vec<Violation>) -> Option<Uuid> {
+fn check_product_id(index: usize, text: &str, violations: &mut Vec<Violation>) -> Option<Uuid> {
     // The parser also reads braces and URNs; a product's id has one spelling.
     let id = Uuid::try_parse(text).ok().filter(|_| text.len() == uuid::fmt::Hyphenated::LENGTH);
     if id.is_none() {
-        broken.push(Violation::new(format!("items[{index}].productId"), "invalid_uuid", "must be a UUID"));
+        violations.push(Violation::new(format!("items[{index}].productId"), "invalid_uuid", "must be a UUID"));
     }
     id
 }
 
-fn merge(lines: &mut Vec<Line>, index: usize, product_id: Uuid, quantity: i64, broken: &mut Vec<Violation>) {
+fn merge(lines: &mut Vec<Line>, index: usize, product_id: Uuid, quantity: i64, violations: &mut Vec<Violation>) {
     let Some(line) = lines.iter_mut().find(|line| line.product_id == product_id) else {
-        lines.push(Line { product_id, quantity, copied: None });
+        lines.push(Line { product_id, quantity, snapshot: None });
         return;
     };
     // Neither is above MAX_QUANTITY, a hundred of them cannot overflow.
     line.quantity += quantity;
     if line.quantity > MAX_QUANTITY {
         let message = format!("the items of one product must not be more than {MAX_QUANTITY} together");
-        broken.push(Violation::new(format!("items[{index}].quantity"), "out_of_range", message));
+        violations.push(Violation::new(format!("items[{index}].quantity"), "out_of_range", message));
     }
 }
 
@@ -110,7 +110,7 @@ mod tests {
     const A: &str = "018f2d3e-7c1a-7000-8000-00000000000a";
     const B: &str = "018f2d3e-7c1a-7000-8000-00000000000b";
 
-    fn broken(user_id: &str, items: &[(&str, i64)]) -> Vec<(String, String)> {
+    fn violations(user_id: &str, items: &[(&str, i64)]) -> Vec<(String, String)> {
         NewOrder::new(user_id, items).unwrap_err().into_iter().map(|v| (v.field, v.code.into_owned())).collect()
     }
 
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn every_broken_rule_is_told_at_once() {
         assert_eq!(
-            broken(" ", &[("nonsense", 0), (A, MAX_QUANTITY + 1), (&format!("{{{A}}}"), 1)]),
+            violations(" ", &[("nonsense", 0), (A, MAX_QUANTITY + 1), (&format!("{{{A}}}"), 1)]),
             [
                 pair("userId", "invalid_characters"),
                 pair("items[0].quantity", "out_of_range"),
@@ -134,10 +134,10 @@ mod tests {
 
     #[test]
     fn an_order_has_one_to_a_hundred_items() {
-        assert_eq!(broken("u", &[]), [pair("items", "required")]);
+        assert_eq!(violations("u", &[]), [pair("items", "required")]);
         let ids: Vec<String> = (0..=MAX_ITEMS as u128).map(|n| Uuid::from_u128(n).to_string()).collect();
         let items: Vec<(&str, i64)> = ids.iter().map(|id| (id.as_str(), 1)).collect();
-        assert_eq!(broken("u", &items), [pair("items", "too_many")]);
+        assert_eq!(violations("u", &items), [pair("items", "too_many")]);
         assert_eq!(NewOrder::new("u", &items[..MAX_ITEMS]).unwrap().lines().len(), MAX_ITEMS);
     }
 
@@ -151,14 +151,14 @@ mod tests {
 
     #[test]
     fn items_of_one_product_count_together() {
-        assert_eq!(broken("u", &[(A, MAX_QUANTITY), (A, 1)]), [pair("items[1].quantity", "out_of_range")]);
+        assert_eq!(violations("u", &[(A, MAX_QUANTITY), (A, 1)]), [pair("items[1].quantity", "out_of_range")]);
     }
 
     #[test]
     fn a_user_id_is_short_and_visible() {
         let long = "x".repeat(MAX_USER_ID + 1);
         for (user_id, code) in [("", "required"), (&*long, "too_long"), ("a b", "invalid_characters"), ("a\0", "invalid_characters")] {
-            assert_eq!(broken(user_id, &[(A, 1)]), [pair("userId", code)], "{user_id:?}");
+            assert_eq!(violations(user_id, &[(A, 1)]), [pair("userId", code)], "{user_id:?}");
         }
         for user_id in ["a", "auth0|5f7", "Zoë", &long[1..]] {
             assert!(NewOrder::new(user_id, &[(A, 1)]).is_ok(), "{user_id:?}");

@@ -72,7 +72,7 @@ impl Status {
     }
 
     /// What `by` may make of an order with this status.
-    pub fn allowed(self, by: Actor) -> &'static [Self] {
+    pub fn allowed_transitions(self, by: Actor) -> &'static [Self] {
         match (self, by) {
             (Self::Pending, Actor::Saga) => &[Self::ProductReserved, Self::Failed],
             (Self::ProductReserved, Actor::Saga) => &[Self::Confirmed, Self::Failed],
@@ -83,8 +83,8 @@ impl Status {
     }
 
     /// Whether anybody may move an order from this status to `to`.
-    pub fn may_become(self, to: Self) -> bool {
-        [Actor::Saga, Actor::Owner, Actor::Admin].into_iter().any(|by| self.allowed(by).contains(&to))
+    pub fn can_become(self, to: Self) -> bool {
+        [Actor::Saga, Actor::Owner, Actor::Admin].into_iter().any(|by| self.allowed_transitions(by).contains(&to))
     }
 }
 
@@ -163,21 +163,21 @@ mod tests {
         ];
         for from in Status::ALL {
             for to in Status::ALL {
-                assert_eq!(from.may_become(to), legal.contains(&(from, to)), "{from} to {to}");
+                assert_eq!(from.can_become(to), legal.contains(&(from, to)), "{from} to {to}");
             }
         }
     }
 
     #[test]
     fn only_an_admin_completes() {
-        assert!(Status::Confirmed.allowed(Actor::Admin).contains(&Status::Completed));
-        assert_eq!(Status::Confirmed.allowed(Actor::Owner), [Status::Cancelled]);
+        assert!(Status::Confirmed.allowed_transitions(Actor::Admin).contains(&Status::Completed));
+        assert_eq!(Status::Confirmed.allowed_transitions(Actor::Owner), [Status::Cancelled]);
     }
 
     #[test]
     fn a_terminal_status_has_no_next() {
         for status in Status::ALL {
-            assert_eq!(status.is_terminal(), Status::ALL.into_iter().all(|to| !status.may_become(to)), "{status}");
+            assert_eq!(status.is_terminal(), Status::ALL.into_iter().all(|to| !status.can_become(to)), "{status}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, failure::corrupt};
+use super::{Error, sqlx_error::corrupt};
 use crate::order::{self, OrderId, Status};
 
 /// How much is stored, and what is wrong with it.
@@ -23,22 +23,22 @@ pub struct Finding {
     /// Which order.
     pub order_id: OrderId,
     /// What should be true of it.
-    pub broken: Invariant,
+    pub invariant: Invariant,
 }
 
 /// What is true of every order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Invariant {
     /// A worker takes it up soon after it is due.
-    TakenUp,
+    NotOverdue,
     /// It has a due time as long as it has work left.
-    NotForgotten,
+    DueTimeSet,
     /// Its history has exactly one row for each status it has had.
     HistoryComplete,
     /// Its history ends with its status.
-    HistoryAgrees,
+    HistoryMatchesStatus,
     /// Each move in its history is legal, and starts where the one before ended.
-    MovesLegal,
+    TransitionsLegal,
     /// Each move has an event in the outbox, unless that was published and pruned.
     EventWritten,
     /// It has lines, all of them with a price or none, and its total is their sum.
@@ -47,7 +47,7 @@ pub enum Invariant {
 
 /// How an order stands towards its reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct SagaStatus {
     /// Which order.
     pub order_id: OrderId,
     /// Its status.
@@ -73,7 +73,7 @@ pub struct Stats {
 
 /// An order that does not move.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stuck {
+pub struct StuckOrder {
     /// Which order.
     pub order_id: OrderId,
     /// How it stands.
@@ -92,18 +92,18 @@ pub struct Stuck {
 
 impl Audit {
     /// Most findings of one invariant in an answer: the first tell what is wrong, the rest how often.
-    pub const MOST_FINDINGS: i64 = 100;
+    pub const MAX_FINDINGS: i64 = 100;
 }
 
 impl Invariant {
     /// A stable slug.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::TakenUp => "taken_up",
-            Self::NotForgotten => "not_forgotten",
+            Self::NotOverdue => "taken_up",
+            Self::DueTimeSet => "not_forgotten",
             Self::HistoryComplete => "history_complete",
-            Self::HistoryAgrees => "history_agrees",
-            Self::MovesLegal => "moves_legal",
+            Self::HistoryMatchesStatus => "history_agrees",
+            Self::TransitionsLegal => "moves_legal",
             Self::EventWritten => "event_written",
             Self::TotalExact => "total_exact",
         }
@@ -112,7 +112,7 @@ impl Invariant {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "order {}: {}", self.order_id, self.broken.as_str())
+        write!(f, "order {}: {}", self.order_id, self.invariant.as_str())
     }
 }
 
@@ -123,7 +123,7 @@ pub(super) const OVERDUE: &str = "SELECT id FROM orders WHERE due_at <= $1 ORDER
 /// order of time: a part of them is a range of primary keys.
 pub(super) const CHECKS: [(Invariant, &str); 6] = [
     (
-        Invariant::NotForgotten,
+        Invariant::DueTimeSet,
         "SELECT id FROM orders WHERE id >= $2 AND due_at IS NULL AND (release_pending OR status IN ('PENDING', 'PRODUCT_RESERVED')) LIMIT $1",
     ),
     (
@@ -132,12 +132,12 @@ pub(super) const CHECKS: [(Invariant, &str); 6] = [
          WHERE o.id >= $2 GROUP BY o.id, o.version HAVING count(h.version) <> o.version LIMIT $1",
     ),
     (
-        Invariant::HistoryAgrees,
+        Invariant::HistoryMatchesStatus,
         "SELECT o.id FROM orders o JOIN order_history h ON h.order_id = o.id AND h.version = o.version
          WHERE o.id >= $2 AND (h.to_status <> o.status OR h.reason IS DISTINCT FROM o.failure_reason) LIMIT $1",
     ),
     (
-        Invariant::MovesLegal,
+        Invariant::TransitionsLegal,
         "SELECT order_id FROM (
              SELECT order_id, from_status, to_status, lag(to_status) OVER (PARTITION BY order_id ORDER BY version) AS previous
              FROM order_history WHERE order_id >= $2
@@ -165,8 +165,8 @@ pub(super) const CHECKS: [(Invariant, &str); 6] = [
 pub(super) const COUNTS: &str = "SELECT status, count(*) FROM orders WHERE id >= $1 GROUP BY status ORDER BY status";
 
 /// The first id to look at.
-pub(super) fn first(since: Option<OffsetDateTime>) -> Uuid {
-    since.map_or_else(Uuid::nil, order::least_uuid)
+pub(super) fn first_id(since: Option<OffsetDateTime>) -> Uuid {
+    since.map_or_else(Uuid::nil, order::min_uuid_at)
 }
 
 /// What stands in the place of a status in the row for dead events.
@@ -184,7 +184,7 @@ pub(super) const STATS: &str = "
 
 impl Stats {
     /// From the rows of [`STATS`].
-    pub(super) fn of(rows: Vec<(Option<String>, i64, Option<OffsetDateTime>)>, now: OffsetDateTime) -> Result<Self, Error> {
+    pub(super) fn from_rows(rows: Vec<(Option<String>, i64, Option<OffsetDateTime>)>, now: OffsetDateTime) -> Result<Self, Error> {
         let age = |oldest: Option<OffsetDateTime>| oldest.and_then(|at| (now - at).try_into().ok()).unwrap_or(Duration::ZERO);
         let mut stats =
             Self { unfinished: Vec::new(), oldest_unfinished: Duration::ZERO, unpublished: 0, oldest_unpublished: Duration::ZERO, dead: 0 };
@@ -210,14 +210,14 @@ pub(super) fn counts(rows: Vec<(String, i64)>) -> Result<Vec<(Status, u64)>, Err
 }
 
 /// The orders that break an invariant.
-pub(super) fn findings(broken: Invariant, orders: Vec<Uuid>) -> impl Iterator<Item = Finding> {
-    orders.into_iter().map(move |id| Finding { order_id: id.into(), broken })
+pub(super) fn findings(invariant: Invariant, orders: Vec<Uuid>) -> impl Iterator<Item = Finding> {
+    orders.into_iter().map(move |id| Finding { order_id: id.into(), invariant })
 }
 
 /// From rows of id, status and `release_pending`.
-pub(super) fn standings(rows: Vec<(Uuid, String, bool)>) -> Result<Vec<Standing>, Error> {
-    let standing = |(id, status, release_pending): (Uuid, String, bool)| {
-        Ok(Standing { order_id: id.into(), status: status.parse().map_err(corrupt)?, release_pending })
+pub(super) fn saga_statuses(rows: Vec<(Uuid, String, bool)>) -> Result<Vec<SagaStatus>, Error> {
+    let parse = |(id, status, release_pending): (Uuid, String, bool)| {
+        Ok(SagaStatus { order_id: id.into(), status: status.parse().map_err(corrupt)?, release_pending })
     };
-    rows.into_iter().map(standing).collect()
+    rows.into_iter().map(parse).collect()
 }

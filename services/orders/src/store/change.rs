@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Claimed, Error, outbox::News};
+use super::{Claimed, Error, outbox::NewEvent};
 use crate::{
     order::{Actor, Order, Status},
     saga::Transition,
@@ -15,7 +15,7 @@ pub(super) struct Change {
     pub(super) from: Status,
     pub(super) by: Actor,
     /// Whether it copies names and prices onto the lines.
-    pub(super) prices: bool,
+    pub(super) sets_prices: bool,
     pub(super) release: bool,
     /// The lease it is made under. A person needs none, and ends whatever lease there is.
     pub(super) fence: Option<i64>,
@@ -23,35 +23,35 @@ pub(super) struct Change {
     pub(super) keeps_lease: bool,
     pub(super) due_at: Option<OffsetDateTime>,
     pub(super) attempts: i64,
-    pub(super) news: News,
+    pub(super) event: NewEvent,
 }
 
 impl Change {
     /// What the saga decided, and the lease as it goes on.
-    pub(super) fn of_saga(claimed: &Claimed, transition: &Transition, now: OffsetDateTime) -> Result<(Self, Claimed), Error> {
+    pub(super) fn by_saga(claimed: &Claimed, transition: &Transition, now: OffsetDateTime) -> Result<(Self, Claimed), Error> {
         let after = claimed.after(transition, now);
         let change = Self {
             keeps_lease: !after.saga.is_finished(),
             due_at: None,
             attempts: i64::from(after.saga.attempts),
             fence: Some(claimed.fence),
-            ..Self::of(after.saga.order.clone(), transition, Actor::Saga)?
+            ..Self::new(after.saga.order.clone(), transition, Actor::Saga)?
         };
         Ok((change, after))
     }
 
     /// What a person wants of `order`.
-    pub(super) fn of_person(order: Order, transition: &Transition, by: Actor, now: OffsetDateTime) -> Result<Self, Error> {
-        Ok(Self { due_at: transition.release.then_some(now), ..Self::of(transition.apply(order, now), transition, by)? })
+    pub(super) fn by_user(order: Order, transition: &Transition, by: Actor, now: OffsetDateTime) -> Result<Self, Error> {
+        Ok(Self { due_at: transition.release.then_some(now), ..Self::new(transition.apply(order, now), transition, by)? })
     }
 
-    fn of(order: Order, transition: &Transition, by: Actor) -> Result<Self, Error> {
+    fn new(order: Order, transition: &Transition, by: Actor) -> Result<Self, Error> {
         Ok(Self {
-            news: News::of(&order)?,
+            event: NewEvent::for_order(&order)?,
             order,
             from: transition.from,
             by,
-            prices: transition.priced.is_some(),
+            sets_prices: transition.priced.is_some(),
             release: transition.release,
             fence: None,
             keeps_lease: false,

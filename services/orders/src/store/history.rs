@@ -2,11 +2,11 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, failure::corrupt};
+use super::{Error, sqlx_error::corrupt};
 use crate::order::{Line, Order, Status};
 
 /// The history of order `$1` after version `$2`. To be read before the order itself, which then is at least as far on.
-pub(super) const AFTER: &str =
+pub(super) const SELECT_AFTER: &str =
     "SELECT version, to_status, reason, at FROM order_history WHERE order_id = $1 AND version > $2 ORDER BY version";
 
 /// A row of [`AFTER`].
@@ -17,14 +17,14 @@ pub(super) fn snapshots(order: &Order, rows: Vec<Row>) -> Result<Vec<Order>, Err
     let snapshot = |(version, status, reason, at): Row| {
         let status = status.parse().map_err(corrupt)?;
         let failure_reason = reason.as_deref().map(str::parse).transpose().map_err(corrupt)?;
-        let then = Order { version, status, failure_reason, updated_at: at, ..order.clone() };
-        Ok(if status == Status::Pending { unpriced(then) } else { then })
+        let order_then = Order { version, status, failure_reason, updated_at: at, ..order.clone() };
+        Ok(if status == Status::Pending { without_prices(order_then) } else { order_then })
     };
     rows.into_iter().map(snapshot).collect()
 }
 
 /// Names and prices are copied once, when the order leaves PENDING, or never.
-fn unpriced(order: Order) -> Order {
-    let lines = order.lines.into_iter().map(|line| Line { copied: None, ..line }).collect();
+fn without_prices(order: Order) -> Order {
+    let lines = order.lines.into_iter().map(|line| Line { snapshot: None, ..line }).collect();
     Order { lines, total_minor: None, ..order }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Creation, FIRST_FENCE};
+use super::{CreateResult, FIRST_FENCE};
 use crate::order::Order;
 
 /// How long a key is kept.
@@ -23,7 +23,7 @@ pub struct IdempotencyKey {
 
 /// What was answered to the request with this key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct StoredResponse {
     /// The request's key.
     pub key: IdempotencyKey,
     /// The answer, opaque to the store.
@@ -31,23 +31,23 @@ pub struct Answer {
 }
 
 /// A key that is taken, and how its order stands.
-pub(super) struct TakenKey {
+pub(super) struct ExistingKey {
     pub(super) fingerprint: Vec<u8>,
-    pub(super) answer: Option<Vec<u8>>,
+    pub(super) response: Option<Vec<u8>>,
     pub(super) fence: i64,
     pub(super) due_at: Option<OffsetDateTime>,
     pub(super) order: Order,
 }
 
-impl TakenKey {
+impl ExistingKey {
     /// What to tell a create with the same key at `now`. A creator that died must not make its key useless.
-    pub(super) fn answer_to(self, key: &IdempotencyKey, retried: bool, now: OffsetDateTime) -> Creation {
-        let creator_at_work = !retried && self.fence == FIRST_FENCE && self.due_at.is_some_and(|due_at| due_at > now);
-        match self.answer {
-            _ if self.fingerprint != key.fingerprint => Creation::KeyReused,
-            Some(answer) => Creation::Replayed { answer },
-            None if creator_at_work => Creation::InProgress,
-            None => Creation::Existing(self.order),
+    pub(super) fn resolve(self, key: &IdempotencyKey, is_retry: bool, now: OffsetDateTime) -> CreateResult {
+        let creator_is_active = !is_retry && self.fence == FIRST_FENCE && self.due_at.is_some_and(|due_at| due_at > now);
+        match self.response {
+            _ if self.fingerprint != key.fingerprint => CreateResult::KeyReused,
+            Some(response) => CreateResult::Replayed { response },
+            None if creator_is_active => CreateResult::InProgress,
+            None => CreateResult::Existing(self.order),
         }
     }
 }

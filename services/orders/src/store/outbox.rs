@@ -34,19 +34,19 @@ pub struct DeadEvent {
     /// What the broker said the last time.
     pub reason: String,
     /// When it was given up.
-    pub died_at: OffsetDateTime,
+    pub dead_lettered_at: OffsetDateTime,
 }
 
 /// What the outbox row of a change says.
-pub(super) struct News {
+pub(super) struct NewEvent {
     pub(super) event_id: Uuid,
     pub(super) kind: String,
     pub(super) payload: String,
 }
 
-impl News {
+impl NewEvent {
     /// About `order`, which has just got its status.
-    pub(super) fn of(order: &Order) -> Result<Self, Error> {
+    pub(super) fn for_order(order: &Order) -> Result<Self, Error> {
         let occurred_at = order.updated_at.format(&Rfc3339).map_err(|error| Error::Corrupt(format!("a time without a text: {error}")))?;
         let payload = json!({
             "orderId": order.id.to_string(),

@@ -37,11 +37,11 @@ pub struct Position {
 
 impl Page {
     /// Makes a page of up to `limit` orders from one more than that.
-    pub(super) fn of(mut orders: Vec<Order>, limit: u32) -> Self {
+    pub(super) fn from_lookahead(mut orders: Vec<Order>, limit: u32) -> Self {
         let limit = limit as usize;
-        let more = orders.len() > limit;
+        let has_more = orders.len() > limit;
         orders.truncate(limit);
-        let next = orders.last().filter(|_| more).map(|last| Position { created_at: last.created_at, id: last.id });
+        let next = orders.last().filter(|_| has_more).map(|last| Position { created_at: last.created_at, id: last.id });
         Self { orders, next }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use palisade_middleware::db::{Lease, Leases};
+use palisade_middleware::store_instrumentation::{CheckedOut, CheckoutCounter};
 use sqlx::{Database, pool::PoolConnection};
 
 use super::Error;
@@ -11,13 +11,13 @@ use super::Error;
 #[derive(Debug)]
 pub(super) struct Pool<DB: Database> {
     inner: sqlx::Pool<DB>,
-    leases: Arc<Leases>,
+    checkouts: Arc<CheckoutCounter>,
 }
 
 impl<DB: Database> Pool<DB> {
     /// Several pools may share `leases`.
-    pub(super) fn new(inner: sqlx::Pool<DB>, leases: Arc<Leases>) -> Self {
-        Self { inner, leases }
+    pub(super) fn new(inner: sqlx::Pool<DB>, checkouts: Arc<CheckoutCounter>) -> Self {
+        Self { inner, checkouts }
     }
 
     /// For migrations, which take no single connection.
@@ -26,17 +26,17 @@ impl<DB: Database> Pool<DB> {
     }
 
     /// Waits for a connection.
-    pub(super) async fn acquire(&self) -> Result<Lease<PoolConnection<DB>>, Error> {
-        Ok(self.leases.take(self.inner.acquire(), |error| matches!(error, sqlx::Error::PoolTimedOut)).await?)
+    pub(super) async fn acquire(&self) -> Result<CheckedOut<PoolConnection<DB>>, Error> {
+        Ok(self.checkouts.acquire(self.inner.acquire(), |error| matches!(error, sqlx::Error::PoolTimedOut)).await?)
     }
 
     /// Waits for a connection that nobody has after the caller: it is closed then, whatever state it was left in.
-    pub(super) async fn acquire_for_once(&self) -> Result<Lease<PoolConnection<DB>>, Error> {
+    pub(super) async fn acquire_and_close(&self) -> Result<CheckedOut<PoolConnection<DB>>, Error> {
         let acquire = async {
             let mut connection = self.inner.acquire().await?;
             connection.close_on_drop();
             Ok(connection)
         };
-        Ok(self.leases.take(acquire, |error| matches!(error, sqlx::Error::PoolTimedOut)).await?)
+        Ok(self.checkouts.acquire(acquire, |error| matches!(error, sqlx::Error::PoolTimedOut)).await?)
     }
 }

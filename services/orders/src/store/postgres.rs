@@ -4,7 +4,7 @@
 use std::{future::Future, str::FromStr, time::Duration};
 
 use async_trait::async_trait;
-use palisade_middleware::db::{self, Database, Leases};
+use palisade_middleware::store_instrumentation::{self, Database, CheckoutCounter};
 use sqlx::{
     Connection, Postgres,
     error::DatabaseError,
@@ -16,8 +16,8 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    Answer, Audit, Claimed, Create, Creation, DeadEvent, Error, Event, List, Page, Removal, Standing, Stats, StatusSet, Store, Stuck,
-    Transitioned, pool::Pool,
+    StoredResponse, Audit, Claimed, Create, CreateResult, DeadEvent, Error, Event, List, Page, RemoveResult, SagaStatus, Stats, SetStatusResult, Store, StuckOrder,
+    TransitionResult, pool::Pool,
 };
 use crate::{
     order::{Actor, Order, OrderId, Status},
@@ -30,14 +30,14 @@ mod create;
 mod outbox;
 mod read;
 mod row;
-mod work;
+mod leases;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// How often a statement is tried that lost against another one.
-const TRIES: usize = 3;
+const MAX_ATTEMPTS: usize = 3;
 /// How long a connection that rests is taken to be alive without asking.
-const TRUSTED: Duration = Duration::from_millis(500);
+const MAX_IDLE_WITHOUT_PING: Duration = Duration::from_millis(500);
 
 /// Orders in a `PostgreSQL` database.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub struct PostgresStore {
 
 impl PostgresStore {
     /// Whether `url` names a host and can be read.
-    pub(super) fn accepts(url: &str) -> bool {
+    pub(super) fn is_valid_url(url: &str) -> bool {
         // sqlx takes a URL without a host for one of this machine; whoever forgot the host did not mean that.
         Url::parse(url).is_ok_and(|url| url.has_host()) && PgConnectOptions::from_str(url).is_ok()
     }
@@ -68,7 +68,7 @@ impl PostgresStore {
             .test_before_acquire(false)
             .before_acquire(|connection, about| {
                 Box::pin(async move {
-                    if about.idle_for > TRUSTED {
+                    if about.idle_for > MAX_IDLE_WITHOUT_PING {
                         connection.ping().await?;
                     }
                     Ok(true)
@@ -83,8 +83,8 @@ impl PostgresStore {
                 ("TimeZone", "UTC"),
             ]));
         let counted = pool.clone();
-        let leases = Leases::new(db::Pool::new("orders-postgresql", max_connections), move || counted.size());
-        Ok(Self { options, pool: Pool::new(pool, leases) })
+        let checkouts = CheckoutCounter::new(store_instrumentation::PoolMetrics::new("orders-postgresql", max_connections), move || counted.size());
+        Ok(Self { options, pool: Pool::new(pool, checkouts) })
     }
 
     /// Where the orders are, in the words of semantic conventions.
@@ -96,10 +96,10 @@ impl PostgresStore {
     }
 
     /// Runs a write again that was the victim of a deadlock or of serialization: nothing of it happened.
-    async fn again<T, F: Future<Output = Result<T, Error>>>(&self, write: impl Fn() -> F) -> Result<T, Error> {
-        for _ in 1..TRIES {
+    async fn with_retries<T, F: Future<Output = Result<T, Error>>>(&self, write: impl Fn() -> F) -> Result<T, Error> {
+        for _ in 1..MAX_ATTEMPTS {
             match write().await {
-                Err(error) if is_victim(&error) => {}
+                Err(error) if is_serialization_failure(&error) => {}
                 outcome => return outcome,
             }
         }
@@ -107,15 +107,15 @@ impl PostgresStore {
     }
 }
 
-fn is_victim(error: &Error) -> bool {
+fn is_serialization_failure(error: &Error) -> bool {
     let Error::Unavailable(source) = error else { return false };
-    let refusal = source.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
-    matches!(refusal.and_then(DatabaseError::code).as_deref(), Some("40001" | "40P01"))
+    let database_error = source.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+    matches!(database_error.and_then(DatabaseError::code).as_deref(), Some("40001" | "40P01"))
 }
 
 #[async_trait]
 impl Store for PostgresStore {
-    async fn prepare(&self) -> Result<(), Error> {
+    async fn migrate(&self) -> Result<(), Error> {
         // A connection of its own: a migration may take longer than a request's statement, but never wait long for a lock.
         let options = self.options.clone().options([("lock_timeout", "2s")]);
         let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(1)).connect_with(options).await?;
@@ -129,27 +129,27 @@ impl Store for PostgresStore {
         Ok(())
     }
 
-    async fn create(&self, create: Create, now: OffsetDateTime) -> Result<Creation, Error> {
-        self.again(|| async { create::create(&mut *self.pool.acquire().await?, &create, now).await }).await
+    async fn create(&self, create: Create, now: OffsetDateTime) -> Result<CreateResult, Error> {
+        self.with_retries(|| async { create::create(&mut *self.pool.acquire().await?, &create, now).await }).await
     }
 
     async fn transition(
         &self,
         claimed: &Claimed,
         transition: Transition,
-        answer: Option<Answer>,
+        response: Option<StoredResponse>,
         now: OffsetDateTime,
-    ) -> Result<Transitioned, Error> {
-        self.again(|| async { change::transition(&mut *self.pool.acquire().await?, claimed, &transition, answer.as_ref(), now).await })
+    ) -> Result<TransitionResult, Error> {
+        self.with_retries(|| async { change::transition(&mut *self.pool.acquire().await?, claimed, &transition, response.as_ref(), now).await })
             .await
     }
 
-    async fn set_status(&self, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<StatusSet, Error> {
-        self.again(|| async { change::set_status(&mut *self.pool.acquire().await?, id, to, by, now).await }).await
+    async fn set_status(&self, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<SetStatusResult, Error> {
+        self.with_retries(|| async { change::set_status(&mut *self.pool.acquire().await?, id, to, by, now).await }).await
     }
 
-    async fn store_answer(&self, id: OrderId, answer: Answer) -> Result<(), Error> {
-        self.again(|| async { create::store_answer(&mut *self.pool.acquire().await?, id, &answer).await }).await
+    async fn store_response(&self, id: OrderId, response: StoredResponse) -> Result<(), Error> {
+        self.with_retries(|| async { create::store_response(&mut *self.pool.acquire().await?, id, &response).await }).await
     }
 
     async fn find(&self, id: OrderId) -> Result<Option<Order>, Error> {
@@ -160,36 +160,36 @@ impl Store for PostgresStore {
         read::list(&mut *self.pool.acquire().await?, &list).await
     }
 
-    async fn remove(&self, id: OrderId, now: OffsetDateTime) -> Result<Removal, Error> {
-        self.again(|| async { change::remove(&mut *self.pool.acquire().await?, id, now).await }).await
+    async fn remove(&self, id: OrderId, now: OffsetDateTime) -> Result<RemoveResult, Error> {
+        self.with_retries(|| async { change::remove(&mut *self.pool.acquire().await?, id, now).await }).await
     }
 
     async fn claim_due(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error> {
-        self.again(|| async { work::claim_due(&mut *self.pool.acquire().await?, now, lease, limit).await }).await
+        self.with_retries(|| async { leases::claim_due(&mut *self.pool.acquire().await?, now, lease, limit).await }).await
     }
 
     async fn postpone(&self, id: OrderId, fence: i64, due_at: OffsetDateTime, last_error: &str) -> Result<bool, Error> {
-        self.again(|| async { work::postpone(&mut *self.pool.acquire().await?, id, fence, due_at, last_error).await }).await
+        self.with_retries(|| async { leases::postpone(&mut *self.pool.acquire().await?, id, fence, due_at, last_error).await }).await
     }
 
     async fn release_done(&self, id: OrderId, fence: i64) -> Result<bool, Error> {
-        self.again(|| async { work::release_done(&mut *self.pool.acquire().await?, id, fence).await }).await
+        self.with_retries(|| async { leases::release_done(&mut *self.pool.acquire().await?, id, fence).await }).await
     }
 
-    async fn stuck(&self, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<Stuck>, Error> {
-        work::stuck(&mut *self.pool.acquire().await?, unchanged_since, attempts, limit).await
+    async fn stuck(&self, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<StuckOrder>, Error> {
+        leases::stuck(&mut *self.pool.acquire().await?, unchanged_since, attempts, limit).await
     }
 
     async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
-        self.again(|| async { work::retry_now(&mut *self.pool.acquire().await?, id, now).await }).await
+        self.with_retries(|| async { leases::retry_now(&mut *self.pool.acquire().await?, id, now).await }).await
     }
 
-    async fn take_from_creator(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
-        self.again(|| async { work::take_from_creator(&mut *self.pool.acquire().await?, id, now).await }).await
+    async fn expire_creator_lease(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
+        self.with_retries(|| async { leases::expire_creator_lease(&mut *self.pool.acquire().await?, id, now).await }).await
     }
 
-    async fn changes(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
-        read::changes(&mut *self.pool.acquire().await?, id, version).await
+    async fn history_after(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
+        read::history_after(&mut *self.pool.acquire().await?, id, version).await
     }
 
     async fn versions(&self, ids: &[OrderId]) -> Result<Vec<(OrderId, i64)>, Error> {
@@ -200,12 +200,12 @@ impl Store for PostgresStore {
         outbox::lease(&mut *self.pool.acquire().await?, relay, now, until).await
     }
 
-    async fn mark_refused(&self, events: &[(Uuid, String)], most: u32, now: OffsetDateTime) -> Result<u64, Error> {
-        outbox::mark_refused(&mut *self.pool.acquire().await?, events, most, now).await
+    async fn mark_rejected(&self, events: &[(Uuid, String)], max_attempts: u32, now: OffsetDateTime) -> Result<u64, Error> {
+        outbox::mark_rejected(&mut *self.pool.acquire().await?, events, max_attempts, now).await
     }
 
     async fn dead_events(&self, limit: u32) -> Result<Vec<DeadEvent>, Error> {
-        outbox::dead(&mut *self.pool.acquire().await?, limit).await
+        outbox::dead_events(&mut *self.pool.acquire().await?, limit).await
     }
 
     async fn redrive(&self) -> Result<u64, Error> {
@@ -217,25 +217,25 @@ impl Store for PostgresStore {
     }
 
     async fn mark_published(&self, events: &[Uuid], now: OffsetDateTime) -> Result<(), Error> {
-        self.again(|| async { outbox::mark_published(&mut *self.pool.acquire().await?, events, now).await }).await
+        self.with_retries(|| async { outbox::mark_published(&mut *self.pool.acquire().await?, events, now).await }).await
     }
 
     async fn prune_published(&self, before: OffsetDateTime) -> Result<u64, Error> {
-        self.again(|| async { outbox::prune_published(&mut *self.pool.acquire().await?, before).await }).await
+        self.with_retries(|| async { outbox::prune_published(&mut *self.pool.acquire().await?, before).await }).await
     }
 
-    async fn sweep_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
-        self.again(|| async { create::sweep_keys(&mut *self.pool.acquire().await?, now).await }).await
+    async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
+        self.with_retries(|| async { create::delete_expired_keys(&mut *self.pool.acquire().await?, now).await }).await
     }
 
     async fn audit(&self, now: OffsetDateTime, overdue_after: Duration, since: Option<OffsetDateTime>) -> Result<Audit, Error> {
         // The only transaction of more than one statement. A cancelled BEGIN may leave the connection inside of one, where the next
         // borrower's writes would be lost (sqlx#4393): so there is no next borrower.
-        audit::audit(&mut *self.pool.acquire_for_once().await?, now, overdue_after, since).await
+        audit::audit(&mut *self.pool.acquire_and_close().await?, now, overdue_after, since).await
     }
 
-    async fn standings(&self, ids: &[OrderId]) -> Result<Vec<Standing>, Error> {
-        audit::standings(&mut *self.pool.acquire().await?, ids).await
+    async fn saga_statuses(&self, ids: &[OrderId]) -> Result<Vec<SagaStatus>, Error> {
+        audit::saga_statuses(&mut *self.pool.acquire().await?, ids).await
     }
 
     async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> {

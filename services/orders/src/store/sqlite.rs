@@ -3,7 +3,7 @@
 use std::{str::FromStr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use palisade_middleware::db::{self, Database, Leases};
+use palisade_middleware::store_instrumentation::{self, Database, CheckoutCounter};
 use sqlx::{
     Connection, Sqlite,
     migrate::Migrator,
@@ -13,8 +13,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Answer, Audit, Claimed, Create, Creation, DeadEvent, Error, Event, List, Page, Removal, Standing, Stats, StatusSet, Store, Stuck,
-    Transitioned, pool::Pool,
+    StoredResponse, Audit, Claimed, Create, CreateResult, DeadEvent, Error, Event, List, Page, RemoveResult, SagaStatus, Stats, SetStatusResult, Store, StuckOrder,
+    TransitionResult, pool::Pool,
 };
 use crate::{
     order::{Actor, Order, OrderId, Status},
@@ -24,11 +24,11 @@ use crate::{
 mod audit;
 mod change;
 mod create;
-mod moment;
+mod timestamp;
 mod outbox;
 mod read;
 mod row;
-mod work;
+mod leases;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -73,8 +73,8 @@ impl SqliteStore {
         let writer = pool(1).connect_lazy_with(options.clone());
         let readers = pool(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
         let counted = (writer.clone(), readers.clone());
-        let leases = Leases::new(db::Pool::new("orders-sqlite", 1 + READERS), move || counted.0.size() + counted.1.size());
-        Ok(Self { writer: Pool::new(writer, leases.clone()), readers: Pool::new(readers, leases), file })
+        let checkouts = CheckoutCounter::new(store_instrumentation::PoolMetrics::new("orders-sqlite", 1 + READERS), move || counted.0.size() + counted.1.size());
+        Ok(Self { writer: Pool::new(writer, checkouts.clone()), readers: Pool::new(readers, checkouts), file })
     }
 
     /// Where the orders are, in the words of semantic conventions.
@@ -85,7 +85,7 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn prepare(&self) -> Result<(), Error> {
+    async fn migrate(&self) -> Result<(), Error> {
         Ok(MIGRATIONS.run(self.writer.uncounted()).await?)
     }
 
@@ -94,7 +94,7 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    async fn create(&self, create: Create, now: OffsetDateTime) -> Result<Creation, Error> {
+    async fn create(&self, create: Create, now: OffsetDateTime) -> Result<CreateResult, Error> {
         create::create(&mut *self.writer.acquire().await?, &create, now).await
     }
 
@@ -102,18 +102,18 @@ impl Store for SqliteStore {
         &self,
         claimed: &Claimed,
         transition: Transition,
-        answer: Option<Answer>,
+        response: Option<StoredResponse>,
         now: OffsetDateTime,
-    ) -> Result<Transitioned, Error> {
-        change::transition(&mut *self.writer.acquire().await?, claimed, &transition, answer.as_ref(), now).await
+    ) -> Result<TransitionResult, Error> {
+        change::transition(&mut *self.writer.acquire().await?, claimed, &transition, response.as_ref(), now).await
     }
 
-    async fn set_status(&self, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<StatusSet, Error> {
+    async fn set_status(&self, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<SetStatusResult, Error> {
         change::set_status(&mut *self.writer.acquire().await?, id, to, by, now).await
     }
 
-    async fn store_answer(&self, id: OrderId, answer: Answer) -> Result<(), Error> {
-        create::store_answer(&mut *self.writer.acquire().await?, id, &answer).await
+    async fn store_response(&self, id: OrderId, response: StoredResponse) -> Result<(), Error> {
+        create::store_response(&mut *self.writer.acquire().await?, id, &response).await
     }
 
     async fn find(&self, id: OrderId) -> Result<Option<Order>, Error> {
@@ -124,36 +124,36 @@ impl Store for SqliteStore {
         read::list(&mut *self.readers.acquire().await?, &list).await
     }
 
-    async fn remove(&self, id: OrderId, now: OffsetDateTime) -> Result<Removal, Error> {
+    async fn remove(&self, id: OrderId, now: OffsetDateTime) -> Result<RemoveResult, Error> {
         change::remove(&mut *self.writer.acquire().await?, id, now).await
     }
 
     async fn claim_due(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error> {
-        work::claim_due(&mut *self.writer.acquire().await?, now, lease, limit).await
+        leases::claim_due(&mut *self.writer.acquire().await?, now, lease, limit).await
     }
 
     async fn postpone(&self, id: OrderId, fence: i64, due_at: OffsetDateTime, last_error: &str) -> Result<bool, Error> {
-        work::postpone(&mut *self.writer.acquire().await?, id, fence, due_at, last_error).await
+        leases::postpone(&mut *self.writer.acquire().await?, id, fence, due_at, last_error).await
     }
 
     async fn release_done(&self, id: OrderId, fence: i64) -> Result<bool, Error> {
-        work::release_done(&mut *self.writer.acquire().await?, id, fence).await
+        leases::release_done(&mut *self.writer.acquire().await?, id, fence).await
     }
 
-    async fn stuck(&self, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<Stuck>, Error> {
-        work::stuck(&mut *self.readers.acquire().await?, unchanged_since, attempts, limit).await
+    async fn stuck(&self, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<StuckOrder>, Error> {
+        leases::stuck(&mut *self.readers.acquire().await?, unchanged_since, attempts, limit).await
     }
 
     async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
-        work::retry_now(&mut *self.writer.acquire().await?, id, now).await
+        leases::retry_now(&mut *self.writer.acquire().await?, id, now).await
     }
 
-    async fn take_from_creator(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
-        work::take_from_creator(&mut *self.writer.acquire().await?, id, now).await
+    async fn expire_creator_lease(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
+        leases::expire_creator_lease(&mut *self.writer.acquire().await?, id, now).await
     }
 
-    async fn changes(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
-        read::changes(&mut *self.readers.acquire().await?, id, version).await
+    async fn history_after(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
+        read::history_after(&mut *self.readers.acquire().await?, id, version).await
     }
 
     async fn versions(&self, ids: &[OrderId]) -> Result<Vec<(OrderId, i64)>, Error> {
@@ -164,12 +164,12 @@ impl Store for SqliteStore {
         outbox::lease(&mut *self.writer.acquire().await?, relay, now, until).await
     }
 
-    async fn mark_refused(&self, events: &[(Uuid, String)], most: u32, now: OffsetDateTime) -> Result<u64, Error> {
-        outbox::mark_refused(&mut *self.writer.acquire().await?, events, most, now).await
+    async fn mark_rejected(&self, events: &[(Uuid, String)], max_attempts: u32, now: OffsetDateTime) -> Result<u64, Error> {
+        outbox::mark_rejected(&mut *self.writer.acquire().await?, events, max_attempts, now).await
     }
 
     async fn dead_events(&self, limit: u32) -> Result<Vec<DeadEvent>, Error> {
-        outbox::dead(&mut *self.readers.acquire().await?, limit).await
+        outbox::dead_events(&mut *self.readers.acquire().await?, limit).await
     }
 
     async fn redrive(&self) -> Result<u64, Error> {
@@ -188,16 +188,16 @@ impl Store for SqliteStore {
         outbox::prune_published(&mut *self.writer.acquire().await?, before).await
     }
 
-    async fn sweep_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
-        create::sweep_keys(&mut *self.writer.acquire().await?, now).await
+    async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
+        create::delete_expired_keys(&mut *self.writer.acquire().await?, now).await
     }
 
     async fn audit(&self, now: OffsetDateTime, overdue_after: Duration, since: Option<OffsetDateTime>) -> Result<Audit, Error> {
         audit::audit(&mut *self.readers.acquire().await?, now, overdue_after, since).await
     }
 
-    async fn standings(&self, ids: &[OrderId]) -> Result<Vec<Standing>, Error> {
-        audit::standings(&mut *self.readers.acquire().await?, ids).await
+    async fn saga_statuses(&self, ids: &[OrderId]) -> Result<Vec<SagaStatus>, Error> {
+        audit::saga_statuses(&mut *self.readers.acquire().await?, ids).await
     }
 
     async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> {

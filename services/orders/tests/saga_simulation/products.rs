@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use palisade_orders::{
-    order::{Copied, FailureReason, HeldLine, Line, Order, OrderId},
-    saga::{Confirm, Release, Reserve},
+    order::{ProductSnapshot, FailureReason, HeldLine, Line, Order, OrderId},
+    saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome},
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -19,7 +19,7 @@ const HOLD: Duration = Duration::from_mins(15);
 pub(crate) enum Hold {
     Held { until: OffsetDateTime },
     Confirmed,
-    Refused,
+    Rejected,
     Released,
     Expired,
 }
@@ -36,38 +36,38 @@ impl Products {
         Self { stock: (1..=3).map(|n| (Uuid::from_u128(n), STOCK)).collect(), holds: BTreeMap::new(), bug }
     }
 
-    pub(crate) fn reserve(&mut self, order: &Order, now: OffsetDateTime) -> Reserve {
-        let known = self.holds.get(&order.id).map(|(hold, _)| *hold);
-        let again = self.bug == Bug::ReserveTwice && matches!(known, Some(Hold::Held { .. }));
-        match known {
-            Some(Hold::Refused) => Reserve::Refused(FailureReason::InsufficientStock),
-            Some(Hold::Released) => Reserve::Released,
-            Some(Hold::Expired) => Reserve::Expired,
-            Some(Hold::Held { .. } | Hold::Confirmed) if !again => Self::held(&order.lines),
+    pub(crate) fn reserve(&mut self, order: &Order, now: OffsetDateTime) -> ReserveOutcome {
+        let existing = self.holds.get(&order.id).map(|(hold, _)| *hold);
+        let reserves_again = self.bug == Bug::ReserveTwice && matches!(existing, Some(Hold::Held { .. }));
+        match existing {
+            Some(Hold::Rejected) => ReserveOutcome::Rejected(FailureReason::InsufficientStock),
+            Some(Hold::Released) => ReserveOutcome::Released,
+            Some(Hold::Expired) => ReserveOutcome::Expired,
+            Some(Hold::Held { .. } | Hold::Confirmed) if !reserves_again => Self::held(&order.lines),
             _ if order.lines.iter().all(|line| self.stock[&line.product_id] >= line.quantity) => {
                 self.move_stock(&order.lines, -1);
                 self.holds.insert(order.id, (Hold::Held { until: now + HOLD }, order.lines.clone()));
                 Self::held(&order.lines)
             }
             _ => {
-                self.holds.insert(order.id, (Hold::Refused, order.lines.clone()));
-                Reserve::Refused(FailureReason::InsufficientStock)
+                self.holds.insert(order.id, (Hold::Rejected, order.lines.clone()));
+                ReserveOutcome::Rejected(FailureReason::InsufficientStock)
             }
         }
     }
 
-    pub(crate) fn confirm(&mut self, order: &Order, now: OffsetDateTime) -> Confirm {
+    pub(crate) fn confirm(&mut self, order: &Order, now: OffsetDateTime) -> ConfirmOutcome {
         match self.holds.get_mut(&order.id) {
-            Some((Hold::Held { until }, _)) if *until <= now => Confirm::Lost,
+            Some((Hold::Held { until }, _)) if *until <= now => ConfirmOutcome::Lost,
             Some((hold @ (Hold::Held { .. } | Hold::Confirmed), _)) => {
                 *hold = Hold::Confirmed;
-                Confirm::Confirmed
+                ConfirmOutcome::Confirmed
             }
-            _ => Confirm::Lost,
+            _ => ConfirmOutcome::Lost,
         }
     }
 
-    pub(crate) fn release(&mut self, order: &Order) -> Release {
+    pub(crate) fn release(&mut self, order: &Order) -> ReleaseOutcome {
         match self.holds.get(&order.id).map(|(hold, _)| *hold) {
             Some(Hold::Held { .. } | Hold::Confirmed) => {
                 let lines = order.lines.clone();
@@ -79,7 +79,7 @@ impl Products {
             }
             _ => {}
         }
-        Release::Done
+        ReleaseOutcome::Done
     }
 
     pub(crate) fn expire(&mut self, now: OffsetDateTime) {
@@ -92,13 +92,13 @@ impl Products {
         }
     }
 
-    fn held(lines: &[Line]) -> Reserve {
+    fn held(lines: &[Line]) -> ReserveOutcome {
         let held = |line: &Line| HeldLine {
             product_id: line.product_id,
             quantity: line.quantity,
-            copied: Copied { name: "thing".into(), unit_price_minor: 100 },
+            snapshot: ProductSnapshot { name: "thing".into(), unit_price_minor: 100 },
         };
-        Reserve::Held(lines.iter().map(held).collect())
+        ReserveOutcome::Held(lines.iter().map(held).collect())
     }
 
     fn move_stock(&mut self, lines: &[Line], sign: i64) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use palisade_orders::{
     order::{Actor, FailureReason, Line, NewOrder, Order, Status},
-    saga::{Confirm, Effect, Event, Release, Reserve, Saga, Transition, Wish, wish},
+    saga::{ConfirmOutcome, Effect, Event, ReleaseOutcome, ReserveOutcome, Saga, Transition, StatusChange, request_status_change},
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -41,7 +41,7 @@ struct Worker {
 }
 
 /// How an order ended.
-pub(crate) type End = (Status, Option<FailureReason>);
+pub(crate) type FinalStatus = (Status, Option<FailureReason>);
 
 pub(crate) struct World {
     random: Random,
@@ -50,7 +50,7 @@ pub(crate) struct World {
     products: Products,
     workers: [Option<Worker>; 3],
     /// Requests that are still on their way.
-    late: Vec<(Call, Order)>,
+    delayed: Vec<(Call, Order)>,
     faulty: bool,
     bug: Bug,
 }
@@ -63,14 +63,14 @@ impl World {
             rows: Vec::new(),
             products: Products::new(bug),
             workers: [const { None }; 3],
-            late: Vec::new(),
+            delayed: Vec::new(),
             faulty: true,
             bug,
         }
     }
 
     /// I6: once the faults heal, every order ends.
-    pub(crate) fn run(seed: u64, bug: Bug) -> Result<Vec<End>, String> {
+    pub(crate) fn run(seed: u64, bug: Bug) -> Result<Vec<FinalStatus>, String> {
         let mut world = Self::new(seed, bug);
         for _ in 0..300 {
             world.tick();
@@ -81,7 +81,7 @@ impl World {
         for _ in 0..3_000 {
             world.tick();
             world.check()?;
-            if world.late.is_empty() && world.rows.iter().all(|row| row.saga.is_finished()) {
+            if world.delayed.is_empty() && world.rows.iter().all(|row| row.saga.is_finished()) {
                 return Ok(world.rows.iter().map(|row| (row.saga.order.status, row.saga.order.failure_reason)).collect());
             }
         }
@@ -91,17 +91,17 @@ impl World {
     fn tick(&mut self) {
         match self.random.below(if self.faulty { 12 } else { 9 }) {
             0 => {
-                let longest = if self.random.percent(5) { 1_200_000 } else { 8_000 };
-                self.now += Duration::from_millis(self.random.below(longest));
+                let max_ms = if self.random.percent(5) { 1_200_000 } else { 8_000 };
+                self.now += Duration::from_millis(self.random.below(max_ms));
                 self.products.expire(self.now);
             }
-            1 if !self.late.is_empty() => {
-                let index = usize::try_from(self.random.below(self.late.len() as u64)).unwrap();
-                let (call, order) = self.late.swap_remove(index);
+            1 if !self.delayed.is_empty() => {
+                let index = usize::try_from(self.random.below(self.delayed.len() as u64)).unwrap();
+                let (call, order) = self.delayed.swap_remove(index);
                 self.deliver(call, &order);
             }
-            9 => self.order(),
-            10 => self.interfere(),
+            9 => self.create_order(),
+            10 => self.change_status(),
             11 => {
                 let worker = usize::try_from(self.random.below(3)).unwrap();
                 if self.random.percent(30) {
@@ -112,7 +112,7 @@ impl World {
         }
     }
 
-    fn order(&mut self) {
+    fn create_order(&mut self) {
         if self.rows.len() >= 12 {
             return;
         }
@@ -127,12 +127,12 @@ impl World {
     }
 
     /// A user cancels, or an admin completes.
-    fn interfere(&mut self) {
+    fn change_status(&mut self) {
         let (now, random) = (self.now, &mut self.random);
         let Some(row) = (!self.rows.is_empty()).then(|| random.below(self.rows.len() as u64)) else { return };
         let row = &mut self.rows[usize::try_from(row).unwrap()];
         let (to, by) = if random.percent(50) { (Status::Cancelled, Actor::Owner) } else { (Status::Completed, Actor::Admin) };
-        if let Wish::Granted(transition) = wish(row.saga.order.status, to, by) {
+        if let StatusChange::Allowed(transition) = request_status_change(row.saga.order.status, to, by) {
             row.saga = row.saga.clone().after(&transition, now);
             row.due_at = row.saga.release_pending.then_some(now);
             row.fence += 1;
@@ -150,12 +150,12 @@ impl World {
     fn claim(&mut self) -> Option<Worker> {
         let due: Vec<usize> = (0..self.rows.len()).filter(|row| self.rows[*row].due_at.is_some_and(|due_at| due_at <= self.now)).collect();
         let row = *due.get(usize::try_from(self.random.below(due.len().max(1) as u64)).unwrap())?;
-        let taken = &mut self.rows[row];
-        taken.due_at = Some(self.now + LEASE);
-        taken.fence += 1;
-        taken.saga.attempts += 1;
-        let effect = taken.saga.on(Event::Resumed, self.now, 0);
-        Some(Worker { row, saga: taken.saga.clone(), fence: taken.fence, effect })
+        let claimed = &mut self.rows[row];
+        claimed.due_at = Some(self.now + LEASE);
+        claimed.fence += 1;
+        claimed.saga.attempts += 1;
+        let effect = claimed.saga.handle(Event::Resumed, self.now, 0);
+        Some(Worker { row, saga: claimed.saga.clone(), fence: claimed.fence, effect })
     }
 
     fn step(&mut self, mut worker: Worker) -> Option<Worker> {
@@ -169,21 +169,21 @@ impl World {
                 Event::Resumed
             }
             Effect::RecordReleased => {
-                if let Some(row) = self.mine(&worker) {
+                if let Some(row) = self.owned_row(&worker) {
                     row.saga.release_pending = false;
                     row.due_at = None;
                 }
                 return None;
             }
             Effect::RetryAt(at) => {
-                if let Some(row) = self.mine(&worker) {
+                if let Some(row) = self.owned_row(&worker) {
                     row.due_at = Some(at);
                 }
                 return None;
             }
             Effect::Finished => return None,
         };
-        worker.effect = match worker.saga.on(event, self.now, random) {
+        worker.effect = match worker.saga.handle(event, self.now, random) {
             Effect::RetryAt(_) if self.bug == Bug::TimeoutIsFailure && worker.saga.order.status == Status::Pending => {
                 Effect::Record(Transition {
                     from: Status::Pending,
@@ -198,14 +198,14 @@ impl World {
         Some(worker)
     }
 
-    fn mine(&mut self, worker: &Worker) -> Option<&mut Row> {
+    fn owned_row(&mut self, worker: &Worker) -> Option<&mut Row> {
         let bug = self.bug;
         Some(&mut self.rows[worker.row]).filter(|row| row.fence == worker.fence || bug == Bug::NoFence)
     }
 
     fn record(&mut self, worker: &Worker, transition: &Transition) -> Option<Saga> {
         let now = self.now;
-        let row = self.mine(worker)?;
+        let row = self.owned_row(worker)?;
         row.saga = worker.saga.clone().after(transition, now);
         if row.saga.is_finished() {
             row.due_at = None;
@@ -219,19 +219,19 @@ impl World {
         }
         match self.random.below(10) {
             0 => {} // lost on the way there
-            1 => self.late.push((call, order.clone())),
+            1 => self.delayed.push((call, order.clone())),
             2 => drop(self.deliver(call, order)), // lost on the way back
             3 => {
-                self.late.push((call, order.clone())); // comes again
+                self.delayed.push((call, order.clone())); // comes again
                 return self.deliver(call, order);
             }
             _ => return self.deliver(call, order),
         }
         let retry_after = self.random.percent(20).then_some(Duration::from_secs(3));
         match call {
-            Call::Reserve => Event::ReserveAnswered(Reserve::Unknown { retry_after }),
-            Call::Confirm => Event::ConfirmAnswered(Confirm::Unknown { retry_after }),
-            Call::Release => Event::ReleaseAnswered(Release::Unknown { retry_after }),
+            Call::Reserve => Event::ReserveAnswered(ReserveOutcome::Unknown { retry_after }),
+            Call::Confirm => Event::ConfirmAnswered(ConfirmOutcome::Unknown { retry_after }),
+            Call::Release => Event::ReleaseAnswered(ReleaseOutcome::Unknown { retry_after }),
         }
     }
 

@@ -47,12 +47,12 @@ async fn published_events_can_be_forgotten(db: Database) {
     assert_eq!(db.store.prune_published(NOW + SECOND * 2).await.unwrap(), 2);
     assert_eq!(db.store.prune_published(NOW).await.unwrap(), 0);
     assert_eq!(db.store.unpublished(10).await.unwrap().len(), 1, "what is not published stays");
-    db.assert_sound(NOW).await;
+    db.assert_invariants(NOW).await;
 }
 
 async fn the_schema_knows_the_moves_of_the_contract(db: Database) {
     let mut known = db.back_door.pairs("SELECT from_status, to_status FROM legal_moves").await;
-    let moves = Status::ALL.into_iter().flat_map(|from| Status::ALL.map(|to| (from, to))).filter(|(from, to)| from.may_become(*to));
+    let moves = Status::ALL.into_iter().flat_map(|from| Status::ALL.map(|to| (from, to))).filter(|(from, to)| from.can_become(*to));
     let mut legal: Vec<_> = moves.map(|(from, to)| (from.to_string(), to.to_string())).collect();
     known.sort();
     legal.sort();
@@ -85,7 +85,7 @@ async fn the_schema_refuses_what_must_not_be(db: Database) {
     for sql in refused {
         assert!(db.back_door.execute(sql).await.is_err(), "{sql}");
     }
-    db.assert_sound(NOW).await;
+    db.assert_invariants(NOW).await;
     // What is terminal stays so, whoever asks.
     db.back_door.execute("UPDATE orders SET status = 'COMPLETED', version = version + 1").await.unwrap();
     assert!(db.back_door.execute("UPDATE orders SET status = 'CONFIRMED', version = version + 1").await.is_err());
@@ -118,10 +118,10 @@ impl BackDoor {
 
 async fn every_broken_invariant_is_found(db: Database) {
     let planted = [
-        (Invariant::NotForgotten, "UPDATE orders SET due_at = NULL"),
+        (Invariant::DueTimeSet, "UPDATE orders SET due_at = NULL"),
         (Invariant::HistoryComplete, "DELETE FROM outbox WHERE version = 1; DELETE FROM order_history WHERE version = 1"),
-        (Invariant::HistoryAgrees, "UPDATE orders SET status = 'CANCELLED'"),
-        (Invariant::MovesLegal, "UPDATE order_history SET from_status = 'CONFIRMED' WHERE version = 2"),
+        (Invariant::HistoryMatchesStatus, "UPDATE orders SET status = 'CANCELLED'"),
+        (Invariant::TransitionsLegal, "UPDATE order_history SET from_status = 'CONFIRMED' WHERE version = 2"),
         (Invariant::EventWritten, "DELETE FROM outbox WHERE version = 2"),
         (Invariant::TotalExact, "UPDATE orders SET total_minor = total_minor + 1"),
         (Invariant::TotalExact, "UPDATE order_lines SET name = NULL, unit_price_minor = NULL WHERE position = 1"),
@@ -131,10 +131,10 @@ async fn every_broken_invariant_is_found(db: Database) {
     for (broken, sql) in planted {
         let db = if is_sqlite { Database::sqlite().await } else { Database::postgres().await };
         let order_id: OrderId = db.reserve(&db.accept("alice", NOW).await, NOW).await.saga.order.id;
-        db.assert_sound(NOW).await;
+        db.assert_invariants(NOW).await;
         db.back_door.force(sql).await;
         let findings = db.store.audit(NOW, LEASE, None).await.unwrap().findings;
-        assert!(findings.contains(&Finding { order_id, broken }), "{sql}: {findings:?}");
+        assert!(findings.contains(&Finding { order_id, invariant }), "{sql}: {findings:?}");
         let part = async |since| db.store.audit(NOW, LEASE, Some(since)).await.unwrap();
         assert_eq!(part(NOW).await.findings, findings, "{sql}: ids say when");
         let later = part(NOW + Duration::from_millis(1)).await;
@@ -142,5 +142,5 @@ async fn every_broken_invariant_is_found(db: Database) {
     }
     let order_id = db.accept("alice", NOW).await.saga.order.id;
     let overdue = db.store.audit(NOW + LEASE * 2, LEASE, None).await.unwrap().findings;
-    assert_eq!(overdue, [Finding { order_id, broken: Invariant::TakenUp }]);
+    assert_eq!(overdue, [Finding { order_id, invariant: Invariant::NotOverdue }]);
 }

@@ -2,7 +2,7 @@
 
 use palisade_orders::{
     order::{Actor, FailureReason, Order, OrderId, Status},
-    store::{Claimed, List, Removal, StatusSet, Transitioned},
+    store::{Claimed, List, RemoveResult, SetStatusResult, TransitionResult},
 };
 use tokio::join;
 
@@ -26,13 +26,13 @@ async fn the_saga_takes_an_order_to_its_end(db: Database) {
     let order = &reserved.saga.order;
     assert_eq!((order.status, order.version, order.total_minor), (Status::ProductReserved, 2, Some(600)));
     assert_eq!((order.created_at, order.updated_at), (NOW, NOW + LEASE / 2));
-    assert_eq!(order.lines[0].copied.as_ref().unwrap().name, "Ünï 2");
+    assert_eq!(order.lines[0].snapshot.as_ref().unwrap().name, "Ünï 2");
     assert_eq!(db.find(order.id).await, *order, "what the store answers is what it keeps");
 
     let confirmed = db.apply(&reserved, confirmed(), NOW + LEASE).await;
     assert_eq!(db.find(order.id).await, confirmed.saga.order);
     assert_eq!(db.store.claim_due(NOW + LEASE * 100, LEASE, 10).await.unwrap(), [], "nothing is left to do");
-    db.assert_sound(NOW + LEASE).await;
+    db.assert_invariants(NOW + LEASE).await;
 }
 
 async fn an_order_fails_for_a_reason(db: Database) {
@@ -45,7 +45,7 @@ async fn an_order_fails_for_a_reason(db: Database) {
     let due = db.store.claim_due(NOW + LEASE, LEASE, 10).await.unwrap();
     assert_eq!(due.len(), 1, "only the one with a release is due, and only when the lease is over");
     assert!(due[0].saga.release_pending);
-    db.assert_sound(NOW).await;
+    db.assert_invariants(NOW).await;
 }
 
 async fn a_worker_that_lost_its_lease_records_nothing(db: Database) {
@@ -53,23 +53,23 @@ async fn a_worker_that_lost_its_lease_records_nothing(db: Database) {
     let fresh = db.store.claim_due(NOW + LEASE, LEASE, 1).await.unwrap().remove(0);
     assert_eq!((fresh.fence, fresh.saga.attempts), (stale.fence + 1, stale.saga.attempts + 1));
     let outcome = db.store.transition(&stale, failed(FailureReason::InsufficientStock, false), None, NOW + LEASE).await.unwrap();
-    assert_eq!(outcome, Transitioned::Fenced(fresh.saga.order.clone()));
+    assert_eq!(outcome, TransitionResult::Fenced(fresh.saga.order.clone()));
     db.reserve(&fresh, NOW + LEASE).await;
     // Nor may the one who has the lease record the same step twice.
     let again = db.store.transition(&fresh, reserved(&fresh.saga.order), None, NOW + LEASE).await.unwrap();
-    assert!(matches!(again, Transitioned::Fenced(order) if order.status == Status::ProductReserved));
-    db.assert_sound(NOW).await;
+    assert!(matches!(again, TransitionResult::Fenced(order) if order.status == Status::ProductReserved));
+    db.assert_invariants(NOW).await;
 }
 
 async fn a_worker_records_nothing_over_a_cancellation(db: Database) {
     let accepted = db.accept("alice", NOW).await;
     let id = accepted.saga.order.id;
-    let StatusSet::Changed { order: cancelled, .. } = db.store.set_status(id, Status::Cancelled, Actor::Owner, NOW).await.unwrap() else {
+    let SetStatusResult::Changed { order: cancelled, .. } = db.store.set_status(id, Status::Cancelled, Actor::Owner, NOW).await.unwrap() else {
         panic!("it may")
     };
     let outcome = db.store.transition(&accepted, reserved(&accepted.saga.order), None, NOW).await.unwrap();
-    assert_eq!(outcome, Transitioned::Fenced(cancelled));
-    db.assert_sound(NOW).await;
+    assert_eq!(outcome, TransitionResult::Fenced(cancelled));
+    db.assert_invariants(NOW).await;
 }
 
 async fn a_cancelled_order_is_due_for_its_release(db: Database) {
@@ -81,7 +81,7 @@ async fn a_cancelled_order_is_due_for_its_release(db: Database) {
     assert_eq!((due.saga.order.id, due.saga.attempts), (id, 1));
     assert!(db.store.release_done(id, due.fence).await.unwrap());
     assert_eq!(db.store.claim_due(NOW + LEASE, LEASE, 10).await.unwrap(), []);
-    db.assert_sound(NOW).await;
+    db.assert_invariants(NOW).await;
 }
 
 /// An order with this status.
@@ -112,24 +112,24 @@ async fn people_move_orders_only_as_they_may(db: Database) {
                 let outcome = db.store.set_status(id, to, by, NOW + LEASE).await.unwrap();
                 let now = db.find(id).await;
                 if from == to {
-                    assert_eq!(outcome, StatusSet::Same(before));
-                } else if from.allowed(by).contains(&to) {
+                    assert_eq!(outcome, SetStatusResult::Unchanged(before));
+                } else if from.allowed_transitions(by).contains(&to) {
                     assert_eq!(
                         (now.status, now.version, now.updated_at),
                         (to, before.version + 1, NOW + LEASE),
                         "{from} to {to} by {by:?}"
                     );
-                    assert_eq!(outcome, StatusSet::Changed { from, order: now });
+                    assert_eq!(outcome, SetStatusResult::Changed { from, order: now });
                 } else {
                     assert_eq!(now, before);
-                    assert_eq!(outcome, StatusSet::Illegal { order: before, allowed: from.allowed(by) });
+                    assert_eq!(outcome, SetStatusResult::Illegal { order: before, allowed: from.allowed_transitions(by) });
                 }
             }
         }
     }
-    let nobodys = db.store.set_status(OrderId::generate(NOW), Status::Cancelled, Actor::Admin, NOW).await.unwrap();
-    assert_eq!(nobodys, StatusSet::NotFound);
-    db.assert_sound(NOW).await;
+    let missing = db.store.set_status(OrderId::generate(NOW), Status::Cancelled, Actor::Admin, NOW).await.unwrap();
+    assert_eq!(missing, SetStatusResult::NotFound);
+    db.assert_invariants(NOW).await;
 }
 
 async fn of_a_cancel_and_a_confirm_one_wins(db: Database) {
@@ -145,16 +145,16 @@ async fn of_a_cancel_and_a_confirm_one_wins(db: Database) {
             let (confirmed, cancelled) = join!(confirm, cancel);
             (cancelled, confirmed)
         };
-        assert!(matches!(cancelled.unwrap(), StatusSet::Changed { .. }), "a confirmed order may be cancelled too");
+        assert!(matches!(cancelled.unwrap(), SetStatusResult::Changed { .. }), "a confirmed order may be cancelled too");
         let order: Order = db.find(id).await;
         assert_eq!(order.status, Status::Cancelled);
         match confirmed.unwrap() {
-            Transitioned::Applied(_) => assert_eq!(order.version, 4, "confirmed, then cancelled"),
-            Transitioned::Fenced(_) => assert_eq!(order.version, 3, "cancelled, never confirmed"),
+            TransitionResult::Applied(_) => assert_eq!(order.version, 4, "confirmed, then cancelled"),
+            TransitionResult::Fenced(_) => assert_eq!(order.version, 3, "cancelled, never confirmed"),
         }
     }
     assert_eq!(db.store.claim_due(NOW, LEASE, 100).await.unwrap().len(), 40, "each has its release");
-    db.assert_sound(NOW).await;
+    db.assert_invariants(NOW).await;
 }
 
 async fn only_an_order_at_its_end_is_removed(db: Database) {
@@ -162,20 +162,20 @@ async fn only_an_order_at_its_end_is_removed(db: Database) {
         let id = with_status(&db, status).await;
         let outcome = db.store.remove(id, NOW).await.unwrap();
         if status.is_terminal() {
-            assert_eq!(outcome, Removal::Removed);
+            assert_eq!(outcome, RemoveResult::Removed);
             assert_eq!(db.store.find(id).await.unwrap(), None);
-            assert_eq!(db.store.remove(id, NOW).await.unwrap(), Removal::NotFound);
-            assert_eq!(db.store.set_status(id, status, Actor::Admin, NOW).await.unwrap(), StatusSet::NotFound);
+            assert_eq!(db.store.remove(id, NOW).await.unwrap(), RemoveResult::NotFound);
+            assert_eq!(db.store.set_status(id, status, Actor::Admin, NOW).await.unwrap(), SetStatusResult::NotFound);
             let list = List { user_id: None, status: Some(status), limit: 10, after: None };
             assert_eq!(db.store.list(list).await.unwrap().orders, []);
-            assert_eq!(db.store.standings(&[id]).await.unwrap()[0].status, status, "it is hidden, not gone");
+            assert_eq!(db.store.saga_statuses(&[id]).await.unwrap()[0].status, status, "it is hidden, not gone");
         } else {
-            assert_eq!(outcome, Removal::InProgress(status));
+            assert_eq!(outcome, RemoveResult::InProgress(status));
             assert_eq!(db.find(id).await.status, status);
         }
     }
-    assert_eq!(db.store.remove(OrderId::generate(NOW), NOW).await.unwrap(), Removal::NotFound);
-    db.assert_sound(NOW).await;
+    assert_eq!(db.store.remove(OrderId::generate(NOW), NOW).await.unwrap(), RemoveResult::NotFound);
+    db.assert_invariants(NOW).await;
 }
 
 async fn a_removed_order_still_gets_its_release(db: Database) {
@@ -184,5 +184,5 @@ async fn a_removed_order_still_gets_its_release(db: Database) {
     let due: Vec<Claimed> = db.store.claim_due(NOW, LEASE, 10).await.unwrap();
     assert_eq!(due[0].saga.order.id, id);
     assert!(db.store.release_done(id, due[0].fence).await.unwrap());
-    db.assert_sound(NOW).await;
+    db.assert_invariants(NOW).await;
 }

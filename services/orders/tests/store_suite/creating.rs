@@ -5,11 +5,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use palisade_orders::{
     order::{FailureReason, OrderId, Status},
-    store::{Create, Creation, IdempotencyKey, KEY_LIFETIME, List, Transitioned},
+    store::{Create, CreateResult, IdempotencyKey, KEY_LIFETIME, List, TransitionResult},
 };
 use time::OffsetDateTime;
 
-use crate::database::{Database, LEASE, NOW, answer, create, failed, key};
+use crate::database::{Database, LEASE, NOW, stored_response, create, failed, key};
 
 crate::on_both![
     an_order_comes_back_as_it_was_accepted,
@@ -34,7 +34,7 @@ fn with_key(key: &IdempotencyKey, now: OffsetDateTime) -> Create {
 
 async fn created(db: &Database, key: &IdempotencyKey, now: OffsetDateTime) -> OrderId {
     match db.store.create(with_key(key, now), now).await.unwrap() {
-        Creation::Created(claimed) => claimed.saga.order.id,
+        CreateResult::Created(claimed) => claimed.saga.order.id,
         other => panic!("{other:?}"),
     }
 }
@@ -46,7 +46,7 @@ async fn an_order_comes_back_as_it_was_accepted(db: Database) {
     assert_eq!((order.status, order.version, order.created_at, order.lines.len()), (Status::Pending, 1, NOW, 2));
     assert_eq!((claimed.fence, claimed.saga.attempts, claimed.saga.release_pending), (1, 1, false));
     assert_eq!(db.store.find(OrderId::generate(NOW)).await.unwrap(), None);
-    db.assert_sound(NOW).await;
+    db.assert_invariants(NOW).await;
 }
 
 async fn an_order_without_a_key_leaves_none(db: Database) {
@@ -57,65 +57,65 @@ async fn an_order_without_a_key_leaves_none(db: Database) {
 async fn an_answer_is_replayed_to_the_same_request(db: Database) {
     let key = key("alice", "k");
     let id = created(&db, &key, NOW).await;
-    db.store.store_answer(id, answer(&key, "202")).await.unwrap();
+    db.store.store_response(id, stored_response(&key, "202")).await.unwrap();
     for _ in 0..2 {
-        assert_eq!(db.store.create(with_key(&key, NOW), NOW).await.unwrap(), Creation::Replayed { answer: "202".into() });
+        assert_eq!(db.store.create(with_key(&key, NOW), NOW).await.unwrap(), CreateResult::Replayed { response: "202".into() });
     }
     assert_eq!(db.back_door.count("orders").await, 1);
 }
 
 async fn an_answer_can_be_kept_with_the_change_it_tells_of(db: Database) {
     let key = key("alice", "k");
-    let Creation::Created(claimed) = db.store.create(with_key(&key, NOW), NOW).await.unwrap() else { panic!("it is new") };
+    let CreateResult::Created(claimed) = db.store.create(with_key(&key, NOW), NOW).await.unwrap() else { panic!("it is new") };
     let transition = failed(FailureReason::InsufficientStock, false);
-    let kept = db.store.transition(&claimed, transition, Some(answer(&key, "409")), NOW).await.unwrap();
-    assert!(matches!(kept, Transitioned::Applied(_)));
-    assert_eq!(db.store.create(with_key(&key, NOW), NOW).await.unwrap(), Creation::Replayed { answer: "409".into() });
+    let kept = db.store.transition(&claimed, transition, Some(stored_response(&key, "409")), NOW).await.unwrap();
+    assert!(matches!(kept, TransitionResult::Applied(_)));
+    assert_eq!(db.store.create(with_key(&key, NOW), NOW).await.unwrap(), CreateResult::Replayed { response: "409".into() });
 }
 
 async fn the_first_answer_stays(db: Database) {
     let key = key("alice", "k");
     let id = created(&db, &key, NOW).await;
     for text in ["first", "second"] {
-        db.store.store_answer(id, answer(&key, text)).await.unwrap();
+        db.store.store_response(id, stored_response(&key, text)).await.unwrap();
     }
-    assert_eq!(db.store.create(with_key(&key, NOW), NOW).await.unwrap(), Creation::Replayed { answer: "first".into() });
+    assert_eq!(db.store.create(with_key(&key, NOW), NOW).await.unwrap(), CreateResult::Replayed { response: "first".into() });
 }
 
 async fn another_request_under_the_same_key_is_refused(db: Database) {
     let key = key("alice", "k");
     let id = created(&db, &key, NOW).await;
     let other = IdempotencyKey { fingerprint: [8; 32], ..key.clone() };
-    assert_eq!(db.store.create(with_key(&other, NOW), NOW).await.unwrap(), Creation::KeyReused);
-    db.store.store_answer(id, answer(&key, "201")).await.unwrap();
-    assert_eq!(db.store.create(with_key(&other, NOW), NOW).await.unwrap(), Creation::KeyReused);
+    assert_eq!(db.store.create(with_key(&other, NOW), NOW).await.unwrap(), CreateResult::KeyReused);
+    db.store.store_response(id, stored_response(&key, "201")).await.unwrap();
+    assert_eq!(db.store.create(with_key(&other, NOW), NOW).await.unwrap(), CreateResult::KeyReused);
 }
 
 async fn a_request_at_work_is_left_alone(db: Database) {
     let key = key("alice", "k");
     created(&db, &key, NOW).await;
     let just_before_the_end = NOW + LEASE - Duration::from_millis(1);
-    assert_eq!(db.store.create(with_key(&key, NOW), just_before_the_end).await.unwrap(), Creation::InProgress);
+    assert_eq!(db.store.create(with_key(&key, NOW), just_before_the_end).await.unwrap(), CreateResult::InProgress);
 }
 
 async fn a_request_that_came_to_nothing_tells_of_its_order(db: Database) {
     let key = key("alice", "k");
     let id = created(&db, &key, NOW).await;
-    let again = Create { retried: true, ..with_key(&key, NOW) };
-    let Creation::Existing(order) = db.store.create(again.clone(), NOW).await.unwrap() else { panic!("it exists") };
+    let again = Create { is_retry: true, ..with_key(&key, NOW) };
+    let CreateResult::Existing(order) = db.store.create(again.clone(), NOW).await.unwrap() else { panic!("it exists") };
     assert_eq!(order, db.find(id).await);
-    db.store.store_answer(id, answer(&key, "202")).await.unwrap();
-    assert_eq!(db.store.create(again, NOW).await.unwrap(), Creation::Replayed { answer: "202".into() });
+    db.store.store_response(id, stored_response(&key, "202")).await.unwrap();
+    assert_eq!(db.store.create(again, NOW).await.unwrap(), CreateResult::Replayed { response: "202".into() });
 }
 
 async fn a_key_outlives_its_creator(db: Database) {
     let key = key("alice", "k");
     let id = created(&db, &key, NOW).await;
     let later = NOW + LEASE;
-    let Creation::Existing(order) = db.store.create(with_key(&key, later), later).await.unwrap() else { panic!("it exists") };
+    let CreateResult::Existing(order) = db.store.create(with_key(&key, later), later).await.unwrap() else { panic!("it exists") };
     assert_eq!(order, db.find(id).await);
-    db.store.store_answer(id, answer(&key, "202")).await.unwrap();
-    assert_eq!(db.store.create(with_key(&key, later), later).await.unwrap(), Creation::Replayed { answer: "202".into() });
+    db.store.store_response(id, stored_response(&key, "202")).await.unwrap();
+    assert_eq!(db.store.create(with_key(&key, later), later).await.unwrap(), CreateResult::Replayed { response: "202".into() });
     assert_eq!(db.back_door.count("orders").await, 1);
 }
 
@@ -125,22 +125,22 @@ async fn a_key_whose_order_a_worker_took_up_tells_of_the_order(db: Database) {
     let later = NOW + LEASE;
     assert_eq!(db.store.claim_due(later, LEASE, 10).await.unwrap().len(), 1);
     let existing = db.store.create(with_key(&key, later), later).await.unwrap();
-    assert!(matches!(existing, Creation::Existing(order) if order.id == id));
+    assert!(matches!(existing, CreateResult::Existing(order) if order.id == id));
 }
 
 async fn a_key_is_new_again_after_a_day(db: Database) {
     let key = key("alice", "k");
     let first = created(&db, &key, NOW).await;
-    db.store.store_answer(first, answer(&key, "201")).await.unwrap();
+    db.store.store_response(first, stored_response(&key, "201")).await.unwrap();
     let almost = NOW + KEY_LIFETIME - Duration::from_millis(1);
-    assert!(matches!(db.store.create(with_key(&key, almost), almost).await.unwrap(), Creation::Replayed { .. }));
+    assert!(matches!(db.store.create(with_key(&key, almost), almost).await.unwrap(), CreateResult::Replayed { .. }));
     let second = created(&db, &key, NOW + KEY_LIFETIME).await;
     assert_ne!(first, second);
-    db.store.store_answer(first, answer(&key, "late")).await.unwrap();
+    db.store.store_response(first, stored_response(&key, "late")).await.unwrap();
     let at = NOW + KEY_LIFETIME;
     assert_eq!(
         db.store.create(with_key(&key, at), at).await.unwrap(),
-        Creation::InProgress,
+        CreateResult::InProgress,
         "the first order's answer is not the second's"
     );
 }
@@ -157,17 +157,17 @@ async fn of_fifty_creates_with_one_key_one_wins(db: Database) {
         let (db, create) = (db.clone(), with_key(&key, NOW));
         palisade_middleware::task::spawn(async move { db.store.create(create, NOW).await.unwrap() })
     });
-    let outcomes: Vec<Creation> = join_all(creates).await.into_iter().map(Result::unwrap).collect();
-    assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Creation::Created(_))).count(), 1);
-    assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Creation::InProgress)).count(), 49);
+    let outcomes: Vec<CreateResult> = join_all(creates).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, CreateResult::Created(_))).count(), 1);
+    assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, CreateResult::InProgress)).count(), 49);
     let list = List { user_id: Some("alice".into()), status: None, limit: 100, after: None };
     assert_eq!(db.store.list(list).await.unwrap().orders.len(), 1);
-    db.assert_sound(NOW).await;
+    db.assert_invariants(NOW).await;
 }
 
 async fn keys_out_of_date_are_swept(db: Database) {
     created(&db, &key("alice", "old"), NOW).await;
     created(&db, &key("alice", "young"), NOW + Duration::from_secs(1)).await;
-    assert_eq!(db.store.sweep_keys(NOW + KEY_LIFETIME).await.unwrap(), 1);
+    assert_eq!(db.store.delete_expired_keys(NOW + KEY_LIFETIME).await.unwrap(), 1);
     assert_eq!(db.back_door.count("idempotency_keys").await, 1);
 }

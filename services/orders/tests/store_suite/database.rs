@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use palisade_middleware::db;
+use palisade_middleware::store_instrumentation;
 use palisade_orders::{
-    order::{Copied, FailureReason, HeldLine, NewOrder, Order, OrderId, Priced, Status},
+    order::{ProductSnapshot, FailureReason, HeldLine, NewOrder, Order, OrderId, Priced, Status},
     saga::Transition,
-    store::{Answer, Claimed, Create, Creation, IdempotencyKey, PostgresStore, SqliteStore, Store, Transitioned},
+    store::{StoredResponse, Claimed, Create, CreateResult, IdempotencyKey, PostgresStore, SqliteStore, Store, TransitionResult},
 };
 use palisade_tests::servers;
 use sqlx::{AssertSqlSafe, PgPool, SqlitePool};
@@ -37,7 +37,7 @@ impl Database {
         let directory = TempDir::new().unwrap();
         let url = format!("sqlite://{}/orders.db", directory.path().display());
         let store = Arc::new(SqliteStore::new(&url).unwrap());
-        store.prepare().await.unwrap();
+        store.migrate().await.unwrap();
         let pool = SqlitePool::connect(&url).await.unwrap();
         Self { store, back_door: BackDoor::Sqlite { pool, _directory: Arc::new(directory) } }
     }
@@ -45,14 +45,14 @@ impl Database {
     pub(crate) async fn postgres() -> Self {
         let url = fresh_postgres();
         let store = Arc::new(PostgresStore::new(&url, 4).unwrap());
-        store.prepare().await.unwrap();
+        store.migrate().await.unwrap();
         let pool = PgPool::connect(&url).await.unwrap();
         Self { store, back_door: BackDoor::Postgres { pool } }
     }
 
     pub(crate) async fn accept(&self, user: &str, now: OffsetDateTime) -> Claimed {
         match self.store.create(create(user, now), now).await.unwrap() {
-            Creation::Created(claimed) => claimed,
+            CreateResult::Created(claimed) => claimed,
             other => panic!("{other:?}"),
         }
     }
@@ -68,8 +68,8 @@ impl Database {
 
     pub(crate) async fn apply(&self, claimed: &Claimed, transition: Transition, now: OffsetDateTime) -> Claimed {
         match self.store.transition(claimed, transition, None, now).await.unwrap() {
-            Transitioned::Applied(claimed) => claimed,
-            Transitioned::Fenced(order) => panic!("fenced: {order:?}"),
+            TransitionResult::Applied(claimed) => claimed,
+            TransitionResult::Fenced(order) => panic!("fenced: {order:?}"),
         }
     }
 
@@ -78,7 +78,7 @@ impl Database {
     }
 
     /// No invariant is broken.
-    pub(crate) async fn assert_sound(&self, now: OffsetDateTime) {
+    pub(crate) async fn assert_invariants(&self, now: OffsetDateTime) {
         assert_eq!(self.store.audit(now, Duration::from_hours(1), None).await.unwrap().findings, []);
     }
 }
@@ -113,8 +113,8 @@ pub(crate) fn fresh_postgres() -> String {
 }
 
 /// What a store says of its database, where it does not matter.
-pub(crate) fn described() -> db::Database {
-    db::Database { system: "test", namespace: "test".into(), server: None }
+pub(crate) fn database_attributes() -> store_instrumentation::Database {
+    store_instrumentation::Database { system: "test", namespace: "test".into(), server: None }
 }
 
 pub(crate) fn new_order(user: &str) -> NewOrder {
@@ -130,7 +130,7 @@ pub(crate) fn create(user: &str, now: OffsetDateTime) -> Create {
         deadline: now + DEADLINE,
         trace_parent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
         key: None,
-        retried: false,
+        is_retry: false,
     }
 }
 
@@ -138,8 +138,8 @@ pub(crate) fn key(subject: &str, key: &str) -> IdempotencyKey {
     IdempotencyKey { subject: subject.into(), key: key.into(), fingerprint: [7; 32] }
 }
 
-pub(crate) fn answer(key: &IdempotencyKey, text: &str) -> Answer {
-    Answer { key: key.clone(), bytes: text.into() }
+pub(crate) fn stored_response(key: &IdempotencyKey, text: &str) -> StoredResponse {
+    StoredResponse { key: key.clone(), bytes: text.into() }
 }
 
 /// What the saga records when products holds the lines at 1.50 each.
@@ -147,7 +147,7 @@ pub(crate) fn reserved(order: &Order) -> Transition {
     let held = |line: &palisade_orders::order::Line| HeldLine {
         product_id: line.product_id,
         quantity: line.quantity,
-        copied: Copied { name: format!("Ünï {}", line.product_id.as_u128()), unit_price_minor: 150 },
+        snapshot: ProductSnapshot { name: format!("Ünï {}", line.product_id.as_u128()), unit_price_minor: 150 },
     };
     let held: Vec<HeldLine> = order.lines.iter().map(held).collect();
     let priced = Priced::new(&order.lines, &held).unwrap();

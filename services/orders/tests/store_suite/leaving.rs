@@ -10,10 +10,10 @@ use std::{
 
 use futures_util::future::join_all;
 use palisade_middleware::task;
-use palisade_orders::store::{Bounded, Store};
+use palisade_orders::store::{InstrumentedStore, Store};
 use tokio::time::{Instant, sleep};
 
-use crate::database::{BackDoor, Database, LEASE, NOW, create, described};
+use crate::database::{BackDoor, Database, LEASE, NOW, create, database_attributes};
 
 crate::on_both![callers_that_go_away_take_nothing_from_the_others, a_bounded_call_goes_on_without_its_caller];
 
@@ -35,10 +35,10 @@ async fn callers_that_go_away_take_nothing_from_the_others(db: Database) {
         acknowledged.extend(join_all(callers).await.into_iter().map(Result::unwrap));
     }
     let ids: Vec<_> = acknowledged.iter().copied().collect();
-    let kept: HashSet<_> = db.store.standings(&ids).await.unwrap().into_iter().map(|standing| standing.order_id).collect();
-    assert_eq!(kept, acknowledged, "what was acknowledged is there");
-    assert_eq!(kept.len(), 12 * 20);
-    db.assert_sound(NOW).await;
+    let stored: HashSet<_> = db.store.saga_statuses(&ids).await.unwrap().into_iter().map(|standing| standing.order_id).collect();
+    assert_eq!(stored, acknowledged, "what was acknowledged is there");
+    assert_eq!(stored.len(), 12 * 20);
+    db.assert_invariants(NOW).await;
     nobody_is_idle_in_a_transaction(&db.back_door).await;
 }
 
@@ -54,7 +54,7 @@ async fn nobody_is_idle_in_a_transaction(back_door: &BackDoor) {
 }
 
 async fn a_bounded_call_goes_on_without_its_caller(db: Database) {
-    let bounded = Bounded::new(db.store.clone(), described(), Duration::from_secs(5));
+    let bounded = InstrumentedStore::new(db.store.clone(), database_attributes(), Duration::from_secs(5));
     let create = create("alice", NOW);
     let id = create.id;
     drop_after(0, bounded.create(create, NOW)).await;
@@ -62,16 +62,16 @@ async fn a_bounded_call_goes_on_without_its_caller(db: Database) {
     while db.store.find(id).await.unwrap().is_none() {
         assert!(Instant::now() < until, "the order was never written");
     }
-    db.assert_sound(NOW).await;
+    db.assert_invariants(NOW).await;
 }
 
 /// Drops `call` after it had to wait `waits` times and has to once more.
-async fn drop_after(mut waits: u32, call: impl Future) {
+async fn drop_after(mut pending_polls: u32, call: impl Future) {
     let mut call = pin!(call);
     poll_fn(|context| {
-        let over = call.as_mut().poll(context).is_ready() || waits == 0;
-        waits = waits.saturating_sub(1);
-        if over { Poll::Ready(()) } else { Poll::Pending }
+        let stop = call.as_mut().poll(context).is_ready() || pending_polls == 0;
+        pending_polls = pending_polls.saturating_sub(1);
+        if stop { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
 }

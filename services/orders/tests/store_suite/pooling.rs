@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use palisade_middleware::task;
-use palisade_orders::store::{Bounded, Error, PostgresStore, SqliteStore, Store};
-use palisade_tests::{recorded::Recorded, servers};
+use palisade_orders::store::{InstrumentedStore, Error, PostgresStore, SqliteStore, Store};
+use palisade_tests::{metrics_recorder::Recorded, servers};
 use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
-use crate::database::{NOW, create, described};
+use crate::database::{NOW, create, database_attributes};
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(30);
@@ -25,16 +25,16 @@ async fn postgres() {
     assert_eq!(database.server, Some(("127.0.0.1".into(), server.port())));
     let pool = recorded.pool("orders-postgresql");
     assert_eq!(pool.shown(["limit", "pending_requests", "timeouts_total", "wait_time_count"]), ["1", "0", "0", "0"]);
-    store.prepare().await.unwrap();
-    let store = Arc::new(Bounded::new(Arc::new(store), database, LONG));
+    store.migrate().await.unwrap();
+    let store = Arc::new(InstrumentedStore::new(Arc::new(store), database, LONG));
     store.ping().await.unwrap();
 
     let mut other = PgConnection::connect(&url).await.unwrap();
     other.execute("BEGIN; LOCK TABLE orders").await.unwrap();
-    let first = task::spawn(keep(store.clone()));
+    let first = task::spawn(create_order(store.clone()));
     pool.until("used", "1").await;
-    let second = task::spawn(keep(store.clone()));
-    pool.until_one_waits().await;
+    let second = task::spawn(create_order(store.clone()));
+    pool.wait_for_pending().await;
     other.execute("COMMIT").await.unwrap();
     for call in [first, second] {
         call.await.unwrap().unwrap();
@@ -47,7 +47,7 @@ async fn postgres() {
 
     // The only connection is at work, and does not come back.
     other.execute("BEGIN; LOCK TABLE orders").await.unwrap();
-    let first = task::spawn(keep(store.clone()));
+    let first = task::spawn(create_order(store.clone()));
     pool.until("used", "1").await;
     server.pause();
     assert!(matches!(store.ping().await, Err(Error::Unavailable(_))));
@@ -68,19 +68,19 @@ async fn sqlite() {
     assert_eq!((store.database().system, &*store.database().namespace, store.database().server), ("sqlite", "orders.db", None));
     let pool = recorded.pool("orders-sqlite");
     assert_eq!(pool.shown(["limit", "pending_requests", "timeouts_total", "wait_time_count"]), ["5", "0", "0", "0"]);
-    store.prepare().await.unwrap();
+    store.migrate().await.unwrap();
     let store = Arc::new(store);
-    let hasty = Bounded::new(store.clone(), described(), Duration::from_millis(300));
-    let store = Arc::new(Bounded::new(store, described(), LONG));
+    let short_timeout_store = InstrumentedStore::new(store.clone(), database_attributes(), Duration::from_millis(300));
+    let store = Arc::new(InstrumentedStore::new(store, database_attributes(), LONG));
 
     // There is one writer.
     let mut other = SqliteConnection::connect(&url).await.unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();
-    let first = task::spawn(keep(store.clone()));
+    let first = task::spawn(create_order(store.clone()));
     pool.until("used", "1").await;
-    let second = task::spawn(keep(store));
-    pool.until_one_waits().await;
-    assert!(matches!(hasty.create(create("bob", NOW), NOW).await, Err(Error::Timeout)));
+    let second = task::spawn(create_order(store));
+    pool.wait_for_pending().await;
+    assert!(matches!(short_timeout_store.create(create("bob", NOW), NOW).await, Err(Error::Timeout)));
     assert_eq!(pool.shown(["pending_requests", "timeouts_total"]), ["1", "1"], "the hasty one waits no more");
     other.execute("COMMIT").await.unwrap();
     for call in [first, second] {
@@ -90,6 +90,6 @@ async fn sqlite() {
     assert_eq!(pool.shown(["pending_requests", "timeouts_total", "wait_time_count"]), ["0", "1", "2"]);
 }
 
-async fn keep(store: Arc<Bounded>) -> Result<(), Error> {
+async fn create_order(store: Arc<InstrumentedStore>) -> Result<(), Error> {
     store.create(create("alice", NOW), NOW).await.map(drop)
 }

@@ -6,20 +6,20 @@ use futures_util::future::join_all;
 use palisade_middleware::task;
 use palisade_orders::{
     order::{Actor, OrderId, Status},
-    store::{Bounded, Create, Creation, Error, List, Position, PostgresStore, Store},
+    store::{InstrumentedStore, Create, CreateResult, Error, List, Position, PostgresStore, Store},
 };
 use palisade_tests::servers;
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::time::{Instant, sleep};
 
-use crate::database::{Database, LEASE, NOW, create, described, fresh_postgres, key, reserved};
+use crate::database::{Database, LEASE, NOW, create, database_attributes, fresh_postgres, key, reserved};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_that_start_together_prepare_one_schema() {
     let url = fresh_postgres();
     let replicas = (0..4).map(|_| {
         let store = PostgresStore::new(&url, 2).unwrap();
-        task::spawn(async move { store.prepare().await })
+        task::spawn(async move { store.migrate().await })
     });
     for prepared in join_all(replicas).await {
         prepared.unwrap().unwrap();
@@ -34,28 +34,28 @@ async fn a_store_lives_through_the_absence_of_its_server() {
     server.kill();
     let store = PostgresStore::new(&url, 4).unwrap();
     assert!(matches!(store.ping().await, Err(Error::Unavailable(_))));
-    assert!(matches!(store.prepare().await, Err(Error::Unavailable(_))));
+    assert!(matches!(store.migrate().await, Err(Error::Unavailable(_))));
 
     server.restart();
-    store.prepare().await.unwrap();
-    let Creation::Created(kept) = store.create(create("alice", NOW), NOW).await.unwrap() else { panic!("it is new") };
+    store.migrate().await.unwrap();
+    let CreateResult::Created(claimed) = store.create(create("alice", NOW), NOW).await.unwrap() else { panic!("it is new") };
     server.kill();
     assert!(store.create(create("alice", NOW), NOW).await.is_err());
     server.restart();
-    assert_eq!(store.find(kept.saga.order.id).await.unwrap(), Some(kept.saga.order));
+    assert_eq!(store.find(claimed.saga.order.id).await.unwrap(), Some(claimed.saga.order));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_does_not_answer_keeps_nobody() {
     let server = servers::postgres();
     let store = Arc::new(PostgresStore::new(&server.url("orders"), 4).unwrap());
-    store.prepare().await.unwrap();
-    let store = Bounded::new(store, described(), Duration::from_millis(300));
+    store.migrate().await.unwrap();
+    let store = InstrumentedStore::new(store, database_attributes(), Duration::from_millis(300));
     store.ping().await.unwrap();
     server.pause();
-    let asked = Instant::now();
+    let started = Instant::now();
     assert!(matches!(store.create(create("alice", NOW), NOW).await, Err(Error::Timeout)));
-    assert!(asked.elapsed() < Duration::from_secs(2));
+    assert!(started.elapsed() < Duration::from_secs(2));
     server.resume();
     let until = Instant::now() + Duration::from_secs(10);
     while store.ping().await.is_err() {
@@ -81,7 +81,7 @@ async fn a_write_that_lost_against_another_is_tried_again() {
     db.accept("alice", NOW).await;
     db.back_door.execute("ALTER SEQUENCE tries INCREMENT BY 3 RESTART WITH 1").await.unwrap();
     assert!(matches!(db.store.create(create("alice", NOW), NOW).await, Err(Error::Unavailable(_))), "but not for ever");
-    db.assert_sound(NOW).await;
+    db.assert_invariants(NOW).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,7 +95,7 @@ async fn no_call_of_a_request_or_a_worker_scans_the_orders() {
         SELECT id, 1, gen_random_uuid(), 1, 'pen', 100 FROM orders";
     let url = fresh_postgres();
     let store = PostgresStore::new(&url, 1).unwrap();
-    store.prepare().await.unwrap();
+    store.migrate().await.unwrap();
     let mut back_door = PgConnection::connect(&url).await.unwrap();
     back_door.execute(ROWS).await.unwrap();
     back_door.execute("ANALYZE").await.unwrap();
@@ -112,7 +112,7 @@ async fn no_call_of_a_request_or_a_worker_scans_the_orders() {
         }
         let keyed = Create { key: Some(key("user7", "k")), ..create("user7", NOW) };
         store.create(keyed, NOW).await.unwrap();
-        let Creation::Created(claimed) = store.create(create("user7", NOW), NOW).await.unwrap() else { panic!("it is new") };
+        let CreateResult::Created(claimed) = store.create(create("user7", NOW), NOW).await.unwrap() else { panic!("it is new") };
         let id = claimed.saga.order.id;
         store.transition(&claimed, reserved(&claimed.saga.order), None, NOW).await.unwrap();
         store.find(id).await.unwrap();
@@ -121,7 +121,7 @@ async fn no_call_of_a_request_or_a_worker_scans_the_orders() {
         store.claim_due(NOW + LEASE, LEASE, 20).await.unwrap();
         store.postpone(id, 3, NOW, "later").await.unwrap();
         store.stuck(NOW, 3, 20).await.unwrap();
-        store.standings(&[id]).await.unwrap();
+        store.saga_statuses(&[id]).await.unwrap();
         store.stats(NOW).await.unwrap();
     }
     // A connection tells its counts at the latest when it ends.

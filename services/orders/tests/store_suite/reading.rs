@@ -69,11 +69,11 @@ async fn standings_tell_of_the_orders_that_exist(db: Database) {
     let pending = db.accept("alice", NOW).await.saga.order.id;
     let cancelled = db.accept("alice", NOW).await.saga.order.id;
     db.store.set_status(cancelled, Status::Cancelled, Actor::Owner, NOW).await.unwrap();
-    let mut standings = db.store.standings(&[cancelled, OrderId::generate(NOW), pending]).await.unwrap();
+    let mut standings = db.store.saga_statuses(&[cancelled, OrderId::generate(NOW), pending]).await.unwrap();
     standings.sort_by_key(|standing| standing.status);
-    let told: Vec<_> = standings.iter().map(|standing| (standing.order_id, standing.status, standing.release_pending)).collect();
-    assert_eq!(told, [(pending, Status::Pending, false), (cancelled, Status::Cancelled, true)]);
-    assert_eq!(db.store.standings(&[]).await.unwrap(), []);
+    let found: Vec<_> = standings.iter().map(|standing| (standing.order_id, standing.status, standing.release_pending)).collect();
+    assert_eq!(found, [(pending, Status::Pending, false), (cancelled, Status::Cancelled, true)]);
+    assert_eq!(db.store.saga_statuses(&[]).await.unwrap(), []);
 }
 
 async fn gauges_count_what_is_left(db: Database) {
@@ -92,6 +92,6 @@ async fn gauges_count_what_is_left(db: Database) {
 
 async fn a_prepared_store_answers_and_can_be_prepared_again(db: Database) {
     db.store.ping().await.unwrap();
-    db.store.prepare().await.unwrap();
+    db.store.migrate().await.unwrap();
     db.store.ping().await.unwrap();
 }

@@ -17,17 +17,17 @@ async fn an_order_is_told_as_it_was_with_each_status(db: Database) {
     let accepted = db.accept("alice", NOW).await;
     let id = accepted.saga.order.id;
     let confirmed = db.confirm(&accepted, NOW + Duration::from_secs(1)).await.saga.order;
-    let changes = db.store.changes(id, 0).await.unwrap();
+    let changes = db.store.history_after(id, 0).await.unwrap();
     assert_eq!(changes.iter().map(|order| order.status).collect::<Vec<_>>(), [Status::Pending, Status::ProductReserved, Status::Confirmed]);
     // Then it had no prices, and it does not get them afterwards.
     assert_eq!(changes[0], accepted.saga.order);
     assert_eq!(changes[2], confirmed);
-    assert_eq!(db.store.changes(id, 2).await.unwrap(), [confirmed]);
+    assert_eq!(db.store.history_after(id, 2).await.unwrap(), [confirmed]);
     db.store.set_status(id, Status::Cancelled, Actor::Owner, NOW + Duration::from_secs(2)).await.unwrap();
     db.store.remove(id, NOW + Duration::from_secs(3)).await.unwrap();
     // Whoever watched it is told how it ended.
-    assert_eq!(db.store.changes(id, 3).await.unwrap()[0].status, Status::Cancelled);
-    assert_eq!(db.store.changes(id, 4).await.unwrap(), []);
+    assert_eq!(db.store.history_after(id, 3).await.unwrap()[0].status, Status::Cancelled);
+    assert_eq!(db.store.history_after(id, 4).await.unwrap(), []);
     assert_eq!(db.store.versions(&[id, Uuid::now_v7().into()]).await.unwrap(), [(id, 4)]);
 }
 
@@ -47,12 +47,12 @@ async fn an_event_that_is_refused_too_often_is_put_aside_until_it_is_redriven(db
     let events = db.store.unpublished(10).await.unwrap();
     assert_eq!(events.iter().map(|event| event.version).collect::<Vec<_>>(), [1, 2, 3]);
     let refused = [(events[1].id, "too large\0".to_owned())];
-    assert_eq!(db.store.mark_refused(&refused, 2, NOW).await.unwrap(), 0);
+    assert_eq!(db.store.mark_rejected(&refused, 2, NOW).await.unwrap(), 0);
     assert_eq!(db.store.unpublished(10).await.unwrap(), events);
-    assert_eq!(db.store.mark_refused(&refused, 2, NOW).await.unwrap(), 1);
+    assert_eq!(db.store.mark_rejected(&refused, 2, NOW).await.unwrap(), 1);
     assert_eq!(db.store.unpublished(10).await.unwrap(), [events[0].clone(), events[2].clone()]);
     let dead = db.store.dead_events(10).await.unwrap();
-    assert_eq!((dead.len(), &dead[0].event, dead[0].died_at), (1, &events[1], NOW));
+    assert_eq!((dead.len(), &dead[0].event, dead[0].dead_lettered_at), (1, &events[1], NOW));
     assert!(dead[0].reason.starts_with("too large"));
     let stats = db.store.stats(NOW).await.unwrap();
     assert_eq!((stats.unpublished, stats.dead), (2, 1));

@@ -50,26 +50,26 @@ async fn of_many_workers_each_order_has_one(db: Database) {
     let workers = (0..4).map(|_| {
         let db = db.clone();
         palisade_middleware::task::spawn(async move {
-            let mut mine: Vec<Claimed> = Vec::new();
+            let mut claims: Vec<Claimed> = Vec::new();
             loop {
                 let claimed = db.store.claim_due(NOW + LEASE, LEASE, 7).await.unwrap();
                 if claimed.is_empty() {
-                    return mine;
+                    return claims;
                 }
-                mine.extend(claimed);
+                claims.extend(claimed);
             }
         })
     });
-    let mut times: HashMap<OrderId, u32> = HashMap::new();
+    let mut claim_counts: HashMap<OrderId, u32> = HashMap::new();
     for claimed in join_all(workers).await.into_iter().flat_map(Result::unwrap) {
         assert_eq!((claimed.fence, claimed.saga.order.lines.len()), (2, 2));
-        *times.entry(claimed.saga.order.id).or_default() += 1;
+        *claim_counts.entry(claimed.saga.order.id).or_default() += 1;
     }
     // A worker may have come back empty-handed because the others held the rest; whatever is left is still there.
     for claimed in db.store.claim_due(NOW + LEASE, LEASE, 200).await.unwrap() {
-        *times.entry(claimed.saga.order.id).or_default() += 1;
+        *claim_counts.entry(claimed.saga.order.id).or_default() += 1;
     }
-    assert_eq!(times, ids.into_iter().map(|id| (id, 1)).collect());
+    assert_eq!(claim_counts, ids.into_iter().map(|id| (id, 1)).collect());
 }
 
 async fn an_order_that_is_put_off_comes_back_then(db: Database) {
@@ -89,7 +89,7 @@ async fn a_stale_worker_puts_nothing_off(db: Database) {
     assert!(!db.store.release_done(id, fresh.fence).await.unwrap(), "no release is queued");
     db.confirm(&fresh, NOW + LEASE).await;
     assert!(!db.store.postpone(id, fresh.fence, NOW + DEADLINE, "done").await.unwrap(), "a finished order is never due again");
-    db.assert_sound(NOW).await;
+    db.assert_invariants(NOW).await;
 }
 
 async fn a_release_is_done_once(db: Database) {
@@ -98,10 +98,10 @@ async fn a_release_is_done_once(db: Database) {
     let stale = db.store.claim_due(NOW, LEASE, 1).await.unwrap().remove(0);
     let fresh = db.store.claim_due(NOW + LEASE, LEASE, 1).await.unwrap().remove(0);
     assert!(!db.store.release_done(id, stale.fence).await.unwrap());
-    assert!(db.store.standings(&[id]).await.unwrap()[0].release_pending);
+    assert!(db.store.saga_statuses(&[id]).await.unwrap()[0].release_pending);
     assert!(db.store.release_done(id, fresh.fence).await.unwrap());
     assert!(!db.store.release_done(id, fresh.fence).await.unwrap());
-    assert!(!db.store.standings(&[id]).await.unwrap()[0].release_pending);
+    assert!(!db.store.saga_statuses(&[id]).await.unwrap()[0].release_pending);
 }
 
 async fn orders_that_do_not_move_are_shown(db: Database) {
@@ -124,12 +124,12 @@ async fn orders_that_do_not_move_are_shown(db: Database) {
 async fn an_order_is_taken_from_its_creator_alone(db: Database) {
     let id = db.accept("alice", NOW).await.saga.order.id;
     assert!(db.store.claim_due(NOW, LEASE, 10).await.unwrap().is_empty(), "its creator has it");
-    assert!(db.store.take_from_creator(id, NOW).await.unwrap());
+    assert!(db.store.expire_creator_lease(id, NOW).await.unwrap());
     let claimed = db.store.claim_due(NOW, LEASE, 10).await.unwrap().remove(0);
     assert_eq!((claimed.saga.order.id, claimed.saga.attempts), (id, 2));
-    assert!(!db.store.take_from_creator(id, NOW).await.unwrap(), "a worker has it");
+    assert!(!db.store.expire_creator_lease(id, NOW).await.unwrap(), "a worker has it");
     assert!(db.store.claim_due(NOW, LEASE, 10).await.unwrap().is_empty());
-    db.assert_sound(NOW).await;
+    db.assert_invariants(NOW).await;
 }
 
 async fn an_unfinished_order_can_be_hurried(db: Database) {
@@ -142,5 +142,5 @@ async fn an_unfinished_order_can_be_hurried(db: Database) {
     db.apply(&claimed, failed(FailureReason::ProductInactive, false), NOW).await;
     assert!(!db.store.retry_now(id, NOW).await.unwrap(), "nothing is left to do");
     assert!(!db.store.retry_now(OrderId::generate(NOW), NOW).await.unwrap());
-    db.assert_sound(NOW).await;
+    db.assert_invariants(NOW).await;
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use palisade_middleware::{
     auth::Principal,
     cursor::Cursor,
-    parameter,
+    parse,
     rejection::{Rejection, reasons},
 };
 use palisade_proto::products::v1::{
@@ -17,7 +17,7 @@ use tonic::{Response, metadata::MetadataValue};
 use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::{
-    product::{Draft, Filter, Input, Page, Position, Product, Query, Sort},
+    product::{ValidatedProduct, Filter, Input, Page, Position, Product, Query, Sort},
     reservation::{Line, Reservation, State},
     store::IdempotencyKey,
 };
@@ -60,8 +60,8 @@ pub(super) fn created(created: &Product, replayed: bool) -> Response<proto::Prod
 }
 
 /// The digest tells requests apart by what they mean: trimmed text, not spelling.
-pub(super) fn idempotency_key(principal: &Principal, key: String, draft: &Draft) -> Result<Option<IdempotencyKey>, Rejection> {
-    let Some(key) = parameter::idempotency_key(key)? else { return Ok(None) };
+pub(super) fn idempotency_key(principal: &Principal, key: String, draft: &ValidatedProduct) -> Result<Option<IdempotencyKey>, Rejection> {
+    let Some(key) = parse::idempotency_key(key)? else { return Ok(None) };
     let mut digest = Sha256::new();
     for text in [&draft.name, &draft.description, &draft.category] {
         digest.update((text.len() as u64).to_be_bytes());
@@ -112,7 +112,7 @@ pub(super) fn page(cursor: &Cursor, query: &Query, page: Page) -> FindAllRespons
 }
 
 pub(super) fn lines(lines: &[ReservationLine]) -> Result<Vec<Line>, Rejection> {
-    lines.iter().map(|line| Ok(Line { product_id: parameter::id(&line.product_id)?, quantity: line.quantity })).collect()
+    lines.iter().map(|line| Ok(Line { product_id: parse::parse_uuid(&line.product_id)?, quantity: line.quantity })).collect()
 }
 
 pub(super) fn reservation(reservation: &Reservation) -> proto::Reservation {

@@ -88,8 +88,8 @@ impl Query {
         let limit = if limit == 0 { DEFAULT_LIMIT } else { limit };
         let negative = |price: Option<i64>| price.is_some_and(|price| price < 0);
         let violations: Vec<_> = [
-            filter.category.as_deref().and_then(|category| text::label("category", category, MAX_CATEGORY)),
-            filter.text.as_deref().and_then(|text| text::label("q", text, MAX_TEXT)),
+            filter.category.as_deref().and_then(|category| text::validate_single_line("category", category, MAX_CATEGORY)),
+            filter.text.as_deref().and_then(|text| text::validate_single_line("q", text, MAX_TEXT)),
             negative(filter.min_price_minor).then(|| Violation::new("minPrice", "out_of_range", "must not be negative")),
             negative(filter.max_price_minor).then(|| Violation::new("maxPrice", "out_of_range", "must not be negative")),
             (limit > MAX_LIMIT).then(|| Violation::new("limit", "out_of_range", "must be between 1 and 100")),
@@ -123,17 +123,17 @@ impl Query {
     /// Makes the page of what a store found when it asked for one product more than [`Query::limit`].
     pub fn page(&self, mut found: Vec<Product>) -> Page {
         let limit = self.limit as usize;
-        let more = found.len() > limit;
+        let has_more = found.len() > limit;
         found.truncate(limit);
-        let next = found.last().filter(|_| more).map(|last| Position { key: self.sort.key(last), id: last.id });
+        let next = found.last().filter(|_| has_more).map(|last| Position { key: self.sort.key(last), id: last.id });
         Page { items: found, next }
     }
 }
 
 impl Filter {
     /// The search text in the case of [`super::searchable`].
-    pub fn folded_text(&self) -> Option<String> {
-        self.text.as_deref().map(text::fold)
+    pub fn normalized_text(&self) -> Option<String> {
+        self.text.as_deref().map(text::normalize_for_search)
     }
 
     /// Tells this filter in this order from every other one, for signing positions: a position means nothing elsewhere.

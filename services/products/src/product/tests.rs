@@ -15,12 +15,12 @@ fn input() -> Input {
 }
 
 fn broken(input: Input) -> Vec<(String, String)> {
-    Draft::new(input).unwrap_err().into_iter().map(|violation| (violation.field, violation.code.into_owned())).collect()
+    ValidatedProduct::new(input).unwrap_err().into_iter().map(|violation| (violation.field, violation.code.into_owned())).collect()
 }
 
 #[test]
 fn trims_name_and_category_and_keeps_the_description() {
-    let draft = Draft::new(input()).unwrap();
+    let draft = ValidatedProduct::new(input()).unwrap();
     assert_eq!((&*draft.name, &*draft.category, &*draft.description), ("Lamp", "home", "Warm.\n\tTwo lines."));
 }
 
@@ -54,8 +54,8 @@ fn limits_are_inclusive_and_count_characters() {
         category: "x".repeat(MAX_CATEGORY),
         is_active: false,
     };
-    Draft::new(at_limit).unwrap();
-    Draft::new(Input { price_minor: 0, quantity: 0, description: String::new(), ..input() }).unwrap();
+    ValidatedProduct::new(at_limit).unwrap();
+    ValidatedProduct::new(Input { price_minor: 0, quantity: 0, description: String::new(), ..input() }).unwrap();
     assert_eq!(broken(Input { name: "x".repeat(MAX_NAME + 1), ..input() }), [("name".into(), "too_long".into())]);
 }
 
@@ -121,14 +121,14 @@ proptest! {
 
     #[test]
     fn any_text_is_accepted_or_refused(name in any::<String>(), description in any::<String>()) {
-        let _ = Draft::new(Input { name, description, ..input() });
+        let _ = ValidatedProduct::new(Input { name, description, ..input() });
     }
 }
 
 #[test]
 fn a_page_ends_where_the_next_one_starts() {
     let query = Query::new(Filter::default(), Sort::PriceAsc, 1, None).unwrap();
-    let product = Draft::new(input()).unwrap().into_product(Uuid::nil(), datetime!(2026-01-01 0:00 UTC));
+    let product = ValidatedProduct::new(input()).unwrap().into_product(Uuid::nil(), datetime!(2026-01-01 0:00 UTC));
     let page = query.page(vec![product.clone(), product.clone()]);
     assert_eq!(page.next, Some(Position { key: SortKey::PriceMinor(1999), id: Uuid::nil() }));
     assert_eq!(query.page(vec![product]).next, None);

@@ -4,8 +4,8 @@ fn line(id: u128, quantity: i64) -> Line {
     Line { product_id: Uuid::from_u128(id), quantity }
 }
 
-fn offer(quantity: i64, is_active: bool) -> Offer {
-    Offer { name: "Lamp".into(), unit_price_minor: 5, quantity, is_active }
+fn offer(quantity: i64, is_active: bool) -> ProductStock {
+    ProductStock { name: "Lamp".into(), unit_price_minor: 5, quantity, is_active }
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn the_order_of_lines_does_not_matter() {
 fn the_first_product_in_the_way_is_named() {
     let lines = Lines::new(vec![line(1, 1), line(2, 2), line(3, 1), line(4, 1)]).unwrap();
     let offers = HashMap::from([1, 2, 3].map(|id| (Uuid::from_u128(id), offer(1, id != 3))));
-    let (state, copied) = lines.weigh(&offers);
+    let (state, copied) = lines.evaluate(&offers);
     assert_eq!(state, State::Refused { reason: Refusal::InsufficientStock, product_id: Uuid::from_u128(2) });
     assert_eq!(copied.len(), 4);
     assert_eq!((copied[0].name.as_str(), copied[3].name.as_str()), ("Lamp", ""));

@@ -14,28 +14,28 @@ use mongodb::{
     event::EventHandler,
     options::{Acknowledgment, ClientOptions, ConnectionString, ServerAddress, WriteConcern},
 };
-use palisade_middleware::db;
+use palisade_middleware::store_instrumentation;
 use time::OffsetDateTime;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use self::{
     documents::{KeyDocument, ProductDocument, ReservationDocument, Stock},
-    news::RemovedDocument,
-    pool::Connections,
+    outbox::RemovedDocument,
+    pool::ConnectionTracker,
 };
-use super::{Audit, Created, Error, IdempotencyKey, News, Removed, Store, Updated};
+use super::{Audit, Created, Error, IdempotencyKey, PendingChange, Removed, Store, Updated};
 use crate::{
-    product::{Draft, Page, Product, Query},
-    reservation::{Confirmed, Lines, Reservation, Reserved},
+    product::{ValidatedProduct, Page, Product, Query},
+    reservation::{Confirmed, Lines, Reservation, ReserveOutcome},
 };
 
 mod audit;
 mod documents;
 mod indexes;
 mod keys;
-mod marks;
-mod news;
+mod stock_marks;
+mod outbox;
 mod pool;
 mod products;
 mod reservations;
@@ -56,7 +56,7 @@ pub struct MongoStore {
     database: Database,
     collections: Collections,
     server: Option<(Arc<str>, u16)>,
-    indexed: OnceCell<()>,
+    indexes_created: OnceCell<()>,
 }
 
 /// The collections, and a second view of the first.
@@ -72,7 +72,7 @@ struct Collections {
 
 impl MongoStore {
     /// Whether `url` can be read.
-    pub(super) fn accepts(url: &str) -> bool {
+    pub(super) fn is_valid_url(url: &str) -> bool {
         ConnectionString::parse(url).is_ok()
     }
 
@@ -81,8 +81,8 @@ impl MongoStore {
     pub async fn new(url: &str) -> Result<Self, Error> {
         let mut options = ClientOptions::parse(url).await?;
         options.app_name.get_or_insert_with(|| "products".to_owned());
-        let connections = Connections::new(*options.max_pool_size.get_or_insert(50));
-        options.cmap_event_handler = Some(EventHandler::callback(move |event| connections.observe(event)));
+        let connections = ConnectionTracker::new(*options.max_pool_size.get_or_insert(50));
+        options.cmap_event_handler = Some(EventHandler::callback(move |event| connections.on_event(event)));
         options.min_pool_size.get_or_insert(2);
         options.max_connecting.get_or_insert(8);
         options.max_idle_time.get_or_insert(Duration::from_mins(5));
@@ -106,18 +106,18 @@ impl MongoStore {
             removed: database.collection("removed_products"),
             leases: database.collection("leases"),
         };
-        Ok(Self { database, collections, server, indexed: OnceCell::new() })
+        Ok(Self { database, collections, server, indexes_created: OnceCell::new() })
     }
 
     /// Where the products are, in the words of semantic conventions.
-    pub fn database(&self) -> db::Database {
-        db::Database { system: "mongodb", namespace: self.database.name().into(), server: self.server.clone() }
+    pub fn database(&self) -> store_instrumentation::Database {
+        store_instrumentation::Database { system: "mongodb", namespace: self.database.name().into(), server: self.server.clone() }
     }
 }
 
 #[async_trait]
 impl Store for MongoStore {
-    async fn create(&self, id: Uuid, draft: Draft, key: Option<IdempotencyKey>, now: OffsetDateTime) -> Result<Created, Error> {
+    async fn create(&self, id: Uuid, draft: ValidatedProduct, key: Option<IdempotencyKey>, now: OffsetDateTime) -> Result<Created, Error> {
         keys::create(&self.collections, draft.into_product(id, now), key, now).await
     }
 
@@ -129,7 +129,7 @@ impl Store for MongoStore {
         products::list(&self.collections, &query).await
     }
 
-    async fn update(&self, id: Uuid, draft: Draft, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Updated, Error> {
+    async fn update(&self, id: Uuid, draft: ValidatedProduct, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Updated, Error> {
         products::update(&self.collections, id, &draft, expected_version, now).await
     }
 
@@ -137,7 +137,7 @@ impl Store for MongoStore {
         products::remove(&self.collections, id, expected_version, now).await
     }
 
-    async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<Reserved, Error> {
+    async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<ReserveOutcome, Error> {
         reservations::reserve(&self.collections, id, &lines, now, hold_for).await
     }
 
@@ -153,8 +153,8 @@ impl Store for MongoStore {
         reservations::expire_due(&self.collections, now, limit).await
     }
 
-    async fn forget_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
-        keys::forget(&self.collections, now).await
+    async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
+        keys::delete_expired(&self.collections, now).await
     }
 
     async fn list_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error> {
@@ -162,15 +162,15 @@ impl Store for MongoStore {
     }
 
     async fn lease_relay(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error> {
-        news::lease(&self.collections, relay, now, until).await
+        outbox::lease(&self.collections, relay, now, until).await
     }
 
-    async fn news(&self, limit: u32) -> Result<Vec<News>, Error> {
-        news::waiting(&self.collections, limit).await
+    async fn unpublished_changes(&self, limit: u32) -> Result<Vec<PendingChange>, Error> {
+        outbox::unpublished(&self.collections, limit).await
     }
 
-    async fn told(&self, news: &[News]) -> Result<(), Error> {
-        news::told(&self.collections, news).await
+    async fn mark_published(&self, news: &[PendingChange]) -> Result<(), Error> {
+        outbox::mark_published(&self.collections, news).await
     }
 
     async fn audit(&self, now: OffsetDateTime) -> Result<Audit, Error> {
@@ -180,7 +180,7 @@ impl Store for MongoStore {
     /// The first ping that is answered makes the indexes too: no answer needs them, but the service is not ready without.
     async fn ping(&self) -> Result<(), Error> {
         self.database.run_command(doc! { "ping": 1 }).await?;
-        self.indexed.get_or_try_init(|| indexes::create(&self.collections)).await?;
+        self.indexes_created.get_or_try_init(|| indexes::create(&self.collections)).await?;
         Ok(())
     }
 }
@@ -188,9 +188,9 @@ impl Store for MongoStore {
 impl From<DriverError> for Error {
     fn from(error: DriverError) -> Self {
         /// `MaxTimeMSExpired`
-        const TOOK_TOO_LONG: i32 = 50;
+        const MAX_TIME_EXPIRED: i32 = 50;
         match &*error.kind {
-            ErrorKind::Command(command) if command.code == TOOK_TOO_LONG => Self::Timeout,
+            ErrorKind::Command(command) if command.code == MAX_TIME_EXPIRED => Self::Timeout,
             ErrorKind::Bson(_) => Self::Corrupt(error.to_string()),
             _ => Self::Unavailable(Box::new(error)),
         }
@@ -200,11 +200,11 @@ impl From<DriverError> for Error {
 /// Did the insert meet a document with its `_id`?
 fn is_duplicate(error: &DriverError) -> bool {
     /// `DuplicateKey`
-    const DUPLICATE: i32 = 11_000;
+    const DUPLICATE_KEY: i32 = 11_000;
     match &*error.kind {
-        ErrorKind::Write(WriteFailure::WriteError(write)) => write.code == DUPLICATE,
+        ErrorKind::Write(WriteFailure::WriteError(write)) => write.code == DUPLICATE_KEY,
         // Of an upsert by `findAndModify`.
-        ErrorKind::Command(command) => command.code == DUPLICATE,
+        ErrorKind::Command(command) => command.code == DUPLICATE_KEY,
         _ => false,
     }
 }

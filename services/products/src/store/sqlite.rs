@@ -3,7 +3,7 @@
 use std::{str::FromStr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use palisade_middleware::db::{self, Database, Leases};
+use palisade_middleware::store_instrumentation::{self, Database, CheckoutCounter};
 use sqlx::{
     Connection, Sqlite, SqliteConnection, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -12,15 +12,15 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use self::pool::Pool;
-use super::{Audit, Created, Error, IdempotencyKey, News, Removed, Store, Updated};
+use super::{Audit, Created, Error, IdempotencyKey, PendingChange, Removed, Store, Updated};
 use crate::{
-    product::{Draft, Page, Product, Query},
-    reservation::{Confirmed, Lines, Reservation, Reserved},
+    product::{ValidatedProduct, Page, Product, Query},
+    reservation::{Confirmed, Lines, Reservation, ReserveOutcome},
 };
 
 mod audit;
 mod keys;
-mod news;
+mod outbox;
 mod pool;
 mod products;
 mod reservations;
@@ -51,9 +51,9 @@ impl SqliteStore {
         let writer = pool(1).connect_with(options.clone()).await?;
         sqlx::migrate!("./migrations/sqlite").run(&writer).await.map_err(|error| Error::Unavailable(Box::new(error)))?;
         let readers = pool(READERS).connect_lazy_with(options.read_only(true));
-        let counted = (writer.clone(), readers.clone());
-        let leases = Leases::new(db::Pool::new("products-sqlite", 1 + READERS), move || counted.0.size() + counted.1.size());
-        Ok(Self { writer: Pool::new(writer, leases.clone()), readers: Pool::new(readers, leases), file })
+        let pools = (writer.clone(), readers.clone());
+        let checkouts = CheckoutCounter::new(store_instrumentation::PoolMetrics::new("products-sqlite", 1 + READERS), move || pools.0.size() + pools.1.size());
+        Ok(Self { writer: Pool::new(writer, checkouts.clone()), readers: Pool::new(readers, checkouts), file })
     }
 
     /// Where the products are, in the words of semantic conventions.
@@ -87,7 +87,7 @@ fn pool(size: u32) -> SqlitePoolOptions {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn create(&self, id: Uuid, draft: Draft, key: Option<IdempotencyKey>, now: OffsetDateTime) -> Result<Created, Error> {
+    async fn create(&self, id: Uuid, draft: ValidatedProduct, key: Option<IdempotencyKey>, now: OffsetDateTime) -> Result<Created, Error> {
         let mut db = self.writer.acquire().await?;
         let mut tx = begin(&mut db).await?;
         let created = keys::create(&mut tx, draft.into_product(id, now), key, now).await?;
@@ -103,7 +103,7 @@ impl Store for SqliteStore {
         products::list(&mut *self.readers.acquire().await?, &query).await
     }
 
-    async fn update(&self, id: Uuid, draft: Draft, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Updated, Error> {
+    async fn update(&self, id: Uuid, draft: ValidatedProduct, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Updated, Error> {
         let mut db = self.writer.acquire().await?;
         let mut tx = begin(&mut db).await?;
         let updated = products::update(&mut tx, id, &draft, expected_version, now).await?;
@@ -119,7 +119,7 @@ impl Store for SqliteStore {
         Ok(removed)
     }
 
-    async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<Reserved, Error> {
+    async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<ReserveOutcome, Error> {
         let mut db = self.writer.acquire().await?;
         let mut tx = begin(&mut db).await?;
         let reserved = reservations::reserve(&mut tx, id, &lines, now, hold_for).await?;
@@ -151,8 +151,8 @@ impl Store for SqliteStore {
         Ok(expired)
     }
 
-    async fn forget_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
-        keys::forget(&mut *self.writer.acquire().await?, now).await
+    async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
+        keys::delete_expired(&mut *self.writer.acquire().await?, now).await
     }
 
     async fn list_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error> {
@@ -163,15 +163,15 @@ impl Store for SqliteStore {
     }
 
     async fn lease_relay(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error> {
-        news::lease(&mut *self.writer.acquire().await?, relay, now, until).await
+        outbox::lease(&mut *self.writer.acquire().await?, relay, now, until).await
     }
 
-    async fn news(&self, limit: u32) -> Result<Vec<News>, Error> {
-        news::waiting(&mut *self.readers.acquire().await?, limit).await
+    async fn unpublished_changes(&self, limit: u32) -> Result<Vec<PendingChange>, Error> {
+        outbox::unpublished(&mut *self.readers.acquire().await?, limit).await
     }
 
-    async fn told(&self, news: &[News]) -> Result<(), Error> {
-        news::told(&mut *self.writer.acquire().await?, news).await
+    async fn mark_published(&self, news: &[PendingChange]) -> Result<(), Error> {
+        outbox::mark_published(&mut *self.writer.acquire().await?, news).await
     }
 
     async fn audit(&self, now: OffsetDateTime) -> Result<Audit, Error> {

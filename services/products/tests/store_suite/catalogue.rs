@@ -3,19 +3,19 @@
 use std::{collections::HashSet, time::Duration};
 
 use palisade_products::{
-    product::{Draft, Filter, Input, Product, Query, Sort},
+    product::{ValidatedProduct, Filter, Input, Product, Query, Sort},
     store::{Removed, Updated},
 };
 use uuid::Uuid;
 
-use crate::fixtures::{Fresh, LATER, START, draft, input};
+use crate::fixtures::{TestStore, LATER, START, draft, input};
 
-pub(crate) async fn keeps_what_was_created_replaced_and_removed(fresh: Fresh) {
+pub(crate) async fn keeps_what_was_created_replaced_and_removed(fresh: TestStore) {
     let created = fresh.add(draft("Lamp", 3), START).await;
     assert_eq!((created.version, created.created_at, created.updated_at), (1, START, START));
     assert_eq!(fresh.get(created.id).await, created);
 
-    let replacement = Draft::new(Input { is_active: false, price_minor: 0, description: String::new(), ..input("Lantern", 9) }).unwrap();
+    let replacement = ValidatedProduct::new(Input { is_active: false, price_minor: 0, description: String::new(), ..input("Lantern", 9) }).unwrap();
     let updated = fresh.store.update(created.id, replacement.clone(), None, LATER).await.unwrap();
     let expected = Product { version: 2, created_at: START, ..replacement.into_product(created.id, LATER) };
     assert_eq!(updated, Updated::Updated(expected.clone()));
@@ -27,7 +27,7 @@ pub(crate) async fn keeps_what_was_created_replaced_and_removed(fresh: Fresh) {
     assert_eq!(fresh.store.update(created.id, draft("Lamp", 3), None, LATER).await.unwrap(), Updated::NotFound);
 }
 
-pub(crate) async fn an_expected_version_guards_update_and_remove(fresh: Fresh) {
+pub(crate) async fn an_expected_version_guards_update_and_remove(fresh: TestStore) {
     let id = fresh.add_some("Lamp", 3).await;
     assert_eq!(fresh.store.update(id, draft("Lantern", 3), Some(2), LATER).await.unwrap(), Updated::VersionMismatch);
     assert!(matches!(fresh.store.update(id, draft("Lantern", 3), Some(1), LATER).await.unwrap(), Updated::Updated(_)));
@@ -38,20 +38,20 @@ pub(crate) async fn an_expected_version_guards_update_and_remove(fresh: Fresh) {
     assert_eq!(fresh.store.remove(nobody, Some(1), crate::fixtures::LATER).await.unwrap(), Removed::NotFound);
 }
 
-pub(crate) async fn text_is_kept_literally(fresh: Fresh) {
+pub(crate) async fn text_is_kept_literally(fresh: TestStore) {
     let odd = Input {
         description: "$$ROOT\n{\"$gt\": \"\"}'; DROP TABLE products; --".into(),
         category: "$category".into(),
         ..input("$quantity", 7)
     };
-    let id = fresh.add(Draft::new(odd.clone()).unwrap(), START).await.id;
+    let id = fresh.add(ValidatedProduct::new(odd.clone()).unwrap(), START).await.id;
     let again = Input { name: "$literal 🦀 e\u{301}".into(), ..odd };
-    fresh.store.update(id, Draft::new(again.clone()).unwrap(), None, LATER).await.unwrap();
+    fresh.store.update(id, ValidatedProduct::new(again.clone()).unwrap(), None, LATER).await.unwrap();
     let kept = fresh.get(id).await;
     assert_eq!((kept.name, kept.description, kept.category), (again.name, again.description, again.category));
 }
 
-pub(crate) async fn pages_neither_skip_nor_repeat_while_others_insert(fresh: Fresh) {
+pub(crate) async fn pages_neither_skip_nor_repeat_while_others_insert(fresh: TestStore) {
     for sort in [Sort::Newest, Sort::Oldest, Sort::PriceAsc, Sort::PriceDesc, Sort::NameAsc, Sort::NameDesc] {
         // Many ties, so that the id has to break them.
         let mut before = HashSet::new();
@@ -90,22 +90,22 @@ pub(crate) async fn pages_neither_skip_nor_repeat_while_others_insert(fresh: Fre
     }
 }
 
-async fn add_numbered(fresh: &Fresh, n: i64) -> Uuid {
+async fn add_numbered(fresh: &TestStore, n: i64) -> Uuid {
     let input = Input { price_minor: n % 3, ..input(&format!("lamp {}", n % 4), 1) };
-    fresh.add(Draft::new(input).unwrap(), START + Duration::from_secs(u64::try_from(n % 2).unwrap())).await.id
+    fresh.add(ValidatedProduct::new(input).unwrap(), START + Duration::from_secs(u64::try_from(n % 2).unwrap())).await.id
 }
 
-async fn names(fresh: &Fresh, filter: Filter) -> Vec<String> {
+async fn names(fresh: &TestStore, filter: Filter) -> Vec<String> {
     let page = fresh.store.list(Query::new(filter, Sort::NameAsc, 0, None).unwrap()).await.unwrap();
     page.items.into_iter().map(|product| product.name).collect()
 }
 
-pub(crate) async fn filters_narrow_the_list(fresh: Fresh) {
+pub(crate) async fn filters_narrow_the_list(fresh: TestStore) {
     for (name, category, price_minor, is_active) in
         [("a", "home", 1, true), ("b", "home", 2, false), ("c", "Home", 3, true), ("d", "garden", 4, true)]
     {
         let product = Input { category: category.into(), price_minor, is_active, ..input(name, 1) };
-        fresh.add(Draft::new(product).unwrap(), START).await;
+        fresh.add(ValidatedProduct::new(product).unwrap(), START).await;
     }
     let all = Filter::default;
     assert_eq!(names(&fresh, all()).await, ["a", "b", "c", "d"]);
@@ -116,9 +116,9 @@ pub(crate) async fn filters_narrow_the_list(fresh: Fresh) {
     assert_eq!(names(&fresh, Filter { category: Some("nowhere".into()), ..all() }).await, [""; 0]);
 }
 
-pub(crate) async fn a_search_text_is_no_pattern(fresh: Fresh) {
+pub(crate) async fn a_search_text_is_no_pattern(fresh: TestStore) {
     for (name, description) in [("100% Wool_Sock", "warm"), ("Café (big) [x]", "a+b \\ c.d"), ("Plain", "ÉTÉ ^start$ {1} | #-/*?")] {
-        fresh.add(Draft::new(Input { description: description.into(), ..input(name, 1) }).unwrap(), START).await;
+        fresh.add(ValidatedProduct::new(Input { description: description.into(), ..input(name, 1) }).unwrap(), START).await;
     }
     for (text, found) in [
         ("wool", vec!["100% Wool_Sock"]),

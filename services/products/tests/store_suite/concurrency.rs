@@ -11,13 +11,13 @@ use std::{
 use futures_util::future::join_all;
 use palisade_middleware::task;
 use palisade_products::{
-    reservation::{Refusal, Reserved},
-    store::{Bounded, Error, Store},
+    reservation::{Refusal, ReserveOutcome},
+    store::{InstrumentedStore, Error, Store},
 };
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::fixtures::{Dice, Fresh, HOLD, LATER, START, described, draft, lines};
+use crate::fixtures::{Rng, TestStore, HOLD, LATER, START, test_database, draft, lines};
 
 async fn all(tasks: impl IntoIterator<Item = impl Future<Output = ()> + Send + 'static>) {
     for done in join_all(tasks.into_iter().map(task::spawn)).await {
@@ -25,7 +25,7 @@ async fn all(tasks: impl IntoIterator<Item = impl Future<Output = ()> + Send + '
     }
 }
 
-async fn products(fresh: &Fresh, count: u32, quantity: i64) -> Vec<Uuid> {
+async fn products(fresh: &TestStore, count: u32, quantity: i64) -> Vec<Uuid> {
     let mut ids = Vec::new();
     for n in 0..count {
         ids.push(fresh.add_some(&format!("Lamp {n}"), quantity).await);
@@ -33,7 +33,7 @@ async fn products(fresh: &Fresh, count: u32, quantity: i64) -> Vec<Uuid> {
     ids
 }
 
-pub(crate) async fn never_oversells(fresh: Fresh) {
+pub(crate) async fn never_oversells(fresh: TestStore) {
     let ids = products(&fresh, 3, 37).await;
     let held = Arc::new(AtomicUsize::new(0));
     all((0..32).map(|worker| {
@@ -43,8 +43,8 @@ pub(crate) async fn never_oversells(fresh: Fresh) {
                 let first = (worker + n) % 3;
                 let wanted = [(ids[first], 1), (ids[(first + 1) % 3], 1)];
                 match store.reserve(Uuid::now_v7(), lines(&wanted), START, HOLD).await.unwrap() {
-                    Reserved::Held(_) => drop(held.fetch_add(1, Ordering::Relaxed)),
-                    Reserved::Refused { reason: Refusal::InsufficientStock, .. } => {}
+                    ReserveOutcome::Held(_) => drop(held.fetch_add(1, Ordering::Relaxed)),
+                    ReserveOutcome::Refused { reason: Refusal::InsufficientStock, .. } => {}
                     other => panic!("{other:?}"),
                 }
             }
@@ -61,11 +61,11 @@ pub(crate) async fn never_oversells(fresh: Fresh) {
         fresh.store.release(reservation.id, START).await.unwrap();
     }
     for id in ids {
-        assert_eq!(fresh.left(id).await, 37);
+        assert_eq!(fresh.available(id).await, 37);
     }
 }
 
-pub(crate) async fn one_reservation_from_many_callers_is_taken_once(fresh: Fresh) {
+pub(crate) async fn one_reservation_from_many_callers_is_taken_once(fresh: TestStore) {
     let ids = products(&fresh, 2, 10).await;
     for _ in 0..10 {
         let id = Uuid::now_v7();
@@ -74,34 +74,34 @@ pub(crate) async fn one_reservation_from_many_callers_is_taken_once(fresh: Fresh
             task::spawn(async move { store.reserve(id, wanted, START, HOLD).await.unwrap() })
         });
         for reserved in join_all(calls).await {
-            assert!(matches!(reserved.unwrap(), Reserved::Held(_)));
+            assert!(matches!(reserved.unwrap(), ReserveOutcome::Held(_)));
         }
     }
-    assert_eq!((fresh.left(ids[0]).await, fresh.left(ids[1]).await), (0, 0));
+    assert_eq!((fresh.available(ids[0]).await, fresh.available(ids[1]).await), (0, 0));
     fresh.assert_balanced().await;
 }
 
 /// One random call. Few reservation ids, so that the calls meet.
-async fn anything(store: &dyn Store, dice: &mut Dice, products: &[Uuid], reservations: &[Uuid]) -> Result<(), Error> {
+async fn random_call(store: &dyn Store, dice: &mut Rng, products: &[Uuid], reservations: &[Uuid]) -> Result<(), Error> {
     let id = dice.pick(reservations);
     // The lines of an id are always the same.
     let first = usize::from(id.as_bytes()[15]) % products.len();
     let wanted = lines(&[(products[first], 2), (products[(first + 1) % products.len()], 1)]);
-    match dice.roll(10) {
+    match dice.below(10) {
         0..=4 => drop(store.reserve(id, wanted, START, HOLD).await?),
         5 => drop(store.confirm(id, START).await?),
         6 => drop(store.confirm(id, START + HOLD).await?),
         7 => drop(store.release(id, START).await?),
-        8 => drop(store.expire_due(if dice.roll(4) == 0 { LATER } else { START }, 3).await?),
+        8 => drop(store.expire_due(if dice.below(4) == 0 { LATER } else { START }, 3).await?),
         _ => {
-            let quantity = i64::try_from(dice.roll(30)).unwrap_or_default();
+            let quantity = i64::try_from(dice.below(30)).unwrap_or_default();
             drop(store.update(dice.pick(products), draft("Lamp", quantity), None, START).await?);
         }
     }
     Ok(())
 }
 
-pub(crate) async fn random_interleavings_balance(fresh: Fresh) {
+pub(crate) async fn random_interleavings_balance(fresh: TestStore) {
     let seed = u64::from_be_bytes(Uuid::new_v4().as_bytes()[..8].try_into().unwrap());
     eprintln!("seed {seed}");
     for round in 0..6 {
@@ -109,21 +109,21 @@ pub(crate) async fn random_interleavings_balance(fresh: Fresh) {
         let reservations: Vec<_> = (0..20).map(|_| Uuid::new_v4()).collect();
         all((0..12).map(|worker| {
             let (store, ids, reservations) = (Arc::clone(&fresh.store), ids.clone(), reservations.clone());
-            let mut dice = Dice::new(seed ^ ((round * 100 + worker + 1) << 20));
+            let mut dice = Rng::new(seed ^ ((round * 100 + worker + 1) << 20));
             async move {
                 for _ in 0..15 {
-                    anything(&*store, &mut dice, &ids, &reservations).await.unwrap();
+                    random_call(&*store, &mut dice, &ids, &reservations).await.unwrap();
                 }
             }
         }))
         .await;
         fresh.assert_balanced().await;
-        give_all_back(&fresh).await;
+        release_all(&fresh).await;
     }
 }
 
 /// After this nothing is held or half done.
-async fn give_all_back(fresh: &Fresh) {
+async fn release_all(fresh: &TestStore) {
     // Work that was touched at LATER is abandoned a little after it.
     while fresh.store.expire_due(LATER + HOLD, 100).await.unwrap() > 0 {}
     for reservation in fresh.store.list_reservations(None, 1_000).await.unwrap() {
@@ -134,17 +134,17 @@ async fn give_all_back(fresh: &Fresh) {
 }
 
 /// Calls that are dropped after a random time, some at once.
-async fn storm(store: Arc<dyn Store>, ids: &[Uuid], longest_micros: u64) {
+async fn cancelled_calls(store: Arc<dyn Store>, ids: &[Uuid], longest_micros: u64) {
     let seed = u64::from_be_bytes(Uuid::new_v4().as_bytes()[..8].try_into().unwrap());
     eprintln!("seed {seed}");
     let reservations: Vec<_> = (0..40).map(|_| Uuid::new_v4()).collect();
     all((0..16).map(|worker| {
         let (store, ids, reservations) = (Arc::clone(&store), ids.to_vec(), reservations.clone());
-        let mut dice = Dice::new(seed ^ ((worker + 1) << 20));
+        let mut dice = Rng::new(seed ^ ((worker + 1) << 20));
         async move {
             for _ in 0..20 {
-                let patience = Duration::from_micros(dice.roll(longest_micros));
-                if let Ok(answer) = timeout(patience, anything(&*store, &mut dice, &ids, &reservations)).await {
+                let timeout_after = Duration::from_micros(dice.below(longest_micros));
+                if let Ok(answer) = timeout(timeout_after, random_call(&*store, &mut dice, &ids, &reservations)).await {
                     answer.unwrap();
                 }
             }
@@ -153,31 +153,31 @@ async fn storm(store: Arc<dyn Store>, ids: &[Uuid], longest_micros: u64) {
     .await;
 }
 
-pub(crate) async fn dropped_callers_of_a_bounded_store_lose_nothing(fresh: Fresh) {
+pub(crate) async fn dropped_callers_of_a_bounded_store_lose_nothing(fresh: TestStore) {
     let ids = products(&fresh, 3, 20).await;
-    let bounded = Bounded::new(Arc::clone(&fresh.store), described(), Duration::from_secs(20));
-    storm(Arc::new(bounded), &ids, 20_000).await;
+    let bounded = InstrumentedStore::new(Arc::clone(&fresh.store), test_database(), Duration::from_secs(20));
+    cancelled_calls(Arc::new(bounded), &ids, 20_000).await;
     // What was begun goes on in the background; the audit is clean all the while.
     fresh.assert_balanced().await;
-    give_all_back(&fresh).await;
+    release_all(&fresh).await;
 }
 
-pub(crate) async fn work_stopped_anywhere_is_finished_or_undone(fresh: Fresh) {
+pub(crate) async fn work_stopped_anywhere_is_finished_or_undone(fresh: TestStore) {
     let ids = products(&fresh, 3, 20).await;
-    storm(Arc::clone(&fresh.store), &ids, 40_000).await;
+    cancelled_calls(Arc::clone(&fresh.store), &ids, 40_000).await;
     fresh.assert_balanced().await;
-    give_all_back(&fresh).await;
+    release_all(&fresh).await;
 }
 
-pub(crate) async fn the_audit_raises_no_false_alarm(fresh: Fresh) {
+pub(crate) async fn the_audit_raises_no_false_alarm(fresh: TestStore) {
     let ids = products(&fresh, 3, 50).await;
     let reservations: Vec<_> = (0..60).map(|_| Uuid::new_v4()).collect();
     let traffic = all((0..6).map(|worker| {
         let (store, ids, reservations) = (Arc::clone(&fresh.store), ids.clone(), reservations.clone());
         async move {
-            let mut dice = Dice::new(worker + 1);
+            let mut dice = Rng::new(worker + 1);
             for _ in 0..40 {
-                anything(&*store, &mut dice, &ids, &reservations).await.unwrap();
+                random_call(&*store, &mut dice, &ids, &reservations).await.unwrap();
             }
         }
     }));

@@ -2,10 +2,10 @@
 
 use std::{any::Any, sync::Arc, time::Duration};
 
-use palisade_middleware::db::Database;
+use palisade_middleware::store_instrumentation::Database;
 use palisade_products::{
-    product::{Draft, Input, Product},
-    reservation::{Line, Lines, Reserved},
+    product::{ValidatedProduct, Input, Product},
+    reservation::{Line, Lines, ReserveOutcome},
     store::{Created, MongoStore, SqliteStore, Store},
 };
 use time::{OffsetDateTime, macros::datetime};
@@ -17,26 +17,26 @@ pub(crate) const HOLD: Duration = Duration::from_mins(15);
 pub(crate) const LATER: OffsetDateTime = datetime!(2026-01-01 1:00 UTC);
 
 /// A store of its own, gone when dropped.
-pub(crate) struct Fresh {
+pub(crate) struct TestStore {
     pub(crate) store: Arc<dyn Store>,
     _files: Box<dyn Any + Send>,
 }
 
-pub(crate) async fn sqlite() -> Fresh {
+pub(crate) async fn sqlite() -> TestStore {
     let files = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&format!("sqlite://{}/products.db", files.path().display())).await.unwrap();
-    Fresh { store: Arc::new(store), _files: Box::new(files) }
+    TestStore { store: Arc::new(store), _files: Box::new(files) }
 }
 
-pub(crate) async fn mongo() -> Fresh {
+pub(crate) async fn mongo() -> TestStore {
     let database = Uuid::now_v7().simple().to_string();
     let store = MongoStore::new(&palisade_tests::servers::shared_mongo().url(&database)).await.unwrap();
     store.ping().await.unwrap();
-    Fresh { store: Arc::new(store), _files: Box::new(()) }
+    TestStore { store: Arc::new(store), _files: Box::new(()) }
 }
 
 /// What a store says of its database, where it does not matter.
-pub(crate) fn described() -> Database {
+pub(crate) fn test_database() -> Database {
     Database { system: "test", namespace: "test".into(), server: None }
 }
 
@@ -44,16 +44,16 @@ pub(crate) fn input(name: &str, quantity: i64) -> Input {
     Input { name: name.into(), description: "as seen".into(), price_minor: 1999, quantity, category: "home".into(), is_active: true }
 }
 
-pub(crate) fn draft(name: &str, quantity: i64) -> Draft {
-    Draft::new(input(name, quantity)).unwrap()
+pub(crate) fn draft(name: &str, quantity: i64) -> ValidatedProduct {
+    ValidatedProduct::new(input(name, quantity)).unwrap()
 }
 
 pub(crate) fn lines(lines: &[(Uuid, i64)]) -> Lines {
     Lines::new(lines.iter().map(|&(product_id, quantity)| Line { product_id, quantity }).collect()).unwrap()
 }
 
-impl Fresh {
-    pub(crate) async fn add(&self, draft: Draft, at: OffsetDateTime) -> Product {
+impl TestStore {
+    pub(crate) async fn add(&self, draft: ValidatedProduct, at: OffsetDateTime) -> Product {
         match self.store.create(Uuid::now_v7(), draft, None, at).await.unwrap() {
             Created::Created { product, .. } => product,
             Created::KeyReused => panic!("no key was used"),
@@ -68,11 +68,11 @@ impl Fresh {
         self.store.find(id).await.unwrap().expect("the product is there")
     }
 
-    pub(crate) async fn left(&self, id: Uuid) -> i64 {
+    pub(crate) async fn available(&self, id: Uuid) -> i64 {
         self.get(id).await.quantity
     }
 
-    pub(crate) async fn reserve(&self, id: Uuid, wanted: &[(Uuid, i64)]) -> Reserved {
+    pub(crate) async fn reserve(&self, id: Uuid, wanted: &[(Uuid, i64)]) -> ReserveOutcome {
         self.store.reserve(id, lines(wanted), START, HOLD).await.unwrap()
     }
 
@@ -80,7 +80,7 @@ impl Fresh {
     pub(crate) async fn hold(&self, wanted: &[(Uuid, i64)]) -> Uuid {
         let id = Uuid::now_v7();
         let reserved = self.reserve(id, wanted).await;
-        assert!(matches!(reserved, Reserved::Held(_)), "{reserved:?}");
+        assert!(matches!(reserved, ReserveOutcome::Held(_)), "{reserved:?}");
         id
     }
 
@@ -91,23 +91,23 @@ impl Fresh {
 }
 
 /// Small repeatable random numbers (xorshift64*).
-pub(crate) struct Dice(u64);
+pub(crate) struct Rng(u64);
 
-impl Dice {
+impl Rng {
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed | 1)
     }
 
     /// A number below `sides`.
-    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % sides
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
     }
 
     pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        let index = usize::try_from(self.roll(from.len() as u64)).unwrap();
+        let index = usize::try_from(self.below(from.len() as u64)).unwrap();
         from[index]
     }
 }

@@ -5,18 +5,18 @@ use std::{collections::HashSet, time::Duration};
 use futures_util::future::join_all;
 use palisade_products::{
     product::{Filter, Product, Query, Sort},
-    store::{Created, IdempotencyKey, KEY_KEPT_FOR, Removed},
+    store::{Created, IdempotencyKey, KEY_TTL, Removed},
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::fixtures::{Fresh, LATER, START, draft};
+use crate::fixtures::{TestStore, LATER, START, draft};
 
 fn key(subject: &str, fingerprint: u8) -> IdempotencyKey {
     IdempotencyKey { subject: subject.into(), key: "key".into(), fingerprint: [fingerprint; 32] }
 }
 
-async fn create(fresh: &Fresh, key: IdempotencyKey, at: OffsetDateTime) -> Created {
+async fn create(fresh: &TestStore, key: IdempotencyKey, at: OffsetDateTime) -> Created {
     fresh.store.create(Uuid::now_v7(), draft("Lamp", 3), Some(key), at).await.unwrap()
 }
 
@@ -27,11 +27,11 @@ fn new_product(created: Created) -> Product {
     }
 }
 
-async fn count(fresh: &Fresh) -> usize {
+async fn count(fresh: &TestStore) -> usize {
     fresh.store.list(Query::new(Filter::default(), Sort::Newest, 100, None).unwrap()).await.unwrap().items.len()
 }
 
-pub(crate) async fn a_repeated_key_gives_the_first_answer(fresh: Fresh) {
+pub(crate) async fn a_repeated_key_gives_the_first_answer(fresh: TestStore) {
     let first = new_product(create(&fresh, key("alice", 1), START).await);
     fresh.store.update(first.id, draft("Lantern", 9), None, LATER).await.unwrap();
     assert_eq!(create(&fresh, key("alice", 1), LATER).await, Created::Created { product: first.clone(), replayed: true });
@@ -40,26 +40,26 @@ pub(crate) async fn a_repeated_key_gives_the_first_answer(fresh: Fresh) {
     assert_eq!(count(&fresh).await, 2);
 }
 
-pub(crate) async fn a_replay_does_not_bring_a_removed_product_back(fresh: Fresh) {
+pub(crate) async fn a_replay_does_not_bring_a_removed_product_back(fresh: TestStore) {
     let first = new_product(create(&fresh, key("alice", 1), START).await);
     assert_eq!(fresh.store.remove(first.id, None, crate::fixtures::LATER).await.unwrap(), Removed::Removed);
     assert_eq!(create(&fresh, key("alice", 1), LATER).await, Created::Created { product: first, replayed: true });
     assert_eq!(count(&fresh).await, 0);
 }
 
-pub(crate) async fn a_key_expires(fresh: Fresh) {
+pub(crate) async fn a_key_expires(fresh: TestStore) {
     let first = new_product(create(&fresh, key("alice", 1), START).await);
-    let last_moment = START + KEY_KEPT_FOR - Duration::from_millis(1);
+    let last_moment = START + KEY_TTL - Duration::from_millis(1);
     assert!(matches!(create(&fresh, key("alice", 1), last_moment).await, Created::Created { replayed: true, .. }));
-    assert_eq!(fresh.store.forget_keys(last_moment).await.unwrap(), 0);
+    assert_eq!(fresh.store.delete_expired_keys(last_moment).await.unwrap(), 0);
     // Even before the sweeper comes by, and for another body too.
-    let second = new_product(create(&fresh, key("alice", 2), START + KEY_KEPT_FOR).await);
+    let second = new_product(create(&fresh, key("alice", 2), START + KEY_TTL).await);
     assert_ne!(second.id, first.id);
-    assert_eq!(fresh.store.forget_keys(START + 2 * KEY_KEPT_FOR).await.unwrap(), 1);
-    assert_eq!(fresh.store.forget_keys(START + 2 * KEY_KEPT_FOR).await.unwrap(), 0);
+    assert_eq!(fresh.store.delete_expired_keys(START + 2 * KEY_TTL).await.unwrap(), 1);
+    assert_eq!(fresh.store.delete_expired_keys(START + 2 * KEY_TTL).await.unwrap(), 0);
 }
 
-pub(crate) async fn many_creates_with_one_key_make_one_product(fresh: Fresh) {
+pub(crate) async fn many_creates_with_one_key_make_one_product(fresh: TestStore) {
     let answers = join_all((0..50).map(|_| create(&fresh, key("alice", 1), START))).await;
     let mut ids = HashSet::new();
     let mut fresh_ones = 0;

@@ -2,52 +2,52 @@
 
 use std::time::Duration;
 
-use palisade_products::store::{News, Removed};
+use palisade_products::store::{PendingChange, Removed};
 use uuid::Uuid;
 
-use crate::fixtures::{Fresh, HOLD, LATER, START, draft, lines};
+use crate::fixtures::{TestStore, HOLD, LATER, START, draft, lines};
 
-async fn news(fresh: &Fresh) -> Vec<(Uuid, i64)> {
-    fresh.store.news(100).await.unwrap().iter().map(|news| (news.product_id, news.version)).collect()
+async fn news(fresh: &TestStore) -> Vec<(Uuid, i64)> {
+    fresh.store.unpublished_changes(100).await.unwrap().iter().map(|news| (news.product_id, news.version)).collect()
 }
 
-async fn tell(fresh: &Fresh) {
-    let all = fresh.store.news(100).await.unwrap();
-    fresh.store.told(&all).await.unwrap();
+async fn publish_all(fresh: &TestStore) {
+    let all = fresh.store.unpublished_changes(100).await.unwrap();
+    fresh.store.mark_published(&all).await.unwrap();
     assert_eq!(news(fresh).await, []);
 }
 
-pub(crate) async fn every_change_is_news_until_it_is_told(fresh: Fresh) {
+pub(crate) async fn every_change_is_news_until_it_is_told(fresh: TestStore) {
     let (store, id) = (fresh.store.clone(), fresh.add_some("lamp", 5).await);
     assert_eq!(news(&fresh).await, [(id, 1)]);
-    tell(&fresh).await;
+    publish_all(&fresh).await;
 
     store.update(id, draft("lamp", 7), None, LATER).await.unwrap();
-    let first = store.news(100).await.unwrap();
+    let first = store.unpublished_changes(100).await.unwrap();
     store.update(id, draft("lamp", 8), None, LATER + HOLD).await.unwrap();
     // Of the older version only: the newer one stays, and has been waiting since the first.
-    store.told(&first).await.unwrap();
-    let left = store.news(100).await.unwrap();
-    assert_eq!(left, [News { product_id: id, version: 3, since: first[0].since }]);
-    tell(&fresh).await;
+    store.mark_published(&first).await.unwrap();
+    let left = store.unpublished_changes(100).await.unwrap();
+    assert_eq!(left, [PendingChange { product_id: id, version: 3, since: first[0].since }]);
+    publish_all(&fresh).await;
 
     // Stock moves as reservations come and go.
     let reservation = Uuid::now_v7();
     store.reserve(reservation, lines(&[(id, 2)]), START, HOLD).await.unwrap();
     assert_eq!(news(&fresh).await, [(id, 4)]);
-    tell(&fresh).await;
+    publish_all(&fresh).await;
     store.release(reservation, START).await.unwrap();
     assert_eq!(news(&fresh).await, [(id, 5)]);
-    tell(&fresh).await;
+    publish_all(&fresh).await;
 
     assert_eq!(store.remove(id, Some(1), LATER).await.unwrap(), Removed::VersionMismatch);
     assert_eq!(news(&fresh).await, []);
     assert_eq!(store.remove(id, None, LATER).await.unwrap(), Removed::Removed);
-    assert_eq!(news(&fresh).await, [(id, News::REMOVED)]);
-    tell(&fresh).await;
+    assert_eq!(news(&fresh).await, [(id, PendingChange::REMOVED)]);
+    publish_all(&fresh).await;
 }
 
-pub(crate) async fn one_relay_has_the_lease(fresh: Fresh) {
+pub(crate) async fn one_relay_has_the_lease(fresh: TestStore) {
     let (first, second, lease) = (Uuid::new_v4(), Uuid::new_v4(), Duration::from_secs(10));
     let lease_at = async |relay, now| fresh.store.lease_relay(relay, now, now + lease).await.unwrap();
     assert!(lease_at(first, START).await);

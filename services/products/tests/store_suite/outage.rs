@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use palisade_products::store::{Bounded, Error, MongoStore, Store};
+use palisade_products::store::{InstrumentedStore, Error, MongoStore, Store};
 use palisade_tests::servers;
 use uuid::Uuid;
 
-use crate::fixtures::described;
+use crate::fixtures::test_database;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_database_is_unavailable_until_it_is_back() {
@@ -24,7 +24,7 @@ async fn a_dead_database_is_unavailable_until_it_is_back() {
 async fn a_silent_database_is_a_timeout() {
     let server = servers::mongo();
     let store = MongoStore::new(&server.url("products")).await.unwrap();
-    let store = Bounded::new(Arc::new(store), described(), Duration::from_secs(2));
+    let store = InstrumentedStore::new(Arc::new(store), test_database(), Duration::from_secs(2));
     store.ping().await.unwrap();
     server.pause();
     assert!(matches!(store.find(Uuid::nil()).await, Err(Error::Timeout)));

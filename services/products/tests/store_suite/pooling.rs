@@ -3,25 +3,25 @@
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use palisade_middleware::task;
-use palisade_products::store::{Bounded, Error, MongoStore, SqliteStore, Store};
+use palisade_products::store::{InstrumentedStore, Error, MongoStore, SqliteStore, Store};
 use palisade_tests::{
     fault_proxy::{FaultProxy, Mode},
-    recorded::Recorded,
+    metrics_recorder::Recorded,
     servers,
 };
 use sqlx::{Connection, Executor, SqliteConnection};
 use uuid::Uuid;
 
-use crate::fixtures::{START, described, draft};
+use crate::fixtures::{START, test_database, draft};
 
 /// Longer than anything here takes.
-const LONG: Duration = Duration::from_secs(30);
-const HASTE: Duration = Duration::from_millis(300);
+const LONG_TIMEOUT: Duration = Duration::from_secs(30);
+const SHORT_TIMEOUT: Duration = Duration::from_millis(300);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mongo() {
+async fn mongo_pool_metrics() {
     let server = servers::mongo();
-    let proxy = FaultProxy::to((Ipv4Addr::LOCALHOST, server.port()).into()).await;
+    let proxy = FaultProxy::connect_to((Ipv4Addr::LOCALHOST, server.port()).into()).await;
     // No heartbeat meanwhile: one that fails has the driver throw its connections away.
     let options = "directConnection=true&maxPoolSize=1&minPoolSize=0&heartbeatFrequencyMS=60000";
     let url = format!("mongodb://{}/products?{options}", proxy.address());
@@ -34,20 +34,20 @@ async fn mongo() {
     let pool = recorded.pool("products-mongodb");
     assert_eq!(pool.shown(["limit", "pending_requests", "timeouts_total", "wait_time_count"]), ["1", "0", "0", "0"]);
     let store = Arc::new(store);
-    let hasty = Bounded::new(store.clone(), described(), HASTE);
-    let store = Arc::new(Bounded::new(store, database, LONG));
+    let impatient = InstrumentedStore::new(store.clone(), test_database(), SHORT_TIMEOUT);
+    let store = Arc::new(InstrumentedStore::new(store, database, LONG_TIMEOUT));
     store.ping().await.unwrap();
     pool.until("used", "0").await;
     pool.until("idle", "1").await;
     let waits_at_first: u32 = pool.shown(["wait_time_count"])[0].parse().unwrap();
 
     proxy.set(Mode::Blackhole);
-    let find = |store: Arc<Bounded>| async move { store.find(Uuid::nil()).await };
+    let find = |store: Arc<InstrumentedStore>| async move { store.find(Uuid::nil()).await };
     let first = task::spawn(find(store.clone()));
     pool.until("used", "1").await;
     let second = task::spawn(find(store));
-    pool.until_one_waits().await;
-    assert!(matches!(hasty.find(Uuid::nil()).await, Err(Error::Timeout)));
+    pool.wait_for_pending().await;
+    assert!(matches!(impatient.find(Uuid::nil()).await, Err(Error::Timeout)));
     assert_eq!(pool.shown(["pending_requests", "timeouts_total"]), ["1", "1"], "the hasty one waits no more");
     proxy.set(Mode::Pass);
     for call in [first, second] {
@@ -57,7 +57,7 @@ async fn mongo() {
     pool.until("idle", "1").await;
     let [pending, timeouts, waits, waited] = pool.shown(["pending_requests", "timeouts_total", "wait_time_count", "wait_time_sum"]);
     assert_eq!([pending, timeouts, waits], ["0".into(), "1".into(), (waits_at_first + 2).to_string()]);
-    assert!(waited.parse::<f64>().unwrap() > HASTE.as_secs_f64(), "the second waited all the while that the hasty one did");
+    assert!(waited.parse::<f64>().unwrap() > SHORT_TIMEOUT.as_secs_f64(), "the second waited all the while that the hasty one did");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,7 +76,7 @@ async fn connections_that_are_lost_are_not_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sqlite() {
+async fn sqlite_pool_metrics() {
     let files = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}/products.db", files.path().display());
     let recorded = Recorded::new();
@@ -86,18 +86,18 @@ async fn sqlite() {
     let pool = recorded.pool("products-sqlite");
     assert_eq!(pool.shown(["limit", "pending_requests", "timeouts_total", "wait_time_count"]), ["5", "0", "0", "0"]);
     let store = Arc::new(store);
-    let hasty = Bounded::new(store.clone(), described(), HASTE);
-    let store = Arc::new(Bounded::new(store, described(), LONG));
+    let impatient = InstrumentedStore::new(store.clone(), test_database(), SHORT_TIMEOUT);
+    let store = Arc::new(InstrumentedStore::new(store, test_database(), LONG_TIMEOUT));
 
     // There is one writer.
     let mut other = SqliteConnection::connect(&url).await.unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();
-    let add = |store: Arc<Bounded>| async move { store.create(Uuid::now_v7(), draft("Lamp", 1), None, START).await };
+    let add = |store: Arc<InstrumentedStore>| async move { store.create(Uuid::now_v7(), draft("Lamp", 1), None, START).await };
     let first = task::spawn(add(store.clone()));
     pool.until("used", "1").await;
     let second = task::spawn(add(store));
-    pool.until_one_waits().await;
-    assert!(matches!(hasty.create(Uuid::now_v7(), draft("Lamp", 1), None, START).await, Err(Error::Timeout)));
+    pool.wait_for_pending().await;
+    assert!(matches!(impatient.create(Uuid::now_v7(), draft("Lamp", 1), None, START).await, Err(Error::Timeout)));
     assert_eq!(pool.shown(["pending_requests", "timeouts_total"]), ["1", "1"], "the hasty one waits no more");
     other.execute("COMMIT").await.unwrap();
     for call in [first, second] {

@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use palisade_products::{
-    product::{Draft, Input},
-    reservation::{Confirmed, Refusal, Reservation, Reserved, State},
+    product::{ValidatedProduct, Input},
+    reservation::{Confirmed, Refusal, Reservation, ReserveOutcome, State},
     store::{Removed, Updated},
 };
 use uuid::Uuid;
 
-use crate::fixtures::{Fresh, HOLD, LATER, START, draft, input, lines};
+use crate::fixtures::{TestStore, HOLD, LATER, START, draft, input, lines};
 
 /// How a reservation of 4 out of 10 units came to where it is.
 #[derive(Debug, Clone, Copy)]
-enum Past {
+enum History {
     Nothing,
     Held,
     Overdue,
@@ -42,28 +42,28 @@ const CALLS: [Call; 5] = [Call::ReserveSame, Call::ReserveOther, Call::Confirm, 
 
 /// What each of [`CALLS`] is answered, and how many of the 10 units are left then.
 #[rustfmt::skip]
-const TABLE: [(Past, [&str; 5], [i64; 5]); 9] = [
-    (Past::Nothing,              ["held",     "held",      "unknown",   "RELEASED", "0"], [ 6,  7, 10, 10, 10]),
-    (Past::Held,                 ["held",     "different", "confirmed", "RELEASED", "0"], [ 6,  6,  6, 10,  6]),
-    (Past::Overdue,              ["expired",  "different", "expired",   "RELEASED", "1"], [10, 10, 10, 10, 10]),
-    (Past::Confirmed,            ["held",     "different", "confirmed", "RELEASED", "0"], [ 6,  6,  6, 10,  6]),
-    (Past::Released,             ["released", "different", "released",  "RELEASED", "0"], [10, 10, 10, 10, 10]),
-    (Past::ReleasedAfterConfirm, ["released", "different", "released",  "RELEASED", "0"], [10, 10, 10, 10, 10]),
-    (Past::Tombstone,            ["released", "released",  "released",  "RELEASED", "0"], [10, 10, 10, 10, 10]),
-    (Past::Expired,              ["expired",  "different", "expired",   "EXPIRED",  "0"], [10, 10, 10, 10, 10]),
-    (Past::Refused,              ["refused",  "different", "refused",   "REFUSED",  "0"], [10, 10, 10, 10, 10]),
+const TABLE: [(History, [&str; 5], [i64; 5]); 9] = [
+    (History::Nothing,              ["held",     "held",      "unknown",   "RELEASED", "0"], [ 6,  7, 10, 10, 10]),
+    (History::Held,                 ["held",     "different", "confirmed", "RELEASED", "0"], [ 6,  6,  6, 10,  6]),
+    (History::Overdue,              ["expired",  "different", "expired",   "RELEASED", "1"], [10, 10, 10, 10, 10]),
+    (History::Confirmed,            ["held",     "different", "confirmed", "RELEASED", "0"], [ 6,  6,  6, 10,  6]),
+    (History::Released,             ["released", "different", "released",  "RELEASED", "0"], [10, 10, 10, 10, 10]),
+    (History::ReleasedAfterConfirm, ["released", "different", "released",  "RELEASED", "0"], [10, 10, 10, 10, 10]),
+    (History::Tombstone,            ["released", "released",  "released",  "RELEASED", "0"], [10, 10, 10, 10, 10]),
+    (History::Expired,              ["expired",  "different", "expired",   "EXPIRED",  "0"], [10, 10, 10, 10, 10]),
+    (History::Refused,              ["refused",  "different", "refused",   "REFUSED",  "0"], [10, 10, 10, 10, 10]),
 ];
 
-pub(crate) async fn every_state_answers_every_call(fresh: Fresh) {
+pub(crate) async fn every_state_answers_every_call(fresh: TestStore) {
     for (past, answers, lefts) in TABLE {
         for ((call, answer), left) in CALLS.into_iter().zip(answers).zip(lefts) {
             let product = fresh.add_some("Lamp", 10).await;
-            let id = bring_about(&fresh, product, past).await;
+            let id = set_up(&fresh, product, past).await;
             for repetition in 0..3 {
                 // A sweep finds something once.
                 let expected = if matches!(call, Call::Sweep) && repetition > 0 { "0" } else { answer };
-                assert_eq!(ask(&fresh, id, product, past, call).await, expected, "{past:?} {call:?} #{repetition}");
-                assert_eq!(fresh.left(product).await, left, "{past:?} {call:?} #{repetition}");
+                assert_eq!(perform(&fresh, id, product, past, call).await, expected, "{past:?} {call:?} #{repetition}");
+                assert_eq!(fresh.available(product).await, left, "{past:?} {call:?} #{repetition}");
             }
             fresh.store.release(id, START).await.unwrap();
         }
@@ -71,46 +71,46 @@ pub(crate) async fn every_state_answers_every_call(fresh: Fresh) {
     fresh.assert_balanced().await;
 }
 
-fn moment(past: Past) -> time::OffsetDateTime {
-    if matches!(past, Past::Overdue | Past::Expired) { START + HOLD } else { START }
+fn time_of(past: History) -> time::OffsetDateTime {
+    if matches!(past, History::Overdue | History::Expired) { START + HOLD } else { START }
 }
 
-async fn bring_about(fresh: &Fresh, product: Uuid, past: Past) -> Uuid {
+async fn set_up(fresh: &TestStore, product: Uuid, past: History) -> Uuid {
     let id = Uuid::now_v7();
     let wanted = match past {
-        Past::Nothing | Past::Tombstone => None,
-        Past::Refused => Some(TOO_MANY),
+        History::Nothing | History::Tombstone => None,
+        History::Refused => Some(TOO_MANY),
         _ => Some(4),
     };
     if let Some(quantity) = wanted {
         fresh.reserve(id, &[(product, quantity)]).await;
     }
     match past {
-        Past::Confirmed | Past::ReleasedAfterConfirm => {
+        History::Confirmed | History::ReleasedAfterConfirm => {
             fresh.store.confirm(id, START).await.unwrap();
         }
-        Past::Expired => assert_eq!(fresh.store.expire_due(START + HOLD, 10).await.unwrap(), 1),
+        History::Expired => assert_eq!(fresh.store.expire_due(START + HOLD, 10).await.unwrap(), 1),
         _ => {}
     }
-    if matches!(past, Past::Released | Past::ReleasedAfterConfirm | Past::Tombstone) {
+    if matches!(past, History::Released | History::ReleasedAfterConfirm | History::Tombstone) {
         fresh.store.release(id, START).await.unwrap();
     }
     id
 }
 
-async fn ask(fresh: &Fresh, id: Uuid, product: Uuid, past: Past, call: Call) -> String {
-    let now = moment(past);
-    let same = if matches!(past, Past::Refused) { TOO_MANY } else { 4 };
+async fn perform(fresh: &TestStore, id: Uuid, product: Uuid, past: History, call: Call) -> String {
+    let now = time_of(past);
+    let same = if matches!(past, History::Refused) { TOO_MANY } else { 4 };
     let name = match call {
         Call::ReserveSame | Call::ReserveOther => {
             let quantity = if matches!(call, Call::ReserveSame) { same } else { 3 };
             match fresh.store.reserve(id, lines(&[(product, quantity)]), now, HOLD).await.unwrap() {
-                Reserved::Held(_) => "held",
-                Reserved::Refused { reason: Refusal::InsufficientStock, product_id } if product_id == product => "refused",
-                Reserved::Refused { .. } => "refused for another reason",
-                Reserved::DifferentLines => "different",
-                Reserved::Released => "released",
-                Reserved::Expired => "expired",
+                ReserveOutcome::Held(_) => "held",
+                ReserveOutcome::Refused { reason: Refusal::InsufficientStock, product_id } if product_id == product => "refused",
+                ReserveOutcome::Refused { .. } => "refused for another reason",
+                ReserveOutcome::DifferentLines => "different",
+                ReserveOutcome::Released => "released",
+                ReserveOutcome::Expired => "expired",
             }
         }
         Call::Confirm => match fresh.store.confirm(id, now).await.unwrap() {
@@ -129,35 +129,35 @@ async fn ask(fresh: &Fresh, id: Uuid, product: Uuid, past: Past, call: Call) -> 
     name.to_owned()
 }
 
-pub(crate) async fn a_refusal_takes_nothing_and_stays(fresh: Fresh) {
+pub(crate) async fn a_refusal_takes_nothing_and_stays(fresh: TestStore) {
     let [plenty, scarce] = [fresh.add_some("Plenty", 10).await, fresh.add_some("Scarce", 1).await];
-    let idle = fresh.add(Draft::new(Input { is_active: false, ..input("Idle", 10) }).unwrap(), START).await.id;
+    let idle = fresh.add(ValidatedProduct::new(Input { is_active: false, ..input("Idle", 10) }).unwrap(), START).await.id;
     let nowhere = Uuid::now_v7();
     for (culprit, reason) in [(scarce, Refusal::InsufficientStock), (idle, Refusal::ProductInactive), (nowhere, Refusal::UnknownProduct)] {
         let id = Uuid::now_v7();
-        let expected = Reserved::Refused { reason, product_id: culprit };
+        let expected = ReserveOutcome::Refused { reason, product_id: culprit };
         assert_eq!(fresh.reserve(id, &[(plenty, 2), (culprit, 2)]).await, expected);
-        assert_eq!(fresh.left(plenty).await, 10);
+        assert_eq!(fresh.available(plenty).await, 10);
         fresh.store.update(culprit, draft("Now there", 100), None, START).await.unwrap();
         assert_eq!(fresh.reserve(id, &[(culprit, 2), (plenty, 2)]).await, expected, "the stored answer");
     }
     fresh.assert_balanced().await;
 }
 
-pub(crate) async fn copies_names_and_prices_of_that_time(fresh: Fresh) {
+pub(crate) async fn copies_names_and_prices_of_that_time(fresh: TestStore) {
     let product = fresh.add_some("Lamp", 10).await;
     let id = fresh.hold(&[(product, 2)]).await;
-    fresh.store.update(product, Draft::new(Input { price_minor: 5, ..input("Lantern", 8) }).unwrap(), None, LATER).await.unwrap();
-    let Reserved::Held(reservation) = fresh.reserve(id, &[(product, 2)]).await else { panic!("it was held") };
+    fresh.store.update(product, ValidatedProduct::new(Input { price_minor: 5, ..input("Lantern", 8) }).unwrap(), None, LATER).await.unwrap();
+    let ReserveOutcome::Held(reservation) = fresh.reserve(id, &[(product, 2)]).await else { panic!("it was held") };
     let Reservation { state, lines, expires_at, .. } = reservation;
     assert_eq!((state, expires_at), (State::Held, START + HOLD));
     assert_eq!((lines.len(), lines[0].name.as_str(), lines[0].unit_price_minor, lines[0].quantity), (1, "Lamp", 1999, 2));
 }
 
-pub(crate) async fn stock_moves_change_the_version(fresh: Fresh) {
+pub(crate) async fn stock_moves_change_the_version(fresh: TestStore) {
     let product = fresh.add_some("Lamp", 10).await;
     let id = fresh.hold(&[(product, 2)]).await;
-    assert_eq!((fresh.get(product).await.version, fresh.left(product).await), (2, 8));
+    assert_eq!((fresh.get(product).await.version, fresh.available(product).await), (2, 8));
     fresh.store.confirm(id, START).await.unwrap();
     assert_eq!(fresh.get(product).await.version, 2, "nothing shown has changed");
     fresh.store.release(id, LATER).await.unwrap();
@@ -165,7 +165,7 @@ pub(crate) async fn stock_moves_change_the_version(fresh: Fresh) {
     assert_eq!((after.version, after.quantity, after.updated_at), (3, 10, LATER));
 }
 
-pub(crate) async fn a_product_in_use_is_not_removed(fresh: Fresh) {
+pub(crate) async fn a_product_in_use_is_not_removed(fresh: TestStore) {
     let product = fresh.add_some("Lamp", 10).await;
     let held = fresh.hold(&[(product, 2)]).await;
     assert_eq!(fresh.store.remove(product, None, crate::fixtures::LATER).await.unwrap(), Removed::InUse);
@@ -179,7 +179,7 @@ pub(crate) async fn a_product_in_use_is_not_removed(fresh: Fresh) {
     fresh.assert_balanced().await;
 }
 
-pub(crate) async fn an_update_keeps_the_difference_as_an_adjustment(fresh: Fresh) {
+pub(crate) async fn an_update_keeps_the_difference_as_an_adjustment(fresh: TestStore) {
     let product = fresh.add_some("Lamp", 10).await;
     let id = fresh.hold(&[(product, 4)]).await;
     for quantity in [0, 50, 1] {
@@ -190,12 +190,12 @@ pub(crate) async fn an_update_keeps_the_difference_as_an_adjustment(fresh: Fresh
         fresh.assert_balanced().await;
     }
     fresh.store.release(id, LATER).await.unwrap();
-    assert_eq!(fresh.left(product).await, 5);
+    assert_eq!(fresh.available(product).await, 5);
     let audit = fresh.store.audit(LATER).await.unwrap();
     assert_eq!((audit.violations.len(), audit.available_units, audit.held_units, audit.products_checked), (0, 5, 0, 1));
 }
 
-pub(crate) async fn open_reservations_are_listed_in_pages(fresh: Fresh) {
+pub(crate) async fn open_reservations_are_listed_in_pages(fresh: TestStore) {
     let product = fresh.add_some("Lamp", 100).await;
     let mut open = Vec::new();
     for n in 0..9 {
@@ -227,13 +227,13 @@ pub(crate) async fn open_reservations_are_listed_in_pages(fresh: Fresh) {
     assert_eq!((audit.held_units, audit.confirmed_units, audit.available_units, audit.overdue_holds), (3, 3, 94, 3));
 }
 
-pub(crate) async fn a_hundred_lines_are_one_reservation(fresh: Fresh) {
+pub(crate) async fn a_hundred_lines_are_one_reservation(fresh: TestStore) {
     let mut wanted = Vec::new();
     for n in 0..100 {
         wanted.push((fresh.add_some(&format!("Lamp {n}"), 5).await, 3));
     }
     let id = fresh.hold(&wanted).await;
-    assert!(matches!(fresh.reserve(Uuid::now_v7(), &wanted).await, Reserved::Refused { reason: Refusal::InsufficientStock, .. }));
+    assert!(matches!(fresh.reserve(Uuid::now_v7(), &wanted).await, ReserveOutcome::Refused { reason: Refusal::InsufficientStock, .. }));
     assert!(matches!(fresh.store.confirm(id, START).await.unwrap(), Confirmed::Confirmed(_)));
     let audit = fresh.store.audit(START).await.unwrap();
     assert_eq!((audit.violations.len(), audit.available_units, audit.confirmed_units), (0, 200, 300));

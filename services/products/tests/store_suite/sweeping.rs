@@ -16,9 +16,9 @@ use palisade_products::{store::MongoStore, sweeper};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use crate::fixtures::{Fresh, HOLD, START};
+use crate::fixtures::{TestStore, HOLD, START};
 
-pub(crate) async fn due_holds_are_given_back_in_batches(fresh: Fresh) {
+pub(crate) async fn due_holds_are_given_back_in_batches(fresh: TestStore) {
     let product = fresh.add_some("Lamp", 10).await;
     for _ in 0..5 {
         fresh.hold(&[(product, 2)]).await;
@@ -31,21 +31,21 @@ pub(crate) async fn due_holds_are_given_back_in_batches(fresh: Fresh) {
         batches.push(fresh.store.expire_due(START + HOLD, 3).await.unwrap());
     }
     assert_eq!(batches, [3, 2, 0]);
-    assert_eq!(fresh.left(product).await, 10);
+    assert_eq!(fresh.available(product).await, 10);
     fresh.assert_balanced().await;
 }
 
-pub(crate) async fn the_sweeper_works_until_it_is_stopped(fresh: Fresh) {
+pub(crate) async fn the_sweeper_works_until_it_is_stopped(fresh: TestStore) {
     let product = fresh.add_some("Lamp", 10).await;
     fresh.hold(&[(product, 2)]).await;
     let clock = ManualClock::new(START);
     let stop = CancellationToken::new();
     let sweeper = task::spawn(sweeper::run(Arc::clone(&fresh.store), Arc::new(clock.clone()), Duration::from_millis(1), stop.clone()));
     for _ in 0..3 {
-        assert_eq!(fresh.left(product).await, 8, "it has not run out");
+        assert_eq!(fresh.available(product).await, 8, "it has not run out");
     }
     clock.advance(HOLD);
-    while fresh.left(product).await < 10 {}
+    while fresh.available(product).await < 10 {}
     stop.cancel();
     sweeper.await.unwrap();
 }

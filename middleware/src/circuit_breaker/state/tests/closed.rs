@@ -20,7 +20,7 @@ fn opens_when_a_limit_is_reached_and_not_before() {
         ("slow successes", slow.clone(), "sssS", Closed, None),
         ("slow successes and failures", slow, "ssfs", Open, Some(Cause::SlowRate)),
         ("three in a row", consecutive(3), "FSFF", Closed, None),
-        ("three in a row", consecutive(3), "FSFFF", Open, Some(Cause::Consecutive)),
+        ("three in a row", consecutive(3), "FSFFF", Open, Some(Cause::ConsecutiveFailures)),
         ("never two in a row", consecutive(2), "SFSFSFSFSFSFSFSFSFSFSFSFSFSFSFSFSFSFSFSF", Closed, None),
         ("never three of four", Config { failure_rate: 0.75, ..count(4, 4) }, "SFSFSFSFSFSFSFSFSFSFSFSFSFSFSFSFSFSFSFSF", Closed, None),
         ("any failure at all", Config { failure_rate: f64::MIN_POSITIVE, ..count(4, 2) }, "F", Closed, None),
@@ -28,7 +28,7 @@ fn opens_when_a_limit_is_reached_and_not_before() {
         ("a minimum that is never met", time(20, u32::MAX), "FFFFFFFFFFFFFFFFFFFFFFFFFFFFFF", Closed, None),
         ("the first call", count(10, 1), "F", Open, Some(Cause::FailureRate)),
         ("a quota is no failure", consecutive(2), "FTTT", Closed, None),
-        ("a quota breaks no row either", consecutive(2), "FTF", Open, Some(Cause::Consecutive)),
+        ("a quota breaks no row either", consecutive(2), "FTF", Open, Some(Cause::ConsecutiveFailures)),
         ("what says nothing is not counted", count(2, 2), "FICITI", Closed, None),
     ];
     for (name, config, script, state, cause) in cases {
@@ -58,9 +58,9 @@ fn the_pace_of_failures_does_not_matter_within_the_window() {
     for gap_ms in [0, 1_000] {
         let mut bench = Bench::new(time(10, 5));
         for _ in 0..4 {
-            assert_eq!(bench.pass(gap_ms).play("F"), State::Closed);
+            assert_eq!(bench.advance(gap_ms).play("F"), State::Closed);
         }
-        assert_eq!(bench.pass(gap_ms).play("F"), State::Open);
+        assert_eq!(bench.advance(gap_ms).play("F"), State::Open);
     }
 }
 
@@ -68,6 +68,6 @@ fn the_pace_of_failures_does_not_matter_within_the_window() {
 fn the_minimum_must_be_met_again_after_an_idle_time() {
     let mut bench = Bench::new(time(10, 5));
     bench.play("FFFF");
-    assert_eq!(bench.pass(11_000).play("FFFF"), State::Closed);
+    assert_eq!(bench.advance(11_000).play("FFFF"), State::Closed);
     assert_eq!(bench.play("F"), State::Open);
 }

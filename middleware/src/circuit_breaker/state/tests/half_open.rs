@@ -7,7 +7,7 @@ fn half_open(probes: u32, config: &Config) -> Bench {
     let mut bench = Bench::new(Config { probes, open_ms: 5_000, consecutive_failures: 1, ..config.clone() });
     assert_eq!(bench.play("F"), State::Open);
     bench.machine.take_transition();
-    bench.pass(5_000);
+    bench.advance(5_000);
     bench
 }
 
@@ -46,7 +46,7 @@ fn all_probes_must_succeed_if_any_failure_is_too_many() {
     let mut bench = half_open(3, &Config { failure_rate: 0.01, ..time(10, 1) });
     assert_eq!(bench.play("SS"), State::HalfOpen);
     assert_eq!(bench.play("F"), State::Open);
-    assert_eq!(bench.pass(10_000).play("SSS"), State::Closed);
+    assert_eq!(bench.advance(10_000).play("SSS"), State::Closed);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn lets_as_many_probes_through_as_allowed_in_every_round() {
         bench.play("xx");
         probes.iter().take(2).for_each(|epoch| assert!(bench.settle(*epoch, 'F')));
         assert_eq!(bench.machine.state(), State::Open);
-        bench.pass(wait_ms);
+        bench.advance(wait_ms);
     }
 }
 
@@ -72,7 +72,7 @@ fn lets_as_many_probes_through_as_allowed_in_every_round() {
 fn a_call_that_comes_while_others_probe_is_told_to_come_again() {
     let mut bench = half_open(1, &time(10, 1));
     bench.admit();
-    assert_eq!(bench.machine.acquire(bench.now), Err(Refused { retry_after: Some(WHILE_PROBING) }));
+    assert_eq!(bench.machine.acquire(bench.now), Err(CallNotPermitted { retry_after: Some(PROBING_RETRY_AFTER) }));
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_straggler_from_before_it_opened_decides_nothing() {
     let mut bench = Bench::new(Config { open_ms: 5_000, probes: 1, ..time(10, 1) });
     let straggler = bench.admit();
     bench.play("F");
-    bench.pass(5_000);
+    bench.advance(5_000);
     let probe = bench.admit();
     assert!(!bench.settle(straggler, 'S'));
     assert_eq!(bench.machine.state(), State::HalfOpen);
@@ -103,11 +103,11 @@ fn probes_without_an_answer_have_failed() {
     let mut bench = half_open(3, &Config { half_open_timeout_ms: 10_000, ..time(10, 1) });
     let lost: Vec<u64> = (0..3).map(|_| bench.admit()).collect();
     bench.play("xxxxx");
-    bench.pass(10_000).play("x");
+    bench.advance(10_000).play("x");
     assert_eq!(bench.machine.state(), State::Open);
     assert_eq!(bench.cause(), Some(Cause::HalfOpenTimeout));
     assert!(!bench.settle(lost[0], 'S'));
-    bench.pass(10_000).admit();
+    bench.advance(10_000).admit();
     assert_eq!(bench.machine.state(), State::HalfOpen);
 }
 
@@ -116,6 +116,6 @@ fn a_round_that_lost_a_probe_goes_on_without_it() {
     let mut bench = half_open(5, &Config { half_open_timeout_ms: 10_000, ..time(10, 1) });
     let lost = bench.admit();
     bench.play("SS");
-    assert_eq!(bench.pass(10_000).play("S"), State::Closed);
+    assert_eq!(bench.advance(10_000).play("S"), State::Closed);
     assert!(!bench.settle(lost, 'F'));
 }

@@ -6,16 +6,16 @@ use super::*;
 fn an_operator_decides_over_it() {
     let mut bench = Bench::new(time(10, 1));
     bench.machine.set_mode(Mode::ForcedOpen, bench.now);
-    bench.pass(3_600_000);
-    assert_eq!(bench.machine.acquire(bench.now), Err(Refused { retry_after: None }));
+    bench.advance(3_600_000);
+    assert_eq!(bench.machine.acquire(bench.now), Err(CallNotPermitted { retry_after: None }));
 
     bench.machine.set_mode(Mode::Disabled, bench.now);
     assert_eq!(bench.play("FFFF"), State::Disabled);
     assert_eq!(bench.machine.counts(bench.now), Counts::default());
 
     bench.machine.open_for(Duration::from_hours(2), bench.now);
-    bench.pass(3_600_000).play("x");
-    bench.pass(3_600_000).admit();
+    bench.advance(3_600_000).play("x");
+    bench.advance(3_600_000).admit();
     assert_eq!(bench.machine.state(), State::HalfOpen);
 
     bench.machine.set_mode(Mode::Active, bench.now);
@@ -62,7 +62,7 @@ fn any_mode_can_be_set_in_any_state_and_forgets_the_calls() {
 fn closing_by_hand_forgets_the_failed_rounds() {
     let mut bench = Bench::new(Config { open_ms: 5_000, probes: 1, ..time(10, 1) });
     bench.play("F");
-    bench.pass(5_000).play("F");
+    bench.advance(5_000).play("F");
     bench.machine.set_mode(Mode::Active, bench.now);
     bench.play("F");
     assert_eq!(bench.machine.remaining(bench.now), Some(Duration::from_secs(5)));

@@ -8,10 +8,10 @@ fn refuses_at_once_until_its_wait_is_over() {
     assert_eq!(bench.play("F"), State::Open);
     let refusal = |bench: &mut Bench| bench.machine.acquire(bench.now).unwrap_err().retry_after;
     assert_eq!(refusal(&mut bench), Some(Duration::from_secs(5)));
-    bench.pass(3_000);
+    bench.advance(3_000);
     assert_eq!(refusal(&mut bench), Some(Duration::from_secs(2)));
     assert_eq!(bench.machine.state(), State::Open);
-    bench.pass(2_000);
+    bench.advance(2_000);
     assert_eq!(bench.machine.remaining(bench.now), Some(Duration::ZERO));
     bench.admit();
     assert_eq!(bench.machine.state(), State::HalfOpen);
@@ -24,8 +24,8 @@ fn waits_longer_after_each_failed_round_up_to_the_maximum() {
     let mut bench = Bench::new(Config { open_ms: 5_000, max_open_ms: 30_000, probes: 1, ..time(10, 1) });
     bench.play("F");
     for wait_ms in [5_000, 10_000, 20_000, 30_000, 30_000] {
-        bench.pass(wait_ms - 1).play("x");
-        assert_eq!(bench.pass(1).play("F"), State::Open);
+        bench.advance(wait_ms - 1).play("x");
+        assert_eq!(bench.advance(1).play("F"), State::Open);
     }
 }
 
@@ -33,12 +33,12 @@ fn waits_longer_after_each_failed_round_up_to_the_maximum() {
 fn forgives_one_failed_round_for_each_healthy_window() {
     let mut bench = Bench::new(Config { open_ms: 5_000, max_open_ms: 60_000, probes: 1, ..time(10, 1) });
     bench.play("F");
-    bench.pass(5_000).play("F");
-    bench.pass(10_000).play("F");
-    assert_eq!(bench.pass(20_000).play("S"), State::Closed);
+    bench.advance(5_000).play("F");
+    bench.advance(10_000).play("F");
+    assert_eq!(bench.advance(20_000).play("S"), State::Closed);
     // Two rounds failed, one window was healthy: one doubling is left.
-    bench.pass(10_000).play("S");
-    assert_eq!(bench.pass(9_999).play("F"), State::Open);
+    bench.advance(10_000).play("S");
+    assert_eq!(bench.advance(9_999).play("F"), State::Open);
     assert_eq!(bench.machine.remaining(bench.now), Some(Duration::from_secs(10)));
 }
 
@@ -47,21 +47,21 @@ fn a_long_outage_is_forgiven_as_soon_as_its_longest_wait() {
     let mut bench = Bench::new(Config { open_ms: 5_000, max_open_ms: 20_000, probes: 1, ..time(10, 1) });
     bench.play("F");
     for _ in 0..100 {
-        bench.pass(20_000).play("F");
+        bench.advance(20_000).play("F");
     }
-    assert_eq!(bench.pass(20_000).play("S"), State::Closed);
+    assert_eq!(bench.advance(20_000).play("S"), State::Closed);
     // 5 s, 10 s, 20 s: two windows of health take it all back.
-    assert_eq!(bench.pass(20_000).play("F"), State::Open);
+    assert_eq!(bench.advance(20_000).play("F"), State::Open);
     assert_eq!(bench.machine.remaining(bench.now), Some(Duration::from_secs(5)));
 }
 
 #[test]
 fn spreads_its_wait() {
-    for (draw, wait_ms) in [((|| 0.0) as Draw, 4_000), (|| 0.25, 4_500), (|| 0.75, 5_500)] {
+    for (draw, wait_ms) in [((|| 0.0) as RandomFn, 4_000), (|| 0.25, 4_500), (|| 0.75, 5_500)] {
         let now = Instant::now();
-        let mut machine = Machine::new(Config { open_ms: 5_000, ..time(10, 1) }, draw, now);
+        let mut machine = StateMachine::new(Config { open_ms: 5_000, ..time(10, 1) }, draw, now);
         let epoch = machine.acquire(now).unwrap();
-        machine.record(epoch, Observation { verdict: Verdict::Failure, slow: false, hint: None }, now);
+        machine.record(epoch, Observation { outcome: CallOutcome::Failure, slow: false, retry_after: None }, now);
         assert_eq!(machine.remaining(now), Some(Duration::from_millis(wait_ms)));
     }
 }
@@ -69,10 +69,10 @@ fn spreads_its_wait() {
 #[test]
 fn stays_away_as_long_as_the_server_asks_within_reason() {
     for (max_hint_ms, hint_secs, wait_secs) in [(60_000, 1, 5), (60_000, 20, 20), (60_000, 3_600, 60), (10_000, 20, 10), (0, 20, 5)] {
-        let mut bench = Bench::new(Config { open_ms: 5_000, max_hint_ms, ..time(10, 1) });
+        let mut bench = Bench::new(Config { open_ms: 5_000, max_retry_after_ms: max_hint_ms, ..time(10, 1) });
         let epoch = bench.admit();
         let hint = Some(Duration::from_secs(hint_secs));
-        bench.machine.record(epoch, Observation { verdict: Verdict::Failure, slow: false, hint }, bench.now);
+        bench.machine.record(epoch, Observation { outcome: CallOutcome::Failure, slow: false, retry_after: hint }, bench.now);
         assert_eq!(bench.machine.remaining(bench.now), Some(Duration::from_secs(wait_secs)));
     }
 }

@@ -3,39 +3,39 @@ use crate::{
     circuit_breaker::{self, BreakerHandle, Config, State},
     client::{
         address::Address,
-        balance::{ejection::Ejections, load::Load},
-        connector::Way,
+        balance::{outlier_ejection::EjectionLimit, peak_ewma::PeakEwma},
+        connector::ConnectParams,
     },
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn node() -> (Arc<Node>, BreakerHandle) {
+fn node() -> (Arc<BalancedEndpoint>, BreakerHandle) {
     let address = Address::parse("http://127.0.0.1:1").unwrap();
-    let node = Node::new(address, Way::plain(SECOND), Load::new(SECOND * 10, SECOND * 5, Instant::now()));
+    let node = BalancedEndpoint::new(address, ConnectParams::plain(SECOND), PeakEwma::new(SECOND * 10, SECOND * 5, Instant::now()));
     let config = Config { consecutive_failures: 2, ..circuit_breaker::Config::default() };
-    let node = Arc::new(node.guarded("products", None, &config, Ejections::new("products")));
+    let node = Arc::new(node.with_breaker("products", None, &config, EjectionLimit::new("products")));
     let breaker = node.breaker().unwrap();
     (node, breaker)
 }
 
-fn call(node: &Arc<Node>) -> Call {
+fn call(node: &Arc<BalancedEndpoint>) -> Call {
     let (now, deadline) = (Instant::now(), Some(Instant::now() + SECOND));
     Call::start("products", node.clone(), node.acquire(now, deadline), now, deadline)
 }
 
-fn millis(node: &Node) -> f64 {
+fn millis(node: &BalancedEndpoint) -> f64 {
     (node.cost(Instant::now()) * 1_000.0).round()
 }
 
 #[tokio::test(start_paused = true)]
 async fn is_in_flight_until_it_is_dropped() {
     let (node, breaker) = node();
-    let begun = call(&node).begun(Instant::now());
+    let started = call(&node).headers_received(Instant::now());
     let dropped = call(&node);
     assert_eq!(node.load().in_flight(), 2);
     drop(dropped);
-    begun.settle(Verdict::Success.into(), None, Instant::now());
+    started.report(CallOutcome::Success.into(), None, Instant::now());
     assert_eq!((node.load().in_flight(), breaker.counts().total), (0, 1));
 }
 
@@ -43,10 +43,10 @@ async fn is_in_flight_until_it_is_dropped() {
 async fn only_the_wait_for_the_head_is_load() {
     let (node, _) = node();
     tokio::time::advance(SECOND * 100).await;
-    let streaming = call(&node);
+    let stream = call(&node);
     tokio::time::advance(SECOND / 10).await;
-    let streaming = streaming.begun(Instant::now());
-    streaming.settle(Verdict::Success.into(), None, Instant::now() + SECOND * 3_600);
+    let streaming = stream.headers_received(Instant::now());
+    streaming.report(CallOutcome::Success.into(), None, Instant::now() + SECOND * 3_600);
     assert!((millis(&node) - 100.0).abs() < 1.0, "{}", millis(&node));
 }
 
@@ -54,23 +54,23 @@ async fn only_the_wait_for_the_head_is_load() {
 async fn a_connection_that_was_not_tried_is_no_further_failure() {
     let (node, breaker) = node();
     for _ in 0..10 {
-        call(&node).settle(Finding::NotTried, None, Instant::now());
+        call(&node).report(Classification::ConnectBackoff, None, Instant::now());
     }
     assert_eq!((breaker.state(), breaker.counts().total), (State::Closed, 0));
     assert!((millis(&node) - 30.0).abs() < 1.0);
-    call(&node).settle(Verdict::Failure.into(), None, Instant::now());
-    call(&node).settle(Finding::NotTried, None, Instant::now());
+    call(&node).report(CallOutcome::Failure.into(), None, Instant::now());
+    call(&node).report(Classification::ConnectBackoff, None, Instant::now());
     assert_eq!(breaker.state(), State::Closed);
-    call(&node).settle(Verdict::Failure.into(), None, Instant::now());
+    call(&node).report(CallOutcome::Failure.into(), None, Instant::now());
     assert_eq!(breaker.state(), State::Open);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_dropped_at_its_deadline_was_slow_and_a_failure() {
     let (node, breaker) = node();
-    let hangs = [call(&node), call(&node).begun(Instant::now())];
+    let hung_calls = [call(&node), call(&node).headers_received(Instant::now())];
     tokio::time::advance(SECOND).await;
-    drop(hangs);
+    drop(hung_calls);
     assert_eq!(breaker.state(), State::Open);
     assert!((millis(&node) - 1_000.0).abs() < 1.0, "{}", millis(&node));
 }
@@ -78,7 +78,7 @@ async fn a_call_that_is_dropped_at_its_deadline_was_slow_and_a_failure() {
 #[tokio::test(start_paused = true)]
 async fn what_another_service_did_is_not_its_fault_but_done_better_elsewhere() {
     let (node, breaker) = node();
-    call(&node).settle(Verdict::Neutral.into(), None, Instant::now());
+    call(&node).report(CallOutcome::Neutral.into(), None, Instant::now());
     assert_eq!(breaker.counts().total, 0);
     assert!((millis(&node) - 5_000.0).abs() < 1.0);
 }

@@ -12,14 +12,14 @@ fn addresses(endpoints: &Endpoints) -> Vec<String> {
 async fn one_that_stays_keeps_what_is_known_and_one_that_goes_forgets_it() {
     let endpoints = endpoints("http://a:1,http://b:1");
     let before = endpoints.0.nodes.load_full();
-    before.iter().for_each(|node| node.load().enter());
+    before.iter().for_each(|node| node.load().increment_in_flight());
     before[0].breaker().unwrap().open_for(Duration::from_mins(1));
-    let gone = before[1].breaker().unwrap();
+    let removed = before[1].breaker().unwrap();
     endpoints.set(["http://a:1", "http://c:1"]).unwrap();
-    let [stays, new] = endpoints.status().try_into().unwrap();
-    assert_eq!((stays.breaker, stays.ejected, stays.in_flight), (Some(State::Open), true, 1));
+    let [retained, new] = endpoints.status().try_into().unwrap();
+    assert_eq!((retained.breaker, retained.ejected, retained.in_flight), (Some(State::Open), true, 1));
     assert_eq!((new.address.as_str(), new.breaker, new.in_flight), ("c:1", Some(State::Closed), 0));
-    assert_eq!(gone.state(), State::Disabled);
+    assert_eq!(removed.state(), State::Disabled);
 }
 
 #[tokio::test(start_paused = true)]
@@ -36,7 +36,7 @@ async fn an_ejected_one_that_goes_makes_room() {
 #[tokio::test(start_paused = true)]
 async fn a_single_one_has_no_breaker() {
     let endpoints = endpoints("http://a:1");
-    endpoints.0.nodes()[0].load().enter();
+    endpoints.0.nodes()[0].load().increment_in_flight();
     for (set, breaker) in [(vec!["http://a:1", "http://b:1"], Some(State::Closed)), (vec!["http://a:1"], None)] {
         endpoints.set(set).unwrap();
         let status = &endpoints.status()[0];
@@ -57,13 +57,13 @@ async fn a_bad_list_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn the_series_show_who_is_open_and_one_that_goes_is_at_rest() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
-    let shown = recorder.handle();
+    let prometheus = recorder.handle();
     let state = |breaker: &str, endpoint: &str, state: u32| {
         let line = format!("palisade_breaker_state{{target=\"products\",breaker=\"{breaker}\",endpoint=\"{endpoint}\"}} {state}\n");
-        assert!(shown.render().contains(&line), "{line} in {}", shown.render());
+        assert!(prometheus.render().contains(&line), "{line} in {}", prometheus.render());
     };
     metrics::with_local_recorder(&recorder, || {
-        let _target = crate::circuit_breaker::CircuitBreakerLayer::new("products", &Config::default().breaker);
+        let _target = crate::circuit_breaker::CircuitBreakerLayer::new("products", &Config::default().circuit_breaker);
         let endpoints = endpoints("http://a:1,http://b:1");
         endpoints.0.nodes().iter().for_each(|node| node.breaker().unwrap().open_for(Duration::from_mins(1)));
         state("target", "", 0);
@@ -71,7 +71,7 @@ async fn the_series_show_who_is_open_and_one_that_goes_is_at_rest() {
         state("endpoint", "b:1", 1);
         for enforced in ["true", "false"] {
             let line = format!("palisade_breaker_ejections{{target=\"products\",enforced=\"{enforced}\"}} 1\n");
-            assert!(shown.render().contains(&line), "{line} in {}", shown.render());
+            assert!(prometheus.render().contains(&line), "{line} in {}", prometheus.render());
         }
         endpoints.set(["http://b:1", "http://c:1"]).unwrap();
         state("endpoint", "a:1", 0);
@@ -86,5 +86,5 @@ async fn however_many_come_and_go_the_series_are_bounded() {
     for port in 1_000..1_100 {
         endpoints.set(["http://a:1", &format!("http://b:{port}")]).unwrap();
     }
-    assert_eq!(endpoints.0.labels.lock().len(), MOST_LABELS);
+    assert_eq!(endpoints.0.labelled.lock().len(), MAX_LABELLED_ENDPOINTS);
 }

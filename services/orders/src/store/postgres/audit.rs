@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     order::OrderId,
     store::{
-        Audit, Error, Finding, Invariant, Standing, Stats,
+        Audit, Error, Finding, Invariant, SagaStatus, Stats,
         audit::{self, CHECKS, COUNTS, OVERDUE, STATS},
     },
 };
@@ -20,28 +20,28 @@ pub(super) async fn audit(
     overdue_after: Duration,
     since: Option<OffsetDateTime>,
 ) -> Result<Audit, Error> {
-    let first = audit::first(since);
+    let first_id = audit::first_id(since);
     // All checks look at the same moment, or orders that move between two of them would look broken.
     let mut transaction = db.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     // It reads everything, and no request waits for it.
     sqlx::query("SET LOCAL statement_timeout = '30s'").execute(&mut *transaction).await?;
-    let overdue = sqlx::query_scalar(OVERDUE).bind(now - overdue_after).bind(Audit::MOST_FINDINGS).fetch_all(&mut *transaction).await?;
-    let mut findings: Vec<Finding> = audit::findings(Invariant::TakenUp, overdue).collect();
+    let overdue = sqlx::query_scalar(OVERDUE).bind(now - overdue_after).bind(Audit::MAX_FINDINGS).fetch_all(&mut *transaction).await?;
+    let mut findings: Vec<Finding> = audit::findings(Invariant::NotOverdue, overdue).collect();
     for (invariant, check) in CHECKS {
-        let broken = sqlx::query_scalar(check).bind(Audit::MOST_FINDINGS).bind(first).fetch_all(&mut *transaction).await?;
-        findings.extend(audit::findings(invariant, broken));
+        let violating = sqlx::query_scalar(check).bind(Audit::MAX_FINDINGS).bind(first_id).fetch_all(&mut *transaction).await?;
+        findings.extend(audit::findings(invariant, violating));
     }
-    let counts = audit::counts(sqlx::query_as(COUNTS).bind(first).fetch_all(&mut *transaction).await?)?;
+    let counts = audit::counts(sqlx::query_as(COUNTS).bind(first_id).fetch_all(&mut *transaction).await?)?;
     transaction.commit().await?;
     Ok(Audit { counts, findings })
 }
 
-pub(super) async fn standings(db: &mut PgConnection, ids: &[OrderId]) -> Result<Vec<Standing>, Error> {
+pub(super) async fn saga_statuses(db: &mut PgConnection, ids: &[OrderId]) -> Result<Vec<SagaStatus>, Error> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
     let rows = sqlx::query_as("SELECT id, status, release_pending FROM orders WHERE id = ANY($1)").bind(ids).fetch_all(db).await?;
-    audit::standings(rows)
+    audit::saga_statuses(rows)
 }
 
 pub(super) async fn stats(db: &mut PgConnection, now: OffsetDateTime) -> Result<Stats, Error> {
-    Stats::of(sqlx::query_as(STATS).fetch_all(db).await?, now)
+    Stats::from_rows(sqlx::query_as(STATS).fetch_all(db).await?, now)
 }

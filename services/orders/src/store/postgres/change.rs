@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::read;
 use crate::{
     order::{Actor, FailureReason, OrderId, Status},
-    saga::{self, Transition, Wish},
-    store::{Answer, Claimed, Error, Removal, StatusSet, Transitioned, change::Change},
+    saga::{self, Transition, StatusChange},
+    store::{StoredResponse, Claimed, Error, RemoveResult, SetStatusResult, TransitionResult, change::Change},
 };
 
 /// The order only if nobody else changed it or took it up; everything else only if the order.
@@ -41,38 +41,38 @@ pub(super) async fn transition(
     db: &mut PgConnection,
     claimed: &Claimed,
     transition: &Transition,
-    answer: Option<&Answer>,
+    response: Option<&StoredResponse>,
     now: OffsetDateTime,
-) -> Result<Transitioned, Error> {
-    let (change, after) = Change::of_saga(claimed, transition, now)?;
-    if write(db, &change, answer).await? {
-        return Ok(Transitioned::Applied(after));
+) -> Result<TransitionResult, Error> {
+    let (change, after) = Change::by_saga(claimed, transition, now)?;
+    if write(db, &change, response).await? {
+        return Ok(TransitionResult::Applied(after));
     }
-    let order = read::find_even_removed(db, change.order.id).await?;
-    order.map(Transitioned::Fenced).ok_or_else(|| Error::Corrupt(format!("order {} is gone", change.order.id)))
+    let order = read::find_including_removed(db, change.order.id).await?;
+    order.map(TransitionResult::Fenced).ok_or_else(|| Error::Corrupt(format!("order {} is gone", change.order.id)))
 }
 
-pub(super) async fn set_status(db: &mut PgConnection, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<StatusSet, Error> {
+pub(super) async fn set_status(db: &mut PgConnection, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<SetStatusResult, Error> {
     // Ends: every round that loses finds the order further on, and it cannot go on for ever.
     loop {
-        let Some(order) = read::find(db, id).await? else { return Ok(StatusSet::NotFound) };
-        match saga::wish(order.status, to, by) {
-            Wish::Same => return Ok(StatusSet::Same(order)),
-            Wish::Illegal(allowed) => return Ok(StatusSet::Illegal { order, allowed }),
-            Wish::Granted(transition) => {
-                let change = Change::of_person(order, &transition, by, now)?;
+        let Some(order) = read::find(db, id).await? else { return Ok(SetStatusResult::NotFound) };
+        match saga::request_status_change(order.status, to, by) {
+            StatusChange::Unchanged => return Ok(SetStatusResult::Unchanged(order)),
+            StatusChange::Illegal(allowed) => return Ok(SetStatusResult::Illegal { order, allowed }),
+            StatusChange::Allowed(transition) => {
+                let change = Change::by_user(order, &transition, by, now)?;
                 if write(db, &change, None).await? {
-                    return Ok(StatusSet::Changed { from: change.from, order: change.order });
+                    return Ok(SetStatusResult::Changed { from: change.from, order: change.order });
                 }
             }
         }
     }
 }
 
-pub(super) async fn remove(db: &mut PgConnection, id: OrderId, now: OffsetDateTime) -> Result<Removal, Error> {
+pub(super) async fn remove(db: &mut PgConnection, id: OrderId, now: OffsetDateTime) -> Result<RemoveResult, Error> {
     match read::find(db, id).await? {
-        None => return Ok(Removal::NotFound),
-        Some(order) if !order.status.is_terminal() => return Ok(Removal::InProgress(order.status)),
+        None => return Ok(RemoveResult::NotFound),
+        Some(order) if !order.status.is_terminal() => return Ok(RemoveResult::InProgress(order.status)),
         Some(_) => {}
     }
     let hidden = sqlx::query("UPDATE orders SET deleted_at = $2 WHERE id = $1 AND deleted_at IS NULL")
@@ -80,15 +80,15 @@ pub(super) async fn remove(db: &mut PgConnection, id: OrderId, now: OffsetDateTi
         .bind(now)
         .execute(db)
         .await?;
-    Ok(if hidden.rows_affected() == 1 { Removal::Removed } else { Removal::NotFound })
+    Ok(if hidden.rows_affected() == 1 { RemoveResult::Removed } else { RemoveResult::NotFound })
 }
 
 /// Whether it happened.
-async fn write(db: &mut PgConnection, change: &Change, answer: Option<&Answer>) -> Result<bool, Error> {
+async fn write(db: &mut PgConnection, change: &Change, response: Option<&StoredResponse>) -> Result<bool, Error> {
     let order = &change.order;
-    let copied = order.lines.iter().filter(|_| change.prices).filter_map(|line| Some((line.product_id, line.copied.as_ref()?)));
+    let snapshots = order.lines.iter().filter(|_| change.sets_prices).filter_map(|line| Some((line.product_id, line.snapshot.as_ref()?)));
     let (product_ids, (names, prices)): (Vec<Uuid>, (Vec<&str>, Vec<i64>)) =
-        copied.map(|(product_id, copied)| (product_id, (copied.name.as_str(), copied.unit_price_minor))).unzip();
+        snapshots.map(|(product_id, snapshots)| (product_id, (snapshots.name.as_str(), snapshots.unit_price_minor))).unzip();
     let changed: i64 = sqlx::query_scalar(CHANGE)
         .bind(order.id.as_uuid())
         .bind(order.version)
@@ -106,12 +106,12 @@ async fn write(db: &mut PgConnection, change: &Change, answer: Option<&Answer>) 
         .bind(prices)
         .bind(change.from.as_str())
         .bind(change.by.as_str())
-        .bind(change.news.event_id)
-        .bind(&change.news.kind)
-        .bind(&change.news.payload)
-        .bind(answer.map(|answer| &answer.key.subject))
-        .bind(answer.map(|answer| &answer.key.key))
-        .bind(answer.map(|answer| &answer.bytes))
+        .bind(change.event.event_id)
+        .bind(&change.event.kind)
+        .bind(&change.event.payload)
+        .bind(response.map(|answer| &answer.key.subject))
+        .bind(response.map(|answer| &answer.key.key))
+        .bind(response.map(|answer| &answer.bytes))
         .fetch_one(db)
         .await?;
     Ok(changed == 1)

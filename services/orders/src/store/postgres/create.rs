@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::row::{self, columns, lines};
 use crate::{
     order::OrderId,
-    store::{Answer, Create, Creation, Error, IdempotencyKey, KEY_LIFETIME, key::TakenKey, outbox::News},
+    store::{StoredResponse, Create, CreateResult, Error, IdempotencyKey, KEY_LIFETIME, key::ExistingKey, outbox::NewEvent},
 };
 
 /// The key first: unless it is new or out of date, nothing else happens. A statement that meets another one's uncommitted key
@@ -37,7 +37,7 @@ const CREATE: &str = "
     )
     SELECT count(*) FROM accepted";
 
-const TAKEN: &str = concat!(
+const SELECT_EXISTING_KEY: &str = concat!(
     "SELECT k.fingerprint, k.answer, o.fence, o.due_at, ",
     columns!(),
     " FROM idempotency_keys k JOIN orders o ON o.id = k.order_id",
@@ -45,10 +45,10 @@ const TAKEN: &str = concat!(
     "WHERE k.subject = $1 AND k.key = $2"
 );
 
-pub(super) async fn create(db: &mut PgConnection, create: &Create, now: OffsetDateTime) -> Result<Creation, Error> {
+pub(super) async fn create(db: &mut PgConnection, create: &Create, now: OffsetDateTime) -> Result<CreateResult, Error> {
     let claimed = create.claimed(now);
     let order = &claimed.saga.order;
-    let news = News::of(order)?;
+    let news = NewEvent::for_order(order)?;
     let (product_ids, quantities): (Vec<Uuid>, Vec<i64>) = order.lines.iter().map(|line| (line.product_id, line.quantity)).unzip();
     let key = create.key.as_ref();
     let accepted: i64 = sqlx::query_scalar(CREATE)
@@ -72,42 +72,42 @@ pub(super) async fn create(db: &mut PgConnection, create: &Create, now: OffsetDa
         .fetch_one(&mut *db)
         .await?;
     match key {
-        Some(key) if accepted == 0 => answer_from_first(db, key, create.retried, now).await,
-        _ => Ok(Creation::Created(claimed)),
+        Some(key) if accepted == 0 => resolve_existing_key(db, key, create.is_retry, now).await,
+        _ => Ok(CreateResult::Created(claimed)),
     }
 }
 
-async fn answer_from_first(db: &mut PgConnection, key: &IdempotencyKey, retried: bool, now: OffsetDateTime) -> Result<Creation, Error> {
-    let taken = sqlx::query(TAKEN).bind(&key.subject).bind(&key.key).fetch_optional(db).await?;
-    match taken {
-        Some(row) => Ok(taken_key(&row)?.answer_to(key, retried, now)),
+async fn resolve_existing_key(db: &mut PgConnection, key: &IdempotencyKey, is_retry: bool, now: OffsetDateTime) -> Result<CreateResult, Error> {
+    let existing = sqlx::query(SELECT_EXISTING_KEY).bind(&key.subject).bind(&key.key).fetch_optional(db).await?;
+    match existing {
+        Some(row) => Ok(existing_key(&row)?.resolve(key, is_retry, now)),
         // Swept between the two statements: the caller's next try finds it new.
-        None => Ok(Creation::InProgress),
+        None => Ok(CreateResult::InProgress),
     }
 }
 
-fn taken_key(row: &PgRow) -> Result<TakenKey, Error> {
-    Ok(TakenKey {
+fn existing_key(row: &PgRow) -> Result<ExistingKey, Error> {
+    Ok(ExistingKey {
         fingerprint: row.try_get("fingerprint")?,
-        answer: row.try_get("answer")?,
+        response: row.try_get("answer")?,
         fence: row.try_get("fence")?,
         due_at: row.try_get("due_at")?,
         order: row::order(row)?,
     })
 }
 
-pub(super) async fn store_answer(db: &mut PgConnection, id: OrderId, answer: &Answer) -> Result<(), Error> {
+pub(super) async fn store_response(db: &mut PgConnection, id: OrderId, response: &StoredResponse) -> Result<(), Error> {
     sqlx::query("UPDATE idempotency_keys SET answer = $4 WHERE subject = $1 AND key = $2 AND order_id = $3 AND answer IS NULL")
-        .bind(&answer.key.subject)
-        .bind(&answer.key.key)
+        .bind(&response.key.subject)
+        .bind(&response.key.key)
         .bind(id.as_uuid())
-        .bind(&answer.bytes)
+        .bind(&response.bytes)
         .execute(db)
         .await?;
     Ok(())
 }
 
-pub(super) async fn sweep_keys(db: &mut PgConnection, now: OffsetDateTime) -> Result<u64, Error> {
-    let swept = sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= $1").bind(now).execute(db).await?;
-    Ok(swept.rows_affected())
+pub(super) async fn delete_expired_keys(db: &mut PgConnection, now: OffsetDateTime) -> Result<u64, Error> {
+    let deleted = sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= $1").bind(now).execute(db).await?;
+    Ok(deleted.rows_affected())
 }

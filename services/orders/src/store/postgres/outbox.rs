@@ -51,7 +51,7 @@ fn event(row: &PgRow) -> Result<Event, Error> {
     })
 }
 
-pub(super) async fn mark_refused(db: &mut PgConnection, events: &[(Uuid, String)], most: u32, now: OffsetDateTime) -> Result<u64, Error> {
+pub(super) async fn mark_rejected(db: &mut PgConnection, events: &[(Uuid, String)], max_attempts: u32, now: OffsetDateTime) -> Result<u64, Error> {
     // PostgreSQL's texts have no NUL.
     let (ids, reasons): (Vec<Uuid>, Vec<String>) = events.iter().map(|(id, reason)| (*id, reason.replace('\0', "\u{fffd}"))).unzip();
     let dead: i64 = sqlx::query_scalar(
@@ -63,14 +63,14 @@ pub(super) async fn mark_refused(db: &mut PgConnection, events: &[(Uuid, String)
     )
     .bind(ids)
     .bind(reasons)
-    .bind(i64::from(most))
+    .bind(i64::from(max_attempts))
     .bind(now)
     .fetch_one(db)
     .await?;
     Ok(dead.unsigned_abs())
 }
 
-pub(super) async fn dead(db: &mut PgConnection, limit: u32) -> Result<Vec<DeadEvent>, Error> {
+pub(super) async fn dead_events(db: &mut PgConnection, limit: u32) -> Result<Vec<DeadEvent>, Error> {
     let rows = sqlx::query(
         "SELECT event_id, order_id, version, kind, payload, trace_parent, created_at, last_error, dead_at FROM outbox
          WHERE dead_at IS NOT NULL ORDER BY position LIMIT $1",
@@ -80,7 +80,7 @@ pub(super) async fn dead(db: &mut PgConnection, limit: u32) -> Result<Vec<DeadEv
     .await?;
     let dead = rows.iter().map(|row| {
         let reason: Option<String> = row.try_get("last_error")?;
-        Ok(DeadEvent { event: event(row)?, reason: reason.unwrap_or_default(), died_at: row.try_get("dead_at")? })
+        Ok(DeadEvent { event: event(row)?, reason: reason.unwrap_or_default(), dead_lettered_at: row.try_get("dead_at")? })
     });
     dead.collect()
 }

@@ -10,19 +10,19 @@ use crate::{
 };
 
 const FIND: &str = concat!("SELECT ", columns!(), " FROM orders o", lines!(), "WHERE o.id = $1 AND o.deleted_at IS NULL");
-const FIND_EVEN_REMOVED: &str = concat!("SELECT ", columns!(), " FROM orders o", lines!(), "WHERE o.id = $1");
+const FIND_INCLUDING_REMOVED: &str = concat!("SELECT ", columns!(), " FROM orders o", lines!(), "WHERE o.id = $1");
 
 pub(super) async fn find(db: &mut PgConnection, id: OrderId) -> Result<Option<Order>, Error> {
     sqlx::query(FIND).bind(id.as_uuid()).fetch_optional(db).await?.as_ref().map(row::order).transpose()
 }
 
-pub(super) async fn find_even_removed(db: &mut PgConnection, id: OrderId) -> Result<Option<Order>, Error> {
-    sqlx::query(FIND_EVEN_REMOVED).bind(id.as_uuid()).fetch_optional(db).await?.as_ref().map(row::order).transpose()
+pub(super) async fn find_including_removed(db: &mut PgConnection, id: OrderId) -> Result<Option<Order>, Error> {
+    sqlx::query(FIND_INCLUDING_REMOVED).bind(id.as_uuid()).fetch_optional(db).await?.as_ref().map(row::order).transpose()
 }
 
-pub(super) async fn changes(db: &mut PgConnection, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
-    let rows: Vec<history::Row> = sqlx::query_as(history::AFTER).bind(id.as_uuid()).bind(version).fetch_all(&mut *db).await?;
-    find_even_removed(db, id).await?.map_or(Ok(Vec::new()), |order| history::snapshots(&order, rows))
+pub(super) async fn history_after(db: &mut PgConnection, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
+    let rows: Vec<history::Row> = sqlx::query_as(history::SELECT_AFTER).bind(id.as_uuid()).bind(version).fetch_all(&mut *db).await?;
+    find_including_removed(db, id).await?.map_or(Ok(Vec::new()), |order| history::snapshots(&order, rows))
 }
 
 pub(super) async fn versions(db: &mut PgConnection, ids: &[OrderId]) -> Result<Vec<(OrderId, i64)>, Error> {
@@ -34,7 +34,7 @@ pub(super) async fn versions(db: &mut PgConnection, ids: &[OrderId]) -> Result<V
 pub(super) async fn list(db: &mut PgConnection, list: &List) -> Result<Page, Error> {
     let rows = select(list).build().fetch_all(db).await?;
     let orders = rows.iter().map(row::order).collect::<Result<_, _>>()?;
-    Ok(Page::of(orders, list.limit))
+    Ok(Page::from_lookahead(orders, list.limit))
 }
 
 /// One more than the page, to know whether another follows. Only the filters that are set: each set of them has an index.

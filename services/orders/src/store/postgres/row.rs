@@ -4,9 +4,9 @@ use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
-    order::{Copied, Line, Order},
+    order::{ProductSnapshot, Line, Order},
     saga::Saga,
-    store::{Claimed, Error, failure::corrupt},
+    store::{Claimed, Error, sqlx_error::corrupt},
 };
 
 /// The columns that [`order`] reads, of `orders o` and of its lines `l` as [`lines!`] joins them.
@@ -40,9 +40,9 @@ pub(super) fn order(row: &PgRow) -> Result<Order, Error> {
     let quantities: Vec<i64> = row.try_get("quantities")?;
     let names: Vec<Option<String>> = row.try_get("names")?;
     let prices: Vec<Option<i64>> = row.try_get("prices")?;
-    let copied = names.into_iter().zip(prices).map(|(name, price)| Some(Copied { name: name?, unit_price_minor: price? }));
+    let snapshots = names.into_iter().zip(prices).map(|(name, price)| Some(ProductSnapshot { name: name?, unit_price_minor: price? }));
     let lines =
-        product_ids.into_iter().zip(quantities).zip(copied).map(|((product_id, quantity), copied)| Line { product_id, quantity, copied });
+        product_ids.into_iter().zip(quantities).zip(snapshots).map(|((product_id, quantity), copied)| Line { product_id, quantity, snapshot: copied });
     let failure_reason: Option<&str> = row.try_get("failure_reason")?;
     Ok(Order {
         id: row.try_get::<Uuid, _>("id")?.into(),

@@ -6,11 +6,11 @@ use sqlx::{Connection, SqliteConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::moment::{from_ms, to_ms};
+use super::timestamp::{from_ms, to_ms};
 use crate::{
     order::OrderId,
     store::{
-        Audit, Error, Finding, Invariant, Standing, Stats,
+        Audit, Error, Finding, Invariant, SagaStatus, Stats,
         audit::{self, CHECKS, COUNTS, OVERDUE, STATS},
     },
 };
@@ -21,22 +21,22 @@ pub(super) async fn audit(
     overdue_after: Duration,
     since: Option<OffsetDateTime>,
 ) -> Result<Audit, Error> {
-    let first = audit::first(since);
+    let first_id = audit::first_id(since);
     // All checks look at the same moment, or orders that move between two of them would look broken.
     let mut transaction = db.begin().await?;
     let overdue =
-        sqlx::query_scalar(OVERDUE).bind(to_ms(now - overdue_after)).bind(Audit::MOST_FINDINGS).fetch_all(&mut *transaction).await?;
-    let mut findings: Vec<Finding> = audit::findings(Invariant::TakenUp, overdue).collect();
+        sqlx::query_scalar(OVERDUE).bind(to_ms(now - overdue_after)).bind(Audit::MAX_FINDINGS).fetch_all(&mut *transaction).await?;
+    let mut findings: Vec<Finding> = audit::findings(Invariant::NotOverdue, overdue).collect();
     for (invariant, check) in CHECKS {
-        let broken = sqlx::query_scalar(check).bind(Audit::MOST_FINDINGS).bind(first).fetch_all(&mut *transaction).await?;
-        findings.extend(audit::findings(invariant, broken));
+        let violating = sqlx::query_scalar(check).bind(Audit::MAX_FINDINGS).bind(first_id).fetch_all(&mut *transaction).await?;
+        findings.extend(audit::findings(invariant, violating));
     }
-    let counts = audit::counts(sqlx::query_as(COUNTS).bind(first).fetch_all(&mut *transaction).await?)?;
+    let counts = audit::counts(sqlx::query_as(COUNTS).bind(first_id).fetch_all(&mut *transaction).await?)?;
     transaction.commit().await?;
     Ok(Audit { counts, findings })
 }
 
-pub(super) async fn standings(db: &mut SqliteConnection, ids: &[OrderId]) -> Result<Vec<Standing>, Error> {
+pub(super) async fn saga_statuses(db: &mut SqliteConnection, ids: &[OrderId]) -> Result<Vec<SagaStatus>, Error> {
     let mut rows = Vec::with_capacity(ids.len());
     for id in ids {
         let row: Option<(Uuid, String, bool)> = sqlx::query_as("SELECT id, status, release_pending FROM orders WHERE id = $1")
@@ -45,11 +45,11 @@ pub(super) async fn standings(db: &mut SqliteConnection, ids: &[OrderId]) -> Res
             .await?;
         rows.extend(row);
     }
-    audit::standings(rows)
+    audit::saga_statuses(rows)
 }
 
 pub(super) async fn stats(db: &mut SqliteConnection, now: OffsetDateTime) -> Result<Stats, Error> {
     let rows: Vec<(Option<String>, i64, Option<i64>)> = sqlx::query_as(STATS).fetch_all(db).await?;
     let rows = rows.into_iter().map(|(status, rows, oldest)| Ok((status, rows, oldest.map(from_ms).transpose()?)));
-    Stats::of(rows.collect::<Result<_, Error>>()?, now)
+    Stats::from_rows(rows.collect::<Result<_, Error>>()?, now)
 }

@@ -3,32 +3,32 @@
 use sqlx::{Connection, SqliteConnection};
 use time::OffsetDateTime;
 
-use super::{create, moment::to_ms, read};
+use super::{create, timestamp::to_ms, read};
 use crate::{
     order::{Actor, FailureReason, OrderId, Status},
-    saga::{self, Transition, Wish},
-    store::{Answer, Claimed, Error, Removal, StatusSet, Transitioned, change::Change},
+    saga::{self, Transition, StatusChange},
+    store::{StoredResponse, Claimed, Error, RemoveResult, SetStatusResult, TransitionResult, change::Change},
 };
 
 pub(super) async fn transition(
     db: &mut SqliteConnection,
     claimed: &Claimed,
     transition: &Transition,
-    answer: Option<&Answer>,
+    response: Option<&StoredResponse>,
     now: OffsetDateTime,
-) -> Result<Transitioned, Error> {
-    let (change, after) = Change::of_saga(claimed, transition, now)?;
+) -> Result<TransitionResult, Error> {
+    let (change, after) = Change::by_saga(claimed, transition, now)?;
     let id = change.order.id;
     let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
     if !write(&mut transaction, &change).await? {
-        let order = read::find_even_removed(&mut transaction, id).await?;
-        return order.map(Transitioned::Fenced).ok_or_else(|| Error::Corrupt(format!("order {id} is gone")));
+        let order = read::find_including_removed(&mut transaction, id).await?;
+        return order.map(TransitionResult::Fenced).ok_or_else(|| Error::Corrupt(format!("order {id} is gone")));
     }
-    if let Some(answer) = answer {
-        create::store_answer(&mut transaction, id, answer).await?;
+    if let Some(response) = response {
+        create::store_response(&mut transaction, id, response).await?;
     }
     transaction.commit().await?;
-    Ok(Transitioned::Applied(after))
+    Ok(TransitionResult::Applied(after))
 }
 
 pub(super) async fn set_status(
@@ -37,33 +37,33 @@ pub(super) async fn set_status(
     to: Status,
     by: Actor,
     now: OffsetDateTime,
-) -> Result<StatusSet, Error> {
+) -> Result<SetStatusResult, Error> {
     let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
-    let Some(order) = read::find(&mut transaction, id).await? else { return Ok(StatusSet::NotFound) };
-    match saga::wish(order.status, to, by) {
-        Wish::Same => Ok(StatusSet::Same(order)),
-        Wish::Illegal(allowed) => Ok(StatusSet::Illegal { order, allowed }),
-        Wish::Granted(wanted) => {
-            let change = Change::of_person(order, &wanted, by, now)?;
+    let Some(order) = read::find(&mut transaction, id).await? else { return Ok(SetStatusResult::NotFound) };
+    match saga::request_status_change(order.status, to, by) {
+        StatusChange::Unchanged => Ok(SetStatusResult::Unchanged(order)),
+        StatusChange::Illegal(allowed) => Ok(SetStatusResult::Illegal { order, allowed }),
+        StatusChange::Allowed(wanted) => {
+            let change = Change::by_user(order, &wanted, by, now)?;
             if !write(&mut transaction, &change).await? {
                 return Err(Error::Corrupt(format!("order {id} changed under a lock")));
             }
             transaction.commit().await?;
-            Ok(StatusSet::Changed { from: change.from, order: change.order })
+            Ok(SetStatusResult::Changed { from: change.from, order: change.order })
         }
     }
 }
 
-pub(super) async fn remove(db: &mut SqliteConnection, id: OrderId, now: OffsetDateTime) -> Result<Removal, Error> {
+pub(super) async fn remove(db: &mut SqliteConnection, id: OrderId, now: OffsetDateTime) -> Result<RemoveResult, Error> {
     let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
     match read::find(&mut transaction, id).await? {
-        None => return Ok(Removal::NotFound),
-        Some(order) if !order.status.is_terminal() => return Ok(Removal::InProgress(order.status)),
+        None => return Ok(RemoveResult::NotFound),
+        Some(order) if !order.status.is_terminal() => return Ok(RemoveResult::InProgress(order.status)),
         Some(_) => {}
     }
     sqlx::query("UPDATE orders SET deleted_at = $2 WHERE id = $1").bind(id.as_uuid()).bind(to_ms(now)).execute(&mut *transaction).await?;
     transaction.commit().await?;
-    Ok(Removal::Removed)
+    Ok(RemoveResult::Removed)
 }
 
 /// Whether the order was as the change expects it; if not, nothing is written.
@@ -95,12 +95,12 @@ async fn write(connection: &mut SqliteConnection, change: &Change) -> Result<boo
     if changed.rows_affected() == 0 {
         return Ok(false);
     }
-    for line in order.lines.iter().filter(|_| change.prices) {
+    for line in order.lines.iter().filter(|_| change.sets_prices) {
         sqlx::query("UPDATE order_lines SET name = $3, unit_price_minor = $4 WHERE order_id = $1 AND product_id = $2")
             .bind(id)
             .bind(line.product_id)
-            .bind(line.copied.as_ref().map(|copied| &copied.name))
-            .bind(line.copied.as_ref().map(|copied| copied.unit_price_minor))
+            .bind(line.snapshot.as_ref().map(|copied| &copied.name))
+            .bind(line.snapshot.as_ref().map(|copied| copied.unit_price_minor))
             .execute(&mut *connection)
             .await?;
     }
@@ -120,9 +120,9 @@ async fn write(connection: &mut SqliteConnection, change: &Change) -> Result<boo
         "INSERT INTO outbox (event_id, order_id, version, kind, payload, trace_parent, created_at)
          SELECT $1, id, version, $2, $3, trace_parent, $4 FROM orders WHERE id = $5",
     )
-    .bind(change.news.event_id)
-    .bind(&change.news.kind)
-    .bind(&change.news.payload)
+    .bind(change.event.event_id)
+    .bind(&change.event.kind)
+    .bind(&change.event.payload)
     .bind(at)
     .bind(id)
     .execute(connection)

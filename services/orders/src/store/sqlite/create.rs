@@ -4,28 +4,28 @@ use sqlx::{Connection, Row, SqliteConnection};
 use time::OffsetDateTime;
 
 use super::{
-    moment::{from_ms, to_ms},
+    timestamp::{from_ms, to_ms},
     read,
 };
 use crate::{
     order::OrderId,
-    store::{Answer, Claimed, Create, Creation, Error, IdempotencyKey, KEY_LIFETIME, key::TakenKey, outbox::News},
+    store::{StoredResponse, Claimed, Create, CreateResult, Error, IdempotencyKey, KEY_LIFETIME, key::ExistingKey, outbox::NewEvent},
 };
 
-pub(super) async fn create(db: &mut SqliteConnection, create: &Create, now: OffsetDateTime) -> Result<Creation, Error> {
+pub(super) async fn create(db: &mut SqliteConnection, create: &Create, now: OffsetDateTime) -> Result<CreateResult, Error> {
     let claimed = create.claimed(now);
     let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
     if let Some(key) = &create.key
-        && let Some(taken) = find_key(&mut transaction, key, now).await?
+        && let Some(existing) = find_key(&mut transaction, key, now).await?
     {
-        return Ok(taken.answer_to(key, create.retried, now));
+        return Ok(existing.resolve(key, create.is_retry, now));
     }
     insert_order(&mut transaction, &claimed, now + create.lease).await?;
     if let Some(key) = &create.key {
         insert_key(&mut transaction, key, create.id, now + KEY_LIFETIME).await?;
     }
     transaction.commit().await?;
-    Ok(Creation::Created(claimed))
+    Ok(CreateResult::Created(claimed))
 }
 
 async fn insert_order(connection: &mut SqliteConnection, claimed: &Claimed, leased_until: OffsetDateTime) -> Result<(), Error> {
@@ -61,7 +61,7 @@ async fn insert_order(connection: &mut SqliteConnection, claimed: &Claimed, leas
         .bind(now)
         .execute(&mut *connection)
         .await?;
-    let news = News::of(order)?;
+    let news = NewEvent::for_order(order)?;
     sqlx::query(
         "INSERT INTO outbox (event_id, order_id, version, kind, payload, trace_parent, created_at) VALUES ($1, $2, 1, $3, $4, $5, $6)",
     )
@@ -77,7 +77,7 @@ async fn insert_order(connection: &mut SqliteConnection, claimed: &Claimed, leas
 }
 
 /// A key that is out of date is as good as new.
-async fn find_key(connection: &mut SqliteConnection, key: &IdempotencyKey, now: OffsetDateTime) -> Result<Option<TakenKey>, Error> {
+async fn find_key(connection: &mut SqliteConnection, key: &IdempotencyKey, now: OffsetDateTime) -> Result<Option<ExistingKey>, Error> {
     let row = sqlx::query(
         "SELECT k.fingerprint, k.answer, k.order_id, o.fence, o.due_at FROM idempotency_keys k JOIN orders o ON o.id = k.order_id
          WHERE k.subject = $1 AND k.key = $2 AND k.expires_at > $3",
@@ -89,11 +89,11 @@ async fn find_key(connection: &mut SqliteConnection, key: &IdempotencyKey, now: 
     .await?;
     let Some(row) = row else { return Ok(None) };
     let id: uuid::Uuid = row.try_get("order_id")?;
-    let order = read::find_even_removed(connection, id.into()).await?.ok_or_else(|| Error::Corrupt(format!("order {id} has no lines")))?;
+    let order = read::find_including_removed(connection, id.into()).await?.ok_or_else(|| Error::Corrupt(format!("order {id} has no lines")))?;
     let due_at: Option<i64> = row.try_get("due_at")?;
-    Ok(Some(TakenKey {
+    Ok(Some(ExistingKey {
         fingerprint: row.try_get("fingerprint")?,
-        answer: row.try_get("answer")?,
+        response: row.try_get("answer")?,
         fence: row.try_get("fence")?,
         due_at: due_at.map(from_ms).transpose()?,
         order,
@@ -112,18 +112,18 @@ async fn insert_key(connection: &mut SqliteConnection, key: &IdempotencyKey, id:
     Ok(())
 }
 
-pub(super) async fn store_answer(db: &mut SqliteConnection, id: OrderId, answer: &Answer) -> Result<(), Error> {
+pub(super) async fn store_response(db: &mut SqliteConnection, id: OrderId, response: &StoredResponse) -> Result<(), Error> {
     sqlx::query("UPDATE idempotency_keys SET answer = $4 WHERE subject = $1 AND key = $2 AND order_id = $3 AND answer IS NULL")
-        .bind(&answer.key.subject)
-        .bind(&answer.key.key)
+        .bind(&response.key.subject)
+        .bind(&response.key.key)
         .bind(id.as_uuid())
-        .bind(&answer.bytes)
+        .bind(&response.bytes)
         .execute(db)
         .await?;
     Ok(())
 }
 
-pub(super) async fn sweep_keys(db: &mut SqliteConnection, now: OffsetDateTime) -> Result<u64, Error> {
-    let swept = sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= $1").bind(to_ms(now)).execute(db).await?;
-    Ok(swept.rows_affected())
+pub(super) async fn delete_expired_keys(db: &mut SqliteConnection, now: OffsetDateTime) -> Result<u64, Error> {
+    let deleted = sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= $1").bind(to_ms(now)).execute(db).await?;
+    Ok(deleted.rows_affected())
 }

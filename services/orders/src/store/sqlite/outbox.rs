@@ -4,7 +4,7 @@ use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{moment::to_ms, row};
+use super::{timestamp::to_ms, row};
 use crate::store::{DeadEvent, Error, Event};
 
 pub(super) async fn lease(db: &mut SqliteConnection, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error> {
@@ -44,32 +44,32 @@ fn event(row: &SqliteRow) -> Result<Event, Error> {
     })
 }
 
-pub(super) async fn mark_refused(
+pub(super) async fn mark_rejected(
     db: &mut SqliteConnection,
     events: &[(Uuid, String)],
-    most: u32,
+    max_attempts: u32,
     now: OffsetDateTime,
 ) -> Result<u64, Error> {
     let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
     let mut dead = 0;
     for (event, reason) in events {
-        let died: Option<bool> = sqlx::query_scalar(
+        let became_dead: Option<bool> = sqlx::query_scalar(
             "UPDATE outbox SET refusals = refusals + 1, last_error = $2, dead_at = CASE WHEN refusals + 1 >= $3 THEN $4 END
              WHERE event_id = $1 AND published_at IS NULL AND dead_at IS NULL RETURNING dead_at IS NOT NULL",
         )
         .bind(event)
         .bind(reason)
-        .bind(most)
+        .bind(max_attempts)
         .bind(to_ms(now))
         .fetch_optional(&mut *transaction)
         .await?;
-        dead += u64::from(died == Some(true));
+        dead += u64::from(became_dead == Some(true));
     }
     transaction.commit().await?;
     Ok(dead)
 }
 
-pub(super) async fn dead(db: &mut SqliteConnection, limit: u32) -> Result<Vec<DeadEvent>, Error> {
+pub(super) async fn dead_events(db: &mut SqliteConnection, limit: u32) -> Result<Vec<DeadEvent>, Error> {
     let rows = sqlx::query(
         "SELECT event_id, order_id, version, kind, payload, trace_parent, created_at, last_error, dead_at FROM outbox
          WHERE dead_at IS NOT NULL ORDER BY position LIMIT $1",
@@ -79,7 +79,7 @@ pub(super) async fn dead(db: &mut SqliteConnection, limit: u32) -> Result<Vec<De
     .await?;
     let dead = rows.iter().map(|row| {
         let reason: Option<String> = row.try_get("last_error")?;
-        Ok(DeadEvent { event: event(row)?, reason: reason.unwrap_or_default(), died_at: row::time(row, "dead_at")? })
+        Ok(DeadEvent { event: event(row)?, reason: reason.unwrap_or_default(), dead_lettered_at: row::time(row, "dead_at")? })
     });
     dead.collect()
 }

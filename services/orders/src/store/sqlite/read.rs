@@ -4,7 +4,7 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::{
-    moment::{from_ms, to_ms},
+    timestamp::{from_ms, to_ms},
     row::{self, columns},
 };
 use crate::{
@@ -17,23 +17,23 @@ const FIND: &str = concat!(
     columns!(),
     " FROM orders o JOIN order_lines l ON l.order_id = o.id WHERE o.id = $1 AND o.deleted_at IS NULL ORDER BY l.position"
 );
-const FIND_EVEN_REMOVED: &str =
+const FIND_INCLUDING_REMOVED: &str =
     concat!("SELECT ", columns!(), " FROM orders o JOIN order_lines l ON l.order_id = o.id WHERE o.id = $1 ORDER BY l.position");
 
 pub(super) async fn find(db: &mut SqliteConnection, id: OrderId) -> Result<Option<Order>, Error> {
     Ok(row::orders(&sqlx::query(FIND).bind(id.as_uuid()).fetch_all(db).await?)?.pop())
 }
 
-pub(super) async fn find_even_removed(db: &mut SqliteConnection, id: OrderId) -> Result<Option<Order>, Error> {
-    Ok(row::orders(&sqlx::query(FIND_EVEN_REMOVED).bind(id.as_uuid()).fetch_all(db).await?)?.pop())
+pub(super) async fn find_including_removed(db: &mut SqliteConnection, id: OrderId) -> Result<Option<Order>, Error> {
+    Ok(row::orders(&sqlx::query(FIND_INCLUDING_REMOVED).bind(id.as_uuid()).fetch_all(db).await?)?.pop())
 }
 
-pub(super) async fn changes(db: &mut SqliteConnection, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
+pub(super) async fn history_after(db: &mut SqliteConnection, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
     let rows: Vec<(i64, String, Option<String>, i64)> =
-        sqlx::query_as(history::AFTER).bind(id.as_uuid()).bind(version).fetch_all(&mut *db).await?;
+        sqlx::query_as(history::SELECT_AFTER).bind(id.as_uuid()).bind(version).fetch_all(&mut *db).await?;
     let rows = rows.into_iter().map(|(version, status, reason, at)| Ok((version, status, reason, from_ms(at)?)));
     let rows = rows.collect::<Result<_, Error>>()?;
-    find_even_removed(db, id).await?.map_or(Ok(Vec::new()), |order| history::snapshots(&order, rows))
+    find_including_removed(db, id).await?.map_or(Ok(Vec::new()), |order| history::snapshots(&order, rows))
 }
 
 pub(super) async fn versions(db: &mut SqliteConnection, ids: &[OrderId]) -> Result<Vec<(OrderId, i64)>, Error> {
@@ -48,7 +48,7 @@ pub(super) async fn versions(db: &mut SqliteConnection, ids: &[OrderId]) -> Resu
 
 pub(super) async fn list(db: &mut SqliteConnection, list: &List) -> Result<Page, Error> {
     let rows = select(list).build().fetch_all(db).await?;
-    Ok(Page::of(row::orders(&rows)?, list.limit))
+    Ok(Page::from_lookahead(row::orders(&rows)?, list.limit))
 }
 
 /// One more than the page, to know whether another follows. Only the filters that are set: each set of them has an index.

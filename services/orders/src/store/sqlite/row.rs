@@ -4,11 +4,11 @@ use sqlx::{Row, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::moment::from_ms;
+use super::timestamp::from_ms;
 use crate::{
-    order::{Copied, Line, Order},
+    order::{ProductSnapshot, Line, Order},
     saga::Saga,
-    store::{Claimed, Error, failure::corrupt},
+    store::{Claimed, Error, sqlx_error::corrupt},
 };
 
 /// The columns that [`orders`] reads, of `orders o` joined to `order_lines l`: a row for each line, lines in order.
@@ -29,7 +29,7 @@ macro_rules! saga_columns {
 pub(super) use {columns, saga_columns};
 
 /// One order for each run of rows with the same id, made from the first of them by `order`.
-fn grouped<T>(rows: &[SqliteRow], make: impl Fn(&SqliteRow, Order) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+fn group_by_order<T>(rows: &[SqliteRow], make: impl Fn(&SqliteRow, Order) -> Result<T, Error>) -> Result<Vec<T>, Error> {
     let mut ids = Vec::with_capacity(rows.len());
     for row in rows {
         ids.push((row.try_get::<Uuid, _>("id")?, row));
@@ -42,11 +42,11 @@ fn grouped<T>(rows: &[SqliteRow], make: impl Fn(&SqliteRow, Order) -> Result<T, 
 }
 
 pub(super) fn orders(rows: &[SqliteRow]) -> Result<Vec<Order>, Error> {
-    grouped(rows, |_, order| Ok(order))
+    group_by_order(rows, |_, order| Ok(order))
 }
 
 pub(super) fn claimed(rows: &[SqliteRow]) -> Result<Vec<Claimed>, Error> {
-    grouped(rows, |row, order| {
+    group_by_order(rows, |row, order| {
         let saga = Saga {
             order,
             release_pending: row.try_get("release_pending")?,
@@ -79,6 +79,6 @@ fn order(row: &SqliteRow, lines: Vec<Line>) -> Result<Order, Error> {
 fn line(row: &SqliteRow) -> Result<Line, Error> {
     let name: Option<String> = row.try_get("name")?;
     let price: Option<i64> = row.try_get("unit_price_minor")?;
-    let copied = name.zip(price).map(|(name, unit_price_minor)| Copied { name, unit_price_minor });
-    Ok(Line { product_id: row.try_get("product_id")?, quantity: row.try_get("quantity")?, copied })
+    let snapshot = name.zip(price).map(|(name, unit_price_minor)| ProductSnapshot { name, unit_price_minor });
+    Ok(Line { product_id: row.try_get("product_id")?, quantity: row.try_get("quantity")?, snapshot })
 }

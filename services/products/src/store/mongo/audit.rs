@@ -14,12 +14,12 @@ use time::OffsetDateTime;
 use super::{
     Collections,
     documents::{Phase, ReservationDocument, Stock, bson_time, domain_id},
-    marks::Marked,
+    stock_marks::MarkState,
 };
 use crate::store::{Audit, Error, Imbalance};
 
 /// How often a product that moves is looked at.
-const LOOKS: u32 = 10;
+const MAX_RECHECKS: u32 = 10;
 
 /// Units of one product in the reservations of one state.
 #[derive(Debug, Deserialize)]
@@ -52,7 +52,7 @@ pub(super) async fn audit(db: &Collections, now: OffsetDateTime) -> Result<Audit
     // Units that are reserved of no product are an imbalance too.
     suspects.extend(reserved.into_keys());
     for product in suspects {
-        audit.violations.extend(look_again(db, product).await?);
+        audit.violations.extend(recheck(db, product).await?);
     }
     Ok(audit)
 }
@@ -77,16 +77,16 @@ async fn reserved_by_product(db: &Collections, audit: &mut Audit) -> Result<Hash
     Ok(reserved)
 }
 
-async fn look_again(db: &Collections, id: bson::Uuid) -> Result<Option<Imbalance>, Error> {
-    for _ in 0..LOOKS {
+async fn recheck(db: &Collections, id: bson::Uuid) -> Result<Option<Imbalance>, Error> {
+    for _ in 0..MAX_RECHECKS {
         let before = db.stock.find_one(doc! { "_id": id }).await?;
         let reserved = reserved_now(db, id, before.as_ref()).await?;
-        let again = reserved_now(db, id, before.as_ref()).await?;
+        let second_read = reserved_now(db, id, before.as_ref()).await?;
         let after = db.stock.find_one(doc! { "_id": id }).await?;
-        if before == after && reserved == again {
+        if before == after && reserved == second_read {
             return Ok(match before {
                 Some(product) => imbalance(&product, reserved),
-                None => Imbalance::of(domain_id(id), 0, 0, 0, reserved),
+                None => Imbalance::check(domain_id(id), 0, 0, 0, reserved),
             });
         }
     }
@@ -99,25 +99,25 @@ async fn reserved_now(db: &Collections, id: bson::Uuid, product: Option<&Stock>)
     let mut reservations = db.reservations.find(doc! { "state": { "$in": in_play.to_vec() }, "lines.productId": id }).await?;
     let mut units = 0;
     while let Some(reservation) = reservations.try_next().await? {
-        if owns(&reservation, product) {
+        if owns_units(&reservation, product) {
             units += reservation.lines.iter().filter(|line| line.product_id == id).map(|line| line.quantity).sum::<i64>();
         }
     }
     Ok(units)
 }
 
-fn owns(reservation: &ReservationDocument, product: Option<&Stock>) -> bool {
-    let Marked { taken, given_back } =
-        product.map_or(Marked { taken: false, given_back: false }, |product| Marked::of(reservation.id, product));
+fn owns_units(reservation: &ReservationDocument, product: Option<&Stock>) -> bool {
+    let MarkState { taken, given_back } =
+        product.map_or(MarkState { taken: false, given_back: false }, |product| MarkState::of(reservation.id, product));
     match reservation.state {
         Phase::Held | Phase::Confirmed => true,
         // Nothing is left in a product that was removed meanwhile.
-        Phase::Undoing if reservation.undo.is_some_and(|undo| undo.sure) => product.is_some() && !given_back,
+        Phase::Undoing if reservation.undo.is_some_and(|undo| undo.all_lines_taken) => product.is_some() && !given_back,
         Phase::Reserving | Phase::Undoing => taken && !given_back,
         Phase::Refused | Phase::Released | Phase::Expired => false,
     }
 }
 
 fn imbalance(product: &Stock, reserved: i64) -> Option<Imbalance> {
-    Imbalance::of(domain_id(product.id), product.supply, product.quantity, product.taken, reserved)
+    Imbalance::check(domain_id(product.id), product.supply, product.quantity, product.taken, reserved)
 }

@@ -7,10 +7,10 @@ use uuid::Uuid;
 
 use crate::{
     product::{Product, searchable},
-    reservation::{HeldLine, Offer, Refusal, Reservation, State},
+    reservation::{HeldLine, ProductStock, Refusal, Reservation, State},
     store::{
         Error,
-        millis::{from_millis, to_millis},
+        timestamp::{from_millis, to_millis},
     },
 };
 
@@ -102,7 +102,7 @@ pub(super) enum Phase {
 pub(super) struct Undo {
     pub(super) to: Phase,
     /// Whether every line is known to be taken: it was held or confirmed before.
-    pub(super) sure: bool,
+    pub(super) all_lines_taken: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -207,8 +207,8 @@ impl From<ProductDocument> for NewProduct {
 
 impl Stock {
     /// What it has to offer to a reservation.
-    pub(super) fn offer(&self) -> Offer {
-        Offer { name: self.name.clone(), unit_price_minor: self.price_minor, quantity: self.quantity, is_active: self.is_active }
+    pub(super) fn product_stock(&self) -> ProductStock {
+        ProductStock { name: self.name.clone(), unit_price_minor: self.price_minor, quantity: self.quantity, is_active: self.is_active }
     }
 }
 

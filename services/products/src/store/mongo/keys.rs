@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     product::Product,
-    store::{Created, Error, IdempotencyKey, KEY_KEPT_FOR},
+    store::{Created, Error, IdempotencyKey, KEY_TTL},
 };
 
 pub(super) async fn create(db: &Collections, product: Product, key: Option<IdempotencyKey>, now: OffsetDateTime) -> Result<Created, Error> {
@@ -23,7 +23,7 @@ pub(super) async fn create(db: &Collections, product: Product, key: Option<Idemp
         fingerprint: Binary { subtype: BinarySubtype::Generic, bytes: key.fingerprint.to_vec() },
         product: ProductDocument::from(&product),
         done: false,
-        expires_at: bson_time(now + KEY_KEPT_FOR),
+        expires_at: bson_time(now + KEY_TTL),
     };
     loop {
         match db.keys.insert_one(&fresh).await {
@@ -57,7 +57,7 @@ async fn finish(db: &Collections, answer: &KeyDocument) -> Result<(), Error> {
     Ok(())
 }
 
-pub(super) async fn forget(db: &Collections, now: OffsetDateTime) -> Result<u64, Error> {
+pub(super) async fn delete_expired(db: &Collections, now: OffsetDateTime) -> Result<u64, Error> {
     Ok(db.keys.delete_many(doc! { "expiresAt": { "$lte": bson_time(now) } }).await?.deleted_count)
 }
 

@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 
 use mongodb::{event::cmap::CmapEvent, options::ServerAddress};
-use palisade_middleware::db;
+use palisade_middleware::store_instrumentation;
 use parking_lot::Mutex;
 
 /// The connections to all servers of one client.
 #[derive(Debug)]
-pub(super) struct Connections {
-    pool: db::Pool,
+pub(super) struct ConnectionTracker {
+    pool: store_instrumentation::PoolMetrics,
     /// How many each server may have.
     limit: u32,
     state: Mutex<State>,
@@ -23,25 +23,25 @@ struct State {
     used: HashSet<(ServerAddress, u32)>,
 }
 
-impl Connections {
+impl ConnectionTracker {
     pub(super) fn new(limit: u32) -> Self {
-        Self { pool: db::Pool::new("products-mongodb", limit), limit, state: Mutex::default() }
+        Self { pool: store_instrumentation::PoolMetrics::new("products-mongodb", limit), limit, state: Mutex::default() }
     }
 
     /// The driver tells of waits in the task that waits.
-    pub(super) fn observe(&self, event: CmapEvent) {
+    pub(super) fn on_event(&self, event: CmapEvent) {
         match event {
-            CmapEvent::PoolCreated(_) => self.servers(1),
-            CmapEvent::PoolClosed(_) => self.servers(-1),
-            CmapEvent::ConnectionReady(event) => self.change(|state| state.open.insert((event.address, event.connection_id))),
+            CmapEvent::PoolCreated(_) => self.add_servers(1),
+            CmapEvent::PoolClosed(_) => self.add_servers(-1),
+            CmapEvent::ConnectionReady(event) => self.update(|state| state.open.insert((event.address, event.connection_id))),
             CmapEvent::ConnectionCheckoutStarted(_) => self.pool.wait_begins(),
             CmapEvent::ConnectionCheckoutFailed(_) => self.pool.wait_ends(false),
             CmapEvent::ConnectionCheckedOut(event) => {
                 self.pool.wait_ends(true);
-                self.change(|state| state.used.insert((event.address, event.connection_id)));
+                self.update(|state| state.used.insert((event.address, event.connection_id)));
             }
-            CmapEvent::ConnectionCheckedIn(event) => self.change(|state| state.used.remove(&(event.address, event.connection_id))),
-            CmapEvent::ConnectionClosed(event) => self.change(|state| {
+            CmapEvent::ConnectionCheckedIn(event) => self.update(|state| state.used.remove(&(event.address, event.connection_id))),
+            CmapEvent::ConnectionClosed(event) => self.update(|state| {
                 let connection = (event.address, event.connection_id);
                 state.used.remove(&connection);
                 state.open.remove(&connection)
@@ -50,14 +50,14 @@ impl Connections {
         }
     }
 
-    fn servers(&self, change: i32) {
+    fn add_servers(&self, change: i32) {
         let mut state = self.state.lock();
         state.servers = state.servers.saturating_add_signed(change);
         self.pool.limit(self.limit.saturating_mul(state.servers.max(1)));
     }
 
     /// Shown under the lock, or the last word might be an old one.
-    fn change(&self, change: impl FnOnce(&mut State) -> bool) {
+    fn update(&self, change: impl FnOnce(&mut State) -> bool) {
         let mut state = self.state.lock();
         if change(&mut state) {
             let [open, used] = [&state.open, &state.used].map(|connections| u32::try_from(connections.len()).unwrap_or(u32::MAX));

@@ -11,15 +11,15 @@ use uuid::Uuid;
 use super::{
     Collections, MAX_TIME,
     documents::{NewProduct, ProductDocument, bson_id, bson_time},
-    is_duplicate, news,
+    is_duplicate, outbox,
 };
 use crate::{
-    product::{Draft, Filter, Page, Product, Query, Sort, SortKey, searchable},
+    product::{ValidatedProduct, Filter, Page, Product, Query, Sort, SortKey, searchable},
     store::{Error, Removed, Updated},
 };
 
 pub(super) async fn find(db: &Collections, id: Uuid) -> Result<Option<Product>, Error> {
-    let found = db.products.find_one(doc! { "_id": bson_id(id) }).projection(shown()).max_time(MAX_TIME).await?;
+    let found = db.products.find_one(doc! { "_id": bson_id(id) }).projection(projection()).max_time(MAX_TIME).await?;
     found.map(Product::try_from).transpose()
 }
 
@@ -29,7 +29,7 @@ pub(super) async fn list(db: &Collections, query: &Query) -> Result<Page, Error>
         .find(filter(query))
         .sort(order(query.sort()))
         .limit(i64::from(query.limit()) + 1)
-        .projection(shown())
+        .projection(projection())
         .max_time(MAX_TIME)
         .await?;
     let found: Vec<ProductDocument> = cursor.try_collect().await?;
@@ -47,7 +47,7 @@ pub(super) async fn insert_once(db: &Collections, product: ProductDocument) -> R
 pub(super) async fn update(
     db: &Collections,
     id: Uuid,
-    draft: &Draft,
+    draft: &ValidatedProduct,
     expected_version: Option<i64>,
     now: OffsetDateTime,
 ) -> Result<Updated, Error> {
@@ -67,9 +67,9 @@ pub(super) async fn update(
     } };
     let updated = db
         .products
-        .find_one_and_update(versioned(id, expected_version), vec![change])
+        .find_one_and_update(match_version(id, expected_version), vec![change])
         .return_document(ReturnDocument::After)
-        .projection(shown())
+        .projection(projection())
         .max_time(MAX_TIME)
         .await?;
     match updated {
@@ -92,9 +92,9 @@ pub(super) async fn remove(db: &Collections, id: Uuid, expected_version: Option<
         }
         // From now on no repeated create inserts it again.
         db.keys.update_many(doc! { "product._id": bson_id(id) }, doc! { "$set": { "done": true } }).await?;
-        news::about_to_remove(db, id, now).await?;
+        outbox::record_removal(db, id, now).await?;
         // Nothing is taken, so no reservation, half done or not, has units here to give back.
-        let mut unused = versioned(id, expected_version);
+        let mut unused = match_version(id, expected_version);
         unused.insert("taken", 0_i64);
         if db.products.delete_one(unused).await?.deleted_count == 1 {
             return Ok(Removed::Removed);
@@ -102,7 +102,7 @@ pub(super) async fn remove(db: &Collections, id: Uuid, expected_version: Option<
     }
 }
 
-fn versioned(id: Uuid, expected_version: Option<i64>) -> Document {
+fn match_version(id: Uuid, expected_version: Option<i64>) -> Document {
     let mut filter = doc! { "_id": bson_id(id) };
     if let Some(version) = expected_version {
         filter.insert("version", version);
@@ -111,7 +111,7 @@ fn versioned(id: Uuid, expected_version: Option<i64>) -> Document {
 }
 
 /// Leaves out what is not shown.
-fn shown() -> Document {
+fn projection() -> Document {
     doc! { "folded": 0, "marks": 0, "news": 0 }
 }
 
@@ -125,8 +125,8 @@ pub(super) fn filter(query: &Query) -> Document {
     if let Some(is_active) = is_active {
         all.push(doc! { "isActive": is_active });
     }
-    if let Some(text) = query.filter().folded_text() {
-        all.push(doc! { "folded": { "$regex": literally(&text) } });
+    if let Some(text) = query.filter().normalized_text() {
+        all.push(doc! { "folded": { "$regex": escape_regex(&text) } });
     }
     if let Some(price) = min_price_minor {
         all.push(doc! { "priceMinor": { "$gte": price } });
@@ -167,7 +167,7 @@ fn field(sort: Sort) -> &'static str {
 }
 
 /// A regular expression that matches `text` and nothing else.
-fn literally(text: &str) -> String {
+fn escape_regex(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len());
     for c in text.chars() {
         if r"\.+*?()|[]{}^$#/-".contains(c) {

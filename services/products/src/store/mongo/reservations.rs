@@ -26,24 +26,24 @@ use super::{
     Collections, MAX_TIME,
     documents::{Phase, RefusalDocument, ReservationDocument, Stock, Undo, bson_id, bson_time, domain_id},
     is_duplicate,
-    marks::{self, Taking},
+    stock_marks::{self, TakeOutcome},
 };
 use crate::{
-    reservation::{Confirmed, Lines, Reservation, Reserved, State},
+    reservation::{Confirmed, Lines, Reservation, ReserveOutcome, State},
     store::Error,
 };
 
 /// Lines that are worked on at once.
-const AT_ONCE: usize = 8;
+const LINE_CONCURRENCY: usize = 8;
 
 /// Work on a reservation that was not touched for so long is nobody's any more.
 const ABANDONED_AFTER: Duration = Duration::from_secs(5);
 
-pub(super) async fn reserve(db: &Collections, id: Uuid, lines: &Lines, now: OffsetDateTime, hold_for: Duration) -> Result<Reserved, Error> {
+pub(super) async fn reserve(db: &Collections, id: Uuid, lines: &Lines, now: OffsetDateTime, hold_for: Duration) -> Result<ReserveOutcome, Error> {
     // Before the reservation exists: the epochs are older than its being RESERVING.
-    let stock = stock_of(db, lines.as_slice().iter().map(|line| bson_id(line.product_id))).await?;
-    let offers = stock.iter().map(|product| (domain_id(product.id), product.offer())).collect();
-    let (state, held) = lines.weigh(&offers);
+    let stock = load_stock(db, lines.as_slice().iter().map(|line| bson_id(line.product_id))).await?;
+    let products = stock.iter().map(|product| (domain_id(product.id), product.product_stock())).collect();
+    let (state, held) = lines.evaluate(&products);
     let document = ReservationDocument::new(&Reservation { id, state, lines: held, expires_at: now + hold_for }, now);
     let held = if insert(db, &document).await? && document.state == Phase::Reserving {
         take_lines(db, &document, &epochs(&stock), now).await?
@@ -56,11 +56,11 @@ pub(super) async fn reserve(db: &Collections, id: Uuid, lines: &Lines, now: Offs
     };
     let settled = settled.ok_or_else(|| Error::Corrupt(format!("reservation {id} vanished")))?;
     for product in &stock {
-        if let Err(error) = marks::prune(db, product).await {
+        if let Err(error) = stock_marks::prune(db, product).await {
             warn!(error = &error as &dyn std::error::Error, "cannot prune the marks of a product, leaving it to the next reservation");
         }
     }
-    Ok(settled.answer_reserve(lines))
+    Ok(settled.reserve_outcome(lines))
 }
 
 pub(super) async fn confirm(db: &Collections, id: Uuid, now: OffsetDateTime) -> Result<Confirmed, Error> {
@@ -81,7 +81,7 @@ pub(super) async fn confirm(db: &Collections, id: Uuid, now: OffsetDateTime) -> 
             None => return Ok(Confirmed::Unknown),
             // Somebody finished reserving it just now.
             Some(reservation) if reservation.state == State::Held => {}
-            Some(reservation) => return Ok(reservation.answer_confirm()),
+            Some(reservation) => return Ok(reservation.confirm_outcome()),
         }
     }
 }
@@ -96,8 +96,8 @@ pub(super) async fn release(db: &Collections, id: Uuid, now: OffsetDateTime) -> 
             continue;
         };
         match document.state {
-            Phase::Reserving => undo(db, &document, Undo { to: Phase::Released, sure: false }, None, now).await?,
-            Phase::Held | Phase::Confirmed => undo(db, &document, Undo { to: Phase::Released, sure: true }, None, now).await?,
+            Phase::Reserving => undo(db, &document, Undo { to: Phase::Released, all_lines_taken: false }, None, now).await?,
+            Phase::Held | Phase::Confirmed => undo(db, &document, Undo { to: Phase::Released, all_lines_taken: true }, None, now).await?,
             Phase::Undoing => finish_undo(db, &document, now).await?,
             Phase::Refused | Phase::Released | Phase::Expired => {
                 return document.settled()?.ok_or_else(|| Error::Corrupt(format!("reservation {id} is not settled")));
@@ -143,9 +143,9 @@ async fn settle(db: &Collections, id: Uuid, now: OffsetDateTime) -> Result<Optio
         let Some(document) = find(db, id).await? else { return Ok(None) };
         let overdue = document.expires_at <= bson_time(now);
         match document.state {
-            Phase::Reserving if overdue => undo(db, &document, Undo { to: Phase::Expired, sure: false }, None, now).await?,
+            Phase::Reserving if overdue => undo(db, &document, Undo { to: Phase::Expired, all_lines_taken: false }, None, now).await?,
             Phase::Reserving => resume(db, &document, now).await?,
-            Phase::Held if overdue => undo(db, &document, Undo { to: Phase::Expired, sure: true }, None, now).await?,
+            Phase::Held if overdue => undo(db, &document, Undo { to: Phase::Expired, all_lines_taken: true }, None, now).await?,
             Phase::Undoing => finish_undo(db, &document, now).await?,
             _ => return document.settled(),
         }
@@ -154,7 +154,7 @@ async fn settle(db: &Collections, id: Uuid, now: OffsetDateTime) -> Result<Optio
 
 /// Goes on with what another executor began.
 async fn resume(db: &Collections, document: &ReservationDocument, now: OffsetDateTime) -> Result<(), Error> {
-    let stock = stock_of(db, document.lines.iter().map(|line| line.product_id)).await?;
+    let stock = load_stock(db, document.lines.iter().map(|line| line.product_id)).await?;
     // Epochs first, then a look at the reservation: the order that `marks` asks for.
     match find(db, domain_id(document.id)).await? {
         Some(again) if again.state == Phase::Reserving => take_lines(db, document, &epochs(&stock), now).await.map(drop),
@@ -171,23 +171,23 @@ async fn take_lines(
 ) -> Result<Option<ReservationDocument>, Error> {
     let mut work = Vec::with_capacity(document.lines.len());
     for line in &document.lines {
-        work.push(marks::take(db, document.id, line, epochs.get(&line.product_id).copied(), now));
+        work.push(stock_marks::take(db, document.id, line, epochs.get(&line.product_id).copied(), now));
     }
-    let takings = finish_all(work).await?;
-    for (line, taking) in document.lines.iter().zip(&takings) {
-        if let Taking::Refused(reason) = taking {
+    let outcomes = run_all(work).await?;
+    for (line, taking) in document.lines.iter().zip(&outcomes) {
+        if let TakeOutcome::Refused(reason) = taking {
             let refusal = RefusalDocument::new(*reason, line.product_id);
-            undo(db, document, Undo { to: Phase::Refused, sure: false }, Some(refusal), now).await?;
+            undo(db, document, Undo { to: Phase::Refused, all_lines_taken: false }, Some(refusal), now).await?;
             return Ok(None);
         }
     }
-    if takings.iter().any(|taking| *taking != Taking::Taken) {
+    if outcomes.iter().any(|taking| *taking != TakeOutcome::Taken) {
         return Ok(None);
     }
     // As `move_on`, but what came of it comes back with it: the whole way of most orders has one call less.
     let held = db
         .reservations
-        .find_one_and_update(unmoved(document), doc! { "$set": { "state": Phase::Held, "updatedAt": bson_time(now) } })
+        .find_one_and_update(state_guard(document), doc! { "$set": { "state": Phase::Held, "updatedAt": bson_time(now) } })
         .return_document(ReturnDocument::After)
         .await?;
     Ok(held)
@@ -201,11 +201,11 @@ async fn undo(
     refusal: Option<RefusalDocument>,
     now: OffsetDateTime,
 ) -> Result<(), Error> {
-    let mut change = doc! { "state": Phase::Undoing, "undo": { "to": undo.to, "sure": undo.sure }, "updatedAt": bson_time(now) };
+    let mut change = doc! { "state": Phase::Undoing, "undo": { "to": undo.to, "sure": undo.all_lines_taken }, "updatedAt": bson_time(now) };
     if let Some(refusal) = refusal {
         change.insert("refusal", doc! { "reason": refusal.reason, "productId": refusal.product_id });
     }
-    move_on(db, document, change).await
+    compare_and_set(db, document, change).await
 }
 
 /// UNDOING → what it was to become.
@@ -215,25 +215,25 @@ async fn finish_undo(db: &Collections, document: &ReservationDocument, now: Offs
     };
     let mut work = Vec::with_capacity(document.lines.len());
     for line in &document.lines {
-        work.push(marks::give_back(db, document.id, line, undo.sure, now));
+        work.push(stock_marks::give_back(db, document.id, line, undo.all_lines_taken, now));
     }
-    finish_all(work).await?;
-    move_on(db, document, doc! { "state": undo.to, "undo": Bson::Null, "updatedAt": bson_time(now) }).await
+    run_all(work).await?;
+    compare_and_set(db, document, doc! { "state": undo.to, "undo": Bson::Null, "updatedAt": bson_time(now) }).await
 }
 
 /// The compare-and-set. It does nothing if somebody moved the reservation first: whoever asked looks again.
-async fn move_on(db: &Collections, document: &ReservationDocument, change: Document) -> Result<(), Error> {
-    db.reservations.update_one(unmoved(document), doc! { "$set": change }).await?;
+async fn compare_and_set(db: &Collections, document: &ReservationDocument, change: Document) -> Result<(), Error> {
+    db.reservations.update_one(state_guard(document), doc! { "$set": change }).await?;
     Ok(())
 }
 
-fn unmoved(document: &ReservationDocument) -> Document {
+fn state_guard(document: &ReservationDocument) -> Document {
     doc! { "_id": document.id, "state": document.state }
 }
 
 /// Does the work on all lines, some at once. One that fails does not stop the others.
-async fn finish_all<T>(work: Vec<impl Future<Output = Result<T, Error>>>) -> Result<Vec<T>, Error> {
-    let done: Vec<Result<T, Error>> = stream::iter(work).buffered(AT_ONCE).collect().await;
+async fn run_all<T>(work: Vec<impl Future<Output = Result<T, Error>>>) -> Result<Vec<T>, Error> {
+    let done: Vec<Result<T, Error>> = stream::iter(work).buffered(LINE_CONCURRENCY).collect().await;
     done.into_iter().collect()
 }
 
@@ -250,7 +250,7 @@ async fn find(db: &Collections, id: Uuid) -> Result<Option<ReservationDocument>,
     Ok(db.reservations.find_one(doc! { "_id": bson_id(id) }).max_time(MAX_TIME).await?)
 }
 
-async fn stock_of(db: &Collections, products: impl Iterator<Item = bson::Uuid>) -> Result<Vec<Stock>, Error> {
+async fn load_stock(db: &Collections, products: impl Iterator<Item = bson::Uuid>) -> Result<Vec<Stock>, Error> {
     let ids: Vec<_> = products.collect();
     Ok(db.stock.find(doc! { "_id": { "$in": ids } }).max_time(MAX_TIME).await?.try_collect().await?)
 }

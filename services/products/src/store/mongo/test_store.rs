@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{MongoStore, documents::bson_id};
 use crate::{
-    product::{Draft, Input},
+    product::{ValidatedProduct, Input},
     reservation::{Line, Lines},
     store::Store,
 };
@@ -34,11 +34,11 @@ pub(super) fn lines(lines: &[(Uuid, i64)]) -> Lines {
 impl MongoStore {
     pub(super) async fn add(&self, quantity: i64) -> Uuid {
         let id = Uuid::now_v7();
-        self.create(id, Draft::new(input(quantity)).unwrap(), None, NOW).await.unwrap();
+        self.create(id, ValidatedProduct::new(input(quantity)).unwrap(), None, NOW).await.unwrap();
         id
     }
 
-    pub(super) async fn left(&self, id: Uuid) -> i64 {
+    pub(super) async fn available(&self, id: Uuid) -> i64 {
         self.find(id).await.unwrap().unwrap().quantity
     }
 

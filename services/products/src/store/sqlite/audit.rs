@@ -4,7 +4,7 @@ use futures_util::TryStreamExt;
 use sqlx::{Row, SqliteConnection};
 use time::OffsetDateTime;
 
-use crate::store::{Audit, Error, Imbalance, millis::to_millis};
+use crate::store::{Audit, Error, Imbalance, timestamp::to_millis};
 
 pub(super) async fn audit(db: &mut SqliteConnection, now: OffsetDateTime) -> Result<Audit, Error> {
     let mut audit = totals(db, now).await?;
@@ -26,7 +26,7 @@ pub(super) async fn audit(db: &mut SqliteConnection, now: OffsetDateTime) -> Res
         audit.available_units += quantity;
         audit.out_of_stock_products += u64::from(quantity == 0);
         let imbalance =
-            Imbalance::of(row.try_get("id")?, row.try_get("supply")?, quantity, row.try_get("taken")?, row.try_get("reserved")?);
+            Imbalance::check(row.try_get("id")?, row.try_get("supply")?, quantity, row.try_get("taken")?, row.try_get("reserved")?);
         audit.violations.extend(imbalance);
     }
     Ok(audit)

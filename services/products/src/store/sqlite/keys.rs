@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use super::products;
 use crate::{
     product::Product,
-    store::{Created, Error, IdempotencyKey, KEY_KEPT_FOR, millis::to_millis},
+    store::{Created, Error, IdempotencyKey, KEY_TTL, timestamp::to_millis},
 };
 
 pub(super) async fn create(
@@ -16,16 +16,16 @@ pub(super) async fn create(
     now: OffsetDateTime,
 ) -> Result<Created, Error> {
     if let Some(key) = key {
-        if let Some(answer) = stored(db, &key, now).await? {
+        if let Some(answer) = find_stored(db, &key, now).await? {
             return Ok(answer);
         }
-        keep(db, &key, &product, now).await?;
+        store_response(db, &key, &product, now).await?;
     }
     products::insert(db, &product).await?;
     Ok(Created::Created { product, replayed: false })
 }
 
-async fn stored(db: &mut SqliteConnection, key: &IdempotencyKey, now: OffsetDateTime) -> Result<Option<Created>, Error> {
+async fn find_stored(db: &mut SqliteConnection, key: &IdempotencyKey, now: OffsetDateTime) -> Result<Option<Created>, Error> {
     let row = sqlx::query(
         "SELECT fingerprint, product_id AS id, name, description, price_minor, quantity, category, is_active,
                 1 AS version, created_at, created_at AS updated_at
@@ -44,7 +44,7 @@ async fn stored(db: &mut SqliteConnection, key: &IdempotencyKey, now: OffsetDate
 }
 
 /// Replaces a row of the same key: [`stored`] found that it expired.
-async fn keep(db: &mut SqliteConnection, key: &IdempotencyKey, product: &Product, now: OffsetDateTime) -> Result<(), Error> {
+async fn store_response(db: &mut SqliteConnection, key: &IdempotencyKey, product: &Product, now: OffsetDateTime) -> Result<(), Error> {
     sqlx::query(
         "INSERT OR REPLACE INTO idempotency_keys
              (subject, key, fingerprint, expires_at, product_id, name, description, price_minor, quantity, category, is_active, created_at)
@@ -53,7 +53,7 @@ async fn keep(db: &mut SqliteConnection, key: &IdempotencyKey, product: &Product
     .bind(&key.subject)
     .bind(&key.key)
     .bind(key.fingerprint.as_slice())
-    .bind(to_millis(now + KEY_KEPT_FOR))
+    .bind(to_millis(now + KEY_TTL))
     .bind(product.id)
     .bind(&product.name)
     .bind(&product.description)
@@ -67,7 +67,7 @@ async fn keep(db: &mut SqliteConnection, key: &IdempotencyKey, product: &Product
     Ok(())
 }
 
-pub(super) async fn forget(db: &mut SqliteConnection, now: OffsetDateTime) -> Result<u64, Error> {
+pub(super) async fn delete_expired(db: &mut SqliteConnection, now: OffsetDateTime) -> Result<u64, Error> {
     let gone = sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= ?").bind(to_millis(now)).execute(db).await?;
     Ok(gone.rows_affected())
 }

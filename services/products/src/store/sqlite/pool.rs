@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use palisade_middleware::db::{Lease, Leases};
+use palisade_middleware::store_instrumentation::{CheckedOut, CheckoutCounter};
 use sqlx::{Sqlite, SqlitePool, pool::PoolConnection};
 
 use crate::store::Error;
@@ -11,17 +11,17 @@ use crate::store::Error;
 #[derive(Debug)]
 pub(super) struct Pool {
     inner: SqlitePool,
-    leases: Arc<Leases>,
+    checkouts: Arc<CheckoutCounter>,
 }
 
 impl Pool {
     /// Several pools may share `leases`.
-    pub(super) fn new(inner: SqlitePool, leases: Arc<Leases>) -> Self {
-        Self { inner, leases }
+    pub(super) fn new(inner: SqlitePool, checkouts: Arc<CheckoutCounter>) -> Self {
+        Self { inner, checkouts }
     }
 
     /// Waits for a connection.
-    pub(super) async fn acquire(&self) -> Result<Lease<PoolConnection<Sqlite>>, Error> {
-        Ok(self.leases.take(self.inner.acquire(), |error| matches!(error, sqlx::Error::PoolTimedOut)).await?)
+    pub(super) async fn acquire(&self) -> Result<CheckedOut<PoolConnection<Sqlite>>, Error> {
+        Ok(self.checkouts.acquire(self.inner.acquire(), |error| matches!(error, sqlx::Error::PoolTimedOut)).await?)
     }
 }

@@ -5,10 +5,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    product::{Draft, Page, Product, Query, Sort, SortKey, searchable},
+    product::{ValidatedProduct, Page, Product, Query, Sort, SortKey, searchable},
     store::{
         Error, Removed, Updated,
-        millis::{from_millis, to_millis},
+        timestamp::{from_millis, to_millis},
     },
 };
 
@@ -41,7 +41,7 @@ pub(super) fn select(query: &Query) -> QueryBuilder<Sqlite> {
     if let Some(is_active) = filter.is_active {
         sql.push(" AND is_active = ").push_bind(is_active);
     }
-    if let Some(text) = filter.folded_text() {
+    if let Some(text) = filter.normalized_text() {
         sql.push(" AND instr(folded, ").push_bind(text).push(") > 0");
     }
     if let Some(price) = filter.min_price_minor {
@@ -87,7 +87,7 @@ pub(super) async fn insert(db: &mut SqliteConnection, product: &Product) -> Resu
 pub(super) async fn update(
     db: &mut SqliteConnection,
     id: Uuid,
-    draft: &Draft,
+    draft: &ValidatedProduct,
     expected_version: Option<i64>,
     now: OffsetDateTime,
 ) -> Result<Updated, Error> {

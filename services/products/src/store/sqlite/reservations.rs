@@ -7,10 +7,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    reservation::{Confirmed, HeldLine, Lines, Offer, Refusal, Reservation, Reserved, State},
+    reservation::{Confirmed, HeldLine, Lines, ProductStock, Refusal, Reservation, ReserveOutcome, State},
     store::{
         Error,
-        millis::{from_millis, to_millis},
+        timestamp::{from_millis, to_millis},
     },
 };
 
@@ -20,25 +20,25 @@ pub(super) async fn reserve(
     lines: &Lines,
     now: OffsetDateTime,
     hold_for: Duration,
-) -> Result<Reserved, Error> {
-    if let Some(reservation) = settled(db, id, now).await? {
-        return Ok(reservation.answer_reserve(lines));
+) -> Result<ReserveOutcome, Error> {
+    if let Some(reservation) = find_settled(db, id, now).await? {
+        return Ok(reservation.reserve_outcome(lines));
     }
-    let (state, held) = lines.weigh(&offers(db, lines).await?);
+    let (state, held) = lines.evaluate(&load_stock(db, lines).await?);
     let reservation = Reservation { id, state, lines: held, expires_at: now + hold_for };
     insert(db, &reservation).await?;
     if state == State::Held {
         take(db, id, now).await?;
     }
-    Ok(reservation.answer_reserve(lines))
+    Ok(reservation.reserve_outcome(lines))
 }
 
 pub(super) async fn confirm(db: &mut SqliteConnection, id: Uuid, now: OffsetDateTime) -> Result<Confirmed, Error> {
-    let Some(mut reservation) = settled(db, id, now).await? else { return Ok(Confirmed::Unknown) };
+    let Some(mut reservation) = find_settled(db, id, now).await? else { return Ok(Confirmed::Unknown) };
     if reservation.state == State::Held {
         move_to(db, &mut reservation, State::Confirmed).await?;
     }
-    Ok(reservation.answer_confirm())
+    Ok(reservation.confirm_outcome())
 }
 
 pub(super) async fn release(db: &mut SqliteConnection, id: Uuid, now: OffsetDateTime) -> Result<Reservation, Error> {
@@ -83,7 +83,7 @@ pub(super) async fn list_open(db: &mut SqliteConnection, after: Option<Uuid>, li
 }
 
 /// The reservation, given back first if it ran out: once an answer says "expired", it is.
-async fn settled(db: &mut SqliteConnection, id: Uuid, now: OffsetDateTime) -> Result<Option<Reservation>, Error> {
+async fn find_settled(db: &mut SqliteConnection, id: Uuid, now: OffsetDateTime) -> Result<Option<Reservation>, Error> {
     let mut found = find(db, id).await?;
     if let Some(reservation) = found.as_mut().filter(|reservation| reservation.is_overdue(now)) {
         give_back(db, reservation, State::Expired, now).await?;
@@ -112,7 +112,7 @@ async fn lines_of(db: &mut SqliteConnection, id: Uuid) -> Result<Vec<HeldLine>, 
     rows.iter().map(line).collect()
 }
 
-async fn offers(db: &mut SqliteConnection, lines: &Lines) -> Result<HashMap<Uuid, Offer>, Error> {
+async fn load_stock(db: &mut SqliteConnection, lines: &Lines) -> Result<HashMap<Uuid, ProductStock>, Error> {
     let mut sql = QueryBuilder::new("SELECT id, name, price_minor, quantity, is_active FROM products WHERE id IN (");
     let mut ids = sql.separated(", ");
     for line in lines.as_slice() {
@@ -120,7 +120,7 @@ async fn offers(db: &mut SqliteConnection, lines: &Lines) -> Result<HashMap<Uuid
     }
     ids.push_unseparated(")");
     let offer = |row: &SqliteRow| {
-        let offer = Offer {
+        let offer = ProductStock {
             name: row.try_get("name")?,
             unit_price_minor: row.try_get("price_minor")?,
             quantity: row.try_get("quantity")?,

@@ -19,9 +19,9 @@ fn url(files: &TempDir) -> String {
     format!("sqlite://{}/products.db", files.path().display())
 }
 
-fn draft() -> Draft {
+fn draft() -> ValidatedProduct {
     let [name, description, category] = ["Lamp", "", "home"].map(str::to_owned);
-    Draft::new(Input { name, description, price_minor: 1, quantity: 10, category, is_active: true }).unwrap()
+    ValidatedProduct::new(Input { name, description, price_minor: 1, quantity: 10, category, is_active: true }).unwrap()
 }
 
 #[tokio::test]

@@ -14,8 +14,8 @@ use crate::{
 
 #[test]
 fn no_search_text_is_a_pattern() {
-    assert_eq!(literally("a.b (c)+$"), r"a\.b \(c\)\+\$");
-    assert_eq!(literally(r"\d[x]{2}|^é"), r"\\d\[x\]\{2\}\|\^é");
+    assert_eq!(escape_regex("a.b (c)+$"), r"a\.b \(c\)\+\$");
+    assert_eq!(escape_regex(r"\d[x]{2}|^é"), r"\\d\[x\]\{2\}\|\^é");
 }
 
 #[tokio::test]
@@ -25,7 +25,7 @@ async fn every_filter_in_every_order_uses_an_index() {
         store.add(n).await;
     }
     for sort in [Sort::Newest, Sort::Oldest, Sort::PriceAsc, Sort::PriceDesc, Sort::NameAsc, Sort::NameDesc] {
-        let product = Draft::new(input(1)).unwrap().into_product(Uuid::now_v7(), NOW);
+        let product = ValidatedProduct::new(input(1)).unwrap().into_product(Uuid::now_v7(), NOW);
         let position = Position { key: sort.key(&product), id: product.id };
         for category in [None, Some("home".to_owned())] {
             for is_active in [None, Some(true)] {
@@ -52,7 +52,7 @@ fn key() -> IdempotencyKey {
 #[tokio::test]
 async fn a_create_that_crashed_between_answer_and_product_is_finished_by_the_next() {
     let store = fresh().await;
-    let draft = Draft::new(input(3)).unwrap();
+    let draft = ValidatedProduct::new(input(3)).unwrap();
     let Created::Created { product, .. } = store.create(Uuid::now_v7(), draft.clone(), Some(key()), NOW).await.unwrap() else {
         panic!("the key is new")
     };
@@ -67,7 +67,7 @@ async fn a_create_that_crashed_between_answer_and_product_is_finished_by_the_nex
 #[tokio::test]
 async fn a_removed_product_stays_removed_though_its_create_never_finished() {
     let store = fresh().await;
-    let draft = Draft::new(input(3)).unwrap();
+    let draft = ValidatedProduct::new(input(3)).unwrap();
     let id = Uuid::now_v7();
     store.create(id, draft.clone(), Some(key()), NOW).await.unwrap();
     store.collections.keys.update_many(doc! {}, doc! { "$set": { "done": false } }).await.unwrap();

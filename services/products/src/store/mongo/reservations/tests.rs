@@ -6,7 +6,7 @@ use crate::store::{
 
 /// Where the work on a reservation of two lines stopped.
 #[derive(Debug, Clone, Copy)]
-struct Stop {
+struct CrashPoint {
     /// Lines that were taken.
     taken: usize,
     /// What was begun then, if anything.
@@ -16,8 +16,8 @@ struct Stop {
 }
 
 /// Every place where a crash can stop a reserve, and each undo of one that was never or once held.
-fn stops() -> Vec<Stop> {
-    let reserving = (0..=2).map(|taken| Stop { taken, undo: None, given_back: 0 });
+fn crash_points() -> Vec<CrashPoint> {
+    let reserving = (0..=2).map(|taken| CrashPoint { taken, undo: None, given_back: 0 });
     let undoing = [
         (Phase::Refused, false, 0..=1),
         (Phase::Released, false, 0..=2),
@@ -26,35 +26,35 @@ fn stops() -> Vec<Stop> {
         (Phase::Expired, true, 2..=2),
     ];
     let undoing = undoing.into_iter().flat_map(|(to, sure, taken)| {
-        taken.flat_map(move |taken| (0..=2).map(move |given_back| Stop { taken, undo: Some(Undo { to, sure }), given_back }))
+        taken.flat_map(move |taken| (0..=2).map(move |given_back| CrashPoint { taken, undo: Some(Undo { to, all_lines_taken: sure }), given_back }))
     });
     reserving.chain(undoing).collect()
 }
 
 /// Does what an executor does up to `stop`, and there it ends.
-async fn crash(store: &MongoStore, products: [Uuid; 2], stop: Stop) -> Uuid {
+async fn run_until_crash(store: &MongoStore, products: [Uuid; 2], stop: CrashPoint) -> Uuid {
     let db = &store.collections;
     let id = Uuid::now_v7();
     let wanted = lines(&[(products[0], 2), (products[1], 3)]);
-    let stock = stock_of(db, products.map(bson_id).into_iter()).await.unwrap();
-    let offers = stock.iter().map(|product| (domain_id(product.id), product.offer())).collect();
-    let (state, held) = wanted.weigh(&offers);
+    let stock = load_stock(db, products.map(bson_id).into_iter()).await.unwrap();
+    let offers = stock.iter().map(|product| (domain_id(product.id), product.product_stock())).collect();
+    let (state, held) = wanted.evaluate(&offers);
     let document = ReservationDocument::new(&Reservation { id, state, lines: held, expires_at: NOW + HOLD }, NOW);
     assert!(insert(db, &document).await.unwrap());
     for line in &document.lines[..stop.taken] {
-        let taking = marks::take(db, document.id, line, epochs(&stock).get(&line.product_id).copied(), NOW).await.unwrap();
-        assert_eq!(taking, Taking::Taken);
+        let taking = stock_marks::take(db, document.id, line, epochs(&stock).get(&line.product_id).copied(), NOW).await.unwrap();
+        assert_eq!(taking, TakeOutcome::Taken);
     }
     let Some(to) = stop.undo else { return id };
     let mut held = document.clone();
-    if to.sure {
-        move_on(db, &document, doc! { "state": Phase::Held }).await.unwrap();
+    if to.all_lines_taken {
+        compare_and_set(db, &document, doc! { "state": Phase::Held }).await.unwrap();
         held.state = Phase::Held;
     }
     let refusal = RefusalDocument::new(crate::reservation::Refusal::InsufficientStock, document.lines[1].product_id);
     undo(db, &held, to, (to.to == Phase::Refused).then_some(refusal), NOW).await.unwrap();
     for line in &document.lines[..stop.given_back] {
-        marks::give_back(db, document.id, line, to.sure, NOW).await.unwrap();
+        stock_marks::give_back(db, document.id, line, to.all_lines_taken, NOW).await.unwrap();
     }
     id
 }
@@ -78,11 +78,11 @@ async fn recover(store: &MongoStore, id: Uuid, products: [Uuid; 2], how: Recover
 
 #[tokio::test(flavor = "multi_thread")]
 async fn work_that_crashed_at_any_step_is_finished_or_undone_by_whoever_comes_next() {
-    for stop in stops() {
+    for stop in crash_points() {
         for how in [Recovery::Reserve, Recovery::Confirm, Recovery::Release, Recovery::Sweep] {
             let store = fresh().await;
             let products = [store.add(10).await, store.add(10).await];
-            let id = crash(&store, products, stop).await;
+            let id = run_until_crash(&store, products, stop).await;
             assert_eq!(store.audit(NOW).await.unwrap().violations, [], "{stop:?}: half done is not unbalanced");
 
             recover(&store, id, products, how).await;
@@ -96,7 +96,7 @@ async fn work_that_crashed_at_any_step_is_finished_or_undone_by_whoever_comes_ne
             let found = find(&store.collections, id).await.unwrap().unwrap();
             assert_eq!(found.state, expected, "{stop:?} {how:?}");
             let owned = matches!(expected, Phase::Held | Phase::Confirmed);
-            let left = [store.left(products[0]).await, store.left(products[1]).await];
+            let left = [store.available(products[0]).await, store.available(products[1]).await];
             assert_eq!(left, if owned { [8, 7] } else { [10, 10] }, "{stop:?} {how:?}");
             assert_eq!(store.audit(NOW).await.unwrap().violations, [], "{stop:?} {how:?}");
         }
@@ -108,19 +108,19 @@ async fn a_late_executor_moves_nothing_that_has_moved_on() {
     let store = fresh().await;
     let db = &store.collections;
     let products = [store.add(10).await, store.add(10).await];
-    let all_taken = Stop { taken: 2, undo: None, given_back: 0 };
+    let all_taken = CrashPoint { taken: 2, undo: None, given_back: 0 };
 
-    let id = crash(&store, products, all_taken).await;
+    let id = run_until_crash(&store, products, all_taken).await;
     let reserving = find(db, id).await.unwrap().unwrap();
     store.release(id, NOW).await.unwrap();
-    move_on(db, &reserving, doc! { "state": Phase::Held }).await.unwrap();
+    compare_and_set(db, &reserving, doc! { "state": Phase::Held }).await.unwrap();
     assert_eq!(find(db, id).await.unwrap().unwrap().state, Phase::Released, "not held again");
 
-    let id = crash(&store, products, all_taken).await;
+    let id = run_until_crash(&store, products, all_taken).await;
     settle(db, id, NOW).await.unwrap();
     let held = find(db, id).await.unwrap().unwrap();
     store.confirm(id, NOW).await.unwrap();
-    undo(db, &held, Undo { to: Phase::Expired, sure: true }, None, NOW).await.unwrap();
+    undo(db, &held, Undo { to: Phase::Expired, all_lines_taken: true }, None, NOW).await.unwrap();
     assert_eq!(find(db, id).await.unwrap().unwrap().state, Phase::Confirmed, "confirmed for good");
 }
 
@@ -128,7 +128,7 @@ async fn a_late_executor_moves_nothing_that_has_moved_on() {
 async fn abandoned_undoing_waits_for_its_executor_a_little() {
     let store = fresh().await;
     let products = [store.add(10).await, store.add(10).await];
-    crash(&store, products, Stop { taken: 2, undo: Some(Undo { to: Phase::Released, sure: true }), given_back: 1 }).await;
+    run_until_crash(&store, products, CrashPoint { taken: 2, undo: Some(Undo { to: Phase::Released, all_lines_taken: true }), given_back: 1 }).await;
     assert_eq!(store.expire_due(NOW + ABANDONED_AFTER - Duration::from_millis(1), 10).await.unwrap(), 0);
     assert_eq!(store.expire_due(NOW + ABANDONED_AFTER, 10).await.unwrap(), 1);
 }
@@ -137,13 +137,13 @@ async fn abandoned_undoing_waits_for_its_executor_a_little() {
 async fn a_product_removed_under_a_reserve_refuses_it() {
     let store = fresh().await;
     let products = [store.add(10).await, store.add(10).await];
-    let id = crash(&store, products, Stop { taken: 1, undo: None, given_back: 0 }).await;
+    let id = run_until_crash(&store, products, CrashPoint { taken: 1, undo: None, given_back: 0 }).await;
     assert_eq!(store.remove(products[0], None, OffsetDateTime::UNIX_EPOCH).await.unwrap(), Removed::InUse);
     assert_eq!(store.remove(products[1], None, OffsetDateTime::UNIX_EPOCH).await.unwrap(), Removed::Removed);
     let reserved = store.reserve(id, lines(&[(products[0], 2), (products[1], 3)]), NOW, HOLD).await.unwrap();
-    let expected = Reserved::Refused { reason: crate::reservation::Refusal::UnknownProduct, product_id: products[1] };
+    let expected = ReserveOutcome::Refused { reason: crate::reservation::Refusal::UnknownProduct, product_id: products[1] };
     assert_eq!(reserved, expected);
-    assert_eq!(store.left(products[0]).await, 10);
+    assert_eq!(store.available(products[0]).await, 10);
     assert_eq!(store.audit(NOW).await.unwrap().violations, []);
 }
 

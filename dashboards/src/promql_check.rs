@@ -1,0 +1,276 @@
+//! Whether a query names only what exists: its syntax tree is walked from the selectors up, with the labels that are left at each step.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use promql_parser::{
+    label::{METRIC_NAME, MatchOp, Matcher},
+    parser::{
+        self, AggregateExpr, BinModifier, BinaryExpr, Call, Expr, LabelModifier, VectorMatchCardinality, VectorSelector,
+        token::{T_BOTTOMK, T_COUNT_VALUES, T_LAND, T_LOR, T_LUNLESS, T_TOPK, TokenType},
+        value::ValueType,
+    },
+    util::{ExprVisitor, walk_expr},
+};
+
+use crate::known_metrics::Names;
+
+type Labels = BTreeSet<String>;
+
+/// Which series a query selects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selector {
+    /// The metric.
+    pub name: String,
+    /// Label and value that are asked for, whatever the operator.
+    pub matchers: Vec<(String, String)>,
+    /// How far back it looks, if it does.
+    pub range: Option<Duration>,
+    /// As it is written, without range and offset.
+    pub text: String,
+}
+
+/// What is wrong with a query, which has no variables left; empty if all that it names exists.
+pub fn problems(promql: &str, names: &Names) -> Vec<String> {
+    let mut walk = LabelChecker { names, problems: Vec::new(), lost: false };
+    match parser::parse(promql) {
+        Ok(tree) => drop(walk.labels(&tree)),
+        Err(error) => walk.problems.push(format!("no PromQL: {error}")),
+    }
+    walk.problems
+}
+
+/// The labels of a query's results, as far as the names tell.
+pub fn labels(promql: &str, names: &Names) -> BTreeSet<String> {
+    let mut walk = LabelChecker { names, problems: Vec::new(), lost: false };
+    parser::parse(promql).map(|tree| walk.labels(&tree)).unwrap_or_default()
+}
+
+/// Everything that a query selects; nothing if it is no PromQL.
+pub fn selectors(promql: &str) -> Vec<Selector> {
+    let mut found = Selectors(Vec::new());
+    if let Ok(tree) = parser::parse(promql) {
+        let Ok(_) = walk_expr(&mut found, &tree);
+    }
+    found.0
+}
+
+struct Selectors(Vec<Selector>);
+
+impl ExprVisitor for Selectors {
+    type Error = std::convert::Infallible;
+
+    fn pre_visit(&mut self, expr: &Expr) -> Result<bool, Self::Error> {
+        let (selector, range) = match expr {
+            Expr::VectorSelector(selector) => (selector, None),
+            Expr::MatrixSelector(matrix) => (&matrix.vs, Some(matrix.range)),
+            _ => return Ok(true),
+        };
+        let matchers = matchers(selector).map(|matcher| (matcher.name.clone(), matcher.value.clone())).collect();
+        let now = VectorSelector { offset: None, at: None, ..selector.clone() };
+        self.0.push(Selector { name: name(selector), matchers, range, text: now.to_string() });
+        Ok(true)
+    }
+}
+
+fn matchers(selector: &VectorSelector) -> impl Iterator<Item = &Matcher> {
+    selector.matchers.matchers.iter().chain(selector.matchers.or_matchers.iter().flatten())
+}
+
+/// The metric of a selector, however it is written.
+fn name(selector: &VectorSelector) -> String {
+    let by_matcher = || matchers(selector).find(|matcher| matcher.name == METRIC_NAME).map(|matcher| matcher.value.clone());
+    selector.name.clone().or_else(by_matcher).unwrap_or_default()
+}
+
+struct LabelChecker<'a> {
+    names: &'a Names,
+    problems: Vec<String>,
+    /// A metric is unknown, and its labels with it: what misses them is no problem of its own.
+    lost: bool,
+}
+
+impl LabelChecker<'_> {
+    /// The labels of what `expr` results in.
+    fn labels(&mut self, expr: &Expr) -> Labels {
+        match expr {
+            Expr::VectorSelector(selector) => self.selected(selector),
+            Expr::MatrixSelector(matrix) => self.selected(&matrix.vs),
+            Expr::Aggregate(aggregate) => self.aggregated(aggregate),
+            Expr::Binary(binary) => self.check_binary(binary),
+            Expr::Call(call) => self.check_call(call),
+            Expr::Paren(inner) => self.labels(&inner.expr),
+            Expr::Unary(inner) => self.labels(&inner.expr),
+            Expr::Subquery(inner) => self.labels(&inner.expr),
+            Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::Extension(_) => Labels::new(),
+        }
+    }
+
+    fn selected(&mut self, selector: &VectorSelector) -> Labels {
+        let name = name(selector);
+        let Some(known) = self.names.get(&name) else {
+            self.problems.push(format!("nobody exposes `{name}`"));
+            self.lost = true;
+            return Labels::new();
+        };
+        for matcher in matchers(selector).filter(|matcher| matcher.name != METRIC_NAME) {
+            self.must_have(&known.labels, &matcher.name, &name);
+            // Prometheus 3 stores `1.0` where Prometheus 2 has `1`.
+            if matcher.name == "le" && matches!(matcher.op, MatchOp::Equal | MatchOp::NotEqual) && !matcher.value.contains('.') {
+                self.problems.push(format!("`{name}`: `le=\"{}\"` is written otherwise by another Prometheus", matcher.value));
+            }
+        }
+        known.labels.clone()
+    }
+
+    fn aggregated(&mut self, AggregateExpr { op, expr, modifier, param }: &AggregateExpr) -> Labels {
+        let inner = self.labels(expr);
+        let listed: &[String] = modifier.as_ref().map_or(&[], |modifier| &modifier.labels().labels);
+        for label in listed {
+            self.must_have(&inner, label, expr);
+        }
+        let mut left = match modifier {
+            _ if [T_TOPK, T_BOTTOMK].contains(&op.id()) => inner,
+            Some(LabelModifier::Include(_)) => inner.into_iter().filter(|label| listed.contains(label)).collect(),
+            Some(LabelModifier::Exclude(_)) => inner.into_iter().filter(|label| !listed.contains(label)).collect(),
+            None => Labels::new(),
+        };
+        if let (true, Some(Expr::StringLiteral(label))) = (op.id() == T_COUNT_VALUES, param.as_deref()) {
+            left.insert(label.val.clone());
+        }
+        left
+    }
+
+    fn check_binary(&mut self, BinaryExpr { op, lhs, rhs, modifier }: &BinaryExpr) -> Labels {
+        let (left, right) = (self.labels(lhs), self.labels(rhs));
+        if lhs.value_type() == ValueType::Scalar {
+            return right;
+        }
+        if rhs.value_type() == ValueType::Scalar {
+            return left;
+        }
+        let matching = modifier.as_ref().and_then(|modifier: &BinModifier| modifier.matching.as_ref());
+        for label in matching.map_or(&[][..], |matching| &matching.labels().labels) {
+            self.must_have(&left, label, lhs);
+            self.must_have(&right, label, rhs);
+        }
+        if is(*op, T_LOR) {
+            return left.union(&right).cloned().collect();
+        }
+        if is(*op, T_LAND) || is(*op, T_LUNLESS) {
+            return left;
+        }
+        match modifier.as_ref().map(|modifier| &modifier.card) {
+            Some(VectorMatchCardinality::ManyToOne(taken)) => self.group_modifier_labels(left, &taken.labels, &right, rhs),
+            Some(VectorMatchCardinality::OneToMany(taken)) => self.group_modifier_labels(right, &taken.labels, &left, lhs),
+            _ => match matching {
+                Some(LabelModifier::Include(on)) => left.into_iter().filter(|label| on.labels.contains(label)).collect(),
+                Some(LabelModifier::Exclude(ignored)) => left.into_iter().filter(|label| !ignored.labels.contains(label)).collect(),
+                None => left.intersection(&right).cloned().collect(),
+            },
+        }
+    }
+
+    /// What `group_left` and `group_right` take from the side that has one of each.
+    fn group_modifier_labels(&mut self, mut many: Labels, taken: &[String], one: &Labels, expr: &Expr) -> Labels {
+        for label in taken {
+            self.must_have(one, label, expr);
+            many.insert(label.clone());
+        }
+        many
+    }
+
+    fn check_call(&mut self, Call { func, args }: &Call) -> Labels {
+        let mut inner = Labels::new();
+        for argument in &args.args {
+            inner.extend(self.labels(argument));
+        }
+        let word = |index: usize| match args.args.get(index).map(AsRef::as_ref) {
+            Some(Expr::StringLiteral(word)) => Some(word.val.clone()),
+            _ => None,
+        };
+        match func.name {
+            "histogram_quantile" => {
+                self.must_have(&inner, "le", &args.args[1]);
+                inner.remove("le");
+            }
+            "label_replace" => {
+                self.must_have(&inner, &word(3).unwrap_or_default(), &args.args[0]);
+                inner.extend(word(1));
+            }
+            "label_join" => inner.extend(word(1)),
+            _ => {}
+        }
+        inner
+    }
+
+    fn must_have(&mut self, labels: &Labels, label: &str, whose: impl std::fmt::Display) {
+        if !self.lost && !labels.contains(label) {
+            self.problems.push(format!("`{whose}` has no label `{label}`"));
+        }
+    }
+}
+
+fn is(operator: TokenType, id: parser::token::TokenId) -> bool {
+    operator.id() == id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems_of(promql: &str) -> Vec<String> {
+        problems(promql, &Names::default())
+    }
+
+    #[test]
+    fn what_exists_may_be_named() {
+        for well in [
+            r#"sum by (job, http_route) (rate(http_server_request_duration_seconds_count{error_type!=""}[5m]))"#,
+            "histogram_quantile(0.95, sum by (le) (rate(rpc_server_call_duration_seconds_bucket[5m])))",
+            "palisade_breaker_state > 0 and on (job) up == 1",
+            "up * on (job, instance) group_left (version) build_info",
+            r#"label_replace(up, "host", "$1", "instance", "(.*):.*")"#,
+            "max without (instance) (palisade_queue_waiting) or vector(0)",
+            r#"http_server_request_duration_seconds_bucket{le="0.25"} or http_server_request_duration_seconds_bucket{le=~"1|1.0"}"#,
+        ] {
+            assert_eq!(problems_of(well), Vec::<String>::new(), "{well}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_exist_is_found_wherever_it_stands() {
+        for (ill, found) in [
+            ("palisade_braker_state", "nobody exposes `palisade_braker_state`"),
+            ("rate(palisade_panics[5m])", "nobody exposes `palisade_panics`"),
+            (r#"{__name__="upp"}"#, "nobody exposes `upp`"),
+            ("http_server_request_duration_seconds", "nobody exposes `http_server_request_duration_seconds`"),
+            (r#"palisade_breaker_state{targte="a"}"#, "has no label `targte`"),
+            ("sum by (rout) (up)", "has no label `rout`"),
+            ("sum without (rout) (up)", "has no label `rout`"),
+            ("sum by (instance) (sum by (job) (up))", "has no label `instance`"),
+            ("up / on (jbo) up", "has no label `jbo`"),
+            ("up / ignoring (version) build_info", "has no label `version`"),
+            ("up * on (job) group_left (versoin) build_info", "has no label `versoin`"),
+            (r#"label_replace(up, "a", "$1", "instanec", "")"#, "has no label `instanec`"),
+            ("histogram_quantile(0.9, sum by (job) (rate(palisade_queue_wait_seconds_bucket[5m])))", "has no label `le`"),
+            ("max_over_time(sum by (statee) (palisade_stock_units)[5m:])", "has no label `statee`"),
+            (r#"http_server_request_duration_seconds_bucket{le="1"}"#, "another Prometheus"),
+            ("sum by (job (up)", "no PromQL"),
+        ] {
+            let problems = problems_of(ill);
+            assert!(problems.iter().any(|problem| problem.contains(found)), "{ill}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn selectors_tell_what_they_ask_for() {
+        let found = selectors(r#"rate(up{job="a"}[30s]) / build_info"#);
+        let up = Selector {
+            name: "up".into(),
+            matchers: vec![("job".into(), "a".into())],
+            range: Some(Duration::from_secs(30)),
+            text: r#"up{job="a"}"#.into(),
+        };
+        assert_eq!(found, [up, Selector { name: "build_info".into(), matchers: Vec::new(), range: None, text: "build_info".into() }]);
+    }
+}

@@ -1,0 +1,87 @@
+//! What makes the load: wrk as fast as 64 connections can, or k6 at a fixed rate.
+
+use std::{fmt, path::Path, process::Command};
+
+use serde_json::Value;
+
+use super::system_under_test::Request;
+use crate::k6;
+
+/// Connections of wrk, and virtual users of k6.
+pub(super) const CONNECTIONS: u32 = 64;
+
+/// Who makes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tool {
+    Wrk,
+    K6,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(super) struct LoadResult {
+    pub(super) requests: f64,
+    /// Orders that were accepted, and finished after their answer.
+    pub(super) later: f64,
+    pub(super) seconds: f64,
+    pub(super) p50: f64,
+    pub(super) p99: f64,
+}
+
+impl fmt::Display for Tool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wrk => "wrk",
+            Self::K6 => "k6",
+        })
+    }
+}
+
+impl Tool {
+    /// Sends such requests for so many seconds. Every answer must be right.
+    pub(super) async fn load(self, request: &Request, seconds: u64) -> LoadResult {
+        let mut command = match self {
+            Self::Wrk => wrk(request, seconds),
+            Self::K6 => k6(request, seconds),
+        };
+        let output = tokio::task::spawn_blocking(move || command.output().expect("wrk and k6 can be started"));
+        let output = output.await.expect("it ran");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let told: Value = text.lines().rev().find_map(|line| serde_json::from_str(line).ok()).unwrap_or_default();
+        let number = |name: &str| told[name].as_f64().unwrap_or(0.0);
+        let wrong = number("wrong");
+        let right = output.status.success() && number("requests") > 0.0 && wrong == 0.0;
+        assert!(right, "{self} got {wrong} wrong answers of {}:\n{text}{}", request.route, String::from_utf8_lossy(&output.stderr));
+        LoadResult {
+            requests: number("requests"),
+            later: number("later"),
+            seconds: number("seconds"),
+            p50: number("p50"),
+            p99: number("p99"),
+        }
+    }
+}
+
+fn wrk(request: &Request, seconds: u64) -> Command {
+    let found = Command::new("wrk").arg("-v").output().is_ok();
+    assert!(found, "wrk is missing, which only this word needs: `apt-get install wrk` (Debian, Ubuntu), `brew install wrk`");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("wrk/capacity.lua");
+    let mut command = Command::new("wrk");
+    command.args(["--threads", "1", "--connections", &CONNECTIONS.to_string(), "--duration", &format!("{seconds}s"), "--latency"]);
+    command.arg("--timeout").arg("10s").arg("--script").arg(script);
+    command.arg("--header").arg(format!("authorization: Bearer {}", request.token)).arg(&request.url);
+    command.env("PRODUCTS", request.products.join(",")).env("PREFIX", palisade_tests::unique("wrk"));
+    command
+}
+
+fn k6(request: &Request, seconds: u64) -> Command {
+    let settings = [
+        ("URL", request.url.clone()),
+        ("TOKEN", request.token.clone()),
+        ("ORDER_OF", request.products.join(",")),
+        ("RATE", request.rate.to_string()),
+        ("DURATION", format!("{seconds}s")),
+        ("VUS", CONNECTIONS.to_string()),
+    ];
+    k6::command("capacity", &settings.map(|(name, value)| (name.to_owned(), value)))
+}

@@ -1,0 +1,78 @@
+//! The shop, three processes, with everything out of the way that holds one caller back.
+
+use palisade_tests::{
+    Shop,
+    servers::{Mongo, Postgres},
+    shop::{ALL_SCOPES, SERVICES},
+};
+use serde_json::json;
+
+use super::{CACHED, Request, SystemUnderTest};
+use crate::environment::trust_scripts;
+
+/// Products on the shelf; orders go to one after the other.
+const PRODUCTS: usize = 50;
+/// Of each.
+const UNITS: u32 = 1_000_000;
+
+/// One caller may ask as much as it likes, and no limit on what runs at once is met: the limits work, and let everything pass.
+const OUT_OF_THE_WAY: [(&str, &str); 7] = [
+    ("SERVER__RATE_LIMIT__PER_SECOND", "1000000"),
+    ("SERVER__RATE_LIMIT__BURST", "1000000"),
+    ("SERVER__ADDRESS_LIMIT__PER_SECOND", "1000000"),
+    ("SERVER__ADDRESS_LIMIT__BURST", "1000000"),
+    ("SERVER__ADAPTIVE_LIMIT__INITIAL_LIMIT", "1000"),
+    ("SERVER__ADAPTIVE_LIMIT__MIN_LIMIT", "1000"),
+    ("SERVER__ADAPTIVE_LIMIT__MAX_LIMIT", "1000"),
+];
+
+/// `sampled`: where spans go, and which share.
+pub(super) async fn start(
+    stores: &'static str,
+    telemetry: &'static str,
+    sampled: Option<(&str, &str)>,
+    servers: Option<(&Postgres, &Mongo)>,
+) -> (SystemUnderTest, Shop) {
+    let database = palisade_tests::unique("capacity").replace('-', "_");
+    let urls = servers.map(|(postgres, mongo)| (mongo.url(&database), postgres.url(&database)));
+    let (products, orders) = urls.as_ref().map(|(products, orders)| (products.as_str(), orders.as_str())).unzip();
+    let shop = Shop::separate_with(products, orders, |service, command| {
+        trust_scripts(command);
+        command.envs(OUT_OF_THE_WAY.map(|(name, value)| (format!("PALISADE_{name}"), value)));
+        if stores == CACHED && service == "gateway" {
+            command.env("PALISADE_CACHE__TTL_MS", "5000");
+        }
+        if let Some((collector, share)) = sampled {
+            command.env("PALISADE_TELEMETRY__OTLP_ENDPOINT", collector).env("PALISADE_TELEMETRY__SAMPLE_RATIO", share);
+        }
+    });
+    shop.ready().await;
+    let seller = shop.client("seller", ALL_SCOPES);
+    let mut shelf = Vec::new();
+    for number in 0..PRODUCTS {
+        let lamp = json!({ "name": format!("Lamp {number}"), "description": "To be measured.", "price": 19.99, "quantity": UNITS, "category": "load" });
+        shelf.push(seller.post("/products", &lamp).await.ok(201)["id"].as_str().expect("a product has an id").to_owned());
+    }
+    let token = token();
+    let request = |route, path: String, products, rate| Request { route, url: shop.url() + &path, token: token.clone(), products, rate };
+    let requests = vec![
+        request("GET product", format!("/products/{}", shelf[0]), Vec::new(), 300),
+        request("GET list", "/products?category=load&limit=20".to_owned(), Vec::new(), 200),
+        request("POST order", "/orders".to_owned(), shelf, 50),
+    ];
+    let subject = SystemUnderTest {
+        stores,
+        telemetry,
+        processes: SERVICES.map(|service| (service, shop.program(service).id())).into(),
+        databases: servers.map(|(postgres, mongo)| vec![postgres.process_id(), mongo.process_id()]).unwrap_or_default(),
+        requests,
+    };
+    (subject, shop)
+}
+
+/// One that outlives the run.
+fn token() -> String {
+    let mut claims = palisade_tests::jwt::claims("buyer", ALL_SCOPES);
+    claims["exp"] = (palisade_tests::jwt::now() + 4 * 3_600).into();
+    palisade_tests::jwt::sign(&json!({ "alg": "HS256", "typ": "JWT" }), &claims, palisade_tests::jwt::SECRET.as_bytes())
+}

@@ -1,0 +1,113 @@
+//! What an answer says about trying again: gRPC's pushback, or HTTP's `Retry-After`.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Response, StatusCode, header};
+use time::{PrimitiveDateTime, format_description::StaticFormatDescription, macros::format_description};
+
+use crate::{
+    grpc_status,
+    rejection::{PUSHBACK_HEADER, Retry},
+};
+
+/// Whatever stands before a server, it does not keep us away for longer.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// RFC 9110 §5.6.7, the one form that is still written.
+const HTTP_DATE: StaticFormatDescription =
+    format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
+
+/// What an answer's metadata says about trying again (gRFC A6 pushback). What cannot be read forbids it.
+pub fn pushback(metadata: &HeaderMap) -> Retry {
+    match metadata.get(PUSHBACK_HEADER) {
+        None => Retry::Unspecified,
+        Some(value) => match value.to_str().ok().and_then(|text| text.parse().ok()) {
+            Some(millis) => Retry::After(Duration::from_millis(millis)),
+            None => Retry::Never,
+        },
+    }
+}
+
+/// As [`advice`] of the head of an answer, which may be no gRPC at all: then `Retry-After` counts, on 429 and 503.
+pub(crate) fn pushback_of_head<B>(response: &Response<B>) -> Retry {
+    let headers = response.headers();
+    if grpc_status::from_headers(headers).is_some() || response.status() == StatusCode::OK {
+        return pushback(headers);
+    }
+    pushback_of_http(response)
+}
+
+/// As [`advice`] of an HTTP answer: `Retry-After`, on 429 and 503.
+pub(crate) fn pushback_of_http<B>(response: &Response<B>) -> Retry {
+    match response.status() {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            retry_after(response.headers()).map_or(Retry::Unspecified, |wait| Retry::After(wait.min(MAX_RETRY_AFTER)))
+        }
+        _ => Retry::Unspecified,
+    }
+}
+
+/// Seconds, or a date: counted from the answer's own, so that its clock need not agree with ours.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name)?.to_str().ok();
+    let value = text(header::RETRY_AFTER)?;
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = |text| PrimitiveDateTime::parse(text, HTTP_DATE).ok();
+    let wait = date(value)? - date(text(header::DATE)?)?;
+    Some(wait.try_into().unwrap_or(Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    const PUSHBACK: header::HeaderName = header::HeaderName::from_static(PUSHBACK_HEADER);
+    const NOON: &str = "Sun, 06 Nov 1994 12:00:00 GMT";
+
+    fn answer(status: u16, headers: &[(header::HeaderName, &'static str)]) -> Response<()> {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        for (name, value) in headers {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_of_the_servers_clock() {
+        for (text, wait) in [
+            ("0", Some(0)),
+            ("7", Some(7)),
+            ("31", Some(30)),
+            ("18446744073709551615", Some(30)),
+            ("Sun, 06 Nov 1994 12:00:09 GMT", Some(9)),
+            ("Mon, 07 Nov 1994 12:00:00 GMT", Some(30)),
+            ("Sun, 06 Nov 1994 11:59:59 GMT", Some(0)),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            let response = answer(503, &[(header::RETRY_AFTER, text), (header::DATE, NOON)]);
+            let expected = wait.map_or(Retry::Unspecified, |wait| Retry::After(Duration::from_secs(wait)));
+            assert_eq!(pushback_of_head(&response), expected, "{text:?}");
+        }
+        let without_clock = answer(503, &[(header::RETRY_AFTER, NOON)]);
+        assert_eq!(pushback_of_head(&without_clock), Retry::Unspecified);
+    }
+
+    #[test]
+    fn retry_after_counts_only_where_http_says_later() {
+        for (status, counts) in [(429, true), (503, true), (200, false), (404, false), (500, false), (502, false)] {
+            let advice = pushback_of_head(&answer(status, &[(header::RETRY_AFTER, "2")]));
+            assert_eq!(advice == Retry::After(Duration::from_secs(2)), counts, "{status}");
+        }
+        let mut grpc = answer(503, &[(header::RETRY_AFTER, "2"), (PUSHBACK, "250")]);
+        grpc.headers_mut().insert("grpc-status", HeaderValue::from_static("14"));
+        assert_eq!(pushback_of_head(&grpc), Retry::After(Duration::from_millis(250)));
+    }
+}

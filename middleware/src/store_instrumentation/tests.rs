@@ -1,0 +1,221 @@
+use std::{future::pending, pin::pin};
+
+use futures_util::poll;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use opentelemetry::trace::{SpanKind, Status, TracerProvider};
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
+use tokio::time::{advance, sleep};
+use tracing::{info_span, instrument::WithSubscriber};
+use tracing_subscriber::layer::SubscriberExt;
+
+use super::*;
+use crate::kept_spans::Kept;
+
+const FIND: Operation = Operation::new("find", "orders");
+const LIMIT: Duration = Duration::from_secs(4);
+
+#[derive(Debug, PartialEq)]
+enum TestError {
+    Timeout,
+    Corrupt,
+}
+
+impl StoreError for TestError {
+    fn timeout() -> Self {
+        Self::Timeout
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Corrupt => "corrupt",
+        }
+    }
+}
+
+fn recorder() -> (PrometheusRecorder, PrometheusHandle) {
+    let recorder = PrometheusBuilder::new().set_buckets(&[1.0]).unwrap().build_recorder();
+    let handle = recorder.handle();
+    (recorder, handle)
+}
+
+fn calls() -> InstrumentedCalls {
+    let server = Some(("db.internal".into(), 5432));
+    InstrumentedCalls::new(Database { system: "postgresql", namespace: "shop".into(), server }, &[FIND])
+}
+
+/// How many calls ended with `error`, and how many seconds they took together.
+fn recorded(handle: &PrometheusHandle, error: &str) -> Option<(u32, f64)> {
+    let labels = format!(
+        r#"{{db_system_name="postgresql",db_namespace="shop",db_collection_name="orders",db_operation_name="find",error_type="{error}"}}"#
+    );
+    let count = value(handle, &format!("db_client_operation_duration_count{labels}"))?;
+    Some((count.parse().unwrap(), value(handle, &format!("db_client_operation_duration_sum{labels}"))?.parse().unwrap()))
+}
+
+fn value(handle: &PrometheusHandle, series: &str) -> Option<String> {
+    handle.render().lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned))
+}
+
+/// A metric of the pool `test`.
+fn pool_metric(handle: &PrometheusHandle, metric: &str) -> String {
+    value(handle, &format!(r#"db_client_connection_{metric}{{db_client_connection_pool_name="test"}}"#)).unwrap()
+}
+
+fn connections(handle: &PrometheusHandle, state: &str) -> String {
+    let labels = format!(r#"{{db_client_connection_pool_name="test",db_client_connection_state="{state}"}}"#);
+    value(handle, &format!("db_client_connection_count{labels}")).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_measured_by_how_it_ended() {
+    let (recorder, handle) = recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let calls = calls();
+    assert_eq!(recorded(&handle, ""), Some((0, 0.0)), "there from the start");
+    let slow = async {
+        sleep(Duration::from_secs(2)).await;
+        Ok::<_, TestError>("found")
+    };
+    assert_eq!(calls.run(FIND, LIMIT, slow).await, Ok("found"));
+    assert_eq!(calls.run(FIND, LIMIT, async { Err::<(), _>(TestError::Corrupt) }).await, Err(TestError::Corrupt));
+    assert_eq!(calls.run(FIND, LIMIT, pending::<Result<(), TestError>>()).await, Err(TestError::Timeout));
+    assert_eq!(recorded(&handle, ""), Some((1, 2.0)));
+    assert_eq!(recorded(&handle, "corrupt"), Some((1, 0.0)));
+    assert_eq!(recorded(&handle, "timeout"), Some((1, 4.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_caller_is_gone_is_measured_when_it_ends() {
+    let (recorder, handle) = recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let calls = calls();
+    let slow = async {
+        sleep(Duration::from_secs(3)).await;
+        Ok::<_, TestError>(())
+    };
+    {
+        let mut ends = pin!(calls.run(FIND, LIMIT, slow));
+        let mut hangs = pin!(calls.run(FIND, LIMIT, pending::<Result<(), TestError>>()));
+        assert!(poll!(&mut ends).is_pending());
+        assert!(poll!(&mut hangs).is_pending());
+    }
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(recorded(&handle, ""), Some((1, 3.0)));
+    assert_eq!(recorded(&handle, "timeout"), Some((1, 4.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_measured_too_and_goes_on_in_the_caller() {
+    let (recorder, handle) = recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let calls = calls();
+    let caller = task::spawn(async move { calls.run(FIND, LIMIT, async { panic!("a bug") as Result<(), TestError> }).await });
+    assert!(caller.await.unwrap_err().is_panic());
+    assert_eq!(recorded(&handle, "aborted"), Some((1, 0.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_within_a_trace_is_a_client_span_of_it() {
+    let exporter = Kept::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+    let subscriber = tracing_subscriber::registry().with(tracing_opentelemetry::layer().with_tracer(provider.tracer("test")));
+    let traced = async {
+        let calls = calls();
+        calls.run(FIND, LIMIT, async { Ok::<_, TestError>(()) }).await.unwrap();
+        assert_eq!(exporter.0.lock().len(), 0, "a call that belongs to nothing");
+        let request = async {
+            calls.run(FIND, LIMIT, async { Ok::<_, TestError>(()) }).await.unwrap();
+            calls.run(FIND, LIMIT, pending::<Result<(), TestError>>()).await.unwrap_err();
+        };
+        request.instrument(info_span!("request")).await;
+    };
+    traced.with_subscriber(subscriber).await;
+
+    let spans = exporter.0.lock();
+    let [succeeded, failed, request] = spans.as_slice() else { panic!("{spans:?}") };
+    for span in [succeeded, failed] {
+        assert_eq!((span.name.as_ref(), &span.span_kind), ("find orders", &SpanKind::Client));
+        assert_eq!(span.parent_span_id, request.span_context.span_id());
+        for (key, expected) in [
+            ("db.system.name", "postgresql"),
+            ("db.namespace", "shop"),
+            ("db.collection.name", "orders"),
+            ("db.operation.name", "find"),
+            ("server.address", "db.internal"),
+            ("server.port", "5432"),
+        ] {
+            assert_eq!(attribute(span, key).as_deref(), Some(expected), "{key}");
+        }
+    }
+    assert_eq!((&succeeded.status, attribute(succeeded, "error.type")), (&Status::Unset, None));
+    assert!(matches!(failed.status, Status::Error { .. }));
+    assert_eq!(attribute(failed, "error.type").as_deref(), Some("timeout"));
+}
+
+fn attribute(span: &SpanData, key: &str) -> Option<String> {
+    span.attributes.iter().find(|pair| pair.key.as_str() == key).map(|pair| pair.value.to_string())
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_is_counted_and_so_is_who_waits_in_vain() {
+    let (recorder, handle) = recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let pool = PoolMetrics::new("test", 2);
+    let values = || ["limit", "pending_requests", "timeouts", "wait_time_count", "wait_time_sum"].map(|metric| pool_metric(&handle, metric));
+    assert_eq!(values(), ["2", "0", "0", "0", "0"]);
+    let [acquired, failed, timed_out] = [pool.wait(), pool.wait(), pool.wait()];
+    advance(Duration::from_secs(1)).await;
+    assert_eq!(values(), ["2", "3", "0", "0", "0"]);
+    acquired.acquired();
+    failed.failed();
+    drop(timed_out);
+    assert_eq!(values(), ["2", "0", "1", "1", "1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_call_waits_for_ends_with_it() {
+    let (recorder, handle) = recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let (calls, pool) = (calls(), PoolMetrics::new("test", 2));
+    let wait = |driver: PoolMetrics, acquired: Option<bool>| async move {
+        driver.wait_begins();
+        sleep(Duration::from_secs(1)).await;
+        let Some(got) = acquired else { return pending().await };
+        driver.wait_ends(got);
+        Ok::<_, TestError>(())
+    };
+    let values = || ["pending_requests", "timeouts", "wait_time_count"].map(|metric| pool_metric(&handle, metric));
+    calls.run(FIND, LIMIT, wait(pool.clone(), Some(true))).await.unwrap();
+    assert_eq!(values(), ["0", "0", "1"]);
+    calls.run(FIND, LIMIT, wait(pool.clone(), Some(false))).await.unwrap();
+    assert_eq!(values(), ["0", "0", "1"]);
+    let mut timed_out = pin!(calls.run(FIND, LIMIT, wait(pool.clone(), None)));
+    assert!(poll!(&mut timed_out).is_pending());
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(values(), ["1", "0", "1"]);
+    assert_eq!(timed_out.await, Err(TestError::Timeout));
+    assert_eq!(values(), ["0", "1", "1"]);
+    wait(pool, Some(true)).await.unwrap();
+    assert_eq!(values(), ["0", "1", "1"], "what belongs to no call is not measured");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_used_until_its_lease_is_dropped() {
+    let (recorder, handle) = recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let counter = CheckoutCounter::new(PoolMetrics::new("test", 4), || 3);
+    let values = || ["idle", "used"].map(|state| connections(&handle, state));
+    assert_eq!(values(), ["0", "0"]);
+    let first = counter.acquire(async { Ok::<_, &str>(Box::new("a connection")) }, |_| false).await.unwrap();
+    let second = counter.acquire(async { Ok::<_, &str>(Box::new("another")) }, |_| false).await.unwrap();
+    assert_eq!((*first, *second), ("a connection", "another"));
+    assert_eq!(values(), ["1", "2"]);
+    drop(first);
+    assert_eq!(values(), ["2", "1"]);
+    drop(second);
+    assert_eq!(values(), ["3", "0"]);
+    counter.acquire(async { Err::<Box<()>, _>("refused") }, |_| false).await.unwrap_err();
+    counter.acquire(async { Err::<Box<()>, _>("too late") }, |error| *error == "too late").await.unwrap_err();
+    assert_eq!(pool_metric(&handle, "timeouts"), "1");
+}

@@ -1,0 +1,111 @@
+//! The SERVER span of a request as it begins: what its head says. Called only for what is recorded.
+
+use std::net::IpAddr;
+
+use http::{Method, Request, Version, header, uri::Authority};
+use tracing::{
+    Span,
+    field::{self, Empty},
+};
+
+use crate::{
+    context::Context,
+    rate_limit::{self, Peer},
+    respond::Protocol,
+};
+
+/// Of what a caller writes no more than this is kept, in bytes.
+const MAX_ATTRIBUTE_BYTES: usize = 256;
+
+pub(super) fn start_span<B>(protocol: Protocol, proxies: &[IpAddr], request: &Request<B>) -> Span {
+    let context = Context::of(request);
+    let method = context.and_then(|context| context.method);
+    let request_id = context.map_or("", |context| &*context.request_id);
+    let authority = authority(request);
+    let server_address = authority.as_ref().and_then(|authority| truncate(authority.host().trim_matches(['[', ']']).as_bytes()));
+    let server_port = authority.as_ref().and_then(Authority::port_u16).map(i64::from);
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_canonical());
+    match protocol {
+        Protocol::Grpc => tracing::info_span!(
+            "rpc.server",
+            otel.name = method.map_or("grpc", |method| method.rpc_method()),
+            otel.kind = "server",
+            otel.status_code = Empty,
+            rpc.system.name = "grpc",
+            rpc.method = method.map_or("_OTHER", |method| method.rpc_method()),
+            rpc.method_original =
+                method.is_none().then(|| truncate(request.uri().path().trim_start_matches('/').as_bytes())).flatten(),
+            rpc.status_code = Empty,
+            error.type = Empty,
+            server.address = server_address,
+            server.port = server_port,
+            network.peer.address = peer.map(field::display),
+            app.request_id = request_id,
+            app.deadline_ms = Empty,
+            app.idempotency.outcome = Empty,
+        ),
+        Protocol::Http => {
+            let verb = known_verb(request.method());
+            let display_verb = if verb == "_OTHER" { "HTTP" } else { verb };
+            let name = method.map_or_else(|| display_verb.to_owned(), |method| format!("{display_verb} {}", method.path));
+            tracing::info_span!(
+                "http.server",
+                otel.name = name,
+                otel.kind = "server",
+                otel.status_code = Empty,
+                http.request.method = verb,
+                http.request.method_original = (verb == "_OTHER").then(|| truncate(request.method().as_str().as_bytes())).flatten(),
+                http.route = method.map(|method| method.path),
+                http.response.status_code = Empty,
+                url.path = truncate(request.uri().path().as_bytes()),
+                url.scheme = "http",
+                error.type = Empty,
+                server.address = server_address,
+                server.port = server_port,
+                client.address = peer.map(|peer| field::display(rate_limit::client_ip(peer, request.headers(), proxies))),
+                user_agent.original = request.headers().get(header::USER_AGENT).and_then(|text| truncate(text.as_bytes())),
+                network.protocol.version = version(request.version()),
+                app.request_id = request_id,
+                app.deadline_ms = Empty,
+                app.idempotency.outcome = Empty,
+            )
+        }
+    }
+}
+
+/// Whom the caller says it asks: `:authority`, or `Host`.
+fn authority<B>(request: &Request<B>) -> Option<Authority> {
+    let from_uri = request.uri().authority().cloned();
+    from_uri.or_else(|| Authority::try_from(request.headers().get(header::HOST)?.as_bytes()).ok())
+}
+
+/// The beginning of what a caller wrote, if it is text.
+fn truncate(text: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(text).ok()?;
+    Some(&text[..text.floor_char_boundary(MAX_ATTRIBUTE_BYTES)])
+}
+
+fn version(version: Version) -> Option<&'static str> {
+    match version {
+        Version::HTTP_10 => Some("1.0"),
+        Version::HTTP_11 => Some("1.1"),
+        Version::HTTP_2 => Some("2"),
+        _ => None,
+    }
+}
+
+/// Semantic conventions: methods outside RFC 9110 and PATCH are `_OTHER`, so that a scanner cannot make new series.
+pub(crate) fn known_verb(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        Method::TRACE => "TRACE",
+        Method::CONNECT => "CONNECT",
+        _ => "_OTHER",
+    }
+}

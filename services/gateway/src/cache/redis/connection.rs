@@ -1,0 +1,75 @@
+//! One Redis, which may be away or hang: asked for a moment at most, and left alone for a while after it has failed.
+
+use std::{fmt, time::Duration};
+
+use parking_lot::Mutex;
+use redis::{AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisResult, aio::MultiplexedConnection};
+use tokio::time::{Instant, timeout};
+
+use crate::metrics::{Operation, Outcome, redis_operations};
+
+/// How long it is left alone.
+const COOLDOWN: Duration = Duration::from_secs(1);
+
+/// See the module. Connects when it is first asked, and anew after a failure.
+pub(super) struct RedisConnection {
+    client: Client,
+    timeout: Duration,
+    connection: tokio::sync::Mutex<Option<MultiplexedConnection>>,
+    cooldown_until: Mutex<Option<Instant>>,
+}
+
+impl fmt::Debug for RedisConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The client knows the password.
+        f.write_str("Server")
+    }
+}
+
+impl RedisConnection {
+    pub(super) fn new(client: Client, timeout: Duration) -> Self {
+        Self { client, timeout, connection: tokio::sync::Mutex::default(), cooldown_until: Mutex::default() }
+    }
+
+    /// What it answers to `commands`; `None`, counted as such, if it does not.
+    pub(super) async fn run<T: FromRedisValue>(&self, operation: Operation, commands: &Pipeline) -> Option<T> {
+        if self.cooldown_until.lock().is_some_and(|until| Instant::now() < until) {
+            redis_operations(operation, Outcome::Skipped).increment(1);
+            return None;
+        }
+        let reason = match timeout(self.timeout, self.query(commands)).await {
+            Ok(Ok(answer)) => return Some(answer),
+            Ok(Err(error)) => error.category().to_owned(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        tracing::debug!(reason, "redis is left alone for a moment");
+        redis_operations(operation, Outcome::Failed).increment(1);
+        *self.cooldown_until.lock() = Some(Instant::now() + COOLDOWN);
+        // It may be the connection: a network that was cut says nothing for minutes.
+        *self.connection.lock().await = None;
+        None
+    }
+
+    /// Whether it answers, for a probe.
+    pub(super) async fn ping(&self) -> Result<(), String> {
+        let mut connection = self.connect().await.map_err(|error| error.category().to_owned())?;
+        redis::cmd("PING").exec_async(&mut connection).await.map_err(|error| error.category().to_owned())
+    }
+
+    async fn query<T: FromRedisValue>(&self, commands: &Pipeline) -> RedisResult<T> {
+        let mut connection = {
+            let mut slot = self.connection.lock().await;
+            match &*slot {
+                Some(connection) => connection.clone(),
+                None => slot.insert(self.connect().await?).clone(),
+            }
+        };
+        commands.query_async(&mut connection).await
+    }
+
+    /// Without limits of its own: whoever asks has one.
+    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+        let unlimited = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        self.client.get_multiplexed_async_connection_with_config(&unlimited).await
+    }
+}

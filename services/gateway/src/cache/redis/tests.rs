@@ -1,0 +1,131 @@
+//! Against a real Redis.
+
+use palisade_tests::servers::Redis;
+
+use super::*;
+
+const ID: Uuid = Uuid::from_u128(7);
+const BODY: &[u8] = b"{\"a\":\n1}";
+
+/// What a replica has of `redis`.
+fn replica(redis: &Redis) -> (Arc<RedisCache>, InvalidationQueue) {
+    // Whatever a busy machine may need.
+    let config = Config { ttl_ms: 60_000, redis_url: Some(redis.url().into()), redis_timeout_ms: 10_000, ..Config::default() };
+    RedisCache::new(config.redis().unwrap().unwrap(), &config)
+}
+
+/// Has everything told that waits for it.
+async fn drain_queue((second_level, changes): (Arc<RedisCache>, InvalidationQueue)) {
+    // Nobody else has it: when it is gone, nobody outdates any more.
+    let redis = Arc::try_unwrap(second_level).unwrap();
+    let RedisCache { server, lifetime, min_versions: floors, invalidated_at: missed, invalidations: sender } = redis;
+    drop(sender);
+    let (never, _) = mpsc::channel(1);
+    RedisCache { server, lifetime, min_versions: floors, invalidated_at: missed, invalidations: never }.run_writer(changes).await;
+}
+
+async fn version(replica: &RedisCache) -> Option<i64> {
+    replica.get(ID).await.map(|left| left.version)
+}
+
+#[test]
+fn the_age_of_a_value_is_what_redis_has_seen_of_its_lifetime() {
+    let left = decode(b"7 5000\n{\n}".to_vec(), 3_800);
+    assert_eq!(left, Some(RedisEntry { version: 7, body: Bytes::from_static(b"{\n}"), age: Duration::from_millis(1_200) }));
+}
+
+#[test]
+fn what_only_says_that_something_changed_or_is_not_ours_is_nothing() {
+    let values = [("7 0\n", 3_800), ("7 5000\n{}", -1), ("7 5000\n{}", -2), ("7 10\n{}", 3_800), ("{}", 1), ("x 5\n{}", 1), ("", 1)];
+    for (value, rest_ms) in values {
+        assert_eq!(decode(value.as_bytes().to_vec(), rest_ms), None, "{value}");
+    }
+}
+
+#[tokio::test]
+async fn a_newer_version_is_never_overwritten_by_an_older_one() {
+    let redis = Redis::start();
+    let ((fast, _), (slow, _)) = (replica(&redis), replica(&redis));
+    fast.set(ID, 9, b"new").await;
+    slow.set(ID, 8, b"old").await;
+    let left = slow.get(ID).await.unwrap();
+    assert_eq!((left.version, left.body.as_ref()), (9, b"new".as_slice()));
+    assert!(left.age < Duration::from_mins(1));
+    fast.set(ID, 10, BODY).await;
+    assert_eq!(slow.get(ID).await.unwrap().body, BODY);
+}
+
+#[tokio::test]
+async fn a_change_hides_what_is_older_from_all_and_lets_nothing_older_come_back() {
+    let redis = Redis::start();
+    let ((writer, changes), (reader, _)) = (replica(&redis), replica(&redis));
+    reader.set(ID, 1, BODY).await;
+    writer.invalidate(ID, Version::Known(2));
+    assert_eq!(version(&writer).await, None, "who was told believes it at once");
+    drain_queue((writer, changes)).await;
+    assert_eq!(version(&reader).await, None);
+    reader.set(ID, 1, BODY).await;
+    assert_eq!(version(&reader).await, None);
+    reader.set(ID, 2, BODY).await;
+    assert_eq!(version(&reader).await, Some(2));
+}
+
+#[tokio::test]
+async fn an_older_notice_lowers_nothing() {
+    let redis = Redis::start();
+    let ((writer, changes), (reader, _)) = (replica(&redis), replica(&redis));
+    reader.set(ID, 7, BODY).await;
+    for version in [8, 7] {
+        writer.invalidate(ID, Version::Known(version));
+    }
+    assert_eq!(version(&writer).await, None, "redis has not heard of it");
+    drain_queue((writer, changes)).await;
+    assert_eq!(version(&reader).await, None);
+}
+
+#[tokio::test]
+async fn a_change_that_many_hear_of_spares_what_one_has_left_of_it_already() {
+    let redis = Redis::start();
+    let ((one, changes), (other, _)) = (replica(&redis), replica(&redis));
+    other.set(ID, 5, BODY).await;
+    one.invalidate(ID, Version::Known(5));
+    drain_queue((one, changes)).await;
+    assert_eq!(version(&other).await, Some(5));
+}
+
+#[tokio::test]
+async fn what_may_have_changed_is_forgotten_and_what_is_gone_does_not_come_back() {
+    let redis = Redis::start();
+    for (change, comes_back) in [(Version::Unknown, true), (Version::Removed, false)] {
+        let ((writer, changes), (reader, _)) = (replica(&redis), replica(&redis));
+        reader.set(ID, 1, BODY).await;
+        writer.invalidate(ID, change);
+        drain_queue((writer, changes)).await;
+        assert_eq!(version(&reader).await, None);
+        reader.set(ID, 1, BODY).await;
+        assert_eq!(version(&reader).await.is_some(), comes_back, "{change:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_there_before_something_may_have_been_missed_is_not_believed() {
+    let redis = Redis::start();
+    let (replica, _changes) = replica(&redis);
+    replica.set(ID, 1, BODY).await;
+    assert_eq!(version(&replica).await, Some(1));
+    replica.invalidate_all();
+    assert_eq!(version(&replica).await, None);
+}
+
+#[tokio::test]
+async fn what_hangs_or_is_away_is_nothing() {
+    let mut redis = Redis::start();
+    let config = Config { ttl_ms: 60_000, redis_url: Some(redis.url().into()), redis_timeout_ms: 50, ..Config::default() };
+    let (replica, _changes) = RedisCache::new(config.redis().unwrap().unwrap(), &config);
+    redis.pause();
+    assert_eq!(version(&replica).await, None);
+    redis.kill();
+    replica.set(ID, 1, BODY).await;
+    assert_eq!(version(&replica).await, None);
+    assert!(replica.ping().await.is_err());
+}

@@ -1,0 +1,181 @@
+//! What the caller is told of where an answer comes from and how good it is: `Cache-Status` (RFC 9211), `Age` and `Cache-Control` (RFC 9111).
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    extract::FromRequestParts,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG},
+    request::Parts,
+};
+use serde::Serialize;
+use tonic::Status;
+
+use super::store::Entry;
+use crate::extract::{IfNoneMatch, etag};
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// A copy may be kept and shown again once the service has said that it is still the present one, which costs it next to nothing with a cache. No
+/// `max-age`: nobody could tell a browser's copy of a change, or that another user sits before it.
+const PRIVATE_NO_CACHE: &str = "private, no-cache";
+
+// Why an answer is stale, after the names that RFC 5861 has for the two.
+pub(super) const STALE_IF_ERROR: &str = "stale-if-error";
+pub(super) const STALE_WHILE_REVALIDATE: &str = "stale-while-revalidate";
+
+/// What there is to be sent: JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Representation {
+    pub(super) body: Bytes,
+    /// That of the product; a page has none.
+    pub(super) version: Option<i64>,
+}
+
+/// What a read has found.
+#[derive(Debug)]
+pub(crate) enum CacheResult {
+    /// There is no cache.
+    Uncached(Representation),
+    /// In it, or through it.
+    Cached { entry: Arc<Entry>, how: CacheStatus, fresh: Duration },
+}
+
+/// Where an answer comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CacheStatus {
+    /// It was kept here.
+    Hit,
+    /// It was kept by another replica.
+    Shared,
+    /// Products gave it.
+    Forwarded { why: FwdReason, stored: bool, collapsed: bool },
+    /// It was kept here and is not fresh, which has this reason.
+    Stale(&'static str),
+}
+
+/// Why products was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FwdReason {
+    /// Nothing was kept.
+    Miss,
+    /// It was not fresh.
+    Stale,
+    /// The caller wanted it so.
+    Request,
+}
+
+/// Whether the caller wants nothing that was kept: `Cache-Control` of the request says `no-cache`, or `max-age=0` as browsers do that load a page anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NoCache(pub(super) bool);
+
+impl Representation {
+    /// The JSON of a thing, which has this version.
+    pub(crate) fn new(resource: &impl Serialize, version: Option<i64>) -> Result<Self, Status> {
+        let body = serde_json::to_vec(resource).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Self { body: body.into(), version })
+    }
+}
+
+impl CacheResult {
+    /// The answer to a caller who has what `if_none_match` says.
+    pub(crate) fn into_conditional_response(self, if_none_match: &IfNoneMatch) -> Response {
+        let mut headers = HeaderMap::new();
+        let mut set = |name, text: String| HeaderValue::try_from(text).ok().and_then(|value| headers.insert(name, value));
+        set(CACHE_CONTROL, PRIVATE_NO_CACHE.to_owned());
+        let (body, tag) = match self {
+            Self::Uncached(Representation { body, version }) => (body, version.map(|version| version.to_string())),
+            Self::Cached { entry, how, fresh } => {
+                let age = entry.age();
+                set(CACHE_STATUS, how.to_header_value(age, fresh));
+                if !matches!(how, CacheStatus::Forwarded { .. }) {
+                    set(AGE, age.as_secs().to_string());
+                }
+                (entry.representation.body.clone(), Some(entry.tag.clone()))
+            }
+        };
+        let is_known = tag.as_ref().is_some_and(|tag| if_none_match.matches(tag));
+        tag.and_then(|tag| set(ETAG, etag(tag)));
+        if is_known {
+            return (StatusCode::NOT_MODIFIED, headers).into_response();
+        }
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        (headers, body).into_response()
+    }
+}
+
+impl CacheStatus {
+    /// The value of `Cache-Status` for an answer of this age.
+    fn to_header_value(self, age: Duration, fresh: Duration) -> String {
+        let left = fresh.saturating_sub(age).as_secs();
+        match self {
+            Self::Hit => format!("palisade; hit; ttl={left}"),
+            Self::Shared => format!("palisade; hit; ttl={left}; detail=shared"),
+            Self::Stale(detail) => {
+                let staleness = i64::try_from(age.saturating_sub(fresh).as_secs()).unwrap_or(i64::MAX);
+                format!("palisade; hit; ttl={}; detail={detail}", -staleness)
+            }
+            Self::Forwarded { why, stored, collapsed } => {
+                let why = match why {
+                    FwdReason::Miss => "uri-miss",
+                    FwdReason::Stale => "stale",
+                    FwdReason::Request => "request",
+                };
+                let stored = if stored { "; stored" } else { "" };
+                let collapsed = if collapsed { "; collapsed" } else { "" };
+                format!("palisade; fwd={why}{stored}{collapsed}")
+            }
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for NoCache {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::read(&parts.headers))
+    }
+}
+
+impl NoCache {
+    fn read(headers: &HeaderMap) -> Self {
+        let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+        let mut directives = values.flat_map(|value| value.split(',')).map(str::trim);
+        Self(directives.any(|directive| ["no-cache", "no-store", "max-age=0"].iter().any(|known| directive.eq_ignore_ascii_case(known))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_caller_is_told_where_an_answer_comes_from() {
+        let header_value = |how: CacheStatus, age_ms| how.to_header_value(Duration::from_millis(age_ms), Duration::from_secs(5));
+        let forwarded = |why, stored, collapsed| header_value(CacheStatus::Forwarded { why, stored, collapsed }, 0);
+        assert_eq!(header_value(CacheStatus::Hit, 1_200), "palisade; hit; ttl=3");
+        assert_eq!(header_value(CacheStatus::Shared, 4_999), "palisade; hit; ttl=0; detail=shared");
+        assert_eq!(header_value(CacheStatus::Stale(STALE_IF_ERROR), 65_000), "palisade; hit; ttl=-60; detail=stale-if-error");
+        // What was outdated before its time.
+        assert_eq!(header_value(CacheStatus::Stale(STALE_IF_ERROR), 1_000), "palisade; hit; ttl=0; detail=stale-if-error");
+        assert_eq!(forwarded(FwdReason::Miss, true, false), "palisade; fwd=uri-miss; stored");
+        assert_eq!(forwarded(FwdReason::Stale, true, true), "palisade; fwd=stale; stored; collapsed");
+        assert_eq!(forwarded(FwdReason::Request, false, false), "palisade; fwd=request");
+    }
+
+    #[test]
+    fn a_request_may_want_nothing_that_was_kept() {
+        let bypasses = |values: &[&'static str]| {
+            NoCache::read(&values.iter().map(|value| (CACHE_CONTROL, HeaderValue::from_static(value))).collect()).0
+        };
+        for values in [["no-cache"].as_slice(), &["max-age=0"], &["No-Store"], &["max-stale=5, no-cache"], &["max-stale", "no-cache"]] {
+            assert!(bypasses(values), "{values:?}");
+        }
+        for values in [[].as_slice(), &["max-age=05"], &["max-age=60"], &["private"], &["x-no-cache"]] {
+            assert!(!bypasses(values), "{values:?}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Carries out what the saga decides: asks products, records, puts off. The same for a request and for the worker.
+
+use std::sync::Arc;
+
+use palisade_middleware::{clock::Clock, recorded_span, trace};
+use tokio::time::Instant;
+use tracing::{Instrument, field::Empty};
+
+use crate::{
+    metrics::{self, SAGA, Step},
+    order::{Order, OrderId},
+    products::Products,
+    saga::{ConfirmOutcome, Effect, Event, ReleaseOutcome, ReserveOutcome, Transition},
+    store::{StoredResponse, Claimed, Store, TransitionResult},
+};
+
+/// Outcome: another worker, or a person's wish, was faster.
+const LEASE_LOST: &str = "TAKEN_OVER";
+/// Outcome: the store gave no answer, so that a worker takes it up again.
+const STORE_UNAVAILABLE: &str = "UNRECORDED";
+
+/// Takes orders as far as they go.
+#[derive(Clone)]
+pub struct SagaExecutor {
+    store: Arc<dyn Store>,
+    products: Products,
+    clock: Arc<dyn Clock>,
+}
+
+/// Makes the answer that is kept for replays, once an order has come to one.
+pub type EncodeResponse<'a> = &'a (dyn Fn(&Order) -> Option<StoredResponse> + Send + Sync);
+
+impl SagaExecutor {
+    /// A driver over `store` and `products`.
+    pub fn new(store: Arc<dyn Store>, products: Products, clock: Arc<dyn Clock>) -> Self {
+        Self { store, products, clock }
+    }
+
+    /// Works on an order that is leased to the caller until it is finished, somebody else has it, or it has to wait.
+    /// Answers how it stood last. Whatever fails on the way is taken up again by a worker when the lease is over.
+    pub async fn run(&self, claimed: Claimed, encode_response: EncodeResponse<'_>) -> Order {
+        let span = recorded_span!(
+            "saga create_order",
+            app.saga = SAGA,
+            app.saga.id = %claimed.saga.order.id,
+            app.order.id = %claimed.saga.order.id,
+            app.saga.outcome = Empty,
+        );
+        self.run_traced(claimed, encode_response).instrument(span).await
+    }
+
+    /// The same for an order that a worker took up: in a trace of its own, linked to the request that created the order.
+    pub async fn resume(&self, claimed: Claimed) {
+        let span = recorded_span!(
+            parent: None,
+            "saga create_order",
+            app.saga = SAGA,
+            app.saga.id = %claimed.saga.order.id,
+            app.order.id = %claimed.saga.order.id,
+            app.saga.outcome = Empty,
+        );
+        if let Some(trace_parent) = &claimed.trace_parent {
+            trace::link(&span, trace_parent);
+        }
+        self.run_traced(claimed, &|_| None).instrument(span).await;
+    }
+
+    async fn run_traced(&self, claimed: Claimed, encode_response: EncodeResponse<'_>) -> Order {
+        let (order, outcome) = self.run_until_blocked(claimed, encode_response).await;
+        trace::record("app.saga.outcome", outcome.unwrap_or(order.status.as_str()));
+        order
+    }
+
+    /// Why it rests, unless its order is at its end.
+    async fn run_until_blocked(&self, mut claimed: Claimed, encode_response: EncodeResponse<'_>) -> (Order, Option<&'static str>) {
+        let mut event = Event::Resumed;
+        loop {
+            let now = self.clock.now();
+            let random = random();
+            let id = claimed.saga.order.id;
+            let last_error = failure_reason(&event);
+            event = match claimed.saga.handle(event, now, random) {
+                Effect::CallReserve => Event::ReserveAnswered(step(&claimed, self.products.reserve(&claimed.saga.order)).await),
+                Effect::CallConfirm => Event::ConfirmAnswered(step(&claimed, self.products.confirm(id)).await),
+                Effect::CallRelease => Event::ReleaseAnswered(step(&claimed, self.products.release(id)).await),
+                Effect::Record(transition) => match self.record(&claimed, transition, encode_response).await {
+                    StepResult::Next(next) => {
+                        claimed = *next;
+                        Event::Resumed
+                    }
+                    StepResult::Stopped(order, reason) => return (*order, Some(reason)),
+                },
+                Effect::RecordReleased => {
+                    let outcome = write_outcome(id, "the release", self.store.release_done(id, claimed.fence).await);
+                    return (claimed.saga.order, outcome);
+                }
+                Effect::RetryAt(due_at) => {
+                    let outcome = write_outcome(id, "the next try", self.store.postpone(id, claimed.fence, due_at, last_error).await);
+                    return (claimed.saga.order, outcome.or(Some("PUT_OFF")));
+                }
+                Effect::Finished => return (claimed.saga.order, None),
+            };
+        }
+    }
+
+    async fn record(&self, claimed: &Claimed, transition: Transition, encode_response: EncodeResponse<'_>) -> StepResult {
+        let now = self.clock.now();
+        let after = transition.apply(claimed.saga.order.clone(), now);
+        let (id, from, to) = (after.id, claimed.saga.order.status, after.status);
+        let response = encode_response(&after);
+        match self.store.transition(claimed, transition, response, now).await {
+            Ok(TransitionResult::Applied(next)) => {
+                metrics::record_transition(from, to);
+                StepResult::Next(Box::new(next))
+            }
+            Ok(TransitionResult::Fenced(order)) => StepResult::Stopped(Box::new(order), LEASE_LOST),
+            Err(error) => {
+                tracing::warn!(order_id = %id, error = &error as &dyn std::error::Error, "a step could not be recorded, a worker takes the order up");
+                StepResult::Stopped(Box::new(claimed.saga.order.clone()), STORE_UNAVAILABLE)
+            }
+        }
+    }
+}
+
+enum StepResult {
+    Next(Box<Claimed>),
+    Stopped(Box<Order>, &'static str),
+}
+
+async fn step<S: Step>(claimed: &Claimed, call: impl Future<Output = S>) -> S {
+    let started = Instant::now();
+    let span = recorded_span!(
+        "step",
+        otel.name = S::SPAN,
+        otel.status_code = Empty,
+        app.saga.step = S::NAME,
+        app.saga.attempt = i64::from(claimed.saga.attempts),
+        error.type = Empty,
+    );
+    let attempt = async {
+        let result = call.await;
+        if !result.is_conclusive() {
+            trace::record("otel.status_code", "ERROR");
+            trace::record("error.type", "unanswered");
+        }
+        result
+    };
+    let result = attempt.instrument(span).await;
+    metrics::record_step(&result, started.elapsed());
+    result
+}
+
+fn failure_reason(event: &Event) -> &'static str {
+    match event {
+        Event::ReserveAnswered(ReserveOutcome::Unknown { .. }) => "products did not answer the reserve",
+        Event::ReserveAnswered(_) => "products answered the reserve with another order's lines",
+        Event::ConfirmAnswered(ConfirmOutcome::Unknown { .. }) => "products did not answer the confirm",
+        Event::ReleaseAnswered(ReleaseOutcome::Unknown { .. }) => "products did not answer the release",
+        _ => "",
+    }
+}
+
+/// What it is called that nothing came of it.
+fn write_outcome(id: OrderId, what: &str, outcome: Result<bool, crate::store::Error>) -> Option<&'static str> {
+    match outcome {
+        Ok(true) => None,
+        Ok(false) => {
+            tracing::debug!(order_id = %id, "somebody else has the order, {what} is theirs to record");
+            Some(LEASE_LOST)
+        }
+        Err(error) => {
+            tracing::warn!(order_id = %id, error = &error as &dyn std::error::Error, "{what} could not be recorded");
+            Some(STORE_UNAVAILABLE)
+        }
+    }
+}
+
+fn random() -> u32 {
+    // Without randomness many would come back together: worse, not wrong.
+    getrandom::u32().unwrap_or(u32::MAX)
+}

@@ -1,0 +1,41 @@
+//! What a failure of the driver means: try later, too slow, or a bug.
+
+use sqlx::error::{DatabaseError, ErrorKind};
+
+use super::Error;
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(database_error) if is_constraint_violation(database_error.as_ref()) => Self::Corrupt(error.to_string()),
+            sqlx::Error::Database(database_error) if is_timeout(database_error.as_ref()) => Self::Timeout,
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::Encode(_) | sqlx::Error::ColumnNotFound(_) => {
+                Self::Corrupt(error.to_string())
+            }
+            _ => Self::Unavailable(error.into()),
+        }
+    }
+}
+
+impl From<sqlx::migrate::MigrateError> for Error {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        Self::Unavailable(error.into())
+    }
+}
+
+/// A constraint or trigger said no: no statement of ours may come that far.
+fn is_constraint_violation(error: &dyn DatabaseError) -> bool {
+    /// `SQLITE_CONSTRAINT_TRIGGER`.
+    const SQLITE_TRIGGER: &str = "1811";
+    !matches!(error.kind(), ErrorKind::Other) || error.code().as_deref() == Some(SQLITE_TRIGGER)
+}
+
+/// `query_canceled` and `lock_not_available` of `PostgreSQL`, and `SQLITE_BUSY`.
+fn is_timeout(error: &dyn DatabaseError) -> bool {
+    matches!(error.code().as_deref(), Some("57014" | "55P03" | "5"))
+}
+
+/// A text that cannot be what a column says it is.
+pub(super) fn corrupt(error: impl std::fmt::Display) -> Error {
+    Error::Corrupt(error.to_string())
+}

@@ -1,0 +1,117 @@
+//! `palisade token`, `palisade keygen`, `palisade jwks`: tokens for curl and k6, keys for services. `palisade migrate`, `palisade redrive`: the
+//! schema of an orders store, and its dead events.
+
+use std::{io::Write, path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use clap::{Arg, ArgMatches, Command, value_parser};
+use palisade_middleware::{
+    auth::{UserToken, keys::SigningKey, mint_user_token},
+    clock::{Clock, SystemClock},
+};
+use palisade_orders::config::Store;
+use secrecy::ExposeSecret;
+
+use crate::{data_dir, subcommand};
+
+/// `iss` of tokens that the development key signs.
+pub(crate) const DEV_ISSUER: &str = "palisade-dev";
+
+/// The subcommands.
+pub(crate) fn commands() -> [Command; 5] {
+    let text = |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("TEXT").help(help);
+    let path = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("PATH").value_parser(value_parser!(PathBuf)).help(help)
+    };
+    let with_store_arguments = |command: Command| {
+        command
+            .arg(text("store-url", "postgres://… or sqlite://path [env: PALISADE_STORE__URL]"))
+            .arg(path("store-url-file", "File with the URL [env: PALISADE_STORE__URL_FILE]").conflicts_with("store-url"))
+    };
+    [
+        subcommand("token", "Mint a bearer token and print it")
+            .arg(text("sub", "Whose token it is").required(true))
+            .arg(text("scope", "Scopes, separated by spaces").default_value(""))
+            .arg(text("audience", "Whom it is for: palisade (the gateway), products or orders").default_value(palisade_gateway::AUDIENCE))
+            .arg(text("issuer", "Who vouches for it").default_value(DEV_ISSUER))
+            .arg(
+                Arg::new("expires-in")
+                    .long("expires-in")
+                    .value_name("SECONDS")
+                    .value_parser(value_parser!(u64))
+                    .default_value("3600")
+                    .help("How long it is valid"),
+            )
+            .arg(path("key-file", "Ed25519 private key in PEM that signs it [default: the development key]").conflicts_with("data-dir"))
+            .arg(path("data-dir", "Where the development key is kept [default: palisade-data] [env: PALISADE_DATA_DIR]")),
+        with_store_arguments(subcommand("migrate", "Bring the schema of an orders store up to date; for a job that runs before the service")),
+        with_store_arguments(subcommand("redrive", "Have all events that were put aside as dead tried again, and print how many")),
+        subcommand("keygen", "Make an Ed25519 private key for a service").arg(path("out", "File to write, readable by you alone").required(true)),
+        subcommand("jwks", "Print the public halves of private keys as a JSON web key set").arg(
+            Arg::new("file")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .num_args(1..)
+                .required(true)
+                .help("Private keys in PEM"),
+        ),
+    ]
+}
+
+/// Runs one of [`commands`].
+pub(crate) fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<()> {
+    match name {
+        "token" => token(arguments),
+        "keygen" => keygen(arguments),
+        "migrate" => with_store(arguments, async |url| palisade_orders::migrate(url).await),
+        "redrive" => with_store(arguments, async |url| print(&palisade_orders::redrive(url).await?.to_string())),
+        _ => jwks(arguments),
+    }
+}
+
+fn token(arguments: &ArgMatches) -> anyhow::Result<()> {
+    let text = |name: &str| arguments.get_one::<String>(name).cloned().unwrap_or_default();
+    let key = match (arguments.get_one::<PathBuf>("key-file"), arguments.get_one::<PathBuf>("data-dir")) {
+        (Some(path), _) => data_dir::read_key(path)?,
+        (None, Some(data_dir)) => data_dir::development_key(data_dir)?,
+        (None, None) => data_dir::development_key(&data_dir::default())?,
+    };
+    let token = UserToken {
+        subject: text("sub"),
+        scope: text("scope"),
+        issuer: text("issuer"),
+        audience: text("audience"),
+        lifetime: Duration::from_secs(arguments.get_one::<u64>("expires-in").copied().unwrap_or(3_600)),
+    };
+    print(&mint_user_token(&token, &key, SystemClock.now().unix_timestamp())?)
+}
+
+fn keygen(arguments: &ArgMatches) -> anyhow::Result<()> {
+    let path = arguments.get_one::<PathBuf>("out").context("--out is needed")?;
+    data_dir::create_key_file(path, &SigningKey::generate_pem()?).with_context(|| format!("{} cannot be written", path.display()))
+}
+
+/// Does `work` with the URL of an orders store.
+fn with_store(arguments: &ArgMatches, work: impl AsyncFnOnce(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let mut store = Store {
+        url: arguments.get_one::<String>("store-url").cloned().map(Into::into),
+        url_file: arguments.get_one::<PathBuf>("store-url-file").cloned(),
+        ..Store::default()
+    };
+    if store.url.is_none() && store.url_file.is_none() {
+        store.url = std::env::var("PALISADE_STORE__URL").ok().map(Into::into);
+        store.url_file = std::env::var_os("PALISADE_STORE__URL_FILE").map(Into::into);
+    }
+    let url = store.url().context("--store-url or --store-url-file is needed")?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work(url.expose_secret()))
+}
+
+fn jwks(arguments: &ArgMatches) -> anyhow::Result<()> {
+    let files = arguments.get_many::<PathBuf>("file").into_iter().flatten();
+    let keys = files.map(|path| Ok(data_dir::read_key(path)?.public_jwk().clone())).collect::<anyhow::Result<Vec<_>>>()?;
+    print(&serde_json::to_string_pretty(&serde_json::json!({ "keys": keys }))?)
+}
+
+fn print(line: &str) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}

@@ -1,0 +1,131 @@
+use mongodb::bson::doc;
+use uuid::Uuid;
+
+use super::*;
+use crate::store::{
+    MongoStore, Store,
+    mongo::{
+        documents::{ReservationDocument, bson_id},
+        test_store::{HOLD, NOW, fresh, lines},
+    },
+};
+
+/// A reservation of 4 of a product's 10 units that is written down, and the product as it was before.
+async fn insert_reserving(store: &MongoStore) -> (ReservationDocument, Stock) {
+    let product = store.add(10).await;
+    let stock = find(&store.collections, bson_id(product)).await.unwrap().unwrap();
+    let id = Uuid::now_v7();
+    let (state, held) = lines(&[(product, 4)]).evaluate(&[(product, stock.product_stock())].into());
+    let reservation = crate::reservation::Reservation { id, state, lines: held, expires_at: NOW + HOLD };
+    let document = ReservationDocument::new(&reservation, NOW);
+    store.collections.reservations.insert_one(&document).await.unwrap();
+    (document, stock)
+}
+
+/// What an executor does that slept since the reservation was written down.
+async fn take_late(store: &MongoStore, document: &ReservationDocument, before: &Stock) -> TakeOutcome {
+    take(&store.collections, document.id, &document.lines[0], Some(before.epoch), NOW).await.unwrap()
+}
+
+fn id_of(document: &ReservationDocument) -> Uuid {
+    Uuid::from_bytes(document.id.bytes())
+}
+
+async fn stock(store: &MongoStore, of: &Stock) -> Stock {
+    find(&store.collections, of.id).await.unwrap().unwrap()
+}
+
+/// Adds marks of nobody until there are enough, and prunes.
+async fn fill_and_prune(store: &MongoStore, of: &Stock) -> Stock {
+    let fill: Vec<_> = (0..=PRUNE_THRESHOLD).map(|n| format!("t:{n}")).collect();
+    store.tamper(Uuid::from_bytes(of.id.bytes()), doc! { "$push": { "marks": { "$each": fill } } }).await;
+    prune(&store.collections, &stock(store, of).await).await.unwrap();
+    stock(store, of).await
+}
+
+#[tokio::test]
+async fn a_late_take_does_nothing_after_the_undo() {
+    let store = fresh().await;
+    let (document, before) = insert_reserving(&store).await;
+    store.release(id_of(&document), NOW).await.unwrap();
+    assert_eq!(take_late(&store, &document, &before).await, TakeOutcome::Stopped);
+    assert_eq!(stock(&store, &before).await.quantity, 10);
+}
+
+#[tokio::test]
+async fn a_late_take_does_nothing_after_the_fence_is_pruned() {
+    let store = fresh().await;
+    let (document, before) = insert_reserving(&store).await;
+    store.release(id_of(&document), NOW).await.unwrap();
+    assert!(fill_and_prune(&store, &before).await.marks.is_empty());
+    assert_eq!(take_late(&store, &document, &before).await, TakeOutcome::Stopped);
+    assert_eq!(stock(&store, &before).await.quantity, 10);
+}
+
+#[tokio::test]
+async fn a_late_take_does_not_take_twice_after_the_mark_is_pruned() {
+    let store = fresh().await;
+    let (document, before) = insert_reserving(&store).await;
+    store.confirm(id_of(&document), NOW).await.unwrap();
+    assert!(fill_and_prune(&store, &before).await.marks.is_empty());
+    assert_eq!(take_late(&store, &document, &before).await, TakeOutcome::Stopped);
+    assert_eq!(stock(&store, &before).await.quantity, 6);
+    store.release(id_of(&document), NOW).await.unwrap();
+    assert_eq!(stock(&store, &before).await.quantity, 10, "given back though the mark is gone");
+}
+
+#[tokio::test]
+async fn units_are_given_back_once_though_the_marks_are_pruned() {
+    let store = fresh().await;
+    for held in [false, true] {
+        let (document, before) = insert_reserving(&store).await;
+        if held {
+            store.confirm(id_of(&document), NOW).await.unwrap();
+        } else {
+            assert_eq!(take_late(&store, &document, &before).await, TakeOutcome::Taken);
+        }
+        store.release(id_of(&document), NOW).await.unwrap();
+        give_back(&store.collections, document.id, &document.lines[0], held, NOW).await.unwrap();
+        assert_eq!(stock(&store, &before).await.quantity, 10);
+        fill_and_prune(&store, &before).await;
+        give_back(&store.collections, document.id, &document.lines[0], held, NOW).await.unwrap();
+        assert_eq!(stock(&store, &before).await.quantity, 10);
+    }
+    assert_eq!(store.audit(NOW).await.unwrap().violations, []);
+}
+
+#[tokio::test]
+async fn marks_of_unsettled_work_are_never_pruned() {
+    let store = fresh().await;
+    let (document, before) = insert_reserving(&store).await;
+    take_late(&store, &document, &before).await;
+    let pruned = fill_and_prune(&store, &before).await;
+    assert_eq!((pruned.marks, pruned.epoch), (vec![taken(document.id)], 1));
+}
+
+#[tokio::test]
+async fn a_mark_that_came_after_the_look_is_not_pruned() {
+    let store = fresh().await;
+    let (document, before) = insert_reserving(&store).await;
+    let fill: Vec<_> = (0..=PRUNE_THRESHOLD).map(|n| format!("t:{n}")).collect();
+    store.tamper(Uuid::from_bytes(before.id.bytes()), doc! { "$push": { "marks": { "$each": fill } } }).await;
+    store.confirm(id_of(&document), NOW).await.unwrap();
+    let seen = stock(&store, &before).await;
+    store.release(id_of(&document), NOW).await.unwrap();
+    prune(&store.collections, &seen).await.unwrap();
+    assert_eq!(stock(&store, &before).await.marks, [given_back(document.id)]);
+}
+
+#[tokio::test]
+async fn the_marks_of_a_product_stay_few() {
+    let store = fresh().await;
+    let product = store.add(1_000).await;
+    let mut most = 0;
+    for _ in 0..150 {
+        store.reserve(Uuid::now_v7(), lines(&[(product, 1)]), NOW, HOLD).await.unwrap();
+        most = most.max(find(&store.collections, bson_id(product)).await.unwrap().unwrap().marks.len());
+    }
+    assert!(most <= PRUNE_THRESHOLD + 2, "{most} marks");
+    assert_eq!(store.available(product).await, 850);
+    assert_eq!(store.audit(NOW).await.unwrap().violations, []);
+}
