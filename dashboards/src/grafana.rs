@@ -1,4 +1,6 @@
-//! Grafana's classic JSON (schema 42). Structs, not `json!`: their fields keep their order whatever features `serde_json` is built with.
+//! Grafana's classic dashboard JSON (schema 42).
+//!
+//! Structs instead of `json!` keep the field order independent of `serde_json`'s features.
 
 mod annotations;
 mod options;
@@ -7,18 +9,18 @@ mod variables;
 
 use serde::Serialize;
 
-use self::{annotations::Annotation, panel::Item, variables::Variable};
+use self::{annotations::Annotation, panel::GridItem, variables::Variable};
 use crate::dashboard::Dashboard;
 
-/// What every dashboard is tagged with; the links between them go by it.
+/// Tag of every dashboard. Links between dashboards use it.
 const TAG: &str = "palisade";
 
-/// The JSON of a dashboard, as it is committed.
+/// Serializes a dashboard as committed.
 pub(crate) fn json(dashboard: &Dashboard) -> Result<String, serde_json::Error> {
-    serde_json::to_string_pretty(&Json::from(dashboard)).map(|json| json + "\n")
+    serde_json::to_string_pretty(&DashboardJson::from(dashboard)).map(|json| json + "\n")
 }
 
-/// What every dashboard asks for beside its panels: its variables and annotations, by name.
+/// Returns the queries shared by all dashboards, with names: variables and annotations.
 pub(crate) fn common_queries() -> Vec<(&'static str, String)> {
     let annotations = annotations::all().into_iter().map(|annotation| (annotation.name, annotation.target.expr));
     variables::series().map(|series| ("Variables", series)).into_iter().chain(annotations).collect()
@@ -26,7 +28,7 @@ pub(crate) fn common_queries() -> Vec<(&'static str, String)> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Json {
+struct DashboardJson {
     uid: String,
     title: &'static str,
     description: &'static str,
@@ -39,10 +41,10 @@ struct Json {
     timezone: &'static str,
     refresh: &'static str,
     time: Time,
-    links: [Links; 1],
+    links: [DashboardLinks; 1],
     annotations: List<Annotation>,
     templating: List<Variable>,
-    panels: Vec<Item>,
+    panels: Vec<GridItem>,
 }
 
 #[derive(Serialize)]
@@ -56,11 +58,11 @@ struct Time {
     to: &'static str,
 }
 
-/// The links to the other dashboards, on top.
+/// Links to the other dashboards, at the top.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(clippy::struct_excessive_bools, reason = "the format is Grafana's")]
-struct Links {
+#[expect(clippy::struct_excessive_bools, reason = "the JSON format is defined by Grafana")]
+struct DashboardLinks {
     title: &'static str,
     r#type: &'static str,
     icon: &'static str,
@@ -73,7 +75,7 @@ struct Links {
     target_blank: bool,
 }
 
-/// The Prometheus that the reader chose.
+/// Prometheus data source selected by the dashboard variable.
 #[derive(Serialize, Clone, Copy)]
 struct Datasource {
     r#type: &'static str,
@@ -82,7 +84,7 @@ struct Datasource {
 
 const PROMETHEUS: Datasource = Datasource { r#type: "prometheus", uid: "${datasource}" };
 
-/// One query of a panel or an annotation.
+/// Query of a panel or an annotation.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Target {
@@ -96,13 +98,13 @@ struct Target {
     instant: bool,
 }
 
-impl From<&Dashboard> for Json {
+impl From<&Dashboard> for DashboardJson {
     fn from(dashboard: &Dashboard) -> Self {
-        let links = Links {
+        let links = DashboardLinks {
             title: "Palisade",
             r#type: "dashboards",
             icon: "external link",
-            tooltip: "The other dashboards, at the same time and for the same processes",
+            tooltip: "Other dashboards, same time range and processes",
             url: "",
             tags: [TAG],
             as_dropdown: false,
@@ -113,7 +115,7 @@ impl From<&Dashboard> for Json {
         Self {
             uid: dashboard.uid(),
             title: dashboard.title,
-            description: dashboard.about,
+            description: dashboard.description,
             tags: [TAG],
             schema_version: 42,
             version: 1,

@@ -1,26 +1,28 @@
-//! Every name that a query may use, with its labels: those of the catalogues, and a few that others expose.
+//! Known metrics and their labels: the catalogues and a few external metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use palisade_middleware::metrics::{CATALOG, Kind, Metric};
 
-/// What Prometheus adds to every series that it scrapes.
+/// Labels that Prometheus adds to every scraped series.
 pub const TARGET_LABELS: [&str; 2] = ["job", "instance"];
 
-/// What a query may name.
+/// Metrics that a query may use, by name.
 #[derive(Debug, Clone)]
 pub struct Names(BTreeMap<String, KnownMetric>);
 
-/// What is known of one name.
+/// Labels and origin of a metric.
 #[derive(Debug, Clone)]
 pub struct KnownMetric {
-    /// Its labels, as Prometheus has them.
+    /// Labels in Prometheus form.
     pub labels: BTreeSet<String>,
-    /// Whether it is of our processes: theirs, or what Prometheus says of scraping them. Such is asked for by job and instance.
-    pub ours: bool,
+    /// Belongs to a Palisade process: its own metric, or a scrape metric about it. Must be filtered
+    /// by job and instance.
+    pub is_palisade: bool,
 }
 
-/// Metrics of others: name and labels. Short on purpose: a dashboard of ours is about ours.
+/// External metrics: name and labels. Kept short because the dashboards are about Palisade's own
+/// metrics.
 const EXTERNAL_METRICS: [(&str, &[&str]); 18] = [
     ("up", &TARGET_LABELS),
     ("scrape_duration_seconds", &TARGET_LABELS),
@@ -45,13 +47,14 @@ const K6_LABELS: &[&str] = &["expected_response", "group", "method", "name", "sc
 const SPAN_LABELS: &[&str] = &["service_name", "span_name", "span_kind", "status_code"];
 const SPAN_LABELS_OF_BUCKETS: &[&str] = &["service_name", "span_name", "span_kind", "status_code", "le"];
 
-/// Those of [`FOREIGN`] that Prometheus has for each of our processes, by job and instance.
-const OF_THE_SCRAPE: [&str; 2] = ["up", "scrape_"];
+/// Prefixes of the [`EXTERNAL_METRICS`] that Prometheus records per scraped process, with job and
+/// instance.
+const SCRAPE_PREFIXES: [&str; 2] = ["up", "scrape_"];
 
-/// What the recording rules make that dashboards use, by `slo`.
-const RECORDED: [&str; 3] = ["slo:objective:ratio", "slo:errors:ratio_rate1h", "slo:errors:ratio_rate30d"];
+/// Series of the recording rules that dashboards use, with the label `slo`.
+const RECORDED_SERIES: [&str; 3] = ["slo:objective:ratio", "slo:errors:ratio_rate1h", "slo:errors:ratio_rate30d"];
 
-/// Every metric of the middleware and of the services, once.
+/// Returns every metric of the middleware and the services, without duplicates.
 pub fn catalogue() -> Vec<&'static Metric> {
     let mut all: Vec<&Metric> = Vec::new();
     let services = [palisade_gateway::metrics::METRICS, palisade_orders::metrics::METRICS, palisade_products::metrics::METRICS];
@@ -63,33 +66,33 @@ pub fn catalogue() -> Vec<&'static Metric> {
     all
 }
 
-/// A label as Prometheus has it.
+/// Converts a label to its Prometheus form.
 pub fn exposed_label(label: &str) -> String {
     label.replace('.', "_")
 }
 
-/// Whether a metric that is not ours is of our processes.
-pub(crate) fn is_of_target(name: &str) -> bool {
-    OF_THE_SCRAPE.iter().any(|prefix| name.starts_with(prefix))
+/// Returns whether an external metric describes a Palisade process.
+pub(crate) fn is_target_metric(name: &str) -> bool {
+    SCRAPE_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 impl Default for Names {
-    /// Everything a dashboard may use.
+    /// All metrics that a dashboard may use.
     fn default() -> Self {
         let mut names = Self::exposed();
-        for name in RECORDED {
-            names.add(name, ["slo".to_owned()]);
+        for name in RECORDED_SERIES {
+            names.add_recorded(name, ["slo".to_owned()]);
         }
         names
     }
 }
 
 impl Names {
-    /// What processes expose, without what rules record.
+    /// Returns the metrics exposed by processes, without recording rules.
     pub fn exposed() -> Self {
         let mut names = Self(BTreeMap::new());
         for (name, labels) in EXTERNAL_METRICS {
-            names.insert(name, labels.iter().map(|label| (*label).to_owned()), is_of_target(name));
+            names.insert(name, labels.iter().map(|label| (*label).to_owned()), is_target_metric(name));
         }
         for metric in catalogue() {
             let labels = || metric.labels.iter().map(|label| exposed_label(label)).chain(TARGET_LABELS.map(str::to_owned));
@@ -105,17 +108,17 @@ impl Names {
         names
     }
 
-    /// Adds what a rule records.
-    pub fn add(&mut self, name: &str, labels: impl IntoIterator<Item = String>) {
+    /// Adds the series of a recording rule.
+    pub fn add_recorded(&mut self, name: &str, labels: impl IntoIterator<Item = String>) {
         self.insert(name, labels, false);
     }
 
-    /// What is known of `name`; `None` if nobody exposes it.
+    /// Looks up a metric. `None` if it is unknown.
     pub fn get(&self, name: &str) -> Option<&KnownMetric> {
         self.0.get(name)
     }
 
     fn insert(&mut self, name: &str, labels: impl IntoIterator<Item = String>, ours: bool) {
-        self.0.insert(name.to_owned(), KnownMetric { labels: labels.into_iter().collect(), ours });
+        self.0.insert(name.to_owned(), KnownMetric { labels: labels.into_iter().collect(), is_palisade: ours });
     }
 }

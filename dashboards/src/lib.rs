@@ -1,31 +1,37 @@
-//! The Grafana dashboards of Palisade and its page of metrics, written from the catalogues in the code: a metric renamed there fails here.
+//! Grafana dashboards and metrics reference of Palisade, generated from the metric catalogues in
+//! the code.
 //!
-//! `make dashboards` (`cargo run -p palisade-dashboards`) writes `dashboards/*.json` and `docs/metrics.md`; both are committed, and a test
-//! compares them with what the program would write.
+//! A metric renamed in its catalogue fails the generator here.
 //!
-//! To add a panel, go to the dashboard's file in `boards/` and say what it asks, what it tells, and what to do when it looks bad:
+//! `make dashboards` (`cargo run -p palisade-dashboards`) writes `dashboards/*.json` and
+//! `docs/metrics.md`. Both are committed, and a test compares them with the generator's output.
+//!
+//! To add a panel, edit the dashboard's file in `boards/`: set the query, the description and the
+//! remediation.
 //!
 //! ```
-//! use palisade_dashboards::{panel::{graph, unit}, query::metric};
+//! use palisade_dashboards::{panel::{timeseries, unit}, query::metric};
 //!
-//! let cut = graph("Connections cut / s")
-//!     .tells("Connections that a limit put an end to, by reason.")
-//!     .if_bad("`address`: one client opens too many. `drain`: requests outlast a shutdown.")
+//! let closed = timeseries("Connections closed / s")
+//!     .description("Connections closed by a limit, by reason.")
+//!     .remediation("`address`: one client opens too many. `drain`: requests outlast a shutdown.")
 //!     .unit(unit::PER_SECOND)
-//!     .query(metric("palisade.connections.cut").rate().sum_by(["job", "reason"]));
+//!     .query(metric("palisade.connections.closed").rate().sum_by(["job", "reason"]));
 //! ```
 //!
-//! Jobs and instances, the interval of rates, and the legend come by themselves. Names are those of the catalogue, with dots. What a rate
-//! does not have before its first event, [`or_zero`](query::Query::or_zero) shows as 0; a share of errors is
-//! [`share_of`](query::Query::share_of). A query that may have no series in a healthy system says so by
-//! [`sparse`](query::Query::sparse); all others must have some, and the live test asks a real Prometheus.
+//! Job and instance filters, the rate interval and the legend are added automatically. Metric names
+//! are catalogue names, with dots. [`or_zero`](query::Query::or_zero) draws 0 before the first
+//! event of a counter. [`share_of`](query::Query::share_of) builds an error ratio. A query that may
+//! have no series in a healthy system is marked with
+//! [`may_be_absent`](query::Query::may_be_absent). All others must return series, which the live
+//! test verifies against a real Prometheus.
 
-pub mod promql_check;
 pub mod dashboard;
-pub mod resolved_queries;
 pub mod known_metrics;
 pub mod panel;
+pub mod promql_check;
 pub mod query;
+pub mod resolved_queries;
 
 mod boards;
 mod grafana;
@@ -37,27 +43,27 @@ use anyhow::{Context, bail};
 
 pub use boards::all as dashboards;
 
-/// A file that the program writes.
+/// Generated file.
 #[derive(Debug, Clone)]
 pub struct File {
-    /// Where, from the root of the repository.
+    /// Path relative to the repository root.
     pub path: PathBuf,
-    /// All of it.
+    /// Complete content.
     pub text: String,
 }
 
-/// Everything that is committed. Fails if a query names what no catalogue has.
+/// Generates all committed files. Fails if a query uses a metric or label that is in no catalogue.
 pub fn files() -> anyhow::Result<Vec<File>> {
     let known = known_metrics::Names::default();
     let mut wrong = Vec::new();
-    for query in resolved_queries::checked() {
+    for query in resolved_queries::queries_to_check() {
         let problems = promql_check::problems(&query.promql, &known);
         wrong.extend(problems.iter().map(|problem| format!("{}, {}: {problem}", query.dashboard, query.panel)));
     }
     if !wrong.is_empty() {
-        bail!("queries that name what does not exist:\n{}", wrong.join("\n"));
+        bail!("queries with unknown metrics or labels:\n{}", wrong.join("\n"));
     }
-    let mut files = vec![File { path: "docs/metrics.md".into(), text: metrics_doc::text()? }];
+    let mut files = vec![File { path: "docs/metrics.md".into(), text: metrics_doc::render()? }];
     for dashboard in dashboards() {
         let text = grafana::json(&dashboard).with_context(|| format!("dashboard {}", dashboard.name))?;
         files.push(File { path: format!("dashboards/{}.json", dashboard.name).into(), text });

@@ -1,4 +1,6 @@
-//! Whether a query names only what exists: its syntax tree is walked from the selectors up, with the labels that are left at each step.
+//! PromQL check: every metric and label used by a query must exist.
+//!
+//! Walks the syntax tree from the selectors upwards and tracks the labels that remain at each step.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -16,36 +18,37 @@ use crate::known_metrics::Names;
 
 type Labels = BTreeSet<String>;
 
-/// Which series a query selects.
+/// Series selector of a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selector {
-    /// The metric.
+    /// Metric name.
     pub name: String,
-    /// Label and value that are asked for, whatever the operator.
+    /// Label matchers as label and value, regardless of the operator.
     pub matchers: Vec<(String, String)>,
-    /// How far back it looks, if it does.
+    /// Range of a matrix selector, `None` for an instant selector.
     pub range: Option<Duration>,
-    /// As it is written, without range and offset.
+    /// Selector text without range and offset.
     pub text: String,
 }
 
-/// What is wrong with a query, which has no variables left; empty if all that it names exists.
+/// Returns the unknown metrics and labels of a query without Grafana variables. Empty if there are
+/// none.
 pub fn problems(promql: &str, names: &Names) -> Vec<String> {
-    let mut walk = LabelChecker { names, problems: Vec::new(), lost: false };
+    let mut walk = LabelChecker { names, problems: Vec::new(), unknown_metric: false };
     match parser::parse(promql) {
         Ok(tree) => drop(walk.labels(&tree)),
-        Err(error) => walk.problems.push(format!("no PromQL: {error}")),
+        Err(error) => walk.problems.push(format!("invalid PromQL: {error}")),
     }
     walk.problems
 }
 
-/// The labels of a query's results, as far as the names tell.
+/// Returns the labels of a query's result.
 pub fn labels(promql: &str, names: &Names) -> BTreeSet<String> {
-    let mut walk = LabelChecker { names, problems: Vec::new(), lost: false };
+    let mut walk = LabelChecker { names, problems: Vec::new(), unknown_metric: false };
     parser::parse(promql).map(|tree| walk.labels(&tree)).unwrap_or_default()
 }
 
-/// Everything that a query selects; nothing if it is no PromQL.
+/// Returns all selectors of a query. Empty if the text is not valid PromQL.
 pub fn selectors(promql: &str) -> Vec<Selector> {
     let mut found = Selectors(Vec::new());
     if let Ok(tree) = parser::parse(promql) {
@@ -76,7 +79,7 @@ fn matchers(selector: &VectorSelector) -> impl Iterator<Item = &Matcher> {
     selector.matchers.matchers.iter().chain(selector.matchers.or_matchers.iter().flatten())
 }
 
-/// The metric of a selector, however it is written.
+/// Returns the metric name of a selector, written as a name or as a `__name__` matcher.
 fn name(selector: &VectorSelector) -> String {
     let by_matcher = || matchers(selector).find(|matcher| matcher.name == METRIC_NAME).map(|matcher| matcher.value.clone());
     selector.name.clone().or_else(by_matcher).unwrap_or_default()
@@ -85,17 +88,18 @@ fn name(selector: &VectorSelector) -> String {
 struct LabelChecker<'a> {
     names: &'a Names,
     problems: Vec<String>,
-    /// A metric is unknown, and its labels with it: what misses them is no problem of its own.
-    lost: bool,
+    /// An unknown metric was selected, so its labels are unknown too. Missing labels are not
+    /// reported then.
+    unknown_metric: bool,
 }
 
 impl LabelChecker<'_> {
-    /// The labels of what `expr` results in.
+    /// Returns the labels of the result of `expr`.
     fn labels(&mut self, expr: &Expr) -> Labels {
         match expr {
-            Expr::VectorSelector(selector) => self.selected(selector),
-            Expr::MatrixSelector(matrix) => self.selected(&matrix.vs),
-            Expr::Aggregate(aggregate) => self.aggregated(aggregate),
+            Expr::VectorSelector(selector) => self.check_selector(selector),
+            Expr::MatrixSelector(matrix) => self.check_selector(&matrix.vs),
+            Expr::Aggregate(aggregate) => self.check_aggregate(aggregate),
             Expr::Binary(binary) => self.check_binary(binary),
             Expr::Call(call) => self.check_call(call),
             Expr::Paren(inner) => self.labels(&inner.expr),
@@ -105,39 +109,39 @@ impl LabelChecker<'_> {
         }
     }
 
-    fn selected(&mut self, selector: &VectorSelector) -> Labels {
+    fn check_selector(&mut self, selector: &VectorSelector) -> Labels {
         let name = name(selector);
         let Some(known) = self.names.get(&name) else {
-            self.problems.push(format!("nobody exposes `{name}`"));
-            self.lost = true;
+            self.problems.push(format!("unknown metric `{name}`"));
+            self.unknown_metric = true;
             return Labels::new();
         };
         for matcher in matchers(selector).filter(|matcher| matcher.name != METRIC_NAME) {
-            self.must_have(&known.labels, &matcher.name, &name);
-            // Prometheus 3 stores `1.0` where Prometheus 2 has `1`.
+            self.require_label(&known.labels, &matcher.name, &name);
+            // Prometheus 3 stores `1.0` where Prometheus 2 stores `1`.
             if matcher.name == "le" && matches!(matcher.op, MatchOp::Equal | MatchOp::NotEqual) && !matcher.value.contains('.') {
-                self.problems.push(format!("`{name}`: `le=\"{}\"` is written otherwise by another Prometheus", matcher.value));
+                self.problems.push(format!("`{name}`: `le=\"{}\"` is formatted differently by another Prometheus version", matcher.value));
             }
         }
         known.labels.clone()
     }
 
-    fn aggregated(&mut self, AggregateExpr { op, expr, modifier, param }: &AggregateExpr) -> Labels {
+    fn check_aggregate(&mut self, AggregateExpr { op, expr, modifier, param }: &AggregateExpr) -> Labels {
         let inner = self.labels(expr);
         let listed: &[String] = modifier.as_ref().map_or(&[], |modifier| &modifier.labels().labels);
         for label in listed {
-            self.must_have(&inner, label, expr);
+            self.require_label(&inner, label, expr);
         }
-        let mut left = match modifier {
+        let mut remaining_labels = match modifier {
             _ if [T_TOPK, T_BOTTOMK].contains(&op.id()) => inner,
             Some(LabelModifier::Include(_)) => inner.into_iter().filter(|label| listed.contains(label)).collect(),
             Some(LabelModifier::Exclude(_)) => inner.into_iter().filter(|label| !listed.contains(label)).collect(),
             None => Labels::new(),
         };
         if let (true, Some(Expr::StringLiteral(label))) = (op.id() == T_COUNT_VALUES, param.as_deref()) {
-            left.insert(label.val.clone());
+            remaining_labels.insert(label.val.clone());
         }
-        left
+        remaining_labels
     }
 
     fn check_binary(&mut self, BinaryExpr { op, lhs, rhs, modifier }: &BinaryExpr) -> Labels {
@@ -150,13 +154,13 @@ impl LabelChecker<'_> {
         }
         let matching = modifier.as_ref().and_then(|modifier: &BinModifier| modifier.matching.as_ref());
         for label in matching.map_or(&[][..], |matching| &matching.labels().labels) {
-            self.must_have(&left, label, lhs);
-            self.must_have(&right, label, rhs);
+            self.require_label(&left, label, lhs);
+            self.require_label(&right, label, rhs);
         }
-        if is(*op, T_LOR) {
+        if is_operator(*op, T_LOR) {
             return left.union(&right).cloned().collect();
         }
-        if is(*op, T_LAND) || is(*op, T_LUNLESS) {
+        if is_operator(*op, T_LAND) || is_operator(*op, T_LUNLESS) {
             return left;
         }
         match modifier.as_ref().map(|modifier| &modifier.card) {
@@ -170,10 +174,10 @@ impl LabelChecker<'_> {
         }
     }
 
-    /// What `group_left` and `group_right` take from the side that has one of each.
+    /// Adds the labels that `group_left` and `group_right` copy from the "one" side.
     fn group_modifier_labels(&mut self, mut many: Labels, taken: &[String], one: &Labels, expr: &Expr) -> Labels {
         for label in taken {
-            self.must_have(one, label, expr);
+            self.require_label(one, label, expr);
             many.insert(label.clone());
         }
         many
@@ -184,33 +188,33 @@ impl LabelChecker<'_> {
         for argument in &args.args {
             inner.extend(self.labels(argument));
         }
-        let word = |index: usize| match args.args.get(index).map(AsRef::as_ref) {
+        let string_argument = |index: usize| match args.args.get(index).map(AsRef::as_ref) {
             Some(Expr::StringLiteral(word)) => Some(word.val.clone()),
             _ => None,
         };
         match func.name {
             "histogram_quantile" => {
-                self.must_have(&inner, "le", &args.args[1]);
+                self.require_label(&inner, "le", &args.args[1]);
                 inner.remove("le");
             }
             "label_replace" => {
-                self.must_have(&inner, &word(3).unwrap_or_default(), &args.args[0]);
-                inner.extend(word(1));
+                self.require_label(&inner, &string_argument(3).unwrap_or_default(), &args.args[0]);
+                inner.extend(string_argument(1));
             }
-            "label_join" => inner.extend(word(1)),
+            "label_join" => inner.extend(string_argument(1)),
             _ => {}
         }
         inner
     }
 
-    fn must_have(&mut self, labels: &Labels, label: &str, whose: impl std::fmt::Display) {
-        if !self.lost && !labels.contains(label) {
-            self.problems.push(format!("`{whose}` has no label `{label}`"));
+    fn require_label(&mut self, labels: &Labels, label: &str, expression: impl std::fmt::Display) {
+        if !self.unknown_metric && !labels.contains(label) {
+            self.problems.push(format!("`{expression}` has no label `{label}`"));
         }
     }
 }
 
-fn is(operator: TokenType, id: parser::token::TokenId) -> bool {
+fn is_operator(operator: TokenType, id: parser::token::TokenId) -> bool {
     operator.id() == id
 }
 
@@ -218,32 +222,32 @@ fn is(operator: TokenType, id: parser::token::TokenId) -> bool {
 mod tests {
     use super::*;
 
-    fn problems_of(promql: &str) -> Vec<String> {
+    fn check_default_names(promql: &str) -> Vec<String> {
         problems(promql, &Names::default())
     }
 
     #[test]
-    fn what_exists_may_be_named() {
-        for well in [
+    fn promql_check_accepts_known_names() {
+        for valid in [
             r#"sum by (job, http_route) (rate(http_server_request_duration_seconds_count{error_type!=""}[5m]))"#,
             "histogram_quantile(0.95, sum by (le) (rate(rpc_server_call_duration_seconds_bucket[5m])))",
             "palisade_breaker_state > 0 and on (job) up == 1",
             "up * on (job, instance) group_left (version) build_info",
             r#"label_replace(up, "host", "$1", "instance", "(.*):.*")"#,
-            "max without (instance) (palisade_queue_waiting) or vector(0)",
+            "max without (instance) (palisade_queue_depth) or vector(0)",
             r#"http_server_request_duration_seconds_bucket{le="0.25"} or http_server_request_duration_seconds_bucket{le=~"1|1.0"}"#,
         ] {
-            assert_eq!(problems_of(well), Vec::<String>::new(), "{well}");
+            assert_eq!(check_default_names(valid), Vec::<String>::new(), "{valid}");
         }
     }
 
     #[test]
-    fn what_does_not_exist_is_found_wherever_it_stands() {
-        for (ill, found) in [
-            ("palisade_braker_state", "nobody exposes `palisade_braker_state`"),
-            ("rate(palisade_panics[5m])", "nobody exposes `palisade_panics`"),
-            (r#"{__name__="upp"}"#, "nobody exposes `upp`"),
-            ("http_server_request_duration_seconds", "nobody exposes `http_server_request_duration_seconds`"),
+    fn promql_check_reports_unknown_names() {
+        for (invalid, expected) in [
+            ("palisade_braker_state", "unknown metric `palisade_braker_state`"),
+            ("rate(palisade_panics[5m])", "unknown metric `palisade_panics`"),
+            (r#"{__name__="upp"}"#, "unknown metric `upp`"),
+            ("http_server_request_duration_seconds", "unknown metric `http_server_request_duration_seconds`"),
             (r#"palisade_breaker_state{targte="a"}"#, "has no label `targte`"),
             ("sum by (rout) (up)", "has no label `rout`"),
             ("sum without (rout) (up)", "has no label `rout`"),
@@ -254,16 +258,16 @@ mod tests {
             (r#"label_replace(up, "a", "$1", "instanec", "")"#, "has no label `instanec`"),
             ("histogram_quantile(0.9, sum by (job) (rate(palisade_queue_wait_seconds_bucket[5m])))", "has no label `le`"),
             ("max_over_time(sum by (statee) (palisade_stock_units)[5m:])", "has no label `statee`"),
-            (r#"http_server_request_duration_seconds_bucket{le="1"}"#, "another Prometheus"),
-            ("sum by (job (up)", "no PromQL"),
+            (r#"http_server_request_duration_seconds_bucket{le="1"}"#, "another Prometheus version"),
+            ("sum by (job (up)", "invalid PromQL"),
         ] {
-            let problems = problems_of(ill);
-            assert!(problems.iter().any(|problem| problem.contains(found)), "{ill}: {problems:?}");
+            let problems = check_default_names(invalid);
+            assert!(problems.iter().any(|problem| problem.contains(expected)), "{invalid}: {problems:?}");
         }
     }
 
     #[test]
-    fn selectors_tell_what_they_ask_for() {
+    fn selectors_have_matchers_range_and_text() {
         let found = selectors(r#"rate(up{job="a"}[30s]) / build_info"#);
         let up = Selector {
             name: "up".into(),

@@ -1,14 +1,15 @@
-//! PromQL, written in Rust: names come from the catalogue, and every selector asks for the jobs and instances that the reader chose.
+//! PromQL query builder: catalogue names, with the job and instance variables in every selector.
 //!
-//! Nothing here refuses anything: a name or a label that does not exist stays in the text, and [`check`](crate::check) finds it there.
+//! The builder does not validate names. [`promql_check`](crate::promql_check) reports unknown
+//! metrics and labels in the resulting text.
 
 use std::ops::{Add, Div, Mul, Sub};
 
 use palisade_middleware::metrics::Metric;
 
-use crate::known_metrics::{catalogue, exposed_label, is_of_target};
+use crate::known_metrics::{catalogue, exposed_label, is_target_metric};
 
-/// Some series of one metric.
+/// Series selector of one metric.
 #[must_use]
 #[derive(Debug, Clone)]
 pub struct Series {
@@ -16,54 +17,54 @@ pub struct Series {
     matchers: Vec<String>,
 }
 
-/// A query, and how its lines are called.
+/// Query and its legend.
 #[must_use]
 #[derive(Debug, Clone)]
 pub struct Query {
     promql: String,
-    /// An operator binds its parts: in a larger query it needs parentheses.
+    /// Contains a binary operator and needs parentheses as an operand.
     compound: bool,
     by: Vec<String>,
-    called: Option<&'static str>,
-    sparse: Option<&'static str>,
+    legend_prefix: Option<&'static str>,
+    absence_reason: Option<&'static str>,
 }
 
-/// The series of a metric of the catalogue, by its name there.
+/// Selects a metric by its catalogue name.
 pub fn metric(name: &str) -> Series {
     let known = catalogue().into_iter().find(|metric| metric.name == name);
-    Series { name: known.map_or_else(|| exposed_label(name), Metric::exposed), matchers: of_target() }
+    Series { name: known.map_or_else(|| exposed_label(name), Metric::exposed), matchers: target_matchers() }
 }
 
-/// The series of a metric that is not ours, by the name that Prometheus has.
+/// Selects an external metric by its Prometheus name.
 pub fn external_metric(name: &str) -> Series {
-    Series { name: name.to_owned(), matchers: if is_of_target(name) { of_target() } else { Vec::new() } }
+    Series { name: name.to_owned(), matchers: if is_target_metric(name) { target_matchers() } else { Vec::new() } }
 }
 
-fn of_target() -> Vec<String> {
+fn target_matchers() -> Vec<String> {
     ["job", "instance"].map(|label| format!("{label}=~\"${label}\"")).to_vec()
 }
 
-fn list<const N: usize>(labels: [&str; N]) -> Vec<String> {
+fn exposed_labels<const N: usize>(labels: [&str; N]) -> Vec<String> {
     labels.into_iter().map(exposed_label).collect()
 }
 
 impl Series {
-    /// How many observations a histogram has had.
+    /// Selects the `_count` series of a histogram.
     pub fn count(self) -> Self {
         self.suffixed("_count")
     }
 
-    /// All values that a histogram has had, added up. Never for counting.
+    /// Selects the `_sum` series of a histogram. Not for counting.
     pub fn sum(self) -> Self {
         self.suffixed("_sum")
     }
 
-    /// The buckets of a histogram.
+    /// Selects the `_bucket` series of a histogram.
     pub fn bucket(self) -> Self {
         self.suffixed("_bucket")
     }
 
-    /// What Prometheus calls it.
+    /// Returns the Prometheus name.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -73,17 +74,17 @@ impl Series {
         self
     }
 
-    /// Those whose `label` is `value`.
+    /// Adds the matcher `label = value`.
     pub fn is(self, label: &str, value: &str) -> Self {
         self.matching(label, "=", value)
     }
 
-    /// Those whose `label` is not `value`; `""` is no label at all.
+    /// Adds the matcher `label != value`. `""` requires the label to be present.
     pub fn is_not(self, label: &str, value: &str) -> Self {
         self.matching(label, "!=", value)
     }
 
-    /// Those whose `label` matches a regular expression, from its beginning to its end.
+    /// Adds a matcher for an anchored regular expression.
     pub fn matches(self, label: &str, pattern: &str) -> Self {
         self.matching(label, "=~", pattern)
     }
@@ -93,38 +94,38 @@ impl Series {
         self
     }
 
-    /// The values as they are.
+    /// Current values.
     pub fn now(self) -> Query {
         Query::new(self.selector())
     }
 
-    /// The values as they were one interval ago.
+    /// Values one rate interval ago.
     pub fn offset_by_interval(self) -> Query {
         Query::new(format!("{} offset $__rate_interval", self.selector()))
     }
 
-    /// Growth per second.
+    /// Increase per second.
     pub fn rate(self) -> Query {
         self.over_time("rate", "$__rate_interval")
     }
 
-    /// How often the value changed in the last interval.
+    /// Number of value changes within the rate interval.
     pub fn changes(self) -> Query {
         self.over_time("changes", "$__rate_interval")
     }
 
-    /// How often the value changed in all the time that is shown.
-    pub fn changes_shown(self) -> Query {
+    /// Number of value changes within the selected time range.
+    pub fn changes_in_range(self) -> Query {
         self.over_time("changes", "$__range")
     }
 
-    /// A quantile of a histogram's observations.
+    /// Quantile of a histogram.
     pub fn quantile<const N: usize>(self, quantile: f64, by: [&str; N]) -> Query {
-        let mut labels = list(by);
+        let mut labels = exposed_labels(by);
         labels.push("le".to_owned());
         let buckets = self.bucket().rate().promql;
         let promql = format!("histogram_quantile({quantile}, sum by ({}) ({buckets}))", labels.join(", "));
-        Query { by: list(by), ..Query::new(promql) }
+        Query { by: exposed_labels(by), ..Query::new(promql) }
     }
 
     fn over_time(self, function: &str, window: &str) -> Query {
@@ -138,103 +139,106 @@ impl Series {
 
 impl Query {
     fn new(promql: String) -> Self {
-        Self { promql, compound: false, by: Vec::new(), called: None, sparse: None }
+        Self { promql, compound: false, by: Vec::new(), legend_prefix: None, absence_reason: None }
     }
 
-    /// Added up, one line for each combination of `by`.
+    /// Sum, grouped by `by`.
     pub fn sum_by<const N: usize>(self, by: [&str; N]) -> Self {
         self.aggregated("sum", by)
     }
 
-    /// The greatest, one line for each combination of `by`.
+    /// Maximum, grouped by `by`.
     pub fn max_by<const N: usize>(self, by: [&str; N]) -> Self {
         self.aggregated("max", by)
     }
 
-    /// The least, one line for each combination of `by`.
+    /// Minimum, grouped by `by`.
     pub fn min_by<const N: usize>(self, by: [&str; N]) -> Self {
         self.aggregated("min", by)
     }
 
-    /// How many there are, one line for each combination of `by`.
+    /// Number of series, grouped by `by`.
     pub fn count_by<const N: usize>(self, by: [&str; N]) -> Self {
         self.aggregated("count", by)
     }
 
     fn aggregated<const N: usize>(self, operator: &str, by: [&str; N]) -> Self {
-        let labels = list(by);
+        let labels = exposed_labels(by);
         let by = if labels.is_empty() { String::new() } else { format!(" by ({})", labels.join(", ")) };
         Self { promql: format!("{operator}{by} ({})", self.promql), compound: false, by: labels, ..self }
     }
 
-    /// The share that these are of `whole`, which is by the same labels. 0 where nothing happened at all, so that "no errors" is a line.
+    /// Ratio of this query to `whole`, which has the same grouping. 0 without events, so that "no
+    /// errors" is drawn as a line.
     pub fn share_of(self, whole: &Self) -> Self {
         let (part, whole) = (self.operand(), whole.operand());
         self.with(format!("({part} or 0 * {whole}) / ({whole} > 0) or 0 * {whole}"))
     }
 
-    /// 0 where there is none of these but a process that has `witness`: for what has no series before it happened for the first time.
+    /// Returns 0 for each process with `witness` and without this series. For series that do not
+    /// exist before their first event.
     pub fn or_zero(self, witness: &Series) -> Self {
         let job = if self.by.iter().any(|label| label == "job") { "job" } else { "" };
         let promql = format!("{} or on ({job}) 0 * max by ({job}) ({})", self.promql, witness.selector());
         self.with(promql)
     }
 
-    /// Only what is above `limit`.
+    /// Keeps values above `limit`.
     pub fn above(self, limit: f64) -> Self {
         let promql = format!("{} > {limit}", self.operand());
         self.with(promql)
     }
 
-    /// Only what has no partner in `other`.
+    /// Keeps series without a match in `other`.
     pub fn unless(self, other: &Self) -> Self {
         let promql = format!("{} unless {}", self.operand(), other.operand());
         self.with(promql)
     }
 
-    /// Per minute what was per second.
+    /// Converts a per-second rate to a per-minute rate.
     pub fn per_minute(self) -> Self {
         60.0 * self
     }
 
-    /// How long ago the moments are.
+    /// Converts Unix timestamps to ages in seconds.
     pub fn age(self) -> Self {
         let promql = format!("time() - {}", self.operand());
         self.with(promql)
     }
 
-    /// What is missing to 1.
+    /// Difference to 1.
     pub fn complement(self) -> Self {
         let promql = format!("1 - {}", self.operand());
         self.with(promql)
     }
 
-    /// A word before the labels in the legend.
+    /// Sets a prefix for the labels in the legend.
     pub fn legend_prefix(self, called: &'static str) -> Self {
-        Self { called: Some(called), ..self }
+        Self { legend_prefix: Some(called), ..self }
     }
 
-    /// Has no series in a healthy system under load, because of `reason`.
+    /// Marks a query that may have no series in a healthy system under load, with the reason.
     pub fn may_be_absent(self, reason: &'static str) -> Self {
-        Self { sparse: Some(reason), ..self }
+        Self { absence_reason: Some(reason), ..self }
     }
 
-    /// The query as Grafana gets it, with its variables.
+    /// Returns the query text for Grafana, with variables.
     pub fn promql(&self) -> &str {
         &self.promql
     }
 
-    /// Why it may have no series in a healthy system under load; `None` if it must have some.
-    pub fn may_be_empty(&self) -> Option<&'static str> {
-        self.sparse
+    /// Returns the reason why the query may have no series in a healthy system under load. `None`
+    /// if series are required.
+    pub fn absence_reason(&self) -> Option<&'static str> {
+        self.absence_reason
     }
 
-    /// What a line is called: the word, then the labels; `otherwise` without any.
+    /// Returns the legend: prefix and labels, or `otherwise` if both are empty.
     pub(crate) fn legend(&self, otherwise: &str) -> String {
-        let called = self.called.map(str::to_owned);
+        let called = self.legend_prefix.map(str::to_owned);
         let labels = self.by.iter().map(|label| format!("{{{{{label}}}}}"));
-        let words: Vec<_> = called.into_iter().chain(labels).collect();
-        if words.is_empty() { otherwise.to_owned() } else { words.join(" ") }
+        let parts: Vec<_> = called.into_iter().chain(labels).collect();
+        if parts.is_empty() { otherwise.to_owned() } else { parts.join(" ") }
     }
 
     fn operand(&self) -> String {
@@ -247,8 +251,8 @@ impl Query {
 
     fn infix(self, operator: &str, other: &Self) -> Self {
         let promql = format!("{} {operator} {}", self.operand(), other.operand());
-        let sparse = self.sparse.or(other.sparse);
-        Self { sparse, ..self.with(promql) }
+        let sparse = self.absence_reason.or(other.absence_reason);
+        Self { absence_reason: sparse, ..self.with(promql) }
     }
 }
 
@@ -289,13 +293,13 @@ impl Mul<Query> for f64 {
 mod tests {
     use super::*;
     use crate::{
+        known_metrics::Names,
         promql_check::problems,
         resolved_queries::{Windows, substitute_variables},
-        known_metrics::Names,
     };
 
     #[test]
-    fn no_errors_are_a_line_at_zero() {
+    fn share_of_is_zero_without_errors() {
         let calls = || metric("palisade.breaker.calls");
         let failed = calls().is("outcome", "failure").rate().sum_by(["target"]);
         let ratio = failed.share_of(&calls().rate().sum_by(["target"]));
@@ -306,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_operators_bind_is_kept_together() {
+    fn compound_operands_get_parentheses() {
         let up = || external_metric("up").now().sum_by([]);
         let selected = r#"sum (up{job=~"$job",instance=~"$instance"})"#;
         assert_eq!((2.0 * (up() - up())).promql(), format!("2 * ({selected} - {selected})"));
@@ -314,11 +318,11 @@ mod tests {
     }
 
     #[test]
-    fn what_no_catalogue_has_is_found_in_the_text() {
+    fn promql_check_reports_names_outside_catalogue() {
         let names = Names::default();
         for (query, found) in [
-            (metric("palisade.braker.state").now(), "nobody exposes `palisade_braker_state`"),
-            (metric("palisade.queue.wait").now(), "nobody exposes `palisade_queue_wait_seconds`"),
+            (metric("palisade.braker.state").now(), "unknown metric `palisade_braker_state`"),
+            (metric("palisade.queue.wait").now(), "unknown metric `palisade_queue_wait_seconds`"),
             (metric("palisade.breaker.state").is("targte", "a").now(), "has no label `targte`"),
             (metric("palisade.breaker.state").now().max_by(["targte"]), "has no label `targte`"),
         ] {

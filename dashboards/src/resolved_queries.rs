@@ -1,29 +1,29 @@
-//! Every query with its variables filled in, for a test that asks a real Prometheus.
+//! Queries with resolved Grafana variables, for tests against a real Prometheus.
 
 use crate::{boards, grafana};
 
-/// The job and instance that stand for all.
-const EVERYTHING: &str = ".+";
+/// Regular expression that replaces the `job` and `instance` variables.
+const ANY_VALUE: &str = ".+";
 
-/// A query as a Prometheus takes it.
+/// Query that Prometheus can evaluate.
 #[derive(Debug, Clone)]
-pub struct LiveQuery {
-    /// The dashboard's name; empty for what all have.
+pub struct ResolvedQuery {
+    /// Name of the dashboard. Empty for queries shared by all dashboards.
     pub dashboard: &'static str,
-    /// The panel's title.
+    /// Title of the panel.
     pub panel: &'static str,
-    /// The query, without variables.
+    /// Query text without variables.
     pub promql: String,
-    /// Why there may be no series in a healthy system under load; `None` if there must be some.
-    pub sparse: Option<&'static str>,
+    /// Reason why a healthy system under load may have no series. `None` if series are required.
+    pub absence_reason: Option<&'static str>,
 }
 
-/// The values of Grafana's variables of time.
+/// Values of Grafana's time variables.
 #[derive(Debug, Clone, Copy)]
 pub struct Windows {
-    /// `$__rate_interval`: at least four times the interval of scrapes.
+    /// `$__rate_interval`: at least four scrape intervals.
     pub rate: &'static str,
-    /// `$__range`: all the time that is shown.
+    /// `$__range`: the selected time range.
     pub range: &'static str,
 }
 
@@ -33,36 +33,38 @@ impl Default for Windows {
     }
 }
 
-/// The queries of all panels, and of the annotations, for all jobs and instances. Names with colons are recorded by the rules in
-/// `compose/prometheus/rules`: the Prometheus must have them.
-pub fn queries(windows: Windows) -> Vec<LiveQuery> {
+/// Returns the queries of all panels, variables and annotations, for all jobs and instances.
+///
+/// Names with colons come from the recording rules in `compose/prometheus/rules`, which Prometheus
+/// must have loaded.
+pub fn queries(windows: Windows) -> Vec<ResolvedQuery> {
     let mut queries = Vec::new();
     for dashboard in boards::all() {
         for panel in dashboard.panels() {
-            queries.extend(panel.queries.iter().map(|query| LiveQuery {
+            queries.extend(panel.queries.iter().map(|query| ResolvedQuery {
                 dashboard: dashboard.name,
                 panel: panel.title,
                 promql: substitute_variables(query.promql(), windows),
-                sparse: query.may_be_empty(),
+                absence_reason: query.absence_reason(),
             }));
         }
     }
-    queries.extend(grafana::common_queries().into_iter().map(|(panel, promql)| LiveQuery {
+    queries.extend(grafana::common_queries().into_iter().map(|(panel, promql)| ResolvedQuery {
         dashboard: "",
         panel,
         promql: substitute_variables(&promql, windows),
-        sparse: (panel != "Variables").then_some("marks what happens seldom"),
+        absence_reason: (panel != "Variables").then_some("annotations mark rare events"),
     }));
     queries
 }
 
-/// Likewise, to be checked by their names.
-pub(crate) fn checked() -> Vec<LiveQuery> {
+/// Returns the same queries with default windows, for the PromQL check.
+pub(crate) fn queries_to_check() -> Vec<ResolvedQuery> {
     queries(Windows::default())
 }
 
-/// `promql` without variables.
+/// Replaces the Grafana variables in `promql`.
 pub fn substitute_variables(promql: &str, windows: Windows) -> String {
-    let values = [("$__rate_interval", windows.rate), ("$__range", windows.range), ("$job", EVERYTHING), ("$instance", EVERYTHING)];
+    let values = [("$__rate_interval", windows.rate), ("$__range", windows.range), ("$job", ANY_VALUE), ("$instance", ANY_VALUE)];
     values.iter().fold(promql.to_owned(), |promql, (variable, value)| promql.replace(variable, value))
 }

@@ -1,7 +1,7 @@
-//! Where events go: to NATS `JetStream`, or nowhere but to whoever listens in this process.
+//! Event broker: NATS `JetStream`, or an in-process broadcast channel when no broker is configured.
 
-mod nats;
 mod in_memory;
+mod nats;
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,29 +13,29 @@ use crate::{config::Config, event::Event, subscription::Subscription};
 
 pub(crate) use nats::{Nats as NatsBroker, SYSTEM as NATS_SYSTEM};
 
-/// A family of events: which stream keeps them.
+/// A family of events and the stream that stores them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Topic {
-    /// The stream's name.
+    /// Name of the stream.
     pub stream: &'static str,
-    /// The subjects that it has.
+    /// Subject filter of the stream.
     pub subjects: &'static str,
-    /// Who tells of them.
+    /// `source` attribute of the events, which names the publishing service.
     pub source: &'static str,
 }
 
-/// What became of an event that was handed over.
+/// Result of publishing one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is kept there, or was already.
+    /// Stored by the broker, now or earlier (duplicate id).
     Published,
-    /// It was refused, and would be again; the broker's words.
+    /// Rejected because of its content, so that a retry cannot help. Holds the broker's message.
     Rejected(String),
-    /// There was no answer, or none that says anything of the event; why.
+    /// No acknowledgement, or an error that does not concern the event. Holds the reason.
     Unavailable(String),
 }
 
-/// The way to the broker. Cheap to clone; connects when it is needed, and again when it has to.
+/// Broker client. Connects on first use and reconnects by itself. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Broker(Backend);
 
@@ -46,14 +46,14 @@ enum Backend {
 }
 
 impl Topic {
-    /// The changes of orders.
+    /// Status changes of orders.
     pub const ORDERS: Self = Self { stream: "PALISADE_ORDERS", subjects: "palisade.orders.v1.>", source: "/palisade/orders" };
-    /// The changes of products.
+    /// Changes of products, including their stock.
     pub const PRODUCTS: Self = Self { stream: "PALISADE_PRODUCTS", subjects: "palisade.products.v1.>", source: "/palisade/products" };
 }
 
 impl Broker {
-    /// The broker that `config` names, or this process.
+    /// Creates a client for the broker in `config`, or an in-process broker without a URL.
     pub fn new(config: &Config) -> Result<Self, Error> {
         Ok(Self(match config.url()? {
             Some(url) => Backend::Nats(Arc::new(Nats::new(url, config))),
@@ -61,7 +61,7 @@ impl Broker {
         }))
     }
 
-    /// Its name in spans, after semantic conventions.
+    /// `messaging.system` of spans, from the OpenTelemetry semantic conventions.
     pub fn system(&self) -> &'static str {
         match self.0 {
             Backend::Nats(_) => NATS_SYSTEM,
@@ -69,7 +69,8 @@ impl Broker {
         }
     }
 
-    /// How long a relay waits for more to go along. What stays in this process costs a transaction and gains nothing by haste.
+    /// Linger time: how long a relay waits for further events before it publishes a batch.
+    /// In-process publishing is not urgent, and a longer linger saves transactions.
     pub(crate) fn linger(&self) -> Duration {
         match self.0 {
             Backend::Nats(_) => Duration::from_millis(10),
@@ -77,7 +78,8 @@ impl Broker {
         }
     }
 
-    /// Hands `events` over, in order; the outcome of each. The events of one subject are not to be handed over together.
+    /// Publishes `events` in order and returns the outcome of each. A call must hold at most one
+    /// event per subject, since a rejected event must not be overtaken by its successor.
     pub async fn publish(&self, topic: Topic, events: &[Event]) -> Vec<Outcome> {
         match &self.0 {
             Backend::Nats(nats) => nats.publish(topic, events).await,
@@ -85,7 +87,7 @@ impl Broker {
         }
     }
 
-    /// All events of `topic` from now on.
+    /// Subscribes to all future events of `topic`.
     pub fn subscribe(&self, topic: Topic) -> Subscription {
         match &self.0 {
             Backend::Nats(nats) => Subscription::nats(nats.clone(), topic),
@@ -93,7 +95,7 @@ impl Broker {
         }
     }
 
-    /// Whether the broker can be reached, for a probe; `None` if there is none.
+    /// Returns a readiness probe for the broker connection, or `None` for the in-process broker.
     pub fn probe(&self) -> Option<impl Fn() -> BoxFuture<'static, Result<(), String>> + Send + 'static> {
         let Backend::Nats(nats) = &self.0 else { return None };
         let nats = nats.clone();
@@ -103,7 +105,7 @@ impl Broker {
         })
     }
 
-    /// The NATS behind it.
+    /// Returns the NATS client, or `None` for the in-process broker.
     pub(crate) fn nats(&self) -> Option<&Arc<Nats>> {
         match &self.0 {
             Backend::Nats(nats) => Some(nats),

@@ -1,4 +1,4 @@
-//! What can be set of events.
+//! Configuration of events and their broker.
 
 use std::path::PathBuf;
 
@@ -7,34 +7,38 @@ use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-/// Events, and the broker that carries them to other processes.
+/// Events, and the broker that delivers them to other processes.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Address of the NATS server, e.g. `nats://127.0.0.1:4222`, `tls://…`, or several separated by commas. Without one, events stay in this
-    /// process.
+    /// NATS URL, e.g. `nats://127.0.0.1:4222` or `tls://…`; several are separated by commas.
+    /// Without a URL, events stay within this process.
     #[serde(skip_serializing)]
     #[schemars(with = "Option<String>")]
     pub nats_url: Option<SecretString>,
-    /// File with the address, for addresses that hold a password.
+    /// File with the NATS URL, for URLs that contain a password.
     pub nats_url_file: Option<PathBuf>,
-    /// How often the outbox is looked into when nothing says that there is something in it, milliseconds.
+    /// Poll interval of the outbox when no notification arrives, milliseconds.
     pub poll_ms: u64,
-    /// Events that are published at once.
+    /// Maximum number of events per batch.
     pub batch: u32,
-    /// How long one replica publishes alone; after a crash another one takes over so much later. Milliseconds.
+    /// Lease duration of the publishing replica, milliseconds. After a crash another replica takes
+    /// over when the lease expires.
     pub lease_ms: u64,
-    /// An event that the broker has refused this often is put aside.
+    /// Maximum number of publish attempts that the broker rejects. The event is dead-lettered
+    /// afterwards.
     pub max_publish_attempts: u32,
-    /// Copies that a cluster keeps of the stream.
+    /// Number of stream replicas in the NATS cluster.
     pub stream_replicas: usize,
-    /// The largest the stream may become, bytes; then events wait in the outbox. 0: as large as the server lets it.
+    /// Maximum stream size, bytes. New events wait in the outbox while the stream is full. 0 uses
+    /// the server's limit.
     pub stream_max_bytes: u64,
-    /// The largest event that the stream takes, bytes. 0: as large as the server lets it.
+    /// Maximum event size, bytes. Larger events are rejected. 0 uses the server's limit.
     pub stream_max_event_bytes: u32,
-    /// How long the stream keeps events for consumers that are away, hours.
+    /// Retention of events in the stream, hours. Consumers that are offline for longer miss events.
     pub stream_max_age_hours: u64,
-    /// How long the stream knows an event again that is published twice, milliseconds.
+    /// Deduplication window of the stream, milliseconds. An event that is published twice within it
+    /// is stored once.
     pub duplicate_window_ms: u64,
 }
 
@@ -57,7 +61,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The addresses of the broker, if there is one.
+    /// Returns the broker URLs, or `None` without a broker.
     pub fn url(&self) -> Result<Option<SecretString>, Error> {
         if self.nats_url.is_none() && self.nats_url_file.is_none() {
             return Ok(None);
@@ -66,15 +70,15 @@ impl Config {
         let known = |address: &str| ["nats://", "tls://"].iter().any(|scheme| address.trim().starts_with(scheme));
         let valid =
             url.expose_secret().split(',').all(|address| known(address) && address.trim().parse::<async_nats::ServerAddr>().is_ok());
-        // Not repeated: it may hold a password.
+        // The value is not part of the message: it may contain a password.
         if valid {
             Ok(Some(url))
         } else {
-            Err(Error::rule("events.nats_url", "must be nats://host:port or tls://host:port, or several separated by commas"))
+            Err(Error::rule("events.nats_url", "must be one or more comma-separated URLs of the form nats://host:port or tls://host:port"))
         }
     }
 
-    /// Checks every value against its range. Files are not read yet.
+    /// Validates the range of every value. Does not read files.
     pub fn validate(&self) -> Result<(), Error> {
         if self.nats_url.is_some() {
             self.url()?;
@@ -83,7 +87,7 @@ impl Config {
             ("events.poll_ms", self.poll_ms),
             ("events.batch", self.batch.into()),
             ("events.lease_ms", self.lease_ms),
-            ("events.max_refusals", self.max_publish_attempts.into()),
+            ("events.max_publish_attempts", self.max_publish_attempts.into()),
             ("events.stream_replicas", self.stream_replicas as u64),
             ("events.stream_max_age_hours", self.stream_max_age_hours),
             ("events.duplicate_window_ms", self.duplicate_window_ms),
@@ -103,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_that_is_none_is_refused_and_not_repeated() {
+    fn invalid_nats_url_is_rejected_and_not_quoted() {
         let at = |url: &str| Config { nats_url: Some(url.into()), ..Config::default() };
         for url in ["nats://127.0.0.1:4222", "tls://user:secret@nats:4222", "nats://a:1, nats://b:2"] {
             at(url).validate().unwrap();

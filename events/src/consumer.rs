@@ -1,8 +1,10 @@
-//! Every event of a topic until its effect is done: a place that the broker keeps under a name, shared by all processes that use it.
+//! Durable event consumer: a named position in a topic that the broker stores and all replicas
+//! share.
 //!
-//! An event may come again: after a crash between its effect and the acknowledgement, or because it was published twice. So an effect is
-//! idempotent: it remembers, in the same step in which it acts, the sequence of the event for its subject, and answers
-//! [`Applied::Before`] to what is not above it.
+//! Delivery is at least once. An event is redelivered after a crash between its effect and its
+//! acknowledgement, and when it was published twice. A handler must therefore be idempotent: it
+//! stores the sequence of the event for its subject in the same transaction as the effect, and
+//! returns [`Handled::Duplicate`] for any sequence that is not higher.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,44 +22,46 @@ use tracing::{Instrument, field::Empty};
 use crate::{
     broker::{Broker, NATS_SYSTEM, NatsBroker, Topic},
     event::Event,
-    subscription::{SubscriptionItem, Subscription},
+    subscription::{Subscription, SubscriptionItem},
 };
 
-/// How long an effect may take before the broker gives the event to another process.
+/// Maximum duration of a handler call. The broker redelivers the event to another process
+/// afterwards.
 const ACK_WAIT: Duration = Duration::from_secs(30);
-/// When an event comes again whose effect failed, half as long more or less.
+/// Delay before an event is redelivered after a handler error, ±50 %.
 const REDELIVERY_DELAY: Duration = Duration::from_secs(1);
 
-/// What an event did.
+/// Result of handling an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handled {
-    /// It is done, for good.
+    /// Processed durably.
     Processed,
-    /// It was done before.
+    /// Processed earlier.
     Duplicate,
 }
 
-/// What is to be done for each event.
+/// Event handler.
 #[async_trait]
 pub trait EventHandler: Send + Sync {
-    /// Does it, once however often it is called; an error brings the event again.
+    /// Processes the event idempotently. After an error the event is redelivered.
     async fn handle(&self, event: &Event) -> Result<Handled, Box<dyn std::error::Error + Send + Sync>>;
 }
 
-/// A place among the events of a topic. Without NATS it is one among the events that this process tells from now on.
+/// Consumer of a topic. Without NATS it receives only the events that this process publishes from
+/// its start on.
 pub struct Consumer {
-    /// The name that the broker knows it by; also the label of its metrics.
+    /// Name of the durable consumer at the broker, and label of its metrics.
     pub name: &'static str,
-    /// What it reads.
+    /// Topic to consume.
     pub topic: Topic,
-    /// Where from.
+    /// Broker to consume from.
     pub broker: Broker,
-    /// What it does.
+    /// Handler of the events.
     pub handler: Arc<dyn EventHandler>,
 }
 
 impl Consumer {
-    /// Works until `shutdown`; the event at hand is finished.
+    /// Consumes events until `shutdown`. The current event is finished first.
     pub async fn run(self, shutdown: CancellationToken) {
         match self.broker.nats().cloned() {
             Some(nats) => Box::pin(self.consume_nats(&nats, &shutdown)).await,
@@ -81,7 +85,7 @@ impl Consumer {
             match shutdown.run_until_cancelled(Box::pin(self.open(nats))).await {
                 None => return,
                 Some(Ok(messages)) => self.read(messages, shutdown).await,
-                Some(Err(error)) => tracing::debug!(consumer = self.name, error, "no events can be read, it is tried again"),
+                Some(Err(error)) => tracing::debug!(consumer = self.name, error, "cannot open the event consumer, retrying"),
             }
             if shutdown.run_until_cancelled(wait_before_retry()).await.is_none() {
                 return;
@@ -97,7 +101,7 @@ impl Consumer {
             ack_policy: AckPolicy::Explicit,
             ack_wait: ACK_WAIT,
             filter_subject: self.topic.subjects.to_owned(),
-            // One after another: an event overtakes none of its subject.
+            // One unacknowledged event at a time keeps the events of a subject in order.
             max_ack_pending: 1,
             ..pull::Config::default()
         };
@@ -110,7 +114,7 @@ impl Consumer {
             match message {
                 Ok(message) => self.consume(&message).await,
                 Err(error) => {
-                    tracing::debug!(consumer = self.name, %error, "the events break off");
+                    tracing::debug!(consumer = self.name, %error, "event consumer disconnected");
                     return;
                 }
             }
@@ -122,18 +126,18 @@ impl Consumer {
             Ok(event) if self.handle(&event, NATS_SYSTEM).await => AckKind::Ack,
             Ok(_) => AckKind::Nak(Some(jitter::jittered(REDELIVERY_DELAY, 0.5, jitter::random_unit))),
             Err(error) => {
-                tracing::warn!(consumer = self.name, %error, "what came is no event and is put aside");
+                tracing::warn!(consumer = self.name, %error, "dropped a malformed event");
                 counter!("palisade.events.consumed", "consumer" => self.name, "outcome" => "malformed").increment(1);
                 AckKind::Term
             }
         };
-        // Lost, the event comes again, and does nothing.
+        // If the acknowledgement is lost, the event is redelivered and handled as a duplicate.
         if let Err(error) = message.double_ack_with(ack).await {
-            tracing::debug!(consumer = self.name, error, "an answer to the broker was lost");
+            tracing::debug!(consumer = self.name, error, "event acknowledgement failed");
         }
     }
 
-    /// Whether the event is done with.
+    /// Handles one event. Returns whether it can be acknowledged.
     async fn handle(&self, event: &Event, system: &'static str) -> bool {
         let span = recorded_span!(
             parent: None,
@@ -159,7 +163,7 @@ impl Consumer {
             Err(error) => {
                 span.record("otel.status_code", "ERROR");
                 span.record("error.type", "failed");
-                tracing::warn!(consumer = self.name, event_id = %event.id, error = &**error as &dyn std::error::Error, "an event comes again");
+                tracing::warn!(consumer = self.name, event_id = %event.id, error = &**error as &dyn std::error::Error, "event handler failed, event will be redelivered");
                 "failed"
             }
         };

@@ -1,48 +1,49 @@
-//! An event, and its one form on the wire: `CloudEvents` 1.0 in structured mode, as JSON.
+//! Event type and its wire format: `CloudEvents` 1.0 JSON, structured mode.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-/// The content type of an event on the wire.
+/// Content type of an event on the wire.
 pub(crate) const CONTENT_TYPE: &str = "application/cloudevents+json";
 const VERSION: &str = "1.0";
 const DATA: &str = "application/json";
 
-/// That something has changed.
+/// A change of an order or a product.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Chosen once, with the change. Who sees it twice drops the second.
+    /// Unique id, chosen in the transaction of the change. Consumers use it for deduplication.
     pub id: Uuid,
-    /// Who tells: `/palisade/orders`.
+    /// Publishing service, e.g. `/palisade/orders`.
     pub source: String,
-    /// What happened, which is also where it is published: `palisade.orders.v1.confirmed`.
+    /// Event type and subject of publication, e.g. `palisade.orders.v1.confirmed`.
     pub kind: String,
-    /// What it happened to, by its id.
+    /// Id of the changed object.
     pub subject: String,
-    /// Grows with each change of the subject: what is not above the last one is old news.
+    /// Increases with each change of the subject. An event with a sequence that is not higher than
+    /// the last one is outdated.
     pub sequence: i64,
-    /// When it happened.
+    /// Time of the change.
     pub time: OffsetDateTime,
-    /// W3C `traceparent` of the work that made the change.
+    /// W3C `traceparent` of the request that made the change.
     pub trace_parent: Option<String>,
-    /// More of it, as JSON.
+    /// Event data as JSON.
     pub data: String,
 }
 
-/// What came is no event of ours.
+/// An event that cannot be encoded or decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidEvent {
-    /// Not JSON, or without what every event has.
-    #[error("it is no CloudEvent")]
+    /// Invalid JSON, or a required attribute is missing.
+    #[error("invalid CloudEvent")]
     Json(#[from] serde_json::Error),
-    /// A number or a time that is none.
-    #[error("its {0} cannot be read")]
+    /// An attribute has an invalid value.
+    #[error("invalid CloudEvents attribute {0}")]
     Attribute(&'static str),
 }
 
-/// The attributes in their order on the wire. An extension's integer has 32 bits, so that the sequence is a string.
+/// Attributes in wire order. The sequence is a string because `CloudEvents` integers have 32 bits.
 #[derive(Serialize, Deserialize)]
 struct Wire<'a> {
     specversion: &'a str,
@@ -61,7 +62,7 @@ struct Wire<'a> {
 }
 
 impl Event {
-    /// The event as it travels.
+    /// Encodes the event in its wire format.
     pub fn to_json(&self) -> Result<Vec<u8>, InvalidEvent> {
         let wire = Wire {
             specversion: VERSION,
@@ -78,7 +79,7 @@ impl Event {
         Ok(serde_json::to_vec(&wire)?)
     }
 
-    /// The event that came as `bytes`.
+    /// Decodes an event from its wire format.
     pub fn from_json(bytes: &[u8]) -> Result<Self, InvalidEvent> {
         let wire: Wire<'_> = serde_json::from_slice(bytes)?;
         if wire.specversion != VERSION {
@@ -115,7 +116,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_event_comes_back_as_it_went_to_the_last_digit() {
+    fn event_json_roundtrip_is_lossless() {
         let event = event("a", 7);
         let json = event.to_json().unwrap();
         assert_eq!(Event::from_json(&json).unwrap(), event);
@@ -129,7 +130,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_no_event_is_told() {
+    fn from_json_rejects_invalid_events() {
         assert!(matches!(Event::from_json(b"{}"), Err(InvalidEvent::Json(_))));
         let json = String::from_utf8(event("a", 7).to_json().unwrap()).unwrap();
         assert!(matches!(Event::from_json(json.replace("\"7\"", "\"x\"").as_bytes()), Err(InvalidEvent::Attribute("sequence"))));

@@ -1,13 +1,15 @@
-//! Events of Palisade: what one looks like, how it comes from an outbox to whoever wants to know, and how it is consumed.
+//! Transactional outbox, event broker and event consumers of Palisade.
 //!
-//! An event tells that something changed, after it did; its row in an outbox was written in the same step. A [`Relay`] hands it to the
-//! [`Broker`]: NATS `JetStream` where one is configured, this process itself where none is. It may come twice, and never not at all: who
-//! consumes it drops what he has had, by its id, or what is older than what he has, by its subject and sequence.
+//! A service writes an event to its outbox in the transaction of the change. A [`Relay`] then
+//! publishes it to the [`Broker`]: NATS `JetStream` if configured, otherwise an in-process channel.
+//! Delivery is at least once. Consumers drop duplicates by event id, and outdated events by subject
+//! and sequence.
 //!
-//! - [`Subscription`]: every event from now on, in this process alone, for what is only woken or forgotten by it.
-//! - [`Consumer`]: every event once until its effect is done, by one of all processes that share a name.
+//! - [`Subscription`]: all future events, for one process, e.g. for cache invalidation.
+//! - [`Consumer`]: each event until it is processed, by one of the replicas that share the
+//!   consumer's name.
 //!
-//! `docs/events.md` says what is in an event and where it goes.
+//! `docs/events.md` describes the events and their delivery.
 
 mod broker;
 mod config;
@@ -19,7 +21,7 @@ mod subscription;
 
 pub use broker::{Broker, Outcome, Topic};
 pub use config::Config;
-pub use consumer::{Handled, Consumer, EventHandler};
+pub use consumer::{Consumer, EventHandler, Handled};
 pub use event::{Event, InvalidEvent};
 pub use relay::{Outbox, Relay};
-pub use subscription::{SubscriptionItem, Subscription};
+pub use subscription::{Subscription, SubscriptionItem};

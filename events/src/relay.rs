@@ -1,5 +1,5 @@
-//! Takes events out of an outbox to the broker: by one replica at a time, in order for each subject, and again until it is known that
-//! they are there.
+//! Outbox relay: publishes events from an outbox to the broker, by one replica at a time (lease),
+//! in order per subject, and repeatedly until the broker acknowledges them.
 
 mod batch;
 
@@ -20,74 +20,77 @@ use crate::{
     event::Event,
 };
 
-/// The pause after the first failure; doubles with each.
+/// Backoff after the first failure. Doubles with each further failure.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
-/// The pause after a refusal.
+/// Delay after the broker rejected an event.
 const REJECTED_DELAY: Duration = Duration::from_millis(300);
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
-/// Why an outbox cannot be worked on.
+/// Error of the outbox.
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Where events wait.
+/// Transactional outbox of a service.
 #[async_trait]
 pub trait Outbox: Send + Sync {
-    /// Makes this replica the one that publishes, for `lease` from now. `false`: another one does.
+    /// Acquires or extends the lease of the relay `relay` for the duration `lease`. Returns `false`
+    /// if another relay holds it.
     async fn lease(&self, relay: Uuid, lease: Duration) -> Result<bool, Error>;
 
-    /// Up to `limit` events that wait, oldest first.
+    /// Returns up to `limit` unpublished events, oldest first.
     async fn fetch_unpublished(&self, limit: u32) -> Result<Vec<Event>, Error>;
 
-    /// Notes that these have arrived.
+    /// Marks the events as published.
     async fn mark_published(&self, events: &[Event]) -> Result<(), Error>;
 
-    /// Notes that these were refused, and why; those that were `most` times are put aside. Answers how many.
+    /// Counts a rejection for each event and stores its reason. Events that were rejected
+    /// `max_attempts` times are dead-lettered; returns their number.
     async fn mark_failed(&self, events: &[(Event, String)], max_attempts: u32) -> Result<u64, Error>;
 
-    /// Returns when there is something new, at the latest after `patience`.
+    /// Returns when a new event was written, at the latest after `timeout`.
     async fn wait_for_events(&self, timeout: Duration);
 }
 
-/// Carries the events of one outbox. Any number of them may run over one outbox.
+/// Relay from one outbox to the broker. Several replicas may run one for the same outbox.
 pub struct Relay {
     id: Uuid,
     outbox: Arc<dyn Outbox>,
     broker: Broker,
     topic: Topic,
     config: Config,
-    /// Until when nobody else publishes.
+    /// Expiry of this relay's lease.
     lease_expires_at: Mutex<Option<Instant>>,
 }
 
-/// What a round came to.
+/// Result of one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BatchResult {
-    /// All that waited has gone, and there is more.
+    /// All fetched events are published, and more may be waiting.
     More,
-    /// Nothing waits.
+    /// Nothing is left to publish.
     Idle,
-    /// Another replica publishes.
+    /// Another replica holds the lease.
     NotLeaseHolder,
-    /// The broker refused some of it.
+    /// The broker rejected at least one event.
     Rejected,
-    /// Some of it could not go.
+    /// The broker or the outbox was unavailable.
     Blocked,
 }
 
 impl Relay {
-    /// A relay from `outbox` to `broker`.
+    /// Creates a relay from `outbox` to `broker`.
     pub fn new(outbox: Arc<dyn Outbox>, broker: Broker, topic: Topic, config: Config) -> Self {
         Self { id: Uuid::new_v4(), outbox, broker, topic, config, lease_expires_at: Mutex::default() }
     }
 
-    /// Works until `shutdown`, then lets another replica go on.
+    /// Publishes until `shutdown`, then gives up the lease so that another replica can continue at
+    /// once.
     pub async fn run(self, shutdown: CancellationToken) {
         let (poll, lease) = (Duration::from_millis(self.config.poll_ms), Duration::from_millis(self.config.lease_ms));
         let mut failures = 0_u32;
         while !shutdown.is_cancelled() {
-            // A round is never cut: what it has handed over it also notes.
+            // A batch is never cancelled: events that were published must also be marked.
             let result = self.run_batch().await.unwrap_or_else(|error| {
-                tracing::debug!(error = &*error as &dyn std::error::Error, "the outbox cannot be worked on");
+                tracing::debug!(error = &*error as &dyn std::error::Error, "outbox unavailable, retrying");
                 BatchResult::Blocked
             });
             failures = if result == BatchResult::Blocked { failures.saturating_add(1) } else { 0 };
@@ -96,11 +99,13 @@ impl Relay {
                     BatchResult::More => {}
                     BatchResult::Idle => {
                         self.outbox.wait_for_events(jitter::jittered(poll, 0.2, jitter::random_unit)).await;
-                        // What comes in its wake goes with it: one transaction for all.
+                        // Linger: events that follow closely are published in the same batch and
+                        // marked in one transaction.
                         sleep(self.broker.linger()).await;
                     }
                     BatchResult::NotLeaseHolder => sleep(jitter::jittered(lease / 4, 0.5, jitter::random_unit)).await,
-                    // Briefly: what is refused again and again must not hold up the rest.
+                    // A short delay: an event that is rejected repeatedly must not block the
+                    // others.
                     BatchResult::Rejected => sleep(jitter::jittered(REJECTED_DELAY, 0.5, jitter::random_unit)).await,
                     BatchResult::Blocked => sleep(backoff(failures, jitter::random_unit)).await,
                 }
@@ -108,12 +113,12 @@ impl Relay {
             let _ = shutdown.run_until_cancelled(delay).await;
         }
         if let Err(error) = self.outbox.lease(self.id, Duration::ZERO).await {
-            tracing::debug!(error = &*error as &dyn std::error::Error, "another replica has to wait until the lease is over");
+            tracing::debug!(error = &*error as &dyn std::error::Error, "could not release the outbox lease, it expires by itself");
         }
     }
 }
 
-/// The pause after this many failures in a row, half as long more or less.
+/// Exponential backoff after `failures` failures in a row, ±50 %.
 fn backoff(failures: u32, draw: jitter::RandomFn) -> Duration {
     let delay = INITIAL_BACKOFF.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(16)));
     jitter::jittered(delay.min(MAX_BACKOFF), 0.5, draw)

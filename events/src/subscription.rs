@@ -1,7 +1,8 @@
-//! All events of a topic from now on, for this process: to be woken by, or to forget by.
+//! Event subscription: all future events of a topic, for one process, e.g. for cache invalidation.
 //!
-//! It keeps no place and asks for nothing again. Where events may have passed it by it says so, and whoever remembers anything that they
-//! would have changed forgets all of it.
+//! It stores no position and requests no redelivery. When events may have been missed it yields
+//! [`SubscriptionItem::Lagged`], upon which the subscriber must discard all state that depends on
+//! events.
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -17,21 +18,22 @@ use crate::{
     event::Event,
 };
 
-/// After a disruption the server may learn a moment later than we that we listen again.
+/// Time after a reconnect until a second [`SubscriptionItem::Lagged`]: the server may register the
+/// subscription later than the client considers itself connected.
 const RESUBSCRIBE_GRACE: Duration = Duration::from_secs(1);
-/// How long to wait before another try to listen.
+/// Delay before another attempt to subscribe.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// What there is to know.
+/// Item of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SubscriptionItem {
-    /// Something has changed.
+    /// An event.
     Event(Box<Event>),
-    /// Anything may have changed: events were missed, or may have been.
+    /// Events were or may have been missed.
     Lagged,
 }
 
-/// See the module. Dropped, it listens no more.
+/// Subscription to a topic, see the module documentation. Dropping it unsubscribes.
 #[derive(Debug)]
 pub struct Subscription {
     topic: Topic,
@@ -54,7 +56,7 @@ impl Subscription {
         Self { topic, source: Source::Nats { nats, reconnects, subscriber: None, grace_until: None } }
     }
 
-    /// Waits for the next notice; there is always one more to wait for. May be dropped and called again.
+    /// Waits for the next item; the subscription never ends. Cancel safe.
     pub async fn next(&mut self) -> SubscriptionItem {
         let topic = self.topic;
         match &mut self.source {
@@ -75,7 +77,7 @@ impl Subscription {
                     match subscribed {
                         Ok(messages) => *subscriber = Some(messages),
                         Err(error) => {
-                            tracing::debug!(error, "no subscription, it is tried again");
+                            tracing::debug!(error, "event subscription failed, retrying");
                             tokio::time::sleep(RETRY_DELAY).await;
                         }
                     }
@@ -88,7 +90,7 @@ impl Subscription {
                     }
                 };
                 tokio::select! {
-                    // The nats lives as long as this holds it.
+                    // `changed` cannot fail: this subscription keeps the sender alive.
                     _ = reconnects.changed() => {
                         *unsettled = Some(Instant::now() + RESUBSCRIBE_GRACE);
                         return SubscriptionItem::Lagged;
@@ -101,7 +103,7 @@ impl Subscription {
                         None => *subscriber = None,
                         Some(message) => match Event::from_json(&message.payload) {
                             Ok(event) => return SubscriptionItem::Event(Box::new(event)),
-                            Err(error) => tracing::debug!(%error, "what came is left alone"),
+                            Err(error) => tracing::debug!(%error, "ignored a malformed event"),
                         },
                     },
                 }

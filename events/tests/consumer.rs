@@ -1,5 +1,6 @@
-//! A consumer of real events of a real broker: each of them has its effect once, whatever fails or dies.
-#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+//! Event consumers against a real NATS server: each event takes effect exactly once, across handler
+//! errors, broker crashes and consumer restarts.
+#![expect(clippy::unwrap_used, reason = "an unwrap in a test is an assertion")]
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -7,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use palisade_events::{Handled, Broker, Config, Consumer, EventHandler, Event, SubscriptionItem, Outcome, Topic};
+use palisade_events::{Broker, Config, Consumer, Event, EventHandler, Handled, Outcome, SubscriptionItem, Topic};
 use palisade_middleware::task;
 use palisade_tests::{eventually, servers};
 use time::OffsetDateTime;
@@ -31,7 +32,7 @@ fn config(nats: &servers::Nats) -> Config {
     Config { nats_url: Some(nats.url().into()), ..Config::default() }
 }
 
-/// Hands it over until it is there, as a relay does.
+/// Publishes the event, with retries like those of a relay.
 async fn publish(broker: &Broker, event: &Event) {
     eventually(async || {
         let outcomes = broker.publish(Topic::ORDERS, std::slice::from_ref(event)).await;
@@ -40,7 +41,8 @@ async fn publish(broker: &Broker, event: &Event) {
     .await;
 }
 
-/// Remembers the last sequence of each subject, as a table would. Every third event fails at first, after its effect or before.
+/// Stores the last sequence of each subject, like a database table would. Every third event fails
+/// on its first delivery, alternately before and after its effect.
 #[derive(Default)]
 struct RecordingHandler {
     state: Mutex<State>,
@@ -73,7 +75,7 @@ impl EventHandler for RecordingHandler {
 }
 
 #[tokio::test]
-async fn every_event_has_its_effect_once_though_the_broker_dies_and_consumers_come_and_go() {
+async fn consumer_processes_each_event_once_across_restarts() {
     let mut nats = servers::nats();
     let ledger = Arc::new(RecordingHandler::default());
     let start = |config: Config| {
@@ -83,18 +85,18 @@ async fn every_event_has_its_effect_once_though_the_broker_dies_and_consumers_co
         stop
     };
     let broker = Broker::new(&config(&nats)).unwrap();
-    // What was there before the consumer is for it too.
+    // Events published before the consumer exists are consumed too.
     publish(&broker, &event("a", 1)).await;
     let first = start(config(&nats));
     for sequence in 2..=6 {
         let event = event("a", sequence);
         publish(&broker, &event).await;
-        // The broker knows it again.
+        // The broker drops the duplicate by its id.
         publish(&broker, &event).await;
     }
     nats.kill();
     nats.restart();
-    // Another replica goes on where the first one was.
+    // A second replica continues at the position of the first.
     let _second = start(config(&nats));
     first.cancel();
     for sequence in 7..=12 {
@@ -109,12 +111,12 @@ async fn every_event_has_its_effect_once_though_the_broker_dies_and_consumers_co
 }
 
 #[tokio::test]
-async fn a_subscription_has_every_event_from_now_on_and_says_when_it_may_have_missed_some() {
+async fn subscription_receives_events_and_reports_gaps() {
     let mut nats = servers::nats();
     let broker = Broker::new(&config(&nats)).unwrap();
     let mut events = broker.subscribe(Topic::ORDERS);
     let mut next = async |wanted: &SubscriptionItem| while events.next().await != *wanted {};
-    // The first connection is news too: what was before it is not known.
+    // The first connection also counts as lagged: earlier events are unknown.
     next(&SubscriptionItem::Lagged).await;
     let first = event("a", 1);
     publish(&broker, &first).await;
@@ -129,14 +131,14 @@ async fn a_subscription_has_every_event_from_now_on_and_says_when_it_may_have_mi
 }
 
 #[tokio::test]
-async fn within_a_process_it_is_the_same() {
+async fn in_memory_broker_delivers_events() {
     let broker = Broker::new(&Config::default()).unwrap();
     let ledger = Arc::new(RecordingHandler::default());
     let (mut events, stop) = (broker.subscribe(Topic::ORDERS), CancellationToken::new());
     let consumer = Consumer { name: "ledger", topic: Topic::ORDERS, broker: broker.clone(), handler: ledger.clone() };
     let consuming = task::spawn(consumer.run(stop.clone()));
     let sent = event("a", 1);
-    // The consumer is there as soon as its task has run.
+    // The consumer subscribes as soon as its task runs, so the event is published until it arrives.
     eventually(async || {
         publish(&broker, &sent).await;
         (!ledger.state.lock().unwrap().applied.is_empty()).then_some(())

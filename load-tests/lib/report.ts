@@ -1,4 +1,4 @@
-// The end of every run: a summary that people can read, on the terminal and as Markdown.
+// Report of a run, on the terminal and as Markdown.
 
 import { settings } from "./settings.ts";
 
@@ -14,7 +14,7 @@ export interface Data {
     state: { testRunDurationMs: number };
 }
 
-/** A `handleSummary` for the scenario `name`; `more` adds lines of its own. */
+/** Returns a `handleSummary` for the scenario `name`. `more` adds lines to the report. */
 export function report(name: string, more: (data: Data) => string[] = () => []) {
     return (data: Data): Record<string, string> => {
         const text = lines(name, data, more(data)).join("\n") + "\n";
@@ -28,22 +28,22 @@ export function report(name: string, more: (data: Data) => string[] = () => []) 
 }
 
 function lines(name: string, data: Data, more: string[]): string[] {
-    const crossed = Object.entries(data.metrics).flatMap(([metric, { thresholds }]) =>
+    const failed = Object.entries(data.metrics).flatMap(([metric, { thresholds }]) =>
         Object.entries(thresholds ?? {}).filter(([, { ok }]) => !ok).map(([rule]) => `${metric} ${rule}`),
     );
     const seconds = data.state.testRunDurationMs / 1000;
     return [
-        `# ${name}: ${crossed.length === 0 ? "passed" : "FAILED"}`,
+        `# ${name}: ${failed.length === 0 ? "passed" : "FAILED"}`,
         "",
-        ...crossed.map((rule) => `- crossed: \`${rule}\``),
-        ...(crossed.length > 0 ? [""] : []),
+        ...failed.map((rule) => `- failed threshold: \`${rule}\``),
+        ...(failed.length > 0 ? [""] : []),
         `${count(data, "iterations")} iterations in ${seconds.toFixed(0)} s, ${count(data, "http_reqs")} requests ` +
-            `(${(count(data, "http_reqs") / seconds).toFixed(0)} a second), ${count(data, "unexpected_answers")} unexpected answers, ` +
-            `${(100 * (data.metrics["refused"]?.values["rate"] ?? 0)).toFixed(1)} % refused for protection, ` +
+            `(${(count(data, "http_reqs") / seconds).toFixed(0)}/s), ${count(data, "unexpected_answers")} unexpected responses, ` +
+            `${(100 * (data.metrics["refused"]?.values["rate"] ?? 0)).toFixed(1)} % rejected, ` +
             `${count(data, "dropped_iterations")} iterations not started in time, ` +
-            `${count(data, "invariants_broken")} invariants broken of ${count(data, "invariants_checked")} checks.`,
+            `${count(data, "invariants_broken")} invariant violations in ${count(data, "invariants_checked")} checks.`,
         "",
-        "| requests | median | p95 | p99 | longest |",
+        "| requests | median | p95 | p99 | max |",
         "|---|---:|---:|---:|---:|",
         ...Object.entries(data.metrics).filter(([metric]) => /^(http_req|grpc_req)_duration(\{name:.*\})?$/.test(metric)).map(row),
         "",
@@ -57,10 +57,10 @@ function row([metric, { values }]: [string, Metric]): string {
     return `| ${name} | ${ms("med")} | ${ms("p(95)")} | ${ms("p(99)")} | ${ms("max")} |`;
 }
 
-/** How often something was counted. */
+/** Returns the value of a counter. */
 export function count(data: Data, metric: string): number {
     return data.metrics[metric]?.values["count"] ?? 0;
 }
 
-/** The statistics that the reports and the thresholds need. */
+/** Statistics used by reports and thresholds. */
 export const summaryTrendStats = ["avg", "min", "med", "max", "p(90)", "p(95)", "p(99)"];

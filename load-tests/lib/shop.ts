@@ -1,4 +1,4 @@
-// Before and after: goods on the shelf, and the question whether everything still adds up.
+// Setup and teardown: creates products, and checks the invariants after the run.
 
 import { sleep } from "k6";
 import http from "k6/http";
@@ -7,9 +7,9 @@ import { call, json } from "./api.ts";
 import { settings } from "./settings.ts";
 import { ALL_SCOPES, token } from "./tokens.ts";
 
-/** What the invariant checkers of products and orders found. Must stay 0. */
+/** Invariant violations found by products and orders. Must stay 0. */
 export const broken = new Counter("invariants_broken");
-/** How often they were asked and answered. */
+/** Completed invariant checks. */
 export const checked = new Counter("invariants_checked");
 
 export interface Shelf {
@@ -17,7 +17,7 @@ export interface Shelf {
     category: string;
 }
 
-/** Puts products on sale, `quantity` units of each. Fails no run by itself: what is missing shows in the iterations. */
+/** Creates products with `quantity` units each. Failures show in the iterations. */
 export function stock(products: number, quantity: number): Shelf {
     const seller = token("seller", ALL_SCOPES);
     const category = `load-${Date.now()}`;
@@ -28,16 +28,17 @@ export function stock(products: number, quantity: number): Shelf {
         const id = json(answer)?.id;
         if (id) ids.push(id);
     }
-    // A made-up one keeps the iterations going where there is nothing; they fail then, one by one, and are counted.
+    // A nonexistent product keeps the iterations running without stock. They fail individually and
+    // are counted.
     return { products: ids.length > 0 ? ids : ["00000000-0000-4000-8000-000000000000"], category };
 }
 
-/** Waits until no order is under way any more, then asks both checkers. What is broken fails the run. */
+/** Waits for pending orders, then runs both invariant checks. A violation fails the run. */
 export function audit(): void {
     settle();
     for (const [service, admin] of [["products", settings.productsAdmin], ["orders", settings.ordersAdmin]]) {
         const answer = http.get(`${admin}/invariants`, { tags: { name: "invariants" }, timeout: "60s" });
-        const report = answer.status === 200 ? JSON.parse(String(answer.body)) : { violations: [`${service} answers ${answer.status}`] };
+        const report = answer.status === 200 ? JSON.parse(String(answer.body)) : { violations: [`${service} returned ${answer.status}`] };
         checked.add(answer.status === 200 ? 1 : 0);
         broken.add(report.violations.length, { service });
         for (const violation of report.violations) console.error(`${service}: ${violation}`);
@@ -47,12 +48,13 @@ export function audit(): void {
 function settle(): void {
     for (let second = 0; second < settings.settleSeconds; second++) {
         const answer = http.get(`${settings.ordersAdmin}/metrics`, { tags: { name: "metrics" } });
-        // The gauges are read from the store every few seconds: two looks in a row, so that one is later than the last order.
+        // The gauges are read from the store every few seconds, so wait for two readings after the
+        // last order.
         if (answer.status === 200 && inFlight(String(answer.body)) === 0 && second >= 6) return;
         sleep(1);
     }
     broken.add(1, { service: "orders" });
-    console.error(`orders are still under way ${settings.settleSeconds} s after the load`);
+    console.error(`orders still in progress ${settings.settleSeconds} s after the load`);
 }
 
 function inFlight(metrics: string): number {

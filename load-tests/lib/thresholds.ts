@@ -1,6 +1,7 @@
-// What makes a run red. Correctness has no tolerance; latency has guards so wide that only something broken crosses them.
+// Pass and fail criteria of a run. Correctness has no tolerance. Latency thresholds are so wide
+// that only a real defect crosses them.
 
-/** Names that a report has a line for. */
+/** Routes with their own report line. */
 export const ROUTES = [
     "GET /products",
     "GET /products?q",
@@ -11,23 +12,23 @@ export const ROUTES = [
 ];
 
 interface Guards {
-    /** The fewest iterations that prove anything. */
+    /** Minimum number of iterations of a valid run. */
     iterations: number;
-    /** Most of all answers, and nearly all, milliseconds. */
+    /** Maximum latency, milliseconds. */
     p95: number;
     p99: number;
-    /** Iterations that could not be started in time: the load was not what it says. */
+    /** Maximum number of iterations that could not be started in time. */
     dropped?: number;
-    /** The largest share of requests that may be refused for protection. */
+    /** Maximum share of rejected requests. */
     refused?: number;
-    /** Routes to show one by one. */
+    /** Routes to report separately. */
     routes?: string[];
 }
 
 export function thresholds({ iterations, p95, p99, dropped, refused, routes }: Guards): Record<string, string[]> {
     const shown = (routes ?? []).map((name) => [`http_req_duration{name:${name}}`, ["p(99)>=0"]]);
     return {
-        // A metric without a sample crosses no threshold: these counts do, so that a run that did nothing is red.
+        // A metric without samples fails no threshold. These counts fail a run that did nothing.
         iterations: [`count>=${iterations}`],
         good_answers: [`count>=${iterations}`],
         checks: ["rate==1"],

@@ -1,4 +1,4 @@
-// Bearer tokens: the one that was given, or one for each user, made with the secret that was given.
+// Bearer tokens: a given token for all users, or one per user minted with a given secret.
 
 import { hmac } from "k6/crypto";
 import encoding from "k6/encoding";
@@ -9,12 +9,12 @@ export const CUSTOMER = "products:read orders:read orders:write";
 
 const LIFETIME_SECONDS = 3600;
 
-export interface Wanted {
+export interface TokenOptions {
     subject: string;
     scope: string;
-    /** Whom it is for; the gateway unless said otherwise. */
+    /** Audience. Default: the gateway. */
     audience?: "palisade" | "products" | "orders";
-    /** Seconds from now until it expires; negative for one that has. */
+    /** Seconds until expiry. Negative for an expired token. */
     lifetime?: number;
     secret?: string;
     issuer?: string;
@@ -24,29 +24,29 @@ function base64url(text: string): string {
     return encoding.b64encode(text, "rawurl");
 }
 
-/** A token of our own making (RFC 7519, HS256). */
-export function mint(wanted: Wanted): string {
+/** Mints a token (RFC 7519, HS256). */
+export function mint(options: TokenOptions): string {
     const now = Math.floor(Date.now() / 1000);
     const claims = {
-        iss: wanted.issuer ?? settings.jwtIssuer,
-        aud: wanted.audience ?? "palisade",
-        sub: wanted.subject,
-        scope: wanted.scope,
+        iss: options.issuer ?? settings.jwtIssuer,
+        aud: options.audience ?? "palisade",
+        sub: options.subject,
+        scope: options.scope,
         iat: now - 60,
-        exp: now + (wanted.lifetime ?? LIFETIME_SECONDS),
+        exp: now + (options.lifetime ?? LIFETIME_SECONDS),
     };
     const signed = `${base64url(JSON.stringify({ alg: "HS256", typ: "JWT" }))}.${base64url(JSON.stringify(claims))}`;
-    return `${signed}.${hmac("sha256", wanted.secret ?? settings.jwtSecret, signed, "base64rawurl")}`;
+    return `${signed}.${hmac("sha256", options.secret ?? settings.jwtSecret, signed, "base64rawurl")}`;
 }
 
-/** A token for this user, or the only one there is. */
+/** Returns a token for this user, or the given token. */
 export function token(subject: string, scope: string): string {
     if (settings.jwtSecret) return mint({ subject, scope });
     if (settings.token) return settings.token;
     throw new Error("set TOKEN (see `make token`), or JWT_SECRET and JWT_ISSUER");
 }
 
-/** A token that a gRPC service accepts itself. */
+/** Returns a token accepted by a gRPC service directly. */
 export function serviceToken(audience: "products" | "orders", scope: string): string {
     if (settings.jwtSecret) return mint({ subject: "load", scope, audience });
     const given = audience === "products" ? settings.productsToken : settings.ordersToken;

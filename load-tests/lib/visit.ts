@@ -1,4 +1,4 @@
-// What people do in a shop, and how often.
+// User journeys of a shop and their weights.
 
 import exec from "k6/execution";
 import { uuidv4 } from "./uuid.ts";
@@ -9,22 +9,22 @@ import { CUSTOMER, token } from "./tokens.ts";
 interface Visit {
     shelf: Shelf;
     token: string;
-    /** Whether the system may refuse for its own protection: under more load than it can take. */
+    /** Rejections (429, 503) are expected, under overload. */
     mayRefuse: boolean;
-    /** Is told of every order that was accepted or confirmed. */
+    /** Called for every accepted or confirmed order. */
     accepted?: (id: string) => void;
 }
 
-/** How the line of an accepted order begins, for who reads the output. */
-export const accepting = "accepted order";
+/** Prefix of the output line of an accepted order. */
+export const ACCEPTED_PREFIX = "accepted order";
 
-/** What each user has ordered, newest last; every virtual user has its own. */
-const mine: string[] = [];
-const REMEMBERED = 20;
+/** Orders of this virtual user, newest last. */
+const ownOrders: string[] = [];
+const MAX_REMEMBERED = 20;
 
 const tokens = new Map<string, string>();
 
-/** The token of this virtual user. */
+/** Returns the token of this virtual user. */
 export function ownToken(): string {
     const subject = `load-user-${exec.vu.idInTest}`;
     if (!tokens.has(subject)) tokens.set(subject, token(subject, CUSTOMER));
@@ -33,23 +33,23 @@ export function ownToken(): string {
 
 const MIX: [number, (visit: Visit) => void][] = [
     [40, browse],
-    [25, look],
+    [25, viewProduct],
     [10, search],
     [15, buy],
     [7, follow],
     [3, cancel],
 ];
 
-/** One thing that somebody does, drawn by the weights of the mix. */
+/** Runs a random user journey, selected by weight. */
 export function visit(shelf: Shelf, mayRefuse = false, accepted?: (id: string) => void): void {
     let draw = Math.random() * MIX.reduce((sum, [weight]) => sum + weight, 0);
-    for (const [weight, deed] of MIX) {
+    for (const [weight, journey] of MIX) {
         draw -= weight;
-        if (draw < 0) return deed({ shelf, token: ownToken(), mayRefuse, accepted });
+        if (draw < 0) return journey({ shelf, token: ownToken(), mayRefuse, accepted });
     }
 }
 
-/** One of them. */
+/** Returns a random element. */
 export function any<T>(of: T[]): T {
     return of[Math.floor(Math.random() * of.length)];
 }
@@ -61,11 +61,11 @@ export function browse({ shelf, token, mayRefuse }: Visit): void {
     if (next) call("GET", `${path}&cursor=${encodeURIComponent(next)}`, { name: "GET /products", token, expected: [200], mayRefuse });
 }
 
-export function look({ shelf, token, mayRefuse }: Visit): void {
+export function viewProduct({ shelf, token, mayRefuse }: Visit): void {
     const path = `/products/${any(shelf.products)}`;
     const answer = call("GET", path, { name: "GET /products/{id}", token, expected: [200], mayRefuse });
     const tag = header(answer, "Etag");
-    // Somebody may have bought one in between: then it is another representation.
+    // A purchase in between changes the representation.
     if (answer.status === 200 && tag && Math.random() < 0.2) {
         const headers = { "if-none-match": tag };
         call("GET", path, { name: "GET /products/{id}", token, headers, expected: [200, 304], mayRefuse });
@@ -77,7 +77,7 @@ export function search({ token, mayRefuse }: Visit): void {
     call("GET", path, { name: "GET /products?q", token, expected: [200], mayRefuse });
 }
 
-/** Orders one to three things. An order is confirmed, or accepted and finished later; nobody is told no without a reason. */
+/** Orders one to three products: confirmed, accepted (202), or rejected with a reason. */
 export function buy({ shelf, token, mayRefuse, accepted }: Visit): void {
     const items = Array.from({ length: 1 + Math.floor(Math.random() * 3) }, () => ({ productId: any(shelf.products), quantity: 1 }));
     const headers = { "idempotency-key": uuidv4() };
@@ -85,27 +85,27 @@ export function buy({ shelf, token, mayRefuse, accepted }: Visit): void {
     let answer = order();
     const id = json(answer)?.id;
     if (answer.status === 201 && Math.random() < 0.1) {
-        // Sent twice, as a client does that lost the answer: it is the same order.
+        // Sent twice, like a client that lost the response: the same order must be returned.
         answer = order();
-        if (answer.status === 201 && json(answer)?.id !== id) throw new Error(`one key made two orders: ${id} and ${json(answer)?.id}`);
+        if (answer.status === 201 && json(answer)?.id !== id) throw new Error(`one idempotency key created two orders: ${id} and ${json(answer)?.id}`);
     }
     countOrder(answer);
     if (id && (answer.status === 201 || answer.status === 202)) {
-        mine.push(id);
+        ownOrders.push(id);
         accepted?.(id);
     }
-    if (mine.length > REMEMBERED) mine.shift();
+    if (ownOrders.length > MAX_REMEMBERED) ownOrders.shift();
 }
 
 export function follow({ token, mayRefuse }: Visit): void {
-    if (mine.length === 0) return void call("GET", "/orders?limit=5", { name: "GET /orders", token, expected: [200], mayRefuse });
-    call("GET", `/orders/${any(mine)}`, { name: "GET /orders/{id}", token, expected: [200], mayRefuse });
+    if (ownOrders.length === 0) return void call("GET", "/orders?limit=5", { name: "GET /orders", token, expected: [200], mayRefuse });
+    call("GET", `/orders/${any(ownOrders)}`, { name: "GET /orders/{id}", token, expected: [200], mayRefuse });
 }
 
 export function cancel({ token, mayRefuse }: Visit): void {
-    const id = mine.pop();
+    const id = ownOrders.pop();
     if (!id) return follow({ token, mayRefuse, shelf: { products: [], category: "" } });
     const body = { status: "CANCELLED" };
-    // 409: it failed meanwhile.
+    // 409 if the order failed meanwhile.
     call("PUT", `/orders/${id}/status`, { name: "PUT /orders/{id}/status", token, body, expected: [200, 409], mayRefuse });
 }

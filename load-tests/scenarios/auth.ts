@@ -1,4 +1,5 @@
-// Wrong, missing, expired and foreign tokens, at a rate: each is refused as what it is, and good ones are served beside them.
+// Authentication: wrong, missing, expired and foreign tokens at a constant rate are rejected
+// correctly, while valid ones are served.
 
 import { call, header } from "../lib/api.ts";
 import { report, summaryTrendStats } from "../lib/report.ts";
@@ -27,7 +28,7 @@ export const options = {
 
 export const setup = () => stock(5, 1_000_000);
 
-/** Tokens that open nothing, and the status they get. Where tokens cannot be made here, those that need no secret. */
+/** Invalid tokens and their expected status. Without a secret only those that need none. */
 function bad(): [string | undefined, number][] {
     const good = token("load-admin", ALL_SCOPES);
     const [head, , signature] = good.split(".");
@@ -39,13 +40,13 @@ function bad(): [string | undefined, number][] {
         ["eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.eyJzdWIiOiJyb290In0.", 401],
     ];
     if (!settings.jwtSecret) return always;
-    const wanted = { subject: "mallory", scope: ALL_SCOPES };
+    const claims = { subject: "mallory", scope: ALL_SCOPES };
     return [
         ...always,
-        [mint({ ...wanted, lifetime: -120 }), 401],
-        [mint({ ...wanted, secret: "another-secret-of-thirty-two-byte" }), 401],
-        [mint({ ...wanted, issuer: "https://elsewhere.invalid" }), 401],
-        [mint({ ...wanted, audience: "orders" }), 401],
+        [mint({ ...claims, lifetime: -120 }), 401],
+        [mint({ ...claims, secret: "another-secret-of-thirty-two-byte" }), 401],
+        [mint({ ...claims, issuer: "https://elsewhere.invalid" }), 401],
+        [mint({ ...claims, audience: "orders" }), 401],
         [mint({ subject: "reader", scope: CUSTOMER }), 403],
     ];
 }
@@ -54,7 +55,7 @@ export default function auth(shelf: Shelf): void {
     const [one, status] = any(bad());
     const body = { name: "Stolen", price: 1, quantity: 1, category: "none" };
     const answer = call("POST", "/products", { name: "POST /products", token: one, body, expected: [status] });
-    if (status === 401 && !header(answer, "Www-Authenticate")?.startsWith("Bearer")) throw new Error("a 401 without a challenge");
+    if (status === 401 && !header(answer, "Www-Authenticate")?.startsWith("Bearer")) throw new Error("401 without WWW-Authenticate challenge");
     visit(shelf);
 }
 

@@ -1,4 +1,4 @@
-// Step by step to more than it can take: which rate is the last that is served well?
+// Breakpoint: increases the rate step by step to find the highest rate that is served well.
 
 import type { Data } from "../lib/report.ts";
 import { report, summaryTrendStats } from "../lib/report.ts";
@@ -11,11 +11,11 @@ import { visit } from "../lib/visit.ts";
 const FIRST = number("RATE", 100);
 const STEPS = number("STEPS", 8);
 const STEP_SECONDS = number("STEP_SECONDS", 15);
-/** A step is served well if nearly all answers come within this time, milliseconds, and hardly any request is refused. */
+/** Maximum p99 of a step that is served well, milliseconds. Nearly no request may be rejected. */
 const WELL_MS = number("WELL_MS", 250);
 const WELL_REFUSED = 0.01;
 
-/** Half as much again with each step. */
+/** Increases by half with each step. */
 const rate = (step: number) => Math.round(FIRST * 1.5 ** step);
 const steps = Array.from({ length: STEPS }, (_, step) => step);
 
@@ -37,7 +37,7 @@ export const options = {
     thresholds: {
         ...thresholds({ iterations: FIRST, p95: 10_000, p99: 12_000, refused: 1 }),
         dropped_iterations: ["count>=0"],
-        // Only so that the report can tell them apart.
+        // These thresholds only make the report distinguish the steps.
         ...Object.fromEntries(
             steps.flatMap((step) => [
                 [`http_req_duration{scenario:step_${step}}`, ["p(99)>=0"]],
@@ -64,14 +64,14 @@ export const handleSummary = report("breakpoint", (data: Data) => {
     const last = rows.findIndex(({ well }) => !well);
     const capacity = rows[(last === -1 ? rows.length : last) - 1];
     return [
-        "| iterations asked for, a second | requests served, a second | p99 | refused | well |",
+        "| target iterations/s | served requests/s | p99 | rejected | served well |",
         "|---:|---:|---:|---:|---|",
         ...rows.map(({ asked, served, p99, refused, well }) =>
             `| ${asked} | ${served.toFixed(0)} | ${p99.toFixed(0)} ms | ${(100 * refused).toFixed(1)} % | ${well ? "yes" : "no"} |`),
         "",
         capacity
-            ? `Capacity: ${capacity.served.toFixed(0)} requests a second (p99 within ${WELL_MS} ms${last === -1 ? "; the last step was served well too" : ""}).`
-            : "Not even the first step was served well.",
+            ? `Capacity: ${capacity.served.toFixed(0)} requests/s (p99 within ${WELL_MS} ms${last === -1 ? "; the last step was served well too" : ""}).`
+            : "The first step was not served well.",
         "",
     ];
 });

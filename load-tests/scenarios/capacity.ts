@@ -1,4 +1,5 @@
-// One route at a constant rate, for who measures the processes meanwhile (`make performance`). It tells in one line of JSON what came back.
+// Performance measurement (`make performance`): one route at a constant rate. Prints one line of
+// JSON with the results.
 
 import { check } from "k6";
 import http from "k6/http";
@@ -11,11 +12,11 @@ import { uuidv4 } from "../lib/uuid.ts";
 
 const VUS = number("VUS", 64);
 const url = __ENV.URL ?? settings.baseUrl;
-/** Ids of products; with them each request orders one unit of one. */
+/** Product IDs. If set, each request orders one unit of one product. */
 const products = (__ENV.ORDER_OF ?? "").split(",").filter((id) => id !== "");
 
 const wrong = new Counter("wrong_answers");
-/** Orders that are finished after their answer. */
+/** Orders answered with 202 and finished later. */
 const later = new Counter("later");
 
 export const options = {
@@ -43,7 +44,7 @@ export default function capacity(): void {
         answer = http.get(url, { headers });
     }
     const right = products.length > 0 ? [201, 202] : [200];
-    check(answer, { "it is right": () => right.includes(answer.status) });
+    check(answer, { "response is expected": () => right.includes(answer.status) });
     if (!right.includes(answer.status)) wrong.add(1);
     if (answer.status === 202) later.add(1);
 }

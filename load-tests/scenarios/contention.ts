@@ -1,4 +1,5 @@
-// One product, far fewer units than buyers: exactly as many are sold as there were, everybody else is told no.
+// Contention: one product with far fewer units than buyers. Exactly the available units are sold,
+// all other orders are rejected.
 
 import { Counter } from "k6/metrics";
 import { call, countOrder, json } from "../lib/api.ts";
@@ -13,9 +14,9 @@ import { uuidv4 } from "../lib/uuid.ts";
 const UNITS = number("UNITS", 25);
 const BUYERS = number("ITERATIONS", 400);
 
-/** Orders that were confirmed at once: never more than there were units. */
+/** Immediately confirmed orders, at most the number of units. */
 const sold = new Counter("sold");
-/** Units missing or left over at the end. Must stay 0. */
+/** Set if units are missing or left over at the end. Must stay 0. */
 const wrong = new Counter("wrong_stock");
 
 export const options = {
@@ -43,11 +44,11 @@ export function teardown({ products: [productId] }: Shelf): void {
     audit();
     const admin = token("load-admin", ALL_SCOPES);
     const answer = call("GET", `/products/${productId}`, { name: "GET /products/{id}", token: admin, expected: [200] });
-    // The orders that were accepted have been finished by now: nothing is left, and nothing below nothing.
+    // All accepted orders are finished: the stock must be exactly 0.
     if (json(answer)?.quantity !== 0) wrong.add(1);
 }
 
 export const handleSummary = report("contention", (data) => [
-    `${UNITS} units, ${BUYERS} buyers: ${count(data, "sold")} orders confirmed at once.`,
+    `${UNITS} units, ${BUYERS} buyers: ${count(data, "sold")} orders confirmed immediately.`,
     "",
 ]);

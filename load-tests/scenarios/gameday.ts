@@ -1,11 +1,11 @@
-// The load of a game day: a constant rate of what people do, while something is broken on purpose. Whether the answers were those that
-// the day's story has is not for this script to say: it sends, and tells what came back.
+// Load of a game day: a constant rate of user journeys during fault injection. The game day runner
+// evaluates the responses.
 
 import { report, summaryTrendStats } from "../lib/report.ts";
 import { duration, number, settings } from "../lib/settings.ts";
 import { audit, stock } from "../lib/shop.ts";
 import type { Shelf } from "../lib/shop.ts";
-import { accepting, visit } from "../lib/visit.ts";
+import { ACCEPTED_PREFIX, visit } from "../lib/visit.ts";
 
 const RATE = number("RATE", 40);
 
@@ -30,7 +30,7 @@ export const options = {
 export const setup = () => stock(settings.products, 1_000_000);
 
 export default function gameday(shelf: Shelf): void {
-    visit(shelf, true, (id) => console.log(`${accepting} ${id}`));
+    visit(shelf, true, (id) => console.log(`${ACCEPTED_PREFIX} ${id}`));
 }
 
 export const teardown = audit;

@@ -1,7 +1,7 @@
-// Straight at products and orders over gRPC, past the gateway.
+// gRPC: calls products and orders directly, bypassing the gateway.
 
 import grpc from "k6/net/grpc";
-import { judge, orders } from "../lib/api.ts";
+import { assertStatus, orders } from "../lib/api.ts";
 import { report, summaryTrendStats } from "../lib/report.ts";
 import { duration, number, settings } from "../lib/settings.ts";
 import { audit, stock } from "../lib/shop.ts";
@@ -42,7 +42,7 @@ function invoke(client: grpc.Client, audience: "products" | "orders", method: st
     if (!tokens.has(audience)) tokens.set(audience, serviceToken(audience, CUSTOMER));
     const params = { metadata: { authorization: `Bearer ${tokens.get(audience)}` }, tags: { name: method }, timeout: "10s" };
     const answer = client.invoke(method, request, params);
-    judge(method, expected.includes(answer.status), answer.status, () => JSON.stringify(answer.error));
+    assertStatus(method, expected.includes(answer.status), answer.status, () => JSON.stringify(answer.error));
     return answer;
 }
 

@@ -1,4 +1,4 @@
-// An ordinary day: a constant rate of arrivals, the mix of what people do.
+// Load: a constant arrival rate of mixed user journeys.
 
 import { report, summaryTrendStats } from "../lib/report.ts";
 import { duration, number, settings } from "../lib/settings.ts";

@@ -1,4 +1,4 @@
-// Every route once, in the order of a shopper's day: does it work at all?
+// Smoke: every route once, in the order of a typical session.
 
 import { call, countOrder, header, json } from "../lib/api.ts";
 import { report, summaryTrendStats } from "../lib/report.ts";

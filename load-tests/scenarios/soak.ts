@@ -1,4 +1,5 @@
-// A moderate rate for hours: what leaks shows, in the runtime dashboard and in the last quarter's latency.
+// Soak: a moderate rate for hours. Leaks show in the runtime dashboard and in the latency of the
+// last quarter.
 
 import { report, summaryTrendStats } from "../lib/report.ts";
 import { duration, number, settings } from "../lib/settings.ts";

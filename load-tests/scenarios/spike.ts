@@ -1,4 +1,4 @@
-// Ten times the ordinary rate within two seconds, for a short while: an advert on television.
+// Spike: ten times the normal rate within two seconds, for a short time.
 
 import { report, summaryTrendStats } from "../lib/report.ts";
 import { duration, number, settings } from "../lib/settings.ts";

@@ -1,4 +1,5 @@
-// Up to five times the capacity and down again: what cannot be served is refused politely, and nothing breaks.
+// Stress: up to five times the capacity and down again. Excess requests are rejected properly, and
+// nothing breaks.
 
 import { report, summaryTrendStats } from "../lib/report.ts";
 import { duration, number, settings } from "../lib/settings.ts";
@@ -7,7 +8,7 @@ import type { Shelf } from "../lib/shop.ts";
 import { ROUTES, thresholds } from "../lib/thresholds.ts";
 import { visit } from "../lib/visit.ts";
 
-/** What the system is good for, a second; `breakpoint` finds it. */
+/** Capacity, iterations per second, as found by `breakpoint`. */
 const CAPACITY = number("RATE", 200);
 const STEP = duration("DURATION", "20s");
 
@@ -21,7 +22,8 @@ export const options = {
             maxVUs: 3 * number("VUS", 300),
         },
     },
-    // Refusals are what is wanted here, within reason; arrivals that find no free user are what an overload looks like from outside.
+    // Rejections are expected here, within limits. Dropped iterations are a normal effect of
+    // overload.
     thresholds: {
         ...thresholds({ iterations: number("MIN_ITERATIONS", 5 * CAPACITY), p95: 5_000, p99: 11_000, refused: 0.9, routes: ROUTES }),
         dropped_iterations: ["count>=0"],

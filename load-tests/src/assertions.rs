@@ -1,34 +1,34 @@
-//! What has to be true, beside what was measured.
+//! Assertions with measured values, rendered as a table.
 
 use std::fmt;
 
-/// Some of them. Printed, they are a table of Markdown.
+/// List of assertions. `Display` renders a Markdown table.
 #[derive(Debug, Default)]
-pub struct Assertions(Vec<Claim>);
+pub struct Assertions(Vec<Assertion>);
 
 #[derive(Debug)]
-struct Claim {
+struct Assertion {
     text: String,
     measured: String,
-    holds: bool,
+    passed: bool,
 }
 
 impl Assertions {
-    /// Whether all are true.
+    /// Returns whether all assertions passed.
     pub fn all_passed(&self) -> bool {
-        self.0.iter().all(|claim| claim.holds)
+        self.0.iter().all(|claim| claim.passed)
     }
 
-    /// One more.
+    /// Adds an assertion.
     pub fn add(&mut self, text: impl Into<String>, holds: bool, measured: impl Into<String>) {
-        self.0.push(Claim { text: text.into(), holds, measured: measured.into() });
+        self.0.push(Assertion { text: text.into(), passed: holds, measured: measured.into() });
     }
 }
 
 impl fmt::Display for Assertions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| what has to be true | measured | |\n|---|---|---|")?;
-        for Claim { text, measured, holds } in &self.0 {
+        writeln!(f, "| assertion | measured | passed |\n|---|---|---|")?;
+        for Assertion { text, measured, passed: holds } in &self.0 {
             writeln!(f, "| {text} | {measured} | {} |", if *holds { "yes" } else { "**NO**" })?;
         }
         Ok(())

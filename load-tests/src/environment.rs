@@ -1,4 +1,4 @@
-//! What the load falls on: three processes, PostgreSQL and the MongoDB-compatible server.
+//! Test environment: three processes, PostgreSQL and the MongoDB-compatible server.
 
 use std::{net::Ipv4Addr, process::Command};
 
@@ -9,42 +9,45 @@ use palisade_tests::{
     servers::{self, Mongo, Postgres},
 };
 
-/// A running shop with its stores. Dropping it stops everything.
+/// Running shop with its stores. Dropping it stops everything.
 #[derive(Debug)]
 pub struct Environment {
-    /// The processes; dropped before their stores.
+    /// Services, dropped before their stores.
     pub shop: Shop,
-    /// What orders are kept in.
+    /// Store of orders.
     pub postgres: Postgres,
-    /// What products are kept in.
+    /// Store of products.
     pub mongo: Mongo,
-    /// What products reaches its store through, if the way is narrow.
+    /// Proxy between products and its store, if connections are limited.
     pub slow_store_proxy: Option<FaultProxy>,
 }
 
 impl Environment {
-    /// The services apart, over stores that survive being killed.
+    /// Starts separate services over crash-safe stores.
     pub fn start() -> Self {
         Self::start_with(|_, _| {})
     }
 
-    /// As [`Self::start`], with more flags or environment for each service, which is named.
+    /// Same as [`Self::start`], with additional flags or environment per service name.
     pub fn start_with(configure: impl Fn(&str, &mut Command)) -> Self {
         let (postgres, mongo) = (servers::durable_postgres(), servers::durable_mongo());
         let shop = shop(&mongo.url("products"), &postgres, configure);
         Self { shop, postgres, mongo, slow_store_proxy: None }
     }
 
-    /// As [`Self::start_with`], with several replicas of each service over these stores.
+    /// Same as [`Self::start_with`], with several replicas of each service over these stores.
     pub fn start_replicated(configure: impl Fn(&str, &mut Command)) -> Self {
         let (postgres, mongo) = (servers::durable_postgres(), servers::durable_mongo());
         let shop = Shop::replicated(&mongo.url("products"), &postgres.url("orders"), configure);
         Self { shop, postgres, mongo, slow_store_proxy: None }
     }
 
-    /// As [`Self::start_with`], but products has only so many connections to its store, through a proxy that can be made slow: then they are what
-    /// all requests share, and who comes when all are taken waits for one.
-    pub async fn start_narrow(connections: u32, configure: impl Fn(&str, &mut Command)) -> Self {
+    /// Same as [`Self::start_with`], with a limited number of store connections of products and a
+    /// proxy that can add latency.
+    ///
+    /// The connections then are the bottleneck shared by all requests, and requests without a
+    /// connection wait.
+    pub async fn start_with_connection_limit(connections: u32, configure: impl Fn(&str, &mut Command)) -> Self {
         let (postgres, mongo) = (servers::durable_postgres(), servers::durable_mongo());
         let way = FaultProxy::connect_to((Ipv4Addr::LOCALHOST, mongo.port()).into()).await;
         let url = format!("mongodb://{}/products?directConnection=true&maxPoolSize={connections}", way.address());
@@ -52,7 +55,7 @@ impl Environment {
         Self { shop, postgres, mongo, slow_store_proxy: Some(way) }
     }
 
-    /// What a script must know of it.
+    /// Returns the environment variables for a script.
     pub fn settings(&self) -> Vec<(String, String)> {
         settings(&self.shop)
     }
@@ -65,12 +68,12 @@ fn shop(products: &str, postgres: &Postgres, configure: impl Fn(&str, &mut Comma
     })
 }
 
-/// So that scripts can call the gRPC services themselves.
+/// Makes a service trust the scripts' tokens, so that scripts can call gRPC services directly.
 pub fn trust_scripts(command: &mut Command) {
     command.env("PALISADE_AUTH__ISSUERS__TESTS__ISSUER", jwt::ISSUER).env("PALISADE_AUTH__ISSUERS__TESTS__SECRET", jwt::SECRET);
 }
 
-/// What a script must know of a shop.
+/// Returns the environment variables for a script against this shop.
 pub fn settings(shop: &Shop) -> Vec<(String, String)> {
     let address = |url: String| url.trim_start_matches("http://").to_owned();
     let settings = [

@@ -1,8 +1,8 @@
-//! Game days: one fault while load runs, and the story that has to come true.
+//! Game days: fault injection under load, and assertions about detection, degradation and recovery.
 
-mod scenarios;
-mod sample;
 mod run_result;
+mod sample;
+mod scenarios;
 
 use std::{
     fs,
@@ -14,32 +14,32 @@ use palisade_tests::{rules, servers::Prometheus, shop::ALL_SCOPES};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub use scenarios::{DAYS, Scenario};
 pub use run_result::RunResult;
+pub use scenarios::{DAYS, Scenario};
 
 use crate::{Environment, k6, unix_time};
 
-/// How long all is well before the fault.
+/// Load before the fault.
 const BEFORE: Duration = Duration::from_secs(10);
-/// How long the load goes on after it.
+/// Load after the fault.
 const AFTER: Duration = Duration::from_secs(20);
 
 /// Service, setting, value.
 type Setting = (&'static str, &'static str, &'static str);
 
-/// A protection that can be left out, to see that the story needs it.
+/// Protection to disable, as a proof that the assertions depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DisabledProtection {
-    /// Breakers let everything through.
+    /// Circuit breakers and outlier detection are disabled.
     Breaker,
-    /// Retries have no budget and no limit in flight.
+    /// Retries have no budget and no in-flight limit.
     RetryBudget,
-    /// Nobody is refused for want of room.
+    /// Load shedding by the adaptive limit is disabled.
     Shedding,
 }
 
 impl DisabledProtection {
-    /// By the word of the command line.
+    /// Parses the command line name.
     pub fn named(name: &str) -> Option<Self> {
         [("breaker", Self::Breaker), ("retry-budget", Self::RetryBudget), ("shedding", Self::Shedding)]
             .into_iter()
@@ -49,20 +49,20 @@ impl DisabledProtection {
     fn settings(self) -> &'static [Setting] {
         match self {
             Self::Breaker => &[
-                ("gateway", "UPSTREAMS__PRODUCTS__BREAKER__MODE", "disabled"),
+                ("gateway", "UPSTREAMS__PRODUCTS__CIRCUIT_BREAKER__MODE", "disabled"),
                 ("gateway", "UPSTREAMS__PRODUCTS__ENDPOINT_BREAKER__MODE", "disabled"),
-                ("gateway", "UPSTREAMS__ORDERS__BREAKER__MODE", "disabled"),
+                ("gateway", "UPSTREAMS__ORDERS__CIRCUIT_BREAKER__MODE", "disabled"),
                 ("gateway", "UPSTREAMS__ORDERS__ENDPOINT_BREAKER__MODE", "disabled"),
-                ("orders", "UPSTREAMS__PRODUCTS__BREAKER__MODE", "disabled"),
+                ("orders", "UPSTREAMS__PRODUCTS__CIRCUIT_BREAKER__MODE", "disabled"),
                 ("orders", "UPSTREAMS__PRODUCTS__ENDPOINT_BREAKER__MODE", "disabled"),
             ],
             Self::RetryBudget => &[
                 ("gateway", "UPSTREAMS__PRODUCTS__RETRY__TOKENS", "1000000"),
                 ("gateway", "UPSTREAMS__PRODUCTS__RETRY__IN_FLIGHT_MIN", "1000000"),
-                ("gateway", "UPSTREAMS__PRODUCTS__BREAKER__MODE", "disabled"),
+                ("gateway", "UPSTREAMS__PRODUCTS__CIRCUIT_BREAKER__MODE", "disabled"),
                 ("orders", "UPSTREAMS__PRODUCTS__RETRY__TOKENS", "1000000"),
                 ("orders", "UPSTREAMS__PRODUCTS__RETRY__IN_FLIGHT_MIN", "1000000"),
-                ("orders", "UPSTREAMS__PRODUCTS__BREAKER__MODE", "disabled"),
+                ("orders", "UPSTREAMS__PRODUCTS__CIRCUIT_BREAKER__MODE", "disabled"),
             ],
             Self::Shedding => &[
                 ("gateway", "SERVER__ADAPTIVE_LIMIT__ENABLED", "false"),
@@ -73,55 +73,59 @@ impl DisabledProtection {
     }
 }
 
-/// Plays a day to its end.
-pub async fn play(day: &Scenario, without: Option<DisabledProtection>) -> RunResult {
+/// Runs a scenario to its end.
+pub async fn run(day: &Scenario, without: Option<DisabledProtection>) -> RunResult {
     let configure = |service: &str, command: &mut Command| {
-        command.env("PALISADE_SERVER__FAULTS__ENABLED", "true");
+        command.env("PALISADE_SERVER__FAULT_INJECTION__ENABLED", "true");
         let settings = day.settings.iter().chain(without.map_or(&[][..], DisabledProtection::settings));
         for (_, name, value) in settings.filter(|(of, ..)| *of == service) {
             command.env(format!("PALISADE_{name}"), value);
         }
     };
     let mut stage = match day.connections {
-        Some(connections) => Environment::start_narrow(connections, configure).await,
+        Some(connections) => Environment::start_with_connection_limit(connections, configure).await,
         None => Environment::start_with(configure),
     };
     stage.shop.ready().await;
-    let prometheus = Prometheus::watching(&stage.shop, &rules::files());
+    let prometheus = Prometheus::scraping(&stage.shop, &rules::files());
     prometheus.ready().await;
 
     let scratch = TempDir::with_prefix("palisade-gameday-").expect("a temporary directory can be made");
     let (samples, output) = (scratch.path().join("samples.json"), scratch.path().join("output"));
-    let seconds = (BEFORE + day.lasts + AFTER).as_secs();
+    let seconds = (BEFORE + day.fault_duration + AFTER).as_secs();
     let mut settings = stage.settings();
     settings.extend([("DURATION", format!("{seconds}s")), ("RATE", day.rate.to_string())].map(|(name, value)| (name.to_owned(), value)));
     let mut command = k6::command("gameday", &settings);
     command.arg("--out").arg(format!("json={}", samples.display()));
     let log = fs::File::create(&output).expect("a temporary directory takes files");
-    command.stdin(Stdio::null()).stderr(log.try_clone().expect("a file has two handles")).stdout(log);
+    command.stdin(Stdio::null()).stderr(log.try_clone().expect("file handle can be cloned")).stdout(log);
     let load = tokio::task::spawn_blocking(move || command.status().expect("k6 can be started"));
 
     tokio::time::sleep(BEFORE).await;
     let broken = unix_time::now();
     (day.inject)(&mut stage).await;
-    tokio::time::sleep(day.lasts).await;
+    tokio::time::sleep(day.fault_duration).await;
     let healed = unix_time::now();
     (day.recover)(&mut stage).await;
-    let status = load.await.expect("k6 ran");
+    let status = load.await.expect("k6 task does not panic");
     let output = fs::read_to_string(&output).unwrap_or_default();
     let samples = sample::read(&samples);
     let mut story = RunResult::new(samples, broken, healed, prometheus);
-    story.claim("stock is conserved, nothing is oversold, no order is stuck", status.success(), format!("k6 exits {:?}", status.code()));
-    every_accepted_order_is_finished(&stage, &output, &mut story).await;
+    story.add_assertion(
+        "stock is conserved, nothing is oversold, no order is stuck",
+        status.success(),
+        format!("k6 exits {:?}", status.code()),
+    );
+    assert_accepted_orders_finished(&stage, &output, &mut story).await;
     (day.verify)(&mut story).await;
     if !story.passed() {
-        story.remark(&output);
+        story.add_output(&output);
     }
     story
 }
 
-/// Nothing that was accepted is lost, and nothing that was confirmed is anything else.
-async fn every_accepted_order_is_finished(stage: &Environment, output: &str, story: &mut RunResult) {
+/// Asserts that no accepted order is lost or unfinished.
+async fn assert_accepted_orders_finished(stage: &Environment, output: &str, story: &mut RunResult) {
     let admin = stage.shop.client("load-admin", ALL_SCOPES);
     let ids = output.split("accepted order ").skip(1).filter_map(|rest| rest.get(..36));
     let ids: std::collections::BTreeSet<_> = ids.collect();
@@ -134,10 +138,10 @@ async fn every_accepted_order_is_finished(stage: &Environment, output: &str, sto
         }
     }
     let measured = format!("{} accepted, {} not finished {unfinished:?}", ids.len(), unfinished.len());
-    story.claim("every accepted order is there and finished", !ids.is_empty() && unfinished.is_empty(), measured);
+    story.add_assertion("every accepted order exists and is finished", !ids.is_empty() && unfinished.is_empty(), measured);
 }
 
-/// Tells a service to be faulty; no kind, to stop.
+/// Sets or removes the fault injection rule of a service.
 pub(crate) async fn faults(stage: &Environment, service: &str, method: &str, rate: f64, kind: Option<Value>) {
-    stage.shop.program(service).faults(service, method, rate, kind).await;
+    stage.shop.program(service).set_faults(service, method, rate, kind).await;
 }

@@ -1,6 +1,8 @@
-//! A report as one HTML file that needs nothing else: no script, no font, no network; light or dark as the reader has it.
+//! Markdown to HTML converter for reports: a self-contained page without scripts, fonts or network
+//! access, in light and dark mode.
 //!
-//! It knows the few forms of Markdown that our reports have: headings, tables, lists, paragraphs, `code`, **bold**, fenced text.
+//! Supports the Markdown subset of the reports: headings, tables, lists, paragraphs, `code`,
+//! **bold**, fenced text.
 
 use std::fmt::Write;
 
@@ -13,13 +15,13 @@ th,td{border:1px solid var(--line);padding:.3rem .6rem;vertical-align:top}thead 
 .right{text-align:right;font-variant-numeric:tabular-nums}code,pre{font-family:ui-monospace,monospace;font-size:.9em;background:var(--shade)}\
 pre{padding:.6rem;overflow-x:auto}.bad{color:var(--bad);font-weight:bold}.good{color:var(--good)}";
 
-/// The page of a report in Markdown; its title is the first heading.
+/// Renders a Markdown report as HTML. The first heading becomes the title.
 pub(crate) fn page(markdown: &str) -> String {
     let title = markdown.lines().find_map(|line| line.strip_prefix("# ")).unwrap_or("Report");
     let mut body = String::new();
     let mut lines = markdown.lines().peekable();
     while let Some(line) = lines.next() {
-        // Writing to a string cannot fail.
+        // Writing to a `String` cannot fail.
         if let Some(heading) = line.strip_prefix("# ") {
             let _ = writeln!(body, "<h1>{}</h1>", inline(heading));
         } else if let Some(heading) = line.strip_prefix("## ") {
@@ -35,10 +37,10 @@ pub(crate) fn page(markdown: &str) -> String {
             table(&mut body, &rows);
         } else if line.starts_with("- ") {
             let mut items = vec![line.trim_start_matches("- ").to_owned()];
-            while let Some(more) = lines.next_if(|line| line.starts_with("- ") || line.starts_with("  ")) {
-                match (more.strip_prefix("- "), items.last_mut()) {
-                    (None, Some(last)) => *last = format!("{last} {}", more.trim()),
-                    (item, _) => items.push(item.unwrap_or(more).to_owned()),
+            while let Some(continuation) = lines.next_if(|line| line.starts_with("- ") || line.starts_with("  ")) {
+                match (continuation.strip_prefix("- "), items.last_mut()) {
+                    (None, Some(last)) => *last = format!("{last} {}", continuation.trim()),
+                    (item, _) => items.push(item.unwrap_or(continuation).to_owned()),
                 }
             }
             let items: Vec<_> = items.iter().map(|item| format!("<li>{}</li>\n", inline(item))).collect();
@@ -58,7 +60,7 @@ pub(crate) fn page(markdown: &str) -> String {
     )
 }
 
-/// The heading, the line that says which columns are to the right, and the rows.
+/// Renders a table: heading, alignment row, rows.
 fn table(body: &mut String, rows: &[&str]) {
     let right: Vec<bool> = rows.get(1).map(|row| cells(row).map(|cell| cell.ends_with(':')).collect()).unwrap_or_default();
     let row = |row: &str, tag: &str| {
@@ -91,7 +93,7 @@ fn inline(text: &str) -> String {
         let parts = text.split(mark).enumerate();
         parts.map(|(place, part)| if place % 2 == 1 { format!("<{tag}>{part}</{tag}>") } else { part.to_owned() }).collect::<String>()
     };
-    // A mark without its partner is a mark: left as it is.
+    // An unpaired mark is kept unchanged.
     let paired = |text: &str, mark: &str, tag: &str| {
         if text.matches(mark).count().is_multiple_of(2) { between(text, mark, tag) } else { text.to_owned() }
     };
@@ -108,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_is_one_page_that_asks_nobody_for_anything() {
+    fn report_is_a_self_contained_page() {
         let report = "# smoke: FAILED\n\n- crossed: `checks rate==1`\n- and one\n  over two lines\n\nSome <words>\n\n| what | how many |\n|---|---:|\n\
                       | a & b | 3 |\n| c | **NO** |\n\n## More\n\n```\n**raw** <b>\n```\n";
         let page = page(report);

@@ -1,20 +1,21 @@
-//! Load on the whole shop: starts what a k6 script needs, runs it, and tells whether it was satisfied.
+//! Load testing of the whole shop: k6 scenarios, game days, replica tests and performance
+//! measurement.
 //!
-//! The scripts are in `scenarios/`, one for each question; `load` runs one of them, `gameday` breaks
-//! something meanwhile and looks whether the right things happen, `replicas` restarts and kills one of several
-//! replicas after another, `capacity` measures what requests cost.
-#![expect(clippy::missing_panics_doc, reason = "a panic is how a load test fails")]
+//! The k6 scripts are in `scenarios/`, one for each question. `load` runs one of them, `gameday`
+//! injects faults under load and checks the effects, `replicas` restarts and kills replicas under
+//! load, and `make performance` measures the cost of requests.
+#![expect(clippy::missing_panics_doc, reason = "load tests fail by panicking")]
 
-pub mod performance;
 pub mod assertions;
+mod environment;
 pub mod gameday;
 mod html;
 mod k6;
-mod unix_time;
+pub mod performance;
 pub mod remote_write;
 pub mod replicas;
 pub mod reports;
-mod environment;
+mod unix_time;
 
-pub use k6::{EXIT_THRESHOLDS_FAILED, Outcome, SCENARIOS, run};
 pub use environment::{Environment, settings, trust_scripts};
+pub use k6::{EXIT_THRESHOLDS_FAILED, Outcome, SCENARIOS, run};

@@ -1,66 +1,67 @@
-//! What the shop costs: CPU time per request and memory, by wrk and by k6, beside a bare hop in the same run.
+//! Performance measurement: CPU time per request and memory, with wrk and k6, compared with a bare
+//! hop in the same run.
 //!
-//! All processes run at once, and the load goes to one set of them after the other in short rounds, so that whatever else the machine does is in all
-//! figures.
+//! All processes run at the same time. The load visits one set of processes after the other in
+//! short rounds, so that noise on the machine affects all figures equally.
 
-mod collector;
-mod host;
-mod report;
-mod cpu_usage;
 mod baseline_read;
+mod collector;
+mod cpu_usage;
+mod host;
+mod load_generator;
+mod report;
 mod start_up;
 mod system_under_test;
-mod load_generator;
 
 use std::{collections::BTreeMap, time::Duration};
 
+pub use baseline_read::read;
 pub use collector::collect;
 pub use host::Machine;
 pub use report::page;
-pub use baseline_read::read;
 pub use start_up::StartUp;
-pub use system_under_test::Subjects;
+pub use system_under_test::SystemsUnderTest;
 
 use self::{
-    cpu_usage::{Usage, Sampler},
-    load_generator::Tool,
+    cpu_usage::{HostCpu, Sampler},
+    load_generator::LoadGenerator,
 };
 
-/// Rounds that count; one before them fills caches and connections.
+/// Measured rounds. One warm-up round before them fills caches and connections.
 pub const ROUNDS: usize = 3;
 
-/// What a run found.
+/// Results of a run.
 #[derive(Debug)]
 pub struct Report {
     machine: Machine,
     seconds: u64,
-    /// CPU time of everything that was not ours, as a share of the machine's.
+    /// CPU time of other processes and of the hypervisor, as a share of the machine's.
     steal_share: f64,
     start_up: StartUp,
     rows: Vec<Row>,
     memory: Vec<Memory>,
 }
 
-/// One kind of request at one subject by one tool.
+/// Results for one route, system under test and load generator.
 #[derive(Debug)]
 struct Row {
     stores: &'static str,
     telemetry: &'static str,
     route: &'static str,
-    tool: Tool,
+    tool: LoadGenerator,
     rounds: Vec<Round>,
 }
 
-/// What one round came to.
+/// Result of one round.
 #[derive(Debug)]
 struct Round {
-    /// Microseconds of CPU time per request, by process.
-    own: BTreeMap<&'static str, f64>,
+    /// CPU time per request by process, microseconds.
+    services: BTreeMap<&'static str, f64>,
     databases: f64,
-    /// Requests a second, and the share of them that was an order to be finished later.
+    /// Requests per second, and the share of orders answered with 202.
     rate: f64,
-    later: f64,
-    /// Milliseconds.
+    deferred: f64,
+    /// Latency, milliseconds.
     p50: f64,
     p99: f64,
 }
@@ -71,25 +72,25 @@ struct Memory {
     stores: &'static str,
     telemetry: &'static str,
     process: &'static str,
-    /// Before any load, and the most under it, MiB.
+    /// Before any load, and the maximum under load, MiB.
     idle: f64,
     loaded: f64,
 }
 
-/// Measures everything, with rounds of so many seconds. `told` hears of each.
-pub async fn measure(seconds: u64, told: impl Fn(&str)) -> Report {
+/// Runs the complete measurement, with rounds of `seconds`. Reports progress to the callback.
+pub async fn measure(seconds: u64, progress: impl Fn(&str)) -> Report {
     let machine = Machine::here();
     let start_up = StartUp::measure().await;
-    told(&format!("{start_up:?}"));
-    let subjects = Subjects::start().await;
+    progress(&format!("{start_up:?}"));
+    let subjects = SystemsUnderTest::start().await;
     let subjects = subjects.all();
     let idle: Vec<_> = subjects.iter().map(|subject| subject.resident()).collect();
     let mut loaded = idle.clone();
     let mut rows: Vec<Row> = Vec::new();
-    let whole = Usage::of_machine();
+    let whole = HostCpu::of_machine();
     let mut ours = Duration::ZERO;
     for round in 0..=ROUNDS {
-        let tools = if round == 0 { &[Tool::Wrk][..] } else { &[Tool::Wrk, Tool::K6] };
+        let tools = if round == 0 { &[LoadGenerator::Wrk][..] } else { &[LoadGenerator::Wrk, LoadGenerator::K6] };
         for tool in tools.iter().copied() {
             for route in 0..subjects.iter().map(|subject| subject.requests.len()).max().unwrap_or(0) {
                 for (subject, loaded) in subjects.iter().zip(&mut loaded) {
@@ -103,15 +104,15 @@ pub async fn measure(seconds: u64, told: impl Fn(&str)) -> Report {
                     }
                     let per_request = |time: Duration| time.as_secs_f64() * 1e6 / answered.requests;
                     let result = Round {
-                        own: used.own.iter().map(|(process, time)| (*process, per_request(*time))).collect(),
+                        services: used.own.iter().map(|(process, time)| (*process, per_request(*time))).collect(),
                         databases: per_request(used.databases),
                         rate: answered.requests / answered.seconds,
-                        later: answered.later / answered.requests,
+                        deferred: answered.deferred / answered.requests,
                         p50: answered.p50,
                         p99: answered.p99,
                     };
                     let (stores, telemetry) = (subject.stores, subject.telemetry);
-                    told(&format!("{round} {tool:?} {} {stores}, {telemetry}: {result:?}", request.route));
+                    progress(&format!("{round} {tool:?} {} {stores}, {telemetry}: {result:?}", request.route));
                     if round > 0 {
                         let same =
                             |row: &&mut Row| (row.stores, row.telemetry, row.route, row.tool) == (stores, telemetry, request.route, tool);
@@ -124,7 +125,7 @@ pub async fn measure(seconds: u64, told: impl Fn(&str)) -> Report {
             }
         }
     }
-    let whole = Usage::of_machine().since(&whole);
+    let whole = HostCpu::of_machine().since(&whole);
     let ours = ours + cpu_usage::own_and_children();
     let memory = subjects.iter().zip(idle).zip(loaded).flat_map(|((subject, idle), loaded)| {
         let (stores, telemetry) = (subject.stores, subject.telemetry);

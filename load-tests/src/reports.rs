@@ -1,4 +1,4 @@
-//! Where reports are kept: `target/load-reports/`, each as Markdown and as a page of HTML.
+//! Report files in `target/load-reports/`, as Markdown and HTML.
 
 use std::{
     fs, io,
@@ -7,21 +7,22 @@ use std::{
 
 use crate::html;
 
-/// The folder, which is made if it is not there.
+/// Returns the report directory, created if needed.
 pub fn folder() -> io::Result<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/load-reports");
     fs::create_dir_all(&folder)?;
     folder.canonicalize()
 }
 
-/// Keeps a report.
+/// Writes a report as Markdown and HTML.
 pub fn keep(name: &str, markdown: &str) -> io::Result<()> {
     let folder = folder()?;
     fs::write(folder.join(format!("{name}.md")), markdown)?;
     fs::write(folder.join(format!("{name}.html")), html::page(markdown))
 }
 
-/// Adds the page to what a k6 script wrote there; a run that could not begin wrote nothing.
+/// Adds the HTML page to the Markdown report of a k6 script. Returns `false` if the run wrote none
+/// because it failed to start.
 pub fn complete(scenario: &str) -> io::Result<bool> {
     match fs::read_to_string(folder()?.join(format!("{scenario}.md"))) {
         Ok(report) => keep(scenario, &report).map(|()| true),

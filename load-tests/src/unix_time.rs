@@ -1,14 +1,14 @@
-//! Moments of the wall clock, which k6, Prometheus and we have in common.
+//! Unix time, the common clock of k6, Prometheus and the tests.
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// Seconds since 1970.
-#[expect(clippy::disallowed_methods, reason = "whoever looks on from outside has only the wall clock")]
+/// Current Unix time, seconds.
+#[expect(clippy::disallowed_methods, reason = "external observers only have the wall clock")]
 pub(crate) fn now() -> f64 {
     seconds(OffsetDateTime::now_utc())
 }
 
-/// A moment as k6 writes it (RFC 3339).
+/// Parses a timestamp of k6 (RFC 3339).
 pub(crate) fn parse(text: &str) -> Option<f64> {
     OffsetDateTime::parse(text, &Rfc3339).ok().map(seconds)
 }

@@ -1,24 +1,24 @@
-//! Two game days; `make gameday` plays all of them.
-#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+//! Two game day scenarios. `make gameday` runs all of them.
+#![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
 use palisade_load_tests::{
-    gameday::{DAYS, play},
+    gameday::{DAYS, run},
     reports,
 };
 
-async fn comes_true(name: &str) {
-    let day = DAYS.iter().find(|day| day.name == name).expect("it is a day");
-    let story = play(day, None).await;
+async fn assert_passes(name: &str) {
+    let day = DAYS.iter().find(|day| day.name == name).expect("known scenario");
+    let story = run(day, None).await;
     reports::keep(&format!("gameday-{name}"), &story.report(day)).unwrap();
     assert!(story.passed(), "{story}");
 }
 
 #[tokio::test]
-async fn products_down_comes_true() {
-    comes_true("products-down").await;
+async fn gameday_products_down_passes() {
+    assert_passes("products-down").await;
 }
 
 #[tokio::test]
-async fn orders_killed_comes_true() {
-    comes_true("orders-killed").await;
+async fn gameday_orders_killed_passes() {
+    assert_passes("orders-killed").await;
 }

@@ -1,5 +1,5 @@
-//! Every process restarted once, and killed once; `make replicas` does it a hundred times.
-#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+//! Every process restarted once and killed once. `make replicas` does it a hundred times.
+#![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
 use palisade_load_tests::{
     assertions::Assertions,
@@ -7,21 +7,21 @@ use palisade_load_tests::{
     reports,
 };
 
-/// As many as there are.
+/// Number of processes.
 const PROCESSES: usize = 8;
 
-fn hold(name: &str, claims: &Assertions) {
+fn assert_all_passed(name: &str, claims: &Assertions) {
     reports::keep(&format!("replicas-{name}"), &format!("# {name}\n\n{claims}")).unwrap();
     eprintln!("{claims}");
     assert!(claims.all_passed(), "{claims}");
 }
 
 #[tokio::test]
-async fn a_rolling_restart_fails_no_request() {
-    hold("rolling", &rolling(PROCESSES).await);
+async fn rolling_restart_fails_no_request() {
+    assert_all_passed("rolling", &rolling(PROCESSES).await);
 }
 
 #[tokio::test]
-async fn a_killed_replica_loses_nothing_and_fails_no_request_that_may_be_repeated() {
-    hold("kills", &kills(PROCESSES).await);
+async fn kills_lose_nothing_and_fail_no_repeatable_request() {
+    assert_all_passed("kills", &kills(PROCESSES).await);
 }

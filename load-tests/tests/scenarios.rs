@@ -1,11 +1,11 @@
-//! The scripts are green where all is well, and red where it is not.
-#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+//! k6 scenarios pass on a healthy shop and fail on a broken one.
+#![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
-use palisade_load_tests::{EXIT_THRESHOLDS_FAILED, SCENARIOS, Environment, reports, run, settings, trust_scripts};
+use palisade_load_tests::{EXIT_THRESHOLDS_FAILED, Environment, SCENARIOS, reports, run, settings, trust_scripts};
 use palisade_tests::{Client, Shop};
 use serde_json::json;
 
-/// Short runs.
+/// Settings of short runs.
 const SHORT: [(&str, &str); 8] = [
     ("RATE", "20"),
     ("DURATION", "3s"),
@@ -21,7 +21,7 @@ fn short(settings: Vec<(String, String)>) -> Vec<(String, String)> {
     settings.into_iter().chain(SHORT.map(|(name, value)| (name.to_owned(), value.to_owned()))).collect()
 }
 
-async fn passes(scenario: &str) {
+async fn assert_passes(scenario: &str) {
     let stage = Environment::start();
     stage.shop.ready().await;
     let mut settings = short(stage.settings());
@@ -31,11 +31,11 @@ async fn passes(scenario: &str) {
     assert_eq!(outcome.code, Some(0), "{}", outcome.output);
 }
 
-/// A gateway, and services, that answer nothing but errors.
-async fn is_red(scenario: &str) {
+/// Asserts that a scenario fails when gateway and services return only errors.
+async fn assert_fails(scenario: &str) {
     let shop = Shop::separate_with(None, None, |_, command| {
         trust_scripts(command);
-        command.env("PALISADE_SERVER__FAULTS__ENABLED", "true");
+        command.env("PALISADE_SERVER__FAULT_INJECTION__ENABLED", "true");
     });
     shop.ready().await;
     for service in ["gateway", "products", "orders"] {
@@ -49,50 +49,50 @@ async fn is_red(scenario: &str) {
 
 #[tokio::test]
 async fn smoke_passes() {
-    passes("smoke").await;
+    assert_passes("smoke").await;
 }
 
 #[tokio::test]
 async fn contention_passes() {
-    passes("contention").await;
+    assert_passes("contention").await;
 }
 
 #[tokio::test]
 async fn grpc_passes() {
-    passes("grpc").await;
+    assert_passes("grpc").await;
 }
 
 #[test]
-fn every_script_is_known() {
+fn scenario_list_is_complete() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
-    // Those are the tools of other programs.
+    // Scripts used by other programs.
     names.retain(|name| !["capacity.ts", "gameday.ts"].contains(&name.as_str()));
     names.sort();
     assert_eq!(names, SCENARIOS.map(|name| format!("{name}.ts")));
 }
 
-macro_rules! red {
+macro_rules! failure_tests {
     ($($test:ident: $scenario:literal),* $(,)?) => {
         $(#[tokio::test]
         async fn $test() {
-            is_red($scenario).await;
+            assert_fails($scenario).await;
         })*
         #[test]
-        fn every_script_is_tried_on_a_broken_gateway() {
+        fn failure_tests_cover_every_scenario() {
             assert_eq!([$($scenario),*], SCENARIOS);
         }
     };
 }
 
-red! {
-    auth_is_red_on_a_broken_gateway: "auth",
-    breakpoint_is_red_on_a_broken_gateway: "breakpoint",
-    contention_is_red_on_a_broken_gateway: "contention",
-    grpc_is_red_on_a_broken_gateway: "grpc",
-    load_is_red_on_a_broken_gateway: "load",
-    smoke_is_red_on_a_broken_gateway: "smoke",
-    soak_is_red_on_a_broken_gateway: "soak",
-    spike_is_red_on_a_broken_gateway: "spike",
-    stress_is_red_on_a_broken_gateway: "stress",
+failure_tests! {
+    auth_fails_on_broken_gateway: "auth",
+    breakpoint_fails_on_broken_gateway: "breakpoint",
+    contention_fails_on_broken_gateway: "contention",
+    grpc_fails_on_broken_gateway: "grpc",
+    load_fails_on_broken_gateway: "load",
+    smoke_fails_on_broken_gateway: "smoke",
+    soak_fails_on_broken_gateway: "soak",
+    spike_fails_on_broken_gateway: "spike",
+    stress_fails_on_broken_gateway: "stress",
 }

@@ -1,4 +1,5 @@
--- What wrk sends, and one line of JSON for what came back. With PRODUCTS, ids separated by commas, each request orders one unit of one of them.
+-- wrk script of the performance measurement. Prints one line of JSON with the results. With
+-- PRODUCTS, a comma-separated list of IDs, each request orders one unit of one product.
 
 local products = {}
 for id in string.gmatch(os.getenv("PRODUCTS") or "", "[^,]+") do products[#products + 1] = id end
@@ -23,7 +24,7 @@ if ordering then
         local body = '{"items":[{"productId":"' .. products[sent % #products + 1] .. '","quantity":1}]}'
         return wrk.format("POST", nil, headers, body)
     end
-    -- 201 is the whole way, 202 leaves some of it for later.
+    -- 201 is a finished order, 202 one to be finished later.
     response = function(status)
         if status == 202 then later = later + 1 elseif status ~= 201 then other = other + 1 end
     end

@@ -1,16 +1,19 @@
-//! What all layers cost where it counts: CPU time per request of an axum → tonic hop, bare and with both server stacks and the client
-//! stack, the same handlers in all, with no traces, with none of them sampled, with a tenth and with all of them exported.
+//! Total cost of the layers: CPU time per request of an axum → tonic hop, bare and with both server
+//! stacks and the client stack. The handlers are the same in all variants; tracing is disabled, or
+//! 0 %, 10 % or 100 % of the traces are sampled.
 //!
-//! `cargo bench -p palisade-middleware --bench hop`, with `-- --write` into the README too. All server processes run at once, the load goes to one pair after the other in
-//! short rounds, so that whatever else the machine does is in all figures; their ratio is the result. Then each pair runs alone below callgrind:
-//! instructions, unlike time, are the same on a busy machine.
-#![expect(clippy::expect_used, clippy::print_stdout, reason = "a program for developers")]
-#![expect(clippy::disallowed_methods, reason = "the bare hop is what a stranger would write")]
+//! `cargo bench -p palisade-middleware --bench hop` prints the result; `-- --write` also writes it
+//! to the README. All server processes run at the same time, and the load alternates between the
+//! pairs in short rounds, so that other load on the machine affects all figures alike; the result
+//! is their ratio. Then each pair runs alone in callgrind: instructions do not depend on the load
+//! of the machine.
+#![expect(clippy::expect_used, clippy::print_stdout, reason = "developer tool")]
+#![expect(clippy::disallowed_methods, reason = "the bare hop uses the plain libraries")]
 
 #[path = "cases/process.rs"]
 mod process;
-#[path = "cases/readme.rs"]
-mod readme;
+#[path = "cases/readme_table.rs"]
+mod readme_table;
 #[path = "cases/traffic.rs"]
 mod traffic;
 
@@ -18,7 +21,9 @@ use std::{env, fmt::Write, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, routing::get};
 use palisade_middleware::{
-    auth::{CredentialsLayer, TokenPolicy, InternalTokens, Issuer, UserToken, Verifier, jwks::JwksSource, keys::SigningKey, mint_user_token},
+    auth::{
+        CredentialsLayer, InternalTokens, Issuer, TokenPolicy, UserToken, Verifier, jwks::JwksSource, keys::SigningKey, mint_user_token,
+    },
     client::{self, Config},
     clock::{Clock, SystemClock},
     fault::Faults,
@@ -27,7 +32,7 @@ use palisade_middleware::{
     respond::Protocol,
     retry::IdempotentMethods,
     server::{self, accept},
-    telemetry::{self, TrustBoundary, Telemetry},
+    telemetry::{self, Telemetry, TrustBoundary},
 };
 use process::Process;
 use secrecy::ExposeSecret;
@@ -45,18 +50,18 @@ use traffic::load;
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const REQUESTS_PER_ROUND: usize = 10_000;
 const ROUNDS: usize = 5;
-/// Requests of the two counts of instructions: the first fills caches and connections, as the second does.
+/// Requests of two instruction counts; both fill caches and connections.
 const COUNTED_REQUESTS: [usize; 2] = [1_280, 3_840];
 
-/// What is compared: its name, the programs, the share of traces that is exported; none if there is no collector.
+/// Variant: name, programs, share of sampled traces (`None` without a collector).
 type Variant = (&'static str, &'static str, Option<&'static str>);
 
 const VARIANTS: [Variant; 5] = [
     ("bare", "bare", None),
-    ("all layers, no collector", "full", None),
-    ("all layers, no trace sampled", "full", Some("0.0")),
-    ("all layers, a tenth of the traces sampled", "full", Some("0.1")),
-    ("all layers, every trace sampled", "full", Some("1.0")),
+    ("all layers, tracing disabled", "full", None),
+    ("all layers, 0 % of traces sampled", "full", Some("0.0")),
+    ("all layers, 10 % of traces sampled", "full", Some("0.1")),
+    ("all layers, 100 % of traces sampled", "full", Some("1.0")),
 ];
 static CALLS: [Method; 1] = [Method::grpc(CHECK, Access::Scope("bench:read"))];
 static ROUTES: [Method; 1] = [Method::http("GET", "/check", Access::Scope("bench:read"))];
@@ -64,16 +69,16 @@ static ROUTES: [Method; 1] = [Method::http("GET", "/check", Access::Scope("bench
 #[tokio::main]
 async fn main() {
     let role = env::args().skip_while(|argument| argument != "--role").nth(1);
-    let env_var = |name: &str| env::var(name).expect("the parent set it");
+    let env_var = |name: &str| env::var(name).expect("set by the parent process");
     match role.as_deref() {
         Some("bare-backend") => {
             let (_, service) = tonic_health::server::health_reporter();
             let incoming = TcpIncoming::from(listener().await).with_nodelay(Some(true));
-            Server::builder().add_service(service).serve_with_incoming(incoming).await.expect("it serves");
+            Server::builder().add_service(service).serve_with_incoming(incoming).await.expect("the server runs");
         }
         Some("bare-gateway") => {
-            let channel = Channel::from_shared(env_var("BACKEND")).expect("an address").connect_lazy();
-            axum::serve(listener().await, router(channel)).await.expect("it serves");
+            let channel = Channel::from_shared(env_var("BACKEND")).expect("valid backend URL").connect_lazy();
+            axum::serve(listener().await, router(channel)).await.expect("the server runs");
         }
         Some("full-backend") => {
             let (_, service) = tonic_health::server::health_reporter();
@@ -85,17 +90,17 @@ async fn main() {
             let credentials = CredentialsLayer::new(Arc::new(tokens), "backend");
             let config = Config::at(env_var("BACKEND"));
             let client = client::connect("backend", &config, IdempotentMethods::from_iter([CHECK]), credentials);
-            let router = router(client.expect("the configuration is valid"));
+            let router = router(client.expect("valid configuration"));
             serve(Protocol::Http, router, &ROUTES, verifier("gateway", "users", &env_var("USER_KEY"), false)).await;
         }
         _ => compare().await,
     }
 }
 
-/// A free port, told to the parent.
+/// Binds a free port and prints it for the parent process.
 async fn listener() -> TcpListener {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-    println!("http://{}", listener.local_addr().expect("it is bound"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port exists");
+    println!("http://{}", listener.local_addr().expect("the listener is bound"));
     listener
 }
 
@@ -123,23 +128,23 @@ where
 async fn serve(protocol: Protocol, router: Router, methods: &'static [Method], verifier: Arc<Verifier>) {
     let sampled = env::var("SAMPLED").ok();
     let telemetry = telemetry::Config {
-        otlp_endpoint: sampled.as_ref().map(|_| env::var("COLLECTOR").expect("the parent set it")),
-        sample_ratio: sampled.map_or(0.0, |share| share.parse().expect("a share")),
+        otlp_endpoint: sampled.as_ref().map(|_| env::var("COLLECTOR").expect("set by the parent process")),
+        sample_ratio: sampled.map_or(0.0, |share| share.parse().expect("valid sample ratio")),
         ..telemetry::Config::default()
     };
-    let _telemetry = Telemetry::install("hop", &["hop"], TrustBoundary::Public, &telemetry).expect("nobody else set it up");
-    // Measured, not met: all calls come from one caller at one address.
+    let _telemetry = Telemetry::install("hop", &["hop"], TrustBoundary::Public, &telemetry).expect("telemetry is installed once");
+    // Rate limits are measured but never reached: all calls come from one caller at one address.
     let mut config =
         server::Config { rate_limit: rate_limit::Config { per_second: 1_000_000, burst: 1_000_000 }, ..server::Config::default() };
     (config.address_limit.per_second, config.address_limit.burst) = (1_000_000, 1_000_000);
-    let table = Arc::new(MethodTable::new(&[methods]).expect("one method conflicts with no other"));
+    let table = Arc::new(MethodTable::new(&[methods]).expect("valid method table"));
     let stack = server::stack(protocol, router, table, verifier, Faults::disabled(), &config);
     accept::serve(listener().await, protocol, stack, &config, CancellationToken::new()).await;
 }
 
-/// Believes `issuer`'s tokens for `audience`.
+/// Verifier that trusts the tokens of `issuer` for `audience`.
 fn verifier(audience: &str, issuer: &str, pem: &str, internal: bool) -> Arc<Verifier> {
-    let key = key(pem.to_owned()).trusted().expect("a key can be told");
+    let key = key(pem.to_owned()).trusted().expect("the key has an id");
     let issuer = Issuer { name: issuer.to_owned(), audience: audience.to_owned(), internal, keys: JwksSource::fixed(vec![key]) };
     Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)))
 }
@@ -154,11 +159,12 @@ async fn compare() {
         audience: "gateway".to_owned(),
         lifetime: Duration::from_hours(1),
     };
-    let token = mint_user_token(&token, &key, SystemClock.now().unix_timestamp()).expect("a token can be signed");
+    let token = mint_user_token(&token, &key, SystemClock.now().unix_timestamp()).expect("the token can be signed");
     let collector = collector().await;
     let keys = [("USER_KEY", user_key.as_str()), ("GATEWAY_KEY", &gateway_key), ("COLLECTOR", &collector)];
     let mut variants = VARIANTS.map(|hop| {
-        let (gateway, backend) = pair(hop, &keys, |role, environment| Some(Process::start(role, environment))).expect("they start");
+        let (gateway, backend) =
+            pair(hop, &keys, |role, environment| Some(Process::start(role, environment))).expect("the processes start");
         (hop, gateway, backend, Vec::new())
     });
     for round in 0..=ROUNDS {
@@ -173,7 +179,7 @@ async fn compare() {
     }
     let cpu = variants.map(|(hop, _, _, figures)| (hop, [0, 1].map(|at| median(figures.iter().map(|figure| figure[at]).collect()))));
     let mut text = String::from(
-        "| | µs CPU per request | gateway | backend | times bare | thousand instructions | times bare |\n|---|---:|---:|---:|---:|---:|---:|\n",
+        "| | µs CPU per request | gateway | backend | relative to bare | thousand instructions | relative to bare |\n|---|---:|---:|---:|---:|---:|---:|\n",
     );
     let (mut bare_cpu, mut bare_counted) = (None, None);
     for (hop, [gateway, backend]) in cpu {
@@ -188,11 +194,11 @@ async fn compare() {
     }
     println!("{text}");
     if env::args().any(|argument| argument == "--write") {
-        readme::write("hop", &text);
+        readme_table::write("hop", &text);
     }
 }
 
-/// A gateway and its backend.
+/// Starts a gateway with its backend.
 fn pair(
     (_, programs, sampled): Variant,
     keys: &[(&str, &str)],
@@ -204,8 +210,8 @@ fn pair(
     Some((start(&format!("{programs}-gateway"), &environment)?, backend))
 }
 
-/// Instructions of a request in both processes; `None` without valgrind. What a start costs is in two counts alike, and gone from their
-/// difference.
+/// Instructions per request in both processes; `None` without valgrind. The difference of two
+/// counts eliminates the instructions of the start.
 async fn instructions(hop: Variant, keys: &[(&str, &str)], token: &str) -> Option<f64> {
     let mut counts = [0.0; 2];
     for (count, requests) in counts.iter_mut().zip(COUNTED_REQUESTS) {
@@ -213,12 +219,12 @@ async fn instructions(hop: Variant, keys: &[(&str, &str)], token: &str) -> Optio
         load(&gateway.url, token, requests).await;
         *count = gateway.instructions() + backend.instructions();
     }
-    let requests = u32::try_from(COUNTED_REQUESTS[1] - COUNTED_REQUESTS[0]).expect("a few thousand");
+    let requests = u32::try_from(COUNTED_REQUESTS[1] - COUNTED_REQUESTS[0]).expect("at most a few thousand");
     Some((counts[1] - counts[0]) / f64::from(requests))
 }
 
 fn per_request(cpu: Duration) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+    #[expect(clippy::cast_precision_loss, reason = "at most a few thousand")]
     let requests = REQUESTS_PER_ROUND as f64;
     cpu.as_secs_f64() * 1e6 / requests
 }
@@ -229,17 +235,17 @@ fn median(mut figures: Vec<f64>) -> f64 {
 }
 
 fn pem() -> String {
-    SigningKey::generate_pem().expect("randomness is there").expose_secret().to_owned()
+    SigningKey::generate_pem().expect("random numbers are available").expose_secret().to_owned()
 }
 
 fn key(pem: String) -> SigningKey {
-    SigningKey::from_pem(&pem.into()).expect("a key")
+    SigningKey::from_pem(&pem.into()).expect("valid key")
 }
 
-/// Takes spans and forgets them: every call is answered with an empty message.
+/// Span collector that discards everything: responds to every call with an empty message.
 async fn collector() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-    let address: SocketAddr = listener.local_addr().expect("it is bound");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port exists");
+    let address: SocketAddr = listener.local_addr().expect("the listener is bound");
     let answer = || async {
         let mut response = http::Response::new(axum::body::Body::from(&b"\0\0\0\0\0"[..]));
         response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));

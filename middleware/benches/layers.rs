@@ -1,7 +1,7 @@
-//! Time of every case: `cargo bench -p palisade-middleware --bench layers`.
-#![expect(clippy::expect_used, reason = "a bench stops at what does not work")]
+//! Criterion benchmark of every case: `cargo bench -p palisade-middleware --bench layers`.
+#![expect(clippy::expect_used, reason = "a benchmark stops at the first error")]
 
-#[path = "cases/list.rs"]
+#[path = "cases/all.rs"]
 mod cases;
 
 use std::time::Duration;
@@ -9,11 +9,11 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn layers(criterion: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be had");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("the runtime starts");
     let _runtime_context = runtime.enter();
     for mut case in cases::all() {
         let mut group = criterion.benchmark_group(format!("{:?}", case.group));
-        group.bench_function(case.name, |bencher| bencher.iter(&mut case.once));
+        group.bench_function(case.name, |bencher| bencher.iter(&mut case.run_once));
         group.finish();
     }
 }

@@ -1,13 +1,13 @@
-//! A tonic service behind the server stack, called through the client stack.
+//! Example: a tonic service behind the server stack, called through the client stack.
 //!
-//! `cargo run -p palisade-middleware --example grpc_service -- 127.0.0.1:5000` serves it, calls it once and goes on serving; without an
-//! address it takes a free port. So that nothing has to be generated, the service is one whose generated code is at hand:
-//! `grpc.health.v1`.
+//! `cargo run -p palisade-middleware --example grpc_service -- 127.0.0.1:5000` serves it, calls it
+//! and keeps serving; without an address it uses a free port. It implements `grpc.health.v1`, whose
+//! generated code is available without a build step.
 
 use std::{error::Error, io::Write, net::SocketAddr, sync::Arc};
 
 use palisade_middleware::{
-    auth::{CredentialsLayer, TokenPolicy, InternalTokens, Issuer, Verifier, jwks::JwksSource, keys::SigningKey},
+    auth::{CredentialsLayer, InternalTokens, Issuer, TokenPolicy, Verifier, jwks::JwksSource, keys::SigningKey},
     client,
     clock::SystemClock,
     fault::Faults,
@@ -29,10 +29,10 @@ use tonic_health::pb::{
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 
-/// Who may do what. A method that is not here, such as `Watch`, is closed.
+/// Method table. A method without an entry, such as `Watch`, is denied.
 static METHODS: [Method; 1] = [Method::grpc(CHECK, Access::Service { scope: "doctor:ask", callers: &["patient"] })];
 
-/// The service.
+/// Service implementation.
 struct Doctor;
 
 #[tonic::async_trait]
@@ -41,17 +41,17 @@ impl Health for Doctor {
 
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         if request.get_ref().service != "heart" {
-            return Err(Rejection::new(&reasons::NOT_FOUND, "not one of my organs").into());
+            return Err(Rejection::new(&reasons::NOT_FOUND, "unknown organ").into());
         }
         Ok(Response::new(HealthCheckResponse { status: ServingStatus::Serving.into() }))
     }
 
     async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Rejection::new(&reasons::UNIMPLEMENTED, "come again tomorrow").into())
+        Err(Rejection::new(&reasons::UNIMPLEMENTED, "Watch is not implemented").into())
     }
 }
 
-/// Serves it to the service `patient`, which signs with `key`, until `shutdown`.
+/// Serves until `shutdown` to the service `patient`, which signs its tokens with `key`.
 pub(crate) async fn serve(listener: TcpListener, key: &SigningKey, shutdown: CancellationToken) -> Result<(), Box<dyn Error>> {
     let issuer = Issuer::of_service("patient", "doctor", JwksSource::fixed(vec![key.trusted()?]));
     let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)));
@@ -63,7 +63,7 @@ pub(crate) async fn serve(listener: TcpListener, key: &SigningKey, shutdown: Can
     Ok(())
 }
 
-/// The other side: a generated client over the client stack, which adds a token of its own to every attempt.
+/// Generated client over the client stack, which adds a fresh internal token to every attempt.
 pub(crate) fn connect(address: SocketAddr, key: &SigningKey) -> Result<HealthClient<client::Client>, client::InvalidConfig> {
     let tokens = InternalTokens::new("patient", TokenPolicy::Service(&["doctor:ask"]), key.clone(), Arc::new(SystemClock));
     let credentials = CredentialsLayer::new(Arc::new(tokens), "doctor");
@@ -72,7 +72,7 @@ pub(crate) fn connect(address: SocketAddr, key: &SigningKey) -> Result<HealthCli
     Ok(HealthClient::new(client::connect("doctor", &config, idempotent, credentials)?))
 }
 
-/// One call.
+/// Calls `Check` once.
 pub(crate) async fn check(client: &mut HealthClient<client::Client>, organ: &str) -> Result<ServingStatus, Status> {
     let answer = client.check(HealthCheckRequest { service: organ.to_owned() }).await?;
     Ok(answer.into_inner().status())

@@ -1,7 +1,7 @@
-//! An axum service behind the server stack.
+//! Example: an axum service behind the server stack.
 //!
-//! `cargo run -p palisade-middleware --example http_service -- 127.0.0.1:3000` serves it and prints what to try; without an address it
-//! takes a free port.
+//! `cargo run -p palisade-middleware --example http_service -- 127.0.0.1:3000` serves it and prints
+//! requests to try; without an address it uses a free port.
 
 use std::{error::Error, io::Write, sync::Arc, time::Duration};
 
@@ -20,11 +20,11 @@ use palisade_middleware::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Who may do what. A route that is not here is closed.
+/// Method table. A route without an entry is denied.
 static METHODS: [Method; 2] =
     [Method::http("GET", "/hello", Access::Public), Method::http("GET", "/things/{id}", Access::Scope("things:read"))];
 
-/// The service. It knows of the layers only what it asks them for: who calls, and how to refuse.
+/// Router of the service. It uses the middleware only for the caller and for rejections.
 fn router() -> Router {
     Router::new().route("/hello", get(async || "hello\n")).route("/things/{id}", get(thing))
 }
@@ -32,12 +32,12 @@ fn router() -> Router {
 async fn thing(Path(id): Path<u32>) -> Result<String, Rejection> {
     let caller = context::current_principal()?;
     if id != 7 {
-        return Err(Rejection::new(&reasons::NOT_FOUND, "there is only thing 7"));
+        return Err(Rejection::new(&reasons::NOT_FOUND, "unknown thing"));
     }
     Ok(format!("thing 7, for {}\n", caller.subject))
 }
 
-/// Serves it to whoever has a token that `key` signed, until `shutdown`.
+/// Serves until `shutdown` to callers with a token signed by `key`.
 pub(crate) async fn serve(listener: TcpListener, key: &SigningKey, shutdown: CancellationToken) -> Result<(), Box<dyn Error>> {
     let issuer = Issuer::of_users("example", "things", JwksSource::fixed(vec![key.trusted()?]));
     let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)));
@@ -48,7 +48,7 @@ pub(crate) async fn serve(listener: TcpListener, key: &SigningKey, shutdown: Can
     Ok(())
 }
 
-/// A token for the service: the identity provider's work.
+/// Issues a token, in place of an identity provider.
 pub(crate) fn token(key: &SigningKey, subject: &str) -> Result<String, Box<dyn Error>> {
     let token = UserToken {
         subject: subject.to_owned(),

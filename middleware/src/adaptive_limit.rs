@@ -1,16 +1,19 @@
-//! How many requests run at once, found out from how long they take; what is above it waits a little, by priority, or is refused.
+//! Adaptive concurrency limit (gradient algorithm) with a priority queue (CoDel): the limit follows
+//! handler latency, a short burst waits, the rest is shed.
 //!
-//! A fixed number is wrong on every other machine and for every other mix of requests. Up to some number requests do not disturb one
-//! another; above it more at once only means longer for each, until all of them are late and nobody is served. `gradient` finds
-//! that number from the latency that the handler had, `queue` decides who waits for it. A burst waits; in a lasting queue those
-//! are served who can still use it, and the rest are told at once to come back later.
+//! A fixed limit is wrong on every other machine and for every other mix of requests. Up to some
+//! concurrency requests do not slow each other down. Above it more concurrency only adds latency,
+//! until every response is late and goodput is zero. `gradient` finds that concurrency from the
+//! latency of the handler; `queue` decides which requests wait for a permit. A burst waits. In a
+//! standing queue the requests whose callers can still use the response are served, and the rest
+//! are rejected at once with a retry delay.
 
+mod codel_queue;
 mod config;
 mod gradient;
-mod limiter;
-mod codel_queue;
-mod queue;
 mod in_flight;
+mod limiter;
+mod queue;
 mod state;
 mod window;
 
@@ -33,10 +36,13 @@ use crate::{body::InstrumentedBody, context::Context, jitter, rejection::Rejecti
 pub use config::Config;
 pub use in_flight::InFlightRequest;
 
-/// Lets as many requests run as the server can do at once.
+/// Adaptive concurrency limit: admits as many concurrent requests as the server can serve without
+/// added latency.
 ///
-/// Sits behind authentication, which says whose priority counts, inside the deadline, which covers the wait, and close around the
-/// handler, whose latency it measures. A place is kept until the last byte of the answer was sent; of a stream until the first.
+/// Sits behind authentication, which decides whose priority header counts, inside the deadline,
+/// which covers the queue wait, and directly around the handler, whose latency it measures. A
+/// permit is held until the last byte of the response is sent, that of a stream until the response
+/// head.
 ///
 /// ```
 /// use palisade_middleware::{adaptive_limit::{AdaptiveLimitLayer, Config}, respond::Protocol};
@@ -50,7 +56,8 @@ pub struct AdaptiveLimitLayer {
 }
 
 impl AdaptiveLimitLayer {
-    /// A limit as configured, or none; `protocol` says where an answer has its outcome.
+    /// Creates the limit from `config`, or a pass-through layer if it is disabled. `protocol`
+    /// determines where a response carries its status.
     pub fn new(protocol: Protocol, config: &Config) -> Self {
         Self { protocol, limiter: config.enabled.then(|| Limiter::new(config, jitter::random_unit)) }
     }
@@ -89,7 +96,8 @@ where
         let context = Context::of(&request);
         let (priority, deadline) = context.map(|context| (context.priority, context.deadline)).unwrap_or_default();
         let stream = context.is_some_and(Context::is_stream);
-        // A probe that waits behind the work would make a busy process look dead.
+        // Health probes bypass the limit: a probe queued behind requests would make a busy process
+        // look dead.
         let exempt = context.and_then(|context| context.method).is_some_and(|method| method.infrastructure);
         let Some(limiter) = self.layer.limiter.as_ref().filter(|_| !exempt) else {
             return ResponseFuture { state: State::Running { inner: self.inner.call(request), running: None } };
@@ -101,7 +109,7 @@ where
                 State::Running { inner: self.inner.call(request), running }
             }
             Admission::Queued(waiter) => {
-                // The clone stays behind, the ready one waits with the request.
+                // The service polled ready goes with the request; the clone takes its place here.
                 let clone = self.inner.clone();
                 let service = std::mem::replace(&mut self.inner, clone);
                 State::Waiting { waiter, next: Some(QueuedCall { service, request, protocol, deadline_and_stream: (deadline, stream) }) }
@@ -112,12 +120,12 @@ where
     }
 }
 
-/// What is to be done when the wait is over.
+/// The call to make when the queue wait is over.
 struct QueuedCall<S, Q> {
     service: S,
     request: Q,
     protocol: Protocol,
-    /// Its deadline, and whether its answer is a stream.
+    /// Deadline of the request, and whether its response is a stream.
     deadline_and_stream: (Option<Instant>, bool),
 }
 
@@ -151,12 +159,12 @@ where
         loop {
             let next = match state.as_mut().project() {
                 StateProjection::Refused { rejection } => {
-                    return Poll::Ready(Err(rejection.take().expect("a future is not polled after it was ready")));
+                    return Poll::Ready(Err(rejection.take().expect("future polled after completion")));
                 }
                 StateProjection::Waiting { waiter, next } => {
                     let permit = ready!(Pin::new(waiter).poll(cx))?;
                     let Some(QueuedCall { mut service, request, protocol, deadline_and_stream: about }) = next.take() else {
-                        unreachable!("polled after it was ready")
+                        unreachable!("future polled after completion")
                     };
                     let running = Some(InFlightRequest::new(permit, protocol, Instant::now(), about));
                     State::Running { inner: service.call(request), running }

@@ -1,4 +1,5 @@
-//! The port for those who run a process: liveness, readiness and metrics. No tokens; never reachable through the public port.
+//! Admin port: liveness, readiness and metrics. Without authentication; never reachable through the
+//! public port.
 
 use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
 use http::header;
@@ -11,11 +12,12 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// Entries for a method table that has [`probes`] among its routes.
+/// Method table entries for the routes of [`probes`].
 pub static PROBES: [Method; 2] =
     [Method::http("GET", "/livez", Access::Public).infrastructure(), Method::http("GET", "/readyz", Access::Public).infrastructure()];
 
-/// `GET /livez`: the process runs. `GET /readyz`: it may be sent requests, and if not, why.
+/// Probe routes. `GET /livez`: the process runs. `GET /readyz`: whether it accepts requests, and if
+/// not, why.
 pub fn probes(readiness: Readiness) -> Router {
     Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(readyz)).with_state(readiness)
 }
@@ -25,14 +27,14 @@ async fn readyz(State(readiness): State<Readiness>) -> Result<impl IntoResponse,
     if report.ready {
         return Ok(([(header::CACHE_CONTROL, "no-store")], Json(report)));
     }
-    let detail = if report.draining { "the process is stopping" } else { "a dependency is down" };
+    let detail = if report.draining { "the process is shutting down" } else { "a required dependency is down" };
     Err(Rejection::new(&reasons::NOT_READY, detail)
         .with_metadata("ready", Value::Bool(false))
         .with_metadata("draining", Value::Bool(report.draining))
         .with_metadata("dependencies", serde_json::to_value(&report.dependencies).unwrap_or_default()))
 }
 
-/// The admin port of `service`: [`probes`], `GET /metrics`, and what it has besides.
+/// Builds the admin router of `service`: [`probes`], `GET /metrics`, and `extra_routes`.
 pub fn router(service: &'static str, readiness: Readiness, telemetry: Telemetry, extra_routes: Router) -> Router {
     let metrics = get(async move |State(telemetry): State<Telemetry>| {
         // Rendering a large registry takes milliseconds.

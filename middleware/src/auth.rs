@@ -1,4 +1,5 @@
-//! Who asks, and whether they may: verified JWTs, a default-deny method table, and short-lived internal tokens between services.
+//! Authentication and authorization: JWT verification, a default-deny method table, and short-lived
+//! internal tokens between services.
 
 mod authenticate;
 mod authorize;
@@ -17,16 +18,18 @@ pub use authorize::AuthorizeLayer;
 pub use claims::{UserToken, mint_user_token};
 pub use config::{Config, ConfigError, Identity, Keys};
 pub use credentials::CredentialsLayer;
-pub use internal_token::{TokenPolicy, InternalTokens};
+pub use internal_token::{InternalTokens, TokenPolicy};
 pub use principal::Principal;
 pub use revocations::{RevocationError, RevocationFile, Revocations};
 pub use verifier::{Issuer, Verifier};
 
-/// `typ` of tokens that services make for each other (shape of RFC 8693, lifetime ≤ 60 s).
+/// JOSE `typ` of internal tokens, which services sign for each other (shape of RFC 8693, lifetime ≤
+/// 60 s).
 pub const INTERNAL_TYPE: &str = "int+jwt";
 
-/// Chooses the crypto of jsonwebtoken for the process. Called by whoever makes keys, as often as they like.
+/// Installs the process-wide crypto provider of jsonwebtoken. Idempotent; called wherever keys are
+/// created.
 pub(crate) fn install_crypto() {
-    // An error means that it was installed before.
+    // An error means that a provider is already installed.
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
 }

@@ -1,4 +1,5 @@
-//! A response body that tells one observer how it ended: at trailers, at its end, by an error, or because nobody wanted the rest.
+//! Instrumented response body: reports to one observer how the body ended: complete, failed, timed
+//! out or dropped.
 
 use std::{
     any::Any,
@@ -16,30 +17,31 @@ use crate::deadline::Elapsed;
 /// How a body ended.
 #[derive(Debug, Clone, Copy)]
 pub enum End<'a> {
-    /// It was read to its end, with these trailers.
+    /// Read to its end, with these trailers.
     Complete(Option<&'a HeaderMap>),
-    /// Reading it failed.
+    /// Reading failed.
     Failed,
-    /// It was cut because its time was over.
+    /// Cut off by a timeout.
     Late,
-    /// It was dropped before its end: the other side has gone.
+    /// Dropped before its end: the peer is gone.
     Dropped,
 }
 
-/// Learns what becomes of a body. `end` is called exactly once; dropping the observer gives back what it holds (permits, spans).
+/// Observer of a body. `end` is called exactly once; dropping the observer releases what it holds
+/// (permits, spans).
 pub trait BodyObserver {
-    /// Runs before each poll of the body; the value lives until the poll is over (for entering a span).
+    /// Guard that lives during each poll of the body, for example an entered span.
     type Entered<'a>
     where
         Self: 'a;
 
-    /// Called around each poll.
+    /// Called before each poll.
     fn enter(&mut self) -> Self::Entered<'_>;
 
-    /// A piece of the body has come.
+    /// Called for each data frame.
     fn on_data(&mut self) {}
 
-    /// The body has ended.
+    /// Called at the end of the body.
     fn on_end(&mut self, end: End<'_>);
 }
 
@@ -55,7 +57,7 @@ pin_project! {
     impl<B: Body, O: BodyObserver> PinnedDrop for InstrumentedBody<B, O> {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            // hyper does not poll a body whose length it knows to be reached.
+            // hyper does not poll a body to its end if the length is reached before.
             let end = if this.body.is_end_stream() { End::Complete(None) } else { End::Dropped };
             if let Some(mut observer) = this.observer.take() {
                 observer.on_end(end);
@@ -65,13 +67,14 @@ pin_project! {
 }
 
 impl<B: Body, O: BodyObserver> InstrumentedBody<B, O> {
-    /// `body`, watched by `observer`.
+    /// Attaches `observer` to `body`.
     pub fn new(body: B, observer: O) -> Self {
         Self { body, observer: Some(observer) }
     }
 }
 
-/// How reading a body failed. Bodies of all kinds come by: only those that a layer can cut have errors of a kind that tells.
+/// Returns how reading failed. Bodies of any type are observed; only those that a layer can cut off
+/// have a boxed error with the cause.
 fn end_of_error<E: 'static>(error: &E) -> End<'static> {
     let late = (error as &dyn Any).downcast_ref::<BoxError>().is_some_and(|error| error.is::<Elapsed>());
     if late { End::Late } else { End::Failed }
@@ -119,7 +122,7 @@ impl<B: Body<Error: 'static>, O: BodyObserver> Body for InstrumentedBody<B, O> {
     }
 }
 
-/// Keeps `T` until the body has ended: a permit that counts work until its last byte was sent.
+/// Holds `T`, usually a permit, until the body has ended.
 #[derive(Debug)]
 pub struct PermitGuard<T>(pub Option<T>);
 
@@ -157,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tells_the_end_once() {
+    async fn observer_is_called_once_at_the_end() {
         let log = Log::default();
         let body = InstrumentedBody::new(Full::new(Bytes::from("x")), log.clone());
         body.collect().await.unwrap();
@@ -165,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tells_when_the_reader_went_away() {
+    async fn dropped_body_is_reported_as_dropped() {
         let log = Log::default();
         drop(InstrumentedBody::new(Full::new(Bytes::from("x")), log.clone()));
         assert_eq!(*log.0.borrow(), ["Dropped"]);

@@ -1,4 +1,5 @@
-//! A cap on the calls to one target: a slow one must not take all of ours with it.
+//! Bulkhead: a cap on concurrent calls to one target, so that a slow target does not take all
+//! capacity of this service.
 
 use std::{
     future::Future,
@@ -15,16 +16,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::{Layer, Service};
 
 use crate::{
-    body::{PermitGuard, InstrumentedBody},
+    body::{InstrumentedBody, PermitGuard},
     metrics::register_observable_sum,
     rejection::{Rejection, reasons},
     streams::is_stream,
 };
 
-/// Refuses calls above a limit, at once: there is no queue.
+/// Bulkhead: rejects calls above a limit at once, without a queue.
 ///
-/// A place is taken in `call`, once for all attempts of a call (one that waits to retry still holds memory), and kept until the last
-/// byte of the answer was read.
+/// One permit is taken in `call` for all attempts of a call, because a call waiting for a retry
+/// still holds memory. It is released when the last byte of the response was read.
 ///
 /// ```
 /// use palisade_middleware::{bulkhead::BulkheadLayer, rejection::{Rejection, reasons}};
@@ -33,8 +34,8 @@ use crate::{
 /// let call = service_fn(async |_| Ok::<_, Rejection>(http::Response::new("answer".to_owned())));
 /// let products = BulkheadLayer::new("products", 1).layer(call);
 /// let unread = products.clone().oneshot(http::Request::new(())).await?;
-/// let refused = products.oneshot(http::Request::new(())).await.unwrap_err();
-/// assert_eq!(refused.reason(), &reasons::OVERLOADED);
+/// let rejected = products.oneshot(http::Request::new(())).await.unwrap_err();
+/// assert_eq!(rejected.reason(), &reasons::OVERLOADED);
 /// # drop(unread); Ok::<_, Rejection>(()) }).unwrap();
 /// ```
 #[derive(Debug, Clone)]
@@ -44,10 +45,10 @@ pub struct BulkheadLayer {
 }
 
 impl BulkheadLayer {
-    /// At most `limit` calls to `target` at once.
+    /// Creates a limit of `limit` concurrent calls to `target`.
     pub fn new(target: &'static str, limit: u32) -> Self {
         metrics::gauge!("palisade.concurrency.limit", "limiter" => target).set(limit);
-        // A 32-bit number of permits is below `Semaphore::MAX_PERMITS` wherever this compiles for servers.
+        // A 32-bit number of permits is below `Semaphore::MAX_PERMITS` on every server platform.
         let places = Arc::new(Semaphore::new(limit as usize));
         let in_use = metrics::gauge!("palisade.concurrency.in_use", "limiter" => target);
         register_observable_sum(&places, in_use, move |places| limit - u32::try_from(places.available_permits()).unwrap_or(limit));
@@ -56,7 +57,7 @@ impl BulkheadLayer {
 
     fn try_acquire(&self) -> Result<OwnedSemaphorePermit, Rejection> {
         let Ok(permit) = self.permits.clone().try_acquire_owned() else {
-            let refusal = Rejection::new(&reasons::OVERLOADED, format!("too many calls to {} are in flight", self.target));
+            let refusal = Rejection::new(&reasons::OVERLOADED, format!("too many calls to {} in flight", self.target));
             return Err(refusal.with_retry_after(Duration::from_secs(1)));
         };
         Ok(permit)
@@ -94,7 +95,8 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         ResponseFuture {
             state: match self.layer.try_acquire() {
-                // A stream has its place only until it begins; how many there may be is for whoever serves them to say.
+                // A stream holds its permit only until its head; the serving side limits the number
+                // of streams.
                 Ok(place) if is_stream(&request) => {
                     State::Running { inner: self.inner.call(request), place: PermitGuard(Some(place)), stream: true }
                 }
@@ -132,9 +134,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProjection::Refused { rejection } => {
-                Poll::Ready(Err(rejection.take().expect("a future is not polled after it was ready")))
-            }
+            StateProjection::Refused { rejection } => Poll::Ready(Err(rejection.take().expect("future polled after completion"))),
             StateProjection::Running { inner, place, stream } => {
                 let response = ready!(inner.poll(cx))?;
                 let place = PermitGuard(place.0.take().filter(|_| !*stream));
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn refuses_at_once_while_a_body_is_still_being_read() {
+    async fn bulkhead_holds_permit_until_body_ends() {
         let inner = tower::service_fn(async |_: Request<()>| Ok::<_, Rejection>(Response::new(Full::new(Bytes::from("x")))));
         let bulkhead = BulkheadLayer::new("products", 1).layer(inner);
         let first = bulkhead.clone().oneshot(Request::new(())).await.unwrap();
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_that_is_dropped_gives_its_place_back() {
+    async fn dropped_call_releases_its_permit() {
         let inner = tower::service_fn(|_: Request<()>| std::future::pending::<Result<Response<Full<Bytes>>, Rejection>>());
         let mut bulkhead = BulkheadLayer::new("products", 1).layer(inner);
         drop(bulkhead.call(Request::new(())));

@@ -1,4 +1,5 @@
-//! A handler that panics is one refused request, not a dropped connection.
+//! Panic handling: a panic in a handler becomes one rejected request instead of a dropped
+//! connection.
 
 use std::{
     any::Any,
@@ -14,23 +15,28 @@ use tower::{Layer, Service};
 
 use crate::rejection::Rejection;
 
-/// Refuses with INTERNAL when what it wraps panics. Sits inside metrics and permits, so that they see it.
+/// Rejects a request with INTERNAL when the inner service panics. Sits inside metrics and permits,
+/// so that they see the rejection.
 ///
 /// ```
 /// use palisade_middleware::{catch_panic::CatchPanicLayer, rejection::{Rejection, reasons}};
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
-/// let handler = service_fn(async |request: http::Request<u32>| Ok::<_, Rejection>(100 / request.into_body()));
-/// let refused = CatchPanicLayer::new().layer(handler).oneshot(http::Request::new(0)).await.unwrap_err();
-/// assert_eq!(refused.reason(), &reasons::INTERNAL);
+/// let handler = service_fn(async |request: http::Request<u32>| {
+///     Ok::<_, Rejection>(100 / request.into_body())
+/// });
+/// let service = CatchPanicLayer::new().layer(handler);
+/// let rejected = service.oneshot(http::Request::new(0)).await.unwrap_err();
+/// assert_eq!(rejected.reason(), &reasons::INTERNAL);
 /// # });
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct CatchPanicLayer(());
 
 impl CatchPanicLayer {
-    /// The metric is there from now on: a rate does not see the first panic if that makes the series.
-    #[expect(clippy::new_without_default, reason = "it has an effect")]
+    /// Creates the layer and its metric: `rate()` would miss the first panic if that created the
+    /// series.
+    #[expect(clippy::new_without_default, reason = "new() registers a metric")]
     pub fn new() -> Self {
         panic_counter().increment(0);
         Self(())
@@ -65,7 +71,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // The service is not used again after a panic: each connection has clones of its own state behind Arcs.
+        // The service is not used again after a panic: each connection has its own clone, and
+        // shared state is behind `Arc`s.
         match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
             Ok(future) => ResponseFuture { inner: Some(future), panicked: None },
             Err(panic) => ResponseFuture { inner: None, panicked: Some(panic_rejection(&*panic)) },
@@ -73,7 +80,7 @@ where
     }
 }
 
-/// Looked up each time: it is rare.
+/// Looked up on each panic, because they are rare.
 fn panic_counter() -> metrics::Counter {
     metrics::counter!("palisade.panics")
 }
@@ -106,7 +113,7 @@ where
         if let Some(rejection) = this.panicked.take() {
             return Poll::Ready(Err(rejection));
         }
-        let Some(inner) = this.inner.as_mut().as_pin_mut() else { unreachable!("polled after it was ready") };
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else { unreachable!("future polled after completion") };
         match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
             Ok(poll) => poll.map_err(Into::into),
             Err(panic) => {
@@ -127,7 +134,7 @@ mod tests {
     use crate::rejection::reasons;
 
     #[tokio::test]
-    async fn a_panic_is_an_internal_refusal() {
+    async fn panic_is_rejected_as_internal() {
         let service = CatchPanicLayer::new().layer(tower::service_fn(|request: Request<bool>| async move {
             assert!(*request.body(), "on purpose");
             Ok::<_, Infallible>(())

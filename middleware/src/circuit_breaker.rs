@@ -1,20 +1,23 @@
-//! Stops calling a target that fails, and finds out by a few calls when it is well again.
+//! Circuit breaker: stops calls to a failing target and probes it with a few calls until it has
+//! recovered.
 //!
-//! The verdict on a call falls when its last byte was read: a gRPC status is in the trailers, or in the head of an answer that has
-//! nothing else. Over HTTP it is in the head, and stands unless the body breaks off. A refusal of our own (no place, no time, no credentials) says nothing about the target and is never recorded.
+//! The outcome of a call is known when its last byte was read: a gRPC status is in the trailers, or
+//! in the head of a trailers-only response. Over HTTP it is in the head, and stands unless the body
+//! is truncated. A local rejection (no permit, no time, no credentials) says nothing about the
+//! target and is never recorded.
 //!
-//! Sits inside retry (every attempt counts) and outside the attempt's timeout (a hang counts).
+//! Sits inside retry (every attempt counts) and outside the attempt timeout (a hang counts).
 
-mod breaker;
-mod config;
-mod shared_state;
-mod metrics;
 pub mod admin;
+mod breaker;
+mod classify;
+mod config;
+mod event;
+mod metrics;
 mod probes;
 mod response_future;
+mod shared_state;
 mod state;
-mod event;
-mod classify;
 mod window;
 
 use std::{
@@ -39,26 +42,29 @@ use crate::{
 };
 
 pub use breaker::{Breaker, BreakerHandle, Permit};
-pub use config::{Config, InvalidConfig, Mode, WindowKind};
-pub use response_future::{RecordOutcome, OutcomeFuture, OutcomeObserver};
-pub use state::{StateMachine, CallNotPermitted};
-pub use event::{Cause, Observation, State, Transition, CallOutcome};
 pub use classify::Classification;
+pub use config::{Config, InvalidConfig, Mode, WindowKind};
+pub use event::{CallOutcome, Cause, Observation, State, Transition};
+pub use response_future::{OutcomeFuture, OutcomeObserver, RecordOutcome};
+pub use state::{CallNotPermitted, StateMachine};
 pub use window::Counts;
 
-/// Guards the calls to one target; all services it makes share one breaker.
+/// Circuit breaker for the calls to one target; all services of one layer share one breaker.
 ///
 /// ```
-/// use palisade_middleware::{circuit_breaker::{CircuitBreakerLayer, Config, State}, rejection::Rejection};
+/// use palisade_middleware::circuit_breaker::{CircuitBreakerLayer, Config, State};
+/// use palisade_middleware::rejection::Rejection;
 /// # use tonic::{Status, body::Body};
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
-/// let call = service_fn(async |_| Ok::<_, Rejection>(Status::unavailable("down").into_http::<Body>()));
+/// let call = service_fn(async |_| {
+///     Ok::<_, Rejection>(Status::unavailable("down").into_http::<Body>())
+/// });
 /// let layer = CircuitBreakerLayer::new("products", &Config { min_calls: 1, ..Config::default() });
 /// layer.layer(call).oneshot(http::Request::new(())).await?;
 /// assert_eq!(layer.handle().state(), State::Open);
-/// let refused = layer.layer(call).oneshot(http::Request::new(())).await.unwrap_err();
-/// assert_eq!(refused.detail(), "circuit open: products");
+/// let rejected = layer.layer(call).oneshot(http::Request::new(())).await.unwrap_err();
+/// assert_eq!(rejected.detail(), "circuit open: products");
 /// # Ok::<_, Rejection>(()) }).unwrap();
 /// ```
 #[derive(Debug, Clone)]
@@ -68,18 +74,18 @@ pub struct CircuitBreakerLayer {
 }
 
 impl CircuitBreakerLayer {
-    /// A breaker for `target`, which is called over gRPC; `config` was validated by its owner.
+    /// Creates a breaker for `target`, called over gRPC. `config` must be valid.
     pub fn new(target: &'static str, config: &Config) -> Self {
         Self { protocol: Protocol::Grpc, breaker: Breaker::new(target, config) }
     }
 
-    /// The same over `protocol`.
+    /// Sets the protocol of the calls.
     #[must_use]
     pub fn over(self, protocol: Protocol) -> Self {
         Self { protocol, ..self }
     }
 
-    /// For an operator.
+    /// Returns a handle to inspect and operate the breaker.
     pub fn handle(&self) -> BreakerHandle {
         BreakerHandle(self.breaker.clone())
     }
@@ -160,9 +166,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().progress.project() {
-            ProgressProjection::Refused { rejection } => {
-                Poll::Ready(Err(rejection.take().expect("a future is not polled after it was ready")))
-            }
+            ProgressProjection::Refused { rejection } => Poll::Ready(Err(rejection.take().expect("future polled after completion"))),
             ProgressProjection::Running { inner } => inner.poll(cx),
         }
     }

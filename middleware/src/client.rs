@@ -1,4 +1,7 @@
-//! The stack that every call to another service goes through, assembled: gRPC calls ([`connect`]) and HTTP calls ([`http()`]) alike.
+//! Client stack for calls to another service, over gRPC ([`connect`]) and HTTP ([`http()`]).
+//!
+//! Layers from the outside in: trace, metrics, total deadline, bulkhead, retry, attempt metrics,
+//! circuit breaker, attempt timeout, credentials, load balancer.
 //!
 //! ```
 //! use palisade_middleware::{client, retry::IdempotentMethods};
@@ -6,7 +9,8 @@
 //!
 //! # tokio_test::block_on(async {
 //! let config = client::Config::at("http://127.0.0.1:5000");
-//! let products = client::connect("products", &config, IdempotentMethods::default(), Identity::new())?;
+//! let products =
+//!     client::connect("products", &config, IdempotentMethods::default(), Identity::new())?;
 //! // products_service_client::ProductsServiceClient::new(products)
 //! # let _ = products; Ok::<_, client::InvalidConfig>(()) }).unwrap();
 //! ```
@@ -16,11 +20,11 @@ pub mod attempt_metrics;
 pub mod balance;
 mod boxed;
 mod config;
+mod connect_backoff;
 mod connection;
 mod connector;
 mod endpoint;
 mod http;
-mod connect_backoff;
 
 use std::{
     convert::Infallible,
@@ -38,7 +42,7 @@ use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 use self::{
     attempt_metrics::AttemptMetricsLayer,
     balance::{Balancer, Endpoints, PreviousEndpoints},
-    boxed::{CallFuture, Call, BoxedStack},
+    boxed::{BoxedStack, Call, CallFuture},
 };
 use crate::{
     bulkhead::BulkheadLayer,
@@ -47,7 +51,7 @@ use crate::{
     discovery,
     metrics::{Boundary, MetricsLayer},
     rejection::Rejection,
-    respond::{Protocol, ClientRespondLayer},
+    respond::{ClientRespondLayer, Protocol},
     retry::{IdempotentMethods, RetryLayer},
     streams::IsStreaming,
     trace::ClientTraceLayer,
@@ -59,11 +63,12 @@ pub use connector::ConnectError;
 pub use endpoint::Failure;
 pub use http::{HttpBody, HttpClient, HttpConfig, http};
 
-/// A client for the service `target` (its name in metrics and spans), to be given to a generated tonic client.
+/// Creates a client for the service `target` (its name in metrics and spans), for use in a
+/// generated tonic client.
 ///
-/// `idempotent` methods may be repeated; `credentials` adds `authorization` to
-/// each attempt. Nothing is connected yet: the first call does that, and any later one after a connection broke. Addresses that a registry
-/// knows are looked for from now on, until the last clone of the client is gone.
+/// Only `idempotent` methods are retried. `credentials` adds `authorization` to each attempt.
+/// Connections are lazy: the first call connects, and a later call reconnects after a connection
+/// broke. Service discovery starts here and stops when the last clone of the client is dropped.
 /// Must be called within a tokio runtime.
 pub fn connect<C>(target: &'static str, config: &Config, idempotent: IdempotentMethods, credentials: C) -> Result<Client, InvalidConfig>
 where
@@ -78,7 +83,7 @@ where
     Ok(Client { endpoints: Some(endpoints), _resolver: resolver, ..client })
 }
 
-/// As [`connect`] around `endpoint`, which sends the requests wherever it likes.
+/// Builds the stack of [`connect`] around another innermost service `endpoint`.
 pub fn stack<C, E>(
     target: &'static str,
     config: &Config,
@@ -91,7 +96,7 @@ where
     C::Service: Service<Request<Body>, Response = Response<Body>, Error = Rejection, Future: Send> + Clone + Send + Sync + 'static,
 {
     config.validate()?;
-    // What a span names is the target as configured: several addresses have only their name in common.
+    // Spans carry the configured target as server address: several addresses share only their name.
     let (server_address, server_port, is_balanced) = match config.upstream()?.single_address() {
         Some(address) => (address.host().into(), address.port(), false),
         None => (target.into(), None, true),
@@ -111,7 +116,8 @@ where
     let breaker = params.breaker.handle();
     let stack = layers(params, credentials, endpoint).map_request(move |mut request: Request<Body>| {
         request.headers_mut().reserve(ADDED_HEADERS);
-        // What the contracts call a stream is none of those calls that all layers measure and hold to a time. Attempts know of each other.
+        // A streaming method is exempt from the measurements and timeouts of unary calls. The
+        // attempts of one call share the list of previous endpoints.
         if methods.is_stream(request.uri().path()) {
             request.extensions_mut().insert(IsStreaming);
         }
@@ -125,10 +131,10 @@ where
     Ok(Client { stack, breaker, endpoints: None, _resolver: None })
 }
 
-/// Room for the headers that the layers write.
+/// Number of headers added by the layers, reserved once.
 const ADDED_HEADERS: usize = 8;
 
-/// What the layers have to know of a hop; the protocol is in `trace`.
+/// Parameters of a stack for one target; `trace` holds the protocol.
 struct StackParams {
     target: &'static str,
     trace: ClientTraceLayer,
@@ -141,7 +147,7 @@ struct StackParams {
     max_in_flight: u32,
 }
 
-/// The stack around `endpoint`, over either protocol.
+/// Builds the protocol-independent layers around `endpoint`.
 fn layers<C, E, R>(
     params: StackParams,
     credentials: C,
@@ -163,48 +169,54 @@ where
     let StackParams { target, trace, .. } = params;
     let protocol = trace.protocol;
     ServiceBuilder::new()
-        // One span and one duration for the logical call: they see its refusals, and its retries as one.
+        // One span and one duration per logical call: they include local rejections, and all
+        // retries count as one call.
         .layer(trace)
         .layer(MetricsLayer::new(params.hop))
-        // What is refused below reaches the generated client as a status with its reason.
+        // Converts rejections of the inner layers to a status with its reason for the generated
+        // client.
         .layer(ClientRespondLayer(protocol))
-        // Binds all attempts and the pauses between them.
+        // Limits all attempts together with the backoff between them.
         .layer(TotalDeadlineLayer {
             limit: Duration::from_millis(params.call_timeout_ms),
             min_attempt: Duration::from_millis(params.min_attempt_ms),
         })
-        // A place per call, not per attempt: one that waits to retry still holds memory.
+        // One permit per call, not per attempt: a call in backoff still holds memory.
         .layer(BulkheadLayer::new(target, params.max_in_flight))
         .layer(params.retry)
         .layer(AttemptMetricsLayer::new(protocol, target))
-        // Inside retry, so that every attempt counts; outside the timeout, so that a hang does.
+        // Inside retry, so that every attempt is recorded; outside the attempt timeout, so that a
+        // hang counts as a failure.
         .layer(params.breaker)
         .layer(AttemptTimeoutLayer::new(target, Duration::from_millis(params.attempt_timeout_ms)).over(protocol))
-        // Inside retry, so that a fresh token is used.
+        // Inside retry, so that each attempt uses a fresh token.
         .layer(credentials)
-        // Inside all of that, so that every attempt is a new choice: the least busy of several addresses, each behind a breaker of its own.
+        // Innermost, so that load balancing runs for every attempt: power of two choices among
+        // several addresses, with one circuit breaker per address.
         .service(endpoint)
 }
 
-/// A client for one service. Cheap to clone; clones share the connections, the breakers and the budgets.
+/// gRPC client for one target. Cheap to clone; clones share connections, circuit breakers and retry
+/// budgets.
 ///
-/// A call begins in `call`, not when its future is first polled: the context ([`crate::context`]) and the span are those of that moment.
+/// A call starts in `call`, not at the first poll of its future: context and span are captured at
+/// that time.
 #[derive(Debug, Clone)]
 pub struct Client {
     stack: Arc<dyn Call<Body, Status>>,
     breaker: BreakerHandle,
     endpoints: Option<Endpoints>,
-    /// The search for endpoints ends with the last clone.
+    /// Stops service discovery when the last clone is dropped.
     _resolver: Option<Arc<DropGuard>>,
 }
 
 impl Client {
-    /// The breaker of its target.
+    /// Returns the circuit breaker of the target.
     pub fn breaker(&self) -> &BreakerHandle {
         &self.breaker
     }
 
-    /// The addresses of its target; `None` if it was made by [`stack`].
+    /// Returns the endpoints of the target, or `None` for a client built by [`stack`].
     pub fn endpoints(&self) -> Option<&Endpoints> {
         self.endpoints.as_ref()
     }
@@ -212,7 +224,8 @@ impl Client {
 
 impl Service<Request<Body>> for Client {
     type Response = Response<Body>;
-    /// A refusal of this stack; its source is the [`Rejection`]. What the target refuses is an answer.
+    /// A local rejection of this stack, with the [`Rejection`] as its source. An error status of
+    /// the target is an `Ok` response.
     type Error = Status;
     type Future = CallFuture<Body, Status>;
 

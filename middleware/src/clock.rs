@@ -1,33 +1,34 @@
-//! Wall-clock time as something that is handed in, so that whatever it decides can be tested.
+//! Injectable wall clock, so that time-dependent decisions can be tested.
 
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 
-/// Tells the wall-clock time. Monotonic durations come from [`tokio::time::Instant`] instead.
+/// Wall clock. Monotonic durations come from [`tokio::time::Instant`] instead.
 pub trait Clock: Send + Sync + std::fmt::Debug {
-    /// The present moment in UTC, truncated to milliseconds: what every store can keep without loss.
+    /// Returns the current time in UTC, truncated to milliseconds, which every store keeps without
+    /// loss.
     fn now(&self) -> OffsetDateTime;
 }
 
-/// The machine's clock.
+/// System clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+    #[expect(clippy::disallowed_methods, reason = "the only place that reads the system clock")]
     fn now(&self) -> OffsetDateTime {
         truncate(OffsetDateTime::now_utc())
     }
 }
 
-/// A clock that stands still until it is moved. Clones share the time.
+/// Manual clock for tests: moves only when advanced or set. Clones share the time.
 #[derive(Debug, Clone)]
 pub struct ManualClock(Arc<Mutex<OffsetDateTime>>);
 
 impl ManualClock {
-    /// A clock that shows `start`.
+    /// Creates a clock that shows `start`.
     pub fn new(start: OffsetDateTime) -> Self {
         Self(Arc::new(Mutex::new(truncate(start))))
     }
@@ -37,7 +38,7 @@ impl ManualClock {
         *self.0.lock() += by;
     }
 
-    /// Moves the clock to `to`, backwards too.
+    /// Sets the clock to `to`, which may be in the past.
     pub fn set(&self, to: OffsetDateTime) {
         *self.0.lock() = truncate(to);
     }

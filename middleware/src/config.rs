@@ -1,4 +1,5 @@
-//! Configuration of a process: defaults < TOML file < environment < flags, every key known by name, every error naming the key.
+//! Configuration: defaults < TOML file < environment < flags. Unknown keys are errors, and every
+//! error names its key.
 
 mod schema;
 
@@ -13,56 +14,57 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 
-/// Environment variables begin with this; `__` separates levels.
+/// Prefix of environment variables. `__` separates levels.
 pub const ENV_PREFIX: &str = "PALISADE_";
 
-/// The configuration cannot be used.
+/// Invalid configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not a flag, or help was asked for: clap has the words and the exit code.
+    /// Unknown flag or help request. clap provides the text and the exit code.
     #[error(transparent)]
     Usage(#[from] clap::Error),
-    /// A key is unknown or its value bad.
+    /// Unknown key or invalid value.
     #[error("{0}")]
     Invalid(Box<figment::Error>),
-    /// The file named by `--config` is not there.
-    #[error("the configuration file {0} cannot be read")]
+    /// The file given by `--config` cannot be read.
+    #[error("cannot read the configuration file {0}")]
     NoFile(PathBuf, #[source] std::io::Error),
-    /// A rule that goes beyond one key.
+    /// Violated rule.
     #[error("{key}: {rule}")]
     Rule {
-        /// The key, e.g. `store.url`.
+        /// Key, e.g. `store.url`.
         key: &'static str,
-        /// What it breaks.
+        /// Rule that the key violates.
         rule: String,
     },
 }
 
 impl Error {
-    /// The key breaks a rule.
+    /// Creates an error for `key`.
     pub fn rule(key: &'static str, rule: impl Into<String>) -> Self {
         Self::Rule { key, rule: rule.into() }
     }
 }
 
-/// A configuration that knows its own rules.
+/// Configuration with rules beyond its types.
 pub trait Validate {
-    /// Checks what the types cannot say.
+    /// Checks the rules that types cannot express.
     fn validate(&self) -> Result<(), Error>;
 }
 
-/// What the command line asked for.
+/// Command given by the command line.
 #[derive(Debug)]
 pub enum Invocation<T> {
     /// Run with this configuration.
     Run(T),
-    /// `--check-config`: say whether a process could start with this configuration.
+    /// `--check-config`: check whether the process could start with this configuration.
     Check(T),
-    /// `--health-check`: ask the admin port of this configuration whether the process is ready.
+    /// `--health-check`: query readiness at the admin port of this configuration.
     HealthCheck(T),
 }
 
-/// The command line of a process with configuration `T`: `--config`, `--check-config`, `--health-check` and a flag for every key.
+/// Builds the command line for configuration `T`: `--config`, `--check-config`, `--health-check`
+/// and a flag per key.
 pub fn command<T: JsonSchema>(name: &'static str, about: &'static str) -> Command {
     let keys = schema::keys::<T>();
     let mut command = Command::new(name)
@@ -81,7 +83,7 @@ pub fn command<T: JsonSchema>(name: &'static str, about: &'static str) -> Comman
             Arg::new("health-check")
                 .long("health-check")
                 .action(ArgAction::SetTrue)
-                .help("Ask the running process whether it is ready and exit"),
+                .help("Check the readiness of the running process and exit"),
         );
     for key in keys.into_iter().filter(|key| !key.is_pattern()) {
         command = command.arg(Arg::new(key.path.clone()).long(key.flag()).value_name(key.kind).help(key.help()));
@@ -89,7 +91,7 @@ pub fn command<T: JsonSchema>(name: &'static str, about: &'static str) -> Comman
     command
 }
 
-/// Reads the configuration that `matches` (of [`command`]), the environment and the file make together.
+/// Loads the configuration from the flags `matches` (of [`command`]), the environment and the file.
 pub fn load<T: DeserializeOwned + JsonSchema + Validate>(matches: &clap::ArgMatches) -> Result<Invocation<T>, Error> {
     let keys = schema::keys::<T>();
     let mut figment = Figment::new();
@@ -104,7 +106,8 @@ pub fn load<T: DeserializeOwned + JsonSchema + Validate>(matches: &clap::ArgMatc
     figment = clear_alternate_secret_keys(figment, &keys, |key| flag(key).is_some());
     for key in keys.iter().filter(|key| !key.is_pattern()) {
         if let Some(value) = flag(&key.path) {
-            // The same grammar as in the environment: numbers and booleans are such, the rest is text.
+            // Same grammar as environment variables: numbers and booleans are parsed, other values
+            // are text.
             let value: figment::value::Value = value.parse().unwrap_or_else(|never| match never {});
             figment = figment.merge(Serialized::global(&key.path, value));
         }
@@ -120,10 +123,13 @@ pub fn load<T: DeserializeOwned + JsonSchema + Validate>(matches: &clap::ArgMatc
     })
 }
 
-/// A secret is `x` or, in a file of its own, `x_file`: a layer that sets one of them hides the other in the layers below.
+/// A secret is given as `x`, or as `x_file` in a separate file. A layer that sets one clears the
+/// other of lower layers.
 fn clear_alternate_secret_keys(mut figment: Figment, keys: &[schema::Key], is_set: impl Fn(&str) -> bool) -> Figment {
     for file_key in keys.iter().filter(|key| !key.is_pattern()) {
-        let Some(value_key) = file_key.path.strip_suffix("_file").filter(|plain| keys.iter().any(|key| key.path == *plain)) else { continue };
+        let Some(value_key) = file_key.path.strip_suffix("_file").filter(|plain| keys.iter().any(|key| key.path == *plain)) else {
+            continue;
+        };
         let cleared = match (is_set(value_key), is_set(&file_key.path)) {
             (true, false) => file_key.path.as_str(),
             (false, true) => value_key,
@@ -134,7 +140,8 @@ fn clear_alternate_secret_keys(mut figment: Figment, keys: &[schema::Key], is_se
     figment
 }
 
-/// A secret that stands in the configuration itself, or in a file of its own whose last line break does not count; with their keys.
+/// Returns a secret given directly or in a file, whose trailing newline is ignored. The arguments
+/// are pairs of key and value.
 pub fn secret(
     (key, value): (&'static str, &Option<SecretString>),
     (file_key, file): (&'static str, &Option<PathBuf>),
@@ -143,13 +150,13 @@ pub fn secret(
         (Some(value), None) => Ok(value.clone()),
         (None, Some(path)) => match std::fs::read_to_string(path) {
             Ok(text) => Ok(text.trim().to_owned().into()),
-            Err(error) => Err(Error::rule(file_key, format!("{} cannot be read: {error}", path.display()))),
+            Err(error) => Err(Error::rule(file_key, format!("cannot read {}: {error}", path.display()))),
         },
-        _ => Err(Error::rule(key, format!("exactly one of {key} and {file_key} is needed"))),
+        _ => Err(Error::rule(key, format!("exactly one of {key} and {file_key} is required"))),
     }
 }
 
-/// As [`load`] with the process's own arguments.
+/// As [`load`] with the arguments of the process.
 pub fn from_args<T: DeserializeOwned + JsonSchema + Validate>(
     name: &'static str,
     about: &'static str,

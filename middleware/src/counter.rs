@@ -1,33 +1,33 @@
-//! How many there are of something, kept without a lock.
+//! Lock-free counter of things in flight.
 
 use crate::sync::atomic::{AtomicU32, Ordering};
 
-/// How many there are of something. Relaxed throughout: the number guards nothing else.
+/// Lock-free counter. All accesses are relaxed, because the number guards no other data.
 #[derive(Debug)]
 pub(crate) struct AtomicCounter(AtomicU32);
 
 impl AtomicCounter {
-    /// None.
+    /// Creates a counter at zero.
     pub(crate) fn new() -> Self {
         Self(AtomicU32::new(0))
     }
 
-    /// The present number.
+    /// Returns the current number.
     pub(crate) fn get(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// One more.
+    /// Adds one.
     pub(crate) fn increment(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One more, unless there are `limit`; whether it is in.
+    /// Adds one unless `limit` is reached; returns whether it was added.
     pub(crate) fn try_increment(&self, limit: u32) -> bool {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < limit).then_some(count + 1)).is_ok()
     }
 
-    /// One less, of those that are in.
+    /// Subtracts one that was added before.
     pub(crate) fn decrement(&self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

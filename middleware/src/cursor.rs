@@ -1,20 +1,20 @@
-//! Opaque page positions: sealed for one query, so that a changed one, or one of another query, is refused.
+//! Cursor pagination: opaque page tokens, authenticated (HMAC) and bound to one query.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac, digest::Key};
 use sha2::{Digest, Sha256};
 
 const TAG_BYTES: usize = 16;
-/// Longer ones were never made here.
+/// Maximum cursor length, bytes. No cursor created by [`Cursor::seal`] exceeds it.
 const MAX_TEXT_BYTES: usize = 2_048;
 
-/// Seals positions with a secret.
+/// Seals and opens cursors with a secret.
 #[derive(Clone)]
 pub struct Cursor(Hmac<Sha256>);
 
-/// Not a cursor of this query.
+/// Invalid cursor: forged, or sealed for another query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the cursor is not one of this query")]
+#[error("invalid cursor for this query")]
 pub struct InvalidCursor;
 
 impl std::fmt::Debug for Cursor {
@@ -24,7 +24,7 @@ impl std::fmt::Debug for Cursor {
 }
 
 impl Cursor {
-    /// Seals with a digest of `secret`; all replicas need the same.
+    /// Derives the key from `secret`, which must be the same in all replicas.
     pub fn new(secret: &[u8]) -> Self {
         let mut key = Key::<Hmac<Sha256>>::default();
         let digest = Sha256::digest(secret);
@@ -32,13 +32,13 @@ impl Cursor {
         Self(Hmac::new(&key))
     }
 
-    /// The cursor for `position` in the query that `scope` describes: URL-safe text.
+    /// Returns the cursor for `position` in the query described by `scope`, as URL-safe text.
     pub fn seal(&self, scope: &[u8], position: &[u8]) -> String {
         let tag = self.mac(scope, position).finalize().into_bytes();
         URL_SAFE_NO_PAD.encode([&tag[..TAG_BYTES], position].concat())
     }
 
-    /// The position in a cursor that [`Self::seal`] made for the same `scope`.
+    /// Returns the position of a cursor that [`Self::seal`] created for the same `scope`.
     pub fn open(&self, scope: &[u8], text: &str) -> Result<Vec<u8>, InvalidCursor> {
         if text.len() > MAX_TEXT_BYTES {
             return Err(InvalidCursor);
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn opens_only_what_it_sealed_for_the_same_query() {
+    fn cursor_opens_only_for_same_secret_and_query() {
         let cursor = Cursor::new(b"secret");
         let text = cursor.seal(b"orders of alice", b"position");
         assert_eq!(cursor.open(b"orders of alice", &text).unwrap(), b"position");

@@ -1,11 +1,15 @@
-//! Deadlines on both sides of a hop: read on arrival, enforced until the last byte, passed on less the time already spent.
+//! Deadline propagation: read from the request, enforced until the last byte of the response,
+//! passed on less the time already spent.
 //!
-//! Server: [`DeadlineLayer`] turns `grpc-timeout` (gRPC) or `x-request-timeout` (HTTP) into [`Context::deadline`]
-//! and holds the handler and its body to it. Client: [`TotalDeadlineLayer`] takes what the context has left and refuses a call
-//! that has no chance; [`AttemptTimeoutLayer`] holds each attempt to it and tells a gRPC server by `grpc-timeout`.
-//! A duration travels, never a point in time: clocks of two machines differ.
+//! Server: [`DeadlineLayer`] turns `grpc-timeout` (gRPC) or `x-request-timeout` (HTTP) into
+//! [`Context::deadline`] and enforces it on the handler and its body. Client:
+//! [`TotalDeadlineLayer`] takes the remaining time from the context and rejects a call that cannot
+//! succeed; [`AttemptTimeoutLayer`] enforces it on each attempt and sends it to a gRPC server as
+//! `grpc-timeout`. Requests carry a duration, never a point in time, because the clocks of two
+//! machines differ.
 //!
-//! tonic has all of this in part only: it answers CANCELLED, covers the response's head alone and passes nothing on.
+//! tonic implements this only in part: it answers CANCELLED, covers only the response head and
+//! passes nothing on.
 //!
 //! [`Context::deadline`]: crate::context::Context::deadline
 
@@ -26,26 +30,27 @@ pub use call::{TotalDeadline, TotalDeadlineLayer};
 pub use server::{Deadline, DeadlineLayer, REQUEST_TIMEOUT_HEADER};
 pub use timeout_body::{ResponseFuture, TimeoutBody};
 
-/// The source of a refusal whose cause was the clock: the other side was asked and did not answer in time.
+/// Source of a timeout rejection: the other side was called and did not respond in time.
 #[derive(Debug, thiserror::Error)]
-#[error("no answer within {0:?}")]
+#[error("no response within {0:?}")]
 pub struct Elapsed(pub Duration);
 
-/// The refusal when time ran out after `limit`.
+/// Returns the rejection when the time ran out after `limit`.
 pub(crate) fn elapsed(limit: Duration) -> Rejection {
-    Rejection::new(&reasons::DEADLINE_EXCEEDED, "the deadline passed before the work was done").with_source(Elapsed(limit))
+    Rejection::new(&reasons::DEADLINE_EXCEEDED, "the deadline passed before the request was completed").with_source(Elapsed(limit))
 }
 
-/// The refusal when no time was left to begin with.
+/// Returns the rejection when no time was left to begin.
 pub(crate) fn expired() -> Rejection {
-    Rejection::new(&reasons::DEADLINE_EXCEEDED, "the deadline had passed before the work began")
+    Rejection::new(&reasons::DEADLINE_EXCEEDED, "the deadline passed before the request was started")
 }
 
-/// When an outgoing stream must end, because whoever asks for it said so; in the extensions of every attempt. [`CallDeadline`] then is about
-/// its beginning.
+/// End of an outgoing stream as its caller requested it; in the extensions of every attempt.
+/// [`CallDeadline`] then applies to the response head.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StreamEnd(pub(crate) Instant);
 
-/// When an outgoing call must have its answer; in the extensions of every attempt. Inside [`AttemptTimeout`]: when that attempt must.
+/// Deadline of an outgoing call; in the extensions of every attempt. Inside [`AttemptTimeout`] it
+/// is the deadline of that attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct CallDeadline(pub Instant);

@@ -1,18 +1,20 @@
-//! Where the endpoints of an upstream come from, if not from a list: DNS or etcd. And how a service tells etcd where it is.
+//! Service discovery: resolves the endpoints of an upstream through DNS, SRV or etcd, and registers
+//! services in etcd.
 //!
-//! A client whose `url` is `dns://…`, `srv://…` or `etcd://…` is followed by one task, which ends with the client. What it finds goes to
-//! the client's balancer: who joins is chosen from now on, who stays keeps its connection and what is known about it, who leaves finishes
-//! its calls. A registry that fails, or knows nobody, changes nothing: those who were there most likely still are, and one that is dead is
-//! left alone by its breaker long before a registry tells.
+//! A client with a `url` of `dns://…`, `srv://…` or `etcd://…` has one resolver task, which ends
+//! with the client. It updates the endpoints of the load balancer: a new endpoint receives calls, a
+//! retained one keeps its connection and statistics, a removed one finishes its calls. A failed or
+//! empty lookup changes nothing: the last known endpoints most likely still exist, and the breaker
+//! avoids a dead endpoint long before a registry reports it.
 //!
-//! What a registry says is not believed: addresses are checked, and there is a bound on how many there may be.
+//! Registry data is untrusted: addresses are validated and their number is limited.
 
 mod config;
 mod dns;
 mod etcd;
-mod resolved_endpoints;
 mod poll;
 pub mod registration;
+mod resolved_endpoints;
 mod upstream;
 
 use futures_util::{FutureExt, future::BoxFuture};
@@ -26,14 +28,16 @@ pub use upstream::InvalidUpstream;
 
 pub(crate) use upstream::UpstreamUrl;
 
-/// Keeps `endpoints` of `target` as its registry has them, until what is returned is dropped; `None` if `upstream` is a list, which stays as
-/// it is. Must be called within a tokio runtime.
+/// Spawns a task that updates `endpoints` of `target` from its registry until the guard is dropped.
+/// Returns `None` for a static list. Must be called within a tokio runtime.
 pub(crate) fn spawn_resolver(target: &'static str, upstream: UpstreamUrl, config: &Config, endpoints: Endpoints) -> Option<DropGuard> {
     let resolved_endpoints = |registry| ResolvedEndpoints::new(target, registry, config.max_endpoints, endpoints);
     let registry = upstream.registry();
     let resolver: BoxFuture<'static, ()> = match upstream {
         UpstreamUrl::List(_) => return None,
-        UpstreamUrl::Dns(dns_target) => poll::run(Dns::new(dns_target), resolved_endpoints(registry), config.clone(), jitter::random_unit).boxed(),
+        UpstreamUrl::Dns(dns_target) => {
+            poll::run(Dns::new(dns_target), resolved_endpoints(registry), config.clone(), jitter::random_unit).boxed()
+        }
         UpstreamUrl::Etcd(location) => etcd::watch::run(location, resolved_endpoints(registry), jitter::random_unit).boxed(),
     };
     let stop = CancellationToken::new();

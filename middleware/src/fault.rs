@@ -1,11 +1,13 @@
-//! Faults on purpose: latency, errors, broken connections and silence for chosen methods, set while the process runs, for game days.
+//! Fault injection for game days: latency, errors, aborts and hangs for chosen methods, set at run
+//! time.
 //!
-//! Off unless `server.faults.enabled` is set: then the admin port has `/faults`. `PUT` replaces all rules, `DELETE` takes them away,
-//! `GET` shows them. Rules live in memory only: a restart ends every one of them, and the gauge `palisade_faults_active` says how many
-//! there are.
+//! Disabled unless `server.fault_injection.enabled` is set: then the admin port serves `/faults`.
+//! `PUT` replaces all rules, `DELETE` removes them, `GET` lists them. Rules exist only in memory: a
+//! restart removes them all. The gauge `palisade_faults_active` is the number of active rules.
 //!
 //! ```sh
-//! # Half of all reservations take 800 ms longer, give or take 200; every tenth call to anything is refused.
+//! # Half of all reservations take 800 ms longer, plus or minus 200 ms;
+//! # one in ten calls to any method is rejected.
 //! curl -X PUT localhost:9465/faults -d '{"rules": [
 //!   {"name": "slow", "method": "palisade.products.v1.ProductsService/ReserveStock", "rate": 0.5,
 //!    "kind": {"latency": {"ms": 800, "jitter_ms": 200}}},
@@ -13,11 +15,16 @@
 //! curl -X DELETE localhost:9465/faults
 //! ```
 //!
-//! A method is named as on the metrics: `package.Service/Method`, or verb and route template (`GET /products/{id}`); a name that ends
-//! in `*` stands for all that begin so. The kinds are `{"latency": {"ms", "jitter_ms"}}`, `{"error": slug}` with a slug of
-//! [`crate::rejection::reasons`] that is the server's failure, `"abort"` (the stream, or the HTTP/1 connection, breaks without an
-//! answer) and `"hang"` (nothing, until the deadline or the caller ends it). All latencies that are drawn add up and come first; then the
-//! first other rule that is drawn decides. Probes and reflection are never hit.
+//! A method is named as in the metrics: `package.Service/Method`, or verb and route template (`GET
+//! /products/{id}`). A name that ends in `*` matches by prefix. The kinds are:
+//!
+//! - `{"latency": {"ms", "jitter_ms"}}`
+//! - `{"error": slug}` with a slug of [`crate::rejection::reasons`] that is a server failure
+//! - `"abort"`: the stream, or the HTTP/1 connection, breaks without a response
+//! - `"hang"`: no response until the deadline or the caller ends the request
+//!
+//! The latencies of all rules that hit a request add up and come first; then the first other rule
+//! that hits decides. Health checks and reflection are never hit.
 
 mod admin;
 mod body;
@@ -38,7 +45,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 use tower::{BoxError, Layer, Service};
 
-use self::faults::{InjectedFault, FaultKind};
+use self::faults::{FaultKind, InjectedFault};
 use crate::rejection::Rejection;
 
 pub use body::FaultBody;
@@ -46,7 +53,8 @@ pub use config::Config;
 pub use faults::Faults;
 pub use rule::{Kind, Rule};
 
-/// Does to requests what the rules of these [`Faults`] say, in the handler's place: everything outside takes it for the handler's doing.
+/// Injects the faults of these [`Faults`] in place of the handler, so that all outer layers see
+/// them as the handler's.
 ///
 /// Costs one atomic load while there are no rules.
 #[derive(Debug, Clone)]
@@ -88,20 +96,20 @@ where
         let next = if let Some(end) = end {
             Next::End { end }
         } else {
-            // The one that is ready now is the one to call later.
+            // The service polled ready makes the call; the clone takes its place.
             let clone = self.inner.clone();
             Next::Handle { service: std::mem::replace(&mut self.inner, clone), request: Box::new(request) }
         };
-        // No timer for no delay: it would take a millisecond.
+        // No timer without a delay: it would take a millisecond.
         let sleep = (!delay.is_zero()).then(|| tokio::time::sleep(delay));
         ResponseFuture { state: State::Waiting { sleep, next: Some(next) } }
     }
 }
 
-/// What comes after the delay.
+/// What follows the delay.
 #[derive(Debug)]
 enum Next<S, B> {
-    // Boxed: the future of a request that no rule hits stays as small as its handler's.
+    // Boxed: the future of a request without faults stays as small as the handler's.
     Handle { service: S, request: Box<Request<B>> },
     End { end: FaultKind },
 }
@@ -143,9 +151,9 @@ where
                     if let Some(sleep) = sleep.as_pin_mut() {
                         ready!(sleep.poll(cx));
                     }
-                    next.take().expect("a future is not polled after it was ready")
+                    next.take().expect("future polled after completion")
                 }
-                // Whoever waits for it has a timer, or goes away.
+                // The deadline or the caller ends it.
                 StateProjection::Hanging => return Poll::Pending,
             };
             match next {

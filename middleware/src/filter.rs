@@ -1,4 +1,4 @@
-//! What those layers share that look at a request once: it passes, or it is refused.
+//! Request filter (like `tower::filter`): passes a request on, possibly changed, or rejects it.
 
 use std::task::{self, Poll};
 
@@ -8,13 +8,13 @@ use tower::Service;
 
 use crate::rejection::Rejection;
 
-/// Looks at a request before the service behind it does.
+/// Predicate of a filter.
 pub trait Predicate {
-    /// The request as it goes on, or why it does not.
+    /// Returns the request to pass on, or the rejection.
     fn check<B>(&self, request: Request<B>) -> Result<Request<B>, Rejection>;
 }
 
-/// A service that gets what passed a [`Check`].
+/// Service that receives only requests accepted by a [`Predicate`].
 #[derive(Debug, Clone)]
 pub struct Filter<S, C> {
     inner: S,
@@ -22,13 +22,13 @@ pub struct Filter<S, C> {
 }
 
 impl<S, C> Filter<S, C> {
-    /// `inner`, behind `check`.
+    /// Puts `check` in front of `inner`.
     pub fn new(inner: S, check: C) -> Self {
         Self { inner, predicate: check }
     }
 }
 
-/// The inner service's future, or a refusal.
+/// Future of the inner service, or a rejection.
 type ResponseFuture<F, T, E> = Either<MapErr<F, fn(E) -> Rejection>, Ready<Result<T, Rejection>>>;
 
 impl<S, C, B> Service<Request<B>> for Filter<S, C>

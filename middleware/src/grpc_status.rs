@@ -1,17 +1,18 @@
-//! The status of a gRPC response where it really is: in the trailers, or in the headers of a trailers-only answer.
+//! gRPC status of a response: in the trailers, or in the headers of a trailers-only response.
 
 use http::{HeaderMap, HeaderName};
 use tonic::Code;
 
-// Parsed once: a lookup by text would parse it each time.
+// A parsed constant: a lookup by text would parse the name each time.
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// The `grpc-status` in these headers or trailers, if there is one. Unreadable values are UNKNOWN, as the gRPC spec has it.
+/// Returns the `grpc-status` in these headers or trailers. Unreadable values are UNKNOWN, as in the
+/// gRPC spec.
 pub fn from_headers(headers: &HeaderMap) -> Option<Code> {
     headers.get(GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
 }
 
-/// The name of a code as the gRPC spec and semantic conventions write it.
+/// Returns the name of a code as in the gRPC spec and the semantic conventions.
 pub const fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
@@ -34,7 +35,8 @@ pub const fn name(code: Code) -> &'static str {
     }
 }
 
-/// Whether a *server* failed when it answers so (semantic conventions for RPC spans): the others are the caller's business.
+/// Returns whether the code is a server fault (semantic conventions for RPC spans); other codes are
+/// the caller's.
 pub const fn is_server_fault(code: Code) -> bool {
     matches!(code, Code::Unknown | Code::DeadlineExceeded | Code::Unimplemented | Code::Internal | Code::Unavailable | Code::DataLoss)
 }

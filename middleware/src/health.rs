@@ -1,4 +1,4 @@
-//! Whether a process is ready: what it depends on, asked again and again, and whether it is about to stop.
+//! Readiness: periodic probes of dependencies, and the draining state.
 
 use std::{
     future::Future,
@@ -23,20 +23,21 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use crate::{client::balance::Endpoints, grpc_status};
 
-/// How often a dependency that answers is asked.
+/// Probe interval of a healthy dependency.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// How often one that does not: who waits for it wants to know soon.
+/// Probe interval of an unhealthy dependency. Short, to detect recovery quickly.
 const PROBE_INTERVAL_WHILE_DOWN: Duration = Duration::from_millis(200);
-/// The first pause of one that has not answered yet, twice as long each time: at a start it is often a moment away itself.
+/// Initial probe backoff at startup, doubled after each failure, because dependencies often start
+/// at the same time.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(10);
-/// How long it may take to answer.
+/// Time limit of one probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-/// A dependency that answered is believed to be down after this many failures in a row.
+/// Consecutive failures after which a healthy dependency counts as unhealthy.
 const UNHEALTHY_THRESHOLD: u32 = 2;
-/// So many addresses of a dependency are asked, however many there are.
+/// Maximum number of endpoints probed per dependency.
 const MAX_PROBED_ENDPOINTS: usize = 5;
 
-/// What the process needs, and how that is.
+/// Readiness of a service and its dependencies.
 #[derive(Debug, Clone)]
 pub struct Readiness(Arc<State>);
 
@@ -47,28 +48,28 @@ struct State {
     ready: watch::Sender<bool>,
 }
 
-/// One dependency as it was last seen.
+/// Last probe result of a dependency.
 #[derive(Debug, Clone, Serialize)]
 pub struct Dependency {
-    /// What it is, e.g. `postgresql`.
+    /// Name, e.g. `postgresql`.
     pub name: &'static str,
-    /// Without a required one the process is not ready.
+    /// Whether the service is not ready without it.
     pub required: bool,
-    /// Whether it answered.
+    /// Whether the last probe succeeded.
     pub ok: bool,
-    /// Why not; our words, never an address or a driver's text.
+    /// Reason of the failure. Never contains an address or the text of a driver.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// The body of `/readyz`.
+/// Body of `/readyz`.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Whether requests are welcome.
+    /// Whether the service accepts requests.
     pub ready: bool,
-    /// The process has been told to stop.
+    /// Whether the process is shutting down.
     pub draining: bool,
-    /// Everything it needs.
+    /// All dependencies.
     pub dependencies: Vec<Dependency>,
 }
 
@@ -79,7 +80,8 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// Asks `probe` once a second until `shutdown`; until it has answered once the dependency counts as down.
+    /// Runs `probe` once per second until `shutdown`. The dependency counts as unhealthy until its
+    /// first success.
     pub fn watch<F, Fut>(&self, name: &'static str, required: bool, shutdown: CancellationToken, probe: F)
     where
         F: Fn() -> Fut + Send + 'static,
@@ -87,7 +89,7 @@ impl Readiness {
     {
         let index = {
             let mut dependencies = self.0.dependencies.write();
-            dependencies.push(Dependency { name, required, ok: false, reason: Some("not asked yet".to_owned()) });
+            dependencies.push(Dependency { name, required, ok: false, reason: Some("not probed yet".to_owned()) });
             dependencies.len() - 1
         };
         self.publish();
@@ -95,7 +97,7 @@ impl Readiness {
         let watch = async move {
             let (mut failures, mut backoff) = (UNHEALTHY_THRESHOLD, INITIAL_BACKOFF);
             loop {
-                let result = tokio::time::timeout(PROBE_TIMEOUT, probe()).await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+                let result = tokio::time::timeout(PROBE_TIMEOUT, probe()).await.unwrap_or_else(|_| Err("probe timed out".to_owned()));
                 match result {
                     Ok(()) => {
                         (failures, backoff) = (0, PROBE_INTERVAL_WHILE_DOWN);
@@ -125,7 +127,7 @@ impl Readiness {
             let dependency = &mut dependencies[index];
             let ok = reason.is_none();
             if dependency.ok != ok {
-                tracing::info!(dependency = dependency.name, ok, reason = reason.as_deref().unwrap_or(""), "a dependency changed");
+                tracing::info!(dependency = dependency.name, ok, reason = reason.as_deref().unwrap_or(""), "dependency status changed");
             }
             dependency.ok = ok;
             dependency.reason = reason;
@@ -133,7 +135,7 @@ impl Readiness {
         self.publish();
     }
 
-    /// The process is about to stop: not ready from now on.
+    /// Marks the service as shutting down: not ready from this call on.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Release);
         self.publish();
@@ -144,12 +146,12 @@ impl Readiness {
         self.0.ready.send_if_modified(|last| std::mem::replace(last, ready) != ready);
     }
 
-    /// Changes whenever readiness does.
+    /// Subscribes to changes of readiness.
     pub fn subscribe(&self) -> watch::Receiver<bool> {
         self.0.ready.subscribe()
     }
 
-    /// How everything is.
+    /// Returns the current report.
     pub fn report(&self) -> Report {
         let dependencies = self.0.dependencies.read().clone();
         let draining = self.0.draining.load(Ordering::Acquire);
@@ -158,8 +160,9 @@ impl Readiness {
     }
 }
 
-/// A probe for [`Readiness::watch`]: asks the `grpc.health.v1` service at some of `endpoints`, of which one that is well is enough. Over
-/// connections of its own, so that its failures hold up nobody's calls.
+/// Creates a gRPC health probe (`grpc.health.v1`) for [`Readiness::watch`]. It checks some of
+/// `endpoints`, of which one healthy endpoint suffices, over separate connections, so that its
+/// failures do not delay calls.
 pub fn grpc_probe(endpoints: Endpoints) -> impl Fn() -> BoxFuture<'static, Result<(), String>> + Send + 'static {
     let clients = Mutex::new(Vec::<(Uri, HealthClient<Channel>)>::new());
     move || {
@@ -171,7 +174,7 @@ pub fn grpc_probe(endpoints: Endpoints) -> impl Fn() -> BoxFuture<'static, Resul
         let selected: Vec<_> = endpoints.sample_uris(MAX_PROBED_ENDPOINTS).into_iter().map(connect).collect();
         clients.clone_from(&selected);
         if selected.is_empty() {
-            return ready(Err(format!("its address is not known: {} has told none yet", endpoints.registry()))).boxed();
+            return ready(Err(format!("no endpoint known, waiting for {}", endpoints.registry()))).boxed();
         }
         let checks: Vec<_> = selected.into_iter().map(|(_, client)| Box::pin(check_serving(client))).collect();
         select_ok(checks).map_ok(|((), _others)| ()).boxed()
@@ -180,10 +183,10 @@ pub fn grpc_probe(endpoints: Endpoints) -> impl Fn() -> BoxFuture<'static, Resul
 
 async fn check_serving(mut client: HealthClient<Channel>) -> Result<(), String> {
     let response = client.check(HealthCheckRequest::default()).await;
-    let answer = response.map_err(|status| format!("answers {}", grpc_status::name(status.code())))?;
+    let answer = response.map_err(|status| format!("health check returned {}", grpc_status::name(status.code())))?;
     match answer.into_inner().status() {
         ServingStatus::Serving => Ok(()),
-        _ => Err("is not ready itself".to_owned()),
+        _ => Err("not serving".to_owned()),
     }
 }
 
@@ -198,14 +201,14 @@ mod tests {
     use crate::client::{Config, balance::Balancer};
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_there_a_moment_after_the_start_is_soon_seen_and_what_went_away_is_asked_less_often() {
+    async fn probe_interval_depends_on_dependency_state() {
         let (probes, started) = (Arc::new(AtomicU32::new(0)), Instant::now());
         let (readiness, shutdown) = (Readiness::default(), CancellationToken::new());
         let count = probes.clone();
         readiness.watch("database", true, shutdown.clone(), move || {
             count.fetch_add(1, Ordering::Relaxed);
             let available = (35..5_000).contains(&started.elapsed().as_millis());
-            async move { if available { Ok(()) } else { Err("is not there".to_owned()) } }
+            async move { if available { Ok(()) } else { Err("connection refused".to_owned()) } }
         });
         let mut ready = readiness.subscribe();
         ready.wait_for(|ready| *ready).await.unwrap();
@@ -218,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_of_several_addresses_is_enough() {
+    async fn grpc_probe_needs_one_healthy_endpoint() {
         let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let alive = listener.local_addr().unwrap();
@@ -230,14 +233,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_a_registry_tells_is_asked_from_then_on() {
+    async fn grpc_probe_uses_discovered_endpoint() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let alive = listener.local_addr().unwrap();
         let (_reporter, service) = tonic_health::server::health_reporter();
         drop(crate::task::spawn(Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener))));
         let endpoints = Balancer::new("health", &Config::at("etcd://127.0.0.1:1/health")).unwrap().endpoints();
         let probe = grpc_probe(endpoints.clone());
-        assert_eq!(probe().await, Err("its address is not known: etcd has told none yet".to_owned()));
+        assert_eq!(probe().await, Err("no endpoint known, waiting for etcd".to_owned()));
         endpoints.set([format!("http://{alive}").as_str()]).unwrap();
         assert_eq!(probe().await, Ok(()));
     }

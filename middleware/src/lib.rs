@@ -103,22 +103,20 @@ pub mod catch_panic;
 pub mod circuit_breaker;
 pub mod client;
 pub mod clock;
-mod response_outcome;
 pub mod config;
 pub mod context;
 mod counter;
 pub mod cursor;
-pub mod store_instrumentation;
 pub mod deadline;
 pub mod discovery;
 pub mod fault;
 pub mod filter;
 pub mod grpc_status;
 pub mod health;
-pub mod jitter;
 #[cfg(test)]
-#[path = "../tests/support/kept_spans.rs"]
-mod kept_spans;
+#[path = "../tests/support/in_memory_exporter.rs"]
+mod in_memory_exporter;
+pub mod jitter;
 pub mod load_shed;
 pub mod method_table;
 pub mod metrics;
@@ -129,8 +127,10 @@ pub mod rate_limit;
 pub mod rejection;
 pub mod request_context;
 pub mod respond;
+mod response_outcome;
 pub mod retry;
 pub mod server;
+pub mod store_instrumentation;
 pub mod streams;
 mod sync;
 pub mod task;

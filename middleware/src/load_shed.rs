@@ -1,4 +1,5 @@
-//! A hard cap on work in flight: what is over it is refused at once, before it has cost anything.
+//! Concurrency limit with load shedding: a hard cap on requests in flight. Requests above it are
+//! rejected at once, before they cost anything.
 
 use std::{
     future::Future,
@@ -14,7 +15,7 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use crate::{
-    body::{PermitGuard, InstrumentedBody},
+    body::{InstrumentedBody, PermitGuard},
     context::Context,
     counter::AtomicCounter,
     jitter,
@@ -22,19 +23,23 @@ use crate::{
     rejection::{Rejection, reasons},
 };
 
-/// Counts requests from their arrival until the last byte of the answer was sent, and refuses above `limit`.
+/// Concurrency limit: counts requests from arrival until the last byte of the response is sent, and
+/// rejects those above `limit`.
 ///
-/// The count is taken in `call`: a permit taken in `poll_ready` would be held by idle connections.
+/// The permit is taken in `call`, because idle connections would hold a permit taken in
+/// `poll_ready`.
 ///
 /// ```
-/// use palisade_middleware::{load_shed::LoadShedLayer, rejection::reasons};
+/// use palisade_middleware::{load_shed::ConcurrencyLimitLayer, rejection::reasons};
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
-/// let handler = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("done".to_owned())));
-/// let service = LoadShedLayer::new(1).layer(handler);
+/// let handler = service_fn(async |_| {
+///     Ok::<_, std::convert::Infallible>(http::Response::new("done".to_owned()))
+/// });
+/// let service = ConcurrencyLimitLayer::new(1).layer(handler);
 /// let first = service.clone().oneshot(http::Request::new(())).await.unwrap();
-/// let refused = service.clone().oneshot(http::Request::new(())).await.unwrap_err();
-/// assert_eq!(refused.reason(), &reasons::OVERLOADED);
+/// let rejected = service.clone().oneshot(http::Request::new(())).await.unwrap_err();
+/// assert_eq!(rejected.reason(), &reasons::OVERLOADED);
 /// drop(first); // Its body was still to be sent.
 /// assert!(service.oneshot(http::Request::new(())).await.is_ok());
 /// # });
@@ -45,7 +50,7 @@ pub struct ConcurrencyLimitLayer {
 }
 
 impl ConcurrencyLimitLayer {
-    /// At most `limit` requests at once over all connections.
+    /// Creates a limit of `limit` concurrent requests over all connections.
     pub fn new(limit: usize) -> Self {
         metrics::gauge!("palisade.concurrency.limit", "limiter" => "hard").set(as_f64(limit));
         let shed = metrics::counter!("palisade.requests.shed", "reason" => "concurrency");
@@ -77,7 +82,7 @@ impl std::fmt::Debug for InFlight {
     }
 }
 
-/// One request in flight; gives its place back when dropped.
+/// Permit of a request in flight, released when dropped.
 #[derive(Debug)]
 pub struct Permit(Arc<InFlight>);
 
@@ -97,7 +102,7 @@ impl Drop for Permit {
     }
 }
 
-/// See [`LoadShedLayer`].
+/// See [`ConcurrencyLimitLayer`].
 #[derive(Debug, Clone)]
 pub struct ConcurrencyLimit<S> {
     inner: S,
@@ -119,7 +124,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // A probe that is shed would make a busy process look dead.
+        // Health probes bypass the limit: a rejected probe would make a busy process look dead.
         let exempt = Context::of(&request).and_then(|context| context.method).is_some_and(|method| method.infrastructure);
         let permit = if exempt { None } else { self.in_flight.acquire() };
         let inner = (exempt || permit.is_some()).then(|| self.inner.call(request));
@@ -128,10 +133,10 @@ where
 }
 
 pin_project! {
-    /// The future of [`LoadShed`].
+    /// The future of [`ConcurrencyLimit`].
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
-        // `None`: there was no room.
+        // `None`: rejected, the limit was reached.
         #[pin]
         inner: Option<F>,
         permit: Option<Permit>,
@@ -149,8 +154,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Some(inner) = this.inner.as_pin_mut() else {
-            let refusal = Rejection::new(&reasons::OVERLOADED, "too many requests are in flight");
-            // Spread, or all who were refused come back together.
+            let refusal = Rejection::new(&reasons::OVERLOADED, "too many requests in flight");
+            // Jittered, so that rejected clients do not return together.
             return Poll::Ready(Err(refusal.with_retry_after(jitter::jittered(Duration::from_secs(1), 0.5, jitter::random_unit))));
         };
         let response = ready!(inner.poll(cx)).map_err(Into::into)?;
@@ -170,7 +175,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_place_is_taken_until_the_body_has_ended() {
+    async fn concurrency_limit_holds_permit_until_body_ends() {
         let layer = ConcurrencyLimitLayer::new(1);
         let service =
             layer.layer(tower::service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("x")))) }));

@@ -1,104 +1,108 @@
-//! Every method that a server answers, with who may call it: default deny, and the source of all bounded labels.
+//! Method table: all methods of a server with their access rules. Default deny, and the source of
+//! bounded label values.
 
 use http::{HeaderValue, Method as Verb};
 use rustc_hash::FxHashMap;
 
 use crate::priority::Priority;
 
-/// Who may call a method.
+/// Access rule of a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Anyone, without a token.
     Public,
     /// A token with this scope.
     Scope(&'static str),
-    /// A token with any of these scopes; the first is the one to ask for.
+    /// A token with any of these scopes. The challenge names the first.
     AnyScope(&'static [&'static str]),
-    /// One of these services itself, by an internal token with this scope. No user's token will do.
+    /// One of these services itself, with an internal token that has this scope. User tokens are
+    /// rejected.
     Service {
-        /// The scope that the internal token must carry.
+        /// Required scope of the internal token.
         scope: &'static str,
-        /// The services (`act` of the internal token) that may call.
+        /// Allowed services (`act` of the internal token).
         callers: &'static [&'static str],
     },
 }
 
-/// One method of an API.
+/// Method of an API.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Method {
-    /// HTTP method; `POST` for every gRPC method.
+    /// HTTP method. `POST` for every gRPC method.
     pub verb: &'static str,
     /// HTTP route template (`/products/{id}`) or gRPC path (`/package.Service/Method`).
     pub path: &'static str,
-    /// Who may call it.
+    /// Access rule.
     pub access: Access,
-    /// Not traced, not counted, never shed: health, metrics, reflection.
+    /// Infrastructure method (health, metrics, reflection): not traced, not measured, never shed.
     pub infrastructure: bool,
-    /// A gRPC method: the entry holds for every HTTP method, because tonic runs the handler for every one.
+    /// gRPC method. The entry applies to every HTTP method, because tonic runs the handler for
+    /// every one.
     grpc: bool,
-    /// Its answer goes on for as long as it may, piece by piece: see [`crate::streams`].
+    /// Streaming response without a natural end, see [`crate::streams`].
     pub streaming: bool,
-    /// How much its requests matter, unless one of our own services says otherwise.
+    /// Default priority, which internal callers can override.
     pub priority: Priority,
 }
 
 impl Method {
-    /// A gRPC method, by its path `/package.Service/Method`.
+    /// Creates a gRPC method with the path `/package.Service/Method`.
     pub const fn grpc(path: &'static str, access: Access) -> Self {
         Self { verb: "POST", path, access, infrastructure: false, grpc: true, streaming: false, priority: Priority::Default }
     }
 
-    /// An HTTP method on a route template such as `/products/{id}`.
+    /// Creates an HTTP method on a route template such as `/products/{id}`.
     pub const fn http(verb: &'static str, path: &'static str, access: Access) -> Self {
         Self { verb, path, access, infrastructure: false, grpc: false, streaming: false, priority: Priority::Default }
     }
 
-    /// The same method, kept out of traces and metrics.
+    /// Excludes the method from traces, metrics and load shedding.
     #[must_use]
     pub const fn infrastructure(mut self) -> Self {
         self.infrastructure = true;
         self
     }
 
-    /// The same method, whose answer is a stream without an end of its own.
+    /// Marks the response as a stream without a natural end.
     #[must_use]
     pub const fn streaming(mut self) -> Self {
         self.streaming = true;
         self
     }
 
-    /// The same method, whose requests matter more or less than others.
+    /// Sets the default priority.
     #[must_use]
     pub const fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
-    /// The gRPC method name of semantic conventions: `package.Service/Method`.
+    /// Returns the gRPC method name of the semantic conventions: `package.Service/Method`.
     pub fn rpc_method(&self) -> &'static str {
         self.path.trim_start_matches('/')
     }
 }
 
-/// What a server is registered to answer differs from its method table.
+/// Mismatch between the method table and the registered methods.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MethodTableError {
-    /// A registered method has no entry: nobody said who may call it.
+    /// A served method has no entry, and so no access rule.
     #[error("method {0} is served but not in the method table")]
     MissingEntry(String),
     /// An entry names a method that is not served.
     #[error("method {0} is in the method table but not served")]
     NotServed(String),
-    /// Two templates cannot stand side by side.
-    #[error("route {0} conflicts with another")]
+    /// Two route templates conflict.
+    #[error("route {0} conflicts with another route")]
     RouteConflict(String),
 }
 
-/// The methods that a path has, as `Allow` lists them; in the extensions of a request whose path is in the table and whose method is not.
+/// Value of `Allow`: the methods of a path. Request extension if the path is in the table but the
+/// method is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allowed(pub HeaderValue);
 
-/// Finds the entry of a request. What has no entry reaches no handler.
+/// Method lookup by request. A request without an entry reaches no handler.
 ///
 /// ```
 /// use palisade_middleware::method_table::{Access, Method, MethodTable};
@@ -109,7 +113,7 @@ pub struct Allowed(pub HeaderValue);
 /// ];
 /// let table = MethodTable::new(&[&METHODS])?;
 /// assert_eq!(table.find(&http::Method::GET, "/things/7"), Some(&METHODS[0]));
-/// # Ok::<(), palisade_middleware::method_table::Incomplete>(())
+/// # Ok::<(), palisade_middleware::method_table::MethodTableError>(())
 /// ```
 #[derive(Debug)]
 pub struct MethodTable {
@@ -119,7 +123,7 @@ pub struct MethodTable {
 }
 
 impl MethodTable {
-    /// A table of `methods`; paths with `{…}` are templates in axum's grammar.
+    /// Creates a table of `methods`. Paths with `{…}` are templates in axum's grammar.
     pub fn new(methods: &[&'static [Method]]) -> Result<Self, MethodTableError> {
         let mut by_path: FxHashMap<&'static str, Vec<&'static Method>> = FxHashMap::default();
         for method in methods.iter().copied().flatten() {
@@ -138,12 +142,12 @@ impl MethodTable {
         Ok(table)
     }
 
-    /// Every entry.
+    /// Returns all entries.
     pub fn methods(&self) -> impl Iterator<Item = &'static Method> {
         self.all.iter().copied()
     }
 
-    /// The entry for a request, `HEAD` as `GET`.
+    /// Returns the entry of a request. `HEAD` is treated as `GET`.
     pub fn find(&self, verb: &Verb, path: &str) -> Option<&'static Method> {
         let verb = if verb == Verb::HEAD { Verb::GET.as_str() } else { verb.as_str() };
         if let Some(method) = self.exact.get(path) {
@@ -153,7 +157,7 @@ impl MethodTable {
         found.value.iter().find(|method| method.verb == verb).copied()
     }
 
-    /// What else may be sent to `path`, if it has any entry.
+    /// Returns the methods of `path`, if it has an entry.
     pub(crate) fn allowed(&self, path: &str) -> Option<Allowed> {
         let exact = self.exact.get(path).map(std::slice::from_ref);
         let methods = exact.or_else(|| self.templates.at(path).ok().map(|found| found.value.as_slice()))?;
@@ -165,7 +169,8 @@ impl MethodTable {
         HeaderValue::try_from(verbs.join(",")).ok().map(Allowed)
     }
 
-    /// Checks that the table covers each of `served` (gRPC paths without the leading slash) and names nothing else.
+    /// Checks that the table has exactly the `served` methods (gRPC paths without the leading
+    /// slash).
     pub fn check_registered<'a>(&self, served: impl IntoIterator<Item = &'a str>) -> Result<(), MethodTableError> {
         let served: std::collections::HashSet<&str> = served.into_iter().collect();
         if let Some(missing) = served.iter().find(|path| !self.exact.contains_key(format!("/{path}").as_str())) {
@@ -190,7 +195,7 @@ mod tests {
     ];
 
     #[test]
-    fn finds_templates_by_verb_and_treats_head_as_get() {
+    fn find_matches_templates_by_verb_and_head_as_get() {
         let table = MethodTable::new(&[&METHODS]).unwrap();
         assert_eq!(table.find(&Verb::HEAD, "/things/7").unwrap().path, "/things/{id}");
         assert_eq!(table.find(&Verb::POST, "/things").unwrap().verb, "POST");
@@ -202,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grpc_method_is_guarded_whatever_the_verb() {
+    fn grpc_entry_applies_to_every_http_method() {
         let table = MethodTable::new(&[&METHODS]).unwrap();
         for verb in [Verb::POST, Verb::GET, Verb::PUT, Verb::OPTIONS] {
             assert_eq!(table.find(&verb, "/a.B/C").unwrap().path, "/a.B/C", "{verb}");
@@ -210,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_what_is_served_without_an_entry_and_the_reverse() {
+    fn check_registered_reports_both_directions() {
         static RPCS: [Method; 1] = [Method::grpc("/a.B/C", Access::Public)];
         let table = MethodTable::new(&[&RPCS]).unwrap();
         assert_eq!(table.check_registered(["a.B/C"]), Ok(()));

@@ -1,10 +1,13 @@
-//! Duration and outcome of every hop, named as semantic conventions 1.45 have it; recorded when the last byte was sent, or from `Drop`.
-//! A stream counts until it begins. What is in flight is counted where it is, and shown when somebody looks ([`sample`]).
+//! Request metrics: duration and outcome of every server and client boundary, named by the
+//! OpenTelemetry semantic conventions 1.45.
+//!
+//! Recorded after the last byte, or on `Drop`. Streams are measured until the response head.
+//! In-flight counts are observable gauges, updated before each scrape ([`collect`]).
 
 mod catalog;
 mod http_client;
-mod registries;
 mod observable;
+mod registries;
 mod series;
 
 use std::{
@@ -24,35 +27,36 @@ use tower::{Layer, Service};
 
 use self::series::{GrpcSeries, HttpSeries};
 use crate::{
-    body::{End, BodyObserver, InstrumentedBody},
-    response_outcome::{ResponseOutcome, Role},
+    body::{BodyObserver, End, InstrumentedBody},
     context::Context,
     counter::AtomicCounter,
     grpc_status,
     method_table::MethodTable,
     respond::Protocol,
+    response_outcome::{ResponseOutcome, Role},
     streams::is_stream,
     trace::known_verb,
 };
 
 pub use catalog::{CATALOG, Kind, Metric, describe};
 pub(crate) use http_client::{HttpAttemptSeries, HttpClientSeries};
+pub use observable::collect;
+pub(crate) use observable::{register_observable, register_observable_sum};
 pub use registries::with_service;
 pub(crate) use registries::{Registries, propagate};
-pub use observable::collect;
-pub(crate) use observable::{register_observable_sum, register_observable};
 pub(crate) use series::{AttemptSeries, HandleCache};
 
-/// What is measured.
+/// Measured boundary.
 #[derive(Debug, Clone)]
 pub enum Boundary {
     /// `http.server.request.duration` and `http.server.active_requests`.
     HttpServer,
     /// `rpc.server.call.duration`.
     GrpcServer,
-    /// `rpc.client.call.duration` towards this target (`server.address`): the logical call, retries included.
+    /// `rpc.client.call.duration` for this target (`server.address`): the logical call, including
+    /// retries.
     GrpcClient(Arc<str>),
-    /// `http.client.request.duration` towards this target: the logical call, retries included.
+    /// `http.client.request.duration` for this target: the logical call, including retries.
     HttpClient {
         /// `server.address`.
         address: Arc<str>,
@@ -61,16 +65,19 @@ pub enum Boundary {
     },
 }
 
-/// Measures a hop from the server's or the client's side.
+/// Measures requests at a server or client boundary.
 ///
 /// ```
-/// use palisade_middleware::metrics::{Hop, MetricsLayer};
+/// use palisade_middleware::metrics::{Boundary, MetricsLayer};
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
 /// # metrics::with_local_recorder(&recorder, || tokio_test::block_on(async {
-/// let handler = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("done".to_owned())));
-/// let answer = MetricsLayer::new(Hop::HttpServer).layer(handler).oneshot(http::Request::new(())).await.unwrap();
-/// drop(answer); // It was measured until here.
+/// let handler = service_fn(async |_| {
+///     Ok::<_, std::convert::Infallible>(http::Response::new("done".to_owned()))
+/// });
+/// let service = MetricsLayer::new(Boundary::HttpServer).layer(handler);
+/// let response = service.oneshot(http::Request::new(())).await.unwrap();
+/// drop(response); // Ends the measurement.
 /// # }));
 /// # let prometheus = recorder.handle().render();
 /// assert!(prometheus.contains("http_server_request_duration"));
@@ -79,7 +86,7 @@ pub enum Boundary {
 pub struct MetricsLayer(Arc<Series>);
 
 impl MetricsLayer {
-    /// Measures `hop`.
+    /// Creates a layer that measures `boundary`.
     pub fn new(hop: Boundary) -> Self {
         Self(Arc::new(match hop {
             Boundary::HttpServer => Series::HttpServer(HandleCache::default()),
@@ -89,8 +96,8 @@ impl MetricsLayer {
         }))
     }
 
-    /// Shows the server's series of each of `methods` at once, with what goes well and what alerts look at: a rate cannot see the first
-    /// failure of a series that begins with it.
+    /// Registers the server series of `methods` at startup, for success and for the outcomes used
+    /// by alerts: `rate()` misses the first increment of a series that starts with it.
     #[must_use]
     pub fn with_preregistered_series(self, methods: &MethodTable) -> Self {
         for method in methods.methods().filter(|method| !method.infrastructure) {
@@ -104,7 +111,7 @@ impl MetricsLayer {
     }
 }
 
-/// What was measured before, by route and HTTP method or by gRPC method.
+/// Registered series, by route and HTTP method or by gRPC method.
 enum Series {
     HttpServer(HandleCache<(&'static str, &'static str), HttpSeries>),
     GrpcServer(HandleCache<&'static str, GrpcSeries>),
@@ -126,7 +133,7 @@ impl<S> Layer<S> for MetricsLayer {
     }
 }
 
-/// See [`MetricsLayer`].
+/// Service of [`MetricsLayer`].
 #[derive(Debug, Clone)]
 pub struct Metrics<S> {
     inner: S,
@@ -154,14 +161,16 @@ where
 }
 
 impl Series {
-    /// The series that `request` belongs to; `None` if it is not measured.
+    /// Returns the series of `request`, or `None` if it is not measured.
     fn series_for<B>(&self, request: &Request<B>) -> Option<SeriesHandle> {
         let method = Context::of(request).and_then(|context| context.method);
         Some(match self {
             Self::HttpServer(_) | Self::GrpcServer(_) if method.is_some_and(|method| method.infrastructure) => return None,
-            Self::HttpServer(known) => SeriesHandle::HttpServer(known.series_for(known_verb(request.method()), method.map_or("", |method| method.path))),
+            Self::HttpServer(known) => {
+                SeriesHandle::HttpServer(known.series_for(known_verb(request.method()), method.map_or("", |method| method.path)))
+            }
             Self::GrpcServer(known) => SeriesHandle::Grpc(known.series_for(method.map_or("_OTHER", |method| method.rpc_method()))),
-            // Our own calls name only methods of our own contracts.
+            // Bounded cardinality: outbound calls use only methods of our own contracts.
             Self::GrpcClient(target, known) => {
                 let key = request.uri().path().trim_start_matches('/');
                 SeriesHandle::Grpc(known.get(key, || (key.into(), GrpcSeries::client(key, target.clone()))))
@@ -174,7 +183,7 @@ impl Series {
     }
 }
 
-/// A request being measured.
+/// Measurement of a request in flight.
 #[derive(Debug)]
 pub struct Measurement {
     series: SeriesHandle,
@@ -208,7 +217,7 @@ impl SeriesHandle {
     fn active(&self) -> Option<&AtomicCounter> {
         match self {
             Self::HttpServer(series) => Some(&series.active),
-            // The bulkhead counts them.
+            // Counted by the bulkhead.
             Self::HttpClient(_) => None,
             Self::Grpc(series) => series.active.as_deref(),
         }
@@ -240,7 +249,7 @@ impl Measurement {
     }
 }
 
-/// A count as a gauge has it.
+/// Converts a count to a gauge value.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 pub(crate) fn as_f64(count: usize) -> f64 {
     count as f64
@@ -250,7 +259,7 @@ fn error_type(code: Code) -> &'static str {
     if code == Code::Ok { "" } else { grpc_status::name(code) }
 }
 
-/// A hop that is not measured (`None`) is health, metrics or reflection.
+/// `None` for infrastructure requests (health, metrics, reflection), which are not measured.
 impl BodyObserver for Option<Measurement> {
     type Entered<'a> = ();
 
@@ -270,7 +279,7 @@ impl Drop for Measurement {
 }
 
 pin_project! {
-    /// The future of [`Metrics`].
+    /// Future of [`Metrics`].
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
         #[pin]
@@ -293,7 +302,8 @@ where
         if let Some(measurement) = &mut measurement {
             measurement.outcome.record_head(&response);
             if measurement.stream {
-                // How long it goes on is no measure of ours.
+                // The duration of a stream depends on its reader, so only the time to the head is
+                // recorded.
                 measurement.outcome.record_stream();
                 measurement.finish();
             }

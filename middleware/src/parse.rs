@@ -1,19 +1,20 @@
-//! Parameters that every service reads alike.
+//! Parsing of request parameters common to all services.
 
 use uuid::Uuid;
 
 use crate::rejection::{Rejection, reasons};
 
-/// The longest idempotency key, in bytes.
+/// Maximum length of an idempotency key, bytes.
 const MAX_IDEMPOTENCY_KEY: usize = 255;
 
-/// A UUID in its one spelling: hyphenated.
+/// Parses a UUID. Only the hyphenated form is accepted.
 pub fn parse_uuid(text: &str) -> Result<Uuid, Rejection> {
     let id = Uuid::try_parse(text).ok().filter(|_| text.len() == uuid::fmt::Hyphenated::LENGTH);
     id.ok_or_else(|| Rejection::new(&reasons::INVALID_PARAMETER, "the id is not a UUID"))
 }
 
-/// An idempotency key; `None` if it is empty, which is how proto3 says that there is none.
+/// Parses an idempotency key. An empty one is `None`, because proto3 does not distinguish it from
+/// an absent one.
 pub fn idempotency_key(text: String) -> Result<Option<String>, Rejection> {
     if text.len() > MAX_IDEMPOTENCY_KEY || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Rejection::new(&reasons::INVALID_PARAMETER, "the idempotency key must be 1 to 255 visible ASCII characters"));
@@ -26,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_uuid_has_one_spelling() {
+    fn parse_uuid_accepts_only_hyphenated_form() {
         let hyphenated = "0192f0c1-2345-7abc-8def-0123456789ab";
         assert_eq!(parse_uuid(hyphenated).unwrap().to_string(), hyphenated);
         for other in ["", "x", &hyphenated.replace('-', ""), &format!("{{{hyphenated}}}"), &format!("urn:uuid:{hyphenated}")] {
@@ -35,7 +36,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idempotency_key_is_visible_ascii() {
+    fn idempotency_key_requires_visible_ascii() {
         assert_eq!(idempotency_key(String::new()).unwrap(), None);
         assert_eq!(idempotency_key("a".repeat(255)).unwrap(), Some("a".repeat(255)));
         for bad in ["a b", "é", "\n", &"a".repeat(256)] {

@@ -1,31 +1,32 @@
-//! How much a request matters when there is no room for all: said by the method table, carried from hop to hop by our own services.
+//! Request priority under overload: defined by the method table, propagated between our own
+//! services.
 
 use http::{HeaderName, HeaderValue, Request};
 
 use crate::context::Context;
 
-/// The name of a [`Priority`]. From outside it means nothing: everybody's own request matters most.
+/// Name of a [`Priority`]. Ignored from external callers, which would all send the highest.
 pub const PRIORITY_HEADER: HeaderName = HeaderName::from_static("x-request-priority");
 
-/// How much a request matters, the most important first.
+/// Request priority, highest first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Priority {
-    /// Without it something breaks that was begun: the last to be refused.
+    /// Failure breaks an operation in progress; shed last.
     Critical,
-    /// Somebody waits for the answer.
+    /// A user waits for the response.
     #[default]
     Default,
-    /// Nobody waits; it will be asked again.
+    /// No user waits; the request will be repeated.
     Batch,
-    /// Nobody minds: the first to be refused.
+    /// The response is optional; shed first.
     BestEffort,
 }
 
 impl Priority {
-    /// All of them, the most important first.
+    /// All priorities, highest first.
     pub const ALL: [Self; 4] = [Self::Critical, Self::Default, Self::Batch, Self::BestEffort];
 
-    /// As the header says it.
+    /// Returns the header value.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Critical => "critical",
@@ -46,14 +47,15 @@ impl From<Priority> for HeaderValue {
     }
 }
 
-/// Lets what the header says count if one of our own services says it. To be called once it is known who asks.
+/// Applies the priority header if one of our own services sent it. Call after authentication.
 pub(crate) fn apply_inbound_priority<B>(request: &mut Request<B>) {
     let requested = request.headers().get(PRIORITY_HEADER).and_then(Priority::parse);
     let (Some(requested), Some(context)) = (requested, request.extensions_mut().get_mut::<Context>()) else { return };
     if context.principal.as_ref().is_some_and(|principal| principal.actor.is_some()) {
         context.priority = match context.priority {
             Priority::Default => requested,
-            // Not the less important of the two: a caller cannot know which of our methods others wait for.
+            // Never lowers the listed priority: the caller cannot know which of our methods other
+            // callers wait for.
             listed => listed.min(requested),
         };
     }
@@ -77,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_service_is_believed() {
+    fn priority_header_counts_only_from_services() {
         assert_eq!(effective_priority(Some("gateway"), Priority::Default, "critical"), Priority::Critical);
         assert_eq!(effective_priority(Some("gateway"), Priority::Default, "best-effort"), Priority::BestEffort);
         assert_eq!(effective_priority(Some("gateway"), Priority::Default, "Critical"), Priority::Default);
@@ -85,13 +87,13 @@ mod tests {
     }
 
     #[test]
-    fn the_table_keeps_what_is_important() {
+    fn priority_header_never_lowers_listed_priority() {
         assert_eq!(effective_priority(Some("gateway"), Priority::Critical, "default"), Priority::Critical);
         assert_eq!(effective_priority(Some("gateway"), Priority::Batch, "critical"), Priority::Critical);
     }
 
     #[test]
-    fn somebody_unknown_is_not_believed() {
+    fn priority_header_of_unauthenticated_is_ignored() {
         let mut request = Request::builder().header(PRIORITY_HEADER, "critical").extension(Context::background()).body(()).unwrap();
         apply_inbound_priority(&mut request);
         assert_eq!(Context::of(&request).unwrap().priority, Priority::Default);

@@ -1,4 +1,4 @@
-//! The life of a process: what its services share, the word that stops it, and how long it may take to stop.
+//! Process lifecycle: startup, shared resources of the services, signals and graceful shutdown.
 
 mod nofile_limit;
 
@@ -29,30 +29,31 @@ use crate::{
     respond::{Protocol, RespondLayer},
     server::{self, accept},
     task,
-    telemetry::{self, TrustBoundary, Telemetry},
+    telemetry::{self, Telemetry, TrustBoundary},
 };
 
-/// Exit code for a configuration that cannot be used (`EX_CONFIG` of sysexits).
+/// Exit code for an invalid configuration (`EX_CONFIG` of sysexits).
 pub const EXIT_CONFIG: u8 = 78;
 /// Exit code after a second signal: 128 + SIGINT.
 const EXIT_FORCED: i32 = 130;
-/// How long an admin port waits for whoever is still asking.
+/// Drain time of admin ports, milliseconds.
 const ADMIN_DRAIN_MS: u64 = 100;
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What every program's configuration has.
+/// Configuration common to all services.
 pub trait ServiceConfig: Validate {
-    /// Everything that can be said of the configuration without starting: keys are read, nothing is connected to.
+    /// Checks the configuration without starting: loads keys, opens no connection.
     fn check(&self) -> anyhow::Result<()>;
     /// Traces and logs.
     fn telemetry(&self) -> &telemetry::Config;
-    /// How long it may take to stop.
+    /// Server limits, including the shutdown times.
     fn server(&self) -> &server::Config;
-    /// The admin address that tells whether it is ready.
+    /// Address of the admin port that reports readiness.
     fn admin_listen(&self) -> SocketAddr;
 }
 
-/// The `main` of a program: reads the configuration, sets up telemetry, lets `start` start the services, and runs until told to stop.
+/// `main` of a service: loads the configuration, installs telemetry, calls `start`, and runs until
+/// shutdown.
 pub fn run<T, F, Fut>(name: &'static str, about: &'static str, boundary: TrustBoundary, start: F) -> ExitCode
 where
     T: ServiceConfig + DeserializeOwned + JsonSchema,
@@ -62,7 +63,7 @@ where
     run_configured(name, &[name], boundary, config::from_args(name, about, std::env::args_os()), start)
 }
 
-/// As [`run`] with a configuration that was read before, and with these services in it.
+/// As [`run`] with a loaded configuration and a list of services in the process.
 pub fn run_configured<T, F, Fut>(
     name: &'static str,
     services: &[&'static str],
@@ -77,7 +78,8 @@ where
 {
     let config = match command {
         Err(config::Error::Usage(error)) => {
-            // Help goes to standard output with exit code 0, a mistake to standard error with 2.
+            // Help is printed to standard output with exit code 0, a usage error to standard error
+            // with 2.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
@@ -117,7 +119,7 @@ fn exit_with_error(name: &str, error: &dyn StdError, code: u8) -> ExitCode {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        // Some errors repeat their cause in their own words.
+        // Some errors include the text of their cause.
         let cause_text = error.to_string();
         if !text.ends_with(&cause_text) {
             text.push_str(": ");
@@ -129,7 +131,8 @@ fn exit_with_error(name: &str, error: &dyn StdError, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Asks the admin port at `address`: 0 when the process is ready, for a container's health check.
+/// Queries readiness at the admin port `address`; exit code 0 if ready. For container health
+/// checks.
 fn health_check(address: SocketAddr) -> ExitCode {
     let probe = || -> std::io::Result<bool> {
         let mut stream = std::net::TcpStream::connect_timeout(&address, HEALTH_CHECK_TIMEOUT)?;
@@ -142,25 +145,25 @@ fn health_check(address: SocketAddr) -> ExitCode {
     if probe().unwrap_or(false) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What the services of a process share.
+/// Resources shared by the services of a process.
 #[derive(Debug, Clone)]
 pub struct Process {
-    /// The wall clock.
+    /// Wall clock.
     pub clock: Arc<dyn Clock>,
-    /// Cancelled when the process must stop taking requests.
+    /// Cancelled when the process must stop accepting requests.
     pub shutdown: CancellationToken,
-    /// Logs, traces, metrics.
+    /// Logs, traces and metrics.
     pub telemetry: Telemetry,
     tasks: TaskTracker,
-    /// Whoever has told others of this process, to take that back; told before all others that it stops.
+    /// Registrations in service discovery, which are the first to be cancelled at shutdown.
     registrations: (TaskTracker, CancellationToken),
-    /// The admin ports outlive the rest: a process that stops is still asked how it is.
+    /// Admin ports, which stop last, so that readiness and metrics stay available during shutdown.
     admin: (TaskTracker, CancellationToken),
     readiness: Arc<parking_lot::Mutex<Vec<Readiness>>>,
 }
 
 impl Process {
-    /// A process that tells its story to `telemetry`.
+    /// Creates a process with the installed `telemetry`.
     pub fn new(telemetry: Telemetry) -> Self {
         Self {
             clock: Arc::new(SystemClock),
@@ -173,32 +176,32 @@ impl Process {
         }
     }
 
-    /// The readiness of one of its services; turns to "not ready" at the first signal.
+    /// Creates the readiness of one service. It turns to not ready at the first signal.
     pub fn readiness(&self) -> Readiness {
         let readiness = Readiness::default();
         self.readiness.lock().push(readiness.clone());
         readiness
     }
 
-    /// Waits until every service is ready, at most so long.
+    /// Waits until every service is ready, for at most `limit`.
     pub async fn until_ready(&self, limit: Duration) {
         let mut all: Vec<_> = self.readiness.lock().iter().map(Readiness::subscribe).collect();
         let ready = async {
             for readiness in &mut all {
-                // Its sender lives as long as the process.
+                // Cannot fail: the sender lives as long as the process.
                 let _ = readiness.wait_for(|ready| *ready).await;
             }
         };
         let _ = tokio::time::timeout(limit, ready).await;
     }
 
-    /// Runs work that must have ended before the process does. It must end by itself after [`Self::shutdown`].
+    /// Spawns work that shutdown waits for. It must end by itself after [`Self::shutdown`].
     pub fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
         drop(task::spawn(self.tasks.track_future(work)));
     }
 
-    /// As [`Self::run`], for work that ends first: it is told to leave at the first signal, and what takes requests goes on until it has. It
-    /// must end by itself soon after its token is cancelled.
+    /// As [`Self::run`] for work that ends first: its token is cancelled at the first signal, and
+    /// ports accept requests until it has ended. It must end soon after the cancellation.
     pub fn spawn_registration<Fut>(&self, work: impl FnOnce(CancellationToken) -> Fut)
     where
         Fut: Future<Output = ()> + Send + 'static,
@@ -207,7 +210,7 @@ impl Process {
         drop(task::spawn(tracker.track_future(work(deregister.clone()))));
     }
 
-    /// Serves `router` behind the server stack and says so on standard output.
+    /// Serves `router` behind the server stack and prints its address to standard output.
     pub fn serve(
         &self,
         (name, protocol): (&str, Protocol),
@@ -217,7 +220,8 @@ impl Process {
         verifier: Arc<Verifier>,
         (config, faults): (&server::Config, Faults),
     ) -> std::io::Result<SocketAddr> {
-        let port = accept::Listener { listener: accept::bind(address)?, tls: config.tls.acceptor(protocol).map_err(std::io::Error::other)? };
+        let port =
+            accept::Listener { listener: accept::bind(address)?, tls: config.tls.acceptor(protocol).map_err(std::io::Error::other)? };
         let address = print_listen_address(name, if port.tls.is_some() { "https" } else { "http" }, &port.listener)?;
         let stack = server::stack(protocol, router, methods, verifier, faults, config);
         let (config, shutdown) = (config.clone(), self.shutdown.clone());
@@ -225,8 +229,14 @@ impl Process {
         Ok(address)
     }
 
-    /// Serves an admin port and says so on standard output.
-    pub fn serve_admin(&self, name: &'static str, address: SocketAddr, readiness: Readiness, extra_routes: Router) -> std::io::Result<SocketAddr> {
+    /// Serves an admin port and prints its address to standard output.
+    pub fn serve_admin(
+        &self,
+        name: &'static str,
+        address: SocketAddr,
+        readiness: Readiness,
+        extra_routes: Router,
+    ) -> std::io::Result<SocketAddr> {
         let listener = accept::bind(address)?;
         let address = print_listen_address(&format!("{name}-admin"), "http", &listener)?;
         let router = RespondLayer(Protocol::Http).layer(admin::router(name, readiness, self.telemetry.clone(), extra_routes));
@@ -240,20 +250,21 @@ impl Process {
         Ok(address)
     }
 
-    /// Waits for SIGTERM or SIGINT, then stops in order: not ready, out of the registry, lame duck, drain, flush. A second signal ends the process at once.
+    /// Waits for SIGTERM or SIGINT, then shuts down in order: not ready, deregistration, lame duck,
+    /// drain, flush. A second signal exits at once.
     pub async fn run_until_shutdown(self, config: &server::Config) -> std::io::Result<()> {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
         }
-        tracing::info!("told to stop");
+        tracing::info!("shutdown signal received");
         drop(task::spawn(async move {
             tokio::select! {
                 _ = term.recv() => {}
                 _ = int.recv() => {}
             }
-            // Everything is crash-safe: impatience costs nothing but time.
+            // Safe, because all state is crash-safe.
             std::process::exit(EXIT_FORCED);
         }));
         for readiness in self.readiness.lock().iter() {
@@ -272,16 +283,17 @@ impl Process {
         admin.close();
         admin.wait().await;
         self.telemetry.flush().await;
-        tracing::info!("stopped");
+        tracing::info!("process stopped");
         Ok(())
     }
 }
 
-/// Says on standard output where `name` listens; the address, for whoever asked for port 0.
+/// Prints the listen address of `name` to standard output and returns it, for callers that bind
+/// port 0.
 fn print_listen_address(name: &str, scheme: &str, listener: &tokio::net::TcpListener) -> std::io::Result<SocketAddr> {
     let address = listener.local_addr()?;
     let mut stdout = std::io::stdout().lock();
-    // Whoever closed our output does not want to know.
+    // Ignores a closed standard output.
     let _ = writeln!(stdout, "listening {name} {scheme}://{address}").and_then(|()| stdout.flush());
     Ok(address)
 }

@@ -1,4 +1,5 @@
-//! How much one caller may ask: GCRA per principal, told in `RateLimit` headers (draft-ietf-httpapi-ratelimit-headers).
+//! Rate limiting per caller: token bucket (GCRA) per principal, with `RateLimit` headers
+//! (draft-ietf-httpapi-ratelimit-headers).
 
 mod address;
 mod buckets;
@@ -31,13 +32,15 @@ pub use address::{AddressConfig, AddressLimitLayer, Peer};
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// What one caller may ask of this process.
+/// Rate limit per caller.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Requests per second and caller (`sub`) in the long run; 0 turns the limit off.
+    /// Sustained rate per caller (`sub`), requests per second. Excess requests are rejected. 0
+    /// disables.
     pub per_second: u32,
-    /// Requests that a caller who was quiet may send at once.
+    /// Burst size: maximum number of requests that an idle caller may send at once. 0 disables the
+    /// limit.
     pub burst: u32,
 }
 
@@ -47,18 +50,28 @@ impl Default for Config {
     }
 }
 
-/// Limits each principal on its own. Sits behind authentication and in front of every shared queue.
+/// Rate limit per principal. Placed after authentication and before every shared queue.
 ///
 /// ```
-/// use palisade_middleware::{auth::Principal, context::Context, rate_limit::{Config, RateLimitLayer}, respond::Protocol};
+/// use palisade_middleware::{
+///     auth::Principal,
+///     context::Context,
+///     rate_limit::{Config, RateLimitLayer},
+///     respond::Protocol,
+/// };
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
-/// let handler = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("done")));
-/// let service = RateLimitLayer::new(Protocol::Http, &Config { per_second: 1, burst: 1 }).layer(handler);
+/// let handler = service_fn(async |_| {
+///     Ok::<_, std::convert::Infallible>(http::Response::new("done"))
+/// });
+/// let config = Config { per_second: 1, burst: 1 };
+/// let service = RateLimitLayer::new(Protocol::Http, &config).layer(handler);
 /// let mut request = http::Request::new(());
-/// request.extensions_mut().insert(Context::background().on_behalf_of(Principal::absent_user("alice").into()));
+/// let alice = Principal::on_behalf_of("alice");
+/// request.extensions_mut().insert(Context::background().on_behalf_of(alice.into()));
 /// assert!(service.clone().oneshot(request.clone()).await.is_ok());
-/// assert_eq!(service.oneshot(request).await.unwrap_err().reason().slug, "rate_limited");
+/// let rejection = service.oneshot(request).await.unwrap_err();
+/// assert_eq!(rejection.reason().slug, "rate_limited");
 /// # });
 /// ```
 #[derive(Debug, Clone)]
@@ -73,7 +86,7 @@ struct Limit {
 }
 
 impl RateLimitLayer {
-    /// A limit as configured. Only HTTP callers are told of it before they reach it.
+    /// Creates the configured limit. Only HTTP responses carry the `RateLimit` headers.
     pub fn new(protocol: Protocol, config: &Config) -> Self {
         let limit = |buckets: Buckets| {
             let policy = format!("\"default\";q={};w={}", buckets.burst, buckets.window);
@@ -85,7 +98,7 @@ impl RateLimitLayer {
 }
 
 impl Limit {
-    /// `RateLimit` and `RateLimit-Policy` for a caller who has `left` requests at once.
+    /// Builds `RateLimit` and `RateLimit-Policy` for a caller with `left` remaining requests.
     fn headers(&self, left: u32) -> Option<(HeaderValue, HeaderValue)> {
         let limit = HeaderValue::try_from(format!("\"default\";r={left};t={}", self.buckets.window)).ok()?;
         Some((limit, self.policy.clone()))
@@ -93,7 +106,7 @@ impl Limit {
 
     fn rejection(&self, wait: Duration) -> Rejection {
         self.shed.increment(1);
-        let rejection = Rejection::new(&reasons::RATE_LIMITED, "too many requests of this caller").with_retry_after(wait);
+        let rejection = Rejection::new(&reasons::RATE_LIMITED, "too many requests from this caller").with_retry_after(wait);
         let rejection = rejection.with_header(RATE_LIMIT_POLICY, self.policy.clone());
         match HeaderValue::try_from(format!("\"default\";r=0;t={}", wait.as_secs() + 1)) {
             Ok(value) => rejection.with_header(RATE_LIMIT, value),
@@ -110,7 +123,7 @@ impl<S> Layer<S> for RateLimitLayer {
     }
 }
 
-/// See [`RateLimitLayer`].
+/// Service of [`RateLimitLayer`].
 #[derive(Debug, Clone)]
 pub struct RateLimit<S> {
     inner: S,
@@ -146,13 +159,13 @@ where
 }
 
 pin_project! {
-    /// The future of [`RateLimit`].
+    /// Future of [`RateLimit`].
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
         #[pin]
         inner: Option<F>,
         rejection: Option<Rejection>,
-        // RateLimit and RateLimit-Policy.
+        // `RateLimit` and `RateLimit-Policy`.
         headers: Option<(HeaderValue, HeaderValue)>,
     }
 }
@@ -169,7 +182,7 @@ where
         let Some(inner) = this.inner.as_pin_mut() else {
             return match this.rejection.take() {
                 Some(rejection) => Poll::Ready(Err(rejection)),
-                None => unreachable!("polled after it was ready"),
+                None => unreachable!("future polled after completion"),
             };
         };
         let mut response = ready!(inner.poll(cx)).map_err(Into::into)?;
@@ -197,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_callers_excess_is_not_anothers() {
+    async fn rate_limit_is_per_principal() {
         let layer = RateLimitLayer::new(Protocol::Http, &Config { per_second: 1, burst: 2 });
         let service = layer.layer(tower::service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) }));
         let first = service.clone().oneshot(request_from("alice")).await.unwrap();

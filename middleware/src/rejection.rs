@@ -1,4 +1,5 @@
-//! Every way a request is refused, with its HTTP and gRPC code: one table, so that a refusal means the same everywhere.
+//! Rejections: all reasons a request can fail for, with their HTTP status and gRPC code in one
+//! table shared by all services.
 
 use std::{borrow::Cow, collections::HashMap, convert::Infallible, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
@@ -6,56 +7,57 @@ use http::StatusCode;
 use tonic::Code;
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-mod log;
 mod from_status;
+mod log;
 pub mod reasons;
 
 pub use log::causes;
 pub(crate) use log::log_status;
 
-/// `ErrorInfo.domain` of every refusal.
+/// `ErrorInfo.domain` of every rejection.
 pub const DOMAIN: &str = "palisade";
 
-/// Names the service whose failure an answer reports. A service that answers so because one behind it failed sets it, so that its own
-/// callers do not take it for broken.
+/// Response metadata that names the failed service. A service sets it when it fails because of a
+/// dependency, so that the breakers of its own callers do not count the failure against it.
 pub const FAILURE_ORIGIN_HEADER: &str = "x-failure-origin";
 
-/// gRFC A6: how many milliseconds to wait before a retry; negative forbids it.
+/// Retry pushback (gRFC A6): milliseconds until a retry is allowed; a negative value forbids
+/// retries.
 pub const PUSHBACK_HEADER: &str = "grpc-retry-pushback-ms";
 
-/// Why a request was refused: the stable part of a refusal.
+/// Reason of a rejection: its constant part.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Reason {
     /// Stable identifier for callers, `snake_case`. `ErrorInfo.reason` is the same in upper case.
     pub slug: &'static str,
-    /// The answer over HTTP.
+    /// HTTP status.
     pub http: StatusCode,
-    /// The answer over gRPC.
+    /// gRPC code.
     pub grpc: Code,
-    /// One human line, the same for every occurrence (RFC 9457 `title`).
+    /// One-line summary, the same for every occurrence (RFC 9457 `title`).
     pub title: &'static str,
 }
 
 impl Reason {
-    /// A reason of an API's own.
+    /// Creates an API-specific reason.
     pub const fn new(slug: &'static str, http: StatusCode, grpc: Code, title: &'static str) -> Self {
         Self { slug, http, grpc, title }
     }
 }
 
-/// One broken rule of a request body.
+/// Violated rule of a request field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// The field as the caller wrote it, e.g. `items[0].quantity`.
+    /// Field path in the caller's spelling, e.g. `items[0].quantity`.
     pub field: String,
     /// Stable slug of the rule.
     pub code: Cow<'static, str>,
-    /// One human sentence.
+    /// Human-readable sentence.
     pub message: String,
 }
 
 impl Violation {
-    /// `field` broke the rule `code`.
+    /// Creates a violation of the rule `code` by `field`.
     pub fn new(field: impl Into<String>, code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self { field: field.into(), code: code.into(), message: message.into() }
     }
@@ -63,14 +65,15 @@ impl Violation {
 
 type Source = Box<dyn StdError + Send + Sync>;
 
-/// A refused request. Layers fail with it, [`crate::respond`] answers with it.
+/// Rejected request. Layers return it as an error, and [`crate::respond`] turns it into a response.
 ///
 /// ```
 /// use palisade_middleware::rejection::{Rejection, Violation};
 ///
-/// let refused = Rejection::invalid(vec![Violation::new("price", "out_of_range", "must not be negative")]);
-/// assert_eq!(refused.reason().http, 400);
-/// assert_eq!(tonic::Status::from(refused).code(), tonic::Code::InvalidArgument);
+/// let violation = Violation::new("price", "out_of_range", "must not be negative");
+/// let rejection = Rejection::invalid(vec![violation]);
+/// assert_eq!(rejection.reason().http, 400);
+/// assert_eq!(tonic::Status::from(rejection).code(), tonic::Code::InvalidArgument);
 /// ```
 pub struct Rejection(Box<Inner>);
 
@@ -85,14 +88,14 @@ struct Inner {
     source: Option<Source>,
 }
 
-/// A machine-readable fact of a refusal.
+/// Machine-readable value in the metadata of a rejection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MetadataValue {
-    /// One value.
+    /// Single value.
     Text(String),
-    /// Several; a JSON array over HTTP, joined by commas in `ErrorInfo.metadata`.
+    /// List: a JSON array over HTTP, comma-separated in `ErrorInfo.metadata`.
     List(Vec<String>),
-    /// Structured; JSON on both.
+    /// Structured value: JSON over both protocols.
     Json(serde_json::Value),
 }
 
@@ -130,19 +133,21 @@ impl fmt::Display for MetadataValue {
     }
 }
 
-/// What the caller is told about trying again.
+/// Retry advice for the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// Nothing.
+    /// No advice.
     Unspecified,
-    /// Not before this long.
+    /// Retry no earlier than after this duration.
     After(Duration),
-    /// Not at all: who refused has tried already (gRFC A6 pushback -1).
+    /// Do not retry, for example because a service further down has already retried (gRFC A6
+    /// pushback -1).
     Never,
 }
 
 impl Rejection {
-    /// Refuses for `reason`; `detail` is for the caller: ours, never a driver's or parser's words.
+    /// Creates a rejection. The caller sees `detail`: it must not contain text of a driver or
+    /// parser.
     pub fn new(reason: &'static Reason, detail: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             reason,
@@ -156,12 +161,13 @@ impl Rejection {
         }))
     }
 
-    /// A bug or a broken dependency of ours: the caller learns nothing but that, the cause goes to the log.
+    /// Creates an internal error: a bug or a broken dependency. The cause is logged and hidden from
+    /// the caller.
     pub fn internal(source: impl Into<Source>) -> Self {
         Self::new(&reasons::INTERNAL, "an unexpected error").with_source(source)
     }
 
-    /// All broken rules at once.
+    /// Creates a validation error with all violated rules.
     pub fn invalid(violations: Vec<Violation>) -> Self {
         let detail = match violations.len() {
             1 => "1 field is invalid".to_owned(),
@@ -170,81 +176,82 @@ impl Rejection {
         Self::new(&reasons::VALIDATION_FAILED, detail).with_violations(violations)
     }
 
-    /// Trying again makes sense after `wait`.
+    /// Allows a retry after `wait`.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.0.retry = Retry::After(wait);
         self
     }
 
-    /// Trying again makes it worse.
+    /// Sets the retry advice.
     #[must_use]
     pub fn with_retry(mut self, retry: Retry) -> Self {
         self.0.retry = retry;
         self
     }
 
-    /// With the rules that were broken.
+    /// Sets the violated rules.
     #[must_use]
     pub fn with_violations(mut self, violations: Vec<Violation>) -> Self {
         self.0.violations = violations;
         self
     }
 
-    /// With a machine-readable fact; a member of the problem and `ErrorInfo.metadata`. Keys are camelCase.
+    /// Adds machine-readable metadata: a member of the problem document and of
+    /// `ErrorInfo.metadata`. Keys are camelCase.
     #[must_use]
     pub fn with_metadata(mut self, key: &'static str, value: impl Into<MetadataValue>) -> Self {
         self.0.metadata.push((key, value.into()));
         self
     }
 
-    /// With a header on the HTTP answer, e.g. `WWW-Authenticate`.
+    /// Adds an HTTP response header, e.g. `WWW-Authenticate`.
     #[must_use]
     pub fn with_header(mut self, name: http::HeaderName, value: http::HeaderValue) -> Self {
         self.0.headers.push((name, value));
         self
     }
 
-    /// With the name of the service that failed: not the one that refuses for it.
+    /// Sets the name of the service that failed, if it is not the rejecting one.
     #[must_use]
     pub fn with_origin(mut self, service: impl Into<Cow<'static, str>>) -> Self {
         self.0.origin = Some(service.into());
         self
     }
 
-    /// With the cause, for the log alone.
+    /// Sets the cause, which is only logged.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {
         self.0.source = Some(source.into());
         self
     }
 
-    /// Why.
+    /// Reason of the rejection.
     pub fn reason(&self) -> &'static Reason {
         self.0.reason
     }
 
-    /// The human explanation for the caller.
+    /// Human-readable detail for the caller.
     pub fn detail(&self) -> &str {
         &self.0.detail
     }
 
-    /// What the caller is told about trying again.
+    /// Retry advice for the caller.
     pub fn retry(&self) -> Retry {
         self.0.retry
     }
 
-    /// The rules that were broken.
+    /// Violated rules.
     pub fn violations(&self) -> &[Violation] {
         &self.0.violations
     }
 
-    /// The machine-readable facts.
+    /// Machine-readable metadata.
     pub fn metadata(&self) -> &[(&'static str, MetadataValue)] {
         &self.0.metadata
     }
 
-    /// Headers for the HTTP answer.
+    /// HTTP response headers.
     pub fn headers(&self) -> &[(http::HeaderName, http::HeaderValue)] {
         &self.0.headers
     }
@@ -279,8 +286,9 @@ impl From<Infallible> for Rejection {
 }
 
 impl From<Rejection> for tonic::Status {
-    /// `google.rpc.Status` with `ErrorInfo`, `BadRequest` for violations, `RetryInfo` and pushback where waiting helps. Its source is the
-    /// refusal, which never leaves the process: whoever answers the request with it logs the cause.
+    /// Builds a `google.rpc.Status` with `ErrorInfo`, `BadRequest` for violations, and `RetryInfo`
+    /// and pushback if a retry may succeed. The source of the status is the rejection. It stays in
+    /// the process, so that the response layer can log the cause.
     fn from(rejection: Rejection) -> Self {
         let mut status = rejection.to_status();
         status.set_source(Arc::new(rejection));
@@ -289,7 +297,7 @@ impl From<Rejection> for tonic::Status {
 }
 
 impl Rejection {
-    /// What a gRPC caller is told.
+    /// Builds the status for a gRPC caller.
     pub(crate) fn to_status(&self) -> tonic::Status {
         let Inner { reason, detail, retry, violations, metadata, origin, .. } = &*self.0;
         let metadata: HashMap<String, String> = metadata.iter().map(|(key, value)| ((*key).to_owned(), value.to_string())).collect();
@@ -313,7 +321,7 @@ impl Rejection {
         let mut status = tonic::Status::with_error_details(reason.grpc, detail.clone(), details);
         let origin = origin.as_deref().or((**reason == reasons::UPSTREAM_UNAVAILABLE).then_some("dependency"));
         if let Some(origin) = origin.and_then(|name| name.parse().ok()) {
-            // Not this service is sick but one behind it: the caller's breaker must not open for us.
+            // A dependency failed, not this service: the caller's breaker must stay closed.
             status.metadata_mut().insert(FAILURE_ORIGIN_HEADER, origin);
         }
         if let Some(value) = pushback.and_then(|text| text.parse().ok()) {

@@ -1,4 +1,4 @@
-//! Makes the [`Context`] of a request: outermost, cheap, cannot refuse, feeds all below.
+//! Creation of the request [`Context`]: outermost layer, cheap, never rejects.
 
 use std::{
     future::Future,
@@ -16,25 +16,27 @@ use crate::{
     method_table::MethodTable,
 };
 
-/// The request id, in and out.
+/// Request id header of requests and responses.
 pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// gRFC A6: how often the caller has tried this call before.
+/// Number of previous attempts of the call (gRFC A6).
 pub const PREVIOUS_ATTEMPTS_HEADER: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
-/// Puts a [`Context`] into the extensions of each request, and its id on the answer.
+/// Adds a [`Context`] to the extensions of each request, and the request id to the response.
 ///
 /// ```
-/// use palisade_middleware::{context::Context, method_table::MethodTable, request_context::RequestContextLayer};
+/// use palisade_middleware::{
+///     context::Context, method_table::MethodTable, request_context::RequestContextLayer,
+/// };
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
 /// let handler = service_fn(async |request: http::Request<()>| {
-///     let context = Context::of(&request).expect("the layer is around it");
+///     let context = Context::of(&request).expect("added by the layer");
 ///     Ok::<_, std::convert::Infallible>(http::Response::new(context.request_id.to_string()))
 /// });
 /// let layer = RequestContextLayer(std::sync::Arc::new(MethodTable::new(&[])?));
-/// let answer = layer.layer(handler).oneshot(http::Request::new(())).await?;
-/// assert_eq!(answer.headers()["x-request-id"], &**answer.body());
+/// let response = layer.layer(handler).oneshot(http::Request::new(())).await?;
+/// assert_eq!(response.headers()["x-request-id"], &**response.body());
 /// # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 #[derive(Debug, Clone)]
@@ -48,7 +50,7 @@ impl<S> Layer<S> for RequestContextLayer {
     }
 }
 
-/// See [`RequestContextLayer`].
+/// Service of [`RequestContextLayer`].
 #[derive(Debug, Clone)]
 pub struct RequestContext<S> {
     inner: S,
@@ -93,7 +95,7 @@ fn previous_attempts(headers: &HeaderMap) -> u32 {
 }
 
 pin_project! {
-    /// The future of [`RequestContext`].
+    /// Future of [`RequestContext`].
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
         #[pin]
@@ -118,17 +120,22 @@ where
     }
 }
 
-/// Runs what it wraps with the request's [`Context`] as [`context::current`]: innermost, when all layers have had their say.
+/// Makes the request's [`Context`] the current one ([`context::current`]) for the handler.
+/// Innermost layer, after all layers have updated the context.
 ///
 /// ```
-/// use palisade_middleware::{context::{self, Context}, request_context::ScopeLayer};
+/// use palisade_middleware::{context::{self, Context}, request_context::CurrentContextLayer};
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
-/// let handler = service_fn(async |_| Ok::<_, std::convert::Infallible>(context::current().expect("there is one").request_id));
+/// let handler = service_fn(async |_| {
+///     let context = context::current().expect("set by the layer");
+///     Ok::<_, std::convert::Infallible>(context.request_id)
+/// });
 /// let context = Context::background();
 /// let mut request = http::Request::new(());
 /// request.extensions_mut().insert(context.clone());
-/// assert_eq!(ScopeLayer.layer(handler).oneshot(request).await?, context.request_id);
+/// let request_id = CurrentContextLayer.layer(handler).oneshot(request).await?;
+/// assert_eq!(request_id, context.request_id);
 /// # Ok::<_, std::convert::Infallible>(()) }).unwrap();
 /// ```
 #[derive(Debug, Clone, Copy)]
@@ -142,7 +149,7 @@ impl<S> Layer<S> for CurrentContextLayer {
     }
 }
 
-/// See [`ScopeLayer`].
+/// Service of [`CurrentContextLayer`].
 #[derive(Debug, Clone)]
 pub struct CurrentContext<S> {
     inner: S,
@@ -180,14 +187,14 @@ mod tests {
     type Body = Empty<bytes::Bytes>;
 
     #[tokio::test]
-    async fn a_request_matters_as_much_as_its_method() {
+    async fn request_priority_comes_from_method_table() {
         static METHODS: [Method; 1] = [Method::http("GET", "/report", Access::Public).priority(Priority::Batch)];
         let table = Arc::new(MethodTable::new(&[&METHODS]).unwrap());
         let inner = tower::service_fn(async |request: Request<Body>| {
             Ok::<_, std::convert::Infallible>(Response::new(Context::of(&request).unwrap().priority))
         });
         for (path, priority) in [("/report", Priority::Batch), ("/other", Priority::Default)] {
-            // Out here nobody is believed.
+            // The header is ignored at this layer, before authentication.
             let request = Request::get(path).header(PRIORITY_HEADER, "critical").body(Body::new()).unwrap();
             let response = RequestContextLayer(table.clone()).layer(inner).oneshot(request).await.unwrap();
             assert_eq!(*response.body(), priority, "{path}");
@@ -195,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keeps_a_valid_request_id_and_replaces_any_other() {
+    async fn invalid_request_id_is_replaced() {
         let table = Arc::new(MethodTable::new(&[]).unwrap());
         let inner = tower::service_fn(|_: Request<Body>| async { Ok::<_, std::convert::Infallible>(Response::new(())) });
         let service = RequestContextLayer(table).layer(inner);

@@ -1,4 +1,5 @@
-//! Turns refusals into answers: `application/problem+json` (RFC 9457) over HTTP, trailers-only statuses over gRPC.
+//! Error responses: encodes rejections as `application/problem+json` (RFC 9457) over HTTP and as
+//! trailers-only statuses over gRPC.
 
 mod problem;
 
@@ -24,12 +25,14 @@ use crate::{
 
 pub use problem::PROBLEM_JSON;
 
-/// The refusal that an answer stands for: of an HTTP handler, to be written by [`Respond`]; of our own client, to go on with its cause.
+/// Response extension with the rejection behind a response. Handlers leave it for [`Respond`] to
+/// encode; the client stack uses it to propagate the cause.
 #[derive(Clone)]
 pub(crate) struct RejectionExtension(pub(crate) Arc<Rejection>);
 
 impl IntoResponse for Rejection {
-    /// A response that [`Respond`] turns into a problem; it knows the request, a handler's error does not.
+    /// Builds a response that [`Respond`] replaces by a problem document, because a handler error
+    /// does not know the request.
     fn into_response(self) -> axum::response::Response {
         let mut response = self.reason().http.into_response();
         response.extensions_mut().insert(RejectionExtension(Arc::new(self)));
@@ -37,28 +40,35 @@ impl IntoResponse for Rejection {
     }
 }
 
-/// The protocol that answers are written in.
+/// Protocol of the responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// JSON over HTTP; refusals are problems.
+    /// JSON over HTTP; rejections become problem documents.
     Http,
-    /// gRPC; refusals are statuses in trailers.
+    /// gRPC; rejections become statuses in trailers.
     Grpc,
 }
 
-/// Makes a stack infallible: whatever was refused inside becomes an answer.
+/// Makes a stack infallible: converts rejections into responses.
 ///
-/// Sits just inside trace and metrics, which must see the refusals, and outside everything that can refuse.
+/// Placed directly inside trace and metrics, which must observe rejections, and outside all layers
+/// that reject.
 ///
 /// ```
 /// use palisade_middleware::{rejection::{Rejection, reasons}, respond::{Protocol, RespondLayer}};
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
-/// let handler = service_fn(async |_| Err::<http::Response<String>, _>(Rejection::new(&reasons::NOT_FOUND, "no such thing")));
-/// let http = RespondLayer(Protocol::Http).layer(handler.clone()).oneshot(http::Request::new(())).await?;
-/// assert_eq!((http.status(), &http.headers()["content-type"]), (http::StatusCode::NOT_FOUND, &"application/problem+json".parse().unwrap()));
-/// let grpc = RespondLayer(Protocol::Grpc).layer(handler).oneshot(http::Request::new(())).await?;
-/// assert_eq!((grpc.status(), &grpc.headers()["grpc-status"]), (http::StatusCode::OK, &5.into()));
+/// let handler = service_fn(async |_| {
+///     Err::<http::Response<String>, _>(Rejection::new(&reasons::NOT_FOUND, "no such thing"))
+/// });
+/// let http = RespondLayer(Protocol::Http).layer(handler.clone());
+/// let http = http.oneshot(http::Request::new(())).await?;
+/// assert_eq!(http.status(), http::StatusCode::NOT_FOUND);
+/// assert_eq!(http.headers()["content-type"], "application/problem+json");
+/// let grpc = RespondLayer(Protocol::Grpc).layer(handler);
+/// let grpc = grpc.oneshot(http::Request::new(())).await?;
+/// assert_eq!(grpc.status(), http::StatusCode::OK);
+/// assert_eq!(grpc.headers()["grpc-status"], "5");
 /// # Ok::<_, std::convert::Infallible>(()) }).unwrap();
 /// ```
 #[derive(Debug, Clone, Copy)]
@@ -72,8 +82,8 @@ impl<S> Layer<S> for RespondLayer {
     }
 }
 
-/// The same for the calls that we make: what is refused becomes an answer of their protocol, with the refusal in its extensions. It is not
-/// logged, because the request is not answered with it yet.
+/// As [`RespondLayer`] for outbound calls: the response carries the rejection in its extensions.
+/// Not logged here, because the rejection may still be retried or mapped.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientRespondLayer(pub(crate) Protocol);
 
@@ -85,16 +95,16 @@ impl<S> Layer<S> for ClientRespondLayer {
     }
 }
 
-/// Who is told of refusals.
+/// Recipient of a rejection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Audience {
-    /// A caller, and the log.
+    /// A remote caller; the rejection is logged.
     External(Protocol),
-    /// This process itself, which has called somebody.
+    /// The calling code of this process.
     Internal(Protocol),
 }
 
-/// See [`RespondLayer`].
+/// Service of [`RespondLayer`].
 #[derive(Debug, Clone)]
 pub struct Respond<S> {
     inner: S,
@@ -111,7 +121,8 @@ where
     type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
-        // Nothing below refuses in `poll_ready`; were one to, the call that follows would say why.
+        // No inner layer fails in `poll_ready`. If one did, the subsequent call would return the
+        // reason.
         match ready!(self.inner.poll_ready(cx)) {
             Ok(()) | Err(_) => Poll::Ready(Ok(())),
         }
@@ -127,22 +138,22 @@ where
     }
 }
 
-/// What a problem says of the request.
+/// Properties of the request that a problem document shows.
 #[derive(Debug)]
 struct RequestInfo {
     request_id: Option<RequestId>,
     path: Box<str>,
-    /// The answer to HEAD has no body.
+    /// Responses to HEAD have no body.
     is_head: bool,
 }
 
 pin_project! {
-    /// The future of [`Respond`].
+    /// Future of [`Respond`].
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
-        // `Some` for those who call by HTTP.
+        // `Some` for HTTP callers.
         request_info: Option<RequestInfo>,
         audience: Audience,
     }
@@ -200,7 +211,7 @@ fn rejection_response<R>(rejection: Rejection, audience: Audience) -> Response<E
     response.map(Either::Right)
 }
 
-/// An error status that a framework wrote by itself.
+/// Maps an error status written by the web framework to a rejection.
 fn rejection_from_status(status: StatusCode) -> Rejection {
     let reason = match status {
         StatusCode::NOT_FOUND => &reasons::NOT_FOUND,

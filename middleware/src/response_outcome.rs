@@ -1,4 +1,4 @@
-//! How an answer came out, by its head, its trailers or its breaking off: one rule for metrics and spans.
+//! Response outcome from head, trailers or truncation: one rule for metrics and spans.
 
 use std::borrow::Cow;
 
@@ -12,39 +12,40 @@ use crate::{
     respond::{Protocol, RejectionExtension},
 };
 
-/// What nginx logs for a client that has gone before it was answered; no such answer is ever sent.
+/// Status that nginx logs for a client that closed the connection before the response. Never sent.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Whose answer it is.
+/// Role of this process in the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Ours, by HTTP or gRPC.
+    /// Serves the response over this protocol.
     Server(Protocol),
-    /// That of whom we have called.
+    /// Receives the response over this protocol.
     Client(Protocol),
 }
 
-/// As far as it is known.
+/// Outcome of a response, as far as it is known.
 #[derive(Debug)]
 pub(crate) struct ResponseOutcome {
     role: Role,
-    /// HTTP status, or gRPC code.
+    /// HTTP status or gRPC code.
     code: Option<u16>,
-    /// Why an HTTP answer to us did not come, or not whole.
+    /// Why the response of a called HTTP service is missing or truncated.
     failure: Option<&'static str>,
     cancelled: bool,
 }
 
-/// How an HTTP call of ours came out.
+/// Outcome of an outgoing HTTP call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct HttpOutcome {
-    /// Of the answer, if one came.
+    /// Status of the response, if there is one.
     pub(crate) status: Option<u16>,
     failure: Option<&'static str>,
 }
 
 impl HttpOutcome {
-    /// `error.type` as semantic conventions have it of a client: what failed, else a status of 400 and above; empty if all went well.
+    /// Returns `error.type` of the semantic conventions for a client: the failure, else a status of
+    /// 400 and above; empty on success.
     pub(crate) fn error_type(self) -> Cow<'static, str> {
         match (self.failure, self.status) {
             (Some(failure), _) => failure.into(),
@@ -55,12 +56,12 @@ impl HttpOutcome {
 }
 
 impl ResponseOutcome {
-    /// Nothing is known yet. Should it stay so, whoever asked has gone.
+    /// Creates an unknown outcome. If it stays unknown, the caller has cancelled.
     pub(crate) fn pending(side: Role) -> Self {
         Self { role: side, code: None, failure: None, cancelled: true }
     }
 
-    /// The answer has begun.
+    /// Records the response head.
     pub(crate) fn record_head<R>(&mut self, response: &Response<R>) {
         self.code = match (self.role, response.extensions().get::<RejectionExtension>()) {
             (Role::Client(Protocol::Http), Some(RejectionExtension(rejection))) => return self.record_rejection(rejection.reason()),
@@ -71,13 +72,13 @@ impl ResponseOutcome {
         };
     }
 
-    /// The answer has begun and is a stream: that is all there is to conclude, for it may go on for ever.
+    /// Records a stream as complete at its head, because it may be endless.
     pub(crate) fn record_stream(&mut self) {
         self.cancelled = false;
         self.code.get_or_insert(Code::Ok as u16);
     }
 
-    /// There was no answer, for a reason of our own.
+    /// Records a local rejection in place of a response.
     pub(crate) fn record_rejection(&mut self, reason: &'static Reason) {
         self.cancelled = false;
         if self.role == Role::Client(Protocol::Http) {
@@ -87,7 +88,7 @@ impl ResponseOutcome {
         }
     }
 
-    /// Its body has ended.
+    /// Records the end of the body.
     pub(crate) fn record_end(&mut self, end: End<'_>) {
         if self.role == Role::Client(Protocol::Http) {
             return self.record_http_call_end(end);
@@ -96,7 +97,8 @@ impl ResponseOutcome {
         if let (true, End::Complete(Some(trailers))) = (grpc, end) {
             self.code = grpc_status::from_headers(trailers).map(|code| code as u16).or(self.code);
         }
-        // A trailers-only answer is complete with its headers, whether its empty body is read or not.
+        // A trailers-only response is complete with its head, whether its empty body is read or
+        // not.
         let has_grpc_status = grpc && self.code.is_some();
         if let (false, Some(code)) = (has_grpc_status, self.truncated_status(end)) {
             self.code = Some(code);
@@ -104,7 +106,8 @@ impl ResponseOutcome {
         self.cancelled = !has_grpc_status && matches!(end, End::Dropped);
     }
 
-    /// Of an answer to us the head tells the outcome: we may leave the rest, and only what breaks off is as good as none.
+    /// Records the end of an HTTP call: the head is the outcome. We may drop the rest, and only a
+    /// truncated response counts as failed.
     fn record_http_call_end(&mut self, end: End<'_>) {
         self.cancelled = false;
         self.failure = match end {
@@ -114,7 +117,7 @@ impl ResponseOutcome {
         };
     }
 
-    /// What an answer counts as that is not whole, though nobody has gone.
+    /// Returns the status of a truncated response, unless the caller cancelled.
     fn truncated_status(&self, end: End<'_>) -> Option<u16> {
         let late = match end {
             End::Failed => false,
@@ -126,22 +129,22 @@ impl ResponseOutcome {
             (Role::Server(Protocol::Http), true) => 504,
             (_, true) => Code::DeadlineExceeded as u16,
             (Role::Server(Protocol::Grpc), false) => Code::Internal as u16,
-            // What is between us broke: the same as if no answer had come.
+            // The connection broke: the same as no response.
             (Role::Client(_), false) => Code::Unavailable as u16,
         })
     }
 
-    /// Of an HTTP answer of ours.
+    /// Returns the HTTP status of our response.
     pub(crate) fn http_status(&self) -> u16 {
         if self.cancelled { CLIENT_CLOSED_REQUEST } else { self.code.unwrap_or(500) }
     }
 
-    /// Of an HTTP answer to us.
+    /// Returns the outcome of an outgoing HTTP call.
     pub(crate) fn http_outcome(&self) -> HttpOutcome {
         HttpOutcome { status: self.code, failure: if self.cancelled && self.code.is_none() { Some("cancelled") } else { self.failure } }
     }
 
-    /// Of a gRPC answer.
+    /// Returns the gRPC code of the response.
     pub(crate) fn grpc_code(&self) -> Code {
         match self.code {
             _ if self.cancelled => Code::Cancelled,
@@ -173,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_http_answer_is_its_status_unless_it_is_not_whole() {
+    fn http_server_outcome_is_status_unless_truncated() {
         let ok = || Some(Response::new(()));
         for (head, end, status) in [
             (ok(), Some(End::Complete(None)), 200),
@@ -188,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grpc_answer_is_what_its_head_or_its_trailers_say() {
+    fn grpc_outcome_comes_from_head_or_trailers() {
         let not_found = || Some(Status::not_found("").into_http());
         let begun = || Some(Response::new(()));
         let trailers: HeaderMap = Status::aborted("").into_http::<()>().headers().clone();
@@ -208,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_to_us_that_breaks_off_is_as_good_as_none() {
+    fn truncated_grpc_response_counts_as_unavailable() {
         let begun = || Some(Response::new(()));
         let side = Role::Client(Protocol::Grpc);
         assert_eq!(outcome_of(side, begun(), Some(End::Failed)).grpc_code(), Code::Unavailable);
@@ -219,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn an_http_answer_to_us_is_told_by_its_head_unless_it_breaks_off() {
+    fn http_client_outcome_is_head_unless_truncated() {
         let answer = |status: u16| {
             let mut response = Response::new(());
             *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
@@ -227,7 +230,7 @@ mod tests {
         };
         let refused = || {
             let mut response = answer(503);
-            let rejection = Rejection::new(&reasons::OVERLOADED, "no place");
+            let rejection = Rejection::new(&reasons::OVERLOADED, "no permit");
             response.as_mut().unwrap().extensions_mut().insert(RejectionExtension(Arc::new(rejection)));
             response
         };

@@ -1,17 +1,21 @@
-//! Tries a failed call again, if that can help: seldom, briefly, within its deadline and within a budget per target.
+//! Retries with exponential backoff, full jitter and a retry budget per target (gRFC A6), within
+//! the deadline of the call.
 //!
-//! A call may be repeated if its method is idempotent ([`IdempotentMethods`], over HTTP as RFC 9110 §9.2.2 has it) or it carries an
-//! idempotency key ([`IdempotencyKeyed`]). What was provably never sent is tried again once whatever it is, at no cost. Only UNAVAILABLE
-//! and timeouts are worth another attempt, and whatever the server asked for; over HTTP 408, 429 with `Retry-After`, 502, 503 and 504. An
-//! answer is final once any of its data was read, and over HTTP, where the head tells all, once its head was.
+//! A call may be retried if its method is idempotent ([`IdempotentMethods`]; over HTTP as in RFC
+//! 9110 §9.2.2) or if it carries an idempotency key ([`IdempotencyKeyed`]). A request that was
+//! provably never sent is sent again once, whatever the method and at no cost (transparent retry).
+//! Only UNAVAILABLE, timeouts and responses with a pushback are retried; over HTTP 408, 429 with
+//! `Retry-After`, 502, 503 and 504. A response is final once any of its data was read; over HTTP,
+//! where the head carries the status, once its head was read.
 //!
-//! Retries of nested services multiply. So a call that our own caller is retrying already (gRFC A6, `grpc-previous-rpc-attempts`) is
-//! not retried here, and when we have tried in vain the answer says so: its metadata then has `grpc-retry-pushback-ms: -1`, which
-//! [`advice`] reads as [`Retry::Never`](crate::rejection::Retry::Never), for whoever makes our own answer of it to pass on. A failure
-//! also names the target (`x-failure-origin`): passed on as it is, it does not open our own callers' breakers. HTTP has no words for any
-//! of this: there only refusals of our own say so.
+//! Retries of nested services multiply. A call that our own caller is already retrying (gRFC A6,
+//! `grpc-previous-rpc-attempts`) is therefore not retried here. After retries in vain the response
+//! says so: its metadata has `grpc-retry-pushback-ms: -1`, which [`pushback()`] reads as
+//! [`Retry::Never`](crate::rejection::Retry::Never), so that a service can pass it on in its own
+//! response. A failure also names the target (`x-failure-origin`): passed on unchanged, it does not
+//! open the circuit breakers of our callers. HTTP has no such metadata; over HTTP only local
+//! rejections carry this information.
 
-mod pushback;
 mod attempts;
 mod back_off;
 mod budget;
@@ -21,6 +25,7 @@ mod idempotent;
 mod metrics;
 mod outcome;
 mod peek;
+mod pushback;
 mod replay;
 
 use std::{
@@ -37,19 +42,20 @@ use tower::{Layer, Service};
 use self::{budget::Budget, idempotent::IdempotencyPolicy, metrics::Metrics};
 use crate::{metrics::register_observable, rejection::Rejection};
 
-pub use pushback::pushback;
-pub(crate) use pushback::{pushback_of_head, pushback_of_http};
 pub use attempts::Attempts;
 pub use config::{Config, InvalidConfig};
 pub use idempotent::{IdempotencyKeyed, IdempotentMethods};
 pub use peek::PeekedBody;
+pub use pushback::pushback;
+pub(crate) use pushback::{pushback_of_head, pushback_of_http};
 
-/// Which attempt of its call a request is; in the extensions of all requests of a call but the first. One that was certainly not sent,
-/// and is sent again, repeats a number.
+/// Number of the attempt that a request belongs to; in the extensions of all requests of a call but
+/// the first. A transparent retry repeats the number of the request that was never sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt(pub u32);
 
-/// Retries the calls to one target; all services it makes share one budget. A service has one for each target: its series are the target's.
+/// Retries the calls to one target; all services of one layer share one retry budget. Create only
+/// one per process and target, because its series carry the target's label.
 ///
 /// ```
 /// use palisade_middleware::{rejection::Rejection, retry::{Config, RetryLayer}};
@@ -58,8 +64,12 @@ pub struct Attempt(pub u32);
 /// # tokio_test::block_on(async {
 /// let answers = [Status::unavailable("not yet"), Status::ok("now")].into_iter();
 /// # let answers = std::sync::Arc::new(parking_lot::Mutex::new(answers));
-/// let call = service_fn(move |_| std::future::ready(Ok::<_, Rejection>(answers.lock().next().unwrap().into_http::<Body>())));
-/// let layer = RetryLayer::new("products", &Config::default(), ["/shop.v1.Products/Find"].into_iter().collect());
+/// let call = service_fn(move |_| {
+///     let answer = answers.lock().next().unwrap().into_http::<Body>();
+///     std::future::ready(Ok::<_, Rejection>(answer))
+/// });
+/// let idempotent = ["/shop.v1.Products/Find"].into_iter().collect();
+/// let layer = RetryLayer::new("products", &Config::default(), idempotent);
 /// let request = http::Request::post("/shop.v1.Products/Find").body(Body::empty()).unwrap();
 /// let answer = layer.layer(call).oneshot(request).await.unwrap();
 /// assert_eq!(answer.headers()["grpc-status"], "0");
@@ -78,12 +88,12 @@ struct Policy {
 }
 
 impl RetryLayer {
-    /// Retries gRPC calls to `target`, whose `idempotent` methods may be repeated.
+    /// Creates a layer for gRPC calls to `target`, whose `idempotent` methods may be retried.
     pub fn new(target: &'static str, config: &Config, idempotent: IdempotentMethods) -> Self {
         Self::build(target, config, IdempotencyPolicy::Grpc(idempotent))
     }
 
-    /// Retries HTTP calls to `target`, of which those may be repeated whose method says so.
+    /// Creates a layer for HTTP calls to `target`; idempotent HTTP methods may be retried.
     pub fn http(target: &'static str, config: &Config) -> Self {
         Self::build(target, config, IdempotencyPolicy::Http)
     }
@@ -120,7 +130,7 @@ where
 {
     type Response = Response<PeekedBody<R>>;
     type Error = Rejection;
-    /// Boxed: the layers around it hand it on one by one, and it is the largest.
+    /// Boxed, because it is the largest future of the stack and the outer layers move it.
     type Future = Pin<Box<Attempts<S, R>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
@@ -128,7 +138,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // The clone that was polled ready is the one to call.
+        // The service polled ready makes the call; the clone takes its place.
         let clone = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, clone);
         Box::pin(Attempts::new(self.policy.clone(), ready, request))

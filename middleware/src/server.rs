@@ -1,26 +1,26 @@
-//! The server stack of every hop, one visible list, and the loop that serves it.
+//! Server stack: the ordered list of layers of every service, and the accept loop that serves it.
 //!
-//! Outermost first; a request passes downwards, its answer upwards:
+//! From the outside in; a request passes downwards, its response upwards:
 //!
-//! | layer | why here |
+//! | layer | position |
 //! |---|---|
-//! | [`RequestContextLayer`] | cheap, cannot refuse, feeds all below |
-//! | [`ServerTraceLayer`] | the span must be around everything that can log |
-//! | [`MetricsLayer`] | must see refusals and timeouts, and record from `Drop` |
-//! | [`RespondLayer`] | below it layers fail with a typed [`Rejection`](crate::rejection::Rejection); above it there are only answers |
-//! | [`HttpGuardLayer`] | what two programs could read in two ways is read by nobody below |
+//! | [`RequestContextLayer`] | cheap, never rejects, provides the context of all layers below |
+//! | [`ServerTraceLayer`] | the span must cover everything that can log |
+//! | [`MetricsLayer`] | must see rejections and timeouts, and record cancellations from `Drop` |
+//! | [`RespondLayer`] | layers below fail with a typed [`Rejection`](crate::rejection::Rejection); above there are only responses |
+//! | [`HttpGuardLayer`] | rejects ambiguous HTTP requests before another layer interprets them |
 //! | [`DeadlineLayer`] | outside every queue: waiting counts |
-//! | [`LoadShedLayer`] | before crypto costs anything |
-//! | [`AddressLimitLayer`] | likewise: whose token is bad has no name to count by |
-//! | [`AuthenticateLayer`] | who asks |
-//! | [`ActorLayer`] | whose certificate, if the port wants one: once it is known who the token says it is |
-//! | [`AuthorizeLayer`] | the method table, default deny |
-//! | [`RateLimitLayer`] | needs the caller, protects what is shared below |
-//! | [`StreamsLayer`] | needs the caller; around all that makes the answer whose end it may bring |
+//! | [`ConcurrencyLimitLayer`] | load shedding, before any cryptography |
+//! | [`AddressLimitLayer`] | per-IP rate limit, also before cryptography: a client with an invalid token has no other key |
+//! | [`AuthenticateLayer`] | caller identity from the token |
+//! | [`PeerIdentityLayer`] | mTLS: compares the client certificate with the authenticated caller |
+//! | [`AuthorizeLayer`] | method table, default deny |
+//! | [`RateLimitLayer`] | needs the caller, protects the shared resources below |
+//! | [`StreamsLayer`] | needs the caller; outside the layers whose responses it may end |
 //! | [`AdaptiveLimitLayer`] | needs the caller for the priority; close to the handler, whose latency it measures |
-//! | [`CatchPanicLayer`] | inside metrics and permits, so that they see it |
-//! | [`FaultLayer`] | faults on purpose, in the handler's place: all of the above takes them for its own |
-//! | [`ScopeLayer`] | the handler finds all of the above in [`crate::context::current`] |
+//! | [`CatchPanicLayer`] | inside metrics and permits, so that both see a panic |
+//! | [`FaultLayer`] | fault injection in place of the handler: all layers above treat the faults as real |
+//! | [`CurrentContextLayer`] | the handler reads all of the above from [`crate::context::current`] |
 
 pub mod accept;
 pub mod grpc;
@@ -49,7 +49,7 @@ use crate::{
     method_table::{Access, Method, MethodTable},
     metrics::{Boundary, MetricsLayer},
     rate_limit::{self, AddressLimitLayer, RateLimitLayer},
-    request_context::{RequestContextLayer, CurrentContextLayer},
+    request_context::{CurrentContextLayer, RequestContextLayer},
     respond::{Protocol, RespondLayer},
     server::http_guard::HttpGuardLayer,
     streams::StreamsLayer,
@@ -59,7 +59,7 @@ use crate::{
 
 pub use http2::Http2;
 
-/// Entries of the method table for what every gRPC port has: health and reflection.
+/// Method table entries that every gRPC port serves: health and reflection.
 pub static GRPC_INFRASTRUCTURE: [Method; 5] = [
     Method::grpc("/grpc.health.v1.Health/Check", Access::Public).infrastructure(),
     Method::grpc("/grpc.health.v1.Health/Watch", Access::Public).infrastructure().streaming(),
@@ -68,53 +68,62 @@ pub static GRPC_INFRASTRUCTURE: [Method; 5] = [
     Method::grpc("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::Public).infrastructure(),
 ];
 
-/// How much a server takes on, and for how long.
+/// Server limits and timeouts.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Time for a request whose caller set no deadline, milliseconds.
+    /// Deadline of a request without one, milliseconds.
     pub default_deadline_ms: u64,
-    /// The longest deadline that a caller can ask for, milliseconds.
+    /// Maximum deadline of a request, milliseconds. A longer one is shortened.
     pub max_deadline_ms: u64,
-    /// Requests in flight above which new ones are refused with 503 / UNAVAILABLE, whoever asks: a bound for memory. Well above what the
-    /// adaptive limit lets run and wait, which looks at who asks.
+    /// Maximum requests in flight, regardless of the caller; bounds memory. Requests above it are
+    /// rejected with 503 / UNAVAILABLE. Keep it well above the adaptive limit and its queue, which
+    /// take the caller into account.
     pub max_in_flight: usize,
-    /// Streams that may be open at once, of all callers; more are refused with 503 / UNAVAILABLE.
+    /// Maximum open streams of all callers. Streams above it are rejected with 503 / UNAVAILABLE.
     pub max_streams: usize,
-    /// Streams that one caller may have open at once; more are refused with 429 / `RESOURCE_EXHAUSTED`.
+    /// Maximum open streams per caller. Streams above it are rejected with 429 /
+    /// `RESOURCE_EXHAUSTED`.
     pub max_streams_per_caller: usize,
-    /// After this long, 10 % more or less, a stream comes to an end, so that its reader finds new replicas; it does so too when its
-    /// connection has to go. Milliseconds.
+    /// Maximum age of a stream, milliseconds, with 10 % jitter. The stream then ends, so that the
+    /// client reconnects and finds new replicas. It also ends when its connection drains.
     pub max_stream_age_ms: u64,
-    /// Open connections above which new ones wait to be accepted.
+    /// Maximum open connections. Further connections wait to be accepted.
     pub max_connections: usize,
-    /// Open connections of one address (IPv6: of one /64 network) to an HTTP port, above which its new ones are closed at once; 0 turns
-    /// the limit off. The addresses in `address_limit.trusted_proxies` have none.
+    /// Maximum open connections per client IP (IPv6: per /64 network) to an HTTP port. Further
+    /// connections are closed at once. Addresses in `address_limit.trusted_proxies` are exempt. 0
+    /// disables.
     pub max_connections_per_address: usize,
-    /// After this long, 10 % more or less, a connection is asked to go, so that load finds its way to new replicas; `drain_ms` later it
-    /// is cut. 0: never. Milliseconds.
+    /// Maximum age of a connection, milliseconds, with 10 % jitter. The connection then drains
+    /// (GOAWAY), so that load reaches new replicas, and is closed after the longer of
+    /// `drain_timeout_ms` and `max_deadline_ms`. 0 disables.
     pub max_connection_age_ms: u64,
-    /// A connection must bring its first request within this time, milliseconds.
+    /// Timeout for the first request of a connection, milliseconds. The connection is closed
+    /// afterwards.
     pub first_request_timeout_ms: u64,
-    /// The headers of a later HTTP/1 request must arrive within this time; also how long a connection may idle. Milliseconds.
+    /// Timeout for the headers of each later HTTP/1 request, also the maximum idle time,
+    /// milliseconds. The connection is closed afterwards.
     pub header_read_timeout_ms: u64,
-    /// A client that takes nothing of its answer for this long loses the connection, or the stream if it is HTTP/2, milliseconds.
+    /// Timeout for a client that reads nothing of its response, milliseconds. The HTTP/1 connection
+    /// or HTTP/2 stream is closed afterwards.
     pub write_timeout_ms: u64,
-    /// After SIGTERM, how long to go on taking requests while load balancers notice, milliseconds.
+    /// Lame duck time after SIGTERM, milliseconds. Requests are still accepted while load balancers
+    /// notice the shutdown.
     pub lame_duck_ms: u64,
-    /// Then how long requests in flight may take to finish, milliseconds.
+    /// Maximum time for requests in flight to finish after the lame duck time, milliseconds. Open
+    /// connections are closed afterwards.
     pub drain_timeout_ms: u64,
-    /// What one HTTP/2 connection may hold.
+    /// HTTP/2 limits per connection.
     pub http2: Http2,
     /// TLS of the port.
     pub tls: tls::PortTls,
-    /// What one caller may ask.
+    /// Rate limit per caller.
     pub rate_limit: rate_limit::Config,
-    /// What one address may ask, whoever it says it is.
+    /// Per-IP rate limit, applied before authentication.
     pub address_limit: rate_limit::AddressConfig,
-    /// Faults on purpose, for game days.
+    /// Fault injection for game days.
     pub fault_injection: fault::Config,
-    /// How many requests may run at once, of those in flight.
+    /// Adaptive concurrency limit of running requests.
     pub adaptive_limit: adaptive_limit::Config,
 }
 
@@ -155,10 +164,10 @@ impl config::Validate for Config {
             ("server.max_streams_per_caller", self.max_streams_per_caller as u64),
             ("server.max_stream_age_ms", self.max_stream_age_ms),
             ("server.max_connections", self.max_connections as u64),
-            ("server.first_request_ms", self.first_request_timeout_ms),
-            ("server.header_read_ms", self.header_read_timeout_ms),
-            ("server.write_stall_ms", self.write_timeout_ms),
-            ("server.drain_ms", self.drain_timeout_ms),
+            ("server.first_request_timeout_ms", self.first_request_timeout_ms),
+            ("server.header_read_timeout_ms", self.header_read_timeout_ms),
+            ("server.write_timeout_ms", self.write_timeout_ms),
+            ("server.drain_timeout_ms", self.drain_timeout_ms),
         ];
         if let Err(text) = self.address_limit.proxies() {
             return Err(config::Error::rule("server.address_limit.trusted_proxies", format!("{text:?} is not an IP address")));
@@ -187,8 +196,8 @@ impl config::Validate for Config {
     }
 }
 
-/// `handler`, a router as a rule, behind all layers, ready to be served. `faults` are made from `config.faults` and shared with the admin
-/// port.
+/// Wraps `handler`, usually a router, in all layers. `faults` are built from
+/// `config.fault_injection` and shared with the admin port.
 pub fn stack<S, B, R>(
     protocol: Protocol,
     handler: S,
@@ -214,7 +223,7 @@ where
         Protocol::Grpc => (Boundary::GrpcServer, AddressLimitLayer::disabled()),
     };
     let metrics = MetricsLayer::new(boundary).with_preregistered_series(&methods);
-    // Who is believed was checked with the configuration.
+    // Validated with the configuration.
     let proxies = config.address_limit.proxies().unwrap_or_default();
     ServiceBuilder::new()
         .map_request(|request: Request<B>| request.map(Body::new))

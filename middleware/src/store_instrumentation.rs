@@ -1,5 +1,8 @@
-//! Calls of a store, each detached from its caller and with an end: one that goes away never cancels a write midway, and a database
-//! that never answers never keeps a caller. Measured and traced as semantic conventions 1.45 have it.
+//! Store instrumentation: timeout, metrics and spans for database calls, by the OpenTelemetry
+//! semantic conventions 1.45.
+//!
+//! Calls run to completion after cancellation, so that a disconnecting client never interrupts a
+//! write. The timeout ensures that an unresponsive database never blocks a caller forever.
 
 mod call;
 mod counted_pool;
@@ -14,65 +17,66 @@ use self::call::{Call, Series};
 use crate::task;
 
 pub use counted_pool::{CheckedOut, CheckoutCounter};
-pub use pool::{PoolMetrics, AcquireTimer};
+pub use pool::{AcquireTimer, PoolMetrics};
 
-/// A database in the words of semantic conventions.
+/// Database attributes of the semantic conventions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Database {
     /// `db.system.name`: `postgresql`, `mongodb`, `sqlite`.
     pub system: &'static str,
-    /// `db.namespace`: the name of the database, or of the file that it is.
+    /// `db.namespace`: the name of the database, or of its file.
     pub namespace: Arc<str>,
-    /// `server.address` and `server.port`; `None` without a server, and where there are several.
+    /// `server.address` and `server.port`. `None` without a server or with several.
     pub server: Option<(Arc<str>, u16)>,
 }
 
-/// What is done (`db.operation.name`) to which collection (`db.collection.name`). Bounded by code: both are labels.
+/// Operation (`db.operation.name`) on a collection (`db.collection.name`). Both are labels, so
+/// their values must be bounded by code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Operation {
     name: &'static str,
     collection: &'static str,
 }
 
-/// What a store's error has to say for itself, and which errors a call that was given up makes.
+/// Error type of a store.
 pub trait StoreError: Send + 'static {
-    /// There was no answer in time.
+    /// Creates the error for a call that timed out.
     fn timeout() -> Self;
 
-    /// One word of a bounded set: `error.type`.
+    /// `error.type`: one word of a bounded set.
     fn kind(&self) -> &'static str;
 }
 
-/// The calls of one store.
+/// Instrumented calls of one store.
 ///
 /// ```
 /// use std::time::Duration;
-/// use palisade_middleware::db::{Calls, Database, Operation};
-/// # use palisade_middleware::db::Failure;
+/// use palisade_middleware::store_instrumentation::{Database, InstrumentedCalls, Operation};
+/// # use palisade_middleware::store_instrumentation::StoreError;
 /// # #[derive(Debug)] struct Failed;
-/// # impl Failure for Failed {
+/// # impl StoreError for Failed {
 /// #     fn timeout() -> Self { Self }
 /// #     fn kind(&self) -> &'static str { "failed" }
 /// # }
 /// # tokio_test::block_on(async {
 /// const FIND: Operation = Operation::new("find", "orders");
 /// let database = Database { system: "sqlite", namespace: "orders.db".into(), server: None };
-/// let calls = Calls::new(database, &[FIND]);
-/// let found = calls.run(FIND, Duration::from_secs(1), async { Ok::<_, Failed>("an order") }).await;
-/// assert_eq!(found.unwrap(), "an order");
+/// let calls = InstrumentedCalls::new(database, &[FIND]);
+/// let query = async { Ok::<_, Failed>("an order") };
+/// assert_eq!(calls.run(FIND, Duration::from_secs(1), query).await.unwrap(), "an order");
 /// # });
 /// ```
 #[derive(Debug, Clone)]
 pub struct InstrumentedCalls(Arc<Series>);
 
 impl Operation {
-    /// `name` on `collection`, which is empty if it is none in particular.
+    /// Creates the operation `name` on `collection`. Empty if it has no specific collection.
     pub const fn new(name: &'static str, collection: &'static str) -> Self {
         Self { name, collection }
     }
 }
 
-/// The span's name.
+/// Span name.
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)?;
@@ -81,7 +85,8 @@ impl fmt::Display for Operation {
 }
 
 impl InstrumentedCalls {
-    /// Calls of `database`. The series of `expected` are there from the start: a rate sees no call that made its series.
+    /// Creates the calls of `database`. Registers the series of `expected` at zero, because
+    /// `rate()` misses the first increment of a series that starts with it.
     pub fn new(database: Database, expected: &[Operation]) -> Self {
         let series = Series::new(database);
         for operation in expected {
@@ -90,7 +95,8 @@ impl InstrumentedCalls {
         Self(Arc::new(series))
     }
 
-    /// Does `work`, for at most `limit`, to its end even if the returned future is dropped.
+    /// Runs `work` with the timeout `limit`. It runs to completion even if the returned future is
+    /// dropped.
     pub async fn run<T, E>(
         &self,
         operation: Operation,

@@ -1,13 +1,15 @@
-//! Answers that go on: how many at once, for how long, and an end that nobody takes for the end of what they tell of.
+//! Limits for streaming responses: open streams in total and per caller, maximum age, and a status
+//! that asks the client to reconnect.
 //!
-//! A stream ([`Method::streaming`](crate::method_table::Method::streaming)) has no deadline but its caller's, and counts for no latency;
-//! it has its place under the hard cap on requests, and one here. It comes to an end with its connection, when that has to go, or of old
-//! age: an HTTP body is then simply over, a gRPC stream has the status UNAVAILABLE with the reason `STREAM_ENDED`. Either way its reader
-//! opens it again and goes on where it was.
+//! A stream ([`Method::streaming`](crate::method_table::Method::streaming)) has no deadline but its
+//! caller's and is not sampled for latency. It holds a permit of the concurrency limit and one of
+//! the stream limits. The server ends it when its connection must close or when it reaches its
+//! maximum age: an HTTP body then ends normally, a gRPC stream ends with UNAVAILABLE and the reason
+//! `STREAM_ENDED`. Either way the client reconnects and resumes where it was.
 
 mod body;
-mod limits;
 mod connection_draining;
+mod limits;
 
 use std::{
     future::Future,
@@ -26,22 +28,22 @@ use self::{body::OpenStream, limits::StreamLimits};
 use crate::{context::Context, jitter, rejection::Rejection, respond::Protocol, server};
 
 pub use body::StreamBody;
-pub use limits::StreamPermit;
 pub use connection_draining::ConnectionDraining;
+pub use limits::StreamPermit;
 
-/// How much older or younger than another a stream may get: those that began together must not end together.
+/// Jitter of the maximum age, as a fraction: streams that began together must not end together.
 const AGE_JITTER: f64 = 0.1;
 
-/// In the extensions of a call whose answer is a stream, by the contracts.
+/// Marks a call, in its extensions, whose response is a stream by its contract.
 #[derive(Debug, Clone, Copy)]
 pub struct IsStreaming;
 
-/// Whether the answer to this call is a stream.
+/// Returns whether the response to this call is a stream.
 pub(crate) fn is_stream<B>(call: &Request<B>) -> bool {
     call.extensions().get::<IsStreaming>().is_some()
 }
 
-/// Bounds the streams among the answers of a server; whatever is no stream passes.
+/// Limits the streaming responses of a server; other responses pass unchanged.
 ///
 /// ```
 /// use palisade_middleware::{respond::Protocol, server::Config, streams::StreamsLayer};
@@ -59,7 +61,7 @@ struct Policy {
 }
 
 impl StreamsLayer {
-    /// With the limits of `config`.
+    /// Creates a layer with the limits of `config`.
     pub fn new(protocol: Protocol, config: &server::Config) -> Self {
         let caps = StreamLimits::new(protocol, config.max_streams, config.max_streams_per_caller);
         Self(Arc::new(Policy { protocol, max_age: Duration::from_millis(config.max_stream_age_ms), limits: caps }))
@@ -82,10 +84,12 @@ pub struct Streams<S> {
 }
 
 impl Policy {
-    /// What bounds the stream that this request asks for; `None` if it asks for none.
+    /// Acquires the permit for the stream that this request opens; `None` if its response is no
+    /// stream.
     fn acquire_stream<B>(&self, request: &Request<B>) -> Result<Option<OpenStream>, Rejection> {
         let Some(context) = Context::of(request).filter(|context| context.is_stream()) else { return Ok(None) };
-        // Whoever watches our health has no name, and must not be kept from it by whoever reads.
+        // A watch of the health service is anonymous, and open streams of clients must not block
+        // it.
         let quiet = context.method.is_some_and(|method| method.infrastructure);
         let caller = context.principal.as_ref().map_or("", |principal| &principal.subject);
         let place = if quiet { None } else { Some(self.limits.try_acquire(caller)?) };
@@ -143,9 +147,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProjection::Refused { rejection } => {
-                Poll::Ready(Err(rejection.take().expect("a future is not polled after it was ready")))
-            }
+            StateProjection::Refused { rejection } => Poll::Ready(Err(rejection.take().expect("future polled after completion"))),
             StateProjection::Running { inner, stream } => {
                 let response = ready!(inner.poll(cx)).map_err(Into::into)?;
                 let stream = stream.take();

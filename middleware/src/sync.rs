@@ -1,4 +1,5 @@
-//! What the lock-free parts are made of, in one place: `tests/interleavings.rs` puts loom's in its stead.
+//! Synchronization primitives of the lock-free parts; the loom test `tests/loom_models.rs`
+//! replaces this module.
 
 pub(crate) use std::sync::atomic;
 

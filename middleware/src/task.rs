@@ -1,4 +1,4 @@
-//! Work that outlives the request that asked for it, with the request's span and context kept, and whose metrics it counts in.
+//! Tasks that outlive their request: they keep its span, its context and its metrics service.
 
 use std::{
     fmt,
@@ -15,26 +15,29 @@ use tracing::Instrument;
 
 use crate::{context, metrics};
 
-/// Starts `future` in a task of its own, under the present span (or trace id, if it is not traced), request context and service.
+/// Spawns a task with the current span (or trace id, if untraced), request context and metrics
+/// service.
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    #[expect(clippy::disallowed_methods, reason = "the one place that spawns: it keeps the span and the context")]
+    #[expect(clippy::disallowed_methods, reason = "the only place that spawns: propagates span and context")]
     tokio::spawn(in_current_context(future))
 }
 
-/// Takes the present span, request context and service along into a future that someone else will spawn.
+/// Binds `future` to the current span, request context and metrics service, for a task spawned
+/// elsewhere.
 pub fn in_current_context<F: Future>(future: F) -> impl Future<Output = F::Output> + use<F> {
     metrics::propagate(context::propagate(future).in_current_span().with_current_context())
 }
 
-/// Runs `future` to its end, once it has begun, whatever happens to the caller: what is left of it when the returned future is dropped goes
-/// on in a task of its own.
+/// Runs `future` to completion once it has been polled: if the returned future is dropped, the rest
+/// runs in a task.
 ///
-/// A server's handler is dropped when its client goes away, at any await; a write that is half done then would stay half done. While nobody
-/// goes away there is no other task: to be woken by one costs more than most of what is waited for.
+/// A server drops its handler at any await when the client disconnects, which would interrupt a
+/// write. No task is used while the caller waits, because waking through a task costs more than
+/// most of the awaited work.
 pub fn run_to_completion<F>(future: F) -> RunToCompletion<F::Output>
 where
     F: Future + Send + 'static,
@@ -43,16 +46,16 @@ where
     RunToCompletion { work: Some(Box::pin(in_current_context(future))), runtime: None }
 }
 
-/// The future of [`detached`].
+/// Future of [`run_to_completion`].
 pub struct RunToCompletion<T: Send + 'static> {
     work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
-    /// Where it was begun, and goes on.
+    /// Runtime of the first poll, which runs the rest.
     runtime: Option<Handle>,
 }
 
 impl<T: Send + 'static> fmt::Debug for RunToCompletion<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Detached").field("begun", &self.runtime.is_some()).finish_non_exhaustive()
+        f.debug_struct("RunToCompletion").field("started", &self.runtime.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -62,8 +65,8 @@ impl<T: Send + 'static> Future for RunToCompletion<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         let this = self.get_mut();
         this.runtime.get_or_insert_with(Handle::current);
-        // Taken out meanwhile: what panics does not go on.
-        let Some(mut work) = this.work.take() else { unreachable!("polled after it was ready") };
+        // Taken out during the poll, so that work that panics is not resumed.
+        let Some(mut work) = this.work.take() else { unreachable!("future polled after completion") };
         let outcome = work.as_mut().poll(cx);
         if outcome.is_pending() {
             this.work = Some(work);
@@ -80,8 +83,9 @@ impl<T: Send + 'static> Drop for RunToCompletion<T> {
     }
 }
 
-/// Does `work` at once and then again and again, each time `pause` after the last, until `stop`. The longer it takes the less often it is
-/// done, so that it never has more than a twentieth of the time.
+/// Runs `work` immediately and then periodically, at most 1/20 of the time (duty cycle), until
+/// `stop`. The pause between runs is `pause` or 19 times the duration of the last run, whichever is
+/// longer.
 pub async fn run_with_duty_cycle<F: Future<Output = ()>>(pause: Duration, stop: CancellationToken, mut work: impl FnMut() -> F) {
     const PAUSE_FACTOR: u32 = 19;
     loop {
@@ -103,7 +107,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn detached_work_goes_on_when_the_caller_is_dropped() {
+    async fn run_to_completion_survives_dropped_caller() {
         let (go, wait) = oneshot::channel::<()>();
         let (done, finished) = oneshot::channel::<()>();
         let mut call = Box::pin(run_to_completion(async move {
@@ -117,7 +121,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn detached_work_has_no_task_while_its_caller_waits_and_keeps_his_context_when_he_is_gone() {
+    async fn run_to_completion_spawns_only_after_drop() {
         let tasks = || Handle::current().metrics().num_alive_tasks();
         let before = tasks();
         let (go, wait) = oneshot::channel::<()>();
@@ -138,17 +142,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn detached_work_that_has_not_begun_or_has_panicked_does_not_go_on() {
+    async fn unpolled_or_panicked_work_is_not_resumed() {
         let tasks = || Handle::current().metrics().num_alive_tasks();
         let before = tasks();
-        drop(run_to_completion(async { unreachable!("nobody began it") }));
-        let panics = std::panic::AssertUnwindSafe(run_to_completion(async { panic!("on purpose") }));
+        drop(run_to_completion(async { unreachable!("never polled") }));
+        let panics = std::panic::AssertUnwindSafe(run_to_completion(async { panic!("test panic") }));
         assert!(futures_util::FutureExt::catch_unwind(panics).await.is_err());
         assert_eq!(tasks(), before);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_takes_long_is_done_less_often_and_stops_at_once() {
+    async fn duty_cycle_limits_frequency_and_stops_at_once() {
         let (stop, started) = (CancellationToken::new(), Instant::now());
         let (mut durations, mut run_times) = ([1, 0, 10, 0, 1_000].into_iter(), Vec::new());
         let stopped = stop.clone();

@@ -1,4 +1,5 @@
-//! Traces, metrics and logs of a process: the one place that names an exporter.
+//! Telemetry of a process: traces (OTLP), metrics (Prometheus) and logs. The only module that
+//! depends on exporters.
 
 mod log;
 mod process;
@@ -27,35 +28,38 @@ use crate::{
     trace::sampling::{self, Sampling},
 };
 
-/// Semantic conventions' advice for durations, with three bounds below for hops on one machine. Seconds.
+/// Histogram buckets for durations, seconds. Those of the semantic conventions plus three lower
+/// ones for hops within a machine.
 const DURATION_BUCKETS: [f64; 17] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-/// For small whole numbers, from 1.
+/// Histogram buckets for small integers, from 1.
 const COUNT_BUCKETS: [f64; 5] = [1.0, 2.0, 3.0, 4.0, 5.0];
-/// How often histograms are folded; without it they keep every sample.
+/// Interval of histogram upkeep. Without upkeep histograms keep every sample.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
-/// How long the last spans may take to leave.
+/// Time limit for exporting the remaining spans at shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
-/// The semantic conventions that names of spans and attributes follow.
+/// Schema of the semantic conventions used for span names and attributes.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.45.0";
-/// Spans of the plumbing itself are not traced.
+/// Target prefixes excluded from tracing: libraries below the middleware.
 const EXCLUDED_TARGETS: [&str; 6] = ["h2", "hyper", "tonic", "tower", "opentelemetry", "reqwest"];
 
-/// What leaves the process besides answers.
+/// Traces and logs.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// OTLP/gRPC endpoint for traces, e.g. `http://localhost:4317`. None: ids are made and passed on, nothing is exported.
+    /// OTLP/gRPC endpoint for traces, e.g. `http://localhost:4317`. Without it trace ids are
+    /// created and propagated, but no span is exported.
     pub otlp_endpoint: Option<String>,
-    /// Share of new traces that is exported, 0 to 1. An upstream service's decision is followed, an outside caller's is not.
+    /// Sampling ratio of new traces, 0 to 1. Sampling decisions of internal callers are followed,
+    /// those of external callers are not.
     pub sample_ratio: f64,
-    /// Spans that may wait for the collector; more are dropped, and counted.
+    /// Maximum number of spans queued for export. More spans are dropped and counted.
     pub span_queue: usize,
     /// `deployment.environment.name` of all spans.
     pub environment: String,
     /// Log filter, e.g. `info,palisade_orders=debug`.
     pub log_filter: String,
-    /// `json`, `human`, or `auto`: human on a terminal.
+    /// Log format: `json`, `human`, or `auto` (human on a terminal).
     pub log_format: log::LogFormat,
 }
 
@@ -84,33 +88,33 @@ impl config::Validate for Config {
     }
 }
 
-/// Whether traces of callers are trusted.
+/// Trust in the trace context of callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrustBoundary {
-    /// Anyone may call: a caller's trace id is kept, its wish to be sampled is not.
+    /// External callers: their trace id is kept, their sampling decision is not followed.
     Public,
-    /// Only services call: their sampling decision is ours.
+    /// Internal services only: their sampling decision is followed.
     Internal,
 }
 
-/// Telemetry could not be set up.
+/// Telemetry could not be installed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The log filter cannot be read.
-    #[error("telemetry.log is not a log filter")]
+    /// The log filter is invalid.
+    #[error("telemetry.log_filter is not a valid log filter")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// The exporter's endpoint cannot be used.
-    #[error("telemetry.otlp_endpoint cannot be used")]
+    /// The OTLP endpoint is invalid.
+    #[error("telemetry.otlp_endpoint is invalid")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
-    /// Something else has set it up before.
-    #[error("telemetry was set up before in this process")]
+    /// Telemetry is already installed in this process.
+    #[error("telemetry is already installed in this process")]
     AlreadyInstalled,
 }
 
-/// A registry of metrics, by the service that it is of.
+/// Metric registry of a service.
 type Registry = (&'static str, PrometheusHandle);
 
-/// The running telemetry of a process.
+/// Installed telemetry of the process.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
     metrics: Arc<[Registry]>,
@@ -121,8 +125,8 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Sets up logs, traces and metrics for the whole process that is called `service`, with one registry of metrics for each of
-    /// `services`, or one alone. Needs a tokio runtime; once per process.
+    /// Installs logs, traces and metrics for the process `service`, with one metric registry per
+    /// entry of `services`. Requires a Tokio runtime. Once per process.
     pub fn install(service: &'static str, services: &[&'static str], boundary: TrustBoundary, config: &Config) -> Result<Self, Error> {
         let metrics = install_metrics(services)?;
         let sampling = Sampling { exported: config.otlp_endpoint.is_some(), boundary, ratio: config.sample_ratio };
@@ -146,7 +150,8 @@ impl Telemetry {
         Ok(Self { metrics, process: process::Process::this(), traces, dropped_records, _log: Arc::new(guard) })
     }
 
-    /// The metrics of `service` in Prometheus text, the gauges of the process as they are now. Takes milliseconds.
+    /// Renders the metrics of `service` as Prometheus text, with current gauges. Takes
+    /// milliseconds.
     pub fn render(&self, service: &str) -> String {
         self.process.measure();
         crate::metrics::collect();
@@ -155,19 +160,21 @@ impl Telemetry {
         own.or(self.metrics.first()).map(|(_, metrics)| metrics.render()).unwrap_or_default()
     }
 
-    /// Sends what is still queued. In a thread of its own: the provider blocks.
+    /// Exports the remaining spans. Runs on a blocking thread, because the provider blocks.
     pub async fn flush(&self) {
         let traces = self.traces.clone();
         let flushed = tokio::task::spawn_blocking(move || traces.shutdown_with_timeout(FLUSH_TIMEOUT)).await;
         if let Ok(Err(error)) = flushed {
-            tracing::warn!(%error, "the last spans may be lost");
+            tracing::warn!(%error, "span flush failed, the last spans may be lost");
         }
     }
 }
 
-/// Spans only, and our own, while `is_recorded`: log events in spans cost three times as much and would mark spans failed.
-/// Both are asked of each span again: what a callsite filter says does not count once the log wants the callsite, nor while another
-/// thread registers it.
+/// Filter for the trace layer: only spans, only those of our own crates, and only while
+/// `is_recorded`. Log events in spans cost three times as much and would mark spans as failed.
+///
+/// Evaluated per span: the result of a callsite filter is ignored once the log layer wants the
+/// callsite, or while another thread registers it.
 fn span_filter<S: Subscriber>(is_recorded: fn() -> bool) -> impl Filter<S> {
     let is_ours = |metadata: &Metadata<'_>| metadata.is_span() && !EXCLUDED_TARGETS.iter().any(|name| metadata.target().starts_with(name));
     dynamic_filter_fn(move |metadata, _| is_recorded() && is_ours(metadata))
@@ -176,10 +183,11 @@ fn span_filter<S: Subscriber>(is_recorded: fn() -> bool) -> impl Filter<S> {
 
 fn recorder() -> Result<PrometheusRecorder, Error> {
     let builder = PrometheusBuilder::new().with_recommended_naming(true);
-    // The bounds are a constant that is not empty.
+    // Cannot fail: the buckets are a non-empty constant.
     let mut builder = builder.set_buckets(&DURATION_BUCKETS).map_err(|_| Error::AlreadyInstalled)?;
     for metric in CATALOG.iter().filter(|metric| metric.kind == Kind::CountHistogram) {
-        builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), &COUNT_BUCKETS).map_err(|_| Error::AlreadyInstalled)?;
+        builder =
+            builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), &COUNT_BUCKETS).map_err(|_| Error::AlreadyInstalled)?;
     }
     Ok(builder.build_recorder())
 }
@@ -212,7 +220,7 @@ fn tracer_provider(service: &'static str, sampling: Sampling, config: &Config) -
         KeyValue::new("service.instance.id", instance),
         KeyValue::new("deployment.environment.name", config.environment.clone()),
     ];
-    // `OTEL_RESOURCE_ATTRIBUTES` is read too.
+    // `OTEL_RESOURCE_ATTRIBUTES` is read as well.
     let resource = Resource::builder().with_service_name(service).with_attributes(attributes).build();
     let mut provider = SdkTracerProvider::builder().with_resource(resource).with_sampler(sampling.sampler());
     if let Some(endpoint) = &config.otlp_endpoint {
@@ -246,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_of_the_plumbing_are_not_traced_though_the_log_wants_them() {
+    fn span_filter_excludes_library_spans() {
         let names = Names::default();
         let log = tracing_subscriber::layer::Identity::new().with_filter(LevelFilter::TRACE);
         let subscriber = tracing_subscriber::registry().with(names.clone().with_filter(span_filter(|| true))).with(log);

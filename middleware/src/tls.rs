@@ -1,41 +1,42 @@
-//! TLS on any hop, by configuration: certificates that are read again when their files change, and callers who are who they say they are.
+//! TLS and mTLS between services, by configuration, with certificate reload.
 //!
-//! A port with a certificate speaks TLS and nothing else; one with `client_ca_file` also wants a certificate of whoever calls, and
-//! [`ActorLayer`] holds the caller's internal token to it. An upstream with `ca_file` is called by TLS only.
+//! A port with a certificate accepts only TLS. With `client_ca_file` it also requires a client
+//! certificate, and [`PeerIdentityLayer`] compares it with the internal token of the caller. An
+//! upstream with `ca_file` is called only over TLS.
 
-mod peer_identity;
 mod client;
 mod files;
+mod peer_identity;
 mod reload;
 mod server;
 mod stream;
 
 use std::path::PathBuf;
 
-pub use peer_identity::{PeerIdentityLayer, PeerCertificateNames};
 pub use client::{Connector, UpstreamTls};
+pub use peer_identity::{PeerCertificateNames, PeerIdentityLayer};
 pub use server::{Acceptor, PortTls};
 pub use stream::Stream;
 
-/// TLS cannot be had with these files.
+/// Invalid TLS settings or files.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// One of two settings that go together is missing.
-    #[error("tls.{0} needs tls.{1} beside it")]
+    /// One of two settings that depend on each other is missing.
+    #[error("tls.{0} requires tls.{1}")]
     Missing(&'static str, &'static str),
     /// A file cannot be read.
-    #[error("{0} cannot be read")]
+    #[error("cannot read {0}")]
     Unreadable(PathBuf, #[source] std::io::Error),
-    /// A file holds something else.
-    #[error("{0} holds no {1} in PEM")]
+    /// A file does not contain the expected PEM section.
+    #[error("{0} contains no {1} in PEM format")]
     NotPem(PathBuf, &'static str),
-    /// The name that a certificate must be made out to is none.
-    #[error("tls.server_name {0:?} is no name of a host")]
+    /// The expected server name is not a DNS name or IP address.
+    #[error("tls.server_name {0:?} is not a host name")]
     Name(String),
-    /// Certificate and key do not belong together, or are of a kind that is not supported.
-    #[error("the certificate and its key cannot be used")]
+    /// Certificate and key do not match, or their type is not supported.
+    #[error("cannot use the certificate with its key")]
     Unusable(#[from] tokio_rustls::rustls::Error),
-    /// The authorities cannot vouch for anybody.
-    #[error("{0} cannot be used to check certificates")]
+    /// The CA certificates cannot be used.
+    #[error("cannot use {0} as client or server CA")]
     InvalidCa(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
 }

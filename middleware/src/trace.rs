@@ -1,4 +1,5 @@
-//! Spans of every hop, named and ended as semantic conventions 1.45 have it, and W3C trace context in and out.
+//! Distributed tracing: spans of server and client boundaries by the OpenTelemetry semantic
+//! conventions 1.45, and W3C trace context propagation.
 
 mod client;
 pub(crate) mod sampling;
@@ -14,23 +15,24 @@ pub use client::{ClientTrace, ClientTraceLayer};
 pub(crate) use server::known_verb;
 pub use server::{ServerTrace, ServerTraceLayer};
 
-/// The response header with the trace id.
+/// Response header with the trace id.
 pub const TRACE_ID_HEADER: HeaderName = HeaderName::from_static("x-trace-id");
 
-/// Whether a span that is opened now will be seen by anybody.
+/// Returns whether a span started now would be recorded.
 pub fn is_recorded() -> bool {
     sampling::is_recorded()
 }
 
-/// Records what is known only now on the span of the running code, if that has such a field and anybody will see it.
+/// Records a field on the current span, if the span is recorded and declares the field.
 pub fn record(field: &'static str, value: impl tracing::Value) {
     if is_recorded() {
         Span::current().record(field, value);
     }
 }
 
-/// [`tracing::info_span!`], or no span where nobody will see it. The subscriber's filters, one for each layer, keep none from being made
-/// and entered with every poll.
+/// As [`tracing::info_span!`], or a disabled span if it would not be recorded. Per-layer filters of
+/// the subscriber alone would not avoid the cost: the span would still be created, and entered at
+/// every poll.
 #[macro_export]
 macro_rules! recorded_span {
     ($($arguments:tt)*) => {
@@ -38,27 +40,27 @@ macro_rules! recorded_span {
     };
 }
 
-/// The trace that the running code belongs to, sampled or not.
+/// Returns the current trace id, sampled or not.
 pub fn current_trace_id() -> Option<TraceId> {
     let id = context_of(&Span::current()).span().span_context().trace_id();
     (id != TraceId::INVALID).then_some(id)
 }
 
-/// The context of `span`; of what is not traced, the ids that it runs under.
+/// Returns the OpenTelemetry context of `span`, or the current one if the span is disabled.
 fn context_of(span: &Span) -> Context {
     let own = span.context();
     if own.has_active_span() { own } else { Context::current() }
 }
 
-/// The present `traceparent` (W3C), to be stored with work that is resumed later.
+/// Returns the current W3C `traceparent`, to be stored with work that is resumed later.
 pub fn current_traceparent() -> Option<String> {
     let mut headers = HeaderMap::new();
     inject(&Span::current(), &mut headers);
     headers.get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
-/// Links `span`, which was not entered yet, to the work that stored this `traceparent`. If it has no parent it is recorded exactly if that
-/// work was.
+/// Links `span`, which must not have been entered, to the work that stored `traceparent`. A span
+/// without a parent is recorded exactly if that work was.
 pub fn link(span: &Span, traceparent: &str) {
     let mut headers = HeaderMap::new();
     if let Ok(value) = HeaderValue::from_str(traceparent) {
@@ -68,7 +70,7 @@ pub fn link(span: &Span, traceparent: &str) {
 }
 
 fn extract(headers: &HeaderMap) -> Context {
-    // Nothing of ours is the parent: an empty context, not the current one.
+    // An empty base context: without trace headers the request must not inherit the current span.
     let empty = Context::new();
     opentelemetry::global::get_text_map_propagator(|propagator| propagator.extract_with_context(&empty, &Headers(headers)))
 }

@@ -1,5 +1,6 @@
-//! The client stack with several addresses, against real servers on loopback ports.
-#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+//! Load balancing, outlier ejection and discovery of the client stack, against real servers on
+//! loopback ports.
+#![expect(clippy::unwrap_used, reason = "an unwrap in a test is an assertion")]
 
 #[path = "support/health_server.rs"]
 mod health_server;
@@ -18,10 +19,11 @@ use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckResponse;
 use tower::layer::util::Identity;
 
-/// Long enough for a busy machine.
+/// Test timeout, long enough for a busy machine.
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An endpoint that failed is soon asked again, and a breaker that opened stays so.
+/// Short decay, so that a failed endpoint is picked again soon, and long open times, so that its
+/// breaker stays open.
 fn config(addresses: &[SocketAddr]) -> Config {
     let urls: Vec<_> = addresses.iter().map(|address| format!("http://{address}")).collect();
     let mut config = Config::at(urls.join(","));
@@ -30,12 +32,12 @@ fn config(addresses: &[SocketAddr]) -> Config {
     config.balance.decay_ms = 10;
     config.outlier_detection.open_ms = 60_000;
     config.outlier_detection.max_open_ms = 60_000;
-    // What an endpoint's breaker does is to be seen, whatever the target's would do.
+    // Isolates the endpoint breakers from the target's breaker.
     config.circuit_breaker.mode = Mode::Disabled;
     config
 }
 
-/// Breakers that soon try again.
+/// Shortens the open times, so that breakers probe soon.
 fn with_short_open_times(mut config: Config) -> Config {
     config.outlier_detection.open_ms = 50;
     config.outlier_detection.max_open_ms = 100;
@@ -46,7 +48,7 @@ fn connect(config: &Config) -> Client {
     client::connect("health", config, [CHECK].into_iter().collect(), Identity::new()).unwrap()
 }
 
-/// A client whose calls have side effects.
+/// Client without idempotent methods.
 fn connect_for_writes(config: &Config) -> Client {
     client::connect("health", config, IdempotentMethods::default(), Identity::new()).unwrap()
 }
@@ -59,14 +61,14 @@ fn state(client: &Client, index: usize) -> State {
     endpoints(client)[index].breaker.unwrap()
 }
 
-/// Calls, which must all succeed, until `done`.
+/// Calls until `done`; every call must succeed.
 async fn call_until(client: &Client, done: impl Fn() -> bool) {
     let calls = async {
         while !done() {
             check(client).await.unwrap();
         }
     };
-    tokio::time::timeout(TEST_TIMEOUT, calls).await.expect("it happens");
+    tokio::time::timeout(TEST_TIMEOUT, calls).await.expect("condition met in time");
 }
 
 async fn until(done: impl Fn() -> bool) {
@@ -75,7 +77,7 @@ async fn until(done: impl Fn() -> bool) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(TEST_TIMEOUT, polling).await.expect("it happens");
+    tokio::time::timeout(TEST_TIMEOUT, polling).await.expect("condition met in time");
 }
 
 fn start(client: &Client) -> JoinHandle<Result<HealthCheckResponse, Status>> {
@@ -88,7 +90,7 @@ fn count(seen: &Seen) -> usize {
 }
 
 #[tokio::test]
-async fn spreads_over_equal_endpoints_and_dropped_calls_leave_nothing_behind() {
+async fn p2c_spreads_calls_and_dropped_calls_free_load() {
     let mut servers = Vec::new();
     for _ in 0..3 {
         servers.push(server(std::future::pending).await);
@@ -111,7 +113,7 @@ async fn spreads_over_equal_endpoints_and_dropped_calls_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn moves_away_from_a_slow_endpoint() {
+async fn slow_endpoint_gets_few_calls() {
     let (slow, slow_seen) = server(async || {
         tokio::time::sleep(Duration::from_millis(500)).await;
         serving().await
@@ -128,7 +130,7 @@ async fn moves_away_from_a_slow_endpoint() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_fails_fast_is_skipped_and_nobody_notices() {
+async fn failing_endpoint_is_ejected_without_call_errors() {
     let (failing, bad_seen) = server(unavailable).await;
     let (healthy, _) = server(serving).await;
     let client = connect(&config(&[failing, healthy]));
@@ -141,7 +143,7 @@ async fn an_endpoint_that_fails_fast_is_skipped_and_nobody_notices() {
 }
 
 #[tokio::test]
-async fn a_retry_goes_to_an_endpoint_that_was_not_tried_whatever_is_remembered_of_the_first() {
+async fn retry_uses_untried_endpoint() {
     let (bad, bad_seen) = server(unavailable).await;
     let (good, _) = server(serving).await;
     let mut config = config(&[bad, good]);
@@ -153,7 +155,7 @@ async fn a_retry_goes_to_an_endpoint_that_was_not_tried_whatever_is_remembered_o
 }
 
 #[tokio::test]
-async fn an_endpoint_that_hangs_is_skipped_and_nobody_notices() {
+async fn hanging_endpoint_is_ejected_without_call_errors() {
     let (bad, bad_seen) = server(hanging).await;
     let (good, _) = server(serving).await;
     let mut config = config(&[bad, good]);
@@ -164,7 +166,7 @@ async fn an_endpoint_that_hangs_is_skipped_and_nobody_notices() {
 }
 
 #[tokio::test]
-async fn not_even_a_call_with_side_effects_fails_because_nobody_listens() {
+async fn non_idempotent_calls_survive_dead_endpoint() {
     let (good, seen) = server(serving).await;
     let client = connect_for_writes(&config(&[dead_port().await, good]));
     call_until(&client, || state(&client, 0) == State::Open).await;
@@ -176,7 +178,7 @@ async fn not_even_a_call_with_side_effects_fails_because_nobody_listens() {
 }
 
 #[tokio::test]
-async fn an_endpoint_is_used_again_when_it_is_back() {
+async fn recovered_endpoint_is_readmitted() {
     let (dead, (healthy, _)) = (dead_port().await, server(serving).await);
     let client = connect(&with_short_open_times(config(&[dead, healthy])));
     call_until(&client, || state(&client, 0) == State::Open).await;
@@ -187,7 +189,7 @@ async fn an_endpoint_is_used_again_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn at_most_half_are_left_out() {
+async fn ejection_is_limited_to_half() {
     let mut servers = Vec::new();
     for _ in 0..4 {
         servers.push(server(unavailable).await);
@@ -201,7 +203,7 @@ async fn at_most_half_are_left_out() {
             assert_eq!(check(&client).await.unwrap_err().message(), "not now");
         }
     };
-    tokio::time::timeout(TEST_TIMEOUT, calls).await.expect("all open");
+    tokio::time::timeout(TEST_TIMEOUT, calls).await.expect("all breakers open in time");
     assert_eq!(endpoints(&client).iter().filter(|endpoint| endpoint.ejected).count(), 2);
     let before: Vec<_> = servers.iter().map(|(_, seen)| count(seen)).collect();
     for _ in 0..50 {
@@ -213,7 +215,7 @@ async fn at_most_half_are_left_out() {
 }
 
 #[tokio::test]
-async fn with_all_dead_calls_are_refused_at_once_and_with_all_back_they_succeed() {
+async fn all_dead_endpoints_fail_fast_then_recover() {
     let dead = [dead_port().await, dead_port().await];
     let mut config = with_short_open_times(config(&dead));
     config.circuit_breaker = circuit_breaker::Config { open_ms: 100, max_open_ms: 100, ..circuit_breaker::Config::default() };
@@ -224,7 +226,7 @@ async fn with_all_dead_calls_are_refused_at_once_and_with_all_back_they_succeed(
         }
         assert_eq!(check(&client).await.unwrap_err().message(), "circuit open: health");
     };
-    tokio::time::timeout(TEST_TIMEOUT, refusals).await.expect("no call hangs");
+    tokio::time::timeout(TEST_TIMEOUT, refusals).await.expect("calls fail fast");
     let mut seen = Vec::new();
     for address in dead {
         seen.push(serve(TcpListener::bind(address).await.unwrap(), serving));
@@ -235,12 +237,12 @@ async fn with_all_dead_calls_are_refused_at_once_and_with_all_back_they_succeed(
             let _ = check(&client).await;
         }
     };
-    tokio::time::timeout(TEST_TIMEOUT, recovery).await.expect("all are well again");
+    tokio::time::timeout(TEST_TIMEOUT, recovery).await.expect("all breakers close in time");
     call_until(&client, || seen.iter().all(|seen| count(seen) > 5)).await;
 }
 
 #[tokio::test]
-async fn a_removed_endpoint_finishes_its_call() {
+async fn removed_endpoint_finishes_its_calls() {
     let permits = Arc::new(Semaphore::new(0));
     let handler = {
         let gate = permits.clone();
@@ -268,7 +270,7 @@ async fn a_removed_endpoint_finishes_its_call() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_added_is_used() {
+async fn added_endpoint_receives_calls() {
     let ((first, _), (second, seen)) = (server(serving).await, server(serving).await);
     let client = connect(&config(&[first]));
     check(&client).await.unwrap();
@@ -277,12 +279,12 @@ async fn an_endpoint_that_is_added_is_used() {
 }
 
 #[tokio::test]
-async fn until_a_registry_has_told_of_an_address_calls_are_refused_at_once_and_count_for_nothing() {
-    // Nobody listens there, so that nothing is ever told but by the test.
+async fn unresolved_target_rejects_calls_without_attempts() {
+    // Nothing listens there, so that only the test sets addresses.
     let client = connect(&Config { circuit_breaker: circuit_breaker::Config::default(), ..Config::at("etcd://127.0.0.1:1/health") });
     for _ in 0..100 {
         let refusal = check(&client).await.unwrap_err();
-        assert_eq!((refusal.code(), refusal.message()), (Code::Unavailable, "the address of a service behind this one is not known yet"));
+        assert_eq!((refusal.code(), refusal.message()), (Code::Unavailable, "no endpoint of an upstream service is known yet"));
     }
     assert_eq!(client.breaker().state(), State::Closed);
     let (address, seen) = server(serving).await;
@@ -292,7 +294,7 @@ async fn until_a_registry_has_told_of_an_address_calls_are_refused_at_once_and_c
 }
 
 #[tokio::test]
-async fn the_search_for_addresses_ends_with_the_last_clone() {
+async fn discovery_stops_with_the_last_client_clone() {
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let before = tasks();
     let client = connect(&Config::at("dns://health.test:1?server=127.0.0.1:1"));

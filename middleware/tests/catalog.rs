@@ -1,5 +1,5 @@
-//! What both stacks record is what the catalogue says: these names, these labels, and nothing else.
-#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+//! Metrics catalog: both stacks record exactly the names and labels of the catalog.
+#![expect(clippy::unwrap_used, reason = "an unwrap in a test is an assertion")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,6 @@ use palisade_middleware::{
     auth::Verifier,
     client,
     clock::SystemClock,
-    store_instrumentation::{InstrumentedCalls, Database, StoreError, Operation, PoolMetrics},
     fault::Faults,
     method_table::{Access, Method, MethodTable},
     metrics::{self, CATALOG},
@@ -27,6 +26,7 @@ use palisade_middleware::{
     respond::Protocol,
     retry::IdempotentMethods,
     server,
+    store_instrumentation::{Database, InstrumentedCalls, Operation, PoolMetrics, StoreError},
 };
 use tonic::{Status, body::Body};
 use tower::{Service, ServiceExt, layer::util::Identity};
@@ -39,25 +39,26 @@ static METHODS: [Method; 3] = [
     Method::http("GET", "/secrets", Access::Scope("secrets:read")),
 ];
 
-/// Recorded by the start of a process, by the loop that accepts connections, where a service registers, and where keys and lists are configured to be read.
+/// Recorded elsewhere: process start, accept loop, registration, and readers of keys and revocation
+/// lists.
 const ELSEWHERE: &[&str] = &[
     "build.info",
-    "palisade.connections.cut",
-    "palisade.auth.key_set.reads",
-    "palisade.auth.revocations.reads",
+    "palisade.connections.closed",
+    "palisade.jwks.refreshes",
+    "palisade.revocation_list.reloads",
     "palisade.tls.certificate.expiry",
     "palisade.tls.reloads",
-    "palisade.registration.registered",
+    "palisade.registration.up",
     "palisade.registration.changes",
-    "palisade.log.lines",
+    "palisade.log.records",
     "palisade.log.dropped",
 ];
-/// Likewise: of the exporter of spans, of the process and its runtime.
+/// Families recorded elsewhere: span exporter, process and tokio runtime.
 const FAMILIES_ELSEWHERE: [&str; 3] = ["otel.sdk.", "process_", "tokio"];
 
 type Labels = BTreeSet<String>;
 
-/// Requests that are answered, refused, unknown, and that make a handler panic.
+/// Serves requests that succeed, are rejected, have no route, or panic in the handler.
 async fn serve(protocol: Protocol) {
     let handler = tower::service_fn(async |request: Request<axum::body::Body>| {
         assert!(request.uri().path() != "/things/panic", "a bug");
@@ -72,7 +73,7 @@ async fn serve(protocol: Protocol) {
     }
 }
 
-/// Calls that succeed, that are retried, and that reach nobody.
+/// Makes calls that succeed, are retried, or reach no server.
 async fn call() {
     let calls = Arc::new(AtomicUsize::new(0));
     let endpoint = tower::service_fn(move |_: Request<Body>| {
@@ -108,7 +109,7 @@ impl StoreError for Failed {
     }
 }
 
-/// A call of a store that succeeds, one that fails, and a pool.
+/// Runs store calls that succeed and fail, and a pool.
 async fn store() {
     let database = Database { system: "sqlite", namespace: "test.db".into(), server: None };
     let calls = InstrumentedCalls::new(database, &[]);
@@ -123,7 +124,7 @@ where
     S: Service<Request<Body>, Response = Response<R>, Error: std::fmt::Debug>,
     R: http_body::Body,
 {
-    // A call that was refused on our side has no answer.
+    // A locally rejected call has no response.
     if let Ok(response) = service.ready().await.unwrap().call(request).await {
         assert!(response.into_body().collect().await.is_ok());
     }
@@ -133,7 +134,7 @@ fn is_elsewhere(name: &str) -> bool {
     ELSEWHERE.contains(&name) || FAMILIES_ELSEWHERE.iter().any(|family| name.starts_with(family))
 }
 
-/// The labels that a metric's samples have, by its exposed name; those of buckets are the format's, not ours.
+/// Label names of each exposed metric, except the `le` of histogram buckets.
 fn families(text: &str) -> BTreeMap<String, Labels> {
     let mut families = BTreeMap::<String, Labels>::new();
     let known: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
@@ -149,7 +150,7 @@ fn families(text: &str) -> BTreeMap<String, Labels> {
 }
 
 #[tokio::test]
-async fn the_stacks_record_what_the_catalogue_says() {
+async fn recorded_metrics_match_the_catalog() {
     let builder = PrometheusBuilder::new().with_recommended_naming(true).set_buckets(&[1.0]).unwrap();
     let handle = builder.install_recorder().unwrap();
     metrics::describe(CATALOG);
@@ -163,5 +164,5 @@ async fn the_stacks_record_what_the_catalogue_says() {
         let labels: Labels = metric.labels.iter().map(|label| label.replace('.', "_")).collect();
         assert_eq!(recorded.remove(&metric.exposed()), Some(labels), "{}", metric.name);
     }
-    assert_eq!(recorded, BTreeMap::new(), "not in the catalogue");
+    assert_eq!(recorded, BTreeMap::new(), "not in the catalog");
 }

@@ -1,5 +1,6 @@
-//! The client stack against real servers on loopback ports, called by a generated tonic client.
-#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+//! gRPC client stack against real servers on loopback ports, called through a generated tonic
+//! client.
+#![expect(clippy::unwrap_used, reason = "an unwrap in a test is an assertion")]
 
 #[path = "support/health_server.rs"]
 mod health_server;
@@ -37,7 +38,7 @@ fn config(address: SocketAddr) -> Config {
     Config::at(format!("http://{address}"))
 }
 
-/// A breaker that opens after five failures, and no retries.
+/// Breaker that opens after five failures, without retries.
 fn breaker_config(address: SocketAddr) -> Config {
     let retry = retry::Config { enabled: false, ..retry::Config::default() };
     let breaker = circuit_breaker::Config { min_calls: 5, ..circuit_breaker::Config::default() };
@@ -49,7 +50,7 @@ fn connect(config: &Config) -> Client {
 }
 
 #[tokio::test]
-async fn a_generated_client_gets_its_answer() {
+async fn generated_client_call_succeeds() {
     let (address, seen) = server(serving).await;
     let client = connect(&config(address));
     assert_eq!(check(&client).await.unwrap().status, 1);
@@ -59,18 +60,18 @@ async fn a_generated_client_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn what_is_left_of_the_deadline_travels() {
+async fn remaining_deadline_is_propagated() {
     let (address, seen) = server(serving).await;
     let client = connect(&config(address));
     let request = Context::background().with_deadline(Instant::now() + Duration::from_millis(800));
     context::scope(request, check(&client)).await.unwrap();
     let timeout = seen.lock()[0]["grpc-timeout"].to_str().unwrap().to_owned();
-    let micros: u64 = timeout.strip_suffix('u').expect("less than a hundred seconds").parse().unwrap();
+    let micros: u64 = timeout.strip_suffix('u').expect("grpc-timeout in microseconds").parse().unwrap();
     assert!((1..=784_000).contains(&micros), "{timeout}");
 }
 
 #[tokio::test]
-async fn nothing_is_sent_after_the_deadline() {
+async fn expired_deadline_sends_no_request() {
     let (address, seen) = server(serving).await;
     let client = connect(&config(address));
     let request = Context::background().with_deadline(Instant::now());
@@ -81,7 +82,7 @@ async fn nothing_is_sent_after_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_after_its_head_is_a_timeout_and_a_failure() {
+async fn hang_after_headers_times_out_as_failure() {
     let (address, _) = server(hanging).await;
     let client = connect(&Config { attempt_timeout_ms: 100, ..breaker_config(address) });
     assert_eq!(check(&client).await.unwrap_err().code(), Code::DeadlineExceeded);
@@ -89,7 +90,7 @@ async fn a_server_that_hangs_after_its_head_is_a_timeout_and_a_failure() {
 }
 
 #[tokio::test]
-async fn the_breaker_opens_on_statuses_without_a_body() {
+async fn breaker_opens_on_trailers_only_errors() {
     let (address, seen) = server(unavailable).await;
     let client = connect(&breaker_config(address));
     for _ in 0..5 {
@@ -104,7 +105,7 @@ async fn the_breaker_opens_on_statuses_without_a_body() {
 }
 
 #[tokio::test]
-async fn the_breaker_opens_on_a_dead_port() {
+async fn breaker_opens_on_connect_failures() {
     let client = connect(&breaker_config(dead_port().await));
     while client.breaker().state() == State::Closed {
         let refusal = check(&client).await.unwrap_err();
@@ -115,7 +116,7 @@ async fn the_breaker_opens_on_a_dead_port() {
 }
 
 #[tokio::test]
-async fn an_idempotent_call_is_tried_three_times_and_the_answer_says_so() {
+async fn idempotent_call_gets_three_attempts_then_no_retry() {
     let (address, seen) = server(unavailable).await;
     let refusal = check(&connect(&config(address))).await.unwrap_err();
     assert_eq!((refusal.code(), refusal.message()), (Code::Unavailable, "not now"));
@@ -125,7 +126,7 @@ async fn an_idempotent_call_is_tried_three_times_and_the_answer_says_so() {
 }
 
 #[tokio::test]
-async fn a_server_can_forbid_another_attempt() {
+async fn negative_pushback_prevents_retry() {
     let (address, seen) = server(async || {
         let mut response = unavailable().await;
         response.headers_mut().insert("grpc-retry-pushback-ms", (-1).into());
@@ -137,7 +138,7 @@ async fn a_server_can_forbid_another_attempt() {
 }
 
 #[tokio::test]
-async fn a_call_with_side_effects_is_not_repeated() {
+async fn non_idempotent_call_is_not_retried() {
     let (address, seen) = server(unavailable).await;
     let client = client::connect("health", &config(address), IdempotentMethods::default(), Identity::new()).unwrap();
     assert_eq!(check(&client).await.unwrap_err().code(), Code::Unavailable);
@@ -145,7 +146,7 @@ async fn a_call_with_side_effects_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_stream_that_the_server_refused_is_sent_again_whatever_it_does() {
+async fn refused_stream_is_retried_transparently() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let seen = Seen::default();
@@ -169,18 +170,18 @@ async fn a_stream_that_the_server_refused_is_sent_again_whatever_it_does() {
 }
 
 #[tokio::test]
-async fn calls_go_through_again_once_the_server_is_back() {
+async fn client_reconnects_to_restarted_server() {
     let address = dead_port().await;
     let breaker = circuit_breaker::Config { mode: circuit_breaker::Mode::Disabled, ..circuit_breaker::Config::default() };
-    let client = connect(&Config { circuit_breaker, ..config(address) });
+    let client = connect(&Config { circuit_breaker: breaker, ..config(address) });
     assert_eq!(check(&client).await.unwrap_err().code(), Code::Unavailable);
     serve(TcpListener::bind(address).await.unwrap(), serving);
     let reconnect = async { while check(&client).await.is_err() {} };
-    tokio::time::timeout(Duration::from_secs(10), reconnect).await.expect("the connection is tried again");
+    tokio::time::timeout(Duration::from_secs(10), reconnect).await.expect("the client reconnects in time");
 }
 
 #[tokio::test]
-async fn calls_above_the_bulkhead_are_refused() {
+async fn calls_above_the_bulkhead_are_rejected() {
     let (address, seen) = server(hanging).await;
     let client = connect(&Config { max_in_flight: 1, ..config(address) });
     let first = task::spawn({
@@ -198,14 +199,14 @@ async fn calls_above_the_bulkhead_are_refused() {
 }
 
 #[tokio::test]
-async fn without_credentials_nothing_is_sent_and_the_target_is_not_blamed() {
+async fn credentials_error_sends_no_request() {
     let credential_calls = Arc::new(AtomicUsize::new(0));
     let counter = credential_calls.clone();
     let no_credentials = layer_fn(move |_endpoint| {
         let counter = counter.clone();
         tower::service_fn(move |_: Request<Body>| {
             counter.fetch_add(1, Ordering::Relaxed);
-            std::future::ready(Err::<Response<Body>, _>(Rejection::internal("no key to sign with")))
+            std::future::ready(Err::<Response<Body>, _>(Rejection::internal("missing signing key")))
         })
     });
     let (address, seen) = server(serving).await;

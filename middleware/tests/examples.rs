@@ -1,10 +1,10 @@
-//! The examples do what they say: they are served here as `cargo run --example` serves them, and called.
-#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+//! Runs the examples as `cargo run --example` does, and calls them.
+#![expect(clippy::unwrap_used, reason = "an unwrap in a test is an assertion")]
 
-#[expect(dead_code, reason = "its main is for cargo run")]
+#[expect(dead_code, reason = "main is used by cargo run only")]
 #[path = "../examples/grpc_service.rs"]
 mod grpc_service;
-#[expect(dead_code, reason = "its main is for cargo run")]
+#[expect(dead_code, reason = "main is used by cargo run only")]
 #[path = "../examples/http_service.rs"]
 mod http_service;
 
@@ -28,8 +28,8 @@ async fn http_service() {
         for (path, token, status, body) in [
             ("/hello", "", 200, "hello\n"),
             ("/things/7", token.as_str(), 200, "thing 7, for alice\n"),
-            ("/things/8", token.as_str(), 404, "there is only thing 7"),
-            ("/things/7", "", 401, "a bearer token is needed"),
+            ("/things/8", token.as_str(), 404, "unknown thing"),
+            ("/things/7", "", 401, "a bearer token is required"),
         ] {
             let request = client.get(format!("http://{address}{path}"));
             let request = if token.is_empty() { request } else { request.bearer_auth(token) };
@@ -52,11 +52,11 @@ async fn grpc_service() {
     let address = listener.local_addr().unwrap();
     let calls = async {
         let mut client = grpc_service::connect(address, &key).unwrap();
-        assert_eq!(grpc_service::ask(&mut client, "heart").await.unwrap(), ServingStatus::Serving);
-        let refused = grpc_service::ask(&mut client, "spoon").await.unwrap_err();
-        assert_eq!((refused.code(), refused.message()), (Code::NotFound, "not one of my organs"));
+        assert_eq!(grpc_service::check(&mut client, "heart").await.unwrap(), ServingStatus::Serving);
+        let refused = grpc_service::check(&mut client, "spoon").await.unwrap_err();
+        assert_eq!((refused.code(), refused.message()), (Code::NotFound, "unknown organ"));
         let mut untrusted = grpc_service::connect(address, &generate_key()).unwrap();
-        assert_eq!(grpc_service::ask(&mut untrusted, "heart").await.unwrap_err().code(), Code::Unauthenticated);
+        assert_eq!(grpc_service::check(&mut untrusted, "heart").await.unwrap_err().code(), Code::Unauthenticated);
         shutdown.cancel();
     };
     let (served, ()) = tokio::join!(grpc_service::serve(listener, &key, shutdown.clone()), calls);

@@ -1,5 +1,6 @@
-//! An injected abort over real sockets: nothing of an answer leaves, and only what was hit is broken.
-#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+//! Fault injection: an injected abort over real sockets sends no part of a response, and breaks
+//! only the affected request.
+#![expect(clippy::unwrap_used, reason = "an unwrap in a test is an assertion")]
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 static ROUTES: [Method; 2] = [Method::http("GET", "/well", Access::Public), Method::http("GET", "/broken", Access::Public)];
 
-/// The whole server stack around two routes, one of which is aborted at every request.
+/// Full server stack with two routes; every request to one of them is aborted.
 fn server() -> (SocketAddr, Faults) {
     let methods = Arc::new(MethodTable::new(&[&ROUTES]).unwrap());
     let config = server::Config { fault_injection: fault::Config { enabled: true }, ..server::Config::default() };
@@ -37,23 +38,23 @@ fn server() -> (SocketAddr, Faults) {
     (address, faults)
 }
 
-/// What comes back over one HTTP/1.1 connection until the server closes it.
+/// Returns the bytes of one HTTP/1.1 connection until the server closes it.
 async fn read(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut received = Vec::new();
-    // Closed or reset: both are the end.
+    // A close and a reset both end the connection.
     let _ = stream.read_to_end(&mut received).await;
     String::from_utf8(received).unwrap()
 }
 
 #[tokio::test]
-async fn an_http1_connection_closes_without_a_byte() {
+async fn abort_closes_http1_connection_without_response() {
     let (address, faults) = server();
     assert_eq!(read(address, "GET /broken HTTP/1.1\r\nhost: a\r\n\r\n").await, "");
     let response = read(address, "GET /well HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
     assert!(response.starts_with("HTTP/1.1 200 ") && response.ends_with("well"), "{response}");
-    // An answer under way is not undone: the one before on the same connection arrives whole.
+    // The response to the previous request on the same connection arrives completely.
     let response = read(address, "GET /well HTTP/1.1\r\nhost: a\r\n\r\nGET /broken HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert!(response.ends_with("well"), "{response}");
     let response = read(address, "HEAD /broken HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
@@ -65,7 +66,7 @@ async fn an_http1_connection_closes_without_a_byte() {
 }
 
 #[tokio::test]
-async fn an_http2_stream_is_reset_and_its_connection_lives_on() {
+async fn abort_resets_only_the_http2_stream() {
     let (address, _) = server();
     let (client, connection) = h2::client::handshake(TcpStream::connect(address).await.unwrap()).await.unwrap();
     drop(task::spawn(async move { drop(connection.await) }));
@@ -75,7 +76,7 @@ async fn an_http2_stream_is_reset_and_its_connection_lives_on() {
         client.send_request(request, true).unwrap().0
     };
     let (before, broken, after) = (send("/well"), send("/broken"), send("/well"));
-    let error = broken.await.expect_err("not even a head");
+    let error = broken.await.expect_err("the stream is reset before its headers");
     assert!(error.is_reset() && error.is_remote(), "{error:?}");
     assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR));
     for response in [before, after] {

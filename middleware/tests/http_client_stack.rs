@@ -1,8 +1,8 @@
-//! The client stack over HTTP against real servers on loopback ports.
-#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+//! HTTP client stack against real servers on loopback ports.
+#![expect(clippy::unwrap_used, reason = "an unwrap in a test is an assertion")]
 
-#[path = "support/kept_spans.rs"]
-mod kept_spans;
+#[path = "support/in_memory_exporter.rs"]
+mod in_memory_exporter;
 
 use std::{error::Error, future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
-use kept_spans::Kept;
+use in_memory_exporter::Kept;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use opentelemetry::trace::{SpanKind, Status, TracerProvider};
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
@@ -33,11 +33,11 @@ use tower::ServiceExt;
 use tracing::instrument::WithSubscriber;
 use tracing_subscriber::layer::SubscriberExt;
 
-/// Method, path with query, headers and body of each request that came in.
+/// Method, URI, headers and body of each received request.
 type Seen = Arc<Mutex<Vec<(Method, String, HeaderMap, Bytes)>>>;
 type Answer = Result<http::Response<HttpBody>, Arc<Rejection>>;
 
-/// A server that gives `answer` to the number of the request, from 1.
+/// Server that responds to the n-th request with `answer(n)`, from 1.
 async fn server<F>(answer: impl Fn(usize) -> F + Clone + Send + Sync + 'static) -> (SocketAddr, Seen)
 where
     F: Future<Output = Response> + Send + 'static,
@@ -64,7 +64,7 @@ fn client(address: SocketAddr, config: &HttpConfig) -> HttpClient {
     client::http("idp", &origin, config, reqwest::Client::builder().no_proxy()).unwrap()
 }
 
-/// A breaker that opens after three failures, and no retries.
+/// Breaker that opens after three failures, without retries.
 fn breaker_config() -> HttpConfig {
     let retry = retry::Config { enabled: false, ..retry::Config::default() };
     let breaker = circuit_breaker::Config { min_calls: 3, ..circuit_breaker::Config::default() };
@@ -90,12 +90,12 @@ fn unavailable() -> Response {
     StatusCode::SERVICE_UNAVAILABLE.into_response()
 }
 
-/// Two answers are a 503, and then all is well.
+/// Responds with 503 twice, then succeeds.
 async fn flaky(number: usize) -> Response {
     if number <= 2 { unavailable() } else { "keys".into_response() }
 }
 
-/// The one span that `call` makes.
+/// Runs `call` and returns its single client span.
 async fn span_of<F: Future>(call: F) -> (F::Output, SpanData) {
     let exporter = Kept::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
@@ -112,8 +112,8 @@ fn attribute(span: &SpanData, key: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_call_that_recovers_is_one_span_and_one_duration_and_three_attempts() {
-    // All of this test is one thread: what it builds and runs is recorded here.
+async fn retried_call_is_one_span_with_three_attempts() {
+    // The test runs on one thread, so that the local recorder sees everything.
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     let _local = metrics::set_default_local_recorder(&recorder);
@@ -130,10 +130,10 @@ async fn a_call_that_recovers_is_one_span_and_one_duration_and_three_attempts() 
         assert_eq!(headers["traceparent"], parent.as_str());
         assert_eq!(headers[header::AUTHORIZATION], "Basic bWU6c2VjcmV0");
         let ours = ["grpc-timeout", "grpc-previous-rpc-attempts", "x-request-timeout"];
-        assert!(ours.iter().all(|name| !headers.contains_key(*name)), "no word that a foreign server does not know: {headers:?}");
+        assert!(ours.iter().all(|name| !headers.contains_key(*name)), "no Palisade headers to an external server: {headers:?}");
     }
 
-    assert_eq!((span.name.as_ref(), &span.status), ("GET", &Status::Unset), "it recovered");
+    assert_eq!((span.name.as_ref(), &span.status), ("GET", &Status::Unset), "the call succeeded after retries");
     for (key, value) in [
         ("http.request.method", "GET".to_owned()),
         ("server.address", "127.0.0.1".to_owned()),
@@ -173,7 +173,7 @@ async fn a_call_that_recovers_is_one_span_and_one_duration_and_three_attempts() 
 }
 
 #[tokio::test]
-async fn what_is_refused_or_fails_is_an_error_of_the_span() {
+async fn failures_and_rejections_set_span_error() {
     let (address, _) = server(async |_| StatusCode::NOT_FOUND.into_response()).await;
     let idp = client(address, &HttpConfig::default());
     let ((), span) = span_of(async { drop(get(&idp).await.unwrap()) }).await;
@@ -189,7 +189,7 @@ async fn what_is_refused_or_fails_is_an_error_of_the_span() {
 }
 
 #[tokio::test]
-async fn a_call_with_side_effects_is_repeated_only_with_a_key() {
+async fn post_is_retried_only_with_idempotency_key() {
     let (address, seen) = server(flaky).await;
     let client = client(address, &HttpConfig::default());
     assert_eq!(status(&client, request(Method::POST)).await, 503);
@@ -203,24 +203,26 @@ async fn a_call_with_side_effects_is_repeated_only_with_a_key() {
 }
 
 #[tokio::test]
-async fn a_server_that_wants_to_be_left_alone_is() {
+async fn long_retry_after_opens_the_breaker() {
     let (address, seen) = server(async |_| (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "20")]).into_response()).await;
-    let config =
-        HttpConfig { circuit_breaker: circuit_breaker::Config { min_calls: 1, ..circuit_breaker::Config::default() }, ..HttpConfig::default() };
+    let config = HttpConfig {
+        circuit_breaker: circuit_breaker::Config { min_calls: 1, ..circuit_breaker::Config::default() },
+        ..HttpConfig::default()
+    };
     let client = client(address, &config);
     assert_eq!(status(&client, request(Method::GET)).await, 503);
-    assert_eq!(seen.lock().len(), 1, "there is not as much time as it asks for");
+    assert_eq!(seen.lock().len(), 1, "Retry-After exceeds the deadline");
     let refusal = get(&client).await.unwrap_err();
     assert!(matches!(refusal.retry(), Retry::After(wait) if wait > Duration::from_secs(18)), "{:?}", refusal.retry());
     assert_eq!(seen.lock().len(), 1);
 }
 
 #[tokio::test]
-async fn the_breaker_opens_refuses_at_once_and_closes_when_the_server_is_well() {
+async fn breaker_opens_rejects_and_closes_after_recovery() {
     let (address, seen) = server(async |number| if number <= 4 { unavailable() } else { StatusCode::OK.into_response() }).await;
     let config = breaker_config();
     let breaker = circuit_breaker::Config { open_ms: 500, max_open_ms: 500, probes: 1, ..config.circuit_breaker };
-    let client = client(address, &HttpConfig { circuit_breaker, ..config });
+    let client = client(address, &HttpConfig { circuit_breaker: breaker, ..config });
     for _ in 0..3 {
         assert_eq!(status(&client, request(Method::GET)).await, 503);
     }
@@ -233,13 +235,13 @@ async fn the_breaker_opens_refuses_at_once_and_closes_when_the_server_is_well() 
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), recovery).await.expect("it is asked again");
+    tokio::time::timeout(Duration::from_secs(10), recovery).await.expect("the breaker probes in time");
     assert_eq!(client.breaker().state(), State::Closed);
     assert_eq!(seen.lock().len(), 5, "one probe failed");
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_is_a_timeout_and_a_failure() {
+async fn hanging_server_times_out_as_failure() {
     let (address, _) = server(async |_| pending().await).await;
     let client = client(address, &HttpConfig { attempt_timeout_ms: 100, ..breaker_config() });
     let started = Instant::now();
@@ -251,7 +253,7 @@ async fn a_server_that_hangs_is_a_timeout_and_a_failure() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_after_the_deadline() {
+async fn expired_deadline_sends_no_request() {
     let (address, seen) = server(flaky).await;
     let client = client(address, &HttpConfig::default());
     let refusal = context::scope(Context::background().with_deadline(Instant::now()), get(&client)).await.unwrap_err();
@@ -260,7 +262,7 @@ async fn nothing_is_sent_after_the_deadline() {
     assert_eq!(client.breaker().counts().total, 0);
 }
 
-/// A server that reads the beginning of each request, writes this and closes, or stays silent if it may not.
+/// Server that reads the start of each request, writes `text` and then closes, or stays silent.
 async fn raw_server(text: &'static str, close: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -281,7 +283,7 @@ async fn raw_server(text: &'static str, close: bool) -> SocketAddr {
 const HALF: &str = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc";
 
 #[tokio::test]
-async fn a_body_that_breaks_off_or_hangs_is_a_failure_though_its_head_was_well() {
+async fn truncated_or_hanging_body_is_a_failure() {
     let client = client(raw_server(HALF, true).await, &breaker_config());
     let response = get(&client).await.unwrap();
     assert_eq!(response.status(), 200);
@@ -297,7 +299,7 @@ async fn a_body_that_breaks_off_or_hangs_is_a_failure_though_its_head_was_well()
 }
 
 #[tokio::test]
-async fn an_empty_answer_and_one_that_nobody_reads_are_answers() {
+async fn empty_or_unread_response_is_a_success() {
     let (address, _) = server(async |number| if number == 1 { StatusCode::OK.into_response() } else { "keys".into_response() }).await;
     let client = client(address, &breaker_config());
     assert_eq!(status(&client, request(Method::GET)).await, 200);
@@ -306,7 +308,7 @@ async fn an_empty_answer_and_one_that_nobody_reads_are_answers() {
 }
 
 #[tokio::test]
-async fn a_failure_is_told_by_whether_the_server_may_have_seen_the_request() {
+async fn failure_shows_whether_request_was_sent() {
     let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     for (address, unsent) in [(dead, true), (raw_server("", true).await, false)] {
         let client = client(address, &breaker_config());
@@ -316,20 +318,20 @@ async fn a_failure_is_told_by_whether_the_server_may_have_seen_the_request() {
         assert_eq!((failure.never_sent, failure.connect_backoff), (unsent, false));
         let text = format!("{:?}", refusal.source());
         assert!(!text.contains("secret"), "{text}");
-        // What was never sent is sent again at once, once.
+        // A request that was never sent is retried transparently, once.
         assert_eq!(client.breaker().counts().failed, if unsent { 2 } else { 1 });
     }
 }
 
 #[tokio::test]
-async fn a_redirect_is_an_answer() {
+async fn redirect_is_returned_not_followed() {
     let (address, seen) = server(async |_| (StatusCode::FOUND, [(header::LOCATION, "/elsewhere")]).into_response()).await;
     assert_eq!(status(&client(address, &HttpConfig::default()), request(Method::GET)).await, 302);
     assert_eq!(seen.lock().len(), 1);
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_gives_its_place_back_and_says_nothing() {
+async fn dropped_call_releases_permit_and_is_not_counted() {
     let (address, seen) = server(async |number| if number == 1 { pending().await } else { "keys".into_response() }).await;
     let client = client(address, &HttpConfig { max_in_flight: 1, ..breaker_config() });
     let first = task::spawn({
@@ -343,8 +345,8 @@ async fn a_call_that_is_dropped_gives_its_place_back_and_says_nothing() {
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
     let unread = get(&client).await.unwrap();
-    assert_eq!(get(&client).await.unwrap_err().reason(), &reasons::OVERLOADED, "an answer has its place until it was read");
+    assert_eq!(get(&client).await.unwrap_err().reason(), &reasons::OVERLOADED, "the permit is held until the body is read");
     drop(unread);
     assert_eq!(status(&client, request(Method::GET)).await, 200);
-    assert_eq!(client.breaker().counts().total, 2, "the one that was dropped is none of the target's doing");
+    assert_eq!(client.breaker().counts().total, 2, "the dropped call is not counted");
 }

@@ -1,14 +1,13 @@
-//! TLS between a client stack and a server stack: who is believed, who is not, and what happens when certificates change.
-#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+//! TLS and mTLS between client and server stack: accepted and rejected peers, certificate reload.
+#![expect(clippy::unwrap_used, reason = "an unwrap in a test is an assertion")]
 
-#[path = "support/authority.rs"]
-mod authority;
+#[path = "support/test_ca.rs"]
+mod test_ca;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use authority::{Authority, Issued};
 use palisade_middleware::{
-    auth::{CredentialsLayer, TokenPolicy, InternalTokens, Issuer, Verifier, jwks::JwksSource, keys::SigningKey},
+    auth::{CredentialsLayer, InternalTokens, Issuer, TokenPolicy, Verifier, jwks::JwksSource, keys::SigningKey},
     client::{self, Client},
     clock::SystemClock,
     fault::Faults,
@@ -20,6 +19,7 @@ use palisade_middleware::{
     tls::{PortTls, UpstreamTls},
 };
 use tempfile::TempDir;
+use test_ca::{Authority, Issued};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, service::Routes};
@@ -28,15 +28,15 @@ use tower::layer::util::Identity;
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 static METHODS: [Method; 1] = [Method::grpc(CHECK, Access::Scope("check"))];
-/// Years at whose beginning a certificate ends.
+/// Expiry year of a certificate.
 const VALID: i32 = 2999;
 const EXPIRED: i32 = 2001;
-/// How often changed files are looked for.
+/// Reload interval, milliseconds.
 const RELOAD_MS: u64 = 20;
-/// Long enough for a busy machine.
+/// Test timeout, long enough for a busy machine.
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An authority, and what `products` and `gateway` have of it.
+/// A CA with the certificates of `products` and `gateway`.
 struct Fixture {
     directory: TempDir,
     authority: Authority,
@@ -79,7 +79,7 @@ impl Fixture {
         }
     }
 
-    /// A service that believes the gateway's tokens.
+    /// Starts a service that trusts the gateway's tokens.
     fn serve(&self, tls: &PortTls) -> SocketAddr {
         let listener = accept::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
@@ -98,7 +98,7 @@ impl Fixture {
         address
     }
 
-    /// The gateway, whose calls are told apart from those of others by its tokens.
+    /// Client of the gateway, identified by its tokens.
     fn connect(&self, address: SocketAddr, tls: UpstreamTls) -> Client {
         let scheme = if tls.is_on() { "https" } else { "http" };
         let config = client::Config { tls, ..client::Config::at(format!("{scheme}://{address}")) };
@@ -119,11 +119,11 @@ async fn eventually(condition: impl AsyncFn() -> bool) {
             tokio::time::sleep(Duration::from_millis(RELOAD_MS)).await;
         }
     };
-    tokio::time::timeout(TEST_TIMEOUT, polling).await.expect("it comes in the end");
+    tokio::time::timeout(TEST_TIMEOUT, polling).await.expect("condition met in time");
 }
 
 #[tokio::test]
-async fn only_those_are_served_who_are_who_they_say_they_are() {
+async fn server_accepts_only_matching_client_certificate() {
     let fixture = Fixture::new();
     let path = fixture.directory.path();
     let address = fixture.serve(&fixture.port());
@@ -132,11 +132,15 @@ async fn only_those_are_served_who_are_who_they_say_they_are() {
     let untrusted_ca = Authority::new(path, "strangers");
     let cases = [
         ("no certificate", UpstreamTls { cert_file: None, key_file: None, ..fixture.upstream() }, Code::Unavailable),
-        ("one that has ended", fixture.upstream_as(&fixture.authority.issue(&path.join("old"), &["gateway"], EXPIRED)), Code::Unavailable),
-        ("a stranger's", fixture.upstream_as(&untrusted_ca.issue(&path.join("stranger"), &["gateway"], VALID)), Code::Unavailable),
-        ("another service's", fixture.upstream_as(&fixture.authority.issue(&path.join("orders"), &["orders"], VALID)), Code::Unauthenticated),
+        ("expired certificate", fixture.upstream_as(&fixture.authority.issue(&path.join("old"), &["gateway"], EXPIRED)), Code::Unavailable),
+        ("untrusted CA", fixture.upstream_as(&untrusted_ca.issue(&path.join("stranger"), &["gateway"], VALID)), Code::Unavailable),
         (
-            "one that says more than the name",
+            "certificate of another service",
+            fixture.upstream_as(&fixture.authority.issue(&path.join("orders"), &["orders"], VALID)),
+            Code::Unauthenticated,
+        ),
+        (
+            "name with the expected suffix",
             fixture.upstream_as(&fixture.authority.issue(&path.join("x"), &["xgateway"], VALID)),
             Code::Unauthenticated,
         ),
@@ -148,17 +152,17 @@ async fn only_those_are_served_who_are_who_they_say_they_are() {
 }
 
 #[tokio::test]
-async fn only_whom_we_meant_to_call_is_called() {
+async fn client_accepts_only_the_expected_server_name() {
     let fixture = Fixture::new();
     let path = fixture.directory.path();
     let untrusted_ca = Authority::new(path, "strangers");
     let port = |issued: Issued| PortTls { cert_file: Some(issued.cert), key_file: Some(issued.key), ..fixture.port() };
     let cases = [
-        ("a stranger", port(untrusted_ca.issue(&path.join("stranger"), &["products"], VALID)), Code::Unavailable),
-        ("one whose time is over", port(fixture.authority.issue(&path.join("old"), &["products"], EXPIRED)), Code::Unavailable),
+        ("untrusted CA", port(untrusted_ca.issue(&path.join("stranger"), &["products"], VALID)), Code::Unavailable),
+        ("expired certificate", port(fixture.authority.issue(&path.join("old"), &["products"], EXPIRED)), Code::Unavailable),
         ("another service", port(fixture.authority.issue(&path.join("orders"), &["orders"], VALID)), Code::Unavailable),
         ("plain text", PortTls::default(), Code::Unavailable),
-        ("itself, which wants no certificate", PortTls { client_ca_file: None, ..fixture.port() }, Code::Ok),
+        ("server without client certificates", PortTls { client_ca_file: None, ..fixture.port() }, Code::Ok),
     ];
     for (case, tls, expected) in cases {
         let address = fixture.serve(&tls);
@@ -169,7 +173,7 @@ async fn only_whom_we_meant_to_call_is_called() {
 }
 
 #[tokio::test]
-async fn plain_http_at_a_port_with_a_certificate_reaches_nobody() {
+async fn tls_port_rejects_plain_http() {
     let fixture = Fixture::new();
     let address = fixture.serve(&fixture.port());
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -180,7 +184,7 @@ async fn plain_http_at_a_port_with_a_certificate_reaches_nobody() {
 }
 
 #[tokio::test]
-async fn new_certificates_are_used_without_a_restart_and_broken_ones_are_not() {
+async fn certificates_reload_and_invalid_ones_are_ignored() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let prometheus = recorder.handle();
     let _here = metrics::set_default_local_recorder(&recorder);
@@ -191,11 +195,12 @@ async fn new_certificates_are_used_without_a_restart_and_broken_ones_are_not() {
     assert_eq!(call(&fixture.connect(address, before.clone())).await, Code::Ok);
 
     std::fs::write(&fixture.products.cert, "half of a cert").unwrap();
-    let is_failed_reload = |line: &str| line.starts_with(r#"palisade_tls_reloads{certificate="server",outcome="failed"}"#) && !line.ends_with(" 0");
+    let is_failed_reload =
+        |line: &str| line.starts_with(r#"palisade_tls_reloads{certificate="server",outcome="failed"}"#) && !line.ends_with(" 0");
     eventually(async || prometheus.render().lines().any(is_failed_reload)).await;
-    assert_eq!(call(&fixture.connect(address, before.clone())).await, Code::Ok, "the old one is kept");
+    assert_eq!(call(&fixture.connect(address, before.clone())).await, Code::Ok, "the old certificate stays in use");
 
-    // Everything anew, by an authority that nobody knew before. The caller's client was made with the old files.
+    // Replaces the CA and all certificates; the existing client was built from the old files.
     let client = fixture.connect(address, before.clone());
     let next = Authority::new(path, "next");
     next.issue(&path.join("products"), &["products"], VALID);
@@ -206,17 +211,17 @@ async fn new_certificates_are_used_without_a_restart_and_broken_ones_are_not() {
 }
 
 #[tokio::test]
-async fn what_cannot_work_is_said_at_the_start() {
+async fn invalid_tls_settings_fail_at_startup() {
     let fixture = Fixture::new();
     let other = fixture.authority.issue(&fixture.directory.path().join("other"), &["products"], VALID);
     let port = fixture.port();
     let invalid = [
-        (PortTls { key_file: None, ..port.clone() }, "tls.cert_file needs tls.key_file beside it"),
-        (PortTls { cert_file: None, key_file: None, ..port.clone() }, "tls.client_ca_file needs tls.cert_file beside it"),
-        (PortTls { key_file: Some(other.key), ..port.clone() }, "the certificate and its key cannot be used"),
-        (PortTls { cert_file: Some("nowhere.crt".into()), ..port.clone() }, "nowhere.crt cannot be read"),
-        (PortTls { cert_file: port.key_file.clone(), ..port.clone() }, "holds no certificate in PEM"),
-        (PortTls { key_file: port.cert_file.clone(), ..port.clone() }, "holds no private key in PEM"),
+        (PortTls { key_file: None, ..port.clone() }, "tls.cert_file requires tls.key_file"),
+        (PortTls { cert_file: None, key_file: None, ..port.clone() }, "tls.client_ca_file requires tls.cert_file"),
+        (PortTls { key_file: Some(other.key), ..port.clone() }, "cannot use the certificate with its key"),
+        (PortTls { cert_file: Some("nowhere.crt".into()), ..port.clone() }, "cannot read nowhere.crt"),
+        (PortTls { cert_file: port.key_file.clone(), ..port.clone() }, "contains no certificate in PEM"),
+        (PortTls { key_file: port.cert_file.clone(), ..port.clone() }, "contains no private key in PEM"),
     ];
     for (tls, text) in invalid {
         let error = tls.check().unwrap_err().to_string();
@@ -225,8 +230,8 @@ async fn what_cannot_work_is_said_at_the_start() {
     assert!(port.check().is_ok() && PortTls::default().check().is_ok());
     let upstream = fixture.upstream();
     for (tls, text) in [
-        (UpstreamTls { ca_file: None, ..upstream.clone() }, "tls.cert_file needs tls.ca_file beside it"),
-        (UpstreamTls { server_name: Some("no name".to_owned()), ..upstream.clone() }, "is no name of a host"),
+        (UpstreamTls { ca_file: None, ..upstream.clone() }, "tls.cert_file requires tls.ca_file"),
+        (UpstreamTls { server_name: Some("no name".to_owned()), ..upstream.clone() }, "is not a host name"),
     ] {
         let error = tls.check().unwrap_err().to_string();
         assert!(error.contains(text), "{error}");

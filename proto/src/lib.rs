@@ -1,7 +1,7 @@
-//! The contracts in `proto/palisade`, and what we need of etcd's, as Rust: nothing here is written by hand.
+//! Generated Rust code of the contracts in `proto/palisade`, and of the used subset of etcd's API.
 #![expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
 
-/// `palisade.products.v1`: products and the stock of each.
+/// `palisade.products.v1`: products and their stock.
 pub mod products {
     /// Version 1.
     pub mod v1 {
@@ -9,7 +9,7 @@ pub mod products {
     }
 }
 
-/// `palisade.orders.v1`: orders and their saga.
+/// `palisade.orders.v1`: orders and their sagas.
 pub mod orders {
     /// Version 1.
     pub mod v1 {
@@ -17,10 +17,11 @@ pub mod orders {
     }
 }
 
-/// What is called of etcd's v3 API.
+/// Used subset of the etcd v3 API.
 pub mod etcd {
     tonic::include_proto!("etcdserverpb");
 }
 
-/// The encoded `FileDescriptorSet` of our own packages, for server reflection and for the method tables.
+/// Encoded `FileDescriptorSet` of the Palisade packages, for server reflection and the method
+/// tables.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,4 +1,4 @@
-//! Builds again when a migration is added: the crate embeds them.
+//! Rebuilds the crate when a migration is added, because the crate embeds the migrations.
 
 fn main() {
     println!("cargo::rerun-if-changed=migrations");

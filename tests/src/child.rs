@@ -1,4 +1,4 @@
-//! A program that never outlives the test that started it, and whose output is at hand.
+//! Child process that never outlives its test and whose output can be searched.
 
 use std::{
     fs,
@@ -15,33 +15,36 @@ use anyhow::{Context, Result};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process, kill_process_group};
 
-/// How long a program may take to say something that is waited for.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Maximum wait for an expected output line.
+const OUTPUT_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Becomes the program itself (`exec`), after leaving a watchdog behind that reads our end of a pipe: when this process ends, however it ends,
-/// the pipe closes, the program is ended and its scratch directory removed.
-const WATCHED: &str = r#"
+/// Shell script that starts a watchdog and then becomes the program (`exec`).
+///
+/// The watchdog reads a pipe from the test process. When the test process ends for any reason, the
+/// pipe closes, and the watchdog stops the program and removes its scratch directory.
+const WATCHDOG_SCRIPT: &str = r#"
 scratch=$1 ending=$2; shift 2
 exec 3<&0
 { read -r _ <&3; kill -$ending $$; kill -CONT $$; [ -z "$scratch" ] || rm -rf "$scratch" || { sleep 1; rm -rf "$scratch"; }; } >/dev/null 2>&1 &
 exec "$@" </dev/null 3<&-
 "#;
 
-/// A running program. Dropping it ends it.
+/// Running program. Dropping it stops the program.
 #[derive(Debug)]
 pub struct Child {
     process: Process,
     name: String,
-    ending: Signal,
+    stop_signal: Signal,
     output: Arc<Output>,
 }
 
 impl Child {
-    /// Starts `command`. `scratch` is removed if this process dies; `ending` is the signal that ends the program at once.
+    /// Starts `command`. `scratch` is removed if the test process dies. `ending` is the signal that
+    /// stops the program immediately.
     pub fn spawn(command: &Command, scratch: Option<&Path>, ending: Signal) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         let mut watched = Command::new("sh");
-        watched.args(["-c", WATCHED, "sh"]).arg(scratch.unwrap_or(Path::new(""))).arg(ending.as_raw().to_string());
+        watched.args(["-c", WATCHDOG_SCRIPT, "sh"]).arg(scratch.unwrap_or(Path::new(""))).arg(ending.as_raw().to_string());
         watched.arg(command.get_program()).args(command.get_args());
         for (variable, value) in command.get_envs() {
             match value {
@@ -53,43 +56,46 @@ impl Child {
         watched.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut process = watched.spawn().with_context(|| format!("starting {name}"))?;
         let output = Arc::<Output>::default();
-        output.follow(process.stdout.take().context("stdout is piped")?);
-        output.follow(process.stderr.take().context("stderr is piped")?);
-        Ok(Self { process, name, ending, output })
+        output.collect(process.stdout.take().context("stdout is piped")?);
+        output.collect(process.stderr.take().context("stderr is piped")?);
+        Ok(Self { process, name, stop_signal: ending, output })
     }
 
-    /// The first value `find` makes of a line of output, past or to come. `None` when the program ended, or said nothing of it for a minute.
-    pub fn line<T>(&self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
+    /// Returns the first `Some` of `find` over the past and future output lines. `None` if the
+    /// program ends or a minute passes without a match.
+    pub fn wait_for_line<T>(&self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
         self.output.wait_for(find)
     }
 
-    /// The number of the program's process.
+    /// Returns the process ID.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Everything it has written so far.
+    /// Returns the complete output up to this point.
     pub fn log(&self) -> String {
         self.output.lock().lines.join("\n")
     }
 
-    /// Sends a signal to the program alone.
+    /// Sends a signal to the program only.
     pub fn signal(&self, signal: Signal) {
-        // An error means that it has already ended, which every caller finds out by other means.
+        // An error means that the program has ended already. Every caller detects that in another
+        // way.
         let _ = kill_process(self.pid(), signal);
     }
 
-    /// Sends a signal to the program and to the processes of the same program that it started (Postgres's backends).
-    pub fn signal_family(&self, signal: Signal) {
+    /// Sends a signal to the program and its child processes of the same program (PostgreSQL
+    /// backends).
+    pub fn signal_descendants(&self, signal: Signal) {
         self.signal(signal);
-        for pid in family(self.pid()) {
+        for pid in descendants(self.pid()) {
             let _ = kill_process(pid, signal);
         }
     }
 
-    /// Kills it at once, with all it started, and waits until it is gone.
+    /// Kills the program and all its descendants, and waits for the exit.
     pub fn kill(&mut self) {
-        let family = family(self.pid());
+        let family = descendants(self.pid());
         let _ = kill_process_group(self.pid(), Signal::KILL);
         for pid in family {
             let _ = kill_process(pid, Signal::KILL);
@@ -97,10 +103,11 @@ impl Child {
         let _ = self.process.wait();
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the program exits by itself.
     pub fn wait(&mut self) -> Result<ExitStatus> {
-        // The kernel closes its output while it exits: from here on the exit status stands, and only the watchdog is left to end.
-        anyhow::ensure!(self.output.wait_for_end(), "{} did not end within {PATIENCE:?}", self.name);
+        // The kernel closes the output during exit. From here the exit status is final, and only
+        // the watchdog remains to be stopped.
+        anyhow::ensure!(self.output.wait_for_end(), "{} did not end within {OUTPUT_TIMEOUT:?}", self.name);
         let _ = kill_process_group(self.pid(), Signal::KILL);
         Ok(self.process.wait()?)
     }
@@ -112,16 +119,16 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if self.ending != Signal::KILL {
-            self.signal(self.ending);
-            self.signal_family(Signal::CONT);
+        if self.stop_signal != Signal::KILL {
+            self.signal(self.stop_signal);
+            self.signal_descendants(Signal::CONT);
             self.output.wait_for_end();
         }
         self.kill();
         if thread::panicking() {
             let output = self.output.lock();
             let last = output.lines.len().saturating_sub(60);
-            eprintln!("--- the last lines of {}:\n{}\n---", self.name, output.lines[last..].join("\n"));
+            eprintln!("--- last output lines of {}:\n{}\n---", self.name, output.lines[last..].join("\n"));
         }
     }
 }
@@ -143,8 +150,8 @@ impl Output {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Collects what comes out of `pipe`, so that the program never blocks on a full one.
-    fn follow(self: &Arc<Self>, pipe: impl Read + Send + 'static) {
+    /// Collects the output of `pipe`, so that the program never blocks on a full pipe.
+    fn collect(self: &Arc<Self>, pipe: impl Read + Send + 'static) {
         self.lock().open += 1;
         let output = Arc::clone(self);
         thread::spawn(move || {
@@ -165,31 +172,31 @@ impl Output {
             seen = state.lines.len();
             found.is_none() && state.open > 0
         };
-        drop(self.changed.wait_timeout_while(self.lock(), PATIENCE, waiting));
+        drop(self.changed.wait_timeout_while(self.lock(), OUTPUT_TIMEOUT, waiting));
         found
     }
 
     fn wait_for_end(&self) -> bool {
-        let waited = self.changed.wait_timeout_while(self.lock(), PATIENCE, |state| state.open > 0);
+        let waited = self.changed.wait_timeout_while(self.lock(), OUTPUT_TIMEOUT, |state| state.open > 0);
         waited.is_ok_and(|(_, timeout)| !timeout.timed_out())
     }
 }
 
-/// Descendants of `root` that run the same program as it does.
-fn family(root: Pid) -> Vec<Pid> {
+/// Returns the descendants of `root` that run the same program.
+fn descendants(root: Pid) -> Vec<Pid> {
     let Some((program, _)) = stat(&root.to_string()) else { return Vec::new() };
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     all.filter_map(|entry| {
         let name = entry.file_name();
-        let (its_program, parent) = stat(name.to_str()?)?;
-        (its_program == program && parent == root.as_raw_nonzero().get())
+        let (child_program, parent) = stat(name.to_str()?)?;
+        (child_program == program && parent == root.as_raw_nonzero().get())
             .then(|| name.to_str()?.parse().ok().and_then(Pid::from_raw))
             .flatten()
     })
     .collect()
 }
 
-/// A process's program name and parent: fields 2 and 4 of `/proc/<pid>/stat` (proc(5)).
+/// Returns the name and parent of a process: fields 2 and 4 of `/proc/<pid>/stat` (proc(5)).
 fn stat(pid: &str) -> Option<(String, i32)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (program, rest) = text.split_once('(')?.1.rsplit_once(')')?;

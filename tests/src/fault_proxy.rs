@@ -1,4 +1,5 @@
-//! A TCP proxy that can be made to fail: slow, silent or gone, while the processes on both sides stay as they are.
+//! TCP fault proxy: adds latency, drops or resets connections, or limits bandwidth between two
+//! unchanged processes.
 
 use std::{
     io,
@@ -18,25 +19,26 @@ use tokio::{
 };
 
 const CHUNK_BYTES: usize = 16 * 1024;
-/// Chunks on their way in one direction; then the sender is held up.
-const CHUNKS: usize = 64;
+/// Queued chunks per direction. The sender is blocked beyond that.
+const QUEUED_CHUNKS: usize = 64;
 
-/// How a [`FaultProxy`] treats its connections, those that are there and those to come.
+/// Behaviour of a [`FaultProxy`], for open and new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// As if it were not there.
+    /// Forwards everything unchanged.
     Pass,
-    /// Every byte arrives so much later, in either direction.
+    /// Delays every byte in both directions.
     Latency(Duration),
-    /// Connections are accepted and stay open, but nothing arrives. What was sent arrives once the mode changes, as after a lost route.
+    /// Accepts connections and keeps them open but delivers nothing. Sent data is delivered once
+    /// the mode changes, as after a lost route.
     Blackhole,
-    /// Connections are reset, new ones at once.
+    /// Resets open and new connections immediately.
     Refuse,
-    /// So many bytes per second in each direction of each connection.
+    /// Bandwidth per direction and connection, bytes per second.
     Slow(u32),
 }
 
-/// A listener on a port of its own that forwards to one address. Dropping it closes everything.
+/// Proxy with its own port that forwards to one address. Dropping it closes everything.
 #[derive(Debug)]
 pub struct FaultProxy {
     address: SocketAddr,
@@ -45,22 +47,22 @@ pub struct FaultProxy {
 }
 
 impl FaultProxy {
-    /// Forwards to `upstream`, which need not listen yet.
+    /// Starts a proxy for `upstream`, which need not listen yet.
     pub async fn connect_to(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port is free");
-        let address = listener.local_addr().expect("it is bound");
+        let address = listener.local_addr().expect("listener is bound");
         let mode = watch::Sender::new(Mode::Pass);
         let mut accepting = JoinSet::new();
         accepting.spawn(accept(listener, upstream, mode.clone()));
         Self { address, mode, _accepting: accepting }
     }
 
-    /// Where it listens.
+    /// Returns the address of the proxy.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From now on.
+    /// Changes the mode immediately.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
@@ -69,7 +71,7 @@ impl FaultProxy {
 async fn accept(listener: TcpListener, upstream: SocketAddr, mode: watch::Sender<Mode>) {
     let mut connections = JoinSet::new();
     loop {
-        // Accepting fails when the other side has gone already.
+        // `accept` fails if the peer has closed the connection already.
         if let Ok((client, _)) = listener.accept().await {
             connections.spawn(serve(client, upstream, mode.subscribe()));
         }
@@ -81,26 +83,26 @@ async fn serve(mut client: TcpStream, upstream: SocketAddr, mut mode: watch::Rec
     let mut refused = mode.clone();
     let refused = async move { refused.wait_for(|mode| *mode == Mode::Refuse).await.map(drop) };
     let mut server = None;
-    let carried = async {
+    let forwarded = async {
         throttle(&mut mode, Instant::now(), 0).await;
         let server = server.insert(TcpStream::connect(upstream).await?);
-        carry(&mut client, server, &mode).await
+        forward(&mut client, server, &mode).await
     };
-    let ended_well = tokio::select! {
+    let succeeded = tokio::select! {
         biased;
         _ = refused => false,
-        carried = carried => carried.is_ok(),
+        carried = forwarded => carried.is_ok(),
     };
-    if !ended_well {
+    if !succeeded {
         for stream in [Some(client), server].into_iter().flatten() {
-            // Closing it resets it. An error means that it is closed already.
+            // Closing the socket resets the connection. An error means that it is closed already.
             let _ = stream.set_zero_linger();
         }
     }
 }
 
-/// Both directions, each to its end.
-async fn carry(client: &mut TcpStream, server: &mut TcpStream, mode: &watch::Receiver<Mode>) -> io::Result<()> {
+/// Forwards both directions up to their ends.
+async fn forward(client: &mut TcpStream, server: &mut TcpStream, mode: &watch::Receiver<Mode>) -> io::Result<()> {
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (from_client, to_client) = client.split();
@@ -109,15 +111,16 @@ async fn carry(client: &mut TcpStream, server: &mut TcpStream, mode: &watch::Rec
     Ok(())
 }
 
-/// What is read is queued with the time at which it came, so that a delay holds nothing up; an empty chunk is the end.
+/// Forwards one direction. Chunks are queued with their arrival time, so that a delay does not
+/// block reading. An empty chunk marks the end.
 async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut mode: watch::Receiver<Mode>) -> io::Result<()> {
-    let (queue, mut queued) = mpsc::channel(CHUNKS);
+    let (queue, mut queued) = mpsc::channel(QUEUED_CHUNKS);
     let read = async move {
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
             let length = from.read(&mut buffer).await?;
-            let gone = queue.send((Instant::now(), buffer[..length].to_vec())).await.is_err();
-            if length == 0 || gone {
+            let receiver_closed = queue.send((Instant::now(), buffer[..length].to_vec())).await.is_err();
+            if length == 0 || receiver_closed {
                 return Ok(());
             }
         }
@@ -140,7 +143,8 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut mode: watch::Re
     tokio::try_join!(read, write).map(drop)
 }
 
-/// Waits as long as the mode says, of now or of meanwhile; how many of these bytes may then go at once.
+/// Waits according to the mode, including changes of the mode meanwhile. Returns the number of
+/// bytes that may be sent next.
 async fn throttle(mode: &mut watch::Receiver<Mode>, arrived: Instant, bytes: usize) -> usize {
     loop {
         let now = Instant::now();
@@ -149,7 +153,7 @@ async fn throttle(mode: &mut watch::Receiver<Mode>, arrived: Instant, bytes: usi
             Mode::Latency(latency) => (arrived + latency, bytes),
             // Longer than any test.
             Mode::Blackhole => (now + Duration::from_hours(1), 0),
-            // A tenth of a second's worth at a time.
+            // Sends the bytes of a tenth of a second at a time.
             Mode::Slow(rate) => {
                 let bytes = bytes.min((rate as usize / 10).max(1));
                 (now + Duration::from_micros(bytes as u64 * 1_000_000 / u64::from(rate.max(1))), bytes)

@@ -1,13 +1,16 @@
-//! Several gateways, as a load balancer in front of them sees them.
+//! Client-side load balancer for several gateways.
 //!
-//! What it does, and no more than that:
-//! - Requests go round the gateways that say that they are ready (`GET /readyz` every 50 ms, while somebody [watches](Gateways::watch)); one that
-//!   does not say so gets no new request, not even over a connection that is open. So do a kubelet's readiness probe and the endpoints
-//!   of a service: the gateway's lame duck must be longer than that takes.
-//! - A request that failed to connect, or whose connection ended before there was a whole answer, goes to another gateway, once, and is counted. The
-//!   latter only if it may be repeated: its method is idempotent (RFC 9110, section 9.2.2) or it has an `Idempotency-Key`. An answer is
-//!   final whatever it says.
-//! - Connections are kept and used again, as HTTP/1.1 has it; one that the gateway closes, or marks `Connection: close`, is not used again.
+//! It behaves like a minimal load balancer:
+//! - Round robin over ready gateways. While [watched](Gateways::watch), each gateway is probed with
+//!   `GET /readyz` every 50 ms. A gateway that is not ready receives no new request, even over an
+//!   open connection. A kubelet's readiness probe with the endpoints of a Service does the same:
+//!   the gateway's drain delay must be longer than this takes.
+//! - Failover: a request goes to another gateway, once, and is counted, if the connection failed or
+//!   ended before a complete response. In the latter case only if the request may be repeated: an
+//!   idempotent method (RFC 9110, section 9.2.2) or an `Idempotency-Key`. A response is final,
+//!   whatever its status.
+//! - Keep-alive as in HTTP/1.1. A connection that the gateway closes, or marks with `Connection:
+//!   close`, is not reused.
 
 use std::{
     sync::{
@@ -23,17 +26,17 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use crate::client::{Answer, Client};
+use crate::client::{Client, Response};
 
-/// How often each is asked whether it is ready.
+/// Interval of readiness probes.
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);
-/// How long it may take to say so.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// Timeout of a readiness probe.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// The gateways of a shop.
+/// Gateways of a shop.
 #[derive(Debug)]
 pub struct Gateways {
-    each: Vec<Gateway>,
+    members: Vec<Gateway>,
     next_index: AtomicUsize,
     passed_on: AtomicUsize,
 }
@@ -46,53 +49,54 @@ struct Gateway {
 }
 
 impl Gateways {
-    /// Those with these addresses: the public one and that of the admin port.
+    /// Creates the balancer from pairs of public address and admin address.
     pub(crate) fn new<'a>(each: impl Iterator<Item = [&'a String; 2]>) -> Self {
         let gateway = |[address, admin]: [&String; 2]| Gateway {
-            port: Url::parse(&format!("http://{address}")).expect("an address").port().expect("it has a port"),
+            port: Url::parse(&format!("http://{address}")).expect("valid address").port().expect("address has a port"),
             admin: format!("http://{admin}"),
             ready: AtomicBool::new(true),
         };
-        Self { each: each.map(gateway).collect(), next_index: AtomicUsize::new(0), passed_on: AtomicUsize::new(0) }
+        Self { members: each.map(gateway).collect(), next_index: AtomicUsize::new(0), passed_on: AtomicUsize::new(0) }
     }
 
-    /// How many requests got their answer from another gateway than the first.
+    /// Returns the number of requests that failed over to another gateway.
     pub fn failed_over(&self) -> usize {
         self.passed_on.load(Ordering::Relaxed)
     }
 
-    /// Takes out who is not ready, or does not say so in time, and in again who is, until this is dropped.
+    /// Probes the gateways and routes around those that are not ready or time out, until the result
+    /// is dropped.
     pub fn watch(self: &Arc<Self>) -> JoinSet<()> {
         let mut watching = JoinSet::new();
-        for index in 0..self.each.len() {
+        for index in 0..self.members.len() {
             let gateways = self.clone();
-            watching.spawn(async move { gateways.each[index].watch().await });
+            watching.spawn(async move { gateways.members[index].watch().await });
         }
         watching
     }
 
-    /// The answer of the first gateway that gives one.
-    pub(crate) async fn attempt(&self, request: RequestBuilder) -> reqwest::Result<Answer> {
+    /// Sends the request to the gateways in turn until one responds.
+    pub(crate) async fn attempt(&self, request: RequestBuilder) -> reqwest::Result<Response> {
         let (http, request) = request.build_split();
         let request = request?;
-        let mut ways = self.ways().into_iter().peekable();
+        let mut ways = self.failover_order().into_iter().peekable();
         loop {
-            let way = ways.next().expect("there is a gateway");
-            let mut attempt = request.try_clone().expect("a body that is no stream can be sent again");
-            attempt.url_mut().set_port(Some(way.port)).expect("a URL with a host");
-            let error = match Answer::read_to_end(http.execute(attempt).await).await {
+            let gateway = ways.next().expect("at least one gateway");
+            let mut attempt = request.try_clone().expect("request body is not a stream");
+            attempt.url_mut().set_port(Some(gateway.port)).expect("URL has a host");
+            let error = match Response::read_to_end(http.execute(attempt).await).await {
                 Err(error) if ways.peek().is_some() && may_retry(&request, &error) => error,
                 result => return result,
             };
-            eprintln!("passed on: {} {}: {error:?}", request.method(), request.url().path());
+            eprintln!("failover: {} {}: {error:?}", request.method(), request.url().path());
             self.passed_on.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// All of them, in the order in which a request tries them.
-    fn ways(&self) -> Vec<&Gateway> {
-        let turn = self.next_index.fetch_add(1, Ordering::Relaxed) % self.each.len();
-        let (later, first) = self.each.split_at(turn);
+    /// Returns all gateways in the order in which a request tries them.
+    fn failover_order(&self) -> Vec<&Gateway> {
+        let turn = self.next_index.fetch_add(1, Ordering::Relaxed) % self.members.len();
+        let (later, first) = self.members.split_at(turn);
         let mut ways: Vec<_> = first.iter().chain(later).collect();
         ways.sort_by_key(|gateway| !gateway.ready.load(Ordering::Relaxed));
         ways
@@ -105,7 +109,7 @@ impl Gateway {
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             pace.tick().await;
-            let answer = timeout(PATIENCE, admin.get("/readyz").attempt()).await;
+            let answer = timeout(PROBE_TIMEOUT, admin.get("/readyz").attempt()).await;
             self.ready.store(matches!(answer, Ok(Ok(answer)) if answer.status == 200), Ordering::Relaxed);
         }
     }

@@ -1,4 +1,4 @@
-//! Tokens made by hand, the good and the bad: no library that refuses to make a bad one.
+//! Handmade JSON Web Tokens, valid and invalid. A JWT library would refuse to create invalid ones.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
@@ -6,29 +6,29 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use time::OffsetDateTime;
 
-/// The issuer that the tests are: every [`crate::Shop`] trusts it.
+/// Issuer of the tests, trusted by every [`crate::Shop`].
 pub const ISSUER: &str = "https://tests.palisade.invalid";
 
-/// Its HS256 secret (32 bytes, the least that is accepted).
+/// HS256 secret of the issuer: 32 bytes, the minimum that is accepted.
 pub const SECRET: &str = "an-hmac-secret-of-thirty-2-bytes";
 
-/// The claims of a token that the gateway accepts.
+/// Claims of a token that the gateway accepts.
 pub fn claims(subject: &str, scope: &str) -> Value {
     let now = now();
     json!({ "iss": ISSUER, "aud": "palisade", "sub": subject, "scope": scope, "iat": now, "exp": now + 7_200 })
 }
 
-/// A good token of the tests' own issuer.
+/// Valid token of the tests' issuer.
 pub fn token(subject: &str, scope: &str) -> String {
     sign(&json!({ "alg": "HS256", "typ": "JWT" }), &claims(subject, scope), SECRET.as_bytes())
 }
 
-/// Whatever header and claims, signed with HMAC-SHA-256.
+/// Signs any header and claims with HMAC-SHA-256.
 pub fn sign(header: &Value, claims: &Value, secret: &[u8]) -> String {
     sign_text(&header.to_string(), &claims.to_string(), secret)
 }
 
-/// As [`sign`], for texts that are no JSON, or JSON that a library would not write.
+/// Same as [`sign`], for texts that are not JSON or that a JSON library would not write.
 pub fn sign_text(header: &str, claims: &str, secret: &[u8]) -> String {
     let signed = format!("{}.{}", encode(header), encode(claims));
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
@@ -36,19 +36,19 @@ pub fn sign_text(header: &str, claims: &str, secret: &[u8]) -> String {
     format!("{signed}.{}", encode(mac.finalize().into_bytes()))
 }
 
-/// base64url without padding (RFC 7515 §2).
+/// Encodes base64url without padding (RFC 7515 §2).
 pub fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The claims of a token, unverified.
+/// Returns the unverified claims of a token.
 pub fn claims_of(token: &str) -> Value {
     let payload = token.split('.').nth(1).expect("a token has three parts");
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).expect("base64url")).expect("JSON")
 }
 
-/// Unix time in seconds.
-#[expect(clippy::disallowed_methods, reason = "the tests stand outside, where there is only the wall clock")]
+/// Unix time, seconds.
+#[expect(clippy::disallowed_methods, reason = "tests run outside the services and use the wall clock")]
 pub fn now() -> i64 {
     OffsetDateTime::now_utc().unix_timestamp()
 }

@@ -1,4 +1,5 @@
-//! What buyers were told, held against what there is: no acknowledged order is lost, no unit is lost or sold twice.
+//! Consistency audit: responses that buyers received against the final state of the shop. No
+//! acknowledged order may be lost, no unit lost or sold twice.
 
 use std::collections::BTreeMap;
 
@@ -8,54 +9,57 @@ use crate::{
     client::Client,
     eventually,
     shop::{SERVICES, Shop},
-    shop_helpers::{all, id_of, is_settled, available_quantity, settled},
+    shop_helpers::{all_items, available_quantity, id_of, is_settled, wait_until_settled},
 };
 
-/// What a buyer was told: the order of each key, and which orders it saw cancelled.
+/// Responses received by a client: the order of each idempotency key, and the cancelled orders.
 #[derive(Debug, Default)]
 pub struct ClientRecord {
-    /// Ids by keys. Whoever gets no answer asks again with the same key, until there is one.
+    /// Order IDs by idempotency key. A client without a response retries with the same key.
     pub orders: BTreeMap<String, String>,
-    /// Ids.
+    /// IDs of cancelled orders.
     pub cancelled: Vec<String>,
 }
 
-/// Goods that are sold to nobody but those whose orders are in the ledger.
+/// Products that are ordered only by recorded clients.
 #[derive(Debug)]
 pub struct StockFixture {
-    /// Whoever put them there.
+    /// Client that created the products.
     pub seller: Client,
-    /// Their ids.
+    /// Product IDs.
     pub products: Vec<String>,
-    /// How many units of each there were.
+    /// Initial number of units of each product.
     pub units: i64,
 }
 
 impl StockFixture {
-    /// So many products with so many units each.
-    pub async fn stock(seller: Client, products: usize, units: i64) -> Self {
-        let mut shelf = Self { seller, products: Vec::new(), units };
+    /// Creates `products` products with `units` units each.
+    pub async fn create(seller: Client, products: usize, units: i64) -> Self {
+        let mut fixture = Self { seller, products: Vec::new(), units };
         for _ in 0..products {
-            shelf.products.push(crate::shop_helpers::create_product(&shelf.seller, units).await);
+            fixture.products.push(crate::shop_helpers::create_product(&fixture.seller, units).await);
         }
-        shelf
+        fixture
     }
 
-    /// Panics unless every order that a buyer was told of is there and settled, and no other; cancelled ones are cancelled; what was sold and what
-    /// is left is what there was; and the services find nothing broken themselves. Answers how many orders there are.
-    pub async fn audit(&self, shop: &Shop, told: &[(Client, ClientRecord)]) -> usize {
+    /// Asserts consistency and returns the number of orders.
+    ///
+    /// Every acknowledged order exists and is settled, and there are no others. Cancelled orders
+    /// are cancelled. Sold and available units add up to the initial stock. The services' own
+    /// invariants hold.
+    pub async fn audit(&self, shop: &Shop, records: &[(Client, ClientRecord)]) -> usize {
         let mut sold = BTreeMap::<String, i64>::new();
-        for (client, told) in told {
+        for (client, told) in records {
             let orders: BTreeMap<String, Value> =
-                all(client, "/orders?limit=100").await.into_iter().map(|order| (id_of(&order), order)).collect();
+                all_items(client, "/orders?limit=100").await.into_iter().map(|order| (id_of(&order), order)).collect();
             for id in told.orders.values() {
-                assert!(orders.contains_key(id), "the acknowledged order {id} is gone");
+                assert!(orders.contains_key(id), "acknowledged order {id} is missing");
             }
-            assert_eq!(orders.len(), told.orders.len(), "one order for each key, whatever the number of calls");
+            assert_eq!(orders.len(), told.orders.len(), "one order per idempotency key");
             for (id, listed) in &orders {
-                let order = if is_settled(listed) { listed.clone() } else { settled(client, id).await };
+                let order = if is_settled(listed) { listed.clone() } else { wait_until_settled(client, id).await };
                 if told.cancelled.contains(id) {
-                    assert_eq!(order["status"], "CANCELLED", "an acknowledged cancellation stands");
+                    assert_eq!(order["status"], "CANCELLED", "acknowledged cancellation was lost");
                 }
                 for item in order["items"].as_array().expect("an order has items").iter().filter(|_| order["status"] == "CONFIRMED") {
                     let product = item["productId"].as_str().expect("an item has a product").to_owned();
@@ -65,12 +69,12 @@ impl StockFixture {
         }
         for product in &self.products {
             let sold = sold.get(product).copied().unwrap_or_default();
-            // What cancelled orders held comes back by itself, a little later.
+            // Stock of cancelled orders is released asynchronously.
             eventually(async || (available_quantity(&self.seller, product).await + sold == self.units).then_some(())).await;
         }
         for service in SERVICES.iter().filter(|service| **service != "gateway") {
             shop.invariants(service).await;
         }
-        told.iter().map(|(_, told)| told.orders.len()).sum()
+        records.iter().map(|(_, told)| told.orders.len()).sum()
     }
 }

@@ -1,4 +1,4 @@
-//! Workers that never stop asking, and what came of it.
+//! Load generator: workers that send requests continuously, and their statistics.
 
 use std::{
     pin::Pin,
@@ -16,89 +16,89 @@ use tokio::{
 
 use crate::{client::Client, eventually};
 
-/// What a worker waits between two requests, so that the processes are not short of processor time.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Minimum interval between two requests of a worker, so that the services do not run out of CPU.
+const REQUEST_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Makes one request each time it is asked; an error is a failed one.
+/// Sends one request per call. An error is a failed request.
 pub type Worker = Box<dyn FnMut() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send>;
 
-/// Requests, until it is stopped.
+/// Running load.
 #[derive(Debug)]
 pub struct Load {
     workers: JoinSet<()>,
-    seen: Arc<Seen>,
+    statistics: Arc<Statistics>,
 }
 
-/// What came of it.
+/// Statistics of a load.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// How many there were.
+    /// Number of requests.
     pub requests: usize,
-    /// Why those failed that did.
+    /// Failure messages.
     pub failures: Vec<String>,
-    /// The longest time in which no request, of all workers, was answered as it should be.
+    /// Longest time without a successful response, over all workers.
     pub longest_gap: Duration,
-    /// The longest time that one request took.
+    /// Longest request duration.
     pub slowest: Duration,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct Statistics {
     stop: AtomicBool,
     last: Mutex<(Instant, Outcome)>,
 }
 
 impl Load {
-    /// Each worker is asked again and again.
+    /// Starts the workers. Each one sends requests until the load is stopped.
     pub fn start(workers: impl IntoIterator<Item = Worker>) -> Self {
         let outcome = Outcome { requests: 0, failures: Vec::new(), longest_gap: Duration::ZERO, slowest: Duration::ZERO };
-        let seen = Arc::new(Seen { stop: AtomicBool::new(false), last: Mutex::new((Instant::now(), outcome)) });
+        let seen = Arc::new(Statistics { stop: AtomicBool::new(false), last: Mutex::new((Instant::now(), outcome)) });
         let mut set = JoinSet::new();
         for mut worker in workers {
             let seen = seen.clone();
             set.spawn(async move {
-                let mut pace = interval(PAUSE);
+                let mut pace = interval(REQUEST_INTERVAL);
                 pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 while !seen.stop.load(Ordering::Relaxed) {
                     pace.tick().await;
                     let asked = Instant::now();
                     let result = worker().await;
-                    seen.note(asked, result);
+                    seen.record(asked, result);
                 }
             });
         }
-        Self { workers: set, seen }
+        Self { workers: set, statistics: seen }
     }
 
-    /// Waits for so many more requests.
+    /// Waits for this number of further requests.
     pub async fn wait_for_more_requests(&self, requests: usize) {
-        let enough = self.seen.lock().1.requests + requests;
-        eventually(async || (self.seen.lock().1.requests >= enough).then_some(())).await;
+        let target = self.statistics.lock().1.requests + requests;
+        eventually(async || (self.statistics.lock().1.requests >= target).then_some(())).await;
     }
 
-    /// How it stands.
+    /// Returns the current statistics.
     pub fn snapshot(&self) -> Outcome {
-        self.seen.lock().1.clone()
+        self.statistics.lock().1.clone()
     }
 
-    /// Stops, when the last answers have come.
+    /// Stops after the pending responses.
     pub async fn stop(mut self) -> Outcome {
-        self.seen.stop.store(true, Ordering::Relaxed);
+        self.statistics.stop.store(true, Ordering::Relaxed);
         while let Some(worker) = self.workers.join_next().await {
             worker.expect("a worker does not panic");
         }
         self.snapshot()
     }
 
-    /// Stops; none may have failed. How many there were.
-    pub async fn none_failed(self) -> usize {
+    /// Stops, asserts that no request failed, and returns the number of requests.
+    pub async fn stop_without_failures(self) -> usize {
         let Outcome { requests, failures, .. } = self.stop().await;
         assert!(failures.is_empty(), "{} of {requests} failed: {:?}", failures.len(), &failures[..failures.len().min(5)]);
         requests
     }
 }
 
-/// Reads one path.
+/// Worker that reads one path.
 pub fn reader(client: &Client, path: &str) -> Worker {
     let (client, path) = (client.clone(), path.to_owned());
     Box::new(move || {
@@ -113,12 +113,12 @@ pub fn reader(client: &Client, path: &str) -> Worker {
     })
 }
 
-impl Seen {
+impl Statistics {
     fn lock(&self) -> MutexGuard<'_, (Instant, Outcome)> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, asked: Instant, result: Result<(), String>) {
+    fn record(&self, asked: Instant, result: Result<(), String>) {
         let now = Instant::now();
         let (last, outcome) = &mut *self.lock();
         outcome.requests += 1;

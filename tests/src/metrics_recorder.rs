@@ -1,10 +1,10 @@
-//! What a piece of code records of itself, as Prometheus would read it.
+//! In-memory metrics recorder that renders Prometheus text.
 //!
 //! ```
-//! let recorded = palisade_tests::recorded::Recorded::new();
-//! let _recording = recorded.here();
+//! let recorder = palisade_tests::metrics_recorder::MetricsRecorder::new();
+//! let _guard = recorder.install();
 //! metrics::counter!("orders", "outcome" => "failed").increment(1);
-//! assert_eq!(recorded.value("orders_total", &[("outcome", "failed")]).as_deref(), Some("1"));
+//! assert_eq!(recorder.value("orders_total", &[("outcome", "failed")]).as_deref(), Some("1"));
 //! ```
 
 mod pool;
@@ -17,34 +17,36 @@ use std::{
 use metrics::LocalRecorderGuard;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-pub use pool::Pool;
+pub use pool::PoolMetrics;
 
-/// A recorder that nobody else has.
-pub struct Recorded {
+/// Metrics recorder of a single test.
+pub struct MetricsRecorder {
     recorder: PrometheusRecorder,
     text: PrometheusHandle,
 }
 
-impl Recorded {
-    /// Nothing is recorded yet. Histograms have the bounds 1 and infinity.
-    #[expect(clippy::new_without_default, reason = "it is nothing that anybody has by default")]
+impl MetricsRecorder {
+    /// Creates an empty recorder. Histograms have the buckets 1 and infinity.
+    #[expect(clippy::new_without_default, reason = "a recorder is created explicitly")]
     pub fn new() -> Self {
         let builder = PrometheusBuilder::new().with_recommended_naming(true);
-        let recorder = builder.set_buckets(&[1.0]).expect("there is a bound").build_recorder();
+        let recorder = builder.set_buckets(&[1.0]).expect("bucket list is not empty").build_recorder();
         Self { text: recorder.handle(), recorder }
     }
 
-    /// From now on this thread's metrics are recorded here; a handle that was looked up meanwhile records here from any thread.
-    pub fn here(&self) -> LocalRecorderGuard<'_> {
+    /// Records the metrics of this thread until the guard is dropped. Handles created meanwhile
+    /// record from any thread.
+    pub fn install(&self) -> LocalRecorderGuard<'_> {
         metrics::set_default_local_recorder(&self.recorder)
     }
 
-    /// Each series as it is exposed, labels included, with its value.
+    /// Returns the value of each exposed series, keyed by name and labels.
     pub fn series(&self) -> BTreeMap<String, String> {
         samples(&self.text.render()).map(|(series, value)| (series.to_owned(), value.to_owned())).collect()
     }
 
-    /// The value of the series `name` that has all these labels, if there is just one such series.
+    /// Returns the value of the only series `name` with all these labels. `None` if there is none
+    /// or more than one.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<String> {
         let has = |series: &str| labels.iter().all(|(key, value)| series.contains(&format!(r#"{key}="{value}""#)));
         let mut found = self.series().into_iter().filter(|(series, _)| series.split('{').next() == Some(name) && has(series));
@@ -52,42 +54,45 @@ impl Recorded {
         found.next().is_none().then_some(only)
     }
 
-    /// Every metric by its exposed name, with the keys of its labels.
+    /// Returns the label keys of every metric, by exposed name.
     pub fn labels(&self) -> Labels {
         labels(&self.text.render())
     }
 }
 
-/// Asserts that after `register` there are just the metrics of `catalogue`, exposed names and labels, all at zero, and that `record_everything` moves
-/// each and adds none.
+/// Asserts that metrics are registered up front.
+///
+/// After `register`, exactly the metrics of `catalogue` (exposed names and labels) exist, all at
+/// zero. `record_everything` changes each of them and adds none.
 #[track_caller]
 pub fn assert_all_preregistered<'a>(
     catalogue: impl IntoIterator<Item = (String, &'a [&'a str])>,
     register: impl FnOnce(),
     record_everything: impl FnOnce(),
 ) {
-    let recorded = Recorded::new();
-    let _recording = recorded.here();
+    let recorded = MetricsRecorder::new();
+    let _recording = recorded.install();
     let labels = |labels: &[&str]| labels.iter().map(|label| (*label).to_owned()).collect();
     let expected: Labels = catalogue.into_iter().map(|(name, of)| (name, labels(of))).collect();
     register();
-    let at_first = recorded.series();
+    let initial_series = recorded.series();
     assert_eq!(recorded.labels(), expected);
-    assert!(at_first.values().all(|value| value == "0"), "{at_first:?}");
+    assert!(initial_series.values().all(|value| value == "0"), "{initial_series:?}");
     record_everything();
-    let at_last = recorded.series();
-    assert_eq!(at_last.keys().collect::<Vec<_>>(), at_first.keys().collect::<Vec<_>>());
-    assert!(at_last.values().all(|value| value != "0"), "{at_last:?}");
+    let final_series = recorded.series();
+    assert_eq!(final_series.keys().collect::<Vec<_>>(), initial_series.keys().collect::<Vec<_>>());
+    assert!(final_series.values().all(|value| value != "0"), "{final_series:?}");
 }
 
-/// Metrics by their exposed names, with the keys of their labels.
+/// Label keys by exposed metric name.
 pub type Labels = BTreeMap<String, BTreeSet<String>>;
 
-/// The metrics of a page of Prometheus text; the labels of buckets are the format's. Panics if one is there twice.
+/// Returns the metrics in a Prometheus text page, without the bucket label `le`. Panics on
+/// duplicate metrics.
 pub fn labels(text: &str) -> Labels {
     let mut named = BTreeSet::new();
     for name in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
-        assert!(named.insert(name), "{name} is shown twice");
+        assert!(named.insert(name), "{name} is exposed twice");
     }
     let mut metrics = Labels::new();
     for (series, _) in samples(text) {
@@ -100,13 +105,13 @@ pub fn labels(text: &str) -> Labels {
     metrics
 }
 
-/// Each series with its value.
+/// Returns each series with its value.
 fn samples(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let samples = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    samples.map(|line| line.rsplit_once(' ').expect("a series and its value"))
+    samples.map(|line| line.rsplit_once(' ').expect("line has a series and a value"))
 }
 
-impl fmt::Debug for Recorded {
+impl fmt::Debug for MetricsRecorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text.render())
     }

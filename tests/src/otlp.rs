@@ -1,4 +1,4 @@
-//! A trace collector that keeps what real processes export to it: OTLP over gRPC, as Jaeger or an OpenTelemetry collector takes it.
+//! In-memory trace collector: OTLP over gRPC, as received by Jaeger or an OpenTelemetry Collector.
 
 pub mod catalogue;
 pub mod span;
@@ -22,72 +22,73 @@ use tonic::{
 use self::span::{Span, Trace};
 use crate::{eventually, servers::free_port};
 
-/// How soon after its end a span is exported, in milliseconds.
-const EXPORT_EVERY_MS: &str = "50";
+/// Export delay after the end of a span, milliseconds.
+const EXPORT_DELAY_MS: &str = "50";
 
-/// A running collector. Dropping it closes its port.
+/// Running collector. Dropping it closes its port.
 #[derive(Debug)]
 pub struct Collector {
     address: SocketAddr,
-    kept: Kept,
-    // A runtime of its own: ending it cuts every connection, as killing a process would.
-    serving: Option<Runtime>,
+    store: SpanStore,
+    // Separate runtime: its shutdown closes every connection, like a killed process.
+    runtime: Option<Runtime>,
 }
 
 #[derive(Debug, Clone, Default)]
-struct Kept(Arc<Mutex<Vec<Span>>>);
+struct SpanStore(Arc<Mutex<Vec<Span>>>);
 
 #[tonic::async_trait]
-impl TraceService for Kept {
+impl TraceService for SpanStore {
     async fn export(&self, request: Request<ExportTraceServiceRequest>) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let spans = request.into_inner().resource_spans.into_iter().flat_map(Span::all_of);
+        let spans = request.into_inner().resource_spans.into_iter().flat_map(Span::from_resource);
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(spans);
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 
 impl Collector {
-    /// Listens on a port that it keeps when it is started again.
+    /// Starts a collector on a port that it keeps across restarts.
     pub fn start() -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let kept = Kept::default();
-        Self { address, serving: Some(serve(address, kept.clone())), kept }
+        let kept = SpanStore::default();
+        Self { address, runtime: Some(serve(address, kept.clone())), store: kept }
     }
 
-    /// Makes a service export all its spans here, soon.
-    pub fn observe(&self, command: &mut Command) {
+    /// Configures a service to export all its spans to this collector without delay.
+    pub fn configure(&self, command: &mut Command) {
         command.env("PALISADE_TELEMETRY__OTLP_ENDPOINT", format!("http://{}", self.address));
-        command.env("PALISADE_TELEMETRY__SAMPLE_RATIO", "1").env("OTEL_BSP_SCHEDULE_DELAY", EXPORT_EVERY_MS);
+        command.env("PALISADE_TELEMETRY__SAMPLE_RATIO", "1").env("OTEL_BSP_SCHEDULE_DELAY", EXPORT_DELAY_MS);
     }
 
-    /// Closes its port and every connection to it.
+    /// Closes the port and every connection.
     pub fn kill(&mut self) {
-        if let Some(runtime) = self.serving.take() {
+        if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 
-    /// Listens again.
+    /// Listens again on the same port.
     pub fn restart(&mut self) {
         self.kill();
-        self.serving = Some(serve(self.address, self.kept.clone()));
+        self.runtime = Some(serve(self.address, self.store.clone()));
     }
 
-    /// Every span that has come so far.
+    /// Returns all received spans.
     pub fn spans(&self) -> Vec<Span> {
-        self.kept.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.store.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The spans of a trace, once they are as many as `enough` wants; not those of stores, whose number is their own business.
-    pub async fn trace(&self, id: &str, enough: impl Fn(&Trace) -> bool) -> Trace {
+    /// Waits until the trace satisfies `enough` and returns it. Store spans are left out, because
+    /// their number varies.
+    pub async fn trace(&self, id: &str, is_complete: impl Fn(&Trace) -> bool) -> Trace {
         eventually(async || {
             let spans = self.spans().into_iter().filter(|span| span.trace_id == id && !span.attributes.contains_key("db.system.name"));
-            Some(Trace(spans.collect())).filter(&enough)
+            Some(Trace(spans.collect())).filter(&is_complete)
         })
         .await
     }
 
-    /// The first span of which `matches` holds.
+    /// Waits for the first span that satisfies `matches`.
     pub async fn span(&self, matches: impl Fn(&Span) -> bool) -> Span {
         eventually(async || self.spans().into_iter().find(|span| matches(span))).await
     }
@@ -99,12 +100,12 @@ impl Drop for Collector {
     }
 }
 
-fn serve(address: SocketAddr, kept: Kept) -> Runtime {
+fn serve(address: SocketAddr, kept: SpanStore) -> Runtime {
     let listener = TcpListener::bind(address).expect("the port is free");
-    listener.set_nonblocking(true).expect("a listener can be made so");
+    listener.set_nonblocking(true).expect("non-blocking mode is supported");
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime can be built");
     runtime.spawn(async move {
-        let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener).expect("it does not block"));
+        let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener).expect("listener is non-blocking"));
         Server::builder().add_service(TraceServiceServer::new(kept)).serve_with_incoming(incoming).await
     });
     runtime

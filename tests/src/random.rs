@@ -1,43 +1,43 @@
-//! Randomness that can be had again: one seed, printed, decides everything a test leaves to chance.
+//! Reproducible randomness: one printed seed determines all random choices of a test.
 
 use std::{env, ops::Range, time::Duration};
 
-/// A generator (`SplitMix64`), good enough for choosing and far too weak for secrets.
+/// `SplitMix64` generator. Not suitable for secrets.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// Seeded from `PALISADE_SEED`, or afresh; the seed is printed.
+    /// Creates a generator seeded from `PALISADE_SEED`, or randomly. Prints the seed.
     pub fn from_environment() -> Self {
         let given = env::var("PALISADE_SEED").ok().map(|seed| seed.parse().expect("PALISADE_SEED is a number"));
         let seed = given.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
-        eprintln!("to see this again: PALISADE_SEED={seed}");
+        eprintln!("to reproduce: PALISADE_SEED={seed}");
         Self(seed)
     }
 
-    /// Another generator, for another task.
+    /// Creates an independent generator for another task.
     #[must_use]
     pub fn fork(&mut self) -> Self {
         Self(self.next())
     }
 
-    /// A number of this range, which must not be empty.
+    /// Returns a number in this non-empty range.
     pub fn choose_index(&mut self, range: Range<u64>) -> u64 {
         range.start + self.next() % (range.end - range.start)
     }
 
-    /// One of these, of which there must be some.
-    pub fn one_of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+    /// Returns a random element of a non-empty slice.
+    pub fn choose<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.index(choices.len())]
     }
 
-    /// As [`Self::one_of`], to be changed.
-    pub fn one_of_mut<'a, T>(&mut self, choices: &'a mut [T]) -> &'a mut T {
+    /// Returns a random mutable element of a non-empty slice.
+    pub fn choose_mut<'a, T>(&mut self, choices: &'a mut [T]) -> &'a mut T {
         let index = self.index(choices.len());
         &mut choices[index]
     }
 
-    /// Between `from` and `to` milliseconds.
+    /// Returns a random duration between `from` and `to` milliseconds.
     pub fn millis(&mut self, from: u64, to: u64) -> Duration {
         Duration::from_millis(self.choose_index(from..to))
     }

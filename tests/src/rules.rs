@@ -1,4 +1,4 @@
-//! The rules of Prometheus in `compose/prometheus/rules`, as its tests read them.
+//! Prometheus rules in `compose/prometheus/rules`.
 
 use std::{
     collections::BTreeMap,
@@ -8,24 +8,24 @@ use std::{
 
 use serde::Deserialize;
 
-/// One rule, which records or alerts.
+/// Recording or alerting rule.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Rule {
-    /// What it records.
+    /// Name of the recorded series.
     pub record: Option<String>,
-    /// What it raises.
+    /// Name of the alert.
     pub alert: Option<String>,
-    /// Its query.
+    /// PromQL expression.
     pub expr: String,
-    /// Labels that it adds.
+    /// Additional labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// What an alert says.
+    /// Annotations of an alert.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
 }
 
-/// What Prometheus reads, or the tests of it that `promtool` runs.
+/// Rule file, or a `promtool` test of rules.
 #[derive(Deserialize)]
 struct RuleFile {
     #[serde(default)]
@@ -38,18 +38,19 @@ struct Group {
     rules: Vec<Rule>,
 }
 
-/// The files, in the order in which Prometheus reads them.
+/// Returns the rule files in the order in which Prometheus reads them.
 pub fn files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose/prometheus/rules");
     let folder = folder.canonicalize().expect("the rules are in the repository");
-    let entries = fs::read_dir(folder).expect("it is a folder").map(|entry| entry.expect("it can be read").path());
+    let entries =
+        fs::read_dir(folder).expect("rules directory is readable").map(|entry| entry.expect("directory entry is readable").path());
     let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|kind| kind == "yml")).collect();
     files.sort();
-    assert!(!files.is_empty(), "there are no rules");
+    assert!(!files.is_empty(), "no rule files");
     files
 }
 
-/// All rules, in that order.
+/// Returns all rules in file order.
 pub fn all() -> Vec<Rule> {
     files().into_iter().flat_map(|path| read(&path)).collect()
 }
@@ -57,6 +58,6 @@ pub fn all() -> Vec<Rule> {
 fn read(path: &Path) -> Vec<Rule> {
     let text = fs::read_to_string(path).expect("a rule file is text");
     let file: RuleFile = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    assert!(file.groups.is_empty() == file.tests.is_some(), "{} has neither rules nor tests of them, or both", path.display());
+    assert!(file.groups.is_empty() == file.tests.is_some(), "{} must contain either rules or tests", path.display());
     file.groups.into_iter().flat_map(|group| group.rules).collect()
 }

@@ -1,4 +1,4 @@
-//! Throw-away servers, each with a port and a directory of its own, gone with the test that started it.
+//! Disposable servers with their own port and directory, removed with the test that started them.
 //!
 //! ```no_run
 //! let postgres = palisade_tests::servers::shared_postgres();
@@ -27,55 +27,57 @@ pub use postgres::Postgres;
 pub use prometheus::{Prometheus, Sample};
 pub use redis::Redis;
 
-/// A Postgres server that does not sync to disk: fast, but never crash it.
+/// Starts a PostgreSQL server without fsync: fast, but not crash-safe.
 pub fn postgres() -> Postgres {
     Postgres::start(Durability::Volatile)
 }
 
-/// A Postgres server whose acknowledged writes survive [`Postgres::kill`].
+/// Starts a PostgreSQL server whose acknowledged writes survive [`Postgres::kill`].
 pub fn durable_postgres() -> Postgres {
     Postgres::start(Durability::Durable)
 }
 
-/// The Postgres server of this process, started on first use. For tests that disturb only databases of their own.
+/// Returns the PostgreSQL server of this process, started on first use. For tests with their own
+/// databases.
 pub fn shared_postgres() -> &'static Postgres {
     static SHARED: OnceLock<Postgres> = OnceLock::new();
     SHARED.get_or_init(postgres)
 }
 
-/// A MongoDB-compatible server that does not sync to disk: fast, but never crash it.
+/// Starts a MongoDB-compatible server without fsync: fast, but not crash-safe.
 pub fn mongo() -> Mongo {
     Mongo::start(Durability::Volatile)
 }
 
-/// A MongoDB-compatible server whose acknowledged writes survive [`Mongo::kill`].
+/// Starts a MongoDB-compatible server whose acknowledged writes survive [`Mongo::kill`].
 pub fn durable_mongo() -> Mongo {
     Mongo::start(Durability::Durable)
 }
 
-/// The MongoDB-compatible server of this process, started on first use. For tests that disturb only databases of their own.
+/// Returns the MongoDB-compatible server of this process, started on first use. For tests with
+/// their own databases.
 pub fn shared_mongo() -> &'static Mongo {
     static SHARED: OnceLock<Mongo> = OnceLock::new();
     SHARED.get_or_init(mongo)
 }
 
-/// A NATS server with `JetStream`, whose streams survive [`Nats::kill`].
+/// Starts a NATS server with `JetStream`, whose streams survive [`Nats::kill`].
 pub fn nats() -> Nats {
     Nats::start()
 }
 
-/// Whether acknowledged writes survive a crash of the server.
+/// Durability of acknowledged writes across a crash of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Durability {
     Volatile,
     Durable,
 }
 
-/// A free port below the ephemeral range, so that no outgoing connection takes it while the server is down. Until this process ends no other
-/// test is given it.
+/// Returns a free port below the ephemeral range, so that no outgoing connection takes it while a
+/// server is down. The port is reserved until this process ends.
 pub fn free_port() -> u16 {
-    /// Locks are held as long as their files are open.
-    static TAKEN: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    /// A lock is held as long as its file is open.
+    static PORT_LOCKS: Mutex<Vec<File>> = Mutex::new(Vec::new());
     let locks = std::env::temp_dir().join("palisade-ports");
     std::fs::create_dir_all(&locks).expect("a temporary directory can be made");
     let random = uuid::Uuid::new_v4().as_u128();
@@ -87,7 +89,7 @@ pub fn free_port() -> u16 {
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
         Some((port, lock))
     });
-    let (port, lock) = free.expect("a free port among a hundred");
-    TAKEN.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
+    let (port, lock) = free.expect("one of a hundred ports is free");
+    PORT_LOCKS.lock().unwrap_or_else(PoisonError::into_inner).push(lock);
     port
 }

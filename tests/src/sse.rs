@@ -1,4 +1,4 @@
-//! A stream of server-sent events, read one by one.
+//! Server-sent event (SSE) stream.
 
 use std::time::Duration;
 
@@ -7,36 +7,36 @@ use tokio::time::timeout;
 
 use crate::client::Request;
 
-/// How long anything may take that is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Maximum wait for a chunk of the stream.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An open stream.
+/// Open stream.
 #[derive(Debug)]
-pub struct Events {
+pub struct EventStream {
     response: reqwest::Response,
-    unread: String,
+    buffer: String,
 }
 
-/// One event.
+/// Event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// Its `id`.
+    /// `id` field.
     pub id: i64,
-    /// Its `data`: the order.
+    /// `data` field: the order.
     pub order: Value,
 }
 
 impl Event {
-    /// Its number, and the order's status.
+    /// Returns the event ID and the order's status.
     pub fn id_and_status(&self) -> (i64, &str) {
         (self.id, self.order["status"].as_str().expect("an order has a status"))
     }
 }
 
-impl Events {
-    /// Opens a stream, which must be one.
+impl EventStream {
+    /// Opens a stream and asserts the response headers.
     pub async fn open(request: Request) -> Self {
-        let response = request.send().await.expect("the server answers");
+        let response = request.send().await.expect("server responds");
         assert_eq!(response.status(), 200, "{response:?}");
         let headers = response.headers();
         for (name, value) in [("content-type", "text/event-stream"), ("cache-control", "no-store")] {
@@ -45,30 +45,34 @@ impl Events {
         for id in ["x-request-id", "x-trace-id"] {
             assert!(headers.contains_key(id), "{id} is missing");
         }
-        Self { response, unread: String::new() }
+        Self { response, buffer: String::new() }
     }
 
-    /// The next block of lines, whatever is in it; `None` at the end of the stream, which must be a whole one.
-    pub async fn block(&mut self) -> Option<String> {
+    /// Returns the next block of lines, event or comment. `None` at the end of the stream, which
+    /// must not be inside an event.
+    pub async fn next_block(&mut self) -> Option<String> {
         loop {
-            if let Some((block, rest)) = self.unread.split_once("\n\n") {
+            if let Some((block, rest)) = self.buffer.split_once("\n\n") {
                 let (block, rest) = (block.to_owned(), rest.to_owned());
-                self.unread = rest;
+                self.buffer = rest;
                 return Some(block);
             }
-            let chunk = timeout(PATIENCE, self.response.chunk()).await.expect("something comes in time").expect("the stream is not cut");
+            let chunk = timeout(CHUNK_TIMEOUT, self.response.chunk())
+                .await
+                .expect("stream chunk arrives in time")
+                .expect("stream is not interrupted");
             let Some(chunk) = chunk else {
-                assert_eq!(self.unread, "", "an event is whole");
+                assert_eq!(self.buffer, "", "stream ended inside an event");
                 return None;
             };
-            self.unread.push_str(std::str::from_utf8(&chunk).expect("events are UTF-8"));
+            self.buffer.push_str(std::str::from_utf8(&chunk).expect("events are UTF-8"));
         }
     }
 
-    /// The next event; `None` at the end of the stream.
+    /// Returns the next event. `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
-            let block = self.block().await?;
+            let block = self.next_block().await?;
             let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
             let Some(data) = field("data: ") else { continue };
             assert_eq!(field("event: "), Some("status"), "{block}");
@@ -77,12 +81,12 @@ impl Events {
         }
     }
 
-    /// What is told until the end of the stream: number and status.
-    pub async fn rest(mut self) -> Vec<(i64, String)> {
-        let mut told = Vec::new();
+    /// Collects event IDs and statuses up to the end of the stream.
+    pub async fn collect_statuses(mut self) -> Vec<(i64, String)> {
+        let mut statuses = Vec::new();
         while let Some(event) = self.next().await {
-            told.push((event.id, event.id_and_status().1.to_owned()));
+            statuses.push((event.id, event.id_and_status().1.to_owned()));
         }
-        told
+        statuses
     }
 }

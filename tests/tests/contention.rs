@@ -1,5 +1,6 @@
-//! Many buyers, few units: what is sold and what is left are what there was, on every combination of stores.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+//! Contention: many buyers, few units. Sold and remaining units add up to the initial stock on
+//! every combination of stores.
+#![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +17,7 @@ use palisade_tests::{
     random::Random,
     servers,
     shop::{ALL_SCOPES, CUSTOMER},
-    shop_helpers::{accepted, id_of, available_quantity, order, set_status, settled, create_product},
+    shop_helpers::{accepted_id, available_quantity, create_product, id_of, order_request, set_status, wait_until_settled},
     unique,
 };
 use serde_json::Value;
@@ -25,30 +26,30 @@ const CLIENTS: usize = 32;
 const ORDERS: usize = 300;
 const UNITS: i64 = 37;
 
-/// Orders one unit of each; the settled order, if it was accepted.
+/// Orders one unit of each product and returns the settled order, if it was accepted.
 async fn buy(client: &Client, [first, second]: [&String; 2]) -> Option<Value> {
-    let answer = order(client, &[(first, 1), (second, 1)]).await;
+    let answer = order_request(client, &[(first, 1), (second, 1)]).await;
     if answer.status == 409 {
         answer.problem(409, "insufficient_stock");
         return None;
     }
-    Some(settled(client, &accepted(&answer)).await)
+    Some(wait_until_settled(client, &accepted_id(&answer)).await)
 }
 
-async fn sells_what_there_is(shop: &Shop) {
+async fn assert_never_oversold(shop: &Shop) {
     shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
     let products = [create_product(&seller, UNITS).await, create_product(&seller, UNITS).await, create_product(&seller, UNITS).await];
     let buyers: Vec<_> = (0..CLIENTS).map(|_| shop.client(&unique("buyer"), CUSTOMER)).collect();
     let mut random = Random::from_environment();
-    let baskets: Vec<_> = (0..ORDERS).map(|_| *random.one_of(&[[0, 1], [1, 2], [2, 0]])).collect();
+    let baskets: Vec<_> = (0..ORDERS).map(|_| *random.choose(&[[0, 1], [1, 2], [2, 0]])).collect();
     let orders = stream::iter(baskets.into_iter().zip(buyers.iter().cycle()))
         .map(|(basket, buyer)| buy(buyer, basket.map(|product| &products[product])))
         .buffer_unordered(CLIENTS);
 
     let mut sold = BTreeMap::<String, i64>::new();
-    for order in orders.collect::<Vec<_>>().await.into_iter().flatten().filter(|order| order["status"] == "CONFIRMED") {
-        for item in order["items"].as_array().unwrap() {
+    for order in orders.collect::<Vec<_>>().await.into_iter().flatten().filter(|order| order_request["status"] == "CONFIRMED") {
+        for item in order_request["items"].as_array().unwrap() {
             *sold.entry(item["productId"].as_str().unwrap().to_owned()).or_default() += item["quantity"].as_i64().unwrap();
         }
     }
@@ -57,7 +58,8 @@ async fn sells_what_there_is(shop: &Shop) {
         let sold = sold.get(product).copied().unwrap_or_default();
         assert_eq!(sold + left, UNITS, "sold {sold}, left {left}");
     }
-    // 600 units are wanted of the 111 there are: had two products units left, an order for both was refused wrongly.
+    // 600 units are requested, 111 exist: if two products had units left, an order for both was
+    // rejected wrongly.
     assert!(leftovers.iter().filter(|left| **left > 0).count() <= 1, "{leftovers:?}");
     for service in ["products", "orders"] {
         shop.invariants(service).await;
@@ -66,41 +68,41 @@ async fn sells_what_there_is(shop: &Shop) {
 
 #[tokio::test]
 async fn sqlite_and_sqlite() {
-    sells_what_there_is(&Shop::separate(None, None)).await;
+    assert_never_oversold(&Shop::separate(None, None)).await;
 }
 
 #[tokio::test]
 async fn mongo_and_sqlite() {
     let mongo = servers::mongo();
-    sells_what_there_is(&Shop::separate(Some(&mongo.url("products")), None)).await;
+    assert_never_oversold(&Shop::separate(Some(&mongo.url("products")), None)).await;
 }
 
 #[tokio::test]
 async fn sqlite_and_postgres() {
     let postgres = servers::postgres();
-    sells_what_there_is(&Shop::separate(None, Some(&postgres.url("orders")))).await;
+    assert_never_oversold(&Shop::separate(None, Some(&postgres.url("orders")))).await;
 }
 
 #[tokio::test]
 async fn mongo_and_postgres() {
     let (mongo, postgres) = (servers::mongo(), servers::postgres());
-    sells_what_there_is(&Shop::separate(Some(&mongo.url("products")), Some(&postgres.url("orders")))).await;
+    assert_never_oversold(&Shop::separate(Some(&mongo.url("products")), Some(&postgres.url("orders")))).await;
 }
 
 #[tokio::test]
-async fn mongo_and_postgres_behind_several_replicas_of_each_service() {
+async fn mongo_and_postgres_with_replicas() {
     let (mongo, postgres) = (servers::mongo(), servers::postgres());
-    sells_what_there_is(&Shop::replicated(&mongo.url("products"), &postgres.url("orders"), |_, _| {})).await;
+    assert_never_oversold(&Shop::replicated(&mongo.url("products"), &postgres.url("orders"), |_, _| {})).await;
 }
 
 #[tokio::test]
 async fn all_in_one() {
-    sells_what_there_is(&Shop::all_in_one()).await;
+    assert_never_oversold(&Shop::all_in_one()).await;
 }
 
-/// An order that is cancelled while its reservation is compared with it was once a finding.
+/// Regression test: an order that is cancelled during the audit's comparison must not be reported.
 #[tokio::test]
-async fn audits_beside_cancellations_find_nothing() {
+async fn audits_tolerate_concurrent_cancellations() {
     let shop = Shop::all_in_one();
     shop.ready().await;
     let product = create_product(&shop.client("seller", ALL_SCOPES), 100_000).await;
@@ -109,7 +111,7 @@ async fn audits_beside_cancellations_find_nothing() {
         let (buyer, product, audited) = (shop.client(&unique("buyer"), CUSTOMER), &product, &audited);
         async move {
             while !audited.load(Ordering::Relaxed) {
-                let answer = order(&buyer, &[(product, 1)]).await;
+                let answer = order_request(&buyer, &[(product, 1)]).await;
                 if answer.status == 201 {
                     set_status(&buyer, &id_of(&answer.json()), "CANCELLED").await.ok(200);
                 }

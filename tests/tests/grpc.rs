@@ -1,5 +1,6 @@
-//! The gRPC ports, as a service or an operator with `grpcurl` sees them.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+//! gRPC ports, as used by services and by operators with `grpcurl`: authorization, errors, health,
+//! reflection.
+#![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -26,7 +27,7 @@ use tonic_reflection::pb::v1::{
 };
 use tonic_types::StatusExt;
 
-/// Methods that serve the order chain and no user.
+/// Internal methods of the order saga, not callable by users.
 const INTERNAL: [&str; 4] = ["ReserveStock", "ConfirmReservation", "ReleaseReservation", "ListReservations"];
 
 fn channel(service: &str) -> Channel {
@@ -39,7 +40,7 @@ fn with_token<T>(message: T, token: &str) -> Request<T> {
     request
 }
 
-/// Every method of the contracts: (service it is on, its name, its path).
+/// Returns every method of the API: host service, name, path.
 fn methods() -> Vec<(&'static str, String, String)> {
     let files = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
     let mut methods = Vec::new();
@@ -63,58 +64,58 @@ async fn call(host: &str, path: &str, token: Option<&str>) -> Result<(), Status>
     grpc.unary(request, PathAndQuery::try_from(path).unwrap(), ProstCodec::<(), ()>::default()).await.map(|_| ())
 }
 
-/// The one shape of every refusal.
+/// Asserts the common error format.
 #[track_caller]
-fn refused(status: &Status, code: Code, reason: &str) {
+fn assert_rejected(status: &Status, code: Code, reason: &str) {
     let details = status.get_error_details();
     let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
     assert_eq!((status.code(), info.reason.as_str(), info.domain.as_str()), (code, reason, "palisade"), "{status:?}");
 }
 
 #[tokio::test]
-async fn no_method_answers_without_a_token_made_for_its_service() {
+async fn methods_require_token_for_their_service() {
     let shop = Shop::shared();
     let gateway_token = shop.token("alice", ALL_SCOPES);
     for (host, _, path) in methods() {
-        refused(&call(host, &path, None).await.unwrap_err(), Code::Unauthenticated, "UNAUTHENTICATED");
+        assert_rejected(&call(host, &path, None).await.unwrap_err(), Code::Unauthenticated, "UNAUTHENTICATED");
         let other = if host == "products" { "orders" } else { "products" };
         let wrong_audience = shop.service_token(other, "alice", ALL_SCOPES);
         for token in ["nonsense", &gateway_token, &wrong_audience] {
             let status = call(host, &path, Some(token)).await.unwrap_err();
-            refused(&status, Code::Unauthenticated, "UNAUTHENTICATED");
-            assert!(!status.message().contains("aud"), "which check failed is nobody's business: {status:?}");
+            assert_rejected(&status, Code::Unauthenticated, "UNAUTHENTICATED");
+            assert!(!status.message().contains("aud"), "the failed check must not be revealed: {status:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn no_users_token_reaches_the_methods_of_the_order_chain() {
-    // Not even one that says it may.
+async fn user_tokens_cannot_call_internal_methods() {
+    // Even a user token that carries the internal scope is rejected.
     let token = Shop::shared().service_token("products", "alice", &format!("{ALL_SCOPES} products:reserve"));
     for (host, _, path) in methods().into_iter().filter(|(_, name, _)| INTERNAL.contains(&name.as_str())) {
-        refused(&call(host, &path, Some(&token)).await.unwrap_err(), Code::PermissionDenied, "INSUFFICIENT_SCOPE");
+        assert_rejected(&call(host, &path, Some(&token)).await.unwrap_err(), Code::PermissionDenied, "INSUFFICIENT_SCOPE");
     }
 }
 
 #[tokio::test]
-async fn every_method_wants_its_scope() {
+async fn methods_require_their_scope() {
     let shop = Shop::shared();
     for (host, name, path) in methods().into_iter().filter(|(_, name, _)| !INTERNAL.contains(&name.as_str())) {
         let verb = if name.starts_with("Find") || name.starts_with("Watch") { "read" } else { "write" };
         let scope = format!("{host}:{verb}");
         let others: Vec<_> = ALL_SCOPES.split(' ').filter(|other| ![scope.as_str(), "orders:admin"].contains(other)).collect();
         let refusal = call(host, &path, Some(&shop.service_token(host, "alice", &others.join(" ")))).await.unwrap_err();
-        refused(&refusal, Code::PermissionDenied, "INSUFFICIENT_SCOPE");
+        assert_rejected(&refusal, Code::PermissionDenied, "INSUFFICIENT_SCOPE");
         let answer = call(host, &path, Some(&shop.service_token(host, "alice", &scope))).await;
         assert!(answer.is_ok() || answer.is_err_and(|status| status.code() == Code::InvalidArgument), "{path} with {scope}");
     }
 }
 
 #[tokio::test]
-async fn every_broken_rule_is_a_field_violation() {
+async fn validation_errors_are_field_violations() {
     let shop = Shop::shared();
     let fields = |status: &Status| {
-        refused(status, Code::InvalidArgument, "VALIDATION_FAILED");
+        assert_rejected(status, Code::InvalidArgument, "VALIDATION_FAILED");
         let details = status.get_error_details();
         details.bad_request().unwrap().field_violations.iter().map(|violation| violation.field.clone()).collect::<BTreeSet<_>>()
     };
@@ -132,7 +133,7 @@ async fn every_broken_rule_is_a_field_violation() {
 }
 
 #[tokio::test]
-async fn an_order_over_grpc_fails_with_its_id_and_reason() {
+async fn failed_order_has_id_and_reason() {
     let shop = Shop::shared();
     let product = create_product(&shop.client("seller", ALL_SCOPES), 1).await;
     let token = shop.service_token("orders", &unique("alice"), ALL_SCOPES);
@@ -140,14 +141,14 @@ async fn an_order_over_grpc_fails_with_its_id_and_reason() {
     let line = orders::NewOrderItem { product_id: product, quantity: 2 };
     let create = orders::CreateOrderRequest { items: vec![line], ..Default::default() };
     let status = client.create_order(with_token(create, &token)).await.unwrap_err();
-    refused(&status, Code::FailedPrecondition, "INSUFFICIENT_STOCK");
+    assert_rejected(&status, Code::FailedPrecondition, "INSUFFICIENT_STOCK");
     let id = status.get_error_details().error_info().unwrap().metadata["orderId"].clone();
     let order = client.find_one(with_token(orders::FindOneRequest { id: id.clone() }, &token)).await.unwrap().into_inner();
     assert_eq!((order.status(), order.failure_reason.as_str()), (orders::OrderStatus::Failed, "insufficient_stock"));
 
     let other = shop.service_token("orders", &unique("mallory"), "orders:read");
-    refused(&client.find_one(with_token(orders::FindOneRequest { id }, &other)).await.unwrap_err(), Code::NotFound, "NOT_FOUND");
-    refused(
+    assert_rejected(&client.find_one(with_token(orders::FindOneRequest { id }, &other)).await.unwrap_err(), Code::NotFound, "NOT_FOUND");
+    assert_rejected(
         &client.find_one(with_token(orders::FindOneRequest { id: "x".into() }, &other)).await.unwrap_err(),
         Code::InvalidArgument,
         "INVALID_PARAMETER",
@@ -155,7 +156,7 @@ async fn an_order_over_grpc_fails_with_its_id_and_reason() {
 }
 
 #[tokio::test]
-async fn a_request_in_progress_says_when_to_try_again() {
+async fn request_in_progress_has_retry_info() {
     let shop = Shop::shared();
     let product = create_product(&shop.client("seller", ALL_SCOPES), 1_000).await;
     let token = shop.service_token("orders", &unique("alice"), ALL_SCOPES);
@@ -172,16 +173,16 @@ async fn a_request_in_progress_says_when_to_try_again() {
         match answer {
             Ok(order) => drop(ids.insert(order.into_inner().id)),
             Err(status) => {
-                refused(&status, Code::Aborted, "REQUEST_IN_PROGRESS");
+                assert_rejected(&status, Code::Aborted, "REQUEST_IN_PROGRESS");
                 assert!(status.get_error_details().retry_info().is_some(), "{status:?}");
             }
         }
     }
-    assert_eq!(ids.len(), 1, "one order, whatever the number of calls");
+    assert_eq!(ids.len(), 1, "all calls must return the same order");
 }
 
 #[tokio::test]
-async fn identity_comes_from_the_token_alone() {
+async fn identity_comes_only_from_the_token() {
     let shop = Shop::shared();
     let subject = unique("alice");
     let mut request = with_token(
@@ -192,7 +193,7 @@ async fn identity_comes_from_the_token_alone() {
         request.metadata_mut().insert(forged, MetadataValue::from_static("somebody-else orders:admin"));
     }
     let status = OrdersServiceClient::new(channel("orders")).find_all(request).await.unwrap_err();
-    refused(&status, Code::PermissionDenied, "INSUFFICIENT_SCOPE");
+    assert_rejected(&status, Code::PermissionDenied, "INSUFFICIENT_SCOPE");
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
-//! What services write to their logs: one line for each request that is refused or fails, none for what went well, and no secret.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+//! Log records: one per rejected or failed request, none for a successful one, and no secrets.
+#![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
 use palisade_tests::{
-    Answer, Client, Shop, eventually, jwt,
+    Client, Response, Shop, eventually, jwt,
     otlp::Collector,
     servers,
     shop::{ALL_SCOPES, CUSTOMER},
-    shop_helpers::{confirmed, order, product, create_product, with},
+    shop_helpers::{create_product, order_request, place_confirmed_order, product_body, with_changes},
     unique,
 };
 use reqwest::Method;
@@ -15,26 +15,27 @@ use serde_json::{Value, json};
 const SERVICES: [&str; 3] = ["gateway", "products", "orders"];
 const PASSWORD: &str = "hunter2-of-the-store";
 
-/// The lines of a service's log, but those that say where it listens.
+/// Returns the log records of a service, without the lines about listeners.
 fn lines(shop: &Shop, service: &str) -> Vec<Value> {
     let log = shop.program(service).log();
     let lines = log.lines().filter(|line| !line.starts_with("listening "));
     lines.map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }
 
-/// Those of one request, from this level on.
-fn of_request(shop: &Shop, service: &str, answer: &Answer, levels: &[&str]) -> Vec<Value> {
+/// Returns the records of one request with these levels.
+fn request_records(shop: &Shop, service: &str, answer: &Response, levels: &[&str]) -> Vec<Value> {
     let id = answer.header("x-trace-id");
     let all = lines(shop, service).into_iter();
     all.filter(|line| line["trace_id"].as_str() == id && levels.contains(&line["level"].as_str().unwrap())).collect()
 }
 
-const ALOUD: [&str; 3] = ["INFO", "WARN", "ERROR"];
+const ABOVE_DEBUG: [&str; 3] = ["INFO", "WARN", "ERROR"];
 const ALL: [&str; 4] = ["DEBUG", "INFO", "WARN", "ERROR"];
 
-/// The one line that says of a request why it was not answered as it was wished; it comes a moment after the answer.
-async fn refusal(shop: &Shop, service: &str, answer: &Answer) -> Value {
-    let told = || of_request(shop, service, answer, &ALL).into_iter().filter(|line| line["message"] == "request refused");
+/// Returns the only record about the rejection of a request. It is written shortly after the
+/// response.
+async fn rejection_record(shop: &Shop, service: &str, answer: &Response) -> Value {
+    let told = || request_records(shop, service, answer, &ALL).into_iter().filter(|line| line["message"] == "request rejected");
     eventually(async || told().next()).await;
     let told: Vec<_> = told().collect();
     assert_eq!(told.len(), 1, "{service}: {told:#?}");
@@ -42,28 +43,28 @@ async fn refusal(shop: &Shop, service: &str, answer: &Answer) -> Value {
     let is_text = |key: &str| line[key].as_str().is_some_and(|text| !text.is_empty());
     assert!(["timestamp", "level", "service", "target", "reason", "detail", "cause", "span_id"].into_iter().all(is_text), "{line}");
     assert_eq!(line["service"], service);
-    // What is told aloud is told once.
-    let aloud = of_request(shop, service, answer, &ALOUD);
+    // A warning must be the only record above DEBUG.
+    let aloud = request_records(shop, service, answer, &ABOVE_DEBUG);
     assert_eq!(aloud.len(), usize::from(line["level"] == "WARN"), "{service}: {aloud:#?}");
     line
 }
 
-/// A shop that says all it can, with a password in the address of a store.
-async fn talkative(collector: &Collector) -> (Shop, servers::Postgres) {
+/// Starts a shop that logs everything, with a password in a store URL.
+async fn start_with_debug_logs(collector: &Collector) -> (Shop, servers::Postgres) {
     let postgres = servers::postgres();
     let url = postgres.url("orders").replace("app@", &format!("app:{PASSWORD}@"));
     let shop = Shop::separate_with(None, Some(&url), |_, command| {
-        collector.observe(command);
-        command.env("PALISADE_TELEMETRY__LOG", "debug");
+        collector.configure(command);
+        command.env("PALISADE_TELEMETRY__LOG_FILTER", "debug");
     });
     shop.ready().await;
     (shop, postgres)
 }
 
 #[tokio::test]
-async fn a_request_that_is_refused_or_fails_is_one_line_and_one_that_went_well_is_none() {
+async fn failed_requests_are_logged_exactly_once() {
     let collector = Collector::start();
-    let (mut shop, _postgres) = talkative(&collector).await;
+    let (mut shop, _postgres) = start_with_debug_logs(&collector).await;
     let (seller, buyer, nobody) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER), shop.anonymous());
     let item = create_product(&seller, 3).await;
     let path = format!("/products/{item}");
@@ -71,73 +72,78 @@ async fn a_request_that_is_refused_or_fails_is_one_line_and_one_that_went_well_i
     let mut well = Vec::new();
     for _ in 0..5 {
         well.push(seller.get(&path).await);
-        well.push(order(&buyer, &[]).await);
-        confirmed(&buyer, &[(&item, 1)]).await;
-        well.push(seller.put(&path, &with(product(3), &json!({}))).await);
+        well.push(order_request(&buyer, &[]).await);
+        place_confirmed_order(&buyer, &[(&item, 1)]).await;
+        well.push(seller.put(&path, &with_changes(product_body(3), &json!({}))).await);
     }
     let (refused, well): (Vec<_>, Vec<_>) = well.into_iter().partition(|answer| answer.status == 400);
     for (answer, service) in well.iter().flat_map(|answer| SERVICES.map(|service| (answer, service))) {
         assert_eq!(answer.status, 200);
-        assert_eq!(of_request(&shop, service, answer, &ALOUD), Vec::<Value>::new(), "{service}");
+        assert_eq!(request_records(&shop, service, answer, &ABOVE_DEBUG), Vec::<Value>::new(), "{service}");
     }
 
-    // The caller's fault: for those who look for it.
+    // Client errors are logged at DEBUG.
     for (answer, reason) in [
         (refused[0].clone(), "validation_failed"),
         (nobody.get(&path).await, "unauthenticated"),
-        (buyer.post("/products", &product(1)).await, "insufficient_scope"),
+        (buyer.post("/products", &product_body(1)).await, "insufficient_scope"),
         (nobody.get("/nowhere").await, "not_found"),
         (nobody.request(Method::PATCH, "/products").await, "method_not_allowed"),
         (seller.get(format!("/products/{}", uuid::Uuid::new_v4())).await, "not_found"),
-        (order(&buyer, &[(&item, 1_000)]).await, "insufficient_stock"),
+        (order_request(&buyer, &[(&item, 1_000)]).await, "insufficient_stock"),
     ] {
-        let line = refusal(&shop, "gateway", &answer).await;
+        let line = rejection_record(&shop, "gateway", &answer).await;
         assert_eq!((&line["level"], &line["reason"]), (&json!("DEBUG"), &json!(reason)), "{line}");
     }
-    let answer = order(&buyer, &[(&item, 1_000)]).await;
+    let answer = order_request(&buyer, &[(&item, 1_000)]).await;
     for service in SERVICES {
-        refusal(&shop, service, &answer).await;
+        rejection_record(&shop, service, &answer).await;
     }
 
-    // The server's: aloud, with the cause, under the span of the request.
+    // Server errors are logged at WARN, with the cause and the request's span.
     shop.program_mut("products").kill();
     let answer = seller.get(&path).await;
     answer.problem(503, "upstream_unavailable");
-    let line = refusal(&shop, "gateway", &answer).await;
+    let line = rejection_record(&shop, "gateway", &answer).await;
     assert_eq!((&line["level"], &line["reason"]), (&json!("WARN"), &json!("upstream_unavailable")), "{line}");
     assert!(line["cause"].as_str().unwrap().contains("connect"), "{line}");
     let trace = collector.trace(answer.header("x-trace-id").unwrap(), |trace| trace.0.len() == 2).await;
     assert_eq!(line["span_id"], json!(trace.root().id));
-    // An order that has to wait is one line of the service that waits.
-    let answer = order(&buyer, &[(&item, 1)]).await;
+    // A deferred order is logged once, by orders.
+    let answer = order_request(&buyer, &[(&item, 1)]).await;
     answer.ok(202);
-    let told = of_request(&shop, "orders", &answer, &ALOUD);
+    let told = request_records(&shop, "orders", &answer, &ABOVE_DEBUG);
     assert_eq!((told.len(), &told[0]["call"]), (1, &json!("ReserveStock")), "{told:#?}");
     assert!(told[0]["cause"].as_str().unwrap().contains("connect"), "{told:#?}");
-    assert_eq!(of_request(&shop, "gateway", &answer, &ALOUD), Vec::<Value>::new());
+    assert_eq!(request_records(&shop, "gateway", &answer, &ABOVE_DEBUG), Vec::<Value>::new());
 }
 
 #[tokio::test]
-async fn no_secret_is_in_a_log_or_a_span() {
+async fn logs_and_spans_contain_no_secrets() {
     let collector = Collector::start();
-    let (shop, _postgres) = talkative(&collector).await;
+    let (shop, _postgres) = start_with_debug_logs(&collector).await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let [key, words, header, query, broken] = ["key", "words", "header", "query", "broken"].map(|name| unique(&format!("secret-{name}")));
     let item = create_product(&seller, 3).await;
 
-    let told = with(product(1), &json!({ "description": words }));
+    let told = with_changes(product_body(1), &json!({ "description": words }));
     for _ in 0..2 {
         seller.post("/products", &told).header("idempotency-key", &key).await.ok(201);
-        order(&buyer, &[(&item, 1)]).header("idempotency-key", &key).header("x-api-key", &header).header("cookie", &header).await.ok(201);
+        order_request(&buyer, &[(&item, 1)])
+            .header("idempotency-key", &key)
+            .header("x-api-key", &header)
+            .header("cookie", &header)
+            .await
+            .ok(201);
     }
-    order(&buyer, &[(&item, 2)]).header("idempotency-key", &key).await.any_problem(422);
+    order_request(&buyer, &[(&item, 2)]).header("idempotency-key", &key).await.any_problem(422);
     buyer.get(format!("/orders?cursor={query}")).await.any_problem(400);
     buyer.post("/orders", &json!({ "items": broken.clone() })).await.any_problem(400);
     buyer.request(Method::POST, "/orders").json(format!("{{\"{broken}")).await.any_problem(400);
     let forged = jwt::sign(&json!({ "alg": "HS256" }), &jwt::claims("mallory", ALL_SCOPES), broken.as_bytes());
     for authorization in [format!("Bearer {forged}"), format!("Bearer {broken}"), format!("Basic {broken}")] {
         shop.anonymous().get("/orders").header("authorization", &authorization).await.any_problem(401);
-        let orders = Client::new(shop.grpc_url("orders"), None).over_http2();
+        let orders = Client::new(shop.grpc_url("orders"), None).with_http2();
         let call = orders.request(Method::POST, "/palisade.orders.v1.OrdersService/FindOne").header("authorization", &authorization);
         call.header("content-type", "application/grpc").attempt().await.unwrap();
     }
@@ -155,16 +161,19 @@ async fn no_secret_is_in_a_log_or_a_span() {
             collector.spans().into_iter().find(|span| format!("{span:?}").contains(secret))
         });
     }
-    assert!(lines(&shop, "gateway").iter().any(|line| line["target"].as_str().unwrap().starts_with("h2")), "it was told to say all");
+    assert!(
+        lines(&shop, "gateway").iter().any(|line| line["target"].as_str().unwrap().starts_with("h2")),
+        "debug logs of dependencies must be enabled"
+    );
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_is_named_without_its_password() {
+async fn store_failures_are_logged_without_password() {
     let [mongo, postgres] = [(); 2].map(|()| servers::free_port());
     let mongo = format!("mongodb://app:{PASSWORD}@127.0.0.1:{mongo}/products?directConnection=true&serverSelectionTimeoutMS=200");
     let postgres = format!("postgres://app:{PASSWORD}@127.0.0.1:{postgres}/orders");
     let shop = Shop::separate_with(Some(&mongo), Some(&postgres), |_, command| {
-        command.env("PALISADE_TELEMETRY__LOG", "debug");
+        command.env("PALISADE_TELEMETRY__LOG_FILTER", "debug");
     });
     for service in ["products", "orders"] {
         let admin = Client::new(shop.admin_url(service), None);

@@ -1,5 +1,5 @@
-//! The tour in README.md works as it stands: every `sh` block under a `<!-- tour -->` line, in order, in one bash.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+//! Tour of README.md: every `sh` block below a `<!-- tour -->` line runs, in order, in one bash.
+#![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
 use std::{fs, path::Path, process::Command};
 
@@ -14,11 +14,11 @@ fn tour() -> String {
 }
 
 #[tokio::test]
-async fn the_tour_works_as_written() {
+async fn readme_tour_works() {
     let shop = Shop::all_in_one();
     shop.ready().await;
     let tour = tour();
-    // Only the ports differ from what a reader types: those of this shop are not the default ones.
+    // Replaces the default ports by those of this shop.
     let mut script = tour.clone();
     let listeners = [
         ("3000", shop.url()),
@@ -38,7 +38,7 @@ async fn the_tour_works_as_written() {
 
     for refusal in said.split("/problems/").skip(1) {
         let code = refusal.split('"').next().unwrap();
-        assert!(tour.contains(code), "a step was refused with `{code}`, of which the tour says nothing:\n{said}");
+        assert!(tour.contains(code), "a step failed with `{code}`, which the tour does not mention:\n{said}");
     }
     assert!(!said.contains("\"ok\":false"), "{said}");
 }

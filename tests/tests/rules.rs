@@ -1,5 +1,6 @@
-//! The rules of Prometheus and the routes of Alertmanager: their own tools accept them, and each alert is proven, complete and explained.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+//! Prometheus rules and Alertmanager routes: accepted by promtool and amtool, and every alert is
+//! tested, complete and documented.
+#![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +13,7 @@ use std::{
 use palisade_tests::rules::{self, Rule};
 use serde::{Deserialize, de::DeserializeOwned};
 
-/// What `promtool test rules` runs.
+/// Test file of `promtool test rules`.
 #[derive(Deserialize)]
 struct TestFile {
     tests: Vec<Case>,
@@ -21,12 +22,12 @@ struct TestFile {
 #[derive(Deserialize)]
 struct Case {
     #[serde(default)]
-    alert_rule_test: Vec<Moment>,
+    alert_rule_test: Vec<AlertExpectation>,
 }
 
-/// Which alerts there are of one name, some time into the case.
+/// Expected alerts of one name at a time in the test case.
 #[derive(Deserialize)]
-struct Moment {
+struct AlertExpectation {
     alertname: String,
     eval_time: String,
     exp_alerts: Vec<serde::de::IgnoredAny>,
@@ -67,16 +68,16 @@ fn yaml<T: DeserializeOwned>(path: &Path) -> T {
     serde_saphyr::from_str(&text(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The files in `folder` of that kind.
+/// Returns the files in `folder` with this extension.
 fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|of| of == extension)).collect();
     files.sort();
-    assert!(!files.is_empty(), "nothing in {folder}");
+    assert!(!files.is_empty(), "no files in {folder}");
     files
 }
 
-/// All rules that alert, with their alerts' names.
+/// Returns all alerting rules with their names.
 fn alerts() -> Vec<(String, Rule)> {
     rules::all().into_iter().filter_map(|rule| Some((rule.alert.clone()?, rule))).collect()
 }
@@ -89,16 +90,16 @@ fn cases() -> impl Iterator<Item = Case> {
     files("compose/prometheus/rules/tests", "yml").into_iter().flat_map(|path| yaml::<TestFile>(&path).tests)
 }
 
-/// What `tool` says; it must be content.
-fn content(tool: &str, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
+/// Runs `tool`, which must succeed, and returns its output.
+fn run_tool(tool: &str, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
     let output = Command::new(tool).args(arguments).current_dir(root()).output();
-    let output = output.unwrap_or_else(|error| panic!("{tool}: {error}; `make tools` installs it"));
+    let output = output.unwrap_or_else(|error| panic!("{tool}: {error}; install it with `make tools`"));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{tool}: {said}{}", String::from_utf8_lossy(&output.stderr));
     said
 }
 
-/// `1d8h` in minutes.
+/// Converts a duration such as `1d8h` to minutes.
 fn minutes(time: &str) -> u64 {
     let parts = time.split_inclusive(|c: char| c.is_ascii_alphabetic());
     parts
@@ -113,8 +114,8 @@ fn minutes(time: &str) -> u64 {
         .sum()
 }
 
-/// Whether `alert` is silent in `case`, then fires, then is silent again.
-fn comes_and_goes(case: &Case, alert: &str) -> bool {
+/// Returns whether `alert` is silent, then firing, then silent again in `case`.
+fn fires_and_resolves(case: &Case, alert: &str) -> bool {
     let mut moments: Vec<_> = case.alert_rule_test.iter().filter(|moment| moment.alertname == alert).collect();
     moments.sort_by_key(|moment| minutes(&moment.eval_time));
     let mut fires: Vec<_> = moments.into_iter().map(|moment| !moment.exp_alerts.is_empty()).collect();
@@ -124,40 +125,40 @@ fn comes_and_goes(case: &Case, alert: &str) -> bool {
 
 #[test]
 fn prometheus_accepts_its_configuration_and_rules() {
-    let said = content("promtool", ["check", "config", "--lint=all", "--lint-fatal", "compose/prometheus/prometheus.yml"]);
+    let said = run_tool("promtool", ["check", "config", "--lint=all", "--lint-fatal", "compose/prometheus/prometheus.yml"]);
     let rules = rules::files();
     assert!(said.contains(&format!("{} rule files found", rules.len())), "{said}");
     let check = ["check", "rules", "--lint=all", "--lint-fatal"].map(PathBuf::from);
-    content("promtool", check.into_iter().chain(rules));
+    run_tool("promtool", check.into_iter().chain(rules));
 }
 
 #[test]
-fn the_rules_do_what_their_tests_say() {
+fn promtool_tests_pass() {
     let test = ["test", "rules"].map(PathBuf::from);
-    content("promtool", test.into_iter().chain(files("compose/prometheus/rules/tests", "yml")));
+    run_tool("promtool", test.into_iter().chain(files("compose/prometheus/rules/tests", "yml")));
 }
 
 #[test]
-fn alertmanager_accepts_its_configuration_and_knows_both_severities() {
+fn alertmanager_routes_both_severities() {
     let config = "compose/alertmanager/alertmanager.yml";
-    content("amtool", ["check-config", config]);
+    run_tool("amtool", ["check-config", config]);
     for severity in ["page", "ticket"] {
-        let receiver = content("amtool", ["config", "routes", "test", "--config.file", config, &format!("severity={severity}")]);
+        let receiver = run_tool("amtool", ["config", "routes", "test", "--config.file", config, &format!("severity={severity}")]);
         assert_eq!(receiver.trim(), severity);
     }
 }
 
 #[test]
-fn each_alert_is_seen_to_come_and_to_go() {
+fn each_alert_has_firing_and_resolving_test() {
     let cases: Vec<_> = cases().collect();
-    let unproven: Vec<_> = names().into_iter().filter(|alert| !cases.iter().any(|case| comes_and_goes(case, alert))).collect();
-    assert!(unproven.is_empty(), "no case has these silent, then firing, then silent: {unproven:?}");
+    let unproven: Vec<_> = names().into_iter().filter(|alert| !cases.iter().any(|case| fires_and_resolves(case, alert))).collect();
+    assert!(unproven.is_empty(), "alerts without a silent-firing-silent test case: {unproven:?}");
     let tested = cases.iter().flat_map(|case| &case.alert_rule_test).map(|moment| moment.alertname.clone());
-    assert_eq!(tested.collect::<BTreeSet<_>>(), names(), "a test of an alert that does not exist proves nothing");
+    assert_eq!(tested.collect::<BTreeSet<_>>(), names(), "tested alerts must equal the defined alerts");
 }
 
 #[test]
-fn on_a_healthy_day_every_alert_is_asked_and_silent() {
+fn no_alert_fires_in_healthy_case() {
     let healthy: TestFile = yaml(Path::new("compose/prometheus/rules/tests/healthy.yml"));
     let moments: Vec<_> = healthy.tests.into_iter().flat_map(|case| case.alert_rule_test).collect();
     assert!(moments.iter().all(|moment| moment.exp_alerts.is_empty()));
@@ -165,19 +166,19 @@ fn on_a_healthy_day_every_alert_is_asked_and_silent() {
 }
 
 #[test]
-fn each_alert_says_how_urgent_it_is_and_where_to_look() {
+fn each_alert_has_severity_and_annotations() {
     for (alert, Rule { labels, annotations, .. }) in alerts() {
         assert!(["page", "ticket"].contains(&labels["severity"].as_str()), "{alert}: {labels:?}");
         assert!(["summary", "description"].iter().all(|key| !annotations[*key].is_empty()), "{alert}");
         assert_eq!(annotations["runbook_url"], format!("https://github.com/palisade-rs/palisade/blob/main/docs/runbooks/{alert}.md"));
         let uid = annotations["dashboard"].strip_prefix("/d/palisade-").unwrap();
-        assert!(DASHBOARDS.contains(&uid), "{alert} leads to {uid}");
+        assert!(DASHBOARDS.contains(&uid), "{alert} links to the unknown dashboard {uid}");
     }
-    assert_eq!(alerts().len(), names().len(), "two alerts of one name would share a runbook");
+    assert_eq!(alerts().len(), names().len(), "alert names must be unique");
 }
 
 #[test]
-fn each_alert_has_its_runbook_and_each_runbook_its_alert() {
+fn alerts_and_runbooks_correspond() {
     let pages: BTreeSet<_> =
         files("docs/runbooks", "md").iter().map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
     let mut expected = names();
@@ -187,21 +188,21 @@ fn each_alert_has_its_runbook_and_each_runbook_its_alert() {
     for (alert, Rule { labels, .. }) in alerts() {
         let page = text(format!("docs/runbooks/{alert}.md"));
         let kind = if labels["severity"] == "page" { "**Page.**" } else { "**Ticket.**" };
-        assert!(page.starts_with(&format!("# {alert}\n\n{kind}")), "{alert}: its page begins otherwise");
+        assert!(page.starts_with(&format!("# {alert}\n\n{kind}")), "{alert}: wrong heading in its runbook");
         for part in ["**For users:**", "**Look**", "**Do**", "**Clears**"] {
-            assert!(page.contains(part), "{alert}: its page has no {part}");
+            assert!(page.contains(part), "{alert}: its runbook has no {part}");
         }
         let line = format!("- [{alert}]({alert}.md) ({}): ", labels["severity"]);
-        assert_eq!(index.lines().filter(|entry| entry.starts_with(&line)).count(), 1, "the index wants a line {line}…");
+        assert_eq!(index.lines().filter(|entry| entry.starts_with(&line)).count(), 1, "missing line in the runbook index: {line}…");
         let linked = page.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
         for link in linked.filter(|link| !link.contains("://")) {
-            assert!(root().join("docs/runbooks").join(link).exists(), "{alert}: its page leads to {link}, which is not there");
+            assert!(root().join("docs/runbooks").join(link).exists(), "{alert}: broken link {link} in its runbook");
         }
     }
 }
 
 #[test]
-fn the_limits_of_memory_are_those_of_the_containers() {
+fn memory_alert_uses_container_limits() {
     let expr = alerts().into_iter().find(|(alert, _)| alert == "MemoryNearLimit").unwrap().1.expr;
     let containers: Containers = yaml(Path::new("compose/compose.yaml"));
     let limit = |service: &str| containers.services[service].mem_limit.strip_suffix('m').unwrap().to_owned();
@@ -211,7 +212,7 @@ fn the_limits_of_memory_are_those_of_the_containers() {
 }
 
 #[test]
-fn no_alert_keeps_a_page_from_anybody() {
+fn inhibition_never_suppresses_pages() {
     let config: Alertmanager = yaml(Path::new("compose/alertmanager/alertmanager.yml"));
     assert!(!config.inhibit_rules.is_empty());
     for rule in config.inhibit_rules {

@@ -1,5 +1,5 @@
-//! The throw-away servers themselves: they start, keep what they promise, and fall silent when told to.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+//! Tests of the disposable servers: start, durability, pause.
+#![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
 use std::{
     collections::BTreeMap,
@@ -23,10 +23,10 @@ fn psql(url: &str, sql: &str) -> String {
 }
 
 #[test]
-fn postgres_keeps_acknowledged_rows_through_a_kill() {
+fn postgres_keeps_acknowledged_rows_after_kill() {
     let mut postgres = servers::durable_postgres();
     let url = postgres.url("crash");
-    assert_eq!(postgres.url("crash"), url, "a database is created once");
+    assert_eq!(postgres.url("crash"), url, "creating a database must be idempotent");
     psql(&url, "create table t (n int); insert into t values (7)");
     postgres.kill();
     assert!(TcpStream::connect(("127.0.0.1", postgres.port())).is_err());
@@ -35,8 +35,8 @@ fn postgres_keeps_acknowledged_rows_through_a_kill() {
 }
 
 #[test]
-fn a_paused_postgres_answers_nothing_until_it_is_resumed() {
-    // "Do you speak TLS?" (PostgreSQL protocol, SSLRequest): one byte comes back.
+fn paused_postgres_is_silent_until_resumed() {
+    // SSLRequest of the PostgreSQL protocol, answered with one byte.
     const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
     let postgres = servers::shared_postgres();
     let mut connection = TcpStream::connect(("127.0.0.1", postgres.port())).unwrap();
@@ -53,7 +53,7 @@ fn a_paused_postgres_answers_nothing_until_it_is_resumed() {
 }
 
 #[test]
-fn the_stand_in_for_mongo_listens_on_its_port_again_after_a_kill() {
+fn mongo_keeps_its_port_after_kill() {
     let mut mongo = servers::durable_mongo();
     let url = mongo.url("shop");
     mongo.kill();
@@ -69,7 +69,7 @@ async fn prometheus_scrapes_a_shop_and_evaluates_rules() {
     shop.ready().await;
     let rules = shop.directory().join("rules.yml");
     fs::write(&rules, "groups: [{ name: tests, rules: [{ record: 'tests:up', expr: 'sum(up)' }] }]").unwrap();
-    let prometheus = Prometheus::watching(&shop, &[Path::new(&rules)]);
+    let prometheus = Prometheus::scraping(&shop, &[Path::new(&rules)]);
     prometheus.ready().await;
     let up: BTreeMap<_, _> = prometheus.query("up").await.iter().map(|sample| (sample.label("job").to_owned(), sample.value)).collect();
     assert_eq!(up, SERVICES.map(|service| (service.to_owned(), 1.0)).into());
@@ -80,6 +80,6 @@ async fn prometheus_scrapes_a_shop_and_evaluates_rules() {
 
 #[tokio::test]
 #[should_panic(expected = "parse error")]
-async fn prometheus_says_what_is_wrong_with_an_expression() {
+async fn prometheus_reports_parse_errors() {
     Prometheus::start("{}").query("up{").await;
 }

@@ -1,31 +1,32 @@
-//! The three services with TLS on every hop: orders go through, certificates are changed under load, and nobody comes in without.
-#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+//! TLS and mTLS on every hop: orders succeed, certificates are renewed under load, and
+//! unauthenticated peers are rejected.
+#![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
-#[path = "../../middleware/tests/support/authority.rs"]
-mod authority;
+#[path = "../../middleware/tests/support/test_ca.rs"]
+mod test_ca;
 
 use std::{fs, path::Path, process::Command};
 
-use authority::Authority;
 use palisade_tests::{
     Client, Shop, eventually,
     shop::{ALL_SCOPES, CUSTOMER},
-    shop_helpers::{confirmed, create_product},
+    shop_helpers::{create_product, place_confirmed_order},
 };
 use tempfile::TempDir;
+use test_ca::Authority;
 
-/// The year at whose beginning certificates end.
-const VALID: i32 = 2999;
+/// Year at whose start the certificates expire.
+const EXPIRY_YEAR: i32 = 2999;
 const SERVICES: [&str; 3] = ["gateway", "products", "orders"];
 
-/// Certificates for all, each with the name that its tokens have.
+/// Issues certificates for all services, each with the name used in its tokens.
 fn issue(authority: &Authority, directory: &Path) {
     for service in SERVICES {
-        authority.issue(&directory.join(service), &[service, "localhost", "127.0.0.1"], VALID);
+        authority.issue(&directory.join(service), &[service, "localhost", "127.0.0.1"], EXPIRY_YEAR);
     }
 }
 
-/// A folder with an authority and what it has issued.
+/// Creates a directory with a CA and its certificates.
 fn certificates() -> (TempDir, Authority) {
     let directory = TempDir::new().unwrap();
     let authority = Authority::new(directory.path(), "authority");
@@ -33,8 +34,8 @@ fn certificates() -> (TempDir, Authority) {
     (directory, authority)
 }
 
-/// Sets a service up for TLS: its own port, and what it calls.
-fn secure(directory: &Path, service: &str, command: &mut Command) {
+/// Configures TLS for a service's own port and its upstreams.
+fn configure_tls(directory: &Path, service: &str, command: &mut Command) {
     let file = |name: String| directory.join(name).display().to_string();
     let own = [("CERT_FILE", file(format!("{service}.crt"))), ("KEY_FILE", file(format!("{service}.key"))), ("RELOAD_MS", "50".to_owned())];
     let upstreams: Vec<_> =
@@ -52,30 +53,27 @@ fn secure(directory: &Path, service: &str, command: &mut Command) {
 }
 
 #[tokio::test]
-async fn orders_go_through_with_tls_on_every_hop_while_certificates_are_renewed() {
+async fn certificates_are_renewed_under_load() {
     let (directory, authority) = certificates();
     let path = directory.path();
-    let shop = Shop::separate_with(None, None, |service, command| secure(path, service, command));
+    let shop = Shop::separate_with(None, None, |service, command| configure_tls(path, service, command));
     shop.ready().await;
     assert!(shop.url().starts_with("https://"), "{}", shop.url());
     let (seller, buyer) =
-        (shop.client("seller", ALL_SCOPES).trusting(&authority.file), shop.client("buyer", CUSTOMER).trusting(&authority.file));
+        (shop.client("seller", ALL_SCOPES).with_ca(&authority.file), shop.client("buyer", CUSTOMER).with_ca(&authority.file));
     let product = create_product(&seller, 100).await;
-    confirmed(&buyer, &[(&product, 1)]).await;
+    place_confirmed_order(&buyer, &[(&product, 1)]).await;
 
     let answer = buyer.get("/products").await;
     assert_eq!(answer.header("strict-transport-security"), Some("max-age=63072000; includeSubDomains"));
     let plain = Client::new(shop.url().replace("https://", "http://"), None).get("/products").attempt().await;
-    assert!(plain.is_err(), "in plain text nothing is answered");
-    assert!(
-        shop.client("buyer", CUSTOMER).get("/products").attempt().await.is_err(),
-        "an authority that nobody has heard of is not believed"
-    );
+    assert!(plain.is_err(), "plain HTTP must fail");
+    assert!(shop.client("buyer", CUSTOMER).get("/products").attempt().await.is_err(), "an unknown CA must be rejected");
 
-    // New certificates of the same authority, then orders until all three have taken them up.
+    // Renews the certificates under load until all three services have reloaded them.
     issue(&authority, path);
     eventually(async || {
-        confirmed(&buyer, &[(&product, 1)]).await;
+        place_confirmed_order(&buyer, &[(&product, 1)]).await;
         let mut renewed = Vec::new();
         for service in SERVICES {
             let metrics = Client::new(shop.admin_url(service), None).get("/metrics").attempt().await.unwrap().text();
@@ -91,21 +89,21 @@ async fn orders_go_through_with_tls_on_every_hop_while_certificates_are_renewed(
 }
 
 #[tokio::test]
-async fn a_service_with_another_ones_certificate_is_not_believed() {
+async fn certificate_must_match_token_issuer() {
     let (directory, authority) = certificates();
     let path = directory.path();
     for file in ["crt", "key"] {
         fs::copy(path.join("orders").with_extension(file), path.join("gateway").with_extension(file)).unwrap();
     }
     let shop = Shop::separate_with(None, None, |service, command| {
-        secure(path, service, command);
-        // What is a caller's fault is told at this level.
-        command.env("PALISADE_TELEMETRY__LOG", "info,palisade_middleware::rejection=debug");
+        configure_tls(path, service, command);
+        // Client errors are logged at this level.
+        command.env("PALISADE_TELEMETRY__LOG_FILTER", "info,palisade_middleware::rejection=debug");
     });
     shop.ready().await;
-    let buyer = shop.client("buyer", CUSTOMER).trusting(&authority.file);
+    let buyer = shop.client("buyer", CUSTOMER).with_ca(&authority.file);
     let refused = buyer.get("/products").attempt().await.unwrap();
-    assert_eq!(refused.status, 500, "its tokens are refused, which is nothing a user could mend");
-    let why = "a token made by gateway came by a connection of";
+    assert_eq!(refused.status, 500, "rejected internal tokens must be a server error");
+    let why = "token issued by gateway received from a peer with certificate names";
     eventually(async || shop.program("products").log().contains(why).then_some(())).await;
 }

@@ -1,9 +1,9 @@
-//! gRPC from both sides: what products and orders answer, and what their callers see of it.
+//! gRPC dashboard: server-side and client-side view of the calls to products and orders.
 
-use super::{FAULTS, answered, call_errors, hop_tax, made};
+use super::{SERVER_ERRORS, call_errors, grpc_client_calls, grpc_server_calls, hop_overhead};
 use crate::{
     dashboard::Dashboard,
-    panel::{Panel, Traces, stacked_timeseries, timeseries, heatmap, unit},
+    panel::{Panel, Traces, heatmap, stacked_timeseries, timeseries, unit},
     query::metric,
 };
 
@@ -11,49 +11,49 @@ const METHOD: [&str; 2] = ["job", "rpc.method"];
 const TARGET: [&str; 2] = ["job", "server.address"];
 
 pub(super) fn dashboard() -> Dashboard {
-    let about = "Each gRPC hop from both sides. Where the caller sees errors or time that the server does not, the hop itself is sick.";
+    let about = "gRPC calls measured by server and client. Errors or latency seen only by the client come from the hop itself.";
     Dashboard::new("grpc", "Palisade / 3 gRPC", about)
-        .row("Answered", server())
-        .row("Made: whole calls, retries included", client())
-        .row("Made: single attempts", attempts())
+        .row("gRPC server", server())
+        .row("gRPC client calls", client())
+        .row("gRPC client attempts", attempts())
 }
 
 fn server() -> [Panel; 6] {
     [
         timeseries("Calls / s by method")
-            .description("Calls answered by method; `_OTHER` is no method of ours.")
-            .remediation("`_OTHER`: somebody speaks another contract. A method that jumps: a caller that loops, or retries.")
+            .description("Served calls by method. `_OTHER` stands for unknown methods.")
+            .remediation("`_OTHER`: a client uses another API version. A sudden rise of one method: a client in a loop, or retries.")
             .unit(unit::REQUESTS)
             .traces(Traces::METHOD)
-            .query(answered().count().rate().sum_by(METHOD)),
+            .query(grpc_server_calls().count().rate().sum_by(METHOD)),
         stacked_timeseries("Calls / s by status")
-            .description("Calls answered by gRPC status.")
-            .remediation("`UNAVAILABLE`: a store is down, or load is shed. `DEADLINE_EXCEEDED`: too slow. `INTERNAL`: a bug, in the log.")
+            .description("Served calls by gRPC status.")
+            .remediation("`UNAVAILABLE`: a store is down, or load is shed. `DEADLINE_EXCEEDED`: too slow. `INTERNAL`: a bug, see the log.")
             .unit(unit::REQUESTS)
             .traces(Traces::SERVICE)
-            .query(answered().count().rate().sum_by(["job", "rpc.status_code"])),
+            .query(grpc_server_calls().count().rate().sum_by(["job", "rpc.status_code"])),
         timeseries("Server error ratio by method")
-            .description("Share of calls that failed by the server's own fault; a flat 0 is none.")
-            .remediation("One method: its query or its upstream. All methods of a job: its store.")
+            .description("Share of calls with a server error. A flat 0 means no errors.")
+            .remediation("One method: check its query or upstream. All methods of a job: check its store.")
             .errors()
             .traces(Traces::METHOD.failed())
             .runbook("ErrorBudgetBurnFast")
-            .query(call_errors(answered, METHOD)),
+            .query(call_errors(grpc_server_calls, METHOD)),
         timeseries("Server p95 by method")
-            .description("How long answering takes, to the trailers.")
-            .remediation("Compare with the stores' p95: what is left is ours.")
+            .description("95th percentile of call durations, measured by the server up to the trailers.")
+            .remediation("Compare with the stores' p95: the difference is spent in the service.")
             .unit(unit::SECONDS)
             .limits(0.25, 1.0)
             .traces(Traces::METHOD.slow())
-            .query(answered().quantile(0.95, METHOD)),
+            .query(grpc_server_calls().quantile(0.95, METHOD)),
         heatmap("Latency heatmap")
-            .description("How many calls took how long, of all methods.")
-            .remediation("A band that stands at one height is a timeout or a lock.")
+            .description("Distribution of call durations, all methods.")
+            .remediation("A band at a constant height: a timeout or a lock.")
             .unit(unit::SECONDS)
-            .query(answered().bucket().rate().sum_by(["le"])),
+            .query(grpc_server_calls().bucket().rate().sum_by(["le"])),
         timeseries("Active calls")
-            .description("Calls that are being answered.")
-            .remediation("If it rises and the rate does not, the store does not keep up.")
+            .description("Calls in flight.")
+            .remediation("Rises while the call rate does not: the store is slow.")
             .unit(unit::COUNT)
             .traces(Traces::METHOD.slow())
             .query(metric("palisade.rpc.server.active_calls").now().sum_by(METHOD)),
@@ -63,48 +63,48 @@ fn server() -> [Panel; 6] {
 fn client() -> [Panel; 6] {
     [
         timeseries("Client calls / s by target")
-            .description("Calls made by target: one for each, however often it was tried.")
-            .remediation("Compare with the calls answered: what is missing was refused on the caller's side.")
+            .description("Client calls by target. A call counts once, whatever its number of attempts.")
+            .remediation("Compare with the served calls: the difference was rejected on the client side.")
             .unit(unit::REQUESTS)
             .traces(Traces::SERVICE)
-            .query(made().count().rate().sum_by(TARGET)),
+            .query(grpc_client_calls().count().rate().sum_by(TARGET)),
         timeseries("Client error ratio by target")
-            .description("Share of calls that failed in the end, by the target's fault or on the way to it.")
-            .remediation("Errors here and none on the server: the network, a deadline, or an open breaker.")
+            .description("Share of client calls with a server or transport error after all retries.")
+            .remediation("Errors here but none on the server: network, deadline, or an open breaker.")
             .errors()
             .traces(Traces::SERVICE.failed())
-            .query(call_errors(made, TARGET)),
+            .query(call_errors(grpc_client_calls, TARGET)),
         stacked_timeseries("Client failures / s by status")
-            .description("Calls that failed in the end, by status.")
-            .remediation("`UNAVAILABLE`: breaker or connection. `DEADLINE_EXCEEDED`: no answer in time.")
+            .description("Client calls that failed after all retries, by status.")
+            .remediation("`UNAVAILABLE`: breaker or connection. `DEADLINE_EXCEEDED`: no response in time.")
             .unit(unit::REQUESTS)
             .traces(Traces::SERVICE.failed())
             .query(
-                made()
+                grpc_client_calls()
                     .count()
-                    .matches("rpc.status_code", FAULTS)
+                    .matches("rpc.status_code", SERVER_ERRORS)
                     .rate()
                     .sum_by(["job", "server.address", "rpc.status_code"])
-                    .or_zero(&made().count()),
+                    .or_zero(&grpc_client_calls().count()),
             ),
         timeseries("Client p99 by method")
-            .description("How long calls take for who makes them, with retries and pauses.")
-            .remediation("High here and low on the server: retries, a full bulkhead, or the network.")
+            .description("99th percentile of call durations, measured by the client, including retries and backoff.")
+            .remediation("High here but low on the server: retries, a full bulkhead, or the network.")
             .unit(unit::SECONDS)
             .limits(0.25, 1.0)
             .traces(Traces::METHOD.slow())
-            .query(made().quantile(0.99, METHOD)),
-        timeseries("Hop tax by method")
-            .description("p95 of calls made minus p95 of calls answered. Needs caller and server among the chosen jobs.")
-            .remediation("Some milliseconds are the network and both stacks; more are retries or queues.")
+            .query(grpc_client_calls().quantile(0.99, METHOD)),
+        timeseries("Hop overhead by method")
+            .description("Client p95 minus server p95. Requires client and server among the selected jobs.")
+            .remediation("A few milliseconds: network and middleware. More: retries or queueing.")
             .unit(unit::SECONDS)
-            .query(hop_tax()),
+            .query(hop_overhead()),
         timeseries("Client p50 by target")
-            .description("What a typical call costs its caller.")
-            .remediation("If it rises slowly, the target gets fuller; if it jumps, something changed: see the blue marks.")
+            .description("Median call duration, measured by the client.")
+            .remediation("Slow rise: the target saturates. Step: compare with the deployments (blue annotations).")
             .unit(unit::SECONDS)
             .traces(Traces::SERVICE)
-            .query(made().quantile(0.5, TARGET)),
+            .query(grpc_client_calls().quantile(0.5, TARGET)),
     ]
 }
 
@@ -114,21 +114,21 @@ fn attempts() -> [Panel; 3] {
     let first = started().is("grpc.attempt.type", "original").rate().sum_by(by);
     [
         timeseries("Attempts per call")
-            .description("1 without retries. What is above is the load that retries add to the target.")
-            .remediation("Above 1.2 retries are a load of their own: the budget should stop them.")
+            .description("1 without retries. The excess is the load that retries add to the target.")
+            .remediation("Above 1.2 retries amplify the load. The retry budget should stop them.")
             .unit(unit::NUMBER)
             .limits(1.1, 1.2)
             .runbook("RetryStorm")
             .query(started().rate().sum_by(by) / first),
         timeseries("Attempt p99 by target")
-            .description("How long single attempts take.")
-            .remediation("Near the attempt timeout: the target hangs, it does not fail.")
+            .description("99th percentile of attempt durations.")
+            .remediation("Near the attempt timeout: the target hangs instead of failing.")
             .unit(unit::SECONDS)
             .limits(0.25, 1.0)
             .query(metric("grpc.client.attempt.duration").quantile(0.99, by)),
         stacked_timeseries("Attempts / s by status")
-            .description("What single attempts came to, those that were then retried included.")
-            .remediation("Failures here and none above: retries hide them from users, for now.")
+            .description("Attempts by status, including those that were retried.")
+            .remediation("Failures here but none in the calls above: retries mask them.")
             .unit(unit::REQUESTS)
             .traces(Traces::SERVICE)
             .query(metric("grpc.client.attempt.duration").count().rate().sum_by(["job", "grpc.target", "grpc.status"])),

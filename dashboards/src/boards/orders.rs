@@ -1,67 +1,67 @@
-//! What the business sees: orders, the sagas that carry them out, and stock.
+//! Orders dashboard: order outcomes, sagas, stock and the transactional outbox.
 
 use super::every_process;
 use crate::{
     dashboard::Dashboard,
-    panel::{Panel, Traces, stacked_timeseries, timeseries, stat, unit},
+    panel::{Panel, Traces, stacked_timeseries, stat, timeseries, unit},
     query::{Series, metric},
 };
 
 pub(super) fn dashboard() -> Dashboard {
-    let about = "Whether orders are carried out: outcomes, sagas under way and how old they are, stock, and what audits find.";
+    let about = "Order outcomes, sagas in flight and their age, stock, invariant violations and the outbox.";
     Dashboard::new("orders", "Palisade / 6 Orders, saga, stock", about)
-        .row("Now", now())
+        .row("Current status", current_status())
         .row("Orders", orders())
         .row("Sagas", sagas())
         .row("Stock", stock())
         .row("Outbox", outbox())
 }
 
-/// The processes that carry out orders.
-fn of_orders() -> Series {
+/// Witness series for the processes that export order metrics, used by `or_zero`.
+fn order_metrics_witness() -> Series {
     metric("palisade.outbox.pending")
 }
 
-fn now() -> [Panel; 6] {
+fn current_status() -> [Panel; 6] {
     [
         stat("Oldest unfinished saga")
-            .description("Age of the oldest order that is not settled.")
-            .remediation("`GET /saga/stuck` on the admin port of orders says what it waits for; `POST /saga/retry/{id}` tries it again.")
+            .description("Age of the oldest order with an unfinished saga.")
+            .remediation("`GET /saga/stuck` on the admin port of orders shows the cause, `POST /saga/retry/{id}` retries it.")
             .unit(unit::SECONDS)
             .limits(60.0, 300.0)
             .runbook("SagaStuck")
             .query(metric("palisade.saga.oldest_in_flight").now().max_by(["saga"])),
         stat("Invariant violations")
-            .description("What the last audit found broken: `orders`, or `stock`. It must be 0.")
-            .remediation("A bug, or somebody wrote into a database. `GET /invariants` on the admin ports names each.")
+            .description("Invariant violations found by the last audit, by check: `orders` or `stock`. Must be 0.")
+            .remediation("A bug, or a manual change in a database. `GET /invariants` on the admin ports lists the violations.")
             .unit(unit::COUNT)
             .limit(1.0)
             .runbook("StockInvariantViolated")
             .query(metric("palisade.invariant.violations").now().sum_by(["check"])),
         stat("Products out of stock")
-            .description("Products with nothing left to sell.")
-            .remediation("Buyers get 409 `insufficient_stock`: restock, or take them off the shelf.")
+            .description("Products with no available units.")
+            .remediation("Buyers get 409 `insufficient_stock`: restock or delist the products.")
             .unit(unit::COUNT)
             .query(metric("palisade.stock.out_products").now().sum_by([])),
         stat("Overdue holds")
-            .description("Holds past their time whose stock was not given back yet.")
-            .remediation("The sweeper of products does not keep up, or stands: its log says why.")
+            .description("Expired stock holds that are not released yet.")
+            .remediation("The expiry sweeper of products is slow or stuck: see its log.")
             .unit(unit::COUNT)
             .limits(1.0, 100.0)
             .query(metric("palisade.stock.overdue_holds").now().sum_by([])),
         stat("Outbox pending")
-            .description("Events that wait for the broker.")
-            .remediation("The broker is away, or takes none: `GET /readyz` of orders says so. None is lost.")
+            .description("Outbox events not published yet.")
+            .remediation("The broker is down or rejects events: see `GET /readyz` of orders. No event is lost.")
             .unit(unit::COUNT)
             .runbook("OutboxLag")
             .query(metric("palisade.outbox.pending").now().sum_by([])),
-        stat("Restarts shown")
-            .description("Restarts in all the time that is shown; a restart resumes sagas.")
-            .remediation("Orders that restarts again and again finishes nothing: see its log.")
+        stat("Restarts")
+            .description("Process restarts in the selected time range. Sagas resume after a restart.")
+            .remediation("Repeated restarts of orders delay every saga: see its log.")
             .unit(unit::COUNT)
             .limits(1.0, 3.0)
             .runbook("RestartLoop")
-            .query(metric("process_start_time_seconds").changes_shown().sum_by(["job"]).or_zero(&every_process())),
+            .query(metric("process_start_time_seconds").changes_in_range().sum_by(["job"]).or_zero(&every_process())),
     ]
     .map(|panel| panel.sized(4, 4))
 }
@@ -69,31 +69,31 @@ fn now() -> [Panel; 6] {
 fn orders() -> [Panel; 4] {
     let orders = || metric("palisade.orders");
     let failed = orders().is("outcome", "failed").rate().sum_by(["job"]);
-    let keyed = || metric("palisade.idempotency.requests");
+    let idempotency_requests = || metric("palisade.idempotency.requests");
     [
         stacked_timeseries("Orders / min by outcome")
-            .description("Orders that reached an outcome.")
-            .remediation("`failed` has its reason in the order: no stock, unknown product, or products away for too long.")
+            .description("Orders per minute by outcome.")
+            .remediation("`failed`: the order has the reason (insufficient stock, unknown product, or products unavailable for too long).")
             .unit(unit::PER_MINUTE)
             .traces(Traces::SERVICE)
-            .query(orders().rate().sum_by(["job", "outcome"]).per_minute().or_zero(&of_orders())),
+            .query(orders().rate().sum_by(["job", "outcome"]).per_minute().or_zero(&order_metrics_witness())),
         timeseries("Failed orders ratio")
-            .description("Share of outcomes that are failures. No stock is one too, so some are normal.")
-            .remediation("Compare with the reservations below: `insufficient` is business, the rest is not.")
+            .description("Share of orders that failed. Insufficient stock counts too, so the baseline is above 0.")
+            .remediation("Compare with the reservations below: `insufficient` is a business outcome, the rest are faults.")
             .share(0.1, 0.3)
             .traces(Traces::SERVICE.failed())
             .runbook("SagaFailed")
-            .query(failed.share_of(&orders().rate().sum_by(["job"])).or_zero(&of_orders())),
+            .query(failed.share_of(&orders().rate().sum_by(["job"])).or_zero(&order_metrics_witness())),
         stacked_timeseries("Idempotency keys / s")
-            .description("Orders asked for with a key: new, answered again (replay), the key of another order (conflict), or still in progress.")
-            .remediation("Many `replay`: clients retry, so they see errors. `conflict`: a client makes up its keys wrongly.")
+            .description("Requests with an idempotency key: new, replay, conflict (key of another order), or still in progress.")
+            .remediation("Many `replay`: clients retry because they see errors. `conflict`: a client reuses keys.")
             .unit(unit::REQUESTS)
-            .query(keyed().rate().sum_by(["job", "outcome"]).or_zero(&of_orders())),
+            .query(idempotency_requests().rate().sum_by(["job", "outcome"]).or_zero(&order_metrics_witness())),
         timeseries("Idempotent replays / s")
-            .description("Orders that were asked for again and not made again.")
-            .remediation("As many as the new ones: clients do not see our answers. Look at the gateway's 504.")
+            .description("Repeated requests answered with the stored response.")
+            .remediation("As many as new orders: clients do not receive the responses. Check the gateway's 504 rate.")
             .unit(unit::REQUESTS)
-            .query(keyed().is("outcome", "replay").rate().sum_by(["job"]).or_zero(&of_orders())),
+            .query(idempotency_requests().is("outcome", "replay").rate().sum_by(["job"]).or_zero(&order_metrics_witness())),
     ]
     .map(|panel| panel.sized(6, 8))
 }
@@ -104,43 +104,43 @@ fn sagas() -> [Panel; 6] {
     let finished = || metric("palisade.saga.finished");
     [
         stacked_timeseries("Sagas in flight by state")
-            .description("Orders under way, as the store has them: it survives restarts.")
+            .description("Unfinished sagas in the store, by order status. Survives restarts.")
             .remediation(
-                "`PENDING` grows: products does not answer. `PRODUCT_RESERVED` grows: confirming fails. `CANCELLED`, \
-                     `FAILED`: releases wait.",
+                "`PENDING` grows: products does not respond. `PRODUCT_RESERVED` grows: confirmation fails. `CANCELLED`, \
+                     `FAILED`: releases are pending.",
             )
             .unit(unit::COUNT)
             .runbook("SagaStuck")
             .query(metric("palisade.saga.in_flight").now().sum_by(["job", "saga", "state"])),
-        timeseries("Oldest saga under way")
-            .description("Age of the oldest order that is not settled, over time.")
-            .remediation("A straight line upwards is one order that is stuck; after 10 minutes it fails by itself.")
+        timeseries("Oldest saga over time")
+            .description("Age of the oldest order with an unfinished saga, over time.")
+            .remediation("A straight rising line is one stuck order. It fails automatically after 10 minutes.")
             .unit(unit::SECONDS)
             .limits(60.0, 300.0)
             .runbook("SagaStuck")
             .query(metric("palisade.saga.oldest_in_flight").now().max_by(by)),
-        timeseries("Begun and ended / s")
-            .description("Sagas begun and ended. The lines should lie on each other.")
-            .remediation("More begun than ended: they pile up, see their states.")
+        timeseries("Sagas started / finished per s")
+            .description("Started and finished sagas. Both rates should match.")
+            .remediation("More started than finished: sagas accumulate. Check their states.")
             .unit(unit::PER_SECOND)
-            .query(metric("palisade.saga.started").rate().sum_by(by).or_zero(&of_orders()).legend_prefix("begun"))
-            .query(finished().rate().sum_by(by).or_zero(&of_orders()).legend_prefix("ended")),
-        stacked_timeseries("Ended / s by outcome")
-            .description("How sagas ended.")
-            .remediation("`failed` and `cancelled` give stock back: compare with `released` below.")
+            .query(metric("palisade.saga.started").rate().sum_by(by).or_zero(&order_metrics_witness()).legend_prefix("started"))
+            .query(finished().rate().sum_by(by).or_zero(&order_metrics_witness()).legend_prefix("finished")),
+        stacked_timeseries("Sagas finished / s by outcome")
+            .description("Finished sagas by outcome.")
+            .remediation("`failed` and `cancelled` release stock: compare with `released` below.")
             .unit(unit::PER_SECOND)
             .runbook("SagaFailed")
-            .query(finished().rate().sum_by(["job", "saga", "outcome"]).or_zero(&of_orders())),
+            .query(finished().rate().sum_by(["job", "saga", "outcome"]).or_zero(&order_metrics_witness())),
         timeseries("Step p95 by outcome")
-            .description("How long single steps take, by their answer.")
-            .remediation("A slow step with an answer: products is slow. Without one: it timed out and is tried again.")
+            .description("95th percentile of saga step durations, by outcome.")
+            .remediation("Slow with a definite outcome: products is slow. `unknown`: the step timed out and is retried.")
             .unit(unit::SECONDS)
             .limits(0.25, 1.0)
             .traces(Traces::SERVICE.slow())
             .query(step().quantile(0.95, ["job", "step", "outcome"])),
         stacked_timeseries("Steps / s by outcome")
-            .description("Steps taken, by their answer.")
-            .remediation("More steps than sagas explain: they are repeated, because answers do not come.")
+            .description("Executed saga steps by outcome.")
+            .remediation("More steps than the sagas explain: steps are retried because no response arrives.")
             .unit(unit::PER_SECOND)
             .query(step().count().rate().sum_by(["job", "step", "outcome"])),
     ]
@@ -149,18 +149,18 @@ fn sagas() -> [Panel; 6] {
 fn stock() -> [Panel; 3] {
     [
         stacked_timeseries("Reservations / s by outcome")
-            .description("Reservations by what became of them.")
-            .remediation("`insufficient`: sold out. `refused`: it came after its release. Many `released`: orders fail or are cancelled.")
+            .description("Stock reservations by outcome.")
+            .remediation("`insufficient`: sold out. `refused`: arrived after its release. Many `released`: orders fail or are cancelled.")
             .unit(unit::PER_SECOND)
             .query(metric("palisade.stock.reservations").rate().sum_by(["job", "outcome"]).or_zero(&metric("palisade.stock.out_products"))),
         stacked_timeseries("Units by state")
-            .description("Units of all products together: available, reserved, sold.")
-            .remediation("The sum changes only when somebody restocks. `reserved` that stays high: holds are not settled.")
+            .description("Units of all products: available, reserved, sold.")
+            .remediation("The sum changes only by restocking. `reserved` stays high: holds are not confirmed or released.")
             .unit(unit::COUNT)
             .query(metric("palisade.stock.units").now().sum_by(["state"])),
-        timeseries("Violations over time")
-            .description("What audits found broken, by kind of audit.")
-            .remediation("The first red sample is when it broke: look at deploys and restarts just before.")
+        timeseries("Invariant violations over time")
+            .description("Invariant violations found by the audits, by check.")
+            .remediation("The first red sample marks the time: check deployments and restarts just before.")
             .unit(unit::COUNT)
             .limit(1.0)
             .runbook("StockInvariantViolated")
@@ -171,31 +171,33 @@ fn stock() -> [Panel; 3] {
 fn outbox() -> [Panel; 4] {
     [
         timeseries("Outbox backlog")
-            .description("Events that wait for the broker; counted up to 10,000.")
-            .remediation("The broker is away, or its stream is full. When it is back they go in order, 256 at a time.")
+            .description("Unpublished outbox events, counted up to 10,000.")
+            .remediation("The broker is down or its stream is full. Afterwards events are published in order, in batches of 256.")
             .unit(unit::COUNT)
             .runbook("OutboxLag")
             .query(metric("palisade.outbox.pending").now().sum_by(["job"])),
         timeseries("Outbox age")
-            .description("Age of the oldest event not published yet.")
-            .remediation("A straight line upwards: nothing is published at all.")
+            .description("Age of the oldest unpublished event.")
+            .remediation("A straight rising line: no event is published at all.")
             .limits(10.0, 60.0)
             .unit(unit::SECONDS)
             .runbook("OutboxLag")
             .query(metric("palisade.outbox.oldest").now().max_by(["job"])),
         stacked_timeseries("Events to the broker / s")
-            .description("Events handed to the broker, by what became of them.")
-            .remediation("`unavailable`: it is away or full, they wait. `refused`, then `dead`: it does not want them, see the log.")
+            .description("Publish attempts by outcome.")
+            .remediation(
+                "`unavailable`: the broker is down or full, events wait. `refused`, then `dead`: the broker rejects them, see the log.",
+            )
             .unit(unit::PER_SECOND)
             .runbook("OutboxLag")
-            .query(metric("palisade.outbox.published").rate().sum_by(["job", "outcome"]).or_zero(&of_orders())),
-        timeseries("Dead events")
-            .description("Events put aside because the broker refused them too often.")
-            .remediation("`GET /events/dead` on the admin port of orders says why; `POST /events/redrive` tries them again.")
+            .query(metric("palisade.outbox.published").rate().sum_by(["job", "outcome"]).or_zero(&order_metrics_witness())),
+        timeseries("Dead-lettered events")
+            .description("Events dead-lettered after repeated rejections by the broker.")
+            .remediation("`GET /events/dead` on the admin port of orders shows the reason, `POST /events/redrive` publishes them again.")
             .unit(unit::COUNT)
             .limit(1.0)
             .runbook("OutboxDeadLetters")
-            .query(metric("palisade.outbox.dead").now().max_by(["job"])),
+            .query(metric("palisade.outbox.dead_lettered").now().max_by(["job"])),
     ]
     .map(|panel| panel.sized(6, 8))
 }

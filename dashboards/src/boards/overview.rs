@@ -1,23 +1,23 @@
-//! In one screen: which hop is sick, and why.
+//! Overview dashboard, one screen: unhealthy hops and their likely causes.
 
-use super::{BREAKER, answered, call_errors, db, every_process, hop_tax, http, http_errors};
+use super::{BREAKER_LABELS, call_errors, every_process, grpc_server_calls, hop_overhead, http_errors, http_requests, store_operations};
 use crate::{
     dashboard::Dashboard,
-    panel::{Color, Panel, Traces, timeseries, stat, table, state_timeline, unit},
+    panel::{Color, Panel, Traces, stat, state_timeline, table, timeseries, unit},
     query::{Query, external_metric, metric},
 };
 
-/// The values of `palisade_breaker_state`.
+/// Value mappings of `palisade_breaker_state`.
 pub(super) const BREAKER_STATES: &[(u8, &str, Color)] =
     &[(0, "closed", Color::Green), (1, "open", Color::Red), (2, "half-open", Color::Yellow)];
 
 pub(super) fn dashboard() -> Dashboard {
-    let about = "Which hop is sick, and why: users first, then each hop, then the reasons that the processes themselves give.";
+    let about = "Health from the user's view, then each hop, then likely causes: breakers, rejections, stores, versions.";
     Dashboard::new("overview", "Palisade / 1 Overview", about)
-        .row("Now", current_status())
+        .row("Current status", current_status())
         .row("Users (gateway)", users())
         .row("Hops", hops())
-        .row("Why", likely_causes())
+        .row("Likely causes", likely_causes())
 }
 
 fn current_status() -> [Panel; 8] {
@@ -29,56 +29,56 @@ fn current_status() -> [Panel; 8] {
     let firing = external_metric("ALERTS").is("alertstate", "firing").now().count_by([]).or_zero(&every_process());
     [
         stat("Targets up")
-            .description("Share of the chosen processes that Prometheus can scrape.")
-            .remediation("A process is down or unreachable: see its log and its `/livez`.")
+            .description("Share of the selected processes that Prometheus can scrape.")
+            .remediation("A process is down or unreachable: check its log and `/livez`.")
             .share_of_good(1.0, 0.99)
             .runbook("TargetDown")
             .query(external_metric("up").now().sum_by([]) / external_metric("up").now().count_by([])),
         stat("Alerts firing")
-            .description("Alerts that fire now, of all jobs.")
-            .remediation("The red marks in the graphs say which and since when.")
+            .description("Firing alerts, all jobs.")
+            .remediation("Red annotations in the graphs show the alert and its start.")
             .unit(unit::COUNT)
             .limit(1.0)
             .query(firing),
         stat("Breakers not closed")
-            .description("Breakers, of targets and of endpoints, that refuse some or all calls now.")
-            .remediation("The timeline below says whose; the target is sick, or is slow.")
+            .description("Target and endpoint breakers that are open or half-open.")
+            .remediation("The timeline below shows the target: it fails or is slow.")
             .unit(unit::COUNT)
             .limit(1.0)
             .runbook("BreakerOpen")
             .link_to_dashboard("resilience")
             .query(open),
         stat("Sagas in flight")
-            .description("Orders that are not settled yet, as the store has them.")
-            .remediation("It should follow the load. If it only grows, products or the orders store does not answer.")
+            .description("Unfinished sagas in the orders store.")
+            .remediation("Should follow the load. Constant growth: products or the orders store does not respond.")
             .unit(unit::COUNT)
             .link_to_dashboard("orders")
             .query(sagas),
         stat("Oldest saga")
-            .description("Age of the oldest order that is not settled.")
-            .remediation("`GET /saga/stuck` on the admin port of orders lists them; `POST /saga/retry/{id}` tries one again.")
+            .description("Age of the oldest order with an unfinished saga.")
+            .remediation("`GET /saga/stuck` on the admin port of orders lists stuck sagas, `POST /saga/retry/{id}` retries one.")
             .unit(unit::SECONDS)
             .limits(60.0, 300.0)
             .runbook("SagaStuck")
             .link_to_dashboard("orders")
             .query(oldest),
-        stat("Invariants broken")
-            .description("What the last audits of orders and stock found broken. Anything but 0 is a bug.")
-            .remediation("`GET /invariants` on the admin ports names each; stop selling before looking further.")
+        stat("Invariant violations")
+            .description("Violations found by the last audits of orders and stock. Anything but 0 is a bug.")
+            .remediation("`GET /invariants` on the admin ports lists them. Stop selling before you investigate.")
             .unit(unit::COUNT)
             .limit(1.0)
             .link_to_dashboard("orders")
             .query(broken),
-        stat("Faults on purpose")
-            .description("Rules that inject faults, in all processes. 0 on a normal day.")
-            .remediation("Somebody tests. `DELETE /faults` on the admin port ends it.")
+        stat("Active fault rules")
+            .description("Active fault injection rules of all processes. Normally 0.")
+            .remediation("A fault injection test is running. `DELETE /faults` on the admin port stops it.")
             .unit(unit::COUNT)
             .limit(1.0)
             .link_to_dashboard("resilience")
             .query(faults),
         stat("Spans lost / s")
-            .description("Spans that did not reach the collector: without them traces have holes.")
-            .remediation("The collector is down or slow, or the queue of spans is too short.")
+            .description("Spans that failed to export. Traces are incomplete without them.")
+            .remediation("The collector is down or slow, or the span queue is too small.")
             .unit(unit::PER_SECOND)
             .limit(0.1)
             .runbook("TelemetryLoss")
@@ -89,21 +89,21 @@ fn current_status() -> [Panel; 8] {
 }
 
 fn users() -> [Panel; 5] {
-    let spent = external_metric("slo:errors:ratio_rate30d").now().max_by(["slo"]);
-    let fast = external_metric("slo:errors:ratio_rate1h").now().max_by(["slo"]);
-    let latency = |quantile| http().quantile(quantile, []);
+    let errors_30d = external_metric("slo:errors:ratio_rate30d").now().max_by(["slo"]);
+    let errors_1h = external_metric("slo:errors:ratio_rate1h").now().max_by(["slo"]);
+    let latency = |quantile| http_requests().quantile(quantile, []);
     [
         timeseries("Requests / s")
-            .description("HTTP requests answered, of all routes.")
-            .remediation("A sudden fall is an outage in front of us, or refused connections.")
+            .description("Served HTTP requests, all routes.")
+            .remediation("Sudden drop: an outage in front of the gateway, or refused connections.")
             .unit(unit::REQUESTS)
             .traces(Traces::GATEWAY)
             .link_to_dashboard("gateway")
-            .query(http().count().rate().sum_by([]))
+            .query(http_requests().count().rate().sum_by([]))
             .sized(5, 6),
         timeseries("Error ratio (5xx)")
-            .description("Share of requests answered with 5xx. Yellow at 0.1 %, which is the objective.")
-            .remediation("Look below which hop has errors too; if none has, it is the gateway itself.")
+            .description("Share of requests with a 5xx response. Yellow at 0.1 %, the objective.")
+            .remediation("Find the hop with errors below. If there is none, the gateway itself fails.")
             .errors()
             .traces(Traces::GATEWAY.failed())
             .runbook("ErrorBudgetBurnFast")
@@ -111,8 +111,8 @@ fn users() -> [Panel; 5] {
             .query(http_errors([]))
             .sized(5, 6),
         timeseries("Latency p50 / p95 / p99")
-            .description("How long requests take, to the last byte. The objective: 99 % below 250 ms.")
-            .remediation("Compare with the p99 of each service and of the stores; if those are low, look at queues and limits.")
+            .description("Request duration up to the last byte. Objective: 99 % below 250 ms.")
+            .remediation("Compare with the p99 of each service and store. If those are low, check queues and limits.")
             .unit(unit::SECONDS)
             .limits(0.25, 1.0)
             .traces(Traces::GATEWAY.slow())
@@ -122,19 +122,19 @@ fn users() -> [Panel; 5] {
             .query(latency(0.99).legend_prefix("p99"))
             .sized(6, 6),
         stat("30-day error budget left")
-            .description("What is left of each objective's errors of 30 days, for all jobs. Below 0 the objective is missed.")
-            .remediation("Put reliability before features until it recovers.")
+            .description("Remaining 30-day error budget of each SLO, all jobs. Below 0 the objective is missed.")
+            .remediation("Prioritise reliability over features until it recovers.")
             .share_of_good(0.5, 0.0)
             .runbook("ErrorBudgetBurnSlow")
-            .query((spent / objective().complement()).complement())
+            .query((errors_30d / objective().complement()).complement())
             .sized(4, 6),
         stat("Burn rate 1 h")
-            .description("How many times faster than allowed the budget is spent. 1 spends it in exactly 30 days, 14.4 in two.")
-            .remediation("Above 14.4 it is an emergency: find the hop below.")
+            .description("Error budget burn rate over 1 hour. 1 spends the budget in exactly 30 days, 14.4 in two.")
+            .remediation("Above 14.4: emergency. Find the failing hop below.")
             .unit(unit::NUMBER)
             .limits(1.0, 14.4)
             .runbook("ErrorBudgetBurnFast")
-            .query(fast / objective().complement())
+            .query(errors_1h / objective().complement())
             .sized(4, 6),
     ]
 }
@@ -146,71 +146,71 @@ fn objective() -> Query {
 fn hops() -> [Panel; 4] {
     [
         timeseries("gRPC calls / s by service")
-            .description("Calls that products and orders answer.")
-            .remediation("If users are served and this falls to 0, the gateway refuses: see its breakers.")
+            .description("gRPC calls served by products and orders.")
+            .remediation("Drops to 0 while requests arrive: the gateway rejects calls. Check its breakers.")
             .unit(unit::REQUESTS)
             .traces(Traces::SERVICE)
             .link_to_dashboard("grpc")
-            .query(answered().count().rate().sum_by(["job"])),
+            .query(grpc_server_calls().count().rate().sum_by(["job"])),
         timeseries("gRPC error ratio by service")
-            .description("Share of calls that failed by the server's own fault; a `NOT_FOUND` is an answer.")
-            .remediation("The service with errors, and none behind it, is the sick one.")
+            .description("Share of calls with a server error. `NOT_FOUND` and other client errors do not count.")
+            .remediation("The innermost service with errors is the faulty one.")
             .errors()
             .traces(Traces::SERVICE.failed())
             .link_to_dashboard("grpc")
-            .query(call_errors(answered, ["job"])),
+            .query(call_errors(grpc_server_calls, ["job"])),
         timeseries("gRPC p99 by service")
-            .description("How long the slowest hundredth of calls takes, seen by who answers.")
-            .remediation("If the stores are slow too, it is the database; if not, look at queues and the processor.")
+            .description("99th percentile of call durations, measured by the server.")
+            .remediation("If the stores are slow too: the database. Otherwise check queues and CPU.")
             .unit(unit::SECONDS)
             .limits(0.25, 1.0)
             .traces(Traces::SERVICE.slow())
             .link_to_dashboard("grpc")
-            .query(answered().quantile(0.99, ["job"])),
-        timeseries("Hop tax: p95 made minus p95 answered")
+            .query(grpc_server_calls().quantile(0.99, ["job"])),
+        timeseries("Hop overhead (client p95 − server p95)")
             .description(
-                "What a call costs beside the work of who answers: network, both stacks, retries. Needs caller and server \
-                    among the chosen jobs.",
+                "Call time outside the server: network, middleware, retries. Requires client and server \
+                    among the selected jobs.",
             )
-            .remediation("Retries, queues on the caller's side, or a slow network: see resilience.")
+            .remediation("Retries, client-side queueing, or a slow network: see the resilience dashboard.")
             .unit(unit::SECONDS)
             .link_to_dashboard("resilience")
-            .query(hop_tax()),
+            .query(hop_overhead()),
     ]
     .map(|panel| panel.sized(6, 6))
 }
 
 fn likely_causes() -> [Panel; 4] {
-    let refused = |name| metric(name).rate().sum_by(["job"]);
+    let rate_by_job = |name| metric(name).rate().sum_by(["job"]);
     [
         state_timeline("Breakers")
-            .description("The state of every breaker: green closed, red open, yellow half-open.")
-            .remediation("Who calls is the job, who is sick is the target.")
+            .description("Circuit breaker states: green closed, red open, yellow half-open.")
+            .remediation("The job is the caller, the target is the faulty service.")
             .unit(unit::COUNT)
             .values(BREAKER_STATES)
             .runbook("BreakerOpen")
             .link_to_dashboard("resilience")
-            .query(metric("palisade.breaker.state").now().max_by(BREAKER)),
-        timeseries("Refused and given up / s")
-            .description("Requests shed, calls refused by an open breaker, deadlines that ran out, and retries without budget.")
-            .remediation("Sheds: too much load. Breakers and deadlines: somebody behind is sick. Budget: most calls fail.")
+            .query(metric("palisade.breaker.state").now().max_by(BREAKER_LABELS)),
+        timeseries("Shed, rejected, timed out / s")
+            .description("Shed requests, calls rejected by an open breaker, exceeded deadlines, and retries denied by the budget.")
+            .remediation("Shed: overload. Breaker, deadline: an upstream fails or is slow. No budget: most calls fail.")
             .unit(unit::REQUESTS)
             .runbook("LoadShedding")
             .link_to_dashboard("resilience")
-            .query(refused("palisade.requests.shed").legend_prefix("shed"))
-            .query(refused("palisade.breaker.rejected").legend_prefix("breaker"))
-            .query(refused("palisade.request.timeouts").legend_prefix("deadline"))
-            .query(refused("palisade.retry.budget.exhausted").legend_prefix("no budget")),
+            .query(rate_by_job("palisade.requests.shed").legend_prefix("shed"))
+            .query(rate_by_job("palisade.breaker.rejected").legend_prefix("breaker"))
+            .query(rate_by_job("palisade.request.timeouts").legend_prefix("deadline"))
+            .query(rate_by_job("palisade.retry.budget.exhausted").legend_prefix("no budget")),
         timeseries("DB p95 by system")
-            .description("How long operations on each store take, waiting for a connection included.")
-            .remediation("See whether the operations or the pool's waits are slow.")
+            .description("95th percentile of operation durations by store, including the wait for a connection.")
+            .remediation("Check whether the operations or the pool waits are slow.")
             .unit(unit::SECONDS)
             .limits(0.1, 0.5)
             .link_to_dashboard("data")
-            .query(db().quantile(0.95, ["job", "db.system.name"])),
+            .query(store_operations().quantile(0.95, ["job", "db.system.name"])),
         table("Versions")
-            .description("What runs where. Two versions of one job are a rollout under way.")
-            .remediation("If errors began with a blue mark in the graphs, roll that version back.")
+            .description("Running versions by instance. Two versions of one job: a rollout is in progress.")
+            .remediation("If errors started at a deployment (blue annotation), roll that version back.")
             .unit(unit::COUNT)
             .link_to_dashboard("runtime")
             .query(metric("build.info").now().max_by(["job", "instance", "version", "revision"])),

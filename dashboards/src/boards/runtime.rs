@@ -1,16 +1,17 @@
-//! The processes themselves (utilisation, saturation, errors), their runtime, and the pipeline of spans, logs and metrics.
+//! Runtime dashboard: process resources (utilisation, saturation, errors), Tokio, and the pipelines
+//! for spans, logs and metrics.
 
 use super::every_process;
 use crate::{
     dashboard::Dashboard,
-    panel::{Panel, stacked_timeseries, timeseries, stat, table, unit},
+    panel::{Panel, stacked_timeseries, stat, table, timeseries, unit},
     query::{external_metric, metric},
 };
 
 const PROCESS: [&str; 2] = ["job", "instance"];
 
 pub(super) fn dashboard() -> Dashboard {
-    let about = "Whether a process is short of something, and whether what we see of it is all there is.";
+    let about = "Resource saturation of the processes and completeness of their telemetry.";
     Dashboard::new("runtime", "Palisade / 7 Runtime and telemetry", about)
         .row("Process", process())
         .row("Tokio", tokio())
@@ -22,48 +23,48 @@ fn process() -> [Panel; 8] {
     let started = metric("process_start_time_seconds");
     [
         timeseries("CPU cores used")
-            .description("Processor time per second: 1 is one core.")
-            .remediation("At the number of cores, or the container's limit, everything waits: more replicas.")
+            .description("CPU seconds per second. 1 is one core.")
+            .remediation("At the number of cores or the container limit: CPU-bound, add replicas.")
             .unit(unit::NUMBER)
             .query(metric("process_cpu_seconds_total").rate().sum_by(PROCESS)),
         timeseries("Resident memory")
-            .description("Memory in use.")
-            .remediation("It should level off under constant load. If not: a leak, or a limit that is too high.")
+            .description("Resident set size.")
+            .remediation("Should level off under constant load. Otherwise: a leak, or a limit that is too high.")
             .unit(unit::BYTES)
             .query(metric("process_resident_memory_bytes").now().sum_by(PROCESS)),
         timeseries("Open FDs / max")
-            .description("File descriptors open by those allowed. Each connection is one.")
-            .remediation("Above 80 %: connections leak, or `ulimit -n` is too low. At 100 % no connection is accepted.")
+            .description("Open file descriptors divided by the maximum. Each connection uses one.")
+            .remediation("Above 80 %: connections leak, or `ulimit -n` is too low. At 100 % new connections are not accepted.")
             .share(0.6, 0.8)
             .runbook("FdsNearLimit")
             .query(metric("process_open_fds").now().sum_by(PROCESS) / metric("process_max_fds").now().sum_by(PROCESS)),
         timeseries("Open FDs")
-            .description("File descriptors open.")
-            .remediation("It should follow the connections. A staircase upwards is a leak.")
+            .description("Open file descriptors.")
+            .remediation("Should follow the number of connections. Stepwise growth is a leak.")
             .unit(unit::COUNT)
             .runbook("FdsNearLimit")
             .query(metric("process_open_fds").now().sum_by(PROCESS)),
         timeseries("Threads")
-            .description("Threads: the workers, those for blocking work, and a few more.")
-            .remediation("Hundreds: much blocking work at once, as a store that hangs makes it.")
+            .description("OS threads: Tokio workers, blocking pool and a few more.")
+            .remediation("Hundreds: much concurrent blocking work, e.g. caused by a hanging store.")
             .unit(unit::COUNT)
             .query(metric("process_threads").now().sum_by(PROCESS)),
         stat("Uptime")
             .description("Time since the process started.")
-            .remediation("Short and short again: it crashes; the log of the one before says why.")
+            .remediation("Repeatedly short: the process crashes. The log of the previous run has the reason.")
             .unit(unit::SECONDS)
             .runbook("RestartLoop")
             .query(started.clone().now().max_by(PROCESS).age()),
-        timeseries("Restarts shown")
-            .description("Restarts in all the time that is shown.")
-            .remediation("More than a rollout explains: it crashes, or its liveness check fails.")
+        timeseries("Restarts")
+            .description("Restarts in the selected time range.")
+            .remediation("More than a rollout explains: the process crashes, or its liveness probe fails.")
             .unit(unit::COUNT)
             .limits(1.0, 3.0)
             .runbook("RestartLoop")
-            .query(started.changes_shown().sum_by(["job"]).or_zero(&every_process())),
+            .query(started.changes_in_range().sum_by(["job"]).or_zero(&every_process())),
         table("Versions")
-            .description("What runs where.")
-            .remediation("Two versions of one job are a rollout under way, or one that stands.")
+            .description("Running versions by instance.")
+            .remediation("Two versions of one job: a rollout is in progress or stuck.")
             .unit(unit::COUNT)
             .query(metric("build.info").now().max_by(["job", "instance", "version", "revision"])),
     ]
@@ -74,25 +75,25 @@ fn tokio() -> [Panel; 4] {
     let workers = metric("tokio.workers").now().sum_by(PROCESS);
     [
         timeseries("Worker busy ratio")
-            .description("Share of the workers' time in which they ran tasks.")
-            .remediation("Above 90 %: tasks wait for a worker. If the processor is not busy too, a task blocks one.")
+            .description("Share of worker time spent running tasks.")
+            .remediation("Above 90 %: tasks wait for a worker. With low CPU usage, a task blocks a worker.")
             .share(0.7, 0.9)
             .runbook("TokioSaturated")
             .query(metric("tokio_busy_seconds_total").rate().sum_by(PROCESS) / workers),
         timeseries("Global queue depth")
-            .description("Tasks that wait for any worker.")
-            .remediation("More than a few for long: the workers are too few or blocked.")
+            .description("Tasks in Tokio's global queue.")
+            .remediation("Constantly more than a few: too few workers, or blocked workers.")
             .unit(unit::COUNT)
             .runbook("TokioSaturated")
             .query(metric("tokio.global_queue.depth").now().sum_by(PROCESS)),
         timeseries("Live tasks")
-            .description("Tasks that have not ended: connections, requests, workers.")
-            .remediation("It should follow the load. If it only grows, tasks wait for what never comes.")
+            .description("Unfinished tasks: connections, requests, background workers.")
+            .remediation("Should follow the load. Constant growth is a task leak.")
             .unit(unit::COUNT)
             .query(metric("tokio.alive_tasks").now().sum_by(PROCESS)),
         timeseries("Workers")
-            .description("Worker threads of the runtime.")
-            .remediation("It is the number of cores unless somebody set it; it does not change while the process runs.")
+            .description("Tokio worker threads.")
+            .remediation("Defaults to the number of cores and is constant while the process runs.")
             .unit(unit::COUNT)
             .query(metric("tokio.workers").now().sum_by(PROCESS)),
     ]
@@ -106,37 +107,37 @@ fn pipeline() -> [Panel; 6] {
     let exports = metric("otel.sdk.exporter.operation.duration").quantile(0.95, ["job"]);
     [
         timeseries("Spans started / s")
-            .description("Spans begun.")
-            .remediation("0 under load: traces are off, or sampled away.")
+            .description("Started spans.")
+            .remediation("0 under load: tracing is off or the sampling ratio is 0.")
             .unit(unit::PER_SECOND)
             .query(spans("otel.sdk.span.started").rate().sum_by(["job"]).or_zero(&every_process())),
         timeseries("Spans dropped / s")
-            .description("Spans for which the queue had no room.")
-            .remediation("The collector is slow, or the queue is too short for this load. Sample less, or make it longer.")
+            .description("Spans dropped because the export queue was full.")
+            .remediation("The collector is slow, or the queue is too small for this load. Lower the sampling ratio or enlarge the queue.")
             .unit(unit::PER_SECOND)
             .limit(0.1)
             .runbook("TelemetryLoss")
             .query(spans(processed).is_not("error.type", "").rate().sum_by(["job"]).or_zero(&every_process())),
         timeseries("Spans exported / failed per s")
-            .description("Spans that the collector took, and those that it did not, by the kind of error.")
-            .remediation("`failed`, `timeout`: the collector is down or slow; what it did not take is lost.")
+            .description("Exported spans, and failed exports by error type.")
+            .remediation("`failed`, `timeout`: the collector is down or slow. Spans that are not exported are lost.")
             .unit(unit::PER_SECOND)
             .runbook("TelemetryLoss")
             .query(spans(exported).rate().sum_by(["job", "error.type"]).or_zero(&every_process())),
         timeseries("Export p95")
-            .description("How long exports take.")
-            .remediation("Seconds: the collector does not keep up; the queue fills next.")
+            .description("95th percentile of export durations.")
+            .remediation("Seconds: the collector is overloaded, and the queue will fill up.")
             .unit(unit::SECONDS)
             .limits(1.0, 5.0)
-            .query(exports.may_be_absent("only where a collector is configured")),
-        stacked_timeseries("Log lines / s by level")
-            .description("Log lines written, by level.")
-            .remediation("`error`: read them, each is written once. `debug` in production: somebody left it on.")
+            .query(exports.may_be_absent("present only if a collector is configured")),
+        stacked_timeseries("Log records / s by level")
+            .description("Written log records by level.")
+            .remediation("`error`: read them. `debug` in production: a log filter was left on.")
             .unit(unit::PER_SECOND)
-            .query(metric("palisade.log.lines").rate().sum_by(["job", "level"]).or_zero(&every_process())),
-        timeseries("Log lines dropped / s")
-            .description("Log lines lost because the writer could not keep up.")
-            .remediation("Whoever reads standard output is slow, or the level is too low.")
+            .query(metric("palisade.log.records").rate().sum_by(["job", "level"]).or_zero(&every_process())),
+        timeseries("Log records dropped / s")
+            .description("Log records dropped because the writer could not keep up.")
+            .remediation("The reader of standard output is slow, or the log level is too verbose.")
             .unit(unit::PER_SECOND)
             .limit(0.1)
             .query(metric("palisade.log.dropped").rate().sum_by(["job"]).or_zero(&every_process())),
@@ -146,21 +147,21 @@ fn pipeline() -> [Panel; 6] {
 fn scrapes() -> [Panel; 3] {
     [
         timeseries("Scrape duration")
-            .description("How long Prometheus takes to read the metrics of a process.")
-            .remediation("Seconds: the process is starved, or has far too many series.")
+            .description("Duration of a Prometheus scrape.")
+            .remediation("Seconds: the process is starved of CPU or exports too many series.")
             .unit(unit::SECONDS)
             .limits(1.0, 5.0)
             .query(external_metric("scrape_duration_seconds").now().max_by(PROCESS)),
         timeseries("Samples per scrape (cardinality)")
-            .description("Series that a process has.")
-            .remediation("It should level off in minutes. If it grows with traffic, a label is not bounded: that is a bug.")
+            .description("Exported series per process.")
+            .remediation("Should level off within minutes. Growth with traffic: an unbounded label, which is a bug.")
             .unit(unit::COUNT)
             .limits(5000.0, 10000.0)
             .runbook("CardinalityHigh")
             .query(external_metric("scrape_samples_scraped").now().max_by(PROCESS)),
         timeseries("New series per scrape")
-            .description("Series that the scrape before did not have.")
-            .remediation("Some after a start; for ever: a label is not bounded.")
+            .description("Series that were not in the previous scrape.")
+            .remediation("A few after a start are normal. Continuous: an unbounded label.")
             .unit(unit::COUNT)
             .runbook("CardinalityHigh")
             .query(external_metric("scrape_series_added").now().max_by(PROCESS)),

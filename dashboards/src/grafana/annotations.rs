@@ -1,11 +1,11 @@
-//! What is drawn across all graphs: alerts that fire, new versions, restarts.
+//! Annotations of all graphs: firing alerts, deployments, restarts.
 
 use serde::Serialize;
 
 use super::{Datasource, PROMETHEUS, Target};
 use crate::query::{Query, external_metric, metric};
 
-/// One kind of mark.
+/// Annotation query and its appearance.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Annotation {
@@ -20,9 +20,9 @@ pub(super) struct Annotation {
     pub(super) target: Target,
 }
 
-/// All of them.
+/// Returns all annotations.
 pub(super) fn all() -> Vec<Annotation> {
-    // An alert about an objective has no job, and is shown whatever job is chosen.
+    // SLO alerts have no `job` label and are shown for every selected job.
     let firing = external_metric("ALERTS").is("alertstate", "firing").matches("job", "$job|").now();
     let versions = ["job", "version", "revision"];
     let info = || metric("build.info");

@@ -1,13 +1,13 @@
-//! How each form of panel draws: the part of Grafana's JSON that differs by the kind of panel.
+//! Grafana options per visualization.
 
 use serde::Serialize;
 
-use crate::panel::{Visualization, Panel, unit};
+use crate::panel::{Panel, Visualization, unit};
 
-/// The look of a field.
+/// Field options (`fieldConfig.defaults.custom`).
 #[derive(Serialize)]
 #[serde(untagged)]
-pub(super) enum Custom {
+pub(super) enum FieldOptions {
     #[serde(rename_all = "camelCase")]
     Lines {
         draw_style: &'static str,
@@ -23,7 +23,7 @@ pub(super) enum Custom {
         line_width: u8,
         fill_opacity: u8,
     },
-    Nothing {},
+    Empty {},
 }
 
 #[derive(Serialize)]
@@ -31,16 +31,16 @@ pub(super) struct Mode {
     mode: &'static str,
 }
 
-/// The look of a panel.
+/// Panel options.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub(super) enum Options {
-    Graph {
-        legend: Key,
+pub(super) enum PanelOptions {
+    TimeSeries {
+        legend: Legend,
         tooltip: Tooltip,
     },
     #[serde(rename_all = "camelCase")]
-    Number {
+    Stat {
         color_mode: &'static str,
         graph_mode: &'static str,
         justify_mode: &'static str,
@@ -49,22 +49,22 @@ pub(super) enum Options {
         text_mode: &'static str,
     },
     #[serde(rename_all = "camelCase")]
-    Timeline {
+    StateTimeline {
         align_value: &'static str,
         merge_values: bool,
         row_height: f64,
         show_value: &'static str,
-        legend: Key,
+        legend: Legend,
         tooltip: Tooltip,
     },
     #[serde(rename_all = "camelCase")]
     Heatmap {
         calculate: bool,
         cell_gap: u8,
-        cell_values: UnitOf,
+        cell_values: CellValues,
         color: Palette,
-        legend: Shown,
-        tooltip: Histogram,
+        legend: HeatmapLegend,
+        tooltip: HeatmapTooltip,
         y_axis: Axis,
     },
     #[serde(rename_all = "camelCase")]
@@ -76,7 +76,7 @@ pub(super) enum Options {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Key {
+pub(super) struct Legend {
     calcs: &'static [&'static str],
     display_mode: &'static str,
     placement: &'static str,
@@ -97,7 +97,7 @@ pub(super) struct Reduce {
 }
 
 #[derive(Serialize)]
-pub(super) struct UnitOf {
+pub(super) struct CellValues {
     unit: &'static str,
 }
 
@@ -110,13 +110,13 @@ pub(super) struct Palette {
 }
 
 #[derive(Serialize)]
-pub(super) struct Shown {
+pub(super) struct HeatmapLegend {
     show: bool,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Histogram {
+pub(super) struct HeatmapTooltip {
     mode: &'static str,
     y_histogram: bool,
 }
@@ -128,11 +128,11 @@ pub(super) struct Axis {
     unit: &'static str,
 }
 
-impl Custom {
+impl FieldOptions {
     pub(super) fn of(panel: &Panel) -> Self {
-        match panel.form {
-            Visualization::Graph | Visualization::Stacked => {
-                let stacked = panel.form == Visualization::Stacked;
+        match panel.visualization {
+            Visualization::TimeSeries | Visualization::StackedTimeSeries => {
+                let stacked = panel.visualization == Visualization::StackedTimeSeries;
                 Self::Lines {
                     draw_style: "line",
                     line_width: 1,
@@ -140,24 +140,24 @@ impl Custom {
                     show_points: "never",
                     span_nulls: false,
                     stacking: Mode { mode: if stacked { "normal" } else { "none" } },
-                    thresholds_style: Mode { mode: if panel.steps.len() > 1 { "dashed" } else { "off" } },
+                    thresholds_style: Mode { mode: if panel.thresholds.len() > 1 { "dashed" } else { "off" } },
                 }
             }
-            Visualization::Timeline => Self::States { line_width: 0, fill_opacity: 80 },
-            Visualization::Number | Visualization::Heatmap | Visualization::Table => Self::Nothing {},
+            Visualization::StateTimeline => Self::States { line_width: 0, fill_opacity: 80 },
+            Visualization::Stat | Visualization::Heatmap | Visualization::Table => Self::Empty {},
         }
     }
 }
 
-impl Options {
+impl PanelOptions {
     pub(super) fn of(panel: &Panel) -> Self {
-        match panel.form {
-            Visualization::Graph | Visualization::Stacked => Self::Graph {
-                // A small panel needs its room for the lines.
+        match panel.visualization {
+            Visualization::TimeSeries | Visualization::StackedTimeSeries => Self::TimeSeries {
+                // Small panels use the compact legend to leave room for the graph.
                 legend: if panel.height < 8 { LIST } else { TABLE },
                 tooltip: ALL_LINES,
             },
-            Visualization::Number => Self::Number {
+            Visualization::Stat => Self::Stat {
                 color_mode: "value",
                 graph_mode: "area",
                 justify_mode: "auto",
@@ -165,7 +165,7 @@ impl Options {
                 reduce_options: Reduce { calcs: ["lastNotNull"], fields: "", values: false },
                 text_mode: "auto",
             },
-            Visualization::Timeline => Self::Timeline {
+            Visualization::StateTimeline => Self::StateTimeline {
                 align_value: "left",
                 merge_values: true,
                 row_height: 0.9,
@@ -176,10 +176,10 @@ impl Options {
             Visualization::Heatmap => Self::Heatmap {
                 calculate: false,
                 cell_gap: 1,
-                cell_values: UnitOf { unit: unit::REQUESTS },
+                cell_values: CellValues { unit: unit::REQUESTS },
                 color: Palette { mode: "scheme", scheme: "Oranges", exponent: 0.5, steps: 64 },
-                legend: Shown { show: false },
-                tooltip: Histogram { mode: "single", y_histogram: false },
+                legend: HeatmapLegend { show: false },
+                tooltip: HeatmapTooltip { mode: "single", y_histogram: false },
                 y_axis: Axis { axis_placement: "left", unit: panel.unit },
             },
             Visualization::Table => Self::Table { cell_height: "sm", show_header: true },
@@ -187,6 +187,6 @@ impl Options {
     }
 }
 
-const LIST: Key = Key { calcs: &[], display_mode: "list", placement: "bottom", show_legend: true };
-const TABLE: Key = Key { calcs: &["lastNotNull", "max"], display_mode: "table", placement: "bottom", show_legend: true };
+const LIST: Legend = Legend { calcs: &[], display_mode: "list", placement: "bottom", show_legend: true };
+const TABLE: Legend = Legend { calcs: &["lastNotNull", "max"], display_mode: "table", placement: "bottom", show_legend: true };
 const ALL_LINES: Tooltip = Tooltip { mode: "multi", sort: "desc" };

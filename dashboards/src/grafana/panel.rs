@@ -1,23 +1,23 @@
-//! A panel in Grafana's JSON: where it stands, how its field looks, what it draws with.
+//! Panel JSON: grid position, field configuration, options and queries.
 
 use serde::Serialize;
 
 use super::{
     Datasource, PROMETHEUS, Target,
-    options::{Custom, Options},
+    options::{FieldOptions, PanelOptions},
 };
 use crate::{
-    dashboard::{Dashboard, Place, Placed},
-    panel::{Visualization, Link, Panel, unit},
+    dashboard::{Dashboard, GridPlace, LayoutItem},
+    panel::{Link, Panel, Visualization, unit},
     query::Query,
 };
 
-/// What stands on a dashboard.
+/// Item of the dashboard grid: row heading or panel.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub(super) enum Item {
+pub(super) enum GridItem {
     Heading(Heading),
-    Panel(Box<Drawn>),
+    Panel(Box<PanelJson>),
 }
 
 #[derive(Serialize)]
@@ -33,7 +33,7 @@ pub(super) struct Heading {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Drawn {
+pub(super) struct PanelJson {
     id: usize,
     r#type: &'static str,
     title: &'static str,
@@ -41,7 +41,7 @@ pub(super) struct Drawn {
     datasource: Datasource,
     grid_pos: GridPos,
     field_config: FieldConfig,
-    options: Options,
+    options: PanelOptions,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     transformations: Vec<Transformation>,
     targets: Vec<Target>,
@@ -71,7 +71,7 @@ struct Defaults {
     thresholds: Thresholds,
     mappings: Vec<Mapping>,
     links: Vec<DataLink>,
-    custom: Custom,
+    custom: FieldOptions,
 }
 
 #[derive(Serialize)]
@@ -94,11 +94,11 @@ struct ThresholdStep {
 #[derive(Serialize)]
 struct Mapping {
     r#type: &'static str,
-    options: std::collections::BTreeMap<String, Meaning>,
+    options: std::collections::BTreeMap<String, ValueMapping>,
 }
 
 #[derive(Serialize)]
-struct Meaning {
+struct ValueMapping {
     text: &'static str,
     color: &'static str,
     index: usize,
@@ -115,42 +115,42 @@ struct DataLink {
 #[derive(Serialize)]
 struct Transformation {
     id: &'static str,
-    options: Change,
+    options: TransformOptions,
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Change {
+enum TransformOptions {
     #[serde(rename_all = "camelCase")]
     Rename { regex: &'static str, rename_pattern: &'static str },
     #[serde(rename_all = "camelCase")]
-    Leave { exclude_by_name: std::collections::BTreeMap<&'static str, bool> },
+    Exclude { exclude_by_name: std::collections::BTreeMap<&'static str, bool> },
 }
 
-/// Everything on a dashboard, numbered from 1.
-pub(super) fn all(dashboard: &Dashboard) -> Vec<Item> {
-    let numbered = dashboard.placed().into_iter().zip(1..);
+/// Returns all items of a dashboard, numbered from 1.
+pub(super) fn all(dashboard: &Dashboard) -> Vec<GridItem> {
+    let numbered = dashboard.layout().into_iter().zip(1..);
     numbered
         .map(|(placed, id)| match placed {
-            Placed::Heading(title, place) => {
-                Item::Heading(Heading { id, r#type: "row", title, collapsed: false, grid_pos: place.into(), panels: [] })
+            LayoutItem::Heading(title, place) => {
+                GridItem::Heading(Heading { id, r#type: "row", title, collapsed: false, grid_pos: place.into(), panels: [] })
             }
-            Placed::Panel(panel, place) => Item::Panel(Box::new(Drawn::new(id, panel, place))),
+            LayoutItem::Panel(panel, place) => GridItem::Panel(Box::new(PanelJson::new(id, panel, place))),
         })
         .collect()
 }
 
-impl Drawn {
-    fn new(id: usize, panel: &Panel, place: Place) -> Self {
+impl PanelJson {
+    fn new(id: usize, panel: &Panel, place: GridPlace) -> Self {
         Self {
             id,
-            r#type: panel.form.name(),
+            r#type: panel.visualization.name(),
             title: panel.title,
             description: panel.markdown(),
             datasource: PROMETHEUS,
             grid_pos: place.into(),
             field_config: FieldConfig { defaults: Defaults::of(panel), overrides: [] },
-            options: Options::of(panel),
+            options: PanelOptions::of(panel),
             transformations: transformations(panel),
             targets: panel.queries.iter().zip('A'..).map(|(query, id)| target(panel, query, id)).collect(),
         }
@@ -158,12 +158,12 @@ impl Drawn {
 }
 
 impl Visualization {
-    /// Grafana's name of the panel that draws it.
+    /// Returns Grafana's panel type.
     fn name(self) -> &'static str {
         match self {
-            Self::Graph | Self::Stacked => "timeseries",
-            Self::Number => "stat",
-            Self::Timeline => "state-timeline",
+            Self::TimeSeries | Self::StackedTimeSeries => "timeseries",
+            Self::Stat => "stat",
+            Self::StateTimeline => "state-timeline",
             Self::Heatmap => "heatmap",
             Self::Table => "table",
         }
@@ -171,12 +171,12 @@ impl Visualization {
 }
 
 fn target(panel: &Panel, query: &Query, id: char) -> Target {
-    let format = match panel.form {
+    let format = match panel.visualization {
         Visualization::Heatmap => "heatmap",
         Visualization::Table => "table",
         _ => "time_series",
     };
-    let instant = panel.form == Visualization::Table;
+    let instant = panel.visualization == Visualization::Table;
     Target {
         ref_id: id.to_string(),
         datasource: PROMETHEUS,
@@ -189,14 +189,14 @@ fn target(panel: &Panel, query: &Query, id: char) -> Target {
     }
 }
 
-/// Method names without what is the same in all of them, and tables without what is no label.
+/// Shortens gRPC method names to service and method, and removes non-label columns from tables.
 fn transformations(panel: &Panel) -> Vec<Transformation> {
-    if panel.form == Visualization::Table {
+    if panel.visualization == Visualization::Table {
         let exclude_by_name = ["Time", "Value"].map(|name| (name, true)).into();
-        return vec![Transformation { id: "organize", options: Change::Leave { exclude_by_name } }];
+        return vec![Transformation { id: "organize", options: TransformOptions::Exclude { exclude_by_name } }];
     }
     if panel.queries.iter().any(|query| query.legend("").contains("_method}}")) {
-        let options = Change::Rename { regex: r"palisade\.\w+\.v\d+\.(\w+)Service/", rename_pattern: "$1/" };
+        let options = TransformOptions::Rename { regex: r"palisade\.\w+\.v\d+\.(\w+)Service/", rename_pattern: "$1/" };
         return vec![Transformation { id: "renameByRegex", options }];
     }
     Vec::new()
@@ -204,17 +204,17 @@ fn transformations(panel: &Panel) -> Vec<Transformation> {
 
 impl Defaults {
     fn of(panel: &Panel) -> Self {
-        let by_value = matches!(panel.form, Visualization::Number | Visualization::Timeline | Visualization::Table);
-        let steps = panel.steps.iter().map(|step| ThresholdStep { color: step.color.name(), value: step.from });
+        let by_value = matches!(panel.visualization, Visualization::Stat | Visualization::StateTimeline | Visualization::Table);
+        let steps = panel.thresholds.iter().map(|step| ThresholdStep { color: step.color.name(), value: step.from });
         Self {
             unit: panel.unit,
-            // A difference or a time left may be below 0; a share or a rate is not.
+            // Differences and remaining times may be negative, rates and sizes may not.
             min: matches!(panel.unit, unit::REQUESTS | unit::PER_SECOND | unit::PER_MINUTE | unit::BYTES).then_some(0),
             color: Mode { mode: if by_value { "thresholds" } else { "palette-classic" } },
             thresholds: Thresholds { mode: "absolute", steps: steps.collect() },
             mappings: mappings(panel),
             links: panel.links.iter().map(DataLink::from).collect(),
-            custom: Custom::of(panel),
+            custom: FieldOptions::of(panel),
         }
     }
 }
@@ -223,21 +223,21 @@ fn mappings(panel: &Panel) -> Vec<Mapping> {
     if panel.values.is_empty() {
         return Vec::new();
     }
-    let meaning = |(index, &(value, text, color)): (usize, &(u8, &'static str, crate::panel::Color))| {
-        (value.to_string(), Meaning { text, color: color.name(), index })
+    let mapping = |(index, &(value, text, color)): (usize, &(u8, &'static str, crate::panel::Color))| {
+        (value.to_string(), ValueMapping { text, color: color.name(), index })
     };
-    vec![Mapping { r#type: "value", options: panel.values.iter().enumerate().map(meaning).collect() }]
+    vec![Mapping { r#type: "value", options: panel.values.iter().enumerate().map(mapping).collect() }]
 }
 
 impl From<&Link> for DataLink {
     fn from(link: &Link) -> Self {
-        // Another dashboard takes this one's place; what leaves Grafana does not.
+        // Dashboards open in the same tab, external links in a new one.
         Self { title: link.title.clone(), url: link.url.clone(), target_blank: !link.url.starts_with("/d/") }
     }
 }
 
-impl From<Place> for GridPos {
-    fn from(Place { x, y, width, height }: Place) -> Self {
+impl From<GridPlace> for GridPos {
+    fn from(GridPlace { x, y, width, height }: GridPlace) -> Self {
         Self { h: height, w: width, x, y }
     }
 }

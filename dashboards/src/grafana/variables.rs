@@ -1,22 +1,22 @@
-//! What the reader chooses on top: the Prometheus, jobs, instances, and where Jaeger is.
+//! Dashboard variables: Prometheus data source, jobs, instances, Jaeger URL.
 
 use serde::Serialize;
 
 use super::{Datasource, PROMETHEUS};
 use crate::query::metric;
 
-/// One choice.
+/// Dashboard variable.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum Variable {
-    Datasource(Simple),
+    Datasource(SimpleVariable),
     Labels(Box<LabelValues>),
-    Text(Simple),
+    Text(SimpleVariable),
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Simple {
+pub(super) struct SimpleVariable {
     name: &'static str,
     label: &'static str,
     r#type: &'static str,
@@ -42,9 +42,9 @@ pub(super) struct LabelValues {
     multi: bool,
     include_all: bool,
     current: Current,
-    /// 2: when the time that is shown changes.
+    /// 2: refresh when the time range changes.
     refresh: u8,
-    /// 1: by alphabet.
+    /// 1: alphabetical.
     sort: u8,
 }
 
@@ -55,30 +55,31 @@ struct LabelQuery {
     ref_id: &'static str,
 }
 
-/// All of them.
+/// Returns all variables.
 pub(super) fn all() -> Vec<Variable> {
     let [all, of_jobs] = series();
-    let here = Current { text: "http://localhost:16686", value: "http://localhost:16686" };
+    let default_url = Current { text: "http://localhost:16686", value: "http://localhost:16686" };
     vec![
         Variable::Datasource(simple("datasource", "Prometheus", "datasource", "prometheus", Current { text: "default", value: "default" })),
         labels("job", "Job", &all),
         labels("instance", "Instance", &of_jobs),
-        Variable::Text(simple("jaeger", "Jaeger", "textbox", here.value, here)),
+        Variable::Text(simple("jaeger", "Jaeger", "textbox", default_url.value, default_url)),
     ]
 }
 
-/// The series whose labels are offered: every process of ours has them, and nobody else.
+/// Returns the selectors for the `job` and `instance` choices. The metric is exported by every
+/// Palisade process and by no other.
 pub(super) fn series() -> [String; 2] {
     let name = metric("palisade.faults.active").name().to_owned();
-    let of_jobs = format!("{name}{{job=~\"$job\"}}");
-    [name, of_jobs]
+    let of_selected_jobs = format!("{name}{{job=~\"$job\"}}");
+    [name, of_selected_jobs]
 }
 
-fn simple(name: &'static str, label: &'static str, r#type: &'static str, query: &'static str, current: Current) -> Simple {
-    Simple { name, label, r#type, query, current }
+fn simple(name: &'static str, label: &'static str, r#type: &'static str, query: &'static str, current: Current) -> SimpleVariable {
+    SimpleVariable { name, label, r#type, query, current }
 }
 
-/// "All" is every value that is offered, not `.+`: others whom the same Prometheus scrapes are not ours.
+/// "All" expands to the listed values, not to `.+`: the same Prometheus may scrape other systems.
 fn labels(name: &'static str, label: &'static str, series: &str) -> Variable {
     let query = format!("label_values({series}, {name})");
     Variable::Labels(Box::new(LabelValues {

@@ -1,4 +1,4 @@
-//! `docs/metrics.md` against what the services show.
+//! `docs/metrics.md` against the metrics that the services expose.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,9 +8,9 @@ use palisade_tests::{
 };
 
 const SERVICES: [&str; 3] = ["gateway", "products", "orders"];
-/// The first event of its kind makes these: their labels are methods of calls, or where keys come from. The last three are there only where TLS
-/// or a registry is configured.
-const LATER: [&str; 12] = [
+/// Prefixes of metrics created by their first event, because their labels are methods or key
+/// sources. The last three require TLS or a service registry.
+const CREATED_ON_FIRST_EVENT: [&str; 12] = [
     "http_client_request_duration_seconds",
     "palisade_http_client_attempt_duration_seconds",
     "grpc_client_attempt_started_total",
@@ -18,14 +18,14 @@ const LATER: [&str; 12] = [
     "grpc_client_call_retries",
     "grpc_client_call_transparent_retries",
     "rpc_client_call_duration_seconds",
-    "palisade_auth_key_set_reads_total",
-    "palisade_auth_revocations_reads_total",
+    "palisade_jwks_refreshes_total",
+    "palisade_revocation_list_reloads_total",
     "palisade_discovery_",
     "palisade_registration_",
     "palisade_tls_",
 ];
 
-/// A row of the page.
+/// Table row of the page.
 struct Row {
     labels: BTreeSet<String>,
     exposed_by: String,
@@ -44,34 +44,35 @@ fn page() -> BTreeMap<String, Row> {
     rows.collect()
 }
 
-/// What a service shows.
-async fn shown(shop: &Shop, service: &str) -> Labels {
+/// Returns the metrics and labels that a service exposes.
+async fn exposed_labels(shop: &Shop, service: &str) -> Labels {
     labels(&Client::new(shop.admin_url(service), None).get("/metrics").attempt().await.unwrap().text())
 }
 
-fn is_shown_by(row: &Row, service: &str) -> bool {
+fn is_exposed_by(row: &Row, service: &str) -> bool {
     row.exposed_by == "all" || row.exposed_by.split(", ").any(|name| name == service)
 }
 
-/// From its first moment a service shows what it will ever show, but what needs an event to have a label.
-pub(crate) async fn holds_from_the_start(shop: &Shop) {
+/// Asserts that a service exposes all its metrics at start, except those with labels from the first
+/// event.
+pub(crate) async fn assert_preregistered(shop: &Shop) {
     let page = page();
     for service in SERVICES {
-        let shown = shown(shop, service).await;
-        let late = |name: &str| LATER.iter().any(|later| name.starts_with(later));
-        let expected = page.iter().filter(|(name, row)| is_shown_by(row, service) && !late(name));
+        let shown = exposed_labels(shop, service).await;
+        let late = |name: &str| CREATED_ON_FIRST_EVENT.iter().any(|later| name.starts_with(later));
+        let expected = page.iter().filter(|(name, row)| is_exposed_by(row, service) && !late(name));
         let missing: Vec<_> = expected.filter(|(name, _)| !shown.contains_key(*name)).map(|(name, _)| name).collect();
-        assert_eq!(missing, Vec::<&String>::new(), "{service} does not show these at its start");
+        assert_eq!(missing, Vec::<&String>::new(), "{service} does not expose these metrics at start");
     }
 }
 
-/// Nothing is shown that the page does not name, nor with other labels.
-pub(crate) async fn holds(shop: &Shop) {
+/// Asserts that every exposed metric and label is documented.
+pub(crate) async fn assert_documented(shop: &Shop) {
     let page = page();
     for service in SERVICES {
-        for (name, labels) in shown(shop, service).await {
-            let row = page.get(&name).unwrap_or_else(|| panic!("{service} shows {name}, which docs/metrics.md does not name"));
-            assert!(is_shown_by(row, service), "{service} shows {name}, docs/metrics.md says {}", row.exposed_by);
+        for (name, labels) in exposed_labels(shop, service).await {
+            let row = page.get(&name).unwrap_or_else(|| panic!("{service} exposes {name}, which is missing in docs/metrics.md"));
+            assert!(is_exposed_by(row, service), "{service} exposes {name}, docs/metrics.md says {}", row.exposed_by);
             assert!(labels.is_subset(&row.labels), "{name} has the labels {labels:?}, docs/metrics.md says {:?}", row.labels);
         }
     }

@@ -1,4 +1,4 @@
-//! Events within one process: whoever listens gets them, and nothing is kept.
+//! In-memory event broker for one process: a broadcast channel without persistence.
 
 use std::sync::{Arc, LazyLock};
 
@@ -7,15 +7,15 @@ use tokio::sync::broadcast;
 use super::Outcome;
 use crate::event::Event;
 
-/// Who is further behind than this has missed some.
+/// Capacity of the channel, events. A receiver that lags further behind misses the oldest events.
 const CHANNEL_CAPACITY: usize = 1_024;
 
-/// One for the process, as its services find each other without being told.
+/// Process-wide channel, so that services in one process need no shared handle.
 static CHANNEL: LazyLock<broadcast::Sender<Arc<Event>>> = LazyLock::new(|| broadcast::Sender::new(CHANNEL_CAPACITY));
 
 pub(super) fn publish(events: &[Event]) -> Vec<Outcome> {
     let publish_one = |event: &Event| {
-        // Nobody listening is as good as told.
+        // An event without receivers counts as published.
         let _ = CHANNEL.send(Arc::new(event.clone()));
         Outcome::Published
     };

@@ -1,4 +1,5 @@
-//! NATS `JetStream`: a stream for each topic, an acknowledgement for each event, and its id against doubles.
+//! NATS `JetStream` publisher: one stream per topic, an acknowledgement per event, and
+//! deduplication by event id.
 
 use std::{fmt, time::Duration};
 
@@ -25,23 +26,24 @@ use crate::{
     event::{CONTENT_TYPE, Event},
 };
 
-/// Its name in spans.
+/// `messaging.system` of spans.
 pub(crate) const SYSTEM: &str = "nats";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the broker may take to acknowledge.
+/// Maximum time until the broker acknowledges a request or an event.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 const RECONNECT_BASE: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 
-/// The way to one NATS server or cluster.
+/// Client of one NATS server or cluster.
 pub(crate) struct Nats {
     url: SecretString,
     config: Config,
     connected: OnceCell<(Client, jetstream::Context)>,
-    /// The streams that are known to be there.
+    /// Streams that are known to exist.
     streams: Mutex<Vec<&'static str>>,
-    /// Counts the times that something may have been missed.
+    /// Counts connects, disconnects and slow-consumer events: at each of them, messages may have
+    /// been missed.
     reconnects: watch::Sender<u64>,
 }
 
@@ -57,12 +59,12 @@ impl Nats {
         Self { url, config: config.clone(), connected: OnceCell::new(), streams, reconnects }
     }
 
-    /// Changes whenever events may have passed a subscription by.
+    /// Returns a receiver that changes whenever subscriptions may have missed events.
     pub(crate) fn reconnects(&self) -> watch::Receiver<u64> {
         self.reconnects.subscribe()
     }
 
-    /// The client, which connects by itself, again and again.
+    /// Returns the NATS client. It connects and reconnects in the background, without a limit.
     pub(crate) async fn client(&self) -> Result<&Client, String> {
         Ok(&self.connection().await?.0)
     }
@@ -86,7 +88,7 @@ impl Nats {
                             async_nats::Event::Connected | async_nats::Event::Disconnected | async_nats::Event::SlowConsumer(_) => {
                                 reconnects.send_modify(|count| *count += 1);
                             }
-                            // The client itself writes all of them to the log.
+                            // The client logs all events itself.
                             _ => {}
                         }
                     }
@@ -101,7 +103,7 @@ impl Nats {
 
     pub(super) async fn ping(&self, timeout: Duration) -> Result<(), String> {
         let client = self.client().await?;
-        // The first connection is on its way for a moment.
+        // The first connection may still be in progress.
         let connected = async {
             while client.connection_state() != State::Connected {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -110,7 +112,7 @@ impl Nats {
         tokio::time::timeout(timeout, connected).await.map_err(|_| "no connection".to_owned())
     }
 
-    /// The `JetStream` of `topic`, made if it is not there yet.
+    /// Returns the `JetStream` context after making sure that the stream of `topic` exists.
     pub(crate) async fn stream(&self, topic: Topic) -> Result<&jetstream::Context, String> {
         let (client, context) = self.connection().await?;
         if client.connection_state() != State::Connected {
@@ -124,7 +126,8 @@ impl Nats {
         Ok(context)
     }
 
-    /// A stream that is full takes no more: what it does not take stays in the outbox, what it has taken it keeps for its consumers.
+    /// Stream settings. `DiscardPolicy::New` rejects new events when the stream is full: they stay
+    /// in the outbox, and stored events stay available to their consumers.
     fn stream_config(&self, topic: Topic) -> jetstream::stream::Config {
         let max_bytes = i64::try_from(self.config.stream_max_bytes).unwrap_or(i64::MAX);
         let max_message_size = i32::try_from(self.config.stream_max_event_bytes).unwrap_or(i32::MAX);
@@ -162,14 +165,15 @@ impl Nats {
         }
         let outcomes = join_all(acks).await;
         if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Unavailable(_))) {
-            // It may be that somebody took the stream away: it is made again.
+            // The stream may have been deleted: the next publish creates it again.
             self.streams.lock().await.clear();
         }
         outcomes
     }
 }
 
-/// A trace of its own, seen exactly if the work was that made the change.
+/// Creates a span in its own trace, linked to the request that made the change and sampled exactly
+/// if that request was.
 fn span(event: &Event) -> Span {
     let Some(trace_parent) = &event.trace_parent else { return Span::none() };
     let span = recorded_span!(
@@ -210,7 +214,8 @@ async fn send(context: &jetstream::Context, event: &Event) -> Result<jetstream::
     context.publish_with_headers(event.kind.clone(), headers, body.into()).await.map_err(|error| outcome(Err(error)))
 }
 
-/// What the broker will not have today it will not have tomorrow, if the fault is the event's (4xx); anything else passes.
+/// Maps a publish error to an outcome. 4xx errors are caused by the event and are permanent; all
+/// other errors are transient.
 fn outcome(result: Result<(), PublishError>) -> Outcome {
     let Err(error) = result else { return Outcome::Published };
     let server_error = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<jetstream::Error>());

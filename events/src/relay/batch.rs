@@ -1,23 +1,24 @@
-//! One round: what waits is handed over, each subject's events one after another, and what became of it is noted.
+//! One batch of the relay: publishes the unpublished events, one per subject at a time, and records
+//! the results.
 
 use std::{collections::HashSet, sync::PoisonError, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Error, Relay, BatchResult};
+use super::{BatchResult, Error, Relay};
 use crate::{
     broker::Outcome,
     event::Event,
     metrics::{DEAD, PUBLISHED, REFUSED, UNAVAILABLE, published},
 };
 
-/// What became of the events of a round.
+/// Publish results of a batch.
 #[derive(Default)]
 struct PublishResults {
     published: Vec<Event>,
     rejected: Vec<(Event, String)>,
     unavailable: u64,
-    /// Subjects of which an event could not go: the later ones wait for it.
+    /// Subjects with an unpublished event. Their later events are skipped to preserve the order.
     blocked: HashSet<String>,
 }
 
@@ -31,7 +32,7 @@ impl Relay {
             if !self.lease().await? {
                 return Ok(BatchResult::NotLeaseHolder);
             }
-            // Whoever had it before may have published what was waiting.
+            // The previous lease holder may have published some of the fetched events.
             events = self.outbox.fetch_unpublished(self.config.batch).await?;
         }
         let full = events.len() >= self.config.batch as usize;
@@ -42,12 +43,12 @@ impl Relay {
             (true, ..) => BatchResult::Blocked,
             (false, true, _) => BatchResult::Rejected,
             (false, false, true) => BatchResult::More,
-            // What was written meanwhile has left word.
+            // Events that were written meanwhile have left a notification.
             (false, false, false) => BatchResult::Idle,
         })
     }
 
-    /// Whether the lease goes on for long enough.
+    /// Returns whether at least half of the lease duration remains.
     fn holds_lease(&self) -> bool {
         let until = *self.lease_expires_at.lock().unwrap_or_else(PoisonError::into_inner);
         until.is_some_and(|until| Instant::now() + Duration::from_millis(self.config.lease_ms) / 2 < until)
@@ -71,12 +72,12 @@ impl Relay {
                     Outcome::Published => results.published.push(event),
                     Outcome::Rejected(reason) => {
                         results.blocked.insert(event.subject.clone());
-                        tracing::warn!(event_id = %event.id, kind = event.kind, reason, "the broker refuses an event");
+                        tracing::warn!(event_id = %event.id, kind = event.kind, reason, "event rejected by the broker");
                         results.rejected.push((event, reason));
                     }
                     Outcome::Unavailable(reason) => {
                         if results.unavailable == 0 {
-                            tracing::debug!(reason, "the broker takes no events, they wait");
+                            tracing::debug!(reason, "broker unavailable, events stay in the outbox");
                         }
                         results.unavailable += 1;
                     }
@@ -98,14 +99,14 @@ impl Relay {
             published(REFUSED).increment(results.rejected.len() as u64);
             published(DEAD).increment(dead);
             if dead > 0 {
-                tracing::error!(events = dead, "events are put aside because the broker refuses them");
+                tracing::error!(events = dead, "events dead-lettered after repeated rejections by the broker");
             }
         }
         Ok(())
     }
 }
 
-/// The first event of each subject, and the rest, in order.
+/// Splits off the first event of each subject. Both parts keep their order.
 fn first_per_subject(events: Vec<Event>) -> (Vec<Event>, Vec<Event>) {
     let mut seen = HashSet::with_capacity(events.len());
     events.into_iter().partition(|event| seen.insert(event.subject.clone()))

@@ -3,7 +3,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::event::tests::event;
 
-/// An outbox in memory, which another relay may have.
+/// In-memory outbox. Its lease can be held by another relay.
 #[derive(Default)]
 struct MemoryOutbox {
     unpublished: Mutex<Vec<Event>>,
@@ -43,7 +43,7 @@ fn relay(outbox: &Arc<MemoryOutbox>, config: Config) -> Relay {
 }
 
 #[tokio::test]
-async fn the_events_of_a_subject_keep_their_order_and_all_of_them_go() {
+async fn relay_publishes_all_events_in_subject_order() {
     let waiting = vec![event("a", 1), event("b", 1), event("a", 2), event("a", 3), event("b", 2)];
     let outbox = Arc::new(MemoryOutbox { unpublished: Mutex::new(waiting), ..MemoryOutbox::default() });
     let relay = relay(&outbox, Config { batch: 4, ..Config::default() });
@@ -55,14 +55,14 @@ async fn the_events_of_a_subject_keep_their_order_and_all_of_them_go() {
 }
 
 #[tokio::test]
-async fn one_relay_publishes_at_a_time() {
+async fn relay_publishes_only_with_the_lease() {
     let outbox = Arc::new(MemoryOutbox { unpublished: Mutex::new(vec![event("a", 1)]), leased_elsewhere: true, ..MemoryOutbox::default() });
     assert_eq!(relay(&outbox, Config::default()).run_batch().await.unwrap(), BatchResult::NotLeaseHolder);
     assert_eq!(outbox.unpublished.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn while_the_broker_is_away_all_events_wait_and_none_counts_as_refused() {
+async fn relay_keeps_events_while_broker_is_unavailable() {
     let outbox = Arc::new(MemoryOutbox { unpublished: Mutex::new(vec![event("a", 1), event("a", 2)]), ..MemoryOutbox::default() });
     let config = Config { nats_url: Some("nats://127.0.0.1:9".into()), ..Config::default() };
     let relay = relay(&outbox, config);
@@ -71,7 +71,7 @@ async fn while_the_broker_is_away_all_events_wait_and_none_counts_as_refused() {
 }
 
 #[test]
-fn pauses_grow_up_to_an_end() {
+fn relay_backoff_grows_to_its_maximum() {
     let pauses = [1, 2, 3, 20, u32::MAX].map(|failures| backoff(failures, || 0.5));
     assert_eq!(pauses, [100, 200, 400, 10_000, 10_000].map(Duration::from_millis));
 }

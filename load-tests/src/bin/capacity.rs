@@ -1,11 +1,14 @@
-//! `capacity [seconds]`: measures what the shop costs, in rounds of so many seconds, and writes `docs/performance.md`. `capacity collect` is its
-//! collector, `capacity read` a bare service that reads from MongoDB.
+//! Performance measurement: CPU time per request, memory and start-up time. Writes
+//! `docs/performance.md`.
+//!
+//! Argument: seconds per round (default 5). `collect` runs the trace collector process, `read
+//! <url>` the baseline service that reads from MongoDB.
 
 use std::{env, fs, path::Path, process::ExitCode};
 
 use palisade_load_tests::{performance, reports};
 
-#[expect(clippy::print_stderr, reason = "a program for people")]
+#[expect(clippy::print_stderr, reason = "command line output")]
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let seconds = match env::args().nth(1).as_deref() {
@@ -14,7 +17,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Some("read") => {
-            performance::read(&env::args().nth(2).ok_or_else(|| anyhow::anyhow!("which database?"))?).await?;
+            performance::read(&env::args().nth(2).ok_or_else(|| anyhow::anyhow!("missing argument: database URL"))?).await?;
             return Ok(ExitCode::SUCCESS);
         }
         Some(text) => text.parse()?,

@@ -1,13 +1,15 @@
-//! `gameday [<day>…] [--without breaker|retry-budget|shedding]`: plays game days, all of them if none is named, and tells how they went.
+//! Game day runner: `gameday [<day>…] [--without breaker|retry-budget|shedding]`.
+//!
+//! Runs the named scenarios, or all of them, and prints a report for each.
 
 use std::{env, process::ExitCode};
 
 use palisade_load_tests::{
-    gameday::{DAYS, DisabledProtection, play},
+    gameday::{DAYS, DisabledProtection, run},
     reports,
 };
 
-#[expect(clippy::print_stdout, reason = "a program for people")]
+#[expect(clippy::print_stdout, reason = "command line output")]
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -25,7 +27,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
     let mut failed = false;
     for day in DAYS.iter().filter(|day| names.is_empty() || names.iter().any(|name| name == day.name)) {
-        let story = play(day, without.flatten()).await;
+        let story = run(day, without.flatten()).await;
         let report = story.report(day);
         println!("{report}");
         reports::keep(&format!("gameday-{}", day.name), &report)?;

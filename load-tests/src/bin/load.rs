@@ -1,16 +1,17 @@
-//! `load <scenario>`: runs a k6 script, against `BASE_URL` if that is set, else against services and stores of its own.
+//! Load test runner: `load <scenario>` runs a k6 script against `BASE_URL`, or against its own
+//! services and stores if that is not set.
 //!
-//! The report is printed, and written to `target/load-reports/`. k6's metrics go to the Prometheus at `K6_PROMETHEUS_RW_SERVER_URL`, or to one at
-//! localhost:9090 if that takes them.
+//! The report is printed and written to `target/load-reports/`. k6's metrics are sent to the
+//! Prometheus at `K6_PROMETHEUS_RW_SERVER_URL`, or at localhost:9090 if that accepts remote write.
 
 use std::{env, process::ExitCode};
 
-use palisade_load_tests::{SCENARIOS, Environment, remote_write, reports, run};
+use palisade_load_tests::{Environment, SCENARIOS, remote_write, reports, run};
 
-#[expect(clippy::print_stdout, reason = "a program for people")]
+#[expect(clippy::print_stdout, reason = "command line output")]
 fn main() -> anyhow::Result<ExitCode> {
     let Some(scenario) = env::args().nth(1).filter(|scenario| SCENARIOS.contains(&scenario.as_str())) else {
-        println!("usage: load <scenario>; there are {}", SCENARIOS.join(", "));
+        println!("usage: load <scenario>\n\nscenarios: {}", SCENARIOS.join(", "));
         return Ok(ExitCode::from(2));
     };
     let mut settings = vec![("REPORTS".to_owned(), reports::folder()?.display().to_string())];
@@ -20,8 +21,8 @@ fn main() -> anyhow::Result<ExitCode> {
         runtime.block_on(stage.shop.ready());
         settings.extend(stage.settings());
     }
-    if let Some(url) = remote_write::found() {
-        println!("k6's metrics go to {url}");
+    if let Some(url) = remote_write::find_url() {
+        println!("sending k6 metrics to {url}");
         settings.push((remote_write::URL.to_owned(), url));
     }
     let outcome = run(&scenario, &settings);

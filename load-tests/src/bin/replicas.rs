@@ -1,11 +1,13 @@
-//! `replicas [<trial>…]`: 2 gateways, 3 products and 3 orders under load, in all trials if none is named, and how they went.
-//! `PALISADE_RESTARTS` says how many processes are restarted or killed (100 by default).
+//! Replica test runner: `replicas [<trial>…]` runs the named scenarios, or all of them, with 2
+//! gateways, 3 products and 3 orders under load.
+//!
+//! `PALISADE_RESTARTS` is the number of restarted or killed processes (default 100).
 
 use std::{env, process::ExitCode};
 
 use palisade_load_tests::{replicas::TRIALS, reports};
 
-#[expect(clippy::print_stdout, reason = "a program for people")]
+#[expect(clippy::print_stdout, reason = "command line output")]
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let names: Vec<String> = env::args().skip(1).collect();

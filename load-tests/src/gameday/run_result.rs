@@ -1,4 +1,4 @@
-//! What happened, and whether it is what should have.
+//! Result of a game day: samples, metrics and assertions.
 
 use std::fmt;
 
@@ -7,133 +7,134 @@ use palisade_tests::servers::Prometheus;
 use super::{Scenario, sample::Sample};
 use crate::assertions::Assertions;
 
-/// A day as it went.
+/// Samples and assertions of a scenario run.
 #[derive(Debug)]
 pub struct RunResult {
     samples: Vec<Sample>,
-    broken: f64,
-    healed: f64,
+    fault_started: f64,
+    fault_ended: f64,
     prometheus: Prometheus,
     claims: Assertions,
-    remark: String,
+    k6_output: String,
 }
 
-/// When.
+/// Phase of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// All is well.
+    /// Before the fault.
     Before,
-    /// The fault is there, and everybody has noticed: from some seconds after it began.
+    /// During the fault, after the detection grace period.
     During,
-    /// All is well again, and everybody has noticed.
+    /// After the fault and the recovery grace period.
     After,
 }
 
-/// Some of the answers.
-pub(super) struct Answers<'a>(Vec<&'a Sample>);
+/// Selected samples.
+pub(super) struct Samples<'a>(Vec<&'a Sample>);
 
-/// How long everybody may take to notice, seconds.
+/// Grace period for detecting the fault, seconds.
 const DETECTION_GRACE: f64 = 6.0;
-/// And to come back.
-const RECOVERED: f64 = 12.0;
+/// Grace period for recovery, seconds.
+const RECOVERY_GRACE: f64 = 12.0;
 
 impl RunResult {
     pub(super) fn new(samples: Vec<Sample>, broken: f64, healed: f64, prometheus: Prometheus) -> Self {
-        Self { samples, broken, healed, prometheus, claims: Assertions::default(), remark: String::new() }
+        Self { samples, fault_started: broken, fault_ended: healed, prometheus, claims: Assertions::default(), k6_output: String::new() }
     }
 
-    /// All of it, in Markdown.
+    /// Renders the report in Markdown.
     pub fn report(&self, day: &Scenario) -> String {
         format!("# {}\n\n{}\n\n{self}", day.name, day.question)
     }
 
-    /// Whether all of it came true.
+    /// Returns whether all assertions passed.
     pub fn passed(&self) -> bool {
         self.claims.all_passed()
     }
 
-    /// Adds something that has to be true.
-    pub(super) fn claim(&mut self, text: impl Into<String>, holds: bool, measured: impl Into<String>) {
+    /// Adds an assertion.
+    pub(super) fn add_assertion(&mut self, text: impl Into<String>, holds: bool, measured: impl Into<String>) {
         self.claims.add(text, holds, measured);
     }
 
-    /// Adds the words of those who took part.
-    pub(super) fn remark(&mut self, text: &str) {
+    /// Adds the last lines of k6's output.
+    pub(super) fn add_output(&mut self, text: &str) {
         let lines: Vec<_> = text.lines().filter(|line| !line.contains("accepted order")).collect();
-        self.remark = lines[lines.len().saturating_sub(40)..].join("\n");
+        self.k6_output = lines[lines.len().saturating_sub(40)..].join("\n");
     }
 
-    /// The answers of some routes (all that begin so) in a phase.
-    pub(super) fn answers(&self, phase: Phase, route: &str) -> Answers<'_> {
+    /// Returns the samples of a phase whose route starts with `route`.
+    pub(super) fn select(&self, phase: Phase, route: &str) -> Samples<'_> {
         let (from, to) = match phase {
-            Phase::Before => (f64::MIN, self.broken),
-            Phase::During => (self.broken + DETECTION_GRACE, self.healed),
-            Phase::After => (self.healed + RECOVERED, f64::MAX),
+            Phase::Before => (f64::MIN, self.fault_started),
+            Phase::During => (self.fault_started + DETECTION_GRACE, self.fault_ended),
+            Phase::After => (self.fault_ended + RECOVERY_GRACE, f64::MAX),
         };
-        let of_phase = |sample: &&Sample| sample.at >= from && sample.at < to && sample.name.starts_with(route);
-        Answers(self.samples.iter().filter(of_phase).collect())
+        let of_phase = |sample: &&Sample| sample.completed_at >= from && sample.completed_at < to && sample.name.starts_with(route);
+        Samples(self.samples.iter().filter(of_phase).collect())
     }
 
-    /// Seconds from the end of the fault to the last refusal or failure of these routes.
+    /// Seconds from the end of the fault to the last failure of these routes.
     pub(super) fn recovered_after(&self, route: &str) -> f64 {
         let failed = self.samples.iter().filter(|sample| sample.name.starts_with(route) && !(200..500).contains(&sample.status));
-        failed.map(|sample| sample.at - self.healed).fold(0.0, f64::max)
+        failed.map(|sample| sample.completed_at - self.fault_ended).fold(0.0, f64::max)
     }
 
-    /// Seconds from the beginning of the fault until a breaker of `job` for `target` was open; `None` if none was.
+    /// Seconds from the start of the fault until a breaker of `job` for `target` opened. `None` if
+    /// none did.
     pub(super) async fn breaker_open_after(&self, job: &str, target: &str) -> Option<f64> {
-        let state = format!(r#"palisade_breaker_state{{job="{job}",target="{target}",breaker="target"}}"#);
+        let state = format!(r#"palisade_breaker_state{{job="{job}",target="{target}",scope="target"}}"#);
         let first = format!("min(min_over_time((timestamp({state} == 1))[5m:1s]))");
-        self.prometheus.query(&first).await.first().map(|sample| sample.value - self.broken)
+        self.prometheus.query(&first).await.first().map(|sample| sample.value - self.fault_started)
     }
 
-    /// Retries of `job` at `target` while the fault was there, and the calls that it was to make.
+    /// Retries of `job` to `target` during the fault, and the number of its calls.
     pub(super) async fn retries_and_calls(&self, job: &str, target: &str) -> (f64, f64) {
         let grown = async |series: String| {
             let at = async |moment: f64| {
                 let found = self.prometheus.query(&format!("sum({series} @ {moment:.3})")).await;
                 found.first().map_or(0.0, |sample| sample.value)
             };
-            at(self.healed).await - at(self.broken).await
+            at(self.fault_ended).await - at(self.fault_started).await
         };
         let retries = format!(r#"grpc_client_attempt_started_total{{job="{job}",grpc_target="{target}",grpc_attempt_type="retry"}}"#);
         let calls = format!(r#"rpc_client_call_duration_seconds_count{{job="{job}",server_address="{target}"}}"#);
         (grown(retries).await, grown(calls).await)
     }
 
-    /// Whether the condition of an alert held at some time.
+    /// Returns whether the condition of an alert was met at any time.
     pub(super) async fn alerted(&self, alert: &str) -> bool {
         let seen = format!(r#"count_over_time(ALERTS{{alertname="{alert}"}}[5m])"#);
         !self.prometheus.query(&seen).await.is_empty()
     }
 }
 
-impl Answers<'_> {
+impl Samples<'_> {
     pub(super) fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// Those with one of these statuses.
+    /// Selects samples with one of these statuses.
     pub(super) fn with(&self, statuses: &[u16]) -> Self {
         Self(self.0.iter().copied().filter(|sample| statuses.contains(&sample.status)).collect())
     }
 
-    /// The share with one of these statuses; of none it is none.
+    /// Returns the share of samples with one of these statuses, 0 without samples.
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     pub(super) fn share(&self, statuses: &[u16]) -> f64 {
         self.with(statuses).count() as f64 / self.count().max(1) as f64
     }
 
-    /// The time that all but `1 - quantile` took, seconds.
+    /// Quantile of the durations, seconds.
     pub(super) fn quantile(&self, quantile: f64) -> f64 {
-        let mut times: Vec<_> = self.0.iter().map(|sample| sample.took).collect();
+        let mut times: Vec<_> = self.0.iter().map(|sample| sample.duration).collect();
         times.sort_by(f64::total_cmp);
-        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place in the list")]
+        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "index into the list")]
         let place = ((times.len() as f64 * quantile).ceil() as usize).clamp(1, times.len().max(1)) - 1;
         times.get(place).copied().unwrap_or(0.0)
     }
 
-    /// What they were, in words.
+    /// Summarizes statuses and latency.
     pub(super) fn summary(&self) -> String {
         let mut statuses: Vec<_> = self.0.iter().map(|sample| sample.status).collect();
         statuses.sort_unstable();
@@ -146,6 +147,6 @@ impl Answers<'_> {
 impl fmt::Display for RunResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.claims.fmt(f)?;
-        if self.remark.is_empty() { Ok(()) } else { write!(f, "\n```\n{}\n```\n", self.remark) }
+        if self.k6_output.is_empty() { Ok(()) } else { write!(f, "\n```\n{}\n```\n", self.k6_output) }
     }
 }

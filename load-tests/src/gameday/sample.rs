@@ -1,4 +1,4 @@
-//! Every request that k6 made, as it wrote it down.
+//! Request samples of k6, from its JSON output.
 
 use std::{fs, path::Path};
 
@@ -6,20 +6,20 @@ use serde_json::Value;
 
 use crate::unix_time;
 
-/// One answered request.
+/// Finished request.
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
-    /// When it was answered, seconds since 1970.
-    pub(super) at: f64,
+    /// Completion time, Unix seconds.
+    pub(super) completed_at: f64,
     /// Method and route.
     pub(super) name: String,
-    /// Its HTTP status; 0 if there was no answer.
+    /// HTTP status, 0 without a response.
     pub(super) status: u16,
-    /// How long it took, seconds.
-    pub(super) took: f64,
+    /// Duration, seconds.
+    pub(super) duration: f64,
 }
 
-/// The samples in k6's JSON lines.
+/// Reads the samples from k6's JSON lines.
 pub(super) fn read(path: &Path) -> Vec<Sample> {
     let text = fs::read_to_string(path).expect("k6 wrote its samples");
     text.lines().filter_map(|line| sample(&serde_json::from_str(line).ok()?)).collect()
@@ -31,9 +31,9 @@ fn sample(line: &Value) -> Option<Sample> {
     }
     let (data, tags) = (&line["data"], &line["data"]["tags"]);
     Some(Sample {
-        at: unix_time::parse(data["time"].as_str()?)?,
+        completed_at: unix_time::parse(data["time"].as_str()?)?,
         name: tags["name"].as_str()?.to_owned(),
         status: tags["status"].as_str()?.parse().ok()?,
-        took: data["value"].as_f64()? / 1_000.0,
+        duration: data["value"].as_f64()? / 1_000.0,
     })
 }

@@ -1,4 +1,4 @@
-//! The days: what breaks, how it heals, and what has to come true.
+//! Game day scenarios: fault, recovery and assertions.
 
 use std::{pin::Pin, time::Duration};
 
@@ -14,174 +14,178 @@ use crate::Environment;
 type Action = for<'a> fn(&'a mut Environment) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 type Verification = for<'a> fn(&'a mut RunResult) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-/// One fault and its story.
+/// Fault and its assertions.
 pub struct Scenario {
-    /// What it is called.
+    /// Name on the command line.
     pub name: &'static str,
-    /// The question it answers.
+    /// Question that the scenario answers.
     pub question: &'static str,
-    /// Things that people do, a second.
+    /// User actions per second.
     pub(super) rate: u32,
-    /// How long the fault is there.
-    pub(super) lasts: Duration,
+    /// Duration of the fault.
+    pub(super) fault_duration: Duration,
     pub(super) settings: &'static [Setting],
-    /// How many connections products has to its store, where they are what breaks.
+    /// Connections of products to its store, if they are the bottleneck.
     pub(super) connections: Option<u32>,
     pub(super) inject: Action,
     pub(super) recover: Action,
     pub(super) verify: Verification,
 }
 
-/// What reads of people get when all is well.
-const READS: &str = "GET /products";
-/// Retries that the budget lets through before it stops them: half its tokens.
+/// Route prefix of product reads.
+const READ_ROUTES: &str = "GET /products";
+/// Retries permitted before the budget denies them: half of its tokens.
 const RETRY_BURST: f64 = 50.0;
-const PRODUCTS: &str = "palisade.products.v1.ProductsService/*";
-const READING: &str = "palisade.products.v1.ProductsService/Find*";
+const PRODUCTS_METHODS: &str = "palisade.products.v1.ProductsService/*";
+const READ_METHODS: &str = "palisade.products.v1.ProductsService/Find*";
 
-/// All of them.
+/// All scenarios.
 pub static DAYS: [Scenario; 7] = [
     Scenario {
         name: "products-down",
-        question: "products is killed: are orders still taken, and refusals fast?",
+        question: "products is killed: are orders still accepted, and are rejections fast?",
         rate: 40,
-        lasts: Duration::from_secs(15),
+        fault_duration: Duration::from_secs(15),
         settings: &[],
         connections: None,
         inject: |stage| Box::pin(async { stage.shop.program_mut("products").kill() }),
         recover: |stage| Box::pin(async { stage.shop.program_mut("products").restart() }),
         verify: |story| {
             Box::pin(async {
-                // Half of its window of 10 s has to be failures, and it is looked at once a second.
-                breaker_opens(story, "gateway", "products", 8.0).await;
-                products_are_refused_fast(story);
-                orders_are_taken(story);
-                others_keep_their_pace(story, "GET /orders");
-                retries_stay_few(story, "gateway", "products").await;
-                recovers(story, 12.0);
-                alerts(story, "BreakerOpen").await;
+                // Half of the calls in the 10 s window must be failures, and the state is sampled
+                // once per second.
+                assert_breaker_opens(story, "gateway", "products", 8.0).await;
+                assert_reads_rejected_fast(story);
+                assert_orders_accepted(story);
+                assert_route_unaffected(story, "GET /orders");
+                assert_retries_bounded(story, "gateway", "products").await;
+                assert_recovery(story, 12.0);
+                assert_alert(story, "BreakerOpen").await;
             })
         },
     },
     Scenario {
         name: "products-slow",
-        question: "products takes six seconds for everything: who waits, and for how long?",
+        question: "products takes six seconds per call: which requests wait, and for how long?",
         rate: 20,
-        lasts: Duration::from_secs(20),
+        fault_duration: Duration::from_secs(20),
         settings: &[],
         connections: None,
-        inject: |stage| Box::pin(async { faults(stage, "products", PRODUCTS, 1.0, Some(json!({ "latency": { "ms": 6_000 } }))).await }),
-        recover: |stage| Box::pin(async { faults(stage, "products", PRODUCTS, 0.0, None).await }),
+        inject: |stage| {
+            Box::pin(async { faults(stage, "products", PRODUCTS_METHODS, 1.0, Some(json!({ "latency": { "ms": 6_000 } }))).await })
+        },
+        recover: |stage| Box::pin(async { faults(stage, "products", PRODUCTS_METHODS, 0.0, None).await }),
         verify: |story| {
             Box::pin(async {
-                breaker_opens(story, "gateway", "products", 12.0).await;
-                orders_are_taken(story);
-                others_keep_their_pace(story, "GET /orders");
-                retries_stay_few(story, "gateway", "products").await;
-                recovers(story, 20.0);
-                alerts(story, "BreakerOpen").await;
+                assert_breaker_opens(story, "gateway", "products", 12.0).await;
+                assert_orders_accepted(story);
+                assert_route_unaffected(story, "GET /orders");
+                assert_retries_bounded(story, "gateway", "products").await;
+                assert_recovery(story, 20.0);
+                assert_alert(story, "BreakerOpen").await;
             })
         },
     },
     Scenario {
         name: "products-half",
-        question: "half of products' answers fail: do retries help without making it worse?",
+        question: "half of the responses of products fail: do retries help without amplifying the load?",
         rate: 40,
-        lasts: Duration::from_secs(15),
+        fault_duration: Duration::from_secs(15),
         settings: &[],
         connections: None,
-        inject: |stage| Box::pin(async { faults(stage, "products", READING, 0.5, Some(json!({ "error": "overloaded" }))).await }),
-        recover: |stage| Box::pin(async { faults(stage, "products", READING, 0.0, None).await }),
+        inject: |stage| Box::pin(async { faults(stage, "products", READ_METHODS, 0.5, Some(json!({ "error": "overloaded" }))).await }),
+        recover: |stage| Box::pin(async { faults(stage, "products", READ_METHODS, 0.0, None).await }),
         verify: |story| {
             Box::pin(async {
-                retries_stay_few(story, "gateway", "products").await;
-                orders_are_taken(story);
-                others_keep_their_pace(story, "GET /orders");
-                recovers(story, 12.0);
+                assert_retries_bounded(story, "gateway", "products").await;
+                assert_orders_accepted(story);
+                assert_route_unaffected(story, "GET /orders");
+                assert_recovery(story, 12.0);
             })
         },
     },
     Scenario {
         name: "orders-killed",
-        question: "orders is killed in the middle of sagas: is any order lost?",
+        question: "orders is killed during sagas: is any order lost?",
         rate: 40,
-        lasts: Duration::from_secs(8),
+        fault_duration: Duration::from_secs(8),
         settings: &[],
         connections: None,
         inject: |stage| Box::pin(async { stage.shop.program_mut("orders").kill() }),
         recover: |stage| Box::pin(async { stage.shop.program_mut("orders").restart() }),
         verify: |story| {
             Box::pin(async {
-                orders_are_refused_fast(story);
-                others_keep_their_pace(story, READS);
-                retries_stay_few(story, "gateway", "orders").await;
-                recovers(story, 12.0);
+                assert_orders_rejected_fast(story);
+                assert_route_unaffected(story, READ_ROUTES);
+                assert_retries_bounded(story, "gateway", "orders").await;
+                assert_recovery(story, 12.0);
             })
         },
     },
     Scenario {
         name: "postgres-down",
-        question: "PostgreSQL is killed: what of that does a reader of products see?",
+        question: "PostgreSQL is killed: are product reads affected?",
         rate: 40,
-        lasts: Duration::from_secs(15),
+        fault_duration: Duration::from_secs(15),
         settings: &[],
         connections: None,
         inject: |stage| Box::pin(async { stage.postgres.kill() }),
         recover: |stage| Box::pin(async { stage.postgres.restart() }),
         verify: |story| {
             Box::pin(async {
-                orders_are_refused_fast(story);
-                others_keep_their_pace(story, READS);
-                recovers(story, 20.0);
+                assert_orders_rejected_fast(story);
+                assert_route_unaffected(story, READ_ROUTES);
+                assert_recovery(story, 20.0);
             })
         },
     },
     Scenario {
         name: "mongo-down",
-        question: "MongoDB is killed: are orders still taken?",
+        question: "MongoDB is killed: are orders still accepted?",
         rate: 40,
-        lasts: Duration::from_secs(15),
+        fault_duration: Duration::from_secs(15),
         settings: &[],
         connections: None,
         inject: |stage| Box::pin(async { stage.mongo.kill() }),
         recover: |stage| Box::pin(async { stage.mongo.restart() }),
         verify: |story| {
             Box::pin(async {
-                orders_are_taken(story);
-                others_keep_their_pace(story, "GET /orders");
-                recovers(story, 25.0);
+                assert_orders_accepted(story);
+                assert_route_unaffected(story, "GET /orders");
+                assert_recovery(story, 25.0);
             })
         },
     },
     Scenario {
         name: "gateway-overloaded",
-        question: "five times what the shop can serve: who is refused, how fast, and is the rest served?",
+        question: "five times the capacity: are requests shed fast, and is the rest served?",
         rate: 150,
-        lasts: Duration::from_secs(20),
+        fault_duration: Duration::from_secs(20),
         settings: &[
             ("gateway", "SERVER__ADAPTIVE_LIMIT__INITIAL_LIMIT", "8"),
             ("gateway", "SERVER__ADAPTIVE_LIMIT__MIN_LIMIT", "8"),
             ("gateway", "SERVER__ADAPTIVE_LIMIT__MAX_LIMIT", "8"),
         ],
         connections: Some(8),
-        // Eight calls of the store at a time for 120 ms each: 66 a second, of some 300 that would be wanted. Who finds no connection waits for one,
-        // so that the more are let in, the longer each of them takes.
+        // Eight concurrent store operations of 120 ms: 66 per second, where about 300 are
+        // requested. Requests without a connection wait, so more admitted requests mean higher
+        // latency.
         inject: |stage| Box::pin(async { way(stage).set(Mode::Latency(Duration::from_millis(60))) }),
         recover: |stage| Box::pin(async { way(stage).set(Mode::Pass) }),
         verify: |story| {
             Box::pin(async {
-                too_much_is_refused(story);
-                the_rest_is_served(story);
-                recovers(story, 12.0);
-                alerts(story, "LoadShedding").await;
+                assert_excess_is_shed(story);
+                assert_rest_is_served(story);
+                assert_recovery(story, 12.0);
+                assert_alert(story, "LoadShedding").await;
             })
         },
     },
 ];
 
-/// The narrow way of a day that has one.
+/// Returns the proxy between products and its store.
 fn way(stage: &Environment) -> &FaultProxy {
-    stage.slow_store_proxy.as_ref().expect("the day says how many connections it has")
+    stage.slow_store_proxy.as_ref().expect("scenario with a connection limit")
 }
 
 impl std::fmt::Debug for Scenario {
@@ -190,76 +194,80 @@ impl std::fmt::Debug for Scenario {
     }
 }
 
-async fn breaker_opens(story: &mut RunResult, job: &str, target: &str, within: f64) {
+async fn assert_breaker_opens(story: &mut RunResult, job: &str, target: &str, within: f64) {
     let after = story.breaker_open_after(job, target).await;
     let measured = after.map_or_else(|| "never".to_owned(), |after| format!("{after:.1} s"));
-    story.claim(format!("the breaker of {job} for {target} opens within {within} s"), after.is_some_and(|after| after <= within), measured);
+    story.add_assertion(
+        format!("the breaker of {job} for {target} opens within {within} s"),
+        after.is_some_and(|after| after <= within),
+        measured,
+    );
 }
 
-fn too_much_is_refused(story: &mut RunResult) {
-    let answers = story.answers(Phase::During, "");
+fn assert_excess_is_shed(story: &mut RunResult) {
+    let answers = story.select(Phase::During, "");
     let refused = answers.with(&[503]);
     let told = format!("{:.0} % of {}: {}", 100.0 * answers.share(&[503]), answers.count(), refused.summary());
     let fast = answers.share(&[503]) > 0.3 && refused.quantile(0.99) < 1.5;
-    story.claim("what is too much is refused within 1.5 s", fast, told);
+    story.add_assertion("excess requests are shed within 1.5 s", fast, told);
 }
 
-fn the_rest_is_served(story: &mut RunResult) {
-    let answers = story.answers(Phase::During, READS);
+fn assert_rest_is_served(story: &mut RunResult) {
+    let answers = story.select(Phase::During, READ_ROUTES);
     let served = answers.with(&[200, 304]);
     let (holds, told) = (served.count() >= 14 * 15 && served.quantile(0.95) < 1.0, answers.summary());
-    story.claim(
-        "fifteen reads a second and more are served, 95 % of them within 1 s",
+    story.add_assertion(
+        "at least fifteen reads per second are served, 95 % of them within 1 s",
         holds,
         format!("{}: {}; of all: {told}", served.count(), served.summary()),
     );
 }
 
-fn products_are_refused_fast(story: &mut RunResult) {
-    let answers = story.answers(Phase::During, READS);
+fn assert_reads_rejected_fast(story: &mut RunResult) {
+    let answers = story.select(Phase::During, READ_ROUTES);
     let holds = answers.count() > 20 && answers.share(&[503]) > 0.95 && answers.with(&[503]).quantile(0.95) < 0.25;
     let told = answers.summary();
-    story.claim("who asks for products gets a 503 with Retry-After, 95 % of them within 250 ms", holds, told);
+    story.add_assertion("product reads get 503 with Retry-After, 95 % of them within 250 ms", holds, told);
 }
 
-fn orders_are_taken(story: &mut RunResult) {
-    let answers = story.answers(Phase::During, "POST /orders");
+fn assert_orders_accepted(story: &mut RunResult) {
+    let answers = story.select(Phase::During, "POST /orders");
     let (holds, told) = (answers.count() > 5 && answers.share(&[201, 202]) > 0.99, answers.summary());
-    story.claim("every order is taken: 201, or 202 and finished later", holds, told);
+    story.add_assertion("every order is accepted: 201, or 202 and finished later", holds, told);
 }
 
-fn orders_are_refused_fast(story: &mut RunResult) {
-    let answers = story.answers(Phase::During, "POST /orders");
+fn assert_orders_rejected_fast(story: &mut RunResult) {
+    let answers = story.select(Phase::During, "POST /orders");
     let refused = answers.with(&[503]);
     let holds = answers.share(&[503, 504]) > 0.9 || answers.count() == 0;
-    let told = format!("{}; refusals p95 {:.0} ms", answers.summary(), 1e3 * refused.quantile(0.95));
-    story.claim("who orders is told to come back, within 5 s", holds && refused.quantile(0.95) < 5.0, told);
+    let told = format!("{}; rejections p95 {:.0} ms", answers.summary(), 1e3 * refused.quantile(0.95));
+    story.add_assertion("orders are rejected with Retry-After within 5 s", holds && refused.quantile(0.95) < 5.0, told);
 }
 
-fn others_keep_their_pace(story: &mut RunResult, route: &str) {
-    let (before, during) = (story.answers(Phase::Before, route), story.answers(Phase::During, route));
+fn assert_route_unaffected(story: &mut RunResult, route: &str) {
+    let (before, during) = (story.select(Phase::Before, route), story.select(Phase::During, route));
     let (usual, now) = (before.quantile(0.99), during.quantile(0.99));
-    // A busy machine adds its own; what waits for a broken service waits for seconds.
+    // Tolerates noise of a busy machine. Requests that wait for a failed service take seconds.
     let holds = during.count() > 3 && during.share(&[200, 304]) > 0.99 && now <= (3.0 * usual).max(0.5);
     let told = format!("p99 {:.0} ms before, then {}", 1e3 * usual, during.summary());
-    story.claim(format!("{route} has nothing to do with it, and keeps its pace"), holds, told);
+    story.add_assertion(format!("{route} is unaffected and keeps its latency"), holds, told);
 }
 
-async fn retries_stay_few(story: &mut RunResult, job: &str, target: &str) {
+async fn assert_retries_bounded(story: &mut RunResult, job: &str, target: &str) {
     let (retries, calls) = story.retries_and_calls(job, target).await;
     let holds = retries <= (0.2 * calls).max(RETRY_BURST);
-    let text = format!("retries of {job} at {target} add at most 20 % to its calls, or {RETRY_BURST:.0}, which the budget lets through at once");
-    story.claim(text, holds, format!("{retries:.0} for {calls:.0} calls"));
+    let text = format!("retries of {job} to {target} add at most 20 % to its calls, or {RETRY_BURST:.0}, the initial budget");
+    story.add_assertion(text, holds, format!("{retries:.0} for {calls:.0} calls"));
 }
 
-fn recovers(story: &mut RunResult, within: f64) {
+fn assert_recovery(story: &mut RunResult, within: f64) {
     let after = story.recovered_after("");
-    let well = story.answers(Phase::After, "").share(&[200, 201, 202, 304, 409]);
-    let measured = format!("the last failure {after:.1} s after it");
-    story.claim(format!("all is well {within} s after the end"), after <= within && well > 0.0, measured);
+    let well = story.select(Phase::After, "").share(&[200, 201, 202, 304, 409]);
+    let measured = format!("last failure {after:.1} s after recovery");
+    story.add_assertion(format!("all requests succeed {within} s after recovery"), after <= within && well > 0.0, measured);
 }
 
-async fn alerts(story: &mut RunResult, alert: &str) {
+async fn assert_alert(story: &mut RunResult, alert: &str) {
     let seen = story.alerted(alert).await;
-    story.claim(format!("the condition of the alert {alert} is seen"), seen, if seen { "it is" } else { "it is not" });
+    story.add_assertion(format!("the condition of the alert {alert} is met"), seen, if seen { "yes" } else { "no" });
 }

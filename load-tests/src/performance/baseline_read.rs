@@ -1,4 +1,5 @@
-//! The least that reading a product can cost: a bare tonic service whose every call is one `find_one` by the MongoDB driver.
+//! Baseline for product reads: a bare tonic service whose calls are one `find_one` of the MongoDB
+//! driver.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use tonic_health::pb::{
 
 const ID: &str = "6f0a1c9e-0000-4000-8000-000000000000";
 
-/// As large as a product.
+/// Document of the size of a product.
 #[derive(Debug, Serialize, Deserialize)]
 struct Lamp {
     #[serde(rename = "_id")]
@@ -44,18 +45,18 @@ impl Health for Reader {
 
     async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         let found = self.0.find_one(doc! { "_id": ID }).max_time(Duration::from_secs(1)).await;
-        let lamp = found.map_err(|error| Status::unavailable(error.to_string()))?.ok_or_else(|| Status::not_found("no lamp"))?;
+        let lamp = found.map_err(|error| Status::unavailable(error.to_string()))?.ok_or_else(|| Status::not_found("document not found"))?;
         let status = i32::from(lamp.version > 0);
         Ok(Response::new(HealthCheckResponse { status }))
     }
 
     async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("only calls are measured"))
+        Err(Status::unimplemented("not part of the measurement"))
     }
 }
 
-/// Listens on a free port, prints its URL, and reads from the database of `url` for ever.
-#[expect(clippy::print_stdout, reason = "whoever started it waits for this line")]
+/// Listens on a free port, prints its URL, and serves reads from the database of `url` forever.
+#[expect(clippy::print_stdout, reason = "the parent process waits for this line")]
 pub async fn read(url: &str) -> anyhow::Result<()> {
     let mut options = ClientOptions::parse(url).await?;
     options.max_pool_size = Some(50);

@@ -1,4 +1,5 @@
-//! A trace collector that takes every span, reads it and forgets it: a process of its own, so that its work is nobody else's.
+//! Trace collector that decodes and discards every span, in its own process so that its CPU time is
+//! not counted.
 
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -19,8 +20,8 @@ impl TraceService for NullCollector {
     }
 }
 
-/// Listens on a free port, prints `listening collector <url>`, and collects for ever.
-#[expect(clippy::print_stdout, reason = "whoever started it waits for this line")]
+/// Listens on a free port, prints `listening collector <url>`, and runs forever.
+#[expect(clippy::print_stdout, reason = "the parent process waits for this line")]
 pub async fn collect() -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening collector http://{}", listener.local_addr()?);

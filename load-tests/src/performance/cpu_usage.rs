@@ -1,4 +1,4 @@
-//! What the kernel counts: the CPU time and the memory of processes, and of the whole machine (proc(5)).
+//! CPU time and memory of processes and of the host, from the kernel (proc(5)).
 
 use std::{
     collections::BTreeMap,
@@ -13,32 +13,32 @@ use std::{
 
 use super::system_under_test::SystemUnderTest;
 
-/// A tick of the clock in `/proc/stat` and `/proc/<pid>/stat`: `USER_HZ` is 100 wherever Linux runs.
+/// Clock tick in `/proc/stat` and `/proc/<pid>/stat`: `USER_HZ` is 100 on all Linux platforms.
 const TICK: Duration = Duration::from_millis(10);
-/// How often memory is looked at.
+/// Interval of memory samples.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What a subject's processes use from a moment on.
+/// Measures the usage of a system's processes from its creation.
 pub(super) struct Sampler<'a> {
     subject: &'a SystemUnderTest,
     before: Vec<Duration>,
-    over: Arc<AtomicBool>,
-    looking: JoinHandle<BTreeMap<&'static str, f64>>,
+    stop: Arc<AtomicBool>,
+    worker: JoinHandle<BTreeMap<&'static str, f64>>,
 }
 
-/// What they used.
-pub(super) struct Used {
+/// Measured usage.
+pub(super) struct MeasuredUsage {
     pub(super) own: BTreeMap<&'static str, Duration>,
     pub(super) databases: Duration,
-    /// The most resident memory, MiB.
+    /// Maximum resident memory, MiB.
     pub(super) resident: BTreeMap<&'static str, f64>,
 }
 
-/// CPU time of the whole machine.
-pub(super) struct Usage {
+/// CPU time of the host.
+pub(super) struct HostCpu {
     pub(super) all: Duration,
     pub(super) busy: Duration,
-    /// Taken by the hypervisor for others.
+    /// Steal time: CPU time used by other virtual machines.
     pub(super) stolen: Duration,
 }
 
@@ -57,26 +57,27 @@ impl<'a> Sampler<'a> {
             }
             most
         });
-        Self { before: times(subject), subject, over, looking }
+        Self { before: times(subject), subject, stop: over, worker: looking }
     }
 
-    pub(super) fn end(self) -> Used {
+    pub(super) fn end(self) -> MeasuredUsage {
         let after = times(self.subject);
-        self.over.store(true, Ordering::Relaxed);
-        self.looking.thread().unpark();
+        self.stop.store(true, Ordering::Relaxed);
+        self.worker.thread().unpark();
         let mut grown = after.into_iter().zip(self.before).map(|(after, before)| after.saturating_sub(before));
         let own = self.subject.processes.iter().map(|(name, _)| *name).zip(grown.by_ref()).collect();
-        Used { own, databases: grown.sum(), resident: self.looking.join().expect("it looks and does nothing else") }
+        MeasuredUsage { own, databases: grown.sum(), resident: self.worker.join().expect("sampler thread does not panic") }
     }
 }
 
-/// CPU time so far: of the subject's own processes, then of its databases, each with all that descends from it.
+/// Returns the CPU time of each service process, then of each database with its descendants.
 fn times(subject: &SystemUnderTest) -> Vec<Duration> {
     let own = subject.processes.iter().map(|(_, id)| cpu(*id));
-    own.chain(subject.databases.iter().map(|id| family(*id).into_iter().map(cpu).sum())).collect()
+    own.chain(subject.databases.iter().map(|id| with_descendants(*id).into_iter().map(cpu).sum())).collect()
 }
 
-/// CPU time so far of all threads of a process. One that has ended counts no more; those of our programs do not end while there is load.
+/// Returns the CPU time of all live threads of a process. Ended threads are not counted; the
+/// services end none under load.
 fn cpu(id: u32) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
     let nanoseconds = tasks.map(|task| {
@@ -86,18 +87,18 @@ fn cpu(id: u32) -> Duration {
     Duration::from_nanos(nanoseconds.sum())
 }
 
-/// A process and all that descend from it.
-fn family(id: u32) -> Vec<u32> {
+/// Returns a process and all its descendants.
+fn with_descendants(id: u32) -> Vec<u32> {
     let mut all = vec![id];
     let tasks = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
     for task in tasks {
         let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        all.extend(children.split_whitespace().filter_map(|child| child.parse().ok()).flat_map(family));
+        all.extend(children.split_whitespace().filter_map(|child| child.parse().ok()).flat_map(with_descendants));
     }
     all
 }
 
-/// Resident memory of a process, MiB.
+/// Returns the resident memory of a process, MiB.
 pub(super) fn resident(id: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -105,11 +106,11 @@ pub(super) fn resident(id: u32) -> f64 {
     kib / 1024.0
 }
 
-impl Usage {
+impl HostCpu {
     pub(super) fn of_machine() -> Self {
         let text = fs::read_to_string("/proc/stat").unwrap_or_default();
         let first = text.lines().next().unwrap_or_default();
-        // user nice system idle iowait irq softirq steal; guests are in user already.
+        // user nice system idle iowait irq softirq steal. Guest time is part of user.
         let ticks: Vec<u32> = first.split_whitespace().skip(1).take(8).filter_map(|ticks| ticks.parse().ok()).collect();
         let sum = |fields: &[usize]| fields.iter().filter_map(|field| ticks.get(*field)).map(|ticks| TICK * *ticks).sum();
         Self { all: sum(&[0, 1, 2, 3, 4, 5, 6, 7]), busy: sum(&[0, 1, 2, 5, 6]), stolen: sum(&[7]) }
@@ -124,11 +125,11 @@ impl Usage {
     }
 }
 
-/// CPU time so far of this process and of its children that have ended.
+/// Returns the CPU time of this process and of its ended children.
 pub(super) fn own_and_children() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
-    // utime, stime, cutime and cstime are fields 14 to 17; the first after the name is 3.
+    // utime, stime, cutime and cstime are fields 14 to 17. The first field after the name is 3.
     fields.skip(11).take(4).filter_map(|ticks| ticks.parse::<u32>().ok()).map(|ticks| TICK * ticks).sum()
 }
 
@@ -137,8 +138,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_is_counted_as_time_and_memory_as_memory() {
-        let before = (cpu(std::process::id()), own_and_children(), Usage::of_machine());
+    fn cpu_time_and_memory_are_measured() {
+        let before = (cpu(std::process::id()), own_and_children(), HostCpu::of_machine());
         let mut work = vec![1_u64; 8 << 20];
         for round in 0..20 {
             for place in &mut work {
@@ -150,7 +151,7 @@ mod tests {
         assert!(spent > Duration::from_millis(5), "{spent:?}");
         let coarse = own_and_children().saturating_sub(before.1);
         assert!(coarse + 4 * TICK >= spent, "{coarse:?} of {spent:?}");
-        let machine = Usage::of_machine().since(&before.2);
+        let machine = HostCpu::of_machine().since(&before.2);
         assert!(machine.busy + 4 * TICK >= spent && machine.all >= machine.busy, "{:?} of {spent:?}", machine.busy);
         assert!(resident(std::process::id()) > 1.0);
     }

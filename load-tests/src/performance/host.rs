@@ -1,21 +1,21 @@
-//! The machine that a run was on, in words.
+//! Description of the host of a run.
 
 use std::{fs, thread};
 
-/// What figures depend on, apart from the program.
+/// Host properties that affect the figures.
 #[derive(Debug)]
 pub struct Machine {
     pub(super) processor: String,
     pub(super) cores: usize,
     pub(super) memory_gib: f64,
     pub(super) kernel: String,
-    /// Runnable processes, in the minute before.
+    /// Load average of the last minute.
     pub(super) load: String,
     pub(super) hypervisor: bool,
 }
 
 impl Machine {
-    /// This one, now.
+    /// Reads the properties of this host.
     pub fn here() -> Self {
         let file = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let (cpu, memory) = (file("/proc/cpuinfo"), file("/proc/meminfo"));

@@ -1,4 +1,4 @@
-//! What makes the load: wrk as fast as 64 connections can, or k6 at a fixed rate.
+//! Load generators: wrk with 64 saturated connections, k6 at a fixed rate.
 
 use std::{fmt, path::Path, process::Command};
 
@@ -7,28 +7,28 @@ use serde_json::Value;
 use super::system_under_test::Request;
 use crate::k6;
 
-/// Connections of wrk, and virtual users of k6.
+/// Connections of wrk and virtual users of k6.
 pub(super) const CONNECTIONS: u32 = 64;
 
-/// Who makes it.
+/// Load generator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tool {
+pub(super) enum LoadGenerator {
     Wrk,
     K6,
 }
 
-/// What came back.
+/// Result of a load.
 #[derive(Debug)]
 pub(super) struct LoadResult {
     pub(super) requests: f64,
-    /// Orders that were accepted, and finished after their answer.
-    pub(super) later: f64,
+    /// Orders answered with 202 and finished afterwards.
+    pub(super) deferred: f64,
     pub(super) seconds: f64,
     pub(super) p50: f64,
     pub(super) p99: f64,
 }
 
-impl fmt::Display for Tool {
+impl fmt::Display for LoadGenerator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Wrk => "wrk",
@@ -37,24 +37,24 @@ impl fmt::Display for Tool {
     }
 }
 
-impl Tool {
-    /// Sends such requests for so many seconds. Every answer must be right.
+impl LoadGenerator {
+    /// Sends these requests for `seconds`. Panics on a wrong response.
     pub(super) async fn load(self, request: &Request, seconds: u64) -> LoadResult {
         let mut command = match self {
             Self::Wrk => wrk(request, seconds),
             Self::K6 => k6(request, seconds),
         };
         let output = tokio::task::spawn_blocking(move || command.output().expect("wrk and k6 can be started"));
-        let output = output.await.expect("it ran");
+        let output = output.await.expect("load generator task does not panic");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let told: Value = text.lines().rev().find_map(|line| serde_json::from_str(line).ok()).unwrap_or_default();
         let number = |name: &str| told[name].as_f64().unwrap_or(0.0);
         let wrong = number("wrong");
         let right = output.status.success() && number("requests") > 0.0 && wrong == 0.0;
-        assert!(right, "{self} got {wrong} wrong answers of {}:\n{text}{}", request.route, String::from_utf8_lossy(&output.stderr));
+        assert!(right, "{self} got {wrong} wrong responses of {}:\n{text}{}", request.route, String::from_utf8_lossy(&output.stderr));
         LoadResult {
             requests: number("requests"),
-            later: number("later"),
+            deferred: number("later"),
             seconds: number("seconds"),
             p50: number("p50"),
             p99: number("p99"),
@@ -64,7 +64,7 @@ impl Tool {
 
 fn wrk(request: &Request, seconds: u64) -> Command {
     let found = Command::new("wrk").arg("-v").output().is_ok();
-    assert!(found, "wrk is missing, which only this word needs: `apt-get install wrk` (Debian, Ubuntu), `brew install wrk`");
+    assert!(found, "wrk is missing, needed only by `make performance`: `apt-get install wrk` (Debian, Ubuntu), `brew install wrk`");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("wrk/capacity.lua");
     let mut command = Command::new("wrk");
     command.args(["--threads", "1", "--connections", &CONNECTIONS.to_string(), "--duration", &format!("{seconds}s"), "--latency"]);

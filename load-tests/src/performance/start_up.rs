@@ -1,4 +1,4 @@
-//! From the start of the program to its first 200: all three services in one process, on SQLite.
+//! Start-up time: from program start to the first 200, all three services in one process on SQLite.
 
 use std::{
     path::Path,
@@ -16,24 +16,24 @@ use tokio::time::{Instant, interval};
 
 use super::cpu_usage::resident;
 
-/// Of each kind.
+/// Number of starts of each kind.
 const STARTS: usize = 11;
 
-/// How long starts took, milliseconds, shortest first.
+/// Start-up times, milliseconds, in ascending order.
 #[derive(Debug)]
 pub struct StartUp {
-    /// Where nothing was: databases and tables are made.
+    /// Without data: databases and tables are created.
     pub(super) first: Vec<f64>,
-    /// On what an earlier run left.
-    pub(super) again: Vec<f64>,
-    /// Resident memory after it, MiB.
+    /// With the data of an earlier run.
+    pub(super) with_data: Vec<f64>,
+    /// Resident memory after the start, MiB.
     pub(super) resident: f64,
 }
 
-/// Killed when dropped.
-struct Running(Child);
+/// Child process, killed on drop.
+struct KillOnDrop(Child);
 
-impl Drop for Running {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -53,11 +53,12 @@ impl StartUp {
         for times in [&mut first, &mut again] {
             times.sort_by(f64::total_cmp);
         }
-        Self { first, again, resident }
+        Self { first, with_data: again, resident }
     }
 }
 
-/// Milliseconds until `GET /products` is answered with 200, and the memory that is resident then.
+/// Returns the time until `GET /products` succeeds, milliseconds, and the resident memory
+/// afterwards.
 async fn start(data: &Path) -> (f64, f64) {
     let directory = data.to_str().expect("a temporary path is UTF-8");
     let token = output_of("palisade", &["token", "--data-dir", directory, "--sub", "early", "--scope", "products:read"]);
@@ -71,12 +72,12 @@ async fn start(data: &Path) -> (f64, f64) {
     let client = Client::new(format!("http://{address}"), Some(token));
     let mut pace = interval(Duration::from_millis(1));
     let began = Instant::now();
-    let running = Running(command.spawn().expect("a built program can be started"));
+    let running = KillOnDrop(command.spawn().expect("a built program can be started"));
     loop {
         pace.tick().await;
         if client.get("/products").attempt().await.is_ok_and(|answer| answer.status == 200) {
             return (began.elapsed().as_secs_f64() * 1e3, resident(running.0.id()));
         }
-        assert!(began.elapsed() < Duration::from_mins(1), "no answer within a minute");
+        assert!(began.elapsed() < Duration::from_mins(1), "no response within a minute");
     }
 }

@@ -1,4 +1,5 @@
-//! What is measured: the shop on either set of stores, and a hop bare and with all layers, each with telemetry off, a tenth and all of it.
+//! Systems under test: the shop on each set of stores, and a hop with and without middleware, each
+//! with telemetry off, at 10 % and at 100 %.
 
 mod hop;
 mod shop;
@@ -13,26 +14,26 @@ use palisade_tests::{
 
 use super::cpu_usage::resident;
 
-/// The share of traces that is exported; without one there is no collector.
+/// Telemetry levels and their share of exported traces. `None` runs without a collector.
 const TELEMETRY: [(&str, Option<&str>); 3] = [("off", None), ("10 %", Some("0.1")), ("100 %", Some("1.0"))];
-/// Stores on files.
+/// Embedded stores.
 pub(super) const FILES: &str = "SQLite";
-/// Stores on servers.
+/// Database servers.
 pub(super) const SERVERS: &str = "PostgreSQL + MongoDB";
-/// Likewise, and the gateway keeps what is read.
+/// Embedded stores with the gateway's response cache.
 pub(super) const CACHED: &str = "SQLite, cache on";
-/// No stores, or next to none.
+/// Hop without stores, or with a baseline read only.
 pub(super) const HOP: &str = "hop";
-/// A hop without layers.
+/// Hop without middleware.
 pub(super) const BARE: &str = "bare";
-/// The same, and its backend reads from `MongoDB`.
-pub(super) const READS: &str = "bare, and one find_one by the MongoDB driver";
+/// Hop without middleware whose backend reads from `MongoDB`.
+pub(super) const READS: &str = "bare + one find_one of the MongoDB driver";
 
-/// Everything that runs.
-pub struct Subjects {
+/// All running systems.
+pub struct SystemsUnderTest {
     shops: Vec<(SystemUnderTest, Shop)>,
     hops: Vec<(SystemUnderTest, [Child; 2])>,
-    // Dropped after those that use them.
+    // Drop order: after the systems that use them.
     _stores: (Postgres, Mongo),
     _collector: Child,
 }
@@ -42,39 +43,39 @@ pub struct Subjects {
 pub(super) struct SystemUnderTest {
     pub(super) stores: &'static str,
     pub(super) telemetry: &'static str,
-    /// The program and its process.
+    /// Program names and process IDs.
     pub(super) processes: Vec<(&'static str, u32)>,
-    /// The processes of database servers.
+    /// Process IDs of the database servers.
     pub(super) databases: Vec<u32>,
     pub(super) requests: Vec<Request>,
 }
 
-/// One kind of request.
+/// Request type.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
     pub(super) route: &'static str,
     pub(super) url: String,
     pub(super) token: String,
-    /// What is ordered; nothing is read.
+    /// Products to order. Empty for reads.
     pub(super) products: Vec<String>,
-    /// How often k6 sends it, a second.
+    /// Rate of k6, requests per second.
     pub(super) rate: u32,
 }
 
 impl SystemUnderTest {
-    /// Resident memory of its processes, MiB.
+    /// Returns the resident memory of the processes, MiB.
     pub(super) fn resident(&self) -> BTreeMap<&'static str, f64> {
         self.processes.iter().map(|(name, id)| (*name, resident(*id))).collect()
     }
 }
 
-impl Subjects {
-    /// Starts all of them, and puts goods on their shelves.
+impl SystemsUnderTest {
+    /// Starts all systems and creates their products.
     pub async fn start() -> Self {
-        let mut collector = Command::new(env::current_exe().expect("a program knows where it is"));
+        let mut collector = Command::new(env::current_exe().expect("path of the current executable is known"));
         let collector = Child::spawn(collector.arg("collect"), None, Signal::KILL).expect("this program can be started");
         let listens = |line: &str| line.strip_prefix("listening collector ").map(str::to_owned);
-        let spans = collector.line(listens).unwrap_or_else(|| panic!("no collector: {}", collector.log()));
+        let spans = collector.wait_for_line(listens).unwrap_or_else(|| panic!("collector did not start: {}", collector.log()));
         let stores = (servers::durable_postgres(), servers::mongo());
         let hops = hop::all(&spans, &stores.1);
         let mut shops = Vec::new();
@@ -94,7 +95,7 @@ impl Subjects {
     }
 }
 
-impl std::fmt::Debug for Subjects {
+impl std::fmt::Debug for SystemsUnderTest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.all()).finish()
     }

@@ -1,4 +1,4 @@
-//! How load spreads over replicas.
+//! Load distribution over replicas.
 
 use palisade_tests::{process::Program, traffic::Traffic};
 use serde_json::json;
@@ -6,64 +6,65 @@ use serde_json::json;
 use super::start;
 use crate::assertions::Assertions;
 
-/// So many that each replica always has some calls.
-const PEOPLE: usize = 36;
-/// Requests that are counted.
+/// Enough clients that each replica always has calls in flight.
+const CLIENTS: usize = 36;
+/// Measured requests.
 const REQUESTS: usize = 4_000;
-/// Replicas on one machine are equal if each takes longer than what they take from each other.
+/// Latency of equal replicas, milliseconds. Larger than the delay by which replicas on one machine
+/// affect each other.
 const EQUAL_MS: u64 = 30;
-/// Far slower than anything that a busy machine does to the others.
+/// Latency of the slow replica, milliseconds. Much larger than the noise of a busy machine.
 const SLOW_MS: u64 = 1_000;
 const TOLERANCE: f64 = 0.2;
-const MOST_OF_SLOW: f64 = 0.1;
+const MAX_SLOW_SHARE: f64 = 0.1;
 
-/// The services that have callers with a balancer, and the methods that callers call.
-const CALLED: [(&str, &str); 2] =
+/// Services called through a load balancer, and the called methods.
+const CALLED_SERVICES: [(&str, &str); 2] =
     [("products", "palisade.products.v1.ProductsService/*"), ("orders", "palisade.orders.v1.OrdersService/*")];
 
 pub(super) async fn spread() -> Assertions {
     let stage = start();
     stage.shop.ready().await;
-    for (service, method) in CALLED {
+    for (service, method) in CALLED_SERVICES {
         for replica in stage.shop.replicas(service) {
             slow_down(replica, service, method, EQUAL_MS).await;
         }
     }
-    let traffic = Traffic::start(&stage.shop, PEOPLE).await;
-    traffic.more(REQUESTS / 4).await;
+    let traffic = Traffic::start(&stage.shop, CLIENTS).await;
+    traffic.wait_for_more_requests(REQUESTS / 4).await;
     let mut claims = Assertions::default();
     let equal = shares(&stage.shop, &traffic).await;
-    for (shares, (service, _)) in equal.iter().zip(CALLED) {
-        #[expect(clippy::cast_precision_loss, reason = "a handful")]
+    for (shares, (service, _)) in equal.iter().zip(CALLED_SERVICES) {
+        #[expect(clippy::cast_precision_loss, reason = "few replicas")]
         let replicas = shares.len() as f64;
         let even = shares.iter().all(|share| (share * replicas - 1.0).abs() <= TOLERANCE);
-        claims.add(format!("equal replicas of {service} answer equally many calls, within 20 %"), even, percent(shares));
+        claims.add(format!("equal replicas of {service} serve equal shares of calls, within 20 %"), even, percent(shares));
     }
-    // One after the other: orders is as slow as what it calls.
-    for (index, (service, method)) in CALLED.into_iter().enumerate() {
+    // One service at a time, because orders is as slow as its upstream.
+    for (index, (service, method)) in CALLED_SERVICES.into_iter().enumerate() {
         let first = &stage.shop.replicas(service)[0];
         slow_down(first, service, method, SLOW_MS).await;
-        traffic.more(REQUESTS / 4).await;
+        traffic.wait_for_more_requests(REQUESTS / 4).await;
         let away = &shares(&stage.shop, &traffic).await[index];
         slow_down(first, service, method, EQUAL_MS).await;
-        let text = format!("the first replica of {service} takes a second: it answers less than a tenth of the calls");
-        claims.add(text, away[0] < MOST_OF_SLOW, percent(away));
+        let text = format!("the first replica of {service} takes a second: it serves less than a tenth of the calls");
+        claims.add(text, away[0] < MAX_SLOW_SHARE, percent(away));
     }
-    let outcome = traffic.end(&stage.shop).await;
+    let outcome = traffic.stop(&stage.shop).await;
     let failed = outcome.load.failures.len();
     claims.add("no request fails", failed == 0, format!("{failed} of {} failed", outcome.load.requests));
     claims
 }
 
 async fn slow_down(replica: &Program, service: &str, method: &str, ms: u64) {
-    replica.faults(service, method, 1.0, Some(json!({ "latency": { "ms": ms } }))).await;
+    replica.set_faults(service, method, 1.0, Some(json!({ "latency": { "ms": ms } }))).await;
 }
 
-/// The share of each replica in the calls that its service answers next.
+/// Returns each replica's share of the next calls of its service.
 async fn shares(shop: &palisade_tests::Shop, traffic: &Traffic) -> [Vec<f64>; 2] {
-    let before = [calls(shop, CALLED[0].0).await, calls(shop, CALLED[1].0).await];
-    traffic.more(REQUESTS).await;
-    let after = [calls(shop, CALLED[0].0).await, calls(shop, CALLED[1].0).await];
+    let before = [calls(shop, CALLED_SERVICES[0].0).await, calls(shop, CALLED_SERVICES[1].0).await];
+    traffic.wait_for_more_requests(REQUESTS).await;
+    let after = [calls(shop, CALLED_SERVICES[0].0).await, calls(shop, CALLED_SERVICES[1].0).await];
     [0, 1].map(|service| {
         let more: Vec<f64> = after[service].iter().zip(&before[service]).map(|(after, before)| after - before).collect();
         let all: f64 = more.iter().sum();

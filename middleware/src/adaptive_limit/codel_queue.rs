@@ -1,4 +1,5 @@
-//! The waiters of one priority: first come, first served, until waiting has become the rule (`CoDel`); then the newest first.
+//! CoDel queue of one priority (RFC 8289): first in, first out, and last in, first out in a
+//! standing queue.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -6,23 +7,24 @@ use tokio::time::Instant;
 
 use super::queue::ShedReason;
 
-/// When waiting is too long.
+/// CoDel parameters.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CodelParams {
-    /// A wait that is still good.
+    /// Acceptable queue wait.
     pub(super) target: Duration,
-    /// Waits above the target for this long make a lasting queue.
+    /// Time above the target after which the queue is a standing queue.
     pub(super) interval: Duration,
 }
 
-/// Waiters in the order of their arrival.
+/// Waiters in order of arrival.
 ///
-/// In a lasting queue whoever is served in turn has waited so long that the caller may have gone, and so will everyone after. Serving
-/// the newest first, and refusing whoever waited too long, gives at least those an answer who can still use it.
+/// In a standing queue FIFO order serves each request so late that its caller may be gone, and so
+/// will every later one. LIFO order, with requests that waited too long shed, answers at least the
+/// callers who can still use the response.
 #[derive(Debug)]
 pub(super) struct CodelQueue<T> {
     waiters: VecDeque<Waiter<T>>,
-    /// Not later than the first deadline in the line.
+    /// Lower bound of the earliest deadline in the queue.
     next_expiry: Option<Instant>,
     first_above_time: Option<Instant>,
     standing_queue: bool,
@@ -45,31 +47,31 @@ impl<T> CodelQueue<T> {
         self.waiters.len()
     }
 
-    /// Adds a waiter; `id` grows from call to call.
+    /// Adds a waiter; `id` must increase from call to call.
     pub(super) fn push(&mut self, id: u64, deadline: Option<Instant>, item: T, now: Instant) {
         self.next_expiry = [self.next_expiry, deadline].into_iter().flatten().min();
         self.waiters.push_back(Waiter { id, queued_at: now, deadline, item });
     }
 
-    /// The one to serve next.
+    /// Removes and returns the waiter to serve next.
     pub(super) fn pop(&mut self) -> Option<T> {
         let waiter = if self.standing_queue { self.waiters.pop_back() } else { self.waiters.pop_front() };
         waiter.map(|waiter| waiter.item)
     }
 
-    /// The one who would be served last.
+    /// Removes and returns the waiter that would be served last.
     pub(super) fn evict(&mut self) -> Option<T> {
         let waiter = if self.standing_queue { self.waiters.pop_front() } else { self.waiters.pop_back() };
         waiter.map(|waiter| waiter.item)
     }
 
-    /// Removes a waiter who has gone, if it is still there.
+    /// Removes a cancelled waiter, if it is still queued.
     pub(super) fn remove(&mut self, id: u64) -> Option<T> {
         let index = self.waiters.binary_search_by_key(&id, |waiter| waiter.id).ok()?;
         self.waiters.remove(index).map(|waiter| waiter.item)
     }
 
-    /// Moves into `leaving` whoever waits in vain.
+    /// Updates the CoDel state, then moves waiters that expired or waited too long into `leaving`.
     pub(super) fn sweep(&mut self, patience: CodelParams, now: Instant, leaving: &mut Vec<(T, ShedReason)>) {
         self.update_codel(patience, now);
         if self.next_expiry.is_some_and(|expiry| expiry <= now) {
@@ -96,7 +98,8 @@ impl<T> CodelQueue<T> {
             let since = *self.first_above_time.get_or_insert(now);
             self.standing_queue |= now.saturating_duration_since(since) >= patience.interval;
         } else if !self.standing_queue {
-            // Once it lasts, refusals keep the oldest young: then only an empty line is a sign of calm.
+            // In a standing queue shedding keeps the oldest waiter young, so only an empty queue
+            // ends the state.
             self.first_above_time = None;
         }
     }

@@ -1,45 +1,53 @@
-//! What an operator may set of the adaptive limit.
+//! Settings of the adaptive concurrency limit.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Error;
 
-/// How many requests may run at once, found out from how long they take; what is above it waits a little.
+/// Adaptive concurrency limit, derived from handler latency. Requests above it wait briefly in a
+/// queue or are shed.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Whether there is such a limit at all.
+    /// Enables the adaptive concurrency limit.
     pub enabled: bool,
-    /// Requests at once before anything was measured. Too high costs a second, too low many: it falls faster than it grows.
+    /// Initial limit, concurrent requests, before any latency was measured. Too high costs about a
+    /// second, too low costs many: the limit falls faster than it grows.
     pub initial_limit: u32,
-    /// Never fewer requests at once than this.
+    /// Minimum limit, concurrent requests.
     pub min_limit: u32,
-    /// Never more requests at once than this.
+    /// Maximum limit, concurrent requests.
     pub max_limit: u32,
-    /// How often latency is looked at, milliseconds; less often if there are few requests or they take long.
+    /// Measurement window of latency, milliseconds. A window lasts longer if requests are few or
+    /// slow.
     pub window_ms: u64,
-    /// How many windows the usual latency is an average of.
+    /// Number of windows averaged into the baseline latency.
     pub baseline_windows: u32,
-    /// How many times the usual latency is still no sign of overload, at least 1.
+    /// Tolerated latency as a multiple of the baseline latency, at least 1. Higher latency counts
+    /// as overload and lowers the limit.
     pub tolerance: f64,
-    /// How much of a change is made at once, above 0 and at most 1.
+    /// Smoothing of limit changes: the fraction of a change applied per window, above 0 and at most
+    /// 1.
     pub smoothing: f64,
-    /// A latency up to this many milliseconds is never a sign of overload.
+    /// Minimum latency that can count as overload, milliseconds. Lower latencies never lower the
+    /// limit.
     pub min_latency_ms: u64,
-    /// With this many times the limit waiting, requests begin to be refused at random.
+    /// Queue length at which random shedding starts, as a multiple of the limit.
     pub queue_shed_start: f64,
-    /// With this many times the limit waiting, every further request is refused.
+    /// Maximum queue length, as a multiple of the limit. Further requests are shed.
     pub queue_max: f64,
-    /// Longer than this nobody should wait, milliseconds; in a lasting queue nobody does.
+    /// CoDel target: acceptable queue wait, milliseconds. In a standing queue, requests that waited
+    /// longer are shed.
     pub queue_target_ms: u64,
-    /// A queue lasts when the wait was too long for this many milliseconds.
+    /// CoDel interval, milliseconds. A queue whose wait stays above the target for this long is a
+    /// standing queue.
     pub queue_interval_ms: u64,
-    /// Percentage of the limit that critical requests can count on while others want it too.
+    /// Guaranteed share of the limit for critical requests under contention, percent.
     pub critical_percent: u8,
-    /// Percentage of the limit that requests of default priority can count on while others want it too.
+    /// Guaranteed share of the limit for default-priority requests under contention, percent.
     pub default_percent: u8,
-    /// Percentage of the limit that batch requests can count on while others want it too.
+    /// Guaranteed share of the limit for batch requests under contention, percent.
     pub batch_percent: u8,
 }
 
@@ -47,7 +55,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             enabled: true,
-            // As many as one client of ours sends at once.
+            // The maximum number of concurrent streams of one client connection
+            // (`server.http2.max_streams`).
             initial_limit: 256,
             min_limit: 8,
             max_limit: 1_000,
@@ -68,7 +77,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks every value against its range.
+    /// Validates every value against its range.
     pub(crate) fn validate(&self) -> Result<(), Error> {
         let guaranteed = u32::from(self.critical_percent) + u32::from(self.default_percent) + u32::from(self.batch_percent);
         let rules = [
@@ -80,17 +89,21 @@ impl Config {
                 "must be between min_limit and max_limit",
             ),
             (self.window_ms >= 1, "server.adaptive_limit.window_ms", "must be at least 1"),
-            (self.baseline_windows >= 1, "server.adaptive_limit.long_windows", "must be at least 1"),
+            (self.baseline_windows >= 1, "server.adaptive_limit.baseline_windows", "must be at least 1"),
             (self.tolerance >= 1.0 && self.tolerance.is_finite(), "server.adaptive_limit.tolerance", "must be at least 1"),
             (self.smoothing > 0.0 && self.smoothing <= 1.0, "server.adaptive_limit.smoothing", "must be above 0 and at most 1"),
-            (self.min_latency_ms >= 1, "server.adaptive_limit.floor_ms", "must be at least 1"),
-            (self.queue_shed_start >= 0.0, "server.adaptive_limit.queue_from", "must not be negative"),
+            (self.min_latency_ms >= 1, "server.adaptive_limit.min_latency_ms", "must be at least 1"),
+            (self.queue_shed_start >= 0.0, "server.adaptive_limit.queue_shed_start", "must not be negative"),
             (
                 self.queue_max >= self.queue_shed_start && self.queue_max <= 100.0,
-                "server.adaptive_limit.queue_to",
-                "must be at least queue_from and at most 100",
+                "server.adaptive_limit.queue_max",
+                "must be at least queue_shed_start and at most 100",
             ),
-            (guaranteed <= 100, "server.adaptive_limit.critical_percent", "must be at most 100 together with the others"),
+            (
+                guaranteed <= 100,
+                "server.adaptive_limit.critical_percent",
+                "must be at most 100 in sum with default_percent and batch_percent",
+            ),
         ];
         match rules.into_iter().find(|(holds, ..)| !holds) {
             Some((_, key, rule)) => Err(Error::rule(key, rule)),
@@ -106,19 +119,19 @@ mod tests {
     type Break = fn(&mut Config);
 
     #[test]
-    fn the_default_is_valid_and_every_rule_names_its_key() {
+    fn config_rules_name_their_key() {
         assert!(Config::default().validate().is_ok());
         let broken: [(&str, Break); 11] = [
             ("min_limit", |config| config.min_limit = 0),
             ("max_limit", |config| config.max_limit = 7),
             ("initial_limit", |config| config.initial_limit = 1_001),
             ("window_ms", |config| config.window_ms = 0),
-            ("long_windows", |config| config.baseline_windows = 0),
+            ("baseline_windows", |config| config.baseline_windows = 0),
             ("tolerance", |config| config.tolerance = f64::NAN),
             ("smoothing", |config| config.smoothing = 0.0),
-            ("floor_ms", |config| config.min_latency_ms = 0),
-            ("queue_from", |config| config.queue_shed_start = -1.0),
-            ("queue_to", |config| config.queue_max = 0.5),
+            ("min_latency_ms", |config| config.min_latency_ms = 0),
+            ("queue_shed_start", |config| config.queue_shed_start = -1.0),
+            ("queue_max", |config| config.queue_max = 0.5),
             ("critical_percent", |config| config.critical_percent = 90),
         ];
         for (key, breaks) in broken {

@@ -1,22 +1,26 @@
-//! How many requests may run at once, from how long they take: Gradient2 of Netflix' concurrency-limits, pure.
+//! Gradient concurrency limit computed from latency: Gradient2 of Netflix' concurrency-limits.
+//! Pure.
 
 use std::time::Duration;
 
 use super::{config::Config, window::WindowSample};
 
-/// No single window, however bad, asks for more than a halving.
+/// Lower bound of the gradient: one window, however bad, asks for at most a halving of the limit.
 const MIN_GRADIENT: f64 = 0.5;
-/// Windows whose plain mean is the first usual latency.
+/// Number of windows whose plain mean is the first baseline latency.
 const WARM_UP_WINDOWS: u32 = 10;
-/// How many requests the limit tries to grow by: this, or its square root if that is more (as Envoy does, lest growth take minutes).
+/// Minimum growth per window, requests. The square root of the limit applies if it is larger, as in
+/// Envoy, because growth would take minutes otherwise.
 const MIN_GROWTH: f64 = 4.0;
-/// While the limit is reached a higher latency may be our own doing, so the usual one learns it this much more slowly. Without that,
-/// overload becomes the usual thing within a minute and the limit runs away.
+/// Weight factor of the baseline for latency increases while the limit is reached. Such an increase
+/// may be caused by our own concurrency, so the baseline follows it this much more slowly. Without
+/// the factor overload becomes the baseline within a minute and the limit runs away.
 const SATURATED_WEIGHT: f64 = 0.1;
-/// When half as many at once take more than this share of the time, their number is not what makes them slow.
+/// Latency ratio above which halving the concurrency did not help: concurrency is then not the
+/// cause of the latency.
 const NO_IMPROVEMENT: f64 = 0.75;
 
-/// The limit and what it has learnt.
+/// The concurrency limit and the latency statistics it is computed from.
 #[derive(Debug)]
 pub(super) struct Gradient {
     limit: f64,
@@ -24,13 +28,13 @@ pub(super) struct Gradient {
     max: f64,
     smoothing: f64,
     tolerance: f64,
-    /// Seconds.
+    /// Minimum latency that can count as overload, seconds.
     min_latency: f64,
     baseline: Baseline,
     decrease: Option<LimitDecrease>,
 }
 
-/// The usual latency in seconds: a mean at first, then a slow exponential average.
+/// Baseline latency, seconds: a plain mean during warm-up, then a slow exponential average.
 #[derive(Debug)]
 struct Baseline {
     value: f64,
@@ -38,12 +42,13 @@ struct Baseline {
     weight: f64,
 }
 
-/// A falling limit.
+/// A decrease of the limit in progress.
 #[derive(Debug)]
 struct LimitDecrease {
-    /// Where it began to fall.
+    /// Limit at the start of the decrease.
     start_limit: f64,
-    /// The highest latency since then, in seconds: that of the beginning comes late, with the requests that began with it.
+    /// Highest latency since the start, seconds. The latency of the start arrives late, with the
+    /// requests that began then.
     max_latency: f64,
 }
 
@@ -61,20 +66,21 @@ impl Gradient {
         }
     }
 
-    /// How many may run at once.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between two numbers of 32 bits")]
+    /// Returns the limit, concurrent requests.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped between two u32 values")]
     pub(super) fn limit(&self) -> usize {
         self.limit as usize
     }
 
-    /// How long requests usually take, if that is known.
+    /// Returns the baseline latency, or `None` before the first window.
     pub(super) fn baseline_latency(&self) -> Option<Duration> {
         (self.baseline.windows > 0).then(|| Duration::from_secs_f64(self.baseline.value))
     }
 
-    /// One window of requests is over.
+    /// Updates the limit with a finished window of requests.
     pub(super) fn update(&mut self, seen: &WindowSample) {
-        // With room to spare, latency is not the limit's doing; and growing on would mean no limit when the load comes.
+        // Below half of the limit, latency is not caused by the limit. Growing on would leave no
+        // limit when the load comes.
         let busy = seen.peak * 2 >= self.limit();
         let Some(latency) = seen.latency else {
             if busy {
@@ -103,7 +109,9 @@ impl Gradient {
             return gradient;
         }
         if latency > cut.max_latency * NO_IMPROVEMENT {
-            // A database became slower, say: refusing work does not make it faster. Netflix' limit would stay down for minutes.
+            // Half the concurrency did not improve latency: a database became slower, for example,
+            // and shedding does not make it faster. Accept the latency as the baseline; Netflix'
+            // limit would stay low for minutes.
             self.baseline.value = latency;
             self.decrease = None;
             return 1.0;
@@ -127,7 +135,7 @@ impl Baseline {
             let weight = if saturated && latency > self.value { self.weight * SATURATED_WEIGHT } else { self.weight };
             self.value += weight * (latency - self.value);
         }
-        // Recovered from a long overload: no need to wait for the average.
+        // Recovery from a long overload: lower the baseline faster than the average would.
         if self.value > latency * 2.0 {
             self.value *= 0.95;
         }

@@ -1,4 +1,5 @@
-//! One request under way, until the last byte of its answer: it holds its place and learns what it says of the server.
+//! A request in flight until the last byte of its response: holds the permit and takes the latency
+//! sample.
 
 use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
@@ -6,16 +7,17 @@ use tonic::Code;
 
 use super::{limiter::Permit, state::Sample};
 use crate::{
-    body::{End, BodyObserver},
+    body::{BodyObserver, End},
     grpc_status,
     rejection::Rejection,
     respond::Protocol,
 };
 
-/// A request that runs.
+/// A request in flight.
 ///
-/// Its latency is the time to the head of the answer: what comes after it is the caller's pace. It counts only once the answer is
-/// complete. More than one DATA frame is a stream, whose head says nothing of the work; tonic and axum send any other answer in one.
+/// Its latency is the time to the response head, because the caller sets the pace afterwards. It is
+/// sampled only once the response is complete. More than one DATA frame means a stream, whose head
+/// says nothing about the work; tonic and axum send any other response in one frame.
 #[derive(Debug)]
 pub struct InFlightRequest {
     permit: Permit,
@@ -28,21 +30,21 @@ pub struct InFlightRequest {
     stream: bool,
 }
 
-/// The beginning of an answer.
+/// Head of the response.
 #[derive(Debug, Clone, Copy)]
 struct Head {
     at: Instant,
-    /// `None` if the trailers say it.
+    /// `None` if the status is in the trailers.
     outcome: Option<Outcome>,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Outcome {
-    /// The work was done, or found not to be possible.
+    /// The work was done, or was found to be impossible.
     Completed,
-    /// Somebody waited for us in vain.
+    /// The deadline passed before the response.
     TimedOut,
-    /// It was not the work that took this time.
+    /// The latency is not that of the work.
     Unknown,
 }
 
@@ -51,18 +53,18 @@ impl InFlightRequest {
         Self { permit, protocol, started, deadline, head: None, frames: 0, ended: false, stream }
     }
 
-    /// Whether it keeps its place only until the answer begins: how long a stream lasts says nothing of the work, nor does a stream
-    /// that waits for news do any.
+    /// Whether the permit is held only until the response head. The duration of a stream says
+    /// nothing about the work, and a stream that waits for events does none.
     pub(super) fn is_stream(&self) -> bool {
         self.stream
     }
 
-    /// A stream has begun, which is no sample of anything.
+    /// Releases the permit of a stream without a sample.
     pub(super) fn release_without_sample(mut self) {
         self.ended = true;
     }
 
-    /// The answer begins.
+    /// Records the response head.
     pub(super) fn record_head<R>(&mut self, response: &Response<R>) {
         let outcome = match self.protocol {
             Protocol::Http => Some(outcome_of_status(response.status())),
@@ -71,7 +73,7 @@ impl InFlightRequest {
         self.head = Some(Head { at: Instant::now(), outcome });
     }
 
-    /// There is no answer but a refusal.
+    /// Records a rejection in place of a response.
     pub(super) fn record_rejection(&mut self, rejection: &Rejection) {
         self.finish(Instant::now(), outcome_of_code(rejection.reason().grpc));
     }
@@ -90,7 +92,7 @@ impl InFlightRequest {
     }
 }
 
-/// A request that was not counted (`None`) is health or reflection, or there is no limit.
+/// `None`: a health or reflection request, or the limit is disabled.
 impl BodyObserver for Option<InFlightRequest> {
     type Entered<'a> = ();
 
@@ -103,7 +105,7 @@ impl BodyObserver for Option<InFlightRequest> {
     }
 
     fn on_end(&mut self, end: End<'_>) {
-        // The place is given back here, not when whoever reads the body is done with it.
+        // The permit is released here, not when the reader drops the body.
         let Some(mut running) = self.take() else { return };
         let (End::Complete(trailers), Some(Head { at, outcome })) = (end, running.head) else { return };
         if let Some(outcome) = trailers.and_then(outcome_from_headers).or(outcome) {
@@ -113,7 +115,7 @@ impl BodyObserver for Option<InFlightRequest> {
 }
 
 impl Drop for InFlightRequest {
-    /// Nobody waited for the answer: out of time, or gone.
+    /// Dropped without a response: timed out or cancelled by the caller.
     fn drop(&mut self) {
         if self.ended {
             return;
@@ -130,7 +132,8 @@ fn outcome_from_headers(headers: &HeaderMap) -> Option<Outcome> {
 
 fn outcome_of_code(code: Code) -> Outcome {
     match code {
-        // Whoever answers so in time waited for another in vain. When our own time runs out the request is dropped.
+        // A response with these codes within the deadline means that a dependency failed or timed
+        // out. When our own deadline passes, the request is dropped instead.
         Code::DeadlineExceeded
         | Code::Cancelled
         | Code::Unknown

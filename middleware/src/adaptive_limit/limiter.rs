@@ -1,4 +1,4 @@
-//! One limit as all requests share it: the way in, the permit that gives the place back, and the wait for one.
+//! Shared limiter: admission, the permit that returns its slot, and the queue wait.
 
 use std::{
     fmt,
@@ -16,22 +16,23 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     config::Config,
     queue::{ShedReason, Ticket},
-    state::{QueueExit, Occupancy, Sample, State},
+    state::{Occupancy, QueueExit, Sample, State},
 };
 use crate::{
     deadline,
     jitter::{self, RandomFn},
-    metrics::{as_f64, register_observable_sum, register_observable},
+    metrics::{as_f64, register_observable, register_observable_sum},
     priority::Priority,
     rejection::{Rejection, reasons},
 };
 
 const LIMITER: &str = "adaptive";
-/// When a refused caller should come back, and by which share of it they are spread.
+/// Retry delay sent with a shed request, and the fraction by which it is jittered.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const RETRY_JITTER: f64 = 0.5;
 
-/// The shared limit. With a free place, coming in and going out are one short lock each.
+/// The limiter shared by all requests. With a free slot, admission and release take one short lock
+/// each.
 pub(super) struct Limiter {
     state: Mutex<State<WaiterSender>>,
     wait_time: Histogram,
@@ -41,13 +42,13 @@ pub(super) struct Limiter {
 
 type WaiterSender = oneshot::Sender<Result<Permit, ShedReason>>;
 
-/// What a request gets that asks to run.
+/// Result of an admission attempt.
 pub(super) enum Admission {
-    /// It may.
+    /// The request runs.
     Admitted(Permit),
-    /// Not yet.
+    /// The request waits in the queue.
     Queued(Waiter),
-    /// No.
+    /// The request is shed.
     Rejected(ShedReason),
 }
 
@@ -67,11 +68,11 @@ impl Limiter {
             register_observable_sum(&limiter, gauge, move |limiter| u32::try_from(count(limiter.occupancy())).unwrap_or(u32::MAX));
         };
         export(metrics::gauge!("palisade.concurrency.in_use", "limiter" => LIMITER), |occupancy| occupancy.in_use);
-        export(metrics::gauge!("palisade.queue.waiting", "limiter" => LIMITER), |occupancy| occupancy.waiting);
+        export(metrics::gauge!("palisade.queue.depth", "limiter" => LIMITER), |occupancy| occupancy.waiting);
         limiter
     }
 
-    /// A request comes that must be answered by `deadline`.
+    /// Admits, queues or sheds a request whose response is due by `deadline`.
     pub(super) fn admit(self: &Arc<Self>, priority: Priority, deadline: Option<Instant>, now: Instant) -> Admission {
         let mut state = self.state.lock();
         if state.try_admit(priority) {
@@ -93,7 +94,7 @@ impl Limiter {
         Admission::Rejected(ShedReason::Full)
     }
 
-    /// What can be seen from outside, for `Debug` and for tests.
+    /// Returns the limit and its use, for metrics, `Debug` and tests.
     pub(super) fn occupancy(&self) -> Occupancy {
         self.state.lock().occupancy()
     }
@@ -105,7 +106,8 @@ impl Limiter {
         self.notify_waiters(leaving);
     }
 
-    /// Never under the lock: waking somebody runs code that is not ours, and dropping a permit comes back here.
+    /// Must not run under the lock: waking a task runs foreign code, and dropping a permit locks
+    /// again.
     fn notify_waiters(self: &Arc<Self>, leaving: impl IntoIterator<Item = (WaiterSender, QueueExit)>) {
         for (answer, leave) in leaving {
             let result = match leave {
@@ -115,7 +117,8 @@ impl Limiter {
                     Err(why)
                 }
             };
-            // A permit for somebody who has gone at this moment comes back here, and its drop passes the place on.
+            // If the waiter was dropped at this moment the permit comes back, and its drop passes
+            // the slot on.
             drop(answer.send(result));
         }
     }
@@ -138,12 +141,12 @@ impl fmt::Debug for Limiter {
     }
 }
 
-/// One request that runs; gives its place back, with what it has shown, when dropped.
+/// Permit of a running request. Dropping it returns the slot and records the sample.
 #[derive(Debug)]
 pub(super) struct Permit {
     limiter: Arc<Limiter>,
     priority: Priority,
-    /// What the request says of the server.
+    /// Latency sample of the request.
     pub(super) sample: Option<Sample>,
 }
 
@@ -153,7 +156,7 @@ impl Drop for Permit {
     }
 }
 
-/// One request that waits; leaves the queue when dropped.
+/// A queued request. Dropping it leaves the queue.
 #[derive(Debug)]
 pub(super) struct Waiter {
     limiter: Arc<Limiter>,
@@ -168,7 +171,7 @@ impl Future for Waiter {
     type Output = Result<Permit, ShedReason>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // Whoever leaves the queue is told, so there is no error.
+        // Every waiter that leaves the queue gets a result, so this error does not occur.
         let answer = ready!(Pin::new(&mut self.result).poll(cx)).unwrap_or(Err(ShedReason::Full));
         self.done = true;
         Poll::Ready(answer)
@@ -182,7 +185,7 @@ impl Drop for Waiter {
         if self.done {
             return;
         }
-        // The answer that nobody will give is dropped outside the lock: that wakes somebody.
+        // The unused sender is dropped outside the lock, because that wakes a task.
         let unanswered = self.limiter.state.lock().remove_waiter(self.ticket);
         if unanswered.is_some() && self.deadline.is_some_and(|deadline| deadline <= now) {
             self.limiter.count_shed(ShedReason::Expired);
@@ -193,8 +196,8 @@ impl Drop for Waiter {
 impl From<ShedReason> for Rejection {
     fn from(refused: ShedReason) -> Self {
         let detail = match refused {
-            ShedReason::Full => "too many requests wait",
-            ShedReason::WaitTooLong => "requests wait for too long",
+            ShedReason::Full => "request queue is full",
+            ShedReason::WaitTooLong => "queue wait is too long",
             ShedReason::Expired => return deadline::expired(),
         };
         Self::new(&reasons::OVERLOADED, detail).with_retry_after(jitter::jittered(RETRY_AFTER, RETRY_JITTER, jitter::random_unit))

@@ -1,4 +1,4 @@
-//! Who runs, who waits, and how many may: all that the limit decides, pure.
+//! State of the adaptive limit: running and queued requests, and all decisions on them. Pure.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::{
 use crate::metrics::as_f64;
 use crate::{jitter::RandomFn, priority::Priority};
 
-/// The limit with those who run under it and those who wait for it; `T` reaches a waiter.
+/// The limit with its running and queued requests. `T` is the handle of a waiter.
 #[derive(Debug)]
 pub(super) struct State<T> {
     gradient: Gradient,
@@ -21,35 +21,35 @@ pub(super) struct State<T> {
     queue: Queue<T>,
     running: [usize; Priority::ALL.len()],
     in_use: usize,
-    /// The share of the limit that each priority can count on.
+    /// Guaranteed share of the limit by priority, 0 to 1.
     guaranteed: [f64; Priority::ALL.len()],
 }
 
-/// What a request that has ended says of the server.
+/// Latency sample of a finished request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sample {
-    /// It was answered after this long.
+    /// Completed after this time.
     Completed(Duration),
-    /// It was not answered within this time.
+    /// Not completed within this time.
     TimedOut(Duration),
 }
 
-/// What becomes of a waiter.
+/// How a waiter leaves the queue.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum QueueExit {
-    /// Its turn has come.
+    /// It gets a permit.
     Admitted(Priority),
-    /// It waits in vain.
+    /// It is shed.
     Shed(ShedReason),
 }
 
-/// What can be seen from outside.
+/// Snapshot of the limit and its use.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Occupancy {
     pub(super) limit: usize,
     pub(super) in_use: usize,
     pub(super) waiting: usize,
-    /// Requests that were counted since the limit was last thought over.
+    /// Samples in the current window.
     pub(super) sampled: usize,
 }
 
@@ -74,7 +74,8 @@ impl<T> State<T> {
         Occupancy { limit: self.limit(), in_use: self.in_use, waiting: self.queue.len(), sampled: self.window.calls() }
     }
 
-    /// Lets a request in if there is a place that nobody waits for. Below the limit all are equal.
+    /// Admits a request if a slot is free and the queue is empty. Below the limit all priorities
+    /// are equal.
     pub(super) fn try_admit(&mut self, priority: Priority) -> bool {
         let free = self.in_use < self.limit() && self.queue.len() == 0;
         if free {
@@ -83,7 +84,7 @@ impl<T> State<T> {
         free
     }
 
-    /// Whether a request that could not enter may wait; others may have to leave for it.
+    /// Returns whether a request that was not admitted may wait, and the waiters evicted for it.
     pub(super) fn may_queue(&mut self, priority: Priority, now: Instant) -> (bool, Vec<(T, ShedReason)>) {
         let mut leaving = Vec::new();
         self.queue.sweep(now, &mut leaving);
@@ -91,17 +92,17 @@ impl<T> State<T> {
         (may, leaving)
     }
 
-    /// Lets a request wait.
+    /// Queues a request.
     pub(super) fn enqueue(&mut self, priority: Priority, deadline: Option<Instant>, item: T, now: Instant) -> Ticket {
         self.queue.push(priority, deadline, item, now)
     }
 
-    /// A waiter has gone by itself; what reached it, if it was still waiting.
+    /// Removes a cancelled waiter; returns its handle if it was still queued.
     pub(super) fn remove_waiter(&mut self, ticket: Ticket) -> Option<T> {
         self.queue.remove(ticket)
     }
 
-    /// A request has ended. Who leaves the queue now, and how.
+    /// Records the end of a request. Returns the waiters that leave the queue, and how.
     pub(super) fn finish(&mut self, priority: Priority, sample: Option<Sample>, now: Instant) -> Vec<(T, QueueExit)> {
         self.running[priority as usize] -= 1;
         self.in_use -= 1;
@@ -136,7 +137,7 @@ impl<T> State<T> {
         let latency = match sample {
             None => return,
             Some(Sample::Completed(latency)) => Some(latency),
-            // Who has less patience than a request usually takes says nothing of the server.
+            // A timeout shorter than the baseline latency says nothing about the server.
             Some(Sample::TimedOut(after)) if self.gradient.baseline_latency().is_some_and(|usual| after < usual) => return,
             Some(Sample::TimedOut(_)) => None,
         };

@@ -18,7 +18,7 @@ use crate::{
 
 const MS: Duration = Duration::from_millis(1);
 
-/// A limit that stays where it is.
+/// A constant limit.
 fn fixed(limit: u32) -> AdaptiveLimitLayer {
     let config = Config { initial_limit: limit, min_limit: limit, max_limit: limit, ..Config::default() };
     AdaptiveLimitLayer { protocol: Protocol::Http, limiter: Some(Limiter::new(&config, || 0.999)) }
@@ -39,13 +39,13 @@ fn plain() -> Request<()> {
 
 type Answer = Response<Full<Bytes>>;
 
-/// Answers at once.
+/// Responds immediately.
 async fn answer(_: Request<()>) -> Result<Answer, Infallible> {
     Ok(Response::new(Full::new(Bytes::from("x"))))
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_is_taken_until_the_body_has_ended() {
+async fn limit_holds_permit_until_body_ends() {
     let layer = fixed(1);
     let mut service = layer.layer(tower::service_fn(answer));
     let first = service.call(plain()).await.unwrap();
@@ -58,7 +58,7 @@ async fn a_place_is_taken_until_the_body_has_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_stops_waiting_leaves_the_queue_and_passes_on_what_it_was_given() {
+async fn cancelled_waiter_passes_its_slot_on() {
     let layer = fixed(1);
     let mut service = layer.layer(tower::service_fn(answer));
     let first = service.call(plain()).await.unwrap();
@@ -66,7 +66,7 @@ async fn whoever_stops_waiting_leaves_the_queue_and_passes_on_what_it_was_given(
     drop(gone);
     assert_eq!(occupancy(&layer).waiting, 2);
     drop(first);
-    // The place is `given`'s now, who has not looked yet.
+    // The slot is already assigned to `given`, which has not been polled since.
     assert!(poll!(&mut next).is_pending());
     drop(given);
     drop(next.await.unwrap());
@@ -74,7 +74,7 @@ async fn whoever_stops_waiting_leaves_the_queue_and_passes_on_what_it_was_given(
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_has_no_time_left_does_not_get_a_place() {
+async fn expired_waiter_gets_no_permit() {
     let layer = fixed(1);
     let mut service = layer.layer(tower::service_fn(answer));
     let first = service.call(plain()).await.unwrap();
@@ -87,7 +87,7 @@ async fn whoever_has_no_time_left_does_not_get_a_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_many_are_told_when_to_come_back() {
+async fn full_queue_rejects_with_retry_after() {
     let layer = fixed(1);
     let mut service = layer.layer(tower::service_fn(answer));
     let _first = service.call(plain()).await.unwrap();
@@ -100,7 +100,7 @@ async fn too_many_are_told_when_to_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_more_important_run_first_and_push_others_out() {
+async fn critical_requests_run_first_and_evict_batch() {
     let layer = fixed(1);
     let mut service = layer.layer(tower::service_fn(answer));
     let first = service.call(plain()).await.unwrap();
@@ -115,7 +115,7 @@ async fn the_more_important_run_first_and_push_others_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn health_neither_waits_nor_takes_a_place() {
+async fn health_probe_bypasses_adaptive_limit() {
     static HEALTH: Method = Method::http("GET", "/livez", Access::Public).infrastructure();
     let layer = fixed(1);
     let mut service = layer.layer(tower::service_fn(answer));
@@ -127,7 +127,7 @@ async fn health_neither_waits_nor_takes_a_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn off_is_off() {
+async fn disabled_limit_admits_all() {
     let mut service =
         AdaptiveLimitLayer::new(Protocol::Http, &Config { enabled: false, ..Config::default() }).layer(tower::service_fn(answer));
     let mut answers = Vec::new();
@@ -136,7 +136,7 @@ async fn off_is_off() {
     }
 }
 
-/// A gRPC answer of `messages`, then `code`; with none of them it is trailers-only.
+/// A gRPC response of `messages` messages and status `code`; trailers-only without messages.
 fn grpc(messages: u32, code: &'static str) -> Response<impl Body<Data = Bytes, Error = Infallible>> {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static(code));
@@ -150,10 +150,10 @@ fn grpc(messages: u32, code: &'static str) -> Response<impl Body<Data = Bytes, E
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_complete_answers_that_say_something_of_the_server_are_counted() {
+async fn only_complete_unary_responses_are_sampled() {
     let layer = AdaptiveLimitLayer { protocol: Protocol::Grpc, ..fixed(8) };
     let mut counted = 0;
-    // Messages, status, whether it is read to its end, whether it counts.
+    // Messages, status, whether the body is read to its end, whether the request is sampled.
     let cases = [
         (1, "0", true, true),
         (0, "5", true, true),
@@ -176,7 +176,7 @@ async fn only_complete_answers_that_say_something_of_the_server_are_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_ran_out_of_time_is_counted_and_one_whose_caller_has_gone_is_not() {
+async fn timeout_is_sampled_and_cancellation_is_not() {
     let layer = fixed(8);
     let service = layer.layer(tower::service_fn(|_: Request<()>| std::future::pending::<Result<Answer, Infallible>>()));
     for (waits, counted) in [(MS * 9, 0), (MS * 10, 1)] {

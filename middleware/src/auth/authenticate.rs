@@ -1,4 +1,5 @@
-//! From the `Authorization` header to a [`Principal`](super::Principal) in the request's context.
+//! Bearer token authentication (RFC 6750): `Authorization` header to
+//! [`Principal`](super::Principal) in the request context.
 
 use std::{
     fmt::Write,
@@ -19,8 +20,8 @@ use crate::{
     rejection::{Rejection, reasons},
 };
 
-/// Verifies the bearer token of every request to a method that is not public, and puts the
-/// [`Principal`](super::Principal) into its context.
+/// Verifies the bearer token of each request to a non-public method and stores the
+/// [`Principal`](super::Principal) in its context.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -41,7 +42,7 @@ impl<S> Layer<S> for AuthenticateLayer {
     }
 }
 
-/// See [`AuthenticateLayer`].
+/// Service of [`AuthenticateLayer`].
 #[derive(Debug, Clone)]
 pub struct Authenticate<S> {
     inner: S,
@@ -65,7 +66,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let Some(context) = request.extensions_mut().get_mut::<Context>() else {
-            return ResponseFuture::rejected(Rejection::internal("no request context around the authentication layer"));
+            return ResponseFuture::rejected(Rejection::internal("the authentication layer requires a request context"));
         };
         if context.method.is_none_or(|method| method.access == Access::Public) {
             return ResponseFuture::Ready { future: self.inner.call(request) };
@@ -82,7 +83,8 @@ where
             }
             Err(VerifyError::Rejected(rejection)) => ResponseFuture::rejected(rejection),
             Err(VerifyError::UnknownKey(_)) => {
-                // Seldom: a key set has to be read first. The clone stays behind, the ready one goes with the request.
+                // Rare path: the JWKS has to be fetched first. The clone stays in `self`, and the
+                // service that was polled ready moves into the future.
                 let verifier = self.verifier.clone();
                 let token = token.to_owned();
                 let clone = self.inner.clone();
@@ -101,13 +103,13 @@ where
     }
 }
 
-/// The one bearer token of a request (RFC 6750 §2.1). The scheme is case-insensitive.
+/// Extracts the single bearer token of a request (RFC 6750 §2.1). The scheme is case-insensitive.
 fn bearer(headers: &HeaderMap) -> Result<&str, Rejection> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let missing = || challenge(Rejection::new(&reasons::UNAUTHENTICATED, "a bearer token is needed"), None, None);
+    let missing = || challenge(Rejection::new(&reasons::UNAUTHENTICATED, "a bearer token is required"), None, None);
     let value = values.next().ok_or_else(missing)?;
     if values.next().is_some() {
-        let rejection = Rejection::new(&reasons::UNAUTHENTICATED, "there is more than one authorization header");
+        let rejection = Rejection::new(&reasons::UNAUTHENTICATED, "more than one authorization header");
         return Err(challenge(rejection, Some("invalid_request"), None));
     }
     let (scheme, token) = value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or_else(missing)?;
@@ -115,12 +117,13 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Rejection> {
     if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() { Err(missing()) } else { Ok(token) }
 }
 
-/// `WWW-Authenticate` as RFC 6750 §3 has it: no error attribute when no credentials were sent.
+/// Adds `WWW-Authenticate` as defined by RFC 6750 §3: no `error` attribute if the request had no
+/// credentials.
 pub(super) fn challenge(rejection: Rejection, error: Option<&str>, scope: Option<&str>) -> Rejection {
     let mut value = "Bearer realm=\"palisade\"".to_owned();
     for (name, attribute) in [("error", error), ("scope", scope)] {
         if let Some(attribute) = attribute {
-            // Writing to a string cannot fail.
+            // Writing to a `String` cannot fail.
             let _ = write!(value, ", {name}=\"{attribute}\"");
         }
     }
@@ -133,14 +136,14 @@ pub(super) fn challenge(rejection: Rejection, error: Option<&str>, scope: Option
 type BoxedFuture<S, Q> = Pin<Box<dyn Future<Output = Result<<S as Service<Q>>::Response, Rejection>> + Send>>;
 
 pin_project! {
-    /// The future of [`Authenticate`].
+    /// Future of [`Authenticate`].
     #[project = Projected]
     pub enum ResponseFuture<S: Service<Q>, Q> {
-        /// The token was known.
+        /// The key was cached, so the request was forwarded at once.
         Ready { #[pin] future: S::Future },
-        /// Keys are being read.
+        /// The JWKS is being refreshed.
         RefreshingKeys { future: BoxedFuture<S, Q> },
-        /// It was not believed.
+        /// Authentication failed.
         Rejected { rejection: Option<Rejection> },
     }
 }
@@ -164,7 +167,7 @@ where
             Projected::RefreshingKeys { future } => future.as_mut().poll(cx),
             Projected::Rejected { rejection } => match rejection.take() {
                 Some(rejection) => Poll::Ready(Err(rejection)),
-                None => unreachable!("polled after it was ready"),
+                None => unreachable!("future polled after completion"),
             },
         }
     }

@@ -1,4 +1,4 @@
-//! Whether the caller may call this method: the method table decides, and what is not in it reaches no handler.
+//! Authorization by method table. Default deny: a method without an entry reaches no handler.
 
 use http::{Request, header};
 use tower::Layer;
@@ -6,24 +6,30 @@ use tower::Layer;
 use super::{Principal, authenticate::challenge};
 use crate::{
     context::Context,
-    filter::{Predicate, Filter},
+    filter::{Filter, Predicate},
     method_table::{Access, Allowed},
     priority,
     rejection::{Rejection, reasons},
     respond::Protocol,
 };
 
-/// Refuses callers who lack what the method table asks for, and everybody what is not in the table: a route that somebody forgot to list
-/// is closed, not open. What a service of ours says of the priority counts from here on.
+/// Authorization layer: rejects callers without the scope that the method table requires. Default
+/// deny: a route without an entry is closed. The priority that an internal caller requests applies
+/// from here on.
 ///
 /// ```
-/// use palisade_middleware::{auth::AuthorizeLayer, rejection::{Rejection, reasons}, respond::Protocol};
+/// use palisade_middleware::{
+///     auth::AuthorizeLayer,
+///     rejection::{Rejection, reasons},
+///     respond::Protocol,
+/// };
 /// use tower::{Layer, ServiceExt, service_fn};
 ///
 /// # tokio_test::block_on(async {
 /// let handler = service_fn(async |_: http::Request<()>| Ok::<_, Rejection>("done"));
-/// let refused = AuthorizeLayer(Protocol::Http).layer(handler).oneshot(http::Request::new(())).await.unwrap_err();
-/// assert_eq!(refused.reason(), &reasons::NOT_FOUND);
+/// let layer = AuthorizeLayer(Protocol::Http);
+/// let rejection = layer.layer(handler).oneshot(http::Request::new(())).await.unwrap_err();
+/// assert_eq!(rejection.reason(), &reasons::NOT_FOUND);
 /// # });
 /// ```
 #[derive(Debug, Clone, Copy)]
@@ -50,10 +56,11 @@ impl Predicate for AuthorizeLayer {
 }
 
 impl AuthorizeLayer {
-    /// The answer to what has no entry, in the words that the router would have had for what it does not serve.
+    /// Rejection for a method without an entry, with the same detail as the router's for an unknown
+    /// route.
     fn not_in_table(self, allowed: Option<&Allowed>) -> Rejection {
         match (self.0, allowed) {
-            (Protocol::Grpc, _) => Rejection::new(&reasons::UNIMPLEMENTED, "there is no such method"),
+            (Protocol::Grpc, _) => Rejection::new(&reasons::UNIMPLEMENTED, "unknown method"),
             (Protocol::Http, None) => Rejection::new(&reasons::NOT_FOUND, "there is nothing at this path"),
             (Protocol::Http, Some(Allowed(allow))) => {
                 Rejection::new(&reasons::METHOD_NOT_ALLOWED, "see the header allow for the methods of this path")
@@ -68,7 +75,7 @@ fn check(access: Access, principal: Option<&Principal>) -> Result<(), Rejection>
         return Ok(());
     }
     let Some(principal) = principal else {
-        return Err(Rejection::new(&reasons::UNAUTHENTICATED, "a bearer token is needed"));
+        return Err(Rejection::new(&reasons::UNAUTHENTICATED, "a bearer token is required"));
     };
     let (granted, required) = match access {
         Access::Public => (true, ""),
@@ -100,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_in_the_table_reaches_no_handler() {
+    async fn authorize_denies_methods_not_in_table() {
         let allowed = Allowed(http::HeaderValue::from_static("GET,HEAD"));
         for (protocol, allowed, reason) in [
             (Protocol::Http, None, &reasons::NOT_FOUND),
@@ -108,10 +115,10 @@ mod tests {
             (Protocol::Grpc, None, &reasons::UNIMPLEMENTED),
         ] {
             let mut request = Request::new(());
-            // Not even for one who may do everything else.
+            // A caller with other scopes is rejected as well.
             request.extensions_mut().insert(Context::background().on_behalf_of(principal(&["a:read"], None).into()));
             let listed = allowed.map(|allowed| request.extensions_mut().insert(allowed)).is_some();
-            let handler = tower::service_fn(async |_| -> Result<(), Rejection> { unreachable!("it was refused") });
+            let handler = tower::service_fn(async |_| -> Result<(), Rejection> { unreachable!("the request is rejected") });
             let refused = AuthorizeLayer(protocol).layer(handler).oneshot(request).await.unwrap_err();
             assert_eq!(refused.reason(), reason);
             assert_eq!(refused.headers().iter().any(|(name, value)| name == header::ALLOW && value == "GET,HEAD"), listed);
@@ -119,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_decides() {
+    fn authorize_checks_scopes_and_callers() {
         let service = Access::Service { scope: "s:reserve", callers: &["orders"] };
         let any = Access::AnyScope(&["o:read", "o:admin"]);
         let cases = [

@@ -1,4 +1,4 @@
-//! What a token says, strictly typed, and how we write tokens of our own.
+//! JWT header and claims: strict deserialization, and signing of own tokens.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::keys::SigningKey;
 
-/// A JOSE header. What is present but unknown is ignored, as RFC 7515 has it; what must be understood is refused by the verifier.
+/// JOSE header. Unknown parameters are ignored (RFC 7515); the verifier rejects those it would have
+/// to understand.
 #[derive(Debug, Deserialize)]
 pub(super) struct TokenHeader {
     pub(super) alg: Algorithm,
@@ -32,7 +33,8 @@ pub(super) struct TokenHeader {
 }
 
 impl TokenHeader {
-    /// A header parameter that we would have to follow, or that changes what the signature means.
+    /// Returns the first header parameter that points to a foreign key or changes the meaning of
+    /// the signature.
     pub(super) fn forbidden(&self) -> Option<&'static str> {
         let all = [
             ("crit", &self.crit),
@@ -48,7 +50,7 @@ impl TokenHeader {
     }
 }
 
-/// Whether a member is there, whatever its value.
+/// Whether a JSON member is present, with any value.
 #[derive(Debug, Default)]
 pub(super) struct IsPresent(bool);
 
@@ -80,7 +82,7 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    /// `scope` (RFC 9068, space-separated) and `scp` (a list) together.
+    /// Union of `scope` (RFC 9068, space-separated) and `scp` (a list).
     pub(super) fn scopes(&self) -> BTreeSet<String> {
         let scope = self.scope.iter().flat_map(|scope| scope.split(' '));
         let scp = self.scp.iter().flat_map(|scp| scp.0.iter().flat_map(|scope| scope.split(' ')));
@@ -111,23 +113,23 @@ impl<'de> Deserialize<'de> for StringOrVec {
     }
 }
 
-/// RFC 7519 `NumericDate`: seconds since 1970, a fraction is cut off.
+/// Parses an RFC 7519 `NumericDate`: seconds since 1970, fractions truncated.
 fn numeric_date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let number = serde_json::Number::deserialize(deserializer)?;
     if let Some(seconds) = number.as_i64() {
         return Ok(seconds);
     }
-    // Beyond 2^53 a float has no seconds left to tell.
+    // Above 2^53 a float does not resolve single seconds.
     let seconds = number.as_f64().filter(|seconds| seconds.abs() < 9.0e15);
-    #[expect(clippy::cast_possible_truncation, reason = "checked just above")]
-    seconds.map(|seconds| seconds as i64).ok_or_else(|| de::Error::custom("not a date"))
+    #[expect(clippy::cast_possible_truncation, reason = "range checked above")]
+    seconds.map(|seconds| seconds as i64).ok_or_else(|| de::Error::custom("not a NumericDate"))
 }
 
 fn optional_numeric_date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
     numeric_date(deserializer).map(Some)
 }
 
-/// A token for a person or a script, as `palisade token` makes it.
+/// Claims of a user token, for a person or a script. Created by `palisade token`.
 #[derive(Debug, Clone)]
 pub struct UserToken {
     /// `sub`.
@@ -136,9 +138,9 @@ pub struct UserToken {
     pub scope: String,
     /// `iss`.
     pub issuer: String,
-    /// `aud`: whom the token is for.
+    /// `aud`: the intended recipient.
     pub audience: String,
-    /// How long it is valid.
+    /// Time until the token expires.
     pub lifetime: Duration,
 }
 
@@ -158,7 +160,7 @@ struct TokenClaims<'a> {
     act: Option<Actor>,
 }
 
-/// Signs a user token with an Ed25519 key; `now` in seconds since 1970.
+/// Signs a user token with an Ed25519 key. `now` is in seconds since 1970.
 pub fn mint_user_token(token: &UserToken, key: &SigningKey, now: i64) -> Result<String, jsonwebtoken::errors::Error> {
     let mut header = Header::new(Algorithm::EdDSA);
     header.typ = Some("at+jwt".to_owned());
@@ -185,7 +187,8 @@ fn sign(
     now: i64,
     key: &EncodingKey,
 ) -> Result<String, jsonwebtoken::errors::Error> {
-    // Nobody revokes a token that is good for a minute, nor makes it for later; it is spelled out with every call.
+    // Internal tokens omit `nbf` and `jti`: they are sent with every call, start at once, and
+    // expire within a minute, before a revocation is worthwhile.
     let internal = act.is_some();
     let claims = TokenClaims {
         iss: &token.issuer,

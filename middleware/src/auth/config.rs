@@ -1,4 +1,4 @@
-//! Whose tokens a process believes, as configuration.
+//! Configuration of trusted issuers and of the service's own signing key.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
@@ -14,44 +14,47 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// Whose tokens are believed. There is no default: a process without an issuer refuses to start.
+/// Trusted token issuers and revoked tokens. There is no default: a process without an issuer does
+/// not start.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Trusted issuers by a name of your choice, e.g. `auth.issuers.idp.jwks_url`.
     pub issuers: BTreeMap<String, IssuerConfig>,
-    /// File with tokens to refuse though they are good, a line each: `jti ID`, `sub SUBJECT`, or `sub-before SECONDS SUBJECT` for those
-    /// that were issued before then (seconds since 1970). Changes are heeded within a second.
+    /// Revocation list, a file with one entry per line: `jti ID`, `sub SUBJECT`, or `sub-before
+    /// SECONDS SUBJECT` for tokens issued before that time (seconds since 1970). Changes take
+    /// effect within a second.
     pub revocations_file: Option<PathBuf>,
 }
 
-/// One trusted issuer: exactly one of `secret`, `secret_file`, `public_key_file`, `jwks_file` and `jwks_url`.
+/// A trusted issuer. Requires exactly one of `secret`, `secret_file`, `public_key_file`,
+/// `jwks_file` and `jwks_url`.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct IssuerConfig {
-    /// The `iss` claim, to the letter. Default: the issuer's name in this table.
+    /// Required `iss` claim, compared exactly. Default: the issuer's name in this table.
     pub issuer: Option<String>,
-    /// The `aud` claim must contain this. Default: `palisade` at the gateway, the service's name elsewhere.
+    /// Required `aud` claim. Default: `palisade` at the gateway, the service's name elsewhere.
     pub audience: Option<String>,
-    /// A service of ours, whose tokens have `typ` `int+jwt`.
+    /// Whether the issuer is a service of this system, whose tokens have `typ` `int+jwt`.
     pub internal: bool,
     /// Shared secret for HS256, at least 32 bytes.
     #[serde(skip_serializing)]
     #[schemars(with = "Option<String>")]
     pub secret: Option<SecretString>,
-    /// File with the shared secret.
+    /// File with the shared secret for HS256.
     pub secret_file: Option<PathBuf>,
-    /// Public key in PEM; needs `algorithm`.
+    /// PEM file with the public key. Requires `algorithm`.
     pub public_key_file: Option<PathBuf>,
-    /// Algorithm of `public_key_file`.
+    /// Signature algorithm of `public_key_file`.
     pub algorithm: Option<KeyAlgorithm>,
-    /// JSON web key set in a file.
+    /// File with a JSON web key set (JWKS).
     pub jwks_file: Option<PathBuf>,
-    /// JSON web key set at an address.
+    /// URL of a JSON web key set (JWKS).
     pub jwks_url: Option<String>,
 }
 
-/// Algorithms that a PEM key can be pinned to.
+/// Signature algorithms for a PEM key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum KeyAlgorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
@@ -64,63 +67,64 @@ pub enum KeyAlgorithm {
     EdDSA,
 }
 
-/// The configuration of an issuer cannot be used.
+/// Invalid configuration of issuers or of the service's own key.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// Nobody's tokens would be believed.
-    #[error("auth.issuers is empty: no token could ever be accepted")]
+    /// No issuer is configured.
+    #[error("auth.issuers is empty: at least one issuer is required")]
     NoIssuer,
-    /// None or several of the ways to give keys.
-    #[error("auth.issuers.{0}: exactly one of secret, secret_file, public_key_file, jwks_file and jwks_url is needed")]
+    /// An issuer has no key source, or several.
+    #[error("auth.issuers.{0}: exactly one of secret, secret_file, public_key_file, jwks_file and jwks_url is required")]
     Ambiguous(String),
-    /// A PEM key without its algorithm.
-    #[error("auth.issuers.{0}.algorithm is needed beside public_key_file")]
+    /// A PEM key has no algorithm.
+    #[error("auth.issuers.{0}.algorithm is required with public_key_file")]
     NoAlgorithm(String),
-    /// A file that cannot be read.
-    #[error("auth.issuers.{0}: {1} cannot be read")]
+    /// A key file cannot be read.
+    #[error("auth.issuers.{0}: cannot read {1}")]
     Unreadable(String, PathBuf, #[source] std::io::Error),
-    /// An address that is none.
-    #[error("auth.issuers.{0}.jwks_url is not an http or https address")]
+    /// The JWKS URL is invalid.
+    #[error("auth.issuers.{0}.jwks_url is not an http or https URL")]
     BadUrl(String),
-    /// Nothing could be asked of the address.
+    /// No HTTP client can be built for the JWKS URL.
     #[error("auth.issuers.{0}.jwks_url: {1}")]
     Unreachable(String, #[source] crate::client::InvalidConfig),
-    /// A key that cannot be used.
+    /// A trusted key is invalid.
     #[error("auth.issuers.{0}: {1}")]
     BadKey(String, #[source] KeyError),
-    /// A revocation file that cannot be used.
+    /// The revocation file is invalid.
     #[error("auth.revocations_file: {0}")]
     BadRevocations(#[source] RevocationError),
-    /// The service has no key of its own.
-    #[error("identity.key_file is needed: `palisade keygen --out FILE` makes a key")]
+    /// The service has no signing key.
+    #[error("identity.signing_key_file is required: create a key with `palisade keygen --out FILE`")]
     NoIdentity,
-    /// The service's own key cannot be read.
-    #[error("identity.key_file: {0} cannot be read")]
+    /// The service's signing key cannot be read.
+    #[error("identity.signing_key_file: cannot read {0}")]
     UnreadableIdentity(PathBuf, #[source] std::io::Error),
-    /// The service's own key cannot be used.
-    #[error("identity.key_file: {0}")]
+    /// The service's signing key is invalid.
+    #[error("identity.signing_key_file: {0}")]
     BadIdentity(#[source] KeyError),
 }
 
-/// Who a service is to those that it calls.
+/// Identity of this service in calls to other services.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Identity {
-    /// Ed25519 private key in PEM (PKCS #8). `palisade keygen` makes one.
+    /// Ed25519 private key in PEM (PKCS #8) that signs internal tokens. `palisade keygen` creates
+    /// one.
     pub signing_key_file: Option<PathBuf>,
 }
 
-/// Keys of a service that calls others: whose tokens it believes, and what it signs with.
+/// Keys of a service that calls other services: trusted issuers and its own signing key.
 #[derive(Debug)]
 pub struct Keys {
-    /// Whose tokens are believed.
+    /// Verifies inbound tokens.
     pub verifier: Arc<Verifier>,
-    /// What calls to other services are signed with.
+    /// Signs outbound calls.
     pub signing: SigningKey,
 }
 
 impl Keys {
-    /// The keys that a configuration names; tokens must be made for `audience`.
+    /// Loads the configured keys. Inbound tokens must have the audience `audience`.
     pub fn read(config: &Config, audience: &str, identity: &Identity, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
         let verifier = Arc::new(config.verifier(audience, clock)?);
         let path = identity.signing_key_file.as_ref().ok_or(ConfigError::NoIdentity)?;
@@ -130,13 +134,13 @@ impl Keys {
 }
 
 impl Config {
-    /// The verifier of a process whose tokens must be made for `audience`.
+    /// Builds the verifier for tokens with the audience `audience`. Fails without an issuer.
     pub fn verifier(&self, audience: &str, clock: Arc<dyn Clock>) -> Result<Verifier, ConfigError> {
         let issuers = self.issuers(audience)?;
         if issuers.is_empty() { Err(ConfigError::NoIssuer) } else { self.verifier_of(issuers, clock) }
     }
 
-    /// As [`Self::verifier`] for these issuers, which may be others than the configuration names.
+    /// As [`Self::verifier`] with explicit `issuers` instead of the configured ones.
     pub fn verifier_of(&self, issuers: Vec<Issuer>, clock: Arc<dyn Clock>) -> Result<Verifier, ConfigError> {
         let verifier = Verifier::new(issuers, clock);
         Ok(match self.revocations()? {
@@ -145,13 +149,13 @@ impl Config {
         })
     }
 
-    /// Which tokens are refused though they are good.
+    /// Opens the revocation list, if one is configured.
     pub fn revocations(&self) -> Result<Option<Arc<dyn Revocations>>, ConfigError> {
         let Some(path) = &self.revocations_file else { return Ok(None) };
         Ok(Some(Arc::new(RevocationFile::open(path).map_err(ConfigError::BadRevocations)?)))
     }
 
-    /// The issuers, ready to be believed; none is no error.
+    /// Builds the configured issuers. The result may be empty.
     pub fn issuers(&self, audience: &str) -> Result<Vec<Issuer>, ConfigError> {
         self.issuers.iter().map(|(name, config)| config.issuer(name, audience)).collect()
     }
@@ -182,7 +186,7 @@ impl IssuerConfig {
                 TrustedKey::from_pem(&read(path)?, algorithm.into()).map_err(bad)?
             }
             (None, None, None, Some(path), None) => {
-                // Read now, so that a bad file is told at the start.
+                // Loaded once at startup, so that an invalid file fails early.
                 TrustedKey::from_jwks(&read(path)?).map_err(bad)?;
                 return Ok(JwksSource::from_file(path));
             }

@@ -1,4 +1,5 @@
-//! Puts an internal token on every call that goes out. The user's own token never leaves the gateway: every hop that saw it could replay it.
+//! Credentials of outbound calls: adds an internal token. User tokens never leave the gateway,
+//! because each hop that received one could replay it.
 
 use std::sync::Arc;
 
@@ -8,22 +9,30 @@ use tower::Layer;
 use super::InternalTokens;
 use crate::{
     context,
-    filter::{Predicate, Filter},
+    filter::{Filter, Predicate},
     priority::PRIORITY_HEADER,
     rejection::Rejection,
     request_context::REQUEST_ID_HEADER,
 };
 
-/// Signs calls to `target` on behalf of the current request's principal, and passes the request's id and priority on.
+/// Signs calls to `target` on behalf of the current principal, and propagates the request id and
+/// the priority.
 ///
 /// ```
 /// use std::sync::Arc;
-/// use palisade_middleware::{auth::{CredentialsLayer, Grant, InternalTokens, keys::SigningKey}, clock::SystemClock, rejection::Rejection};
+/// use palisade_middleware::{
+///     auth::{CredentialsLayer, InternalTokens, TokenPolicy, keys::SigningKey},
+///     clock::SystemClock,
+///     rejection::Rejection,
+/// };
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
 /// let key = SigningKey::from_pem(&SigningKey::generate_pem()?)?;
-/// let tokens = InternalTokens::new("gateway", Grant::Own(&["orders:count"]), key, Arc::new(SystemClock));
-/// let call = service_fn(async |request: http::Request<()>| Ok::<_, Rejection>(request.headers().contains_key("authorization")));
+/// let policy = TokenPolicy::Service(&["orders:count"]);
+/// let tokens = InternalTokens::new("gateway", policy, key, Arc::new(SystemClock));
+/// let call = service_fn(async |request: http::Request<()>| {
+///     Ok::<_, Rejection>(request.headers().contains_key("authorization"))
+/// });
 /// let orders = CredentialsLayer::new(Arc::new(tokens), "orders").layer(call);
 /// assert!(orders.oneshot(http::Request::new(())).await?);
 /// # Ok::<_, Box<dyn std::error::Error>>(()) }).unwrap();
@@ -35,7 +44,7 @@ pub struct CredentialsLayer {
 }
 
 impl CredentialsLayer {
-    /// Tokens for `target` (their `aud`).
+    /// Creates a layer that signs tokens for `target` (their `aud`).
     pub fn new(tokens: Arc<InternalTokens>, target: &'static str) -> Self {
         Self { tokens, target }
     }
@@ -54,7 +63,8 @@ impl Predicate for CredentialsLayer {
         let headers = request.headers_mut();
         let user = context::with_current(|context| {
             headers.insert(REQUEST_ID_HEADER, context.request_id.header());
-            // Here, because who has no token of ours is not believed.
+            // Set together with the token, because the target ignores the priority of calls without
+            // an internal token.
             headers.insert(PRIORITY_HEADER, context.priority.into());
             context.principal.clone()
         });
@@ -79,7 +89,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn a_call_has_the_id_and_the_priority_of_its_request() {
+    async fn credentials_propagate_request_id_and_priority() {
         let key = SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap();
         let tokens = Arc::new(InternalTokens::new("orders", TokenPolicy::Service(&[]), key, Arc::new(SystemClock)));
         let inner = tower::service_fn(async |request: Request<()>| Ok::<_, Infallible>(request));

@@ -1,4 +1,5 @@
-//! Tokens that one service makes for another: for one target, on behalf of one user, for at most a minute.
+//! Internal tokens: signed by one service for one target on behalf of one user, valid for at most
+//! one minute.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -13,20 +14,20 @@ use super::{
 use crate::{clock::Clock, rejection::Rejection};
 
 const LIFETIME: Duration = Duration::from_mins(1);
-/// A cached token is used for half its life, so that it always has time left when it arrives.
+/// Reuse time of a cached token: half its lifetime, so that at least 30 s remain on arrival.
 const REUSE_TTL: Duration = Duration::from_secs(30);
 const CACHED_TOKENS: u64 = 10_000;
 
-/// What a service may ask of another.
+/// Scopes of the internal tokens of a service.
 #[derive(Debug, Clone)]
 pub enum TokenPolicy {
-    /// The user's own scopes, and no more.
+    /// The user's scopes only.
     OnBehalfOfUser,
-    /// These scopes of the service's own.
+    /// These scopes of the service itself.
     Service(&'static [&'static str]),
 }
 
-/// Makes internal tokens, signed with the service's own key.
+/// Signs internal tokens with the service's own key, and caches them.
 #[derive(Debug)]
 pub struct InternalTokens {
     service: &'static str,
@@ -36,16 +37,16 @@ pub struct InternalTokens {
     cache: Cache<Key, HeaderValue>,
 }
 
-/// Whose call to whom a token is for.
+/// Cache key of an internal token.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
     target: &'static str,
     subject: String,
-    /// The user's; a service's own are always the same.
+    /// The user's scopes; empty under [`TokenPolicy::Service`], whose scopes are constant.
     scopes: BTreeSet<String>,
 }
 
-/// A [`Key`] to look for.
+/// Borrowed form of [`Key`] for allocation-free lookups.
 #[derive(Hash)]
 struct BorrowedKey<'a> {
     target: &'static str,
@@ -62,13 +63,14 @@ impl Equivalent<Key> for BorrowedKey<'_> {
 }
 
 impl InternalTokens {
-    /// Tokens made by `service` (their `iss` and `act`).
+    /// Creates a token source for `service`, which becomes `iss` and `act`.
     pub fn new(service: &'static str, policy: TokenPolicy, key: SigningKey, clock: Arc<dyn Clock>) -> Self {
         let cache = Cache::builder().max_capacity(CACHED_TOKENS).time_to_live(REUSE_TTL).build();
         Self { service, policy, key, clock, cache }
     }
 
-    /// The `Authorization` header of a call to `target` on behalf of `user`; without a user the service speaks for itself.
+    /// Returns the `Authorization` header for a call to `target` on behalf of `user`, or of the
+    /// service itself if `None`.
     pub fn authorization(&self, target: &'static str, user: Option<&Principal>) -> Result<HeaderValue, Rejection> {
         let subject = user.map_or(self.service, |user| &user.subject);
         let scopes = match (&self.policy, user) {
@@ -106,14 +108,14 @@ mod tests {
     use crate::clock::ManualClock;
 
     #[test]
-    fn a_token_is_made_once_for_whom_it_is_good_and_anew_for_anybody_else() {
+    fn internal_token_cached_per_target_and_subject() {
         let clock = ManualClock::new(OffsetDateTime::UNIX_EPOCH);
         let key = || SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap();
         let user = |subject: &str, scope: &str| Principal { scopes: [scope.to_owned()].into(), ..Principal::on_behalf_of(subject) };
         for policy in [TokenPolicy::OnBehalfOfUser, TokenPolicy::Service(&["products:reserve"])] {
             let tokens = InternalTokens::new("gateway", policy.clone(), key(), Arc::new(clock.clone()));
             let header = |target: &'static str, user: Option<&Principal>| {
-                // One that is made now differs from all before in its times.
+                // A token signed at another time differs, so equal tokens prove a cache hit.
                 clock.advance(Duration::from_secs(1));
                 tokens.authorization(target, user).unwrap()
             };
@@ -123,7 +125,11 @@ mod tests {
             assert_ne!(header("orders", Some(&user("bob", "orders:read"))), first);
             assert_ne!(header("orders", None), first);
             let with_other_scope = header("orders", Some(&user("alice", "orders:write")));
-            assert_eq!(with_other_scope == first, matches!(policy, TokenPolicy::Service(_)), "only a user's own scopes matter");
+            assert_eq!(
+                with_other_scope == first,
+                matches!(policy, TokenPolicy::Service(_)),
+                "the cache key includes the user's scopes only if the token does"
+            );
         }
     }
 }

@@ -1,10 +1,11 @@
-//! The keys of an issuer: fixed, or a key set that is read again when a token names a key we do not know.
+//! JWKS (RFC 7517) of an issuer: fixed, or refreshed when a token names an unknown key.
 //!
-//! For half a minute after the set was asked for, a key that is not in it is refused from memory, whichever it is: a negative cache that
-//! holds every unknown id and needs no room for any. Within that time a flood of invented ids costs the issuer one read.
+//! Negative caching: after a refresh, every key id missing from the set is rejected from memory for
+//! 30 s. This covers all unknown ids without storing any, so a flood of invented ids costs the
+//! issuer one request.
 //!
-//! A read by HTTP goes through the stack of [`client::http`](crate::client::http()): it has a span and metrics, and what fails is asked
-//! for again at once, within the time that one read may take.
+//! Remote refreshes use the stack of [`client::http`](crate::client::http()): they have a span and
+//! metrics, and failed attempts are retried at once within the time limit of one refresh.
 
 mod remote;
 
@@ -31,25 +32,25 @@ use crate::{
     rejection::Rejection,
 };
 
-/// A key that is not in the set makes us ask again at most this often.
+/// Minimum interval between refreshes caused by an unknown key.
 const MIN_REFRESH: Duration = Duration::from_secs(30);
-/// As [`MIN_REFRESH`], while there is no key set at all.
+/// As [`MIN_REFRESH`], while no set has been loaded.
 const MIN_FIRST_REFRESH: Duration = Duration::from_secs(1);
-/// A set older than this is read again, so that a withdrawn key goes away.
+/// Maximum age of a set. An older one is refreshed, so that withdrawn keys are removed.
 const MAX_AGE: Duration = Duration::from_mins(5);
 
-/// The keys of one issuer.
+/// Keys of one issuer.
 pub struct JwksSource {
     location: Option<JwksLocation>,
     snapshot: ArcSwapOption<Snapshot>,
     generation: AtomicU64,
-    /// When the set was last asked for; held while it is (single flight).
+    /// Time of the last refresh. Locked during a refresh (single flight).
     last_refresh: Mutex<Option<Instant>>,
     reads: metrics::Counter,
     failures: metrics::Counter,
 }
 
-/// Where a key set is read from.
+/// Location of a JWKS.
 #[derive(Debug)]
 enum JwksLocation {
     File(PathBuf),
@@ -64,47 +65,47 @@ struct Snapshot {
 
 impl fmt::Debug for JwksSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeySet").field("place", &self.location).field("snapshot", &self.snapshot).finish_non_exhaustive()
+        f.debug_struct("JwksSource").field("location", &self.location).field("snapshot", &self.snapshot).finish_non_exhaustive()
     }
 }
 
-/// A key set could not be read.
+/// The JWKS could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The file could not be read.
-    #[error("the key set file {0} cannot be read")]
+    /// The file cannot be read.
+    #[error("cannot read the JWKS file {0}")]
     File(PathBuf, #[source] std::io::Error),
-    /// The address did not answer.
-    #[error("the key set address does not answer")]
+    /// The request failed.
+    #[error("the JWKS request failed")]
     Http(#[source] Arc<Rejection>),
-    /// Its answer broke off, or did not end in time.
-    #[error("the answer of the key set address is not whole")]
+    /// The response body was truncated or timed out.
+    #[error("the JWKS response is incomplete")]
     Body(#[source] tower::BoxError),
-    /// It has something else to say; redirects are not followed.
-    #[error("the key set address answers {0}")]
+    /// The status is not 200. Redirects are not followed.
+    #[error("the JWKS endpoint returned status {0}")]
     Status(StatusCode),
     /// More than 256 KiB.
-    #[error("the key set is too large")]
+    #[error("the JWKS is too large")]
     TooLarge,
-    /// What was read is no key set.
-    #[error("unusable key set")]
+    /// The response is not a valid JWKS.
+    #[error("invalid JWKS")]
     Keys(#[from] KeyError),
 }
 
 impl JwksSource {
-    /// Keys that never change.
+    /// Creates a set of keys that never change.
     pub fn fixed(keys: Vec<TrustedKey>) -> Self {
         let set = Self::empty(None);
         set.replace(keys);
         set
     }
 
-    /// Keys that are read from a file when they are first needed, for keys that are mounted.
+    /// Creates a set that is loaded from a file on first use, for mounted keys.
     pub fn from_file(path: impl Into<PathBuf>) -> Self {
         Self::empty(Some(JwksLocation::File(path.into())))
     }
 
-    /// Keys that are read from an `http` or `https` address when they are first needed.
+    /// Creates a set that is loaded from an `http` or `https` URL on first use.
     pub fn from_url(name: &str, url: &reqwest::Url) -> Result<Self, client::InvalidConfig> {
         super::install_crypto();
         Ok(Self::empty(Some(JwksLocation::Remote(Remote::new(name, url)?))))
@@ -112,7 +113,7 @@ impl JwksSource {
 
     fn empty(place: Option<JwksLocation>) -> Self {
         super::install_crypto();
-        let read = |outcome: &'static str| metrics::counter!("palisade.auth.key_set.reads", "outcome" => outcome);
+        let read = |outcome: &'static str| metrics::counter!("palisade.jwks.refreshes", "outcome" => outcome);
         Self {
             location: place,
             snapshot: ArcSwapOption::empty(),
@@ -124,17 +125,20 @@ impl JwksSource {
     }
 
     fn replace(&self, keys: Vec<TrustedKey>) {
-        // In this order: who saw the old generation and finds the new keys only verifies once more, never the reverse.
+        // The keys are stored before the generation changes. A reader between the two steps
+        // verifies a token once more than needed; in reverse order it could cache a result of the
+        // old keys under the new generation.
         self.snapshot.store(Some(Arc::new(Snapshot { keys, loaded_at: Instant::now() })));
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Changes whenever the keys may have: what was verified under another generation is verified again.
+    /// Generation of the keys. Cached verifications of another generation are invalid.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The key of that id for that algorithm. A token without `kid` fits a set that has one key for the algorithm.
+    /// Returns the key with this id and algorithm. A token without `kid` matches if the set has
+    /// exactly one key for the algorithm.
     pub(super) fn find_key(&self, id: Option<&str>, algorithm: Algorithm) -> Option<TrustedKey> {
         let snapshot = self.snapshot.load();
         let mut candidates = snapshot
@@ -148,17 +152,17 @@ impl JwksSource {
         }
     }
 
-    /// Whether the set was ever read.
+    /// Returns whether the set has ever been loaded.
     pub(super) fn is_loaded(&self) -> bool {
         self.snapshot.load().is_some()
     }
 
-    /// Whether the set should be read again though it has an answer.
+    /// Returns whether a loaded set is due for a refresh.
     pub(super) fn is_stale(&self) -> bool {
         self.snapshot.load().as_ref().is_some_and(|snapshot| snapshot.loaded_at.elapsed() > MAX_AGE) && self.may_refresh()
     }
 
-    /// Whether [`Self::refresh`] would read the set, or wait for somebody who does.
+    /// Returns whether [`Self::refresh`] would load the set or wait for a refresh in progress.
     pub(super) fn may_refresh(&self) -> bool {
         self.location.is_some() && self.last_refresh.try_lock().map_or(true, |last_refresh| self.is_due(*last_refresh))
     }
@@ -168,9 +172,10 @@ impl JwksSource {
         last_refresh.is_none_or(|at| at.elapsed() >= interval)
     }
 
-    /// Reads the set again, unless that was tried a moment ago. Concurrent callers share one read. On failure the old keys stay.
+    /// Refreshes the set, unless the last refresh was too recent. Single flight: concurrent callers
+    /// share one refresh. On failure the old keys stay in use.
     ///
-    /// Not to be dropped half-way: it has been asked then, and nobody knows the answer.
+    /// Not cancellation-safe: a dropped refresh counts as done, but its result is lost.
     pub(super) async fn refresh(&self) {
         let Some(location) = &self.location else { return };
         let mut last_refresh = self.last_refresh.lock().await;
@@ -178,7 +183,8 @@ impl JwksSource {
             return;
         }
         *last_refresh = Some(Instant::now());
-        // Nobody's in particular: others wait for it who have more time than whoever came first.
+        // Runs in a background context: other callers with later deadlines wait for the same
+        // refresh.
         match context::scope(Context::background(), location.read()).await {
             Ok(keys) => {
                 self.reads.increment(1);
@@ -186,11 +192,12 @@ impl JwksSource {
             }
             Err(error) => {
                 self.failures.increment(1);
-                // From now on: what follows a failure that took its time is not to meet the breaker that it opened. A hang opens none.
+                // The interval restarts after a quick failure, so that the next refresh does not
+                // meet the breaker that this one opened. A hanging request opens no breaker.
                 if last_refresh.is_some_and(|at| at.elapsed() < remote::FETCH_TIMEOUT) {
                     *last_refresh = Some(Instant::now());
                 }
-                tracing::warn!(error = &error as &dyn std::error::Error, source = ?location, "the key set could not be read, old keys stay");
+                tracing::warn!(error = &error as &dyn std::error::Error, source = ?location, "JWKS refresh failed, keeping the old keys");
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Keys: the one a service signs with, and those it trusts. The algorithm is a property of the key, never of the token.
+//! Token keys: signing key of the service and trusted keys of issuers. The algorithm is a property
+//! of the key, never of the token.
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -10,30 +11,30 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::install_crypto;
 
-/// RFC 7518 §3.2: an HMAC key has at least the length of the hash.
+/// Minimum length of an HMAC key: the length of the hash (RFC 7518 §3.2).
 const MIN_SECRET_BYTES: usize = 32;
 
-/// A key cannot be used.
+/// Invalid key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// Shorter than HS256's hash.
-    #[error("the shared secret has {0} bytes, at least 32 are needed")]
+    /// Shorter than the hash of HS256.
+    #[error("the shared secret has {0} bytes, at least 32 are required")]
     ShortSecret(usize),
-    /// Not the key that its algorithm needs.
-    #[error("not a key for {0:?}")]
+    /// The key does not match its algorithm.
+    #[error("invalid {0:?} key")]
     Unusable(Algorithm, #[source] jsonwebtoken::errors::Error),
-    /// A JWK without a usable algorithm.
-    #[error("the key {0:?} of the key set has no algorithm that is trusted here")]
+    /// No key of the JWKS has a supported type and algorithm.
+    #[error("the JWKS key {0:?} has no supported algorithm")]
     Untrusted(Option<String>),
-    /// The key set is not JSON of the right shape.
-    #[error("not a JSON web key set")]
+    /// Not JSON in the shape of a JWKS.
+    #[error("invalid JSON web key set")]
     InvalidJwks(#[source] serde_json::Error),
     /// The random source or the crypto library failed.
-    #[error("a key could not be made")]
+    #[error("key generation failed")]
     Generation,
 }
 
-/// A key whose signatures are trusted, bound to one algorithm.
+/// Verification key, bound to one algorithm.
 #[derive(Clone)]
 pub struct TrustedKey {
     pub(super) id: Option<String>,
@@ -48,7 +49,7 @@ impl std::fmt::Debug for TrustedKey {
 }
 
 impl TrustedKey {
-    /// HS256 with a shared secret of at least 32 bytes.
+    /// Creates an HS256 key from a shared secret of at least 32 bytes.
     pub fn from_secret(secret: &SecretString) -> Result<Self, KeyError> {
         install_crypto();
         let secret = secret.expose_secret().as_bytes();
@@ -58,7 +59,7 @@ impl TrustedKey {
         Ok(Self { id: None, algorithm: Algorithm::HS256, decoding: DecodingKey::from_secret(secret) })
     }
 
-    /// A public key in PEM for RS256, PS256, ES256 or `EdDSA`.
+    /// Creates an RS256, PS256, ES256 or `EdDSA` key from a public key in PEM.
     pub fn from_pem(pem: &[u8], algorithm: Algorithm) -> Result<Self, KeyError> {
         install_crypto();
         let decoding = match algorithm {
@@ -69,7 +70,8 @@ impl TrustedKey {
         Ok(Self { id: None, algorithm, decoding: decoding.map_err(|error| KeyError::Unusable(algorithm, error))? })
     }
 
-    /// The keys of a JWKS (RFC 7517). Encryption keys and kinds that we do not trust are left out; a set that leaves none is an error.
+    /// Parses a JWKS (RFC 7517). Encryption keys and unsupported algorithms are skipped. Fails if
+    /// no key remains.
     pub fn from_jwks(json: &[u8]) -> Result<Vec<Self>, KeyError> {
         install_crypto();
         let set: JwkSet = serde_json::from_slice(json).map_err(KeyError::InvalidJwks)?;
@@ -89,7 +91,8 @@ impl TrustedKey {
         if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
             return Err(untrusted());
         }
-        // The type of the key decides; a declared `alg` must agree with it. A symmetric key in a public set is a mistake.
+        // The key type determines the algorithm, and a declared `alg` must agree with it. A
+        // symmetric key in a public set is a mistake.
         let algorithm = match (&jwk.algorithm, jwk.common.key_algorithm) {
             (AlgorithmParameters::RSA(_), None | Some(KeyAlgorithm::RS256)) => Algorithm::RS256,
             (AlgorithmParameters::RSA(_), Some(KeyAlgorithm::PS256)) => Algorithm::PS256,
@@ -106,7 +109,7 @@ impl TrustedKey {
     }
 }
 
-/// An Ed25519 key that signs tokens.
+/// Ed25519 key that signs tokens.
 #[derive(Clone)]
 pub struct SigningKey {
     pub(super) id: String,
@@ -121,7 +124,7 @@ impl std::fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
-    /// A private key in PEM (PKCS #8).
+    /// Parses a private key in PEM (PKCS #8).
     pub fn from_pem(pem: &SecretString) -> Result<Self, KeyError> {
         install_crypto();
         let unusable = |error| KeyError::Unusable(Algorithm::EdDSA, error);
@@ -134,24 +137,24 @@ impl SigningKey {
         Ok(Self { id, encoding, jwk })
     }
 
-    /// A new key, as PEM.
+    /// Generates a private key in PEM (PKCS #8).
     pub fn generate_pem() -> Result<SecretString, KeyError> {
         let document = Ed25519KeyPair::generate_pkcs8v1(&aws_lc_rs::rand::SystemRandom::new()).map_err(|_| KeyError::Generation)?;
         let base64 = STANDARD.encode(document.as_ref());
         Ok(format!("-----BEGIN PRIVATE KEY-----\n{base64}\n-----END PRIVATE KEY-----\n").into())
     }
 
-    /// The public half as a JWK; `kid` is the RFC 7638 thumbprint.
+    /// Returns the public key as a JWK. Its `kid` is the RFC 7638 thumbprint.
     pub fn public_jwk(&self) -> &Jwk {
         &self.jwk
     }
 
-    /// The public half as a JWKS, for whoever has to trust this key.
+    /// Returns the public key as a JWKS, for the services that trust this key.
     pub fn public_jwks(&self) -> JwkSet {
         JwkSet { keys: vec![self.jwk.clone()] }
     }
 
-    /// The public half as a trusted key.
+    /// Returns the public key as a trusted key.
     pub fn trusted(&self) -> Result<TrustedKey, KeyError> {
         TrustedKey::from_jwk(&self.jwk)
     }

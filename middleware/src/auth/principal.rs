@@ -1,17 +1,17 @@
-//! The verified caller.
+//! Verified identity of the caller.
 
 use std::collections::BTreeSet;
 
-/// Who asks: what a verified token says, and nothing that was not verified.
+/// Caller identity, from the claims of a verified token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
-    /// `sub`: the user, or the service itself when no user is behind the call.
+    /// `sub`: the user, or the service itself in calls without a user.
     pub subject: String,
     /// Granted scopes.
     pub scopes: BTreeSet<String>,
-    /// `act.sub`: the service that calls on the subject's behalf. Only internal tokens have it.
+    /// `act.sub`: the service that calls on behalf of the subject. Only internal tokens have it.
     pub actor: Option<String>,
-    /// `iss`: who vouches for all this.
+    /// `iss`: the issuer of the token.
     pub issuer: String,
     /// `jti`, if the token has one.
     pub token_id: Option<String>,
@@ -22,7 +22,8 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// A user on whose behalf a service works without a request at hand, such as the owner of a resumed order. Grants nothing.
+    /// Creates the principal of a user without a request, such as the owner of a resumed order. It
+    /// has no scopes.
     pub fn on_behalf_of(subject: impl Into<String>) -> Self {
         Self {
             subject: subject.into(),
@@ -35,7 +36,7 @@ impl Principal {
         }
     }
 
-    /// Whether `scope` was granted, to the letter.
+    /// Returns whether `scope` was granted. The comparison is exact.
     pub fn has_scope(&self, scope: &str) -> bool {
         self.scopes.contains(scope)
     }

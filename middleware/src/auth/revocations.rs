@@ -1,4 +1,5 @@
-//! Good tokens that are refused nevertheless: stolen ones, those of people who left, all that somebody had before logging out everywhere.
+//! Token revocation: rejects otherwise valid tokens, for example stolen tokens, tokens of removed
+//! users, and all tokens issued before a global logout.
 
 mod list;
 
@@ -16,20 +17,22 @@ use tokio::time::Instant;
 use self::list::RevocationList;
 use super::Principal;
 
-/// How often the file is looked at, at most: how long a new line may take to be heeded.
+/// Minimum interval between checks of the file, and thus the maximum delay of a new entry.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
-/// A line can go when the token has expired, so a list stays short: this is some 20,000 lines.
+/// Maximum size of the file, about 20,000 entries. Entries can be removed once their tokens have
+/// expired, so the list stays short.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-/// Says which tokens are refused though they are good.
+/// Source of token revocations.
 pub trait Revocations: Send + Sync + fmt::Debug {
-    /// Whether whoever bears a token that says this is refused. Asked for every request: must be quick and must not wait.
+    /// Returns whether the token of this principal is revoked. Called for every request: must be
+    /// fast and must not block.
     fn is_revoked(&self, principal: &Principal) -> bool;
 }
 
-/// A file of revoked tokens and subjects. It is looked at again while requests come, once a second, and read when it has changed.
+/// Revocation list in a file. Requests check the file once per second and reload it after a change.
 ///
-/// A line each; blank lines and those that begin with `#` are nothing:
+/// One entry per line; blank lines and lines that begin with `#` are ignored:
 ///
 /// ```text
 /// jti 0192f0c1-2345-7abc-8def-0123456789ab
@@ -37,12 +40,16 @@ pub trait Revocations: Send + Sync + fmt::Debug {
 /// sub-before 1767225600 alice
 /// ```
 ///
-/// `jti` refuses one token, `sub` all of a subject, `sub-before` those of a subject that were issued before a time (seconds since 1970)
-/// or do not say when. What follows is the value, to the end of the line. Tokens that services make for each other are not looked at:
-/// the user's own was, where it came in, and work that was accepted must be finished.
+/// - `jti` revokes one token.
+/// - `sub` revokes all tokens of a subject.
+/// - `sub-before` revokes the tokens of a subject issued before a time (seconds since 1970), and
+///   those without `iat`.
 ///
-/// While a changed file cannot be read the old list stays. Of one with lines that mean nothing the others count, and the log says which
-/// do not: add lines at the end, or put a new file in its place by renaming.
+/// The value extends to the end of the line. Internal tokens are exempt: the user's token was
+/// checked at the gateway, and accepted work must finish.
+///
+/// If a changed file cannot be read, the old list stays in use. Invalid lines of a readable file
+/// are logged and skipped. Append lines, or replace the file by renaming.
 pub struct RevocationFile {
     path: PathBuf,
     list: ArcSwap<RevocationList>,
@@ -51,45 +58,53 @@ pub struct RevocationFile {
     failures: metrics::Counter,
 }
 
-/// The last look at the file.
+/// Last check of the file.
 struct LastCheck {
     at: Instant,
     version: Option<Version>,
 }
 
-/// What changes when a file does: inode, length, and when it was written (seconds and nanoseconds).
+/// File version: inode, length, and modification time (seconds and nanoseconds).
 type Version = (u64, u64, i64, i64);
 
-/// The file cannot be used.
+/// The revocation file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RevocationError {
-    /// Not there, or not for us.
-    #[error("{0} cannot be read")]
+    /// Missing or not readable.
+    #[error("cannot read {0}")]
     Unreadable(PathBuf, #[source] io::Error),
     /// More than 1 MiB.
     #[error("{0} is larger than 1 MiB")]
     TooLarge(PathBuf),
-    /// Lines that are no revocation, counted from 1.
-    #[error("{0}: not understood: line {1:?}")]
+    /// Invalid lines, counted from 1.
+    #[error("{0}: invalid lines {1:?}")]
     Lines(PathBuf, Vec<usize>),
 }
 
 impl RevocationFile {
-    /// Reads the file at `path`. Here a line that means nothing is an error.
+    /// Loads the file at `path`. At startup, an invalid line is an error.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, RevocationError> {
         let path = path.into();
-        // Before it is read: what is written meanwhile is seen at the next look.
+        // Determined before the file is read, so that a concurrent change is detected by the next
+        // check.
         let version = version(&path)?;
         let (list, bad) = read(&path, version)?;
         if !bad.is_empty() {
             return Err(RevocationError::Lines(path, bad));
         }
-        let read = |outcome: &'static str| metrics::counter!("palisade.auth.revocations.reads", "outcome" => outcome);
+        let read = |outcome: &'static str| metrics::counter!("palisade.revocation_list.reloads", "outcome" => outcome);
         let last_check = LastCheck { at: Instant::now(), version: Some(version) };
-        Ok(Self { path, list: ArcSwap::from_pointee(list), last_check: Mutex::new(last_check), reads: read("ok"), failures: read("failed") })
+        Ok(Self {
+            path,
+            list: ArcSwap::from_pointee(list),
+            last_check: Mutex::new(last_check),
+            reads: read("ok"),
+            failures: read("failed"),
+        })
     }
 
-    /// Reads the file again if it has changed. A look is a system call, so one request a second makes it, and no other waits.
+    /// Reloads the file if it has changed. A check is a system call: one request per second makes
+    /// it, and others do not wait.
     fn reload_if_changed(&self, now: Instant) {
         let Some(mut last_check) = self.last_check.try_lock() else { return };
         if now.saturating_duration_since(last_check.at) < RELOAD_INTERVAL {
@@ -101,7 +116,7 @@ impl RevocationFile {
         match current.and_then(|found| if previous == Some(found) { Ok(None) } else { read(&self.path, found).map(Some) }) {
             Ok(None) => {}
             Ok(Some((list, bad))) => {
-                tracing::info!(path = %self.path.display(), revocations = list.len(), "the revocations were read");
+                tracing::info!(path = %self.path.display(), revocations = list.len(), "revocation list reloaded");
                 self.list.store(list.into());
                 if bad.is_empty() {
                     self.reads.increment(1);
@@ -109,7 +124,7 @@ impl RevocationFile {
                     self.record_failure(&RevocationError::Lines(self.path.clone(), bad));
                 }
             }
-            // Told once, not every second.
+            // Logged once, not every second.
             Err(_) if previous.is_none() => {}
             Err(error) => self.record_failure(&error),
         }
@@ -117,7 +132,7 @@ impl RevocationFile {
 
     fn record_failure(&self, error: &RevocationError) {
         self.failures.increment(1);
-        tracing::error!(error = error as &dyn std::error::Error, "revocations are not heeded");
+        tracing::error!(error = error as &dyn std::error::Error, "cannot reload revocation file");
     }
 }
 

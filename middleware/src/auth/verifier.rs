@@ -1,4 +1,4 @@
-//! The strict profile that every token must meet, and a bounded cache of those that did.
+//! Token verification: a strict JWT profile, and a bounded cache of verified tokens.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,52 +18,57 @@ use crate::{
     rejection::{Rejection, reasons},
 };
 
-/// RFC 6750 tokens longer than this are refused before any crypto.
+/// Maximum length of a bearer token (RFC 6750), bytes. Longer tokens are rejected before any
+/// crypto.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
-/// Clock difference that is forgiven, seconds.
+/// Tolerated clock difference, seconds.
 const LEEWAY: i64 = 30;
-/// How long a verified token is believed without another look, at most; not beyond its end.
+/// Maximum time a verified token is cached. Limited by its expiry.
 const CACHE_TTL: Duration = Duration::from_mins(1);
-/// As [`CACHE_FOR`], seconds.
+/// As [`CACHE_TTL`], seconds.
 const CACHE_SECONDS: i64 = CACHE_TTL.as_secs().cast_signed();
 const CACHED_TOKENS: u64 = 10_000;
-/// Internal tokens live at most this long, seconds.
+/// Maximum lifetime of internal tokens, seconds.
 const MAX_INTERNAL_LIFETIME: i64 = 60;
 
-/// Somebody whose tokens are believed.
+/// Trusted token issuer.
 #[derive(Debug)]
 pub struct Issuer {
-    /// `iss`, to the letter.
+    /// Required `iss`, compared exactly.
     pub name: String,
-    /// `aud` must have this.
+    /// Required member of `aud`.
     pub audience: String,
-    /// A service of ours: its tokens are `int+jwt`, carry `act`, live at most 60 s. All others are user tokens (`JWT` or `at+jwt`).
+    /// Whether the issuer is a service of this system. Its tokens are `int+jwt`, have `act`, and
+    /// live at most 60 s. Other issuers sign user tokens (`JWT` or `at+jwt`).
     pub internal: bool,
-    /// The keys it signs with.
+    /// Keys that verify its signatures.
     pub keys: JwksSource,
 }
 
 impl Issuer {
-    /// One who makes tokens for people and scripts, such as an identity provider.
+    /// Creates an issuer of user tokens for people and scripts, such as an identity provider.
     pub fn of_users(name: impl Into<String>, audience: impl Into<String>, keys: JwksSource) -> Self {
         Self { name: name.into(), audience: audience.into(), internal: false, keys }
     }
 
-    /// A service that calls this one, by the name that it calls itself.
+    /// Creates an issuer for a calling service; `name` is its service name.
     pub fn of_service(name: impl Into<String>, audience: impl Into<String>, keys: JwksSource) -> Self {
         Self { internal: true, ..Self::of_users(name, audience, keys) }
     }
 }
 
-/// Verifies bearer tokens of any of its issuers.
+/// Verifies bearer tokens of all configured issuers.
 ///
 /// ```
 /// use std::sync::Arc;
 ///
-/// use palisade_middleware::{auth::{Issuer, Verifier, jwks::KeySet, keys::TrustedKey}, clock::SystemClock};
+/// use palisade_middleware::{
+///     auth::{Issuer, Verifier, jwks::JwksSource, keys::TrustedKey},
+///     clock::SystemClock,
+/// };
 ///
 /// let key = TrustedKey::from_secret(&"0123456789abcdef0123456789abcdef".into())?;
-/// let issuer = Issuer::of_users("https://id.example", "shop", KeySet::fixed(vec![key]));
+/// let issuer = Issuer::of_users("https://id.example", "shop", JwksSource::fixed(vec![key]));
 /// let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)));
 /// # Ok::<(), palisade_middleware::auth::keys::KeyError>(())
 /// ```
@@ -71,7 +76,8 @@ impl Issuer {
 pub struct Verifier {
     issuers: Vec<Issuer>,
     clock: Arc<dyn Clock>,
-    /// By SHA-256 of the whole token, signature included; only what was verified gets in, so that a fast hash of the digest will do.
+    /// Keyed by the SHA-256 of the whole token, including its signature. Only verified tokens are
+    /// inserted, so a fast hash of the digest is safe.
     cache: Cache<[u8; 32], Cached, FxBuildHasher>,
     revocations: Option<Arc<dyn Revocations>>,
     revoked: metrics::Counter,
@@ -85,15 +91,15 @@ struct Cached {
     valid_until: i64,
 }
 
-/// Why a token was not believed at once.
+/// Reason why a token could not be verified from the cached keys.
 #[derive(Debug)]
 pub(super) enum VerifyError {
     Rejected(Rejection),
-    /// The key is not known yet: read the issuer's key set and try again.
+    /// Unknown key id: refresh the JWKS of this issuer and verify again.
     UnknownKey(usize),
 }
 
-/// What a token that meets the profile says, with the issuer that vouches for it and the generation of its keys.
+/// Verified token: its principal, the index of its issuer, and the generation of the keys.
 struct VerifiedToken {
     principal: Principal,
     issuer: usize,
@@ -101,7 +107,7 @@ struct VerifiedToken {
 }
 
 impl Verifier {
-    /// Believes the tokens of `issuers`. None is revoked before its end.
+    /// Creates a verifier for tokens of `issuers`, without a revocation list.
     pub fn new(issuers: Vec<Issuer>, clock: Arc<dyn Clock>) -> Self {
         super::install_crypto();
         let cache = Cache::builder().max_capacity(CACHED_TOKENS).time_to_live(CACHE_TTL).build_with_hasher(FxBuildHasher);
@@ -109,14 +115,14 @@ impl Verifier {
         Self { issuers, clock, cache, revocations: None, revoked }
     }
 
-    /// Refuses what `revocations` names, though it is a good token. Asked for every request.
+    /// Rejects tokens that `revocations` lists. Checked for every request.
     #[must_use]
     pub fn with_revocations(mut self, revocations: Arc<dyn Revocations>) -> Self {
         self.revocations = Some(revocations);
         self
     }
 
-    /// Who the bearer of `token` is. Reads key sets when it must.
+    /// Verifies `token` and returns its principal. Refreshes the JWKS if needed.
     pub async fn verify(self: &Arc<Self>, token: &str) -> Result<Arc<Principal>, Rejection> {
         let issuer = match self.verify_now(token) {
             Err(VerifyError::UnknownKey(issuer)) => issuer,
@@ -124,7 +130,8 @@ impl Verifier {
             Ok(principal) => return Ok(principal),
         };
         let verifier = self.clone();
-        // Detached: a caller who goes away must not take the read with him, for the next one comes only after a pause.
+        // Runs to completion even if the caller goes away: a cancelled refresh would delay the next
+        // one by the minimum interval.
         crate::task::run_to_completion(async move { verifier.issuers[issuer].keys.refresh().await }).await;
         self.verify_now(token).map_err(|unverified| match unverified {
             VerifyError::Rejected(rejection) => rejection,
@@ -132,7 +139,7 @@ impl Verifier {
         })
     }
 
-    /// As [`Self::verify`] without waiting for anything: the way of nearly every request.
+    /// As [`Self::verify`] without waiting: the path of nearly all requests.
     pub(super) fn verify_now(self: &Arc<Self>, token: &str) -> Result<Arc<Principal>, VerifyError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(VerifyError::Rejected(invalid_token("longer than 8 KiB")));
@@ -156,21 +163,22 @@ impl Verifier {
         self.check_revoked(principal)
     }
 
-    /// Behind the cache, so that what was believed a moment ago is refused at once.
+    /// Applied after the cache, so that a revocation affects cached tokens at once.
     fn check_revoked(&self, principal: Arc<Principal>) -> Result<Arc<Principal>, VerifyError> {
         if self.revocations.as_ref().is_none_or(|revocations| !revocations.is_revoked(&principal)) {
             return Ok(principal);
         }
         self.revoked.increment(1);
-        Err(VerifyError::Rejected(challenge(Rejection::new(&reasons::UNAUTHENTICATED, "the token was revoked"), "invalid_token")))
+        Err(VerifyError::Rejected(challenge(Rejection::new(&reasons::UNAUTHENTICATED, "the token is revoked"), "invalid_token")))
     }
 
-    /// The key is not in the set; of a set that was never read nothing can be said.
+    /// Rejects a token with an unknown key, or returns a retryable rejection if the JWKS was never
+    /// loaded.
     fn unknown_key(&self, issuer: usize) -> Rejection {
         if self.issuers[issuer].keys.is_loaded() {
-            return invalid_token("no such key");
+            return invalid_token("unknown key");
         }
-        Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "the keys of the token's issuer are not available")
+        Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "the keys of the token issuer are not available")
             .with_retry_after(Duration::from_secs(1))
     }
 
@@ -182,29 +190,31 @@ impl Verifier {
         let reject = |cause: &str| VerifyError::Rejected(invalid_token(cause));
         let mut parts = token.split('.');
         let (Some(header), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
-            return Err(reject("not three parts"));
+            return Err(reject("not three segments"));
         };
-        let header: TokenHeader = decode_segment(header).ok_or_else(|| reject("unreadable header"))?;
+        let header: TokenHeader = decode_segment(header).ok_or_else(|| reject("invalid header"))?;
         if let Some(name) = header.forbidden() {
             return Err(reject(name));
         }
-        let unverified: Claims = decode_segment(payload).ok_or_else(|| reject("unreadable claims"))?;
+        let unverified: Claims = decode_segment(payload).ok_or_else(|| reject("invalid claims"))?;
         let internal = header.typ.as_deref().is_some_and(|typ| typ.eq_ignore_ascii_case(INTERNAL_TYPE));
         let user = header.typ.as_deref().is_some_and(|typ| typ.eq_ignore_ascii_case("JWT") || typ.eq_ignore_ascii_case("at+jwt"));
         let issuer = self.issuers.iter().position(|issuer| issuer.name == unverified.iss && if issuer.internal { internal } else { user });
         let Some(index) = issuer else { return Err(reject("unknown issuer or type")) };
         let issuer = &self.issuers[index];
-        // Before the key is looked up: were the set replaced meanwhile, this look would count as one at the old set.
+        // Read before the key lookup: if the set is replaced in between, the result must belong to
+        // the old generation.
         let generation = issuer.keys.generation();
         let find_key = || issuer.keys.find_key(header.kid.as_deref(), header.alg);
         let key = match find_key() {
             Some(key) => key,
             None if issuer.keys.may_refresh() => return Err(VerifyError::UnknownKey(index)),
-            // Once more: whoever was reading the set may have been done just now.
+            // Second lookup: a concurrent refresh may have just finished.
             None => find_key().ok_or_else(|| VerifyError::Rejected(self.unknown_key(index)))?,
         };
         let mut validation = Validation::new(key.algorithm);
-        // The signature and the strings are checked by the library, the times by our clock below.
+        // The library checks the signature and the string claims; the times are checked below with
+        // our clock.
         validation.validate_exp = false;
         validation.set_required_spec_claims(&["exp", "sub", "iss", "aud"]);
         validation.set_issuer(&[&issuer.name]);
@@ -216,15 +226,15 @@ impl Verifier {
             return Err(VerifyError::Rejected(expired()));
         }
         if claims.nbf.is_some_and(|nbf| nbf > now + LEEWAY) || claims.iat.is_some_and(|iat| iat > now + LEEWAY) {
-            return Err(reject("not valid yet"));
+            return Err(reject("not yet valid"));
         }
         if !(1..=128).contains(&claims.sub.len()) || claims.sub.chars().any(char::is_control) {
-            return Err(reject("unusable sub"));
+            return Err(reject("invalid sub"));
         }
         if issuer.internal {
             let short_lived = claims.iat.is_some_and(|iat| claims.exp.saturating_sub(iat) <= MAX_INTERNAL_LIFETIME);
             if !short_lived || claims.act.as_ref().is_none_or(|act| act.sub != issuer.name) {
-                return Err(reject("an internal token without a short life or its maker as actor"));
+                return Err(reject("internal token with a long lifetime or an actor other than its issuer"));
             }
         }
         let scopes = claims.scopes();
@@ -246,7 +256,7 @@ fn decode_segment<T: serde::de::DeserializeOwned>(encoded: &str) -> Option<T> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
 }
 
-/// One answer for every cause: which it was is nobody's business but the log's.
+/// Rejection with the same detail for every cause. The cause is only logged.
 fn invalid_token(cause: &str) -> Rejection {
     challenge(Rejection::new(&reasons::UNAUTHENTICATED, "the token is not valid here").with_source(cause.to_owned()), "invalid_token")
 }

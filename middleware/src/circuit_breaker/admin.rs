@@ -1,4 +1,4 @@
-//! An operator's view of the breakers of a process, and hand on them, on its admin port.
+//! Admin API of the circuit breakers of a process: list them, set a mode, open one for a time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,12 +14,13 @@ use serde_json::{Value, json};
 use super::{BreakerHandle, Mode};
 use crate::rejection::{Rejection, reasons};
 
-/// The longest time that a breaker can be held open; whoever wants it for longer says `forced_open`.
+/// Maximum time for which a breaker can be opened; use `forced_open` to hold it open longer.
 const MAX_OPEN: Duration = Duration::from_hours(1);
 
 type Breakers = Arc<[BreakerHandle]>;
 
-/// What an operator wants: `{"mode": "forced_open"}` until told otherwise, or `{"openForMs": 5000}`, after which probes decide.
+/// Body of a `PUT`: `{"mode": "forced_open"}` holds until the next change, `{"openForMs": 5000}`
+/// opens the breaker for a time, after which probes decide.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum BreakerCommand {
@@ -27,7 +28,7 @@ enum BreakerCommand {
     OpenForMs(u64),
 }
 
-/// `GET /breakers` and `PUT /breakers/{target}`. What is set here ends with the process.
+/// `GET /breakers` and `PUT /breakers/{target}`. Changes end with the process.
 pub fn router(breakers: impl IntoIterator<Item = BreakerHandle>) -> Router {
     let breakers: Breakers = breakers.into_iter().collect();
     Router::new().route("/breakers", get(list)).route("/breakers/{target}", put(update)).with_state(breakers)
@@ -39,7 +40,7 @@ async fn list(State(breakers): State<Breakers>) -> Json<Value> {
 
 async fn update(State(breakers): State<Breakers>, Path(target): Path<String>, body: Bytes) -> Result<Json<Value>, Rejection> {
     let breaker = breakers.iter().find(|breaker| breaker.name() == target);
-    let breaker = breaker.ok_or_else(|| Rejection::new(&reasons::NOT_FOUND, "no call of this process has such a target"))?;
+    let breaker = breaker.ok_or_else(|| Rejection::new(&reasons::NOT_FOUND, "this process has no circuit breaker for that target"))?;
     let invalid = |_| {
         Rejection::new(&reasons::INVALID_BODY, "expected {\"mode\": \"active|metrics_only|disabled|forced_open\"} or {\"openForMs\": n}")
     };
@@ -47,7 +48,7 @@ async fn update(State(breakers): State<Breakers>, Path(target): Path<String>, bo
         BreakerCommand::Mode(mode) => breaker.set_mode(mode),
         BreakerCommand::OpenForMs(wait) => breaker.open_for(Duration::from_millis(wait).min(MAX_OPEN)),
     }
-    tracing::warn!(upstream = breaker.name(), state = breaker.state().as_str(), "an operator has set a circuit breaker");
+    tracing::warn!(upstream = breaker.name(), state = breaker.state().as_str(), "circuit breaker set by operator");
     Ok(Json(to_json(breaker)))
 }
 
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_operator_sees_a_breaker_and_opens_and_closes_it() {
+    async fn admin_lists_opens_and_closes_breakers() {
         let breaker = CircuitBreakerLayer::new("products", &Config::default());
         let (status, shown) = send(&breaker, "GET", "/breakers", "").await;
         assert_eq!((status, &shown[0]["target"], &shown[0]["state"]), (StatusCode::OK, &json!("products"), &json!("closed")));
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_makes_no_sense_changes_nothing() {
+    async fn admin_rejects_invalid_commands_without_effect() {
         let breaker = CircuitBreakerLayer::new("products", &Config::default());
         for (path, wish, refused) in [
             ("/breakers/orders", r#"{"mode":"disabled"}"#, "not_found"),

@@ -1,24 +1,25 @@
-//! One breaker as all its users share it: the way in, the permit that brings the verdict back, and the operator's handle.
+//! A breaker shared by all its users: admission, the permit that reports the outcome, and the
+//! operator handle.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
-    config::{Config, Mode},
-    shared_state::SharedState,
-    metrics::Metrics,
-    state::{StateMachine, CallNotPermitted},
-    event::{Observation, State, Transition, CallOutcome},
     classify::Classification,
+    config::{Config, Mode},
+    event::{CallOutcome, Observation, State, Transition},
+    metrics::Metrics,
+    shared_state::SharedState,
+    state::{CallNotPermitted, StateMachine},
     window::Counts,
 };
 use crate::{jitter, metrics::register_observable};
 
-/// A breaker. Cheap to share: letting a call through costs one atomic load while it is closed.
+/// A circuit breaker. While it is closed, admitting a call costs one atomic load.
 pub struct Breaker {
     name: &'static str,
-    /// Which of the target's endpoints, if not the target.
+    /// Endpoint of the target, or `None` for a breaker of the whole target.
     endpoint: Option<Arc<str>>,
     config: Config,
     shared: SharedState,
@@ -26,45 +27,57 @@ pub struct Breaker {
     on_transition: TransitionListener,
 }
 
-/// Learns of each transition, under the lock of the breaker.
+/// Called on each transition, under the lock of the breaker.
 type TransitionListener = Box<dyn Fn(Transition) + Send + Sync>;
 
 impl Breaker {
-    /// A breaker for the target `name`, of which a service has one: its series are those of the target.
+    /// Creates the breaker of the target `name`. Create only one per process and target, because
+    /// its series carry the target's labels.
     pub fn new(name: &'static str, config: &Config) -> Arc<Self> {
         Self::build(name, None, config, Metrics::for_target(name), Box::new(|_| {}))
     }
 
-    /// A breaker for one `endpoint` of the target `name`, known as `label` in metrics; none if there are too many. `heed` learns of each
-    /// transition, under the lock of the breaker.
-    pub(crate) fn for_endpoint(name: &'static str, endpoint: Arc<str>, label: Option<Arc<str>>, config: &Config, on_transition: TransitionListener) -> Arc<Self> {
+    /// Creates a breaker for one `endpoint` of the target `name`. Its metrics carry `label`, or the
+    /// shared label if there are too many endpoints. `on_transition` is called on each transition,
+    /// under the lock of the breaker.
+    pub(crate) fn for_endpoint(
+        name: &'static str,
+        endpoint: Arc<str>,
+        label: Option<Arc<str>>,
+        config: &Config,
+        on_transition: TransitionListener,
+    ) -> Arc<Self> {
         Self::build(name, Some(endpoint), config, Metrics::for_endpoint(name, label), on_transition)
     }
 
     fn build(name: &'static str, endpoint: Option<Arc<str>>, config: &Config, metrics: Metrics, heed: TransitionListener) -> Arc<Self> {
         let machine = StateMachine::new(config.clone(), jitter::random_unit, Instant::now());
         metrics.set_state(machine.state());
-        let breaker = Arc::new(Self { name, endpoint, config: config.clone(), shared: SharedState::new(machine), metrics, on_transition: heed });
-        register_observable(&breaker, |breaker: &Self| breaker.update_window_metrics(breaker.with(|machine| machine.counts(Instant::now()))));
+        let breaker =
+            Arc::new(Self { name, endpoint, config: config.clone(), shared: SharedState::new(machine), metrics, on_transition: heed });
+        register_observable(&breaker, |breaker: &Self| {
+            breaker.update_window_metrics(breaker.with(|machine| machine.counts(Instant::now())))
+        });
         breaker
     }
 
-    /// What it guards.
+    /// Returns the name of the target.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Its operator's handle.
+    /// Returns a handle to inspect and operate the breaker.
     pub fn handle(self: &Arc<Self>) -> BreakerHandle {
         BreakerHandle(self.clone())
     }
 
-    /// Whether all calls are let through. Costs an atomic load.
+    /// Returns whether all calls are admitted. Costs one atomic load.
     pub(crate) fn is_closed(&self) -> bool {
         self.shared.closed_epoch().is_some()
     }
 
-    /// What it guards is gone: stragglers decide nothing any more, and its series show a breaker at rest.
+    /// Disables the breaker of a removed endpoint: late results are ignored, and its series show a
+    /// disabled breaker without calls.
     pub(crate) fn retire(&self) {
         self.shared.with(|machine| machine.set_mode(Mode::Disabled, Instant::now()), |transition| (self.on_transition)(transition));
         self.metrics.set_state(State::Disabled);
@@ -75,12 +88,13 @@ impl Breaker {
         self.metrics.record_window(window, self.config.effective_min_calls());
     }
 
-    /// Lets a call that must be over at `deadline` through, or not.
+    /// Admits a call that ends at `deadline`, or rejects it.
     pub fn acquire(self: &Arc<Self>, now: Instant, deadline: Option<Instant>) -> Result<Permit, CallNotPermitted> {
         self.try_acquire(now, deadline).inspect_err(|_| self.metrics.record_rejected())
     }
 
-    /// As [`acquire`](Self::acquire) for a call that can go elsewhere, so that it is not lost.
+    /// Like [`acquire`](Self::acquire), but does not count the rejection: the call can go to
+    /// another endpoint.
     pub(crate) fn try_acquire(self: &Arc<Self>, now: Instant, deadline: Option<Instant>) -> Result<Permit, CallNotPermitted> {
         let epoch = self.shared.acquire(now, |transition| self.notify_transition(transition))?;
         Ok(Permit { breaker: self.clone(), epoch, started: now, deadline, time_to_headers: None, reported: false })
@@ -98,7 +112,7 @@ impl Breaker {
         match to {
             State::Open | State::ForcedOpen => tracing::warn!(upstream, endpoint, ?from, ?to, ?cause, "circuit breaker opened"),
             _ if from == to => tracing::warn!(upstream, endpoint, ?cause, "circuit breaker would have opened"),
-            _ => tracing::info!(upstream, endpoint, ?from, ?to, ?cause, "circuit breaker changed"),
+            _ => tracing::info!(upstream, endpoint, ?from, ?to, ?cause, "circuit breaker state changed"),
         }
     }
 }
@@ -113,32 +127,33 @@ impl fmt::Debug for Breaker {
     }
 }
 
-/// One call that was let through. Whatever becomes of it, the breaker gets its verdict or its slot back.
+/// An admitted call. Every way to end it reports an outcome or returns its slot.
 #[derive(Debug)]
 pub struct Permit {
     breaker: Arc<Breaker>,
     epoch: u64,
     started: Instant,
     deadline: Option<Instant>,
-    /// How long the answer took to begin; how long it then goes on is its own business.
+    /// Time from the start to the response head. The duration of the body is not the target's
+    /// latency.
     time_to_headers: Option<Duration>,
     reported: bool,
 }
 
 impl Permit {
-    /// The target.
+    /// Returns the name of the target.
     pub fn name(&self) -> &'static str {
         self.breaker.name
     }
 
-    /// The answer has begun, its status is still to come.
+    /// Records the response head, with the status still to come.
     #[must_use]
     pub fn headers_received(mut self, now: Instant) -> Self {
         self.time_to_headers = Some(now.saturating_duration_since(self.started));
         self
     }
 
-    /// The call is over.
+    /// Reports the outcome. `hint` is the retry delay that the target asked for.
     pub fn report(mut self, finding: Classification, hint: Option<Duration>, now: Instant) {
         let verdict = match finding {
             Classification::Outcome(verdict) => verdict,
@@ -170,7 +185,8 @@ impl Permit {
 }
 
 impl Drop for Permit {
-    /// Nobody waited for the answer. Without this an outer timeout would hide every hang.
+    /// Reports a call whose response was dropped unread. Without this an outer timeout would hide
+    /// every hang.
     fn drop(&mut self) {
         if self.reported {
             return;
@@ -189,37 +205,37 @@ impl Drop for Permit {
     }
 }
 
-/// An operator's hand on a breaker; all clones of its layer feel it.
+/// Operator handle of a breaker. Changes apply to all clones of its layer.
 #[derive(Debug, Clone)]
 pub struct BreakerHandle(pub(super) Arc<Breaker>);
 
 impl BreakerHandle {
-    /// What it guards.
+    /// Returns the name of the target.
     pub fn name(&self) -> &'static str {
         self.0.name()
     }
 
-    /// The state, as of the last call.
+    /// Returns the state as of the last call.
     pub fn state(&self) -> State {
         self.0.with(|machine| machine.state())
     }
 
-    /// How long it stays open; `None` in any other state.
+    /// Returns the remaining open time, or `None` in any other state.
     pub fn remaining(&self) -> Option<Duration> {
         self.0.with(|machine| machine.remaining(Instant::now()))
     }
 
-    /// What it has seen in its window.
+    /// Returns the counts of the current window.
     pub fn counts(&self) -> Counts {
         self.0.with(|machine| machine.counts(Instant::now()))
     }
 
-    /// Opens it for `wait`; then probes decide.
+    /// Opens the breaker for `wait`; afterwards probes decide.
     pub fn open_for(&self, wait: Duration) {
         self.0.with(|machine| machine.open_for(wait, Instant::now()));
     }
 
-    /// Puts it into `mode`. `Active` closes it and forgets what it has seen.
+    /// Sets the mode. `Active` closes the breaker and clears its window.
     pub fn set_mode(&self, mode: Mode) {
         self.0.with(|machine| machine.set_mode(mode, Instant::now()));
     }

@@ -1,4 +1,4 @@
-//! What an answer says about the target that gave it.
+//! Classifies responses and rejections as evidence about the target's health.
 
 use std::{error::Error, time::Duration};
 
@@ -14,15 +14,15 @@ use crate::{
     retry,
 };
 
-/// What an answer says, before the time that the call had is looked at.
+/// Classification of a response, before the time that the call had is taken into account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Classification {
-    /// This, whatever the time.
+    /// This outcome, whatever the time.
     Outcome(CallOutcome),
-    /// The time ran out: a failure if there was enough of it.
+    /// The call timed out: a failure if it had enough time.
     TimedOut,
-    /// There is no connection and none was tried, so soon after the last failure: nothing new about an endpoint, but a target without
-    /// any other endpoint is as good as dead.
+    /// Not sent: there is no connection, and reconnecting is in backoff after the last failure. No
+    /// news about an endpoint, but a failure of a target without other endpoints.
     ConnectBackoff,
 }
 
@@ -32,9 +32,13 @@ impl From<CallOutcome> for Classification {
     }
 }
 
-/// What the head of an answer says, with how long the target asks us to stay away; `None` while the status is still to come, or, over HTTP,
-/// as long as a body may break off that began well.
-pub(super) fn classify_head<B>(protocol: Protocol, answer: &Result<Response<B>, Rejection>, target: &str) -> Option<(Classification, Option<Duration>)> {
+/// Classifies the head of a response and returns the retry delay that the target asked for. `None`
+/// if the status is still to come, or, over HTTP, if a successful response may still be truncated.
+pub(super) fn classify_head<B>(
+    protocol: Protocol,
+    answer: &Result<Response<B>, Rejection>,
+    target: &str,
+) -> Option<(Classification, Option<Duration>)> {
     match answer {
         Err(rejection) => Some((classify_rejection(rejection), None)),
         Ok(response) if protocol == Protocol::Http => match classify_http_status(response.status()) {
@@ -48,14 +52,14 @@ pub(super) fn classify_head<B>(protocol: Protocol, answer: &Result<Response<B>, 
     }
 }
 
-/// The same of the end of its body; `None` if nobody waited for it.
+/// Classifies the end of a body; `None` if the caller dropped it.
 pub(super) fn classify_end(protocol: Protocol, end: End<'_>, target: &str) -> Option<(Classification, Option<Duration>)> {
     match (protocol, end) {
         (Protocol::Grpc, End::Complete(trailers)) => {
             let finding = classify_trailers(trailers, target);
             Some((finding, unless_success(finding, || trailers.and_then(retry_after_hint))))
         }
-        // The head was well, and whoever has it may leave the rest.
+        // The head was successful, and the reader may drop the rest.
         (Protocol::Http, End::Complete(_) | End::Dropped) => Some((CallOutcome::Success.into(), None)),
         (Protocol::Http, End::Late) => Some((Classification::TimedOut, None)),
         (_, End::Failed | End::Late) => Some((CallOutcome::Failure.into(), None)),
@@ -71,13 +75,13 @@ fn classify_grpc_head<B>(response: &Response<B>, target: &str) -> Option<Classif
     }
 }
 
-/// A body that ends without a status was cut off.
+/// A gRPC body without a status is truncated.
 fn classify_trailers(trailers: Option<&HeaderMap>, target: &str) -> Classification {
     let status = trailers.and_then(|trailers| Some(classify_code(grpc_status::from_headers(trailers)?, trailers, target)));
     status.unwrap_or(Classification::Outcome(CallOutcome::Failure))
 }
 
-/// Of the refusals inside the breaker only those by the connection and by the clock speak of the target; all else is our own doing.
+/// Of the local rejections only connection failures and timeouts are evidence about the target.
 fn classify_rejection(rejection: &Rejection) -> Classification {
     let Some(source) = rejection.source() else { return CallOutcome::Neutral.into() };
     match source.downcast_ref::<client::Failure>() {
@@ -98,7 +102,7 @@ fn classify_code(code: Code, headers: &HeaderMap, target: &str) -> Classificatio
         Code::DeadlineExceeded => Classification::TimedOut,
         Code::ResourceExhausted => CallOutcome::Throttled.into(),
         Code::Cancelled => CallOutcome::Cancelled.into(),
-        // The server works, whatever it thinks of the request.
+        // The server works, even if it rejects the request.
         Code::Ok
         | Code::InvalidArgument
         | Code::NotFound
@@ -112,7 +116,8 @@ fn classify_code(code: Code, headers: &HeaderMap, target: &str) -> Classificatio
     }
 }
 
-/// An answer that is not gRPC: of an HTTP server, or of something that stands before a gRPC server, or instead of it.
+/// Classifies a response that is not gRPC: of an HTTP server, or of a proxy in front or in place of
+/// a gRPC server.
 fn classify_http_status(status: StatusCode) -> CallOutcome {
     match status {
         StatusCode::TOO_MANY_REQUESTS => CallOutcome::Throttled,
@@ -122,12 +127,12 @@ fn classify_http_status(status: StatusCode) -> CallOutcome {
     }
 }
 
-/// How long trailers ask us to stay away.
+/// Returns the retry delay in the trailers.
 fn retry_after_hint(trailers: &HeaderMap) -> Option<Duration> {
     retry_delay(retry::pushback(trailers))
 }
 
-/// Nobody asks us to stay away who is well: the usual answer is not searched for a `hint`.
+/// A successful response carries no retry delay, so its headers are not searched.
 fn unless_success(finding: Classification, hint: impl FnOnce() -> Option<Duration>) -> Option<Duration> {
     if finding == CallOutcome::Success.into() { None } else { hint() }
 }

@@ -1,67 +1,72 @@
-//! What an operator may set of a breaker.
+//! Settings of a circuit breaker.
 
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// When a breaker opens, for how long, and how it closes again.
+/// Circuit breaker: when it opens, for how long, and how it closes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// What the breaker may do at the start; an operator can change it while it runs.
+    /// Initial mode. An operator can change it at run time through the admin port.
     pub mode: Mode,
-    /// Which calls are looked at.
+    /// Kind of sliding window over the calls.
     pub window: WindowKind,
-    /// Length of a time window in milliseconds. Whatever the window, one such span of health takes back one step of back-off.
+    /// Length of a time window, milliseconds. With either window kind, each such period without an
+    /// opening reduces the backoff by one step.
     pub window_ms: u64,
-    /// Length of a count window.
+    /// Length of a count window, calls.
     pub window_calls: u32,
-    /// Below this many calls in the window nothing is decided by a rate. At most `window_calls` in a count window.
+    /// Minimum number of calls in the window before a rate can open the breaker. At most
+    /// `window_calls` in a count window.
     pub min_calls: u32,
-    /// Opens when this share of the calls failed, above 0 and at most 1.
+    /// Failure rate that opens the breaker, above 0 and at most 1.
     pub failure_rate: f64,
-    /// A call whose answer began later than this many milliseconds is slow; 0 for no such rule.
+    /// Slow-call threshold, time to the response head, milliseconds. A later head makes the call
+    /// slow. 0 disables.
     pub slow_call_ms: u64,
-    /// Opens when this share of the calls was slow, above 0 and at most 1.
+    /// Slow-call rate that opens the breaker, above 0 and at most 1.
     pub slow_rate: f64,
-    /// Opens at this many failures in a row whatever the rate; 0 for no such rule.
+    /// Number of consecutive failures that opens the breaker, whatever the rate. 0 disables.
     pub consecutive_failures: u32,
-    /// A timeout counts as a failure only if the call had at least this many milliseconds: an impatient caller must not open it.
+    /// Minimum time that a call must have had for its timeout to count as a failure, milliseconds.
+    /// Timeouts of callers with shorter deadlines do not open the breaker.
     pub min_failure_timeout_ms: u64,
-    /// How many milliseconds it stays open the first time; twice as long after each failed round of probes.
+    /// Open time after the first opening, milliseconds. It doubles after each failed probe round.
     pub open_ms: u64,
-    /// The longest it stays open by itself, in milliseconds.
+    /// Maximum open time, milliseconds.
     pub max_open_ms: u64,
-    /// The longest it stays open because the target asks for it, in milliseconds; 0 to heed no such wish.
+    /// Maximum open time requested by the target (`Retry-After`, pushback), milliseconds. 0 ignores
+    /// such requests.
     pub max_retry_after_ms: u64,
-    /// How many calls are let through to find out whether the target is well again.
+    /// Number of probe calls admitted while half-open.
     pub probes: u32,
-    /// Probes without an answer after this many milliseconds have failed.
+    /// Probe timeout, milliseconds. Probes without a response afterwards have failed.
     pub half_open_timeout_ms: u64,
 }
 
-/// What a breaker may do.
+/// Operating mode of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// Open and close by what it sees.
+    /// Opens and closes by the recorded calls.
     Active,
-    /// Only say when it would have opened.
+    /// Admits all calls and only reports when it would have opened.
     MetricsOnly,
-    /// Nothing.
+    /// Admits all calls and records nothing.
     Disabled,
-    /// Refuse every call.
+    /// Rejects every call.
     ForcedOpen,
 }
 
-/// Which calls are looked at.
+/// Kind of sliding window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WindowKind {
-    /// Those of the last `window_ms`.
+    /// The calls of the last `window_ms`.
     Time,
-    /// The last `window_calls`. At low traffic it holds failures of hours ago.
+    /// The last `window_calls` calls. At low traffic it contains failures from hours ago.
     Count,
 }
 
@@ -87,16 +92,16 @@ impl Default for Config {
     }
 }
 
-/// A value that makes no sense; the text begins with its key.
+/// Invalid setting; the text begins with its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidConfig(&'static str);
 
 impl Config {
-    /// Checks every value against its range.
+    /// Validates every value against its range.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         let is_ratio = |rate: f64| rate > 0.0 && rate <= 1.0;
-        // Points in time are added to: what is as good as for ever must not overflow.
+        // Durations are added to points in time, which must not overflow.
         let at_most_a_day = |millis: u64| millis <= 86_400_000;
         let rules = [
             (self.window_ms >= 10, "window_ms must be at least 10"),
@@ -108,7 +113,7 @@ impl Config {
             (self.open_ms >= 1, "open_ms must be at least 1"),
             (self.max_open_ms >= self.open_ms, "max_open_ms must be at least open_ms"),
             (at_most_a_day(self.max_open_ms), "max_open_ms must be at most a day"),
-            (at_most_a_day(self.max_retry_after_ms), "max_hint_ms must be at most a day"),
+            (at_most_a_day(self.max_retry_after_ms), "max_retry_after_ms must be at most a day"),
             (self.probes >= 1, "probes must be at least 1"),
             (self.half_open_timeout_ms >= 1, "half_open_timeout_ms must be at least 1"),
             (at_most_a_day(self.half_open_timeout_ms), "half_open_timeout_ms must be at most a day"),
@@ -119,7 +124,7 @@ impl Config {
         }
     }
 
-    /// The calls that a rate needs to mean something.
+    /// Returns the minimum number of calls for a rate to be significant.
     pub(super) fn effective_min_calls(&self) -> u32 {
         match self.window {
             WindowKind::Time => self.min_calls.max(1),
@@ -127,7 +132,7 @@ impl Config {
         }
     }
 
-    /// Whether an answer that began after `delay` is slow.
+    /// Returns whether a response that began after `delay` is slow.
     pub(super) fn is_slow(&self, delay: Duration) -> bool {
         self.slow_call_ms > 0 && delay > Duration::from_millis(self.slow_call_ms)
     }
@@ -140,7 +145,7 @@ mod tests {
     type Break = fn(&mut Config);
 
     #[test]
-    fn the_default_is_valid_and_every_rule_is_enforced() {
+    fn config_default_is_valid_and_rules_are_enforced() {
         assert_eq!(Config::default().validate(), Ok(()));
         let broken: [(&str, Break); 14] = [
             ("window_ms", |config| config.window_ms = 0),
@@ -153,7 +158,7 @@ mod tests {
             ("open_ms", |config| config.open_ms = 0),
             ("max_open_ms", |config| config.max_open_ms = 1),
             ("max_open_ms", |config| config.max_open_ms = u64::MAX),
-            ("max_hint_ms", |config| config.max_retry_after_ms = u64::MAX),
+            ("max_retry_after_ms", |config| config.max_retry_after_ms = u64::MAX),
             ("probes", |config| config.probes = 0),
             ("half_open_timeout_ms", |config| config.half_open_timeout_ms = 0),
             ("half_open_timeout_ms", |config| config.half_open_timeout_ms = u64::MAX),
@@ -166,22 +171,22 @@ mod tests {
     }
 
     #[test]
-    fn half_a_per_cent_is_a_rate() {
+    fn config_accepts_fractional_percent_rate() {
         assert_eq!(Config { failure_rate: 0.005, ..Config::default() }.validate(), Ok(()));
     }
 
     #[test]
-    fn the_minimum_is_clamped_to_a_count_window_but_not_to_a_time_window() {
+    fn min_calls_is_clamped_only_to_count_windows() {
         let config = Config { window: WindowKind::Count, window_calls: 10, min_calls: 20, ..Config::default() };
         assert_eq!(config.effective_min_calls(), 10);
         assert_eq!(Config { window: WindowKind::Time, ..config.clone() }.effective_min_calls(), 20);
         for window in [WindowKind::Count, WindowKind::Time] {
-            assert_eq!(Config { min_calls: 0, window, ..config.clone() }.effective_min_calls(), 1, "a rate of no calls is none");
+            assert_eq!(Config { min_calls: 0, window, ..config.clone() }.effective_min_calls(), 1, "a rate needs at least one call");
         }
     }
 
     #[test]
-    fn exactly_the_threshold_is_not_slow() {
+    fn call_at_slow_threshold_is_not_slow() {
         let config = Config { slow_call_ms: 100, ..Config::default() };
         assert!(!config.is_slow(Duration::from_millis(100)));
         assert!(config.is_slow(Duration::from_millis(101)));
@@ -189,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_refused() {
+    fn config_rejects_unknown_keys() {
         let error = serde_json::from_str::<Config>(r#"{"failure_rat": 0.1}"#).unwrap_err();
         assert!(error.to_string().contains("failure_rat"));
     }

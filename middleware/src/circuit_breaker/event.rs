@@ -1,26 +1,26 @@
-//! The words of a breaker: what it is told about a call, and what it says of itself.
+//! Types of a breaker: states, call outcomes, observations and transitions.
 
 use std::time::Duration;
 
-/// What a breaker does with calls.
+/// State of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Lets all through and watches.
+    /// Admits all calls and records their outcome.
     Closed,
-    /// Refuses all until its wait is over.
+    /// Rejects all calls until the open time is over.
     Open,
-    /// Lets a few through to find out.
+    /// Admits a few probes.
     HalfOpen,
-    /// Refuses all until told otherwise.
+    /// Rejects all calls until an operator changes the mode.
     ForcedOpen,
-    /// Lets all through and does not look.
+    /// Admits all calls and records nothing.
     Disabled,
-    /// Lets all through and only says when it would have opened.
+    /// Admits all calls and only reports when it would have opened.
     MetricsOnly,
 }
 
 impl State {
-    /// Its name for labels and operators.
+    /// Returns the name for labels and the admin API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -33,55 +33,55 @@ impl State {
     }
 }
 
-/// What one call says about the target.
+/// Outcome of a call, as evidence about the target's health.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallOutcome {
-    /// It works.
+    /// The target works.
     Success,
-    /// It does not.
+    /// The target failed.
     Failure,
-    /// It has had enough of us: no failure, but no proof of health for a half-open breaker either.
+    /// Throttled (429/RESOURCE_EXHAUSTED): no failure, but no successful probe either.
     Throttled,
-    /// Nothing.
+    /// No evidence.
     Neutral,
-    /// Nothing: the caller gave up.
+    /// No evidence: the caller cancelled.
     Cancelled,
 }
 
 /// A finished call.
 #[derive(Debug, Clone, Copy)]
 pub struct Observation {
-    /// What it says about the target.
+    /// Outcome of the call.
     pub outcome: CallOutcome,
-    /// Its answer began late.
+    /// Whether the response head was late.
     pub slow: bool,
-    /// How long the target asked us to stay away.
+    /// Retry delay that the target asked for.
     pub retry_after: Option<Duration>,
 }
 
-/// Why a breaker changed its state.
+/// Cause of a transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// Too many calls failed.
+    /// The failure rate was reached.
     FailureRate,
-    /// Too many calls were slow.
+    /// The slow-call rate was reached.
     SlowRate,
-    /// Too many failed in a row.
+    /// The number of consecutive failures was reached.
     ConsecutiveFailures,
-    /// Too many probes failed, or were slow.
+    /// Too many probes failed or were slow.
     ProbeFailed,
     /// Enough probes succeeded.
     ProbeSucceeded,
-    /// Probes had no answer in time.
+    /// Probes timed out.
     HalfOpenTimeout,
-    /// The wait was over.
+    /// The open time was over.
     OpenTimeout,
-    /// An operator said so.
+    /// Operator action.
     Manual,
 }
 
 impl Cause {
-    /// Its name for labels and logs.
+    /// Returns the name for labels and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::FailureRate => "failure_rate",
@@ -96,13 +96,13 @@ impl Cause {
     }
 }
 
-/// A change of state, for logs and metrics.
+/// A state change, for logs and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transition {
-    /// The state before.
+    /// State before.
     pub from: State,
-    /// The state now.
+    /// State after.
     pub to: State,
-    /// Why.
+    /// Cause.
     pub cause: Cause,
 }

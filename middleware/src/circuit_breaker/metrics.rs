@@ -1,13 +1,14 @@
-//! What a breaker shows of itself; every series exists from the start.
+//! Metrics of a breaker; every series exists from the start.
 
 use std::sync::Arc;
 
 use super::{
-    event::{Cause, State, Transition, CallOutcome},
+    event::{CallOutcome, Cause, State, Transition},
     window::Counts,
 };
 
-/// What [`Metrics::transition`] counts: the new state and why. In metrics-only state a breaker stays, and tells when it would open.
+/// Label values of the counted transitions: new state and cause. `would_open` stands for an opening
+/// suppressed in metrics-only mode.
 const TRANSITIONS: [(&str, Cause); 15] = [
     ("open", Cause::FailureRate),
     ("open", Cause::SlowRate),
@@ -26,7 +27,7 @@ const TRANSITIONS: [(&str, Cause); 15] = [
     ("would_open", Cause::ConsecutiveFailures),
 ];
 
-/// The handles of one breaker, looked up once.
+/// Metric handles of one breaker, looked up once.
 pub(super) struct Metrics {
     state: metrics::Gauge,
     failure_ratio: metrics::Gauge,
@@ -43,7 +44,8 @@ pub(super) struct Metrics {
     rejected: metrics::Counter,
 }
 
-/// Whose series they are: those of a target have an empty `endpoint`, which is as good as none.
+/// Labels of the series. A target breaker has an empty `endpoint`, which Prometheus treats as
+/// absent.
 struct SeriesLabels {
     target: &'static str,
     breaker: &'static str,
@@ -52,7 +54,7 @@ struct SeriesLabels {
 
 impl SeriesLabels {
     fn gauge(&self, name: &'static str) -> metrics::Gauge {
-        metrics::gauge!(name, "target" => self.target, "breaker" => self.breaker, "endpoint" => self.endpoint.clone())
+        metrics::gauge!(name, "target" => self.target, "scope" => self.breaker, "endpoint" => self.endpoint.clone())
     }
 }
 
@@ -62,7 +64,8 @@ impl Metrics {
         Self::new(&owner, |name| owner.gauge(name))
     }
 
-    /// Endpoints without a `label` of their own share counters; a shared gauge would only tell of whoever wrote it last.
+    /// Endpoints without a `label` share counters. They have no gauges, because a shared gauge
+    /// would only show the last writer.
     pub(super) fn for_endpoint(target: &'static str, label: Option<Arc<str>>) -> Self {
         let shared = label.is_none();
         let owner = SeriesLabels { target, breaker: "endpoint", endpoint: label.unwrap_or_else(|| "other".into()) };
@@ -72,11 +75,11 @@ impl Metrics {
     fn new(owner: &SeriesLabels, gauge: impl Fn(&'static str) -> metrics::Gauge) -> Self {
         let SeriesLabels { target, breaker, endpoint } = owner;
         let transitions = TRANSITIONS.map(|(to, cause)| {
-            metrics::counter!("palisade.breaker.transitions", "target" => *target, "breaker" => *breaker, "endpoint" => endpoint.clone(),
+            metrics::counter!("palisade.breaker.transitions", "target" => *target, "scope" => *breaker, "endpoint" => endpoint.clone(),
                 "to" => to, "reason" => cause.as_str())
         });
         let calls = |outcome: &'static str| {
-            metrics::counter!("palisade.breaker.calls", "target" => *target, "breaker" => *breaker, "endpoint" => endpoint.clone(),
+            metrics::counter!("palisade.breaker.calls", "target" => *target, "scope" => *breaker, "endpoint" => endpoint.clone(),
                 "outcome" => outcome)
         };
         Self {
@@ -92,12 +95,12 @@ impl Metrics {
             neutral: calls("neutral"),
             cancelled: calls("cancelled"),
             stale: calls("stale"),
-            rejected: metrics::counter!("palisade.breaker.rejected", "target" => *target, "breaker" => *breaker,
+            rejected: metrics::counter!("palisade.breaker.rejected", "target" => *target, "scope" => *breaker,
                 "endpoint" => endpoint.clone()),
         }
     }
 
-    /// 0 lets calls through, 1 refuses them, 2 lets some through.
+    /// Sets the state gauge: 0 admits calls, 1 rejects them, 2 admits probes.
     pub(super) fn set_state(&self, state: State) {
         self.state.set(match state {
             State::Closed | State::Disabled | State::MetricsOnly => 0,
@@ -114,7 +117,7 @@ impl Metrics {
         }
     }
 
-    /// The rates are not a number below `enough` calls.
+    /// Sets the window gauges. The rates are NaN below `enough` calls.
     pub(super) fn record_window(&self, counts: Counts, enough: u32) {
         let rate = |part| if counts.total >= enough { counts.rate(part) } else { f64::NAN };
         self.failure_ratio.set(rate(counts.failed));

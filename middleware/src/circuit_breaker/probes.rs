@@ -1,4 +1,5 @@
-//! The calls that are to prove a target's health, a bounded number of them.
+//! Probes of a half-open breaker: a bounded number of calls that test whether the target has
+//! recovered.
 
 use std::time::Duration;
 
@@ -6,17 +7,17 @@ use tokio::time::Instant;
 
 use super::{
     config::Config,
-    event::{Observation, CallOutcome},
+    event::{CallOutcome, Observation},
     window::Counts,
 };
 
 /// One round of probes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProbeRound {
-    /// Probes let through, settled or not.
+    /// Admitted probes, finished or not.
     admitted: u32,
     finished: Counts,
-    /// When unsettled probes have failed.
+    /// When unfinished probes count as failed.
     expires_at: Instant,
 }
 
@@ -25,14 +26,14 @@ impl ProbeRound {
         Self { admitted: 0, finished: Counts::default(), expires_at: now + timeout(config) }
     }
 
-    /// Lets one more through if there is a slot.
+    /// Admits a probe if a slot is free.
     pub(super) fn try_acquire(&mut self, config: &Config) -> bool {
         let free = self.admitted < config.probes;
         self.admitted += u32::from(free);
         free
     }
 
-    /// Takes the result of a probe, or its slot back if it says nothing.
+    /// Records the result of a probe; returns its slot if the result is neutral.
     pub(super) fn record(&mut self, observation: Observation) {
         match observation.outcome {
             CallOutcome::Neutral | CallOutcome::Cancelled => self.admitted = self.admitted.saturating_sub(1),
@@ -44,7 +45,7 @@ impl ProbeRound {
         }
     }
 
-    /// Gives up on the probes that are out too long; whether there were any.
+    /// Fails the probes that have timed out; returns whether there were any.
     pub(super) fn expire(&mut self, now: Instant, config: &Config) -> bool {
         if now < self.expires_at {
             return false;
@@ -56,7 +57,8 @@ impl ProbeRound {
         lost > 0
     }
 
-    /// Whether the target is well; `None` while probes that are yet to come can change the answer.
+    /// Returns whether the target has recovered; `None` while outstanding probes can change the
+    /// result.
     pub(super) fn is_recovered(&self, config: &Config) -> Option<bool> {
         let Counts { total, failed, slow } = self.finished;
         let too_many_failed = threshold(config.failure_rate, config.probes);
@@ -76,8 +78,8 @@ fn timeout(config: &Config) -> Duration {
     Duration::from_millis(config.half_open_timeout_ms)
 }
 
-/// The smallest number of `probes` that is at least this share of them.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most `probes`, at least 1")]
+/// Smallest number of probes that is at least `rate` of them.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 1..=probes")]
 fn threshold(rate: f64, probes: u32) -> u32 {
     ((rate * f64::from(probes)).ceil() as u32).clamp(1, probes)
 }

@@ -1,4 +1,5 @@
-//! Brings the finding on one call to whoever waits for it: at the head of the answer, at its end, or never.
+//! Reports the outcome of a call: at the response head, at the end of the body, or when it is
+//! dropped.
 
 use std::{
     future::Future,
@@ -14,25 +15,25 @@ use tokio::time::Instant;
 
 use super::{
     breaker::Permit,
-    event::CallOutcome,
     classify::{self, Classification},
+    event::CallOutcome,
 };
 use crate::{
-    body::{End, BodyObserver, InstrumentedBody},
+    body::{BodyObserver, End, InstrumentedBody},
     rejection::Rejection,
     respond::Protocol,
 };
 
-/// Waits for the finding on one call. Dropped without one, the caller has given up.
+/// Receives the outcome of one call. Dropped without one if the caller cancelled.
 pub trait RecordOutcome: Sized {
-    /// The name of the service that was called.
+    /// Returns the name of the called service.
     fn target(&self) -> &'static str;
 
-    /// The answer has begun, its status is still to come.
+    /// Records the response head, with the status still to come.
     #[must_use]
     fn headers_received(self, now: Instant) -> Self;
 
-    /// The call is over; the target may have asked us to stay away for as long as `hint`.
+    /// Reports the outcome; `hint` is the retry delay that the target asked for.
     fn report(self, finding: Classification, hint: Option<Duration>, now: Instant);
 }
 
@@ -51,7 +52,7 @@ impl RecordOutcome for Permit {
 }
 
 pin_project! {
-    /// A call whose finding `P` waits for.
+    /// Future of a call that reports its outcome to `P`.
     #[derive(Debug)]
     pub struct OutcomeFuture<F, P> {
         #[pin]
@@ -63,7 +64,7 @@ pin_project! {
 }
 
 impl<F, P> OutcomeFuture<F, P> {
-    /// The finding on a `stream` is that it began: what ends it later says nothing of the target.
+    /// The response head is the outcome of a `stream`; its end says nothing about the target.
     pub(crate) fn new(protocol: Protocol, inner: F, pending: P, stream: bool) -> Self {
         Self { inner, protocol, pending: Some(pending), stream }
     }
@@ -79,8 +80,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        // Not left in the future meanwhile: should the poll panic, it is dropped in the panic and tells of it.
-        let pending = this.pending.take().expect("a future is not polled after it was ready");
+        // Taken out during the poll: if the poll panics, it is dropped while panicking and records
+        // a failure.
+        let pending = this.pending.take().expect("future polled after completion");
         let Poll::Ready(answer) = this.inner.poll(cx) else {
             *this.pending = Some(pending);
             return Poll::Pending;
@@ -102,7 +104,7 @@ where
     }
 }
 
-/// Brings the finding from the end of a body; `None` if the head had it.
+/// Reports the outcome at the end of a body; `None` if the head had it.
 #[derive(Debug)]
 pub struct OutcomeObserver<P> {
     protocol: Protocol,

@@ -1,20 +1,22 @@
-//! The way into a breaker: one atomic load while all calls are let through, a lock otherwise.
+//! Lock-free fast path of a breaker: one atomic load while all calls are admitted, a lock
+//! otherwise.
 
 use tokio::time::Instant;
 
 use super::{
-    state::{StateMachine, CallNotPermitted},
     event::{State, Transition},
+    state::{CallNotPermitted, StateMachine},
 };
 use crate::sync::{
     Mutex,
     atomic::{AtomicU64, Ordering},
 };
 
-/// The machine, and what calls may know of it without taking its lock.
+/// The state machine, and its state packed into an atomic for readers without the lock.
 #[derive(Debug)]
 pub(super) struct SharedState {
-    /// The epoch, shifted by one; the lowest bit is set while all calls are let through. A copy of what `machine` says.
+    /// Copy of the state: the epoch shifted left by one; the lowest bit is set while all calls are
+    /// admitted.
     packed_state: AtomicU64,
     machine: Mutex<StateMachine>,
 }
@@ -24,7 +26,7 @@ impl SharedState {
         Self { packed_state: AtomicU64::new(packed_state(&machine)), machine: Mutex::new(machine) }
     }
 
-    /// Lets a call through, in the returned epoch, or not.
+    /// Admits a call and returns its epoch, or rejects it.
     pub(super) fn acquire(&self, now: Instant, announce: impl FnOnce(Transition)) -> Result<u64, CallNotPermitted> {
         match self.closed_epoch() {
             Some(epoch) => Ok(epoch),
@@ -32,14 +34,14 @@ impl SharedState {
         }
     }
 
-    /// The epoch while all calls are let through.
+    /// Returns the epoch while all calls are admitted.
     pub(super) fn closed_epoch(&self) -> Option<u64> {
         let packed = self.packed_state.load(Ordering::Acquire);
         (packed & 1 == 1).then_some(packed >> 1)
     }
 
-    /// Every change goes through here, so that the word follows it. `announce` runs under the lock: the last state told is the last
-    /// one entered.
+    /// Runs an operation under the lock and updates the packed state; every change goes through
+    /// here. `announce` runs under the lock, so that transitions are announced in order.
     pub(super) fn with<T>(&self, operate: impl FnOnce(&mut StateMachine) -> T, announce: impl FnOnce(Transition)) -> T {
         let mut machine = self.machine.lock();
         let result = operate(&mut machine);

@@ -1,4 +1,4 @@
-//! Closed, open, half-open: decides, and takes the time from its caller.
+//! State machine of a breaker: closed, open, half-open. Pure; the caller passes the time.
 
 use std::time::Duration;
 
@@ -6,19 +6,19 @@ use tokio::time::Instant;
 
 use super::{
     config::{Config, Mode},
+    event::{CallOutcome, Cause, Observation, State, Transition},
     probes::ProbeRound,
-    event::{Cause, Observation, State, Transition, CallOutcome},
     window::{Counts, Window},
 };
 use crate::jitter::{self, RandomFn};
 
-/// What a call is told that comes while others find out: a round of probes is seldom longer.
+/// Retry delay of a call rejected while probes are running: a probe round seldom takes longer.
 const PROBING_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A call is not let through.
+/// A call was not permitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallNotPermitted {
-    /// When it makes sense to come again; unknown if an operator has opened the breaker.
+    /// Retry delay; `None` if an operator has opened the breaker.
     pub retry_after: Option<Duration>,
 }
 
@@ -34,8 +34,9 @@ enum Phase {
 
 /// The state machine.
 ///
-/// Each transition begins a new epoch. Whoever is let through remembers the epoch, and a result from an earlier one is ignored: a
-/// straggler from before the breaker opened says nothing about the target of now.
+/// Each transition begins a new epoch. A call carries the epoch of its admission, and a result from
+/// an earlier epoch is ignored: a call admitted before the breaker opened says nothing about the
+/// target's present state.
 #[derive(Debug)]
 pub struct StateMachine {
     config: Config,
@@ -44,15 +45,15 @@ pub struct StateMachine {
     epoch: u64,
     window: Window,
     consecutive_failures: u32,
-    /// How many rounds of probes failed lately: the exponent of the wait.
+    /// Recently failed probe rounds: the exponent of the backoff.
     backoff_level: u32,
-    /// Since when the span of health runs that takes back one level.
+    /// Start of the period without an opening that reduces the backoff level by one.
     healthy_since: Instant,
     transition: Option<Transition>,
 }
 
 impl StateMachine {
-    /// A machine in the state that `config.mode` asks for.
+    /// Creates a machine in the state of `config.mode`.
     pub fn new(config: Config, draw: RandomFn, now: Instant) -> Self {
         let phase = match config.mode {
             Mode::Active => Phase::Closed,
@@ -64,7 +65,8 @@ impl StateMachine {
         Self { config, draw, phase, epoch: 0, window, consecutive_failures: 0, backoff_level: 0, healthy_since: now, transition: None }
     }
 
-    /// The state, as of the last call: an open breaker becomes half-open by the call that it lets through.
+    /// Returns the state as of the last call. An open breaker becomes half-open when it admits the
+    /// first probe.
     pub fn state(&self) -> State {
         match self.phase {
             Phase::Closed => State::Closed,
@@ -76,17 +78,17 @@ impl StateMachine {
         }
     }
 
-    /// The present epoch.
+    /// Returns the current epoch.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// What the window holds.
+    /// Returns the counts of the window.
     pub fn counts(&self, now: Instant) -> Counts {
         self.window.counts(now)
     }
 
-    /// How long it stays open; `None` in any other state.
+    /// Returns the remaining open time, or `None` in any other state.
     pub fn remaining(&self, now: Instant) -> Option<Duration> {
         match self.phase {
             Phase::Open { until } => Some(until.saturating_duration_since(now)),
@@ -94,12 +96,12 @@ impl StateMachine {
         }
     }
 
-    /// The change of state that the last operation made, once.
+    /// Takes the transition made by the last operation.
     pub fn take_transition(&mut self) -> Option<Transition> {
         self.transition.take()
     }
 
-    /// Lets a call through, in the returned epoch, or not.
+    /// Admits a call and returns its epoch, or rejects it.
     pub fn acquire(&mut self, now: Instant) -> Result<u64, CallNotPermitted> {
         if let Phase::Open { until } = self.phase
             && now >= until
@@ -110,12 +112,14 @@ impl StateMachine {
         match &mut self.phase {
             Phase::Closed | Phase::Disabled | Phase::MetricsOnly { .. } => Ok(self.epoch),
             Phase::Open { until } => Err(CallNotPermitted { retry_after: Some(until.saturating_duration_since(now)) }),
-            Phase::HalfOpen(round) => round.try_acquire(&self.config).then_some(self.epoch).ok_or(CallNotPermitted { retry_after: Some(PROBING_RETRY_AFTER) }),
+            Phase::HalfOpen(round) => {
+                round.try_acquire(&self.config).then_some(self.epoch).ok_or(CallNotPermitted { retry_after: Some(PROBING_RETRY_AFTER) })
+            }
             Phase::ForcedOpen => Err(CallNotPermitted { retry_after: None }),
         }
     }
 
-    /// Takes the result of a call that was let through in `epoch`; `false` if it came too late to count.
+    /// Records the result of a call admitted in `epoch`. Returns `false` if that epoch is over.
     pub fn record(&mut self, epoch: u64, observation: Observation, now: Instant) -> bool {
         if epoch != self.epoch {
             return false;
@@ -124,7 +128,7 @@ impl StateMachine {
             Phase::Closed => self.record_closed(observation, now),
             Phase::HalfOpen(_) => self.record_probe(observation, now),
             Phase::MetricsOnly { reported } => self.record_disabled(observation, reported, now),
-            // Nothing is let through in the first two, and nothing is recorded in the third.
+            // The first two admit no calls, the third records none.
             Phase::Open { .. } | Phase::ForcedOpen | Phase::Disabled => {}
         }
         true
@@ -146,7 +150,8 @@ impl StateMachine {
         }
     }
 
-    /// Counts a call and tells which limit is reached by now. A success too can complete the minimum of calls.
+    /// Counts a call and returns the limit that is reached. A success can complete the minimum of
+    /// calls too.
     fn record_in_window(&mut self, observation: Observation, now: Instant) -> Option<Cause> {
         let failed = match observation.outcome {
             CallOutcome::Success => false,
@@ -174,7 +179,7 @@ impl StateMachine {
         }
     }
 
-    /// Probes that had no answer in time have failed; should they answer yet, it is of an epoch that is over.
+    /// Fails the probes that timed out, and ignores their late results by a new epoch.
     fn expire_probes(&mut self, now: Instant) {
         if let Phase::HalfOpen(round) = &mut self.phase
             && round.expire(now, &self.config)
@@ -184,14 +189,15 @@ impl StateMachine {
         }
     }
 
-    /// Goes on as soon as the outcome of the round is certain.
+    /// Ends the round as soon as its outcome is certain.
     fn try_finish_round(&mut self, failure: Cause, hint: Option<Duration>, now: Instant) {
         let Phase::HalfOpen(round) = &self.phase else { return };
         match round.is_recovered(&self.config) {
             None => {}
             Some(true) => self.transition_to(Phase::Closed, Cause::ProbeSucceeded, now),
             Some(false) => {
-                // Not beyond the longest wait: what is not waited need not be taken back by healthy windows either.
+                // The level stops at the maximum open time: levels that do not lengthen it must not
+                // need healthy windows either.
                 if self.open_time() < Duration::from_millis(self.config.max_open_ms) {
                     self.backoff_level += 1;
                 }
@@ -200,7 +206,7 @@ impl StateMachine {
         }
     }
 
-    /// One level less for each span without an opening.
+    /// Reduces the level by one for each period without an opening.
     fn decay(&mut self, now: Instant) {
         let span = Duration::from_millis(self.config.window_ms.max(1));
         while self.backoff_level > 0 && now.saturating_duration_since(self.healthy_since) >= span {
@@ -209,19 +215,20 @@ impl StateMachine {
         }
     }
 
-    /// How long it stays open at the present level.
+    /// Returns the open time at the current level.
     fn open_time(&self) -> Duration {
         let wait = Duration::from_millis(self.config.open_ms).saturating_mul(2_u32.saturating_pow(self.backoff_level));
         wait.min(Duration::from_millis(self.config.max_open_ms))
     }
 
     fn open(&mut self, cause: Cause, hint: Option<Duration>, now: Instant) {
-        let wait =
-            jitter::jittered(self.open_time(), 0.2, self.draw).max(hint.unwrap_or_default().min(Duration::from_millis(self.config.max_retry_after_ms)));
+        let wait = jitter::jittered(self.open_time(), 0.2, self.draw)
+            .max(hint.unwrap_or_default().min(Duration::from_millis(self.config.max_retry_after_ms)));
         self.transition_to(Phase::Open { until: now + wait }, cause, now);
     }
 
-    /// Every way into another state: a new epoch and an empty window, so that nothing of the past counts twice.
+    /// Enters another state with a new epoch and an empty window, so that no earlier call counts
+    /// again.
     fn transition_to(&mut self, phase: Phase, cause: Cause, now: Instant) {
         let from = self.state();
         self.phase = phase;
@@ -232,12 +239,13 @@ impl StateMachine {
         self.transition = Some(Transition { from, to: self.state(), cause });
     }
 
-    /// Opens it for `wait`, as if it had seen failures.
+    /// Opens the breaker for `wait`, as if calls had failed.
     pub fn open_for(&mut self, wait: Duration, now: Instant) {
         self.transition_to(Phase::Open { until: now + wait }, Cause::Manual, now);
     }
 
-    /// Puts it into the mode an operator wants: `Active` forgets everything and closes it, any other stays until told otherwise.
+    /// Sets the mode. `Active` clears all counts and closes the breaker; any other mode stays until
+    /// changed.
     pub fn set_mode(&mut self, mode: Mode, now: Instant) {
         let phase = match mode {
             Mode::Active => {

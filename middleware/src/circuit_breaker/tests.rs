@@ -31,7 +31,7 @@ fn trailers_only(code: Code) -> Response<Answer> {
     Status::new(code, "").into_http::<()>().map(|()| body(None))
 }
 
-/// A layer, and the state after one call that got `answer` and read it to its end.
+/// Returns the state of a breaker after one call that got `answer` and read it to its end.
 async fn state_after(answer: Result<Response<Answer>, Rejection>) -> State {
     let layer = CircuitBreakerLayer::new("products", &Config { min_calls: 1, ..Config::default() });
     let mut answer = Some(answer);
@@ -43,7 +43,7 @@ async fn state_after(answer: Result<Response<Answer>, Rejection>) -> State {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_verdict_is_in_the_status_wherever_it_stands() {
+async fn breaker_reads_status_from_head_and_trailers() {
     assert_eq!(state_after(Ok(trailers_only(Code::Unavailable))).await, State::Open);
     assert_eq!(state_after(Ok(in_trailers(Code::Unavailable))).await, State::Open);
     assert_eq!(state_after(Ok(Response::new(body(None)))).await, State::Open);
@@ -52,13 +52,13 @@ async fn the_verdict_is_in_the_status_wherever_it_stands() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_is_a_failure_and_a_refusal_of_our_own_is_not() {
+async fn timeout_is_a_failure_and_local_rejection_is_not() {
     assert_eq!(state_after(Err(crate::deadline::elapsed(std::time::Duration::from_secs(1)))).await, State::Open);
     assert_eq!(state_after(Err(Rejection::new(&reasons::OVERLOADED, ""))).await, State::Closed);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_open_breaker_answers_without_calling() {
+async fn open_breaker_rejects_without_calling() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = calls.clone();
     let layer = CircuitBreakerLayer::new("products", &Config { min_calls: 3, open_ms: 5_000, ..Config::default() });
@@ -77,7 +77,7 @@ async fn an_open_breaker_answers_without_calling() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stays_away_as_long_as_the_answer_asks_wherever_it_does() {
+async fn open_time_follows_hint_in_head_or_trailers() {
     let with_hint = |mut answer: Response<Answer>, name: &'static str| {
         answer.headers_mut().insert(name, http::HeaderValue::from_static(if name == "retry-after" { "20" } else { "20000" }));
         answer
@@ -98,23 +98,23 @@ async fn stays_away_as_long_as_the_answer_asks_wherever_it_does() {
         let mut service =
             layer.layer(service_fn(move |_: Request<()>| std::future::ready(Ok::<_, Rejection>(answer.take().expect("called once")))));
         service.call(Request::new(())).await.unwrap().into_body().collect().await.unwrap();
-        let remaining = layer.handle().remaining().expect("it is open").as_secs_f64();
+        let remaining = layer.handle().remaining().expect("the breaker is open").as_secs_f64();
         assert!((remaining / f64::from(secs) - 1.0).abs() <= 0.2, "{name}: {remaining} s");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_below_is_a_failure() {
+async fn panic_in_call_is_a_failure() {
     let layer = CircuitBreakerLayer::new("products", &Config { min_calls: 1, ..Config::default() });
     let panics = layer.layer(service_fn(async |_: Request<()>| -> Result<Response<Answer>, Rejection> { panic!("on purpose") }));
-    // As in the server: the future outlives the panic.
+    // As in the server, the future outlives the panic.
     let caught = crate::catch_panic::CatchPanicLayer::new().layer(panics).oneshot(Request::new(())).await;
     assert!(caught.is_err());
     assert_eq!(layer.handle().state(), State::Open);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_dropped_halfway_says_nothing() {
+async fn dropped_call_is_not_counted() {
     let layer = CircuitBreakerLayer::new("products", &Config { min_calls: 1, ..Config::default() });
     let mut hangs = layer.layer(service_fn(|_: Request<()>| std::future::pending::<Result<Response<Answer>, Rejection>>()));
     drop(hangs.call(Request::new(())));
@@ -124,7 +124,7 @@ async fn a_call_that_is_dropped_halfway_says_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_dropped_at_its_deadline_is_a_failure() {
+async fn call_dropped_at_deadline_is_a_failure() {
     let layer = CircuitBreakerLayer::new("products", &Config { min_calls: 1, ..Config::default() });
     let mut hangs = layer.layer(service_fn(|_: Request<()>| std::future::pending::<Result<Response<Answer>, Rejection>>()));
     let second = std::time::Duration::from_secs(1);

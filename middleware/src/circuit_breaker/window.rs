@@ -1,4 +1,4 @@
-//! The calls that a breaker looks at: exact counts over the last seconds, or over the last calls.
+//! Sliding window of call outcomes: exact counts over the last seconds, or over the last calls.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -6,14 +6,14 @@ use tokio::time::Instant;
 
 use super::config::{Config, WindowKind};
 
-/// What happened in a window.
+/// Call counts of a window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// All calls.
     pub total: u32,
-    /// Those that failed, slow or not.
+    /// Failed calls, slow or not.
     pub failed: u32,
-    /// Those that were slow, failed or not.
+    /// Slow calls, failed or not.
     pub slow: u32,
 }
 
@@ -34,12 +34,12 @@ impl Counts {
         self.slow -= other.slow;
     }
 
-    /// `part / total`, NaN for none at all.
+    /// Returns `part / total`; NaN without calls.
     pub(super) fn rate(&self, part: u32) -> f64 {
         f64::from(part) / f64::from(self.total)
     }
 
-    /// Whether `part` of them is as many as `rate`, which is above 0, allows.
+    /// Returns whether `part` of the calls reaches `rate`, which must be above 0.
     pub(super) fn reaches(&self, part: u32, rate: f64) -> bool {
         part > 0 && self.rate(part) >= rate
     }
@@ -60,7 +60,7 @@ impl Window {
         }
     }
 
-    /// Takes one call in; what it holds then.
+    /// Records one call and returns the resulting counts.
     pub(super) fn record(&mut self, failed: bool, slow: bool, now: Instant) -> Counts {
         match self {
             Self::Time(window) => window.record(Counts::single(failed, slow), now),
@@ -68,7 +68,7 @@ impl Window {
         }
     }
 
-    /// What it holds. For those who look at it: it is copied.
+    /// Returns the counts. A time window is copied for it, because reading must not advance it.
     pub(super) fn counts(&self, now: Instant) -> Counts {
         match self {
             Self::Time(window) => window.clone().counts(now),
@@ -79,12 +79,13 @@ impl Window {
 
 const BUCKETS: usize = 10;
 
-/// Ten buckets that follow each other without drift: each begins where the one before ends, whenever calls come.
+/// Time window of ten consecutive buckets. Each bucket begins where the previous one ends, whenever
+/// calls arrive, so that they do not drift.
 #[derive(Debug, Clone)]
 pub(super) struct TimeWindow {
     width: Duration,
     buckets: [Counts; BUCKETS],
-    /// The newest bucket.
+    /// Index of the newest bucket.
     head: usize,
     head_began: Instant,
     sum: Counts,
@@ -108,7 +109,8 @@ impl TimeWindow {
         self.sum
     }
 
-    /// Lets go of what is older than the window. A `now` from before the head, from a thread that was late, belongs to the head.
+    /// Drops the buckets older than the window. A `now` before the newest bucket, from a late
+    /// thread, counts in the newest bucket.
     fn advance(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.head_began);
         if elapsed < self.width {

@@ -1,4 +1,4 @@
-//! Where an upstream is: `http://host:port` or `https://host:port`, one or several.
+//! Upstream addresses: `http://host:port` or `https://host:port`.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,7 @@ use http::{Uri, uri::Scheme};
 
 use super::InvalidConfig;
 
-/// One address of an upstream.
+/// One upstream address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Address(Uri);
 
@@ -20,12 +20,12 @@ impl Address {
         if is_valid { Ok(Self(uri)) } else { Err(invalid()) }
     }
 
-    /// What a registry knows by its number; `None` if nobody could listen there.
+    /// Creates an address from a resolved socket address; `None` for an unusable one (port 0).
     pub(crate) fn from_socket_addr(address: SocketAddr) -> Option<Self> {
         Self::parse(&format!("http://{address}")).ok()
     }
 
-    /// Each once, in the given order; at least one.
+    /// Parses and deduplicates `urls` in the given order. An empty list is an error.
     pub(crate) fn list<'a>(urls: impl IntoIterator<Item = &'a str>) -> Result<Vec<Self>, InvalidConfig> {
         let mut addresses = Vec::new();
         for url in urls {
@@ -37,12 +37,12 @@ impl Address {
         if addresses.is_empty() { Err(InvalidConfig::Url(String::new())) } else { Ok(addresses) }
     }
 
-    /// Whether it asks for TLS.
+    /// Returns `true` for `https`.
     pub(crate) fn is_secure(&self) -> bool {
         self.0.scheme() == Some(&Scheme::HTTPS)
     }
 
-    /// What requests say that they are for.
+    /// Returns the scheme and authority that requests carry.
     pub(crate) fn origin(&self, secure: bool) -> Uri {
         let mut parts = self.0.clone().into_parts();
         parts.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
@@ -53,7 +53,7 @@ impl Address {
         &self.0
     }
 
-    /// `host:port`, its name in logs and metrics.
+    /// Returns `host:port`, the name of the address in logs and metrics.
     pub(crate) fn name(&self) -> &str {
         self.0.authority().map_or("", |authority| authority.as_str())
     }

@@ -1,4 +1,5 @@
-//! Number and duration of the attempts at one target (gRFC A66, and likewise over HTTP); the calls they belong to are counted elsewhere.
+//! Attempt metrics: number and duration of the attempts at one target (gRFC A66, with the same
+//! series over HTTP). The `metrics` module measures logical calls.
 
 use std::{
     future::Future,
@@ -14,27 +15,32 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use crate::{
-    body::{End, BodyObserver, InstrumentedBody},
-    response_outcome::{ResponseOutcome, Role},
-    metrics::{AttemptSeries, HttpAttemptSeries, HandleCache, HttpClientSeries},
+    body::{BodyObserver, End, InstrumentedBody},
+    metrics::{AttemptSeries, HandleCache, HttpAttemptSeries, HttpClientSeries},
     rejection::Rejection,
     respond::Protocol,
+    response_outcome::{ResponseOutcome, Role},
     retry,
     streams::is_stream,
     trace::known_verb,
 };
 
-/// Measures each attempt until its last byte.
+/// Measures each attempt until the last byte of its response body.
 ///
 /// ```
-/// use palisade_middleware::{client::attempt_metrics::AttemptMetricsLayer, rejection::Rejection, respond::Protocol};
+/// use palisade_middleware::{
+///     client::attempt_metrics::AttemptMetricsLayer, rejection::Rejection, respond::Protocol,
+/// };
 /// # use tonic::{Status, body::Body};
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
 /// # metrics::with_local_recorder(&recorder, || tokio_test::block_on(async {
-/// let call = service_fn(async |_| Ok::<_, Rejection>(Status::unavailable("down").into_http::<Body>()));
-/// let answer = AttemptMetricsLayer::new(Protocol::Grpc, "products").layer(call).oneshot(http::Request::new(())).await.unwrap();
-/// drop(answer); // It was measured until here.
+/// let call = service_fn(async |_| {
+///     Ok::<_, Rejection>(Status::unavailable("down").into_http::<Body>())
+/// });
+/// let attempts = AttemptMetricsLayer::new(Protocol::Grpc, "products").layer(call);
+/// let response = attempts.oneshot(http::Request::new(())).await.unwrap();
+/// drop(response); // The measurement ends with the body.
 /// # }));
 /// # let prometheus = recorder.handle().render();
 /// assert!(prometheus.contains("grpc_client_attempt_duration"));
@@ -49,7 +55,7 @@ enum Series {
 }
 
 impl AttemptMetricsLayer {
-    /// For attempts at `target`.
+    /// Creates the layer for attempts at `target`.
     pub fn new(protocol: Protocol, target: &'static str) -> Self {
         Self(Arc::new(match protocol {
             Protocol::Grpc => Series::Grpc { target, handles: HandleCache::default() },
@@ -61,7 +67,7 @@ impl AttemptMetricsLayer {
         let is_first = request.extensions().get::<retry::Attempt>().is_none();
         let (series, protocol) = match &*self.0 {
             Series::Grpc { target, handles: known } => {
-                // Our own calls name only methods of our own contracts.
+                // The label is bounded: outgoing calls use only methods of the generated clients.
                 let method = request.uri().path().trim_start_matches('/');
                 let series = known.get(method, || (method.into(), AttemptSeries::new(method, target)));
                 let started = if is_first { &series.original } else { &series.retry };
@@ -83,7 +89,7 @@ impl<S> Layer<S> for AttemptMetricsLayer {
     }
 }
 
-/// See [`AttemptMetricsLayer`].
+/// Service of [`AttemptMetricsLayer`].
 #[derive(Debug, Clone)]
 pub struct AttemptMetrics<S> {
     inner: S,
@@ -109,11 +115,11 @@ where
     }
 }
 
-/// An attempt being measured; one that is dropped was cancelled.
+/// Measurement of one attempt. Dropped before the end, it records a cancellation.
 #[derive(Debug)]
 pub struct Measurement {
     series: Measured,
-    /// `None` once it was measured.
+    /// `None` after the duration was recorded.
     started: Option<Instant>,
     outcome: ResponseOutcome,
     stream: bool,
@@ -152,7 +158,7 @@ impl BodyObserver for Measurement {
 }
 
 pin_project! {
-    /// The future of [`AttemptMetrics`].
+    /// Response future of [`AttemptMetrics`].
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
         #[pin]
@@ -171,7 +177,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let result = ready!(this.inner.poll(cx));
-        let mut measurement = this.measurement.take().expect("a future is not polled after it was ready");
+        let mut measurement = this.measurement.take().expect("future polled after completion");
         match &result {
             Ok(response) => {
                 measurement.outcome.record_head(response);

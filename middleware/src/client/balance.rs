@@ -1,24 +1,29 @@
-//! Several addresses of one upstream, chosen by load, each behind a breaker of its own.
+//! Client-side load balancing: power of two choices (P2C) by peak EWMA, with one circuit breaker
+//! per endpoint (outlier detection).
 //!
-//! The innermost service of the stack. It chooses in `call`, for each attempt anew: of two endpoints drawn at random the one with the
-//! lower load (peak EWMA), among those whose breaker lets calls through. An endpoint's breaker sees one endpoint fail long before
-//! the target's sees that a share of all calls does, and its refusals never reach the caller: there is another endpoint.
+//! The balancer is the innermost service of the stack and picks an endpoint in `call`, for every
+//! attempt. P2C samples two random endpoints among those whose breaker admits calls and picks the
+//! one with the lower load. The breaker of an endpoint opens long before the error rate of the
+//! target is high enough for the target's breaker. Its rejections never reach the caller, because
+//! another endpoint is used.
 //!
-//! A retry goes to an endpoint that its call has not tried yet, as long as there is one that nothing speaks against.
+//! A retry goes to an endpoint that the call has not tried yet, if a usable one is left.
 //!
-//! Until a registry has told of any address, calls are refused at once: no attempt was made, so that no breaker counts it and no retry follows.
+//! Calls are rejected immediately while discovery has not resolved any address. No attempt is made,
+//! so no breaker records a failure and no retry follows.
 //!
-//! With a single address there is nothing to choose, nothing is measured, and the target's breaker is the only one.
+//! A single address bypasses the balancer: no load is measured, and the target's breaker is the
+//! only one.
 
 mod call;
 mod config;
-mod outlier_ejection;
 #[cfg(test)]
 mod ejection_tests;
 mod endpoints;
-mod peak_ewma;
 mod node;
+mod outlier_ejection;
 mod p2c;
+mod peak_ewma;
 mod previous_endpoints;
 
 use std::{
@@ -38,7 +43,7 @@ use self::{
     call::Call,
     endpoints::Shared,
     node::BalancedEndpoint,
-    p2c::{Picked, PickContext, pick},
+    p2c::{PickContext, Picked, pick},
 };
 use super::{Config as ClientConfig, InvalidConfig as InvalidClientConfig, endpoint};
 use crate::{
@@ -56,17 +61,18 @@ pub use endpoints::{EndpointStatus, Endpoints};
 pub(super) use config::{outlier_detection_defaults, read_breaker};
 pub(super) use previous_endpoints::PreviousEndpoints;
 
-/// Sends each request to one of a target's endpoints. Clones share them.
+/// Sends each request to one of the target's endpoints. Clones share the endpoints.
 #[derive(Debug, Clone)]
 pub struct Balancer(Arc<Shared>);
 
 impl Balancer {
-    /// The balancer for `target`; `config` was validated. Must be called within a tokio runtime.
+    /// Creates the balancer for `target` from a validated `config`. Must be called within a tokio
+    /// runtime.
     pub(crate) fn new(target: &'static str, config: &ClientConfig) -> Result<Self, InvalidClientConfig> {
         Ok(Self(Arc::new(Shared::new(target, config)?)))
     }
 
-    /// The addresses, to look at and to change.
+    /// Returns a handle that reads and replaces the endpoints.
     pub(crate) fn endpoints(&self) -> Endpoints {
         Endpoints(self.0.clone())
     }
@@ -77,7 +83,7 @@ impl Service<Request<Body>> for Balancer {
     type Error = Rejection;
     type Future = ResponseFuture;
 
-    /// Always ready: who is promised an endpoint here may find it gone when the request comes.
+    /// Always ready: an endpoint reserved here could be removed before the request comes.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
         Poll::Ready(Ok(()))
     }
@@ -91,10 +97,11 @@ impl Service<Request<Body>> for Balancer {
         }
         let now = Instant::now();
         let deadline = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0);
-        // One bad endpoint is enough for a call.
+        // A retry never probes: one bad endpoint per call is enough.
         let may_probe = request.extensions().get::<retry::Attempt>().is_none();
         let previous = request.extensions().get::<PreviousEndpoints>();
-        let pick_endpoint = |previous: &[Arc<BalancedEndpoint>]| pick(&nodes, &self.0.rng, PickContext { now, deadline, may_probe, previous });
+        let pick_endpoint =
+            |previous: &[Arc<BalancedEndpoint>]| pick(&nodes, &self.0.rng, PickContext { now, deadline, may_probe, previous });
         let Picked { node, permit, panic_mode: panics } = previous.map_or_else(|| pick_endpoint(&[]), |tried| tried.pick(pick_endpoint));
         if panics {
             self.0.panic_picks.increment(1);
@@ -105,13 +112,13 @@ impl Service<Request<Body>> for Balancer {
     }
 }
 
-/// No address is known: not even an attempt.
+/// Rejection for an empty endpoint set, without an attempt.
 fn no_endpoint_available() -> Rejection {
-    Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "the address of a service behind this one is not known yet")
+    Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "no endpoint of an upstream service is known yet")
 }
 
 pin_project! {
-    /// The future of [`Balancer`].
+    /// Response future of [`Balancer`].
     #[derive(Debug)]
     pub struct ResponseFuture {
         #[pin]
@@ -134,7 +141,7 @@ impl Future for ResponseFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            WayProjection::NoEndpoint { refusal } => Poll::Ready(Err(refusal.take().expect("a future is not polled after it was ready"))),
+            WayProjection::NoEndpoint { refusal } => Poll::Ready(Err(refusal.take().expect("future polled after completion"))),
             WayProjection::Single { inner } => inner.poll(cx),
             WayProjection::Balanced { inner } => inner.poll(cx).map_ok(|response| response.map(Body::new)),
         }

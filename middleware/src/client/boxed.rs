@@ -1,4 +1,4 @@
-//! A stack whose type is of no interest, and what becomes of its refusals.
+//! Type-erased client stack, and the conversion of its rejections.
 
 use std::{convert::Infallible, fmt, future::Future, pin::Pin, sync::Arc};
 
@@ -11,15 +11,16 @@ use crate::{rejection::Rejection, respond::RejectionExtension};
 
 pub(super) type CallFuture<R, E> = Pin<Box<dyn Future<Output = Result<Response<R>, E>> + Send>>;
 
-/// Not tower's boxed service, which is boxed anew with every clone of a client.
+/// Object-safe call. `tower::util::BoxCloneService` would allocate for every clone of a client.
 pub(super) trait Call<R, E>: fmt::Debug + Send + Sync {
     fn call(&self, request: Request<Body>) -> CallFuture<R, E>;
 }
 
-/// A stack, shared by all clones of a client.
+/// Stack shared by all clones of a client.
 pub(super) struct BoxedStack<S, E> {
     pub(super) stack: S,
-    /// What we refused ourselves is an error: a response would lose the cause on its way to the handler.
+    /// Converts a local rejection to an error: a response would lose its cause on the way to the
+    /// handler.
     pub(super) into_error: fn(Arc<Rejection>) -> E,
 }
 
@@ -36,7 +37,8 @@ where
 {
     fn call(&self, request: Request<Body>) -> CallFuture<R, E> {
         let (mut stack, into_error) = (self.stack.clone(), self.into_error);
-        // Ready as a rule: then the call is made here, and is all that is moved into the box.
+        // The stack is usually ready: the call then starts here, and only its future is moved into
+        // the box.
         let ready = stack.ready().now_or_never().is_some();
         let call = if ready { Either::Left(stack.call(request)) } else { Either::Right(stack.oneshot(request)) };
         Box::pin(call.map(move |result| {
@@ -49,7 +51,7 @@ where
     }
 }
 
-/// The refusal as a generated client knows it; its source is the refusal itself.
+/// Converts a rejection to a `Status` with the rejection as its source.
 pub(super) fn to_status(rejection: Arc<Rejection>) -> Status {
     let mut status = rejection.to_status();
     status.set_source(rejection);

@@ -1,4 +1,4 @@
-//! What an operator may set of one upstream.
+//! Settings of one upstream.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,43 +10,48 @@ use crate::{
     retry, tls,
 };
 
-/// One upstream service and how it is called.
+/// Client settings for one upstream service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where it is: `http://127.0.0.1:5000` (`https://` if `tls.ca_file` is set), several addresses separated by commas; or who knows: `dns://products:5000` (A and AAAA records),
-    /// `srv://_products._tcp.example` (SRV records: those of the lowest priority, whatever their weights), both with `?server=ip:port` to name
-    /// a resolver; `etcd://host:2379/palisade/products` (who has registered there).
+    /// Address of the upstream or its discovery source. Static: `http://127.0.0.1:5000` (`https://`
+    /// if `tls.ca_file` is set), several separated by commas. DNS A and AAAA records:
+    /// `dns://products:5000`. DNS SRV records: `srv://_products._tcp.example`, lowest priority
+    /// only, weights are ignored. Both DNS forms take `?server=ip:port` for a resolver. etcd:
+    /// `etcd://host:2379/palisade/products`, the instances registered below this prefix.
     pub url: String,
-    /// TLS towards it.
+    /// TLS to the upstream.
     pub tls: tls::UpstreamTls,
-    /// The longest the handshakes of a connection may take, in milliseconds.
+    /// Timeout for the TCP and TLS handshakes of a connection, milliseconds.
     pub connect_timeout_ms: u64,
-    /// How its connections are kept and tried again.
+    /// Keep-alive and reconnect backoff of connections.
     pub connection: Connection,
-    /// The longest one attempt may take until its last byte, in milliseconds.
+    /// Timeout of one attempt until its last byte, milliseconds.
     pub attempt_timeout_ms: u64,
-    /// The longest a call may take with all its attempts, in milliseconds; less if its request has less time left.
+    /// Timeout of a call with all its attempts, milliseconds. An earlier deadline of the incoming
+    /// request takes precedence.
     pub call_timeout_ms: u64,
-    /// Calls in flight at once; more are refused. Below what the server's own adaptive limit lets run, so that one upstream that hangs does not
-    /// take all of it; and at most as many for each address as its server lets a connection have (`server.http2.max_streams`, 256).
+    /// Maximum calls in flight (bulkhead). Calls above it are rejected. Keep it below the server's
+    /// own adaptive limit, so that one hanging upstream cannot use all of it, and at most
+    /// `server.http2.max_streams` of the upstream (256) per address.
     pub max_in_flight: u32,
-    /// When a call is tried again.
+    /// Retry policy and budget.
     pub retry: retry::Config,
-    /// When calls stop.
+    /// Circuit breaker for this upstream.
     pub circuit_breaker: circuit_breaker::Config,
-    /// How addresses are found that are not in `url` itself.
+    /// Refresh of addresses from DNS, SRV or etcd.
     pub discovery: discovery::Config,
-    /// How one of several addresses is chosen.
+    /// Load balancing across several addresses.
     pub balance: balance::Config,
-    /// When one of several addresses is left alone; a single one has no breaker but `breaker`.
+    /// Outlier detection: circuit breaker per address. Unused with a single address, which has only
+    /// `circuit_breaker`.
     #[serde(deserialize_with = "balance::read_breaker")]
     #[schemars(with = "circuit_breaker::Config")]
     pub outlier_detection: circuit_breaker::Config,
 }
 
 impl Default for Config {
-    /// Everything but `url`, which has no sensible default.
+    /// Defaults for everything except `url`, which has no sensible default.
     fn default() -> Self {
         Self {
             url: String::new(),
@@ -65,57 +70,57 @@ impl Default for Config {
     }
 }
 
-/// A value that makes no sense; the text begins with its key.
+/// Invalid client setting; the text begins with its key.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidConfig {
-    /// Not an address.
+    /// Invalid address.
     #[error("url must be http://host:port, or several separated by commas, or begin with dns://, srv:// or etcd://, not {0:?}")]
     Url(String),
-    /// `https` without an authority to check it by, or `http` though there is one.
+    /// `https` without a CA file, or `http` with one.
     #[error("url must be https:// if tls.ca_file is set, and else http://, not {0:?}")]
     Scheme(String),
-    /// Of TLS.
+    /// Invalid TLS setting.
     #[error(transparent)]
     Tls(#[from] tls::Error),
-    /// Not a registry.
+    /// Invalid discovery source.
     #[error(transparent)]
     Upstream(#[from] discovery::InvalidUpstream),
-    /// Of the search for addresses.
+    /// Invalid discovery setting.
     #[error("discovery.{0}")]
     Discovery(#[from] discovery::InvalidConfig),
-    /// No place to send HTTP requests to.
+    /// Invalid origin of an HTTP client.
     #[error("an origin must be http:// or https:// with a host, not {0}:")]
     Origin(String),
-    /// Of TLS or of a proxy, most likely.
-    #[error("no HTTP client can be made")]
+    /// The HTTP client cannot be built, usually because of TLS or a proxy.
+    #[error("cannot build the HTTP client")]
     Client(#[source] reqwest::Error),
-    /// A number out of its range.
+    /// Value that must be positive.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
-    /// Of the connections.
+    /// Invalid connection setting.
     #[error("connection.{0}")]
     Connection(#[from] connection::InvalidConfig),
-    /// Of the retries.
+    /// Invalid retry setting.
     #[error("retry.{0}")]
     Retry(#[from] retry::InvalidConfig),
-    /// Of the breaker.
-    #[error("breaker.{0}")]
+    /// Invalid circuit breaker setting.
+    #[error("circuit_breaker.{0}")]
     Breaker(circuit_breaker::InvalidConfig),
-    /// Of the choice between addresses.
+    /// Invalid load balancing setting.
     #[error("balance.{0}")]
     Balance(#[from] balance::InvalidConfig),
-    /// Of the breakers of single addresses.
-    #[error("endpoint_breaker.{0}")]
+    /// Invalid outlier detection setting.
+    #[error("outlier_detection.{0}")]
     EndpointBreaker(circuit_breaker::InvalidConfig),
 }
 
 impl Config {
-    /// The defaults for the upstream at `url`, or at several separated by commas.
+    /// Default settings for the upstream at `url`, a single address or several separated by commas.
     pub fn at(url: impl Into<String>) -> Self {
         Self { url: url.into(), ..Self::default() }
     }
 
-    /// The same with `url` where it has none of its own.
+    /// Fills in `url` if none is set.
     #[must_use]
     pub fn with_default_url(mut self, url: &str) -> Self {
         if self.url.is_empty() {
@@ -145,7 +150,7 @@ impl Config {
     }
 }
 
-/// What any hop has: an error for the first of these that is 0.
+/// Checks the limits common to gRPC and HTTP; returns an error for the first that is 0.
 pub(super) fn check_limits([connect, attempt, call]: [u64; 3], max_in_flight: u32) -> Result<(), InvalidConfig> {
     let limits = [
         ("connect_timeout_ms", connect),
@@ -163,7 +168,7 @@ mod tests {
     use crate::client::address::Address;
 
     #[test]
-    fn an_error_names_the_key() {
+    fn config_error_names_setting() {
         let text = |config: Config| config.validate().unwrap_err().to_string();
         assert!(text(Config::default()).starts_with("url "));
         for url in ["127.0.0.1:5000", "http://127.0.0.1", "https://127.0.0.1:5000", "http://:5000", "http://127.0.0.1:0", "unix:/tmp/x"] {
@@ -178,12 +183,12 @@ mod tests {
         assert!(text(Config::at("http://a:1,")).starts_with("url "));
         assert_eq!(text(Config { max_in_flight: 0, ..valid.clone() }), "max_in_flight must be at least 1");
         let connection = Connection { max_connect_backoff_ms: 49, ..Connection::default() };
-        assert!(text(Config { connection, ..valid.clone() }).starts_with("connection.max_pause_ms "));
+        assert!(text(Config { connection, ..valid.clone() }).starts_with("connection.max_connect_backoff_ms "));
         let retry = retry::Config { max_attempts: 1, ..retry::Config::default() };
         assert!(text(Config { retry, ..valid.clone() }).starts_with("retry.max_attempts "));
         let breaker = circuit_breaker::Config { probes: 0, ..circuit_breaker::Config::default() };
-        assert!(text(Config { circuit_breaker: breaker.clone(), ..valid.clone() }).starts_with("breaker.probes "));
-        assert!(text(Config { outlier_detection: breaker, ..valid.clone() }).starts_with("endpoint_breaker.probes "));
+        assert!(text(Config { circuit_breaker: breaker.clone(), ..valid.clone() }).starts_with("circuit_breaker.probes "));
+        assert!(text(Config { outlier_detection: breaker, ..valid.clone() }).starts_with("outlier_detection.probes "));
         let discovery = discovery::Config { min_refresh_ms: 0, ..discovery::Config::default() };
         assert!(text(Config { discovery, ..valid.clone() }).starts_with("discovery.min_refresh_ms "));
         let balance = balance::Config { decay_ms: 0, ..balance::Config::default() };
@@ -191,15 +196,15 @@ mod tests {
     }
 
     #[test]
-    fn several_addresses_are_separated_by_commas() {
+    fn url_lists_addresses_separated_by_commas() {
         let upstream = Config::at("http://a:1, http://b:2,http://a:1").upstream().unwrap();
         let UpstreamUrl::List(addresses) = upstream else { panic!("not a list") };
         assert_eq!(addresses.iter().map(Address::name).collect::<Vec<_>>(), ["a:1", "b:2"]);
     }
 
     #[test]
-    fn the_breaker_of_an_endpoint_has_defaults_of_its_own() {
-        let config: Config = serde_json::from_str(r#"{"endpoint_breaker": {"open_ms": 700}}"#).unwrap();
+    fn outlier_detection_has_its_own_defaults() {
+        let config: Config = serde_json::from_str(r#"{"outlier_detection": {"open_ms": 700}}"#).unwrap();
         assert_eq!(config.outlier_detection, circuit_breaker::Config { open_ms: 700, ..Config::default().outlier_detection });
         let help = crate::config::command::<Config>("test", "A test.").render_long_help().to_string();
         for (failures, key) in [(0, "BREAKER"), (5, "ENDPOINT_BREAKER")] {

@@ -1,4 +1,5 @@
-//! The pause after a failed connection: tonic tries again at every call.
+//! Connect backoff: exponential pause with jitter after a failed connection. Without it tonic
+//! reconnects for every call.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,10 +13,10 @@ use crate::{
     },
 };
 
-/// When the next connection may be tried: pure, takes `now`.
+/// Time of the next connection attempt. Pure: takes `now`.
 #[derive(Debug)]
 struct BackoffState {
-    /// After the first failure in a row.
+    /// Backoff after the first of consecutive failures.
     base: Duration,
     max: Duration,
     failures: u32,
@@ -24,7 +25,7 @@ struct BackoffState {
 }
 
 impl BackoffState {
-    /// Whether to try now; if not, how long to wait.
+    /// Returns the remaining backoff as the error, or `Ok` when an attempt is due.
     fn check(&self, now: Instant) -> Result<(), Duration> {
         match self.not_before {
             Some(at) if at > now => Err(at - now),
@@ -44,35 +45,35 @@ impl BackoffState {
     }
 }
 
-/// The pauses of one connector, shared by its clones and by whoever would rather go elsewhere meanwhile.
+/// Connect backoff of one connector, shared by its clones and read by the load balancer.
 #[derive(Debug, Clone)]
 pub(super) struct ConnectBackoff(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// Spares whoever asks the lock as long as all is well.
+    /// Avoids the lock while connections succeed.
     failing: AtomicBool,
     state: Mutex<BackoffState>,
 }
 
 impl ConnectBackoff {
-    /// None yet.
+    /// Starts without backoff.
     pub(super) fn new(base: Duration, max: Duration, draw: RandomFn) -> Self {
         let back_off = BackoffState { base, max, failures: 0, not_before: None, draw };
         Self(Arc::new(Shared { failing: AtomicBool::new(false), state: Mutex::new(back_off) }))
     }
 
-    /// Whether a call that needs a new connection would fail at once.
+    /// Whether a call that needs a new connection would fail immediately.
     pub(super) fn is_backing_off(&self, now: Instant) -> bool {
         self.0.failing.load(Ordering::Acquire) && self.0.state.lock().check(now).is_err()
     }
 
-    /// Whether to try now; if not, how long to wait.
+    /// Returns the remaining backoff as the error, or `Ok` when an attempt is due.
     pub(super) fn check(&self, now: Instant) -> Result<(), Duration> {
         self.0.state.lock().check(now)
     }
 
-    // Both under the lock, or the flag of one could outlast the state of the other.
+    // Both are updated under the lock, so that the flag never contradicts the state.
 
     pub(super) fn failed(&self, now: Instant) {
         let mut back_off = self.0.state.lock();

@@ -1,19 +1,22 @@
-//! What an operator may set of the connections to one address.
+//! Settings of the connections to one address.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a connection is kept, and when the next is tried after a failed one.
+/// Keep-alive and reconnect backoff.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Connection {
-    /// A peer that was silent for this long is asked whether it is there (HTTP/2 PING), calls or not, in milliseconds.
+    /// Interval of HTTP/2 keep-alive PINGs on a silent connection, with or without calls,
+    /// milliseconds.
     pub keep_alive_ms: u64,
-    /// Without an answer within this time the connection is given up, in milliseconds.
+    /// Timeout of a keep-alive PING, milliseconds. The connection is closed afterwards.
     pub keep_alive_timeout_ms: u64,
-    /// The pause after the first failed attempt to connect; doubled with each further one, 20 % more or less. In milliseconds.
+    /// Backoff after the first failed connection attempt, milliseconds. Doubles with each further
+    /// failure, with 20 % jitter.
     pub connect_backoff_ms: u64,
-    /// The longest pause, in milliseconds. Well below the wait of the breakers, so that their probes find the way free.
+    /// Maximum connect backoff, milliseconds. Keep it well below the open time of the circuit
+    /// breakers, so that their probes can connect.
     pub max_connect_backoff_ms: u64,
 }
 
@@ -23,21 +26,24 @@ impl Default for Connection {
     }
 }
 
-/// A value that makes no sense; the text begins with its key.
+/// Invalid connection setting; the text begins with its key.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidConfig {
-    /// A number out of its range.
+    /// Value that must be positive.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
-    /// The longest is shorter than the first.
-    #[error("max_pause_ms must be at least pause_ms")]
+    /// The maximum is below the initial backoff.
+    #[error("max_connect_backoff_ms must be at least pause_ms")]
     Order,
 }
 
 impl Connection {
     pub(super) fn validate(&self) -> Result<(), InvalidConfig> {
-        let required =
-            [("keep_alive_ms", self.keep_alive_ms), ("keep_alive_timeout_ms", self.keep_alive_timeout_ms), ("pause_ms", self.connect_backoff_ms)];
+        let required = [
+            ("keep_alive_ms", self.keep_alive_ms),
+            ("keep_alive_timeout_ms", self.keep_alive_timeout_ms),
+            ("pause_ms", self.connect_backoff_ms),
+        ];
         match required.into_iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(InvalidConfig::Zero(key)),
             None if self.max_connect_backoff_ms < self.connect_backoff_ms => Err(InvalidConfig::Order),

@@ -1,4 +1,4 @@
-//! TCP and TLS connections to one upstream, with a pause after a failed one: tonic tries again at every call.
+//! TCP and TLS connector with connect backoff. Without it tonic reconnects for every call.
 
 use std::{
     io,
@@ -15,26 +15,26 @@ use tower::Service;
 use super::{Connection, connect_backoff::ConnectBackoff};
 use crate::{jitter, tls};
 
-/// Why there is no connection.
+/// Reason for a failed connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The last attempt failed a moment ago; the next is made after this long.
-    #[error("the last connection attempt failed, the next is in {0:?}")]
+    /// In connect backoff; the next attempt follows after this time.
+    #[error("connect backoff, next attempt in {0:?}")]
     BackingOff(Duration),
-    /// No answer to the handshakes of TCP and TLS in time.
-    #[error("no connection within {0:?}")]
+    /// The TCP and TLS handshakes timed out.
+    #[error("connect timed out after {0:?}")]
     TimedOut(Duration),
-    /// The name did not resolve, nobody listens, or it is not who it should be.
-    #[error("no connection")]
+    /// DNS, TCP or TLS error, including a failed certificate check.
+    #[error("cannot connect")]
     Failed(#[from] io::Error),
 }
 
-/// How all addresses of an upstream are connected to.
+/// Connect parameters common to all addresses of an upstream.
 #[derive(Debug, Clone)]
 pub(super) struct ConnectParams {
-    /// For the handshakes of TCP and TLS together.
+    /// Timeout for the TCP and TLS handshakes together.
     pub(super) timeout: Duration,
-    /// `None`: in plain text.
+    /// `None` for plain text.
     pub(super) tls: Option<tls::Connector>,
     pub(super) connection: Connection,
 }
@@ -45,11 +45,11 @@ impl ConnectParams {
         Self { timeout, tls: None, connection: Connection::default() }
     }
 
-    /// A connection to the host and port of `uri`, however long it takes.
+    /// Connects to the host and port of `uri`, without a timeout.
     pub(super) async fn connect(&self, uri: &Uri) -> io::Result<tls::Stream<TcpStream>> {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let tcp = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await?;
-        // Small frames are sent as they are written; without it a call may wait 40 ms for an ACK.
+        // Disables Nagle's algorithm: a small frame could otherwise wait 40 ms for a delayed ACK.
         tcp.set_nodelay(true)?;
         match &self.tls {
             Some(tls) => tls.connect(tcp).await,
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_longer_after_each_failure_and_not_at_all_after_a_success() {
+    async fn backoff_doubles_per_failure_and_resets_on_success() {
         let backoff = ConnectBackoff::new(Duration::from_millis(50), Duration::from_secs(1), || 0.5);
         let now = Instant::now();
         for backoff_ms in [50, 100, 200, 400, 800, 1000, 1000] {
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn does_not_touch_the_network_while_it_pauses() {
+    async fn connector_does_no_io_during_backoff() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri: Uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         drop(listener);

@@ -1,4 +1,5 @@
-//! One upstream address behind one HTTP/2 connection, more if there are streams, and what its failures mean.
+//! Upstream endpoint: one HTTP/2 connection per address, more for streams, and the classification
+//! of transport errors.
 
 mod stream_connections;
 
@@ -22,49 +23,52 @@ use tower::{ServiceExt, util::Oneshot};
 use self::stream_connections::{StreamConnectionPool, StreamSlot};
 use super::{
     address::Address,
-    connector::{ConnectError, Connector, ConnectParams},
     connect_backoff::ConnectBackoff,
+    connector::{ConnectError, ConnectParams, Connector},
 };
 use crate::{
-    body::{PermitGuard, InstrumentedBody},
+    body::{InstrumentedBody, PermitGuard},
     deadline,
     rejection::{Rejection, reasons},
     streams::is_stream,
 };
 
-/// The source of a refusal whose cause was the connection: no answer came from the other side.
+/// Source of a rejection after a transport error: the server sent no response.
 #[derive(Debug, thiserror::Error)]
-#[error("no answer came")]
+#[error("transport error")]
 pub struct Failure {
-    /// The server has certainly not seen the request, so that even one with side effects may be sent again.
+    /// Whether the server has certainly not processed the request, so that even a non-idempotent
+    /// one can be retried.
     pub never_sent: bool,
-    /// No connection was tried, so soon after the last failure: this is that failure told again.
+    /// Whether no connection was attempted because of connect backoff: repeats the error of the
+    /// last attempt.
     pub connect_backoff: bool,
     source: Box<dyn StdError + Send + Sync>,
 }
 
 impl Failure {
-    /// The refusal of the call.
+    /// Converts the failure to a rejection of the call.
     pub(super) fn into_rejection(self) -> Rejection {
-        Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "a service behind this one cannot be reached").with_source(self)
+        Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "cannot reach an upstream service").with_source(self)
     }
 
-    /// Of a call over HTTP. That a connection was lost before the request was on it is not told by every error: it then counts as lost.
+    /// Converts a reqwest error. Some errors do not reveal that the connection broke before the
+    /// request was sent; these count as sent.
     pub(super) fn from_reqwest(error: reqwest::Error) -> Self {
-        // Whatever its address holds is nobody's business.
+        // The URL may contain credentials.
         let error = error.without_url();
         let unsent = error.is_connect() || causes(&error).any(is_never_sent);
         Self { never_sent: unsent, connect_backoff: false, source: error.into() }
     }
 
-    /// A failure of which nothing is known but this.
+    /// Failure for tests.
     #[cfg(test)]
     pub(crate) fn example(unsent: bool) -> Self {
         Self { never_sent: unsent, connect_backoff: false, source: "an example".into() }
     }
 }
 
-/// One address. Sends a request over a connection that is made when it is needed.
+/// Sends requests to one address over a lazy connection.
 #[derive(Debug, Clone)]
 pub(super) struct Endpoint {
     channel: Channel,
@@ -79,7 +83,7 @@ impl Endpoint {
             .origin(address.origin(params.tls.is_some()))
             .http2_keep_alive_interval(Duration::from_millis(params.connection.keep_alive_ms))
             .keep_alive_timeout(Duration::from_millis(params.connection.keep_alive_timeout_ms))
-            // A peer that went away silently is found before the next call needs it.
+            // Detects a dead peer before the next call needs the connection.
             .keep_alive_while_idle(true);
         let connector = Connector::new(params);
         let backoff = connector.backoff();
@@ -88,7 +92,7 @@ impl Endpoint {
         Self { channel, stream_connections: lanes, backoff }
     }
 
-    /// Waiting for a connection is a part of the call, under its deadline.
+    /// Sends a request. The wait for a connection is part of the call and under its deadline.
     pub(super) fn send(&self, request: Request<Body>) -> ResponseFuture {
         let (channel, place) = if is_stream(&request) {
             let (channel, place) = self.stream_connections.acquire();
@@ -99,19 +103,19 @@ impl Endpoint {
         ResponseFuture { inner: channel.oneshot(request), stream_slot: place }
     }
 
-    /// Whether it failed to connect a moment ago and will not try again yet.
+    /// Whether the endpoint is in connect backoff after a failure.
     pub(super) fn is_backing_off(&self, now: Instant) -> bool {
         self.backoff.is_backing_off(now)
     }
 }
 
 pin_project! {
-    /// The future of [`Endpoint`].
+    /// Response future of [`Endpoint`].
     #[derive(Debug)]
     pub struct ResponseFuture {
         #[pin]
         inner: Oneshot<Channel, Request<Body>>,
-        // Of a stream.
+        // `Some` for a stream.
         stream_slot: Option<StreamSlot>,
     }
 }
@@ -130,7 +134,8 @@ impl Future for ResponseFuture {
 }
 
 fn to_rejection(error: transport::Error) -> Rejection {
-    // tonic keeps a timer for the `grpc-timeout` we wrote; ours runs out first but may be polled second.
+    // tonic sets a timer of its own from the `grpc-timeout` header. The local timeout expires first
+    // but may be polled second.
     if causes(&error).any(<dyn StdError>::is::<tonic::TimeoutExpired>) {
         return deadline::elapsed(Duration::ZERO);
     }
@@ -143,8 +148,9 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
     std::iter::successors(Some(error), |error| (*error).source())
 }
 
-/// No connection; a connection that closed before hyper took the request; a stream that the server refused, or that is younger than
-/// the last one it promised to serve (RFC 9113, sections 8.7 and 6.8).
+/// The request was never sent: no connection; a connection closed before hyper took the request; a
+/// stream refused by the server, or above the last stream ID of its GOAWAY (RFC 9113, sections 8.7
+/// and 6.8).
 fn is_never_sent(cause: &(dyn StdError + 'static)) -> bool {
     if let Some(error) = cause.downcast_ref::<h2::Error>() {
         let graceful = error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
@@ -158,7 +164,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn tells_a_failed_connection_from_one_that_was_not_tried() {
+    async fn connect_failure_differs_from_connect_backoff() {
         let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let endpoint = Endpoint::new(&Address::parse(&format!("http://{dead}")).unwrap(), ConnectParams::plain(Duration::from_secs(1)));
         assert!(!endpoint.is_backing_off(Instant::now()));

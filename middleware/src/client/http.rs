@@ -1,4 +1,4 @@
-//! The same stack around HTTP calls to one origin.
+//! HTTP client stack for one origin, with the same layers as the gRPC client.
 
 mod config;
 mod endpoint;
@@ -18,7 +18,7 @@ use tower::{BoxError, Service, ServiceExt, layer::util::Identity};
 use self::{endpoint::Endpoint, origin::Origin};
 use super::{
     InvalidConfig, StackParams,
-    boxed::{CallFuture, Call, BoxedStack},
+    boxed::{BoxedStack, Call, CallFuture},
     layers,
 };
 use crate::{
@@ -32,20 +32,21 @@ use crate::{
 
 pub use config::HttpConfig;
 
-/// The body of an answer over HTTP; in time, or an error.
+/// Response body of an HTTP call; fails when the call times out.
 pub type HttpBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// A client for HTTP calls to `target` (its name in metrics, and to operators), which is all that is at `origin`: its scheme, host and port,
-/// and credentials if it has any.
+/// Creates a client for HTTP calls to `target` (its name in metrics and on the admin port) at the
+/// scheme, host, port and optional credentials of `origin`.
 ///
-/// `builder` knows of TLS and proxies. Redirects are not followed: where they lead is another origin's business, and no attempt of
-/// this call. Nothing is sent again but by the stack, which knows its budget.
+/// `builder` configures TLS and proxies. Redirects are not followed, because they may lead to
+/// another origin outside of this target. Only the stack retries, within its budget.
 ///
 /// ```
 /// use palisade_middleware::client::{self, HttpConfig};
 ///
 /// let origin = "https://id.example".parse()?;
-/// let issuer = client::http("issuer", &origin, &HttpConfig::default(), reqwest::Client::builder())?;
+/// let config = HttpConfig::default();
+/// let issuer = client::http("issuer", &origin, &config, reqwest::Client::builder())?;
 /// // issuer.oneshot(Request::get("/keys").body(Bytes::new())?)
 /// # let _ = issuer; Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
@@ -76,9 +77,11 @@ pub fn http(
     Ok(HttpClient { stack: Arc::new(BoxedStack { stack, into_error: std::convert::identity }), breaker })
 }
 
-/// A client for one origin. Cheap to clone; clones share the connections, the breaker and the budgets.
+/// HTTP client for one origin. Cheap to clone; clones share connections, circuit breaker and retry
+/// budget.
 ///
-/// A call begins in `call`, not when its future is first polled: the context ([`crate::context`]) and the span are those of that moment.
+/// A call starts in `call`, not at the first poll of its future: context and span are captured at
+/// that time.
 #[derive(Debug, Clone)]
 pub struct HttpClient {
     stack: Arc<dyn Call<HttpBody, Arc<Rejection>>>,
@@ -86,16 +89,17 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// The breaker of its target.
+    /// Returns the circuit breaker of the target.
     pub fn breaker(&self) -> &BreakerHandle {
         &self.breaker
     }
 }
 
-/// Of a request's URI only the path and the query count.
+/// Only the path and query of a request URI are used.
 impl Service<Request<Bytes>> for HttpClient {
     type Response = Response<HttpBody>;
-    /// No answer came: what this stack refused, or what happened to the last attempt. Whatever the target answers is an answer.
+    /// No response: a local rejection, or the transport error of the last attempt. An error status
+    /// of the target is an `Ok` response.
     type Error = Arc<Rejection>;
     type Future = CallFuture<HttpBody, Arc<Rejection>>;
 

@@ -1,4 +1,5 @@
-//! The keys of a configuration, read off its JSON schema: names, kinds, defaults and the first line of each documentation.
+//! Configuration keys derived from the JSON schema: name, kind, default and the first paragraph of
+//! the documentation.
 
 use std::fmt::Write;
 
@@ -7,19 +8,19 @@ use serde_json::{Map, Value};
 
 use super::ENV_PREFIX;
 
-/// One key.
+/// Configuration key.
 #[derive(Debug)]
 pub(super) struct Key {
-    /// Dotted path, e.g. `store.url`; `<name>` stands for a name of the user's choice.
+    /// Dotted path, e.g. `store.url`. `<name>` stands for a user-defined name.
     pub(super) path: String,
-    /// What a value is: `NUMBER`, `BOOL`, `TEXT`.
+    /// Kind of value: `NUMBER`, `BOOL`, `TEXT`.
     pub(super) kind: &'static str,
     default: Option<Value>,
     doc: String,
 }
 
 impl Key {
-    /// Whether the path has a part of the user's choice; such keys have no flag.
+    /// Returns whether the path has a user-defined part. Such keys have no flag.
     pub(super) fn is_pattern(&self) -> bool {
         self.path.contains('<')
     }
@@ -45,12 +46,12 @@ impl Key {
     }
 }
 
-/// Keys that have no flag, for the end of the help.
+/// Help for the keys without a flag.
 pub(super) fn after_help(keys: &[Key]) -> String {
-    let mut text = "Every flag is also a key of the TOML file (--store-url is url in [store]) and an environment variable.\n".to_owned();
+    let mut text = "Every flag is also a TOML key (--store-url is url in [store]) and an environment variable.\n".to_owned();
     let patterns: Vec<_> = keys.iter().filter(|key| key.is_pattern()).collect();
     if !patterns.is_empty() {
-        text.push_str("\nKeys without a flag, for the file and the environment:\n");
+        text.push_str("\nKeys without a flag (TOML file and environment only):\n");
         for key in patterns {
             let _ = writeln!(text, "  {}\n      {}", key.path, key.help());
         }
@@ -58,7 +59,7 @@ pub(super) fn after_help(keys: &[Key]) -> String {
     text
 }
 
-/// All keys of `T`.
+/// Returns all keys of `T`.
 pub(super) fn keys<T: JsonSchema>() -> Vec<Key> {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     let schema = SchemaGenerator::new(settings).into_root_schema_for::<T>();
@@ -70,7 +71,7 @@ pub(super) fn keys<T: JsonSchema>() -> Vec<Key> {
 }
 
 fn collect_keys(prefix: &str, schema: &Map<String, Value>, default: Option<&Value>, keys: &mut Vec<Key>) {
-    // A section whose owner gives it other defaults than its type has those.
+    // A section default of the parent takes precedence over the default of its type.
     let default = default.or(schema.get("default"));
     if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
         for (name, property) in properties {

@@ -4,23 +4,23 @@ use serde::{Deserialize, Serialize};
 
 use super::*;
 
-/// All.
+/// Test configuration.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
-    /// Where to listen.
+    /// Listen address.
     listen: String,
     store: Store,
-    /// Named things.
+    /// Stores by name.
     named: BTreeMap<String, Store>,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Store {
-    /// How many at once.
+    /// Maximum number of connections.
     limit: u32,
-    /// How to find it.
+    /// Store URL.
     url: Option<String>,
 }
 
@@ -36,24 +36,26 @@ impl Validate for Config {
     }
 }
 
-fn load_args(args: &[&str]) -> Result<Command<Config>, Error> {
+fn load_args(args: &[&str]) -> Result<Invocation<Config>, Error> {
     from_args("test", "A test.", std::iter::once("test").chain(args.iter().copied()).map(OsString::from))
 }
 
 #[test]
-fn flags_set_keys_of_any_depth() {
-    let Command::Run(config) = load_args(&["--store-limit", "9", "--listen", "127.0.0.1:0"]).unwrap() else { panic!("not asked to run") };
+fn flags_set_nested_keys() {
+    let Invocation::Run(config) = load_args(&["--store-limit", "9", "--listen", "127.0.0.1:0"]).unwrap() else {
+        panic!("expected the run command")
+    };
     assert_eq!((config.store.limit, config.listen.as_str()), (9, "127.0.0.1:0"));
 }
 
 #[test]
-fn commas_alone_make_no_list() {
-    let Command::Run(config) = load_args(&["--store-url", "http://a:1,http://b:2"]).unwrap() else { panic!("not asked to run") };
+fn value_with_commas_stays_text() {
+    let Invocation::Run(config) = load_args(&["--store-url", "http://a:1,http://b:2"]).unwrap() else { panic!("expected the run command") };
     assert_eq!(config.store.url.as_deref(), Some("http://a:1,http://b:2"));
 }
 
 #[test]
-fn errors_name_the_key() {
+fn config_errors_name_the_key() {
     let dir = std::env::temp_dir().join(format!("palisade-config-{}.toml", std::process::id()));
     std::fs::write(&dir, "[store]\nlimti = 3\n").unwrap();
     let error = load_args(&["--config", dir.to_str().unwrap()]).unwrap_err().to_string();
@@ -67,7 +69,7 @@ fn errors_name_the_key() {
 #[test]
 fn help_lists_every_key_with_default_and_environment() {
     let help = command::<Config>("test", "A test.").render_long_help().to_string();
-    for part in ["--store-limit", "How many at once.", "[default: 7]", "PALISADE_STORE__LIMIT", "named.<name>.limit"] {
+    for part in ["--store-limit", "Maximum number of connections.", "[default: 7]", "PALISADE_STORE__LIMIT", "named.<name>.limit"] {
         assert!(help.contains(part), "{part} in {help}");
     }
 }

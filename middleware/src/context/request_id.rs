@@ -1,4 +1,4 @@
-//! The id of a request, for its answer, its log lines and its calls.
+//! Request id for responses, log records and outbound calls.
 
 use std::{fmt, ops::Deref};
 
@@ -7,27 +7,29 @@ use http::HeaderValue;
 
 const MAX_LENGTH: usize = 64;
 
-/// 1 to 64 letters, digits or hyphens: it goes into logs and headers. Cheap to clone, and a header as it is.
+/// Request id: 1 to 64 letters, digits or hyphens, safe for logs and headers. Cheap to clone;
+/// stored as a header value.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// A random UUID.
+    /// Creates a random UUID.
     pub fn random() -> Self {
         let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
         uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text);
-        // Owned from the start: bytes that are copied allocate once more when they are first shared.
+        // `from_owner` avoids an allocation: copied bytes allocate again when they are first
+        // shared.
         Self(HeaderValue::from_maybe_shared(Bytes::from_owner(text)).unwrap_or(HeaderValue::from_static("none")))
     }
 
-    /// A caller's id; `None` if it is not one.
+    /// Parses the id of a caller. Returns `None` if it is invalid.
     pub fn from_header(value: &HeaderValue) -> Option<Self> {
         let bytes = value.as_bytes();
         let valid = (1..=MAX_LENGTH).contains(&bytes.len()) && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
         valid.then(|| Self(value.clone()))
     }
 
-    /// As a header's value.
+    /// Returns the id as a header value.
     pub fn header(&self) -> HeaderValue {
         self.0.clone()
     }

@@ -1,4 +1,5 @@
-//! The client's side of one attempt: a limit of its own within the call's, which a gRPC server learns too.
+//! Attempt timeout: limits each attempt within the deadline of its call and sends the limit to a
+//! gRPC server.
 
 use std::{
     error::Error,
@@ -14,16 +15,17 @@ use tower::{Layer, Service};
 
 use super::{
     CallDeadline, StreamEnd, expired, grpc_timeout,
-    timeout_body::{ResponseFuture, Role, TimeoutBody, ResponseTimer},
+    timeout_body::{ResponseFuture, ResponseTimer, Role, TimeoutBody},
 };
 use crate::{rejection::Rejection, respond::Protocol, streams::is_stream};
 
-/// Holds one attempt, until its trailers, to the nearest of its limit, the call's deadline and a `grpc-timeout` that is already there.
+/// Attempt timeout: limits one attempt, until its trailers, to the earliest of the configured
+/// limit, the deadline of the call and a `grpc-timeout` that is already set.
 ///
-/// Inside the breaker, which must learn of hangs; it covers the wait for a connection too.
+/// Sits inside the circuit breaker, which must see hangs. It covers the wait for a connection too.
 ///
-/// Over HTTP nothing is told: those whom we call so are no services of ours, and would not know `x-request-timeout`. How long our own
-/// caller waits is none of their business.
+/// Over HTTP no timeout is sent: HTTP targets are foreign services, which do not know
+/// `x-request-timeout` and need not learn how long our caller waits.
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,8 +34,8 @@ use crate::{rejection::Rejection, respond::Protocol, streams::is_stream};
 /// # tokio_test::block_on(async {
 /// let call = service_fn(|_| std::future::pending::<Result<http::Response<String>, Rejection>>());
 /// let products = AttemptTimeoutLayer::new("products", Duration::from_millis(10)).layer(call);
-/// let refused = products.oneshot(http::Request::new(())).await.unwrap_err();
-/// assert_eq!(refused.reason(), &reasons::DEADLINE_EXCEEDED);
+/// let rejected = products.oneshot(http::Request::new(())).await.unwrap_err();
+/// assert_eq!(rejected.reason(), &reasons::DEADLINE_EXCEEDED);
 /// # });
 /// ```
 #[derive(Debug, Clone)]
@@ -43,7 +45,7 @@ pub struct AttemptTimeoutLayer {
     timeouts: Arc<TimeoutCounters>,
 }
 
-/// What it was that ran out.
+/// Timeout counters by the limit that expired.
 #[derive(Debug)]
 struct TimeoutCounters {
     attempts: metrics::Counter,
@@ -51,14 +53,14 @@ struct TimeoutCounters {
 }
 
 impl AttemptTimeoutLayer {
-    /// At most `limit` for an attempt at `target`, over gRPC.
+    /// Creates a layer that allows `limit` for an attempt at `target`, over gRPC.
     pub fn new(target: &'static str, limit: Duration) -> Self {
         let expired = |kind: &'static str| metrics::counter!("palisade.request.timeouts", "target" => target, "kind" => kind);
         let expiries = Arc::new(TimeoutCounters { attempts: expired("attempt"), calls: expired("deadline") });
         Self { protocol: Protocol::Grpc, limit, timeouts: expiries }
     }
 
-    /// The same over `protocol`.
+    /// Sets the protocol of the calls.
     #[must_use]
     pub fn over(self, protocol: Protocol) -> Self {
         Self { protocol, ..self }
@@ -104,14 +106,15 @@ where
             return ResponseFuture::refused(expired());
         }
         let stream = is_stream(&request);
-        // The limit of a stream is about its beginning, of which the server is not told; its end it is told, if it has one.
+        // The limit of a stream applies to its head and is not sent; its end is sent, if it has
+        // one.
         let end = request.extensions().get::<StreamEnd>().map(|end| end.0);
         let header_timeout = if stream { end.map(|end| end.saturating_duration_since(now)) } else { Some(limit) };
         if let Some(header_timeout) = header_timeout.filter(|_| grpc) {
             request.headers_mut().insert(grpc_timeout::HEADER, grpc_timeout::format(header_timeout));
         }
         if let Some(deadline) = request.extensions_mut().get_mut::<CallDeadline>() {
-            // What is inside can tell by it whether it was dropped for want of time.
+            // Inner layers see from it whether they were dropped by this timeout.
             deadline.0 = now + limit;
         }
         let TimeoutCounters { attempts, calls } = &*self.layer.timeouts;

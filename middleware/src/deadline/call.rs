@@ -1,4 +1,4 @@
-//! The client's side of one logical call: what the request at hand has left, or no call at all.
+//! Call deadline: the remaining time of the current request, or rejection of the call.
 
 use std::{
     future::{Ready, ready},
@@ -14,28 +14,36 @@ use tower::{Layer, Service};
 use super::{CallDeadline, StreamEnd, expired, grpc_timeout};
 use crate::{context, rejection::Rejection, streams::is_stream};
 
-/// Decides how long a call with all its attempts may take, and refuses one that cannot succeed.
+/// Deadline of a call with all its attempts: rejects a call that cannot succeed.
 ///
-/// It has no timer of its own: [`CallDeadline`] binds every attempt ([`super::AttemptTimeoutLayer`]) and every pause between two
-/// ([`crate::retry`]), and nothing else in the stack waits.
+/// It has no timer of its own: [`CallDeadline`] limits every attempt
+/// ([`super::AttemptTimeoutLayer`]) and every backoff ([`crate::retry`]), and nothing else in the
+/// stack waits.
 ///
 /// ```
 /// use std::time::Duration;
-/// use palisade_middleware::{context::{self, Context}, deadline::TotalDeadlineLayer, rejection::{Rejection, reasons}};
+/// use palisade_middleware::context::{self, Context};
+/// use palisade_middleware::deadline::TotalDeadlineLayer;
+/// use palisade_middleware::rejection::{Rejection, reasons};
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
 /// let call = service_fn(async |_| Ok::<_, Rejection>("answer"));
-/// let products = TotalDeadlineLayer { limit: Duration::from_secs(9), min_attempt: Duration::from_millis(5) }.layer(call);
-/// let late = Context::background().until(tokio::time::Instant::now());
-/// let refused = context::scope(late, products.oneshot(http::Request::new(()))).await.unwrap_err();
-/// assert_eq!(refused.reason(), &reasons::DEADLINE_EXCEEDED);
+/// let layer = TotalDeadlineLayer {
+///     limit: Duration::from_secs(9),
+///     min_attempt: Duration::from_millis(5),
+/// };
+/// let products = layer.layer(call);
+/// let late = Context::background().with_deadline(tokio::time::Instant::now());
+/// let call = products.oneshot(http::Request::new(()));
+/// let rejected = context::scope(late, call).await.unwrap_err();
+/// assert_eq!(rejected.reason(), &reasons::DEADLINE_EXCEEDED);
 /// # });
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct TotalDeadlineLayer {
-    /// The longest a call may take, whatever the context allows.
+    /// Maximum time of a call, whatever the context allows.
     pub limit: Duration,
-    /// With no more time than this left no answer can come: nothing is sent.
+    /// Minimum remaining time. With less time left the call is rejected without an attempt.
     pub min_attempt: Duration,
 }
 
@@ -70,7 +78,7 @@ where
         let now = Instant::now();
         let deadline = context::with_current(|context| context.deadline).flatten();
         let left = deadline.map(|deadline| minus_safety_margin(deadline.saturating_duration_since(now)));
-        // `tonic::Request::set_timeout` is about the call, not about each attempt.
+        // `tonic::Request::set_timeout` applies to the call, not to each attempt.
         let requested = request.headers().get(grpc_timeout::HEADER).and_then(grpc_timeout::parse);
         let left = [left, requested].into_iter().flatten().min();
         if left.is_some_and(|left| left <= self.layer.min_attempt) {
@@ -85,7 +93,8 @@ where
     }
 }
 
-/// What a callee gets of `remaining`: the rest is for the way back and for our own answer.
+/// Returns the share of `remaining` for the called service; the rest is for the way back and our
+/// own response.
 fn minus_safety_margin(remaining: Duration) -> Duration {
     remaining.saturating_sub((remaining / 50).max(Duration::from_millis(2)))
 }
@@ -103,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn leaves_a_margin_of_what_the_context_has() {
+    async fn call_deadline_keeps_a_safety_margin() {
         let now = Instant::now();
         for (remaining_ms, left_ms) in [(1000, 980), (50, 48), (60_000, 5_000)] {
             let context = Context::background().with_deadline(now + Duration::from_millis(remaining_ms));
@@ -112,13 +121,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn is_bounded_without_a_request_at_hand() {
+    async fn call_deadline_applies_without_context_deadline() {
         let now = Instant::now();
         assert_eq!(deadline_seen_inside(Context::background()).await.unwrap() - now, Duration::from_secs(5));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn sends_nothing_when_too_little_time_is_left() {
+    async fn call_is_rejected_below_min_attempt() {
         for (remaining_ms, sent) in [(0, false), (2, false), (12, false), (13, true)] {
             let context = Context::background().with_deadline(Instant::now() + Duration::from_millis(remaining_ms));
             let answer = deadline_seen_inside(context).await.map_err(|refusal| refusal.reason());

@@ -1,16 +1,16 @@
-//! The `grpc-timeout` header: at most eight digits and a unit.
+//! Codec of the `grpc-timeout` header: at most eight digits and a unit.
 
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-/// How long the caller waits (gRPC over HTTP/2, "Timeout").
+/// Timeout of the call (gRPC over HTTP/2, "Timeout").
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// The largest number of eight digits.
+/// Largest number of eight digits.
 const MAX: u64 = 99_999_999;
 
-/// The duration in this header value; `None` if it breaks the grammar.
+/// Parses a header value; `None` if it is malformed.
 pub(crate) fn parse(value: &HeaderValue) -> Option<Duration> {
     let (unit, digits) = value.as_bytes().split_last()?;
     if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
@@ -28,7 +28,8 @@ pub(crate) fn parse(value: &HeaderValue) -> Option<Duration> {
     }
 }
 
-/// `timeout` in the finest unit that holds it, rounded down: the callee never gets more than there is.
+/// Formats `timeout` in the finest unit that holds it, rounded down, so that the called service
+/// never gets more than the remaining time.
 pub(crate) fn format(timeout: Duration) -> HeaderValue {
     let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
     let (mut number, unit) = match nanos {
@@ -37,7 +38,8 @@ pub(crate) fn format(timeout: Duration) -> HeaderValue {
         _ if nanos / 1_000_000 <= MAX => (nanos / 1_000_000, b'm'),
         _ => (timeout.as_secs().min(MAX), b'S'),
     };
-    // From its end: every attempt has one, and formatting it as text costs more than a layer.
+    // Written from the end without text formatting: every attempt has this header, and formatting
+    // costs more than a layer.
     let (mut text, mut at) = ([0; 9], 8);
     text[at] = unit;
     loop {
@@ -48,7 +50,7 @@ pub(crate) fn format(timeout: Duration) -> HeaderValue {
             break;
         }
     }
-    HeaderValue::from_bytes(&text[at..]).expect("digits and a letter are a header value")
+    HeaderValue::from_bytes(&text[at..]).expect("digits and a letter are a valid header value")
 }
 
 #[cfg(test)]
@@ -62,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_every_unit() {
+    fn parse_reads_every_unit() {
         assert_eq!(parsed("2H"), Some(Duration::from_hours(2)));
         assert_eq!(parsed("3M"), Some(Duration::from_mins(3)));
         assert_eq!(parsed("99999999S"), Some(Duration::from_secs(99_999_999)));
@@ -72,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_breaks_the_grammar() {
+    fn parse_rejects_malformed_values() {
         for text in ["", "S", "10", "-1m", "+1m", "1X", "1 m", "1.5S", "999999999S", "1mm"] {
             assert_eq!(parsed(text), None, "{text:?}");
         }
@@ -80,8 +82,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_and_never_more(nanos in 0..100_000_000_000_000_000_u64, magnitude in 0..57_u32) {
-            // Every unit, and both sides of each border.
+        fn format_round_trips_and_never_rounds_up(nanos in 0..100_000_000_000_000_000_u64, magnitude in 0..57_u32) {
+            // Every unit, and both sides of each boundary.
             let timeout = Duration::from_nanos(nanos >> magnitude);
             let read = parse(&format(timeout)).unwrap();
             prop_assert!(read <= timeout);

@@ -1,4 +1,4 @@
-//! The server's side: how long the caller waits, or how long we work for anyone.
+//! Request deadline of a server: the timeout of the caller, within our own maximum.
 
 use std::{
     error::Error,
@@ -13,7 +13,7 @@ use tower::{Layer, Service};
 
 use super::{
     expired, grpc_timeout,
-    timeout_body::{ResponseFuture, Role, TimeoutBody, ResponseTimer},
+    timeout_body::{ResponseFuture, ResponseTimer, Role, TimeoutBody},
 };
 use crate::{
     context,
@@ -22,24 +22,30 @@ use crate::{
     trace,
 };
 
-/// How many milliseconds an HTTP caller waits.
+/// Request timeout of an HTTP caller, milliseconds.
 pub const REQUEST_TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-request-timeout");
 
-/// Sets the deadline of a request and holds the answer to it, until its last byte; of a stream the beginning, and the rest to what its
-/// caller asked for.
+/// Request deadline: enforced until the last byte of the response. For a stream it applies to the
+/// response head, and the rest of the stream only to a timeout that the caller sent.
 ///
-/// Sits inside the layer that makes the [`context::Context`], outside everything that can take time.
+/// Sits inside the layer that creates the [`context::Context`] and outside everything that can take
+/// time.
 ///
 /// ```
 /// use std::time::Duration;
-/// use palisade_middleware::{deadline::DeadlineLayer, rejection::{Rejection, reasons}, respond::Protocol};
+/// use palisade_middleware::deadline::DeadlineLayer;
+/// use palisade_middleware::rejection::{Rejection, reasons};
+/// use palisade_middleware::respond::Protocol;
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
-/// let handler = service_fn(|_| std::future::pending::<Result<http::Response<String>, Rejection>>());
-/// let layer = DeadlineLayer::new(Protocol::Grpc, Duration::from_secs(10), Duration::from_secs(30));
+/// let handler = service_fn(|_| {
+///     std::future::pending::<Result<http::Response<String>, Rejection>>()
+/// });
+/// let (default, max) = (Duration::from_secs(10), Duration::from_secs(30));
+/// let layer = DeadlineLayer::new(Protocol::Grpc, default, max);
 /// let request = http::Request::builder().header("grpc-timeout", "10m").body(()).unwrap();
-/// let refused = layer.layer(handler).oneshot(request).await.unwrap_err();
-/// assert_eq!(refused.reason(), &reasons::DEADLINE_EXCEEDED);
+/// let rejected = layer.layer(handler).oneshot(request).await.unwrap_err();
+/// assert_eq!(rejected.reason(), &reasons::DEADLINE_EXCEEDED);
 /// # });
 /// ```
 #[derive(Debug, Clone)]
@@ -53,22 +59,24 @@ pub struct DeadlineLayer {
 }
 
 impl DeadlineLayer {
-    /// `default` for a caller that says nothing, never more than `max`.
+    /// Creates a layer that allows `default` to a request without a timeout, and never more than
+    /// `max`.
     pub fn new(protocol: Protocol, default: Duration, max: Duration) -> Self {
         Self {
             protocol,
             default,
             max,
             remaining: metrics::histogram!("palisade.deadline.remaining"),
-            malformed: metrics::counter!("palisade.request.timeouts.malformed"),
+            malformed: metrics::counter!("palisade.grpc_timeout.parse_errors"),
             timeouts: metrics::counter!("palisade.request.timeouts", "target" => "server", "kind" => "deadline"),
         }
     }
 
-    /// How long the caller of a request with these headers waits, if it says so.
+    /// Returns the timeout in these request headers, if there is one.
     fn requested_timeout(&self, headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
         let requested = match self.protocol {
-            // A peer's framework wrote this, not its user: the gRPC spec leaves open what to do, and a default serves better than an error.
+            // A malformed value comes from the caller's framework, not from its user. The gRPC spec
+            // leaves the reaction open, and the default serves better than an error.
             Protocol::Grpc => headers.get(grpc_timeout::HEADER).and_then(|value| {
                 let timeout = grpc_timeout::parse(value);
                 if timeout.is_none() {
@@ -132,7 +140,8 @@ where
         };
         let stream = context::Context::of(&request).is_some_and(context::Context::is_stream);
         let limit = requested.unwrap_or(self.layer.default).min(self.layer.max);
-        // A stream lasts as long as its caller wants, be that for ever; only its beginning must come in time.
+        // The caller alone limits the duration of a stream, which may be unlimited; the server
+        // limits only the time to its head.
         let whole = if stream { requested } else { Some(limit) };
         if let Some(context) = request.extensions_mut().get_mut::<context::Context>() {
             context.deadline = whole.map(|whole| now + whole);

@@ -1,4 +1,4 @@
-//! A response, head and body, that must be complete in time.
+//! Timeout of a whole response, head and body.
 
 use std::{
     error::Error,
@@ -16,50 +16,58 @@ use tokio::time::{Instant, Sleep};
 use super::{Elapsed, elapsed};
 use crate::{rejection::Rejection, respond::Protocol};
 
-/// One timer for the whole response: it moves from the future into the body.
+/// Timer of the whole response; moves from the future into the body.
 #[derive(Debug)]
 pub(super) struct ResponseTimer {
     sleep: Pin<Box<Sleep>>,
     limit: Duration,
     protocol: Protocol,
     role: Role,
-    /// What becomes of it once the answer has begun.
+    /// Time limit after the response head.
     body_timeout: BodyTimeout,
     timeouts: metrics::Counter,
 }
 
-/// How long the rest of an answer may take, once it has begun.
+/// Time limit of a body, after the response head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyTimeout {
-    /// What is left.
+    /// The remaining time.
     Remaining,
-    /// A stream, until this moment.
+    /// A stream that ends at this time.
     Until(Instant),
-    /// A stream, for ever.
+    /// A stream without a time limit.
     Unlimited,
 }
 
-/// Whose answer has to come in time.
+/// Which side enforces the timeout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Ours: that it was cut is told in the log.
+    /// Our own response: a timeout is logged.
     Server,
-    /// That of whom we called.
+    /// The response of a called service.
     Client,
 }
 
 impl ResponseTimer {
-    /// Runs out `limit` after `now`.
+    /// Starts a timer that expires `limit` after `now`.
     pub(super) fn new(now: Instant, limit: Duration, (side, protocol): (Role, Protocol), expiries: metrics::Counter) -> Self {
-        Self { sleep: Box::pin(tokio::time::sleep_until(now + limit)), limit, protocol, role: side, body_timeout: BodyTimeout::Remaining, timeouts: expiries }
+        Self {
+            sleep: Box::pin(tokio::time::sleep_until(now + limit)),
+            limit,
+            protocol,
+            role: side,
+            body_timeout: BodyTimeout::Remaining,
+            timeouts: expiries,
+        }
     }
 
-    /// The same, of a stream: its beginning has to come in time, its rest until `end`, if there is one.
+    /// Turns it into the timer of a stream: the limit applies to the head, `end` to the rest, if
+    /// there is one.
     pub(super) fn for_stream(self, end: Option<Instant>) -> Self {
         Self { body_timeout: end.map_or(BodyTimeout::Unlimited, BodyTimeout::Until), ..self }
     }
 
-    /// The answer has begun.
+    /// Returns the timer of the body, after the response head.
     fn into_body_timer(mut self) -> Option<Self> {
         match self.body_timeout {
             BodyTimeout::Remaining => Some(self),
@@ -72,7 +80,7 @@ impl ResponseTimer {
         }
     }
 
-    /// Ready, and counted, when time has run out.
+    /// Waits for the timeout and counts it.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.sleep.as_mut().poll(cx));
         self.timeouts.increment(1);
@@ -81,7 +89,7 @@ impl ResponseTimer {
 }
 
 pin_project! {
-    /// The future of every layer of this module: a refusal, or a response that has to come in time.
+    /// Future of all layers of this module: a rejection, or a response with a timeout.
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
         #[pin]
@@ -117,11 +125,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProjection::Refused { rejection } => {
-                Poll::Ready(Err(rejection.take().expect("a future is not polled after it was ready")))
-            }
+            StateProjection::Refused { rejection } => Poll::Ready(Err(rejection.take().expect("future polled after completion"))),
             StateProjection::Running { inner, timer } => {
-                // An answer that is there counts, however late this poll comes.
+                // A response that is ready counts, however late this poll is.
                 if let Poll::Ready(result) = inner.poll(cx) {
                     let timer = timer.take().and_then(ResponseTimer::into_body_timer);
                     return Poll::Ready(
@@ -137,12 +143,12 @@ where
 }
 
 pin_project! {
-    /// A body that ends in time: if late, gRPC gets trailers with DEADLINE_EXCEEDED, HTTP an error.
+    /// A body with a timeout: gRPC gets trailers with DEADLINE_EXCEEDED, HTTP an error.
     #[derive(Debug)]
     pub struct TimeoutBody<B> {
         #[pin]
         body: B,
-        // A stream may go on for ever.
+        // `None` for a stream without a time limit.
         timer: Option<ResponseTimer>,
         cut: bool,
     }
@@ -172,7 +178,8 @@ where
             elapsed(limit).log();
         }
         if stream && protocol == Protocol::Http {
-            // It has no end of its own: where the caller wants it to end it is whole.
+            // An HTTP stream has no end marker: ended where the caller asked for it, it is
+            // complete.
             return Poll::Ready(None);
         }
         Poll::Ready(Some(match protocol {
@@ -193,6 +200,6 @@ where
 fn trailers(limit: Duration) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     let written = tonic::Status::from(elapsed(limit)).add_header(&mut trailers);
-    debug_assert!(written.is_ok(), "our own words are a valid grpc-message");
+    debug_assert!(written.is_ok(), "the status details are valid header values");
     trailers
 }

@@ -1,17 +1,18 @@
-//! What an operator may set of the search for endpoints.
+//! Settings of service discovery.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How addresses are found, where `url` names a registry and not the addresses themselves.
+/// Service discovery of an upstream, if `url` is not a static list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// DNS is asked again no sooner than after this long, whatever the time to live of its records, milliseconds.
+    /// Minimum interval between DNS lookups, regardless of the TTL of the records, milliseconds.
     pub min_refresh_ms: u64,
-    /// DNS is asked again after this long at the latest, milliseconds.
+    /// Maximum interval between DNS lookups, milliseconds.
     pub max_refresh_ms: u64,
-    /// Addresses beyond this many are left out: a registry that is broken or hostile is not to use up our memory.
+    /// Maximum addresses per upstream. Further addresses are ignored, so that a broken or hostile
+    /// registry cannot exhaust memory.
     pub max_endpoints: usize,
 }
 
@@ -21,7 +22,7 @@ impl Default for Config {
     }
 }
 
-/// A value that makes no sense; the text begins with its key.
+/// Invalid discovery setting; the text begins with its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidConfig(&'static str);

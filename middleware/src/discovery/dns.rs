@@ -1,7 +1,9 @@
-//! DNS: the addresses of a name, or the services of one (SRV) and the addresses of their hosts.
+//! DNS discovery: A and AAAA records of a name, or its SRV records with the addresses of their
+//! hosts.
 //!
-//! Of SRV records those of the lowest priority are used, and all of them alike: the balancer goes by load, so weights are not heeded.
-//! A question that nobody answers has its last answer: an AAAA that fails does not take away what A has told, nor one host another's.
+//! Only SRV records of the lowest priority are used. Their weights are ignored, because the load
+//! balancer goes by load. A failed lookup keeps its last result: a failed AAAA lookup does not
+//! remove addresses of A records, nor does one host affect another.
 
 mod lookup;
 
@@ -14,19 +16,19 @@ use std::{
 use futures_util::{StreamExt, stream};
 use hickory_resolver::{net::NetError, proto::rr::Name};
 
-use self::lookup::{DnsLookup, Family, SrvRecord, HickoryLookup};
+use self::lookup::{DnsLookup, Family, HickoryLookup, SrvRecord};
 use super::{
     poll::{Resolve, Resolved},
-    upstream::{Kind, DnsTarget},
+    upstream::{DnsTarget, Kind},
 };
 use crate::client::address::Address;
 
-/// Hosts of a service that are asked for; its own bound lies below.
+/// Maximum hosts of a service that are resolved; the limit on addresses is lower.
 const MAX_HOSTS: usize = 1_024;
-/// Hosts that are asked for at once.
+/// Maximum concurrent host lookups.
 const MAX_CONCURRENT_LOOKUPS: usize = 16;
 
-/// Who answers a [`Question`].
+/// Resolver of a [`DnsTarget`].
 pub(super) struct Dns<A = HickoryLookup> {
     lookup: A,
     target: DnsTarget,
@@ -39,7 +41,7 @@ impl Dns {
     }
 }
 
-/// What is told of the addresses of some hosts.
+/// Resolved addresses of some hosts.
 struct HostAddresses {
     addresses: Vec<SocketAddr>,
     ttl: Duration,
@@ -47,7 +49,7 @@ struct HostAddresses {
 }
 
 impl<A: DnsLookup> Dns<A> {
-    /// The addresses of `hosts`; an error if not one question was answered.
+    /// Resolves `hosts`; an error only if every lookup failed.
     async fn resolve_hosts(&mut self, hosts: Vec<(Name, u16)>) -> Result<HostAddresses, NetError> {
         let lookups: Vec<_> = hosts.iter().flat_map(|(name, _)| Family::BOTH.map(|family| (name.clone(), family))).collect();
         let lookup = &self.lookup;
@@ -78,7 +80,8 @@ impl<A: DnsLookup> Dns<A> {
         }
         let addresses_of = |name: &Name, family| resolved.get(&(name.clone(), family)).into_iter().flatten().copied();
         let addresses_of_host = |name: &Name| Family::BOTH.map(|family| addresses_of(name, family).collect::<Vec<_>>()).concat();
-        let addresses = hosts.iter().flat_map(|(name, port)| addresses_of_host(name).into_iter().map(|ip| SocketAddr::new(ip, *port))).collect();
+        let addresses =
+            hosts.iter().flat_map(|(name, port)| addresses_of_host(name).into_iter().map(|ip| SocketAddr::new(ip, *port))).collect();
         self.previous = resolved;
         Ok(HostAddresses { addresses, ttl, stale_part })
     }
@@ -108,7 +111,8 @@ impl<A: DnsLookup> Resolve for Dns<A> {
     }
 }
 
-/// The hosts and ports of the lowest priority, each once, and how many records are of no use. A host "." says that there is no such service.
+/// Returns the deduplicated hosts and ports of the lowest priority, and the number of unusable
+/// records. The host "." means that the service does not exist.
 fn lowest_priority(services: Vec<SrvRecord>) -> (Vec<(Name, u16)>, usize) {
     let total = services.len();
     let usable: Vec<_> = services.into_iter().filter(|service| service.port > 0 && !service.host.is_root()).collect();
@@ -118,7 +122,7 @@ fn lowest_priority(services: Vec<SrvRecord>) -> (Vec<(Name, u16)>, usize) {
     (hosts.collect::<BTreeSet<_>>().into_iter().take(MAX_HOSTS).collect(), invalid)
 }
 
-/// Whether it is the address of one host. Nobody has these, or everybody.
+/// Returns `true` for a unicast address: not unspecified, multicast or broadcast.
 fn is_unicast(address: &SocketAddr) -> bool {
     let ip = address.ip().to_canonical();
     let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());

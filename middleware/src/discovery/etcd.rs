@@ -1,4 +1,5 @@
-//! etcd's v3 API over tonic: the few calls that are needed, to one member of the cluster after the other.
+//! etcd v3 API client over tonic, limited to the required calls, with failover between cluster
+//! members.
 
 pub(super) mod lease;
 pub(super) mod watch;
@@ -13,31 +14,31 @@ use tonic::{
 use super::upstream::EtcdPrefix;
 use crate::jitter::{self, RandomFn};
 
-/// How long a single call may take.
+/// Timeout of a unary call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// The pause after the first failure, twice as long each time.
+/// Backoff after the first failure, doubled with each further one.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
-/// The longest pause.
+/// Maximum backoff.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// Why etcd could not be asked, or is not asked any more.
+/// Reason why an etcd session failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum EtcdError {
-    /// It refuses, or there is no connection.
-    #[error("etcd answers {}: {}", crate::grpc_status::name(.0.code()), .0.message())]
+    /// Error status, or no connection.
+    #[error("etcd returned {}: {}", crate::grpc_status::name(.0.code()), .0.message())]
     Rejected(#[source] Status),
-    /// It says nothing.
-    #[error("etcd is silent")]
+    /// No message in time.
+    #[error("no message from etcd in time")]
     TimedOut,
-    /// It has ended what was to go on for ever.
-    #[error("etcd has ended the stream: {0}")]
+    /// etcd ended a stream that should be endless.
+    #[error("etcd ended the stream: {0}")]
     StreamEnded(String),
-    /// The lease ran out meanwhile.
-    #[error("the lease is gone")]
+    /// The lease expired.
+    #[error("lease expired")]
     LeaseExpired,
 }
 
-/// The members of one cluster.
+/// Members of one cluster.
 #[derive(Debug)]
 struct Cluster {
     location: EtcdPrefix,
@@ -51,7 +52,7 @@ impl Cluster {
         Self { location, next: 0, failures: 0, random }
     }
 
-    /// A channel to the next member. It connects when it is used.
+    /// Opens a lazy channel to the next member (round robin).
     fn connect(&mut self) -> Channel {
         let member = &self.location.members[self.next % self.location.members.len()];
         self.next = self.next.wrapping_add(1);
@@ -62,7 +63,7 @@ impl Cluster {
         self.failures = 0;
     }
 
-    /// How long to wait after a failure.
+    /// Returns the backoff after a failure.
     fn next_backoff(&mut self) -> Duration {
         let backoff = INITIAL_BACKOFF.saturating_mul(2_u32.saturating_pow(self.failures)).min(MAX_BACKOFF);
         self.failures = self.failures.saturating_add(1);
@@ -70,7 +71,7 @@ impl Cluster {
     }
 }
 
-/// The answer of one call, if it comes in time.
+/// Awaits a unary call, with its timeout.
 async fn unary<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, EtcdError> {
     with_timeout(CALL_TIMEOUT, call).await?.map(Response::into_inner).map_err(EtcdError::Rejected)
 }

@@ -1,4 +1,4 @@
-//! Asking again and again, for a registry that does not call by itself: as often as its answers allow, and not all at the same moment.
+//! Poll loop for registries without push: looks up at the TTL of the last result, with jitter.
 
 use std::{error::Error, future::Future, time::Duration};
 
@@ -8,50 +8,53 @@ use crate::{
     jitter::{self, RandomFn},
 };
 
-/// The pause after the first question in vain, twice as long each time: at a start the registry is often a moment away itself.
+/// Backoff after the first failed lookup, doubled with each further one. Short, because at a common
+/// start the registry is often available a moment later.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(200);
-/// The longest pause between questions in vain.
+/// Maximum backoff of failed lookups.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
-/// How long an answer may take, with all that belongs to it.
+/// Timeout of a lookup with all its queries.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
-/// The share by which pauses differ, so that clients that started together do not ask together.
+/// Jitter of the intervals, so that clients started together do not poll together.
 const JITTER: f64 = 0.1;
 
-/// Whoever can be asked.
+/// Registry that can be polled.
 pub(super) trait Resolve: Send {
-    /// Why there is no answer.
+    /// Reason of a failed lookup.
     type Error: Error + Send + 'static;
 
-    /// Asks once.
+    /// Looks up all addresses once.
     fn resolve(&mut self) -> impl Future<Output = Result<Resolved, Self::Error>> + Send;
 }
 
-/// An answer.
+/// Result of a lookup.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Resolved {
-    /// In any order.
+    /// Addresses in any order.
     pub(super) addresses: Vec<Address>,
-    /// How many more things were told that are no addresses.
+    /// Number of invalid entries.
     pub(super) invalid: usize,
-    /// How long it may be believed.
+    /// Time to live of the result.
     pub(super) ttl: Duration,
-    /// A part of it is from an earlier answer, because nobody answered now: worth asking again soon.
+    /// Whether a part is from an earlier lookup, because its query failed; polled again soon.
     pub(super) stale_part: bool,
 }
 
-/// There was no answer in time.
+/// The lookup timed out.
 #[derive(Debug, thiserror::Error)]
-#[error("no answer within {LOOKUP_TIMEOUT:?}")]
+#[error("lookup timed out after {LOOKUP_TIMEOUT:?}")]
 struct TimedOut;
 
-/// Asks for ever.
+/// Polls forever.
 pub(super) async fn run(mut registry: impl Resolve, mut endpoints: ResolvedEndpoints, config: Config, random: RandomFn) {
     let (min, max) = (Duration::from_millis(config.min_refresh_ms), Duration::from_millis(config.max_refresh_ms));
     let mut failures = 0_u32;
     loop {
         let result = endpoints.await_updating_age(tokio::time::timeout(LOOKUP_TIMEOUT, registry.resolve())).await;
         let ttl = match result {
-            Ok(Ok(resolved)) => endpoints.apply(resolved.addresses, resolved.invalid).then_some(if resolved.stale_part { min } else { resolved.ttl }),
+            Ok(Ok(resolved)) => {
+                endpoints.apply(resolved.addresses, resolved.invalid).then_some(if resolved.stale_part { min } else { resolved.ttl })
+            }
             Ok(Err(error)) => {
                 endpoints.record_failure(&error);
                 None
@@ -92,7 +95,8 @@ mod tests {
         Hang,
     }
 
-    /// Answers as it is told to; the last answer again and again. Remembers when it was asked.
+    /// Registry with scripted results, of which the last is repeated. Records the time of each
+    /// lookup.
     struct ScriptedRegistry {
         results: VecDeque<ScriptedResult>,
         lookups: Arc<Mutex<Vec<Instant>>>,
@@ -117,7 +121,8 @@ mod tests {
         }
     }
 
-    /// Runs for so long; when it asked, in milliseconds from the start, and the endpoints of the end.
+    /// Runs the loop for `seconds`. Returns the lookup times in milliseconds from the start, and
+    /// the final endpoints.
     async fn run_for(seconds: u64, answers: &[ScriptedResult]) -> (Vec<u128>, Vec<String>) {
         let endpoints: Endpoints = Balancer::new("products", &client::Config::at("dns://products:1")).unwrap().endpoints();
         let (lookups, started) = (Arc::<Mutex<Vec<Instant>>>::default(), Instant::now());
@@ -130,7 +135,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn asks_again_when_the_answer_is_old_within_bounds() {
+    async fn poll_interval_follows_ttl_within_bounds() {
         for (ttl, seconds) in [(0, 1), (7, 7), (86_400, 30)] {
             let (lookups, _) = run_for(65, &[ScriptedResult::Addresses(&["a:1"], ttl)]).await;
             let gaps: Vec<_> = lookups.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -139,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_or_an_empty_answer_keeps_the_last_good_set_and_the_pauses_grow() {
+    async fn failed_lookups_keep_endpoints_and_back_off() {
         for bad in [ScriptedResult::Error, ScriptedResult::Addresses(&[], 1)] {
             let (lookups, known) = run_for(30, &[ScriptedResult::Addresses(&["a:1", "b:1"], 1), bad]).await;
             assert_eq!(known, ["a:1", "b:1"]);
@@ -151,8 +156,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_registry_that_hangs_is_given_up_and_asked_again() {
-        let (_, known) = run_for(15, &[ScriptedResult::Hang, ScriptedResult::Addresses(&["a:1"], 1), ScriptedResult::Addresses(&["a:1", "c:1"], 1)]).await;
+    async fn hanging_lookup_times_out_and_is_retried() {
+        let (_, known) =
+            run_for(15, &[ScriptedResult::Hang, ScriptedResult::Addresses(&["a:1"], 1), ScriptedResult::Addresses(&["a:1", "c:1"], 1)])
+                .await;
         assert_eq!(known, ["a:1", "c:1"]);
     }
 }

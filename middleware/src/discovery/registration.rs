@@ -1,8 +1,9 @@
-//! Telling etcd where this service is, for as long as it is there.
+//! Service registration in etcd, for the lifetime of the process.
 //!
-//! The entry is made once the service is ready, kept alive by a lease, and made again whenever etcd has lost it. It is taken back at the
-//! first signal to stop, before anything else happens, so that callers have gone elsewhere when the draining begins. An entry that an
-//! operator removes by hand stays away: that is how one replica is taken out.
+//! The key is written once the service is ready, kept alive by a lease, and recreated whenever etcd
+//! has lost it. It is removed at the first shutdown signal, before anything else, so that clients
+//! have moved to other replicas when draining starts. A key removed by an operator stays away,
+//! which takes one replica out of service.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -13,29 +14,33 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     etcd::lease::LeasedKey,
-    upstream::{InvalidUpstream, EtcdPrefix},
+    upstream::{EtcdPrefix, InvalidUpstream},
 };
 use crate::{client::address::Address, health::Readiness, jitter, process::Process};
 
-/// etcd grants no shorter lease than about this.
+/// Minimum lease TTL that etcd grants, approximately.
 const MIN_LEASE_SECONDS: u32 = 2;
-/// Longer than a day nobody wants to hear of a dead process.
+/// A dead process must not stay registered for more than a day.
 const MAX_LEASE_SECONDS: u32 = 86_400;
-/// Callers know within milliseconds; a longer pause only holds up the end.
+/// Clients are notified within milliseconds; a longer delay only slows down the shutdown.
 const MAX_DEREGISTER_DELAY_MS: u64 = 30_000;
 
-/// Where others are told of this service; off unless `url` is set.
+/// Registration of this service in etcd. Disabled unless `url` is set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// `etcd://host:2379/palisade/products` puts an entry for this process under that path, which is what clients are given as `url`; several
-    /// `host:port` are separated by commas. Nobody is told if it is empty.
+    /// etcd prefix for the key of this process, which clients use as `url`:
+    /// `etcd://host:2379/palisade/products`, several `host:port` separated by commas. Empty
+    /// disables.
     pub url: String,
-    /// What others are to call, `http://host:port`. If it is empty, the address that is listened on, which must then be a particular one.
+    /// Advertised address, `http://host:port`. Default: the listen address, which must then be a
+    /// specific one.
     pub address: String,
-    /// How long the entry of a process that died stays, seconds; also how long one that lost etcd may be without it.
+    /// Lease TTL, seconds: how long the key of a dead process remains. Also how long a process may
+    /// be registered without contact to etcd.
     pub lease_ttl_s: u32,
-    /// After SIGTERM, how long callers have from the end of the entry until the draining begins, milliseconds.
+    /// Delay between deregistration and draining after SIGTERM, milliseconds. Clients switch to
+    /// other replicas meanwhile.
     pub deregister_delay_ms: u64,
 }
 
@@ -45,19 +50,19 @@ impl Default for Config {
     }
 }
 
-/// A value that makes no sense; the text begins with its key.
+/// Invalid registration setting; the text begins with its key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidConfig {
-    /// Not a place in etcd.
+    /// Invalid etcd URL.
     #[error(transparent)]
     Url(#[from] InvalidUpstream),
-    /// Not an address.
+    /// Invalid advertised address.
     #[error("address must be http://host:port, not {0:?}")]
     Address(String),
-    /// There is none.
-    #[error("address is needed: {0} is not an address that others could call")]
+    /// Missing advertised address.
+    #[error("address is required: {0} is not an address that clients can call")]
     NoAddress(SocketAddr),
-    /// A number out of its range.
+    /// Value out of range.
     #[error("{0}")]
     Range(&'static str),
 }
@@ -68,13 +73,13 @@ impl Config {
         self.advertisement(listen).map(drop)
     }
 
-    /// Where to tell what; nothing if it is off.
+    /// Returns the prefix and the advertised address, or `None` if registration is disabled.
     fn advertisement(&self, listen: SocketAddr) -> Result<Option<(EtcdPrefix, Address)>, InvalidConfig> {
         if !(MIN_LEASE_SECONDS..=MAX_LEASE_SECONDS).contains(&self.lease_ttl_s) {
-            return Err(InvalidConfig::Range("lease_seconds must be from 2 to 86400"));
+            return Err(InvalidConfig::Range("lease_ttl_s must be from 2 to 86400"));
         }
         if self.deregister_delay_ms > MAX_DEREGISTER_DELAY_MS {
-            return Err(InvalidConfig::Range("leave_ms must be at most 30000"));
+            return Err(InvalidConfig::Range("deregister_delay_ms must be at most 30000"));
         }
         if self.url.is_empty() {
             return Ok(None);
@@ -82,7 +87,7 @@ impl Config {
         let location = EtcdPrefix::parse(&self.url)?;
         if self.address.is_empty() {
             let address = Some(listen).filter(|listen| !listen.ip().is_unspecified());
-            // Port 0 is replaced by the real one once it is known.
+            // Port 0 stands for the real port, known only after binding.
             let address = address.and_then(|listen| Address::from_socket_addr(SocketAddr::new(listen.ip(), listen.port().max(1))));
             return address.map(|address| Some((location, address))).ok_or(InvalidConfig::NoAddress(listen));
         }
@@ -91,8 +96,8 @@ impl Config {
     }
 }
 
-/// Registers the service that listens on `listen` while the process lives, if `config` says so; `readiness` then shows how that goes, and
-/// when to begin.
+/// Registers the service that listens on `listen` for the lifetime of the process, if `config`
+/// enables it. `readiness` decides when to register, and shows the registration as a check.
 pub fn start(
     service: &'static str,
     config: &Config,
@@ -101,13 +106,14 @@ pub fn start(
     process: &Process,
 ) -> Result<(), InvalidConfig> {
     let Some((location, address)) = config.advertisement(listen)? else { return Ok(()) };
-    let key = LeasedKey::new(location, address.name(), &format!("http://{}", address.name()), config.lease_ttl_s.into(), jitter::random_unit);
+    let key =
+        LeasedKey::new(location, address.name(), &format!("http://{}", address.name()), config.lease_ttl_s.into(), jitter::random_unit);
     let registered = watch::Sender::new(false);
     let status = registered.subscribe();
-    // A service that cannot be found is still well: those who know it go on calling.
+    // Not required for readiness: clients that already know the service still call it.
     readiness.watch("etcd", false, process.shutdown.clone(), move || {
         let registered = *status.borrow();
-        async move { if registered { Ok(()) } else { Err("this service is not registered".to_owned()) } }
+        async move { if registered { Ok(()) } else { Err("not registered in etcd".to_owned()) } }
     });
     let mut ready = readiness.subscribe();
     let deregister_delay = Duration::from_millis(config.deregister_delay_ms);
@@ -136,7 +142,7 @@ struct RegistrationMetrics {
 impl RegistrationMetrics {
     fn new(service: &'static str) -> Self {
         let count = |outcome: &'static str| metrics::counter!("palisade.registration.changes", "service" => service, "outcome" => outcome);
-        let registered = metrics::gauge!("palisade.registration.registered", "service" => service);
+        let registered = metrics::gauge!("palisade.registration.up", "service" => service);
         registered.set(0.0);
         Self { registered, succeeded: count("made"), lost: count("lost") }
     }
@@ -149,11 +155,11 @@ impl Registration {
         let was_registered = self.registered.send_replace(false);
         self.counters.registered.set(0.0);
         match self.key.revoke().await {
-            Ok(()) => tracing::info!(service = self.service, "left the registry"),
+            Ok(()) => tracing::info!(service = self.service, "service deregistered"),
             Err(error) => tracing::warn!(
                 service = self.service,
                 error = &error as &dyn std::error::Error,
-                "could not leave the registry, the entry stays until its lease ends"
+                "deregistration failed, the entry remains until its lease expires"
             ),
         }
         if was_registered {
@@ -161,9 +167,9 @@ impl Registration {
         }
     }
 
-    /// For ever.
+    /// Registers and re-registers forever.
     async fn maintain(&mut self) {
-        // Said once, and not again until it has changed.
+        // Logs once per change.
         let mut logged = None;
         loop {
             let (registered, counters, service) = (&self.registered, &self.counters, self.service);
@@ -171,7 +177,7 @@ impl Registration {
                 registered.send_replace(true);
                 counters.registered.set(1.0);
                 counters.succeeded.increment(1);
-                tracing::info!(service, "registered");
+                tracing::info!(service, "service registered");
             });
             let lost = lost.await;
             let was_registered = self.registered.send_replace(false);
@@ -179,7 +185,7 @@ impl Registration {
             self.counters.lost.increment(1);
             if was_registered || logged.is_none() {
                 logged = Some(());
-                tracing::warn!(service, error = &lost as &dyn std::error::Error, "not registered, it is tried again");
+                tracing::warn!(service, error = &lost as &dyn std::error::Error, "registration lost or failed, retrying");
             }
             tokio::time::sleep(self.key.next_backoff()).await;
         }
@@ -191,18 +197,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_names_the_key() {
+    fn config_error_names_setting() {
         let (specific, unspecified) = ("10.0.0.7:5000".parse().unwrap(), "0.0.0.0:5000".parse().unwrap());
         let on = Config { url: "etcd://a:2379/palisade/products".to_owned(), ..Config::default() };
         let text = |config: &Config, listen| config.validate(listen).unwrap_err().to_string();
         assert_eq!(Config::default().validate(unspecified), Ok(()));
         assert_eq!(on.advertisement(specific).unwrap().unwrap().1.name(), "10.0.0.7:5000");
-        assert!(text(&on, unspecified).starts_with("address is needed"));
+        assert!(text(&on, unspecified).starts_with("address is required"));
         let advertised = Config { address: "http://products-1:5000".to_owned(), ..on.clone() };
         assert_eq!(advertised.advertisement(unspecified).unwrap().unwrap().1.name(), "products-1:5000");
         assert!(text(&Config { address: "products-1:5000".to_owned(), ..on.clone() }, unspecified).starts_with("address must be"));
         assert!(text(&Config { url: "http://a:2379".to_owned(), ..on.clone() }, specific).starts_with("url must be etcd://"));
-        assert!(text(&Config { lease_ttl_s: 1, ..on.clone() }, specific).starts_with("lease_seconds "));
-        assert!(text(&Config { deregister_delay_ms: 30_001, ..on }, specific).starts_with("leave_ms "));
+        assert!(text(&Config { lease_ttl_s: 1, ..on.clone() }, specific).starts_with("lease_ttl_s "));
+        assert!(text(&Config { deregister_delay_ms: 30_001, ..on }, specific).starts_with("deregister_delay_ms "));
     }
 }

@@ -1,4 +1,5 @@
-//! What a registry has told of one upstream, and what becomes of it: the last good set stays until there is a better one.
+//! Resolved endpoints of one upstream: applies lookup results and keeps the last non-empty set
+//! after a failure.
 
 use std::{error::Error, future::Future, time::Duration};
 
@@ -6,21 +7,21 @@ use tokio::time::Instant;
 
 use crate::client::{address::Address, balance::Endpoints};
 
-/// How often the age of the last answer is told.
+/// Update interval of the age gauge.
 const AGE_UPDATE_INTERVAL: Duration = Duration::from_secs(1);
-/// Addresses that a log line names.
+/// Maximum addresses per log line.
 const MAX_LOGGED_ADDRESSES: usize = 8;
 
-/// The endpoints of one upstream as its registry has them.
+/// Endpoints of one upstream as resolved by its registry.
 pub(super) struct ResolvedEndpoints {
     target: &'static str,
     registry: &'static str,
     max_endpoints: usize,
     endpoints: Endpoints,
-    /// In order, each once; empty until the registry has told any.
+    /// Sorted and deduplicated; empty until the first successful lookup.
     current: Vec<Address>,
     last_outcome: Outcome,
-    /// Told beyond the bound, the last time.
+    /// Addresses above the limit in the last lookup.
     dropped_over_limit: usize,
     last_success_at: Instant,
     metrics: Metrics,
@@ -28,7 +29,7 @@ pub(super) struct ResolvedEndpoints {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
-    /// Nothing was asked yet.
+    /// Before the first lookup.
     Initial,
     Resolved,
     Empty,
@@ -51,20 +52,32 @@ impl ResolvedEndpoints {
             answered: resolutions("ok"),
             empty: resolutions("empty"),
             failed: resolutions("failed"),
-            invalid: metrics::counter!("palisade.discovery.entries.refused", "target" => target),
-            age: metrics::gauge!("palisade.discovery.age", "target" => target),
+            invalid: metrics::counter!("palisade.discovery.invalid_entries", "target" => target),
+            age: metrics::gauge!("palisade.discovery.last_success_age", "target" => target),
         };
         let (known, last, answered_at) = (Vec::new(), Outcome::Initial, Instant::now());
-        let found = Self { target, registry, max_endpoints: most, endpoints, current: known, last_outcome: last, dropped_over_limit: 0, last_success_at: answered_at, metrics };
+        let found = Self {
+            target,
+            registry,
+            max_endpoints: most,
+            endpoints,
+            current: known,
+            last_outcome: last,
+            dropped_over_limit: 0,
+            last_success_at: answered_at,
+            metrics,
+        };
         found.record_age();
         found
     }
 
-    /// The registry has told `addresses`, and `refused` more things that are no addresses. Whether there was any address among it.
+    /// Applies a lookup with `addresses` and the number of invalid entries. Returns `false` for an
+    /// empty set, which is not applied.
     pub(super) fn apply(&mut self, mut addresses: Vec<Address>, invalid: usize) -> bool {
         addresses.sort_by(|one, other| one.name().cmp(other.name()));
         addresses.dedup();
-        // Of too many the same ones each time, whatever the order in which they are told.
+        // Sorted, so that the same addresses remain above the limit, whatever their order in the
+        // lookup.
         let beyond = addresses.len().saturating_sub(self.max_endpoints);
         addresses.truncate(self.max_endpoints);
         self.metrics.invalid.increment((invalid + beyond) as u64);
@@ -74,7 +87,12 @@ impl ResolvedEndpoints {
             return false;
         }
         if beyond > 0 && self.dropped_over_limit == 0 {
-            tracing::warn!(upstream = self.target, beyond, most = self.max_endpoints, "its registry has too many addresses, some are left out");
+            tracing::warn!(
+                upstream = self.target,
+                beyond,
+                most = self.max_endpoints,
+                "too many addresses in the registry, ignoring the excess"
+            );
         }
         self.dropped_over_limit = beyond;
         self.metrics.answered.increment(1);
@@ -86,19 +104,19 @@ impl ResolvedEndpoints {
         true
     }
 
-    /// The registry is there, and nothing has changed.
+    /// Records a response without changes.
     pub(super) fn record_confirmation(&mut self) {
         self.last_success_at = Instant::now();
         self.record_age();
     }
 
-    /// The registry did not answer.
+    /// Records a failed lookup.
     pub(super) fn record_failure(&mut self, error: &(dyn Error + 'static)) {
         self.metrics.failed.increment(1);
         self.log_outcome_change(Outcome::Failed, Some(error));
     }
 
-    /// Waits for `work`; meanwhile the answer grows old, for all to see.
+    /// Awaits `future` and updates the age gauge meanwhile.
     pub(super) async fn await_updating_age<F: Future>(&self, future: F) -> F::Output {
         let mut work = std::pin::pin!(future);
         loop {
@@ -116,12 +134,12 @@ impl ResolvedEndpoints {
     fn replace(&mut self, addresses: Vec<Address>) {
         let added = join_names(addresses.iter().filter(|address| !self.current.contains(address)));
         let removed = join_names(self.current.iter().filter(|address| !addresses.contains(address)));
-        tracing::info!(upstream = self.target, endpoints = addresses.len(), added, removed, "its endpoints changed");
+        tracing::info!(upstream = self.target, endpoints = addresses.len(), added, removed, "endpoints updated");
         self.endpoints.replace(addresses.clone());
         self.current = addresses;
     }
 
-    /// Says so once, and not again until it is another.
+    /// Logs a change of the lookup outcome once.
     fn log_outcome_change(&mut self, to: Outcome, error: Option<&(dyn Error + 'static)>) {
         let from = std::mem::replace(&mut self.last_outcome, to);
         if from == to {
@@ -129,9 +147,9 @@ impl ResolvedEndpoints {
         }
         let (upstream, registry, endpoints) = (self.target, self.registry, self.current.len());
         match to {
-            Outcome::Failed => tracing::warn!(upstream, registry, endpoints, error, "its registry does not answer, what is known stays"),
-            Outcome::Empty => tracing::warn!(upstream, registry, endpoints, "its registry has no address of it, what is known stays"),
-            Outcome::Resolved if from != Outcome::Initial => tracing::info!(upstream, registry, "its registry answers again"),
+            Outcome::Failed => tracing::warn!(upstream, registry, endpoints, error, "registry lookup failed, keeping last known endpoints"),
+            Outcome::Empty => tracing::warn!(upstream, registry, endpoints, "registry returned no addresses, keeping last known endpoints"),
+            Outcome::Resolved if from != Outcome::Initial => tracing::info!(upstream, registry, "registry lookups recovered"),
             Outcome::Resolved | Outcome::Initial => {}
         }
     }
@@ -162,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_good_set_stays_whatever_the_registry_does() {
+    async fn failed_or_empty_lookup_keeps_last_endpoints() {
         let (mut found, endpoints) = found(10);
         assert!(names(&endpoints).is_empty());
         found.record_failure(&std::fmt::Error);
@@ -176,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_too_many_the_same_are_kept() {
+    async fn excess_addresses_are_dropped_deterministically() {
         let (mut found, endpoints) = found(2);
         for lookup in [["d:1", "a:1", "c:1", "b:1"], ["b:1", "c:1", "a:1", "e:1"]] {
             found.apply(addresses(&lookup), 0);
@@ -185,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_series_tell_how_it_went_and_how_old_the_answer_is() {
+    async fn lookup_metrics_show_outcome_and_age() {
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         let prometheus = recorder.handle();
         let _recorder = metrics::set_default_local_recorder(&recorder);
@@ -195,12 +213,12 @@ mod tests {
         found.record_failure(&std::fmt::Error);
         found.await_updating_age(tokio::time::sleep(Duration::from_millis(3_500))).await;
         let lines = [
-            "palisade_balance_endpoints{target=\"products\"} 1",
+            "palisade_lb_endpoints{target=\"products\"} 1",
             "palisade_discovery_resolutions{target=\"products\",outcome=\"ok\"} 1",
             "palisade_discovery_resolutions{target=\"products\",outcome=\"empty\"} 1",
             "palisade_discovery_resolutions{target=\"products\",outcome=\"failed\"} 1",
-            "palisade_discovery_entries_refused{target=\"products\"} 2",
-            "palisade_discovery_age{target=\"products\"} 3",
+            "palisade_discovery_invalid_entries{target=\"products\"} 2",
+            "palisade_discovery_last_success_age{target=\"products\"} 3",
         ];
         for line in lines {
             assert!(prometheus.render().contains(&format!("{line}\n")), "{line} in {}", prometheus.render());

@@ -1,4 +1,4 @@
-//! What the `url` of an upstream says: the addresses themselves, or who knows them.
+//! Upstream URL: a static list of addresses or a discovery source.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,58 +6,59 @@ use hickory_resolver::proto::rr::Name;
 
 use crate::client::{self, address::Address};
 
-/// Where an upstream is, or who knows.
+/// Parsed `url` of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum UpstreamUrl {
-    /// `http://host:port`, several separated by commas.
+    /// Static list: `http://host:port`, several separated by commas.
     List(Vec<Address>),
-    /// `dns://host:port` or `srv://_service._proto.domain`, with `?server=ip:port` if not the system's resolvers are to be asked.
+    /// DNS: `dns://host:port` or `srv://_service._proto.domain`, with `?server=ip:port` for a
+    /// resolver other than the system's.
     Dns(DnsTarget),
-    /// `etcd://host:port/path`, several `host:port` separated by commas.
+    /// etcd: `etcd://host:port/path`, several `host:port` separated by commas.
     Etcd(EtcdPrefix),
 }
 
-/// What DNS is asked.
+/// DNS lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DnsTarget {
     pub(super) name: Name,
     pub(super) kind: Kind,
-    /// Whom to ask; the system's resolvers if there is none.
+    /// DNS server; the system's resolvers if `None`.
     pub(super) server: Option<SocketAddr>,
 }
 
-/// Which records.
+/// Record type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A and AAAA; the port is known.
+    /// A and AAAA, with the configured port.
     Addresses { port: u16 },
-    /// SRV, then the addresses of its targets.
+    /// SRV, then A and AAAA of the target hosts.
     Srv,
 }
 
-/// Where in which etcd.
+/// Key prefix in an etcd cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EtcdPrefix {
-    /// The members of the cluster that may be asked; at least one.
+    /// Members of the cluster; at least one.
     pub(super) members: Vec<Address>,
-    /// What the keys begin with; begins and ends with a slash.
+    /// Key prefix; begins and ends with a slash.
     pub(super) prefix: String,
 }
 
-/// A place of an upstream that cannot be used; the text begins with its key.
+/// Invalid discovery source; the text begins with its key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUpstream {
-    /// Of `dns://`.
+    /// Invalid `dns://` URL.
     #[error("url must be dns://host:port, with ?server=ip:port to name a resolver, not {0:?}; an IP address belongs to http://")]
     Dns(String),
-    /// Of `srv://`.
+    /// Invalid `srv://` URL.
     #[error("url must be srv://_service._proto.domain, with ?server=ip:port to name a resolver, not {0:?}; the port is in the records")]
     Srv(String),
-    /// Of `etcd://`.
+    /// Invalid `etcd://` URL.
     #[error("url must be etcd://host:port/path, several host:port separated by commas, not {0:?}")]
     Etcd(String),
-    /// Not repeated: it may hold a password.
-    #[error("url must not hold a user or a password")]
+    /// The URL contains credentials. Not repeated in the text, because it may hold a password.
+    #[error("url must not contain a user or a password")]
     Credentials,
 }
 
@@ -77,7 +78,7 @@ impl UpstreamUrl {
         }
     }
 
-    /// The address, if it is one and the same for ever.
+    /// Returns the address of a static list with one entry.
     pub(crate) fn single_address(&self) -> Option<&Address> {
         match self {
             Self::List(addresses) => addresses.first().filter(|_| addresses.len() == 1),
@@ -85,7 +86,7 @@ impl UpstreamUrl {
         }
     }
 
-    /// Who knows the addresses, in a word.
+    /// Returns the name of the source for logs.
     pub(crate) fn registry(&self) -> &'static str {
         match self {
             Self::List(_) => "the configuration",
@@ -96,7 +97,7 @@ impl UpstreamUrl {
 }
 
 impl EtcdPrefix {
-    /// Reads `etcd://host:port/path`.
+    /// Parses `etcd://host:port/path`.
     pub(super) fn parse(url: &str) -> Result<Self, InvalidUpstream> {
         if url.contains('@') {
             return Err(InvalidUpstream::Credentials);
@@ -122,12 +123,12 @@ fn parse_dns(rest: &str) -> Option<DnsTarget> {
 
 fn parse_srv(rest: &str) -> Option<DnsTarget> {
     let (target, server) = split_server(rest)?;
-    // The two labels that say what and over what begin with an underscore (RFC 2782).
+    // The service and protocol labels begin with an underscore (RFC 2782).
     let has_srv_labels = target.split('.').take(2).filter(|label| label.len() > 1 && label.starts_with('_')).count() == 2;
     Some(DnsTarget { name: parse_name(target).filter(|_| has_srv_labels)?, kind: Kind::Srv, server })
 }
 
-/// What stands before `?server=`, and what after it.
+/// Splits off `?server=`.
 fn split_server(rest: &str) -> Option<(&str, Option<SocketAddr>)> {
     match rest.split_once('?') {
         None => Some((rest, None)),
@@ -145,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_form_says_where_to_ask() {
+    fn upstream_url_parses_each_scheme() {
         let UpstreamUrl::Dns(question) = UpstreamUrl::parse("dns://products:5000").unwrap() else { panic!("not DNS") };
         assert_eq!(
             (question.name.to_string().as_str(), question.kind, question.server),
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_one_is_told_what_it_should_be() {
+    fn invalid_upstream_url_names_expected_form() {
         let cases = [
             ("dns://products", "url must be dns://host:port"),
             ("dns://products:0", "url must be dns://host:port"),
@@ -184,6 +185,6 @@ mod tests {
             assert!(error.starts_with(expected) && error.contains(url), "{url}: {error}");
         }
         let error = UpstreamUrl::parse("etcd://root:secret@a:2379/palisade").unwrap_err().to_string();
-        assert_eq!(error, "url must not hold a user or a password");
+        assert_eq!(error, "url must not contain a user or a password");
     }
 }

@@ -1,4 +1,4 @@
-//! `/faults` on the admin port.
+//! Admin API of fault injection: `/faults`.
 
 use axum::{
     Json, Router,
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Faults, Rule};
 use crate::rejection::{Rejection, reasons};
 
-/// The body of `PUT`, and of every answer: what was shown can be put back.
+/// Body of `PUT` and of every response, so that a listing can be sent back.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Rules {
@@ -29,9 +29,10 @@ async fn list(State(faults): State<Faults>) -> Json<Rules> {
     Json(Rules { rules: faults.rules() })
 }
 
-/// Whatever its content type: what `curl -d` sends says form.
+/// Ignores the content type, because `curl -d` sends that of a form.
 async fn replace(State(faults): State<Faults>, body: Bytes) -> Result<Json<Rules>, Rejection> {
-    // Who asks runs the process: the parser's words name our own fields, and are what helps.
+    // The client operates this process: the parser's message names the fields of our own API and
+    // helps.
     let Rules { rules } = serde_json::from_slice(&body).map_err(|error| Rejection::new(&reasons::INVALID_BODY, error.to_string()))?;
     faults.replace(rules)?;
     Ok(list(State(faults)).await)

@@ -1,4 +1,4 @@
-//! The body of an answer, or one that fails at once: that is how an answer is broken off.
+//! Response body that passes through or fails at once, which aborts the response.
 
 use std::{
     pin::Pin,
@@ -10,8 +10,8 @@ use pin_project_lite::pin_project;
 use tower::BoxError;
 
 pin_project! {
-    /// A handler's body, or none: then reading it fails before the head has left. hyper resets an HTTP/2 stream for that, with
-    /// INTERNAL_ERROR, and closes an HTTP/1 connection.
+    /// The body of a handler, or `None`: reading it fails before the head is sent. hyper then
+    /// resets an HTTP/2 stream with INTERNAL_ERROR and closes an HTTP/1 connection.
     #[derive(Debug)]
     pub struct FaultBody<B> {
         #[pin]
@@ -36,7 +36,7 @@ impl<B: Body<Error: Into<BoxError>>> Body for FaultBody<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         match self.project().body.as_pin_mut() {
             Some(body) => body.poll_frame(cx).map_err(Into::into),
-            None => Poll::Ready(Some(Err("aborted, injected by a fault rule".into()))),
+            None => Poll::Ready(Some(Err("aborted by fault injection".into()))),
         }
     }
 

@@ -1,12 +1,13 @@
-//! Whether faults may be injected at all.
+//! Settings of fault injection.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Faults on purpose. The rules themselves come by the admin port and do not survive a restart.
+/// Fault injection. Rules are set through the admin port and do not survive a restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Whether `/faults` on the admin port can make requests slow, fail, break or hang. For game days; never left on.
+    /// Enables `/faults` on the admin port, which can delay, fail, abort or hang requests. For game
+    /// days; never leave it on.
     pub enabled: bool,
 }

@@ -1,4 +1,4 @@
-//! Which rules hit a request: pure, takes the draw.
+//! Matching of fault rules to a request. Pure; takes the random function.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use crate::{
     method_table::Method,
 };
 
-/// How long a request to `method` has to wait (the sum of all latencies that are drawn), and the rule that then ends it (the first other
-/// one that is drawn).
+/// Returns the injected delay of a request to `method` (the sum of all latency rules that hit), and
+/// the rule that then replaces the response (the first other rule that hits).
 pub(super) fn decide<'a>(rules: &'a [CompiledRule], method: &'static Method, draw: RandomFn) -> (Duration, Option<&'a CompiledRule>) {
     let (mut delay, mut end) = (Duration::ZERO, None);
     for armed in rules.iter().filter(|armed| armed.methods.iter().any(|hit| std::ptr::eq(*hit, method))) {
-        // A draw is below 1: a rate of 1 hits every request, a rate of 0 none.
+        // A random number is below 1: a rate of 1 hits every request, a rate of 0 none.
         let hits = || draw() < armed.rule.rate;
         match armed.effect {
             Effect::Latency { wait, jitter } if hits() => delay += wait.saturating_sub(jitter) + jitter::full_jitter(jitter * 2, draw),
@@ -34,7 +34,8 @@ mod tests {
 
     static METHODS: [Method; 2] = [Method::grpc("/a.B/One", Access::Public), Method::grpc("/a.B/Two", Access::Public)];
 
-    /// What the rules do to `/a.B/One`: milliseconds, and the name of the rule that ends it.
+    /// Returns the effect of the rules on `/a.B/One`: delay in milliseconds, and the name of the
+    /// rule that replaces the response.
     fn decided(rules: &[(&str, f64, Kind)], draw: RandomFn) -> (u128, Option<String>) {
         let rules = rules.iter().enumerate().map(|(index, (method, rate, kind))| {
             let name = index.to_string();
@@ -51,21 +52,22 @@ mod tests {
     }
 
     #[test]
-    fn the_draw_decides_and_the_bounds_of_a_rate_are_certain() {
-        for (rate, draw, hit) in [(0.5, (|| 0.49) as RandomFn, true), (0.5, || 0.5, false), (1.0, || 0.999_999, true), (0.0, || 0.0, false)] {
+    fn rate_decides_and_zero_and_one_are_certain() {
+        for (rate, draw, hit) in [(0.5, (|| 0.49) as RandomFn, true), (0.5, || 0.5, false), (1.0, || 0.999_999, true), (0.0, || 0.0, false)]
+        {
             assert_eq!(decided(&[("*", rate, Kind::Hang)], draw).1.is_some(), hit, "{rate} {}", draw());
         }
     }
 
     #[test]
-    fn jitter_spreads_evenly_to_both_sides() {
+    fn latency_jitter_is_symmetric() {
         for (draw, ms) in [((|| 0.0) as RandomFn, 80), (|| 0.5, 100), (|| 0.75, 110)] {
             assert_eq!(decided(&[("*", 1.0, latency(100, 20))], draw).0, ms);
         }
     }
 
     #[test]
-    fn latencies_add_up_and_the_first_of_the_others_ends_it() {
+    fn latencies_add_up_and_first_other_rule_wins() {
         let rules = [
             ("a.B/One", 1.0, latency(100, 0)),
             ("a.B/Two", 1.0, Kind::Hang),

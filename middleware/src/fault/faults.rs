@@ -1,4 +1,4 @@
-//! The rules in force, shared by the layer that obeys them and the admin port that sets them.
+//! Active fault rules, shared by the layer that applies them and the admin API that sets them.
 
 use std::{
     fmt,
@@ -28,7 +28,7 @@ use crate::{
     respond::Protocol,
 };
 
-/// The fault rules of one server. Cheap to clone; clones share them.
+/// Fault rules of one server. Cheap to clone; clones share the rules.
 #[derive(Clone)]
 pub struct Faults(Arc<Inner>);
 
@@ -36,7 +36,7 @@ struct Inner {
     enabled: bool,
     methods: Vec<(String, &'static Method)>,
     draw: RandomFn,
-    /// Whether there is any rule: all that a request reads on a normal day.
+    /// Whether there are rules: the only read of a request without fault injection.
     has_rules: AtomicBool,
     rules: ArcSwap<Vec<CompiledRule>>,
     update_lock: Mutex<()>,
@@ -51,16 +51,16 @@ struct Metrics {
     hang: metrics::Counter,
 }
 
-/// What becomes of a request.
+/// Fault of a request.
 #[derive(Debug)]
 pub(super) struct InjectedFault {
-    /// It waits this long.
+    /// Injected delay.
     pub(super) delay: Duration,
-    /// Then it comes to this; `None` for the handler.
+    /// Result after the delay; `None` for the handler's response.
     pub(super) kind: Option<FaultKind>,
 }
 
-/// In place of the handler's answer.
+/// Result that replaces the handler's response.
 #[derive(Debug)]
 pub(super) enum FaultKind {
     Error(Rejection),
@@ -75,16 +75,16 @@ impl fmt::Debug for Faults {
 }
 
 impl Faults {
-    /// No rules yet for the server of `methods`; if not enabled, none ever.
+    /// Creates an empty rule set for the server of `methods`. If disabled, rules cannot be set.
     pub fn new(config: &Config, protocol: Protocol, methods: &MethodTable) -> Self {
         let methods = methods.methods().filter(|method| !method.infrastructure).map(|method| (method_name(method, protocol), method));
         if config.enabled {
-            tracing::warn!("faults can be injected through the admin port");
+            tracing::warn!("fault injection enabled on the admin port");
         }
         Self::build(config.enabled, methods.collect(), jitter::random_unit)
     }
 
-    /// None ever.
+    /// Creates a disabled rule set.
     pub fn disabled() -> Self {
         Self::build(false, Vec::new(), jitter::random_unit)
     }
@@ -92,7 +92,7 @@ impl Faults {
     pub(super) fn build(enabled: bool, methods: Vec<(String, &'static Method)>, draw: RandomFn) -> Self {
         let injected = |kind: &'static str| metrics::counter!("palisade.faults.injected", "kind" => kind);
         let active = metrics::gauge!("palisade.faults.active");
-        // Added to, never set: the servers of one process share the gauge.
+        // Incremented, never set: the servers of one process share the gauge.
         active.increment(0.0);
         let [latency, error, abort, hang] = ["latency", "error", "abort", "hang"].map(injected);
         let metrics = Metrics { active, latency, error, abort, hang };
@@ -100,21 +100,21 @@ impl Faults {
         Self(Arc::new(Inner { enabled, methods, draw, has_rules: armed, rules, update_lock: changing, metrics }))
     }
 
-    /// For an admin port: `GET`, `PUT` and `DELETE /faults`, or no route at all if not enabled.
+    /// Returns the admin routes `GET`, `PUT` and `DELETE /faults`, or none if disabled.
     pub fn routes(&self) -> Router {
         if self.0.enabled { admin::routes(self.clone()) } else { Router::new() }
     }
 
-    /// The rules in force.
+    /// Returns the active rules.
     pub fn rules(&self) -> Vec<Rule> {
         self.0.rules.load().iter().map(|armed| armed.rule.clone()).collect()
     }
 
-    /// From the next request on these rules are in force and no others. `validation_failed` says all that is wrong with them; without
-    /// being enabled it is `not_found`.
+    /// Replaces all rules from the next request on. Fails with `validation_failed` and all
+    /// violations, or with `not_found` if disabled.
     pub fn replace(&self, rules: Vec<Rule>) -> Result<(), Rejection> {
         if !self.0.enabled {
-            return Err(Rejection::new(&reasons::NOT_FOUND, "faults are not enabled"));
+            return Err(Rejection::new(&reasons::NOT_FOUND, "fault injection is disabled"));
         }
         let new = Arc::new(compile(rules, &self.0.methods).map_err(Rejection::invalid)?);
         let _changing = self.0.update_lock.lock();
@@ -122,11 +122,11 @@ impl Faults {
         self.0.has_rules.store(!new.is_empty(), Ordering::Release);
         self.0.metrics.active.increment(as_f64(new.len()) - as_f64(old.len()));
         let names: Vec<_> = new.iter().map(|armed| armed.rule.name.as_str()).collect();
-        tracing::warn!(rules = names.len(), names = names.join(", "), "the fault rules were replaced");
+        tracing::warn!(rules = names.len(), names = names.join(", "), "fault rules replaced");
         Ok(())
     }
 
-    /// What becomes of `request`; `None` if no rule hits it.
+    /// Returns the fault of `request`; `None` if no rule hits it.
     pub(super) fn decide<B>(&self, request: &Request<B>) -> Option<InjectedFault> {
         if !self.0.has_rules.load(Ordering::Relaxed) {
             return None;
@@ -136,7 +136,7 @@ impl Faults {
         let (delay, end) = decide(&rules, method, self.0.draw);
         if !delay.is_zero() {
             self.0.metrics.latency.increment(1);
-            tracing::debug!(delay_ms = delay.as_millis(), "a delay is injected");
+            tracing::debug!(delay_ms = delay.as_millis(), "delay injected");
         }
         let end = end.and_then(|armed| self.kind_of(armed, request));
         (!delay.is_zero() || end.is_some()).then_some(InjectedFault { delay, kind: end })
@@ -148,21 +148,21 @@ impl Faults {
             Effect::Latency { .. } => None,
             Effect::Error(reason) => {
                 self.0.metrics.error.increment(1);
-                let refusal = Rejection::new(reason, reason.title).with_source(format!("injected by the fault rule {rule}"));
-                // As the real ones have it.
+                let refusal = Rejection::new(reason, reason.title).with_source(format!("injected by fault rule {rule}"));
+                // As the real rejections have it.
                 let waits = [&reasons::OVERLOADED, &reasons::RATE_LIMITED].contains(&reason);
                 Some(FaultKind::Error(if waits { refusal.with_retry_after(Duration::from_secs(1)) } else { refusal }))
             }
             Effect::Abort => {
                 self.0.metrics.abort.increment(1);
-                tracing::warn!(rule, "an abort is injected");
-                // The answer to HEAD has no body that could fail.
+                tracing::warn!(rule, "abort injected");
+                // A response to HEAD has no body that could fail.
                 let head = request.method() == http::Method::HEAD;
-                Some(if head { FaultKind::Error(Rejection::internal(format!("injected by the fault rule {rule}"))) } else { FaultKind::Abort })
+                Some(if head { FaultKind::Error(Rejection::internal(format!("injected by fault rule {rule}"))) } else { FaultKind::Abort })
             }
             Effect::Hang => {
                 self.0.metrics.hang.increment(1);
-                tracing::warn!(rule, "a hang is injected");
+                tracing::warn!(rule, "hang injected");
                 Some(FaultKind::Hang)
             }
         }

@@ -1,4 +1,4 @@
-//! What one rule says, and what must be true of it.
+//! Fault rules and their validation.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -10,48 +10,48 @@ use crate::{
     respond::Protocol,
 };
 
-/// More rules than anybody can keep in mind.
+/// Maximum number of rules.
 const MAX_RULES: usize = 32;
-/// Characters of a name.
+/// Maximum length of a name, characters.
 const MAX_NAME: usize = 64;
-/// Beyond every deadline: what is to take longer is to hang.
+/// Maximum latency, milliseconds, beyond every deadline; use a hang for more.
 const MAX_MS: u64 = 60_000;
 
-/// One rule, as it is written.
+/// A fault rule as written by the operator.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// What the log calls it; no two rules have the same.
+    /// Unique name for the log.
     pub name: String,
-    /// `package.Service/Method`, or `VERB /route/{template}`, or the beginning of such names and `*`.
+    /// `package.Service/Method`, `VERB /route/{template}`, or a prefix of such names and `*`.
     pub method: String,
-    /// The share of the requests that it hits, 0 to 1.
+    /// Share of the requests to hit, 0 to 1.
     pub rate: f64,
-    /// What it does to them.
+    /// Fault to inject.
     pub kind: Kind,
 }
 
-/// What a rule does to a request.
+/// Kind of fault.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Kind {
-    /// It reaches the handler later.
+    /// Delays the request before the handler.
     Latency {
-        /// By this many milliseconds.
+        /// Mean delay, milliseconds.
         ms: u64,
-        /// Give or take this many, evenly.
+        /// Uniform jitter in both directions, milliseconds.
         #[serde(default)]
         jitter_ms: u64,
     },
-    /// It is refused for this reason, by its slug: over HTTP and gRPC alike.
+    /// Rejects the request with the reason of this slug, over HTTP and gRPC alike.
     Error(String),
-    /// The stream, or the HTTP/1 connection, breaks without an answer.
+    /// Breaks the stream, or the HTTP/1 connection, without a response.
     Abort,
-    /// Nothing happens until the deadline or the caller ends it.
+    /// Does not respond until the deadline or the caller ends the request.
     Hang,
 }
 
-/// A rule that was checked, with what it names looked up.
+/// A validated rule with its methods and reason looked up.
 #[derive(Debug)]
 pub(super) struct CompiledRule {
     pub(super) rule: Rule,
@@ -59,7 +59,7 @@ pub(super) struct CompiledRule {
     pub(super) effect: Effect,
 }
 
-/// As [`Kind`], looked up.
+/// [`Kind`] with its reason looked up.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Effect {
     Latency { wait: Duration, jitter: Duration },
@@ -68,7 +68,8 @@ pub(super) enum Effect {
     Hang,
 }
 
-/// Checks `rules` against `methods`, the names that this server answers to; all that is wrong at once.
+/// Validates `rules` against `methods`, the method names of this server. Returns all violations at
+/// once.
 pub(super) fn compile(rules: Vec<Rule>, methods: &[(String, &'static Method)]) -> Result<Vec<CompiledRule>, Vec<Violation>> {
     if rules.len() > MAX_RULES {
         return Err(vec![Violation::new("rules", "too_many", format!("must be at most {MAX_RULES}"))]);
@@ -83,14 +84,14 @@ pub(super) fn compile(rules: Vec<Rule>, methods: &[(String, &'static Method)]) -
             refuse("name", "invalid_name", format!("must be 1 to {MAX_NAME} visible characters"));
         }
         if !names.insert(rule.name.clone()) {
-            refuse("name", "duplicate", "is the name of an earlier rule already".to_owned());
+            refuse("name", "duplicate", "must differ from the names of earlier rules".to_owned());
         }
         if !(0.0..=1.0).contains(&rule.rate) {
             refuse("rate", "out_of_range", "must be 0 to 1".to_owned());
         }
         let matched: Vec<_> = methods.iter().filter(|(name, _)| matches_pattern(&rule.method, name)).map(|(_, method)| *method).collect();
         if matched.is_empty() {
-            refuse("method", "unknown_method", "must name a method of this port that is no probe".to_owned());
+            refuse("method", "unknown_method", "must match a method of this port other than health checks and reflection".to_owned());
         }
         match effect(&rule.kind) {
             Ok(effect) => compiled.push(CompiledRule { methods: matched, effect, rule }),
@@ -100,7 +101,7 @@ pub(super) fn compile(rules: Vec<Rule>, methods: &[(String, &'static Method)]) -
     if violations.is_empty() { Ok(compiled) } else { Err(violations) }
 }
 
-/// What a method is called in rules.
+/// Returns the name of a method in rules.
 pub(super) fn method_name(method: &Method, protocol: Protocol) -> String {
     match protocol {
         Protocol::Grpc => method.rpc_method().to_owned(),
@@ -127,7 +128,7 @@ fn effect(kind: &Kind) -> Result<Effect, (&'static str, String)> {
     }
 }
 
-/// The reasons that a server fails for. What a caller did wrong is said with facts that only a handler has.
+/// Reasons of server failures. Client errors carry details that only a handler knows.
 fn server_failures() -> impl Iterator<Item = &'static Reason> {
     reasons::ALL.iter().copied().filter(|reason| reason.http.is_server_error() || **reason == reasons::RATE_LIMITED)
 }

@@ -25,7 +25,7 @@ fn faults(draw: RandomFn) -> Faults {
     Faults::build(true, [&THINGS, &OTHERS].map(|method| (format!("GET {}", method.path), method)).into(), draw)
 }
 
-/// What a handler that answers "x" seems to answer.
+/// Sends a request through the layer to a handler that answers "x".
 async fn send(faults: &Faults, verb: http::Method, method: Option<&'static Method>) -> Result<Response<FaultBody<Full<Bytes>>>, Rejection> {
     let handler = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("x")))) });
     let mut request = Request::builder().method(verb).body(()).unwrap();
@@ -38,7 +38,7 @@ async fn get(faults: &Faults, method: &'static Method) -> Result<Bytes, Rejectio
 }
 
 #[tokio::test(start_paused = true)]
-async fn latency_comes_before_the_handler_and_ends_with_its_rule() {
+async fn latency_delays_handler_until_rule_is_removed() {
     let faults = faults(|| 0.0);
     faults.replace(always(Kind::Latency { ms: 300, jitter_ms: 100 })).unwrap();
     for (method, ms) in [(&THINGS, 200), (&OTHERS, 0)] {
@@ -53,7 +53,7 @@ async fn latency_comes_before_the_handler_and_ends_with_its_rule() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_injected_error_looks_like_the_real_one_but_in_the_log() {
+async fn injected_error_differs_only_in_the_log() {
     let faults = faults(|| 0.0);
     let slow = Rule { name: "slow".to_owned(), ..always(Kind::Latency { ms: 50, jitter_ms: 0 }).remove(0) };
     faults.replace([always(Kind::Error("overloaded".to_owned())), vec![slow]].concat()).unwrap();
@@ -62,31 +62,32 @@ async fn an_injected_error_looks_like_the_real_one_but_in_the_log() {
     assert_eq!(start.elapsed().as_millis(), 50);
     assert_eq!((refusal.reason(), refusal.retry()), (&reasons::OVERLOADED, Retry::After(Duration::from_secs(1))));
     assert!(!refusal.detail().contains("injected"), "{refusal}");
-    assert!(format!("{refusal:?}").contains("injected by the fault rule ours"), "{refusal:?}");
+    assert!(format!("{refusal:?}").contains("injected by fault rule ours"), "{refusal:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hang_ends_with_the_callers_patience() {
+async fn hang_lasts_until_the_caller_cancels() {
     let faults = faults(|| 0.0);
     faults.replace(always(Kind::Hang)).unwrap();
     assert!(timeout(Duration::from_hours(1), get(&faults, &THINGS)).await.is_err());
 }
 
 #[tokio::test]
-async fn an_aborted_answer_fails_at_its_first_frame() {
+async fn aborted_response_fails_at_its_first_frame() {
     let faults = faults(|| 0.0);
     faults.replace(always(Kind::Abort)).unwrap();
     let answer = send(&faults, http::Method::GET, Some(&THINGS)).await.unwrap();
     assert!(!answer.body().is_end_stream());
     assert!(answer.into_body().frame().await.unwrap().is_err());
-    // Nobody would read it after a HEAD, and "200" would be no fault at all.
+    // The body of a HEAD response is never read, and status 200 would be no fault at all.
     assert_eq!(send(&faults, http::Method::HEAD, Some(&THINGS)).await.unwrap_err().reason(), &reasons::INTERNAL);
 }
 
 #[tokio::test]
-async fn what_is_in_no_table_and_what_is_quiet_is_never_hit() {
+async fn probes_and_unlisted_methods_are_never_hit() {
     static PROBE: Method = Method::http("GET", "/livez", Access::Public).infrastructure();
-    static TABLE: [Method; 2] = [Method::http("GET", "/livez", Access::Public).infrastructure(), Method::http("GET", "/things", Access::Public)];
+    static TABLE: [Method; 2] =
+        [Method::http("GET", "/livez", Access::Public).infrastructure(), Method::http("GET", "/things", Access::Public)];
     let table = crate::method_table::MethodTable::new(&[&TABLE]).unwrap();
     let faults = Faults::new(&Config { enabled: true }, crate::respond::Protocol::Http, &table);
     let all = Rule { method: "*".to_owned(), ..always(Kind::Hang).remove(0) };
@@ -101,7 +102,7 @@ async fn what_is_in_no_table_and_what_is_quiet_is_never_hit() {
 }
 
 #[test]
-fn the_gauge_sums_the_rules_of_a_process_and_the_counters_are_there_from_the_start() {
+fn metrics_sum_rules_and_exist_from_the_start() {
     let recorder = PrometheusBuilder::new().with_recommended_naming(true).build_recorder();
     let handle = recorder.handle();
     metrics::with_local_recorder(&recorder, || {

@@ -1,4 +1,4 @@
-//! The series of HTTP calls that we make, and of the attempts at them.
+//! Series of HTTP client calls and their attempts.
 
 use std::sync::Arc;
 
@@ -7,7 +7,8 @@ use metrics::Histogram;
 use super::HandleCache;
 use crate::response_outcome::HttpOutcome;
 
-/// The calls of one HTTP method to one server, or the attempts at them. A server may answer with any status, of which there are 900.
+/// Calls of one HTTP method to one server, or attempts. Series per status are created on demand,
+/// because a server may return any of 900 statuses.
 pub(crate) struct HttpClientSeries {
     verb: &'static str,
     series_kind: SeriesKind,
@@ -42,7 +43,7 @@ impl HttpClientSeries {
     }
 }
 
-/// The attempts at one target.
+/// Attempts at one target.
 #[derive(Debug)]
 pub(crate) struct HttpAttemptSeries {
     target: &'static str,
@@ -54,7 +55,7 @@ impl HttpAttemptSeries {
         Self { target, cache: HandleCache::default() }
     }
 
-    /// The first attempt of a call, or a further one.
+    /// Returns the series of first attempts or of retries.
     pub(crate) fn series_for(&self, verb: &'static str, first: bool) -> Arc<HttpClientSeries> {
         let kind = if first { "original" } else { "retry" };
         let series_kind = SeriesKind::Attempts { target: self.target, kind };
@@ -64,6 +65,6 @@ impl HttpAttemptSeries {
 
 impl std::fmt::Debug for HttpClientSeries {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MadeSeries").field("verb", &self.verb).finish_non_exhaustive()
+        f.debug_struct("HttpClientSeries").field("verb", &self.verb).finish_non_exhaustive()
     }
 }

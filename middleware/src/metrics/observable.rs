@@ -1,4 +1,5 @@
-//! Gauges that are brought up to date when somebody looks, so that the work itself need not tell of every step.
+//! Observable gauges (OpenTelemetry: asynchronous gauges): read at scrape time, so that the hot
+//! path does not update them.
 
 use std::sync::{Arc, Weak};
 
@@ -7,17 +8,17 @@ use parking_lot::Mutex;
 
 static OBSERVABLES: Mutex<Vec<Box<dyn Observable>>> = Mutex::new(Vec::new());
 
-/// Brings the gauges up to date that nobody writes: the windows of breakers, the tokens of retries, limits and what is in flight.
-/// [`Telemetry::render`](crate::telemetry::Telemetry::render) does so before each scrape; whoever has a recorder of their own does it
-/// before rendering.
+/// Updates all observable gauges: breaker windows, retry tokens, limits, requests in flight.
+/// [`Telemetry::render`](crate::telemetry::Telemetry::render) calls it before each scrape. Call it
+/// before rendering another recorder.
 pub fn collect() {
     let mut observables = OBSERVABLES.lock();
     observables.retain_mut(|one| !one.is_dropped());
     observables.iter_mut().for_each(|one| one.observe());
 }
 
-/// At each look `show` is given `of`, as long as that is there. Neither `show` nor the drop of `of` may look or register: they may run while all
-/// others wait.
+/// Calls `observe(&T)` at every scrape while the `Arc` is alive. Neither `observe` nor the drop of
+/// `T` may collect or register: both can run while the registry is locked.
 pub(crate) fn register_observable<T: Send + Sync + 'static>(source: &Arc<T>, mut observe: impl FnMut(&T) + Send + 'static) {
     register(source, move |of| {
         if let Some(of) = of {
@@ -26,9 +27,10 @@ pub(crate) fn register_observable<T: Send + Sync + 'static>(source: &Arc<T>, mut
     });
 }
 
-/// At each look `gauge` has the share in it that `count` tells of `of`. Several may share a gauge: each adds its own.
+/// Adds `count(&T)` to `gauge` at every scrape while the `Arc` is alive. Several sources may share
+/// a gauge, which shows their sum.
 pub(crate) fn register_observable_sum<T: Send + Sync + 'static>(source: &Arc<T>, gauge: Gauge, count: impl Fn(&T) -> u32 + Send + 'static) {
-    // There from the start.
+    // Registers the gauge at zero.
     gauge.increment(0);
     let mut reported = 0;
     register(source, move |of| {
@@ -38,10 +40,10 @@ pub(crate) fn register_observable_sum<T: Send + Sync + 'static>(source: &Arc<T>,
     });
 }
 
-/// `show` is given `None` once, when `of` is gone.
+/// Registers `observe`. It is called with `None` once after the source is dropped.
 fn register<T: Send + Sync + 'static>(source: &Arc<T>, observe: impl FnMut(Option<&T>) + Send + 'static) {
     let mut observables = OBSERVABLES.lock();
-    // What comes and goes while nobody looks must not pile up.
+    // Removes dropped entries, so that they do not accumulate between scrapes.
     observables.retain_mut(|one| !one.is_dropped());
     observables.push(Box::new(Entry { source: Arc::downgrade(source), observe }));
 }
@@ -49,7 +51,7 @@ fn register<T: Send + Sync + 'static>(source: &Arc<T>, observe: impl FnMut(Optio
 trait Observable: Send {
     fn observe(&mut self);
 
-    /// Whether it is gone, and shown as gone.
+    /// Returns whether the source is dropped; reports it as dropped in that case.
     fn is_dropped(&mut self) -> bool;
 }
 
@@ -88,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn each_has_its_share_in_a_gauge_until_it_is_gone() {
+    fn shared_gauge_sums_live_sources() {
         let recorder = PrometheusBuilder::new().build_recorder();
         let counts = [(); 2].map(|()| Arc::new(AtomicCounter::new()));
         metrics::with_local_recorder(&recorder, || {
@@ -96,7 +98,7 @@ mod tests {
                 register_observable_sum(count, metrics::gauge!("in_use"), AtomicCounter::get);
             }
         });
-        assert_eq!(recorder.handle().render().matches("in_use 0").count(), 1, "it is there before anybody looks");
+        assert_eq!(recorder.handle().render().matches("in_use 0").count(), 1, "the gauge is registered at zero");
         let [one, other] = counts;
         one.increment();
         one.increment();
@@ -111,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_is_forgotten_though_nobody_looks() {
+    fn dropped_sources_are_removed_without_a_scrape() {
         let (captured, live) = (Arc::new(()), Arc::new(()));
         let forgotten = Arc::downgrade(&captured);
         register_observable(&Arc::new(()), move |()| drop(captured.clone()));

@@ -1,7 +1,9 @@
-//! One registry of metrics for each service of a process, so that each admin port shows its own service, alone or in company.
+//! Metric registry per service of a process: each admin port exposes only its own service, also if
+//! several services share the process.
 //!
-//! Whose a metric is, is asked once, where its handle is made: the service [`within`] which that happens, in its tasks too. What nobody's
-//! code makes (the runtime, spans on their way out) is true of every service, and shown by all.
+//! A metric belongs to the service whose scope ([`with_service`]) creates its handle, including
+//! spawned tasks. Handles created outside any scope (runtime, span export) are shared by all
+//! services.
 
 use std::{fmt, future::Future, sync::Arc};
 
@@ -13,12 +15,13 @@ tokio::task_local! {
     static SERVICE: Option<&'static str>;
 }
 
-/// What `future` measures is `service`'s, in the tasks that it starts too.
+/// Runs `future` in the scope of `service`: metrics created by it and its tasks belong to that
+/// service.
 pub fn with_service<F: Future>(service: &'static str, future: F) -> impl Future<Output = F::Output> {
     SERVICE.scope(Some(service), future)
 }
 
-/// Takes the present service along into a future that will run in another task.
+/// Propagates the current service scope into a future for another task.
 pub(crate) fn propagate<F: Future>(future: F) -> TaskLocalFuture<Option<&'static str>, F> {
     SERVICE.scope(current_service(), future)
 }
@@ -27,21 +30,21 @@ fn current_service() -> Option<&'static str> {
     SERVICE.try_with(|service| *service).ok().flatten()
 }
 
-/// The recorder of a process: sends each metric where it belongs.
+/// Recorder of a process: dispatches each metric to the registry of its service.
 pub(crate) struct Registries(Vec<(&'static str, PrometheusRecorder)>);
 
 impl Registries {
-    /// One registry for each service, of which there is at least one.
+    /// Creates one registry per service. At least one is required.
     pub(crate) fn new(recorders: Vec<(&'static str, PrometheusRecorder)>) -> Self {
         Self(recorders)
     }
 
-    /// What each shows.
+    /// Render handles by service.
     pub(crate) fn handles(&self) -> Vec<(&'static str, PrometheusHandle)> {
         self.0.iter().map(|(service, recorder)| (*service, recorder.handle())).collect()
     }
 
-    /// A handle of the present service, or one for all of them.
+    /// Registers a handle in the current service's registry, or in all registries outside a scope.
     fn register<T>(&self, register_one: impl Fn(&PrometheusRecorder) -> T, combine: impl Fn(Vec<T>) -> T) -> T {
         let current = current_service().and_then(|present| self.0.iter().find(|(service, _)| *service == present));
         match (current, &self.0[..]) {
@@ -83,7 +86,7 @@ impl Recorder for Registries {
     }
 }
 
-/// A metric that every service shows.
+/// Metric that all services expose.
 struct Fanout<T>(Vec<T>);
 
 impl CounterFn for Fanout<Counter> {
@@ -132,7 +135,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_metric_belongs_to_the_service_in_whose_tasks_it_is_made_and_else_to_all() {
+    async fn metric_belongs_to_creating_service_or_all() {
         let registries = registries(&["left", "right"]);
         let handles = registries.handles();
         let _here = metrics::set_default_local_recorder(&registries);
@@ -154,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_alone_in_its_process_shows_everything() {
+    fn single_service_exposes_all_metrics() {
         let registries = registries(&["orders"]);
         let handles = registries.handles();
         metrics::with_local_recorder(&registries, || metrics::counter!("calls").increment(1));

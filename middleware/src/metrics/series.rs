@@ -1,4 +1,5 @@
-//! The series of a hop by method and outcome, each looked up in the registry once: a lookup costs ten times what a recording does.
+//! Series of a boundary by method and outcome. Each handle is looked up in the registry once,
+//! because a lookup costs ten times as much as recording a value.
 
 use std::{
     borrow::Borrow,
@@ -12,11 +13,12 @@ use metrics::{Counter, Gauge, Histogram};
 use rustc_hash::FxHashMap;
 use tonic::Code;
 
-use super::{register_observable_sum, error_type};
-use crate::{response_outcome::Role, counter::AtomicCounter, grpc_status, respond::Protocol};
+use super::{error_type, register_observable_sum};
+use crate::{counter::AtomicCounter, grpc_status, respond::Protocol, response_outcome::Role};
 
-/// What was looked up before, by key. Reading takes no lock; a new key copies the map, which happens once per key. The keys must be bounded, and ours: the
-/// hash is fast and can be aimed at.
+/// Cache of metric handles by key. Reads are lock-free; inserting a key copies the map, once per
+/// key. Keys must be bounded and not chosen by clients, because the fast hash has no protection
+/// against collisions.
 #[derive(Debug)]
 pub(crate) struct HandleCache<K, V>(ArcSwap<FxHashMap<K, Arc<V>>>);
 
@@ -45,9 +47,9 @@ impl<K: Eq + Hash + Clone, V> HandleCache<K, V> {
     }
 }
 
-/// What an HTTP route has besides success that alerts look at.
+/// HTTP statuses registered at startup per route: success and those used by alerts.
 const PREREGISTERED_HTTP_STATUSES: [u16; 4] = [200, 500, 503, 504];
-/// Likewise of a gRPC method.
+/// gRPC codes registered at startup per method: success and those used by alerts.
 const PREREGISTERED_GRPC_CODES: [Code; 4] = [Code::Ok, Code::Internal, Code::Unavailable, Code::DeadlineExceeded];
 
 impl HandleCache<(&'static str, &'static str), HttpSeries> {
@@ -62,14 +64,14 @@ impl HandleCache<&'static str, GrpcSeries> {
     }
 }
 
-/// A number that `gauge` shows.
+/// Creates a count that `gauge` exposes at every scrape.
 fn observed_count(gauge: Gauge) -> Arc<AtomicCounter> {
     let count = Arc::new(AtomicCounter::new());
     register_observable_sum(&count, gauge, AtomicCounter::get);
     count
 }
 
-/// The requests of one route and HTTP method.
+/// Requests of one route and HTTP method.
 pub(super) struct HttpSeries {
     verb: &'static str,
     route: &'static str,
@@ -83,7 +85,7 @@ impl HttpSeries {
         Self { verb, route, active, by_status: HandleCache::default() }
     }
 
-    /// Looks up what a dashboard and an alert want to see at zero.
+    /// Registers the series that dashboards and alerts need at zero.
     pub(super) fn preregister(&self) {
         for status in PREREGISTERED_HTTP_STATUSES {
             self.duration(status);
@@ -100,7 +102,7 @@ impl HttpSeries {
     }
 }
 
-/// Something per gRPC code.
+/// Value per gRPC code.
 pub(crate) struct ByCode<T>([OnceLock<T>; 17]);
 
 impl<T> ByCode<T> {
@@ -113,11 +115,11 @@ impl<T> ByCode<T> {
     }
 }
 
-/// The calls of one gRPC method, answered (`target` is `None`) or made.
+/// Calls of one gRPC method, on the server (`target` is `None`) or client side.
 pub(super) struct GrpcSeries {
     method: Arc<str>,
     target: Option<Arc<str>>,
-    /// Calls made are counted by the bulkhead.
+    /// `None` for client calls, which the bulkhead counts.
     pub(super) active: Option<Arc<AtomicCounter>>,
     durations: ByCode<Histogram>,
 }
@@ -132,14 +134,14 @@ impl GrpcSeries {
         Self { method: method.into(), target: Some(target), active: None, durations: ByCode::new() }
     }
 
-    /// Looks up what a dashboard and an alert want to see at zero.
+    /// Registers the series that dashboards and alerts need at zero.
     pub(super) fn exist(&self) {
         for code in PREREGISTERED_GRPC_CODES {
             self.duration(code);
         }
     }
 
-    /// Whose answers they count.
+    /// Server or client role.
     pub(super) fn role(&self) -> Role {
         if self.target.is_some() { Role::Client(Protocol::Grpc) } else { Role::Server(Protocol::Grpc) }
     }
@@ -157,7 +159,7 @@ impl GrpcSeries {
     }
 }
 
-/// The attempts at one gRPC method of one target (gRFC A66).
+/// Attempts at one gRPC method of one target (gRFC A66).
 pub(crate) struct AttemptSeries {
     method: Arc<str>,
     target: &'static str,
@@ -201,7 +203,7 @@ mod tests {
     };
 
     #[test]
-    fn what_alerts_look_at_is_there_before_the_first_request() {
+    fn alerted_series_are_preregistered() {
         static METHODS: [Method; 3] = [
             Method::http("GET", "/things/{id}", Access::Public),
             Method::http("GET", "/livez", Access::Public).infrastructure(),
@@ -210,7 +212,10 @@ mod tests {
         let (http, grpc) = (MethodTable::new(&[&METHODS[..2]]).unwrap(), MethodTable::new(&[&METHODS[2..]]).unwrap());
         let recorder = PrometheusBuilder::new().set_buckets(&[1.0]).unwrap().build_recorder();
         let _layers = metrics::with_local_recorder(&recorder, || {
-            [MetricsLayer::new(Boundary::HttpServer).with_preregistered_series(&http), MetricsLayer::new(Boundary::GrpcServer).with_preregistered_series(&grpc)]
+            [
+                MetricsLayer::new(Boundary::HttpServer).with_preregistered_series(&http),
+                MetricsLayer::new(Boundary::GrpcServer).with_preregistered_series(&grpc),
+            ]
         });
         let text = recorder.handle().render();
         let zero = |series: &str, label: &str| {
@@ -223,11 +228,11 @@ mod tests {
         for code in PREREGISTERED_GRPC_CODES {
             zero("rpc_server_call_duration_count", grpc_status::name(code));
         }
-        assert!(!text.contains("livez"), "what is quiet has no series");
+        assert!(!text.contains("livez"), "infrastructure methods have no series");
     }
 
     #[test]
-    fn a_key_is_looked_up_once() {
+    fn handle_cache_registers_each_key_once() {
         let cache = HandleCache::<String, u32>::default();
         let mut lookups = 0;
         for (key, expected) in [("a", 1), ("b", 2), ("a", 1)] {

@@ -1,15 +1,15 @@
-//! How many files, and so connections, a process may have open.
+//! Limit of open files (RLIMIT_NOFILE), and so of connections.
 
-/// Files beside the connections of its ports: of pools, other services, logs and libraries.
+/// Reserve beside server connections: store pools, client connections, logs and libraries.
 const RESERVED_FILES: u64 = 256;
 
-/// As many as the system lets this process have; what a shell passes on (1,024, as a rule) is less than the `max_connections` of
-/// its ports together.
+/// Raises the soft limit to the hard limit. The soft limit inherited from a shell (usually 1,024)
+/// is below the total `max_connections` of the ports.
 pub(super) fn raise_nofile_limit(max_connections: usize) {
     match rlimit::increase_nofile_limit(rlimit::INFINITY) {
         Ok(files) if files >= max_connections as u64 + RESERVED_FILES => {}
-        Ok(files) => tracing::warn!(files, max_connections, "fewer files may be open than server.max_connections needs"),
-        Err(error) => tracing::warn!(%error, "how many files may be open cannot be changed"),
+        Ok(files) => tracing::warn!(files, max_connections, "open file limit is too low for server.max_connections"),
+        Err(error) => tracing::warn!(%error, "cannot raise the open file limit"),
     }
 }
 
@@ -20,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_shell_passes_on_is_raised_to_what_the_system_allows() {
+    fn soft_file_limit_raised_to_hard_limit() {
         let (_, hard) = Resource::NOFILE.get().unwrap();
         Resource::NOFILE.set(hard - 1, hard).unwrap();
         raise_nofile_limit(8_192);

@@ -1,4 +1,5 @@
-//! How much one address may ask, before anything is known of who asks: verifying a token costs more than refusing it.
+//! Rate limiting per IP address, applied before authentication, because verifying a token costs
+//! more than rejecting a request.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -13,25 +14,29 @@ use tower::Layer;
 use super::buckets::Buckets;
 use crate::{
     context::Context,
-    filter::{Predicate, Filter},
+    filter::{Filter, Predicate},
     rejection::{Rejection, reasons},
 };
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The other end of the connection that a request came by; in the request's extensions.
+/// Request extension with the peer address of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// What one address may ask of an HTTP port. gRPC callers are services, which come in great numbers from few addresses.
+/// Rate limit per IP address, for HTTP ports. Not used for gRPC, where many service replicas share
+/// few addresses.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AddressConfig {
-    /// Requests per second and address (IPv6: per /64 network) in the long run; 0 turns the limit off.
+    /// Sustained rate per IP address (IPv6: per /64 prefix), requests per second. Excess requests
+    /// are rejected. 0 disables.
     pub per_second: u32,
-    /// Requests that an address that was quiet may send at once.
+    /// Burst size: maximum number of requests that an idle address may send at once. 0 disables the
+    /// limit.
     pub burst: u32,
-    /// Addresses of proxies whose `x-forwarded-for` is believed, separated by commas. Without it everybody behind a proxy is one.
+    /// IP addresses of trusted proxies, separated by commas. Their `x-forwarded-for` determines the
+    /// client address. Without it all clients behind a proxy share one limit.
     pub trusted_proxies: String,
 }
 
@@ -42,23 +47,25 @@ impl Default for AddressConfig {
 }
 
 impl AddressConfig {
-    /// The proxies; the text that is no address if there is one.
+    /// Parses the trusted proxies. The error is the invalid text.
     pub fn proxies(&self) -> Result<Vec<IpAddr>, String> {
         let texts = self.trusted_proxies.split(',').map(str::trim).filter(|text| !text.is_empty());
         texts.map(|text| text.parse().map_err(|_| text.to_owned())).collect()
     }
 }
 
-/// Refuses what is too much of one address. Sits in front of authentication.
+/// Rate limit per IP address. Placed before authentication.
 ///
 /// ```
 /// use palisade_middleware::rate_limit::{AddressConfig, AddressLimitLayer, Peer};
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
 /// let handler = service_fn(async |_| Ok::<_, std::convert::Infallible>("done"));
-/// let service = AddressLimitLayer::new(&AddressConfig { per_second: 1, burst: 1, ..AddressConfig::default() }).layer(handler);
+/// let config = AddressConfig { per_second: 1, burst: 1, ..AddressConfig::default() };
+/// let service = AddressLimitLayer::new(&config).layer(handler);
 /// let mut request = http::Request::new(());
-/// request.extensions_mut().insert(Peer("192.0.2.1:4711".parse().unwrap())); // `server::accept` does so.
+/// // Set by `server::accept` in a server.
+/// request.extensions_mut().insert(Peer("192.0.2.1:4711".parse().unwrap()));
 /// assert!(service.clone().oneshot(request.clone()).await.is_ok());
 /// assert!(service.oneshot(request).await.is_err());
 /// # });
@@ -74,7 +81,7 @@ struct Limit {
 }
 
 impl AddressLimitLayer {
-    /// A limit as configured; `config` was validated by its owner.
+    /// Creates the configured limit. `config` must be valid.
     pub fn new(config: &AddressConfig) -> Self {
         let limit = |buckets| {
             let shed = metrics::counter!("palisade.requests.shed", "reason" => "address_limit");
@@ -83,7 +90,7 @@ impl AddressLimitLayer {
         Self(Buckets::new(config.per_second, config.burst).map(limit))
     }
 
-    /// No limit.
+    /// Disables the limit.
     pub const fn disabled() -> Self {
         Self(None)
     }
@@ -94,12 +101,13 @@ impl Limit {
         let result = self.buckets.take(ip_prefix(client_ip(peer, headers, &self.proxies)));
         result.map(drop).map_err(|wait| {
             self.shed.increment(1);
-            Rejection::new(&reasons::RATE_LIMITED, "too many requests of this address").with_retry_after(wait)
+            Rejection::new(&reasons::RATE_LIMITED, "too many requests from this address").with_retry_after(wait)
         })
     }
 }
 
-/// Who asks: the peer, or, behind proxies that are believed, the last address that one of them saw and that is none of them.
+/// Returns the client address: the peer, or behind trusted proxies the last `x-forwarded-for` entry
+/// that is not a trusted proxy.
 pub(crate) fn client_ip(peer: IpAddr, headers: &HeaderMap, proxies: &[IpAddr]) -> IpAddr {
     let mut client = peer.to_canonical();
     let hops = headers.get_all(FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok()).flat_map(|value| value.rsplit(','));
@@ -107,17 +115,17 @@ pub(crate) fn client_ip(peer: IpAddr, headers: &HeaderMap, proxies: &[IpAddr]) -
         if !proxies.contains(&client) {
             break;
         }
-        // What cannot be read was written by nobody we believe.
+        // No trusted proxy writes invalid entries.
         let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
         client = address.to_canonical();
     }
     client
 }
 
-/// The part of an address that one customer has: all of IPv4's, the first half of IPv6's.
+/// Returns the prefix assigned to one customer: the whole IPv4 address, or the IPv6 /64.
 pub(crate) fn ip_prefix(address: IpAddr) -> u64 {
     match address {
-        // No IPv6 network of the public internet begins so.
+        // No collision: public IPv6 prefixes do not begin with 32 zero bits.
         IpAddr::V4(address) => address.to_bits().into(),
         IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
     }
@@ -160,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_trusted_proxy_says_is_believed() {
+    fn client_address_uses_only_trusted_proxies() {
         for (peer, forwarded, expected) in [
             ("192.0.2.1", &["198.51.100.1"][..], "192.0.2.1"),
             ("10.0.0.1", &["198.51.100.1"], "198.51.100.1"),
@@ -176,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_ipv6_is_one_customer() {
+    fn ip_prefix_groups_ipv6_by_64() {
         let of = |text: &str| ip_prefix(text.parse().unwrap());
         assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
@@ -184,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_addresss_excess_is_not_anothers() {
+    async fn address_limit_is_per_address() {
         let config = AddressConfig { per_second: 1, burst: 1, ..AddressConfig::default() };
         let inner = tower::service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
         let service = AddressLimitLayer::new(&config).layer(inner);

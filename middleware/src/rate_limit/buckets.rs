@@ -1,4 +1,4 @@
-//! Token buckets by key (GCRA, from `governor`), bounded in memory.
+//! Token buckets per key (GCRA, by `governor`) with bounded memory.
 
 use std::{
     hash::{BuildHasher, Hash, RandomState},
@@ -14,27 +14,29 @@ use governor::{
     state::keyed::DashMapStateStore,
 };
 
-/// Above this many keys newcomers share one bucket.
+/// Maximum number of keys. Above it, all requests share one bucket.
 const MAX_KEYS: usize = 100_000;
-/// Buckets that are full again are forgotten, and the rest is counted, every so many requests: the count may be over by as many.
+/// Requests between two cleanups, which remove full buckets and count the rest. The number of keys
+/// may exceed the maximum by as many.
 const CLEANUP_INTERVAL: u64 = 1_000;
-/// The bucket of the newcomers.
+/// Key of the shared overflow bucket.
 const OVERFLOW_KEY: u64 = 0;
 
-/// One bucket per key. Keys are kept as hashes under a secret of this process: no text is copied, and nobody can aim at another's bucket.
+/// Token bucket per key. Keys are stored as hashes with a per-process secret: no text is copied,
+/// and collisions cannot be provoked.
 pub(super) struct Buckets {
     limiter: RateLimiter<u64, DashMapStateStore<u64>, DefaultClock, StateInformationMiddleware>,
     clock: DefaultClock,
     hash: RandomState,
     pub(super) burst: u32,
-    /// Seconds after which an empty bucket is full.
+    /// Time until an empty bucket is full, seconds.
     pub(super) window: u64,
     requests: AtomicU64,
     over_key_limit: AtomicBool,
 }
 
 impl Buckets {
-    /// `None` if there is no limit.
+    /// Creates the buckets. Returns `None` if a value is 0.
     pub(super) fn new(per_second: u32, burst: u32) -> Option<Self> {
         let (rate, size) = (NonZeroU32::new(per_second)?, NonZeroU32::new(burst)?);
         Some(Self {
@@ -48,11 +50,11 @@ impl Buckets {
         })
     }
 
-    /// What `key` has left after this request, or how long it must wait.
+    /// Takes one token of `key`. Returns the remaining tokens, or the time to wait.
     pub(super) fn take(&self, key: impl Hash) -> Result<u32, Duration> {
         if self.requests.fetch_add(1, Ordering::Relaxed) % CLEANUP_INTERVAL == CLEANUP_INTERVAL - 1 {
             self.limiter.retain_recent();
-            // Counting takes a lock per shard: not for every request.
+            // Counting locks every shard, so it is not done for every request.
             self.over_key_limit.store(self.limiter.len() >= MAX_KEYS, Ordering::Relaxed);
         }
         let key = if self.over_key_limit.load(Ordering::Relaxed) { OVERFLOW_KEY } else { self.hash.hash_one(key) };
@@ -74,17 +76,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_bounded_however_many_keys_come() {
+    fn buckets_bound_number_of_keys() {
         let buckets = Buckets::new(1, 1_000_000).unwrap();
         for key in 0..150_000_u32 {
-            // Two requests: a bucket that is full again would be forgotten.
+            // Two requests each, because a full bucket would be removed.
             let _ = (buckets.take(key), buckets.take(key));
         }
         assert!(buckets.limiter.len() <= MAX_KEYS + usize::try_from(CLEANUP_INTERVAL).unwrap(), "{}", buckets.limiter.len());
     }
 
     #[test]
-    fn nothing_is_no_limit() {
+    fn buckets_none_if_rate_or_burst_is_zero() {
         assert!(Buckets::new(0, 5).is_none());
         assert!(Buckets::new(5, 0).is_none());
     }

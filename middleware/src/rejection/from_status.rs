@@ -1,4 +1,5 @@
-//! What the failure of a call to another service becomes for our own caller.
+//! Rejections from upstream statuses: maps the failure of a call to the response for our own
+//! caller.
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -7,18 +8,19 @@ use super::{DOMAIN, FAILURE_ORIGIN_HEADER, Reason, Rejection, Retry, Violation, 
 use crate::retry;
 
 impl Rejection {
-    /// The refusal for whoever asked us, when the service that we asked in turn has failed.
+    /// Converts the status of a failed call into a rejection for our own caller.
     ///
-    /// A refusal of a stack like ours, theirs or that of our own client, keeps its reason, words, violations and advice on trying again.
-    /// Of all others only the code counts; and a service that refuses our own token or lacks our method is our fault, not the caller's.
+    /// A rejection made by this middleware, remote or in our own client, keeps its reason, detail,
+    /// violations and retry advice. For any other status only the code counts. If the target
+    /// rejects our token or lacks the method, the fault is internal.
     ///
     /// ```
     /// use palisade_middleware::rejection::{Rejection, reasons};
     ///
-    /// let theirs = tonic::Status::from(Rejection::new(&reasons::NOT_FOUND, "no such product"));
-    /// assert_eq!(Rejection::of_call(theirs).reason(), &reasons::NOT_FOUND);
+    /// let upstream = tonic::Status::from(Rejection::new(&reasons::NOT_FOUND, "no such product"));
+    /// assert_eq!(Rejection::from_upstream_status(upstream).reason(), &reasons::NOT_FOUND);
     /// let secret = tonic::Status::unknown("disk /dev/sda1 is full");
-    /// assert_eq!(Rejection::of_call(secret).detail(), "an unexpected error");
+    /// assert_eq!(Rejection::from_upstream_status(secret).detail(), "an unexpected error");
     /// ```
     pub fn from_upstream_status(status: Status) -> Self {
         let details = status.get_error_details();
@@ -32,7 +34,8 @@ impl Rejection {
             rejection = rejection.with_violations(Violation::from_error_details(&details));
         }
         let wait = details.retry_info().and_then(|info| info.retry_delay);
-        // That somebody has tried in vain counts more than when it might be worth it.
+        // Pushback takes precedence over `RetryInfo`: a service that has already retried in vain
+        // forbids further retries.
         let retry = match (retry::pushback(status.metadata().as_ref()), wait) {
             (Retry::Unspecified, Some(wait)) => Retry::After(wait),
             (advice, _) => advice,
@@ -51,28 +54,30 @@ fn reason_by_slug(reason: &str) -> Option<&'static Reason> {
 }
 
 impl Reason {
-    /// Whether a service that refuses a call of ours for this has found a fault of this side: the token and the method were ours, and nothing
-    /// that our own caller could mend.
+    /// Returns whether this reason, returned by a target, is a fault of this service: it supplied
+    /// the token and chose the method, so its own caller cannot fix it.
     pub fn is_internal_fault(&self) -> bool {
         [&reasons::UNAUTHENTICATED, &reasons::TOKEN_EXPIRED, &reasons::UNIMPLEMENTED, &reasons::INTERNAL].contains(&self)
     }
 }
 
 impl Violation {
-    /// Those that a status tells of (`BadRequest`).
+    /// Extracts the violations of a status (`BadRequest`).
     pub fn from_error_details(details: &ErrorDetails) -> Vec<Self> {
         let violations = details.bad_request().map(|request| request.field_violations.as_slice()).unwrap_or_default();
         violations.iter().map(|rule| Self::new(&rule.field, rule.reason.to_ascii_lowercase(), &rule.description)).collect()
     }
 }
 
-/// A status that no stack of this kind made: a transport, a proxy, a framework, another kind of service.
+/// Maps the code of a foreign status, made by a transport, proxy, framework or another kind of
+/// service.
 fn reason_by_code(code: Code) -> &'static Reason {
     match code {
         Code::InvalidArgument | Code::OutOfRange => &reasons::INVALID_PARAMETER,
         Code::NotFound => &reasons::NOT_FOUND,
         Code::ResourceExhausted => &reasons::OVERLOADED,
-        // CANCELLED while our caller still waits: the other side gave up, as it does when it stops.
+        // CANCELLED while our caller still waits: the server cancelled the call, for example at
+        // shutdown.
         Code::Unavailable | Code::Cancelled => &reasons::UPSTREAM_UNAVAILABLE,
         Code::DeadlineExceeded => &reasons::DEADLINE_EXCEEDED,
         _ => &reasons::INTERNAL,
@@ -86,13 +91,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_of_our_kind_comes_through_whole() {
+    fn upstream_rejection_is_preserved() {
         for reason in reasons::ALL {
-            let upstream = Rejection::new(reason, "in their words").with_violations(vec![Violation::new("a[0]", "too_small", "is 0")]);
+            let upstream = Rejection::new(reason, "upstream detail").with_violations(vec![Violation::new("a[0]", "too_small", "is 0")]);
             for (retry, upstream) in [
                 (Retry::After(Duration::from_millis(1500)), upstream.with_retry_after(Duration::from_millis(1500))),
-                (Retry::Never, Rejection::new(reason, "in their words").with_retry(Retry::Never)),
-                (Retry::Unspecified, Rejection::new(reason, "in their words")),
+                (Retry::Never, Rejection::new(reason, "upstream detail").with_retry(Retry::Never)),
+                (Retry::Unspecified, Rejection::new(reason, "upstream detail")),
             ] {
                 let violations = upstream.violations().to_vec();
                 let rejection = Rejection::from_upstream_status(Status::from(upstream));
@@ -100,7 +105,7 @@ mod tests {
                 if reason.is_internal_fault() {
                     assert_eq!((rejection.reason(), rejection.detail()), (&reasons::INTERNAL, "an unexpected error"));
                 } else {
-                    assert_eq!((rejection.reason(), rejection.detail()), (*reason, "in their words"));
+                    assert_eq!((rejection.reason(), rejection.detail()), (*reason, "upstream detail"));
                 }
                 assert_eq!(rejection.violations(), violations);
             }
@@ -108,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn that_somebody_has_tried_in_vain_and_who_failed_is_passed_on() {
+    fn pushback_and_failure_origin_are_propagated() {
         let mut upstream =
             Status::from(Rejection::new(&reasons::OVERLOADED, "full").with_retry_after(Duration::from_secs(1)).with_origin("c"));
         upstream.metadata_mut().insert(crate::rejection::PUSHBACK_HEADER, "-1".parse().unwrap());
@@ -118,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn of_anybody_elses_only_the_code_counts() {
+    fn foreign_status_maps_by_code_only() {
         for (code, reason) in [
             (Code::Unavailable, &reasons::UPSTREAM_UNAVAILABLE),
             (Code::Unauthenticated, &reasons::INTERNAL),

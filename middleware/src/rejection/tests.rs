@@ -3,7 +3,7 @@ use tonic::Code;
 use super::*;
 
 #[test]
-fn a_status_carries_reason_violations_and_wait() {
+fn status_has_reason_violations_and_pushback() {
     let rejection = Rejection::invalid(vec![Violation::new("price", "out_of_range", "must not be negative")])
         .with_retry_after(Duration::from_millis(1500))
         .with_metadata("orderId", "7");
@@ -19,7 +19,7 @@ fn a_status_carries_reason_violations_and_wait() {
 }
 
 #[test]
-fn slugs_are_unique() {
+fn reason_slugs_are_unique() {
     let mut slugs: Vec<_> = reasons::ALL.iter().map(|reason| reason.slug).collect();
     slugs.sort_unstable();
     slugs.dedup();
@@ -27,7 +27,7 @@ fn slugs_are_unique() {
 }
 
 #[test]
-fn the_cause_is_in_the_chain_but_not_in_the_text() {
+fn cause_is_in_source_but_not_in_display() {
     let rejection = Rejection::internal("password=hunter2");
     assert!(!rejection.to_string().contains("hunter2"));
     assert!(StdError::source(&rejection).unwrap().to_string().contains("hunter2"));

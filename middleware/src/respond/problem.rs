@@ -1,4 +1,4 @@
-//! RFC 9457 problems.
+//! Problem documents (RFC 9457).
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,10 +14,11 @@ use crate::{
     trace,
 };
 
-/// The media type of a problem.
+/// Media type of problem documents.
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// Writes the problem and logs the refusal. `written` are the headers of the answer that it replaces; `Allow` and the like are kept.
+/// Encodes the problem document and logs the rejection. `replaced` are the headers of the replaced
+/// response; `Allow` and similar ones are preserved.
 pub(super) fn write<R>(rejection: &Rejection, request: &RequestInfo, replaced: Option<&HeaderMap>) -> Response<Either<R, Full<Bytes>>> {
     rejection.log();
     let body = Bytes::from(body(rejection, request));
@@ -36,18 +37,18 @@ pub(super) fn write<R>(rejection: &Rejection, request: &RequestInfo, replaced: O
     if let Retry::After(wait) = rejection.retry() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(wait)));
     } else if rejection.reason().http.as_u16() == 503 {
-        // Whoever is told "later" wants to know when.
+        // A 503 always has `Retry-After`.
         headers.insert(header::RETRY_AFTER, HeaderValue::from(1));
     }
     headers.extend(rejection.headers().iter().cloned());
     if let Some(challenge) = challenge(rejection) {
-        // A layer that knows more has said more.
+        // A more specific challenge set by a layer takes precedence.
         headers.entry(header::WWW_AUTHENTICATE).or_insert(challenge);
     }
     response
 }
 
-/// What RFC 6750 §3 has every refusal of a token say; for 401 RFC 9110 §15.5.2 too.
+/// Default challenge for token rejections (RFC 6750 §3; for 401 also RFC 9110 §15.5.2).
 fn challenge(rejection: &Rejection) -> Option<HeaderValue> {
     match rejection.reason() {
         reason if reason.http == StatusCode::UNAUTHORIZED => Some(HeaderValue::from_static("Bearer realm=\"palisade\"")),
@@ -60,12 +61,12 @@ fn describes_body(name: &http::HeaderName) -> bool {
     [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::TRANSFER_ENCODING].contains(name)
 }
 
-/// Whole seconds, rounded up: who waits that long has waited long enough.
+/// Rounds up to whole seconds, so that a client never retries too early.
 fn seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
-/// The members in the order in which a person reads them.
+/// Problem document. Members are in reading order.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Problem<'a> {
@@ -115,6 +116,6 @@ fn body(rejection: &Rejection, request: &RequestInfo) -> String {
         metadata: metadata.collect(),
         errors: errors.collect(),
     };
-    // Strings, numbers and maps with string keys: nothing here that JSON could not say.
+    // Cannot fail: only strings, numbers and maps with string keys.
     serde_json::to_string(&problem).unwrap_or_default()
 }

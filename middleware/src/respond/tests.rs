@@ -14,7 +14,7 @@ fn router() -> Router {
 }
 
 #[tokio::test]
-async fn a_handlers_refusal_becomes_a_problem() {
+async fn handler_rejection_becomes_problem_document() {
     let service = RespondLayer(Protocol::Http).layer(router());
     let response = service.oneshot(Request::get("/refuse").body(Body::empty()).unwrap()).await.unwrap();
     assert_eq!(response.status(), 400);
@@ -26,7 +26,7 @@ async fn a_handlers_refusal_becomes_a_problem() {
 }
 
 #[tokio::test]
-async fn a_refused_head_has_the_headers_of_a_problem_and_no_body() {
+async fn head_rejection_has_problem_headers_and_no_body() {
     let send = |method: &str| {
         let request = Request::builder().method(method).uri("/nowhere").body(Body::empty()).unwrap();
         RespondLayer(Protocol::Http).layer(router()).oneshot(request)
@@ -39,7 +39,7 @@ async fn a_refused_head_has_the_headers_of_a_problem_and_no_body() {
 }
 
 #[tokio::test]
-async fn what_the_framework_refuses_is_a_problem_too_and_keeps_allow() {
+async fn framework_error_becomes_problem_and_keeps_allow() {
     let service = RespondLayer(Protocol::Http).layer(router());
     let response = service.oneshot(Request::post("/refuse").body(Body::empty()).unwrap()).await.unwrap();
     assert_eq!(response.status(), 405);
@@ -48,7 +48,7 @@ async fn what_the_framework_refuses_is_a_problem_too_and_keeps_allow() {
 }
 
 #[tokio::test]
-async fn every_reason_has_its_code_on_both_protocols() {
+async fn every_reason_maps_to_both_protocols() {
     for reason in reasons::ALL {
         let refuse = |_: Request<Body>| async {
             Err::<Response<Body>, _>(Rejection::new(reason, "no").with_retry_after(std::time::Duration::from_millis(1200)))

@@ -1,4 +1,5 @@
-//! The attempts of one call, one after the other. Written out, because every call allocates it: as an `async` loop it is several times as large.
+//! The attempts of one call as a hand-written future: every call allocates it, and an `async` loop
+//! would be several times as large.
 
 use std::{
     future::Future,
@@ -26,17 +27,17 @@ use super::{
 };
 use crate::{rejection::Rejection, respond::Protocol, streams::IsStreaming};
 
-const POLLED_AFTER_COMPLETION: &str = "a future is not polled after it was ready";
+const POLLED_AFTER_COMPLETION: &str = "future polled after completion";
 
 pin_project! {
     /// The future of [`Retry`](super::Retry).
     pub struct Attempts<S: Service<Request<Body>>, R: HttpBody> {
         service: S,
         call: Call,
-        // Whether the status may be at the end of an answer.
+        // Whether to read the first frame, because the status may be at the end of the response.
         peek_body: bool,
         kept: Option<Box<ReplayableRequest>>,
-        // What came of the attempt before.
+        // Result of the previous attempt.
         before: Option<Box<Answer<R>>>,
         #[pin]
         step: Step<S::Future, R>,
@@ -44,7 +45,7 @@ pin_project! {
     }
 }
 
-/// What can be sent again.
+/// A request that can be sent again.
 pub(super) struct ReplayableRequest {
     head: request::Parts,
     message: Bytes,
@@ -53,11 +54,11 @@ pub(super) struct ReplayableRequest {
 pin_project! {
     #[project = StepProjection]
     enum Step<F, R: HttpBody> {
-        // The answer to an attempt is waited for, ...
+        // Waiting for the response head,
         Attempt { #[pin] answer: F },
-        // ... its first frame, ...
+        // for the first frame,
         Peek { answer: Option<Answer<R>> },
-        // ... or the time for another. Seldom, so that it takes no room of its own.
+        // or for the backoff. Boxed, because it is rare and must not enlarge the future.
         Backoff { sleep: Pin<Box<Sleep>>, answer: Option<Answer<R>> },
     }
 }
@@ -67,15 +68,17 @@ where
     S: Service<Request<Body>, Response = Response<R>, Error = Rejection>,
     R: HttpBody + Unpin,
 {
-    /// Makes the first attempt, by `service`, which is ready.
+    /// Makes the first attempt with `service`, which must be ready.
     pub(super) fn new(policy: Arc<Policy>, mut service: S, request: Request<Body>) -> Self {
         let (parts, body) = request.into_parts();
         let (body, message) = replay::buffer(body);
         let in_flight = policy.budget.start_call();
         let mut call = Call::new(policy, &parts, message.is_some());
-        // The first piece of a stream may be long in coming; its head says whether it was refused. Over HTTP every head does.
+        // The first frame of a stream may be late, and its head says whether the call was rejected.
+        // An HTTP head always does.
         let whole = call.protocol() == Protocol::Grpc && parts.extensions.get::<IsStreaming>().is_none();
-        // The copy is for later: what is sent first has room for what the layers below write.
+        // The copy is kept for later attempts: the original has spare capacity for the headers
+        // added below.
         let kept = message.map(|message| Box::new(ReplayableRequest { head: parts.clone(), message }));
         let answer = service.call(call.request(parts, body));
         Self { service, call, peek_body: whole, kept, before: None, step: Step::Attempt { answer }, in_flight }
@@ -98,9 +101,11 @@ where
                 StepProjection::Backoff { sleep, answer } => {
                     ready!(sleep.as_mut().poll(cx));
                     let answer = answer.take().expect(POLLED_AFTER_COMPLETION);
-                    let Some(ReplayableRequest { head, message }) = this.kept.as_deref() else { unreachable!("only what was kept is waited for") };
+                    let Some(ReplayableRequest { head, message }) = this.kept.as_deref() else {
+                        unreachable!("backoff without a replayable request")
+                    };
                     if !matches!(this.service.ready().now_or_never(), Some(Ok(_))) {
-                        // To wait for a place would be to queue retries.
+                        // Waiting for capacity would queue retries.
                         this.call.record_denied(RetryDenied::NotReady);
                         return Poll::Ready(this.call.finish(head.uri.path(), answer));
                     }
@@ -119,12 +124,13 @@ where
             let path = this.kept.as_ref().map_or("", |kept| kept.head.uri.path());
             let pause = this.call.decide(path, outcome, Instant::now).filter(|_| this.kept.is_some());
             let Some(pause) = pause else {
-                // That we refused to go on says less than what made us try.
+                // The failure that caused the retry says more than the local rejection of the
+                // retry.
                 let before = this.before.take().filter(|_| outcome == Outcome::Rejected);
                 return Poll::Ready(this.call.finish(path, before.map_or(answer, |before| *before)));
             };
             this.call.record_retry_event(outcome, &answer, pause);
-            // The rest of its body would keep its stream, and its measurement, open.
+            // The rest of the body would keep its stream and its measurement open.
             let answer = answer.map(|response| response.map(PeekedBody::first_frame_only));
             this.step.set(Step::Backoff { sleep: Box::pin(tokio::time::sleep(pause)), answer: Some(answer) });
         }

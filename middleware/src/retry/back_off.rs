@@ -1,4 +1,4 @@
-//! How long to wait before the next attempt.
+//! Exponential backoff with full jitter before the next attempt.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::{
     rejection::Retry,
 };
 
-/// The pauses between the attempts of one call.
+/// Backoff between the attempts of one call.
 #[derive(Debug)]
 pub(super) struct BackOff {
     base: Duration,
@@ -21,7 +21,8 @@ impl BackOff {
         Self { base, max, draw, step: 0 }
     }
 
-    /// The next pause; `None` if the server forbids another attempt. What it asks for is kept exactly, and the sequence begins anew.
+    /// Returns the next backoff, or `None` if the server forbids another attempt. A server-provided
+    /// delay is used exactly and resets the sequence.
     pub(super) fn next(&mut self, advice: Retry) -> Option<Duration> {
         match advice {
             Retry::Never => None,
@@ -30,7 +31,7 @@ impl BackOff {
                 Some(wait)
             }
             Retry::Unspecified => {
-                // The cap comes before the jitter, so that nothing exceeds it.
+                // The cap applies before the jitter, so that no backoff exceeds it.
                 let longest = self.base.saturating_mul(2_u32.saturating_pow(self.step)).min(self.max);
                 self.step = self.step.saturating_add(1);
                 Some(jitter::full_jitter(longest, self.draw))
@@ -50,19 +51,19 @@ mod tests {
     }
 
     #[test]
-    fn doubles_up_to_the_cap_and_never_exceeds_it() {
+    fn backoff_doubles_up_to_the_cap() {
         let mut back_off = BackOff::new(Duration::from_millis(1), Duration::from_millis(10), LONGEST);
         assert_eq!(pauses(&mut back_off, 6), [1, 2, 4, 8, 10, 10]);
     }
 
     #[test]
-    fn is_spread_over_the_whole_pause() {
+    fn backoff_has_full_jitter() {
         let mut back_off = BackOff::new(Duration::from_millis(8), Duration::from_millis(8), || 0.25);
         assert_eq!(pauses(&mut back_off, 1), [2]);
     }
 
     #[test]
-    fn obeys_the_server_and_then_begins_anew() {
+    fn pushback_overrides_and_resets_backoff() {
         let mut back_off = BackOff::new(Duration::from_millis(50), Duration::from_secs(1), LONGEST);
         assert_eq!(pauses(&mut back_off, 2), [50, 100]);
         assert_eq!(back_off.next(Retry::After(Duration::from_millis(250))), Some(Duration::from_millis(250)));

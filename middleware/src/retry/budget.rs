@@ -1,4 +1,4 @@
-//! What retries may cost a target: tokens (gRFC A6) and a share of the calls in flight, both without a lock.
+//! Retry budget of a target: tokens (gRFC A6) and a share of the calls in flight, both lock-free.
 
 mod tokens;
 
@@ -8,7 +8,7 @@ use self::tokens::Tokens;
 use super::config::Config;
 use crate::counter::AtomicCounter;
 
-/// The retries that one target's calls may make.
+/// Retry budget shared by the calls to one target.
 #[derive(Debug)]
 pub(super) struct Budget {
     tokens: Tokens,
@@ -18,10 +18,10 @@ pub(super) struct Budget {
     retries: AtomicCounter,
 }
 
-/// Why there is no retry to be had.
+/// Why the budget denies a retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exhausted {
-    /// Too many calls failed lately.
+    /// Too many calls failed recently.
     Tokens,
     /// Too many retries are in flight.
     InFlight,
@@ -38,35 +38,36 @@ impl Budget {
         })
     }
 
-    /// A call succeeded.
+    /// Records a successful call.
     pub(super) fn refund(&self) {
         self.tokens.refund();
     }
 
-    /// A call failed in a way that could be retried.
+    /// Records a call that failed in a retryable way.
     pub(super) fn spend(&self) {
         self.tokens.spend();
     }
 
-    /// Whole and part tokens that are left.
+    /// Returns the remaining tokens, with fractions.
     pub(super) fn tokens(&self) -> f64 {
         self.tokens.left()
     }
 
-    /// Counts a call until the guard is dropped.
+    /// Counts a call in flight until the guard is dropped.
     pub(super) fn start_call(self: &Arc<Self>) -> InFlight {
         self.calls.increment();
         InFlight { budget: self.clone(), counter: |budget| &budget.calls }
     }
 
-    /// A retry that costs nothing, because the request was never sent. It takes up room like any other but always has it: when a server
-    /// closes a connection of many calls, as it does now and then, all of them must be sent again at once.
+    /// Admits a transparent retry, which costs no token because the request was never sent. It
+    /// counts as in flight but is never denied: when a server closes a connection with many calls,
+    /// which is normal, all of them must be sent again at once.
     pub(super) fn transparent_retry(self: &Arc<Self>) -> InFlight {
         self.retries.increment();
         self.retry_guard()
     }
 
-    /// A retry, if both limits allow one.
+    /// Admits a retry if both limits allow it.
     pub(super) fn try_retry(self: &Arc<Self>) -> Result<InFlight, Exhausted> {
         if !self.tokens.above_threshold() {
             return Err(Exhausted::Tokens);
@@ -76,13 +77,14 @@ impl Budget {
         self.retries.try_increment(limit).then(|| self.retry_guard()).ok_or(Exhausted::InFlight)
     }
 
-    /// The first retry of a call whose connection was lost, if the tokens allow one. It always has room, like a transparent one: with one of three
-    /// servers a third of all calls is lost at the same moment, which is more than any share of retries for calls that fail one by one.
+    /// Admits the first retry of a call whose connection was lost, if the tokens allow it. The
+    /// in-flight share does not apply: losing one of three servers fails a third of all calls at
+    /// once, more than any share meant for calls that fail one by one.
     pub(super) fn retry_connection_loss(self: &Arc<Self>) -> Result<InFlight, Exhausted> {
         if self.tokens.above_threshold() { Ok(self.transparent_retry()) } else { Err(Exhausted::Tokens) }
     }
 
-    /// One of the retries that were counted.
+    /// Returns the guard of a retry that was counted.
     fn retry_guard(self: &Arc<Self>) -> InFlight {
         InFlight { budget: self.clone(), counter: |budget| &budget.retries }
     }
@@ -106,14 +108,14 @@ mod tests {
     use super::*;
 
     impl Budget {
-        /// Calls and retries in flight.
+        /// Returns the calls and retries in flight.
         pub(in crate::retry) fn in_flight(&self) -> (u32, u32) {
             (self.calls.get(), self.retries.get())
         }
     }
 
     #[test]
-    fn stops_at_half_of_the_tokens_and_ten_successes_pay_for_one_failure() {
+    fn budget_denies_at_half_of_the_tokens() {
         let budget = Budget::new(&Config { tokens: 10, ..Config::default() });
         for _ in 0..4 {
             budget.spend();
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_stay_between_nothing_and_the_maximum() {
+    fn tokens_stay_between_zero_and_maximum() {
         let budget = Budget::new(&Config { tokens: 1, ..Config::default() });
         budget.refund();
         assert!((budget.tokens() - 1.0).abs() < f64::EPSILON);
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn retries_are_a_share_of_the_calls_with_a_floor() {
+    fn budget_limits_share_of_calls_in_flight() {
         let budget = Budget::new(&Config { in_flight_percent: 50, in_flight_min: 1, ..Config::default() });
         let floor = budget.try_retry().unwrap();
         assert_eq!(budget.try_retry().unwrap_err(), Exhausted::InFlight);
@@ -146,16 +148,17 @@ mod tests {
         assert_eq!(budget.try_retry().unwrap_err(), Exhausted::InFlight);
         let never_sent = budget.transparent_retry();
         drop(second);
-        assert_eq!(budget.try_retry().unwrap_err(), Exhausted::InFlight, "it takes up room");
+        assert_eq!(budget.try_retry().unwrap_err(), Exhausted::InFlight, "a transparent retry counts as in flight");
         drop((floor, never_sent, calls));
         assert!(budget.try_retry().is_ok());
     }
 
     #[test]
-    fn keeps_its_bounds_under_contention() {
+    fn budget_keeps_bounds_under_contention() {
         const MAX: f64 = 10.0;
         let budget = Budget::new(&Config { tokens: 10, in_flight_percent: 50, in_flight_min: 2, ..Config::default() });
-        // Eight calls at most are in flight, so half of them may be retried; what costs nothing always may, once for each.
+        // At most eight calls are in flight, so four may be retried; each may have a transparent
+        // retry in addition.
         for (transparent, max_retries) in [(false, 4), (true, 4 + 8)] {
             std::thread::scope(|scope| {
                 for thread in 0..8 {
@@ -181,6 +184,6 @@ mod tests {
         for _ in 0..100 {
             budget.refund();
         }
-        assert!((budget.tokens() - MAX).abs() < f64::EPSILON, "what was lost was given back");
+        assert!((budget.tokens() - MAX).abs() < f64::EPSILON, "all tokens were refunded");
     }
 }

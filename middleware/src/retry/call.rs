@@ -1,4 +1,5 @@
-//! One call on its way through its attempts: decides after each, and takes the time from its caller, if it matters.
+//! Retry decisions of one call after each attempt. Pure except for the time, which the caller
+//! passes when it is needed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,25 +21,25 @@ use crate::{
     context, deadline::CallDeadline, jitter, rejection::Retry, request_context::PREVIOUS_ATTEMPTS_HEADER, respond::Protocol, trace,
 };
 
-/// The state of a call between its attempts.
+/// State of a call between its attempts.
 #[derive(Debug)]
 pub(super) struct Call {
     policy: Arc<Policy>,
     deadline: Option<Instant>,
-    /// Why there can only be one attempt, if so.
+    /// Why the call cannot be retried at all, if so.
     no_retry_reason: Option<RetryDenied>,
-    /// The attempts made so far. A transparent retry repeats a number.
+    /// Attempts made so far. A transparent retry does not count.
     attempt: u32,
     transparent: Transparent,
     back_off: BackOff,
     in_flight: Option<InFlight>,
-    /// The last attempt failed on the target's side.
+    /// Whether the last attempt failed on the target's side.
     target_failed: bool,
-    /// Our caller need not try what we have tried.
+    /// Whether the response forbids our caller to retry.
     forbid_retry: bool,
 }
 
-/// The one retry that a call has for nothing.
+/// State of the one transparent retry of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Transparent {
     Available,
@@ -76,7 +77,7 @@ impl Call {
         self.policy.idempotency.protocol()
     }
 
-    /// The request of the next attempt, which counts from now on.
+    /// Builds the request of the next attempt and counts the attempt.
     pub(super) fn request(&mut self, mut parts: request::Parts, body: Body) -> Request<Body> {
         if self.transparent == Transparent::Scheduled {
             self.transparent = Transparent::Used;
@@ -92,19 +93,22 @@ impl Call {
         Request::from_parts(parts, body)
     }
 
-    /// Whether it is of use to look into an answer before it is handed on.
+    /// Returns whether a retry is possible, so that reading the first frame is worth it.
     pub(super) fn may_retry(&self) -> bool {
         self.no_retry_reason.is_none() && self.attempt < self.policy.config.attempts()
     }
 
-    /// How long to wait before the next attempt at `path`; `None` if the answer stands.
+    /// Returns the backoff before the next attempt at `path`, or `None` if the response is final.
     pub(super) fn decide(&mut self, path: &str, outcome: Outcome, now: fn() -> Instant) -> Option<Duration> {
         self.in_flight = None;
         let failed_before = self.target_failed;
-        self.target_failed = matches!(outcome, Outcome::NeverSent | Outcome::ConnectBackoff | Outcome::ConnectionLost | Outcome::Failed(_) | Outcome::NonRetryable);
+        self.target_failed = matches!(
+            outcome,
+            Outcome::NeverSent | Outcome::ConnectBackoff | Outcome::ConnectionLost | Outcome::Failed(_) | Outcome::NonRetryable
+        );
         let next = match outcome {
             Outcome::Rejected => {
-                // What counts is what came of the attempt before it, if there was one: that one was in vain.
+                // The result of the previous attempt counts, if there was one: it was in vain.
                 self.target_failed = failed_before;
                 self.forbid_retry = self.attempt > 1 || self.transparent == Transparent::Used;
                 return None;
@@ -114,18 +118,25 @@ impl Call {
                 self.policy.budget.refund();
                 return None;
             }
-            Outcome::NeverSent if self.transparent == Transparent::Available && self.no_retry_reason != Some(RetryDenied::Committed) => Ok(self.start_transparent_retry()),
-            // What the server has not seen had no effect.
-            Outcome::NeverSent | Outcome::ConnectBackoff => {
-                self.schedule_retry(Retry::Unspecified, self.no_retry_reason.filter(|barrier| *barrier != RetryDenied::NotIdempotent), Budget::try_retry, now)
+            Outcome::NeverSent if self.transparent == Transparent::Available && self.no_retry_reason != Some(RetryDenied::Committed) => {
+                Ok(self.start_transparent_retry())
             }
-            Outcome::ConnectionLost if self.attempt == 1 => self.schedule_retry(Retry::Unspecified, self.no_retry_reason, Budget::retry_connection_loss, now),
+            // A request that the server has not received had no effect.
+            Outcome::NeverSent | Outcome::ConnectBackoff => self.schedule_retry(
+                Retry::Unspecified,
+                self.no_retry_reason.filter(|barrier| *barrier != RetryDenied::NotIdempotent),
+                Budget::try_retry,
+                now,
+            ),
+            Outcome::ConnectionLost if self.attempt == 1 => {
+                self.schedule_retry(Retry::Unspecified, self.no_retry_reason, Budget::retry_connection_loss, now)
+            }
             Outcome::ConnectionLost => self.schedule_retry(Retry::Unspecified, self.no_retry_reason, Budget::try_retry, now),
             Outcome::Failed(advice) => self.schedule_retry(advice, self.no_retry_reason, Budget::try_retry, now),
         };
         match next {
             Ok((pause, in_flight)) => {
-                tracing::debug!(method = path, attempt = self.attempt, ?outcome, ?pause, "trying again");
+                tracing::debug!(method = path, attempt = self.attempt, ?outcome, ?pause, "retrying");
                 self.in_flight = Some(in_flight);
                 Some(pause)
             }
@@ -136,15 +147,15 @@ impl Call {
         }
     }
 
-    /// An event on the span of the call, for the attempt that failed: log lines are not copied into spans.
+    /// Adds a span event for the failed attempt, because log records are not copied into spans.
     pub(super) fn record_retry_event<R: HttpBody>(&self, outcome: Outcome, answer: &Answer<R>, pause: Duration) {
         if !trace::is_recorded() {
             return;
         }
         let protocol = self.protocol();
         let [attempt, outcome_key, waits] = match protocol {
-            Protocol::Grpc => ["app.rpc.attempt", "app.rpc.outcome", "app.rpc.pause_ms"],
-            Protocol::Http => ["app.http.attempt", "app.http.outcome", "app.http.pause_ms"],
+            Protocol::Grpc => ["app.rpc.attempt", "app.rpc.outcome", "app.rpc.backoff_ms"],
+            Protocol::Http => ["app.http.attempt", "app.http.outcome", "app.http.backoff_ms"],
         };
         let attributes = vec![
             KeyValue::new(attempt, i64::from(self.attempt)),
@@ -155,7 +166,8 @@ impl Call {
         tracing::Span::current().add_event("retry", attributes);
     }
 
-    /// At once, once, and not counted as an attempt (gRFC A6, "transparent retries").
+    /// Starts a transparent retry (gRFC A6): immediate, at most once, and not counted as an
+    /// attempt.
     fn start_transparent_retry(&mut self) -> (Duration, InFlight) {
         self.transparent = Transparent::Scheduled;
         (Duration::ZERO, self.policy.budget.transparent_retry())
@@ -177,7 +189,7 @@ impl Call {
             return Err(RetryDenied::Attempts);
         }
         let pause = self.back_off.next(advice).ok_or(RetryDenied::Pushback)?;
-        // Better the real error now than a timeout later.
+        // Returning the real error now is better than a timeout later.
         let in_time = |deadline: Instant| now() + pause + Duration::from_millis(config.min_attempt_ms) < deadline;
         if !self.deadline.is_none_or(in_time) {
             return Err(RetryDenied::Deadline);
@@ -186,13 +198,13 @@ impl Call {
         Ok((pause, in_flight))
     }
 
-    /// There is no further attempt.
+    /// Records that the retry is denied.
     pub(super) fn record_denied(&mut self, why: RetryDenied) {
         self.policy.metrics.record_denied(why);
         self.forbid_retry = self.attempt > 1 || matches!(why, RetryDenied::Tokens | RetryDenied::Concurrency);
     }
 
-    /// The answer to the call.
+    /// Completes the response of the call: failure origin, pushback and metrics.
     pub(super) fn finish<R: HttpBody>(&self, path: &str, answer: Answer<R>) -> Answer<R> {
         let protocol = self.protocol();
         match protocol {

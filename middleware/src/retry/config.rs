@@ -1,30 +1,32 @@
-//! What an operator may set of retries.
+//! Settings of retries.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// More attempts than this are never made (gRFC A6).
+/// Maximum number of attempts (gRFC A6).
 const MAX_ATTEMPTS: u32 = 5;
 
-/// How often, how fast, and at whose cost a call is tried again.
+/// Retries with exponential backoff and a retry budget.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Whether to retry at all.
+    /// Enables retries.
     pub enabled: bool,
-    /// Attempts in total, the first included: 2 or more; above 5 counts as 5.
+    /// Maximum attempts including the first, 2 or more. Values above 5 count as 5.
     pub max_attempts: u32,
-    /// The longest pause before the second attempt, in milliseconds; twice as long before each further one.
+    /// Maximum backoff before the second attempt, milliseconds. It doubles before each further
+    /// attempt.
     pub base_ms: u64,
-    /// The longest pause at all, in milliseconds.
+    /// Maximum backoff, milliseconds.
     pub max_ms: u64,
-    /// No attempt is begun with less time left than this many milliseconds.
+    /// Minimum remaining time for an attempt, milliseconds. With less time left no attempt is made.
     pub min_attempt_ms: u64,
-    /// Each failure takes one token, each success gives a tenth back; retries stop while half of them or more are gone.
+    /// Size of the retry token bucket. Each failure takes one token, each success returns a tenth;
+    /// retries are denied while half or fewer are left.
     pub tokens: u32,
-    /// At most this share of the calls in flight are retries.
+    /// Maximum share of the calls in flight that may be retries, percent.
     pub in_flight_percent: u32,
-    /// As many retries may always be in flight.
+    /// Number of retries in flight that is always allowed, whatever the share.
     pub in_flight_min: u32,
 }
 
@@ -43,16 +45,16 @@ impl Default for Config {
     }
 }
 
-/// A value that makes no sense; the text begins with its key.
+/// Invalid setting; the text begins with its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidConfig(&'static str);
 
 impl Config {
-    /// Checks every value against its range.
+    /// Validates every value against its range.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         let rules = [
-            (self.max_attempts >= 2, "max_attempts must be at least 2; set enabled = false for no retries"),
+            (self.max_attempts >= 2, "max_attempts must be at least 2; set enabled = false to disable retries"),
             (self.base_ms >= 1, "base_ms must be at least 1"),
             (self.max_ms >= self.base_ms, "max_ms must be at least base_ms"),
             ((1..=1_000_000).contains(&self.tokens), "tokens must be 1..1000000"),
@@ -64,7 +66,7 @@ impl Config {
         }
     }
 
-    /// Attempts in total.
+    /// Returns the maximum attempts, 1 if retries are disabled.
     pub(super) fn attempts(&self) -> u32 {
         if self.enabled { self.max_attempts.min(MAX_ATTEMPTS) } else { 1 }
     }
@@ -75,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn more_than_five_attempts_are_five_and_one_is_an_error() {
+    fn max_attempts_is_capped_at_five_and_one_is_invalid() {
         assert_eq!(Config { max_attempts: 9, ..Config::default() }.attempts(), 5);
         assert_eq!(Config { enabled: false, ..Config::default() }.attempts(), 1);
         for max_attempts in [0, 1] {

@@ -1,4 +1,4 @@
-//! Which calls may reach a server twice.
+//! Idempotency: which calls may reach a server twice.
 
 use std::sync::Arc;
 
@@ -9,20 +9,20 @@ use rustc_hash::FxHashSet;
 
 use crate::respond::Protocol;
 
-/// Put into the extensions of a request that the server will not carry out twice, because it knows it by a key.
+/// Marks a request, in its extensions, that the server deduplicates by an idempotency key.
 #[derive(Debug, Clone, Copy)]
 pub struct IdempotencyKeyed;
 
-/// The gRPC paths of the methods that may be repeated. Cheap to clone.
+/// Paths of the gRPC methods that may be retried. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IdempotentMethods {
     paths: Arc<FxHashSet<String>>,
-    /// Those among all methods whose answer is a stream.
+    /// Paths of the methods, idempotent or not, whose response is a stream.
     streams: Arc<FxHashSet<String>>,
 }
 
 impl IdempotentMethods {
-    /// All methods that the contracts declare repeatable (`idempotency_level`), from an encoded `FileDescriptorSet`.
+    /// Reads the methods with an `idempotency_level` from an encoded `FileDescriptorSet`.
     pub fn from_descriptors(file_descriptor_set: &[u8]) -> Result<Self, prost::DecodeError> {
         let (mut paths, mut streams) = (FxHashSet::default(), FxHashSet::default());
         for file in FileDescriptorSet::decode(file_descriptor_set)?.file {
@@ -42,18 +42,18 @@ impl IdempotentMethods {
         Ok(Self { paths: Arc::new(paths), streams: Arc::new(streams) })
     }
 
-    /// Whether the answer to a call of this path is a stream, by the contracts.
+    /// Returns whether the method at this path is server-streaming.
     pub(crate) fn is_stream(&self, path: &str) -> bool {
         self.streams.contains(path)
     }
 }
 
-/// Which calls of a hop may reach the server twice.
+/// Idempotency rule of a target.
 #[derive(Debug)]
 pub(super) enum IdempotencyPolicy {
-    /// Those of these methods.
+    /// These gRPC methods may be retried.
     Grpc(IdempotentMethods),
-    /// Those whose method says so (RFC 9110 §9.2.2).
+    /// Idempotent HTTP methods may be retried (RFC 9110 §9.2.2).
     Http,
 }
 
@@ -65,7 +65,7 @@ impl IdempotencyPolicy {
         }
     }
 
-    /// Whether this request may be sent twice.
+    /// Returns whether this request may be sent twice.
     pub(super) fn allows(&self, request: &request::Parts) -> bool {
         let by_method = match self {
             Self::Grpc(methods) => methods.paths.contains(request.uri.path()),
@@ -76,7 +76,7 @@ impl IdempotencyPolicy {
 }
 
 impl<T: Into<String>> FromIterator<T> for IdempotentMethods {
-    /// From paths such as `/package.Service/Method`.
+    /// Collects paths such as `/package.Service/Method`.
     fn from_iter<I: IntoIterator<Item = T>>(paths: I) -> Self {
         Self { paths: Arc::new(paths.into_iter().map(Into::into).collect()), streams: Arc::default() }
     }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn are_read_from_the_contracts() {
+    fn idempotent_methods_come_from_descriptors() {
         let method = |name: &str, level: Option<IdempotencyLevel>| MethodDescriptorProto {
             name: Some(name.to_owned()),
             options: level.map(|level| MethodOptions { idempotency_level: Some(level.into()), ..MethodOptions::default() }),

@@ -1,25 +1,25 @@
-//! What retries show of themselves.
+//! Metrics of retries.
 
-/// Why a failed call was not tried again.
+/// Why a failed call was not retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RetryDenied {
-    /// It may have had an effect, and may not have it twice.
+    /// The method is not idempotent.
     NotIdempotent,
-    /// It was a stream or too long to keep.
+    /// The request is a stream or too long to buffer.
     Committed,
     /// Our own caller retries it.
     CallerRetries,
-    /// All attempts are made.
+    /// All attempts were made.
     Attempts,
     /// The server forbids it.
     Pushback,
-    /// Its deadline is too near.
+    /// The deadline is too near.
     Deadline,
-    /// Too many calls to the target fail.
+    /// Too many calls to the target failed.
     Tokens,
     /// Too many retries are in flight.
     Concurrency,
-    /// No service was free at once.
+    /// The inner service was not ready at once.
     NotReady,
 }
 
@@ -37,7 +37,7 @@ impl RetryDenied {
     ];
 }
 
-/// The handles of one target, looked up once.
+/// Metric handles of one target, looked up once.
 #[derive(Debug)]
 pub(super) struct Metrics {
     target: &'static str,
@@ -50,7 +50,8 @@ impl Metrics {
         Self {
             target,
             exhausted: metrics::counter!("palisade.retry.budget.exhausted", "target" => target),
-            denied: RetryDenied::ALL.map(|(_, reason)| metrics::counter!("palisade.retry.rejected", "target" => target, "reason" => reason)),
+            denied: RetryDenied::ALL
+                .map(|(_, reason)| metrics::counter!("palisade.retries.denied", "target" => target, "reason" => reason)),
         }
     }
 
@@ -65,7 +66,8 @@ impl Metrics {
         }
     }
 
-    /// A call that needed `retries` more attempts, transparent ones apart (gRFC A96); looked up here because it is rare.
+    /// Records a call with `retries` further attempts, transparent ones separately (gRFC A96).
+    /// Looked up here, because it is rare.
     pub(super) fn record_retries(&self, path: &str, retries: u32, transparent: bool) {
         let method = || path.trim_start_matches('/').to_owned();
         if retries > 0 {

@@ -1,4 +1,4 @@
-//! What became of one attempt, as far as trying again goes.
+//! Outcome of one attempt, classified for the retry decision.
 
 use std::{
     error::Error,
@@ -10,37 +10,39 @@ use http_body::Body;
 use opentelemetry::KeyValue;
 use tonic::Code;
 
-use super::{pushback, pushback_of_head, pushback_of_http, peek::PeekedBody};
+use super::{peek::PeekedBody, pushback, pushback_of_head, pushback_of_http};
 use crate::{
     client, deadline, grpc_status,
     rejection::{FAILURE_ORIGIN_HEADER, PUSHBACK_HEADER, Rejection, Retry},
     respond::Protocol,
 };
 
-/// The answer to one attempt.
+/// Response to one attempt.
 pub(super) type Answer<R> = Result<Response<PeekedBody<R>>, Rejection>;
 
-/// What became of one attempt.
+/// Outcome of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The server works, whatever it thinks of the request.
+    /// The server works, even if it rejected the request.
     Completed,
-    /// We refused it ourselves: no place, no credentials, an open breaker.
+    /// Rejected locally: no permit, no credentials, circuit open.
     Rejected,
-    /// The server has not seen it.
+    /// The server has not received the request.
     NeverSent,
-    /// There was no connection to send it on, and it was too soon to try for another: at once it would be the same.
+    /// Not sent: there is no connection, and reconnecting is in backoff. An immediate retry would
+    /// fail the same way.
     ConnectBackoff,
-    /// Its connection, or its stream alone, ended before the answer did. The server may have acted on it.
+    /// The connection or the stream ended before the response did. The server may have acted on the
+    /// request.
     ConnectionLost,
-    /// It failed, and the server may have acted on it.
+    /// Failed, and the server may have acted on the request.
     Failed(Retry),
-    /// It failed, and would fail again.
+    /// Failed, and would fail again.
     NonRetryable,
 }
 
 impl Outcome {
-    /// Its name on a span.
+    /// Returns the name for spans.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Completed => "answered",
@@ -54,7 +56,7 @@ impl Outcome {
     }
 }
 
-/// Waits for the first frame of the body where the head does not tell the status.
+/// Waits for the first frame of the body if the head has no status.
 pub(super) fn poll_first_frame<R: Body + Unpin>(answer: &mut Answer<R>, cx: &mut Context<'_>) -> Poll<()> {
     match answer {
         Ok(response) if grpc_status::from_headers(response.headers()).is_none() && response.status() == StatusCode::OK => {
@@ -75,19 +77,19 @@ pub(super) fn classify<R: Body>(protocol: Protocol, answer: &mut Answer<R>) -> O
     }
     let status = status_mut(response);
     match grpc_status::from_headers(status) {
-        // The usual answer is not searched for advice.
+        // Headers of a successful response are not searched for a pushback.
         Some(Code::Ok) => Outcome::Completed,
         Some(code) => classify_code(code, pushback(status)),
         None if response.status() != StatusCode::OK => classify_http_status(response.status(), pushback_of_head(response)),
         None if response.body().has_ended() => Outcome::NonRetryable,
-        // Its status is still to come, and too late for us.
+        // The status is still to come, too late for a retry.
         None => Outcome::Completed,
     }
 }
 
 fn classify_code(code: Code, advice: Retry) -> Outcome {
     match (code, advice) {
-        // A quota of ours is used up: only if the server says when to come again.
+        // A quota is used up: retry only if the server says when.
         (Code::ResourceExhausted, Retry::Unspecified) => Outcome::NonRetryable,
         (Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted, advice) => Outcome::Failed(advice),
         (Code::Unknown | Code::Internal | Code::DataLoss, Retry::Never) => Outcome::Failed(Retry::Never),
@@ -107,7 +109,8 @@ fn classify_rejection(rejection: &Rejection) -> Outcome {
     }
 }
 
-/// Of an HTTP server; or something before a gRPC server answered, or instead of it (gRPC, "HTTP to gRPC status code mapping").
+/// Classifies an HTTP status: of an HTTP server, or of a proxy in front or in place of a gRPC
+/// server (gRPC, "HTTP to gRPC status code mapping").
 fn classify_http_status(status: StatusCode, advice: Retry) -> Outcome {
     match status {
         StatusCode::TOO_MANY_REQUESTS if advice == Retry::Unspecified => Outcome::NonRetryable,
@@ -121,7 +124,7 @@ fn classify_http_status(status: StatusCode, advice: Retry) -> Outcome {
     }
 }
 
-/// The status that the attempt was answered with, as a span names it.
+/// Returns the status of the attempt as a span attribute.
 pub(super) fn status_attribute<R: Body>(protocol: Protocol, answer: &Answer<R>) -> KeyValue {
     match (protocol, answer) {
         (Protocol::Grpc, _) => KeyValue::new("rpc.status_code", grpc_status::name(effective_code(answer))),
@@ -130,7 +133,7 @@ pub(super) fn status_attribute<R: Body>(protocol: Protocol, answer: &Answer<R>) 
     }
 }
 
-/// The code that the attempt came to, as a caller would have been told it.
+/// Returns the gRPC code of the attempt as a caller would have received it.
 fn effective_code<R: Body>(answer: &Answer<R>) -> Code {
     match answer {
         Err(rejection) => rejection.reason().grpc,
@@ -142,15 +145,15 @@ fn effective_code<R: Body>(answer: &Answer<R>) -> Code {
     }
 }
 
-/// Where the status is: the trailers if they came first, else the head.
+/// Returns the headers that carry the status: the trailers if they came first, else the head.
 fn status_mut<R: Body>(response: &mut Response<PeekedBody<R>>) -> &mut HeaderMap {
     if response.body_mut().trailers_mut().is_some() {
-        return response.body_mut().trailers_mut().expect("looked at in the line before");
+        return response.body_mut().trailers_mut().expect("checked in the line before");
     }
     response.headers_mut()
 }
 
-/// Names `target` as the one that failed, unless the answer names another behind it.
+/// Names `target` as the failure origin, unless the response names a service behind it.
 pub(super) fn set_failure_origin<R: Body>(protocol: Protocol, answer: Answer<R>, target: &'static str) -> Answer<R> {
     let mut response = answer.map_err(|rejection| rejection.with_origin(target))?;
     if protocol == Protocol::Http {
@@ -160,7 +163,7 @@ pub(super) fn set_failure_origin<R: Body>(protocol: Protocol, answer: Answer<R>,
     Ok(response)
 }
 
-/// Tells whoever reads the answer that trying again was tried.
+/// Sets the pushback that tells the caller not to retry, because retries were made here.
 pub(super) fn forbid_retry<R: Body>(protocol: Protocol, answer: Answer<R>) -> Answer<R> {
     let mut response = answer.map_err(|rejection| rejection.with_retry(Retry::Never))?;
     if protocol == Protocol::Http {

@@ -1,4 +1,5 @@
-//! A response whose first frame was looked at: only then it is known whether there is anything but a failure in it.
+//! A response body whose first frame can be read ahead, to see whether it contains anything but a
+//! failure.
 
 use std::{
     pin::Pin,
@@ -10,29 +11,29 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// A body with its first frame read already, or not.
+    /// A body whose first frame may have been read ahead.
     #[derive(Debug)]
     pub struct PeekedBody<B: Body> {
-        // `Some(None)`: it was empty.
+        // `Some(None)`: the body was empty.
         first: Option<Option<Result<Frame<B::Data>, B::Error>>>,
-        // `None`: it was let go.
+        // `None`: the rest was dropped.
         #[pin]
         rest: Option<B>,
     }
 }
 
 impl<B: Body> PeekedBody<B> {
-    /// Not looked at.
+    /// Wraps a body without reading ahead.
     pub(super) fn new(body: B) -> Self {
         Self { first: None, rest: Some(body) }
     }
 
-    /// No more than was looked at.
+    /// Drops everything but the first frame.
     pub(super) fn first_frame_only(self) -> Self {
         Self { rest: None, ..self }
     }
 
-    /// The trailers, if that is what came first.
+    /// Returns the trailers, if they came first.
     pub(super) fn trailers(&self) -> Option<&HeaderMap> {
         match &self.first {
             Some(Some(Ok(frame))) => frame.trailers_ref(),
@@ -40,7 +41,7 @@ impl<B: Body> PeekedBody<B> {
         }
     }
 
-    /// The same, to be changed.
+    /// Returns the trailers for modification, if they came first.
     pub(super) fn trailers_mut(&mut self) -> Option<&mut HeaderMap> {
         match &mut self.first {
             Some(Some(Ok(frame))) => frame.trailers_mut(),
@@ -48,7 +49,7 @@ impl<B: Body> PeekedBody<B> {
         }
     }
 
-    /// Whether it is known to have ended without any data.
+    /// Returns whether the body is known to have ended without data.
     pub(super) fn has_ended(&self) -> bool {
         match &self.first {
             None => false,
@@ -57,14 +58,14 @@ impl<B: Body> PeekedBody<B> {
         }
     }
 
-    /// Whether it broke off before its first frame.
+    /// Returns whether the body failed before its first frame.
     pub(super) fn is_broken(&self) -> bool {
         matches!(self.first, Some(Some(Err(_))))
     }
 }
 
 impl<B: Body + Unpin> PeekedBody<B> {
-    /// Waits for the first frame, of a body that was not looked at yet.
+    /// Waits for the first frame; must be called only until it is ready.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(rest) = &mut self.rest {
             self.first = Some(ready!(Pin::new(rest).poll_frame(cx)));

@@ -1,4 +1,4 @@
-//! What an answer says about trying again: gRPC's pushback, or HTTP's `Retry-After`.
+//! Retry pushback of a response: `grpc-retry-pushback-ms` (gRFC A6) or HTTP `Retry-After`.
 
 use std::time::Duration;
 
@@ -10,14 +10,15 @@ use crate::{
     rejection::{PUSHBACK_HEADER, Retry},
 };
 
-/// Whatever stands before a server, it does not keep us away for longer.
+/// Upper bound of `Retry-After`, whatever a proxy asks for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// RFC 9110 §5.6.7, the one form that is still written.
+/// RFC 9110 §5.6.7, the only form still generated.
 const HTTP_DATE: StaticFormatDescription =
     format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
 
-/// What an answer's metadata says about trying again (gRFC A6 pushback). What cannot be read forbids it.
+/// Returns the pushback in the metadata of a response (gRFC A6). An unreadable value forbids a
+/// retry.
 pub fn pushback(metadata: &HeaderMap) -> Retry {
     match metadata.get(PUSHBACK_HEADER) {
         None => Retry::Unspecified,
@@ -28,7 +29,8 @@ pub fn pushback(metadata: &HeaderMap) -> Retry {
     }
 }
 
-/// As [`advice`] of the head of an answer, which may be no gRPC at all: then `Retry-After` counts, on 429 and 503.
+/// Returns the pushback in the head of a response. If that is not gRPC, `Retry-After` applies to
+/// 429 and 503.
 pub(crate) fn pushback_of_head<B>(response: &Response<B>) -> Retry {
     let headers = response.headers();
     if grpc_status::from_headers(headers).is_some() || response.status() == StatusCode::OK {
@@ -37,7 +39,7 @@ pub(crate) fn pushback_of_head<B>(response: &Response<B>) -> Retry {
     pushback_of_http(response)
 }
 
-/// As [`advice`] of an HTTP answer: `Retry-After`, on 429 and 503.
+/// Returns the pushback of an HTTP response: `Retry-After` of 429 and 503.
 pub(crate) fn pushback_of_http<B>(response: &Response<B>) -> Retry {
     match response.status() {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
@@ -47,7 +49,8 @@ pub(crate) fn pushback_of_http<B>(response: &Response<B>) -> Retry {
     }
 }
 
-/// Seconds, or a date: counted from the answer's own, so that its clock need not agree with ours.
+/// Parses seconds or a date. A date is relative to the response's own `Date`, so that the clocks
+/// need not agree.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok();
     let value = text(header::RETRY_AFTER)?;
@@ -78,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date_of_the_servers_clock() {
+    fn retry_after_parses_seconds_and_dates() {
         for (text, wait) in [
             ("0", Some(0)),
             ("7", Some(7)),
@@ -101,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_counts_only_where_http_says_later() {
+    fn retry_after_applies_only_to_429_and_503() {
         for (status, counts) in [(429, true), (503, true), (200, false), (404, false), (500, false), (502, false)] {
             let advice = pushback_of_head(&answer(status, &[(header::RETRY_AFTER, "2")]));
             assert_eq!(advice == Retry::After(Duration::from_secs(2)), counts, "{status}");

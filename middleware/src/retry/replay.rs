@@ -1,4 +1,5 @@
-//! A request body that can be sent again: collected while it is at hand, passed through when it is not.
+//! Request body buffering for replays: buffers a body that is available at once, passes a stream
+//! through.
 
 use std::{
     collections::VecDeque,
@@ -11,13 +12,14 @@ use http_body::{Body as _, Frame};
 use http_body_util::Full;
 use tonic::{Status, body::Body};
 
-/// A longer body is not kept for a second attempt.
+/// Maximum buffered body, bytes. A longer body cannot be replayed.
 const MAX_BUFFERED: usize = 64 * 1024;
 
-/// The body for the first attempt, and what to send again; `None` for a body that can be sent once only.
+/// Returns the body for the first attempt and the bytes to replay; `None` for a body that can be
+/// sent only once.
 ///
-/// A unary call's message is there at once. A stream makes us wait for its next message, and whatever waits is left alone: nobody is woken
-/// for it until it is read on.
+/// The message of a unary call is available at once. A stream is pending until its next message:
+/// then nothing more is read, and its waker is registered only when the attempt reads on.
 pub(super) fn buffer(mut body: Body) -> (Body, Option<Bytes>) {
     let mut frames = BufferedFrames::default();
     match try_buffer(&mut body, &mut frames, &mut Context::from_waker(Waker::noop())) {
@@ -26,14 +28,14 @@ pub(super) fn buffer(mut body: Body) -> (Body, Option<Bytes>) {
     }
 }
 
-/// A body of these bytes; costs a reference count.
+/// Creates a body of these bytes; costs a reference count.
 pub(super) fn replay(bytes: &Bytes) -> Body {
     Body::new(Full::new(bytes.clone()))
 }
 
 type Item = Result<Frame<Bytes>, Status>;
 
-/// What was read of a body. The first frame is most often the only one, and then needs no memory of its own.
+/// Frames read from a body. Most often there is only the first, which needs no allocation.
 #[derive(Default)]
 struct BufferedFrames {
     first: Option<Item>,
@@ -58,7 +60,8 @@ impl BufferedFrames {
     }
 }
 
-/// The whole body. `None` if it is too long or not all there: what was read of it is in `begun`.
+/// Reads the whole body; `None` if it is too long or not available at once. The frames read are in
+/// `frames`.
 fn try_buffer(body: &mut Body, frames: &mut BufferedFrames, cx: &mut Context<'_>) -> Option<Bytes> {
     let mut length = 0;
     loop {
@@ -67,7 +70,7 @@ fn try_buffer(body: &mut Body, frames: &mut BufferedFrames, cx: &mut Context<'_>
             Poll::Ready(Some(frame)) => {
                 let data = frame.as_ref().ok().and_then(Frame::data_ref).map(Bytes::len);
                 frames.push(frame);
-                // An error or trailers, which no gRPC client sends, are for the one attempt to deal with.
+                // An error or trailers, which no gRPC client sends, are left to the only attempt.
                 length += data?;
                 if length > MAX_BUFFERED {
                     return None;
@@ -90,7 +93,7 @@ fn join(frames: &BufferedFrames, length: usize) -> Bytes {
     joined.freeze()
 }
 
-/// What was read of a body, then the rest of it.
+/// The frames read from a body, followed by the rest of the body.
 struct PrefixedBody {
     prefix: BufferedFrames,
     rest: Body,
@@ -129,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_at_hand_can_be_sent_again() {
+    async fn available_body_can_be_replayed() {
         let (first, kept) = buffer(Body::new(StreamBody::new(stream(vec![b"ab", b"cd"]))));
         let kept = kept.unwrap();
         assert_eq!(kept, "abcd");
@@ -139,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_over_the_limit_is_sent_once_and_whole() {
+    async fn oversized_body_is_sent_once_and_complete() {
         static CHUNK: [u8; MAX_BUFFERED] = [7; MAX_BUFFERED];
         let (first, kept) = buffer(Body::new(StreamBody::new(stream(vec![&CHUNK, b"x", b"y"]))));
         assert_eq!(kept, None);
@@ -147,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_waits_is_passed_through() {
+    async fn pending_stream_is_passed_through() {
         let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
         let waits = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
         let messages = stream(vec![b"a"]).chain(waits);

@@ -1,4 +1,4 @@
-//! A server with prepared answers behind the layer; what should become of its answers is in the files below.
+//! Test server with prepared responses behind the retry layer; the cases are in the submodules.
 
 mod attempts;
 mod cost;
@@ -30,7 +30,7 @@ use crate::{
 
 type Answer = Result<Response<Full<Bytes>>, Rejection>;
 
-/// What the server saw of one attempt.
+/// One attempt as the server received it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     after_ms: u128,
@@ -38,7 +38,7 @@ struct Seen {
     previous_attempts: Option<HeaderValue>,
 }
 
-/// A server with prepared answers; the last is given for ever.
+/// A server with prepared responses; the last one repeats.
 #[derive(Clone)]
 struct Server {
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -48,7 +48,7 @@ struct Server {
 
 const PATH: &str = "/a.B/Get";
 
-#[expect(clippy::unnecessary_wraps, reason = "one of several answers")]
+#[expect(clippy::unnecessary_wraps, reason = "same type as the other responses")]
 fn status(code: Code) -> Answer {
     Ok(Status::new(code, "").into_http())
 }
@@ -59,8 +59,8 @@ fn pushback(code: Code, value: &'static str) -> Answer {
     Ok(answer)
 }
 
-/// What an HTTP server answers, or something before a gRPC server.
-#[expect(clippy::unnecessary_wraps, reason = "one of several answers")]
+/// Response of an HTTP server, or of a proxy in front of a gRPC server.
+#[expect(clippy::unnecessary_wraps, reason = "same type as the other responses")]
 fn http(status: u16, retry_after: Option<&'static str>) -> Answer {
     let mut answer = Response::new(Full::default());
     *answer.status_mut() = http::StatusCode::from_u16(status).expect("a status");
@@ -70,7 +70,7 @@ fn http(status: u16, retry_after: Option<&'static str>) -> Answer {
     Ok(answer)
 }
 
-/// No answer, for a reason below gRPC.
+/// A connection failure instead of a response.
 fn connection_failure(unsent: bool) -> Answer {
     Err(Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "").with_source(client::Failure::example(unsent)))
 }
@@ -81,7 +81,7 @@ impl Server {
         Self { seen: Arc::default(), layer, answer }
     }
 
-    /// One that speaks HTTP.
+    /// An HTTP server.
     fn http(answer: fn(usize) -> Answer) -> Self {
         Self { seen: Arc::default(), layer: RetryLayer::http("idp", &Config::default()), answer }
     }
@@ -113,13 +113,13 @@ impl Server {
         self.layer.0.budget.tokens()
     }
 
-    /// Calls an idempotent method and tells how many attempts that took and with which code it ended.
+    /// Calls an idempotent method; returns the number of attempts, the final code and the pushback.
     async fn attempts(&self) -> (usize, Code, Advice) {
         let answer = self.call(get()).await;
         let (code, advice) = match &answer {
             Ok(response) => {
                 let status = response.headers().get("grpc-status");
-                (status.map_or(Code::Unknown, |status| Code::from_bytes(status.as_bytes())), pushback(response.headers()))
+                (status.map_or(Code::Unknown, |status| Code::from_bytes(status.as_bytes())), super::pushback::pushback(response.headers()))
             }
             Err(rejection) => (rejection.reason().grpc, rejection.retry()),
         };

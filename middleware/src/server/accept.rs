@@ -1,11 +1,13 @@
-//! Accepting and serving connections with every limit set: neither `axum::serve` nor tonic's server has them all.
+//! Accept loop: accepts and serves connections with every limit set, which neither `axum::serve`
+//! nor tonic's server offers.
 //!
-//! axum's has no timer, so no header timeout; tonic's has no limit on resets that the server itself causes, spins when file
-//! descriptors run out, and waits for ever for a silent peer at shutdown.
+//! `axum::serve` has no timer and so no header timeout. tonic's server has no limit on resets
+//! caused by the server itself, spins when file descriptors run out, and waits forever for a silent
+//! peer at shutdown.
 
-mod per_ip_limit;
 mod connections;
 mod flow_control_timeout;
+mod per_ip_limit;
 mod shutdown_signal;
 mod write_timeout;
 
@@ -31,20 +33,22 @@ use crate::{respond::Protocol, tls};
 pub use connections::Connections;
 
 const BACKLOG: u32 = 1_024;
-/// Pause after an accept error that will not go away at once (no descriptors, no memory).
+/// Backoff after an accept error that persists (no file descriptors, no memory).
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// After this long without a byte the system asks whether the peer is still there: for the time in which a handler works.
+/// Idle time before TCP keep-alive probes; covers the time in which a handler works without
+/// traffic.
 const TCP_KEEP_ALIVE: Duration = Duration::from_mins(1);
 
-/// What [`count_cut`] counts, known from the start: a rise from nothing would not be seen.
+/// Reasons counted by [`record_connection_closed`], preregistered with 0 so that the first
+/// increment is a visible rise.
 const CLOSE_REASONS: [&str; 7] = ["tls", "no_request", "age", "drain", "address", "write_stall", "stream_stall"];
 
-/// Where connections come from, and how they are received.
+/// Listening socket with its optional TLS.
 #[derive(Debug)]
 pub struct Listener {
-    /// Bound by [`bind`].
+    /// Socket bound by [`bind`].
     pub listener: TcpListener,
-    /// `None`: in plain text.
+    /// `None` for plain text.
     pub tls: Option<tls::Acceptor>,
 }
 
@@ -54,7 +58,7 @@ impl From<TcpListener> for Listener {
     }
 }
 
-/// Binds `address`; port 0 takes a free one.
+/// Binds `address`; port 0 picks a free one.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
@@ -62,7 +66,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves `service` on `port` until `shutdown`, then lets requests in flight finish for at most the configured drain time.
+/// Serves `service` on `port` until `shutdown`, then drains requests in flight for at most
+/// `drain_timeout_ms`.
 pub async fn serve<S, B>(port: impl Into<Listener>, protocol: Protocol, service: S, config: &Config, shutdown: CancellationToken)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
@@ -71,7 +76,7 @@ where
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     for reason in CLOSE_REASONS {
-        metrics::counter!("palisade.connections.cut", "reason" => reason).increment(0);
+        metrics::counter!("palisade.connections.closed", "reason" => reason).increment(0);
     }
     let Listener { listener, tls } = port.into();
     let connections = Arc::new(Connections::new(protocol, config, tls));
@@ -79,10 +84,10 @@ where
     let permits = Arc::new(Semaphore::new(config.max_connections));
     let per_ip_limit = match protocol {
         Protocol::Http => PerIpConnectionLimit::new(config),
-        // Services come in small numbers, with many connections each.
+        // gRPC callers are few services with many connections each.
         Protocol::Grpc => PerIpConnectionLimit::unlimited(),
     };
-    // Without nodelay the last packet of an answer waits for the peer's delayed acknowledgement.
+    // Without `TCP_NODELAY` the last packet of a response waits for the peer's delayed ACK.
     let mut incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(TCP_KEEP_ALIVE));
     let accept = async move {
         loop {
@@ -101,7 +106,7 @@ async fn accept(incoming: &mut TcpIncoming) -> (TcpStream, SocketAddr) {
     let mut logged = false;
     loop {
         match incoming.next().await.unwrap_or_else(|| Err(io::ErrorKind::NotConnected.into())) {
-            // Without an address it has gone already.
+            // A stream without a peer address is already closed.
             Ok(stream) => {
                 if let Ok(peer) = stream.peer_addr() {
                     return (stream, peer);
@@ -110,7 +115,7 @@ async fn accept(incoming: &mut TcpIncoming) -> (TcpStream, SocketAddr) {
             Err(error) if is_transient(&error) => {}
             Err(error) => {
                 if !std::mem::replace(&mut logged, true) {
-                    tracing::warn!(%error, "connections cannot be accepted for the moment");
+                    tracing::warn!(%error, "accept failed, retrying");
                 }
                 sleep(ACCEPT_BACKOFF).await;
             }
@@ -122,7 +127,8 @@ fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
 }
 
-/// Counts a connection or stream that a limit put an end to. Looked up each time: it is rare.
+/// Counts a connection or stream closed by a limit. The counter is looked up each time, because
+/// this is rare.
 fn record_connection_closed(reason: &'static str) {
-    metrics::counter!("palisade.connections.cut", "reason" => reason).increment(1);
+    metrics::counter!("palisade.connections.closed", "reason" => reason).increment(1);
 }

@@ -1,4 +1,4 @@
-//! What every gRPC port has beside its own service: health, reflection, and a guard against what is not gRPC.
+//! gRPC router: adds health, reflection and a content-type guard to a service.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -19,25 +19,26 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use super::{GRPC_INFRASTRUCTURE, unary_request_body::UnaryRequestBody};
 use crate::{
     health::Readiness,
-    method_table::{MethodTableError, MethodTable},
+    method_table::{MethodTable, MethodTableError},
     task,
 };
 
-/// The contract of a port cannot be served as it is.
+/// Invalid service contract of a gRPC port.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The descriptors are not a `FileDescriptorSet`.
-    #[error("the file descriptor set is unreadable")]
+    #[error("invalid file descriptor set")]
     Descriptors(#[from] prost::DecodeError),
-    /// Reflection refuses the descriptors.
-    #[error("the file descriptor set cannot be reflected")]
+    /// Reflection rejects the descriptors.
+    #[error("file descriptor set rejected by reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// A method without an entry, or the reverse.
+    /// A method without a table entry, or a table entry without a method.
     #[error(transparent)]
     Incomplete(#[from] MethodTableError),
 }
 
-/// The methods (`/package.Service/Method`) that `service` has by its descriptors, and whether each takes exactly one message.
+/// Lists the methods (`/package.Service/Method`) of `service` in its descriptors, and whether each
+/// takes a single request message.
 fn methods(descriptors: &FileDescriptorSet, service: &str) -> Vec<(String, bool)> {
     let mut methods = Vec::new();
     for file in &descriptors.file {
@@ -51,7 +52,8 @@ fn methods(descriptors: &FileDescriptorSet, service: &str) -> Vec<(String, bool)
     methods
 }
 
-/// `routes` of `service` with health and reflection around them. Fails when `table` does not cover them all: default deny at the start.
+/// Adds health and reflection to the `routes` of `service`. Fails unless `table` covers all
+/// methods: default deny, checked at startup.
 pub fn router(
     routes: Routes,
     service: &'static str,
@@ -76,7 +78,8 @@ pub fn router(
     Ok(routes.prepare().into_axum_router().layer(from_fn_with_state(Arc::new(unary), require_grpc_content_type)))
 }
 
-/// `grpc.health.v1` says what `/readyz` says, for the service and for the whole port ("").
+/// Reports the readiness of `/readyz` through `grpc.health.v1`, for the service and for the whole
+/// port ("").
 async fn report_health(reporter: HealthReporter, service: &'static str, readiness: Readiness, shutdown: CancellationToken) {
     let mut ready = readiness.subscribe();
     let report_changes = async {
@@ -92,7 +95,8 @@ async fn report_health(reporter: HealthReporter, service: &'static str, readines
     shutdown.run_until_cancelled(report_changes).await;
 }
 
-/// tonic runs a handler for any HTTP method, any content type and any number of messages; a browser's form is no gRPC call.
+/// tonic accepts any HTTP method, any content type and any number of messages. The guard rejects
+/// other requests, such as a browser's form.
 async fn require_grpc_content_type(State(unary): State<Arc<HashSet<String>>>, request: Request, next: Next) -> Response {
     if request.method() != Method::POST {
         return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response();

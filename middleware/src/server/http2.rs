@@ -1,28 +1,30 @@
-//! What an operator may set of one HTTP/2 connection.
+//! HTTP/2 settings of a server.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a client of this crate puts on one connection.
+/// Maximum streams that a client of this crate opens on one connection.
 const CLIENT_STREAMS: u32 = 200;
-/// The most that HTTP/2 can say (RFC 9113, section 6.9.1).
+/// Maximum flow-control window of HTTP/2 (RFC 9113, section 6.9.1).
 const MAX_WINDOW_BYTES: u32 = (1 << 31) - 1;
 
-/// What one HTTP/2 connection may hold, and how a peer that went away silently is found.
+/// HTTP/2 limits per connection, and the keep-alive that detects dead peers.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http2 {
-    /// Requests in flight on one connection; a client waits with more. At least 200, the streams that a client of this crate puts on one.
+    /// Maximum concurrent streams per connection. A client queues further requests. At least 200,
+    /// the number of streams that a client of this crate opens on one connection.
     pub max_streams: u32,
-    /// What of one request's body may be on its way here unread, bytes.
+    /// Flow-control window of one request body, bytes: the maximum that is received but unread.
     pub stream_window_bytes: u32,
-    /// The same of all requests of a connection together, bytes.
+    /// Flow-control window of all request bodies of a connection together, bytes.
     pub connection_window_bytes: u32,
-    /// What of an answer is kept here until its client takes it, bytes for each stream.
+    /// Send buffer per stream, bytes: the maximum of a response that is buffered until the client
+    /// reads it.
     pub send_buffer_bytes: u32,
-    /// A client that was silent for this long is asked whether it is there (PING), milliseconds.
+    /// Interval of keep-alive PINGs on a silent connection, milliseconds.
     pub keep_alive_ms: u64,
-    /// Without an answer within this time its connection is closed, milliseconds.
+    /// Timeout of a keep-alive PING, milliseconds. The connection is closed afterwards.
     pub keep_alive_timeout_ms: u64,
 }
 
@@ -40,7 +42,7 @@ impl Default for Http2 {
 }
 
 impl Http2 {
-    /// The key that is out of its range, and the range.
+    /// Returns the first invalid key with its rule.
     pub(super) fn validate(&self) -> Option<(&'static str, String)> {
         let required = [
             ("server.http2.max_streams", u64::from(self.max_streams)),
@@ -54,7 +56,10 @@ impl Http2 {
             return Some((key, "must be greater than 0".to_owned()));
         }
         if self.max_streams < CLIENT_STREAMS {
-            return Some(("server.http2.max_streams", format!("must be at least {CLIENT_STREAMS}, which clients of this crate put on a connection")));
+            return Some((
+                "server.http2.max_streams",
+                format!("must be at least {CLIENT_STREAMS}, the number of streams that a client of this crate opens"),
+            ));
         }
         let windows = [required[1], required[2]];
         let too_large = windows.into_iter().find(|(_, bytes)| *bytes > MAX_WINDOW_BYTES.into());
@@ -69,7 +74,7 @@ mod tests {
     type Invalidate = fn(&mut Http2);
 
     #[test]
-    fn the_default_is_valid_and_every_rule_names_its_key() {
+    fn config_rules_name_their_key() {
         assert_eq!(Http2::default().validate(), None);
         let invalid: [(&str, Invalidate); 5] = [
             ("max_streams", |http2| http2.max_streams = 199),

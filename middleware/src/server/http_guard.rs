@@ -1,18 +1,20 @@
-//! Requests that two programs could read in two ways: refused before anything below reads them.
+//! HTTP request guard: rejects ambiguous requests (request smuggling) before any other layer
+//! interprets them.
 //!
-//! What is no HTTP at all, hyper has refused before. It has also made one of equal `content-length` lines, and dropped the one beside a
-//! `transfer-encoding` (after which it closes the connection, as RFC 9112 §6.1 has it).
+//! hyper has already rejected invalid HTTP, merged equal `content-length` headers, and dropped a
+//! `content-length` next to `transfer-encoding`. In the latter case it closes the connection, as
+//! RFC 9112 §6.1 requires.
 
 use http::{HeaderValue, Method, Request, Version, header};
 use tower::Layer;
 
 use crate::{
-    filter::{Predicate, Filter},
+    filter::{Filter, Predicate},
     rejection::{Reason, Rejection, reasons},
     respond::Protocol,
 };
 
-/// The status that RFC 9110 §10.1.1 has for it; the contract has no code of its own.
+/// Status of RFC 9110 §10.1.1; the contract has no code of its own for it.
 static EXPECTATION_FAILED: Reason = Reason::new(
     reasons::INVALID_PARAMETER.slug,
     http::StatusCode::EXPECTATION_FAILED,
@@ -20,49 +22,50 @@ static EXPECTATION_FAILED: Reason = Reason::new(
     reasons::INVALID_PARAMETER.title,
 );
 
-/// Refuses what is ambiguous over HTTP; the connection is closed then, since who knows what else is on it. Lets gRPC pass.
+/// Rejects ambiguous HTTP requests and closes the connection, whose remaining bytes cannot be
+/// trusted. gRPC passes unchecked.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpGuardLayer(pub Protocol);
 
 fn check<B>(request: &Request<B>) -> Result<(), Rejection> {
     if request.method() == Method::CONNECT {
-        let refusal = Rejection::new(&reasons::METHOD_NOT_ALLOWED, "this is no proxy");
+        let refusal = Rejection::new(&reasons::METHOD_NOT_ALLOWED, "method CONNECT is not supported");
         return Err(refusal.with_header(header::ALLOW, HeaderValue::from_static("")));
     }
     check_coding(request)?;
     check_host(request)?;
     let is_unsupported = |value: &HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"100-continue");
     if request.headers().get_all(header::EXPECT).iter().any(is_unsupported) {
-        return Err(Rejection::new(&EXPECTATION_FAILED, "header expect can only ask for 100-continue"));
+        return Err(Rejection::new(&EXPECTATION_FAILED, "header expect must be 100-continue"));
     }
     Ok(())
 }
 
-/// hyper has undone `chunked`, be it the last of several codings or said twice (RFC 9112 §6.1, §7.1).
+/// hyper decodes `chunked` even as the last of several codings, or repeated (RFC 9112 §6.1, §7.1).
 fn check_coding<B>(request: &Request<B>) -> Result<(), Rejection> {
     let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => Ok(()),
         (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        _ => Err(Rejection::new(&reasons::INVALID_PARAMETER, "header transfer-encoding can only be chunked, and only once")),
+        _ => Err(Rejection::new(&reasons::INVALID_PARAMETER, "header transfer-encoding must be a single chunked")),
     }
 }
 
-/// One host, said once, and the same in the request target (RFC 9112 §3.2, RFC 9113 §8.3.1).
+/// Requires a single host, equal to that of the request target (RFC 9112 §3.2, RFC 9113 §8.3.1).
 fn check_host<B>(request: &Request<B>) -> Result<(), Rejection> {
     let mut hosts = request.headers().get_all(header::HOST).iter().map(HeaderValue::as_bytes);
     let target = request.uri().authority().map(|authority| authority.as_str().as_bytes());
     let problem = match (target, hosts.next(), hosts.next()) {
-        (_, _, Some(_)) => "header host is given more than once",
-        (Some(target), Some(host), None) if !target.eq_ignore_ascii_case(host) => "header host is not the host of the request target",
-        (Some(host), _, None) | (None, Some(host), None) if !is_host(host) => "header host is not a host",
+        (_, _, Some(_)) => "header host must not be given more than once",
+        (Some(target), Some(host), None) if !target.eq_ignore_ascii_case(host) => "header host must equal the host of the request target",
+        (Some(host), _, None) | (None, Some(host), None) if !is_host(host) => "header host is not a host name",
         (None, None, None) if request.version() > Version::HTTP_10 => "header host is missing",
         _ => return Ok(()),
     };
     Err(Rejection::new(&reasons::INVALID_PARAMETER, problem))
 }
 
-/// `uri-host [ ":" port ]` of RFC 3986 by its characters: no userinfo, no path, no blank.
+/// Checks the characters of `uri-host [ ":" port ]` (RFC 3986): no userinfo, path or whitespace.
 fn is_host(host: &[u8]) -> bool {
     !host.is_empty() && host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte))
 }
@@ -100,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_has_one_host() {
+    fn requests_need_exactly_one_host() {
         let (h1, h2) = (Version::HTTP_11, Version::HTTP_2);
         let valid: [(Version, &str, Headers<'_>); 7] = [
             (h1, "/", &[("host", "shop.example:3000")]),

@@ -1,4 +1,5 @@
-//! A unary call brings exactly one message: tonic would carry out the first of several and drop the rest in silence.
+//! Request cardinality of unary gRPC calls: exactly one message. tonic would process the first of
+//! several and silently drop the rest.
 
 use std::{
     pin::Pin,
@@ -10,26 +11,29 @@ use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 use tonic::Status;
 
-/// A message is preceded by its compression flag and its length, big-endian ("Length-Prefixed-Message" of the gRPC wire protocol).
+/// Length of the message prefix: compression flag and big-endian length ("Length-Prefixed-Message"
+/// of the gRPC wire protocol).
 const PREFIX_BYTES: usize = 5;
 
-/// The caller has reset the stream, or its connection is no more. Nothing more comes, and hyper drops whoever waits for it in this very poll: the call is seen to have
-/// been cancelled. tonic would take the end for that of a call without a message, and answer INTERNAL to nobody.
+/// Returns `true` if the client reset the stream or the connection broke. The body then stays
+/// pending, and hyper drops the request in the same poll, so that the call is recorded as
+/// cancelled. tonic would report a missing message and answer INTERNAL to a client that has gone.
 fn is_cancelled(error: &axum::Error) -> bool {
     let causes = std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source());
     let mut ends = causes.filter_map(|cause| cause.downcast_ref::<h2::Error>());
     ends.any(|error| error.is_io() || error.is_go_away() || (error.is_reset() && error.is_remote()))
 }
 
-/// The body of a unary request. Fails where it turns out to hold no message, or more than one, which is before the handler runs: tonic
-/// reads a unary request to its end first. The code is that of the gRPC status code table for "request cardinality violation".
+/// Body of a unary request. Fails for no message or more than one, before the handler runs: tonic
+/// reads the whole unary request first. The status code follows the gRPC status code table,
+/// "request cardinality violation".
 #[derive(Debug)]
 pub(super) struct UnaryRequestBody {
     body: Body,
     progress: Progress,
 }
 
-/// How far the first message has come.
+/// Read progress of the first message.
 #[derive(Debug)]
 enum Progress {
     Prefix { bytes: [u8; PREFIX_BYTES], count: usize },
@@ -37,7 +41,7 @@ enum Progress {
 }
 
 impl Progress {
-    /// Whether anything follows the first message once `data` was read.
+    /// Consumes `data` and returns whether it exceeds the first message.
     fn exceeds_message(&mut self, mut data: &[u8]) -> bool {
         if let Self::Prefix { bytes, count } = self {
             let taken = data.len().min(PREFIX_BYTES - *count);
@@ -78,13 +82,13 @@ impl http_body::Body for UnaryRequestBody {
             Some(Err(_)) => false,
         };
         if is_violation {
-            return Poll::Ready(Some(Err(Status::unimplemented("a unary call has exactly one message").into())));
+            return Poll::Ready(Some(Err(Status::unimplemented("a unary call takes exactly one message").into())));
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
-        // Of an empty body the end is still to be refused.
+        // An empty body must still be polled, to be rejected.
         self.body.is_end_stream() && !matches!(self.progress, Progress::Prefix { count: 0, .. })
     }
 
@@ -116,15 +120,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_message_passes_however_it_is_cut() {
+    async fn single_message_passes_in_any_chunks() {
         assert_eq!(read(&[b"\0\0\0\0\x02ab"]).await, Ok(7));
         assert_eq!(read(&[b"\0\0", b"\0\0\x02a", b"b"]).await, Ok(7));
         assert_eq!(read(&[b"\0\0\0\0\0"]).await, Ok(5));
-        // Cut short: tonic has its own words for that.
+        // A truncated message passes: tonic rejects it itself.
         assert_eq!(read(&[b"\0\0\0\0\x02a"]).await, Ok(6));
     }
 
-    /// Begins a call, and ends it by `leave` before its message.
+    /// Starts a call and ends it with `disconnect` before its message is sent.
     async fn start_call_and(disconnect: impl FnOnce(h2::SendStream<Bytes>, Connection)) {
         let (ours, theirs) = tokio::io::duplex(4_096);
         let (started, handler_started) = oneshot::channel();
@@ -147,22 +151,22 @@ mod tests {
         let (_answer, body) = client.ready().await.unwrap().send_request(request, false).unwrap();
         handler_started.await.unwrap();
         disconnect(body, connection);
-        assert!(handler_finished.await.is_err(), "the handler was dropped while it waited for its message");
+        assert!(handler_finished.await.is_err(), "the handler is dropped while it waits for its message");
         serving.abort();
     }
 
     #[tokio::test]
-    async fn a_call_that_is_taken_back_ends_without_an_answer() {
+    async fn reset_stream_cancels_the_handler() {
         start_call_and(|mut body, _| body.send_reset(h2::Reason::CANCEL)).await;
     }
 
     #[tokio::test]
-    async fn so_does_one_whose_connection_is_no_more() {
+    async fn lost_connection_cancels_the_handler() {
         start_call_and(|_, connection| connection.abort()).await;
     }
 
     #[tokio::test]
-    async fn none_and_two_are_refused() {
+    async fn zero_or_two_messages_are_rejected() {
         assert_eq!(read(&[]).await, Err(()));
         assert_eq!(read(&[b"\0\0\0\0\0\0\0\0\0\0"]).await, Err(()));
         assert_eq!(read(&[b"\0\0\0\0\x02ab", b"\0"]).await, Err(()));

@@ -1,4 +1,4 @@
-//! One call of a store from its begin to its end, whether or not anybody still waits for it.
+//! Measurement of a store call, independent of its caller.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use tracing::{Span, field::Empty};
 use super::{Database, Operation};
 use crate::{metrics::HandleCache, recorded_span};
 
-/// The work panicked, or the runtime shut down.
+/// `error.type` of work that panicked or was aborted at runtime shutdown.
 const ABORTED: &str = "aborted";
 
-/// The durations of a store's calls, each series looked up once.
+/// Duration histograms of a store, cached by operation and error.
 #[derive(Debug)]
 pub(super) struct Series {
     database: Database,
     durations: HandleCache<(Operation, &'static str), Histogram>,
 }
 
-/// A call under way. Whoever has it does the work: it is measured when that ends, however it does.
+/// Call in progress, owned by the running work. Recorded at its end, or on drop.
 #[derive(Debug)]
 pub(super) struct Call {
     series: Arc<Series>,
@@ -44,7 +44,8 @@ impl Series {
     }
 
     fn span(&self, operation: Operation) -> Span {
-        // A call that belongs to nothing, the poll of a loop or a ping, would be a trace of its own and bury the others.
+        // Calls outside a trace, such as polling loops and pings, would each start a trace of their
+        // own and bury the others.
         if Span::current().is_none() {
             return Span::none();
         }
@@ -75,7 +76,7 @@ impl Call {
         &self.span
     }
 
-    /// `error` is empty if all went well.
+    /// Ends the call. `error` is empty on success.
     pub(super) fn end(mut self, error: &'static str) {
         self.finish(error);
     }

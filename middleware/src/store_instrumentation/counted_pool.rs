@@ -1,4 +1,4 @@
-//! Connections of a driver that tells nothing of its pool: they are counted where they are taken.
+//! Connection counting for drivers without pool metrics.
 
 use std::{
     fmt,
@@ -11,15 +11,15 @@ use parking_lot::Mutex;
 
 use super::PoolMetrics;
 
-/// Counts what is taken from one pool, or from several that are one to whoever looks.
+/// Counts the connections checked out of one pool, or of several pools shown as one.
 pub struct CheckoutCounter {
     pool: PoolMetrics,
-    /// How many connections there are.
+    /// Returns the current number of connections.
     size: Box<dyn Fn() -> u32 + Send + Sync>,
     used: Mutex<u32>,
 }
 
-/// A connection that is used until this is dropped.
+/// Checked-out connection. Returned on drop.
 #[derive(Debug)]
 pub struct CheckedOut<C> {
     connection: C,
@@ -27,12 +27,13 @@ pub struct CheckedOut<C> {
 }
 
 impl CheckoutCounter {
-    /// Leases of `pool`, which has `size()` connections.
+    /// Creates a counter for `pool`, which has `size()` connections.
     pub fn new(pool: PoolMetrics, size: impl Fn() -> u32 + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self { pool, size: Box::new(size), used: Mutex::new(0) })
     }
 
-    /// Takes the connection that `acquire` waits for. An error for which `in_vain` holds says that it waited too long.
+    /// Waits for `acquire` and counts its connection as used. `is_timeout` distinguishes timeouts
+    /// from other errors.
     pub async fn acquire<C, E>(
         self: &Arc<Self>,
         acquire: impl Future<Output = Result<C, E>>,
@@ -54,7 +55,7 @@ impl CheckoutCounter {
         }
     }
 
-    /// Shown under the lock, or the last word might be an old one.
+    /// Updates the gauges under the lock, so that an older value cannot overwrite a newer one.
     fn count(&self, change: i32) {
         let mut used = self.used.lock();
         *used = used.saturating_add_signed(change);
@@ -64,7 +65,7 @@ impl CheckoutCounter {
 
 impl fmt::Debug for CheckoutCounter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Leases").field("used", &self.used).finish_non_exhaustive()
+        f.debug_struct("CheckoutCounter").field("used", &self.used).finish_non_exhaustive()
     }
 }
 

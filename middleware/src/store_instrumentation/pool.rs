@@ -1,15 +1,16 @@
-//! How the connections of a pool are used. The pool is the driver's; names and labels are here.
+//! Connection pool metrics (`db.client.connection.*`) for any driver.
 
 use std::{cell::RefCell, future::Future, sync::Arc};
 
 use metrics::{Counter, Gauge, Histogram};
 use tokio::{task::futures::TaskLocalFuture, time::Instant};
 
-/// The metrics of one pool, at zero from the start. Clones share them.
+/// Metrics of one pool, initially zero. Clones share them.
 #[derive(Debug, Clone)]
 pub struct PoolMetrics(Arc<Handles>);
 
-/// Somebody waits for a connection. Dropped before it [got](Self::got) one, or was [refused](Self::refused), it waited in vain.
+/// Wait for a connection. Counts as a timeout if it is dropped before [`Self::acquired`] or
+/// [`Self::failed`].
 #[derive(Debug)]
 pub struct AcquireTimer {
     pool: PoolMetrics,
@@ -28,17 +29,18 @@ struct Handles {
 }
 
 tokio::task_local! {
-    /// What the running call waits for; several things if it does several at once.
+    /// Waits of the current call; several if it waits concurrently.
     static ACQUIRE_TIMERS: RefCell<Vec<AcquireTimer>>;
 }
 
-/// Ends with `call` what it began by [`Pool::wait_begins`].
+/// Runs `call` with its own set of waits: those begun by [`PoolMetrics::wait_begins`] end with it.
 pub(super) fn scope_acquire_timers<F: Future>(call: F) -> TaskLocalFuture<RefCell<Vec<AcquireTimer>>, F> {
     ACQUIRE_TIMERS.scope(RefCell::default(), call)
 }
 
 impl PoolMetrics {
-    /// The pool `name`, bounded by code, of up to `limit` connections.
+    /// Creates the metrics of pool `name`, which must be bounded by code, with up to `limit`
+    /// connections.
     pub fn new(name: &'static str, limit: u32) -> Self {
         let pool = ("db.client.connection.pool.name", name);
         let count = |state: &'static str| metrics::gauge!("db.client.connection.count", &[pool, ("db.client.connection.state", state)]);
@@ -54,31 +56,32 @@ impl PoolMetrics {
         Self(Arc::new(handles))
     }
 
-    /// So many connections it may have from now on.
+    /// Sets the maximum number of connections.
     pub fn limit(&self, limit: u32) {
         self.0.limit.set(limit);
     }
 
-    /// So many connections it has now.
+    /// Sets the numbers of idle and used connections.
     pub fn count(&self, idle: u32, used: u32) {
         self.0.idle.set(idle);
         self.0.used.set(used);
     }
 
-    /// Somebody begins to wait.
+    /// Begins a wait for a connection.
     pub fn wait(&self) -> AcquireTimer {
         self.0.pending.increment(1.0);
         AcquireTimer { pool: self.clone(), started: Instant::now(), finished: false }
     }
 
-    /// The running [call](super::Calls::run) begins to wait: for drivers that tell of waits, in the task that waits, but not of one that
-    /// is dropped. What belongs to no call is not measured.
+    /// Begins a wait of the current [call](super::InstrumentedCalls::run). For drivers that report
+    /// waits in the waiting task, but not their cancellation. Waits outside a call are not
+    /// measured.
     pub fn wait_begins(&self) {
-        // An error: it belongs to no call.
+        // Fails outside a call.
         let _ = ACQUIRE_TIMERS.try_with(|waits| waits.borrow_mut().push(self.wait()));
     }
 
-    /// A wait of the running call is over; `got` a connection, or was refused one.
+    /// Ends a wait of the current call: `acquired` a connection, or failed.
     pub fn wait_ends(&self, acquired: bool) {
         let Ok(Some(timer)) = ACQUIRE_TIMERS.try_with(|waits| waits.borrow_mut().pop()) else { return };
         if acquired { timer.acquired() } else { timer.failed() }
@@ -86,13 +89,13 @@ impl PoolMetrics {
 }
 
 impl AcquireTimer {
-    /// It has a connection.
+    /// Records the wait for an acquired connection.
     pub fn acquired(mut self) {
         self.pool.0.wait_time.record(self.started.elapsed());
         self.finished = true;
     }
 
-    /// It will not get one; not for want of time.
+    /// Ends the wait without a connection, for a reason other than a timeout.
     pub fn failed(mut self) {
         self.finished = true;
     }

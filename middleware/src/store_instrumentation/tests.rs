@@ -9,7 +9,7 @@ use tracing::{info_span, instrument::WithSubscriber};
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
-use crate::kept_spans::Kept;
+use crate::in_memory_exporter::Kept;
 
 const FIND: Operation = Operation::new("find", "orders");
 const LIMIT: Duration = Duration::from_secs(4);
@@ -44,7 +44,7 @@ fn calls() -> InstrumentedCalls {
     InstrumentedCalls::new(Database { system: "postgresql", namespace: "shop".into(), server }, &[FIND])
 }
 
-/// How many calls ended with `error`, and how many seconds they took together.
+/// Number of calls that ended with `error`, and their total duration in seconds.
 fn recorded(handle: &PrometheusHandle, error: &str) -> Option<(u32, f64)> {
     let labels = format!(
         r#"{{db_system_name="postgresql",db_namespace="shop",db_collection_name="orders",db_operation_name="find",error_type="{error}"}}"#
@@ -57,7 +57,7 @@ fn value(handle: &PrometheusHandle, series: &str) -> Option<String> {
     handle.render().lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned))
 }
 
-/// A metric of the pool `test`.
+/// Metric of the pool `test`.
 fn pool_metric(handle: &PrometheusHandle, metric: &str) -> String {
     value(handle, &format!(r#"db_client_connection_{metric}{{db_client_connection_pool_name="test"}}"#)).unwrap()
 }
@@ -68,11 +68,11 @@ fn connections(handle: &PrometheusHandle, state: &str) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_is_measured_by_how_it_ended() {
+async fn call_duration_recorded_by_outcome() {
     let (recorder, handle) = recorder();
     let _recording = metrics::set_default_local_recorder(&recorder);
     let calls = calls();
-    assert_eq!(recorded(&handle, ""), Some((0, 0.0)), "there from the start");
+    assert_eq!(recorded(&handle, ""), Some((0, 0.0)), "registered at zero");
     let slow = async {
         sleep(Duration::from_secs(2)).await;
         Ok::<_, TestError>("found")
@@ -86,7 +86,7 @@ async fn a_call_is_measured_by_how_it_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_whose_caller_is_gone_is_measured_when_it_ends() {
+async fn cancelled_call_recorded_at_its_end() {
     let (recorder, handle) = recorder();
     let _recording = metrics::set_default_local_recorder(&recorder);
     let calls = calls();
@@ -106,7 +106,7 @@ async fn a_call_whose_caller_is_gone_is_measured_when_it_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_is_measured_too_and_goes_on_in_the_caller() {
+async fn panic_recorded_and_propagated_to_caller() {
     let (recorder, handle) = recorder();
     let _recording = metrics::set_default_local_recorder(&recorder);
     let calls = calls();
@@ -116,14 +116,14 @@ async fn a_panic_is_measured_too_and_goes_on_in_the_caller() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_within_a_trace_is_a_client_span_of_it() {
+async fn call_within_trace_has_client_span() {
     let exporter = Kept::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
     let subscriber = tracing_subscriber::registry().with(tracing_opentelemetry::layer().with_tracer(provider.tracer("test")));
     let traced = async {
         let calls = calls();
         calls.run(FIND, LIMIT, async { Ok::<_, TestError>(()) }).await.unwrap();
-        assert_eq!(exporter.0.lock().len(), 0, "a call that belongs to nothing");
+        assert_eq!(exporter.0.lock().len(), 0, "no span outside a trace");
         let request = async {
             calls.run(FIND, LIMIT, async { Ok::<_, TestError>(()) }).await.unwrap();
             calls.run(FIND, LIMIT, pending::<Result<(), TestError>>()).await.unwrap_err();
@@ -158,11 +158,12 @@ fn attribute(span: &SpanData, key: &str) -> Option<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_is_counted_and_so_is_who_waits_in_vain() {
+async fn pool_counts_pending_waits_and_timeouts() {
     let (recorder, handle) = recorder();
     let _recording = metrics::set_default_local_recorder(&recorder);
     let pool = PoolMetrics::new("test", 2);
-    let values = || ["limit", "pending_requests", "timeouts", "wait_time_count", "wait_time_sum"].map(|metric| pool_metric(&handle, metric));
+    let values =
+        || ["limit", "pending_requests", "timeouts", "wait_time_count", "wait_time_sum"].map(|metric| pool_metric(&handle, metric));
     assert_eq!(values(), ["2", "0", "0", "0", "0"]);
     let [acquired, failed, timed_out] = [pool.wait(), pool.wait(), pool.wait()];
     advance(Duration::from_secs(1)).await;
@@ -174,7 +175,7 @@ async fn whoever_waits_is_counted_and_so_is_who_waits_in_vain() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_call_waits_for_ends_with_it() {
+async fn pool_waits_end_with_their_call() {
     let (recorder, handle) = recorder();
     let _recording = metrics::set_default_local_recorder(&recorder);
     let (calls, pool) = (calls(), PoolMetrics::new("test", 2));
@@ -197,11 +198,11 @@ async fn what_a_call_waits_for_ends_with_it() {
     assert_eq!(timed_out.await, Err(TestError::Timeout));
     assert_eq!(values(), ["0", "1", "1"]);
     wait(pool, Some(true)).await.unwrap();
-    assert_eq!(values(), ["0", "1", "1"], "what belongs to no call is not measured");
+    assert_eq!(values(), ["0", "1", "1"], "a wait outside a call is not measured");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_is_used_until_its_lease_is_dropped() {
+async fn connection_counts_as_used_until_dropped() {
     let (recorder, handle) = recorder();
     let _recording = metrics::set_default_local_recorder(&recorder);
     let counter = CheckoutCounter::new(PoolMetrics::new("test", 4), || 3);

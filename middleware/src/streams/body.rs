@@ -1,4 +1,4 @@
-//! The body of a stream, which ends when its connection has to go or its time is over.
+//! Body of a stream; ends when its connection drains or at its maximum age.
 
 use std::{
     fmt,
@@ -14,8 +14,8 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{
-    limits::{self, StreamPermit},
     connection_draining::ConnectionDraining,
+    limits::{self, StreamPermit},
 };
 use crate::{
     jitter,
@@ -23,10 +23,11 @@ use crate::{
     respond::Protocol,
 };
 
-/// How long the readers of one connection take to come back, half as much more or less: not all at once.
+/// Reconnect delay sent to the clients of a connection, jittered by half: they must not all return
+/// at once.
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
 
-/// What bounds one stream.
+/// Limits of one open stream.
 pub(super) struct OpenStream {
     protocol: Protocol,
     permit: Option<StreamPermit>,
@@ -47,7 +48,7 @@ impl OpenStream {
         Self { protocol, permit: place, draining: leaving, age: Box::pin(sleep(age)), ended: false }
     }
 
-    /// Ready with the reason when it has to end.
+    /// Ready, with the reason, when the server must end the stream.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
         if self.draining.as_mut().is_some_and(|leaving| leaving.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(limits::CONNECTION_CLOSED);
@@ -71,7 +72,7 @@ impl Drop for OpenStream {
 }
 
 pin_project! {
-    /// The body of an answer: bounded if it is a stream, as it is if not.
+    /// Response body; limited if it is a stream, passed through otherwise.
     #[derive(Debug)]
     pub struct StreamBody<B> {
         #[pin]
@@ -96,7 +97,7 @@ impl<B: Body> Body for StreamBody<B> {
         if stream.ended {
             return Poll::Ready(None);
         }
-        // First of all, or a stream that always has something to say would never end.
+        // Checked first: a stream that always has data would never end otherwise.
         if let Poll::Ready(reason) = stream.poll_close(cx) {
             stream.close(reason);
             return Poll::Ready(match stream.protocol {
@@ -121,10 +122,10 @@ impl<B: Body> Body for StreamBody<B> {
 }
 
 fn stream_ended_status() -> HeaderMap {
-    let refusal = Rejection::new(&reasons::STREAM_ENDED, "this stream has to end here, what it tells of goes on: open it again");
+    let refusal = Rejection::new(&reasons::STREAM_ENDED, "stream closed by the server, reconnect");
     let refusal = refusal.with_retry_after(jitter::jittered(RECONNECT_AFTER, 0.5, jitter::random_unit));
     let mut trailers = HeaderMap::new();
     let written = tonic::Status::from(refusal).add_header(&mut trailers);
-    debug_assert!(written.is_ok(), "our own words are a valid grpc-message");
+    debug_assert!(written.is_ok(), "the status details are valid header values");
     trailers
 }

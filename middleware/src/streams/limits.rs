@@ -1,4 +1,4 @@
-//! How many streams are open, in all and of each caller.
+//! Limits on open streams, in total and per caller.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -10,22 +10,23 @@ use crate::{
     respond::Protocol,
 };
 
-/// Who may bring a stream to its end: what it tells of, its reader, its connection, its age.
+/// Why a stream ended: completed, client closed it, connection closed, maximum age.
 pub(super) const REASONS: [&str; 4] = [COMPLETED, CLIENT_CLOSED, CONNECTION_CLOSED, MAX_AGE];
 pub(super) const COMPLETED: &str = "done";
 pub(super) const CLIENT_CLOSED: &str = "reader";
 pub(super) const CONNECTION_CLOSED: &str = "connection";
 pub(super) const MAX_AGE: &str = "age";
 
-/// Why there is no place for another.
+/// Why a stream was rejected.
 const SHED_TOTAL: &str = "streams";
 const SHED_PER_CALLER: &str = "streams_of_caller";
 
-/// When to come back, half as long more or less; a stream ends when its reader has gone, which may be at any time. So long that no client of
-/// ours tries again within one call.
+/// Retry delay of a rejected stream, jittered by half. A stream ends when its client closes it,
+/// which can be at any time. The delay is long enough that none of our clients retries within one
+/// call.
 const RETRY_AFTER: Duration = Duration::from_secs(20);
 
-/// The streams of one port.
+/// Open streams of one port and their limits.
 #[derive(Debug)]
 pub(super) struct StreamLimits {
     protocol: &'static str,
@@ -40,7 +41,7 @@ struct OpenStreams {
     by_caller: HashMap<Arc<str>, usize>,
 }
 
-/// The place of one stream, given back when it is dropped.
+/// Permit of one open stream, released when dropped.
 #[derive(Debug)]
 pub struct StreamPermit {
     limits: Arc<StreamLimits>,
@@ -51,7 +52,7 @@ impl StreamLimits {
     pub(super) fn new(protocol: Protocol, most: usize, most_of_one: usize) -> Arc<Self> {
         let protocol = protocol_label(protocol);
         metrics::gauge!("palisade.streams.open", "protocol" => protocol).set(0);
-        // A rate sees no event that made its series.
+        // `rate()` misses the event that creates a series.
         for reason in REASONS {
             ended_counter(protocol, reason).increment(0);
         }
@@ -60,13 +61,13 @@ impl StreamLimits {
         Arc::new(Self { protocol, max_total: most, max_per_caller: most_of_one, open: Mutex::default() })
     }
 
-    /// A place for a stream of `caller`.
+    /// Acquires a permit for a stream of `caller`.
     pub(super) fn try_acquire(self: &Arc<Self>, caller: &str) -> Result<StreamPermit, Rejection> {
         let mut open = self.open.lock();
         let retry_after = jitter::jittered(RETRY_AFTER, 0.5, jitter::random_unit);
         if open.total >= self.max_total {
             shed_counter(SHED_TOTAL).increment(1);
-            return Err(Rejection::new(&reasons::OVERLOADED, "too many streams are open").with_retry_after(retry_after));
+            return Err(Rejection::new(&reasons::OVERLOADED, "too many open streams").with_retry_after(retry_after));
         }
         let (caller, count) = match open.by_caller.get_key_value(caller) {
             Some((caller, count)) => (caller.clone(), *count),
@@ -74,7 +75,7 @@ impl StreamLimits {
         };
         if count >= self.max_per_caller {
             shed_counter(SHED_PER_CALLER).increment(1);
-            return Err(Rejection::new(&reasons::RATE_LIMITED, "too many streams of this caller are open").with_retry_after(retry_after));
+            return Err(Rejection::new(&reasons::RATE_LIMITED, "too many open streams of this caller").with_retry_after(retry_after));
         }
         open.by_caller.insert(caller.clone(), count + 1);
         open.total += 1;
@@ -99,7 +100,7 @@ impl Drop for StreamPermit {
     }
 }
 
-/// Streams that ended for this reason.
+/// Returns the counter of streams that ended for this reason.
 pub(super) fn ended_counter(protocol: &'static str, reason: &'static str) -> metrics::Counter {
     metrics::counter!("palisade.streams.ended", "protocol" => protocol, "reason" => reason)
 }
@@ -108,7 +109,7 @@ fn shed_counter(reason: &'static str) -> metrics::Counter {
     metrics::counter!("palisade.requests.shed", "reason" => reason)
 }
 
-/// The protocol as a label.
+/// Returns the protocol label.
 pub(super) fn protocol_label(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Http => "http",

@@ -21,7 +21,7 @@ static HEALTH: Method = Method::grpc("/h.H/Watch", Access::Public).infrastructur
 
 type Events = Pin<Box<dyn stream::Stream<Item = Result<http_body::Frame<Bytes>, Infallible>> + Send>>;
 
-/// One piece, then nothing for ever.
+/// A stream of one chunk that then stays open.
 async fn events<B>(_: Request<B>) -> Result<Response<Pieces<Events>>, Infallible> {
     let first = stream::iter([Ok(http_body::Frame::data(Bytes::from("news")))]);
     Ok(Response::new(Pieces::new(Box::pin(first.chain(stream::pending())))))
@@ -41,7 +41,7 @@ fn config() -> Config {
 }
 
 #[tokio::test]
-async fn a_caller_has_so_many_streams_and_all_have_so_many_and_what_is_no_stream_is_not_counted() {
+async fn streams_are_limited_in_total_and_per_caller() {
     let (service, leaving) = (StreamsLayer::new(Protocol::Http, &config()).layer(tower::service_fn(events)), ConnectionDraining::default());
     let open = |method, caller| service.clone().oneshot(request(method, caller, &leaving));
     let (first, _second) = (open(&WATCH, "a").await.unwrap(), open(&WATCH, "a").await.unwrap());
@@ -54,7 +54,7 @@ async fn a_caller_has_so_many_streams_and_all_have_so_many_and_what_is_no_stream
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_http_stream_whose_connection_goes_or_whose_time_is_over_is_simply_over() {
+async fn http_stream_ends_on_drain_or_maximum_age() {
     let service = StreamsLayer::new(Protocol::Http, &config()).layer(tower::service_fn(events));
     for by_age in [false, true] {
         let leaving = ConnectionDraining::default();
@@ -71,7 +71,7 @@ async fn an_http_stream_whose_connection_goes_or_whose_time_is_over_is_simply_ov
 }
 
 #[tokio::test]
-async fn a_grpc_stream_that_has_to_end_tells_its_reader_to_open_it_again() {
+async fn grpc_stream_ends_with_stream_ended_on_drain() {
     let service = StreamsLayer::new(Protocol::Grpc, &config()).layer(tower::service_fn(events));
     for method in [&WATCH, &HEALTH] {
         let leaving = ConnectionDraining::default();

@@ -1,4 +1,5 @@
-//! Log lines: one JSON object each, with the trace and span they belong to; or lines for a person at a terminal.
+//! Structured logs: one JSON object per record with trace and span ids, or human-readable lines on
+//! a terminal.
 
 use std::{fmt, io::IsTerminal};
 
@@ -17,34 +18,41 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// How log lines look.
+/// Log format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// Human on a terminal, JSON otherwise.
+    /// Human-readable on a terminal, JSON otherwise.
     Auto,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Human-readable.
     Human,
 }
 
-/// How many lines may wait for whoever reads them; more are dropped, and counted: a log that nobody reads stops nothing.
+/// Maximum number of records queued for the writer. More records are dropped and counted, so that a
+/// slow log reader never blocks the process.
 const MAX_QUEUED_RECORDS: usize = 16_384;
 
-/// The writer of the log, to standard error from a thread of its own.
+/// Creates a non-blocking writer to standard error, with its own thread.
 pub(super) fn writer() -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_QUEUED_RECORDS).finish(std::io::stderr())
 }
 
-/// What `text` lets through, e.g. `info,palisade_orders=debug`. What the exporter of spans says of itself is counted and told by us, once.
+/// Parses a log filter, e.g. `info,palisade_orders=debug`. Records of the span exporter are off by
+/// default: the process counts and logs export failures itself.
 pub(super) fn filter(text: &str) -> Result<EnvFilter, ParseError> {
     let filter = EnvFilter::try_new(text)?;
     Ok(if text.contains("opentelemetry") { filter } else { filter.add_directive("opentelemetry=off".parse()?) })
 }
 
-/// The layer that writes the lines that `filter` lets through to `writer`, and counts them.
-pub(super) fn layer_for<S>(format: LogFormat, service: &'static str, filter: EnvFilter, writer: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
+/// Creates the layer that writes and counts the records that pass `filter`.
+pub(super) fn layer_for<S>(
+    format: LogFormat,
+    service: &'static str,
+    filter: EnvFilter,
+    writer: NonBlocking,
+) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
@@ -54,7 +62,8 @@ where
         LogFormat::Human | LogFormat::Auto if terminal || format == LogFormat::Human => {
             layer.with_ansi(terminal).with_target(false).and_then(RecordCounter::new()).with_filter(filter).boxed()
         }
-        // A JSON line names its span, it does not repeat it: the fields of spans, which are many more than lines, need not be formatted.
+        // JSON records contain only the span id, so the fields of spans, which are far more
+        // numerous than records, are not formatted.
         _ => layer.event_format(JsonLine { service }).and_then(RecordCounter::new()).with_filter(filter.and(filter_fn(is_event))).boxed(),
     }
 }
@@ -63,13 +72,13 @@ fn is_event(metadata: &Metadata<'_>) -> bool {
     metadata.is_event()
 }
 
-/// Counts what is written, by level.
+/// Counts log records by level.
 struct RecordCounter([(Level, metrics::Counter); 5]);
 
 impl RecordCounter {
     fn new() -> Self {
         let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
-        Self(levels.map(|level| (level, metrics::counter!("palisade.log.lines", "level" => level.as_str().to_ascii_lowercase()))))
+        Self(levels.map(|level| (level, metrics::counter!("palisade.log.records", "level" => level.as_str().to_ascii_lowercase()))))
     }
 }
 
@@ -90,7 +99,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    #[expect(clippy::disallowed_methods, reason = "the time of a log line decides nothing")]
+    #[expect(clippy::disallowed_methods, reason = "log timestamps do not affect behaviour")]
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut line = Map::new();
         let metadata = event.metadata();

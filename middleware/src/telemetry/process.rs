@@ -1,4 +1,4 @@
-//! The process and its runtime, as they are at the moment of a scrape.
+//! Process and Tokio runtime metrics, read at every scrape.
 
 use metrics::Gauge;
 use metrics_process::Collector;
@@ -6,7 +6,7 @@ use tokio::runtime::{Handle, RuntimeMetrics};
 
 use crate::metrics::as_f64;
 
-/// Where the numbers come from and where they go.
+/// Sources and gauges.
 #[derive(Clone)]
 pub(super) struct Process {
     collector: Collector,
@@ -24,7 +24,7 @@ impl std::fmt::Debug for Process {
 }
 
 impl Process {
-    /// This process and the runtime that calls this.
+    /// Creates the gauges for this process and the current runtime.
     pub(super) fn this() -> Self {
         let process = Self {
             collector: Collector::default(),
@@ -38,7 +38,7 @@ impl Process {
         process
     }
 
-    /// Brings the gauges up to date. Reads a few files of the operating system.
+    /// Updates the gauges. Reads a few files of `/proc`.
     pub(super) fn measure(&self) {
         self.collector.collect();
         let workers = self.runtime.num_workers();

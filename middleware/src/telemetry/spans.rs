@@ -1,4 +1,4 @@
-//! Spans on their way out: counted when they begin, when they are queued or dropped, and when the collector has taken them or not.
+//! Span export with metrics: spans started, queued, dropped, exported and lost.
 
 use std::{
     sync::{
@@ -17,10 +17,11 @@ use opentelemetry_sdk::{
 };
 use tokio::time::Instant;
 
-/// The SDK's batches, of at most `queued` spans, for `exporter`.
+/// Creates a batch processor for `exporter` with a queue of at most `max_queued` spans.
 pub(super) fn batch_processor(exporter: impl SpanExporter + 'static, max_queued: usize) -> impl SpanProcessor + 'static {
     let capacity = Arc::new(QueueCapacity { max: max_queued, used: AtomicUsize::new(0) });
-    let exporter = CountingExporter { inner: exporter, capacity: capacity.clone(), outcomes: Outcomes::new(), failing: AtomicBool::new(false) };
+    let exporter =
+        CountingExporter { inner: exporter, capacity: capacity.clone(), outcomes: Outcomes::new(), failing: AtomicBool::new(false) };
     let config = BatchConfigBuilder::default().with_max_queue_size(max_queued).build();
     let processed = |error: &'static str| metrics::counter!("otel.sdk.processor.span.processed", "error.type" => error);
     CountingProcessor {
@@ -32,7 +33,8 @@ pub(super) fn batch_processor(exporter: impl SpanExporter + 'static, max_queued:
     }
 }
 
-/// How many spans wait. The SDK's queue would drop what has no room without telling how many: so none is given to it that has none.
+/// Queue occupancy. The SDK drops spans from a full queue without an exact count, so spans without
+/// a slot are dropped before the SDK queue.
 #[derive(Debug)]
 struct QueueCapacity {
     max: usize,
@@ -40,7 +42,7 @@ struct QueueCapacity {
 }
 
 impl QueueCapacity {
-    /// Whether there is room for one more, which then is taken.
+    /// Reserves a queue slot. Returns `false` if the queue is full.
     fn try_reserve(&self) -> bool {
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| (used < self.max).then_some(used + 1)).is_ok()
     }
@@ -92,7 +94,7 @@ impl SpanProcessor for CountingProcessor {
     }
 }
 
-/// What became of exports, with an `error.type` of nothing, `timeout` or `failed`.
+/// Export metrics by `error.type`: empty, `timeout` or `failed`.
 struct Outcomes([(Counter, Histogram); 3]);
 
 impl Outcomes {
@@ -112,7 +114,7 @@ impl Outcomes {
     }
 }
 
-/// An exporter that says once that the collector is gone, and once that it is back.
+/// Exporter that logs a collector outage once at its start and once at its end.
 struct CountingExporter<E> {
     inner: E,
     capacity: Arc<QueueCapacity>,
@@ -135,8 +137,8 @@ impl<E: SpanExporter> SpanExporter for CountingExporter<E> {
         exported.increment(spans as u64);
         duration.record(started.elapsed());
         match (&result, self.failing.swap(result.is_err(), Ordering::Relaxed)) {
-            (Err(error), false) => tracing::warn!(%error, "spans are lost: the collector does not take them"),
-            (Ok(()), true) => tracing::info!("the collector takes spans again"),
+            (Err(error), false) => tracing::warn!(%error, "span export failed, spans are lost"),
+            (Ok(()), true) => tracing::info!("span export recovered"),
             _ => {}
         }
         result

@@ -1,4 +1,4 @@
-//! The client's side: whom an upstream must be vouched for by, and who we say we are.
+//! Client side of TLS: upstream CA, client certificate and expected server name.
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,19 +16,20 @@ use super::{
     reload::{Reloading, build_once},
 };
 
-/// TLS towards an upstream; without an authority it is called in plain text.
+/// TLS to an upstream. Plain text without a CA file.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UpstreamTls {
-    /// PEM file with the authorities of the upstream's certificate. With it only TLS is spoken.
+    /// PEM file with the CA certificates for the upstream's certificate. Enables TLS.
     pub ca_file: Option<PathBuf>,
-    /// PEM file with our own certificate, if the upstream wants one.
+    /// PEM file with the client certificate chain, if the upstream requires one (mTLS).
     pub cert_file: Option<PathBuf>,
-    /// PEM file with its private key.
+    /// PEM file with the private key of the client certificate.
     pub key_file: Option<PathBuf>,
-    /// The DNS name that the upstream's certificate must have, whatever address it was found at; by default the name of the service.
+    /// DNS name that the upstream's certificate must contain, regardless of the resolved address.
+    /// Default: the name of the service.
     pub server_name: Option<String>,
-    /// How often the files are looked at for new certificates, milliseconds.
+    /// Interval between checks of the files for new certificates, milliseconds.
     pub reload_ms: u64,
 }
 
@@ -39,12 +40,12 @@ impl Default for UpstreamTls {
 }
 
 impl UpstreamTls {
-    /// Whether TLS is spoken.
+    /// Returns `true` if TLS is enabled.
     pub fn is_on(&self) -> bool {
         self.ca_file.is_some()
     }
 
-    /// Reads the files to see whether they can be used.
+    /// Validates the settings and files.
     pub fn check(&self) -> Result<(), Error> {
         if let Some(paths) = self.paths()? {
             build_once(&paths, build_config)?;
@@ -52,7 +53,8 @@ impl UpstreamTls {
         self.server_name.as_deref().map_or(Ok(()), |name| parse_server_name(name).map(drop))
     }
 
-    /// What shakes hands with `target`; `None` without an authority. Must be called within a tokio runtime.
+    /// Creates the connector for `target`, or `None` without a CA file. Must be called within a
+    /// tokio runtime.
     pub fn connector(&self, target: &'static str) -> Result<Option<Connector>, Error> {
         let Some(paths) = self.paths()? else { return Ok(None) };
         let name = parse_server_name(self.server_name.as_deref().unwrap_or(target))?;
@@ -76,7 +78,7 @@ fn parse_server_name(name: &str) -> Result<ServerName<'static>, Error> {
     ServerName::try_from(name.to_owned()).map_err(|_| Error::Name(name.to_owned()))
 }
 
-/// The configuration, and when our own certificate ends.
+/// Builds the rustls configuration, and returns the expiry of the client certificate.
 fn build_config(files: &[File]) -> Result<(ClientConfig, Option<i64>), Error> {
     let [ca, identity @ ..] = files else { return Err(Error::Missing("cert_file", "ca_file")) };
     let builder = ClientConfig::builder_with_provider(files::provider()).with_safe_default_protocol_versions()?;
@@ -93,7 +95,7 @@ fn build_config(files: &[File]) -> Result<(ClientConfig, Option<i64>), Error> {
     Ok((config, expiry))
 }
 
-/// Shakes hands with one upstream.
+/// TLS connector for one upstream.
 #[derive(Debug, Clone)]
 pub struct Connector {
     config: Arc<Reloading<ClientConfig>>,
@@ -101,7 +103,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Shakes hands over a fresh connection.
+    /// Performs the handshake on a new TCP connection.
     pub async fn connect(&self, tcp: TcpStream) -> io::Result<Stream<TcpStream>> {
         let stream = TlsConnector::from(self.config.load()).connect(self.name.clone(), tcp).await?;
         Ok(Stream::Secure(Box::new(stream.into())))

@@ -1,4 +1,4 @@
-//! From PEM files to what rustls works with.
+//! PEM files: certificates, keys and CA stores for rustls.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,10 +14,10 @@ use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
 use super::Error;
 
-/// A certificate chain, the holder's first, and its key.
+/// Certificate chain, leaf first, with its private key.
 pub(super) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-/// A file and what was in it when it was last read.
+/// A file and its content at the last read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct File {
     path: PathBuf,
@@ -39,7 +39,7 @@ impl File {
         certificates.ok().filter(|all| !all.is_empty()).ok_or_else(|| self.not_pem("certificate"))
     }
 
-    /// Those who may vouch for others.
+    /// Parses the CA certificates.
     pub(super) fn authorities(&self) -> Result<RootCertStore, Error> {
         let mut store = RootCertStore::empty();
         for certificate in self.certificates()? {
@@ -53,24 +53,25 @@ impl File {
     }
 }
 
-/// The two halves of an identity.
+/// Parses a certificate chain and its private key.
 pub(super) fn identity(chain: &File, key: &File) -> Result<Identity, Error> {
     let key = PrivateKeyDer::from_pem_slice(&key.bytes).map_err(|_| key.not_pem("private key"))?;
     Ok((chain.certificates()?, key))
 }
 
-/// Named, not the process's default: two are linked, and rustls then does not choose.
+/// Explicit provider: two are linked, so that rustls selects no process default.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// When the holder's certificate ends, in seconds since 1970; `None` if it cannot be read.
+/// Returns the expiry (`notAfter`) of the leaf certificate in Unix seconds, or `None` if it cannot
+/// be parsed.
 pub(super) fn expiry(chain: &[CertificateDer<'_>]) -> Option<i64> {
     let (_, certificate) = parse_x509_certificate(chain.first()?).ok()?;
     Some(certificate.validity().not_after.timestamp())
 }
 
-/// The names of hosts that a certificate is made out to.
+/// Returns the DNS names of a certificate (subject alternative names).
 pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok((_, certificate)) = parse_x509_certificate(certificate) else { return Vec::new() };
     let Ok(Some(alternatives)) = certificate.subject_alternative_name() else { return Vec::new() };

@@ -1,4 +1,5 @@
-//! Whose certificate it is must be who the token says calls: a token that leaks from one service is of no use to another.
+//! Peer identity check: the client certificate must match the actor of the internal token, so that
+//! a token leaked by one service is useless to another.
 
 use std::sync::Arc;
 
@@ -7,33 +8,41 @@ use tower::Layer;
 
 use crate::{
     context::Context,
-    filter::{Predicate, Filter},
+    filter::{Filter, Predicate},
     rejection::{Rejection, reasons},
 };
 
-/// The DNS names that the caller's certificate is made out to; in the request's extensions if the port wants certificates.
+/// DNS names of the client certificate; in the request extensions if the port requires client
+/// certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerCertificateNames(pub Arc<[String]>);
 
-/// Refuses a request whose internal token was made by another service than the caller's certificate names. Sits below authentication.
+/// Rejects a request whose internal token was issued by a service other than the one in the client
+/// certificate. Placed below authentication.
 ///
 /// ```
 /// use std::sync::Arc;
 ///
-/// use palisade_middleware::{auth::Principal, context::Context, tls::{ActorLayer, CallerNames}};
+/// use palisade_middleware::{
+///     auth::Principal,
+///     context::Context,
+///     tls::{PeerCertificateNames, PeerIdentityLayer},
+/// };
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
 /// let handler = service_fn(async |_| Ok::<_, std::convert::Infallible>("done"));
-/// let service = ActorLayer.layer(handler);
-/// let asked = |by: &str| {
+/// let service = PeerIdentityLayer.layer(handler);
+/// let request = |certificate: &str| {
 ///     let mut request = http::Request::new(());
-///     let gateway = Principal { actor: Some("gateway".to_owned()), ..Principal::absent_user("alice") };
+///     let actor = Some("gateway".to_owned());
+///     let gateway = Principal { actor, ..Principal::on_behalf_of("alice") };
 ///     request.extensions_mut().insert(Context::background().on_behalf_of(Arc::new(gateway)));
-///     request.extensions_mut().insert(CallerNames(Arc::new([by.to_owned()]))); // `server::accept` does so.
+///     // Set by `server::accept`.
+///     request.extensions_mut().insert(PeerCertificateNames(Arc::new([certificate.to_owned()])));
 ///     request
 /// };
-/// assert!(service.clone().oneshot(asked("gateway")).await.is_ok());
-/// assert!(service.oneshot(asked("orders")).await.is_err());
+/// assert!(service.clone().oneshot(request("gateway")).await.is_ok());
+/// assert!(service.oneshot(request("orders")).await.is_err());
 /// # });
 /// ```
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +68,6 @@ fn check_peer_matches_actor<B>(request: &Request<B>) -> Option<Rejection> {
     if names.iter().any(|name| name == actor) {
         return None;
     }
-    let cause = format!("a token made by {actor} came by a connection of {names:?}");
+    let cause = format!("token issued by {actor} received from a peer with certificate names {names:?}");
     Some(Rejection::new(&reasons::UNAUTHENTICATED, "the token is not valid here").with_source(cause))
 }

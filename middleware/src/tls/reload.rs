@@ -1,4 +1,5 @@
-//! What is made from files, and made anew when they change: certificates live for days, processes for weeks.
+//! Certificate reload: rebuilds a value when its files change, because certificates expire within
+//! the lifetime of a process.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -7,7 +8,7 @@ use arc_swap::ArcSwap;
 use super::{Error, files::File};
 use crate::task;
 
-/// What was made from files last. The files are looked at as long as somebody holds it.
+/// Value built from the last valid files. Polling stops when the last reference is dropped.
 pub(super) struct Reloading<T>(ArcSwap<T>);
 
 impl<T> fmt::Debug for Reloading<T> {
@@ -16,9 +17,9 @@ impl<T> fmt::Debug for Reloading<T> {
     }
 }
 
-/// For the alert that comes before.
+/// Sets the expiry gauge, which drives the alert before expiry.
 fn record_expiry(certificate: &'static str, seconds: Option<i64>) {
-    #[expect(clippy::cast_precision_loss, reason = "seconds since 1970")]
+    #[expect(clippy::cast_precision_loss, reason = "Unix seconds")]
     if let Some(seconds) = seconds {
         metrics::gauge!("palisade.tls.certificate.expiry", "certificate" => certificate).set(seconds as f64);
     }
@@ -28,14 +29,15 @@ fn read(paths: &[PathBuf]) -> Result<Vec<File>, Error> {
     paths.iter().map(|path| File::read(path)).collect()
 }
 
-/// Made once, of the files as they are now.
+/// Builds a value once from the current files.
 pub(super) fn build_once<T>(paths: &[PathBuf], build: impl Fn(&[File]) -> Result<T, Error>) -> Result<T, Error> {
     build(&read(paths)?)
 }
 
 impl<T: Send + Sync + 'static> Reloading<T> {
-    /// Made of the files at `paths`, which `make` gets in this order, and looked at again so often. It also says when the certificate ends. `certificate` is its name in metrics.
-    /// Must be called within a tokio runtime.
+    /// Builds a value from the files at `paths`, passed to `build` in this order, and polls them
+    /// every `interval` for changes. `build` also returns the expiry of the certificate.
+    /// `certificate` is the metric label. Must be called within a tokio runtime.
     pub(super) fn start<F>(certificate: &'static str, paths: Vec<PathBuf>, interval: Duration, build: F) -> Result<Arc<Self>, Error>
     where
         F: Fn(&[File]) -> Result<(T, Option<i64>), Error> + Send + Sync + 'static,
@@ -58,7 +60,7 @@ impl<T: Send + Sync + 'static> Reloading<T> {
                 let Ok(latest) = tokio::task::spawn_blocking(move || read(&paths)).await else { return };
                 let Some(held) = weak.upgrade() else { return };
                 let result = match latest {
-                    // Not again what was no use the first time.
+                    // Skips unchanged files, including a version that already failed.
                     Ok(now) if now == current => continue,
                     Ok(now) => {
                         let value = build(&now);
@@ -72,14 +74,15 @@ impl<T: Send + Sync + 'static> Reloading<T> {
                         held.0.store(Arc::new(value));
                         loaded.increment(1);
                         logged = false;
-                        tracing::info!(certificate, "certificates were read again");
+                        tracing::info!(certificate, "certificates reloaded");
                     }
                     Err(error) => {
                         failed.increment(1);
-                        // Once for each time that it goes wrong, not every few seconds: half of two files may be there for a moment.
+                        // Logs once per series of failures: for a moment only one of two files may
+                        // be replaced.
                         if !std::mem::replace(&mut logged, true) {
                             let error = &error as &dyn std::error::Error;
-                            tracing::warn!(certificate, error, "new certificates cannot be used, the old ones are kept");
+                            tracing::warn!(certificate, error, "cannot reload certificates, keeping the old ones");
                         }
                     }
                 }

@@ -1,4 +1,4 @@
-//! The server's side: whose certificate a port shows, and whose it wants to see.
+//! Server side of TLS: port certificate and client CA.
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -14,27 +14,28 @@ use tokio_rustls::{
 };
 
 use super::{
-    PeerCertificateNames, Error, Stream,
+    Error, PeerCertificateNames, Stream,
     files::{self, File},
     reload::{Reloading, build_once},
 };
 use crate::respond::Protocol;
 
-/// A peer that has not shaken hands by then is not going to.
+/// Timeout of the server's TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// TLS of a port; without a certificate it speaks plain text.
+/// TLS of a port. Plain text without a certificate.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PortTls {
-    /// PEM file with the certificate of this port and those between it and its authority.
+    /// PEM file with the certificate chain of this port, intermediates included. Enables TLS.
     pub cert_file: Option<PathBuf>,
-    /// PEM file with its private key.
+    /// PEM file with the private key of the certificate.
     pub key_file: Option<PathBuf>,
-    /// PEM file with the authorities of those who may call. Callers then need a certificate, and whoever calls for a user must have the name
-    /// of the service that the token says (`gateway`, `orders`) among its DNS names.
+    /// PEM file with the client CA certificates. Requires client certificates (mTLS): the DNS names
+    /// of the certificate must include the service in the token's `act` (`gateway`, `orders`) for
+    /// calls on behalf of a user.
     pub client_ca_file: Option<PathBuf>,
-    /// How often the files are looked at for new certificates, milliseconds.
+    /// Interval between checks of the files for new certificates, milliseconds.
     pub reload_ms: u64,
 }
 
@@ -45,7 +46,7 @@ impl Default for PortTls {
 }
 
 impl PortTls {
-    /// Reads the files to see whether they can be used.
+    /// Validates the settings and files.
     pub fn check(&self) -> Result<(), Error> {
         if let Some(paths) = self.paths()? {
             build_once(&paths, |files| build_config(Protocol::Http, files))?;
@@ -53,12 +54,13 @@ impl PortTls {
         Ok(())
     }
 
-    /// Whether the port speaks TLS.
+    /// Returns `true` if TLS is enabled.
     pub fn is_on(&self) -> bool {
         self.cert_file.is_some()
     }
 
-    /// What shakes hands with those who connect; `None` without a certificate. Must be called within a tokio runtime.
+    /// Creates the acceptor, or `None` without a certificate. Must be called within a tokio
+    /// runtime.
     pub fn acceptor(&self, protocol: Protocol) -> Result<Option<Acceptor>, Error> {
         let Some(paths) = self.paths()? else { return Ok(None) };
         let config =
@@ -77,7 +79,7 @@ impl PortTls {
     }
 }
 
-/// The configuration, and when the certificate ends.
+/// Builds the rustls configuration, and returns the expiry of the certificate.
 fn build_config(protocol: Protocol, files: &[File]) -> Result<(ServerConfig, Option<i64>), Error> {
     let [cert, key, ca @ ..] = files else { return Err(Error::Missing("cert_file", "key_file")) };
     let (chain, key) = files::identity(cert, key)?;
@@ -99,14 +101,15 @@ fn build_config(protocol: Protocol, files: &[File]) -> Result<(ServerConfig, Opt
     Ok((config, expiry))
 }
 
-/// Shakes hands with those who connect to a port.
+/// TLS acceptor of a port.
 #[derive(Debug, Clone)]
 pub struct Acceptor {
     config: Arc<Reloading<ServerConfig>>,
 }
 
 impl Acceptor {
-    /// Shakes hands; the names that the caller's certificate is made out to, if one was wanted.
+    /// Performs the handshake, and returns the DNS names of the client certificate if one is
+    /// required.
     pub async fn accept<I>(&self, io: I) -> io::Result<(Stream<I>, Option<PeerCertificateNames>)>
     where
         I: AsyncRead + AsyncWrite + Unpin,

@@ -1,4 +1,4 @@
-//! A connection with TLS or without.
+//! Plain text or TLS stream.
 
 use std::{
     io,
@@ -9,12 +9,12 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
-/// A connection with TLS or without: one type, so that all of HTTP is compiled once for both.
+/// Plain text or TLS stream: one type, so that the HTTP stack is compiled once for both.
 #[derive(Debug)]
 pub enum Stream<I> {
-    /// In plain text.
+    /// Plain text.
     Plain(I),
-    /// After a handshake.
+    /// TLS, after the handshake.
     Secure(Box<TlsStream<I>>),
 }
 

@@ -1,4 +1,4 @@
-//! The CLIENT span of one logical call, retries included; its context goes out with every attempt.
+//! CLIENT span of a logical call, including retries. All attempts propagate its context.
 
 mod open;
 
@@ -17,30 +17,36 @@ use tracing::{Span, span::Entered};
 
 use super::inject;
 use crate::{
-    body::{End, BodyObserver, InstrumentedBody},
-    response_outcome::{ResponseOutcome, Role},
+    body::{BodyObserver, End, InstrumentedBody},
     grpc_status,
     respond::Protocol,
+    response_outcome::{ResponseOutcome, Role},
 };
 
-/// Opens the CLIENT span and writes `traceparent`.
+/// Starts the CLIENT span and injects `traceparent`.
 ///
 /// ```
 /// use palisade_middleware::{respond::Protocol, trace::ClientTraceLayer};
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
-/// let call = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new(String::new())));
-/// let layer = ClientTraceLayer { protocol: Protocol::Grpc, server_address: "products.internal".into(), server_port: Some(5000) };
+/// let call = service_fn(async |_| {
+///     Ok::<_, std::convert::Infallible>(http::Response::new(String::new()))
+/// });
+/// let layer = ClientTraceLayer {
+///     protocol: Protocol::Grpc,
+///     server_address: "products.internal".into(),
+///     server_port: Some(5000),
+/// };
 /// layer.layer(call).oneshot(http::Request::new(())).await?;
 /// # Ok::<_, std::convert::Infallible>(()) }).unwrap();
 /// ```
 #[derive(Debug, Clone)]
 pub struct ClientTraceLayer {
-    /// What is spoken. URIs of HTTP requests are whole: `url.full` is made of them.
+    /// Protocol of the calls. HTTP requests need absolute URIs, which `url.full` is built from.
     pub protocol: Protocol,
-    /// `server.address`: the host as configured, or the name of the target if it has several.
+    /// `server.address`: the configured host, or the target name if there are several hosts.
     pub server_address: std::sync::Arc<str>,
-    /// `server.port`; none if there are several.
+    /// `server.port`. `None` if there are several.
     pub server_port: Option<u16>,
 }
 
@@ -52,7 +58,7 @@ impl<S> Layer<S> for ClientTraceLayer {
     }
 }
 
-/// See [`ClientTraceLayer`].
+/// Service of [`ClientTraceLayer`].
 #[derive(Debug, Clone)]
 pub struct ClientTrace<S> {
     inner: S,
@@ -82,7 +88,7 @@ where
     }
 }
 
-/// Ends the span with the status of the whole answer.
+/// Ends the span with the outcome of the complete response.
 #[derive(Debug)]
 pub struct SpanFinisher {
     span: Span,
@@ -137,7 +143,7 @@ impl Drop for SpanFinisher {
 }
 
 pin_project! {
-    /// The future of [`ClientTrace`].
+    /// Future of [`ClientTrace`].
     pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
@@ -154,9 +160,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Some(finisher) = this.finisher.as_ref() else { unreachable!("polled after it was ready") };
+        let Some(finisher) = this.finisher.as_ref() else { unreachable!("future polled after completion") };
         let response = ready!(finisher.span.in_scope(|| this.inner.poll(cx)))?;
-        let Some(mut finisher) = this.finisher.take() else { unreachable!("it is there, see above") };
+        let Some(mut finisher) = this.finisher.take() else { unreachable!("checked above") };
         finisher.outcome.record_head(&response);
         Poll::Ready(Ok(response.map(|body| InstrumentedBody::new(body, finisher))))
     }

@@ -1,10 +1,12 @@
-//! Whether a request is traced, decided before there is a span: one that nobody will see costs more than most layers do.
+//! Trace sampling, decided before a span exists: an unrecorded span costs more than most layers.
 //!
-//! A request that is not traced still has a trace id, in its answer, its log lines and its calls. It runs under an OpenTelemetry context
-//! with that id instead of under a span, and [`is_recorded`] keeps everything below it from opening one.
+//! An untraced request still has a trace id in its response, log records and outbound calls. It
+//! runs under an OpenTelemetry context with that id instead of a span, and [`is_recorded`] prevents
+//! spans below it.
 //!
-//! Work that goes on later in a trace of its own, linked to the one that it began in, is recorded exactly if that was: so no link leads
-//! nowhere, and whoever is to be found in the first trace is to be found to its end.
+//! Deferred work that runs in its own trace, linked to the originating one, is recorded exactly if
+//! the originating trace was. No link is dangling, and a sampled request can be followed to its
+//! end.
 
 use std::sync::OnceLock;
 
@@ -20,33 +22,34 @@ use crate::{respond::Protocol, telemetry::TrustBoundary};
 
 static SAMPLING: OnceLock<Sampling> = OnceLock::new();
 
-/// The policy of a process.
+/// Sampling policy of the process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sampling {
-    /// Whether spans leave the process. If not, none is opened.
+    /// Whether spans are exported. If not, none is started.
     pub(crate) exported: bool,
-    /// Who calls by HTTP; by gRPC only services do.
+    /// Trust boundary of HTTP callers. gRPC callers are always internal services.
     pub(crate) boundary: TrustBoundary,
-    /// Share of new traces, 0 to 1.
+    /// Sampling ratio of new traces, 0 to 1.
     pub(crate) ratio: f64,
 }
 
-/// What is decided for one request.
+/// Sampling decision for a request.
 #[derive(Debug)]
 pub(super) enum Decision {
-    /// A span is opened under this parent, which may be nobody.
+    /// Start a span under this parent, which may be empty.
     Traced(Context),
     /// No span: the request runs under this context.
     NotRecorded(Context),
 }
 
 impl Sampling {
-    /// Makes this the policy of the process; the first one stays.
+    /// Installs the policy of the process. Only the first call has an effect.
     pub(crate) fn install(self) {
         let _ = SAMPLING.set(self);
     }
 
-    /// The sampler for spans: those of requests were decided before; the roots of our own follow what they are linked to, or are drawn.
+    /// Returns the sampler. Server spans were decided before; other root spans follow their link,
+    /// or are sampled by ratio.
     pub(crate) fn sampler(self) -> impl ShouldSample + 'static {
         LinkAwareSampler(Sampler::parent_based(Sampler::TraceIdRatioBased(self.ratio)))
     }
@@ -57,7 +60,7 @@ impl Sampling {
         let boundary = if protocol == Protocol::Grpc { TrustBoundary::Internal } else { self.boundary };
         let sampled = match boundary {
             TrustBoundary::Internal if caller.is_valid() => caller.is_sampled(),
-            // An outside caller can have its trace left out, not put in.
+            // An external caller can opt out of sampling, but cannot force it.
             TrustBoundary::Public if caller.is_valid() && !caller.is_sampled() => false,
             TrustBoundary::Internal | TrustBoundary::Public => is_sampled_by_ratio(trace_id, self.ratio),
         };
@@ -71,7 +74,8 @@ impl Sampling {
     }
 }
 
-/// The decision for a request with this parent. Without a policy of ours whoever installed a subscriber decides.
+/// Decides for a request with this parent. Without an installed policy the application's subscriber
+/// decides.
 pub(super) fn decide(protocol: Protocol, parent: Context) -> Decision {
     match SAMPLING.get() {
         Some(sampling) => sampling.decide(protocol, parent),
@@ -79,12 +83,13 @@ pub(super) fn decide(protocol: Protocol, parent: Context) -> Decision {
     }
 }
 
-/// Whether spans leave the process, and those of the running code's trace do. Without a policy of ours the subscriber decides.
+/// Returns whether spans are exported and the current trace is recorded. Without an installed
+/// policy the subscriber decides.
 pub(crate) fn is_recorded() -> bool {
     SAMPLING.get().is_none_or(|sampling| sampling.exported && !is_suppressed())
 }
 
-/// Whether the running code belongs to a trace that is not recorded.
+/// Returns whether the current trace is not recorded.
 fn is_suppressed() -> bool {
     Context::map_current(|context| {
         let span = context.span();
@@ -93,8 +98,8 @@ fn is_suppressed() -> bool {
     })
 }
 
-/// As the SDK's `TraceIdRatioBased`, so that every hop that draws comes to the same result.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of 2^63")]
+/// Same algorithm as the SDK's `TraceIdRatioBased`, so that all services sample the same traces.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a fraction of 2^63 fits")]
 fn is_sampled_by_ratio(trace_id: TraceId, ratio: f64) -> bool {
     let low = u128::from_be_bytes(trace_id.to_bytes()) as u64;
     ratio >= 1.0 || low >> 1 < (ratio.max(0.0) * (1_u64 << 63) as f64) as u64
@@ -143,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_services_decision_is_followed_and_an_outside_callers_wish_is_drawn() {
+    fn internal_decision_followed_external_sampled() {
         for ratio in [0.0, 1.0] {
             assert!(is_traced(TrustBoundary::Internal, ratio, caller(true)));
             assert!(!is_traced(TrustBoundary::Internal, ratio, caller(false)));
@@ -154,20 +159,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_traced_keeps_the_callers_trace_id_and_its_flag() {
+    fn untraced_request_keeps_trace_id_and_flag() {
         let Decision::NotRecorded(context) =
             (Sampling { exported: false, boundary: TrustBoundary::Public, ratio: 0.0 }).decide(Protocol::Grpc, caller(true))
         else {
-            panic!("nothing is exported");
+            panic!("traced although spans are not exported");
         };
         let span = context.span();
         assert_eq!(span.span_context().trace_id(), TraceId::from(7_u128));
-        assert!(span.span_context().is_sampled(), "whoever exports further down goes by it");
+        assert!(span.span_context().is_sampled(), "downstream services follow the flag");
         assert_ne!(span.span_context().span_id(), SpanId::from(7_u64));
     }
 
     #[test]
-    fn the_draw_is_the_sdks() {
+    fn sampling_matches_sdk_ratio_sampler() {
         for (low, ratio) in [(0_u128, 0.1), (u128::from(u64::MAX), 0.9), (1 << 62, 0.5), (1 << 63, 0.5), (1 << 62, 0.3)] {
             let id = TraceId::from(low);
             let sdk_result = Sampler::TraceIdRatioBased(ratio).should_sample(None, id, "", &SpanKind::Internal, &[], &[]);
@@ -176,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_on_later_is_recorded_exactly_if_its_beginning_was() {
+    fn linked_root_span_follows_linked_trace() {
         let sampler = |ratio| (Sampling { exported: true, boundary: TrustBoundary::Internal, ratio }).sampler();
         for (ratio, linked_sampled) in [(0.0, true), (1.0, false)] {
             let link = Link::new(caller(linked_sampled).span().span_context().clone(), Vec::new(), 0);
@@ -186,12 +191,16 @@ mod tests {
             };
             assert_eq!(decision(None) == SamplingDecision::RecordAndSample, linked_sampled);
             let parent = caller(!linked_sampled);
-            assert_eq!(decision(Some(&parent)) == SamplingDecision::RecordAndSample, !linked_sampled, "a parent counts more than a link");
+            assert_eq!(
+                decision(Some(&parent)) == SamplingDecision::RecordAndSample,
+                !linked_sampled,
+                "the parent takes precedence over the link"
+            );
         }
     }
 
     #[test]
-    fn below_a_request_that_is_not_traced_nothing_is() {
+    fn untraced_request_suppresses_spans() {
         assert!(!is_suppressed());
         let _attached = caller(false).attach();
         assert!(is_suppressed());

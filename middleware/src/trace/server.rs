@@ -1,4 +1,5 @@
-//! The SERVER span of a request: from its first header to the last byte of the answer, or until nobody waits any more.
+//! SERVER span of a request, from the request head to the last byte of the response or the
+//! cancellation.
 
 mod new_span;
 
@@ -27,22 +28,25 @@ use super::{
 pub(crate) use new_span::known_verb;
 
 use crate::{
-    body::{End, BodyObserver, InstrumentedBody},
-    response_outcome::{ResponseOutcome, Role},
+    body::{BodyObserver, End, InstrumentedBody},
     context::Context,
     grpc_status,
     respond::Protocol,
+    response_outcome::{ResponseOutcome, Role},
 };
 
-/// Opens the SERVER span, continues the caller's trace, and puts `x-trace-id` on HTTP answers.
+/// Starts the SERVER span, continues the caller's trace, and adds `x-trace-id` to HTTP responses.
 ///
 /// ```
 /// use palisade_middleware::{respond::Protocol, trace::ServerTraceLayer};
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
-/// let handler = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("done".to_owned())));
-/// let answer = ServerTraceLayer::new(Protocol::Http).layer(handler).oneshot(http::Request::new(())).await?;
-/// assert!(answer.headers().contains_key("x-trace-id"));
+/// let handler = service_fn(async |_| {
+///     Ok::<_, std::convert::Infallible>(http::Response::new("done".to_owned()))
+/// });
+/// let service = ServerTraceLayer::new(Protocol::Http).layer(handler);
+/// let response = service.oneshot(http::Request::new(())).await?;
+/// assert!(response.headers().contains_key("x-trace-id"));
 /// # Ok::<_, std::convert::Infallible>(()) }).unwrap();
 /// ```
 #[derive(Debug, Clone)]
@@ -52,12 +56,12 @@ pub struct ServerTraceLayer {
 }
 
 impl ServerTraceLayer {
-    /// For callers of this protocol, none of whom is believed when it says whom it asks for.
+    /// Creates a layer for `protocol` without trusted proxies.
     pub fn new(protocol: Protocol) -> Self {
         Self { protocol, proxies: Arc::default() }
     }
 
-    /// Believes these proxies what they say of who asks.
+    /// Trusts `x-forwarded-for` of these proxies for `client.address`.
     #[must_use]
     pub fn with_trusted_proxies(self, proxies: impl Into<Arc<[IpAddr]>>) -> Self {
         Self { proxies: proxies.into(), ..self }
@@ -72,7 +76,7 @@ impl<S> Layer<S> for ServerTraceLayer {
     }
 }
 
-/// See [`ServerTraceLayer`].
+/// Service of [`ServerTraceLayer`].
 #[derive(Debug, Clone)]
 pub struct ServerTrace<S> {
     inner: S,
@@ -101,12 +105,12 @@ where
     }
 }
 
-/// Where a request runs.
+/// Trace scope of a request.
 #[derive(Debug)]
 enum RequestScope {
-    /// In a span.
+    /// Recorded or disabled span.
     Span(Span),
-    /// In a trace without a span.
+    /// Trace ids without a span.
     Ids(opentelemetry::Context),
 }
 
@@ -120,7 +124,8 @@ impl RequestScope {
             Decision::NotRecorded(ids) => Self::Ids(ids),
             Decision::Traced(parent) => {
                 let span = new_span::start_span(protocol, proxies, request);
-                // Must precede the first enter: afterwards the trace has its parent already. Fails only without an OpenTelemetry subscriber.
+                // Must precede the first enter, which would fix the parent. Fails only without an
+                // OpenTelemetry subscriber.
                 let _ = span.set_parent(parent);
                 Self::Span(span)
             }
@@ -146,26 +151,26 @@ impl RequestScope {
     }
 }
 
-/// While it lives the request is the running one.
+/// Guard: the request is current until dropped.
 pub enum ScopeGuard<'a> {
-    /// Its span is entered.
+    /// Entered span.
     Span {
-        /// Leaves it.
+        /// Exits the span on drop.
         _entered: Entered<'a>,
     },
-    /// Its ids are attached.
+    /// Attached trace ids.
     Ids {
-        /// Detaches them.
+        /// Detaches the ids on drop.
         _attached: ContextGuard,
     },
 }
 
-/// Health probes are not traced; their answers carry an id all the same.
+/// Random id for untraced requests (health probes), whose responses have a trace id header too.
 fn untraced_id() -> TraceId {
     TraceId::from_bytes(uuid::Uuid::new_v4().into_bytes())
 }
 
-/// Ends the span with the status of the whole answer.
+/// Ends the span with the outcome of the complete response.
 #[derive(Debug)]
 pub struct SpanFinisher {
     scope: RequestScope,
@@ -222,7 +227,7 @@ impl Drop for SpanFinisher {
 }
 
 pin_project! {
-    /// The future of [`ServerTrace`].
+    /// Future of [`ServerTrace`].
     pub struct ResponseFuture<F> {
         #[pin]
         inner: F,
@@ -239,12 +244,12 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Some(finisher) = this.finisher.as_ref() else { unreachable!("polled after it was ready") };
+        let Some(finisher) = this.finisher.as_ref() else { unreachable!("future polled after completion") };
         let guard = finisher.scope.enter();
         let mut response = ready!(this.inner.poll(cx))?;
         let trace_id = (finisher.protocol == Protocol::Http).then(|| current_trace_id().unwrap_or_else(untraced_id));
         drop(guard);
-        let Some(mut finisher) = this.finisher.take() else { unreachable!("it is there, see above") };
+        let Some(mut finisher) = this.finisher.take() else { unreachable!("checked above") };
         finisher.outcome.record_head(&response);
         if let Some(value) = trace_id.and_then(|id| HeaderValue::from_bytes(&trace_context::hex::<16, 32>(id.to_bytes())).ok()) {
             response.headers_mut().insert(TRACE_ID_HEADER, value);

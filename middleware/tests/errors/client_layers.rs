@@ -1,5 +1,5 @@
-//! What each layer of the client stack refuses, in the order of the stack: as the generated client in our process sees it, and as it
-//! goes on from a handler of ours to whoever called that.
+//! Rejections of each client layer, in the order of the stack: as the generated client sees them,
+//! and as a handler forwards them to its own caller.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -21,13 +21,13 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::H
 use tower::layer::{layer_fn, util::Identity};
 
 use super::{
+    expected::{ExpectedRejection, ExpectedRetry},
     servers,
-    told::{ExpectedRejection, ExpectedRetry},
 };
 
 static METHODS: [Method; 1] = [Method::http("GET", "/call", Access::Public)];
 
-/// A port where connections are accepted and nothing more happens; only while the listener lives.
+/// Port that accepts connections and sends nothing, while the listener lives.
 async fn silent() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -38,7 +38,7 @@ async fn dead() -> SocketAddr {
     silent().await.1
 }
 
-/// One attempt per call.
+/// Without retries.
 fn config(address: SocketAddr) -> Config {
     let retry = retry::Config { enabled: false, ..retry::Config::default() };
     Config { retry, ..Config::at(format!("http://{address}")) }
@@ -59,13 +59,14 @@ async fn call_within(client: Client, context: Option<Context>) -> Result<HealthC
     }
 }
 
-/// Holds both answers to `told`. The context of the calls, where it matters, is `context`.
+/// Asserts that the direct call and the forwarded HTTP response both match `expected`. The calls
+/// run in `context`, if any.
 async fn assert_rejected(case: &str, expected: &ExpectedRejection, client: &Client, context: Option<Context>) {
     expected.assert_grpc(case, &call_within(client.clone(), context.clone()).await.unwrap_err());
     let client = client.clone();
     let handler = get(move || {
         let call = call_within(client.clone(), context.clone());
-        async move { call.await.map(|_| "it went well").map_err(Rejection::from_upstream_status) }
+        async move { call.await.map(|_| "ok").map_err(Rejection::from_upstream_status) }
     });
     let address = servers::serve(Protocol::Http, Router::new().route("/call", handler), &METHODS, server::Config::default()).await;
     expected.assert_http(case, servers::http_client().get(format!("http://{address}/call")).send().await.unwrap()).await;
@@ -74,7 +75,13 @@ async fn assert_rejected(case: &str, expected: &ExpectedRejection, client: &Clie
 #[tokio::test]
 async fn total_deadline() {
     let expired = Context::background().with_deadline(Instant::now());
-    assert_rejected("no time left", &ExpectedRejection::of(&reasons::DEADLINE_EXCEEDED, ExpectedRetry::Silent), &connect(&config(dead().await)), Some(expired)).await;
+    assert_rejected(
+        "deadline expired",
+        &ExpectedRejection::of(&reasons::DEADLINE_EXCEEDED, ExpectedRetry::Silent),
+        &connect(&config(dead().await)),
+        Some(expired),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -83,7 +90,13 @@ async fn bulkhead() {
     let client = connect(&Config { max_in_flight: 1, ..config(address) });
     let mut first = Box::pin(call(&client));
     assert!(poll!(&mut first).is_pending());
-    assert_rejected("no place", &ExpectedRejection::of(&reasons::OVERLOADED, ExpectedRetry::Exactly(Duration::from_secs(1))), &client, None).await;
+    assert_rejected(
+        "bulkhead full",
+        &ExpectedRejection::of(&reasons::OVERLOADED, ExpectedRetry::Exactly(Duration::from_secs(1))),
+        &client,
+        None,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -91,23 +104,41 @@ async fn retry() {
     let enabled = Config { retry: retry::Config::default(), ..config(dead().await) };
     let methods = ["/grpc.health.v1.Health/Check"].into_iter().collect();
     let client = client::connect("health", &enabled, methods, Identity::new()).unwrap();
-    assert_rejected("tried in vain", &ExpectedRejection::of(&reasons::UPSTREAM_UNAVAILABLE, ExpectedRetry::Never).with_origin("health"), &client, None).await;
+    assert_rejected(
+        "retries exhausted",
+        &ExpectedRejection::of(&reasons::UPSTREAM_UNAVAILABLE, ExpectedRetry::Never).with_origin("health"),
+        &client,
+        None,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn circuit_breaker() {
     let client = connect(&config(dead().await));
     client.breaker().open_for(Duration::from_secs(20));
-    assert_rejected("open", &ExpectedRejection::of(&reasons::UPSTREAM_UNAVAILABLE, ExpectedRetry::AtMost(Duration::from_secs(20))), &client, None).await;
+    assert_rejected(
+        "open",
+        &ExpectedRejection::of(&reasons::UPSTREAM_UNAVAILABLE, ExpectedRetry::AtMost(Duration::from_secs(20))),
+        &client,
+        None,
+    )
+    .await;
     client.breaker().set_mode(Mode::ForcedOpen);
-    assert_rejected("held open", &ExpectedRejection::of(&reasons::UPSTREAM_UNAVAILABLE, ExpectedRetry::Silent), &client, None).await;
+    assert_rejected("forced open", &ExpectedRejection::of(&reasons::UPSTREAM_UNAVAILABLE, ExpectedRetry::Silent), &client, None).await;
 }
 
 #[tokio::test]
 async fn attempt_timeout() {
     let (_listener, address) = silent().await;
     let client = connect(&Config { attempt_timeout_ms: 50, ..config(address) });
-    assert_rejected("no answer", &ExpectedRejection::of(&reasons::DEADLINE_EXCEEDED, ExpectedRetry::Silent).with_origin("health"), &client, None).await;
+    assert_rejected(
+        "attempt timed out",
+        &ExpectedRejection::of(&reasons::DEADLINE_EXCEEDED, ExpectedRetry::Silent).with_origin("health"),
+        &client,
+        None,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -116,11 +147,17 @@ async fn credentials() {
         tower::service_fn(async |_: http::Request<Body>| Err::<http::Response<Body>, _>(Rejection::internal("password=hunter2")))
     });
     let client = client::connect("health", &config(dead().await), IdempotentMethods::default(), no_key).unwrap();
-    assert_rejected("nothing to sign with", &ExpectedRejection::of(&reasons::INTERNAL, ExpectedRetry::Silent), &client, None).await;
+    assert_rejected("missing signing key", &ExpectedRejection::of(&reasons::INTERNAL, ExpectedRetry::Silent), &client, None).await;
 }
 
 #[tokio::test]
 async fn endpoint() {
     let client = connect(&config(dead().await));
-    assert_rejected("nobody there", &ExpectedRejection::of(&reasons::UPSTREAM_UNAVAILABLE, ExpectedRetry::Silent).with_origin("health"), &client, None).await;
+    assert_rejected(
+        "connection refused",
+        &ExpectedRejection::of(&reasons::UPSTREAM_UNAVAILABLE, ExpectedRetry::Silent).with_origin("health"),
+        &client,
+        None,
+    )
+    .await;
 }

@@ -1,4 +1,4 @@
-//! What each layer of the server stack refuses, in the order of the stack.
+//! Rejections of each server layer, in the order of the stack.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use palisade_middleware::{
 };
 
 use super::{
+    expected::{ExpectedRejection, ExpectedRetry},
     servers::{Servers, Setup, bearer, token},
-    told::{ExpectedRejection, ExpectedRetry},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ fn setup(change: impl FnOnce(&mut server::Config)) -> Setup {
     setup
 }
 
-/// The same on both ports.
+/// Asserts the same rejection on the HTTP and the gRPC port.
 async fn assert_rejected(case: &str, expected: &ExpectedRejection, servers: &Servers, what: &str, authorization: &[String]) {
     expected.assert_http(case, servers.get(&format!("/do/{what}"), authorization, None).await).await;
     expected.assert_grpc(case, &servers.check(what, authorization).await.unwrap_err());
@@ -35,19 +35,20 @@ async fn deadline() {
     let servers = Servers::start(setup(|config| config.default_deadline_ms = 50)).await;
     let bearer = [bearer("alice")];
     let expected = ExpectedRejection::of(&reasons::DEADLINE_EXCEEDED, ExpectedRetry::Silent);
-    assert_rejected("passed at work", &expected, &servers, "hang", &bearer).await;
-    expected.assert_http("passed on arrival", servers.get("/do/it", &bearer, Some("0")).await).await;
-    expected.assert_grpc("passed on arrival", &servers.raw_check(Method::POST, &bearer, Some("0m")).await.unwrap());
+    assert_rejected("expired during the work", &expected, &servers, "hang", &bearer).await;
+    expected.assert_http("expired on arrival", servers.get("/do/it", &bearer, Some("0")).await).await;
+    expected.assert_grpc("expired on arrival", &servers.raw_check(Method::POST, &bearer, Some("0m")).await.unwrap());
     let expected = ExpectedRejection::of(&reasons::INVALID_PARAMETER, ExpectedRetry::Silent);
     expected.assert_http("not a number", servers.get("/do/it", &bearer, Some("soon")).await).await;
 }
 
-/// With a request at work in servers that take one, `others` come at once: the first to be answered is refused.
+/// Sends `others` concurrent requests while one is in flight, to servers with one permit: the first
+/// response is a rejection.
 async fn assert_overloaded(case: &str, servers: &Servers, others: usize) {
     let bearer = [bearer("alice")];
     let expected = ExpectedRejection::of(&reasons::OVERLOADED, ExpectedRetry::AtMost(2 * SECOND));
     tokio::select! {
-        _ = servers.get("/do/hang", &bearer, None) => unreachable!("it hangs"),
+        _ = servers.get("/do/hang", &bearer, None) => unreachable!("the request hangs"),
         () = async {
             servers.busy.notified().await;
             let (answer, ..) = select_all((0..others).map(|_| Box::pin(servers.get("/do/it", &bearer, None)))).await;
@@ -55,7 +56,7 @@ async fn assert_overloaded(case: &str, servers: &Servers, others: usize) {
         } => {}
     }
     tokio::select! {
-        _ = servers.check("hang", &bearer) => unreachable!("it hangs"),
+        _ = servers.check("hang", &bearer) => unreachable!("the request hangs"),
         () = async {
             servers.busy.notified().await;
             let (answer, ..) = select_all((0..others).map(|_| Box::pin(servers.check("it", &bearer)))).await;
@@ -66,7 +67,7 @@ async fn assert_overloaded(case: &str, servers: &Servers, others: usize) {
 
 #[tokio::test]
 async fn load_shed() {
-    assert_overloaded("no room", &Servers::start(setup(|config| config.max_in_flight = 1)).await, 1).await;
+    assert_overloaded("concurrency limit reached", &Servers::start(setup(|config| config.max_in_flight = 1)).await, 1).await;
 }
 
 #[tokio::test]
@@ -75,7 +76,7 @@ async fn adaptive_limit() {
         let limit = &mut config.adaptive_limit;
         (limit.initial_limit, limit.min_limit, limit.max_limit) = (1, 1, 1);
     };
-    assert_overloaded("no room, not even to wait", &Servers::start(setup(single_permit)).await, 100).await;
+    assert_overloaded("queue full", &Servers::start(setup(single_permit)).await, 100).await;
 }
 
 #[tokio::test]
@@ -90,8 +91,8 @@ async fn http_guard() {
     let closed = &[("connection", "close")];
     for (about, header, reason) in [
         ("two hosts", ("host", "b.example"), &reasons::INVALID_PARAMETER),
-        ("another coding", ("transfer-encoding", "gzip"), &reasons::INVALID_PARAMETER),
-        ("a wonder", ("expect", "a wonder"), &EXPECTATION_FAILED),
+        ("unsupported transfer coding", ("transfer-encoding", "gzip"), &reasons::INVALID_PARAMETER),
+        ("unknown expectation", ("expect", "a wonder"), &EXPECTATION_FAILED),
     ] {
         let request = servers.request(Method::POST, "/body", &[bearer("alice")]).header("host", "a.example");
         let answer = request.header(header.0, header.1).body("\"\"").send().await.unwrap();
@@ -106,7 +107,7 @@ async fn fault() {
     let is_injectable = |reason: &Reason| reason.http.is_server_error() || *reason == reasons::RATE_LIMITED;
     for reason in reasons::ALL.iter().filter(|reason| is_injectable(reason)) {
         let kind = Kind::Error(reason.slug.to_owned());
-        servers.inject(&Rule { name: "on purpose".to_owned(), method: "*".to_owned(), rate: 1.0, kind });
+        servers.inject(&Rule { name: "injected".to_owned(), method: "*".to_owned(), rate: 1.0, kind });
         let has_retry_after = [&reasons::OVERLOADED, &reasons::RATE_LIMITED].contains(reason);
         let told = ExpectedRejection::of(reason, if has_retry_after { ExpectedRetry::Exactly(SECOND) } else { ExpectedRetry::Silent });
         assert_rejected(reason.slug, &told, &servers, "it", &bearer).await;
@@ -120,7 +121,7 @@ async fn address_limit() {
     let bearer = [bearer("alice")];
     servers.get("/do/it", &bearer, None).await.error_for_status().unwrap();
     let told = ExpectedRejection::of(&reasons::RATE_LIMITED, ExpectedRetry::AtMost(SECOND));
-    told.assert_http("too many", servers.get("/do/it", &bearer, None).await).await;
+    told.assert_http("limit exceeded", servers.get("/do/it", &bearer, None).await).await;
 }
 
 #[tokio::test]
@@ -136,13 +137,21 @@ async fn authenticate() {
         ("no token", vec![], unauthenticated.clone().with_headers(no_error)),
         ("not a bearer", vec!["Basic YTpi".to_owned()], unauthenticated.clone().with_headers(no_error)),
         ("two headers", vec![valid.clone(), valid.clone()], unauthenticated.clone().with_headers(invalid_request)),
-        ("no token at all", vec!["Bearer x".to_owned()], unauthenticated.clone().with_headers(invalid_token)),
-        ("another signature", vec![format!("{valid}AAAA")], unauthenticated.clone().with_headers(invalid_token)),
-        ("more than 8 KiB", vec![format!("Bearer {}", "x".repeat(9 * 1024))], unauthenticated.clone().with_headers(invalid_token)),
-        ("of nobody we know", vec![token_of("stranger", Duration::ZERO)], unauthenticated.clone().with_headers(invalid_token)),
+        ("malformed token", vec!["Bearer x".to_owned()], unauthenticated.clone().with_headers(invalid_token)),
+        ("invalid signature", vec![format!("{valid}AAAA")], unauthenticated.clone().with_headers(invalid_token)),
+        ("token above 8 KiB", vec![format!("Bearer {}", "x".repeat(9 * 1024))], unauthenticated.clone().with_headers(invalid_token)),
+        ("unknown issuer", vec![token_of("stranger", Duration::ZERO)], unauthenticated.clone().with_headers(invalid_token)),
         ("revoked", vec![bearer("mallory")], unauthenticated.with_headers(invalid_token)),
-        ("expired", vec![token_of("idp", 1000 * SECOND)], ExpectedRejection::of(&reasons::TOKEN_EXPIRED, ExpectedRetry::Silent).with_headers(invalid_token)),
-        ("keys that were never read", vec![token_of("away", Duration::ZERO)], ExpectedRejection::of(&reasons::UPSTREAM_UNAVAILABLE, ExpectedRetry::Exactly(SECOND))),
+        (
+            "expired",
+            vec![token_of("idp", 1000 * SECOND)],
+            ExpectedRejection::of(&reasons::TOKEN_EXPIRED, ExpectedRetry::Silent).with_headers(invalid_token),
+        ),
+        (
+            "keys unavailable",
+            vec![token_of("away", Duration::ZERO)],
+            ExpectedRejection::of(&reasons::UPSTREAM_UNAVAILABLE, ExpectedRetry::Exactly(SECOND)),
+        ),
     ];
     for (about, authorization, told) in cases {
         assert_rejected(about, &told, &servers, "it", &authorization).await;
@@ -155,18 +164,19 @@ async fn authorize() {
     let missing_scope = [format!("Bearer {}", token("alice", "idp", "work:watch", Duration::ZERO))];
     let told = ExpectedRejection::of(&reasons::INSUFFICIENT_SCOPE, ExpectedRetry::Silent)
         .with_headers(&[("www-authenticate", "Bearer realm=\"palisade\", error=\"insufficient_scope\", scope=\"work:do\"")]);
-    assert_rejected("another scope", &told, &servers, "it", &missing_scope).await;
+    assert_rejected("missing scope", &told, &servers, "it", &missing_scope).await;
 
     let bearer = [bearer("alice")];
     let told = ExpectedRejection::of(&reasons::NOT_FOUND, ExpectedRetry::Silent);
-    told.assert_http("no such path", servers.get("/nothing", &bearer, None).await).await;
-    told.assert_http("served and not listed", servers.get("/open", &bearer, None).await).await;
-    ExpectedRejection::of(&reasons::UNIMPLEMENTED, ExpectedRetry::Silent).assert_grpc("served and not listed", &servers.watch(&bearer[0]).await);
+    told.assert_http("unknown path", servers.get("/nothing", &bearer, None).await).await;
+    told.assert_http("missing in the method table", servers.get("/open", &bearer, None).await).await;
+    ExpectedRejection::of(&reasons::UNIMPLEMENTED, ExpectedRetry::Silent)
+        .assert_grpc("missing in the method table", &servers.watch(&bearer[0]).await);
     let told = ExpectedRejection::of(&reasons::METHOD_NOT_ALLOWED, ExpectedRetry::Silent).with_headers(&[("allow", "GET,HEAD")]);
-    told.assert_http("another verb", servers.request(Method::DELETE, "/do/it", &bearer).send().await.unwrap()).await;
-    // tonic runs a handler for every verb: the entry holds for every one.
+    told.assert_http("method not allowed", servers.request(Method::DELETE, "/do/it", &bearer).send().await.unwrap()).await;
+    // tonic accepts every HTTP method, so that the table entry applies to all.
     let told = ExpectedRejection::of(&reasons::UNAUTHENTICATED, ExpectedRetry::Silent);
-    told.assert_grpc("another verb", &servers.raw_check(Method::GET, &[], None).await.unwrap());
+    told.assert_grpc("method not allowed", &servers.raw_check(Method::GET, &[], None).await.unwrap());
 }
 
 #[tokio::test]
@@ -178,7 +188,7 @@ async fn rate_limit() {
     servers.check("it", &bearer).await.unwrap();
     let told = ExpectedRejection::of(&reasons::RATE_LIMITED, ExpectedRetry::AtMost(SECOND));
     assert_rejected(
-        "too many",
+        "limit exceeded",
         &told.with_headers(&[("ratelimit-policy", "\"default\";q=1;w=1"), ("ratelimit", "\"default\";r=0;t=1")]),
         &servers,
         "it",
@@ -190,10 +200,11 @@ async fn rate_limit() {
 #[tokio::test]
 async fn catch_panic() {
     let servers = Servers::start(Setup::default()).await;
-    assert_rejected("a panic", &ExpectedRejection::of(&reasons::INTERNAL, ExpectedRetry::Silent), &servers, "panic", &[bearer("alice")]).await;
+    assert_rejected("a panic", &ExpectedRejection::of(&reasons::INTERNAL, ExpectedRetry::Silent), &servers, "panic", &[bearer("alice")])
+        .await;
 }
 
-/// What axum answers by itself becomes a problem too.
+/// Errors generated by axum become problem documents too.
 #[tokio::test]
 async fn respond() {
     let servers = Servers::start(Setup::default()).await;
@@ -202,7 +213,7 @@ async fn respond() {
     let json = |body: String| post().header("content-type", "application/json").body(body);
     for (about, request, reason) in [
         ("too large", json(format!("\"{}\"", "x".repeat(100))), &reasons::BODY_TOO_LARGE),
-        ("not JSON by its type", post().body("{}"), &reasons::UNSUPPORTED_MEDIA_TYPE),
+        ("unsupported media type", post().body("{}"), &reasons::UNSUPPORTED_MEDIA_TYPE),
         ("not JSON", json("{".to_owned()), &reasons::INVALID_PARAMETER),
     ] {
         ExpectedRejection::of(reason, ExpectedRetry::Silent).assert_http(about, request.send().await.unwrap()).await;

@@ -1,4 +1,5 @@
-//! One service twice, as an axum router and as a tonic service, each behind the server stack on a port of its own; and who calls them.
+//! Test servers: one service as an axum router and as a tonic service, each behind the server stack
+//! on its own port, with clients.
 
 use std::{
     net::SocketAddr,
@@ -37,7 +38,7 @@ use tonic_health::pb::{
 
 const ACCESS: Access = Access::Scope("work:do");
 
-/// `/open` and `Watch` are served and stand in no table.
+/// `/open` and `Watch` are served but missing in the method tables.
 static HTTP: [Method; 3] = [
     Method::http("GET", "/do/{what}", ACCESS),
     Method::http("GET", "/refuse/{slug}/{variant}", ACCESS),
@@ -47,17 +48,17 @@ static GRPC: [Method; 1] = [Method::grpc("/grpc.health.v1.Health/Check", ACCESS)
 
 static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap());
 
-/// How the servers differ from each other.
+/// Variations of the servers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Setup {
     pub(crate) config: server::Config,
 }
 
-/// Both servers.
+/// HTTP and gRPC server.
 pub(crate) struct Servers {
     http: SocketAddr,
     grpc: SocketAddr,
-    /// Told whenever a handler begins to work for ever.
+    /// Notified when a handler starts to hang.
     pub(crate) busy: Arc<Notify>,
     faults: [Faults; 2],
     client: reqwest::Client,
@@ -74,11 +75,12 @@ impl Revocations for Mallory {
 
 fn verifier() -> Arc<Verifier> {
     let issuer = |name: &str, keys| Issuer::of_users(name, "errors", keys);
-    let issuers = vec![issuer("idp", JwksSource::fixed(vec![KEY.trusted().unwrap()])), issuer("away", JwksSource::from_file("/nowhere/at/all"))];
+    let issuers =
+        vec![issuer("idp", JwksSource::fixed(vec![KEY.trusted().unwrap()])), issuer("away", JwksSource::from_file("/nowhere/at/all"))];
     Arc::new(Verifier::new(issuers, Arc::new(SystemClock)).with_revocations(Arc::new(Mallory)))
 }
 
-/// A token with these changes to a good one.
+/// Token that differs from a valid one in these claims.
 pub(crate) fn token(subject: &str, issuer: &str, scope: &str, age: Duration) -> String {
     let token = UserToken {
         subject: subject.to_owned(),
@@ -91,15 +93,15 @@ pub(crate) fn token(subject: &str, issuer: &str, scope: &str, age: Duration) -> 
     mint_user_token(&token, &KEY, SystemClock.now().unix_timestamp() - age).unwrap()
 }
 
-/// The `authorization` of one who may do everything.
+/// `authorization` header value of a user with all scopes.
 pub(crate) fn bearer(subject: &str) -> String {
     format!("Bearer {}", token(subject, "idp", "work:do", Duration::ZERO))
 }
 
-/// The work itself.
+/// Common handler of both services.
 async fn handle(action: &str, busy: &Notify) -> Result<(), Rejection> {
     match action.split('/').collect::<Vec<_>>()[..] {
-        ["refuse", slug, variant] => Err(super::rejection(slug, variant).expect("a reason and a variant")),
+        ["refuse", slug, variant] => Err(super::rejection(slug, variant).expect("known reason and variant")),
         ["hang"] => {
             busy.notify_one();
             std::future::pending().await
@@ -118,7 +120,7 @@ fn router(busy: Arc<Notify>) -> Router {
         .route("/do/{what}", get(act))
         .route("/refuse/{slug}/{variant}", get(refuse))
         .route("/body", post(async |Json(_): Json<serde_json::Value>| ()).layer(DefaultBodyLimit::max(100)))
-        .route("/open", get(async || "nobody thought of it"))
+        .route("/open", get(async || "not in the method table"))
         .with_state(busy)
 }
 
@@ -138,12 +140,12 @@ impl Health for Checks {
     }
 }
 
-/// Serves `router` behind the server stack until the test is over.
+/// Serves `router` behind the server stack until the test ends.
 pub(crate) async fn serve(protocol: Protocol, router: Router, methods: &'static [Method], config: server::Config) -> SocketAddr {
     serve_with_faults(protocol, router, methods, config).await.0
 }
 
-/// The same, with the rules that can be changed if `config` lets them.
+/// Like [`serve`], and returns the fault rules, which can be changed if `config` enables them.
 async fn serve_with_faults(protocol: Protocol, router: Router, methods: &'static [Method], config: server::Config) -> (SocketAddr, Faults) {
     let table = Arc::new(MethodTable::new(&[methods]).unwrap());
     let faults = Faults::new(&config.fault_injection, protocol, &table);
@@ -167,7 +169,7 @@ impl Servers {
         Self { http, grpc, busy, faults: [grpc_faults, http_faults], client: http_client() }
     }
 
-    /// From now on this happens to the requests of both.
+    /// Injects this fault into all requests of both servers.
     pub(crate) fn inject(&self, rule: &Rule) {
         for faults in &self.faults {
             faults.replace(vec![rule.clone()]).unwrap();
@@ -201,10 +203,11 @@ impl Servers {
     pub(crate) async fn watch(&self, authorization: &str) -> Status {
         let mut request = Request::new(HealthCheckRequest::default());
         request.metadata_mut().insert("authorization", MetadataValue::try_from(authorization).unwrap());
-        self.health().watch(request).await.expect_err("it is in no table")
+        self.health().watch(request).await.expect_err("the method is missing in the table")
     }
 
-    /// A call as a generated client does not make it: with this verb and this `grpc-timeout`, which tonic's own client acts on itself.
+    /// Raw gRPC call with any HTTP method and `grpc-timeout`. A generated client sends only POST,
+    /// and enforces the timeout itself.
     pub(crate) async fn raw_check(&self, verb: http::Method, authorization: &[String], timeout: Option<&str>) -> Option<Status> {
         let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
         let request = client.request(verb, format!("http://{}{}", self.grpc, GRPC[0].path)).header("content-type", "application/grpc");

@@ -1,4 +1,4 @@
-//! Servers on loopback ports that answer `grpc.health.v1` calls as a test wants, and the generated client's call.
+//! Scripted `grpc.health.v1` servers on loopback ports, and a call through the generated client.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -17,13 +17,13 @@ use tonic::{
 };
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::HealthClient};
 
-/// The one method that is called.
+/// The called method.
 pub(crate) const CHECK: &str = "/grpc.health.v1.Health/Check";
 
-/// The headers of each request that came in.
+/// Headers of each received request.
 pub(crate) type Seen = Arc<Mutex<Vec<HeaderMap>>>;
 
-/// A server that answers every call alike.
+/// Starts a server that gives the same response to every call.
 pub(crate) async fn server<F>(answer: impl Fn() -> F + Clone + Send + Sync + 'static) -> (SocketAddr, Seen)
 where
     F: Future<Output = Response<Body>> + Send + 'static,
@@ -33,7 +33,7 @@ where
     (address, serve(listener, answer))
 }
 
-/// The same at a port that is known.
+/// Serves on a given listener.
 pub(crate) fn serve<F>(listener: TcpListener, answer: impl Fn() -> F + Clone + Send + Sync + 'static) -> Seen
 where
     F: Future<Output = Response<Body>> + Send + 'static,
@@ -48,24 +48,24 @@ where
     seen
 }
 
-/// A port where nobody listens.
+/// Returns a port without a listener.
 pub(crate) async fn dead_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
-/// One message, `status = SERVING`, and the trailers of a success.
+/// Responds with the message `status = SERVING` and success trailers.
 pub(crate) async fn serving() -> Response<Body> {
     let message = Frame::data(Bytes::from_static(&[0, 0, 0, 0, 2, 8, 1]));
     let trailers = Frame::trailers(Status::ok("").into_http::<()>().headers().clone());
     grpc(Body::new(StreamBody::new(futures_util::stream::iter([message, trailers].map(Ok::<_, Status>)))))
 }
 
-/// A head, and then nothing.
+/// Responds with headers, then hangs.
 pub(crate) async fn hanging() -> Response<Body> {
     grpc(Body::new(StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, Status>>())))
 }
 
-/// A failure without a body.
+/// Responds with a trailers-only error.
 pub(crate) async fn unavailable() -> Response<Body> {
     Status::unavailable("not now").into_http()
 }
@@ -76,7 +76,7 @@ fn grpc(body: Body) -> Response<Body> {
     response
 }
 
-/// One call.
+/// Calls `Check` once.
 pub(crate) async fn check(client: &Client) -> Result<HealthCheckResponse, Status> {
     let request = HealthCheckRequest { service: String::new() };
     HealthClient::new(client.clone()).check(request).await.map(tonic::Response::into_inner)

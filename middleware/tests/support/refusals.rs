@@ -1,11 +1,11 @@
-//! What the tests of whole stacks ask of a refusal.
+//! Accessors for rejections in stack tests.
 
 use palisade_middleware::{rejection::Retry, retry};
 use tonic::Status;
 use tonic_types::StatusExt;
 
 pub(crate) fn reason(status: &Status) -> String {
-    status.get_details_error_info().expect("an ErrorInfo").reason
+    status.get_details_error_info().expect("ErrorInfo is present").reason
 }
 
 pub(crate) fn advice(status: &Status) -> Retry {

@@ -1,4 +1,5 @@
-//! No file descriptor left: the server waits without burning a core, and goes on serving whom it has.
+//! File descriptor exhaustion: the accept loop backs off without busy waiting, and open connections
+//! are still served.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -14,7 +15,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::app::{TEST_TIMEOUT, Server};
+use crate::fixture::{Server, TEST_TIMEOUT};
 
 const CHILD: &str = "PALISADE_WIRE_CHILD";
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
@@ -29,7 +30,8 @@ impl Drop for ChildGuard {
 }
 
 impl ChildGuard {
-    /// CPU time so far, hundredths of a second: fields 14 and 15 of `proc_pid_stat`, counted behind the name in brackets.
+    /// CPU time in hundredths of a second: fields 14 and 15 of `proc_pid_stat`, counted after the
+    /// bracketed process name.
     fn cpu_time(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
         let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
@@ -46,15 +48,15 @@ async fn is_answered(stream: &mut TcpStream) -> bool {
 }
 
 #[tokio::test]
-async fn without_descriptors_it_waits_serves_whom_it_has_and_recovers() {
+async fn fd_exhaustion_pauses_accept_and_recovers() {
     if std::env::var(CHILD).is_ok() {
         let server = Server::start(Protocol::Http, Config { first_request_timeout_ms: 600_000, ..Config::default() });
-        // The harness has begun a line of its own.
+        // Starts a new line: the test harness has written to the current one.
         writeln!(std::io::stdout(), "\nlistening {}", server.address).unwrap();
         server.serving.await.unwrap();
         return;
     }
-    let this = "descriptors::without_descriptors_it_waits_serves_whom_it_has_and_recovers";
+    let this = "descriptors::fd_exhaustion_pauses_accept_and_recovers";
     let mut child = Command::new("sh")
         .args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\"", std::env::current_exe().unwrap().to_str().unwrap()])
         .args(["--exact", this, "--nocapture"])
@@ -78,7 +80,7 @@ async fn without_descriptors_it_waits_serves_whom_it_has_and_recovers() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(TEST_TIMEOUT, exhausted).await.expect("it accepts as many as it can");
+    timeout(TEST_TIMEOUT, exhausted).await.expect("all descriptors are used in time");
     let before = child.cpu_time();
     sleep(Duration::from_secs(2)).await;
     let used = child.cpu_time() - before;
@@ -87,5 +89,5 @@ async fn without_descriptors_it_waits_serves_whom_it_has_and_recovers() {
 
     drop(idle);
     let mut later = TcpStream::connect(address).await.unwrap();
-    assert!(timeout(TEST_TIMEOUT, is_answered(&mut later)).await.expect("there are descriptors again"));
+    assert!(timeout(TEST_TIMEOUT, is_answered(&mut later)).await.expect("descriptors are free again"));
 }

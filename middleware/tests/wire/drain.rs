@@ -1,4 +1,5 @@
-//! Stopping: no new connection, the old requests answered, nobody waited for longer than the drain time.
+//! Graceful shutdown: no new connections, requests in flight finish, the drain timeout limits the
+//! wait.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tonic::body::Body;
 use tower::{ServiceExt, layer::util::Identity};
 
 use crate::{
-    app::{TEST_TIMEOUT, Server},
+    fixture::{Server, TEST_TIMEOUT},
     frames::{END_STREAM, GOAWAY, HEADERS, preface, request, until},
 };
 
@@ -26,7 +27,7 @@ async fn open_with(server: &Server, sent: &[u8]) -> TcpStream {
     stream
 }
 
-/// Connections that bring no request, or no further one, each in its own way.
+/// Opens connections without a (further) request, in different protocol states.
 async fn silent_connections(server: &Server) -> Vec<TcpStream> {
     let idle = open_with(server, b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await;
     idle.readable().await.unwrap();
@@ -39,7 +40,7 @@ async fn silent_connections(server: &Server) -> Vec<TcpStream> {
     ]
 }
 
-/// Stops the server and returns when nobody can connect any more.
+/// Shuts the server down and waits until connections are refused.
 async fn stop(server: &Server) {
     server.shutdown.cancel();
     let refused = async {
@@ -51,7 +52,7 @@ async fn stop(server: &Server) {
 }
 
 #[tokio::test]
-async fn requests_in_flight_are_answered_and_the_silent_are_not_waited_for() {
+async fn drain_finishes_requests_and_closes_idle() {
     let server = Server::start(Protocol::Http, Config { drain_timeout_ms: 60_000, ..Config::default() });
     let mut http1 = open_with(&server, HELD).await;
     let mut http2 = open_with(&server, &[preface(&[]), request(1, END_STREAM, "GET", "/held")].concat()).await;
@@ -59,7 +60,7 @@ async fn requests_in_flight_are_answered_and_the_silent_are_not_waited_for() {
     server.app.held(2).await;
     stop(&server).await;
     for mut stream in silent {
-        // Whatever was answered before, and the end.
+        // Reads an earlier response, if any, and the end.
         let end = timeout(TEST_TIMEOUT, stream.read_to_end(&mut Vec::new())).await;
         assert!(end.is_ok(), "a silent connection is still open");
     }
@@ -71,14 +72,14 @@ async fn requests_in_flight_are_answered_and_the_silent_are_not_waited_for() {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
     assert_eq!(timeout(TEST_TIMEOUT, until(&mut http2, |frame| frame.kind == HEADERS)).await.unwrap().unwrap().status(), 200);
     assert!(timeout(TEST_TIMEOUT, until(&mut http2, |_| false)).await.unwrap().is_none());
-    timeout(TEST_TIMEOUT, server.serving).await.expect("it stops long before the drain time is over").unwrap();
+    timeout(TEST_TIMEOUT, server.serving).await.expect("the server stops long before the drain timeout").unwrap();
 }
 
 #[tokio::test]
-async fn what_is_still_open_when_the_drain_time_is_over_is_cut() {
+async fn drain_timeout_closes_open_connections() {
     for protocol in [Protocol::Http, Protocol::Grpc] {
         let server = Server::start(protocol, Config { drain_timeout_ms: 300, ..Config::default() });
-        // One is asked to go and never says that it has heard; the other has a request that never ends.
+        // One client never acknowledges the GOAWAY, the other has a request that never ends.
         let (verb, done, held) = match protocol {
             Protocol::Http => ("GET", "/", "/held"),
             Protocol::Grpc => ("POST", "/test.Test/Call", "/test.Test/Held"),
@@ -89,7 +90,7 @@ async fn what_is_still_open_when_the_drain_time_is_over_is_cut() {
         server.app.held(1).await;
         let stopped_at = Instant::now();
         stop(&server).await;
-        timeout(TEST_TIMEOUT, server.serving).await.expect("nobody is waited for longer").unwrap();
+        timeout(TEST_TIMEOUT, server.serving).await.expect("the server stops at the drain timeout").unwrap();
         assert!(stopped_at.elapsed() >= Duration::from_millis(300), "{:?}", stopped_at.elapsed());
         for stream in [&mut unresponsive, &mut busy] {
             assert!(timeout(TEST_TIMEOUT, stream.read_to_end(&mut Vec::new())).await.is_ok(), "{protocol:?}");
@@ -98,19 +99,20 @@ async fn what_is_still_open_when_the_drain_time_is_over_is_cut() {
 }
 
 #[tokio::test]
-async fn a_new_connection_every_so_often_costs_no_call() {
+async fn max_connection_age_loses_no_call() {
     let config = Config { first_request_timeout_ms: 400, max_connection_age_ms: 1, ..Config::default() };
     let server = Server::start(Protocol::Grpc, config);
     let url = format!("http://{}", server.address);
-    // What the old connection can no longer take was not sent: the client may send it again, whatever it does.
+    // A request that the draining connection cannot take was never sent: it is retried
+    // transparently, even if it is not idempotent.
     let client = client::connect("test", &client::Config::at(url.clone()), IdempotentMethods::default(), Identity::new()).unwrap();
     let caller = || async {
         while server.app.callers.lock().len() < 4 {
             let call = Request::post(format!("{url}/test.Test/Call")).header("content-type", "application/grpc");
             let answer = client.clone().oneshot(call.body(Body::empty()).unwrap()).await.unwrap();
-            assert_eq!(answer.headers()["grpc-status"], "0", "a call is lost: {answer:?}");
+            assert_eq!(answer.headers()["grpc-status"], "0", "call lost: {answer:?}");
         }
     };
-    // More than may retry at once: what was never sent is no retry.
-    timeout(2 * TEST_TIMEOUT, join_all((0..16).map(|_| caller()))).await.expect("connections come and go");
+    // More calls than the retry budget: transparent retries do not use it.
+    timeout(2 * TEST_TIMEOUT, join_all((0..16).map(|_| caller()))).await.expect("connections are replaced in time");
 }

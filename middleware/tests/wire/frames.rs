@@ -1,4 +1,5 @@
-//! HTTP/2 frames by hand (RFC 9113 §4, §6), headers without Huffman codes or a dynamic table (RFC 7541 §6.2.2).
+//! Hand-made HTTP/2 frames (RFC 9113 §4, §6), with headers without Huffman codes and dynamic table
+//! (RFC 7541 §6.2.2).
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -28,13 +29,14 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// The error code of a `RST_STREAM` or `GOAWAY`.
+    /// Error code of a `RST_STREAM` or `GOAWAY`.
     pub(crate) fn code(&self) -> u32 {
         let at = if self.kind == GOAWAY { 4 } else { 0 };
         u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
     }
 
-    /// `:status`, as the server's encoder writes it the first time: by the static table, or three digits in Huffman codes.
+    /// `:status`, as the server's encoder writes it the first time: from the static table, or as
+    /// three Huffman-coded digits.
     pub(crate) fn status(&self) -> u16 {
         match *self.payload.as_slice() {
             [0x88, ..] => 200,
@@ -43,13 +45,14 @@ impl Frame {
             [0x48, _, b1, b2, b3, ..] => {
                 let (mut bits, mut remaining, mut status) = (u32::from_be_bytes([b1, b2, b3, 0]), 3, 0);
                 while remaining > 0 {
-                    // 0, 1 and 2 have codes of five bits, the others of six (RFC 7541, appendix B).
+                    // 0, 1 and 2 have five-bit codes, the other digits six bits (RFC 7541, appendix
+                    // B).
                     let (digit, length) = if bits >> 27 < 3 { (bits >> 27, 5) } else { ((bits >> 26) - 0x19 + 3, 6) };
                     (bits, remaining, status) = (bits << length, remaining - 1, status * 10 + u16::try_from(digit).unwrap());
                 }
                 status
             }
-            _ => panic!("what status is {:02x?}?", self.payload),
+            _ => panic!("unknown status encoding {:02x?}", self.payload),
         }
     }
 }
@@ -59,16 +62,17 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Client preface and settings.
+/// Client preface with settings.
 pub(crate) fn preface(settings: &[(u16, u32)]) -> Vec<u8> {
     let settings: Vec<u8> = settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()).collect();
     [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", frame(SETTINGS, 0, 0, &settings).as_slice()].concat()
 }
 
-/// A block of literal header fields.
+/// Block of literal header fields.
 pub(crate) fn header_block(fields: &[(&str, &str)]) -> Vec<u8> {
     let text = |text: &str| {
-        // A length of less than 127 is one byte; of longer ones the rest follows in groups of seven bits (RFC 7541 §5.1).
+        // A length below 127 takes one byte; the rest of a longer one follows in groups of seven
+        // bits (RFC 7541 §5.1).
         let mut coded = vec![u8::try_from(text.len().min(127)).unwrap()];
         if let Some(mut rest) = text.len().checked_sub(127) {
             while rest >= 128 {
@@ -83,13 +87,13 @@ pub(crate) fn header_block(fields: &[(&str, &str)]) -> Vec<u8> {
     fields.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
 }
 
-/// A whole request without a body, unless `flags` leave the stream open.
+/// Complete request without a body, unless `flags` leave the stream open.
 pub(crate) fn request(stream: u32, flags: u8, method: &str, path: &str) -> Vec<u8> {
     let fields = [(":method", method), (":scheme", "http"), (":authority", "test"), (":path", path), ("content-type", "application/grpc")];
     frame(HEADERS, flags | END_HEADERS, stream, &header_block(&fields))
 }
 
-/// The next frame, `None` at the end. Pings and settings are acknowledged on the way, as a peer that is alive does.
+/// Reads the next frame, `None` at the end. Acknowledges pings and settings.
 pub(crate) async fn next<I: AsyncRead + AsyncWrite + Unpin>(io: &mut I) -> Option<Frame> {
     loop {
         let mut head = [0; 9];
@@ -106,7 +110,7 @@ pub(crate) async fn next<I: AsyncRead + AsyncWrite + Unpin>(io: &mut I) -> Optio
     }
 }
 
-/// The next frame that is `wanted`.
+/// Reads until a frame that is `wanted`.
 pub(crate) async fn until<I: AsyncRead + AsyncWrite + Unpin>(io: &mut I, wanted: impl Fn(&Frame) -> bool) -> Option<Frame> {
     loop {
         let frame = next(io).await?;

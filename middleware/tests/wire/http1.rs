@@ -1,13 +1,13 @@
-//! HTTP/1 framing and headers that are wrong, odd, or meant to be read in two ways.
+//! HTTP/1 parsing: malformed, unusual and ambiguous requests (request smuggling).
 
 use palisade_middleware::{respond::Protocol, server::Config};
 
-use crate::app::{Server, statuses};
+use crate::fixture::{Server, statuses};
 
-/// What is sent, the statuses that come back before the connection is closed, and what is carried out.
+/// Sent bytes, expected statuses before the connection is closed, and executed requests.
 type Row<'a> = (&'a str, Vec<u8>, &'a [u16], &'a [&'a str]);
 
-/// The bytes of a request to `/echo` with these further header lines.
+/// Request to `/echo` with these additional header lines.
 fn echo(lines: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
     [format!("POST /echo HTTP/1.1\r\nhost: test\r\n{lines}\r\n").as_bytes(), body.as_ref()].concat()
 }
@@ -26,9 +26,9 @@ async fn check(rows: Vec<Row<'_>>) {
     assert!(server.is_serving().await);
 }
 
-/// After each of these the server closes the connection by itself.
+/// The server closes the connection after each of these.
 #[tokio::test]
-async fn what_is_no_request_is_refused_and_the_connection_is_closed() {
+async fn malformed_request_closes_connection() {
     let many = (0..65).fold(String::new(), |lines, n| lines + &format!("x-{n}: 1\r\n"));
     check(vec![
         ("two content-lengths", echo("content-length: 1\r\ncontent-length: 2\r\n", "ab"), &[400], &[]),
@@ -41,7 +41,7 @@ async fn what_is_no_request_is_refused_and_the_connection_is_closed() {
         ("chunked is not the last coding", echo("transfer-encoding: chunked, gzip\r\n", "0\r\n\r\n"), &[400], &[]),
         ("blank before the colon", echo("transfer-encoding : chunked\r\n", "0\r\n\r\n"), &[400], &[]),
         ("chunks in HTTP/1.0", b"POST /echo HTTP/1.0\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".to_vec(), &[400], &[]),
-        ("a chunk size that is none", echo("transfer-encoding: chunked\r\n", "zz\r\nabc\r\n0\r\n\r\n"), &[400], &[]),
+        ("an invalid chunk size", echo("transfer-encoding: chunked\r\n", "zz\r\nabc\r\n0\r\n\r\n"), &[400], &[]),
         ("a chunk size of 2^64", echo("transfer-encoding: chunked\r\n", "10000000000000000\r\nabc\r\n0\r\n\r\n"), &[400], &[]),
         ("a chunk longer than its size", echo("transfer-encoding: chunked\r\n", "1\r\nabc\r\n0\r\n\r\n"), &[400], &[]),
         (
@@ -67,11 +67,11 @@ async fn what_is_no_request_is_refused_and_the_connection_is_closed() {
     .await;
 }
 
-/// What hyper lets pass, and two programs could read in two ways.
+/// Requests that hyper accepts but that are ambiguous.
 #[tokio::test]
-async fn what_is_ambiguous_is_refused_as_a_problem_and_the_connection_is_closed() {
+async fn ambiguous_request_is_rejected_and_closes() {
     let server = Server::start(Protocol::Http, Config::default());
-    // Would be carried out if the connection lived on.
+    // Would be executed if the connection stayed open.
     let smuggled = "POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     let chunks = format!("0\r\n\r\n{smuggled}");
     let rows = [
@@ -87,7 +87,7 @@ async fn what_is_ambiguous_is_refused_as_a_problem_and_the_connection_is_closed(
         ("a path in the host", [&get("host: test/admin\r\n")[..], smuggled.as_bytes()].concat(), 400),
         ("another host in the target", format!("GET http://a/ HTTP/1.1\r\nhost: b\r\n\r\n{smuggled}").into(), 400),
         ("CONNECT", format!("CONNECT evil:443 HTTP/1.1\r\nhost: evil:443\r\n\r\n{smuggled}").into(), 405),
-        ("another expectation", [&get("host: test\r\nexpect: foo\r\n")[..], smuggled.as_bytes()].concat(), 417),
+        ("an unknown expectation", [&get("host: test\r\nexpect: foo\r\n")[..], smuggled.as_bytes()].concat(), 417),
     ];
     for (name, sent, status) in rows {
         let answer = server.exchange(&sent).await;
@@ -102,24 +102,24 @@ async fn what_is_ambiguous_is_refused_as_a_problem_and_the_connection_is_closed(
     assert!(server.is_serving().await);
 }
 
-/// Which of two readings is taken is settled, the other is never carried out.
+/// Only one of two possible readings is executed.
 #[tokio::test]
-async fn what_could_be_two_requests_is_one() {
+async fn smuggling_candidates_are_parsed_as_one_request() {
     let close = "GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
     let inner = "POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n";
     let both = |lines: &str| echo(lines, format!("3\r\nabc\r\n0\r\n\r\n{inner}"));
     check(vec![
-        // hyper makes them one before we see them.
+        // hyper merges them before any layer runs.
         (
             "equal content-lengths",
             echo("content-length: 3\r\ncontent-length: 3\r\n", format!("abc{close}")),
             &[200, 200],
             &["POST /echo 3", "GET / 0"],
         ),
-        // RFC 9112 §6.3: by the chunks, and then the connection must be closed.
+        // RFC 9112 §6.3: the chunks win, and the connection must be closed.
         ("content-length, then chunks", both("content-length: 5\r\ntransfer-encoding: chunked\r\n"), &[200], &["POST /echo 3"]),
         ("chunks, then content-length", both("transfer-encoding: chunked\r\ncontent-length: 5\r\n"), &[200], &["POST /echo 3"]),
-        ("a body longer than it says", echo("content-length: 3\r\n", "abc def\r\n\r\n"), &[200, 400], &["POST /echo 3"]),
+        ("a body above its content-length", echo("content-length: 3\r\n", "abc def\r\n\r\n"), &[200, 400], &["POST /echo 3"]),
         (
             "a request in the body of a GET",
             [&get(&format!("host: test\r\ncontent-length: {}\r\n", inner.len()))[..], inner.as_bytes(), close.as_bytes()].concat(),
@@ -127,7 +127,7 @@ async fn what_could_be_two_requests_is_one() {
             &["GET / 54", "GET / 0"],
         ),
         (
-            "a request in the body of one that nobody reads",
+            "a request in an unread body",
             [format!("GET /none HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n", inner.len()).as_str(), inner, close].concat().into(),
             &[404, 200],
             &["GET / 0"],
@@ -144,7 +144,7 @@ async fn what_could_be_two_requests_is_one() {
 }
 
 #[tokio::test]
-async fn what_is_merely_odd_is_answered() {
+async fn unusual_but_valid_requests_succeed() {
     let close = "host: test\r\nconnection: close\r\n";
     let one_byte_chunks = "1\r\nx\r\n".repeat(20_000) + "0\r\n\r\n";
     let verb = |verb: &str, target: &str| format!("{verb} {target} HTTP/1.1\r\n{close}\r\n").into_bytes();
@@ -166,7 +166,7 @@ async fn what_is_merely_odd_is_answered() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_large_by_its_length_is_refused_before_it_is_asked_for() {
+async fn oversized_content_length_is_rejected_before_body() {
     let server = Server::start(Protocol::Http, Config::default());
     for expect in ["", "expect: 100-continue\r\n"] {
         let head = format!("POST /limited HTTP/1.1\r\nhost: test\r\n{expect}content-length: 10000000000\r\n\r\n");
@@ -176,17 +176,17 @@ async fn a_body_that_is_too_large_by_its_length_is_refused_before_it_is_asked_fo
 }
 
 #[tokio::test]
-async fn half_a_megabyte_of_header_is_not_read() {
+async fn oversized_header_is_not_read() {
     let server = Server::start(Protocol::Http, Config::default());
     let answer = server.exchange(&get(&format!("host: test\r\nx-a: {}\r\n", "x".repeat(500_000)))).await;
-    // The answer may be lost: the connection is closed with bytes unread, and that is a reset.
+    // The response may be lost: closing a connection with unread bytes resets it.
     assert!(["", "HTTP/1.1 431"].contains(&answer.get(..12).unwrap_or("")), "{answer}");
     assert_eq!(server.app.take_executed(), [""; 0]);
     assert!(server.is_serving().await);
 }
 
 #[tokio::test]
-async fn thousands_of_pipelined_requests_are_answered_in_order() {
+async fn pipelined_requests_are_answered_in_order() {
     let server = Server::start(Protocol::Http, Config::default());
     let mut sent: Vec<u8> = (0..5_000).flat_map(|n| echo(&format!("content-length: {}\r\n", n % 10), "x".repeat(n % 10))).collect();
     sent.extend(get("host: test\r\nconnection: close\r\n"));
@@ -196,7 +196,7 @@ async fn thousands_of_pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_grpc_port_speaks_nothing_but_http2() {
+async fn grpc_port_accepts_only_http2() {
     let server = Server::start(Protocol::Grpc, Config::default());
     let answer = server.exchange(b"POST /test.Test/Call HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n").await;
     assert_eq!(statuses(&answer), [0; 0], "{answer}");

@@ -1,22 +1,22 @@
-//! HTTP/2 frames that are wrong, and frames that are right but meant to wear the server down.
+//! HTTP/2 protocol violations, and denial-of-service attacks with valid frames.
 
 use palisade_middleware::{respond::Protocol, server::Config};
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use crate::{
-    app::{TEST_TIMEOUT, Server},
+    fixture::{Server, TEST_TIMEOUT},
     frames::{
         CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, PING, PROTOCOL_ERROR, PUSH_PROMISE,
-        REFUSED_STREAM, RST_STREAM, SETTINGS, WINDOW_UPDATE, header_block, frame, next, preface, request, until,
+        REFUSED_STREAM, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, header_block, next, preface, request, until,
     },
 };
 
 const VALID_FIELDS: [(&str, &str); 4] = [(":method", "POST"), (":scheme", "http"), (":authority", "test"), (":path", "/test.Test/Held")];
 
-/// Opens a window beyond 2^31, since no window is 0 at first.
+/// Window increment that overflows 2^31, because no initial window is 0.
 const MAX_INCREMENT: [u8; 4] = 0x7fff_ffff_u32.to_be_bytes();
 
-/// Everything that comes back until the server closes the connection.
+/// Sends `sent` and returns all frames until the server closes the connection.
 async fn exchange(server: &Server, sent: &[u8]) -> Vec<Frame> {
     let (read, mut write) = tokio::io::split(server.connect().await);
     let mut read = tokio::io::join(read, tokio::io::sink());
@@ -26,13 +26,13 @@ async fn exchange(server: &Server, sent: &[u8]) -> Vec<Frame> {
             received.push(frame);
         }
     };
-    // A server that has had enough does not read the rest.
+    // A server that closes early does not read the rest.
     let both = async { drop(tokio::join!(write.write_all(sent), receive)) };
     timeout(TEST_TIMEOUT, both).await.expect("the connection is closed");
     received
 }
 
-/// The code of the `GOAWAY` that ends the connection; of several the last counts.
+/// Error code of the last `GOAWAY`.
 fn goaway_code(got: &[Frame]) -> Option<u32> {
     got.iter().rfind(|frame| frame.kind == GOAWAY).map(Frame::code)
 }
@@ -42,7 +42,7 @@ fn streams(count: u32, each: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn whoever_wears_the_server_down_is_told_to_calm_down() {
+async fn frame_floods_end_in_enhance_your_calm() {
     let open = || frame(HEADERS, END_HEADERS, 1, &header_block(&VALID_FIELDS));
     let attacks: [(&str, Vec<u8>); 6] = [
         (
@@ -50,7 +50,7 @@ async fn whoever_wears_the_server_down_is_told_to_calm_down() {
             streams(20_000, |id| [request(id, END_STREAM, "POST", "/test.Test/Held"), frame(RST_STREAM, 0, id, &[0, 0, 0, 8])].concat()),
         ),
         (
-            "resets that the server is made to send (CVE-2025-8671)",
+            "server-sent resets, MadeYouReset (CVE-2025-8671)",
             streams(20_000, |id| [request(id, 0, "POST", "/test.Test/Held"), frame(WINDOW_UPDATE, 0, id, &MAX_INCREMENT)].concat()),
         ),
         (
@@ -59,7 +59,11 @@ async fn whoever_wears_the_server_down_is_told_to_calm_down() {
         ),
         (
             "headers of 100 kB",
-            [frame(HEADERS, 0, 1, &header_block(&VALID_FIELDS)), frame(CONTINUATION, 0, 1, &header_block(&[("x-a", &"x".repeat(10_000))])).repeat(10)].concat(),
+            [
+                frame(HEADERS, 0, 1, &header_block(&VALID_FIELDS)),
+                frame(CONTINUATION, 0, 1, &header_block(&[("x-a", &"x".repeat(10_000))])).repeat(10),
+            ]
+            .concat(),
         ),
         ("empty DATA (RUSTSEC-2026-0258)", [open(), frame(DATA, 0, 1, &[]).repeat(200_000)].concat()),
         ("tiny DATA", [open(), frame(DATA, 0, 1, b"x").repeat(200_000)].concat()),
@@ -69,14 +73,14 @@ async fn whoever_wears_the_server_down_is_told_to_calm_down() {
         for (name, attack) in &attacks {
             let got = exchange(&server, &[preface(&[]), attack.clone()].concat()).await;
             assert_eq!(goaway_code(&got), Some(ENHANCE_YOUR_CALM), "{name}, {protocol:?}");
-            assert!(got.len() < 1_200, "{name}: {} frames for nothing", got.len());
+            assert!(got.len() < 1_200, "{name}: {} frames in response", got.len());
         }
         assert_serving(&server).await;
     }
 }
 
 #[tokio::test]
-async fn frames_against_the_rules_end_the_connection() {
+async fn protocol_violations_close_the_connection() {
     let done = || [request(1, END_STREAM, "POST", "/test.Test/Call"), request(3, END_STREAM, "POST", "/test.Test/Call")].concat();
     let rows: [(&str, Vec<u8>); 17] = [
         ("an even stream", request(2, END_STREAM, "POST", "/test.Test/Call")),
@@ -92,7 +96,7 @@ async fn frames_against_the_rules_end_the_connection() {
         ("a PING of 7 bytes", frame(PING, 0, 0, &[0; 7])),
         ("a window opened by 0", frame(WINDOW_UPDATE, 0, 0, &[0; 4])),
         ("a window above 2^31", frame(WINDOW_UPDATE, 0, 0, &MAX_INCREMENT)),
-        ("CONTINUATION of nothing", frame(CONTINUATION, END_HEADERS, 1, &header_block(&VALID_FIELDS))),
+        ("CONTINUATION without HEADERS", frame(CONTINUATION, END_HEADERS, 1, &header_block(&VALID_FIELDS))),
         ("another frame within a header block", [frame(HEADERS, 0, 1, &header_block(&VALID_FIELDS)), frame(PING, 0, 0, &[0; 8])].concat()),
         ("an index that the header table does not have", frame(HEADERS, END_HEADERS, 1, &[0xff, 0xff, 0x7f])),
         ("a frame of 17 kB", frame(DATA, 0, 1, &vec![0; 17_000])),
@@ -100,13 +104,13 @@ async fn frames_against_the_rules_end_the_connection() {
     let server = Server::start(Protocol::Grpc, Config::default());
     for (name, sent) in rows {
         let got = exchange(&server, &[preface(&[]), sent].concat()).await;
-        // h2 says PROTOCOL_ERROR for most, also where the RFC has a code of its own.
+        // h2 uses PROTOCOL_ERROR for most violations, even where the RFC has a specific code.
         assert!(goaway_code(&got).is_some_and(|code| code != 0), "{name}: {got:?}");
     }
     assert_serving(&server).await;
 }
 
-/// What becomes of one bad request.
+/// Result of one invalid request.
 #[derive(Debug, PartialEq)]
 enum Outcome {
     Connection,
@@ -115,14 +119,14 @@ enum Outcome {
 }
 
 #[tokio::test]
-async fn a_malformed_request_is_not_carried_out() {
+async fn malformed_http2_request_is_not_executed() {
     use Outcome::{Connection, Reset, Status};
     let fields = |change: &[(&'static str, &'static str)], more: &[(&'static str, &'static str)]| {
         let mut fields = vec![(":method", "GET"), (":scheme", "http"), (":authority", "test"), (":path", "/")];
         for (name, value) in change {
             fields.iter_mut().find(|(field, _)| field == name).unwrap().1 = *value;
         }
-        // Stands for "leave it out".
+        // "-" removes the field.
         fields.retain(|(_, value)| *value != "-");
         fields.extend(more);
         frame(HEADERS, END_STREAM | END_HEADERS, 1, &header_block(&fields))
@@ -138,7 +142,7 @@ async fn a_malformed_request_is_not_carried_out() {
         ("te other than trailers", with(&[("te", "gzip")]), Reset(PROTOCOL_ERROR)),
         ("upper case", with(&[("X-A", "1")]), Connection),
         ("a line break in a value", with(&[("x-a", "1\r\nx-b: 2")]), Connection),
-        ("a pseudo-header that is none", with(&[(":frob", "1")]), Connection),
+        ("an unknown pseudo-header", with(&[(":frob", "1")]), Connection),
         ("a pseudo-header after a field", with(&[("x-a", "1"), (":path", "/")]), Reset(PROTOCOL_ERROR)),
         ("a pseudo-header twice", with(&[(":path", "/echo")]), Reset(PROTOCOL_ERROR)),
         (":status in a request", with(&[(":status", "200")]), Reset(PROTOCOL_ERROR)),
@@ -154,9 +158,9 @@ async fn a_malformed_request_is_not_carried_out() {
         ("two hosts", with(&[("host", "test"), ("host", "test")]), Status(400)),
         ("CONNECT", fields(&[(":method", "CONNECT"), (":scheme", "-"), (":path", "-")], &[]), Status(405)),
         ("TRACE", fields(&[(":method", "TRACE")], &[]), Status(405)),
-        ("another expectation", with(&[("expect", "foo")]), Status(417)),
+        ("an unknown expectation", with(&[("expect", "foo")]), Status(417)),
         ("headers of 20 kB", long, Status(431)),
-        ("headers of 20 kB by their number", with(&[("x-a", ""); 600]), Status(431)),
+        ("headers of 20 kB in many fields", with(&[("x-a", ""); 600]), Status(431)),
         ("more DATA than the length", [&open_request[..], &frame(DATA, END_STREAM, 1, b"123456")].concat(), Reset(PROTOCOL_ERROR)),
         ("less DATA than the length", [&open_request[..], &frame(DATA, END_STREAM, 1, b"1234")].concat(), Reset(PROTOCOL_ERROR)),
     ];
@@ -165,7 +169,7 @@ async fn a_malformed_request_is_not_carried_out() {
         let mut stream = server.connect().await;
         stream.write_all(&[preface(&[]), sent].concat()).await.unwrap();
         let end = until(&mut stream, |frame| frame.stream == 1 && [HEADERS, RST_STREAM].contains(&frame.kind));
-        let end = match timeout(TEST_TIMEOUT, end).await.unwrap_or_else(|_| panic!("{name} has no end")) {
+        let end = match timeout(TEST_TIMEOUT, end).await.unwrap_or_else(|_| panic!("{name}: no response")) {
             None => Connection,
             Some(end) if end.kind == RST_STREAM => Reset(end.code()),
             Some(end) => Status(end.status()),
@@ -175,23 +179,23 @@ async fn a_malformed_request_is_not_carried_out() {
         if expected != Connection {
             stream.write_all(&request(3, END_STREAM, "GET", "/")).await.unwrap();
             let other = timeout(TEST_TIMEOUT, until(&mut stream, |frame| frame.stream == 3)).await.unwrap();
-            assert!(other.is_some_and(|frame| frame.kind == HEADERS), "{name}: the connection does not live on");
+            assert!(other.is_some_and(|frame| frame.kind == HEADERS), "{name}: the connection is closed");
             server.app.take_executed();
         }
     }
 }
 
-/// The head of a request with a body of five bytes.
+/// Headers of a request with a body of five bytes.
 fn open_request() -> Vec<u8> {
     let fields = [(":method", "POST"), (":scheme", "http"), (":authority", "test"), (":path", "/echo"), ("content-length", "5")];
     frame(HEADERS, END_HEADERS, 1, &header_block(&fields))
 }
 
 #[tokio::test]
-async fn a_path_in_the_trailers_counts_for_nothing() {
+async fn pseudo_headers_in_trailers_are_ignored() {
     let server = Server::start(Protocol::Http, Config::default());
     let mut stream = server.connect().await;
-    // Malformed by RFC 9113 §8.1; h2 drops it and goes on.
+    // Malformed by RFC 9113 §8.1; h2 drops the pseudo-headers and continues.
     let trailers = frame(HEADERS, END_STREAM | END_HEADERS, 1, &header_block(&[(":method", "GET"), (":path", "/")]));
     stream.write_all(&[preface(&[]), open_request(), frame(DATA, 0, 1, b"12345"), trailers].concat()).await.unwrap();
     timeout(TEST_TIMEOUT, until(&mut stream, |frame| frame.kind == HEADERS)).await.unwrap().unwrap();
@@ -199,10 +203,10 @@ async fn a_path_in_the_trailers_counts_for_nothing() {
 }
 
 #[tokio::test]
-async fn streams_above_the_limit_are_refused_and_may_be_tried_again() {
+async fn streams_above_the_limit_get_refused_stream() {
     let server = Server::start(Protocol::Grpc, Config::default());
     let mut stream = server.connect().await;
-    // Before the settings that forbid it have been seen.
+    // Sent before the server's SETTINGS limit the streams.
     let requests = streams(300, |id| request(id, END_STREAM, "POST", "/test.Test/Held"));
     stream.write_all(&[preface(&[]), requests].concat()).await.unwrap();
     let mut refused = 0;
@@ -220,7 +224,7 @@ async fn streams_above_the_limit_are_refused_and_may_be_tried_again() {
     timeout(TEST_TIMEOUT, until(&mut stream, |frame| frame.stream == 601)).await.unwrap().unwrap();
 }
 
-/// Whether somebody else gets an answer.
+/// Asserts that a new connection is served.
 async fn assert_serving(server: &Server) {
     let mut stream = server.connect().await;
     stream.write_all(&[preface(&[]), request(1, END_STREAM, "POST", "/test.Test/Call")].concat()).await.unwrap();

@@ -1,4 +1,4 @@
-//! How many connections there are, and what the system is told about each.
+//! Connection limits and TCP keep-alive.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::app::{TEST_TIMEOUT, Server};
+use crate::fixture::{Server, TEST_TIMEOUT};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
@@ -18,34 +18,34 @@ async fn is_answered(stream: &mut TcpStream) -> bool {
 }
 
 #[tokio::test]
-async fn connections_above_the_limit_wait_for_a_place() {
+async fn connections_above_the_limit_wait() {
     let server = Server::start(Protocol::Http, Config { max_connections: 2, ..Config::default() });
     let (mut first, mut second, mut third) = (server.connect().await, server.connect().await, server.connect().await);
     assert!(is_answered(&mut first).await && is_answered(&mut second).await);
-    assert!(timeout(Duration::from_millis(200), is_answered(&mut third)).await.is_err(), "there is no place");
+    assert!(timeout(Duration::from_millis(200), is_answered(&mut third)).await.is_err(), "the connection limit is reached");
     drop(first);
-    // It has asked already.
-    timeout(TEST_TIMEOUT, third.readable()).await.expect("there is a place").unwrap();
+    // Its request was sent before.
+    timeout(TEST_TIMEOUT, third.readable()).await.expect("a permit is free").unwrap();
     assert!(third.read(&mut [0; 1024]).await.unwrap() > 0);
 }
 
 #[tokio::test]
-async fn one_address_cannot_take_all_places_of_an_http_port() {
+async fn per_ip_limit_applies_to_http_ports_only() {
     let config = Config { max_connections_per_address: 2, ..Config::default() };
     let server = Server::start(Protocol::Http, config.clone());
     let (mut first, mut second, mut third) = (server.connect().await, server.connect().await, server.connect().await);
     assert!(is_answered(&mut first).await && is_answered(&mut second).await);
-    assert!(!timeout(TEST_TIMEOUT, is_answered(&mut third)).await.unwrap(), "it is closed");
+    assert!(!timeout(TEST_TIMEOUT, is_answered(&mut third)).await.unwrap(), "the connection is closed");
     drop((first, second));
-    // The server learns of it a little later.
+    // The server notices the close slightly later.
     let reconnect = async { while !is_answered(&mut server.connect().await).await {} };
-    timeout(TEST_TIMEOUT, reconnect).await.expect("places come free");
+    timeout(TEST_TIMEOUT, reconnect).await.expect("permits are released");
 
     let services = Server::start(Protocol::Grpc, config);
     let mut open = Vec::new();
     for _ in 0..5 {
         let stream = services.connect().await;
-        // The server's settings: it was accepted.
+        // The server's SETTINGS frame shows that the connection was accepted.
         timeout(TEST_TIMEOUT, stream.readable()).await.unwrap().unwrap();
         assert!(stream.try_read(&mut [0; 9]).unwrap() > 0);
         open.push(stream);
@@ -53,7 +53,7 @@ async fn one_address_cannot_take_all_places_of_an_http_port() {
 }
 
 #[tokio::test]
-async fn the_system_looks_after_silent_peers() {
+async fn tcp_keep_alive_is_enabled() {
     let server = Server::start(Protocol::Http, Config::default());
     let mut stream = server.connect().await;
     assert!(is_answered(&mut stream).await);
@@ -61,8 +61,9 @@ async fn the_system_looks_after_silent_peers() {
     let (ours, theirs) = (hex(server.address), hex(stream.local_addr().unwrap()));
     let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
     let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let row = rows.into_iter().find(|row| row[1].ends_with(&ours) && row[2].ends_with(&theirs)).expect("the connection");
-    // `tr:tm->when` of proc_net_tcp: 02 is the keep-alive timer, the rest how many hundredths of a second it has still to run.
+    let row = rows.into_iter().find(|row| row[1].ends_with(&ours) && row[2].ends_with(&theirs)).expect("the connection is in the table");
+    // `tr:tm->when` of proc_net_tcp: timer 02 is keep-alive, followed by the remaining hundredths
+    // of a second.
     let (timer, when) = row[5].split_once(':').unwrap();
     let left = u64::from_str_radix(when, 16).unwrap();
     assert!(timer == "02" && (1..=6_000).contains(&left), "{timer} {left}");

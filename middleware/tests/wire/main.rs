@@ -1,11 +1,11 @@
-//! The servers as the wire sees them: raw bytes against the accept loop with the whole stack behind it.
-#![expect(clippy::unwrap_used, reason = "in a test it is an assertion")]
+//! Wire tests: raw bytes against the accept loop with the full server stack.
+#![expect(clippy::unwrap_used, reason = "an unwrap in a test is an assertion")]
 
-mod app;
 mod descriptors;
 mod drain;
+mod fixture;
 mod frames;
 mod http1;
 mod http2;
 mod limits;
-mod slow;
+mod timeouts;

@@ -1,16 +1,18 @@
-//! Answers to reads of products that are kept for a while: bounded, loaded once however many ask, outdated by what products tells of its changes,
-//! and still of use when products does not answer.
+//! Response cache for reads of products: bounded, single flight, invalidated by change events, with
+//! stale-if-error.
 //!
-//! It stands behind the checks of who may ask, and holds only what is the same for all who may. Off unless `cache.ttl_ms` is set. Refusals, those of
-//! what does not exist among them, are never kept: who asks at the same time shares one, and that is all.
+//! The cache runs after authorization and holds only responses that are identical for every
+//! authorized caller. It is disabled unless `cache.ttl_ms` is set. Errors, `NOT_FOUND` included,
+//! are never cached: concurrent callers of the same key share one error, and the next request loads
+//! again.
 
-mod response;
+mod background;
 mod config;
-mod single_flight;
 mod get_or_load;
 mod redis;
+mod response;
+mod single_flight;
 mod store;
-mod background;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -22,38 +24,40 @@ use uuid::Uuid;
 use self::{redis::RedisCache, store::Store};
 use crate::metrics::{self, Cause};
 
-pub(crate) use response::{CacheResult, NoCache, Representation};
-pub use config::Config;
 pub use background::CacheTasks;
+pub use config::Config;
+pub(crate) use response::{CacheResult, NoCache, Representation};
 
-/// See the module. Cheap to clone; clones share what is kept.
+/// Response cache. Cheap to clone; clones share their entries. The default is disabled.
 #[derive(Debug, Clone, Default)]
 pub struct Cache(Option<Arc<Shared>>);
 
-/// Above all versions that there are, below that of what is gone.
+/// Minimum version while the new version is unknown: above every real version, below that of a
+/// removed product.
 const UNKNOWN: i64 = i64::MAX - 1;
 
-/// What is read.
+/// Cache key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
     /// One product.
     Product(Uuid),
-    /// A page of a list.
+    /// One page of the product list.
     Page(Arc<FindAllRequest>),
 }
 
-/// The version of a product that a change has led to.
+/// Version of a product after a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
-    /// This one.
+    /// The product has this version.
     Known(i64),
-    /// None any more.
+    /// The product was removed.
     Removed,
-    /// It may have changed.
+    /// The outcome of the change is unknown.
     Unknown,
 }
 
-/// A change that products is asked for. Dropped, whatever came of it, it outdates what was kept.
+/// Guard of a write to products: invalidates the product's entry when dropped, whatever the outcome
+/// of the write.
 #[derive(Debug)]
 struct InvalidateOnDrop {
     shared: Arc<Shared>,
@@ -64,29 +68,35 @@ struct InvalidateOnDrop {
 #[derive(Debug)]
 struct Shared {
     store: Store,
-    /// How long products may take when there is a stale answer.
+    /// Maximum wait for products while a stale entry is available (stale-while-revalidate).
     soft_timeout: Duration,
     redis: Option<Arc<RedisCache>>,
 }
 
 impl Cache {
-    /// A cache as `config` wants it, and what has to run beside it; the latter is `None` if nothing is kept.
+    /// Returns the cache for `config` and its background tasks. The tasks are `None` if the cache
+    /// is disabled.
     pub fn new(config: &Config) -> Result<(Self, Option<CacheTasks>), Error> {
         if !config.is_enabled() {
             return Ok((Self::default(), None));
         }
         let redis = config.redis()?.map(|client| RedisCache::new(client, config));
         let (second_level, invalidations) = redis.unzip();
-        let shared = Arc::new(Shared { store: Store::new(config), soft_timeout: Duration::from_millis(config.soft_timeout_ms), redis: second_level });
+        let shared = Arc::new(Shared {
+            store: Store::new(config),
+            soft_timeout: Duration::from_millis(config.soft_timeout_ms),
+            redis: second_level,
+        });
         Ok((Self(Some(shared.clone())), Some(CacheTasks::new(shared, invalidations))))
     }
 
-    /// Whether anything is kept.
+    /// Whether the cache is enabled.
     pub(crate) fn is_enabled(&self) -> bool {
         self.0.is_some()
     }
 
-    /// The answer to `key`: one that is kept, or that of `load`, which asks products. With `no_cache` nothing that is kept will do.
+    /// Returns the cached response of `key`, or loads it with `load`, which calls products.
+    /// `no_cache` bypasses cached entries.
     pub(crate) async fn read<L>(&self, key: Key, no_cache: NoCache, load: L) -> Result<CacheResult, Status>
     where
         L: Future<Output = Result<Representation, Status>> + Send + 'static,
@@ -97,8 +107,11 @@ impl Cache {
         }
     }
 
-    /// Has `work` change this product, or make one, and tell which version it led to; what was kept is outdated when it is over. It goes on when its
-    /// caller gives up: outdated before products has changed it, the old product would be kept once more.
+    /// Runs a write of a product and invalidates its entry afterwards. `product` is `None` for a
+    /// create; `work` returns the new version.
+    ///
+    /// The write continues if the caller is cancelled: if the entry was invalidated before products
+    /// commits the change, a concurrent read could cache the old product again.
     pub(crate) async fn invalidate_after<T: Send + 'static>(
         &self,
         product: Option<Uuid>,
@@ -107,7 +120,7 @@ impl Cache {
         let Some(shared) = &self.0 else { return Ok(work.await?.1) };
         let guard = InvalidateOnDrop { shared: shared.clone(), product, new_version: Version::Unknown };
         let work = async move {
-            // The whole of it comes along.
+            // Moves the whole guard into the future.
             let mut guard = guard;
             let (new_version, response) = work.await?;
             guard.new_version = new_version;
@@ -118,7 +131,7 @@ impl Cache {
 }
 
 impl Shared {
-    /// What is kept of this product, if it is older, and all pages are outdated.
+    /// Invalidates the entry of this product if it is older than `new_version`, and all pages.
     fn invalidate(&self, product: Option<Uuid>, new_version: Version, cause: Cause) {
         metrics::invalidations(cause).increment(1);
         self.store.invalidate(product, new_version);
@@ -127,7 +140,7 @@ impl Shared {
         }
     }
 
-    /// Everything that is kept is outdated.
+    /// Invalidates every entry.
     fn invalidate_all(&self) {
         metrics::invalidations(Cause::Missed).increment(1);
         self.store.invalidate_all();
@@ -149,7 +162,7 @@ impl Version {
         version < self.min_version()
     }
 
-    /// The least version that may be current.
+    /// Returns the lowest version that may still be current.
     fn min_version(self) -> i64 {
         match self {
             Self::Known(version) => version,

@@ -1,4 +1,4 @@
-//! Everything that can be set of the gateway.
+//! Settings of the gateway.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -15,42 +15,45 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache;
 
-/// The gateway.
+/// Settings of the gateway.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// HTTP address.
+    /// Address of the HTTP port.
     pub listen: SocketAddr,
-    /// Address for health and metrics. Keep it from the public.
+    /// Address of the admin port: health, metrics and operator routes. Must not be reachable by the
+    /// public.
     pub admin_listen: SocketAddr,
-    /// The services behind the gateway.
+    /// Services called by the gateway.
     pub upstreams: Upstreams,
-    /// Streams of an order's events.
+    /// Event streams of orders (server-sent events).
     pub order_events: OrderEvents,
-    /// Answers to reads of products that are kept for a while.
+    /// Response cache for reads of products.
     pub cache: cache::Config,
-    /// Where events of products come from, which outdate what is kept; only its address counts here. Without one they reach a gateway in the same
-    /// process only.
+    /// Broker of the products change events, which invalidate the cache. Only the connection
+    /// settings apply. Without a URL, events are received only from products in the same process.
     pub events: palisade_events::Config,
-    /// The key that signs calls to them.
+    /// Signing key of the internal tokens sent to the services.
     pub identity: auth::Identity,
-    /// Whose tokens are believed.
+    /// Trusted issuers of user tokens.
     pub auth: auth::Config,
-    /// Limits of the HTTP port.
+    /// HTTP server and its limits.
     pub server: server::Config,
     /// Traces and logs.
     pub telemetry: telemetry::Config,
 }
 
-/// Streams of an order's events.
+/// Event streams of orders (server-sent events).
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OrderEvents {
-    /// A stream that has nothing to say says so this often, so that nothing on the way takes it for dead, milliseconds.
+    /// Interval of heartbeat comments on an idle stream, milliseconds. They keep intermediaries
+    /// from closing the connection.
     pub heartbeat_ms: u64,
-    /// After how long a client opens a stream again that has ended, half as long more or less, milliseconds.
+    /// Reconnect delay sent to clients (the SSE `retry` field), milliseconds, with ±50 % jitter.
     pub client_retry_ms: u64,
-    /// A stream goes on by itself when orders ends it or is started again; without an answer for so long it ends. Milliseconds.
+    /// Maximum time to resume a stream at orders after its upstream call ended, milliseconds. The
+    /// client's stream is closed afterwards.
     pub upstream_resume_timeout_ms: u64,
 }
 
@@ -60,23 +63,23 @@ impl Default for OrderEvents {
     }
 }
 
-/// The services behind the gateway.
+/// Services called by the gateway.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Upstreams {
-    /// The products service; at `http://127.0.0.1:5000` unless its `url` is set.
+    /// Client of the products service. Default URL: `http://127.0.0.1:5000`.
     pub products: client::Config,
-    /// The orders service; at `http://127.0.0.1:5001` unless its `url` is set.
+    /// Client of the orders service. Default URL: `http://127.0.0.1:5001`.
     pub orders: client::Config,
 }
 
 impl Upstreams {
-    /// How products is called.
+    /// Returns the client settings of products, with the default URL filled in.
     pub fn products(&self) -> client::Config {
         self.products.clone().with_default_url("http://127.0.0.1:5000")
     }
 
-    /// How orders is called.
+    /// Returns the client settings of orders, with the default URL filled in.
     pub fn orders(&self) -> client::Config {
         self.orders.clone().with_default_url("http://127.0.0.1:5001")
     }
@@ -105,7 +108,10 @@ impl Validate for Config {
         self.telemetry.validate()?;
         self.cache.validate()?;
         self.events.validate()?;
-        let events = [("order_events.heartbeat_ms", self.order_events.heartbeat_ms), ("order_events.retry_ms", self.order_events.client_retry_ms)];
+        let events = [
+            ("order_events.heartbeat_ms", self.order_events.heartbeat_ms),
+            ("order_events.client_retry_ms", self.order_events.client_retry_ms),
+        ];
         if let Some((key, _)) = events.into_iter().find(|(_, value)| *value == 0) {
             return Err(Error::rule(key, "must be greater than 0"));
         }

@@ -1,4 +1,4 @@
-//! What handlers are given of a request. Whatever has the wrong shape is refused here, in our words.
+//! Request extractors. Malformed input is rejected here with the gateway's own error messages.
 
 use std::fmt::Display;
 
@@ -17,17 +17,19 @@ pub(crate) use json::{Json, Object, present};
 pub(crate) use preconditions::{IfMatch, IfNoneMatch, etag};
 pub(crate) use query::{Limit, Query};
 
-/// Most characters of a field's name that are repeated to the caller: unknown names are theirs, and may be long.
+/// Maximum length of a field name quoted in an error, characters. Unknown names are chosen by the
+/// client.
 const MAX_NAME_CHARS: usize = 100;
 
-/// serde's error in our words: which field, and what it has to be. Nothing of the value comes back.
+/// Translates a serde error to a client message: the field and the expected type. Values are never
+/// quoted.
 fn describe_error<E: Display>(error: &serde_path_to_error::Error<E>, document: &str) -> String {
     let message = error.inner().to_string();
-    // serde_json tells where it stopped; the name of the field says more.
+    // Removes the position that serde_json appends: the field path is more useful.
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
-    // The names in this message are those of our own types.
+    // This message names only fields of our own types.
     if let Some(name) = message.strip_prefix("duplicate field ") {
-        return format!("{name} is given more than once");
+        return format!("{name} is repeated");
     }
     let path = error.path().to_string();
     let name = match path.as_str() {
@@ -35,7 +37,7 @@ fn describe_error<E: Display>(error: &serde_path_to_error::Error<E>, document: &
         path => format!("`{}`", path.chars().take(MAX_NAME_CHARS).collect::<String>()),
     };
     if message.starts_with("unknown field") {
-        return format!("{name} is not known here");
+        return format!("{name} is unknown");
     }
     match message.rsplit_once(", expected ") {
         Some((_, "i64" | "u32")) => format!("{name} must be an integer"),
@@ -45,7 +47,7 @@ fn describe_error<E: Display>(error: &serde_path_to_error::Error<E>, document: &
     }
 }
 
-/// The only value of a header that must not be repeated.
+/// Returns the value of a header that must not be repeated.
 pub(crate) fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Rejection> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {

@@ -1,4 +1,5 @@
-//! The HTTP API: JSON outside, gRPC inside. It owns no rule of products or orders, only the shape of what is sent.
+//! HTTP gateway: JSON outside, gRPC inside. Validates the shape of requests; the services own the
+//! business rules.
 
 pub mod cache;
 pub mod config;

@@ -1,4 +1,4 @@
-//! The gateway as a program of its own.
+//! The gateway as a separate process.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use palisade_gateway::{Config, keys, start};
 use palisade_middleware::{process::run, telemetry::TrustBoundary};
 
 fn main() -> ExitCode {
-    run("gateway", "The HTTP API of products and orders.", TrustBoundary::Public, |config: Config, process| async move {
+    run("gateway", "HTTP gateway of products and orders.", TrustBoundary::Public, |config: Config, process| async move {
         let keys = keys(&config, &process)?;
         start(&config, keys, &process)?;
         Ok(())

@@ -1,19 +1,23 @@
-//! What this service counts beside the hops: its cache. Every name and every word of a label stands here, once.
+//! Cache metrics of the gateway. Every metric name and label value is defined here.
 
 use metrics::{Counter, counter, gauge};
 use palisade_middleware::metrics::{Metric, describe};
 
-/// Every metric of this service's own.
+/// All metrics defined by the gateway.
 pub static METRICS: &[Metric] = &[
-    Metric::counter("palisade.cache.lookups", &["result"], "Reads of products, by what the cache had for them"),
-    Metric::counter("palisade.cache.loads", &["outcome"], "Calls to products that fill the cache, by what became of their answer"),
-    Metric::counter("palisade.cache.invalidations", &["cause"], "Times that the cache was told of a change, by who said so"),
-    Metric::counter("palisade.cache.second_level", &["operation", "outcome"], "Operations of the cache that replicas share"),
-    Metric::gauge("palisade.cache.entries", &[], "Answers that are kept in this process"),
-    Metric::gauge("palisade.cache.bytes", &[], "What they take, bytes"),
+    Metric::counter("palisade.cache.lookups", &["result"], "Cache lookups for reads of products, by result"),
+    Metric::counter("palisade.cache.loads", &["outcome"], "Loads from products to fill the cache, by outcome"),
+    Metric::counter("palisade.cache.invalidations", &["cause"], "Cache invalidations, by cause"),
+    Metric::counter(
+        "palisade.cache.redis.operations",
+        &["operation", "outcome"],
+        "Redis operations of the shared second-level cache, by operation and outcome",
+    ),
+    Metric::gauge("palisade.cache.entries", &[], "Cache entries in this process"),
+    Metric::gauge("palisade.cache.bytes", &[], "Size of the cache entries in this process, bytes"),
 ];
 
-/// What the cache had. `Shared` is an answer that another replica left in the second level; `Bypass` is a reader who wanted none.
+/// Result of a cache lookup. `Shared`: found in Redis. `Bypass`: the request bypassed the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lookup {
     Hit,
@@ -23,7 +27,8 @@ pub(crate) enum Lookup {
     Bypass,
 }
 
-/// What became of an answer of products. `Outdated` before it was there, or asked for beside another, it is given to those who wait for it and not kept.
+/// Outcome of a load. `Outdated`: invalidated during the load, or loaded beside another load by a
+/// bypassing request; returned to the waiting callers but not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Load {
     Stored,
@@ -31,7 +36,7 @@ pub(crate) enum Load {
     Failed,
 }
 
-/// Who says that something has changed: an event, a write through this gateway, or nobody, since events may have been missed.
+/// Cause of an invalidation: an event, a write through this gateway, or a gap in the event stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
     Event,
@@ -39,7 +44,7 @@ pub(crate) enum Cause {
     Missed,
 }
 
-/// What the second level is asked to do.
+/// Redis operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
     Get,
@@ -47,7 +52,8 @@ pub(crate) enum Operation {
     Forget,
 }
 
-/// What came of it. `Skipped`: it was not asked, because it has just failed or has too much to do.
+/// Outcome of a Redis operation. `Skipped`: not sent, during the cooldown after a failure or
+/// because the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Hit,
@@ -73,7 +79,8 @@ const REDIS_OPERATIONS: [(Operation, Outcome); 10] = [
     (Operation::Forget, Outcome::Skipped),
 ];
 
-/// Tells of every metric, and makes every series there can be: a rate sees no event that made its series.
+/// Describes all metrics and creates every series at 0: a rate ignores the event that creates its
+/// series.
 pub fn register() {
     describe(METRICS);
     let counters = LOOKUPS.into_iter().map(lookups).chain(LOADS.into_iter().map(loads)).chain(CAUSES.into_iter().map(invalidations));
@@ -125,10 +132,10 @@ pub(crate) fn redis_operations(operation: Operation, outcome: Outcome) -> Counte
         Outcome::Failed => "failed",
         Outcome::Skipped => "skipped",
     };
-    counter!("palisade.cache.second_level", "operation" => operation, "outcome" => outcome)
+    counter!("palisade.cache.redis.operations", "operation" => operation, "outcome" => outcome)
 }
 
-/// How much is kept.
+/// Records the size of the cache.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 pub(crate) fn record_size(entries: u64, bytes: u64) {
     gauge!("palisade.cache.entries").set(entries as f64);

@@ -1,40 +1,41 @@
-//! Exact money: decimal text outside, integer minor units inside, never a float.
+//! Exact money: decimal text in JSON, integer minor units inside, never a float.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use serde_json::value::RawValue;
 
-/// Digits after the point that one minor unit stands for.
+/// Decimal places of one minor unit.
 const DECIMALS: usize = 2;
 
-/// Minor units in one unit.
+/// Minor units per unit.
 const MINOR_PER_UNIT: u64 = 100;
 
-/// An amount in minor units. As JSON it is the number with exactly that value and no more digits than it takes: 1250 is `12.5`.
+/// Amount in minor units. Serialized as a JSON number with the exact value and no trailing zeros:
+/// 1250 is `12.5`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Amount(pub(crate) i64);
 
-/// A JSON number as it was written, so that no float stands between the text and its value.
+/// Source text of a JSON number, which avoids a conversion through a float.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NumberText(String);
 
-/// Why a number is no amount of money.
+/// Why a number is not a valid amount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AmountError {
-    /// Not digits with an optional point; an exponent is not read either.
+    /// Not digits with an optional decimal point. Exponents are not accepted.
     #[error("must be a plain decimal number")]
     NotDecimal,
-    /// It has a value between two minor units.
+    /// More precise than one minor unit.
     #[error("must have at most 2 decimals")]
     TooManyDecimals,
-    /// It does not fit into 64 bits.
+    /// Exceeds 64 bits.
     #[error("is out of range")]
     TooLarge,
 }
 
 impl AmountError {
-    /// The slug of the rule.
+    /// Returns the slug of the violated rule.
     pub(crate) fn code(self) -> &'static str {
         match self {
             Self::NotDecimal => "not_a_decimal",
@@ -45,7 +46,7 @@ impl AmountError {
 }
 
 impl Amount {
-    /// Reads `-?digits(.digits)?`. Zeros at the end of the decimals do not count.
+    /// Parses `-?digits(.digits)?`. Trailing zeros of the decimals are ignored.
     pub(crate) fn parse(text: &str) -> Result<Self, AmountError> {
         let (negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
         let (whole, decimals) = digits.split_once('.').unwrap_or((digits, "0"));
@@ -85,7 +86,7 @@ impl Serialize for Amount {
 }
 
 impl<'de> Deserialize<'de> for Amount {
-    /// From the text of a query value.
+    /// Parses a query parameter.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let expected = |_| de::Error::invalid_value(de::Unexpected::Other("text"), &"a decimal number with at most 2 decimals");
         Self::parse(&String::deserialize(deserializer)?).map_err(expected)
@@ -93,7 +94,7 @@ impl<'de> Deserialize<'de> for Amount {
 }
 
 impl NumberText {
-    /// Its value as money.
+    /// Parses the number as an amount.
     pub(crate) fn amount(&self) -> Result<Amount, AmountError> {
         Amount::parse(&self.0)
     }
@@ -117,14 +118,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_has_a_whole_number_of_minor_units() {
+    fn parse_accepts_whole_minor_units() {
         for (text, minor) in [("0", 0), ("-0.00", 0), ("12", 1200), ("12.5", 1250), ("12.50", 1250), ("0.1000", 10), ("-3.07", -307)] {
             assert_eq!(Amount::parse(text), Ok(Amount(minor)), "{text}");
         }
     }
 
     #[test]
-    fn refuses_what_is_not_exact_or_not_plain() {
+    fn parse_rejects_inexact_or_non_decimal_text() {
         for text in ["", "-", ".5", "5.", "1e2", "1E2", "+1", " 1", "1,5", "0x1", "1.2.3", "NaN", "--1", "٣"] {
             assert_eq!(Amount::parse(text), Err(AmountError::NotDecimal), "{text}");
         }
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn is_a_number_in_json_and_keeps_its_text() {
+    fn json_number_keeps_its_text() {
         assert_eq!(serde_json::to_string(&Amount(999_999_999)).unwrap(), "9999999.99");
         let text: NumberText = serde_json::from_str("10000000000000000.01").unwrap();
         assert_eq!(text.amount(), Ok(Amount(1_000_000_000_000_000_001)));
@@ -143,12 +144,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read_back(minor: i64) {
+        fn display_and_parse_round_trip(minor: i64) {
             prop_assert_eq!(Amount::parse(&Amount(minor).to_string()), Ok(Amount(minor)));
         }
 
         #[test]
-        fn what_was_read_is_written_as_short_as_can_be(whole in 0..10_000_000_u32, cents in 0..100_u32) {
+        fn display_has_no_trailing_zeros(whole in 0..10_000_000_u32, cents in 0..100_u32) {
             let text = format!("{whole}.{cents:02}");
             let shortest = text.trim_end_matches('0').trim_end_matches('.').to_owned();
             let shortest = if cents == 0 { whole.to_string() } else { shortest };
@@ -156,7 +157,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in ".{0,40}") {
+        fn parse_never_panics(text in ".{0,40}") {
             let _ = Amount::parse(&text);
         }
     }

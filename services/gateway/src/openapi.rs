@@ -1,4 +1,4 @@
-//! The `OpenAPI` document: what the handlers say of themselves, and what is true of all of them.
+//! `OpenAPI` document: generated from the handlers, completed with shared responses and headers.
 
 use utoipa::{
     OpenApi, ToSchema,
@@ -12,71 +12,71 @@ use utoipa::{
 
 use crate::router;
 
-/// The frame of the document; the paths come from the router.
+/// Document without paths; the router adds them.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Palisade",
-        description = "Products, and orders of them.\n\nEvery answer has `x-request-id` (the caller's own if it is 1 to 64 letters, digits or hyphens) \
-            and `x-trace-id`. Money is a JSON number with its exact value. A refusal is a problem (RFC 9457) whose `code` is stable. \
-            5xx and 429 answers are never kept under an `Idempotency-Key`."
+        description = "Products and orders.\n\nEvery response has `x-request-id` (the client's own if it is 1 to 64 letters, digits or hyphens) \
+            and `x-trace-id`. Money is a JSON number with its exact value. Errors are RFC 9457 problems with a stable `code`. \
+            5xx and 429 responses are never stored for an `Idempotency-Key`."
     ),
     components(schemas(Problem)),
     tags((name = "products"), (name = "orders"), (name = "documentation"))
 )]
 pub(crate) struct Document;
 
-/// Why a request was refused (RFC 9457).
+/// Error response (RFC 9457 problem details).
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
-#[expect(dead_code, reason = "describes what the respond layer writes; nobody builds one")]
+#[expect(dead_code, reason = "schema only: the respond layer writes the JSON")]
 pub(crate) struct Problem {
-    /// Identifies the code below as a URI.
+    /// URI of the problem type; ends with `code`.
     #[schema(example = "/problems/validation_failed")]
     r#type: String,
-    /// One line, the same for every occurrence.
-    #[schema(example = "A rule is broken")]
+    /// Summary of the problem type; constant per `code`.
+    #[schema(example = "Validation failed")]
     title: String,
     #[schema(example = 400)]
     status: u16,
-    /// What was wrong this time.
+    /// Explanation of this occurrence, for humans. The text may change.
     #[schema(example = "1 field is invalid")]
     detail: String,
-    /// Stable; decide on this.
+    /// Stable, machine-readable error code. Clients should branch on this field.
     #[schema(example = "validation_failed")]
     code: String,
-    /// The path that was asked for.
+    /// Path of the request.
     #[schema(example = "/products")]
     instance: String,
     #[schema(required = false)]
     request_id: String,
     #[schema(required = false)]
     trace_id: String,
-    /// All broken rules, for `validation_failed` only.
+    /// All violated rules. Present for `validation_failed` only.
     #[schema(required = false)]
     errors: Vec<ProblemField>,
-    /// The order that the problem is about, when there is one.
+    /// Id of the affected order, if there is one.
     #[schema(required = false, format = Uuid)]
     order_id: String,
-    /// The statuses that the order can get, for `illegal_transition` only.
+    /// Statuses that the order may change to. Present for `illegal_transition` only.
     #[schema(required = false)]
     allowed: Vec<String>,
 }
 
-/// A broken rule.
+/// Violated validation rule.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "as Problem")]
+#[expect(dead_code, reason = "schema only, like Problem")]
 struct ProblemField {
-    /// As it was sent.
+    /// Path of the field in the request body.
     #[schema(example = "items[0].quantity")]
     field: String,
-    /// Stable slug of the rule.
+    /// Stable, machine-readable code of the rule.
     #[schema(example = "out_of_range")]
     code: String,
     message: String,
 }
 
-/// A refusal that many operations share.
+/// Error response shared by many operations.
 struct SharedResponse {
     status: &'static str,
     name: &'static str,
@@ -105,21 +105,39 @@ const SHARED_RESPONSES: [SharedResponse; 10] = [
     SharedResponse {
         status: "400",
         name: "Invalid",
-        description: "`invalid_body`: malformed JSON, a wrong type, an unknown or repeated field; `validation_failed`: broken rules, all of \
-                      them in `errors`; `invalid_parameter`: a path, query or header value; `invalid_cursor`: not a cursor of this query",
+        description: "`invalid_body`: malformed JSON, wrong type, unknown or repeated field; `validation_failed`: violated rules, listed \
+                      in `errors`; `invalid_parameter`: invalid path, query or header value; `invalid_cursor`: not a cursor of this query",
         headers: &[],
         applies: always,
     },
     SharedResponse {
         status: "401",
         name: "Unauthenticated",
-        description: "`unauthenticated`: no token or none that is valid; `token_expired`",
+        description: "`unauthenticated`: missing or invalid bearer token; `token_expired`: expired token",
         headers: &["WWW-Authenticate"],
         applies: requires_token,
     },
-    SharedResponse { status: "403", name: "Forbidden", description: "`insufficient_scope`", headers: &["WWW-Authenticate"], applies: requires_token },
-    SharedResponse { status: "404", name: "NotFound", description: "`not_found`: no such thing, or not yours", headers: &[], applies: has_path_parameter },
-    SharedResponse { status: "413", name: "TooLarge", description: "`body_too_large`: more than 256 KiB", headers: &[], applies: has_body },
+    SharedResponse {
+        status: "403",
+        name: "Forbidden",
+        description: "`insufficient_scope`: the token lacks a required scope",
+        headers: &["WWW-Authenticate"],
+        applies: requires_token,
+    },
+    SharedResponse {
+        status: "404",
+        name: "NotFound",
+        description: "`not_found`: the resource does not exist or belongs to another user",
+        headers: &[],
+        applies: has_path_parameter,
+    },
+    SharedResponse {
+        status: "413",
+        name: "TooLarge",
+        description: "`body_too_large`: body larger than 256 KiB",
+        headers: &[],
+        applies: has_body,
+    },
     SharedResponse {
         status: "415",
         name: "NotJson",
@@ -130,39 +148,39 @@ const SHARED_RESPONSES: [SharedResponse; 10] = [
     SharedResponse {
         status: "429",
         name: "RateLimited",
-        description: "`rate_limited`: over the caller's rate",
+        description: "`rate_limited`: the client's rate limit is exceeded",
         headers: &["Retry-After", "RateLimit", "RateLimit-Policy"],
         applies: always,
     },
-    SharedResponse { status: "500", name: "Internal", description: "`internal`: an unexpected error", headers: &[], applies: always },
+    SharedResponse { status: "500", name: "Internal", description: "`internal`: unexpected error", headers: &[], applies: always },
     SharedResponse {
         status: "503",
         name: "Unavailable",
-        description: "`overloaded`: no room for more work; `upstream_unavailable`: a service behind this one does not answer",
+        description: "`overloaded`: load shedding; `upstream_unavailable`: a service behind the gateway is unavailable",
         headers: &["Retry-After"],
         applies: always,
     },
     SharedResponse {
         status: "504",
         name: "DeadlineExceeded",
-        description: "`deadline_exceeded`: the request took longer than allowed",
+        description: "`deadline_exceeded`: the request exceeded its deadline",
         headers: &[],
         applies: always,
     },
 ];
 
-/// The document as JSON.
+/// Returns the document as JSON.
 pub(crate) fn json() -> String {
     let mut spec = router::api().into_openapi();
     add_shared_parts(&mut spec);
-    spec.to_json().expect("a document is maps and text, which JSON can write")
+    spec.to_json().expect("an OpenAPI document is serializable as JSON")
 }
 
-/// Adds what no handler says because it holds for all.
+/// Adds the responses, headers and security scheme that all operations share.
 fn add_shared_parts(spec: &mut Spec) {
     let components = spec.components.get_or_insert_with(Components::new);
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").description(Some(
-        "Scopes: `products:read`, `products:write`, `orders:read`, `orders:write`, and `orders:admin` for all actions on everyone's orders",
+        "Scopes: `products:read`, `products:write`, `orders:read`, `orders:write`, and `orders:admin` for all actions on all orders",
     ));
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer.build()));
     for shared_response in &SHARED_RESPONSES {
@@ -194,7 +212,7 @@ impl SharedResponse {
     }
 }
 
-/// Headers that every request may have.
+/// Headers accepted by every operation.
 fn parameters() -> impl Iterator<Item = utoipa::openapi::path::Parameter> {
     let header = |name: &str, description: &str, schema: ObjectBuilder| {
         ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header).description(Some(description)).schema(Some(schema)).build()
@@ -202,8 +220,8 @@ fn parameters() -> impl Iterator<Item = utoipa::openapi::path::Parameter> {
     let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[A-Za-z0-9-]{1,64}$"));
     let milliseconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1));
     [
-        header("X-Request-Id", "Names the request in answers and logs; a new id otherwise", text),
-        header("X-Request-Timeout", "How long the caller will wait, in milliseconds", milliseconds),
+        header("X-Request-Id", "Request id for responses and logs. Generated if absent.", text),
+        header("X-Request-Timeout", "Request timeout of the client, milliseconds", milliseconds),
     ]
     .into_iter()
 }

@@ -1,4 +1,4 @@
-//! `/orders`.
+//! HTTP handlers of `/orders`.
 
 use axum::{
     Json,
@@ -25,32 +25,33 @@ mod events;
 use body::{Filters, NewOrder, NewStatus, Order, OrderPage};
 pub(crate) use events::{__path_events, events};
 
-/// An order changes by itself, and is nobody else's business.
+/// Orders change asynchronously and belong to one user.
 const NO_STORE: &str = "no-store";
 
-/// When to look again at an order that is not settled, in seconds.
+/// Polling interval suggested for an unsettled order, seconds.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// Place an order.
+/// Place an order
 ///
-/// The stock of all lines is reserved or none. Lines of the same product count as one. With an `Idempotency-Key` the same request can be sent
-/// again for 24 hours and places one order; a refused order keeps its key, so a new attempt needs a new one.
+/// Reserves the stock of all lines, or of none. Lines of the same product are merged. With an
+/// `Idempotency-Key`, the request can be repeated for 24 hours and places one order. A failed order
+/// keeps its key, so a new attempt needs a new key.
 #[utoipa::path(post, path = "/orders", operation_id = "createOrder", tag = "orders",
     security(("bearer" = ["orders:write"]), ("bearer" = ["orders:admin"])),
-    params(("Idempotency-Key" = Option<String>, Header, max_length = 255, description = "Visible ASCII, quoted or bare", example = "4be1c5c4-6f7c")),
+    params(("Idempotency-Key" = Option<String>, Header, max_length = 255, description = "Client-generated key of this request: visible ASCII, quoted or bare", example = "4be1c5c4-6f7c")),
     request_body = NewOrder,
     responses(
-        (status = 201, body = Order, description = "Confirmed", headers(
+        (status = 201, body = Order, description = "The order is confirmed", headers(
             ("Location" = String, description = "Path of the order"),
-            ("Idempotency-Replayed" = Option<String>, description = "`true` if this is the stored answer to an earlier request"))),
-        (status = 202, body = Order, description = "Accepted; it will be confirmed or fail by itself", headers(
+            ("Idempotency-Replayed" = Option<String>, description = "`true` if this is the stored response of an earlier request with this key"))),
+        (status = 202, body = Order, description = "The order is accepted and will be confirmed or fail asynchronously", headers(
             ("Location" = String, description = "Path of the order"),
-            ("Retry-After" = i32, description = "Seconds until it is worth looking again"),
-            ("Idempotency-Replayed" = Option<String>, description = "`true` if this is the stored answer to an earlier request"))),
+            ("Retry-After" = i32, description = "Polling interval in seconds"),
+            ("Idempotency-Replayed" = Option<String>, description = "`true` if this is the stored response of an earlier request with this key"))),
         (status = 409, body = Problem, content_type = "application/problem+json",
-            description = "`insufficient_stock`, `reservation_expired` or `products_unavailable`, with the `orderId` of the order that failed; `request_in_progress`: the first request with this key is still running"),
+            description = "`insufficient_stock`, `reservation_expired` or `products_unavailable`: the order failed, its id is `orderId`; `request_in_progress`: the first request with this key is still running"),
         (status = 422, body = Problem, content_type = "application/problem+json",
-            description = "`unknown_product` or `product_inactive`, with the `orderId` of the order that failed; `idempotency_key_reused`: the key was used with another body"),
+            description = "`unknown_product` or `product_inactive`: the order failed, its id is `orderId`; `idempotency_key_reused`: the key was used with another body"),
     ))]
 pub(crate) async fn create(
     State(Upstreams { mut orders, .. }): State<Upstreams>,
@@ -71,11 +72,13 @@ pub(crate) async fn create(
     }
 }
 
-/// List orders, newest first.
+/// List orders
+///
+/// Newest first, with cursor pagination.
 #[utoipa::path(get, path = "/orders", operation_id = "listOrders", tag = "orders",
     security(("bearer" = ["orders:read"]), ("bearer" = ["orders:admin"])),
     params(Filters),
-    responses((status = 200, body = OrderPage, description = "One page")))]
+    responses((status = 200, body = OrderPage, description = "A page of orders")))]
 pub(crate) async fn list(
     State(Upstreams { mut orders, .. }): State<Upstreams>,
     Query(filters): Query<Filters>,
@@ -84,29 +87,30 @@ pub(crate) async fn list(
     Ok(([(CACHE_CONTROL, NO_STORE)], Json(OrderPage::try_from(page)?)).into_response())
 }
 
-/// Read an order.
+/// Get an order
 ///
-/// Another user's order answers as one that does not exist.
+/// The order of another user is reported as `not_found`.
 #[utoipa::path(get, path = "/orders/{id}", operation_id = "findOrder", tag = "orders",
     security(("bearer" = ["orders:read"]), ("bearer" = ["orders:admin"])),
-    params(("id" = String, Path, format = Uuid, description = "The order's id")),
+    params(("id" = String, Path, format = Uuid, description = "Id of the order")),
     responses((status = 200, body = Order, description = "The order")))]
 pub(crate) async fn find(State(Upstreams { mut orders, .. }): State<Upstreams>, Id(id): Id) -> Result<Response, Rejection> {
     let order = orders.find_one(FindOneRequest { id: id.to_string() }).await.map_err(problem::rejection)?.into_inner();
     Ok(([(CACHE_CONTROL, NO_STORE)], Json(Order::try_from(order)?)).into_response())
 }
 
-/// Cancel or complete an order.
+/// Cancel or complete an order
 ///
-/// Its owner may cancel it; only `orders:admin` may complete it. The status it has already is accepted and changes nothing.
+/// The owner may cancel an order; completing it requires the scope `orders:admin`. Setting the
+/// current status again succeeds and changes nothing.
 #[utoipa::path(put, path = "/orders/{id}/status", operation_id = "setOrderStatus", tag = "orders",
     security(("bearer" = ["orders:write"]), ("bearer" = ["orders:admin"])),
-    params(("id" = String, Path, format = Uuid, description = "The order's id")),
+    params(("id" = String, Path, format = Uuid, description = "Id of the order")),
     request_body = NewStatus,
     responses(
-        (status = 200, body = Order, description = "The order with this status"),
+        (status = 200, body = Order, description = "The order with the requested status"),
         (status = 409, body = Problem, content_type = "application/problem+json",
-            description = "`illegal_transition`, with the statuses that are `allowed`"),
+            description = "`illegal_transition`: the status cannot be set; the possible ones are in `allowed`"),
     ))]
 pub(crate) async fn set_status(
     State(Upstreams { mut orders, .. }): State<Upstreams>,
@@ -118,14 +122,16 @@ pub(crate) async fn set_status(
     Ok(([(CACHE_CONTROL, NO_STORE)], Json(Order::try_from(order)?)).into_response())
 }
 
-/// Remove an order that is at its end.
+/// Delete an order
+///
+/// Only an order in a terminal state (FAILED, COMPLETED, CANCELLED) can be deleted.
 #[utoipa::path(delete, path = "/orders/{id}", operation_id = "removeOrder", tag = "orders",
     security(("bearer" = ["orders:write"]), ("bearer" = ["orders:admin"])),
-    params(("id" = String, Path, format = Uuid, description = "The order's id")),
+    params(("id" = String, Path, format = Uuid, description = "Id of the order")),
     responses(
-        (status = 204, description = "Removed"),
+        (status = 204, description = "The order is deleted"),
         (status = 409, body = Problem, content_type = "application/problem+json",
-            description = "`order_in_progress`: only a FAILED, COMPLETED or CANCELLED order can be removed"),
+            description = "`order_in_progress`: only a FAILED, COMPLETED or CANCELLED order can be deleted"),
     ))]
 pub(crate) async fn remove(State(Upstreams { mut orders, .. }): State<Upstreams>, Id(id): Id) -> Result<StatusCode, Rejection> {
     orders.remove(RemoveRequest { id: id.to_string() }).await.map_err(problem::rejection)?;

@@ -1,42 +1,45 @@
-//! What a service's refusal becomes for the caller: the one place where gRPC statuses turn into HTTP reasons.
+//! Error mapping: the only place where gRPC statuses of the services become HTTP problems.
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use palisade_middleware::rejection::{DOMAIN, MetadataValue, Reason, Rejection, Violation, reasons};
 use tonic::{Code, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// Metadata of the services and header of the gateway: the answer was stored when the key was first used.
+/// Metadata of the services and header of the gateway: replayed response of an earlier request with
+/// the same idempotency key.
 const REPLAYED: &str = "idempotency-replayed";
 
 macro_rules! reasons {
     ($($name:ident = $slug:literal, $http:ident, $grpc:ident, $title:literal;)*) => {
         $(static $name: Reason = Reason::new($slug, StatusCode::$http, Code::$grpc, $title);)*
 
-        /// What products and orders refuse for, beyond [`palisade_middleware::rejection::reasons`].
+        /// Reasons of products and orders beyond [`palisade_middleware::rejection::reasons`].
         static OWN: &[&Reason] = &[$(&$name),*];
     };
 }
 
 reasons! {
-    PRODUCT_IN_USE = "product_in_use", CONFLICT, FailedPrecondition, "The product has open reservations";
-    INSUFFICIENT_STOCK = "insufficient_stock", CONFLICT, FailedPrecondition, "There is not enough stock";
+    PRODUCT_IN_USE = "product_in_use", CONFLICT, FailedPrecondition, "Open reservations hold units of the product";
+    INSUFFICIENT_STOCK = "insufficient_stock", CONFLICT, FailedPrecondition, "Insufficient stock";
     UNKNOWN_PRODUCT = "unknown_product", UNPROCESSABLE_ENTITY, FailedPrecondition, "A product does not exist";
-    PRODUCT_INACTIVE = "product_inactive", UNPROCESSABLE_ENTITY, FailedPrecondition, "A product is not for sale";
-    ILLEGAL_TRANSITION = "illegal_transition", CONFLICT, FailedPrecondition, "The order cannot get this status from its present one";
-    ORDER_IN_PROGRESS = "order_in_progress", CONFLICT, FailedPrecondition, "The order is not at its end";
-    RESERVATION_EXPIRED = "reservation_expired", CONFLICT, FailedPrecondition, "The stock was not held long enough";
-    // Not a 503: this order has failed for good, and the same request again would only be told so again.
-    PRODUCTS_UNAVAILABLE = "products_unavailable", CONFLICT, FailedPrecondition, "The order failed because products did not answer in time";
-    CONFLICT = "conflict", CONFLICT, Aborted, "The request conflicts with the present state";
+    PRODUCT_INACTIVE = "product_inactive", UNPROCESSABLE_ENTITY, FailedPrecondition, "A product is inactive";
+    ILLEGAL_TRANSITION = "illegal_transition", CONFLICT, FailedPrecondition, "The order cannot change to this status";
+    ORDER_IN_PROGRESS = "order_in_progress", CONFLICT, FailedPrecondition, "The order is not in a terminal state";
+    RESERVATION_EXPIRED = "reservation_expired", CONFLICT, FailedPrecondition, "The reservation expired before it was confirmed";
+    // Not a 503: this order has failed permanently, and repeating the request returns the same
+    // error.
+    PRODUCTS_UNAVAILABLE = "products_unavailable", CONFLICT, FailedPrecondition, "The products service did not answer in time";
+    CONFLICT = "conflict", CONFLICT, Aborted, "The request conflicts with the current state";
 }
 
-/// Metadata of a refusal that is for the caller, by name; other keys stay inside.
+/// Error metadata that is passed to clients. Other keys are internal.
 const METADATA_KEYS: [&str; 3] = ["orderId", "productId", "status"];
 
-/// As [`FACTS`], of several values.
+/// Like [`METADATA_KEYS`], with a list as value.
 const LIST_METADATA_KEYS: [&str; 1] = ["allowed"];
 
-/// A service's refusal for the caller. Its words pass only with our `ErrorInfo`; the whole status goes to the log.
+/// Converts an error of a service. Its message is passed to the client only with an `ErrorInfo` of
+/// our domain; the full status is logged.
 pub(crate) fn rejection(status: Status) -> Rejection {
     let details = status.get_error_details();
     let reason = details.error_info().filter(|info| info.domain == DOMAIN).and_then(|info| known_reason(&info.reason));
@@ -55,7 +58,8 @@ pub(crate) fn rejection(status: Status) -> Rejection {
     rejection.with_source(status)
 }
 
-/// As [`rejection`] for a request whose query is checked by the service: a broken rule is an invalid parameter.
+/// Like [`rejection`], for a query validated by the service: violations become an invalid
+/// parameter.
 pub(crate) fn from_query_status(status: Status) -> Rejection {
     let rejection = rejection(status);
     if *rejection.reason() != reasons::VALIDATION_FAILED {
@@ -65,11 +69,14 @@ pub(crate) fn from_query_status(status: Status) -> Rejection {
     Rejection::new(&reasons::INVALID_PARAMETER, broken.join("; "))
 }
 
-/// The answer to a body in which `broken` rules were found here. It was sent on nevertheless, with values that the service is sure to refuse,
-/// because the service owns the other rules: the caller learns of all that are broken at once.
+/// Merges the violations found by the gateway with those of the service, so the client receives all
+/// of them at once.
+///
+/// A body with violations is still sent, with values that the service rejects, because the service
+/// owns the other rules.
 pub(crate) fn merge_violations<T>(answer: Result<Response<T>, Status>, mut violations: Vec<Violation>) -> Result<Response<T>, Rejection> {
     let rejection = match answer {
-        Ok(_) if !violations.is_empty() => return Err(Rejection::internal("a service accepted a body that breaks its rules")),
+        Ok(_) if !violations.is_empty() => return Err(Rejection::internal("a service accepted an invalid body")),
         Ok(answer) => return Ok(answer),
         Err(status) => rejection(status),
     };
@@ -82,12 +89,12 @@ pub(crate) fn merge_violations<T>(answer: Result<Response<T>, Status>, mut viola
     Err(Rejection::invalid(violations))
 }
 
-/// The header that tells the caller that this is the stored answer to an earlier request.
+/// Returns the replay header if this is the stored response of an earlier request.
 pub(crate) fn is_replayed<T>(answer: &Response<T>) -> Option<[(HeaderName, HeaderValue); 1]> {
     answer.metadata().contains_key(REPLAYED).then(replayed).map(|header| [header])
 }
 
-/// Whether this refusal is such an answer.
+/// Whether this error is the stored response of an earlier request.
 pub(crate) fn is_replay(refusal: &Rejection) -> bool {
     refusal.headers().iter().any(|(name, _)| name == REPLAYED)
 }
@@ -119,17 +126,19 @@ fn with_details(rejection: Rejection, details: &ErrorDetails) -> Rejection {
     rejection
 }
 
-/// A status that none of our services made: a transport, a proxy, a framework. Only its code counts.
+/// Converts a status that did not originate in our services (transport, proxy, framework) by its
+/// code alone.
 fn from_bare_code(code: Code) -> Rejection {
     let reason = match code {
         Code::InvalidArgument => &reasons::INVALID_PARAMETER,
         Code::NotFound => &reasons::NOT_FOUND,
         Code::AlreadyExists | Code::Aborted | Code::FailedPrecondition => &CONFLICT,
         Code::ResourceExhausted => &reasons::OVERLOADED,
-        // CANCELLED with our caller still waiting: the other side gave up, e.g. while it was stopping.
+        // CANCELLED although the client still waits: the server cancelled, e.g. during shutdown.
         Code::Unavailable | Code::Cancelled => &reasons::UPSTREAM_UNAVAILABLE,
         Code::DeadlineExceeded => &reasons::DEADLINE_EXCEEDED,
-        // Among them UNAUTHENTICATED and PERMISSION_DENIED: the internal token was refused, not the caller's.
+        // Includes UNAUTHENTICATED and PERMISSION_DENIED: they concern the internal token, not the
+        // client's.
         _ => return Rejection::new(&reasons::INTERNAL, "an unexpected error"),
     };
     Rejection::new(reason, reason.title)

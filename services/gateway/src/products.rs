@@ -1,4 +1,4 @@
-//! `/products`.
+//! HTTP handlers of `/products`.
 
 use std::{future::Future, sync::Arc};
 
@@ -26,17 +26,17 @@ mod body;
 
 use body::{Filters, Product, ProductInput, ProductPage};
 
-/// Add a product.
+/// Create a product
 ///
-/// With an `Idempotency-Key` the same request can be sent again for 24 hours and adds one product.
+/// With an `Idempotency-Key`, the request can be repeated for 24 hours and creates one product.
 #[utoipa::path(post, path = "/products", operation_id = "createProduct", tag = "products", security(("bearer" = ["products:write"])),
-    params(("Idempotency-Key" = Option<String>, Header, max_length = 255, description = "Visible ASCII, quoted or bare", example = "4be1c5c4-6f7c")),
+    params(("Idempotency-Key" = Option<String>, Header, max_length = 255, description = "Client-generated key of this request: visible ASCII, quoted or bare", example = "4be1c5c4-6f7c")),
     request_body = ProductInput,
     responses(
-        (status = 201, body = Product, description = "Added", headers(
+        (status = 201, body = Product, description = "The product is created", headers(
             ("Location" = String, description = "Path of the product"),
-            ("ETag" = String, description = "Its version in quotes"),
-            ("Idempotency-Replayed" = Option<String>, description = "`true` if this is the stored answer to an earlier request"))),
+            ("ETag" = String, description = "Version of the product, in quotes"),
+            ("Idempotency-Replayed" = Option<String>, description = "`true` if this is the stored response of an earlier request with this key"))),
         (status = 409, body = Problem, content_type = "application/problem+json",
             description = "`request_in_progress`: the first request with this key is still running"),
         (status = 422, body = Problem, content_type = "application/problem+json",
@@ -60,17 +60,18 @@ pub(crate) async fn create(
     Ok((StatusCode::CREATED, headers, replayed, Json(product)).into_response())
 }
 
-/// List products.
+/// List products
 ///
-/// With a cache (`cache.ttl_ms`) a page may be so old, and has the headers of a product that is read.
+/// Filters, sorting and cursor pagination. With the response cache enabled (`cache.ttl_ms`), a page
+/// may be up to that old and has the same cache headers as a single product.
 #[utoipa::path(get, path = "/products", operation_id = "listProducts", tag = "products", security(("bearer" = ["products:read"])),
-    params(Filters, ("If-None-Match" = Option<String>, Header, description = "Entity tags the caller has, or `*`; heeded if there is a cache")),
+    params(Filters, ("If-None-Match" = Option<String>, Header, description = "Entity tags of the client's copies, or `*`. Ignored without the response cache.")),
     responses(
-        (status = 200, body = ProductPage, description = "One page", headers(
-            ("ETag" = Option<String>, description = "What is in it, if there is a cache"),
-            ("Cache-Status" = Option<String>, description = "Where it comes from, if there is a cache (RFC 9211)"),
-            ("Age" = Option<u64>, description = "Seconds since products answered it, if it was kept"))),
-        (status = 304, description = "The caller has this page", headers(("ETag" = String, description = "What is in it"))),
+        (status = 200, body = ProductPage, description = "A page of products", headers(
+            ("ETag" = Option<String>, description = "Digest of the page. Only with the response cache."),
+            ("Cache-Status" = Option<String>, description = "Origin of the response (RFC 9211). Only with the response cache."),
+            ("Age" = Option<u64>, description = "Age of a cached response in seconds"))),
+        (status = 304, description = "The client's copy of the page is current", headers(("ETag" = String, description = "Digest of the page"))),
     ))]
 pub(crate) async fn list(
     State(Upstreams { mut products, cache, .. }): State<Upstreams>,
@@ -78,7 +79,7 @@ pub(crate) async fn list(
     no_cache: NoCache,
     headers: HeaderMap,
 ) -> Result<Response, Rejection> {
-    // A page has an entity tag only where it is kept: making one costs more than it saves.
+    // Pages have an entity tag only with the cache: hashing each response costs more than it saves.
     let if_none_match = if cache.is_enabled() { IfNoneMatch::read(&headers)? } else { IfNoneMatch::default() };
     let request = FindAllRequest::from(filters);
     let key = Key::Page(Arc::new(request.clone()));
@@ -87,19 +88,20 @@ pub(crate) async fn list(
     Ok(page.into_conditional_response(&if_none_match))
 }
 
-/// Read a product.
+/// Get a product
 ///
-/// With a cache (`cache.ttl_ms`) the answer may be so old, or older while products does not answer. `Cache-Control: no-cache` asks products.
+/// With the response cache enabled (`cache.ttl_ms`), the response may be up to that old, and older
+/// while the products service is unavailable. `Cache-Control: no-cache` bypasses the cache.
 #[utoipa::path(get, path = "/products/{id}", operation_id = "findProduct", tag = "products", security(("bearer" = ["products:read"])),
     params(
-        ("id" = String, Path, format = Uuid, description = "The product's id"),
-        ("If-None-Match" = Option<String>, Header, description = "Entity tags the caller has, or `*`", example = "\"3\"")),
+        ("id" = String, Path, format = Uuid, description = "Id of the product"),
+        ("If-None-Match" = Option<String>, Header, description = "Entity tags of the client's copies, or `*`", example = "\"3\"")),
     responses(
         (status = 200, body = Product, description = "The product", headers(
-            ("ETag" = String, description = "Its version in quotes"),
-            ("Cache-Status" = Option<String>, description = "Where it comes from, if there is a cache (RFC 9211)"),
-            ("Age" = Option<u64>, description = "Seconds since products answered it, if it was kept"))),
-        (status = 304, description = "The caller has this version", headers(("ETag" = String, description = "Its version in quotes"))),
+            ("ETag" = String, description = "Version of the product, in quotes"),
+            ("Cache-Status" = Option<String>, description = "Origin of the response (RFC 9211). Only with the response cache."),
+            ("Age" = Option<u64>, description = "Age of a cached response in seconds"))),
+        (status = 304, description = "The client's copy is current", headers(("ETag" = String, description = "Version of the product, in quotes"))),
     ))]
 pub(crate) async fn find(
     State(Upstreams { mut products, cache, .. }): State<Upstreams>,
@@ -116,18 +118,19 @@ pub(crate) async fn find(
     Ok(product.into_conditional_response(&if_none_match))
 }
 
-/// Replace a product.
+/// Replace a product
 ///
-/// `quantity` becomes what can be sold from now on; units that open reservations hold are not part of it.
+/// `quantity` becomes the number of units available for sale. Units held by open reservations are
+/// not included.
 #[utoipa::path(put, path = "/products/{id}", operation_id = "replaceProduct", tag = "products", security(("bearer" = ["products:write"])),
     params(
-        ("id" = String, Path, format = Uuid, description = "The product's id"),
-        ("If-Match" = Option<String>, Header, description = "Entity tags (10 at most) of the versions that may be replaced, or `*`", example = "\"3\"")),
+        ("id" = String, Path, format = Uuid, description = "Id of the product"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags of the versions that may be replaced (at most 10), or `*`", example = "\"3\"")),
     request_body = ProductInput,
     responses(
-        (status = 200, body = Product, description = "Replaced", headers(("ETag" = String, description = "Its new version in quotes"))),
+        (status = 200, body = Product, description = "The product is replaced", headers(("ETag" = String, description = "New version of the product, in quotes"))),
         (status = 412, body = Problem, content_type = "application/problem+json",
-            description = "`version_mismatch`: the product has none of these versions"),
+            description = "`version_mismatch`: the current version is none of these"),
     ))]
 pub(crate) async fn replace(
     State(Upstreams { products, cache, .. }): State<Upstreams>,
@@ -149,17 +152,19 @@ pub(crate) async fn replace(
     Ok(([(ETAG, etag(product.version))], Json(product)).into_response())
 }
 
-/// Remove a product.
+/// Delete a product
+///
+/// A product with open reservations cannot be deleted.
 #[utoipa::path(delete, path = "/products/{id}", operation_id = "removeProduct", tag = "products", security(("bearer" = ["products:write"])),
     params(
-        ("id" = String, Path, format = Uuid, description = "The product's id"),
-        ("If-Match" = Option<String>, Header, description = "Entity tags (10 at most) of the versions that may be removed, or `*`", example = "\"3\"")),
+        ("id" = String, Path, format = Uuid, description = "Id of the product"),
+        ("If-Match" = Option<String>, Header, description = "Entity tags of the versions that may be deleted (at most 10), or `*`", example = "\"3\"")),
     responses(
-        (status = 204, description = "Removed"),
+        (status = 204, description = "The product is deleted"),
         (status = 409, body = Problem, content_type = "application/problem+json",
-            description = "`product_in_use`: it has open reservations"),
+            description = "`product_in_use`: open reservations hold units of the product"),
         (status = 412, body = Problem, content_type = "application/problem+json",
-            description = "`version_mismatch`: the product has none of these versions"),
+            description = "`version_mismatch`: the current version is none of these"),
     ))]
 pub(crate) async fn remove(
     State(Upstreams { products, cache, .. }): State<Upstreams>,
@@ -175,12 +180,12 @@ pub(crate) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Makes a change to the first version of `if_match` that is the present one.
+/// Tries `change` with each version of `if_match` until one is the current version.
 async fn for_each_if_match<T, F: Future<Output = Result<T, Rejection>>>(
     if_match: IfMatch,
     change: impl Fn(Option<i64>) -> F,
 ) -> Result<T, Rejection> {
-    let mut mismatch = Rejection::new(&reasons::VERSION_MISMATCH, "the product has none of the versions in if-match");
+    let mut mismatch = Rejection::new(&reasons::VERSION_MISMATCH, "the current version is none of those in if-match");
     for version in if_match.expected_versions() {
         match change(version).await {
             Err(rejection) if *rejection.reason() == reasons::VERSION_MISMATCH => mismatch = rejection,

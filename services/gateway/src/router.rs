@@ -1,4 +1,4 @@
-//! Every route of the HTTP API, and who may use it.
+//! Routes of the HTTP API and their required scopes.
 
 use axum::Router;
 use palisade_middleware::{
@@ -12,11 +12,11 @@ use crate::{docs, openapi, orders, products, upstreams::Upstreams};
 
 const READ_PRODUCTS: Access = Access::Scope("products:read");
 const WRITE_PRODUCTS: Access = Access::Scope("products:write");
-// `orders:admin` stands for all actions on all orders; whose order it is, the service checks.
+// `orders:admin` grants all actions on all orders. The orders service checks the ownership.
 const READ_ORDERS: Access = Access::AnyScope(&["orders:read", "orders:admin"]);
 const WRITE_ORDERS: Access = Access::AnyScope(&["orders:write", "orders:admin"]);
 
-/// The method table of [`router`].
+/// Method table of [`router`].
 pub static METHODS: [Method; 14] = [
     Method::http("POST", "/products", WRITE_PRODUCTS),
     Method::http("GET", "/products", READ_PRODUCTS),
@@ -34,13 +34,13 @@ pub static METHODS: [Method; 14] = [
     Method::http("GET", "/docs/{asset}", Access::Public),
 ];
 
-/// The HTTP API over these services. The server stack stands around it: it makes the request's context, checks who asks against [`METHODS`],
-/// and writes refusals as problems.
+/// Returns the HTTP API over these services. The server stack around it creates the request
+/// context, authorizes by [`METHODS`] and encodes rejections as problems.
 pub fn router(upstreams: Upstreams) -> Router {
     Router::from(api().with_state(upstreams)).fallback(not_found).method_not_allowed_fallback(method_not_allowed)
 }
 
-/// The routes with their documentation.
+/// Returns the routes with their `OpenAPI` documentation.
 pub(crate) fn api() -> OpenApiRouter<Upstreams> {
     OpenApiRouter::with_openapi(openapi::Document::openapi())
         .routes(routes!(products::create, products::list))
@@ -55,10 +55,10 @@ pub(crate) fn api() -> OpenApiRouter<Upstreams> {
 }
 
 async fn not_found() -> Rejection {
-    Rejection::new(&reasons::NOT_FOUND, "there is nothing at this path")
+    Rejection::new(&reasons::NOT_FOUND, "unknown path")
 }
 
-/// The router adds `Allow`.
+/// The router adds the `Allow` header.
 async fn method_not_allowed() -> Rejection {
-    Rejection::new(&reasons::METHOD_NOT_ALLOWED, "see the header allow for the methods of this path")
+    Rejection::new(&reasons::METHOD_NOT_ALLOWED, "the allow header lists the methods of this path")
 }

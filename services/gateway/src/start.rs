@@ -1,4 +1,4 @@
-//! From a configuration to a running gateway.
+//! Startup of the gateway from its configuration.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -7,7 +7,7 @@ use axum::{Json, routing::get};
 use palisade_events::{Broker, Topic};
 use palisade_middleware::{
     admin,
-    auth::{CredentialsLayer, TokenPolicy, InternalTokens, Keys},
+    auth::{CredentialsLayer, InternalTokens, Keys, TokenPolicy},
     circuit_breaker, client,
     fault::Faults,
     health::{self, Readiness},
@@ -20,15 +20,15 @@ use palisade_proto::FILE_DESCRIPTOR_SET;
 
 use crate::{Cache, METHODS, Upstreams, config::Config, metrics, router};
 
-/// `aud` of the tokens that users bring.
+/// Required `aud` of user tokens.
 pub const AUDIENCE: &str = "palisade";
 
-/// The keys that the configuration names.
+/// Reads the configured keys.
 pub fn keys(config: &Config, process: &Process) -> anyhow::Result<Keys> {
     Ok(Keys::read(&config.auth, AUDIENCE, &config.identity, process.clock.clone())?)
 }
 
-/// Starts the gateway; it runs until the process stops. Answers its HTTP address.
+/// Starts the gateway, which runs until the process stops. Returns its HTTP address.
 pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<SocketAddr> {
     metrics::register();
     let readiness = process.readiness();
@@ -39,8 +39,9 @@ pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<S
     let products = client::connect("products", &products, idempotent.clone(), CredentialsLayer::new(tokens.clone(), "products"))?;
     let orders = client::connect("orders", &orders, idempotent, CredentialsLayer::new(tokens, "orders"))?;
     for (name, client) in [("products", &products), ("orders", &orders)] {
-        let endpoints = client.endpoints().context("a connected client has endpoints")?;
-        // What is kept is answered without products, which must not take this gateway away from those who ask.
+        let endpoints = client.endpoints().context("the client has no endpoints")?;
+        // Cached responses are served without products, so its failure must not take this gateway
+        // out of rotation.
         let required = name != "products" || !config.cache.serves_stale();
         readiness.watch(name, required, process.shutdown.clone(), health::grpc_probe(endpoints.clone()));
     }
@@ -57,7 +58,8 @@ pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<S
     address.with_context(|| format!("listen: {}", config.listen))
 }
 
-/// The cache, and what outdates it. Without its servers it serves as well: they are told, but not required.
+/// Starts the cache and its background tasks. Redis and NATS are reported by the readiness check
+/// but not required: the cache works without them.
 fn start_cache(config: &Config, process: &Process, readiness: &Readiness) -> anyhow::Result<Cache> {
     let (cache, tasks) = Cache::new(&config.cache)?;
     let Some(upkeep) = tasks else { return Ok(cache) };

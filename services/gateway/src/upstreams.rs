@@ -1,4 +1,4 @@
-//! The services behind the gateway.
+//! gRPC clients of the services behind the gateway.
 
 use http::{Request, Response};
 use palisade_proto::{
@@ -9,13 +9,13 @@ use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
 
 use crate::{cache::Cache, config};
 
-/// Whatever carries calls to a service and their answers back.
+/// Type-erased client stack.
 type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
 
-/// Largest answer that is read, in bytes: a page of 100 products with the longest texts fits.
+/// Maximum size of a response message, bytes. A page of 100 products with the longest texts fits.
 const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
 
-/// The client of orders.
+/// Client of the orders service.
 pub(crate) type OrdersClient = OrdersServiceClient<Transport>;
 
 /// Typed clients of the services. Cheap to clone.
@@ -28,35 +28,36 @@ pub struct Upstreams {
 }
 
 impl Upstreams {
-    /// Calls products and orders through these stacks ([`palisade_middleware::client::Client`]): deadline, retries, breaker and the internal
-    /// token are in them.
+    /// Calls products and orders through these stacks ([`palisade_middleware::client::Client`]),
+    /// which contain the deadline, retries, circuit breaker and internal token.
     pub fn new<P, O>(products: P, orders: O) -> Self
     where
         P: Service<Request<Body>, Response = Response<Body>, Error: Into<BoxError>, Future: Send> + Clone + Send + Sync + 'static,
         O: Service<Request<Body>, Response = Response<Body>, Error: Into<BoxError>, Future: Send> + Clone + Send + Sync + 'static,
     {
         Self {
-            products: ProductsServiceClient::new(Transport::new(products.map_err(into_status))).max_decoding_message_size(MAX_RESPONSE_BYTES),
+            products: ProductsServiceClient::new(Transport::new(products.map_err(into_status)))
+                .max_decoding_message_size(MAX_RESPONSE_BYTES),
             orders: OrdersServiceClient::new(Transport::new(orders.map_err(into_status))).max_decoding_message_size(MAX_RESPONSE_BYTES),
             events: config::OrderEvents::default(),
             cache: Cache::default(),
         }
     }
 
-    /// The same, with streams of events as set.
+    /// Sets the event stream settings.
     #[must_use]
     pub fn with_events(self, events: config::OrderEvents) -> Self {
         Self { events, ..self }
     }
 
-    /// The same, with answers to reads of products kept there.
+    /// Sets the response cache.
     #[must_use]
     pub fn with_cache(self, cache: Cache) -> Self {
         Self { cache, ..self }
     }
 }
 
-/// What a stack refuses is a status already, with its cause.
+/// Extracts the status of a stack error, with its source.
 fn into_status(error: impl Into<BoxError>) -> Status {
     Status::from_error(error.into())
 }

@@ -1,4 +1,5 @@
-//! The saga's tools on the admin port: are all invariants kept, which orders do not move, try this one again; and those of its events.
+//! Admin endpoints of the saga: invariant audit, stuck orders, manual retry, and dead-lettered
+//! events.
 
 mod events;
 
@@ -31,28 +32,30 @@ use crate::{
     store::{Error, SagaStatus, Store},
 };
 
-/// A due order that no worker took up for this long is a finding.
+/// Maximum time for which a due order may remain unclaimed. The audit reports it afterwards.
 const OVERDUE_AFTER: Duration = Duration::from_mins(1);
-/// An order that did not move for this long is listed as stuck.
+/// Maximum time for which an unfinished order may remain unchanged. It is listed as stuck
+/// afterwards.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
-/// As is one that was tried this often.
+/// Number of attempts from which an order is listed as stuck.
 const STUCK_ATTEMPTS: u32 = 5;
 const MAX_STUCK_LISTED: u32 = 100;
 const RESERVATIONS_PER_PAGE: u32 = 500;
 const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the tools work with.
+/// State of the admin endpoints.
 #[derive(Clone)]
 pub struct AdminState {
-    /// Where orders are kept.
+    /// Order store.
     pub store: Arc<dyn Store>,
-    /// Where reservations are kept.
+    /// Products client, for the list of open reservations.
     pub products: Products,
-    /// What time it is.
+    /// Source of the current time.
     pub clock: Arc<dyn Clock>,
 }
 
-/// `GET /invariants`, `GET /saga/stuck`, `POST /saga/retry/{id}`, `GET /events/dead`, `POST /events/redrive`.
+/// Routes `GET /invariants`, `GET /saga/stuck`, `POST /saga/retry/{id}`, `GET /events/dead` and
+/// `POST /events/redrive`.
 pub fn router(state: AdminState) -> Router {
     Router::new()
         .route("/invariants", get(invariants))
@@ -62,19 +65,19 @@ pub fn router(state: AdminState) -> Router {
         .with_state(state)
 }
 
-/// How far back a check goes.
+/// Query of `GET /invariants`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Scope {
-    /// 0 for all orders.
+    /// How far back the audit goes, hours. 0 audits all orders.
     #[serde(default)]
     hours: u32,
 }
 
-/// What a check has found.
+/// Result of an audit.
 struct Report {
     violations: usize,
-    /// Of `GET /invariants`.
+    /// Response body of `GET /invariants`.
     body: Value,
 }
 
@@ -85,7 +88,8 @@ async fn invariants(State(state): State<AdminState>, Query(Scope { hours }): Que
     }
 }
 
-/// Checks the invariants again and again until `stop`, for the metrics. No other check has a hand in these: what it looks at may be less, or more.
+/// Audits the invariants periodically until `stop` and sets the metric. Audits on request do not
+/// set it, because their scope may differ.
 pub async fn run_audit_loop(state: AdminState, config: config::Audit, stop: CancellationToken) {
     if config.interval_s == 0 {
         return;
@@ -94,13 +98,13 @@ pub async fn run_audit_loop(state: AdminState, config: config::Audit, stop: Canc
     let check = || async move {
         match state.check(config.lookback_hours).await {
             Ok(report) => metrics::record_audit(report.violations),
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the invariants could not be checked"),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "invariant audit failed"),
         }
     };
     task::run_with_duty_cycle(Duration::from_secs(config.interval_s), stop, check).await;
 }
 
-/// The id next to it.
+/// Returns the preceding UUID. Lists start after a given id, so that this includes `id` itself.
 fn previous_uuid(id: Uuid) -> Uuid {
     Uuid::from_u128(id.as_u128().saturating_sub(1))
 }
@@ -111,13 +115,14 @@ struct ReservationAudit {
 }
 
 impl AdminState {
-    /// What must hold of orders that are no older than so many `hours`; 0 for all.
+    /// Audits the orders of the last `hours` hours; 0 audits all orders.
     async fn check(&self, hours: u32) -> Result<Report, Error> {
         let now = self.clock.now();
         let since = Some(hours).filter(|hours| *hours > 0).and_then(|hours| now.checked_sub(time::Duration::hours(hours.into())));
         let audit = self.store.audit(now, OVERDUE_AFTER, since).await?;
         let mut violations: Vec<String> = audit.findings.iter().map(ToString::to_string).collect();
-        let context = Context::background().on_behalf_of(Arc::new(Principal::on_behalf_of("orders"))).with_deadline(Instant::now() + CHECK_TIMEOUT);
+        let context =
+            Context::background().on_behalf_of(Arc::new(Principal::on_behalf_of("orders"))).with_deadline(Instant::now() + CHECK_TIMEOUT);
         let reservations = match context::scope(context, self.compare_reservations(since)).await {
             Ok(found) => {
                 violations.extend(found.violations);
@@ -126,30 +131,33 @@ impl AdminState {
             Err(reason) => json!({ "checked": null, "reason": reason }),
         };
         for violation in &violations {
-            tracing::error!(%violation, "an invariant is broken");
+            tracing::error!(%violation, "invariant violated");
         }
         let counts: HashMap<&str, u64> = audit.counts.iter().map(|(status, count)| (status.as_str(), *count)).collect();
         let body = json!({ "ok": violations.is_empty(), "violations": violations, "orders": counts, "reservations": reservations });
         Ok(Report { violations: violations.len(), body })
     }
 
-    /// Every reservation that owns units has an order that wants them. Asked of products, page by page; a reservation has its order's id.
+    /// Checks that each reservation that owns units belongs to an order that needs them. Lists the
+    /// open reservations of products page by page; a reservation has the id of its order.
     async fn compare_reservations(&self, since: Option<OffsetDateTime>) -> Result<ReservationAudit, String> {
         let mut audit = ReservationAudit { checked: 0, violations: Vec::new() };
         let mut after = since.map(|since| previous_uuid(order::min_uuid_at(since)));
         loop {
             let page = self.products.open_reservations(after, RESERVATIONS_PER_PAGE).await;
-            let page = page.map_err(|status| format!("products answers {:?}", status.code()))?;
+            let page = page.map_err(|status| format!("products returned {:?}", status.code()))?;
             let Some((last, _)) = page.last() else { return Ok(audit) };
             after = Some(*last);
             let ids: Vec<OrderId> = page.iter().map(|(id, _)| OrderId::from(*id)).collect();
-            // Read after the reservations: an order is there before its reservation and only then moves on.
+            // Read the orders after their reservations: an order exists before its reservation, and
+            // only then changes its status.
             let statuses = self.store.saga_statuses(&ids).await.map_err(|error| error.to_string())?;
             let statuses: HashMap<Uuid, SagaStatus> =
                 statuses.into_iter().map(|standing| (standing.order_id.as_uuid(), standing)).collect();
             for (id, confirmed) in page {
                 audit.checked += 1;
-                // What changed between the two readings is no finding: once it is over, both stores agree.
+                // A change between the two reads is not a violation: on a second read both stores
+                // agree.
                 if reservation_mismatch(id, confirmed, statuses.get(&id)).is_some()
                     && let Some(violation) = self.recheck_mismatch(id).await?
                 {
@@ -159,10 +167,11 @@ impl AdminState {
         }
     }
 
-    /// As [`disagreement`] of one reservation and its order as they are now; none if the reservation is no longer open.
+    /// Reads one reservation and its order again and returns their [`reservation_mismatch`].
+    /// Returns `None` if the reservation is no longer open.
     async fn recheck_mismatch(&self, id: Uuid) -> Result<Option<String>, String> {
         let page = self.products.open_reservations(Some(previous_uuid(id)), 1).await;
-        let page = page.map_err(|status| format!("products answers {:?}", status.code()))?;
+        let page = page.map_err(|status| format!("products returned {:?}", status.code()))?;
         let Some((_, confirmed)) = page.into_iter().find(|(open, _)| *open == id) else { return Ok(None) };
         let statuses = self.store.saga_statuses(&[OrderId::from(id)]).await.map_err(|error| error.to_string())?;
         Ok(reservation_mismatch(id, confirmed, statuses.first()))
@@ -173,12 +182,12 @@ fn reservation_mismatch(id: Uuid, confirmed: bool, saga: Option<&SagaStatus>) ->
     let Some(saga) = saga else { return Some(format!("reservation {id} has no order")) };
     let needed = match saga.status {
         Status::Pending => !confirmed,
-        // The order can be one step behind what products has, never the other way round.
+        // The order may be one step behind its reservation, never ahead of it.
         Status::ProductReserved | Status::Confirmed | Status::Completed => true,
         Status::Failed | Status::Cancelled => false,
     };
     let consistent = needed || saga.release_pending;
-    (!consistent).then(|| format!("order {id} is {} without a release queued, its reservation still owns units", saga.status.as_str()))
+    (!consistent).then(|| format!("order {id} is {} without a pending release, but its reservation still owns units", saga.status.as_str()))
 }
 
 async fn stuck(State(state): State<AdminState>) -> Response {
@@ -210,6 +219,6 @@ async fn retry(State(state): State<AdminState>, Path(id): Path<String>) -> Respo
 }
 
 fn unavailable(error: &Error) -> Response {
-    tracing::warn!(error = error as &dyn std::error::Error, "the store gave the admin port no answer");
-    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ok": null, "reason": "the store does not answer" }))).into_response()
+    tracing::warn!(error = error as &dyn std::error::Error, "order store unavailable, admin request failed");
+    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ok": null, "reason": "the order store is unavailable" }))).into_response()
 }

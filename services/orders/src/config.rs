@@ -1,4 +1,4 @@
-//! Everything that can be set of the orders service.
+//! Configuration of the orders service.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -15,58 +15,59 @@ use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-/// The orders service.
+/// Orders service.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// gRPC address.
+    /// Listen address of the gRPC port.
     pub listen: SocketAddr,
-    /// Address for health, metrics and the saga's tools. Keep it from the public.
+    /// Listen address of the admin port: health, metrics and saga administration. Keep it private.
     pub admin_listen: SocketAddr,
-    /// Where orders are kept.
+    /// Order store.
     pub store: Store,
-    /// The saga.
+    /// Saga.
     pub saga: Saga,
-    /// Who is told of changes.
+    /// Event broker for order changes.
     pub events: palisade_events::Config,
-    /// Those who watch orders.
+    /// Order watch streams.
     pub watch: Watch,
-    /// The check of the invariants.
+    /// Periodic invariant audit.
     pub audit: Audit,
-    /// The services that orders calls.
+    /// Called services.
     pub upstreams: Upstreams,
-    /// The key that signs calls to products.
+    /// Signing key for calls to products.
     pub identity: auth::Identity,
-    /// Whose tokens are believed.
+    /// Accepted token issuers and keys.
     pub auth: auth::Config,
-    /// Where callers are told of this service.
+    /// Registration in service discovery.
     pub registration: registration::Config,
-    /// Limits of the gRPC port.
+    /// Limits of the gRPC server.
     pub server: server::Config,
     /// Traces and logs.
     pub telemetry: telemetry::Config,
 }
 
-/// Where orders are kept.
+/// Order store.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// `postgres://…` or `sqlite://path`.
+    /// Connection string, `postgres://…` or `sqlite://path`.
     #[serde(skip_serializing)]
     #[schemars(with = "Option<String>")]
     pub url: Option<SecretString>,
-    /// File with the URL, for URLs that hold a password.
+    /// File with the connection string, for connection strings that contain a password.
     pub url_file: Option<PathBuf>,
-    /// Most connections to the database server.
+    /// Maximum connections to the database server.
     pub max_connections: u32,
-    /// Longest time of one call to the store, milliseconds.
+    /// Maximum duration of one store call, milliseconds. The call fails afterwards.
     pub timeout_ms: u64,
-    /// Bring the schema up to date at the start. Safe with several replicas; `false` if a job does it.
+    /// Migrate the schema at start-up. Safe with several replicas; `false` if a separate job does
+    /// it.
     pub migrate: bool,
 }
 
 impl Store {
-    /// The connection string, wherever it is.
+    /// Returns the connection string from `url` or `url_file`.
     pub fn url(&self) -> Result<SecretString, Error> {
         config::secret(("store.url", &self.url), ("store.url_file", &self.url_file))
     }
@@ -78,21 +79,24 @@ impl Default for Store {
     }
 }
 
-/// The saga.
+/// Saga.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Saga {
-    /// An order still PENDING after this long fails with `products_unavailable`, milliseconds.
+    /// Maximum time for which an order may stay PENDING, milliseconds. It fails with
+    /// `products_unavailable` afterwards.
     pub deadline_ms: u64,
-    /// How long an order belongs to whoever took it up, milliseconds.
+    /// Lease duration of a worker on an order, milliseconds. Another worker may claim the order
+    /// afterwards.
     pub lease_ms: u64,
-    /// How long `CreateOrder` waits for the end before it answers PENDING, milliseconds.
+    /// Maximum time for which `CreateOrder` waits for the saga, milliseconds. It returns the
+    /// PENDING order afterwards.
     pub inline_wait_ms: u64,
-    /// How often the worker looks for due orders, milliseconds.
+    /// Interval at which the worker polls for due orders, milliseconds.
     pub poll_interval_ms: u64,
-    /// Orders that the worker takes up at once.
+    /// Maximum number of orders that a worker processes concurrently.
     pub batch: u32,
-    /// How long events are kept that were published, hours.
+    /// Retention of published events in the outbox, hours.
     pub event_retention_hours: u64,
 }
 
@@ -102,11 +106,12 @@ impl Default for Saga {
     }
 }
 
-/// Those who watch orders.
+/// Order watch streams.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Watch {
-    /// How often watched orders are looked at, in case that nothing told of a change; 20 % more or less. Milliseconds.
+    /// Interval at which watched orders are polled, ±20 %, milliseconds. Bounds the delay of a
+    /// change whose notification was lost.
     pub poll_interval_ms: u64,
 }
 
@@ -116,14 +121,15 @@ impl Default for Watch {
     }
 }
 
-/// The check of the invariants that goes on beside the work.
+/// Periodic invariant audit.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Audit {
-    /// How long the pause is between two checks, seconds; 19 times as long as the last one took if that is longer. 0 for none but those that
-    /// somebody asks for on the admin port.
+    /// Pause between two audits, seconds; at least 19 times the duration of the last audit. 0
+    /// disables periodic audits; audits on the admin port remain available.
     pub interval_s: u64,
-    /// How far back it goes: orders that were made before are left out. Hours; 0 for all that are stored, which takes the longer the more there are.
+    /// Age limit of audited orders, hours. Older orders are skipped. 0 audits all orders, which
+    /// takes longer the more orders are stored.
     pub lookback_hours: u32,
 }
 
@@ -133,16 +139,16 @@ impl Default for Audit {
     }
 }
 
-/// The services that orders calls.
+/// Called services.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Upstreams {
-    /// The products service; at `http://127.0.0.1:5000` unless its `url` is set.
+    /// Products service. Its `url` defaults to `http://127.0.0.1:5000`.
     pub products: client::Config,
 }
 
 impl Upstreams {
-    /// How products is called.
+    /// Returns the client configuration for products, including the default URL.
     pub fn products(&self) -> client::Config {
         self.products.clone().with_default_url("http://127.0.0.1:5000")
     }
@@ -180,9 +186,9 @@ impl Validate for Config {
             ("store.max_connections", self.store.max_connections.into()),
             ("saga.deadline_ms", self.saga.deadline_ms),
             ("saga.lease_ms", self.saga.lease_ms),
-            ("saga.poll_ms", self.saga.poll_interval_ms),
+            ("saga.poll_interval_ms", self.saga.poll_interval_ms),
             ("saga.batch", self.saga.batch.into()),
-            ("watch.poll_ms", self.watch.poll_interval_ms),
+            ("watch.poll_interval_ms", self.watch.poll_interval_ms),
         ];
         match positive.into_iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(Error::rule(key, "must be greater than 0")),
@@ -194,8 +200,8 @@ impl Validate for Config {
 impl ServiceConfig for Config {
     fn check(&self) -> anyhow::Result<()> {
         if !crate::store::is_supported_url(self.store.url()?.expose_secret()) {
-            // Not repeated: it may hold a password.
-            return Err(Error::rule("store.url", "is no connection string of a known store").into());
+            // The value is not part of the message: it may contain a password.
+            return Err(Error::rule("store.url", "must be a connection string of a supported store").into());
         }
         self.upstreams.products().tls.check()?;
         self.events.url()?;

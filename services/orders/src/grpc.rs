@@ -1,4 +1,5 @@
-//! `palisade.orders.v1`: what callers may ask of orders, and in whose name.
+//! gRPC service `palisade.orders.v1`: authorization, idempotent creation, queries and status
+//! changes.
 
 mod convert;
 pub mod refusal;
@@ -27,20 +28,19 @@ use tokio::{
 use tonic::{Request, Response, Status};
 
 use crate::{
-    config,
-    saga_executor::SagaExecutor,
-    metrics,
+    config, metrics,
     order::{Actor, NewOrder, Order, OrderId, Status as OrderStatus},
+    saga_executor::SagaExecutor,
     store::{Create, CreateResult, IdempotencyKey, RemoveResult, SetStatusResult, Store},
     watch::OrderWatchers,
 };
 
 const READ: Access = Access::AnyScope(&["orders:read", ADMIN]);
 const WRITE: Access = Access::AnyScope(&["orders:write", ADMIN]);
-/// Whoever has it acts on all orders.
+/// Scope that grants access to the orders of all users.
 const ADMIN: &str = "orders:admin";
 
-/// Who may call what.
+/// Methods and their required scopes.
 pub static METHODS: [Method; 6] = [
     Method::grpc("/palisade.orders.v1.OrdersService/CreateOrder", WRITE),
     Method::grpc("/palisade.orders.v1.OrdersService/FindAll", READ),
@@ -50,24 +50,24 @@ pub static METHODS: [Method; 6] = [
     Method::grpc("/palisade.orders.v1.OrdersService/Remove", WRITE),
 ];
 
-/// Time kept back from the caller's deadline for the answer itself.
+/// Time reserved for the response before the caller's deadline.
 const RESPONSE_MARGIN: Duration = Duration::from_millis(100);
-/// When a caller should ask again whose first request is still at work.
+/// `Retry-After` for a request whose idempotency key belongs to a request in progress.
 const IN_PROGRESS_RETRY: Duration = Duration::from_secs(1);
 
-/// The service behind the contract.
+/// gRPC service implementation.
 pub struct Orders {
-    /// Where orders are kept.
+    /// Order store.
     pub store: Arc<dyn Store>,
-    /// Who waits for news of them.
+    /// Watchers of orders.
     pub watchers: OrderWatchers,
-    /// What takes them to their end.
+    /// Executor of the sagas.
     pub executor: SagaExecutor,
-    /// What it is a part of.
+    /// Process that the service runs in.
     pub process: Process,
-    /// Seals page positions.
+    /// Seals page cursors.
     pub cursor: Cursor,
-    /// Times of the saga.
+    /// Timing of the saga.
     pub config: config::Saga,
 }
 
@@ -107,11 +107,11 @@ impl OrdersService for Orders {
         let principal = context::current_principal()?;
         let request = request.into_inner();
         let to = convert::status(request.status())
-            .ok_or_else(|| Rejection::invalid(vec![convert::violation("status", "required", "must be a status of an order")]))?;
+            .ok_or_else(|| Rejection::invalid(vec![convert::violation("status", "required", "must be an order status")]))?;
         let order = self.find_authorized(&principal, &request.id).await?;
         let by = if principal.has_scope(ADMIN) { Actor::Admin } else { Actor::Owner };
         if to == OrderStatus::Completed && by != Actor::Admin && order.status != to {
-            return Err(insufficient_scope("only orders:admin completes an order").into());
+            return Err(insufficient_scope("completing an order requires the scope orders:admin").into());
         }
         let changed = self.store.set_status(order.id, to, by, self.process.clock.now()).await.map_err(refusal::from_store_error)?;
         match changed {
@@ -136,7 +136,8 @@ impl OrdersService for Orders {
 }
 
 impl Orders {
-    /// The order, if `principal` may know of it: another user's is as absent as one that never was.
+    /// Returns the order if `principal` may see it. The order of another user is reported as not
+    /// found, like a missing one.
     async fn find_authorized(&self, principal: &Principal, id: &str) -> Result<Order, Rejection> {
         let id = convert::id(id)?;
         let order = self.store.find(id).await.map_err(refusal::from_store_error)?;
@@ -174,14 +175,15 @@ impl Orders {
             CreateResult::Replayed { response } => convert::create_response(&convert::decode_stored_response(&response)?, true),
             CreateResult::KeyReused => Err(Rejection::new(&reasons::IDEMPOTENCY_KEY_REUSED, "the key was used with another body").into()),
             CreateResult::InProgress => {
-                let rejection = Rejection::new(&reasons::REQUEST_IN_PROGRESS, "the first request with this key is still at work");
+                let rejection = Rejection::new(&reasons::REQUEST_IN_PROGRESS, "the first request with this key is still in progress");
                 Err(rejection.with_retry_after(IN_PROGRESS_RETRY).into())
             }
         }
     }
 
-    /// Accepts the order and runs its saga in a task of its own; the latter tells how the order stood at last. Whoever stops waiting, for either of the two,
-    /// stops nothing, and a process that is told to stop ends it first: its lease would keep everybody else from it.
+    /// Accepts the order and runs its saga in a task of its own. The receiver yields the order as
+    /// the saga left it. Cancelling the request cancels neither of the two. A process that shuts
+    /// down finishes the task first, because its lease would block all other workers.
     async fn accept_and_run(&self, create: Create, now: OffsetDateTime) -> Result<(CreateResult, oneshot::Receiver<Order>), Rejection> {
         let (creation_sender, creation) = oneshot::channel();
         let (finish, finished) = oneshot::channel();
@@ -193,19 +195,21 @@ impl Orders {
                 metrics::record_idempotent_create(creation);
             }
             let claimed = if let Ok(CreateResult::Created(claimed)) = &creation { Some(claimed.clone()) } else { None };
-            // Nobody may be waiting any more.
+            // The receiver may be gone.
             let _ = creation_sender.send(creation);
             if let Some(claimed) = claimed {
                 metrics::record_saga_started();
-                let encode_response = move |order: &Order| (!order.is_in_progress()).then(|| convert::encode_stored_response(order, key.clone())).flatten();
+                let encode_response =
+                    move |order: &Order| (!order.is_in_progress()).then(|| convert::encode_stored_response(order, key.clone())).flatten();
                 let _ = finish.send(executor.run(claimed, &encode_response).await);
             }
         });
-        let creation = creation.await.map_err(|_| Rejection::internal("the work on an order ended without a result"))?;
+        let creation = creation.await.map_err(|_| Rejection::internal("the saga task ended without a result"))?;
         Ok((creation.map_err(refusal::from_store_error)?, finished))
     }
 
-    /// The order when its saga is through, or as it was accepted if that takes longer than the caller can wait.
+    /// Waits for the saga and returns the order as it left it, or the accepted order when the
+    /// inline wait ends first.
     async fn wait_for_saga(&self, finished: oneshot::Receiver<Order>, accepted: Order, key: Option<&IdempotencyKey>) -> Order {
         let order = match timeout(self.inline_wait(), finished).await {
             Ok(Ok(order)) => order,
@@ -217,11 +221,13 @@ impl Orders {
         order
     }
 
-    /// Has a worker take the order up at once from the request that made it, which is most likely dead: its lease would say so much later. If it is
-    /// only slow it loses the order, and some steps are done twice, which is why each may be. A worker that has the order by now keeps it.
+    /// Expires the lease of the request that created the order, so that a worker resumes the saga
+    /// at once. That request has most likely died, and its lease would expire much later. If it is
+    /// merely slow, it loses the order and some steps run twice, which is safe because every step
+    /// is idempotent. The lease of a worker stays in force.
     async fn expire_creator_lease(&self, order: &Order) {
         if let Err(error) = self.store.expire_creator_lease(order.id, self.process.clock.now()).await {
-            tracing::warn!(order_id = %order.id, error = &error as &dyn std::error::Error, "a worker takes the order up when its lease is over");
+            tracing::warn!(order_id = %order.id, error = &error as &dyn std::error::Error, "cannot expire the creator's lease, a worker resumes the order when it expires");
         }
     }
 
@@ -231,23 +237,23 @@ impl Orders {
         remaining.map_or(max_wait, |remaining| max_wait.min(remaining.saturating_sub(RESPONSE_MARGIN)))
     }
 
-    /// What is answered now is what every replay answers.
+    /// Stores the response for all replays of the request.
     async fn store_response(&self, order: &Order, key: Option<&IdempotencyKey>) {
         let Some(response) = convert::encode_stored_response(order, key.cloned()) else { return };
         if let Err(error) = self.store.store_response(order.id, response).await {
-            // The next replay answers from the order as it stands then.
-            tracing::warn!(order_id = %order.id, error = &error as &dyn std::error::Error, "the answer could not be kept for replays");
+            // The next replay builds its response from the order's state at that time.
+            tracing::warn!(order_id = %order.id, error = &error as &dyn std::error::Error, "cannot store the response for replays");
         }
     }
 }
 
-/// Whose orders the call is about: the caller's own, or another's for an admin.
+/// Returns the user whose orders the call concerns: the caller, or any user for an admin.
 fn effective_user_id<'a>(principal: &'a Principal, user_id: &'a str) -> Result<&'a str, Rejection> {
     match user_id {
         "" => Ok(&principal.subject),
         own if own == principal.subject => Ok(own),
         other if principal.has_scope(ADMIN) => Ok(other),
-        _ => Err(insufficient_scope("acting for another user needs the scope orders:admin")),
+        _ => Err(insufficient_scope("acting for another user requires the scope orders:admin")),
     }
 }
 
@@ -256,7 +262,7 @@ fn insufficient_scope(detail: &'static str) -> Rejection {
 }
 
 impl Order {
-    /// Still on its way: answered with 202 over HTTP.
+    /// Whether the saga is still running. The HTTP response is then 202.
     fn is_in_progress(&self) -> bool {
         matches!(self.status, OrderStatus::Pending | OrderStatus::ProductReserved)
     }

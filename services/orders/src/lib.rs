@@ -1,14 +1,14 @@
-//! The orders service: orders, and the saga that takes each to its end.
+//! Orders service: orders and the saga that reserves and confirms their stock.
 
 pub mod admin;
 pub mod config;
-pub mod saga_executor;
 pub mod grpc;
 pub mod metrics;
 pub mod order;
 pub mod products;
 pub mod relay;
 pub mod saga;
+pub mod saga_executor;
 pub mod start;
 pub mod store;
 pub mod watch;

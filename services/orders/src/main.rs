@@ -1,4 +1,4 @@
-//! The orders service as a program of its own.
+//! Binary of the orders service.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use palisade_middleware::{process::run, telemetry::TrustBoundary};
 use palisade_orders::{Config, keys, start};
 
 fn main() -> ExitCode {
-    run("orders", "Orders and their saga over gRPC.", TrustBoundary::Internal, |config: Config, process| async move {
+    run("orders", "Orders service: orders and their saga, over gRPC.", TrustBoundary::Internal, |config: Config, process| async move {
         let keys = keys(&config, &process)?;
         start(config, keys, &process)?;
         Ok(())

@@ -1,4 +1,5 @@
-//! What this service counts beside the hops: orders, their sagas, the outbox. Every name and every word of a label stands here, once.
+//! Metrics of the orders service: orders, sagas, idempotency keys, outbox and invariants. Names and
+//! label values are defined here only.
 
 mod step;
 
@@ -16,35 +17,36 @@ use crate::{
 
 pub(crate) use step::Step;
 
-/// Every metric of this service's own.
+/// Metric catalogue of the service.
 pub static METRICS: &[Metric] = &[
-    Metric::counter("palisade.orders", &["outcome"], "Orders that reached an outcome"),
-    Metric::counter("palisade.idempotency.requests", &["outcome"], "Creates asked for with an idempotency key, by what the key said"),
-    Metric::counter("palisade.saga.started", &["saga"], "Sagas begun"),
-    Metric::counter("palisade.saga.finished", &["saga", "outcome"], "Sagas ended"),
-    Metric::durations("palisade.saga.step.duration", &["saga", "step", "outcome"], "Duration of single steps of sagas, by their answer"),
-    Metric::gauge("palisade.saga.in_flight", &["saga", "state"], "Sagas under way, as the store has them"),
-    Metric::seconds("palisade.saga.oldest_in_flight", &["saga"], "Age of the oldest saga under way"),
+    Metric::counter("palisade.orders", &["outcome"], "Orders that reached an outcome, by outcome"),
+    Metric::counter("palisade.idempotency.requests", &["outcome"], "Create requests with an idempotency key, by outcome"),
+    Metric::counter("palisade.saga.started", &["saga"], "Sagas started"),
+    Metric::counter("palisade.saga.finished", &["saga", "outcome"], "Sagas finished"),
+    Metric::durations("palisade.saga.step.duration", &["saga", "step", "outcome"], "Duration of saga steps, by outcome"),
+    Metric::gauge("palisade.saga.in_flight", &["saga", "state"], "Unfinished sagas, by order status"),
+    Metric::seconds("palisade.saga.oldest_in_flight", &["saga"], "Time since the last change of the oldest unfinished saga"),
     events::PENDING,
     events::OLDEST_AGE,
     events::PUBLISH_ATTEMPTS,
-    Metric::gauge("palisade.outbox.dead", &[], "Events put aside because the broker refused them too often"),
-    Metric::gauge("palisade.invariant.violations", &["check"], "What the last audit found broken; must be 0"),
+    Metric::gauge("palisade.outbox.dead_lettered", &[], "Dead-lettered events, rejected repeatedly by the broker"),
+    Metric::gauge("palisade.invariant.violations", &["check"], "Invariant violations found by the last audit; must be 0"),
 ];
 
-/// The only saga.
+/// Value of the `saga` label.
 pub(crate) const SAGA: &str = "create_order";
 
-// What an idempotency key says of its request.
+// Values of the `outcome` label of idempotent requests.
 const NEW: &str = "new";
 const REPLAY: &str = "replay";
 const CONFLICT: &str = "conflict";
 const IN_PROGRESS: &str = "in_progress";
 
-/// The statuses in which an order may have work left.
+/// Statuses of orders that may have work left.
 const UNFINISHED: [Status; 4] = [Status::Pending, Status::ProductReserved, Status::Cancelled, Status::Failed];
 
-/// Tells of every metric, and makes every series there can be: a rate sees no event that made its series.
+/// Describes all metrics and registers all series with value 0. A rate would miss the first event
+/// of a series that is created later.
 pub fn register() {
     describe(METRICS);
     for outcome in [NEW, REPLAY, CONFLICT, IN_PROGRESS] {
@@ -72,27 +74,27 @@ pub fn register() {
 
 fn register_steps<S: Step>() {
     for outcome in S::OUTCOMES {
-        // A histogram that was looked up is there.
+        // Looking up a histogram registers it.
         drop(step_duration(S::NAME, outcome));
     }
 }
 
-/// An order was asked for with an idempotency key.
+/// Records a create request with an idempotency key.
 pub(crate) fn record_idempotent_create(creation: &CreateResult) {
     idempotency_requests(key_outcome(creation)).increment(1);
 }
 
-/// An order was accepted.
+/// Records the start of a saga.
 pub(crate) fn record_saga_started() {
     sagas_started().increment(1);
 }
 
-/// Products answered a step of the saga, or did not.
+/// Records the outcome and duration of a saga step.
 pub(crate) fn record_step<S: Step>(result: &S, took: Duration) {
     step_duration(S::NAME, result.outcome()).record(took);
 }
 
-/// An order went from one status to another, by its saga or by a person.
+/// Records a status transition, by the saga or by a user.
 pub(crate) fn record_transition(from: Status, to: Status) {
     let Some(outcome) = outcome(to) else { return };
     order_outcomes(outcome).increment(1);
@@ -101,7 +103,7 @@ pub(crate) fn record_transition(from: Status, to: Status) {
     }
 }
 
-/// How the store says things stand.
+/// Sets the gauges from the store's statistics.
 pub(crate) fn record_stats(stats: &Stats) {
     for status in UNFINISHED {
         let count = stats.unfinished.iter().find(|(unfinished, _)| *unfinished == status).map_or(0, |(_, count)| *count);
@@ -112,12 +114,12 @@ pub(crate) fn record_stats(stats: &Stats) {
     outbox_dead().set(as_f64(stats.dead));
 }
 
-/// An audit found so much broken.
+/// Sets the number of violations that the periodic audit found.
 pub(crate) fn record_audit(violations: usize) {
     violations_gauge().set(as_f64(violations as u64));
 }
 
-/// The word for what an idempotency key said.
+/// Returns the `outcome` label of an idempotent request.
 pub(crate) fn key_outcome(creation: &CreateResult) -> &'static str {
     match creation {
         CreateResult::Created(_) => NEW,
@@ -127,7 +129,7 @@ pub(crate) fn key_outcome(creation: &CreateResult) -> &'static str {
     }
 }
 
-/// The word for a status that is an outcome.
+/// Returns the `outcome` label of a status, or `None` for an intermediate status.
 fn outcome(status: Status) -> Option<&'static str> {
     match status {
         Status::Pending | Status::ProductReserved => None,
@@ -138,7 +140,8 @@ fn outcome(status: Status) -> Option<&'static str> {
     }
 }
 
-/// It ends with the first outcome, even one that a person chose; what becomes of the order later is no saga.
+/// Whether the transition ends the saga. The first outcome ends it, even one that a user chose;
+/// later changes of the order belong to no saga.
 fn ends_saga(from: Status, to: Status) -> bool {
     outcome(from).is_none() && outcome(to).is_some()
 }
@@ -172,7 +175,7 @@ fn oldest_in_flight() -> Gauge {
 }
 
 fn outbox_dead() -> Gauge {
-    metrics::gauge!("palisade.outbox.dead")
+    metrics::gauge!("palisade.outbox.dead_lettered")
 }
 
 fn violations_gauge() -> Gauge {

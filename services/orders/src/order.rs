@@ -1,4 +1,4 @@
-//! An order as the business knows it: no I/O, no clock, no wire.
+//! Order domain model, free of I/O, clocks and wire formats.
 
 use std::{collections::HashMap, fmt, str::FromStr};
 
@@ -13,76 +13,76 @@ pub use self::{
     status::{Actor, FailureReason, Status, UnknownName},
 };
 
-/// An order.
+/// Order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
-    /// Chosen by this service; also the id of the reservation at products.
+    /// Id, chosen by this service. It is also the id of the reservation at products.
     pub id: OrderId,
-    /// Whose order it is: a token's `sub`.
+    /// Owner: the `sub` of a token.
     pub user_id: String,
-    /// 1..=[`MAX_ITEMS`], each product once, in the order they were sent.
+    /// 1..=[`MAX_ITEMS`] lines, one per product, in the order of the request.
     pub lines: Vec<Line>,
-    /// Sum of the subtotals in minor units; absent until the stock was reserved.
+    /// Sum of the subtotals in minor units. `None` until the stock is reserved.
     pub total_minor: Option<i64>,
-    /// Where the order stands.
+    /// Current status.
     pub status: Status,
-    /// Why it failed; only with [`Status::Failed`].
+    /// Reason of the failure. Set only with [`Status::Failed`].
     pub failure_reason: Option<FailureReason>,
-    /// When it was accepted.
+    /// Time of acceptance.
     pub created_at: OffsetDateTime,
-    /// When its status changed last.
+    /// Time of the last status change.
     pub updated_at: OffsetDateTime,
-    /// Counts the statuses it has had, from 1.
+    /// Number of statuses so far, from 1.
     pub version: i64,
 }
 
-/// Names an order: a UUID v7.
+/// Order id, a UUID v7.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrderId(Uuid);
 
-/// One product of an order.
+/// Order line: one product and its quantity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// The product's id.
+    /// Id of the product.
     pub product_id: Uuid,
     /// Units, 1..=[`MAX_QUANTITY`].
     pub quantity: i64,
-    /// What products said when it reserved the stock; absent until then.
+    /// Name and price from products. `None` until the stock is reserved.
     pub snapshot: Option<ProductSnapshot>,
 }
 
-/// Name and price of a product as they were when its stock was reserved.
+/// Name and price of a product at the time of the reservation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProductSnapshot {
-    /// The product's name.
+    /// Name of the product.
     pub name: String,
-    /// Price of one unit in minor units.
+    /// Unit price in minor units.
     pub unit_price_minor: i64,
 }
 
 /// One line of the reservation that products holds for an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldLine {
-    /// The product's id.
+    /// Id of the product.
     pub product_id: Uuid,
-    /// Units held.
+    /// Reserved units.
     pub quantity: i64,
-    /// The product's name and price.
+    /// Name and price of the product.
     pub snapshot: ProductSnapshot,
 }
 
-/// The lines of an order with names and prices, and what they cost together.
+/// Order lines with names and prices, and their total.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Priced {
     lines: Vec<Line>,
     total_minor: i64,
 }
 
-/// What products holds cannot be the order's lines.
+/// The reservation does not fit the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PricingError {
-    /// The reservation has other products or quantities than the order.
-    #[error("the reservation has other lines than the order")]
+    /// Products or quantities of the reservation differ from the order.
+    #[error("the lines of the reservation differ from the order")]
     LineMismatch,
     /// A price is negative.
     #[error("the reservation has a negative price")]
@@ -93,7 +93,7 @@ pub enum PricingError {
 }
 
 impl Order {
-    /// The order that `new` asks for, as it is when it is accepted at `now`.
+    /// Creates a PENDING order from `new`, accepted at `now`.
     pub fn accepted(id: OrderId, new: NewOrder, now: OffsetDateTime) -> Self {
         let (user_id, lines) = new.into_parts();
         Self {
@@ -111,12 +111,12 @@ impl Order {
 }
 
 impl OrderId {
-    /// A new id whose order in time is `now`'s.
+    /// Generates an id that sorts by the time `now`.
     pub fn generate(now: OffsetDateTime) -> Self {
         Self(new_uuid(now))
     }
 
-    /// The id as a UUID.
+    /// Returns the id as a UUID.
     pub fn as_uuid(self) -> Uuid {
         self.0
     }
@@ -143,14 +143,15 @@ impl fmt::Display for OrderId {
 }
 
 impl Line {
-    /// Price × quantity in minor units; absent until the stock was reserved.
+    /// Unit price × quantity in minor units. `None` until the stock is reserved.
     pub fn subtotal_minor(&self) -> Option<i64> {
         self.snapshot.as_ref()?.unit_price_minor.checked_mul(self.quantity)
     }
 }
 
 impl Priced {
-    /// Copies what products holds onto `lines`, which it must match line by line.
+    /// Copies names and prices from the reservation to `lines`. Both must have the same products
+    /// and quantities.
     pub fn new(lines: &[Line], held: &[HeldLine]) -> Result<Self, PricingError> {
         let mut by_product: HashMap<Uuid, &HeldLine> = held.iter().map(|line| (line.product_id, line)).collect();
         if held.len() != lines.len() {
@@ -159,7 +160,8 @@ impl Priced {
         let mut total_minor = 0_i64;
         let mut priced = Vec::with_capacity(lines.len());
         for line in lines {
-            let held = by_product.remove(&line.product_id).filter(|held| held.quantity == line.quantity).ok_or(PricingError::LineMismatch)?;
+            let held =
+                by_product.remove(&line.product_id).filter(|held| held.quantity == line.quantity).ok_or(PricingError::LineMismatch)?;
             if held.snapshot.unit_price_minor < 0 {
                 return Err(PricingError::NegativePrice);
             }
@@ -171,7 +173,7 @@ impl Priced {
         Ok(Self { lines: priced, total_minor })
     }
 
-    /// The lines, each with its name and price.
+    /// Returns the lines with their names and prices.
     pub fn lines(&self) -> &[Line] {
         &self.lines
     }
@@ -182,13 +184,13 @@ impl Priced {
     }
 }
 
-/// A UUID v7 for `now`.
+/// Generates a UUID v7 for the time `now`.
 pub(crate) fn new_uuid(now: OffsetDateTime) -> Uuid {
     let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
     Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.nanosecond()))
 }
 
-/// Not above the id of any order that was made at `at` or later.
+/// Lower bound of the ids of all orders created at `at` or later.
 pub(crate) fn min_uuid_at(at: OffsetDateTime) -> Uuid {
     let millis = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
     Uuid::from_u128(u128::from(millis) << 80)
@@ -209,14 +211,14 @@ mod tests {
     }
 
     #[test]
-    fn a_total_is_the_sum_of_price_times_quantity() {
+    fn total_is_the_sum_of_subtotals() {
         let priced = Priced::new(&[line(1, 3), line(2, 1)], &[held(2, 1, 5), held(1, 3, 1999)]).unwrap();
         assert_eq!(priced.total_minor(), 3 * 1999 + 5);
-        assert_eq!(priced.lines()[0].subtotal_minor(), Some(5997), "lines keep the order's order");
+        assert_eq!(priced.lines()[0].subtotal_minor(), Some(5997), "lines keep the sequence of the order");
     }
 
     #[test]
-    fn a_hold_of_other_lines_is_refused() {
+    fn reservation_with_other_lines_is_rejected() {
         for wrong in
             [vec![], vec![held(1, 2, 5)], vec![held(2, 3, 5)], vec![held(1, 3, 5), held(2, 1, 5)], vec![held(1, 3, 5), held(1, 3, 5)]]
         {
@@ -225,13 +227,13 @@ mod tests {
     }
 
     #[test]
-    fn a_price_below_zero_is_refused() {
+    fn negative_price_is_rejected() {
         assert_eq!(Priced::new(&[line(1, 1)], &[held(1, 1, -1)]), Err(PricingError::NegativePrice));
     }
 
     proptest! {
         #[test]
-        fn a_total_is_exact_or_refused(items in prop::collection::vec((1..=MAX_QUANTITY, 0..=i64::MAX), 1..=MAX_ITEMS)) {
+        fn total_is_exact_or_rejected(items in prop::collection::vec((1..=MAX_QUANTITY, 0..=i64::MAX), 1..=MAX_ITEMS)) {
             let lines: Vec<Line> = (0..).zip(&items).map(|(n, (quantity, _))| line(n, *quantity)).collect();
             let holds: Vec<HeldLine> = (0..).zip(&items).map(|(n, (quantity, price))| held(n, *quantity, *price)).collect();
             let exact: i128 = items.iter().map(|(quantity, price)| i128::from(*quantity) * i128::from(*price)).sum();

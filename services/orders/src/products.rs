@@ -1,4 +1,5 @@
-//! The products service as the saga sees it: three questions, and answers that tell "no" from "don't know".
+//! Client of the products service for the saga. Its results distinguish a definite failure from an
+//! unknown outcome.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use crate::{
-    order::{ProductSnapshot, FailureReason, HeldLine, Order, OrderId},
+    order::{FailureReason, HeldLine, Order, OrderId, ProductSnapshot},
     saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome},
 };
 
@@ -26,12 +27,12 @@ pub struct Products {
 }
 
 impl Products {
-    /// Products behind `client`.
+    /// Creates the client over `client`.
     pub fn new(client: Client) -> Self {
         Self { client: ProductsServiceClient::new(client) }
     }
 
-    /// Asks for the stock of an order.
+    /// Reserves the stock of an order.
     pub async fn reserve(&self, order: &Order) -> ReserveOutcome {
         let lines = order.lines.iter().map(|line| ReservationLine {
             product_id: line.product_id.to_string(),
@@ -55,18 +56,20 @@ impl Products {
         }
     }
 
-    /// Makes a hold final.
+    /// Confirms a reservation.
     pub async fn confirm(&self, id: OrderId) -> ConfirmOutcome {
         match self.client.clone().confirm_reservation(ConfirmReservationRequest { reservation_id: id.to_string() }).await {
             Ok(_) => ConfirmOutcome::Confirmed,
             Err(status) => match reason(&status).as_deref() {
-                Some("RESERVATION_RELEASED" | "RESERVATION_EXPIRED" | "RESERVATION_REFUSED" | "RESERVATION_UNKNOWN") => ConfirmOutcome::Lost,
+                Some("RESERVATION_RELEASED" | "RESERVATION_EXPIRED" | "RESERVATION_REFUSED" | "RESERVATION_UNKNOWN") => {
+                    ConfirmOutcome::Lost
+                }
                 _ => ConfirmOutcome::Unknown { retry_after: log_unknown_outcome("ConfirmReservation", &status) },
             },
         }
     }
 
-    /// Gives the stock back, or sees to it that it is never taken.
+    /// Releases a reservation, or prevents it if it was not made yet (tombstone).
     pub async fn release(&self, id: OrderId) -> ReleaseOutcome {
         match self.client.clone().release_reservation(ReleaseReservationRequest { reservation_id: id.to_string() }).await {
             Ok(_) => ReleaseOutcome::Done,
@@ -74,7 +77,8 @@ impl Products {
         }
     }
 
-    /// One page of the reservations that still own units: their ids, and whether each is confirmed.
+    /// Returns one page of the reservations that still own units: their ids and whether they are
+    /// confirmed.
     pub async fn open_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<(Uuid, bool)>, Status> {
         let request = ListReservationsRequest { after_id: after.map(|id| id.to_string()).unwrap_or_default(), limit };
         let page = self.client.clone().list_reservations(request).await?.into_inner();
@@ -89,18 +93,22 @@ impl Products {
 fn held_lines(reservation: Reservation) -> Option<Vec<HeldLine>> {
     let lines = reservation.lines.into_iter().map(|line| {
         let product_id = Uuid::try_parse(&line.product_id).ok()?;
-        Some(HeldLine { product_id, quantity: line.quantity, snapshot: ProductSnapshot { name: line.name, unit_price_minor: line.unit_price_minor } })
+        Some(HeldLine {
+            product_id,
+            quantity: line.quantity,
+            snapshot: ProductSnapshot { name: line.name, unit_price_minor: line.unit_price_minor },
+        })
     });
     lines.collect()
 }
 
-/// The machine-readable reason of an answer that products itself gave.
+/// Returns the machine-readable reason of an error, if products itself returned it.
 fn reason(status: &Status) -> Option<String> {
     status.get_details_error_info().filter(|info| info.domain == DOMAIN).map(|info| info.reason)
 }
 
-/// Nothing is known now; says how long products asked us to wait.
+/// Logs an unknown outcome and returns the retry delay that products requested.
 fn log_unknown_outcome(call: &'static str, status: &Status) -> Option<Duration> {
-    tracing::warn!(call, cause = %rejection::causes(status), "products gave no answer, it is asked again");
+    tracing::warn!(call, cause = %rejection::causes(status), "products call failed, outcome unknown, will be retried");
     status.get_details_retry_info().and_then(|info| info.retry_delay)
 }

@@ -1,9 +1,9 @@
-//! The outbox of orders, as the relay of events sees it, and the events of orders as those see them who watch them.
+//! Outbox of orders for the event relay, and notification of order watchers by events.
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use palisade_events::{Event, SubscriptionItem, Outbox, Subscription, Topic};
+use palisade_events::{Event, Outbox, Subscription, SubscriptionItem, Topic};
 use palisade_middleware::clock::Clock;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -15,18 +15,18 @@ use crate::{
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// What the relay works on.
+/// Outbox that the relay publishes from.
 pub struct OrdersOutbox {
-    /// Where events are kept.
+    /// Store of the events.
     pub store: Arc<dyn Store>,
-    /// Who tells that there is a new one.
+    /// Notifies the relay of new events.
     pub watchers: OrderWatchers,
-    /// What time it is.
+    /// Source of the current time.
     pub clock: Arc<dyn Clock>,
 }
 
 impl store::Event {
-    /// As others are told of it.
+    /// Converts an outbox row to its published form.
     #[must_use]
     pub fn into_event(self) -> Event {
         Event {
@@ -68,7 +68,8 @@ impl Outbox for OrdersOutbox {
     }
 }
 
-/// Wakes whoever watches an order of which another replica tells, until `shutdown`. What it misses is found by looking.
+/// Notifies watchers of changes that other replicas made, until `shutdown`. Missed events are
+/// covered by polling.
 pub async fn notify_watchers(watchers: OrderWatchers, mut events: Subscription, shutdown: CancellationToken) {
     while let Some(item) = shutdown.run_until_cancelled(events.next()).await {
         if let SubscriptionItem::Event(event) = item

@@ -1,12 +1,13 @@
-//! The saga that takes an order to its end, as a pure function: what is stored and what was heard give what to do next.
+//! Order saga as a pure state machine: the stored state and an event determine the next effect.
 //!
-//! Three steps towards products, each of which may be repeated at will because the order's id names the reservation: reserve,
-//! then confirm, or release. What is known of the reservation decides:
+//! The saga has three steps at products: reserve, then confirm or release. Each step is idempotent,
+//! because the order id is also the reservation id. The knowledge about the reservation decides:
 //!
-//! - No answer is no knowledge: the order stays as it is and the step is tried again. Only an order that is still PENDING at the
-//!   saga's deadline fails.
-//! - An order fails without a release only when products refused the reservation; in every other case units may be held.
-//! - A release is tried until products has answered it.
+//! - A timeout leaves the outcome unknown, so the order keeps its status and the step is retried.
+//!   An order fails without an answer only if it is still PENDING at the saga's deadline.
+//! - An order fails without a release only if products rejected the reservation. In all other cases
+//!   units may be held.
+//! - A release is retried until products confirms it.
 
 use std::time::Duration;
 
@@ -14,139 +15,141 @@ use time::OffsetDateTime;
 
 use crate::order::{Actor, FailureReason, HeldLine, Order, Priced, Status};
 
-/// The longest wait between two tries, in milliseconds.
+/// Maximum backoff between two attempts, milliseconds.
 pub const MAX_BACKOFF_MS: u64 = 30_000;
-/// The longest wait after the first try, in milliseconds; doubles with each.
+/// Upper bound of the backoff after the first attempt, milliseconds. Doubles with each further
+/// attempt.
 const INITIAL_BACKOFF_MS: u64 = 500;
 
-/// What is stored of an order and its saga.
+/// Stored state of an order and its saga.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Saga {
     /// The order.
     pub order: Order,
-    /// Whether products has yet to be told that the order needs no stock.
+    /// Whether products must still release the reservation.
     pub release_pending: bool,
-    /// When an order that is still PENDING fails.
+    /// Time at which an order that is still PENDING fails.
     pub deadline: OffsetDateTime,
-    /// How many workers took the order up since its last change, this one included.
+    /// Number of claims since the last status change, including the current one.
     pub attempts: u32,
 }
 
-/// What was heard.
+/// Input of the saga.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The order was accepted, taken up by a worker, or has just changed.
+    /// The order was accepted, claimed by a worker, or has just changed its status.
     Resumed,
-    /// An answer to [`Effect::CallReserve`].
+    /// Result of [`Effect::CallReserve`].
     ReserveAnswered(ReserveOutcome),
-    /// An answer to [`Effect::CallConfirm`].
+    /// Result of [`Effect::CallConfirm`].
     ConfirmAnswered(ConfirmOutcome),
-    /// An answer to [`Effect::CallRelease`].
+    /// Result of [`Effect::CallRelease`].
     ReleaseAnswered(ReleaseOutcome),
 }
 
-/// What products said to a reserve.
+/// Result of a reserve call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReserveOutcome {
-    /// All lines are held.
+    /// All lines are reserved.
     Held(Vec<HeldLine>),
-    /// Not one line was taken, nor will be.
+    /// No line is or will be reserved.
     Rejected(FailureReason),
-    /// A release came first.
+    /// The reservation was released before this call.
     Released,
-    /// It was held, and ran out.
+    /// The reservation was made and has expired.
     Expired,
-    /// Nothing that tells whether anything is held.
+    /// The outcome is unknown: the lines may be reserved or not.
     Unknown {
-        /// Not before this long, if products said so.
+        /// Minimum delay before a retry, if products requested one.
         retry_after: Option<Duration>,
     },
 }
 
-/// What products said to a confirm.
+/// Result of a confirm call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfirmOutcome {
-    /// The units are the order's.
+    /// The units belong to the order permanently.
     Confirmed,
-    /// The hold expired, was given back, or never was.
+    /// The reservation expired, was released, or never existed.
     Lost,
-    /// Nothing that tells.
+    /// The outcome is unknown.
     Unknown {
-        /// Not before this long, if products said so.
+        /// Minimum delay before a retry, if products requested one.
         retry_after: Option<Duration>,
     },
 }
 
-/// What products said to a release.
+/// Result of a release call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReleaseOutcome {
-    /// Nothing is held, nor will be.
+    /// Nothing is or will be reserved.
     Done,
-    /// Nothing that tells.
+    /// The outcome is unknown.
     Unknown {
-        /// Not before this long, if products said so.
+        /// Minimum delay before a retry, if products requested one.
         retry_after: Option<Duration>,
     },
 }
 
-/// What to do next.
+/// Next action of the saga.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Ask products to hold the lines.
+    /// Call products to reserve the lines.
     CallReserve,
-    /// Ask products to make the hold final.
+    /// Call products to confirm the reservation.
     CallConfirm,
-    /// Ask products to give back what it holds.
+    /// Call products to release the reservation.
     CallRelease,
-    /// Store this, then go on with [`Event::Resumed`].
+    /// Store the transition, then continue with [`Event::Resumed`].
     Record(Transition),
-    /// Store that the release is done; nothing follows.
+    /// Store that the release is done. Nothing follows.
     RecordReleased,
-    /// Try again at this time.
+    /// Retry at this time.
     RetryAt(OffsetDateTime),
-    /// Nothing is left to do.
+    /// The saga is finished.
     Finished,
 }
 
-/// A change of an order's status.
+/// Status transition of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
-    /// The status it must have.
+    /// Required current status.
     pub from: Status,
-    /// The status it gets.
+    /// New status.
     pub to: Status,
-    /// Why it failed; only with [`Status::Failed`].
+    /// Reason of the failure. Set only with [`Status::Failed`].
     pub reason: Option<FailureReason>,
-    /// Names and prices; only with [`Status::ProductReserved`].
+    /// Names and prices. Set only with [`Status::ProductReserved`].
     pub priced: Option<Priced>,
-    /// Whether a release is queued.
+    /// Whether a release becomes pending.
     pub release: bool,
 }
 
-/// What comes of a person's wish to change the status.
+/// Result of a status change requested by a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StatusChange {
-    /// It has it already.
+    /// The order already has the status.
     Unchanged,
-    /// It may.
+    /// The transition is legal.
     Allowed(Transition),
-    /// It may not; these it may have.
+    /// The transition is illegal. Holds the legal target statuses.
     Illegal(&'static [Status]),
 }
 
 impl Saga {
-    /// What to do now that `event` was heard at `now`. `random` spreads the waits of many: any number, each as likely.
+    /// Returns the effect of `event` at `now`. `random` is a uniformly distributed number for the
+    /// jitter of retries.
     pub fn handle(&self, event: Event, now: OffsetDateTime, random: u32) -> Effect {
         match (self.order.status, event) {
             (Status::Pending, Event::ReserveAnswered(answer)) => self.on_reserve(answer, now, random),
             (Status::ProductReserved, Event::ConfirmAnswered(answer)) => self.on_confirm(&answer, now, random),
             (_, Event::ReleaseAnswered(answer)) if self.release_pending => self.on_release(&answer, now, random),
-            // An answer to an earlier step says nothing new.
+            // A late response to an earlier step carries no new information.
             _ => self.next_effect(now),
         }
     }
 
-    /// The saga as it is stored once `transition` was recorded at `now`.
+    /// Returns the saga after `transition` was recorded at `now`.
     #[must_use]
     pub fn after(mut self, transition: &Transition, now: OffsetDateTime) -> Self {
         self.order = transition.apply(self.order, now);
@@ -155,7 +158,7 @@ impl Saga {
         self
     }
 
-    /// Whether a worker has anything to do.
+    /// Whether no work is left for a worker.
     pub fn is_finished(&self) -> bool {
         !self.release_pending && !matches!(self.order.status, Status::Pending | Status::ProductReserved)
     }
@@ -176,7 +179,8 @@ impl Saga {
                 Ok(priced) => {
                     Effect::Record(Transition { priced: Some(priced), ..Transition::new(Status::Pending, Status::ProductReserved) })
                 }
-                // A hold that does not fit the order is no answer to it: the deadline decides.
+                // A reservation with other lines says nothing about this order: retry until the
+                // deadline.
                 Err(_) => self.retry_pending(None, now, random),
             },
             ReserveOutcome::Rejected(reason) => self.fail(reason, false),
@@ -211,7 +215,8 @@ impl Saga {
         Effect::Record(Transition { reason: Some(reason), release, ..Transition::new(self.order.status, Status::Failed) })
     }
 
-    /// Exponential with full jitter: many that failed together come back apart.
+    /// Exponential backoff with full jitter, so that sagas that failed together do not retry
+    /// together.
     fn backoff(&self, retry_after: Option<Duration>, random: u32) -> Duration {
         let doublings = self.attempts.saturating_sub(1).min(16);
         let max_ms = (INITIAL_BACKOFF_MS << doublings).min(MAX_BACKOFF_MS);
@@ -225,7 +230,7 @@ impl Transition {
         Self { from, to, reason: None, priced: None, release: false }
     }
 
-    /// `order` as it is once this was recorded at `now`.
+    /// Returns `order` after this transition was recorded at `now`.
     pub fn apply(&self, mut order: Order, now: OffsetDateTime) -> Order {
         if let Some(priced) = &self.priced {
             order.lines = priced.lines().to_vec();
@@ -235,9 +240,10 @@ impl Transition {
     }
 }
 
-/// What comes of `by` wishing an order with status `from` to become `to`.
+/// Checks a status change from `from` to `to` requested by `by`.
 ///
-/// A cancelled order's stock comes back whatever was reserved: the release also refuses a reserve that is still under way.
+/// A cancellation always makes a release pending, whatever is reserved: it also blocks a reserve
+/// call that is still in flight (tombstone).
 pub fn request_status_change(from: Status, to: Status, by: Actor) -> StatusChange {
     let allowed = from.allowed_transitions(by);
     if from == to {

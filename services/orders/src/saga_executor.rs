@@ -1,4 +1,5 @@
-//! Carries out what the saga decides: asks products, records, puts off. The same for a request and for the worker.
+//! Saga executor: calls products, records transitions and schedules retries as the saga decides.
+//! Used by requests and by the worker.
 
 use std::sync::Arc;
 
@@ -11,15 +12,15 @@ use crate::{
     order::{Order, OrderId},
     products::Products,
     saga::{ConfirmOutcome, Effect, Event, ReleaseOutcome, ReserveOutcome, Transition},
-    store::{StoredResponse, Claimed, Store, TransitionResult},
+    store::{Claimed, Store, StoredResponse, TransitionResult},
 };
 
-/// Outcome: another worker, or a person's wish, was faster.
+/// Outcome: another worker or a status change by a user won the race.
 const LEASE_LOST: &str = "TAKEN_OVER";
-/// Outcome: the store gave no answer, so that a worker takes it up again.
+/// Outcome: the store was unavailable, so that a worker resumes the saga after the lease expires.
 const STORE_UNAVAILABLE: &str = "UNRECORDED";
 
-/// Takes orders as far as they go.
+/// Executes the sagas of orders.
 #[derive(Clone)]
 pub struct SagaExecutor {
     store: Arc<dyn Store>,
@@ -27,17 +28,19 @@ pub struct SagaExecutor {
     clock: Arc<dyn Clock>,
 }
 
-/// Makes the answer that is kept for replays, once an order has come to one.
+/// Encodes the response that is stored for replays of a create request. Returns `None` while the
+/// order has no final response.
 pub type EncodeResponse<'a> = &'a (dyn Fn(&Order) -> Option<StoredResponse> + Send + Sync);
 
 impl SagaExecutor {
-    /// A driver over `store` and `products`.
+    /// Creates an executor over `store` and `products`.
     pub fn new(store: Arc<dyn Store>, products: Products, clock: Arc<dyn Clock>) -> Self {
         Self { store, products, clock }
     }
 
-    /// Works on an order that is leased to the caller until it is finished, somebody else has it, or it has to wait.
-    /// Answers how it stood last. Whatever fails on the way is taken up again by a worker when the lease is over.
+    /// Runs the saga of a leased order until it is finished, the lease is lost, or a retry is
+    /// scheduled. Returns the last known state of the order. After any failure a worker resumes the
+    /// saga when the lease expires.
     pub async fn run(&self, claimed: Claimed, encode_response: EncodeResponse<'_>) -> Order {
         let span = recorded_span!(
             "saga create_order",
@@ -49,7 +52,8 @@ impl SagaExecutor {
         self.run_traced(claimed, encode_response).instrument(span).await
     }
 
-    /// The same for an order that a worker took up: in a trace of its own, linked to the request that created the order.
+    /// Runs the saga of an order that a worker claimed. Starts a new trace, linked to the request
+    /// that created the order.
     pub async fn resume(&self, claimed: Claimed) {
         let span = recorded_span!(
             parent: None,
@@ -71,7 +75,7 @@ impl SagaExecutor {
         order
     }
 
-    /// Why it rests, unless its order is at its end.
+    /// Returns the order, and the reason why the saga stopped before its end, if it did.
     async fn run_until_blocked(&self, mut claimed: Claimed, encode_response: EncodeResponse<'_>) -> (Order, Option<&'static str>) {
         let mut event = Event::Resumed;
         loop {
@@ -95,7 +99,7 @@ impl SagaExecutor {
                     return (claimed.saga.order, outcome);
                 }
                 Effect::RetryAt(due_at) => {
-                    let outcome = write_outcome(id, "the next try", self.store.postpone(id, claimed.fence, due_at, last_error).await);
+                    let outcome = write_outcome(id, "the retry", self.store.postpone(id, claimed.fence, due_at, last_error).await);
                     return (claimed.saga.order, outcome.or(Some("PUT_OFF")));
                 }
                 Effect::Finished => return (claimed.saga.order, None),
@@ -115,7 +119,7 @@ impl SagaExecutor {
             }
             Ok(TransitionResult::Fenced(order)) => StepResult::Stopped(Box::new(order), LEASE_LOST),
             Err(error) => {
-                tracing::warn!(order_id = %id, error = &error as &dyn std::error::Error, "a step could not be recorded, a worker takes the order up");
+                tracing::warn!(order_id = %id, error = &error as &dyn std::error::Error, "cannot record the saga step, a worker will resume the order");
                 StepResult::Stopped(Box::new(claimed.saga.order.clone()), STORE_UNAVAILABLE)
             }
         }
@@ -152,30 +156,30 @@ async fn step<S: Step>(claimed: &Claimed, call: impl Future<Output = S>) -> S {
 
 fn failure_reason(event: &Event) -> &'static str {
     match event {
-        Event::ReserveAnswered(ReserveOutcome::Unknown { .. }) => "products did not answer the reserve",
-        Event::ReserveAnswered(_) => "products answered the reserve with another order's lines",
-        Event::ConfirmAnswered(ConfirmOutcome::Unknown { .. }) => "products did not answer the confirm",
-        Event::ReleaseAnswered(ReleaseOutcome::Unknown { .. }) => "products did not answer the release",
+        Event::ReserveAnswered(ReserveOutcome::Unknown { .. }) => "reserve failed: no definite response from products",
+        Event::ReserveAnswered(_) => "products returned a reservation with different lines",
+        Event::ConfirmAnswered(ConfirmOutcome::Unknown { .. }) => "confirm failed: no definite response from products",
+        Event::ReleaseAnswered(ReleaseOutcome::Unknown { .. }) => "release failed: no definite response from products",
         _ => "",
     }
 }
 
-/// What it is called that nothing came of it.
+/// Logs a write that did not take effect and returns the outcome of the saga.
 fn write_outcome(id: OrderId, what: &str, outcome: Result<bool, crate::store::Error>) -> Option<&'static str> {
     match outcome {
         Ok(true) => None,
         Ok(false) => {
-            tracing::debug!(order_id = %id, "somebody else has the order, {what} is theirs to record");
+            tracing::debug!(order_id = %id, "lease lost, {what} not recorded");
             Some(LEASE_LOST)
         }
         Err(error) => {
-            tracing::warn!(order_id = %id, error = &error as &dyn std::error::Error, "{what} could not be recorded");
+            tracing::warn!(order_id = %id, error = &error as &dyn std::error::Error, "cannot record {what}");
             Some(STORE_UNAVAILABLE)
         }
     }
 }
 
 fn random() -> u32 {
-    // Without randomness many would come back together: worse, not wrong.
+    // Without randomness all retries coincide, which is worse but not incorrect.
     getrandom::u32().unwrap_or(u32::MAX)
 }

@@ -1,4 +1,4 @@
-//! From a configuration to a running service.
+//! Start-up of the orders service: builds its parts from the configuration and runs them.
 
 use std::{
     net::SocketAddr,
@@ -12,10 +12,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use palisade_events::{Broker, Relay, Topic};
 use palisade_middleware::{
-    auth::{CredentialsLayer, TokenPolicy, InternalTokens, Keys},
+    auth::{CredentialsLayer, InternalTokens, Keys, TokenPolicy},
     circuit_breaker, client,
     cursor::Cursor,
-    store_instrumentation::Database,
     discovery::registration,
     fault::Faults,
     health,
@@ -24,6 +23,7 @@ use palisade_middleware::{
     respond::Protocol,
     retry::IdempotentMethods,
     server,
+    store_instrumentation::Database,
 };
 use palisade_proto::{FILE_DESCRIPTOR_SET, orders::v1::orders_service_server::OrdersServiceServer};
 use secrecy::ExposeSecret;
@@ -32,11 +32,11 @@ use tonic::service::Routes;
 use crate::{
     admin,
     config::{self, Config},
-    saga_executor::SagaExecutor,
     grpc::{METHODS, Orders},
     metrics,
     products::Products,
     relay::{self, OrdersOutbox},
+    saga_executor::SagaExecutor,
     store::{InstrumentedStore, PostgresStore, SqliteStore, Store},
     worker::Worker,
 };
@@ -44,12 +44,12 @@ use crate::{
 const SERVICE: &str = "palisade.orders.v1.OrdersService";
 const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 
-/// The keys that the configuration names.
+/// Reads the keys that the configuration names.
 pub fn keys(config: &Config, process: &Process) -> anyhow::Result<Keys> {
     Ok(Keys::read(&config.auth, "orders", &config.identity, process.clock.clone())?)
 }
 
-/// Starts the service; it runs until the process stops. Answers its gRPC address.
+/// Starts the service, which runs until the process stops. Returns its gRPC address.
 pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<SocketAddr> {
     metrics::register();
     let readiness = process.readiness();
@@ -64,13 +64,14 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
         let (store, migrated) = probed.clone();
         async move {
             store.ping().await.map_err(|error| error.to_string())?;
-            if migrated.load(Ordering::Acquire) { Ok(()) } else { Err("the schema is not up to date yet".to_owned()) }
+            if migrated.load(Ordering::Acquire) { Ok(()) } else { Err("schema migration pending".to_owned()) }
         }
     });
 
     let broker = Broker::new(&config.events)?;
     if let Some(probe) = broker.probe() {
-        // Told, but not required: events wait, and whoever watches an order finds out a moment later.
+        // Reported but not required for readiness: without the broker events wait in the outbox,
+        // and watchers fall back to polling.
         readiness.watch("nats", false, process.shutdown.clone(), probe);
     }
     let outbox = OrdersOutbox { store: store.clone(), watchers: watchers.clone(), clock: process.clock.clone() };
@@ -84,8 +85,9 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     let upstream = config.upstreams.products();
     let client = client::connect("products", &upstream, IdempotentMethods::from_descriptors(FILE_DESCRIPTOR_SET)?, credentials)?;
     let breakers = circuit_breaker::admin::router([client.breaker().clone()]);
-    // Orders are accepted without products and finished when it is back: it is told, but not required.
-    let endpoints = client.endpoints().context("a connected client has endpoints")?.clone();
+    // Reported but not required for readiness: orders are accepted without products, and their
+    // sagas finish when it is back.
+    let endpoints = client.endpoints().context("the client has no endpoints")?.clone();
     readiness.watch("products", false, process.shutdown.clone(), health::grpc_probe(endpoints));
     let products = Products::new(client);
 
@@ -94,7 +96,8 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     let admin_state = admin::AdminState { store: store.clone(), products, clock: process.clock.clone() };
     let (audit_state, migration_store, stop) = (admin_state.clone(), store.clone(), process.shutdown.clone());
     process.run(async move {
-        // In the background and for ever: the process starts while its database is down.
+        // Retries in the background without a limit, so that the process starts while its database
+        // is down.
         if !migrated.load(Ordering::Acquire) && stop.run_until_cancelled(migrate_with_retries(migration_store)).await.is_none() {
             return;
         }
@@ -123,16 +126,18 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     Ok(address)
 }
 
-/// Guards against mistakes, not against attackers: a forged position shows nothing that the query itself would not.
+/// Protects against mistakes, not against attackers: a forged cursor reveals nothing that the query
+/// would not return.
 const CURSOR_SECRET: &[u8] = b"palisade.orders.v1 positions";
 
-/// Brings the schema of the store at `url` up to date: for a job that does so before the replicas start.
+/// Migrates the schema of the store at `url`, for a job that runs before the replicas start.
 pub async fn migrate(url: &str) -> anyhow::Result<()> {
     let config = config::Store { url: Some(url.to_owned().into()), ..config::Store::default() };
     Ok(open_store(&config)?.0.migrate().await?)
 }
 
-/// Has the dead events of the store at `url` tried again, and answers how many there were: for an operator who cannot reach an admin port.
+/// Redrives the dead-lettered events of the store at `url` and returns their number, for operators
+/// without access to an admin port.
 pub async fn redrive(url: &str) -> anyhow::Result<u64> {
     let config = config::Store { url: Some(url.to_owned().into()), ..config::Store::default() };
     Ok(open_store(&config)?.0.redrive().await?)
@@ -152,14 +157,14 @@ fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, Databas
             let database = store.database();
             Ok((Arc::new(store), database))
         }
-        _ => bail!("store.url must begin with postgres:// or sqlite://"),
+        _ => bail!("store.url must start with postgres:// or sqlite://"),
     }
 }
 
 async fn migrate_with_retries(store: Arc<dyn Store>) {
     let mut backoff = Duration::from_millis(100);
     while let Err(error) = store.migrate().await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "the schema could not be brought up to date, it is tried again");
+        tracing::warn!(error = &error as &dyn std::error::Error, "schema migration failed, retrying");
         tokio::time::sleep(backoff).await;
         backoff = (backoff * 2).min(Duration::from_secs(5));
     }

@@ -1,8 +1,9 @@
-//! Where orders are kept: one trait, two databases, the same suite for both.
+//! Order store: one trait, implemented for PostgreSQL and SQLite, with one test suite for both.
 //!
-//! Every method is one atomic step. An order that has work left has a due time: in the past it waits for a worker, in the future
-//! it is leased to one or backing off. Taking an order up, and every change by a person, raises its fence, so that a worker which
-//! lost its lease can record nothing more.
+//! Every method is one atomic step. An order with work left has a due time. A due time in the past
+//! means that the order waits for a worker; in the future, that it is leased or backing off. Each
+//! claim, and each status change by a user, increments the order's fence (fencing token), so that a
+//! worker that lost its lease cannot record anything.
 
 use std::time::Duration;
 
@@ -16,41 +17,42 @@ use crate::{
 };
 
 mod audit;
-mod instrumented;
 mod change;
-mod sqlx_error;
 mod history;
+mod instrumented;
 mod key;
 mod outbox;
 mod page;
 mod pool;
 mod postgres;
 mod sqlite;
+mod sqlx_error;
 
 pub use self::{
     audit::{Audit, Finding, Invariant, SagaStatus, Stats, StuckOrder},
     instrumented::InstrumentedStore,
-    key::{StoredResponse, IdempotencyKey, KEY_LIFETIME},
+    key::{IdempotencyKey, KEY_LIFETIME, StoredResponse},
     outbox::{DeadEvent, Event},
     page::{List, Page, Position},
     postgres::PostgresStore,
     sqlite::SqliteStore,
 };
 
-/// Keeps orders, their history, the idempotency keys and the outbox.
+/// Store of orders, their history, idempotency keys and the outbox.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Brings the schema up to date. Safe to repeat, and beside other replicas that do the same.
+    /// Migrates the schema. Idempotent, and safe with several replicas at once.
     async fn migrate(&self) -> Result<(), Error>;
 
-    /// Whether the database answers.
+    /// Checks whether the database responds.
     async fn ping(&self) -> Result<(), Error>;
 
-    /// Accepts an order: the order, its lines, its first history row, its outbox row and its idempotency key, or nothing at all.
+    /// Accepts an order. Writes the order, its lines, its first history row, its outbox row and its
+    /// idempotency key atomically.
     async fn create(&self, create: Create, now: OffsetDateTime) -> Result<CreateResult, Error>;
 
-    /// Records what the saga decided, if `claimed` is still the one that works on the order.
-    /// `answer` is kept for replays in the same step.
+    /// Records a transition of the saga if `claimed` still holds the lease. Stores `response` for
+    /// replays in the same step.
     async fn transition(
         &self,
         claimed: &Claimed,
@@ -59,81 +61,94 @@ pub trait Store: Send + Sync {
         now: OffsetDateTime,
     ) -> Result<TransitionResult, Error>;
 
-    /// Changes the status because a person wants it; a cancelled order has a release queued in the same step.
+    /// Changes the status on behalf of a user. A cancellation makes a release pending in the same
+    /// step.
     async fn set_status(&self, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<SetStatusResult, Error>;
 
-    /// Keeps the answer of a create for replays, unless one is kept already.
+    /// Stores the response of a create for replays, unless one is stored already.
     async fn store_response(&self, id: OrderId, response: StoredResponse) -> Result<(), Error>;
 
-    /// The order, unless it was removed.
+    /// Returns the order, or `None` if it does not exist or was removed.
     async fn find(&self, id: OrderId) -> Result<Option<Order>, Error>;
 
-    /// One page of orders, newest first.
+    /// Returns one page of orders, newest first.
     async fn list(&self, list: List) -> Result<Page, Error>;
 
-    /// Hides an order that is at its end. Its history stays, and so does a release that is queued.
+    /// Hides an order in a terminal state (soft delete). Its history remains, and so does a pending
+    /// release.
     async fn remove(&self, id: OrderId, now: OffsetDateTime) -> Result<RemoveResult, Error>;
 
-    /// Takes up to `limit` due orders, longest due first, each for `lease`. Nobody else gets them until then.
+    /// Claims up to `limit` due orders, longest due first, and leases each for `lease`. No other
+    /// worker can claim them until then.
     async fn claim_due(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error>;
 
-    /// Puts the order off until `due_at`, and says why. `false`: somebody else works on it now.
+    /// Schedules the next attempt for `due_at` and stores the error. Returns `false` if the lease
+    /// is lost.
     async fn postpone(&self, id: OrderId, fence: i64, due_at: OffsetDateTime, last_error: &str) -> Result<bool, Error>;
 
-    /// Notes that products has answered the release. `false`: somebody else works on the order now.
+    /// Records that products has released the reservation. Returns `false` if the lease is lost.
     async fn release_done(&self, id: OrderId, fence: i64) -> Result<bool, Error>;
 
-    /// Up to `limit` unfinished orders that did not change since `unchanged_since`, or were taken up `attempts` times in vain; oldest first.
+    /// Returns up to `limit` unfinished orders that are unchanged since `unchanged_since` or were
+    /// claimed at least `attempts` times, oldest first.
     async fn stuck(&self, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<StuckOrder>, Error>;
 
-    /// Makes an unfinished order due at once. `false`: there is no such order, or nothing is left to do.
+    /// Makes an unfinished order due now. Returns `false` if the order does not exist or is
+    /// finished.
     async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error>;
 
-    /// Makes an unfinished order due at once that nobody but the request that made it has worked on. `false`: there is no such order.
+    /// Expires the lease of the request that created the order. Returns `false` if a worker has
+    /// claimed the order, or if it does not exist or is finished.
     async fn expire_creator_lease(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error>;
 
-    /// The order as it was with each status after `version`, in order, removed or not; empty if there was none, or no such order.
+    /// Returns the order's state at each status after `version`, in order, even if the order was
+    /// removed. Empty if there is no later status or no such order.
     async fn history_after(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error>;
 
-    /// The versions of these orders, removed ones too; an id that is missing in the answer does not exist.
+    /// Returns the versions of these orders, including removed ones. Ids without an order are left
+    /// out.
     async fn versions(&self, ids: &[OrderId]) -> Result<Vec<(OrderId, i64)>, Error>;
 
-    /// Makes `relay` the one that publishes events, until `until`. `false`: another one is.
+    /// Acquires or extends the outbox lease of `relay` until `until`. Returns `false` if another
+    /// relay holds it.
     async fn lease_outbox(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error>;
 
-    /// Notes that the broker refused these events, and why; those that it refused `most` times are dead. Answers how many died.
+    /// Counts a rejection by the broker for each event and stores its reason. Events that were
+    /// rejected `max_attempts` times are dead-lettered; returns their number.
     async fn mark_rejected(&self, events: &[(Uuid, String)], max_attempts: u32, now: OffsetDateTime) -> Result<u64, Error>;
 
-    /// Up to `limit` events that are dead, oldest first.
+    /// Returns up to `limit` dead-lettered events, oldest first.
     async fn dead_events(&self, limit: u32) -> Result<Vec<DeadEvent>, Error>;
 
-    /// Brings all dead events back to life; answers how many.
+    /// Makes all dead-lettered events publishable again and returns their number.
     async fn redrive(&self) -> Result<u64, Error>;
 
-    /// Up to `limit` events that are neither published nor dead, oldest first.
+    /// Returns up to `limit` events that are neither published nor dead-lettered, oldest first.
     async fn unpublished(&self, limit: u32) -> Result<Vec<Event>, Error>;
 
-    /// Notes that these events are published.
+    /// Marks the events as published.
     async fn mark_published(&self, events: &[Uuid], now: OffsetDateTime) -> Result<(), Error>;
 
-    /// Forgets what was published before `before`; answers how many events.
+    /// Deletes events that were published before `before` and returns their number.
     async fn prune_published(&self, before: OffsetDateTime) -> Result<u64, Error>;
 
-    /// Deletes idempotency keys that are out of date; answers how many.
+    /// Deletes expired idempotency keys and returns their number.
     async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error>;
 
-    /// Checks the invariants over everything that is stored of orders that were made at `since` or later, of all if there is none. An order,
-    /// whenever it was made, is overdue when it is due for longer than `overdue_after`.
+    /// Audits the invariants of all orders created at `since` or later, or of all orders without
+    /// `since`. In addition, an order of any age violates an invariant if it has been due for
+    /// longer than `overdue_after`.
     async fn audit(&self, now: OffsetDateTime, overdue_after: Duration, since: Option<OffsetDateTime>) -> Result<Audit, Error>;
 
-    /// How these orders stand, removed ones too; an id that is missing in the answer does not exist.
+    /// Returns the saga statuses of these orders, including removed ones. Ids without an order are
+    /// left out.
     async fn saga_statuses(&self, ids: &[OrderId]) -> Result<Vec<SagaStatus>, Error>;
 
-    /// How much work is left, for gauges.
+    /// Returns the amount of unfinished work, for gauges.
     async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error>;
 }
 
-/// Whether a connection string is one of a store that there is, without connecting.
+/// Whether `url` is a valid connection string of a supported store. Does not connect.
 pub fn is_supported_url(url: &str) -> bool {
     match url.split_once("://") {
         Some(("postgres" | "postgresql", _)) => PostgresStore::is_valid_url(url),
@@ -142,113 +157,115 @@ pub fn is_supported_url(url: &str) -> bool {
     }
 }
 
-/// An order to accept.
+/// Data of an order to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Create {
-    /// The order's id, chosen before the first try.
+    /// Id of the order, chosen before the first attempt.
     pub id: OrderId,
-    /// What is ordered, and for whom.
+    /// Validated order request.
     pub order: NewOrder,
-    /// How long the caller works on it before a worker may.
+    /// Duration of the caller's lease. A worker may claim the order afterwards.
     pub lease: Duration,
-    /// When it fails if it is still PENDING.
+    /// Time at which the order fails if it is still PENDING.
     pub deadline: OffsetDateTime,
-    /// W3C `traceparent` of the request, for whatever follows from it.
+    /// W3C `traceparent` of the request, for linked traces.
     pub trace_parent: Option<String>,
-    /// The caller's idempotency key.
+    /// Idempotency key of the request.
     pub key: Option<IdempotencyKey>,
-    /// Whoever sends it says that an earlier attempt failed: its caller no longer waits for whoever works on its order, dead or alive.
+    /// Whether the request is a retry of a failed attempt. The first attempt's caller has gone, so
+    /// the result does not depend on whether that attempt is still running.
     pub is_retry: bool,
 }
 
-/// What became of a create.
+/// Result of [`Store::create`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreateResult {
-    /// The order is accepted, and leased to the caller.
+    /// The order is accepted and leased to the caller.
     Created(Claimed),
-    /// The key was used for the same request; this was its answer.
+    /// The key was used for the same request. Holds its response.
     Replayed {
-        /// As it was given in [`Answer::bytes`].
+        /// Content of [`StoredResponse::bytes`].
         response: Vec<u8>,
     },
-    /// The key was used for the same request, but whoever worked on it went away without an answer: answer from this order.
+    /// The key was used for the same request, but no response was stored, e.g. after a crash. The
+    /// response must be built from this order.
     Existing(Order),
-    /// The key was used for another request.
+    /// The key was used for a different request.
     KeyReused,
-    /// The first request with this key is still at work.
+    /// The first request with this key is still in progress.
     InProgress,
 }
 
-/// An order that is leased to its holder.
+/// An order with a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
     /// The order and its saga.
     pub saga: Saga,
-    /// Names this lease: every later one has a greater fence.
+    /// Fencing token of the lease. Each later lease has a greater one.
     pub fence: i64,
     /// W3C `traceparent` of the request that created the order.
     pub trace_parent: Option<String>,
 }
 
-/// What became of a [`Store::transition`].
+/// Result of [`Store::transition`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransitionResult {
-    /// It is recorded; the lease goes on.
+    /// The transition is recorded and the lease continues.
     Applied(Claimed),
-    /// Somebody else took the order up or changed it: this is how it stands.
+    /// The lease is lost: the order was claimed or changed meanwhile. Holds its current state.
     Fenced(Order),
 }
 
-/// What became of a [`Store::set_status`].
+/// Result of [`Store::set_status`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SetStatusResult {
-    /// It is changed.
+    /// The status is changed.
     Changed {
-        /// What it was.
+        /// Previous status.
         from: Status,
-        /// How it stands.
+        /// Order after the change.
         order: Order,
     },
-    /// It was so already.
+    /// The order already had the status.
     Unchanged(Order),
-    /// The order may not become that.
+    /// The transition is illegal.
     Illegal {
-        /// How it stands.
+        /// Current state of the order.
         order: Order,
-        /// What this actor may make of it.
+        /// Statuses that this actor may change it to.
         allowed: &'static [Status],
     },
-    /// No such order, or it was removed.
+    /// The order does not exist or was removed.
     NotFound,
 }
 
-/// What became of a [`Store::remove`].
+/// Result of [`Store::remove`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemoveResult {
-    /// It is hidden now.
+    /// The order is hidden.
     Removed,
-    /// No such order, or it was removed before.
+    /// The order does not exist or was removed earlier.
     NotFound,
-    /// It is not at its end; this is its status.
+    /// The order is not in a terminal state. Holds its status.
     InProgress(Status),
 }
 
-/// Why a store could not answer. "Not found" is not among them.
+/// Store error. A missing order is not an error.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database cannot be reached or refuses to work; whether a write happened is not known.
+    /// The database is unreachable or rejects work. A write may or may not have happened.
     #[error("the order store is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// No answer in time; whether a write happened is not known.
-    #[error("the order store did not answer in time")]
+    /// The call timed out. A write may or may not have happened.
+    #[error("the order store timed out")]
     Timeout,
-    /// The database holds, or was asked to hold, what it never should.
+    /// Stored or written data violates the schema or the domain rules.
     #[error("the order store is corrupt: {0}")]
     Corrupt(String),
 }
 
 impl Claimed {
-    /// The lease as it goes on once `transition` was recorded at `now`.
+    /// Returns the lease after `transition` was recorded at `now`.
     #[must_use]
     pub fn after(&self, transition: &Transition, now: OffsetDateTime) -> Self {
         Self { saga: self.saga.clone().after(transition, now), ..self.clone() }
@@ -256,7 +273,7 @@ impl Claimed {
 }
 
 impl Create {
-    /// The lease that the caller has once the order is accepted at `now`.
+    /// Returns the caller's lease on the order, accepted at `now`.
     pub(crate) fn claimed(&self, now: OffsetDateTime) -> Claimed {
         let order = Order::accepted(self.id, self.order.clone(), now);
         let saga = Saga { order, release_pending: false, deadline: self.deadline, attempts: 1 };
@@ -264,5 +281,5 @@ impl Create {
     }
 }
 
-/// The fence of the lease that comes with the creation.
+/// Fence of the lease that the creation grants.
 const FIRST_FENCE: i64 = 1;

@@ -1,5 +1,6 @@
-//! Who waits for news of which order, and where the news comes from: a change made here is told at once, one made elsewhere by an
-//! event or, at the latest, by a look into the store. Whoever waits is only woken; what he tells he reads from the store.
+//! Order watchers: notification of status changes by local writes, by events from other replicas,
+//! and by polling the store. A notification only wakes the watcher, which then reads the changes
+//! from the store.
 
 mod stream;
 
@@ -14,24 +15,24 @@ use crate::{order::OrderId, store::Store};
 
 pub use stream::{OrderStatusStream, Start};
 
-/// Orders that are asked for with one query.
+/// Maximum number of orders per query.
 const QUERY_CHUNK: usize = 1_000;
-/// How much of the pause is drawn by lot: replicas must not ask in step.
+/// Jitter of the poll interval, ±20 %, so that replicas do not poll in step.
 const JITTER: f64 = 0.2;
 
-/// The orders that somebody watches. Cheap to clone; clones share them.
+/// Registry of watched orders. Clones share the registry and are cheap.
 #[derive(Debug, Clone, Default)]
 pub struct OrderWatchers(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// The last version that was heard of.
+    /// Last known version of each watched order.
     orders: Mutex<HashMap<OrderId, watch::Sender<i64>>>,
-    /// An event was written here.
+    /// Signalled when this process writes to the outbox.
     outbox_written: Notify,
 }
 
-/// One who waits; gone when it is dropped.
+/// Registration of one watcher. Dropping it unregisters.
 #[derive(Debug)]
 pub struct Watcher {
     watchers: OrderWatchers,
@@ -40,41 +41,42 @@ pub struct Watcher {
 }
 
 impl OrderWatchers {
-    /// Waits for news of `id` from now on.
+    /// Starts to watch the order `id`.
     pub fn watch(&self, id: OrderId) -> Watcher {
         let version = self.0.orders.lock().entry(id).or_insert_with(|| watch::Sender::new(0)).subscribe();
         Watcher { watchers: self.clone(), id, version }
     }
 
-    /// The order has reached this version.
+    /// Notifies the watchers of the order that it has reached `version`.
     pub fn notify_version(&self, id: OrderId, version: i64) {
         if let Some(sender) = self.0.orders.lock().get(&id) {
             sender.send_if_modified(|known| std::mem::replace(known, version.max(*known)) < version);
         }
     }
 
-    /// This process wrote an event into the outbox.
+    /// Signals that this process wrote to the outbox.
     pub fn notify_outbox(&self) {
         self.0.outbox_written.notify_one();
     }
 
-    /// Returns when an event was written since the last time, at the latest after `patience`.
+    /// Returns when the outbox was written since the last call, at the latest after `timeout`.
     pub async fn wait_for_outbox(&self, timeout: Duration) {
-        // Which of the two it was makes no difference.
+        // Notification and timeout have the same effect.
         let _ = tokio::time::timeout(timeout, self.0.outbox_written.notified()).await;
     }
 
-    /// How many orders are watched.
+    /// Number of watched orders.
     pub fn len(&self) -> usize {
         self.0.orders.lock().len()
     }
 
-    /// Whether nobody watches any.
+    /// Whether no order is watched.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Asks the store for the versions of all that is watched, `every` so often, until `shutdown`: one query for a thousand orders.
+    /// Polls the store for the versions of all watched orders at this interval, until `shutdown`.
+    /// One query covers up to 1,000 orders.
     pub async fn poll_versions(self, store: Arc<dyn Store>, interval: Duration, shutdown: CancellationToken) {
         let polling = async {
             loop {
@@ -84,7 +86,7 @@ impl OrderWatchers {
                     match store.versions(chunk).await {
                         Ok(versions) => versions.into_iter().for_each(|(id, version)| self.notify_version(id, version)),
                         Err(error) => {
-                            tracing::debug!(error = &error as &dyn std::error::Error, "the versions of watched orders cannot be read");
+                            tracing::debug!(error = &error as &dyn std::error::Error, "cannot read the versions of watched orders");
                         }
                     }
                 }
@@ -95,9 +97,9 @@ impl OrderWatchers {
 }
 
 impl Watcher {
-    /// Returns when the order is known to be further on than `version`.
+    /// Returns when the known version of the order exceeds `version`.
     async fn wait_until_after(&mut self, version: i64) {
-        // The sender stays as long as anybody waits.
+        // Cannot fail: the sender exists while there are watchers.
         let _ = self.version.wait_for(|known| *known > version).await;
     }
 }
@@ -105,7 +107,7 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         let mut orders = self.watchers.0.orders.lock();
-        // This one is still counted.
+        // The receiver being dropped is still counted.
         if orders.get(&self.id).is_some_and(|sender| sender.receiver_count() <= 1) {
             orders.remove(&self.id);
         }
@@ -121,12 +123,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn news_reaches_all_who_watch_the_order_and_nothing_is_kept_of_the_others() {
+    async fn watchers_are_notified_and_unregistered_on_drop() {
         let watches = OrderWatchers::default();
         let (mut first, mut second) = (watches.watch(id(1)), watches.watch(id(1)));
         watches.notify_version(id(2), 7);
         watches.notify_version(id(1), 2);
-        // Late news changes nothing.
+        // A stale version has no effect.
         watches.notify_version(id(1), 1);
         first.wait_until_after(1).await;
         second.wait_until_after(1).await;

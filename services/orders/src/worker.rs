@@ -1,4 +1,5 @@
-//! Takes up orders that nobody works on: after a crash, after a time-out, or because something has to be given back.
+//! Saga worker: claims due orders, i.e. orders after a crash, after a timeout, or with a pending
+//! release.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,33 +13,34 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config,
+    config, metrics,
     saga_executor::SagaExecutor,
-    metrics,
     store::{Claimed, Store},
 };
 
-/// How long one order is worked on at a time; less than the lease, so that nobody else has it meanwhile.
+/// Part of the lease for which an order may be worked on. Below 1, so that the work stops before
+/// another worker can claim the order.
 const LEASE_FRACTION: f64 = 0.8;
-/// How often published events and old keys are forgotten.
+/// Interval of the deletion of published events and expired idempotency keys.
 const CLEANUP_INTERVAL: Duration = Duration::from_mins(1);
-/// How often the gauges are read from the store: what is counted in memory does not survive a restart.
+/// Interval at which the gauges are read from the store. Counters in memory would not survive a
+/// restart.
 const STATS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The worker of a replica. Any number of them may run over one store.
+/// Saga worker of a replica. Several replicas may run one over the same store.
 pub struct Worker {
-    /// Where orders are kept.
+    /// Order store.
     pub store: Arc<dyn Store>,
-    /// What takes them on.
+    /// Executor of the sagas.
     pub executor: SagaExecutor,
-    /// What time it is.
+    /// Source of the current time.
     pub clock: Arc<dyn Clock>,
-    /// How fast, how many.
+    /// Poll interval, batch size and lease duration.
     pub config: config::Saga,
 }
 
 impl Worker {
-    /// Works until `shutdown`, then finishes what it has in hand.
+    /// Claims and runs orders until `shutdown`, then finishes the claimed ones.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut running = JoinSet::new();
         let (mut next_cleanup, mut next_stats) = (Instant::now(), Instant::now());
@@ -53,12 +55,13 @@ impl Worker {
                 next_stats = Instant::now() + STATS_INTERVAL;
                 self.update_gauges().await;
             }
-            // As long as there is more, there is no pause.
-            let delay = if claimed > 0 && claimed == free_slots { Duration::ZERO } else { Duration::from_millis(self.config.poll_interval_ms) };
+            // Polls again at once while there are more due orders.
+            let delay =
+                if claimed > 0 && claimed == free_slots { Duration::ZERO } else { Duration::from_millis(self.config.poll_interval_ms) };
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = tokio::time::sleep(delay) => {}
-                // Room for the next.
+                // A slot became free.
                 _ = running.join_next(), if free_slots == 0 => {}
             }
             while running.try_join_next().is_some() {}
@@ -82,7 +85,7 @@ impl Worker {
                 claimed
             }
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "due orders cannot be read");
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot claim due orders");
                 0
             }
         }
@@ -96,7 +99,7 @@ impl Worker {
             self.store.prune_published(now - retention).await
         };
         if let Err(error) = cleaned.await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "old keys and events could not be forgotten");
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot delete expired idempotency keys and published events");
         }
     }
 

@@ -1,12 +1,16 @@
-//! Whatever products says, in whatever order and however often, the saga keeps its rules.
+//! Property tests of the saga: any sequence, order and repetition of results from products keeps
+//! the rules.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![expect(clippy::unwrap_used, reason = "an unwrap in a test is an assertion")]
 
 use std::time::Duration;
 
 use palisade_orders::{
-    order::{Actor, ProductSnapshot, FailureReason, HeldLine, NewOrder, Order, OrderId, Status},
-    saga::{ConfirmOutcome, Effect, Event, MAX_BACKOFF_MS, ReleaseOutcome, ReserveOutcome, Saga, Transition, StatusChange, request_status_change},
+    order::{Actor, FailureReason, HeldLine, NewOrder, Order, OrderId, ProductSnapshot, Status},
+    saga::{
+        ConfirmOutcome, Effect, Event, MAX_BACKOFF_MS, ReleaseOutcome, ReserveOutcome, Saga, StatusChange, Transition,
+        request_status_change,
+    },
 };
 use proptest::prelude::*;
 use time::OffsetDateTime;
@@ -30,7 +34,11 @@ fn saga() -> Saga {
 }
 
 fn held() -> ReserveOutcome {
-    ReserveOutcome::Held(vec![HeldLine { product_id: PRODUCT, quantity: 2, snapshot: ProductSnapshot { name: "pen".into(), unit_price_minor: 150 } }])
+    ReserveOutcome::Held(vec![HeldLine {
+        product_id: PRODUCT,
+        quantity: 2,
+        snapshot: ProductSnapshot { name: "pen".into(), unit_price_minor: 150 },
+    }])
 }
 
 fn retry_after() -> impl Strategy<Value = Option<Duration>> {
@@ -63,17 +71,22 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Checks a change against the rules, and records it.
+/// Checks a transition against the rules and records it.
 fn record(saga: Saga, transition: &Transition, by: Actor, event: Option<&Event>, now: OffsetDateTime) -> Saga {
     assert_eq!(transition.from, saga.order.status);
-    assert!(transition.from.allowed_transitions(by).contains(&transition.to), "{by:?} made {} of {}", transition.to, transition.from);
+    assert!(
+        transition.from.allowed_transitions(by).contains(&transition.to),
+        "{by:?} may not change to {} from {}",
+        transition.to,
+        transition.from
+    );
     match transition.to {
         Status::Failed => {
             let rejected = matches!(event, Some(Event::ReserveAnswered(ReserveOutcome::Rejected(_))));
-            assert_eq!(transition.release, !rejected, "units may be held unless products refused");
+            assert_eq!(transition.release, !rejected, "units may be held unless products rejected the reservation");
             assert!(transition.reason.is_some());
             if transition.reason == Some(FailureReason::ProductsUnavailable) {
-                assert!(now >= saga.deadline, "only the deadline fails an order without an answer");
+                assert!(now >= saga.deadline, "without a definite result an order fails only at the deadline");
             }
         }
         Status::Cancelled => assert!(transition.release),
@@ -84,7 +97,7 @@ fn record(saga: Saga, transition: &Transition, by: Actor, event: Option<&Event>,
     after
 }
 
-/// One event, and what follows from it until the saga waits for products or for time.
+/// Handles an event and its follow-up transitions until the saga waits for products or for time.
 fn handle(mut saga: Saga, event: Event, now: OffsetDateTime, random: u32) -> (Saga, Effect) {
     let mut event = event;
     loop {
@@ -107,7 +120,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_sequence_of_events_keeps_the_rules_and_can_end(steps in prop::collection::vec((step(), any::<u32>()), 0..60)) {
+    fn any_event_sequence_keeps_the_rules_and_can_finish(steps in prop::collection::vec((step(), any::<u32>()), 0..60)) {
         let mut saga = saga();
         let mut now = START;
         for (step, random) in steps {
@@ -133,10 +146,10 @@ proptest! {
                 }
             }
             if before.status.is_terminal() {
-                prop_assert_eq!(&saga.order, &before, "nothing leaves a terminal status");
+                prop_assert_eq!(&saga.order, &before, "a terminal status is final");
             }
         }
-        // Products that answer end every order in a few calls.
+        // If products responds, every order finishes within a few calls.
         let mut event = Event::Resumed;
         for _ in 0..4 {
             let (after, effect) = handle(saga, event, now, 0);
@@ -153,19 +166,19 @@ proptest! {
 }
 
 #[test]
-fn no_answer_is_no_failure_until_the_deadline() {
+fn unknown_reserve_fails_only_at_the_deadline() {
     let unknown = Event::ReserveAnswered(ReserveOutcome::Unknown { retry_after: None });
     let saga = saga();
     for seconds in 0..600 {
         let now = START + Duration::from_secs(seconds);
         assert!(matches!(saga.handle(unknown.clone(), now, u32::MAX), Effect::RetryAt(at) if at > now && at <= saga.deadline));
     }
-    let Effect::Record(transition) = saga.handle(unknown, saga.deadline, 0) else { panic!("it must fail") };
+    let Effect::Record(transition) = saga.handle(unknown, saga.deadline, 0) else { panic!("the order must fail at its deadline") };
     assert_eq!((transition.to, transition.reason, transition.release), (Status::Failed, Some(FailureReason::ProductsUnavailable), true));
 }
 
 #[test]
-fn a_worker_that_comes_after_the_deadline_fails_the_order_without_asking() {
+fn resume_after_deadline_fails_without_a_call() {
     let saga = saga();
     assert!(
         matches!(saga.handle(Event::Resumed, saga.deadline, 0), Effect::Record(transition) if transition.to == Status::Failed && transition.release)
@@ -173,14 +186,14 @@ fn a_worker_that_comes_after_the_deadline_fails_the_order_without_asking() {
 }
 
 #[test]
-fn a_hold_that_answers_after_the_deadline_still_counts() {
+fn reserve_after_the_deadline_still_counts() {
     let saga = saga();
     let effect = saga.handle(Event::ReserveAnswered(held()), saga.deadline, 0);
     assert!(matches!(effect, Effect::Record(transition) if transition.to == Status::ProductReserved));
 }
 
 #[test]
-fn waits_double_up_to_their_longest_and_spread_over_all_of_it() {
+fn backoff_doubles_to_its_maximum_with_full_jitter() {
     let now = START;
     let wait = |attempts, random, retry_after| {
         let saga = Saga { attempts, ..saga() };
@@ -192,16 +205,20 @@ fn waits_double_up_to_their_longest_and_spread_over_all_of_it() {
     assert_eq!([1, 2, 3, 7, 99, u32::MAX].map(|attempts| wait(attempts, u32::MAX, None)), [499, 999, 1_999, 29_999, 29_999, 29_999]);
     assert_eq!(wait(9, 0, None), 0);
     assert_eq!(wait(1, u32::MAX / 2, None), 249);
-    assert_eq!(wait(1, 0, Some(Duration::from_secs(2))), 2_000, "products knows better");
-    assert_eq!(wait(1, 0, Some(Duration::from_hours(1))), MAX_BACKOFF_MS, "but not for ever");
+    assert_eq!(wait(1, 0, Some(Duration::from_secs(2))), 2_000, "the requested retry delay takes precedence");
+    assert_eq!(wait(1, 0, Some(Duration::from_hours(1))), MAX_BACKOFF_MS, "but is capped");
 }
 
 #[test]
-fn a_wish_is_granted_only_to_who_may() {
+fn status_change_requires_permission() {
     assert_eq!(request_status_change(Status::Failed, Status::Failed, Actor::Owner), StatusChange::Unchanged);
     assert_eq!(request_status_change(Status::Pending, Status::Confirmed, Actor::Admin), StatusChange::Illegal(&[Status::Cancelled]));
     assert_eq!(request_status_change(Status::Confirmed, Status::Completed, Actor::Owner), StatusChange::Illegal(&[Status::Cancelled]));
-    assert!(matches!(request_status_change(Status::Confirmed, Status::Completed, Actor::Admin), StatusChange::Allowed(transition) if !transition.release));
-    assert!(matches!(request_status_change(Status::Confirmed, Status::Cancelled, Actor::Owner), StatusChange::Allowed(transition) if transition.release));
+    assert!(
+        matches!(request_status_change(Status::Confirmed, Status::Completed, Actor::Admin), StatusChange::Allowed(transition) if !transition.release)
+    );
+    assert!(
+        matches!(request_status_change(Status::Confirmed, Status::Cancelled, Actor::Owner), StatusChange::Allowed(transition) if transition.release)
+    );
     assert_eq!(request_status_change(Status::Cancelled, Status::Completed, Actor::Admin), StatusChange::Illegal(&[]));
 }

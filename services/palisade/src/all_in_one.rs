@@ -1,4 +1,4 @@
-//! Starts the three services in this process.
+//! All-in-one startup: products, orders and gateway in this process.
 
 use std::{io::Write, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -14,17 +14,19 @@ use palisade_middleware::{
     process::Process,
 };
 
-use crate::{config::Config, data_dir, commands::DEV_ISSUER};
+use crate::{commands::DEV_ISSUER, config::Config, data_dir};
 
-/// How long the token lives that is printed at the start.
+/// Lifetime of the token printed at startup.
 const DEMO_TOKEN_LIFETIME: Duration = Duration::from_hours(24);
-/// After that the greeting is printed all the same: `/readyz` says what is wrong.
+/// Maximum wait for readiness before the banner is printed. If a service is not ready, `/readyz`
+/// shows the reason.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Each has its own metrics.
+/// Services with separate metrics.
 pub(crate) const SERVICES: [&str; 3] = ["gateway", "products", "orders"];
 const DEMO_SCOPES: &str = "products:read products:write orders:read orders:write orders:admin";
 
-/// Starts products, orders and the gateway, in this order: each needs the address of the one before.
+/// Starts products, orders and the gateway, in this order: each needs the address of the previous
+/// one.
 pub(crate) async fn start(mut config: Config, process: Process) -> anyhow::Result<()> {
     let development = data_dir::development_key(&config.data_dir)?;
     let trusted = config.uses_development_key().then(|| development.trusted()).transpose()?;
@@ -36,12 +38,12 @@ pub(crate) async fn start(mut config: Config, process: Process) -> anyhow::Resul
 
     let gateway_events = &mut config.gateway.events;
     if gateway_events.nats_url.is_none() && gateway_events.nats_url_file.is_none() {
-        // Where products tells of its changes.
+        // Use the broker that products publishes to.
         gateway_events.clone_from(&config.products.events);
     }
 
     let callers = [("gateway", gateway_key.trusted()?), ("orders", orders_key.trusted()?)];
-    // Within each service its verifier too, which has metrics of its own.
+    // The verifier has metrics too, so it is created in the scope of its service.
     let products = with_service("products", async {
         let verifier = verifier("products", &callers, trusted.as_ref(), &config.products.auth, clock)?;
         palisade_products::start(config.products, verifier, &process).await
@@ -69,7 +71,7 @@ pub(crate) async fn start(mut config: Config, process: Process) -> anyhow::Resul
     Ok(())
 }
 
-/// Keys of the services live as long as the process: nobody outside has to know them.
+/// Generates a signing key that exists only in this process.
 fn generate_key() -> anyhow::Result<SigningKey> {
     Ok(SigningKey::from_pem(&SigningKey::generate_pem()?)?)
 }
@@ -84,7 +86,8 @@ fn set_default_store(url: &mut Option<secrecy::SecretString>, in_file: bool, dat
     }
 }
 
-/// Believes the services of this process, the development key if it is in use, and whoever the configuration names.
+/// Returns a verifier that trusts the services of this process, the development key if it is in
+/// use, and the configured issuers.
 fn verifier(
     audience: &str,
     callers: &[(&str, TrustedKey)],
@@ -115,10 +118,10 @@ fn demo_token(key: &SigningKey, clock: &dyn Clock) -> anyhow::Result<String> {
     Ok(mint_user_token(&token, key, clock.now().unix_timestamp())?)
 }
 
-/// What to paste next.
+/// Prints the URL of the API documentation, a token and an example request.
 fn print_banner(gateway: SocketAddr, token: Option<&str>) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "\nPalisade is up; its API is described at http://{gateway}/docs")?;
+    writeln!(out, "\nPalisade is running; API documentation: http://{gateway}/docs")?;
     if let Some(token) = token {
         writeln!(out, "\nexport TOKEN={token}")?;
         writeln!(

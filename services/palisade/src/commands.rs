@@ -1,5 +1,5 @@
-//! `palisade token`, `palisade keygen`, `palisade jwks`: tokens for curl and k6, keys for services. `palisade migrate`, `palisade redrive`: the
-//! schema of an orders store, and its dead events.
+//! Subcommands. Tokens and keys: `palisade token`, `palisade keygen`, `palisade jwks`. Orders
+//! store: `palisade migrate` (schema), `palisade redrive` (dead-lettered events).
 
 use std::{io::Write, path::PathBuf, time::Duration};
 
@@ -14,10 +14,10 @@ use secrecy::ExposeSecret;
 
 use crate::{data_dir, subcommand};
 
-/// `iss` of tokens that the development key signs.
+/// `iss` of tokens signed by the development key.
 pub(crate) const DEV_ISSUER: &str = "palisade-dev";
 
-/// The subcommands.
+/// Returns the subcommands.
 pub(crate) fn commands() -> [Command; 5] {
     let text = |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("TEXT").help(help);
     let path = |name: &'static str, help: &'static str| {
@@ -29,31 +29,38 @@ pub(crate) fn commands() -> [Command; 5] {
             .arg(path("store-url-file", "File with the URL [env: PALISADE_STORE__URL_FILE]").conflicts_with("store-url"))
     };
     [
-        subcommand("token", "Mint a bearer token and print it")
-            .arg(text("sub", "Whose token it is").required(true))
-            .arg(text("scope", "Scopes, separated by spaces").default_value(""))
-            .arg(text("audience", "Whom it is for: palisade (the gateway), products or orders").default_value(palisade_gateway::AUDIENCE))
-            .arg(text("issuer", "Who vouches for it").default_value(DEV_ISSUER))
+        subcommand("token", "Print a signed bearer token")
+            .arg(text("sub", "Subject (user id) of the token").required(true))
+            .arg(text("scope", "Space-separated scopes").default_value(""))
+            .arg(
+                text("audience", "Audience of the token: palisade (the gateway), products or orders")
+                    .default_value(palisade_gateway::AUDIENCE),
+            )
+            .arg(text("issuer", "Issuer of the token").default_value(DEV_ISSUER))
             .arg(
                 Arg::new("expires-in")
                     .long("expires-in")
                     .value_name("SECONDS")
                     .value_parser(value_parser!(u64))
                     .default_value("3600")
-                    .help("How long it is valid"),
+                    .help("Lifetime of the token"),
             )
-            .arg(path("key-file", "Ed25519 private key in PEM that signs it [default: the development key]").conflicts_with("data-dir"))
-            .arg(path("data-dir", "Where the development key is kept [default: palisade-data] [env: PALISADE_DATA_DIR]")),
-        with_store_arguments(subcommand("migrate", "Bring the schema of an orders store up to date; for a job that runs before the service")),
-        with_store_arguments(subcommand("redrive", "Have all events that were put aside as dead tried again, and print how many")),
-        subcommand("keygen", "Make an Ed25519 private key for a service").arg(path("out", "File to write, readable by you alone").required(true)),
-        subcommand("jwks", "Print the public halves of private keys as a JSON web key set").arg(
+            .arg(
+                path("key-file", "PEM file with the Ed25519 private key to sign with [default: the development key]")
+                    .conflicts_with("data-dir"),
+            )
+            .arg(path("data-dir", "Directory of the development key [default: palisade-data] [env: PALISADE_DATA_DIR]")),
+        with_store_arguments(subcommand("migrate", "Migrate the schema of an orders store, for a job that runs before the service starts")),
+        with_store_arguments(subcommand("redrive", "Requeue all dead-lettered events of an orders store and print their number")),
+        subcommand("keygen", "Generate an Ed25519 private key for a service")
+            .arg(path("out", "File to create, readable by its owner only").required(true)),
+        subcommand("jwks", "Print the public keys of private keys as a JSON Web Key Set").arg(
             Arg::new("file")
                 .value_name("FILE")
                 .value_parser(value_parser!(PathBuf))
                 .num_args(1..)
                 .required(true)
-                .help("Private keys in PEM"),
+                .help("PEM files with private keys"),
         ),
     ]
 }
@@ -87,11 +94,11 @@ fn token(arguments: &ArgMatches) -> anyhow::Result<()> {
 }
 
 fn keygen(arguments: &ArgMatches) -> anyhow::Result<()> {
-    let path = arguments.get_one::<PathBuf>("out").context("--out is needed")?;
-    data_dir::create_key_file(path, &SigningKey::generate_pem()?).with_context(|| format!("{} cannot be written", path.display()))
+    let path = arguments.get_one::<PathBuf>("out").context("--out is required")?;
+    data_dir::create_key_file(path, &SigningKey::generate_pem()?).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Does `work` with the URL of an orders store.
+/// Runs `work` with the URL of an orders store.
 fn with_store(arguments: &ArgMatches, work: impl AsyncFnOnce(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let mut store = Store {
         url: arguments.get_one::<String>("store-url").cloned().map(Into::into),
@@ -102,7 +109,7 @@ fn with_store(arguments: &ArgMatches, work: impl AsyncFnOnce(&str) -> anyhow::Re
         store.url = std::env::var("PALISADE_STORE__URL").ok().map(Into::into);
         store.url_file = std::env::var_os("PALISADE_STORE__URL_FILE").map(Into::into);
     }
-    let url = store.url().context("--store-url or --store-url-file is needed")?;
+    let url = store.url().context("--store-url or --store-url-file is required")?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work(url.expose_secret()))
 }
 

@@ -1,4 +1,4 @@
-//! The configuration of all three services, with the embedded stores and the development key filled in.
+//! Settings of all three services in one process; embedded stores and a development key by default.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -11,19 +11,19 @@ use palisade_middleware::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Everything in one process.
+/// Settings of the all-in-one process.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Where the stores and the development key are kept.
+    /// Directory of the embedded stores and the development key.
     pub(crate) data_dir: PathBuf,
-    /// The gateway.
+    /// Gateway settings.
     pub(crate) gateway: palisade_gateway::Config,
-    /// The products service.
+    /// Products service settings.
     pub(crate) products: palisade_products::Config,
-    /// The orders service.
+    /// Orders service settings.
     pub(crate) orders: palisade_orders::Config,
-    /// Traces and logs of the process, instead of one for each service.
+    /// Traces and logs of the process. Replaces the `telemetry` settings of the services.
     pub(crate) telemetry: telemetry::Config,
 }
 
@@ -40,18 +40,19 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Whether the development key would sign for the gateway: nobody else is believed.
+    /// Whether the gateway trusts the development key: only if no issuer is configured.
     pub(crate) fn uses_development_key(&self) -> bool {
         self.gateway.auth.issuers.is_empty()
     }
 }
 
 impl Config {
-    /// What can be set of a service alone, but is one for the whole process here. To accept it in silence would be to promise something.
+    /// Rejects service settings that are process-wide here. Accepting them silently would suggest
+    /// that they take effect.
     fn reject_ignored_keys(&self) -> Result<(), Error> {
         let services = [
-            ("gateway.telemetry", &self.gateway.telemetry, "gateway.identity.key_file", &self.gateway.identity),
-            ("orders.telemetry", &self.orders.telemetry, "orders.identity.key_file", &self.orders.identity),
+            ("gateway.telemetry", &self.gateway.telemetry, "gateway.identity.signing_key_file", &self.gateway.identity),
+            ("orders.telemetry", &self.orders.telemetry, "orders.identity.signing_key_file", &self.orders.identity),
             ("products.telemetry", &self.products.telemetry, "", &auth::Identity::default()),
         ];
         let ignored_tls = [
@@ -62,14 +63,17 @@ impl Config {
             ("gateway.upstreams.orders.tls.ca_file", self.gateway.upstreams.orders.tls.is_on()),
         ];
         if let Some((key, _)) = ignored_tls.into_iter().find(|(_, is_on)| *is_on) {
-            return Err(Error::rule(key, "is of no effect here, the services of one process talk over its own loopback in plain text"));
+            return Err(Error::rule(key, "has no effect in the all-in-one process, its services communicate over loopback without TLS"));
         }
         for (telemetry_key, telemetry, identity_key, identity) in services {
             if *telemetry != telemetry::Config::default() {
-                return Err(Error::rule(telemetry_key, "is of no effect here, set telemetry of the whole process"));
+                return Err(Error::rule(telemetry_key, "has no effect in the all-in-one process, set the top-level telemetry instead"));
             }
             if identity.signing_key_file.is_some() {
-                return Err(Error::rule(identity_key, "is of no effect here, the services of one process make their keys at the start"));
+                return Err(Error::rule(
+                    identity_key,
+                    "has no effect in the all-in-one process, its services generate their keys at startup",
+                ));
             }
         }
         Ok(())
@@ -90,7 +94,7 @@ impl Validate for Config {
             Some((key, address)) if self.uses_development_key() => Err(Error::rule(
                 key,
                 format!(
-                    "{address} is not a loopback address, and the development key serves loopback only: configure gateway.auth.issuers first"
+                    "{address} is not a loopback address, but the development key is for loopback only: configure gateway.auth.issuers"
                 ),
             )),
             _ => Ok(()),

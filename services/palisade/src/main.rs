@@ -1,9 +1,10 @@
-//! Gateway, products and orders in one process, over the same loopback gRPC hops; and the tools around tokens and keys.
+//! All-in-one binary: gateway, products and orders in one process, connected by gRPC over loopback;
+//! and the subcommands for tokens, keys and stores.
 
 mod all_in_one;
+mod commands;
 mod config;
 mod data_dir;
-mod commands;
 
 use std::{io::Write, process::ExitCode};
 
@@ -16,14 +17,20 @@ use palisade_middleware::{
 
 use crate::config::Config;
 
-const ABOUT: &str = "A whole shop in one process: gateway, products and orders with embedded stores.";
+const ABOUT: &str = "All services in one process: gateway, products and orders with embedded stores.";
 
 fn main() -> ExitCode {
     let command = command::<Config>("palisade", ABOUT).subcommands(commands::commands()).args_conflicts_with_subcommands(false);
     let matches = match command.try_get_matches() {
         Ok(matches) => matches,
         Err(error) => {
-            return run_configured::<Config, _, _>("palisade", &all_in_one::SERVICES, TrustBoundary::Public, Err(error.into()), all_in_one::start);
+            return run_configured::<Config, _, _>(
+                "palisade",
+                &all_in_one::SERVICES,
+                TrustBoundary::Public,
+                Err(error.into()),
+                all_in_one::start,
+            );
         }
     };
     if let Some((name, arguments)) = matches.subcommand() {
@@ -39,7 +46,7 @@ fn main() -> ExitCode {
     run_configured("palisade", &all_in_one::SERVICES, TrustBoundary::Public, loaded, all_in_one::start)
 }
 
-/// A subcommand with its one line of help.
+/// Subcommand with a one-line description.
 fn subcommand(name: &'static str, about: &'static str) -> Command {
     Command::new(name).about(about)
 }

@@ -1,4 +1,4 @@
-//! The stock check on the admin port: does every product add up, and does nothing stay held for too long?
+//! Stock audit on the admin port: checks the balance of every product and counts overdue holds.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,14 +13,14 @@ use crate::{
     store::{Audit, Store},
 };
 
-/// `GET /invariants`.
+/// Returns the admin route `GET /invariants`.
 pub fn router(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Router {
     Router::new().route("/invariants", get(invariants)).with_state((store, clock))
 }
 
 type Tools = (Arc<dyn Store>, Arc<dyn Clock>);
 
-/// Checks the stock again and again until `stop`, for the metrics.
+/// Audits the stock periodically until `stop`, for the metrics.
 pub async fn run_audit_loop(store: Arc<dyn Store>, clock: Arc<dyn Clock>, config: config::Audit, stop: CancellationToken) {
     if config.interval_s == 0 {
         return;
@@ -29,7 +29,7 @@ pub async fn run_audit_loop(store: Arc<dyn Store>, clock: Arc<dyn Clock>, config
     let check = || async move {
         match store.audit(clock.now()).await {
             Ok(audit) => measure(&audit),
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the stock could not be checked"),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "stock audit failed"),
         }
     };
     task::run_with_duty_cycle(Duration::from_secs(config.interval_s), stop, check).await;
@@ -48,15 +48,15 @@ async fn invariants(State((store, clock)): State<Tools>) -> axum::response::Resp
             Json(body).into_response()
         }
         Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the stock could not be checked");
-            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ok": null, "reason": "the store does not answer" }))).into_response()
+            tracing::warn!(error = &error as &dyn std::error::Error, "stock audit failed");
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ok": null, "reason": "the store is unavailable" }))).into_response()
         }
     }
 }
 
 fn measure(audit: &Audit) {
     for violation in &audit.violations {
-        tracing::error!(%violation, "the stock does not add up");
+        tracing::error!(%violation, "stock invariant violated");
     }
     metrics::record_audit(audit);
 }

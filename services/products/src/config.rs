@@ -1,4 +1,4 @@
-//! Everything that can be set of the products service.
+//! Settings of the products service.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -14,48 +14,49 @@ use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-/// The products service.
+/// Settings of the products service.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// gRPC address.
+    /// Address of the gRPC port.
     pub listen: SocketAddr,
-    /// Address for health, metrics and the stock check. Keep it from the public.
+    /// Address of the admin port: health, metrics, stock audit and operator routes. Must not be
+    /// reachable by the public.
     pub admin_listen: SocketAddr,
-    /// Where products are kept.
+    /// Product store.
     pub store: Store,
-    /// Stock that is set aside.
+    /// Stock reservations.
     pub reservations: Reservations,
-    /// The check of the stock.
+    /// Periodic stock audit.
     pub audit: Audit,
-    /// Who is told of changes.
+    /// Broker to which change events are published.
     pub events: palisade_events::Config,
-    /// Whose tokens are believed.
+    /// Trusted issuers of tokens.
     pub auth: auth::Config,
-    /// Where callers are told of this service.
+    /// Registration of this service for service discovery.
     pub registration: registration::Config,
-    /// Limits of the gRPC port.
+    /// gRPC server and its limits.
     pub server: server::Config,
     /// Traces and logs.
     pub telemetry: telemetry::Config,
 }
 
-/// Where products are kept.
+/// Product store.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// `mongodb://…/database` or `sqlite://path`.
+    /// Connection string: `mongodb://…/database` or `sqlite://path`.
     #[serde(skip_serializing)]
     #[schemars(with = "Option<String>")]
     pub url: Option<SecretString>,
-    /// File with the URL, for URLs that hold a password.
+    /// File with the connection string, for URLs that contain a password.
     pub url_file: Option<PathBuf>,
-    /// Longest time of one call to the store, milliseconds.
+    /// Timeout of one store operation, milliseconds.
     pub timeout_ms: u64,
 }
 
 impl Store {
-    /// The connection string, wherever it is.
+    /// Returns the connection string, from the setting or its file.
     pub fn url(&self) -> Result<SecretString, Error> {
         config::secret(("store.url", &self.url), ("store.url_file", &self.url_file))
     }
@@ -67,13 +68,14 @@ impl Default for Store {
     }
 }
 
-/// Stock that is set aside.
+/// Stock reservations.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Reservations {
-    /// A hold that is not confirmed for this long is given back, milliseconds. Well above the deadline of a saga.
+    /// TTL of an unconfirmed hold, milliseconds. The units are released afterwards. Must be well
+    /// above the deadline of an order saga.
     pub hold_ttl_ms: u64,
-    /// How often expired holds are looked for, milliseconds.
+    /// Interval between searches for expired holds, milliseconds.
     pub sweep_interval_ms: u64,
 }
 
@@ -83,12 +85,13 @@ impl Default for Reservations {
     }
 }
 
-/// The check of the stock that goes on beside the work.
+/// Periodic stock audit.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Audit {
-    /// How long the pause is between two checks, seconds; 19 times as long as the last one took if that is longer: each reads all products and
-    /// all open reservations. 0 for none but those that somebody asks for on the admin port.
+    /// Pause between two audits, seconds; at least 19 times the duration of the last one, because
+    /// an audit reads all products and all open reservations. 0 disables periodic audits; the admin
+    /// route still runs them on demand.
     pub interval_s: u64,
 }
 
@@ -123,8 +126,8 @@ impl Validate for Config {
         self.events.validate()?;
         let positive = [
             ("store.timeout_ms", self.store.timeout_ms),
-            ("reservations.hold_ms", self.reservations.hold_ttl_ms),
-            ("reservations.sweep_ms", self.reservations.sweep_interval_ms),
+            ("reservations.hold_ttl_ms", self.reservations.hold_ttl_ms),
+            ("reservations.sweep_interval_ms", self.reservations.sweep_interval_ms),
         ];
         match positive.into_iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(Error::rule(key, "must be greater than 0")),
@@ -136,8 +139,8 @@ impl Validate for Config {
 impl ServiceConfig for Config {
     fn check(&self) -> anyhow::Result<()> {
         if !crate::store::is_supported_url(self.store.url()?.expose_secret()) {
-            // Not repeated: it may hold a password.
-            return Err(Error::rule("store.url", "is no connection string of a known store").into());
+            // The error does not quote the URL: it may contain a password.
+            return Err(Error::rule("store.url", "must be a connection string of a supported store").into());
         }
         self.events.url()?;
         self.auth.verifier("products", Arc::new(SystemClock))?;

@@ -1,4 +1,5 @@
-//! `palisade.products.v1`: the catalogue for users, and stock for the orders service.
+//! gRPC service `palisade.products.v1`: the catalogue for users, stock reservations for the orders
+//! service.
 
 mod convert;
 pub mod refusal;
@@ -32,10 +33,10 @@ use crate::{
 
 const READ: Access = Access::Scope("products:read");
 const WRITE: Access = Access::Scope("products:write");
-/// Only the orders service itself moves stock; no user's token can.
+/// Stock moves only on behalf of the orders service itself; user tokens cannot grant this.
 const RESERVE: Access = Access::Service { scope: "products:reserve", callers: &["orders"] };
 
-/// Who may call what.
+/// Method table: required access and priority of each method.
 pub static METHODS: [Method; 9] = [
     Method::grpc("/palisade.products.v1.ProductsService/CreateProduct", WRITE),
     Method::grpc("/palisade.products.v1.ProductsService/FindAll", READ),
@@ -48,19 +49,19 @@ pub static METHODS: [Method; 9] = [
     Method::grpc("/palisade.products.v1.ProductsService/ListReservations", RESERVE),
 ];
 
-/// Most reservations on a page.
+/// Maximum page size of `ListReservations`.
 const MAX_RESERVATIONS: u32 = 1_000;
 const DEFAULT_RESERVATIONS: u32 = 500;
 
-/// The service behind the contract.
+/// Implementation of the gRPC service.
 pub struct Products {
-    /// Where products are kept.
+    /// Product store.
     pub store: Arc<dyn Store>,
-    /// What time it is.
+    /// Clock.
     pub clock: Arc<dyn Clock>,
-    /// Seals page positions.
+    /// Seals page positions into cursors.
     pub cursor: Cursor,
-    /// How long stock is held.
+    /// TTL of a hold.
     pub hold_ttl: Duration,
 }
 
@@ -78,7 +79,9 @@ impl ProductsService for Products {
         }
         match created {
             Created::Created { product, replayed } => Ok(convert::created(&product, replayed)),
-            Created::KeyReused => Err(Rejection::new(&reasons::IDEMPOTENCY_KEY_REUSED, "the key was used with another body").into()),
+            Created::KeyReused => {
+                Err(Rejection::new(&reasons::IDEMPOTENCY_KEY_REUSED, "the idempotency key was used with another body").into())
+            }
         }
     }
 
@@ -105,7 +108,12 @@ impl ProductsService for Products {
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<()>, Status> {
         let request = request.into_inner();
-        match self.store.remove(parse::parse_uuid(&request.id)?, request.expected_version, self.clock.now()).await.map_err(refusal::of_store)? {
+        match self
+            .store
+            .remove(parse::parse_uuid(&request.id)?, request.expected_version, self.clock.now())
+            .await
+            .map_err(refusal::of_store)?
+        {
             Removed::Removed => Ok(Response::new(())),
             Removed::NotFound => Err(refusal::not_found().into()),
             Removed::VersionMismatch => Err(refusal::version_mismatch().into()),

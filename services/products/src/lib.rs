@@ -1,4 +1,4 @@
-//! The products service: the catalogue, and the stock of each product.
+//! Products service: the catalogue and the stock of each product.
 
 pub mod admin;
 pub mod config;

@@ -1,4 +1,4 @@
-//! The products service as a program of its own.
+//! The products service as a separate process.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use palisade_middleware::{process::run, telemetry::TrustBoundary};
 use palisade_products::{Config, start, verifier};
 
 fn main() -> ExitCode {
-    run("products", "Products and their stock over gRPC.", TrustBoundary::Internal, |config: Config, process| async move {
+    run("products", "Products service: catalogue and stock over gRPC.", TrustBoundary::Internal, |config: Config, process| async move {
         let verifier = verifier(&config, &process)?;
         start(config, verifier, &process).await?;
         Ok(())

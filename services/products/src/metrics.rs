@@ -1,4 +1,5 @@
-//! What this service counts beside the hops: reservations and stock. Every name and every word of a label stands here, once.
+//! Stock and idempotency metrics of the products service. Every metric name and label value is
+//! defined here.
 
 use metrics::{Counter, Gauge};
 use palisade_events::metrics as events;
@@ -9,32 +10,34 @@ use crate::{
     store::{Audit, Created},
 };
 
-/// Every metric of this service's own.
+/// All metrics defined by the products service.
 pub static METRICS: &[Metric] = &[
-    Metric::counter("palisade.idempotency.requests", &["outcome"], "Creates asked for with an idempotency key, by what the key said"),
-    Metric::counter("palisade.stock.reservations", &["outcome"], "Reservations, by what became of them"),
-    Metric::gauge("palisade.stock.units", &["state"], "Units of all products together"),
-    Metric::gauge("palisade.stock.out_products", &[], "Products with nothing left to sell"),
-    Metric::gauge("palisade.stock.overdue_holds", &[], "Holds past their time that were not given back yet"),
-    Metric::gauge("palisade.invariant.violations", &["check"], "What the last audit found broken; must be 0"),
+    Metric::counter("palisade.idempotency.requests", &["outcome"], "Create requests with an idempotency key, by outcome"),
+    Metric::counter("palisade.stock.reservations", &["outcome"], "Reservation calls, by outcome"),
+    Metric::gauge("palisade.stock.units", &["state"], "Units of all products, by state"),
+    Metric::gauge("palisade.stock.out_products", &[], "Products without available units"),
+    Metric::gauge("palisade.stock.overdue_holds", &[], "Expired holds that are not released yet"),
+    Metric::gauge("palisade.invariant.violations", &["check"], "Invariant violations found by the last audit; must be 0"),
     events::PENDING,
     events::OLDEST_AGE,
     events::PUBLISH_ATTEMPTS,
 ];
 
-// What an idempotency key says of its request.
+// Outcomes of a request with an idempotency key.
 const NEW: &str = "new";
 const REPLAY: &str = "replay";
 const CONFLICT: &str = "conflict";
 
-// What becomes of a reservation. Refused is what has been settled in another way before.
+// Outcomes of a reservation. `REFUSED`: the reservation already had a conflicting final state or
+// other lines.
 const RESERVED: &str = "reserved";
 const INSUFFICIENT: &str = "insufficient";
 const REFUSED: &str = "refused";
 const COMMITTED: &str = "committed";
 const RELEASED: &str = "released";
 
-/// Tells of every metric, and makes every series there can be: a rate sees no event that made its series.
+/// Describes all metrics and creates every series at 0: a rate ignores the event that creates its
+/// series.
 pub fn register() {
     describe(METRICS);
     for outcome in [NEW, REPLAY, CONFLICT] {
@@ -47,12 +50,12 @@ pub fn register() {
     record_audit(&Audit::default());
 }
 
-/// A product was asked for with an idempotency key.
+/// Records a create with an idempotency key.
 pub(crate) fn record_key_outcome(created: &Created) {
     keys(key_outcome(created)).increment(1);
 }
 
-/// Stock was asked for.
+/// Records a reserve.
 pub(crate) fn record_reserve(answer: &ReserveOutcome) {
     let outcome = match answer {
         ReserveOutcome::Held(_) => RESERVED,
@@ -62,17 +65,17 @@ pub(crate) fn record_reserve(answer: &ReserveOutcome) {
     reservations(outcome).increment(1);
 }
 
-/// A hold was made final.
+/// Records a confirmed hold.
 pub(crate) fn record_confirm() {
     reservations(COMMITTED).increment(1);
 }
 
-/// A reservation was given back.
+/// Records a release.
 pub(crate) fn record_release() {
     reservations(RELEASED).increment(1);
 }
 
-/// What an audit found.
+/// Records the result of an audit.
 #[expect(clippy::cast_precision_loss, reason = "units are far below 2^52")]
 pub(crate) fn record_audit(audit: &Audit) {
     metrics::gauge!("palisade.invariant.violations", "check" => "stock").set(audit.violations.len() as f64);
@@ -83,7 +86,7 @@ pub(crate) fn record_audit(audit: &Audit) {
     metrics::gauge!("palisade.stock.overdue_holds").set(audit.overdue_holds as f64);
 }
 
-/// The word for what an idempotency key said.
+/// Returns the label value for the outcome of an idempotency key.
 pub(crate) fn key_outcome(created: &Created) -> &'static str {
     match created {
         Created::Created { replayed: false, .. } => NEW,

@@ -1,4 +1,5 @@
-//! The products that changed, as the relay of events sees them: one event for each, of its latest version.
+//! Transactional outbox of product changes for the event relay: one event per changed product, for
+//! its latest version.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,23 +13,24 @@ use uuid::Uuid;
 
 use crate::store::{PendingChange, Store};
 
-/// What changed; what is left of it is to be asked for.
+/// Event type: the product changed. Consumers fetch the current state.
 const CHANGED: &str = "palisade.products.v1.changed";
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// What the relay works on.
+/// Outbox over the product store.
 pub struct ProductsOutbox {
-    /// Where products are kept.
+    /// Product store.
     pub store: Arc<dyn Store>,
-    /// Who tells that one changed.
+    /// Notified after each write that may have changed a product.
     pub changed: Arc<Notify>,
-    /// What time it is.
+    /// Clock.
     pub clock: Arc<dyn Clock>,
 }
 
 impl PendingChange {
-    /// The event: the same for the same version, whoever makes it.
+    /// Builds the event. Its id is derived from product and version, so a republished event has the
+    /// same id.
     fn event(&self) -> Event {
         let mut digest = Sha256::new();
         digest.update(self.product_id.as_bytes());
@@ -73,13 +75,14 @@ impl Outbox for ProductsOutbox {
         Ok(self.store.mark_published(&changes).await?)
     }
 
-    /// There is nothing in them that could be refused, and a change that is not told makes a cache lie: they stay.
+    /// Never dead-letters: the payload cannot be invalid, and an unpublished change would leave
+    /// stale cache entries. The events stay in the outbox.
     async fn mark_failed(&self, _: &[(Event, String)], _: u32) -> Result<u64, Error> {
         Ok(0)
     }
 
     async fn wait_for_events(&self, timeout: Duration) {
-        // Which of the two it was makes no difference.
+        // A notification and a timeout are handled alike.
         let _ = tokio::time::timeout(timeout, self.changed.notified()).await;
     }
 }
@@ -91,11 +94,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_version_is_the_same_event_and_another_is_another() {
+    fn event_id_is_derived_from_product_and_version() {
         let of = |version| PendingChange { product_id: Uuid::nil(), version, since: OffsetDateTime::UNIX_EPOCH };
         assert_eq!(of(3).event(), of(3).event());
         assert_ne!(of(3).event().id, of(4).event().id);
         assert_eq!(pending_change(&of(3).event()).unwrap(), of(3));
-        assert_eq!(of(PendingChange::REMOVED).event().data, r#"{"productId":"00000000-0000-0000-0000-000000000000","removed":true,"version":null}"#);
+        assert_eq!(
+            of(PendingChange::REMOVED).event().data,
+            r#"{"productId":"00000000-0000-0000-0000-000000000000","removed":true,"version":null}"#
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Stock set aside for one order: what may be asked, and what may be answered. No I/O.
+//! Stock reservations: states, validation and outcomes. No I/O.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,131 +6,132 @@ use palisade_middleware::rejection::Violation;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// Most lines of one reservation.
+/// Maximum number of lines of a reservation.
 pub const MAX_LINES: usize = 100;
-/// Most units of one line.
+/// Maximum quantity of a line, units.
 pub const MAX_LINE_QUANTITY: i64 = 1_000_000;
 
-/// So many units of one product.
+/// Requested quantity of one product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line {
-    /// Of what.
+    /// Id of the product.
     pub product_id: Uuid,
-    /// How many units.
+    /// Quantity, units.
     pub quantity: i64,
 }
 
-/// The lines of one reservation: 1 to [`MAX_LINES`], each product once, in the order of their products' ids.
+/// Validated lines of a reservation: 1 to [`MAX_LINES`], each product once, sorted by product id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lines(Vec<Line>);
 
-/// A line as it was reserved.
+/// Reserved line with a copy of the product's name and price.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldLine {
-    /// Of what.
+    /// Id of the product.
     pub product_id: Uuid,
-    /// How many units.
+    /// Quantity, units.
     pub quantity: i64,
-    /// The product's name at that time; empty if it was unknown.
+    /// Name of the product at the time of the reservation; empty if the product was unknown.
     pub name: String,
-    /// The price of one unit in minor units at that time; 0 if the product was unknown.
+    /// Price of one unit at the time of the reservation, minor units; 0 if the product was unknown.
     pub unit_price_minor: i64,
 }
 
-/// Stock set aside for one order.
+/// Stock reservation of one order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
-    /// The order's id.
+    /// Id of the order.
     pub id: Uuid,
-    /// How far it has come.
+    /// Current state.
     pub state: State,
-    /// In the order of their products' ids; none for a tombstone.
+    /// Lines, sorted by product id; empty for a tombstone.
     pub lines: Vec<HeldLine>,
-    /// When it is given back unless confirmed. A tombstone's is when it was made.
+    /// Expiry of the hold unless it is confirmed. For a tombstone, its creation time.
     pub expires_at: OffsetDateTime,
 }
 
-/// How far a reservation has come. Only `Held` and `Confirmed` still own units.
+/// State of a reservation. Only `Held` and `Confirmed` own units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// Set aside until it expires.
+    /// Units are held until the reservation expires.
     Held,
-    /// Sold: set aside until it is released, if ever.
+    /// Units are sold; a release can still return them.
     Confirmed,
-    /// Given back, or released before it was ever reserved.
+    /// Released, possibly before it was reserved (tombstone).
     Released,
-    /// Given back because nobody confirmed it in time.
+    /// Released because it was not confirmed in time.
     Expired,
-    /// Not one line was taken.
+    /// Rejected: no line was taken.
     Refused {
-        /// Why.
+        /// Reason.
         reason: Refusal,
-        /// The first product that stood in the way.
+        /// First product that could not be reserved.
         product_id: Uuid,
     },
 }
 
-/// Why not one line was taken.
+/// Reason of a rejected reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// Fewer units left than asked for.
+    /// Fewer units available than requested.
     InsufficientStock,
-    /// No such product.
+    /// The product does not exist.
     UnknownProduct,
-    /// Not for sale now.
+    /// The product is inactive.
     ProductInactive,
 }
 
-/// What a product has to offer to a reservation.
+/// Stock and sales data of a product, as read for a reservation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProductStock {
-    /// Its name, to be copied.
+    /// Name to copy.
     pub name: String,
-    /// Its price of one unit in minor units, to be copied.
+    /// Price of one unit to copy, minor units.
     pub unit_price_minor: i64,
-    /// Units left.
+    /// Units available.
     pub quantity: i64,
-    /// Whether it can be reserved at all.
+    /// Whether the product can be reserved.
     pub is_active: bool,
 }
 
-/// The answer to a reserve. Repeating the call gives it again, unless the reservation has moved on since.
+/// Outcome of a reserve. A repeated call returns the same outcome unless the reservation has
+/// changed since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReserveOutcome {
-    /// All lines are set aside (its state may be `Confirmed` by now).
+    /// All lines are reserved. The state may be `Confirmed` by then.
     Held(Reservation),
-    /// None is.
+    /// No line was reserved.
     Refused {
-        /// Why.
+        /// Reason.
         reason: Refusal,
-        /// The first product that stood in the way.
+        /// First product that could not be reserved.
         product_id: Uuid,
     },
-    /// The id belongs to a reservation of other lines.
+    /// The id belongs to a reservation with other lines.
     DifferentLines,
-    /// It was released, perhaps before this call arrived.
+    /// The reservation was released, possibly before this call arrived.
     Released,
-    /// It was held and ran out.
+    /// The hold expired.
     Expired,
 }
 
-/// The answer to a confirm.
+/// Outcome of a confirm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Confirmed {
-    /// It is confirmed, now or already.
+    /// The reservation is confirmed, by this or an earlier call.
     Confirmed(Reservation),
-    /// Too late: it was released.
+    /// The reservation was released before.
     Released,
-    /// Too late: it ran out.
+    /// The hold expired before.
     Expired,
-    /// There is nothing to confirm: it was refused.
+    /// The reservation was rejected.
     Refused,
-    /// Nobody ever reserved under this id.
+    /// No reservation has this id.
     Unknown,
 }
 
 impl Lines {
-    /// Checks `lines`; the error holds every broken rule.
+    /// Validates `lines`. The error contains every violation.
     pub fn new(mut lines: Vec<Line>) -> Result<Self, Vec<Violation>> {
         let mut violations = Vec::new();
         if lines.is_empty() {
@@ -153,12 +154,13 @@ impl Lines {
         if violations.is_empty() { Ok(Self(lines)) } else { Err(violations) }
     }
 
-    /// The lines, in the order of their products' ids.
+    /// Returns the lines, sorted by product id.
     pub fn as_slice(&self) -> &[Line] {
         &self.0
     }
 
-    /// Copies names and prices, and says whether every line can be had (`Held`) or not (`Refused`).
+    /// Decides a reservation by the stock of its products and copies names and prices. The state is
+    /// `Held` if every line is available, else `Refused`.
     pub fn evaluate(&self, stock: &HashMap<Uuid, ProductStock>) -> (State, Vec<HeldLine>) {
         let mut state = State::Held;
         let copy = |line: &Line| {
@@ -188,7 +190,7 @@ impl Lines {
 }
 
 impl ProductStock {
-    /// Why `quantity` units cannot be had, if they cannot.
+    /// Returns why `quantity` units cannot be reserved, or `None` if they can.
     pub fn refusal_for(&self, quantity: i64) -> Option<Refusal> {
         if !self.is_active {
             Some(Refusal::ProductInactive)
@@ -201,12 +203,12 @@ impl ProductStock {
 }
 
 impl Reservation {
-    /// Is this a hold that has run out but was not given back yet?
+    /// Whether this is an expired hold that has not been released yet.
     pub fn is_overdue(&self, now: OffsetDateTime) -> bool {
         self.state == State::Held && self.expires_at <= now
     }
 
-    /// What it answers to another reserve of `lines`. A tombstone has no lines to compare.
+    /// Returns the outcome of another reserve of `lines`. A tombstone has no lines to compare.
     pub fn reserve_outcome(self, lines: &Lines) -> ReserveOutcome {
         if !self.lines.is_empty() && !lines.match_lines(&self.lines) {
             return ReserveOutcome::DifferentLines;
@@ -219,7 +221,7 @@ impl Reservation {
         }
     }
 
-    /// What it answers to a confirm, when it has been confirmed if it could be.
+    /// Returns the outcome of a confirm. A hold must already be confirmed.
     pub fn confirm_outcome(self) -> Confirmed {
         match self.state {
             State::Held | State::Confirmed => Confirmed::Confirmed(self),
@@ -231,7 +233,7 @@ impl Reservation {
 }
 
 impl State {
-    /// Stable name, as in the proto contract.
+    /// Returns the stable name of the proto contract.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Held => "HELD",
@@ -242,7 +244,7 @@ impl State {
         }
     }
 
-    /// The state of this name. `refused` says why, for the one that needs it.
+    /// Parses a name. `refused` supplies the details of `REFUSED`.
     pub fn parse(name: &str, refused: Option<(Refusal, Uuid)>) -> Option<Self> {
         match name {
             "HELD" => Some(Self::Held),
@@ -256,7 +258,7 @@ impl State {
 }
 
 impl Refusal {
-    /// Stable slug: the order's `failureReason`.
+    /// Returns the stable slug, which becomes the order's `failureReason`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InsufficientStock => "insufficient_stock",
@@ -265,7 +267,7 @@ impl Refusal {
         }
     }
 
-    /// The refusal of this slug.
+    /// Parses a slug.
     pub fn parse(slug: &str) -> Option<Self> {
         [Self::InsufficientStock, Self::UnknownProduct, Self::ProductInactive].into_iter().find(|refusal| refusal.as_str() == slug)
     }

@@ -1,12 +1,12 @@
-//! From a configuration to a running service.
+//! Startup of the products service from its configuration.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use palisade_events::{Broker, Relay, Topic};
 use palisade_middleware::{
-    auth::Verifier, cursor::Cursor, store_instrumentation::Database, discovery::registration, fault::Faults, method_table::MethodTable, process::Process,
-    respond::Protocol, server,
+    auth::Verifier, cursor::Cursor, discovery::registration, fault::Faults, method_table::MethodTable, process::Process, respond::Protocol,
+    server, store_instrumentation::Database,
 };
 use palisade_proto::{FILE_DESCRIPTOR_SET, products::v1::products_service_server::ProductsServiceServer};
 use secrecy::ExposeSecret;
@@ -24,15 +24,16 @@ use crate::{
 
 const SERVICE: &str = "palisade.products.v1.ProductsService";
 const MAX_MESSAGE_BYTES: usize = 256 * 1024;
-/// Guards against mistakes, not against attackers: a forged position shows nothing that the query itself would not.
+/// Not a secret: it detects mistakes, not attacks. A forged position reveals nothing beyond the
+/// query itself.
 const CURSOR_SECRET: &[u8] = b"palisade.products.v1 positions";
 
-/// The verifier that the configuration names.
+/// Returns the configured token verifier.
 pub fn verifier(config: &Config, process: &Process) -> anyhow::Result<Arc<Verifier>> {
     Ok(Arc::new(config.auth.verifier("products", process.clock.clone())?))
 }
 
-/// Starts the service; it runs until the process stops. Answers its gRPC address.
+/// Starts the service, which runs until the process stops. Returns its gRPC address.
 pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -> anyhow::Result<SocketAddr> {
     metrics::register();
     let readiness = process.readiness();
@@ -49,7 +50,7 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
 
     let broker = Broker::new(&config.events)?;
     if let Some(probe) = broker.probe() {
-        // Told, but not required: what changed is told later.
+        // Reported but not required: unpublished events stay in the outbox.
         readiness.watch("nats", false, process.shutdown.clone(), probe);
     }
     let outbox = ProductsOutbox { store: store.clone(), changed, clock: process.clock.clone() };

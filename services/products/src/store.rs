@@ -1,4 +1,4 @@
-//! What the service asks of whoever keeps its products and their stock.
+//! Product store interface: catalogue, reservations, idempotency keys, outbox and audit.
 
 use std::{fmt, time::Duration};
 
@@ -7,79 +7,86 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    product::{ValidatedProduct, Page, Product, Query},
+    product::{Page, Product, Query, ValidatedProduct},
     reservation::{Confirmed, Lines, Reservation, ReserveOutcome},
 };
 
 mod instrumented;
-mod timestamp;
 mod mongo;
 mod sqlite;
+mod timestamp;
 
 pub use instrumented::InstrumentedStore;
 pub use mongo::MongoStore;
 pub use sqlite::SqliteStore;
 
-/// How long a create's answer is kept for its idempotency key.
+/// Retention of the stored response of a create with an idempotency key.
 pub const KEY_TTL: Duration = Duration::from_hours(24);
 
-/// Products and their stock. Whatever the interleaving, crashes included, for each product
-/// `quantity + held + confirmed = opening + adjustments` and `quantity ≥ 0`.
+/// Store of products and their stock.
 ///
-/// Every method may be repeated, and none leaves a trace when it fails that a repetition would not complete or undo.
-/// `now` is the service's clock: the store has none of its own.
+/// Invariants for each product, under any interleaving and after any crash: `quantity + held +
+/// confirmed = opening + adjustments` and `quantity ≥ 0`.
+///
+/// Every method may be repeated. A failed call leaves no effect that a repetition would not
+/// complete or undo. `now` is the service's clock; the store has no clock of its own.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Adds a product. The same `key` again gives the stored answer for [`KEY_KEPT_FOR`].
+    /// Creates a product. Repeating the same `key` returns the stored response for [`KEY_TTL`].
     async fn create(&self, id: Uuid, draft: ValidatedProduct, key: Option<IdempotencyKey>, now: OffsetDateTime) -> Result<Created, Error>;
 
-    /// The product, if there is one.
+    /// Returns the product, if it exists.
     async fn find(&self, id: Uuid) -> Result<Option<Product>, Error>;
 
-    /// One page of the catalogue.
+    /// Returns one page of the catalogue.
     async fn list(&self, query: Query) -> Result<Page, Error>;
 
-    /// Replaces everything a client may set, at once. The difference in `quantity` is an adjustment of the supply.
-    async fn update(&self, id: Uuid, draft: ValidatedProduct, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Updated, Error>;
+    /// Replaces all client-settable fields atomically. The difference in `quantity` is an
+    /// adjustment of the supply.
+    async fn update(&self, id: Uuid, draft: ValidatedProduct, expected_version: Option<i64>, now: OffsetDateTime)
+    -> Result<Updated, Error>;
 
     /// Removes a product that no open reservation holds.
     async fn remove(&self, id: Uuid, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Removed, Error>;
 
-    /// Sets all lines aside for `hold_for`, or none.
+    /// Reserves all lines for `hold_for`, or none.
     async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<ReserveOutcome, Error>;
 
-    /// Makes a hold that has not run out permanent.
+    /// Confirms a hold that has not expired.
     async fn confirm(&self, id: Uuid, now: OffsetDateTime) -> Result<Confirmed, Error>;
 
-    /// Gives a reservation back, once. What is refused or expired stays so; an unknown id leaves a tombstone.
+    /// Releases a reservation and returns its units exactly once. A refused or expired reservation
+    /// is unchanged; an unknown id leaves a tombstone.
     async fn release(&self, id: Uuid, now: OffsetDateTime) -> Result<Reservation, Error>;
 
-    /// Gives back at most `limit` holds that ran out, and finishes what a crash left half done. Says how many that were.
+    /// Releases up to `limit` expired holds and finishes reservations abandoned by a crash. Returns
+    /// their number.
     async fn expire_due(&self, now: OffsetDateTime, limit: u32) -> Result<u32, Error>;
 
-    /// Forgets the idempotency keys that are older than [`KEY_KEPT_FOR`]. Says how many that were.
+    /// Deletes idempotency keys older than [`KEY_TTL`]. Returns their number.
     async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error>;
 
-    /// Reservations that still own units (held and confirmed), in the order of their ids, behind `after`.
+    /// Returns reservations that own units (held or confirmed), sorted by id, after the id `after`.
     async fn list_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error>;
 
-    /// Makes `relay` the one that tells of changes, until `until`. `false`: another one is.
+    /// Acquires or renews the relay lease for `relay` until `until`. Returns `false` if another
+    /// relay holds it.
     async fn lease_relay(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error>;
 
-    /// About `limit` products of whose latest version nobody was told, longest waiting first.
+    /// Returns about `limit` products whose latest version is unpublished, oldest change first.
     async fn unpublished_changes(&self, limit: u32) -> Result<Vec<PendingChange>, Error>;
 
-    /// Notes that others were told of these versions; what changed again meanwhile stays news.
+    /// Marks these versions as published. A product that has changed again stays in the outbox.
     async fn mark_published(&self, news: &[PendingChange]) -> Result<(), Error>;
 
-    /// Checks each product's balance. Raises no false alarm beside live traffic.
+    /// Checks the balance of every product. Concurrent traffic causes no false violations.
     async fn audit(&self, now: OffsetDateTime) -> Result<Audit, Error>;
 
-    /// Does it answer?
+    /// Readiness probe.
     async fn ping(&self) -> Result<(), Error>;
 }
 
-/// Whether a connection string is one of a store that there is, without connecting.
+/// Whether `url` is a connection string of a supported store. Does not connect.
 pub fn is_supported_url(url: &str) -> bool {
     match url.split_once("://") {
         Some(("mongodb" | "mongodb+srv", _)) => MongoStore::is_valid_url(url),
@@ -88,107 +95,107 @@ pub fn is_supported_url(url: &str) -> bool {
     }
 }
 
-/// Who repeats which call.
+/// Idempotency key of a create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey {
-    /// Whose key: two callers may use the same.
+    /// Owner of the key: different callers may use equal keys.
     pub subject: String,
-    /// The `Idempotency-Key`.
+    /// Value of `Idempotency-Key`.
     pub key: String,
-    /// Tells one request body from another.
+    /// Digest of the request body.
     pub fingerprint: [u8; 32],
 }
 
-/// The answer to a create.
+/// Outcome of a create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Created {
-    /// There is a product, exactly as it was when it was created.
+    /// The product exists, or existed. The value is its state at creation.
     Created {
         /// The product.
         product: Product,
         /// Whether an earlier call created it.
         replayed: bool,
     },
-    /// The key belongs to another body.
+    /// The key was used with another body.
     KeyReused,
 }
 
-/// The answer to an update.
+/// Outcome of an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Updated {
-    /// As it is now.
+    /// The updated product.
     Updated(Product),
-    /// No such product.
+    /// The product does not exist.
     NotFound,
-    /// It has another version than the expected one.
+    /// The product does not have the expected version.
     VersionMismatch,
 }
 
-/// The answer to a remove.
+/// Outcome of a remove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removed {
-    /// It is gone.
+    /// The product is removed.
     Removed,
-    /// No such product.
+    /// The product does not exist.
     NotFound,
-    /// It has another version than the expected one.
+    /// The product does not have the expected version.
     VersionMismatch,
-    /// Open reservations hold units of it.
+    /// Open reservations hold units of the product.
     InUse,
 }
 
-/// A product changed, and nobody was told yet.
+/// Unpublished change of a product (outbox record).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PendingChange {
-    /// Which product.
+    /// Id of the product.
     pub product_id: Uuid,
-    /// Its latest version, or [`Self::REMOVED`].
+    /// Latest version, or [`Self::REMOVED`].
     pub version: i64,
-    /// When the first change was of which nobody was told.
+    /// Time of the first unpublished change.
     pub since: OffsetDateTime,
 }
 
 impl PendingChange {
-    /// The last version of all: the product is gone, and its id does not come back.
+    /// Version of a removed product: above all others. Ids are never reused.
     pub const REMOVED: i64 = i64::MAX;
 }
 
-/// What [`Store::audit`] found.
+/// Result of [`Store::audit`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Audit {
-    /// Products whose balance was judged.
+    /// Number of audited products.
     pub products_checked: u64,
-    /// Those that do not add up.
+    /// Products that violate the balance.
     pub violations: Vec<Imbalance>,
-    /// Units in reservations that are held.
+    /// Units in held reservations.
     pub held_units: i64,
-    /// Units in reservations that are confirmed.
+    /// Units in confirmed reservations.
     pub confirmed_units: i64,
-    /// Units that can still be sold.
+    /// Units available for sale.
     pub available_units: i64,
-    /// Products without a unit to sell.
+    /// Number of products without available units.
     pub out_of_stock_products: u64,
-    /// Holds that ran out and are not given back yet.
+    /// Number of expired holds that are not released yet.
     pub overdue_holds: u64,
 }
 
-/// A product for which `quantity + taken = supply`, `taken = reserved` or `quantity ≥ 0` does not hold.
+/// Product that violates `quantity + taken = supply`, `taken = reserved` or `quantity ≥ 0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Imbalance {
-    /// Which product.
+    /// Id of the product.
     pub product_id: Uuid,
     /// Opening stock plus all adjustments.
     pub supply: i64,
-    /// What can still be sold.
+    /// Units available for sale.
     pub quantity: i64,
-    /// What the product says is in reservations.
+    /// Reserved units according to the product.
     pub taken: i64,
-    /// What the reservations say is in them.
+    /// Reserved units according to the reservations.
     pub reserved: i64,
 }
 
 impl Imbalance {
-    /// `None` if it adds up.
+    /// Returns the violation, or `None` if the product is balanced.
     fn check(product_id: Uuid, supply: i64, quantity: i64, taken: i64, reserved: i64) -> Option<Self> {
         let balanced = quantity >= 0 && taken == reserved && quantity.checked_add(taken) == Some(supply);
         (!balanced).then_some(Self { product_id, supply, quantity, taken, reserved })
@@ -202,16 +209,16 @@ impl fmt::Display for Imbalance {
     }
 }
 
-/// Why a store gave no answer. Whether the work was done is then unknown: repeat the call.
+/// Failure of a store call. Its effect is unknown: repeat the call.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be reached or refused to work.
+    /// The store is unreachable or reported an error.
     #[error("the store is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// No answer in time.
-    #[error("the store did not answer in time")]
+    /// The call timed out.
+    #[error("the store timed out")]
     Timeout,
-    /// It holds something this service never wrote.
-    #[error("the store holds something unreadable: {0}")]
+    /// A record that this service never writes.
+    #[error("corrupt record: {0}")]
     Corrupt(String),
 }

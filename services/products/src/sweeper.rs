@@ -1,4 +1,5 @@
-//! Gives back what ran out: a loop beside the requests that no error ends.
+//! Sweeper: releases expired holds and finishes abandoned reservations in the background. Errors
+//! never end the loop.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,13 +10,14 @@ use tracing::{info, warn};
 
 use crate::store::{Error, Store};
 
-/// Most reservations given back by one call, so that each call stays short.
+/// Maximum number of reservations per store call; keeps each call short.
 const BATCH: u32 = 100;
 
-/// Longest pause after repeated failures, in multiples of the usual one.
+/// Maximum backoff after repeated failures, in multiples of the interval.
 const MAX_BACKOFF: u32 = 8;
 
-/// Sweeps every `pause` until `stop`. After a failure it waits twice as long as before, up to eight pauses.
+/// Sweeps every `period` until `stop`. The backoff doubles after each failure, up to eight
+/// intervals.
 pub async fn run(store: Arc<dyn Store>, clock: Arc<dyn Clock>, period: Duration, stop: CancellationToken) {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -32,19 +34,19 @@ pub async fn run(store: Arc<dyn Store>, clock: Arc<dyn Clock>, period: Duration,
         backoff = match sweep(&*store, &*clock, &stop).await {
             Ok(()) => 1,
             Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "cannot sweep reservations, trying again later");
+                warn!(error = &error as &dyn std::error::Error, "reservation sweep failed, retrying later");
                 (backoff * 2).min(MAX_BACKOFF)
             }
         };
     }
 }
 
-/// Gives back until nothing is due, and forgets old keys.
+/// Releases due reservations until none is left, and deletes expired idempotency keys.
 async fn sweep(store: &dyn Store, clock: &dyn Clock, stop: &CancellationToken) -> Result<(), Error> {
     while !stop.is_cancelled() {
         let finished = store.expire_due(clock.now(), BATCH).await?;
         if finished > 0 {
-            info!(finished, "gave back reservations that ran out or were left half done");
+            info!(finished, "released expired holds and finished abandoned reservations");
         }
         if finished < BATCH {
             break;

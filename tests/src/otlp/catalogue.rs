@@ -1,10 +1,10 @@
-//! The span catalogue of `docs/traces.md`, read to hold spans to it.
+//! Span catalogue of `docs/traces.md`, to validate exported spans.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 use super::span::Span;
 
-/// The page.
+/// Parsed span catalogue.
 #[derive(Debug)]
 pub struct Catalogue {
     rows: Vec<Row>,
@@ -12,17 +12,17 @@ pub struct Catalogue {
     page: String,
 }
 
-/// What a row of a table allows.
+/// Span or event allowed by a table row.
 #[derive(Debug)]
 struct Row {
     names: Vec<String>,
     kind: String,
-    always: BTreeSet<String>,
-    all: BTreeSet<String>,
+    required: BTreeSet<String>,
+    allowed: BTreeSet<String>,
 }
 
 impl Catalogue {
-    /// Reads it.
+    /// Reads and parses the page.
     pub fn read() -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/traces.md");
         let page = fs::read_to_string(path).expect("docs/traces.md is there");
@@ -31,24 +31,28 @@ impl Catalogue {
         Self { rows: rows.collect(), events: events.collect(), page }
     }
 
-    /// The example of an order's tree.
+    /// Returns the example tree of an order.
     pub fn example(&self) -> &str {
-        let (_, rest) = self.page.split_once("```text\n").expect("there is an example");
-        rest.split_once("```").expect("it ends").0
+        let (_, rest) = self.page.split_once("```text\n").expect("page has an example");
+        rest.split_once("```").expect("example is closed").0
     }
 
-    /// Panics if `span` is in no row, or lacks an attribute of its row, or has one of none.
+    /// Panics if `span` has no row, lacks a required attribute, or has an attribute that is not
+    /// listed.
     #[track_caller]
     pub fn check(&self, span: &Span) {
         let named: Vec<_> = self.rows.iter().filter(|row| row.kind == span.kind && row.is_named(&span.name)).collect();
-        assert!(!named.is_empty(), "no row of the catalogue has this name and kind: {span:#?}");
+        assert!(!named.is_empty(), "span missing in docs/traces.md: {span:#?}");
         let keys: BTreeSet<_> = span.attributes.keys().cloned().collect();
-        let fits = named.iter().any(|row| row.always.is_subset(&keys) && keys.is_subset(&row.all));
-        assert!(fits, "its row does not have these attributes: {span:#?}\n{named:#?}");
+        let fits = named.iter().any(|row| row.required.is_subset(&keys) && keys.is_subset(&row.allowed));
+        assert!(fits, "attributes differ from docs/traces.md: {span:#?}\n{named:#?}");
         for (name, attributes) in &span.events {
             let mut named = self.events.iter().filter(|row| row.is_named(name));
             let keys: BTreeSet<_> = attributes.keys().cloned().collect();
-            assert!(named.any(|row| row.always.is_subset(&keys) && keys.is_subset(&row.all)), "no event is so: {name} {keys:?}");
+            assert!(
+                named.any(|row| row.required.is_subset(&keys) && keys.is_subset(&row.allowed)),
+                "event missing in docs/traces.md: {name} {keys:?}"
+            );
         }
     }
 }
@@ -59,19 +63,19 @@ impl Row {
     }
 }
 
-/// Word by word; a word in braces stands for any.
+/// Matches word by word. A word in braces matches any word.
 fn matches(pattern: &str, name: &str) -> bool {
     let (mut pattern, mut name) = (pattern.split(' '), name.split(' '));
     loop {
         match (pattern.next(), name.next()) {
             (None, None) => return true,
-            (Some(word), Some(of_name)) if word == of_name || (word.starts_with('{') && word.ends_with('}')) => {}
+            (Some(word), Some(actual)) if word == actual || (word.starts_with('{') && word.ends_with('}')) => {}
             _ => return false,
         }
     }
 }
 
-/// The rows below the header that begins so, without the line below it.
+/// Returns the rows of the table whose header starts with `header`, without the separator line.
 fn table(page: &str, header: &str) -> Vec<Vec<String>> {
     let rows = page.lines().skip_while(|line| !line.starts_with(header)).skip(2).take_while(|line| line.starts_with('|'));
     let rows: Vec<Vec<_>> = rows.map(|line| line.trim_matches('|').split('|').map(str::to_owned).collect()).collect();
@@ -84,12 +88,12 @@ fn row(names: &str, kind: &str, start: &str, later: &str) -> Row {
     Row {
         names: quoted(names).into_iter().map(|(name, _)| name).collect(),
         kind: kind.to_owned(),
-        always: start.iter().filter(|(_, optional)| !optional).map(|(key, _)| key.clone()).collect(),
-        all: start.into_iter().chain(later).map(|(key, _)| key).collect(),
+        required: start.iter().filter(|(_, optional)| !optional).map(|(key, _)| key.clone()).collect(),
+        allowed: start.into_iter().chain(later).map(|(key, _)| key).collect(),
     }
 }
 
-/// What is between backticks, and whether a question mark follows.
+/// Returns the texts in backticks, and whether a question mark follows.
 fn quoted(cell: &str) -> Vec<(String, bool)> {
     let parts: Vec<_> = cell.split('`').collect();
     parts.windows(2).skip(1).step_by(2).map(|pair| (pair[0].to_owned(), pair[1].starts_with('?'))).collect()
@@ -100,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_in_braces_stand_for_any_other() {
+    fn pattern_words_in_braces_match_any_word() {
         for (pattern, name, matching) in [
             ("{method} {route}", "GET /products/{id}", true),
             ("{method} {route}", "GET", false),

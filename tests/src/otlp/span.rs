@@ -1,4 +1,4 @@
-//! A span as it was exported, and the tree that those of one trace are.
+//! Exported spans and the tree of a trace.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,44 +11,44 @@ use opentelemetry_proto::tonic::{
 };
 use serde_json::{Value, json};
 
-/// Attributes by key; the types of their values are kept.
+/// Attributes by key, with typed values.
 pub type Attributes = BTreeMap<String, Value>;
 
-/// A span that has ended.
+/// Finished span.
 #[derive(Debug, Clone)]
 pub struct Span {
     /// `service.name`.
     pub service: String,
-    /// All that is said of the process.
+    /// Resource attributes of the process.
     pub resource: Attributes,
-    /// 32 hexadecimal digits.
+    /// Trace ID, 32 hexadecimal digits.
     pub trace_id: String,
-    /// 16 hexadecimal digits.
+    /// Span ID, 16 hexadecimal digits.
     pub id: String,
-    /// Of the span that it is a part of.
+    /// ID of the parent span.
     pub parent: Option<String>,
-    /// Its name.
+    /// Name.
     pub name: String,
     /// `SERVER`, `CLIENT`, `INTERNAL`, `PRODUCER` or `CONSUMER`.
     pub kind: &'static str,
     /// `Unset`, `Ok` or `Error`.
     pub status: &'static str,
-    /// What is said of it.
+    /// Span attributes.
     pub attributes: Attributes,
-    /// What happened meanwhile.
+    /// Events with their attributes.
     pub events: Vec<(String, Attributes)>,
-    /// The trace and the span of what it goes on with.
+    /// Links: trace ID and span ID.
     pub links: Vec<(String, String)>,
     started: u64,
 }
 
-/// The spans of one trace.
+/// Spans of one trace.
 #[derive(Debug, Clone)]
 pub struct Trace(pub Vec<Span>);
 
 impl Span {
-    /// The spans that one process exports.
-    pub fn all_of(exported: ResourceSpans) -> impl Iterator<Item = Self> {
+    /// Converts the spans exported by one process.
+    pub fn from_resource(exported: ResourceSpans) -> impl Iterator<Item = Self> {
         let resource = attributes(exported.resource.unwrap_or_default().attributes);
         let service = resource.get("service.name").and_then(Value::as_str).unwrap_or_default().to_owned();
         exported.scope_spans.into_iter().flat_map(|scope| scope.spans).map(move |span| Self {
@@ -78,41 +78,41 @@ impl Span {
         })
     }
 
-    /// The value of an attribute, null without it.
+    /// Returns the value of an attribute, null if it is absent.
     pub fn attribute(&self, key: &str) -> Value {
         self.attributes.get(key).cloned().unwrap_or_default()
     }
 }
 
 impl Trace {
-    /// The span without a parent; the only one.
+    /// Returns the only span without a parent.
     pub fn root(&self) -> &Span {
         let roots: Vec<_> = self.0.iter().filter(|span| span.parent.is_none()).collect();
         let [root] = roots.as_slice() else { panic!("{} spans have no parent:\n{self:#?}", roots.len()) };
         root
     }
 
-    /// Those right below `span`, the oldest first.
-    pub fn below(&self, span: &Span) -> Vec<&Span> {
+    /// Returns the children of `span`, oldest first.
+    pub fn children(&self, span: &Span) -> Vec<&Span> {
         let mut below: Vec<_> = self.0.iter().filter(|child| child.parent.as_ref() == Some(&span.id)).collect();
         below.sort_by_key(|child| child.started);
         below
     }
 
-    /// The span of this name and kind; the only one.
-    pub fn one(&self, kind: &str, name: &str) -> &Span {
+    /// Returns the only span of this name and kind.
+    pub fn single(&self, kind: &str, name: &str) -> &Span {
         let found: Vec<_> = self.0.iter().filter(|span| span.kind == kind && span.name == name).collect();
         let [one] = found.as_slice() else { panic!("{} are {kind} {name}:\n{self:#?}", found.len()) };
         one
     }
 
-    /// Whether every span but one has its parent among them.
-    pub fn is_whole(&self) -> bool {
+    /// Returns whether every span but the root has its parent in the trace.
+    pub fn is_complete(&self) -> bool {
         let ids: BTreeSet<_> = self.0.iter().map(|span| &span.id).collect();
         self.0.iter().filter(|span| !span.parent.as_ref().is_some_and(|parent| ids.contains(parent))).count() == 1
     }
 
-    /// A line for each span below the root: service, kind, and the name, further in the deeper it is.
+    /// Renders the tree: one line per span with service, kind and indented name.
     pub fn tree(&self) -> String {
         let mut text = String::new();
         self.draw(self.root(), 0, &mut text);
@@ -121,7 +121,7 @@ impl Trace {
 
     fn draw(&self, span: &Span, depth: usize, text: &mut String) {
         let _ = writeln!(text, "{:<10}{:<10}{:depth$}{}", span.service, span.kind, "", span.name);
-        for child in self.below(span) {
+        for child in self.children(span) {
             self.draw(child, depth + 2, text);
         }
     }
@@ -137,7 +137,7 @@ fn value(value: Option<AnyValue>) -> Value {
         Some(any_value::Value::BoolValue(value)) => json!(value),
         Some(any_value::Value::IntValue(number)) => json!(number),
         Some(any_value::Value::DoubleValue(number)) => json!(number),
-        other => panic!("an attribute that nobody expects: {other:?}"),
+        other => panic!("unexpected attribute type: {other:?}"),
     }
 }
 

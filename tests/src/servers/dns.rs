@@ -1,4 +1,4 @@
-//! A private DNS server (dnsmasq) that knows only what it is told, and can be told otherwise.
+//! Private DNS server (dnsmasq) with replaceable records.
 
 use std::{
     env, fs,
@@ -13,20 +13,21 @@ use tempfile::TempDir;
 use super::free_port;
 use crate::child::Child;
 
-/// Seconds for which its answers may be believed.
+/// TTL of all records, seconds.
 const TTL_SECONDS: u32 = 1;
 
-/// A running DNS server. Dropping it kills it.
+/// Running DNS server. Dropping it kills it.
 #[derive(Debug)]
 pub struct Dns {
-    // Dropped in this order: the process before its files.
+    // Drop order: process before files.
     server: Child,
     directory: TempDir,
     port: u16,
 }
 
 impl Dns {
-    /// Starts one that knows these records, in dnsmasq's words: `host-record=name,address`, `srv-host=_service._proto.domain,host,port,priority`.
+    /// Starts a server with these records in dnsmasq syntax: `host-record=name,address`,
+    /// `srv-host=_service._proto.domain,host,port,priority`.
     pub fn start(records: &[String]) -> Self {
         let directory = TempDir::with_prefix("palisade-dns-").expect("a temporary directory can be made");
         write(directory.path(), records);
@@ -37,12 +38,12 @@ impl Dns {
         Self { server, directory, port }
     }
 
-    /// Where it listens, over UDP and TCP.
+    /// Returns the address, for UDP and TCP.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
-    /// From now on it knows these instead. It is away for a moment: it reads its records only when it starts.
+    /// Replaces the records. Restarts the server, because dnsmasq reads records only at start.
     pub fn set(&mut self, records: &[String]) {
         write(self.directory.path(), records);
         self.restart();
@@ -53,7 +54,7 @@ impl Dns {
         self.server.kill();
     }
 
-    /// Starts it again on its port, killing it first if it still runs.
+    /// Restarts the server on the same port, after killing it if it still runs.
     pub fn restart(&mut self) {
         self.server.kill();
         self.server = run(self.directory.path(), self.port).expect("dnsmasq starts again on its port");
@@ -65,17 +66,17 @@ fn write(directory: &Path, records: &[String]) {
     fs::write(directory.join("dnsmasq.conf"), general + &records.join("\n")).expect("a temporary directory takes files");
 }
 
-/// `None` when the server ended before it was ready.
+/// Starts the server. `None` if it exits before it is ready.
 fn run(directory: &Path, port: u16) -> Option<Child> {
     let mut command = Command::new(program());
     command.arg(format!("--conf-file={}", directory.join("dnsmasq.conf").display())).arg(format!("--port={port}"));
     command.args(["--listen-address=127.0.0.1", "--bind-interfaces", "--user=", "--group="]);
     let server = Child::spawn(&command, Some(directory), Signal::KILL).expect("dnsmasq can be started");
-    server.line(|line| line.contains("started, version").then_some(()))?;
+    server.wait_for_line(|line| line.contains("started, version").then_some(()))?;
     Some(server)
 }
 
-/// Debian has it where only root looks.
+/// Returns the path of dnsmasq. Debian installs it in a directory that only root has in its `PATH`.
 fn program() -> PathBuf {
     let path = env::var_os("PATH").unwrap_or_default();
     let places = env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));

@@ -1,4 +1,4 @@
-//! A private etcd of one member.
+//! Private single-member etcd.
 
 use std::{
     env,
@@ -12,10 +12,10 @@ use tempfile::TempDir;
 use super::free_port;
 use crate::child::Child;
 
-/// A running etcd. Dropping it kills it and removes its data.
+/// Running etcd. Dropping it kills it and removes its data.
 #[derive(Debug)]
 pub struct Etcd {
-    // Dropped in this order: the process before its data.
+    // Drop order: process before data.
     server: Child,
     directory: TempDir,
     port: u16,
@@ -23,7 +23,7 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// Starts one.
+    /// Starts a server.
     pub fn start() -> Self {
         let directory = TempDir::with_prefix("palisade-etcd-").expect("a temporary directory can be made");
         let (server, port, peer_port) = (0..5)
@@ -34,12 +34,12 @@ impl Etcd {
         Self { server, directory, port, peer_port }
     }
 
-    /// What a service registers under, and what its clients are given: `etcd://host:port/path`.
+    /// Returns the registration and discovery URL: `etcd://host:port/path`.
     pub fn url(&self, path: &str) -> String {
         format!("etcd://127.0.0.1:{}/{path}", self.port)
     }
 
-    /// The base URL of its API as JSON over HTTP.
+    /// Returns the base URL of the JSON API.
     pub fn api(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
@@ -49,31 +49,31 @@ impl Etcd {
         self.server.kill();
     }
 
-    /// Starts it again on its port and data, killing it first if it still runs.
+    /// Restarts the server with the same port and data, after killing it if it still runs.
     pub fn restart(&mut self) {
         self.server.kill();
         self.server = run(self.directory.path(), self.port, self.peer_port).expect("etcd starts again on its port and data");
     }
 
-    /// Starts it again on its port without its data.
+    /// Restarts the server on the same port without its data.
     pub fn restart_empty(&mut self) {
         self.server.kill();
-        std::fs::remove_dir_all(self.directory.path().join("data")).expect("its data is there");
+        std::fs::remove_dir_all(self.directory.path().join("data")).expect("data directory exists");
         self.restart();
     }
 
-    /// Stops it in its tracks: connections stay open, nothing is answered.
+    /// Suspends the process (SIGSTOP): connections stay open without responses.
     pub fn pause(&self) {
         self.server.signal(Signal::STOP);
     }
 
-    /// Lets it go on after [`Self::pause`].
+    /// Resumes the process after [`Self::pause`].
     pub fn resume(&self) {
         self.server.signal(Signal::CONT);
     }
 }
 
-/// `None` when the server ended before it was ready.
+/// Starts the server. `None` if it exits before it is ready.
 fn run(directory: &Path, port: u16, peer_port: u16) -> Option<Child> {
     let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
     let mut command = Command::new(program());
@@ -81,7 +81,7 @@ fn run(directory: &Path, port: u16, peer_port: u16) -> Option<Child> {
     command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
     command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("test={peer}")]);
     let server = Child::spawn(&command, Some(directory), Signal::KILL).expect("etcd can be started");
-    server.line(|line| {
+    server.wait_for_line(|line| {
         (line.contains("serving insecure client requests") || line.contains("serving client traffic insecurely")).then_some(())
     })?;
     Some(server)

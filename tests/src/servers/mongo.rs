@@ -1,4 +1,4 @@
-//! A private MongoDB-compatible server (`secantusd-rs`, see `tests/install.sh`).
+//! Private MongoDB-compatible server (`secantusd-rs`, see `tests/install.sh`).
 
 use std::{
     path::{Path, PathBuf},
@@ -11,10 +11,10 @@ use tempfile::TempDir;
 use super::{Durability, free_port};
 use crate::child::Child;
 
-/// A running MongoDB-compatible server. Dropping it kills it and removes its data.
+/// Running MongoDB-compatible server. Dropping it kills it and removes its data.
 #[derive(Debug)]
 pub struct Mongo {
-    // Dropped in this order: the process before its data.
+    // Drop order: process before data.
     server: Child,
     directory: TempDir,
     port: u16,
@@ -31,17 +31,17 @@ impl Mongo {
         Self { server, directory, port, durability }
     }
 
-    /// The connection string of a database, which the server makes on its first write.
+    /// Returns the connection string of a database. The server creates it on the first write.
     pub fn url(&self, database: &str) -> String {
         format!("mongodb://127.0.0.1:{}/{database}?directConnection=true", self.port)
     }
 
-    /// The port on 127.0.0.1; the same after a restart.
+    /// Returns the port on 127.0.0.1, unchanged by a restart.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The number of its process; another one after a restart.
+    /// Returns the process ID, which changes with a restart.
     pub fn process_id(&self) -> u32 {
         self.server.id()
     }
@@ -51,24 +51,24 @@ impl Mongo {
         self.server.kill();
     }
 
-    /// Starts it again on its port and data, killing it first if it still runs.
+    /// Restarts the server with the same port and data, after killing it if it still runs.
     pub fn restart(&mut self) {
         self.server.kill();
         self.server = run(self.directory.path(), self.port, self.durability).expect("secantusd-rs starts again on its port and data");
     }
 
-    /// Stops it in its tracks: connections stay open, nothing is answered.
+    /// Suspends the process (SIGSTOP): connections stay open without responses.
     pub fn pause(&self) {
-        self.server.signal_family(Signal::STOP);
+        self.server.signal_descendants(Signal::STOP);
     }
 
-    /// Lets it go on after [`Self::pause`].
+    /// Resumes the process after [`Self::pause`].
     pub fn resume(&self) {
-        self.server.signal_family(Signal::CONT);
+        self.server.signal_descendants(Signal::CONT);
     }
 }
 
-/// `None` when the server ended before it was ready.
+/// Starts the server. `None` if it exits before it is ready.
 fn run(directory: &Path, port: u16, durability: Durability) -> Option<Child> {
     let mut command = Command::new(program());
     command.arg("--port").arg(port.to_string()).arg("--storage-path").arg(directory.join("data"));
@@ -77,12 +77,12 @@ fn run(directory: &Path, port: u16, durability: Durability) -> Option<Child> {
         command.arg("--sync-on-commit");
     }
     let server = Child::spawn(&command, Some(directory), Signal::KILL).expect("secantusd-rs can be started");
-    server.line(|line| line.contains("listening on").then_some(()))?;
+    server.wait_for_line(|line| line.contains("listening on").then_some(()))?;
     Some(server)
 }
 
 fn program() -> PathBuf {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/bin/secantusd-rs");
-    assert!(program.exists(), "the MongoDB stand-in is missing: run `make tools` (or `make test`, which does)");
+    assert!(program.exists(), "the MongoDB-compatible server is missing: run `make tools` (or `make test`, which does)");
     program
 }

@@ -1,4 +1,4 @@
-//! A private NATS server with `JetStream`.
+//! Private NATS server with `JetStream`.
 
 use std::{
     env,
@@ -12,10 +12,10 @@ use tempfile::TempDir;
 use super::free_port;
 use crate::child::Child;
 
-/// A running NATS server. Dropping it kills it and removes its data.
+/// Running NATS server. Dropping it kills it and removes its data.
 #[derive(Debug)]
 pub struct Nats {
-    // Dropped in this order: the process before its data.
+    // Drop order: process before data.
     server: Child,
     directory: TempDir,
     port: u16,
@@ -31,12 +31,12 @@ impl Nats {
         Self { server, directory, port }
     }
 
-    /// Its address.
+    /// Returns the server URL.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// The port on 127.0.0.1; the same after a restart.
+    /// Returns the port on 127.0.0.1, unchanged by a restart.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -46,36 +46,36 @@ impl Nats {
         self.server.kill();
     }
 
-    /// Starts it again on its port and data, killing it first if it still runs.
+    /// Restarts the server with the same port and data, after killing it if it still runs.
     pub fn restart(&mut self) {
         self.server.kill();
         self.server =
             (0..50).find_map(|_| run(self.directory.path(), self.port)).expect("the NATS server starts again on its port and data");
     }
 
-    /// Stops it in its tracks: connections stay open, nothing is answered.
+    /// Suspends the process (SIGSTOP): connections stay open without responses.
     pub fn pause(&self) {
         self.server.signal(Signal::STOP);
     }
 
-    /// Lets it go on after [`Self::pause`].
+    /// Resumes the process after [`Self::pause`].
     pub fn resume(&self) {
         self.server.signal(Signal::CONT);
     }
 }
 
-/// `None` when the server ended before it was ready.
+/// Starts the server. `None` if it exits before it is ready.
 fn run(directory: &Path, port: u16) -> Option<Child> {
     let mut command = Command::new(program());
     command.args(["-js", "-a", "127.0.0.1", "-p", &port.to_string(), "-sd"]).arg(directory.join("data"));
     let server = Child::spawn(&command, Some(directory), Signal::KILL).expect("nats-server can be started");
-    server.line(|line| line.contains("Server is ready").then_some(()))?;
+    server.wait_for_line(|line| line.contains("Server is ready").then_some(()))?;
     Some(server)
 }
 
 fn program() -> PathBuf {
     let path = env::var_os("PATH").unwrap_or_default();
-    // Debian has it where only root looks.
+    // Debian installs it in a directory that only root has in its `PATH`.
     let places = env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
     let found = places.map(|place| place.join("nats-server")).find(|program| program.is_file());
     found.expect("NATS is missing: run `make tools` as root (or `make test`, which does), or install the package `nats-server`")

@@ -1,4 +1,4 @@
-//! A private Postgres server.
+//! Private PostgreSQL server.
 
 use std::{
     env, fs,
@@ -12,10 +12,10 @@ use tempfile::TempDir;
 use super::{Durability, free_port};
 use crate::child::Child;
 
-/// A running Postgres server. Dropping it kills it and removes its data.
+/// Running PostgreSQL server. Dropping it kills it and removes its data.
 #[derive(Debug)]
 pub struct Postgres {
-    // Dropped in this order: the process before its data.
+    // Drop order: process before data.
     server: Child,
     directory: TempDir,
     port: u16,
@@ -33,7 +33,7 @@ impl Postgres {
         Self { server, directory, port, durability }
     }
 
-    /// The connection string of a database, which is created if it is not there.
+    /// Creates a database if it does not exist and returns its connection string.
     pub fn url(&self, database: &str) -> String {
         let mut create = Command::new(programs().join("createdb"));
         create.args(["-h", "127.0.0.1", "-U", "app", "-p", &self.port.to_string(), database]);
@@ -43,12 +43,12 @@ impl Postgres {
         format!("postgres://app@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// The port on 127.0.0.1; the same after a restart.
+    /// Returns the port on 127.0.0.1, unchanged by a restart.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The number of its process; another one after a restart.
+    /// Returns the process ID, which changes with a restart.
     pub fn process_id(&self) -> u32 {
         self.server.id()
     }
@@ -58,23 +58,23 @@ impl Postgres {
         self.server.kill();
     }
 
-    /// Starts it again on its port and data, killing it first if it still runs.
+    /// Restarts the server with the same port and data, after killing it if it still runs.
     pub fn restart(&mut self) {
         self.server.kill();
-        // A backend that has not noticed yet keeps the old shared memory for a moment, and the start is refused.
+        // A backend that still exits holds the old shared memory for a moment, and the start fails.
         self.server = (0..50)
             .find_map(|_| run(self.directory.path(), self.port, self.durability))
             .expect("PostgreSQL starts again on its port and data");
     }
 
-    /// Stops it in its tracks: connections stay open, nothing is answered.
+    /// Suspends the processes (SIGSTOP): connections stay open without responses.
     pub fn pause(&self) {
-        self.server.signal_family(Signal::STOP);
+        self.server.signal_descendants(Signal::STOP);
     }
 
-    /// Lets it go on after [`Self::pause`].
+    /// Resumes the processes after [`Self::pause`].
     pub fn resume(&self) {
-        self.server.signal_family(Signal::CONT);
+        self.server.signal_descendants(Signal::CONT);
     }
 }
 
@@ -95,19 +95,20 @@ fn initialise(directory: &Path) {
     );
 }
 
-/// `None` when the server ended before it was ready.
+/// Starts the server. `None` if it exits before it is ready.
 fn run(directory: &Path, port: u16, durability: Durability) -> Option<Child> {
     let fsync = if durability == Durability::Durable { "fsync=on" } else { "fsync=off" };
     let mut command = unprivileged(programs().join("postgres"));
     command.args(["-h", "127.0.0.1", "-p"]).arg(port.to_string()).arg("-D").arg(directory.join("data")).arg("-k").arg(directory);
     command.args(["-c", fsync, "-c", "max_connections=300"]).current_dir(directory);
-    // SIGQUIT is its "immediate shutdown": no checkpoint, but no shared memory left behind either, as after SIGKILL.
+    // SIGQUIT is the "immediate shutdown": no checkpoint, but unlike SIGKILL it leaves no shared
+    // memory behind.
     let server = Child::spawn(&command, Some(directory), Signal::QUIT).expect("postgres can be started");
-    server.line(|line| line.contains("ready to accept connections").then_some(()))?;
+    server.wait_for_line(|line| line.contains("ready to accept connections").then_some(()))?;
     Some(server)
 }
 
-/// Postgres refuses to run as root.
+/// Drops root privileges, which PostgreSQL refuses to run with.
 fn unprivileged(program: PathBuf) -> Command {
     if !geteuid().is_root() {
         return Command::new(program);
@@ -117,7 +118,7 @@ fn unprivileged(program: PathBuf) -> Command {
     command
 }
 
-/// Where Postgres's programs are: Debian's newest version, or somewhere in the `PATH`.
+/// Returns the directory of the PostgreSQL programs: Debian's newest version, or one in the `PATH`.
 fn programs() -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = versions.filter_map(|version| version.file_name().to_str()?.parse::<u32>().ok()).max();

@@ -1,4 +1,4 @@
-//! A private Prometheus server: what it scrapes, what its rules make of it, and what may be asked of it.
+//! Private Prometheus server: scraping, rules and queries.
 
 use std::{
     collections::BTreeMap,
@@ -21,26 +21,26 @@ use crate::{
     shop::{SERVICES, Shop},
 };
 
-/// A running Prometheus. Dropping it kills it and removes its data.
+/// Running Prometheus. Dropping it kills it and removes its data.
 #[derive(Debug)]
 pub struct Prometheus {
-    // Dropped in this order: the process before its data.
+    // Drop order: process before data.
     server: Child,
     directory: TempDir,
     port: u16,
 }
 
-/// One series of an answer, as it was when asked.
+/// Series and value of an instant query.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// Its labels; the metric's name is `__name__`. A scalar has none.
+    /// Labels, including the metric name as `__name__`. Empty for a scalar.
     pub labels: BTreeMap<String, String>,
-    /// Its value, which may be `NaN` or infinite.
+    /// Value, possibly `NaN` or infinite.
     pub value: f64,
 }
 
 impl Prometheus {
-    /// Starts one with this configuration; the files that it names are best named by absolute paths.
+    /// Starts a server with this configuration. File references should be absolute paths.
     pub fn start(configuration: &str) -> Self {
         let directory = TempDir::with_prefix("palisade-prometheus-").expect("a temporary directory can be made");
         fs::write(directory.path().join("prometheus.yml"), configuration).expect("a temporary directory takes files");
@@ -48,32 +48,33 @@ impl Prometheus {
         let (server, port) = (0..3)
             .map(|_| free_port())
             .find_map(|port| Some((run(directory.path(), port, &mut log)?, port)))
-            .unwrap_or_else(|| panic!("Prometheus does not start with\n{configuration}\n{log}"));
+            .unwrap_or_else(|| panic!("Prometheus failed to start with\n{configuration}\n{log}"));
         Self { server, directory, port }
     }
 
-    /// Starts one that scrapes the shop's admin ports every second, as the jobs `gateway`, `products` and `orders`, and evaluates these rule files
-    /// as often.
-    pub fn watching(shop: &Shop, rule_files: &[impl AsRef<Path>]) -> Self {
+    /// Starts a server that scrapes the shop's admin ports every second, with the jobs `gateway`,
+    /// `products` and `orders`, and evaluates these rule files as often.
+    pub fn scraping(shop: &Shop, rule_files: &[impl AsRef<Path>]) -> Self {
         Self::start(&configuration(shop, rule_files))
     }
 
-    /// The base URL.
+    /// Returns the base URL.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Where its configuration and its data are.
+    /// Returns the directory of configuration and data.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Everything it has written so far.
+    /// Returns the complete output up to this point.
     pub fn log(&self) -> String {
         self.server.log()
     }
 
-    /// Waits until every target has been scraped once, well or not, and there must be one. It takes them up 5 seconds after its start.
+    /// Waits until every target has been scraped once, successfully or not. At least one target is
+    /// required. Prometheus activates targets 5 seconds after its start.
     pub async fn ready(&self) {
         eventually(async || {
             let targets = self.api("/api/v1/targets?state=active").await["activeTargets"].as_array().map_or(0, Vec::len);
@@ -83,7 +84,7 @@ impl Prometheus {
         .await;
     }
 
-    /// The value of an expression now: an instant vector, or a scalar as one sample without labels.
+    /// Evaluates an expression now: an instant vector, or a scalar as one sample without labels.
     pub async fn query(&self, expression: &str) -> Vec<Sample> {
         let data = self.api(&format!("/api/v1/query{}", query(&[("query", expression)]))).await;
         match data["resultType"].as_str() {
@@ -93,10 +94,11 @@ impl Prometheus {
         }
     }
 
-    /// The `data` of an answer of its API (<https://prometheus.io/docs/prometheus/latest/querying/api/>).
+    /// Returns the `data` of an API response
+    /// (<https://prometheus.io/docs/prometheus/latest/querying/api/>).
     pub async fn api(&self, path: &str) -> Value {
         let answer = Client::new(self.url(), None).get(path).attempt().await;
-        let answer = answer.unwrap_or_else(|error| panic!("Prometheus does not answer {path}: {error}")).json();
+        let answer = answer.unwrap_or_else(|error| panic!("Prometheus request {path} failed: {error}")).json();
         assert_eq!(answer["status"], "success", "{path}: {answer}");
         answer["data"].clone()
     }
@@ -109,21 +111,21 @@ impl Sample {
         Self { labels: labels.collect(), value: number(&series["value"]) }
     }
 
-    /// A label's value; the empty text when it is not there, as in Prometheus itself.
+    /// Returns the value of a label, empty if it is absent, as in Prometheus itself.
     pub fn label(&self, name: &str) -> &str {
         self.labels.get(name).map_or("", String::as_str)
     }
 }
 
-/// The value of `[time, "value"]`.
+/// Parses the value of `[time, "value"]`.
 fn number(value: &Value) -> f64 {
-    value[1].as_str().and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no number: {value}"))
+    value[1].as_str().and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("not a number: {value}"))
 }
 
 fn configuration(shop: &Shop, rule_files: &[impl AsRef<Path>]) -> String {
     let mut text = "global: { scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s }\nrule_files:\n".to_owned();
     for file in rule_files {
-        // JSON's strings are YAML's too.
+        // JSON strings are valid YAML.
         let _ = writeln!(text, "  - {}", Value::from(file.as_ref().to_str().expect("a rule file's path is UTF-8")));
     }
     text += "scrape_configs:\n";
@@ -135,16 +137,16 @@ fn configuration(shop: &Shop, rule_files: &[impl AsRef<Path>]) -> String {
     text
 }
 
-/// `None` when the server ended before it was ready; `log` then has its last words.
+/// Starts the server. `None` if it exits before it is ready, with its output in `log`.
 fn run(directory: &Path, port: u16, log: &mut String) -> Option<Child> {
     let mut command = Command::new(program());
     command.arg("--config.file").arg(directory.join("prometheus.yml")).arg("--storage.tsdb.path").arg(directory.join("data"));
     command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
-    // What the one of compose/ has too: k6 writes to it, and exemplars lead to traces.
+    // Same features as in compose/: remote write for k6, exemplars that link to traces.
     command.args(["--web.enable-remote-write-receiver", "--enable-feature=exemplar-storage"]);
-    // It would take its time to stop in good order, and nobody wants the data.
+    // SIGKILL, because a graceful stop is slow and the data is disposable.
     let server = Child::spawn(&command, Some(directory), Signal::KILL).expect("prometheus can be started");
-    let ready = server.line(|line| line.contains("Server is ready to receive web requests").then_some(()));
+    let ready = server.wait_for_line(|line| line.contains("Server is ready to receive web requests").then_some(()));
     *log = server.log();
     ready.map(|()| server)
 }

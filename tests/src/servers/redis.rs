@@ -1,4 +1,4 @@
-//! A private Redis.
+//! Private Redis server.
 
 use std::{env, path::PathBuf, process::Command};
 
@@ -8,17 +8,17 @@ use tempfile::TempDir;
 use super::free_port;
 use crate::child::Child;
 
-/// A running Redis that keeps nothing on disk. Dropping it kills it.
+/// Running Redis without persistence. Dropping it kills it.
 #[derive(Debug)]
 pub struct Redis {
-    // Dropped in this order: the process before its directory.
+    // Drop order: process before directory.
     server: Child,
     directory: TempDir,
     port: u16,
 }
 
 impl Redis {
-    /// Starts one that wants [`Self::PASSWORD`].
+    /// Starts a server that requires [`Self::PASSWORD`].
     pub fn start() -> Self {
         let directory = TempDir::with_prefix("palisade-redis-").expect("a temporary directory can be made");
         let (server, port) =
@@ -26,10 +26,10 @@ impl Redis {
         Self { server, directory, port }
     }
 
-    /// Its password.
+    /// Password.
     pub const PASSWORD: &str = "sesame";
 
-    /// Its address, with the password.
+    /// Returns the URL with the password.
     pub fn url(&self) -> String {
         format!("redis://:{}@127.0.0.1:{}", Self::PASSWORD, self.port)
     }
@@ -39,30 +39,30 @@ impl Redis {
         self.server.kill();
     }
 
-    /// Starts it again on its port, empty, killing it first if it still runs.
+    /// Restarts the server empty on the same port, after killing it if it still runs.
     pub fn restart(&mut self) {
         self.server.kill();
         self.server = run(&self.directory, self.port).expect("Redis starts again on its port");
     }
 
-    /// Stops it in its tracks: connections stay open, nothing is answered.
+    /// Suspends the process (SIGSTOP): connections stay open without responses.
     pub fn pause(&self) {
         self.server.signal(Signal::STOP);
     }
 
-    /// Lets it go on after [`Self::pause`].
+    /// Resumes the process after [`Self::pause`].
     pub fn resume(&self) {
         self.server.signal(Signal::CONT);
     }
 }
 
-/// `None` when the server ended before it was ready.
+/// Starts the server. `None` if it exits before it is ready.
 fn run(directory: &TempDir, port: u16) -> Option<Child> {
     let mut command = Command::new(program());
     command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--requirepass", Redis::PASSWORD]);
     command.args(["--save", "", "--appendonly", "no", "--dir"]).arg(directory.path());
     let server = Child::spawn(&command, Some(directory.path()), Signal::KILL).expect("redis-server can be started");
-    server.line(|line| line.to_lowercase().contains("ready to accept connections").then_some(()))?;
+    server.wait_for_line(|line| line.to_lowercase().contains("ready to accept connections").then_some(()))?;
     Some(server)
 }
 

@@ -1,11 +1,11 @@
-//! Who believes whom in a shop of processes.
+//! Keys and issuer settings of a shop with separate processes.
 
 use std::{fs, path::Path};
 
 use crate::{jwt, process::output_of};
 
-/// One key pair for each program that calls another, and the public halves for those it calls.
-pub(super) fn make_keys(directory: &Path) {
+/// Creates one key pair for each program that calls another, and the JWKS for the called programs.
+pub(super) fn generate_keys(directory: &Path) {
     for service in ["gateway", "orders"] {
         let key = directory.join(format!("{service}.pem"));
         let key = key.to_str().expect("a temporary path is UTF-8");
@@ -15,7 +15,8 @@ pub(super) fn make_keys(directory: &Path) {
     }
 }
 
-/// Whom a program trusts: the gateway the tests' own issuer, the services each other's internal tokens.
+/// Returns the issuer settings of a program: the gateway trusts the tests' issuer, the services
+/// trust their callers' internal tokens.
 pub(super) fn configure_trust(service: &str, directory: &Path) -> Vec<(String, String)> {
     let setting =
         |issuer: &str, key: &str, value: &str| (format!("PALISADE_AUTH__ISSUERS__{issuer}__{key}").to_uppercase(), value.to_owned());

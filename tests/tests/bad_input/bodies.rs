@@ -1,9 +1,9 @@
-//! Bodies that are no good JSON, or good JSON of the wrong kind.
+//! Request bodies: malformed JSON, and JSON of the wrong type.
 
 use palisade_tests::{
     Client, Shop,
     shop::ALL_SCOPES,
-    shop_helpers::{accepted, order_body, available_quantity, create_product},
+    shop_helpers::{accepted_id, available_quantity, create_product, order_body},
     unique,
 };
 use reqwest::Method;
@@ -49,7 +49,7 @@ async fn malformed_json_is_an_invalid_body() {
 }
 
 #[tokio::test]
-async fn json_of_the_wrong_kind_is_an_invalid_body() {
+async fn json_of_wrong_type_is_an_invalid_body() {
     let caller = caller();
     let product = create_product(&caller, 5).await;
     let line = format!("\"productId\":\"{product}\"");
@@ -58,7 +58,7 @@ async fn json_of_the_wrong_kind_is_an_invalid_body() {
         "7".into(),
         "\"text\"".into(),
         "[]".into(),
-        // A struct in serde's eyes (serde-rs/serde#1587), a list in everybody else's.
+        // serde accepts a list for a struct (serde-rs/serde#1587), the API must not.
         format!("[[[\"{product}\",1]]]"),
         format!("{{\"items\":[[\"{product}\",1]]}}"),
         format!("{{\"items\":{{{line},\"quantity\":1}}}}"),
@@ -92,7 +92,7 @@ async fn json_of_the_wrong_kind_is_an_invalid_body() {
     ] {
         post(&caller, "/products", body).await.problem(400, "invalid_body");
     }
-    // Numbers, but no money.
+    // Numbers that are not valid amounts of money.
     for price in ["1e400", "1e2", "0.001", "99999999999999999999"] {
         assert_eq!(
             post(&caller, "/products", product("").replace("\"price\":1", &format!("\"price\":{price}"))).await.assert_violations(),
@@ -102,7 +102,7 @@ async fn json_of_the_wrong_kind_is_an_invalid_body() {
 }
 
 #[tokio::test]
-async fn compressed_bodies_are_not_taken() {
+async fn encoded_bodies_are_rejected() {
     let caller = caller();
     for coding in ["gzip", "br", "zstd", "deflate", "x"] {
         let request = post(&caller, "/orders", "{}").header("content-encoding", coding);
@@ -117,7 +117,7 @@ async fn compressed_bodies_are_not_taken() {
 }
 
 #[tokio::test]
-async fn text_in_the_wrong_place_is_only_text() {
+async fn injection_attempts_have_no_effect() {
     let caller = caller();
     let attacks =
         ["' OR 1=1 --", "\"; DROP TABLE orders; --", "{\"$gt\":\"\"}", "../../etc/passwd", "%00", "${jndi:ldap://x}", "(a+)+$", "\\"];
@@ -131,7 +131,7 @@ async fn text_in_the_wrong_place_is_only_text() {
 }
 
 #[tokio::test]
-async fn what_a_client_says_of_itself_in_headers_counts_for_nothing() {
+async fn identity_headers_from_clients_are_ignored() {
     let shop = Shop::shared();
     let (victim, mallory) = (unique("victim"), unique("mallory"));
     let seller = shop.client("seller", ALL_SCOPES);
@@ -141,12 +141,12 @@ async fn what_a_client_says_of_itself_in_headers_counts_for_nothing() {
     for name in ["x-user-id", "x_user_id", "x-forwarded-user", "x-real-ip", "x-internal-subject"] {
         request = request.header(name, &victim);
     }
-    let id = accepted(&request.await);
+    let id = accepted_id(&request.await);
     assert_eq!(caller.get(format!("/orders/{id}")).await.ok(200)["userId"], mallory);
 }
 
 #[tokio::test]
-async fn foreign_origins_get_no_permission() {
+async fn cors_is_denied() {
     let caller = caller();
     let plain = caller.get("/products").header("origin", "https://evil.example").await;
     assert_eq!(plain.header("access-control-allow-origin"), None);

@@ -1,4 +1,5 @@
-//! Requests on the gRPC ports that no gRPC library would send: what counts is that nothing happens, and that it is said properly.
+//! Invalid requests on the gRPC ports that no gRPC library would send: no effect, and a proper
+//! error.
 
 use palisade_tests::{Shop, shop::ALL_SCOPES, shop_helpers::create_product, unique};
 use reqwest::{Method, Response};
@@ -6,7 +7,7 @@ use reqwest::{Method, Response};
 const FIND_ALL: &str = "/palisade.products.v1.ProductsService/FindAll";
 const REMOVE: &str = "/palisade.products.v1.ProductsService/Remove";
 
-/// What was answered: the HTTP status, and the gRPC status of a trailers-only answer.
+/// Sends a request and returns the HTTP status, and the gRPC status of a trailers-only response.
 async fn send(method: Method, path: &str, content_type: Option<&str>, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, Option<String>) {
     let shop = Shop::shared();
     let http = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
@@ -22,19 +23,19 @@ async fn send(method: Method, path: &str, content_type: Option<&str>, headers: &
     (response.status().as_u16(), response.headers().get("grpc-status").map(|status| status.to_str().unwrap().to_owned()))
 }
 
-/// One length-prefixed message.
+/// Encodes one length-prefixed message.
 fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).unwrap();
     [&[flag][..], &length.to_be_bytes(), message].concat()
 }
 
-/// A `RemoveRequest` for this product: field 1, a string.
+/// Encodes a `RemoveRequest` for this product: field 1, a string.
 fn remove(product: &str) -> Vec<u8> {
     [&[0x0a, u8::try_from(product.len()).unwrap()][..], product.as_bytes()].concat()
 }
 
 #[tokio::test]
-async fn only_post_with_a_grpc_content_type_is_a_call() {
+async fn only_post_with_grpc_content_type_is_a_call() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
     let product = create_product(&seller, 1).await;
     let body = framed(0, &remove(&product));
@@ -52,7 +53,7 @@ async fn only_post_with_a_grpc_content_type_is_a_call() {
 }
 
 #[tokio::test]
-async fn frames_that_are_none_have_no_effect() {
+async fn malformed_frames_have_no_effect() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
     let product = create_product(&seller, 1).await;
     let message = remove(&product);
@@ -76,7 +77,7 @@ async fn frames_that_are_none_have_no_effect() {
 }
 
 #[tokio::test]
-async fn two_messages_on_a_unary_call_are_refused_and_neither_is_carried_out() {
+async fn unary_call_with_two_messages_is_rejected() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
     let (first, second) = (create_product(&seller, 1).await, create_product(&seller, 1).await);
     let body = [framed(0, &remove(&first)), framed(0, &remove(&second))].concat();
@@ -87,11 +88,11 @@ async fn two_messages_on_a_unary_call_are_refused_and_neither_is_carried_out() {
 }
 
 #[tokio::test]
-async fn a_malformed_deadline_is_never_an_unlimited_one() {
+async fn malformed_grpc_timeout_is_never_unlimited() {
     for timeout in ["-1S", "1", "S", "1.5S", "1 S", "1X", "+1S", "1S1S", "123456789S"] {
         let (status, grpc_status) =
             send(Method::POST, FIND_ALL, Some("application/grpc"), &[("grpc-timeout", timeout)], framed(0, &[])).await;
-        // Refused, or answered under the server's own deadline; the answer comes either way.
+        // Rejected, or served with the server's own deadline. A response must arrive either way.
         assert!(status == 200 || status == 400, "{timeout}: {status} {grpc_status:?}");
     }
     let (status, _) = send(Method::POST, FIND_ALL, Some("application/grpc"), &[("grpc-timeout", "99999999H")], framed(0, &[])).await;
@@ -99,7 +100,7 @@ async fn a_malformed_deadline_is_never_an_unlimited_one() {
 }
 
 #[tokio::test]
-async fn the_connection_lives_on_after_every_refusal() {
+async fn connection_survives_rejected_calls() {
     let unknown = format!("/{}", unique("nope"));
     for path in [unknown.as_str(), "/", FIND_ALL] {
         for encoding in ["gzip", "nonsense"] {
@@ -108,5 +109,5 @@ async fn the_connection_lives_on_after_every_refusal() {
         }
     }
     let (status, grpc_status) = send(Method::POST, FIND_ALL, Some("application/grpc"), &[], framed(0, &[])).await;
-    assert_eq!((status, grpc_status), (200, None), "a success tells its status in the trailers");
+    assert_eq!((status, grpc_status), (200, None), "a success has its status in the trailers");
 }

@@ -1,5 +1,6 @@
-//! Bad input by the table: bodies, tokens, and requests on the gRPC ports that no gRPC library would send.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+//! Input validation tests: bodies, tokens, and requests on the gRPC ports that no gRPC library
+//! would send.
+#![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
 mod bodies;
 mod grpc_requests;

@@ -1,9 +1,9 @@
-//! Tokens that are no good, each for one reason. The caller is never told which.
+//! Invalid tokens, each for one reason, which the response must not reveal.
 
 use palisade_tests::{
-    Answer, Client, Shop,
+    Client, Response, Shop,
     jwt::{self, SECRET, claims, encode, now, sign, sign_text},
-    shop_helpers::with,
+    shop_helpers::with_changes,
 };
 use serde_json::{Value, json};
 
@@ -17,13 +17,13 @@ fn good() -> String {
     jwt::token("alice", SCOPE)
 }
 
-async fn call(shop: &Shop, token: &str) -> Answer {
+async fn call(shop: &Shop, token: &str) -> Response {
     Client::new(shop.url(), Some(token.to_owned())).get("/orders").await
 }
 
-/// 401, told the same whatever the cause.
+/// Asserts a 401 that is the same for every cause.
 #[track_caller]
-fn refused(answer: &Answer, about: &str) {
+fn assert_rejected(answer: &Response, about: &str) {
     assert_eq!(answer.status, 401, "{about} was accepted");
     let problem = answer.problem(401, "unauthenticated");
     let challenge = answer.header("www-authenticate").unwrap();
@@ -34,16 +34,16 @@ fn refused(answer: &Answer, about: &str) {
 }
 
 #[tokio::test]
-async fn bad_tokens_are_refused_and_good_ones_are_not() {
+async fn invalid_tokens_are_rejected_and_valid_accepted() {
     let shop = Shop::separate(None, None);
     shop.ready().await;
     accepts_good_tokens(&shop).await;
-    refuses_bad_headers(&shop).await;
-    refuses_bad_claims(&shop).await;
-    refuses_what_is_no_token(&shop).await;
-    tells_an_expired_token_apart(&shop).await;
-    takes_the_header_as_rfc_6750_has_it(&shop).await;
-    grants_only_what_the_scope_says(&shop).await;
+    rejects_bad_headers(&shop).await;
+    rejects_bad_claims(&shop).await;
+    rejects_malformed_tokens(&shop).await;
+    distinguishes_expired_tokens(&shop).await;
+    parses_header_as_in_rfc_6750(&shop).await;
+    enforces_scopes(&shop).await;
 }
 
 async fn accepts_good_tokens(shop: &Shop) {
@@ -54,11 +54,11 @@ async fn accepts_good_tokens(shop: &Shop) {
     for change in
         [json!({ "aud": ["other", "palisade"] }), json!({ "nbf": now() - 10 }), json!({ "nbf": now() + 10 }), json!({ "exp": now() - 10 })]
     {
-        call(shop, &sign(&header(), &with(claims("alice", SCOPE), &change), SECRET.as_bytes())).await.ok(200);
+        call(shop, &sign(&header(), &with_changes(claims("alice", SCOPE), &change), SECRET.as_bytes())).await.ok(200);
     }
 }
 
-async fn refuses_bad_headers(shop: &Shop) {
+async fn rejects_bad_headers(shop: &Shop) {
     let headers = [
         json!({}),
         json!({ "alg": "none" }),
@@ -78,20 +78,20 @@ async fn refuses_bad_headers(shop: &Shop) {
         json!({ "alg": "HS256", "typ": "JWT", "kid": ["x"] }),
     ];
     for header in headers {
-        refused(&call(shop, &sign(&header, &claims("alice", SCOPE), SECRET.as_bytes())).await, &header.to_string());
+        assert_rejected(&call(shop, &sign(&header, &claims("alice", SCOPE), SECRET.as_bytes())).await, &header.to_string());
     }
     for header in ["", "null", "[]", "{\"alg\":\"HS256\",\"alg\":\"none\",\"typ\":\"JWT\"}", "[\"HS256\",\"JWT\",null]", &"[".repeat(1_000)]
     {
-        refused(&call(shop, &sign_text(header, &claims("alice", SCOPE).to_string(), SECRET.as_bytes())).await, header);
+        assert_rejected(&call(shop, &sign_text(header, &claims("alice", SCOPE).to_string(), SECRET.as_bytes())).await, header);
     }
-    // The public key of an asymmetric issuer is no secret: it must not serve as one (key confusion).
+    // Key confusion: the public key of an asymmetric issuer must not work as an HMAC secret.
     let public: Value = serde_json::from_slice(&std::fs::read(shop.directory().join("gateway.jwks")).unwrap()).unwrap();
     for text in [public["keys"][0]["x"].as_str().unwrap().to_owned(), public.to_string(), String::new()] {
-        refused(&call(shop, &sign(&header(), &claims("alice", SCOPE), text.as_bytes())).await, "another secret");
+        assert_rejected(&call(shop, &sign(&header(), &claims("alice", SCOPE), text.as_bytes())).await, "another secret");
     }
 }
 
-async fn refuses_bad_claims(shop: &Shop) {
+async fn rejects_bad_claims(shop: &Shop) {
     let changes = [
         json!({ "exp": null }),
         json!({ "exp": "never" }),
@@ -116,22 +116,26 @@ async fn refuses_bad_claims(shop: &Shop) {
         json!({ "sub": "line\nbreak" }),
     ];
     for change in changes {
-        refused(&call(shop, &sign(&header(), &with(claims("alice", SCOPE), &change), SECRET.as_bytes())).await, &change.to_string());
+        assert_rejected(
+            &call(shop, &sign(&header(), &with_changes(claims("alice", SCOPE), &change), SECRET.as_bytes())).await,
+            &change.to_string(),
+        );
     }
     let good = claims("alice", SCOPE).to_string();
     let twice = good.replacen('{', "{\"sub\":\"bob\",", 1);
-    // What serde takes for a struct (serde-rs/serde#1587).
+    // serde accepts a list for a struct (serde-rs/serde#1587).
     let listed = json!([jwt::ISSUER, "alice", "palisade", now() + 600, now(), now(), "id", SCOPE, [], null]).to_string();
     for payload in [&listed, "", "null", "[]", "\"text\"", "{", &twice, &format!("[{good}]")] {
-        refused(&call(shop, &sign_text(&header().to_string(), payload, SECRET.as_bytes())).await, payload);
+        assert_rejected(&call(shop, &sign_text(&header().to_string(), payload, SECRET.as_bytes())).await, payload);
     }
 }
 
-async fn refuses_what_is_no_token(shop: &Shop) {
+async fn rejects_malformed_tokens(shop: &Shop) {
     let good = good();
     let (signed, signature) = good.rsplit_once('.').unwrap();
-    // The last character of a 32-byte signature carries two bits that decode to nothing: another spelling of the same bytes.
-    let respelled = {
+    // The last character of a 32-byte signature has two unused bits, so the same bytes have another
+    // encoding.
+    let reencoded = {
         let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let last = alphabet.find(good.chars().last().unwrap()).unwrap();
         format!("{}{}", &good[..good.len() - 1], &alphabet[last + 1..last + 2])
@@ -148,27 +152,27 @@ async fn refuses_what_is_no_token(shop: &Shop) {
         format!("{signed}."),
         format!("{signed}.{}", &signature[..10]),
         format!("{good}="),
-        respelled,
+        reencoded,
         flipped,
         unsigned,
         format!("{good}, {good}"),
-        jwt::sign(&header(), &with(claims("alice", SCOPE), &json!({ "padding": "p".repeat(8 * 1024) })), SECRET.as_bytes()),
+        jwt::sign(&header(), &with_changes(claims("alice", SCOPE), &json!({ "padding": "p".repeat(8 * 1024) })), SECRET.as_bytes()),
     ];
     for token in tokens {
-        refused(&call(shop, &token).await, &token[..token.len().min(200)]);
+        assert_rejected(&call(shop, &token).await, &token[..token.len().min(200)]);
     }
 }
 
-async fn tells_an_expired_token_apart(shop: &Shop) {
-    let expired = sign(&header(), &with(claims("alice", SCOPE), &json!({ "exp": now() - 60 })), SECRET.as_bytes());
+async fn distinguishes_expired_tokens(shop: &Shop) {
+    let expired = sign(&header(), &with_changes(claims("alice", SCOPE), &json!({ "exp": now() - 60 })), SECRET.as_bytes());
     let answer = call(shop, &expired).await;
     answer.problem(401, "token_expired");
     assert!(answer.header("www-authenticate").unwrap().contains("error=\"invalid_token\""));
-    let forged = sign(&header(), &with(claims("alice", SCOPE), &json!({ "exp": now() - 60 })), b"some other secret of many bytes!");
-    refused(&call(shop, &forged).await, "expired and forged");
+    let forged = sign(&header(), &with_changes(claims("alice", SCOPE), &json!({ "exp": now() - 60 })), b"some other secret of many bytes!");
+    assert_rejected(&call(shop, &forged).await, "expired and forged");
 }
 
-async fn takes_the_header_as_rfc_6750_has_it(shop: &Shop) {
+async fn parses_header_as_in_rfc_6750(shop: &Shop) {
     let nobody = Client::new(shop.url(), None);
     let good = good();
     for scheme in ["bearer", "BEARER", "Bearer"] {
@@ -183,14 +187,14 @@ async fn takes_the_header_as_rfc_6750_has_it(shop: &Shop) {
     in_the_query.problem(401, "unauthenticated");
 }
 
-async fn grants_only_what_the_scope_says(shop: &Shop) {
+async fn enforces_scopes(shop: &Shop) {
     let long = "x ".repeat(1_500);
     let scopes = [json!(null), json!(""), json!("orders:read2"), json!("orders:reаd"), json!("admin"), json!(long), json!("ORDERS:READ")];
     for scope in scopes {
-        let token = sign(&header(), &with(claims("alice", ""), &json!({ "scope": scope })), SECRET.as_bytes());
+        let token = sign(&header(), &with_changes(claims("alice", ""), &json!({ "scope": scope })), SECRET.as_bytes());
         call(shop, &token).await.problem(403, "insufficient_scope");
     }
-    // A scope that only services may carry is worth nothing in a user's token.
+    // A scope reserved for services has no effect in a user token.
     let token = jwt::token("alice", "products:reserve");
     Client::new(shop.url(), Some(token)).get("/products").await.problem(403, "insufficient_scope");
 }

@@ -1,75 +1,75 @@
-//! Answers that the gateway keeps: what a reader sees of them, what outdates them, and what they are good for when something is down.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+//! Response caching in the gateway: hits, invalidation, and stale responses during outages.
+#![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
 mod events;
-mod kept;
-mod shared;
+mod hits;
+mod redis;
 mod stale;
 
 use std::process::Command;
 
 use palisade_tests::{
-    Answer, Client, Shop,
+    Client, Response, Shop,
     process::Program,
     shop::ALL_SCOPES,
-    shop_helpers::{product, with},
+    shop_helpers::{product_body, with_changes},
 };
 use serde_json::{Value, json};
 
 /// Longer than any test.
-const LONG_MS: u64 = 600_000;
+const LONG_TTL_MS: u64 = 600_000;
 
-/// Three services, of which the gateway keeps answers.
+/// Starts three services with a caching gateway.
 fn shop(configure: impl Fn(&mut Command)) -> Shop {
     Shop::separate_with(None, None, |service, command| {
         if service == "gateway" {
-            keeps(command);
+            enable_cache(command);
             configure(command);
         }
-        command.env("PALISADE_SERVER__FAULTS__ENABLED", "true");
+        command.env("PALISADE_SERVER__FAULT_INJECTION__ENABLED", "true");
     })
 }
 
-/// Whatever is kept is fresh to the end of the test.
-fn keeps(command: &mut Command) {
-    command.env("PALISADE_CACHE__TTL_MS", LONG_MS.to_string());
+/// Enables the cache with a TTL longer than the test.
+fn enable_cache(command: &mut Command) {
+    command.env("PALISADE_CACHE__TTL_MS", LONG_TTL_MS.to_string());
 }
 
-/// Somebody who asks another gateway than the shop's own.
+/// Returns a client of an additional gateway.
 fn seller_at(gateway: &Program, shop: &Shop) -> Client {
     Client::new(gateway.url("gateway"), Some(shop.token("seller", ALL_SCOPES)))
 }
 
-/// What the answer says of the cache.
+/// Returns the `Cache-Status` header.
 #[track_caller]
-fn told(answer: &Answer) -> &str {
-    answer.header("cache-status").unwrap_or_else(|| panic!("nothing is told of the cache: {answer:?}"))
+fn cache_status(answer: &Response) -> &str {
+    answer.header("cache-status").unwrap_or_else(|| panic!("no Cache-Status header: {answer:?}"))
 }
 
-/// The price that an answer has, and whether that was kept.
+/// Returns the price in the response, and whether it was a cache hit.
 #[track_caller]
-fn price(answer: &Answer) -> (Value, bool) {
-    (answer.ok(200)["price"].clone(), told(answer).starts_with("palisade; hit; "))
+fn price_and_hit(answer: &Response) -> (Value, bool) {
+    (answer.ok(200)["price"].clone(), cache_status(answer).starts_with("palisade; hit; "))
 }
 
-fn priced(price: f64) -> Value {
-    with(product(100), &json!({ "price": price }))
+fn product_with_price(price: f64) -> Value {
+    with_changes(product_body(100), &json!({ "price": price }))
 }
 
-/// The sum of the series of a service that have all these words.
-async fn counted(admin: &str, words: &[&str]) -> u64 {
+/// Returns the sum of the series whose lines contain all these words.
+async fn metric_sum(admin: &str, words: &[&str]) -> u64 {
     let text = Client::new(admin, None).get("/metrics").attempt().await.unwrap().text();
     let lines = text.lines().filter(|line| !line.starts_with('#') && words.iter().all(|word| line.contains(word)));
     lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
 }
 
-/// How often products was asked for one product.
-async fn asked(shop: &Shop) -> u64 {
-    counted(&shop.admin_url("products"), &["rpc_server_call_duration_seconds_count", "/FindOne"]).await
+/// Returns the number of `FindOne` calls served by products.
+async fn find_one_calls(shop: &Shop) -> u64 {
+    metric_sum(&shop.admin_url("products"), &["rpc_server_call_duration_seconds_count", "/FindOne"]).await
 }
 
-/// Has products answer `FindOne` otherwise.
-async fn fault(shop: &Shop, kind: Value) {
+/// Injects a fault into the read methods of products.
+async fn inject_fault(shop: &Shop, kind: Value) {
     let rule = json!({ "name": "read", "method": "palisade.products.v1.ProductsService/Find*", "rate": 1.0, "kind": kind });
     let admin = Client::new(shop.admin_url("products"), None);
     assert_eq!(admin.put("/faults", &json!({ "rules": [rule] })).attempt().await.unwrap().status, 200);

@@ -1,4 +1,4 @@
-//! The files that the containers are given are there, and say of each other what is true.
+//! Files mounted by the containers, and their references to each other.
 
 use std::collections::BTreeSet;
 
@@ -8,31 +8,32 @@ use serde_json::Value;
 use crate::stack::{Mount, Service, service, services};
 
 #[test]
-fn every_mounted_file_or_folder_is_in_the_repository() {
-    let mounts: Vec<_> = services().iter().flat_map(Service::mounts).filter(Mount::is_ours).collect();
+fn mounted_files_exist_in_repository() {
+    let mounts: Vec<_> = services().iter().flat_map(Service::mounts).filter(Mount::is_in_repository).collect();
     assert!(mounts.len() >= 6, "{mounts:?}");
     for mount in mounts {
         assert!(mount.path().exists(), "{} is missing", mount.path().display());
-        assert!(mount.read_only, "{} can be written by a container", mount.source);
+        assert!(mount.read_only, "{} is mounted writable", mount.source);
     }
     for (name, flag) in [("prometheus", "--config.file="), ("alertmanager", "--config.file="), ("jaeger", "--config=")] {
         let service = service(name);
         let command = texts(&service.settings["command"]);
         let file = command.iter().find_map(|argument| argument.strip_prefix(flag)).unwrap();
-        assert!(service.of_repository(file).is_file(), "{name}: {file}");
+        assert!(service.repository_path(file).is_file(), "{name}: {file}");
     }
 }
 
 #[test]
-fn every_dockerfile_is_there_and_builds_a_service_with_its_revision() {
+fn dockerfiles_build_services_with_revision() {
     let ours: Vec<_> = services().into_iter().filter(|service| service.settings["build"].is_object()).collect();
     assert_eq!(ours.len(), 4);
     for service in ours {
         let build = &service.settings["build"];
         let dockerfile = read(&repository().join(build["dockerfile"].as_str().unwrap()));
-        if service.stays() {
+        if service.keeps_running() {
             assert_eq!(build["args"]["REVISION"], "${REVISION:-unknown}", "{}", service.name);
-            // After the sources, so that a new commit does not fetch everything anew; before the build, which bakes it in.
+            // After the sources, so that a new commit does not invalidate the dependency layers.
+            // Before the build, which embeds it.
             let order = ["COPY . .", "ARG REVISION=", "ENV PALISADE_REVISION=$REVISION", "cargo build"].map(|line| dockerfile.find(line));
             assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{}: {order:?}", service.name);
             assert!(dockerfile.contains(&format!("--package palisade-{} ", service.name)), "{}", service.name);
@@ -41,7 +42,7 @@ fn every_dockerfile_is_there_and_builds_a_service_with_its_revision() {
 }
 
 #[test]
-fn what_prometheus_scrapes_and_alerts_is_in_the_stack() {
+fn prometheus_targets_exist_in_stack() {
     let prometheus = yaml(&repository().join("compose/prometheus/prometheus.yml"));
     let mut jobs = BTreeSet::new();
     for scrape in prometheus["scrape_configs"].as_array().unwrap() {
@@ -63,10 +64,11 @@ fn targets(scrape: &Value) -> Vec<String> {
     scrape["static_configs"].as_array().into_iter().flatten().flat_map(|targets| texts(&targets["targets"])).collect()
 }
 
-/// A service's own admin port, a published one, or one of those that Jaeger's configuration opens for Prometheus alone.
+/// Returns whether the port is a service's admin port, a published port, or one that Jaeger's
+/// configuration opens for Prometheus.
 fn listens(host: &str, port: &str) -> bool {
     let service = service(host);
     let admin = service.environment().get("PALISADE_ADMIN_LISTEN").is_some_and(|address| address.ends_with(&format!(":{port}")));
     let jaeger = host == "jaeger" && read(&repository().join("compose/jaeger/config.yaml")).contains(port);
-    admin || jaeger || service.ports().iter().any(|open| open.inside.to_string() == port)
+    admin || jaeger || service.ports().iter().any(|open| open.container_port.to_string() == port)
 }

@@ -1,4 +1,4 @@
-//! Grafana finds its data sources and its dashboards, and they find each other.
+//! Grafana provisioning: data sources, dashboards, and links between them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,10 +19,10 @@ fn sources() -> Vec<Value> {
     yaml(&repository().join("compose/grafana/datasources/palisade.yaml"))["datasources"].as_array().unwrap().clone()
 }
 
-/// Every `*.json` that Grafana would find, in folders of the folder too.
+/// Returns every `*.json` that Grafana loads, including subdirectories.
 fn dashboards() -> Vec<Value> {
     let provider = &yaml(&repository().join("compose/grafana/dashboards/palisade.yaml"))["providers"][0];
-    let folder = service("grafana").of_repository(provider["options"]["path"].as_str().unwrap());
+    let folder = service("grafana").repository_path(provider["options"]["path"].as_str().unwrap());
     let mut found = Vec::new();
     collect(&folder, &mut found);
     found
@@ -39,7 +39,7 @@ fn collect(folder: &Path, found: &mut Vec<Value>) {
     }
 }
 
-/// Every object with this member, anywhere.
+/// Collects the values of this member of all nested objects.
 fn members<'value>(value: &'value Value, name: &str, found: &mut Vec<&'value Value>) {
     match value {
         Value::Object(object) => {
@@ -52,19 +52,20 @@ fn members<'value>(value: &'value Value, name: &str, found: &mut Vec<&'value Val
 }
 
 #[test]
-fn data_sources_have_the_uids_that_dashboards_and_links_name() {
+fn data_source_uids_match_references() {
     let sources = sources();
     let uids: BTreeMap<_, _> = sources.iter().map(|source| (source["uid"].as_str().unwrap(), &source["type"])).collect();
     assert_eq!(uids.keys().copied().collect::<Vec<_>>(), ["alertmanager", "jaeger", "prometheus"]);
     for source in &sources {
         let url = source["url"].as_str().unwrap().strip_prefix("http://").unwrap();
         let (host, port) = url.split_once(':').unwrap();
-        assert!(service(host).ports().iter().any(|open| open.inside.to_string() == port), "{url}");
+        assert!(service(host).ports().iter().any(|open| open.container_port.to_string() == port), "{url}");
         let mut links = Vec::new();
         members(source, "datasourceUid", &mut links);
         assert!(links.iter().all(|link| uids.contains_key(link.as_str().unwrap())), "{links:?}");
     }
-    // Dashboards leave the choice to a variable whose value is the default one at first; what they name beside is here, or Grafana's own.
+    // Dashboards use a variable whose initial value is the default data source. Other references
+    // must exist here or be built into Grafana.
     let defaults: Vec<_> = sources.iter().filter(|source| source["isDefault"] == true).map(|source| &source["type"]).collect();
     assert_eq!(defaults, ["prometheus"]);
     for dashboard in dashboards() {
@@ -77,26 +78,26 @@ fn data_sources_have_the_uids_that_dashboards_and_links_name() {
 }
 
 #[test]
-fn the_step_of_the_data_source_is_the_scrape_interval() {
+fn data_source_step_equals_scrape_interval() {
     let prometheus = yaml(&repository().join("compose/prometheus/prometheus.yml"));
     let source = sources().into_iter().find(|source| source["uid"] == "prometheus").unwrap();
     assert_eq!(source["jsonData"]["timeInterval"], prometheus["global"]["scrape_interval"]);
 }
 
 #[test]
-fn every_json_file_in_the_folder_is_a_dashboard_and_the_overview_is_home() {
+fn dashboards_are_unique_and_overview_is_home() {
     let dashboards = dashboards();
     for member in ["uid", "title"] {
         let distinct: BTreeSet<_> = dashboards.iter().map(|dashboard| dashboard[member].as_str().unwrap()).collect();
         assert_eq!(distinct.len(), dashboards.len(), "{distinct:?}");
     }
     let grafana = service("grafana");
-    let home = read(&grafana.of_repository(&grafana.environment()["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]));
+    let home = read(&grafana.repository_path(&grafana.environment()["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]));
     assert_eq!(serde_json::from_str::<Value>(&home).unwrap()["uid"], "palisade-overview");
 }
 
 #[test]
-fn links_to_jaeger_lead_to_its_published_port() {
+fn jaeger_links_use_published_port() {
     let published = service("jaeger").ports();
     for dashboard in dashboards() {
         let variables = dashboard["templating"]["list"].as_array().cloned().unwrap_or_default();
@@ -109,7 +110,7 @@ fn links_to_jaeger_lead_to_its_published_port() {
 }
 
 #[tokio::test]
-async fn spans_lead_to_metrics_that_the_services_have() {
+async fn span_links_use_exposed_metrics() {
     let shop = Shop::shared();
     shop.ready().await;
     let mut exposed = String::new();
@@ -122,18 +123,18 @@ async fn spans_lead_to_metrics_that_the_services_have() {
     assert!(!queries.is_empty());
     let tags = metrics["tags"].as_array().unwrap().iter().map(|tag| tag["value"].as_str().unwrap().to_owned());
     let grouped = queries.iter().flat_map(|query| grouping(query["query"].as_str().unwrap()));
-    // Prometheus itself adds the job.
+    // The `job` label is added by Prometheus.
     for label in tags.chain(grouped).filter(|label| label != "job") {
         assert!(exposed.contains(&format!("{label}=\"")), "{label}");
     }
     for query in queries.iter().map(|query| query["query"].as_str().unwrap()) {
-        let (before, _) = query.split_once("{$$__tags}").unwrap_or_else(|| panic!("{query}: of every span the same"));
+        let (before, _) = query.split_once("{$$__tags}").unwrap_or_else(|| panic!("{query} does not use the span's tags"));
         let name = before.rsplit(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').next().unwrap();
         assert!(exposed.contains(&format!("\n{name}{{")), "{name}");
     }
 }
 
-/// The labels of an expression's `by (…)`.
+/// Returns the labels of an expression's `by (…)`.
 fn grouping(expression: &str) -> Vec<String> {
     let labels = expression.split_once("by (").and_then(|(_, rest)| rest.split_once(')')).map_or("", |(labels, _)| labels);
     labels.split(',').map(|label| label.trim().to_owned()).filter(|label| !label.is_empty()).collect()

@@ -1,4 +1,4 @@
-//! Jaeger's configuration holds together: it ends at its start over a name that nothing has.
+//! Jaeger configuration. Jaeger exits at start if a reference is undefined.
 
 use std::collections::BTreeSet;
 
@@ -16,12 +16,12 @@ fn names(of: &Value) -> BTreeSet<String> {
 }
 
 #[test]
-fn pipelines_name_what_is_defined_and_all_of_it() {
+fn pipelines_reference_all_defined_components() {
     let jaeger = configuration();
     let connectors = names(&jaeger["connectors"]);
     let pipelines: Vec<_> = jaeger["service"]["pipelines"].as_object().unwrap().values().collect();
     let named = |role: &str| pipelines.iter().flat_map(|pipeline| texts(&pipeline[role])).collect::<BTreeSet<_>>();
-    // A connector is the end of one pipeline and the beginning of another.
+    // A connector is the exporter of one pipeline and the receiver of another.
     for role in ["receivers", "exporters"] {
         assert_eq!(named(role), &names(&jaeger[role]) | &connectors, "{role}");
     }
@@ -29,11 +29,11 @@ fn pipelines_name_what_is_defined_and_all_of_it() {
     let extensions: BTreeSet<_> = texts(&jaeger["service"]["extensions"]).into_iter().collect();
     assert_eq!(extensions, names(&jaeger["extensions"]));
     let first = pipelines.iter().find_map(|pipeline| texts(&pipeline["processors"]).first().cloned());
-    assert_eq!(first.as_deref(), Some("memory_limiter"), "refusing comes before keeping");
+    assert_eq!(first.as_deref(), Some("memory_limiter"), "the memory limiter must be the first processor");
 }
 
 #[test]
-fn what_is_stored_is_what_is_asked() {
+fn query_reads_the_storage_that_is_written() {
     let jaeger = configuration();
     let [storage, query] = ["jaeger_storage", "jaeger_query"].map(|extension| &jaeger["extensions"][extension]);
     let traces = &query["storage"]["traces"];
@@ -41,30 +41,30 @@ fn what_is_stored_is_what_is_asked() {
     assert!(names(&storage["backends"]).contains(traces.as_str().unwrap()));
     let metrics = query["storage"]["metrics"].as_str().unwrap();
     assert_eq!(names(&storage["metric_backends"]), [metrics.to_owned()].into());
-    // Its Monitor tab asks for the names that the exporter makes of the connector's.
+    // The Monitor tab queries the names that the exporter derives from the connector's metrics.
     let prometheus = &storage["metric_backends"][metrics]["prometheus"];
     assert_eq!((&prometheus["normalize_calls"], &prometheus["normalize_duration"]), (&true.into(), &true.into()));
     assert_eq!(jaeger["connectors"]["spanmetrics"]["histogram"]["unit"], "ms");
-    let ui = service("jaeger").of_repository(query["ui"]["config_file"].as_str().unwrap());
+    let ui = service("jaeger").repository_path(query["ui"]["config_file"].as_str().unwrap());
     assert_eq!(yaml(&ui)["monitor"]["menuEnabled"], true);
 }
 
 #[test]
-fn it_listens_where_others_look_for_it() {
+fn jaeger_listens_on_expected_endpoints() {
     let (jaeger, container) = (configuration(), service("jaeger"));
     let spans = jaeger["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"].as_str().unwrap();
     assert_eq!(spans, "0.0.0.0:4317");
     for name in ["gateway", "products", "orders"] {
         assert_eq!(service(name).environment()["PALISADE_TELEMETRY__OTLP_ENDPOINT"], "http://jaeger:4317", "{name}");
     }
-    assert!(container.ports().iter().any(|port| port.inside == 4317));
+    assert!(container.ports().iter().any(|port| port.container_port == 4317));
     let health = jaeger["extensions"]["healthcheckv2"]["http"]["endpoint"].as_str().unwrap().replace("0.0.0.0", "127.0.0.1");
     let check = texts(&container.settings["healthcheck"]["test"]);
     assert_eq!(check.last(), Some(&format!("http://{health}/status")));
 }
 
 #[test]
-fn it_refuses_spans_before_its_container_ends_it() {
+fn memory_limiter_is_below_container_limit() {
     let (jaeger, container) = (configuration(), service("jaeger"));
     let limiter = jaeger["processors"]["memory_limiter"]["limit_mib"].as_u64().unwrap();
     let runtime = mebibytes(&container.environment()["GOMEMLIMIT"]);

@@ -1,10 +1,11 @@
-//! What `make up` starts, as far as it can be told without an engine: bounds, files, settings, and that the parts name each other rightly.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+//! Static checks of the Docker Compose stack started by `make up`: resource limits, files,
+//! settings, references. No container engine needed.
+#![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
-mod bounds;
+mod docs;
 mod files;
 mod grafana;
 mod jaeger;
+mod resource_limits;
 mod settings;
 mod stack;
-mod words;

@@ -1,4 +1,5 @@
-//! The programs take what compose gives them: keys as `keys.sh` makes them, settings, and the token that `make up` tells of.
+//! The programs accept the settings of their containers: keys made by `keys.sh`, environment, and
+//! the token printed by `make up`.
 
 use std::{fs, path::Path, process::Command};
 
@@ -11,13 +12,13 @@ use tempfile::TempDir;
 
 use crate::stack::{Service, service, services};
 
-/// Files where the containers would have `/keys`, made by the script that the container runs.
+/// Directory with the containers' `/keys`, created by the script of the keys container.
 struct Keys(TempDir);
 
 impl Keys {
     fn new() -> Self {
         let directory = TempDir::with_prefix("palisade-compose-").unwrap();
-        // A volume for each, as the container has them.
+        // One directory per volume of the keys container.
         for mount in keys_container().mounts() {
             fs::create_dir_all(directory.path().join(mount.target.trim_start_matches('/'))).unwrap();
         }
@@ -26,7 +27,7 @@ impl Keys {
         keys
     }
 
-    /// Runs a script in which `/keys` is ours, and gives what it printed.
+    /// Runs a script with `/keys` redirected to this directory and returns its output.
     fn run(&self, script: &str) -> String {
         let script = script.replace("/keys/", &format!("{}/keys/", self.0.path().display()));
         let output = Command::new("sh").args(["-euc", &script]).env("PATH", search_path()).output().unwrap();
@@ -34,7 +35,8 @@ impl Keys {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// Where a service's file is: its volume is another folder in the container that fills it.
+    /// Maps a path in a service's container to this directory. The keys container mounts the same
+    /// volume elsewhere.
     fn path(&self, service: &Service, inside: &str) -> String {
         let (makes, has) = (keys_container().mounts(), service.mounts());
         let mount = has.iter().find(|mount| inside.starts_with(&mount.target)).unwrap_or_else(|| panic!("{}: {inside}", service.name));
@@ -48,7 +50,7 @@ fn keys_container() -> Service {
     service("keys")
 }
 
-/// The built program with the settings of its container.
+/// Creates a command for the built program with the environment of its container.
 fn configured(name: &str, keys: &Keys) -> Command {
     let service = service(name);
     let mut command = command(name);
@@ -65,18 +67,18 @@ fn refusal(mut command: Command) -> Option<String> {
 }
 
 #[test]
-fn the_programs_accept_the_settings_of_their_containers() {
+fn programs_accept_container_settings() {
     let keys = Keys::new();
     for name in ["gateway", "products", "orders"] {
         assert_eq!(refusal(configured(name, &keys)), None, "{name}");
         let mut wrong = configured(name, &keys);
         wrong.env("PALISADE_TELEMETRY__SAMPLE_RATE", "1");
-        assert!(refusal(wrong).is_some(), "{name} heeds no setting at all");
+        assert!(refusal(wrong).is_some(), "{name} ignores unknown settings");
     }
 }
 
 #[test]
-fn every_key_file_that_a_service_is_told_of_is_made() {
+fn configured_key_files_are_created() {
     let keys = Keys::new();
     let mut files = 0;
     for service in ["gateway", "products", "orders"].map(service) {
@@ -90,7 +92,7 @@ fn every_key_file_that_a_service_is_told_of_is_made() {
 }
 
 #[test]
-fn no_service_has_the_private_key_of_another() {
+fn services_mount_only_their_own_private_key() {
     for service in services().into_iter().filter(|service| service.name != "keys") {
         let keys: Vec<_> = service.mounts().into_iter().map(|mount| mount.source).filter(|volume| volume.ends_with("-key")).collect();
         assert!(keys.is_empty() || keys == [format!("{}-key", service.name)], "{}: {keys:?}", service.name);
@@ -98,7 +100,7 @@ fn no_service_has_the_private_key_of_another() {
 }
 
 #[tokio::test]
-async fn the_token_that_make_up_tells_of_is_good_at_the_gateway() {
+async fn printed_token_is_accepted_by_gateway() {
     let keys = Keys::new();
     let mut gateway = configured("gateway", &keys);
     gateway.env("PALISADE_LISTEN", "127.0.0.1:0").env("PALISADE_ADMIN_LISTEN", "127.0.0.1:0");
@@ -107,7 +109,7 @@ async fn the_token_that_make_up_tells_of_is_good_at_the_gateway() {
     let words = read(&repository().join("compose/up.txt"));
     let (_, mint) = words.split_once("run --rm -T keys \\\n").unwrap();
     let token = keys.run(mint.split_once(")\n").unwrap().0.trim());
-    // Nobody is behind this gateway: whoever is let in hears of that.
+    // The gateway has no upstreams, so an authenticated request gets 503.
     let answer = |token: String| Client::new(gateway.url("gateway"), Some(token)).get("/products");
     answer(format!("{token}x")).await.any_problem(401);
     answer(token).await.any_problem(503);

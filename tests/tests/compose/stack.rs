@@ -1,4 +1,4 @@
-//! `compose/compose.yaml`, read: merges resolved, variables at their defaults.
+//! Parsed `compose/compose.yaml`: merge keys resolved, variables at their defaults.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,21 +8,21 @@ use std::{
 use palisade_tests::files::{repository, text, texts, yaml};
 use serde_json::Value;
 
-/// A container as compose would make it.
+/// Container of the compose file.
 pub(crate) struct Service {
     pub(crate) name: String,
     pub(crate) settings: Value,
 }
 
-/// A port of this machine, and the container's behind it.
+/// Published host port and its container port.
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) address: String,
     pub(crate) published: u16,
-    pub(crate) inside: u16,
+    pub(crate) container_port: u16,
 }
 
-/// A folder or volume, and where the container has it.
+/// Mounted directory or volume.
 #[derive(Debug)]
 pub(crate) struct Mount {
     pub(crate) source: String,
@@ -31,20 +31,20 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    /// Whether it is something of the repository, not a volume.
-    pub(crate) fn is_ours(&self) -> bool {
+    /// Returns whether the source is in the repository, not a volume.
+    pub(crate) fn is_in_repository(&self) -> bool {
         self.source.starts_with('.')
     }
 
-    /// Where the repository has it.
+    /// Returns the path of the source in the repository.
     pub(crate) fn path(&self) -> PathBuf {
         repository().join("compose").join(&self.source)
     }
 }
 
 impl Service {
-    /// Whether it stays: what must have ended before others start does not.
-    pub(crate) fn stays(&self) -> bool {
+    /// Returns whether the container keeps running, unlike an init container.
+    pub(crate) fn keeps_running(&self) -> bool {
         self.settings.get("restart").is_some()
     }
 
@@ -55,9 +55,9 @@ impl Service {
             .map(|port| port.split(':').collect::<Vec<_>>())
             .map(|parts| match parts[..] {
                 [address, published, inside] => {
-                    Port { address: address.to_owned(), published: published.parse().unwrap(), inside: inside.parse().unwrap() }
+                    Port { address: address.to_owned(), published: published.parse().unwrap(), container_port: inside.parse().unwrap() }
                 }
-                _ => panic!("{}: a port without an address is open to everybody: {parts:?}", self.name),
+                _ => panic!("{}: a port without an address is published on all interfaces: {parts:?}", self.name),
             })
             .collect()
     }
@@ -71,61 +71,61 @@ impl Service {
             .collect()
     }
 
-    /// Where the repository has a file that the container has at `inside`.
-    pub(crate) fn of_repository(&self, inside: &str) -> PathBuf {
+    /// Maps a path in the container to the repository.
+    pub(crate) fn repository_path(&self, inside: &str) -> PathBuf {
         let mounts = self.mounts();
-        let place = mounts.iter().filter(|mount| mount.is_ours()).find_map(|mount| {
+        let place = mounts.iter().filter(|mount| mount.is_in_repository()).find_map(|mount| {
             let rest = inside.strip_prefix(&mount.target)?;
             Some(mount.path().join(rest.trim_start_matches('/')))
         });
-        place.unwrap_or_else(|| panic!("{} has nothing of the repository at {inside}", self.name))
+        place.unwrap_or_else(|| panic!("{} mounts no repository file at {inside}", self.name))
     }
 
     pub(crate) fn environment(&self) -> BTreeMap<String, String> {
         let variables = self.settings["environment"].as_object().into_iter().flatten();
-        variables.map(|(name, value)| (name.clone(), expanded(&text(value)))).collect()
+        variables.map(|(name, value)| (name.clone(), expand_variables(&text(value)))).collect()
     }
 
     pub(crate) fn memory(&self) -> u64 {
-        mebibytes(self.settings["mem_limit"].as_str().unwrap_or_else(|| panic!("{} may take all memory", self.name)))
+        mebibytes(self.settings["mem_limit"].as_str().unwrap_or_else(|| panic!("{} has no memory limit", self.name)))
     }
 }
 
-/// Every container.
+/// Returns all containers.
 pub(crate) fn services() -> Vec<Service> {
     let file = file();
     let services = file["services"].as_object().unwrap();
     services.iter().map(|(name, settings)| Service { name: name.clone(), settings: settings.clone() }).collect()
 }
 
-/// The container of this name.
+/// Returns the container of this name.
 pub(crate) fn service(name: &str) -> Service {
     services().into_iter().find(|service| service.name == name).unwrap_or_else(|| panic!("no service {name}"))
 }
 
-/// The ports of this machine that are taken, all of them.
+/// Returns all published host ports.
 pub(crate) fn published() -> BTreeSet<u16> {
     services().iter().flat_map(Service::ports).map(|port| port.published).collect()
 }
 
-/// The whole of `compose/compose.yaml`.
+/// Reads `compose/compose.yaml`.
 pub(crate) fn file() -> Value {
     yaml(&repository().join("compose/compose.yaml"))
 }
 
-/// `200m`, `200MiB` or `1g` in MiB.
+/// Converts `200m`, `200MiB` or `1g` to MiB.
 pub(crate) fn mebibytes(size: &str) -> u64 {
     let digits = size.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
     let factor = match &size[digits.len()..] {
         "m" | "MiB" => 1,
         "g" | "GiB" => 1_024,
-        unit => panic!("{size}: no unit {unit}"),
+        unit => panic!("{size}: unknown unit {unit}"),
     };
     digits.parse::<u64>().unwrap() * factor
 }
 
-/// `${NAME:-default}` replaced by its default, `$$` by `$`.
-fn expanded(text: &str) -> String {
+/// Replaces `${NAME:-default}` by its default and `$$` by `$`.
+fn expand_variables(text: &str) -> String {
     let mut parts = text.split("${");
     let mut expanded = parts.next().unwrap_or_default().to_owned();
     for part in parts {

@@ -1,33 +1,35 @@
-//! The admin ports: alive, ready and why not, metrics, invariants.
+//! Admin ports: liveness, readiness with reasons, metrics, invariants.
 
 use palisade_tests::{
-    Answer, Client, Shop, eventually, servers,
+    Client, Response, Shop, eventually, servers,
     shop::{ALL_SCOPES, CUSTOMER},
-    shop_helpers::{accepted, confirmed, eventually_left, order, product, settled, create_product},
+    shop_helpers::{
+        accepted_id, create_product, order_request, place_confirmed_order, product_body, wait_for_quantity, wait_until_settled,
+    },
     unique,
 };
 use serde_json::{Value, json};
 
 const SERVICES: [&str; 3] = ["gateway", "products", "orders"];
 
-async fn admin(shop: &Shop, service: &str, path: &str) -> Answer {
+async fn admin(shop: &Shop, service: &str, path: &str) -> Response {
     Client::new(shop.admin_url(service), None).get(path).attempt().await.unwrap()
 }
 
-/// Waits until a service says it is ready, or not; gives what it says about its dependencies.
+/// Waits until `/readyz` returns this status and returns the report.
 async fn readiness(shop: &Shop, service: &str, status: u16) -> Value {
     let client = Client::new(shop.admin_url(service), None);
     eventually(async || client.get("/readyz").attempt().await.ok().filter(|answer| answer.status == status)).await.json()
 }
 
-/// What a readiness report says about one dependency.
+/// Returns one dependency of a readiness report.
 fn dependency(report: &Value, name: &str) -> Value {
     let dependencies = report["dependencies"].as_array().unwrap();
     dependencies.iter().find(|dependency| dependency["name"] == name).unwrap_or_else(|| panic!("{report}")).clone()
 }
 
 #[tokio::test]
-async fn every_service_has_an_admin_port_without_tokens() {
+async fn admin_ports_need_no_token() {
     let shop = Shop::shared();
     shop.ready().await;
     let caller = shop.client("caller", ALL_SCOPES);
@@ -38,21 +40,22 @@ async fn every_service_has_an_admin_port_without_tokens() {
         let metrics = admin(shop, service, "/metrics").await;
         assert_eq!(metrics.status, 200);
         assert!(metrics.header("content-type").unwrap().starts_with("text/plain"));
-        assert_eq!(metrics_without_meaning(&metrics.text()), Vec::<String>::new(), "{service}");
+        assert_eq!(metrics_without_help(&metrics.text()), Vec::<String>::new(), "{service}");
     }
     shop.anonymous().get("/livez").await;
     shop.anonymous().get("/readyz").await;
 }
 
-/// Every metric is in a catalogue, which gives it its meaning and its unit.
-fn metrics_without_meaning(text: &str) -> Vec<String> {
+/// Returns the metrics without help text. Every metric must come from a catalogue, which defines
+/// help and unit.
+fn metrics_without_help(text: &str) -> Vec<String> {
     let named = |prefix: &'static str| text.lines().filter_map(move |line| line.strip_prefix(prefix)?.split(' ').next());
     assert!(named("# TYPE ").count() > 0, "{text}");
     named("# TYPE ").filter(|name| named("# HELP ").all(|told| told != *name)).map(str::to_owned).collect()
 }
 
 #[tokio::test]
-async fn random_paths_make_no_new_series() {
+async fn random_paths_create_no_series() {
     let shop = Shop::shared();
     let caller = shop.client("caller", ALL_SCOPES);
     let visit = async || {
@@ -64,23 +67,23 @@ async fn random_paths_make_no_new_series() {
     };
     visit().await;
     let metrics = visit().await;
-    assert!(!metrics.contains("nowhere-"), "a path of the caller's is in a label");
+    assert!(!metrics.contains("nowhere-"), "a request path leaked into a label");
 }
 
 #[tokio::test]
-async fn the_services_check_their_own_invariants() {
+async fn services_report_no_invariant_violations() {
     let shop = Shop::all_in_one();
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
-    confirmed(&buyer, &[(&product, 2)]).await;
+    place_confirmed_order(&buyer, &[(&product_body, 2)]).await;
     for service in ["products", "orders"] {
         shop.invariants(service).await;
     }
 }
 
 #[tokio::test]
-async fn while_a_service_is_down_its_callers_say_so_and_recover_by_themselves() {
+async fn callers_report_down_dependency_and_recover() {
     let mut shop = Shop::separate(None, None);
     shop.ready().await;
     let caller = shop.client("caller", ALL_SCOPES);
@@ -92,25 +95,26 @@ async fn while_a_service_is_down_its_callers_say_so_and_recover_by_themselves() 
     assert_eq!((&why["ok"], why["reason"].is_string()), (&json!(false), true), "{why}");
     assert_eq!(admin(&shop, "gateway", "/livez").await.status, 200);
     caller.get("/products").await.problem(503, "upstream_unavailable");
-    caller.post("/products", &product(1)).await.problem(503, "upstream_unavailable");
-    // Orders are taken all the same, and finished later: that service says what it lacks and stays ready.
+    caller.post("/products", &product_body(1)).await.problem(503, "upstream_unavailable");
+    // Orders are accepted and completed later: the orders service reports the failed dependency but
+    // stays ready.
     eventually(async || (dependency(&admin(&shop, "orders", "/readyz").await.json(), "products")["ok"] == json!(false)).then_some(()))
         .await;
     readiness(&shop, "orders", 200).await;
-    let answer = order(&buyer, &[(&product_id, 4)]).await;
+    let answer = order_request(&buyer, &[(&product_id, 4)]).await;
     let pending = answer.ok(202);
     assert_eq!(pending["status"], "PENDING");
     assert!(answer.header("retry-after").is_some() && answer.header("location").is_some());
 
     shop.program_mut("products").restart();
     shop.ready().await;
-    assert_eq!(settled(&buyer, &accepted(&answer)).await["status"], "CONFIRMED");
+    assert_eq!(wait_until_settled(&buyer, &accepted_id(&answer)).await["status"], "CONFIRMED");
     eventually(async || (caller.get(format!("/products/{product_id}")).await.status == 200).then_some(())).await;
-    eventually_left(&caller, &product_id, 6).await;
+    wait_for_quantity(&caller, &product_id, 6).await;
 }
 
 #[tokio::test]
-async fn a_service_starts_before_its_database_and_is_ready_once_it_is_there() {
+async fn service_waits_for_its_database() {
     let mut postgres = servers::durable_postgres();
     let mut mongo = servers::durable_mongo();
     let (orders, products) = (postgres.url("orders"), mongo.url("products"));
@@ -121,24 +125,25 @@ async fn a_service_starts_before_its_database_and_is_ready_once_it_is_there() {
         readiness(&shop, service, 503).await;
         assert_eq!(admin(&shop, service, "/livez").await.status, 200, "{service}");
     }
-    what_may_happen_is_shown_before_it_does(&shop).await;
+    assert_series_preregistered(&shop).await;
     postgres.restart();
     mongo.restart();
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
-    confirmed(&buyer, &[(&product, 5)]).await;
+    place_confirmed_order(&buyer, &[(&product_body, 5)]).await;
 
     postgres.kill();
     readiness(&shop, "orders", 503).await;
-    order(&buyer, &[(&product, 1)]).await.problem(503, "upstream_unavailable");
+    order_request(&buyer, &[(&product_body, 1)]).await.problem(503, "upstream_unavailable");
     postgres.restart();
     shop.ready().await;
-    order(&buyer, &[(&product, 1)]).await.problem(409, "insufficient_stock");
+    order_request(&buyer, &[(&product_body, 1)]).await.problem(409, "insufficient_stock");
 }
 
-/// A rate sees no event that made its series.
-async fn what_may_happen_is_shown_before_it_does(shop: &Shop) {
+/// Series must exist before their first event: `rate()` does not see the event that creates a
+/// series.
+async fn assert_series_preregistered(shop: &Shop) {
     for (service, metric, labels) in [
         ("orders", "palisade_orders_total", r#"outcome="cancelled""#),
         ("orders", "palisade_saga_finished_total", r#"outcome="failed""#),

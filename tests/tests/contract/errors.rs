@@ -1,10 +1,10 @@
-//! Refusals that have nothing to do with products or orders: paths, methods, bodies.
+//! Errors independent of products and orders: paths, methods, bodies, parameters.
 
-use palisade_tests::{Shop, shop::ALL_SCOPES, shop_helpers::product};
+use palisade_tests::{Shop, shop::ALL_SCOPES, shop_helpers::product_body};
 use reqwest::Method;
 
 #[tokio::test]
-async fn unknown_paths_are_not_found_with_or_without_a_token() {
+async fn unknown_paths_return_404() {
     let shop = Shop::shared();
     let paths = [
         "/",
@@ -32,7 +32,7 @@ async fn unknown_paths_are_not_found_with_or_without_a_token() {
 }
 
 #[tokio::test]
-async fn a_method_a_route_does_not_have_is_answered_with_those_it_has() {
+async fn unsupported_methods_return_405_with_allow() {
     let caller = Shop::shared().client("caller", ALL_SCOPES);
     let id = uuid::Uuid::new_v4();
     let cases = [
@@ -60,23 +60,24 @@ async fn a_method_a_route_does_not_have_is_answered_with_those_it_has() {
 }
 
 #[tokio::test]
-async fn a_body_may_have_256_kib_and_not_one_byte_more() {
-    // Over HTTP/1 a client that is still writing when the answer comes may find the connection closed before it reads.
-    let caller = Shop::shared().client("caller", ALL_SCOPES).over_http2();
+async fn body_limit_is_256_kib() {
+    // HTTP/2, because over HTTP/1 a client that still writes when the response arrives may find the
+    // connection closed.
+    let caller = Shop::shared().client("caller", ALL_SCOPES).with_http2();
     for path in ["/products", "/orders"] {
         let body = |size: usize| format!("{{}}{}", " ".repeat(size - 2));
         caller.request(Method::POST, path).json(body(256 * 1024)).await.assert_violations();
         caller.request(Method::POST, path).json(body(256 * 1024 + 1)).await.problem(413, "body_too_large");
-        // Without a length that gives it away beforehand.
+        // Without a content length that reveals the size.
         let chunks = futures_util::stream::iter((0..257).map(|_| Ok::<_, std::io::Error>(" ".repeat(1024))));
         caller.request(Method::POST, path).json(reqwest::Body::wrap_stream(chunks)).await.problem(413, "body_too_large");
     }
 }
 
 #[tokio::test]
-async fn only_json_is_taken() {
+async fn only_json_bodies_are_accepted() {
     let caller = Shop::shared().client("caller", ALL_SCOPES);
-    let body = product(1).to_string();
+    let body = product_body(1).to_string();
     caller.request(Method::POST, "/products").body(body.clone()).await.problem(415, "unsupported_media_type");
     for kind in
         ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml", "text/json", "nonsense"]
@@ -90,7 +91,7 @@ async fn only_json_is_taken() {
 }
 
 #[tokio::test]
-async fn a_bad_id_is_a_bad_parameter() {
+async fn malformed_ids_are_rejected() {
     let caller = Shop::shared().client("caller", ALL_SCOPES);
     for id in ["1", "x", "1%20OR%201=1", "%7B%22$ne%22:null%7D", "%00", "0199aaaa-0000-7000-8000-00000000000g", &"9".repeat(2_000)] {
         caller.get(format!("/products/{id}")).await.problem(400, "invalid_parameter");
@@ -99,7 +100,7 @@ async fn a_bad_id_is_a_bad_parameter() {
 }
 
 #[tokio::test]
-async fn a_bad_query_value_is_a_bad_parameter() {
+async fn malformed_query_values_are_rejected() {
     let caller = Shop::shared().client("caller", ALL_SCOPES);
     for limit in ["0", "-1", "101", "1e9", "abc", "1.5", "", "%201", "99999999999999999999"] {
         caller.get(format!("/products?limit={limit}")).await.problem(400, "invalid_parameter");

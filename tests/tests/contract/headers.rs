@@ -1,10 +1,10 @@
-//! Headers that every caller may count on.
+//! Request and response headers of the contract.
 
 use palisade_tests::{Shop, shop::ALL_SCOPES, shop_helpers::create_product};
 use reqwest::Method;
 
 #[tokio::test]
-async fn a_valid_request_id_is_kept_and_any_other_replaced() {
+async fn request_id_is_kept_if_valid_else_replaced() {
     let caller = Shop::shared().client("caller", ALL_SCOPES);
     let kept = caller.get("/products").header("x-request-id", "my-id-42").await;
     assert_eq!(kept.header("x-request-id"), Some("my-id-42"));
@@ -19,7 +19,7 @@ async fn a_valid_request_id_is_kept_and_any_other_replaced() {
 }
 
 #[tokio::test]
-async fn a_trace_goes_on_when_its_parent_is_valid() {
+async fn trace_is_continued_if_traceparent_is_valid() {
     let caller = Shop::shared().client("caller", ALL_SCOPES);
     let id = "4bf92f3577b34da6a3ce929d0e0e4736";
     let answer = caller.get("/products").header("traceparent", format!("00-{id}-00f067aa0ba902b7-01")).await;
@@ -34,7 +34,7 @@ async fn a_trace_goes_on_when_its_parent_is_valid() {
 }
 
 #[tokio::test]
-async fn head_is_get_without_the_body() {
+async fn head_returns_get_headers_without_body() {
     let caller = Shop::shared().client("caller", ALL_SCOPES);
     let product = format!("/products/{}", create_product(&caller, 1).await);
     let missing = format!("/products/{}", uuid::Uuid::new_v4());
@@ -48,7 +48,7 @@ async fn head_is_get_without_the_body() {
 }
 
 #[tokio::test]
-async fn answers_are_neither_sniffed_nor_cached_by_others() {
+async fn responses_forbid_sniffing_and_shared_caching() {
     let caller = Shop::shared().client("caller", ALL_SCOPES);
     for (path, caching) in [("/products", "private, no-cache"), ("/orders", "no-store"), ("/nothing", "no-store")] {
         let answer = caller.get(path).await;
@@ -59,17 +59,17 @@ async fn answers_are_neither_sniffed_nor_cached_by_others() {
 }
 
 #[tokio::test]
-async fn http2_without_tls_is_spoken_on_the_same_port() {
-    let caller = Shop::shared().client("caller", ALL_SCOPES).over_http2();
+async fn http2_prior_knowledge_uses_same_port() {
+    let caller = Shop::shared().client("caller", ALL_SCOPES).with_http2();
     caller.get("/products").await.ok(200);
     caller.get("/nothing").await.problem(404, "not_found");
 }
 
 #[tokio::test]
-async fn a_callers_deadline_is_kept() {
+async fn request_timeout_header_is_validated_and_capped() {
     let caller = Shop::shared().client("caller", ALL_SCOPES);
     caller.get("/products").header("x-request-timeout", "5000").await.ok(200);
-    // Far beyond the server's own bound: capped, not refused.
+    // Far above the server's maximum: capped, not rejected.
     caller.get("/products").header("x-request-timeout", "86400000").await.ok(200);
     for bad in ["-1", "soon", "1.5", ""] {
         caller.get("/products").header("x-request-timeout", bad).await.problem(400, "invalid_parameter");
@@ -77,7 +77,7 @@ async fn a_callers_deadline_is_kept() {
 }
 
 #[tokio::test]
-async fn the_api_describes_itself_without_a_token_or_an_outside_host() {
+async fn openapi_and_docs_are_public_and_self_contained() {
     let nobody = Shop::shared().anonymous();
     let description = nobody.get("/openapi.json").await.ok(200);
     assert!(description["openapi"].as_str().unwrap().starts_with("3.1"), "{}", description["openapi"]);
@@ -95,7 +95,7 @@ async fn the_api_describes_itself_without_a_token_or_an_outside_host() {
         }
     }
     let page = nobody.get("/docs").await;
-    // The page itself, or a redirect that the client has followed to it.
+    // The page, or a redirect to it that the client followed.
     assert_eq!(page.status, 200);
     assert!(page.header("content-type").unwrap().starts_with("text/html"));
     for outside in ["src=\"http", "href=\"http", "src=\"//", "href=\"//"] {

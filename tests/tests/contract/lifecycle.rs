@@ -1,20 +1,20 @@
-//! Stopping: not ready at once, what is in flight finishes, exit code 0.
+//! Graceful shutdown: not ready immediately, requests in flight complete, exit code 0.
 
-use palisade_tests::{Client, Shop, eventually, shop::ALL_SCOPES, shop_helpers::product};
+use palisade_tests::{Client, Shop, eventually, shop::ALL_SCOPES, shop_helpers::product_body};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
 #[tokio::test]
-async fn a_request_in_flight_outlives_the_order_to_stop() {
-    // Time to be seen as "not ready" before the port closes.
+async fn shutdown_completes_requests_in_flight() {
+    // Leaves time to observe "not ready" before the port closes.
     let mut shop = Shop::separate_with(None, None, |_, command| {
         command.env("PALISADE_SERVER__LAME_DUCK_MS", "2000");
     });
     shop.ready().await;
     let admin = Client::new(shop.admin_url("gateway"), None);
-    let body = product(1).to_string();
+    let body = product_body(1).to_string();
     let (url, token) = (shop.url(), shop.token("seller", ALL_SCOPES));
     let host = url.trim_start_matches("http://");
     let mut connection = TcpStream::connect(host).await.unwrap();
@@ -23,12 +23,13 @@ async fn a_request_in_flight_outlives_the_order_to_stop() {
         body.len()
     );
     connection.write_all(head.as_bytes()).await.unwrap();
-    // The server asks for the body once it works on the request (RFC 9110 §10.1.1): now it is in flight.
+    // The server requests the body once it handles the request (RFC 9110 §10.1.1), so the request
+    // is in flight.
     let mut read = vec![0; 25];
     connection.read_exact(&mut read).await.unwrap();
     assert_eq!(read, b"HTTP/1.1 100 Continue\r\n\r\n");
 
-    shop.program("gateway").ask_to_stop();
+    shop.program("gateway").terminate();
     eventually(async || {
         let answer = admin.get("/readyz").attempt().await;
         answer.is_ok_and(|answer| answer.status == 503).then_some(())
@@ -43,24 +44,24 @@ async fn a_request_in_flight_outlives_the_order_to_stop() {
 }
 
 #[tokio::test]
-async fn every_program_stops_cleanly_even_with_idle_connections() {
+async fn shutdown_is_clean_with_idle_connections() {
     let mut shop = Shop::separate(None, None);
     shop.ready().await;
     shop.client("caller", ALL_SCOPES).get("/products").await.ok(200);
     let silent = TcpStream::connect(shop.url().trim_start_matches("http://")).await.unwrap();
     for service in ["gateway", "orders", "products"] {
-        shop.program(service).ask_to_stop();
+        shop.program(service).terminate();
         assert_eq!(shop.program_mut(service).exit_code(), Some(0), "{service}");
     }
     drop(silent);
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_is_there_after_a_stop() {
+async fn acknowledged_writes_survive_shutdown() {
     let mut shop = Shop::all_in_one();
     shop.ready().await;
-    let created = shop.client("seller", ALL_SCOPES).post("/products", &product(3)).await.ok(201);
-    shop.program("gateway").ask_to_stop();
+    let created = shop.client("seller", ALL_SCOPES).post("/products", &product_body(3)).await.ok(201);
+    shop.program("gateway").terminate();
     shop.program_mut("gateway").exit_code();
     shop.program_mut("gateway").restart();
     shop.ready().await;

@@ -1,17 +1,17 @@
-//! How much one caller may ask, and how long anyone waits.
+//! Rate limits and deadlines.
 
 use std::time::{Duration, Instant};
 
 use palisade_tests::{
     Shop,
     shop::{ALL_SCOPES, CUSTOMER},
-    shop_helpers::{all, id_of, product, with},
+    shop_helpers::{all_items, id_of, product_body, with_changes},
     unique,
 };
 use serde_json::json;
 
 #[tokio::test]
-async fn a_caller_over_its_rate_is_told_when_to_come_back() {
+async fn rate_limited_client_gets_retry_after() {
     let shop = Shop::separate_with(None, None, |service, command| {
         if service == "gateway" {
             command.envs([("PALISADE_SERVER__RATE_LIMIT__PER_SECOND", "1"), ("PALISADE_SERVER__RATE_LIMIT__BURST", "3")]);
@@ -19,7 +19,7 @@ async fn a_caller_over_its_rate_is_told_when_to_come_back() {
     });
     shop.ready().await;
     let greedy = shop.client("greedy", CUSTOMER);
-    // As many as the burst, and those that come free while the machine is slow.
+    // The burst, plus the requests that are refilled while the machine is slow.
     let mut answer = greedy.get("/products").await;
     for _ in 0..20 {
         if answer.status == 429 {
@@ -36,24 +36,24 @@ async fn a_caller_over_its_rate_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
-#[expect(clippy::disallowed_methods, reason = "measured from outside, where the clock cannot be paused")]
-async fn nobody_waits_longer_than_they_said_and_the_key_is_good_for_another_try() {
+#[expect(clippy::disallowed_methods, reason = "measures a real process, whose clock cannot be paused")]
+async fn deadline_is_enforced_and_key_allows_retry() {
     let shop = Shop::separate(None, None);
     shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
     seller.get("/products").header("x-request-timeout", "0").await.problem(504, "deadline_exceeded");
 
     let (key, category) = (unique("key"), unique("category"));
-    let body = with(product(1), &json!({ "category": category }));
+    let body = with_changes(product_body(1), &json!({ "category": category }));
     shop.program("products").pause();
-    let asked = Instant::now();
+    let started = Instant::now();
     for request in [seller.get("/products"), seller.post("/products", &body).header("idempotency-key", &key)] {
         request.header("x-request-timeout", "500").await.problem(504, "deadline_exceeded");
     }
-    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     shop.program("products").resume();
 
     let created = seller.post("/products", &body).header("idempotency-key", &key).await.ok(201);
-    let listed: Vec<_> = all(&seller, &format!("/products?category={category}")).await.iter().map(id_of).collect();
-    assert_eq!(listed, [id_of(&created)], "asked twice, done once");
+    let listed: Vec<_> = all_items(&seller, &format!("/products?category={category}")).await.iter().map(id_of).collect();
+    assert_eq!(listed, [id_of(&created)], "a retried request must have one effect");
 }

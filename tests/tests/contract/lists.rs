@@ -1,4 +1,5 @@
-//! Lists: what they show, in which order, and that nothing is skipped or repeated while others insert.
+//! Lists: filters, sort order, and keyset pagination that neither skips nor repeats items during
+//! inserts.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +7,7 @@ use palisade_tests::{
     Client, Shop,
     client::query,
     shop::{ALL_SCOPES, CUSTOMER},
-    shop_helpers::{all, order_body, confirmed, id_of, product, set_status, create_product, with},
+    shop_helpers::{all_items, create_product, id_of, order_body, place_confirmed_order, product_body, set_status, with_changes},
     unique,
 };
 use serde_json::{Value, json};
@@ -18,12 +19,12 @@ fn names(items: &[Value]) -> Vec<&str> {
 /// Pairs of a query string.
 type Filter<'a> = &'a [(&'a str, &'a str)];
 
-/// Three products in a category of their own: (name, price, active).
-async fn shelf(seller: &Client) -> String {
+/// Creates three products (name, price, active) in a unique category and returns the category.
+async fn create_three_products(seller: &Client) -> String {
     let category = unique("shelf");
     for (name, price, active) in [("Banana 100%", 3.0, true), ("apple", 1.5, true), ("Cherry_pie", 2.25, false)] {
         let change = json!({ "name": name, "price": price, "isActive": active, "category": category, "description": "Sweet and RIPE" });
-        seller.post("/products", &with(product(1), &change)).await.ok(201);
+        seller.post("/products", &with_changes(product_body(1), &change)).await.ok(201);
     }
     category
 }
@@ -31,7 +32,7 @@ async fn shelf(seller: &Client) -> String {
 #[tokio::test]
 async fn products_are_filtered_and_sorted() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
-    let category = shelf(&seller).await;
+    let category = create_three_products(&seller).await;
     let (banana, apple, cherry) = ("Banana 100%", "apple", "Cherry_pie");
     let cases: &[(Filter, &[&str])] = &[
         (&[], &[cherry, apple, banana]),
@@ -59,14 +60,15 @@ async fn products_are_filtered_and_sorted() {
 }
 
 #[tokio::test]
-async fn pages_neither_skip_nor_repeat_while_others_insert() {
+async fn pages_are_stable_under_concurrent_inserts() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
     let category = unique("growing");
-    let put_up = async || id_of(&seller.post("/products", &with(product(1), &json!({ "category": category }))).await.ok(201));
+    let add_product =
+        async || id_of(&seller.post("/products", &with_changes(product_body(1), &json!({ "category": category }))).await.ok(201));
     for sort in ["newest", "oldest", "price_asc", "price_desc", "name_asc", "name_desc"] {
         let mut before = BTreeSet::new();
         for _ in 0..7 {
-            before.insert(put_up().await);
+            before.insert(add_product().await);
         }
         let (mut seen, mut cursor) = (Vec::new(), String::new());
         loop {
@@ -76,21 +78,21 @@ async fn pages_neither_skip_nor_repeat_while_others_insert() {
             seen.extend(items.iter().map(id_of));
             let Some(next) = page["nextCursor"].as_str() else { break };
             cursor = format!("&cursor={next}");
-            // Not for ever: behind the cursor of "oldest" there would always be one more.
+            // Bounded, because behind the cursor of "oldest" there would always be one more.
             if seen.len() < 8 {
-                put_up().await;
+                add_product().await;
             }
         }
         let distinct: BTreeSet<_> = seen.iter().cloned().collect();
-        assert_eq!(distinct.len(), seen.len(), "{sort} repeats");
-        assert!(distinct.is_superset(&before), "{sort} skips");
+        assert_eq!(distinct.len(), seen.len(), "{sort} repeats items");
+        assert!(distinct.is_superset(&before), "{sort} skips items");
     }
 }
 
 #[tokio::test]
-async fn a_cursor_belongs_to_its_query() {
+async fn cursor_is_valid_only_for_its_query() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
-    let category = shelf(&seller).await;
+    let category = create_three_products(&seller).await;
     let page = seller.get(format!("/products?category={category}&limit=1")).await.ok(200);
     let cursor = page["nextCursor"].as_str().unwrap();
     seller.get(format!("/products?category={category}&limit=2&cursor={cursor}")).await.ok(200);
@@ -108,7 +110,7 @@ async fn a_cursor_belongs_to_its_query() {
 }
 
 #[tokio::test]
-async fn orders_come_newest_first_and_only_ones_own() {
+async fn orders_are_listed_newest_first_per_user() {
     let shop = Shop::shared();
     let admin = shop.client("admin", ALL_SCOPES);
     let (alice, bob) = (unique("alice"), unique("bob"));
@@ -116,17 +118,17 @@ async fn orders_come_newest_first_and_only_ones_own() {
     let product = create_product(&admin, 100).await;
     let mut ids = Vec::new();
     for _ in 0..5 {
-        ids.insert(0, id_of(&confirmed(&alice_calls, &[(&product, 1)]).await));
+        ids.insert(0, id_of(&place_confirmed_order(&alice_calls, &[(&product_body, 1)]).await));
     }
-    confirmed(&bob_calls, &[(&product, 1)]).await;
+    place_confirmed_order(&bob_calls, &[(&product_body, 1)]).await;
     set_status(&alice_calls, &ids[1], "CANCELLED").await.ok(200);
 
     let listed = |items: Vec<Value>| items.iter().map(id_of).collect::<Vec<_>>();
-    assert_eq!(listed(all(&alice_calls, "/orders?limit=2").await), ids);
-    assert_eq!(listed(all(&alice_calls, &format!("/orders?userId={alice}")).await), ids);
-    assert_eq!(listed(all(&alice_calls, "/orders?status=CANCELLED").await), ids[1..2]);
-    assert_eq!(listed(all(&admin, &format!("/orders?userId={alice}&status=CONFIRMED&limit=1")).await).len(), 4);
-    assert_eq!(all(&bob_calls, "/orders").await.len(), 1);
+    assert_eq!(listed(all_items(&alice_calls, "/orders?limit=2").await), ids);
+    assert_eq!(listed(all_items(&alice_calls, &format!("/orders?userId={alice}")).await), ids);
+    assert_eq!(listed(all_items(&alice_calls, "/orders?status=CANCELLED").await), ids[1..2]);
+    assert_eq!(listed(all_items(&admin, &format!("/orders?userId={alice}&status=CONFIRMED&limit=1")).await).len(), 4);
+    assert_eq!(all_items(&bob_calls, "/orders").await.len(), 1);
     bob_calls.get(format!("/orders?userId={alice}")).await.problem(403, "insufficient_scope");
 
     let cursor = alice_calls.get("/orders?limit=1").await.ok(200)["nextCursor"].as_str().unwrap().to_owned();
@@ -134,11 +136,11 @@ async fn orders_come_newest_first_and_only_ones_own() {
 }
 
 #[tokio::test]
-async fn a_list_has_twenty_items_unless_asked_otherwise() {
+async fn default_page_size_is_twenty() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
     let category = unique("many");
     for _ in 0..21 {
-        seller.post("/products", &with(product(1), &json!({ "category": category }))).await.ok(201);
+        seller.post("/products", &with_changes(product_body(1), &json!({ "category": category }))).await.ok(201);
     }
     let length = async |limit: &str| {
         let page = seller.get(format!("/products?category={category}{limit}")).await.ok(200);
@@ -148,12 +150,12 @@ async fn a_list_has_twenty_items_unless_asked_otherwise() {
 }
 
 #[tokio::test]
-async fn a_deleted_order_is_in_no_list() {
+async fn deleted_orders_are_not_listed() {
     let shop = Shop::shared();
     let buyer = shop.client(&unique("buyer"), CUSTOMER);
     let missing = uuid::Uuid::new_v4().to_string();
     let problem = buyer.post("/orders", &order_body(&[(&missing, 1)])).await.problem(422, "unknown_product");
-    assert_eq!(all(&buyer, "/orders").await.len(), 1);
+    assert_eq!(all_items(&buyer, "/orders").await.len(), 1);
     buyer.delete(format!("/orders/{}", problem["orderId"].as_str().unwrap())).await.empty(204);
-    assert_eq!(all(&buyer, "/orders").await, Vec::<Value>::new());
+    assert_eq!(all_items(&buyer, "/orders").await, Vec::<Value>::new());
 }

@@ -1,8 +1,9 @@
-//! The contract, seen from outside: what any client of port 3000 may rely on.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+//! Contract tests: guarantees for clients of port 3000.
+#![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
-mod access;
 mod admin;
+mod authorization;
+mod cli;
 mod errors;
 mod headers;
 mod idempotency;
@@ -10,6 +11,5 @@ mod lifecycle;
 mod limits;
 mod lists;
 mod orders;
+mod pending_orders;
 mod products;
-mod programs;
-mod resume;

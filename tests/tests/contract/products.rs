@@ -1,17 +1,19 @@
-//! Products: what they are made of, their versions, their price to the cent.
+//! Products: fields, versions (ETag), and prices exact to the cent.
 
 use palisade_tests::{
     Shop,
     shop::{ALL_SCOPES, CUSTOMER},
-    shop_helpers::{confirmed, eventually_left, id_of, available_quantity, product, set_status, create_product, with},
+    shop_helpers::{
+        available_quantity, create_product, id_of, place_confirmed_order, product_body, set_status, wait_for_quantity, with_changes,
+    },
     unique,
 };
 use serde_json::json;
 
 #[tokio::test]
-async fn a_product_is_created_read_replaced_and_removed() {
+async fn product_crud_works() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
-    let body = product(5);
+    let body = product_body(5);
     let created = seller.post("/products", &body).await;
     let product = created.ok(201);
     let path = format!("/products/{}", id_of(&product));
@@ -25,7 +27,7 @@ async fn a_product_is_created_read_replaced_and_removed() {
     assert_eq!(read.ok(200), product);
     assert_eq!(read.header("etag"), created.header("etag"));
 
-    let replacement = with(body, &json!({ "name": unique("Chair"), "isActive": null, "quantity": 0, "price": 0 }));
+    let replacement = with_changes(body, &json!({ "name": unique("Chair"), "isActive": null, "quantity": 0, "price": 0 }));
     let replaced = seller.put(&path, &replacement).await.ok(200);
     assert_eq!(replaced["name"], replacement["name"]);
     assert_eq!((&replaced["isActive"], &replaced["quantity"], &replaced["price"]), (&json!(true), &json!(0), &json!(0)));
@@ -39,7 +41,7 @@ async fn a_product_is_created_read_replaced_and_removed() {
 }
 
 #[tokio::test]
-async fn every_broken_rule_of_a_product_is_told_at_once() {
+async fn product_validation_reports_all_violations() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
     let everything = json!({ "name": "  ", "description": "d".repeat(4_001), "price": -0.01, "quantity": -1, "category": "c".repeat(101) });
     assert_eq!(seller.post("/products", &everything).await.assert_violations(), ["category", "description", "name", "price", "quantity"]);
@@ -56,14 +58,14 @@ async fn every_broken_rule_of_a_product_is_told_at_once() {
     ];
     let existing = format!("/products/{}", create_product(&seller, 1).await);
     for (change, field) in cases {
-        let body = with(product(1), &change);
+        let body = with_changes(product_body(1), &change);
         assert_eq!(seller.post("/products", &body).await.assert_violations(), [field], "{change}");
         assert_eq!(seller.put(&existing, &body).await.assert_violations(), [field], "{change}");
     }
 }
 
 #[tokio::test]
-async fn the_limits_themselves_are_allowed_and_text_is_kept_as_it_came() {
+async fn maximum_values_are_accepted_and_text_is_unchanged() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
     for change in [
         json!({ "name": "é".repeat(200), "category": "c".repeat(100), "description": "d".repeat(4_000) }),
@@ -71,7 +73,7 @@ async fn the_limits_themselves_are_allowed_and_text_is_kept_as_it_came() {
         json!({ "name": "<script>alert(1)</script>", "description": "'; DROP TABLE products; -- {\"$ne\": null}\n\t😀" }),
         json!({ "quantity": 1_000_000_000, "isActive": false }),
     ] {
-        let created = seller.post("/products", &with(product(1), &change)).await.ok(201);
+        let created = seller.post("/products", &with_changes(product_body(1), &change)).await.ok(201);
         for (member, value) in change.as_object().unwrap() {
             let expected = value.as_str().map_or(value.clone(), |text| json!(if member == "name" { text.trim() } else { text }));
             assert_eq!(created[member], expected, "{member}");
@@ -83,21 +85,22 @@ async fn the_limits_themselves_are_allowed_and_text_is_kept_as_it_came() {
 async fn prices_are_exact_to_the_cent() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
     let buyer = Shop::shared().client(&unique("buyer"), CUSTOMER);
-    // Text in, text out: nothing may be rounded on the way. The sums are those of 3 units.
+    // Prices are sent and received as text, so that the test itself does not round. Sums are for 3
+    // units.
     for (price, sum) in
         [("0.01", "0.03"), ("0.1", "0.3"), ("0.29", "0.87"), ("1.10", "3.3"), ("19.99", "59.97"), ("9999999.99", "29999999.97")]
     {
-        let text = product(3).to_string().replace("19.99", price);
+        let text = product_body(3).to_string().replace("19.99", price);
         let created = seller.request(reqwest::Method::POST, "/products").json(text).await.ok(201);
         assert_eq!(created["price"].as_f64(), price.parse().ok());
-        let order = confirmed(&buyer, &[(&id_of(&created), 3)]).await;
+        let order = place_confirmed_order(&buyer, &[(&id_of(&created), 3)]).await;
         let sum: serde_json::Value = serde_json::from_str(sum).unwrap();
         assert_eq!((order["total"].as_f64(), order["items"][0]["subtotal"].as_f64()), (sum.as_f64(), sum.as_f64()), "{price}");
     }
 }
 
 #[tokio::test]
-async fn what_the_service_decides_cannot_be_sent() {
+async fn server_managed_fields_are_rejected() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
     let existing = format!("/products/{}", create_product(&seller, 1).await);
     for change in [
@@ -107,33 +110,33 @@ async fn what_the_service_decides_cannot_be_sent() {
         json!({ "taken": 0 }),
         json!({ "__proto__": {} }),
     ] {
-        seller.post("/products", &with(product(1), &change)).await.problem(400, "invalid_body");
-        seller.put(&existing, &with(product(1), &change)).await.problem(400, "invalid_body");
+        seller.post("/products", &with_changes(product_body(1), &change)).await.problem(400, "invalid_body");
+        seller.put(&existing, &with_changes(product_body(1), &change)).await.problem(400, "invalid_body");
     }
 }
 
 #[tokio::test]
-async fn an_update_or_a_removal_for_another_version_is_refused() {
+async fn stale_if_match_is_rejected() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
-    let created = seller.post("/products", &product(3)).await;
+    let created = seller.post("/products", &product_body(3)).await;
     let path = format!("/products/{}", id_of(&created.ok(201)));
     let first = created.header("etag").unwrap().to_owned();
 
-    let updated = seller.put(&path, &product(4)).header("if-match", &first).await;
+    let updated = seller.put(&path, &product_body(4)).header("if-match", &first).await;
     updated.ok(200);
     let second = seller.get(&path).await.header("etag").unwrap().to_owned();
     assert_ne!(first, second);
     for stale in [first.as_str(), "\"nonsense\"", &format!("W/{second}")] {
-        seller.put(&path, &product(5)).header("if-match", stale).await.problem(412, "version_mismatch");
+        seller.put(&path, &product_body(5)).header("if-match", stale).await.problem(412, "version_mismatch");
         seller.delete(&path).header("if-match", stale).await.problem(412, "version_mismatch");
     }
-    seller.put(&path, &product(5)).header("if-match", "*").await.ok(200);
+    seller.put(&path, &product_body(5)).header("if-match", "*").await.ok(200);
     let third = seller.get(&path).await.header("etag").unwrap().to_owned();
     seller.delete(&path).header("if-match", third).await.empty(204);
 }
 
 #[tokio::test]
-async fn an_unchanged_product_is_not_sent_again() {
+async fn matching_if_none_match_returns_304() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
     let path = format!("/products/{}", create_product(&seller, 3).await);
     let tag = seller.get(&path).await.header("etag").unwrap().to_owned();
@@ -146,13 +149,13 @@ async fn an_unchanged_product_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn selling_changes_quantity_version_and_etag() {
+async fn sale_changes_quantity_version_and_etag() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
     let buyer = Shop::shared().client(&unique("buyer"), CUSTOMER);
     let product = create_product(&seller, 10).await;
     let path = format!("/products/{product}");
     let before = seller.get(&path).await;
-    let order = confirmed(&buyer, &[(&product, 3)]).await;
+    let order = place_confirmed_order(&buyer, &[(&product_body, 3)]).await;
     let after = seller.get(&path).await;
     assert_eq!(after.ok(200)["quantity"], 7);
     assert!(after.json()["version"].as_i64() > before.json()["version"].as_i64());
@@ -160,18 +163,18 @@ async fn selling_changes_quantity_version_and_etag() {
 
     seller.delete(&path).await.problem(409, "product_in_use");
     set_status(&buyer, &id_of(&order), "CANCELLED").await.ok(200);
-    eventually_left(&seller, &product, 10).await;
+    wait_for_quantity(&seller, &product_body, 10).await;
     seller.delete(&path).await.empty(204);
 }
 
 #[tokio::test]
-async fn setting_the_quantity_leaves_what_is_held_alone() {
+async fn setting_quantity_does_not_affect_holds() {
     let seller = Shop::shared().client("seller", ALL_SCOPES);
     let buyer = Shop::shared().client(&unique("buyer"), CUSTOMER);
     let product_id = create_product(&seller, 10).await;
-    let order = confirmed(&buyer, &[(&product_id, 4)]).await;
-    seller.put(format!("/products/{product_id}"), &product(100)).await.ok(200);
+    let order = place_confirmed_order(&buyer, &[(&product_id, 4)]).await;
+    seller.put(format!("/products/{product_id}"), &product_body(100)).await.ok(200);
     assert_eq!(available_quantity(&seller, &product_id).await, 100);
     set_status(&buyer, &id_of(&order), "CANCELLED").await.ok(200);
-    eventually_left(&seller, &product_id, 104).await;
+    wait_for_quantity(&seller, &product_id, 104).await;
 }

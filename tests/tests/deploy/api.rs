@@ -1,4 +1,5 @@
-//! Every object has the fields that the API has, and no others: read into the API's own types and written again, it must be the same.
+//! Kubernetes schema check: every object is parsed into the API's types and serialized again, and
+//! must be unchanged.
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -13,33 +14,34 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    operator::{PrometheusRule, ServiceMonitor},
-    tree::{Object, all, folders, kustomization},
+    manifests::{Object, all, folders, kustomization},
+    prometheus_operator::{PrometheusRule, ServiceMonitor},
 };
 
-/// What has keys of the user's choice.
+/// Fields with user-defined keys.
 const MAPS: [&str; 5] = ["labels", "annotations", "matchLabels", "requests", "limits"];
 
-/// Why the API would refuse an object, or a patch, which is a part of one.
-fn refusal(object: &Value, part: bool) -> Option<String> {
+/// Returns why the API would reject an object, or a patch (`part`).
+fn schema_error(object: &Value, part: bool) -> Option<String> {
     match (object["apiVersion"].as_str().unwrap_or_default(), object["kind"].as_str().unwrap_or_default()) {
-        ("apps/v1", "Deployment") => lost::<Deployment>(object, part),
-        ("autoscaling/v2", "HorizontalPodAutoscaler") => lost::<HorizontalPodAutoscaler>(object, part),
-        ("batch/v1", "Job") => lost::<Job>(object, part),
-        ("networking.k8s.io/v1", "Ingress") => lost::<Ingress>(object, part),
-        ("networking.k8s.io/v1", "NetworkPolicy") => lost::<NetworkPolicy>(object, part),
-        ("policy/v1", "PodDisruptionBudget") => lost::<PodDisruptionBudget>(object, part),
-        ("v1", "Namespace") => lost::<Namespace>(object, part),
-        ("v1", "Service") => lost::<Service>(object, part),
-        ("v1", "ServiceAccount") => lost::<ServiceAccount>(object, part),
-        ("monitoring.coreos.com/v1", "PrometheusRule") => lost::<PrometheusRule>(object, part),
-        ("monitoring.coreos.com/v1", "ServiceMonitor") => lost::<ServiceMonitor>(object, part),
-        (version, kind) => Some(format!("no such kind: {version} {kind}")),
+        ("apps/v1", "Deployment") => round_trip_difference::<Deployment>(object, part),
+        ("autoscaling/v2", "HorizontalPodAutoscaler") => round_trip_difference::<HorizontalPodAutoscaler>(object, part),
+        ("batch/v1", "Job") => round_trip_difference::<Job>(object, part),
+        ("networking.k8s.io/v1", "Ingress") => round_trip_difference::<Ingress>(object, part),
+        ("networking.k8s.io/v1", "NetworkPolicy") => round_trip_difference::<NetworkPolicy>(object, part),
+        ("policy/v1", "PodDisruptionBudget") => round_trip_difference::<PodDisruptionBudget>(object, part),
+        ("v1", "Namespace") => round_trip_difference::<Namespace>(object, part),
+        ("v1", "Service") => round_trip_difference::<Service>(object, part),
+        ("v1", "ServiceAccount") => round_trip_difference::<ServiceAccount>(object, part),
+        ("monitoring.coreos.com/v1", "PrometheusRule") => round_trip_difference::<PrometheusRule>(object, part),
+        ("monitoring.coreos.com/v1", "ServiceMonitor") => round_trip_difference::<ServiceMonitor>(object, part),
+        (version, kind) => Some(format!("unknown kind: {version} {kind}")),
     }
 }
 
-/// What the type makes of an object that the object does not say. What it does not know it drops, what it needs it adds.
-fn lost<T: DeserializeOwned + Serialize>(object: &Value, part: bool) -> Option<String> {
+/// Returns the difference after a round trip through the type, which drops unknown fields and adds
+/// required ones.
+fn round_trip_difference<T: DeserializeOwned + Serialize>(object: &Value, part: bool) -> Option<String> {
     match serde_json::from_value::<T>(object.clone()) {
         Ok(typed) => difference(object, &serde_json::to_value(typed).unwrap(), part, ""),
         Err(error) => Some(error.to_string()),
@@ -58,25 +60,25 @@ fn difference(written: &Value, understood: &Value, part: bool, path: &str) -> Op
             let mut pairs = written.iter().zip(understood).enumerate();
             pairs.find_map(|(at, (written, understood))| difference(written, understood, part, &format!("{path}[{at}]")))
         }
-        _ => (written != understood).then(|| format!("{path}: {written} is understood as {understood}")),
+        _ => (written != understood).then(|| format!("{path}: {written} is parsed as {understood}")),
     }
 }
 
 #[test]
-fn every_object_is_one_of_the_api() {
+fn objects_match_api_schema() {
     let all = all();
     assert!(all.len() >= 25, "{all:?}");
     for object in all {
-        assert_eq!(refusal(&object.value, false), None, "{object:?} in {}", object.file.display());
+        assert_eq!(schema_error(&object.value, false), None, "{object:?} in {}", object.file.display());
     }
 }
 
 #[test]
-fn every_patch_is_a_part_of_an_object() {
+fn patches_match_api_schema() {
     let mut patches = 0;
     for folder in folders() {
         for patch in kustomization(&folder).patches.into_iter().filter(|patch| patch.target.is_none()) {
-            assert_eq!(refusal(&yaml(&folder.join(&patch.path)), true), None, "{} in {}", patch.path, folder.display());
+            assert_eq!(schema_error(&yaml(&folder.join(&patch.path)), true), None, "{} in {}", patch.path, folder.display());
             patches += 1;
         }
     }
@@ -84,7 +86,7 @@ fn every_patch_is_a_part_of_an_object() {
 }
 
 #[test]
-fn a_field_that_is_misspelt_anywhere_is_refused() {
+fn misspelt_fields_are_detected() {
     let mut tried = 0;
     for Object { value, .. } in all() {
         for path in fields(&value) {
@@ -97,14 +99,14 @@ fn a_field_that_is_misspelt_anywhere_is_refused() {
             let fields = holder.as_object_mut().unwrap();
             let content = fields.remove(key).unwrap();
             fields.insert(format!("{key}s"), content);
-            assert!(refusal(&wrong, false).is_some(), "{path:?} may be called {key}s");
+            assert!(schema_error(&wrong, false).is_some(), "{path:?} is accepted as {key}s");
             tried += 1;
         }
     }
     assert!(tried > 1_000, "{tried}");
 }
 
-/// The path of every field, but for keys of the user's choice.
+/// Returns the path of every field, except user-defined keys.
 fn fields(value: &Value) -> Vec<Vec<String>> {
     let children: Vec<(String, &Value)> = match value {
         Value::Object(fields) => fields.iter().map(|(key, value)| (key.clone(), value)).collect(),
@@ -113,7 +115,7 @@ fn fields(value: &Value) -> Vec<Vec<String>> {
     };
     let mut found = Vec::new();
     for (key, child) in children {
-        // A Service selects by labels alone, everything else by an object that has `matchLabels`.
+        // A Service's selector is a map of labels. All other selectors have `matchLabels`.
         let map = MAPS.contains(&key.as_str()) || (key == "selector" && child.get("matchLabels").is_none());
         let inside = if map { vec![] } else { fields(child) };
         found.extend(inside.into_iter().map(|path| [vec![key.clone()], path].concat()));

@@ -1,17 +1,17 @@
-//! Kustomize finds what it is told of, and is told of all there is.
+//! Kustomizations: every listed path exists, and every manifest is listed.
 
 use std::collections::BTreeSet;
 
 use palisade_tests::files::yaml;
 use serde_json::Value;
 
-use crate::tree::{Generator, Patch, deploy, files, folders, kustomization, objects};
+use crate::manifests::{Generator, Patch, deploy, files, folders, kustomization, objects};
 
-/// Files that a person makes, beside the script that does it.
+/// Directory of secrets that an operator creates with the script in it.
 const SECRETS: &str = "overlays/example/secrets";
 
 #[test]
-fn every_path_that_a_kustomization_lists_is_there_and_every_manifest_is_listed() {
+fn listed_paths_exist_and_manifests_are_listed() {
     let mut listed = BTreeSet::new();
     for folder in folders() {
         let kustomization = kustomization(&folder);
@@ -27,12 +27,12 @@ fn every_path_that_a_kustomization_lists_is_there_and_every_manifest_is_listed()
         if kind.is_none_or(|kind| kind != "yaml") || name == "kustomization.yaml" || name == "prometheus-adapter.yaml" {
             continue;
         }
-        assert!(listed.contains(&file), "{} is listed nowhere", file.display());
+        assert!(listed.contains(&file), "{} is in no kustomization", file.display());
     }
 }
 
 #[test]
-fn no_object_comes_twice_and_every_patch_meets_one() {
+fn objects_are_unique_and_patches_match() {
     for folder in folders() {
         let relative = folder.strip_prefix(deploy()).unwrap().to_str().unwrap();
         let objects: Vec<_> = objects(relative).iter().map(|object| (object.kind().to_owned(), object.name().to_owned())).collect();
@@ -45,13 +45,13 @@ fn no_object_comes_twice_and_every_patch_meets_one() {
                 Some(target) => (target.kind, target.name),
                 None => (text(&patch["kind"]), text(&patch["metadata"]["name"])),
             };
-            assert!(distinct.contains(&patched), "{relative}/{path} is for {patched:?}, which is not there");
+            assert!(distinct.contains(&patched), "{relative}/{path} patches {patched:?}, which does not exist");
         }
     }
 }
 
 #[test]
-fn what_pods_mount_or_are_told_is_made_by_the_example() {
+fn referenced_secrets_and_config_maps_are_generated() {
     let folders = ["base", "overlays/example", SECRETS].map(|folder| kustomization(&deploy().join(folder)));
     let made = |generators: Vec<&Generator>| generators.iter().map(|generator| generator.name.clone()).collect::<BTreeSet<_>>();
     let secrets = made(folders.iter().flat_map(|folder| &folder.secret_generator).collect());
@@ -72,11 +72,11 @@ fn what_pods_mount_or_are_told_is_made_by_the_example() {
 }
 
 #[test]
-fn every_image_of_ours_has_a_place_and_a_release_in_the_example() {
+fn example_pins_every_palisade_image() {
     for folder in ["overlays/example", "overlays/example/migrate"] {
         let given = kustomization(&deploy().join(folder)).images;
         for image in &given {
-            assert!(image.new_name.contains('/') && image.new_tag.split('.').count() == 3, "{image:?} moves");
+            assert!(image.new_name.contains('/') && image.new_tag.split('.').count() == 3, "{image:?} is not pinned to a release");
         }
         let given: BTreeSet<_> = given.into_iter().map(|image| image.name).collect();
         let used: BTreeSet<_> = objects(folder)

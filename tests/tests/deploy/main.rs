@@ -1,14 +1,15 @@
-//! What Kubernetes is given, as far as it can be told without a cluster: fields, hops, bounds, settings, and that kustomize finds its files.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+//! Static checks of the Kubernetes manifests: schema, network policies, resource limits, settings,
+//! kustomize references. No cluster needed.
+#![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
 mod api;
+mod docs;
 mod kustomization;
-mod leaving;
+mod manifests;
 mod monitoring;
 mod network;
-mod operator;
-mod pods;
+mod prometheus_operator;
 mod scaling;
+mod security_context;
 mod settings;
-mod tree;
-mod words;
+mod termination;

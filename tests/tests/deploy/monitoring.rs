@@ -1,4 +1,4 @@
-//! Prometheus in a cluster has the rules and the scrapes of the one that `make up` starts.
+//! Prometheus in the cluster has the same rules and scrape settings as in `make up`.
 
 use palisade_tests::{
     files::{repository, yaml},
@@ -6,29 +6,29 @@ use palisade_tests::{
     shop::SERVICES,
 };
 
-use crate::tree::{all, deploy, object};
+use crate::manifests::{all, deploy, object};
 
 #[test]
-fn the_operator_has_the_rules_of_compose() {
+fn operator_rules_equal_compose_rules() {
     let files = rules::files();
     for file in &files {
         let name = file.file_stem().unwrap().to_str().unwrap();
         let copied = object("PrometheusRule", &format!("palisade-{name}"));
-        assert!(copied.spec()["groups"] == yaml(file)["groups"], "{name} is another one: `make deploy-rules` copies {}", file.display());
+        assert!(copied.spec()["groups"] == yaml(file)["groups"], "{name} differs: run `make deploy-rules` to copy {}", file.display());
     }
     let copies = all().iter().filter(|object| object.kind() == "PrometheusRule").count();
     assert_eq!(copies, files.len());
 }
 
-/// As kustomize would do it, with its own words for refusing.
+/// Applies the JSON patch as kustomize does.
 #[test]
-fn the_patch_for_memory_meets_the_rule_that_it_is_for() {
+fn memory_patch_matches_its_rule() {
     let causes = object("PrometheusRule", "palisade-causes").value;
     let patch = yaml(&deploy().join("monitoring/memory-near-limit.yaml"));
     let mut replaced = Vec::new();
     for operation in patch.as_array().unwrap() {
         let place = operation["path"].as_str().unwrap();
-        let there = causes.pointer(place).unwrap_or_else(|| panic!("{place} is not there"));
+        let there = causes.pointer(place).unwrap_or_else(|| panic!("{place} does not exist"));
         match operation["op"].as_str().unwrap() {
             "test" => assert_eq!(there, &operation["value"], "{place}"),
             "replace" => replaced.push(place.rsplit('/').next().unwrap()),
@@ -40,7 +40,7 @@ fn the_patch_for_memory_meets_the_rule_that_it_is_for() {
 }
 
 #[test]
-fn every_admin_port_is_scraped_under_the_name_of_its_job() {
+fn service_monitor_scrapes_all_admin_ports() {
     let monitor = object("ServiceMonitor", "palisade");
     let spec = monitor.spec();
     let selected: Vec<_> = all()

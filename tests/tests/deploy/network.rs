@@ -1,4 +1,4 @@
-//! The hops that pods may take are those that there are.
+//! Network policies: exactly the required hops are allowed.
 
 use std::collections::BTreeSet;
 
@@ -6,23 +6,23 @@ use palisade_tests::{files::text, shop::SERVICES};
 use serde_json::Value;
 
 use crate::{
+    manifests::{Object, all, object},
     settings::environment,
-    tree::{Object, all, object},
 };
 
 fn policies() -> Vec<Object> {
     all().into_iter().filter(|object| object.kind() == "NetworkPolicy").collect()
 }
 
-/// `gateway > products:5000` for each that policies of this direction allow.
+/// Returns the hops allowed by policies of this direction, as `gateway > products:5000`.
 fn hops(direction: &str) -> BTreeSet<String> {
     let mut hops = BTreeSet::new();
     for policy in policies() {
         for rule in policy.spec()[direction].as_array().into_iter().flatten() {
             let others = rule[if direction == "ingress" { "from" } else { "to" }].as_array();
-            for other in others.unwrap_or_else(|| panic!("{policy:?} lets everybody in or out")).iter().flat_map(others_of) {
+            for other in others.unwrap_or_else(|| panic!("{policy:?} allows every peer")).iter().flat_map(others_of) {
                 for ours in names(&policy.spec()["podSelector"]) {
-                    for port in rule["ports"].as_array().unwrap_or_else(|| panic!("{policy:?} opens every port")) {
+                    for port in rule["ports"].as_array().unwrap_or_else(|| panic!("{policy:?} allows every port")) {
                         let (from, to) = if direction == "ingress" { (&other, &ours) } else { (&ours, &other) };
                         hops.insert(format!("{from} > {to}:{}", text(&port["port"])));
                     }
@@ -36,11 +36,11 @@ fn hops(direction: &str) -> BTreeSet<String> {
 fn others_of(peer: &Value) -> Vec<String> {
     let namespace = peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"].as_str();
     let place = namespace.map_or_else(String::new, |namespace| format!("{namespace}/"));
-    assert!(peer.get("podSelector").is_some(), "{peer}: a whole namespace");
+    assert!(peer.get("podSelector").is_some(), "{peer} allows a whole namespace");
     names(&peer["podSelector"]).into_iter().map(|name| format!("{place}{name}")).collect()
 }
 
-/// The pods that a selector of ours can mean; `*` for all of them.
+/// Returns the pods matched by a selector, `*` for all.
 fn names(selector: &Value) -> Vec<String> {
     if let Some(labels) = selector["matchLabels"].as_object() {
         let [(_, name)] = labels.iter().collect::<Vec<_>>()[..] else { panic!("{selector}") };
@@ -53,7 +53,7 @@ fn names(selector: &Value) -> Vec<String> {
 }
 
 #[test]
-fn nothing_passes_unless_a_policy_names_it() {
+fn policies_allow_exactly_the_required_hops() {
     let deny = object("NetworkPolicy", "deny-all");
     assert_eq!(deny.spec(), &serde_json::json!({ "podSelector": {}, "policyTypes": ["Ingress", "Egress"] }));
     assert_eq!(
@@ -86,7 +86,7 @@ fn nothing_passes_unless_a_policy_names_it() {
 }
 
 #[test]
-fn what_a_pod_is_told_to_call_it_may_call_and_is_there() {
+fn configured_upstreams_are_allowed_and_exist() {
     let egress = hops("egress");
     let mut called = 0;
     for service in SERVICES {
@@ -105,7 +105,7 @@ fn what_a_pod_is_told_to_call_it_may_call_and_is_there() {
 }
 
 #[test]
-fn both_ends_of_a_hop_between_pods_of_ours_allow_it() {
+fn egress_and_ingress_policies_agree() {
     let ours = |direction| hops(direction).into_iter().filter(|hop| !hop.contains('/')).collect::<BTreeSet<_>>();
     assert_eq!(ours("egress"), ours("ingress"));
 }

@@ -1,4 +1,4 @@
-//! How many replicas there may be fits what they share, and the autoscalers look at what the services show.
+//! Autoscaling: replica limits against shared resources, and autoscaler metrics that exist.
 
 use palisade_tests::{
     Client, Shop,
@@ -8,8 +8,8 @@ use palisade_tests::{
 use serde_json::Value;
 
 use crate::{
+    manifests::{Object, deploy, object},
     settings::environment,
-    tree::{Object, deploy, object},
 };
 
 fn autoscaler(service: &str) -> Object {
@@ -18,7 +18,7 @@ fn autoscaler(service: &str) -> Object {
     autoscaler
 }
 
-/// The metric of its pods that an autoscaler looks at.
+/// Returns the pod metric of an autoscaler.
 fn in_flight(service: &str) -> String {
     let metrics = autoscaler(service).spec()["metrics"].as_array().unwrap().clone();
     let pods = metrics.iter().find(|metric| metric["type"] == "Pods").unwrap();
@@ -27,7 +27,7 @@ fn in_flight(service: &str) -> String {
 }
 
 #[tokio::test]
-async fn autoscalers_look_at_metrics_that_the_services_have_and_the_adapter_hands_on() {
+async fn autoscaler_metrics_are_exposed_and_adapted() {
     let shop = Shop::shared();
     shop.ready().await;
     let client = Client::new(shop.url(), Some(shop.token("deploy", ALL_SCOPES)));
@@ -39,41 +39,42 @@ async fn autoscalers_look_at_metrics_that_the_services_have_and_the_adapter_hand
     let names = query.split_once("^(").and_then(|(_, rest)| rest.split_once(")$")).unwrap().0;
     for service in SERVICES {
         let metric = in_flight(service);
-        assert!(names.split('|').any(|name| name == metric), "{service}: the adapter does not know {metric}");
+        assert!(names.split('|').any(|name| name == metric), "{service}: the adapter does not export {metric}");
         let exposed = Client::new(shop.admin_url(service), None).get("/metrics").attempt().await.unwrap().text();
         assert!(exposed.contains(&format!("\n# TYPE {metric} gauge\n")), "{service}: {metric}");
     }
 }
 
 #[test]
-fn all_replicas_together_leave_postgresql_connections_for_others() {
+fn max_replicas_fit_postgresql_connections() {
     let orders = object("Deployment", "orders");
     let replicas = autoscaler("orders").spec()["maxReplicas"].as_u64().unwrap();
     let surge = orders.spec()["strategy"]["rollingUpdate"]["maxSurge"].as_u64().unwrap();
     let each = environment("orders")["PALISADE_STORE__MAX_CONNECTIONS"].parse::<u64>().unwrap();
-    // 100 by default, of which 3 are kept for superusers; a migration takes one, and so does who looks.
-    assert!(each * (replicas + surge) + 2 <= 97, "{each} for each of {replicas} + {surge}");
+    // PostgreSQL's default of 100, minus 3 for superusers. A migration and an operator use one
+    // connection each.
+    assert!(each * (replicas + surge) + 2 <= 97, "{each} connections for each of {replicas} + {surge} replicas");
 }
 
 #[test]
-fn one_pod_may_always_be_moved_and_never_the_last() {
+fn disruption_budget_allows_one_pod_of_several() {
     for service in SERVICES {
         let budget = object("PodDisruptionBudget", service);
         assert_eq!(budget.spec()["maxUnavailable"], 1, "{service}");
         assert_eq!(budget.spec()["selector"], object("Deployment", service).spec()["selector"], "{service}");
         assert!(autoscaler(service).spec()["minReplicas"].as_u64().unwrap() >= 2, "{service}");
-        // A number there would undo what the autoscaler chose, with every roll-out.
+        // A replica count here would override the autoscaler with every rollout.
         assert!(object("Deployment", service).spec().get("replicas").is_none(), "{service}");
     }
 }
 
 #[test]
-fn a_service_grows_before_it_refuses() {
+fn autoscaler_target_is_below_bulkhead() {
     for service in SERVICES {
         let metrics = autoscaler(service).spec()["metrics"].clone();
         let pods = metrics.as_array().unwrap().iter().find(|metric| metric["type"] == "Pods").unwrap();
         let target: u64 = number(&pods["pods"]["target"]["averageValue"]);
-        // `max_in_flight` of a client towards one upstream.
+        // Half of a client's `max_in_flight` per upstream.
         assert!(target <= 128 / 2, "{service}: {target}");
     }
 }

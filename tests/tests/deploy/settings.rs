@@ -1,4 +1,5 @@
-//! The programs take what their pods give them: keys as the example's script makes them, settings, and the probes' answers.
+//! The programs accept the settings of their pods: secrets made by the example's script,
+//! environment, and probes.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
 
@@ -11,11 +12,11 @@ use palisade_tests::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::tree::{deploy, kustomization, object};
+use crate::manifests::{deploy, kustomization, object};
 
 const SECRETS: &str = "overlays/example/secrets";
 
-/// The files that pods of the example mount, made by its script.
+/// Secret files of the example, created by its script.
 struct Secrets(TempDir);
 
 impl Secrets {
@@ -32,7 +33,7 @@ impl Secrets {
         Self(directory)
     }
 
-    /// Where the file is that a pod has at `inside`; `None` if it mounts nothing there.
+    /// Maps a path in a pod to the created file. `None` if nothing is mounted there.
     fn path(&self, pod: &Value, inside: &str) -> Option<PathBuf> {
         let mounts = pod["containers"][0]["volumeMounts"].as_array()?;
         let mount = mounts.iter().find(|mount| inside.starts_with(&format!("{}/", mount["mountPath"].as_str().unwrap())))?;
@@ -46,11 +47,11 @@ impl Secrets {
         let (_, key) = inside.rsplit_once('/')?;
         let file = generator.files().get(key).map(|file| self.0.path().join(file));
         let file = file.unwrap_or_else(|| panic!("{} has no {key}", generator.name));
-        assert!(file.is_file(), "make.sh does not make {}", file.display());
+        assert!(file.is_file(), "make.sh does not create {}", file.display());
         Some(file)
     }
 
-    /// A program with the environment of a pod.
+    /// Creates a command for a program with the environment of a pod.
     fn configured(&self, program: &str, pod: &Value, environment: BTreeMap<String, String>) -> Command {
         let mut command = command(program);
         for (variable, value) in environment {
@@ -67,7 +68,7 @@ impl Secrets {
     }
 }
 
-/// What a service of the example is told: what all are, then what it is itself.
+/// Returns the environment of a service in the example: common settings, then its own.
 pub(crate) fn environment(service: &str) -> BTreeMap<String, String> {
     let mut environment = BTreeMap::new();
     for folder in ["base", "overlays/example"] {
@@ -78,11 +79,11 @@ pub(crate) fn environment(service: &str) -> BTreeMap<String, String> {
             (name.to_owned(), value.to_owned())
         }));
     }
-    environment.extend(own(object("Deployment", service).pod().unwrap()));
+    environment.extend(own_environment(object("Deployment", service).pod().unwrap()));
     environment
 }
 
-fn own(pod: &Value) -> BTreeMap<String, String> {
+fn own_environment(pod: &Value) -> BTreeMap<String, String> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let variables = pod["containers"][0]["env"].as_array().unwrap();
     variables.iter().map(|variable| (text(&variable["name"]), text(&variable["value"]))).collect()
@@ -94,18 +95,18 @@ fn refusal(mut command: Command) -> Option<String> {
 }
 
 #[test]
-fn the_programs_accept_the_settings_of_their_pods() {
+fn programs_accept_pod_settings() {
     let secrets = Secrets::new();
     for name in SERVICES {
         assert_eq!(refusal(secrets.service(name)), None, "{name}");
         let mut wrong = secrets.service(name);
         wrong.env("PALISADE_SERVER__DRAIN", "1");
-        assert!(refusal(wrong).is_some(), "{name} heeds no setting at all");
+        assert!(refusal(wrong).is_some(), "{name} ignores unknown settings");
     }
 }
 
 #[test]
-fn every_file_that_a_pod_is_told_of_is_mounted_and_made() {
+fn configured_files_are_mounted_and_created() {
     let secrets = Secrets::new();
     let mut files = 0;
     for name in SERVICES {
@@ -118,15 +119,15 @@ fn every_file_that_a_pod_is_told_of_is_mounted_and_made() {
 }
 
 #[test]
-fn the_job_brings_the_store_of_its_secret_up_to_date() {
+fn migration_job_is_idempotent() {
     let secrets = Secrets::new();
     let job = object("Job", "orders-migrate");
     let pod = job.pod().unwrap();
     let arguments = texts(&pod["containers"][0]["args"]);
     let (program, arguments) = arguments.split_first().unwrap();
     for round in ["first", "second"] {
-        let output = secrets.configured(program, pod, own(pod)).args(arguments).output().unwrap();
-        assert!(output.status.success(), "the {round} time: {}", String::from_utf8_lossy(&output.stderr));
+        let output = secrets.configured(program, pod, own_environment(pod)).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{round} migration: {}", String::from_utf8_lossy(&output.stderr));
     }
     assert!(secrets.0.path().join("orders.db").is_file());
     let without = run(program, &["migrate"]);
@@ -134,7 +135,7 @@ fn the_job_brings_the_store_of_its_secret_up_to_date() {
 }
 
 #[tokio::test]
-async fn a_pods_probes_are_answered_on_its_admin_port() {
+async fn probes_work_on_the_admin_port() {
     let secrets = Secrets::new();
     let mut gateway = secrets.service("gateway");
     gateway.env("PALISADE_LISTEN", "127.0.0.1:0").env("PALISADE_ADMIN_LISTEN", "127.0.0.1:0");
@@ -151,7 +152,7 @@ async fn a_pods_probes_are_answered_on_its_admin_port() {
     };
     assert_eq!(ask(path("startupProbe")).await.status, 200);
     assert_eq!(ask(path("livenessProbe")).await.status, 200);
-    // Nobody is behind it: alive, and not ready.
+    // Without upstreams the gateway is alive but not ready.
     assert_eq!(ask(path("readinessProbe")).await.status, 503);
     let monitor = object("ServiceMonitor", "palisade");
     let metrics = ask(monitor.spec()["endpoints"][0]["path"].as_str().unwrap().to_owned()).await.text();

@@ -1,4 +1,4 @@
-//! DNS: address records of one name, and services with their hosts.
+//! DNS service discovery: address records of one name, and SRV records.
 
 use std::process::Command;
 
@@ -7,9 +7,9 @@ use palisade_tests::{
     servers::{Dns, free_port},
 };
 
-use crate::scene::{Scene, takes_traffic};
+use crate::fixture::{Fixture, wait_for_traffic};
 
-/// A name has several addresses, but one port: each replica has a loopback address of its own.
+/// Address records share one port, so each replica has its own loopback address.
 fn listening(host: u8, port: u16) -> impl Fn(&mut Command) {
     move |command| {
         command.env("PALISADE_LISTEN", format!("127.0.0.{host}:{port}"));
@@ -21,46 +21,46 @@ fn addresses(hosts: &[u8]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn address_records_come_and_go_without_a_failed_read() {
+async fn dns_address_changes_cause_no_failed_read() {
     let (mut dns, port) = (Dns::start(&addresses(&[2, 3])), free_port());
-    let scene = Scene::start(&format!("dns://products.test:{port}?server={}", dns.address()), listening(2, port));
-    let mut second = scene.join(listening(3, port));
-    let load = scene.load().await;
-    scene.knows(2).await;
+    let scene = Fixture::start(&format!("dns://products.test:{port}?server={}", dns.address()), listening(2, port));
+    let mut second = scene.add_replica(listening(3, port));
+    let load = scene.start_load().await;
+    scene.wait_for_endpoints(2).await;
     load.wait_for_more_requests(500).await;
 
-    let mut third = scene.join(listening(4, port));
+    let mut third = scene.add_replica(listening(4, port));
     dns.set(&addresses(&[2, 3, 4]));
-    let joined = takes_traffic(&third).await;
+    let joined = wait_for_traffic(&third).await;
     load.wait_for_more_requests(500).await;
 
-    second.ask_to_stop();
+    second.terminate();
     assert_eq!(second.exit_code(), Some(0));
     dns.set(&addresses(&[2, 4]));
-    let left = scene.knows(2).await;
+    let left = scene.wait_for_endpoints(2).await;
     load.wait_for_more_requests(500).await;
 
     third.kill();
-    let dead = scene.reaches_all().await;
+    let dead = scene.wait_until_no_failures().await;
     load.wait_for_more_requests(500).await;
 
-    // The name is gone, then the server: what is known stays.
+    // The records disappear, then the server: the last known endpoints stay in use.
     dns.set(&[]);
     load.wait_for_more_requests(1_000).await;
     dns.kill();
     load.wait_for_more_requests(1_000).await;
-    scene.knows(2).await;
+    scene.wait_for_endpoints(2).await;
     dns.set(&addresses(&[2]));
-    let gone = scene.knows(1).await;
+    let gone = scene.wait_for_endpoints(1).await;
     load.wait_for_more_requests(100).await;
-    let answers = load.none_failed().await;
+    let answers = load.stop_without_failures().await;
     eprintln!(
         "dns: {answers} reads, 0 failed; joined after {joined:?}, left after {left:?}, dead: last failed attempt after {dead:?}, gone {gone:?} after the record"
     );
 }
 
 #[tokio::test]
-async fn services_come_and_go_and_the_lower_priority_is_taken() {
+async fn srv_changes_cause_no_failed_read_and_use_priority() {
     let record = |replica: &Program, priority: u8| {
         let url = replica.url("products");
         format!("srv-host=_products._tcp.test,host.test,{},{priority}", url.rsplit(':').next().unwrap())
@@ -70,33 +70,33 @@ async fn services_come_and_go_and_the_lower_priority_is_taken() {
         records
     };
     let mut dns = Dns::start(&with_host(Vec::new()));
-    let scene = Scene::start(&format!("srv://_products._tcp.test?server={}", dns.address()), |_| {});
+    let scene = Fixture::start(&format!("srv://_products._tcp.test?server={}", dns.address()), |_| {});
     let first = scene.shop.program("products");
-    let mut second = scene.join(|_| {});
+    let mut second = scene.add_replica(|_| {});
     dns.set(&with_host(vec![record(first, 1), record(&second, 1)]));
-    let load = scene.load().await;
-    scene.knows(2).await;
+    let load = scene.start_load().await;
+    scene.wait_for_endpoints(2).await;
     load.wait_for_more_requests(500).await;
 
-    let mut third = scene.join(|_| {});
+    let mut third = scene.add_replica(|_| {});
     dns.set(&with_host(vec![record(first, 1), record(&second, 1), record(&third, 1)]));
-    let joined = takes_traffic(&third).await;
+    let joined = wait_for_traffic(&third).await;
 
-    // Nobody tells DNS.
-    second.ask_to_stop();
+    // The DNS records of stopped replicas remain.
+    second.terminate();
     assert_eq!(second.exit_code(), Some(0));
     third.kill();
-    let dead = scene.reaches_all().await;
+    let dead = scene.wait_until_no_failures().await;
     load.wait_for_more_requests(500).await;
 
-    let spare = scene.join(|_| {});
+    let spare = scene.add_replica(|_| {});
     dns.set(&with_host(vec![record(first, 1), record(&spare, 2)]));
-    scene.knows(1).await;
+    scene.wait_for_endpoints(1).await;
     load.wait_for_more_requests(500).await;
-    assert!(crate::scene::reads(&spare).await < 1.0, "the spare is not needed");
+    assert!(crate::fixture::served_reads(&spare).await < 1.0, "the endpoint with the higher priority value must stay unused");
     dns.set(&with_host(vec![record(&spare, 2)]));
-    takes_traffic(&spare).await;
+    wait_for_traffic(&spare).await;
     load.wait_for_more_requests(100).await;
-    let answers = load.none_failed().await;
+    let answers = load.stop_without_failures().await;
     eprintln!("srv: {answers} reads, 0 failed; joined after {joined:?}, two dead: last failed attempt after {dead:?}");
 }

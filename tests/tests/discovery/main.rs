@@ -1,8 +1,9 @@
-//! Replicas of products behind a list, DNS and etcd: they come and go under load, and no request that may be repeated fails.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+//! Service discovery tests: replicas of products in a static list, DNS and etcd. Membership changes
+//! under load fail no repeatable request.
+#![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
 mod balance;
 mod dns;
 mod etcd;
-mod list;
-mod scene;
+mod fixture;
+mod static_list;

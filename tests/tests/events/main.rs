@@ -1,5 +1,6 @@
-//! What is told of orders: to whoever watches one, over HTTP and gRPC, and to the broker, through crashes of all of them.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+//! Event tests: order watch streams over HTTP (SSE) and gRPC, and published events, through crashes
+//! of services and broker.
+#![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
 mod products;
 mod relay;

@@ -1,4 +1,5 @@
-//! Every product that changed is told of, from either store, and the latest version of it is.
+//! Product change events: every change is published from either store, and the latest version of a
+//! product arrives.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,20 +9,20 @@ use palisade_tests::{
     Client, Shop, eventually,
     servers::{self, Nats},
     shop::{ALL_SCOPES, CUSTOMER},
-    shop_helpers::{confirmed, id_of, product, set_status, create_product},
+    shop_helpers::{create_product, id_of, place_confirmed_order, product_body, set_status},
     unique,
 };
 use serde_json::Value;
 use tokio::time::timeout;
 
-/// The last that was told of each product, once `enough` of it was.
-async fn last_told(nats: &Nats, enough: impl Fn(&BTreeMap<String, Value>) -> bool) -> BTreeMap<String, Value> {
+/// Collects the last event of each product until `enough` accepts them.
+async fn last_events(nats: &Nats, enough: impl Fn(&BTreeMap<String, Value>) -> bool) -> BTreeMap<String, Value> {
     let context = jetstream::new(async_nats::connect(nats.url()).await.unwrap());
     let stream = eventually(async || context.get_stream("PALISADE_PRODUCTS").await.ok()).await;
     let mut messages = stream.create_consumer(OrderedConfig::default()).await.unwrap().messages().await.unwrap();
     let mut last = BTreeMap::new();
     while !enough(&last) {
-        let message = timeout(Duration::from_secs(30), messages.next()).await.expect("more is told").unwrap().unwrap();
+        let message = timeout(Duration::from_secs(30), messages.next()).await.expect("next event in time").unwrap().unwrap();
         let event: Value = serde_json::from_slice(&message.payload).unwrap();
         assert_eq!(
             (event["type"].as_str(), message.subject.as_str()),
@@ -32,7 +33,7 @@ async fn last_told(nats: &Nats, enough: impl Fn(&BTreeMap<String, Value>) -> boo
     last
 }
 
-async fn tells(products_store: Option<&str>) {
+async fn assert_changes_are_published(products_store: Option<&str>) {
     let mut nats = servers::nats();
     let url = nats.url();
     let mut shop = Shop::separate_with(products_store, None, |service, command| {
@@ -43,21 +44,21 @@ async fn tells(products_store: Option<&str>) {
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let (kept, gone) = (create_product(&seller, 5).await, create_product(&seller, 1).await);
-    last_told(&nats, |told| told.contains_key(&kept) && told.contains_key(&gone)).await;
-    // Both die, and what changes meanwhile is told when they are back.
+    last_events(&nats, |told| told.contains_key(&kept) && told.contains_key(&gone)).await;
+    // Both processes are killed. Changes made meanwhile are published after the restart.
     nats.kill();
-    seller.put(format!("/products/{kept}"), &product(7)).await.ok(200);
-    let order = id_of(&confirmed(&buyer, &[(&kept, 2)]).await);
+    seller.put(format!("/products/{kept}"), &product_body(7)).await.ok(200);
+    let order = id_of(&place_confirmed_order(&buyer, &[(&kept, 2)]).await);
     set_status(&buyer, &order, "CANCELLED").await.ok(200);
     seller.delete(format!("/products/{gone}")).await.empty(204);
     shop.program_mut("products").kill();
     nats.restart();
     shop.program_mut("products").restart();
     shop.ready().await;
-    // The cancelled order gives its units back, which is the fourth change.
+    // The cancelled order releases its units, which is the fourth change.
     let version = async |client: &Client| client.get(format!("/products/{kept}")).await.ok(200)["version"].as_i64().unwrap();
     eventually(async || (version(&seller).await == 4).then_some(())).await;
-    let told = last_told(&nats, |told| {
+    let told = last_events(&nats, |told| {
         told.get(&kept).is_some_and(|kept| kept["version"] == 4) && told.get(&gone).is_some_and(|gone| gone["removed"] == true)
     });
     let told = told.await;
@@ -65,12 +66,12 @@ async fn tells(products_store: Option<&str>) {
 }
 
 #[tokio::test]
-async fn changes_of_products_in_sqlite_are_told_through_kill_9_of_both_sides() {
-    tells(None).await;
+async fn sqlite_product_events_survive_kill_9() {
+    assert_changes_are_published(None).await;
 }
 
 #[tokio::test]
-async fn changes_of_products_in_mongodb_are_told_through_kill_9_of_both_sides() {
+async fn mongodb_product_events_survive_kill_9() {
     let mongo = servers::durable_mongo();
-    tells(Some(&mongo.url(&unique("told").replace('-', "_")))).await;
+    assert_changes_are_published(Some(&mongo.url(&unique("told").replace('-', "_")))).await;
 }

@@ -1,4 +1,5 @@
-//! Every change of an order reaches the broker, once and in order, whatever is away or dies meanwhile.
+//! Outbox relay of orders: every change is published once and in order, through outages and
+//! crashes.
 
 use std::{
     collections::BTreeMap,
@@ -18,15 +19,15 @@ use palisade_tests::{
     random::Random,
     servers::{self, Nats},
     shop::{ALL_SCOPES, CUSTOMER},
-    shop_helpers::{order_body, confirmed, id_of, set_status, settled, create_product},
+    shop_helpers::{create_product, id_of, order_body, place_confirmed_order, set_status, wait_until_settled},
     unique,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{runtime::Handle, task::spawn_blocking, time::timeout};
 
-/// Orders tells this server.
-pub(crate) fn telling(nats: &Nats) -> impl Fn(&str, &mut Command) + use<> {
+/// Configures orders to publish to this server.
+pub(crate) fn publishing_to(nats: &Nats) -> impl Fn(&str, &mut Command) + use<> {
     let url = nats.url();
     move |service, command| {
         if service == "orders" {
@@ -35,8 +36,8 @@ pub(crate) fn telling(nats: &Nats) -> impl Fn(&str, &mut Command) + use<> {
     }
 }
 
-/// All events that the broker has of orders, once there are so many.
-pub(crate) async fn told(nats: &Nats, at_least: usize) -> Vec<(async_nats::HeaderMap, Value)> {
+/// Returns all order events in the broker, once there are at least this many.
+pub(crate) async fn published_events(nats: &Nats, at_least: usize) -> Vec<(async_nats::HeaderMap, Value)> {
     let client = async_nats::ConnectOptions::new().retry_on_initial_connect().connect(nats.url()).await.unwrap();
     let context = jetstream::new(client);
     let stream = eventually(async || context.get_stream("PALISADE_ORDERS").await.ok()).await;
@@ -52,7 +53,7 @@ pub(crate) async fn told(nats: &Nats, at_least: usize) -> Vec<(async_nats::Heade
     told
 }
 
-/// The sequences and statuses of each order, as they came.
+/// Groups sequence numbers and statuses by order, in order of arrival.
 pub(crate) fn by_order(told: &[(async_nats::HeaderMap, Value)]) -> BTreeMap<String, Vec<(i64, String)>> {
     let mut orders = BTreeMap::<_, Vec<_>>::new();
     for (_, event) in told {
@@ -63,22 +64,22 @@ pub(crate) fn by_order(told: &[(async_nats::HeaderMap, Value)]) -> BTreeMap<Stri
     orders
 }
 
-/// What a service counts.
+/// Returns the value of an unlabelled metric of orders.
 async fn metric(shop: &Shop, name: &str) -> u64 {
     let metrics = Client::new(shop.admin_url("orders"), None).get("/metrics").attempt().await.unwrap().text();
     let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
-    line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+    line.unwrap_or_else(|| panic!("metric {name} is missing")).parse().unwrap()
 }
 
 #[tokio::test]
-async fn every_change_is_an_event_and_the_broker_may_be_away_for_any_time() {
+async fn events_are_published_after_broker_outage() {
     let mut nats = servers::nats();
     nats.kill();
-    let shop = Shop::separate_with(None, None, telling(&nats));
+    let shop = Shop::separate_with(None, None, publishing_to(&nats));
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
-    let first = id_of(&confirmed(&buyer, &[(&product, 1)]).await);
+    let first = id_of(&place_confirmed_order(&buyer, &[(&product, 1)]).await);
     set_status(&buyer, &first, "CANCELLED").await.ok(200);
     eventually(async || (metric(&shop, "palisade_outbox_pending").await >= 4).then_some(())).await;
     let ready = Client::new(shop.admin_url("orders"), None).get("/readyz").attempt().await.unwrap();
@@ -90,8 +91,8 @@ async fn every_change_is_an_event_and_the_broker_may_be_away_for_any_time() {
     );
 
     nats.restart();
-    let second = id_of(&confirmed(&buyer, &[(&product, 1)]).await);
-    let told = told(&nats, 7).await;
+    let second = id_of(&place_confirmed_order(&buyer, &[(&product, 1)]).await);
+    let told = published_events(&nats, 7).await;
     let statuses = |last: &[&str]| {
         let all = ["PENDING", "PRODUCT_RESERVED", "CONFIRMED"].iter().chain(last);
         (1..).zip(all.map(|status| (*status).to_owned())).collect::<Vec<(i64, String)>>()
@@ -111,12 +112,12 @@ async fn every_change_is_an_event_and_the_broker_may_be_away_for_any_time() {
 }
 
 #[tokio::test]
-async fn an_event_that_the_broker_refuses_is_put_aside_and_can_be_brought_back() {
+async fn rejected_event_is_dead_lettered_and_redriven() {
     let nats = servers::nats();
     let scratch = TempDir::new().unwrap();
     let store = format!("sqlite://{}", scratch.path().join("orders.db").display());
     let shop = Shop::separate_with(None, Some(&store), |service, command| {
-        telling(&nats)(service, command);
+        publishing_to(&nats)(service, command);
         if service == "orders" {
             command.env("PALISADE_EVENTS__STREAM_MAX_EVENT_BYTES", "100");
         }
@@ -124,7 +125,7 @@ async fn an_event_that_the_broker_refuses_is_put_aside_and_can_be_brought_back()
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
-    let id = id_of(&confirmed(&buyer, &[(&product, 1)]).await);
+    let id = id_of(&place_confirmed_order(&buyer, &[(&product, 1)]).await);
     let tools = Client::new(shop.admin_url("orders"), None);
     let dead = async || {
         let dead = tools.get("/events/dead").attempt().await.unwrap().ok(200)["items"].as_array().unwrap().clone();
@@ -134,7 +135,7 @@ async fn an_event_that_the_broker_refuses_is_put_aside_and_can_be_brought_back()
         assert_eq!(event["orderId"], json!(id));
         assert!(event["reason"].as_str().unwrap().contains("size exceeds maximum"), "{event}");
     }
-    eventually(async || (metric(&shop, "palisade_outbox_dead").await == 3).then_some(())).await;
+    eventually(async || (metric(&shop, "palisade_outbox_dead_lettered").await == 3).then_some(())).await;
     assert_eq!(output_of("palisade", &["redrive", "--store-url", &store]), "3");
     eventually(dead).await;
 
@@ -143,12 +144,12 @@ async fn an_event_that_the_broker_refuses_is_put_aside_and_can_be_brought_back()
     stream.update_stream(jetstream::stream::Config { max_message_size: -1, ..known }).await.unwrap();
     let redriven = tools.post("/events/redrive", &json!({})).attempt().await.unwrap().ok(200);
     assert_eq!(redriven, json!({ "redriven": 3 }));
-    assert_eq!(by_order(&told(&nats, 3).await)[&id].len(), 3);
-    eventually(async || (metric(&shop, "palisade_outbox_dead").await == 0).then_some(())).await;
+    assert_eq!(by_order(&published_events(&nats, 3).await)[&id].len(), 3);
+    eventually(async || (metric(&shop, "palisade_outbox_dead_lettered").await == 0).then_some(())).await;
 }
 
-/// Buys and cancels; the orders that came to be.
-async fn trade(buyer: Client, product: &str, orders: usize) -> Vec<String> {
+/// Places orders and cancels half of them. Returns the order IDs.
+async fn place_orders(buyer: Client, product: &str, orders: usize) -> Vec<String> {
     let mut placed = Vec::new();
     for n in 0..orders {
         let (key, body) = (unique("key"), order_body(&[(product, 1)]));
@@ -165,11 +166,11 @@ async fn trade(buyer: Client, product: &str, orders: usize) -> Vec<String> {
     placed
 }
 
-/// Kills and restarts the broker and orders in turn, at random moments, until it is over.
-fn havoc(mut shop: Shop, mut nats: Nats, over: &AtomicBool, mut random: Random) -> (Shop, Nats) {
+/// Kills and restarts the broker and orders alternately at random moments until `over` is set.
+fn kill_randomly(mut shop: Shop, mut nats: Nats, over: &AtomicBool, mut random: Random) -> (Shop, Nats) {
     let mut kills = 0;
     while !over.load(Ordering::Relaxed) {
-        // Nothing is awaited here: the random moment is the point.
+        // No condition is awaited: the random moment is intended.
         Handle::current().block_on(tokio::time::sleep(random.millis(100, 600)));
         if kills % 2 == 0 {
             nats.kill();
@@ -180,16 +181,16 @@ fn havoc(mut shop: Shop, mut nats: Nats, over: &AtomicBool, mut random: Random) 
         }
         kills += 1;
     }
-    assert!(kills > 2, "{kills} kills are too few to show anything");
+    assert!(kills > 2, "{kills} kills are too few to be meaningful");
     (shop, nats)
 }
 
 #[tokio::test]
-async fn kill_9_of_orders_and_of_the_broker_loses_nothing_tells_nothing_twice_and_keeps_the_order() {
+async fn events_survive_kill_9_exactly_once_in_order() {
     let nats = servers::nats();
     let url = servers::shared_postgres().url(&unique("events").replace('-', "_"));
     let shop = Shop::separate_with(None, Some(&url), |service, command| {
-        telling(&nats)(service, command);
+        publishing_to(&nats)(service, command);
         if service == "orders" {
             command.env("PALISADE_SAGA__LEASE_MS", "1000");
         }
@@ -197,10 +198,10 @@ async fn kill_9_of_orders_and_of_the_broker_loses_nothing_tells_nothing_twice_an
     shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
     let product = create_product(&seller, 10_000).await;
-    let buyers: Vec<_> = (0..4).map(|n| trade(shop.client(&format!("buyer-{n}"), CUSTOMER), &product, 40)).collect();
+    let buyers: Vec<_> = (0..4).map(|n| place_orders(shop.client(&format!("buyer-{n}"), CUSTOMER), &product, 40)).collect();
     let done = Arc::new(AtomicBool::new(false));
     let over = done.clone();
-    let havoc = spawn_blocking(move || havoc(shop, nats, &over, Random::from_environment()));
+    let havoc = spawn_blocking(move || kill_randomly(shop, nats, &over, Random::from_environment()));
     let placed: Vec<String> = join_all(buyers).await.concat();
     done.store(true, Ordering::Relaxed);
     let (shop, nats) = havoc.await.unwrap();
@@ -208,19 +209,19 @@ async fn kill_9_of_orders_and_of_the_broker_loses_nothing_tells_nothing_twice_an
     let watcher = shop.client("watcher", ALL_SCOPES);
     let mut expected = 0;
     for id in &placed {
-        expected += match settled(&watcher, id).await["status"].as_str().unwrap() {
+        expected += match wait_until_settled(&watcher, id).await["status"].as_str().unwrap() {
             "CONFIRMED" => 3,
-            // Perhaps before its stock was reserved: at least this many.
+            // The order may be cancelled before its stock was reserved: at least this many.
             _ => 2,
         };
     }
     eventually(async || (metric(&shop, "palisade_outbox_pending").await == 0).then_some(())).await;
-    let told = by_order(&told(&nats, expected).await);
+    let told = by_order(&published_events(&nats, expected).await);
     for id in &placed {
         let events = &told[id];
         let sequences: Vec<i64> = events.iter().map(|(sequence, _)| *sequence).collect();
         assert_eq!(sequences, (1..=i64::try_from(events.len()).unwrap()).collect::<Vec<_>>(), "{id}: {events:?}");
-        assert_eq!(events.last().unwrap().1, settled(&watcher, id).await["status"], "{id}: {events:?}");
+        assert_eq!(events.last().unwrap().1, wait_until_settled(&watcher, id).await["status"], "{id}: {events:?}");
     }
     shop.invariants("orders").await;
 }

@@ -1,21 +1,22 @@
-//! Several replicas of orders over one store: a change made by one reaches those who watch at another, and one of them tells the broker.
+//! Several replicas of orders over one store: a change by one replica reaches watchers at another,
+//! and one relay publishes it.
 
 use std::process::Command;
 
 use futures_util::future::join_all;
 use palisade_tests::{
     Client, Shop,
-    sse::Events,
     process::Program,
     servers::{self, free_port},
     shop::{ALL_SCOPES, CUSTOMER},
-    shop_helpers::{confirmed, id_of, set_status, create_product},
+    shop_helpers::{create_product, id_of, place_confirmed_order, set_status},
+    sse::EventStream,
     unique,
 };
 
-use crate::relay::{by_order, telling, told};
+use crate::relay::{by_order, published_events, publishing_to};
 
-/// A shop whose gateway calls two replicas of orders.
+/// Starts a shop whose gateway calls two replicas of orders.
 async fn two_replicas(configure: impl Fn(&str, &mut Command)) -> (Shop, Program) {
     let url = servers::shared_postgres().url(&unique("replicas").replace('-', "_"));
     let ports = [free_port(), free_port()];
@@ -43,52 +44,52 @@ async fn two_replicas(configure: impl Fn(&str, &mut Command)) -> (Shop, Program)
     (shop, replica)
 }
 
-/// Orders that are watched, and cancelled through whichever replica; all of it is told.
-async fn watched_and_cancelled(shop: &Shop, orders: usize) -> Vec<String> {
+/// Watches and cancels orders through either replica, and asserts that every change is streamed.
+async fn watch_and_cancel(shop: &Shop, orders: usize) -> Vec<String> {
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 1_000).await;
     let mut ids = Vec::new();
     for _ in 0..orders {
-        ids.push(id_of(&confirmed(&buyer, &[(&product, 1)]).await));
+        ids.push(id_of(&place_confirmed_order(&buyer, &[(&product, 1)]).await));
     }
     let mut watching = Vec::new();
     for id in &ids {
-        let mut events = Events::open(buyer.get(format!("/orders/{id}/events"))).await;
+        let mut events = EventStream::open(buyer.get(format!("/orders/{id}/events"))).await;
         assert_eq!(events.next().await.unwrap().id_and_status(), (3, "CONFIRMED"));
         watching.push(events);
     }
     for id in &ids {
         set_status(&buyer, id, "CANCELLED").await.ok(200);
     }
-    for rest in join_all(watching.into_iter().map(Events::rest)).await {
+    for rest in join_all(watching.into_iter().map(EventStream::collect_statuses)).await {
         assert_eq!(rest, [(4, "CANCELLED".to_owned())]);
     }
     ids
 }
 
 #[tokio::test]
-async fn without_a_broker_a_change_at_another_replica_is_found_by_looking() {
+async fn watch_without_broker_polls_for_changes() {
     let (shop, _replica) = two_replicas(|_, _| {}).await;
-    // Of twelve watched orders some are changed where nobody watches them.
-    watched_and_cancelled(&shop, 12).await;
+    // Some of twelve watched orders are changed at the replica without the watcher.
+    watch_and_cancel(&shop, 12).await;
 }
 
 #[tokio::test]
-async fn with_a_broker_it_is_told_of_and_one_replica_tells_it_once() {
+async fn watch_with_broker_and_single_relay() {
     let nats = servers::nats();
     let (shop, mut replica) = two_replicas(|service, command| {
-        telling(&nats)(service, command);
+        publishing_to(&nats)(service, command);
         if service == "orders" {
-            // Looking would take a minute.
-            command.env("PALISADE_WATCH__POLL_MS", "60000");
+            // Polling would take a minute, so only broker events can be seen in time.
+            command.env("PALISADE_WATCH__POLL_INTERVAL_MS", "60000");
         }
     })
     .await;
-    let before = watched_and_cancelled(&shop, 12).await;
-    // Whoever of the two it was that told: the other one goes on.
+    let before = watch_and_cancel(&shop, 12).await;
+    // If this replica held the relay lease, the other one takes over.
     replica.kill();
-    let after = watched_and_cancelled(&shop, 3).await;
-    let told = by_order(&told(&nats, 15 * 4).await);
+    let after = watch_and_cancel(&shop, 3).await;
+    let told = by_order(&published_events(&nats, 15 * 4).await);
     for id in before.iter().chain(&after) {
         assert_eq!(told[id].iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>(), [1, 2, 3, 4], "{id}");
     }

@@ -1,11 +1,11 @@
-//! What a collector receives of real processes: whole trees, of the requests that went well and of those that did not.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+//! Exported traces of real processes: complete trees of successful and failed requests.
+#![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
+mod collector_outage;
 mod failures;
-mod loss;
 mod order;
-mod resumed;
 mod retries;
+mod saga_resume;
 
 use std::process::Command;
 
@@ -23,48 +23,48 @@ const CREATE: &str = "palisade.orders.v1.OrdersService/CreateOrder";
 const FIND: &str = "palisade.products.v1.ProductsService/FindOne";
 const RESERVE: &str = "palisade.products.v1.ProductsService/ReserveStock";
 
-/// The three services apart, with embedded stores, all of whose spans come to `collector`.
+/// Starts three separate services with embedded stores that export all spans to `collector`.
 async fn shop(collector: &Collector, configure: impl Fn(&str, &mut Command)) -> Shop {
     let shop = Shop::separate_with(None, None, |service, command| {
-        collector.observe(command);
+        collector.configure(command);
         configure(service, command);
     });
     shop.ready().await;
     shop
 }
 
-/// Products can be told to fail.
-fn injecting(service: &str, command: &mut Command) {
+/// Enables fault injection in products.
+fn with_fault_injection(service: &str, command: &mut Command) {
     if service == "products" {
-        command.env("PALISADE_SERVER__FAULTS__ENABLED", "true");
+        command.env("PALISADE_SERVER__FAULT_INJECTION__ENABLED", "true");
     }
 }
 
-/// Tells products to do this to every call of a method; nothing, to do it no more.
+/// Injects a fault into every call of a method of products, or removes it.
 async fn inject(shop: &Shop, fault: Option<(&str, Value)>) {
     let rules: Vec<_> =
         fault.into_iter().map(|(method, kind)| json!({ "name": "test", "method": method, "rate": 1, "kind": kind })).collect();
-    tell(shop, "products", "/faults", &json!({ "rules": rules })).await;
+    put_admin(shop, "products", "/faults", &json!({ "rules": rules })).await;
 }
 
-/// Tells a service's admin port something.
-async fn tell(shop: &Shop, service: &str, path: &str, what: &Value) {
-    let put = Client::new(shop.admin_url(service), None).put(path, what);
+/// Sends a `PUT` to a service's admin port.
+async fn put_admin(shop: &Shop, service: &str, path: &str, body: &Value) {
+    let put = Client::new(shop.admin_url(service), None).put(path, body);
     assert_eq!(put.attempt().await.unwrap().status, 200);
 }
 
-/// The kinds, names and states of these spans.
-fn shown<'a>(spans: impl IntoIterator<Item = &'a Span>) -> Vec<(&'a str, &'a str, &'a str)> {
+/// Returns the kinds, names and statuses of these spans.
+fn kinds_names_statuses<'a>(spans: impl IntoIterator<Item = &'a Span>) -> Vec<(&'a str, &'a str, &'a str)> {
     spans.into_iter().map(|span| (span.kind, span.name.as_str(), span.status)).collect()
 }
 
-/// So many spans, and none whose parent is missing.
-fn whole(spans: usize) -> impl Fn(&Trace) -> bool {
-    move |trace| trace.0.len() >= spans && trace.is_whole()
+/// Accepts a complete trace with at least this many spans.
+fn complete_with(spans: usize) -> impl Fn(&Trace) -> bool {
+    move |trace| trace.0.len() >= spans && trace.is_complete()
 }
 
-/// Holds every span that came to the catalogue.
-fn catalogued(collector: &Collector) {
+/// Validates every received span against the span catalogue.
+fn assert_catalogued(collector: &Collector) {
     let catalogue = Catalogue::read();
     collector.spans().iter().for_each(|span| catalogue.check(span));
 }

@@ -1,4 +1,4 @@
-//! The tree of one order, across three processes and their stores.
+//! Trace of one order across three processes and their stores.
 
 use std::collections::BTreeMap;
 
@@ -7,15 +7,15 @@ use palisade_tests::{
     otlp::{Collector, catalogue::Catalogue, span::Trace},
     servers,
     shop::{ALL_SCOPES, CUSTOMER},
-    shop_helpers::{order, create_product},
+    shop_helpers::{create_product, order_request},
     unique,
 };
 use serde_json::{Value, json};
 
-use super::{CREATE, RESERVE, catalogued, whole};
+use super::{CREATE, RESERVE, assert_catalogued, complete_with};
 
-/// One id per process, and what else a process says of itself.
-fn resources(trace: &Trace) {
+/// Asserts the resource attributes: one instance ID per process, name, version, environment.
+fn assert_resources(trace: &Trace) {
     let mut instances = BTreeMap::new();
     for span in &trace.0 {
         let resource = |key: &str| span.resource.get(key).and_then(Value::as_str);
@@ -31,20 +31,20 @@ fn resources(trace: &Trace) {
 }
 
 #[tokio::test]
-async fn an_order_is_one_tree_across_three_processes() {
+async fn order_is_one_trace_across_three_processes() {
     let collector = Collector::start();
     let (postgres, mongo) = (servers::postgres(), servers::mongo());
-    let shop = Shop::separate_with(Some(&mongo.url("products")), Some(&postgres.url("orders")), |_, command| collector.observe(command));
+    let shop = Shop::separate_with(Some(&mongo.url("products")), Some(&postgres.url("orders")), |_, command| collector.configure(command));
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
 
-    let placed = || order(&buyer, &[(&product, 2)]).header("idempotency-key", "once").header("user-agent", "a test".repeat(100));
+    let placed = || order_request(&buyer, &[(&product, 2)]).header("idempotency-key", "once").header("user-agent", "a test".repeat(100));
     let answer = placed().await;
     let id = answer.ok(201)["id"].clone();
-    let trace = collector.trace(answer.header("x-trace-id").unwrap(), whole(10)).await;
+    let trace = collector.trace(answer.header("x-trace-id").unwrap(), complete_with(10)).await;
     assert_eq!(trace.tree(), Catalogue::read().example());
-    resources(&trace);
+    assert_resources(&trace);
 
     let statuses: Vec<_> = trace.0.iter().filter(|span| span.status != "Unset").collect();
     assert!(statuses.is_empty(), "{statuses:#?}");
@@ -67,34 +67,34 @@ async fn an_order_is_one_tree_across_three_processes() {
     ] {
         assert_eq!(root.attribute(key), value, "{key}");
     }
-    let called = trace.one("CLIENT", CREATE);
+    let called = trace.single("CLIENT", CREATE);
     assert_eq!((called.attribute("rpc.status_code"), called.attribute("app.rpc.attempts")), (json!("OK"), json!(1)));
     assert!(called.attribute("server.port").is_i64());
-    let answered = trace.one("SERVER", CREATE);
+    let answered = trace.single("SERVER", CREATE);
     assert_eq!(answered.attribute("server.port"), called.attribute("server.port"));
     assert_eq!(answered.attribute("network.peer.address"), json!("127.0.0.1"));
     let left = answered.attribute("app.deadline_ms").as_i64().unwrap();
-    assert!((1..10_000).contains(&left), "each hop has less time: {left}");
-    let saga = trace.one("INTERNAL", "saga create_order");
+    assert!((1..10_000).contains(&left), "deadline must shrink with each hop: {left}");
+    let saga = trace.single("INTERNAL", "saga create_order");
     assert_eq!(
         [saga.attribute("app.saga.id"), saga.attribute("app.order.id"), saga.attribute("app.saga.outcome")],
         [id.clone(), id, json!("CONFIRMED")]
     );
-    assert_eq!(trace.one("INTERNAL", "step reserve_stock").attribute("app.saga.attempt"), json!(1));
-    assert_eq!(trace.one("SERVER", RESERVE).service, "products");
+    assert_eq!(trace.single("INTERNAL", "step reserve_stock").attribute("app.saga.attempt"), json!(1));
+    assert_eq!(trace.single("SERVER", RESERVE).service, "products");
 
-    // A replay asks nobody.
+    // A replay makes no calls.
     let answer = placed().await;
-    let trace = collector.trace(answer.header("x-trace-id").unwrap(), whole(3)).await;
+    let trace = collector.trace(answer.header("x-trace-id").unwrap(), complete_with(3)).await;
     assert_eq!(trace.root().attribute("app.idempotency.outcome"), json!("replay"));
     assert!(trace.0.iter().all(|span| span.kind != "INTERNAL"), "{}", trace.tree());
 
-    // A trace that a caller brings goes on under its id, below a span that is not ours.
+    // A trace of the client continues under its ID, below a foreign span.
     let theirs = [unique("").trim_start_matches('-').to_owned(), "00f067aa0ba902b7".to_owned()];
     let brought = seller.get("/products").header("traceparent", format!("00-{}-{}-01", theirs[0], theirs[1])).await;
     assert_eq!(brought.header("x-trace-id"), Some(theirs[0].as_str()));
-    let trace = collector.trace(&theirs[0], whole(3)).await;
+    let trace = collector.trace(&theirs[0], complete_with(3)).await;
     let ours = trace.0.iter().find(|span| span.service == "gateway" && span.kind == "SERVER").unwrap();
     assert_eq!(ours.parent, Some(theirs[1].clone()));
-    catalogued(&collector);
+    assert_catalogued(&collector);
 }

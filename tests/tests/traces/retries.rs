@@ -1,4 +1,4 @@
-//! Calls that were tried again, and calls that were not even tried.
+//! Traces of retried calls and of calls that were not attempted.
 
 use palisade_tests::{
     Client, eventually,
@@ -8,12 +8,12 @@ use palisade_tests::{
 };
 use serde_json::{Value, json};
 
-use super::{FIND, catalogued, inject, injecting, shop, shown, tell, whole};
+use super::{FIND, assert_catalogued, complete_with, inject, kinds_names_statuses, put_admin, shop, with_fault_injection};
 
-/// The attempt, its outcome and its code, of each retry.
+/// Returns attempt, outcome and code of each retry event.
 fn retries(span: &Span) -> Vec<[Value; 3]> {
     let told = |attributes: &palisade_tests::otlp::span::Attributes| {
-        assert!(attributes["app.rpc.pause_ms"].is_i64(), "{attributes:?}");
+        assert!(attributes["app.rpc.backoff_ms"].is_i64(), "{attributes:?}");
         ["app.rpc.attempt", "app.rpc.outcome", "rpc.status_code"].map(|key| attributes[key].clone())
     };
     span.events.iter().filter(|(name, _)| name == "retry").map(|(_, attributes)| told(attributes)).collect()
@@ -24,24 +24,24 @@ fn failed(attempt: i64) -> [Value; 3] {
 }
 
 #[tokio::test]
-async fn a_call_is_one_span_whatever_the_number_of_its_attempts() {
+async fn call_is_one_span_for_all_attempts() {
     let collector = Collector::start();
-    let shop = shop(&collector, injecting).await;
+    let shop = shop(&collector, with_fault_injection).await;
     let seller = shop.client("seller", ALL_SCOPES);
     let path = format!("/products/{}", create_product(&seller, 1).await);
 
-    // In vain, three times.
+    // All three attempts fail.
     inject(&shop, Some((FIND, json!({ "error": "not_ready" })))).await;
     let answer = seller.get(&path).await;
     answer.problem(503, "not_ready");
-    let trace = collector.trace(answer.header("x-trace-id").unwrap(), whole(5)).await;
+    let trace = collector.trace(answer.header("x-trace-id").unwrap(), complete_with(5)).await;
     assert_eq!((trace.root().status, trace.root().attribute("error.type")), ("Error", json!("503")));
-    let call = trace.one("CLIENT", FIND);
+    let call = trace.single("CLIENT", FIND);
     assert_eq!((call.status, call.attribute("error.type")), ("Error", json!("UNAVAILABLE")));
     assert_eq!((call.attribute("app.rpc.attempts"), retries(call)), (json!(3), vec![failed(1), failed(2)]));
-    assert_eq!(shown(trace.below(call)), [("SERVER", FIND, "Error"); 3]);
+    assert_eq!(kinds_names_statuses(trace.children(call)), [("SERVER", FIND, "Error"); 3]);
 
-    // Whoever is overloaded asks for a second's pause: time enough to take the fault away.
+    // `overloaded` requests a backoff of one second, which leaves time to remove the fault.
     inject(&shop, Some((FIND, json!({ "error": "overloaded" })))).await;
     let admin = Client::new(shop.admin_url("products"), None);
     let recover = async {
@@ -54,26 +54,30 @@ async fn a_call_is_one_span_whatever_the_number_of_its_attempts() {
     };
     let (answer, ()) = futures_util::future::join(async { seller.get(&path).await }, recover).await;
     answer.ok(200);
-    let trace = collector.trace(answer.header("x-trace-id").unwrap(), whole(4)).await;
-    let call = trace.one("CLIENT", FIND);
-    assert_eq!((trace.root().status, call.status, call.attribute("rpc.status_code")), ("Unset", "Unset", json!("OK")), "it recovered");
+    let trace = collector.trace(answer.header("x-trace-id").unwrap(), complete_with(4)).await;
+    let call = trace.single("CLIENT", FIND);
+    assert_eq!(
+        (trace.root().status, call.status, call.attribute("rpc.status_code")),
+        ("Unset", "Unset", json!("OK")),
+        "the call must recover"
+    );
     assert_eq!((call.attribute("app.rpc.attempts"), retries(call)), (json!(2), vec![failed(1)]));
-    assert_eq!(shown(trace.below(call)), [("SERVER", FIND, "Error"), ("SERVER", FIND, "Unset")]);
+    assert_eq!(kinds_names_statuses(trace.children(call)), [("SERVER", FIND, "Error"), ("SERVER", FIND, "Unset")]);
 
-    // An answer that breaks off is as good as none.
+    // A truncated response is a failure.
     inject(&shop, Some((FIND, json!("abort")))).await;
     let answer = seller.get(&path).await;
     answer.any_problem(503);
-    let trace = collector.trace(answer.header("x-trace-id").unwrap(), whole(3)).await;
-    assert_eq!(trace.one("CLIENT", FIND).attribute("rpc.status_code"), json!("UNAVAILABLE"));
+    let trace = collector.trace(answer.header("x-trace-id").unwrap(), complete_with(3)).await;
+    assert_eq!(trace.single("CLIENT", FIND).attribute("rpc.status_code"), json!("UNAVAILABLE"));
     inject(&shop, None).await;
 
-    // An open breaker lets nothing through.
-    tell(&shop, "gateway", "/breakers/products", &json!({ "mode": "forced_open" })).await;
+    // An open breaker permits no attempt.
+    put_admin(&shop, "gateway", "/breakers/products", &json!({ "mode": "forced_open" })).await;
     let answer = seller.get(&path).await;
     answer.problem(503, "upstream_unavailable");
-    let trace = collector.trace(answer.header("x-trace-id").unwrap(), whole(2)).await;
-    let call = trace.one("CLIENT", FIND);
-    assert_eq!((call.status, call.attribute("error.type"), trace.below(call).len()), ("Error", json!("UNAVAILABLE"), 0));
-    catalogued(&collector);
+    let trace = collector.trace(answer.header("x-trace-id").unwrap(), complete_with(2)).await;
+    let call = trace.single("CLIENT", FIND);
+    assert_eq!((call.status, call.attribute("error.type"), trace.children(call).len()), ("Error", json!("UNAVAILABLE"), 0));
+    assert_catalogued(&collector);
 }

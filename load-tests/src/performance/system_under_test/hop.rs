@@ -1,5 +1,5 @@
-//! The hop of the middleware's bench: an axum handler that makes one tonic call, bare, bare before a read from MongoDB, and with all
-//! layers, as processes of their own.
+//! Hop of the middleware benchmark as separate processes: an axum handler that makes one tonic
+//! call, bare, bare with a read from MongoDB, and with all layers.
 
 use std::{env, path::Path, process::Command, time::Duration};
 
@@ -15,7 +15,7 @@ use secrecy::ExposeSecret;
 
 use super::{BARE, HOP, READS, Request, SystemUnderTest, TELEMETRY};
 
-/// What is compared: how it is called, the gateway, the share of traces.
+/// Returns the variants: label, program prefix, share of traces.
 fn hops() -> Vec<(&'static str, &'static str, Option<&'static str>)> {
     let layers = TELEMETRY.map(|(telemetry, sampled)| (telemetry, "full", sampled));
     [BARE, READS].map(|name| (name, "bare", None)).into_iter().chain(layers).collect()
@@ -26,8 +26,8 @@ pub(super) fn all(collector: &str, mongo: &Mongo) -> Vec<(SystemUnderTest, [Chil
     let token = token(&user_key);
     let listens = |command: &Command| {
         let child = Child::spawn(command, None, Signal::KILL).expect("the hop can be started");
-        let url = child.line(|line| line.starts_with("http://").then(|| line.trim().to_owned()));
-        let url = url.unwrap_or_else(|| panic!("the hop does not listen: {}", child.log()));
+        let url = child.wait_for_line(|line| line.starts_with("http://").then(|| line.trim().to_owned()));
+        let url = url.unwrap_or_else(|| panic!("hop process did not start: {}", child.log()));
         (child, url)
     };
     let start = |role: &str, more: &[(&str, &str)]| {
@@ -36,7 +36,7 @@ pub(super) fn all(collector: &str, mongo: &Mongo) -> Vec<(SystemUnderTest, [Chil
         listens(command.env_remove("SAMPLED").envs(more.iter().copied()))
     };
     let reader = || {
-        let mut command = Command::new(env::current_exe().expect("a program knows where it is"));
+        let mut command = Command::new(env::current_exe().expect("path of the current executable is known"));
         listens(command.arg("read").arg(mongo.url("reader")))
     };
     let one = |(telemetry, programs, sampled): (&'static str, &str, Option<&str>)| {
@@ -57,18 +57,18 @@ pub(super) fn all(collector: &str, mongo: &Mongo) -> Vec<(SystemUnderTest, [Chil
 }
 
 fn program() -> std::path::PathBuf {
-    let this = env::current_exe().expect("a program knows where it is");
+    let this = env::current_exe().expect("path of the current executable is known");
     let hop = this.parent().unwrap_or(Path::new(".")).join("hop");
-    assert!(hop.exists(), "{} is missing: `make performance` builds it", hop.display());
+    assert!(hop.exists(), "{} is missing: build it with `make performance`", hop.display());
     hop
 }
 
 fn pem() -> String {
-    SigningKey::generate_pem().expect("randomness is there").expose_secret().to_owned()
+    SigningKey::generate_pem().expect("key generation succeeds").expose_secret().to_owned()
 }
 
 fn token(key: &str) -> String {
-    let key = SigningKey::from_pem(&key.to_owned().into()).expect("a key");
+    let key = SigningKey::from_pem(&key.to_owned().into()).expect("valid PEM key");
     let token = UserToken {
         subject: "alice".to_owned(),
         scope: "bench:read".to_owned(),

@@ -1,4 +1,4 @@
-//! The shop, three processes, with everything out of the way that holds one caller back.
+//! Shop as a system under test: three processes with limits that are never reached.
 
 use palisade_tests::{
     Shop,
@@ -10,13 +10,13 @@ use serde_json::json;
 use super::{CACHED, Request, SystemUnderTest};
 use crate::environment::trust_scripts;
 
-/// Products on the shelf; orders go to one after the other.
+/// Number of products, ordered in turn.
 const PRODUCTS: usize = 50;
-/// Of each.
+/// Units of each product.
 const UNITS: u32 = 1_000_000;
 
-/// One caller may ask as much as it likes, and no limit on what runs at once is met: the limits work, and let everything pass.
-const OUT_OF_THE_WAY: [(&str, &str); 7] = [
+/// Limits that are active but never reached: rate limits and concurrency.
+const UNREACHED_LIMITS: [(&str, &str); 7] = [
     ("SERVER__RATE_LIMIT__PER_SECOND", "1000000"),
     ("SERVER__RATE_LIMIT__BURST", "1000000"),
     ("SERVER__ADDRESS_LIMIT__PER_SECOND", "1000000"),
@@ -26,7 +26,7 @@ const OUT_OF_THE_WAY: [(&str, &str); 7] = [
     ("SERVER__ADAPTIVE_LIMIT__MAX_LIMIT", "1000"),
 ];
 
-/// `sampled`: where spans go, and which share.
+/// Starts a shop. `sampled` is the collector URL and the share of traces.
 pub(super) async fn start(
     stores: &'static str,
     telemetry: &'static str,
@@ -38,7 +38,7 @@ pub(super) async fn start(
     let (products, orders) = urls.as_ref().map(|(products, orders)| (products.as_str(), orders.as_str())).unzip();
     let shop = Shop::separate_with(products, orders, |service, command| {
         trust_scripts(command);
-        command.envs(OUT_OF_THE_WAY.map(|(name, value)| (format!("PALISADE_{name}"), value)));
+        command.envs(UNREACHED_LIMITS.map(|(name, value)| (format!("PALISADE_{name}"), value)));
         if stores == CACHED && service == "gateway" {
             command.env("PALISADE_CACHE__TTL_MS", "5000");
         }
@@ -70,7 +70,7 @@ pub(super) async fn start(
     (subject, shop)
 }
 
-/// One that outlives the run.
+/// Token that outlives the run.
 fn token() -> String {
     let mut claims = palisade_tests::jwt::claims("buyer", ALL_SCOPES);
     claims["exp"] = (palisade_tests::jwt::now() + 4 * 3_600).into();

@@ -6,7 +6,8 @@ fn gradient() -> Gradient {
     Gradient::new(&Config { initial_limit: 64, ..Config::default() })
 }
 
-/// `windows` windows with as many requests at once as the limit allows, of the latency that so many have.
+/// Feeds `windows` windows with as many concurrent requests as the limit allows, of the `latency`
+/// at that concurrency.
 fn saturate(gradient: &mut Gradient, windows: u32, latency: impl Fn(usize) -> Duration) {
     for _ in 0..windows {
         let peak = gradient.limit();
@@ -14,20 +15,20 @@ fn saturate(gradient: &mut Gradient, windows: u32, latency: impl Fn(usize) -> Du
     }
 }
 
-/// A server that does `capacity` at once; more share it.
+/// Latency model of a server with room for `capacity` concurrent requests; more requests share it.
 fn sharing(capacity: u32) -> impl Fn(usize) -> Duration {
     move |at_once| BASE.mul_f64((f64::from(u32::try_from(at_once).unwrap()) / f64::from(capacity)).max(1.0))
 }
 
 #[test]
-fn grows_to_the_maximum_under_load_while_latency_is_steady() {
+fn gradient_grows_to_max_at_steady_latency() {
     let mut gradient = gradient();
     saturate(&mut gradient, 400, |_| BASE);
     assert_eq!(gradient.limit(), 1_000);
 }
 
 #[test]
-fn is_left_alone_by_traffic_that_does_not_need_it() {
+fn gradient_ignores_traffic_below_half_of_limit() {
     let mut gradient = gradient();
     saturate(&mut gradient, 20, |_| BASE);
     let (limit, peak) = (gradient.limit(), gradient.limit() / 2 - 1);
@@ -40,7 +41,7 @@ fn is_left_alone_by_traffic_that_does_not_need_it() {
 }
 
 #[test]
-fn falls_by_at_most_half_per_window_and_comes_back_after_recovery() {
+fn gradient_at_most_halves_limit_and_recovers() {
     let mut gradient = gradient();
     saturate(&mut gradient, 400, |_| BASE);
     let mut lowest = 1_000;
@@ -56,19 +57,19 @@ fn falls_by_at_most_half_per_window_and_comes_back_after_recovery() {
 }
 
 #[test]
-fn settles_where_more_at_once_only_take_longer() {
+fn gradient_settles_at_server_capacity() {
     let mut gradient = gradient();
     saturate(&mut gradient, 100, |_| BASE);
     saturate(&mut gradient, 100, sharing(50));
     let settled = gradient.limit();
     assert!((50..120).contains(&settled), "{settled}");
-    // A minute of overload does not become the usual thing.
+    // A minute of overload does not become the baseline.
     saturate(&mut gradient, 600, sharing(50));
     assert!((50..150).contains(&gradient.limit()), "{}", gradient.limit());
 }
 
 #[test]
-fn gives_way_to_a_latency_that_fewer_at_once_do_not_improve() {
+fn gradient_accepts_latency_that_halving_keeps() {
     let mut gradient = gradient();
     saturate(&mut gradient, 400, |_| BASE);
     for _ in 0..300 {
@@ -79,7 +80,7 @@ fn gives_way_to_a_latency_that_fewer_at_once_do_not_improve() {
 }
 
 #[test]
-fn does_not_stay_at_the_minimum_for_no_use() {
+fn gradient_leaves_minimum_if_it_does_not_help() {
     let mut gradient = Gradient::new(&Config { initial_limit: 10, ..Config::default() });
     saturate(&mut gradient, 20, |_| BASE);
     saturate(&mut gradient, 300, |_| BASE * 10);
@@ -87,7 +88,7 @@ fn does_not_stay_at_the_minimum_for_no_use() {
 }
 
 #[test]
-fn falls_when_requests_run_out_of_time() {
+fn gradient_falls_on_timeouts() {
     let mut gradient = gradient();
     gradient.update(&WindowSample { latency: None, peak: 64 });
     assert_eq!(gradient.limit(), 57);
@@ -98,7 +99,7 @@ fn falls_when_requests_run_out_of_time() {
 }
 
 #[test]
-fn does_not_mind_noise_below_the_floor() {
+fn gradient_ignores_noise_below_min_latency() {
     let mut gradient = gradient();
     saturate(&mut gradient, 400, |_| Duration::from_micros(50));
     saturate(&mut gradient, 100, |_| Duration::from_millis(9));

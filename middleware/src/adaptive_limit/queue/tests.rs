@@ -19,7 +19,7 @@ fn take(queue: &mut Queue<u32>) -> Option<u32> {
 }
 
 #[test]
-fn the_expired_go_first_wherever_they_stand() {
+fn queue_evicts_expired_waiters_at_any_position() {
     let (mut queue, now) = (queue(|| 0.0), Instant::now());
     queue.push(Usual, Some(now + MS * 100), 1, now);
     queue.push(Usual, Some(now + MS * 3), 2, now);
@@ -31,9 +31,10 @@ fn the_expired_go_first_wherever_they_stand() {
 }
 
 #[test]
-fn a_lasting_queue_serves_the_newest_and_lets_nobody_wait_longer_until_it_is_empty() {
+fn codel_switches_to_lifo_until_drained() {
     let (mut queue, start) = (queue(|| 0.0), Instant::now());
-    // One comes every millisecond, one is served every second one: the queue does nothing but grow.
+    // One request arrives each millisecond and one is served every second one, so the queue only
+    // grows.
     let mut refused = Vec::new();
     for at in 0..200u32 {
         let now = start + MS * at;
@@ -48,7 +49,7 @@ fn a_lasting_queue_serves_the_newest_and_lets_nobody_wait_longer_until_it_is_emp
     }
     assert!(!refused.is_empty() && refused.iter().all(|(_, why)| *why == ShedReason::WaitTooLong));
     assert!(queue.len() <= 6, "{}", queue.len());
-    // Empty once, and it is first come, first served again.
+    // An empty queue returns to FIFO order.
     while take(&mut queue).is_some() {}
     let now = start + MS * 300;
     assert_eq!(swept(&mut queue, now), []);
@@ -59,7 +60,7 @@ fn a_lasting_queue_serves_the_newest_and_lets_nobody_wait_longer_until_it_is_emp
 }
 
 #[test]
-fn one_long_wait_is_not_a_lasting_queue() {
+fn codel_tolerates_single_long_waits() {
     let (mut queue, start) = (queue(|| 0.0), Instant::now());
     for round in 0..50u32 {
         let now = start + MS * 20 * round;
@@ -71,7 +72,7 @@ fn one_long_wait_is_not_a_lasting_queue() {
 }
 
 #[test]
-fn is_bounded_by_the_limit_and_refuses_more_and_more_on_the_way_there() {
+fn queue_sheds_at_random_then_always() {
     let now = Instant::now();
     let fill = |queue: &mut Queue<u32>, limit| {
         let mut items = 0..10_000;
@@ -91,7 +92,7 @@ fn is_bounded_by_the_limit_and_refuses_more_and_more_on_the_way_there() {
 }
 
 #[test]
-fn the_least_important_makes_room() {
+fn queue_evicts_lowest_priority_when_full() {
     let (mut queue, now) = (queue(|| 0.999), Instant::now());
     let full_of = [(Usual, 0..30), (Batch, 30..31), (BestEffort, 31..32)];
     for (priority, items) in full_of {
@@ -106,13 +107,13 @@ fn the_least_important_makes_room() {
     assert!(queue.make_room(Critical, LIMIT, &mut leaving));
     queue.push(Critical, None, 33, now);
     assert!(!queue.make_room(Usual, LIMIT, &mut leaving));
-    // Of its own kind the latest comer goes.
+    // Within a priority the latest arrival is evicted.
     assert!(queue.make_room(Critical, LIMIT, &mut leaving));
     assert_eq!(leaving, [(31, ShedReason::Full), (30, ShedReason::Full), (32, ShedReason::Full)]);
 }
 
 #[test]
-fn the_more_important_are_served_first_unless_others_are_owed() {
+fn queue_serves_by_priority_and_guaranteed_share() {
     let (mut queue, now) = (queue(|| 0.0), Instant::now());
     for (priority, item) in [(BestEffort, 1), (Batch, 2), (Usual, 3), (Usual, 4), (Critical, 5)] {
         queue.push(priority, None, item, now);
@@ -123,7 +124,7 @@ fn the_more_important_are_served_first_unless_others_are_owed() {
 }
 
 #[test]
-fn whoever_goes_leaves_no_gap() {
+fn queue_removes_cancelled_waiters() {
     let (mut queue, now) = (queue(|| 0.0), Instant::now());
     let [first, second, third] = [1, 2, 3].map(|item| queue.push(Usual, None, item, now));
     assert_eq!(queue.remove(second), Some(2));

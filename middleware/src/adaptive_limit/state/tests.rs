@@ -3,7 +3,7 @@ use Priority::{Batch, Critical, Default as Usual};
 
 const LIMIT: usize = 10;
 
-/// Ten places, nine for `Usual` and one for `Batch`.
+/// Ten slots: nine guaranteed to `Usual`, one to `Batch`.
 fn state() -> State<u32> {
     let config = Config {
         initial_limit: 10,
@@ -34,32 +34,33 @@ fn wait(state: &mut State<u32>, priority: Priority, count: u32, now: Instant) {
 }
 
 #[test]
-fn below_the_limit_anyone_may_use_all_of_it() {
+fn state_admits_any_priority_below_limit() {
     let mut state = state();
     assert!((0..LIMIT).all(|_| state.try_admit(Batch)));
     assert!(!state.try_admit(Usual));
 }
 
 #[test]
-fn at_the_limit_each_gets_the_share_it_can_count_on() {
+fn state_keeps_guaranteed_shares_at_limit() {
     let (mut state, now) = (state(), Instant::now());
     assert!((0..LIMIT).all(|_| state.try_admit(Batch)));
     wait(&mut state, Batch, 10, now);
     wait(&mut state, Usual, 10, now);
-    // Nine of the places that batch gives up go to those who are owed them, although batch has waited for longer.
+    // Nine of the slots that batch releases go to the priority below its guaranteed share, although
+    // batch has waited longer.
     for _ in 0..9 {
         assert_eq!(entered(state.finish(Batch, None, now)), [Usual]);
     }
-    // The tenth is batch's own, although a more important one waits.
+    // The tenth is the guaranteed share of batch, although a higher priority waits.
     assert_eq!(entered(state.finish(Batch, None, now)), [Batch]);
     assert_eq!(entered(state.finish(Usual, None, now)), [Usual]);
-    // What nobody is owed goes to whoever is there.
+    // Slots beyond the guaranteed shares go to any waiter.
     assert_eq!(entered(state.finish(Usual, None, now)), [Batch]);
     assert_eq!(state.running, [0, 8, 2, 0]);
 }
 
 #[test]
-fn nobody_overtakes_those_who_wait() {
+fn state_admits_nothing_past_the_queue() {
     let (mut state, now) = (state(), Instant::now());
     assert!((0..LIMIT).all(|_| state.try_admit(Usual)));
     wait(&mut state, Batch, 2, now);
@@ -71,7 +72,7 @@ fn nobody_overtakes_those_who_wait() {
 }
 
 #[test]
-fn callers_without_patience_say_nothing_of_the_server() {
+fn state_ignores_timeouts_below_baseline() {
     let (mut state, start) = (state(), Instant::now());
     let ms = Duration::from_millis;
     for call in 0..150 {
@@ -87,7 +88,7 @@ fn callers_without_patience_say_nothing_of_the_server() {
 }
 
 #[test]
-fn places_that_growth_adds_go_to_those_who_wait() {
+fn state_gives_added_slots_to_waiters() {
     let config = Config { initial_limit: 20, min_limit: 1, max_limit: 100, window_ms: 1, smoothing: 1.0, ..Config::default() };
     let start = Instant::now();
     let mut state = State::new(&config, || 0.999, start);
@@ -97,7 +98,7 @@ fn places_that_growth_adds_go_to_those_who_wait() {
         let sample = Sample::Completed(Duration::from_millis(1));
         entered(state.finish(Usual, Some(sample), start + Duration::from_micros(100) * call)).len()
     };
-    // The twentieth call completes a window, and four more may run.
+    // The twentieth call completes a window, and the limit grows by four.
     assert!((1..20).all(|call| leave(&mut state, call) == 1));
     assert_eq!((leave(&mut state, 20), state.limit()), (5, 24));
 }

@@ -1,4 +1,4 @@
-//! The whole layer under more than it can do, and under callers who come and go on several threads.
+//! The adaptive limit under overload, and under concurrent cancellation on several threads.
 
 use std::sync::{
     Arc,
@@ -8,13 +8,13 @@ use std::sync::{
 use super::*;
 use crate::task;
 
-/// What the pretended server does at once without any of it taking longer.
+/// Concurrency of the simulated server without added latency.
 const CAPACITY: usize = 20;
 const BASE_LATENCY: Duration = Duration::from_millis(20);
-/// What it can answer in a second.
+/// Capacity of the simulated server, requests per second.
 const MAX_RATE: u32 = 1_000;
 
-/// Counts what is under way.
+/// Decrements the number of requests in flight when dropped.
 struct InFlightGuard<'a>(&'a AtomicUsize);
 
 impl Drop for InFlightGuard<'_> {
@@ -23,7 +23,7 @@ impl Drop for InFlightGuard<'_> {
     }
 }
 
-/// Takes the longer the more is under way, as a processor that is shared does.
+/// Takes longer the more requests are in flight, like a shared processor.
 async fn work(under_way: &AtomicUsize) {
     let at_once = under_way.fetch_add(1, Relaxed) + 1;
     let _under = InFlightGuard(under_way);
@@ -38,7 +38,7 @@ struct Tally {
 }
 
 #[tokio::test(start_paused = true)]
-async fn twice_the_possible_load_costs_no_goodput_and_no_important_request() {
+async fn double_load_keeps_goodput_and_critical_requests() {
     let layer = AdaptiveLimitLayer::new(Protocol::Http, &Config::default());
     let under_way = Arc::new(AtomicUsize::new(0));
     let service = layer.layer(tower::service_fn(move |_: Request<()>| {
@@ -48,7 +48,7 @@ async fn twice_the_possible_load_costs_no_goodput_and_no_important_request() {
             answer(plain()).await
         }
     }));
-    // One in ten is critical.
+    // One in ten requests is critical.
     let tallies: Arc<[Tally; 2]> = Arc::default();
     let mut limits = Vec::new();
     let (quiet, overload, settled) = (5, 25, 10);
@@ -84,7 +84,7 @@ async fn twice_the_possible_load_costs_no_goodput_and_no_important_request() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn callers_who_come_and_go_on_many_threads_leave_nothing_behind() {
+async fn concurrent_cancellation_leaks_no_permits() {
     const CALLS: usize = 4_000;
     let layer = AdaptiveLimitLayer::new(Protocol::Http, &Config { initial_limit: 4, min_limit: 2, max_limit: 8, ..Config::default() });
     let most = Arc::new(AtomicUsize::new(0));
@@ -104,7 +104,7 @@ async fn callers_who_come_and_go_on_many_threads_leave_nothing_behind() {
     let calls = (0..CALLS).map(|call| {
         let service = service.clone();
         task::spawn(async move {
-            // Some have little patience: they are polled a few times and then dropped.
+            // Some calls are cancelled after a few polls.
             let patience = if call % 5 < 2 { 1 + call % 9 } else { usize::MAX };
             let mut call = Box::pin(service.oneshot(request(Priority::ALL[call % 4], None)));
             for _ in 0..patience {

@@ -34,7 +34,8 @@ fn token(key: &SigningKey) -> String {
     mint_user_token(&token, key, NOW.unix_timestamp()).unwrap()
 }
 
-/// Whom the handler of `method` sees behind a request with these `authorization` headers.
+/// Sends a request with these `authorization` headers; returns the subject that the handler of
+/// `method` sees.
 async fn authenticated_subject(verifier: &Arc<Verifier>, method: &'static Method, headers: &[&str]) -> Result<Option<String>, Rejection> {
     let mut request = Request::new(());
     for value in headers {
@@ -49,7 +50,7 @@ async fn authenticated_subject(verifier: &Arc<Verifier>, method: &'static Method
 }
 
 #[tokio::test]
-async fn exactly_one_bearer_token_is_needed() {
+async fn authenticate_requires_exactly_one_bearer_token() {
     let key = fresh_key();
     let verifier = verifier_with(JwksSource::fixed(vec![key.trusted().unwrap()]));
     let good = format!("Bearer {}", token(&key));
@@ -77,7 +78,7 @@ async fn exactly_one_bearer_token_is_needed() {
 }
 
 #[tokio::test]
-async fn a_public_method_asks_for_nothing_and_learns_nothing() {
+async fn public_method_ignores_tokens() {
     let key = fresh_key();
     let verifier = verifier_with(JwksSource::fixed(vec![key.trusted().unwrap()]));
     for headers in [&[][..], &["Bearer x"], &[&format!("Bearer {}", token(&key))]] {
@@ -86,12 +87,12 @@ async fn a_public_method_asks_for_nothing_and_learns_nothing() {
 }
 
 #[tokio::test]
-async fn a_request_waits_for_the_keys_of_its_token() {
+async fn request_waits_for_jwks_load() {
     let key = fresh_key();
     let path = std::env::temp_dir().join(format!("palisade-keys-{}.json", uuid::Uuid::new_v4()));
     std::fs::write(&path, serde_json::to_string(&key.public_jwks()).unwrap()).unwrap();
     let keys = JwksSource::from_file(&path);
-    assert!(keys.find_key(None, Algorithm::EdDSA).is_none(), "not read before it is needed");
+    assert!(keys.find_key(None, Algorithm::EdDSA).is_none(), "loaded before first use");
     let answer = authenticated_subject(&verifier_with(keys), &PROTECTED, &[&format!("Bearer {}", token(&key))]).await;
     std::fs::remove_file(&path).unwrap();
     assert_eq!(answer.unwrap().as_deref(), Some("alice"));

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{auth::UserToken, auth::mint_user_token, clock::SystemClock, rejection::reasons};
 
-/// A file with this text; removed when dropped.
+/// Temporary file with the given text; removed on drop.
 struct File(PathBuf);
 
 impl File {
@@ -27,7 +27,7 @@ fn error(config: &Config) -> String {
 }
 
 #[test]
-fn an_error_names_the_key() {
+fn config_error_names_setting() {
     assert!(error(&Config::default()).starts_with("auth.issuers is empty"));
     let missing = || Some(PathBuf::from("/nowhere/at/all"));
     let short = IssuerConfig { secret: Some("short".into()), ..IssuerConfig::default() };
@@ -35,21 +35,21 @@ fn an_error_names_the_key() {
     for issuer in [IssuerConfig::default(), two] {
         assert!(error(&config(issuer)).contains("auth.issuers.idp: exactly one of"));
     }
-    assert_eq!(error(&config(short)), "auth.issuers.idp: the shared secret has 5 bytes, at least 32 are needed");
+    assert_eq!(error(&config(short)), "auth.issuers.idp: the shared secret has 5 bytes, at least 32 are required");
     for (issuer, text) in [
-        (IssuerConfig { jwks_file: missing(), ..IssuerConfig::default() }, "auth.issuers.idp: /nowhere/at/all cannot be read"),
-        (IssuerConfig { public_key_file: missing(), ..IssuerConfig::default() }, "auth.issuers.idp.algorithm is needed"),
+        (IssuerConfig { jwks_file: missing(), ..IssuerConfig::default() }, "auth.issuers.idp: cannot read /nowhere/at/all"),
+        (IssuerConfig { public_key_file: missing(), ..IssuerConfig::default() }, "auth.issuers.idp.algorithm is required"),
         (IssuerConfig { jwks_url: Some("file:///keys".to_owned()), ..IssuerConfig::default() }, "auth.issuers.idp.jwks_url is not"),
     ] {
         assert!(error(&config(issuer)).starts_with(text), "{text}");
     }
     let secret = IssuerConfig { secret: Some("x".repeat(32).into()), ..IssuerConfig::default() };
     let revoking = Config { revocations_file: missing(), ..config(secret) };
-    assert_eq!(error(&revoking), "auth.revocations_file: /nowhere/at/all cannot be read");
+    assert_eq!(error(&revoking), "auth.revocations_file: cannot read /nowhere/at/all");
 }
 
 #[tokio::test]
-async fn files_of_keys_and_of_revocations_are_read() {
+async fn config_loads_jwks_and_revocation_files() {
     let key = SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap();
     let keys = File::new(&serde_json::to_string(&key.public_jwks()).unwrap());
     let revoked = File::new("sub mallory\n");
@@ -70,5 +70,5 @@ async fn files_of_keys_and_of_revocations_are_read() {
     };
     assert_eq!(verifier.verify(&token("alice")).await.unwrap().subject, "alice");
     let refused = verifier.verify(&token("mallory")).await.unwrap_err();
-    assert_eq!((refused.reason(), refused.detail()), (&reasons::UNAUTHENTICATED, "the token was revoked"));
+    assert_eq!((refused.reason(), refused.detail()), (&reasons::UNAUTHENTICATED, "the token is revoked"));
 }

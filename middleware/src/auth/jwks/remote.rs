@@ -1,4 +1,4 @@
-//! A key set at an address.
+//! JWKS fetched over HTTP.
 
 use std::{fmt, time::Duration};
 
@@ -15,38 +15,39 @@ use crate::{
     retry,
 };
 
-/// How long one read may take.
+/// Time limit of one refresh, including retries.
 pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
-/// A key set is small.
+/// Maximum size of a JWKS, bytes.
 pub(super) const MAX_BYTES: usize = 256 * 1024;
 
-/// Whom to ask, and for what.
+/// HTTP client and path of a JWKS.
 pub(super) struct Remote {
     client: HttpClient,
     path: Uri,
 }
 
 impl fmt::Debug for Remote {
-    /// Without what is secret of an address: credentials and a query.
+    /// Omits credentials and query, which may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, {}", self.client.breaker().name(), self.path.path())
     }
 }
 
 impl Remote {
-    /// The key set of the issuer `name` at `url`.
+    /// Creates the client for the JWKS of issuer `name` at `url`.
     pub(super) fn new(name: &str, url: &Url) -> Result<Self, InvalidConfig> {
         let path = match url.query() {
             Some(query) => format!("{}?{query}", url.path()),
             None => url.path().to_owned(),
         };
         let path = path.parse::<PathAndQuery>().map_err(|_| InvalidConfig::Origin(url.scheme().to_owned()))?;
-        // Names of targets live as long as the process. So do the issuers that it believes, which are few.
+        // Leaked, because target names are static. There are few issuers, and they live as long as
+        // the process.
         let client = client::http(name.to_owned().leak(), url, &config(), reqwest::Client::builder())?;
         Ok(Self { client, path: path.into() })
     }
 
-    /// What is there, with the status OK and of bounded size.
+    /// Fetches the response body. Fails unless the status is 200 and the size within [`MAX_BYTES`].
     pub(super) async fn fetch(&self) -> Result<Vec<u8>, ReadError> {
         let mut request = Request::new(Bytes::new());
         *request.uri_mut() = self.path.clone();
@@ -66,31 +67,36 @@ impl Remote {
     }
 }
 
-/// Neither retries nor the breaker may keep a set that was never read from being asked for each second, as its callers are told.
+/// Retry and breaker settings that still allow one refresh per second of a set that was never
+/// loaded, as promised to callers by `retry-after`.
 fn config() -> HttpConfig {
     let timeout_ms = u64::try_from(FETCH_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
     HttpConfig {
-        // A slow issuer has all the time there is: only what fails faster is tried again.
+        // A slow issuer may use the whole time limit. Only quicker failures are retried.
         connect_timeout_ms: timeout_ms,
         attempt_timeout_ms: timeout_ms,
         call_timeout_ms: timeout_ms,
-        // Whoever comes meanwhile waits for the read that is under way.
+        // Concurrent callers wait for the refresh in progress.
         max_in_flight: 1,
         circuit_breaker: circuit_breaker::Config {
-            // Reached by the second read of a set that was never read. Later reads are further apart than the window is long.
+            // Reached by the second refresh of a set that was never loaded. Later refreshes are
+            // further apart than the window is long.
             min_calls: 5,
-            // Longer than the pause before a second attempt, so that a read of an issuer that is down is one attempt; and over before the
-            // next read is due, whatever the issuer itself would have us wait.
+            // Longer than the retry backoff, so that a refresh makes one attempt while the issuer
+            // is down. Shorter than the refresh interval, and independent of the issuer's
+            // `retry-after`.
             open_ms: 100,
             max_open_ms: 100,
             max_retry_after_ms: 0,
             probes: 1,
-            // One that hangs has used all the time, and left none for an attempt that there would be to prevent; but the next read is due
-            // at once.
+            // Timeouts do not count as failures: a hanging attempt uses the whole time limit and
+            // leaves no time for a retry that the breaker could prevent, and the next refresh is
+            // due at once.
             min_failure_timeout_ms: timeout_ms + 1,
             ..circuit_breaker::Config::default()
         },
-        // Reads are too rare to earn tokens back within hours, and bound what an issuer is asked by themselves.
+        // Effectively unlimited. Refreshes are too rare to earn tokens back within hours, and their
+        // interval already limits the load on the issuer.
         retry: retry::Config { tokens: 1_000_000, ..retry::Config::default() },
     }
 }

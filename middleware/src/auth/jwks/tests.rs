@@ -18,15 +18,15 @@ use crate::{
 
 const NOW: time::OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
 
-/// An address that publishes keys, as they are told to.
+/// JWKS server with a configurable response.
 #[derive(Clone)]
 struct JwksServer {
     url: reqwest::Url,
     response: Arc<parking_lot::Mutex<(StatusCode, String)>>,
-    /// Each answer takes one.
+    /// Each response takes a permit.
     permits: Arc<Semaphore>,
     hits: Arc<AtomicUsize>,
-    /// So many answers are a 503 that asks to stay away for so many seconds.
+    /// Number of responses that are 503 with `retry-after: retry_after_seconds`.
     unavailable_responses: Arc<AtomicUsize>,
     retry_after_seconds: Arc<AtomicUsize>,
 }
@@ -36,8 +36,14 @@ impl JwksServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/keys", listener.local_addr().unwrap()).parse().unwrap();
         let answers = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        let publisher =
-            Self { url, response: Arc::default(), permits: answers, hits: Arc::default(), unavailable_responses: Arc::default(), retry_after_seconds: Arc::default() };
+        let publisher = Self {
+            url,
+            response: Arc::default(),
+            permits: answers,
+            hits: Arc::default(),
+            unavailable_responses: Arc::default(),
+            retry_after_seconds: Arc::default(),
+        };
         let state = publisher.clone();
         let keys = get(async move || {
             state.hits.fetch_add(1, Ordering::SeqCst);
@@ -92,7 +98,7 @@ fn fresh_key() -> SigningKey {
     SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap()
 }
 
-/// No two are alike.
+/// Signs a unique token.
 fn token(key: &SigningKey) -> String {
     let token = UserToken {
         subject: "alice".to_owned(),
@@ -108,7 +114,7 @@ async fn rejection_reason(verifier: &Arc<Verifier>, key: &SigningKey) -> &'stati
     verifier.verify(&token(key)).await.unwrap_err().reason()
 }
 
-/// Time goes by with a stopped clock, and then runs again: sockets do not know of ours.
+/// Advances the paused clock, then resumes it, because socket I/O needs real time.
 async fn advance(by: Duration) {
     tokio::time::pause();
     tokio::time::advance(by).await;
@@ -116,7 +122,7 @@ async fn advance(by: Duration) {
 }
 
 #[tokio::test]
-async fn whoever_comes_at_once_shares_one_read() {
+async fn concurrent_callers_share_one_refresh() {
     let publisher = JwksServer::start().await;
     let key = fresh_key();
     publisher.publish(&key);
@@ -128,7 +134,7 @@ async fn whoever_comes_at_once_shares_one_read() {
 }
 
 #[tokio::test]
-async fn a_flood_of_unknown_keys_is_one_read_in_half_a_minute() {
+async fn unknown_keys_cause_one_refresh_per_interval() {
     let publisher = JwksServer::start().await;
     let (key, rotated) = (fresh_key(), fresh_key());
     publisher.publish(&key);
@@ -137,10 +143,10 @@ async fn a_flood_of_unknown_keys_is_one_read_in_half_a_minute() {
     for _ in 0..100 {
         assert_eq!(rejection_reason(&verifier, &fresh_key()).await, &reasons::UNAUTHENTICATED);
     }
-    assert_eq!(publisher.hits(), 1, "what was read a moment ago is not read again");
+    assert_eq!(publisher.hits(), 1, "a recent set is not refreshed");
     publisher.publish(&rotated);
     advance(MIN_REFRESH).await;
-    verifier.verify(&token(&rotated)).await.expect("a new key within one read");
+    verifier.verify(&token(&rotated)).await.expect("a new key after one refresh");
     for _ in 0..100 {
         assert_eq!(rejection_reason(&verifier, &fresh_key()).await, &reasons::UNAUTHENTICATED);
     }
@@ -148,7 +154,7 @@ async fn a_flood_of_unknown_keys_is_one_read_in_half_a_minute() {
 }
 
 #[tokio::test]
-async fn a_caller_who_goes_away_does_not_take_the_read_with_him() {
+async fn refresh_survives_cancelled_caller() {
     let publisher = JwksServer::start().await;
     let key = fresh_key();
     publisher.publish(&key);
@@ -164,12 +170,12 @@ async fn a_caller_who_goes_away_does_not_take_the_read_with_him() {
     impatient.abort();
     assert!(impatient.await.unwrap_err().is_cancelled());
     publisher.permits.add_permits(1);
-    verifier.verify(&token(&key)).await.expect("the read that he began");
+    verifier.verify(&token(&key)).await.expect("the refresh started by the aborted caller");
     assert_eq!(publisher.hits(), 1);
 }
 
 #[tokio::test]
-async fn old_keys_stay_whatever_the_address_answers() {
+async fn failed_refresh_keeps_old_keys() {
     let publisher = JwksServer::start().await;
     let (key, rotated) = (fresh_key(), fresh_key());
     publisher.publish(&key);
@@ -187,12 +193,12 @@ async fn old_keys_stay_whatever_the_address_answers() {
         advance(MIN_REFRESH).await;
         assert_eq!(rejection_reason(&verifier, &rotated).await, &reasons::UNAUTHENTICATED, "{status}");
         assert_eq!(publisher.hits(), hits);
-        verifier.verify(&token(&key)).await.expect("an old key");
+        verifier.verify(&token(&key)).await.expect("the old key stays valid");
     }
 }
 
 #[tokio::test]
-async fn a_withdrawn_key_is_gone_once_the_set_is_old_though_every_token_names_it() {
+async fn withdrawn_key_rejected_after_max_age() {
     let publisher = JwksServer::start().await;
     let (key, rotated) = (fresh_key(), fresh_key());
     publisher.publish(&key);
@@ -201,7 +207,7 @@ async fn a_withdrawn_key_is_gone_once_the_set_is_old_though_every_token_names_it
     verifier.verify(&cached).await.unwrap();
     publisher.publish(&rotated);
     advance(MAX_AGE + Duration::from_secs(1)).await;
-    // This one is still believed, and has the set read behind its back.
+    // Still accepted; starts a refresh in the background.
     verifier.verify(&token(&key)).await.unwrap();
     while verifier.verify(&cached).await.is_ok() {
         tokio::task::yield_now().await;
@@ -210,7 +216,7 @@ async fn a_withdrawn_key_is_gone_once_the_set_is_old_though_every_token_names_it
 }
 
 #[tokio::test]
-async fn a_read_that_fails_is_tried_again_at_once() {
+async fn failed_fetch_is_retried() {
     let publisher = JwksServer::start().await;
     let key = fresh_key();
     publisher.publish(&key);
@@ -220,17 +226,18 @@ async fn a_read_that_fails_is_tried_again_at_once() {
 }
 
 #[tokio::test]
-async fn a_read_has_its_own_time_whoever_asks_for_it() {
+async fn refresh_ignores_caller_deadline() {
     let publisher = JwksServer::start().await;
     let key = fresh_key();
     publisher.publish(&key);
     let (verifier, token) = (publisher.verifier(), token(&key));
-    context::scope(Context::background().with_deadline(Instant::now()), verifier.verify(&token)).await.expect("the key set was read");
+    context::scope(Context::background().with_deadline(Instant::now()), verifier.verify(&token)).await.expect("the JWKS is refreshed");
 }
 
-/// As long as there is no key nobody gets in: the breaker may spare the issuer attempts, but no read.
+/// Without a key every request is rejected: the breaker may save attempts, but must not prevent a
+/// refresh.
 #[tokio::test]
-async fn a_set_that_was_never_read_is_asked_for_each_second_though_the_issuer_is_unwell() {
+async fn missing_set_fetched_every_second_despite_breaker() {
     for stay_away in [0, 30] {
         let publisher = JwksServer::start().await;
         let key = fresh_key();
@@ -241,18 +248,18 @@ async fn a_set_that_was_never_read_is_asked_for_each_second_though_the_issuer_is
             let before = publisher.hits();
             assert_eq!(rejection_reason(&verifier, &key).await, &reasons::UPSTREAM_UNAVAILABLE);
             let attempts = publisher.hits() - before;
-            assert!((1..=3).contains(&attempts), "read {read}: {attempts} attempts");
-            assert!(read <= 2 || attempts == 1, "read {read}: the breaker prevents {attempts} attempts");
+            assert!((1..=3).contains(&attempts), "refresh {read}: {attempts} attempts");
+            assert!(read <= 2 || attempts == 1, "refresh {read}: {attempts} attempts in spite of the breaker");
             advance(MIN_FIRST_REFRESH).await;
         }
         publisher.respond_unavailable(0, 0);
-        verifier.verify(&token(&key)).await.expect("the issuer is well again");
+        verifier.verify(&token(&key)).await.expect("the issuer has recovered");
     }
 }
 
-/// The clock stands still here, so that it jumps to the timeout: nothing else can happen.
+/// The paused clock jumps to the timeout, because no other event is pending.
 #[tokio::test(start_paused = true)]
-async fn without_any_key_nothing_is_said_of_a_token_and_the_next_try_is_soon() {
+async fn missing_set_rejects_as_unavailable_and_retries() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/keys", listener.local_addr().unwrap()).parse().unwrap();
     let keys = JwksSource::from_url("idp", &url).unwrap();
@@ -266,6 +273,10 @@ async fn without_any_key_nothing_is_said_of_a_token_and_the_next_try_is_soon() {
     for read in 2..=8 {
         let started = Instant::now();
         verifier.verify(&token(&fresh_key())).await.unwrap_err();
-        assert!(started.elapsed() + Duration::from_millis(10) >= FETCH_TIMEOUT, "read {read} was not made: {:?}", started.elapsed());
+        assert!(
+            started.elapsed() + Duration::from_millis(10) >= FETCH_TIMEOUT,
+            "refresh {read} was not attempted: {:?}",
+            started.elapsed()
+        );
     }
 }

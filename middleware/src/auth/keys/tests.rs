@@ -13,7 +13,7 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
 }
 
-/// An RSA key, and its public half in PEM.
+/// Generates an RSA key; returns it with its public key in PEM.
 fn rsa() -> (EncodingKey, String) {
     install_crypto();
     let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap();
@@ -44,7 +44,8 @@ fn read(keys: &[Value]) -> Result<Vec<TrustedKey>, KeyError> {
     TrustedKey::from_jwks(json!({ "keys": keys }).to_string().as_bytes())
 }
 
-/// Whether `key` takes what `signer` signed with `algorithm`, asked as the verifier asks.
+/// Returns whether `key` verifies a token of `signer` with `algorithm`, with the settings of the
+/// verifier.
 fn verifies(key: &TrustedKey, signer: &EncodingKey, algorithm: Algorithm) -> bool {
     let Ok(token) = jsonwebtoken::encode(&Header::new(algorithm), &json!({}), signer) else { return false };
     let mut validation = Validation::new(key.algorithm);
@@ -54,9 +55,9 @@ fn verifies(key: &TrustedKey, signer: &EncodingKey, algorithm: Algorithm) -> boo
 }
 
 #[test]
-fn a_pem_key_takes_its_own_algorithm_and_no_other() {
+fn pem_key_verifies_only_its_algorithm() {
     let (signer, public) = rsa();
-    // The classic: a public key, which everybody has, used as a shared secret.
+    // Algorithm confusion: the public key used as an HMAC secret.
     let forger = EncodingKey::from_secret(public.as_bytes());
     for algorithm in [Algorithm::RS256, Algorithm::PS256] {
         let key = TrustedKey::from_pem(public.as_bytes(), algorithm).unwrap();
@@ -73,12 +74,12 @@ fn a_pem_key_takes_its_own_algorithm_and_no_other() {
 }
 
 #[test]
-fn the_type_of_a_jwk_is_its_algorithm() {
+fn jwk_type_determines_algorithm() {
     let ((rsa, _), ec, ed) = (rsa(), ec(), SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap().encoding);
     let undeclared = json!({"alg": null, "use": null});
     for (signer, algorithm) in [(&rsa, Algorithm::RS256), (&ec, Algorithm::ES256), (&ed, Algorithm::EdDSA)] {
         let [key] = read(&[jwk(signer, algorithm, &undeclared)]).unwrap().try_into().unwrap();
-        assert_eq!(key.algorithm, algorithm, "what does not say is what its type says");
+        assert_eq!(key.algorithm, algorithm, "the type implies the algorithm");
         assert!(verifies(&key, signer, algorithm));
     }
     let [key] = read(&[jwk(&rsa, Algorithm::PS256, &json!({"alg": "PS256"}))]).unwrap().try_into().unwrap();
@@ -86,7 +87,7 @@ fn the_type_of_a_jwk_is_its_algorithm() {
 }
 
 #[test]
-fn keys_of_a_set_that_are_not_for_us_are_left_out() {
+fn jwks_skips_unsupported_keys() {
     let ((rsa, _), ec) = (rsa(), ec());
     let foreign = [
         json!({"kty": "oct", "k": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"}),
@@ -108,7 +109,7 @@ fn keys_of_a_set_that_are_not_for_us_are_left_out() {
 }
 
 #[test]
-fn a_secret_has_32_bytes() {
+fn secret_requires_32_bytes() {
     assert!(matches!(TrustedKey::from_secret(&"x".repeat(31).into()), Err(KeyError::ShortSecret(31))));
     assert!(TrustedKey::from_secret(&"x".repeat(32).into()).is_ok());
 }

@@ -1,4 +1,4 @@
-//! What a revocation file says.
+//! Parsed revocation list.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,12 +8,12 @@ use crate::auth::Principal;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct RevocationList {
     tokens: HashSet<String>,
-    /// Tokens of the subject that were issued before this are revoked, in seconds since 1970.
+    /// Cutoff per subject, seconds since 1970: tokens issued earlier are revoked.
     subjects: HashMap<String, i64>,
 }
 
 impl RevocationList {
-    /// The list, and the numbers of the lines that mean nothing.
+    /// Parses `text`. Returns the list and the numbers of invalid lines.
     pub(super) fn parse(text: &str) -> (Self, Vec<usize>) {
         let (mut list, mut bad) = (Self::default(), Vec::new());
         for (number, line) in (1..).zip(text.lines().map(str::trim)) {
@@ -24,7 +24,7 @@ impl RevocationList {
         (list, bad)
     }
 
-    /// `None` if the line means nothing.
+    /// Adds one line. Returns `None` if it is invalid.
     fn add(&mut self, line: &str) -> Option<()> {
         let (kind, value) = split_first_word(line)?;
         match kind {
@@ -41,27 +41,27 @@ impl RevocationList {
         Some(())
     }
 
-    /// Of two lines for one subject the one that refuses more counts.
+    /// Revokes tokens of `subject` issued before `before`. The latest cutoff per subject wins.
     fn revoke_before(&mut self, subject: &str, before: i64) {
         let cutoff = self.subjects.entry(subject.to_owned()).or_insert(before);
         *cutoff = before.max(*cutoff);
     }
 
-    /// Whether the token that says this is on the list.
+    /// Returns whether the token of `principal` is revoked.
     pub(super) fn contains(&self, principal: &Principal) -> bool {
         let token = principal.token_id.as_ref().is_some_and(|id| self.tokens.contains(id));
-        // A token that does not say when it was issued may be older.
+        // A token without `iat` may predate any cutoff.
         let issued = principal.issued_at.unwrap_or(i64::MIN);
         token || self.subjects.get(&principal.subject).is_some_and(|before| *before == i64::MAX || issued < *before)
     }
 
-    /// How many lines it has.
+    /// Number of entries.
     pub(super) fn len(&self) -> usize {
         self.tokens.len() + self.subjects.len()
     }
 }
 
-/// A word, and what follows it.
+/// Splits off the first word. Returns `None` if nothing follows.
 fn split_first_word(text: &str) -> Option<(&str, &str)> {
     text.split_once([' ', '\t']).map(|(word, rest)| (word, rest.trim_start())).filter(|(_, rest)| !rest.is_empty())
 }
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_line_revokes_what_it_says_and_no_more() {
+    fn list_matches_each_kind_of_entry() {
         let text = "# left\n\n  sub mallory \njti\t7\nsub-before 100 alice\r\nsub-before 50 alice\nsub two words\n";
         let (list, bad) = RevocationList::parse(text);
         assert_eq!(bad, Vec::<usize>::new());
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_mean_nothing_are_told_and_the_others_count() {
+    fn list_reports_invalid_lines_and_keeps_others() {
         let (list, bad) = RevocationList::parse("mallory\njti\nsub \nsub-before soon alice\nsub-before 5\nJTI 7\njti 8\n");
         assert_eq!(bad, [1, 2, 3, 4, 5, 6]);
         assert!(list.contains(&principal("x", Some("8"), None)));

@@ -25,16 +25,16 @@ fn revoked(revocations: &RevocationFile, subject: &str) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_changed_file_is_heeded_within_a_second() {
+async fn changed_file_reloaded_within_a_second() {
     let file = File::new("sub mallory\n");
     let revocations = RevocationFile::open(&file.0).unwrap();
     assert!(revoked(&revocations, "mallory"));
     file.write("sub mallory\nsub alice\n");
-    assert!(!revoked(&revocations, "alice"), "not looked at for every request");
+    assert!(!revoked(&revocations, "alice"), "checked at most once per second");
     tokio::time::advance(RELOAD_INTERVAL).await;
     assert!(revoked(&revocations, "alice"));
     assert!(revoked(&revocations, "mallory"));
-    // A new file of the same length, in its place.
+    // Replaced by a file of the same length.
     let other = File::new("sub mallory\nsub carol\n");
     fs::rename(&other.0, &file.0).unwrap();
     tokio::time::advance(RELOAD_INTERVAL).await;
@@ -43,7 +43,7 @@ async fn a_changed_file_is_heeded_within_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_good_list_stays_while_the_file_is_gone() {
+async fn missing_file_keeps_last_list() {
     let file = File::new("sub mallory\n");
     let revocations = RevocationFile::open(&file.0).unwrap();
     fs::remove_file(&file.0).unwrap();
@@ -56,11 +56,11 @@ async fn the_last_good_list_stays_while_the_file_is_gone() {
     assert!(revoked(&revocations, "alice"));
     file.write("sub bob\nnonsense\n");
     tokio::time::advance(RELOAD_INTERVAL).await;
-    assert!(revoked(&revocations, "bob"), "a slip of the pen does not bring anybody back");
+    assert!(revoked(&revocations, "bob"), "an invalid line does not disable the valid ones");
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_told_at_the_start() {
+fn open_rejects_invalid_file() {
     let file = File::new("sub alice\nalice\n");
     assert!(matches!(RevocationFile::open(&file.0), Err(RevocationError::Lines(_, lines)) if lines == [2]));
     file.write(&"#".repeat(1024 * 1024 + 1));
@@ -70,7 +70,7 @@ fn a_file_that_cannot_be_used_is_told_at_the_start() {
 }
 
 #[tokio::test]
-async fn work_that_a_service_does_for_a_revoked_subject_goes_on() {
+async fn internal_token_of_revoked_subject_accepted() {
     let file = File::new("sub mallory\n");
     let revocations = RevocationFile::open(&file.0).unwrap();
     let mut principal = Principal::on_behalf_of("mallory");

@@ -49,7 +49,7 @@ fn claims(changes: &Value) -> Value {
     claims
 }
 
-/// A token with this header and these claims, signed as `idp`.
+/// Encodes a token with this header and these claims, signed as `idp`.
 fn token(header: &Value, claims: &Value) -> String {
     let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let message = format!("{}.{}", encode(header), encode(claims));
@@ -62,7 +62,7 @@ fn header() -> Value {
 }
 
 #[tokio::test]
-async fn a_good_token_tells_who_asks() {
+async fn valid_token_yields_principal() {
     let principal = fixture().verifier.verify(&token(&header(), &claims(&json!({"scp": ["c:read"]})))).await.unwrap();
     assert_eq!(principal.subject, "alice");
     assert_eq!(principal.scopes.iter().map(String::as_str).collect::<Vec<_>>(), ["a:read", "b:write", "c:read"]);
@@ -70,7 +70,7 @@ async fn a_good_token_tells_who_asks() {
 }
 
 #[tokio::test]
-async fn claims_that_break_the_profile_are_refused() {
+async fn verifier_rejects_invalid_claims() {
     let now = NOW.unix_timestamp();
     let bad = [
         json!({"iss": "absent"}),
@@ -110,7 +110,7 @@ async fn claims_that_break_the_profile_are_refused() {
 }
 
 #[tokio::test]
-async fn headers_that_break_the_profile_are_refused() {
+async fn verifier_rejects_invalid_headers() {
     let bad = [
         json!({"alg": "none"}),
         json!({"alg": "HS256"}),
@@ -134,7 +134,7 @@ async fn headers_that_break_the_profile_are_refused() {
 }
 
 #[tokio::test]
-async fn tokens_of_the_wrong_shape_are_refused() {
+async fn verifier_rejects_malformed_tokens() {
     let fixture = fixture();
     let good = token(&header(), &claims(&json!({})));
     let (message, signature) = good.rsplit_once('.').unwrap();
@@ -158,7 +158,7 @@ async fn tokens_of_the_wrong_shape_are_refused() {
 }
 
 #[tokio::test]
-async fn a_token_of_8_kib_passes_and_a_longer_one_does_not() {
+async fn verifier_limits_token_length_to_8_kib() {
     let fixture = fixture();
     let of_size = |bytes: usize| {
         let padded = |padding: usize| token(&header(), &claims(&json!({"padding": "x".repeat(padding)})));
@@ -171,7 +171,7 @@ async fn a_token_of_8_kib_passes_and_a_longer_one_does_not() {
 }
 
 #[tokio::test]
-async fn a_claim_that_is_there_twice_is_none() {
+async fn verifier_rejects_duplicate_claims() {
     let fixture = fixture();
     let payload = claims(&json!({})).to_string();
     let twice = payload.replacen('{', r#"{"sub":"mallory","#, 1);
@@ -184,7 +184,7 @@ async fn a_claim_that_is_there_twice_is_none() {
 }
 
 #[tokio::test]
-async fn the_cache_believes_for_a_minute_at_most_and_knows_the_whole_token() {
+async fn cache_entry_expires_and_covers_signature() {
     let fixture = fixture();
     let now = NOW.unix_timestamp();
     for (exp, until) in [(now + 300, now + 60), (now + 10, now + 10)] {
@@ -198,7 +198,7 @@ async fn the_cache_believes_for_a_minute_at_most_and_knows_the_whole_token() {
 }
 
 #[tokio::test]
-async fn the_cache_is_bounded() {
+async fn verifier_cache_is_bounded() {
     let fixture = fixture();
     for number in 0..CACHED_TOKENS + 500 {
         fixture.verifier.verify(&token(&header(), &claims(&json!({"jti": number.to_string()})))).await.unwrap();
@@ -207,7 +207,7 @@ async fn the_cache_is_bounded() {
     assert!(fixture.verifier.cache.entry_count() <= CACHED_TOKENS);
 }
 
-/// Revokes whatever is put into it.
+/// Revokes the listed subjects.
 #[derive(Debug, Default)]
 struct FakeRevocations(parking_lot::Mutex<Vec<String>>);
 
@@ -218,7 +218,7 @@ impl Revocations for FakeRevocations {
 }
 
 #[tokio::test]
-async fn a_revoked_token_is_refused_at_once_though_it_is_cached() {
+async fn verifier_rejects_cached_revoked_token() {
     let revoked = Arc::new(FakeRevocations::default());
     let Fixture { verifier, .. } = fixture();
     let verifier = Arc::new(Arc::into_inner(verifier).unwrap().with_revocations(revoked.clone()));
@@ -226,7 +226,7 @@ async fn a_revoked_token_is_refused_at_once_though_it_is_cached() {
     verifier.verify(&token).await.unwrap();
     revoked.0.lock().push("alice".to_owned());
     let refused = verifier.verify(&token).await.unwrap_err();
-    assert_eq!((refused.reason(), refused.detail()), (&reasons::UNAUTHENTICATED, "the token was revoked"));
+    assert_eq!((refused.reason(), refused.detail()), (&reasons::UNAUTHENTICATED, "the token is revoked"));
     let challenge = refused.headers().iter().find(|(name, _)| name == http::header::WWW_AUTHENTICATE).unwrap();
     assert!(challenge.1.to_str().unwrap().contains("error=\"invalid_token\""));
     revoked.0.lock().clear();
@@ -234,7 +234,7 @@ async fn a_revoked_token_is_refused_at_once_though_it_is_cached() {
 }
 
 #[tokio::test]
-async fn a_token_dies_at_its_end_even_in_the_cache() {
+async fn verifier_rejects_cached_expired_token() {
     let fixture = fixture();
     let token = token(&header(), &claims(&json!({})));
     fixture.verifier.verify(&token).await.unwrap();
@@ -245,7 +245,7 @@ async fn a_token_dies_at_its_end_even_in_the_cache() {
 }
 
 #[tokio::test]
-async fn a_public_key_is_no_shared_secret() {
+async fn verifier_rejects_public_key_as_hmac_secret() {
     let fixture = fixture();
     let public = serde_json::to_string(fixture.service.public_jwk()).unwrap();
     let mut header = Header::new(Algorithm::HS256);
@@ -257,7 +257,7 @@ async fn a_public_key_is_no_shared_secret() {
 }
 
 #[tokio::test]
-async fn internal_tokens_are_short_and_name_their_maker() {
+async fn internal_token_requires_short_lifetime_and_actor() {
     let fixture = fixture();
     let now = NOW.unix_timestamp();
     let sign = |typ: &str, changes: Value| {
@@ -281,7 +281,7 @@ async fn internal_tokens_are_short_and_name_their_maker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rotated_key_is_found_by_asking_again_and_the_old_one_is_gone() {
+async fn rotated_key_replaces_old_one_after_refresh() {
     let fresh = || SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap();
     let (old, new) = (fresh(), fresh());
     let path = std::env::temp_dir().join(format!("palisade-jwks-{}.json", uuid::Uuid::new_v4()));
@@ -299,18 +299,18 @@ async fn a_rotated_key_is_found_by_asking_again_and_the_old_one_is_gone() {
     let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))));
 
     let unread = verifier.verify(&sign(&old)).await.unwrap_err();
-    assert_eq!(unread.reason(), &reasons::UPSTREAM_UNAVAILABLE, "without a key nothing can be said of a token");
+    assert_eq!(unread.reason(), &reasons::UPSTREAM_UNAVAILABLE, "a token cannot be rejected before a set was loaded");
     publish(&old);
     tokio::time::advance(Duration::from_secs(1)).await;
     verifier.verify(&sign(&old)).await.unwrap();
 
     publish(&new);
-    assert_eq!(verifier.verify(&sign(&new)).await.unwrap_err().reason(), &reasons::UNAUTHENTICATED, "asked a moment ago");
+    assert_eq!(verifier.verify(&sign(&new)).await.unwrap_err().reason(), &reasons::UNAUTHENTICATED, "the last refresh is too recent");
     tokio::time::advance(Duration::from_secs(30)).await;
     verifier.verify(&sign(&new)).await.unwrap();
-    assert!(verifier.verify(&sign(&old)).await.is_err(), "a cached token of a withdrawn key");
+    assert!(verifier.verify(&sign(&old)).await.is_err(), "a cached token is invalid after its key was withdrawn");
 
     std::fs::remove_file(&path).unwrap();
     tokio::time::advance(Duration::from_mins(10)).await;
-    verifier.verify(&sign(&new)).await.expect("the last good set stays");
+    verifier.verify(&sign(&new)).await.expect("the last loaded set stays in use");
 }

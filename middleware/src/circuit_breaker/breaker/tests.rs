@@ -24,14 +24,14 @@ fn half_open() -> (Arc<Breaker>, Permit) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_permit_that_is_dropped_gives_its_slot_back_and_records_nothing() {
+async fn dropped_permit_returns_slot_and_records_nothing() {
     let (breaker, probe) = half_open();
     drop(probe);
     assert!(breaker.acquire(Instant::now(), None).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_permit_that_is_dropped_after_the_deadline_is_a_failure() {
+async fn permit_dropped_after_deadline_is_a_failure() {
     let breaker = breaker(&Config::default());
     let permit = breaker.acquire(Instant::now(), Some(Instant::now() + SECOND)).unwrap();
     tokio::time::advance(SECOND).await;
@@ -40,7 +40,7 @@ async fn a_permit_that_is_dropped_after_the_deadline_is_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_permit_that_is_dropped_when_it_was_slow_is_slow_but_no_failure() {
+async fn slow_dropped_permit_is_slow_but_no_failure() {
     let breaker = breaker(&Config { slow_call_ms: 100, min_calls: 1, slow_rate: 1.0, ..Config::default() });
     let permit = breaker.acquire(Instant::now(), None).unwrap();
     tokio::time::advance(SECOND).await;
@@ -50,7 +50,7 @@ async fn a_permit_that_is_dropped_when_it_was_slow_is_slow_but_no_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_below_is_a_failure() {
+async fn panic_in_call_is_a_failure() {
     let (breaker, probe) = half_open();
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         let _probe = probe;
@@ -61,7 +61,7 @@ async fn a_panic_below_is_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_counts_only_if_the_call_had_time_enough() {
+async fn timeout_counts_only_with_enough_time() {
     for (millis, state) in [(3, State::Closed), (2_000, State::Open)] {
         let breaker = breaker(&Config::default());
         let now = Instant::now();
@@ -72,14 +72,14 @@ async fn a_timeout_counts_only_if_the_call_had_time_enough() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_target_that_cannot_even_be_tried_has_failed() {
+async fn connect_backoff_is_a_failure() {
     let breaker = breaker(&Config::default());
     breaker.acquire(Instant::now(), None).unwrap().report(Classification::ConnectBackoff, None, Instant::now());
     assert_eq!(breaker.handle().state(), State::Open);
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_the_wait_for_the_head_is_slow() {
+async fn only_time_to_head_makes_a_call_slow() {
     let breaker = breaker(&Config { slow_call_ms: 100, ..Config::default() });
     let permit = breaker.acquire(Instant::now(), None).unwrap().headers_received(Instant::now());
     tokio::time::advance(SECOND).await;
@@ -89,7 +89,7 @@ async fn only_the_wait_for_the_head_is_slow() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_result_of_an_earlier_epoch_is_ignored() {
+async fn result_of_earlier_epoch_is_ignored() {
     let breaker = breaker(&Config::default());
     let straggler = breaker.acquire(Instant::now(), None).unwrap();
     let handle = BreakerHandle(breaker.clone());
@@ -101,7 +101,7 @@ async fn a_result_of_an_earlier_epoch_is_ignored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn never_lets_more_probes_through_than_allowed_under_contention() {
+async fn breaker_admits_no_excess_probes_under_contention() {
     let breaker = Breaker::new("products", &Config { probes: 5, ..Config::default() });
     BreakerHandle(breaker.clone()).open_for(Duration::ZERO);
     let now = Instant::now();
@@ -123,16 +123,16 @@ async fn never_lets_more_probes_through_than_allowed_under_contention() {
     assert_eq!(BreakerHandle(breaker).state(), State::Closed);
 }
 
-/// Half-open for ever: every call that is let through is a probe, and none of them succeeds.
+/// Permanently half-open: every admitted call is a probe, and none succeeds.
 #[test]
-fn slots_are_neither_lost_nor_multiplied_while_rounds_begin_and_end() {
+fn probe_slots_are_conserved_across_rounds() {
     const PROBES: u32 = 3;
     const DAY_MS: u64 = 86_400_000;
     let config =
         Config { probes: PROBES, failure_rate: 1.0, open_ms: 1, max_open_ms: 1, half_open_timeout_ms: DAY_MS, ..Config::default() };
     let breaker = Breaker::new("products", &config);
     let (start, ticks) = (Instant::now(), AtomicU32::new(0));
-    // Longer than the breaker is ever open.
+    // Longer than the open time of the breaker.
     let now = || start + Duration::from_millis(2) * ticks.fetch_add(1, Ordering::Relaxed);
     let open = || breaker.with(|machine| machine.open_for(Duration::ZERO, now()));
     open();
@@ -144,9 +144,10 @@ fn slots_are_neither_lost_nor_multiplied_while_rounds_begin_and_end() {
                 let mut last = 0;
                 for round in 0..3_000 {
                     let Ok(permit) = breaker.acquire(now(), None) else { continue };
-                    assert!(permit.epoch >= last, "an epoch came back");
+                    assert!(permit.epoch >= last, "epoch decreased");
                     last = permit.epoch;
-                    // Counted late and uncounted early, so that a race in this test cannot look like one in the breaker.
+                    // Counted late and uncounted early, so that a race in this test cannot look
+                    // like one in the breaker.
                     let mut slots = taken.lock();
                     let slots_taken = slots.entry(permit.epoch).or_default();
                     *slots_taken += 1;
@@ -170,11 +171,11 @@ fn slots_are_neither_lost_nor_multiplied_while_rounds_begin_and_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shows_its_state_every_change_and_every_call() {
+async fn metrics_show_state_transitions_and_calls() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let breaker = metrics::with_local_recorder(&recorder, || breaker(&Config { open_ms: 1_000, ..Config::default() }));
     let handle = BreakerHandle(breaker.clone());
-    // A series by its name and the value of its label; of a transition that is the new state and why.
+    // Metric name, label value and value. The label of a transition is its new state and cause.
     let assert_series = |expected: &[(&str, &str, u32)]| {
         crate::metrics::collect();
         let text = recorder.handle().render();

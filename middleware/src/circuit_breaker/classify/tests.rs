@@ -8,7 +8,7 @@ fn trailers_only(code: Code) -> Response<()> {
 }
 
 #[test]
-fn a_code_says_whether_the_server_works() {
+fn classify_grpc_codes() {
     use Code::{
         Aborted, AlreadyExists, Cancelled, DataLoss, DeadlineExceeded, FailedPrecondition, Internal, InvalidArgument, NotFound, Ok,
         OutOfRange, PermissionDenied, ResourceExhausted, Unauthenticated, Unavailable, Unimplemented, Unknown,
@@ -26,8 +26,11 @@ fn a_code_says_whether_the_server_works() {
         Unauthenticated,
     ];
     let broken = [Unavailable, Unknown, Internal, DataLoss];
-    let cases =
-        works.map(|code| (code, CallOutcome::Success.into())).into_iter().chain(broken.map(|code| (code, CallOutcome::Failure.into()))).chain([
+    let cases = works
+        .map(|code| (code, CallOutcome::Success.into()))
+        .into_iter()
+        .chain(broken.map(|code| (code, CallOutcome::Failure.into())))
+        .chain([
             (DeadlineExceeded, Classification::TimedOut),
             (ResourceExhausted, CallOutcome::Throttled.into()),
             (Cancelled, CallOutcome::Cancelled.into()),
@@ -40,14 +43,14 @@ fn a_code_says_whether_the_server_works() {
 }
 
 #[test]
-fn an_answer_without_a_status_is_a_failure_but_only_at_its_end() {
+fn missing_status_is_a_failure_only_at_the_end() {
     assert_eq!(classify_grpc_head(&Response::new(()), "products"), None);
     assert_eq!(classify_trailers(None, "products"), CallOutcome::Failure.into());
     assert_eq!(classify_trailers(Some(&HeaderMap::new()), "products"), CallOutcome::Failure.into());
 }
 
 #[test]
-fn what_is_not_grpc_is_judged_by_its_http_status() {
+fn classify_non_grpc_by_http_status() {
     for (status, verdict) in [
         (500, CallOutcome::Failure),
         (503, CallOutcome::Failure),
@@ -64,7 +67,7 @@ fn what_is_not_grpc_is_judged_by_its_http_status() {
 }
 
 #[test]
-fn the_failure_of_a_service_behind_it_is_not_the_targets() {
+fn dependency_failure_is_neutral() {
     for (code, origin, finding) in [
         (Code::Unavailable, "orders", CallOutcome::Neutral.into()),
         (Code::Internal, "orders", CallOutcome::Neutral.into()),
@@ -81,7 +84,7 @@ fn the_failure_of_a_service_behind_it_is_not_the_targets() {
 }
 
 #[test]
-fn of_our_own_refusals_only_a_timeout_speaks_of_the_target() {
+fn only_timeouts_among_local_rejections_count() {
     let local = Rejection::new(&reasons::OVERLOADED, "");
     assert_eq!(classify_rejection(&local), CallOutcome::Neutral.into());
     assert_eq!(classify_rejection(&Rejection::internal("no key to sign with")), CallOutcome::Neutral.into());
@@ -89,7 +92,7 @@ fn of_our_own_refusals_only_a_timeout_speaks_of_the_target() {
 }
 
 #[test]
-fn a_pushback_is_a_hint() {
+fn pushback_is_a_retry_after_hint() {
     for (pushback, wait) in [("250", Some(Duration::from_millis(250))), ("-1", None), ("abc", None)] {
         let mut headers = HeaderMap::new();
         headers.insert("grpc-retry-pushback-ms", http::HeaderValue::from_static(pushback));
@@ -98,11 +101,11 @@ fn a_pushback_is_a_hint() {
 }
 
 #[test]
-fn over_http_the_head_tells_unless_the_body_breaks_off() {
+fn http_head_decides_unless_body_is_truncated() {
     let head = |status: u16| {
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
-        // By chance, for it is no word of HTTP.
+        // By chance: it has no meaning in HTTP.
         response.headers_mut().insert("grpc-status", http::HeaderValue::from_static("14"));
         classify_head(Protocol::Http, &Ok(response), "idp")
     };

@@ -1,4 +1,4 @@
-//! A machine that is driven by scripts; what it should do is in the files of its states.
+//! Test harness that drives a state machine by scripts; the cases are in one file per state.
 
 mod closed;
 mod half_open;
@@ -8,13 +8,13 @@ mod open;
 use super::*;
 use crate::circuit_breaker::config::WindowKind;
 
-/// A machine, a clock that stands still, and scripts: one letter per call.
+/// A state machine, a manual clock, and scripts of one letter per call.
 struct Bench {
     machine: StateMachine,
     now: Instant,
 }
 
-/// No spread: every wait is exact.
+/// No jitter: every open time is exact.
 const NO_JITTER: RandomFn = || 0.5;
 
 impl Bench {
@@ -29,21 +29,22 @@ impl Bench {
         self
     }
 
-    /// `S` success, `F` failure, `s` slow success, `f` slow failure, `T` throttled, `I` neutral, `C` cancelled; `x` is refused.
+    /// Plays one call per letter: `S` success, `F` failure, `s` slow success, `f` slow failure, `T`
+    /// throttled, `I` neutral, `C` cancelled, `x` rejected.
     fn play(&mut self, script: &str) -> State {
         for letter in script.chars() {
             let admitted = self.machine.acquire(self.now);
             if letter == 'x' {
-                assert!(admitted.is_err(), "a call of {script:?} was let through");
+                assert!(admitted.is_err(), "a call of {script:?} was admitted");
             } else {
-                let epoch = admitted.unwrap_or_else(|_| panic!("call {letter} of {script:?} was refused"));
+                let epoch = admitted.unwrap_or_else(|_| panic!("call {letter} of {script:?} was rejected"));
                 assert!(self.settle(epoch, letter));
             }
         }
         self.machine.state()
     }
 
-    /// The result of a call that was let through in `epoch`; whether it counted.
+    /// Records the result of a call admitted in `epoch`; returns whether it counted.
     fn settle(&mut self, epoch: u64, letter: char) -> bool {
         let verdict = match letter.to_ascii_uppercase() {
             'S' => CallOutcome::Success,
@@ -51,7 +52,7 @@ impl Bench {
             'T' => CallOutcome::Throttled,
             'I' => CallOutcome::Neutral,
             'C' => CallOutcome::Cancelled,
-            other => panic!("no such call: {other}"),
+            other => panic!("unknown call letter: {other}"),
         };
         let observation = Observation { outcome: verdict, slow: letter.is_ascii_lowercase(), retry_after: None };
         self.machine.record(epoch, observation, self.now)

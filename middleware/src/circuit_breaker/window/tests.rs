@@ -19,7 +19,7 @@ fn count_window(length: u32) -> (Window, Instant) {
 }
 
 #[test]
-fn a_new_window_is_empty_and_has_no_rate() {
+fn new_window_is_empty_without_rate() {
     for (window, now) in [time_window(10), count_window(10)] {
         assert_eq!(window.counts(now), counts(0, 0, 0));
         assert!(window.counts(now).rate(0).is_nan());
@@ -27,7 +27,7 @@ fn a_new_window_is_empty_and_has_no_rate() {
 }
 
 #[test]
-fn counts_failures_and_slow_calls_apart() {
+fn window_counts_failed_and_slow_separately() {
     for (mut window, now) in [time_window(10), count_window(10)] {
         window.record(false, true, now);
         assert_eq!(window.counts(now), counts(1, 0, 1));
@@ -41,7 +41,7 @@ fn counts_failures_and_slow_calls_apart() {
 }
 
 #[test]
-fn one_failure_is_all_of_one_call() {
+fn one_failed_call_is_rate_one() {
     for (mut window, now) in [time_window(10), count_window(10)] {
         window.record(true, false, now);
         assert_eq!(window.counts(now), counts(1, 1, 0));
@@ -50,7 +50,7 @@ fn one_failure_is_all_of_one_call() {
 }
 
 #[test]
-fn a_count_window_forgets_its_oldest_call() {
+fn count_window_drops_its_oldest_call() {
     let (mut window, now) = count_window(4);
     window.record(true, false, now);
     for _ in 0..3 {
@@ -62,7 +62,7 @@ fn a_count_window_forgets_its_oldest_call() {
 }
 
 #[test]
-fn a_count_window_slides_for_ever() {
+fn count_window_keeps_sliding() {
     let (mut window, now) = count_window(10);
     for call in 0..22 {
         window.record(call % 2 == 1, false, now);
@@ -75,7 +75,7 @@ fn a_count_window_slides_for_ever() {
 }
 
 #[test]
-fn a_count_window_rises_and_falls_with_its_calls() {
+fn count_window_follows_its_calls() {
     let (mut window, now) = count_window(10);
     for (script, expected) in [("SSFF", (4, 2)), ("FFFFSSSS", (10, 6)), ("SSS", (10, 3))] {
         for letter in script.chars() {
@@ -86,7 +86,7 @@ fn a_count_window_rises_and_falls_with_its_calls() {
 }
 
 #[test]
-fn a_time_window_forgets_by_the_bucket() {
+fn time_window_drops_whole_buckets() {
     let (mut window, start) = time_window(5);
     let at = |millis| start + Duration::from_millis(millis);
     window.record(true, false, at(0));
@@ -94,13 +94,13 @@ fn a_time_window_forgets_by_the_bucket() {
     window.record(true, true, at(800));
     assert_eq!(window.counts(at(800)), counts(3, 2, 1));
     assert_eq!(window.counts(at(4_800)), counts(3, 2, 1));
-    // The first two leave together.
+    // The first two calls share a bucket and leave together.
     assert_eq!(window.counts(at(5_000)), counts(1, 1, 1));
     assert_eq!(window.counts(at(5_800)), counts(0, 0, 0));
 }
 
 #[test]
-fn a_gap_longer_than_the_window_clears_it() {
+fn gap_longer_than_window_clears_it() {
     let (mut window, start) = time_window(5);
     for second in 0..7 {
         window.record(false, false, start + Duration::from_secs(second));
@@ -112,7 +112,7 @@ fn a_gap_longer_than_the_window_clears_it() {
 }
 
 #[test]
-fn buckets_do_not_drift_when_calls_come_at_odd_times() {
+fn buckets_do_not_drift_at_odd_call_times() {
     let (mut window, start) = time_window(10);
     // Each step is one and a half buckets; with drift the buckets would begin later and later.
     for step in 0..1_000 {
@@ -123,9 +123,10 @@ fn buckets_do_not_drift_when_calls_come_at_odd_times() {
 }
 
 proptest! {
-    /// Whenever calls come, and however late: each leaves with its bucket, a window's length after that began, and not before.
+    /// Each call leaves with its bucket, exactly one window length after the bucket began, whenever
+    /// calls arrive and however late.
     #[test]
-    fn counts_what_a_list_of_all_calls_does(
+    fn time_window_matches_reference_list(
         length_ms in 10..10_000_u64,
         calls in vec((0..3_000_u64, any::<bool>(), any::<bool>()), 1..200),
     ) {
@@ -135,7 +136,7 @@ proptest! {
         prop_assert_eq!(window.width * 10, Duration::from_millis(length_ms));
         let (mut all, mut elapsed) = (Vec::new(), Duration::ZERO);
         for (gap_ms, failed, slow) in calls {
-            // Most gaps are short against the window, some are longer than it.
+            // Most gaps are short against the window, some are longer.
             elapsed += Duration::from_millis(gap_ms * length_ms / 10_000 * if gap_ms > 2_900 { 10 } else { 1 });
             window.record(Counts::single(failed, slow), start + elapsed);
             let bucket = elapsed.as_nanos() / width.as_nanos();
@@ -148,7 +149,7 @@ proptest! {
 }
 
 #[test]
-fn a_window_is_never_without_width() {
+fn time_window_has_minimum_bucket_width() {
     let (window, now) = (TimeWindow::new(Duration::from_nanos(7), Instant::now()), Instant::now());
     assert_eq!(window.width, Duration::from_millis(1));
     let mut window = Window::Time(window);
@@ -157,7 +158,7 @@ fn a_window_is_never_without_width() {
 }
 
 #[test]
-fn a_call_that_is_recorded_late_belongs_to_the_newest_bucket() {
+fn late_call_counts_in_newest_bucket() {
     let (mut window, start) = time_window(10);
     window.record(false, false, start + Duration::from_secs(5));
     window.record(true, false, start);
@@ -165,7 +166,7 @@ fn a_call_that_is_recorded_late_belongs_to_the_newest_bucket() {
 }
 
 #[test]
-fn the_sum_is_that_of_the_buckets_under_contention() {
+fn window_sum_matches_buckets_under_contention() {
     let (window, start) = (Mutex::new(TimeWindow::new(Duration::from_millis(100), Instant::now())), Instant::now());
     thread::scope(|scope| {
         for _ in 0..4 {

@@ -1,13 +1,14 @@
-//! One call at one endpoint, from the choice to its last byte.
+//! A balanced call at one endpoint, from the pick to the last byte of its response.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::node::BalancedEndpoint;
-use crate::circuit_breaker::{Classification, Permit, RecordOutcome, CallOutcome};
+use crate::circuit_breaker::{CallOutcome, Classification, Permit, RecordOutcome};
 
-/// Is in flight until it is dropped, and then tells the endpoint's load and breaker how it went.
+/// Counts as in flight until it is dropped, and reports its outcome to the endpoint's load and
+/// breaker.
 #[derive(Debug)]
 pub(super) struct Call {
     target: &'static str,
@@ -15,7 +16,8 @@ pub(super) struct Call {
     permit: Option<Permit>,
     started: Instant,
     deadline: Option<Instant>,
-    /// The load knows how long the answer took to begin. How long it then goes on is its own business.
+    /// Whether the latency was recorded. Load measures the time to the response headers; the length
+    /// of the body is irrelevant.
     latency_recorded: bool,
 }
 
@@ -37,10 +39,13 @@ impl Call {
             Classification::Outcome(CallOutcome::Success) if self.latency_recorded => {}
             Classification::Outcome(CallOutcome::Success) => load.observe_latency(latency, now),
             Classification::TimedOut | Classification::Outcome(CallOutcome::Cancelled) => load.observe_lower_bound(latency, now),
-            // The failure itself was measured when it happened.
+            // The failed connection attempt itself was already recorded.
             Classification::ConnectBackoff => {}
-            // What is not its fault, or means only us, is still better done elsewhere.
-            Classification::Outcome(CallOutcome::Failure | CallOutcome::Throttled | CallOutcome::Neutral) => load.observe_failure(latency, now),
+            // Neutral and throttled outcomes do not blame the endpoint, but another endpoint is the
+            // better choice.
+            Classification::Outcome(CallOutcome::Failure | CallOutcome::Throttled | CallOutcome::Neutral) => {
+                load.observe_failure(latency, now)
+            }
         }
         self.latency_recorded = true;
     }
@@ -60,14 +65,16 @@ impl RecordOutcome for Call {
     fn report(mut self, finding: Classification, hint: Option<Duration>, now: Instant) {
         self.record_latency(finding, now);
         let Some(permit) = self.permit.take() else { return };
-        // All the calls that waited for one connection fail with it. That is one failure, and five in a row would open the breaker.
+        // All calls that wait for one connection fail together. They count as one failure;
+        // otherwise five of them would open the breaker.
         let finding = if finding == Classification::ConnectBackoff { CallOutcome::Neutral.into() } else { finding };
         permit.report(finding, hint, now);
     }
 }
 
 impl Drop for Call {
-    /// Nobody waited for the rest: what was to be told in time and was not took at least so long.
+    /// Records the elapsed time as a lower bound for a call dropped before its response headers, or
+    /// dropped late (after its deadline).
     fn drop(&mut self) {
         let now = Instant::now();
         let is_past_deadline = self.deadline.is_some_and(|deadline| now >= deadline);

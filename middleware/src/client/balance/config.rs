@@ -1,4 +1,4 @@
-//! What an operator may set of the choice between several addresses.
+//! Settings of client-side load balancing.
 
 use figment::{Figment, providers::Serialized, value::Dict};
 use schemars::JsonSchema;
@@ -6,13 +6,15 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use crate::circuit_breaker;
 
-/// How one of several addresses is chosen.
+/// Load balancing across the addresses of one target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// After this many milliseconds a third is left of what an endpoint's answers said about its speed, or a failure about its health.
+    /// Decay time constant of the latency EWMA (1/e), milliseconds. An observed latency or failure
+    /// loses two thirds of its weight in this time.
     pub decay_ms: u64,
-    /// The largest share of the endpoints that may be left out at once because they fail, above 0 and at most 1; one may always be.
+    /// Maximum share of endpoints ejected at the same time, above 0 and at most 1. One endpoint may
+    /// always be ejected.
     pub max_ejected: f64,
 }
 
@@ -22,7 +24,7 @@ impl Default for Config {
     }
 }
 
-/// A value that makes no sense; the text begins with its key.
+/// Invalid load balancing setting; the text begins with its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidConfig(&'static str);
@@ -40,14 +42,16 @@ impl Config {
     }
 }
 
-/// The defaults of an endpoint's breaker: there are others to go to, so it opens sooner and tries again sooner than a target's. Few probes,
-/// because each is somebody's call that would have fared better elsewhere; one that fails is enough. A restart takes seconds, and a probe that
-/// comes too early costs one retry.
+/// Defaults of an endpoint's breaker (outlier detection). It opens and probes sooner than the
+/// target's breaker, because other endpoints are available. It uses few probes, because each is a
+/// user call that would succeed elsewhere, and one failed probe is enough. A restart takes seconds,
+/// and a premature probe costs one retry.
 pub(in crate::client) fn outlier_detection_defaults() -> circuit_breaker::Config {
     circuit_breaker::Config { consecutive_failures: 5, open_ms: 1_000, max_open_ms: 5_000, probes: 2, ..circuit_breaker::Config::default() }
 }
 
-/// Reads the configuration of an endpoint's breaker: what is not given is as in [`breaker`], not as in a target's.
+/// Deserializes `outlier_detection`. Missing keys take the endpoint defaults, not those of a
+/// target's breaker.
 pub(in crate::client) fn read_breaker<'de, D: Deserializer<'de>>(deserializer: D) -> Result<circuit_breaker::Config, D::Error> {
     let overrides = Dict::deserialize(deserializer)?;
     let merged = Figment::from(Serialized::defaults(outlier_detection_defaults())).merge(Serialized::defaults(overrides));
@@ -59,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_names_the_key() {
+    fn config_error_names_setting() {
         let text = |config: Config| config.validate().unwrap_err().to_string();
         assert!(text(Config { decay_ms: 0, ..Config::default() }).starts_with("decay_ms "));
         for share in [0.0, 1.1, f64::NAN] {
@@ -69,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_section_in_part_keeps_the_defaults_of_an_endpoint() {
+    fn partial_section_keeps_endpoint_defaults() {
         let read = |json: &str| read_breaker(&mut serde_json::Deserializer::from_str(json));
         assert_eq!(read(r#"{"open_ms": 700}"#).unwrap(), circuit_breaker::Config { open_ms: 700, ..outlier_detection_defaults() });
         for (json, key) in [(r#"{"open_mss": 1}"#, "open_mss"), (r#"{"open_ms": "soon"}"#, "open_ms")] {

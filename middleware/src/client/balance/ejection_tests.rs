@@ -1,4 +1,4 @@
-//! Beside `ejection.rs`, not in it: `tests/interleavings.rs` includes that file.
+//! In a file of its own because `tests/loom_models.rs` includes `outlier_ejection.rs`.
 
 use super::outlier_ejection::{EjectionLimit, EjectionSlot, max_ejected_count};
 
@@ -13,7 +13,7 @@ fn ejected(seats: &[EjectionSlot]) -> Vec<usize> {
 }
 
 #[test]
-fn half_but_at_least_one() {
+fn ejected_count_is_half_and_at_least_one() {
     for (endpoints, limit) in [(2, 1), (3, 1), (4, 2), (5, 2), (64, 32)] {
         assert_eq!(max_ejected_count(0.5, endpoints), limit, "{endpoints}");
     }
@@ -21,7 +21,7 @@ fn half_but_at_least_one() {
 }
 
 #[test]
-fn who_opens_first_is_out_and_who_closes_makes_room() {
+fn first_open_is_ejected_and_closing_frees_slot() {
     let seats = slots(4, 2);
     seats.iter().for_each(EjectionSlot::breaker_opened);
     assert_eq!(ejected(&seats), [0, 1]);
@@ -36,7 +36,7 @@ fn who_opens_first_is_out_and_who_closes_makes_room() {
 }
 
 #[test]
-fn a_lower_limit_takes_some_in_again() {
+fn lower_limit_readmits_endpoints() {
     let seats = slots(4, 2);
     seats.iter().for_each(EjectionSlot::breaker_opened);
     seats[0].ejections().set_limit(1, seats.iter());

@@ -1,4 +1,4 @@
-//! The endpoints of one target while its client runs: which there are, how they are, and how to change them.
+//! Endpoint set of one target at run time: status and replacement.
 
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
@@ -12,55 +12,58 @@ use tower::service_fn;
 
 use super::{
     super::{Config, InvalidConfig, address::Address, connector::ConnectParams},
-    outlier_ejection::{self, EjectionLimit},
-    peak_ewma::PeakEwma,
     node::BalancedEndpoint,
+    outlier_ejection::{self, EjectionLimit},
     p2c::Rng,
+    peak_ewma::PeakEwma,
 };
 use crate::{circuit_breaker::State, discovery::UpstreamUrl};
 
-/// Endpoints of a target that have series of their own. However many addresses come and go, there are never more.
+/// Maximum number of endpoints with their own metric series per target; bounds the cardinality when
+/// addresses churn.
 const MAX_LABELLED_ENDPOINTS: usize = 64;
 
-/// An operator's, or a discovery's, hand on the endpoints of one target; all clones of its client feel it.
+/// Handle to the endpoints of one target, for operators and service discovery. A change applies to
+/// all clones of its client.
 #[derive(Debug, Clone)]
 pub struct Endpoints(pub(super) Arc<Shared>);
 
-/// How one endpoint is.
+/// Status of one endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointStatus {
-    /// `host:port`.
+    /// Address as `host:port`.
     pub address: String,
-    /// Of its breaker; a single endpoint has none.
+    /// Breaker state; `None` for a single endpoint, which has no breaker.
     pub breaker: Option<State>,
-    /// Calls go elsewhere, because it fails and enough others do not.
+    /// Whether the endpoint is ejected: it fails, and enough others work.
     pub ejected: bool,
-    /// Its calls, until their last byte. Those of a single endpoint are not counted.
+    /// Calls in flight until their last byte. Not counted for a single endpoint.
     pub in_flight: u32,
 }
 
 impl Endpoints {
-    /// From now on calls go to `addresses` (`http://host:port`). One that stays keeps its connection and what is known about it; the calls
-    /// of one that goes are finished. An empty list is refused like a bad address: whoever has lost all addresses has likely lost his
-    /// directory. Must be called within a tokio runtime.
+    /// Replaces the endpoints by `addresses` (`http://host:port`). A retained endpoint keeps its
+    /// connection and statistics; calls of a removed endpoint are finished. An empty list is
+    /// rejected like an invalid address, because it usually means a registry failure. Must be
+    /// called within a tokio runtime.
     pub fn set<'a>(&self, addresses: impl IntoIterator<Item = &'a str>) -> Result<(), InvalidConfig> {
         self.0.replace(Address::list(addresses)?);
         Ok(())
     }
 
-    /// As [`Self::set`], with addresses that are good, each once, and at least one.
+    /// Replaces the endpoints like [`Self::set`], by a validated, deduplicated and non-empty list.
     pub(crate) fn replace(&self, addresses: Vec<Address>) {
         self.0.replace(addresses);
     }
 
-    /// At most so many to ask how their service is, those first that nothing speaks against.
+    /// Returns at most `max` addresses for health probes, usable endpoints first.
     pub(crate) fn sample_uris(&self, max: usize) -> Vec<Uri> {
         let (nodes, now) = (self.0.nodes(), Instant::now());
         let (usable, others): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| node.is_usable(now));
         usable.into_iter().chain(others).take(max).map(|node| node.address.uri().clone()).collect()
     }
 
-    /// A connection of its own to one of them, made when it is needed, as those of calls are made.
+    /// Opens a separate lazy connection to `address`, with the connect parameters of calls.
     pub(crate) fn connection(&self, address: &Uri) -> Channel {
         let way = self.0.connect_params.clone();
         let connect = move |uri: Uri| {
@@ -70,12 +73,12 @@ impl Endpoints {
         transport::Endpoint::from(address.clone()).connect_with_connector_lazy(service_fn(connect))
     }
 
-    /// Who knows the addresses.
+    /// Returns the kind of registry that resolves the addresses.
     pub(crate) fn registry(&self) -> &'static str {
         self.0.registry
     }
 
-    /// All of them as they are now.
+    /// Returns the current status of all endpoints.
     pub fn status(&self) -> Vec<EndpointStatus> {
         let status = |node: &Arc<BalancedEndpoint>| EndpointStatus {
             address: node.address.name().to_owned(),
@@ -87,7 +90,7 @@ impl Endpoints {
     }
 }
 
-/// What all clones of a balancer share.
+/// State shared by all clones of a balancer.
 pub(super) struct Shared {
     pub(super) target: &'static str,
     pub(super) rng: Rng,
@@ -96,10 +99,10 @@ pub(super) struct Shared {
     connect_params: ConnectParams,
     registry: &'static str,
     endpoint_count: metrics::Gauge,
-    /// Empty only until a registry has told of one.
+    /// Empty until discovery resolves the first address.
     nodes: ArcSwap<Vec<Arc<BalancedEndpoint>>>,
     ejections: Arc<EjectionLimit>,
-    /// The endpoints that have series; locked while the endpoints are changed.
+    /// Endpoints with metric series; locked during a replacement.
     labelled: Mutex<HashSet<Arc<str>>>,
 }
 
@@ -115,7 +118,7 @@ impl Shared {
         let shared = Self {
             target,
             rng: Rng::new(),
-            panic_picks: metrics::counter!("palisade.balance.panics", "target" => target),
+            panic_picks: metrics::counter!("palisade.lb.panic_mode_picks", "target" => target),
             config: config.clone(),
             connect_params: ConnectParams {
                 timeout: Duration::from_millis(config.connect_timeout_ms),
@@ -123,7 +126,7 @@ impl Shared {
                 connection: config.connection.clone(),
             },
             registry: upstream.registry(),
-            endpoint_count: metrics::gauge!("palisade.balance.endpoints", "target" => target),
+            endpoint_count: metrics::gauge!("palisade.lb.endpoints", "target" => target),
             nodes: ArcSwap::default(),
             ejections: EjectionLimit::new(target),
             labelled: Mutex::default(),
@@ -160,7 +163,8 @@ impl Shared {
 
     fn new_node(&self, address: Address) -> BalancedEndpoint {
         let decay = Duration::from_millis(self.config.balance.decay_ms);
-        // Whoever fails is no better than one that uses up all the time there is: no endpoint that answers can look worse.
+        // A failure costs as much as a full attempt timeout, so that no responding endpoint looks
+        // worse.
         let penalty = Duration::from_millis(self.config.attempt_timeout_ms);
         BalancedEndpoint::new(address, self.connect_params.clone(), PeakEwma::new(decay, penalty, Instant::now()))
     }

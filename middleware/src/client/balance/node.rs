@@ -1,4 +1,4 @@
-//! One endpoint as the balancer sees it: how to reach it, how busy it is, and whether it is well.
+//! Endpoint state of the balancer: connection, load and breaker.
 
 use std::sync::Arc;
 
@@ -17,17 +17,18 @@ use super::{
 };
 use crate::circuit_breaker::{self, Breaker, BreakerHandle, Permit, State};
 
-/// One endpoint. Whoever calls it holds it, so that one that was removed is gone when its last call is over.
+/// One balanced endpoint. Each call holds a reference, so that a removed endpoint is dropped after
+/// its last call.
 #[derive(Debug)]
 pub(super) struct BalancedEndpoint {
     pub(super) address: Address,
     endpoint: Endpoint,
     load: Arc<PeakEwma>,
-    /// A single endpoint has none: its target's breaker sees the same.
-    endpoint_breaker: Option<EndpointBreaker>,
+    /// `None` for a single endpoint: the target's breaker records the same calls.
+    outlier_detection: Option<EndpointBreaker>,
 }
 
-/// What keeps calls away from an endpoint that fails.
+/// Breaker and ejection state that keep calls away from a failing endpoint.
 #[derive(Debug)]
 pub(super) struct EndpointBreaker {
     breaker: Arc<Breaker>,
@@ -35,13 +36,13 @@ pub(super) struct EndpointBreaker {
 }
 
 impl BalancedEndpoint {
-    /// An endpoint that nothing is known about. Must be called within a tokio runtime.
+    /// Creates an endpoint without statistics. Must be called within a tokio runtime.
     pub(super) fn new(address: Address, way: ConnectParams, load: PeakEwma) -> Self {
         let endpoint = Endpoint::new(&address, way);
-        Self { address, endpoint, load: Arc::new(load), endpoint_breaker: None }
+        Self { address, endpoint, load: Arc::new(load), outlier_detection: None }
     }
 
-    /// The same endpoint, guarded by a breaker of its own, which has the series `label`.
+    /// Returns the same endpoint with a breaker, which uses the metric label `label`.
     pub(super) fn with_breaker(
         &self,
         target: &'static str,
@@ -61,21 +62,21 @@ impl BalancedEndpoint {
             State::Disabled | State::MetricsOnly => ejection.breaker_closed(),
         };
         let breaker = Breaker::for_endpoint(target, self.address.name().into(), label, config, Box::new(on_transition));
-        Self { endpoint_breaker: Some(EndpointBreaker { breaker, slot: seat }), ..self.without_breaker() }
+        Self { outlier_detection: Some(EndpointBreaker { breaker, slot: seat }), ..self.without_breaker() }
     }
 
-    /// The same endpoint without a guard.
+    /// Returns the same endpoint without a breaker.
     pub(super) fn without_breaker(&self) -> Self {
-        Self { address: self.address.clone(), endpoint: self.endpoint.clone(), load: self.load.clone(), endpoint_breaker: None }
+        Self { address: self.address.clone(), endpoint: self.endpoint.clone(), load: self.load.clone(), outlier_detection: None }
     }
 
     pub(super) fn has_breaker(&self) -> bool {
-        self.endpoint_breaker.is_some()
+        self.outlier_detection.is_some()
     }
 
-    /// It is no longer chosen.
+    /// Retires the breaker of an endpoint that was removed from the set.
     pub(super) fn retire(&self) {
-        if let Some(guard) = &self.endpoint_breaker {
+        if let Some(guard) = &self.outlier_detection {
             guard.breaker.retire();
         }
     }
@@ -89,35 +90,36 @@ impl BalancedEndpoint {
     }
 
     pub(super) fn ejection_slot(&self) -> Option<&EjectionSlot> {
-        self.endpoint_breaker.as_ref().map(|guard| &*guard.slot)
+        self.outlier_detection.as_ref().map(|guard| &*guard.slot)
     }
 
     pub(super) fn breaker(&self) -> Option<BreakerHandle> {
-        self.endpoint_breaker.as_ref().map(|guard| guard.breaker.handle())
+        self.outlier_detection.as_ref().map(|guard| guard.breaker.handle())
     }
 
     pub(super) fn cost(&self, now: Instant) -> f64 {
         self.load.cost(now)
     }
 
-    /// It failed to connect a moment ago: a call would fail at once.
+    /// Whether the endpoint is in connect backoff: a call that needs a connection would fail
+    /// immediately.
     pub(super) fn is_backing_off(&self, now: Instant) -> bool {
         self.endpoint.is_backing_off(now)
     }
 
-    /// Nothing speaks against it.
+    /// Whether the endpoint is neither ejected nor in connect backoff.
     pub(super) fn is_usable(&self, now: Instant) -> bool {
         !self.ejection_slot().is_some_and(EjectionSlot::is_ejected) && !self.is_backing_off(now)
     }
 
-    /// The way in, while its breaker lets calls through.
+    /// Acquires a breaker permit, or `None` while the breaker rejects calls.
     pub(super) fn acquire(&self, now: Instant, deadline: Option<Instant>) -> Option<Permit> {
-        self.endpoint_breaker.as_ref()?.breaker.try_acquire(now, deadline).ok()
+        self.outlier_detection.as_ref()?.breaker.try_acquire(now, deadline).ok()
     }
 
-    /// The way in for a call that is to find out whether it is well again, if that is the question.
+    /// Acquires a probe permit, or `None` if the breaker is closed or has no free probe.
     pub(super) fn acquire_probe(&self, now: Instant, deadline: Option<Instant>) -> Option<Permit> {
-        let breaker = &self.endpoint_breaker.as_ref()?.breaker;
+        let breaker = &self.outlier_detection.as_ref()?.breaker;
         if breaker.is_closed() || self.is_backing_off(now) { None } else { breaker.try_acquire(now, deadline).ok() }
     }
 }

@@ -1,5 +1,6 @@
-//! How many endpoints of a target may be left out at once. If more than a share of them fails, the fault is likely not theirs, and those
-//! that are left could not carry the load.
+//! Outlier ejection: limits the number of ejected endpoints per target. When more than a share of
+//! them fails, the cause is probably not the endpoints, and the remaining ones could not carry the
+//! load.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use crate::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-/// The endpoints of one target that are left out.
+/// Ejected endpoints of one target and their maximum number.
 #[derive(Debug)]
 pub(super) struct EjectionLimit {
     slots: Mutex<SlotCount>,
@@ -23,14 +24,14 @@ struct SlotCount {
 }
 
 impl EjectionLimit {
-    /// None may be left out yet.
+    /// Starts with a limit of 0.
     pub(super) fn new(target: &'static str) -> Arc<Self> {
-        let count = |enforced: &'static str| metrics::counter!("palisade.breaker.ejections", "target" => target, "enforced" => enforced);
+        let count = |enforced: &'static str| metrics::counter!("palisade.outlier.ejections", "target" => target, "enforced" => enforced);
         let places = Mutex::new(SlotCount { used: 0, limit: 0 });
         Arc::new(Self { slots: places, enforced: count("true"), unenforced: count("false") })
     }
 
-    /// From now on at most `limit`; who has a place beyond that, of `seats`, is taken in again.
+    /// Sets the maximum to `limit` and readmits ejected endpoints of `slots` above it.
     pub(super) fn set_limit<'a>(&self, limit: usize, slots: impl Iterator<Item = &'a EjectionSlot>) {
         let mut places = self.slots.lock();
         places.limit = limit;
@@ -42,14 +43,14 @@ impl EjectionLimit {
     }
 }
 
-/// At least one, else no more than `share` of `endpoints`.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a 32-bit number")]
+/// Returns `share` of `endpoints`, rounded down, at least 1.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "fraction of a 32-bit number")]
 pub(super) fn max_ejected_count(share: f64, endpoints: usize) -> usize {
     let endpoints = u32::try_from(endpoints).unwrap_or(u32::MAX);
     ((share * f64::from(endpoints)).floor() as usize).max(1)
 }
 
-/// One endpoint's part in it.
+/// Ejection state of one endpoint.
 #[derive(Debug)]
 pub(super) struct EjectionSlot {
     ejections: Arc<EjectionLimit>,
@@ -66,12 +67,12 @@ impl EjectionSlot {
         &self.ejections
     }
 
-    /// Whether calls should go elsewhere.
+    /// Returns `true` while the endpoint is ejected.
     pub(super) fn is_ejected(&self) -> bool {
         self.ejected.load(Ordering::Acquire)
     }
 
-    /// Its breaker opened: out it goes, if there is room.
+    /// Ejects the endpoint after its breaker opened, if the limit allows it.
     pub(super) fn breaker_opened(&self) {
         let mut places = self.ejections.slots.lock();
         if self.is_ejected() {
@@ -85,7 +86,7 @@ impl EjectionSlot {
         }
     }
 
-    /// Its breaker lets all through, or is no more.
+    /// Readmits the endpoint after its breaker closed or was removed.
     pub(super) fn breaker_closed(&self) {
         let mut places = self.ejections.slots.lock();
         if self.ejected.swap(false, Ordering::AcqRel) {

@@ -1,5 +1,6 @@
-//! The choice: of two endpoints drawn at random the one with less to do. As good as the best of all and hardly dearer than chance, and
-//! unlike "the best of all" it does not send everybody to the same one.
+//! Power of two choices (P2C): compares the load of two random endpoints and picks the lower one.
+//! Almost as good as the global minimum, hardly more expensive than random, and free of the herd
+//! effect of always picking the minimum.
 
 use std::sync::{
     Arc,
@@ -11,34 +12,35 @@ use tokio::time::Instant;
 use super::node::BalancedEndpoint;
 use crate::{circuit_breaker::Permit, jitter};
 
-/// What a call needs to know of itself to find its endpoint.
+/// Properties of a call that affect the pick.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PickContext<'a> {
     pub(super) now: Instant,
     pub(super) deadline: Option<Instant>,
-    /// Whether the call may be the one that finds out whether an endpoint is well again.
+    /// Whether the call may probe an endpoint whose breaker is not closed.
     pub(super) may_probe: bool,
-    /// Where it has been.
+    /// Endpoints of the previous attempts.
     pub(super) previous: &'a [Arc<BalancedEndpoint>],
 }
 
-/// Where a call goes.
+/// Result of a pick.
 #[derive(Debug)]
 pub(super) struct Picked<'a> {
     pub(super) node: &'a Arc<BalancedEndpoint>,
-    /// None if the endpoint's breaker is not heeded.
+    /// `None` if the pick ignores the endpoint's breaker.
     pub(super) permit: Option<Permit>,
-    /// All endpoints are left out: better this one than none.
+    /// Panic mode: no endpoint is usable, so that any is picked.
     pub(super) panic_mode: bool,
 }
 
-/// Chooses among `nodes`, of which there is at least one.
+/// Picks one of `nodes`, which must not be empty.
 ///
-/// An endpoint that is to prove its health comes first: by its load it would never be chosen, and so never be well. Then those that are
-/// well, or whose ejection is not enforced, of these those that the call has not tried; then any that can be reached; then any.
+/// Order of preference: an endpoint with a due probe, which its load would otherwise never attract;
+/// a usable endpoint (healthy, or above the ejection limit) that the call has not tried; any usable
+/// endpoint; any endpoint outside connect backoff; any endpoint.
 pub(super) fn pick<'a>(nodes: &'a [Arc<BalancedEndpoint>], rng: &Rng, context: PickContext<'_>) -> Picked<'a> {
     let PickContext { now, deadline, may_probe, previous } = context;
-    let sampled = sample_two(nodes.iter(), rng.next_u64()).expect("a target has an endpoint");
+    let sampled = sample_two(nodes.iter(), rng.next_u64()).expect("nodes is not empty");
     if may_probe {
         for node in [sampled.0, sampled.1] {
             if let Some(permit) = node.acquire_probe(now, deadline) {
@@ -48,11 +50,15 @@ pub(super) fn pick<'a>(nodes: &'a [Arc<BalancedEndpoint>], rng: &Rng, context: P
     }
     let is_usable = |node: &&Arc<BalancedEndpoint>| node.is_usable(now);
     let is_untried = |node: &&Arc<BalancedEndpoint>| is_usable(node) && !previous.iter().any(|tried| Arc::ptr_eq(tried, node));
-    let pair = if is_untried(&sampled.0) && is_untried(&sampled.1) { Some(sampled) } else { sample_two(nodes.iter().filter(is_untried), rng.next_u64()) };
+    let pair = if is_untried(&sampled.0) && is_untried(&sampled.1) {
+        Some(sampled)
+    } else {
+        sample_two(nodes.iter().filter(is_untried), rng.next_u64())
+    };
     let pair = pair.or_else(|| sample_two(nodes.iter().filter(is_usable), rng.next_u64()));
     for node in pair.map(|pair| by_cost(pair, now)).into_iter().flatten() {
         let permit = node.acquire(now, deadline);
-        // It may have been left out since we looked.
+        // The endpoint may have been ejected since the sampling.
         if permit.is_some() || node.is_usable(now) {
             return Picked { node, permit, panic_mode: false };
         }
@@ -62,12 +68,12 @@ pub(super) fn pick<'a>(nodes: &'a [Arc<BalancedEndpoint>], rng: &Rng, context: P
     Picked { node, permit: node.acquire(now, deadline), panic_mode: true }
 }
 
-/// The better one first; the first of equals, so that chance decides.
+/// Sorts by cost. Equal costs keep their order, which is random.
 fn by_cost<'a>((first, second): (&'a Arc<BalancedEndpoint>, &'a Arc<BalancedEndpoint>), now: Instant) -> [&'a Arc<BalancedEndpoint>; 2] {
     if second.cost(now) < first.cost(now) { [second, first] } else { [first, second] }
 }
 
-/// Two different ones, or the only one twice.
+/// Samples two different candidates, or the only one twice.
 fn sample_two<T: Copy>(mut candidates: impl Iterator<Item = T> + Clone, random: u64) -> Option<(T, T)> {
     let count = candidates.clone().count();
     if count < 2 {
@@ -77,14 +83,14 @@ fn sample_two<T: Copy>(mut candidates: impl Iterator<Item = T> + Clone, random: 
     Some((candidates.clone().nth(first)?, candidates.nth(second)?))
 }
 
-/// Two different numbers below `count`, which is at least 2.
+/// Returns two different numbers below `count`, which is at least 2.
 fn distinct_pair(count: usize, random: u64) -> (usize, usize) {
     let (sides, below) = (count as u64, |number: u64| usize::try_from(number).unwrap_or_default());
     let (first, second) = (below(random % sides), below(random / sides % (sides - 1)));
     (first, if second < first { second } else { second + 1 })
 }
 
-/// Evenly drawn numbers, without a lock or a system call (`SplitMix64`).
+/// Lock-free uniform random numbers (`SplitMix64`), without system calls.
 #[derive(Debug)]
 pub(super) struct Rng(AtomicU64);
 

@@ -1,7 +1,9 @@
-//! How busy an endpoint is: how long its answers take to begin (a peak EWMA), times the calls it has and the one that is to come.
+//! Peak EWMA load of an endpoint: response latency (exponentially weighted moving average) times
+//! the calls in flight plus one.
 //!
-//! Worse than expected counts at once and in full, better only by and by. An endpoint that is not asked is forgotten at the same pace,
-//! so that it is tried again some time. This is Finagle's measure; linkerd uses it too.
+//! A higher latency counts immediately and in full, a lower one gradually. The estimate of an
+//! unused endpoint decays at the same pace, so that it is tried again eventually. Finagle and
+//! linkerd use the same measure.
 
 use std::time::Duration;
 
@@ -10,14 +12,15 @@ use tokio::time::Instant;
 
 use crate::counter::AtomicCounter;
 
-/// What a new endpoint is taken for: slow enough that it does not get everything at once, fast enough that it gets something.
+/// Initial latency of a new endpoint: slow enough not to attract all calls at once, fast enough to
+/// receive some.
 const INITIAL_LATENCY: Duration = Duration::from_millis(30);
 
-/// Nobody is taken for faster: differences below this are noise, and without a bound an endpoint that is not asked for hours would cost
-/// nothing however many calls it gets at once.
+/// Lower bound of the latency. Smaller differences are noise, and an endpoint unused for hours
+/// would otherwise cost nothing, however many calls it receives at once.
 const MIN_LATENCY: Duration = Duration::from_millis(1);
 
-/// The load of one endpoint.
+/// Load of one endpoint.
 #[derive(Debug)]
 pub(super) struct PeakEwma {
     in_flight: AtomicCounter,
@@ -26,12 +29,12 @@ pub(super) struct PeakEwma {
 }
 
 impl PeakEwma {
-    /// A failure counts as an answer after `penalty`, however fast it came.
+    /// `penalty` is the minimum latency recorded for a failure.
     pub(super) fn new(decay: Duration, penalty: Duration, now: Instant) -> Self {
         Self { in_flight: AtomicCounter::new(), estimate: Mutex::new(DecayingPeak::new(decay, now)), penalty }
     }
 
-    /// The lower, the better.
+    /// Returns the cost of the next call; lower is better.
     pub(super) fn cost(&self, now: Instant) -> f64 {
         self.estimate.lock().at(now).max(MIN_LATENCY.as_secs_f64()) * (f64::from(self.in_flight()) + 1.0)
     }
@@ -48,34 +51,35 @@ impl PeakEwma {
         self.in_flight.decrement();
     }
 
-    /// An answer began after `delay`.
+    /// Records `delay` as the time to the response headers.
     pub(super) fn observe_latency(&self, delay: Duration, now: Instant) {
         self.estimate.lock().observe(delay.as_secs_f64(), now);
     }
 
-    /// There was no answer for `delay`, and how much longer it would have taken nobody knows.
+    /// Records a lower bound: no response within `delay`, the full latency is unknown.
     pub(super) fn observe_lower_bound(&self, delay: Duration, now: Instant) {
         self.estimate.lock().raise_to(delay.as_secs_f64(), now);
     }
 
-    /// It failed after `delay`. An endpoint that fails fast would otherwise look like the best of all.
+    /// Records a failure after `delay`, at least the penalty. Otherwise an endpoint that fails fast
+    /// would look best.
     pub(super) fn observe_failure(&self, delay: Duration, now: Instant) {
         self.observe_lower_bound(delay.max(self.penalty), now);
     }
 
-    /// It is well again, whatever it was like before.
+    /// Resets the latency to its initial value after a recovery.
     pub(super) fn reset(&self, now: Instant) {
         let mut estimate = self.estimate.lock();
         *estimate = DecayingPeak { seconds: INITIAL_LATENCY.as_secs_f64(), updated_at: now, ..*estimate };
     }
 }
 
-/// The average: pure, takes `now`.
+/// Decaying maximum of the latency. Pure: takes `now`.
 #[derive(Debug)]
 struct DecayingPeak {
     seconds: f64,
     updated_at: Instant,
-    /// After this long about a third is left of what was seen.
+    /// Time after which a weight of 1/e is left.
     decay: Duration,
 }
 
@@ -88,7 +92,7 @@ impl DecayingPeak {
         self.seconds * self.weight(now)
     }
 
-    /// What is left of an observation of `as_of`.
+    /// Returns the remaining weight of the last observation.
     fn weight(&self, now: Instant) -> f64 {
         (-now.saturating_duration_since(self.updated_at).as_secs_f64() / self.decay.as_secs_f64()).exp()
     }
@@ -129,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_in_flight_costs_as_much_again() {
+    fn cost_grows_with_calls_in_flight() {
         let (load, now) = load();
         assert!(has_cost(&load, now, 0.030));
         load.increment_in_flight();
@@ -140,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_answer_counts_at_once_and_a_fast_one_by_and_by() {
+    fn latency_rises_at_once_and_falls_gradually() {
         let (load, now) = load();
         load.observe_latency(millis(400), now);
         assert!(has_cost(&load, now, 0.400));
@@ -151,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_asked_is_forgotten() {
+    fn latency_of_unused_endpoint_decays() {
         let (load, now) = load();
         load.observe_latency(millis(1_000), now);
         assert!(has_cost(&load, now + DECAY, 0.3679));
@@ -162,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_counts_as_slow_however_fast_it_was() {
+    fn fast_failure_costs_penalty() {
         let (load, now) = load();
         load.observe_failure(millis(1), now);
         assert!(has_cost(&load, now, 5.0));
@@ -173,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn giving_up_soon_makes_nobody_look_fast() {
+    fn lower_bound_never_lowers_latency() {
         let (load, now) = load();
         load.observe_lower_bound(millis(1), now + DECAY);
         assert!(has_cost(&load, now + DECAY, 0.030 * 0.3679));

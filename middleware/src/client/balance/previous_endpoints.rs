@@ -1,4 +1,4 @@
-//! Where the attempts of one call went.
+//! Previous endpoints of a call: excludes tried endpoints from its retries.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use parking_lot::Mutex;
 
 use super::{node::BalancedEndpoint, p2c::Picked};
 
-/// The endpoints that a call has tried; in the extensions of its request, where all its attempts share it. It is not enough that a failure
-/// makes an endpoint look slow: that is forgotten, and the endpoints that work may all be busy.
+/// Endpoints that a call has tried, shared by all its attempts through the request extensions. A
+/// raised latency is not enough to avoid them: it decays, and all working endpoints may be busier.
 #[derive(Debug, Clone, Default)]
 pub(in crate::client) struct PreviousEndpoints(Arc<Mutex<Vec<Arc<BalancedEndpoint>>>>);
 
 impl PreviousEndpoints {
-    /// Remembers what `choose` makes of what was tried so far.
+    /// Picks an endpoint and appends it to the list.
     pub(super) fn pick<'a>(&self, choose: impl FnOnce(&[Arc<BalancedEndpoint>]) -> Picked<'a>) -> Picked<'a> {
         let mut previous = self.0.lock();
         let picked = choose(&previous);

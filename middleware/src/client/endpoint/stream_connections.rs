@@ -1,4 +1,5 @@
-//! Streams have connections of their own: on one that they filled up no call would find room.
+//! Separate connections for streams: long-lived streams could otherwise use up the concurrent
+//! streams of the connection for unary calls.
 
 use std::sync::Arc;
 
@@ -7,10 +8,11 @@ use tonic::transport::Channel;
 
 use crate::counter::AtomicCounter;
 
-/// Streams on one connection; a server of ours lets one have as many at least (`server.http2.max_streams`).
+/// Maximum streams per connection; servers of this crate allow at least as many
+/// (`server.http2.max_streams`).
 const MAX_STREAMS_PER_CONNECTION: u32 = 200;
 
-/// The connections of one address that carry streams, as many as they need.
+/// Connections of one address for streams; grows and shrinks on demand.
 pub(super) struct StreamConnectionPool {
     connect: Box<dyn Fn() -> Channel + Send + Sync>,
     connections: Mutex<Vec<StreamConnection>>,
@@ -21,7 +23,7 @@ struct StreamConnection {
     streams: Arc<AtomicCounter>,
 }
 
-/// The place of one stream on its connection, given back when it is dropped.
+/// Slot of one stream on its connection, released on drop.
 #[derive(Debug)]
 pub(crate) struct StreamSlot(Arc<AtomicCounter>);
 
@@ -32,12 +34,13 @@ impl std::fmt::Debug for StreamConnectionPool {
 }
 
 impl StreamConnectionPool {
-    /// None yet; `connect` makes one, and the connection with the first stream.
+    /// Creates an empty pool. `connect` creates a lazy channel, which connects with its first
+    /// stream.
     pub(super) fn new(connect: impl Fn() -> Channel + Send + Sync + 'static) -> Self {
         Self { connect: Box::new(connect), connections: Mutex::default() }
     }
 
-    /// The connection for one more stream.
+    /// Acquires a connection for one more stream.
     pub(super) fn acquire(&self) -> (Channel, StreamSlot) {
         let mut connections = self.connections.lock();
         let found = connections.iter().position(|lane| lane.streams.get() < MAX_STREAMS_PER_CONNECTION);
@@ -45,10 +48,11 @@ impl StreamConnectionPool {
             connections.push(StreamConnection { channel: (self.connect)(), streams: Arc::new(AtomicCounter::new()) });
             connections.len() - 1
         });
-        // Under the lock; that one may be left meanwhile does no harm.
+        // Increments under the lock; a concurrent decrement is harmless.
         connections[index].streams.increment();
         let acquired = (connections[index].channel.clone(), StreamSlot(connections[index].streams.clone()));
-        // The first ones fill up first, so that the last ones can go; one stays for whoever comes next.
+        // Connections are filled in order, so that the last ones become idle and can be closed. One
+        // idle connection stays for the next stream.
         while connections.len() > index + 1 && connections.last().is_some_and(|lane| lane.streams.get() == 0) {
             connections.pop();
         }
@@ -67,7 +71,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_connection_takes_so_many_streams_and_one_that_has_none_is_let_go() {
+    async fn stream_pool_grows_when_full_and_shrinks_when_idle() {
         let pool = StreamConnectionPool::new(|| Channel::from_static("http://127.0.0.1:9").connect_lazy());
         let mut slots: Vec<_> = (0..=MAX_STREAMS_PER_CONNECTION).map(|_| pool.acquire().1).collect();
         assert_eq!(pool.connections.lock().len(), 2);

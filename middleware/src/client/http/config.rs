@@ -1,4 +1,4 @@
-//! What an operator may set of one HTTP hop.
+//! Settings of HTTP calls to one origin.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,21 +9,22 @@ use crate::{
     retry,
 };
 
-/// How one origin is called over HTTP.
+/// Client settings for one HTTP origin.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
-    /// The longest the handshakes of a connection may take, in milliseconds.
+    /// Timeout for the TCP and TLS handshakes of a connection, milliseconds.
     pub connect_timeout_ms: u64,
-    /// The longest one attempt may take until its last byte, in milliseconds.
+    /// Timeout of one attempt until its last byte, milliseconds.
     pub attempt_timeout_ms: u64,
-    /// The longest a call may take with all its attempts, in milliseconds; less if its request has less time left.
+    /// Timeout of a call with all its attempts, milliseconds. An earlier deadline of the incoming
+    /// request takes precedence.
     pub call_timeout_ms: u64,
-    /// Calls in flight at once; more are refused.
+    /// Maximum calls in flight (bulkhead). Calls above it are rejected.
     pub max_in_flight: u32,
-    /// When a call is tried again.
+    /// Retry policy and budget.
     pub retry: retry::Config,
-    /// When calls stop.
+    /// Circuit breaker for this origin.
     pub circuit_breaker: circuit_breaker::Config,
 }
 
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_names_the_key() {
+    fn config_error_names_setting() {
         let valid = HttpConfig::default();
         assert!(valid.validate().is_ok());
         let retry = retry::Config { max_attempts: 1, ..retry::Config::default() };
@@ -65,7 +66,7 @@ mod tests {
             ("call_timeout_ms ", HttpConfig { call_timeout_ms: 0, ..valid.clone() }),
             ("max_in_flight ", HttpConfig { max_in_flight: 0, ..valid.clone() }),
             ("retry.max_attempts ", HttpConfig { retry, ..valid.clone() }),
-            ("breaker.probes ", HttpConfig { circuit_breaker: breaker, ..valid }),
+            ("circuit_breaker.probes ", HttpConfig { circuit_breaker: breaker, ..valid }),
         ] {
             let text = invalid.validate().unwrap_err().to_string();
             assert!(text.starts_with(key), "{key}: {text}");

@@ -1,4 +1,4 @@
-//! The bottom of the stack over HTTP: requests to one origin, by reqwest.
+//! Innermost service of the HTTP client stack: sends requests to one origin with reqwest.
 
 use std::{
     future::Future,
@@ -19,7 +19,7 @@ use crate::{
     rejection::Rejection,
 };
 
-/// Sends requests to one origin, each once.
+/// Sends each request once to one origin.
 #[derive(Debug, Clone)]
 pub(super) struct Endpoint {
     client: reqwest::Client,
@@ -51,7 +51,7 @@ impl Service<Request<Body>> for Endpoint {
         let (head, body) = request.into_parts();
         let request = self.client.request(head.method, self.origin.url(&head.uri)).headers(head.headers);
         Box::pin(async move {
-            // It is all there: the client takes nothing but whole bodies.
+            // The body is complete: [`super::HttpClient`] accepts only whole bodies.
             let body = body.collect().await.map_err(Rejection::internal)?.to_bytes();
             let response = request.body(body).send().await.map_err(to_rejection)?;
             Ok(response.into())
@@ -60,6 +60,6 @@ impl Service<Request<Body>> for Endpoint {
 }
 
 fn to_rejection(error: reqwest::Error) -> Rejection {
-    // No request could be made of it: nobody else is to blame.
+    // reqwest cannot build the request: a local error, not one of the target.
     if error.is_builder() { Rejection::internal(error.without_url()) } else { Failure::from_reqwest(error).into_rejection() }
 }

@@ -1,4 +1,4 @@
-//! Where the calls of one client go, whatever their URIs say.
+//! Request origin: fixes scheme, host and port of all calls of one client.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use reqwest::Url;
 
 use crate::client::InvalidConfig;
 
-/// A scheme, a host and a port; credentials too, which no URI shows that a layer sees.
+/// Scheme, host and port, with optional credentials, which no layer sees in the URI.
 #[derive(Debug, Clone)]
 pub(super) struct Origin {
     url: Url,
@@ -21,7 +21,7 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// Of `url` whatever is before its path.
+    /// Takes everything before the path of `url`.
     pub(super) fn from_url(url: &Url) -> Result<Self, InvalidConfig> {
         let invalid = || InvalidConfig::Origin(url.scheme().to_owned());
         let scheme = match url.scheme() {
@@ -47,7 +47,7 @@ impl Origin {
         self.port
     }
 
-    /// The request with its whole URI.
+    /// Sets the full URI of the request, without credentials.
     pub(super) fn resolve_uri<B>(&self, mut request: Request<B>) -> Request<B> {
         let path = request.uri().path_and_query().cloned();
         let mut parts = http::uri::Parts::default();
@@ -60,7 +60,8 @@ impl Origin {
         request
     }
 
-    /// Where a request for `uri` is sent. By parts: what begins with two slashes would be another host if it were joined.
+    /// Returns the URL that a request for `uri` is sent to. Set by parts: joining a path with two
+    /// leading slashes would change the host.
     pub(super) fn url(&self, uri: &Uri) -> Url {
         let mut url = self.url.clone();
         url.set_path(uri.path());
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_request_goes_elsewhere() {
+    fn requests_never_leave_the_origin() {
         let origin = Origin::from_url(&"https://me:secret@id.example:8443/tenant?x=1#here".parse().unwrap()).unwrap();
         assert_eq!((&*origin.host(), origin.port()), ("id.example", 8443));
         for (input, visible, sent) in [
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_known_by_its_scheme() {
+    fn default_port_follows_scheme() {
         for (url, host, port) in [("https://id.example/keys", "id.example", 443), ("http://[::1]", "::1", 80)] {
             let origin = Origin::from_url(&url.parse().unwrap()).unwrap();
             assert_eq!((&*origin.host(), origin.port()), (host, port));

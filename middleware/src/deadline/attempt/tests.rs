@@ -9,7 +9,7 @@ use crate::{deadline, rejection::reasons};
 
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// The timeout that goes out with an attempt.
+/// Returns the timeout sent with an attempt.
 async fn timeout_sent(request: Request<()>) -> Result<Duration, Rejection> {
     let (tell, told) = tokio::sync::oneshot::channel();
     let mut tell = Some(tell);
@@ -29,17 +29,17 @@ fn until(left: Duration) -> Request<()> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tells_the_server_the_nearest_limit() {
+async fn attempt_sends_the_earliest_limit() {
     assert_eq!(timeout_sent(Request::new(())).await.unwrap(), LIMIT);
     assert_eq!(timeout_sent(until(LIMIT * 2)).await.unwrap(), LIMIT);
     assert_eq!(timeout_sent(until(LIMIT / 2)).await.unwrap(), LIMIT / 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_inside_knows_when_its_attempt_is_over() {
+async fn inner_layers_see_the_attempt_deadline() {
     for (call, attempt) in [(LIMIT * 2, LIMIT), (LIMIT / 2, LIMIT / 2)] {
         let inside = service_fn(async |request: Request<()>| {
-            let deadline = request.extensions().get::<CallDeadline>().expect("it was there").0;
+            let deadline = request.extensions().get::<CallDeadline>().expect("a call deadline").0;
             Err::<Response<Empty<Bytes>>, _>(deadline::elapsed(deadline - Instant::now()))
         });
         let refusal = AttemptTimeoutLayer::new("products", LIMIT).layer(inside).oneshot(until(call)).await.unwrap_err();
@@ -49,7 +49,7 @@ async fn what_is_inside_knows_when_its_attempt_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn never_raises_a_timeout_that_is_already_set() {
+async fn attempt_never_raises_a_given_timeout() {
     for (set, sent) in [(LIMIT / 4, LIMIT / 4), (LIMIT * 4, LIMIT)] {
         let mut request = Request::new(());
         request.headers_mut().insert(grpc_timeout::HEADER, grpc_timeout::format(set));
@@ -58,12 +58,12 @@ async fn never_raises_a_timeout_that_is_already_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sends_nothing_after_the_deadline() {
+async fn attempt_after_deadline_is_rejected() {
     assert_eq!(timeout_sent(until(Duration::ZERO)).await.unwrap_err().reason(), &reasons::DEADLINE_EXCEEDED);
 }
 
 #[tokio::test(start_paused = true)]
-async fn gives_up_on_a_server_that_hangs() {
+async fn attempt_times_out_on_a_hanging_server() {
     let server = service_fn(|_: Request<()>| std::future::pending::<Result<Response<Empty<Bytes>>, Rejection>>());
     let start = Instant::now();
     let refusal = AttemptTimeoutLayer::new("products", LIMIT).layer(server).oneshot(Request::new(())).await.unwrap_err();
@@ -72,7 +72,7 @@ async fn gives_up_on_a_server_that_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_http_server_is_told_nothing_and_its_body_held_to_the_limit_all_the_same() {
+async fn http_attempt_sends_no_timeout_but_limits_body() {
     let server = service_fn(|request: Request<()>| {
         assert!(request.headers().is_empty(), "{:?}", request.headers());
         let endless = http_body_util::StreamBody::new(futures_util::stream::pending::<Result<http_body::Frame<Bytes>, Infallible>>());

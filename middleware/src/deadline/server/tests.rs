@@ -19,7 +19,7 @@ fn request(header: HeaderName, value: &'static str) -> Request<()> {
     request
 }
 
-/// How long the handler has, as the context tells it.
+/// Returns the time that the handler sees in its context.
 async fn limit_seen_inside(protocol: Protocol, request: Request<()>) -> Result<Duration, Rejection> {
     let (tell, told) = tokio::sync::oneshot::channel();
     let mut tell = Some(tell);
@@ -33,7 +33,7 @@ async fn limit_seen_inside(protocol: Protocol, request: Request<()>) -> Result<D
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_caller_decides_within_our_maximum() {
+async fn deadline_follows_caller_up_to_maximum() {
     for (text, limit) in
         [("100m", Duration::from_millis(100)), ("1H", MAX), ("99999999H", MAX), ("10", DEFAULT), ("1X", DEFAULT), ("-1m", DEFAULT)]
     {
@@ -47,7 +47,7 @@ async fn the_caller_decides_within_our_maximum() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_breaks_the_grammar_is_counted() {
+async fn malformed_grpc_timeout_is_counted() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let _local = metrics::set_default_local_recorder(&recorder);
     for text in ["999999999S", "10", "-1m", "1X", "100m"] {
@@ -58,7 +58,7 @@ async fn what_breaks_the_grammar_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_protocol_has_its_own_header() {
+async fn each_protocol_reads_its_own_timeout_header() {
     let limit = limit_seen_inside(Protocol::Http, request(grpc_timeout::HEADER, "1m")).await;
     assert_eq!(limit.unwrap(), DEFAULT);
     let limit = limit_seen_inside(Protocol::Grpc, request(REQUEST_TIMEOUT_HEADER, "1")).await;
@@ -66,7 +66,7 @@ async fn each_protocol_has_its_own_header() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_malformed_http_timeout_is_the_callers_mistake() {
+async fn malformed_http_timeout_is_rejected() {
     for text in ["", "10s", "-1", "+5", "1.5", "99999999999999999999"] {
         let refusal = limit_seen_inside(Protocol::Http, request(REQUEST_TIMEOUT_HEADER, text)).await.unwrap_err();
         assert_eq!(refusal.reason(), &reasons::INVALID_PARAMETER, "{text:?}");
@@ -74,7 +74,7 @@ async fn a_malformed_http_timeout_is_the_callers_mistake() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_expired_on_arrival_does_not_reach_the_handler() {
+async fn expired_request_does_not_reach_handler() {
     for (protocol, header, zero) in [(Protocol::Grpc, grpc_timeout::HEADER, "0n"), (Protocol::Http, REQUEST_TIMEOUT_HEADER, "0")] {
         let refusal = limit_seen_inside(protocol, request(header, zero)).await.unwrap_err();
         assert_eq!(refusal.reason(), &reasons::DEADLINE_EXCEEDED);
@@ -82,7 +82,7 @@ async fn what_has_expired_on_arrival_does_not_reach_the_handler() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_is_late_is_dropped() {
+async fn late_handler_is_dropped() {
     let (dropped, gone) = tokio::sync::oneshot::channel::<()>();
     let mut dropped = Some(dropped);
     let handler = service_fn(move |_: Request<()>| {
@@ -99,7 +99,7 @@ async fn a_handler_that_is_late_is_dropped() {
     assert!(gone.await.is_err());
 }
 
-/// One frame, then nothing ever.
+/// A body of one frame that then stalls.
 fn stalling_body() -> impl Body<Data = Bytes, Error = std::convert::Infallible> + Unpin {
     let first = stream::iter([Ok(Frame::data(Bytes::from_static(b"x")))]);
     StreamBody::new(Box::pin(futures_util::StreamExt::chain(first, stream::pending())))
@@ -114,7 +114,7 @@ async fn answer_that_stalls(protocol: Protocol) -> TimeoutBody<impl Body<Data = 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_grpc_body_that_is_late_ends_with_deadline_exceeded() {
+async fn late_grpc_body_ends_with_deadline_exceeded() {
     let mut body = answer_that_stalls(Protocol::Grpc).await;
     let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
     assert_eq!(grpc_status::from_headers(&trailers), Some(tonic::Code::DeadlineExceeded));
@@ -124,7 +124,7 @@ async fn a_grpc_body_that_is_late_ends_with_deadline_exceeded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_http_body_that_is_late_breaks_off() {
+async fn late_http_body_is_truncated() {
     let mut body = answer_that_stalls(Protocol::Http).await;
     let error = body.frame().await.unwrap().unwrap_err();
     assert_eq!(error.downcast::<Elapsed>().unwrap().0, DEFAULT);
@@ -153,7 +153,7 @@ mod streams {
         request
     }
 
-    /// A piece each second, for ever.
+    /// A stream of one chunk per second without end.
     async fn ticks(request: Request<()>) -> Result<Response<impl Body<Data = bytes::Bytes, Error = std::convert::Infallible>>, Rejection> {
         assert_eq!(Context::of(&request).unwrap().deadline.is_some(), request.headers().contains_key(REQUEST_TIMEOUT_HEADER));
         let ticks = stream::repeat(()).then(async |()| {
@@ -164,7 +164,7 @@ mod streams {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_goes_on_past_every_limit_but_its_callers_where_it_ends_whole() {
+    async fn stream_ends_only_at_the_callers_timeout() {
         use http_body_util::BodyExt;
         let layer = DeadlineLayer::new(Protocol::Http, Duration::from_secs(2), Duration::from_secs(3));
         let mut endless = layer.layer(tower::service_fn(ticks)).call(watch_request(None)).await.unwrap().into_body();
@@ -176,7 +176,7 @@ mod streams {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_that_does_not_begin_is_late() {
+    async fn stream_without_head_times_out() {
         let never = tower::service_fn(|_: Request<()>| std::future::pending::<Result<Response<String>, Rejection>>());
         let refused =
             DeadlineLayer::new(Protocol::Http, Duration::from_secs(2), Duration::from_secs(3)).layer(never).call(watch_request(None)).await;

@@ -1,4 +1,4 @@
-//! One question to DNS: by the system's resolvers, or by one that is named.
+//! DNS lookups through the system's resolvers or a configured server.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -13,10 +13,10 @@ use hickory_resolver::{
     proto::rr::{Name, RData},
 };
 
-/// How long one server may take, before the question is asked again.
+/// Timeout of one server before the query is repeated.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// IPv4 or IPv6.
+/// Address family, IPv4 or IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in super::super) enum Family {
     V4,
@@ -27,7 +27,7 @@ impl Family {
     pub(in super::super) const BOTH: [Self; 2] = [Self::V4, Self::V6];
 }
 
-/// One SRV record.
+/// SRV record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct SrvRecord {
     pub(in super::super) priority: u16,
@@ -35,19 +35,19 @@ pub(in super::super) struct SrvRecord {
     pub(in super::super) port: u16,
 }
 
-/// Records, of which there may be none, and how long they may be believed.
+/// Records, possibly none, with their TTL.
 #[derive(Debug)]
 pub(in super::super) struct LookupResult<T> {
     pub(in super::super) records: Vec<T>,
     pub(in super::super) ttl: Duration,
 }
 
-/// Whoever knows records. An error is no answer at all; that there are no records is one.
+/// Source of DNS records. "No records" is a result; an error means no response.
 pub(in super::super) trait DnsLookup: Send + Sync {
-    /// Gets ready for some questions.
+    /// Prepares for a series of lookups.
     fn prepare(&mut self) -> Result<(), NetError>;
 
-    /// Not all were answered.
+    /// Called after a lookup failed.
     fn on_failure(&mut self);
 
     fn addresses(&self, host: &Name, family: Family) -> impl Future<Output = Result<LookupResult<IpAddr>, NetError>> + Send;
@@ -55,7 +55,8 @@ pub(in super::super) trait DnsLookup: Send + Sync {
     fn srv_records(&self, name: &Name) -> impl Future<Output = Result<LookupResult<SrvRecord>, NetError>> + Send;
 }
 
-/// Real resolvers. They are looked up again after a failure: the system may have others by now.
+/// Lookups with Hickory. The resolver is rebuilt after a failure, because the system's resolvers
+/// may have changed.
 pub(in super::super) struct HickoryLookup {
     server: Option<SocketAddr>,
     resolver: Option<TokioResolver>,
@@ -79,14 +80,14 @@ impl HickoryLookup {
             }
         };
         let options = builder.options_mut();
-        // When to ask again is decided by us.
+        // Not cached: the poll loop decides when to look up again.
         options.cache_size = 0;
         options.timeout = options.timeout.min(SERVER_TIMEOUT);
         builder.build()
     }
 
     fn resolver(&self) -> Result<&TokioResolver, NetError> {
-        self.resolver.as_ref().ok_or_else(|| NetError::from("there is no resolver"))
+        self.resolver.as_ref().ok_or_else(|| NetError::from("no DNS resolver available"))
     }
 }
 
@@ -130,7 +131,7 @@ fn to_result<T>(lookup: Result<Lookup, NetError>, extract: impl Fn(&RData) -> Op
             let records = found.answers().iter().filter_map(|record| extract(&record.data)).collect();
             Ok(LookupResult { records, ttl: Duration::from_secs(ttl.into()) })
         }
-        // That there is none is said of the whole name's family, for as long as the others are believed.
+        // Without records there is no TTL of its own: the TTL of the other family applies.
         Err(error) if error.is_no_records_found() => Ok(LookupResult { records: Vec::new(), ttl: Duration::MAX }),
         Err(error) => Err(error),
     }

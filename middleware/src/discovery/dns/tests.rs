@@ -7,7 +7,7 @@ use super::{super::UpstreamUrl, lookup::LookupResult, *};
 /// Priority, host and port.
 type Srv = (u16, &'static str, u16);
 
-/// Records by name; a name that is not there does not answer.
+/// Records by name; a lookup of a missing name fails.
 #[derive(Default)]
 struct Zone {
     services: Mutex<Option<Vec<Srv>>>,
@@ -60,7 +60,7 @@ async fn names(dns: &mut Dns<Arc<Zone>>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn both_families_are_used_and_the_one_that_fails_keeps_its_last_answer() {
+async fn failed_family_keeps_its_last_addresses() {
     let (mut dns, zone) = dns("dns://products:5000");
     assert!(dns.resolve().await.is_err());
     zone.set("products", Some(&["10.0.0.1"]), None);
@@ -74,11 +74,11 @@ async fn both_families_are_used_and_the_one_that_fails_keeps_its_last_answer() {
     zone.set("products", None, None);
     assert!(dns.resolve().await.is_err());
     zone.set("products", None, Some(&[]));
-    assert_eq!(names(&mut dns).await, ["10.0.0.2:5000"], "what was known before nobody answered");
+    assert_eq!(names(&mut dns).await, ["10.0.0.2:5000"], "the last known address outlives a failed lookup");
 }
 
 #[tokio::test]
-async fn an_address_that_is_not_one_hosts_is_refused() {
+async fn non_unicast_addresses_are_rejected() {
     let (mut dns, zone) = dns("dns://products:5000");
     zone.set("products", Some(&["0.0.0.0", "255.255.255.255", "224.0.0.1", "10.0.0.1"]), Some(&["::", "ff02::1", "::ffff:0.0.0.0"]));
     let resolved = dns.resolve().await.unwrap();
@@ -86,7 +86,7 @@ async fn an_address_that_is_not_one_hosts_is_refused() {
 }
 
 #[tokio::test]
-async fn of_services_those_of_the_lowest_priority_are_used() {
+async fn srv_uses_lowest_priority_only() {
     let (mut dns, zone) = dns("srv://_products._tcp.example");
     zone.set("a.example.", Some(&["10.0.0.1", "10.0.0.2"]), Some(&[]));
     zone.set("b.example.", Some(&["10.0.0.3"]), Some(&[]));
@@ -103,7 +103,7 @@ async fn of_services_those_of_the_lowest_priority_are_used() {
 }
 
 #[tokio::test]
-async fn a_host_that_does_not_answer_takes_nothing_from_the_others() {
+async fn failed_host_lookup_keeps_other_hosts() {
     let (mut dns, zone) = dns("srv://_products._tcp.example");
     *zone.services.lock() = Some(vec![(1, "a.example.", 5000), (1, "b.example.", 5000)]);
     zone.set("a.example.", Some(&["10.0.0.1"]), Some(&[]));

@@ -1,7 +1,8 @@
-//! Those who have registered under one path, now and whenever that changes.
+//! etcd watch: follows the services registered below one prefix.
 //!
-//! A watch only tells that something changed; what there is now is read anew. That costs a read per change, and there is no state of our own
-//! that could be wrong after a compaction, a restart of etcd or entries beyond the bound.
+//! A watch event only triggers a new read of the whole prefix. That costs one read per change, but
+//! there is no local state that could be wrong after a compaction, a restart of etcd or entries
+//! above the limit.
 
 use std::time::Duration;
 
@@ -18,16 +19,16 @@ use super::{
 };
 use crate::{client::address::Address, jitter::RandomFn};
 
-/// How often etcd is asked for a sign of life.
+/// Interval of progress requests.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(3);
-/// Without a sign for so long it is gone, whatever TCP thinks.
+/// Timeout without any message, after which the member counts as dead, whatever the state of TCP.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Entries that are read at once. What lies beyond is not even looked at, and there is a lower bound to come.
+/// Maximum entries per read. Further entries are ignored; the limit on endpoints is lower.
 const MAX_ENTRIES: i64 = 4_096;
-/// Bytes of an entry; no address is longer.
+/// Maximum bytes of a value; no address is longer.
 const MAX_VALUE_BYTES: usize = 300;
 
-/// Watches for ever.
+/// Watches forever.
 pub(in super::super) async fn run(location: EtcdPrefix, mut endpoints: ResolvedEndpoints, random: RandomFn) {
     let mut cluster = Cluster::new(location, random);
     loop {
@@ -38,18 +39,18 @@ pub(in super::super) async fn run(location: EtcdPrefix, mut endpoints: ResolvedE
     }
 }
 
-/// Reads and watches until one of both fails.
+/// Reads and watches until either fails.
 async fn session(cluster: &mut Cluster, endpoints: &mut ResolvedEndpoints) -> Result<std::convert::Infallible, EtcdError> {
     let prefix = cluster.location.prefix.clone();
     let channel = cluster.connect();
     let revision = read(&channel, &prefix, endpoints).await?;
     let mut request = Request::new(watch_requests(&prefix, revision + 1));
-    // A member that has lost the others ends the watch instead of falling silent (etcd, "Watch").
+    // A member without quorum ends the watch instead of falling silent (etcd, "Watch").
     request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
     let mut watch = endpoints.await_updating_age(unary(WatchClient::new(channel.clone()).watch(request))).await?;
     loop {
         let response = endpoints.await_updating_age(with_timeout(SILENCE_TIMEOUT, watch.message())).await?.map_err(EtcdError::Rejected)?;
-        let response = response.ok_or_else(|| EtcdError::StreamEnded("no reason given".to_owned()))?;
+        let response = response.ok_or_else(|| EtcdError::StreamEnded("no reason in the response".to_owned()))?;
         if response.canceled {
             return Err(EtcdError::StreamEnded(response.cancel_reason));
         }
@@ -62,7 +63,7 @@ async fn session(cluster: &mut Cluster, endpoints: &mut ResolvedEndpoints) -> Re
     }
 }
 
-/// What is there now; its revision.
+/// Reads all entries and returns their revision.
 async fn read(channel: &Channel, prefix: &str, endpoints: &mut ResolvedEndpoints) -> Result<i64, EtcdError> {
     let request = RangeRequest { key: prefix.into(), range_end: prefix_range_end(prefix), limit: MAX_ENTRIES };
     let range = endpoints.await_updating_age(unary(KvClient::new(channel.clone()).range(request))).await?;
@@ -78,7 +79,7 @@ fn parse_address(entry: &KeyValue) -> Option<Address> {
     Address::parse(text).ok()
 }
 
-/// First what to watch, then again and again whether anybody is there.
+/// Stream of requests: creates the watch, then asks for progress periodically.
 fn watch_requests(prefix: &str, start_revision: i64) -> impl Stream<Item = WatchRequest> + Send + 'static {
     let create = WatchCreateRequest { key: prefix.into(), range_end: prefix_range_end(prefix), start_revision };
     stream::unfold(Some(create), |create| async {
@@ -92,7 +93,7 @@ fn watch_requests(prefix: &str, start_revision: i64) -> impl Stream<Item = Watch
     })
 }
 
-/// The first key behind all that begin with `prefix`, which ends with a slash.
+/// Returns the first key after all keys with `prefix`, which ends with a slash.
 fn prefix_range_end(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
     if let Some(last) = end.last_mut() {
@@ -106,8 +107,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_registered_is_not_believed() {
-        let name = |value: &[u8]| parse_address(&KeyValue { key: Vec::new(), value: value.to_vec() }).map(|address| address.name().to_owned());
+    fn invalid_values_are_ignored() {
+        let name =
+            |value: &[u8]| parse_address(&KeyValue { key: Vec::new(), value: value.to_vec() }).map(|address| address.name().to_owned());
         assert_eq!(name(b"http://10.0.0.1:5000").as_deref(), Some("10.0.0.1:5000"));
         let long = format!("http://{}:1", "a".repeat(MAX_VALUE_BYTES));
         for bad in [&b""[..], b"10.0.0.1:5000", b"ftp://a:1", b"http://a:0", b"http://a:1,http://b:1", b"\xff\xfe", long.as_bytes()] {
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_covers_what_is_below_it_and_nothing_else() {
+    fn range_end_covers_exactly_the_prefix() {
         let end = prefix_range_end("/palisade/products/");
         assert!(b"/palisade/products/z".as_slice() < end.as_slice() && end.as_slice() < b"/palisade/products2".as_slice());
     }

@@ -27,7 +27,7 @@ async fn send(faults: &Faults, verb: &str, body: impl Into<Body>) -> (StatusCode
 }
 
 #[tokio::test]
-async fn what_is_put_is_shown_until_it_is_taken_away() {
+async fn rules_can_be_set_listed_and_cleared() {
     let faults = faults(true);
     let first = json!({ "rules": [
         { "name": "slow", "method": "a.B/*", "rate": 0.5, "kind": { "latency": { "ms": 800, "jitter_ms": 200 } } },
@@ -44,7 +44,7 @@ async fn what_is_put_is_shown_until_it_is_taken_away() {
 }
 
 #[tokio::test]
-async fn bad_rules_are_refused_with_all_that_is_wrong_and_change_nothing() {
+async fn invalid_rules_list_all_violations_without_effect() {
     let faults = faults(true);
     let kept = json!({ "rules": [{ "name": "kept", "method": "*", "rate": 0.5, "kind": "hang" }] });
     send(&faults, "PUT", kept.to_string()).await;
@@ -80,7 +80,7 @@ async fn bad_rules_are_refused_with_all_that_is_wrong_and_change_nothing() {
 }
 
 #[tokio::test]
-async fn unless_enabled_there_is_no_such_route_and_no_rule_can_be_set() {
+async fn disabled_injection_has_no_route_and_no_rules() {
     let faults = faults(false);
     let rules = json!({ "rules": [{ "name": "a", "method": "*", "rate": 1.0, "kind": "hang" }] });
     for (verb, body) in [("GET", String::new()), ("PUT", rules.to_string()), ("DELETE", String::new())] {

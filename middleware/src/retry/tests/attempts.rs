@@ -1,9 +1,9 @@
-//! Which calls are tried again, how often, and what the answer then says.
+//! Which calls are retried, how often, and the resulting response.
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn tries_three_times_and_says_so() {
+async fn retry_makes_three_attempts_and_sets_pushback() {
     let server = Server::answering(|_| status(Code::Unavailable));
     assert_eq!(server.attempts().await, (3, Code::Unavailable, Advice::Never));
     let seen = server.seen.lock();
@@ -12,14 +12,14 @@ async fn tries_three_times_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn is_content_with_the_first_success() {
+async fn retry_stops_at_first_success() {
     let server = Server::answering(|attempt| status(if attempt == 1 { Code::Unavailable } else { Code::Ok }));
     assert_eq!(server.attempts().await, (2, Code::Ok, Advice::Unspecified));
     assert_eq!(Server::answering(|_| status(Code::Ok)).attempts().await, (1, Code::Ok, Advice::Unspecified));
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_may_pass_is_tried_again() {
+async fn only_transient_failures_are_retried() {
     for (answer, attempts) in [
         ((|_| status(Code::NotFound)) as fn(usize) -> Answer, 1),
         (|_| status(Code::Internal), 1),
@@ -46,9 +46,9 @@ async fn only_what_may_pass_is_tried_again() {
     }
 }
 
-/// With one of three servers a third of all calls.
+/// Losing one of three servers fails a third of all calls at once.
 #[tokio::test(start_paused = true)]
-async fn all_calls_that_a_connection_took_along_are_tried_again() {
+async fn all_calls_of_a_lost_connection_are_retried() {
     const CALLS: usize = 40;
     let server = Server::answering(|attempt| if attempt <= CALLS { connection_failure(false) } else { status(Code::Ok) });
     let answers = futures_util::future::join_all((0..CALLS).map(|_| server.call(get()))).await;
@@ -57,7 +57,7 @@ async fn all_calls_that_a_connection_took_along_are_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_must_not_happen_twice_is_not_repeated() {
+async fn non_idempotent_call_is_not_retried() {
     for answer in [(|_| connection_failure(false)) as fn(usize) -> Answer, |_| Err(deadline::elapsed(Duration::from_secs(1)))] {
         let server = Server::answering(answer);
         assert!(server.call(post()).await.is_err());
@@ -66,11 +66,11 @@ async fn what_must_not_happen_twice_is_not_repeated() {
     let server = Server::answering(|_| status(Code::Unavailable));
     let answer = server.call(post()).await.unwrap();
     assert_eq!(server.seen.lock().len(), 1);
-    assert_eq!(pushback(answer.headers()), Advice::Unspecified, "nobody has tried again: our caller may");
+    assert_eq!(super::super::pushback::pushback(answer.headers()), Advice::Unspecified, "no retry was made, so our caller may retry");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_server_knows_by_a_key_is_repeated() {
+async fn call_with_idempotency_key_is_retried() {
     let server = Server::answering(|_| status(Code::Unavailable));
     let mut request = post();
     request.extensions_mut().insert(IdempotencyKeyed);
@@ -79,7 +79,7 @@ async fn what_the_server_knows_by_a_key_is_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_not_sent_is_sent_once_more_at_no_cost_and_then_as_any_other() {
+async fn unsent_request_gets_one_transparent_retry() {
     for request in [get, post] {
         let server = Server::answering(|attempt| if attempt == 1 { connection_failure(true) } else { status(Code::Ok) });
         server.call(request()).await.unwrap();
@@ -91,13 +91,13 @@ async fn what_was_not_sent_is_sent_once_more_at_no_cost_and_then_as_any_other() 
         let refusal = server.call(request()).await.unwrap_err();
         assert_eq!(refusal.retry(), Advice::Never);
         let previous: Vec<_> = server.seen.lock().iter().map(|seen| seen.previous_attempts.clone()).collect();
-        assert_eq!(previous, [None, None, Some(1.into()), Some(2.into())], "three attempts, the first of them twice");
+        assert_eq!(previous, [None, None, Some(1.into()), Some(2.into())], "three attempts, the first one sent twice");
         assert!((server.tokens() - 97.0).abs() < f64::EPSILON);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn does_not_retry_what_our_caller_retries() {
+async fn call_retried_by_caller_is_not_retried() {
     let server = Server::answering(|_| status(Code::Unavailable));
     let mut context = RequestContext::background();
     context.previous_attempts = 1;
@@ -105,7 +105,7 @@ async fn does_not_retry_what_our_caller_retries() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_breaker_inside_ends_the_attempts_when_it_opens_and_what_opened_it_is_the_answer() {
+async fn opened_breaker_ends_retries_with_last_failure() {
     let calls = Arc::new(Mutex::new(0));
     let counted = calls.clone();
     let fails = service_fn(move |_: Request<Body>| {
@@ -119,13 +119,17 @@ async fn a_breaker_inside_ends_the_attempts_when_it_opens_and_what_opened_it_is_
     let start = Instant::now();
     let answer = RetryLayer::new("products", &config, [PATH].into_iter().collect()).layer(service).call(get()).await.unwrap();
     assert_eq!((crate::grpc_status::from_headers(answer.headers()), *calls.lock()), (Some(Code::Unavailable), 3));
-    assert_eq!(pushback(answer.headers()), Advice::Never, "three attempts were made in vain, whatever the breaker has to say");
+    assert_eq!(
+        super::super::pushback::pushback(answer.headers()),
+        Advice::Never,
+        "three attempts were made in vain, whatever the breaker reports"
+    );
     assert_eq!(answer.headers()[FAILURE_ORIGIN_HEADER], "products");
     assert!(start.elapsed() < Duration::from_millis(10));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_names_the_target_unless_it_names_another() {
+async fn failure_origin_names_target_unless_set() {
     let origin = async |answer, request: Request<Body>| match Server::answering(answer).call(request).await {
         Ok(response) => response.headers().get(FAILURE_ORIGIN_HEADER).cloned(),
         Err(rejection) => Status::from(rejection).metadata().as_ref().get(FAILURE_ORIGIN_HEADER).cloned(),
@@ -153,7 +157,7 @@ async fn a_failure_names_the_target_unless_it_names_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_is_sent_once() {
+async fn streaming_request_is_not_retried() {
     let server = Server::answering(|_| status(Code::Unavailable));
     let mut waited = false;
     let slow = futures_util::stream::poll_fn(move |cx| {
@@ -167,7 +171,7 @@ async fn a_stream_is_sent_once() {
     assert_eq!(server.seen.lock().len(), 1);
 }
 
-/// How often a server is called that answers OK and then with these frames.
+/// Returns the number of calls to a server that responds OK with these frames.
 async fn calls_for_body(frames: fn() -> Vec<Result<Frame<Bytes>, Status>>) -> usize {
     let calls = Arc::new(Mutex::new(0));
     let counted = calls.clone();
@@ -185,7 +189,7 @@ fn unavailable() -> HeaderMap {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_final_once_it_has_data() {
+async fn response_with_data_is_final() {
     assert_eq!(calls_for_body(|| vec![Ok(Frame::data(Bytes::from_static(b"x"))), Ok(Frame::trailers(unavailable()))]).await, 1);
     assert_eq!(calls_for_body(|| vec![Ok(Frame::trailers(unavailable()))]).await, 3);
     assert_eq!(calls_for_body(|| vec![Err(Status::unknown("reset"))]).await, 3);

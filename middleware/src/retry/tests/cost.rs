@@ -1,9 +1,9 @@
-//! What attempts cost the target's budget.
+//! Token cost of attempts.
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn tokens_tell_how_well_the_server_is() {
+async fn tokens_follow_server_health() {
     for (answer, tokens) in [
         ((|_| status(Code::Ok)) as fn(usize) -> Answer, 50.1),
         (|_| status(Code::NotFound), 50.1),
@@ -24,7 +24,7 @@ async fn tokens_tell_how_well_the_server_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_without_any_status_is_neither_repeated_nor_a_success() {
+async fn response_without_status_is_final_but_no_success() {
     let server = Server::answering(|_| Ok(Response::new(Full::default())));
     server.layer.0.budget.spend();
     assert_eq!(server.attempts().await.0, 1);
@@ -32,7 +32,7 @@ async fn an_answer_without_any_status_is_neither_repeated_nor_a_success() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_exhausted_budget_ends_retries_and_says_so() {
+async fn exhausted_budget_ends_retries_and_sets_pushback() {
     let server = Server::new(&Config { tokens: 4, ..Config::default() }, |_| status(Code::Unavailable));
     assert_eq!(server.attempts().await, (2, Code::Unavailable, Advice::Never));
     assert_eq!(server.attempts().await, (3, Code::Unavailable, Advice::Never));

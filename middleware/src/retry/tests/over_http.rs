@@ -1,4 +1,4 @@
-//! Over HTTP.
+//! Retries over HTTP.
 
 use super::*;
 
@@ -8,14 +8,14 @@ fn request(method: &str) -> Request<Body> {
     Request::builder().method(method).uri("/keys").body(Body::new(Full::new(Bytes::from_static(b"message")))).unwrap()
 }
 
-/// How many attempts a call took, and how it ended.
+/// Returns the number of attempts of a call and its final status.
 async fn attempts(server: &Server, request: Request<Body>) -> (usize, Option<u16>) {
     let answer = server.call(request).await;
     (server.seen.lock().len(), answer.ok().map(|response| response.status().as_u16()))
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_method_says_what_may_be_repeated() {
+async fn http_method_decides_idempotency() {
     for (method, repeated) in [
         ("GET", true),
         ("HEAD", true),
@@ -38,7 +38,7 @@ async fn the_method_says_what_may_be_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_status_says_what_is_worth_it() {
+async fn http_status_decides_retry() {
     let cases: [(u16, bool, Answers); 12] = [
         (200, false, |_| http(200, None)),
         (204, false, |_| http(204, None)),
@@ -60,7 +60,7 @@ async fn the_status_says_what_is_worth_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_is_kept() {
+async fn retry_after_delays_the_next_attempt() {
     for (status, answer) in [(503, (|attempt| after(503, attempt)) as Answers), (429, |attempt| after(429, attempt))] {
         let server = Server::http(answer);
         assert_eq!(attempts(&server, request("GET")).await, (2, Some(200)), "{status}");
@@ -69,16 +69,16 @@ async fn retry_after_is_kept() {
     let server = Server::http(|attempt| after(503, attempt));
     let mut hurried = request("GET");
     hurried.extensions_mut().insert(CallDeadline(Instant::now() + Duration::from_secs(2)));
-    assert_eq!(attempts(&server, hurried).await, (1, Some(503)), "the real answer now, and no timeout later");
+    assert_eq!(attempts(&server, hurried).await, (1, Some(503)), "the real response now instead of a timeout later");
 }
 
 fn after(status: u16, attempt: usize) -> Answer {
     if attempt == 1 { http(status, Some("2")) } else { http(200, None) }
 }
 
-/// A foreign server may have these by chance; they are no words of HTTP.
+/// A foreign server may send these headers by chance; they have no meaning in HTTP.
 #[tokio::test(start_paused = true)]
-async fn the_words_of_grpc_mean_nothing() {
+async fn grpc_headers_are_ignored_over_http() {
     let server = Server::http(|attempt| {
         let mut answer = http(if attempt == 1 { 503 } else { 200 }, None)?;
         answer.headers_mut().insert("grpc-status", HeaderValue::from_static("5"));
@@ -94,13 +94,13 @@ async fn the_words_of_grpc_mean_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_as_the_server_gave_it_whatever_was_tried() {
+async fn http_response_is_unchanged_after_retries() {
     let answer = Server::http(|_| http(503, None)).call(request("GET")).await.unwrap();
     assert!(answer.headers().is_empty(), "{:?}", answer.headers());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_never_arrived_is_sent_again_whatever_it_is_and_what_was_lost_only_if_it_may() {
+async fn unsent_request_is_resent_lost_only_if_idempotent() {
     for (method, unsent, expected) in [("POST", true, (2, Some(200))), ("POST", false, (1, None)), ("GET", false, (2, Some(200)))] {
         let answer: Answers = if unsent {
             |attempt| if attempt == 1 { connection_failure(true) } else { http(200, None) }
@@ -111,16 +111,16 @@ async fn what_never_arrived_is_sent_again_whatever_it_is_and_what_was_lost_only_
         assert_eq!(attempts(&server, request(method)).await, expected, "{method}");
     }
     let lost = Server::http(|_| connection_failure(false)).call(request("GET")).await.unwrap_err();
-    assert_eq!(lost.retry(), Advice::Never, "whoever asked us need not try what we have tried");
+    assert_eq!(lost.retry(), Advice::Never, "our caller must not retry after retries in vain");
 }
 
-/// The first piece of a body may be long in coming; over HTTP nothing is to be learnt from it.
+/// The first frame of a body may be late; over HTTP it is not needed for the decision.
 #[tokio::test(start_paused = true)]
-async fn the_answer_is_handed_on_with_its_head() {
+async fn http_response_is_returned_at_its_head() {
     let hangs = service_fn(|_: Request<Body>| {
         let body = StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, Status>>());
         std::future::ready(Ok::<_, Rejection>(Response::new(body)))
     });
     let call = RetryLayer::http("idp", &Config::default()).layer(hangs).oneshot(request("GET"));
-    assert!(call.now_or_never().expect("nothing to wait for").is_ok());
+    assert!(call.now_or_never().expect("the call is ready at once").is_ok());
 }

@@ -1,9 +1,9 @@
-//! When the next attempt is made.
+//! Backoff, pushback and deadline between attempts.
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn the_server_decides_how_long_to_wait() {
+async fn pushback_sets_the_delay() {
     let server = Server::answering(|attempt| match attempt {
         1 => pushback(Code::Unavailable, "250"),
         _ => status(Code::Unavailable),
@@ -11,11 +11,11 @@ async fn the_server_decides_how_long_to_wait() {
     server.attempts().await;
     let after: Vec<u128> = server.seen.lock().iter().map(|seen| seen.after_ms).collect();
     assert_eq!(after[1], 250);
-    assert!(after[2] <= 301, "the back-off begins anew, with at most 50 ms: {after:?}");
+    assert!(after[2] <= 301, "the backoff restarts at 50 ms or less: {after:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_server_can_forbid_it() {
+async fn negative_or_invalid_pushback_forbids_retry() {
     for answer in [
         (|_| pushback(Code::Unavailable, "-1")) as fn(usize) -> Answer,
         |_| pushback(Code::Unavailable, "abc"),
@@ -26,14 +26,14 @@ async fn the_server_can_forbid_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_proxy_decides_how_long_to_wait_too() {
+async fn retry_after_of_a_proxy_sets_the_delay() {
     let server = Server::answering(|attempt| if attempt == 1 { http(503, Some("7")) } else { status(Code::Ok) });
     assert_eq!(server.attempts().await.0, 2);
     assert_eq!(server.seen.lock()[1].after_ms, 7_000);
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_gives_up_during_a_pause_ends_the_call() {
+async fn cancellation_during_backoff_ends_the_call() {
     let server = Server::answering(|_| pushback(Code::Unavailable, "5000"));
     let budget = server.layer.0.budget.clone();
     let call = tokio::time::timeout(Duration::from_secs(1), server.call(get()));
@@ -44,7 +44,7 @@ async fn whoever_gives_up_during_a_pause_ends_the_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn does_not_wait_past_the_deadline() {
+async fn no_retry_past_the_deadline() {
     let server = Server::answering(|_| pushback(Code::Unavailable, "5000"));
     let mut request = get();
     request.extensions_mut().insert(CallDeadline(Instant::now() + Duration::from_secs(5)));
@@ -55,7 +55,7 @@ async fn does_not_wait_past_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn attempts_that_hang_leave_room_for_others_within_the_deadline() {
+async fn attempt_timeout_leaves_time_for_retries() {
     let attempts = Arc::new(Mutex::new(0));
     let counted = attempts.clone();
     let hangs = service_fn(move |_: Request<Body>| {
@@ -74,7 +74,7 @@ async fn attempts_that_hang_leave_room_for_others_within_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_does_not_queue() {
+async fn retry_does_not_wait_for_readiness() {
     let layer = RetryLayer::new("products", &Config::default(), [PATH].into_iter().collect());
     let (mock, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Full<Bytes>>>();
     handle.allow(1);
@@ -85,5 +85,5 @@ async fn a_retry_does_not_queue() {
     respond.send_response(status(Code::Unavailable).unwrap());
     let answer = call.await.unwrap().unwrap();
     assert_eq!(answer.headers()["grpc-status"], "14");
-    assert_eq!(pushback(answer.headers()), Advice::Unspecified, "one attempt was made, no more");
+    assert_eq!(super::super::pushback::pushback(answer.headers()), Advice::Unspecified, "only one attempt was made");
 }

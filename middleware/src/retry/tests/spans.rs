@@ -1,4 +1,4 @@
-//! What a trace shows of retries.
+//! Retries in traces.
 
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -6,10 +6,10 @@ use tracing::instrument::WithSubscriber;
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
-use crate::{kept_spans::Kept, respond::Protocol, trace::ClientTraceLayer};
+use crate::{in_memory_exporter::Kept, respond::Protocol, trace::ClientTraceLayer};
 
 #[tokio::test(start_paused = true)]
-async fn the_span_of_a_call_has_an_event_for_each_retry() {
+async fn span_has_an_event_for_each_retry() {
     let kept = Kept::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(kept.clone()).build();
     let subscriber = tracing_subscriber::registry().with(tracing_opentelemetry::layer().with_tracer(provider.tracer("test")));
@@ -32,7 +32,7 @@ async fn the_span_of_a_call_has_an_event_for_each_retry() {
         let value = |key: &str| event.attributes.iter().find(|pair| pair.key.as_str() == key).map(|pair| pair.value.to_string()).unwrap();
         [value("app.rpc.attempt"), value("app.rpc.outcome"), value("rpc.status_code")]
     });
-    // The first was never sent, and is sent again as the same attempt.
+    // The first request was never sent and is sent again as the same attempt.
     assert_eq!(
         events.collect::<Vec<_>>(),
         [["1", "unsent", "UNAVAILABLE"], ["1", "failed", "UNAVAILABLE"]].map(|event| event.map(str::to_owned))

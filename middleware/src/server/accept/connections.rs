@@ -1,4 +1,4 @@
-//! The open connections of one port: what each is held to, and the word that ends them all.
+//! Open connections of one port: timeouts, maximum age and graceful shutdown.
 
 use std::{
     convert::Infallible,
@@ -28,8 +28,8 @@ use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt};
 
 use super::{
-    record_connection_closed,
     flow_control_timeout::{ChunkedBody, StreamExecutor},
+    record_connection_closed,
     shutdown_signal::ShutdownSignal,
     write_timeout::WriteTimeout,
 };
@@ -43,29 +43,31 @@ use crate::{
     tls::{self, PeerCertificateNames},
 };
 
-/// Two years, as browsers' lists want it.
+/// HSTS for two years, as required by the browsers' preload lists.
 const STRICT_TRANSPORT: HeaderValue = HeaderValue::from_static("max-age=63072000; includeSubDomains");
 const MAX_HEADERS: usize = 64;
-/// Of all headers of a request together, over either version of HTTP.
+/// Maximum total size of the headers of a request, over either HTTP version.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
-/// Resets by the peer that we have not looked at yet: a gateway that cancels under load must not be cut.
+/// Maximum resets by the peer that are not processed yet (rapid reset attack). High enough for a
+/// gateway that cancels many calls under load.
 const PENDING_RESETS: usize = 100;
-/// Resets that the peer's frames made us send; `None`, tonic's default, is no limit at all.
+/// Maximum resets caused by invalid frames of the peer; `None`, tonic's default, is no limit.
 const LOCAL_RESETS: usize = 1_024;
-/// Share by which the age of a connection varies: those that came together must not go together.
+/// Jitter of the connection age, so that connections opened together do not close together.
 const AGE_JITTER: f64 = 0.1;
 
-/// The open connections of one port. [`serve`](super::serve) feeds it from a listener, a test from its own streams.
+/// Open connections of one port. [`serve`](super::serve) feeds it from a listener, tests from their
+/// own streams.
 #[derive(Debug)]
 pub struct Connections {
     builder: auto::Builder<StreamExecutor>,
     tls: Option<tls::Acceptor>,
-    /// Browsers are told to come by TLS only from now on.
+    /// Whether responses carry HSTS (HTTP over TLS).
     strict_transport: bool,
     first_request_timeout: Duration,
     max_age: Option<Duration>,
     drain_timeout: Duration,
-    /// How long a connection that has come of age may go on: as long as any request may take.
+    /// Grace period of a connection past its maximum age: the maximum duration of any request.
     max_age_grace: Duration,
     write_timeout: Duration,
     drain: ShutdownSignal,
@@ -73,7 +75,7 @@ pub struct Connections {
     open: TaskTracker,
 }
 
-/// What a connection is held to next.
+/// Next timeout of a connection.
 #[derive(Debug, Clone, Copy)]
 enum NextTimeout {
     FirstRequest,
@@ -82,7 +84,7 @@ enum NextTimeout {
 }
 
 impl Connections {
-    /// None yet.
+    /// Creates an empty set.
     pub fn new(protocol: Protocol, config: &Config, tls: Option<tls::Acceptor>) -> Self {
         Self {
             strict_transport: tls.is_some() && protocol == Protocol::Http,
@@ -99,7 +101,8 @@ impl Connections {
         }
     }
 
-    /// Serves `service` on `io`, which comes from `peer`, in a task of its own. `place` is dropped when the connection has ended.
+    /// Serves `service` on `io` from `peer` in a new task. `permit` is dropped when the connection
+    /// ends.
     pub fn open<S, B, I, P>(self: &Arc<Self>, service: S, (io, peer): (I, SocketAddr), permit: P)
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
@@ -125,18 +128,18 @@ impl Connections {
         drop(task::spawn(self.open.track_future(connection)));
     }
 
-    /// Asks all to go, and cuts those that have not gone within the drain time.
+    /// Drains all connections, and closes those still open after the drain timeout.
     pub async fn drain(&self) {
         self.drain.notify();
         self.open.close();
         if timeout(self.drain_timeout, self.open.wait()).await.is_err() {
-            tracing::warn!(connections = self.open.len(), "the drain time is over, what is still open is cut");
+            tracing::warn!(connections = self.open.len(), "drain timeout elapsed, closing open connections");
             self.abort.notify();
             self.open.wait().await;
         }
     }
 
-    /// Shakes hands, if the port has a certificate.
+    /// Performs the TLS handshake if the port has a certificate.
     async fn tls_handshake<I>(&self, io: I) -> Option<(tls::Stream<I>, Option<PeerCertificateNames>)>
     where
         I: AsyncRead + AsyncWrite + Unpin,
@@ -145,7 +148,7 @@ impl Connections {
         match tls.accept(io).await {
             Ok(received) => Some(received),
             Err(error) => {
-                tracing::debug!(%error, "no TLS with a peer");
+                tracing::debug!(%error, "TLS handshake failed");
                 record_connection_closed("tls");
                 None
             }
@@ -184,14 +187,15 @@ impl Connections {
         let io = TokioIo::new(WriteTimeout::new(io, self.write_timeout));
         let mut connection = pin!(self.builder.serve_connection(io, TowerToHyperService::new(service)));
         let opened = Instant::now();
-        // hyper has no timeout before it knows the version: silence or half a preface would stay for ever.
+        // hyper has no timeout before it knows the HTTP version: silence or half a preface would
+        // keep the connection open forever.
         let (mut next_timeout, mut timer) = (Some(NextTimeout::FirstRequest), pin!(sleep(self.first_request_timeout)));
         let (mut drain_signal, mut draining) = (pin!(self.drain.notified()), false);
         loop {
             tokio::select! {
                 result = connection.as_mut() => {
                     if let Err(error) = result {
-                        tracing::debug!(error = &*error as &dyn StdError, "a connection ended with an error");
+                        tracing::debug!(error = &*error as &dyn StdError, "connection error");
                     }
                     return;
                 }

@@ -1,8 +1,10 @@
-//! An HTTP/2 stream whose peer gives it no window comes to an end: the connection may be well, its pings answered.
+//! HTTP/2 flow-control timeout: resets a stream whose peer grants no window, even if the connection
+//! works and answers pings.
 //!
-//! hyper asks a body for the next piece, then waits for window with the piece in hand, for ever: it asks the body for nothing meanwhile,
-//! so that no timer of the body is heard. Only the task around both can tell. It knows from the body, which runs in the same turn,
-//! what hyper waits for.
+//! hyper takes the next chunk from the body, then waits for window with the chunk in hand, without
+//! a time limit. It does not poll the body meanwhile, so that a timer inside the body never fires.
+//! Only the task around both can notice. The body, polled in the same task, records what hyper
+//! waits for.
 
 use std::{
     cell::Cell,
@@ -21,24 +23,25 @@ use tokio::time::{Sleep, sleep};
 use super::record_connection_closed;
 use crate::metrics;
 
-/// hyper copies what does not fit into the window into the stream's buffer: one piece at most. Also what a peer must take within the
-/// time to be left in peace.
+/// hyper copies a chunk that exceeds the window to the stream's buffer, one chunk at most. Also the
+/// amount that a peer must read within the timeout.
 const CHUNK_BYTES: usize = 32 * 1024;
 
 thread_local! {
-    /// What the body that was polled last on this thread had to say.
+    /// State of the last body polled on this thread.
     static LAST_BODY_STATE: Cell<Option<BodyState>> = const { Cell::new(None) };
 }
 
 #[derive(Clone, Copy)]
 enum BodyState {
-    /// Here is a piece.
+    /// The body returned a chunk.
     ChunkReturned,
-    /// There is no piece yet.
+    /// The body has no chunk yet.
     Pending,
 }
 
-/// Runs each stream in a task, and drops it, which resets it, when it had a piece to send and could not for this long.
+/// Executor that runs each stream in a task, and drops (resets) a stream that could not send a
+/// chunk within this timeout.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StreamExecutor(pub(super) Duration);
 
@@ -53,7 +56,7 @@ pin_project! {
         #[pin]
         stream: F,
         limit: Duration,
-        // Runs while a piece waits for window.
+        // Runs while a chunk waits for window.
         #[pin]
         timer: Option<Sleep>,
     }
@@ -71,7 +74,7 @@ impl<F: Future<Output = ()>> Future for StallTimeout<F> {
         match LAST_BODY_STATE.get() {
             Some(BodyState::ChunkReturned) => this.timer.set(Some(sleep(*this.limit))),
             Some(BodyState::Pending) => this.timer.set(None),
-            // It waits for what it waited for before.
+            // The body was not polled: hyper still waits for the same condition.
             None => {}
         }
         let Some(timer) = this.timer.as_pin_mut() else { return Poll::Pending };
@@ -82,7 +85,7 @@ impl<F: Future<Output = ()>> Future for StallTimeout<F> {
 }
 
 pin_project! {
-    /// A body in pieces, each told to [`Watched`].
+    /// Splits a body into chunks and records each for [`StallTimeout`].
     #[derive(Debug)]
     pub(super) struct ChunkedBody<B> {
         #[pin]
@@ -140,7 +143,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_body_in_pieces_is_the_same_body() {
+    async fn chunked_body_preserves_content() {
         let expected = Bytes::from(vec![7; 2 * CHUNK_BYTES + 1]);
         let mut body = ChunkedBody::new(Full::new(expected.clone()));
         let mut received = Vec::new();

@@ -1,4 +1,4 @@
-//! How many connections one address may hold, so that it cannot take them all.
+//! Connection limit per client IP, so that one address cannot use all connections.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -11,18 +11,18 @@ use parking_lot::Mutex;
 use super::record_connection_closed;
 use crate::{rate_limit::ip_prefix, server::Config};
 
-/// Counts the open connections of each address.
+/// Counts open connections per IPv4 address or IPv6 /64 network.
 #[derive(Debug, Clone)]
 pub(super) struct PerIpConnectionLimit(Option<Arc<Shared>>);
 
-/// One open connection; gives its place back when dropped.
+/// Permit of one open connection, released on drop.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit(Option<(Arc<Shared>, u64)>);
 
 #[derive(Debug)]
 struct Shared {
     limit: usize,
-    /// Behind each of these there are many.
+    /// Trusted proxies, which are exempt because each serves many clients.
     proxies: Vec<IpAddr>,
     counts: Mutex<HashMap<u64, usize>>,
 }
@@ -38,7 +38,7 @@ impl PerIpConnectionLimit {
         Self(None)
     }
 
-    /// A place for a connection of `address`; `None` if it holds as many as it may.
+    /// Returns a permit for a connection of `address`, or `None` at the limit.
     pub(super) fn try_acquire(&self, address: IpAddr) -> Option<ConnectionPermit> {
         let address = address.to_canonical();
         let Some(shared) = self.0.as_ref().filter(|shared| !shared.proxies.contains(&address)) else { return Some(ConnectionPermit(None)) };
@@ -72,7 +72,7 @@ mod tests {
     use crate::rate_limit::AddressConfig;
 
     #[test]
-    fn an_address_has_its_share_and_a_trusted_proxy_has_no_bound() {
+    fn per_ip_limit_exempts_trusted_proxies() {
         let address_limit = AddressConfig { trusted_proxies: "10.0.0.1".to_owned(), ..AddressConfig::default() };
         let limit = PerIpConnectionLimit::new(&Config { max_connections_per_address: 1, address_limit, ..Config::default() });
         let try_acquire = |address: &str| limit.try_acquire(address.parse().unwrap());
@@ -81,6 +81,6 @@ mod tests {
         let (_other, _one, _two) = (try_acquire("192.0.2.2").unwrap(), try_acquire("10.0.0.1").unwrap(), try_acquire("10.0.0.1").unwrap());
         drop(first);
         let _again = try_acquire("192.0.2.1").unwrap();
-        assert_eq!(limit.0.unwrap().counts.lock().len(), 2, "who has gone is forgotten");
+        assert_eq!(limit.0.unwrap().counts.lock().len(), 2, "an address without connections is removed");
     }
 }

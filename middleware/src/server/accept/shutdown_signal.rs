@@ -1,4 +1,4 @@
-//! A word to all connections of a port.
+//! Shutdown signal to all connections of a port.
 
 use std::{
     future::poll_fn,
@@ -9,8 +9,9 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-/// A word to all connections. Waiting for it costs an atomic load when the connection's task runs: the future of a
-/// [`CancellationToken`] takes a lock that all share each time, which under load is where the time went.
+/// Shutdown signal to all connections. Waiting costs one atomic load per poll of the connection's
+/// task. The future of a [`CancellationToken`] takes a shared lock at every poll, which dominated
+/// the profile under load.
 #[derive(Debug, Default)]
 pub(super) struct ShutdownSignal {
     is_set: AtomicBool,
@@ -23,10 +24,10 @@ impl ShutdownSignal {
         self.token.cancel();
     }
 
-    /// Ready once the word was said. To be polled by one and the same task.
+    /// Completes after the notification. Must be polled by a single task.
     pub(super) async fn notified(&self) {
         let mut wake = pin!(self.token.cancelled());
-        // The first poll leaves the task's waker behind; it need not be left again.
+        // The first poll registers the task's waker; it stays registered.
         let mut registered = false;
         poll_fn(|cx| {
             if registered && !self.is_set.load(Ordering::Acquire) {

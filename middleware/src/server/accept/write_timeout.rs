@@ -1,4 +1,4 @@
-//! A connection whose peer takes nothing of what it asked for comes to an end.
+//! Write timeout: closes a connection whose peer reads nothing of its response.
 
 use std::{
     io,
@@ -14,12 +14,13 @@ use tokio::{
 
 use super::record_connection_closed;
 
-/// A stream that fails a write which makes no progress for `limit`.
+/// I/O wrapper that fails a write without progress for `limit`.
 #[derive(Debug)]
 pub(super) struct WriteTimeout<I> {
     io: I,
     limit: Duration,
-    /// Made when a write has to wait for the first time, which it seldom has to. Boxed because hyper moves its streams.
+    /// Created by the first write that has to wait, which is rare. Boxed, because hyper moves its
+    /// streams.
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
 }

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::*;
 
-/// Takes a batch when told to, and says that it has begun.
+/// Exporter that reports each batch and waits for its result.
 #[derive(Debug)]
 struct FakeCollector {
     batches: Mutex<Sender<usize>>,
@@ -22,7 +22,7 @@ impl SpanExporter for FakeCollector {
 }
 
 #[test]
-fn every_span_is_exported_lost_or_dropped_and_counted_as_that() {
+fn spans_counted_as_exported_lost_or_dropped() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let assert_value = |series: &str, value: u64| {
         let (text, line) = (recorder.handle().render(), format!("{series} {value}"));
@@ -35,7 +35,7 @@ fn every_span_is_exported_lost_or_dropped_and_counted_as_that() {
     let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
     let span = || drop(provider.tracer("test").start("work"));
 
-    // The collector holds two in its hands, two more wait, and the fifth has no room.
+    // The collector holds two spans, two more are queued, and the fifth is dropped.
     (0..2).for_each(|_| span());
     assert_eq!(batch_receiver.recv().unwrap(), 2);
     (0..3).for_each(|_| span());

@@ -1,4 +1,4 @@
-//! The CLIENT span of a call as it begins.
+//! Start of the CLIENT span, with the attributes known from the request.
 
 use http::{Request, Uri};
 use tracing::{
@@ -48,7 +48,7 @@ pub(super) fn start_span<B>(target: &ClientTraceLayer, request: &Request<B>) -> 
     }
 }
 
-/// What a URI may hold that is nobody's business is before the host, or in the query.
+/// Removes credentials and query, which may be secret.
 fn without_secrets(uri: &Uri) -> String {
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let host = authority.rsplit('@').next().unwrap_or_default();
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neither_credentials_nor_a_query_are_told() {
+    fn url_full_omits_credentials_and_query() {
         for (uri, expected) in [
             ("https://id.example/keys", "https://id.example/keys"),
             ("https://me:secret@id.example:8443/keys?token=secret", "https://id.example:8443/keys"),

@@ -1,4 +1,5 @@
-//! The SERVER span of a request as it begins: what its head says. Called only for what is recorded.
+//! Start of the SERVER span, with the attributes known from the request head. Called only for
+//! recorded requests.
 
 use std::net::IpAddr;
 
@@ -14,7 +15,7 @@ use crate::{
     respond::Protocol,
 };
 
-/// Of what a caller writes no more than this is kept, in bytes.
+/// Maximum length of an attribute value from the client, bytes. Longer ones are truncated.
 const MAX_ATTRIBUTE_BYTES: usize = 256;
 
 pub(super) fn start_span<B>(protocol: Protocol, proxies: &[IpAddr], request: &Request<B>) -> Span {
@@ -73,13 +74,13 @@ pub(super) fn start_span<B>(protocol: Protocol, proxies: &[IpAddr], request: &Re
     }
 }
 
-/// Whom the caller says it asks: `:authority`, or `Host`.
+/// Returns the requested authority: `:authority`, or `Host`.
 fn authority<B>(request: &Request<B>) -> Option<Authority> {
     let from_uri = request.uri().authority().cloned();
     from_uri.or_else(|| Authority::try_from(request.headers().get(header::HOST)?.as_bytes()).ok())
 }
 
-/// The beginning of what a caller wrote, if it is text.
+/// Truncates a client value to `MAX_ATTRIBUTE_BYTES`. Returns `None` if it is not UTF-8.
 fn truncate(text: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(text).ok()?;
     Some(&text[..text.floor_char_boundary(MAX_ATTRIBUTE_BYTES)])
@@ -94,7 +95,8 @@ fn version(version: Version) -> Option<&'static str> {
     }
 }
 
-/// Semantic conventions: methods outside RFC 9110 and PATCH are `_OTHER`, so that a scanner cannot make new series.
+/// Maps methods other than those of RFC 9110 and PATCH to `_OTHER` (semantic conventions), so that
+/// clients cannot create series.
 pub(crate) fn known_verb(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -1,9 +1,9 @@
-//! What runs beside the cache: it outdates what has changed, tells the second level, and how much is kept.
+//! Background tasks of the cache: invalidation by events, writes to Redis, size metrics.
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use palisade_events::{SubscriptionItem, Subscription};
+use palisade_events::{Subscription, SubscriptionItem};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -13,12 +13,12 @@ use super::{
 };
 use crate::metrics::{self, Cause};
 
-/// How often it is told how much is kept.
+/// Interval of the size metrics.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
-/// The sequence of the last event of a product: there is none after it.
+/// Sequence of the event of a removal: the last event of a product.
 const REMOVED: i64 = i64::MAX;
 
-/// See the module.
+/// Background tasks, to be run beside the cache.
 #[derive(Debug)]
 pub struct CacheTasks {
     shared: Arc<Shared>,
@@ -30,7 +30,7 @@ impl CacheTasks {
         Self { shared, invalidations }
     }
 
-    /// Whether the second level can be reached, for a probe; `None` if there is none.
+    /// Returns the readiness probe of Redis; `None` without Redis.
     pub fn probe(&self) -> Option<impl Fn() -> BoxFuture<'static, Result<(), String>> + Send + 'static> {
         let redis = self.shared.redis.clone()?;
         Some(move || {
@@ -39,11 +39,16 @@ impl CacheTasks {
         })
     }
 
-    /// Works until `shutdown`; `events` are those of products.
+    /// Runs until `shutdown`. `events` are the change events of products.
     pub async fn run(self, events: Subscription, shutdown: CancellationToken) {
         let Self { shared, invalidations } = self;
-        let work =
-            async { tokio::join!(Box::pin(invalidate_from_events(&shared, events)), measure(&shared), write_to_redis(shared.redis.as_deref(), invalidations)) };
+        let work = async {
+            tokio::join!(
+                Box::pin(invalidate_from_events(&shared, events)),
+                measure(&shared),
+                write_to_redis(shared.redis.as_deref(), invalidations)
+            )
+        };
         let _ = shutdown.run_until_cancelled(work).await;
     }
 }
@@ -54,7 +59,7 @@ async fn invalidate_from_events(shared: &Shared, mut events: Subscription) {
             SubscriptionItem::Lagged => shared.invalidate_all(),
             SubscriptionItem::Event(event) => {
                 let Ok(id) = event.subject.parse() else {
-                    tracing::debug!(subject = event.subject, "an event that is of no product is left alone");
+                    tracing::debug!(subject = event.subject, "ignoring event without a product id");
                     continue;
                 };
                 let to = if event.sequence == REMOVED { Version::Removed } else { Version::Known(event.sequence) };

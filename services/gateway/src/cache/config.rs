@@ -1,4 +1,4 @@
-//! What can be set of the cache.
+//! Settings of the response cache.
 
 use std::path::PathBuf;
 
@@ -7,28 +7,33 @@ use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-/// What is older is of no use, whatever for.
+/// Upper bound of each lifetime setting, milliseconds (30 days).
 const MAX_LIFETIME_MS: u64 = 30 * 24 * 3_600_000;
 
-/// Answers to reads of products that are kept for a while.
+/// Response cache for reads of products.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How long an answer is fresh, milliseconds. 0: nothing is kept.
+    /// TTL of a fresh entry, milliseconds. Without invalidation events a change becomes visible
+    /// after at most this time. 0 disables the cache.
     pub ttl_ms: u64,
-    /// For how long after that it will do, marked as stale, while products does not answer. Milliseconds.
+    /// Time after expiry during which a stale entry may be served if products fails
+    /// (stale-if-error), milliseconds. 0 disables.
     pub stale_ms: u64,
-    /// An answer that is just stale is given if products takes longer than this, milliseconds.
+    /// Soft timeout for products while an expired entry is available, milliseconds. Afterwards the
+    /// stale entry is served and the load continues (stale-while-revalidate).
     pub soft_timeout_ms: u64,
-    /// What all answers that are kept may take together, bytes.
+    /// Maximum total size of the entries, bytes.
     pub max_bytes: u64,
-    /// Address of a Redis that replicas of the gateway share, e.g. `redis://user:password@127.0.0.1:6379`. Without one each replica keeps its own.
+    /// URL of a Redis shared by the gateway replicas (second-level cache), e.g.
+    /// `redis://user:password@127.0.0.1:6379`. Without it each replica has only its own cache.
     #[serde(skip_serializing)]
     #[schemars(with = "Option<String>")]
     pub redis_url: Option<SecretString>,
-    /// File with the address, for addresses that hold a password.
+    /// File with the Redis URL, for URLs that contain a password.
     pub redis_url_file: Option<PathBuf>,
-    /// How long Redis may take, milliseconds. After that, or an error, it is left alone for a second.
+    /// Timeout of a Redis operation, milliseconds. After a timeout or an error, Redis is not used
+    /// for one second.
     pub redis_timeout_ms: u64,
 }
 
@@ -47,29 +52,29 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Whether anything is kept.
+    /// Whether the cache is enabled.
     pub fn is_enabled(&self) -> bool {
         self.ttl_ms > 0
     }
 
-    /// Whether there are answers while products is away.
+    /// Whether stale entries are served while products is unavailable.
     pub(crate) fn serves_stale(&self) -> bool {
         self.is_enabled() && self.stale_ms > 0
     }
 
-    /// The address of Redis, if there is one.
+    /// Returns the Redis client, `None` if no URL is set.
     pub(super) fn redis(&self) -> Result<Option<redis::Client>, Error> {
         if self.redis_url.is_none() && self.redis_url_file.is_none() {
             return Ok(None);
         }
         let url = config::secret(("cache.redis_url", &self.redis_url), ("cache.redis_url_file", &self.redis_url_file))?;
         let plain = Some(url.expose_secret()).filter(|url| url.starts_with("redis://"));
-        // Not repeated: it may hold a password.
+        // The error does not quote the URL: it may contain a password.
         let client = plain.and_then(|url| redis::Client::open(url).ok());
         client.map(Some).ok_or_else(|| Error::rule("cache.redis_url", "must be redis://[user:password@]host[:port][/database]"))
     }
 
-    /// Checks every value against its range. Files are not read yet.
+    /// Checks the range of every value. Does not read files.
     pub fn validate(&self) -> Result<(), Error> {
         if self.redis_url.is_some() {
             self.redis()?;
@@ -91,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_that_is_none_is_refused_and_not_repeated() {
+    fn invalid_url_is_rejected_and_not_quoted() {
         let at = |url: &str| Config { redis_url: Some(url.into()), ..Config::default() };
         for url in ["redis://127.0.0.1", "redis://user:secret@redis:6379/1"] {
             at(url).validate().unwrap();
@@ -104,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_for_ever() {
+    fn lifetimes_are_limited_to_30_days() {
         let key = |config: Config| config.validate().unwrap_err().to_string();
         assert!(key(Config { ttl_ms: u64::MAX, ..Config::default() }).contains("cache.ttl_ms"));
         assert!(key(Config { stale_ms: MAX_LIFETIME_MS + 1, ..Config::default() }).contains("cache.stale_ms"));

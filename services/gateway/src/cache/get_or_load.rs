@@ -1,4 +1,4 @@
-//! A read: what is kept, or what products says, or what was kept if products says nothing.
+//! Read path of the cache: fresh entry, Redis, products, then stale-if-error.
 
 use std::{future::Future, sync::Arc};
 
@@ -11,18 +11,20 @@ use tonic::{Code, Status};
 
 use super::{
     Key, Shared,
-    response::{CacheResult, CacheStatus, STALE_IF_ERROR, NoCache, Representation, STALE_WHILE_REVALIDATE, FwdReason},
+    response::{CacheResult, CacheStatus, FwdReason, NoCache, Representation, STALE_IF_ERROR, STALE_WHILE_REVALIDATE},
     single_flight::{LoadGuard, Loaded},
-    store::{WithAge, Entry},
+    store::{Entry, WithAge},
 };
 use crate::metrics::{self, Lookup};
 
-/// Whether a stale answer is better than this refusal: products could not say anything. What it does say is an answer.
+/// Whether a stale entry may replace this error (stale-if-error): products could not answer. A
+/// definite error such as `NOT_FOUND` is an answer and is returned.
 pub(super) fn allows_stale_if_error(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Internal | Code::Unknown | Code::Cancelled)
 }
 
-/// Whether this refusal is for whoever asked alone: who waited for the same answer has to ask for himself.
+/// Whether this error concerns only the caller that started the load. Other waiting callers then
+/// send their own request.
 fn is_caller_specific(status: &Status) -> bool {
     matches!(status.code(), Code::ResourceExhausted | Code::PermissionDenied | Code::Unauthenticated)
 }
@@ -57,13 +59,15 @@ impl Shared {
                 };
                 outcome
             }
-            // What is known to be outdated is only for when there is nothing else.
+            // An invalidated entry is served only if the load fails.
             _ => in_flight.outcome().await,
         };
         let lookup = if no_cache { Lookup::Bypass } else { Lookup::Miss };
         match outcome {
             Ok(Loaded { entry, is_from_redis: true, .. }) => Ok(self.cached(Lookup::Shared, entry, CacheStatus::Shared)),
-            Ok(Loaded { entry, is_stored: is_kept, .. }) => Ok(self.cached(lookup, entry, CacheStatus::Forwarded { why, stored: is_kept, collapsed })),
+            Ok(Loaded { entry, is_stored: is_kept, .. }) => {
+                Ok(self.cached(lookup, entry, CacheStatus::Forwarded { why, stored: is_kept, collapsed }))
+            }
             Err(status) => {
                 if let Some(entry) = self.store.get(&key).filter(|_| !no_cache && allows_stale_if_error(&status)) {
                     return Ok(self.cached(Lookup::Stale, entry, CacheStatus::Stale(STALE_IF_ERROR)));
@@ -82,15 +86,17 @@ impl Shared {
         CacheResult::Cached { entry, how, fresh: self.store.ttl }
     }
 
-    /// When a stale answer will do: in time for a caller who does not wait for long.
+    /// Returns the time at which a stale entry is served: the soft timeout, or half of the caller's
+    /// remaining deadline if that is earlier.
     fn soft_timeout_at(&self, started: Instant) -> Instant {
         let soft_deadline = started + self.soft_timeout;
         let deadline = context::current().and_then(|context| context.deadline);
-        deadline.map_or(soft_deadline, |deadline| soft_deadline.min(Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2))
+        deadline
+            .map_or(soft_deadline, |deadline| soft_deadline.min(Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2))
     }
 
-    /// Carries a load out, whatever becomes of those who wait for it: as the one of them who came first, but with all the time, and all the attempts,
-    /// that a call has.
+    /// Runs a load independently of the waiting callers: with the identity of the first one, but
+    /// without its deadline and its attempt count.
     fn spawn_load<L>(self: &Arc<Self>, guard: LoadGuard, no_cache: bool, load: L)
     where
         L: Future<Output = Result<Representation, Status>> + Send + 'static,
@@ -105,7 +111,7 @@ impl Shared {
         let key = guard.key().clone();
         let mut fallback = None;
         if !no_cache {
-            // Another load may have landed between the look and this one.
+            // Another load may have completed since the lookup.
             if let Some(entry) = self.store.get(&key).filter(|entry| self.store.is_fresh(&key, entry)) {
                 return guard.complete(|_, _| Ok(Loaded { entry, is_stored: true, is_from_redis: false }));
             }
@@ -117,8 +123,7 @@ impl Shared {
         let result = load.await;
         let loaded = result.as_ref().ok().cloned();
         let is_kept = self.store.complete(guard, result, fallback);
-        if let (Key::Product(id), Some(second_level), Some(Representation { body, version: Some(version) })) =
-            (key, &self.redis, loaded)
+        if let (Key::Product(id), Some(second_level), Some(Representation { body, version: Some(version) })) = (key, &self.redis, loaded)
             && is_kept
         {
             second_level.set(id, version, &body).await;

@@ -1,8 +1,11 @@
-//! What replicas share: products in a Redis, by id. It saves a call and never costs an error.
+//! Second-level cache: products by id in a Redis shared by all gateway replicas. It saves calls and
+//! never causes an error.
 //!
-//! A value is the product's version, its lifetime in milliseconds, and the JSON; its age is what Redis says of that lifetime, so that no two clocks
-//! are compared. A version is never overwritten by an older one: a change leaves a value without JSON, which says what is at least to come. And
-//! each replica remembers for itself what it was told of, for as long as anything older could pass for fresh: Redis may have missed it.
+//! A value consists of the product's version, its lifetime in milliseconds and the JSON body. Its
+//! age is derived from the TTL that Redis reports, so no clocks are compared. A version is never
+//! overwritten by an older one. An invalidation leaves a value without a body, which records the
+//! minimum version. Each replica also remembers the invalidations that it received for as long as
+//! an older value could be fresh, because Redis may have missed them.
 
 mod connection;
 
@@ -18,36 +21,38 @@ use self::connection::RedisConnection;
 use super::{Config, UNKNOWN, Version};
 use crate::metrics::{Operation, Outcome, redis_operations};
 
-/// Changes that wait to be told; what comes on top is left to its lifetime.
+/// Capacity of the queue of invalidations to write. Beyond it, values expire by their TTL.
 const QUEUE_CAPACITY: usize = 1_024;
-/// Products whose changes are remembered.
+/// Maximum number of products whose minimum version is remembered.
 const MAX_MIN_VERSIONS: u64 = 100_000;
-/// What products said may be so much older than its value in Redis.
+/// Maximum time between the response of products and the write to Redis: a response may be this
+/// much older than its value.
 const IN_FLIGHT_MARGIN: Duration = Duration::from_secs(1);
-/// The number counts the forms that the JSON of a product has had: replicas of two releases must not read each other's.
+/// Key prefix. The number is the version of the product JSON: replicas of different releases must
+/// not read each other's values.
 const PREFIX: &str = "palisade:product:1:";
-/// Sets a value unless that of a version is there that is newer than the newest to be overwritten.
+/// Compare-and-set: writes a value unless the stored version is higher than `ARGV[1]`.
 const SET_IF_NEWER: &str = "local old = redis.call('GET', KEYS[1]) \
     if old and tonumber(string.match(old, '^%d+')) > tonumber(ARGV[1]) then return 0 end \
     redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return 1";
 
-/// See the module.
+/// Shared cache in Redis.
 #[derive(Debug)]
 pub(super) struct RedisCache {
     server: RedisConnection,
-    /// How long a value is of any use.
+    /// TTL of a value: fresh and stale time.
     lifetime: Duration,
-    /// The least version that is believed of a product.
+    /// Lowest version of each product that is accepted.
     min_versions: moka::sync::Cache<Uuid, i64>,
-    /// Nothing that was there before is believed.
+    /// Values stored before this time are rejected.
     invalidated_at: Mutex<Option<Instant>>,
     invalidations: mpsc::Sender<(Uuid, Version)>,
 }
 
-/// What is to be told to Redis, by [`SecondLevel::tell`].
+/// Queue of invalidations, written to Redis by [`RedisCache::run_writer`].
 pub(super) type InvalidationQueue = mpsc::Receiver<(Uuid, Version)>;
 
-/// A product as another replica left it.
+/// Product stored by another replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RedisEntry {
     pub(super) version: i64,
@@ -56,7 +61,7 @@ pub(super) struct RedisEntry {
 }
 
 impl RedisCache {
-    /// The Redis behind `client`; nothing is connected yet.
+    /// Creates the cache over `client`. Connects on first use.
     pub(super) fn new(client: Client, config: &Config) -> (Arc<Self>, InvalidationQueue) {
         let (invalidations, queue) = mpsc::channel(QUEUE_CAPACITY);
         let fresh = Duration::from_millis(config.ttl_ms);
@@ -70,11 +75,11 @@ impl RedisCache {
         (Arc::new(redis), queue)
     }
 
-    /// The product, if another replica has left it and nothing was told since.
+    /// Returns the stored product, unless an invalidation made it obsolete.
     pub(super) async fn get(&self, id: Uuid) -> Option<RedisEntry> {
         let key = key(id);
         let mut commands = pipe();
-        // In one step: the rest of a newer value is not that of an older.
+        // One transaction: the TTL of a newer value must not be combined with an older value.
         commands.atomic().cmd("GET").arg(&key).cmd("PTTL").arg(&key);
         let (value, rest_ms): (Option<Vec<u8>>, i64) = self.server.run(Operation::Get, &commands).await?;
         let stored = value.and_then(|value| decode(value, rest_ms)).filter(|left| self.is_current(id, left));
@@ -82,16 +87,17 @@ impl RedisCache {
         stored
     }
 
-    /// Leaves the product for others.
+    /// Stores the product for the other replicas.
     pub(super) async fn set(&self, id: Uuid, version: i64, body: &[u8]) {
         let head = format!("{version} {}\n", self.lifetime.as_millis());
         self.write(Operation::Set, &self.set_if_newer(id, version, &[head.as_bytes(), body].concat())).await;
     }
 
-    /// From now on nothing older is believed here; the others are told by [`Self::tell`].
+    /// Rejects older values of this product in this process at once. [`Self::run_writer`]
+    /// propagates the invalidation to Redis.
     pub(super) fn invalidate(&self, id: Uuid, version: Version) {
         self.min_versions.entry(id).and_upsert_with(|known| {
-            // Changes may be told twice, and in any order. What is known is better than what is not.
+            // Events may be repeated and reordered. A known version replaces an unknown one.
             let known = known.map(moka::Entry::into_value).filter(|known| *known != UNKNOWN);
             known.map_or(version.min_version(), |known| known.max(version.min_version()))
         });
@@ -100,29 +106,32 @@ impl RedisCache {
         }
     }
 
-    /// From now on nothing that is there is believed.
+    /// Rejects every value that is already stored.
     pub(super) fn invalidate_all(&self) {
         *self.invalidated_at.lock() = Some(Instant::now());
     }
 
-    /// Tells Redis of what was outdated, as long as anybody outdates.
+    /// Writes queued invalidations to Redis until every sender is dropped.
     pub(super) async fn run_writer(&self, mut queue: InvalidationQueue) {
         while let Some((id, version)) = queue.recv().await {
             let commands = match version {
-                // It is not known which version is to come.
+                // The next version is unknown, so there is no minimum version to record.
                 Version::Unknown => {
                     let mut commands = pipe();
                     commands.cmd("DEL").arg(key(id));
                     commands
                 }
-                // Others have heard of the same change: what one of them has left of it by now stays.
-                Version::Known(_) | Version::Removed => self.set_if_newer(id, version.min_version() - 1, format!("{} 0\n", version.min_version()).as_bytes()),
+                // Every replica receives the event: a current value that one of them has already
+                // stored is kept.
+                Version::Known(_) | Version::Removed => {
+                    self.set_if_newer(id, version.min_version() - 1, format!("{} 0\n", version.min_version()).as_bytes())
+                }
             };
             self.write(Operation::Forget, &commands).await;
         }
     }
 
-    /// Whether it answers, for a probe.
+    /// Readiness probe: pings Redis.
     pub(super) async fn ping(&self) -> Result<(), String> {
         self.server.ping().await
     }
@@ -132,7 +141,7 @@ impl RedisCache {
         entry.version >= floor && self.invalidated_at.lock().is_none_or(|missed| entry.age + IN_FLIGHT_MARGIN < missed.elapsed())
     }
 
-    /// Sets the `value` of `version`, over one whose version is at most `over`.
+    /// Builds the compare-and-set of `value`, which replaces versions up to `max_overwritten`.
     fn set_if_newer(&self, id: Uuid, max_overwritten: i64, value: &[u8]) -> Pipeline {
         let mut commands = pipe();
         let lifetime_ms = u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX);
@@ -151,7 +160,8 @@ fn key(id: Uuid) -> String {
     format!("{PREFIX}{}", id.as_simple())
 }
 
-/// A value of which Redis says that it has `rest_ms` to live.
+/// Decodes a value whose remaining TTL is `ttl_ms`. `None` if it is malformed, expired or without a
+/// body.
 fn decode(value: Vec<u8>, ttl_ms: i64) -> Option<RedisEntry> {
     let head = value.iter().position(|byte| *byte == b'\n')?;
     let (version, lifetime_ms) = std::str::from_utf8(&value[..head]).ok()?.split_once(' ')?;

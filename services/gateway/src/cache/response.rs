@@ -1,4 +1,5 @@
-//! What the caller is told of where an answer comes from and how good it is: `Cache-Status` (RFC 9211), `Age` and `Cache-Control` (RFC 9111).
+//! Cached responses and their headers: `Cache-Status` (RFC 9211), `Age` and `Cache-Control` (RFC
+//! 9111).
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -19,61 +20,62 @@ use super::store::Entry;
 use crate::extract::{IfNoneMatch, etag};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-/// A copy may be kept and shown again once the service has said that it is still the present one, which costs it next to nothing with a cache. No
-/// `max-age`: nobody could tell a browser's copy of a change, or that another user sits before it.
+/// Clients may store a copy but must revalidate it, which costs little with a cache. No `max-age`:
+/// a browser's copy cannot be invalidated by a change, and another user may use the same browser.
 const PRIVATE_NO_CACHE: &str = "private, no-cache";
 
-// Why an answer is stale, after the names that RFC 5861 has for the two.
+// Reasons for serving a stale entry, named as in RFC 5861.
 pub(super) const STALE_IF_ERROR: &str = "stale-if-error";
 pub(super) const STALE_WHILE_REVALIDATE: &str = "stale-while-revalidate";
 
-/// What there is to be sent: JSON.
+/// JSON body of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Representation {
     pub(super) body: Bytes,
-    /// That of the product; a page has none.
+    /// Version of the product, `None` for a page.
     pub(super) version: Option<i64>,
 }
 
-/// What a read has found.
+/// Result of a read.
 #[derive(Debug)]
 pub(crate) enum CacheResult {
-    /// There is no cache.
+    /// Loaded without the cache.
     Uncached(Representation),
-    /// In it, or through it.
+    /// Served from the cache, or loaded through it.
     Cached { entry: Arc<Entry>, how: CacheStatus, fresh: Duration },
 }
 
-/// Where an answer comes from.
+/// Origin of a response, for `Cache-Status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CacheStatus {
-    /// It was kept here.
+    /// Fresh entry of this process.
     Hit,
-    /// It was kept by another replica.
+    /// Fresh entry that another replica stored in Redis.
     Shared,
-    /// Products gave it.
+    /// Loaded from products.
     Forwarded { why: FwdReason, stored: bool, collapsed: bool },
-    /// It was kept here and is not fresh, which has this reason.
+    /// Stale entry of this process, with the reason for serving it.
     Stale(&'static str),
 }
 
-/// Why products was asked.
+/// Why the request was forwarded to products (the `fwd` parameter).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FwdReason {
-    /// Nothing was kept.
+    /// No entry.
     Miss,
-    /// It was not fresh.
+    /// The entry was stale.
     Stale,
-    /// The caller wanted it so.
+    /// The request bypassed the cache.
     Request,
 }
 
-/// Whether the caller wants nothing that was kept: `Cache-Control` of the request says `no-cache`, or `max-age=0` as browsers do that load a page anew.
+/// Whether the request bypasses cached entries. True for `Cache-Control: no-cache`, `no-store` and
+/// `max-age=0`, which browsers send on reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NoCache(pub(super) bool);
 
 impl Representation {
-    /// The JSON of a thing, which has this version.
+    /// Serializes `thing` as JSON. `version` is its version, if it has one.
     pub(crate) fn new(resource: &impl Serialize, version: Option<i64>) -> Result<Self, Status> {
         let body = serde_json::to_vec(resource).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Self { body: body.into(), version })
@@ -81,7 +83,8 @@ impl Representation {
 }
 
 impl CacheResult {
-    /// The answer to a caller who has what `if_none_match` says.
+    /// Converts the result to an HTTP response: 304 without a body if `if_none_match` contains its
+    /// entity tag.
     pub(crate) fn into_conditional_response(self, if_none_match: &IfNoneMatch) -> Response {
         let mut headers = HeaderMap::new();
         let mut set = |name, text: String| HeaderValue::try_from(text).ok().and_then(|value| headers.insert(name, value));
@@ -108,7 +111,7 @@ impl CacheResult {
 }
 
 impl CacheStatus {
-    /// The value of `Cache-Status` for an answer of this age.
+    /// Returns the value of `Cache-Status` for an entry of this age.
     fn to_header_value(self, age: Duration, fresh: Duration) -> String {
         let left = fresh.saturating_sub(age).as_secs();
         match self {
@@ -153,13 +156,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_caller_is_told_where_an_answer_comes_from() {
+    fn cache_status_names_the_origin() {
         let header_value = |how: CacheStatus, age_ms| how.to_header_value(Duration::from_millis(age_ms), Duration::from_secs(5));
         let forwarded = |why, stored, collapsed| header_value(CacheStatus::Forwarded { why, stored, collapsed }, 0);
         assert_eq!(header_value(CacheStatus::Hit, 1_200), "palisade; hit; ttl=3");
         assert_eq!(header_value(CacheStatus::Shared, 4_999), "palisade; hit; ttl=0; detail=shared");
         assert_eq!(header_value(CacheStatus::Stale(STALE_IF_ERROR), 65_000), "palisade; hit; ttl=-60; detail=stale-if-error");
-        // What was outdated before its time.
+        // Invalidated before its TTL elapsed.
         assert_eq!(header_value(CacheStatus::Stale(STALE_IF_ERROR), 1_000), "palisade; hit; ttl=0; detail=stale-if-error");
         assert_eq!(forwarded(FwdReason::Miss, true, false), "palisade; fwd=uri-miss; stored");
         assert_eq!(forwarded(FwdReason::Stale, true, true), "palisade; fwd=stale; stored; collapsed");
@@ -167,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_may_want_nothing_that_was_kept() {
+    fn no_cache_recognizes_request_directives() {
         let bypasses = |values: &[&'static str]| {
             NoCache::read(&values.iter().map(|value| (CACHE_CONTROL, HeaderValue::from_static(value))).collect()).0
         };

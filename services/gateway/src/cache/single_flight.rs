@@ -1,5 +1,7 @@
-//! One load at a time for each key: whoever else wants the same waits for it. A load goes on when its callers give up, and what is outdated
-//! while it is under way is not joined any more.
+//! Single flight: one load per key at a time, shared by all concurrent callers.
+//!
+//! A load continues when its callers are cancelled. After an invalidation, new callers do not join
+//! a load that is in flight.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -9,32 +11,33 @@ use tonic::Status;
 
 use super::{Key, store::Entry};
 
-/// What a load comes to.
+/// Result of a load.
 pub(super) type LoadResult = Result<Loaded, Status>;
 
-/// An answer for all who waited for it.
+/// Successful load, shared by all waiting callers.
 #[derive(Debug, Clone)]
 pub(super) struct Loaded {
     pub(super) entry: Arc<Entry>,
-    /// Whoever asks next will find it.
+    /// Whether the entry was stored in the cache.
     pub(super) is_stored: bool,
-    /// It is not from products but from another replica.
+    /// Whether the entry came from Redis instead of products.
     pub(super) is_from_redis: bool,
 }
 
-/// The loads under way.
+/// Loads in flight, by key.
 #[derive(Debug, Default)]
 pub(super) struct SingleFlight(Mutex<HashMap<Key, InFlightLoad>>);
 
-/// A load under way.
+/// One load in flight.
 #[derive(Debug, Clone)]
 pub(super) struct InFlightLoad {
-    /// When it began.
+    /// Start of the load.
     pub(super) started: Instant,
     outcome: watch::Receiver<Option<LoadResult>>,
 }
 
-/// Who carries a load out. Dropped without a word it leaves nobody waiting.
+/// Obligation to run a load. Dropping it without a result fails the waiting callers instead of
+/// blocking them.
 #[derive(Debug)]
 pub(super) struct LoadGuard {
     loads: Arc<SingleFlight>,
@@ -43,8 +46,11 @@ pub(super) struct LoadGuard {
 }
 
 impl SingleFlight {
-    /// The load of `key` that is under way; or a new one, which the caller has to carry out. `alone`: not one that began before now; a new one beside it
-    /// is for the caller only and not kept, or whoever wants nothing kept could keep anything from being so.
+    /// Joins the load of `key` in flight, or starts one that the caller must run.
+    ///
+    /// With `force_new`, a load that started earlier is not joined. If one is in flight, the new
+    /// load serves only this caller and is not stored; otherwise bypassing clients could prevent
+    /// caching altogether.
     pub(super) fn join(self: &Arc<Self>, key: &Key, force_new: bool) -> (InFlightLoad, Option<LoadGuard>) {
         let mut loads = self.0.lock();
         let existing = loads.get(key);
@@ -59,7 +65,8 @@ impl SingleFlight {
         (load, Some(LoadGuard { loads: self.clone(), key: key.clone(), outcome: sender }))
     }
 
-    /// Whatever is under way for these keys is for those alone who wait for it already. `mark` outdates what was kept, in the same step.
+    /// Detaches the loads in flight of the matching keys: only the callers that already wait
+    /// receive their results. `mark` invalidates the stored entries under the same lock.
     pub(super) fn invalidate(&self, matches: impl Fn(&Key) -> bool, mark: impl FnOnce()) {
         let mut loads = self.0.lock();
         loads.retain(|key, _| !matches(key));
@@ -68,9 +75,9 @@ impl SingleFlight {
 }
 
 impl InFlightLoad {
-    /// Waits for what it comes to.
+    /// Waits for the result.
     pub(super) async fn outcome(&mut self) -> LoadResult {
-        let aborted = || Err(Status::internal("the load of an answer ended without one"));
+        let aborted = || Err(Status::internal("cache load ended without a result"));
         match self.outcome.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone().unwrap_or_else(aborted),
             Err(_) => aborted(),
@@ -79,12 +86,13 @@ impl InFlightLoad {
 }
 
 impl LoadGuard {
-    /// What is loaded.
+    /// Returns the key to load.
     pub(super) fn key(&self) -> &Key {
         &self.key
     }
 
-    /// Ends the load: `settle` is told whether nothing has outdated it, in one step with that, and says what those who wait are given.
+    /// Completes the load. `finish` receives whether the load is still current and returns the
+    /// result for the waiting callers; it runs under the lock, so no invalidation can intervene.
     pub(super) fn complete(self, finish: impl FnOnce(&Key, bool) -> LoadResult) {
         let outcome = {
             let mut loads = self.loads.0.lock();
@@ -94,7 +102,7 @@ impl LoadGuard {
         self.outcome.send_replace(Some(outcome));
     }
 
-    /// Takes this load away, if no other has its place by now.
+    /// Removes this load unless another load has replaced it. Returns whether it was current.
     fn remove(&self, loads: &mut HashMap<Key, InFlightLoad>) -> bool {
         let is_current = loads.get(&self.key).is_some_and(|load| load.outcome.same_channel(&self.outcome.subscribe()));
         if is_current {

@@ -1,4 +1,4 @@
-//! What is kept in this process, and whether it is still any good.
+//! In-process entries, their freshness and their invalidation.
 
 use std::{
     fmt::Write,
@@ -16,41 +16,42 @@ use uuid::Uuid;
 
 use super::{
     Config, Key, Version,
-    response::Representation,
-    single_flight::{SingleFlight, LoadGuard, Loaded},
     get_or_load::allows_stale_if_error,
+    response::Representation,
+    single_flight::{LoadGuard, Loaded, SingleFlight},
 };
 use crate::metrics::{self, Load};
 
-/// What an entry takes beside its texts, bytes: a guess.
+/// Estimated overhead of an entry beyond its texts, bytes.
 const OVERHEAD: usize = 256;
 
-/// See the module.
+/// First-level cache in memory.
 #[derive(Debug)]
 pub(super) struct Store {
-    /// How long an answer is fresh.
+    /// TTL of a fresh entry.
     pub(super) ttl: Duration,
-    /// How long it is of any use.
+    /// Fresh and stale time of an entry.
     lifetime: Duration,
     entries: moka::sync::Cache<Key, Arc<Entry>>,
     loads: Arc<SingleFlight>,
-    /// Count the times that all products, and all pages, were outdated.
+    /// Generations: incremented to invalidate all products, or all pages. An entry of an older
+    /// generation is invalid.
     product_generation: AtomicU64,
     page_generation: AtomicU64,
 }
 
-/// An answer that is, or was, kept.
+/// Loaded response, cached or not.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(super) representation: Representation,
-    /// What stands in the quotes of its entity tag.
+    /// Entity tag without its quotes.
     pub(super) tag: String,
     loaded_at: Instant,
     generation: u64,
     invalidated: AtomicBool,
 }
 
-/// An answer, and how long ago products gave it.
+/// Representation with its age since products returned it.
 pub(super) type WithAge = (Representation, Duration);
 
 impl Store {
@@ -59,17 +60,24 @@ impl Store {
         let lifetime = fresh + Duration::from_millis(config.stale_ms);
         let weight = |key: &Key, entry: &Arc<Entry>| u32::try_from(key.bytes() + entry.bytes()).unwrap_or(u32::MAX);
         let entries = moka::sync::Cache::builder().max_capacity(config.max_bytes).weigher(weight).time_to_live(lifetime).build();
-        Self { ttl: fresh, lifetime, entries, loads: Arc::default(), product_generation: AtomicU64::new(0), page_generation: AtomicU64::new(0) }
+        Self {
+            ttl: fresh,
+            lifetime,
+            entries,
+            loads: Arc::default(),
+            product_generation: AtomicU64::new(0),
+            page_generation: AtomicU64::new(0),
+        }
     }
 
-    /// The loads under way.
+    /// Returns the loads in flight.
     pub(super) fn loads(&self) -> &Arc<SingleFlight> {
         &self.loads
     }
 
-    /// What is kept, fresh or stale.
+    /// Returns the entry of `key`, fresh or stale.
     pub(super) fn get(&self, key: &Key) -> Option<Arc<Entry>> {
-        // The time to live that moka heeds is only for memory.
+        // moka's TTL only frees memory; the age decides.
         self.entries.get(key).filter(|entry| entry.age() < self.lifetime)
     }
 
@@ -77,13 +85,15 @@ impl Store {
         entry.age() < self.ttl && !self.is_invalidated(key, entry)
     }
 
-    /// Whether something newer is known to be there.
+    /// Whether the entry was invalidated.
     pub(super) fn is_invalidated(&self, key: &Key, entry: &Entry) -> bool {
         entry.invalidated.load(Ordering::Acquire) || entry.generation != self.generation(key).load(Ordering::Acquire)
     }
 
-    /// Ends a load with the answer of products; whether it is kept now, which it is not if it was outdated meanwhile. Without an answer `spare` is
-    /// kept, if there is nothing better.
+    /// Completes a load with the response of products. Returns whether the entry was stored: not if
+    /// it was invalidated during the load.
+    ///
+    /// If products failed, `fallback` (a stale value from Redis) is stored unless an entry exists.
     pub(super) fn complete(&self, guard: LoadGuard, answer: Result<Representation, Status>, fallback: Option<WithAge>) -> bool {
         let mut is_stored = false;
         guard.complete(|key, is_current| match answer {
@@ -107,12 +117,13 @@ impl Store {
         is_stored
     }
 
-    /// Ends a load with what another replica has left.
+    /// Completes a load with a value from Redis.
     pub(super) fn complete_from_redis(&self, guard: LoadGuard, stored: WithAge) {
         guard.complete(|key, is_kept| Ok(Loaded { entry: self.entry(key, stored, is_kept), is_stored: is_kept, is_from_redis: true }));
     }
 
-    /// Outdates what is kept of a product, if it is older than `to`, all pages, and what is being loaded of them.
+    /// Invalidates the entry of `product` if it is older than `new_version`, all pages, and their
+    /// loads in flight.
     pub(super) fn invalidate(&self, product: Option<Uuid>, new_version: Version) {
         let product = product.map(Key::Product);
         self.loads.invalidate(
@@ -132,7 +143,7 @@ impl Store {
         );
     }
 
-    /// Outdates everything.
+    /// Invalidates every entry.
     pub(super) fn invalidate_all(&self) {
         let mark = || {
             self.product_generation.fetch_add(1, Ordering::Release);
@@ -141,7 +152,7 @@ impl Store {
         self.loads.invalidate(|_| true, mark);
     }
 
-    /// How many answers are kept, and how many bytes they take.
+    /// Returns the number of entries and their total size in bytes.
     pub(super) fn size(&self) -> (u64, u64) {
         self.entries.run_pending_tasks();
         (self.entries.entry_count(), self.entries.weighted_size())
@@ -168,12 +179,12 @@ impl Store {
 }
 
 impl Entry {
-    /// How long ago products answered it.
+    /// Time since products returned this response.
     pub(super) fn age(&self) -> Duration {
         self.loaded_at.elapsed()
     }
 
-    /// The product's version; 0 of a page.
+    /// Version of the product; 0 for a page.
     fn version(&self) -> i64 {
         self.representation.version.unwrap_or_default()
     }
@@ -195,11 +206,11 @@ impl Key {
     }
 }
 
-/// Some of a SHA-256: no two pages of a shop have the same.
+/// Entity tag of a page: the first 128 bits of the SHA-256 of its body.
 fn digest(body: &[u8]) -> String {
     let mut tag = String::new();
     for byte in &Sha256::digest(body)[..16] {
-        // A string takes whatever is written.
+        // Writing to a `String` cannot fail.
         let _ = write!(tag, "{byte:02x}");
     }
     tag

@@ -1,4 +1,4 @@
-//! What is kept, for how long, and what outdates it: on a clock that stands still.
+//! Freshness, staleness, single flight and invalidation, on a paused clock.
 
 use std::{
     future::{pending, ready},
@@ -13,7 +13,7 @@ use tokio::{
 use tonic::Code;
 
 use super::{
-    response::{CacheStatus, STALE_IF_ERROR, STALE_WHILE_REVALIDATE, FwdReason},
+    response::{CacheStatus, FwdReason, STALE_IF_ERROR, STALE_WHILE_REVALIDATE},
     *,
 };
 
@@ -30,7 +30,7 @@ const PRODUCT: Key = Key::Product(ID);
 const STORED: CacheStatus = forwarded(FwdReason::Miss, true, false);
 const REVALIDATED: CacheStatus = forwarded(FwdReason::Stale, true, false);
 
-/// A cache, and how often products was asked through it.
+/// A cache and the number of loads through it.
 #[derive(Clone)]
 struct Scene {
     cache: Cache,
@@ -67,7 +67,8 @@ impl Scene {
         self.loads.load(Ordering::Relaxed)
     }
 
-    /// Reads `key` while products answers with a version; what is found and how.
+    /// Reads `key` while products returns a version. Returns the version found and its cache
+    /// status.
     async fn read_as<F>(&self, key: Key, no_cache: bool, answer: F) -> Result<(i64, CacheStatus), Status>
     where
         F: Future<Output = Result<i64, Status>> + Send + 'static,
@@ -80,7 +81,7 @@ impl Scene {
         };
         match self.cache.read(key, NoCache(no_cache), load).await? {
             CacheResult::Cached { entry, how, .. } => Ok((entry.representation.version.unwrap(), how)),
-            CacheResult::Uncached(_) => panic!("the cache is on"),
+            CacheResult::Uncached(_) => panic!("the cache is enabled"),
         }
     }
 
@@ -88,7 +89,7 @@ impl Scene {
         self.read_as(PRODUCT, false, answer).await
     }
 
-    /// Reads the product, which products says has this version.
+    /// Reads the product while products returns this version.
     async fn read_version(&self, version: i64) -> (i64, CacheStatus) {
         self.read(ready(Ok(version))).await.unwrap()
     }
@@ -97,7 +98,7 @@ impl Scene {
         self.read(ready(Err(down()))).await.map_err(|status| status.code())
     }
 
-    /// A change of which nobody knows what it led to.
+    /// Writes with an unknown resulting version.
     async fn change(&self, product: Option<Uuid>) {
         self.cache.invalidate_after(product, ready(Ok((Version::Unknown, ())))).await.unwrap();
     }
@@ -108,7 +109,7 @@ impl Scene {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_kept_while_it_is_fresh() {
+async fn entry_is_served_while_fresh() {
     let scene = Scene::new();
     assert_eq!(scene.read_version(1).await, (1, STORED));
     advance(NEARLY_STALE).await;
@@ -119,7 +120,7 @@ async fn an_answer_is_kept_while_it_is_fresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stale_answer_is_for_when_products_does_not_answer_and_only_so_old() {
+async fn stale_entry_is_served_on_error_until_expiry() {
     let scene = Scene::new();
     scene.read_version(1).await;
     advance(NEARLY_EXPIRED).await;
@@ -129,7 +130,7 @@ async fn a_stale_answer_is_for_when_products_does_not_answer_and_only_so_old() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_products_says_is_an_answer_be_it_a_refusal() {
+async fn definite_errors_are_not_replaced_by_stale() {
     let scene = Scene::new();
     scene.read_version(1).await;
     advance(FRESH).await;
@@ -138,11 +139,11 @@ async fn what_products_says_is_an_answer_be_it_a_refusal() {
         assert_eq!(answer.unwrap_err().code(), refusal);
     }
     assert_eq!(scene.read(ready(Err(Status::not_found("gone")))).await.unwrap_err().code(), Code::NotFound);
-    assert_eq!(scene.read_while_down().await, Err(Code::Unavailable), "what does not exist any more is forgotten");
+    assert_eq!(scene.read_while_down().await, Err(Code::Unavailable), "the entry of a missing product is dropped");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stale_answer_is_given_when_patience_ends_and_the_load_goes_on() {
+async fn stale_entry_is_served_at_soft_timeout() {
     let scene = Scene::new();
     scene.read_version(1).await;
     advance(FRESH).await;
@@ -150,7 +151,7 @@ async fn a_stale_answer_is_given_when_patience_ends_and_the_load_goes_on() {
     let began = Instant::now();
     assert_eq!(scene.read(async { Ok(answered.await.unwrap()) }).await.unwrap(), (1, CacheStatus::Stale(STALE_WHILE_REVALIDATE)));
     assert_eq!(began.elapsed(), SOFT_TIMEOUT);
-    // Whoever comes now has been waited for.
+    // The soft timeout counts from the start of the load, not from this caller.
     assert_eq!(scene.read(pending()).await.unwrap(), (1, CacheStatus::Stale(STALE_WHILE_REVALIDATE)));
     assert_eq!((began.elapsed(), scene.load_count()), (SOFT_TIMEOUT, 2));
     answer.send(2).unwrap();
@@ -159,7 +160,7 @@ async fn a_stale_answer_is_given_when_patience_ends_and_the_load_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_who_want_the_same_wait_for_one_load_which_outlives_who_began_it() {
+async fn single_flight_outlives_its_first_caller() {
     let scene = Scene::new();
     let (answer, answered) = oneshot::channel();
     let mut first = Box::pin(scene.read(async { Ok(answered.await.unwrap()) }));
@@ -180,7 +181,7 @@ async fn all_who_want_the_same_wait_for_one_load_which_outlives_who_began_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_load_that_panics_leaves_nobody_waiting() {
+async fn panicking_load_fails_waiters() {
     let scene = Scene::new();
     let answer = scene.read(async { panic!("a bug") }).await;
     assert_eq!(answer.unwrap_err().code(), Code::Internal);
@@ -188,7 +189,7 @@ async fn a_load_that_panics_leaves_nobody_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_newer_version_outdates_an_older_one_and_nothing_else() {
+async fn event_invalidates_only_older_versions() {
     let scene = Scene::new();
     scene.read_version(2).await;
     scene.shared().invalidate(Some(Uuid::from_u128(8)), Version::Known(3), Cause::Event);
@@ -200,7 +201,7 @@ async fn a_newer_version_outdates_an_older_one_and_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_known_to_be_outdated_is_not_given_out_of_impatience() {
+async fn invalidated_entry_ignores_soft_timeout() {
     let scene = Scene::new();
     scene.read_version(1).await;
     scene.receive_event(2);
@@ -212,7 +213,7 @@ async fn what_is_known_to_be_outdated_is_not_given_out_of_impatience() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_removed_is_not_given_even_if_products_is_down() {
+async fn removed_product_is_never_served_stale() {
     let scene = Scene::new();
     scene.read_version(1).await;
     scene.shared().invalidate(Some(ID), Version::Removed, Cause::Event);
@@ -220,7 +221,7 @@ async fn what_was_removed_is_not_given_even_if_products_is_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn any_change_outdates_all_pages() {
+async fn any_change_invalidates_all_pages() {
     let scene = Scene::new();
     let read = |version| scene.read_as(page(), false, ready(Ok(version)));
     for (version, change) in [(1, None), (2, Some(Uuid::from_u128(8)))] {
@@ -232,7 +233,7 @@ async fn any_change_outdates_all_pages() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_have_been_missed_outdates_everything() {
+async fn missed_events_invalidate_everything() {
     let scene = Scene::new();
     scene.read_version(1).await;
     scene.read_as(page(), false, ready(Ok(1))).await.unwrap();
@@ -242,20 +243,20 @@ async fn what_may_have_been_missed_outdates_everything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_was_outdated_on_its_way_is_neither_kept_nor_waited_for() {
+async fn load_invalidated_in_flight_is_not_stored() {
     let scene = Scene::new();
     let (answer, answered) = oneshot::channel();
     let mut first = Box::pin(scene.read(async { Ok(answered.await.unwrap()) }));
     assert!(futures_util::poll!(&mut first).is_pending());
     scene.change(Some(ID)).await;
-    assert_eq!(scene.read_version(2).await, (2, STORED), "who asks after a change is told of it");
+    assert_eq!(scene.read_version(2).await, (2, STORED), "a read after a change sees it");
     answer.send(1).unwrap();
     assert_eq!(first.await.unwrap(), (1, forwarded(FwdReason::Miss, false, false)));
     assert_eq!(scene.read_version(3).await, (2, CacheStatus::Hit));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_may_want_products_itself_and_others_gain_by_it() {
+async fn bypass_refreshes_the_entry() {
     let scene = Scene::new();
     let read = |answer| scene.read_as(PRODUCT, true, ready(answer));
     scene.read_version(1).await;
@@ -265,7 +266,7 @@ async fn a_caller_may_want_products_itself_and_others_gain_by_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_who_wants_products_itself_keeps_nothing_from_being_kept() {
+async fn bypass_does_not_displace_a_load_in_flight() {
     let scene = Scene::new();
     let (answer, answered) = oneshot::channel();
     let mut first = Box::pin(scene.read(async { Ok(answered.await.unwrap()) }));
@@ -277,12 +278,12 @@ async fn a_caller_who_wants_products_itself_keeps_nothing_from_being_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_callers_quota_is_nobody_elses() {
+async fn caller_specific_error_is_not_shared() {
     let scene = Scene::new();
     let (refuse, refused) = oneshot::channel();
     let mut first = Box::pin(scene.read(async {
         refused.await.unwrap();
-        Err(Status::resource_exhausted("too much of yours"))
+        Err(Status::resource_exhausted("quota exceeded"))
     }));
     assert!(futures_util::poll!(&mut first).is_pending());
     let asked = scene.loads.clone();
@@ -294,12 +295,12 @@ async fn one_callers_quota_is_nobody_elses() {
     assert!(futures_util::poll!(&mut other).is_pending());
     refuse.send(()).unwrap();
     assert_eq!(first.await.unwrap_err().code(), Code::ResourceExhausted);
-    let CacheResult::Uncached(own) = other.await.unwrap() else { panic!("it is not from the cache") };
+    let CacheResult::Uncached(own) = other.await.unwrap() else { panic!("expected an uncached result") };
     assert_eq!((own.version, scene.load_count()), (Some(2), 2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_whose_caller_goes_away_outdates_when_it_is_over() {
+async fn cancelled_write_invalidates_when_done() {
     let scene = Scene::new();
     let (commit, committed) = oneshot::channel();
     let mut write = Box::pin(scene.cache.invalidate_after(Some(ID), async {
@@ -315,7 +316,7 @@ async fn a_change_whose_caller_goes_away_outdates_when_it_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_in_a_hurry_is_given_a_stale_answer_in_time() {
+async fn short_deadline_shortens_soft_timeout() {
     let scene = Scene::new();
     scene.read_version(1).await;
     advance(FRESH).await;

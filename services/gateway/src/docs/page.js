@@ -3,6 +3,6 @@ SwaggerUIBundle({
   url: "/openapi.json",
   deepLinking: true,
   displayRequestDuration: true,
-  // Swagger UI would send the document to a validator on the internet.
+  // By default, Swagger UI sends the document to an external validator.
   validatorUrl: null,
 });

@@ -1,4 +1,4 @@
-//! The id in a path.
+//! Path parameter `{id}`.
 
 use axum::{
     RequestPartsExt,
@@ -8,10 +8,11 @@ use http::request::Parts;
 use palisade_middleware::rejection::{Rejection, reasons};
 use uuid::Uuid;
 
-/// Length of the one spelling that is read: 8-4-4-4-12 digits. `Uuid` itself reads others too.
+/// Length of the hyphenated form (8-4-4-4-12), the only accepted one. `Uuid` also parses other
+/// forms.
 const HYPHENATED: usize = 36;
 
-/// The `{id}` of a route: a UUID.
+/// The `{id}` of a route, a UUID.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Id(pub(crate) Uuid);
 

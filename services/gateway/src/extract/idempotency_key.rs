@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: the caller's name for one request, so that it can be sent again.
+//! `Idempotency-Key`: lets a client repeat a request safely.
 
 use axum::extract::FromRequestParts;
 use http::{HeaderName, request::Parts};
@@ -13,14 +13,14 @@ use crate::problem::{self, is_replayed};
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Most characters in a key.
+/// Maximum length of a key, characters.
 const MAX_CHARS: usize = 255;
 
-/// The key, quotes taken off; empty when none was sent.
+/// The key without quotes; empty if the header is absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IdempotencyKey(pub(crate) String);
 
-/// A call that may be tried again because it carries a key; without one it may not.
+/// Builds a call that the client stack may retry if it carries a key.
 pub(crate) fn retryable_with_key<T>(message: T, key: &str) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     if !key.is_empty() {
@@ -29,7 +29,7 @@ pub(crate) fn retryable_with_key<T>(message: T, key: &str) -> tonic::Request<T> 
     request
 }
 
-/// Notes on the request's span what came of its key, as far as the answer tells.
+/// Records the outcome of the key on the request's span, if the response reveals it.
 pub(crate) fn record_key_outcome<T>(key: &str, answer: &Result<Response<T>, Rejection>) {
     if key.is_empty() {
         return;
@@ -40,7 +40,7 @@ pub(crate) fn record_key_outcome<T>(key: &str, answer: &Result<Response<T>, Reje
         Err(refusal) if problem::is_replay(refusal) => "replay",
         Err(refusal) if *refusal.reason() == reasons::IDEMPOTENCY_KEY_REUSED => "conflict",
         Err(refusal) if *refusal.reason() == reasons::REQUEST_IN_PROGRESS => "in_progress",
-        // The order is there, and has failed.
+        // The order exists and has failed.
         Err(refusal) if refusal.metadata().iter().any(|(name, _)| *name == "orderId") => "new",
         Err(_) => return,
     };
@@ -58,7 +58,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     }
 }
 
-/// A bare key, or a string of RFC 8941, section 3.3.3 without its spaces.
+/// Parses a bare key or a string (RFC 8941, section 3.3.3) without spaces.
 fn parse(value: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(value).ok()?;
     let key = match text.strip_prefix('"') {
@@ -68,7 +68,7 @@ fn parse(value: &[u8]) -> Option<String> {
     ((1..=MAX_CHARS).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())).then_some(key)
 }
 
-/// A quote inside must be escaped, and nothing but it and the backslash may be.
+/// Removes the escapes of a quoted string: only `"` and `\` may be escaped, and `"` must be.
 fn unescape(quoted: &str) -> Option<String> {
     let mut key = String::with_capacity(quoted.len());
     let mut rest = quoted.chars();
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quoted_and_bare_are_the_same_key() {
+    fn quoted_and_bare_key_are_equal() {
         for text in [r#""a-1""#, "a-1"] {
             assert_eq!(parse(text.as_bytes()).as_deref(), Some("a-1"));
         }
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_short_visible_and_closed() {
+    fn invalid_key_is_rejected() {
         let long = "k".repeat(MAX_CHARS + 1);
         for text in ["", "\"\"", "\"", "\"a", "\"a\"b\"", "\"a\\", "\"\\a\"", "a b", "\"a b\"", "é", long.as_str()] {
             assert_eq!(parse(text.as_bytes()), None, "{text}");

@@ -1,4 +1,5 @@
-//! The JSON body: declared as JSON, not too large, an object, every field known, sent once, and of its type.
+//! JSON request bodies: media type, size limit, and strict fields (an object; no unknown, repeated
+//! or mistyped field).
 
 use std::{fmt, marker::PhantomData};
 
@@ -19,10 +20,10 @@ use serde::{
 };
 use serde_json::error::Category;
 
-/// Largest body in bytes.
+/// Maximum size of a body, bytes.
 pub(crate) const MAX_BODY: usize = 256 * 1024;
 
-/// The body as a `T`, which denies unknown fields. Rules of the values are not checked here.
+/// The request body as `T`, which denies unknown fields. Business rules are not checked here.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Json<T>(pub(crate) T);
 
@@ -36,7 +37,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// Refuses by the headers alone, so that a body that nobody will read is not waited for.
+/// Rejects a request by its headers, before waiting for the body.
 fn check_headers(headers: &HeaderMap) -> Result<(), Rejection> {
     let unsupported = |detail| Err(Rejection::new(&reasons::UNSUPPORTED_MEDIA_TYPE, detail));
     if !super::single_value(headers, &CONTENT_TYPE)?.is_some_and(is_json) {
@@ -49,7 +50,7 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Rejection> {
     if declared.is_some_and(|length| length > MAX_BODY) { Err(too_large()) } else { Ok(()) }
 }
 
-/// `application/json`, of which UTF-8 is the only charset (RFC 8259, section 8.1).
+/// Whether the media type is `application/json`. UTF-8 is its only charset (RFC 8259, section 8.1).
 fn is_json(content_type: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(content_type) else { return false };
     let mut parts = text.split(';').map(str::trim);
@@ -64,12 +65,12 @@ async fn read(body: Body) -> Result<Bytes, Rejection> {
     match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(error) => Err(Rejection::new(&reasons::INVALID_BODY, "the body did not arrive whole").with_source(error)),
+        Err(error) => Err(Rejection::new(&reasons::INVALID_BODY, "the body is incomplete").with_source(error)),
     }
 }
 
 fn too_large() -> Rejection {
-    Rejection::new(&reasons::BODY_TOO_LARGE, format!("the body may have at most {MAX_BODY} bytes"))
+    Rejection::new(&reasons::BODY_TOO_LARGE, format!("the body must not exceed {MAX_BODY} bytes"))
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Rejection> {
@@ -87,7 +88,7 @@ fn malformed(error: &serde_json::Error) -> Rejection {
     Rejection::new(&reasons::INVALID_BODY, format!("the body is not well-formed JSON (line {}, column {})", error.line(), error.column()))
 }
 
-/// A `T` from a JSON object only: serde would fill a struct from an array too (serde#1587).
+/// Deserializes `T` from a JSON object only: serde also fills structs from arrays (serde#1587).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Object<T>(pub(crate) T);
 
@@ -111,7 +112,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
     }
 }
 
-/// For a field that may be missing but not `null`.
+/// Deserializes an optional field that must not be `null`.
 pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
@@ -143,33 +144,33 @@ mod tests {
     }
 
     #[test]
-    fn numbers_keep_their_text() {
+    fn number_keeps_its_text() {
         let basket: Basket = parse(br#" {"price": 12.50, "lines": [{"quantity": 7}]} "#).unwrap();
         assert_eq!(basket.price.unwrap().amount().unwrap().0, 1250);
         assert_eq!(basket.lines[0].0.quantity, 7);
     }
 
     #[test]
-    fn a_refusal_names_the_field_and_not_the_value() {
+    fn error_names_the_field_and_not_the_value() {
         assert_eq!(refusal(r#"{"lines": [{"quantity": "seven"}]}"#), "`lines[0].quantity` must be an integer");
         assert_eq!(refusal(r#"{"lines": [{"quantity": 1.5}]}"#), "`lines[0].quantity` must be an integer");
-        assert_eq!(refusal(r#"{"lines": [{"quantity": 1}, {"quantity": 1, "role": 2}]}"#), "`lines[1].role` is not known here");
+        assert_eq!(refusal(r#"{"lines": [{"quantity": 1}, {"quantity": 1, "role": 2}]}"#), "`lines[1].role` is unknown");
         assert_eq!(refusal(r#"{"lines": null}"#), "`lines` must be an array");
         assert_eq!(refusal(r#"{"price": null}"#), "`price` must be a number");
         assert_eq!(refusal(r#"{"price": "12"}"#), "`price` must be a number");
-        assert_eq!(refusal(r#"{"price": 1, "price": 2}"#), "`price` is given more than once");
-        assert_eq!(refusal(r#"{"__proto__": {}}"#), "`__proto__` is not known here");
+        assert_eq!(refusal(r#"{"price": 1, "price": 2}"#), "`price` is repeated");
+        assert_eq!(refusal(r#"{"__proto__": {}}"#), "`__proto__` is unknown");
         assert!(refusal(&format!(r#"{{"{}": 1}}"#, "x".repeat(1000))).len() < 200);
     }
 
     #[test]
-    fn an_array_is_no_object() {
+    fn array_is_rejected_as_object() {
         assert_eq!(refusal("[1, []]"), "the body must be a JSON object");
         assert_eq!(refusal(r#"{"lines": [[7]]}"#), "`lines[0]` must be a JSON object");
     }
 
     #[test]
-    fn what_is_not_json_is_refused() {
+    fn malformed_json_is_rejected() {
         let deep = "[".repeat(100_000);
         let deep = format!(r#"{{"price": {deep}"#);
         for body in
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_media_type_is_json_in_utf8() {
+    fn media_type_must_be_json_in_utf8() {
         for text in
             ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\"", "application/json; profile=x"]
         {

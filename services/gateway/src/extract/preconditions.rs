@@ -1,4 +1,5 @@
-//! `If-Match` and `If-None-Match` (RFC 9110, section 13.1) over versions: the entity tag of a thing is its version in quotes.
+//! `If-Match` and `If-None-Match` (RFC 9110, section 13.1). The entity tag of a resource is its
+//! version in quotes.
 
 use std::{collections::BTreeSet, fmt::Display};
 
@@ -10,20 +11,20 @@ use http::{
 };
 use palisade_middleware::rejection::{Rejection, reasons};
 
-/// Most versions in one `If-Match`: each may cost a call.
+/// Maximum number of versions in `If-Match`: each may cost a call.
 const MAX_VERSIONS: usize = 10;
 
-/// The strong entity tag with this in its quotes, which is the version of what has one.
+/// Returns the strong entity tag of `tag`, the version of a resource.
 pub(crate) fn etag(tag: impl Display) -> String {
     format!("\"{tag}\"")
 }
 
-/// Which versions a change may be made to.
+/// Versions that a write may replace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum IfMatch {
-    /// No header, or `*`: any that exists.
+    /// No header, or `*`: any existing version.
     Any,
-    /// One of these. Weak tags and tags that are no version of ours match nothing and are left out.
+    /// One of these. Weak tags and tags that are not a version match nothing and are dropped.
     Versions(BTreeSet<i64>),
 }
 
@@ -40,12 +41,13 @@ impl IfMatch {
         let Some(Tags::Listed(tags)) = Tags::read(headers, &IF_MATCH)? else { return Ok(Self::Any) };
         let versions: BTreeSet<_> = tags.iter().filter(|tag| !tag.weak).filter_map(Tag::version).collect();
         if versions.len() > MAX_VERSIONS {
-            return Err(Rejection::new(&reasons::INVALID_PARAMETER, format!("header if-match may name at most {MAX_VERSIONS} versions")));
+            return Err(Rejection::new(&reasons::INVALID_PARAMETER, format!("header if-match must name at most {MAX_VERSIONS} versions")));
         }
         Ok(Self::Versions(versions))
     }
 
-    /// What to tell the service, one call after the other: it knows one version at a time. `None` is any.
+    /// Returns the expected versions to try, one call each, because the service accepts one at a
+    /// time. `None` means any.
     pub(crate) fn expected_versions(self) -> Vec<Option<i64>> {
         match self {
             Self::Any => vec![None],
@@ -54,7 +56,7 @@ impl IfMatch {
     }
 }
 
-/// What the caller has already.
+/// Entity tags that the client already has.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct IfNoneMatch(Option<Tags>);
 
@@ -71,7 +73,7 @@ impl IfNoneMatch {
         Tags::read(headers, &IF_NONE_MATCH).map(Self)
     }
 
-    /// Whether the caller has what has this tag, by weak comparison.
+    /// Whether the client has this tag (weak comparison).
     pub(crate) fn matches(&self, tag: &str) -> bool {
         match &self.0 {
             None => false,
@@ -95,13 +97,14 @@ struct Tag {
 
 impl Tag {
     fn version(&self) -> Option<i64> {
-        // To the letter: "05" was never a tag of ours.
+        // Canonical form only: "05" is never an entity tag of ours.
         self.opaque.parse().ok().filter(|version: &i64| version.to_string() == self.opaque)
     }
 }
 
 impl Tags {
-    /// A condition that cannot be read is refused: to ignore it could overwrite what the caller meant to keep.
+    /// A malformed condition is rejected: ignoring it could overwrite a change that the client
+    /// meant to protect.
     fn read(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Self>, Rejection> {
         let values: Vec<_> = headers.get_all(name).iter().collect();
         if values.is_empty() {
@@ -133,7 +136,7 @@ impl Tags {
     }
 }
 
-/// The first entity tag of a list and what follows it. A tag may have commas inside.
+/// Parses the first entity tag of a list and returns the rest. A tag may contain commas.
 fn tag(text: &str) -> Option<(Tag, &str)> {
     let (weak, text) = text.strip_prefix("W/").map_or((false, text), |text| (true, text));
     let (opaque, rest) = text.strip_prefix('"')?.split_once('"')?;
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn if_match_names_the_versions_to_try() {
+    fn if_match_lists_expected_versions() {
         assert_eq!(if_match(&[]), Some(vec![None]));
         assert_eq!(if_match(&["*"]), Some(vec![None]));
         assert_eq!(if_match(&["\"3\""]), Some(vec![Some(3)]));
@@ -164,12 +167,12 @@ mod tests {
     }
 
     #[test]
-    fn if_match_compares_strongly_and_to_the_letter() {
+    fn if_match_ignores_weak_and_noncanonical_tags() {
         assert_eq!(if_match(&["W/\"3\", \"03\", \"+3\", \"a,b\""]), Some(vec![]));
     }
 
     #[test]
-    fn a_condition_that_cannot_be_read_is_refused() {
+    fn malformed_condition_is_rejected() {
         let many = (0..=MAX_VERSIONS).map(|version| etag(i64::try_from(version).unwrap())).collect::<Vec<_>>().join(",");
         for value in ["", "3", "\"3", "\"3\" \"4\"", "*, \"3\"", "w/\"3\"", many.as_str()] {
             assert_eq!(if_match(&[value]), None, "{value}");

@@ -1,4 +1,4 @@
-//! The query: every parameter known, sent once, and of its type.
+//! Query parameters: strict (no unknown, repeated or mistyped parameter).
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
@@ -9,10 +9,10 @@ use serde::{
 };
 use url::form_urlencoded;
 
-/// Most items on a page.
+/// Maximum page size.
 pub(crate) const MAX_LIMIT: u32 = 100;
 
-/// The parameters of the query. `T` denies unknown fields.
+/// Query parameters as `T`, which denies unknown fields.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Query<T>(pub(crate) T);
 
@@ -29,7 +29,7 @@ fn parse<T: DeserializeOwned>(query: &str) -> Result<T, String> {
     serde_path_to_error::deserialize(pairs).map_err(|error| super::describe_error(&error, "the query"))
 }
 
-/// How many items a page has at most: 1 to [`MAX_LIMIT`].
+/// Page size, 1 to [`MAX_LIMIT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limit(pub(crate) u32);
 
@@ -66,22 +66,22 @@ mod tests {
     }
 
     #[test]
-    fn all_parameters_may_be_left_out() {
+    fn all_parameters_are_optional() {
         assert_eq!(parse("limit=100&sort=oldest"), Ok(Page { limit: Some(Limit(100)), is_last: None, sort: Some(Sort::Oldest) }));
         assert_eq!(parse(""), Ok(Page { limit: None, is_last: None, sort: None }));
     }
 
     #[test]
-    fn a_limit_is_an_integer_of_digits_in_range() {
+    fn limit_must_be_an_integer_from_1_to_100() {
         for value in ["0", "-1", "101", "1e9", "abc", "1.5", "", "%201", "%2B1", "99999999999"] {
             assert_eq!(refusal(&format!("limit={value}")), "`limit` must be an integer from 1 to 100", "{value}");
         }
     }
 
     #[test]
-    fn a_refusal_names_the_parameter_and_not_the_value() {
-        assert_eq!(refusal("limit=1&limit=2"), "`limit` is given more than once");
-        assert_eq!(refusal("limit[$gt]=1"), "`limit[$gt]` is not known here");
+    fn error_names_the_parameter_and_not_the_value() {
+        assert_eq!(refusal("limit=1&limit=2"), "`limit` is repeated");
+        assert_eq!(refusal("limit[$gt]=1"), "`limit[$gt]` is unknown");
         assert_eq!(refusal("sort=random"), "`sort` must be `newest` or `oldest`");
         assert_eq!(refusal("isLast=perhaps"), "`isLast` is not valid");
     }

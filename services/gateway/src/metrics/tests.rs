@@ -19,7 +19,7 @@ fn record_everything() {
 }
 
 #[test]
-fn every_series_is_there_at_zero_from_the_start_and_no_other_is_recorded() {
+fn all_series_are_preregistered() {
     let catalogue = METRICS.iter().map(|metric| (metric.exposed(), metric.labels));
     metrics_recorder::assert_all_preregistered(catalogue, register, record_everything);
 }

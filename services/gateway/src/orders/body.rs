@@ -1,4 +1,4 @@
-//! What an order looks like in JSON.
+//! JSON representation of orders.
 
 use palisade_middleware::rejection::{Rejection, Violation};
 use palisade_proto::orders::v1 as proto;
@@ -11,7 +11,7 @@ use crate::{
     timestamp,
 };
 
-/// Where an order stands. FAILED, COMPLETED and CANCELLED are ends.
+/// Status of an order. FAILED, COMPLETED and CANCELLED are terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum Status {
@@ -37,7 +37,7 @@ impl Status {
 
     fn from_proto(status: proto::OrderStatus) -> Result<Self, Rejection> {
         match status {
-            proto::OrderStatus::Unspecified => Err(Rejection::internal("orders answered without a status")),
+            proto::OrderStatus::Unspecified => Err(Rejection::internal("orders returned no status")),
             proto::OrderStatus::Pending => Ok(Self::Pending),
             proto::OrderStatus::ProductReserved => Ok(Self::ProductReserved),
             proto::OrderStatus::Confirmed => Ok(Self::Confirmed),
@@ -48,7 +48,8 @@ impl Status {
     }
 }
 
-/// An order. What is copied from the products when their stock is reserved is `null` until then.
+/// An order. Names, prices and totals are copied from the products when the stock is reserved; they
+/// are `null` before.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Order {
@@ -62,7 +63,8 @@ pub(crate) struct Order {
     #[schema(value_type = Option<f64>, required = true, example = 49.8)]
     total: Option<Amount>,
     status: Status,
-    /// Why it FAILED, as a stable slug: `insufficient_stock`, `unknown_product`, `product_inactive`, `reservation_expired`, `products_unavailable`.
+    /// Reason of a FAILED order: `insufficient_stock`, `unknown_product`, `product_inactive`,
+    /// `reservation_expired` or `products_unavailable`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false, example = "insufficient_stock")]
     failure_reason: Option<String>,
@@ -78,10 +80,10 @@ pub(crate) struct Order {
 pub(crate) struct OrderItem {
     #[schema(format = Uuid)]
     product_id: String,
-    /// The product's name when it was reserved.
+    /// Name of the product at the time of the reservation.
     #[schema(required = true, example = "Kettle")]
     name: Option<String>,
-    /// The product's price when it was reserved.
+    /// Price of one unit at the time of the reservation.
     #[schema(value_type = Option<f64>, required = true, example = 24.9)]
     unit_price: Option<Amount>,
     #[schema(example = 2, minimum = 1, maximum = 1_000_000)]
@@ -96,12 +98,12 @@ impl Order {
         format!("/orders/{}", self.id)
     }
 
-    /// Whether no other status can follow.
+    /// Whether the status is terminal.
     pub(super) fn is_terminal(&self) -> bool {
         matches!(self.status, Status::Failed | Status::Completed | Status::Cancelled)
     }
 
-    /// Whether nothing more will happen to it by itself.
+    /// Whether the saga has ended: the order changes only by further requests.
     pub(super) fn is_settled(&self) -> bool {
         !matches!(self.status, Status::Pending | Status::ProductReserved)
     }
@@ -132,20 +134,20 @@ impl TryFrom<proto::Order> for Order {
     }
 }
 
-/// What a client may send of an order. Any other field is refused.
+/// A new order. Unknown fields are rejected.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct NewOrder {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Vec<NewOrderItem>, required = true, min_items = 1, max_items = 100)]
     items: Option<Vec<Object<NewOrderItem>>>,
-    /// For whom; needs the scope `orders:admin` if it is not the caller.
+    /// Owner of the order. Defaults to the caller; another user requires the scope `orders:admin`.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = String, required = false, min_length = 1, max_length = 128, example = "alice")]
     user_id: Option<String>,
 }
 
-/// One line to order.
+/// One line of a new order.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct NewOrderItem {
@@ -158,8 +160,10 @@ pub(crate) struct NewOrderItem {
 }
 
 impl NewOrder {
-    /// The order for the service, which owns the rules, and what is missing. What is missing becomes a default that breaks a rule of the
-    /// service, so that it refuses the order and names all other broken rules.
+    /// Converts the order for the service and returns the missing fields as violations.
+    ///
+    /// Missing fields become defaults that the service rejects, so the error also lists the
+    /// service's own violations.
     pub(super) fn into_proto(self, idempotency_key: String) -> (proto::CreateOrderRequest, Vec<Violation>) {
         let mut violations = Vec::new();
         let mut required = |field: String, is_missing: bool| {
@@ -179,7 +183,7 @@ impl NewOrder {
     }
 }
 
-/// The status an order shall have.
+/// Requested status of an order.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewStatus {
@@ -201,7 +205,7 @@ impl NewStatus {
     }
 }
 
-/// Which orders.
+/// Filters and page of a list of orders.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -209,12 +213,13 @@ pub(crate) struct Filters {
     /// Only orders with this status.
     #[param(inline)]
     status: Option<Status>,
-    /// Whose orders; the caller's by default. Another user's need the scope `orders:admin`.
+    /// Only orders of this user. Defaults to the caller; another user requires the scope
+    /// `orders:admin`.
     user_id: Option<String>,
-    /// Most orders on the page.
+    /// Maximum number of orders on the page.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 20)]
     limit: Option<Limit>,
-    /// `nextCursor` of the page before, with the same filters.
+    /// `nextCursor` of the previous page. The filters must be the same.
     cursor: Option<String>,
 }
 
@@ -234,7 +239,7 @@ impl From<Filters> for proto::FindAllRequest {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct OrderPage {
     items: Vec<Order>,
-    /// The `cursor` of the next page; `null` on the last one.
+    /// Cursor of the next page; `null` on the last page.
     #[schema(required = true)]
     next_cursor: Option<String>,
 }

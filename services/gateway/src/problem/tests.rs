@@ -11,7 +11,7 @@ fn refused(reason: &str, domain: &str) -> Status {
 }
 
 #[test]
-fn a_named_reason_keeps_its_words_and_facts() {
+fn known_reason_keeps_detail_and_metadata() {
     let rejection = rejection(refused("ILLEGAL_TRANSITION", DOMAIN));
     assert_eq!((rejection.reason(), rejection.detail()), (&ILLEGAL_TRANSITION, "in our words"));
     let allowed = MetadataValue::List(vec!["CANCELLED".to_owned(), "COMPLETED".to_owned()]);
@@ -19,19 +19,19 @@ fn a_named_reason_keeps_its_words_and_facts() {
 }
 
 #[test]
-fn violations_come_back_with_lower_case_codes() {
+fn violations_have_lower_case_codes() {
     let status = Status::from(Rejection::invalid(vec![Violation::new("name", "too_long", "must be shorter")]));
     assert_eq!(rejection(status).violations(), [Violation::new("name", "too_long", "must be shorter")]);
 }
 
 #[test]
-fn a_wait_comes_back() {
+fn retry_delay_is_kept() {
     let status = Status::from(Rejection::new(&reasons::REQUEST_IN_PROGRESS, "running").with_retry_after(Duration::from_secs(2)));
     assert_eq!(rejection(status).retry(), Retry::After(Duration::from_secs(2)));
 }
 
 #[test]
-fn a_refused_internal_token_is_our_fault() {
+fn rejected_internal_token_is_an_internal_error() {
     let statuses = [
         Status::unauthenticated("no"),
         Status::permission_denied("no"),
@@ -44,13 +44,13 @@ fn a_refused_internal_token_is_our_fault() {
 }
 
 #[test]
-fn a_scope_that_only_the_service_can_ask_for_is_the_callers() {
+fn insufficient_scope_of_a_service_is_passed_on() {
     let status = Status::from(Rejection::new(&reasons::INSUFFICIENT_SCOPE, "orders:admin is needed"));
     assert_eq!(rejection(status).reason(), &reasons::INSUFFICIENT_SCOPE);
 }
 
 #[test]
-fn a_foreign_status_says_nothing_but_its_code() {
+fn foreign_status_is_mapped_by_code_only() {
     let table = [
         (Code::Unavailable, &reasons::UPSTREAM_UNAVAILABLE),
         (Code::DeadlineExceeded, &reasons::DEADLINE_EXCEEDED),
@@ -70,7 +70,7 @@ fn a_foreign_status_says_nothing_but_its_code() {
 }
 
 #[test]
-fn own_violations_stand_in_for_the_services_on_the_same_field() {
+fn own_violation_replaces_upstream_of_same_field() {
     let own = || vec![Violation::new("price", "too_many_decimals", "must have at most 2 decimals")];
     let theirs = Rejection::invalid(vec![Violation::new("name", "required", "n"), Violation::new("price", "out_of_range", "p")]);
     let refused = merge_violations::<()>(Err(theirs.into()), own()).unwrap_err();
@@ -81,21 +81,22 @@ fn own_violations_stand_in_for_the_services_on_the_same_field() {
 }
 
 #[test]
-fn a_broken_body_is_never_a_success() {
+fn accepted_invalid_body_is_an_internal_error() {
     let broken = vec![Violation::new("price", "required", "must be given")];
     assert_eq!(merge_violations(Ok(Response::new(())), broken).unwrap_err().reason(), &reasons::INTERNAL);
     assert!(merge_violations(Ok(Response::new(())), Vec::new()).is_ok());
 }
 
 #[test]
-fn a_rule_of_a_query_is_an_invalid_parameter() {
-    let rejection = from_query_status(Status::from(Rejection::invalid(vec![Violation::new("minPrice", "out_of_range", "must not be negative")])));
+fn query_violation_is_an_invalid_parameter() {
+    let rejection =
+        from_query_status(Status::from(Rejection::invalid(vec![Violation::new("minPrice", "out_of_range", "must not be negative")])));
     assert_eq!((rejection.reason(), rejection.detail()), (&reasons::INVALID_PARAMETER, "minPrice must not be negative"));
     assert!(rejection.violations().is_empty());
 }
 
 #[test]
-fn slugs_are_unique() {
+fn reason_slugs_are_unique() {
     let mut slugs: Vec<_> = reasons::ALL.iter().chain(OWN).map(|reason| reason.slug).collect();
     slugs.sort_unstable();
     slugs.dedup();

@@ -1,4 +1,4 @@
-//! What a product looks like in JSON.
+//! JSON representation of products.
 
 use palisade_middleware::rejection::{Rejection, Violation};
 use palisade_proto::products::v1 as proto;
@@ -11,11 +11,11 @@ use crate::{
     timestamp,
 };
 
-/// A value that the service is sure to refuse, for price and quantity. With it, an input that is broken here can still be sent on to
-/// learn of all other broken rules, and can never be accepted.
+/// Price or quantity that the service always rejects. It lets an invalid input reach the service,
+/// which adds its own violations and can never accept it.
 const NEVER_VALID: i64 = -1;
 
-/// One thing for sale.
+/// A product of the catalogue.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Product {
@@ -25,16 +25,17 @@ pub(crate) struct Product {
     name: String,
     #[schema(example = "1.7 l, steel")]
     description: String,
-    /// Price of one unit, exact; no more digits are written than it takes.
+    /// Price of one unit. Exact decimal number without trailing zeros.
     #[schema(value_type = f64, example = 24.9, minimum = 0, maximum = 9_999_999.99)]
     price: Amount,
-    /// What can still be sold: units held by open reservations are already taken off.
+    /// Units available for sale. Units held by open reservations are already deducted.
     #[schema(example = 120, minimum = 0, maximum = 1_000_000_000)]
     quantity: i64,
     #[schema(example = "kitchen")]
     category: String,
     is_active: bool,
-    /// Changes with every change of the product, stock included; the entity tag is this in quotes.
+    /// Incremented with every change of the product, stock included. In quotes, it is the entity
+    /// tag.
     #[schema(example = 3, minimum = 1)]
     pub(super) version: i64,
     #[schema(format = DateTime, example = "2026-01-31T12:00:00.000Z")]
@@ -62,25 +63,25 @@ impl TryFrom<proto::Product> for Product {
     }
 }
 
-/// What a client may send of a product. Any other field is refused.
+/// A new or replaced product. Unknown fields are rejected.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct ProductInput {
-    /// Counted after trimming.
+    /// Length is counted after trimming.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = String, required = true, min_length = 1, max_length = 200, example = "Kettle")]
     name: Option<String>,
     #[serde(default)]
     #[schema(max_length = 4_000, example = "1.7 l, steel")]
     description: String,
-    /// A plain decimal number with at most 2 decimals, without exponent.
+    /// Plain decimal number with at most 2 decimals and no exponent.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = f64, required = true, minimum = 0, maximum = 9_999_999.99, example = 24.9)]
     price: Option<NumberText>,
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = i64, required = true, minimum = 0, maximum = 1_000_000_000, example = 120)]
     quantity: Option<i64>,
-    /// Counted after trimming.
+    /// Length is counted after trimming.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = String, required = true, min_length = 1, max_length = 100, example = "kitchen")]
     category: Option<String>,
@@ -89,13 +90,14 @@ pub(crate) struct ProductInput {
     is_active: bool,
 }
 
-/// `isActive` of a product of which nothing is said.
+/// Default of `isActive`.
 fn active() -> bool {
     true
 }
 
 impl ProductInput {
-    /// The input for the service, which owns the rules, and what is broken in a way that only shows in the JSON.
+    /// Converts the input for the service and returns the violations that are visible only in the
+    /// JSON.
     pub(super) fn into_proto(self) -> (proto::ProductInput, Vec<Violation>) {
         let mut violations = Vec::new();
         let mut required = |field: &str, is_missing: bool| {
@@ -112,7 +114,7 @@ impl ProductInput {
             Amount(NEVER_VALID)
         });
         let product = proto::ProductInput {
-            // Without a name or a category the service misses them too.
+            // The service also reports an empty name or category as missing.
             name: self.name.unwrap_or_default(),
             description: self.description,
             price_minor: price.0,
@@ -124,34 +126,34 @@ impl ProductInput {
     }
 }
 
-/// Which products, in which order.
+/// Filters, order and page of a list of products.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Filters {
-    /// Only this category, to the letter.
+    /// Only products of exactly this category.
     category: Option<String>,
-    /// Only active, or only inactive ones.
+    /// Only active (`true`) or only inactive (`false`) products.
     is_active: Option<bool>,
-    /// Only those with this text in name or description, in any case.
+    /// Only products with this text in name or description, case-insensitive.
     q: Option<String>,
-    /// Lowest price.
+    /// Minimum price.
     #[param(value_type = Option<f64>, minimum = 0)]
     min_price: Option<Amount>,
-    /// Highest price.
+    /// Maximum price.
     #[param(value_type = Option<f64>, minimum = 0)]
     max_price: Option<Amount>,
-    /// The order; newest first by default.
+    /// Sort order. Default: newest first.
     #[param(inline)]
     sort: Option<Sort>,
-    /// Most products on the page.
+    /// Maximum number of products on the page.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 20)]
     limit: Option<Limit>,
-    /// `nextCursor` of the page before, with the same filters and order.
+    /// `nextCursor` of the previous page. Filters and sort order must be the same.
     cursor: Option<String>,
 }
 
-/// An order of products.
+/// Sort order of a list of products.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Sort {
@@ -191,7 +193,7 @@ impl From<Filters> for proto::FindAllRequest {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ProductPage {
     items: Vec<Product>,
-    /// The `cursor` of the next page; `null` on the last one.
+    /// Cursor of the next page; `null` on the last page.
     #[schema(required = true)]
     next_cursor: Option<String>,
 }

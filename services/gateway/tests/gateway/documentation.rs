@@ -1,4 +1,4 @@
-//! The `OpenAPI` document and the page that shows it.
+//! The `OpenAPI` document and the documentation page.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ async fn document() -> Value {
     Gateway::new().send_empty("GET", "/openapi.json", &[]).await.json()
 }
 
-/// Each operation with its verb and path, as the method table writes them.
+/// Returns each operation with its verb and path, in the notation of the method table.
 fn operations(document: &Value) -> Vec<(String, String, Value)> {
     let paths = document["paths"].as_object().unwrap();
     let operations = paths.iter().flat_map(|(path, item)| VERBS.into_iter().map(move |verb| (verb, path, &item[verb])));
@@ -22,14 +22,14 @@ fn operations(document: &Value) -> Vec<(String, String, Value)> {
     operations.map(|(verb, path, operation)| (verb.to_uppercase(), path.clone(), operation.clone())).collect()
 }
 
-/// The scopes of which an operation asks for one.
+/// Returns the alternative scopes of an operation.
 fn scopes(operation: &Value) -> Vec<&str> {
     let alternatives = operation["security"].as_array().map(Vec::as_slice).unwrap_or_default();
     alternatives.iter().flat_map(|alternative| alternative["bearer"].as_array().unwrap()).map(|scope| scope.as_str().unwrap()).collect()
 }
 
 #[tokio::test]
-async fn the_document_and_the_method_table_agree() {
+async fn document_matches_the_method_table() {
     let document = document().await;
     assert_eq!(document["openapi"], "3.1.0");
     let documented = operations(&document);
@@ -48,7 +48,7 @@ async fn the_document_and_the_method_table_agree() {
 }
 
 #[tokio::test]
-async fn every_operation_documents_the_refusals_it_can_meet() {
+async fn every_operation_documents_its_error_responses() {
     let document = document().await;
     for (verb, path, operation) in operations(&document) {
         let mut expected = vec!["400", "429", "500", "503", "504"];
@@ -73,7 +73,7 @@ async fn every_operation_documents_the_refusals_it_can_meet() {
 }
 
 #[tokio::test]
-async fn every_reference_in_the_document_leads_somewhere() {
+async fn every_reference_resolves() {
     let document = document().await;
     let mut references = Vec::new();
     collect_references(&document, &mut references);
@@ -95,7 +95,7 @@ fn collect_references(value: &Value, places: &mut Vec<String>) {
 }
 
 #[tokio::test]
-async fn names_are_those_of_the_contract() {
+async fn schema_names_match_the_contract() {
     let document = document().await;
     for (schema, expected) in [
         ("ProductInput", "name description price quantity category isActive"),
@@ -116,7 +116,7 @@ async fn names_are_those_of_the_contract() {
 }
 
 #[tokio::test]
-async fn the_page_and_its_parts_come_from_here_alone() {
+async fn docs_page_loads_only_from_its_own_host() {
     let gateway = Gateway::new();
     let page = gateway.send_empty("GET", "/docs", &[]).await;
     assert_eq!((page.status.as_u16(), page.header("content-type")), (200, Some("text/html; charset=utf-8")));
@@ -130,6 +130,6 @@ async fn the_page_and_its_parts_come_from_here_alone() {
         seen += 1;
     }
     assert_eq!(seen, 3);
-    assert!(!page.text.contains("//"), "no other host, no scheme");
+    assert!(!page.text.contains("//"), "the page loads nothing from other hosts");
     gateway.send_empty("GET", "/docs/swagger-initializer.js", &[]).await.problem(404, "not_found");
 }

@@ -1,4 +1,5 @@
-//! Products and orders as the gateway sees them: they answer by simple rules and remember what they were asked.
+//! In-memory products and orders services with fixed rules. They record the requests that they
+//! receive.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,11 +11,11 @@ use palisade_proto::{
 };
 use tonic::{Code, Request, Response, Status};
 
-/// The one thing that exists, product or order.
+/// The only existing id, of a product and an order.
 pub(crate) const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
-/// The product's version.
+/// Version of the product.
 pub(crate) const VERSION: i64 = 3;
-/// The key of a request that was answered before.
+/// Idempotency key with a stored response.
 pub(crate) const USED_KEY: &str = "used";
 
 static ILLEGAL_TRANSITION: Reason = Reason::new("illegal_transition", StatusCode::CONFLICT, Code::FailedPrecondition, "");
@@ -35,14 +36,14 @@ fn respond<T>(value: T, key: &str) -> Response<T> {
     response
 }
 
-/// Knows one product, [`ID`] in [`VERSION`].
+/// Contains one product, [`ID`] in [`VERSION`].
 #[derive(Clone, Default)]
 pub(crate) struct FakeProducts {
-    /// The filters of the last list.
+    /// Last list request.
     pub(crate) listed: Arc<Mutex<Option<products::FindAllRequest>>>,
-    /// The inputs of all creates and updates.
+    /// Inputs of all creates and updates.
     pub(crate) inputs: Arc<Mutex<Vec<products::ProductInput>>>,
-    /// What every call is refused with, if anything.
+    /// Error returned by every call, if set.
     pub(crate) refusal: Arc<Mutex<Option<Status>>>,
 }
 
@@ -90,7 +91,7 @@ fn kettle() -> Product {
 fn check_version(expected: Option<i64>) -> Result<(), Status> {
     match expected {
         None | Some(VERSION) => Ok(()),
-        Some(_) => Err(Rejection::new(&reasons::VERSION_MISMATCH, "the product has another version").into()),
+        Some(_) => Err(Rejection::new(&reasons::VERSION_MISMATCH, "the product has a different version").into()),
     }
 }
 
@@ -105,7 +106,7 @@ impl products::products_service_server::ProductsService for FakeProducts {
         let request = request.into_inner();
         *self.listed.lock().unwrap() = Some(request.clone());
         if request.cursor == "forged" {
-            return Err(Rejection::new(&reasons::INVALID_CURSOR, "the cursor is not of this query").into());
+            return Err(Rejection::new(&reasons::INVALID_CURSOR, "the cursor belongs to another query").into());
         }
         if request.min_price_minor.is_some_and(|price| price < 0) {
             return Err(Rejection::invalid(vec![Violation::new("minPrice", "out_of_range", "must not be negative")]).into());
@@ -161,14 +162,14 @@ impl products::products_service_server::ProductsService for FakeProducts {
     }
 }
 
-/// Knows one order, [`ID`].
+/// Contains one order, [`ID`].
 #[derive(Clone, Default)]
 pub(crate) struct FakeOrders {
-    /// What a valid new order is answered with, CONFIRMED by default.
+    /// Result of a valid new order; CONFIRMED by default.
     pub(crate) outcome: Arc<Mutex<Option<Result<OrderStatus, Status>>>>,
-    /// The last new order.
+    /// Last create request.
     pub(crate) created: Arc<Mutex<Option<orders::CreateOrderRequest>>>,
-    /// The filters of the last list.
+    /// Last list request.
     pub(crate) listed: Arc<Mutex<Option<orders::FindAllRequest>>>,
 }
 
@@ -216,7 +217,7 @@ impl orders::orders_service_server::OrdersService for FakeOrders {
         let request = request.into_inner();
         *self.listed.lock().unwrap() = Some(request.clone());
         if request.user_id == "bob" {
-            return Err(Rejection::new(&reasons::INSUFFICIENT_SCOPE, "the scope orders:admin is needed").into());
+            return Err(Rejection::new(&reasons::INSUFFICIENT_SCOPE, "the scope orders:admin is required").into());
         }
         Ok(Response::new(orders::FindAllResponse { items: vec![order(OrderStatus::Failed)], next_cursor: String::new() }))
     }
@@ -228,7 +229,7 @@ impl orders::orders_service_server::OrdersService for FakeOrders {
 
     type WatchOrderStream = tokio_stream::Iter<std::vec::IntoIter<Result<orders::OrderEvent, Status>>>;
 
-    /// PENDING, `PRODUCT_RESERVED`, CONFIRMED, CANCELLED; breaks off once after each.
+    /// PENDING, `PRODUCT_RESERVED`, CONFIRMED, CANCELLED. The stream ends after each event.
     async fn watch_order(&self, request: Request<orders::WatchOrderRequest>) -> Result<Response<Self::WatchOrderStream>, Status> {
         let request = request.into_inner();
         check_exists(&request.id)?;
@@ -237,7 +238,7 @@ impl orders::orders_service_server::OrdersService for FakeOrders {
         let mut events: Vec<_> =
             events.take(1).map(|(sequence, status)| Ok(orders::OrderEvent { sequence, order: Some(order(status)) })).collect();
         let ended = events.is_empty();
-        events.push(Err(Rejection::new(&reasons::STREAM_ENDED, "open it again").into()));
+        events.push(Err(Rejection::new(&reasons::STREAM_ENDED, "reconnect").into()));
         let mut response = Response::new(tokio_stream::iter(events));
         if ended {
             response.metadata_mut().insert("order-ended", "true".parse().unwrap());

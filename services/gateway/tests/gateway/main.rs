@@ -1,11 +1,11 @@
-//! The gateway's router between real layers and services that play their part in memory.
-#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+//! HTTP behaviour of the gateway: its router with the real layers and in-memory services.
+#![expect(clippy::unwrap_used, reason = "a test may panic on unexpected results")]
 
 mod documentation;
 mod fake;
 mod orders;
 mod products;
-mod shape;
+mod request_validation;
 
 use std::sync::Arc;
 
@@ -30,14 +30,14 @@ use tower::{ServiceBuilder, ServiceExt};
 
 use crate::fake::{FakeOrders, FakeProducts};
 
-/// The gateway, and what the services behind it were asked.
+/// The gateway and the services behind it.
 struct Gateway {
     router: Router,
     products: FakeProducts,
     orders: FakeOrders,
 }
 
-/// An answer, read to its end.
+/// Complete response.
 #[derive(Debug)]
 struct TextResponse {
     status: StatusCode,
@@ -66,7 +66,7 @@ impl Gateway {
         self.send(request(verb, path, headers, Body::empty())).await
     }
 
-    /// Sends a JSON body.
+    /// Sends a request with a JSON body.
     async fn send_json(&self, verb: &str, path: &str, headers: &[(&str, &str)], body: &str) -> TextResponse {
         let headers: Vec<_> = [("content-type", "application/json")].iter().chain(headers).copied().collect();
         self.send(request(verb, path, &headers, Body::from(body.to_owned()))).await
@@ -87,7 +87,7 @@ impl TextResponse {
         serde_json::from_str(&self.text).unwrap()
     }
 
-    /// Checks that this is a problem and gives it back.
+    /// Asserts that the response is this problem, and returns it.
     #[track_caller]
     fn problem(&self, status: u16, code: &str) -> Value {
         assert_eq!((self.status.as_u16(), self.header("content-type")), (status, Some("application/problem+json")), "{}", self.text);
@@ -97,7 +97,7 @@ impl TextResponse {
         problem
     }
 
-    /// The `field: code` pairs of a problem's `errors`.
+    /// Returns the `field: code` pairs of a problem's `errors`.
     #[track_caller]
     fn errors(&self) -> Vec<String> {
         let problem = self.problem(400, "validation_failed");

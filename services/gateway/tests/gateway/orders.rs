@@ -1,4 +1,4 @@
-//! `/orders`.
+//! HTTP behaviour of `/orders`.
 
 use axum::http::StatusCode;
 use palisade_middleware::rejection::{Reason, Rejection};
@@ -22,7 +22,7 @@ fn order_path() -> String {
 }
 
 #[tokio::test]
-async fn a_confirmed_order_is_created() {
+async fn confirmed_order_returns_201() {
     let gateway = Gateway::new();
     let answer = gateway.send_json("POST", "/orders", &[("idempotency-key", "\"k-1\"")], &order_body()).await;
     assert_eq!((answer.status.as_u16(), answer.header("location"), answer.header("retry-after")), (201, Some(order_path().as_str()), None));
@@ -34,7 +34,7 @@ async fn a_confirmed_order_is_created() {
 }
 
 #[tokio::test]
-async fn an_unsettled_order_is_accepted_with_what_is_known() {
+async fn unsettled_order_returns_202() {
     let gateway = Gateway::new();
     for status in [OrderStatus::Pending, OrderStatus::ProductReserved] {
         *gateway.orders.outcome.lock().unwrap() = Some(Ok(status));
@@ -51,7 +51,7 @@ async fn an_unsettled_order_is_accepted_with_what_is_known() {
 }
 
 #[tokio::test]
-async fn a_failed_order_is_a_problem_with_its_id() {
+async fn failed_order_is_a_problem_with_order_id() {
     let gateway = Gateway::new();
     let refusal = Rejection::new(&INSUFFICIENT_STOCK, "not enough stock").with_metadata("orderId", ID);
     *gateway.orders.outcome.lock().unwrap() = Some(Err(refusal.into()));
@@ -60,7 +60,7 @@ async fn a_failed_order_is_a_problem_with_its_id() {
 }
 
 #[tokio::test]
-async fn all_broken_rules_come_at_once_whoever_found_them() {
+async fn all_violations_are_reported_at_once() {
     let gateway = Gateway::new();
     assert_eq!(gateway.send_json("POST", "/orders", &[], "{}").await.errors(), ["items: required"]);
     let broken = r#"{"items": [{"quantity": 0}, {"productId": "x"}]}"#;
@@ -69,7 +69,7 @@ async fn all_broken_rules_come_at_once_whoever_found_them() {
 }
 
 #[tokio::test]
-async fn a_list_passes_its_filters_on() {
+async fn list_forwards_its_filters() {
     let gateway = Gateway::new();
     let answer = gateway.send_empty("GET", "/orders?status=PRODUCT_RESERVED&userId=alice&limit=100&cursor=abc", &[]).await;
     assert_eq!((answer.status.as_u16(), &answer.json()["nextCursor"]), (200, &Value::Null));
@@ -81,12 +81,12 @@ async fn a_list_passes_its_filters_on() {
 }
 
 #[tokio::test]
-async fn the_orders_of_another_need_a_scope_that_only_the_service_asks_for() {
+async fn listing_other_users_orders_requires_admin() {
     Gateway::new().send_empty("GET", "/orders?userId=bob", &[]).await.problem(403, "insufficient_scope");
 }
 
 #[tokio::test]
-async fn a_status_is_set_or_refused_with_what_is_allowed() {
+async fn set_status_succeeds_or_lists_allowed_statuses() {
     let gateway = Gateway::new();
     let path = format!("{}/status", order_path());
     let answer = gateway.send_json("PUT", &path, &[], r#"{"status": "CANCELLED"}"#).await;
@@ -95,12 +95,15 @@ async fn a_status_is_set_or_refused_with_what_is_allowed() {
     assert_eq!(problem["allowed"], json!(["CANCELLED"]));
     assert_eq!(gateway.send_json("PUT", &path, &[], "{}").await.errors(), ["status: required"]);
     for unknown in ["cancelled", "UNSPECIFIED", ""] {
-        assert_eq!(gateway.send_json("PUT", &path, &[], &json!({"status": unknown}).to_string()).await.errors(), ["status: unknown_status"]);
+        assert_eq!(
+            gateway.send_json("PUT", &path, &[], &json!({"status": unknown}).to_string()).await.errors(),
+            ["status: unknown_status"]
+        );
     }
 }
 
 #[tokio::test]
-async fn a_removed_order_leaves_nothing_to_say() {
+async fn delete_order_returns_204() {
     let gateway = Gateway::new();
     let answer = gateway.send_empty("DELETE", &order_path(), &[]).await;
     assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""));
@@ -112,7 +115,7 @@ mod events {
 
     const EVENTS: &str = "/orders/01890a5d-ac96-774b-bcce-b302099a8057/events";
 
-    /// The ids and statuses of the events in a stream.
+    /// Returns the ids and statuses of the events in a stream.
     fn ids_and_statuses(answer: &crate::TextResponse) -> Vec<(u32, String)> {
         let events = answer.text.split("\n\n").filter(|event| event.contains("data: "));
         let told = events.map(|event| {
@@ -125,7 +128,7 @@ mod events {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_order_is_followed_to_its_end_however_often_orders_breaks_off() {
+    async fn stream_resumes_until_the_terminal_status() {
         let answer = Gateway::new().send_empty("GET", EVENTS, &[]).await;
         assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, Some("text/event-stream")));
         assert_eq!(answer.header("cache-control"), Some("no-store"));
@@ -135,7 +138,7 @@ mod events {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_goes_on_after_the_last_event_and_is_not_opened_again_after_the_last_of_all() {
+    async fn last_event_id_resumes_or_returns_204() {
         let gateway = Gateway::new();
         let answer = gateway.send_empty("GET", EVENTS, &[("last-event-id", "2")]).await;
         assert_eq!(ids_and_statuses(&answer), [(3, "CONFIRMED".to_owned()), (4, "CANCELLED".to_owned())]);
@@ -144,7 +147,7 @@ mod events {
     }
 
     #[tokio::test]
-    async fn what_is_wrong_is_a_problem_before_the_first_event() {
+    async fn invalid_stream_request_is_a_problem() {
         let gateway = Gateway::new();
         for id in ["x", "-1", "1.5", "99999999999999999999"] {
             gateway.send_empty("GET", EVENTS, &[("last-event-id", id)]).await.problem(400, "invalid_parameter");
@@ -154,7 +157,7 @@ mod events {
     }
 
     #[tokio::test]
-    async fn head_has_the_head_and_opens_nothing() {
+    async fn head_returns_stream_headers_only() {
         let answer = Gateway::new().send_empty("HEAD", EVENTS, &[]).await;
         assert_eq!((answer.status.as_u16(), answer.header("content-type"), answer.text.as_str()), (200, Some("text/event-stream"), ""));
     }

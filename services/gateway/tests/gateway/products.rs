@@ -1,4 +1,4 @@
-//! `/products`.
+//! HTTP behaviour of `/products`.
 
 use palisade_middleware::rejection::{Rejection, reasons};
 use palisade_proto::products::v1::{FindAllRequest, ProductSort};
@@ -17,9 +17,12 @@ fn product_path() -> String {
 }
 
 #[tokio::test]
-async fn a_new_product_is_answered_with_its_place_and_tag() {
+async fn create_product_returns_location_and_etag() {
     let answer = Gateway::new().send_json("POST", "/products", &[], KETTLE).await;
-    assert_eq!((answer.status.as_u16(), answer.header("location"), answer.header("etag")), (201, Some(product_path().as_str()), Some("\"1\"")));
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("location"), answer.header("etag")),
+        (201, Some(product_path().as_str()), Some("\"1\""))
+    );
     assert_eq!(answer.header("idempotency-replayed"), None);
     let expected = format!(
         r#"{{"id":"{ID}","name":"Kettle","description":"steel","price":24.9,"quantity":7,"category":"kitchen","isActive":false,"version":1,"#
@@ -28,16 +31,17 @@ async fn a_new_product_is_answered_with_its_place_and_tag() {
 }
 
 #[tokio::test]
-async fn what_may_be_left_out_has_a_default() {
+async fn optional_fields_have_defaults() {
     let gateway = Gateway::new();
-    let answer = gateway.send_json("POST", "/products", &[], r#"{"name": "Kettle", "price": 0, "quantity": 0, "category": "kitchen"}"#).await;
+    let answer =
+        gateway.send_json("POST", "/products", &[], r#"{"name": "Kettle", "price": 0, "quantity": 0, "category": "kitchen"}"#).await;
     assert_eq!(answer.status.as_u16(), 201);
     let input = gateway.products.inputs.lock().unwrap()[0].clone();
     assert_eq!((input.description.as_str(), input.is_active), ("", true));
 }
 
 #[tokio::test]
-async fn all_broken_rules_come_at_once_whoever_found_them() {
+async fn all_violations_are_reported_at_once() {
     let gateway = Gateway::new();
     assert_eq!(
         gateway.send_json("POST", "/products", &[], "{}").await.errors(),
@@ -50,7 +54,7 @@ async fn all_broken_rules_come_at_once_whoever_found_them() {
 }
 
 #[tokio::test]
-async fn a_price_is_exact_and_plain() {
+async fn price_must_be_an_exact_plain_decimal() {
     let gateway = Gateway::new();
     let price = |text: &str| KETTLE.replace("24.90", text);
     assert_eq!(gateway.send_json("POST", "/products", &[], &price("1e2")).await.errors(), ["price: not_a_decimal"]);
@@ -62,13 +66,13 @@ async fn a_price_is_exact_and_plain() {
 }
 
 #[tokio::test]
-async fn a_stored_answer_says_so() {
+async fn replayed_response_is_marked() {
     let answer = Gateway::new().send_json("POST", "/products", &[("idempotency-key", USED_KEY)], KETTLE).await;
     assert_eq!((answer.status.as_u16(), answer.header("idempotency-replayed")), (201, Some("true")));
 }
 
 #[tokio::test]
-async fn a_stored_refusal_says_so_too() {
+async fn replayed_error_is_marked() {
     let gateway = Gateway::new();
     let mut refusal = Status::from(Rejection::new(&reasons::IDEMPOTENCY_KEY_REUSED, "the key was used with another body"));
     refusal.metadata_mut().insert("idempotency-replayed", "true".parse().unwrap());
@@ -79,7 +83,7 @@ async fn a_stored_refusal_says_so_too() {
 }
 
 #[tokio::test]
-async fn a_product_the_caller_has_is_not_sent_again() {
+async fn if_none_match_returns_304() {
     let gateway = Gateway::new();
     let answer = gateway.send_empty("GET", &product_path(), &[]).await;
     assert_eq!(
@@ -95,13 +99,13 @@ async fn a_product_the_caller_has_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn head_is_get_without_the_body() {
+async fn head_returns_get_headers_without_body() {
     let answer = Gateway::new().send_empty("HEAD", &product_path(), &[]).await;
     assert_eq!((answer.status.as_u16(), answer.header("etag"), answer.text.as_str()), (200, Some("\"3\""), ""));
 }
 
 #[tokio::test]
-async fn a_change_is_made_to_a_version_that_if_match_names() {
+async fn if_match_guards_put_and_delete() {
     let gateway = Gateway::new();
     for tag in ["\"3\"", "*", "\"1\", \"3\"", "W/\"3\", \"3\""] {
         let answer = gateway.send_json("PUT", &product_path(), &[("if-match", tag)], KETTLE).await;
@@ -116,7 +120,7 @@ async fn a_change_is_made_to_a_version_that_if_match_names() {
 }
 
 #[tokio::test]
-async fn a_list_passes_its_filters_on() {
+async fn list_forwards_its_filters() {
     let gateway = Gateway::new();
     let path = "/products?category=kitchen&isActive=true&q=ket%20tle&minPrice=1&maxPrice=29.99&sort=price_desc&limit=5&cursor=abc";
     let answer = gateway.send_empty("GET", path, &[]).await;
@@ -136,7 +140,7 @@ async fn a_list_passes_its_filters_on() {
 }
 
 #[tokio::test]
-async fn a_bad_query_value_is_an_invalid_parameter_whoever_finds_it() {
+async fn invalid_query_value_is_an_invalid_parameter() {
     let gateway = Gateway::new();
     for query in ["limit=0", "limit=1&limit=1", "page=2", "sort=random", "isActive=1", "minPrice=1.005", "minPrice=-1"] {
         gateway.send_empty("GET", &format!("/products?{query}"), &[]).await.problem(400, "invalid_parameter");
@@ -145,7 +149,7 @@ async fn a_bad_query_value_is_an_invalid_parameter_whoever_finds_it() {
 }
 
 #[tokio::test]
-async fn a_failing_service_is_not_quoted() {
+async fn upstream_error_text_is_not_exposed() {
     let gateway = Gateway::new();
     for (status, http, code) in [
         (Status::unavailable("10.0.0.7:5000 refused"), 503, "upstream_unavailable"),

@@ -1,4 +1,4 @@
-//! Events that the broker refused so often that they were put aside: which, why, and try them again.
+//! Admin endpoints for dead-lettered events: list and redrive.
 
 use axum::{
     Json, Router,
@@ -35,7 +35,7 @@ async fn list_dead_events(State(state): State<AdminState>) -> Response {
 async fn redrive(State(state): State<AdminState>) -> Response {
     match state.store.redrive().await {
         Ok(redriven) => {
-            tracing::info!(events = redriven, "dead events are tried again");
+            tracing::info!(events = redriven, "dead-lettered events redriven");
             Json(json!({ "redriven": redriven })).into_response()
         }
         Err(error) => unavailable(&error),

@@ -1,4 +1,4 @@
-//! Between the contract's messages and the domain.
+//! Conversion between protobuf messages and domain types.
 
 use std::time::SystemTime;
 
@@ -17,13 +17,13 @@ use uuid::Uuid;
 
 use super::refusal;
 use crate::{
-    order::{ProductSnapshot, FailureReason, Line, NewOrder, Order, OrderId, Status},
-    store::{StoredResponse, IdempotencyKey, List, Page, Position},
+    order::{FailureReason, Line, NewOrder, Order, OrderId, ProductSnapshot, Status},
+    store::{IdempotencyKey, List, Page, Position, StoredResponse},
 };
 
 const DEFAULT_LIMIT: u32 = 20;
 const MAX_LIMIT: u32 = 100;
-/// Response metadata of a replay.
+/// Response metadata that marks a replay.
 const REPLAYED: &str = "idempotency-replayed";
 
 pub(super) fn violation(field: &'static str, code: &'static str, message: &'static str) -> Violation {
@@ -77,7 +77,8 @@ pub(super) fn order(order: &Order) -> proto::Order {
     }
 }
 
-/// The digest tells requests apart by what they mean: merged lines, not spelling.
+/// The fingerprint covers the merged lines, so that requests with the same meaning match regardless
+/// of their spelling.
 pub(super) fn idempotency_key(principal: &Principal, key: String, order: &NewOrder) -> Result<Option<IdempotencyKey>, Rejection> {
     let Some(key) = parse::idempotency_key(key)? else { return Ok(None) };
     let mut digest = Sha256::new();
@@ -89,7 +90,7 @@ pub(super) fn idempotency_key(principal: &Principal, key: String, order: &NewOrd
     Ok(Some(IdempotencyKey { subject: principal.subject.clone(), key, fingerprint: digest.finalize().into() }))
 }
 
-/// The answer to a create, from the order as it stood when it was first given.
+/// Builds the response to a create from the order's state at the time of the first response.
 pub(super) fn create_response(order: &Order, replayed: bool) -> Result<Response<proto::Order>, GrpcStatus> {
     let mut response = match order.status {
         Status::Failed => Err(GrpcStatus::from(refusal::order_failed(order))),
@@ -106,13 +107,14 @@ pub(super) fn encode_stored_response(order: &Order, key: Option<IdempotencyKey>)
     key.map(|key| StoredResponse { key, bytes: self::order(order).encode_to_vec() })
 }
 
-/// The order in a kept answer.
+/// Decodes the order of a stored response.
 pub(super) fn decode_stored_response(bytes: &[u8]) -> Result<Order, Rejection> {
-    let corrupt = || Rejection::internal("a kept answer is unreadable");
+    let corrupt = || Rejection::internal("corrupt stored response");
     let stored = proto::Order::decode(bytes).map_err(Rejection::internal)?;
     let timestamp = |at: Option<prost_types::Timestamp>| at.and_then(|at| SystemTime::try_from(at).ok()).map(OffsetDateTime::from);
     let lines = stored.items.iter().map(|item| {
-        let snapshot = item.name.clone().zip(item.unit_price_minor).map(|(name, unit_price_minor)| ProductSnapshot { name, unit_price_minor });
+        let snapshot =
+            item.name.clone().zip(item.unit_price_minor).map(|(name, unit_price_minor)| ProductSnapshot { name, unit_price_minor });
         Some(Line { product_id: Uuid::try_parse(&item.product_id).ok()?, quantity: item.quantity, snapshot })
     });
     Ok(Order {
@@ -136,7 +138,7 @@ pub(super) fn list(cursor: &Cursor, user_id: &str, request: &FindAllRequest) -> 
     let after = if request.cursor.is_empty() {
         None
     } else {
-        let invalid = || Rejection::new(&reasons::INVALID_CURSOR, "the cursor is not one of this query");
+        let invalid = || Rejection::new(&reasons::INVALID_CURSOR, "invalid cursor for this query");
         let bytes = cursor.open(&cursor_scope(user_id, request), &request.cursor).map_err(|_| invalid())?;
         Some(decode_position(&bytes).ok_or_else(invalid)?)
     };
@@ -152,7 +154,7 @@ pub(super) fn page(cursor: &Cursor, user_id: &str, request: &FindAllRequest, pag
     FindAllResponse { items: page.orders.iter().map(order).collect(), next_cursor: next.unwrap_or_default() }
 }
 
-/// What a cursor belongs to: a position of one list means nothing in another.
+/// Binds a page cursor to its query: its position has no meaning in another list.
 fn cursor_scope(user_id: &str, request: &FindAllRequest) -> Vec<u8> {
     [b"orders", &request.status.to_be_bytes()[..], user_id.as_bytes()].concat()
 }

@@ -1,4 +1,5 @@
-//! `WatchOrder`: how an order stands, then each change, until there can be no other.
+//! `WatchOrder` server stream: the current state of an order, then each change, up to a terminal
+//! status.
 
 use std::pin::Pin;
 
@@ -13,10 +14,10 @@ use tonic::{Response, Status, metadata::MetadataValue};
 use super::{Orders, convert, refusal};
 use crate::watch::{OrderStatusStream, Start};
 
-/// Response metadata: the order is at its end, and the caller has seen it.
+/// Response metadata: the order is in a terminal state that the caller has already received.
 const ENDED: &str = "order-ended";
 
-/// The answer.
+/// Response stream.
 pub(super) type Events = Pin<Box<dyn Stream<Item = Result<OrderEvent, Status>> + Send>>;
 
 impl Orders {
@@ -26,7 +27,8 @@ impl Orders {
             1.. => Start::After(request.after_sequence),
             _ => return Err(Rejection::new(&reasons::INVALID_PARAMETER, "after_sequence must not be negative").into()),
         };
-        // Whether it may be watched is asked first; then it is watched before it is read, so that no change falls between the two.
+        // Authorize first, then start to watch before the order is read, so that no change is
+        // missed in between.
         let id = self.find_authorized(principal, &request.id).await?.id;
         let watching = self.watchers.watch(id);
         let order = self.find_authorized(principal, &request.id).await?;

@@ -1,4 +1,4 @@
-//! The steps of the saga, by what products answers.
+//! Saga steps and the labels of their outcomes.
 
 use crate::saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome};
 
@@ -11,19 +11,19 @@ const LOST: &str = "lost";
 const DONE: &str = "done";
 const UNKNOWN: &str = "unknown";
 
-/// A step of the saga, by what products answers.
+/// Result of a saga step, as a metric label.
 pub(crate) trait Step {
-    /// What the step is called.
+    /// Value of the `step` label.
     const NAME: &'static str;
-    /// What its span is called: a step forward or, to compensate, back.
+    /// Span name, which also tells whether the step is forward or compensating.
     const SPAN: &'static str;
-    /// The words for all answers.
+    /// All values of the `outcome` label.
     const OUTCOMES: &'static [&'static str];
 
-    /// The word for this answer.
+    /// Returns the `outcome` label.
     fn outcome(&self) -> &'static str;
 
-    /// Whether anything is known by it.
+    /// Whether products gave a definite answer.
     fn is_conclusive(&self) -> bool {
         self.outcome() != UNKNOWN
     }

@@ -1,4 +1,4 @@
-use palisade_tests::metrics_recorder::{self, Recorded};
+use palisade_tests::metrics_recorder::{self, MetricsRecorder};
 use time::OffsetDateTime;
 
 use super::*;
@@ -25,7 +25,13 @@ fn record_everything() {
     record_saga_started();
     let (took, retry_after) = (Duration::from_secs(1), None);
     let refused = ReserveOutcome::Rejected(FailureReason::UnknownProduct);
-    for answer in [ReserveOutcome::Held(Vec::new()), refused, ReserveOutcome::Released, ReserveOutcome::Expired, ReserveOutcome::Unknown { retry_after }] {
+    for answer in [
+        ReserveOutcome::Held(Vec::new()),
+        refused,
+        ReserveOutcome::Released,
+        ReserveOutcome::Expired,
+        ReserveOutcome::Unknown { retry_after },
+    ] {
         record_step(&answer, took);
     }
     for answer in [ConfirmOutcome::Confirmed, ConfirmOutcome::Lost, ConfirmOutcome::Unknown { retry_after }] {
@@ -42,23 +48,23 @@ fn record_everything() {
     let unfinished = UNFINISHED.into_iter().map(|status| (status, 1)).collect();
     record_stats(&Stats { unfinished, oldest_unfinished: took, unpublished: 1, oldest_unpublished: took, dead: 1 });
     for outcome in events::OUTCOMES {
-        // As the relay does.
+        // Same call as in the relay.
         events::published(outcome).increment(1);
     }
     record_audit(1);
 }
 
 #[test]
-fn every_series_is_there_at_zero_from_the_start_and_no_other_is_recorded() {
+fn all_series_are_preregistered() {
     let catalogue = METRICS.iter().map(|metric| (metric.exposed(), metric.labels));
     metrics_recorder::assert_all_preregistered(catalogue, register, record_everything);
 }
 
 #[test]
-fn a_saga_ends_once() {
-    let recorded = Recorded::new();
-    let _recording = metrics_recorder.here();
-    let count = |metric: &str, outcome: &str| metrics_recorder.value(metric, &[("outcome", outcome)]);
+fn saga_finish_is_counted_once() {
+    let recorder = MetricsRecorder::new();
+    let _recording = recorder.install();
+    let count = |metric: &str, outcome: &str| recorder.value(metric, &[("outcome", outcome)]);
     record_transition(Status::Pending, Status::ProductReserved);
     record_transition(Status::ProductReserved, Status::Confirmed);
     record_transition(Status::Confirmed, Status::Cancelled);
@@ -66,5 +72,5 @@ fn a_saga_ends_once() {
     assert_eq!(count("palisade_orders_total", "confirmed").as_deref(), Some("1"));
     assert_eq!(count("palisade_orders_total", "cancelled").as_deref(), Some("2"));
     assert_eq!(count("palisade_saga_finished_total", "confirmed").as_deref(), Some("1"));
-    assert_eq!(count("palisade_saga_finished_total", "cancelled").as_deref(), Some("1"), "the other one had ended before");
+    assert_eq!(count("palisade_saga_finished_total", "cancelled").as_deref(), Some("1"), "the first saga had already finished");
 }

@@ -1,18 +1,18 @@
-//! What a user asks for, checked: every broken rule is told at once.
+//! Validation of new orders. All violations are reported at once.
 
 use palisade_middleware::rejection::Violation;
 use uuid::Uuid;
 
 use super::Line;
 
-/// Most items of one order.
+/// Maximum number of items per order.
 pub const MAX_ITEMS: usize = 100;
-/// Most units of one product in an order.
+/// Maximum units of one product per order.
 pub const MAX_QUANTITY: i64 = 1_000_000;
-/// Longest user id, in characters.
+/// Maximum length of a user id, characters.
 const MAX_USER_ID: usize = 128;
 
-/// An order that may be accepted.
+/// A validated order request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewOrder {
     user_id: String,
@@ -20,7 +20,8 @@ pub struct NewOrder {
 }
 
 impl NewOrder {
-    /// Checks `items` (product id, quantity) ordered for `user_id`. A product that is named twice becomes one line.
+    /// Validates `items` (product id, quantity) ordered for `user_id`. Merges the items of a
+    /// product into one line.
     pub fn new(user_id: &str, items: &[(&str, i64)]) -> Result<Self, Vec<Violation>> {
         let mut violations = Vec::new();
         check_user_id(user_id, &mut violations);
@@ -40,12 +41,12 @@ impl NewOrder {
         if violations.is_empty() { Ok(Self { user_id: user_id.to_owned(), lines }) } else { Err(violations) }
     }
 
-    /// For whom.
+    /// Returns the owner of the order.
     pub fn user_id(&self) -> &str {
         &self.user_id
     }
 
-    /// Each product once, in the order they were first named.
+    /// Returns one line per product, in the order of first occurrence.
     pub fn lines(&self) -> &[Line] {
         &self.lines
     }
@@ -76,7 +77,7 @@ fn check_quantity(index: usize, quantity: i64, violations: &mut Vec<Violation>) 
 }
 
 fn check_product_id(index: usize, text: &str, violations: &mut Vec<Violation>) -> Option<Uuid> {
-    // The parser also reads braces and URNs; a product's id has one spelling.
+    // `Uuid::try_parse` also accepts braces and URNs; product ids must be hyphenated.
     let id = Uuid::try_parse(text).ok().filter(|_| text.len() == uuid::fmt::Hyphenated::LENGTH);
     if id.is_none() {
         violations.push(Violation::new(format!("items[{index}].productId"), "invalid_uuid", "must be a UUID"));
@@ -89,7 +90,7 @@ fn merge(lines: &mut Vec<Line>, index: usize, product_id: Uuid, quantity: i64, v
         lines.push(Line { product_id, quantity, snapshot: None });
         return;
     };
-    // Neither is above MAX_QUANTITY, a hundred of them cannot overflow.
+    // Cannot overflow: at most 100 quantities, none above `MAX_QUANTITY`.
     line.quantity += quantity;
     if line.quantity > MAX_QUANTITY {
         let message = format!("the items of one product must not be more than {MAX_QUANTITY} together");
@@ -97,7 +98,7 @@ fn merge(lines: &mut Vec<Line>, index: usize, product_id: Uuid, quantity: i64, v
     }
 }
 
-/// Not blank, not a control, and none of Unicode's invisible or direction-changing marks.
+/// Rejects whitespace, control characters, and invisible or bidirectional Unicode characters.
 fn is_visible(c: char) -> bool {
     let hidden = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     !c.is_control() && !c.is_whitespace() && !hidden
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn every_broken_rule_is_told_at_once() {
+    fn all_violations_are_reported_together() {
         assert_eq!(
             violations(" ", &[("nonsense", 0), (A, MAX_QUANTITY + 1), (&format!("{{{A}}}"), 1)]),
             [
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_has_one_to_a_hundred_items() {
+    fn order_has_1_to_100_items() {
         assert_eq!(violations("u", &[]), [pair("items", "required")]);
         let ids: Vec<String> = (0..=MAX_ITEMS as u128).map(|n| Uuid::from_u128(n).to_string()).collect();
         let items: Vec<(&str, i64)> = ids.iter().map(|id| (id.as_str(), 1)).collect();
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn items_of_one_product_become_one_line_in_the_first_place() {
+    fn items_of_a_product_are_merged_at_first_position() {
         let upper = A.to_uppercase();
         let order = NewOrder::new("u", &[(A, 1), (B, 2), (&upper, 3)]).unwrap();
         let lines: Vec<(String, i64)> = order.lines().iter().map(|line| (line.product_id.to_string(), line.quantity)).collect();
@@ -150,12 +151,12 @@ mod tests {
     }
 
     #[test]
-    fn items_of_one_product_count_together() {
+    fn merged_quantity_is_limited() {
         assert_eq!(violations("u", &[(A, MAX_QUANTITY), (A, 1)]), [pair("items[1].quantity", "out_of_range")]);
     }
 
     #[test]
-    fn a_user_id_is_short_and_visible() {
+    fn user_id_is_short_and_visible() {
         let long = "x".repeat(MAX_USER_ID + 1);
         for (user_id, code) in [("", "required"), (&*long, "too_long"), ("a b", "invalid_characters"), ("a\0", "invalid_characters")] {
             assert_eq!(violations(user_id, &[(A, 1)]), [pair("userId", code)], "{user_id:?}");

@@ -1,60 +1,60 @@
-//! The statuses of an order, and who may move it from which to which.
+//! Order statuses and the transitions that each actor may make.
 
 use std::{fmt, str::FromStr};
 
-/// Where an order stands.
+/// Status of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
-    /// Accepted; whether stock is reserved is not known yet.
+    /// Accepted; the stock is not reserved yet.
     Pending,
-    /// Stock is held, names and prices are copied.
+    /// Stock is reserved; names and prices are known.
     ProductReserved,
-    /// The stock is the order's for good.
+    /// The reservation is confirmed and permanent.
     Confirmed,
-    /// It could not be fulfilled.
+    /// The order could not be fulfilled.
     Failed,
-    /// It was delivered.
+    /// Delivered.
     Completed,
-    /// The user or an admin took it back.
+    /// Cancelled by the user or an admin.
     Cancelled,
 }
 
-/// Who asks for a change of status.
+/// Actor that changes a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Actor {
-    /// The machinery of this service.
+    /// The saga.
     Saga,
-    /// The user whose order it is.
+    /// The user who owns the order.
     Owner,
-    /// Whoever has the scope `orders:admin`.
+    /// A caller with the scope `orders:admin`.
     Admin,
 }
 
-/// Why an order failed.
+/// Reason why an order failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FailureReason {
-    /// Not enough units of a product.
+    /// Not enough stock of a product.
     InsufficientStock,
     /// A product does not exist.
     UnknownProduct,
     /// A product is not for sale.
     ProductInactive,
-    /// The hold ran out or was given back before it was confirmed.
+    /// The reservation expired or was released before it was confirmed.
     ReservationExpired,
-    /// No answer of products within the saga's deadline.
+    /// No response from products before the saga's deadline.
     ProductsUnavailable,
 }
 
-/// A name that is none of a closed set.
+/// A name that is not in a closed set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {0}")]
 pub struct UnknownName(&'static str);
 
 impl Status {
-    /// Every status.
+    /// All statuses.
     pub const ALL: [Self; 6] = [Self::Pending, Self::ProductReserved, Self::Confirmed, Self::Failed, Self::Completed, Self::Cancelled];
 
-    /// The name on the wire and in the database.
+    /// Name on the wire and in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "PENDING",
@@ -66,12 +66,12 @@ impl Status {
         }
     }
 
-    /// Whether nothing can follow.
+    /// Whether no transition leaves this status.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Failed | Self::Completed | Self::Cancelled)
     }
 
-    /// What `by` may make of an order with this status.
+    /// Returns the statuses that `by` may change this status to.
     pub fn allowed_transitions(self, by: Actor) -> &'static [Self] {
         match (self, by) {
             (Self::Pending, Actor::Saga) => &[Self::ProductReserved, Self::Failed],
@@ -82,14 +82,14 @@ impl Status {
         }
     }
 
-    /// Whether anybody may move an order from this status to `to`.
+    /// Whether any actor may change this status to `to`.
     pub fn can_become(self, to: Self) -> bool {
         [Actor::Saga, Actor::Owner, Actor::Admin].into_iter().any(|by| self.allowed_transitions(by).contains(&to))
     }
 }
 
 impl Actor {
-    /// The name in the history.
+    /// Name in the history.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Saga => "saga",
@@ -114,11 +114,11 @@ impl FromStr for Status {
 }
 
 impl FailureReason {
-    /// Every reason.
+    /// All failure reasons.
     pub const ALL: [Self; 5] =
         [Self::InsufficientStock, Self::UnknownProduct, Self::ProductInactive, Self::ReservationExpired, Self::ProductsUnavailable];
 
-    /// The slug on the wire and in the database.
+    /// Slug on the wire and in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InsufficientStock => "insufficient_stock",
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_moves_of_the_contract_are_legal() {
+    fn legal_transitions_match_the_contract() {
         use Status::{Cancelled, Completed, Confirmed, Failed, Pending, ProductReserved};
         let legal = [
             (Pending, ProductReserved),
@@ -169,20 +169,20 @@ mod tests {
     }
 
     #[test]
-    fn only_an_admin_completes() {
+    fn only_admins_complete_orders() {
         assert!(Status::Confirmed.allowed_transitions(Actor::Admin).contains(&Status::Completed));
         assert_eq!(Status::Confirmed.allowed_transitions(Actor::Owner), [Status::Cancelled]);
     }
 
     #[test]
-    fn a_terminal_status_has_no_next() {
+    fn terminal_statuses_have_no_transitions() {
         for status in Status::ALL {
             assert_eq!(status.is_terminal(), Status::ALL.into_iter().all(|to| !status.can_become(to)), "{status}");
         }
     }
 
     #[test]
-    fn names_are_read_back() {
+    fn names_parse_back() {
         for status in Status::ALL {
             assert_eq!(status.as_str().parse(), Ok(status));
         }

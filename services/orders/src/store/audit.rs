@@ -1,4 +1,4 @@
-//! What the store can tell of itself: work left, orders that do not move, and invariants that do not hold.
+//! Store statistics, stuck orders and invariant audit.
 
 use std::{fmt, time::Duration};
 
@@ -8,95 +8,97 @@ use uuid::Uuid;
 use super::{Error, sqlx_error::corrupt};
 use crate::order::{self, OrderId, Status};
 
-/// How much is stored, and what is wrong with it.
+/// Result of an audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
-    /// How many of the orders that were looked at have each status, removed ones too; a status that no order has is absent.
+    /// Number of audited orders per status, including removed ones. Statuses without orders are
+    /// left out.
     pub counts: Vec<(Status, u64)>,
-    /// Broken invariants, at most [`Audit::MOST_FINDINGS`] of each invariant; empty when all is well.
+    /// Violations, at most [`Audit::MAX_FINDINGS`] per invariant.
     pub findings: Vec<Finding>,
 }
 
-/// An invariant that does not hold for an order.
+/// Violation of an invariant by an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finding {
-    /// Which order.
+    /// The order.
     pub order_id: OrderId,
-    /// What should be true of it.
+    /// The violated invariant.
     pub invariant: Invariant,
 }
 
-/// What is true of every order.
+/// Invariants of every order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Invariant {
-    /// A worker takes it up soon after it is due.
+    /// A due order is claimed in time.
     NotOverdue,
-    /// It has a due time as long as it has work left.
+    /// An order with work left has a due time.
     DueTimeSet,
-    /// Its history has exactly one row for each status it has had.
+    /// The history has exactly one row per status so far.
     HistoryComplete,
-    /// Its history ends with its status.
+    /// The last history row has the order's status.
     HistoryMatchesStatus,
-    /// Each move in its history is legal, and starts where the one before ended.
+    /// Every transition in the history is legal and starts from the previous status.
     TransitionsLegal,
-    /// Each move has an event in the outbox, unless that was published and pruned.
+    /// Every status change has an event in the outbox, unless the event was published and pruned.
     EventWritten,
-    /// It has lines, all of them with a price or none, and its total is their sum.
+    /// The order has lines, either all or none of them are priced, and the total is their sum.
     TotalExact,
 }
 
-/// How an order stands towards its reservation.
+/// Saga status of an order, for comparison with its reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SagaStatus {
-    /// Which order.
+    /// The order.
     pub order_id: OrderId,
-    /// Its status.
+    /// Status of the order.
     pub status: Status,
-    /// Whether products has yet to be told to give its stock back.
+    /// Whether products must still release the reservation.
     pub release_pending: bool,
 }
 
-/// How much work is left.
+/// Amount of unfinished work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
-    /// Orders with work left by status; a status that none has is absent.
+    /// Unfinished orders per status. Statuses without orders are left out.
     pub unfinished: Vec<(Status, u64)>,
-    /// For how long the longest unchanged of them has been so; zero without any.
+    /// Time since the last change of the longest unchanged unfinished order, or zero.
     pub oldest_unfinished: Duration,
-    /// Events that are not published; counted up to 10,000.
+    /// Number of unpublished events, counted up to 10,000.
     pub unpublished: u64,
-    /// Age of the oldest of them; zero without any.
+    /// Age of the oldest unpublished event, or zero.
     pub oldest_unpublished: Duration,
-    /// Events that were put aside; counted up to 10,000.
+    /// Number of dead-lettered events, counted up to 10,000.
     pub dead: u64,
 }
 
-/// An order that does not move.
+/// Unfinished order that makes no progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StuckOrder {
-    /// Which order.
+    /// The order.
     pub order_id: OrderId,
-    /// How it stands.
+    /// Status of the order.
     pub status: Status,
-    /// Whether its release is queued.
+    /// Whether a release is pending.
     pub release_pending: bool,
-    /// How many workers took it up since its last change.
+    /// Number of claims since the last status change.
     pub attempts: u32,
-    /// What stopped the last of them.
+    /// Error of the last attempt.
     pub last_error: Option<String>,
-    /// Since when it is so.
+    /// Time of the last status change.
     pub updated_at: OffsetDateTime,
-    /// When it is tried next.
+    /// Time of the next attempt.
     pub due_at: OffsetDateTime,
 }
 
 impl Audit {
-    /// Most findings of one invariant in an answer: the first tell what is wrong, the rest how often.
+    /// Maximum number of findings per invariant: the first ones show the problem, further ones only
+    /// its extent.
     pub const MAX_FINDINGS: i64 = 100;
 }
 
 impl Invariant {
-    /// A stable slug.
+    /// Stable slug.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotOverdue => "taken_up",
@@ -116,11 +118,12 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Orders that are due since `$1`, at most `$2`.
+/// Selects the orders that are due since `$1`, at most `$2`.
 pub(super) const OVERDUE: &str = "SELECT id FROM orders WHERE due_at <= $1 ORDER BY due_at LIMIT $2";
 
-/// For each other invariant the orders, from the id `$2` on, that break it, at most `$1`. Both databases understand them. Ids are in the
-/// order of time: a part of them is a range of primary keys.
+/// For each other invariant, selects at most `$1` orders with ids from `$2` on that violate it. The
+/// SQL is valid for both databases. Ids sort by time, so that a time range is a range of primary
+/// keys.
 pub(super) const CHECKS: [(Invariant, &str); 6] = [
     (
         Invariant::DueTimeSet,
@@ -161,19 +164,20 @@ pub(super) const CHECKS: [(Invariant, &str); 6] = [
     ),
 ];
 
-/// How many orders have each status, from the id `$1` on.
+/// Counts the orders per status, with ids from `$1` on.
 pub(super) const COUNTS: &str = "SELECT status, count(*) FROM orders WHERE id >= $1 GROUP BY status ORDER BY status";
 
-/// The first id to look at.
+/// Returns the lower bound of the audited ids.
 pub(super) fn first_id(since: Option<OffsetDateTime>) -> Uuid {
     since.map_or_else(Uuid::nil, order::min_uuid_at)
 }
 
-/// What stands in the place of a status in the row for dead events.
+/// Placeholder for the status in the row of dead-lettered events.
 const DEAD: &str = "DEAD";
 
-/// A row for each status of unfinished orders, one without a status for the outbox, and one for its dead events.
-/// How far the outbox is counted has an end, because a backlog has none.
+/// Selects one row per status of unfinished orders, one row without a status for the outbox, and
+/// one for dead-lettered events. The outbox is counted up to a limit because its backlog is
+/// unbounded.
 pub(super) const STATS: &str = "
     SELECT status, count(*), min(updated_at) FROM orders WHERE due_at IS NOT NULL GROUP BY status
     UNION ALL
@@ -183,7 +187,7 @@ pub(super) const STATS: &str = "
     SELECT 'DEAD', count(*), NULL FROM (SELECT 1 FROM outbox WHERE dead_at IS NOT NULL LIMIT 10000) dead";
 
 impl Stats {
-    /// From the rows of [`STATS`].
+    /// Builds the statistics from the rows of [`STATS`].
     pub(super) fn from_rows(rows: Vec<(Option<String>, i64, Option<OffsetDateTime>)>, now: OffsetDateTime) -> Result<Self, Error> {
         let age = |oldest: Option<OffsetDateTime>| oldest.and_then(|at| (now - at).try_into().ok()).unwrap_or(Duration::ZERO);
         let mut stats =
@@ -204,17 +208,17 @@ impl Stats {
     }
 }
 
-/// From the rows of [`COUNTS`].
+/// Parses the rows of [`COUNTS`].
 pub(super) fn counts(rows: Vec<(String, i64)>) -> Result<Vec<(Status, u64)>, Error> {
     rows.into_iter().map(|(status, orders)| Ok((status.parse().map_err(corrupt)?, u64::try_from(orders).map_err(corrupt)?))).collect()
 }
 
-/// The orders that break an invariant.
+/// Converts the ids of violating orders to findings.
 pub(super) fn findings(invariant: Invariant, orders: Vec<Uuid>) -> impl Iterator<Item = Finding> {
     orders.into_iter().map(move |id| Finding { order_id: id.into(), invariant })
 }
 
-/// From rows of id, status and `release_pending`.
+/// Parses rows of id, status and `release_pending`.
 pub(super) fn saga_statuses(rows: Vec<(Uuid, String, bool)>) -> Result<Vec<SagaStatus>, Error> {
     let parse = |(id, status, release_pending): (Uuid, String, bool)| {
         Ok(SagaStatus { order_id: id.into(), status: status.parse().map_err(corrupt)?, release_pending })

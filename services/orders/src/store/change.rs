@@ -1,4 +1,4 @@
-//! A change of status as both databases write it: the order, its history row and its outbox row.
+//! Status change as both databases write it: order, history row and outbox row.
 
 use time::OffsetDateTime;
 
@@ -8,18 +8,19 @@ use crate::{
     saga::Transition,
 };
 
-/// Everything one change writes.
+/// All data that one status change writes.
 pub(super) struct Change {
-    /// The order as it is afterwards; it must have the version before this one.
+    /// The order after the change. The stored order must have the preceding version.
     pub(super) order: Order,
     pub(super) from: Status,
     pub(super) by: Actor,
-    /// Whether it copies names and prices onto the lines.
+    /// Whether the change sets names and prices of the lines.
     pub(super) sets_prices: bool,
     pub(super) release: bool,
-    /// The lease it is made under. A person needs none, and ends whatever lease there is.
+    /// Fence of the lease that the change requires. `None` for a change by a user, which needs no
+    /// lease and ends an existing one.
     pub(super) fence: Option<i64>,
-    /// Whether the lease goes on; else `due_at` says when a worker is needed.
+    /// Whether the lease continues. Otherwise `due_at` tells when a worker is needed.
     pub(super) keeps_lease: bool,
     pub(super) due_at: Option<OffsetDateTime>,
     pub(super) attempts: i64,
@@ -27,7 +28,7 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// What the saga decided, and the lease as it goes on.
+    /// Builds the change for a transition of the saga, and the lease after it.
     pub(super) fn by_saga(claimed: &Claimed, transition: &Transition, now: OffsetDateTime) -> Result<(Self, Claimed), Error> {
         let after = claimed.after(transition, now);
         let change = Self {
@@ -40,7 +41,7 @@ impl Change {
         Ok((change, after))
     }
 
-    /// What a person wants of `order`.
+    /// Builds the change for a transition of `order` that a user requested.
     pub(super) fn by_user(order: Order, transition: &Transition, by: Actor, now: OffsetDateTime) -> Result<Self, Error> {
         Ok(Self { due_at: transition.release.then_some(now), ..Self::new(transition.apply(order, now), transition, by)? })
     }

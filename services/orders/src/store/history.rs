@@ -1,18 +1,20 @@
-//! An order as it was with each of its statuses, from its history and from how it stands now.
+//! Order history: the state of an order at each of its statuses, from its history rows and its
+//! current state.
 
 use time::OffsetDateTime;
 
 use super::{Error, sqlx_error::corrupt};
 use crate::order::{Line, Order, Status};
 
-/// The history of order `$1` after version `$2`. To be read before the order itself, which then is at least as far on.
+/// Selects the history of order `$1` after version `$2`. Must be read before the order itself, so
+/// that the order is at least as recent.
 pub(super) const SELECT_AFTER: &str =
     "SELECT version, to_status, reason, at FROM order_history WHERE order_id = $1 AND version > $2 ORDER BY version";
 
-/// A row of [`AFTER`].
+/// Row of [`SELECT_AFTER`].
 pub(super) type Row = (i64, String, Option<String>, OffsetDateTime);
 
-/// `order` as it was at each of `rows`.
+/// Returns the state of `order` at each of `rows`.
 pub(super) fn snapshots(order: &Order, rows: Vec<Row>) -> Result<Vec<Order>, Error> {
     let snapshot = |(version, status, reason, at): Row| {
         let status = status.parse().map_err(corrupt)?;
@@ -23,7 +25,7 @@ pub(super) fn snapshots(order: &Order, rows: Vec<Row>) -> Result<Vec<Order>, Err
     rows.into_iter().map(snapshot).collect()
 }
 
-/// Names and prices are copied once, when the order leaves PENDING, or never.
+/// Names and prices are set once, when the order leaves PENDING, or never.
 fn without_prices(order: Order) -> Order {
     let lines = order.lines.into_iter().map(|line| Line { snapshot: None, ..line }).collect();
     Order { lines, total_minor: None, ..order }

@@ -1,16 +1,16 @@
-//! Every call of a store detached from its caller, with an end: one that goes away never cancels a write midway, and a database
-//! that never answers never keeps a caller.
+//! Store decorator: runs each call in a task of its own, with a timeout, metrics and a span. A
+//! cancelled caller never interrupts a write, and an unresponsive database never blocks a caller.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use palisade_middleware::store_instrumentation::{InstrumentedCalls, Database, StoreError, Operation};
+use palisade_middleware::store_instrumentation::{Database, InstrumentedCalls, Operation, StoreError};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    StoredResponse, Audit, Claimed, Create, CreateResult, DeadEvent, Error, Event, List, Page, RemoveResult, SagaStatus, Stats, SetStatusResult, Store, StuckOrder,
-    TransitionResult,
+    Audit, Claimed, Create, CreateResult, DeadEvent, Error, Event, List, Page, RemoveResult, SagaStatus, SetStatusResult, Stats, Store,
+    StoredResponse, StuckOrder, TransitionResult,
 };
 use crate::{
     order::{Actor, Order, OrderId, Status},
@@ -18,7 +18,7 @@ use crate::{
     watch::OrderWatchers,
 };
 
-/// What reads or rewrites everything may take longer than a call of a request.
+/// Timeout of operations that read or rewrite everything.
 const MAINTENANCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 const MIGRATE: Operation = Operation::new("prepare", "");
@@ -50,10 +50,11 @@ const AUDIT: Operation = Operation::new("audit", "orders");
 const SAGA_STATUSES: Operation = Operation::new("standings", "orders");
 const STATS: Operation = Operation::new("stats", "orders");
 
-/// What requests wait for.
+/// Operations that requests wait for.
 const REQUEST_OPERATIONS: [Operation; 7] = [CREATE, TRANSITION, SET_STATUS, STORE_RESPONSE, FIND, LIST, REMOVE];
 
-/// A store whose calls are detached, timed, measured and traced, and that tells of the changes it made.
+/// Store decorator with detached calls, timeouts, metrics and traces. Notifies watchers of the
+/// changes made through it.
 pub struct InstrumentedStore {
     inner: Arc<dyn Store>,
     calls: InstrumentedCalls,
@@ -62,12 +63,12 @@ pub struct InstrumentedStore {
 }
 
 impl InstrumentedStore {
-    /// Bounds each call of `inner`, which keeps its orders in `database`, by `timeout`.
+    /// Wraps `inner`, which stores its orders in `database`, with a timeout per call.
     pub fn new(inner: Arc<dyn Store>, database: Database, timeout: Duration) -> Self {
         Self { inner, calls: InstrumentedCalls::new(database, &REQUEST_OPERATIONS), timeout, watchers: OrderWatchers::default() }
     }
 
-    /// Who watches orders changed through this store.
+    /// Returns the watchers that this store notifies.
     pub fn watchers(&self) -> OrderWatchers {
         self.watchers.clone()
     }

@@ -1,4 +1,4 @@
-//! Idempotency keys: the same request twice is one order and one answer.
+//! Idempotency keys: repeated create requests yield one order and one response.
 
 use std::time::Duration;
 
@@ -7,30 +7,30 @@ use time::OffsetDateTime;
 use super::{CreateResult, FIRST_FENCE};
 use crate::order::Order;
 
-/// How long a key is kept.
+/// Retention of an idempotency key.
 pub const KEY_LIFETIME: Duration = Duration::from_hours(24);
 
-/// A caller's name for one request.
+/// Idempotency key of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey {
-    /// The caller: a token's `sub`. Keys of different subjects have nothing to do with each other.
+    /// Caller: the `sub` of a token. Keys are unique per subject.
     pub subject: String,
-    /// What the caller sent.
+    /// Key that the caller sent.
     pub key: String,
-    /// Digest of the request: another one under the same key is a mistake of the caller.
+    /// Digest of the request. A different digest under the same key is an error of the caller.
     pub fingerprint: [u8; 32],
 }
 
-/// What was answered to the request with this key.
+/// Stored response of the request with this key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredResponse {
-    /// The request's key.
+    /// Idempotency key of the request.
     pub key: IdempotencyKey,
-    /// The answer, opaque to the store.
+    /// Encoded response, opaque to the store.
     pub bytes: Vec<u8>,
 }
 
-/// A key that is taken, and how its order stands.
+/// A stored key and the state of its order.
 pub(super) struct ExistingKey {
     pub(super) fingerprint: Vec<u8>,
     pub(super) response: Option<Vec<u8>>,
@@ -40,7 +40,8 @@ pub(super) struct ExistingKey {
 }
 
 impl ExistingKey {
-    /// What to tell a create with the same key at `now`. A creator that died must not make its key useless.
+    /// Result of a create with the same key at `now`. A key remains usable after its creator
+    /// crashed.
     pub(super) fn resolve(self, key: &IdempotencyKey, is_retry: bool, now: OffsetDateTime) -> CreateResult {
         let creator_is_active = !is_retry && self.fence == FIRST_FENCE && self.due_at.is_some_and(|due_at| due_at > now);
         match self.response {

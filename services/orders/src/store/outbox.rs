@@ -1,4 +1,5 @@
-//! The outbox: one event for every change of status, written in the same step, to be published by the relay of one replica.
+//! Transactional outbox: one event per status change, written in the same transaction and published
+//! by the relay of one replica.
 
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -7,37 +8,37 @@ use uuid::Uuid;
 use super::Error;
 use crate::order::{FailureReason, Order, OrderId};
 
-/// A change of an order's status, as others are told of it.
+/// Event of a status change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Chosen once: a consumer that sees it twice drops the second.
+    /// Unique id, which consumers use for deduplication.
     pub id: Uuid,
-    /// The order that changed.
+    /// The changed order.
     pub order_id: OrderId,
-    /// The version of the order that it tells of.
+    /// Version of the order after the change.
     pub version: i64,
-    /// `palisade.orders.v1.` and the new status in lower case.
+    /// Event type: `palisade.orders.v1.` and the new status in lower case.
     pub kind: String,
-    /// JSON: the order without its lines.
+    /// Order as JSON, without its lines.
     pub payload: String,
     /// W3C `traceparent` of the request that created the order.
     pub trace_parent: Option<String>,
-    /// When the status changed.
+    /// Time of the status change.
     pub created_at: OffsetDateTime,
 }
 
-/// An event that the broker refused so often that it is left alone.
+/// Dead-lettered event: the broker rejected it too often.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadEvent {
     /// The event.
     pub event: Event,
-    /// What the broker said the last time.
+    /// Message of the last rejection.
     pub reason: String,
-    /// When it was given up.
+    /// Time of dead-lettering.
     pub dead_lettered_at: OffsetDateTime,
 }
 
-/// What the outbox row of a change says.
+/// Outbox row of a status change.
 pub(super) struct NewEvent {
     pub(super) event_id: Uuid,
     pub(super) kind: String,
@@ -45,9 +46,10 @@ pub(super) struct NewEvent {
 }
 
 impl NewEvent {
-    /// About `order`, which has just got its status.
+    /// Builds the event for the current status of `order`.
     pub(super) fn for_order(order: &Order) -> Result<Self, Error> {
-        let occurred_at = order.updated_at.format(&Rfc3339).map_err(|error| Error::Corrupt(format!("a time without a text: {error}")))?;
+        let occurred_at =
+            order.updated_at.format(&Rfc3339).map_err(|error| Error::Corrupt(format!("cannot format a timestamp: {error}")))?;
         let payload = json!({
             "orderId": order.id.to_string(),
             "userId": order.user_id,

@@ -1,42 +1,43 @@
-//! Pages of orders: newest first, by position rather than by number, so that nothing is skipped or repeated while others insert.
+//! Keyset pagination of orders, newest first. Concurrent inserts neither skip nor repeat orders.
 
 use time::OffsetDateTime;
 
 use crate::order::{Order, OrderId, Status};
 
-/// Which orders to list.
+/// Query for a page of orders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List {
-    /// Only this user's.
+    /// Owner filter.
     pub user_id: Option<String>,
-    /// Only with this status.
+    /// Status filter.
     pub status: Option<Status>,
-    /// At most so many, from 1.
+    /// Maximum number of orders, at least 1.
     pub limit: u32,
-    /// Only what comes after this.
+    /// Keyset position after which the page starts.
     pub after: Option<Position>,
 }
 
-/// One page.
+/// Page of orders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// Newest first.
+    /// Orders, newest first.
     pub orders: Vec<Order>,
-    /// Where the next page starts; absent on the last one.
+    /// Position of the next page. `None` on the last page.
     pub next: Option<Position>,
 }
 
-/// A place in the list: the sort key of the order before it.
+/// Keyset position: the sort key of the last order before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// [`Order::created_at`].
     pub created_at: OffsetDateTime,
-    /// [`Order::id`], which decides between orders of the same millisecond.
+    /// [`Order::id`], the tie-breaker for orders of the same millisecond.
     pub id: OrderId,
 }
 
 impl Page {
-    /// Makes a page of up to `limit` orders from one more than that.
+    /// Builds a page from up to `limit` + 1 orders. The extra order shows that another page
+    /// follows.
     pub(super) fn from_lookahead(mut orders: Vec<Order>, limit: u32) -> Self {
         let limit = limit as usize;
         let has_more = orders.len() > limit;

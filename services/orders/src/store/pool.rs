@@ -1,4 +1,4 @@
-//! A pool of connections that counts what is taken from it.
+//! Connection pool with checkout metrics.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use sqlx::{Database, pool::PoolConnection};
 
 use super::Error;
 
-/// The way to a connection of `inner`.
+/// `sqlx` pool that counts its checkouts.
 #[derive(Debug)]
 pub(super) struct Pool<DB: Database> {
     inner: sqlx::Pool<DB>,
@@ -15,12 +15,12 @@ pub(super) struct Pool<DB: Database> {
 }
 
 impl<DB: Database> Pool<DB> {
-    /// Several pools may share `leases`.
+    /// Wraps `inner`. Several pools may share `checkouts`.
     pub(super) fn new(inner: sqlx::Pool<DB>, checkouts: Arc<CheckoutCounter>) -> Self {
         Self { inner, checkouts }
     }
 
-    /// For migrations, which take no single connection.
+    /// Returns the inner pool for migrations, which take a whole pool.
     pub(super) fn uncounted(&self) -> &sqlx::Pool<DB> {
         &self.inner
     }
@@ -30,7 +30,7 @@ impl<DB: Database> Pool<DB> {
         Ok(self.checkouts.acquire(self.inner.acquire(), |error| matches!(error, sqlx::Error::PoolTimedOut)).await?)
     }
 
-    /// Waits for a connection that nobody has after the caller: it is closed then, whatever state it was left in.
+    /// Waits for a connection that is closed after use, so that no later caller inherits its state.
     pub(super) async fn acquire_and_close(&self) -> Result<CheckedOut<PoolConnection<DB>>, Error> {
         let acquire = async {
             let mut connection = self.inner.acquire().await?;

@@ -1,10 +1,10 @@
-//! Orders in `PostgreSQL`. Every write is one statement: it happens as a whole or not at all, in one round trip, and no transaction
-//! is ever left open by a caller that goes away.
+//! PostgreSQL order store. Every write is one statement: it is atomic, needs one round trip, and
+//! leaves no transaction open when its caller is cancelled.
 
 use std::{future::Future, str::FromStr, time::Duration};
 
 use async_trait::async_trait;
-use palisade_middleware::store_instrumentation::{self, Database, CheckoutCounter};
+use palisade_middleware::store_instrumentation::{self, CheckoutCounter, Database};
 use sqlx::{
     Connection, Postgres,
     error::DatabaseError,
@@ -16,8 +16,8 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    StoredResponse, Audit, Claimed, Create, CreateResult, DeadEvent, Error, Event, List, Page, RemoveResult, SagaStatus, Stats, SetStatusResult, Store, StuckOrder,
-    TransitionResult, pool::Pool,
+    Audit, Claimed, Create, CreateResult, DeadEvent, Error, Event, List, Page, RemoveResult, SagaStatus, SetStatusResult, Stats, Store,
+    StoredResponse, StuckOrder, TransitionResult, pool::Pool,
 };
 use crate::{
     order::{Actor, Order, OrderId, Status},
@@ -27,19 +27,19 @@ use crate::{
 mod audit;
 mod change;
 mod create;
+mod leases;
 mod outbox;
 mod read;
 mod row;
-mod leases;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
-/// How often a statement is tried that lost against another one.
+/// Maximum number of attempts for a statement that fails because of a concurrent one.
 const MAX_ATTEMPTS: usize = 3;
-/// How long a connection that rests is taken to be alive without asking.
+/// Maximum idle time up to which a pooled connection is used without a ping.
 const MAX_IDLE_WITHOUT_PING: Duration = Duration::from_millis(500);
 
-/// Orders in a `PostgreSQL` database.
+/// PostgreSQL order store.
 #[derive(Debug)]
 pub struct PostgresStore {
     options: PgConnectOptions,
@@ -47,14 +47,14 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// Whether `url` names a host and can be read.
+    /// Whether `url` is valid and names a host.
     pub(super) fn is_valid_url(url: &str) -> bool {
-        // sqlx takes a URL without a host for one of this machine; whoever forgot the host did not mean that.
+        // `sqlx` treats a URL without a host as local; here it is most likely a mistake.
         Url::parse(url).is_ok_and(|url| url.has_host()) && PgConnectOptions::from_str(url).is_ok()
     }
 
-    /// Uses the database at `url` with up to `max_connections`. Connects when it has to, not now: the server may be down.
-    /// Must be called within a runtime.
+    /// Creates a store for the database at `url` with up to `max_connections` connections. Connects
+    /// on first use, because the server may be down. Must be called within a Tokio runtime.
     pub fn new(url: &str, max_connections: u32) -> Result<Self, Error> {
         let options = PgConnectOptions::from_str(url)?.application_name("palisade-orders");
         let pool = PgPoolOptions::new()
@@ -63,8 +63,8 @@ impl PostgresStore {
             .acquire_timeout(Duration::from_secs(1))
             .idle_timeout(Duration::from_mins(5))
             .max_lifetime(Duration::from_mins(15))
-            // Under load every statement would wait for a ping first. A connection that was at work a moment ago was there then; one that
-            // has rested may have lost its server meanwhile.
+            // By default `sqlx` pings before each checkout, which adds a round trip to every
+            // statement. Only a connection that was idle for a while may have lost its server.
             .test_before_acquire(false)
             .before_acquire(|connection, about| {
                 Box::pin(async move {
@@ -75,7 +75,7 @@ impl PostgresStore {
                 })
             })
             .connect_lazy_with(options.clone().options([
-                // The server's own end to whatever the callers' timeouts missed.
+                // Server-side limits, in case the client's timeouts miss a statement.
                 ("statement_timeout", "2s"),
                 ("lock_timeout", "1s"),
                 ("idle_in_transaction_session_timeout", "3s"),
@@ -83,19 +83,21 @@ impl PostgresStore {
                 ("TimeZone", "UTC"),
             ]));
         let counted = pool.clone();
-        let checkouts = CheckoutCounter::new(store_instrumentation::PoolMetrics::new("orders-postgresql", max_connections), move || counted.size());
+        let checkouts =
+            CheckoutCounter::new(store_instrumentation::PoolMetrics::new("orders-postgresql", max_connections), move || counted.size());
         Ok(Self { options, pool: Pool::new(pool, checkouts) })
     }
 
-    /// Where the orders are, in the words of semantic conventions.
+    /// Returns the database attributes for telemetry, after OpenTelemetry semantic conventions.
     pub fn database(&self) -> Database {
-        // Without a name `PostgreSQL` takes the user's.
+        // PostgreSQL uses the user name as default database name.
         let name = self.options.get_database().unwrap_or_else(|| self.options.get_username());
         let server = Some((self.options.get_host().into(), self.options.get_port()));
         Database { system: "postgresql", namespace: name.into(), server }
     }
 
-    /// Runs a write again that was the victim of a deadlock or of serialization: nothing of it happened.
+    /// Retries a write that was aborted by a deadlock or a serialization failure. Such a write has
+    /// had no effect.
     async fn with_retries<T, F: Future<Output = Result<T, Error>>>(&self, write: impl Fn() -> F) -> Result<T, Error> {
         for _ in 1..MAX_ATTEMPTS {
             match write().await {
@@ -116,7 +118,8 @@ fn is_serialization_failure(error: &Error) -> bool {
 #[async_trait]
 impl Store for PostgresStore {
     async fn migrate(&self) -> Result<(), Error> {
-        // A connection of its own: a migration may take longer than a request's statement, but never wait long for a lock.
+        // A separate connection: a migration may take longer than a request's statement, but must
+        // not wait long for a lock.
         let options = self.options.clone().options([("lock_timeout", "2s")]);
         let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(1)).connect_with(options).await?;
         let outcome = MIGRATIONS.run(&pool).await;
@@ -140,8 +143,10 @@ impl Store for PostgresStore {
         response: Option<StoredResponse>,
         now: OffsetDateTime,
     ) -> Result<TransitionResult, Error> {
-        self.with_retries(|| async { change::transition(&mut *self.pool.acquire().await?, claimed, &transition, response.as_ref(), now).await })
-            .await
+        self.with_retries(|| async {
+            change::transition(&mut *self.pool.acquire().await?, claimed, &transition, response.as_ref(), now).await
+        })
+        .await
     }
 
     async fn set_status(&self, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<SetStatusResult, Error> {
@@ -229,8 +234,9 @@ impl Store for PostgresStore {
     }
 
     async fn audit(&self, now: OffsetDateTime, overdue_after: Duration, since: Option<OffsetDateTime>) -> Result<Audit, Error> {
-        // The only transaction of more than one statement. A cancelled BEGIN may leave the connection inside of one, where the next
-        // borrower's writes would be lost (sqlx#4393): so there is no next borrower.
+        // The only transaction with more than one statement. A cancelled BEGIN may leave the
+        // connection within a transaction, where the writes of the next borrower would be lost
+        // (sqlx#4393), so the connection is closed after use.
         audit::audit(&mut *self.pool.acquire_and_close().await?, now, overdue_after, since).await
     }
 

@@ -1,9 +1,9 @@
-//! Orders in an `SQLite` file: one writer at a time, readers beside it.
+//! SQLite order store: one writer and several concurrent readers.
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use palisade_middleware::store_instrumentation::{self, Database, CheckoutCounter};
+use palisade_middleware::store_instrumentation::{self, CheckoutCounter, Database};
 use sqlx::{
     Connection, Sqlite,
     migrate::Migrator,
@@ -13,8 +13,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    StoredResponse, Audit, Claimed, Create, CreateResult, DeadEvent, Error, Event, List, Page, RemoveResult, SagaStatus, Stats, SetStatusResult, Store, StuckOrder,
-    TransitionResult, pool::Pool,
+    Audit, Claimed, Create, CreateResult, DeadEvent, Error, Event, List, Page, RemoveResult, SagaStatus, SetStatusResult, Stats, Store,
+    StoredResponse, StuckOrder, TransitionResult, pool::Pool,
 };
 use crate::{
     order::{Actor, Order, OrderId, Status},
@@ -24,21 +24,22 @@ use crate::{
 mod audit;
 mod change;
 mod create;
-mod timestamp;
+mod leases;
 mod outbox;
 mod read;
 mod row;
-mod leases;
+mod timestamp;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// There is one writer: the queue in front of it may be long before it is an outage. `Bounded` has the last word.
+/// Maximum wait for a connection. Long, because all writes queue for one connection; the timeout of
+/// `InstrumentedStore` ends earlier.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections that only read.
+/// Number of read-only connections.
 const READERS: u32 = 4;
 
-/// Orders in an `SQLite` file.
+/// SQLite order store.
 #[derive(Debug)]
 pub struct SqliteStore {
     writer: Pool<Sqlite>,
@@ -47,21 +48,22 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Uses the file at `url` (`sqlite://…`), which is made on first use. Must be called within a runtime.
+    /// Creates a store for the file at `url` (`sqlite://…`), which is created on first use. Must be
+    /// called within a Tokio runtime.
     pub fn new(url: &str) -> Result<Self, Error> {
         let options = SqliteConnectOptions::from_str(url)?
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            // An acknowledged write survives a power cut, not only a crash of the process.
+            // An acknowledged write survives a power failure, not only a process crash.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(ACQUIRE_TIMEOUT);
         let pool = |connections| {
             let options = SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
-            // A file does not go away: nothing is gained by asking before each statement whether it has.
+            // A file does not disconnect, so a ping before each statement is useless.
             let options = options.test_before_acquire(false);
-            // Whoever borrows the connection next must not write into a transaction that a cancelled call left open (sqlx#4393).
-            // The ping waits for a rollback that is still queued.
+            // The next borrower must not write into a transaction that a cancelled call left open
+            // (sqlx#4393). The ping waits for a rollback that is still queued.
             options.idle_timeout(None).max_lifetime(None).after_release(|connection, _| {
                 Box::pin(async move {
                     connection.ping().await?;
@@ -73,11 +75,13 @@ impl SqliteStore {
         let writer = pool(1).connect_lazy_with(options.clone());
         let readers = pool(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
         let counted = (writer.clone(), readers.clone());
-        let checkouts = CheckoutCounter::new(store_instrumentation::PoolMetrics::new("orders-sqlite", 1 + READERS), move || counted.0.size() + counted.1.size());
+        let checkouts = CheckoutCounter::new(store_instrumentation::PoolMetrics::new("orders-sqlite", 1 + READERS), move || {
+            counted.0.size() + counted.1.size()
+        });
         Ok(Self { writer: Pool::new(writer, checkouts.clone()), readers: Pool::new(readers, checkouts), file })
     }
 
-    /// Where the orders are, in the words of semantic conventions.
+    /// Returns the database attributes for telemetry, after OpenTelemetry semantic conventions.
     pub fn database(&self) -> Database {
         Database { system: "sqlite", namespace: self.file.clone(), server: None }
     }

@@ -1,4 +1,4 @@
-//! What a failure of the driver means: try later, too slow, or a bug.
+//! Classification of database errors: unavailable, timeout or corrupt.
 
 use sqlx::error::{DatabaseError, ErrorKind};
 
@@ -23,19 +23,20 @@ impl From<sqlx::migrate::MigrateError> for Error {
     }
 }
 
-/// A constraint or trigger said no: no statement of ours may come that far.
+/// Whether a constraint or trigger rejected the statement. Statements of this service never trigger
+/// one unless there is a bug.
 fn is_constraint_violation(error: &dyn DatabaseError) -> bool {
-    /// `SQLITE_CONSTRAINT_TRIGGER`.
+    /// Extended result code `SQLITE_CONSTRAINT_TRIGGER`.
     const SQLITE_TRIGGER: &str = "1811";
     !matches!(error.kind(), ErrorKind::Other) || error.code().as_deref() == Some(SQLITE_TRIGGER)
 }
 
-/// `query_canceled` and `lock_not_available` of `PostgreSQL`, and `SQLITE_BUSY`.
+/// Codes `query_canceled` and `lock_not_available` of PostgreSQL, and `SQLITE_BUSY`.
 fn is_timeout(error: &dyn DatabaseError) -> bool {
     matches!(error.code().as_deref(), Some("57014" | "55P03" | "5"))
 }
 
-/// A text that cannot be what a column says it is.
+/// Error for a stored value that cannot be parsed.
 pub(super) fn corrupt(error: impl std::fmt::Display) -> Error {
     Error::Corrupt(error.to_string())
 }

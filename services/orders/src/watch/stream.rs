@@ -1,4 +1,4 @@
-//! One who follows an order to its end: each status once, in order, however the news of it came.
+//! Stream of an order's statuses: each status once, in order, up to a terminal one.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -11,10 +11,10 @@ use crate::{
     store::{Error, Store},
 };
 
-/// How long to wait for a store that does not answer, half as long more or less.
+/// Delay before a retry when the store is unavailable, ±50 %.
 const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Follows one order. Holds no more than the statuses that it read and has not told.
+/// Status stream of one order. Buffers only the statuses that were read and not sent yet.
 pub struct OrderStatusStream {
     store: Arc<dyn Store>,
     watching: Watcher,
@@ -24,33 +24,38 @@ pub struct OrderStatusStream {
     finished: bool,
 }
 
-/// Where to begin.
+/// Start position of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// With the present status.
+    /// From the current status.
     Now,
     /// After this version.
     After(i64),
 }
 
 impl OrderStatusStream {
-    /// Follows `order`, which was read after `watching` began.
+    /// Creates the stream for `order`, which must be read after `watching` began so that no change
+    /// is missed.
     pub async fn new(store: Arc<dyn Store>, watching: Watcher, order: Order, start: Start) -> Result<Self, Error> {
         let (last_sent_version, pending) = match start {
-            // A version that the order has not reached is none of its own.
-            Start::After(version) if (1..=order.version).contains(&version) => (version, store.history_after(order.id, version).await?.into()),
+            // A version that the order has not reached cannot be its own, so the stream starts at
+            // the current status.
+            Start::After(version) if (1..=order.version).contains(&version) => {
+                (version, store.history_after(order.id, version).await?.into())
+            }
             Start::Now | Start::After(_) => (0, VecDeque::from([order.clone()])),
         };
         let finished = pending.is_empty() && order.status.is_terminal();
         Ok(Self { store, watching, order, last_sent_version, pending, finished })
     }
 
-    /// Whether there is nothing to tell: the order is at its end, and whoever asks has seen it.
+    /// Whether there is nothing to send: the order is in a terminal state that the caller has
+    /// already received.
     pub fn is_finished(&self) -> bool {
         self.finished
     }
 
-    /// The order as it was with each status; ends after a terminal one.
+    /// Converts to a stream of the order's state at each status. Ends after a terminal status.
     pub fn into_stream(self) -> impl Stream<Item = Order> + Send {
         stream::unfold(self, |mut status_stream| async {
             let order = status_stream.next().await?;
@@ -72,7 +77,7 @@ impl OrderStatusStream {
             match self.store.history_after(self.order.id, self.last_sent_version).await {
                 Ok(changes) => self.pending = changes.into(),
                 Err(error) => {
-                    tracing::debug!(order_id = %self.order.id, error = &error as &dyn std::error::Error, "a change cannot be read yet");
+                    tracing::debug!(order_id = %self.order.id, error = &error as &dyn std::error::Error, "cannot read order changes, retrying");
                     tokio::time::sleep(jitter::jittered(STORE_RETRY_DELAY, 0.5, jitter::random_unit)).await;
                 }
             }

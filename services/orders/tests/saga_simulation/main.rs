@@ -1,8 +1,10 @@
-//! Sagas against a model of products, under lost replies, late and repeated deliveries, crashes and expiring holds.
+//! Deterministic simulation of sagas against a model of products, with lost replies, late and
+//! repeated deliveries, crashes and expiring reservations.
 //!
-//! A failure names its seed; the same seed gives the same run. Bugs can be planted, to see that they would be found.
+//! A failure prints its seed, and the same seed reproduces the run. Mutation tests plant bugs to
+//! prove that the simulation finds them.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![expect(clippy::unwrap_used, reason = "an unwrap in a test is an assertion")]
 
 use std::collections::BTreeSet;
 
@@ -19,17 +21,17 @@ mod world;
 
 const SEEDS: u64 = 2_000;
 
-/// What can be planted.
+/// Bug to plant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bug {
     None,
-    /// An order fails when products does not answer.
+    /// An order fails when products does not respond.
     TimeoutIsFailure,
-    /// A release that comes before its reserve leaves no trace.
+    /// A release that arrives before its reserve leaves no tombstone.
     NoTombstone,
     /// A repeated reserve takes the stock again.
     ReserveTwice,
-    /// A worker that lost its lease still records, over whatever happened since.
+    /// A worker that lost its lease still records, and overwrites later changes.
     NoFence,
 }
 
@@ -44,7 +46,7 @@ fn orders_and_products_agree_after_any_faults() {
     }
     let failed = [InsufficientStock, ReservationExpired, ProductsUnavailable].map(|reason| (Status::Failed, Some(reason)));
     let others = [Status::Confirmed, Status::Completed, Status::Cancelled].map(|status| (status, None));
-    assert_eq!(ends, failed.into_iter().chain(others).collect(), "the faults reach every end");
+    assert_eq!(ends, failed.into_iter().chain(others).collect(), "the faults lead to every final status");
 }
 
 #[test]

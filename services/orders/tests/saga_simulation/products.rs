@@ -1,9 +1,9 @@
-//! Products as its contract says: what it holds for whom, and what it answers.
+//! Model of the products service, after its contract.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use palisade_orders::{
-    order::{ProductSnapshot, FailureReason, HeldLine, Line, Order, OrderId},
+    order::{FailureReason, HeldLine, Line, Order, OrderId, ProductSnapshot},
     saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome},
 };
 use time::OffsetDateTime;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::Bug;
 
-/// Units of each product at the start.
+/// Initial units of each product.
 const STOCK: i64 = 12;
 const HOLD: Duration = Duration::from_mins(15);
 
@@ -24,7 +24,7 @@ pub(crate) enum Hold {
     Expired,
 }
 
-/// Products as its contract says.
+/// Model of the products service, after its contract.
 pub(crate) struct Products {
     stock: BTreeMap<Uuid, i64>,
     pub(crate) holds: BTreeMap<OrderId, (Hold, Vec<Line>)>,
@@ -107,7 +107,8 @@ impl Products {
         }
     }
 
-    /// I1 and I2: what is left and what is taken are what there was, and nothing is below zero.
+    /// I1 and I2: remaining and reserved units add up to the initial stock, and no quantity is
+    /// negative.
     pub(crate) fn check(&self) -> Result<(), String> {
         for (product, left) in &self.stock {
             let open = self.holds.values().filter(|(hold, _)| matches!(hold, Hold::Held { .. } | Hold::Confirmed));

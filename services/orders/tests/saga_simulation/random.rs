@@ -1,6 +1,6 @@
-//! Chance that can be had again.
+//! Reproducible random numbers.
 
-/// `SplitMix64`: a run is its seed.
+/// `SplitMix64` generator. The seed determines the run.
 pub(crate) struct Random(u64);
 
 impl Random {

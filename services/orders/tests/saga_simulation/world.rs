@@ -1,10 +1,10 @@
-//! Orders, the workers that drive their sagas, and everything that goes wrong between them and products.
+//! Simulated world: orders, workers that run their sagas, and faults between them and products.
 
 use std::time::Duration;
 
 use palisade_orders::{
     order::{Actor, FailureReason, Line, NewOrder, Order, Status},
-    saga::{ConfirmOutcome, Effect, Event, ReleaseOutcome, ReserveOutcome, Saga, Transition, StatusChange, request_status_change},
+    saga::{ConfirmOutcome, Effect, Event, ReleaseOutcome, ReserveOutcome, Saga, StatusChange, Transition, request_status_change},
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -25,14 +25,14 @@ enum Call {
     Release,
 }
 
-/// An order as the store keeps it.
+/// Stored order.
 struct Row {
     saga: Saga,
     fence: i64,
     due_at: Option<OffsetDateTime>,
 }
 
-/// A worker, what it knows of the order it took up, and what it does next.
+/// Worker with its copy of a claimed order and its next effect.
 struct Worker {
     row: usize,
     saga: Saga,
@@ -40,7 +40,7 @@ struct Worker {
     effect: Effect,
 }
 
-/// How an order ended.
+/// Final status of an order.
 pub(crate) type FinalStatus = (Status, Option<FailureReason>);
 
 pub(crate) struct World {
@@ -49,7 +49,7 @@ pub(crate) struct World {
     rows: Vec<Row>,
     products: Products,
     workers: [Option<Worker>; 3],
-    /// Requests that are still on their way.
+    /// Requests in flight, delivered later.
     delayed: Vec<(Call, Order)>,
     faulty: bool,
     bug: Bug,
@@ -69,14 +69,14 @@ impl World {
         }
     }
 
-    /// I6: once the faults heal, every order ends.
+    /// I6: once the faults stop, every order finishes.
     pub(crate) fn run(seed: u64, bug: Bug) -> Result<Vec<FinalStatus>, String> {
         let mut world = Self::new(seed, bug);
         for _ in 0..300 {
             world.tick();
             world.check()?;
         }
-        // The faults heal, nobody wants anything any more, and what is on its way arrives.
+        // Faults and status changes stop, and delayed requests arrive.
         world.faulty = false;
         for _ in 0..3_000 {
             world.tick();
@@ -85,7 +85,7 @@ impl World {
                 return Ok(world.rows.iter().map(|row| (row.saga.order.status, row.saga.order.failure_reason)).collect());
             }
         }
-        Err("an order never ended".into())
+        Err("an order did not finish".into())
     }
 
     fn tick(&mut self) {
@@ -105,7 +105,8 @@ impl World {
             11 => {
                 let worker = usize::try_from(self.random.below(3)).unwrap();
                 if self.random.percent(30) {
-                    self.workers[worker] = None; // a crash: what it knew is gone, its lease is not
+                    // crash: the worker's state is lost, its lease remains
+                    self.workers[worker] = None;
                 }
             }
             _ => self.work(),
@@ -126,7 +127,7 @@ impl World {
         self.rows.push(Row { saga, fence: 0, due_at: Some(self.now) });
     }
 
-    /// A user cancels, or an admin completes.
+    /// A user cancels an order, or an admin completes one.
     fn change_status(&mut self) {
         let (now, random) = (self.now, &mut self.random);
         let Some(row) = (!self.rows.is_empty()).then(|| random.below(self.rows.len() as u64)) else { return };
@@ -218,11 +219,11 @@ impl World {
             return self.deliver(call, order);
         }
         match self.random.below(10) {
-            0 => {} // lost on the way there
+            0 => {} // request lost
             1 => self.delayed.push((call, order.clone())),
-            2 => drop(self.deliver(call, order)), // lost on the way back
+            2 => drop(self.deliver(call, order)), // response lost
             3 => {
-                self.delayed.push((call, order.clone())); // comes again
+                self.delayed.push((call, order.clone())); // delivered twice
                 return self.deliver(call, order);
             }
             _ => return self.deliver(call, order),
@@ -243,7 +244,8 @@ impl World {
         }
     }
 
-    /// I7, I9 and I10, at every moment: about an order that is finished, products agrees to the last unit, whatever still arrives.
+    /// I7, I9 and I10, at any time: for a finished order, products has exactly the units of the
+    /// order, whatever requests still arrive.
     fn check(&self) -> Result<(), String> {
         self.products.check()?;
         for row in self.rows.iter().filter(|row| row.saga.is_finished()) {
@@ -252,7 +254,7 @@ impl World {
             match (status, taken) {
                 (Status::Confirmed | Status::Completed, Some((Hold::Confirmed, taken))) if quantities(taken) == quantities(lines) => {}
                 (Status::Failed | Status::Cancelled, None) if row.due_at.is_none() => {}
-                _ => return Err(format!("order {id} is {status}, products says {taken:?}")),
+                _ => return Err(format!("order {id} is {status}, but its reservation is {taken:?}")),
             }
         }
         Ok(())

@@ -1,12 +1,12 @@
-//! A fresh store with a back door to its database, and orders to put into it.
+//! Test fixture: a fresh store, direct access to its database, and sample orders.
 
 use std::{sync::Arc, time::Duration};
 
 use palisade_middleware::store_instrumentation;
 use palisade_orders::{
-    order::{ProductSnapshot, FailureReason, HeldLine, NewOrder, Order, OrderId, Priced, Status},
+    order::{FailureReason, HeldLine, NewOrder, Order, OrderId, Priced, ProductSnapshot, Status},
     saga::Transition,
-    store::{StoredResponse, Claimed, Create, CreateResult, IdempotencyKey, PostgresStore, SqliteStore, Store, TransitionResult},
+    store::{Claimed, Create, CreateResult, IdempotencyKey, PostgresStore, SqliteStore, Store, StoredResponse, TransitionResult},
 };
 use palisade_tests::servers;
 use sqlx::{AssertSqlSafe, PgPool, SqlitePool};
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use time::{OffsetDateTime, macros::datetime};
 use uuid::Uuid;
 
-/// The time at which the suite starts.
+/// Start time of the suite.
 pub(crate) const NOW: OffsetDateTime = datetime!(2026-11-22 12:00:00.123 UTC);
 pub(crate) const LEASE: Duration = Duration::from_secs(10);
 pub(crate) const DEADLINE: Duration = Duration::from_mins(10);
@@ -25,7 +25,7 @@ pub(crate) struct Database {
     pub(crate) back_door: BackDoor,
 }
 
-/// Statements past the store.
+/// Direct SQL access that bypasses the store.
 #[derive(Clone)]
 pub(crate) enum BackDoor {
     Sqlite { pool: SqlitePool, _directory: Arc<TempDir> },
@@ -77,7 +77,7 @@ impl Database {
         self.store.find(id).await.unwrap().unwrap()
     }
 
-    /// No invariant is broken.
+    /// Asserts that all invariants hold.
     pub(crate) async fn assert_invariants(&self, now: OffsetDateTime) {
         assert_eq!(self.store.audit(now, Duration::from_hours(1), None).await.unwrap().findings, []);
     }
@@ -107,12 +107,12 @@ impl BackDoor {
     }
 }
 
-/// The connection string of a database that nobody else has.
+/// Connection string of a new, exclusive database.
 pub(crate) fn fresh_postgres() -> String {
     servers::shared_postgres().url(&format!("orders_{}", Uuid::new_v4().simple()))
 }
 
-/// What a store says of its database, where it does not matter.
+/// Database attributes for telemetry, where their values are irrelevant.
 pub(crate) fn database_attributes() -> store_instrumentation::Database {
     store_instrumentation::Database { system: "test", namespace: "test".into(), server: None }
 }
@@ -142,7 +142,7 @@ pub(crate) fn stored_response(key: &IdempotencyKey, text: &str) -> StoredRespons
     StoredResponse { key: key.clone(), bytes: text.into() }
 }
 
-/// What the saga records when products holds the lines at 1.50 each.
+/// Transition that the saga records when products has reserved the lines at 1.50 each.
 pub(crate) fn reserved(order: &Order) -> Transition {
     let held = |line: &palisade_orders::order::Line| HeldLine {
         product_id: line.product_id,

@@ -1,19 +1,20 @@
-//! What every store does: one suite, run against `SQLite` and against `PostgreSQL`.
+//! Store test suite, run against SQLite and PostgreSQL.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![expect(clippy::unwrap_used, reason = "an unwrap in a test is an assertion")]
 
-mod auditing;
-mod changing;
-mod creating;
+mod cancellation_safety;
+mod claims;
+mod create;
 mod database;
-mod leaving;
-mod pooling;
+mod invariants;
+mod outbox;
+mod pool_metrics;
 mod postgres;
-mod reading;
-mod telling;
-mod working;
+mod queries;
+mod transitions;
 
-/// Runs each case on a fresh database of each kind. A few tests with many cases, because each starts a server.
+/// Runs each case on a fresh database of each kind. Each test runs many cases because it starts a
+/// server.
 macro_rules! on_both {
     ($($case:ident),* $(,)?) => {
         #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! What only `PostgreSQL` can get wrong: plans, pools, replicas, and a server that goes away.
+//! PostgreSQL-specific behaviour: query plans, concurrent replicas, and server outages.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use palisade_middleware::task;
 use palisade_orders::{
     order::{Actor, OrderId, Status},
-    store::{InstrumentedStore, Create, CreateResult, Error, List, Position, PostgresStore, Store},
+    store::{Create, CreateResult, Error, InstrumentedStore, List, Position, PostgresStore, Store},
 };
 use palisade_tests::servers;
 use sqlx::{Connection, Executor, PgConnection};
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::database::{Database, LEASE, NOW, create, database_attributes, fresh_postgres, key, reserved};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replicas_that_start_together_prepare_one_schema() {
+async fn concurrent_migrations_are_safe() {
     let url = fresh_postgres();
     let replicas = (0..4).map(|_| {
         let store = PostgresStore::new(&url, 2).unwrap();
@@ -28,7 +28,7 @@ async fn replicas_that_start_together_prepare_one_schema() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_lives_through_the_absence_of_its_server() {
+async fn store_recovers_after_server_restart() {
     let mut server = servers::durable_postgres();
     let url = server.url("orders");
     server.kill();
@@ -38,7 +38,9 @@ async fn a_store_lives_through_the_absence_of_its_server() {
 
     server.restart();
     store.migrate().await.unwrap();
-    let CreateResult::Created(claimed) = store.create(create("alice", NOW), NOW).await.unwrap() else { panic!("it is new") };
+    let CreateResult::Created(claimed) = store.create(create("alice", NOW), NOW).await.unwrap() else {
+        panic!("the order was not created")
+    };
     server.kill();
     assert!(store.create(create("alice", NOW), NOW).await.is_err());
     server.restart();
@@ -46,7 +48,7 @@ async fn a_store_lives_through_the_absence_of_its_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_does_not_answer_keeps_nobody() {
+async fn hanging_server_times_out() {
     let server = servers::postgres();
     let store = Arc::new(PostgresStore::new(&server.url("orders"), 4).unwrap());
     store.migrate().await.unwrap();
@@ -59,13 +61,13 @@ async fn a_server_that_does_not_answer_keeps_nobody() {
     server.resume();
     let until = Instant::now() + Duration::from_secs(10);
     while store.ping().await.is_err() {
-        assert!(Instant::now() < until, "it does not come back");
+        assert!(Instant::now() < until, "the store did not recover");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_that_lost_against_another_is_tried_again() {
-    // A sequence counts on when its transaction is rolled back.
+async fn serialization_failures_are_retried() {
+    // A sequence is not rolled back with its transaction.
     const LOSE_TWO_OF_THREE: &str = "
         CREATE SEQUENCE tries;
         CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -80,12 +82,12 @@ async fn a_write_that_lost_against_another_is_tried_again() {
     db.back_door.execute("SELECT setval('tries', 3)").await.unwrap();
     db.accept("alice", NOW).await;
     db.back_door.execute("ALTER SEQUENCE tries INCREMENT BY 3 RESTART WITH 1").await.unwrap();
-    assert!(matches!(db.store.create(create("alice", NOW), NOW).await, Err(Error::Unavailable(_))), "but not for ever");
+    assert!(matches!(db.store.create(create("alice", NOW), NOW).await, Err(Error::Unavailable(_))), "retries are limited");
     db.assert_invariants(NOW).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_call_of_a_request_or_a_worker_scans_the_orders() {
+async fn calls_do_not_scan_whole_tables() {
     const ROWS: &str = "
         INSERT INTO orders (id, user_id, status, version, created_at, updated_at, fence, attempts, saga_deadline, release_pending, total_minor)
         SELECT gen_random_uuid(), 'user' || n % 50, CASE n % 3 WHEN 0 THEN 'COMPLETED' WHEN 1 THEN 'CONFIRMED' ELSE 'CANCELLED' END, 1,
@@ -103,7 +105,7 @@ async fn no_call_of_a_request_or_a_worker_scans_the_orders() {
 
     let (user_id, status) = (Some("user7".to_owned()), Some(Status::Confirmed));
     let after = Some(Position { created_at: NOW, id: OrderId::generate(NOW) });
-    // More often than PostgreSQL plans a statement for the values at hand.
+    // More runs than PostgreSQL needs to switch from custom to generic plans.
     for _ in 0..10 {
         for (user_id, status) in [(None, None), (user_id.clone(), None), (None, status), (user_id.clone(), status)] {
             for after in [None, after] {
@@ -112,7 +114,9 @@ async fn no_call_of_a_request_or_a_worker_scans_the_orders() {
         }
         let keyed = Create { key: Some(key("user7", "k")), ..create("user7", NOW) };
         store.create(keyed, NOW).await.unwrap();
-        let CreateResult::Created(claimed) = store.create(create("user7", NOW), NOW).await.unwrap() else { panic!("it is new") };
+        let CreateResult::Created(claimed) = store.create(create("user7", NOW), NOW).await.unwrap() else {
+            panic!("the order was not created")
+        };
         let id = claimed.saga.order.id;
         store.transition(&claimed, reserved(&claimed.saga.order), None, NOW).await.unwrap();
         store.find(id).await.unwrap();
@@ -124,17 +128,17 @@ async fn no_call_of_a_request_or_a_worker_scans_the_orders() {
         store.saga_statuses(&[id]).await.unwrap();
         store.stats(NOW).await.unwrap();
     }
-    // A connection tells its counts at the latest when it ends.
+    // Statistics of a connection are flushed at the latest when it closes.
     drop(store);
     let connected = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'palisade-orders'";
     let until = Instant::now() + Duration::from_secs(5);
     while sqlx::query_scalar::<_, i64>(connected).fetch_one(&mut back_door).await.unwrap() > 0 {
-        assert!(Instant::now() < until, "the store's connections stay");
+        assert!(Instant::now() < until, "the store's connections were not closed");
         sleep(Duration::from_millis(10)).await;
     }
     let after = scans(&mut back_door).await;
     assert!(after.by_index > before.by_index + 100, "{before:?} {after:?}");
-    assert_eq!(after.whole, before.whole, "a statement reads a whole table");
+    assert_eq!(after.whole, before.whole, "a statement scans a whole table");
 }
 
 #[derive(Debug)]
@@ -143,7 +147,7 @@ struct Scans {
     by_index: i64,
 }
 
-/// How often the big tables were read, whole and by an index.
+/// Returns how often the large tables were read by a full scan and by an index scan.
 async fn scans(connection: &mut PgConnection) -> Scans {
     connection.execute("SELECT pg_stat_force_next_flush()").await.unwrap();
     let counts = "SELECT sum(seq_scan)::bigint, sum(idx_scan)::bigint FROM pg_stat_user_tables WHERE relname IN ('orders', 'order_lines')";

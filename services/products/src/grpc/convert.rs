@@ -1,4 +1,4 @@
-//! Between the contract's messages and the domain.
+//! Conversions between proto messages and the domain.
 
 use std::time::SystemTime;
 
@@ -17,15 +17,15 @@ use tonic::{Response, metadata::MetadataValue};
 use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::{
-    product::{ValidatedProduct, Filter, Input, Page, Position, Product, Query, Sort},
+    product::{Filter, Input, Page, Position, Product, Query, Sort, ValidatedProduct},
     reservation::{Line, Reservation, State},
     store::IdempotencyKey,
 };
 
-/// Response metadata of a replay.
+/// Response metadata of a replayed create.
 const REPLAYED: &str = "idempotency-replayed";
 
-/// A new id whose order in time is `now`'s.
+/// Generates a version 7 UUID with the timestamp `now`.
 pub(super) fn new_id(now: OffsetDateTime) -> Uuid {
     let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
     Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.nanosecond()))
@@ -59,7 +59,8 @@ pub(super) fn created(created: &Product, replayed: bool) -> Response<proto::Prod
     response
 }
 
-/// The digest tells requests apart by what they mean: trimmed text, not spelling.
+/// Returns the key with the fingerprint of the request. The fingerprint covers the meaning (trimmed
+/// text), not the spelling.
 pub(super) fn idempotency_key(principal: &Principal, key: String, draft: &ValidatedProduct) -> Result<Option<IdempotencyKey>, Rejection> {
     let Some(key) = parse::idempotency_key(key)? else { return Ok(None) };
     let mut digest = Sha256::new();
@@ -85,7 +86,7 @@ pub(super) fn query(cursor: &Cursor, request: FindAllRequest) -> Result<Query, R
     let after = if request.cursor.is_empty() {
         None
     } else {
-        let invalid = || Rejection::new(&reasons::INVALID_CURSOR, "the cursor is not one of this query");
+        let invalid = || Rejection::new(&reasons::INVALID_CURSOR, "the cursor belongs to another query");
         let bytes = cursor.open(&filter.fingerprint(sort), &request.cursor).map_err(|_| invalid())?;
         Some(Position::from_bytes(sort, &bytes).ok_or_else(invalid)?)
     };

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    product::{ValidatedProduct, Input},
+    product::{Input, ValidatedProduct},
     reservation::{Refusal, Reservation, State},
     store::Imbalance,
 };
@@ -26,7 +26,7 @@ fn record_everything() {
     record_release();
     events::record_backlog(1, std::time::Duration::from_secs(1));
     for outcome in events::OUTCOMES {
-        // As the relay does.
+        // The relay records these.
         events::published(outcome).increment(1);
     }
     record_audit(&Audit {
@@ -41,7 +41,7 @@ fn record_everything() {
 }
 
 #[test]
-fn every_series_is_there_at_zero_from_the_start_and_no_other_is_recorded() {
+fn all_series_are_preregistered() {
     let catalogue = METRICS.iter().map(|metric| (metric.exposed(), metric.labels));
     metrics_recorder::assert_all_preregistered(catalogue, register, record_everything);
 }

@@ -1,4 +1,4 @@
-//! Which products a client asks for, in what order, and from where on.
+//! List queries: filter, sort order, keyset pagination.
 
 use palisade_middleware::rejection::Violation;
 use time::OffsetDateTime;
@@ -6,12 +6,12 @@ use uuid::Uuid;
 
 use super::{MAX_CATEGORY, Product, text};
 
-// Most products on a page.
+// Page size, products.
 const MAX_LIMIT: u32 = 100;
 const DEFAULT_LIMIT: u32 = 20;
 const MAX_TEXT: usize = 200;
 
-/// One page of the catalogue.
+/// Validated query for one page of the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     filter: Filter,
@@ -20,70 +20,72 @@ pub struct Query {
     after: Option<Position>,
 }
 
-/// What the listed products have in common. `None` does not filter.
+/// Conditions on the listed products. `None` does not filter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Exactly this category.
+    /// Exact category.
     pub category: Option<String>,
-    /// Active, or inactive, ones only.
+    /// Only active or only inactive products.
     pub is_active: Option<bool>,
-    /// Literal substring of name or description, in any case.
+    /// Literal substring of name or description, case-insensitive.
     pub text: Option<String>,
-    /// At least this price in minor units.
+    /// Minimum price, minor units.
     pub min_price_minor: Option<i64>,
-    /// At most this price in minor units.
+    /// Maximum price, minor units.
     pub max_price_minor: Option<i64>,
 }
 
-/// The orders offered; the id breaks ties in the same direction.
+/// Sort order. The id breaks ties in the same direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sort {
-    /// Latest created first.
+    /// By creation time, descending.
     #[default]
     Newest,
-    /// Earliest created first.
+    /// By creation time, ascending.
     Oldest,
-    /// Cheapest first.
+    /// By price, ascending.
     PriceAsc,
-    /// Dearest first.
+    /// By price, descending.
     PriceDesc,
-    /// By name, code point by code point.
+    /// By name, ascending by code point.
     NameAsc,
-    /// By name, backwards.
+    /// By name, descending by code point.
     NameDesc,
 }
 
-/// The last product of a page: the next page starts behind it, whatever was inserted in between.
+/// Keyset position: the last product of a page. The next page starts after it, regardless of
+/// inserts in between.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
-    /// Its value of what is sorted by.
+    /// Its sort key.
     pub key: SortKey,
     /// Its id.
     pub id: Uuid,
 }
 
-/// A value that is sorted by.
+/// Value of the field that is sorted by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SortKey {
-    /// When the product was created.
+    /// Creation time.
     CreatedAt(OffsetDateTime),
-    /// Its price in minor units.
+    /// Price, minor units.
     PriceMinor(i64),
-    /// Its name.
+    /// Name.
     Name(String),
 }
 
-/// Some products, and where the next page starts.
+/// One page of products.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// In the order asked for.
+    /// Products in the requested order.
     pub items: Vec<Product>,
-    /// `None` on the last page.
+    /// Position of the next page; `None` on the last page.
     pub next: Option<Position>,
 }
 
 impl Query {
-    /// Checks what a client asked for; the error holds every broken rule by query parameter. A `limit` of 0 means 20.
+    /// Validates a query. The error contains every violation by query parameter. A `limit` of 0
+    /// means 20.
     pub fn new(filter: Filter, sort: Sort, limit: u32, after: Option<Position>) -> Result<Self, Vec<Violation>> {
         let limit = if limit == 0 { DEFAULT_LIMIT } else { limit };
         let negative = |price: Option<i64>| price.is_some_and(|price| price < 0);
@@ -100,27 +102,27 @@ impl Query {
         if violations.is_empty() { Ok(Self { filter, sort, limit, after }) } else { Err(violations) }
     }
 
-    /// What the listed products have in common.
+    /// Returns the filter.
     pub fn filter(&self) -> &Filter {
         &self.filter
     }
 
-    /// Their order.
+    /// Returns the sort order.
     pub fn sort(&self) -> Sort {
         self.sort
     }
 
-    /// Most products on the page, 1 to 100.
+    /// Returns the page size, 1 to 100.
     pub fn limit(&self) -> u32 {
         self.limit
     }
 
-    /// Where the page before ended.
+    /// Returns the end of the previous page.
     pub fn after(&self) -> Option<&Position> {
         self.after.as_ref()
     }
 
-    /// Makes the page of what a store found when it asked for one product more than [`Query::limit`].
+    /// Builds a page from the result of a store query for [`Query::limit`] + 1 products.
     pub fn page(&self, mut found: Vec<Product>) -> Page {
         let limit = self.limit as usize;
         let has_more = found.len() > limit;
@@ -131,12 +133,13 @@ impl Query {
 }
 
 impl Filter {
-    /// The search text in the case of [`super::searchable`].
+    /// Returns the search text, normalized like [`super::searchable`].
     pub fn normalized_text(&self) -> Option<String> {
         self.text.as_deref().map(text::normalize_for_search)
     }
 
-    /// Tells this filter in this order from every other one, for signing positions: a position means nothing elsewhere.
+    /// Fingerprint of this filter and sort order. A cursor is sealed with it and is valid for no
+    /// other query.
     pub fn fingerprint(&self, sort: Sort) -> Vec<u8> {
         let parts = [
             Some(sort.as_str().to_owned()),
@@ -149,7 +152,7 @@ impl Filter {
         let mut bytes = b"products".to_vec();
         for part in parts {
             match part {
-                // The length before the text: no two filters run together into the same bytes.
+                // Length prefix: distinct filters never yield the same bytes.
                 Some(part) => bytes.extend([&[1], &part.len().to_be_bytes()[..], part.as_bytes()].concat()),
                 None => bytes.push(0),
             }
@@ -159,7 +162,7 @@ impl Filter {
 }
 
 impl Sort {
-    /// The value of `product` that is sorted by.
+    /// Returns the sort key of `product`.
     pub fn key(self, product: &Product) -> SortKey {
         match self {
             Self::Newest | Self::Oldest => SortKey::CreatedAt(product.created_at),
@@ -168,7 +171,7 @@ impl Sort {
         }
     }
 
-    /// Greatest first?
+    /// Whether the order is descending.
     pub fn is_descending(self) -> bool {
         matches!(self, Self::Newest | Self::PriceDesc | Self::NameDesc)
     }
@@ -186,7 +189,7 @@ impl Sort {
 }
 
 impl Position {
-    /// The position as bytes, to be sealed into a cursor.
+    /// Encodes the position, to be sealed into a cursor.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.id.as_bytes().to_vec();
         match &self.key {
@@ -197,7 +200,8 @@ impl Position {
         bytes
     }
 
-    /// What [`Position::to_bytes`] made of a position in this order; `None` if it never did.
+    /// Decodes the result of [`Position::to_bytes`] for this sort order; `None` for any other
+    /// bytes.
     pub fn from_bytes(sort: Sort, bytes: &[u8]) -> Option<Self> {
         let (id, key) = bytes.split_first_chunk()?;
         let key = match sort {

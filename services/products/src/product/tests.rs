@@ -19,13 +19,13 @@ fn broken(input: Input) -> Vec<(String, String)> {
 }
 
 #[test]
-fn trims_name_and_category_and_keeps_the_description() {
+fn validation_trims_name_and_category_only() {
     let draft = ValidatedProduct::new(input()).unwrap();
     assert_eq!((&*draft.name, &*draft.category, &*draft.description), ("Lamp", "home", "Warm.\n\tTwo lines."));
 }
 
 #[test]
-fn names_every_broken_rule_at_once() {
+fn validation_reports_every_violation() {
     let all = Input {
         name: " ".into(),
         description: "x".repeat(MAX_DESCRIPTION + 1),
@@ -45,7 +45,7 @@ fn names_every_broken_rule_at_once() {
 }
 
 #[test]
-fn limits_are_inclusive_and_count_characters() {
+fn length_limits_are_inclusive_and_count_characters() {
     let at_limit = Input {
         name: "é".repeat(MAX_NAME),
         description: "🦀".repeat(MAX_DESCRIPTION),
@@ -60,7 +60,7 @@ fn limits_are_inclusive_and_count_characters() {
 }
 
 #[test]
-fn refuses_characters_that_hide_or_reorder() {
+fn control_and_bidi_characters_are_rejected() {
     for name in ["a\0b", "a\nb", "a\u{202e}b", "a\u{2067}b", "a\u{7f}b"] {
         assert_eq!(broken(Input { name: name.into(), ..input() }), [("name".into(), "invalid_characters".into())], "{name:?}");
     }
@@ -68,7 +68,7 @@ fn refuses_characters_that_hide_or_reorder() {
 }
 
 #[test]
-fn a_query_names_every_broken_rule_at_once() {
+fn query_reports_every_violation() {
     let filter = Filter {
         category: Some(String::new()),
         is_active: None,
@@ -83,7 +83,7 @@ fn a_query_names_every_broken_rule_at_once() {
 }
 
 #[test]
-fn no_two_filters_have_one_fingerprint() {
+fn fingerprints_of_filters_are_distinct() {
     let category = |text: &str| Filter { category: Some(text.into()), ..Filter::default() };
     let text = |text: &str| Filter { text: Some(text.into()), ..Filter::default() };
     let all = [
@@ -101,7 +101,7 @@ fn no_two_filters_have_one_fingerprint() {
 
 proptest! {
     #[test]
-    fn a_position_survives_its_bytes(id in any::<u128>(), name in ".{0,40}", price in any::<i64>(), millis in 0_i64..4_000_000_000_000) {
+    fn position_round_trips_through_bytes(id in any::<u128>(), name in ".{0,40}", price in any::<i64>(), millis in 0_i64..4_000_000_000_000) {
         let at = OffsetDateTime::UNIX_EPOCH + time::Duration::milliseconds(millis);
         let id = Uuid::from_u128(id);
         for (sort, key) in [(Sort::Newest, SortKey::CreatedAt(at)), (Sort::PriceAsc, SortKey::PriceMinor(price)), (Sort::NameAsc, SortKey::Name(name))] {
@@ -111,7 +111,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_a_position_or_none(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+    fn position_decodes_only_canonical_bytes(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
         for sort in [Sort::Newest, Sort::PriceDesc, Sort::NameAsc] {
             if let Some(position) = Position::from_bytes(sort, &bytes) {
                 prop_assert_eq!(position.to_bytes(), bytes.clone());
@@ -120,13 +120,13 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_accepted_or_refused(name in any::<String>(), description in any::<String>()) {
+    fn validation_never_panics(name in any::<String>(), description in any::<String>()) {
         let _ = ValidatedProduct::new(Input { name, description, ..input() });
     }
 }
 
 #[test]
-fn a_page_ends_where_the_next_one_starts() {
+fn page_position_is_its_last_product() {
     let query = Query::new(Filter::default(), Sort::PriceAsc, 1, None).unwrap();
     let product = ValidatedProduct::new(input()).unwrap().into_product(Uuid::nil(), datetime!(2026-01-01 0:00 UTC));
     let page = query.page(vec![product.clone(), product.clone()]);

@@ -9,7 +9,7 @@ fn offer(quantity: i64, is_active: bool) -> ProductStock {
 }
 
 #[test]
-fn names_every_broken_line_at_once() {
+fn lines_report_every_violation() {
     let violations = Lines::new(vec![line(1, 0), line(2, 1), line(2, MAX_LINE_QUANTITY + 1)]).unwrap_err();
     let broken: Vec<_> = violations.iter().map(|violation| (violation.field.as_str(), &*violation.code)).collect();
     let expected = [("lines[0].quantity", "out_of_range"), ("lines[2].quantity", "out_of_range"), ("lines[2].product_id", "duplicate")];
@@ -19,12 +19,12 @@ fn names_every_broken_line_at_once() {
 }
 
 #[test]
-fn the_order_of_lines_does_not_matter() {
+fn lines_are_sorted_by_product() {
     assert_eq!(Lines::new(vec![line(2, 1), line(1, 3)]), Lines::new(vec![line(1, 3), line(2, 1)]));
 }
 
 #[test]
-fn the_first_product_in_the_way_is_named() {
+fn evaluate_names_the_first_unavailable_product() {
     let lines = Lines::new(vec![line(1, 1), line(2, 2), line(3, 1), line(4, 1)]).unwrap();
     let offers = HashMap::from([1, 2, 3].map(|id| (Uuid::from_u128(id), offer(1, id != 3))));
     let (state, copied) = lines.evaluate(&offers);

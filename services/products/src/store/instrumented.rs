@@ -1,20 +1,21 @@
-//! Every call to a store detached from its caller, for a bounded time: a client that goes away cannot stop a write midway.
+//! Instrumented store: each call runs in its own task with a timeout, so that a cancelled request
+//! cannot interrupt a write.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use palisade_middleware::store_instrumentation::{InstrumentedCalls, Database, StoreError, Operation};
+use palisade_middleware::store_instrumentation::{Database, InstrumentedCalls, Operation, StoreError};
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::{Audit, Created, Error, IdempotencyKey, PendingChange, Removed, Store, Updated};
 use crate::{
-    product::{ValidatedProduct, Page, Product, Query},
+    product::{Page, Product, Query, ValidatedProduct},
     reservation::{Confirmed, Lines, Reservation, ReserveOutcome},
 };
 
-/// An audit reads everything: it gets this many times the limit of the other calls.
+/// Timeout factor of an audit, which reads everything.
 const AUDIT_FACTOR: u32 = 15;
 
 const CREATE: Operation = Operation::new("create", "products");
@@ -34,13 +35,13 @@ const MARK_PUBLISHED: Operation = Operation::new("told", "products");
 const AUDIT: Operation = Operation::new("audit", "products");
 const PING: Operation = Operation::new("ping", "");
 
-/// What may change products.
+/// Operations that may change products.
 const WRITE_OPERATIONS: [Operation; 6] = [CREATE, UPDATE, REMOVE, RESERVE, RELEASE, EXPIRE_DUE];
 
-/// What requests wait for.
+/// Operations on the request path.
 const REQUEST_OPERATIONS: [Operation; 8] = [CREATE, FIND, LIST, UPDATE, REMOVE, RESERVE, CONFIRM, RELEASE];
 
-/// A store whose calls end in time and, once begun, do not end before; measured and traced.
+/// Store wrapper with timeouts, cancellation safety, metrics and traces.
 pub struct InstrumentedStore {
     store: Arc<dyn Store>,
     calls: InstrumentedCalls,
@@ -49,12 +50,12 @@ pub struct InstrumentedStore {
 }
 
 impl InstrumentedStore {
-    /// Bounds each call of `store`, which keeps its products in `database`, by `limit`.
+    /// Wraps `store`, which is kept in `database`, with a timeout of `timeout` per call.
     pub fn new(store: Arc<dyn Store>, database: Database, timeout: Duration) -> Self {
         Self { store, calls: InstrumentedCalls::new(database, &REQUEST_OPERATIONS), timeout, changed: Arc::default() }
     }
 
-    /// Told whenever a product may have changed through this store.
+    /// Returns the notification of writes through this store that may have changed a product.
     pub fn changed(&self) -> Arc<Notify> {
         self.changed.clone()
     }
@@ -101,7 +102,13 @@ impl Store for InstrumentedStore {
         self.call(LIST, |store| async move { store.list(query).await }).await
     }
 
-    async fn update(&self, id: Uuid, draft: ValidatedProduct, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Updated, Error> {
+    async fn update(
+        &self,
+        id: Uuid,
+        draft: ValidatedProduct,
+        expected_version: Option<i64>,
+        now: OffsetDateTime,
+    ) -> Result<Updated, Error> {
         self.call(UPDATE, |store| async move { store.update(id, draft, expected_version, now).await }).await
     }
 

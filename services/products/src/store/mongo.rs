@@ -1,8 +1,11 @@
-//! The production store: `MongoDB`, a standalone server included, so without transactions of many documents.
+//! Production store on `MongoDB`. Also runs on a standalone server, so it uses no multi-document
+//! transactions.
 //!
-//! A reservation touches several products. It is written down first (`RESERVING`), then each product is changed by one guarded
-//! update that leaves a mark in it, then the reservation is settled. Whoever meets an unsettled reservation, a repeated call or
-//! the sweeper, finishes it: the marks tell what is done. See [`reservations`] for the steps and [`marks`] for why they are safe.
+//! A reservation spans several products. It is first recorded as `RESERVING`, then each product is
+//! changed by one guarded update that leaves a mark in it, then the reservation is settled. Any
+//! executor that finds an unsettled reservation (a repeated call or the sweeper) finishes it: the
+//! marks record the completed steps. See [`reservations`] for the steps and [`stock_marks`] for the
+//! safety argument.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,7 +29,7 @@ use self::{
 };
 use super::{Audit, Created, Error, IdempotencyKey, PendingChange, Removed, Store, Updated};
 use crate::{
-    product::{ValidatedProduct, Page, Product, Query},
+    product::{Page, Product, Query, ValidatedProduct},
     reservation::{Confirmed, Lines, Reservation, ReserveOutcome},
 };
 
@@ -34,23 +37,23 @@ mod audit;
 mod documents;
 mod indexes;
 mod keys;
-mod stock_marks;
 mod outbox;
 mod pool;
 mod products;
 mod reservations;
+mod stock_marks;
 #[cfg(test)]
 mod test_store;
 
-/// How long the server may work on one read.
+/// Server-side time limit of a read (`maxTimeMS`).
 const MAX_TIME: Duration = Duration::from_millis(1_500);
 
-/// The database of a connection string that names none.
+/// Database if the connection string names none.
 const DEFAULT_DATABASE: &str = "palisade";
-/// The port of a host without one.
+/// Port of a host without one.
 const DEFAULT_PORT: u16 = 27_017;
 
-/// Products in a `MongoDB` database.
+/// Product store in a `MongoDB` database.
 #[derive(Debug)]
 pub struct MongoStore {
     database: Database,
@@ -59,7 +62,7 @@ pub struct MongoStore {
     indexes_created: OnceCell<()>,
 }
 
-/// The collections, and a second view of the first.
+/// Collections. `stock` is a second view of `products`.
 #[derive(Debug)]
 struct Collections {
     products: Collection<ProductDocument>,
@@ -71,13 +74,13 @@ struct Collections {
 }
 
 impl MongoStore {
-    /// Whether `url` can be read.
+    /// Whether `url` is a valid connection string.
     pub(super) fn is_valid_url(url: &str) -> bool {
         ConnectionString::parse(url).is_ok()
     }
 
-    /// Makes the store of a `mongodb://` URL. Connects on first use only: the service starts while its database is down.
-    /// What the URL says of pool and timeouts is kept.
+    /// Creates the store for a `mongodb://` URL. Connects on first use, so the service starts while
+    /// its database is down. Pool and timeout options in the URL override the defaults.
     pub async fn new(url: &str) -> Result<Self, Error> {
         let mut options = ClientOptions::parse(url).await?;
         options.app_name.get_or_insert_with(|| "products".to_owned());
@@ -89,7 +92,7 @@ impl MongoStore {
         options.connect_timeout.get_or_insert(Duration::from_secs(1));
         options.server_selection_timeout.get_or_insert(Duration::from_secs(1));
         options.heartbeat_freq.get_or_insert(Duration::from_secs(5));
-        // Not for the URL to weaken: an acknowledged write survives a crash and a failover.
+        // Not configurable by the URL: an acknowledged write must survive a crash and a failover.
         let durable = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(Duration::from_secs(2)).build();
         options.write_concern = Some(durable);
         let server = match options.hosts.as_slice() {
@@ -109,7 +112,7 @@ impl MongoStore {
         Ok(Self { database, collections, server, indexes_created: OnceCell::new() })
     }
 
-    /// Where the products are, in the words of semantic conventions.
+    /// Returns the database attributes of the semantic conventions.
     pub fn database(&self) -> store_instrumentation::Database {
         store_instrumentation::Database { system: "mongodb", namespace: self.database.name().into(), server: self.server.clone() }
     }
@@ -129,7 +132,13 @@ impl Store for MongoStore {
         products::list(&self.collections, &query).await
     }
 
-    async fn update(&self, id: Uuid, draft: ValidatedProduct, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Updated, Error> {
+    async fn update(
+        &self,
+        id: Uuid,
+        draft: ValidatedProduct,
+        expected_version: Option<i64>,
+        now: OffsetDateTime,
+    ) -> Result<Updated, Error> {
         products::update(&self.collections, id, &draft, expected_version, now).await
     }
 
@@ -177,7 +186,8 @@ impl Store for MongoStore {
         audit::audit(&self.collections, now).await
     }
 
-    /// The first ping that is answered makes the indexes too: no answer needs them, but the service is not ready without.
+    /// The first successful ping also creates the indexes: queries work without them, but the
+    /// service is not ready before.
     async fn ping(&self) -> Result<(), Error> {
         self.database.run_command(doc! { "ping": 1 }).await?;
         self.indexes_created.get_or_try_init(|| indexes::create(&self.collections)).await?;
@@ -197,13 +207,13 @@ impl From<DriverError> for Error {
     }
 }
 
-/// Did the insert meet a document with its `_id`?
+/// Whether the insert failed because its `_id` exists.
 fn is_duplicate(error: &DriverError) -> bool {
     /// `DuplicateKey`
     const DUPLICATE_KEY: i32 = 11_000;
     match &*error.kind {
         ErrorKind::Write(WriteFailure::WriteError(write)) => write.code == DUPLICATE_KEY,
-        // Of an upsert by `findAndModify`.
+        // From an upsert by `findAndModify`.
         ErrorKind::Command(command) => command.code == DUPLICATE_KEY,
         _ => false,
     }

@@ -1,9 +1,10 @@
-//! The embedded store: one `SQLite` file. Every change is one transaction, one after the other.
+//! Embedded store: one `SQLite` file. Every change is one transaction; a single writer serializes
+//! them.
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use palisade_middleware::store_instrumentation::{self, Database, CheckoutCounter};
+use palisade_middleware::store_instrumentation::{self, CheckoutCounter, Database};
 use sqlx::{
     Connection, Sqlite, SqliteConnection, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -14,7 +15,7 @@ use uuid::Uuid;
 use self::pool::Pool;
 use super::{Audit, Created, Error, IdempotencyKey, PendingChange, Removed, Store, Updated};
 use crate::{
-    product::{ValidatedProduct, Page, Product, Query},
+    product::{Page, Product, Query, ValidatedProduct},
     reservation::{Confirmed, Lines, Reservation, ReserveOutcome},
 };
 
@@ -25,11 +26,11 @@ mod pool;
 mod products;
 mod reservations;
 
-/// Readers see a snapshot and never wait for the writer (WAL).
+/// Number of read connections. Readers see a snapshot and never wait for the writer (WAL).
 const READERS: u32 = 4;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Products in a `SQLite` file.
+/// Product store in a `SQLite` file.
 #[derive(Debug)]
 pub struct SqliteStore {
     writer: Pool,
@@ -38,12 +39,12 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file of a `sqlite://` URL, makes it if there is none, and brings its tables up to date.
+    /// Opens the file of a `sqlite://` URL, creates it if missing, and runs the migrations.
     pub async fn open(url: &str) -> Result<Self, Error> {
         let options = SqliteConnectOptions::from_str(url)?
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            // An acknowledged write survives a power cut.
+            // An acknowledged write survives a power failure.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(ACQUIRE_TIMEOUT);
@@ -52,17 +53,20 @@ impl SqliteStore {
         sqlx::migrate!("./migrations/sqlite").run(&writer).await.map_err(|error| Error::Unavailable(Box::new(error)))?;
         let readers = pool(READERS).connect_lazy_with(options.read_only(true));
         let pools = (writer.clone(), readers.clone());
-        let checkouts = CheckoutCounter::new(store_instrumentation::PoolMetrics::new("products-sqlite", 1 + READERS), move || pools.0.size() + pools.1.size());
+        let checkouts = CheckoutCounter::new(store_instrumentation::PoolMetrics::new("products-sqlite", 1 + READERS), move || {
+            pools.0.size() + pools.1.size()
+        });
         Ok(Self { writer: Pool::new(writer, checkouts.clone()), readers: Pool::new(readers, checkouts), file })
     }
 
-    /// Where the products are, in the words of semantic conventions.
+    /// Returns the database attributes of the semantic conventions.
     pub fn database(&self) -> Database {
         Database { system: "sqlite", namespace: self.file.clone(), server: None }
     }
 }
 
-/// The write lock is taken at once: a transaction that reads first and writes later could fail at the write.
+/// Starts a transaction with the write lock: one that reads first and writes later could fail at
+/// the write.
 async fn begin(db: &mut SqliteConnection) -> Result<Transaction<'_, Sqlite>, Error> {
     Ok(db.begin_with("BEGIN IMMEDIATE").await?)
 }
@@ -73,10 +77,10 @@ fn pool(size: u32) -> SqlitePoolOptions {
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(None)
         .max_lifetime(None)
-        // A file does not go away: nothing is gained by asking before each statement whether it has.
+        // A file does not disconnect, so a test before each use is useless.
         .test_before_acquire(false)
-        // Whoever borrows the connection next must not write into a transaction that a cancelled call left open (sqlx#4393).
-        // The ping waits for a rollback that is still queued.
+        // A cancelled call can leave a transaction open (sqlx#4393), and the next borrower must not
+        // write into it. The ping waits for a queued rollback.
         .after_release(|connection, _| {
             Box::pin(async move {
                 connection.ping().await?;
@@ -103,7 +107,13 @@ impl Store for SqliteStore {
         products::list(&mut *self.readers.acquire().await?, &query).await
     }
 
-    async fn update(&self, id: Uuid, draft: ValidatedProduct, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Updated, Error> {
+    async fn update(
+        &self,
+        id: Uuid,
+        draft: ValidatedProduct,
+        expected_version: Option<i64>,
+        now: OffsetDateTime,
+    ) -> Result<Updated, Error> {
         let mut db = self.writer.acquire().await?;
         let mut tx = begin(&mut db).await?;
         let updated = products::update(&mut tx, id, &draft, expected_version, now).await?;

@@ -1,21 +1,22 @@
-//! Products: kept, replaced, removed, listed.
+//! Catalogue: create, replace, remove, list.
 
 use std::{collections::HashSet, time::Duration};
 
 use palisade_products::{
-    product::{ValidatedProduct, Filter, Input, Product, Query, Sort},
+    product::{Filter, Input, Product, Query, Sort, ValidatedProduct},
     store::{Removed, Updated},
 };
 use uuid::Uuid;
 
-use crate::fixtures::{TestStore, LATER, START, draft, input};
+use crate::fixtures::{LATER, START, TestStore, draft, input};
 
-pub(crate) async fn keeps_what_was_created_replaced_and_removed(fresh: TestStore) {
+pub(crate) async fn create_update_and_remove_are_persistent(fresh: TestStore) {
     let created = fresh.add(draft("Lamp", 3), START).await;
     assert_eq!((created.version, created.created_at, created.updated_at), (1, START, START));
     assert_eq!(fresh.get(created.id).await, created);
 
-    let replacement = ValidatedProduct::new(Input { is_active: false, price_minor: 0, description: String::new(), ..input("Lantern", 9) }).unwrap();
+    let replacement =
+        ValidatedProduct::new(Input { is_active: false, price_minor: 0, description: String::new(), ..input("Lantern", 9) }).unwrap();
     let updated = fresh.store.update(created.id, replacement.clone(), None, LATER).await.unwrap();
     let expected = Product { version: 2, created_at: START, ..replacement.into_product(created.id, LATER) };
     assert_eq!(updated, Updated::Updated(expected.clone()));
@@ -27,7 +28,7 @@ pub(crate) async fn keeps_what_was_created_replaced_and_removed(fresh: TestStore
     assert_eq!(fresh.store.update(created.id, draft("Lamp", 3), None, LATER).await.unwrap(), Updated::NotFound);
 }
 
-pub(crate) async fn an_expected_version_guards_update_and_remove(fresh: TestStore) {
+pub(crate) async fn expected_version_guards_update_and_remove(fresh: TestStore) {
     let id = fresh.add_some("Lamp", 3).await;
     assert_eq!(fresh.store.update(id, draft("Lantern", 3), Some(2), LATER).await.unwrap(), Updated::VersionMismatch);
     assert!(matches!(fresh.store.update(id, draft("Lantern", 3), Some(1), LATER).await.unwrap(), Updated::Updated(_)));
@@ -38,7 +39,7 @@ pub(crate) async fn an_expected_version_guards_update_and_remove(fresh: TestStor
     assert_eq!(fresh.store.remove(nobody, Some(1), crate::fixtures::LATER).await.unwrap(), Removed::NotFound);
 }
 
-pub(crate) async fn text_is_kept_literally(fresh: TestStore) {
+pub(crate) async fn text_is_stored_literally(fresh: TestStore) {
     let odd = Input {
         description: "$$ROOT\n{\"$gt\": \"\"}'; DROP TABLE products; --".into(),
         category: "$category".into(),
@@ -51,9 +52,9 @@ pub(crate) async fn text_is_kept_literally(fresh: TestStore) {
     assert_eq!((kept.name, kept.description, kept.category), (again.name, again.description, again.category));
 }
 
-pub(crate) async fn pages_neither_skip_nor_repeat_while_others_insert(fresh: TestStore) {
+pub(crate) async fn pages_are_stable_under_concurrent_inserts(fresh: TestStore) {
     for sort in [Sort::Newest, Sort::Oldest, Sort::PriceAsc, Sort::PriceDesc, Sort::NameAsc, Sort::NameDesc] {
-        // Many ties, so that the id has to break them.
+        // Many ties, so that the id must break them.
         let mut before = HashSet::new();
         for n in 0..23 {
             before.insert(add_numbered(&fresh, n).await);
@@ -116,7 +117,7 @@ pub(crate) async fn filters_narrow_the_list(fresh: TestStore) {
     assert_eq!(names(&fresh, Filter { category: Some("nowhere".into()), ..all() }).await, [""; 0]);
 }
 
-pub(crate) async fn a_search_text_is_no_pattern(fresh: TestStore) {
+pub(crate) async fn search_text_is_not_a_pattern(fresh: TestStore) {
     for (name, description) in [("100% Wool_Sock", "warm"), ("Café (big) [x]", "a+b \\ c.d"), ("Plain", "ÉTÉ ^start$ {1} | #-/*?")] {
         fresh.add(ValidatedProduct::new(Input { description: description.into(), ..input(name, 1) }).unwrap(), START).await;
     }

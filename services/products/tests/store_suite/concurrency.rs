@@ -1,4 +1,4 @@
-//! Many callers at once, and callers that go away.
+//! Concurrent and cancelled calls.
 
 use std::{
     sync::{
@@ -12,12 +12,12 @@ use futures_util::future::join_all;
 use palisade_middleware::task;
 use palisade_products::{
     reservation::{Refusal, ReserveOutcome},
-    store::{InstrumentedStore, Error, Store},
+    store::{Error, InstrumentedStore, Store},
 };
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::fixtures::{Rng, TestStore, HOLD, LATER, START, test_database, draft, lines};
+use crate::fixtures::{HOLD, LATER, Rng, START, TestStore, draft, lines, test_database};
 
 async fn all(tasks: impl IntoIterator<Item = impl Future<Output = ()> + Send + 'static>) {
     for done in join_all(tasks.into_iter().map(task::spawn)).await {
@@ -33,7 +33,7 @@ async fn products(fresh: &TestStore, count: u32, quantity: i64) -> Vec<Uuid> {
     ids
 }
 
-pub(crate) async fn never_oversells(fresh: TestStore) {
+pub(crate) async fn concurrent_reserves_never_oversell(fresh: TestStore) {
     let ids = products(&fresh, 3, 37).await;
     let held = Arc::new(AtomicUsize::new(0));
     all((0..32).map(|worker| {
@@ -65,7 +65,7 @@ pub(crate) async fn never_oversells(fresh: TestStore) {
     }
 }
 
-pub(crate) async fn one_reservation_from_many_callers_is_taken_once(fresh: TestStore) {
+pub(crate) async fn concurrent_calls_of_one_reservation_take_once(fresh: TestStore) {
     let ids = products(&fresh, 2, 10).await;
     for _ in 0..10 {
         let id = Uuid::now_v7();
@@ -81,10 +81,10 @@ pub(crate) async fn one_reservation_from_many_callers_is_taken_once(fresh: TestS
     fresh.assert_balanced().await;
 }
 
-/// One random call. Few reservation ids, so that the calls meet.
+/// Runs one random call. Few reservation ids, so that calls collide.
 async fn random_call(store: &dyn Store, dice: &mut Rng, products: &[Uuid], reservations: &[Uuid]) -> Result<(), Error> {
     let id = dice.pick(reservations);
-    // The lines of an id are always the same.
+    // The lines are a function of the id.
     let first = usize::from(id.as_bytes()[15]) % products.len();
     let wanted = lines(&[(products[first], 2), (products[(first + 1) % products.len()], 1)]);
     match dice.below(10) {
@@ -122,9 +122,9 @@ pub(crate) async fn random_interleavings_balance(fresh: TestStore) {
     }
 }
 
-/// After this nothing is held or half done.
+/// Releases everything: afterwards no reservation is held or unsettled.
 async fn release_all(fresh: &TestStore) {
-    // Work that was touched at LATER is abandoned a little after it.
+    // Reservations updated at LATER count as abandoned by then.
     while fresh.store.expire_due(LATER + HOLD, 100).await.unwrap() > 0 {}
     for reservation in fresh.store.list_reservations(None, 1_000).await.unwrap() {
         fresh.store.release(reservation.id, LATER).await.unwrap();
@@ -133,7 +133,7 @@ async fn release_all(fresh: &TestStore) {
     assert_eq!((audit.violations, audit.held_units, audit.confirmed_units), (vec![], 0, 0));
 }
 
-/// Calls that are dropped after a random time, some at once.
+/// Runs concurrent calls and cancels each after a random time, some immediately.
 async fn cancelled_calls(store: Arc<dyn Store>, ids: &[Uuid], longest_micros: u64) {
     let seed = u64::from_be_bytes(Uuid::new_v4().as_bytes()[..8].try_into().unwrap());
     eprintln!("seed {seed}");
@@ -153,23 +153,23 @@ async fn cancelled_calls(store: Arc<dyn Store>, ids: &[Uuid], longest_micros: u6
     .await;
 }
 
-pub(crate) async fn dropped_callers_of_a_bounded_store_lose_nothing(fresh: TestStore) {
+pub(crate) async fn cancelled_callers_do_not_interrupt_writes(fresh: TestStore) {
     let ids = products(&fresh, 3, 20).await;
     let bounded = InstrumentedStore::new(Arc::clone(&fresh.store), test_database(), Duration::from_secs(20));
     cancelled_calls(Arc::new(bounded), &ids, 20_000).await;
-    // What was begun goes on in the background; the audit is clean all the while.
+    // Started calls continue in the background; the audit stays clean meanwhile.
     fresh.assert_balanced().await;
     release_all(&fresh).await;
 }
 
-pub(crate) async fn work_stopped_anywhere_is_finished_or_undone(fresh: TestStore) {
+pub(crate) async fn interrupted_calls_are_finished_or_undone(fresh: TestStore) {
     let ids = products(&fresh, 3, 20).await;
     cancelled_calls(Arc::clone(&fresh.store), &ids, 40_000).await;
     fresh.assert_balanced().await;
     release_all(&fresh).await;
 }
 
-pub(crate) async fn the_audit_raises_no_false_alarm(fresh: TestStore) {
+pub(crate) async fn audit_has_no_false_violations(fresh: TestStore) {
     let ids = products(&fresh, 3, 50).await;
     let reservations: Vec<_> = (0..60).map(|_| Uuid::new_v4()).collect();
     let traffic = all((0..6).map(|worker| {
@@ -187,6 +187,6 @@ pub(crate) async fn the_audit_raises_no_false_alarm(fresh: TestStore) {
         fresh.assert_balanced().await;
         audits += 1;
     }
-    assert!(audits > 3, "the traffic was over too soon: {audits} audits");
+    assert!(audits > 3, "the traffic ended after only {audits} audits");
     fresh.assert_balanced().await;
 }

@@ -1,10 +1,10 @@
-//! Fresh stores and small products.
+//! Fresh stores and sample products.
 
 use std::{any::Any, sync::Arc, time::Duration};
 
 use palisade_middleware::store_instrumentation::Database;
 use palisade_products::{
-    product::{ValidatedProduct, Input, Product},
+    product::{Input, Product, ValidatedProduct},
     reservation::{Line, Lines, ReserveOutcome},
     store::{Created, MongoStore, SqliteStore, Store},
 };
@@ -13,10 +13,11 @@ use uuid::Uuid;
 
 pub(crate) const START: OffsetDateTime = datetime!(2026-01-01 0:00 UTC);
 pub(crate) const HOLD: Duration = Duration::from_mins(15);
-/// When every hold taken at `START` has run out, and all work left half done then is abandoned.
+/// Time at which every hold taken at `START` has expired and every reservation left unsettled then
+/// is abandoned.
 pub(crate) const LATER: OffsetDateTime = datetime!(2026-01-01 1:00 UTC);
 
-/// A store of its own, gone when dropped.
+/// Store with its own database, deleted on drop.
 pub(crate) struct TestStore {
     pub(crate) store: Arc<dyn Store>,
     _files: Box<dyn Any + Send>,
@@ -35,7 +36,7 @@ pub(crate) async fn mongo() -> TestStore {
     TestStore { store: Arc::new(store), _files: Box::new(()) }
 }
 
-/// What a store says of its database, where it does not matter.
+/// Database attributes for tests that do not check them.
 pub(crate) fn test_database() -> Database {
     Database { system: "test", namespace: "test".into(), server: None }
 }
@@ -65,7 +66,7 @@ impl TestStore {
     }
 
     pub(crate) async fn get(&self, id: Uuid) -> Product {
-        self.store.find(id).await.unwrap().expect("the product is there")
+        self.store.find(id).await.unwrap().expect("the product exists")
     }
 
     pub(crate) async fn available(&self, id: Uuid) -> i64 {
@@ -76,7 +77,7 @@ impl TestStore {
         self.store.reserve(id, lines(wanted), START, HOLD).await.unwrap()
     }
 
-    /// Reserves under a new id, which must succeed.
+    /// Reserves under a new id. Panics if the reserve fails.
     pub(crate) async fn hold(&self, wanted: &[(Uuid, i64)]) -> Uuid {
         let id = Uuid::now_v7();
         let reserved = self.reserve(id, wanted).await;
@@ -90,7 +91,7 @@ impl TestStore {
     }
 }
 
-/// Small repeatable random numbers (xorshift64*).
+/// Seeded pseudorandom numbers (xorshift64*).
 pub(crate) struct Rng(u64);
 
 impl Rng {
@@ -98,7 +99,7 @@ impl Rng {
         Self(seed | 1)
     }
 
-    /// A number below `sides`.
+    /// Returns a number below `bound`.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

@@ -1,17 +1,17 @@
-//! One suite for every store: what the service relies on, whoever keeps the products.
-#![expect(clippy::unwrap_used, reason = "a case that cannot go on fails")]
+//! Conformance suite of the product stores.
+#![expect(clippy::unwrap_used, reason = "a case may panic on unexpected results")]
 
 mod catalogue;
 mod concurrency;
+mod expiry;
 mod fixtures;
 mod idempotency;
-mod news;
 mod outage;
+mod outbox;
 mod pooling;
 mod reservations;
-mod sweeping;
 
-/// Runs every case over every store, each on a fresh database.
+/// Runs every case against every store, each on a fresh database.
 macro_rules! over_every_store {
     ($($module:ident::$case:ident),* $(,)?) => {
         over_every_store!(@ sqlite: $($module::$case),*);
@@ -30,32 +30,32 @@ macro_rules! over_every_store {
 }
 
 over_every_store! {
-    catalogue::keeps_what_was_created_replaced_and_removed,
-    catalogue::an_expected_version_guards_update_and_remove,
-    catalogue::text_is_kept_literally,
-    catalogue::pages_neither_skip_nor_repeat_while_others_insert,
+    catalogue::create_update_and_remove_are_persistent,
+    catalogue::expected_version_guards_update_and_remove,
+    catalogue::text_is_stored_literally,
+    catalogue::pages_are_stable_under_concurrent_inserts,
     catalogue::filters_narrow_the_list,
-    catalogue::a_search_text_is_no_pattern,
-    news::every_change_is_news_until_it_is_told,
-    news::one_relay_has_the_lease,
-    idempotency::a_repeated_key_gives_the_first_answer,
-    idempotency::a_replay_does_not_bring_a_removed_product_back,
-    idempotency::a_key_expires,
-    idempotency::many_creates_with_one_key_make_one_product,
-    reservations::every_state_answers_every_call,
-    reservations::a_refusal_takes_nothing_and_stays,
-    reservations::copies_names_and_prices_of_that_time,
-    reservations::stock_moves_change_the_version,
-    reservations::a_product_in_use_is_not_removed,
-    reservations::an_update_keeps_the_difference_as_an_adjustment,
-    reservations::open_reservations_are_listed_in_pages,
-    reservations::a_hundred_lines_are_one_reservation,
-    sweeping::due_holds_are_given_back_in_batches,
-    sweeping::the_sweeper_works_until_it_is_stopped,
-    concurrency::never_oversells,
-    concurrency::one_reservation_from_many_callers_is_taken_once,
+    catalogue::search_text_is_not_a_pattern,
+    outbox::changes_are_unpublished_until_marked,
+    outbox::relay_lease_is_exclusive,
+    idempotency::repeated_key_replays_the_first_response,
+    idempotency::replay_does_not_recreate_a_removed_product,
+    idempotency::key_expires_after_its_ttl,
+    idempotency::concurrent_creates_with_one_key_create_one_product,
+    reservations::every_call_in_every_state,
+    reservations::refused_reservation_takes_nothing_and_is_final,
+    reservations::reserve_copies_names_and_prices,
+    reservations::stock_changes_increment_the_version,
+    reservations::product_in_use_is_not_removed,
+    reservations::update_of_quantity_adjusts_the_supply,
+    reservations::open_reservations_are_paginated,
+    reservations::reservation_of_100_lines_is_atomic,
+    expiry::expired_holds_are_released_in_batches,
+    expiry::sweeper_runs_until_stopped,
+    concurrency::concurrent_reserves_never_oversell,
+    concurrency::concurrent_calls_of_one_reservation_take_once,
     concurrency::random_interleavings_balance,
-    concurrency::dropped_callers_of_a_bounded_store_lose_nothing,
-    concurrency::work_stopped_anywhere_is_finished_or_undone,
-    concurrency::the_audit_raises_no_false_alarm,
+    concurrency::cancelled_callers_do_not_interrupt_writes,
+    concurrency::interrupted_calls_are_finished_or_undone,
+    concurrency::audit_has_no_false_violations,
 }

@@ -1,15 +1,15 @@
-//! A database that is down or silent.
+//! Database outages: down or unresponsive.
 
 use std::{sync::Arc, time::Duration};
 
-use palisade_products::store::{InstrumentedStore, Error, MongoStore, Store};
+use palisade_products::store::{Error, InstrumentedStore, MongoStore, Store};
 use palisade_tests::servers;
 use uuid::Uuid;
 
 use crate::fixtures::test_database;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_database_is_unavailable_until_it_is_back() {
+async fn dead_database_is_unavailable_until_restart() {
     let mut server = servers::mongo();
     let store = MongoStore::new(&server.url("products")).await.unwrap();
     server.kill();
@@ -21,7 +21,7 @@ async fn a_dead_database_is_unavailable_until_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_database_is_a_timeout() {
+async fn unresponsive_database_is_a_timeout() {
     let server = servers::mongo();
     let store = MongoStore::new(&server.url("products")).await.unwrap();
     let store = InstrumentedStore::new(Arc::new(store), test_database(), Duration::from_secs(2));

@@ -1,17 +1,17 @@
-//! Reservations: every state against every call.
+//! Reservation state machine: every call in every state.
 
 use std::time::Duration;
 
 use palisade_products::{
-    product::{ValidatedProduct, Input},
+    product::{Input, ValidatedProduct},
     reservation::{Confirmed, Refusal, Reservation, ReserveOutcome, State},
     store::{Removed, Updated},
 };
 use uuid::Uuid;
 
-use crate::fixtures::{TestStore, HOLD, LATER, START, draft, input, lines};
+use crate::fixtures::{HOLD, LATER, START, TestStore, draft, input, lines};
 
-/// How a reservation of 4 out of 10 units came to where it is.
+/// History of a reservation of 4 of a product's 10 units.
 #[derive(Debug, Clone, Copy)]
 enum History {
     Nothing,
@@ -25,7 +25,7 @@ enum History {
     Refused,
 }
 
-/// What is asked of it next.
+/// Next call on the reservation.
 #[derive(Debug, Clone, Copy)]
 enum Call {
     ReserveSame,
@@ -35,12 +35,12 @@ enum Call {
     Sweep,
 }
 
-/// More than the 10 units there are.
+/// More than the 10 available units.
 const TOO_MANY: i64 = 11;
 
 const CALLS: [Call; 5] = [Call::ReserveSame, Call::ReserveOther, Call::Confirm, Call::Release, Call::Sweep];
 
-/// What each of [`CALLS`] is answered, and how many of the 10 units are left then.
+/// Outcome of each of [`CALLS`] and the quantity left of the 10 units.
 #[rustfmt::skip]
 const TABLE: [(History, [&str; 5], [i64; 5]); 9] = [
     (History::Nothing,              ["held",     "held",      "unknown",   "RELEASED", "0"], [ 6,  7, 10, 10, 10]),
@@ -54,13 +54,13 @@ const TABLE: [(History, [&str; 5], [i64; 5]); 9] = [
     (History::Refused,              ["refused",  "different", "refused",   "REFUSED",  "0"], [10, 10, 10, 10, 10]),
 ];
 
-pub(crate) async fn every_state_answers_every_call(fresh: TestStore) {
+pub(crate) async fn every_call_in_every_state(fresh: TestStore) {
     for (past, answers, lefts) in TABLE {
         for ((call, answer), left) in CALLS.into_iter().zip(answers).zip(lefts) {
             let product = fresh.add_some("Lamp", 10).await;
             let id = set_up(&fresh, product, past).await;
             for repetition in 0..3 {
-                // A sweep finds something once.
+                // Only the first sweep finds the hold.
                 let expected = if matches!(call, Call::Sweep) && repetition > 0 { "0" } else { answer };
                 assert_eq!(perform(&fresh, id, product, past, call).await, expected, "{past:?} {call:?} #{repetition}");
                 assert_eq!(fresh.available(product).await, left, "{past:?} {call:?} #{repetition}");
@@ -107,7 +107,7 @@ async fn perform(fresh: &TestStore, id: Uuid, product: Uuid, past: History, call
             match fresh.store.reserve(id, lines(&[(product, quantity)]), now, HOLD).await.unwrap() {
                 ReserveOutcome::Held(_) => "held",
                 ReserveOutcome::Refused { reason: Refusal::InsufficientStock, product_id } if product_id == product => "refused",
-                ReserveOutcome::Refused { .. } => "refused for another reason",
+                ReserveOutcome::Refused { .. } => "refused for a different reason",
                 ReserveOutcome::DifferentLines => "different",
                 ReserveOutcome::Released => "released",
                 ReserveOutcome::Expired => "expired",
@@ -129,7 +129,7 @@ async fn perform(fresh: &TestStore, id: Uuid, product: Uuid, past: History, call
     name.to_owned()
 }
 
-pub(crate) async fn a_refusal_takes_nothing_and_stays(fresh: TestStore) {
+pub(crate) async fn refused_reservation_takes_nothing_and_is_final(fresh: TestStore) {
     let [plenty, scarce] = [fresh.add_some("Plenty", 10).await, fresh.add_some("Scarce", 1).await];
     let idle = fresh.add(ValidatedProduct::new(Input { is_active: false, ..input("Idle", 10) }).unwrap(), START).await.id;
     let nowhere = Uuid::now_v7();
@@ -139,33 +139,37 @@ pub(crate) async fn a_refusal_takes_nothing_and_stays(fresh: TestStore) {
         assert_eq!(fresh.reserve(id, &[(plenty, 2), (culprit, 2)]).await, expected);
         assert_eq!(fresh.available(plenty).await, 10);
         fresh.store.update(culprit, draft("Now there", 100), None, START).await.unwrap();
-        assert_eq!(fresh.reserve(id, &[(culprit, 2), (plenty, 2)]).await, expected, "the stored answer");
+        assert_eq!(fresh.reserve(id, &[(culprit, 2), (plenty, 2)]).await, expected, "the stored outcome");
     }
     fresh.assert_balanced().await;
 }
 
-pub(crate) async fn copies_names_and_prices_of_that_time(fresh: TestStore) {
+pub(crate) async fn reserve_copies_names_and_prices(fresh: TestStore) {
     let product = fresh.add_some("Lamp", 10).await;
     let id = fresh.hold(&[(product, 2)]).await;
-    fresh.store.update(product, ValidatedProduct::new(Input { price_minor: 5, ..input("Lantern", 8) }).unwrap(), None, LATER).await.unwrap();
-    let ReserveOutcome::Held(reservation) = fresh.reserve(id, &[(product, 2)]).await else { panic!("it was held") };
+    fresh
+        .store
+        .update(product, ValidatedProduct::new(Input { price_minor: 5, ..input("Lantern", 8) }).unwrap(), None, LATER)
+        .await
+        .unwrap();
+    let ReserveOutcome::Held(reservation) = fresh.reserve(id, &[(product, 2)]).await else { panic!("the reservation is held") };
     let Reservation { state, lines, expires_at, .. } = reservation;
     assert_eq!((state, expires_at), (State::Held, START + HOLD));
     assert_eq!((lines.len(), lines[0].name.as_str(), lines[0].unit_price_minor, lines[0].quantity), (1, "Lamp", 1999, 2));
 }
 
-pub(crate) async fn stock_moves_change_the_version(fresh: TestStore) {
+pub(crate) async fn stock_changes_increment_the_version(fresh: TestStore) {
     let product = fresh.add_some("Lamp", 10).await;
     let id = fresh.hold(&[(product, 2)]).await;
     assert_eq!((fresh.get(product).await.version, fresh.available(product).await), (2, 8));
     fresh.store.confirm(id, START).await.unwrap();
-    assert_eq!(fresh.get(product).await.version, 2, "nothing shown has changed");
+    assert_eq!(fresh.get(product).await.version, 2, "no public field has changed");
     fresh.store.release(id, LATER).await.unwrap();
     let after = fresh.get(product).await;
     assert_eq!((after.version, after.quantity, after.updated_at), (3, 10, LATER));
 }
 
-pub(crate) async fn a_product_in_use_is_not_removed(fresh: TestStore) {
+pub(crate) async fn product_in_use_is_not_removed(fresh: TestStore) {
     let product = fresh.add_some("Lamp", 10).await;
     let held = fresh.hold(&[(product, 2)]).await;
     assert_eq!(fresh.store.remove(product, None, crate::fixtures::LATER).await.unwrap(), Removed::InUse);
@@ -173,18 +177,18 @@ pub(crate) async fn a_product_in_use_is_not_removed(fresh: TestStore) {
     assert_eq!(fresh.store.remove(product, None, crate::fixtures::LATER).await.unwrap(), Removed::InUse);
     fresh.store.release(held, START).await.unwrap();
     assert_eq!(fresh.store.remove(product, None, crate::fixtures::LATER).await.unwrap(), Removed::Removed);
-    // What is settled outlives its product.
+    // A settled reservation outlives its product.
     assert_eq!(fresh.store.release(held, LATER).await.unwrap().lines.len(), 1);
     assert_eq!(fresh.store.confirm(held, LATER).await.unwrap(), Confirmed::Released);
     fresh.assert_balanced().await;
 }
 
-pub(crate) async fn an_update_keeps_the_difference_as_an_adjustment(fresh: TestStore) {
+pub(crate) async fn update_of_quantity_adjusts_the_supply(fresh: TestStore) {
     let product = fresh.add_some("Lamp", 10).await;
     let id = fresh.hold(&[(product, 4)]).await;
     for quantity in [0, 50, 1] {
         let Updated::Updated(updated) = fresh.store.update(product, draft("Lamp", quantity), None, LATER).await.unwrap() else {
-            panic!("it is there")
+            panic!("the product exists")
         };
         assert_eq!(updated.quantity, quantity);
         fresh.assert_balanced().await;
@@ -195,7 +199,7 @@ pub(crate) async fn an_update_keeps_the_difference_as_an_adjustment(fresh: TestS
     assert_eq!((audit.violations.len(), audit.available_units, audit.held_units, audit.products_checked), (0, 5, 0, 1));
 }
 
-pub(crate) async fn open_reservations_are_listed_in_pages(fresh: TestStore) {
+pub(crate) async fn open_reservations_are_paginated(fresh: TestStore) {
     let product = fresh.add_some("Lamp", 100).await;
     let mut open = Vec::new();
     for n in 0..9 {
@@ -227,7 +231,7 @@ pub(crate) async fn open_reservations_are_listed_in_pages(fresh: TestStore) {
     assert_eq!((audit.held_units, audit.confirmed_units, audit.available_units, audit.overdue_holds), (3, 3, 94, 3));
 }
 
-pub(crate) async fn a_hundred_lines_are_one_reservation(fresh: TestStore) {
+pub(crate) async fn reservation_of_100_lines_is_atomic(fresh: TestStore) {
     let mut wanted = Vec::new();
     for n in 0..100 {
         wanted.push((fresh.add_some(&format!("Lamp {n}"), 5).await, 3));

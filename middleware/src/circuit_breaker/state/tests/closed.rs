@@ -1,9 +1,9 @@
-//! What opens it.
+//! Conditions that open a breaker.
 
 use super::*;
 
 #[test]
-fn opens_when_a_limit_is_reached_and_not_before() {
+fn breaker_opens_exactly_at_its_limits() {
     use State::{Closed, Open};
     let slow = Config { slow_call_ms: 100, ..count(10, 4) };
     let consecutive = |k| Config { consecutive_failures: k, ..count(100, 100) };
@@ -25,11 +25,11 @@ fn opens_when_a_limit_is_reached_and_not_before() {
         ("never three of four", Config { failure_rate: 0.75, ..count(4, 4) }, "SFSFSFSFSFSFSFSFSFSFSFSFSFSFSFSFSFSFSFSF", Closed, None),
         ("any failure at all", Config { failure_rate: f64::MIN_POSITIVE, ..count(4, 2) }, "F", Closed, None),
         ("any failure at all", Config { failure_rate: f64::MIN_POSITIVE, ..count(4, 2) }, "FS", Open, Some(Cause::FailureRate)),
-        ("a minimum that is never met", time(20, u32::MAX), "FFFFFFFFFFFFFFFFFFFFFFFFFFFFFF", Closed, None),
+        ("minimum never reached", time(20, u32::MAX), "FFFFFFFFFFFFFFFFFFFFFFFFFFFFFF", Closed, None),
         ("the first call", count(10, 1), "F", Open, Some(Cause::FailureRate)),
-        ("a quota is no failure", consecutive(2), "FTTT", Closed, None),
-        ("a quota breaks no row either", consecutive(2), "FTF", Open, Some(Cause::ConsecutiveFailures)),
-        ("what says nothing is not counted", count(2, 2), "FICITI", Closed, None),
+        ("throttling is no failure", consecutive(2), "FTTT", Closed, None),
+        ("throttling does not end a run of failures", consecutive(2), "FTF", Open, Some(Cause::ConsecutiveFailures)),
+        ("neutral calls are not counted", count(2, 2), "FICITI", Closed, None),
     ];
     for (name, config, script, state, cause) in cases {
         let mut bench = Bench::new(config);
@@ -39,14 +39,14 @@ fn opens_when_a_limit_is_reached_and_not_before() {
 }
 
 #[test]
-fn what_says_nothing_is_in_no_count() {
+fn neutral_calls_are_not_counted() {
     let mut bench = Bench::new(count(10, 10));
     bench.play("FICTS");
     assert_eq!(bench.machine.counts(bench.now), Counts { total: 2, failed: 1, slow: 0 });
 }
 
 #[test]
-fn a_long_time_of_health_does_not_delay_the_opening() {
+fn long_health_does_not_delay_opening() {
     let mut bench = Bench::new(count(10, 10));
     bench.play(&"S".repeat(1_000));
     assert_eq!(bench.play("FFFF"), State::Closed);
@@ -54,7 +54,7 @@ fn a_long_time_of_health_does_not_delay_the_opening() {
 }
 
 #[test]
-fn the_pace_of_failures_does_not_matter_within_the_window() {
+fn failure_pace_within_window_does_not_matter() {
     for gap_ms in [0, 1_000] {
         let mut bench = Bench::new(time(10, 5));
         for _ in 0..4 {
@@ -65,7 +65,7 @@ fn the_pace_of_failures_does_not_matter_within_the_window() {
 }
 
 #[test]
-fn the_minimum_must_be_met_again_after_an_idle_time() {
+fn min_calls_applies_again_after_idle_time() {
     let mut bench = Bench::new(time(10, 5));
     bench.play("FFFF");
     assert_eq!(bench.advance(11_000).play("FFFF"), State::Closed);

@@ -1,9 +1,9 @@
-//! What an operator may do.
+//! Operator actions.
 
 use super::*;
 
 #[test]
-fn an_operator_decides_over_it() {
+fn operator_mode_overrides_state() {
     let mut bench = Bench::new(time(10, 1));
     bench.machine.set_mode(Mode::ForcedOpen, bench.now);
     bench.advance(3_600_000);
@@ -21,13 +21,13 @@ fn an_operator_decides_over_it() {
     bench.machine.set_mode(Mode::Active, bench.now);
     assert_eq!(bench.machine.state(), State::Closed);
     bench.machine.set_mode(Mode::Active, bench.now);
-    assert_eq!(bench.cause(), None, "what changes nothing is no transition");
+    assert_eq!(bench.cause(), None, "no change, no transition");
 }
 
 type Prepare = fn(&mut Bench);
 
 #[test]
-fn any_mode_can_be_set_in_any_state_and_forgets_the_calls() {
+fn set_mode_works_in_any_state_and_clears_counts() {
     use State::{Closed, Disabled, ForcedOpen, HalfOpen, MetricsOnly, Open};
     let to: [(State, Prepare); 6] = [
         (Closed, |bench| bench.machine.set_mode(Mode::Active, bench.now)),
@@ -53,13 +53,13 @@ fn any_mode_can_be_set_in_any_state_and_forgets_the_calls() {
             let expected = (from != state).then_some(Transition { from, to: state, cause: Cause::Manual });
             assert_eq!(bench.machine.take_transition(), expected, "{from:?} to {mode:?}");
             assert_eq!(bench.machine.counts(bench.now), Counts::default(), "{from:?} to {mode:?}");
-            assert!(!bench.settle(epoch, 'F'), "a call from before counts no more");
+            assert!(!bench.settle(epoch, 'F'), "a call of an earlier epoch must not count");
         }
     }
 }
 
 #[test]
-fn closing_by_hand_forgets_the_failed_rounds() {
+fn manual_close_resets_backoff() {
     let mut bench = Bench::new(Config { open_ms: 5_000, probes: 1, ..time(10, 1) });
     bench.play("F");
     bench.advance(5_000).play("F");
@@ -69,7 +69,7 @@ fn closing_by_hand_forgets_the_failed_rounds() {
 }
 
 #[test]
-fn metrics_only_lets_all_through_and_reports_once() {
+fn metrics_only_admits_all_and_reports_once() {
     let mut bench = Bench::new(Config { mode: Mode::MetricsOnly, ..time(10, 1) });
     assert_eq!(bench.play("FFFF"), State::MetricsOnly);
     assert_eq!(bench.machine.counts(bench.now).failed, 4);
@@ -80,7 +80,7 @@ fn metrics_only_lets_all_through_and_reports_once() {
 }
 
 #[test]
-fn begins_in_the_configured_mode() {
+fn machine_starts_in_configured_mode() {
     for (mode, state) in [
         (Mode::Active, State::Closed),
         (Mode::MetricsOnly, State::MetricsOnly),

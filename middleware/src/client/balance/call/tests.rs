@@ -29,7 +29,7 @@ fn millis(node: &BalancedEndpoint) -> f64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn is_in_flight_until_it_is_dropped() {
+async fn call_is_in_flight_until_dropped() {
     let (node, breaker) = node();
     let started = call(&node).headers_received(Instant::now());
     let dropped = call(&node);
@@ -40,7 +40,7 @@ async fn is_in_flight_until_it_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_the_wait_for_the_head_is_load() {
+async fn latency_ends_at_response_headers() {
     let (node, _) = node();
     tokio::time::advance(SECOND * 100).await;
     let stream = call(&node);
@@ -51,7 +51,7 @@ async fn only_the_wait_for_the_head_is_load() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_was_not_tried_is_no_further_failure() {
+async fn connect_backoff_is_not_another_failure() {
     let (node, breaker) = node();
     for _ in 0..10 {
         call(&node).report(Classification::ConnectBackoff, None, Instant::now());
@@ -66,7 +66,7 @@ async fn a_connection_that_was_not_tried_is_no_further_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_dropped_at_its_deadline_was_slow_and_a_failure() {
+async fn call_dropped_at_deadline_is_slow_and_failed() {
     let (node, breaker) = node();
     let hung_calls = [call(&node), call(&node).headers_received(Instant::now())];
     tokio::time::advance(SECOND).await;
@@ -76,7 +76,7 @@ async fn a_call_that_is_dropped_at_its_deadline_was_slow_and_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_another_service_did_is_not_its_fault_but_done_better_elsewhere() {
+async fn neutral_outcome_raises_load_not_failures() {
     let (node, breaker) = node();
     call(&node).report(CallOutcome::Neutral.into(), None, Instant::now());
     assert_eq!(breaker.counts().total, 0);

@@ -9,7 +9,7 @@ fn addresses(endpoints: &Endpoints) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_stays_keeps_what_is_known_and_one_that_goes_forgets_it() {
+async fn retained_endpoint_keeps_statistics() {
     let endpoints = endpoints("http://a:1,http://b:1");
     let before = endpoints.0.nodes.load_full();
     before.iter().for_each(|node| node.load().increment_in_flight());
@@ -23,7 +23,7 @@ async fn one_that_stays_keeps_what_is_known_and_one_that_goes_forgets_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ejected_one_that_goes_makes_room() {
+async fn removed_endpoint_frees_ejection_slot() {
     let endpoints = endpoints("http://a:1,http://b:1");
     let open = |index: usize| endpoints.0.nodes()[index].breaker().unwrap().open_for(Duration::from_mins(1));
     open(0);
@@ -34,7 +34,7 @@ async fn an_ejected_one_that_goes_makes_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_single_one_has_no_breaker() {
+async fn single_endpoint_has_no_breaker() {
     let endpoints = endpoints("http://a:1");
     endpoints.0.nodes()[0].load().increment_in_flight();
     for (set, breaker) in [(vec!["http://a:1", "http://b:1"], Some(State::Closed)), (vec!["http://a:1"], None)] {
@@ -45,7 +45,7 @@ async fn a_single_one_has_no_breaker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bad_list_changes_nothing() {
+async fn invalid_address_list_is_ignored() {
     let endpoints = endpoints("http://a:1");
     for bad in [vec![], vec!["http://b:1", "c:1"]] {
         assert!(endpoints.set(bad).unwrap_err().to_string().starts_with("url "));
@@ -55,7 +55,7 @@ async fn a_bad_list_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_series_show_who_is_open_and_one_that_goes_is_at_rest() {
+async fn breaker_series_reset_when_endpoint_is_removed() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let prometheus = recorder.handle();
     let state = |breaker: &str, endpoint: &str, state: u32| {
@@ -70,7 +70,7 @@ async fn the_series_show_who_is_open_and_one_that_goes_is_at_rest() {
         state("endpoint", "a:1", 1);
         state("endpoint", "b:1", 1);
         for enforced in ["true", "false"] {
-            let line = format!("palisade_breaker_ejections{{target=\"products\",enforced=\"{enforced}\"}} 1\n");
+            let line = format!("palisade_outlier_ejections{{target=\"products\",enforced=\"{enforced}\"}} 1\n");
             assert!(prometheus.render().contains(&line), "{line} in {}", prometheus.render());
         }
         endpoints.set(["http://b:1", "http://c:1"]).unwrap();
@@ -81,7 +81,7 @@ async fn the_series_show_who_is_open_and_one_that_goes_is_at_rest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn however_many_come_and_go_the_series_are_bounded() {
+async fn endpoint_series_are_bounded() {
     let endpoints = endpoints("http://a:1,http://b:1");
     for port in 1_000..1_100 {
         endpoints.set(["http://a:1", &format!("http://b:{port}")]).unwrap();

@@ -8,7 +8,7 @@ use super::{
     *,
 };
 use crate::{
-    circuit_breaker::{self, State, CallOutcome},
+    circuit_breaker::{self, CallOutcome, State},
     client::{address::Address, connector::ConnectParams},
 };
 
@@ -31,7 +31,7 @@ fn default_context() -> PickContext<'static> {
     PickContext { now: Instant::now(), deadline: None, may_probe: true, previous: &[] }
 }
 
-/// How often each is chosen, if calls take so long that all are in flight.
+/// Returns the number of picks per node when all calls stay in flight.
 fn picks_per_node(nodes: &[Arc<BalancedEndpoint>], calls: u32) -> Vec<u32> {
     let dice = Rng::new();
     (0..calls).for_each(|_| pick(nodes, &dice, default_context()).node.load().increment_in_flight());
@@ -43,7 +43,7 @@ fn open_breaker(node: &BalancedEndpoint, wait: Duration) {
 }
 
 #[test]
-fn draws_two_different_ones_and_all_pairs_alike() {
+fn sampled_pairs_are_distinct_and_uniform() {
     let (rng, mut drawn) = (Rng::new(), [[0_u32; 3]; 3]);
     for _ in 0..6_000 {
         let (first, second) = distinct_pair(3, rng.next_u64());
@@ -57,14 +57,14 @@ fn draws_two_different_ones_and_all_pairs_alike() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn spreads_over_equal_endpoints() {
+async fn p2c_spreads_over_equal_endpoints() {
     for chosen in picks_per_node(&nodes(5), 500) {
         assert!((80..=120).contains(&chosen), "{chosen} of 100");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_endpoint_gets_less_by_as_much_as_it_is_slower() {
+async fn share_is_inverse_to_latency() {
     let nodes = nodes(2);
     nodes[0].load().observe_latency(Duration::from_millis(90), Instant::now());
     nodes[1].load().observe_latency(Duration::from_millis(30), Instant::now());
@@ -72,7 +72,7 @@ async fn a_slow_endpoint_gets_less_by_as_much_as_it_is_slower() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_fails_fast_attracts_nobody() {
+async fn fast_failing_endpoint_gets_no_calls() {
     let nodes = nodes(2);
     nodes[0].load().observe_failure(Duration::from_micros(100), Instant::now());
     nodes[1].load().observe_latency(Duration::from_millis(100), Instant::now());
@@ -80,7 +80,7 @@ async fn an_endpoint_that_fails_fast_attracts_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_open_endpoint_is_skipped_until_a_probe_has_found_it_well() {
+async fn open_endpoint_is_skipped_until_probe_succeeds() {
     let (nodes, rng) = (nodes(2), Rng::new());
     open_breaker(&nodes[0], SECOND);
     nodes[0].load().observe_failure(SECOND, Instant::now());
@@ -89,16 +89,16 @@ async fn an_open_endpoint_is_skipped_until_a_probe_has_found_it_well() {
     let retry = pick(&nodes, &rng, PickContext { may_probe: false, ..default_context() });
     assert_eq!(retry.node.address, nodes[1].address, "a retry is no probe");
     let probe = pick(&nodes, &rng, default_context());
-    assert_eq!(probe.node.address, nodes[0].address, "whatever its load");
+    assert_eq!(probe.node.address, nodes[0].address, "a probe ignores the load");
     assert_eq!(pick(&nodes, &rng, default_context()).node.address, nodes[1].address, "one probe at a time");
     probe.permit.unwrap().report(CallOutcome::Success.into(), None, Instant::now());
     assert_eq!(nodes[0].breaker().unwrap().state(), State::Closed);
-    // What was known of it was from its bad days.
+    // The recovery reset its latency.
     assert_eq!(pick(&nodes, &rng, default_context()).node.address, nodes[0].address);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_goes_where_its_call_has_not_been_however_busy_it_is_there() {
+async fn retry_picks_untried_endpoint_regardless_of_load() {
     let (nodes, rng) = (nodes(3), Rng::new());
     (0..100).for_each(|_| nodes[2].load().increment_in_flight());
     let mut previous = vec![nodes[0].clone(), nodes[1].clone()];
@@ -107,14 +107,14 @@ async fn a_retry_goes_where_its_call_has_not_been_however_busy_it_is_there() {
     }
     open_breaker(&nodes[2], SECOND);
     let fallback = pick(&nodes, &rng, PickContext { may_probe: false, previous: &previous, ..default_context() });
-    assert_ne!(fallback.node.address, nodes[2].address, "better one that failed once than one that is known to fail");
+    assert_ne!(fallback.node.address, nodes[2].address, "a tried endpoint is preferred to an open one");
     assert!(!fallback.panic_mode);
     previous.push(nodes[2].clone());
     pick(&nodes, &rng, PickContext { previous: &previous, ..default_context() });
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_most_half_are_left_out() {
+async fn ejection_is_limited_to_half() {
     let nodes = nodes(4);
     for node in &nodes[..3] {
         open_breaker(node, SECOND * 60);
@@ -125,7 +125,7 @@ async fn at_most_half_are_left_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn if_all_are_left_out_all_are_used() {
+async fn panic_mode_uses_all_endpoints() {
     let nodes = nodes(2);
     nodes[0].ejection_slot().unwrap().ejections().set_limit(2, std::iter::empty());
     for node in &nodes {

@@ -1,4 +1,4 @@
-//! One Redis, which may be away or hang: asked for a moment at most, and left alone for a while after it has failed.
+//! Redis connection with a timeout per operation and a cooldown after a failure.
 
 use std::{fmt, time::Duration};
 
@@ -8,10 +8,10 @@ use tokio::time::{Instant, timeout};
 
 use crate::metrics::{Operation, Outcome, redis_operations};
 
-/// How long it is left alone.
+/// Time without Redis operations after a failure.
 const COOLDOWN: Duration = Duration::from_secs(1);
 
-/// See the module. Connects when it is first asked, and anew after a failure.
+/// Multiplexed connection. Connects on first use and reconnects after a failure.
 pub(super) struct RedisConnection {
     client: Client,
     timeout: Duration,
@@ -21,8 +21,8 @@ pub(super) struct RedisConnection {
 
 impl fmt::Debug for RedisConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The client knows the password.
-        f.write_str("Server")
+        // The client contains the password.
+        f.write_str("RedisConnection")
     }
 }
 
@@ -31,7 +31,7 @@ impl RedisConnection {
         Self { client, timeout, connection: tokio::sync::Mutex::default(), cooldown_until: Mutex::default() }
     }
 
-    /// What it answers to `commands`; `None`, counted as such, if it does not.
+    /// Runs `commands`. Returns `None` after a failure or during the cooldown, and counts it.
     pub(super) async fn run<T: FromRedisValue>(&self, operation: Operation, commands: &Pipeline) -> Option<T> {
         if self.cooldown_until.lock().is_some_and(|until| Instant::now() < until) {
             redis_operations(operation, Outcome::Skipped).increment(1);
@@ -40,17 +40,17 @@ impl RedisConnection {
         let reason = match timeout(self.timeout, self.query(commands)).await {
             Ok(Ok(answer)) => return Some(answer),
             Ok(Err(error)) => error.category().to_owned(),
-            Err(_) => "no answer in time".to_owned(),
+            Err(_) => "timed out".to_owned(),
         };
-        tracing::debug!(reason, "redis is left alone for a moment");
+        tracing::debug!(reason, "redis cooldown after failure");
         redis_operations(operation, Outcome::Failed).increment(1);
         *self.cooldown_until.lock() = Some(Instant::now() + COOLDOWN);
-        // It may be the connection: a network that was cut says nothing for minutes.
+        // The connection may be dead: a partitioned network reports no error for minutes.
         *self.connection.lock().await = None;
         None
     }
 
-    /// Whether it answers, for a probe.
+    /// Readiness probe: pings Redis over a new connection.
     pub(super) async fn ping(&self) -> Result<(), String> {
         let mut connection = self.connect().await.map_err(|error| error.category().to_owned())?;
         redis::cmd("PING").exec_async(&mut connection).await.map_err(|error| error.category().to_owned())
@@ -67,7 +67,7 @@ impl RedisConnection {
         commands.query_async(&mut connection).await
     }
 
-    /// Without limits of its own: whoever asks has one.
+    /// Connects without the driver's own timeouts: every caller sets one.
     async fn connect(&self) -> RedisResult<MultiplexedConnection> {
         let unlimited = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         self.client.get_multiplexed_async_connection_with_config(&unlimited).await

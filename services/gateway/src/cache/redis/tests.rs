@@ -1,4 +1,4 @@
-//! Against a real Redis.
+//! Second-level cache against a real Redis.
 
 use palisade_tests::servers::Redis;
 
@@ -7,16 +7,16 @@ use super::*;
 const ID: Uuid = Uuid::from_u128(7);
 const BODY: &[u8] = b"{\"a\":\n1}";
 
-/// What a replica has of `redis`.
+/// Second-level cache of one replica.
 fn replica(redis: &Redis) -> (Arc<RedisCache>, InvalidationQueue) {
-    // Whatever a busy machine may need.
+    // Generous timeout for a busy machine.
     let config = Config { ttl_ms: 60_000, redis_url: Some(redis.url().into()), redis_timeout_ms: 10_000, ..Config::default() };
     RedisCache::new(config.redis().unwrap().unwrap(), &config)
 }
 
-/// Has everything told that waits for it.
+/// Writes all queued invalidations to Redis.
 async fn drain_queue((second_level, changes): (Arc<RedisCache>, InvalidationQueue)) {
-    // Nobody else has it: when it is gone, nobody outdates any more.
+    // Dropping the only sender ends the writer.
     let redis = Arc::try_unwrap(second_level).unwrap();
     let RedisCache { server, lifetime, min_versions: floors, invalidated_at: missed, invalidations: sender } = redis;
     drop(sender);
@@ -29,13 +29,13 @@ async fn version(replica: &RedisCache) -> Option<i64> {
 }
 
 #[test]
-fn the_age_of_a_value_is_what_redis_has_seen_of_its_lifetime() {
+fn value_age_is_lifetime_minus_remaining_ttl() {
     let left = decode(b"7 5000\n{\n}".to_vec(), 3_800);
     assert_eq!(left, Some(RedisEntry { version: 7, body: Bytes::from_static(b"{\n}"), age: Duration::from_millis(1_200) }));
 }
 
 #[test]
-fn what_only_says_that_something_changed_or_is_not_ours_is_nothing() {
+fn marker_or_malformed_value_is_a_miss() {
     let values = [("7 0\n", 3_800), ("7 5000\n{}", -1), ("7 5000\n{}", -2), ("7 10\n{}", 3_800), ("{}", 1), ("x 5\n{}", 1), ("", 1)];
     for (value, rest_ms) in values {
         assert_eq!(decode(value.as_bytes().to_vec(), rest_ms), None, "{value}");
@@ -43,7 +43,7 @@ fn what_only_says_that_something_changed_or_is_not_ours_is_nothing() {
 }
 
 #[tokio::test]
-async fn a_newer_version_is_never_overwritten_by_an_older_one() {
+async fn set_never_overwrites_a_newer_version() {
     let redis = Redis::start();
     let ((fast, _), (slow, _)) = (replica(&redis), replica(&redis));
     fast.set(ID, 9, b"new").await;
@@ -56,12 +56,12 @@ async fn a_newer_version_is_never_overwritten_by_an_older_one() {
 }
 
 #[tokio::test]
-async fn a_change_hides_what_is_older_from_all_and_lets_nothing_older_come_back() {
+async fn invalidation_blocks_older_versions_in_all_replicas() {
     let redis = Redis::start();
     let ((writer, changes), (reader, _)) = (replica(&redis), replica(&redis));
     reader.set(ID, 1, BODY).await;
     writer.invalidate(ID, Version::Known(2));
-    assert_eq!(version(&writer).await, None, "who was told believes it at once");
+    assert_eq!(version(&writer).await, None, "the writer rejects older values at once");
     drain_queue((writer, changes)).await;
     assert_eq!(version(&reader).await, None);
     reader.set(ID, 1, BODY).await;
@@ -71,20 +71,20 @@ async fn a_change_hides_what_is_older_from_all_and_lets_nothing_older_come_back(
 }
 
 #[tokio::test]
-async fn an_older_notice_lowers_nothing() {
+async fn reordered_event_does_not_lower_min_version() {
     let redis = Redis::start();
     let ((writer, changes), (reader, _)) = (replica(&redis), replica(&redis));
     reader.set(ID, 7, BODY).await;
     for version in [8, 7] {
         writer.invalidate(ID, Version::Known(version));
     }
-    assert_eq!(version(&writer).await, None, "redis has not heard of it");
+    assert_eq!(version(&writer).await, None, "not yet written to redis");
     drain_queue((writer, changes)).await;
     assert_eq!(version(&reader).await, None);
 }
 
 #[tokio::test]
-async fn a_change_that_many_hear_of_spares_what_one_has_left_of_it_already() {
+async fn invalidation_keeps_a_current_value() {
     let redis = Redis::start();
     let ((one, changes), (other, _)) = (replica(&redis), replica(&redis));
     other.set(ID, 5, BODY).await;
@@ -94,7 +94,7 @@ async fn a_change_that_many_hear_of_spares_what_one_has_left_of_it_already() {
 }
 
 #[tokio::test]
-async fn what_may_have_changed_is_forgotten_and_what_is_gone_does_not_come_back() {
+async fn unknown_change_deletes_and_removal_is_final() {
     let redis = Redis::start();
     for (change, comes_back) in [(Version::Unknown, true), (Version::Removed, false)] {
         let ((writer, changes), (reader, _)) = (replica(&redis), replica(&redis));
@@ -108,7 +108,7 @@ async fn what_may_have_changed_is_forgotten_and_what_is_gone_does_not_come_back(
 }
 
 #[tokio::test]
-async fn what_was_there_before_something_may_have_been_missed_is_not_believed() {
+async fn invalidate_all_rejects_stored_values() {
     let redis = Redis::start();
     let (replica, _changes) = replica(&redis);
     replica.set(ID, 1, BODY).await;
@@ -118,7 +118,7 @@ async fn what_was_there_before_something_may_have_been_missed_is_not_believed() 
 }
 
 #[tokio::test]
-async fn what_hangs_or_is_away_is_nothing() {
+async fn unavailable_redis_is_a_miss() {
     let mut redis = Redis::start();
     let config = Config { ttl_ms: 60_000, redis_url: Some(redis.url().into()), redis_timeout_ms: 50, ..Config::default() };
     let (replica, _changes) = RedisCache::new(config.redis().unwrap().unwrap(), &config);

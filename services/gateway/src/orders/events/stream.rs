@@ -1,4 +1,4 @@
-//! One stream of events: what orders tells, in the words of server-sent events, over however many calls it takes.
+//! SSE stream of one order. Resumes the upstream call to orders whenever it ends early.
 
 use std::{convert::Infallible, fmt::Write, time::Duration};
 
@@ -15,28 +15,28 @@ use tonic::{Code, Status, Streaming};
 use super::super::body::Order;
 use crate::{config, upstreams::OrdersClient};
 
-/// The pause before the first try to go on; doubles with each.
+/// Initial backoff before resuming; doubles with each attempt.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
-/// A comment: no event, and for nobody to read.
+/// SSE comment: ignored by clients.
 const HEARTBEAT: &[u8] = b":\n\n";
 
-/// Follows an order. Holds one event at a time: it reads the next when the last one was taken.
+/// State of one stream. Buffers no events: it reads the next one after the last was sent.
 pub(super) struct OrderEventStream {
     orders: OrdersClient,
-    /// What is asked for if orders breaks off.
+    /// Request to resume with.
     request: WatchOrderRequest,
     context: Option<Context>,
     upstream: Streaming<OrderEvent>,
     settings: config::OrderEvents,
     heartbeat: Interval,
-    /// What is said first of all.
+    /// The `retry` field, sent first.
     retry_preamble: Option<Bytes>,
     is_finished: bool,
 }
 
 impl OrderEventStream {
-    /// Follows what `upstream` tells in answer to `request`, in the present context.
+    /// Streams `upstream`, the response to `request`, in the current context.
     pub(super) fn new(
         orders: OrdersClient,
         request: WatchOrderRequest,
@@ -46,13 +46,13 @@ impl OrderEventStream {
         let period = Duration::from_millis(settings.heartbeat_ms);
         let mut heartbeat = interval_at(Instant::now() + period, period);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Those who were sent away together must not come back together.
+        // Jitter: clients that were disconnected together must not reconnect together.
         let retry = jitter::jittered(Duration::from_millis(settings.client_retry_ms), 0.5, jitter::random_unit).as_millis();
         let greeting = Some(Bytes::from(format!("retry: {retry}\n\n")));
         Self { orders, request, context: context::current(), upstream, settings, heartbeat, retry_preamble: greeting, is_finished: false }
     }
 
-    /// The body.
+    /// Converts to the response body.
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
         stream::unfold(self, |mut following| async {
             let text = following.next().await?;
@@ -75,10 +75,10 @@ impl OrderEventStream {
                     return self.encode_event(event);
                 }
                 Ok(None) => self.is_finished = true,
-                // It is orders that breaks off, not the order: whoever reads need not know.
+                // The upstream call ended, not the order: resume without the client noticing.
                 Err(status) if is_transient(&status) => self.upstream = self.resume().await?,
                 Err(status) => {
-                    tracing::debug!(%status, "orders tells no more");
+                    tracing::debug!(%status, "order event stream ended");
                     self.is_finished = true;
                 }
             }
@@ -97,7 +97,8 @@ impl OrderEventStream {
         Some(text.into())
     }
 
-    /// Another call that goes on after the last event; `None` if none is to be had.
+    /// Opens another call after the last event. Returns `None` if that fails permanently or takes
+    /// too long.
     async fn resume(&mut self) -> Option<Streaming<OrderEvent>> {
         let deadline = Instant::now() + Duration::from_millis(self.settings.upstream_resume_timeout_ms);
         let mut backoff = INITIAL_BACKOFF;
@@ -115,7 +116,7 @@ impl OrderEventStream {
     }
 }
 
-/// Whether the fault is the way's or the service's. That a connection broke has more than one code.
+/// Whether the error is transient. A broken connection is reported with several codes.
 fn is_transient(status: &Status) -> bool {
     matches!(
         status.code(),

@@ -1,4 +1,4 @@
-//! Invariants over everything stored, and how much of it there is.
+//! Invariant audit and statistics in PostgreSQL.
 
 use std::time::Duration;
 
@@ -21,9 +21,10 @@ pub(super) async fn audit(
     since: Option<OffsetDateTime>,
 ) -> Result<Audit, Error> {
     let first_id = audit::first_id(since);
-    // All checks look at the same moment, or orders that move between two of them would look broken.
+    // All checks must see the same snapshot. Otherwise orders that change between two checks would
+    // look inconsistent.
     let mut transaction = db.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    // It reads everything, and no request waits for it.
+    // The audit reads everything, and no request waits for it.
     sqlx::query("SET LOCAL statement_timeout = '30s'").execute(&mut *transaction).await?;
     let overdue = sqlx::query_scalar(OVERDUE).bind(now - overdue_after).bind(Audit::MAX_FINDINGS).fetch_all(&mut *transaction).await?;
     let mut findings: Vec<Finding> = audit::findings(Invariant::NotOverdue, overdue).collect();

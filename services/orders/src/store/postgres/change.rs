@@ -1,4 +1,4 @@
-//! Changing an order's status, and hiding it.
+//! Status changes and removal in PostgreSQL.
 
 use sqlx::PgConnection;
 use time::OffsetDateTime;
@@ -7,11 +7,12 @@ use uuid::Uuid;
 use super::read;
 use crate::{
     order::{Actor, FailureReason, OrderId, Status},
-    saga::{self, Transition, StatusChange},
-    store::{StoredResponse, Claimed, Error, RemoveResult, SetStatusResult, TransitionResult, change::Change},
+    saga::{self, StatusChange, Transition},
+    store::{Claimed, Error, RemoveResult, SetStatusResult, StoredResponse, TransitionResult, change::Change},
 };
 
-/// The order only if nobody else changed it or took it up; everything else only if the order.
+/// Compare-and-set on version and fence: updates the order only if it is unchanged and the lease is
+/// valid. All other writes depend on that update.
 const CHANGE: &str = "
     WITH changed AS (
         UPDATE orders SET
@@ -49,11 +50,18 @@ pub(super) async fn transition(
         return Ok(TransitionResult::Applied(after));
     }
     let order = read::find_including_removed(db, change.order.id).await?;
-    order.map(TransitionResult::Fenced).ok_or_else(|| Error::Corrupt(format!("order {} is gone", change.order.id)))
+    order.map(TransitionResult::Fenced).ok_or_else(|| Error::Corrupt(format!("order {} does not exist", change.order.id)))
 }
 
-pub(super) async fn set_status(db: &mut PgConnection, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<SetStatusResult, Error> {
-    // Ends: every round that loses finds the order further on, and it cannot go on for ever.
+pub(super) async fn set_status(
+    db: &mut PgConnection,
+    id: OrderId,
+    to: Status,
+    by: Actor,
+    now: OffsetDateTime,
+) -> Result<SetStatusResult, Error> {
+    // Terminates: after each lost race the order has a later status, and the number of statuses is
+    // bounded.
     loop {
         let Some(order) = read::find(db, id).await? else { return Ok(SetStatusResult::NotFound) };
         match saga::request_status_change(order.status, to, by) {
@@ -83,7 +91,7 @@ pub(super) async fn remove(db: &mut PgConnection, id: OrderId, now: OffsetDateTi
     Ok(if hidden.rows_affected() == 1 { RemoveResult::Removed } else { RemoveResult::NotFound })
 }
 
-/// Whether it happened.
+/// Writes the change. Returns whether the order was updated.
 async fn write(db: &mut PgConnection, change: &Change, response: Option<&StoredResponse>) -> Result<bool, Error> {
     let order = &change.order;
     let snapshots = order.lines.iter().filter(|_| change.sets_prices).filter_map(|line| Some((line.product_id, line.snapshot.as_ref()?)));

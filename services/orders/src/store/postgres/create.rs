@@ -1,4 +1,4 @@
-//! Accepting an order, once for each idempotency key.
+//! Order creation in PostgreSQL, once per idempotency key.
 
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use time::OffsetDateTime;
@@ -7,11 +7,11 @@ use uuid::Uuid;
 use super::row::{self, columns, lines};
 use crate::{
     order::OrderId,
-    store::{StoredResponse, Create, CreateResult, Error, IdempotencyKey, KEY_LIFETIME, key::ExistingKey, outbox::NewEvent},
+    store::{Create, CreateResult, Error, IdempotencyKey, KEY_LIFETIME, StoredResponse, key::ExistingKey, outbox::NewEvent},
 };
 
-/// The key first: unless it is new or out of date, nothing else happens. A statement that meets another one's uncommitted key
-/// waits for it.
+/// Inserts the key first: unless it is new or expired, nothing else is written. A statement that
+/// conflicts with an uncommitted key waits for it.
 const CREATE: &str = "
     WITH taken AS (
         INSERT INTO idempotency_keys (subject, key, fingerprint, order_id, expires_at)
@@ -77,11 +77,17 @@ pub(super) async fn create(db: &mut PgConnection, create: &Create, now: OffsetDa
     }
 }
 
-async fn resolve_existing_key(db: &mut PgConnection, key: &IdempotencyKey, is_retry: bool, now: OffsetDateTime) -> Result<CreateResult, Error> {
+async fn resolve_existing_key(
+    db: &mut PgConnection,
+    key: &IdempotencyKey,
+    is_retry: bool,
+    now: OffsetDateTime,
+) -> Result<CreateResult, Error> {
     let existing = sqlx::query(SELECT_EXISTING_KEY).bind(&key.subject).bind(&key.key).fetch_optional(db).await?;
     match existing {
         Some(row) => Ok(existing_key(&row)?.resolve(key, is_retry, now)),
-        // Swept between the two statements: the caller's next try finds it new.
+        // The key expired and was deleted between the two statements: the caller's next attempt
+        // creates a new one.
         None => Ok(CreateResult::InProgress),
     }
 }

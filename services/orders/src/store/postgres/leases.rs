@@ -1,4 +1,4 @@
-//! Handing out orders that have work left.
+//! Leases on due orders in PostgreSQL: claim, postpone, release.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use crate::{
     store::{Claimed, Error, FIRST_FENCE, StuckOrder, sqlx_error::corrupt},
 };
 
-/// Replicas that claim at the same time pass over each other's rows instead of waiting for them.
+/// SKIP LOCKED: replicas that claim concurrently skip each other's rows instead of waiting for
+/// them.
 const CLAIM: &str = concat!(
     "WITH due AS MATERIALIZED (SELECT id FROM orders WHERE due_at <= $1 ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED), \
      o AS (UPDATE orders SET due_at = $2, fence = fence + 1, attempts = attempts + 1 FROM due WHERE orders.id = due.id RETURNING orders.*) SELECT ",
@@ -38,7 +39,7 @@ pub(super) async fn postpone(
         .bind(id.as_uuid())
         .bind(fence)
         .bind(due_at)
-        // PostgreSQL's texts have no NUL.
+        // PostgreSQL text cannot contain NUL.
         .bind(last_error.replace('\0', "\u{fffd}"))
         .execute(db)
         .await?;
@@ -75,7 +76,12 @@ pub(super) async fn expire_creator_lease(db: &mut PgConnection, id: OrderId, now
     Ok(due.rows_affected() == 1)
 }
 
-pub(super) async fn stuck(db: &mut PgConnection, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<StuckOrder>, Error> {
+pub(super) async fn stuck(
+    db: &mut PgConnection,
+    unchanged_since: OffsetDateTime,
+    attempts: u32,
+    limit: u32,
+) -> Result<Vec<StuckOrder>, Error> {
     let rows = sqlx::query(
         "SELECT id, status, release_pending, attempts, last_error, updated_at, due_at FROM orders
          WHERE due_at IS NOT NULL AND (updated_at <= $1 OR attempts >= $2) ORDER BY updated_at, id LIMIT $3",

@@ -1,4 +1,4 @@
-//! Reading, marking and pruning the outbox.
+//! Transactional outbox in PostgreSQL: lease, publication marks, dead letters and pruning.
 
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use time::OffsetDateTime;
@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use crate::store::{DeadEvent, Error, Event};
 
-/// The horizon moves with the deletion: the audit must not miss what was pruned.
+/// Advances the horizon together with the deletion, so that the audit does not report pruned events
+/// as missing.
 const PRUNE: &str = "
     WITH horizon AS (
         INSERT INTO outbox_horizon (only_one, pruned_before) VALUES (TRUE, $1)
@@ -51,8 +52,13 @@ fn event(row: &PgRow) -> Result<Event, Error> {
     })
 }
 
-pub(super) async fn mark_rejected(db: &mut PgConnection, events: &[(Uuid, String)], max_attempts: u32, now: OffsetDateTime) -> Result<u64, Error> {
-    // PostgreSQL's texts have no NUL.
+pub(super) async fn mark_rejected(
+    db: &mut PgConnection,
+    events: &[(Uuid, String)],
+    max_attempts: u32,
+    now: OffsetDateTime,
+) -> Result<u64, Error> {
+    // PostgreSQL text cannot contain NUL.
     let (ids, reasons): (Vec<Uuid>, Vec<String>) = events.iter().map(|(id, reason)| (*id, reason.replace('\0', "\u{fffd}"))).unzip();
     let dead: i64 = sqlx::query_scalar(
         "WITH refused AS (

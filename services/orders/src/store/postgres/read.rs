@@ -1,4 +1,4 @@
-//! Finding and listing orders.
+//! Order queries in PostgreSQL.
 
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 use uuid::Uuid;
@@ -37,7 +37,8 @@ pub(super) async fn list(db: &mut PgConnection, list: &List) -> Result<Page, Err
     Ok(Page::from_lookahead(orders, list.limit))
 }
 
-/// One more than the page, to know whether another follows. Only the filters that are set: each set of them has an index.
+/// Selects one order more than the page, to know whether another page follows. Adds only the
+/// filters that are set, because each combination has its own index.
 fn select(list: &List) -> QueryBuilder<Postgres> {
     let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM (SELECT * FROM orders WHERE deleted_at IS NULL"));
     if let Some(user_id) = &list.user_id {

@@ -1,15 +1,15 @@
-//! From rows to orders.
+//! Row mapping from PostgreSQL to orders.
 
 use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
-    order::{ProductSnapshot, Line, Order},
+    order::{Line, Order, ProductSnapshot},
     saga::Saga,
     store::{Claimed, Error, sqlx_error::corrupt},
 };
 
-/// The columns that [`order`] reads, of `orders o` and of its lines `l` as [`lines!`] joins them.
+/// Columns that [`order`] reads, from `orders o` and its lines `l` as [`lines!`] joins them.
 macro_rules! columns {
     () => {
         "o.id, o.user_id, o.status, o.failure_reason, o.total_minor, o.version, o.created_at, o.updated_at, \
@@ -17,7 +17,7 @@ macro_rules! columns {
     };
 }
 
-/// Joins the lines of `orders o`, all in one row.
+/// Joins the lines of `orders o`, aggregated into one row.
 macro_rules! lines {
     () => {
         " CROSS JOIN LATERAL (SELECT array_agg(product_id ORDER BY position) AS product_ids, array_agg(quantity ORDER BY position) AS quantities, \
@@ -26,7 +26,7 @@ macro_rules! lines {
     };
 }
 
-/// The columns that [`claimed`] reads beside [`columns!`].
+/// Columns that [`claimed`] reads in addition to [`columns!`].
 macro_rules! saga_columns {
     () => {
         ", o.release_pending, o.saga_deadline, o.attempts, o.fence, o.trace_parent"
@@ -41,8 +41,11 @@ pub(super) fn order(row: &PgRow) -> Result<Order, Error> {
     let names: Vec<Option<String>> = row.try_get("names")?;
     let prices: Vec<Option<i64>> = row.try_get("prices")?;
     let snapshots = names.into_iter().zip(prices).map(|(name, price)| Some(ProductSnapshot { name: name?, unit_price_minor: price? }));
-    let lines =
-        product_ids.into_iter().zip(quantities).zip(snapshots).map(|((product_id, quantity), copied)| Line { product_id, quantity, snapshot: copied });
+    let lines = product_ids.into_iter().zip(quantities).zip(snapshots).map(|((product_id, quantity), copied)| Line {
+        product_id,
+        quantity,
+        snapshot: copied,
+    });
     let failure_reason: Option<&str> = row.try_get("failure_reason")?;
     Ok(Order {
         id: row.try_get::<Uuid, _>("id")?.into(),

@@ -1,4 +1,4 @@
-//! Invariants over everything stored, and how much of it there is.
+//! Invariant audit and statistics in SQLite.
 
 use std::time::Duration;
 
@@ -22,7 +22,8 @@ pub(super) async fn audit(
     since: Option<OffsetDateTime>,
 ) -> Result<Audit, Error> {
     let first_id = audit::first_id(since);
-    // All checks look at the same moment, or orders that move between two of them would look broken.
+    // All checks must see the same snapshot. Otherwise orders that change between two checks would
+    // look inconsistent.
     let mut transaction = db.begin().await?;
     let overdue =
         sqlx::query_scalar(OVERDUE).bind(to_ms(now - overdue_after)).bind(Audit::MAX_FINDINGS).fetch_all(&mut *transaction).await?;

@@ -1,13 +1,13 @@
-//! Changing an order's status, and hiding it.
+//! Status changes and removal in SQLite.
 
 use sqlx::{Connection, SqliteConnection};
 use time::OffsetDateTime;
 
-use super::{create, timestamp::to_ms, read};
+use super::{create, read, timestamp::to_ms};
 use crate::{
     order::{Actor, FailureReason, OrderId, Status},
-    saga::{self, Transition, StatusChange},
-    store::{StoredResponse, Claimed, Error, RemoveResult, SetStatusResult, TransitionResult, change::Change},
+    saga::{self, StatusChange, Transition},
+    store::{Claimed, Error, RemoveResult, SetStatusResult, StoredResponse, TransitionResult, change::Change},
 };
 
 pub(super) async fn transition(
@@ -22,7 +22,7 @@ pub(super) async fn transition(
     let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
     if !write(&mut transaction, &change).await? {
         let order = read::find_including_removed(&mut transaction, id).await?;
-        return order.map(TransitionResult::Fenced).ok_or_else(|| Error::Corrupt(format!("order {id} is gone")));
+        return order.map(TransitionResult::Fenced).ok_or_else(|| Error::Corrupt(format!("order {id} does not exist")));
     }
     if let Some(response) = response {
         create::store_response(&mut transaction, id, response).await?;
@@ -46,7 +46,7 @@ pub(super) async fn set_status(
         StatusChange::Allowed(wanted) => {
             let change = Change::by_user(order, &wanted, by, now)?;
             if !write(&mut transaction, &change).await? {
-                return Err(Error::Corrupt(format!("order {id} changed under a lock")));
+                return Err(Error::Corrupt(format!("order {id} changed within the write transaction")));
             }
             transaction.commit().await?;
             Ok(SetStatusResult::Changed { from: change.from, order: change.order })
@@ -66,7 +66,8 @@ pub(super) async fn remove(db: &mut SqliteConnection, id: OrderId, now: OffsetDa
     Ok(RemoveResult::Removed)
 }
 
-/// Whether the order was as the change expects it; if not, nothing is written.
+/// Compare-and-set on version and fence. Returns `false` and writes nothing if the order has
+/// changed or the lease is lost.
 async fn write(connection: &mut SqliteConnection, change: &Change) -> Result<bool, Error> {
     let order = &change.order;
     let id = order.id.as_uuid();

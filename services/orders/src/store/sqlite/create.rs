@@ -1,15 +1,15 @@
-//! Accepting an order, once for each idempotency key.
+//! Order creation in SQLite, once per idempotency key.
 
 use sqlx::{Connection, Row, SqliteConnection};
 use time::OffsetDateTime;
 
 use super::{
-    timestamp::{from_ms, to_ms},
     read,
+    timestamp::{from_ms, to_ms},
 };
 use crate::{
     order::OrderId,
-    store::{StoredResponse, Claimed, Create, CreateResult, Error, IdempotencyKey, KEY_LIFETIME, key::ExistingKey, outbox::NewEvent},
+    store::{Claimed, Create, CreateResult, Error, IdempotencyKey, KEY_LIFETIME, StoredResponse, key::ExistingKey, outbox::NewEvent},
 };
 
 pub(super) async fn create(db: &mut SqliteConnection, create: &Create, now: OffsetDateTime) -> Result<CreateResult, Error> {
@@ -76,7 +76,7 @@ async fn insert_order(connection: &mut SqliteConnection, claimed: &Claimed, leas
     Ok(())
 }
 
-/// A key that is out of date is as good as new.
+/// Finds an unexpired key.
 async fn find_key(connection: &mut SqliteConnection, key: &IdempotencyKey, now: OffsetDateTime) -> Result<Option<ExistingKey>, Error> {
     let row = sqlx::query(
         "SELECT k.fingerprint, k.answer, k.order_id, o.fence, o.due_at FROM idempotency_keys k JOIN orders o ON o.id = k.order_id
@@ -89,7 +89,8 @@ async fn find_key(connection: &mut SqliteConnection, key: &IdempotencyKey, now: 
     .await?;
     let Some(row) = row else { return Ok(None) };
     let id: uuid::Uuid = row.try_get("order_id")?;
-    let order = read::find_including_removed(connection, id.into()).await?.ok_or_else(|| Error::Corrupt(format!("order {id} has no lines")))?;
+    let order =
+        read::find_including_removed(connection, id.into()).await?.ok_or_else(|| Error::Corrupt(format!("order {id} has no lines")))?;
     let due_at: Option<i64> = row.try_get("due_at")?;
     Ok(Some(ExistingKey {
         fingerprint: row.try_get("fingerprint")?,

@@ -1,4 +1,4 @@
-//! Handing out orders that have work left.
+//! Leases on due orders in SQLite: claim, postpone, release.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    timestamp::to_ms,
     row::{self, columns, saga_columns},
+    timestamp::to_ms,
 };
 use crate::{
     order::OrderId,
     store::{Claimed, Error, FIRST_FENCE, StuckOrder, sqlx_error::corrupt},
 };
 
-/// Only those that this claim took have its lease and are named in `$1`, a JSON list of row ids.
+/// Selects the orders of this claim by `$1`, a JSON array of row ids.
 const SELECT_CLAIMED: &str = concat!(
     "SELECT ",
     columns!(),

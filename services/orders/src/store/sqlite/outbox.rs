@@ -1,10 +1,10 @@
-//! Reading, marking and pruning the outbox.
+//! Transactional outbox in SQLite: lease, publication marks, dead letters and pruning.
 
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{timestamp::to_ms, row};
+use super::{row, timestamp::to_ms};
 use crate::store::{DeadEvent, Error, Event};
 
 pub(super) async fn lease(db: &mut SqliteConnection, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error> {
@@ -101,7 +101,8 @@ pub(super) async fn mark_published(db: &mut SqliteConnection, events: &[Uuid], n
     Ok(transaction.commit().await?)
 }
 
-/// The horizon moves with the deletion: the audit must not miss what was pruned.
+/// Advances the horizon together with the deletion, so that the audit does not report pruned events
+/// as missing.
 pub(super) async fn prune_published(db: &mut SqliteConnection, before: OffsetDateTime) -> Result<u64, Error> {
     let before = to_ms(before);
     let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;

@@ -1,11 +1,11 @@
-//! Finding and listing orders.
+//! Order queries in SQLite.
 
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::{
-    timestamp::{from_ms, to_ms},
     row::{self, columns},
+    timestamp::{from_ms, to_ms},
 };
 use crate::{
     order::{Order, OrderId},
@@ -51,7 +51,8 @@ pub(super) async fn list(db: &mut SqliteConnection, list: &List) -> Result<Page,
     Ok(Page::from_lookahead(row::orders(&rows)?, list.limit))
 }
 
-/// One more than the page, to know whether another follows. Only the filters that are set: each set of them has an index.
+/// Selects one order more than the page, to know whether another page follows. Adds only the
+/// filters that are set, because each combination has its own index.
 fn select(list: &List) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM (SELECT * FROM orders WHERE deleted_at IS NULL"));
     if let Some(user_id) = &list.user_id {

@@ -1,4 +1,4 @@
-//! From rows to orders.
+//! Row mapping from SQLite to orders.
 
 use sqlx::{Row, sqlite::SqliteRow};
 use time::OffsetDateTime;
@@ -6,12 +6,13 @@ use uuid::Uuid;
 
 use super::timestamp::from_ms;
 use crate::{
-    order::{ProductSnapshot, Line, Order},
+    order::{Line, Order, ProductSnapshot},
     saga::Saga,
     store::{Claimed, Error, sqlx_error::corrupt},
 };
 
-/// The columns that [`orders`] reads, of `orders o` joined to `order_lines l`: a row for each line, lines in order.
+/// Columns that [`orders`] reads, from `orders o` joined with `order_lines l`: one row per line,
+/// lines in order.
 macro_rules! columns {
     () => {
         "o.id, o.user_id, o.status, o.failure_reason, o.total_minor, o.version, o.created_at, o.updated_at, \
@@ -19,7 +20,7 @@ macro_rules! columns {
     };
 }
 
-/// The columns that [`claimed`] reads beside [`columns!`].
+/// Columns that [`claimed`] reads in addition to [`columns!`].
 macro_rules! saga_columns {
     () => {
         ", o.release_pending, o.saga_deadline, o.attempts, o.fence, o.trace_parent"
@@ -28,7 +29,7 @@ macro_rules! saga_columns {
 
 pub(super) use {columns, saga_columns};
 
-/// One order for each run of rows with the same id, made from the first of them by `order`.
+/// Calls `make` with the first row and the order of each run of rows with the same id.
 fn group_by_order<T>(rows: &[SqliteRow], make: impl Fn(&SqliteRow, Order) -> Result<T, Error>) -> Result<Vec<T>, Error> {
     let mut ids = Vec::with_capacity(rows.len());
     for row in rows {

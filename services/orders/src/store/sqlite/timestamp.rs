@@ -1,4 +1,4 @@
-//! Times as `SQLite` keeps them: milliseconds since 1970.
+//! Timestamps in SQLite: milliseconds since the Unix epoch.
 
 use time::OffsetDateTime;
 
@@ -19,7 +19,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_comes_back_to_the_millisecond() {
+    fn timestamp_roundtrip_keeps_milliseconds() {
         for at in [datetime!(2026-11-22 21:34:09.123 UTC), datetime!(1969-12-31 23:59:59.999 UTC), OffsetDateTime::UNIX_EPOCH] {
             assert_eq!(from_ms(to_ms(at)).unwrap(), at);
         }

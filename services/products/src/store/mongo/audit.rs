@@ -1,8 +1,10 @@
-//! The balance of every product in `MongoDB`, beside live traffic.
+//! Stock audit in `MongoDB` under concurrent traffic.
 //!
-//! There is no snapshot across collections. A product that seems unbalanced is looked at again by itself: read, then what the
-//! reservations say, twice, then read again. If all stood still, they belong together; if anything moves each time it is not judged. Twice,
-//! because a reservation whose state changes moves in the index that is being read: one reading can miss it, though it was there all the time.
+//! There is no snapshot across collections, so a product that seems unbalanced is rechecked: read
+//! the product, read its reservations twice, read the product again. If nothing changed, the values
+//! belong together. If something changes in every recheck, the product is not reported. The
+//! reservations are read twice because a state change moves a reservation within the index being
+//! scanned: a single scan can miss it.
 
 use std::collections::HashMap;
 
@@ -18,7 +20,7 @@ use super::{
 };
 use crate::store::{Audit, Error, Imbalance};
 
-/// How often a product that moves is looked at.
+/// Maximum rechecks of a product that keeps changing.
 const MAX_RECHECKS: u32 = 10;
 
 /// Units of one product in the reservations of one state.
@@ -49,7 +51,7 @@ pub(super) async fn audit(db: &Collections, now: OffsetDateTime) -> Result<Audit
             suspects.push(product.id);
         }
     }
-    // Units that are reserved of no product are an imbalance too.
+    // Reserved units of a missing product are a violation too.
     suspects.extend(reserved.into_keys());
     for product in suspects {
         audit.violations.extend(recheck(db, product).await?);
@@ -57,7 +59,7 @@ pub(super) async fn audit(db: &Collections, now: OffsetDateTime) -> Result<Audit
     Ok(audit)
 }
 
-/// Units in held and confirmed reservations of each product; their sums go to `audit`.
+/// Returns the units in held and confirmed reservations by product and adds their sums to `audit`.
 async fn reserved_by_product(db: &Collections, audit: &mut Audit) -> Result<HashMap<bson::Uuid, i64>, Error> {
     let pipeline = [
         doc! { "$match": { "state": { "$in": [Phase::Held, Phase::Confirmed] } } },
@@ -93,7 +95,8 @@ async fn recheck(db: &Collections, id: bson::Uuid) -> Result<Option<Imbalance>, 
     Ok(None)
 }
 
-/// Units that reservations, unsettled ones included, own of `product` according to its marks.
+/// Returns the units of `product` owned by its reservations, unsettled ones included, according to
+/// the product's marks.
 async fn reserved_now(db: &Collections, id: bson::Uuid, product: Option<&Stock>) -> Result<i64, Error> {
     let in_play = [Phase::Reserving, Phase::Held, Phase::Confirmed, Phase::Undoing];
     let mut reservations = db.reservations.find(doc! { "state": { "$in": in_play.to_vec() }, "lines.productId": id }).await?;
@@ -111,7 +114,7 @@ fn owns_units(reservation: &ReservationDocument, product: Option<&Stock>) -> boo
         product.map_or(MarkState { taken: false, given_back: false }, |product| MarkState::of(reservation.id, product));
     match reservation.state {
         Phase::Held | Phase::Confirmed => true,
-        // Nothing is left in a product that was removed meanwhile.
+        // A product that was removed meanwhile holds nothing.
         Phase::Undoing if reservation.undo.is_some_and(|undo| undo.all_lines_taken) => product.is_some() && !given_back,
         Phase::Reserving | Phase::Undoing => taken && !given_back,
         Phase::Refused | Phase::Released | Phase::Expired => false,

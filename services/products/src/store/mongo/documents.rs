@@ -1,4 +1,4 @@
-//! The documents as they lie in the collections, and their way to and from the domain.
+//! BSON documents of the collections and their conversions.
 
 use mongodb::bson::{self, Binary, Bson, DateTime};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// A product as it is shown.
+/// Public fields of a product.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ProductDocument {
@@ -31,7 +31,7 @@ pub(super) struct ProductDocument {
     updated_at: DateTime,
 }
 
-/// A product as it is first written.
+/// Complete document of a new product.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct NewProduct {
@@ -42,11 +42,11 @@ pub(super) struct NewProduct {
     supply: i64,
     marks: Vec<String>,
     epoch: i64,
-    /// Since when there is something to tell of it, see [`super::news`].
+    /// Time of the first unpublished change, see [`super::outbox`].
     news: DateTime,
 }
 
-/// A product as far as reservations are concerned.
+/// Fields of a product that reservations use.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Stock {
@@ -56,19 +56,19 @@ pub(super) struct Stock {
     pub(super) price_minor: i64,
     pub(super) is_active: bool,
     pub(super) version: i64,
-    /// Units that can still be sold.
+    /// Units available for sale.
     pub(super) quantity: i64,
     /// Units in reservations, unsettled ones included.
     pub(super) taken: i64,
     /// Opening stock plus all adjustments.
     pub(super) supply: i64,
-    /// What reservations did here, see [`super::marks`].
+    /// Steps of reservations in this product, see [`super::stock_marks`].
     pub(super) marks: Vec<String>,
-    /// How often marks were pruned.
+    /// Number of prunes of the marks.
     pub(super) epoch: i64,
 }
 
-/// A reservation and how far the work on it has come.
+/// Reservation and the progress of its steps.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ReservationDocument {
@@ -84,7 +84,7 @@ pub(super) struct ReservationDocument {
     pub(super) updated_at: DateTime,
 }
 
-/// The states of a reservation, and the two in which work on it is under way.
+/// States of a reservation, with the two intermediate states `RESERVING` and `UNDOING`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum Phase {
@@ -97,11 +97,13 @@ pub(super) enum Phase {
     Expired,
 }
 
-/// What an `UNDOING` reservation becomes.
+/// Target of an `UNDOING` reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Undo {
     pub(super) to: Phase,
-    /// Whether every line is known to be taken: it was held or confirmed before.
+    /// Whether every line is known to be taken, because the reservation was held or confirmed
+    /// before.
+    #[serde(rename = "sure")]
     pub(super) all_lines_taken: bool,
 }
 
@@ -121,7 +123,7 @@ pub(super) struct RefusalDocument {
     pub(super) product_id: bson::Uuid,
 }
 
-/// The stored answer to a create.
+/// Stored response of a create.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct KeyDocument {
@@ -129,7 +131,7 @@ pub(super) struct KeyDocument {
     pub(super) id: KeyId,
     pub(super) fingerprint: Binary,
     pub(super) product: ProductDocument,
-    /// Whether the product was inserted: it is not inserted again, even if it was removed since.
+    /// Whether the product was inserted. It is not inserted again, even if it was removed since.
     pub(super) done: bool,
     pub(super) expires_at: DateTime,
 }
@@ -140,17 +142,17 @@ pub(super) struct KeyId {
     pub(super) key: String,
 }
 
-/// An id as BSON keeps it.
+/// Converts an id to BSON.
 pub(super) fn bson_id(id: Uuid) -> bson::Uuid {
     bson::Uuid::from_bytes(id.into_bytes())
 }
 
-/// An id as the domain knows it.
+/// Converts an id from BSON.
 pub(super) fn domain_id(id: bson::Uuid) -> Uuid {
     Uuid::from_bytes(id.bytes())
 }
 
-/// A moment as BSON keeps it.
+/// Converts a timestamp to BSON.
 pub(super) fn bson_time(at: OffsetDateTime) -> DateTime {
     DateTime::from_millis(to_millis(at))
 }
@@ -206,7 +208,7 @@ impl From<ProductDocument> for NewProduct {
 }
 
 impl Stock {
-    /// What it has to offer to a reservation.
+    /// Converts to the input of a reservation decision.
     pub(super) fn product_stock(&self) -> ProductStock {
         ProductStock { name: self.name.clone(), unit_price_minor: self.price_minor, quantity: self.quantity, is_active: self.is_active }
     }
@@ -233,7 +235,7 @@ impl From<Phase> for Bson {
 }
 
 impl ReservationDocument {
-    /// A new reservation: to be worked on if it is to be held, else settled from the start.
+    /// Creates the document of a new reservation: `RESERVING` if it is to be held, else settled.
     pub(super) fn new(reservation: &Reservation, now: OffsetDateTime) -> Self {
         let (state, refusal) = match reservation.state {
             State::Held => (Phase::Reserving, None),
@@ -253,7 +255,7 @@ impl ReservationDocument {
         }
     }
 
-    /// The reservation, if no work on it is under way.
+    /// Converts a settled reservation; `None` for an intermediate state.
     pub(super) fn settled(self) -> Result<Option<Reservation>, Error> {
         if matches!(self.state, Phase::Reserving | Phase::Undoing) {
             return Ok(None);
@@ -262,7 +264,7 @@ impl ReservationDocument {
         let name = self.state.as_str();
         Ok(Some(Reservation {
             id: domain_id(self.id),
-            state: State::parse(name, refused).ok_or_else(|| Error::Corrupt(format!("reservation {} lacks its refusal", self.id)))?,
+            state: State::parse(name, refused).ok_or_else(|| Error::Corrupt(format!("reservation {} has no refusal", self.id)))?,
             lines: self.lines.into_iter().map(HeldLine::from).collect(),
             expires_at: from_millis(self.expires_at.timestamp_millis())?,
         }))

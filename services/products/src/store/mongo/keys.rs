@@ -1,4 +1,5 @@
-//! A create that may be repeated. The answer is written before the product: whoever finds an answer without its product inserts it.
+//! Idempotent create. The response is stored before the product: an executor that finds a response
+//! without its product inserts it.
 
 use mongodb::bson::{Binary, Document, doc, spec::BinarySubtype};
 use time::OffsetDateTime;

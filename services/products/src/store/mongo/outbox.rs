@@ -1,9 +1,10 @@
-//! Products that changed and of which nobody was told yet, without transactions.
+//! Transactional outbox in `MongoDB`, without multi-document transactions.
 //!
-//! Every update that changes a product's version sets `news` in the same step, to the time of the first change that was not told. It is
-//! taken off when others were told of exactly that version. A removal cannot leave a mark in what it removes: it first leaves one in
-//! `removed_products`, which counts once the product is really gone. A crash in between leaves a mark that counts for nothing, and is
-//! there for the next removal.
+//! Every update that changes a product's version also sets `news`, the time of the first
+//! unpublished change. It is removed when exactly the current version was published. A removal
+//! cannot leave a marker in the removed document. It first records one in `removed_products`, which
+//! is effective once the product is gone. A crash in between leaves an ineffective marker, which a
+//! later removal reuses.
 
 use futures_util::TryStreamExt;
 use mongodb::{
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::store::{Error, PendingChange, timestamp::from_millis};
 
-/// A product that is, or was about to be, removed.
+/// Marker of a product that is, or was about to be, removed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct RemovedDocument {
     #[serde(rename = "_id")]
@@ -29,7 +30,7 @@ pub(super) struct RemovedDocument {
     since: DateTime,
 }
 
-/// A product with news.
+/// Product with an unpublished change.
 #[derive(Debug, Deserialize)]
 struct Changed {
     #[serde(rename = "_id")]
@@ -38,7 +39,7 @@ struct Changed {
     news: DateTime,
 }
 
-/// To be called before a product is removed.
+/// Records the removal marker. Must be called before a product is removed.
 pub(super) async fn record_removal(db: &Collections, id: Uuid, now: OffsetDateTime) -> Result<(), Error> {
     db.removed.update_one(doc! { "_id": bson_id(id) }, doc! { "$min": { "since": bson_time(now) } }).upsert(true).await?;
     Ok(())
@@ -49,7 +50,7 @@ pub(super) async fn lease(db: &Collections, relay: Uuid, now: OffsetDateTime, un
     let ours = doc! { "$set": { "relay": bson_id(relay), "leasedUntil": bson_time(until) } };
     match db.leases.find_one_and_update(free, ours).upsert(true).return_document(ReturnDocument::After).await {
         Ok(_) => Ok(true),
-        // It is there, and another's.
+        // Another relay holds the lease.
         Err(error) if is_duplicate(&error) => Ok(false),
         Err(error) => Err(error.into()),
     }
@@ -72,7 +73,7 @@ pub(super) async fn unpublished(db: &Collections, limit: u32) -> Result<Vec<Pend
     Ok(waiting)
 }
 
-/// Those that are really gone.
+/// Returns the markers whose product is gone.
 async fn removed(db: &Collections, limit: u32) -> Result<Vec<PendingChange>, Error> {
     let marks: Vec<RemovedDocument> =
         db.removed.find(doc! {}).sort(doc! { "since": 1 }).limit(limit.into()).max_time(MAX_TIME).await?.try_collect().await?;
@@ -86,7 +87,7 @@ async fn removed(db: &Collections, limit: u32) -> Result<Vec<PendingChange>, Err
     Ok(gone)
 }
 
-/// What changed again meanwhile stays.
+/// A product that has changed again stays in the outbox.
 pub(super) async fn mark_published(db: &Collections, news: &[PendingChange]) -> Result<(), Error> {
     for news in news {
         let id = bson_id(news.product_id);
@@ -99,7 +100,7 @@ pub(super) async fn mark_published(db: &Collections, news: &[PendingChange]) -> 
     Ok(())
 }
 
-/// Of a classic update that changes a product's version.
+/// Outbox part of an update that changes a product's version; for use with `$min`.
 pub(super) fn change_marker(now: OffsetDateTime) -> Document {
     doc! { "news": bson_time(now) }
 }

@@ -1,4 +1,4 @@
-//! What the driver tells of its connections, counted.
+//! Connection pool metrics from the events of the `MongoDB` driver.
 
 use std::collections::HashSet;
 
@@ -6,16 +6,17 @@ use mongodb::{event::cmap::CmapEvent, options::ServerAddress};
 use palisade_middleware::store_instrumentation;
 use parking_lot::Mutex;
 
-/// The connections to all servers of one client.
+/// Connections of one client to all servers.
 #[derive(Debug)]
 pub(super) struct ConnectionTracker {
     pool: store_instrumentation::PoolMetrics,
-    /// How many each server may have.
+    /// Maximum connections per server.
     limit: u32,
     state: Mutex<State>,
 }
 
-/// Counted by name: a caller that goes away while it is handed a connection gives one back that it never had.
+/// Open and used connections by id. Not plain counters: a caller cancelled during a checkout causes
+/// a check-in without a checkout.
 #[derive(Debug, Default)]
 struct State {
     servers: u32,
@@ -28,7 +29,7 @@ impl ConnectionTracker {
         Self { pool: store_instrumentation::PoolMetrics::new("products-mongodb", limit), limit, state: Mutex::default() }
     }
 
-    /// The driver tells of waits in the task that waits.
+    /// Handles a driver event. Waits are reported in the waiting task.
     pub(super) fn on_event(&self, event: CmapEvent) {
         match event {
             CmapEvent::PoolCreated(_) => self.add_servers(1),
@@ -56,7 +57,7 @@ impl ConnectionTracker {
         self.pool.limit(self.limit.saturating_mul(state.servers.max(1)));
     }
 
-    /// Shown under the lock, or the last word might be an old one.
+    /// Records under the lock, so that an older value cannot overwrite a newer one.
     fn update(&self, change: impl FnOnce(&mut State) -> bool) {
         let mut state = self.state.lock();
         if change(&mut state) {

@@ -1,4 +1,4 @@
-//! The catalogue in `MongoDB`.
+//! Catalogue queries and writes in `MongoDB`.
 
 use futures_util::TryStreamExt;
 use mongodb::{
@@ -14,7 +14,7 @@ use super::{
     is_duplicate, outbox,
 };
 use crate::{
-    product::{ValidatedProduct, Filter, Page, Product, Query, Sort, SortKey, searchable},
+    product::{Filter, Page, Product, Query, Sort, SortKey, ValidatedProduct, searchable},
     store::{Error, Removed, Updated},
 };
 
@@ -36,7 +36,7 @@ pub(super) async fn list(db: &Collections, query: &Query) -> Result<Page, Error>
     Ok(query.page(found.into_iter().map(Product::try_from).collect::<Result<_, _>>()?))
 }
 
-/// Inserts a product unless it is there already.
+/// Inserts a product unless it exists.
 pub(super) async fn insert_once(db: &Collections, product: ProductDocument) -> Result<(), Error> {
     match db.products.clone_with_type().insert_one(NewProduct::from(product)).await {
         Err(error) if !is_duplicate(&error) => Err(error.into()),
@@ -51,7 +51,8 @@ pub(super) async fn update(
     expected_version: Option<i64>,
     now: OffsetDateTime,
 ) -> Result<Updated, Error> {
-    // Every expression of one stage reads the document as it was before. Text is literal: a name may start with a dollar sign.
+    // All expressions of one stage read the original document. Text is literal: a name may start
+    // with a dollar sign.
     let change = doc! { "$set": {
         "name": { "$literal": &draft.name },
         "description": { "$literal": &draft.description },
@@ -90,10 +91,10 @@ pub(super) async fn remove(db: &Collections, id: Uuid, expected_version: Option<
         if stock.taken > 0 {
             return Ok(Removed::InUse);
         }
-        // From now on no repeated create inserts it again.
+        // Prevents a repeated create from inserting the product again.
         db.keys.update_many(doc! { "product._id": bson_id(id) }, doc! { "$set": { "done": true } }).await?;
         outbox::record_removal(db, id, now).await?;
-        // Nothing is taken, so no reservation, half done or not, has units here to give back.
+        // Nothing is taken, so no reservation, settled or not, has units here to give back.
         let mut unused = match_version(id, expected_version);
         unused.insert("taken", 0_i64);
         if db.products.delete_one(unused).await?.deleted_count == 1 {
@@ -110,12 +111,13 @@ fn match_version(id: Uuid, expected_version: Option<i64>) -> Document {
     filter
 }
 
-/// Leaves out what is not shown.
+/// Projection without internal fields.
 fn projection() -> Document {
     doc! { "folded": 0, "marks": 0, "news": 0 }
 }
 
-/// Every value in it is typed: nothing a client sends can be read as an operator.
+/// Builds the filter of a query. Every value is typed, so client input cannot be interpreted as an
+/// operator.
 pub(super) fn filter(query: &Query) -> Document {
     let Filter { category, is_active, min_price_minor, max_price_minor, .. } = query.filter();
     let mut all = Vec::new();
@@ -142,7 +144,7 @@ pub(super) fn filter(query: &Query) -> Document {
             SortKey::PriceMinor(price) => (*price).into(),
             SortKey::Name(name) => name.into(),
         };
-        // The range first: it bounds the index. The rest only skips those that tie.
+        // The range bounds the index scan; the `$or` only skips ties.
         all.push(doc! { field: { at_or_behind: key.clone() } });
         all.push(doc! { "$or": [{ field: { behind: key } }, { "_id": { behind: bson_id(after.id) } }] });
     }
@@ -166,7 +168,7 @@ fn field(sort: Sort) -> &'static str {
     }
 }
 
-/// A regular expression that matches `text` and nothing else.
+/// Returns a regular expression that matches exactly `text`.
 fn escape_regex(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len());
     for c in text.chars() {

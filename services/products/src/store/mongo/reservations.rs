@@ -1,15 +1,16 @@
-//! Reservations in `MongoDB`: written down, done line by line, settled.
+//! Reservations in `MongoDB` as a saga over products: record, take each line, settle.
 //!
 //! ```text
 //!           ┌─ all lines taken ─▶ HELD ──▶ CONFIRMED
 //! RESERVING ┤                      │          │  release
-//!           └─ one cannot be had,  │ expire   │
+//!           └─ line unavailable,   │ expire   │
 //!              release, expire     ▼          ▼
 //!                        └──────▶ UNDOING ──────▶ REFUSED, RELEASED or EXPIRED
 //! ```
 //!
-//! Each arrow is one compare-and-set of the reservation. Only RESERVING and UNDOING have work left in products, and every function
-//! here that meets one of them does that work before it answers. What a crash leaves is finished by the next call or the sweeper.
+//! Each arrow is one compare-and-set of the reservation. Only RESERVING and UNDOING have steps left
+//! in products, and every function here that finds one of them runs those steps before it returns.
+//! The next call or the sweeper finishes the steps after a crash.
 
 use std::{collections::HashMap, future::Future, time::Duration};
 
@@ -33,14 +34,21 @@ use crate::{
     store::Error,
 };
 
-/// Lines that are worked on at once.
+/// Maximum number of lines processed concurrently.
 const LINE_CONCURRENCY: usize = 8;
 
-/// Work on a reservation that was not touched for so long is nobody's any more.
+/// Time without progress after which an unsettled reservation counts as abandoned.
 const ABANDONED_AFTER: Duration = Duration::from_secs(5);
 
-pub(super) async fn reserve(db: &Collections, id: Uuid, lines: &Lines, now: OffsetDateTime, hold_for: Duration) -> Result<ReserveOutcome, Error> {
-    // Before the reservation exists: the epochs are older than its being RESERVING.
+pub(super) async fn reserve(
+    db: &Collections,
+    id: Uuid,
+    lines: &Lines,
+    now: OffsetDateTime,
+    hold_for: Duration,
+) -> Result<ReserveOutcome, Error> {
+    // Read the stock before the reservation exists: the epochs must be older than its RESERVING
+    // state.
     let stock = load_stock(db, lines.as_slice().iter().map(|line| bson_id(line.product_id))).await?;
     let products = stock.iter().map(|product| (domain_id(product.id), product.product_stock())).collect();
     let (state, held) = lines.evaluate(&products);
@@ -54,10 +62,10 @@ pub(super) async fn reserve(db: &Collections, id: Uuid, lines: &Lines, now: Offs
         Some(held) if held.expires_at > bson_time(now) => held.settled()?,
         _ => settle(db, id, now).await?,
     };
-    let settled = settled.ok_or_else(|| Error::Corrupt(format!("reservation {id} vanished")))?;
+    let settled = settled.ok_or_else(|| Error::Corrupt(format!("reservation {id} is missing")))?;
     for product in &stock {
         if let Err(error) = stock_marks::prune(db, product).await {
-            warn!(error = &error as &dyn std::error::Error, "cannot prune the marks of a product, leaving it to the next reservation");
+            warn!(error = &error as &dyn std::error::Error, "pruning of stock marks failed, the next reservation retries");
         }
     }
     Ok(settled.reserve_outcome(lines))
@@ -79,7 +87,7 @@ pub(super) async fn confirm(db: &Collections, id: Uuid, now: OffsetDateTime) -> 
         };
         match settled {
             None => return Ok(Confirmed::Unknown),
-            // Somebody finished reserving it just now.
+            // Another executor has just finished the reserve: retry.
             Some(reservation) if reservation.state == State::Held => {}
             Some(reservation) => return Ok(reservation.confirm_outcome()),
         }
@@ -106,7 +114,7 @@ pub(super) async fn release(db: &Collections, id: Uuid, now: OffsetDateTime) -> 
     }
 }
 
-/// One reservation that cannot be finished keeps none of the others waiting.
+/// Settles due reservations. A reservation that fails does not block the others.
 pub(super) async fn expire_due(db: &Collections, now: OffsetDateTime, limit: u32) -> Result<u32, Error> {
     let due = doc! { "$or": [
         { "state": { "$in": [Phase::Held, Phase::Reserving] }, "expiresAt": { "$lte": bson_time(now) } },
@@ -118,7 +126,7 @@ pub(super) async fn expire_due(db: &Collections, now: OffsetDateTime, limit: u32
         match settle(db, domain_id(document.id), now).await {
             Ok(_) => finished += 1,
             Err(error) => {
-                warn!(reservation_id = %document.id, error = &error as &dyn std::error::Error, "cannot give a reservation back");
+                warn!(reservation_id = %document.id, error = &error as &dyn std::error::Error, "release of a reservation failed");
                 failed = Some(error);
             }
         }
@@ -130,14 +138,15 @@ pub(super) async fn expire_due(db: &Collections, now: OffsetDateTime, limit: u32
 }
 
 pub(super) async fn list_open(db: &Collections, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error> {
-    // The nil id is nobody's: it lies before all others.
+    // The nil id sorts before every other id and is never used.
     let open = doc! { "state": { "$in": [Phase::Held, Phase::Confirmed] }, "_id": { "$gt": bson_id(after.unwrap_or_default()) } };
     let cursor = db.reservations.find(open).sort(doc! { "_id": 1 }).limit(i64::from(limit)).max_time(MAX_TIME).await?;
     let found: Vec<ReservationDocument> = cursor.try_collect().await?;
     found.into_iter().map(ReservationDocument::settled).filter_map(Result::transpose).collect()
 }
 
-/// Does all work that is left on a reservation, and gives it back if it ran out: once an answer says "expired", it is.
+/// Finishes the steps of a reservation and releases it if it has expired: a reported "expired" is
+/// final.
 async fn settle(db: &Collections, id: Uuid, now: OffsetDateTime) -> Result<Option<Reservation>, Error> {
     loop {
         let Some(document) = find(db, id).await? else { return Ok(None) };
@@ -152,17 +161,18 @@ async fn settle(db: &Collections, id: Uuid, now: OffsetDateTime) -> Result<Optio
     }
 }
 
-/// Goes on with what another executor began.
+/// Continues a reserve that another executor started.
 async fn resume(db: &Collections, document: &ReservationDocument, now: OffsetDateTime) -> Result<(), Error> {
     let stock = load_stock(db, document.lines.iter().map(|line| line.product_id)).await?;
-    // Epochs first, then a look at the reservation: the order that `marks` asks for.
+    // Read the epochs before the reservation: `stock_marks` requires this order.
     match find(db, domain_id(document.id)).await? {
         Some(again) if again.state == Phase::Reserving => take_lines(db, document, &epochs(&stock), now).await.map(drop),
         _ => Ok(()),
     }
 }
 
-/// RESERVING → HELD, or → UNDOING when a line cannot be had. What it is now, if this made it HELD.
+/// RESERVING → HELD, or → UNDOING if a line is unavailable. Returns the reservation if this call
+/// made it HELD.
 async fn take_lines(
     db: &Collections,
     document: &ReservationDocument,
@@ -184,7 +194,7 @@ async fn take_lines(
     if outcomes.iter().any(|taking| *taking != TakeOutcome::Taken) {
         return Ok(None);
     }
-    // As `move_on`, but what came of it comes back with it: the whole way of most orders has one call less.
+    // Like `compare_and_set`, but returns the document: saves one call on the usual path.
     let held = db
         .reservations
         .find_one_and_update(state_guard(document), doc! { "$set": { "state": Phase::Held, "updatedAt": bson_time(now) } })
@@ -208,10 +218,10 @@ async fn undo(
     compare_and_set(db, document, change).await
 }
 
-/// UNDOING → what it was to become.
+/// UNDOING → the state recorded as its target.
 async fn finish_undo(db: &Collections, document: &ReservationDocument, now: OffsetDateTime) -> Result<(), Error> {
     let Some(undo) = document.undo else {
-        return Err(Error::Corrupt(format!("reservation {} does not say what to become", document.id)));
+        return Err(Error::Corrupt(format!("reservation {} has no undo target", document.id)));
     };
     let mut work = Vec::with_capacity(document.lines.len());
     for line in &document.lines {
@@ -221,7 +231,7 @@ async fn finish_undo(db: &Collections, document: &ReservationDocument, now: Offs
     compare_and_set(db, document, doc! { "state": undo.to, "undo": Bson::Null, "updatedAt": bson_time(now) }).await
 }
 
-/// The compare-and-set. It does nothing if somebody moved the reservation first: whoever asked looks again.
+/// Changes the reservation if its state is unchanged, else does nothing: the caller reads it again.
 async fn compare_and_set(db: &Collections, document: &ReservationDocument, change: Document) -> Result<(), Error> {
     db.reservations.update_one(state_guard(document), doc! { "$set": change }).await?;
     Ok(())
@@ -231,13 +241,13 @@ fn state_guard(document: &ReservationDocument) -> Document {
     doc! { "_id": document.id, "state": document.state }
 }
 
-/// Does the work on all lines, some at once. One that fails does not stop the others.
+/// Runs the steps of all lines with bounded concurrency. A failed step does not stop the others.
 async fn run_all<T>(work: Vec<impl Future<Output = Result<T, Error>>>) -> Result<Vec<T>, Error> {
     let done: Vec<Result<T, Error>> = stream::iter(work).buffered(LINE_CONCURRENCY).collect().await;
     done.into_iter().collect()
 }
 
-/// `false` if there is a reservation of this id already.
+/// Inserts the reservation. Returns `false` if its id exists.
 async fn insert(db: &Collections, document: &ReservationDocument) -> Result<bool, Error> {
     match db.reservations.insert_one(document).await {
         Ok(_) => Ok(true),

@@ -1,12 +1,16 @@
-//! What one reservation does to one product, each time by one guarded update that leaves a mark in the product.
+//! Stock marks: fencing of reservation steps. Each step changes one product by one guarded update
+//! and leaves a mark in it.
 //!
-//! `t:<reservation>` says its units were taken, `g:<reservation>` that they were given back, or (without a `t`) that they must not
-//! be taken any more. Marks make every step repeatable, by several executors at once too.
+//! `t:<reservation>` records that the units were taken. `g:<reservation>` records that they were
+//! given back or, without a `t`, that they must not be taken any more. Marks make every step
+//! repeatable, also by several executors at once.
 //!
-//! Marks of settled reservations are pruned, and every prune moves the product's `epoch`. An executor reads the epoch first, then
-//! sees that the reservation is still in work, then changes the product only if the epoch is the same: as long as a reservation is
-//! in work none of its marks is pruned, so one that was pruned was settled after that look, and the epoch has moved. Hence an
-//! executor that was asleep for any time can neither take nor give back what is settled.
+//! Marks of settled reservations are pruned, and each prune increments the product's `epoch`. An
+//! executor reads the epoch, then checks that the reservation is unsettled, then changes the
+//! product only if the epoch is unchanged. While a reservation is unsettled, none of its marks is
+//! pruned. A pruned mark therefore means that the reservation was settled after the check, and that
+//! the epoch has changed. Hence an executor that was suspended for any time can neither take nor
+//! give back units of a settled reservation.
 
 use std::collections::HashSet;
 
@@ -21,21 +25,21 @@ use super::{
 };
 use crate::{reservation::Refusal, store::Error};
 
-/// A product with more marks than this is pruned.
+/// A product with more marks is pruned.
 const PRUNE_THRESHOLD: usize = 64;
 
-/// How taking a line ended.
+/// Outcome of taking a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TakeOutcome {
-    /// The units are set aside, by this or an earlier call.
+    /// The units are taken, by this or an earlier call.
     Taken,
-    /// They cannot be had.
+    /// The units cannot be reserved.
     Refused(Refusal),
-    /// The reservation is no longer being reserved.
+    /// The reservation has left `RESERVING`.
     Stopped,
 }
 
-/// Marks `product` bears of `reservation`.
+/// Marks of one reservation in one product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MarkState {
     pub(super) taken: bool,
@@ -49,7 +53,8 @@ impl MarkState {
     }
 }
 
-/// Takes the units of `line`. `epoch` is the product's, read before the reservation was last seen `RESERVING`; `None` if unread.
+/// Takes the units of `line`. `epoch` is the product's epoch, read before the reservation was last
+/// seen in `RESERVING`; `None` if it was not read.
 pub(super) async fn take(
     db: &Collections,
     reservation: bson::Uuid,
@@ -86,7 +91,7 @@ pub(super) async fn take(
     }
 }
 
-/// Gives the units of `line` back, once. `sure` says that every line was taken: see [`super::documents::Undo`].
+/// Gives back the units of `line` exactly once. `all_lines_taken`: see [`super::documents::Undo`].
 pub(super) async fn give_back(
     db: &Collections,
     reservation: bson::Uuid,
@@ -97,7 +102,8 @@ pub(super) async fn give_back(
     if all_lines_taken { give_back_held(db, reservation, line, now).await } else { give_back_if_taken(db, reservation, line, now).await }
 }
 
-/// For a reservation that was never held: its marks tell what was taken, none was pruned. What was not taken must not be later.
+/// For a reservation that was never held: none of its marks is pruned, so they record which lines
+/// were taken. A line that was not taken is fenced against a late take.
 async fn give_back_if_taken(db: &Collections, reservation: bson::Uuid, line: &LineDocument, now: OffsetDateTime) -> Result<(), Error> {
     let (taken, given_back) = (taken(reservation), given_back(reservation));
     loop {
@@ -110,16 +116,16 @@ async fn give_back_if_taken(db: &Collections, reservation: bson::Uuid, line: &Li
             return Ok(());
         }
         match find(db, line.product_id).await? {
-            // A product is removed only when nothing of it is taken.
+            // A product is removed only if none of its units is taken.
             None => return Ok(()),
             Some(product) if MarkState::of(reservation, &product).given_back => return Ok(()),
-            // It was taken just now.
+            // Taken concurrently: retry.
             Some(_) => {}
         }
     }
 }
 
-/// For a reservation that was held: every line was taken, even where the mark is pruned.
+/// For a reservation that was held: every line was taken, even if its mark is pruned.
 async fn give_back_held(db: &Collections, reservation: bson::Uuid, line: &LineDocument, now: OffsetDateTime) -> Result<(), Error> {
     loop {
         let Some(product) = find(db, line.product_id).await? else { return Ok(()) };
@@ -133,7 +139,8 @@ async fn give_back_held(db: &Collections, reservation: bson::Uuid, line: &LineDo
     }
 }
 
-/// Removes the marks of settled reservations where there are many. Nothing depends on it but the size of the document.
+/// Removes the marks of settled reservations beyond a threshold. Only bounds the size of the
+/// document.
 pub(super) async fn prune(db: &Collections, product: &Stock) -> Result<(), Error> {
     if product.marks.len() <= PRUNE_THRESHOLD {
         return Ok(());
@@ -142,14 +149,15 @@ pub(super) async fn prune(db: &Collections, product: &Stock) -> Result<(), Error
     let unsettled = doc! { "_id": { "$in": owners.iter().collect::<Vec<_>>() }, "state": { "$in": [Phase::Reserving, Phase::Undoing] } };
     let unsettled: HashSet<bson::Uuid> =
         db.reservations.find(unsettled).max_time(MAX_TIME).await?.map_ok(|reservation| reservation.id).try_collect().await?;
-    // Of the marks that were read, not of the reservations: a mark that was added since belongs to work that goes on.
+    // Prune only the marks that were read: one added since may belong to an unsettled reservation.
     let settled: Vec<_> = product.marks.iter().filter(|mark| owner(mark).is_none_or(|owner| !unsettled.contains(&owner))).collect();
     let unpruned = doc! { "_id": product.id, "epoch": product.epoch };
     db.stock.update_one(unpruned, doc! { "$pull": { "marks": { "$in": settled } }, "$inc": { "epoch": 1_i64 } }).await?;
     Ok(())
 }
 
-/// Moves `units` from taken to available in the product that `guard` finds, and leaves `mark`.
+/// Compare-and-set: moves `units` from taken to available in the product that matches `guard`, and
+/// adds `mark`.
 async fn apply(db: &Collections, guard: Document, units: i64, mark: String, now: OffsetDateTime) -> Result<bool, Error> {
     let change = doc! {
         "$inc": { "quantity": units, "taken": -units, "version": 1_i64 },

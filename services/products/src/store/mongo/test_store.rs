@@ -1,4 +1,4 @@
-//! A fresh database for the tests of what lies below the store's surface.
+//! Fresh database for tests of the store's internals.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{MongoStore, documents::bson_id};
 use crate::{
-    product::{ValidatedProduct, Input},
+    product::{Input, ValidatedProduct},
     reservation::{Line, Lines},
     store::Store,
 };
@@ -42,7 +42,7 @@ impl MongoStore {
         self.find(id).await.unwrap().unwrap().quantity
     }
 
-    /// Writes behind the store's back.
+    /// Changes a product without the store.
     pub(super) async fn tamper(&self, product: Uuid, change: Document) {
         self.collections.stock.update_one(doc! { "_id": bson_id(product) }, change).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! The balance of every product in `SQLite`, within one snapshot.
+//! Stock audit in `SQLite`, within one snapshot.
 
 use futures_util::TryStreamExt;
 use sqlx::{Row, SqliteConnection};
@@ -8,7 +8,7 @@ use crate::store::{Audit, Error, Imbalance, timestamp::to_millis};
 
 pub(super) async fn audit(db: &mut SqliteConnection, now: OffsetDateTime) -> Result<Audit, Error> {
     let mut audit = totals(db, now).await?;
-    // Full: units reserved of a product that is gone are an imbalance too.
+    // Full join: reserved units of a missing product are a violation too.
     let mut rows = sqlx::query(
         "WITH reserved AS (
              SELECT product_id, sum(quantity) AS units FROM reservation_lines

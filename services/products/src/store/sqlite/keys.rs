@@ -1,4 +1,4 @@
-//! A create that may be repeated: the product and the answer kept for its key are written together.
+//! Idempotent create: the product and the stored response are written in one transaction.
 
 use sqlx::{Row, SqliteConnection};
 use time::OffsetDateTime;
@@ -43,7 +43,7 @@ async fn find_stored(db: &mut SqliteConnection, key: &IdempotencyKey, now: Offse
     Ok(Some(Created::Created { product: products::product(&row)?, replayed: true }))
 }
 
-/// Replaces a row of the same key: [`stored`] found that it expired.
+/// Stores the response. Replaces an expired row of the same key, see [`find_stored`].
 async fn store_response(db: &mut SqliteConnection, key: &IdempotencyKey, product: &Product, now: OffsetDateTime) -> Result<(), Error> {
     sqlx::query(
         "INSERT OR REPLACE INTO idempotency_keys

@@ -1,4 +1,4 @@
-//! Products that changed and of which nobody was told yet: triggers write them down with the change.
+//! Transactional outbox in `SQLite`: triggers record each change in its transaction.
 
 use sqlx::{Connection, SqliteConnection};
 use time::OffsetDateTime;
@@ -29,7 +29,7 @@ pub(super) async fn unpublished(db: &mut SqliteConnection, limit: u32) -> Result
     rows.into_iter().map(|(product_id, version, since)| Ok(PendingChange { product_id, version, since: from_millis(since)? })).collect()
 }
 
-/// What changed again meanwhile stays.
+/// A product that has changed again stays in the outbox.
 pub(super) async fn mark_published(db: &mut SqliteConnection, news: &[PendingChange]) -> Result<(), Error> {
     let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
     for news in news {

@@ -1,4 +1,4 @@
-//! A pool of connections that counts what is taken from it.
+//! Connection pool with checkout metrics.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use sqlx::{Sqlite, SqlitePool, pool::PoolConnection};
 
 use crate::store::Error;
 
-/// The way to a connection of `inner`.
+/// Wraps `inner` and counts its checkouts.
 #[derive(Debug)]
 pub(super) struct Pool {
     inner: SqlitePool,
@@ -15,7 +15,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Several pools may share `leases`.
+    /// Wraps a pool. Several pools may share one counter.
     pub(super) fn new(inner: SqlitePool, checkouts: Arc<CheckoutCounter>) -> Self {
         Self { inner, checkouts }
     }

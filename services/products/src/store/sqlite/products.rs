@@ -1,11 +1,11 @@
-//! The catalogue in `SQLite`.
+//! Catalogue queries and writes in `SQLite`.
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    product::{ValidatedProduct, Page, Product, Query, Sort, SortKey, searchable},
+    product::{Page, Product, Query, Sort, SortKey, ValidatedProduct, searchable},
     store::{
         Error, Removed, Updated,
         timestamp::{from_millis, to_millis},
@@ -23,7 +23,7 @@ pub(super) async fn list(db: &mut SqliteConnection, query: &Query) -> Result<Pag
     Ok(query.page(found))
 }
 
-/// The page of `query` and one product more, to know whether another page follows.
+/// Selects one product more than the page of `query`, to detect a next page.
 pub(super) fn select(query: &Query) -> QueryBuilder<Sqlite> {
     let filter = query.filter();
     let (column, order, behind) = match query.sort() {

@@ -1,4 +1,4 @@
-//! Reservations in `SQLite`. The caller's transaction makes each of these all or nothing.
+//! Reservations in `SQLite`. The caller's transaction makes each function atomic.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -69,7 +69,7 @@ pub(super) async fn expire_due(db: &mut SqliteConnection, now: OffsetDateTime, l
 
 pub(super) async fn list_open(db: &mut SqliteConnection, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error> {
     let rows = sqlx::query("SELECT * FROM reservations WHERE state IN ('HELD', 'CONFIRMED') AND id > ? ORDER BY id LIMIT ?")
-        // The nil id is nobody's: it lies before all others.
+        // The nil id sorts before every other id and is never used.
         .bind(after.unwrap_or_default())
         .bind(limit)
         .fetch_all(&mut *db)
@@ -82,7 +82,7 @@ pub(super) async fn list_open(db: &mut SqliteConnection, after: Option<Uuid>, li
     Ok(open)
 }
 
-/// The reservation, given back first if it ran out: once an answer says "expired", it is.
+/// Returns the reservation, released first if it has expired: a reported "expired" is final.
 async fn find_settled(db: &mut SqliteConnection, id: Uuid, now: OffsetDateTime) -> Result<Option<Reservation>, Error> {
     let mut found = find(db, id).await?;
     if let Some(reservation) = found.as_mut().filter(|reservation| reservation.is_overdue(now)) {
@@ -197,7 +197,7 @@ fn reservation(row: &SqliteRow, lines: Vec<HeldLine>) -> Result<Reservation, Err
     Ok(Reservation {
         id: row.try_get("id")?,
         state: State::parse(state, refusal.and_then(Refusal::parse).zip(product_id))
-            .ok_or_else(|| Error::Corrupt(format!("{state} is no state")))?,
+            .ok_or_else(|| Error::Corrupt(format!("unknown state {state}")))?,
         lines,
         expires_at: from_millis(row.try_get("expires_at")?)?,
     })

@@ -25,7 +25,7 @@ fn draft() -> ValidatedProduct {
 }
 
 #[tokio::test]
-async fn every_filter_in_every_order_uses_an_index_and_sorts_nothing() {
+async fn every_filter_and_sort_is_served_by_an_index() {
     let (store, _files) = fresh().await;
     for sort in [Sort::Newest, Sort::Oldest, Sort::PriceAsc, Sort::PriceDesc, Sort::NameAsc, Sort::NameDesc] {
         let product = draft().into_product(Uuid::nil(), NOW);
@@ -46,7 +46,7 @@ async fn every_filter_in_every_order_uses_an_index_and_sorts_nothing() {
 }
 
 #[tokio::test]
-async fn the_audit_finds_what_does_not_add_up() {
+async fn audit_finds_every_imbalance() {
     let (store, _files) = fresh().await;
     let id = Uuid::now_v7();
     store.create(id, draft(), None, NOW).await.unwrap();
@@ -69,7 +69,7 @@ async fn the_audit_finds_what_does_not_add_up() {
 }
 
 #[tokio::test]
-async fn the_tables_refuse_what_the_code_must_not_do() {
+async fn schema_constraints_reject_illegal_writes() {
     let (store, _files) = fresh().await;
     let id = Uuid::now_v7();
     store.create(id, draft(), None, NOW).await.unwrap();
@@ -89,7 +89,7 @@ async fn the_tables_refuse_what_the_code_must_not_do() {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_is_there_when_the_file_is_opened_again() {
+async fn acknowledged_writes_survive_reopening() {
     let (store, files) = fresh().await;
     let id = Uuid::now_v7();
     store.create(id, draft(), None, NOW).await.unwrap();

@@ -13,13 +13,13 @@ use crate::{
 };
 
 #[test]
-fn no_search_text_is_a_pattern() {
+fn search_text_is_escaped() {
     assert_eq!(escape_regex("a.b (c)+$"), r"a\.b \(c\)\+\$");
     assert_eq!(escape_regex(r"\d[x]{2}|^é"), r"\\d\[x\]\{2\}\|\^é");
 }
 
 #[tokio::test]
-async fn every_filter_in_every_order_uses_an_index() {
+async fn every_filter_and_sort_uses_an_index() {
     let store = fresh().await;
     for n in 0..50 {
         store.add(n).await;
@@ -50,11 +50,11 @@ fn key() -> IdempotencyKey {
 }
 
 #[tokio::test]
-async fn a_create_that_crashed_between_answer_and_product_is_finished_by_the_next() {
+async fn repeated_create_finishes_a_crashed_create() {
     let store = fresh().await;
     let draft = ValidatedProduct::new(input(3)).unwrap();
     let Created::Created { product, .. } = store.create(Uuid::now_v7(), draft.clone(), Some(key()), NOW).await.unwrap() else {
-        panic!("the key is new")
+        panic!("the key was not used before")
     };
     store.collections.products.delete_many(doc! {}).await.unwrap();
     store.collections.keys.update_many(doc! {}, doc! { "$set": { "done": false } }).await.unwrap();
@@ -65,7 +65,7 @@ async fn a_create_that_crashed_between_answer_and_product_is_finished_by_the_nex
 }
 
 #[tokio::test]
-async fn a_removed_product_stays_removed_though_its_create_never_finished() {
+async fn removed_product_is_not_recreated_by_unfinished_key() {
     let store = fresh().await;
     let draft = ValidatedProduct::new(input(3)).unwrap();
     let id = Uuid::now_v7();

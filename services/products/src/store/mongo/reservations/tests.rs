@@ -4,18 +4,19 @@ use crate::store::{
     mongo::test_store::{HOLD, NOW, fresh, lines},
 };
 
-/// Where the work on a reservation of two lines stopped.
+/// Point at which the work on a reservation of two lines stopped.
 #[derive(Debug, Clone, Copy)]
 struct CrashPoint {
-    /// Lines that were taken.
+    /// Number of lines taken.
     taken: usize,
-    /// What was begun then, if anything.
+    /// Undo started afterwards, if any.
     undo: Option<Undo>,
-    /// Lines that were given back then.
+    /// Number of lines given back afterwards.
     given_back: usize,
 }
 
-/// Every place where a crash can stop a reserve, and each undo of one that was never or once held.
+/// Returns every point at which a crash can stop a reserve, or the undo of a reservation that was
+/// held or not.
 fn crash_points() -> Vec<CrashPoint> {
     let reserving = (0..=2).map(|taken| CrashPoint { taken, undo: None, given_back: 0 });
     let undoing = [
@@ -26,12 +27,14 @@ fn crash_points() -> Vec<CrashPoint> {
         (Phase::Expired, true, 2..=2),
     ];
     let undoing = undoing.into_iter().flat_map(|(to, sure, taken)| {
-        taken.flat_map(move |taken| (0..=2).map(move |given_back| CrashPoint { taken, undo: Some(Undo { to, all_lines_taken: sure }), given_back }))
+        taken.flat_map(move |taken| {
+            (0..=2).map(move |given_back| CrashPoint { taken, undo: Some(Undo { to, all_lines_taken: sure }), given_back })
+        })
     });
     reserving.chain(undoing).collect()
 }
 
-/// Does what an executor does up to `stop`, and there it ends.
+/// Runs the steps of an executor up to `stop`.
 async fn run_until_crash(store: &MongoStore, products: [Uuid; 2], stop: CrashPoint) -> Uuid {
     let db = &store.collections;
     let id = Uuid::now_v7();
@@ -77,13 +80,13 @@ async fn recover(store: &MongoStore, id: Uuid, products: [Uuid; 2], how: Recover
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn work_that_crashed_at_any_step_is_finished_or_undone_by_whoever_comes_next() {
+async fn crash_at_any_step_is_finished_or_undone() {
     for stop in crash_points() {
         for how in [Recovery::Reserve, Recovery::Confirm, Recovery::Release, Recovery::Sweep] {
             let store = fresh().await;
             let products = [store.add(10).await, store.add(10).await];
             let id = run_until_crash(&store, products, stop).await;
-            assert_eq!(store.audit(NOW).await.unwrap().violations, [], "{stop:?}: half done is not unbalanced");
+            assert_eq!(store.audit(NOW).await.unwrap().violations, [], "{stop:?}: an unsettled reservation is balanced");
 
             recover(&store, id, products, how).await;
             let expected = match (stop.undo, how) {
@@ -104,7 +107,7 @@ async fn work_that_crashed_at_any_step_is_finished_or_undone_by_whoever_comes_ne
 }
 
 #[tokio::test]
-async fn a_late_executor_moves_nothing_that_has_moved_on() {
+async fn late_executor_changes_nothing() {
     let store = fresh().await;
     let db = &store.collections;
     let products = [store.add(10).await, store.add(10).await];
@@ -114,27 +117,32 @@ async fn a_late_executor_moves_nothing_that_has_moved_on() {
     let reserving = find(db, id).await.unwrap().unwrap();
     store.release(id, NOW).await.unwrap();
     compare_and_set(db, &reserving, doc! { "state": Phase::Held }).await.unwrap();
-    assert_eq!(find(db, id).await.unwrap().unwrap().state, Phase::Released, "not held again");
+    assert_eq!(find(db, id).await.unwrap().unwrap().state, Phase::Released, "the released reservation is not held again");
 
     let id = run_until_crash(&store, products, all_taken).await;
     settle(db, id, NOW).await.unwrap();
     let held = find(db, id).await.unwrap().unwrap();
     store.confirm(id, NOW).await.unwrap();
     undo(db, &held, Undo { to: Phase::Expired, all_lines_taken: true }, None, NOW).await.unwrap();
-    assert_eq!(find(db, id).await.unwrap().unwrap().state, Phase::Confirmed, "confirmed for good");
+    assert_eq!(find(db, id).await.unwrap().unwrap().state, Phase::Confirmed, "the confirmed reservation is unchanged");
 }
 
 #[tokio::test]
-async fn abandoned_undoing_waits_for_its_executor_a_little() {
+async fn undoing_is_swept_only_after_it_is_abandoned() {
     let store = fresh().await;
     let products = [store.add(10).await, store.add(10).await];
-    run_until_crash(&store, products, CrashPoint { taken: 2, undo: Some(Undo { to: Phase::Released, all_lines_taken: true }), given_back: 1 }).await;
+    run_until_crash(
+        &store,
+        products,
+        CrashPoint { taken: 2, undo: Some(Undo { to: Phase::Released, all_lines_taken: true }), given_back: 1 },
+    )
+    .await;
     assert_eq!(store.expire_due(NOW + ABANDONED_AFTER - Duration::from_millis(1), 10).await.unwrap(), 0);
     assert_eq!(store.expire_due(NOW + ABANDONED_AFTER, 10).await.unwrap(), 1);
 }
 
 #[tokio::test]
-async fn a_product_removed_under_a_reserve_refuses_it() {
+async fn product_removed_during_reserve_rejects_it() {
     let store = fresh().await;
     let products = [store.add(10).await, store.add(10).await];
     let id = run_until_crash(&store, products, CrashPoint { taken: 1, undo: None, given_back: 0 }).await;
@@ -148,7 +156,7 @@ async fn a_product_removed_under_a_reserve_refuses_it() {
 }
 
 #[tokio::test]
-async fn the_audit_finds_what_does_not_add_up() {
+async fn audit_finds_every_imbalance() {
     let store = fresh().await;
     let products = [store.add(10).await, store.add(10).await];
     store.reserve(Uuid::now_v7(), lines(&[(products[0], 2)]), NOW, HOLD).await.unwrap();

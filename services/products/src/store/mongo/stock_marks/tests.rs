@@ -10,7 +10,8 @@ use crate::store::{
     },
 };
 
-/// A reservation of 4 of a product's 10 units that is written down, and the product as it was before.
+/// Records a reservation of 4 of a product's 10 units. Returns it with the product as it was
+/// before.
 async fn insert_reserving(store: &MongoStore) -> (ReservationDocument, Stock) {
     let product = store.add(10).await;
     let stock = find(&store.collections, bson_id(product)).await.unwrap().unwrap();
@@ -22,7 +23,7 @@ async fn insert_reserving(store: &MongoStore) -> (ReservationDocument, Stock) {
     (document, stock)
 }
 
-/// What an executor does that slept since the reservation was written down.
+/// Runs the step of an executor that was suspended since the reservation was recorded.
 async fn take_late(store: &MongoStore, document: &ReservationDocument, before: &Stock) -> TakeOutcome {
     take(&store.collections, document.id, &document.lines[0], Some(before.epoch), NOW).await.unwrap()
 }
@@ -35,7 +36,7 @@ async fn stock(store: &MongoStore, of: &Stock) -> Stock {
     find(&store.collections, of.id).await.unwrap().unwrap()
 }
 
-/// Adds marks of nobody until there are enough, and prunes.
+/// Adds marks without an owner up to the threshold, and prunes.
 async fn fill_and_prune(store: &MongoStore, of: &Stock) -> Stock {
     let fill: Vec<_> = (0..=PRUNE_THRESHOLD).map(|n| format!("t:{n}")).collect();
     store.tamper(Uuid::from_bytes(of.id.bytes()), doc! { "$push": { "marks": { "$each": fill } } }).await;
@@ -44,7 +45,7 @@ async fn fill_and_prune(store: &MongoStore, of: &Stock) -> Stock {
 }
 
 #[tokio::test]
-async fn a_late_take_does_nothing_after_the_undo() {
+async fn late_take_is_stopped_after_undo() {
     let store = fresh().await;
     let (document, before) = insert_reserving(&store).await;
     store.release(id_of(&document), NOW).await.unwrap();
@@ -53,7 +54,7 @@ async fn a_late_take_does_nothing_after_the_undo() {
 }
 
 #[tokio::test]
-async fn a_late_take_does_nothing_after_the_fence_is_pruned() {
+async fn late_take_is_stopped_after_fence_is_pruned() {
     let store = fresh().await;
     let (document, before) = insert_reserving(&store).await;
     store.release(id_of(&document), NOW).await.unwrap();
@@ -63,7 +64,7 @@ async fn a_late_take_does_nothing_after_the_fence_is_pruned() {
 }
 
 #[tokio::test]
-async fn a_late_take_does_not_take_twice_after_the_mark_is_pruned() {
+async fn late_take_is_not_repeated_after_mark_is_pruned() {
     let store = fresh().await;
     let (document, before) = insert_reserving(&store).await;
     store.confirm(id_of(&document), NOW).await.unwrap();
@@ -71,11 +72,11 @@ async fn a_late_take_does_not_take_twice_after_the_mark_is_pruned() {
     assert_eq!(take_late(&store, &document, &before).await, TakeOutcome::Stopped);
     assert_eq!(stock(&store, &before).await.quantity, 6);
     store.release(id_of(&document), NOW).await.unwrap();
-    assert_eq!(stock(&store, &before).await.quantity, 10, "given back though the mark is gone");
+    assert_eq!(stock(&store, &before).await.quantity, 10, "given back although the mark is pruned");
 }
 
 #[tokio::test]
-async fn units_are_given_back_once_though_the_marks_are_pruned() {
+async fn give_back_is_idempotent_after_prune() {
     let store = fresh().await;
     for held in [false, true] {
         let (document, before) = insert_reserving(&store).await;
@@ -95,7 +96,7 @@ async fn units_are_given_back_once_though_the_marks_are_pruned() {
 }
 
 #[tokio::test]
-async fn marks_of_unsettled_work_are_never_pruned() {
+async fn prune_keeps_marks_of_unsettled_reservations() {
     let store = fresh().await;
     let (document, before) = insert_reserving(&store).await;
     take_late(&store, &document, &before).await;
@@ -104,7 +105,7 @@ async fn marks_of_unsettled_work_are_never_pruned() {
 }
 
 #[tokio::test]
-async fn a_mark_that_came_after_the_look_is_not_pruned() {
+async fn prune_keeps_marks_added_since_the_read() {
     let store = fresh().await;
     let (document, before) = insert_reserving(&store).await;
     let fill: Vec<_> = (0..=PRUNE_THRESHOLD).map(|n| format!("t:{n}")).collect();
@@ -117,7 +118,7 @@ async fn a_mark_that_came_after_the_look_is_not_pruned() {
 }
 
 #[tokio::test]
-async fn the_marks_of_a_product_stay_few() {
+async fn marks_per_product_are_bounded() {
     let store = fresh().await;
     let product = store.add(1_000).await;
     let mut most = 0;

@@ -1,0 +1,97 @@
+//! Order lists, saga statuses and statistics.
+
+use std::{collections::HashSet, time::Duration};
+
+use palisade_orders::{
+    order::{Actor, FailureReason, OrderId, Status},
+    store::{List, Stats},
+};
+use time::OffsetDateTime;
+
+use crate::database::{Database, NOW, failed};
+
+crate::on_both![
+    list_is_newest_first_and_filtered,
+    pages_are_stable_during_inserts,
+    saga_statuses_skip_unknown_orders,
+    stats_count_unfinished_work,
+    migrate_is_idempotent,
+];
+
+fn all() -> List {
+    List { user_id: None, status: None, limit: 100, after: None }
+}
+
+async fn ids(db: &Database, list: List) -> Vec<OrderId> {
+    db.store.list(list).await.unwrap().orders.into_iter().map(|order| order.id).collect()
+}
+
+async fn list_is_newest_first_and_filtered(db: Database) {
+    let oldest = db.accept("alice", NOW).await;
+    let middle = db.accept("bob", NOW + Duration::from_millis(1)).await;
+    let newest = db.accept("alice", NOW + Duration::from_millis(2)).await;
+    db.apply(&newest, failed(FailureReason::UnknownProduct, false), NOW).await;
+    let [oldest, middle, newest] = [oldest, middle, newest].map(|claimed| claimed.saga.order.id);
+
+    assert_eq!(ids(&db, all()).await, [newest, middle, oldest]);
+    assert_eq!(ids(&db, List { user_id: Some("alice".into()), ..all() }).await, [newest, oldest]);
+    assert_eq!(ids(&db, List { status: Some(Status::Pending), ..all() }).await, [middle, oldest]);
+    assert_eq!(ids(&db, List { user_id: Some("alice".into()), status: Some(Status::Pending), ..all() }).await, [oldest]);
+    assert_eq!(ids(&db, List { user_id: Some("' OR 1=1 --".into()), ..all() }).await, []);
+    assert_eq!(db.store.list(all()).await.unwrap().orders[2], db.find(oldest).await, "including its lines");
+}
+
+async fn pages_are_stable_during_inserts(db: Database) {
+    let mut first = HashSet::new();
+    for n in 0..23_u64 {
+        // Three orders per millisecond, so that the id is the tie-breaker.
+        first.insert(db.accept("alice", NOW + Duration::from_millis(n / 3)).await.saga.order.id);
+    }
+    let mut seen: Vec<(OffsetDateTime, OrderId)> = Vec::new();
+    let mut after = None;
+    loop {
+        let page = db.store.list(List { limit: 5, after, ..all() }).await.unwrap();
+        assert!(page.orders.len() <= 5);
+        seen.extend(page.orders.iter().map(|order| (order.created_at, order.id)));
+        db.accept("alice", NOW + Duration::from_secs(1)).await;
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert!(seen.is_sorted_by(|a, b| a > b), "newest first, without duplicates");
+    assert_eq!(seen.into_iter().map(|(_, id)| id).collect::<HashSet<_>>(), first);
+    let exactly = db.store.list(List { status: Some(Status::Pending), limit: 28, ..all() }).await.unwrap();
+    assert_eq!((exactly.orders.len(), exactly.next), (28, None), "a full last page has no next page");
+}
+
+async fn saga_statuses_skip_unknown_orders(db: Database) {
+    let pending = db.accept("alice", NOW).await.saga.order.id;
+    let cancelled = db.accept("alice", NOW).await.saga.order.id;
+    db.store.set_status(cancelled, Status::Cancelled, Actor::Owner, NOW).await.unwrap();
+    let mut standings = db.store.saga_statuses(&[cancelled, OrderId::generate(NOW), pending]).await.unwrap();
+    standings.sort_by_key(|standing| standing.status);
+    let found: Vec<_> = standings.iter().map(|standing| (standing.order_id, standing.status, standing.release_pending)).collect();
+    assert_eq!(found, [(pending, Status::Pending, false), (cancelled, Status::Cancelled, true)]);
+    assert_eq!(db.store.saga_statuses(&[]).await.unwrap(), []);
+}
+
+async fn stats_count_unfinished_work(db: Database) {
+    let nothing =
+        Stats { unfinished: vec![], oldest_unfinished: Duration::ZERO, unpublished: 0, oldest_unpublished: Duration::ZERO, dead: 0 };
+    assert_eq!(db.store.stats(NOW).await.unwrap(), nothing);
+    db.accept("alice", NOW).await;
+    db.accept("alice", NOW + Duration::from_secs(1)).await;
+    db.reserve(&db.accept("alice", NOW).await, NOW + Duration::from_secs(2)).await;
+    db.confirm(&db.accept("alice", NOW).await, NOW).await;
+    let mut stats = db.store.stats(NOW + Duration::from_secs(5)).await.unwrap();
+    stats.unfinished.sort();
+    assert_eq!(stats.unfinished, [(Status::Pending, 2), (Status::ProductReserved, 1)]);
+    assert_eq!((stats.oldest_unfinished, stats.unpublished, stats.oldest_unpublished), (Duration::from_secs(5), 7, Duration::from_secs(5)));
+}
+
+async fn migrate_is_idempotent(db: Database) {
+    db.store.ping().await.unwrap();
+    db.store.migrate().await.unwrap();
+    db.store.ping().await.unwrap();
+}

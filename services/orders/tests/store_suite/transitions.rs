@@ -1,0 +1,189 @@
+//! Status changes by the saga, by users, and by both concurrently.
+
+use palisade_orders::{
+    order::{Actor, FailureReason, Order, OrderId, Status},
+    store::{Claimed, List, RemoveResult, SetStatusResult, TransitionResult},
+};
+use tokio::join;
+
+use crate::database::{Database, LEASE, NOW, confirmed, failed, reserved};
+
+crate::on_both![
+    saga_transitions_are_stored,
+    failure_reasons_are_stored,
+    stale_worker_is_fenced,
+    cancellation_fences_the_worker,
+    cancelled_order_is_due_for_release,
+    set_status_allows_only_legal_transitions,
+    concurrent_cancel_and_confirm_are_serialized,
+    remove_requires_a_terminal_status,
+    removed_order_is_still_released,
+];
+
+async fn saga_transitions_are_stored(db: Database) {
+    let accepted = db.accept("alice", NOW).await;
+    let reserved = db.reserve(&accepted, NOW + LEASE / 2).await;
+    let order = &reserved.saga.order;
+    assert_eq!((order.status, order.version, order.total_minor), (Status::ProductReserved, 2, Some(600)));
+    assert_eq!((order.created_at, order.updated_at), (NOW, NOW + LEASE / 2));
+    assert_eq!(order.lines[0].snapshot.as_ref().unwrap().name, "Ünï 2");
+    assert_eq!(db.find(order.id).await, *order, "the returned order equals the stored one");
+
+    let confirmed = db.apply(&reserved, confirmed(), NOW + LEASE).await;
+    assert_eq!(db.find(order.id).await, confirmed.saga.order);
+    assert_eq!(db.store.claim_due(NOW + LEASE * 100, LEASE, 10).await.unwrap(), [], "no work is left");
+    db.assert_invariants(NOW + LEASE).await;
+}
+
+async fn failure_reasons_are_stored(db: Database) {
+    for reason in FailureReason::ALL {
+        let accepted = db.accept("alice", NOW).await;
+        let after = db.apply(&accepted, failed(reason, reason == FailureReason::ProductsUnavailable), NOW).await;
+        assert_eq!(after.saga.order.failure_reason, Some(reason));
+        assert_eq!(db.find(after.saga.order.id).await, after.saga.order);
+    }
+    let due = db.store.claim_due(NOW + LEASE, LEASE, 10).await.unwrap();
+    assert_eq!(due.len(), 1, "only the order with a pending release is due after the lease");
+    assert!(due[0].saga.release_pending);
+    db.assert_invariants(NOW).await;
+}
+
+async fn stale_worker_is_fenced(db: Database) {
+    let stale = db.accept("alice", NOW).await;
+    let fresh = db.store.claim_due(NOW + LEASE, LEASE, 1).await.unwrap().remove(0);
+    assert_eq!((fresh.fence, fresh.saga.attempts), (stale.fence + 1, stale.saga.attempts + 1));
+    let outcome = db.store.transition(&stale, failed(FailureReason::InsufficientStock, false), None, NOW + LEASE).await.unwrap();
+    assert_eq!(outcome, TransitionResult::Fenced(fresh.saga.order.clone()));
+    db.reserve(&fresh, NOW + LEASE).await;
+    // The lease holder cannot record the same step twice either.
+    let again = db.store.transition(&fresh, reserved(&fresh.saga.order), None, NOW + LEASE).await.unwrap();
+    assert!(matches!(again, TransitionResult::Fenced(order) if order.status == Status::ProductReserved));
+    db.assert_invariants(NOW).await;
+}
+
+async fn cancellation_fences_the_worker(db: Database) {
+    let accepted = db.accept("alice", NOW).await;
+    let id = accepted.saga.order.id;
+    let SetStatusResult::Changed { order: cancelled, .. } = db.store.set_status(id, Status::Cancelled, Actor::Owner, NOW).await.unwrap()
+    else {
+        panic!("cancellation is legal")
+    };
+    let outcome = db.store.transition(&accepted, reserved(&accepted.saga.order), None, NOW).await.unwrap();
+    assert_eq!(outcome, TransitionResult::Fenced(cancelled));
+    db.assert_invariants(NOW).await;
+}
+
+async fn cancelled_order_is_due_for_release(db: Database) {
+    let confirmed = db.confirm(&db.accept("alice", NOW).await, NOW).await;
+    let id = confirmed.saga.order.id;
+    db.store.set_status(id, Status::Cancelled, Actor::Admin, NOW).await.unwrap();
+    let due = db.store.claim_due(NOW, LEASE, 10).await.unwrap().remove(0);
+    assert!(due.saga.release_pending && due.fence > confirmed.fence);
+    assert_eq!((due.saga.order.id, due.saga.attempts), (id, 1));
+    assert!(db.store.release_done(id, due.fence).await.unwrap());
+    assert_eq!(db.store.claim_due(NOW + LEASE, LEASE, 10).await.unwrap(), []);
+    db.assert_invariants(NOW).await;
+}
+
+/// Creates an order with this status.
+async fn with_status(db: &Database, status: Status) -> OrderId {
+    let accepted = db.accept("alice", NOW).await;
+    let id = accepted.saga.order.id;
+    match status {
+        Status::Pending => {}
+        Status::ProductReserved => drop(db.reserve(&accepted, NOW).await),
+        Status::Confirmed => drop(db.confirm(&accepted, NOW).await),
+        Status::Failed => drop(db.apply(&accepted, failed(FailureReason::UnknownProduct, false), NOW).await),
+        Status::Completed => {
+            db.confirm(&accepted, NOW).await;
+            db.store.set_status(id, Status::Completed, Actor::Admin, NOW).await.unwrap();
+        }
+        Status::Cancelled => drop(db.store.set_status(id, Status::Cancelled, Actor::Owner, NOW).await.unwrap()),
+    }
+    assert_eq!(db.find(id).await.status, status);
+    id
+}
+
+async fn set_status_allows_only_legal_transitions(db: Database) {
+    for from in Status::ALL {
+        for to in Status::ALL {
+            for by in [Actor::Owner, Actor::Admin] {
+                let id = with_status(&db, from).await;
+                let before = db.find(id).await;
+                let outcome = db.store.set_status(id, to, by, NOW + LEASE).await.unwrap();
+                let now = db.find(id).await;
+                if from == to {
+                    assert_eq!(outcome, SetStatusResult::Unchanged(before));
+                } else if from.allowed_transitions(by).contains(&to) {
+                    assert_eq!(
+                        (now.status, now.version, now.updated_at),
+                        (to, before.version + 1, NOW + LEASE),
+                        "{from} to {to} by {by:?}"
+                    );
+                    assert_eq!(outcome, SetStatusResult::Changed { from, order: now });
+                } else {
+                    assert_eq!(now, before);
+                    assert_eq!(outcome, SetStatusResult::Illegal { order: before, allowed: from.allowed_transitions(by) });
+                }
+            }
+        }
+    }
+    let missing = db.store.set_status(OrderId::generate(NOW), Status::Cancelled, Actor::Admin, NOW).await.unwrap();
+    assert_eq!(missing, SetStatusResult::NotFound);
+    db.assert_invariants(NOW).await;
+}
+
+async fn concurrent_cancel_and_confirm_are_serialized(db: Database) {
+    for round in 0..40 {
+        let reserved = db.reserve(&db.accept("alice", NOW).await, NOW).await;
+        let id = reserved.saga.order.id;
+        let cancel = db.store.set_status(id, Status::Cancelled, Actor::Owner, NOW);
+        let confirm = db.store.transition(&reserved, confirmed(), None, NOW);
+        // The future that is polled first has a small advantage.
+        let (cancelled, confirmed) = if round % 2 == 0 {
+            join!(cancel, confirm)
+        } else {
+            let (confirmed, cancelled) = join!(confirm, cancel);
+            (cancelled, confirmed)
+        };
+        assert!(matches!(cancelled.unwrap(), SetStatusResult::Changed { .. }), "a confirmed order can be cancelled");
+        let order: Order = db.find(id).await;
+        assert_eq!(order.status, Status::Cancelled);
+        match confirmed.unwrap() {
+            TransitionResult::Applied(_) => assert_eq!(order.version, 4, "confirmed, then cancelled"),
+            TransitionResult::Fenced(_) => assert_eq!(order.version, 3, "cancelled, never confirmed"),
+        }
+    }
+    assert_eq!(db.store.claim_due(NOW, LEASE, 100).await.unwrap().len(), 40, "each order has a pending release");
+    db.assert_invariants(NOW).await;
+}
+
+async fn remove_requires_a_terminal_status(db: Database) {
+    for status in Status::ALL {
+        let id = with_status(&db, status).await;
+        let outcome = db.store.remove(id, NOW).await.unwrap();
+        if status.is_terminal() {
+            assert_eq!(outcome, RemoveResult::Removed);
+            assert_eq!(db.store.find(id).await.unwrap(), None);
+            assert_eq!(db.store.remove(id, NOW).await.unwrap(), RemoveResult::NotFound);
+            assert_eq!(db.store.set_status(id, status, Actor::Admin, NOW).await.unwrap(), SetStatusResult::NotFound);
+            let list = List { user_id: None, status: Some(status), limit: 10, after: None };
+            assert_eq!(db.store.list(list).await.unwrap().orders, []);
+            assert_eq!(db.store.saga_statuses(&[id]).await.unwrap()[0].status, status, "the order is hidden, not deleted");
+        } else {
+            assert_eq!(outcome, RemoveResult::InProgress(status));
+            assert_eq!(db.find(id).await.status, status);
+        }
+    }
+    assert_eq!(db.store.remove(OrderId::generate(NOW), NOW).await.unwrap(), RemoveResult::NotFound);
+    db.assert_invariants(NOW).await;
+}
+
+async fn removed_order_is_still_released(db: Database) {
+    let id = with_status(&db, Status::Cancelled).await;
+    db.store.remove(id, NOW).await.unwrap();
+    let due: Vec<Claimed> = db.store.claim_due(NOW, LEASE, 10).await.unwrap();
+    assert_eq!(due[0].saga.order.id, id);
+    assert!(db.store.release_done(id, due[0].fence).await.unwrap());
+    db.assert_invariants(NOW).await;
+}
