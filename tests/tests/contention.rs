@@ -48,8 +48,8 @@ async fn assert_never_oversold(shop: &Shop) {
         .buffer_unordered(CLIENTS);
 
     let mut sold = BTreeMap::<String, i64>::new();
-    for order in orders.collect::<Vec<_>>().await.into_iter().flatten().filter(|order| order_request["status"] == "CONFIRMED") {
-        for item in order_request["items"].as_array().unwrap() {
+    for order in orders.collect::<Vec<_>>().await.into_iter().flatten().filter(|order| order["status"] == "CONFIRMED") {
+        for item in order["items"].as_array().unwrap() {
             *sold.entry(item["productId"].as_str().unwrap().to_owned()).or_default() += item["quantity"].as_i64().unwrap();
         }
     }
