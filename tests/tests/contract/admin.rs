@@ -76,7 +76,7 @@ async fn services_report_no_invariant_violations() {
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
-    place_confirmed_order(&buyer, &[(&product_body, 2)]).await;
+    place_confirmed_order(&buyer, &[(&product, 2)]).await;
     for service in ["products", "orders"] {
         shop.invariants(service).await;
     }
@@ -131,14 +131,14 @@ async fn service_waits_for_its_database() {
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
-    place_confirmed_order(&buyer, &[(&product_body, 5)]).await;
+    place_confirmed_order(&buyer, &[(&product, 5)]).await;
 
     postgres.kill();
     readiness(&shop, "orders", 503).await;
-    order_request(&buyer, &[(&product_body, 1)]).await.problem(503, "upstream_unavailable");
+    order_request(&buyer, &[(&product, 1)]).await.problem(503, "upstream_unavailable");
     postgres.restart();
     shop.ready().await;
-    order_request(&buyer, &[(&product_body, 1)]).await.problem(409, "insufficient_stock");
+    order_request(&buyer, &[(&product, 1)]).await.problem(409, "insufficient_stock");
 }
 
 /// Series must exist before their first event: `rate()` does not see the event that creates a

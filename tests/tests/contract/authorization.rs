@@ -83,7 +83,7 @@ async fn foreign_order_is_indistinguishable_from_missing() {
     let (alice, mallory) = (shop.client(&unique("alice"), CUSTOMER), shop.client(&unique("mallory"), CUSTOMER));
     let admin = shop.client("admin", ALL_SCOPES);
     let product = create_product(&admin, 10).await;
-    let id = id_of(&place_confirmed_order(&alice, &[(&product_body, 1)]).await);
+    let id = id_of(&place_confirmed_order(&alice, &[(&product, 1)]).await);
     let routes = |id: &str| {
         let body = Some(json!({ "status": "CANCELLED" }));
         [(Method::GET, "", None), (Method::PUT, "/status", body), (Method::DELETE, "", None)]

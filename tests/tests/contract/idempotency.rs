@@ -44,7 +44,7 @@ async fn definitive_failure_is_replayed() {
     let (seller, buyer) = seller_and_buyer();
     let product = create_product(&seller, 1).await;
     let key = unique("key");
-    let ask = || buyer.post("/orders", &order_body(&[(&product_body, 5)])).header("idempotency-key", &key);
+    let ask = || buyer.post("/orders", &order_body(&[(&product, 5)])).header("idempotency-key", &key);
     let first = ask().await.problem(409, "insufficient_stock");
     let again = ask().await;
     assert_eq!(again.problem(409, "insufficient_stock")["orderId"], first["orderId"]);
@@ -71,8 +71,7 @@ async fn keys_are_scoped_per_user() {
     let bob = Shop::shared().client(&unique("bob"), CUSTOMER);
     let product = create_product(&seller, 10).await;
     let key = unique("key");
-    let buy =
-        async |who: &Client| accepted_id(&who.post("/orders", &order_body(&[(&product_body, 1)])).header("idempotency-key", &key).await);
+    let buy = async |who: &Client| accepted_id(&who.post("/orders", &order_body(&[(&product, 1)])).header("idempotency-key", &key).await);
     assert_ne!(buy(&alice).await, buy(&bob).await);
     assert_eq!(available_quantity(&seller, &product).await, 8);
 }
@@ -82,8 +81,8 @@ async fn invalid_body_does_not_consume_key() {
     let (seller, buyer) = seller_and_buyer();
     let product = create_product(&seller, 10).await;
     let key = unique("key");
-    buyer.post("/orders", &order_body(&[(&product_body, 0)])).header("idempotency-key", &key).await.assert_violations();
-    accepted_id(&buyer.post("/orders", &order_body(&[(&product_body, 1)])).header("idempotency-key", &key).await);
+    buyer.post("/orders", &order_body(&[(&product, 0)])).header("idempotency-key", &key).await.assert_violations();
+    accepted_id(&buyer.post("/orders", &order_body(&[(&product, 1)])).header("idempotency-key", &key).await);
 }
 
 #[tokio::test]
@@ -91,7 +90,7 @@ async fn concurrent_requests_with_one_key_create_one_order() {
     let (seller, buyer) = seller_and_buyer();
     let product = create_product(&seller, 1_000).await;
     let key = unique("key");
-    let calls = (0..100).map(|_| async { buyer.post("/orders", &order_body(&[(&product_body, 1)])).header("idempotency-key", &key).await });
+    let calls = (0..100).map(|_| async { buyer.post("/orders", &order_body(&[(&product, 1)])).header("idempotency-key", &key).await });
     let mut orders = BTreeSet::new();
     for answer in join_all(calls).await {
         if answer.status == 409 {

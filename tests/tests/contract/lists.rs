@@ -118,9 +118,9 @@ async fn orders_are_listed_newest_first_per_user() {
     let product = create_product(&admin, 100).await;
     let mut ids = Vec::new();
     for _ in 0..5 {
-        ids.insert(0, id_of(&place_confirmed_order(&alice_calls, &[(&product_body, 1)]).await));
+        ids.insert(0, id_of(&place_confirmed_order(&alice_calls, &[(&product, 1)]).await));
     }
-    place_confirmed_order(&bob_calls, &[(&product_body, 1)]).await;
+    place_confirmed_order(&bob_calls, &[(&product, 1)]).await;
     set_status(&alice_calls, &ids[1], "CANCELLED").await.ok(200);
 
     let listed = |items: Vec<Value>| items.iter().map(id_of).collect::<Vec<_>>();

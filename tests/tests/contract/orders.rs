@@ -29,7 +29,7 @@ async fn order_copies_names_and_prices_and_totals() {
     assert_eq!(order["status"], "CONFIRMED");
     assert!(order["failureReason"].is_null());
     assert_eq!(order["total"].as_f64(), Some(67.47));
-    let items = order_request["items"].as_array().unwrap();
+    let items = order["items"].as_array().unwrap();
     assert_eq!(items.len(), 2, "lines of one product must be merged: {order}");
     assert_eq!(items[0]["productId"], dear);
     assert_eq!((&items[0]["quantity"], items[0]["subtotal"].as_f64()), (&json!(3), Some(59.97)));
@@ -44,12 +44,12 @@ async fn order_copies_names_and_prices_and_totals() {
 async fn order_validation_reports_all_violations() {
     let (seller, buyer) = seller_and_buyer();
     let product = create_product(&seller, 1_000_000_000).await;
-    let lines: Vec<_> = (0..101).map(|_| (product_body.as_str(), 1)).collect();
+    let lines: Vec<_> = (0..101).map(|_| (product.as_str(), 1)).collect();
     let cases = [
         (order_body(&[]), vec!["items"]),
         (order_body(&lines), vec!["items"]),
         (
-            order_body(&[(&product_body, 0), (&product_body, -1), (&product_body, 1_000_001)]),
+            order_body(&[(&product, 0), (&product, -1), (&product, 1_000_001)]),
             vec!["items[0].quantity", "items[1].quantity", "items[2].quantity"],
         ),
         (order_body(&[("not-a-uuid", 1), ("", 0)]), vec!["items[0].productId", "items[1].productId", "items[1].quantity"]),
@@ -57,8 +57,7 @@ async fn order_validation_reports_all_violations() {
     for (body, fields) in cases {
         assert_eq!(buyer.post("/orders", &body).await.assert_violations(), fields, "{body}");
     }
-    let merged_is_too_much =
-        buyer.post("/orders", &order_body(&[(&product_body, 1_000_000), (&product_body, 1)])).await.assert_violations();
+    let merged_is_too_much = buyer.post("/orders", &order_body(&[(&product, 1_000_000), (&product, 1)])).await.assert_violations();
     assert!(merged_is_too_much.iter().all(|field| field.starts_with("items")), "{merged_is_too_much:?}");
     assert_eq!(available_quantity(&seller, &product).await, 1_000_000_000);
 }
@@ -68,9 +67,9 @@ async fn server_managed_fields_are_rejected() {
     let (seller, buyer) = seller_and_buyer();
     let product = create_product(&seller, 5).await;
     for change in [json!({ "status": "CONFIRMED" }), json!({ "total": 0.01 }), json!({ "id": "x" }), json!({ "role": "admin" })] {
-        buyer.post("/orders", &with_changes(order_body(&[(&product_body, 1)]), &change)).await.problem(400, "invalid_body");
+        buyer.post("/orders", &with_changes(order_body(&[(&product, 1)]), &change)).await.problem(400, "invalid_body");
     }
-    let mut priced = order_body(&[(&product_body, 1)]);
+    let mut priced = order_body(&[(&product, 1)]);
     priced["items"][0]["unitPrice"] = json!(0.01);
     buyer.post("/orders", &priced).await.problem(400, "invalid_body");
     assert_eq!(available_quantity(&seller, &product).await, 5);
@@ -104,14 +103,14 @@ async fn unsellable_order_fails_and_holds_no_stock() {
 async fn owner_cancellation_releases_stock() {
     let (seller, buyer) = seller_and_buyer();
     let product = create_product(&seller, 5).await;
-    let id = id_of(&place_confirmed_order(&buyer, &[(&product_body, 5)]).await);
-    order_request(&buyer, &[(&product_body, 1)]).await.problem(409, "insufficient_stock");
+    let id = id_of(&place_confirmed_order(&buyer, &[(&product, 5)]).await);
+    order_request(&buyer, &[(&product, 1)]).await.problem(409, "insufficient_stock");
     buyer.delete(format!("/orders/{id}")).await.problem(409, "order_in_progress");
     let cancelled = set_status(&buyer, &id, "CANCELLED").await.ok(200);
     assert_eq!(cancelled["status"], "CANCELLED");
     assert_eq!(set_status(&buyer, &id, "CANCELLED").await.ok(200), cancelled, "repeating a status change must be idempotent");
-    wait_for_quantity(&seller, &product_body, 5).await;
-    place_confirmed_order(&buyer, &[(&product_body, 5)]).await;
+    wait_for_quantity(&seller, &product, 5).await;
+    place_confirmed_order(&buyer, &[(&product, 5)]).await;
     buyer.delete(format!("/orders/{id}")).await.empty(204);
     buyer.delete(format!("/orders/{id}")).await.problem(404, "not_found");
 }
@@ -120,7 +119,7 @@ async fn owner_cancellation_releases_stock() {
 async fn only_admin_completes_order_and_it_is_terminal() {
     let (admin, buyer) = seller_and_buyer();
     let product = create_product(&admin, 5).await;
-    let id = id_of(&place_confirmed_order(&buyer, &[(&product_body, 2)]).await);
+    let id = id_of(&place_confirmed_order(&buyer, &[(&product, 2)]).await);
     set_status(&buyer, &id, "COMPLETED").await.problem(403, "insufficient_scope");
     assert_eq!(set_status(&admin, &id, "COMPLETED").await.ok(200)["status"], "COMPLETED");
     for (who, status) in [(&buyer, "CANCELLED"), (&admin, "CANCELLED"), (&admin, "CONFIRMED"), (&admin, "PENDING")] {
@@ -135,7 +134,7 @@ async fn only_admin_completes_order_and_it_is_terminal() {
 async fn saga_transitions_are_illegal_for_clients() {
     let (admin, buyer) = seller_and_buyer();
     let product = create_product(&admin, 5).await;
-    let id = id_of(&place_confirmed_order(&buyer, &[(&product_body, 1)]).await);
+    let id = id_of(&place_confirmed_order(&buyer, &[(&product, 1)]).await);
     let allowed = |problem: &Value| {
         let mut allowed: Vec<_> = problem["allowed"].as_array().unwrap().iter().map(|status| status.as_str().unwrap().to_owned()).collect();
         allowed.sort();
@@ -161,7 +160,7 @@ async fn only_admin_orders_for_other_users() {
     let (admin, buyer) = seller_and_buyer();
     let product = create_product(&admin, 5).await;
     let other = unique("other");
-    let body = with_changes(order_body(&[(&product_body, 1)]), &json!({ "userId": other }));
+    let body = with_changes(order_body(&[(&product, 1)]), &json!({ "userId": other }));
     buyer.post("/orders", &body).await.problem(403, "insufficient_scope");
     let id = accepted_id(&admin.post("/orders", &body).await);
     let theirs = Shop::shared().client(&other, CUSTOMER).get(format!("/orders/{id}")).await.ok(200);
@@ -172,7 +171,7 @@ async fn only_admin_orders_for_other_users() {
 async fn concurrent_orders_never_oversell() {
     let (seller, buyer) = seller_and_buyer();
     let product = create_product(&seller, 10).await;
-    let attempts = (0..50).map(|_| async { order_request(&buyer, &[(&product_body, 1)]).await });
+    let attempts = (0..50).map(|_| async { order_request(&buyer, &[(&product, 1)]).await });
     let answers = futures_util::future::join_all(attempts).await;
     let mut sold = 0;
     for answer in answers {

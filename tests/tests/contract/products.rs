@@ -155,7 +155,7 @@ async fn sale_changes_quantity_version_and_etag() {
     let product = create_product(&seller, 10).await;
     let path = format!("/products/{product}");
     let before = seller.get(&path).await;
-    let order = place_confirmed_order(&buyer, &[(&product_body, 3)]).await;
+    let order = place_confirmed_order(&buyer, &[(&product, 3)]).await;
     let after = seller.get(&path).await;
     assert_eq!(after.ok(200)["quantity"], 7);
     assert!(after.json()["version"].as_i64() > before.json()["version"].as_i64());
@@ -163,7 +163,7 @@ async fn sale_changes_quantity_version_and_etag() {
 
     seller.delete(&path).await.problem(409, "product_in_use");
     set_status(&buyer, &id_of(&order), "CANCELLED").await.ok(200);
-    wait_for_quantity(&seller, &product_body, 10).await;
+    wait_for_quantity(&seller, &product, 10).await;
     seller.delete(&path).await.empty(204);
 }
 

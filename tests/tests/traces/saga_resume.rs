@@ -60,7 +60,7 @@ async fn resumed_saga_is_linked_to_its_original_trace() {
     inject(&shop, Some((RESERVE, json!("hang")))).await;
     let killed = async {
         // Only the gateway's spans of this trace are exported.
-        let at_work = async || all_items(&buyer, "/orders").await.iter().find(|order| order_request["status"] == "PENDING").map(id_of);
+        let at_work = async || all_items(&buyer, "/orders").await.iter().find(|order| order["status"] == "PENDING").map(id_of);
         let id = palisade_tests::eventually(at_work).await;
         shop.program_mut("orders").kill();
         id
