@@ -5,16 +5,12 @@ use std::{env, error::Error, fs, path::Path};
 use prost::Message;
 
 const FILES: [&str; 2] = ["palisade/products/v1/products_service.proto", "palisade/orders/v1/orders_service.proto"];
-const ETCD: &str = "etcd/rpc.proto";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=palisade");
-    println!("cargo:rerun-if-changed=etcd");
     let descriptors = protox::compile(FILES, ["."])?;
     let out = env::var("OUT_DIR")?;
     fs::write(Path::new(&out).join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
-    // Compiled separately: etcd is only called, never served, and must not appear in reflection.
-    tonic_prost_build::configure().build_server(false).compile_fds(protox::compile([ETCD], ["."])?)?;
     Ok(())
 }

@@ -26,7 +26,7 @@ use palisade_middleware::{
     },
     client::{self, Config},
     clock::{Clock, SystemClock},
-    fault::Faults,
+    fault_injection::Faults,
     method_table::{Access, Method, MethodTable},
     rate_limit,
     respond::Protocol,

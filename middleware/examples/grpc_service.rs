@@ -10,7 +10,7 @@ use palisade_middleware::{
     auth::{CredentialsLayer, InternalTokens, Issuer, TokenPolicy, Verifier, jwks::JwksSource, keys::SigningKey},
     client,
     clock::SystemClock,
-    fault::Faults,
+    fault_injection::Faults,
     method_table::{Access, Method, MethodTable},
     rejection::{Rejection, reasons},
     respond::Protocol,

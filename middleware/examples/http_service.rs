@@ -10,7 +10,7 @@ use palisade_middleware::{
     auth::{Issuer, UserToken, Verifier, jwks::JwksSource, keys::SigningKey, mint_user_token},
     clock::{Clock, SystemClock},
     context,
-    fault::Faults,
+    fault_injection::Faults,
     method_table::{Access, Method, MethodTable},
     rejection::{Rejection, reasons},
     respond::Protocol,

@@ -15,16 +15,10 @@
 //! # let _ = products; Ok::<_, client::InvalidConfig>(()) }).unwrap();
 //! ```
 
-pub(crate) mod address;
-pub mod attempt_metrics;
-pub mod balance;
 mod boxed;
 mod config;
-mod connect_backoff;
-mod connection;
-mod connector;
-mod endpoint;
 mod http;
+pub mod jwks;
 
 use std::{
     convert::Infallible,
@@ -39,16 +33,12 @@ use tokio_util::sync::DropGuard;
 use tonic::{Status, body::Body};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 
-use self::{
+use palisade_discovery::{self as discovery, UpstreamUrl};
+use palisade_resilience::{
     attempt_metrics::AttemptMetricsLayer,
-    balance::{Balancer, Endpoints, PreviousEndpoints},
-    boxed::{BoxedStack, Call, CallFuture},
-};
-use crate::{
-    bulkhead::BulkheadLayer,
     circuit_breaker::{BreakerHandle, CircuitBreakerLayer},
+    concurrency_limit::{Bulkhead, ConcurrencyLimitLayer},
     deadline::{AttemptTimeoutLayer, TotalDeadlineLayer},
-    discovery,
     metrics::{Boundary, MetricsLayer},
     rejection::Rejection,
     respond::{ClientRespondLayer, Protocol},
@@ -56,12 +46,13 @@ use crate::{
     streams::IsStreaming,
     trace::ClientTraceLayer,
 };
+use palisade_transport::client::balance::{Balancer, Endpoints, PreviousEndpoints};
+
+use self::boxed::{BoxedStack, Call, CallFuture};
 
 pub use config::{Config, InvalidConfig};
-pub use connection::{Connection, InvalidConfig as InvalidConnection};
-pub use connector::ConnectError;
-pub use endpoint::Failure;
 pub use http::{HttpBody, HttpClient, HttpConfig, http};
+pub use palisade_transport::client::{ConnectError, Connection, balance};
 
 /// Creates a client for the service `target` (its name in metrics and spans), for use in a
 /// generated tonic client.
@@ -76,10 +67,12 @@ where
     C::Service: Service<Request<Body>, Response = Response<Body>, Error = Rejection, Future: Send> + Clone + Send + Sync + 'static,
 {
     config.validate()?;
-    let balancer = Balancer::new(target, config)?;
+    let upstream = config.upstream()?;
+    let addresses = if let UpstreamUrl::List(addresses) = &upstream { addresses.clone() } else { Vec::new() };
+    let balancer = Balancer::new(target, &config.endpoints(), upstream.registry(), addresses)?;
     let endpoints = balancer.endpoints();
     let client = stack(target, config, idempotent, credentials, balancer)?;
-    let resolver = discovery::spawn_resolver(target, config.upstream()?, &config.discovery, endpoints.clone()).map(Arc::new);
+    let resolver = discovery::spawn_resolver(target, upstream, &config.discovery, endpoints.clone()).map(Arc::new);
     Ok(Client { endpoints: Some(endpoints), _resolver: resolver, ..client })
 }
 
@@ -182,7 +175,7 @@ where
             min_attempt: Duration::from_millis(params.min_attempt_ms),
         })
         // One permit per call, not per attempt: a call in backoff still holds memory.
-        .layer(BulkheadLayer::new(target, params.max_in_flight))
+        .layer(ConcurrencyLimitLayer(Bulkhead::new(target, params.max_in_flight)))
         .layer(params.retry)
         .layer(AttemptMetricsLayer::new(protocol, target))
         // Inside retry, so that every attempt is recorded; outside the attempt timeout, so that a

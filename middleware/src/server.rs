@@ -1,199 +1,45 @@
-//! Server stack: the ordered list of layers of every service, and the accept loop that serves it.
-//!
-//! From the outside in; a request passes downwards, its response upwards:
-//!
-//! | layer | position |
-//! |---|---|
-//! | [`RequestContextLayer`] | cheap, never rejects, provides the context of all layers below |
-//! | [`ServerTraceLayer`] | the span must cover everything that can log |
-//! | [`MetricsLayer`] | must see rejections and timeouts, and record cancellations from `Drop` |
-//! | [`RespondLayer`] | layers below fail with a typed [`Rejection`](crate::rejection::Rejection); above there are only responses |
-//! | [`HttpGuardLayer`] | rejects ambiguous HTTP requests before another layer interprets them |
-//! | [`DeadlineLayer`] | outside every queue: waiting counts |
-//! | [`ConcurrencyLimitLayer`] | load shedding, before any cryptography |
-//! | [`AddressLimitLayer`] | per-IP rate limit, also before cryptography: a client with an invalid token has no other key |
-//! | [`AuthenticateLayer`] | caller identity from the token |
-//! | [`PeerIdentityLayer`] | mTLS: compares the client certificate with the authenticated caller |
-//! | [`AuthorizeLayer`] | method table, default deny |
-//! | [`RateLimitLayer`] | needs the caller, protects the shared resources below |
-//! | [`StreamsLayer`] | needs the caller; outside the layers whose responses it may end |
-//! | [`AdaptiveLimitLayer`] | needs the caller for the priority; close to the handler, whose latency it measures |
-//! | [`CatchPanicLayer`] | inside metrics and permits, so that both see a panic |
-//! | [`FaultLayer`] | fault injection in place of the handler: all layers above treat the faults as real |
-//! | [`CurrentContextLayer`] | the handler reads all of the above from [`crate::context::current`] |
+//! Server stack: the ordered list of layers of every service. A request passes downwards through
+//! [`stack`], its response upwards; a rejection is answered from where it occurs.
 
-pub mod accept;
-pub mod grpc;
-mod http2;
-pub mod http_guard;
-mod unary_request_body;
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
-
-use axum::body::Body;
+use axum::{Router, body::Body};
 use bytes::Bytes;
 use http::{Request, Response};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
-use tower::{BoxError, Service, ServiceBuilder};
-
-use crate::{
-    adaptive_limit::{self, AdaptiveLimitLayer},
-    auth::{AuthenticateLayer, AuthorizeLayer, Verifier},
+use palisade_auth::{AuthenticateLayer, AuthorizeLayer, Verifier};
+use palisade_resilience::{
+    adaptive_limit::AdaptiveLimitLayer,
     catch_panic::CatchPanicLayer,
-    config,
+    concurrency_limit::{ConcurrencyLimitLayer, RequestLimit, StreamLimit},
     deadline::DeadlineLayer,
-    fault::{self, FaultLayer, Faults},
-    load_shed::ConcurrencyLimitLayer,
-    method_table::{Access, Method, MethodTable},
+    fault_injection::{FaultLayer, Faults},
+    method_table::MethodTable,
     metrics::{Boundary, MetricsLayer},
-    rate_limit::{self, AddressLimitLayer, RateLimitLayer},
+    rate_limit::{AddressLimitLayer, RateLimitLayer},
     request_context::{CurrentContextLayer, RequestContextLayer},
     respond::{Protocol, RespondLayer},
-    server::http_guard::HttpGuardLayer,
     streams::StreamsLayer,
-    tls::{self, PeerIdentityLayer},
     trace::ServerTraceLayer,
 };
+use palisade_runtime::process::Process;
+use palisade_transport::{server::http_guard::HttpGuardLayer, tls::PeerIdentityLayer};
+use tower::{BoxError, Service, ServiceBuilder};
 
-pub use http2::Http2;
+pub use palisade_runtime::grpc;
+pub use palisade_transport::server::*;
 
-/// Method table entries that every gRPC port serves: health and reflection.
-pub static GRPC_INFRASTRUCTURE: [Method; 5] = [
-    Method::grpc("/grpc.health.v1.Health/Check", Access::Public).infrastructure(),
-    Method::grpc("/grpc.health.v1.Health/Watch", Access::Public).infrastructure().streaming(),
-    Method::grpc("/grpc.health.v1.Health/List", Access::Public).infrastructure(),
-    Method::grpc("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Public).infrastructure(),
-    Method::grpc("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::Public).infrastructure(),
-];
-
-/// Server limits and timeouts.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// Deadline of a request without one, milliseconds.
-    pub default_deadline_ms: u64,
-    /// Maximum deadline of a request, milliseconds. A longer one is shortened.
-    pub max_deadline_ms: u64,
-    /// Maximum requests in flight, regardless of the caller; bounds memory. Requests above it are
-    /// rejected with 503 / UNAVAILABLE. Keep it well above the adaptive limit and its queue, which
-    /// take the caller into account.
-    pub max_in_flight: usize,
-    /// Maximum open streams of all callers. Streams above it are rejected with 503 / UNAVAILABLE.
-    pub max_streams: usize,
-    /// Maximum open streams per caller. Streams above it are rejected with 429 /
-    /// `RESOURCE_EXHAUSTED`.
-    pub max_streams_per_caller: usize,
-    /// Maximum age of a stream, milliseconds, with 10 % jitter. The stream then ends, so that the
-    /// client reconnects and finds new replicas. It also ends when its connection drains.
-    pub max_stream_age_ms: u64,
-    /// Maximum open connections. Further connections wait to be accepted.
-    pub max_connections: usize,
-    /// Maximum open connections per client IP (IPv6: per /64 network) to an HTTP port. Further
-    /// connections are closed at once. Addresses in `address_limit.trusted_proxies` are exempt. 0
-    /// disables.
-    pub max_connections_per_address: usize,
-    /// Maximum age of a connection, milliseconds, with 10 % jitter. The connection then drains
-    /// (GOAWAY), so that load reaches new replicas, and is closed after the longer of
-    /// `drain_timeout_ms` and `max_deadline_ms`. 0 disables.
-    pub max_connection_age_ms: u64,
-    /// Timeout for the first request of a connection, milliseconds. The connection is closed
-    /// afterwards.
-    pub first_request_timeout_ms: u64,
-    /// Timeout for the headers of each later HTTP/1 request, also the maximum idle time,
-    /// milliseconds. The connection is closed afterwards.
-    pub header_read_timeout_ms: u64,
-    /// Timeout for a client that reads nothing of its response, milliseconds. The HTTP/1 connection
-    /// or HTTP/2 stream is closed afterwards.
-    pub write_timeout_ms: u64,
-    /// Lame duck time after SIGTERM, milliseconds. Requests are still accepted while load balancers
-    /// notice the shutdown.
-    pub lame_duck_ms: u64,
-    /// Maximum time for requests in flight to finish after the lame duck time, milliseconds. Open
-    /// connections are closed afterwards.
-    pub drain_timeout_ms: u64,
-    /// HTTP/2 limits per connection.
-    pub http2: Http2,
-    /// TLS of the port.
-    pub tls: tls::PortTls,
-    /// Rate limit per caller.
-    pub rate_limit: rate_limit::Config,
-    /// Per-IP rate limit, applied before authentication.
-    pub address_limit: rate_limit::AddressConfig,
-    /// Fault injection for game days.
-    pub fault_injection: fault::Config,
-    /// Adaptive concurrency limit of running requests.
-    pub adaptive_limit: adaptive_limit::Config,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            default_deadline_ms: 10_000,
-            max_deadline_ms: 30_000,
-            max_in_flight: 4_096,
-            max_streams: 2_048,
-            max_streams_per_caller: 32,
-            max_stream_age_ms: 600_000,
-            max_connections: 8_192,
-            max_connections_per_address: 1_024,
-            max_connection_age_ms: 300_000,
-            first_request_timeout_ms: 10_000,
-            header_read_timeout_ms: 30_000,
-            write_timeout_ms: 30_000,
-            lame_duck_ms: 0,
-            drain_timeout_ms: 20_000,
-            http2: Http2::default(),
-            tls: tls::PortTls::default(),
-            rate_limit: rate_limit::Config::default(),
-            address_limit: rate_limit::AddressConfig::default(),
-            fault_injection: fault::Config::default(),
-            adaptive_limit: adaptive_limit::Config::default(),
-        }
-    }
-}
-
-impl config::Validate for Config {
-    fn validate(&self) -> Result<(), config::Error> {
-        let required = [
-            ("server.default_deadline_ms", self.default_deadline_ms),
-            ("server.max_deadline_ms", self.max_deadline_ms),
-            ("server.max_in_flight", self.max_in_flight as u64),
-            ("server.max_streams", self.max_streams as u64),
-            ("server.max_streams_per_caller", self.max_streams_per_caller as u64),
-            ("server.max_stream_age_ms", self.max_stream_age_ms),
-            ("server.max_connections", self.max_connections as u64),
-            ("server.first_request_timeout_ms", self.first_request_timeout_ms),
-            ("server.header_read_timeout_ms", self.header_read_timeout_ms),
-            ("server.write_timeout_ms", self.write_timeout_ms),
-            ("server.drain_timeout_ms", self.drain_timeout_ms),
-        ];
-        if let Err(text) = self.address_limit.proxies() {
-            return Err(config::Error::rule("server.address_limit.trusted_proxies", format!("{text:?} is not an IP address")));
-        }
-        self.adaptive_limit.validate()?;
-        if let Some((key, rule)) = self.http2.validate() {
-            return Err(config::Error::rule(key, rule));
-        }
-        let limits = [
-            ("server.rate_limit.burst", self.rate_limit.per_second, self.rate_limit.burst),
-            ("server.address_limit.burst", self.address_limit.per_second, self.address_limit.burst),
-        ];
-        if let Some((key, ..)) = limits.iter().find(|(_, per_second, burst)| *per_second > 0 && *burst == 0) {
-            return Err(config::Error::rule(key, "must be greater than 0, or per_second 0 for no limit"));
-        }
-        match required.iter().find(|(_, value)| *value == 0) {
-            Some((key, _)) => Err(config::Error::rule(key, "must be greater than 0")),
-            None if self.max_connections > Semaphore::MAX_PERMITS => {
-                Err(config::Error::rule("server.max_connections", format!("must not be greater than {}", Semaphore::MAX_PERMITS)))
-            }
-            None if self.default_deadline_ms > self.max_deadline_ms => {
-                Err(config::Error::rule("server.default_deadline_ms", "must not be greater than max_deadline_ms"))
-            }
-            None => Ok(()),
-        }
-    }
+/// Serves `router` behind the server stack until shutdown, and prints its address to standard
+/// output.
+pub fn serve(
+    process: &Process,
+    (name, protocol): (&str, Protocol),
+    address: SocketAddr,
+    router: Router,
+    methods: Arc<MethodTable>,
+    verifier: Arc<Verifier>,
+    (config, faults): (&Config, Faults),
+) -> std::io::Result<SocketAddr> {
+    process.serve((name, protocol), address, stack(protocol, router, methods, verifier, faults, config), config)
 }
 
 /// Wraps `handler`, usually a router, in all layers. `faults` are built from
@@ -227,26 +73,45 @@ where
     let proxies = config.address_limit.proxies().unwrap_or_default();
     ServiceBuilder::new()
         .map_request(|request: Request<B>| request.map(Body::new))
+        // Cheap, never rejects, provides the request context to all layers below.
         .layer(RequestContextLayer(methods))
+        // Span around everything that can log.
         .layer(ServerTraceLayer::new(protocol).with_trusted_proxies(proxies))
+        // Must see rejections and timeouts, and records cancellations from `Drop`.
         .layer(metrics)
+        // Layers below fail with a typed `Rejection`; above there are only responses.
         .layer(RespondLayer(protocol))
+        // Rejects ambiguous HTTP requests before another layer interprets them.
         .layer(HttpGuardLayer(protocol))
+        // Outside every queue: a timer inside would not count the wait.
         .layer(DeadlineLayer::new(
             protocol,
             Duration::from_millis(config.default_deadline_ms),
             Duration::from_millis(config.max_deadline_ms),
         ))
-        .layer(ConcurrencyLimitLayer::new(config.max_in_flight))
+        // Load shedding, before any cryptography: a signature costs a hundred rejections.
+        .layer(ConcurrencyLimitLayer(RequestLimit::new(config.max_in_flight)))
+        // Per-IP rate limit (HTTP). Also before cryptography: an invalid token names no caller.
         .layer(address_limit)
+        // Caller identity from the bearer token.
         .layer(AuthenticateLayer(verifier))
+        // mTLS: the client certificate must belong to the authenticated caller.
         .layer(PeerIdentityLayer)
+        // Method table, default deny.
         .layer(AuthorizeLayer(protocol))
+        // Needs the caller. Before the shared queue, which one greedy caller could fill.
         .layer(RateLimitLayer::new(protocol, &config.rate_limit))
-        .layer(StreamsLayer::new(protocol, config))
+        // Stream limits: need the caller.
+        .layer(ConcurrencyLimitLayer(StreamLimit::new(protocol, config.max_streams, config.max_streams_per_caller)))
+        // Maximum age of streams; outside the layers whose responses it may end.
+        .layer(StreamsLayer::new(protocol, Duration::from_millis(config.max_stream_age_ms)))
+        // Next to the handler, whose latency it measures; needs the priority of the caller.
         .layer(AdaptiveLimitLayer::new(protocol, &config.adaptive_limit))
+        // Inside metrics and permits: both see a panic as a response.
         .layer(CatchPanicLayer::new())
+        // Fault injection in place of the handler: the layers above treat a fault as real.
         .layer(FaultLayer(faults))
+        // The handler reads all of the above from `context::current`.
         .layer(CurrentContextLayer)
         .service(handler)
 }

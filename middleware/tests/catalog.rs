@@ -19,7 +19,7 @@ use palisade_middleware::{
     auth::Verifier,
     client,
     clock::SystemClock,
-    fault::Faults,
+    fault_injection::Faults,
     method_table::{Access, Method, MethodTable},
     metrics::{self, CATALOG},
     rejection::Rejection,

@@ -9,7 +9,7 @@ use http::{Request, StatusCode};
 use palisade_middleware::{
     auth::Verifier,
     clock::SystemClock,
-    fault::{self, Faults, Kind, Rule},
+    fault_injection::{self, Faults, Kind, Rule},
     method_table::{Access, Method, MethodTable},
     respond::Protocol,
     server::{self, accept},
@@ -26,7 +26,7 @@ static ROUTES: [Method; 2] = [Method::http("GET", "/well", Access::Public), Meth
 /// Full server stack with two routes; every request to one of them is aborted.
 fn server() -> (SocketAddr, Faults) {
     let methods = Arc::new(MethodTable::new(&[&ROUTES]).unwrap());
-    let config = server::Config { fault_injection: fault::Config { enabled: true }, ..server::Config::default() };
+    let config = server::Config { fault_injection: fault_injection::Config { enabled: true }, ..server::Config::default() };
     let faults = Faults::new(&config.fault_injection, Protocol::Http, &methods);
     faults.replace(vec![Rule { name: "broken".to_owned(), method: "GET /broken".to_owned(), rate: 1.0, kind: Kind::Abort }]).unwrap();
     let router = Router::new().route("/well", get(|| async { "well" })).route("/broken", get(|| async { "never seen" }));

@@ -16,10 +16,10 @@ use opentelemetry::trace::{SpanKind, Status, TracerProvider};
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
 use palisade_middleware::{
     circuit_breaker::{self, State},
-    client::{self, Failure, HttpBody, HttpClient, HttpConfig},
+    client::{self, HttpBody, HttpClient, HttpConfig},
     context::{self, Context},
     deadline::Elapsed,
-    rejection::{Rejection, Retry, reasons},
+    rejection::{Rejection, Retry, TransportError, reasons},
     retry::{self, IdempotencyKeyed},
     task,
 };
@@ -314,7 +314,7 @@ async fn failure_shows_whether_request_was_sent() {
         let client = client(address, &breaker_config());
         let refusal = get(&client).await.unwrap_err();
         assert_eq!(refusal.reason(), &reasons::UPSTREAM_UNAVAILABLE);
-        let failure = refusal.source().unwrap().downcast_ref::<Failure>().unwrap();
+        let failure = refusal.source().unwrap().downcast_ref::<TransportError>().unwrap();
         assert_eq!((failure.never_sent, failure.connect_backoff), (unsent, false));
         let text = format!("{:?}", refusal.source());
         assert!(!text.contains("secret"), "{text}");

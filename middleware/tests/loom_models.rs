@@ -3,15 +3,15 @@
 //! The sources are included unchanged. Their `crate::sync` is std and `parking_lot` in the library,
 //! and loom here: no separate build and no flags.
 
-#[path = "../src/client/connect_backoff.rs"]
+#[path = "../transport/src/client/connect_backoff.rs"]
 mod connect_backoff;
-#[path = "../src/counter.rs"]
+#[path = "../resilience/src/counter.rs"]
 mod counter;
-#[path = "../src/client/balance/outlier_ejection.rs"]
+#[path = "../transport/src/client/balance/outlier_ejection.rs"]
 mod outlier_ejection;
-#[path = "../src/circuit_breaker/shared_state.rs"]
+#[path = "../resilience/src/circuit_breaker/shared_state.rs"]
 mod shared_state;
-#[path = "../src/retry/budget/tokens.rs"]
+#[path = "../resilience/src/retry/budget/tokens.rs"]
 mod tokens;
 
 use std::time::Duration;

@@ -14,7 +14,7 @@ use palisade_middleware::{
     circuit_breaker::{self, Counts, State},
     client::{self, Client},
     clock::SystemClock,
-    fault::Faults,
+    fault_injection::Faults,
     method_table::{Access, Method, MethodTable},
     rejection::{Rejection, Retry, reasons},
     respond::Protocol,

@@ -10,7 +10,7 @@ use palisade_middleware::{
     auth::{CredentialsLayer, InternalTokens, Issuer, TokenPolicy, Verifier, jwks::JwksSource, keys::SigningKey},
     client::{self, Client},
     clock::SystemClock,
-    fault::Faults,
+    fault_injection::Faults,
     method_table::{Access, Method, MethodTable},
     respond::Protocol,
     retry::IdempotentMethods,

@@ -1,4 +1,4 @@
-//! Generated Rust code of the contracts in `proto/palisade`, and of the used subset of etcd's API.
+//! Generated Rust code of the contracts in `proto/palisade`.
 #![expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
 
 /// `palisade.products.v1`: products and their stock.
@@ -15,11 +15,6 @@ pub mod orders {
     pub mod v1 {
         tonic::include_proto!("palisade.orders.v1");
     }
-}
-
-/// Used subset of the etcd v3 API.
-pub mod etcd {
-    tonic::include_proto!("etcdserverpb");
 }
 
 /// Encoded `FileDescriptorSet` of the Palisade packages, for server reflection and the method

@@ -7,15 +7,15 @@ use futures_util::FutureExt;
 use http::{Request, Response};
 use palisade_middleware::{
     adaptive_limit::{self, AdaptiveLimitLayer},
+    attempt_metrics::AttemptMetricsLayer,
     auth::{AuthenticateLayer, AuthorizeLayer, CredentialsLayer, InternalTokens, TokenPolicy},
-    bulkhead::BulkheadLayer,
     catch_panic::CatchPanicLayer,
     circuit_breaker::{self, Breaker, CallOutcome, CircuitBreakerLayer},
-    client::{self, attempt_metrics::AttemptMetricsLayer, balance::Balancer},
+    client::{self, balance::Balancer},
     clock::SystemClock,
+    concurrency_limit::{Bulkhead, ConcurrencyLimitLayer, RequestLimit},
     deadline::{AttemptTimeoutLayer, DeadlineLayer, TotalDeadlineLayer},
-    fault::{FaultLayer, Faults},
-    load_shed::ConcurrencyLimitLayer,
+    fault_injection::{FaultLayer, Faults},
     method_table::MethodTable,
     metrics::{Boundary, MetricsLayer},
     rate_limit::{self, AddressLimitLayer, RateLimitLayer},
@@ -128,7 +128,7 @@ fn server_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
     let address_limit =
         rate_limit::AddressConfig { per_second: 1_000_000_000, burst: 1_000_000_000, ..rate_limit::AddressConfig::default() };
     let address_limit = AddressLimitLayer::new(&address_limit);
-    let streams = StreamsLayer::new(Protocol::Grpc, &server::Config::default());
+    let streams = StreamsLayer::new(Protocol::Grpc, std::time::Duration::from_mins(10));
     cases.extend([
         caller.case("RequestContextLayer", group, RequestContextLayer(table()).layer(inner::<Infallible>())),
         caller.case("ServerTraceLayer", group, ServerTraceLayer::new(Protocol::Grpc).layer(inner::<Infallible>())),
@@ -136,7 +136,7 @@ fn server_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
         caller.case("RespondLayer", group, RespondLayer(Protocol::Grpc).layer(inner::<Rejection>())),
         caller.case("DeadlineLayer", group, DeadlineLayer::new(Protocol::Grpc, second, hour).layer(inner::<Infallible>())),
         caller.case("HttpGuardLayer", group, HttpGuardLayer(Protocol::Http).layer(inner::<Infallible>())),
-        caller.case("ConcurrencyLimitLayer", group, ConcurrencyLimitLayer::new(1_024).layer(inner::<Infallible>())),
+        caller.case("ConcurrencyLimitLayer", group, ConcurrencyLimitLayer(RequestLimit::new(1_024)).layer(inner::<Infallible>())),
         caller.case("AddressLimitLayer, peer address inserted", group, with_peer_address(address_limit)),
         caller.case("AuthenticateLayer, cached token", group, AuthenticateLayer(caller.verifier.clone()).layer(inner::<Infallible>())),
         caller.case("PeerIdentityLayer", group, PeerIdentityLayer.layer(inner::<Infallible>())),
@@ -172,7 +172,7 @@ fn client_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
             group,
             TotalDeadlineLayer { limit: second, min_attempt: Duration::ZERO }.layer(inner::<Rejection>()),
         ),
-        caller.case("BulkheadLayer", group, BulkheadLayer::new("bench", 256).layer(inner::<Rejection>())),
+        caller.case("BulkheadLayer", group, ConcurrencyLimitLayer(Bulkhead::new("bench", 256)).layer(inner::<Rejection>())),
         caller.case(
             "RetryLayer",
             group,

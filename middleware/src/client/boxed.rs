@@ -7,7 +7,7 @@ use http::{Request, Response};
 use tonic::{Status, body::Body};
 use tower::{Service, ServiceExt};
 
-use crate::{rejection::Rejection, respond::RejectionExtension};
+use palisade_resilience::{rejection::Rejection, respond::RejectionExtension};
 
 pub(super) type CallFuture<R, E> = Pin<Box<dyn Future<Output = Result<Response<R>, E>> + Send>>;
 

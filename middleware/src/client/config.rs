@@ -1,13 +1,16 @@
 //! Settings of one upstream.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
-use super::{Connection, balance, connection};
-use crate::{
-    circuit_breaker,
-    discovery::{self, UpstreamUrl},
-    retry, tls,
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+
+use figment::{Figment, providers::Serialized, value::Dict};
+use palisade_discovery::{self as discovery, UpstreamUrl};
+use palisade_resilience::{circuit_breaker, retry};
+use palisade_transport::{
+    client::{Connection, EndpointConfig, InvalidAddress, InvalidConnection, balance, http::InvalidOrigin},
+    tls,
 };
 
 /// Client settings for one upstream service.
@@ -45,7 +48,7 @@ pub struct Config {
     pub balance: balance::Config,
     /// Outlier detection: circuit breaker per address. Unused with a single address, which has only
     /// `circuit_breaker`.
-    #[serde(deserialize_with = "balance::read_breaker")]
+    #[serde(deserialize_with = "read_breaker")]
     #[schemars(with = "circuit_breaker::Config")]
     pub outlier_detection: circuit_breaker::Config,
 }
@@ -74,8 +77,8 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidConfig {
     /// Invalid address.
-    #[error("url must be http://host:port, or several separated by commas, or begin with dns://, srv:// or etcd://, not {0:?}")]
-    Url(String),
+    #[error("url {0}")]
+    Url(#[from] InvalidAddress),
     /// `https` without a CA file, or `http` with one.
     #[error("url must be https:// if tls.ca_file is set, and else http://, not {0:?}")]
     Scheme(String),
@@ -89,17 +92,17 @@ pub enum InvalidConfig {
     #[error("discovery.{0}")]
     Discovery(#[from] discovery::InvalidConfig),
     /// Invalid origin of an HTTP client.
-    #[error("an origin must be http:// or https:// with a host, not {0}:")]
-    Origin(String),
+    #[error(transparent)]
+    Origin(#[from] InvalidOrigin),
     /// The HTTP client cannot be built, usually because of TLS or a proxy.
     #[error("cannot build the HTTP client")]
-    Client(#[source] reqwest::Error),
+    Client(#[from] reqwest::Error),
     /// Value that must be positive.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
     /// Invalid connection setting.
     #[error("connection.{0}")]
-    Connection(#[from] connection::InvalidConfig),
+    Connection(#[from] InvalidConnection),
     /// Invalid retry setting.
     #[error("retry.{0}")]
     Retry(#[from] retry::InvalidConfig),
@@ -145,8 +148,19 @@ impl Config {
         self.outlier_detection.validate().map_err(InvalidConfig::EndpointBreaker)
     }
 
-    pub(crate) fn upstream(&self) -> Result<UpstreamUrl, InvalidConfig> {
-        UpstreamUrl::parse(&self.url)
+    pub(super) fn upstream(&self) -> Result<UpstreamUrl, InvalidConfig> {
+        Ok(UpstreamUrl::parse(&self.url)?)
+    }
+
+    pub(super) fn endpoints(&self) -> EndpointConfig {
+        EndpointConfig {
+            connect_timeout: Duration::from_millis(self.connect_timeout_ms),
+            attempt_timeout: Duration::from_millis(self.attempt_timeout_ms),
+            tls: self.tls.clone(),
+            connection: self.connection.clone(),
+            balance: self.balance.clone(),
+            outlier_detection: self.outlier_detection.clone(),
+        }
     }
 }
 
@@ -162,10 +176,18 @@ pub(super) fn check_limits([connect, attempt, call]: [u64; 3], max_in_flight: u3
     zero.map_or(Ok(()), |(key, _)| Err(InvalidConfig::Zero(key)))
 }
 
+/// Deserializes `outlier_detection`. Missing keys take the endpoint defaults, not those of a
+/// target's breaker.
+fn read_breaker<'de, D: Deserializer<'de>>(deserializer: D) -> Result<circuit_breaker::Config, D::Error> {
+    let overrides = Dict::deserialize(deserializer)?;
+    let merged = Figment::from(Serialized::defaults(balance::outlier_detection_defaults())).merge(Serialized::defaults(overrides));
+    merged.extract().map_err(D::Error::custom)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::address::Address;
+    use palisade_transport::client::address::Address;
 
     #[test]
     fn config_error_names_setting() {
@@ -206,10 +228,20 @@ mod tests {
     fn outlier_detection_has_its_own_defaults() {
         let config: Config = serde_json::from_str(r#"{"outlier_detection": {"open_ms": 700}}"#).unwrap();
         assert_eq!(config.outlier_detection, circuit_breaker::Config { open_ms: 700, ..Config::default().outlier_detection });
-        let help = crate::config::command::<Config>("test", "A test.").render_long_help().to_string();
+        let help = palisade_runtime::config::command::<Config>("test", "A test.").render_long_help().to_string();
         for (failures, key) in [(0, "BREAKER"), (5, "ENDPOINT_BREAKER")] {
             let end = format!("[default: {failures}] [env: PALISADE_{key}__CONSECUTIVE_FAILURES]");
             assert!(help.contains(&end), "{end} in {help}");
+        }
+    }
+
+    #[test]
+    fn partial_section_keeps_endpoint_defaults() {
+        let read = |json: &str| read_breaker(&mut serde_json::Deserializer::from_str(json));
+        assert_eq!(read(r#"{"open_ms": 700}"#).unwrap(), circuit_breaker::Config { open_ms: 700, ..balance::outlier_detection_defaults() });
+        for (json, key) in [(r#"{"open_mss": 1}"#, "open_mss"), (r#"{"open_ms": "soon"}"#, "open_ms")] {
+            let error = read(json).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
         }
     }
 }

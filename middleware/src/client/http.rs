@@ -1,12 +1,11 @@
 //! HTTP client stack for one origin, with the same layers as the gRPC client.
 
 mod config;
-mod endpoint;
-mod origin;
 
 use std::{
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -15,13 +14,12 @@ use http_body_util::{Full, combinators::UnsyncBoxBody};
 use tonic::body::Body;
 use tower::{BoxError, Service, ServiceExt, layer::util::Identity};
 
-use self::{endpoint::Endpoint, origin::Origin};
 use super::{
     InvalidConfig, StackParams,
     boxed::{BoxedStack, Call, CallFuture},
     layers,
 };
-use crate::{
+use palisade_resilience::{
     circuit_breaker::{BreakerHandle, CircuitBreakerLayer},
     metrics::Boundary,
     rejection::Rejection,
@@ -29,6 +27,7 @@ use crate::{
     retry::RetryLayer,
     trace::ClientTraceLayer,
 };
+use palisade_transport::client::http::{Endpoint, Origin};
 
 pub use config::HttpConfig;
 
@@ -59,7 +58,8 @@ pub fn http(
     config.validate()?;
     let origin = Origin::from_url(origin)?;
     let (address, port) = (origin.host(), origin.port());
-    let endpoint = Endpoint::new(builder, config, origin.clone())?;
+    let connect_timeout = Duration::from_millis(config.connect_timeout_ms);
+    let endpoint = Endpoint::new(builder, connect_timeout, origin.clone())?;
     let params = StackParams {
         target,
         trace: ClientTraceLayer { protocol: Protocol::Http, server_address: address.clone(), server_port: Some(port) },

@@ -10,7 +10,7 @@ use palisade_middleware::{
     client::{self, Client, Config, balance::Balancer},
     context::{self, Context},
     method_table::{Access, Method},
-    rejection::{Rejection, reasons},
+    rejection::{Rejection, Violation, reasons},
     respond::Protocol,
     retry::{self, IdempotentMethods},
     server,
@@ -18,6 +18,7 @@ use palisade_middleware::{
 use tokio::{net::TcpListener, time::Instant};
 use tonic::{Status, body::Body};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::HealthClient};
+use tonic_types::StatusExt;
 use tower::layer::{layer_fn, util::Identity};
 
 use super::{
@@ -59,6 +60,22 @@ async fn call_within(client: Client, context: Option<Context>) -> Result<HealthC
     }
 }
 
+/// Converts the status of an upstream to the rejection of this service's own caller.
+fn forward(status: Status) -> Rejection {
+    let details = status.get_error_details();
+    let slug = details.error_info().map(|info| info.reason.as_str());
+    let reason = slug.and_then(|slug| reasons::ALL.iter().copied().find(|reason| reason.slug.eq_ignore_ascii_case(slug)));
+    let rejection = match reason {
+        Some(reason) if !reason.is_internal_fault() => Rejection::new(reason, status.message().to_owned()),
+        _ => Rejection::new(&reasons::INTERNAL, "an unexpected error"),
+    };
+    let rejection = rejection.with_violations(Violation::from_error_details(&details));
+    match details.retry_info().and_then(|info| info.retry_delay) {
+        Some(wait) => rejection.with_retry_after(wait).with_source(status),
+        None => rejection.with_source(status),
+    }
+}
+
 /// Asserts that the direct call and the forwarded HTTP response both match `expected`. The calls
 /// run in `context`, if any.
 async fn assert_rejected(case: &str, expected: &ExpectedRejection, client: &Client, context: Option<Context>) {
@@ -66,7 +83,7 @@ async fn assert_rejected(case: &str, expected: &ExpectedRejection, client: &Clie
     let client = client.clone();
     let handler = get(move || {
         let call = call_within(client.clone(), context.clone());
-        async move { call.await.map(|_| "ok").map_err(Rejection::from_upstream_status) }
+        async move { call.await.map(|_| "ok").map_err(forward) }
     });
     let address = servers::serve(Protocol::Http, Router::new().route("/call", handler), &METHODS, server::Config::default()).await;
     expected.assert_http(case, servers::http_client().get(format!("http://{address}/call")).send().await.unwrap()).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::select_all;
 use http::{Method, StatusCode};
 use palisade_middleware::{
-    fault::{Kind, Rule},
+    fault_injection::{Kind, Rule},
     rate_limit,
     rejection::{Reason, reasons},
     server,

@@ -15,7 +15,7 @@ use axum::{
 use palisade_middleware::{
     auth::{Issuer, Principal, Revocations, UserToken, Verifier, jwks::JwksSource, keys::SigningKey, mint_user_token},
     clock::{Clock, SystemClock},
-    fault::{Faults, Rule},
+    fault_injection::{Faults, Rule},
     method_table::{Access, Method, MethodTable},
     rejection::Rejection,
     respond::Protocol,

@@ -15,7 +15,7 @@ use http::{HeaderMap, Method as Verb, header};
 use palisade_middleware::{
     auth::Verifier,
     clock::SystemClock,
-    fault::Faults,
+    fault_injection::Faults,
     method_table::{Access, Method, MethodTable},
     rate_limit::Peer,
     rejection::{Rejection, reasons},

@@ -124,7 +124,7 @@ impl ServiceConfig for Config {
     fn check(&self) -> anyhow::Result<()> {
         self.upstreams.products().tls.check()?;
         self.upstreams.orders().tls.check()?;
-        Keys::read(&self.auth, crate::AUDIENCE, &self.identity, Arc::new(SystemClock))?;
+        Keys::read(&self.auth, crate::AUDIENCE, &self.identity, Arc::new(SystemClock), client::jwks::connect)?;
         Ok(())
     }
 

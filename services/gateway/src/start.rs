@@ -8,13 +8,14 @@ use palisade_events::{Broker, Topic};
 use palisade_middleware::{
     admin,
     auth::{CredentialsLayer, InternalTokens, Keys, TokenPolicy},
-    circuit_breaker, client,
-    fault::Faults,
+    client,
+    fault_injection::Faults,
     health::{self, Readiness},
     method_table::MethodTable,
     process::Process,
     respond::Protocol,
     retry::IdempotentMethods,
+    server,
 };
 use palisade_proto::FILE_DESCRIPTOR_SET;
 
@@ -25,7 +26,7 @@ pub const AUDIENCE: &str = "palisade";
 
 /// Reads the configured keys.
 pub fn keys(config: &Config, process: &Process) -> anyhow::Result<Keys> {
-    Ok(Keys::read(&config.auth, AUDIENCE, &config.identity, process.clock.clone())?)
+    Ok(Keys::read(&config.auth, AUDIENCE, &config.identity, process.clock.clone(), client::jwks::connect)?)
 }
 
 /// Starts the gateway, which runs until the process stops. Returns its HTTP address.
@@ -45,16 +46,17 @@ pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<S
         let required = name != "products" || !config.cache.serves_stale();
         readiness.watch(name, required, process.shutdown.clone(), health::grpc_probe(endpoints.clone()));
     }
-    let breakers = circuit_breaker::admin::router([products.breaker().clone(), orders.breaker().clone()]);
+    let breakers = admin::breakers::routes([products.breaker().clone(), orders.breaker().clone()]);
     let cache = start_cache(config, process, &readiness)?;
     let upstreams = Upstreams::new(products, orders).with_events(config.order_events).with_cache(cache);
     let methods = Arc::new(MethodTable::new(&[&METHODS, &admin::PROBES])?);
     let faults = Faults::new(&config.server.fault_injection, Protocol::Http, &methods);
-    let admin_routes = breakers.merge(faults.routes()).route("/jwks.json", get(move || async move { jwks }));
+    let admin_routes = breakers.merge(admin::faults::routes(faults.clone())).route("/jwks.json", get(move || async move { jwks }));
     process.serve_admin("gateway", config.admin_listen, readiness.clone(), admin_routes)?;
 
     let router = router(upstreams).merge(admin::probes(readiness));
-    let address = process.serve(("gateway", Protocol::Http), config.listen, router, methods, keys.verifier, (&config.server, faults));
+    let address =
+        server::serve(process, ("gateway", Protocol::Http), config.listen, router, methods, keys.verifier, (&config.server, faults));
     address.with_context(|| format!("listen: {}", config.listen))
 }
 

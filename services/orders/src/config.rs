@@ -205,7 +205,7 @@ impl ServiceConfig for Config {
         }
         self.upstreams.products().tls.check()?;
         self.events.url()?;
-        Keys::read(&self.auth, "orders", &self.identity, Arc::new(SystemClock))?;
+        Keys::read(&self.auth, "orders", &self.identity, Arc::new(SystemClock), client::jwks::connect)?;
         Ok(())
     }
 

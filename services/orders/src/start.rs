@@ -13,10 +13,10 @@ use anyhow::{Context as _, bail};
 use palisade_events::{Broker, Relay, Topic};
 use palisade_middleware::{
     auth::{CredentialsLayer, InternalTokens, Keys, TokenPolicy},
-    circuit_breaker, client,
+    client,
     cursor::Cursor,
     discovery::registration,
-    fault::Faults,
+    fault_injection::Faults,
     health,
     method_table::MethodTable,
     process::Process,
@@ -46,7 +46,7 @@ const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 
 /// Reads the keys that the configuration names.
 pub fn keys(config: &Config, process: &Process) -> anyhow::Result<Keys> {
-    Ok(Keys::read(&config.auth, "orders", &config.identity, process.clock.clone())?)
+    Ok(Keys::read(&config.auth, "orders", &config.identity, process.clock.clone(), client::jwks::connect)?)
 }
 
 /// Starts the service, which runs until the process stops. Returns its gRPC address.
@@ -84,7 +84,7 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     let credentials = CredentialsLayer::new(tokens, "products");
     let upstream = config.upstreams.products();
     let client = client::connect("products", &upstream, IdempotentMethods::from_descriptors(FILE_DESCRIPTOR_SET)?, credentials)?;
-    let breakers = circuit_breaker::admin::router([client.breaker().clone()]);
+    let breakers = palisade_middleware::admin::breakers::routes([client.breaker().clone()]);
     // Reported but not required for readiness: orders are accepted without products, and their
     // sagas finish when it is back.
     let endpoints = client.endpoints().context("the client has no endpoints")?.clone();
@@ -114,13 +114,17 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     let methods = Arc::new(MethodTable::new(&[&METHODS, &server::GRPC_INFRASTRUCTURE])?);
     let faults = Faults::new(&config.server.fault_injection, Protocol::Grpc, &methods);
     let jwks = axum::routing::get(move || async move { jwks });
-    let admin_routes = admin::router(admin_state).merge(breakers).merge(faults.routes()).route("/jwks.json", jwks);
+    let admin_routes = admin::router(admin_state)
+        .merge(breakers)
+        .merge(palisade_middleware::admin::faults::routes(faults.clone()))
+        .route("/jwks.json", jwks);
     process.serve_admin("orders", config.admin_listen, readiness.clone(), admin_routes)?;
 
     let orders = Orders { store, watchers, executor, process: process.clone(), cursor: Cursor::new(CURSOR_SECRET), config: config.saga };
     let orders = OrdersServiceServer::new(orders).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let router = server::grpc::router(Routes::new(orders), SERVICE, FILE_DESCRIPTOR_SET, &methods, &readiness, process.shutdown.clone())?;
-    let address = process.serve(("orders", Protocol::Grpc), config.listen, router, methods, keys.verifier, (&config.server, faults));
+    let address =
+        server::serve(process, ("orders", Protocol::Grpc), config.listen, router, methods, keys.verifier, (&config.server, faults));
     let address = address.with_context(|| format!("listen: {}", config.listen))?;
     registration::start("orders", &config.registration, address, &readiness, process)?;
     Ok(address)

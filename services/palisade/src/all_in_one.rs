@@ -103,7 +103,7 @@ fn verifier(
     };
     let mut issuers: Vec<Issuer> = callers.iter().map(|(name, key)| issuer(name, key, true)).collect();
     issuers.extend(development.map(|key| issuer(DEV_ISSUER, key, false)));
-    issuers.extend(config.issuers(audience)?);
+    issuers.extend(config.issuers(audience, palisade_middleware::client::jwks::connect)?);
     Ok(Arc::new(config.verifier_of(issuers, clock.clone())?))
 }
 

@@ -106,7 +106,7 @@ impl ServiceConfig for Config {
     fn check(&self) -> anyhow::Result<()> {
         let all = [(&self.gateway.auth, palisade_gateway::AUDIENCE), (&self.products.auth, "products"), (&self.orders.auth, "orders")];
         for (auth, audience) in all {
-            auth.issuers(audience)?;
+            auth.issuers(audience, palisade_middleware::client::jwks::connect)?;
             auth.revocations()?;
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use palisade_middleware::{
-    auth,
+    auth, client,
     clock::SystemClock,
     config::{self, Error, Validate},
     discovery::registration,
@@ -143,7 +143,7 @@ impl ServiceConfig for Config {
             return Err(Error::rule("store.url", "must be a connection string of a supported store").into());
         }
         self.events.url()?;
-        self.auth.verifier("products", Arc::new(SystemClock))?;
+        self.auth.verifier("products", Arc::new(SystemClock), client::jwks::connect)?;
         Ok(())
     }
 

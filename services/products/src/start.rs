@@ -5,8 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context as _, bail};
 use palisade_events::{Broker, Relay, Topic};
 use palisade_middleware::{
-    auth::Verifier, cursor::Cursor, discovery::registration, fault::Faults, method_table::MethodTable, process::Process, respond::Protocol,
-    server, store_instrumentation::Database,
+    auth::Verifier, client, cursor::Cursor, discovery::registration, fault_injection::Faults, method_table::MethodTable, process::Process,
+    respond::Protocol, server, store_instrumentation::Database,
 };
 use palisade_proto::{FILE_DESCRIPTOR_SET, products::v1::products_service_server::ProductsServiceServer};
 use secrecy::ExposeSecret;
@@ -30,7 +30,7 @@ const CURSOR_SECRET: &[u8] = b"palisade.products.v1 positions";
 
 /// Returns the configured token verifier.
 pub fn verifier(config: &Config, process: &Process) -> anyhow::Result<Arc<Verifier>> {
-    Ok(Arc::new(config.auth.verifier("products", process.clock.clone())?))
+    Ok(Arc::new(config.auth.verifier("products", process.clock.clone(), client::jwks::connect)?))
 }
 
 /// Starts the service, which runs until the process stops. Returns its gRPC address.
@@ -62,14 +62,14 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
 
     let methods = Arc::new(MethodTable::new(&[&METHODS, &server::GRPC_INFRASTRUCTURE])?);
     let faults = Faults::new(&config.server.fault_injection, Protocol::Grpc, &methods);
-    let more = admin::router(store.clone(), process.clock.clone()).merge(faults.routes());
+    let more = admin::router(store.clone(), process.clock.clone()).merge(palisade_middleware::admin::faults::routes(faults.clone()));
     process.serve_admin("products", config.admin_listen, readiness.clone(), more)?;
 
     let hold_ttl = Duration::from_millis(config.reservations.hold_ttl_ms);
     let products = Products { store, clock: process.clock.clone(), cursor: Cursor::new(CURSOR_SECRET), hold_ttl };
     let products = ProductsServiceServer::new(products).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let router = server::grpc::router(Routes::new(products), SERVICE, FILE_DESCRIPTOR_SET, &methods, &readiness, process.shutdown.clone())?;
-    let address = process.serve(("products", Protocol::Grpc), config.listen, router, methods, verifier, (&config.server, faults));
+    let address = server::serve(process, ("products", Protocol::Grpc), config.listen, router, methods, verifier, (&config.server, faults));
     let address = address.with_context(|| format!("listen: {}", config.listen))?;
     registration::start("products", &config.registration, address, &readiness, process)?;
     Ok(address)

@@ -3,11 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    circuit_breaker,
-    client::{InvalidConfig, config::check_limits},
-    retry,
-};
+use crate::client::{InvalidConfig, config::check_limits};
+use palisade_resilience::{circuit_breaker, retry};
 
 /// Client settings for one HTTP origin.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

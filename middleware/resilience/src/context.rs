@@ -1,0 +1,117 @@
+//! Request context: created once at the edge of the process, used by all layers and by outbound
+//! calls.
+
+mod principal;
+mod request_id;
+
+use std::{future::Future, sync::Arc};
+
+use http::Request;
+use tokio::{task::futures::TaskLocalFuture, time::Instant};
+
+use crate::{method_table::Method, priority::Priority, rejection::Rejection};
+
+pub use principal::Principal;
+pub use request_id::RequestId;
+
+/// Context of a request. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// `x-request-id` of the caller if valid, else a random id.
+    pub request_id: RequestId,
+    /// Deadline of the request. Outbound calls get the remaining time. Streams have one only if the
+    /// caller set it.
+    pub deadline: Option<Instant>,
+    /// Caller identity, set after the token was verified.
+    pub principal: Option<Arc<Principal>>,
+    /// Matching entry of the method table. `None` for unknown paths.
+    pub method: Option<&'static Method>,
+    /// Priority of the request: from the method table, or set by an internal caller. Propagated to
+    /// outbound calls.
+    pub priority: Priority,
+    /// `grpc-previous-rpc-attempts` of the inbound call (gRFC A6). Above 0 the caller is retrying
+    /// already, so this service does not.
+    pub previous_attempts: u32,
+}
+
+impl Context {
+    /// Creates a context for work without a request, such as a resumed saga.
+    pub fn background() -> Self {
+        Self {
+            request_id: RequestId::random(),
+            deadline: None,
+            principal: None,
+            method: None,
+            priority: Priority::Default,
+            previous_attempts: 0,
+        }
+    }
+
+    /// Sets the principal.
+    #[must_use]
+    pub fn on_behalf_of(mut self, principal: Arc<Principal>) -> Self {
+        self.principal = Some(principal);
+        self
+    }
+
+    /// Shortens the deadline: the earlier of the two applies.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(self.deadline.map_or(deadline, |own| own.min(deadline)));
+        self
+    }
+
+    /// Returns whether the response is a stream ([`Method::streaming`]).
+    pub fn is_stream(&self) -> bool {
+        self.method.is_some_and(|method| method.streaming)
+    }
+
+    /// Returns the context that the outer layers added to the request.
+    pub fn of<B>(request: &Request<B>) -> Option<&Self> {
+        request.extensions().get::<Self>()
+    }
+}
+
+tokio::task_local! {
+    static CURRENT: Context;
+}
+
+/// Returns the context of the running task, if it serves a request.
+pub fn current() -> Option<Context> {
+    CURRENT.try_with(Clone::clone).ok()
+}
+
+/// As [`current`], without a clone.
+pub fn with_current<T>(at: impl FnOnce(&Context) -> T) -> Option<T> {
+    CURRENT.try_with(at).ok()
+}
+
+/// Returns the principal of the current request. Fails only outside a non-public method, which
+/// requires one.
+pub fn current_principal() -> Result<Arc<Principal>, Rejection> {
+    let principal = with_current(|context| context.principal.clone()).flatten();
+    principal.ok_or_else(|| Rejection::internal("a non-public method was reached without a principal"))
+}
+
+/// Runs `future` with `context` as the current context.
+pub fn scope<F: Future>(context: Context, future: F) -> impl Future<Output = F::Output> {
+    CURRENT.scope(context, future)
+}
+
+/// As [`scope`], with a nameable future type.
+pub(crate) fn enter<F: Future>(context: Context, future: F) -> TaskLocalFuture<Context, F> {
+    CURRENT.scope(context, future)
+}
+
+/// Runs `future` with `context`, if any. Propagates a context to another task.
+pub(crate) async fn propagate_with<F: Future>(context: Option<Context>, future: F) -> F::Output {
+    match context {
+        Some(context) => CURRENT.scope(context, future).await,
+        None => future.await,
+    }
+}
+
+/// As [`propagate_with`] with the context at the time of the call, not of the first poll.
+pub(crate) fn propagate<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    propagate_with(current(), future)
+}

@@ -1,0 +1,56 @@
+//! Deadline propagation: read from the request, enforced until the last byte of the response,
+//! passed on less the time already spent.
+//!
+//! Server: [`DeadlineLayer`] turns `grpc-timeout` (gRPC) or `x-request-timeout` (HTTP) into
+//! [`Context::deadline`] and enforces it on the handler and its body. Client:
+//! [`TotalDeadlineLayer`] takes the remaining time from the context and rejects a call that cannot
+//! succeed; [`AttemptTimeoutLayer`] enforces it on each attempt and sends it to a gRPC server as
+//! `grpc-timeout`. Requests carry a duration, never a point in time, because the clocks of two
+//! machines differ.
+//!
+//! tonic implements this only in part: it answers CANCELLED, covers only the response head and
+//! passes nothing on.
+//!
+//! [`Context::deadline`]: crate::context::Context::deadline
+
+mod attempt;
+mod call;
+mod grpc_timeout;
+mod server;
+mod timeout_body;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::rejection::{Rejection, reasons};
+
+pub use attempt::{AttemptTimeout, AttemptTimeoutLayer};
+pub use call::{TotalDeadline, TotalDeadlineLayer};
+pub use server::{Deadline, DeadlineLayer, REQUEST_TIMEOUT_HEADER};
+pub use timeout_body::{ResponseFuture, TimeoutBody};
+
+/// Source of a timeout rejection: the other side was called and did not respond in time.
+#[derive(Debug, thiserror::Error)]
+#[error("no response within {0:?}")]
+pub struct Elapsed(pub Duration);
+
+/// Returns the rejection when the time ran out after `limit`.
+pub fn elapsed(limit: Duration) -> Rejection {
+    Rejection::new(&reasons::DEADLINE_EXCEEDED, "the deadline passed before the request was completed").with_source(Elapsed(limit))
+}
+
+/// Returns the rejection when no time was left to begin.
+pub(crate) fn expired() -> Rejection {
+    Rejection::new(&reasons::DEADLINE_EXCEEDED, "the deadline passed before the request was started")
+}
+
+/// End of an outgoing stream as its caller requested it; in the extensions of every attempt.
+/// [`CallDeadline`] then applies to the response head.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StreamEnd(pub(crate) Instant);
+
+/// Deadline of an outgoing call; in the extensions of every attempt. Inside [`AttemptTimeout`] it
+/// is the deadline of that attempt.
+#[derive(Debug, Clone, Copy)]
+pub struct CallDeadline(pub Instant);

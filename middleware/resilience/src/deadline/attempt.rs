@@ -1,0 +1,129 @@
+//! Attempt timeout: limits each attempt within the deadline of its call and sends the limit to a
+//! gRPC server.
+
+use std::{
+    error::Error,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+use super::{
+    CallDeadline, StreamEnd, expired, grpc_timeout,
+    timeout_body::{ResponseFuture, ResponseTimer, Role, TimeoutBody},
+};
+use crate::{rejection::Rejection, respond::Protocol, streams::is_stream};
+
+/// Attempt timeout: limits one attempt, until its trailers, to the earliest of the configured
+/// limit, the deadline of the call and a `grpc-timeout` that is already set.
+///
+/// Sits inside the circuit breaker, which must see hangs. It covers the wait for a connection too.
+///
+/// Over HTTP no timeout is sent: HTTP targets are foreign services, which do not know
+/// `x-request-timeout` and need not learn how long our caller waits.
+///
+/// ```
+/// use std::time::Duration;
+/// use palisade_resilience::{deadline::AttemptTimeoutLayer, rejection::{Rejection, reasons}};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let call = service_fn(|_| std::future::pending::<Result<http::Response<String>, Rejection>>());
+/// let products = AttemptTimeoutLayer::new("products", Duration::from_millis(10)).layer(call);
+/// let rejected = products.oneshot(http::Request::new(())).await.unwrap_err();
+/// assert_eq!(rejected.reason(), &reasons::DEADLINE_EXCEEDED);
+/// # });
+/// ```
+#[derive(Debug, Clone)]
+pub struct AttemptTimeoutLayer {
+    protocol: Protocol,
+    limit: Duration,
+    timeouts: Arc<TimeoutCounters>,
+}
+
+/// Timeout counters by the limit that expired.
+#[derive(Debug)]
+struct TimeoutCounters {
+    attempts: metrics::Counter,
+    calls: metrics::Counter,
+}
+
+impl AttemptTimeoutLayer {
+    /// Creates a layer that allows `limit` for an attempt at `target`, over gRPC.
+    pub fn new(target: &'static str, limit: Duration) -> Self {
+        let expired = |kind: &'static str| metrics::counter!("palisade.request.timeouts", "target" => target, "kind" => kind);
+        let expiries = Arc::new(TimeoutCounters { attempts: expired("attempt"), calls: expired("deadline") });
+        Self { protocol: Protocol::Grpc, limit, timeouts: expiries }
+    }
+
+    /// Sets the protocol of the calls.
+    #[must_use]
+    pub fn over(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
+    }
+}
+
+impl<S> Layer<S> for AttemptTimeoutLayer {
+    type Service = AttemptTimeout<S>;
+
+    fn layer(&self, inner: S) -> AttemptTimeout<S> {
+        AttemptTimeout { inner, layer: self.clone() }
+    }
+}
+
+/// See [`AttemptTimeoutLayer`].
+#[derive(Debug, Clone)]
+pub struct AttemptTimeout<S> {
+    inner: S,
+    layer: AttemptTimeoutLayer,
+}
+
+impl<S, B, R> Service<Request<B>> for AttemptTimeout<S>
+where
+    S: Service<Request<B>, Response = Response<R>, Error = Rejection>,
+    R: Body,
+    R::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Response = Response<TimeoutBody<R>>;
+    type Error = Rejection;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let now = Instant::now();
+        let left = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0.saturating_duration_since(now));
+        let grpc = self.layer.protocol == Protocol::Grpc;
+        let requested = request.headers().get(grpc_timeout::HEADER).filter(|_| grpc).and_then(grpc_timeout::parse);
+        let limit = [left, requested].into_iter().flatten().fold(self.layer.limit, Duration::min);
+        if limit.is_zero() {
+            return ResponseFuture::refused(expired());
+        }
+        let stream = is_stream(&request);
+        // The limit of a stream applies to its head and is not sent; its end is sent, if it has
+        // one.
+        let end = request.extensions().get::<StreamEnd>().map(|end| end.0);
+        let header_timeout = if stream { end.map(|end| end.saturating_duration_since(now)) } else { Some(limit) };
+        if let Some(header_timeout) = header_timeout.filter(|_| grpc) {
+            request.headers_mut().insert(grpc_timeout::HEADER, grpc_timeout::format(header_timeout));
+        }
+        if let Some(deadline) = request.extensions_mut().get_mut::<CallDeadline>() {
+            // Inner layers see from it whether they were dropped by this timeout.
+            deadline.0 = now + limit;
+        }
+        let TimeoutCounters { attempts, calls } = &*self.layer.timeouts;
+        let expired = if limit < self.layer.limit { calls } else { attempts };
+        let timer = ResponseTimer::new(now, limit, (Role::Client, self.layer.protocol), expired.clone());
+        let timer = if stream { timer.for_stream(end) } else { timer };
+        ResponseFuture::running(self.inner.call(request), timer)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! Request deadline of a server: the timeout of the caller, within our own maximum.
+
+use std::{
+    error::Error,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderName, Request, Response};
+use http_body::Body;
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+use super::{
+    expired, grpc_timeout,
+    timeout_body::{ResponseFuture, ResponseTimer, Role, TimeoutBody},
+};
+use crate::{
+    context,
+    rejection::{Rejection, reasons},
+    respond::Protocol,
+    trace,
+};
+
+/// Request timeout of an HTTP caller, milliseconds.
+pub const REQUEST_TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-request-timeout");
+
+/// Request deadline: enforced until the last byte of the response. For a stream it applies to the
+/// response head, and the rest of the stream only to a timeout that the caller sent.
+///
+/// Sits inside the layer that creates the [`context::Context`] and outside everything that can take
+/// time.
+///
+/// ```
+/// use std::time::Duration;
+/// use palisade_resilience::deadline::DeadlineLayer;
+/// use palisade_resilience::rejection::{Rejection, reasons};
+/// use palisade_resilience::respond::Protocol;
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let handler = service_fn(|_| {
+///     std::future::pending::<Result<http::Response<String>, Rejection>>()
+/// });
+/// let (default, max) = (Duration::from_secs(10), Duration::from_secs(30));
+/// let layer = DeadlineLayer::new(Protocol::Grpc, default, max);
+/// let request = http::Request::builder().header("grpc-timeout", "10m").body(()).unwrap();
+/// let rejected = layer.layer(handler).oneshot(request).await.unwrap_err();
+/// assert_eq!(rejected.reason(), &reasons::DEADLINE_EXCEEDED);
+/// # });
+/// ```
+#[derive(Debug, Clone)]
+pub struct DeadlineLayer {
+    protocol: Protocol,
+    default: Duration,
+    max: Duration,
+    remaining: metrics::Histogram,
+    malformed: metrics::Counter,
+    timeouts: metrics::Counter,
+}
+
+impl DeadlineLayer {
+    /// Creates a layer that allows `default` to a request without a timeout, and never more than
+    /// `max`.
+    pub fn new(protocol: Protocol, default: Duration, max: Duration) -> Self {
+        Self {
+            protocol,
+            default,
+            max,
+            remaining: metrics::histogram!("palisade.deadline.remaining"),
+            malformed: metrics::counter!("palisade.grpc_timeout.parse_errors"),
+            timeouts: metrics::counter!("palisade.request.timeouts", "target" => "server", "kind" => "deadline"),
+        }
+    }
+
+    /// Returns the timeout in these request headers, if there is one.
+    fn requested_timeout(&self, headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
+        let requested = match self.protocol {
+            // A malformed value comes from the caller's framework, not from its user. The gRPC spec
+            // leaves the reaction open, and the default serves better than an error.
+            Protocol::Grpc => headers.get(grpc_timeout::HEADER).and_then(|value| {
+                let timeout = grpc_timeout::parse(value);
+                if timeout.is_none() {
+                    self.malformed.increment(1);
+                }
+                timeout
+            }),
+            Protocol::Http => headers.get(REQUEST_TIMEOUT_HEADER).map(|value| parse_millis(value.as_bytes())).transpose()?,
+        };
+        if let Some(asked) = requested {
+            self.remaining.record(asked);
+        }
+        Ok(requested)
+    }
+}
+
+fn parse_millis(value: &[u8]) -> Result<Duration, Rejection> {
+    let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let millis = digits.and_then(|digits| digits.parse().ok());
+    millis
+        .map(Duration::from_millis)
+        .ok_or_else(|| Rejection::new(&reasons::INVALID_PARAMETER, "x-request-timeout must be a whole number of milliseconds"))
+}
+
+impl<S> Layer<S> for DeadlineLayer {
+    type Service = Deadline<S>;
+
+    fn layer(&self, inner: S) -> Deadline<S> {
+        Deadline { inner, layer: self.clone() }
+    }
+}
+
+/// See [`DeadlineLayer`].
+#[derive(Debug, Clone)]
+pub struct Deadline<S> {
+    inner: S,
+    layer: DeadlineLayer,
+}
+
+impl<S, B, R> Service<Request<B>> for Deadline<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<Rejection>,
+    R: Body,
+    R::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Response = Response<TimeoutBody<R>>;
+    type Error = Rejection;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Rejection>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let now = Instant::now();
+        let requested = match self.layer.requested_timeout(request.headers()) {
+            Ok(Some(Duration::ZERO)) => return ResponseFuture::refused(expired()),
+            Ok(asked) => asked,
+            Err(rejection) => return ResponseFuture::refused(rejection),
+        };
+        let stream = context::Context::of(&request).is_some_and(context::Context::is_stream);
+        let limit = requested.unwrap_or(self.layer.default).min(self.layer.max);
+        // The caller alone limits the duration of a stream, which may be unlimited; the server
+        // limits only the time to its head.
+        let whole = if stream { requested } else { Some(limit) };
+        if let Some(context) = request.extensions_mut().get_mut::<context::Context>() {
+            context.deadline = whole.map(|whole| now + whole);
+        }
+        if let Some(whole) = whole {
+            trace::record("app.deadline_ms", i64::try_from(whole.as_millis()).unwrap_or(i64::MAX));
+        }
+        let timer = ResponseTimer::new(now, limit, (Role::Server, self.layer.protocol), self.layer.timeouts.clone());
+        let timer = if stream { timer.for_stream(whole.map(|whole| now + whole)) } else { timer };
+        ResponseFuture::running(self.inner.call(request), timer)
+    }
+}
+
+#[cfg(test)]
+mod tests;

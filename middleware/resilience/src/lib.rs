@@ -1,0 +1,52 @@
+//! Resilience layers for HTTP and gRPC services, as tower layers that work alone or in a stack.
+//!
+//! A layer rejects with a typed [`Rejection`](rejection::Rejection); [`respond`] writes it as
+//! `application/problem+json` (RFC 9457) or as a gRPC status. Policy comes from a
+//! [method table](method_table) and from the configuration types of the modules.
+//!
+//! | layers | modules |
+//! |---|---|
+//! | deadlines and attempt timeouts | [`deadline`] |
+//! | load shedding, bulkheads, stream limits | [`concurrency_limit`], [`streams`] |
+//! | adaptive concurrency limit (gradient, `CoDel` queue) | [`adaptive_limit`] |
+//! | rate limiting per caller and per IP address | [`rate_limit`] |
+//! | circuit breaking | [`circuit_breaker`] |
+//! | retries with budgets | [`retry`], [`backoff`], [`jitter`] |
+//! | fault injection | [`fault_injection`] |
+//! | panics | [`catch_panic`] |
+//! | spans and metrics | [`trace`], [`metrics`], [`attempt_metrics`] |
+//! | request context, priorities | [`request_context`], [`context`], [`priority`] |
+
+pub mod adaptive_limit;
+pub mod attempt_metrics;
+pub mod backoff;
+pub mod body;
+pub mod catch_panic;
+pub mod circuit_breaker;
+pub mod clock;
+pub mod concurrency_limit;
+pub mod context;
+pub mod counter;
+pub mod deadline;
+pub mod fault_injection;
+pub mod filter;
+pub mod grpc_status;
+pub mod jitter;
+pub mod method_table;
+pub mod metrics;
+pub mod priority;
+pub mod rate_limit;
+pub mod rejection;
+pub mod request_context;
+pub mod respond;
+mod response_outcome;
+pub mod retry;
+pub mod setting;
+pub mod streams;
+mod sync;
+pub mod task;
+pub mod trace;
+
+#[cfg(test)]
+#[path = "../../tests/support/in_memory_exporter.rs"]
+mod in_memory_exporter;

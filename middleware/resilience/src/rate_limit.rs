@@ -1,0 +1,224 @@
+//! Rate limiting per caller: token bucket (GCRA) per principal, with `RateLimit` headers
+//! (draft-ietf-httpapi-ratelimit-headers).
+
+mod address;
+mod buckets;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll, ready},
+    time::Duration,
+};
+
+use http::{HeaderName, HeaderValue, Request, Response};
+use pin_project_lite::pin_project;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tower::{Layer, Service};
+
+use self::buckets::Buckets;
+use crate::{
+    context::Context,
+    rejection::{Rejection, reasons},
+    respond::Protocol,
+};
+
+pub(crate) use address::client_ip;
+pub use address::ip_prefix;
+pub use address::{AddressConfig, AddressLimitLayer, Peer};
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// Rate limit per caller.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Sustained rate per caller (`sub`), requests per second. Excess requests are rejected. 0
+    /// disables.
+    pub per_second: u32,
+    /// Burst size: maximum number of requests that an idle caller may send at once. 0 disables the
+    /// limit.
+    pub burst: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { per_second: 2_000, burst: 4_000 }
+    }
+}
+
+/// Rate limit per principal. Placed after authentication and before every shared queue.
+///
+/// ```
+/// use palisade_resilience::{
+///     auth::Principal,
+///     context::Context,
+///     rate_limit::{Config, RateLimitLayer},
+///     respond::Protocol,
+/// };
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let handler = service_fn(async |_| {
+///     Ok::<_, std::convert::Infallible>(http::Response::new("done"))
+/// });
+/// let config = Config { per_second: 1, burst: 1 };
+/// let service = RateLimitLayer::new(Protocol::Http, &config).layer(handler);
+/// let mut request = http::Request::new(());
+/// let alice = Principal::on_behalf_of("alice");
+/// request.extensions_mut().insert(Context::background().on_behalf_of(alice.into()));
+/// assert!(service.clone().oneshot(request.clone()).await.is_ok());
+/// let rejection = service.oneshot(request).await.unwrap_err();
+/// assert_eq!(rejection.reason().slug, "rate_limited");
+/// # });
+/// ```
+#[derive(Debug, Clone)]
+pub struct RateLimitLayer(Option<Arc<Limit>>);
+
+#[derive(Debug)]
+struct Limit {
+    protocol: Protocol,
+    buckets: Buckets,
+    policy: HeaderValue,
+    shed: metrics::Counter,
+}
+
+impl RateLimitLayer {
+    /// Creates the configured limit. Only HTTP responses carry the `RateLimit` headers.
+    pub fn new(protocol: Protocol, config: &Config) -> Self {
+        let limit = |buckets: Buckets| {
+            let policy = format!("\"default\";q={};w={}", buckets.burst, buckets.window);
+            let policy = HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static(""));
+            Arc::new(Limit { protocol, buckets, policy, shed: metrics::counter!("palisade.requests.shed", "reason" => "rate_limit") })
+        };
+        Self(Buckets::new(config.per_second, config.burst).map(limit))
+    }
+}
+
+impl Limit {
+    /// Builds `RateLimit` and `RateLimit-Policy` for a caller with `left` remaining requests.
+    fn headers(&self, left: u32) -> Option<(HeaderValue, HeaderValue)> {
+        let limit = HeaderValue::try_from(format!("\"default\";r={left};t={}", self.buckets.window)).ok()?;
+        Some((limit, self.policy.clone()))
+    }
+
+    fn rejection(&self, wait: Duration) -> Rejection {
+        self.shed.increment(1);
+        let rejection = Rejection::new(&reasons::RATE_LIMITED, "too many requests from this caller").with_retry_after(wait);
+        let rejection = rejection.with_header(RATE_LIMIT_POLICY, self.policy.clone());
+        match HeaderValue::try_from(format!("\"default\";r=0;t={}", wait.as_secs() + 1)) {
+            Ok(value) => rejection.with_header(RATE_LIMIT, value),
+            Err(_) => rejection,
+        }
+    }
+}
+
+impl<S> Layer<S> for RateLimitLayer {
+    type Service = RateLimit<S>;
+
+    fn layer(&self, inner: S) -> RateLimit<S> {
+        RateLimit { inner, limit: self.0.clone() }
+    }
+}
+
+/// Service of [`RateLimitLayer`].
+#[derive(Debug, Clone)]
+pub struct RateLimit<S> {
+    inner: S,
+    limit: Option<Arc<Limit>>,
+}
+
+impl<S, B, R> Service<Request<B>> for RateLimit<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<Rejection>,
+{
+    type Response = Response<R>;
+    type Error = Rejection;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Rejection>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let principal = Context::of(&request).and_then(|context| context.principal.as_deref());
+        let (Some(limit), Some(principal)) = (&self.limit, principal) else {
+            return ResponseFuture { inner: Some(self.inner.call(request)), rejection: None, headers: None };
+        };
+        match limit.buckets.take(&principal.subject) {
+            Ok(left) => {
+                let headers = (limit.protocol == Protocol::Http).then(|| limit.headers(left)).flatten();
+                ResponseFuture { inner: Some(self.inner.call(request)), rejection: None, headers }
+            }
+            Err(wait) => ResponseFuture { inner: None, rejection: Some(limit.rejection(wait)), headers: None },
+        }
+    }
+}
+
+pin_project! {
+    /// Future of [`RateLimit`].
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        inner: Option<F>,
+        rejection: Option<Rejection>,
+        // `RateLimit` and `RateLimit-Policy`.
+        headers: Option<(HeaderValue, HeaderValue)>,
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    E: Into<Rejection>,
+{
+    type Output = Result<Response<R>, Rejection>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Some(inner) = this.inner.as_pin_mut() else {
+            return match this.rejection.take() {
+                Some(rejection) => Poll::Ready(Err(rejection)),
+                None => unreachable!("future polled after completion"),
+            };
+        };
+        let mut response = ready!(inner.poll(cx)).map_err(Into::into)?;
+        if let Some((limit, policy)) = this.headers.take() {
+            response.headers_mut().insert(RATE_LIMIT, limit);
+            response.headers_mut().insert(RATE_LIMIT_POLICY, policy);
+        }
+        Poll::Ready(Ok(response))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, sync::Arc};
+
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::context::Principal;
+
+    fn request_from(subject: &str) -> Request<()> {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(Context::background().on_behalf_of(Arc::new(Principal::on_behalf_of(subject))));
+        request
+    }
+
+    #[tokio::test]
+    async fn rate_limit_is_per_principal() {
+        let layer = RateLimitLayer::new(Protocol::Http, &Config { per_second: 1, burst: 2 });
+        let service = layer.layer(tower::service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) }));
+        let first = service.clone().oneshot(request_from("alice")).await.unwrap();
+        assert_eq!(first.headers()[RATE_LIMIT], "\"default\";r=1;t=2");
+        assert_eq!(first.headers()[RATE_LIMIT_POLICY], "\"default\";q=2;w=2");
+        service.clone().oneshot(request_from("alice")).await.unwrap();
+        let refused = service.clone().oneshot(request_from("alice")).await.unwrap_err();
+        assert_eq!(refused.reason(), &reasons::RATE_LIMITED);
+        assert!(service.oneshot(request_from("bob")).await.is_ok());
+    }
+}

@@ -1,0 +1,238 @@
+//! Error responses: encodes rejections as `application/problem+json` (RFC 9457) over HTTP and as
+//! trailers-only statuses over gRPC.
+
+mod problem;
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{Either, Full};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use crate::{
+    context::{Context, RequestId},
+    rejection::{self, Rejection, reasons},
+};
+
+pub use problem::PROBLEM_JSON;
+
+/// Response extension with the rejection behind a response. Handlers leave it for [`Respond`] to
+/// encode; the client stack uses it to propagate the cause.
+#[derive(Clone)]
+pub struct RejectionExtension(pub Arc<Rejection>);
+
+#[cfg(feature = "axum")]
+impl axum_core::response::IntoResponse for Rejection {
+    /// Builds a response that [`Respond`] replaces by a problem document, because a handler error
+    /// does not know the request.
+    fn into_response(self) -> axum_core::response::Response {
+        let mut response = self.reason().http.into_response();
+        response.extensions_mut().insert(RejectionExtension(Arc::new(self)));
+        response
+    }
+}
+
+/// Protocol of the responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// JSON over HTTP; rejections become problem documents.
+    Http,
+    /// gRPC; rejections become statuses in trailers.
+    Grpc,
+}
+
+impl Protocol {
+    /// Label value of the protocol.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
+/// Makes a stack infallible: converts rejections into responses.
+///
+/// Placed directly inside trace and metrics, which must observe rejections, and outside all layers
+/// that reject.
+///
+/// ```
+/// use palisade_resilience::{rejection::{Rejection, reasons}, respond::{Protocol, RespondLayer}};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let handler = service_fn(async |_| {
+///     Err::<http::Response<String>, _>(Rejection::new(&reasons::NOT_FOUND, "no such thing"))
+/// });
+/// let http = RespondLayer(Protocol::Http).layer(handler.clone());
+/// let http = http.oneshot(http::Request::new(())).await?;
+/// assert_eq!(http.status(), http::StatusCode::NOT_FOUND);
+/// assert_eq!(http.headers()["content-type"], "application/problem+json");
+/// let grpc = RespondLayer(Protocol::Grpc).layer(handler);
+/// let grpc = grpc.oneshot(http::Request::new(())).await?;
+/// assert_eq!(grpc.status(), http::StatusCode::OK);
+/// assert_eq!(grpc.headers()["grpc-status"], "5");
+/// # Ok::<_, std::convert::Infallible>(()) }).unwrap();
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct RespondLayer(pub Protocol);
+
+impl<S> Layer<S> for RespondLayer {
+    type Service = Respond<S>;
+
+    fn layer(&self, inner: S) -> Respond<S> {
+        Respond { inner, audience: Audience::External(self.0) }
+    }
+}
+
+/// As [`RespondLayer`] for outbound calls: the response carries the rejection in its extensions.
+/// Not logged here, because the rejection may still be retried or mapped.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientRespondLayer(pub Protocol);
+
+impl<S> Layer<S> for ClientRespondLayer {
+    type Service = Respond<S>;
+
+    fn layer(&self, inner: S) -> Respond<S> {
+        Respond { inner, audience: Audience::Internal(self.0) }
+    }
+}
+
+/// Recipient of a rejection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    /// A remote caller; the rejection is logged.
+    External(Protocol),
+    /// The calling code of this process.
+    Internal(Protocol),
+}
+
+/// Service of [`RespondLayer`].
+#[derive(Debug, Clone)]
+pub struct Respond<S> {
+    inner: S,
+    audience: Audience,
+}
+
+impl<S, B, R> Service<Request<B>> for Respond<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<Rejection>,
+{
+    type Response = Response<Either<R, Full<Bytes>>>;
+    type Error = Infallible;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
+        // No inner layer fails in `poll_ready`. If one did, the subsequent call would return the
+        // reason.
+        match ready!(self.inner.poll_ready(cx)) {
+            Ok(()) | Err(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let request_info = (self.audience == Audience::External(Protocol::Http)).then(|| RequestInfo {
+            request_id: Context::of(&request).map(|context| context.request_id.clone()),
+            path: request.uri().path().into(),
+            is_head: request.method() == Method::HEAD,
+        });
+        ResponseFuture { inner: self.inner.call(request), request_info, audience: self.audience }
+    }
+}
+
+/// Properties of the request that a problem document shows.
+#[derive(Debug)]
+struct RequestInfo {
+    request_id: Option<RequestId>,
+    path: Box<str>,
+    /// Responses to HEAD have no body.
+    is_head: bool,
+}
+
+pin_project! {
+    /// Future of [`Respond`].
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        inner: F,
+        // `Some` for HTTP callers.
+        request_info: Option<RequestInfo>,
+        audience: Audience,
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    E: Into<Rejection>,
+{
+    type Output = Result<Response<Either<R, Full<Bytes>>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = ready!(this.inner.poll(cx));
+        let Some(request_info) = this.request_info else {
+            return Poll::Ready(Ok(match result {
+                Ok(response) => {
+                    if let (Audience::External(_), Some(status)) = (*this.audience, response.extensions().get()) {
+                        rejection::log_status(status);
+                    }
+                    response.map(Either::Left)
+                }
+                Err(error) => rejection_response(error.into(), *this.audience),
+            }));
+        };
+        Poll::Ready(Ok(match result {
+            Err(error) => problem::write(&error.into(), request_info, None),
+            Ok(response) if response.status().as_u16() >= 400 => {
+                let rejection = response.extensions().get::<RejectionExtension>().cloned();
+                let rejection = rejection.unwrap_or_else(|| RejectionExtension(Arc::new(rejection_from_status(response.status()))));
+                problem::write(&rejection.0, request_info, Some(response.headers()))
+            }
+            Ok(mut response) => {
+                response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+                response.map(Either::Left)
+            }
+        }))
+    }
+}
+
+fn rejection_response<R>(rejection: Rejection, audience: Audience) -> Response<Either<R, Full<Bytes>>> {
+    let mut response = match audience {
+        Audience::Internal(Protocol::Http) => Response::new(Full::default()),
+        Audience::Internal(Protocol::Grpc) | Audience::External(_) => rejection.to_status().into_http(),
+    };
+    if let Audience::Internal(protocol) = audience {
+        if protocol == Protocol::Http {
+            *response.status_mut() = rejection.reason().http;
+        }
+        response.extensions_mut().insert(RejectionExtension(Arc::new(rejection)));
+    } else {
+        rejection.log();
+    }
+    response.map(Either::Right)
+}
+
+/// Maps an error status written by the web framework to a rejection.
+fn rejection_from_status(status: StatusCode) -> Rejection {
+    let reason = match status {
+        StatusCode::NOT_FOUND => &reasons::NOT_FOUND,
+        StatusCode::METHOD_NOT_ALLOWED => &reasons::METHOD_NOT_ALLOWED,
+        StatusCode::PAYLOAD_TOO_LARGE => &reasons::BODY_TOO_LARGE,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => &reasons::UNSUPPORTED_MEDIA_TYPE,
+        status if status.is_client_error() => &reasons::INVALID_PARAMETER,
+        _ => &reasons::INTERNAL,
+    };
+    Rejection::new(reason, reason.title)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! CLIENT span of a logical call, including retries. All attempts propagate its context.
+
+mod open;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{self, Poll, ready},
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tonic::Code;
+use tower::{Layer, Service};
+use tracing::{Span, span::Entered};
+
+use super::inject;
+use crate::{
+    body::{BodyObserver, End, InstrumentedBody},
+    grpc_status,
+    respond::Protocol,
+    response_outcome::{ResponseOutcome, Role},
+};
+
+/// Starts the CLIENT span and injects `traceparent`.
+///
+/// ```
+/// use palisade_resilience::{respond::Protocol, trace::ClientTraceLayer};
+/// # use tower::{Layer, ServiceExt, service_fn};
+/// # tokio_test::block_on(async {
+/// let call = service_fn(async |_| {
+///     Ok::<_, std::convert::Infallible>(http::Response::new(String::new()))
+/// });
+/// let layer = ClientTraceLayer {
+///     protocol: Protocol::Grpc,
+///     server_address: "products.internal".into(),
+///     server_port: Some(5000),
+/// };
+/// layer.layer(call).oneshot(http::Request::new(())).await?;
+/// # Ok::<_, std::convert::Infallible>(()) }).unwrap();
+/// ```
+#[derive(Debug, Clone)]
+pub struct ClientTraceLayer {
+    /// Protocol of the calls. HTTP requests need absolute URIs, which `url.full` is built from.
+    pub protocol: Protocol,
+    /// `server.address`: the configured host, or the target name if there are several hosts.
+    pub server_address: std::sync::Arc<str>,
+    /// `server.port`. `None` if there are several.
+    pub server_port: Option<u16>,
+}
+
+impl<S> Layer<S> for ClientTraceLayer {
+    type Service = ClientTrace<S>;
+
+    fn layer(&self, inner: S) -> ClientTrace<S> {
+        ClientTrace { inner, target: self.clone() }
+    }
+}
+
+/// Service of [`ClientTraceLayer`].
+#[derive(Debug, Clone)]
+pub struct ClientTrace<S> {
+    inner: S,
+    target: ClientTraceLayer,
+}
+
+impl<S, B, R> Service<Request<B>> for ClientTrace<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Body,
+{
+    type Response = Response<InstrumentedBody<R, SpanFinisher>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let protocol = self.target.protocol;
+        let span = open::start_span(&self.target, &request);
+        inject(&span, request.headers_mut());
+        let inner = span.in_scope(|| self.inner.call(request));
+        let conclusion = ResponseOutcome::pending(Role::Client(protocol));
+        ResponseFuture { inner, finisher: Some(SpanFinisher { span, protocol, outcome: conclusion, finished: false }) }
+    }
+}
+
+/// Ends the span with the outcome of the complete response.
+#[derive(Debug)]
+pub struct SpanFinisher {
+    span: Span,
+    protocol: Protocol,
+    outcome: ResponseOutcome,
+    finished: bool,
+}
+
+impl SpanFinisher {
+    fn finish(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        let error = match self.protocol {
+            Protocol::Grpc => {
+                let code = self.outcome.grpc_code();
+                self.span.record("rpc.status_code", grpc_status::name(code));
+                if code == Code::Ok { "".into() } else { grpc_status::name(code).into() }
+            }
+            Protocol::Http => {
+                let outcome = self.outcome.http_outcome();
+                if let Some(status) = outcome.status {
+                    self.span.record("http.response.status_code", i64::from(status));
+                }
+                outcome.error_type()
+            }
+        };
+        if !error.is_empty() {
+            self.span.record("error.type", &*error);
+            self.span.record("otel.status_code", "ERROR");
+        }
+    }
+}
+
+impl BodyObserver for SpanFinisher {
+    type Entered<'a> = Entered<'a>;
+
+    fn enter(&mut self) -> Entered<'_> {
+        self.span.enter()
+    }
+
+    fn on_end(&mut self, end: End<'_>) {
+        self.outcome.record_end(end);
+        self.finish();
+    }
+}
+
+impl Drop for SpanFinisher {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+pin_project! {
+    /// Future of [`ClientTrace`].
+    pub struct ResponseFuture<F> {
+        #[pin]
+        inner: F,
+        finisher: Option<SpanFinisher>,
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    R: Body,
+{
+    type Output = Result<Response<InstrumentedBody<R, SpanFinisher>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Some(finisher) = this.finisher.as_ref() else { unreachable!("future polled after completion") };
+        let response = ready!(finisher.span.in_scope(|| this.inner.poll(cx)))?;
+        let Some(mut finisher) = this.finisher.take() else { unreachable!("checked above") };
+        finisher.outcome.record_head(&response);
+        Poll::Ready(Ok(response.map(|body| InstrumentedBody::new(body, finisher))))
+    }
+}

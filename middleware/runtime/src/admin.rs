@@ -1,0 +1,47 @@
+//! Admin port: liveness, readiness and metrics. Without authentication; never reachable through the
+//! public port.
+
+pub mod breakers;
+pub mod faults;
+
+use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
+use http::header;
+use serde_json::Value;
+
+use crate::{health::Readiness, telemetry::Telemetry};
+use palisade_resilience::{
+    method_table::{Access, Method},
+    rejection::{Rejection, reasons},
+};
+
+/// Method table entries for the routes of [`probes`].
+pub static PROBES: [Method; 2] =
+    [Method::http("GET", "/livez", Access::Public).infrastructure(), Method::http("GET", "/readyz", Access::Public).infrastructure()];
+
+/// Probe routes. `GET /livez`: the process runs. `GET /readyz`: whether it accepts requests, and if
+/// not, why.
+pub fn probes(readiness: Readiness) -> Router {
+    Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(readyz)).with_state(readiness)
+}
+
+async fn readyz(State(readiness): State<Readiness>) -> Result<impl IntoResponse, Rejection> {
+    let report = readiness.report();
+    if report.ready {
+        return Ok(([(header::CACHE_CONTROL, "no-store")], Json(report)));
+    }
+    let detail = if report.draining { "the process is shutting down" } else { "a required dependency is down" };
+    Err(Rejection::new(&reasons::NOT_READY, detail)
+        .with_metadata("ready", Value::Bool(false))
+        .with_metadata("draining", Value::Bool(report.draining))
+        .with_metadata("dependencies", serde_json::to_value(&report.dependencies).unwrap_or_default()))
+}
+
+/// Builds the admin router of `service`: [`probes`], `GET /metrics`, and `extra_routes`.
+pub fn router(service: &'static str, readiness: Readiness, telemetry: Telemetry, extra_routes: Router) -> Router {
+    let metrics = get(async move |State(telemetry): State<Telemetry>| {
+        // Rendering a large registry takes milliseconds.
+        let text = tokio::task::spawn_blocking(move || telemetry.render(service)).await.unwrap_or_default();
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+    });
+    probes(readiness).merge(Router::new().route("/metrics", metrics).with_state(telemetry)).merge(extra_routes)
+}

@@ -1,0 +1,165 @@
+//! Configuration: defaults < TOML file < environment < flags. Unknown keys are errors, and every
+//! error names its key.
+
+mod schema;
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Arg, ArgAction, Command};
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use palisade_resilience::setting::Invalid;
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::de::DeserializeOwned;
+
+/// Prefix of environment variables. `__` separates levels.
+pub const ENV_PREFIX: &str = "PALISADE_";
+
+/// Invalid configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Unknown flag or help request. clap provides the text and the exit code.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// Unknown key or invalid value.
+    #[error("{0}")]
+    Invalid(Box<figment::Error>),
+    /// The file given by `--config` cannot be read.
+    #[error("cannot read the configuration file {0}")]
+    NoFile(PathBuf, #[source] std::io::Error),
+    /// Violated rule.
+    #[error(transparent)]
+    Rule(#[from] Invalid),
+}
+
+impl Error {
+    /// Creates an error for `key`.
+    pub fn rule(key: &'static str, rule: impl Into<String>) -> Self {
+        Self::Rule(Invalid::new(key, rule))
+    }
+}
+
+/// Configuration with rules beyond its types.
+pub trait Validate {
+    /// Checks the rules that types cannot express.
+    fn validate(&self) -> Result<(), Error>;
+}
+
+/// Command given by the command line.
+#[derive(Debug)]
+pub enum Invocation<T> {
+    /// Run with this configuration.
+    Run(T),
+    /// `--check-config`: check whether the process could start with this configuration.
+    Check(T),
+    /// `--health-check`: query readiness at the admin port of this configuration.
+    HealthCheck(T),
+}
+
+/// Builds the command line for configuration `T`: `--config`, `--check-config`, `--health-check`
+/// and a flag per key.
+pub fn command<T: JsonSchema>(name: &'static str, about: &'static str) -> Command {
+    let keys = schema::keys::<T>();
+    let mut command = Command::new(name)
+        .about(about)
+        .version(env!("CARGO_PKG_VERSION"))
+        .after_help(schema::after_help(&keys))
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("TOML file with any of the keys below"),
+        )
+        .arg(Arg::new("check-config").long("check-config").action(ArgAction::SetTrue).help("Validate the configuration and exit"))
+        .arg(
+            Arg::new("health-check")
+                .long("health-check")
+                .action(ArgAction::SetTrue)
+                .help("Check the readiness of the running process and exit"),
+        );
+    for key in keys.into_iter().filter(|key| !key.is_pattern()) {
+        command = command.arg(Arg::new(key.path.clone()).long(key.flag()).value_name(key.kind).help(key.help()));
+    }
+    command
+}
+
+/// Loads the configuration from the flags `matches` (of [`command`]), the environment and the file.
+pub fn load<T: DeserializeOwned + JsonSchema + Validate>(matches: &clap::ArgMatches) -> Result<Invocation<T>, Error> {
+    let keys = schema::keys::<T>();
+    let mut figment = Figment::new();
+    if let Some(path) = matches.get_one::<PathBuf>("config") {
+        std::fs::metadata(path).map_err(|error| Error::NoFile(path.clone(), error))?;
+        figment = figment.merge(Toml::file_exact(path));
+    }
+    let environment = Env::prefixed(ENV_PREFIX).split("__");
+    let env_keys: Vec<String> = environment.iter().map(|(key, _)| key.as_str().to_ascii_lowercase()).collect();
+    figment = clear_alternate_secret_keys(figment, &keys, |key| env_keys.iter().any(|set| set == key)).merge(environment);
+    let flag = |key: &str| matches.try_get_one::<String>(key).ok().flatten();
+    figment = clear_alternate_secret_keys(figment, &keys, |key| flag(key).is_some());
+    for key in keys.iter().filter(|key| !key.is_pattern()) {
+        if let Some(value) = flag(&key.path) {
+            // Same grammar as environment variables: numbers and booleans are parsed, other values
+            // are text.
+            let value: figment::value::Value = value.parse().unwrap_or_else(|never| match never {});
+            figment = figment.merge(Serialized::global(&key.path, value));
+        }
+    }
+    let config: T = figment.extract().map_err(|error| Error::Invalid(Box::new(error)))?;
+    config.validate()?;
+    Ok(if matches.get_flag("check-config") {
+        Invocation::Check(config)
+    } else if matches.get_flag("health-check") {
+        Invocation::HealthCheck(config)
+    } else {
+        Invocation::Run(config)
+    })
+}
+
+/// A secret is given as `x`, or as `x_file` in a separate file. A layer that sets one clears the
+/// other of lower layers.
+fn clear_alternate_secret_keys(mut figment: Figment, keys: &[schema::Key], is_set: impl Fn(&str) -> bool) -> Figment {
+    for file_key in keys.iter().filter(|key| !key.is_pattern()) {
+        let Some(value_key) = file_key.path.strip_suffix("_file").filter(|plain| keys.iter().any(|key| key.path == *plain)) else {
+            continue;
+        };
+        let cleared = match (is_set(value_key), is_set(&file_key.path)) {
+            (true, false) => file_key.path.as_str(),
+            (false, true) => value_key,
+            _ => continue,
+        };
+        figment = figment.merge(Serialized::global(cleared, None::<String>));
+    }
+    figment
+}
+
+/// Returns a secret given directly or in a file, whose trailing newline is ignored. The arguments
+/// are pairs of key and value.
+pub fn secret(
+    (key, value): (&'static str, &Option<SecretString>),
+    (file_key, file): (&'static str, &Option<PathBuf>),
+) -> Result<SecretString, Error> {
+    match (value, file) {
+        (Some(value), None) => Ok(value.clone()),
+        (None, Some(path)) => match std::fs::read_to_string(path) {
+            Ok(text) => Ok(text.trim().to_owned().into()),
+            Err(error) => Err(Error::rule(file_key, format!("cannot read {}: {error}", path.display()))),
+        },
+        _ => Err(Error::rule(key, format!("exactly one of {key} and {file_key} is required"))),
+    }
+}
+
+/// As [`load`] with the arguments of the process.
+pub fn from_args<T: DeserializeOwned + JsonSchema + Validate>(
+    name: &'static str,
+    about: &'static str,
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<Invocation<T>, Error> {
+    load(&command::<T>(name, about).try_get_matches_from(args)?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! gRPC router: adds health, reflection and a content-type guard to a service.
+
+use std::{collections::HashSet, sync::Arc};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+};
+use http::{Method, StatusCode, header};
+use prost::Message;
+use prost_types::FileDescriptorSet;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::health::Readiness;
+use palisade_resilience::{
+    method_table::{MethodTable, MethodTableError},
+    task,
+};
+use palisade_transport::server::{GRPC_INFRASTRUCTURE, unary_request_body::UnaryRequestBody};
+
+/// Invalid service contract of a gRPC port.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The descriptors are not a `FileDescriptorSet`.
+    #[error("invalid file descriptor set")]
+    Descriptors(#[from] prost::DecodeError),
+    /// Reflection rejects the descriptors.
+    #[error("file descriptor set rejected by reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// A method without a table entry, or a table entry without a method.
+    #[error(transparent)]
+    Incomplete(#[from] MethodTableError),
+}
+
+/// Lists the methods (`/package.Service/Method`) of `service` in its descriptors, and whether each
+/// takes a single request message.
+fn methods(descriptors: &FileDescriptorSet, service: &str) -> Vec<(String, bool)> {
+    let mut methods = Vec::new();
+    for file in &descriptors.file {
+        for candidate in &file.service {
+            let name = format!("{}.{}", file.package(), candidate.name());
+            if name == service {
+                methods.extend(candidate.method.iter().map(|method| (format!("/{name}/{}", method.name()), !method.client_streaming())));
+            }
+        }
+    }
+    methods
+}
+
+/// Adds health and reflection to the `routes` of `service`. Fails unless `table` covers all
+/// methods: default deny, checked at startup.
+pub fn router(
+    routes: Routes,
+    service: &'static str,
+    descriptors: &'static [u8],
+    table: &MethodTable,
+    readiness: &Readiness,
+    shutdown: CancellationToken,
+) -> Result<Router, Error> {
+    let set = FileDescriptorSet::decode(descriptors)?;
+    let methods = methods(&set, service);
+    let served = methods.iter().map(|(path, _)| path.as_str()).chain(GRPC_INFRASTRUCTURE.iter().map(|method| method.path));
+    table.check_registered(served.map(|path| path.trim_start_matches('/')))?;
+    let (reporter, health) = tonic_health::server::health_reporter();
+    drop(task::spawn(report_health(reporter, service, readiness.clone(), shutdown)));
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(descriptors)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let routes = routes.add_service(health).add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
+    let unary: HashSet<String> = methods.into_iter().filter_map(|(path, unary)| unary.then_some(path)).collect();
+    Ok(routes.prepare().into_axum_router().layer(from_fn_with_state(Arc::new(unary), require_grpc_content_type)))
+}
+
+/// Reports the readiness of `/readyz` through `grpc.health.v1`, for the service and for the whole
+/// port ("").
+async fn report_health(reporter: HealthReporter, service: &'static str, readiness: Readiness, shutdown: CancellationToken) {
+    let mut ready = readiness.subscribe();
+    let report_changes = async {
+        loop {
+            let status = if *ready.borrow_and_update() { ServingStatus::Serving } else { ServingStatus::NotServing };
+            reporter.set_service_status("", status).await;
+            reporter.set_service_status(service, status).await;
+            if ready.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    shutdown.run_until_cancelled(report_changes).await;
+}
+
+/// tonic accepts any HTTP method, any content type and any number of messages. The guard rejects
+/// other requests, such as a browser's form.
+async fn require_grpc_content_type(State(unary): State<Arc<HashSet<String>>>, request: Request, next: Next) -> Response {
+    if request.method() != Method::POST {
+        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response();
+    }
+    let content_type = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    let grpc = content_type == b"application/grpc"
+        || content_type.starts_with(b"application/grpc+proto")
+        || content_type.starts_with(b"application/grpc;");
+    if !grpc {
+        return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
+    }
+    let request = if unary.contains(request.uri().path()) { request.map(|body| Body::new(UnaryRequestBody::new(body))) } else { request };
+    next.run(request).await
+}

@@ -1,0 +1,251 @@
+//! Readiness: periodic probes of dependencies, and the draining state.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{
+    FutureExt, TryFutureExt,
+    future::{BoxFuture, ready, select_ok},
+};
+use http::Uri;
+use parking_lot::{Mutex, RwLock};
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use palisade_resilience::grpc_status;
+use palisade_transport::client::balance::Endpoints;
+
+/// Probe interval of a healthy dependency.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// Probe interval of an unhealthy dependency. Short, to detect recovery quickly.
+const PROBE_INTERVAL_WHILE_DOWN: Duration = Duration::from_millis(200);
+/// Initial probe backoff at startup, doubled after each failure, because dependencies often start
+/// at the same time.
+const INITIAL_BACKOFF: Duration = Duration::from_millis(10);
+/// Time limit of one probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Consecutive failures after which a healthy dependency counts as unhealthy.
+const UNHEALTHY_THRESHOLD: u32 = 2;
+/// Maximum number of endpoints probed per dependency.
+const MAX_PROBED_ENDPOINTS: usize = 5;
+
+/// Readiness of a service and its dependencies.
+#[derive(Debug, Clone)]
+pub struct Readiness(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    dependencies: RwLock<Vec<Dependency>>,
+    draining: AtomicBool,
+    ready: watch::Sender<bool>,
+}
+
+/// Last probe result of a dependency.
+#[derive(Debug, Clone, Serialize)]
+pub struct Dependency {
+    /// Name, e.g. `postgresql`.
+    pub name: &'static str,
+    /// Whether the service is not ready without it.
+    pub required: bool,
+    /// Whether the last probe succeeded.
+    pub ok: bool,
+    /// Reason of the failure. Never contains an address or the text of a driver.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Body of `/readyz`.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Whether the service accepts requests.
+    pub ready: bool,
+    /// Whether the process is shutting down.
+    pub draining: bool,
+    /// All dependencies.
+    pub dependencies: Vec<Dependency>,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self(Arc::new(State { dependencies: RwLock::default(), draining: AtomicBool::new(false), ready: watch::Sender::new(false) }))
+    }
+}
+
+impl Readiness {
+    /// Runs `probe` once per second until `shutdown`. The dependency counts as unhealthy until its
+    /// first success.
+    pub fn watch<F, Fut>(&self, name: &'static str, required: bool, shutdown: CancellationToken, probe: F)
+    where
+        F: Fn() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), String>> + Send,
+    {
+        let index = {
+            let mut dependencies = self.0.dependencies.write();
+            dependencies.push(Dependency { name, required, ok: false, reason: Some("not probed yet".to_owned()) });
+            dependencies.len() - 1
+        };
+        self.publish();
+        let readiness = self.clone();
+        let watch = async move {
+            let (mut failures, mut backoff) = (UNHEALTHY_THRESHOLD, INITIAL_BACKOFF);
+            loop {
+                let result = tokio::time::timeout(PROBE_TIMEOUT, probe()).await.unwrap_or_else(|_| Err("probe timed out".to_owned()));
+                match result {
+                    Ok(()) => {
+                        (failures, backoff) = (0, PROBE_INTERVAL_WHILE_DOWN);
+                        readiness.set(index, None);
+                    }
+                    Err(reason) => {
+                        failures = failures.saturating_add(1);
+                        if failures >= UNHEALTHY_THRESHOLD {
+                            readiness.set(index, Some(reason));
+                        }
+                    }
+                }
+                if failures == 0 {
+                    tokio::time::sleep(PROBE_INTERVAL).await;
+                } else {
+                    tokio::time::sleep(backoff).await;
+                    backoff = (2 * backoff).min(PROBE_INTERVAL_WHILE_DOWN);
+                }
+            }
+        };
+        drop(palisade_resilience::task::spawn(async move { shutdown.run_until_cancelled(watch).await }));
+    }
+
+    fn set(&self, index: usize, reason: Option<String>) {
+        {
+            let mut dependencies = self.0.dependencies.write();
+            let dependency = &mut dependencies[index];
+            let ok = reason.is_none();
+            if dependency.ok != ok {
+                tracing::info!(dependency = dependency.name, ok, reason = reason.as_deref().unwrap_or(""), "dependency status changed");
+            }
+            dependency.ok = ok;
+            dependency.reason = reason;
+        }
+        self.publish();
+    }
+
+    /// Marks the service as shutting down: not ready from this call on.
+    pub fn drain(&self) {
+        self.0.draining.store(true, Ordering::Release);
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let ready = self.report().ready;
+        self.0.ready.send_if_modified(|last| std::mem::replace(last, ready) != ready);
+    }
+
+    /// Subscribes to changes of readiness.
+    pub fn subscribe(&self) -> watch::Receiver<bool> {
+        self.0.ready.subscribe()
+    }
+
+    /// Returns the current report.
+    pub fn report(&self) -> Report {
+        let dependencies = self.0.dependencies.read().clone();
+        let draining = self.0.draining.load(Ordering::Acquire);
+        let ready = !draining && dependencies.iter().all(|dependency| dependency.ok || !dependency.required);
+        Report { ready, draining, dependencies }
+    }
+}
+
+/// Creates a gRPC health probe (`grpc.health.v1`) for [`Readiness::watch`]. It checks some of
+/// `endpoints`, of which one healthy endpoint suffices, over separate connections, so that its
+/// failures do not delay calls.
+pub fn grpc_probe(endpoints: Endpoints) -> impl Fn() -> BoxFuture<'static, Result<(), String>> + Send + 'static {
+    let clients = Mutex::new(Vec::<(Uri, HealthClient<Channel>)>::new());
+    move || {
+        let mut clients = clients.lock();
+        let connect = |uri: Uri| match clients.iter().find(|(known, _)| *known == uri) {
+            Some(known) => known.clone(),
+            None => (uri.clone(), HealthClient::new(endpoints.connection(&uri))),
+        };
+        let selected: Vec<_> = endpoints.sample_uris(MAX_PROBED_ENDPOINTS).into_iter().map(connect).collect();
+        clients.clone_from(&selected);
+        if selected.is_empty() {
+            return ready(Err(format!("no endpoint known, waiting for {}", endpoints.registry()))).boxed();
+        }
+        let checks: Vec<_> = selected.into_iter().map(|(_, client)| Box::pin(check_serving(client))).collect();
+        select_ok(checks).map_ok(|((), _others)| ()).boxed()
+    }
+}
+
+async fn check_serving(mut client: HealthClient<Channel>) -> Result<(), String> {
+    let response = client.check(HealthCheckRequest::default()).await;
+    let answer = response.map_err(|status| format!("health check returned {}", grpc_status::name(status.code())))?;
+    match answer.into_inner().status() {
+        ServingStatus::Serving => Ok(()),
+        _ => Err("not serving".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use tokio::time::Instant;
+    use tonic::transport::{Server, server::TcpIncoming};
+
+    use super::*;
+    use palisade_transport::client::{EndpointConfig, address::Address, balance::Balancer};
+
+    #[tokio::test(start_paused = true)]
+    async fn probe_interval_depends_on_dependency_state() {
+        let (probes, started) = (Arc::new(AtomicU32::new(0)), Instant::now());
+        let (readiness, shutdown) = (Readiness::default(), CancellationToken::new());
+        let count = probes.clone();
+        readiness.watch("database", true, shutdown.clone(), move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            let available = (35..5_000).contains(&started.elapsed().as_millis());
+            async move { if available { Ok(()) } else { Err("connection refused".to_owned()) } }
+        });
+        let mut ready = readiness.subscribe();
+        ready.wait_for(|ready| *ready).await.unwrap();
+        assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
+        ready.wait_for(|ready| !*ready).await.unwrap();
+        let before = probes.load(Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        assert_eq!(probes.load(Ordering::Relaxed) - before, 5);
+        shutdown.cancel();
+    }
+
+    #[tokio::test]
+    async fn grpc_probe_needs_one_healthy_endpoint() {
+        let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let alive = listener.local_addr().unwrap();
+        let (_reporter, service) = tonic_health::server::health_reporter();
+        drop(palisade_resilience::task::spawn(Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener))));
+        let endpoints = |url: &str| {
+            let addresses = Address::list(url.split(',')).unwrap();
+            Balancer::new("health", &EndpointConfig::default(), "the configuration", addresses).unwrap().endpoints()
+        };
+        assert_eq!(grpc_probe(endpoints(&format!("http://{dead},http://{alive}")))().await, Ok(()));
+        assert!(grpc_probe(endpoints(&format!("http://{dead}")))().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn grpc_probe_uses_discovered_endpoint() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let alive = listener.local_addr().unwrap();
+        let (_reporter, service) = tonic_health::server::health_reporter();
+        drop(palisade_resilience::task::spawn(Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener))));
+        let endpoints = Balancer::new("health", &EndpointConfig::default(), "etcd", Vec::new()).unwrap().endpoints();
+        let probe = grpc_probe(endpoints.clone());
+        assert_eq!(probe().await, Err("no endpoint known, waiting for etcd".to_owned()));
+        endpoints.set([format!("http://{alive}").as_str()]).unwrap();
+        assert_eq!(probe().await, Ok(()));
+    }
+}

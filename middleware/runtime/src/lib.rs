@@ -1,0 +1,17 @@
+//! Process runtime of a service: life cycle, configuration, telemetry, admin port, health checks,
+//! registration and store instrumentation.
+
+pub mod admin;
+pub mod config;
+pub mod cursor;
+pub mod grpc;
+pub mod health;
+pub mod parse;
+pub mod process;
+pub mod registration;
+pub mod store_instrumentation;
+pub mod telemetry;
+
+#[cfg(test)]
+#[path = "../../tests/support/in_memory_exporter.rs"]
+mod in_memory_exporter;

@@ -1,0 +1,302 @@
+//! Process lifecycle: startup, shared resources of the services, signals and graceful shutdown.
+
+mod nofile_limit;
+
+use std::{
+    convert::Infallible,
+    error::Error as StdError,
+    io::{Read, Write},
+    net::SocketAddr,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::{BoxError, Layer, Service, ServiceBuilder};
+
+use crate::{
+    admin,
+    config::{self, Invocation, Validate},
+    health::Readiness,
+    telemetry::{self, Telemetry, TrustBoundary},
+};
+use palisade_resilience::{
+    clock::{Clock, SystemClock},
+    respond::{Protocol, RespondLayer},
+    task,
+};
+use palisade_transport::server::{self, accept};
+
+/// Exit code for an invalid configuration (`EX_CONFIG` of sysexits).
+pub const EXIT_CONFIG: u8 = 78;
+/// Exit code after a second signal: 128 + SIGINT.
+const EXIT_FORCED: i32 = 130;
+/// Drain time of admin ports, milliseconds.
+const ADMIN_DRAIN_MS: u64 = 100;
+const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Configuration common to all services.
+pub trait ServiceConfig: Validate {
+    /// Checks the configuration without starting: loads keys, opens no connection.
+    fn check(&self) -> anyhow::Result<()>;
+    /// Traces and logs.
+    fn telemetry(&self) -> &telemetry::Config;
+    /// Server limits, including the shutdown times.
+    fn server(&self) -> &server::Config;
+    /// Address of the admin port that reports readiness.
+    fn admin_listen(&self) -> SocketAddr;
+}
+
+/// `main` of a service: loads the configuration, installs telemetry, calls `start`, and runs until
+/// shutdown.
+pub fn run<T, F, Fut>(name: &'static str, about: &'static str, boundary: TrustBoundary, start: F) -> ExitCode
+where
+    T: ServiceConfig + DeserializeOwned + JsonSchema,
+    F: FnOnce(T, Process) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    run_configured(name, &[name], boundary, config::from_args(name, about, std::env::args_os()), start)
+}
+
+/// As [`run`] with a loaded configuration and a list of services in the process.
+pub fn run_configured<T, F, Fut>(
+    name: &'static str,
+    services: &[&'static str],
+    boundary: TrustBoundary,
+    command: Result<Invocation<T>, config::Error>,
+    start: F,
+) -> ExitCode
+where
+    T: ServiceConfig,
+    F: FnOnce(T, Process) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let config = match command {
+        Err(config::Error::Usage(error)) => {
+            // Help is printed to standard output with exit code 0, a usage error to standard error
+            // with 2.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+        Err(error) => return exit_with_error(name, &error, EXIT_CONFIG),
+        Ok(Invocation::Check(config)) => {
+            return match config.server().tls.check().map_err(Into::into).and_then(|()| config.check()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => exit_with_error(name, &*error, EXIT_CONFIG),
+            };
+        }
+        Ok(Invocation::HealthCheck(config)) => return health_check(config.admin_listen()),
+        Ok(Invocation::Run(config)) => config,
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit_with_error(name, &error, 1),
+    };
+    runtime.block_on(async {
+        let telemetry = match Telemetry::install(name, services, boundary, config.telemetry()) {
+            Ok(telemetry) => telemetry,
+            Err(error) => return exit_with_error(name, &error, EXIT_CONFIG),
+        };
+        let process = Process::new(telemetry);
+        let limits = config.server().clone();
+        nofile_limit::raise_nofile_limit(limits.max_connections * services.len());
+        if let Err(error) = start(config, process.clone()).await {
+            return exit_with_error(name, &*error, EXIT_CONFIG);
+        }
+        match process.run_until_shutdown(&limits).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => exit_with_error(name, &error, 1),
+        }
+    })
+}
+
+fn exit_with_error(name: &str, error: &dyn StdError, code: u8) -> ExitCode {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Some errors include the text of their cause.
+        let cause_text = error.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        cause = error.source();
+    }
+    let _ = writeln!(std::io::stderr(), "{name}: {text}");
+    ExitCode::from(code)
+}
+
+/// Queries readiness at the admin port `address`; exit code 0 if ready. For container health
+/// checks.
+fn health_check(address: SocketAddr) -> ExitCode {
+    let probe = || -> std::io::Result<bool> {
+        let mut stream = std::net::TcpStream::connect_timeout(&address, HEALTH_CHECK_TIMEOUT)?;
+        stream.set_read_timeout(Some(HEALTH_CHECK_TIMEOUT))?;
+        stream.write_all(format!("GET /readyz HTTP/1.0\r\nhost: {address}\r\n\r\n").as_bytes())?;
+        let mut head = [0; 12];
+        stream.read_exact(&mut head)?;
+        Ok(head.ends_with(b" 200"))
+    };
+    if probe().unwrap_or(false) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Resources shared by the services of a process.
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Cancelled when the process must stop accepting requests.
+    pub shutdown: CancellationToken,
+    /// Logs, traces and metrics.
+    pub telemetry: Telemetry,
+    tasks: TaskTracker,
+    /// Registrations in service discovery, which are the first to be cancelled at shutdown.
+    registrations: (TaskTracker, CancellationToken),
+    /// Admin ports, which stop last, so that readiness and metrics stay available during shutdown.
+    admin: (TaskTracker, CancellationToken),
+    readiness: Arc<parking_lot::Mutex<Vec<Readiness>>>,
+}
+
+impl Process {
+    /// Creates a process with the installed `telemetry`.
+    pub fn new(telemetry: Telemetry) -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            shutdown: CancellationToken::new(),
+            telemetry,
+            tasks: TaskTracker::new(),
+            registrations: (TaskTracker::new(), CancellationToken::new()),
+            admin: (TaskTracker::new(), CancellationToken::new()),
+            readiness: Arc::default(),
+        }
+    }
+
+    /// Creates the readiness of one service. It turns to not ready at the first signal.
+    pub fn readiness(&self) -> Readiness {
+        let readiness = Readiness::default();
+        self.readiness.lock().push(readiness.clone());
+        readiness
+    }
+
+    /// Waits until every service is ready, for at most `limit`.
+    pub async fn until_ready(&self, limit: Duration) {
+        let mut all: Vec<_> = self.readiness.lock().iter().map(Readiness::subscribe).collect();
+        let ready = async {
+            for readiness in &mut all {
+                // Cannot fail: the sender lives as long as the process.
+                let _ = readiness.wait_for(|ready| *ready).await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, ready).await;
+    }
+
+    /// Spawns work that shutdown waits for. It must end by itself after [`Self::shutdown`].
+    pub fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
+        drop(task::spawn(self.tasks.track_future(work)));
+    }
+
+    /// As [`Self::run`] for work that ends first: its token is cancelled at the first signal, and
+    /// ports accept requests until it has ended. It must end soon after the cancellation.
+    pub fn spawn_registration<Fut>(&self, work: impl FnOnce(CancellationToken) -> Fut)
+    where
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let (tracker, deregister) = &self.registrations;
+        drop(task::spawn(tracker.track_future(work(deregister.clone()))));
+    }
+
+    /// Serves `stack` until shutdown, and prints its address to standard output.
+    pub fn serve<S, R>(
+        &self,
+        (name, protocol): (&str, Protocol),
+        address: SocketAddr,
+        stack: S,
+        config: &server::Config,
+    ) -> std::io::Result<SocketAddr>
+    where
+        S: Service<Request<Incoming>, Response = Response<R>, Error = Infallible, Future: Send> + Clone + Send + 'static,
+        R: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let port =
+            accept::Listener { listener: accept::bind(address)?, tls: config.tls.acceptor(protocol).map_err(std::io::Error::other)? };
+        let address = print_listen_address(name, if port.tls.is_some() { "https" } else { "http" }, &port.listener)?;
+        let (config, shutdown) = (config.clone(), self.shutdown.clone());
+        self.run(async move { accept::serve(port, protocol, stack, &config, shutdown).await });
+        Ok(address)
+    }
+
+    /// Serves an admin port and prints its address to standard output.
+    pub fn serve_admin(
+        &self,
+        name: &'static str,
+        address: SocketAddr,
+        readiness: Readiness,
+        extra_routes: Router,
+    ) -> std::io::Result<SocketAddr> {
+        let listener = accept::bind(address)?;
+        let address = print_listen_address(&format!("{name}-admin"), "http", &listener)?;
+        let router = RespondLayer(Protocol::Http).layer(admin::router(name, readiness, self.telemetry.clone(), extra_routes));
+        let router = ServiceBuilder::new().map_request(|request: Request<Incoming>| request.map(axum::body::Body::new)).service(router);
+        let config = server::Config { drain_timeout_ms: ADMIN_DRAIN_MS, ..server::Config::default() };
+        let (tracker, stop) = self.admin.clone();
+        let serving = async move { accept::serve(listener, Protocol::Http, router, &config, stop).await };
+        drop(task::spawn(tracker.track_future(serving)));
+        Ok(address)
+    }
+
+    /// Waits for SIGTERM or SIGINT, then shuts down in order: not ready, deregistration, lame duck,
+    /// drain, flush. A second signal exits at once.
+    pub async fn run_until_shutdown(self, config: &server::Config) -> std::io::Result<()> {
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        tracing::info!("shutdown signal received");
+        drop(task::spawn(async move {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            // Safe, because all state is crash-safe.
+            std::process::exit(EXIT_FORCED);
+        }));
+        for readiness in self.readiness.lock().iter() {
+            readiness.drain();
+        }
+        let (registrations, deregister) = &self.registrations;
+        deregister.cancel();
+        registrations.close();
+        registrations.wait().await;
+        tokio::time::sleep(Duration::from_millis(config.lame_duck_ms)).await;
+        self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        let (admin, stop) = &self.admin;
+        stop.cancel();
+        admin.close();
+        admin.wait().await;
+        self.telemetry.flush().await;
+        tracing::info!("process stopped");
+        Ok(())
+    }
+}
+
+/// Prints the listen address of `name` to standard output and returns it, for callers that bind
+/// port 0.
+fn print_listen_address(name: &str, scheme: &str, listener: &tokio::net::TcpListener) -> std::io::Result<SocketAddr> {
+    let address = listener.local_addr()?;
+    let mut stdout = std::io::stdout().lock();
+    // Ignores a closed standard output.
+    let _ = writeln!(stdout, "listening {name} {scheme}://{address}").and_then(|()| stdout.flush());
+    Ok(address)
+}

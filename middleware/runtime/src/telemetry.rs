@@ -1,0 +1,262 @@
+//! Telemetry of a process: traces (OTLP), metrics (Prometheus) and logs. The only module that
+//! depends on exporters.
+
+mod log;
+mod process;
+mod registries;
+mod sampler;
+mod spans;
+
+use std::{sync::Arc, time::Duration};
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use opentelemetry::{InstrumentationScope, KeyValue, global, trace::TracerProvider};
+use opentelemetry_otlp::WithExportConfig;
+use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tracing::{Metadata, Subscriber, subscriber::Interest};
+use tracing_appender::non_blocking::{ErrorCounter, WorkerGuard};
+use tracing_subscriber::{
+    Layer,
+    filter::dynamic_filter_fn,
+    layer::{Filter, SubscriberExt},
+    util::SubscriberInitExt,
+};
+
+use crate::config;
+use palisade_resilience::{
+    metrics::{CATALOG, Kind},
+    trace::sampling::{self, Sampling},
+};
+
+pub use palisade_resilience::trace::TrustBoundary;
+
+/// Histogram buckets for durations, seconds. Those of the semantic conventions plus three lower
+/// ones for hops within a machine.
+const DURATION_BUCKETS: [f64; 17] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// Histogram buckets for small integers, from 1.
+const COUNT_BUCKETS: [f64; 5] = [1.0, 2.0, 3.0, 4.0, 5.0];
+/// Interval of histogram upkeep. Without upkeep histograms keep every sample.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Time limit for exporting the remaining spans at shutdown.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Schema of the semantic conventions used for span names and attributes.
+const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.45.0";
+/// Target prefixes excluded from tracing: libraries below the middleware.
+const EXCLUDED_TARGETS: [&str; 6] = ["h2", "hyper", "tonic", "tower", "opentelemetry", "reqwest"];
+
+/// Traces and logs.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// OTLP/gRPC endpoint for traces, e.g. `http://localhost:4317`. Without it trace ids are
+    /// created and propagated, but no span is exported.
+    pub otlp_endpoint: Option<String>,
+    /// Sampling ratio of new traces, 0 to 1. Sampling decisions of internal callers are followed,
+    /// those of external callers are not.
+    pub sample_ratio: f64,
+    /// Maximum number of spans queued for export. More spans are dropped and counted.
+    pub span_queue: usize,
+    /// `deployment.environment.name` of all spans.
+    pub environment: String,
+    /// Log filter, e.g. `info,palisade_orders=debug`.
+    pub log_filter: String,
+    /// Log format: `json`, `human`, or `auto` (human on a terminal).
+    pub log_format: log::LogFormat,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            otlp_endpoint: None,
+            sample_ratio: 0.1,
+            span_queue: 8_192,
+            environment: "development".to_owned(),
+            log_filter: "info".to_owned(),
+            log_format: log::LogFormat::Auto,
+        }
+    }
+}
+
+impl config::Validate for Config {
+    fn validate(&self) -> Result<(), config::Error> {
+        if !(0.0..=1.0).contains(&self.sample_ratio) {
+            return Err(config::Error::rule("telemetry.sample_ratio", "must be between 0 and 1"));
+        }
+        if self.span_queue == 0 {
+            return Err(config::Error::rule("telemetry.span_queue", "must be greater than 0"));
+        }
+        Ok(())
+    }
+}
+
+/// Telemetry could not be installed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log filter is invalid.
+    #[error("telemetry.log_filter is not a valid log filter")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// The OTLP endpoint is invalid.
+    #[error("telemetry.otlp_endpoint is invalid")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// Telemetry is already installed in this process.
+    #[error("telemetry is already installed in this process")]
+    AlreadyInstalled,
+}
+
+/// Metric registry of a service.
+type Registry = (&'static str, PrometheusHandle);
+
+/// Installed telemetry of the process.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    metrics: Arc<[Registry]>,
+    process: process::Process,
+    traces: SdkTracerProvider,
+    dropped_records: ErrorCounter,
+    _log: Arc<WorkerGuard>,
+}
+
+impl Telemetry {
+    /// Installs logs, traces and metrics for the process `service`, with one metric registry per
+    /// entry of `services`. Requires a Tokio runtime. Once per process.
+    pub fn install(service: &'static str, services: &[&'static str], boundary: TrustBoundary, config: &Config) -> Result<Self, Error> {
+        let metrics = install_metrics(services)?;
+        let sampling = Sampling { exported: config.otlp_endpoint.is_some(), boundary, ratio: config.sample_ratio };
+        sampling.install();
+        let traces = tracer_provider(service, sampling, config)?;
+        global::set_text_map_propagator(TraceContextPropagator::new());
+        global::set_tracer_provider(traces.clone());
+        let spans = tracing_opentelemetry::layer()
+            .with_tracer(traces.tracer_with_scope(InstrumentationScope::builder("palisade").with_schema_url(SCHEMA_URL).build()))
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_tracked_inactivity(false)
+            .with_filter(span_filter(sampling::is_recorded));
+        let (writer, guard) = log::writer();
+        let dropped_records = writer.error_counter();
+        let log_layer = log::layer_for(config.log_format, service, log::filter(&config.log_filter)?, writer);
+        tracing_subscriber::registry().with(spans).with(log_layer).try_init().map_err(|_| Error::AlreadyInstalled)?;
+        let revision = option_env!("PALISADE_REVISION").unwrap_or("unknown");
+        metrics::gauge!("build.info", "version" => env!("CARGO_PKG_VERSION"), "revision" => revision).set(1.0);
+        Ok(Self { metrics, process: process::Process::this(), traces, dropped_records, _log: Arc::new(guard) })
+    }
+
+    /// Renders the metrics of `service` as Prometheus text, with current gauges. Takes
+    /// milliseconds.
+    pub fn render(&self, service: &str) -> String {
+        self.process.measure();
+        palisade_resilience::metrics::collect();
+        metrics::counter!("palisade.log.dropped").absolute(self.dropped_records.dropped_lines() as u64);
+        let own = self.metrics.iter().find(|(name, _)| *name == service);
+        own.or(self.metrics.first()).map(|(_, metrics)| metrics.render()).unwrap_or_default()
+    }
+
+    /// Exports the remaining spans. Runs on a blocking thread, because the provider blocks.
+    pub async fn flush(&self) {
+        let traces = self.traces.clone();
+        let flushed = tokio::task::spawn_blocking(move || traces.shutdown_with_timeout(FLUSH_TIMEOUT)).await;
+        if let Ok(Err(error)) = flushed {
+            tracing::warn!(%error, "span flush failed, the last spans may be lost");
+        }
+    }
+}
+
+/// Filter for the trace layer: only spans, only those of our own crates, and only while
+/// `is_recorded`. Log events in spans cost three times as much and would mark spans as failed.
+///
+/// Evaluated per span: the result of a callsite filter is ignored once the log layer wants the
+/// callsite, or while another thread registers it.
+fn span_filter<S: Subscriber>(is_recorded: fn() -> bool) -> impl Filter<S> {
+    let is_ours = |metadata: &Metadata<'_>| metadata.is_span() && !EXCLUDED_TARGETS.iter().any(|name| metadata.target().starts_with(name));
+    dynamic_filter_fn(move |metadata, _| is_recorded() && is_ours(metadata))
+        .with_callsite_filter(move |metadata| if is_ours(metadata) { Interest::sometimes() } else { Interest::never() })
+}
+
+fn recorder() -> Result<PrometheusRecorder, Error> {
+    let builder = PrometheusBuilder::new().with_recommended_naming(true);
+    // Cannot fail: the buckets are a non-empty constant.
+    let mut builder = builder.set_buckets(&DURATION_BUCKETS).map_err(|_| Error::AlreadyInstalled)?;
+    for metric in CATALOG.iter().filter(|metric| metric.kind == Kind::CountHistogram) {
+        builder =
+            builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), &COUNT_BUCKETS).map_err(|_| Error::AlreadyInstalled)?;
+    }
+    Ok(builder.build_recorder())
+}
+
+fn install_metrics(services: &[&'static str]) -> Result<Arc<[Registry]>, Error> {
+    let recorders = services.iter().map(|service| Ok((*service, recorder()?))).collect::<Result<_, Error>>()?;
+    let registries = registries::Registries::new(recorders);
+    let handles: Arc<[Registry]> = registries.handles().into();
+    metrics::set_global_recorder(registries).map_err(|_| Error::AlreadyInstalled)?;
+    palisade_resilience::metrics::describe(CATALOG);
+    let upkeep = handles.clone();
+    drop(palisade_resilience::task::spawn(async move {
+        let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+        loop {
+            interval.tick().await;
+            let upkeep = upkeep.clone();
+            if tokio::task::spawn_blocking(move || upkeep.iter().for_each(|(_, registry)| registry.run_upkeep())).await.is_err() {
+                return;
+            }
+        }
+    }));
+    Ok(handles)
+}
+
+fn tracer_provider(service: &'static str, sampling: Sampling, config: &Config) -> Result<SdkTracerProvider, Error> {
+    let instance = uuid::Uuid::new_v4().to_string();
+    let attributes = [
+        KeyValue::new("service.namespace", "palisade"),
+        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+        KeyValue::new("service.instance.id", instance),
+        KeyValue::new("deployment.environment.name", config.environment.clone()),
+    ];
+    // `OTEL_RESOURCE_ATTRIBUTES` is read as well.
+    let resource = Resource::builder().with_service_name(service).with_attributes(attributes).build();
+    let mut provider = SdkTracerProvider::builder().with_resource(resource).with_sampler(sampler::sampler(sampling.ratio));
+    if let Some(endpoint) = &config.otlp_endpoint {
+        let exporter =
+            opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(FLUSH_TIMEOUT).build()?;
+        provider = provider.with_span_processor(spans::batch_processor(exporter, config.span_queue));
+    }
+    Ok(provider.build())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{span, subscriber::with_default};
+    use tracing_subscriber::{
+        Layer, Registry,
+        filter::LevelFilter,
+        layer::{Context, SubscriberExt},
+    };
+
+    use super::span_filter;
+
+    #[derive(Clone, Default)]
+    struct Names(Arc<Mutex<Vec<&'static str>>>);
+
+    impl Layer<Registry> for Names {
+        fn on_new_span(&self, attributes: &span::Attributes<'_>, _: &span::Id, _: Context<'_, Registry>) {
+            self.0.lock().expect("no thread panicked").push(attributes.metadata().name());
+        }
+    }
+
+    #[test]
+    fn span_filter_excludes_library_spans() {
+        let names = Names::default();
+        let log = tracing_subscriber::layer::Identity::new().with_filter(LevelFilter::TRACE);
+        let subscriber = tracing_subscriber::registry().with(names.clone().with_filter(span_filter(|| true))).with(log);
+        with_default(subscriber, || {
+            let _plumbing = tracing::trace_span!(target: "h2::server", "server_handshake").entered();
+            let _ours = tracing::info_span!("order").entered();
+        });
+        assert_eq!(*names.0.lock().expect("no thread panicked"), ["order"]);
+    }
+}

@@ -1,0 +1,68 @@
+//! Upstream addresses: `http://host:port` or `https://host:port`.
+
+use std::net::SocketAddr;
+
+use http::{Uri, uri::Scheme};
+
+use super::InvalidAddress;
+
+/// One upstream address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address(Uri);
+
+impl Address {
+    pub fn parse(url: &str) -> Result<Self, InvalidAddress> {
+        let invalid = || InvalidAddress(url.to_owned());
+        let uri: Uri = url.trim().parse().map_err(|_| invalid())?;
+        let is_valid = matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some_and(|host| !host.is_empty())
+            && uri.port_u16().is_some_and(|port| port > 0);
+        if is_valid { Ok(Self(uri)) } else { Err(invalid()) }
+    }
+
+    /// Creates an address from a resolved socket address; `None` for an unusable one (port 0).
+    pub fn from_socket_addr(address: SocketAddr) -> Option<Self> {
+        Self::parse(&format!("http://{address}")).ok()
+    }
+
+    /// Parses and deduplicates `urls` in the given order. An empty list is an error.
+    pub fn list<'a>(urls: impl IntoIterator<Item = &'a str>) -> Result<Vec<Self>, InvalidAddress> {
+        let mut addresses = Vec::new();
+        for url in urls {
+            let address = Self::parse(url)?;
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        if addresses.is_empty() { Err(InvalidAddress(String::new())) } else { Ok(addresses) }
+    }
+
+    /// Returns `true` for `https`.
+    pub fn is_secure(&self) -> bool {
+        self.0.scheme() == Some(&Scheme::HTTPS)
+    }
+
+    /// Returns the scheme and authority that requests carry.
+    pub fn origin(&self, secure: bool) -> Uri {
+        let mut parts = self.0.clone().into_parts();
+        parts.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
+        Uri::from_parts(parts).unwrap_or_else(|_| self.0.clone())
+    }
+
+    pub fn uri(&self) -> &Uri {
+        &self.0
+    }
+
+    /// Returns `host:port`, the name of the address in logs and metrics.
+    pub fn name(&self) -> &str {
+        self.0.authority().map_or("", |authority| authority.as_str())
+    }
+
+    pub fn host(&self) -> &str {
+        self.0.host().unwrap_or_default()
+    }
+
+    pub fn port(&self) -> Option<u16> {
+        self.0.port_u16()
+    }
+}

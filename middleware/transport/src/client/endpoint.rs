@@ -1,0 +1,152 @@
+//! Upstream endpoint: one HTTP/2 connection per address, more for streams, and the classification
+//! of transport errors.
+
+mod stream_connections;
+
+use std::{
+    error::Error as StdError,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tonic::{
+    body::Body,
+    transport::{self, Channel},
+};
+use tower::{ServiceExt, util::Oneshot};
+
+use self::stream_connections::{StreamConnectionPool, StreamSlot};
+use super::{
+    address::Address,
+    connect_backoff::ConnectBackoff,
+    connector::{ConnectError, ConnectParams, Connector},
+};
+use palisade_resilience::{
+    body::{InstrumentedBody, PermitGuard},
+    deadline,
+    rejection::{Rejection, TransportError},
+    streams::is_stream,
+};
+
+/// Sends requests to one address over a lazy connection.
+#[derive(Debug, Clone)]
+pub(super) struct Endpoint {
+    channel: Channel,
+    stream_connections: Arc<StreamConnectionPool>,
+    backoff: ConnectBackoff,
+}
+
+impl Endpoint {
+    /// Must be called within a tokio runtime.
+    pub(super) fn new(address: &Address, params: ConnectParams) -> Self {
+        let endpoint = transport::Endpoint::from(address.uri().clone())
+            .origin(address.origin(params.tls.is_some()))
+            .http2_keep_alive_interval(Duration::from_millis(params.connection.keep_alive_ms))
+            .keep_alive_timeout(Duration::from_millis(params.connection.keep_alive_timeout_ms))
+            // Detects a dead peer before the next call needs the connection.
+            .keep_alive_while_idle(true);
+        let connector = Connector::new(params);
+        let backoff = connector.backoff();
+        let channel = endpoint.connect_with_connector_lazy(connector.clone());
+        let lanes = Arc::new(StreamConnectionPool::new(move || endpoint.connect_with_connector_lazy(connector.clone())));
+        Self { channel, stream_connections: lanes, backoff }
+    }
+
+    /// Sends a request. The wait for a connection is part of the call and under its deadline.
+    pub(super) fn send(&self, request: Request<Body>) -> ResponseFuture {
+        let (channel, place) = if is_stream(&request) {
+            let (channel, place) = self.stream_connections.acquire();
+            (channel, Some(place))
+        } else {
+            (self.channel.clone(), None)
+        };
+        ResponseFuture { inner: channel.oneshot(request), stream_slot: place }
+    }
+
+    /// Whether the endpoint is in connect backoff after a failure.
+    pub(super) fn is_backing_off(&self, now: Instant) -> bool {
+        self.backoff.is_backing_off(now)
+    }
+}
+
+pin_project! {
+    /// Response future of [`Endpoint`].
+    #[derive(Debug)]
+    pub struct ResponseFuture {
+        #[pin]
+        inner: Oneshot<Channel, Request<Body>>,
+        // `Some` for a stream.
+        stream_slot: Option<StreamSlot>,
+    }
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<Response<Body>, Rejection>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = ready!(this.inner.poll(cx)).map_err(to_rejection)?;
+        Poll::Ready(Ok(match this.stream_slot.take() {
+            Some(place) => response.map(|body| Body::new(InstrumentedBody::new(body, PermitGuard(Some(place))))),
+            None => response,
+        }))
+    }
+}
+
+fn to_rejection(error: transport::Error) -> Rejection {
+    // tonic sets a timer of its own from the `grpc-timeout` header. The local timeout expires first
+    // but may be polled second.
+    if causes(&error).any(<dyn StdError>::is::<tonic::TimeoutExpired>) {
+        return deadline::elapsed(Duration::ZERO);
+    }
+    let unsent = causes(&error).any(is_never_sent);
+    let not_tried = causes(&error).any(|cause| matches!(cause.downcast_ref(), Some(ConnectError::BackingOff(_))));
+    TransportError::new(error, unsent, not_tried).into_rejection()
+}
+
+/// Converts a reqwest error. Some errors do not reveal that the connection broke before the request
+/// was sent; these count as sent.
+pub(super) fn from_reqwest(error: reqwest::Error) -> TransportError {
+    // The URL may contain credentials.
+    let error = error.without_url();
+    let never_sent = error.is_connect() || causes(&error).any(is_never_sent);
+    TransportError::new(error, never_sent, false)
+}
+
+fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
+}
+
+/// The request was never sent: no connection; a connection closed before hyper took the request; a
+/// stream refused by the server, or above the last stream ID of its GOAWAY (RFC 9113, sections 8.7
+/// and 6.8).
+fn is_never_sent(cause: &(dyn StdError + 'static)) -> bool {
+    if let Some(error) = cause.downcast_ref::<h2::Error>() {
+        let graceful = error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
+        return graceful || error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    }
+    cause.is::<tonic::ConnectError>() || cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connect_failure_differs_from_connect_backoff() {
+        let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let endpoint = Endpoint::new(&Address::parse(&format!("http://{dead}")).unwrap(), ConnectParams::plain(Duration::from_secs(1)));
+        assert!(!endpoint.is_backing_off(Instant::now()));
+        for not_tried in [false, true] {
+            let refusal = endpoint.send(Request::new(Body::empty())).await.unwrap_err();
+            let failure = StdError::source(&refusal).unwrap().downcast_ref::<TransportError>().unwrap();
+            assert_eq!((failure.never_sent, failure.connect_backoff), (true, not_tried));
+            assert!(endpoint.is_backing_off(Instant::now()));
+        }
+    }
+}
