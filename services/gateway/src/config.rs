@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache;
 
+/// Required `aud` of user tokens.
+pub const AUDIENCE: &str = "palisade";
+
 /// Settings of the gateway.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -124,7 +127,7 @@ impl ServiceConfig for Config {
     fn check(&self) -> anyhow::Result<()> {
         self.upstreams.products().tls.check()?;
         self.upstreams.orders().tls.check()?;
-        Keys::read(&self.auth, crate::AUDIENCE, &self.identity, Arc::new(SystemClock))?;
+        Keys::read(&self.auth, AUDIENCE, &self.identity, Arc::new(SystemClock))?;
         Ok(())
     }
 

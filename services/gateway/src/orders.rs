@@ -14,8 +14,7 @@ use palisade_proto::orders::v1::{FindAllRequest, FindOneRequest, RemoveRequest, 
 
 use crate::{
     extract::{self, Id, IdempotencyKey, Query},
-    openapi::Problem,
-    problem::{self, is_replayed, merge_violations},
+    problem::{self, Problem, merge_violations, replay_header},
     upstreams::Upstreams,
 };
 
@@ -59,16 +58,16 @@ pub(crate) async fn create(
     extract::Json(order): extract::Json<NewOrder>,
 ) -> Result<Response, Rejection> {
     let (request, violations) = order.into_proto(idempotency_key.clone());
-    let answer = merge_violations(orders.create_order(extract::retryable_with_key(request, &idempotency_key)).await, violations);
-    extract::record_key_outcome(&idempotency_key, &answer);
-    let answer = answer?;
-    let replayed = is_replayed(&answer);
-    let order = Order::try_from(answer.into_inner())?;
+    let result = merge_violations(orders.create_order(extract::retryable_with_key(request, &idempotency_key)).await, violations);
+    extract::record_key_outcome(&idempotency_key, &result);
+    let response = result?;
+    let replay_header = replay_header(&response);
+    let order = Order::try_from(response.into_inner())?;
     let headers = [(LOCATION, order.path()), (CACHE_CONTROL, NO_STORE.to_owned())];
     if order.is_settled() {
-        Ok((StatusCode::CREATED, headers, replayed, Json(order)).into_response())
+        Ok((StatusCode::CREATED, headers, replay_header, Json(order)).into_response())
     } else {
-        Ok((StatusCode::ACCEPTED, headers, [(RETRY_AFTER, RETRY_AFTER_SECONDS)], replayed, Json(order)).into_response())
+        Ok((StatusCode::ACCEPTED, headers, [(RETRY_AFTER, RETRY_AFTER_SECONDS)], replay_header, Json(order)).into_response())
     }
 }
 
