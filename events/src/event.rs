@@ -32,8 +32,8 @@ pub struct Event {
     pub kind: String,
     /// Id of the changed object.
     pub subject: String,
-    /// Increases with each change of the subject. An event is outdated if its sequence is not higher
-    /// than the last one.
+    /// Increases with each change of the subject. An event whose sequence is not higher than the
+    /// last one is outdated.
     pub sequence: i64,
     /// Time of the change.
     pub time: OffsetDateTime,

@@ -89,7 +89,7 @@ impl Subscription {
                     }
                 };
                 tokio::select! {
-                    // `changed` cannot fail: this subscription keeps the sender alive.
+                    // `changed` cannot fail: this subscription holds the sender.
                     _ = reconnects.changed() => {
                         *grace_until = Some(Instant::now() + RESUBSCRIBE_GRACE);
                         return SubscriptionItem::Lagged;

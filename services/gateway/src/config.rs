@@ -111,11 +111,11 @@ impl Validate for Config {
         self.telemetry.validate()?;
         self.cache.validate()?;
         self.events.validate()?;
-        let events = [
+        let positive = [
             ("order_events.heartbeat_ms", self.order_events.heartbeat_ms),
             ("order_events.client_retry_ms", self.order_events.client_retry_ms),
         ];
-        if let Some((key, _)) = events.into_iter().find(|(_, value)| *value == 0) {
+        if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Err(Error::rule(key, "must be greater than 0"));
         }
         self.upstreams.products().validate().map_err(|error| Error::rule("upstreams.products", error.to_string()))?;

@@ -92,8 +92,8 @@ impl RedisCache {
 
     /// Stores the product for the other replicas.
     pub(super) async fn set(&self, id: Uuid, version: i64, body: &[u8]) {
-        let head = format!("{version} {}\n", self.lifetime.as_millis());
-        self.write(Operation::Set, &self.set_if_newer(id, version, &[head.as_bytes(), body].concat())).await;
+        let header = format!("{version} {}\n", self.lifetime.as_millis());
+        self.write(Operation::Set, &self.set_if_newer(id, version, &[header.as_bytes(), body].concat())).await;
     }
 
     /// Rejects older values of this product in this process at once. [`Self::run_writer`]
@@ -166,12 +166,12 @@ fn key(id: Uuid) -> String {
 /// Decodes a value whose remaining TTL is `ttl_ms`. `None` if it is malformed, expired or without a
 /// body.
 fn decode(value: Vec<u8>, ttl_ms: i64) -> Option<RedisEntry> {
-    let head = value.iter().position(|byte| *byte == b'\n')?;
-    let (version, lifetime_ms) = std::str::from_utf8(&value[..head]).ok()?.split_once(' ')?;
+    let header_end = value.iter().position(|byte| *byte == b'\n')?;
+    let (version, lifetime_ms) = std::str::from_utf8(&value[..header_end]).ok()?.split_once(' ')?;
     let lifetime_ms: u64 = lifetime_ms.parse().ok()?;
     let version = version.parse().ok()?;
     let age = Duration::from_millis(lifetime_ms.checked_sub(u64::try_from(ttl_ms).ok()?)?);
-    let body = Bytes::from(value).split_off(head + 1);
+    let body = Bytes::from(value).split_off(header_end + 1);
     (!body.is_empty()).then_some(RedisEntry { version, body, age })
 }
 

@@ -60,7 +60,7 @@ impl Fixture {
         self.loads.load(Ordering::Relaxed)
     }
 
-    /// Reads `key` while products returns a version. Returns the version found and its cache status.
+    /// Reads `key` while products returns a version. Returns the version and its cache status.
     async fn read_as<F>(&self, key: Key, no_cache: bool, response: F) -> Result<(i64, CacheStatus), Status>
     where
         F: Future<Output = Result<i64, Status>> + Send + 'static,

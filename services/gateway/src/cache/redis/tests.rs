@@ -59,7 +59,7 @@ async fn invalidation_blocks_older_versions_in_all_replicas() {
     let ((writer, queue), (reader, _)) = (replica(&redis), replica(&redis));
     reader.set(ID, 1, BODY).await;
     writer.invalidate(ID, Version::Known(2));
-    assert_eq!(version(&writer).await, None, "the process of the writer rejects older values at once");
+    assert_eq!(version(&writer).await, None, "this process rejects older values at once");
     drain_queue((writer, queue)).await;
     assert_eq!(version(&reader).await, None);
     reader.set(ID, 1, BODY).await;
