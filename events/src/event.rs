@@ -1,4 +1,4 @@
-//! Event type and its wire format: `CloudEvents` 1.0 JSON, structured mode.
+//! Events, their topics and their wire format: `CloudEvents` 1.0 JSON, structured mode.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -7,8 +7,19 @@ use uuid::Uuid;
 
 /// Content type of an event on the wire.
 pub(crate) const CONTENT_TYPE: &str = "application/cloudevents+json";
-const VERSION: &str = "1.0";
-const DATA: &str = "application/json";
+const SPEC_VERSION: &str = "1.0";
+const DATA_CONTENT_TYPE: &str = "application/json";
+
+/// A family of events and the stream that stores them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Topic {
+    /// Name of the stream.
+    pub stream: &'static str,
+    /// Subject filter of the stream.
+    pub subjects: &'static str,
+    /// `source` attribute of the events, which names the publishing service.
+    pub source: &'static str,
+}
 
 /// A change of an order or a product.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +32,8 @@ pub struct Event {
     pub kind: String,
     /// Id of the changed object.
     pub subject: String,
-    /// Increases with each change of the subject. An event with a sequence that is not higher than
-    /// the last one is outdated.
+    /// Increases with each change of the subject. An event whose sequence is not higher than the
+    /// last one is outdated.
     pub sequence: i64,
     /// Time of the change.
     pub time: OffsetDateTime,
@@ -61,17 +72,24 @@ struct Wire<'a> {
     data: &'a RawValue,
 }
 
+impl Topic {
+    /// Status changes of orders.
+    pub const ORDERS: Self = Self { stream: "PALISADE_ORDERS", subjects: "palisade.orders.v1.>", source: "/palisade/orders" };
+    /// Changes of products, including their stock.
+    pub const PRODUCTS: Self = Self { stream: "PALISADE_PRODUCTS", subjects: "palisade.products.v1.>", source: "/palisade/products" };
+}
+
 impl Event {
     /// Encodes the event in its wire format.
     pub fn to_json(&self) -> Result<Vec<u8>, InvalidEvent> {
         let wire = Wire {
-            specversion: VERSION,
+            specversion: SPEC_VERSION,
             id: self.id.to_string(),
             source: self.source.clone(),
             kind: self.kind.clone(),
             subject: self.subject.clone(),
             time: self.time.format(&Rfc3339).map_err(|_| InvalidEvent::Attribute("time"))?,
-            datacontenttype: DATA,
+            datacontenttype: DATA_CONTENT_TYPE,
             sequence: self.sequence.to_string(),
             traceparent: self.trace_parent.clone(),
             data: serde_json::from_str(&self.data)?,
@@ -82,7 +100,7 @@ impl Event {
     /// Decodes an event from its wire format.
     pub fn from_json(bytes: &[u8]) -> Result<Self, InvalidEvent> {
         let wire: Wire<'_> = serde_json::from_slice(bytes)?;
-        if wire.specversion != VERSION {
+        if wire.specversion != SPEC_VERSION {
             return Err(InvalidEvent::Attribute("specversion"));
         }
         Ok(Self {

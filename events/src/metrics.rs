@@ -7,9 +7,9 @@ use metrics::{Counter, Gauge, counter, gauge};
 use palisade_middleware::metrics::Metric;
 
 /// Values of the `outcome` label.
-pub const OUTCOMES: [&str; 4] = [PUBLISHED, REFUSED, UNAVAILABLE, DEAD];
+pub const OUTCOMES: [&str; 4] = [PUBLISHED, REJECTED, UNAVAILABLE, DEAD];
 pub(crate) const PUBLISHED: &str = "published";
-pub(crate) const REFUSED: &str = "refused";
+pub(crate) const REJECTED: &str = "refused";
 pub(crate) const UNAVAILABLE: &str = "unavailable";
 pub(crate) const DEAD: &str = "dead";
 

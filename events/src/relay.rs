@@ -1,10 +1,9 @@
 //! Outbox relay: publishes events from an outbox to the broker, by one replica at a time (lease),
 //! in order per subject, and repeatedly until the broker acknowledges them.
 
-mod batch;
-
 use std::{
-    sync::{Arc, Mutex},
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -15,9 +14,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    broker::{Broker, Topic},
+    broker::Broker,
     config::Config,
-    event::Event,
+    event::{Event, Topic},
+    metrics::{DEAD, PUBLISHED, REJECTED, UNAVAILABLE, published},
+    nats::Outcome,
 };
 
 /// Backoff after the first failure. Doubles with each further failure.
@@ -66,7 +67,7 @@ pub struct Relay {
 enum BatchResult {
     /// All fetched events are published, and more may be waiting.
     More,
-    /// Nothing is left to publish.
+    /// No more events to publish.
     Idle,
     /// Another replica holds the lease.
     NotLeaseHolder,
@@ -76,13 +77,23 @@ enum BatchResult {
     Blocked,
 }
 
+/// Publish results of a batch.
+#[derive(Default)]
+struct PublishResults {
+    published: Vec<Event>,
+    rejected: Vec<(Event, String)>,
+    unavailable: u64,
+    /// Subjects with an unpublished event. Their later events are skipped to preserve the order.
+    blocked: HashSet<String>,
+}
+
 impl Relay {
     /// Creates a relay from `outbox` to `broker`.
     pub fn new(outbox: Arc<dyn Outbox>, broker: Broker, topic: Topic, config: Config) -> Self {
         Self { id: Uuid::new_v4(), outbox, broker, topic, config, lease_expires_at: Mutex::default() }
     }
 
-    /// Publishes until `shutdown`, then gives up the lease so that another replica can continue at
+    /// Publishes until `shutdown`, then releases the lease so that another replica can continue at
     /// once.
     pub async fn run(self, shutdown: CancellationToken) {
         let (poll, lease) = (Duration::from_millis(self.config.poll_ms), Duration::from_millis(self.config.lease_ms));
@@ -104,8 +115,7 @@ impl Relay {
                         sleep(self.broker.linger()).await;
                     }
                     BatchResult::NotLeaseHolder => sleep(jitter::jittered(lease / 4, 0.5, jitter::random_unit)).await,
-                    // A short delay: an event that is rejected repeatedly must not block the
-                    // others.
+                    // Short, since an event that is rejected repeatedly must not block the others.
                     BatchResult::Rejected => sleep(jitter::jittered(REJECTED_DELAY, 0.5, jitter::random_unit)).await,
                     BatchResult::Blocked => sleep(backoff(failures, jitter::random_unit)).await,
                 }
@@ -116,12 +126,102 @@ impl Relay {
             tracing::debug!(error = &*error as &dyn std::error::Error, "could not release the outbox lease, it expires by itself");
         }
     }
+
+    /// Publishes one batch of events and records the results in the outbox.
+    async fn run_batch(&self) -> Result<BatchResult, Error> {
+        let mut events = self.outbox.fetch_unpublished(self.config.batch).await?;
+        if events.is_empty() {
+            return Ok(BatchResult::Idle);
+        }
+        if !self.holds_lease() {
+            if !self.lease().await? {
+                return Ok(BatchResult::NotLeaseHolder);
+            }
+            // The previous lease holder may have published some of the fetched events.
+            events = self.outbox.fetch_unpublished(self.config.batch).await?;
+        }
+        let full = events.len() >= self.config.batch as usize;
+        let results = self.publish_batch(events).await;
+        let (rejected, unavailable) = (!results.rejected.is_empty(), results.unavailable > 0);
+        self.record_results(results).await?;
+        Ok(match (unavailable, rejected, full) {
+            (true, ..) => BatchResult::Blocked,
+            (false, true, _) => BatchResult::Rejected,
+            (false, false, true) => BatchResult::More,
+            // For events written meanwhile, `wait_for_events` returns at once.
+            (false, false, false) => BatchResult::Idle,
+        })
+    }
+
+    /// Returns whether at least half of the lease duration remains.
+    fn holds_lease(&self) -> bool {
+        let until = *self.lease_expires_at.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() + Duration::from_millis(self.config.lease_ms) / 2 < until)
+    }
+
+    async fn lease(&self) -> Result<bool, Error> {
+        let (requested_at, lease) = (Instant::now(), Duration::from_millis(self.config.lease_ms));
+        let acquired = self.outbox.lease(self.id, lease).await?;
+        *self.lease_expires_at.lock().unwrap_or_else(PoisonError::into_inner) = acquired.then_some(requested_at + lease);
+        Ok(acquired)
+    }
+
+    /// Publishes one event per subject at a time.
+    async fn publish_batch(&self, mut events: Vec<Event>) -> PublishResults {
+        let mut results = PublishResults::default();
+        while !events.is_empty() && results.unavailable == 0 {
+            let (wave, later) = first_per_subject(events);
+            events = later;
+            let outcomes = self.broker.publish(self.topic, &wave).await;
+            for (event, outcome) in wave.into_iter().zip(outcomes) {
+                match outcome {
+                    Outcome::Published => results.published.push(event),
+                    Outcome::Rejected(reason) => {
+                        results.blocked.insert(event.subject.clone());
+                        tracing::warn!(event_id = %event.id, kind = event.kind, reason, "event rejected by the broker");
+                        results.rejected.push((event, reason));
+                    }
+                    Outcome::Unavailable(reason) => {
+                        if results.unavailable == 0 {
+                            tracing::debug!(reason, "broker unavailable, events stay in the outbox");
+                        }
+                        results.unavailable += 1;
+                    }
+                }
+            }
+            events.retain(|event| !results.blocked.contains(&event.subject));
+        }
+        results
+    }
+
+    async fn record_results(&self, results: PublishResults) -> Result<(), Error> {
+        published(UNAVAILABLE).increment(results.unavailable);
+        if !results.published.is_empty() {
+            self.outbox.mark_published(&results.published).await?;
+            published(PUBLISHED).increment(results.published.len() as u64);
+        }
+        if !results.rejected.is_empty() {
+            let dead = self.outbox.mark_failed(&results.rejected, self.config.max_publish_attempts).await?;
+            published(REJECTED).increment(results.rejected.len() as u64);
+            published(DEAD).increment(dead);
+            if dead > 0 {
+                tracing::error!(events = dead, "events dead-lettered after repeated rejections by the broker");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Splits off the first event of each subject. The order within both parts is unchanged.
+fn first_per_subject(events: Vec<Event>) -> (Vec<Event>, Vec<Event>) {
+    let mut seen = HashSet::with_capacity(events.len());
+    events.into_iter().partition(|event| seen.insert(event.subject.clone()))
 }
 
 /// Exponential backoff after `failures` failures in a row, ±50 %.
 fn backoff(failures: u32, draw: jitter::RandomFn) -> Duration {
-    let delay = INITIAL_BACKOFF.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(16)));
-    jitter::jittered(delay.min(MAX_BACKOFF), 0.5, draw)
+    let backoff = INITIAL_BACKOFF.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(16)));
+    jitter::jittered(backoff.min(MAX_BACKOFF), 0.5, draw)
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! Event subscription: all future events of a topic, for one process, e.g. for cache invalidation.
 //!
 //! It stores no position and requests no redelivery. When events may have been missed it yields
-//! [`SubscriptionItem::Lagged`], upon which the subscriber must discard all state that depends on
-//! events.
+//! [`SubscriptionItem::Lagged`]: the subscriber must then discard all state derived from events.
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -14,8 +13,8 @@ use tokio::{
 };
 
 use crate::{
-    broker::{NatsBroker, Topic},
-    event::Event,
+    event::{Event, Topic},
+    nats::Nats,
 };
 
 /// Time after a reconnect until a second [`SubscriptionItem::Lagged`]: the server may register the
@@ -43,7 +42,7 @@ pub struct Subscription {
 #[derive(Debug)]
 enum Source {
     InMemory(broadcast::Receiver<Arc<Event>>),
-    Nats { nats: Arc<NatsBroker>, reconnects: watch::Receiver<u64>, subscriber: Option<Subscriber>, grace_until: Option<Instant> },
+    Nats { nats: Arc<Nats>, reconnects: watch::Receiver<u64>, subscriber: Option<Subscriber>, grace_until: Option<Instant> },
 }
 
 impl Subscription {
@@ -51,7 +50,7 @@ impl Subscription {
         Self { topic, source: Source::InMemory(receiver) }
     }
 
-    pub(crate) fn nats(nats: Arc<NatsBroker>, topic: Topic) -> Self {
+    pub(crate) fn nats(nats: Arc<Nats>, topic: Topic) -> Self {
         let reconnects = nats.reconnects();
         Self { topic, source: Source::Nats { nats, reconnects, subscriber: None, grace_until: None } }
     }
@@ -68,7 +67,7 @@ impl Subscription {
                     Err(broadcast::error::RecvError::Closed) => pending().await,
                 }
             },
-            Source::Nats { nats, reconnects, subscriber, grace_until: unsettled } => loop {
+            Source::Nats { nats, reconnects, subscriber, grace_until } => loop {
                 let Some(messages) = subscriber else {
                     let subscribed = match nats.client().await {
                         Ok(client) => client.subscribe(topic.subjects).await.map_err(|error| error.to_string()),
@@ -84,19 +83,19 @@ impl Subscription {
                     continue;
                 };
                 let grace_elapsed = async {
-                    match *unsettled {
+                    match *grace_until {
                         Some(at) => tokio::time::sleep_until(at).await,
                         None => pending().await,
                     }
                 };
                 tokio::select! {
-                    // `changed` cannot fail: this subscription keeps the sender alive.
+                    // `changed` cannot fail: this subscription holds the sender.
                     _ = reconnects.changed() => {
-                        *unsettled = Some(Instant::now() + RESUBSCRIBE_GRACE);
+                        *grace_until = Some(Instant::now() + RESUBSCRIBE_GRACE);
                         return SubscriptionItem::Lagged;
                     }
                     () = grace_elapsed => {
-                        *unsettled = None;
+                        *grace_until = None;
                         return SubscriptionItem::Lagged;
                     }
                     message = messages.next() => match message {

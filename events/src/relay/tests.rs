@@ -44,14 +44,15 @@ fn relay(outbox: &Arc<MemoryOutbox>, config: Config) -> Relay {
 
 #[tokio::test]
 async fn relay_publishes_all_events_in_subject_order() {
-    let waiting = vec![event("a", 1), event("b", 1), event("a", 2), event("a", 3), event("b", 2)];
-    let outbox = Arc::new(MemoryOutbox { unpublished: Mutex::new(waiting), ..MemoryOutbox::default() });
+    let unpublished = vec![event("a", 1), event("b", 1), event("a", 2), event("a", 3), event("b", 2)];
+    let outbox = Arc::new(MemoryOutbox { unpublished: Mutex::new(unpublished), ..MemoryOutbox::default() });
     let relay = relay(&outbox, Config { batch: 4, ..Config::default() });
     assert_eq!(relay.run_batch().await.unwrap(), BatchResult::More);
     assert_eq!(relay.run_batch().await.unwrap(), BatchResult::Idle);
     assert_eq!(relay.run_batch().await.unwrap(), BatchResult::Idle);
-    let of = |subject: &str| outbox.published.lock().unwrap().iter().filter(|(of, _)| of == subject).map(|(_, n)| *n).collect::<Vec<_>>();
-    assert_eq!((of("a"), of("b")), (vec![1, 2, 3], vec![1, 2]));
+    let published = outbox.published.lock().unwrap().clone();
+    let sequences = |subject| published.iter().filter(|(of, _)| of == subject).map(|(_, sequence)| *sequence).collect::<Vec<_>>();
+    assert_eq!((sequences("a"), sequences("b")), (vec![1, 2, 3], vec![1, 2]));
 }
 
 #[tokio::test]
@@ -62,7 +63,7 @@ async fn relay_publishes_only_with_the_lease() {
 }
 
 #[tokio::test]
-async fn relay_keeps_events_while_broker_is_unavailable() {
+async fn relay_retains_events_while_broker_is_down() {
     let outbox = Arc::new(MemoryOutbox { unpublished: Mutex::new(vec![event("a", 1), event("a", 2)]), ..MemoryOutbox::default() });
     let config = Config { nats_url: Some("nats://127.0.0.1:9".into()), ..Config::default() };
     let relay = relay(&outbox, config);
@@ -72,6 +73,6 @@ async fn relay_keeps_events_while_broker_is_unavailable() {
 
 #[test]
 fn relay_backoff_grows_to_its_maximum() {
-    let pauses = [1, 2, 3, 20, u32::MAX].map(|failures| backoff(failures, || 0.5));
-    assert_eq!(pauses, [100, 200, 400, 10_000, 10_000].map(Duration::from_millis));
+    let backoffs = [1, 2, 3, 20, u32::MAX].map(|failures| backoff(failures, || 0.5));
+    assert_eq!(backoffs, [100, 200, 400, 10_000, 10_000].map(Duration::from_millis));
 }

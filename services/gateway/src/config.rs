@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache;
 
+/// Required `aud` of user tokens.
+pub const AUDIENCE: &str = "palisade";
+
 /// Settings of the gateway.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -108,11 +111,11 @@ impl Validate for Config {
         self.telemetry.validate()?;
         self.cache.validate()?;
         self.events.validate()?;
-        let events = [
+        let positive = [
             ("order_events.heartbeat_ms", self.order_events.heartbeat_ms),
             ("order_events.client_retry_ms", self.order_events.client_retry_ms),
         ];
-        if let Some((key, _)) = events.into_iter().find(|(_, value)| *value == 0) {
+        if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Err(Error::rule(key, "must be greater than 0"));
         }
         self.upstreams.products().validate().map_err(|error| Error::rule("upstreams.products", error.to_string()))?;
@@ -124,7 +127,7 @@ impl ServiceConfig for Config {
     fn check(&self) -> anyhow::Result<()> {
         self.upstreams.products().tls.check()?;
         self.upstreams.orders().tls.check()?;
-        Keys::read(&self.auth, crate::AUDIENCE, &self.identity, Arc::new(SystemClock), client::jwks::connect)?;
+        Keys::read(&self.auth, AUDIENCE, &self.identity, Arc::new(SystemClock), client::jwks::connect)?;
         Ok(())
     }
 

@@ -1,15 +1,13 @@
 //! API documentation page (Swagger UI), served without external hosts.
 
-use std::{
-    borrow::Cow,
-    sync::{Arc, LazyLock},
-};
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
-    extract::Path,
+    extract::{Path, State},
     http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use palisade_middleware::rejection::{Rejection, reasons};
 use utoipa_swagger_ui::Config;
 
@@ -20,14 +18,15 @@ const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-
 /// One hour: assets change only with a release.
 const ASSET_CACHE: &str = "public, max-age=3600";
 
-/// The serialized `OpenAPI` document.
-static DOCUMENT: LazyLock<String> = LazyLock::new(crate::openapi::json);
+/// The `OpenAPI` document as JSON. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct SerializedDocument(pub(crate) Bytes);
 
 /// Get this API description
 #[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "documentation",
     responses((status = 200, content_type = "application/json", body = Object, description = "This OpenAPI document")))]
-pub(crate) async fn openapi() -> Response {
-    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")], DOCUMENT.as_str()).into_response()
+pub(crate) async fn openapi(State(SerializedDocument(json)): State<SerializedDocument>) -> Response {
+    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")], json).into_response()
 }
 
 /// Open the interactive documentation

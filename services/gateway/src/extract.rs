@@ -1,24 +1,21 @@
-//! Request extractors. Malformed input is rejected here with the gateway's own error messages.
+//! Request extractors. Malformed input is rejected here with the error messages of the gateway.
 
 use std::fmt::Display;
 
 use http::{HeaderMap, HeaderName};
 use palisade_middleware::rejection::{Rejection, reasons};
 
-mod id;
 mod idempotency_key;
 mod json;
+mod parameters;
 mod preconditions;
-mod query;
 
-pub(crate) use id::Id;
 pub(crate) use idempotency_key::{IdempotencyKey, record_key_outcome, retryable_with_key};
-pub(crate) use json::{Json, Object, present};
+pub(crate) use json::{Json, Object, non_null};
+pub(crate) use parameters::{Id, Limit, Query};
 pub(crate) use preconditions::{IfMatch, IfNoneMatch, etag};
-pub(crate) use query::{Limit, Query};
 
-/// Maximum length of a field name quoted in an error, characters. Unknown names are chosen by the
-/// client.
+/// Maximum length of a field name quoted in an error, characters. Clients choose unknown names.
 const MAX_NAME_CHARS: usize = 100;
 
 /// Translates a serde error to a client message: the field and the expected type. Values are never
@@ -27,7 +24,7 @@ fn describe_error<E: Display>(error: &serde_path_to_error::Error<E>, document: &
     let message = error.inner().to_string();
     // Removes the position that serde_json appends: the field path is more useful.
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
-    // This message names only fields of our own types.
+    // This message contains only the names of known fields.
     if let Some(name) = message.strip_prefix("duplicate field ") {
         return format!("{name} is repeated");
     }

@@ -1,4 +1,4 @@
-//! HTTP gateway: JSON outside, gRPC inside. Validates the shape of requests; the services own the
+//! HTTP gateway: JSON outside, gRPC inside. Validates the shape of requests; the services check the
 //! business rules.
 
 pub mod cache;
@@ -9,15 +9,16 @@ pub mod metrics;
 mod money;
 mod openapi;
 mod orders;
-mod problem;
+pub mod problem;
 mod products;
 mod router;
+mod single_flight;
 mod start;
 mod timestamp;
 mod upstreams;
 
 pub use cache::Cache;
-pub use config::Config;
+pub use config::{AUDIENCE, Config};
 pub use router::{METHODS, router};
-pub use start::{AUDIENCE, keys, start};
+pub use start::{keys, start};
 pub use upstreams::Upstreams;

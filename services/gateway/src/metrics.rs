@@ -79,8 +79,8 @@ const REDIS_OPERATIONS: [(Operation, Outcome); 10] = [
     (Operation::Forget, Outcome::Skipped),
 ];
 
-/// Describes all metrics and creates every series at 0: a rate ignores the event that creates its
-/// series.
+/// Describes all metrics and creates every series with value 0. A rate would miss the first event
+/// of a series that is created later.
 pub fn register() {
     describe(METRICS);
     let counters = LOOKUPS.into_iter().map(lookups).chain(LOADS.into_iter().map(loads)).chain(CAUSES.into_iter().map(invalidations));
@@ -143,4 +143,30 @@ pub(crate) fn record_size(entries: u64, bytes: u64) {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use palisade_tests::metrics_recorder;
+
+    use super::*;
+
+    fn record_everything() {
+        for result in LOOKUPS {
+            lookups(result).increment(1);
+        }
+        for outcome in LOADS {
+            loads(outcome).increment(1);
+        }
+        for cause in CAUSES {
+            invalidations(cause).increment(1);
+        }
+        for (operation, outcome) in REDIS_OPERATIONS {
+            redis_operations(operation, outcome).increment(1);
+        }
+        record_size(1, 1);
+    }
+
+    #[test]
+    fn all_series_are_preregistered() {
+        let metrics = METRICS.iter().map(|metric| (metric.exposed(), metric.labels));
+        metrics_recorder::assert_all_preregistered(metrics, register, record_everything);
+    }
+}

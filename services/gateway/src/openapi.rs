@@ -1,7 +1,7 @@
 //! `OpenAPI` document: generated from the handlers, completed with shared responses and headers.
 
 use utoipa::{
-    OpenApi, ToSchema,
+    OpenApi,
     openapi::{
         Components, ContentBuilder, HeaderBuilder, ObjectBuilder, OpenApi as Spec, Ref, RefOr, Response, ResponseBuilder,
         path::{Operation, ParameterBuilder, ParameterIn, PathItem},
@@ -10,11 +10,12 @@ use utoipa::{
     },
 };
 
-use crate::router;
+use crate::{docs, problem::Problem};
 
-/// Document without paths; the router adds them.
+/// Document without the paths that the router adds.
 #[derive(OpenApi)]
 #[openapi(
+    paths(docs::openapi),
     info(
         title = "Palisade",
         description = "Products and orders.\n\nEvery response has `x-request-id` (the client's own if it is 1 to 64 letters, digits or hyphens) \
@@ -25,56 +26,6 @@ use crate::router;
     tags((name = "products"), (name = "orders"), (name = "documentation"))
 )]
 pub(crate) struct Document;
-
-/// Error response (RFC 9457 problem details).
-#[derive(ToSchema)]
-#[schema(rename_all = "camelCase")]
-#[expect(dead_code, reason = "schema only: the respond layer writes the JSON")]
-pub(crate) struct Problem {
-    /// URI of the problem type; ends with `code`.
-    #[schema(example = "/problems/validation_failed")]
-    r#type: String,
-    /// Summary of the problem type; constant per `code`.
-    #[schema(example = "Validation failed")]
-    title: String,
-    #[schema(example = 400)]
-    status: u16,
-    /// Explanation of this occurrence, for humans. The text may change.
-    #[schema(example = "1 field is invalid")]
-    detail: String,
-    /// Stable, machine-readable error code. Clients should branch on this field.
-    #[schema(example = "validation_failed")]
-    code: String,
-    /// Path of the request.
-    #[schema(example = "/products")]
-    instance: String,
-    #[schema(required = false)]
-    request_id: String,
-    #[schema(required = false)]
-    trace_id: String,
-    /// All violated rules. Present for `validation_failed` only.
-    #[schema(required = false)]
-    errors: Vec<ProblemField>,
-    /// Id of the affected order, if there is one.
-    #[schema(required = false, format = Uuid)]
-    order_id: String,
-    /// Statuses that the order may change to. Present for `illegal_transition` only.
-    #[schema(required = false)]
-    allowed: Vec<String>,
-}
-
-/// Violated validation rule.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "schema only, like Problem")]
-struct ProblemField {
-    /// Path of the field in the request body.
-    #[schema(example = "items[0].quantity")]
-    field: String,
-    /// Stable, machine-readable code of the rule.
-    #[schema(example = "out_of_range")]
-    code: String,
-    message: String,
-}
 
 /// Error response shared by many operations.
 struct SharedResponse {
@@ -169,9 +120,8 @@ const SHARED_RESPONSES: [SharedResponse; 10] = [
     },
 ];
 
-/// Returns the document as JSON.
-pub(crate) fn json() -> String {
-    let mut spec = router::api().into_openapi();
+/// Completes the document with the parts that its operations share, and returns it as JSON.
+pub(crate) fn to_json(mut spec: Spec) -> String {
     add_shared_parts(&mut spec);
     spec.to_json().expect("an OpenAPI document is serializable as JSON")
 }
@@ -183,15 +133,15 @@ fn add_shared_parts(spec: &mut Spec) {
         "Scopes: `products:read`, `products:write`, `orders:read`, `orders:write`, and `orders:admin` for all actions on all orders",
     ));
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer.build()));
-    for shared_response in &SHARED_RESPONSES {
-        components.responses.insert(shared_response.name.to_owned(), shared_response.response().into());
+    for shared in &SHARED_RESPONSES {
+        components.responses.insert(shared.name.to_owned(), shared.response().into());
     }
     for (path, item) in &mut spec.paths.paths {
         for operation in operations(item) {
-            for shared_response in &SHARED_RESPONSES {
-                if (shared_response.applies)(path, operation) {
-                    let shared = RefOr::Ref(Ref::from_response_name(shared_response.name));
-                    operation.responses.responses.entry(shared_response.status.to_owned()).or_insert(shared);
+            for shared in &SHARED_RESPONSES {
+                if (shared.applies)(path, operation) {
+                    let response = RefOr::Ref(Ref::from_response_name(shared.name));
+                    operation.responses.responses.entry(shared.status.to_owned()).or_insert(response);
                 }
             }
             operation.parameters.get_or_insert_default().extend(parameters().map(RefOr::T));

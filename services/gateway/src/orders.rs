@@ -14,8 +14,7 @@ use palisade_proto::orders::v1::{FindAllRequest, FindOneRequest, RemoveRequest, 
 
 use crate::{
     extract::{self, Id, IdempotencyKey, Query},
-    openapi::Problem,
-    problem::{self, is_replayed, merge_violations},
+    problem::{self, Problem, merge_violations, replay_header},
     upstreams::Upstreams,
 };
 
@@ -28,14 +27,14 @@ pub(crate) use events::{__path_events, events};
 /// Orders change asynchronously and belong to one user.
 const NO_STORE: &str = "no-store";
 
-/// Polling interval suggested for an unsettled order, seconds.
+/// Suggested polling interval while the saga of an order is running, seconds.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 /// Place an order
 ///
 /// Reserves the stock of all lines, or of none. Lines of the same product are merged. With an
-/// `Idempotency-Key`, the request can be repeated for 24 hours and places one order. A failed order
-/// keeps its key, so a new attempt needs a new key.
+/// `Idempotency-Key`, the request can be repeated for 24 hours and places one order. The key of a
+/// failed order stays in use, so a new attempt needs a new key.
 #[utoipa::path(post, path = "/orders", operation_id = "createOrder", tag = "orders",
     security(("bearer" = ["orders:write"]), ("bearer" = ["orders:admin"])),
     params(("Idempotency-Key" = Option<String>, Header, max_length = 255, description = "Client-generated key of this request: visible ASCII, quoted or bare", example = "4be1c5c4-6f7c")),
@@ -59,16 +58,16 @@ pub(crate) async fn create(
     extract::Json(order): extract::Json<NewOrder>,
 ) -> Result<Response, Rejection> {
     let (request, violations) = order.into_proto(idempotency_key.clone());
-    let answer = merge_violations(orders.create_order(extract::retryable_with_key(request, &idempotency_key)).await, violations);
-    extract::record_key_outcome(&idempotency_key, &answer);
-    let answer = answer?;
-    let replayed = is_replayed(&answer);
-    let order = Order::try_from(answer.into_inner())?;
+    let result = merge_violations(orders.create_order(extract::retryable_with_key(request, &idempotency_key)).await, violations);
+    extract::record_key_outcome(&idempotency_key, &result);
+    let response = result?;
+    let replay_header = replay_header(&response);
+    let order = Order::try_from(response.into_inner())?;
     let headers = [(LOCATION, order.path()), (CACHE_CONTROL, NO_STORE.to_owned())];
-    if order.is_settled() {
-        Ok((StatusCode::CREATED, headers, replayed, Json(order)).into_response())
+    if order.is_saga_finished() {
+        Ok((StatusCode::CREATED, headers, replay_header, Json(order)).into_response())
     } else {
-        Ok((StatusCode::ACCEPTED, headers, [(RETRY_AFTER, RETRY_AFTER_SECONDS)], replayed, Json(order)).into_response())
+        Ok((StatusCode::ACCEPTED, headers, [(RETRY_AFTER, RETRY_AFTER_SECONDS)], replay_header, Json(order)).into_response())
     }
 }
 

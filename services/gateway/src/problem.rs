@@ -1,20 +1,22 @@
-//! Error mapping: the only place where gRPC statuses of the services become HTTP problems.
+//! Error responses: the reasons of the shop, the problem schema, and the only place where gRPC
+//! statuses of the services become HTTP problems.
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use palisade_middleware::rejection::{DOMAIN, MetadataValue, Reason, Rejection, Violation, reasons};
 use tonic::{Code, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
+use utoipa::ToSchema;
 
-/// Metadata of the services and header of the gateway: replayed response of an earlier request with
-/// the same idempotency key.
+/// Metadata of the services and header of the gateway. Marks the stored response of an earlier
+/// request with the same idempotency key.
 const REPLAYED: &str = "idempotency-replayed";
 
 macro_rules! reasons {
     ($($name:ident = $slug:literal, $http:ident, $grpc:ident, $title:literal;)*) => {
-        $(static $name: Reason = Reason::new($slug, StatusCode::$http, Code::$grpc, $title);)*
+        $(#[doc = $title] pub static $name: Reason = Reason::new($slug, StatusCode::$http, Code::$grpc, $title);)*
 
         /// Reasons of products and orders beyond [`palisade_middleware::rejection::reasons`].
-        static OWN: &[&Reason] = &[$(&$name),*];
+        static SHOP_REASONS: &[&Reason] = &[$(&$name),*];
     };
 }
 
@@ -30,6 +32,56 @@ reasons! {
     // error.
     PRODUCTS_UNAVAILABLE = "products_unavailable", CONFLICT, FailedPrecondition, "The products service did not answer in time";
     CONFLICT = "conflict", CONFLICT, Aborted, "The request conflicts with the current state";
+}
+
+/// Error response (RFC 9457 problem details).
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+#[expect(dead_code, reason = "schema only: the respond layer writes the JSON")]
+pub(crate) struct Problem {
+    /// URI of the problem type; ends with `code`.
+    #[schema(example = "/problems/validation_failed")]
+    r#type: String,
+    /// Summary of the problem type; constant per `code`.
+    #[schema(example = "Validation failed")]
+    title: String,
+    #[schema(example = 400)]
+    status: u16,
+    /// Explanation of this occurrence, for humans. The text may change.
+    #[schema(example = "1 field is invalid")]
+    detail: String,
+    /// Stable, machine-readable error code. Clients should branch on this field.
+    #[schema(example = "validation_failed")]
+    code: String,
+    /// Path of the request.
+    #[schema(example = "/products")]
+    instance: String,
+    #[schema(required = false)]
+    request_id: String,
+    #[schema(required = false)]
+    trace_id: String,
+    /// All violated rules. Present for `validation_failed` only.
+    #[schema(required = false)]
+    errors: Vec<ProblemField>,
+    /// Id of the affected order, if there is one.
+    #[schema(required = false, format = Uuid)]
+    order_id: String,
+    /// Statuses that the order may change to. Present for `illegal_transition` only.
+    #[schema(required = false)]
+    allowed: Vec<String>,
+}
+
+/// Violated validation rule.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "schema only, like Problem")]
+struct ProblemField {
+    /// Path of the field in the request body.
+    #[schema(example = "items[0].quantity")]
+    field: String,
+    /// Stable, machine-readable code of the rule.
+    #[schema(example = "out_of_range")]
+    code: String,
+    message: String,
 }
 
 /// Error metadata that is passed to clients. Other keys are internal.
@@ -48,8 +100,8 @@ pub(crate) fn rejection(status: Status) -> Rejection {
         Some(reason) => with_details(Rejection::new(reason, status.message().to_owned()), &details),
         None => from_bare_code(status.code()),
     };
-    if let Some(wait) = details.retry_info().and_then(|info| info.retry_delay) {
-        rejection = rejection.with_retry_after(wait);
+    if let Some(delay) = details.retry_info().and_then(|info| info.retry_delay) {
+        rejection = rejection.with_retry_after(delay);
     }
     if status.metadata().contains_key(REPLAYED) {
         let (name, value) = replayed();
@@ -65,8 +117,8 @@ pub(crate) fn from_query_status(status: Status) -> Rejection {
     if *rejection.reason() != reasons::VALIDATION_FAILED {
         return rejection;
     }
-    let broken: Vec<_> = rejection.violations().iter().map(|broken| format!("{} {}", broken.field, broken.message)).collect();
-    Rejection::new(&reasons::INVALID_PARAMETER, broken.join("; "))
+    let violations: Vec<_> = rejection.violations().iter().map(|violation| format!("{} {}", violation.field, violation.message)).collect();
+    Rejection::new(&reasons::INVALID_PARAMETER, violations.join("; "))
 }
 
 /// Merges the violations found by the gateway with those of the service, so the client receives all
@@ -74,29 +126,29 @@ pub(crate) fn from_query_status(status: Status) -> Rejection {
 ///
 /// A body with violations is still sent, with values that the service rejects, because the service
 /// owns the other rules.
-pub(crate) fn merge_violations<T>(answer: Result<Response<T>, Status>, mut violations: Vec<Violation>) -> Result<Response<T>, Rejection> {
-    let rejection = match answer {
+pub(crate) fn merge_violations<T>(result: Result<Response<T>, Status>, mut violations: Vec<Violation>) -> Result<Response<T>, Rejection> {
+    let rejection = match result {
         Ok(_) if !violations.is_empty() => return Err(Rejection::internal("a service accepted an invalid body")),
-        Ok(answer) => return Ok(answer),
+        Ok(response) => return Ok(response),
         Err(status) => rejection(status),
     };
     if violations.is_empty() || *rejection.reason() != reasons::VALIDATION_FAILED {
         return Err(rejection);
     }
-    let upstream = rejection.violations().iter().filter(|theirs| violations.iter().all(|own| own.field != theirs.field));
-    let upstream: Vec<_> = upstream.cloned().collect();
+    let of_other_fields = |upstream: &&Violation| violations.iter().all(|violation| violation.field != upstream.field);
+    let upstream: Vec<_> = rejection.violations().iter().filter(of_other_fields).cloned().collect();
     violations.extend(upstream);
     Err(Rejection::invalid(violations))
 }
 
 /// Returns the replay header if this is the stored response of an earlier request.
-pub(crate) fn is_replayed<T>(answer: &Response<T>) -> Option<[(HeaderName, HeaderValue); 1]> {
-    answer.metadata().contains_key(REPLAYED).then(replayed).map(|header| [header])
+pub(crate) fn replay_header<T>(response: &Response<T>) -> Option<[(HeaderName, HeaderValue); 1]> {
+    response.metadata().contains_key(REPLAYED).then(replayed).map(|header| [header])
 }
 
 /// Whether this error is the stored response of an earlier request.
-pub(crate) fn is_replay(refusal: &Rejection) -> bool {
-    refusal.headers().iter().any(|(name, _)| name == REPLAYED)
+pub(crate) fn is_replayed(rejection: &Rejection) -> bool {
+    rejection.headers().iter().any(|(name, _)| name == REPLAYED)
 }
 
 fn replayed() -> (HeaderName, HeaderValue) {
@@ -105,7 +157,7 @@ fn replayed() -> (HeaderName, HeaderValue) {
 
 fn known_reason(reason: &str) -> Option<&'static Reason> {
     let slug = reason.to_ascii_lowercase();
-    reasons::ALL.iter().chain(OWN).copied().find(|reason| reason.slug == slug)
+    reasons::ALL.iter().chain(SHOP_REASONS).copied().find(|reason| reason.slug == slug)
 }
 
 fn with_details(rejection: Rejection, details: &ErrorDetails) -> Rejection {

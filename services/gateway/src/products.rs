@@ -17,8 +17,7 @@ use palisade_proto::products::v1::{CreateProductRequest, FindAllRequest, FindOne
 use crate::{
     cache::{Key, NoCache, Representation, Version},
     extract::{self, Id, IdempotencyKey, IfMatch, IfNoneMatch, Query, etag},
-    openapi::Problem,
-    problem::{self, is_replayed, merge_violations},
+    problem::{self, Problem, merge_violations, replay_header},
     upstreams::Upstreams,
 };
 
@@ -50,14 +49,14 @@ pub(crate) async fn create(
     let (product, violations) = input.into_proto();
     let key = idempotency_key.clone();
     let request = extract::retryable_with_key(CreateProductRequest { product: Some(product), idempotency_key }, &key);
-    let work = async move { Ok((Version::Unknown, merge_violations(products.create_product(request).await, violations)?)) };
-    let answer = cache.invalidate_after(None, work).await;
-    extract::record_key_outcome(&key, &answer);
-    let answer = answer?;
-    let replayed = is_replayed(&answer);
-    let product = Product::try_from(answer.into_inner())?;
+    let write = async move { Ok((Version::Unknown, merge_violations(products.create_product(request).await, violations)?)) };
+    let result = cache.invalidate_after(None, write).await;
+    extract::record_key_outcome(&key, &result);
+    let response = result?;
+    let replay_header = replay_header(&response);
+    let product = Product::try_from(response.into_inner())?;
     let headers = [(LOCATION, format!("/products/{}", product.id)), (ETAG, etag(product.version))];
-    Ok((StatusCode::CREATED, headers, replayed, Json(product)).into_response())
+    Ok((StatusCode::CREATED, headers, replay_header, Json(product)).into_response())
 }
 
 /// List products
@@ -139,16 +138,16 @@ pub(crate) async fn replace(
     extract::Json(input): extract::Json<ProductInput>,
 ) -> Result<Response, Rejection> {
     let (product, violations) = input.into_proto();
-    let answer = for_each_if_match(if_match, move |expected_version| {
+    let change = for_each_if_match(if_match, move |expected_version| {
         let request = UpdateRequest { id: id.to_string(), product: Some(product.clone()), expected_version };
         let (mut products, violations) = (products.clone(), violations.clone());
         async move { merge_violations(products.update(request).await, violations) }
     });
-    let work = Box::pin(async move {
-        let product = answer.await?.into_inner();
+    let write = Box::pin(async move {
+        let product = change.await?.into_inner();
         Ok((Version::Known(product.version), product))
     });
-    let product = Product::try_from(cache.invalidate_after(Some(id), work).await?)?;
+    let product = Product::try_from(cache.invalidate_after(Some(id), write).await?)?;
     Ok(([(ETAG, etag(product.version))], Json(product)).into_response())
 }
 
@@ -171,12 +170,12 @@ pub(crate) async fn remove(
     Id(id): Id,
     if_match: IfMatch,
 ) -> Result<StatusCode, Rejection> {
-    let answer = for_each_if_match(if_match, move |expected_version| {
+    let change = for_each_if_match(if_match, move |expected_version| {
         let request = RemoveRequest { id: id.to_string(), expected_version };
         let mut products = products.clone();
         async move { products.remove(request).await.map_err(problem::rejection) }
     });
-    cache.invalidate_after(Some(id), async move { Ok((Version::Removed, answer.await?)) }).await?;
+    cache.invalidate_after(Some(id), async move { Ok((Version::Removed, change.await?)) }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -185,11 +184,11 @@ async fn for_each_if_match<T, F: Future<Output = Result<T, Rejection>>>(
     if_match: IfMatch,
     change: impl Fn(Option<i64>) -> F,
 ) -> Result<T, Rejection> {
-    let mut mismatch = Rejection::new(&reasons::VERSION_MISMATCH, "the current version is none of those in if-match");
+    let mut mismatch = Rejection::new(&reasons::VERSION_MISMATCH, "the current version is not in if-match");
     for version in if_match.expected_versions() {
         match change(version).await {
             Err(rejection) if *rejection.reason() == reasons::VERSION_MISMATCH => mismatch = rejection,
-            settled => return settled,
+            result => return result,
         }
     }
     Err(mismatch)

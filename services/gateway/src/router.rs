@@ -1,6 +1,6 @@
 //! Routes of the HTTP API and their required scopes.
 
-use axum::Router;
+use axum::{Router, routing::get};
 use palisade_middleware::{
     method_table::{Access, Method},
     rejection::{Rejection, reasons},
@@ -37,11 +37,16 @@ pub static METHODS: [Method; 14] = [
 /// Returns the HTTP API over these services. The server stack around it creates the request
 /// context, authorizes by [`METHODS`] and encodes rejections as problems.
 pub fn router(upstreams: Upstreams) -> Router {
-    Router::from(api().with_state(upstreams)).fallback(not_found).method_not_allowed_fallback(method_not_allowed)
+    let (routes, document) = api().with_state(upstreams).split_for_parts();
+    let document = docs::SerializedDocument(openapi::to_json(document).into());
+    routes
+        .route("/openapi.json", get(docs::openapi).with_state(document))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
 }
 
 /// Returns the routes with their `OpenAPI` documentation.
-pub(crate) fn api() -> OpenApiRouter<Upstreams> {
+fn api() -> OpenApiRouter<Upstreams> {
     OpenApiRouter::with_openapi(openapi::Document::openapi())
         .routes(routes!(products::create, products::list))
         .routes(routes!(products::find, products::replace, products::remove))
@@ -49,7 +54,6 @@ pub(crate) fn api() -> OpenApiRouter<Upstreams> {
         .routes(routes!(orders::find, orders::remove))
         .routes(routes!(orders::events))
         .routes(routes!(orders::set_status))
-        .routes(routes!(docs::openapi))
         .routes(routes!(docs::page))
         .routes(routes!(docs::asset))
 }

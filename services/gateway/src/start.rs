@@ -19,10 +19,13 @@ use palisade_middleware::{
 };
 use palisade_proto::FILE_DESCRIPTOR_SET;
 
-use crate::{Cache, METHODS, Upstreams, config::Config, metrics, router};
-
-/// Required `aud` of user tokens.
-pub const AUDIENCE: &str = "palisade";
+use crate::{
+    cache::Cache,
+    config::{AUDIENCE, Config},
+    metrics,
+    router::{METHODS, router},
+    upstreams::Upstreams,
+};
 
 /// Reads the configured keys.
 pub fn keys(config: &Config, process: &Process) -> anyhow::Result<Keys> {
@@ -64,14 +67,14 @@ pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<S
 /// but not required: the cache works without them.
 fn start_cache(config: &Config, process: &Process, readiness: &Readiness) -> anyhow::Result<Cache> {
     let (cache, tasks) = Cache::new(&config.cache)?;
-    let Some(upkeep) = tasks else { return Ok(cache) };
-    if let Some(probe) = upkeep.probe() {
+    let Some(tasks) = tasks else { return Ok(cache) };
+    if let Some(probe) = tasks.probe() {
         readiness.watch("redis", false, process.shutdown.clone(), probe);
     }
     let broker = Broker::new(&config.events)?;
     if let Some(probe) = broker.probe() {
         readiness.watch("nats", false, process.shutdown.clone(), probe);
     }
-    process.run(upkeep.run(broker.subscribe(Topic::PRODUCTS), process.shutdown.clone()));
+    process.run(tasks.run(broker.subscribe(Topic::PRODUCTS), process.shutdown.clone()));
     Ok(cache)
 }

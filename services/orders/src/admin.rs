@@ -1,8 +1,6 @@
 //! Admin endpoints of the saga: invariant audit, stuck orders, manual retry, and dead-lettered
 //! events.
 
-mod events;
-
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
@@ -29,7 +27,8 @@ use crate::{
     config, metrics,
     order::{self, OrderId, Status},
     products::Products,
-    store::{Error, SagaStatus, Store},
+    store::{DeadEvent, Error, SagaStatus, Store},
+    watch::OrderWatchers,
 };
 
 /// Maximum time for which a due order may remain unclaimed. The audit reports it afterwards.
@@ -40,6 +39,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(30);
 /// Number of attempts from which an order is listed as stuck.
 const STUCK_ATTEMPTS: u32 = 5;
 const MAX_STUCK_LISTED: u32 = 100;
+const MAX_DEAD_LISTED: u32 = 100;
 const RESERVATIONS_PER_PAGE: u32 = 500;
 const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -48,6 +48,8 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct AdminState {
     /// Order store.
     pub store: Arc<dyn Store>,
+    /// Watchers, to wake the relay after a redrive.
+    pub watchers: OrderWatchers,
     /// Products client, for the list of open reservations.
     pub products: Products,
     /// Source of the current time.
@@ -61,7 +63,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/invariants", get(invariants))
         .route("/saga/stuck", get(stuck))
         .route("/saga/retry/{id}", post(retry))
-        .merge(events::router())
+        .route("/events/dead", get(list_dead_events))
+        .route("/events/redrive", post(redrive))
         .with_state(state)
 }
 
@@ -124,9 +127,9 @@ impl AdminState {
         let context =
             Context::background().on_behalf_of(Arc::new(Principal::on_behalf_of("orders"))).with_deadline(Instant::now() + CHECK_TIMEOUT);
         let reservations = match context::scope(context, self.compare_reservations(since)).await {
-            Ok(found) => {
-                violations.extend(found.violations);
-                json!({ "checked": found.checked })
+            Ok(audit) => {
+                violations.extend(audit.violations);
+                json!({ "checked": audit.checked })
             }
             Err(reason) => json!({ "checked": null, "reason": reason }),
         };
@@ -151,9 +154,8 @@ impl AdminState {
             let ids: Vec<OrderId> = page.iter().map(|(id, _)| OrderId::from(*id)).collect();
             // Read the orders after their reservations: an order exists before its reservation, and
             // only then changes its status.
-            let statuses = self.store.saga_statuses(&ids).await.map_err(|error| error.to_string())?;
-            let statuses: HashMap<Uuid, SagaStatus> =
-                statuses.into_iter().map(|standing| (standing.order_id.as_uuid(), standing)).collect();
+            let statuses = self.store.saga_statuses(ids).await.map_err(|error| error.to_string())?;
+            let statuses: HashMap<Uuid, SagaStatus> = statuses.into_iter().map(|status| (status.order_id.as_uuid(), status)).collect();
             for (id, confirmed) in page {
                 audit.checked += 1;
                 // A change between the two reads is not a violation: on a second read both stores
@@ -173,7 +175,7 @@ impl AdminState {
         let page = self.products.open_reservations(Some(previous_uuid(id)), 1).await;
         let page = page.map_err(|status| format!("products returned {:?}", status.code()))?;
         let Some((_, confirmed)) = page.into_iter().find(|(open, _)| *open == id) else { return Ok(None) };
-        let statuses = self.store.saga_statuses(&[OrderId::from(id)]).await.map_err(|error| error.to_string())?;
+        let statuses = self.store.saga_statuses(vec![OrderId::from(id)]).await.map_err(|error| error.to_string())?;
         Ok(reservation_mismatch(id, confirmed, statuses.first()))
     }
 }
@@ -214,6 +216,35 @@ async fn retry(State(state): State<AdminState>, Path(id): Path<String>) -> Respo
     match state.store.retry_now(id, state.clock.now()).await {
         Ok(true) => StatusCode::ACCEPTED.into_response(),
         Ok(false) => StatusCode::NOT_FOUND.into_response(),
+        Err(error) => unavailable(&error),
+    }
+}
+
+async fn list_dead_events(State(state): State<AdminState>) -> Response {
+    match state.store.dead_events(MAX_DEAD_LISTED).await {
+        Err(error) => unavailable(&error),
+        Ok(dead) => {
+            let item = |dead: &DeadEvent| {
+                let event = &dead.event;
+                json!({
+                    "id": event.id.to_string(), "orderId": event.order_id.to_string(), "type": event.kind, "sequence": event.version,
+                    "reason": dead.reason, "diedAt": dead.dead_lettered_at.format(&Rfc3339).ok(),
+                })
+            };
+            Json(json!({ "items": dead.iter().map(item).collect::<Vec<Value>>() })).into_response()
+        }
+    }
+}
+
+async fn redrive(State(state): State<AdminState>) -> Response {
+    let redriven = state.store.redrive().await;
+    // Even after an error: the events may be redriven.
+    state.watchers.notify_outbox();
+    match redriven {
+        Ok(redriven) => {
+            tracing::info!(events = redriven, "dead-lettered events redriven");
+            Json(json!({ "redriven": redriven })).into_response()
+        }
         Err(error) => unavailable(&error),
     }
 }

@@ -1,12 +1,12 @@
-//! gRPC service `palisade.orders.v1`: authorization, idempotent creation, queries and status
-//! changes.
+//! gRPC service `palisade.orders.v1`: authorization, idempotent creation, queries, status changes
+//! and watch streams.
 
 mod convert;
-pub mod refusal;
-mod watch;
+mod rejections;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
+use futures_util::{Stream, StreamExt};
 use palisade_middleware::{
     auth::Principal,
     context,
@@ -17,7 +17,7 @@ use palisade_middleware::{
     trace,
 };
 use palisade_proto::orders::v1::{
-    self as proto, CreateOrderRequest, FindAllRequest, FindAllResponse, FindOneRequest, RemoveRequest, UpdateStatusRequest,
+    self as proto, CreateOrderRequest, FindAllRequest, FindAllResponse, FindOneRequest, OrderEvent, RemoveRequest, UpdateStatusRequest,
     WatchOrderRequest, orders_service_server::OrdersService,
 };
 use time::OffsetDateTime;
@@ -25,14 +25,14 @@ use tokio::{
     sync::oneshot,
     time::{Instant, timeout},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, metadata::MetadataValue};
 
 use crate::{
     config, metrics,
     order::{Actor, NewOrder, Order, OrderId, Status as OrderStatus},
     saga_executor::SagaExecutor,
-    store::{Create, CreateResult, IdempotencyKey, RemoveResult, SetStatusResult, Store},
-    watch::OrderWatchers,
+    store::{Create, CreateResult, IdempotencyKey, OrderStore, RemoveResult, SetStatusResult},
+    watch::{OrderStatusStream, OrderWatchers, Start},
 };
 
 const READ: Access = Access::AnyScope(&["orders:read", ADMIN]);
@@ -55,10 +55,17 @@ const RESPONSE_MARGIN: Duration = Duration::from_millis(100);
 /// `Retry-After` for a request whose idempotency key belongs to a request in progress.
 const IN_PROGRESS_RETRY: Duration = Duration::from_secs(1);
 
+/// Response metadata of `WatchOrder`: the order is in a terminal state that the caller has already
+/// received.
+const ENDED: &str = "order-ended";
+
+/// Response stream of `WatchOrder`.
+type Events = Pin<Box<dyn Stream<Item = Result<OrderEvent, Status>> + Send>>;
+
 /// gRPC service implementation.
 pub struct Orders {
     /// Order store.
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn OrderStore>,
     /// Watchers of orders.
     pub watchers: OrderWatchers,
     /// Executor of the sagas.
@@ -88,7 +95,7 @@ impl OrdersService for Orders {
         let request = request.into_inner();
         let user_id = effective_user_id(&principal, &request.user_id)?;
         let list = convert::list(&self.cursor, user_id, &request)?;
-        let page = self.store.list(list).await.map_err(refusal::from_store_error)?;
+        let page = self.store.list(list).await.map_err(rejections::from_store_error)?;
         Ok(Response::new(convert::page(&self.cursor, user_id, &request, &page)))
     }
 
@@ -97,9 +104,9 @@ impl OrdersService for Orders {
         Ok(Response::new(convert::order(&order)))
     }
 
-    type WatchOrderStream = watch::Events;
+    type WatchOrderStream = Events;
 
-    async fn watch_order(&self, request: Request<WatchOrderRequest>) -> Result<Response<watch::Events>, Status> {
+    async fn watch_order(&self, request: Request<WatchOrderRequest>) -> Result<Response<Events>, Status> {
         self.watch(&*context::current_principal()?, request.into_inner()).await
     }
 
@@ -113,24 +120,24 @@ impl OrdersService for Orders {
         if to == OrderStatus::Completed && by != Actor::Admin && order.status != to {
             return Err(insufficient_scope("completing an order requires the scope orders:admin").into());
         }
-        let changed = self.store.set_status(order.id, to, by, self.process.clock.now()).await.map_err(refusal::from_store_error)?;
+        let changed = self.store.set_status(order.id, to, by, self.process.clock.now()).await.map_err(rejections::from_store_error)?;
         match changed {
             SetStatusResult::Changed { from, order } => {
                 metrics::record_transition(from, order.status);
                 Ok(Response::new(convert::order(&order)))
             }
             SetStatusResult::Unchanged(order) => Ok(Response::new(convert::order(&order))),
-            SetStatusResult::Illegal { order, allowed } => Err(refusal::illegal_transition(order.status, to, allowed).into()),
-            SetStatusResult::NotFound => Err(refusal::not_found().into()),
+            SetStatusResult::Illegal { order, allowed } => Err(rejections::illegal_transition(order.status, to, allowed).into()),
+            SetStatusResult::NotFound => Err(rejections::not_found().into()),
         }
     }
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<()>, Status> {
         let order = self.find_authorized(&*context::current_principal()?, &request.into_inner().id).await?;
-        match self.store.remove(order.id, self.process.clock.now()).await.map_err(refusal::from_store_error)? {
+        match self.store.remove(order.id, self.process.clock.now()).await.map_err(rejections::from_store_error)? {
             RemoveResult::Removed => Ok(Response::new(())),
-            RemoveResult::NotFound => Err(refusal::not_found().into()),
-            RemoveResult::InProgress(status) => Err(refusal::order_in_progress(status).into()),
+            RemoveResult::NotFound => Err(rejections::not_found().into()),
+            RemoveResult::InProgress(status) => Err(rejections::order_in_progress(status).into()),
         }
     }
 }
@@ -140,8 +147,30 @@ impl Orders {
     /// found, like a missing one.
     async fn find_authorized(&self, principal: &Principal, id: &str) -> Result<Order, Rejection> {
         let id = convert::id(id)?;
-        let order = self.store.find(id).await.map_err(refusal::from_store_error)?;
-        order.filter(|order| order.user_id == principal.subject || principal.has_scope(ADMIN)).ok_or_else(refusal::not_found)
+        let order = self.store.find(id).await.map_err(rejections::from_store_error)?;
+        order.filter(|order| order.user_id == principal.subject || principal.has_scope(ADMIN)).ok_or_else(rejections::not_found)
+    }
+
+    /// Streams the current state of an order, then each change, up to a terminal status.
+    async fn watch(&self, principal: &Principal, request: WatchOrderRequest) -> Result<Response<Events>, Status> {
+        let start = match request.after_sequence {
+            0 => Start::Now,
+            1.. => Start::After(request.after_sequence),
+            _ => return Err(Rejection::new(&reasons::INVALID_PARAMETER, "after_sequence must not be negative").into()),
+        };
+        // Authorize first, then start to watch before the order is read, so that no change is
+        // missed in between.
+        let id = self.find_authorized(principal, &request.id).await?.id;
+        let watcher = self.watchers.watch(id);
+        let order = self.find_authorized(principal, &request.id).await?;
+        let stream = OrderStatusStream::new(self.store.clone(), watcher, order, start).await.map_err(rejections::from_store_error)?;
+        let finished = stream.is_finished();
+        let events = stream.into_stream().map(|order| Ok(OrderEvent { sequence: order.version, order: Some(convert::order(&order)) }));
+        let mut response = Response::new(Box::pin(events) as Events);
+        if finished {
+            response.metadata_mut().insert(ENDED, MetadataValue::from_static("true"));
+        }
+        Ok(response)
     }
 
     async fn create(&self, order: NewOrder, key: Option<IdempotencyKey>) -> Result<Response<proto::Order>, Status> {
@@ -181,8 +210,8 @@ impl Orders {
         }
     }
 
-    /// Accepts the order and runs its saga in a task of its own. The receiver yields the order as
-    /// the saga left it. Cancelling the request cancels neither of the two. A process that shuts
+    /// Accepts the order and runs its saga in a task of its own. The receiver yields
+    /// the order after the saga. Cancelling the request cancels neither of the two. A process that shuts
     /// down finishes the task first, because its lease would block all other workers.
     async fn accept_and_run(&self, create: Create, now: OffsetDateTime) -> Result<(CreateResult, oneshot::Receiver<Order>), Rejection> {
         let (creation_sender, creation) = oneshot::channel();
@@ -195,7 +224,7 @@ impl Orders {
                 metrics::record_idempotent_create(creation);
             }
             let claimed = if let Ok(CreateResult::Created(claimed)) = &creation { Some(claimed.clone()) } else { None };
-            // The receiver may be gone.
+            // Fails if the request was cancelled.
             let _ = creation_sender.send(creation);
             if let Some(claimed) = claimed {
                 metrics::record_saga_started();
@@ -205,11 +234,11 @@ impl Orders {
             }
         });
         let creation = creation.await.map_err(|_| Rejection::internal("the saga task ended without a result"))?;
-        Ok((creation.map_err(refusal::from_store_error)?, finished))
+        Ok((creation.map_err(rejections::from_store_error)?, finished))
     }
 
-    /// Waits for the saga and returns the order as it left it, or the accepted order when the
-    /// inline wait ends first.
+    /// Waits for the saga and returns its order, or the accepted order when the inline wait ends
+    /// first.
     async fn wait_for_saga(&self, finished: oneshot::Receiver<Order>, accepted: Order, key: Option<&IdempotencyKey>) -> Order {
         let order = match timeout(self.inline_wait(), finished).await {
             Ok(Ok(order)) => order,

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    store::{self, Store},
+    store::{self, OutboxStore},
     watch::OrderWatchers,
 };
 
@@ -18,7 +18,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 /// Outbox that the relay publishes from.
 pub struct OrdersOutbox {
     /// Store of the events.
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn OutboxStore>,
     /// Notifies the relay of new events.
     pub watchers: OrderWatchers,
     /// Source of the current time.
@@ -54,13 +54,13 @@ impl Outbox for OrdersOutbox {
     }
 
     async fn mark_published(&self, events: &[Event]) -> Result<(), Error> {
-        let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
-        Ok(self.store.mark_published(&ids, self.clock.now()).await?)
+        let ids = events.iter().map(|event| event.id).collect();
+        Ok(self.store.mark_published(ids, self.clock.now()).await?)
     }
 
     async fn mark_failed(&self, events: &[(Event, String)], max_attempts: u32) -> Result<u64, Error> {
-        let events: Vec<(Uuid, String)> = events.iter().map(|(event, reason)| (event.id, reason.clone())).collect();
-        Ok(self.store.mark_rejected(&events, max_attempts, self.clock.now()).await?)
+        let events = events.iter().map(|(event, reason)| (event.id, reason.clone())).collect();
+        Ok(self.store.mark_rejected(events, max_attempts, self.clock.now()).await?)
     }
 
     async fn wait_for_events(&self, timeout: Duration) {

@@ -4,7 +4,7 @@
 //! because the order id is also the reservation id. The knowledge about the reservation decides:
 //!
 //! - A timeout leaves the outcome unknown, so the order keeps its status and the step is retried.
-//!   An order fails without an answer only if it is still PENDING at the saga's deadline.
+//!   An order fails without a definite outcome only if it is still PENDING at the saga's deadline.
 //! - An order fails without a release only if products rejected the reservation. In all other cases
 //!   units may be held.
 //! - A release is retried until products confirms it.
@@ -40,11 +40,11 @@ pub enum Event {
     /// The order was accepted, claimed by a worker, or has just changed its status.
     Resumed,
     /// Result of [`Effect::CallReserve`].
-    ReserveAnswered(ReserveOutcome),
+    ReserveReturned(ReserveOutcome),
     /// Result of [`Effect::CallConfirm`].
-    ConfirmAnswered(ConfirmOutcome),
+    ConfirmReturned(ConfirmOutcome),
     /// Result of [`Effect::CallRelease`].
-    ReleaseAnswered(ReleaseOutcome),
+    ReleaseReturned(ReleaseOutcome),
 }
 
 /// Result of a reserve call.
@@ -141,9 +141,9 @@ impl Saga {
     /// jitter of retries.
     pub fn handle(&self, event: Event, now: OffsetDateTime, random: u32) -> Effect {
         match (self.order.status, event) {
-            (Status::Pending, Event::ReserveAnswered(answer)) => self.on_reserve(answer, now, random),
-            (Status::ProductReserved, Event::ConfirmAnswered(answer)) => self.on_confirm(&answer, now, random),
-            (_, Event::ReleaseAnswered(answer)) if self.release_pending => self.on_release(&answer, now, random),
+            (Status::Pending, Event::ReserveReturned(outcome)) => self.on_reserve(outcome, now, random),
+            (Status::ProductReserved, Event::ConfirmReturned(outcome)) => self.on_confirm(&outcome, now, random),
+            (_, Event::ReleaseReturned(outcome)) if self.release_pending => self.on_release(&outcome, now, random),
             // A late response to an earlier step carries no new information.
             _ => self.next_effect(now),
         }

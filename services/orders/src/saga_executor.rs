@@ -12,7 +12,7 @@ use crate::{
     order::{Order, OrderId},
     products::Products,
     saga::{ConfirmOutcome, Effect, Event, ReleaseOutcome, ReserveOutcome, Transition},
-    store::{Claimed, Store, StoredResponse, TransitionResult},
+    store::{Claimed, Error, SagaQueue, StoredResponse, TransitionResult},
 };
 
 /// Outcome: another worker or a status change by a user won the race.
@@ -23,7 +23,7 @@ const STORE_UNAVAILABLE: &str = "UNRECORDED";
 /// Executes the sagas of orders.
 #[derive(Clone)]
 pub struct SagaExecutor {
-    store: Arc<dyn Store>,
+    store: Arc<dyn SagaQueue>,
     products: Products,
     clock: Arc<dyn Clock>,
 }
@@ -34,7 +34,7 @@ pub type EncodeResponse<'a> = &'a (dyn Fn(&Order) -> Option<StoredResponse> + Se
 
 impl SagaExecutor {
     /// Creates an executor over `store` and `products`.
-    pub fn new(store: Arc<dyn Store>, products: Products, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(store: Arc<dyn SagaQueue>, products: Products, clock: Arc<dyn Clock>) -> Self {
         Self { store, products, clock }
     }
 
@@ -84,9 +84,9 @@ impl SagaExecutor {
             let id = claimed.saga.order.id;
             let last_error = failure_reason(&event);
             event = match claimed.saga.handle(event, now, random) {
-                Effect::CallReserve => Event::ReserveAnswered(step(&claimed, self.products.reserve(&claimed.saga.order)).await),
-                Effect::CallConfirm => Event::ConfirmAnswered(step(&claimed, self.products.confirm(id)).await),
-                Effect::CallRelease => Event::ReleaseAnswered(step(&claimed, self.products.release(id)).await),
+                Effect::CallReserve => Event::ReserveReturned(step(&claimed, self.products.reserve(&claimed.saga.order)).await),
+                Effect::CallConfirm => Event::ConfirmReturned(step(&claimed, self.products.confirm(id)).await),
+                Effect::CallRelease => Event::ReleaseReturned(step(&claimed, self.products.release(id)).await),
                 Effect::Record(transition) => match self.record(&claimed, transition, encode_response).await {
                     StepResult::Next(next) => {
                         claimed = *next;
@@ -99,7 +99,8 @@ impl SagaExecutor {
                     return (claimed.saga.order, outcome);
                 }
                 Effect::RetryAt(due_at) => {
-                    let outcome = write_outcome(id, "the retry", self.store.postpone(id, claimed.fence, due_at, last_error).await);
+                    let outcome =
+                        write_outcome(id, "the retry", self.store.postpone(id, claimed.fence, due_at, last_error.to_owned()).await);
                     return (claimed.saga.order, outcome.or(Some("PUT_OFF")));
                 }
                 Effect::Finished => return (claimed.saga.order, None),
@@ -112,7 +113,7 @@ impl SagaExecutor {
         let after = transition.apply(claimed.saga.order.clone(), now);
         let (id, from, to) = (after.id, claimed.saga.order.status, after.status);
         let response = encode_response(&after);
-        match self.store.transition(claimed, transition, response, now).await {
+        match self.store.transition(claimed.clone(), transition, response, now).await {
             Ok(TransitionResult::Applied(next)) => {
                 metrics::record_transition(from, to);
                 StepResult::Next(Box::new(next))
@@ -156,24 +157,24 @@ async fn step<S: Step>(claimed: &Claimed, call: impl Future<Output = S>) -> S {
 
 fn failure_reason(event: &Event) -> &'static str {
     match event {
-        Event::ReserveAnswered(ReserveOutcome::Unknown { .. }) => "reserve failed: no definite response from products",
-        Event::ReserveAnswered(_) => "products returned a reservation with different lines",
-        Event::ConfirmAnswered(ConfirmOutcome::Unknown { .. }) => "confirm failed: no definite response from products",
-        Event::ReleaseAnswered(ReleaseOutcome::Unknown { .. }) => "release failed: no definite response from products",
+        Event::ReserveReturned(ReserveOutcome::Unknown { .. }) => "reserve failed: no definite response from products",
+        Event::ReserveReturned(_) => "products returned a reservation with different lines",
+        Event::ConfirmReturned(ConfirmOutcome::Unknown { .. }) => "confirm failed: no definite response from products",
+        Event::ReleaseReturned(ReleaseOutcome::Unknown { .. }) => "release failed: no definite response from products",
         _ => "",
     }
 }
 
 /// Logs a write that did not take effect and returns the outcome of the saga.
-fn write_outcome(id: OrderId, what: &str, outcome: Result<bool, crate::store::Error>) -> Option<&'static str> {
+fn write_outcome(id: OrderId, write: &str, outcome: Result<bool, Error>) -> Option<&'static str> {
     match outcome {
         Ok(true) => None,
         Ok(false) => {
-            tracing::debug!(order_id = %id, "lease lost, {what} not recorded");
+            tracing::debug!(order_id = %id, "lease lost, {write} not recorded");
             Some(LEASE_LOST)
         }
         Err(error) => {
-            tracing::warn!(order_id = %id, error = &error as &dyn std::error::Error, "cannot record {what}");
+            tracing::warn!(order_id = %id, error = &error as &dyn std::error::Error, "cannot record {write}");
             Some(STORE_UNAVAILABLE)
         }
     }

@@ -38,6 +38,7 @@ use crate::{
     relay::{self, OrdersOutbox},
     saga_executor::SagaExecutor,
     store::{InstrumentedStore, PostgresStore, SqliteStore, Store},
+    watch::OrderWatchers,
     worker::Worker,
 };
 
@@ -55,9 +56,10 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     let readiness = process.readiness();
     let (store, database) = open_store(&config.store)?;
     let system = database.system;
+    let watchers = OrderWatchers::default();
+    let changed = watchers.clone();
     let store = InstrumentedStore::new(store, database, Duration::from_millis(config.store.timeout_ms));
-    let watchers = store.watchers();
-    let store: Arc<dyn Store> = Arc::new(store);
+    let store: Arc<dyn Store> = Arc::new(store.on_change(move |order| changed.notify_change(order)));
     let migrated = Arc::new(AtomicBool::new(!config.store.migrate));
     let probed = (store.clone(), migrated.clone());
     readiness.watch(system, true, process.shutdown.clone(), move || {
@@ -93,7 +95,7 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
 
     let executor = SagaExecutor::new(store.clone(), products.clone(), process.clock.clone());
     let worker = Worker { store: store.clone(), executor: executor.clone(), clock: process.clock.clone(), config: config.saga.clone() };
-    let admin_state = admin::AdminState { store: store.clone(), products, clock: process.clock.clone() };
+    let admin_state = admin::AdminState { store: store.clone(), watchers: watchers.clone(), products, clock: process.clock.clone() };
     let (audit_state, migration_store, stop) = (admin_state.clone(), store.clone(), process.shutdown.clone());
     process.run(async move {
         // Retries in the background without a limit, so that the process starts while its database

@@ -11,7 +11,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{order::OrderId, store::Store};
+use crate::{
+    order::{Order, OrderId},
+    store::OrderStore,
+};
 
 pub use stream::{OrderStatusStream, Start};
 
@@ -54,6 +57,12 @@ impl OrderWatchers {
         }
     }
 
+    /// Notifies the watchers and the relay of an order that this process accepted or changed.
+    pub fn notify_change(&self, order: &Order) {
+        self.notify_version(order.id, order.version);
+        self.notify_outbox();
+    }
+
     /// Signals that this process wrote to the outbox.
     pub fn notify_outbox(&self) {
         self.0.outbox_written.notify_one();
@@ -77,13 +86,13 @@ impl OrderWatchers {
 
     /// Polls the store for the versions of all watched orders at this interval, until `shutdown`.
     /// One query covers up to 1,000 orders.
-    pub async fn poll_versions(self, store: Arc<dyn Store>, interval: Duration, shutdown: CancellationToken) {
+    pub async fn poll_versions(self, store: Arc<dyn OrderStore>, interval: Duration, shutdown: CancellationToken) {
         let polling = async {
             loop {
                 tokio::time::sleep(jitter::jittered(interval, JITTER, jitter::random_unit)).await;
                 let watched: Vec<OrderId> = self.0.orders.lock().keys().copied().collect();
                 for chunk in watched.chunks(QUERY_CHUNK) {
-                    match store.versions(chunk).await {
+                    match store.versions(chunk.to_vec()).await {
                         Ok(versions) => versions.into_iter().for_each(|(id, version)| self.notify_version(id, version)),
                         Err(error) => {
                             tracing::debug!(error = &error as &dyn std::error::Error, "cannot read the versions of watched orders");

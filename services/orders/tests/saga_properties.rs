@@ -48,18 +48,18 @@ fn retry_after() -> impl Strategy<Value = Option<Duration>> {
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         Just(Event::Resumed),
-        Just(Event::ReserveAnswered(held())),
-        Just(Event::ReserveAnswered(ReserveOutcome::Held(vec![]))),
+        Just(Event::ReserveReturned(held())),
+        Just(Event::ReserveReturned(ReserveOutcome::Held(vec![]))),
         prop::sample::select(&[FailureReason::InsufficientStock, FailureReason::UnknownProduct, FailureReason::ProductInactive])
-            .prop_map(|reason| Event::ReserveAnswered(ReserveOutcome::Rejected(reason))),
-        Just(Event::ReserveAnswered(ReserveOutcome::Released)),
-        Just(Event::ReserveAnswered(ReserveOutcome::Expired)),
-        retry_after().prop_map(|retry_after| Event::ReserveAnswered(ReserveOutcome::Unknown { retry_after })),
-        Just(Event::ConfirmAnswered(ConfirmOutcome::Confirmed)),
-        Just(Event::ConfirmAnswered(ConfirmOutcome::Lost)),
-        retry_after().prop_map(|retry_after| Event::ConfirmAnswered(ConfirmOutcome::Unknown { retry_after })),
-        Just(Event::ReleaseAnswered(ReleaseOutcome::Done)),
-        retry_after().prop_map(|retry_after| Event::ReleaseAnswered(ReleaseOutcome::Unknown { retry_after })),
+            .prop_map(|reason| Event::ReserveReturned(ReserveOutcome::Rejected(reason))),
+        Just(Event::ReserveReturned(ReserveOutcome::Released)),
+        Just(Event::ReserveReturned(ReserveOutcome::Expired)),
+        retry_after().prop_map(|retry_after| Event::ReserveReturned(ReserveOutcome::Unknown { retry_after })),
+        Just(Event::ConfirmReturned(ConfirmOutcome::Confirmed)),
+        Just(Event::ConfirmReturned(ConfirmOutcome::Lost)),
+        retry_after().prop_map(|retry_after| Event::ConfirmReturned(ConfirmOutcome::Unknown { retry_after })),
+        Just(Event::ReleaseReturned(ReleaseOutcome::Done)),
+        retry_after().prop_map(|retry_after| Event::ReleaseReturned(ReleaseOutcome::Unknown { retry_after })),
     ]
 }
 
@@ -82,7 +82,7 @@ fn record(saga: Saga, transition: &Transition, by: Actor, event: Option<&Event>,
     );
     match transition.to {
         Status::Failed => {
-            let rejected = matches!(event, Some(Event::ReserveAnswered(ReserveOutcome::Rejected(_))));
+            let rejected = matches!(event, Some(Event::ReserveReturned(ReserveOutcome::Rejected(_))));
             assert_eq!(transition.release, !rejected, "units may be held unless products rejected the reservation");
             assert!(transition.reason.is_some());
             if transition.reason == Some(FailureReason::ProductsUnavailable) {
@@ -155,9 +155,9 @@ proptest! {
             let (after, effect) = handle(saga, event, now, 0);
             saga = after;
             event = match effect {
-                Effect::CallReserve => Event::ReserveAnswered(held()),
-                Effect::CallConfirm => Event::ConfirmAnswered(ConfirmOutcome::Confirmed),
-                Effect::CallRelease => Event::ReleaseAnswered(ReleaseOutcome::Done),
+                Effect::CallReserve => Event::ReserveReturned(held()),
+                Effect::CallConfirm => Event::ConfirmReturned(ConfirmOutcome::Confirmed),
+                Effect::CallRelease => Event::ReleaseReturned(ReleaseOutcome::Done),
                 _ => break,
             };
         }
@@ -167,7 +167,7 @@ proptest! {
 
 #[test]
 fn unknown_reserve_fails_only_at_the_deadline() {
-    let unknown = Event::ReserveAnswered(ReserveOutcome::Unknown { retry_after: None });
+    let unknown = Event::ReserveReturned(ReserveOutcome::Unknown { retry_after: None });
     let saga = saga();
     for seconds in 0..600 {
         let now = START + Duration::from_secs(seconds);
@@ -188,7 +188,7 @@ fn resume_after_deadline_fails_without_a_call() {
 #[test]
 fn reserve_after_the_deadline_still_counts() {
     let saga = saga();
-    let effect = saga.handle(Event::ReserveAnswered(held()), saga.deadline, 0);
+    let effect = saga.handle(Event::ReserveReturned(held()), saga.deadline, 0);
     assert!(matches!(effect, Effect::Record(transition) if transition.to == Status::ProductReserved));
 }
 
@@ -197,7 +197,7 @@ fn backoff_doubles_to_its_maximum_with_full_jitter() {
     let now = START;
     let wait = |attempts, random, retry_after| {
         let saga = Saga { attempts, ..saga() };
-        match saga.handle(Event::ReserveAnswered(ReserveOutcome::Unknown { retry_after }), now, random) {
+        match saga.handle(Event::ReserveReturned(ReserveOutcome::Unknown { retry_after }), now, random) {
             Effect::RetryAt(at) => u64::try_from((at - now).whole_milliseconds()).unwrap(),
             effect => panic!("{effect:?}"),
         }

@@ -68,9 +68,9 @@ impl Config {
             return Ok(None);
         }
         let url = config::secret(("cache.redis_url", &self.redis_url), ("cache.redis_url_file", &self.redis_url_file))?;
-        let plain = Some(url.expose_secret()).filter(|url| url.starts_with("redis://"));
+        let redis_url = Some(url.expose_secret()).filter(|url| url.starts_with("redis://"));
         // The error does not quote the URL: it may contain a password.
-        let client = plain.and_then(|url| redis::Client::open(url).ok());
+        let client = redis_url.and_then(|url| redis::Client::open(url).ok());
         client.map(Some).ok_or_else(|| Error::rule("cache.redis_url", "must be redis://[user:password@]host[:port][/database]"))
     }
 

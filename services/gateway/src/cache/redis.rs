@@ -3,7 +3,7 @@
 //!
 //! A value consists of the product's version, its lifetime in milliseconds and the JSON body. Its
 //! age is derived from the TTL that Redis reports, so no clocks are compared. A version is never
-//! overwritten by an older one. An invalidation leaves a value without a body, which records the
+//! overwritten by an older one. An invalidation writes a value without a body, which records the
 //! minimum version. Each replica also remembers the invalidations that it received for as long as
 //! an older value could be fresh, because Redis may have missed them.
 
@@ -18,7 +18,10 @@ use tokio::{sync::mpsc, time::Instant};
 use uuid::Uuid;
 
 use self::connection::RedisConnection;
-use super::{Config, UNKNOWN, Version};
+use super::{
+    config::Config,
+    key::{UNKNOWN, Version},
+};
 use crate::metrics::{Operation, Outcome, redis_operations};
 
 /// Capacity of the queue of invalidations to write. Beyond it, values expire by their TTL.
@@ -39,7 +42,7 @@ const SET_IF_NEWER: &str = "local old = redis.call('GET', KEYS[1]) \
 /// Shared cache in Redis.
 #[derive(Debug)]
 pub(super) struct RedisCache {
-    server: RedisConnection,
+    connection: RedisConnection,
     /// TTL of a value: fresh and stale time.
     lifetime: Duration,
     /// Lowest version of each product that is accepted.
@@ -64,11 +67,11 @@ impl RedisCache {
     /// Creates the cache over `client`. Connects on first use.
     pub(super) fn new(client: Client, config: &Config) -> (Arc<Self>, InvalidationQueue) {
         let (invalidations, queue) = mpsc::channel(QUEUE_CAPACITY);
-        let fresh = Duration::from_millis(config.ttl_ms);
+        let ttl = Duration::from_millis(config.ttl_ms);
         let redis = Self {
-            server: RedisConnection::new(client, Duration::from_millis(config.redis_timeout_ms)),
-            lifetime: fresh + Duration::from_millis(config.stale_ms),
-            min_versions: moka::sync::Cache::builder().max_capacity(MAX_MIN_VERSIONS).time_to_live(fresh).build(),
+            connection: RedisConnection::new(client, Duration::from_millis(config.redis_timeout_ms)),
+            lifetime: ttl + Duration::from_millis(config.stale_ms),
+            min_versions: moka::sync::Cache::builder().max_capacity(MAX_MIN_VERSIONS).time_to_live(ttl).build(),
             invalidated_at: Mutex::default(),
             invalidations,
         };
@@ -81,16 +84,16 @@ impl RedisCache {
         let mut commands = pipe();
         // One transaction: the TTL of a newer value must not be combined with an older value.
         commands.atomic().cmd("GET").arg(&key).cmd("PTTL").arg(&key);
-        let (value, rest_ms): (Option<Vec<u8>>, i64) = self.server.run(Operation::Get, &commands).await?;
-        let stored = value.and_then(|value| decode(value, rest_ms)).filter(|left| self.is_current(id, left));
-        redis_operations(Operation::Get, if stored.is_some() { Outcome::Hit } else { Outcome::Miss }).increment(1);
-        stored
+        let (value, ttl_ms): (Option<Vec<u8>>, i64) = self.connection.run(Operation::Get, &commands).await?;
+        let entry = value.and_then(|value| decode(value, ttl_ms)).filter(|entry| self.is_current(id, entry));
+        redis_operations(Operation::Get, if entry.is_some() { Outcome::Hit } else { Outcome::Miss }).increment(1);
+        entry
     }
 
     /// Stores the product for the other replicas.
     pub(super) async fn set(&self, id: Uuid, version: i64, body: &[u8]) {
-        let head = format!("{version} {}\n", self.lifetime.as_millis());
-        self.write(Operation::Set, &self.set_if_newer(id, version, &[head.as_bytes(), body].concat())).await;
+        let header = format!("{version} {}\n", self.lifetime.as_millis());
+        self.write(Operation::Set, &self.set_if_newer(id, version, &[header.as_bytes(), body].concat())).await;
     }
 
     /// Rejects older values of this product in this process at once. [`Self::run_writer`]
@@ -121,8 +124,8 @@ impl RedisCache {
                     commands.cmd("DEL").arg(key(id));
                     commands
                 }
-                // Every replica receives the event: a current value that one of them has already
-                // stored is kept.
+                // Every replica receives the event, and one of them may already have stored the new
+                // version: only older versions are replaced.
                 Version::Known(_) | Version::Removed => {
                     self.set_if_newer(id, version.min_version() - 1, format!("{} 0\n", version.min_version()).as_bytes())
                 }
@@ -133,12 +136,12 @@ impl RedisCache {
 
     /// Readiness probe: pings Redis.
     pub(super) async fn ping(&self) -> Result<(), String> {
-        self.server.ping().await
+        self.connection.ping().await
     }
 
     fn is_current(&self, id: Uuid, entry: &RedisEntry) -> bool {
-        let floor = self.min_versions.get(&id).unwrap_or_default();
-        entry.version >= floor && self.invalidated_at.lock().is_none_or(|missed| entry.age + IN_FLIGHT_MARGIN < missed.elapsed())
+        let min_version = self.min_versions.get(&id).unwrap_or_default();
+        entry.version >= min_version && self.invalidated_at.lock().is_none_or(|time| entry.age + IN_FLIGHT_MARGIN < time.elapsed())
     }
 
     /// Builds the compare-and-set of `value`, which replaces versions up to `max_overwritten`.
@@ -150,7 +153,7 @@ impl RedisCache {
     }
 
     async fn write(&self, operation: Operation, commands: &Pipeline) {
-        if let Some(()) = self.server.run(operation, commands).await {
+        if let Some(()) = self.connection.run(operation, commands).await {
             redis_operations(operation, Outcome::Done).increment(1);
         }
     }
@@ -163,12 +166,12 @@ fn key(id: Uuid) -> String {
 /// Decodes a value whose remaining TTL is `ttl_ms`. `None` if it is malformed, expired or without a
 /// body.
 fn decode(value: Vec<u8>, ttl_ms: i64) -> Option<RedisEntry> {
-    let head = value.iter().position(|byte| *byte == b'\n')?;
-    let (version, lifetime_ms) = std::str::from_utf8(&value[..head]).ok()?.split_once(' ')?;
+    let header_end = value.iter().position(|byte| *byte == b'\n')?;
+    let (version, lifetime_ms) = std::str::from_utf8(&value[..header_end]).ok()?.split_once(' ')?;
     let lifetime_ms: u64 = lifetime_ms.parse().ok()?;
     let version = version.parse().ok()?;
     let age = Duration::from_millis(lifetime_ms.checked_sub(u64::try_from(ttl_ms).ok()?)?);
-    let body = Bytes::from(value).split_off(head + 1);
+    let body = Bytes::from(value).split_off(header_end + 1);
     (!body.is_empty()).then_some(RedisEntry { version, body, age })
 }
 

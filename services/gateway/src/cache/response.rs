@@ -7,16 +7,13 @@ use axum::{
     extract::FromRequestParts,
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG},
     request::Parts,
 };
-use serde::Serialize;
-use tonic::Status;
 
-use super::store::Entry;
+use super::store::{Entry, Representation};
 use crate::extract::{IfNoneMatch, etag};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -28,21 +25,13 @@ const PRIVATE_NO_CACHE: &str = "private, no-cache";
 pub(super) const STALE_IF_ERROR: &str = "stale-if-error";
 pub(super) const STALE_WHILE_REVALIDATE: &str = "stale-while-revalidate";
 
-/// JSON body of a response.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Representation {
-    pub(super) body: Bytes,
-    /// Version of the product, `None` for a page.
-    pub(super) version: Option<i64>,
-}
-
 /// Result of a read.
 #[derive(Debug)]
 pub(crate) enum CacheResult {
     /// Loaded without the cache.
     Uncached(Representation),
     /// Served from the cache, or loaded through it.
-    Cached { entry: Arc<Entry>, how: CacheStatus, fresh: Duration },
+    Cached { entry: Arc<Entry>, status: CacheStatus, ttl: Duration },
 }
 
 /// Origin of a response, for `Cache-Status`.
@@ -53,7 +42,7 @@ pub(crate) enum CacheStatus {
     /// Fresh entry that another replica stored in Redis.
     Shared,
     /// Loaded from products.
-    Forwarded { why: FwdReason, stored: bool, collapsed: bool },
+    Forwarded { reason: FwdReason, stored: bool, collapsed: bool },
     /// Stale entry of this process, with the reason for serving it.
     Stale(&'static str),
 }
@@ -74,14 +63,6 @@ pub(crate) enum FwdReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NoCache(pub(super) bool);
 
-impl Representation {
-    /// Serializes `thing` as JSON. `version` is its version, if it has one.
-    pub(crate) fn new(resource: &impl Serialize, version: Option<i64>) -> Result<Self, Status> {
-        let body = serde_json::to_vec(resource).map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Self { body: body.into(), version })
-    }
-}
-
 impl CacheResult {
     /// Converts the result to an HTTP response: 304 without a body if `if_none_match` contains its
     /// entity tag.
@@ -91,10 +72,10 @@ impl CacheResult {
         set(CACHE_CONTROL, PRIVATE_NO_CACHE.to_owned());
         let (body, tag) = match self {
             Self::Uncached(Representation { body, version }) => (body, version.map(|version| version.to_string())),
-            Self::Cached { entry, how, fresh } => {
+            Self::Cached { entry, status, ttl } => {
                 let age = entry.age();
-                set(CACHE_STATUS, how.to_header_value(age, fresh));
-                if !matches!(how, CacheStatus::Forwarded { .. }) {
+                set(CACHE_STATUS, status.to_header_value(age, ttl));
+                if !matches!(status, CacheStatus::Forwarded { .. }) {
                     set(AGE, age.as_secs().to_string());
                 }
                 (entry.representation.body.clone(), Some(entry.tag.clone()))
@@ -112,24 +93,24 @@ impl CacheResult {
 
 impl CacheStatus {
     /// Returns the value of `Cache-Status` for an entry of this age.
-    fn to_header_value(self, age: Duration, fresh: Duration) -> String {
-        let left = fresh.saturating_sub(age).as_secs();
+    fn to_header_value(self, age: Duration, ttl: Duration) -> String {
+        let remaining = ttl.saturating_sub(age).as_secs();
         match self {
-            Self::Hit => format!("palisade; hit; ttl={left}"),
-            Self::Shared => format!("palisade; hit; ttl={left}; detail=shared"),
+            Self::Hit => format!("palisade; hit; ttl={remaining}"),
+            Self::Shared => format!("palisade; hit; ttl={remaining}; detail=shared"),
             Self::Stale(detail) => {
-                let staleness = i64::try_from(age.saturating_sub(fresh).as_secs()).unwrap_or(i64::MAX);
+                let staleness = i64::try_from(age.saturating_sub(ttl).as_secs()).unwrap_or(i64::MAX);
                 format!("palisade; hit; ttl={}; detail={detail}", -staleness)
             }
-            Self::Forwarded { why, stored, collapsed } => {
-                let why = match why {
+            Self::Forwarded { reason, stored, collapsed } => {
+                let reason = match reason {
                     FwdReason::Miss => "uri-miss",
                     FwdReason::Stale => "stale",
                     FwdReason::Request => "request",
                 };
                 let stored = if stored { "; stored" } else { "" };
                 let collapsed = if collapsed { "; collapsed" } else { "" };
-                format!("palisade; fwd={why}{stored}{collapsed}")
+                format!("palisade; fwd={reason}{stored}{collapsed}")
             }
         }
     }
@@ -157,8 +138,8 @@ mod tests {
 
     #[test]
     fn cache_status_names_the_origin() {
-        let header_value = |how: CacheStatus, age_ms| how.to_header_value(Duration::from_millis(age_ms), Duration::from_secs(5));
-        let forwarded = |why, stored, collapsed| header_value(CacheStatus::Forwarded { why, stored, collapsed }, 0);
+        let header_value = |status: CacheStatus, age_ms| status.to_header_value(Duration::from_millis(age_ms), Duration::from_secs(5));
+        let forwarded = |reason, stored, collapsed| header_value(CacheStatus::Forwarded { reason, stored, collapsed }, 0);
         assert_eq!(header_value(CacheStatus::Hit, 1_200), "palisade; hit; ttl=3");
         assert_eq!(header_value(CacheStatus::Shared, 4_999), "palisade; hit; ttl=0; detail=shared");
         assert_eq!(header_value(CacheStatus::Stale(STALE_IF_ERROR), 65_000), "palisade; hit; ttl=-60; detail=stale-if-error");

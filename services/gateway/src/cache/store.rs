@@ -1,4 +1,4 @@
-//! In-process entries, their freshness and their invalidation.
+//! Cache entries in memory and in Redis: their freshness and their invalidation.
 
 use std::{
     fmt::Write,
@@ -9,35 +9,53 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use palisade_middleware::config::Error;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::{
-    Config, Key, Version,
-    get_or_load::allows_stale_if_error,
-    response::Representation,
-    single_flight::{LoadGuard, Loaded, SingleFlight},
+    config::Config,
+    key::{Key, Version},
+    redis::{InvalidationQueue, RedisCache},
 };
-use crate::metrics::{self, Load};
+use crate::{
+    metrics::{self, Cause, Load},
+    single_flight::{self, SingleFlight},
+};
 
 /// Estimated overhead of an entry beyond its texts, bytes.
 const OVERHEAD: usize = 256;
 
-/// First-level cache in memory.
+/// First-level cache in memory, with an optional second level in Redis.
 #[derive(Debug)]
 pub(super) struct Store {
     /// TTL of a fresh entry.
     pub(super) ttl: Duration,
+    /// Maximum wait for products while a stale entry is available (stale-while-revalidate).
+    pub(super) soft_timeout: Duration,
+    /// Loads in flight.
+    pub(super) loads: Arc<SingleFlight<Key, LoadResult>>,
+    /// Second level.
+    pub(super) redis: Option<Arc<RedisCache>>,
     /// Fresh and stale time of an entry.
     lifetime: Duration,
     entries: moka::sync::Cache<Key, Arc<Entry>>,
-    loads: Arc<SingleFlight>,
     /// Generations: incremented to invalidate all products, or all pages. An entry of an older
     /// generation is invalid.
     product_generation: AtomicU64,
     page_generation: AtomicU64,
+}
+
+/// JSON body of a response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Representation {
+    pub(super) body: Bytes,
+    /// Version of the product, `None` for a page.
+    pub(super) version: Option<i64>,
 }
 
 /// Loaded response, cached or not.
@@ -51,28 +69,44 @@ pub(crate) struct Entry {
     invalidated: AtomicBool,
 }
 
+/// Successful load, shared by all waiting callers.
+#[derive(Debug, Clone)]
+pub(super) struct Loaded {
+    pub(super) entry: Arc<Entry>,
+    /// Whether the entry was stored in the cache.
+    pub(super) is_stored: bool,
+    /// Whether the entry came from Redis instead of products.
+    pub(super) is_from_redis: bool,
+}
+
+/// Result of a load.
+pub(super) type LoadResult = Result<Loaded, Status>;
+
+/// Obligation to run a load.
+pub(super) type LoadGuard = single_flight::LoadGuard<Key, LoadResult>;
+
 /// Representation with its age since products returned it.
 pub(super) type WithAge = (Representation, Duration);
 
 impl Store {
-    pub(super) fn new(config: &Config) -> Self {
-        let fresh = Duration::from_millis(config.ttl_ms);
-        let lifetime = fresh + Duration::from_millis(config.stale_ms);
+    /// Creates an empty store, and the queue of its invalidations in Redis if that is configured.
+    pub(super) fn new(config: &Config) -> Result<(Self, Option<InvalidationQueue>), Error> {
+        let (redis, invalidations) = config.redis()?.map(|client| RedisCache::new(client, config)).unzip();
+        let ttl = Duration::from_millis(config.ttl_ms);
+        let lifetime = ttl + Duration::from_millis(config.stale_ms);
         let weight = |key: &Key, entry: &Arc<Entry>| u32::try_from(key.bytes() + entry.bytes()).unwrap_or(u32::MAX);
         let entries = moka::sync::Cache::builder().max_capacity(config.max_bytes).weigher(weight).time_to_live(lifetime).build();
-        Self {
-            ttl: fresh,
+        let store = Self {
+            ttl,
+            soft_timeout: Duration::from_millis(config.soft_timeout_ms),
+            loads: Arc::default(),
+            redis,
             lifetime,
             entries,
-            loads: Arc::default(),
             product_generation: AtomicU64::new(0),
             page_generation: AtomicU64::new(0),
-        }
-    }
-
-    /// Returns the loads in flight.
-    pub(super) fn loads(&self) -> &Arc<SingleFlight> {
-        &self.loads
+        };
+        Ok((store, invalidations))
     }
 
     /// Returns the entry of `key`, fresh or stale.
@@ -81,8 +115,16 @@ impl Store {
         self.entries.get(key).filter(|entry| entry.age() < self.lifetime)
     }
 
+    /// Whether the entry may be served without a call to products.
     pub(super) fn is_fresh(&self, key: &Key, entry: &Entry) -> bool {
         entry.age() < self.ttl && !self.is_invalidated(key, entry)
+    }
+
+    /// Returns the value of `key` in Redis, fresh or stale.
+    pub(super) async fn get_from_redis(&self, key: &Key) -> Option<WithAge> {
+        let (Key::Product(id), Some(redis)) = (key, &self.redis) else { return None };
+        let value = redis.get(*id).await?;
+        Some((Representation { body: value.body, version: Some(value.version) }, value.age))
     }
 
     /// Whether the entry was invalidated.
@@ -94,9 +136,9 @@ impl Store {
     /// it was invalidated during the load.
     ///
     /// If products failed, `fallback` (a stale value from Redis) is stored unless an entry exists.
-    pub(super) fn complete(&self, guard: LoadGuard, answer: Result<Representation, Status>, fallback: Option<WithAge>) -> bool {
+    pub(super) fn complete(&self, guard: LoadGuard, response: Result<Representation, Status>, fallback: Option<WithAge>) -> bool {
         let mut is_stored = false;
-        guard.complete(|key, is_current| match answer {
+        guard.complete(|key, is_current| match response {
             Ok(representation) => {
                 is_stored = is_current;
                 metrics::loads(if is_stored { Load::Stored } else { Load::Outdated }).increment(1);
@@ -108,8 +150,8 @@ impl Store {
                 if is_current && status.code() == Code::NotFound {
                     self.entries.invalidate(key);
                 }
-                if let Some(spare) = fallback.filter(|_| is_current && allows_stale_if_error(&status) && self.get(key).is_none()) {
-                    self.entry(key, spare, true);
+                if let Some(value) = fallback.filter(|_| is_current && self.get(key).is_none()) {
+                    self.entry(key, value, true);
                 }
                 Err(status)
             }
@@ -118,19 +160,20 @@ impl Store {
     }
 
     /// Completes a load with a value from Redis.
-    pub(super) fn complete_from_redis(&self, guard: LoadGuard, stored: WithAge) {
-        guard.complete(|key, is_kept| Ok(Loaded { entry: self.entry(key, stored, is_kept), is_stored: is_kept, is_from_redis: true }));
+    pub(super) fn complete_from_redis(&self, guard: LoadGuard, value: WithAge) {
+        guard.complete(|key, is_stored| Ok(Loaded { entry: self.entry(key, value, is_stored), is_stored, is_from_redis: true }));
     }
 
     /// Invalidates the entry of `product` if it is older than `new_version`, all pages, and their
     /// loads in flight.
-    pub(super) fn invalidate(&self, product: Option<Uuid>, new_version: Version) {
-        let product = product.map(Key::Product);
+    pub(super) fn invalidate(&self, product: Option<Uuid>, new_version: Version, cause: Cause) {
+        metrics::invalidations(cause).increment(1);
+        let key = product.map(Key::Product);
         self.loads.invalidate(
-            |key| matches!(key, Key::Page(_)) || Some(key) == product.as_ref(),
+            |loading| matches!(loading, Key::Page(_)) || Some(loading) == key.as_ref(),
             || {
                 self.page_generation.fetch_add(1, Ordering::Release);
-                match &product {
+                match &key {
                     Some(key) if new_version == Version::Removed => self.entries.invalidate(key),
                     Some(key) => {
                         if let Some(older) = self.entries.get(key).filter(|entry| new_version.supersedes(entry.version())) {
@@ -141,18 +184,25 @@ impl Store {
                 }
             },
         );
+        if let (Some(redis), Some(id)) = (&self.redis, product) {
+            redis.invalidate(id, new_version);
+        }
     }
 
-    /// Invalidates every entry.
+    /// Invalidates every entry, because events were missed.
     pub(super) fn invalidate_all(&self) {
+        metrics::invalidations(Cause::Missed).increment(1);
         let mark = || {
             self.product_generation.fetch_add(1, Ordering::Release);
             self.page_generation.fetch_add(1, Ordering::Release);
         };
         self.loads.invalidate(|_| true, mark);
+        if let Some(redis) = &self.redis {
+            redis.invalidate_all();
+        }
     }
 
-    /// Returns the number of entries and their total size in bytes.
+    /// Returns the number of entries in memory and their total size in bytes.
     pub(super) fn size(&self) -> (u64, u64) {
         self.entries.run_pending_tasks();
         (self.entries.entry_count(), self.entries.weighted_size())
@@ -178,6 +228,14 @@ impl Store {
     }
 }
 
+impl Representation {
+    /// Serializes `resource` as JSON. `version` is `None` for a page.
+    pub(crate) fn new(resource: &impl Serialize, version: Option<i64>) -> Result<Self, Status> {
+        let body = serde_json::to_vec(resource).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Self { body: body.into(), version })
+    }
+}
+
 impl Entry {
     /// Time since products returned this response.
     pub(super) fn age(&self) -> Duration {
@@ -191,18 +249,6 @@ impl Entry {
 
     fn bytes(&self) -> usize {
         OVERHEAD + self.representation.body.len()
-    }
-}
-
-impl Key {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Product(_) => 0,
-            Self::Page(request) => {
-                let texts = [request.category.as_deref(), request.q.as_deref(), Some(request.cursor.as_str())];
-                texts.into_iter().flatten().map(str::len).sum()
-            }
-        }
     }
 }
 

@@ -3,19 +3,12 @@
 use std::{
     future::{pending, ready},
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
-use palisade_middleware::task;
-use tokio::{
-    sync::oneshot,
-    time::{Instant, advance},
-};
-use tonic::Code;
+use tokio::{sync::oneshot, time::advance};
 
-use super::{
-    response::{CacheStatus, FwdReason, STALE_IF_ERROR, STALE_WHILE_REVALIDATE},
-    *,
-};
+use super::*;
 
 const FRESH: Duration = Duration::from_secs(1);
 const STALE: Duration = Duration::from_secs(10);
@@ -32,13 +25,13 @@ const REVALIDATED: CacheStatus = forwarded(FwdReason::Stale, true, false);
 
 /// A cache and the number of loads through it.
 #[derive(Clone)]
-struct Scene {
+struct Fixture {
     cache: Cache,
     loads: Arc<AtomicUsize>,
 }
 
-const fn forwarded(why: FwdReason, stored: bool, collapsed: bool) -> CacheStatus {
-    CacheStatus::Forwarded { why, stored, collapsed }
+const fn forwarded(reason: FwdReason, stored: bool, collapsed: bool) -> CacheStatus {
+    CacheStatus::Forwarded { reason, stored, collapsed }
 }
 
 fn millis(time: Duration) -> u64 {
@@ -53,13 +46,13 @@ fn page() -> Key {
     Key::Page(Arc::default())
 }
 
-impl Scene {
+impl Fixture {
     fn new() -> Self {
         let config = Config { ttl_ms: millis(FRESH), stale_ms: millis(STALE), soft_timeout_ms: millis(SOFT_TIMEOUT), ..Config::default() };
         Self { cache: Cache::new(&config).unwrap().0, loads: Arc::default() }
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    fn store(&self) -> &Store {
         self.cache.0.as_ref().unwrap()
     }
 
@@ -67,26 +60,25 @@ impl Scene {
         self.loads.load(Ordering::Relaxed)
     }
 
-    /// Reads `key` while products returns a version. Returns the version found and its cache
-    /// status.
-    async fn read_as<F>(&self, key: Key, no_cache: bool, answer: F) -> Result<(i64, CacheStatus), Status>
+    /// Reads `key` while products returns a version. Returns the version and its cache status.
+    async fn read_as<F>(&self, key: Key, no_cache: bool, response: F) -> Result<(i64, CacheStatus), Status>
     where
         F: Future<Output = Result<i64, Status>> + Send + 'static,
     {
-        let asked = self.loads.clone();
+        let loads = self.loads.clone();
         let load = async move {
-            asked.fetch_add(1, Ordering::Relaxed);
-            let version = answer.await?;
+            loads.fetch_add(1, Ordering::Relaxed);
+            let version = response.await?;
             Ok(Representation { body: version.to_string().into(), version: Some(version) })
         };
         match self.cache.read(key, NoCache(no_cache), load).await? {
-            CacheResult::Cached { entry, how, .. } => Ok((entry.representation.version.unwrap(), how)),
+            CacheResult::Cached { entry, status, .. } => Ok((entry.representation.version.unwrap(), status)),
             CacheResult::Uncached(_) => panic!("the cache is enabled"),
         }
     }
 
-    async fn read(&self, answer: impl Future<Output = Result<i64, Status>> + Send + 'static) -> Result<(i64, CacheStatus), Status> {
-        self.read_as(PRODUCT, false, answer).await
+    async fn read(&self, response: impl Future<Output = Result<i64, Status>> + Send + 'static) -> Result<(i64, CacheStatus), Status> {
+        self.read_as(PRODUCT, false, response).await
     }
 
     /// Reads the product while products returns this version.
@@ -104,224 +96,224 @@ impl Scene {
     }
 
     fn receive_event(&self, version: i64) {
-        self.shared().invalidate(Some(ID), Version::Known(version), Cause::Event);
+        self.store().invalidate(Some(ID), Version::Known(version), Cause::Event);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn entry_is_served_while_fresh() {
-    let scene = Scene::new();
-    assert_eq!(scene.read_version(1).await, (1, STORED));
+    let fixture = Fixture::new();
+    assert_eq!(fixture.read_version(1).await, (1, STORED));
     advance(NEARLY_STALE).await;
-    assert_eq!(scene.read_version(2).await, (1, CacheStatus::Hit));
+    assert_eq!(fixture.read_version(2).await, (1, CacheStatus::Hit));
     advance(TICK).await;
-    assert_eq!(scene.read_version(2).await, (2, REVALIDATED));
-    assert_eq!(scene.load_count(), 2);
+    assert_eq!(fixture.read_version(2).await, (2, REVALIDATED));
+    assert_eq!(fixture.load_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn stale_entry_is_served_on_error_until_expiry() {
-    let scene = Scene::new();
-    scene.read_version(1).await;
+    let fixture = Fixture::new();
+    fixture.read_version(1).await;
     advance(NEARLY_EXPIRED).await;
-    assert_eq!(scene.read_while_down().await, Ok((1, CacheStatus::Stale(STALE_IF_ERROR))));
+    assert_eq!(fixture.read_while_down().await, Ok((1, CacheStatus::Stale(STALE_IF_ERROR))));
     advance(TICK).await;
-    assert_eq!(scene.read_while_down().await, Err(Code::Unavailable));
+    assert_eq!(fixture.read_while_down().await, Err(Code::Unavailable));
 }
 
 #[tokio::test(start_paused = true)]
 async fn definite_errors_are_not_replaced_by_stale() {
-    let scene = Scene::new();
-    scene.read_version(1).await;
+    let fixture = Fixture::new();
+    fixture.read_version(1).await;
     advance(FRESH).await;
-    for refusal in [Code::PermissionDenied, Code::InvalidArgument, Code::ResourceExhausted] {
-        let answer = scene.read(ready(Err(Status::new(refusal, "no")))).await;
-        assert_eq!(answer.unwrap_err().code(), refusal);
+    for code in [Code::PermissionDenied, Code::InvalidArgument, Code::ResourceExhausted] {
+        let result = fixture.read(ready(Err(Status::new(code, "rejected")))).await;
+        assert_eq!(result.unwrap_err().code(), code);
     }
-    assert_eq!(scene.read(ready(Err(Status::not_found("gone")))).await.unwrap_err().code(), Code::NotFound);
-    assert_eq!(scene.read_while_down().await, Err(Code::Unavailable), "the entry of a missing product is dropped");
+    assert_eq!(fixture.read(ready(Err(Status::not_found("removed")))).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(fixture.read_while_down().await, Err(Code::Unavailable), "the entry of a missing product is removed");
 }
 
 #[tokio::test(start_paused = true)]
 async fn stale_entry_is_served_at_soft_timeout() {
-    let scene = Scene::new();
-    scene.read_version(1).await;
+    let fixture = Fixture::new();
+    fixture.read_version(1).await;
     advance(FRESH).await;
-    let (answer, answered) = oneshot::channel();
-    let began = Instant::now();
-    assert_eq!(scene.read(async { Ok(answered.await.unwrap()) }).await.unwrap(), (1, CacheStatus::Stale(STALE_WHILE_REVALIDATE)));
-    assert_eq!(began.elapsed(), SOFT_TIMEOUT);
+    let (respond, response) = oneshot::channel();
+    let started = Instant::now();
+    assert_eq!(fixture.read(async { Ok(response.await.unwrap()) }).await.unwrap(), (1, CacheStatus::Stale(STALE_WHILE_REVALIDATE)));
+    assert_eq!(started.elapsed(), SOFT_TIMEOUT);
     // The soft timeout counts from the start of the load, not from this caller.
-    assert_eq!(scene.read(pending()).await.unwrap(), (1, CacheStatus::Stale(STALE_WHILE_REVALIDATE)));
-    assert_eq!((began.elapsed(), scene.load_count()), (SOFT_TIMEOUT, 2));
-    answer.send(2).unwrap();
+    assert_eq!(fixture.read(pending()).await.unwrap(), (1, CacheStatus::Stale(STALE_WHILE_REVALIDATE)));
+    assert_eq!((started.elapsed(), fixture.load_count()), (SOFT_TIMEOUT, 2));
+    respond.send(2).unwrap();
     tokio::task::yield_now().await;
-    assert_eq!(scene.read(pending()).await.unwrap(), (2, CacheStatus::Hit));
+    assert_eq!(fixture.read(pending()).await.unwrap(), (2, CacheStatus::Hit));
 }
 
 #[tokio::test(start_paused = true)]
 async fn single_flight_outlives_its_first_caller() {
-    let scene = Scene::new();
-    let (answer, answered) = oneshot::channel();
-    let mut first = Box::pin(scene.read(async { Ok(answered.await.unwrap()) }));
+    let fixture = Fixture::new();
+    let (respond, response) = oneshot::channel();
+    let mut first = Box::pin(fixture.read(async { Ok(response.await.unwrap()) }));
     assert!(futures_util::poll!(&mut first).is_pending());
     let others: Vec<_> = (0..10)
         .map(|_| {
-            let scene = scene.clone();
-            task::spawn(async move { scene.read(pending()).await })
+            let fixture = fixture.clone();
+            task::spawn(async move { fixture.read(pending()).await })
         })
         .collect();
     tokio::task::yield_now().await;
     drop(first);
-    answer.send(1).unwrap();
+    respond.send(1).unwrap();
     for other in others {
         assert_eq!(other.await.unwrap().unwrap(), (1, forwarded(FwdReason::Miss, true, true)));
     }
-    assert_eq!(scene.load_count(), 1);
+    assert_eq!(fixture.load_count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn panicking_load_fails_waiters() {
-    let scene = Scene::new();
-    let answer = scene.read(async { panic!("a bug") }).await;
-    assert_eq!(answer.unwrap_err().code(), Code::Internal);
-    assert_eq!(scene.read_version(1).await, (1, STORED));
+    let fixture = Fixture::new();
+    let result = fixture.read(async { panic!("a bug") }).await;
+    assert_eq!(result.unwrap_err().code(), Code::Internal);
+    assert_eq!(fixture.read_version(1).await, (1, STORED));
 }
 
 #[tokio::test(start_paused = true)]
 async fn event_invalidates_only_older_versions() {
-    let scene = Scene::new();
-    scene.read_version(2).await;
-    scene.shared().invalidate(Some(Uuid::from_u128(8)), Version::Known(3), Cause::Event);
-    scene.receive_event(2);
-    assert_eq!(scene.read_version(3).await, (2, CacheStatus::Hit));
-    scene.receive_event(3);
-    assert_eq!(scene.read_while_down().await, Ok((2, CacheStatus::Stale(STALE_IF_ERROR))));
-    assert_eq!(scene.read_version(3).await, (3, REVALIDATED));
+    let fixture = Fixture::new();
+    fixture.read_version(2).await;
+    fixture.store().invalidate(Some(Uuid::from_u128(8)), Version::Known(3), Cause::Event);
+    fixture.receive_event(2);
+    assert_eq!(fixture.read_version(3).await, (2, CacheStatus::Hit));
+    fixture.receive_event(3);
+    assert_eq!(fixture.read_while_down().await, Ok((2, CacheStatus::Stale(STALE_IF_ERROR))));
+    assert_eq!(fixture.read_version(3).await, (3, REVALIDATED));
 }
 
 #[tokio::test(start_paused = true)]
 async fn invalidated_entry_ignores_soft_timeout() {
-    let scene = Scene::new();
-    scene.read_version(1).await;
-    scene.receive_event(2);
+    let fixture = Fixture::new();
+    fixture.read_version(1).await;
+    fixture.receive_event(2);
     let slow = async {
         tokio::time::sleep(SOFT_TIMEOUT * 4).await;
         Ok(2)
     };
-    assert_eq!(scene.read(slow).await.unwrap(), (2, REVALIDATED));
+    assert_eq!(fixture.read(slow).await.unwrap(), (2, REVALIDATED));
 }
 
 #[tokio::test(start_paused = true)]
 async fn removed_product_is_never_served_stale() {
-    let scene = Scene::new();
-    scene.read_version(1).await;
-    scene.shared().invalidate(Some(ID), Version::Removed, Cause::Event);
-    assert_eq!(scene.read_while_down().await, Err(Code::Unavailable));
+    let fixture = Fixture::new();
+    fixture.read_version(1).await;
+    fixture.store().invalidate(Some(ID), Version::Removed, Cause::Event);
+    assert_eq!(fixture.read_while_down().await, Err(Code::Unavailable));
 }
 
 #[tokio::test(start_paused = true)]
 async fn any_change_invalidates_all_pages() {
-    let scene = Scene::new();
-    let read = |version| scene.read_as(page(), false, ready(Ok(version)));
-    for (version, change) in [(1, None), (2, Some(Uuid::from_u128(8)))] {
+    let fixture = Fixture::new();
+    let read = |version| fixture.read_as(page(), false, ready(Ok(version)));
+    for (version, product) in [(1, None), (2, Some(Uuid::from_u128(8)))] {
         read(version).await.unwrap();
         assert_eq!(read(0).await.unwrap(), (version, CacheStatus::Hit));
-        scene.change(change).await;
+        fixture.change(product).await;
     }
     assert_eq!(read(3).await.unwrap(), (3, REVALIDATED));
 }
 
 #[tokio::test(start_paused = true)]
 async fn missed_events_invalidate_everything() {
-    let scene = Scene::new();
-    scene.read_version(1).await;
-    scene.read_as(page(), false, ready(Ok(1))).await.unwrap();
-    scene.shared().invalidate_all();
-    assert_eq!(scene.read_version(2).await, (2, REVALIDATED));
-    assert_eq!(scene.read_as(page(), false, ready(Ok(2))).await.unwrap(), (2, REVALIDATED));
+    let fixture = Fixture::new();
+    fixture.read_version(1).await;
+    fixture.read_as(page(), false, ready(Ok(1))).await.unwrap();
+    fixture.store().invalidate_all();
+    assert_eq!(fixture.read_version(2).await, (2, REVALIDATED));
+    assert_eq!(fixture.read_as(page(), false, ready(Ok(2))).await.unwrap(), (2, REVALIDATED));
 }
 
 #[tokio::test(start_paused = true)]
 async fn load_invalidated_in_flight_is_not_stored() {
-    let scene = Scene::new();
-    let (answer, answered) = oneshot::channel();
-    let mut first = Box::pin(scene.read(async { Ok(answered.await.unwrap()) }));
+    let fixture = Fixture::new();
+    let (respond, response) = oneshot::channel();
+    let mut first = Box::pin(fixture.read(async { Ok(response.await.unwrap()) }));
     assert!(futures_util::poll!(&mut first).is_pending());
-    scene.change(Some(ID)).await;
-    assert_eq!(scene.read_version(2).await, (2, STORED), "a read after a change sees it");
-    answer.send(1).unwrap();
+    fixture.change(Some(ID)).await;
+    assert_eq!(fixture.read_version(2).await, (2, STORED), "a read after a change sees it");
+    respond.send(1).unwrap();
     assert_eq!(first.await.unwrap(), (1, forwarded(FwdReason::Miss, false, false)));
-    assert_eq!(scene.read_version(3).await, (2, CacheStatus::Hit));
+    assert_eq!(fixture.read_version(3).await, (2, CacheStatus::Hit));
 }
 
 #[tokio::test(start_paused = true)]
 async fn bypass_refreshes_the_entry() {
-    let scene = Scene::new();
-    let read = |answer| scene.read_as(PRODUCT, true, ready(answer));
-    scene.read_version(1).await;
+    let fixture = Fixture::new();
+    let read = |response| fixture.read_as(PRODUCT, true, ready(response));
+    fixture.read_version(1).await;
     assert_eq!(read(Ok(2)).await.unwrap(), (2, forwarded(FwdReason::Request, true, false)));
-    assert_eq!(scene.read_version(3).await, (2, CacheStatus::Hit));
+    assert_eq!(fixture.read_version(3).await, (2, CacheStatus::Hit));
     assert_eq!(read(Err(down())).await.unwrap_err().code(), Code::Unavailable);
 }
 
 #[tokio::test(start_paused = true)]
-async fn bypass_does_not_displace_a_load_in_flight() {
-    let scene = Scene::new();
-    let (answer, answered) = oneshot::channel();
-    let mut first = Box::pin(scene.read(async { Ok(answered.await.unwrap()) }));
+async fn bypass_does_not_displace_load_in_flight() {
+    let fixture = Fixture::new();
+    let (respond, response) = oneshot::channel();
+    let mut first = Box::pin(fixture.read(async { Ok(response.await.unwrap()) }));
     assert!(futures_util::poll!(&mut first).is_pending());
-    assert_eq!(scene.read_as(PRODUCT, true, ready(Ok(2))).await.unwrap(), (2, forwarded(FwdReason::Request, false, false)));
-    answer.send(1).unwrap();
+    assert_eq!(fixture.read_as(PRODUCT, true, ready(Ok(2))).await.unwrap(), (2, forwarded(FwdReason::Request, false, false)));
+    respond.send(1).unwrap();
     assert_eq!(first.await.unwrap(), (1, STORED));
-    assert_eq!(scene.read_version(3).await, (1, CacheStatus::Hit));
+    assert_eq!(fixture.read_version(3).await, (1, CacheStatus::Hit));
 }
 
 #[tokio::test(start_paused = true)]
 async fn caller_specific_error_is_not_shared() {
-    let scene = Scene::new();
-    let (refuse, refused) = oneshot::channel();
-    let mut first = Box::pin(scene.read(async {
-        refused.await.unwrap();
+    let fixture = Fixture::new();
+    let (reject, rejected) = oneshot::channel();
+    let mut first = Box::pin(fixture.read(async {
+        rejected.await.unwrap();
         Err(Status::resource_exhausted("quota exceeded"))
     }));
     assert!(futures_util::poll!(&mut first).is_pending());
-    let asked = scene.loads.clone();
-    let other = scene.cache.read(PRODUCT, NoCache(false), async move {
-        asked.fetch_add(1, Ordering::Relaxed);
+    let loads = fixture.loads.clone();
+    let other = fixture.cache.read(PRODUCT, NoCache(false), async move {
+        loads.fetch_add(1, Ordering::Relaxed);
         Ok(Representation { body: "2".into(), version: Some(2) })
     });
     let mut other = Box::pin(other);
     assert!(futures_util::poll!(&mut other).is_pending());
-    refuse.send(()).unwrap();
+    reject.send(()).unwrap();
     assert_eq!(first.await.unwrap_err().code(), Code::ResourceExhausted);
-    let CacheResult::Uncached(own) = other.await.unwrap() else { panic!("expected an uncached result") };
-    assert_eq!((own.version, scene.load_count()), (Some(2), 2));
+    let CacheResult::Uncached(loaded) = other.await.unwrap() else { panic!("expected an uncached result") };
+    assert_eq!((loaded.version, fixture.load_count()), (Some(2), 2));
 }
 
 #[tokio::test(start_paused = true)]
 async fn cancelled_write_invalidates_when_done() {
-    let scene = Scene::new();
+    let fixture = Fixture::new();
     let (commit, committed) = oneshot::channel();
-    let mut write = Box::pin(scene.cache.invalidate_after(Some(ID), async {
+    let mut write = Box::pin(fixture.cache.invalidate_after(Some(ID), async {
         committed.await.unwrap();
         Ok((Version::Known(2), ()))
     }));
     assert!(futures_util::poll!(&mut write).is_pending());
     drop(write);
-    assert_eq!(scene.read_version(1).await, (1, STORED));
+    assert_eq!(fixture.read_version(1).await, (1, STORED));
     commit.send(()).unwrap();
     tokio::task::yield_now().await;
-    assert_eq!(scene.read_version(2).await, (2, REVALIDATED));
+    assert_eq!(fixture.read_version(2).await, (2, REVALIDATED));
 }
 
 #[tokio::test(start_paused = true)]
 async fn short_deadline_shortens_soft_timeout() {
-    let scene = Scene::new();
-    scene.read_version(1).await;
+    let fixture = Fixture::new();
+    fixture.read_version(1).await;
     advance(FRESH).await;
-    let began = Instant::now();
-    let context = palisade_middleware::context::Context::background().with_deadline(began + SOFT_TIMEOUT / 5);
-    let answer = palisade_middleware::context::scope(context, scene.read(pending())).await;
-    assert_eq!((answer.unwrap(), began.elapsed()), ((1, CacheStatus::Stale(STALE_WHILE_REVALIDATE)), SOFT_TIMEOUT / 10));
+    let started = Instant::now();
+    let context = Context::background().with_deadline(started + SOFT_TIMEOUT / 5);
+    let result = context::scope(context, fixture.read(pending())).await;
+    assert_eq!((result.unwrap(), started.elapsed()), ((1, CacheStatus::Stale(STALE_WHILE_REVALIDATE)), SOFT_TIMEOUT / 10));
 }

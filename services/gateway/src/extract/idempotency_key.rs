@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: lets a client repeat a request safely.
+//! `Idempotency-Key`: a client can repeat a request without repeating its effect.
 
 use axum::extract::FromRequestParts;
 use http::{HeaderName, request::Parts};
@@ -9,7 +9,7 @@ use palisade_middleware::{
 };
 use tonic::Response;
 
-use crate::problem::{self, is_replayed};
+use crate::problem;
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -30,18 +30,18 @@ pub(crate) fn retryable_with_key<T>(message: T, key: &str) -> tonic::Request<T> 
 }
 
 /// Records the outcome of the key on the request's span, if the response reveals it.
-pub(crate) fn record_key_outcome<T>(key: &str, answer: &Result<Response<T>, Rejection>) {
+pub(crate) fn record_key_outcome<T>(key: &str, result: &Result<Response<T>, Rejection>) {
     if key.is_empty() {
         return;
     }
-    let outcome = match answer {
-        Ok(answer) if is_replayed(answer).is_some() => "replay",
+    let outcome = match result {
+        Ok(response) if problem::replay_header(response).is_some() => "replay",
         Ok(_) => "new",
-        Err(refusal) if problem::is_replay(refusal) => "replay",
-        Err(refusal) if *refusal.reason() == reasons::IDEMPOTENCY_KEY_REUSED => "conflict",
-        Err(refusal) if *refusal.reason() == reasons::REQUEST_IN_PROGRESS => "in_progress",
+        Err(rejection) if problem::is_replayed(rejection) => "replay",
+        Err(rejection) if *rejection.reason() == reasons::IDEMPOTENCY_KEY_REUSED => "conflict",
+        Err(rejection) if *rejection.reason() == reasons::REQUEST_IN_PROGRESS => "in_progress",
         // The order exists and has failed.
-        Err(refusal) if refusal.metadata().iter().any(|(name, _)| *name == "orderId") => "new",
+        Err(rejection) if rejection.metadata().iter().any(|(name, _)| *name == "orderId") => "new",
         Err(_) => return,
     };
     trace::record("app.idempotency.outcome", outcome);

@@ -37,7 +37,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// Rejects a request by its headers, before waiting for the body.
+/// Rejects a request by its headers, before the body is read.
 fn check_headers(headers: &HeaderMap) -> Result<(), Rejection> {
     let unsupported = |detail| Err(Rejection::new(&reasons::UNSUPPORTED_MEDIA_TYPE, detail));
     if !super::single_value(headers, &CONTENT_TYPE)?.is_some_and(is_json) {
@@ -113,7 +113,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
 }
 
 /// Deserializes an optional field that must not be `null`.
-pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+pub(crate) fn non_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
@@ -125,7 +125,7 @@ mod tests {
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Basket {
-        #[serde(default, deserialize_with = "present")]
+        #[serde(default, deserialize_with = "non_null")]
         price: Option<NumberText>,
         #[serde(default)]
         lines: Vec<Object<Line>>,
@@ -137,7 +137,7 @@ mod tests {
         quantity: i64,
     }
 
-    fn refusal(body: &str) -> String {
+    fn error(body: &str) -> String {
         let rejection = parse::<Basket>(body.as_bytes()).unwrap_err();
         assert_eq!(rejection.reason(), &reasons::INVALID_BODY);
         rejection.detail().to_owned()
@@ -152,21 +152,21 @@ mod tests {
 
     #[test]
     fn error_names_the_field_and_not_the_value() {
-        assert_eq!(refusal(r#"{"lines": [{"quantity": "seven"}]}"#), "`lines[0].quantity` must be an integer");
-        assert_eq!(refusal(r#"{"lines": [{"quantity": 1.5}]}"#), "`lines[0].quantity` must be an integer");
-        assert_eq!(refusal(r#"{"lines": [{"quantity": 1}, {"quantity": 1, "role": 2}]}"#), "`lines[1].role` is unknown");
-        assert_eq!(refusal(r#"{"lines": null}"#), "`lines` must be an array");
-        assert_eq!(refusal(r#"{"price": null}"#), "`price` must be a number");
-        assert_eq!(refusal(r#"{"price": "12"}"#), "`price` must be a number");
-        assert_eq!(refusal(r#"{"price": 1, "price": 2}"#), "`price` is repeated");
-        assert_eq!(refusal(r#"{"__proto__": {}}"#), "`__proto__` is unknown");
-        assert!(refusal(&format!(r#"{{"{}": 1}}"#, "x".repeat(1000))).len() < 200);
+        assert_eq!(error(r#"{"lines": [{"quantity": "seven"}]}"#), "`lines[0].quantity` must be an integer");
+        assert_eq!(error(r#"{"lines": [{"quantity": 1.5}]}"#), "`lines[0].quantity` must be an integer");
+        assert_eq!(error(r#"{"lines": [{"quantity": 1}, {"quantity": 1, "role": 2}]}"#), "`lines[1].role` is unknown");
+        assert_eq!(error(r#"{"lines": null}"#), "`lines` must be an array");
+        assert_eq!(error(r#"{"price": null}"#), "`price` must be a number");
+        assert_eq!(error(r#"{"price": "12"}"#), "`price` must be a number");
+        assert_eq!(error(r#"{"price": 1, "price": 2}"#), "`price` is repeated");
+        assert_eq!(error(r#"{"__proto__": {}}"#), "`__proto__` is unknown");
+        assert!(error(&format!(r#"{{"{}": 1}}"#, "x".repeat(1000))).len() < 200);
     }
 
     #[test]
     fn array_is_rejected_as_object() {
-        assert_eq!(refusal("[1, []]"), "the body must be a JSON object");
-        assert_eq!(refusal(r#"{"lines": [[7]]}"#), "`lines[0]` must be a JSON object");
+        assert_eq!(error("[1, []]"), "the body must be a JSON object");
+        assert_eq!(error(r#"{"lines": [[7]]}"#), "`lines[0]` must be a JSON object");
     }
 
     #[test]
@@ -176,7 +176,7 @@ mod tests {
         for body in
             ["", "{", "{} {}", "{}x", "{\"lines\": [],}", "{'lines': []}", "{\"price\": 01}", "{\"\\ud800\": 1}", "{/**/}", deep.as_str()]
         {
-            assert!(refusal(body).starts_with("the body is not well-formed JSON"), "{body:.40}");
+            assert!(error(body).starts_with("the body is not well-formed JSON"), "{body:.40}");
         }
         assert!(parse::<Basket>(b"{\"\xff\": 1}").is_err());
     }

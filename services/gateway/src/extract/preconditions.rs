@@ -153,7 +153,7 @@ mod tests {
         IfMatch::read(&headers).ok().map(IfMatch::expected_versions)
     }
 
-    fn has(value: &str, tag: &str) -> bool {
+    fn if_none_match(value: &str, tag: &str) -> bool {
         let headers = [(IF_NONE_MATCH, HeaderValue::from_str(value).unwrap())].into_iter().collect();
         IfNoneMatch::read(&headers).unwrap().matches(tag)
     }
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn if_none_match_compares_weakly() {
-        assert!(has("W/\"3\"", "3") && has("\"1\", \"3\"", "3") && has("*", "3"));
-        assert!(!has("\"1\", \"03\", \"x\"", "3"));
+        assert!(if_none_match("W/\"3\"", "3") && if_none_match("\"1\", \"3\"", "3") && if_none_match("*", "3"));
+        assert!(!if_none_match("\"1\", \"03\", \"x\"", "3"));
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    extract::{Limit, Object, present},
+    extract::{Limit, Object, non_null},
     money::Amount,
     timestamp,
 };
@@ -103,8 +103,8 @@ impl Order {
         matches!(self.status, Status::Failed | Status::Completed | Status::Cancelled)
     }
 
-    /// Whether the saga has ended: the order changes only by further requests.
-    pub(super) fn is_settled(&self) -> bool {
+    /// Whether the saga has finished: afterwards the order changes only by further requests.
+    pub(super) fn is_saga_finished(&self) -> bool {
         !matches!(self.status, Status::Pending | Status::ProductReserved)
     }
 }
@@ -138,11 +138,11 @@ impl TryFrom<proto::Order> for Order {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct NewOrder {
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "non_null")]
     #[schema(value_type = Vec<NewOrderItem>, required = true, min_items = 1, max_items = 100)]
     items: Option<Vec<Object<NewOrderItem>>>,
     /// Owner of the order. Defaults to the caller; another user requires the scope `orders:admin`.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "non_null")]
     #[schema(value_type = String, required = false, min_length = 1, max_length = 128, example = "alice")]
     user_id: Option<String>,
 }
@@ -151,10 +151,10 @@ pub(crate) struct NewOrder {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct NewOrderItem {
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "non_null")]
     #[schema(value_type = String, format = Uuid, required = true)]
     product_id: Option<String>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "non_null")]
     #[schema(value_type = i64, required = true, minimum = 1, maximum = 1_000_000, example = 2)]
     quantity: Option<i64>,
 }
@@ -162,8 +162,8 @@ pub(crate) struct NewOrderItem {
 impl NewOrder {
     /// Converts the order for the service and returns the missing fields as violations.
     ///
-    /// Missing fields become defaults that the service rejects, so the error also lists the
-    /// service's own violations.
+    /// Missing fields become defaults that the service rejects, so that the error also lists the
+    /// violations found by the service.
     pub(super) fn into_proto(self, idempotency_key: String) -> (proto::CreateOrderRequest, Vec<Violation>) {
         let mut violations = Vec::new();
         let mut required = |field: String, is_missing: bool| {
@@ -187,7 +187,7 @@ impl NewOrder {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewStatus {
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "non_null")]
     #[schema(value_type = Status, required = true)]
     status: Option<String>,
 }

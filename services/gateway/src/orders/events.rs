@@ -17,9 +17,9 @@ use palisade_middleware::rejection::{Rejection, reasons};
 use palisade_proto::orders::v1::{FindOneRequest, WatchOrderRequest};
 
 use self::stream::OrderEventStream;
-use super::{NO_STORE, body::Order};
 use crate::{
     extract::{self, Id},
+    orders::{NO_STORE, body::Order},
     problem,
     upstreams::Upstreams,
 };
@@ -32,7 +32,7 @@ const ENDED: &str = "order-ended";
 /// Disables response buffering in reverse proxies (nginx).
 const NO_PROXY_BUFFERING: (HeaderName, HeaderValue) = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
-/// The `id` of the last event that the client received; 0 without one.
+/// The `id` of the last event that the client received, 0 if the header is absent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LastEventId(i64);
 
@@ -63,30 +63,30 @@ pub(crate) async fn events(
     State(Upstreams { mut orders, events, .. }): State<Upstreams>,
     Id(id): Id,
     LastEventId(after_sequence): LastEventId,
-    verb: Method,
+    method: Method,
 ) -> Result<Response, Rejection> {
-    let head = [(CACHE_CONTROL, HeaderValue::from_static(NO_STORE)), (CONTENT_TYPE, EVENT_STREAM), NO_PROXY_BUFFERING];
-    if verb == Method::HEAD {
+    let headers = [(CACHE_CONTROL, HeaderValue::from_static(NO_STORE)), (CONTENT_TYPE, EVENT_STREAM), NO_PROXY_BUFFERING];
+    if method == Method::HEAD {
         // HEAD: the headers of GET, without opening a stream.
         let order = orders.find_one(FindOneRequest { id: id.to_string() }).await.map_err(problem::rejection)?.into_inner();
         Order::try_from(order)?;
-        return Ok(head.into_response());
+        return Ok(headers.into_response());
     }
     let request = WatchOrderRequest { id: id.to_string(), after_sequence };
-    let answer = orders.watch_order(request.clone()).await.map_err(problem::rejection)?;
-    if answer.metadata().contains_key(ENDED) {
+    let response = orders.watch_order(request.clone()).await.map_err(problem::rejection)?;
+    if response.metadata().contains_key(ENDED) {
         // 204 stops browsers from reconnecting.
         return Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, NO_STORE)]).into_response());
     }
-    let stream = OrderEventStream::new(orders, request, answer.into_inner(), events);
-    Ok((head, Body::from_stream(stream.into_stream())).into_response())
+    let stream = OrderEventStream::new(orders, request, response.into_inner(), events);
+    Ok((headers, Body::from_stream(stream.into_stream())).into_response())
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        // Clients that received no id send an empty one.
+        // A client that has received no id sends an empty one.
         let Some(value) = extract::single_value(&parts.headers, &LAST_EVENT_ID)?.filter(|value| !value.is_empty()) else {
             return Ok(Self(0));
         };

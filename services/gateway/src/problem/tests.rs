@@ -4,16 +4,16 @@ use palisade_middleware::rejection::Retry;
 
 use super::*;
 
-fn refused(reason: &str, domain: &str) -> Status {
+fn status(reason: &str, domain: &str) -> Status {
     let metadata = HashMap::from([("orderId", "7"), ("allowed", "CANCELLED,COMPLETED"), ("host", "db-1")]);
     let metadata: HashMap<String, String> = metadata.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-    Status::with_error_details(Code::FailedPrecondition, "in our words", ErrorDetails::with_error_info(reason, domain, metadata))
+    Status::with_error_details(Code::FailedPrecondition, "details", ErrorDetails::with_error_info(reason, domain, metadata))
 }
 
 #[test]
-fn known_reason_keeps_detail_and_metadata() {
-    let rejection = rejection(refused("ILLEGAL_TRANSITION", DOMAIN));
-    assert_eq!((rejection.reason(), rejection.detail()), (&ILLEGAL_TRANSITION, "in our words"));
+fn known_reason_preserves_detail_and_metadata() {
+    let rejection = rejection(status("ILLEGAL_TRANSITION", DOMAIN));
+    assert_eq!((rejection.reason(), rejection.detail()), (&ILLEGAL_TRANSITION, "details"));
     let allowed = MetadataValue::List(vec!["CANCELLED".to_owned(), "COMPLETED".to_owned()]);
     assert_eq!(rejection.metadata(), [("orderId", MetadataValue::Text("7".to_owned())), ("allowed", allowed)]);
 }
@@ -25,7 +25,7 @@ fn violations_have_lower_case_codes() {
 }
 
 #[test]
-fn retry_delay_is_kept() {
+fn retry_delay_becomes_retry_after() {
     let status = Status::from(Rejection::new(&reasons::REQUEST_IN_PROGRESS, "running").with_retry_after(Duration::from_secs(2)));
     assert_eq!(rejection(status).retry(), Retry::After(Duration::from_secs(2)));
 }
@@ -44,14 +44,14 @@ fn rejected_internal_token_is_an_internal_error() {
 }
 
 #[test]
-fn insufficient_scope_of_a_service_is_passed_on() {
+fn insufficient_scope_of_service_is_passed_on() {
     let status = Status::from(Rejection::new(&reasons::INSUFFICIENT_SCOPE, "orders:admin is needed"));
     assert_eq!(rejection(status).reason(), &reasons::INSUFFICIENT_SCOPE);
 }
 
 #[test]
 fn foreign_status_is_mapped_by_code_only() {
-    let table = [
+    let expectations = [
         (Code::Unavailable, &reasons::UPSTREAM_UNAVAILABLE),
         (Code::DeadlineExceeded, &reasons::DEADLINE_EXCEEDED),
         (Code::ResourceExhausted, &reasons::OVERLOADED),
@@ -61,20 +61,20 @@ fn foreign_status_is_mapped_by_code_only() {
         (Code::Unknown, &reasons::INTERNAL),
         (Code::DataLoss, &reasons::INTERNAL),
     ];
-    for (code, reason) in table {
+    for (code, reason) in expectations {
         let rejection = rejection(Status::new(code, "connect to 10.0.0.7 failed"));
         assert_eq!(rejection.reason(), reason, "{code:?}");
         assert!(!rejection.detail().contains("10.0.0.7"), "{code:?}");
     }
-    assert_eq!(rejection(refused("PRODUCT_IN_USE", "example.com")).reason(), &CONFLICT);
+    assert_eq!(rejection(status("PRODUCT_IN_USE", "example.com")).reason(), &CONFLICT);
 }
 
 #[test]
 fn own_violation_replaces_upstream_of_same_field() {
     let own = || vec![Violation::new("price", "too_many_decimals", "must have at most 2 decimals")];
-    let theirs = Rejection::invalid(vec![Violation::new("name", "required", "n"), Violation::new("price", "out_of_range", "p")]);
-    let refused = merge_violations::<()>(Err(theirs.into()), own()).unwrap_err();
-    let codes: Vec<_> = refused.violations().iter().map(|broken| broken.code.to_string()).collect();
+    let upstream = Rejection::invalid(vec![Violation::new("name", "required", "n"), Violation::new("price", "out_of_range", "p")]);
+    let merged = merge_violations::<()>(Err(upstream.into()), own()).unwrap_err();
+    let codes: Vec<_> = merged.violations().iter().map(|violation| violation.code.to_string()).collect();
     assert_eq!(codes, ["too_many_decimals", "required"]);
     let missing = Rejection::new(&reasons::NOT_FOUND, "no such product");
     assert_eq!(merge_violations::<()>(Err(missing.into()), own()).unwrap_err().reason(), &reasons::NOT_FOUND);
@@ -82,8 +82,8 @@ fn own_violation_replaces_upstream_of_same_field() {
 
 #[test]
 fn accepted_invalid_body_is_an_internal_error() {
-    let broken = vec![Violation::new("price", "required", "must be given")];
-    assert_eq!(merge_violations(Ok(Response::new(())), broken).unwrap_err().reason(), &reasons::INTERNAL);
+    let violations = vec![Violation::new("price", "required", "must be given")];
+    assert_eq!(merge_violations(Ok(Response::new(())), violations).unwrap_err().reason(), &reasons::INTERNAL);
     assert!(merge_violations(Ok(Response::new(())), Vec::new()).is_ok());
 }
 
@@ -97,8 +97,8 @@ fn query_violation_is_an_invalid_parameter() {
 
 #[test]
 fn reason_slugs_are_unique() {
-    let mut slugs: Vec<_> = reasons::ALL.iter().chain(OWN).map(|reason| reason.slug).collect();
+    let mut slugs: Vec<_> = reasons::ALL.iter().chain(SHOP_REASONS).map(|reason| reason.slug).collect();
     slugs.sort_unstable();
     slugs.dedup();
-    assert_eq!(slugs.len(), reasons::ALL.len() + OWN.len());
+    assert_eq!(slugs.len(), reasons::ALL.len() + SHOP_REASONS.len());
 }

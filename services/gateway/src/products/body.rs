@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    extract::{Limit, present},
+    extract::{Limit, non_null},
     money::{Amount, NumberText},
     timestamp,
 };
 
-/// Price or quantity that the service always rejects. It lets an invalid input reach the service,
-/// which adds its own violations and can never accept it.
+/// Price or quantity that the service always rejects. An invalid input is sent with it, because the
+/// service adds further violations and can never accept the value.
 const NEVER_VALID: i64 = -1;
 
 /// A product of the catalogue.
@@ -68,21 +68,21 @@ impl TryFrom<proto::Product> for Product {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct ProductInput {
     /// Length is counted after trimming.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "non_null")]
     #[schema(value_type = String, required = true, min_length = 1, max_length = 200, example = "Kettle")]
     name: Option<String>,
     #[serde(default)]
     #[schema(max_length = 4_000, example = "1.7 l, steel")]
     description: String,
     /// Plain decimal number with at most 2 decimals and no exponent.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "non_null")]
     #[schema(value_type = f64, required = true, minimum = 0, maximum = 9_999_999.99, example = 24.9)]
     price: Option<NumberText>,
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "non_null")]
     #[schema(value_type = i64, required = true, minimum = 0, maximum = 1_000_000_000, example = 120)]
     quantity: Option<i64>,
     /// Length is counted after trimming.
-    #[serde(default, deserialize_with = "present")]
+    #[serde(default, deserialize_with = "non_null")]
     #[schema(value_type = String, required = true, min_length = 1, max_length = 100, example = "kitchen")]
     category: Option<String>,
     #[serde(default = "active")]
@@ -109,8 +109,8 @@ impl ProductInput {
         required("price", self.price.is_none());
         required("quantity", self.quantity.is_none());
         required("category", self.category.is_none());
-        let price = self.price.map_or(Ok(Amount(NEVER_VALID)), |price| price.amount()).unwrap_or_else(|not_money| {
-            violations.push(Violation::new("price", not_money.code(), not_money.to_string()));
+        let price = self.price.map_or(Ok(Amount(NEVER_VALID)), |price| price.amount()).unwrap_or_else(|error| {
+            violations.push(Violation::new("price", error.code(), error.to_string()));
             Amount(NEVER_VALID)
         });
         let product = proto::ProductInput {

@@ -78,18 +78,18 @@ async fn every_reference_resolves() {
     let mut references = Vec::new();
     collect_references(&document, &mut references);
     assert!(references.len() > 50);
-    for place in references {
-        assert!(document.pointer(place.trim_start_matches('#')).is_some(), "{place}");
+    for reference in references {
+        assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
     }
 }
 
-fn collect_references(value: &Value, places: &mut Vec<String>) {
+fn collect_references(value: &Value, references: &mut Vec<String>) {
     match value {
         Value::Object(members) => {
-            places.extend(members.get("$ref").and_then(Value::as_str).map(str::to_owned));
-            members.values().for_each(|member| collect_references(member, places));
+            references.extend(members.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            members.values().for_each(|member| collect_references(member, references));
         }
-        Value::Array(items) => items.iter().for_each(|item| collect_references(item, places)),
+        Value::Array(items) => items.iter().for_each(|item| collect_references(item, references)),
         _ => {}
     }
 }
@@ -122,14 +122,14 @@ async fn docs_page_loads_only_from_its_own_host() {
     assert_eq!((page.status.as_u16(), page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     let policy = page.header("content-security-policy").unwrap();
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe") && !policy.contains("http"), "{policy}");
-    let parts = page.text.split('"').filter(|text| text.starts_with("/docs/"));
-    let mut seen = 0;
-    for part in parts {
-        let answer = gateway.send_empty("GET", part, &[]).await;
-        assert!(answer.status.is_success() && !answer.text.is_empty(), "{part}");
-        seen += 1;
+    let assets = page.text.split('"').filter(|text| text.starts_with("/docs/"));
+    let mut count = 0;
+    for asset in assets {
+        let response = gateway.send_empty("GET", asset, &[]).await;
+        assert!(response.status.is_success() && !response.text.is_empty(), "{asset}");
+        count += 1;
     }
-    assert_eq!(seen, 3);
+    assert_eq!(count, 3);
     assert!(!page.text.contains("//"), "the page loads nothing from other hosts");
     gateway.send_empty("GET", "/docs/swagger-initializer.js", &[]).await.problem(404, "not_found");
 }

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic on unexpected results")]
 
 mod documentation;
-mod fake;
+mod fake_services;
 mod orders;
 mod products;
 mod request_validation;
@@ -28,7 +28,7 @@ use palisade_proto::{
 use serde_json::Value;
 use tower::{ServiceBuilder, ServiceExt};
 
-use crate::fake::{FakeOrders, FakeProducts};
+use crate::fake_services::{FakeOrders, FakeProducts};
 
 /// The gateway and the services behind it.
 struct Gateway {

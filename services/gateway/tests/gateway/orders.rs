@@ -1,17 +1,14 @@
 //! HTTP behaviour of `/orders`.
 
-use axum::http::StatusCode;
-use palisade_middleware::rejection::{Reason, Rejection};
+use palisade_gateway::problem::INSUFFICIENT_STOCK;
+use palisade_middleware::rejection::Rejection;
 use palisade_proto::orders::v1::{FindAllRequest, OrderStatus};
 use serde_json::{Value, json};
-use tonic::Code;
 
 use crate::{
-    Gateway,
-    fake::{ID, USED_KEY},
+    Gateway, TextResponse,
+    fake_services::{ID, USED_KEY},
 };
-
-static INSUFFICIENT_STOCK: Reason = Reason::new("insufficient_stock", StatusCode::CONFLICT, Code::FailedPrecondition, "");
 
 fn order_body() -> String {
     json!({"items": [{"productId": ID, "quantity": 2}]}).to_string()
@@ -24,26 +21,29 @@ fn order_path() -> String {
 #[tokio::test]
 async fn confirmed_order_returns_201() {
     let gateway = Gateway::new();
-    let answer = gateway.send_json("POST", "/orders", &[("idempotency-key", "\"k-1\"")], &order_body()).await;
-    assert_eq!((answer.status.as_u16(), answer.header("location"), answer.header("retry-after")), (201, Some(order_path().as_str()), None));
-    assert_eq!((answer.header("cache-control"), answer.header("idempotency-replayed")), (Some("no-store"), None));
-    let order = answer.json();
+    let response = gateway.send_json("POST", "/orders", &[("idempotency-key", "\"k-1\"")], &order_body()).await;
+    assert_eq!(
+        (response.status.as_u16(), response.header("location"), response.header("retry-after")),
+        (201, Some(order_path().as_str()), None)
+    );
+    assert_eq!((response.header("cache-control"), response.header("idempotency-replayed")), (Some("no-store"), None));
+    let order = response.json();
     assert_eq!((order["status"].as_str(), order["total"].to_string()), (Some("CONFIRMED"), "49.8".to_owned()));
     assert_eq!(order.get("failureReason"), None);
-    assert_eq!(gateway.orders.created.lock().unwrap().take().unwrap().idempotency_key, "k-1");
+    assert_eq!(gateway.orders.create_request.lock().unwrap().take().unwrap().idempotency_key, "k-1");
 }
 
 #[tokio::test]
-async fn unsettled_order_returns_202() {
+async fn unfinished_order_returns_202() {
     let gateway = Gateway::new();
     for status in [OrderStatus::Pending, OrderStatus::ProductReserved] {
-        *gateway.orders.outcome.lock().unwrap() = Some(Ok(status));
-        let answer = gateway.send_json("POST", "/orders", &[("idempotency-key", USED_KEY)], &order_body()).await;
+        *gateway.orders.create_result.lock().unwrap() = Some(Ok(status));
+        let response = gateway.send_json("POST", "/orders", &[("idempotency-key", USED_KEY)], &order_body()).await;
         assert_eq!(
-            (answer.status.as_u16(), answer.header("location"), answer.header("retry-after")),
+            (response.status.as_u16(), response.header("location"), response.header("retry-after")),
             (202, Some(order_path().as_str()), Some("1"))
         );
-        assert_eq!(answer.header("idempotency-replayed"), Some("true"));
+        assert_eq!(response.header("idempotency-replayed"), Some("true"));
     }
     let pending = gateway.send_empty("GET", &order_path(), &[]).await.json();
     assert_eq!(pending["items"][0], json!({"productId": ID, "name": null, "unitPrice": null, "quantity": 2, "subtotal": null}));
@@ -53,8 +53,8 @@ async fn unsettled_order_returns_202() {
 #[tokio::test]
 async fn failed_order_is_a_problem_with_order_id() {
     let gateway = Gateway::new();
-    let refusal = Rejection::new(&INSUFFICIENT_STOCK, "not enough stock").with_metadata("orderId", ID);
-    *gateway.orders.outcome.lock().unwrap() = Some(Err(refusal.into()));
+    let rejection = Rejection::new(&INSUFFICIENT_STOCK, "not enough stock").with_metadata("orderId", ID);
+    *gateway.orders.create_result.lock().unwrap() = Some(Err(rejection.into()));
     let problem = gateway.send_json("POST", "/orders", &[], &order_body()).await.problem(409, "insufficient_stock");
     assert_eq!((problem["orderId"].as_str(), problem["detail"].as_str()), (Some(ID), Some("not enough stock")));
 }
@@ -63,20 +63,20 @@ async fn failed_order_is_a_problem_with_order_id() {
 async fn all_violations_are_reported_at_once() {
     let gateway = Gateway::new();
     assert_eq!(gateway.send_json("POST", "/orders", &[], "{}").await.errors(), ["items: required"]);
-    let broken = r#"{"items": [{"quantity": 0}, {"productId": "x"}]}"#;
+    let invalid = r#"{"items": [{"quantity": 0}, {"productId": "x"}]}"#;
     let errors = ["items[0].productId: required", "items[1].quantity: required", "items[0].quantity: out_of_range"];
-    assert_eq!(gateway.send_json("POST", "/orders", &[], broken).await.errors(), errors);
+    assert_eq!(gateway.send_json("POST", "/orders", &[], invalid).await.errors(), errors);
 }
 
 #[tokio::test]
 async fn list_forwards_its_filters() {
     let gateway = Gateway::new();
-    let answer = gateway.send_empty("GET", "/orders?status=PRODUCT_RESERVED&userId=alice&limit=100&cursor=abc", &[]).await;
-    assert_eq!((answer.status.as_u16(), &answer.json()["nextCursor"]), (200, &Value::Null));
-    assert_eq!(answer.json()["items"][0]["failureReason"], "insufficient_stock");
+    let response = gateway.send_empty("GET", "/orders?status=PRODUCT_RESERVED&userId=alice&limit=100&cursor=abc", &[]).await;
+    assert_eq!((response.status.as_u16(), &response.json()["nextCursor"]), (200, &Value::Null));
+    assert_eq!(response.json()["items"][0]["failureReason"], "insufficient_stock");
     let status = OrderStatus::ProductReserved.into();
     let expected = FindAllRequest { status, user_id: "alice".to_owned(), limit: 100, cursor: "abc".to_owned() };
-    assert_eq!(gateway.orders.listed.lock().unwrap().take(), Some(expected));
+    assert_eq!(gateway.orders.list_request.lock().unwrap().take(), Some(expected));
     gateway.send_empty("GET", "/orders?status=pending", &[]).await.problem(400, "invalid_parameter");
 }
 
@@ -89,8 +89,8 @@ async fn listing_other_users_orders_requires_admin() {
 async fn set_status_succeeds_or_lists_allowed_statuses() {
     let gateway = Gateway::new();
     let path = format!("{}/status", order_path());
-    let answer = gateway.send_json("PUT", &path, &[], r#"{"status": "CANCELLED"}"#).await;
-    assert_eq!((answer.status.as_u16(), answer.json()["status"].as_str()), (200, Some("CANCELLED")));
+    let response = gateway.send_json("PUT", &path, &[], r#"{"status": "CANCELLED"}"#).await;
+    assert_eq!((response.status.as_u16(), response.json()["status"].as_str()), (200, Some("CANCELLED")));
     let problem = gateway.send_json("PUT", &path, &[], r#"{"status": "COMPLETED"}"#).await.problem(409, "illegal_transition");
     assert_eq!(problem["allowed"], json!(["CANCELLED"]));
     assert_eq!(gateway.send_json("PUT", &path, &[], "{}").await.errors(), ["status: required"]);
@@ -105,8 +105,8 @@ async fn set_status_succeeds_or_lists_allowed_statuses() {
 #[tokio::test]
 async fn delete_order_returns_204() {
     let gateway = Gateway::new();
-    let answer = gateway.send_empty("DELETE", &order_path(), &[]).await;
-    assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""));
+    let response = gateway.send_empty("DELETE", &order_path(), &[]).await;
+    assert_eq!((response.status.as_u16(), response.text.as_str()), (204, ""));
     gateway.send_empty("DELETE", "/orders/01890a5d-ac96-774b-bcce-b302099a8058", &[]).await.problem(404, "not_found");
 }
 
@@ -116,34 +116,34 @@ mod events {
     const EVENTS: &str = "/orders/01890a5d-ac96-774b-bcce-b302099a8057/events";
 
     /// Returns the ids and statuses of the events in a stream.
-    fn ids_and_statuses(answer: &crate::TextResponse) -> Vec<(u32, String)> {
-        let events = answer.text.split("\n\n").filter(|event| event.contains("data: "));
-        let told = events.map(|event| {
+    fn ids_and_statuses(response: &TextResponse) -> Vec<(u32, String)> {
+        let events = response.text.split("\n\n").filter(|event| event.contains("data: "));
+        let ids_and_statuses = events.map(|event| {
             let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
             assert_eq!(field("event: "), "status");
-            let order: serde_json::Value = serde_json::from_str(&field("data: ")).unwrap();
+            let order: Value = serde_json::from_str(&field("data: ")).unwrap();
             (field("id: ").parse().unwrap(), order["status"].as_str().unwrap().to_owned())
         });
-        told.collect()
+        ids_and_statuses.collect()
     }
 
     #[tokio::test(start_paused = true)]
     async fn stream_resumes_until_the_terminal_status() {
-        let answer = Gateway::new().send_empty("GET", EVENTS, &[]).await;
-        assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, Some("text/event-stream")));
-        assert_eq!(answer.header("cache-control"), Some("no-store"));
-        assert!(answer.text.starts_with("retry: "), "{}", answer.text);
+        let response = Gateway::new().send_empty("GET", EVENTS, &[]).await;
+        assert_eq!((response.status.as_u16(), response.header("content-type")), (200, Some("text/event-stream")));
+        assert_eq!(response.header("cache-control"), Some("no-store"));
+        assert!(response.text.starts_with("retry: "), "{}", response.text);
         let expected = [(1, "PENDING"), (2, "PRODUCT_RESERVED"), (3, "CONFIRMED"), (4, "CANCELLED")];
-        assert_eq!(ids_and_statuses(&answer), expected.map(|(id, status)| (id, status.to_owned())));
+        assert_eq!(ids_and_statuses(&response), expected.map(|(id, status)| (id, status.to_owned())));
     }
 
     #[tokio::test(start_paused = true)]
     async fn last_event_id_resumes_or_returns_204() {
         let gateway = Gateway::new();
-        let answer = gateway.send_empty("GET", EVENTS, &[("last-event-id", "2")]).await;
-        assert_eq!(ids_and_statuses(&answer), [(3, "CONFIRMED".to_owned()), (4, "CANCELLED".to_owned())]);
-        let answer = gateway.send_empty("GET", EVENTS, &[("last-event-id", "4")]).await;
-        assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""));
+        let response = gateway.send_empty("GET", EVENTS, &[("last-event-id", "2")]).await;
+        assert_eq!(ids_and_statuses(&response), [(3, "CONFIRMED".to_owned()), (4, "CANCELLED".to_owned())]);
+        let response = gateway.send_empty("GET", EVENTS, &[("last-event-id", "4")]).await;
+        assert_eq!((response.status.as_u16(), response.text.as_str()), (204, ""));
     }
 
     #[tokio::test]
@@ -158,7 +158,10 @@ mod events {
 
     #[tokio::test]
     async fn head_returns_stream_headers_only() {
-        let answer = Gateway::new().send_empty("HEAD", EVENTS, &[]).await;
-        assert_eq!((answer.status.as_u16(), answer.header("content-type"), answer.text.as_str()), (200, Some("text/event-stream"), ""));
+        let response = Gateway::new().send_empty("HEAD", EVENTS, &[]).await;
+        assert_eq!(
+            (response.status.as_u16(), response.header("content-type"), response.text.as_str()),
+            (200, Some("text/event-stream"), "")
+        );
     }
 }

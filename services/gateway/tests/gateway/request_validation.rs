@@ -7,9 +7,9 @@ use axum::body::Body;
 use futures_util::stream;
 use serde_json::json;
 
-use crate::{Gateway, fake::ID, request};
+use crate::{Gateway, fake_services::ID, request};
 
-const LIMIT: usize = 256 * 1024;
+const MAX_BODY: usize = 256 * 1024;
 
 #[tokio::test]
 async fn unknown_path_returns_404() {
@@ -27,9 +27,9 @@ async fn wrong_method_returns_405_with_allow() {
         ("GET", "/orders/x/status", "PUT"),
         ("POST", "/openapi.json", "GET,HEAD"),
     ] {
-        let answer = gateway.send_empty(verb, path, &[]).await;
-        answer.problem(405, "method_not_allowed");
-        assert_eq!(answer.header("allow"), Some(allow), "{verb} {path}");
+        let response = gateway.send_empty(verb, path, &[]).await;
+        response.problem(405, "method_not_allowed");
+        assert_eq!(response.header("allow"), Some(allow), "{verb} {path}");
     }
 }
 
@@ -46,7 +46,7 @@ async fn id_must_be_a_hyphenated_uuid() {
 #[tokio::test]
 async fn body_must_be_json_in_utf8() {
     let gateway = Gateway::new();
-    let sent = |headers: Vec<(&'static str, &'static str)>| gateway.send(request("POST", "/orders", &headers, Body::from("{}")));
+    let send = |headers: Vec<(&'static str, &'static str)>| gateway.send(request("POST", "/orders", &headers, Body::from("{}")));
     for headers in [
         vec![],
         vec![("content-type", "text/plain")],
@@ -54,11 +54,11 @@ async fn body_must_be_json_in_utf8() {
         vec![("content-type", "application/json; charset=utf-16")],
         vec![("content-type", "application/json"), ("content-encoding", "gzip")],
     ] {
-        sent(headers).await.problem(415, "unsupported_media_type");
+        send(headers).await.problem(415, "unsupported_media_type");
     }
-    let twice = vec![("content-type", "application/json"), ("content-type", "application/json")];
-    sent(twice).await.problem(400, "invalid_parameter");
-    sent(vec![("content-type", "application/json;charset=UTF-8"), ("content-encoding", "identity")])
+    let repeated = vec![("content-type", "application/json"), ("content-type", "application/json")];
+    send(repeated).await.problem(400, "invalid_parameter");
+    send(vec![("content-type", "application/json;charset=UTF-8"), ("content-encoding", "identity")])
         .await
         .problem(400, "validation_failed");
 }
@@ -72,7 +72,7 @@ async fn oversized_body_returns_413() {
     gateway.send(request("POST", "/orders", &headers, endless)).await.problem(413, "body_too_large");
     let endless = Body::from_stream(stream::repeat_with(|| Ok::<_, Infallible>(vec![b' '; 1024])));
     gateway.send(request("POST", "/orders", &[("content-type", "application/json")], endless)).await.problem(413, "body_too_large");
-    let fits = format!("{{}}{}", " ".repeat(LIMIT - 2));
+    let fits = format!("{{}}{}", " ".repeat(MAX_BODY - 2));
     gateway.send_json("POST", "/orders", &[], &fits).await.problem(400, "validation_failed");
 }
 

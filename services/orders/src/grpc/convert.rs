@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use tonic::{Response, Status as GrpcStatus, metadata::MetadataValue};
 use uuid::Uuid;
 
-use super::refusal;
+use super::rejections;
 use crate::{
     order::{FailureReason, Line, NewOrder, Order, OrderId, ProductSnapshot, Status},
     store::{IdempotencyKey, List, Page, Position, StoredResponse},
@@ -61,8 +61,8 @@ pub(super) fn order(order: &Order) -> proto::Order {
     let items = order.lines.iter().map(|line| proto::OrderItem {
         product_id: line.product_id.to_string(),
         quantity: line.quantity,
-        name: line.snapshot.as_ref().map(|copied| copied.name.clone()),
-        unit_price_minor: line.snapshot.as_ref().map(|copied| copied.unit_price_minor),
+        name: line.snapshot.as_ref().map(|snapshot| snapshot.name.clone()),
+        unit_price_minor: line.snapshot.as_ref().map(|snapshot| snapshot.unit_price_minor),
         subtotal_minor: line.subtotal_minor(),
     });
     proto::Order {
@@ -93,7 +93,7 @@ pub(super) fn idempotency_key(principal: &Principal, key: String, order: &NewOrd
 /// Builds the response to a create from the order's state at the time of the first response.
 pub(super) fn create_response(order: &Order, replayed: bool) -> Result<Response<proto::Order>, GrpcStatus> {
     let mut response = match order.status {
-        Status::Failed => Err(GrpcStatus::from(refusal::order_failed(order))),
+        Status::Failed => Err(GrpcStatus::from(rejections::order_failed(order))),
         _ => Ok(Response::new(self::order(order))),
     };
     if replayed {

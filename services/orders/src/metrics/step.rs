@@ -3,7 +3,7 @@
 use crate::saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome};
 
 const HELD: &str = "held";
-const REFUSED: &str = "refused";
+const REJECTED: &str = "refused";
 const RELEASED: &str = "released";
 const EXPIRED: &str = "expired";
 const CONFIRMED: &str = "confirmed";
@@ -15,7 +15,7 @@ const UNKNOWN: &str = "unknown";
 pub(crate) trait Step {
     /// Value of the `step` label.
     const NAME: &'static str;
-    /// Span name, which also tells whether the step is forward or compensating.
+    /// Span name. It distinguishes forward and compensating steps.
     const SPAN: &'static str;
     /// All values of the `outcome` label.
     const OUTCOMES: &'static [&'static str];
@@ -23,7 +23,7 @@ pub(crate) trait Step {
     /// Returns the `outcome` label.
     fn outcome(&self) -> &'static str;
 
-    /// Whether products gave a definite answer.
+    /// Whether products returned a definite result.
     fn is_conclusive(&self) -> bool {
         self.outcome() != UNKNOWN
     }
@@ -32,12 +32,12 @@ pub(crate) trait Step {
 impl Step for ReserveOutcome {
     const NAME: &'static str = "reserve_stock";
     const SPAN: &'static str = "step reserve_stock";
-    const OUTCOMES: &'static [&'static str] = &[HELD, REFUSED, RELEASED, EXPIRED, UNKNOWN];
+    const OUTCOMES: &'static [&'static str] = &[HELD, REJECTED, RELEASED, EXPIRED, UNKNOWN];
 
     fn outcome(&self) -> &'static str {
         match self {
             Self::Held(_) => HELD,
-            Self::Rejected(_) => REFUSED,
+            Self::Rejected(_) => REJECTED,
             Self::Released => RELEASED,
             Self::Expired => EXPIRED,
             Self::Unknown { .. } => UNKNOWN,

@@ -24,21 +24,21 @@ fn record_everything() {
     }
     record_saga_started();
     let (took, retry_after) = (Duration::from_secs(1), None);
-    let refused = ReserveOutcome::Rejected(FailureReason::UnknownProduct);
-    for answer in [
+    let rejected = ReserveOutcome::Rejected(FailureReason::UnknownProduct);
+    for outcome in [
         ReserveOutcome::Held(Vec::new()),
-        refused,
+        rejected,
         ReserveOutcome::Released,
         ReserveOutcome::Expired,
         ReserveOutcome::Unknown { retry_after },
     ] {
-        record_step(&answer, took);
+        record_step(&outcome, took);
     }
-    for answer in [ConfirmOutcome::Confirmed, ConfirmOutcome::Lost, ConfirmOutcome::Unknown { retry_after }] {
-        record_step(&answer, took);
+    for outcome in [ConfirmOutcome::Confirmed, ConfirmOutcome::Lost, ConfirmOutcome::Unknown { retry_after }] {
+        record_step(&outcome, took);
     }
-    for answer in [ReleaseOutcome::Done, ReleaseOutcome::Unknown { retry_after }] {
-        record_step(&answer, took);
+    for outcome in [ReleaseOutcome::Done, ReleaseOutcome::Unknown { retry_after }] {
+        record_step(&outcome, took);
     }
     for from in Status::ALL {
         for to in Status::ALL.into_iter().filter(|to| from.can_become(*to)) {

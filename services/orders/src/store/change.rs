@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Claimed, Error, outbox::NewEvent};
+use super::{database::Error, orders::Claimed, outbox::NewEvent};
 use crate::{
     order::{Actor, Order, Status},
     saga::Transition,
@@ -20,7 +20,7 @@ pub(super) struct Change {
     /// Fence of the lease that the change requires. `None` for a change by a user, which needs no
     /// lease and ends an existing one.
     pub(super) fence: Option<i64>,
-    /// Whether the lease continues. Otherwise `due_at` tells when a worker is needed.
+    /// Whether the lease continues. Otherwise `due_at` is the new due time.
     pub(super) keeps_lease: bool,
     pub(super) due_at: Option<OffsetDateTime>,
     pub(super) attempts: i64,

@@ -5,8 +5,38 @@ use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use super::Error;
+use super::{database::Error, instrumented::instrumented_role};
 use crate::order::{FailureReason, Order, OrderId};
+
+instrumented_role! {
+    /// Outbox of the events of all orders.
+    pub trait OutboxStore {
+        /// Acquires or extends the outbox lease of `relay` until `until`. Returns `false` if
+        /// another relay holds it.
+        async fn lease_outbox(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error>
+            = call("lease_outbox", "outbox");
+
+        /// Returns up to `limit` events that are neither published nor dead-lettered, oldest first.
+        async fn unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> = call("unpublished", "outbox");
+
+        /// Marks the events as published.
+        async fn mark_published(&self, events: Vec<Uuid>, now: OffsetDateTime) -> Result<(), Error> = call("mark_published", "outbox");
+
+        /// Counts a rejection by the broker for each event and stores its reason. Events that were
+        /// rejected `max_attempts` times are dead-lettered; returns their number.
+        async fn mark_rejected(&self, events: Vec<(Uuid, String)>, max_attempts: u32, now: OffsetDateTime) -> Result<u64, Error>
+            = call("mark_refused", "outbox");
+
+        /// Returns up to `limit` dead-lettered events, oldest first.
+        async fn dead_events(&self, limit: u32) -> Result<Vec<DeadEvent>, Error> = call("dead_events", "outbox");
+
+        /// Makes all dead-lettered events publishable again and returns their number.
+        async fn redrive(&self) -> Result<u64, Error> = call("redrive", "outbox");
+
+        /// Deletes events that were published before `before` and returns their number.
+        async fn prune_published(&self, before: OffsetDateTime) -> Result<u64, Error> = call("prune_published", "outbox");
+    }
+}
 
 /// Event of a status change.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,36 +3,22 @@
 
 use std::{future::Future, str::FromStr, time::Duration};
 
-use async_trait::async_trait;
 use palisade_middleware::store_instrumentation::{self, CheckoutCounter, Database};
 use sqlx::{
     Connection, Postgres,
     error::DatabaseError,
-    migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use time::OffsetDateTime;
 use url::Url;
-use uuid::Uuid;
 
-use super::{
-    Audit, Claimed, Create, CreateResult, DeadEvent, Error, Event, List, Page, RemoveResult, SagaStatus, SetStatusResult, Stats, Store,
-    StoredResponse, StuckOrder, TransitionResult, pool::Pool,
-};
-use crate::{
-    order::{Actor, Order, OrderId, Status},
-    saga::Transition,
-};
+use super::database::{Error, Pool};
 
-mod audit;
 mod change;
-mod create;
-mod leases;
+mod maintenance;
+mod orders;
 mod outbox;
-mod read;
 mod row;
-
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+mod saga_queue;
 
 /// Maximum number of attempts for a statement that fails because of a concurrent one.
 const MAX_ATTEMPTS: usize = 3;
@@ -82,9 +68,9 @@ impl PostgresStore {
                 ("client_connection_check_interval", "1s"),
                 ("TimeZone", "UTC"),
             ]));
-        let counted = pool.clone();
+        let measured = pool.clone();
         let checkouts =
-            CheckoutCounter::new(store_instrumentation::PoolMetrics::new("orders-postgresql", max_connections), move || counted.size());
+            CheckoutCounter::new(store_instrumentation::PoolMetrics::new("orders-postgresql", max_connections), move || measured.size());
         Ok(Self { options, pool: Pool::new(pool, checkouts) })
     }
 
@@ -113,138 +99,4 @@ fn is_serialization_failure(error: &Error) -> bool {
     let Error::Unavailable(source) = error else { return false };
     let database_error = source.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
     matches!(database_error.and_then(DatabaseError::code).as_deref(), Some("40001" | "40P01"))
-}
-
-#[async_trait]
-impl Store for PostgresStore {
-    async fn migrate(&self) -> Result<(), Error> {
-        // A separate connection: a migration may take longer than a request's statement, but must
-        // not wait long for a lock.
-        let options = self.options.clone().options([("lock_timeout", "2s")]);
-        let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(1)).connect_with(options).await?;
-        let outcome = MIGRATIONS.run(&pool).await;
-        pool.close().await;
-        Ok(outcome?)
-    }
-
-    async fn ping(&self) -> Result<(), Error> {
-        sqlx::query("SELECT 1").execute(&mut *self.pool.acquire().await?).await?;
-        Ok(())
-    }
-
-    async fn create(&self, create: Create, now: OffsetDateTime) -> Result<CreateResult, Error> {
-        self.with_retries(|| async { create::create(&mut *self.pool.acquire().await?, &create, now).await }).await
-    }
-
-    async fn transition(
-        &self,
-        claimed: &Claimed,
-        transition: Transition,
-        response: Option<StoredResponse>,
-        now: OffsetDateTime,
-    ) -> Result<TransitionResult, Error> {
-        self.with_retries(|| async {
-            change::transition(&mut *self.pool.acquire().await?, claimed, &transition, response.as_ref(), now).await
-        })
-        .await
-    }
-
-    async fn set_status(&self, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<SetStatusResult, Error> {
-        self.with_retries(|| async { change::set_status(&mut *self.pool.acquire().await?, id, to, by, now).await }).await
-    }
-
-    async fn store_response(&self, id: OrderId, response: StoredResponse) -> Result<(), Error> {
-        self.with_retries(|| async { create::store_response(&mut *self.pool.acquire().await?, id, &response).await }).await
-    }
-
-    async fn find(&self, id: OrderId) -> Result<Option<Order>, Error> {
-        read::find(&mut *self.pool.acquire().await?, id).await
-    }
-
-    async fn list(&self, list: List) -> Result<Page, Error> {
-        read::list(&mut *self.pool.acquire().await?, &list).await
-    }
-
-    async fn remove(&self, id: OrderId, now: OffsetDateTime) -> Result<RemoveResult, Error> {
-        self.with_retries(|| async { change::remove(&mut *self.pool.acquire().await?, id, now).await }).await
-    }
-
-    async fn claim_due(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error> {
-        self.with_retries(|| async { leases::claim_due(&mut *self.pool.acquire().await?, now, lease, limit).await }).await
-    }
-
-    async fn postpone(&self, id: OrderId, fence: i64, due_at: OffsetDateTime, last_error: &str) -> Result<bool, Error> {
-        self.with_retries(|| async { leases::postpone(&mut *self.pool.acquire().await?, id, fence, due_at, last_error).await }).await
-    }
-
-    async fn release_done(&self, id: OrderId, fence: i64) -> Result<bool, Error> {
-        self.with_retries(|| async { leases::release_done(&mut *self.pool.acquire().await?, id, fence).await }).await
-    }
-
-    async fn stuck(&self, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<StuckOrder>, Error> {
-        leases::stuck(&mut *self.pool.acquire().await?, unchanged_since, attempts, limit).await
-    }
-
-    async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
-        self.with_retries(|| async { leases::retry_now(&mut *self.pool.acquire().await?, id, now).await }).await
-    }
-
-    async fn expire_creator_lease(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
-        self.with_retries(|| async { leases::expire_creator_lease(&mut *self.pool.acquire().await?, id, now).await }).await
-    }
-
-    async fn history_after(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
-        read::history_after(&mut *self.pool.acquire().await?, id, version).await
-    }
-
-    async fn versions(&self, ids: &[OrderId]) -> Result<Vec<(OrderId, i64)>, Error> {
-        read::versions(&mut *self.pool.acquire().await?, ids).await
-    }
-
-    async fn lease_outbox(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error> {
-        outbox::lease(&mut *self.pool.acquire().await?, relay, now, until).await
-    }
-
-    async fn mark_rejected(&self, events: &[(Uuid, String)], max_attempts: u32, now: OffsetDateTime) -> Result<u64, Error> {
-        outbox::mark_rejected(&mut *self.pool.acquire().await?, events, max_attempts, now).await
-    }
-
-    async fn dead_events(&self, limit: u32) -> Result<Vec<DeadEvent>, Error> {
-        outbox::dead_events(&mut *self.pool.acquire().await?, limit).await
-    }
-
-    async fn redrive(&self) -> Result<u64, Error> {
-        outbox::redrive(&mut *self.pool.acquire().await?).await
-    }
-
-    async fn unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> {
-        outbox::unpublished(&mut *self.pool.acquire().await?, limit).await
-    }
-
-    async fn mark_published(&self, events: &[Uuid], now: OffsetDateTime) -> Result<(), Error> {
-        self.with_retries(|| async { outbox::mark_published(&mut *self.pool.acquire().await?, events, now).await }).await
-    }
-
-    async fn prune_published(&self, before: OffsetDateTime) -> Result<u64, Error> {
-        self.with_retries(|| async { outbox::prune_published(&mut *self.pool.acquire().await?, before).await }).await
-    }
-
-    async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
-        self.with_retries(|| async { create::delete_expired_keys(&mut *self.pool.acquire().await?, now).await }).await
-    }
-
-    async fn audit(&self, now: OffsetDateTime, overdue_after: Duration, since: Option<OffsetDateTime>) -> Result<Audit, Error> {
-        // The only transaction with more than one statement. A cancelled BEGIN may leave the
-        // connection within a transaction, where the writes of the next borrower would be lost
-        // (sqlx#4393), so the connection is closed after use.
-        audit::audit(&mut *self.pool.acquire_and_close().await?, now, overdue_after, since).await
-    }
-
-    async fn saga_statuses(&self, ids: &[OrderId]) -> Result<Vec<SagaStatus>, Error> {
-        audit::saga_statuses(&mut *self.pool.acquire().await?, ids).await
-    }
-
-    async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> {
-        audit::stats(&mut *self.pool.acquire().await?, now).await
-    }
 }

@@ -8,7 +8,7 @@ use palisade_middleware::jitter;
 use super::Watcher;
 use crate::{
     order::Order,
-    store::{Error, Store},
+    store::{Error, OrderStore},
 };
 
 /// Delay before a retry when the store is unavailable, ±50 %.
@@ -16,8 +16,8 @@ const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Status stream of one order. Buffers only the statuses that were read and not sent yet.
 pub struct OrderStatusStream {
-    store: Arc<dyn Store>,
-    watching: Watcher,
+    store: Arc<dyn OrderStore>,
+    watcher: Watcher,
     order: Order,
     last_sent_version: i64,
     pending: VecDeque<Order>,
@@ -34,9 +34,9 @@ pub enum Start {
 }
 
 impl OrderStatusStream {
-    /// Creates the stream for `order`, which must be read after `watching` began so that no change
-    /// is missed.
-    pub async fn new(store: Arc<dyn Store>, watching: Watcher, order: Order, start: Start) -> Result<Self, Error> {
+    /// Creates the stream for `order`, which must be read after `watcher` was created, so that no
+    /// change is missed.
+    pub async fn new(store: Arc<dyn OrderStore>, watcher: Watcher, order: Order, start: Start) -> Result<Self, Error> {
         let (last_sent_version, pending) = match start {
             // A version that the order has not reached cannot be its own, so the stream starts at
             // the current status.
@@ -46,7 +46,7 @@ impl OrderStatusStream {
             Start::Now | Start::After(_) => (0, VecDeque::from([order.clone()])),
         };
         let finished = pending.is_empty() && order.status.is_terminal();
-        Ok(Self { store, watching, order, last_sent_version, pending, finished })
+        Ok(Self { store, watcher, order, last_sent_version, pending, finished })
     }
 
     /// Whether there is nothing to send: the order is in a terminal state that the caller has
@@ -73,7 +73,7 @@ impl OrderStatusStream {
             if self.finished {
                 return None;
             }
-            self.watching.wait_until_after(self.last_sent_version).await;
+            self.watcher.wait_until_after(self.last_sent_version).await;
             match self.store.history_after(self.order.id, self.last_sent_version).await {
                 Ok(changes) => self.pending = changes.into(),
                 Err(error) => {

@@ -16,7 +16,6 @@ use palisade_orders::order::{
 use self::world::World;
 
 mod products;
-mod random;
 mod world;
 
 const SEEDS: u64 = 2_000;
@@ -37,23 +36,23 @@ enum Bug {
 
 #[test]
 fn orders_and_products_agree_after_any_faults() {
-    let mut ends = BTreeSet::new();
+    let mut statuses = BTreeSet::new();
     for seed in 0..SEEDS {
         match World::run(seed, Bug::None) {
-            Ok(seen) => ends.extend(seen),
-            Err(broken) => panic!("seed {seed}: {broken}"),
+            Ok(final_statuses) => statuses.extend(final_statuses),
+            Err(violation) => panic!("seed {seed}: {violation}"),
         }
     }
     let failed = [InsufficientStock, ReservationExpired, ProductsUnavailable].map(|reason| (Status::Failed, Some(reason)));
     let others = [Status::Confirmed, Status::Completed, Status::Cancelled].map(|status| (status, None));
-    assert_eq!(ends, failed.into_iter().chain(others).collect(), "the faults lead to every final status");
+    assert_eq!(statuses, failed.into_iter().chain(others).collect(), "the faults lead to every final status");
 }
 
 #[test]
 fn planted_bugs_are_found() {
     for bug in [Bug::TimeoutIsFailure, Bug::NoTombstone, Bug::ReserveTwice, Bug::NoFence] {
-        let found = (0..SEEDS).find_map(|seed| World::run(seed, bug).err().map(|broken| (seed, broken)));
-        let (seed, broken) = found.unwrap_or_else(|| panic!("{bug:?} was not found in {SEEDS} seeds"));
-        eprintln!("{bug:?}: seed {seed}: {broken}");
+        let found = (0..SEEDS).find_map(|seed| World::run(seed, bug).err().map(|violation| (seed, violation)));
+        let (seed, violation) = found.unwrap_or_else(|| panic!("{bug:?} was not found in {SEEDS} seeds"));
+        eprintln!("{bug:?}: seed {seed}: {violation}");
     }
 }

@@ -110,11 +110,12 @@ impl Products {
     /// I1 and I2: remaining and reserved units add up to the initial stock, and no quantity is
     /// negative.
     pub(crate) fn check(&self) -> Result<(), String> {
-        for (product, left) in &self.stock {
+        for (product, available) in &self.stock {
             let open = self.holds.values().filter(|(hold, _)| matches!(hold, Hold::Held { .. } | Hold::Confirmed));
-            let taken: i64 = open.flat_map(|(_, lines)| lines).filter(|line| line.product_id == *product).map(|line| line.quantity).sum();
-            if *left < 0 || left + taken != STOCK {
-                return Err(format!("{left} left and {taken} taken of {STOCK}"));
+            let reserved: i64 =
+                open.flat_map(|(_, lines)| lines).filter(|line| line.product_id == *product).map(|line| line.quantity).sum();
+            if *available < 0 || available + reserved != STOCK {
+                return Err(format!("{available} available and {reserved} reserved of {STOCK}"));
             }
         }
         Ok(())

@@ -12,7 +12,6 @@ use uuid::Uuid;
 use crate::{
     Bug,
     products::{Hold, Products},
-    random::Random,
 };
 
 const LEASE: Duration = Duration::from_secs(10);
@@ -230,17 +229,17 @@ impl World {
         }
         let retry_after = self.random.percent(20).then_some(Duration::from_secs(3));
         match call {
-            Call::Reserve => Event::ReserveAnswered(ReserveOutcome::Unknown { retry_after }),
-            Call::Confirm => Event::ConfirmAnswered(ConfirmOutcome::Unknown { retry_after }),
-            Call::Release => Event::ReleaseAnswered(ReleaseOutcome::Unknown { retry_after }),
+            Call::Reserve => Event::ReserveReturned(ReserveOutcome::Unknown { retry_after }),
+            Call::Confirm => Event::ConfirmReturned(ConfirmOutcome::Unknown { retry_after }),
+            Call::Release => Event::ReleaseReturned(ReleaseOutcome::Unknown { retry_after }),
         }
     }
 
     fn deliver(&mut self, call: Call, order: &Order) -> Event {
         match call {
-            Call::Reserve => Event::ReserveAnswered(self.products.reserve(order, self.now)),
-            Call::Confirm => Event::ConfirmAnswered(self.products.confirm(order, self.now)),
-            Call::Release => Event::ReleaseAnswered(self.products.release(order)),
+            Call::Reserve => Event::ReserveReturned(self.products.reserve(order, self.now)),
+            Call::Confirm => Event::ConfirmReturned(self.products.confirm(order, self.now)),
+            Call::Release => Event::ReleaseReturned(self.products.release(order)),
         }
     }
 
@@ -250,11 +249,12 @@ impl World {
         self.products.check()?;
         for row in self.rows.iter().filter(|row| row.saga.is_finished()) {
             let Order { id, status, lines, .. } = &row.saga.order;
-            let taken = self.products.holds.get(id).filter(|(hold, _)| matches!(hold, Hold::Held { .. } | Hold::Confirmed));
-            match (status, taken) {
-                (Status::Confirmed | Status::Completed, Some((Hold::Confirmed, taken))) if quantities(taken) == quantities(lines) => {}
+            let reserved = self.products.holds.get(id).filter(|(hold, _)| matches!(hold, Hold::Held { .. } | Hold::Confirmed));
+            match (status, reserved) {
+                (Status::Confirmed | Status::Completed, Some((Hold::Confirmed, reserved))) if quantities(reserved) == quantities(lines) => {
+                }
                 (Status::Failed | Status::Cancelled, None) if row.due_at.is_none() => {}
-                _ => return Err(format!("order {id} is {status}, but its reservation is {taken:?}")),
+                _ => return Err(format!("order {id} is {status}, but its reservation is {reserved:?}")),
             }
         }
         Ok(())
@@ -263,4 +263,29 @@ impl World {
 
 fn quantities(lines: &[Line]) -> Vec<(Uuid, i64)> {
     lines.iter().map(|line| (line.product_id, line.quantity)).collect()
+}
+
+/// `SplitMix64` generator. The seed determines the run.
+struct Random(u64);
+
+impl Random {
+    fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn percent(&mut self, chance: u64) -> bool {
+        self.below(100) < chance
+    }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::future::join_all;
 use palisade_middleware::task;
-use palisade_orders::store::{InstrumentedStore, Store};
+use palisade_orders::store::{InstrumentedStore, OrderStore};
 use tokio::time::{Instant, sleep};
 
 use crate::database::{BackDoor, Database, LEASE, NOW, create, database_attributes};
@@ -28,16 +28,16 @@ async fn cancelled_calls_do_not_affect_others(db: Database) {
                     // A transaction: a BEGIN that is dropped can leave its connection in a
                     // transaction for the next borrower.
                     0 => drop_after(waits, db.store.audit(NOW, LEASE, None)).await,
-                    1 => drop_after(waits, db.store.create(create("dropped", NOW), NOW)).await,
+                    1 => drop_after(waits, db.store.create(create("cancelled", NOW), NOW)).await,
                     _ => {}
                 }
-                db.accept("kept", NOW).await.saga.order.id
+                db.accept("finished", NOW).await.saga.order.id
             })
         });
         acknowledged.extend(join_all(callers).await.into_iter().map(Result::unwrap));
     }
-    let ids: Vec<_> = acknowledged.iter().copied().collect();
-    let stored: HashSet<_> = db.store.saga_statuses(&ids).await.unwrap().into_iter().map(|standing| standing.order_id).collect();
+    let ids = acknowledged.iter().copied().collect();
+    let stored: HashSet<_> = db.store.saga_statuses(ids).await.unwrap().into_iter().map(|status| status.order_id).collect();
     assert_eq!(stored, acknowledged, "acknowledged orders are stored");
     assert_eq!(stored.len(), 12 * 20);
     db.assert_invariants(NOW).await;
@@ -57,10 +57,10 @@ async fn assert_no_idle_transaction(back_door: &BackDoor) {
 }
 
 async fn instrumented_call_survives_cancellation(db: Database) {
-    let bounded = InstrumentedStore::new(db.store.clone(), database_attributes(), Duration::from_secs(5));
+    let instrumented = InstrumentedStore::new(db.store.clone(), database_attributes(), Duration::from_secs(5));
     let create = create("alice", NOW);
     let id = create.id;
-    drop_after(0, bounded.create(create, NOW)).await;
+    drop_after(0, instrumented.create(create, NOW)).await;
     let until = Instant::now() + Duration::from_secs(5);
     while db.store.find(id).await.unwrap().is_none() {
         assert!(Instant::now() < until, "the order was never written");

@@ -77,7 +77,7 @@ async fn postponed_order_is_due_later(db: Database) {
     let accepted = db.accept("alice", NOW).await;
     let id = accepted.saga.order.id;
     let due_at = NOW + Duration::from_mins(1);
-    assert!(db.store.postpone(id, accepted.fence, due_at, "no\0answer").await.unwrap());
+    assert!(db.store.postpone(id, accepted.fence, due_at, "no\0answer".into()).await.unwrap());
     assert_eq!(db.store.claim_due(due_at - Duration::from_millis(1), LEASE, 10).await.unwrap(), []);
     assert_eq!(db.store.claim_due(due_at, LEASE, 10).await.unwrap()[0].saga.order.id, id);
 }
@@ -86,10 +86,10 @@ async fn stale_worker_cannot_postpone(db: Database) {
     let stale = db.accept("alice", NOW).await;
     let id = stale.saga.order.id;
     let fresh = db.store.claim_due(NOW + LEASE, LEASE, 10).await.unwrap().remove(0);
-    assert!(!db.store.postpone(id, stale.fence, NOW + DEADLINE, "late").await.unwrap());
+    assert!(!db.store.postpone(id, stale.fence, NOW + DEADLINE, "late".into()).await.unwrap());
     assert!(!db.store.release_done(id, fresh.fence).await.unwrap(), "no release is pending");
     db.confirm(&fresh, NOW + LEASE).await;
-    assert!(!db.store.postpone(id, fresh.fence, NOW + DEADLINE, "done").await.unwrap(), "a finished order is never due again");
+    assert!(!db.store.postpone(id, fresh.fence, NOW + DEADLINE, "done".into()).await.unwrap(), "a finished order is never due again");
     db.assert_invariants(NOW).await;
 }
 
@@ -99,10 +99,10 @@ async fn release_is_recorded_once(db: Database) {
     let stale = db.store.claim_due(NOW, LEASE, 1).await.unwrap().remove(0);
     let fresh = db.store.claim_due(NOW + LEASE, LEASE, 1).await.unwrap().remove(0);
     assert!(!db.store.release_done(id, stale.fence).await.unwrap());
-    assert!(db.store.saga_statuses(&[id]).await.unwrap()[0].release_pending);
+    assert!(db.store.saga_statuses(vec![id]).await.unwrap()[0].release_pending);
     assert!(db.store.release_done(id, fresh.fence).await.unwrap());
     assert!(!db.store.release_done(id, fresh.fence).await.unwrap());
-    assert!(!db.store.saga_statuses(&[id]).await.unwrap()[0].release_pending);
+    assert!(!db.store.saga_statuses(vec![id]).await.unwrap()[0].release_pending);
 }
 
 async fn stuck_orders_are_listed(db: Database) {
@@ -112,7 +112,7 @@ async fn stuck_orders_are_listed(db: Database) {
     db.confirm(&db.accept("dave", NOW - Duration::from_hours(2)).await, NOW - Duration::from_hours(2)).await;
     for _ in 0..5 {
         for claimed in db.store.claim_due(NOW, Duration::ZERO, 10).await.unwrap() {
-            assert!(db.store.postpone(claimed.saga.order.id, claimed.fence, NOW, "poison").await.unwrap());
+            assert!(db.store.postpone(claimed.saga.order.id, claimed.fence, NOW, "poison".into()).await.unwrap());
         }
     }
     let stuck = db.store.stuck(NOW - Duration::from_mins(30), 6, 10).await.unwrap();
@@ -136,7 +136,7 @@ async fn only_the_creator_lease_can_be_expired(db: Database) {
 async fn retry_now_makes_the_order_due(db: Database) {
     let accepted = db.accept("alice", NOW).await;
     let id = accepted.saga.order.id;
-    db.store.postpone(id, accepted.fence, NOW + DEADLINE, "later").await.unwrap();
+    db.store.postpone(id, accepted.fence, NOW + DEADLINE, "later".into()).await.unwrap();
     assert!(db.store.retry_now(id, NOW).await.unwrap());
     let claimed = db.store.claim_due(NOW, LEASE, 10).await.unwrap().remove(0);
     assert_eq!(claimed.saga.attempts, 1, "the backoff starts over");

@@ -70,8 +70,8 @@ async fn transition_stores_the_response(db: Database) {
         panic!("the order was not created")
     };
     let transition = failed(FailureReason::InsufficientStock, false);
-    let kept = db.store.transition(&claimed, transition, Some(stored_response(&key, "409")), NOW).await.unwrap();
-    assert!(matches!(kept, TransitionResult::Applied(_)));
+    let result = db.store.transition(claimed, transition, Some(stored_response(&key, "409")), NOW).await.unwrap();
+    assert!(matches!(result, TransitionResult::Applied(_)));
     assert_eq!(db.store.create(with_key(&key, NOW), NOW).await.unwrap(), CreateResult::Replayed { response: "409".into() });
 }
 
@@ -103,13 +103,13 @@ async fn create_reports_a_request_in_progress(db: Database) {
 async fn retried_create_returns_the_existing_order(db: Database) {
     let key = key("alice", "k");
     let id = created(&db, &key, NOW).await;
-    let again = Create { is_retry: true, ..with_key(&key, NOW) };
-    let CreateResult::Existing(order) = db.store.create(again.clone(), NOW).await.unwrap() else {
+    let retry = Create { is_retry: true, ..with_key(&key, NOW) };
+    let CreateResult::Existing(order) = db.store.create(retry.clone(), NOW).await.unwrap() else {
         panic!("no existing order was returned")
     };
     assert_eq!(order, db.find(id).await);
     db.store.store_response(id, stored_response(&key, "202")).await.unwrap();
-    assert_eq!(db.store.create(again, NOW).await.unwrap(), CreateResult::Replayed { response: "202".into() });
+    assert_eq!(db.store.create(retry, NOW).await.unwrap(), CreateResult::Replayed { response: "202".into() });
 }
 
 async fn create_returns_the_order_after_creator_lease(db: Database) {

@@ -36,7 +36,7 @@ impl Database {
     pub(crate) async fn sqlite() -> Self {
         let directory = TempDir::new().unwrap();
         let url = format!("sqlite://{}/orders.db", directory.path().display());
-        let store = Arc::new(SqliteStore::new(&url).unwrap());
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::new(&url).unwrap());
         store.migrate().await.unwrap();
         let pool = SqlitePool::connect(&url).await.unwrap();
         Self { store, back_door: BackDoor::Sqlite { pool, _directory: Arc::new(directory) } }
@@ -44,7 +44,7 @@ impl Database {
 
     pub(crate) async fn postgres() -> Self {
         let url = fresh_postgres();
-        let store = Arc::new(PostgresStore::new(&url, 4).unwrap());
+        let store: Arc<dyn Store> = Arc::new(PostgresStore::new(&url, 4).unwrap());
         store.migrate().await.unwrap();
         let pool = PgPool::connect(&url).await.unwrap();
         Self { store, back_door: BackDoor::Postgres { pool } }
@@ -67,7 +67,7 @@ impl Database {
     }
 
     pub(crate) async fn apply(&self, claimed: &Claimed, transition: Transition, now: OffsetDateTime) -> Claimed {
-        match self.store.transition(claimed, transition, None, now).await.unwrap() {
+        match self.store.transition(claimed.clone(), transition, None, now).await.unwrap() {
             TransitionResult::Applied(claimed) => claimed,
             TransitionResult::Fenced(order) => panic!("fenced: {order:?}"),
         }

@@ -40,8 +40,8 @@ async fn each_change_writes_one_event(db: Database) {
 
 async fn published_events_are_pruned(db: Database) {
     db.confirm(&db.accept("alice", NOW).await, NOW).await;
-    let ids: Vec<_> = db.store.unpublished(2).await.unwrap().iter().map(|event| event.id).collect();
-    db.store.mark_published(&ids, NOW + SECOND).await.unwrap();
+    let ids = db.store.unpublished(2).await.unwrap().iter().map(|event| event.id).collect();
+    db.store.mark_published(ids, NOW + SECOND).await.unwrap();
     assert_eq!(db.store.unpublished(10).await.unwrap().len(), 1);
     assert_eq!(db.store.prune_published(NOW + SECOND).await.unwrap(), 0, "the bound is exclusive");
     assert_eq!(db.store.prune_published(NOW + SECOND * 2).await.unwrap(), 2);
@@ -51,17 +51,17 @@ async fn published_events_are_pruned(db: Database) {
 }
 
 async fn schema_transitions_match_the_contract(db: Database) {
-    let mut known = db.back_door.pairs("SELECT from_status, to_status FROM legal_moves").await;
-    let moves = Status::ALL.into_iter().flat_map(|from| Status::ALL.map(|to| (from, to))).filter(|(from, to)| from.can_become(*to));
-    let mut legal: Vec<_> = moves.map(|(from, to)| (from.to_string(), to.to_string())).collect();
-    known.sort();
+    let mut stored = db.back_door.pairs("SELECT from_status, to_status FROM legal_moves").await;
+    let transitions = Status::ALL.into_iter().flat_map(|from| Status::ALL.map(|to| (from, to))).filter(|(from, to)| from.can_become(*to));
+    let mut legal: Vec<_> = transitions.map(|(from, to)| (from.to_string(), to.to_string())).collect();
+    stored.sort();
     legal.sort();
-    assert_eq!(known, legal);
+    assert_eq!(stored, legal);
 }
 
 async fn schema_rejects_illegal_writes(db: Database) {
     db.confirm(&db.accept("alice", NOW).await, NOW).await;
-    let refused = [
+    let illegal = [
         "UPDATE orders SET status = 'PENDING', version = version + 1, due_at = created_at",
         "UPDATE orders SET status = 'NONSENSE', version = version + 1",
         "UPDATE orders SET status = 'COMPLETED'",
@@ -82,7 +82,7 @@ async fn schema_rejects_illegal_writes(db: Database) {
         "INSERT INTO order_history (order_id, version, from_status, to_status, actor, at) SELECT id, 9, 'FAILED', 'PENDING', 'saga', created_at FROM orders",
         "INSERT INTO order_history (order_id, version, from_status, to_status, at) SELECT id, 9, NULL, 'PENDING', created_at FROM orders",
     ];
-    for sql in refused {
+    for sql in illegal {
         assert!(db.back_door.execute(sql).await.is_err(), "{sql}");
     }
     db.assert_invariants(NOW).await;
@@ -128,13 +128,13 @@ async fn audit_finds_each_violation(db: Database) {
         (Invariant::TotalExact, "DELETE FROM order_lines"),
     ];
     let is_sqlite = matches!(db.back_door, BackDoor::Sqlite { .. });
-    for (broken, sql) in planted {
+    for (invariant, sql) in planted {
         let db = if is_sqlite { Database::sqlite().await } else { Database::postgres().await };
         let order_id: OrderId = db.reserve(&db.accept("alice", NOW).await, NOW).await.saga.order.id;
         db.assert_invariants(NOW).await;
         db.back_door.force(sql).await;
         let findings = db.store.audit(NOW, LEASE, None).await.unwrap().findings;
-        assert!(findings.contains(&Finding { order_id, invariant: broken }), "{sql}: {findings:?}");
+        assert!(findings.contains(&Finding { order_id, invariant }), "{sql}: {findings:?}");
         let part = async |since| db.store.audit(NOW, LEASE, Some(since)).await.unwrap();
         assert_eq!(part(NOW).await.findings, findings, "{sql}: ids contain the time of creation");
         let later = part(NOW + Duration::from_millis(1)).await;

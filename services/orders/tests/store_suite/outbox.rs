@@ -25,7 +25,7 @@ async fn history_returns_the_order_at_each_status(db: Database) {
     // Watchers of a removed order still receive its final status.
     assert_eq!(db.store.history_after(id, 3).await.unwrap()[0].status, Status::Cancelled);
     assert_eq!(db.store.history_after(id, 4).await.unwrap(), []);
-    assert_eq!(db.store.versions(&[id, Uuid::now_v7().into()]).await.unwrap(), [(id, 4)]);
+    assert_eq!(db.store.versions(vec![id, Uuid::now_v7().into()]).await.unwrap(), [(id, 4)]);
 }
 
 async fn outbox_lease_is_exclusive(db: Database) {
@@ -43,10 +43,10 @@ async fn rejected_event_is_dead_until_redriven(db: Database) {
     db.confirm(&db.accept("alice", NOW).await, NOW).await;
     let events = db.store.unpublished(10).await.unwrap();
     assert_eq!(events.iter().map(|event| event.version).collect::<Vec<_>>(), [1, 2, 3]);
-    let refused = [(events[1].id, "too large\0".to_owned())];
-    assert_eq!(db.store.mark_rejected(&refused, 2, NOW).await.unwrap(), 0);
+    let rejected = vec![(events[1].id, "too large\0".to_owned())];
+    assert_eq!(db.store.mark_rejected(rejected.clone(), 2, NOW).await.unwrap(), 0);
     assert_eq!(db.store.unpublished(10).await.unwrap(), events);
-    assert_eq!(db.store.mark_rejected(&refused, 2, NOW).await.unwrap(), 1);
+    assert_eq!(db.store.mark_rejected(rejected, 2, NOW).await.unwrap(), 1);
     assert_eq!(db.store.unpublished(10).await.unwrap(), [events[0].clone(), events[2].clone()]);
     let dead = db.store.dead_events(10).await.unwrap();
     assert_eq!((dead.len(), &dead[0].event, dead[0].dead_lettered_at), (1, &events[1], NOW));
@@ -54,7 +54,7 @@ async fn rejected_event_is_dead_until_redriven(db: Database) {
     let stats = db.store.stats(NOW).await.unwrap();
     assert_eq!((stats.unpublished, stats.dead), (2, 1));
     // A dead-lettered event cannot be marked as published.
-    db.store.mark_published(&[events[1].id], NOW).await.unwrap_err();
+    db.store.mark_published(vec![events[1].id], NOW).await.unwrap_err();
     assert_eq!(db.store.redrive().await.unwrap(), 1);
     assert_eq!(db.store.unpublished(10).await.unwrap(), events);
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use palisade_middleware::task;
-use palisade_orders::store::{Error, InstrumentedStore, PostgresStore, SqliteStore, Store};
+use palisade_orders::store::{Error, InstrumentedStore, Maintenance, OrderStore, PostgresStore, SqliteStore};
 use palisade_tests::{metrics_recorder::MetricsRecorder, servers};
 use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 use tempfile::TempDir;
@@ -90,6 +90,6 @@ async fn sqlite() {
     assert_eq!(pool.values(["pending_requests", "timeouts_total", "wait_time_count"]), ["0", "1", "2"]);
 }
 
-async fn create_order(store: Arc<InstrumentedStore>) -> Result<(), Error> {
+async fn create_order(store: Arc<impl OrderStore>) -> Result<(), Error> {
     store.create(create("alice", NOW), NOW).await.map(drop)
 }

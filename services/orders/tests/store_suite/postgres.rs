@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use palisade_middleware::task;
 use palisade_orders::{
     order::{Actor, OrderId, Status},
-    store::{Create, CreateResult, Error, InstrumentedStore, List, Position, PostgresStore, Store},
+    store::{Create, CreateResult, Error, InstrumentedStore, List, Maintenance, OrderStore, Position, PostgresStore, SagaQueue},
 };
 use palisade_tests::servers;
 use sqlx::{Connection, Executor, PgConnection};
@@ -21,8 +21,8 @@ async fn concurrent_migrations_are_safe() {
         let store = PostgresStore::new(&url, 2).unwrap();
         task::spawn(async move { store.migrate().await })
     });
-    for prepared in join_all(replicas).await {
-        prepared.unwrap().unwrap();
+    for migrated in join_all(replicas).await {
+        migrated.unwrap().unwrap();
     }
     PostgresStore::new(&url, 2).unwrap().create(create("alice", NOW), NOW).await.unwrap();
 }
@@ -118,14 +118,14 @@ async fn calls_do_not_scan_whole_tables() {
             panic!("the order was not created")
         };
         let id = claimed.saga.order.id;
-        store.transition(&claimed, reserved(&claimed.saga.order), None, NOW).await.unwrap();
+        store.transition(claimed.clone(), reserved(&claimed.saga.order), None, NOW).await.unwrap();
         store.find(id).await.unwrap();
         store.set_status(id, Status::Cancelled, Actor::Owner, NOW).await.unwrap();
         store.remove(id, NOW).await.unwrap();
         store.claim_due(NOW + LEASE, LEASE, 20).await.unwrap();
-        store.postpone(id, 3, NOW, "later").await.unwrap();
+        store.postpone(id, 3, NOW, "later".into()).await.unwrap();
         store.stuck(NOW, 3, 20).await.unwrap();
-        store.saga_statuses(&[id]).await.unwrap();
+        store.saga_statuses(vec![id]).await.unwrap();
         store.stats(NOW).await.unwrap();
     }
     // Statistics of a connection are flushed at the latest when it closes.

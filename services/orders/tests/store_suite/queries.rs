@@ -47,20 +47,20 @@ async fn pages_are_stable_during_inserts(db: Database) {
         // Three orders per millisecond, so that the id is the tie-breaker.
         first.insert(db.accept("alice", NOW + Duration::from_millis(n / 3)).await.saga.order.id);
     }
-    let mut seen: Vec<(OffsetDateTime, OrderId)> = Vec::new();
+    let mut listed: Vec<(OffsetDateTime, OrderId)> = Vec::new();
     let mut after = None;
     loop {
         let page = db.store.list(List { limit: 5, after, ..all() }).await.unwrap();
         assert!(page.orders.len() <= 5);
-        seen.extend(page.orders.iter().map(|order| (order.created_at, order.id)));
+        listed.extend(page.orders.iter().map(|order| (order.created_at, order.id)));
         db.accept("alice", NOW + Duration::from_secs(1)).await;
         after = page.next;
         if after.is_none() {
             break;
         }
     }
-    assert!(seen.is_sorted_by(|a, b| a > b), "newest first, without duplicates");
-    assert_eq!(seen.into_iter().map(|(_, id)| id).collect::<HashSet<_>>(), first);
+    assert!(listed.is_sorted_by(|a, b| a > b), "newest first, without duplicates");
+    assert_eq!(listed.into_iter().map(|(_, id)| id).collect::<HashSet<_>>(), first);
     let exactly = db.store.list(List { status: Some(Status::Pending), limit: 28, ..all() }).await.unwrap();
     assert_eq!((exactly.orders.len(), exactly.next), (28, None), "a full last page has no next page");
 }
@@ -69,11 +69,11 @@ async fn saga_statuses_skip_unknown_orders(db: Database) {
     let pending = db.accept("alice", NOW).await.saga.order.id;
     let cancelled = db.accept("alice", NOW).await.saga.order.id;
     db.store.set_status(cancelled, Status::Cancelled, Actor::Owner, NOW).await.unwrap();
-    let mut standings = db.store.saga_statuses(&[cancelled, OrderId::generate(NOW), pending]).await.unwrap();
-    standings.sort_by_key(|standing| standing.status);
-    let found: Vec<_> = standings.iter().map(|standing| (standing.order_id, standing.status, standing.release_pending)).collect();
-    assert_eq!(found, [(pending, Status::Pending, false), (cancelled, Status::Cancelled, true)]);
-    assert_eq!(db.store.saga_statuses(&[]).await.unwrap(), []);
+    let mut statuses = db.store.saga_statuses(vec![cancelled, OrderId::generate(NOW), pending]).await.unwrap();
+    statuses.sort_by_key(|status| status.status);
+    let actual: Vec<_> = statuses.iter().map(|status| (status.order_id, status.status, status.release_pending)).collect();
+    assert_eq!(actual, [(pending, Status::Pending, false), (cancelled, Status::Cancelled, true)]);
+    assert_eq!(db.store.saga_statuses(vec![]).await.unwrap(), []);
 }
 
 async fn stats_count_unfinished_work(db: Database) {

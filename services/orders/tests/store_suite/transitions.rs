@@ -1,12 +1,15 @@
 //! Status changes by the saga, by users, and by both concurrently.
 
+use std::sync::Arc;
+
 use palisade_orders::{
     order::{Actor, FailureReason, Order, OrderId, Status},
-    store::{Claimed, List, RemoveResult, SetStatusResult, TransitionResult},
+    store::{Claimed, InstrumentedStore, List, RemoveResult, SetStatusResult, Store, TransitionResult},
 };
+use parking_lot::Mutex;
 use tokio::join;
 
-use crate::database::{Database, LEASE, NOW, confirmed, failed, reserved};
+use crate::database::{Database, LEASE, NOW, confirmed, database_attributes, failed, reserved};
 
 crate::on_both![
     saga_transitions_are_stored,
@@ -18,6 +21,7 @@ crate::on_both![
     concurrent_cancel_and_confirm_are_serialized,
     remove_requires_a_terminal_status,
     removed_order_is_still_released,
+    changed_orders_are_reported_to_the_listener,
 ];
 
 async fn saga_transitions_are_stored(db: Database) {
@@ -52,12 +56,12 @@ async fn stale_worker_is_fenced(db: Database) {
     let stale = db.accept("alice", NOW).await;
     let fresh = db.store.claim_due(NOW + LEASE, LEASE, 1).await.unwrap().remove(0);
     assert_eq!((fresh.fence, fresh.saga.attempts), (stale.fence + 1, stale.saga.attempts + 1));
-    let outcome = db.store.transition(&stale, failed(FailureReason::InsufficientStock, false), None, NOW + LEASE).await.unwrap();
+    let outcome = db.store.transition(stale, failed(FailureReason::InsufficientStock, false), None, NOW + LEASE).await.unwrap();
     assert_eq!(outcome, TransitionResult::Fenced(fresh.saga.order.clone()));
     db.reserve(&fresh, NOW + LEASE).await;
     // The lease holder cannot record the same step twice either.
-    let again = db.store.transition(&fresh, reserved(&fresh.saga.order), None, NOW + LEASE).await.unwrap();
-    assert!(matches!(again, TransitionResult::Fenced(order) if order.status == Status::ProductReserved));
+    let repeated = db.store.transition(fresh.clone(), reserved(&fresh.saga.order), None, NOW + LEASE).await.unwrap();
+    assert!(matches!(repeated, TransitionResult::Fenced(order) if order.status == Status::ProductReserved));
     db.assert_invariants(NOW).await;
 }
 
@@ -68,7 +72,7 @@ async fn cancellation_fences_the_worker(db: Database) {
     else {
         panic!("cancellation is legal")
     };
-    let outcome = db.store.transition(&accepted, reserved(&accepted.saga.order), None, NOW).await.unwrap();
+    let outcome = db.store.transition(accepted.clone(), reserved(&accepted.saga.order), None, NOW).await.unwrap();
     assert_eq!(outcome, TransitionResult::Fenced(cancelled));
     db.assert_invariants(NOW).await;
 }
@@ -138,7 +142,7 @@ async fn concurrent_cancel_and_confirm_are_serialized(db: Database) {
         let reserved = db.reserve(&db.accept("alice", NOW).await, NOW).await;
         let id = reserved.saga.order.id;
         let cancel = db.store.set_status(id, Status::Cancelled, Actor::Owner, NOW);
-        let confirm = db.store.transition(&reserved, confirmed(), None, NOW);
+        let confirm = db.store.transition(reserved, confirmed(), None, NOW);
         // The future that is polled first has a small advantage.
         let (cancelled, confirmed) = if round % 2 == 0 {
             join!(cancel, confirm)
@@ -169,7 +173,7 @@ async fn remove_requires_a_terminal_status(db: Database) {
             assert_eq!(db.store.set_status(id, status, Actor::Admin, NOW).await.unwrap(), SetStatusResult::NotFound);
             let list = List { user_id: None, status: Some(status), limit: 10, after: None };
             assert_eq!(db.store.list(list).await.unwrap().orders, []);
-            assert_eq!(db.store.saga_statuses(&[id]).await.unwrap()[0].status, status, "the order is hidden, not deleted");
+            assert_eq!(db.store.saga_statuses(vec![id]).await.unwrap()[0].status, status, "the order is hidden, not deleted");
         } else {
             assert_eq!(outcome, RemoveResult::InProgress(status));
             assert_eq!(db.find(id).await.status, status);
@@ -186,4 +190,20 @@ async fn removed_order_is_still_released(db: Database) {
     assert_eq!(due[0].saga.order.id, id);
     assert!(db.store.release_done(id, due[0].fence).await.unwrap());
     db.assert_invariants(NOW).await;
+}
+
+async fn changed_orders_are_reported_to_the_listener(db: Database) {
+    let reported = Arc::new(Mutex::new(Vec::new()));
+    let listener = reported.clone();
+    let store = InstrumentedStore::new(db.store.clone(), database_attributes(), LEASE);
+    let store: Arc<dyn Store> = Arc::new(store.on_change(move |order| listener.lock().push((order.id, order.version))));
+    let instrumented = Database { store, back_door: db.back_door };
+    let accepted = instrumented.accept("alice", NOW).await;
+    let id = accepted.saga.order.id;
+    instrumented.reserve(&accepted, NOW).await;
+    for _ in 0..2 {
+        instrumented.store.set_status(id, Status::Cancelled, Actor::Owner, NOW).await.unwrap();
+    }
+    instrumented.store.transition(accepted, confirmed(), None, NOW).await.unwrap();
+    assert_eq!(*reported.lock(), [(id, 1), (id, 2), (id, 3)], "neither the unchanged order nor the fenced transition");
 }

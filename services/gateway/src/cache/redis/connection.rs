@@ -38,7 +38,7 @@ impl RedisConnection {
             return None;
         }
         let reason = match timeout(self.timeout, self.query(commands)).await {
-            Ok(Ok(answer)) => return Some(answer),
+            Ok(Ok(reply)) => return Some(reply),
             Ok(Err(error)) => error.category().to_owned(),
             Err(_) => "timed out".to_owned(),
         };
@@ -67,7 +67,7 @@ impl RedisConnection {
         commands.query_async(&mut connection).await
     }
 
-    /// Connects without the driver's own timeouts: every caller sets one.
+    /// Connects without the driver's timeouts: every caller sets one.
     async fn connect(&self) -> RedisResult<MultiplexedConnection> {
         let unlimited = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         self.client.get_multiplexed_async_connection_with_config(&unlimited).await

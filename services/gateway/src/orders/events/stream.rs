@@ -12,8 +12,7 @@ use palisade_proto::orders::v1::{OrderEvent, WatchOrderRequest};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tonic::{Code, Status, Streaming};
 
-use super::super::body::Order;
-use crate::{config, upstreams::OrdersClient};
+use crate::{config, orders::body::Order, upstreams::OrdersClient};
 
 /// Initial backoff before resuming; doubles with each attempt.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(50);
@@ -48,25 +47,25 @@ impl OrderEventStream {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Jitter: clients that were disconnected together must not reconnect together.
         let retry = jitter::jittered(Duration::from_millis(settings.client_retry_ms), 0.5, jitter::random_unit).as_millis();
-        let greeting = Some(Bytes::from(format!("retry: {retry}\n\n")));
-        Self { orders, request, context: context::current(), upstream, settings, heartbeat, retry_preamble: greeting, is_finished: false }
+        let retry_preamble = Some(Bytes::from(format!("retry: {retry}\n\n")));
+        Self { orders, request, context: context::current(), upstream, settings, heartbeat, retry_preamble, is_finished: false }
     }
 
     /// Converts to the response body.
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
-        stream::unfold(self, |mut following| async {
-            let text = following.next().await?;
-            Some((Ok(text), following))
+        stream::unfold(self, |mut events| async {
+            let text = events.next().await?;
+            Some((Ok(text), events))
         })
     }
 
     async fn next(&mut self) -> Option<Bytes> {
-        if let Some(greeting) = self.retry_preamble.take() {
-            return Some(greeting);
+        if let Some(preamble) = self.retry_preamble.take() {
+            return Some(preamble);
         }
         while !self.is_finished {
             let message = tokio::select! {
-                heard = self.upstream.message() => heard,
+                message = self.upstream.message() => message,
                 _ = self.heartbeat.tick() => return Some(Bytes::from_static(HEARTBEAT)),
             };
             match message {
@@ -75,7 +74,7 @@ impl OrderEventStream {
                     return self.encode_event(event);
                 }
                 Ok(None) => self.is_finished = true,
-                // The upstream call ended, not the order: resume without the client noticing.
+                // The call ended, but the order may still change: the client's stream stays open.
                 Err(status) if is_transient(&status) => self.upstream = self.resume().await?,
                 Err(status) => {
                     tracing::debug!(%status, "order event stream ended");
@@ -107,7 +106,7 @@ impl OrderEventStream {
             backoff = (backoff * 2).min(MAX_BACKOFF);
             let context = self.context.clone().unwrap_or_else(Context::background);
             match context::scope(context, self.orders.watch_order(self.request.clone())).await {
-                Ok(answer) => return Some(answer.into_inner()),
+                Ok(response) => return Some(response.into_inner()),
                 Err(status) if is_transient(&status) => {}
                 Err(_) => return None,
             }
@@ -116,7 +115,7 @@ impl OrderEventStream {
     }
 }
 
-/// Whether the error is transient. A broken connection is reported with several codes.
+/// Whether the error is transient. A lost connection is reported with several codes.
 fn is_transient(status: &Status) -> bool {
     matches!(
         status.code(),

@@ -1,10 +1,15 @@
 //! Transactional outbox in PostgreSQL: lease, publication marks, dead letters and pruning.
 
-use sqlx::{PgConnection, Row, postgres::PgRow};
+use async_trait::async_trait;
+use sqlx::{Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::store::{DeadEvent, Error, Event};
+use super::PostgresStore;
+use crate::store::{
+    database::Error,
+    outbox::{DeadEvent, Event, OutboxStore},
+};
 
 /// Advances the horizon together with the deletion, so that the audit does not report pruned events
 /// as missing.
@@ -15,29 +20,89 @@ const PRUNE: &str = "
     )
     DELETE FROM outbox WHERE published_at < $1 AND created_at < $1";
 
-pub(super) async fn lease(db: &mut PgConnection, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error> {
-    let leased = sqlx::query(
-        "INSERT INTO outbox_relay (only_one, relay, leased_until) VALUES (TRUE, $1, $3)
-         ON CONFLICT (only_one) DO UPDATE SET relay = excluded.relay, leased_until = excluded.leased_until
-         WHERE outbox_relay.relay = excluded.relay OR outbox_relay.leased_until <= $2",
-    )
-    .bind(relay)
-    .bind(now)
-    .bind(until)
-    .execute(db)
-    .await?;
-    Ok(leased.rows_affected() == 1)
-}
+#[async_trait]
+impl OutboxStore for PostgresStore {
+    async fn lease_outbox(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error> {
+        let leased = sqlx::query(
+            "INSERT INTO outbox_relay (only_one, relay, leased_until) VALUES (TRUE, $1, $3)
+             ON CONFLICT (only_one) DO UPDATE SET relay = excluded.relay, leased_until = excluded.leased_until
+             WHERE outbox_relay.relay = excluded.relay OR outbox_relay.leased_until <= $2",
+        )
+        .bind(relay)
+        .bind(now)
+        .bind(until)
+        .execute(&mut *self.pool.acquire().await?)
+        .await?;
+        Ok(leased.rows_affected() == 1)
+    }
 
-pub(super) async fn unpublished(db: &mut PgConnection, limit: u32) -> Result<Vec<Event>, Error> {
-    let rows = sqlx::query(
-        "SELECT event_id, order_id, version, kind, payload, trace_parent, created_at FROM outbox
-         WHERE published_at IS NULL AND dead_at IS NULL ORDER BY position LIMIT $1",
-    )
-    .bind(i64::from(limit))
-    .fetch_all(db)
-    .await?;
-    rows.iter().map(event).collect()
+    async fn unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> {
+        let rows = sqlx::query(
+            "SELECT event_id, order_id, version, kind, payload, trace_parent, created_at FROM outbox
+             WHERE published_at IS NULL AND dead_at IS NULL ORDER BY position LIMIT $1",
+        )
+        .bind(i64::from(limit))
+        .fetch_all(&mut *self.pool.acquire().await?)
+        .await?;
+        rows.iter().map(event).collect()
+    }
+
+    async fn mark_published(&self, events: Vec<Uuid>, now: OffsetDateTime) -> Result<(), Error> {
+        self.with_retries(|| async {
+            sqlx::query("UPDATE outbox SET published_at = $2 WHERE event_id = ANY($1) AND published_at IS NULL")
+                .bind(&events)
+                .bind(now)
+                .execute(&mut *self.pool.acquire().await?)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn mark_rejected(&self, events: Vec<(Uuid, String)>, max_attempts: u32, now: OffsetDateTime) -> Result<u64, Error> {
+        // PostgreSQL text cannot contain NUL.
+        let events = events.into_iter().map(|(id, reason)| (id, reason.replace('\0', "\u{fffd}")));
+        let (ids, reasons): (Vec<Uuid>, Vec<String>) = events.unzip();
+        let dead: i64 = sqlx::query_scalar(
+            "WITH rejected AS (
+                 UPDATE outbox SET refusals = refusals + 1, last_error = r.reason, dead_at = CASE WHEN refusals + 1 >= $3 THEN $4 END
+                 FROM UNNEST($1::uuid[], $2::text[]) AS r (id, reason)
+                 WHERE event_id = r.id AND published_at IS NULL AND dead_at IS NULL RETURNING dead_at
+             ) SELECT count(dead_at) FROM rejected",
+        )
+        .bind(ids)
+        .bind(reasons)
+        .bind(i64::from(max_attempts))
+        .bind(now)
+        .fetch_one(&mut *self.pool.acquire().await?)
+        .await?;
+        Ok(dead.unsigned_abs())
+    }
+
+    async fn dead_events(&self, limit: u32) -> Result<Vec<DeadEvent>, Error> {
+        let rows = sqlx::query(
+            "SELECT event_id, order_id, version, kind, payload, trace_parent, created_at, last_error, dead_at FROM outbox
+             WHERE dead_at IS NOT NULL ORDER BY position LIMIT $1",
+        )
+        .bind(i64::from(limit))
+        .fetch_all(&mut *self.pool.acquire().await?)
+        .await?;
+        let dead = rows.iter().map(|row| {
+            let reason: Option<String> = row.try_get("last_error")?;
+            Ok(DeadEvent { event: event(row)?, reason: reason.unwrap_or_default(), dead_lettered_at: row.try_get("dead_at")? })
+        });
+        dead.collect()
+    }
+
+    async fn redrive(&self) -> Result<u64, Error> {
+        let redrive = sqlx::query("UPDATE outbox SET dead_at = NULL, refusals = 0 WHERE dead_at IS NOT NULL");
+        Ok(redrive.execute(&mut *self.pool.acquire().await?).await?.rows_affected())
+    }
+
+    async fn prune_published(&self, before: OffsetDateTime) -> Result<u64, Error> {
+        self.with_retries(|| async { Ok(sqlx::query(PRUNE).bind(before).execute(&mut *self.pool.acquire().await?).await?.rows_affected()) })
+            .await
+    }
 }
 
 fn event(row: &PgRow) -> Result<Event, Error> {
@@ -50,61 +115,4 @@ fn event(row: &PgRow) -> Result<Event, Error> {
         trace_parent: row.try_get("trace_parent")?,
         created_at: row.try_get("created_at")?,
     })
-}
-
-pub(super) async fn mark_rejected(
-    db: &mut PgConnection,
-    events: &[(Uuid, String)],
-    max_attempts: u32,
-    now: OffsetDateTime,
-) -> Result<u64, Error> {
-    // PostgreSQL text cannot contain NUL.
-    let (ids, reasons): (Vec<Uuid>, Vec<String>) = events.iter().map(|(id, reason)| (*id, reason.replace('\0', "\u{fffd}"))).unzip();
-    let dead: i64 = sqlx::query_scalar(
-        "WITH refused AS (
-             UPDATE outbox SET refusals = refusals + 1, last_error = r.reason, dead_at = CASE WHEN refusals + 1 >= $3 THEN $4 END
-             FROM UNNEST($1::uuid[], $2::text[]) AS r (id, reason)
-             WHERE event_id = r.id AND published_at IS NULL AND dead_at IS NULL RETURNING dead_at
-         ) SELECT count(dead_at) FROM refused",
-    )
-    .bind(ids)
-    .bind(reasons)
-    .bind(i64::from(max_attempts))
-    .bind(now)
-    .fetch_one(db)
-    .await?;
-    Ok(dead.unsigned_abs())
-}
-
-pub(super) async fn dead_events(db: &mut PgConnection, limit: u32) -> Result<Vec<DeadEvent>, Error> {
-    let rows = sqlx::query(
-        "SELECT event_id, order_id, version, kind, payload, trace_parent, created_at, last_error, dead_at FROM outbox
-         WHERE dead_at IS NOT NULL ORDER BY position LIMIT $1",
-    )
-    .bind(i64::from(limit))
-    .fetch_all(db)
-    .await?;
-    let dead = rows.iter().map(|row| {
-        let reason: Option<String> = row.try_get("last_error")?;
-        Ok(DeadEvent { event: event(row)?, reason: reason.unwrap_or_default(), dead_lettered_at: row.try_get("dead_at")? })
-    });
-    dead.collect()
-}
-
-pub(super) async fn redrive(db: &mut PgConnection) -> Result<u64, Error> {
-    let redriven = sqlx::query("UPDATE outbox SET dead_at = NULL, refusals = 0 WHERE dead_at IS NOT NULL").execute(db).await?;
-    Ok(redriven.rows_affected())
-}
-
-pub(super) async fn mark_published(db: &mut PgConnection, events: &[Uuid], now: OffsetDateTime) -> Result<(), Error> {
-    sqlx::query("UPDATE outbox SET published_at = $2 WHERE event_id = ANY($1) AND published_at IS NULL")
-        .bind(events)
-        .bind(now)
-        .execute(db)
-        .await?;
-    Ok(())
-}
-
-pub(super) async fn prune_published(db: &mut PgConnection, before: OffsetDateTime) -> Result<u64, Error> {
-    Ok(sqlx::query(PRUNE).bind(before).execute(db).await?.rows_affected())
 }

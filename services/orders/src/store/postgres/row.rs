@@ -1,12 +1,15 @@
 //! Row mapping from PostgreSQL to orders.
 
-use sqlx::{Row, postgres::PgRow};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
-    order::{Line, Order, ProductSnapshot},
+    order::{Line, Order, OrderId, ProductSnapshot},
     saga::Saga,
-    store::{Claimed, Error, sqlx_error::corrupt},
+    store::{
+        database::{Error, corrupt},
+        orders::Claimed,
+    },
 };
 
 /// Columns that [`order`] reads, from `orders o` and its lines `l` as [`lines!`] joins them.
@@ -35,16 +38,22 @@ macro_rules! saga_columns {
 
 pub(super) use {columns, lines, saga_columns};
 
+const FIND_INCLUDING_REMOVED: &str = concat!("SELECT ", columns!(), " FROM orders o", lines!(), "WHERE o.id = $1");
+
+pub(super) async fn find_including_removed(db: &mut PgConnection, id: OrderId) -> Result<Option<Order>, Error> {
+    sqlx::query(FIND_INCLUDING_REMOVED).bind(id.as_uuid()).fetch_optional(db).await?.as_ref().map(order).transpose()
+}
+
 pub(super) fn order(row: &PgRow) -> Result<Order, Error> {
     let product_ids: Vec<Uuid> = row.try_get("product_ids")?;
     let quantities: Vec<i64> = row.try_get("quantities")?;
     let names: Vec<Option<String>> = row.try_get("names")?;
     let prices: Vec<Option<i64>> = row.try_get("prices")?;
     let snapshots = names.into_iter().zip(prices).map(|(name, price)| Some(ProductSnapshot { name: name?, unit_price_minor: price? }));
-    let lines = product_ids.into_iter().zip(quantities).zip(snapshots).map(|((product_id, quantity), copied)| Line {
+    let lines = product_ids.into_iter().zip(quantities).zip(snapshots).map(|((product_id, quantity), snapshot)| Line {
         product_id,
         quantity,
-        snapshot: copied,
+        snapshot,
     });
     let failure_reason: Option<&str> = row.try_get("failure_reason")?;
     Ok(Order {

@@ -1,74 +1,16 @@
-//! Status changes and removal in SQLite.
+//! Writes of status changes and of stored responses in SQLite.
 
-use sqlx::{Connection, SqliteConnection};
-use time::OffsetDateTime;
+use sqlx::SqliteConnection;
 
-use super::{create, read, timestamp::to_ms};
+use super::row::to_ms;
 use crate::{
-    order::{Actor, FailureReason, OrderId, Status},
-    saga::{self, StatusChange, Transition},
-    store::{Claimed, Error, RemoveResult, SetStatusResult, StoredResponse, TransitionResult, change::Change},
+    order::{FailureReason, OrderId},
+    store::{change::Change, database::Error, orders::StoredResponse},
 };
-
-pub(super) async fn transition(
-    db: &mut SqliteConnection,
-    claimed: &Claimed,
-    transition: &Transition,
-    response: Option<&StoredResponse>,
-    now: OffsetDateTime,
-) -> Result<TransitionResult, Error> {
-    let (change, after) = Change::by_saga(claimed, transition, now)?;
-    let id = change.order.id;
-    let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
-    if !write(&mut transaction, &change).await? {
-        let order = read::find_including_removed(&mut transaction, id).await?;
-        return order.map(TransitionResult::Fenced).ok_or_else(|| Error::Corrupt(format!("order {id} does not exist")));
-    }
-    if let Some(response) = response {
-        create::store_response(&mut transaction, id, response).await?;
-    }
-    transaction.commit().await?;
-    Ok(TransitionResult::Applied(after))
-}
-
-pub(super) async fn set_status(
-    db: &mut SqliteConnection,
-    id: OrderId,
-    to: Status,
-    by: Actor,
-    now: OffsetDateTime,
-) -> Result<SetStatusResult, Error> {
-    let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
-    let Some(order) = read::find(&mut transaction, id).await? else { return Ok(SetStatusResult::NotFound) };
-    match saga::request_status_change(order.status, to, by) {
-        StatusChange::Unchanged => Ok(SetStatusResult::Unchanged(order)),
-        StatusChange::Illegal(allowed) => Ok(SetStatusResult::Illegal { order, allowed }),
-        StatusChange::Allowed(wanted) => {
-            let change = Change::by_user(order, &wanted, by, now)?;
-            if !write(&mut transaction, &change).await? {
-                return Err(Error::Corrupt(format!("order {id} changed within the write transaction")));
-            }
-            transaction.commit().await?;
-            Ok(SetStatusResult::Changed { from: change.from, order: change.order })
-        }
-    }
-}
-
-pub(super) async fn remove(db: &mut SqliteConnection, id: OrderId, now: OffsetDateTime) -> Result<RemoveResult, Error> {
-    let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
-    match read::find(&mut transaction, id).await? {
-        None => return Ok(RemoveResult::NotFound),
-        Some(order) if !order.status.is_terminal() => return Ok(RemoveResult::InProgress(order.status)),
-        Some(_) => {}
-    }
-    sqlx::query("UPDATE orders SET deleted_at = $2 WHERE id = $1").bind(id.as_uuid()).bind(to_ms(now)).execute(&mut *transaction).await?;
-    transaction.commit().await?;
-    Ok(RemoveResult::Removed)
-}
 
 /// Compare-and-set on version and fence. Returns `false` and writes nothing if the order has
 /// changed or the lease is lost.
-async fn write(connection: &mut SqliteConnection, change: &Change) -> Result<bool, Error> {
+pub(super) async fn write(connection: &mut SqliteConnection, change: &Change) -> Result<bool, Error> {
     let order = &change.order;
     let id = order.id.as_uuid();
     let at = to_ms(order.updated_at);
@@ -100,8 +42,8 @@ async fn write(connection: &mut SqliteConnection, change: &Change) -> Result<boo
         sqlx::query("UPDATE order_lines SET name = $3, unit_price_minor = $4 WHERE order_id = $1 AND product_id = $2")
             .bind(id)
             .bind(line.product_id)
-            .bind(line.snapshot.as_ref().map(|copied| &copied.name))
-            .bind(line.snapshot.as_ref().map(|copied| copied.unit_price_minor))
+            .bind(line.snapshot.as_ref().map(|snapshot| &snapshot.name))
+            .bind(line.snapshot.as_ref().map(|snapshot| snapshot.unit_price_minor))
             .execute(&mut *connection)
             .await?;
     }
@@ -129,4 +71,15 @@ async fn write(connection: &mut SqliteConnection, change: &Change) -> Result<boo
     .execute(connection)
     .await?;
     Ok(true)
+}
+
+pub(super) async fn store_response(db: &mut SqliteConnection, id: OrderId, response: &StoredResponse) -> Result<(), Error> {
+    sqlx::query("UPDATE idempotency_keys SET answer = $4 WHERE subject = $1 AND key = $2 AND order_id = $3 AND answer IS NULL")
+        .bind(&response.key.subject)
+        .bind(&response.key.key)
+        .bind(id.as_uuid())
+        .bind(&response.bytes)
+        .execute(db)
+        .await?;
+    Ok(())
 }

@@ -1,14 +1,16 @@
-//! Row mapping from SQLite to orders.
+//! Row mapping from SQLite to orders. Timestamps are milliseconds since the Unix epoch.
 
-use sqlx::{Row, sqlite::SqliteRow};
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::timestamp::from_ms;
 use crate::{
-    order::{Line, Order, ProductSnapshot},
+    order::{Line, Order, OrderId, ProductSnapshot},
     saga::Saga,
-    store::{Claimed, Error, sqlx_error::corrupt},
+    store::{
+        database::{Error, corrupt},
+        orders::Claimed,
+    },
 };
 
 /// Columns that [`orders`] reads, from `orders o` joined with `order_lines l`: one row per line,
@@ -28,6 +30,13 @@ macro_rules! saga_columns {
 }
 
 pub(super) use {columns, saga_columns};
+
+const FIND_INCLUDING_REMOVED: &str =
+    concat!("SELECT ", columns!(), " FROM orders o JOIN order_lines l ON l.order_id = o.id WHERE o.id = $1 ORDER BY l.position");
+
+pub(super) async fn find_including_removed(db: &mut SqliteConnection, id: OrderId) -> Result<Option<Order>, Error> {
+    Ok(orders(&sqlx::query(FIND_INCLUDING_REMOVED).bind(id.as_uuid()).fetch_all(db).await?)?.pop())
+}
 
 /// Calls `make` with the first row and the order of each run of rows with the same id.
 fn group_by_order<T>(rows: &[SqliteRow], make: impl Fn(&SqliteRow, Order) -> Result<T, Error>) -> Result<Vec<T>, Error> {
@@ -82,4 +91,27 @@ fn line(row: &SqliteRow) -> Result<Line, Error> {
     let price: Option<i64> = row.try_get("unit_price_minor")?;
     let snapshot = name.zip(price).map(|(name, unit_price_minor)| ProductSnapshot { name, unit_price_minor });
     Ok(Line { product_id: row.try_get("product_id")?, quantity: row.try_get("quantity")?, snapshot })
+}
+
+pub(super) fn to_ms(at: OffsetDateTime) -> i64 {
+    at.unix_timestamp() * 1_000 + i64::from(at.millisecond())
+}
+
+pub(super) fn from_ms(ms: i64) -> Result<OffsetDateTime, Error> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).map_err(corrupt)
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn timestamp_roundtrip_keeps_milliseconds() {
+        for at in [datetime!(2026-11-22 21:34:09.123 UTC), datetime!(1969-12-31 23:59:59.999 UTC), OffsetDateTime::UNIX_EPOCH] {
+            assert_eq!(from_ms(to_ms(at)).unwrap(), at);
+        }
+        assert!(from_ms(i64::MAX).is_err());
+    }
 }

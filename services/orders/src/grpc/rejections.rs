@@ -1,4 +1,4 @@
-//! Rejection reasons of the orders service.
+//! Rejections of the orders service.
 
 use std::time::Duration;
 
@@ -11,32 +11,33 @@ use crate::{
     store,
 };
 
-/// Illegal status transition. The metadata `allowed` lists the legal ones.
-pub static ILLEGAL_TRANSITION: Reason =
-    Reason::new("illegal_transition", StatusCode::CONFLICT, Code::FailedPrecondition, "The order cannot change to this status");
-/// Only an order in a terminal state can be removed.
-pub static ORDER_IN_PROGRESS: Reason =
-    Reason::new("order_in_progress", StatusCode::CONFLICT, Code::FailedPrecondition, "The order is not in a terminal state");
-static INSUFFICIENT_STOCK: Reason = Reason::new("insufficient_stock", StatusCode::CONFLICT, Code::FailedPrecondition, "Insufficient stock");
-static UNKNOWN_PRODUCT: Reason =
-    Reason::new("unknown_product", StatusCode::UNPROCESSABLE_ENTITY, Code::FailedPrecondition, "A product does not exist");
-static PRODUCT_INACTIVE: Reason =
-    Reason::new("product_inactive", StatusCode::UNPROCESSABLE_ENTITY, Code::FailedPrecondition, "A product is inactive");
-static RESERVATION_EXPIRED: Reason =
-    Reason::new("reservation_expired", StatusCode::CONFLICT, Code::FailedPrecondition, "The reservation expired before it was confirmed");
-static PRODUCTS_UNAVAILABLE: Reason =
-    Reason::new("products_unavailable", StatusCode::CONFLICT, Code::FailedPrecondition, "The products service did not answer in time");
-
 /// `Retry-After` while the order store is unavailable.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
+macro_rules! own_reasons {
+    ($($name:ident = $slug:literal, $http:ident, $grpc:ident, $title:literal;)*) => {
+        $(static $name: Reason = Reason::new($slug, StatusCode::$http, Code::$grpc, $title);)*
+    };
+}
+
+// Reasons beyond the common ones. The gateway has the same table for its problems.
+own_reasons! {
+    ILLEGAL_TRANSITION = "illegal_transition", CONFLICT, FailedPrecondition, "The order cannot change to this status";
+    ORDER_IN_PROGRESS = "order_in_progress", CONFLICT, FailedPrecondition, "The order is not in a terminal state";
+    INSUFFICIENT_STOCK = "insufficient_stock", CONFLICT, FailedPrecondition, "Insufficient stock";
+    UNKNOWN_PRODUCT = "unknown_product", UNPROCESSABLE_ENTITY, FailedPrecondition, "A product does not exist";
+    PRODUCT_INACTIVE = "product_inactive", UNPROCESSABLE_ENTITY, FailedPrecondition, "A product is inactive";
+    RESERVATION_EXPIRED = "reservation_expired", CONFLICT, FailedPrecondition, "The reservation expired before it was confirmed";
+    PRODUCTS_UNAVAILABLE = "products_unavailable", CONFLICT, FailedPrecondition, "The products service did not answer in time";
+}
+
 /// The order does not exist, or the caller may not see it.
-pub fn not_found() -> Rejection {
+pub(super) fn not_found() -> Rejection {
     Rejection::new(&reasons::NOT_FOUND, "order not found")
 }
 
 /// Converts a store error. An unavailable store is a 503, whatever the cause.
-pub fn from_store_error(error: store::Error) -> Rejection {
+pub(super) fn from_store_error(error: store::Error) -> Rejection {
     match error {
         store::Error::Corrupt(_) => Rejection::internal(error),
         store::Error::Unavailable(_) | store::Error::Timeout => {
@@ -47,20 +48,20 @@ pub fn from_store_error(error: store::Error) -> Rejection {
     }
 }
 
-/// Rejects the transition from `from` to `to`.
-pub fn illegal_transition(from: Status, to: Status, allowed: &[Status]) -> Rejection {
+/// Rejects the transition from `from` to `to`. The metadata `allowed` lists the legal ones.
+pub(super) fn illegal_transition(from: Status, to: Status, allowed: &[Status]) -> Rejection {
     let allowed: Vec<String> = allowed.iter().map(|status| status.as_str().to_owned()).collect();
     let detail = format!("an order with status {} cannot become {}", from.as_str(), to.as_str());
     Rejection::new(&ILLEGAL_TRANSITION, detail).with_metadata("allowed", allowed)
 }
 
-/// Rejects the removal of an order with this status.
-pub fn order_in_progress(status: Status) -> Rejection {
+/// Rejects the removal of an order with this status, which is not terminal.
+pub(super) fn order_in_progress(status: Status) -> Rejection {
     Rejection::new(&ORDER_IN_PROGRESS, format!("an order with status {} cannot be removed", status.as_str()))
 }
 
 /// Rejection for an order that was accepted and then failed.
-pub fn order_failed(order: &Order) -> Rejection {
+pub(super) fn order_failed(order: &Order) -> Rejection {
     let reason = match order.failure_reason {
         Some(FailureReason::InsufficientStock) => &INSUFFICIENT_STOCK,
         Some(FailureReason::UnknownProduct) => &UNKNOWN_PRODUCT,

@@ -1,12 +1,39 @@
-//! Store statistics, stuck orders and invariant audit.
+//! Maintenance: migration, readiness, statistics and invariant audit.
 
 use std::{fmt, time::Duration};
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, sqlx_error::corrupt};
+use super::{
+    database::{Error, corrupt},
+    instrumented::instrumented_role,
+};
 use crate::order::{self, OrderId, Status};
+
+instrumented_role! {
+    /// Maintenance of the database and checks of its data.
+    pub trait Maintenance {
+        /// Migrates the schema. Idempotent, and safe with several replicas at once.
+        async fn migrate(&self) -> Result<(), Error> = long_call("prepare", "");
+
+        /// Checks whether the database responds.
+        async fn ping(&self) -> Result<(), Error> = call("ping", "");
+
+        /// Audits the invariants of all orders created at `since` or later, or of all orders
+        /// without `since`. In addition, an order of any age violates an invariant if it has been
+        /// due for longer than `overdue_after`.
+        async fn audit(&self, now: OffsetDateTime, overdue_after: Duration, since: Option<OffsetDateTime>) -> Result<Audit, Error>
+            = long_call("audit", "orders");
+
+        /// Returns the saga statuses of these orders, including removed ones. Ids without an order
+        /// are left out.
+        async fn saga_statuses(&self, ids: Vec<OrderId>) -> Result<Vec<SagaStatus>, Error> = call("standings", "orders");
+
+        /// Returns the amount of unfinished work, for gauges.
+        async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> = call("stats", "orders");
+    }
+}
 
 /// Result of an audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,25 +97,6 @@ pub struct Stats {
     pub oldest_unpublished: Duration,
     /// Number of dead-lettered events, counted up to 10,000.
     pub dead: u64,
-}
-
-/// Unfinished order that makes no progress.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StuckOrder {
-    /// The order.
-    pub order_id: OrderId,
-    /// Status of the order.
-    pub status: Status,
-    /// Whether a release is pending.
-    pub release_pending: bool,
-    /// Number of claims since the last status change.
-    pub attempts: u32,
-    /// Error of the last attempt.
-    pub last_error: Option<String>,
-    /// Time of the last status change.
-    pub updated_at: OffsetDateTime,
-    /// Time of the next attempt.
-    pub due_at: OffsetDateTime,
 }
 
 impl Audit {

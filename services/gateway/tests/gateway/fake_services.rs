@@ -3,13 +3,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use axum::http::StatusCode;
-use palisade_middleware::rejection::{Reason, Rejection, Violation, reasons};
+use palisade_gateway::problem::ILLEGAL_TRANSITION;
+use palisade_middleware::rejection::{Rejection, Violation, reasons};
 use palisade_proto::{
     orders::v1::{self as orders, Order, OrderItem, OrderStatus},
     products::v1::{self as products, Product},
 };
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 /// The only existing id, of a product and an order.
 pub(crate) const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
@@ -18,14 +18,12 @@ pub(crate) const VERSION: i64 = 3;
 /// Idempotency key with a stored response.
 pub(crate) const USED_KEY: &str = "used";
 
-static ILLEGAL_TRANSITION: Reason = Reason::new("illegal_transition", StatusCode::CONFLICT, Code::FailedPrecondition, "");
-
 fn timestamp() -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: 1_767_225_600, nanos: 5_000_000 }
 }
 
 fn check_exists(id: &str) -> Result<(), Status> {
-    if id == ID { Ok(()) } else { Err(Rejection::new(&reasons::NOT_FOUND, "no such thing").into()) }
+    if id == ID { Ok(()) } else { Err(Rejection::new(&reasons::NOT_FOUND, "not found").into()) }
 }
 
 fn respond<T>(value: T, key: &str) -> Response<T> {
@@ -40,31 +38,31 @@ fn respond<T>(value: T, key: &str) -> Response<T> {
 #[derive(Clone, Default)]
 pub(crate) struct FakeProducts {
     /// Last list request.
-    pub(crate) listed: Arc<Mutex<Option<products::FindAllRequest>>>,
+    pub(crate) list_request: Arc<Mutex<Option<products::FindAllRequest>>>,
     /// Inputs of all creates and updates.
     pub(crate) inputs: Arc<Mutex<Vec<products::ProductInput>>>,
     /// Error returned by every call, if set.
-    pub(crate) refusal: Arc<Mutex<Option<Status>>>,
+    pub(crate) error: Arc<Mutex<Option<Status>>>,
 }
 
 impl FakeProducts {
-    fn accept(&self, input: Option<products::ProductInput>, version: i64) -> Result<Product, Status> {
+    fn save(&self, input: Option<products::ProductInput>, version: i64) -> Result<Product, Status> {
         let input = input.unwrap();
         self.inputs.lock().unwrap().push(input.clone());
-        if let Some(refusal) = self.refusal.lock().unwrap().clone() {
-            return Err(refusal);
+        if let Some(error) = self.error.lock().unwrap().clone() {
+            return Err(error);
         }
-        let mut broken = Vec::new();
+        let mut violations = Vec::new();
         if input.name.is_empty() {
-            broken.push(Violation::new("name", "required", "must not be empty"));
+            violations.push(Violation::new("name", "required", "must not be empty"));
         }
         if input.price_minor < 0 {
-            broken.push(Violation::new("price", "out_of_range", "must not be negative"));
+            violations.push(Violation::new("price", "out_of_range", "must not be negative"));
         }
         if input.quantity < 0 {
-            broken.push(Violation::new("quantity", "out_of_range", "must not be negative"));
+            violations.push(Violation::new("quantity", "out_of_range", "must not be negative"));
         }
-        if broken.is_empty() { Ok(product(input, version)) } else { Err(Rejection::invalid(broken).into()) }
+        if violations.is_empty() { Ok(product(input, version)) } else { Err(Rejection::invalid(violations).into()) }
     }
 }
 
@@ -99,12 +97,12 @@ fn check_version(expected: Option<i64>) -> Result<(), Status> {
 impl products::products_service_server::ProductsService for FakeProducts {
     async fn create_product(&self, request: Request<products::CreateProductRequest>) -> Result<Response<Product>, Status> {
         let request = request.into_inner();
-        Ok(respond(self.accept(request.product, 1)?, &request.idempotency_key))
+        Ok(respond(self.save(request.product, 1)?, &request.idempotency_key))
     }
 
     async fn find_all(&self, request: Request<products::FindAllRequest>) -> Result<Response<products::FindAllResponse>, Status> {
         let request = request.into_inner();
-        *self.listed.lock().unwrap() = Some(request.clone());
+        *self.list_request.lock().unwrap() = Some(request.clone());
         if request.cursor == "forged" {
             return Err(Rejection::new(&reasons::INVALID_CURSOR, "the cursor belongs to another query").into());
         }
@@ -115,8 +113,8 @@ impl products::products_service_server::ProductsService for FakeProducts {
     }
 
     async fn find_one(&self, request: Request<products::FindOneRequest>) -> Result<Response<Product>, Status> {
-        if let Some(refusal) = self.refusal.lock().unwrap().clone() {
-            return Err(refusal);
+        if let Some(error) = self.error.lock().unwrap().clone() {
+            return Err(error);
         }
         check_exists(&request.into_inner().id)?;
         Ok(Response::new(kettle()))
@@ -126,7 +124,7 @@ impl products::products_service_server::ProductsService for FakeProducts {
         let request = request.into_inner();
         check_exists(&request.id)?;
         check_version(request.expected_version)?;
-        Ok(Response::new(self.accept(request.product, VERSION + 1)?))
+        Ok(Response::new(self.save(request.product, VERSION + 1)?))
     }
 
     async fn remove(&self, request: Request<products::RemoveRequest>) -> Result<Response<()>, Status> {
@@ -166,11 +164,11 @@ impl products::products_service_server::ProductsService for FakeProducts {
 #[derive(Clone, Default)]
 pub(crate) struct FakeOrders {
     /// Result of a valid new order; CONFIRMED by default.
-    pub(crate) outcome: Arc<Mutex<Option<Result<OrderStatus, Status>>>>,
+    pub(crate) create_result: Arc<Mutex<Option<Result<OrderStatus, Status>>>>,
     /// Last create request.
-    pub(crate) created: Arc<Mutex<Option<orders::CreateOrderRequest>>>,
+    pub(crate) create_request: Arc<Mutex<Option<orders::CreateOrderRequest>>>,
     /// Last list request.
-    pub(crate) listed: Arc<Mutex<Option<orders::FindAllRequest>>>,
+    pub(crate) list_request: Arc<Mutex<Option<orders::FindAllRequest>>>,
 }
 
 fn order(status: OrderStatus) -> Order {
@@ -198,24 +196,24 @@ fn order(status: OrderStatus) -> Order {
 impl orders::orders_service_server::OrdersService for FakeOrders {
     async fn create_order(&self, request: Request<orders::CreateOrderRequest>) -> Result<Response<Order>, Status> {
         let request = request.into_inner();
-        *self.created.lock().unwrap() = Some(request.clone());
+        *self.create_request.lock().unwrap() = Some(request.clone());
         let items = request.items.iter().enumerate();
-        let broken = items.filter(|(_, item)| item.quantity < 1);
-        let broken = broken.map(|(index, _)| Violation::new(format!("items[{index}].quantity"), "out_of_range", "must be at least 1"));
-        let mut broken: Vec<_> = broken.collect();
+        let invalid = items.filter(|(_, item)| item.quantity < 1);
+        let violation = |index| Violation::new(format!("items[{index}].quantity"), "out_of_range", "must be at least 1");
+        let mut violations: Vec<_> = invalid.map(|(index, _)| violation(index)).collect();
         if request.items.is_empty() {
-            broken.push(Violation::new("items", "required", "must have at least one item"));
+            violations.push(Violation::new("items", "required", "must have at least one item"));
         }
-        if !broken.is_empty() {
-            return Err(Rejection::invalid(broken).into());
+        if !violations.is_empty() {
+            return Err(Rejection::invalid(violations).into());
         }
-        let status = self.outcome.lock().unwrap().clone().unwrap_or(Ok(OrderStatus::Confirmed))?;
+        let status = self.create_result.lock().unwrap().clone().unwrap_or(Ok(OrderStatus::Confirmed))?;
         Ok(respond(order(status), &request.idempotency_key))
     }
 
     async fn find_all(&self, request: Request<orders::FindAllRequest>) -> Result<Response<orders::FindAllResponse>, Status> {
         let request = request.into_inner();
-        *self.listed.lock().unwrap() = Some(request.clone());
+        *self.list_request.lock().unwrap() = Some(request.clone());
         if request.user_id == "bob" {
             return Err(Rejection::new(&reasons::INSUFFICIENT_SCOPE, "the scope orders:admin is required").into());
         }
@@ -229,7 +227,8 @@ impl orders::orders_service_server::OrdersService for FakeOrders {
 
     type WatchOrderStream = tokio_stream::Iter<std::vec::IntoIter<Result<orders::OrderEvent, Status>>>;
 
-    /// PENDING, `PRODUCT_RESERVED`, CONFIRMED, CANCELLED. The stream ends after each event.
+    /// Sends the statuses PENDING, `PRODUCT_RESERVED`, CONFIRMED and CANCELLED. The stream ends
+    /// after each event.
     async fn watch_order(&self, request: Request<orders::WatchOrderRequest>) -> Result<Response<Self::WatchOrderStream>, Status> {
         let request = request.into_inner();
         check_exists(&request.id)?;
@@ -237,10 +236,10 @@ impl orders::orders_service_server::OrdersService for FakeOrders {
         let events = (1..).zip(statuses).filter(|(sequence, _)| *sequence > request.after_sequence);
         let mut events: Vec<_> =
             events.take(1).map(|(sequence, status)| Ok(orders::OrderEvent { sequence, order: Some(order(status)) })).collect();
-        let ended = events.is_empty();
+        let is_finished = events.is_empty();
         events.push(Err(Rejection::new(&reasons::STREAM_ENDED, "reconnect").into()));
         let mut response = Response::new(tokio_stream::iter(events));
-        if ended {
+        if is_finished {
             response.metadata_mut().insert("order-ended", "true".parse().unwrap());
         }
         Ok(response)
@@ -250,8 +249,8 @@ impl orders::orders_service_server::OrdersService for FakeOrders {
         let request = request.into_inner();
         check_exists(&request.id)?;
         if request.status() == OrderStatus::Completed {
-            let refusal = Rejection::new(&ILLEGAL_TRANSITION, "a PENDING order cannot become COMPLETED");
-            return Err(refusal.with_metadata("allowed", vec!["CANCELLED".to_owned()]).into());
+            let rejection = Rejection::new(&ILLEGAL_TRANSITION, "a PENDING order cannot become COMPLETED");
+            return Err(rejection.with_metadata("allowed", vec!["CANCELLED".to_owned()]).into());
         }
         Ok(Response::new(order(request.status())))
     }

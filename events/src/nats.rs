@@ -1,7 +1,7 @@
 //! NATS `JetStream` publisher: one stream per topic, an acknowledgement per event, and
 //! deduplication by event id.
 
-use std::{fmt, time::Duration};
+use std::{fmt, future::IntoFuture, time::Duration};
 
 use async_nats::{
     Client, ConnectOptions, HeaderMap,
@@ -14,26 +14,33 @@ use async_nats::{
     },
 };
 use futures_util::future::join_all;
-use palisade_middleware::{recorded_span, trace};
+use palisade_middleware::{jitter, recorded_span, trace};
 use secrecy::{ExposeSecret, SecretString};
-use std::future::IntoFuture;
 use tokio::sync::{Mutex, OnceCell, watch};
 use tracing::{Instrument, Span, field::Empty};
 
-use super::{Outcome, Topic};
 use crate::{
     config::Config,
-    event::{CONTENT_TYPE, Event},
+    event::{CONTENT_TYPE, Event, Topic},
 };
-
-/// `messaging.system` of spans.
-pub(crate) const SYSTEM: &str = "nats";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum time until the broker acknowledges a request or an event.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
-const RECONNECT_BASE: Duration = Duration::from_millis(50);
-const RECONNECT_MAX: Duration = Duration::from_secs(2);
+/// Backoff before the first reconnect. Doubles with each further attempt.
+const INITIAL_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+
+/// Result of publishing one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Stored by the broker, now or earlier (duplicate id).
+    Published,
+    /// Rejected because of its content, so that a retry cannot help. Contains the broker's message.
+    Rejected(String),
+    /// No acknowledgement, or an error that does not concern the event. Contains the reason.
+    Unavailable(String),
+}
 
 /// Client of one NATS server or cluster.
 pub(crate) struct Nats {
@@ -42,8 +49,7 @@ pub(crate) struct Nats {
     connected: OnceCell<(Client, jetstream::Context)>,
     /// Streams that are known to exist.
     streams: Mutex<Vec<&'static str>>,
-    /// Counts connects, disconnects and slow-consumer events: at each of them, messages may have
-    /// been missed.
+    /// Counts connects, disconnects and slow-consumer events: each may have caused missed messages.
     reconnects: watch::Sender<u64>,
 }
 
@@ -54,7 +60,7 @@ impl fmt::Debug for Nats {
 }
 
 impl Nats {
-    pub(super) fn new(url: SecretString, config: &Config) -> Self {
+    pub(crate) fn new(url: SecretString, config: &Config) -> Self {
         let (reconnects, streams) = (watch::Sender::new(0), Mutex::default());
         Self { url, config: config.clone(), connected: OnceCell::new(), streams, reconnects }
     }
@@ -78,8 +84,8 @@ impl Nats {
                 .connection_timeout(CONNECT_TIMEOUT)
                 .reconnect_delay_callback(|attempts| {
                     let exponent = u32::try_from(attempts).unwrap_or(u32::MAX).min(8);
-                    let delay = RECONNECT_BASE.saturating_mul(2_u32.pow(exponent)).min(RECONNECT_MAX);
-                    palisade_middleware::jitter::jittered(delay, 0.5, palisade_middleware::jitter::random_unit)
+                    let backoff = INITIAL_BACKOFF.saturating_mul(2_u32.pow(exponent)).min(MAX_BACKOFF);
+                    jitter::jittered(backoff, 0.5, jitter::random_unit)
                 })
                 .event_callback(move |event| {
                     let reconnects = reconnects.clone();
@@ -101,7 +107,7 @@ impl Nats {
         self.connected.get_or_try_init(connect).await
     }
 
-    pub(super) async fn ping(&self, timeout: Duration) -> Result<(), String> {
+    pub(crate) async fn ping(&self, timeout: Duration) -> Result<(), String> {
         let client = self.client().await?;
         // The first connection may still be in progress.
         let connected = async {
@@ -112,8 +118,8 @@ impl Nats {
         tokio::time::timeout(timeout, connected).await.map_err(|_| "no connection".to_owned())
     }
 
-    /// Returns the `JetStream` context after making sure that the stream of `topic` exists.
-    pub(crate) async fn stream(&self, topic: Topic) -> Result<&jetstream::Context, String> {
+    /// Returns the `JetStream` context. Creates the stream of `topic` if it does not exist.
+    async fn stream(&self, topic: Topic) -> Result<&jetstream::Context, String> {
         let (client, context) = self.connection().await?;
         if client.connection_state() != State::Connected {
             return Err("no connection".to_owned());
@@ -145,7 +151,7 @@ impl Nats {
         }
     }
 
-    pub(super) async fn publish(&self, topic: Topic, events: &[Event]) -> Vec<Outcome> {
+    pub(crate) async fn publish(&self, topic: Topic, events: &[Event]) -> Vec<Outcome> {
         let context = match self.stream(topic).await {
             Ok(context) => context,
             Err(reason) => return vec![Outcome::Unavailable(reason); events.len()],
@@ -172,8 +178,8 @@ impl Nats {
     }
 }
 
-/// Creates a span in its own trace, linked to the request that made the change and sampled exactly
-/// if that request was.
+/// Creates a span in its own trace. It is linked to the request that made the change, and sampled
+/// exactly if that request was.
 fn span(event: &Event) -> Span {
     let Some(trace_parent) = &event.trace_parent else { return Span::none() };
     let span = recorded_span!(
@@ -182,7 +188,7 @@ fn span(event: &Event) -> Span {
         otel.name = format!("send {}", event.kind),
         otel.kind = "producer",
         otel.status_code = Empty,
-        messaging.system = SYSTEM,
+        messaging.system = "nats",
         messaging.operation.name = "send",
         messaging.operation.r#type = "send",
         messaging.destination.name = event.kind,

@@ -1,6 +1,9 @@
-//! Query parameters: strict (no unknown, repeated or mistyped parameter).
+//! Path and query parameters. The query is strict: no unknown, repeated or mistyped parameter.
 
-use axum::extract::FromRequestParts;
+use axum::{
+    RequestPartsExt,
+    extract::{FromRequestParts, Path},
+};
 use http::request::Parts;
 use palisade_middleware::rejection::{Rejection, reasons};
 use serde::{
@@ -8,9 +11,30 @@ use serde::{
     de::{DeserializeOwned, Error, Unexpected},
 };
 use url::form_urlencoded;
+use uuid::Uuid;
+
+/// Length of the hyphenated form of a UUID (8-4-4-4-12), the only accepted one. `Uuid` also parses
+/// other forms.
+const HYPHENATED: usize = 36;
 
 /// Maximum page size.
-pub(crate) const MAX_LIMIT: u32 = 100;
+const MAX_LIMIT: u32 = 100;
+
+/// The `{id}` of a route, a UUID.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Id(pub(crate) Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        let text = parts.extract::<Path<String>>().await.ok().map(|Path(text)| text).filter(|text| text.len() == HYPHENATED);
+        let id = text.and_then(|text| Uuid::try_parse(&text).ok());
+        id.map(Self).ok_or_else(|| {
+            Rejection::new(&reasons::INVALID_PARAMETER, "the id must be a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057")
+        })
+    }
+}
 
 /// Query parameters as `T`, which denies unknown fields.
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +85,7 @@ mod tests {
         Oldest,
     }
 
-    fn refusal(query: &str) -> String {
+    fn error(query: &str) -> String {
         parse::<Page>(query).unwrap_err()
     }
 
@@ -74,15 +98,15 @@ mod tests {
     #[test]
     fn limit_must_be_an_integer_from_1_to_100() {
         for value in ["0", "-1", "101", "1e9", "abc", "1.5", "", "%201", "%2B1", "99999999999"] {
-            assert_eq!(refusal(&format!("limit={value}")), "`limit` must be an integer from 1 to 100", "{value}");
+            assert_eq!(error(&format!("limit={value}")), "`limit` must be an integer from 1 to 100", "{value}");
         }
     }
 
     #[test]
     fn error_names_the_parameter_and_not_the_value() {
-        assert_eq!(refusal("limit=1&limit=2"), "`limit` is repeated");
-        assert_eq!(refusal("limit[$gt]=1"), "`limit[$gt]` is unknown");
-        assert_eq!(refusal("sort=random"), "`sort` must be `newest` or `oldest`");
-        assert_eq!(refusal("isLast=perhaps"), "`isLast` is not valid");
+        assert_eq!(error("limit=1&limit=2"), "`limit` is repeated");
+        assert_eq!(error("limit[$gt]=1"), "`limit[$gt]` is unknown");
+        assert_eq!(error("sort=random"), "`sort` must be `newest` or `oldest`");
+        assert_eq!(error("isLast=perhaps"), "`isLast` is not valid");
     }
 }

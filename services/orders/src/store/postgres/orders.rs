@@ -1,0 +1,243 @@
+//! Orders in PostgreSQL: creation once per idempotency key, queries, and status changes by users.
+
+use async_trait::async_trait;
+use sqlx::{PgConnection, Postgres, QueryBuilder, Row, postgres::PgRow};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    PostgresStore, change,
+    row::{self, columns, lines},
+};
+use crate::{
+    order::{Actor, Order, OrderId, Status},
+    saga::{self, StatusChange},
+    store::{
+        change::Change,
+        database::Error,
+        orders::{
+            Create, CreateResult, ExistingKey, FIRST_FENCE, IdempotencyKey, KEY_LIFETIME, OrderStore, RemoveResult, SetStatusResult,
+            StoredResponse,
+        },
+        outbox::NewEvent,
+        queries::{self, HistoryRow, List, Page, SELECT_HISTORY},
+    },
+};
+
+/// Inserts the key first: unless it is new or expired, nothing else is written. A statement that
+/// conflicts with an uncommitted key waits for it.
+const CREATE: &str = "
+    WITH claimed_key AS (
+        INSERT INTO idempotency_keys (subject, key, fingerprint, order_id, expires_at)
+        SELECT $13, $14, $15, $1, $16 WHERE $14 IS NOT NULL
+        ON CONFLICT (subject, key) DO UPDATE
+            SET fingerprint = excluded.fingerprint, order_id = excluded.order_id, answer = NULL, expires_at = excluded.expires_at
+            WHERE idempotency_keys.expires_at <= $4
+        RETURNING order_id
+    ), accepted AS (
+        INSERT INTO orders (id, user_id, status, version, created_at, updated_at, trace_parent, due_at, fence, attempts, saga_deadline, release_pending)
+        SELECT $1, $2, $3, 1, $4, $4, $5, $6, $7, 1, $8, FALSE
+        WHERE $14 IS NULL OR EXISTS (SELECT FROM claimed_key)
+        RETURNING id
+    ), lines AS (
+        INSERT INTO order_lines (order_id, position, product_id, quantity)
+        SELECT id, position, product_id, quantity
+        FROM accepted, UNNEST($9::uuid[], $10::bigint[]) WITH ORDINALITY AS line (product_id, quantity, position)
+    ), history AS (
+        INSERT INTO order_history (order_id, version, to_status, at) SELECT id, 1, $3, $4 FROM accepted
+    ), event AS (
+        INSERT INTO outbox (event_id, order_id, version, kind, payload, trace_parent, created_at)
+        SELECT $11, id, 1, $12, $17, $5, $4 FROM accepted
+    )
+    SELECT count(*) FROM accepted";
+
+const SELECT_EXISTING_KEY: &str = concat!(
+    "SELECT k.fingerprint, k.answer, o.fence, o.due_at, ",
+    columns!(),
+    " FROM idempotency_keys k JOIN orders o ON o.id = k.order_id",
+    lines!(),
+    "WHERE k.subject = $1 AND k.key = $2"
+);
+
+const FIND: &str = concat!("SELECT ", columns!(), " FROM orders o", lines!(), "WHERE o.id = $1 AND o.deleted_at IS NULL");
+
+#[async_trait]
+impl OrderStore for PostgresStore {
+    async fn create(&self, create: Create, now: OffsetDateTime) -> Result<CreateResult, Error> {
+        self.with_retries(|| async { insert(&mut *self.pool.acquire().await?, &create, now).await }).await
+    }
+
+    async fn store_response(&self, id: OrderId, response: StoredResponse) -> Result<(), Error> {
+        self.with_retries(|| async {
+            sqlx::query("UPDATE idempotency_keys SET answer = $4 WHERE subject = $1 AND key = $2 AND order_id = $3 AND answer IS NULL")
+                .bind(&response.key.subject)
+                .bind(&response.key.key)
+                .bind(id.as_uuid())
+                .bind(&response.bytes)
+                .execute(&mut *self.pool.acquire().await?)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn expire_creator_lease(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
+        self.with_retries(|| async {
+            let expired = sqlx::query("UPDATE orders SET due_at = $2 WHERE id = $1 AND due_at IS NOT NULL AND fence = $3")
+                .bind(id.as_uuid())
+                .bind(now)
+                .bind(FIRST_FENCE)
+                .execute(&mut *self.pool.acquire().await?)
+                .await?;
+            Ok(expired.rows_affected() == 1)
+        })
+        .await
+    }
+
+    async fn set_status(&self, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<SetStatusResult, Error> {
+        self.with_retries(|| async {
+            let mut db = self.pool.acquire().await?;
+            // Terminates: after each lost race the order has a later status, and the number of
+            // statuses is bounded.
+            loop {
+                let Some(order) = find(&mut db, id).await? else { return Ok(SetStatusResult::NotFound) };
+                match saga::request_status_change(order.status, to, by) {
+                    StatusChange::Unchanged => return Ok(SetStatusResult::Unchanged(order)),
+                    StatusChange::Illegal(allowed) => return Ok(SetStatusResult::Illegal { order, allowed }),
+                    StatusChange::Allowed(transition) => {
+                        let change = Change::by_user(order, &transition, by, now)?;
+                        if change::write(&mut db, &change, None).await? {
+                            return Ok(SetStatusResult::Changed { from: change.from, order: change.order });
+                        }
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    async fn remove(&self, id: OrderId, now: OffsetDateTime) -> Result<RemoveResult, Error> {
+        self.with_retries(|| async {
+            let mut db = self.pool.acquire().await?;
+            match find(&mut db, id).await? {
+                None => return Ok(RemoveResult::NotFound),
+                Some(order) if !order.status.is_terminal() => return Ok(RemoveResult::InProgress(order.status)),
+                Some(_) => {}
+            }
+            let hide = sqlx::query("UPDATE orders SET deleted_at = $2 WHERE id = $1 AND deleted_at IS NULL");
+            let hidden = hide.bind(id.as_uuid()).bind(now).execute(&mut *db).await?;
+            Ok(if hidden.rows_affected() == 1 { RemoveResult::Removed } else { RemoveResult::NotFound })
+        })
+        .await
+    }
+
+    async fn find(&self, id: OrderId) -> Result<Option<Order>, Error> {
+        find(&mut *self.pool.acquire().await?, id).await
+    }
+
+    async fn list(&self, list: List) -> Result<Page, Error> {
+        let rows = select(&list).build().fetch_all(&mut *self.pool.acquire().await?).await?;
+        let orders = rows.iter().map(row::order).collect::<Result<_, _>>()?;
+        Ok(Page::from_lookahead(orders, list.limit))
+    }
+
+    async fn history_after(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
+        let mut db = self.pool.acquire().await?;
+        let history: Vec<HistoryRow> = sqlx::query_as(SELECT_HISTORY).bind(id.as_uuid()).bind(version).fetch_all(&mut *db).await?;
+        row::find_including_removed(&mut db, id).await?.map_or(Ok(Vec::new()), |order| queries::snapshots(&order, history))
+    }
+
+    async fn versions(&self, ids: Vec<OrderId>) -> Result<Vec<(OrderId, i64)>, Error> {
+        let ids: Vec<Uuid> = ids.into_iter().map(OrderId::as_uuid).collect();
+        let select = sqlx::query_as("SELECT id, version FROM orders WHERE id = ANY($1)").bind(ids);
+        let rows: Vec<(Uuid, i64)> = select.fetch_all(&mut *self.pool.acquire().await?).await?;
+        Ok(rows.into_iter().map(|(id, version)| (id.into(), version)).collect())
+    }
+
+    async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
+        self.with_retries(|| async {
+            let delete = sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= $1").bind(now);
+            Ok(delete.execute(&mut *self.pool.acquire().await?).await?.rows_affected())
+        })
+        .await
+    }
+}
+
+async fn insert(db: &mut PgConnection, create: &Create, now: OffsetDateTime) -> Result<CreateResult, Error> {
+    let claimed = create.claimed(now);
+    let order = &claimed.saga.order;
+    let event = NewEvent::for_order(order)?;
+    let (product_ids, quantities): (Vec<Uuid>, Vec<i64>) = order.lines.iter().map(|line| (line.product_id, line.quantity)).unzip();
+    let key = create.key.as_ref();
+    let accepted: i64 = sqlx::query_scalar(CREATE)
+        .bind(order.id.as_uuid())
+        .bind(&order.user_id)
+        .bind(order.status.as_str())
+        .bind(now)
+        .bind(&claimed.trace_parent)
+        .bind(now + create.lease)
+        .bind(claimed.fence)
+        .bind(create.deadline)
+        .bind(product_ids)
+        .bind(quantities)
+        .bind(event.event_id)
+        .bind(event.kind)
+        .bind(key.map(|key| &key.subject))
+        .bind(key.map(|key| &key.key))
+        .bind(key.map(|key| key.fingerprint))
+        .bind(now + KEY_LIFETIME)
+        .bind(event.payload)
+        .fetch_one(&mut *db)
+        .await?;
+    match key {
+        Some(key) if accepted == 0 => resolve_existing_key(db, key, create.is_retry, now).await,
+        _ => Ok(CreateResult::Created(claimed)),
+    }
+}
+
+async fn resolve_existing_key(
+    db: &mut PgConnection,
+    key: &IdempotencyKey,
+    is_retry: bool,
+    now: OffsetDateTime,
+) -> Result<CreateResult, Error> {
+    let existing = sqlx::query(SELECT_EXISTING_KEY).bind(&key.subject).bind(&key.key).fetch_optional(db).await?;
+    match existing {
+        Some(row) => Ok(existing_key(&row)?.resolve(key, is_retry, now)),
+        // The key expired and was deleted between the two statements: the caller's next attempt
+        // creates a new one.
+        None => Ok(CreateResult::InProgress),
+    }
+}
+
+fn existing_key(row: &PgRow) -> Result<ExistingKey, Error> {
+    Ok(ExistingKey {
+        fingerprint: row.try_get("fingerprint")?,
+        response: row.try_get("answer")?,
+        fence: row.try_get("fence")?,
+        due_at: row.try_get("due_at")?,
+        order: row::order(row)?,
+    })
+}
+
+async fn find(db: &mut PgConnection, id: OrderId) -> Result<Option<Order>, Error> {
+    sqlx::query(FIND).bind(id.as_uuid()).fetch_optional(db).await?.as_ref().map(row::order).transpose()
+}
+
+/// Selects one order more than the page, to know whether another page follows. Adds only the
+/// filters that are set, because each combination has its own index.
+fn select(list: &List) -> QueryBuilder<Postgres> {
+    let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM (SELECT * FROM orders WHERE deleted_at IS NULL"));
+    if let Some(user_id) = &list.user_id {
+        query.push(" AND user_id = ").push_bind(user_id.clone());
+    }
+    if let Some(status) = list.status {
+        query.push(" AND status = ").push_bind(status.as_str());
+    }
+    if let Some(after) = list.after {
+        query.push(" AND (created_at, id) < (").push_bind(after.created_at).push(", ").push_bind(after.id.as_uuid()).push(")");
+    }
+    query.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(i64::from(list.limit) + 1);
+    query.push(concat!(") o", lines!(), "ORDER BY o.created_at DESC, o.id DESC"));
+    query
+}

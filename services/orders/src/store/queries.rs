@@ -1,0 +1,74 @@
+//! Order queries: keyset pagination, and the state of an order at each of its statuses.
+
+use time::OffsetDateTime;
+
+use super::database::{Error, corrupt};
+use crate::order::{Line, Order, OrderId, Status};
+
+/// Selects the history of order `$1` after version `$2`. Must be read before the order itself, so
+/// that the order is at least as recent.
+pub(super) const SELECT_HISTORY: &str =
+    "SELECT version, to_status, reason, at FROM order_history WHERE order_id = $1 AND version > $2 ORDER BY version";
+
+/// Query for a page of orders, newest first. Concurrent inserts neither skip nor repeat orders.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct List {
+    /// Owner filter.
+    pub user_id: Option<String>,
+    /// Status filter.
+    pub status: Option<Status>,
+    /// Maximum number of orders, at least 1.
+    pub limit: u32,
+    /// Keyset position after which the page starts.
+    pub after: Option<Position>,
+}
+
+/// Page of orders.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Orders, newest first.
+    pub orders: Vec<Order>,
+    /// Position of the next page. `None` on the last page.
+    pub next: Option<Position>,
+}
+
+/// Keyset position: the sort key of the last order before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// [`Order::created_at`].
+    pub created_at: OffsetDateTime,
+    /// [`Order::id`], the tie-breaker for orders of the same millisecond.
+    pub id: OrderId,
+}
+
+/// Row of [`SELECT_HISTORY`].
+pub(super) type HistoryRow = (i64, String, Option<String>, OffsetDateTime);
+
+impl Page {
+    /// Builds a page from up to `limit` + 1 orders. The extra order shows that another page
+    /// follows.
+    pub(super) fn from_lookahead(mut orders: Vec<Order>, limit: u32) -> Self {
+        let limit = limit as usize;
+        let has_more = orders.len() > limit;
+        orders.truncate(limit);
+        let next = orders.last().filter(|_| has_more).map(|last| Position { created_at: last.created_at, id: last.id });
+        Self { orders, next }
+    }
+}
+
+/// Returns the state of `order` at each of the rows of its history.
+pub(super) fn snapshots(order: &Order, history: Vec<HistoryRow>) -> Result<Vec<Order>, Error> {
+    let snapshot = |(version, status, reason, at): HistoryRow| {
+        let status = status.parse().map_err(corrupt)?;
+        let failure_reason = reason.as_deref().map(str::parse).transpose().map_err(corrupt)?;
+        let order_then = Order { version, status, failure_reason, updated_at: at, ..order.clone() };
+        Ok(if status == Status::Pending { without_prices(order_then) } else { order_then })
+    };
+    history.into_iter().map(snapshot).collect()
+}
+
+/// Names and prices are set once, when the order leaves PENDING, or never.
+fn without_prices(order: Order) -> Order {
+    let lines = order.lines.into_iter().map(|line| Line { snapshot: None, ..line }).collect();
+    Order { lines, total_minor: None, ..order }
+}

@@ -1,0 +1,92 @@
+//! Saga queue: leases on due orders, and the status changes that their holders record.
+//!
+//! An order with work left has a due time. A due time in the past means that the order waits for a
+//! worker; in the future, that it is leased or backing off. Each claim, and each status change by a
+//! user, increments the order's fence (fencing token), so that a worker that lost its lease cannot
+//! record anything.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::{
+    database::Error,
+    instrumented::{ChangeResult, instrumented_role},
+    orders::{Claimed, StoredResponse},
+};
+use crate::{
+    order::{Order, OrderId, Status},
+    saga::Transition,
+};
+
+instrumented_role! {
+    /// Queue of the orders whose sagas have work left.
+    pub trait SagaQueue {
+        /// Claims up to `limit` due orders, longest due first, and leases each for `lease`. No
+        /// other worker can claim them until then.
+        async fn claim_due(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error>
+            = call("claim_due", "orders");
+
+        /// Records a transition of the saga if `claimed` still holds the lease. Stores `response`
+        /// for replays in the same step.
+        async fn transition(
+            &self,
+            claimed: Claimed,
+            transition: Transition,
+            response: Option<StoredResponse>,
+            now: OffsetDateTime,
+        ) -> Result<TransitionResult, Error> = change("transition", "orders");
+
+        /// Schedules the next attempt for `due_at` and stores the error. Returns `false` if the
+        /// lease is lost.
+        async fn postpone(&self, id: OrderId, fence: i64, due_at: OffsetDateTime, last_error: String) -> Result<bool, Error>
+            = call("postpone", "orders");
+
+        /// Records that products has released the reservation. Returns `false` if the lease is
+        /// lost.
+        async fn release_done(&self, id: OrderId, fence: i64) -> Result<bool, Error> = call("release_done", "orders");
+
+        /// Returns up to `limit` unfinished orders that are unchanged since `unchanged_since` or
+        /// were claimed at least `attempts` times, oldest first.
+        async fn stuck(&self, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<StuckOrder>, Error>
+            = call("stuck", "orders");
+
+        /// Makes an unfinished order due now. Returns `false` if the order does not exist or is
+        /// finished.
+        async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> = call("retry_now", "orders");
+    }
+}
+
+/// Result of [`SagaQueue::transition`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TransitionResult {
+    /// The transition is recorded and the lease continues.
+    Applied(Claimed),
+    /// The lease is lost: the order was claimed or changed meanwhile. Holds its current state.
+    Fenced(Order),
+}
+
+/// Unfinished order that makes no progress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StuckOrder {
+    /// The order.
+    pub order_id: OrderId,
+    /// Status of the order.
+    pub status: Status,
+    /// Whether a release is pending.
+    pub release_pending: bool,
+    /// Number of claims since the last status change.
+    pub attempts: u32,
+    /// Error of the last attempt.
+    pub last_error: Option<String>,
+    /// Time of the last status change.
+    pub updated_at: OffsetDateTime,
+    /// Time of the next attempt.
+    pub due_at: OffsetDateTime,
+}
+
+impl ChangeResult for TransitionResult {
+    fn changed_order(&self) -> Option<&Order> {
+        if let Self::Applied(claimed) = self { Some(&claimed.saga.order) } else { None }
+    }
+}

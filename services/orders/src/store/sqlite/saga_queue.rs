@@ -1,0 +1,119 @@
+//! Saga queue in SQLite.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::{Connection, Row};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    SqliteStore, change,
+    row::{self, columns, saga_columns, to_ms},
+};
+use crate::{
+    order::OrderId,
+    saga::Transition,
+    store::{
+        change::Change,
+        database::{Error, corrupt},
+        orders::{Claimed, StoredResponse},
+        saga_queue::{SagaQueue, StuckOrder, TransitionResult},
+    },
+};
+
+/// Selects the orders of this claim by `$1`, a JSON array of row ids.
+const SELECT_CLAIMED: &str = concat!(
+    "SELECT ",
+    columns!(),
+    saga_columns!(),
+    " FROM orders o JOIN order_lines l ON l.order_id = o.id WHERE o.rowid IN (SELECT value FROM json_each($1)) ORDER BY o.id, l.position"
+);
+
+#[async_trait]
+impl SagaQueue for SqliteStore {
+    async fn claim_due(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error> {
+        let mut db = self.writer.acquire().await?;
+        let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
+        let row_ids: Vec<i64> = sqlx::query_scalar(
+            "UPDATE orders SET due_at = $2, fence = fence + 1, attempts = attempts + 1
+             WHERE rowid IN (SELECT rowid FROM orders WHERE due_at <= $1 ORDER BY due_at LIMIT $3) RETURNING rowid",
+        )
+        .bind(to_ms(now))
+        .bind(to_ms(now + lease))
+        .bind(limit)
+        .fetch_all(&mut *transaction)
+        .await?;
+        let rows = sqlx::query(SELECT_CLAIMED).bind(serde_json::json!(row_ids).to_string()).fetch_all(&mut *transaction).await?;
+        let claimed = row::claimed(&rows)?;
+        transaction.commit().await?;
+        Ok(claimed)
+    }
+
+    async fn transition(
+        &self,
+        claimed: Claimed,
+        transition: Transition,
+        response: Option<StoredResponse>,
+        now: OffsetDateTime,
+    ) -> Result<TransitionResult, Error> {
+        let (change, after) = Change::by_saga(&claimed, &transition, now)?;
+        let id = change.order.id;
+        let mut db = self.writer.acquire().await?;
+        let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
+        if !change::write(&mut transaction, &change).await? {
+            let order = row::find_including_removed(&mut transaction, id).await?;
+            return order.map(TransitionResult::Fenced).ok_or_else(|| Error::Corrupt(format!("order {id} does not exist")));
+        }
+        if let Some(response) = response {
+            change::store_response(&mut transaction, id, &response).await?;
+        }
+        transaction.commit().await?;
+        Ok(TransitionResult::Applied(after))
+    }
+
+    async fn postpone(&self, id: OrderId, fence: i64, due_at: OffsetDateTime, last_error: String) -> Result<bool, Error> {
+        let postpone = sqlx::query("UPDATE orders SET due_at = $3, last_error = $4 WHERE id = $1 AND fence = $2 AND due_at IS NOT NULL");
+        let postpone = postpone.bind(id.as_uuid()).bind(fence).bind(to_ms(due_at)).bind(last_error);
+        Ok(postpone.execute(&mut *self.writer.acquire().await?).await?.rows_affected() == 1)
+    }
+
+    async fn release_done(&self, id: OrderId, fence: i64) -> Result<bool, Error> {
+        let done = sqlx::query(
+            "UPDATE orders SET release_pending = FALSE, due_at = NULL, last_error = NULL
+             WHERE id = $1 AND fence = $2 AND release_pending",
+        );
+        let done = done.bind(id.as_uuid()).bind(fence).execute(&mut *self.writer.acquire().await?).await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    async fn stuck(&self, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<StuckOrder>, Error> {
+        let rows = sqlx::query(
+            "SELECT id, status, release_pending, attempts, last_error, updated_at, due_at FROM orders
+             WHERE due_at IS NOT NULL AND (updated_at <= $1 OR attempts >= $2) ORDER BY updated_at, id LIMIT $3",
+        )
+        .bind(to_ms(unchanged_since))
+        .bind(attempts)
+        .bind(limit)
+        .fetch_all(&mut *self.readers.acquire().await?)
+        .await?;
+        let stuck = rows.iter().map(|row| {
+            Ok(StuckOrder {
+                order_id: row.try_get::<Uuid, _>("id")?.into(),
+                status: row.try_get::<&str, _>("status")?.parse().map_err(corrupt)?,
+                release_pending: row.try_get("release_pending")?,
+                attempts: row.try_get::<i64, _>("attempts")?.try_into().map_err(corrupt)?,
+                last_error: row.try_get("last_error")?,
+                updated_at: row::time(row, "updated_at")?,
+                due_at: row::time(row, "due_at")?,
+            })
+        });
+        stuck.collect()
+    }
+
+    async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
+        let due = sqlx::query("UPDATE orders SET due_at = $2, attempts = 0 WHERE id = $1 AND due_at IS NOT NULL");
+        let due = due.bind(id.as_uuid()).bind(to_ms(now)).execute(&mut *self.writer.acquire().await?).await?;
+        Ok(due.rows_affected() == 1)
+    }
+}
