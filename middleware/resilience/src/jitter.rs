@@ -15,12 +15,12 @@ pub fn random_unit() -> f64 {
 
 /// Returns `wait` plus or minus a random part of at most `share` of it.
 pub fn jittered(wait: Duration, share: f64, draw: RandomFn) -> Duration {
-    wait.mul_f64(1.0 + share * (2.0 * random_unit() - 1.0))
+    wait.mul_f64(1.0 + share * (2.0 * draw() - 1.0))
 }
 
 /// Returns a random duration between zero and `wait` ("full jitter").
 pub fn full_jitter(wait: Duration, draw: RandomFn) -> Duration {
-    wait.mul_f64(random_unit())
+    wait.mul_f64(draw())
 }
 
 #[cfg(test)]
