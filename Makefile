@@ -89,8 +89,8 @@ replicas: ## Run a replica test, restarts and kills under load: make replicas TR
 .PHONY: performance
 performance: ## Measure CPU time, memory and start-up time, and write docs/performance.md (15 minutes; needs wrk: `apt-get install wrk`)
 	# Only the required binaries, because linking each takes minutes.
-	cargo build --locked --profile dist --workspace $(foreach bin,palisade palisade-gateway palisade-products palisade-orders hop capacity,--bin $(bin))
-	target/dist/capacity
+	cargo build --locked --profile dist --workspace $(foreach bin,palisade palisade-gateway palisade-products palisade-orders hop performance,--bin $(bin))
+	target/dist/performance
 
 .PHONY: deny
 deny: ## Check licences, advisories and dependency rules (needs cargo-deny)

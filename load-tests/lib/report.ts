@@ -38,10 +38,10 @@ function lines(name: string, data: Data, more: string[]): string[] {
         ...failed.map((rule) => `- failed threshold: \`${rule}\``),
         ...(failed.length > 0 ? [""] : []),
         `${count(data, "iterations")} iterations in ${seconds.toFixed(0)} s, ${count(data, "http_reqs")} requests ` +
-            `(${(count(data, "http_reqs") / seconds).toFixed(0)}/s), ${count(data, "unexpected_answers")} unexpected responses, ` +
-            `${(100 * (data.metrics["refused"]?.values["rate"] ?? 0)).toFixed(1)} % rejected, ` +
+            `(${(count(data, "http_reqs") / seconds).toFixed(0)}/s), ${count(data, "unexpected_responses")} unexpected responses, ` +
+            `${(100 * (data.metrics["rejected"]?.values["rate"] ?? 0)).toFixed(1)} % rejected, ` +
             `${count(data, "dropped_iterations")} iterations not started in time, ` +
-            `${count(data, "invariants_broken")} invariant violations in ${count(data, "invariants_checked")} checks.`,
+            `${count(data, "invariant_violations")} invariant violations in ${count(data, "invariant_checks")} checks.`,
         "",
         "| requests | median | p95 | p99 | max |",
         "|---|---:|---:|---:|---:|",
@@ -62,5 +62,9 @@ export function count(data: Data, metric: string): number {
     return data.metrics[metric]?.values["count"] ?? 0;
 }
 
-/** Statistics used by reports and thresholds. */
-export const summaryTrendStats = ["avg", "min", "med", "max", "p(90)", "p(95)", "p(99)"];
+/** Options of all scenarios: statistics of reports and thresholds, time for setup and audit. */
+export const commonOptions = {
+    summaryTrendStats: ["avg", "min", "med", "max", "p(90)", "p(95)", "p(99)"],
+    setupTimeout: "2m",
+    teardownTimeout: `${2 * settings.settleSeconds + 60}s`,
+};

@@ -33,6 +33,8 @@ export const settings = {
     jwtIssuer: text("JWT_ISSUER", ""),
     /** Report directory. Empty writes no files. */
     reports: text("REPORTS", ""),
+    /** Whether latency and dropped iterations can fail the run. Off on a machine with other work. */
+    judgeLatency: text("JUDGE_LATENCY", "true") !== "false",
     /** Number of products. */
     products: number("PRODUCTS", 50),
     /** Maximum time for unfinished orders after the load, seconds. */

@@ -2,13 +2,13 @@
 // correctly, while valid ones are served.
 
 import { call, header } from "../lib/api.ts";
-import { report, summaryTrendStats } from "../lib/report.ts";
+import { commonOptions, report } from "../lib/report.ts";
 import { duration, number, settings } from "../lib/settings.ts";
-import { audit, stock } from "../lib/shop.ts";
-import type { Shelf } from "../lib/shop.ts";
+import { audit, createProducts } from "../lib/shop.ts";
+import type { Catalogue } from "../lib/shop.ts";
 import { thresholds } from "../lib/thresholds.ts";
 import { ALL_SCOPES, CUSTOMER, mint, token } from "../lib/tokens.ts";
-import { any, visit } from "../lib/visit.ts";
+import { randomElement, runJourney } from "../lib/user_journeys.ts";
 
 const RATE = number("RATE", 40);
 
@@ -23,10 +23,10 @@ export const options = {
         },
     },
     thresholds: thresholds({ iterations: number("MIN_ITERATIONS", 5 * RATE), p95: 1_000, p99: 3_000, dropped: RATE }),
-    summaryTrendStats,
+    ...commonOptions,
 };
 
-export const setup = () => stock(5, 1_000_000);
+export const setup = () => createProducts(5, 1_000_000);
 
 /** Invalid tokens and their expected status. Without a secret only those that need none. */
 function bad(): [string | undefined, number][] {
@@ -51,12 +51,12 @@ function bad(): [string | undefined, number][] {
     ];
 }
 
-export default function auth(shelf: Shelf): void {
-    const [one, status] = any(bad());
+export default function auth(catalogue: Catalogue): void {
+    const [one, status] = randomElement(bad());
     const body = { name: "Stolen", price: 1, quantity: 1, category: "none" };
-    const answer = call("POST", "/products", { name: "POST /products", token: one, body, expected: [status] });
-    if (status === 401 && !header(answer, "Www-Authenticate")?.startsWith("Bearer")) throw new Error("401 without WWW-Authenticate challenge");
-    visit(shelf);
+    const response = call("POST", "/products", { name: "POST /products", token: one, body, expected: [status] });
+    if (status === 401 && !header(response, "Www-Authenticate")?.startsWith("Bearer")) throw new Error("401 without WWW-Authenticate challenge");
+    runJourney(catalogue);
 }
 
 export const teardown = audit;

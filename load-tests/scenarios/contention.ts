@@ -3,10 +3,10 @@
 
 import { Counter } from "k6/metrics";
 import { call, countOrder, json } from "../lib/api.ts";
-import { count, report, summaryTrendStats } from "../lib/report.ts";
+import { commonOptions, count, report } from "../lib/report.ts";
 import { number } from "../lib/settings.ts";
-import { audit, stock } from "../lib/shop.ts";
-import type { Shelf } from "../lib/shop.ts";
+import { audit, createProducts } from "../lib/shop.ts";
+import type { Catalogue } from "../lib/shop.ts";
 import { thresholds } from "../lib/thresholds.ts";
 import { ALL_SCOPES, CUSTOMER, token } from "../lib/tokens.ts";
 import { uuidv4 } from "../lib/uuid.ts";
@@ -17,7 +17,7 @@ const BUYERS = number("ITERATIONS", 400);
 /** Immediately confirmed orders, at most the number of units. */
 const sold = new Counter("sold");
 /** Set if units are missing or left over at the end. Must stay 0. */
-const wrong = new Counter("wrong_stock");
+const wrongStock = new Counter("wrong_stock");
 
 export const options = {
     scenarios: { contention: { executor: "shared-iterations", vus: number("VUS", 40), iterations: BUYERS, maxDuration: "5m" } },
@@ -26,26 +26,26 @@ export const options = {
         sold: [`count<=${UNITS}`, "count>=1"],
         wrong_stock: ["count==0"],
     },
-    summaryTrendStats,
+    ...commonOptions,
 };
 
-export const setup = () => stock(1, UNITS);
+export const setup = () => createProducts(1, UNITS);
 
-export default function buy({ products: [productId] }: Shelf): void {
+export default function buy({ products: [productId] }: Catalogue): void {
     const buyer = token(`buyer-${__VU}`, CUSTOMER);
     const headers = { "idempotency-key": uuidv4() };
     const body = { items: [{ productId, quantity: 1 }] };
-    const answer = call("POST", "/orders", { name: "POST /orders", token: buyer, body, headers, expected: [201, 202, 409] });
-    if (answer.status === 201) sold.add(1);
-    countOrder(answer);
+    const response = call("POST", "/orders", { name: "POST /orders", token: buyer, body, headers, expected: [201, 202, 409] });
+    if (response.status === 201) sold.add(1);
+    countOrder(response);
 }
 
-export function teardown({ products: [productId] }: Shelf): void {
+export function teardown({ products: [productId] }: Catalogue): void {
     audit();
     const admin = token("load-admin", ALL_SCOPES);
-    const answer = call("GET", `/products/${productId}`, { name: "GET /products/{id}", token: admin, expected: [200] });
+    const response = call("GET", `/products/${productId}`, { name: "GET /products/{id}", token: admin, expected: [200] });
     // All accepted orders are finished: the stock must be exactly 0.
-    if (json(answer)?.quantity !== 0) wrong.add(1);
+    if (json(response)?.quantity !== 0) wrongStock.add(1);
 }
 
 export const handleSummary = report("contention", (data) => [

@@ -1,11 +1,11 @@
 // Load of a game day: a constant rate of user journeys during fault injection. The game day runner
 // evaluates the responses.
 
-import { report, summaryTrendStats } from "../lib/report.ts";
+import { commonOptions, report } from "../lib/report.ts";
 import { duration, number, settings } from "../lib/settings.ts";
-import { audit, stock } from "../lib/shop.ts";
-import type { Shelf } from "../lib/shop.ts";
-import { ACCEPTED_PREFIX, visit } from "../lib/visit.ts";
+import { audit, createProducts } from "../lib/shop.ts";
+import type { Catalogue } from "../lib/shop.ts";
+import { ACCEPTED_PREFIX, runJourney } from "../lib/user_journeys.ts";
 
 const RATE = number("RATE", 40);
 
@@ -21,16 +21,16 @@ export const options = {
     },
     thresholds: {
         iterations: [`count>=${number("MIN_ITERATIONS", 5 * RATE)}`],
-        invariants_checked: ["count==2"],
-        invariants_broken: ["count==0"],
+        invariant_checks: ["count==2"],
+        invariant_violations: ["count==0"],
     },
-    summaryTrendStats,
+    ...commonOptions,
 };
 
-export const setup = () => stock(settings.products, 1_000_000);
+export const setup = () => createProducts(settings.products, 1_000_000);
 
-export default function gameday(shelf: Shelf): void {
-    visit(shelf, true, (id) => console.log(`${ACCEPTED_PREFIX} ${id}`));
+export default function gameday(catalogue: Catalogue): void {
+    runJourney(catalogue, true, (id) => console.log(`${ACCEPTED_PREFIX} ${id}`));
 }
 
 export const teardown = audit;

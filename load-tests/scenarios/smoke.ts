@@ -1,7 +1,7 @@
 // Smoke: every route once, in the order of a typical session.
 
 import { call, countOrder, header, json } from "../lib/api.ts";
-import { report, summaryTrendStats } from "../lib/report.ts";
+import { commonOptions, report } from "../lib/report.ts";
 import { number } from "../lib/settings.ts";
 import { audit } from "../lib/shop.ts";
 import { thresholds } from "../lib/thresholds.ts";
@@ -13,7 +13,7 @@ const ITERATIONS = number("ITERATIONS", 5);
 export const options = {
     scenarios: { smoke: { executor: "shared-iterations", vus: number("VUS", 1), iterations: ITERATIONS } },
     thresholds: { ...thresholds({ iterations: ITERATIONS, p95: 2_000, p99: 4_000 }), orders: [`count>=${ITERATIONS}`] },
-    summaryTrendStats,
+    ...commonOptions,
 };
 
 export default function smoke(): void {

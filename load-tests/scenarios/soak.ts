@@ -1,12 +1,12 @@
 // Soak: a moderate rate for hours. Leaks show in the runtime dashboard and in the latency of the
 // last quarter.
 
-import { report, summaryTrendStats } from "../lib/report.ts";
+import { commonOptions, report } from "../lib/report.ts";
 import { duration, number, settings } from "../lib/settings.ts";
-import { audit, stock } from "../lib/shop.ts";
-import type { Shelf } from "../lib/shop.ts";
+import { audit, createProducts } from "../lib/shop.ts";
+import type { Catalogue } from "../lib/shop.ts";
 import { ROUTES, thresholds } from "../lib/thresholds.ts";
-import { visit } from "../lib/visit.ts";
+import { runJourney } from "../lib/user_journeys.ts";
 
 const RATE = number("RATE", 30);
 
@@ -21,10 +21,10 @@ export const options = {
         },
     },
     thresholds: thresholds({ iterations: number("MIN_ITERATIONS", 5 * RATE), p95: 1_000, p99: 3_000, dropped: RATE, routes: ROUTES }),
-    summaryTrendStats,
+    ...commonOptions,
 };
 
-export const setup = () => stock(settings.products, 100_000_000);
-export default (shelf: Shelf) => visit(shelf);
+export const setup = () => createProducts(settings.products, 100_000_000);
+export default (catalogue: Catalogue) => runJourney(catalogue);
 export const teardown = audit;
 export const handleSummary = report("soak");

@@ -1,11 +1,11 @@
 // Spike: ten times the normal rate within two seconds, for a short time.
 
-import { report, summaryTrendStats } from "../lib/report.ts";
+import { commonOptions, report } from "../lib/report.ts";
 import { duration, number, settings } from "../lib/settings.ts";
-import { audit, stock } from "../lib/shop.ts";
-import type { Shelf } from "../lib/shop.ts";
+import { audit, createProducts } from "../lib/shop.ts";
+import type { Catalogue } from "../lib/shop.ts";
 import { ROUTES, thresholds } from "../lib/thresholds.ts";
-import { visit } from "../lib/visit.ts";
+import { runJourney } from "../lib/user_journeys.ts";
 
 const RATE = number("RATE", 30);
 const LENGTH = duration("DURATION", "15s");
@@ -27,13 +27,13 @@ export const options = {
         },
     },
     thresholds: {
-        ...thresholds({ iterations: number("MIN_ITERATIONS", 10 * RATE), p95: 3_000, p99: 8_000, refused: 0.7, routes: ROUTES }),
+        ...thresholds({ iterations: number("MIN_ITERATIONS", 10 * RATE), p95: 3_000, p99: 8_000, rejected: 0.7, routes: ROUTES }),
         dropped_iterations: ["count>=0"],
     },
-    summaryTrendStats,
+    ...commonOptions,
 };
 
-export const setup = () => stock(settings.products, 1_000_000);
-export default (shelf: Shelf) => visit(shelf, true);
+export const setup = () => createProducts(settings.products, 1_000_000);
+export default (catalogue: Catalogue) => runJourney(catalogue, true);
 export const teardown = audit;
 export const handleSummary = report("spike");

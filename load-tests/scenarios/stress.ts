@@ -1,12 +1,12 @@
 // Stress: up to five times the capacity and down again. Excess requests are rejected properly, and
 // nothing breaks.
 
-import { report, summaryTrendStats } from "../lib/report.ts";
+import { commonOptions, report } from "../lib/report.ts";
 import { duration, number, settings } from "../lib/settings.ts";
-import { audit, stock } from "../lib/shop.ts";
-import type { Shelf } from "../lib/shop.ts";
+import { audit, createProducts } from "../lib/shop.ts";
+import type { Catalogue } from "../lib/shop.ts";
 import { ROUTES, thresholds } from "../lib/thresholds.ts";
-import { visit } from "../lib/visit.ts";
+import { runJourney } from "../lib/user_journeys.ts";
 
 /** Capacity, iterations per second, as found by `breakpoint`. */
 const CAPACITY = number("RATE", 200);
@@ -25,13 +25,13 @@ export const options = {
     // Rejections are expected here, within limits. Dropped iterations are a normal effect of
     // overload.
     thresholds: {
-        ...thresholds({ iterations: number("MIN_ITERATIONS", 5 * CAPACITY), p95: 5_000, p99: 11_000, refused: 0.9, routes: ROUTES }),
+        ...thresholds({ iterations: number("MIN_ITERATIONS", 5 * CAPACITY), p95: 5_000, p99: 11_000, rejected: 0.9, routes: ROUTES }),
         dropped_iterations: ["count>=0"],
     },
-    summaryTrendStats,
+    ...commonOptions,
 };
 
-export const setup = () => stock(settings.products, 1_000_000);
-export default (shelf: Shelf) => visit(shelf, true);
+export const setup = () => createProducts(settings.products, 1_000_000);
+export default (catalogue: Catalogue) => runJourney(catalogue, true);
 export const teardown = audit;
 export const handleSummary = report("stress");

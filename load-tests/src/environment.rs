@@ -49,10 +49,10 @@ impl Environment {
     /// connection wait.
     pub async fn start_with_connection_limit(connections: u32, configure: impl Fn(&str, &mut Command)) -> Self {
         let (postgres, mongo) = (servers::durable_postgres(), servers::durable_mongo());
-        let way = FaultProxy::connect_to((Ipv4Addr::LOCALHOST, mongo.port()).into()).await;
-        let url = format!("mongodb://{}/products?directConnection=true&maxPoolSize={connections}", way.address());
+        let proxy = FaultProxy::connect_to((Ipv4Addr::LOCALHOST, mongo.port()).into()).await;
+        let url = format!("mongodb://{}/products?directConnection=true&maxPoolSize={connections}", proxy.address());
         let shop = shop(&url, &postgres, configure);
-        Self { shop, postgres, mongo, slow_store_proxy: Some(way) }
+        Self { shop, postgres, mongo, slow_store_proxy: Some(proxy) }
     }
 
     /// Returns the environment variables for a script.

@@ -3,29 +3,36 @@
 mod run_result;
 mod sample;
 mod scenarios;
+mod verdicts;
 
 use std::{
+    collections::BTreeSet,
     fs,
     process::{Command, Stdio},
     time::Duration,
 };
 
 use palisade_tests::{rules, servers::Prometheus, shop::ALL_SCOPES};
-use serde_json::Value;
 use tempfile::TempDir;
+use tokio::time::sleep;
 
 pub use run_result::RunResult;
-pub use scenarios::{DAYS, Scenario};
+pub use scenarios::{SCENARIOS, Scenario};
 
-use crate::{Environment, k6, unix_time};
+use self::{run_result::Fault, scenarios::Setting};
+use crate::{Environment, k6};
 
-/// Load before the fault.
-const BEFORE: Duration = Duration::from_secs(10);
-/// Load after the fault.
-const AFTER: Duration = Duration::from_secs(20);
-
-/// Service, setting, value.
-type Setting = (&'static str, &'static str, &'static str);
+/// Load of a run: phases and rate.
+#[derive(Debug)]
+struct LoadProfile {
+    before: Duration,
+    fault: Duration,
+    after: Duration,
+    /// User actions per second.
+    rate: u32,
+    /// Virtual users started before the load.
+    users: u32,
+}
 
 /// Protection to disable, as a proof that the assertions depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,22 +46,22 @@ pub enum DisabledProtection {
 }
 
 impl DisabledProtection {
+    const ALL: [(&str, Self); 3] = [("breaker", Self::Breaker), ("retry-budget", Self::RetryBudget), ("shedding", Self::Shedding)];
+
     /// Parses the command line name.
     pub fn named(name: &str) -> Option<Self> {
-        [("breaker", Self::Breaker), ("retry-budget", Self::RetryBudget), ("shedding", Self::Shedding)]
-            .into_iter()
-            .find_map(|(word, without)| (word == name).then_some(without))
+        Self::ALL.into_iter().find_map(|(own_name, protection)| (own_name == name).then_some(protection))
     }
 
     fn settings(self) -> &'static [Setting] {
         match self {
             Self::Breaker => &[
                 ("gateway", "UPSTREAMS__PRODUCTS__CIRCUIT_BREAKER__MODE", "disabled"),
-                ("gateway", "UPSTREAMS__PRODUCTS__ENDPOINT_BREAKER__MODE", "disabled"),
+                ("gateway", "UPSTREAMS__PRODUCTS__OUTLIER_DETECTION__MODE", "disabled"),
                 ("gateway", "UPSTREAMS__ORDERS__CIRCUIT_BREAKER__MODE", "disabled"),
-                ("gateway", "UPSTREAMS__ORDERS__ENDPOINT_BREAKER__MODE", "disabled"),
+                ("gateway", "UPSTREAMS__ORDERS__OUTLIER_DETECTION__MODE", "disabled"),
                 ("orders", "UPSTREAMS__PRODUCTS__CIRCUIT_BREAKER__MODE", "disabled"),
-                ("orders", "UPSTREAMS__PRODUCTS__ENDPOINT_BREAKER__MODE", "disabled"),
+                ("orders", "UPSTREAMS__PRODUCTS__OUTLIER_DETECTION__MODE", "disabled"),
             ],
             Self::RetryBudget => &[
                 ("gateway", "UPSTREAMS__PRODUCTS__RETRY__TOKENS", "1000000"),
@@ -73,62 +80,99 @@ impl DisabledProtection {
     }
 }
 
-/// Runs a scenario to its end.
-pub async fn run(day: &Scenario, without: Option<DisabledProtection>) -> RunResult {
-    let configure = |service: &str, command: &mut Command| {
-        command.env("PALISADE_SERVER__FAULT_INJECTION__ENABLED", "true");
-        let settings = day.settings.iter().chain(without.map_or(&[][..], DisabledProtection::settings));
-        for (_, name, value) in settings.filter(|(of, ..)| *of == service) {
-            command.env(format!("PALISADE_{name}"), value);
-        }
+/// Runs a scenario to its end, with all its assertions. They judge latency and recovery time, so
+/// the run needs the machine for itself.
+pub async fn run(scenario: &Scenario, disabled: Option<DisabledProtection>) -> RunResult {
+    let load = LoadProfile {
+        before: Duration::from_secs(10),
+        fault: scenario.fault_duration,
+        after: Duration::from_secs(20),
+        rate: scenario.rate,
+        users: 100,
     };
-    let mut stage = match day.connections {
+    let mut environment = start(scenario, disabled.map_or(&[], DisabledProtection::settings)).await;
+    let mut result = inject_under_load(&mut environment, scenario, &load).await;
+    (scenario.verify)(&mut result).await;
+    result
+}
+
+/// Runs a scenario with a short fault and little load. The assertions are about outcomes only:
+/// stock is conserved, every accepted order is finished, and the shop recovers.
+pub async fn run_short(scenario: &Scenario) -> RunResult {
+    let second = Duration::from_secs(1);
+    let load = LoadProfile { before: 2 * second, fault: 5 * second, after: 3 * second, rate: 10, users: 20 };
+    let mut environment = start(scenario, &[]).await;
+    let mut result = inject_under_load(&mut environment, scenario, &load).await;
+    environment.shop.ready().await;
+    result.assert_fault_was_visible();
+    result
+}
+
+/// Starts a shop with the settings of every scenario and of every disabled protection, and waits
+/// until it is ready. An unknown setting fails the start.
+pub async fn start_with_all_settings() {
+    let scenarios = SCENARIOS.iter().flat_map(|scenario| scenario.settings);
+    let disabled = DisabledProtection::ALL.iter().flat_map(|(_, protection)| protection.settings());
+    let settings: Vec<_> = scenarios.chain(disabled).copied().collect();
+    Environment::start_with(|service, command| configure(service, command, &settings)).shop.ready().await;
+}
+
+fn configure(service: &str, command: &mut Command, settings: &[Setting]) {
+    command.env("PALISADE_SERVER__FAULT_INJECTION__ENABLED", "true");
+    for (_, name, value) in settings.iter().filter(|(of, ..)| *of == service) {
+        command.env(format!("PALISADE_{name}"), value);
+    }
+}
+
+async fn start(scenario: &Scenario, more: &[Setting]) -> Environment {
+    let settings = [scenario.settings, more].concat();
+    let configure = |service: &str, command: &mut Command| configure(service, command, &settings);
+    let environment = match scenario.connections {
         Some(connections) => Environment::start_with_connection_limit(connections, configure).await,
         None => Environment::start_with(configure),
     };
-    stage.shop.ready().await;
-    let prometheus = Prometheus::scraping(&stage.shop, &rules::files());
+    environment.shop.ready().await;
+    environment
+}
+
+/// Loads the shop, injects the fault and recovers from it.
+async fn inject_under_load(environment: &mut Environment, scenario: &Scenario, load: &LoadProfile) -> RunResult {
+    let prometheus = Prometheus::scraping(&environment.shop, &rules::files());
     prometheus.ready().await;
 
     let scratch = TempDir::with_prefix("palisade-gameday-").expect("a temporary directory can be made");
     let (samples, output) = (scratch.path().join("samples.json"), scratch.path().join("output"));
-    let seconds = (BEFORE + day.fault_duration + AFTER).as_secs();
-    let mut settings = stage.settings();
-    settings.extend([("DURATION", format!("{seconds}s")), ("RATE", day.rate.to_string())].map(|(name, value)| (name.to_owned(), value)));
-    let mut command = k6::command("gameday", &settings);
+    let seconds = (load.before + load.fault + load.after).as_secs();
+    let settings = [("DURATION", format!("{seconds}s")), ("RATE", load.rate.to_string()), ("VUS", load.users.to_string())];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value));
+    let mut command = k6::command("gameday", &[&environment.settings(), &settings[..]].concat());
     command.arg("--out").arg(format!("json={}", samples.display()));
     let log = fs::File::create(&output).expect("a temporary directory takes files");
     command.stdin(Stdio::null()).stderr(log.try_clone().expect("file handle can be cloned")).stdout(log);
-    let load = tokio::task::spawn_blocking(move || command.status().expect("k6 can be started"));
+    let k6 = tokio::task::spawn_blocking(move || command.status().expect("k6 can be started"));
 
-    tokio::time::sleep(BEFORE).await;
-    let broken = unix_time::now();
-    (day.inject)(&mut stage).await;
-    tokio::time::sleep(day.fault_duration).await;
-    let healed = unix_time::now();
-    (day.recover)(&mut stage).await;
-    let status = load.await.expect("k6 task does not panic");
+    sleep(load.before).await;
+    let started = sample::now();
+    (scenario.inject)(environment).await;
+    sleep(load.fault).await;
+    let ended = sample::now();
+    (scenario.recover)(environment).await;
+    let status = k6.await.expect("k6 task does not panic");
     let output = fs::read_to_string(&output).unwrap_or_default();
-    let samples = sample::read(&samples);
-    let mut story = RunResult::new(samples, broken, healed, prometheus);
-    story.add_assertion(
+    let mut result = RunResult::new(sample::read(&samples), Fault { started, ended }, prometheus, &output);
+    result.add_assertion(
         "stock is conserved, nothing is oversold, no order is stuck",
         status.success(),
         format!("k6 exits {:?}", status.code()),
     );
-    assert_accepted_orders_finished(&stage, &output, &mut story).await;
-    (day.verify)(&mut story).await;
-    if !story.passed() {
-        story.add_output(&output);
-    }
-    story
+    assert_accepted_orders_finished(environment, &output, &mut result).await;
+    result
 }
 
 /// Asserts that no accepted order is lost or unfinished.
-async fn assert_accepted_orders_finished(stage: &Environment, output: &str, story: &mut RunResult) {
-    let admin = stage.shop.client("load-admin", ALL_SCOPES);
-    let ids = output.split("accepted order ").skip(1).filter_map(|rest| rest.get(..36));
-    let ids: std::collections::BTreeSet<_> = ids.collect();
+async fn assert_accepted_orders_finished(environment: &Environment, output: &str, result: &mut RunResult) {
+    let admin = environment.shop.client("load-admin", ALL_SCOPES);
+    let ids: BTreeSet<_> = output.split("accepted order ").skip(1).filter_map(|rest| rest.get(..36)).collect();
     let mut unfinished = Vec::new();
     for id in &ids {
         let order = admin.get(format!("/orders/{id}")).await;
@@ -138,10 +182,5 @@ async fn assert_accepted_orders_finished(stage: &Environment, output: &str, stor
         }
     }
     let measured = format!("{} accepted, {} not finished {unfinished:?}", ids.len(), unfinished.len());
-    story.add_assertion("every accepted order exists and is finished", !ids.is_empty() && unfinished.is_empty(), measured);
-}
-
-/// Sets or removes the fault injection rule of a service.
-pub(crate) async fn faults(stage: &Environment, service: &str, method: &str, rate: f64, kind: Option<Value>) {
-    stage.shop.program(service).set_faults(service, method, rate, kind).await;
+    result.add_assertion("every accepted order exists and is finished", !ids.is_empty() && unfinished.is_empty(), measured);
 }

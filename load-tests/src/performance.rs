@@ -4,8 +4,7 @@
 //! All processes run at the same time. The load visits one set of processes after the other in
 //! short rounds, so that noise on the machine affects all figures equally.
 
-mod baseline_read;
-mod collector;
+mod backends;
 mod cpu_usage;
 mod host;
 mod load_generator;
@@ -15,15 +14,15 @@ mod system_under_test;
 
 use std::{collections::BTreeMap, time::Duration};
 
-pub use baseline_read::read;
-pub use collector::collect;
-pub use host::Machine;
+pub use backends::{run_baseline_reader, run_collector};
+pub use host::Host;
 pub use report::page;
 pub use start_up::StartUp;
 pub use system_under_test::SystemsUnderTest;
 
 use self::{
-    cpu_usage::{HostCpu, Sampler},
+    cpu_usage::Sampler,
+    host::{HostCpu, own_and_children},
     load_generator::LoadGenerator,
 };
 
@@ -33,10 +32,10 @@ pub const ROUNDS: usize = 3;
 /// Results of a run.
 #[derive(Debug)]
 pub struct Report {
-    machine: Machine,
+    host: Host,
     seconds: u64,
     /// CPU time of other processes and of the hypervisor, as a share of the machine's.
-    steal_share: f64,
+    foreign_share: f64,
     start_up: StartUp,
     rows: Vec<Row>,
     memory: Vec<Memory>,
@@ -48,7 +47,7 @@ struct Row {
     stores: &'static str,
     telemetry: &'static str,
     route: &'static str,
-    tool: LoadGenerator,
+    generator: LoadGenerator,
     rounds: Vec<Round>,
 }
 
@@ -79,59 +78,58 @@ struct Memory {
 
 /// Runs the complete measurement, with rounds of `seconds`. Reports progress to the callback.
 pub async fn measure(seconds: u64, progress: impl Fn(&str)) -> Report {
-    let machine = Machine::here();
+    let host = Host::read();
     let start_up = StartUp::measure().await;
     progress(&format!("{start_up:?}"));
-    let subjects = SystemsUnderTest::start().await;
-    let subjects = subjects.all();
-    let idle: Vec<_> = subjects.iter().map(|subject| subject.resident()).collect();
+    let systems = SystemsUnderTest::start().await;
+    let systems = systems.all();
+    let idle: Vec<_> = systems.iter().map(|system| system.processes.resident()).collect();
     let mut loaded = idle.clone();
     let mut rows: Vec<Row> = Vec::new();
-    let whole = HostCpu::of_machine();
+    let host_before = HostCpu::now();
     let mut ours = Duration::ZERO;
     for round in 0..=ROUNDS {
-        let tools = if round == 0 { &[LoadGenerator::Wrk][..] } else { &[LoadGenerator::Wrk, LoadGenerator::K6] };
-        for tool in tools.iter().copied() {
-            for route in 0..subjects.iter().map(|subject| subject.requests.len()).max().unwrap_or(0) {
-                for (subject, loaded) in subjects.iter().zip(&mut loaded) {
-                    let Some(request) = subject.requests.get(route) else { continue };
-                    let watch = Sampler::begin(subject);
-                    let answered = tool.load(request, if round == 0 { 1 } else { seconds }).await;
-                    let used = watch.end();
-                    ours += used.own.values().sum::<Duration>() + used.databases;
-                    for (process, most) in loaded.iter_mut() {
-                        *most = most.max(used.resident.get(process).copied().unwrap_or(0.0));
+        let generators = if round == 0 { &[LoadGenerator::Wrk][..] } else { &[LoadGenerator::Wrk, LoadGenerator::K6] };
+        for generator in generators.iter().copied() {
+            for route in 0..systems.iter().map(|system| system.requests.len()).max().unwrap_or(0) {
+                for (system, loaded) in systems.iter().zip(&mut loaded) {
+                    let Some(request) = system.requests.get(route) else { continue };
+                    let sampler = Sampler::start(&system.processes);
+                    let answered = generator.load(request, if round == 0 { 1 } else { seconds }).await;
+                    let used = sampler.stop();
+                    ours += used.services.values().sum::<Duration>() + used.databases;
+                    for (process, maximum) in loaded.iter_mut() {
+                        *maximum = maximum.max(used.resident.get(process).copied().unwrap_or(0.0));
                     }
                     let per_request = |time: Duration| time.as_secs_f64() * 1e6 / answered.requests;
                     let result = Round {
-                        services: used.own.iter().map(|(process, time)| (*process, per_request(*time))).collect(),
+                        services: used.services.iter().map(|(process, time)| (*process, per_request(*time))).collect(),
                         databases: per_request(used.databases),
                         rate: answered.requests / answered.seconds,
                         deferred: answered.deferred / answered.requests,
                         p50: answered.p50,
                         p99: answered.p99,
                     };
-                    let (stores, telemetry) = (subject.stores, subject.telemetry);
-                    progress(&format!("{round} {tool:?} {} {stores}, {telemetry}: {result:?}", request.route));
+                    let (stores, telemetry) = (system.stores, system.telemetry);
+                    progress(&format!("{round} {generator:?} {} {stores}, {telemetry}: {result:?}", request.route));
                     if round > 0 {
-                        let same =
-                            |row: &&mut Row| (row.stores, row.telemetry, row.route, row.tool) == (stores, telemetry, request.route, tool);
+                        let key = (stores, telemetry, request.route, generator);
+                        let same = |row: &&mut Row| (row.stores, row.telemetry, row.route, row.generator) == key;
                         match rows.iter_mut().find(same) {
                             Some(row) => row.rounds.push(result),
-                            None => rows.push(Row { stores, telemetry, route: request.route, tool, rounds: vec![result] }),
+                            None => rows.push(Row { stores, telemetry, route: request.route, generator, rounds: vec![result] }),
                         }
                     }
                 }
             }
         }
     }
-    let whole = HostCpu::of_machine().since(&whole);
-    let ours = ours + cpu_usage::own_and_children();
-    let memory = subjects.iter().zip(idle).zip(loaded).flat_map(|((subject, idle), loaded)| {
-        let (stores, telemetry) = (subject.stores, subject.telemetry);
-        let both = idle.into_iter().zip(loaded);
-        both.map(move |((process, idle), (_, loaded))| Memory { stores, telemetry, process, idle, loaded })
+    let used = HostCpu::now().since(&host_before);
+    let ours = ours + own_and_children();
+    let memory = systems.iter().zip(idle).zip(loaded).flat_map(|((system, idle), loaded)| {
+        let (stores, telemetry) = (system.stores, system.telemetry);
+        idle.into_iter().zip(loaded).map(move |((process, idle), (_, loaded))| Memory { stores, telemetry, process, idle, loaded })
     });
-    let elsewhere = (whole.busy.saturating_sub(ours) + whole.stolen).as_secs_f64() / whole.all.as_secs_f64();
-    Report { machine, seconds, steal_share: elsewhere, start_up, rows, memory: memory.collect() }
+    let foreign_share = (used.busy.saturating_sub(ours) + used.stolen).as_secs_f64() / used.all.as_secs_f64();
+    Report { host, seconds, foreign_share, start_up, rows, memory: memory.collect() }
 }

@@ -41,8 +41,8 @@ pub fn find_url() -> Option<String> {
 pub fn url_at(address: SocketAddr) -> Option<String> {
     let is_prometheus = request(address, "GET /-/ready")?.contains("Prometheus");
     // An empty body is a bad request (400). Without the receiver the path is unknown (404).
-    let takes = !request(address, "POST /api/v1/write")?.starts_with("HTTP/1.1 404");
-    (is_prometheus && takes).then(|| format!("http://{address}/api/v1/write"))
+    let accepts = !request(address, "POST /api/v1/write")?.starts_with("HTTP/1.1 404");
+    (is_prometheus && accepts).then(|| format!("http://{address}/api/v1/write"))
 }
 
 /// Sends a request and returns the complete response text.
@@ -50,7 +50,7 @@ fn request(address: SocketAddr, line: &str) -> Option<String> {
     let mut stream = TcpStream::connect_timeout(&address, LOCAL_TIMEOUT).ok()?;
     stream.set_read_timeout(Some(LOCAL_TIMEOUT)).ok()?;
     write!(stream, "{line} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
+    let mut response = String::new();
+    stream.read_to_string(&mut response).ok()?;
+    Some(response)
 }

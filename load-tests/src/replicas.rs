@@ -11,14 +11,15 @@ use palisade_tests::{
 };
 use tokio::task::spawn_blocking;
 
-use crate::{Environment, assertions::Assertions};
+use crate::{Environment, reports::Assertions};
 
 /// Number of clients.
 const CLIENTS: usize = 12;
 /// Number of requests before, between and after the actions on replicas.
 const REQUESTS_PER_PHASE: usize = 200;
-/// Drain delay after SIGTERM, milliseconds. Longer than the readiness probes' interval of 50 ms.
-const LAME_DUCK_MS: &str = "500";
+/// Drain delay after SIGTERM, milliseconds. Much longer than the readiness probes' interval of 50 ms
+/// and timeout of 200 ms, because the probes are late on a busy machine.
+const LAME_DUCK_MS: &str = "2000";
 
 /// Scenario: an action on replicas and its assertions.
 pub struct Scenario {
@@ -30,7 +31,7 @@ pub struct Scenario {
 }
 
 /// All scenarios.
-pub static TRIALS: [Scenario; 3] = [
+pub static SCENARIOS: [Scenario; 3] = [
     Scenario {
         name: "rolling",
         question: "rolling restarts of all processes: does any request fail?",
@@ -57,64 +58,61 @@ impl Scenario {
 
 /// Restarts this number of processes gracefully, one after another.
 pub async fn rolling(restarts: usize) -> Assertions {
-    let (stage, outcome) = act_on_each_in_turn(restarts, Program::restart_gracefully, |_| {}).await;
-    drop(stage);
-    let mut claims = assertions(&outcome, restarts, "restarts");
-    claims.add("no request was retried by the client", outcome.failed_over + outcome.in_progress_retries == 0, duplicates(&outcome));
-    claims
+    let outcome = act_on_each_in_turn(restarts, Program::restart_gracefully, |_| {}).await;
+    let mut assertions = assertions(&outcome, restarts, "restarts");
+    assertions.add("no request was retried by the client", outcome.failed_over + outcome.in_progress_retries == 0, duplicates(&outcome));
+    assertions
 }
 
 /// Kills (`kill -9`) this number of processes, one after another, each with an outage before its
 /// restart.
 pub async fn kills(times: usize) -> Assertions {
-    let (stage, outcome) = act_on_each_in_turn(times, Program::kill, Program::restart).await;
-    drop(stage);
-    let mut claims = assertions(&outcome, times, "kills");
-    claims.add("some requests were retried by the client", true, duplicates(&outcome));
-    claims
+    let outcome = act_on_each_in_turn(times, Program::kill, Program::restart).await;
+    let mut assertions = assertions(&outcome, times, "kills");
+    assertions.add("some requests were retried by the client", true, duplicates(&outcome));
+    assertions
 }
 
 /// Applies `first` to one process after another, `then` after some requests, and continues once all
 /// processes are ready.
-async fn act_on_each_in_turn(processes: usize, first: fn(&mut Program), then: fn(&mut Program)) -> (Environment, Outcome) {
-    let mut stage = start();
-    stage.shop.ready().await;
-    let traffic = Traffic::start(&stage.shop, CLIENTS).await;
+async fn act_on_each_in_turn(processes: usize, first: fn(&mut Program), then: fn(&mut Program)) -> Outcome {
+    let mut environment = start();
+    environment.shop.ready().await;
+    let traffic = Traffic::start(&environment.shop, CLIENTS).await;
     traffic.wait_for_more_requests(REQUESTS_PER_PHASE).await;
     for (service, replica) in all_replicas().into_iter().cycle().take(processes) {
-        stage = act_on_one(stage, service, replica, first).await;
+        environment = act_on_one(environment, service, replica, first).await;
         traffic.wait_for_more_requests(REQUESTS_PER_PHASE).await;
-        stage = act_on_one(stage, service, replica, then).await;
-        stage.shop.ready().await;
+        environment = act_on_one(environment, service, replica, then).await;
+        environment.shop.ready().await;
         traffic.wait_for_more_requests(REQUESTS_PER_PHASE).await;
         let load = traffic.snapshot();
         let (requests, failed, gap) = (load.requests, load.failures.len(), load.longest_gap.as_millis());
-        eprintln!("{service} {replica}: {requests} requests, {failed} failed, longest gap {gap} ms{}", failures(&stage).await);
+        eprintln!("{service} {replica}: {requests} requests, {failed} failed, longest gap {gap} ms{}", denied_retries(&environment).await);
     }
-    let outcome = traffic.stop(&stage.shop).await;
-    (stage, outcome)
+    traffic.stop(&environment.shop).await
 }
 
 /// Summarizes why gateways and orders did not retry failed attempts.
-async fn failures(stage: &Environment) -> String {
-    let mut told = Vec::new();
+async fn denied_retries(environment: &Environment) -> String {
+    let mut denied = Vec::new();
     for service in ["gateway", "orders"] {
         for reason in ["attempts", "caller_retries", "concurrency", "deadline", "not_idempotent", "not_ready", "pushback", "tokens"] {
             let reason = format!("reason=\"{reason}\"");
-            let count = stage.shop.counted(service, "palisade_retries_denied_total", &[&reason]).await;
+            let count = environment.shop.counted(service, "palisade_retries_denied_total", &[&reason]).await;
             if count > 0.0 {
-                told.push(format!("; {service}: {count} {reason}"));
+                denied.push(format!("; {service}: {count} {reason}"));
             }
         }
     }
-    told.concat()
+    denied.concat()
 }
 
 /// Runs an action on a separate thread, because waiting for a process must not block the load.
-async fn act_on_one(mut stage: Environment, service: &'static str, replica: usize, action: fn(&mut Program)) -> Environment {
+async fn act_on_one(mut environment: Environment, service: &'static str, replica: usize, action: fn(&mut Program)) -> Environment {
     let done = spawn_blocking(move || {
-        action(&mut stage.shop.replicas_mut(service)[replica]);
-        stage
+        action(&mut environment.shop.replicas_mut(service)[replica]);
+        environment
     });
     done.await.expect("action does not panic")
 }
@@ -132,26 +130,26 @@ fn start() -> Environment {
     })
 }
 
-fn assertions(outcome: &Outcome, times: usize, deed: &str) -> Assertions {
+fn assertions(outcome: &Outcome, times: usize, action: &str) -> Assertions {
     let load = &outcome.load;
-    let mut claims = Assertions::default();
-    claims.add(
+    let mut assertions = Assertions::default();
+    assertions.add(
         "no request fails",
         load.failures.is_empty(),
-        format!("{} of {} failed, {times} {deed}", load.failures.len(), load.requests),
+        format!("{} of {} failed, {times} {action}", load.failures.len(), load.requests),
     );
     for failure in load.failures.iter().take(10) {
-        claims.add("", false, failure.replace(['\n', '|'], " "));
+        assertions.add("", false, failure.replace(['\n', '|'], " "));
     }
     // The audit panics on a lost order. It is skipped if a request failed.
-    let found = load.failures.is_empty() && outcome.orders > 0;
-    claims.add("every acknowledged order exists once and is finished", found, format!("0 of {} lost", outcome.orders));
+    let passed = load.failures.is_empty() && outcome.orders > 0;
+    assertions.add("every acknowledged order exists once and is finished", passed, format!("0 of {} lost", outcome.orders));
     let gap = format!("{} ms; slowest request {} ms", load.longest_gap.as_millis(), load.slowest.as_millis());
-    claims.add("longest time without a successful response", true, gap);
-    claims
+    assertions.add("longest time without a successful response", true, gap);
+    assertions
 }
 
 fn duplicates(outcome: &Outcome) -> String {
-    let Outcome { failed_over: passed_on, in_progress_retries: told_to_wait, .. } = outcome;
-    format!("{passed_on} failed over to the other gateway, {told_to_wait} after `Retry-After` (request in progress)")
+    let Outcome { failed_over, in_progress_retries, .. } = outcome;
+    format!("{failed_over} failed over to the other gateway, {in_progress_retries} after `Retry-After` (request in progress)")
 }

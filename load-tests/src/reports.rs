@@ -1,11 +1,42 @@
-//! Report files in `target/load-reports/`, as Markdown and HTML.
+//! Reports: assertions with measured values, and the files in `target/load-reports/`.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
-use crate::html;
+/// List of assertions. `Display` renders a Markdown table.
+#[derive(Debug, Default)]
+pub struct Assertions(Vec<Assertion>);
+
+#[derive(Debug)]
+struct Assertion {
+    text: String,
+    measured: String,
+    passed: bool,
+}
+
+impl Assertions {
+    /// Returns whether all assertions passed.
+    pub fn all_passed(&self) -> bool {
+        self.0.iter().all(|assertion| assertion.passed)
+    }
+
+    /// Adds an assertion.
+    pub fn add(&mut self, text: impl Into<String>, passed: bool, measured: impl Into<String>) {
+        self.0.push(Assertion { text: text.into(), passed, measured: measured.into() });
+    }
+}
+
+impl fmt::Display for Assertions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| assertion | measured | passed |\n|---|---|---|")?;
+        for Assertion { text, measured, passed } in &self.0 {
+            writeln!(f, "| {text} | {measured} | {} |", if *passed { "yes" } else { "**NO**" })?;
+        }
+        Ok(())
+    }
+}
 
 /// Returns the report directory, created if needed.
 pub fn folder() -> io::Result<PathBuf> {
@@ -14,19 +45,7 @@ pub fn folder() -> io::Result<PathBuf> {
     folder.canonicalize()
 }
 
-/// Writes a report as Markdown and HTML.
-pub fn keep(name: &str, markdown: &str) -> io::Result<()> {
-    let folder = folder()?;
-    fs::write(folder.join(format!("{name}.md")), markdown)?;
-    fs::write(folder.join(format!("{name}.html")), html::page(markdown))
-}
-
-/// Adds the HTML page to the Markdown report of a k6 script. Returns `false` if the run wrote none
-/// because it failed to start.
-pub fn complete(scenario: &str) -> io::Result<bool> {
-    match fs::read_to_string(folder()?.join(format!("{scenario}.md"))) {
-        Ok(report) => keep(scenario, &report).map(|()| true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+/// Writes a Markdown report.
+pub fn write(name: &str, markdown: &str) -> io::Result<()> {
+    fs::write(folder()?.join(format!("{name}.md")), markdown)
 }

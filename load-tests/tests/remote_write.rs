@@ -6,6 +6,7 @@ use std::{fs, net::SocketAddr, path::Path};
 use palisade_load_tests::{remote_write, run, settings, trust_scripts};
 use palisade_tests::{Shop, eventually, servers::Prometheus};
 use serde_json::Value;
+use tokio::time::Instant;
 
 /// Returns the k6 queries of the load test dashboard.
 fn queries() -> Vec<String> {
@@ -41,12 +42,14 @@ async fn k6_queries_of_the_dashboard_have_results() {
     let address: SocketAddr = prometheus.url().trim_start_matches("http://").parse().unwrap();
     let url = eventually(async || remote_write::url_at(address)).await;
     let with = |more: &[(&str, &str)]| {
-        let own = [(remote_write::URL, url.as_str()), ("K6_PROMETHEUS_RW_PUSH_INTERVAL", "1s")];
+        let own = [(remote_write::URL, url.as_str()), ("K6_PROMETHEUS_RW_PUSH_INTERVAL", "1s"), ("JUDGE_LATENCY", "false")];
         let more = own.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         settings(&shop).into_iter().chain(more).collect::<Vec<_>>()
     };
+    let started = Instant::now();
     let smoke = run("smoke", &with(&[("ITERATIONS", "60"), ("VUS", "5")]));
-    assert_eq!(smoke.code, Some(0), "{}", smoke.output);
+    let smoke_duration = started.elapsed().as_secs_f64();
+    assert_eq!(smoke.code, Some(0), "{}", smoke.last_lines());
     // Four users cannot start that many iterations, so some are dropped, which no successful run
     // shows. The outcome is irrelevant.
     let load = run("load", &with(&[("RATE", "2000"), ("DURATION", "3s"), ("VUS", "1"), ("PRODUCTS", "5")]));
@@ -56,7 +59,7 @@ async fn k6_queries_of_the_dashboard_have_results() {
     for query in queries {
         // The series ended with the runs: query their history.
         let lines = prometheus.query(&format!("max_over_time(({query})[3m:1s])")).await;
-        assert!(!lines.is_empty(), "{query} has no result\n{}", load.output);
+        assert!(!lines.is_empty(), "{query} has no result\n{}", load.last_lines());
         if let Some(label) = grouped_by(&query) {
             // Series of setup and teardown have no scenario.
             assert!(lines.iter().any(|line| !line.label(label).is_empty()), "{query}: {lines:?}");
@@ -64,7 +67,7 @@ async fn k6_queries_of_the_dashboard_have_results() {
     }
     // Series have the test ID and are in seconds.
     let latest = prometheus.query(r#"max(max_over_time(k6_http_req_duration_p95{testid="smoke"}[3m]))"#).await;
-    assert!(latest[0].value > 0.000_1 && latest[0].value < 10.0, "{latest:?}");
+    assert!(latest[0].value > 0.000_1 && latest[0].value < smoke_duration, "{latest:?}");
 }
 
 #[tokio::test]

@@ -2,18 +2,17 @@
 #![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
 use palisade_load_tests::{
-    assertions::Assertions,
     replicas::{kills, rolling},
-    reports,
+    reports::{self, Assertions},
 };
 
 /// Number of processes.
 const PROCESSES: usize = 8;
 
-fn assert_all_passed(name: &str, claims: &Assertions) {
-    reports::keep(&format!("replicas-{name}"), &format!("# {name}\n\n{claims}")).unwrap();
-    eprintln!("{claims}");
-    assert!(claims.all_passed(), "{claims}");
+fn assert_all_passed(name: &str, assertions: &Assertions) {
+    reports::write(&format!("replicas-{name}"), &format!("# {name}\n\n{assertions}")).unwrap();
+    eprintln!("{assertions}");
+    assert!(assertions.all_passed(), "{assertions}");
 }
 
 #[tokio::test]

@@ -4,19 +4,25 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read},
     os::unix::process::CommandExt,
-    path::Path,
-    process::{Child as Process, Command, ExitStatus, Stdio},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Duration,
 };
 
 use anyhow::{Context, Result};
+use procfs::process::{self, Process};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process, kill_process_group};
 
-/// Maximum wait for an expected output line.
-const OUTPUT_TIMEOUT: Duration = Duration::from_mins(1);
+use crate::{HANG_TIMEOUT, files::repository};
+
+/// Log lines in a failure message, and for each program of a failed test.
+const MESSAGE_LINES: usize = 40;
+const LINES_PER_PROGRAM: usize = 10;
+
+/// Marks of log lines below a warning: JSON, logfmt, plain text, PostgreSQL.
+const INFO_MARKS: [&str; 7] = ["\"INFO\"", "\"info\"", "\"DEBUG\"", "level=info", "level=INFO", " INFO ", " LOG:  "];
 
 /// Shell script that starts a watchdog and then becomes the program (`exec`).
 ///
@@ -32,7 +38,7 @@ exec "$@" </dev/null 3<&-
 /// Running program. Dropping it stops the program.
 #[derive(Debug)]
 pub struct Child {
-    process: Process,
+    process: std::process::Child,
     name: String,
     stop_signal: Signal,
     output: Arc<Output>,
@@ -42,7 +48,7 @@ impl Child {
     /// Starts `command`. `scratch` is removed if the test process dies. `ending` is the signal that
     /// stops the program immediately.
     pub fn spawn(command: &Command, scratch: Option<&Path>, ending: Signal) -> Result<Self> {
-        let name = command.get_program().to_string_lossy().into_owned();
+        let name = name_of(command);
         let mut watched = Command::new("sh");
         watched.args(["-c", WATCHDOG_SCRIPT, "sh"]).arg(scratch.unwrap_or(Path::new(""))).arg(ending.as_raw().to_string());
         watched.arg(command.get_program()).args(command.get_args());
@@ -62,7 +68,7 @@ impl Child {
     }
 
     /// Returns the first `Some` of `find` over the past and future output lines. `None` if the
-    /// program ends or a minute passes without a match.
+    /// program ends, or after [`HANG_TIMEOUT`].
     pub fn wait_for_line<T>(&self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
         self.output.wait_for(find)
     }
@@ -75,6 +81,32 @@ impl Child {
     /// Returns the complete output up to this point.
     pub fn log(&self) -> String {
         self.output.lock().lines.join("\n")
+    }
+
+    /// Returns the last lines without information messages, for the message of a failed test, and
+    /// the path of a file with the complete output.
+    pub fn last_lines(&self) -> String {
+        self.summary(MESSAGE_LINES)
+    }
+
+    fn summary(&self, lines: usize) -> String {
+        let output = self.output.lock();
+        let shown: Vec<_> = output.lines.iter().filter(|line| !INFO_MARKS.iter().any(|mark| line.contains(mark))).collect();
+        let last = shown[shown.len().saturating_sub(lines)..].iter().fold(String::new(), |text, line| text + line + "\n");
+        let file = self.write_log(&output.lines.join("\n"));
+        let file = file.map_or_else(|error| format!("not written: {error}"), |file| file.display().to_string());
+        format!("{last}--- complete output of {}, {} lines: {file}", self.name, output.lines.len())
+    }
+
+    /// Writes the output to `target/test-logs/<test>-<program>-<process ID>.log`.
+    fn write_log(&self, log: &str) -> std::io::Result<PathBuf> {
+        let directory = repository().join("target/test-logs");
+        fs::create_dir_all(&directory)?;
+        let test = thread::current().name().unwrap_or("unknown").replace("::", "-");
+
+        let file = directory.canonicalize()?.join(format!("{test}-{}-{}.log", self.name, self.id()));
+        fs::write(&file, log)?;
+        Ok(file)
     }
 
     /// Sends a signal to the program only.
@@ -107,7 +139,7 @@ impl Child {
     pub fn wait(&mut self) -> Result<ExitStatus> {
         // The kernel closes the output during exit. From here the exit status is final, and only
         // the watchdog remains to be stopped.
-        anyhow::ensure!(self.output.wait_for_end(), "{} did not end within {OUTPUT_TIMEOUT:?}", self.name);
+        anyhow::ensure!(self.output.wait_for_end(), "{} did not end within {HANG_TIMEOUT:?}", self.name);
         let _ = kill_process_group(self.pid(), Signal::KILL);
         Ok(self.process.wait()?)
     }
@@ -126,9 +158,7 @@ impl Drop for Child {
         }
         self.kill();
         if thread::panicking() {
-            let output = self.output.lock();
-            let last = output.lines.len().saturating_sub(60);
-            eprintln!("--- last output lines of {}:\n{}\n---", self.name, output.lines[last..].join("\n"));
+            eprintln!("{}", self.summary(LINES_PER_PROGRAM));
         }
     }
 }
@@ -172,33 +202,30 @@ impl Output {
             seen = state.lines.len();
             found.is_none() && state.open > 0
         };
-        drop(self.changed.wait_timeout_while(self.lock(), OUTPUT_TIMEOUT, waiting));
+        drop(self.changed.wait_timeout_while(self.lock(), HANG_TIMEOUT, waiting));
         found
     }
 
     fn wait_for_end(&self) -> bool {
-        let waited = self.changed.wait_timeout_while(self.lock(), OUTPUT_TIMEOUT, |state| state.open > 0);
+        let waited = self.changed.wait_timeout_while(self.lock(), HANG_TIMEOUT, |state| state.open > 0);
         waited.is_ok_and(|(_, timeout)| !timeout.timed_out())
     }
 }
 
-/// Returns the descendants of `root` that run the same program.
-fn descendants(root: Pid) -> Vec<Pid> {
-    let Some((program, _)) = stat(&root.to_string()) else { return Vec::new() };
-    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-    all.filter_map(|entry| {
-        let name = entry.file_name();
-        let (child_program, parent) = stat(name.to_str()?)?;
-        (child_program == program && parent == root.as_raw_nonzero().get())
-            .then(|| name.to_str()?.parse().ok().and_then(Pid::from_raw))
-            .flatten()
-    })
-    .collect()
+/// Returns the file name of the program. `setpriv` and other wrappers get the program as an argument
+/// with an absolute path.
+fn name_of(command: &Command) -> String {
+    let program = command.get_program();
+    let mut words = [program].into_iter().chain(command.get_args());
+    let program = Path::new(words.find(|word| Path::new(word).is_absolute()).unwrap_or(program));
+    program.file_name().unwrap_or_default().display().to_string()
 }
 
-/// Returns the name and parent of a process: fields 2 and 4 of `/proc/<pid>/stat` (proc(5)).
-fn stat(pid: &str) -> Option<(String, i32)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (program, rest) = text.split_once('(')?.1.rsplit_once(')')?;
-    Some((program.to_owned(), rest.split_whitespace().nth(1)?.parse().ok()?))
+/// Returns the descendants of `root` that run the same program.
+fn descendants(root: Pid) -> Vec<Pid> {
+    let root = root.as_raw_nonzero().get();
+    let Ok(program) = Process::new(root).and_then(|process| process.stat()) else { return Vec::new() };
+    let all = process::all_processes().into_iter().flatten().flatten();
+    let stats = all.filter_map(|process| process.stat().ok());
+    stats.filter(|stat| stat.comm == program.comm && stat.ppid == root).filter_map(|stat| Pid::from_raw(stat.pid)).collect()
 }

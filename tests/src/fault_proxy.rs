@@ -80,8 +80,8 @@ async fn accept(listener: TcpListener, upstream: SocketAddr, mode: watch::Sender
 }
 
 async fn serve(mut client: TcpStream, upstream: SocketAddr, mut mode: watch::Receiver<Mode>) {
-    let mut refused = mode.clone();
-    let refused = async move { refused.wait_for(|mode| *mode == Mode::Refuse).await.map(drop) };
+    let mut mode_changes = mode.clone();
+    let refused = async move { mode_changes.wait_for(|mode| *mode == Mode::Refuse).await.map(drop) };
     let mut server = None;
     let forwarded = async {
         throttle(&mut mode, Instant::now(), 0).await;
@@ -91,7 +91,7 @@ async fn serve(mut client: TcpStream, upstream: SocketAddr, mut mode: watch::Rec
     let succeeded = tokio::select! {
         biased;
         _ = refused => false,
-        carried = forwarded => carried.is_ok(),
+        result = forwarded => result.is_ok(),
     };
     if !succeeded {
         for stream in [Some(client), server].into_iter().flatten() {

@@ -38,7 +38,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 pub struct Gateways {
     members: Vec<Gateway>,
     next_index: AtomicUsize,
-    passed_on: AtomicUsize,
+    failovers: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -50,65 +50,65 @@ struct Gateway {
 
 impl Gateways {
     /// Creates the balancer from pairs of public address and admin address.
-    pub(crate) fn new<'a>(each: impl Iterator<Item = [&'a String; 2]>) -> Self {
+    pub(crate) fn new<'a>(addresses: impl Iterator<Item = [&'a String; 2]>) -> Self {
         let gateway = |[address, admin]: [&String; 2]| Gateway {
             port: Url::parse(&format!("http://{address}")).expect("valid address").port().expect("address has a port"),
             admin: format!("http://{admin}"),
             ready: AtomicBool::new(true),
         };
-        Self { members: each.map(gateway).collect(), next_index: AtomicUsize::new(0), passed_on: AtomicUsize::new(0) }
+        Self { members: addresses.map(gateway).collect(), next_index: AtomicUsize::new(0), failovers: AtomicUsize::new(0) }
     }
 
     /// Returns the number of requests that failed over to another gateway.
     pub fn failed_over(&self) -> usize {
-        self.passed_on.load(Ordering::Relaxed)
+        self.failovers.load(Ordering::Relaxed)
     }
 
     /// Probes the gateways and routes around those that are not ready or time out, until the result
     /// is dropped.
     pub fn watch(self: &Arc<Self>) -> JoinSet<()> {
-        let mut watching = JoinSet::new();
+        let mut probes = JoinSet::new();
         for index in 0..self.members.len() {
             let gateways = self.clone();
-            watching.spawn(async move { gateways.members[index].watch().await });
+            probes.spawn(async move { gateways.members[index].watch().await });
         }
-        watching
+        probes
     }
 
     /// Sends the request to the gateways in turn until one responds.
     pub(crate) async fn attempt(&self, request: RequestBuilder) -> reqwest::Result<Response> {
         let (http, request) = request.build_split();
         let request = request?;
-        let mut ways = self.failover_order().into_iter().peekable();
+        let mut candidates = self.failover_order().into_iter().peekable();
         loop {
-            let gateway = ways.next().expect("at least one gateway");
+            let gateway = candidates.next().expect("at least one gateway");
             let mut attempt = request.try_clone().expect("request body is not a stream");
             attempt.url_mut().set_port(Some(gateway.port)).expect("URL has a host");
             let error = match Response::read_to_end(http.execute(attempt).await).await {
-                Err(error) if ways.peek().is_some() && may_retry(&request, &error) => error,
+                Err(error) if candidates.peek().is_some() && may_retry(&request, &error) => error,
                 result => return result,
             };
             eprintln!("failover: {} {}: {error:?}", request.method(), request.url().path());
-            self.passed_on.fetch_add(1, Ordering::Relaxed);
+            self.failovers.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Returns all gateways in the order in which a request tries them.
     fn failover_order(&self) -> Vec<&Gateway> {
-        let turn = self.next_index.fetch_add(1, Ordering::Relaxed) % self.members.len();
-        let (later, first) = self.members.split_at(turn);
-        let mut ways: Vec<_> = first.iter().chain(later).collect();
-        ways.sort_by_key(|gateway| !gateway.ready.load(Ordering::Relaxed));
-        ways
+        let index = self.next_index.fetch_add(1, Ordering::Relaxed) % self.members.len();
+        let (later, first) = self.members.split_at(index);
+        let mut candidates: Vec<_> = first.iter().chain(later).collect();
+        candidates.sort_by_key(|gateway| !gateway.ready.load(Ordering::Relaxed));
+        candidates
     }
 }
 
 impl Gateway {
     async fn watch(&self) {
-        let (admin, mut pace) = (Client::new(&self.admin, None), interval(PROBE_INTERVAL));
-        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (admin, mut ticks) = (Client::new(&self.admin, None), interval(PROBE_INTERVAL));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            pace.tick().await;
+            ticks.tick().await;
             let answer = timeout(PROBE_TIMEOUT, admin.get("/readyz").attempt()).await;
             self.ready.store(matches!(answer, Ok(Ok(answer)) if answer.status == 200), Ordering::Relaxed);
         }

@@ -49,16 +49,16 @@ impl StockFixture {
     /// invariants hold.
     pub async fn audit(&self, shop: &Shop, records: &[(Client, ClientRecord)]) -> usize {
         let mut sold = BTreeMap::<String, i64>::new();
-        for (client, told) in records {
+        for (client, record) in records {
             let orders: BTreeMap<String, Value> =
                 all_items(client, "/orders?limit=100").await.into_iter().map(|order| (id_of(&order), order)).collect();
-            for id in told.orders.values() {
+            for id in record.orders.values() {
                 assert!(orders.contains_key(id), "acknowledged order {id} is missing");
             }
-            assert_eq!(orders.len(), told.orders.len(), "one order per idempotency key");
+            assert_eq!(orders.len(), record.orders.len(), "one order per idempotency key");
             for (id, listed) in &orders {
                 let order = if is_settled(listed) { listed.clone() } else { wait_until_settled(client, id).await };
-                if told.cancelled.contains(id) {
+                if record.cancelled.contains(id) {
                     assert_eq!(order["status"], "CANCELLED", "acknowledged cancellation was lost");
                 }
                 for item in order["items"].as_array().expect("an order has items").iter().filter(|_| order["status"] == "CONFIRMED") {
@@ -75,6 +75,6 @@ impl StockFixture {
         for service in SERVICES.iter().filter(|service| **service != "gateway") {
             shop.invariants(service).await;
         }
-        records.iter().map(|(_, told)| told.orders.len()).sum()
+        records.iter().map(|(_, record)| record.orders.len()).sum()
     }
 }

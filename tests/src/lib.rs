@@ -3,7 +3,7 @@
 //! Missing prerequisites panic with installation instructions. A test is never skipped silently.
 #![expect(clippy::missing_panics_doc, reason = "tests fail by panicking")]
 
-use std::time::Duration;
+use std::{panic::Location, time::Duration};
 
 pub mod child;
 pub mod client;
@@ -27,18 +27,26 @@ pub mod traffic;
 pub use client::{Client, Response};
 pub use shop::Shop;
 
-/// Polls 20 times per second until `ask` returns a value. Panics after a minute.
-pub async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let mut pace = tokio::time::interval(Duration::from_millis(50));
-    let found = tokio::time::timeout(Duration::from_mins(1), async {
-        loop {
-            pace.tick().await;
-            if let Some(value) = ask().await {
-                return value;
+/// Maximum wait for any condition. Only protects against a hang: no test judges speed.
+pub const HANG_TIMEOUT: Duration = Duration::from_mins(3);
+
+/// Polls 20 times per second until `ask` returns a value. Panics after [`HANG_TIMEOUT`].
+#[track_caller]
+pub fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> impl Future<Output = T> {
+    let caller = Location::caller();
+    async move {
+        let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        let polling = async {
+            loop {
+                ticks.tick().await;
+                if let Some(value) = ask().await {
+                    return value;
+                }
             }
-        }
-    });
-    found.await.expect("condition is met within a minute")
+        };
+        let value = tokio::time::timeout(HANG_TIMEOUT, polling).await;
+        value.unwrap_or_else(|_| panic!("condition at {caller} is not met within {HANG_TIMEOUT:?}"))
+    }
 }
 
 /// Returns a name that no other test uses.

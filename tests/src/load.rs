@@ -45,35 +45,43 @@ pub struct Outcome {
 #[derive(Debug)]
 struct Statistics {
     stop: AtomicBool,
-    last: Mutex<(Instant, Outcome)>,
+    /// Time of the last success, and totals.
+    totals: Mutex<(Instant, Outcome)>,
 }
 
 impl Load {
     /// Starts the workers. Each one sends requests until the load is stopped.
     pub fn start(workers: impl IntoIterator<Item = Worker>) -> Self {
         let outcome = Outcome { requests: 0, failures: Vec::new(), longest_gap: Duration::ZERO, slowest: Duration::ZERO };
-        let seen = Arc::new(Statistics { stop: AtomicBool::new(false), last: Mutex::new((Instant::now(), outcome)) });
-        let mut set = JoinSet::new();
+        let statistics = Arc::new(Statistics { stop: AtomicBool::new(false), totals: Mutex::new((Instant::now(), outcome)) });
+        let mut tasks = JoinSet::new();
         for mut worker in workers {
-            let seen = seen.clone();
-            set.spawn(async move {
-                let mut pace = interval(REQUEST_INTERVAL);
-                pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                while !seen.stop.load(Ordering::Relaxed) {
-                    pace.tick().await;
-                    let asked = Instant::now();
+            let statistics = statistics.clone();
+            tasks.spawn(async move {
+                let mut ticks = interval(REQUEST_INTERVAL);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                while !statistics.stop.load(Ordering::Relaxed) {
+                    ticks.tick().await;
+                    let started = Instant::now();
                     let result = worker().await;
-                    seen.record(asked, result);
+                    statistics.record(started, result);
                 }
             });
         }
-        Self { workers: set, statistics: seen }
+        Self { workers: tasks, statistics }
     }
 
-    /// Waits for this number of further requests.
+    /// Waits for this number of further requests. Only a load without any progress is a failure.
     pub async fn wait_for_more_requests(&self, requests: usize) {
-        let target = self.statistics.lock().1.requests + requests;
-        eventually(async || (self.statistics.lock().1.requests >= target).then_some(())).await;
+        let mut completed = self.requests();
+        let target = completed + requests;
+        while completed < target {
+            completed = eventually(async || Some(self.requests()).filter(|now| *now > completed)).await;
+        }
+    }
+
+    fn requests(&self) -> usize {
+        self.statistics.lock().1.requests
     }
 
     /// Returns the current statistics.
@@ -115,14 +123,14 @@ pub fn reader(client: &Client, path: &str) -> Worker {
 
 impl Statistics {
     fn lock(&self) -> MutexGuard<'_, (Instant, Outcome)> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn record(&self, asked: Instant, result: Result<(), String>) {
+    fn record(&self, started: Instant, result: Result<(), String>) {
         let now = Instant::now();
         let (last, outcome) = &mut *self.lock();
         outcome.requests += 1;
-        outcome.slowest = outcome.slowest.max(now - asked);
+        outcome.slowest = outcome.slowest.max(now - started);
         match result {
             Ok(()) => {
                 outcome.longest_gap = outcome.longest_gap.max(now - *last);

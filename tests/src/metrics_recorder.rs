@@ -48,8 +48,8 @@ impl MetricsRecorder {
     /// Returns the value of the only series `name` with all these labels. `None` if there is none
     /// or more than one.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<String> {
-        let has = |series: &str| labels.iter().all(|(key, value)| series.contains(&format!(r#"{key}="{value}""#)));
-        let mut found = self.series().into_iter().filter(|(series, _)| series.split('{').next() == Some(name) && has(series));
+        let has_labels = |series: &str| labels.iter().all(|(key, value)| series.contains(&format!(r#"{key}="{value}""#)));
+        let mut found = self.series().into_iter().filter(|(series, _)| series.split('{').next() == Some(name) && has_labels(series));
         let only = found.next()?.1;
         found.next().is_none().then_some(only)
     }
@@ -70,16 +70,16 @@ pub fn assert_all_preregistered<'a>(
     register: impl FnOnce(),
     record_everything: impl FnOnce(),
 ) {
-    let recorded = MetricsRecorder::new();
-    let _recording = recorded.install();
+    let recorder = MetricsRecorder::new();
+    let _guard = recorder.install();
     let labels = |labels: &[&str]| labels.iter().map(|label| (*label).to_owned()).collect();
-    let expected: Labels = catalogue.into_iter().map(|(name, of)| (name, labels(of))).collect();
+    let expected: Labels = catalogue.into_iter().map(|(name, keys)| (name, labels(keys))).collect();
     register();
-    let initial_series = recorded.series();
-    assert_eq!(recorded.labels(), expected);
+    let initial_series = recorder.series();
+    assert_eq!(recorder.labels(), expected);
     assert!(initial_series.values().all(|value| value == "0"), "{initial_series:?}");
     record_everything();
-    let final_series = recorded.series();
+    let final_series = recorder.series();
     assert_eq!(final_series.keys().collect::<Vec<_>>(), initial_series.keys().collect::<Vec<_>>());
     assert!(final_series.values().all(|value| value != "0"), "{final_series:?}");
 }

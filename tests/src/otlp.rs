@@ -50,8 +50,8 @@ impl Collector {
     /// Starts a collector on a port that it keeps across restarts.
     pub fn start() -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let kept = SpanStore::default();
-        Self { address, runtime: Some(serve(address, kept.clone())), store: kept }
+        let store = SpanStore::default();
+        Self { address, runtime: Some(serve(address, store.clone())), store }
     }
 
     /// Configures a service to export all its spans to this collector without delay.
@@ -78,7 +78,7 @@ impl Collector {
         self.store.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until the trace satisfies `enough` and returns it. Store spans are left out, because
+    /// Waits until the trace satisfies `is_complete` and returns it. Store spans are left out, because
     /// their number varies.
     pub async fn trace(&self, id: &str, is_complete: impl Fn(&Trace) -> bool) -> Trace {
         eventually(async || {
@@ -100,13 +100,13 @@ impl Drop for Collector {
     }
 }
 
-fn serve(address: SocketAddr, kept: SpanStore) -> Runtime {
+fn serve(address: SocketAddr, store: SpanStore) -> Runtime {
     let listener = TcpListener::bind(address).expect("the port is free");
     listener.set_nonblocking(true).expect("non-blocking mode is supported");
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime can be built");
     runtime.spawn(async move {
         let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener).expect("listener is non-blocking"));
-        Server::builder().add_service(TraceServiceServer::new(kept)).serve_with_incoming(incoming).await
+        Server::builder().add_service(TraceServiceServer::new(store)).serve_with_incoming(incoming).await
     });
     runtime
 }

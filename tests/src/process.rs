@@ -74,7 +74,7 @@ impl Program {
         let url = self
             .child
             .wait_for_line(|line| Some(line.strip_prefix("listening ")?.strip_prefix(listener)?.strip_prefix(' ')?.trim().to_owned()));
-        url.unwrap_or_else(|| panic!("no listener `{listener}`, program output:\n{}", self.child.log()))
+        url.unwrap_or_else(|| panic!("no listener `{listener}`, program output:\n{}", self.child.last_lines()))
     }
 
     /// Returns the base URL of the admin port of `service`.
@@ -117,6 +117,11 @@ impl Program {
         self.child.log()
     }
 
+    /// Returns the last lines for the message of a failed test, see [`Child::last_lines`].
+    pub fn last_lines(&self) -> String {
+        self.child.last_lines()
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.child.kill();
@@ -145,7 +150,7 @@ impl Program {
     /// Stops the program gracefully, asserts a clean exit, and starts it with the same command.
     pub fn restart_gracefully(&mut self) {
         self.terminate();
-        assert_eq!(self.exit_code(), Some(0), "{}", self.log());
+        assert_eq!(self.exit_code(), Some(0), "{}", self.last_lines());
         self.restart();
     }
 

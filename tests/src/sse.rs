@@ -1,14 +1,9 @@
 //! Server-sent event (SSE) stream.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::client::Request;
-
-/// Maximum wait for a chunk of the stream.
-const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::{HANG_TIMEOUT, client::Request};
 
 /// Open stream.
 #[derive(Debug)]
@@ -57,7 +52,7 @@ impl EventStream {
                 self.buffer = rest;
                 return Some(block);
             }
-            let chunk = timeout(CHUNK_TIMEOUT, self.response.chunk())
+            let chunk = timeout(HANG_TIMEOUT, self.response.chunk())
                 .await
                 .expect("stream chunk arrives in time")
                 .expect("stream is not interrupted");

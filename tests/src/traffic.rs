@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use crate::{
+    HANG_TIMEOUT,
     client::Client,
     ledger::{ClientRecord, StockFixture},
     load::{self, Load, Worker, reader},
@@ -26,7 +27,7 @@ const UNITS: i64 = 1_000_000;
 /// after `Retry-After`.
 const IN_PROGRESS: &str = "request_in_progress";
 /// Maximum duration of these retries.
-const RETRY_TIMEOUT: Duration = Duration::from_mins(1);
+const RETRY_TIMEOUT: Duration = HANG_TIMEOUT;
 
 /// Readers and buyers at all gateways of a shop, with readiness probes.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub struct Traffic {
     fixture: StockFixture,
     buyers: Vec<Buyer>,
     // The probes end when this is dropped.
-    _watch: JoinSet<()>,
+    _probes: JoinSet<()>,
 }
 
 /// Statistics of the traffic.
@@ -60,24 +61,24 @@ struct Buyer {
 
 #[derive(Debug, Default)]
 struct Notes {
-    told: ClientRecord,
+    record: ClientRecord,
     /// ID of the latest order, until it was read.
     unread_order: Option<String>,
-    waits: usize,
+    retries: usize,
 }
 
 impl Traffic {
     /// Starts the traffic in a ready shop: half of the clients read, the others buy.
     pub async fn start(shop: &Shop, clients: usize) -> Self {
-        let shelf = StockFixture::create(shop.client("seller", ALL_SCOPES), 4, UNITS).await;
+        let fixture = StockFixture::create(shop.client("seller", ALL_SCOPES), 4, UNITS).await;
         let buyer = |_| Buyer { client: shop.client(&unique("buyer"), CUSTOMER), notes: Arc::default() };
         let buyers: Vec<_> = (0..clients / 2).map(buyer).collect();
-        let products = shelf.products.iter().cycle();
-        let readers = products.clone().take(clients / 2).map(|product| reader(&shelf.seller, &format!("/products/{product}")));
-        let buying = products.zip(&buyers).map(|(product, buyer)| buyer.clone().worker(product));
-        let load = Load::start(readers.chain(buying).collect::<Vec<_>>());
-        let watch = shop.gateways().expect("a shop of several replicas").watch();
-        Self { load, fixture: shelf, buyers, _watch: watch }
+        let products = fixture.products.iter().cycle();
+        let readers = products.clone().take(clients / 2).map(|product| reader(&fixture.seller, &format!("/products/{product}")));
+        let buyer_workers = products.zip(&buyers).map(|(product, buyer)| buyer.clone().worker(product));
+        let load = Load::start(readers.chain(buyer_workers).collect::<Vec<_>>());
+        let probes = shop.gateways().expect("a shop of several replicas").watch();
+        Self { load, fixture, buyers, _probes: probes }
     }
 
     /// Waits for this number of further requests.
@@ -95,11 +96,11 @@ impl Traffic {
     pub async fn stop(self, shop: &Shop) -> Outcome {
         let load = self.load.stop().await;
         let notes: Vec<_> = self.buyers.into_iter().map(|buyer| (buyer.client, std::mem::take(&mut *lock(&buyer.notes)))).collect();
-        let told_to_wait = notes.iter().map(|(_, notes)| notes.waits).sum();
-        let told: Vec<_> = notes.into_iter().map(|(client, notes)| (client, notes.told)).collect();
-        let orders = if load.failures.is_empty() { self.fixture.audit(shop, &told).await } else { 0 };
-        let passed_on = shop.gateways().map_or(0, |gateways| gateways.failed_over());
-        Outcome { load, orders, failed_over: passed_on, in_progress_retries: told_to_wait }
+        let in_progress_retries = notes.iter().map(|(_, notes)| notes.retries).sum();
+        let records: Vec<_> = notes.into_iter().map(|(client, notes)| (client, notes.record)).collect();
+        let orders = if load.failures.is_empty() { self.fixture.audit(shop, &records).await } else { 0 };
+        let failed_over = shop.gateways().map_or(0, |gateways| gateways.failed_over());
+        Outcome { load, orders, failed_over, in_progress_retries }
     }
 }
 
@@ -118,21 +119,21 @@ impl Buyer {
 
     async fn place_order(&self, body: &Value) -> Result<(), String> {
         let key = unique("key");
-        let (asked, mut waits) = (Instant::now(), 0);
+        let (started, mut retries) = (Instant::now(), 0);
         loop {
             let answer = self.client.post("/orders", body).header("idempotency-key", &key).attempt().await;
             let answer = answer.map_err(|error| format!("POST {key}: {error:?}"))?;
             match answer.status.as_u16() {
                 201 | 202 => {
                     let id = id_of(&answer.json());
-                    let mut told = lock(&self.notes);
-                    told.waits += waits;
-                    told.unread_order = Some(id.clone());
-                    told.told.orders.insert(key, id);
+                    let mut notes = lock(&self.notes);
+                    notes.retries += retries;
+                    notes.unread_order = Some(id.clone());
+                    notes.record.orders.insert(key, id);
                     return Ok(());
                 }
-                409 if answer.json()["code"] == IN_PROGRESS && asked.elapsed() < RETRY_TIMEOUT => {
-                    waits += 1;
+                409 if answer.json()["code"] == IN_PROGRESS && started.elapsed() < RETRY_TIMEOUT => {
+                    retries += 1;
                     let seconds = answer.header("retry-after").and_then(|seconds| seconds.parse().ok()).unwrap_or(1);
                     sleep(Duration::from_secs(seconds)).await;
                 }

@@ -52,7 +52,7 @@ impl Scanner {
             3 => gateway.delete(format!("/products/{word}")).header("authorization", &user),
             4 => gateway.request(Method::from_bytes(word.to_uppercase().as_bytes()).unwrap(), format!("/orders/{id}")),
             // Fewer orders, because one costs as much as ten other requests.
-            5 if number % 100 != 5 => gateway.post("/orders", &json!({ &word: id })).header("authorization", &user),
+            5 if number % 100 != 5 => gateway.post("/orders", &json!({ &word: id.to_string() })).header("authorization", &user),
             5 => gateway
                 .post("/orders", &order_body(&[(&id.to_string(), 1)]))
                 .header("authorization", &user)

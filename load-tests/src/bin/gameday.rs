@@ -1,11 +1,11 @@
-//! Game day runner: `gameday [<day>…] [--without breaker|retry-budget|shedding]`.
+//! Game day runner: `gameday [<scenario>…] [--without breaker|retry-budget|shedding]`.
 //!
 //! Runs the named scenarios, or all of them, and prints a report for each.
 
 use std::{env, process::ExitCode};
 
 use palisade_load_tests::{
-    gameday::{DAYS, DisabledProtection, run},
+    gameday::{DisabledProtection, SCENARIOS, run},
     reports,
 };
 
@@ -13,25 +13,25 @@ use palisade_load_tests::{
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let (names, without) = match arguments.iter().position(|argument| argument == "--without") {
-        Some(place) => (&arguments[..place], arguments.get(place + 1).map(|word| DisabledProtection::named(word))),
+    let (names, disabled) = match arguments.iter().position(|argument| argument == "--without") {
+        Some(index) => (&arguments[..index], arguments.get(index + 1).map(|name| DisabledProtection::named(name))),
         None => (&arguments[..], None),
     };
-    let known = |name: &String| DAYS.iter().any(|day| day.name == name);
-    if without == Some(None) || !names.iter().all(known) {
-        println!("usage: gameday [<day>…] [--without breaker|retry-budget|shedding]\n");
-        for day in &DAYS {
-            println!("  {:<20} {}", day.name, day.question);
+    let is_known = |name: &String| SCENARIOS.iter().any(|scenario| scenario.name == name);
+    if disabled == Some(None) || !names.iter().all(is_known) {
+        println!("usage: gameday [<scenario>…] [--without breaker|retry-budget|shedding]\n");
+        for scenario in &SCENARIOS {
+            println!("  {:<20} {}", scenario.name, scenario.question);
         }
         return Ok(ExitCode::from(2));
     }
     let mut failed = false;
-    for day in DAYS.iter().filter(|day| names.is_empty() || names.iter().any(|name| name == day.name)) {
-        let story = run(day, without.flatten()).await;
-        let report = story.report(day);
+    for scenario in SCENARIOS.iter().filter(|scenario| names.is_empty() || names.iter().any(|name| name == scenario.name)) {
+        let result = run(scenario, disabled.flatten()).await;
+        let report = scenario.report(&result);
         println!("{report}");
-        reports::keep(&format!("gameday-{}", day.name), &report)?;
-        failed |= !story.passed();
+        reports::write(&format!("gameday-{}", scenario.name), &report)?;
+        failed |= !result.passed();
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

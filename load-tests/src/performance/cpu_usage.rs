@@ -1,8 +1,7 @@
-//! CPU time and memory of processes and of the host, from the kernel (proc(5)).
+//! CPU time and memory of processes, from the kernel (proc(5)).
 
 use std::{
     collections::BTreeMap,
-    fs,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,135 +10,124 @@ use std::{
     time::Duration,
 };
 
-use super::system_under_test::SystemUnderTest;
+use procfs::{
+    ProcResult,
+    process::{Process, Status, Task},
+};
 
-/// Clock tick in `/proc/stat` and `/proc/<pid>/stat`: `USER_HZ` is 100 on all Linux platforms.
-const TICK: Duration = Duration::from_millis(10);
 /// Interval of memory samples.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Measures the usage of a system's processes from its creation.
+/// Processes that are measured together.
+#[derive(Debug, Clone)]
+pub(super) struct Processes {
+    /// Names and process IDs of the services.
+    pub(super) services: Vec<(&'static str, u32)>,
+    /// Process IDs of the database servers, measured with their descendants.
+    pub(super) databases: Vec<u32>,
+}
+
+/// Measures the usage of processes from its creation.
 pub(super) struct Sampler<'a> {
-    subject: &'a SystemUnderTest,
-    before: Vec<Duration>,
+    processes: &'a Processes,
+    cpu_before: Vec<Duration>,
     stop: Arc<AtomicBool>,
     worker: JoinHandle<BTreeMap<&'static str, f64>>,
 }
 
 /// Measured usage.
 pub(super) struct MeasuredUsage {
-    pub(super) own: BTreeMap<&'static str, Duration>,
+    /// CPU time by service.
+    pub(super) services: BTreeMap<&'static str, Duration>,
     pub(super) databases: Duration,
-    /// Maximum resident memory, MiB.
+    /// Maximum resident memory by service, MiB.
     pub(super) resident: BTreeMap<&'static str, f64>,
 }
 
-/// CPU time of the host.
-pub(super) struct HostCpu {
-    pub(super) all: Duration,
-    pub(super) busy: Duration,
-    /// Steal time: CPU time used by other virtual machines.
-    pub(super) stolen: Duration,
+impl Processes {
+    /// Returns the resident memory of each service, MiB.
+    pub(super) fn resident(&self) -> BTreeMap<&'static str, f64> {
+        self.services.iter().map(|(name, id)| (*name, resident(*id))).collect()
+    }
+
+    /// Returns the CPU time of each service, then of each database with its descendants.
+    fn cpu(&self) -> Vec<Duration> {
+        let services = self.services.iter().map(|(_, id)| cpu(*id));
+        services.chain(self.databases.iter().map(|id| with_descendants(*id).into_iter().map(cpu).sum())).collect()
+    }
 }
 
 impl<'a> Sampler<'a> {
-    pub(super) fn begin(subject: &'a SystemUnderTest) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
-        let (ends, processes) = (Arc::clone(&over), subject.processes.clone());
-        let looking = thread::spawn(move || {
-            let mut most = BTreeMap::new();
-            while !ends.load(Ordering::Relaxed) {
-                for (name, id) in &processes {
-                    let most: &mut f64 = most.entry(*name).or_default();
-                    *most = most.max(resident(*id));
+    pub(super) fn start(processes: &'a Processes) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, sampled) = (Arc::clone(&stop), processes.clone());
+        let worker = thread::spawn(move || {
+            let mut maximum = BTreeMap::new();
+            while !stopped.load(Ordering::Relaxed) {
+                for (name, resident) in sampled.resident() {
+                    let maximum: &mut f64 = maximum.entry(name).or_default();
+                    *maximum = maximum.max(resident);
                 }
                 thread::park_timeout(SAMPLE_INTERVAL);
             }
-            most
+            maximum
         });
-        Self { before: times(subject), subject, stop: over, worker: looking }
+        Self { cpu_before: processes.cpu(), processes, stop, worker }
     }
 
-    pub(super) fn end(self) -> MeasuredUsage {
-        let after = times(self.subject);
+    pub(super) fn stop(self) -> MeasuredUsage {
+        let cpu_after = self.processes.cpu();
         self.stop.store(true, Ordering::Relaxed);
         self.worker.thread().unpark();
-        let mut grown = after.into_iter().zip(self.before).map(|(after, before)| after.saturating_sub(before));
-        let own = self.subject.processes.iter().map(|(name, _)| *name).zip(grown.by_ref()).collect();
-        MeasuredUsage { own, databases: grown.sum(), resident: self.worker.join().expect("sampler thread does not panic") }
+        let mut used = cpu_after.into_iter().zip(self.cpu_before).map(|(after, before)| after.saturating_sub(before));
+        let services = self.processes.services.iter().map(|(name, _)| *name).zip(used.by_ref()).collect();
+        MeasuredUsage { services, databases: used.sum(), resident: self.worker.join().expect("sampler thread does not panic") }
     }
-}
-
-/// Returns the CPU time of each service process, then of each database with its descendants.
-fn times(subject: &SystemUnderTest) -> Vec<Duration> {
-    let own = subject.processes.iter().map(|(_, id)| cpu(*id));
-    own.chain(subject.databases.iter().map(|id| with_descendants(*id).into_iter().map(cpu).sum())).collect()
 }
 
 /// Returns the CPU time of all live threads of a process. Ended threads are not counted; the
 /// services end none under load.
 fn cpu(id: u32) -> Duration {
-    let tasks = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
-    let nanoseconds = tasks.map(|task| {
-        let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-        text.split(' ').next().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
-    });
-    Duration::from_nanos(nanoseconds.sum())
+    let threads = tasks(id).into_iter().filter_map(|task| task.schedstat().ok());
+    Duration::from_nanos(threads.map(|thread| thread.sum_exec_runtime).sum())
 }
 
 /// Returns a process and all its descendants.
 fn with_descendants(id: u32) -> Vec<u32> {
+    let children = tasks(id).into_iter().filter_map(|task| task.children().ok()).flatten();
     let mut all = vec![id];
-    let tasks = fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
-    for task in tasks {
-        let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        all.extend(children.split_whitespace().filter_map(|child| child.parse().ok()).flat_map(with_descendants));
-    }
+    all.extend(children.flat_map(with_descendants));
     all
 }
 
-/// Returns the resident memory of a process, MiB.
+/// Returns the resident memory of a process, MiB. 0 if the process has ended.
+#[expect(clippy::cast_precision_loss, reason = "sizes in KiB are below 2^52")]
 pub(super) fn resident(id: u32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: f64 = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0.0);
-    kib / 1024.0
+    let status = process(id).and_then(|process| process.status());
+    status.ok().and_then(|Status { vmrss, .. }| vmrss).unwrap_or(0) as f64 / 1_024.0
 }
 
-impl HostCpu {
-    pub(super) fn of_machine() -> Self {
-        let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-        let first = text.lines().next().unwrap_or_default();
-        // user nice system idle iowait irq softirq steal. Guest time is part of user.
-        let ticks: Vec<u32> = first.split_whitespace().skip(1).take(8).filter_map(|ticks| ticks.parse().ok()).collect();
-        let sum = |fields: &[usize]| fields.iter().filter_map(|field| ticks.get(*field)).map(|ticks| TICK * *ticks).sum();
-        Self { all: sum(&[0, 1, 2, 3, 4, 5, 6, 7]), busy: sum(&[0, 1, 2, 5, 6]), stolen: sum(&[7]) }
-    }
-
-    pub(super) fn since(&self, before: &Self) -> Self {
-        Self {
-            all: self.all.saturating_sub(before.all),
-            busy: self.busy.saturating_sub(before.busy),
-            stolen: self.stolen.saturating_sub(before.stolen),
-        }
-    }
+/// Returns the threads of a process, none if it has ended.
+fn tasks(id: u32) -> Vec<Task> {
+    let tasks = process(id).and_then(|process| process.tasks());
+    tasks.map(|tasks| tasks.flatten().collect()).unwrap_or_default()
 }
 
-/// Returns the CPU time of this process and of its ended children.
-pub(super) fn own_and_children() -> Duration {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
-    // utime, stime, cutime and cstime are fields 14 to 17. The first field after the name is 3.
-    fields.skip(11).take(4).filter_map(|ticks| ticks.parse::<u32>().ok()).map(|ticks| TICK * ticks).sum()
+fn process(id: u32) -> ProcResult<Process> {
+    Process::new(i32::try_from(id).expect("a process ID is positive"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::performance::host::{HostCpu, own_and_children};
+
+    /// Resolution of the coarse counters (`USER_HZ`).
+    const TICK: Duration = Duration::from_millis(10);
 
     #[test]
     fn cpu_time_and_memory_are_measured() {
-        let before = (cpu(std::process::id()), own_and_children(), HostCpu::of_machine());
+        let before = (cpu(std::process::id()), own_and_children(), HostCpu::now());
         let mut work = vec![1_u64; 8 << 20];
         for round in 0..20 {
             for place in &mut work {
@@ -151,7 +139,7 @@ mod tests {
         assert!(spent > Duration::from_millis(5), "{spent:?}");
         let coarse = own_and_children().saturating_sub(before.1);
         assert!(coarse + 4 * TICK >= spent, "{coarse:?} of {spent:?}");
-        let machine = HostCpu::of_machine().since(&before.2);
+        let machine = HostCpu::now().since(&before.2);
         assert!(machine.busy + 4 * TICK >= spent && machine.all >= machine.busy, "{:?} of {spent:?}", machine.busy);
         assert!(resident(std::process::id()) > 1.0);
     }

@@ -4,7 +4,6 @@ use std::{fmt, path::Path, process::Command};
 
 use serde_json::Value;
 
-use super::system_under_test::Request;
 use crate::k6;
 
 /// Connections of wrk and virtual users of k6.
@@ -17,6 +16,18 @@ pub(super) enum LoadGenerator {
     K6,
 }
 
+/// Request type.
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    pub(super) route: &'static str,
+    pub(super) url: String,
+    pub(super) token: String,
+    /// Products to order. Empty for reads.
+    pub(super) products: Vec<String>,
+    /// Rate of k6, requests per second.
+    pub(super) rate: u32,
+}
+
 /// Result of a load.
 #[derive(Debug)]
 pub(super) struct LoadResult {
@@ -24,6 +35,7 @@ pub(super) struct LoadResult {
     /// Orders answered with 202 and finished afterwards.
     pub(super) deferred: f64,
     pub(super) seconds: f64,
+    /// Latency, milliseconds.
     pub(super) p50: f64,
     pub(super) p99: f64,
 }
@@ -47,14 +59,14 @@ impl LoadGenerator {
         let output = tokio::task::spawn_blocking(move || command.output().expect("wrk and k6 can be started"));
         let output = output.await.expect("load generator task does not panic");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let told: Value = text.lines().rev().find_map(|line| serde_json::from_str(line).ok()).unwrap_or_default();
-        let number = |name: &str| told[name].as_f64().unwrap_or(0.0);
+        let result: Value = text.lines().rev().find_map(|line| serde_json::from_str(line).ok()).unwrap_or_default();
+        let number = |name: &str| result[name].as_f64().unwrap_or(0.0);
         let wrong = number("wrong");
-        let right = output.status.success() && number("requests") > 0.0 && wrong == 0.0;
-        assert!(right, "{self} got {wrong} wrong responses of {}:\n{text}{}", request.route, String::from_utf8_lossy(&output.stderr));
+        let valid = output.status.success() && number("requests") > 0.0 && wrong == 0.0;
+        assert!(valid, "{self} got {wrong} wrong responses of {}:\n{text}{}", request.route, String::from_utf8_lossy(&output.stderr));
         LoadResult {
             requests: number("requests"),
-            deferred: number("later"),
+            deferred: number("deferred"),
             seconds: number("seconds"),
             p50: number("p50"),
             p99: number("p99"),
@@ -65,7 +77,7 @@ impl LoadGenerator {
 fn wrk(request: &Request, seconds: u64) -> Command {
     let found = Command::new("wrk").arg("-v").output().is_ok();
     assert!(found, "wrk is missing, needed only by `make performance`: `apt-get install wrk` (Debian, Ubuntu), `brew install wrk`");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("wrk/capacity.lua");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("wrk/performance.lua");
     let mut command = Command::new("wrk");
     command.args(["--threads", "1", "--connections", &CONNECTIONS.to_string(), "--duration", &format!("{seconds}s"), "--latency"]);
     command.arg("--timeout").arg("10s").arg("--script").arg(script);
@@ -78,10 +90,10 @@ fn k6(request: &Request, seconds: u64) -> Command {
     let settings = [
         ("URL", request.url.clone()),
         ("TOKEN", request.token.clone()),
-        ("ORDER_OF", request.products.join(",")),
+        ("PRODUCT_IDS", request.products.join(",")),
         ("RATE", request.rate.to_string()),
         ("DURATION", format!("{seconds}s")),
         ("VUS", CONNECTIONS.to_string()),
     ];
-    k6::command("capacity", &settings.map(|(name, value)| (name.to_owned(), value)))
+    k6::command("performance", &settings.map(|(name, value)| (name.to_owned(), value)))
 }

@@ -42,18 +42,18 @@ impl Drop for KillOnDrop {
 
 impl StartUp {
     pub(super) async fn measure() -> Self {
-        let (mut first, mut again, mut resident) = (Vec::new(), Vec::new(), 0.0);
+        let (mut first, mut with_data, mut resident) = (Vec::new(), Vec::new(), 0.0);
         for _ in 0..STARTS {
             let directory = TempDir::with_prefix("palisade-start-").expect("a temporary directory can be made");
             first.push(start(directory.path()).await.0);
             let (took, memory) = start(directory.path()).await;
-            again.push(took);
+            with_data.push(took);
             resident = memory;
         }
-        for times in [&mut first, &mut again] {
+        for times in [&mut first, &mut with_data] {
             times.sort_by(f64::total_cmp);
         }
-        Self { first, with_data: again, resident }
+        Self { first, with_data, resident }
     }
 }
 
@@ -70,14 +70,14 @@ async fn start(data: &Path) -> (f64, f64) {
     }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let client = Client::new(format!("http://{address}"), Some(token));
-    let mut pace = interval(Duration::from_millis(1));
-    let began = Instant::now();
+    let mut ticks = interval(Duration::from_millis(1));
+    let started = Instant::now();
     let running = KillOnDrop(command.spawn().expect("a built program can be started"));
     loop {
-        pace.tick().await;
+        ticks.tick().await;
         if client.get("/products").attempt().await.is_ok_and(|answer| answer.status == 200) {
-            return (began.elapsed().as_secs_f64() * 1e3, resident(running.0.id()));
+            return (started.elapsed().as_secs_f64() * 1e3, resident(running.0.id()));
         }
-        assert!(began.elapsed() < Duration::from_mins(1), "no response within a minute");
+        assert!(started.elapsed() < Duration::from_mins(1), "no response within a minute");
     }
 }

@@ -4,7 +4,7 @@
 mod hop;
 mod shop;
 
-use std::{collections::BTreeMap, env, process::Command};
+use std::{env, process::Command};
 
 use palisade_tests::{
     Shop,
@@ -12,7 +12,7 @@ use palisade_tests::{
     servers::{self, Mongo, Postgres},
 };
 
-use super::cpu_usage::resident;
+use super::{cpu_usage::Processes, load_generator::Request};
 
 /// Telemetry levels and their share of exported traces. `None` runs without a collector.
 const TELEMETRY: [(&str, Option<&str>); 3] = [("off", None), ("10 %", Some("0.1")), ("100 %", Some("1.0"))];
@@ -38,35 +38,13 @@ pub struct SystemsUnderTest {
     _collector: Child,
 }
 
-/// Processes that are measured together.
+/// Processes that are measured together, and the requests that load them.
 #[derive(Debug, Clone)]
 pub(super) struct SystemUnderTest {
     pub(super) stores: &'static str,
     pub(super) telemetry: &'static str,
-    /// Program names and process IDs.
-    pub(super) processes: Vec<(&'static str, u32)>,
-    /// Process IDs of the database servers.
-    pub(super) databases: Vec<u32>,
+    pub(super) processes: Processes,
     pub(super) requests: Vec<Request>,
-}
-
-/// Request type.
-#[derive(Debug, Clone)]
-pub(super) struct Request {
-    pub(super) route: &'static str,
-    pub(super) url: String,
-    pub(super) token: String,
-    /// Products to order. Empty for reads.
-    pub(super) products: Vec<String>,
-    /// Rate of k6, requests per second.
-    pub(super) rate: u32,
-}
-
-impl SystemUnderTest {
-    /// Returns the resident memory of the processes, MiB.
-    pub(super) fn resident(&self) -> BTreeMap<&'static str, f64> {
-        self.processes.iter().map(|(name, id)| (*name, resident(*id))).collect()
-    }
 }
 
 impl SystemsUnderTest {
@@ -74,8 +52,8 @@ impl SystemsUnderTest {
     pub async fn start() -> Self {
         let mut collector = Command::new(env::current_exe().expect("path of the current executable is known"));
         let collector = Child::spawn(collector.arg("collect"), None, Signal::KILL).expect("this program can be started");
-        let listens = |line: &str| line.strip_prefix("listening collector ").map(str::to_owned);
-        let spans = collector.wait_for_line(listens).unwrap_or_else(|| panic!("collector did not start: {}", collector.log()));
+        let url = |line: &str| line.strip_prefix("listening collector ").map(str::to_owned);
+        let spans = collector.wait_for_line(url).unwrap_or_else(|| panic!("collector did not start: {}", collector.last_lines()));
         let stores = (servers::durable_postgres(), servers::mongo());
         let hops = hop::all(&spans, &stores.1);
         let mut shops = Vec::new();
@@ -91,7 +69,7 @@ impl SystemsUnderTest {
     }
 
     pub(super) fn all(&self) -> Vec<&SystemUnderTest> {
-        self.hops.iter().map(|(subject, _)| subject).chain(self.shops.iter().map(|(subject, _)| subject)).collect()
+        self.hops.iter().map(|(system, _)| system).chain(self.shops.iter().map(|(system, _)| system)).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use palisade_tests::{process::Program, traffic::Traffic};
 use serde_json::json;
 
 use super::start;
-use crate::assertions::Assertions;
+use crate::reports::Assertions;
 
 /// Enough clients that each replica always has calls in flight.
 const CLIENTS: usize = 36;
@@ -23,37 +23,37 @@ const CALLED_SERVICES: [(&str, &str); 2] =
     [("products", "palisade.products.v1.ProductsService/*"), ("orders", "palisade.orders.v1.OrdersService/*")];
 
 pub(super) async fn spread() -> Assertions {
-    let stage = start();
-    stage.shop.ready().await;
+    let environment = start();
+    environment.shop.ready().await;
     for (service, method) in CALLED_SERVICES {
-        for replica in stage.shop.replicas(service) {
+        for replica in environment.shop.replicas(service) {
             slow_down(replica, service, method, EQUAL_MS).await;
         }
     }
-    let traffic = Traffic::start(&stage.shop, CLIENTS).await;
+    let traffic = Traffic::start(&environment.shop, CLIENTS).await;
     traffic.wait_for_more_requests(REQUESTS / 4).await;
-    let mut claims = Assertions::default();
-    let equal = shares(&stage.shop, &traffic).await;
-    for (shares, (service, _)) in equal.iter().zip(CALLED_SERVICES) {
+    let mut assertions = Assertions::default();
+    let equal_shares = shares(&environment.shop, &traffic).await;
+    for (shares, (service, _)) in equal_shares.iter().zip(CALLED_SERVICES) {
         #[expect(clippy::cast_precision_loss, reason = "few replicas")]
         let replicas = shares.len() as f64;
-        let even = shares.iter().all(|share| (share * replicas - 1.0).abs() <= TOLERANCE);
-        claims.add(format!("equal replicas of {service} serve equal shares of calls, within 20 %"), even, percent(shares));
+        let equal = shares.iter().all(|share| (share * replicas - 1.0).abs() <= TOLERANCE);
+        assertions.add(format!("equal replicas of {service} serve equal shares of calls, within 20 %"), equal, percent(shares));
     }
     // One service at a time, because orders is as slow as its upstream.
     for (index, (service, method)) in CALLED_SERVICES.into_iter().enumerate() {
-        let first = &stage.shop.replicas(service)[0];
+        let first = &environment.shop.replicas(service)[0];
         slow_down(first, service, method, SLOW_MS).await;
         traffic.wait_for_more_requests(REQUESTS / 4).await;
-        let away = &shares(&stage.shop, &traffic).await[index];
+        let shifted = &shares(&environment.shop, &traffic).await[index];
         slow_down(first, service, method, EQUAL_MS).await;
         let text = format!("the first replica of {service} takes a second: it serves less than a tenth of the calls");
-        claims.add(text, away[0] < MAX_SLOW_SHARE, percent(away));
+        assertions.add(text, shifted[0] < MAX_SLOW_SHARE, percent(shifted));
     }
-    let outcome = traffic.stop(&stage.shop).await;
+    let outcome = traffic.stop(&environment.shop).await;
     let failed = outcome.load.failures.len();
-    claims.add("no request fails", failed == 0, format!("{failed} of {} failed", outcome.load.requests));
-    claims
+    assertions.add("no request fails", failed == 0, format!("{failed} of {} failed", outcome.load.requests));
+    assertions
 }
 
 async fn slow_down(replica: &Program, service: &str, method: &str, ms: u64) {
@@ -66,9 +66,9 @@ async fn shares(shop: &palisade_tests::Shop, traffic: &Traffic) -> [Vec<f64>; 2]
     traffic.wait_for_more_requests(REQUESTS).await;
     let after = [calls(shop, CALLED_SERVICES[0].0).await, calls(shop, CALLED_SERVICES[1].0).await];
     [0, 1].map(|service| {
-        let more: Vec<f64> = after[service].iter().zip(&before[service]).map(|(after, before)| after - before).collect();
-        let all: f64 = more.iter().sum();
-        more.into_iter().map(|more| more / all).collect()
+        let new_calls: Vec<f64> = after[service].iter().zip(&before[service]).map(|(after, before)| after - before).collect();
+        let total: f64 = new_calls.iter().sum();
+        new_calls.into_iter().map(|calls| calls / total).collect()
     })
 }
 

@@ -6,14 +6,14 @@ use crate::eventually;
 /// Metrics of one pool.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolMetrics<'a> {
-    recorded: &'a MetricsRecorder,
+    recorder: &'a MetricsRecorder,
     name: &'static str,
 }
 
 impl MetricsRecorder {
     /// Returns the metrics of the pool `name`.
     pub fn pool(&self, name: &'static str) -> PoolMetrics<'_> {
-        PoolMetrics { recorded: self, name }
+        PoolMetrics { recorder: self, name }
     }
 }
 
@@ -21,7 +21,7 @@ impl PoolMetrics<'_> {
     /// Returns the values of these metrics, named without the prefix `db_client_connection_`.
     pub fn values<const N: usize>(&self, metrics: [&str; N]) -> [String; N] {
         metrics.map(|metric| {
-            let found = self.recorded.value(&format!("db_client_connection_{metric}"), &[("db_client_connection_pool_name", self.name)]);
+            let found = self.recorder.value(&format!("db_client_connection_{metric}"), &[("db_client_connection_pool_name", self.name)]);
             found.unwrap_or_else(|| panic!("{metric} of {} is not exposed", self.name))
         })
     }
@@ -34,6 +34,6 @@ impl PoolMetrics<'_> {
     /// Waits until this number of connections is in `state`: `idle` or `used`.
     pub async fn wait_for_count(&self, state: &str, count: &str) {
         let labels = [("db_client_connection_pool_name", self.name), ("db_client_connection_state", state)];
-        eventually(async || self.recorded.value("db_client_connection_count", &labels).filter(|shown| *shown == count)).await;
+        eventually(async || self.recorder.value("db_client_connection_count", &labels).filter(|shown| *shown == count)).await;
     }
 }

@@ -41,16 +41,16 @@ impl Catalogue {
     /// listed.
     #[track_caller]
     pub fn check(&self, span: &Span) {
-        let named: Vec<_> = self.rows.iter().filter(|row| row.kind == span.kind && row.is_named(&span.name)).collect();
-        assert!(!named.is_empty(), "span missing in docs/traces.md: {span:#?}");
+        let rows: Vec<_> = self.rows.iter().filter(|row| row.kind == span.kind && row.is_named(&span.name)).collect();
+        assert!(!rows.is_empty(), "span missing in docs/traces.md: {span:#?}");
         let keys: BTreeSet<_> = span.attributes.keys().cloned().collect();
-        let fits = named.iter().any(|row| row.required.is_subset(&keys) && keys.is_subset(&row.allowed));
-        assert!(fits, "attributes differ from docs/traces.md: {span:#?}\n{named:#?}");
+        let is_listed = rows.iter().any(|row| row.required.is_subset(&keys) && keys.is_subset(&row.allowed));
+        assert!(is_listed, "attributes differ from docs/traces.md: {span:#?}\n{rows:#?}");
         for (name, attributes) in &span.events {
-            let mut named = self.events.iter().filter(|row| row.is_named(name));
+            let mut rows = self.events.iter().filter(|row| row.is_named(name));
             let keys: BTreeSet<_> = attributes.keys().cloned().collect();
             assert!(
-                named.any(|row| row.required.is_subset(&keys) && keys.is_subset(&row.allowed)),
+                rows.any(|row| row.required.is_subset(&keys) && keys.is_subset(&row.allowed)),
                 "event missing in docs/traces.md: {name} {keys:?}"
             );
         }

@@ -94,9 +94,9 @@ impl Trace {
 
     /// Returns the children of `span`, oldest first.
     pub fn children(&self, span: &Span) -> Vec<&Span> {
-        let mut below: Vec<_> = self.0.iter().filter(|child| child.parent.as_ref() == Some(&span.id)).collect();
-        below.sort_by_key(|child| child.started);
-        below
+        let mut children: Vec<_> = self.0.iter().filter(|child| child.parent.as_ref() == Some(&span.id)).collect();
+        children.sort_by_key(|child| child.started);
+        children
     }
 
     /// Returns the only span of this name and kind.

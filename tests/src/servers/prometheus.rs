@@ -25,7 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Prometheus {
     // Drop order: process before data.
-    server: Child,
+    _server: Child,
     directory: TempDir,
     port: u16,
 }
@@ -49,7 +49,7 @@ impl Prometheus {
             .map(|_| free_port())
             .find_map(|port| Some((run(directory.path(), port, &mut log)?, port)))
             .unwrap_or_else(|| panic!("Prometheus failed to start with\n{configuration}\n{log}"));
-        Self { server, directory, port }
+        Self { _server: server, directory, port }
     }
 
     /// Starts a server that scrapes the shop's admin ports every second, with the jobs `gateway`,
@@ -66,11 +66,6 @@ impl Prometheus {
     /// Returns the directory of configuration and data.
     pub fn directory(&self) -> &Path {
         self.directory.path()
-    }
-
-    /// Returns the complete output up to this point.
-    pub fn log(&self) -> String {
-        self.server.log()
     }
 
     /// Waits until every target has been scraped once, successfully or not. At least one target is
@@ -147,7 +142,7 @@ fn run(directory: &Path, port: u16, log: &mut String) -> Option<Child> {
     // SIGKILL, because a graceful stop is slow and the data is disposable.
     let server = Child::spawn(&command, Some(directory), Signal::KILL).expect("prometheus can be started");
     let ready = server.wait_for_line(|line| line.contains("Server is ready to receive web requests").then_some(()));
-    *log = server.log();
+    *log = server.last_lines();
     ready.map(|()| server)
 }
 

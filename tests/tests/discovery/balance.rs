@@ -31,16 +31,16 @@ async fn balancer_spreads_evenly_and_avoids_slow_replica() {
     let registered = |command: &mut Command| {
         command.env("PALISADE_REGISTRATION__URL", &url);
     };
-    let scene = Fixture::start(&url, registered);
-    let (second, third) = (scene.add_replica(registered), scene.add_replica(registered));
-    let replicas = [scene.shop.program("products"), &second, &third];
+    let fixture = Fixture::start(&url, registered);
+    let (second, third) = (fixture.add_replica(registered), fixture.add_replica(registered));
+    let replicas = [fixture.shop.program("products"), &second, &third];
     // Adds equal latency, because on a busy machine the processing time of one or two milliseconds
     // varies widely.
     for replica in replicas {
         slow_down(replica, 30).await;
     }
-    let load = scene.start_load_with(READERS).await;
-    scene.wait_for_endpoints(3).await;
+    let load = fixture.start_load_with(READERS).await;
+    fixture.wait_for_endpoints(3).await;
     load.wait_for_more_requests(500).await;
     let even = shares(&replicas, &load, 3_000).await;
     assert!(even.iter().all(|share| (share * 3.0 - 1.0).abs() <= 0.2), "{even:?}");
@@ -50,6 +50,6 @@ async fn balancer_spreads_evenly_and_avoids_slow_replica() {
     load.wait_for_more_requests(200).await;
     let away = shares(&replicas, &load, 2_000).await;
     assert!(away[2] < 0.1, "{away:?}");
-    let answers = load.stop_without_failures().await;
-    eprintln!("balance: {answers} reads, 0 failed; shares of equal replicas {even:.3?}, with a slow third {away:.3?}");
+    let reads = load.stop_without_failures().await;
+    eprintln!("balance: {reads} reads, 0 failed; shares of equal replicas {even:.3?}, with a slow third {away:.3?}");
 }

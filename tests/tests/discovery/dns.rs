@@ -7,7 +7,7 @@ use palisade_tests::{
     servers::{Dns, free_port},
 };
 
-use crate::fixture::{Fixture, wait_for_traffic};
+use crate::fixture::{Fixture, served_reads, wait_for_traffic};
 
 /// Address records share one port, so each replica has its own loopback address.
 fn listening(host: u8, port: u16) -> impl Fn(&mut Command) {
@@ -23,13 +23,13 @@ fn addresses(hosts: &[u8]) -> Vec<String> {
 #[tokio::test]
 async fn dns_address_changes_cause_no_failed_read() {
     let (mut dns, port) = (Dns::start(&addresses(&[2, 3])), free_port());
-    let scene = Fixture::start(&format!("dns://products.test:{port}?server={}", dns.address()), listening(2, port));
-    let mut second = scene.add_replica(listening(3, port));
-    let load = scene.start_load().await;
-    scene.wait_for_endpoints(2).await;
+    let fixture = Fixture::start(&format!("dns://products.test:{port}?server={}", dns.address()), listening(2, port));
+    let mut second = fixture.add_replica(listening(3, port));
+    let load = fixture.start_load().await;
+    fixture.wait_for_endpoints(2).await;
     load.wait_for_more_requests(500).await;
 
-    let mut third = scene.add_replica(listening(4, port));
+    let mut third = fixture.add_replica(listening(4, port));
     dns.set(&addresses(&[2, 3, 4]));
     let joined = wait_for_traffic(&third).await;
     load.wait_for_more_requests(500).await;
@@ -37,11 +37,11 @@ async fn dns_address_changes_cause_no_failed_read() {
     second.terminate();
     assert_eq!(second.exit_code(), Some(0));
     dns.set(&addresses(&[2, 4]));
-    let left = scene.wait_for_endpoints(2).await;
+    let left = fixture.wait_for_endpoints(2).await;
     load.wait_for_more_requests(500).await;
 
     third.kill();
-    let dead = scene.wait_until_no_failures().await;
+    let dead = fixture.wait_until_no_failures().await;
     load.wait_for_more_requests(500).await;
 
     // The records disappear, then the server: the last known endpoints stay in use.
@@ -49,13 +49,13 @@ async fn dns_address_changes_cause_no_failed_read() {
     load.wait_for_more_requests(1_000).await;
     dns.kill();
     load.wait_for_more_requests(1_000).await;
-    scene.wait_for_endpoints(2).await;
+    fixture.wait_for_endpoints(2).await;
     dns.set(&addresses(&[2]));
-    let gone = scene.wait_for_endpoints(1).await;
+    let gone = fixture.wait_for_endpoints(1).await;
     load.wait_for_more_requests(100).await;
-    let answers = load.stop_without_failures().await;
+    let reads = load.stop_without_failures().await;
     eprintln!(
-        "dns: {answers} reads, 0 failed; joined after {joined:?}, left after {left:?}, dead: last failed attempt after {dead:?}, gone {gone:?} after the record"
+        "dns: {reads} reads, 0 failed; joined after {joined:?}, left after {left:?}, dead: last failed attempt after {dead:?}, gone {gone:?} after the record"
     );
 }
 
@@ -70,15 +70,15 @@ async fn srv_changes_cause_no_failed_read_and_use_priority() {
         records
     };
     let mut dns = Dns::start(&with_host(Vec::new()));
-    let scene = Fixture::start(&format!("srv://_products._tcp.test?server={}", dns.address()), |_| {});
-    let first = scene.shop.program("products");
-    let mut second = scene.add_replica(|_| {});
+    let fixture = Fixture::start(&format!("srv://_products._tcp.test?server={}", dns.address()), |_| {});
+    let first = fixture.shop.program("products");
+    let mut second = fixture.add_replica(|_| {});
     dns.set(&with_host(vec![record(first, 1), record(&second, 1)]));
-    let load = scene.start_load().await;
-    scene.wait_for_endpoints(2).await;
+    let load = fixture.start_load().await;
+    fixture.wait_for_endpoints(2).await;
     load.wait_for_more_requests(500).await;
 
-    let mut third = scene.add_replica(|_| {});
+    let mut third = fixture.add_replica(|_| {});
     dns.set(&with_host(vec![record(first, 1), record(&second, 1), record(&third, 1)]));
     let joined = wait_for_traffic(&third).await;
 
@@ -86,17 +86,17 @@ async fn srv_changes_cause_no_failed_read_and_use_priority() {
     second.terminate();
     assert_eq!(second.exit_code(), Some(0));
     third.kill();
-    let dead = scene.wait_until_no_failures().await;
+    let dead = fixture.wait_until_no_failures().await;
     load.wait_for_more_requests(500).await;
 
-    let spare = scene.add_replica(|_| {});
+    let spare = fixture.add_replica(|_| {});
     dns.set(&with_host(vec![record(first, 1), record(&spare, 2)]));
-    scene.wait_for_endpoints(1).await;
+    fixture.wait_for_endpoints(1).await;
     load.wait_for_more_requests(500).await;
-    assert!(crate::fixture::served_reads(&spare).await < 1.0, "the endpoint with the higher priority value must stay unused");
+    assert!(served_reads(&spare).await < 1.0, "the endpoint with the higher priority value must stay unused");
     dns.set(&with_host(vec![record(&spare, 2)]));
     wait_for_traffic(&spare).await;
     load.wait_for_more_requests(100).await;
-    let answers = load.stop_without_failures().await;
-    eprintln!("srv: {answers} reads, 0 failed; joined after {joined:?}, two dead: last failed attempt after {dead:?}");
+    let reads = load.stop_without_failures().await;
+    eprintln!("srv: {reads} reads, 0 failed; joined after {joined:?}, two dead: last failed attempt after {dead:?}");
 }

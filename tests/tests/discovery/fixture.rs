@@ -32,6 +32,8 @@ impl Fixture {
                 configure(command);
             } else {
                 command.env("PALISADE_UPSTREAMS__PRODUCTS__URL", url);
+                // The cap on concurrent retries denies more of them the slower the machine is.
+                command.env("PALISADE_UPSTREAMS__PRODUCTS__RETRY__IN_FLIGHT_MIN", "1000");
             }
         });
         Self { shop, store }
@@ -72,18 +74,20 @@ impl Fixture {
     /// Waits until the gateway's attempts have not failed for a second. Returns the time of the
     /// last failure, relative to the start of the wait.
     pub(crate) async fn wait_until_no_failures(&self) -> Duration {
-        let (started, mut last, mut at) = (Instant::now(), None, Instant::now());
+        let started = Instant::now();
+        let (mut known_failures, mut last_failure) = (None, started);
         let name = "grpc_client_attempt_duration_seconds_count{";
-        loop {
+        eventually(async || {
             let metrics = metrics(&self.shop.admin_url("gateway")).await;
-            let of_products = |line: &&str| line.starts_with(name) && line.contains("grpc_target=\"products\"") && !line.contains("\"OK\"");
-            let failed: f64 = metrics.lines().filter(of_products).map(value).sum();
-            if last != Some(failed) {
-                (last, at) = (Some(failed), Instant::now());
-            } else if at.elapsed() > Duration::from_secs(1) {
-                return at.duration_since(started);
+            let is_failure = |line: &&str| line.starts_with(name) && line.contains("grpc_target=\"products\"") && !line.contains("\"OK\"");
+            let failures: f64 = metrics.lines().filter(is_failure).map(value).sum();
+            if known_failures != Some(failures) {
+                (known_failures, last_failure) = (Some(failures), Instant::now());
             }
-        }
+            (last_failure.elapsed() > Duration::from_secs(1)).then_some(())
+        })
+        .await;
+        last_failure.duration_since(started)
     }
 
     /// Returns the products dependency of the gateway's readiness report.

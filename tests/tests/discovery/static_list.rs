@@ -16,21 +16,21 @@ async fn static_list_restarts_cause_no_failed_read() {
             command.env("PALISADE_LISTEN", &address);
         }
     };
-    let scene = Fixture::start(&url, listening(0));
-    let (mut second, mut third) = (scene.add_replica(listening(1)), scene.add_replica(listening(2)));
-    let load = scene.start_load().await;
+    let fixture = Fixture::start(&url, listening(0));
+    let (mut second, mut third) = (fixture.add_replica(listening(1)), fixture.add_replica(listening(2)));
+    let load = fixture.start_load().await;
     load.wait_for_more_requests(500).await;
 
     second.terminate();
     assert_eq!(second.exit_code(), Some(0));
     load.wait_for_more_requests(500).await;
     third.kill();
-    let dead = scene.wait_until_no_failures().await;
+    let dead = fixture.wait_until_no_failures().await;
     load.wait_for_more_requests(500).await;
     second.restart();
     third.restart();
     let back = wait_for_traffic(&second).await.max(wait_for_traffic(&third).await);
     load.wait_for_more_requests(500).await;
-    let answers = load.stop_without_failures().await;
-    eprintln!("list: {answers} reads, 0 failed; dead: last failed attempt after {dead:?}, back after {back:?}");
+    let reads = load.stop_without_failures().await;
+    eprintln!("list: {reads} reads, 0 failed; dead: last failed attempt after {dead:?}, back after {back:?}");
 }

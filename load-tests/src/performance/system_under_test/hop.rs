@@ -13,7 +13,7 @@ use palisade_tests::{
 };
 use secrecy::ExposeSecret;
 
-use super::{BARE, HOP, READS, Request, SystemUnderTest, TELEMETRY};
+use super::{BARE, HOP, Processes, READS, Request, SystemUnderTest, TELEMETRY};
 
 /// Returns the variants: label, program prefix, share of traces.
 fn hops() -> Vec<(&'static str, &'static str, Option<&'static str>)> {
@@ -24,41 +24,38 @@ fn hops() -> Vec<(&'static str, &'static str, Option<&'static str>)> {
 pub(super) fn all(collector: &str, mongo: &Mongo) -> Vec<(SystemUnderTest, [Child; 2])> {
     let (user_key, gateway_key) = (pem(), pem());
     let token = token(&user_key);
-    let listens = |command: &Command| {
+    let spawn = |command: &Command| {
         let child = Child::spawn(command, None, Signal::KILL).expect("the hop can be started");
         let url = child.wait_for_line(|line| line.starts_with("http://").then(|| line.trim().to_owned()));
-        let url = url.unwrap_or_else(|| panic!("hop process did not start: {}", child.log()));
+        let url = url.unwrap_or_else(|| panic!("hop process did not start: {}", child.last_lines()));
         (child, url)
     };
     let start = |role: &str, more: &[(&str, &str)]| {
         let mut command = Command::new(program());
         command.args(["--role", role]).env("USER_KEY", &user_key).env("GATEWAY_KEY", &gateway_key).env("COLLECTOR", collector);
-        listens(command.env_remove("SAMPLED").envs(more.iter().copied()))
+        spawn(command.env_remove("SAMPLED").envs(more.iter().copied()))
     };
     let reader = || {
         let mut command = Command::new(env::current_exe().expect("path of the current executable is known"));
-        listens(command.arg("read").arg(mongo.url("reader")))
+        spawn(command.arg("read").arg(mongo.url("reader")))
     };
-    let one = |(telemetry, programs, sampled): (&'static str, &str, Option<&str>)| {
+    let hop = |(telemetry, programs, sampled): (&'static str, &str, Option<&str>)| {
         let sampled: Vec<_> = sampled.map(|share| ("SAMPLED", share)).into_iter().collect();
-        let (backend, at) = if telemetry == READS { reader() } else { start(&format!("{programs}-backend"), &sampled) };
-        let (gateway, url) = start(&format!("{programs}-gateway"), &[&sampled[..], &[("BACKEND", at.as_str())]].concat());
+        let (backend, backend_url) = if telemetry == READS { reader() } else { start(&format!("{programs}-backend"), &sampled) };
+        let (gateway, url) = start(&format!("{programs}-gateway"), &[&sampled[..], &[("BACKEND", backend_url.as_str())]].concat());
         let request = Request { route: "GET /check", url: format!("{url}/check"), token: token.clone(), products: Vec::new(), rate: 300 };
-        let subject = SystemUnderTest {
-            stores: HOP,
-            telemetry,
-            processes: vec![("gateway", gateway.id()), ("backend", backend.id())],
+        let processes = Processes {
+            services: vec![("gateway", gateway.id()), ("backend", backend.id())],
             databases: if telemetry == READS { vec![mongo.process_id()] } else { Vec::new() },
-            requests: vec![request],
         };
-        (subject, [gateway, backend])
+        (SystemUnderTest { stores: HOP, telemetry, processes, requests: vec![request] }, [gateway, backend])
     };
-    hops().into_iter().map(one).collect()
+    hops().into_iter().map(hop).collect()
 }
 
 fn program() -> std::path::PathBuf {
-    let this = env::current_exe().expect("path of the current executable is known");
-    let hop = this.parent().unwrap_or(Path::new(".")).join("hop");
+    let executable = env::current_exe().expect("path of the current executable is known");
+    let hop = executable.parent().unwrap_or(Path::new(".")).join("hop");
     assert!(hop.exists(), "{} is missing: build it with `make performance`", hop.display());
     hop
 }

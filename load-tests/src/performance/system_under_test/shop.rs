@@ -7,7 +7,7 @@ use palisade_tests::{
 };
 use serde_json::json;
 
-use super::{CACHED, Request, SystemUnderTest};
+use super::{CACHED, Processes, Request, SystemUnderTest};
 use crate::environment::trust_scripts;
 
 /// Number of products, ordered in turn.
@@ -33,10 +33,10 @@ pub(super) async fn start(
     sampled: Option<(&str, &str)>,
     servers: Option<(&Postgres, &Mongo)>,
 ) -> (SystemUnderTest, Shop) {
-    let database = palisade_tests::unique("capacity").replace('-', "_");
+    let database = palisade_tests::unique("performance").replace('-', "_");
     let urls = servers.map(|(postgres, mongo)| (mongo.url(&database), postgres.url(&database)));
-    let (products, orders) = urls.as_ref().map(|(products, orders)| (products.as_str(), orders.as_str())).unzip();
-    let shop = Shop::separate_with(products, orders, |service, command| {
+    let (products_url, orders_url) = urls.as_ref().map(|(products, orders)| (products.as_str(), orders.as_str())).unzip();
+    let shop = Shop::separate_with(products_url, orders_url, |service, command| {
         trust_scripts(command);
         command.envs(UNREACHED_LIMITS.map(|(name, value)| (format!("PALISADE_{name}"), value)));
         if stores == CACHED && service == "gateway" {
@@ -48,26 +48,23 @@ pub(super) async fn start(
     });
     shop.ready().await;
     let seller = shop.client("seller", ALL_SCOPES);
-    let mut shelf = Vec::new();
+    let mut products = Vec::new();
     for number in 0..PRODUCTS {
         let lamp = json!({ "name": format!("Lamp {number}"), "description": "To be measured.", "price": 19.99, "quantity": UNITS, "category": "load" });
-        shelf.push(seller.post("/products", &lamp).await.ok(201)["id"].as_str().expect("a product has an id").to_owned());
+        products.push(seller.post("/products", &lamp).await.ok(201)["id"].as_str().expect("a product has an id").to_owned());
     }
     let token = token();
     let request = |route, path: String, products, rate| Request { route, url: shop.url() + &path, token: token.clone(), products, rate };
     let requests = vec![
-        request("GET product", format!("/products/{}", shelf[0]), Vec::new(), 300),
+        request("GET product", format!("/products/{}", products[0]), Vec::new(), 300),
         request("GET list", "/products?category=load&limit=20".to_owned(), Vec::new(), 200),
-        request("POST order", "/orders".to_owned(), shelf, 50),
+        request("POST order", "/orders".to_owned(), products, 50),
     ];
-    let subject = SystemUnderTest {
-        stores,
-        telemetry,
-        processes: SERVICES.map(|service| (service, shop.program(service).id())).into(),
+    let processes = Processes {
+        services: SERVICES.map(|service| (service, shop.program(service).id())).into(),
         databases: servers.map(|(postgres, mongo)| vec![postgres.process_id(), mongo.process_id()]).unwrap_or_default(),
-        requests,
     };
-    (subject, shop)
+    (SystemUnderTest { stores, telemetry, processes, requests }, shop)
 }
 
 /// Token that outlives the run.

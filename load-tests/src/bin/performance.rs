@@ -13,11 +13,12 @@ use palisade_load_tests::{performance, reports};
 async fn main() -> anyhow::Result<ExitCode> {
     let seconds = match env::args().nth(1).as_deref() {
         Some("collect") => {
-            performance::collect().await?;
+            performance::run_collector().await?;
             return Ok(ExitCode::SUCCESS);
         }
         Some("read") => {
-            performance::read(&env::args().nth(2).ok_or_else(|| anyhow::anyhow!("missing argument: database URL"))?).await?;
+            let url = env::args().nth(2).ok_or_else(|| anyhow::anyhow!("missing argument: database URL"))?;
+            performance::run_baseline_reader(&url).await?;
             return Ok(ExitCode::SUCCESS);
         }
         Some(text) => text.parse()?,
@@ -25,6 +26,6 @@ async fn main() -> anyhow::Result<ExitCode> {
     };
     let page = performance::page(&performance::measure(seconds, |line| eprintln!("{line}")).await);
     fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance.md"), &page)?;
-    reports::keep("performance", &page)?;
+    reports::write("performance", &page)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,23 +5,23 @@ import { check } from "k6";
 import http from "k6/http";
 import { Counter } from "k6/metrics";
 import type { Data } from "../lib/report.ts";
-import { summaryTrendStats } from "../lib/report.ts";
+import { commonOptions } from "../lib/report.ts";
 import { duration, number, settings } from "../lib/settings.ts";
-import { any } from "../lib/visit.ts";
+import { randomElement } from "../lib/user_journeys.ts";
 import { uuidv4 } from "../lib/uuid.ts";
 
 const VUS = number("VUS", 64);
 const url = __ENV.URL ?? settings.baseUrl;
 /** Product IDs. If set, each request orders one unit of one product. */
-const products = (__ENV.ORDER_OF ?? "").split(",").filter((id) => id !== "");
+const products = (__ENV.PRODUCT_IDS ?? "").split(",").filter((id) => id !== "");
 
-const wrong = new Counter("wrong_answers");
+const unexpected = new Counter("unexpected_responses");
 /** Orders answered with 202 and finished later. */
-const later = new Counter("later");
+const deferred = new Counter("deferred");
 
 export const options = {
     scenarios: {
-        capacity: {
+        performance: {
             executor: "constant-arrival-rate",
             rate: number("RATE", 100),
             duration: duration("DURATION", "5s"),
@@ -30,23 +30,23 @@ export const options = {
             gracefulStop: "5s",
         },
     },
-    summaryTrendStats,
+    ...commonOptions,
 };
 
-export default function capacity(): void {
+export default function request(): void {
     const headers: Record<string, string> = { authorization: `Bearer ${settings.token}` };
-    let answer;
+    let response;
     if (products.length > 0) {
         headers["content-type"] = "application/json";
         headers["idempotency-key"] = uuidv4();
-        answer = http.post(url, JSON.stringify({ items: [{ productId: any(products), quantity: 1 }] }), { headers });
+        response = http.post(url, JSON.stringify({ items: [{ productId: randomElement(products), quantity: 1 }] }), { headers });
     } else {
-        answer = http.get(url, { headers });
+        response = http.get(url, { headers });
     }
-    const right = products.length > 0 ? [201, 202] : [200];
-    check(answer, { "response is expected": () => right.includes(answer.status) });
-    if (!right.includes(answer.status)) wrong.add(1);
-    if (answer.status === 202) later.add(1);
+    const expected = products.length > 0 ? [201, 202] : [200];
+    check(response, { "response is expected": () => expected.includes(response.status) });
+    if (!expected.includes(response.status)) unexpected.add(1);
+    if (response.status === 202) deferred.add(1);
 }
 
 export function handleSummary(data: Data): Record<string, string> {
@@ -54,8 +54,8 @@ export function handleSummary(data: Data): Record<string, string> {
     const times = data.metrics["http_req_duration"]?.values ?? {};
     const result = {
         requests: count("http_reqs"),
-        wrong: count("wrong_answers"),
-        later: count("later"),
+        wrong: count("unexpected_responses"),
+        deferred: count("deferred"),
         seconds: data.state.testRunDurationMs / 1000,
         p50: times["med"] ?? 0,
         p99: times["p(99)"] ?? 0,

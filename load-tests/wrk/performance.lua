@@ -6,11 +6,11 @@ for id in string.gmatch(os.getenv("PRODUCTS") or "", "[^,]+") do products[#produ
 local ordering = #products > 0
 local prefix = os.getenv("PREFIX") or "wrk"
 
-local thread_of_all
+local only_thread
 
-function setup(thread) thread_of_all = thread end
+function setup(thread) only_thread = thread end
 
-other, later = 0, 0
+unexpected, deferred = 0, 0
 local sent = 0
 
 if ordering then
@@ -26,14 +26,14 @@ if ordering then
     end
     -- 201 is a finished order, 202 one to be finished later.
     response = function(status)
-        if status == 202 then later = later + 1 elseif status ~= 201 then other = other + 1 end
+        if status == 202 then deferred = deferred + 1 elseif status ~= 201 then unexpected = unexpected + 1 end
     end
 end
 
 function done(summary, latency)
     local errors = summary.errors
     local wrong = errors.connect + errors.read + errors.write + errors.timeout + errors.status
-    if ordering then wrong = math.max(wrong, thread_of_all:get("other")) end
-    print(string.format('{"requests":%d,"wrong":%d,"later":%d,"seconds":%.6f,"p50":%.4f,"p99":%.4f}', summary.requests, wrong,
-        thread_of_all:get("later"), summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
+    if ordering then wrong = math.max(wrong, only_thread:get("unexpected")) end
+    print(string.format('{"requests":%d,"wrong":%d,"deferred":%d,"seconds":%.6f,"p50":%.4f,"p99":%.4f}', summary.requests, wrong,
+        only_thread:get("deferred"), summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
 end
