@@ -26,6 +26,7 @@
 //! [`may_be_absent`](query::Query::may_be_absent). All others must return series, which the live
 //! test verifies against a real Prometheus.
 
+mod configuration_doc;
 pub mod dashboard;
 pub mod known_metrics;
 pub mod panel;
@@ -63,7 +64,10 @@ pub fn files() -> anyhow::Result<Vec<File>> {
     if !wrong.is_empty() {
         bail!("queries with unknown metrics or labels:\n{}", wrong.join("\n"));
     }
-    let mut files = vec![File { path: "docs/metrics.md".into(), text: metrics_doc::render()? }];
+    let mut files = vec![
+        File { path: "docs/metrics.md".into(), text: metrics_doc::render()? },
+        File { path: "docs/configuration.md".into(), text: configuration_doc::render() },
+    ];
     for dashboard in dashboards() {
         let text = grafana::json(&dashboard).with_context(|| format!("dashboard {}", dashboard.name))?;
         files.push(File { path: format!("dashboards/{}.json", dashboard.name).into(), text });

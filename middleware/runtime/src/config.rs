@@ -55,36 +55,58 @@ pub enum Invocation<T> {
     Run(T),
     /// `--check-config`: check whether the process could start with this configuration.
     Check(T),
+    /// `--help-all`: print this text.
+    Help(String),
     /// `--health-check`: query readiness at the admin port of this configuration.
     HealthCheck(T),
 }
 
 /// Builds the command line for configuration `T`: `--config`, `--check-config`, `--health-check`
-/// and a flag per key.
-pub fn command<T: JsonSchema>(name: &'static str, about: &'static str) -> Command {
-    let keys = schema::keys::<T>();
+/// and a flag per key. `--help` shows the keys that `common` lists; `--help-all` shows all,
+/// grouped by section.
+pub fn command<T: JsonSchema>(name: &'static str, about: &'static str, common: &[&str]) -> Command {
+    build::<T>(name, about, false, |key| common.contains(&key)).after_help(format!(
+        "Most used settings only; {name} --help-all lists all of them, docs/configuration.md explains them.\n\
+         Every flag is also a TOML key (--store-url is url in [store]) and an environment variable {ENV_PREFIX}…"
+    ))
+}
+
+fn build<T: JsonSchema>(name: &'static str, about: &'static str, grouped: bool, is_shown: impl Fn(&str) -> bool) -> Command {
+    let switch = |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
     let mut command = Command::new(name)
         .about(about)
         .version(env!("CARGO_PKG_VERSION"))
-        .after_help(schema::after_help(&keys))
         .arg(
             Arg::new("config")
                 .long("config")
                 .value_name("FILE")
                 .value_parser(clap::value_parser!(PathBuf))
-                .help("TOML file with any of the keys below"),
+                .help("TOML file with any of the keys"),
         )
-        .arg(Arg::new("check-config").long("check-config").action(ArgAction::SetTrue).help("Validate the configuration and exit"))
-        .arg(
-            Arg::new("health-check")
-                .long("health-check")
-                .action(ArgAction::SetTrue)
-                .help("Check the readiness of the running process and exit"),
-        );
-    for key in keys.into_iter().filter(|key| !key.is_pattern()) {
-        command = command.arg(Arg::new(key.path.clone()).long(key.flag()).value_name(key.kind).help(key.help()));
+        .arg(switch("check-config", "Validate the configuration and exit"))
+        .arg(switch("health-check", "Check the readiness of the running process and exit"))
+        .arg(switch("help-all", "Print help with all settings, grouped by section"));
+    for key in schema::keys::<T>().into_iter().filter(|key| !key.is_pattern()) {
+        let section = key.path.split_once('.').map_or("general", |(section, _)| section).to_owned();
+        let arg = Arg::new(key.path.clone()).long(key.flag()).value_name(key.kind.clone()).help(key.help());
+        command = command.arg(arg.hide(!is_shown(&key.path)).help_heading(if grouped {
+            format!("Settings: {section}")
+        } else {
+            "Settings".to_owned()
+        }));
     }
     command
+}
+
+/// Returns the text of `--help-all`.
+pub fn help_all<T: JsonSchema>(name: &'static str, about: &'static str) -> String {
+    let keys = schema::keys::<T>();
+    build::<T>(name, about, true, |_| true).after_help(schema::after_help(&keys)).render_help().to_string()
+}
+
+/// Markdown reference of all keys of `T`; headings start at `level`.
+pub fn reference<T: JsonSchema>(level: usize) -> String {
+    schema::markdown(&schema::keys::<T>(), level)
 }
 
 /// Loads the configuration from the flags `matches` (of [`command`]), the environment and the file.
@@ -154,11 +176,11 @@ pub fn secret(
 
 /// As [`load`] with the arguments of the process.
 pub fn from_args<T: DeserializeOwned + JsonSchema + Validate>(
-    name: &'static str,
-    about: &'static str,
+    (name, about, common): (&'static str, &'static str, &[&str]),
     args: impl IntoIterator<Item = OsString>,
 ) -> Result<Invocation<T>, Error> {
-    load(&command::<T>(name, about).try_get_matches_from(args)?)
+    let matches = command::<T>(name, about, common).try_get_matches_from(args)?;
+    if matches.get_flag("help-all") { Ok(Invocation::Help(help_all::<T>(name, about))) } else { load(&matches) }
 }
 
 #[cfg(test)]

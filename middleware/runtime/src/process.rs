@@ -46,6 +46,9 @@ const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Configuration common to all services.
 pub trait ServiceConfig: Validate {
+    /// Settings that `--help` shows, by key; `--help-all` shows all.
+    const COMMON_SETTINGS: &'static [&'static str];
+
     /// Checks the configuration without starting: loads keys, opens no connection.
     fn check(&self) -> anyhow::Result<()>;
     /// Traces and logs.
@@ -64,7 +67,7 @@ where
     F: FnOnce(T, Process) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    run_configured(name, &[name], boundary, config::from_args(name, about, std::env::args_os()), start)
+    run_configured(name, &[name], boundary, config::from_args((name, about, T::COMMON_SETTINGS), std::env::args_os()), start)
 }
 
 /// As [`run`] with a loaded configuration and a list of services in the process.
@@ -93,6 +96,10 @@ where
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => exit_with_error(name, &*error, EXIT_CONFIG),
             };
+        }
+        Ok(Invocation::Help(text)) => {
+            let _ = write!(std::io::stdout(), "{text}");
+            return ExitCode::SUCCESS;
         }
         Ok(Invocation::HealthCheck(config)) => return health_check(config.admin_listen()),
         Ok(Invocation::Run(config)) => config,

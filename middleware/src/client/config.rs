@@ -228,8 +228,8 @@ mod tests {
     fn outlier_detection_has_its_own_defaults() {
         let config: Config = serde_json::from_str(r#"{"outlier_detection": {"open_ms": 700}}"#).unwrap();
         assert_eq!(config.outlier_detection, circuit_breaker::Config { open_ms: 700, ..Config::default().outlier_detection });
-        let help = palisade_runtime::config::command::<Config>("test", "A test.").render_long_help().to_string();
-        for (failures, key) in [(0, "BREAKER"), (5, "ENDPOINT_BREAKER")] {
+        let help = palisade_runtime::config::help_all::<Config>("test", "A test.");
+        for (failures, key) in [(0, "CIRCUIT_BREAKER"), (5, "OUTLIER_DETECTION")] {
             let end = format!("[default: {failures}] [env: PALISADE_{key}__CONSECUTIVE_FAILURES]");
             assert!(help.contains(&end), "{end} in {help}");
         }

@@ -124,6 +124,19 @@ impl Validate for Config {
 }
 
 impl ServiceConfig for Config {
+    const COMMON_SETTINGS: &'static [&'static str] = &[
+        "listen",
+        "admin_listen",
+        "upstreams.products.url",
+        "upstreams.orders.url",
+        "identity.signing_key_file",
+        "cache.ttl_ms",
+        "server.rate_limit.per_second",
+        "telemetry.otlp_endpoint",
+        "telemetry.sample_ratio",
+        "telemetry.log_filter",
+    ];
+
     fn check(&self) -> anyhow::Result<()> {
         self.upstreams.products().tls.check()?;
         self.upstreams.orders().tls.check()?;

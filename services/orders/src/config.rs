@@ -198,6 +198,19 @@ impl Validate for Config {
 }
 
 impl ServiceConfig for Config {
+    const COMMON_SETTINGS: &'static [&'static str] = &[
+        "listen",
+        "admin_listen",
+        "store.url",
+        "store.url_file",
+        "upstreams.products.url",
+        "identity.signing_key_file",
+        "events.nats_url",
+        "telemetry.otlp_endpoint",
+        "telemetry.sample_ratio",
+        "telemetry.log_filter",
+    ];
+
     fn check(&self) -> anyhow::Result<()> {
         if !crate::store::is_supported_url(self.store.url()?.expose_secret()) {
             // The value is not part of the message: it may contain a password.

@@ -210,9 +210,9 @@ impl Orders {
         }
     }
 
-    /// Accepts the order and runs its saga in a task of its own. The receiver yields
-    /// the order after the saga. Cancelling the request cancels neither of the two. A process that shuts
-    /// down finishes the task first, because its lease would block all other workers.
+    /// Accepts the order and runs its saga in a task of its own. The receiver yields the order
+    /// after the saga. Cancelling the request cancels neither of the two. A process that shuts down
+    /// finishes the task first, because its lease would block all other workers.
     async fn accept_and_run(&self, create: Create, now: OffsetDateTime) -> Result<(CreateResult, oneshot::Receiver<Order>), Rejection> {
         let (creation_sender, creation) = oneshot::channel();
         let (finish, finished) = oneshot::channel();

@@ -28,6 +28,7 @@ const DEMO_SCOPES: &str = "products:read products:write orders:read orders:write
 /// Starts products, orders and the gateway, in this order: each needs the address of the previous
 /// one.
 pub(crate) async fn start(mut config: Config, process: Process) -> anyhow::Result<()> {
+    let admin = [config.gateway.admin_listen, config.products.admin_listen, config.orders.admin_listen];
     let development = data_dir::development_key(&config.data_dir)?;
     let trusted = config.uses_development_key().then(|| development.trusted()).transpose()?;
     let (gateway_key, orders_key) = (generate_key()?, generate_key()?);
@@ -67,7 +68,7 @@ pub(crate) async fn start(mut config: Config, process: Process) -> anyhow::Resul
 
     let token = trusted.is_some().then(|| demo_token(&development, clock.as_ref())).transpose()?;
     process.until_ready(READY_TIMEOUT).await;
-    print_banner(gateway, token.as_deref())?;
+    print_banner(&Addresses { gateway, products, orders, admin }, token.as_deref())?;
     Ok(())
 }
 
@@ -118,10 +119,14 @@ fn demo_token(key: &SigningKey, clock: &dyn Clock) -> anyhow::Result<String> {
     Ok(mint_user_token(&token, key, clock.now().unix_timestamp())?)
 }
 
-/// Prints the URL of the API documentation, a token and an example request.
-fn print_banner(gateway: SocketAddr, token: Option<&str>) -> std::io::Result<()> {
+/// Prints the addresses, the URL of the API documentation, a token and an example request.
+fn print_banner(config: &Addresses, token: Option<&str>) -> std::io::Result<()> {
+    let Addresses { gateway, products, orders, admin } = config;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "\nPalisade is running; API documentation: http://{gateway}/docs")?;
+    writeln!(out, "\nPalisade is running.\n")?;
+    writeln!(out, "  API              http://{gateway}   (documentation: http://{gateway}/docs)")?;
+    writeln!(out, "  products, orders {products}, {orders} (gRPC)")?;
+    writeln!(out, "  health, metrics  http://{}/readyz, {}, {}", admin[0], admin[1], admin[2])?;
     if let Some(token) = token {
         writeln!(out, "\nexport TOKEN={token}")?;
         writeln!(
@@ -130,4 +135,13 @@ fn print_banner(gateway: SocketAddr, token: Option<&str>) -> std::io::Result<()>
         )?;
     }
     out.flush()
+}
+
+/// Addresses of the services of this process.
+struct Addresses {
+    gateway: SocketAddr,
+    products: SocketAddr,
+    orders: SocketAddr,
+    /// Configured admin addresses of gateway, products and orders.
+    admin: [SocketAddr; 3],
 }

@@ -66,9 +66,9 @@ pub(crate) fn commands() -> [Command; 5] {
 }
 
 /// Runs one of [`commands`].
-pub(crate) fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<()> {
+pub(crate) fn run(name: &str, arguments: &ArgMatches, data_dir: Option<&String>) -> anyhow::Result<()> {
     match name {
-        "token" => token(arguments),
+        "token" => token(arguments, data_dir.map(PathBuf::from)),
         "keygen" => keygen(arguments),
         "migrate" => with_store(arguments, async |url| palisade_orders::migrate(url).await),
         "redrive" => with_store(arguments, async |url| print(&palisade_orders::redrive(url).await?.to_string())),
@@ -76,12 +76,13 @@ pub(crate) fn run(name: &str, arguments: &ArgMatches) -> anyhow::Result<()> {
     }
 }
 
-fn token(arguments: &ArgMatches) -> anyhow::Result<()> {
+fn token(arguments: &ArgMatches, data_dir: Option<PathBuf>) -> anyhow::Result<()> {
     let text = |name: &str| arguments.get_one::<String>(name).cloned().unwrap_or_default();
     let key = match (arguments.get_one::<PathBuf>("key-file"), arguments.get_one::<PathBuf>("data-dir")) {
         (Some(path), _) => data_dir::read_key(path)?,
-        (None, Some(data_dir)) => data_dir::development_key(data_dir)?,
-        (None, None) => data_dir::development_key(&data_dir::default())?,
+        (None, Some(path)) => data_dir::development_key(path)?,
+        // `palisade --data-dir X token` is `palisade token --data-dir X`.
+        (None, None) => data_dir::development_key(&data_dir.unwrap_or_else(data_dir::default))?,
     };
     let token = UserToken {
         subject: text("sub"),

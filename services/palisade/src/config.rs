@@ -103,6 +103,19 @@ impl Validate for Config {
 }
 
 impl ServiceConfig for Config {
+    const COMMON_SETTINGS: &'static [&'static str] = &[
+        "data_dir",
+        "gateway.listen",
+        "gateway.admin_listen",
+        "products.store.url",
+        "orders.store.url",
+        "gateway.cache.ttl_ms",
+        "gateway.server.rate_limit.per_second",
+        "telemetry.otlp_endpoint",
+        "telemetry.sample_ratio",
+        "telemetry.log_filter",
+    ];
+
     fn check(&self) -> anyhow::Result<()> {
         let all = [(&self.gateway.auth, palisade_gateway::AUDIENCE), (&self.products.auth, "products"), (&self.orders.auth, "orders")];
         for (auth, audience) in all {

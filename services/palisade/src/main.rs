@@ -10,8 +10,8 @@ use std::{io::Write, process::ExitCode};
 
 use clap::Command;
 use palisade_middleware::{
-    config::{Invocation, command, load},
-    process::run_configured,
+    config::{Invocation, command, help_all, load},
+    process::{ServiceConfig, run_configured},
     telemetry::TrustBoundary,
 };
 
@@ -20,7 +20,9 @@ use crate::config::Config;
 const ABOUT: &str = "All services in one process: gateway, products and orders with embedded stores.";
 
 fn main() -> ExitCode {
-    let command = command::<Config>("palisade", ABOUT).subcommands(commands::commands()).args_conflicts_with_subcommands(false);
+    let command = command::<Config>("palisade", ABOUT, Config::COMMON_SETTINGS)
+        .subcommands(commands::commands())
+        .args_conflicts_with_subcommands(false);
     let matches = match command.try_get_matches() {
         Ok(matches) => matches,
         Err(error) => {
@@ -34,7 +36,7 @@ fn main() -> ExitCode {
         }
     };
     if let Some((name, arguments)) = matches.subcommand() {
-        return match commands::run(name, arguments) {
+        return match commands::run(name, arguments, matches.get_one::<String>("data_dir")) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 let _ = writeln!(std::io::stderr(), "palisade {name}: {error:#}");
@@ -42,7 +44,8 @@ fn main() -> ExitCode {
             }
         };
     }
-    let loaded: Result<Invocation<Config>, _> = load(&matches);
+    let loaded: Result<Invocation<Config>, _> =
+        if matches.get_flag("help-all") { Ok(Invocation::Help(help_all::<Config>("palisade", ABOUT))) } else { load(&matches) };
     run_configured("palisade", &all_in_one::SERVICES, TrustBoundary::Public, loaded, all_in_one::start)
 }
 

@@ -10,35 +10,35 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config, metrics,
-    store::{Audit, Store},
+    store::{Audit, Maintenance},
 };
 
 /// Returns the admin route `GET /invariants`.
-pub fn router(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Router {
+pub fn router(store: Arc<dyn Maintenance>, clock: Arc<dyn Clock>) -> Router {
     Router::new().route("/invariants", get(invariants)).with_state((store, clock))
 }
 
-type Tools = (Arc<dyn Store>, Arc<dyn Clock>);
+type AuditState = (Arc<dyn Maintenance>, Arc<dyn Clock>);
 
 /// Audits the stock periodically until `stop`, for the metrics.
-pub async fn run_audit_loop(store: Arc<dyn Store>, clock: Arc<dyn Clock>, config: config::Audit, stop: CancellationToken) {
+pub async fn run_audit_loop(store: Arc<dyn Maintenance>, clock: Arc<dyn Clock>, config: config::Audit, stop: CancellationToken) {
     if config.interval_s == 0 {
         return;
     }
     let (store, clock) = (&store, &clock);
     let check = || async move {
         match store.audit(clock.now()).await {
-            Ok(audit) => measure(&audit),
+            Ok(audit) => record(&audit),
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "stock audit failed"),
         }
     };
     task::run_with_duty_cycle(Duration::from_secs(config.interval_s), stop, check).await;
 }
 
-async fn invariants(State((store, clock)): State<Tools>) -> axum::response::Response {
+async fn invariants(State((store, clock)): State<AuditState>) -> axum::response::Response {
     match store.audit(clock.now()).await {
         Ok(audit) => {
-            measure(&audit);
+            record(&audit);
             let violations: Vec<String> = audit.violations.iter().map(ToString::to_string).collect();
             let body = json!({
                 "ok": violations.is_empty(), "violations": violations, "productsChecked": audit.products_checked,
@@ -54,7 +54,7 @@ async fn invariants(State((store, clock)): State<Tools>) -> axum::response::Resp
     }
 }
 
-fn measure(audit: &Audit) {
+fn record(audit: &Audit) {
     for violation in &audit.violations {
         tracing::error!(%violation, "stock invariant violated");
     }

@@ -137,6 +137,19 @@ impl Validate for Config {
 }
 
 impl ServiceConfig for Config {
+    const COMMON_SETTINGS: &'static [&'static str] = &[
+        "listen",
+        "admin_listen",
+        "store.url",
+        "store.url_file",
+        "reservations.hold_ttl_ms",
+        "events.nats_url",
+        "registration.url",
+        "telemetry.otlp_endpoint",
+        "telemetry.sample_ratio",
+        "telemetry.log_filter",
+    ];
+
     fn check(&self) -> anyhow::Result<()> {
         if !crate::store::is_supported_url(self.store.url()?.expose_secret()) {
             // The error does not quote the URL: it may contain a password.

@@ -2,7 +2,7 @@
 //! service.
 
 mod convert;
-pub mod refusal;
+mod rejections;
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,8 +27,8 @@ use uuid::Uuid;
 use crate::{
     metrics,
     product::ValidatedProduct,
-    reservation::{Confirmed, Lines, ReserveOutcome},
-    store::{Created, Removed, Store, Updated},
+    reservation::{ConfirmOutcome, Lines, ReserveOutcome},
+    store::{CreateOutcome, RemoveOutcome, Store, UpdateOutcome},
 };
 
 const READ: Access = Access::Scope("products:read");
@@ -72,14 +72,14 @@ impl ProductsService for Products {
         let draft = draft(request.product)?;
         let key = convert::idempotency_key(&*context::current_principal()?, request.idempotency_key, &draft)?;
         let (now, keyed) = (self.clock.now(), key.is_some());
-        let created = self.store.create(convert::new_id(now), draft, key, now).await.map_err(refusal::of_store)?;
+        let created = self.store.create(convert::new_id(now), draft, key, now).await.map_err(rejections::from_store_error)?;
         if keyed {
             metrics::record_key_outcome(&created);
             trace::record("app.idempotency.outcome", metrics::key_outcome(&created));
         }
         match created {
-            Created::Created { product, replayed } => Ok(convert::created(&product, replayed)),
-            Created::KeyReused => {
+            CreateOutcome::Created { product, replayed } => Ok(convert::created(&product, replayed)),
+            CreateOutcome::KeyReused => {
                 Err(Rejection::new(&reasons::IDEMPOTENCY_KEY_REUSED, "the idempotency key was used with another body").into())
             }
         }
@@ -87,22 +87,22 @@ impl ProductsService for Products {
 
     async fn find_all(&self, request: Request<FindAllRequest>) -> Result<Response<FindAllResponse>, Status> {
         let query = convert::query(&self.cursor, request.into_inner())?;
-        let page = self.store.list(query.clone()).await.map_err(refusal::of_store)?;
+        let page = self.store.list(query.clone()).await.map_err(rejections::from_store_error)?;
         Ok(Response::new(convert::page(&self.cursor, &query, page)))
     }
 
     async fn find_one(&self, request: Request<FindOneRequest>) -> Result<Response<proto::Product>, Status> {
-        let product = self.store.find(parse::parse_uuid(&request.get_ref().id)?).await.map_err(refusal::of_store)?;
-        Ok(Response::new(convert::product(&product.ok_or_else(refusal::not_found)?)))
+        let product = self.store.find(parse::parse_uuid(&request.get_ref().id)?).await.map_err(rejections::from_store_error)?;
+        Ok(Response::new(convert::product(&product.ok_or_else(rejections::not_found)?)))
     }
 
     async fn update(&self, request: Request<UpdateRequest>) -> Result<Response<proto::Product>, Status> {
         let request = request.into_inner();
         let (id, draft) = (parse::parse_uuid(&request.id)?, draft(request.product)?);
-        match self.store.update(id, draft, request.expected_version, self.clock.now()).await.map_err(refusal::of_store)? {
-            Updated::Updated(product) => Ok(Response::new(convert::product(&product))),
-            Updated::NotFound => Err(refusal::not_found().into()),
-            Updated::VersionMismatch => Err(refusal::version_mismatch().into()),
+        match self.store.update(id, draft, request.expected_version, self.clock.now()).await.map_err(rejections::from_store_error)? {
+            UpdateOutcome::Updated(product) => Ok(Response::new(convert::product(&product))),
+            UpdateOutcome::NotFound => Err(rejections::not_found().into()),
+            UpdateOutcome::VersionMismatch => Err(rejections::version_mismatch().into()),
         }
     }
 
@@ -112,12 +112,12 @@ impl ProductsService for Products {
             .store
             .remove(parse::parse_uuid(&request.id)?, request.expected_version, self.clock.now())
             .await
-            .map_err(refusal::of_store)?
+            .map_err(rejections::from_store_error)?
         {
-            Removed::Removed => Ok(Response::new(())),
-            Removed::NotFound => Err(refusal::not_found().into()),
-            Removed::VersionMismatch => Err(refusal::version_mismatch().into()),
-            Removed::InUse => Err(refusal::in_use().into()),
+            RemoveOutcome::Removed => Ok(Response::new(())),
+            RemoveOutcome::NotFound => Err(rejections::not_found().into()),
+            RemoveOutcome::VersionMismatch => Err(rejections::version_mismatch().into()),
+            RemoveOutcome::InUse => Err(rejections::product_in_use().into()),
         }
     }
 
@@ -125,34 +125,34 @@ impl ProductsService for Products {
         let request = request.into_inner();
         let id = parse::parse_uuid(&request.reservation_id)?;
         let lines = Lines::new(convert::lines(&request.lines)?).map_err(Rejection::invalid)?;
-        let reserved = self.store.reserve(id, lines, self.clock.now(), self.hold_ttl).await.map_err(refusal::of_store)?;
+        let reserved = self.store.reserve(id, lines, self.clock.now(), self.hold_ttl).await.map_err(rejections::from_store_error)?;
         metrics::record_reserve(&reserved);
         match reserved {
             ReserveOutcome::Held(reservation) => Ok(Response::new(convert::reservation(&reservation))),
-            ReserveOutcome::Refused { reason, product_id } => Err(refusal::refused(reason, product_id).into()),
-            ReserveOutcome::DifferentLines => Err(refusal::different_lines().into()),
-            ReserveOutcome::Released => Err(refusal::released_before_reserve().into()),
-            ReserveOutcome::Expired => Err(refusal::expired().into()),
+            ReserveOutcome::Refused { reason, product_id } => Err(rejections::refused(reason, product_id).into()),
+            ReserveOutcome::DifferentLines => Err(rejections::different_lines().into()),
+            ReserveOutcome::Released => Err(rejections::reserve_after_release().into()),
+            ReserveOutcome::Expired => Err(rejections::expired().into()),
         }
     }
 
     async fn confirm_reservation(&self, request: Request<ConfirmReservationRequest>) -> Result<Response<proto::Reservation>, Status> {
         let id = parse::parse_uuid(&request.get_ref().reservation_id)?;
-        match self.store.confirm(id, self.clock.now()).await.map_err(refusal::of_store)? {
-            Confirmed::Confirmed(reservation) => {
+        match self.store.confirm(id, self.clock.now()).await.map_err(rejections::from_store_error)? {
+            ConfirmOutcome::Confirmed(reservation) => {
                 metrics::record_confirm();
                 Ok(Response::new(convert::reservation(&reservation)))
             }
-            Confirmed::Released => Err(refusal::released().into()),
-            Confirmed::Expired => Err(refusal::expired().into()),
-            Confirmed::Refused => Err(refusal::was_refused().into()),
-            Confirmed::Unknown => Err(refusal::unknown_reservation().into()),
+            ConfirmOutcome::Released => Err(rejections::released().into()),
+            ConfirmOutcome::Expired => Err(rejections::expired().into()),
+            ConfirmOutcome::Refused => Err(rejections::confirm_of_refused().into()),
+            ConfirmOutcome::Unknown => Err(rejections::unknown_reservation().into()),
         }
     }
 
     async fn release_reservation(&self, request: Request<ReleaseReservationRequest>) -> Result<Response<proto::Reservation>, Status> {
         let id = parse::parse_uuid(&request.get_ref().reservation_id)?;
-        let reservation = self.store.release(id, self.clock.now()).await.map_err(refusal::of_store)?;
+        let reservation = self.store.release(id, self.clock.now()).await.map_err(rejections::from_store_error)?;
         metrics::record_release();
         Ok(Response::new(convert::reservation(&reservation)))
     }
@@ -161,8 +161,8 @@ impl ProductsService for Products {
         let request = request.into_inner();
         let after: Option<Uuid> = if request.after_id.is_empty() { None } else { Some(parse::parse_uuid(&request.after_id)?) };
         let limit = if request.limit == 0 { DEFAULT_RESERVATIONS } else { request.limit.min(MAX_RESERVATIONS) };
-        let found = self.store.list_reservations(after, limit).await.map_err(refusal::of_store)?;
-        Ok(Response::new(ListReservationsResponse { items: found.iter().map(convert::reservation).collect() }))
+        let reservations = self.store.list_reservations(after, limit).await.map_err(rejections::from_store_error)?;
+        Ok(Response::new(ListReservationsResponse { items: reservations.iter().map(convert::reservation).collect() }))
     }
 }
 

@@ -7,7 +7,7 @@ use palisade_middleware::metrics::{Metric, describe};
 
 use crate::{
     reservation::ReserveOutcome,
-    store::{Audit, Created},
+    store::{Audit, CreateOutcome},
 };
 
 /// All metrics defined by the products service.
@@ -41,7 +41,7 @@ const RELEASED: &str = "released";
 pub fn register() {
     describe(METRICS);
     for outcome in [NEW, REPLAY, CONFLICT] {
-        keys(outcome).increment(0);
+        idempotency_requests(outcome).increment(0);
     }
     for outcome in [RESERVED, INSUFFICIENT, REFUSED, COMMITTED, RELEASED] {
         reservations(outcome).increment(0);
@@ -51,13 +51,13 @@ pub fn register() {
 }
 
 /// Records a create with an idempotency key.
-pub(crate) fn record_key_outcome(created: &Created) {
-    keys(key_outcome(created)).increment(1);
+pub(crate) fn record_key_outcome(created: &CreateOutcome) {
+    idempotency_requests(key_outcome(created)).increment(1);
 }
 
 /// Records a reserve.
-pub(crate) fn record_reserve(answer: &ReserveOutcome) {
-    let outcome = match answer {
+pub(crate) fn record_reserve(reserved: &ReserveOutcome) {
+    let outcome = match reserved {
         ReserveOutcome::Held(_) => RESERVED,
         ReserveOutcome::Refused { .. } => INSUFFICIENT,
         ReserveOutcome::DifferentLines | ReserveOutcome::Released | ReserveOutcome::Expired => REFUSED,
@@ -87,15 +87,15 @@ pub(crate) fn record_audit(audit: &Audit) {
 }
 
 /// Returns the label value for the outcome of an idempotency key.
-pub(crate) fn key_outcome(created: &Created) -> &'static str {
+pub(crate) fn key_outcome(created: &CreateOutcome) -> &'static str {
     match created {
-        Created::Created { replayed: false, .. } => NEW,
-        Created::Created { replayed: true, .. } => REPLAY,
-        Created::KeyReused => CONFLICT,
+        CreateOutcome::Created { replayed: false, .. } => NEW,
+        CreateOutcome::Created { replayed: true, .. } => REPLAY,
+        CreateOutcome::KeyReused => CONFLICT,
     }
 }
 
-fn keys(outcome: &'static str) -> Counter {
+fn idempotency_requests(outcome: &'static str) -> Counter {
     metrics::counter!("palisade.idempotency.requests", "outcome" => outcome)
 }
 

@@ -1,4 +1,4 @@
-//! Product entity and its validation rules. No I/O.
+//! Product entity, its validation and its search text. No I/O.
 
 use std::ops::Deref;
 
@@ -7,10 +7,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 mod query;
-mod text;
 
 pub use query::{Filter, Page, Position, Query, Sort, SortKey};
-pub use text::searchable;
 
 /// Maximum length of a name, characters.
 pub const MAX_NAME: usize = 200;
@@ -75,11 +73,11 @@ impl ValidatedProduct {
     pub fn new(input: Input) -> Result<Self, Vec<Violation>> {
         let input = Input { name: input.name.trim().to_owned(), category: input.category.trim().to_owned(), ..input };
         let violations: Vec<_> = [
-            text::validate_single_line("name", &input.name, MAX_NAME),
-            text::validate_multiline("description", &input.description, MAX_DESCRIPTION),
+            validate_single_line("name", &input.name, MAX_NAME),
+            validate_multiline("description", &input.description, MAX_DESCRIPTION),
             within("price", input.price_minor, MAX_PRICE_MINOR, "must be between 0 and 9999999.99"),
             within("quantity", input.quantity, MAX_QUANTITY, "must be between 0 and 1000000000"),
-            text::validate_single_line("category", &input.category, MAX_CATEGORY),
+            validate_single_line("category", &input.category, MAX_CATEGORY),
         ]
         .into_iter()
         .flatten()
@@ -100,6 +98,49 @@ impl Deref for ValidatedProduct {
     fn deref(&self) -> &Input {
         &self.0
     }
+}
+
+/// Returns the search text of a product: lower case, identical in every store. Query texts contain
+/// no newline, so none matches across the separator.
+pub fn searchable(name: &str, description: &str) -> String {
+    format!("{}\n{}", normalize_for_search(name), normalize_for_search(description))
+}
+
+/// Normalizes text for case-insensitive search.
+fn normalize_for_search(text: &str) -> String {
+    text.to_lowercase()
+}
+
+/// Validates a single-line label: not empty, bounded, and without characters that hide or reorder
+/// adjacent text.
+fn validate_single_line(field: &str, text: &str, max: usize) -> Option<Violation> {
+    if text.is_empty() {
+        return Some(Violation::new(field, "required", "must not be empty"));
+    }
+    let forbidden = |c: char| c.is_control() || is_bidi_control(c);
+    validate(field, text, max, forbidden, "must not contain control or text-direction characters")
+}
+
+/// Validates free text with any number of lines, possibly empty.
+fn validate_multiline(field: &str, text: &str, max: usize) -> Option<Violation> {
+    let forbidden = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+    validate(field, text, max, forbidden, "must not contain control characters other than newline and tab")
+}
+
+fn validate(field: &str, text: &str, max: usize, forbidden: impl Fn(char) -> bool, message: &str) -> Option<Violation> {
+    if text.contains(forbidden) {
+        Some(Violation::new(field, "invalid_characters", message))
+    } else if text.chars().count() > max {
+        Some(Violation::new(field, "too_long", format!("must have at most {max} characters")))
+    } else {
+        None
+    }
+}
+
+/// Unicode `Bidi_Control` characters, which can make a name display as another one
+/// (CVE-2021-42574).
+fn is_bidi_control(c: char) -> bool {
+    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn within(field: &str, value: i64, max: i64, message: &str) -> Option<Violation> {

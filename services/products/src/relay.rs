@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::store::{PendingChange, Store};
+use crate::store::{OutboxStore, PendingChange};
 
 /// Event type: the product changed. Consumers fetch the current state.
 const CHANGED: &str = "palisade.products.v1.changed";
@@ -20,8 +20,8 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Outbox over the product store.
 pub struct ProductsOutbox {
-    /// Product store.
-    pub store: Arc<dyn Store>,
+    /// Store of the changes.
+    pub store: Arc<dyn OutboxStore>,
     /// Notified after each write that may have changed a product.
     pub changed: Arc<Notify>,
     /// Clock.
@@ -64,7 +64,7 @@ impl Outbox for ProductsOutbox {
 
     async fn fetch_unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> {
         let pending = self.store.unpublished_changes(limit).await?;
-        let oldest = pending.iter().map(|news| news.since).min();
+        let oldest = pending.iter().map(|change| change.since).min();
         let age = oldest.and_then(|oldest| (self.clock.now() - oldest).try_into().ok()).unwrap_or(Duration::ZERO);
         metrics::record_backlog(pending.len() as u64, age);
         Ok(pending.iter().map(PendingChange::event).collect())
@@ -72,7 +72,7 @@ impl Outbox for ProductsOutbox {
 
     async fn mark_published(&self, events: &[Event]) -> Result<(), Error> {
         let changes = events.iter().map(pending_change).collect::<Result<Vec<_>, _>>()?;
-        Ok(self.store.mark_published(&changes).await?)
+        Ok(self.store.mark_published(changes).await?)
     }
 
     /// Never dead-letters: the payload cannot be invalid, and an unpublished change would leave
@@ -95,12 +95,12 @@ mod tests {
 
     #[test]
     fn event_id_is_derived_from_product_and_version() {
-        let of = |version| PendingChange { product_id: Uuid::nil(), version, since: OffsetDateTime::UNIX_EPOCH };
-        assert_eq!(of(3).event(), of(3).event());
-        assert_ne!(of(3).event().id, of(4).event().id);
-        assert_eq!(pending_change(&of(3).event()).unwrap(), of(3));
+        let change = |version| PendingChange { product_id: Uuid::nil(), version, since: OffsetDateTime::UNIX_EPOCH };
+        assert_eq!(change(3).event(), change(3).event());
+        assert_ne!(change(3).event().id, change(4).event().id);
+        assert_eq!(pending_change(&change(3).event()).unwrap(), change(3));
         assert_eq!(
-            of(PendingChange::REMOVED).event().data,
+            change(PendingChange::REMOVED).event().data,
             r#"{"productId":"00000000-0000-0000-0000-000000000000","removed":true,"version":null}"#
         );
     }

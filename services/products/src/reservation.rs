@@ -117,7 +117,7 @@ pub enum ReserveOutcome {
 
 /// Outcome of a confirm.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Confirmed {
+pub enum ConfirmOutcome {
     /// The reservation is confirmed, by this or an earlier call.
     Confirmed(Reservation),
     /// The reservation was released before.
@@ -183,7 +183,7 @@ impl Lines {
         (state, lines)
     }
 
-    fn match_lines(&self, held: &[HeldLine]) -> bool {
+    fn matches(&self, held: &[HeldLine]) -> bool {
         let held = held.iter().map(|line| Line { product_id: line.product_id, quantity: line.quantity });
         self.0.iter().copied().eq(held)
     }
@@ -210,7 +210,7 @@ impl Reservation {
 
     /// Returns the outcome of another reserve of `lines`. A tombstone has no lines to compare.
     pub fn reserve_outcome(self, lines: &Lines) -> ReserveOutcome {
-        if !self.lines.is_empty() && !lines.match_lines(&self.lines) {
+        if !self.lines.is_empty() && !lines.matches(&self.lines) {
             return ReserveOutcome::DifferentLines;
         }
         match self.state {
@@ -222,12 +222,12 @@ impl Reservation {
     }
 
     /// Returns the outcome of a confirm. A hold must already be confirmed.
-    pub fn confirm_outcome(self) -> Confirmed {
+    pub fn confirm_outcome(self) -> ConfirmOutcome {
         match self.state {
-            State::Held | State::Confirmed => Confirmed::Confirmed(self),
-            State::Released => Confirmed::Released,
-            State::Expired => Confirmed::Expired,
-            State::Refused { .. } => Confirmed::Refused,
+            State::Held | State::Confirmed => ConfirmOutcome::Confirmed(self),
+            State::Released => ConfirmOutcome::Released,
+            State::Expired => ConfirmOutcome::Expired,
+            State::Refused { .. } => ConfirmOutcome::Refused,
         }
     }
 }

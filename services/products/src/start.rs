@@ -56,14 +56,15 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
     let outbox = ProductsOutbox { store: store.clone(), changed, clock: process.clock.clone() };
     process.run(Relay::new(Arc::new(outbox), broker, Topic::PRODUCTS, config.events.clone()).run(process.shutdown.clone()));
 
-    let every = Duration::from_millis(config.reservations.sweep_interval_ms);
-    process.run(sweeper::run(store.clone(), process.clock.clone(), every, process.shutdown.clone()));
+    let sweep_interval = Duration::from_millis(config.reservations.sweep_interval_ms);
+    process.run(sweeper::run(store.clone(), process.clock.clone(), sweep_interval, process.shutdown.clone()));
     process.run(admin::run_audit_loop(store.clone(), process.clock.clone(), config.audit.clone(), process.shutdown.clone()));
 
     let methods = Arc::new(MethodTable::new(&[&METHODS, &server::GRPC_INFRASTRUCTURE])?);
     let faults = Faults::new(&config.server.fault_injection, Protocol::Grpc, &methods);
-    let more = admin::router(store.clone(), process.clock.clone()).merge(palisade_middleware::admin::faults::routes(faults.clone()));
-    process.serve_admin("products", config.admin_listen, readiness.clone(), more)?;
+    let admin_routes =
+        admin::router(store.clone(), process.clock.clone()).merge(palisade_middleware::admin::faults::routes(faults.clone()));
+    process.serve_admin("products", config.admin_listen, readiness.clone(), admin_routes)?;
 
     let hold_ttl = Duration::from_millis(config.reservations.hold_ttl_ms);
     let products = Products { store, clock: process.clock.clone(), cursor: Cursor::new(CURSOR_SECRET), hold_ttl };

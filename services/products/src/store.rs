@@ -1,90 +1,26 @@
-//! Product store interface: catalogue, reservations, idempotency keys, outbox and audit.
+//! Product store: four roles, implemented for MongoDB and SQLite, with one test suite for both.
 
-use std::{fmt, time::Duration};
-
-use async_trait::async_trait;
-use time::OffsetDateTime;
-use uuid::Uuid;
-
-use crate::{
-    product::{Page, Product, Query, ValidatedProduct},
-    reservation::{Confirmed, Lines, Reservation, ReserveOutcome},
-};
-
+mod database;
 mod instrumented;
 mod mongo;
+mod roles;
 mod sqlite;
-mod timestamp;
 
-pub use instrumented::InstrumentedStore;
-pub use mongo::MongoStore;
-pub use sqlite::SqliteStore;
+pub use self::{
+    database::Error,
+    instrumented::InstrumentedStore,
+    mongo::MongoStore,
+    roles::{
+        Audit, CreateOutcome, IdempotencyKey, Imbalance, KEY_TTL, Maintenance, OutboxStore, PendingChange, ProductStore, RemoveOutcome,
+        ReservationStore, UpdateOutcome,
+    },
+    sqlite::SqliteStore,
+};
 
-/// Retention of the stored response of a create with an idempotency key.
-pub const KEY_TTL: Duration = Duration::from_hours(24);
+/// Store in all its roles.
+pub trait Store: ProductStore + ReservationStore + OutboxStore + Maintenance {}
 
-/// Store of products and their stock.
-///
-/// Invariants for each product, under any interleaving and after any crash: `quantity + held +
-/// confirmed = opening + adjustments` and `quantity ≥ 0`.
-///
-/// Every method may be repeated. A failed call leaves no effect that a repetition would not
-/// complete or undo. `now` is the service's clock; the store has no clock of its own.
-#[async_trait]
-pub trait Store: Send + Sync + 'static {
-    /// Creates a product. Repeating the same `key` returns the stored response for [`KEY_TTL`].
-    async fn create(&self, id: Uuid, draft: ValidatedProduct, key: Option<IdempotencyKey>, now: OffsetDateTime) -> Result<Created, Error>;
-
-    /// Returns the product, if it exists.
-    async fn find(&self, id: Uuid) -> Result<Option<Product>, Error>;
-
-    /// Returns one page of the catalogue.
-    async fn list(&self, query: Query) -> Result<Page, Error>;
-
-    /// Replaces all client-settable fields atomically. The difference in `quantity` is an
-    /// adjustment of the supply.
-    async fn update(&self, id: Uuid, draft: ValidatedProduct, expected_version: Option<i64>, now: OffsetDateTime)
-    -> Result<Updated, Error>;
-
-    /// Removes a product that no open reservation holds.
-    async fn remove(&self, id: Uuid, expected_version: Option<i64>, now: OffsetDateTime) -> Result<Removed, Error>;
-
-    /// Reserves all lines for `hold_for`, or none.
-    async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<ReserveOutcome, Error>;
-
-    /// Confirms a hold that has not expired.
-    async fn confirm(&self, id: Uuid, now: OffsetDateTime) -> Result<Confirmed, Error>;
-
-    /// Releases a reservation and returns its units exactly once. A refused or expired reservation
-    /// is unchanged; an unknown id leaves a tombstone.
-    async fn release(&self, id: Uuid, now: OffsetDateTime) -> Result<Reservation, Error>;
-
-    /// Releases up to `limit` expired holds and finishes reservations abandoned by a crash. Returns
-    /// their number.
-    async fn expire_due(&self, now: OffsetDateTime, limit: u32) -> Result<u32, Error>;
-
-    /// Deletes idempotency keys older than [`KEY_TTL`]. Returns their number.
-    async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error>;
-
-    /// Returns reservations that own units (held or confirmed), sorted by id, after the id `after`.
-    async fn list_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error>;
-
-    /// Acquires or renews the relay lease for `relay` until `until`. Returns `false` if another
-    /// relay holds it.
-    async fn lease_relay(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error>;
-
-    /// Returns about `limit` products whose latest version is unpublished, oldest change first.
-    async fn unpublished_changes(&self, limit: u32) -> Result<Vec<PendingChange>, Error>;
-
-    /// Marks these versions as published. A product that has changed again stays in the outbox.
-    async fn mark_published(&self, news: &[PendingChange]) -> Result<(), Error>;
-
-    /// Checks the balance of every product. Concurrent traffic causes no false violations.
-    async fn audit(&self, now: OffsetDateTime) -> Result<Audit, Error>;
-
-    /// Readiness probe.
-    async fn ping(&self) -> Result<(), Error>;
-}
+impl<S: ProductStore + ReservationStore + OutboxStore + Maintenance> Store for S {}
 
 /// Whether `url` is a connection string of a supported store. Does not connect.
 pub fn is_supported_url(url: &str) -> bool {
@@ -93,132 +29,4 @@ pub fn is_supported_url(url: &str) -> bool {
         Some(("sqlite", path)) => !path.is_empty(),
         _ => false,
     }
-}
-
-/// Idempotency key of a create.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdempotencyKey {
-    /// Owner of the key: different callers may use equal keys.
-    pub subject: String,
-    /// Value of `Idempotency-Key`.
-    pub key: String,
-    /// Digest of the request body.
-    pub fingerprint: [u8; 32],
-}
-
-/// Outcome of a create.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Created {
-    /// The product exists, or existed. The value is its state at creation.
-    Created {
-        /// The product.
-        product: Product,
-        /// Whether an earlier call created it.
-        replayed: bool,
-    },
-    /// The key was used with another body.
-    KeyReused,
-}
-
-/// Outcome of an update.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Updated {
-    /// The updated product.
-    Updated(Product),
-    /// The product does not exist.
-    NotFound,
-    /// The product does not have the expected version.
-    VersionMismatch,
-}
-
-/// Outcome of a remove.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removed {
-    /// The product is removed.
-    Removed,
-    /// The product does not exist.
-    NotFound,
-    /// The product does not have the expected version.
-    VersionMismatch,
-    /// Open reservations hold units of the product.
-    InUse,
-}
-
-/// Unpublished change of a product (outbox record).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PendingChange {
-    /// Id of the product.
-    pub product_id: Uuid,
-    /// Latest version, or [`Self::REMOVED`].
-    pub version: i64,
-    /// Time of the first unpublished change.
-    pub since: OffsetDateTime,
-}
-
-impl PendingChange {
-    /// Version of a removed product: above all others. Ids are never reused.
-    pub const REMOVED: i64 = i64::MAX;
-}
-
-/// Result of [`Store::audit`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Audit {
-    /// Number of audited products.
-    pub products_checked: u64,
-    /// Products that violate the balance.
-    pub violations: Vec<Imbalance>,
-    /// Units in held reservations.
-    pub held_units: i64,
-    /// Units in confirmed reservations.
-    pub confirmed_units: i64,
-    /// Units available for sale.
-    pub available_units: i64,
-    /// Number of products without available units.
-    pub out_of_stock_products: u64,
-    /// Number of expired holds that are not released yet.
-    pub overdue_holds: u64,
-}
-
-/// Product that violates `quantity + taken = supply`, `taken = reserved` or `quantity ≥ 0`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Imbalance {
-    /// Id of the product.
-    pub product_id: Uuid,
-    /// Opening stock plus all adjustments.
-    pub supply: i64,
-    /// Units available for sale.
-    pub quantity: i64,
-    /// Reserved units according to the product.
-    pub taken: i64,
-    /// Reserved units according to the reservations.
-    pub reserved: i64,
-}
-
-impl Imbalance {
-    /// Returns the violation, or `None` if the product is balanced.
-    fn check(product_id: Uuid, supply: i64, quantity: i64, taken: i64, reserved: i64) -> Option<Self> {
-        let balanced = quantity >= 0 && taken == reserved && quantity.checked_add(taken) == Some(supply);
-        (!balanced).then_some(Self { product_id, supply, quantity, taken, reserved })
-    }
-}
-
-impl fmt::Display for Imbalance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { product_id, supply, quantity, taken, reserved } = self;
-        write!(f, "product {product_id}: quantity {quantity}, taken {taken}, reserved {reserved}, supply {supply}")
-    }
-}
-
-/// Failure of a store call. Its effect is unknown: repeat the call.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The store is unreachable or reported an error.
-    #[error("the store is unavailable")]
-    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The call timed out.
-    #[error("the store timed out")]
-    Timeout,
-    /// A record that this service never writes.
-    #[error("corrupt record: {0}")]
-    Corrupt(String),
 }

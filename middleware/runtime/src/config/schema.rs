@@ -13,8 +13,8 @@ use super::ENV_PREFIX;
 pub(super) struct Key {
     /// Dotted path, e.g. `store.url`. `<name>` stands for a user-defined name.
     pub(super) path: String,
-    /// Kind of value: `NUMBER`, `BOOL`, `TEXT`.
-    pub(super) kind: &'static str,
+    /// Kind of value: `INTEGER`, `NUMBER`, `BOOL`, `TEXT` or the permitted words.
+    pub(super) kind: String,
     default: Option<Value>,
     doc: String,
 }
@@ -33,17 +33,46 @@ impl Key {
         format!("{ENV_PREFIX}{}", self.path.replace('.', "__").to_uppercase())
     }
 
-    pub(super) fn help(&self) -> String {
-        let mut help = self.doc.clone();
-        match &self.default {
-            None | Some(Value::Null) => {}
-            Some(default) => {
-                let _ = write!(help, " [default: {}]", default.as_str().map_or_else(|| default.to_string(), str::to_owned));
-            }
-        }
-        let _ = write!(help, " [env: {}]", self.env());
-        help
+    /// Section of the configuration, e.g. `server.http2` for `server.http2.max_streams`.
+    fn section(&self) -> &str {
+        self.path.rsplit_once('.').map_or("", |(section, _)| section)
     }
+
+    fn default_text(&self) -> Option<String> {
+        match &self.default {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) if text.is_empty() => None,
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(default) => Some(default.to_string()),
+        }
+    }
+
+    pub(super) fn help(&self) -> String {
+        let default = self.default_text().map_or_else(String::new, |default| format!(" [default: {default}]"));
+        format!("{}{default} [env: {}]", self.doc, self.env())
+    }
+}
+
+/// Writes all keys as Markdown tables, one per section.
+pub(super) fn markdown(keys: &[Key], level: usize) -> String {
+    let mut text = String::new();
+    let mut section = None;
+    for key in keys {
+        if section != Some(key.section()) {
+            section = Some(key.section());
+            let title = if key.section().is_empty() { "Top level".to_owned() } else { format!("`{}`", key.section()) };
+            let _ = writeln!(
+                text,
+                "\n{} {title}\n\n| key | type | default | environment | description |\n|---|---|---|---|---|",
+                "#".repeat(level)
+            );
+        }
+        let name = key.path.rsplit('.').next().unwrap_or_default();
+        let default = key.default_text().map_or_else(String::new, |default| format!("`{default}`"));
+        let doc = key.doc.replace('|', "\\|");
+        let _ = writeln!(text, "| `{name}` | {} | {default} | `{}` | {doc} |", key.kind.replace('|', "\\|").to_lowercase(), key.env());
+    }
+    text
 }
 
 /// Help for the keys without a flag.
@@ -90,17 +119,23 @@ fn collect_keys(prefix: &str, schema: &Map<String, Value>, default: Option<&Valu
     keys.push(Key { path: prefix.to_owned(), kind: kind(schema), default: default.cloned(), doc });
 }
 
-fn kind(schema: &Map<String, Value>) -> &'static str {
+fn kind(schema: &Map<String, Value>) -> String {
     let has_type = |wanted: &str| match schema.get("type") {
         Some(Value::String(kind)) => kind == wanted,
         Some(Value::Array(kinds)) => kinds.iter().any(|kind| kind == wanted),
         _ => false,
     };
-    if has_type("integer") || has_type("number") {
+    let words: Vec<&str> = schema.get("enum").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let kind = if !words.is_empty() {
+        return words.join("|");
+    } else if has_type("integer") {
+        "INTEGER"
+    } else if has_type("number") {
         "NUMBER"
     } else if has_type("boolean") {
         "BOOL"
     } else {
         "TEXT"
-    }
+    };
+    kind.to_owned()
 }

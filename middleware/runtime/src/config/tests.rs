@@ -37,7 +37,7 @@ impl Validate for Config {
 }
 
 fn load_args(args: &[&str]) -> Result<Invocation<Config>, Error> {
-    from_args("test", "A test.", std::iter::once("test").chain(args.iter().copied()).map(OsString::from))
+    from_args(("test", "A test.", &["listen"]), std::iter::once("test").chain(args.iter().copied()).map(OsString::from))
 }
 
 #[test]
@@ -68,8 +68,23 @@ fn config_errors_name_the_key() {
 
 #[test]
 fn help_lists_every_key_with_default_and_environment() {
-    let help = command::<Config>("test", "A test.").render_long_help().to_string();
+    let help = help_all::<Config>("test", "A test.");
     for part in ["--store-limit", "Maximum number of connections.", "[default: 7]", "PALISADE_STORE__LIMIT", "named.<name>.limit"] {
         assert!(help.contains(part), "{part} in {help}");
     }
+}
+
+#[test]
+fn help_shows_common_settings_and_help_all_every_setting() {
+    let short = command::<Config>("test", "A test.", &["listen"]).render_help().to_string();
+    assert!(short.contains("--listen") && !short.contains("--store-limit") && short.contains("--help-all"), "{short}");
+    let Invocation::Help(all) = load_args(&["--help-all"]).unwrap() else { panic!("expected the help") };
+    assert!(all.contains("--listen") && all.contains("--store-limit") && all.contains("Settings: store"), "{all}");
+}
+
+#[test]
+fn reference_has_key_type_default_and_variable() {
+    let page = reference::<Config>(2);
+    assert!(page.contains("## `store`") && page.contains("| `limit` | integer |"), "{page}");
+    assert!(page.contains("`PALISADE_STORE__LIMIT`"), "{page}");
 }

@@ -4,6 +4,7 @@
 use std::{fmt, io::IsTerminal};
 
 use opentelemetry::trace::TraceContextExt;
+use palisade_resilience::metrics::current_service;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -59,9 +60,13 @@ where
     let terminal = std::io::stderr().is_terminal();
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
-        LogFormat::Human | LogFormat::Auto if terminal || format == LogFormat::Human => {
-            layer.with_ansi(terminal).with_target(false).and_then(RecordCounter::new()).with_filter(filter).boxed()
-        }
+        LogFormat::Human | LogFormat::Auto if terminal || format == LogFormat::Human => layer
+            .with_ansi(terminal)
+            .with_target(false)
+            .map_event_format(|inner| HumanLine { inner, service })
+            .and_then(RecordCounter::new())
+            .with_filter(filter)
+            .boxed(),
         // JSON records contain only the span id, so the fields of spans, which are far more
         // numerous than records, are not formatted.
         _ => layer.event_format(JsonLine { service }).and_then(RecordCounter::new()).with_filter(filter.and(filter_fn(is_event))).boxed(),
@@ -90,6 +95,24 @@ impl<S: Subscriber> Layer<S> for RecordCounter {
     }
 }
 
+/// Line for a terminal: the service, then the default format.
+struct HumanLine<F> {
+    inner: F,
+    service: &'static str,
+}
+
+impl<S, N, F> FormatEvent<S, N> for HumanLine<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        write!(writer, "{:<8} ", current_service().unwrap_or(self.service))?;
+        self.inner.format_event(context, writer, event)
+    }
+}
+
 struct JsonLine {
     service: &'static str,
 }
@@ -105,7 +128,7 @@ where
         let metadata = event.metadata();
         line.insert("timestamp".to_owned(), OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default().into());
         line.insert("level".to_owned(), metadata.level().as_str().into());
-        line.insert("service".to_owned(), self.service.into());
+        line.insert("service".to_owned(), current_service().unwrap_or(self.service).into());
         line.insert("target".to_owned(), metadata.target().into());
         event.record(&mut Fields(&mut line));
         let context = opentelemetry::Context::current();

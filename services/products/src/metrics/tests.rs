@@ -14,13 +14,14 @@ fn record_everything() {
     let [name, description, category] = ["Lamp", "", "home"].map(str::to_owned);
     let draft = ValidatedProduct::new(Input { name, description, price_minor: 1, quantity: 1, category, is_active: true }).unwrap();
     let product = draft.into_product(Uuid::nil(), now);
-    record_key_outcome(&Created::Created { product: product.clone(), replayed: false });
-    record_key_outcome(&Created::Created { product, replayed: true });
-    record_key_outcome(&Created::KeyReused);
+    record_key_outcome(&CreateOutcome::Created { product: product.clone(), replayed: false });
+    record_key_outcome(&CreateOutcome::Created { product, replayed: true });
+    record_key_outcome(&CreateOutcome::KeyReused);
     let held = Reservation { id: Uuid::nil(), state: State::Held, lines: Vec::new(), expires_at: now };
     let refused = ReserveOutcome::Refused { reason: Refusal::InsufficientStock, product_id: Uuid::nil() };
-    for answer in [ReserveOutcome::Held(held), refused, ReserveOutcome::DifferentLines, ReserveOutcome::Released, ReserveOutcome::Expired] {
-        record_reserve(&answer);
+    for outcome in [ReserveOutcome::Held(held), refused, ReserveOutcome::DifferentLines, ReserveOutcome::Released, ReserveOutcome::Expired]
+    {
+        record_reserve(&outcome);
     }
     record_confirm();
     record_release();

@@ -4,7 +4,7 @@ use palisade_middleware::rejection::Violation;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{MAX_CATEGORY, Product, text};
+use super::{MAX_CATEGORY, Product, normalize_for_search, validate_single_line};
 
 // Page size, products.
 const MAX_LIMIT: u32 = 100;
@@ -90,8 +90,8 @@ impl Query {
         let limit = if limit == 0 { DEFAULT_LIMIT } else { limit };
         let negative = |price: Option<i64>| price.is_some_and(|price| price < 0);
         let violations: Vec<_> = [
-            filter.category.as_deref().and_then(|category| text::validate_single_line("category", category, MAX_CATEGORY)),
-            filter.text.as_deref().and_then(|text| text::validate_single_line("q", text, MAX_TEXT)),
+            filter.category.as_deref().and_then(|category| validate_single_line("category", category, MAX_CATEGORY)),
+            filter.text.as_deref().and_then(|text| validate_single_line("q", text, MAX_TEXT)),
             negative(filter.min_price_minor).then(|| Violation::new("minPrice", "out_of_range", "must not be negative")),
             negative(filter.max_price_minor).then(|| Violation::new("maxPrice", "out_of_range", "must not be negative")),
             (limit > MAX_LIMIT).then(|| Violation::new("limit", "out_of_range", "must be between 1 and 100")),
@@ -123,19 +123,19 @@ impl Query {
     }
 
     /// Builds a page from the result of a store query for [`Query::limit`] + 1 products.
-    pub fn page(&self, mut found: Vec<Product>) -> Page {
+    pub fn page(&self, mut products: Vec<Product>) -> Page {
         let limit = self.limit as usize;
-        let has_more = found.len() > limit;
-        found.truncate(limit);
-        let next = found.last().filter(|_| has_more).map(|last| Position { key: self.sort.key(last), id: last.id });
-        Page { items: found, next }
+        let has_more = products.len() > limit;
+        products.truncate(limit);
+        let next = products.last().filter(|_| has_more).map(|last| Position { key: self.sort.key(last), id: last.id });
+        Page { items: products, next }
     }
 }
 
 impl Filter {
     /// Returns the search text, normalized like [`super::searchable`].
     pub fn normalized_text(&self) -> Option<String> {
-        self.text.as_deref().map(text::normalize_for_search)
+        self.text.as_deref().map(normalize_for_search)
     }
 
     /// Fingerprint of this filter and sort order. A cursor is sealed with it and is valid for no

@@ -14,7 +14,7 @@ fn input() -> Input {
     }
 }
 
-fn broken(input: Input) -> Vec<(String, String)> {
+fn violations(input: Input) -> Vec<(String, String)> {
     ValidatedProduct::new(input).unwrap_err().into_iter().map(|violation| (violation.field, violation.code.into_owned())).collect()
 }
 
@@ -41,7 +41,7 @@ fn validation_reports_every_violation() {
         ("quantity", "out_of_range"),
         ("category", "invalid_characters"),
     ];
-    assert_eq!(broken(all), expected.map(|(field, code)| (field.to_owned(), code.to_owned())));
+    assert_eq!(violations(all), expected.map(|(field, code)| (field.to_owned(), code.to_owned())));
 }
 
 #[test]
@@ -56,15 +56,15 @@ fn length_limits_are_inclusive_and_count_characters() {
     };
     ValidatedProduct::new(at_limit).unwrap();
     ValidatedProduct::new(Input { price_minor: 0, quantity: 0, description: String::new(), ..input() }).unwrap();
-    assert_eq!(broken(Input { name: "x".repeat(MAX_NAME + 1), ..input() }), [("name".into(), "too_long".into())]);
+    assert_eq!(violations(Input { name: "x".repeat(MAX_NAME + 1), ..input() }), [("name".into(), "too_long".into())]);
 }
 
 #[test]
 fn control_and_bidi_characters_are_rejected() {
     for name in ["a\0b", "a\nb", "a\u{202e}b", "a\u{2067}b", "a\u{7f}b"] {
-        assert_eq!(broken(Input { name: name.into(), ..input() }), [("name".into(), "invalid_characters".into())], "{name:?}");
+        assert_eq!(violations(Input { name: name.into(), ..input() }), [("name".into(), "invalid_characters".into())], "{name:?}");
     }
-    assert_eq!(broken(Input { description: "a\0b".into(), ..input() }), [("description".into(), "invalid_characters".into())]);
+    assert_eq!(violations(Input { description: "a\0b".into(), ..input() }), [("description".into(), "invalid_characters".into())]);
 }
 
 #[test]

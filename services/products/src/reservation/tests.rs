@@ -4,16 +4,16 @@ fn line(id: u128, quantity: i64) -> Line {
     Line { product_id: Uuid::from_u128(id), quantity }
 }
 
-fn offer(quantity: i64, is_active: bool) -> ProductStock {
+fn product_stock(quantity: i64, is_active: bool) -> ProductStock {
     ProductStock { name: "Lamp".into(), unit_price_minor: 5, quantity, is_active }
 }
 
 #[test]
 fn lines_report_every_violation() {
     let violations = Lines::new(vec![line(1, 0), line(2, 1), line(2, MAX_LINE_QUANTITY + 1)]).unwrap_err();
-    let broken: Vec<_> = violations.iter().map(|violation| (violation.field.as_str(), &*violation.code)).collect();
+    let actual: Vec<_> = violations.iter().map(|violation| (violation.field.as_str(), &*violation.code)).collect();
     let expected = [("lines[0].quantity", "out_of_range"), ("lines[2].quantity", "out_of_range"), ("lines[2].product_id", "duplicate")];
-    assert_eq!(broken, expected);
+    assert_eq!(actual, expected);
     assert_eq!(Lines::new(vec![]).unwrap_err()[0].code, "required");
     assert_eq!(Lines::new((0..=100).map(|id| line(id, 1)).collect()).unwrap_err()[0].code, "out_of_range");
 }
@@ -26,9 +26,9 @@ fn lines_are_sorted_by_product() {
 #[test]
 fn evaluate_names_the_first_unavailable_product() {
     let lines = Lines::new(vec![line(1, 1), line(2, 2), line(3, 1), line(4, 1)]).unwrap();
-    let offers = HashMap::from([1, 2, 3].map(|id| (Uuid::from_u128(id), offer(1, id != 3))));
-    let (state, copied) = lines.evaluate(&offers);
+    let stock = HashMap::from([1, 2, 3].map(|id| (Uuid::from_u128(id), product_stock(1, id != 3))));
+    let (state, held) = lines.evaluate(&stock);
     assert_eq!(state, State::Refused { reason: Refusal::InsufficientStock, product_id: Uuid::from_u128(2) });
-    assert_eq!(copied.len(), 4);
-    assert_eq!((copied[0].name.as_str(), copied[3].name.as_str()), ("Lamp", ""));
+    assert_eq!(held.len(), 4);
+    assert_eq!((held[0].name.as_str(), held[3].name.as_str()), ("Lamp", ""));
 }

@@ -1,28 +1,19 @@
-//! Embedded store: one `SQLite` file. Every change is one transaction; a single writer serializes
+//! Embedded store: one SQLite file. Every change is one transaction; a single writer serializes
 //! them.
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
-use palisade_middleware::store_instrumentation::{self, CheckoutCounter, Database};
+use palisade_middleware::store_instrumentation::{self, CheckedOut, CheckoutCounter, Database};
 use sqlx::{
-    Connection, Sqlite, SqliteConnection, Transaction,
+    Connection, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    pool::PoolConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use time::OffsetDateTime;
-use uuid::Uuid;
 
-use self::pool::Pool;
-use super::{Audit, Created, Error, IdempotencyKey, PendingChange, Removed, Store, Updated};
-use crate::{
-    product::{Page, Product, Query, ValidatedProduct},
-    reservation::{Confirmed, Lines, Reservation, ReserveOutcome},
-};
+use super::database::Error;
 
 mod audit;
-mod keys;
 mod outbox;
-mod pool;
 mod products;
 mod reservations;
 
@@ -30,12 +21,19 @@ mod reservations;
 const READERS: u32 = 4;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Product store in a `SQLite` file.
+/// Product store in a SQLite file.
 #[derive(Debug)]
 pub struct SqliteStore {
     writer: Pool,
     readers: Pool,
     file: Arc<str>,
+}
+
+/// Connection pool that counts its checkouts.
+#[derive(Debug)]
+struct Pool {
+    inner: SqlitePool,
+    checkouts: Arc<CheckoutCounter>,
 }
 
 impl SqliteStore {
@@ -56,12 +54,20 @@ impl SqliteStore {
         let checkouts = CheckoutCounter::new(store_instrumentation::PoolMetrics::new("products-sqlite", 1 + READERS), move || {
             pools.0.size() + pools.1.size()
         });
-        Ok(Self { writer: Pool::new(writer, checkouts.clone()), readers: Pool::new(readers, checkouts), file })
+        let writer = Pool { inner: writer, checkouts: checkouts.clone() };
+        Ok(Self { writer, readers: Pool { inner: readers, checkouts }, file })
     }
 
     /// Returns the database attributes of the semantic conventions.
     pub fn database(&self) -> Database {
         Database { system: "sqlite", namespace: self.file.clone(), server: None }
+    }
+}
+
+impl Pool {
+    /// Waits for a connection.
+    async fn acquire(&self) -> Result<CheckedOut<PoolConnection<Sqlite>>, Error> {
+        Ok(self.checkouts.acquire(self.inner.acquire(), |error| matches!(error, sqlx::Error::PoolTimedOut)).await?)
     }
 }
 
@@ -87,113 +93,6 @@ fn pool(size: u32) -> SqlitePoolOptions {
                 Ok(!connection.is_in_transaction())
             })
         })
-}
-
-#[async_trait]
-impl Store for SqliteStore {
-    async fn create(&self, id: Uuid, draft: ValidatedProduct, key: Option<IdempotencyKey>, now: OffsetDateTime) -> Result<Created, Error> {
-        let mut db = self.writer.acquire().await?;
-        let mut tx = begin(&mut db).await?;
-        let created = keys::create(&mut tx, draft.into_product(id, now), key, now).await?;
-        tx.commit().await?;
-        Ok(created)
-    }
-
-    async fn find(&self, id: Uuid) -> Result<Option<Product>, Error> {
-        products::find(&mut *self.readers.acquire().await?, id).await
-    }
-
-    async fn list(&self, query: Query) -> Result<Page, Error> {
-        products::list(&mut *self.readers.acquire().await?, &query).await
-    }
-
-    async fn update(
-        &self,
-        id: Uuid,
-        draft: ValidatedProduct,
-        expected_version: Option<i64>,
-        now: OffsetDateTime,
-    ) -> Result<Updated, Error> {
-        let mut db = self.writer.acquire().await?;
-        let mut tx = begin(&mut db).await?;
-        let updated = products::update(&mut tx, id, &draft, expected_version, now).await?;
-        tx.commit().await?;
-        Ok(updated)
-    }
-
-    async fn remove(&self, id: Uuid, expected_version: Option<i64>, _: OffsetDateTime) -> Result<Removed, Error> {
-        let mut db = self.writer.acquire().await?;
-        let mut tx = begin(&mut db).await?;
-        let removed = products::remove(&mut tx, id, expected_version).await?;
-        tx.commit().await?;
-        Ok(removed)
-    }
-
-    async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<ReserveOutcome, Error> {
-        let mut db = self.writer.acquire().await?;
-        let mut tx = begin(&mut db).await?;
-        let reserved = reservations::reserve(&mut tx, id, &lines, now, hold_for).await?;
-        tx.commit().await?;
-        Ok(reserved)
-    }
-
-    async fn confirm(&self, id: Uuid, now: OffsetDateTime) -> Result<Confirmed, Error> {
-        let mut db = self.writer.acquire().await?;
-        let mut tx = begin(&mut db).await?;
-        let confirmed = reservations::confirm(&mut tx, id, now).await?;
-        tx.commit().await?;
-        Ok(confirmed)
-    }
-
-    async fn release(&self, id: Uuid, now: OffsetDateTime) -> Result<Reservation, Error> {
-        let mut db = self.writer.acquire().await?;
-        let mut tx = begin(&mut db).await?;
-        let released = reservations::release(&mut tx, id, now).await?;
-        tx.commit().await?;
-        Ok(released)
-    }
-
-    async fn expire_due(&self, now: OffsetDateTime, limit: u32) -> Result<u32, Error> {
-        let mut db = self.writer.acquire().await?;
-        let mut tx = begin(&mut db).await?;
-        let expired = reservations::expire_due(&mut tx, now, limit).await?;
-        tx.commit().await?;
-        Ok(expired)
-    }
-
-    async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
-        keys::delete_expired(&mut *self.writer.acquire().await?, now).await
-    }
-
-    async fn list_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error> {
-        // One snapshot for the reservations and their lines.
-        let mut db = self.readers.acquire().await?;
-        let mut tx = db.begin().await?;
-        reservations::list_open(&mut tx, after, limit).await
-    }
-
-    async fn lease_relay(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error> {
-        outbox::lease(&mut *self.writer.acquire().await?, relay, now, until).await
-    }
-
-    async fn unpublished_changes(&self, limit: u32) -> Result<Vec<PendingChange>, Error> {
-        outbox::unpublished(&mut *self.readers.acquire().await?, limit).await
-    }
-
-    async fn mark_published(&self, news: &[PendingChange]) -> Result<(), Error> {
-        outbox::mark_published(&mut *self.writer.acquire().await?, news).await
-    }
-
-    async fn audit(&self, now: OffsetDateTime) -> Result<Audit, Error> {
-        let mut db = self.readers.acquire().await?;
-        let mut tx = db.begin().await?;
-        audit::audit(&mut tx, now).await
-    }
-
-    async fn ping(&self) -> Result<(), Error> {
-        sqlx::query("SELECT 1").execute(&mut *self.readers.acquire().await?).await?;
-        Ok(())
-    }
 }
 
 impl From<sqlx::Error> for Error {

@@ -14,10 +14,11 @@ use palisade_products::{
     reservation::{Refusal, ReserveOutcome},
     store::{Error, InstrumentedStore, Store},
 };
+use palisade_tests::random::Random;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::fixtures::{HOLD, LATER, Rng, START, TestStore, draft, lines, test_database};
+use crate::fixtures::{HOLD, LATER, START, TestStore, draft, lines, test_database};
 
 async fn all(tasks: impl IntoIterator<Item = impl Future<Output = ()> + Send + 'static>) {
     for done in join_all(tasks.into_iter().map(task::spawn)).await {
@@ -25,24 +26,24 @@ async fn all(tasks: impl IntoIterator<Item = impl Future<Output = ()> + Send + '
     }
 }
 
-async fn products(fresh: &TestStore, count: u32, quantity: i64) -> Vec<Uuid> {
+async fn products(fixture: &TestStore, count: u32, quantity: i64) -> Vec<Uuid> {
     let mut ids = Vec::new();
     for n in 0..count {
-        ids.push(fresh.add_some(&format!("Lamp {n}"), quantity).await);
+        ids.push(fixture.add_some(&format!("Lamp {n}"), quantity).await);
     }
     ids
 }
 
-pub(crate) async fn concurrent_reserves_never_oversell(fresh: TestStore) {
-    let ids = products(&fresh, 3, 37).await;
+pub(crate) async fn concurrent_reserves_never_oversell(fixture: TestStore) {
+    let ids = products(&fixture, 3, 37).await;
     let held = Arc::new(AtomicUsize::new(0));
     all((0..32).map(|worker| {
-        let (store, ids, held) = (Arc::clone(&fresh.store), ids.clone(), Arc::clone(&held));
+        let (store, ids, held) = (Arc::clone(&fixture.store), ids.clone(), Arc::clone(&held));
         async move {
             for n in 0..8 {
                 let first = (worker + n) % 3;
-                let wanted = [(ids[first], 1), (ids[(first + 1) % 3], 1)];
-                match store.reserve(Uuid::now_v7(), lines(&wanted), START, HOLD).await.unwrap() {
+                let requested = [(ids[first], 1), (ids[(first + 1) % 3], 1)];
+                match store.reserve(Uuid::now_v7(), lines(&requested), START, HOLD).await.unwrap() {
                     ReserveOutcome::Held(_) => drop(held.fetch_add(1, Ordering::Relaxed)),
                     ReserveOutcome::Refused { reason: Refusal::InsufficientStock, .. } => {}
                     other => panic!("{other:?}"),
@@ -51,101 +52,104 @@ pub(crate) async fn concurrent_reserves_never_oversell(fresh: TestStore) {
         }
     }))
     .await;
-    let audit = fresh.store.audit(START).await.unwrap();
+    let audit = fixture.store.audit(START).await.unwrap();
     assert_eq!((audit.violations, audit.held_units + audit.available_units), (vec![], 111));
-    let open = fresh.store.list_reservations(None, 1_000).await.unwrap();
+    let open = fixture.store.list_reservations(None, 1_000).await.unwrap();
     assert!(open.iter().all(|reservation| reservation.lines.len() == 2));
     assert_eq!(open.len(), held.load(Ordering::Relaxed));
     assert_eq!(i64::try_from(open.len()).unwrap() * 2, audit.held_units);
     for reservation in open {
-        fresh.store.release(reservation.id, START).await.unwrap();
+        fixture.store.release(reservation.id, START).await.unwrap();
     }
     for id in ids {
-        assert_eq!(fresh.available(id).await, 37);
+        assert_eq!(fixture.available(id).await, 37);
     }
 }
 
-pub(crate) async fn concurrent_calls_of_one_reservation_take_once(fresh: TestStore) {
-    let ids = products(&fresh, 2, 10).await;
+pub(crate) async fn concurrent_calls_of_one_reservation_take_once(fixture: TestStore) {
+    let ids = products(&fixture, 2, 10).await;
     for _ in 0..10 {
         let id = Uuid::now_v7();
         let calls = (0..8).map(|_| {
-            let (store, wanted) = (Arc::clone(&fresh.store), lines(&[(ids[0], 1), (ids[1], 1)]));
-            task::spawn(async move { store.reserve(id, wanted, START, HOLD).await.unwrap() })
+            let (store, requested) = (Arc::clone(&fixture.store), lines(&[(ids[0], 1), (ids[1], 1)]));
+            task::spawn(async move { store.reserve(id, requested, START, HOLD).await.unwrap() })
         });
         for reserved in join_all(calls).await {
             assert!(matches!(reserved.unwrap(), ReserveOutcome::Held(_)));
         }
     }
-    assert_eq!((fresh.available(ids[0]).await, fresh.available(ids[1]).await), (0, 0));
-    fresh.assert_balanced().await;
+    assert_eq!((fixture.available(ids[0]).await, fixture.available(ids[1]).await), (0, 0));
+    fixture.assert_balanced().await;
+}
+
+fn random_ids(random: &mut Random, count: usize) -> Vec<Uuid> {
+    let mut bits = || random.choose_index(0..u64::MAX);
+    (0..count).map(|_| Uuid::from_u64_pair(bits(), bits())).collect()
 }
 
 /// Runs one random call. Few reservation ids, so that calls collide.
-async fn random_call(store: &dyn Store, dice: &mut Rng, products: &[Uuid], reservations: &[Uuid]) -> Result<(), Error> {
-    let id = dice.pick(reservations);
+async fn random_call(store: &dyn Store, random: &mut Random, products: &[Uuid], reservations: &[Uuid]) -> Result<(), Error> {
+    let id = *random.choose(reservations);
     // The lines are a function of the id.
     let first = usize::from(id.as_bytes()[15]) % products.len();
-    let wanted = lines(&[(products[first], 2), (products[(first + 1) % products.len()], 1)]);
-    match dice.below(10) {
-        0..=4 => drop(store.reserve(id, wanted, START, HOLD).await?),
+    let requested = lines(&[(products[first], 2), (products[(first + 1) % products.len()], 1)]);
+    match random.choose_index(0..10) {
+        0..=4 => drop(store.reserve(id, requested, START, HOLD).await?),
         5 => drop(store.confirm(id, START).await?),
         6 => drop(store.confirm(id, START + HOLD).await?),
         7 => drop(store.release(id, START).await?),
-        8 => drop(store.expire_due(if dice.below(4) == 0 { LATER } else { START }, 3).await?),
+        8 => drop(store.expire_due(if random.choose_index(0..4) == 0 { LATER } else { START }, 3).await?),
         _ => {
-            let quantity = i64::try_from(dice.below(30)).unwrap_or_default();
-            drop(store.update(dice.pick(products), draft("Lamp", quantity), None, START).await?);
+            let quantity = i64::try_from(random.choose_index(0..30)).unwrap_or_default();
+            drop(store.update(*random.choose(products), draft("Lamp", quantity), None, START).await?);
         }
     }
     Ok(())
 }
 
-pub(crate) async fn random_interleavings_balance(fresh: TestStore) {
-    let seed = u64::from_be_bytes(Uuid::new_v4().as_bytes()[..8].try_into().unwrap());
-    eprintln!("seed {seed}");
-    for round in 0..6 {
-        let ids = products(&fresh, 3, 20).await;
-        let reservations: Vec<_> = (0..20).map(|_| Uuid::new_v4()).collect();
-        all((0..12).map(|worker| {
-            let (store, ids, reservations) = (Arc::clone(&fresh.store), ids.clone(), reservations.clone());
-            let mut dice = Rng::new(seed ^ ((round * 100 + worker + 1) << 20));
+pub(crate) async fn random_interleavings_balance(fixture: TestStore) {
+    let mut random = Random::from_environment();
+    for _ in 0..6 {
+        let ids = products(&fixture, 3, 20).await;
+        let reservations = random_ids(&mut random, 20);
+        all((0..12).map(|_| {
+            let (store, ids, reservations) = (Arc::clone(&fixture.store), ids.clone(), reservations.clone());
+            let mut random = random.fork();
             async move {
                 for _ in 0..15 {
-                    random_call(&*store, &mut dice, &ids, &reservations).await.unwrap();
+                    random_call(&*store, &mut random, &ids, &reservations).await.unwrap();
                 }
             }
         }))
         .await;
-        fresh.assert_balanced().await;
-        release_all(&fresh).await;
+        fixture.assert_balanced().await;
+        release_all(&fixture).await;
     }
 }
 
-/// Releases everything: afterwards no reservation is held or unsettled.
-async fn release_all(fresh: &TestStore) {
+/// Releases everything: afterwards no reservation is held or unfinished.
+async fn release_all(fixture: &TestStore) {
     // Reservations updated at LATER count as abandoned by then.
-    while fresh.store.expire_due(LATER + HOLD, 100).await.unwrap() > 0 {}
-    for reservation in fresh.store.list_reservations(None, 1_000).await.unwrap() {
-        fresh.store.release(reservation.id, LATER).await.unwrap();
+    while fixture.store.expire_due(LATER + HOLD, 100).await.unwrap() > 0 {}
+    for reservation in fixture.store.list_reservations(None, 1_000).await.unwrap() {
+        fixture.store.release(reservation.id, LATER).await.unwrap();
     }
-    let audit = fresh.store.audit(LATER).await.unwrap();
+    let audit = fixture.store.audit(LATER).await.unwrap();
     assert_eq!((audit.violations, audit.held_units, audit.confirmed_units), (vec![], 0, 0));
 }
 
 /// Runs concurrent calls and cancels each after a random time, some immediately.
-async fn cancelled_calls(store: Arc<dyn Store>, ids: &[Uuid], longest_micros: u64) {
-    let seed = u64::from_be_bytes(Uuid::new_v4().as_bytes()[..8].try_into().unwrap());
-    eprintln!("seed {seed}");
-    let reservations: Vec<_> = (0..40).map(|_| Uuid::new_v4()).collect();
-    all((0..16).map(|worker| {
+async fn cancelled_calls(store: Arc<dyn Store>, ids: &[Uuid], max_micros: u64) {
+    let mut random = Random::from_environment();
+    let reservations = random_ids(&mut random, 40);
+    all((0..16).map(|_| {
         let (store, ids, reservations) = (Arc::clone(&store), ids.to_vec(), reservations.clone());
-        let mut dice = Rng::new(seed ^ ((worker + 1) << 20));
+        let mut random = random.fork();
         async move {
             for _ in 0..20 {
-                let timeout_after = Duration::from_micros(dice.below(longest_micros));
-                if let Ok(answer) = timeout(timeout_after, random_call(&*store, &mut dice, &ids, &reservations)).await {
-                    answer.unwrap();
+                let timeout_after = Duration::from_micros(random.choose_index(0..max_micros));
+                if let Ok(result) = timeout(timeout_after, random_call(&*store, &mut random, &ids, &reservations)).await {
+                    result.unwrap();
                 }
             }
         }
@@ -153,40 +157,41 @@ async fn cancelled_calls(store: Arc<dyn Store>, ids: &[Uuid], longest_micros: u6
     .await;
 }
 
-pub(crate) async fn cancelled_callers_do_not_interrupt_writes(fresh: TestStore) {
-    let ids = products(&fresh, 3, 20).await;
-    let bounded = InstrumentedStore::new(Arc::clone(&fresh.store), test_database(), Duration::from_secs(20));
-    cancelled_calls(Arc::new(bounded), &ids, 20_000).await;
+pub(crate) async fn cancelled_callers_do_not_interrupt_writes(fixture: TestStore) {
+    let ids = products(&fixture, 3, 20).await;
+    let instrumented = InstrumentedStore::new(Arc::clone(&fixture.store), test_database(), Duration::from_secs(20));
+    cancelled_calls(Arc::new(instrumented), &ids, 20_000).await;
     // Started calls continue in the background; the audit stays clean meanwhile.
-    fresh.assert_balanced().await;
-    release_all(&fresh).await;
+    fixture.assert_balanced().await;
+    release_all(&fixture).await;
 }
 
-pub(crate) async fn interrupted_calls_are_finished_or_undone(fresh: TestStore) {
-    let ids = products(&fresh, 3, 20).await;
-    cancelled_calls(Arc::clone(&fresh.store), &ids, 40_000).await;
-    fresh.assert_balanced().await;
-    release_all(&fresh).await;
+pub(crate) async fn interrupted_calls_are_finished_or_undone(fixture: TestStore) {
+    let ids = products(&fixture, 3, 20).await;
+    cancelled_calls(Arc::clone(&fixture.store), &ids, 40_000).await;
+    fixture.assert_balanced().await;
+    release_all(&fixture).await;
 }
 
-pub(crate) async fn audit_has_no_false_violations(fresh: TestStore) {
-    let ids = products(&fresh, 3, 50).await;
-    let reservations: Vec<_> = (0..60).map(|_| Uuid::new_v4()).collect();
-    let traffic = all((0..6).map(|worker| {
-        let (store, ids, reservations) = (Arc::clone(&fresh.store), ids.clone(), reservations.clone());
+pub(crate) async fn audit_has_no_false_violations(fixture: TestStore) {
+    let ids = products(&fixture, 3, 50).await;
+    let mut random = Random::from_environment();
+    let reservations = random_ids(&mut random, 60);
+    let traffic = all((0..6).map(|_| {
+        let (store, ids, reservations) = (Arc::clone(&fixture.store), ids.clone(), reservations.clone());
+        let mut random = random.fork();
         async move {
-            let mut dice = Rng::new(worker + 1);
             for _ in 0..40 {
-                random_call(&*store, &mut dice, &ids, &reservations).await.unwrap();
+                random_call(&*store, &mut random, &ids, &reservations).await.unwrap();
             }
         }
     }));
     let mut traffic = std::pin::pin!(traffic);
     let mut audits = 0;
     while futures_util::poll!(&mut traffic).is_pending() {
-        fresh.assert_balanced().await;
+        fixture.assert_balanced().await;
         audits += 1;
     }
     assert!(audits > 3, "the traffic ended after only {audits} audits");
-    fresh.assert_balanced().await;
+    fixture.assert_balanced().await;
 }

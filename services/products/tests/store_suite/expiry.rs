@@ -18,34 +18,34 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fixtures::{HOLD, START, TestStore};
 
-pub(crate) async fn expired_holds_are_released_in_batches(fresh: TestStore) {
-    let product = fresh.add_some("Lamp", 10).await;
+pub(crate) async fn expired_holds_are_released_in_batches(fixture: TestStore) {
+    let product = fixture.add_some("Lamp", 10).await;
     for _ in 0..5 {
-        fresh.hold(&[(product, 2)]).await;
+        fixture.hold(&[(product, 2)]).await;
     }
     let just_before = START + HOLD - Duration::from_millis(1);
-    assert_eq!(fresh.store.expire_due(just_before, 3).await.unwrap(), 0);
-    assert_eq!(fresh.store.audit(START + HOLD).await.unwrap().overdue_holds, 5);
+    assert_eq!(fixture.store.expire_due(just_before, 3).await.unwrap(), 0);
+    assert_eq!(fixture.store.audit(START + HOLD).await.unwrap().overdue_holds, 5);
     let mut batches = Vec::new();
     for _ in 0..3 {
-        batches.push(fresh.store.expire_due(START + HOLD, 3).await.unwrap());
+        batches.push(fixture.store.expire_due(START + HOLD, 3).await.unwrap());
     }
     assert_eq!(batches, [3, 2, 0]);
-    assert_eq!(fresh.available(product).await, 10);
-    fresh.assert_balanced().await;
+    assert_eq!(fixture.available(product).await, 10);
+    fixture.assert_balanced().await;
 }
 
-pub(crate) async fn sweeper_runs_until_stopped(fresh: TestStore) {
-    let product = fresh.add_some("Lamp", 10).await;
-    fresh.hold(&[(product, 2)]).await;
+pub(crate) async fn sweeper_runs_until_stopped(fixture: TestStore) {
+    let product = fixture.add_some("Lamp", 10).await;
+    fixture.hold(&[(product, 2)]).await;
     let clock = ManualClock::new(START);
     let stop = CancellationToken::new();
-    let sweeper = task::spawn(sweeper::run(Arc::clone(&fresh.store), Arc::new(clock.clone()), Duration::from_millis(1), stop.clone()));
+    let sweeper = task::spawn(sweeper::run(Arc::clone(&fixture.store), Arc::new(clock.clone()), Duration::from_millis(1), stop.clone()));
     for _ in 0..3 {
-        assert_eq!(fresh.available(product).await, 8, "the hold has not expired");
+        assert_eq!(fixture.available(product).await, 8, "the hold has not expired");
     }
     clock.advance(HOLD);
-    while fresh.available(product).await < 10 {}
+    while fixture.available(product).await < 10 {}
     stop.cancel();
     sweeper.await.unwrap();
 }

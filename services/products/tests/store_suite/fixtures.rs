@@ -6,15 +6,15 @@ use palisade_middleware::store_instrumentation::Database;
 use palisade_products::{
     product::{Input, Product, ValidatedProduct},
     reservation::{Line, Lines, ReserveOutcome},
-    store::{Created, MongoStore, SqliteStore, Store},
+    store::{CreateOutcome, MongoStore, SqliteStore, Store},
 };
 use time::{OffsetDateTime, macros::datetime};
 use uuid::Uuid;
 
 pub(crate) const START: OffsetDateTime = datetime!(2026-01-01 0:00 UTC);
 pub(crate) const HOLD: Duration = Duration::from_mins(15);
-/// Time at which every hold taken at `START` has expired and every reservation left unsettled then
-/// is abandoned.
+/// Time at which every hold taken at `START` has expired and every unfinished reservation counts
+/// as abandoned.
 pub(crate) const LATER: OffsetDateTime = datetime!(2026-01-01 1:00 UTC);
 
 /// Store with its own database, deleted on drop.
@@ -31,9 +31,9 @@ pub(crate) async fn sqlite() -> TestStore {
 
 pub(crate) async fn mongo() -> TestStore {
     let database = Uuid::now_v7().simple().to_string();
-    let store = MongoStore::new(&palisade_tests::servers::shared_mongo().url(&database)).await.unwrap();
+    let store: Arc<dyn Store> = Arc::new(MongoStore::new(&palisade_tests::servers::shared_mongo().url(&database)).await.unwrap());
     store.ping().await.unwrap();
-    TestStore { store: Arc::new(store), _files: Box::new(()) }
+    TestStore { store, _files: Box::new(()) }
 }
 
 /// Database attributes for tests that do not check them.
@@ -56,8 +56,8 @@ pub(crate) fn lines(lines: &[(Uuid, i64)]) -> Lines {
 impl TestStore {
     pub(crate) async fn add(&self, draft: ValidatedProduct, at: OffsetDateTime) -> Product {
         match self.store.create(Uuid::now_v7(), draft, None, at).await.unwrap() {
-            Created::Created { product, .. } => product,
-            Created::KeyReused => panic!("no key was used"),
+            CreateOutcome::Created { product, .. } => product,
+            CreateOutcome::KeyReused => panic!("no key was used"),
         }
     }
 
@@ -73,14 +73,14 @@ impl TestStore {
         self.get(id).await.quantity
     }
 
-    pub(crate) async fn reserve(&self, id: Uuid, wanted: &[(Uuid, i64)]) -> ReserveOutcome {
-        self.store.reserve(id, lines(wanted), START, HOLD).await.unwrap()
+    pub(crate) async fn reserve(&self, id: Uuid, requested: &[(Uuid, i64)]) -> ReserveOutcome {
+        self.store.reserve(id, lines(requested), START, HOLD).await.unwrap()
     }
 
     /// Reserves under a new id. Panics if the reserve fails.
-    pub(crate) async fn hold(&self, wanted: &[(Uuid, i64)]) -> Uuid {
+    pub(crate) async fn hold(&self, requested: &[(Uuid, i64)]) -> Uuid {
         let id = Uuid::now_v7();
-        let reserved = self.reserve(id, wanted).await;
+        let reserved = self.reserve(id, requested).await;
         assert!(matches!(reserved, ReserveOutcome::Held(_)), "{reserved:?}");
         id
     }
@@ -88,27 +88,5 @@ impl TestStore {
     pub(crate) async fn assert_balanced(&self) {
         let audit = self.store.audit(START).await.unwrap();
         assert_eq!(audit.violations, []);
-    }
-}
-
-/// Seeded pseudorandom numbers (xorshift64*).
-pub(crate) struct Rng(u64);
-
-impl Rng {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed | 1)
-    }
-
-    /// Returns a number below `bound`.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
-    }
-
-    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        let index = usize::try_from(self.below(from.len() as u64)).unwrap();
-        from[index]
     }
 }

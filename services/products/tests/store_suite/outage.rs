@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use palisade_products::store::{Error, InstrumentedStore, MongoStore, Store};
+use palisade_products::store::{Error, InstrumentedStore, Maintenance, MongoStore, ProductStore};
 use palisade_tests::servers;
 use uuid::Uuid;
 

@@ -3,54 +3,54 @@
 
 use std::time::Duration;
 
-use palisade_products::store::{PendingChange, Removed};
+use palisade_products::store::{PendingChange, RemoveOutcome};
 use uuid::Uuid;
 
 use crate::fixtures::{HOLD, LATER, START, TestStore, draft, lines};
 
-async fn news(fresh: &TestStore) -> Vec<(Uuid, i64)> {
-    fresh.store.unpublished_changes(100).await.unwrap().iter().map(|news| (news.product_id, news.version)).collect()
+async fn unpublished(fixture: &TestStore) -> Vec<(Uuid, i64)> {
+    fixture.store.unpublished_changes(100).await.unwrap().iter().map(|change| (change.product_id, change.version)).collect()
 }
 
-async fn publish_all(fresh: &TestStore) {
-    let all = fresh.store.unpublished_changes(100).await.unwrap();
-    fresh.store.mark_published(&all).await.unwrap();
-    assert_eq!(news(fresh).await, []);
+async fn publish_all(fixture: &TestStore) {
+    let all = fixture.store.unpublished_changes(100).await.unwrap();
+    fixture.store.mark_published(all).await.unwrap();
+    assert_eq!(unpublished(fixture).await, []);
 }
 
-pub(crate) async fn changes_are_unpublished_until_marked(fresh: TestStore) {
-    let (store, id) = (fresh.store.clone(), fresh.add_some("lamp", 5).await);
-    assert_eq!(news(&fresh).await, [(id, 1)]);
-    publish_all(&fresh).await;
+pub(crate) async fn changes_are_unpublished_until_marked(fixture: TestStore) {
+    let (store, id) = (fixture.store.clone(), fixture.add_some("lamp", 5).await);
+    assert_eq!(unpublished(&fixture).await, [(id, 1)]);
+    publish_all(&fixture).await;
 
     store.update(id, draft("lamp", 7), None, LATER).await.unwrap();
     let first = store.unpublished_changes(100).await.unwrap();
     store.update(id, draft("lamp", 8), None, LATER + HOLD).await.unwrap();
     // Only the older version is published: the newer one stays, with the time of the first change.
-    store.mark_published(&first).await.unwrap();
-    let left = store.unpublished_changes(100).await.unwrap();
-    assert_eq!(left, [PendingChange { product_id: id, version: 3, since: first[0].since }]);
-    publish_all(&fresh).await;
+    store.mark_published(first.clone()).await.unwrap();
+    let remaining = store.unpublished_changes(100).await.unwrap();
+    assert_eq!(remaining, [PendingChange { product_id: id, version: 3, since: first[0].since }]);
+    publish_all(&fixture).await;
 
     // Reservations change the stock.
     let reservation = Uuid::now_v7();
     store.reserve(reservation, lines(&[(id, 2)]), START, HOLD).await.unwrap();
-    assert_eq!(news(&fresh).await, [(id, 4)]);
-    publish_all(&fresh).await;
+    assert_eq!(unpublished(&fixture).await, [(id, 4)]);
+    publish_all(&fixture).await;
     store.release(reservation, START).await.unwrap();
-    assert_eq!(news(&fresh).await, [(id, 5)]);
-    publish_all(&fresh).await;
+    assert_eq!(unpublished(&fixture).await, [(id, 5)]);
+    publish_all(&fixture).await;
 
-    assert_eq!(store.remove(id, Some(1), LATER).await.unwrap(), Removed::VersionMismatch);
-    assert_eq!(news(&fresh).await, []);
-    assert_eq!(store.remove(id, None, LATER).await.unwrap(), Removed::Removed);
-    assert_eq!(news(&fresh).await, [(id, PendingChange::REMOVED)]);
-    publish_all(&fresh).await;
+    assert_eq!(store.remove(id, Some(1), LATER).await.unwrap(), RemoveOutcome::VersionMismatch);
+    assert_eq!(unpublished(&fixture).await, []);
+    assert_eq!(store.remove(id, None, LATER).await.unwrap(), RemoveOutcome::Removed);
+    assert_eq!(unpublished(&fixture).await, [(id, PendingChange::REMOVED)]);
+    publish_all(&fixture).await;
 }
 
-pub(crate) async fn relay_lease_is_exclusive(fresh: TestStore) {
+pub(crate) async fn relay_lease_is_exclusive(fixture: TestStore) {
     let (first, second, lease) = (Uuid::new_v4(), Uuid::new_v4(), Duration::from_secs(10));
-    let lease_at = async |relay, now| fresh.store.lease_relay(relay, now, now + lease).await.unwrap();
+    let lease_at = async |relay, now| fixture.store.lease_relay(relay, now, now + lease).await.unwrap();
     assert!(lease_at(first, START).await);
     assert!(!lease_at(second, START + lease / 2).await);
     assert!(lease_at(first, START + lease / 2).await, "the holder renews its lease");

@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use palisade_middleware::task;
-use palisade_products::store::{Error, InstrumentedStore, MongoStore, SqliteStore, Store};
+use palisade_products::store::{Error, InstrumentedStore, Maintenance, MongoStore, ProductStore, SqliteStore};
 use palisade_tests::{
     fault_proxy::{FaultProxy, Mode},
     metrics_recorder::MetricsRecorder,
@@ -34,7 +34,7 @@ async fn mongo_pool_metrics() {
     let pool = recorded.pool("products-mongodb");
     assert_eq!(pool.values(["limit", "pending_requests", "timeouts_total", "wait_time_count"]), ["1", "0", "0", "0"]);
     let store = Arc::new(store);
-    let impatient = InstrumentedStore::new(store.clone(), test_database(), SHORT_TIMEOUT);
+    let short_timeout_store = InstrumentedStore::new(store.clone(), test_database(), SHORT_TIMEOUT);
     let store = Arc::new(InstrumentedStore::new(store, database, LONG_TIMEOUT));
     store.ping().await.unwrap();
     pool.wait_for_count("used", "0").await;
@@ -42,12 +42,12 @@ async fn mongo_pool_metrics() {
     let waits_at_first: u32 = pool.values(["wait_time_count"])[0].parse().unwrap();
 
     proxy.set(Mode::Blackhole);
-    let find = |store: Arc<InstrumentedStore>| async move { store.find(Uuid::nil()).await };
+    let find = |store: Arc<InstrumentedStore<_>>| async move { store.find(Uuid::nil()).await };
     let first = task::spawn(find(store.clone()));
     pool.wait_for_count("used", "1").await;
     let second = task::spawn(find(store));
     pool.wait_for_pending().await;
-    assert!(matches!(impatient.find(Uuid::nil()).await, Err(Error::Timeout)));
+    assert!(matches!(short_timeout_store.find(Uuid::nil()).await, Err(Error::Timeout)));
     assert_eq!(pool.values(["pending_requests", "timeouts_total"]), ["1", "1"], "the timed-out call no longer waits");
     proxy.set(Mode::Pass);
     for call in [first, second] {
@@ -86,18 +86,18 @@ async fn sqlite_pool_metrics() {
     let pool = recorded.pool("products-sqlite");
     assert_eq!(pool.values(["limit", "pending_requests", "timeouts_total", "wait_time_count"]), ["5", "0", "0", "0"]);
     let store = Arc::new(store);
-    let impatient = InstrumentedStore::new(store.clone(), test_database(), SHORT_TIMEOUT);
+    let short_timeout_store = InstrumentedStore::new(store.clone(), test_database(), SHORT_TIMEOUT);
     let store = Arc::new(InstrumentedStore::new(store, test_database(), LONG_TIMEOUT));
 
     // There is only one writer.
     let mut other = SqliteConnection::connect(&url).await.unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();
-    let add = |store: Arc<InstrumentedStore>| async move { store.create(Uuid::now_v7(), draft("Lamp", 1), None, START).await };
+    let add = |store: Arc<InstrumentedStore<_>>| async move { store.create(Uuid::now_v7(), draft("Lamp", 1), None, START).await };
     let first = task::spawn(add(store.clone()));
     pool.wait_for_count("used", "1").await;
     let second = task::spawn(add(store));
     pool.wait_for_pending().await;
-    assert!(matches!(impatient.create(Uuid::now_v7(), draft("Lamp", 1), None, START).await, Err(Error::Timeout)));
+    assert!(matches!(short_timeout_store.create(Uuid::now_v7(), draft("Lamp", 1), None, START).await, Err(Error::Timeout)));
     assert_eq!(pool.values(["pending_requests", "timeouts_total"]), ["1", "1"], "the timed-out call no longer waits");
     other.execute("COMMIT").await.unwrap();
     for call in [first, second] {

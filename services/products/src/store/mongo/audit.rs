@@ -1,4 +1,4 @@
-//! Stock audit in `MongoDB` under concurrent traffic.
+//! Stock audit in MongoDB under concurrent traffic.
 //!
 //! There is no snapshot across collections, so a product that seems unbalanced is rechecked: read
 //! the product, read its reservations twice, read the product again. If nothing changed, the values
@@ -8,17 +8,22 @@
 
 use std::collections::HashMap;
 
+use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use mongodb::bson::{self, Document, deserialize_from_document, doc};
 use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::{
-    Collections,
+    MongoStore,
+    collections::Collections,
     documents::{Phase, ReservationDocument, Stock, bson_time, domain_id},
     stock_marks::MarkState,
 };
-use crate::store::{Audit, Error, Imbalance};
+use crate::store::{
+    database::Error,
+    roles::{Audit, Imbalance, Maintenance},
+};
 
 /// Maximum rechecks of a product that keeps changing.
 const MAX_RECHECKS: u32 = 10;
@@ -37,26 +42,38 @@ struct UnitsOf {
     state: Phase,
 }
 
-pub(super) async fn audit(db: &Collections, now: OffsetDateTime) -> Result<Audit, Error> {
-    let overdue = doc! { "state": Phase::Held, "expiresAt": { "$lte": bson_time(now) } };
-    let mut audit = Audit { overdue_holds: db.reservations.count_documents(overdue).await?, ..Audit::default() };
-    let mut reserved = reserved_by_product(db, &mut audit).await?;
-    let mut suspects = Vec::new();
-    let mut products = db.stock.find(doc! {}).await?;
-    while let Some(product) = products.try_next().await? {
-        audit.products_checked += 1;
-        audit.available_units += product.quantity;
-        audit.out_of_stock_products += u64::from(product.quantity == 0);
-        if imbalance(&product, reserved.remove(&product.id).unwrap_or_default()).is_some() {
-            suspects.push(product.id);
+#[async_trait]
+impl Maintenance for MongoStore {
+    async fn audit(&self, now: OffsetDateTime) -> Result<Audit, Error> {
+        let db = &self.collections;
+        let overdue = doc! { "state": Phase::Held, "expiresAt": { "$lte": bson_time(now) } };
+        let mut audit = Audit { overdue_holds: db.reservations.count_documents(overdue).await?, ..Audit::default() };
+        let mut reserved = reserved_by_product(db, &mut audit).await?;
+        let mut suspects = Vec::new();
+        let mut products = db.stock.find(doc! {}).await?;
+        while let Some(product) = products.try_next().await? {
+            audit.products_checked += 1;
+            audit.available_units += product.quantity;
+            audit.out_of_stock_products += u64::from(product.quantity == 0);
+            if imbalance(&product, reserved.remove(&product.id).unwrap_or_default()).is_some() {
+                suspects.push(product.id);
+            }
         }
+        // Reserved units of a missing product are a violation too.
+        suspects.extend(reserved.into_keys());
+        for product in suspects {
+            audit.violations.extend(recheck(db, product).await?);
+        }
+        Ok(audit)
     }
-    // Reserved units of a missing product are a violation too.
-    suspects.extend(reserved.into_keys());
-    for product in suspects {
-        audit.violations.extend(recheck(db, product).await?);
+
+    /// The first successful ping also creates the indexes: queries work without them, but the
+    /// service is not ready before.
+    async fn ping(&self) -> Result<(), Error> {
+        self.database.run_command(doc! { "ping": 1 }).await?;
+        self.indexes_created.get_or_try_init(|| self.collections.create_indexes()).await?;
+        Ok(())
     }
-    Ok(audit)
 }
 
 /// Returns the units in held and confirmed reservations by product and adds their sums to `audit`.
@@ -95,11 +112,11 @@ async fn recheck(db: &Collections, id: bson::Uuid) -> Result<Option<Imbalance>, 
     Ok(None)
 }
 
-/// Returns the units of `product` owned by its reservations, unsettled ones included, according to
-/// the product's marks.
+/// Returns the units of `product` owned by its reservations, unfinished ones included, according
+/// to the product's marks.
 async fn reserved_now(db: &Collections, id: bson::Uuid, product: Option<&Stock>) -> Result<i64, Error> {
-    let in_play = [Phase::Reserving, Phase::Held, Phase::Confirmed, Phase::Undoing];
-    let mut reservations = db.reservations.find(doc! { "state": { "$in": in_play.to_vec() }, "lines.productId": id }).await?;
+    let active = [Phase::Reserving, Phase::Held, Phase::Confirmed, Phase::Undoing];
+    let mut reservations = db.reservations.find(doc! { "state": { "$in": active.to_vec() }, "lines.productId": id }).await?;
     let mut units = 0;
     while let Some(reservation) = reservations.try_next().await? {
         if owns_units(&reservation, product) {

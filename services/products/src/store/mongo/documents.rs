@@ -1,4 +1,4 @@
-//! BSON documents of the collections and their conversions.
+//! BSON documents and their conversions.
 
 use mongodb::bson::{self, Binary, Bson, DateTime};
 use serde::{Deserialize, Serialize};
@@ -8,10 +8,7 @@ use uuid::Uuid;
 use crate::{
     product::{Product, searchable},
     reservation::{HeldLine, ProductStock, Refusal, Reservation, State},
-    store::{
-        Error,
-        timestamp::{from_millis, to_millis},
-    },
+    store::database::{Error, from_millis, to_millis},
 };
 
 /// Public fields of a product.
@@ -43,7 +40,8 @@ pub(super) struct NewProduct {
     marks: Vec<String>,
     epoch: i64,
     /// Time of the first unpublished change, see [`super::outbox`].
-    news: DateTime,
+    #[serde(rename = "news")]
+    unpublished_since: DateTime,
 }
 
 /// Fields of a product that reservations use.
@@ -58,7 +56,7 @@ pub(super) struct Stock {
     pub(super) version: i64,
     /// Units available for sale.
     pub(super) quantity: i64,
-    /// Units in reservations, unsettled ones included.
+    /// Units in reservations, unfinished ones included.
     pub(super) taken: i64,
     /// Opening stock plus all adjustments.
     pub(super) supply: i64,
@@ -142,6 +140,14 @@ pub(super) struct KeyId {
     pub(super) key: String,
 }
 
+/// Marker of a product that is, or was about to be, removed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct RemovedDocument {
+    #[serde(rename = "_id")]
+    pub(super) id: bson::Uuid,
+    pub(super) since: DateTime,
+}
+
 /// Converts an id to BSON.
 pub(super) fn bson_id(id: Uuid) -> bson::Uuid {
     bson::Uuid::from_bytes(id.into_bytes())
@@ -201,7 +207,7 @@ impl From<ProductDocument> for NewProduct {
             supply: product.quantity,
             marks: vec![],
             epoch: 0,
-            news: product.created_at,
+            unpublished_since: product.created_at,
             product,
         }
     }
@@ -235,7 +241,7 @@ impl From<Phase> for Bson {
 }
 
 impl ReservationDocument {
-    /// Creates the document of a new reservation: `RESERVING` if it is to be held, else settled.
+    /// Creates the document of a new reservation: `RESERVING` if it is to be held, else final.
     pub(super) fn new(reservation: &Reservation, now: OffsetDateTime) -> Self {
         let (state, refusal) = match reservation.state {
             State::Held => (Phase::Reserving, None),
@@ -255,8 +261,8 @@ impl ReservationDocument {
         }
     }
 
-    /// Converts a settled reservation; `None` for an intermediate state.
-    pub(super) fn settled(self) -> Result<Option<Reservation>, Error> {
+    /// Converts a reservation in a final or held state; `None` in an intermediate state.
+    pub(super) fn into_reservation(self) -> Result<Option<Reservation>, Error> {
         if matches!(self.state, Phase::Reserving | Phase::Undoing) {
             return Ok(None);
         }

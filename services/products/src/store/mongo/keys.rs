@@ -5,21 +5,28 @@ use mongodb::bson::{Binary, Document, doc, spec::BinarySubtype};
 use time::OffsetDateTime;
 
 use super::{
-    Collections, MAX_TIME,
-    documents::{KeyDocument, KeyId, ProductDocument, bson_time},
-    is_duplicate, products,
+    collections::{Collections, MAX_TIME, is_duplicate},
+    documents::{KeyDocument, KeyId, NewProduct, ProductDocument, bson_time},
 };
 use crate::{
     product::Product,
-    store::{Created, Error, IdempotencyKey, KEY_TTL},
+    store::{
+        database::Error,
+        roles::{CreateOutcome, IdempotencyKey, KEY_TTL},
+    },
 };
 
-pub(super) async fn create(db: &Collections, product: Product, key: Option<IdempotencyKey>, now: OffsetDateTime) -> Result<Created, Error> {
+pub(super) async fn create(
+    db: &Collections,
+    product: Product,
+    key: Option<IdempotencyKey>,
+    now: OffsetDateTime,
+) -> Result<CreateOutcome, Error> {
     let Some(key) = key else {
-        products::insert_once(db, ProductDocument::from(&product)).await?;
-        return Ok(Created::Created { product, replayed: false });
+        insert_once(db, ProductDocument::from(&product)).await?;
+        return Ok(CreateOutcome::Created { product, replayed: false });
     };
-    let fresh = KeyDocument {
+    let new = KeyDocument {
         id: KeyId { subject: key.subject, key: key.key },
         fingerprint: Binary { subtype: BinarySubtype::Generic, bytes: key.fingerprint.to_vec() },
         product: ProductDocument::from(&product),
@@ -27,39 +34,44 @@ pub(super) async fn create(db: &Collections, product: Product, key: Option<Idemp
         expires_at: bson_time(now + KEY_TTL),
     };
     loop {
-        match db.keys.insert_one(&fresh).await {
+        match db.keys.insert_one(&new).await {
             Ok(_) => {
-                finish(db, &fresh).await?;
-                return Ok(Created::Created { product, replayed: false });
+                finish(db, &new).await?;
+                return Ok(CreateOutcome::Created { product, replayed: false });
             }
             Err(error) if !is_duplicate(&error) => return Err(error.into()),
             Err(_) => {}
         }
-        let Some(stored) = db.keys.find_one(by_id(&fresh.id)).max_time(MAX_TIME).await? else { continue };
+        let Some(stored) = db.keys.find_one(by_id(&new.id)).max_time(MAX_TIME).await? else { continue };
         if stored.expires_at <= bson_time(now) {
             let mut expired = by_id(&stored.id);
             expired.insert("expiresAt", stored.expires_at);
             db.keys.delete_one(expired).await?;
             continue;
         }
-        if stored.fingerprint != fresh.fingerprint {
-            return Ok(Created::KeyReused);
+        if stored.fingerprint != new.fingerprint {
+            return Ok(CreateOutcome::KeyReused);
         }
         if !stored.done {
             finish(db, &stored).await?;
         }
-        return Ok(Created::Created { product: stored.product.try_into()?, replayed: true });
+        return Ok(CreateOutcome::Created { product: stored.product.try_into()?, replayed: true });
     }
 }
 
-async fn finish(db: &Collections, answer: &KeyDocument) -> Result<(), Error> {
-    products::insert_once(db, answer.product.clone()).await?;
-    db.keys.update_one(by_id(&answer.id), doc! { "$set": { "done": true } }).await?;
+/// Inserts the product of a stored response.
+async fn finish(db: &Collections, key: &KeyDocument) -> Result<(), Error> {
+    insert_once(db, key.product.clone()).await?;
+    db.keys.update_one(by_id(&key.id), doc! { "$set": { "done": true } }).await?;
     Ok(())
 }
 
-pub(super) async fn delete_expired(db: &Collections, now: OffsetDateTime) -> Result<u64, Error> {
-    Ok(db.keys.delete_many(doc! { "expiresAt": { "$lte": bson_time(now) } }).await?.deleted_count)
+/// Inserts a product unless it exists.
+async fn insert_once(db: &Collections, product: ProductDocument) -> Result<(), Error> {
+    match db.products.clone_with_type().insert_one(NewProduct::from(product)).await {
+        Err(error) if !is_duplicate(&error) => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn by_id(id: &KeyId) -> Document {

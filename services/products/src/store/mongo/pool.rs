@@ -1,4 +1,4 @@
-//! Connection pool metrics from the events of the `MongoDB` driver.
+//! Connection pool metrics from the events of the MongoDB driver.
 
 use std::collections::HashSet;
 

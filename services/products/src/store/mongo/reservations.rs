@@ -1,4 +1,4 @@
-//! Reservations in `MongoDB` as a saga over products: record, take each line, settle.
+//! Reservations in MongoDB as a saga over products: record, take each line, set the final state.
 //!
 //! ```text
 //!           ┌─ all lines taken ─▶ HELD ──▶ CONFIRMED
@@ -14,6 +14,7 @@
 
 use std::{collections::HashMap, future::Future, time::Duration};
 
+use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use mongodb::{
     bson::{self, Bson, Document, doc},
@@ -24,130 +25,135 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::{
-    Collections, MAX_TIME,
+    MongoStore,
+    collections::{Collections, MAX_TIME, is_duplicate},
     documents::{Phase, RefusalDocument, ReservationDocument, Stock, Undo, bson_id, bson_time, domain_id},
-    is_duplicate,
     stock_marks::{self, TakeOutcome},
 };
 use crate::{
-    reservation::{Confirmed, Lines, Reservation, ReserveOutcome, State},
-    store::Error,
+    reservation::{ConfirmOutcome, Lines, Reservation, ReserveOutcome, State},
+    store::{database::Error, roles::ReservationStore},
 };
 
 /// Maximum number of lines processed concurrently.
 const LINE_CONCURRENCY: usize = 8;
 
-/// Time without progress after which an unsettled reservation counts as abandoned.
+/// Time without progress after which an unfinished reservation counts as abandoned.
 const ABANDONED_AFTER: Duration = Duration::from_secs(5);
 
-pub(super) async fn reserve(
-    db: &Collections,
-    id: Uuid,
-    lines: &Lines,
-    now: OffsetDateTime,
-    hold_for: Duration,
-) -> Result<ReserveOutcome, Error> {
-    // Read the stock before the reservation exists: the epochs must be older than its RESERVING
-    // state.
-    let stock = load_stock(db, lines.as_slice().iter().map(|line| bson_id(line.product_id))).await?;
-    let products = stock.iter().map(|product| (domain_id(product.id), product.product_stock())).collect();
-    let (state, held) = lines.evaluate(&products);
-    let document = ReservationDocument::new(&Reservation { id, state, lines: held, expires_at: now + hold_for }, now);
-    let held = if insert(db, &document).await? && document.state == Phase::Reserving {
-        take_lines(db, &document, &epochs(&stock), now).await?
-    } else {
-        None
-    };
-    let settled = match held {
-        Some(held) if held.expires_at > bson_time(now) => held.settled()?,
-        _ => settle(db, id, now).await?,
-    };
-    let settled = settled.ok_or_else(|| Error::Corrupt(format!("reservation {id} is missing")))?;
-    for product in &stock {
-        if let Err(error) = stock_marks::prune(db, product).await {
-            warn!(error = &error as &dyn std::error::Error, "pruning of stock marks failed, the next reservation retries");
-        }
-    }
-    Ok(settled.reserve_outcome(lines))
-}
-
-pub(super) async fn confirm(db: &Collections, id: Uuid, now: OffsetDateTime) -> Result<Confirmed, Error> {
-    let live = doc! { "_id": bson_id(id), "state": Phase::Held, "expiresAt": { "$gt": bson_time(now) } };
-    let change = doc! { "$set": { "state": Phase::Confirmed, "updatedAt": bson_time(now) } };
-    loop {
-        let confirmed = db
-            .reservations
-            .find_one_and_update(live.clone(), change.clone())
-            .return_document(ReturnDocument::After)
-            .max_time(MAX_TIME)
-            .await?;
-        let settled = match confirmed {
-            Some(document) => document.settled()?,
-            None => settle(db, id, now).await?,
+#[async_trait]
+impl ReservationStore for MongoStore {
+    async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<ReserveOutcome, Error> {
+        let db = &self.collections;
+        // Read the stock before the reservation exists: the epochs must be older than its RESERVING
+        // state.
+        let stock = load_stock(db, lines.as_slice().iter().map(|line| bson_id(line.product_id))).await?;
+        let products = stock.iter().map(|product| (domain_id(product.id), product.product_stock())).collect();
+        let (state, held) = lines.evaluate(&products);
+        let document = ReservationDocument::new(&Reservation { id, state, lines: held, expires_at: now + hold_for }, now);
+        let held = if insert(db, &document).await? && document.state == Phase::Reserving {
+            take_lines(db, &document, &epochs(&stock), now).await?
+        } else {
+            None
         };
-        match settled {
-            None => return Ok(Confirmed::Unknown),
-            // Another executor has just finished the reserve: retry.
-            Some(reservation) if reservation.state == State::Held => {}
-            Some(reservation) => return Ok(reservation.confirm_outcome()),
-        }
-    }
-}
-
-pub(super) async fn release(db: &Collections, id: Uuid, now: OffsetDateTime) -> Result<Reservation, Error> {
-    loop {
-        let Some(document) = find(db, id).await? else {
-            let tombstone = Reservation { id, state: State::Released, lines: vec![], expires_at: now };
-            if insert(db, &ReservationDocument::new(&tombstone, now)).await? {
-                return Ok(tombstone);
-            }
-            continue;
+        let reservation = match held {
+            Some(held) if held.expires_at > bson_time(now) => held.into_reservation()?,
+            _ => finish(db, id, now).await?,
         };
-        match document.state {
-            Phase::Reserving => undo(db, &document, Undo { to: Phase::Released, all_lines_taken: false }, None, now).await?,
-            Phase::Held | Phase::Confirmed => undo(db, &document, Undo { to: Phase::Released, all_lines_taken: true }, None, now).await?,
-            Phase::Undoing => finish_undo(db, &document, now).await?,
-            Phase::Refused | Phase::Released | Phase::Expired => {
-                return document.settled()?.ok_or_else(|| Error::Corrupt(format!("reservation {id} is not settled")));
+        let reservation = reservation.ok_or_else(|| Error::Corrupt(format!("reservation {id} is missing")))?;
+        for product in &stock {
+            if let Err(error) = stock_marks::prune(db, product).await {
+                warn!(error = &error as &dyn std::error::Error, "pruning of stock marks failed, the next reservation retries");
+            }
+        }
+        Ok(reservation.reserve_outcome(&lines))
+    }
+
+    async fn confirm(&self, id: Uuid, now: OffsetDateTime) -> Result<ConfirmOutcome, Error> {
+        let db = &self.collections;
+        let unexpired = doc! { "_id": bson_id(id), "state": Phase::Held, "expiresAt": { "$gt": bson_time(now) } };
+        let change = doc! { "$set": { "state": Phase::Confirmed, "updatedAt": bson_time(now) } };
+        loop {
+            let confirmed = db
+                .reservations
+                .find_one_and_update(unexpired.clone(), change.clone())
+                .return_document(ReturnDocument::After)
+                .max_time(MAX_TIME)
+                .await?;
+            let reservation = match confirmed {
+                Some(document) => document.into_reservation()?,
+                None => finish(db, id, now).await?,
+            };
+            match reservation {
+                None => return Ok(ConfirmOutcome::Unknown),
+                // Another executor has just finished the reserve: retry.
+                Some(reservation) if reservation.state == State::Held => {}
+                Some(reservation) => return Ok(reservation.confirm_outcome()),
             }
         }
     }
-}
 
-/// Settles due reservations. A reservation that fails does not block the others.
-pub(super) async fn expire_due(db: &Collections, now: OffsetDateTime, limit: u32) -> Result<u32, Error> {
-    let due = doc! { "$or": [
-        { "state": { "$in": [Phase::Held, Phase::Reserving] }, "expiresAt": { "$lte": bson_time(now) } },
-        { "state": Phase::Undoing, "updatedAt": { "$lte": bson_time(now - ABANDONED_AFTER) } },
-    ] };
-    let due: Vec<ReservationDocument> = db.reservations.find(due).limit(i64::from(limit)).max_time(MAX_TIME).await?.try_collect().await?;
-    let (mut finished, mut failed) = (0, None);
-    for document in due {
-        match settle(db, domain_id(document.id), now).await {
-            Ok(_) => finished += 1,
-            Err(error) => {
-                warn!(reservation_id = %document.id, error = &error as &dyn std::error::Error, "release of a reservation failed");
-                failed = Some(error);
+    async fn release(&self, id: Uuid, now: OffsetDateTime) -> Result<Reservation, Error> {
+        let db = &self.collections;
+        loop {
+            let Some(document) = find(db, id).await? else {
+                let tombstone = Reservation { id, state: State::Released, lines: vec![], expires_at: now };
+                if insert(db, &ReservationDocument::new(&tombstone, now)).await? {
+                    return Ok(tombstone);
+                }
+                continue;
+            };
+            match document.state {
+                Phase::Reserving => undo(db, &document, Undo { to: Phase::Released, all_lines_taken: false }, None, now).await?,
+                Phase::Held | Phase::Confirmed => {
+                    undo(db, &document, Undo { to: Phase::Released, all_lines_taken: true }, None, now).await?;
+                }
+                Phase::Undoing => finish_undo(db, &document, now).await?,
+                Phase::Refused | Phase::Released | Phase::Expired => {
+                    return document.into_reservation()?.ok_or_else(|| Error::Corrupt(format!("reservation {id} is unfinished")));
+                }
             }
         }
     }
-    match failed {
-        Some(error) if finished == 0 => Err(error),
-        _ => Ok(finished),
-    }
-}
 
-pub(super) async fn list_open(db: &Collections, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error> {
-    // The nil id sorts before every other id and is never used.
-    let open = doc! { "state": { "$in": [Phase::Held, Phase::Confirmed] }, "_id": { "$gt": bson_id(after.unwrap_or_default()) } };
-    let cursor = db.reservations.find(open).sort(doc! { "_id": 1 }).limit(i64::from(limit)).max_time(MAX_TIME).await?;
-    let found: Vec<ReservationDocument> = cursor.try_collect().await?;
-    found.into_iter().map(ReservationDocument::settled).filter_map(Result::transpose).collect()
+    /// A reservation that fails does not block the others.
+    async fn expire_due(&self, now: OffsetDateTime, limit: u32) -> Result<u32, Error> {
+        let db = &self.collections;
+        let due = doc! { "$or": [
+            { "state": { "$in": [Phase::Held, Phase::Reserving] }, "expiresAt": { "$lte": bson_time(now) } },
+            { "state": Phase::Undoing, "updatedAt": { "$lte": bson_time(now - ABANDONED_AFTER) } },
+        ] };
+        let due: Vec<ReservationDocument> =
+            db.reservations.find(due).limit(i64::from(limit)).max_time(MAX_TIME).await?.try_collect().await?;
+        let (mut finished, mut failed) = (0, None);
+        for document in due {
+            match finish(db, domain_id(document.id), now).await {
+                Ok(_) => finished += 1,
+                Err(error) => {
+                    warn!(reservation_id = %document.id, error = &error as &dyn std::error::Error, "release of a reservation failed");
+                    failed = Some(error);
+                }
+            }
+        }
+        match failed {
+            Some(error) if finished == 0 => Err(error),
+            _ => Ok(finished),
+        }
+    }
+
+    async fn list_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error> {
+        let db = &self.collections;
+        // The nil id sorts before every other id and is never used.
+        let open = doc! { "state": { "$in": [Phase::Held, Phase::Confirmed] }, "_id": { "$gt": bson_id(after.unwrap_or_default()) } };
+        let cursor = db.reservations.find(open).sort(doc! { "_id": 1 }).limit(i64::from(limit)).max_time(MAX_TIME).await?;
+        let documents: Vec<ReservationDocument> = cursor.try_collect().await?;
+        documents.into_iter().map(ReservationDocument::into_reservation).filter_map(Result::transpose).collect()
+    }
 }
 
 /// Finishes the steps of a reservation and releases it if it has expired: a reported "expired" is
 /// final.
-async fn settle(db: &Collections, id: Uuid, now: OffsetDateTime) -> Result<Option<Reservation>, Error> {
+async fn finish(db: &Collections, id: Uuid, now: OffsetDateTime) -> Result<Option<Reservation>, Error> {
     loop {
         let Some(document) = find(db, id).await? else { return Ok(None) };
         let overdue = document.expires_at <= bson_time(now);
@@ -156,7 +162,7 @@ async fn settle(db: &Collections, id: Uuid, now: OffsetDateTime) -> Result<Optio
             Phase::Reserving => resume(db, &document, now).await?,
             Phase::Held if overdue => undo(db, &document, Undo { to: Phase::Expired, all_lines_taken: true }, None, now).await?,
             Phase::Undoing => finish_undo(db, &document, now).await?,
-            _ => return document.settled(),
+            _ => return document.into_reservation(),
         }
     }
 }
@@ -166,7 +172,7 @@ async fn resume(db: &Collections, document: &ReservationDocument, now: OffsetDat
     let stock = load_stock(db, document.lines.iter().map(|line| line.product_id)).await?;
     // Read the epochs before the reservation: `stock_marks` requires this order.
     match find(db, domain_id(document.id)).await? {
-        Some(again) if again.state == Phase::Reserving => take_lines(db, document, &epochs(&stock), now).await.map(drop),
+        Some(current) if current.state == Phase::Reserving => take_lines(db, document, &epochs(&stock), now).await.map(drop),
         _ => Ok(()),
     }
 }
@@ -184,14 +190,14 @@ async fn take_lines(
         work.push(stock_marks::take(db, document.id, line, epochs.get(&line.product_id).copied(), now));
     }
     let outcomes = run_all(work).await?;
-    for (line, taking) in document.lines.iter().zip(&outcomes) {
-        if let TakeOutcome::Refused(reason) = taking {
+    for (line, outcome) in document.lines.iter().zip(&outcomes) {
+        if let TakeOutcome::Refused(reason) = outcome {
             let refusal = RefusalDocument::new(*reason, line.product_id);
             undo(db, document, Undo { to: Phase::Refused, all_lines_taken: false }, Some(refusal), now).await?;
             return Ok(None);
         }
     }
-    if outcomes.iter().any(|taking| *taking != TakeOutcome::Taken) {
+    if outcomes.iter().any(|outcome| *outcome != TakeOutcome::Taken) {
         return Ok(None);
     }
     // Like `compare_and_set`, but returns the document: saves one call on the usual path.

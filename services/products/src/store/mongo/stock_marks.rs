@@ -5,12 +5,12 @@
 //! given back or, without a `t`, that they must not be taken any more. Marks make every step
 //! repeatable, also by several executors at once.
 //!
-//! Marks of settled reservations are pruned, and each prune increments the product's `epoch`. An
-//! executor reads the epoch, then checks that the reservation is unsettled, then changes the
-//! product only if the epoch is unchanged. While a reservation is unsettled, none of its marks is
-//! pruned. A pruned mark therefore means that the reservation was settled after the check, and that
-//! the epoch has changed. Hence an executor that was suspended for any time can neither take nor
-//! give back units of a settled reservation.
+//! Marks of finished reservations, i.e. not RESERVING or UNDOING ones, are pruned. Each prune
+//! increments the product's `epoch`. An executor reads the epoch, then checks that the reservation
+//! is unfinished, then changes the product only if the epoch is unchanged. While a reservation is
+//! unfinished, none of its marks is pruned. A pruned mark therefore means that the reservation was
+//! finished after the check, and that the epoch has changed. Hence an executor that was suspended
+//! for any time can neither take nor give back units of a finished reservation.
 
 use std::collections::HashSet;
 
@@ -19,11 +19,11 @@ use mongodb::bson::{self, Document, doc};
 use time::OffsetDateTime;
 
 use super::{
-    Collections, MAX_TIME,
+    collections::{Collections, MAX_TIME},
     documents::{LineDocument, Phase, Stock, bson_time},
     outbox,
 };
-use crate::{reservation::Refusal, store::Error};
+use crate::{reservation::Refusal, store::database::Error};
 
 /// A product with more marks is pruned.
 const PRUNE_THRESHOLD: usize = 64;
@@ -139,20 +139,20 @@ async fn give_back_held(db: &Collections, reservation: bson::Uuid, line: &LineDo
     }
 }
 
-/// Removes the marks of settled reservations beyond a threshold. Only bounds the size of the
+/// Removes the marks of finished reservations beyond a threshold. Only bounds the size of the
 /// document.
 pub(super) async fn prune(db: &Collections, product: &Stock) -> Result<(), Error> {
     if product.marks.len() <= PRUNE_THRESHOLD {
         return Ok(());
     }
     let owners: HashSet<bson::Uuid> = product.marks.iter().filter_map(|mark| owner(mark)).collect();
-    let unsettled = doc! { "_id": { "$in": owners.iter().collect::<Vec<_>>() }, "state": { "$in": [Phase::Reserving, Phase::Undoing] } };
-    let unsettled: HashSet<bson::Uuid> =
-        db.reservations.find(unsettled).max_time(MAX_TIME).await?.map_ok(|reservation| reservation.id).try_collect().await?;
-    // Prune only the marks that were read: one added since may belong to an unsettled reservation.
-    let settled: Vec<_> = product.marks.iter().filter(|mark| owner(mark).is_none_or(|owner| !unsettled.contains(&owner))).collect();
+    let unfinished = doc! { "_id": { "$in": owners.iter().collect::<Vec<_>>() }, "state": { "$in": [Phase::Reserving, Phase::Undoing] } };
+    let unfinished: HashSet<bson::Uuid> =
+        db.reservations.find(unfinished).max_time(MAX_TIME).await?.map_ok(|reservation| reservation.id).try_collect().await?;
+    // Prune only the marks that were read: one added since may belong to an unfinished reservation.
+    let finished: Vec<_> = product.marks.iter().filter(|mark| owner(mark).is_none_or(|owner| !unfinished.contains(&owner))).collect();
     let unpruned = doc! { "_id": product.id, "epoch": product.epoch };
-    db.stock.update_one(unpruned, doc! { "$pull": { "marks": { "$in": settled } }, "$inc": { "epoch": 1_i64 } }).await?;
+    db.stock.update_one(unpruned, doc! { "$pull": { "marks": { "$in": finished } }, "$inc": { "epoch": 1_i64 } }).await?;
     Ok(())
 }
 

@@ -10,13 +10,13 @@ use super::{MongoStore, documents::bson_id};
 use crate::{
     product::{Input, ValidatedProduct},
     reservation::{Line, Lines},
-    store::Store,
+    store::roles::{Maintenance, ProductStore},
 };
 
 pub(super) const NOW: OffsetDateTime = datetime!(2026-01-01 0:00 UTC);
 pub(super) const HOLD: Duration = Duration::from_mins(15);
 
-pub(super) async fn fresh() -> MongoStore {
+pub(super) async fn new_store() -> MongoStore {
     let database = Uuid::now_v7().simple().to_string();
     let store = MongoStore::new(&palisade_tests::servers::shared_mongo().url(&database)).await.unwrap();
     store.ping().await.unwrap();

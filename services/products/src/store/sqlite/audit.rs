@@ -1,12 +1,30 @@
-//! Stock audit in `SQLite`, within one snapshot.
+//! Stock audit in SQLite, within one snapshot.
 
+use async_trait::async_trait;
 use futures_util::TryStreamExt;
-use sqlx::{Row, SqliteConnection};
+use sqlx::{Connection, Row, SqliteConnection};
 use time::OffsetDateTime;
 
-use crate::store::{Audit, Error, Imbalance, timestamp::to_millis};
+use super::SqliteStore;
+use crate::store::{
+    database::{Error, to_millis},
+    roles::{Audit, Imbalance, Maintenance},
+};
 
-pub(super) async fn audit(db: &mut SqliteConnection, now: OffsetDateTime) -> Result<Audit, Error> {
+#[async_trait]
+impl Maintenance for SqliteStore {
+    async fn audit(&self, now: OffsetDateTime) -> Result<Audit, Error> {
+        let mut db = self.readers.acquire().await?;
+        audit(&mut *db.begin().await?, now).await
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        sqlx::query("SELECT 1").execute(&mut *self.readers.acquire().await?).await?;
+        Ok(())
+    }
+}
+
+async fn audit(db: &mut SqliteConnection, now: OffsetDateTime) -> Result<Audit, Error> {
     let mut audit = totals(db, now).await?;
     // Full join: reserved units of a missing product are a violation too.
     let mut rows = sqlx::query(

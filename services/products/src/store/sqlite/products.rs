@@ -1,32 +1,117 @@
-//! Catalogue queries and writes in `SQLite`.
+//! Catalogue and idempotent creation in SQLite. A product and its stored response are written in
+//! one transaction.
 
+use async_trait::async_trait;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::{SqliteStore, begin};
 use crate::{
     product::{Page, Product, Query, Sort, SortKey, ValidatedProduct, searchable},
     store::{
-        Error, Removed, Updated,
-        timestamp::{from_millis, to_millis},
+        database::{Error, from_millis, to_millis},
+        roles::{CreateOutcome, IdempotencyKey, KEY_TTL, ProductStore, RemoveOutcome, UpdateOutcome},
     },
 };
 
-pub(super) async fn find(db: &mut SqliteConnection, id: Uuid) -> Result<Option<Product>, Error> {
-    let row = sqlx::query("SELECT * FROM products WHERE id = ?").bind(id).fetch_optional(db).await?;
-    row.as_ref().map(product).transpose()
-}
+#[async_trait]
+impl ProductStore for SqliteStore {
+    async fn create(
+        &self,
+        id: Uuid,
+        draft: ValidatedProduct,
+        key: Option<IdempotencyKey>,
+        now: OffsetDateTime,
+    ) -> Result<CreateOutcome, Error> {
+        let product = draft.into_product(id, now);
+        let mut db = self.writer.acquire().await?;
+        let mut transaction = begin(&mut db).await?;
+        if let Some(key) = key {
+            if let Some(stored) = find_stored(&mut transaction, &key, now).await? {
+                return Ok(stored);
+            }
+            store_response(&mut transaction, &key, &product, now).await?;
+        }
+        insert(&mut transaction, &product).await?;
+        transaction.commit().await?;
+        Ok(CreateOutcome::Created { product, replayed: false })
+    }
 
-pub(super) async fn list(db: &mut SqliteConnection, query: &Query) -> Result<Page, Error> {
-    let rows = select(query).build().fetch_all(db).await?;
-    let found = rows.iter().map(product).collect::<Result<_, _>>()?;
-    Ok(query.page(found))
+    async fn find(&self, id: Uuid) -> Result<Option<Product>, Error> {
+        let find = sqlx::query("SELECT * FROM products WHERE id = ?").bind(id);
+        find.fetch_optional(&mut *self.readers.acquire().await?).await?.as_ref().map(product).transpose()
+    }
+
+    async fn list(&self, query: Query) -> Result<Page, Error> {
+        let rows = select(&query).build().fetch_all(&mut *self.readers.acquire().await?).await?;
+        Ok(query.page(rows.iter().map(product).collect::<Result<_, _>>()?))
+    }
+
+    async fn update(
+        &self,
+        id: Uuid,
+        draft: ValidatedProduct,
+        expected_version: Option<i64>,
+        now: OffsetDateTime,
+    ) -> Result<UpdateOutcome, Error> {
+        let mut db = self.writer.acquire().await?;
+        let mut transaction = begin(&mut db).await?;
+        let row = sqlx::query(
+            "UPDATE products
+             SET name = ?3, description = ?4, folded = ?5, price_minor = ?6, supply = supply + ?7 - quantity, quantity = ?7,
+                 category = ?8, is_active = ?9, version = version + 1, updated_at = ?10
+             WHERE id = ?1 AND version = coalesce(?2, version)
+             RETURNING *",
+        )
+        .bind(id)
+        .bind(expected_version)
+        .bind(&draft.name)
+        .bind(&draft.description)
+        .bind(searchable(&draft.name, &draft.description))
+        .bind(draft.price_minor)
+        .bind(draft.quantity)
+        .bind(&draft.category)
+        .bind(draft.is_active)
+        .bind(to_millis(now))
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(row) = row else {
+            let exists = sqlx::query("SELECT 1 FROM products WHERE id = ?").bind(id).fetch_optional(&mut *transaction).await?.is_some();
+            return Ok(if exists { UpdateOutcome::VersionMismatch } else { UpdateOutcome::NotFound });
+        };
+        let updated = product(&row)?;
+        transaction.commit().await?;
+        Ok(UpdateOutcome::Updated(updated))
+    }
+
+    async fn remove(&self, id: Uuid, expected_version: Option<i64>, _: OffsetDateTime) -> Result<RemoveOutcome, Error> {
+        let mut db = self.writer.acquire().await?;
+        let mut transaction = begin(&mut db).await?;
+        let select = sqlx::query_as("SELECT version, taken FROM products WHERE id = ?").bind(id);
+        let row: Option<(i64, i64)> = select.fetch_optional(&mut *transaction).await?;
+        let Some((version, taken)) = row else { return Ok(RemoveOutcome::NotFound) };
+        if expected_version.is_some_and(|expected| version != expected) {
+            return Ok(RemoveOutcome::VersionMismatch);
+        }
+        if taken > 0 {
+            return Ok(RemoveOutcome::InUse);
+        }
+        sqlx::query("DELETE FROM products WHERE id = ?").bind(id).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(RemoveOutcome::Removed)
+    }
+
+    async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
+        let delete = sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= ?").bind(to_millis(now));
+        Ok(delete.execute(&mut *self.writer.acquire().await?).await?.rows_affected())
+    }
 }
 
 /// Selects one product more than the page of `query`, to detect a next page.
 pub(super) fn select(query: &Query) -> QueryBuilder<Sqlite> {
     let filter = query.filter();
-    let (column, order, behind) = match query.sort() {
+    let (column, order, comparison) = match query.sort() {
         Sort::Newest => ("created_at", "DESC", "<"),
         Sort::Oldest => ("created_at", "ASC", ">"),
         Sort::PriceAsc => ("price_minor", "ASC", ">"),
@@ -51,7 +136,7 @@ pub(super) fn select(query: &Query) -> QueryBuilder<Sqlite> {
         sql.push(" AND price_minor <= ").push_bind(price);
     }
     if let Some(after) = query.after() {
-        sql.push(format_args!(" AND ({column}, id) {behind} ("));
+        sql.push(format_args!(" AND ({column}, id) {comparison} ("));
         match &after.key {
             SortKey::CreatedAt(at) => sql.push_bind(to_millis(*at)),
             SortKey::PriceMinor(price) => sql.push_bind(*price),
@@ -63,7 +148,7 @@ pub(super) fn select(query: &Query) -> QueryBuilder<Sqlite> {
     sql
 }
 
-pub(super) async fn insert(db: &mut SqliteConnection, product: &Product) -> Result<(), Error> {
+async fn insert(db: &mut SqliteConnection, product: &Product) -> Result<(), Error> {
     sqlx::query(
         "INSERT INTO products (id, name, description, folded, price_minor, quantity, taken, supply, category, is_active, version, created_at, updated_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?6, ?7, ?8, ?9, ?10, ?11)",
@@ -84,53 +169,49 @@ pub(super) async fn insert(db: &mut SqliteConnection, product: &Product) -> Resu
     Ok(())
 }
 
-pub(super) async fn update(
-    db: &mut SqliteConnection,
-    id: Uuid,
-    draft: &ValidatedProduct,
-    expected_version: Option<i64>,
-    now: OffsetDateTime,
-) -> Result<Updated, Error> {
+async fn find_stored(db: &mut SqliteConnection, key: &IdempotencyKey, now: OffsetDateTime) -> Result<Option<CreateOutcome>, Error> {
     let row = sqlx::query(
-        "UPDATE products
-         SET name = ?3, description = ?4, folded = ?5, price_minor = ?6, supply = supply + ?7 - quantity, quantity = ?7,
-             category = ?8, is_active = ?9, version = version + 1, updated_at = ?10
-         WHERE id = ?1 AND version = coalesce(?2, version)
-         RETURNING *",
+        "SELECT fingerprint, product_id AS id, name, description, price_minor, quantity, category, is_active,
+                1 AS version, created_at, created_at AS updated_at
+         FROM idempotency_keys WHERE subject = ? AND key = ? AND expires_at > ?",
     )
-    .bind(id)
-    .bind(expected_version)
-    .bind(&draft.name)
-    .bind(&draft.description)
-    .bind(searchable(&draft.name, &draft.description))
-    .bind(draft.price_minor)
-    .bind(draft.quantity)
-    .bind(&draft.category)
-    .bind(draft.is_active)
+    .bind(&key.subject)
+    .bind(&key.key)
     .bind(to_millis(now))
-    .fetch_optional(&mut *db)
+    .fetch_optional(db)
     .await?;
-    if let Some(row) = row {
-        return product(&row).map(Updated::Updated);
+    let Some(row) = row else { return Ok(None) };
+    if row.try_get::<&[u8], _>("fingerprint")? != key.fingerprint {
+        return Ok(Some(CreateOutcome::KeyReused));
     }
-    let exists = sqlx::query("SELECT 1 FROM products WHERE id = ?").bind(id).fetch_optional(db).await?.is_some();
-    Ok(if exists { Updated::VersionMismatch } else { Updated::NotFound })
+    Ok(Some(CreateOutcome::Created { product: product(&row)?, replayed: true }))
 }
 
-pub(super) async fn remove(db: &mut SqliteConnection, id: Uuid, expected_version: Option<i64>) -> Result<Removed, Error> {
-    let row = sqlx::query("SELECT version, taken FROM products WHERE id = ?").bind(id).fetch_optional(&mut *db).await?;
-    let Some(row) = row else { return Ok(Removed::NotFound) };
-    if expected_version.is_some_and(|expected| row.get::<i64, _>("version") != expected) {
-        return Ok(Removed::VersionMismatch);
-    }
-    if row.get::<i64, _>("taken") > 0 {
-        return Ok(Removed::InUse);
-    }
-    sqlx::query("DELETE FROM products WHERE id = ?").bind(id).execute(db).await?;
-    Ok(Removed::Removed)
+/// Stores the response. Replaces an expired row of the same key, see [`find_stored`].
+async fn store_response(db: &mut SqliteConnection, key: &IdempotencyKey, product: &Product, now: OffsetDateTime) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT OR REPLACE INTO idempotency_keys
+             (subject, key, fingerprint, expires_at, product_id, name, description, price_minor, quantity, category, is_active, created_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&key.subject)
+    .bind(&key.key)
+    .bind(key.fingerprint.as_slice())
+    .bind(to_millis(now + KEY_TTL))
+    .bind(product.id)
+    .bind(&product.name)
+    .bind(&product.description)
+    .bind(product.price_minor)
+    .bind(product.quantity)
+    .bind(&product.category)
+    .bind(product.is_active)
+    .bind(to_millis(product.created_at))
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
-pub(super) fn product(row: &SqliteRow) -> Result<Product, Error> {
+fn product(row: &SqliteRow) -> Result<Product, Error> {
     Ok(Product {
         id: row.try_get("id")?,
         name: row.try_get("name")?,

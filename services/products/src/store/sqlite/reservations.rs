@@ -1,94 +1,121 @@
-//! Reservations in `SQLite`. The caller's transaction makes each function atomic.
+//! Reservations in SQLite. Each call is one transaction.
 
 use std::{collections::HashMap, time::Duration};
 
-use sqlx::{QueryBuilder, Row, SqliteConnection, sqlite::SqliteRow};
+use async_trait::async_trait;
+use sqlx::{Connection, QueryBuilder, Row, SqliteConnection, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::{SqliteStore, begin};
 use crate::{
-    reservation::{Confirmed, HeldLine, Lines, ProductStock, Refusal, Reservation, ReserveOutcome, State},
+    reservation::{ConfirmOutcome, HeldLine, Lines, ProductStock, Refusal, Reservation, ReserveOutcome, State},
     store::{
-        Error,
-        timestamp::{from_millis, to_millis},
+        database::{Error, from_millis, to_millis},
+        roles::ReservationStore,
     },
 };
 
-pub(super) async fn reserve(
+#[async_trait]
+impl ReservationStore for SqliteStore {
+    async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<ReserveOutcome, Error> {
+        let mut db = self.writer.acquire().await?;
+        let mut transaction = begin(&mut db).await?;
+        let reservation = match find_or_expire(&mut transaction, id, now).await? {
+            Some(reservation) => reservation,
+            None => insert_new(&mut transaction, id, &lines, now, hold_for).await?,
+        };
+        transaction.commit().await?;
+        Ok(reservation.reserve_outcome(&lines))
+    }
+
+    async fn confirm(&self, id: Uuid, now: OffsetDateTime) -> Result<ConfirmOutcome, Error> {
+        let mut db = self.writer.acquire().await?;
+        let mut transaction = begin(&mut db).await?;
+        let Some(mut reservation) = find_or_expire(&mut transaction, id, now).await? else { return Ok(ConfirmOutcome::Unknown) };
+        if reservation.state == State::Held {
+            move_to(&mut transaction, &mut reservation, State::Confirmed).await?;
+        }
+        transaction.commit().await?;
+        Ok(reservation.confirm_outcome())
+    }
+
+    async fn release(&self, id: Uuid, now: OffsetDateTime) -> Result<Reservation, Error> {
+        let mut db = self.writer.acquire().await?;
+        let mut transaction = begin(&mut db).await?;
+        let mut reservation = if let Some(reservation) = find(&mut transaction, id).await? {
+            reservation
+        } else {
+            let tombstone = Reservation { id, state: State::Released, lines: vec![], expires_at: now };
+            insert(&mut transaction, &tombstone).await?;
+            tombstone
+        };
+        if matches!(reservation.state, State::Held | State::Confirmed) {
+            give_back(&mut transaction, &mut reservation, State::Released, now).await?;
+        }
+        transaction.commit().await?;
+        Ok(reservation)
+    }
+
+    async fn expire_due(&self, now: OffsetDateTime, limit: u32) -> Result<u32, Error> {
+        let mut db = self.writer.acquire().await?;
+        let mut transaction = begin(&mut db).await?;
+        let due = sqlx::query("SELECT * FROM reservations WHERE state = 'HELD' AND expires_at <= ? ORDER BY expires_at LIMIT ?")
+            .bind(to_millis(now))
+            .bind(limit)
+            .fetch_all(&mut *transaction)
+            .await?;
+        let mut expired = 0;
+        for row in due {
+            give_back(&mut transaction, &mut reservation(&row, vec![])?, State::Expired, now).await?;
+            expired += 1;
+        }
+        transaction.commit().await?;
+        Ok(expired)
+    }
+
+    async fn list_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error> {
+        // One snapshot for the reservations and their lines.
+        let mut db = self.readers.acquire().await?;
+        let mut transaction = db.begin().await?;
+        let rows = sqlx::query("SELECT * FROM reservations WHERE state IN ('HELD', 'CONFIRMED') AND id > ? ORDER BY id LIMIT ?")
+            // The nil id sorts before every other id and is never used.
+            .bind(after.unwrap_or_default())
+            .bind(limit)
+            .fetch_all(&mut *transaction)
+            .await?;
+        let mut open = Vec::with_capacity(rows.len());
+        for row in rows {
+            let lines = lines_of(&mut transaction, row.try_get("id")?).await?;
+            open.push(reservation(&row, lines)?);
+        }
+        Ok(open)
+    }
+}
+
+async fn insert_new(
     db: &mut SqliteConnection,
     id: Uuid,
     lines: &Lines,
     now: OffsetDateTime,
     hold_for: Duration,
-) -> Result<ReserveOutcome, Error> {
-    if let Some(reservation) = find_settled(db, id, now).await? {
-        return Ok(reservation.reserve_outcome(lines));
-    }
+) -> Result<Reservation, Error> {
     let (state, held) = lines.evaluate(&load_stock(db, lines).await?);
     let reservation = Reservation { id, state, lines: held, expires_at: now + hold_for };
     insert(db, &reservation).await?;
     if state == State::Held {
         take(db, id, now).await?;
     }
-    Ok(reservation.reserve_outcome(lines))
-}
-
-pub(super) async fn confirm(db: &mut SqliteConnection, id: Uuid, now: OffsetDateTime) -> Result<Confirmed, Error> {
-    let Some(mut reservation) = find_settled(db, id, now).await? else { return Ok(Confirmed::Unknown) };
-    if reservation.state == State::Held {
-        move_to(db, &mut reservation, State::Confirmed).await?;
-    }
-    Ok(reservation.confirm_outcome())
-}
-
-pub(super) async fn release(db: &mut SqliteConnection, id: Uuid, now: OffsetDateTime) -> Result<Reservation, Error> {
-    let Some(mut reservation) = find(db, id).await? else {
-        let tombstone = Reservation { id, state: State::Released, lines: vec![], expires_at: now };
-        insert(db, &tombstone).await?;
-        return Ok(tombstone);
-    };
-    if matches!(reservation.state, State::Held | State::Confirmed) {
-        give_back(db, &mut reservation, State::Released, now).await?;
-    }
     Ok(reservation)
 }
 
-pub(super) async fn expire_due(db: &mut SqliteConnection, now: OffsetDateTime, limit: u32) -> Result<u32, Error> {
-    let due = sqlx::query("SELECT * FROM reservations WHERE state = 'HELD' AND expires_at <= ? ORDER BY expires_at LIMIT ?")
-        .bind(to_millis(now))
-        .bind(limit)
-        .fetch_all(&mut *db)
-        .await?;
-    let mut expired = 0;
-    for row in due {
-        give_back(db, &mut reservation(&row, vec![])?, State::Expired, now).await?;
-        expired += 1;
-    }
-    Ok(expired)
-}
-
-pub(super) async fn list_open(db: &mut SqliteConnection, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error> {
-    let rows = sqlx::query("SELECT * FROM reservations WHERE state IN ('HELD', 'CONFIRMED') AND id > ? ORDER BY id LIMIT ?")
-        // The nil id sorts before every other id and is never used.
-        .bind(after.unwrap_or_default())
-        .bind(limit)
-        .fetch_all(&mut *db)
-        .await?;
-    let mut open = Vec::with_capacity(rows.len());
-    for row in rows {
-        let lines = lines_of(db, row.try_get("id")?).await?;
-        open.push(reservation(&row, lines)?);
-    }
-    Ok(open)
-}
-
 /// Returns the reservation, released first if it has expired: a reported "expired" is final.
-async fn find_settled(db: &mut SqliteConnection, id: Uuid, now: OffsetDateTime) -> Result<Option<Reservation>, Error> {
-    let mut found = find(db, id).await?;
-    if let Some(reservation) = found.as_mut().filter(|reservation| reservation.is_overdue(now)) {
+async fn find_or_expire(db: &mut SqliteConnection, id: Uuid, now: OffsetDateTime) -> Result<Option<Reservation>, Error> {
+    let mut reservation = find(db, id).await?;
+    if let Some(reservation) = reservation.as_mut().filter(|reservation| reservation.is_overdue(now)) {
         give_back(db, reservation, State::Expired, now).await?;
     }
-    Ok(found)
+    Ok(reservation)
 }
 
 async fn find(db: &mut SqliteConnection, id: Uuid) -> Result<Option<Reservation>, Error> {
@@ -119,16 +146,16 @@ async fn load_stock(db: &mut SqliteConnection, lines: &Lines) -> Result<HashMap<
         ids.push_bind(line.product_id);
     }
     ids.push_unseparated(")");
-    let offer = |row: &SqliteRow| {
-        let offer = ProductStock {
+    let stock = |row: &SqliteRow| {
+        let stock = ProductStock {
             name: row.try_get("name")?,
             unit_price_minor: row.try_get("price_minor")?,
             quantity: row.try_get("quantity")?,
             is_active: row.try_get("is_active")?,
         };
-        Ok((row.try_get("id")?, offer))
+        Ok((row.try_get("id")?, stock))
     };
-    sql.build().fetch_all(db).await?.iter().map(offer).collect()
+    sql.build().fetch_all(db).await?.iter().map(stock).collect()
 }
 
 async fn insert(db: &mut SqliteConnection, reservation: &Reservation) -> Result<(), Error> {

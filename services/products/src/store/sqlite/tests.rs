@@ -1,16 +1,18 @@
 use sqlx::Row;
 use tempfile::TempDir;
-use time::macros::datetime;
+use time::{OffsetDateTime, macros::datetime};
+use uuid::Uuid;
 
 use super::*;
 use crate::{
-    product::{Filter, Input, Position, Sort},
-    reservation::Line,
+    product::{Filter, Input, Position, Query, Sort, ValidatedProduct},
+    reservation::{Line, Lines},
+    store::roles::{Maintenance, ProductStore, ReservationStore},
 };
 
 const NOW: OffsetDateTime = datetime!(2026-01-01 0:00 UTC);
 
-async fn fresh() -> (SqliteStore, TempDir) {
+async fn new_store() -> (SqliteStore, TempDir) {
     let files = tempfile::tempdir().unwrap();
     (SqliteStore::open(&url(&files)).await.unwrap(), files)
 }
@@ -26,7 +28,7 @@ fn draft() -> ValidatedProduct {
 
 #[tokio::test]
 async fn every_filter_and_sort_is_served_by_an_index() {
-    let (store, _files) = fresh().await;
+    let (store, _files) = new_store().await;
     for sort in [Sort::Newest, Sort::Oldest, Sort::PriceAsc, Sort::PriceDesc, Sort::NameAsc, Sort::NameDesc] {
         let product = draft().into_product(Uuid::nil(), NOW);
         for category in [None, Some("home".to_owned())] {
@@ -47,7 +49,7 @@ async fn every_filter_and_sort_is_served_by_an_index() {
 
 #[tokio::test]
 async fn audit_finds_every_imbalance() {
-    let (store, _files) = fresh().await;
+    let (store, _files) = new_store().await;
     let id = Uuid::now_v7();
     store.create(id, draft(), None, NOW).await.unwrap();
     let lines = Lines::new(vec![Line { product_id: id, quantity: 2 }]).unwrap();
@@ -70,7 +72,7 @@ async fn audit_finds_every_imbalance() {
 
 #[tokio::test]
 async fn schema_constraints_reject_illegal_writes() {
-    let (store, _files) = fresh().await;
+    let (store, _files) = new_store().await;
     let id = Uuid::now_v7();
     store.create(id, draft(), None, NOW).await.unwrap();
     let lines = Lines::new(vec![Line { product_id: id, quantity: 2 }]).unwrap();
@@ -90,10 +92,10 @@ async fn schema_constraints_reject_illegal_writes() {
 
 #[tokio::test]
 async fn acknowledged_writes_survive_reopening() {
-    let (store, files) = fresh().await;
+    let (store, files) = new_store().await;
     let id = Uuid::now_v7();
     store.create(id, draft(), None, NOW).await.unwrap();
     drop(store);
-    let again = SqliteStore::open(&url(&files)).await.unwrap();
-    assert_eq!(again.find(id).await.unwrap().unwrap().quantity, 10);
+    let reopened = SqliteStore::open(&url(&files)).await.unwrap();
+    assert_eq!(reopened.find(id).await.unwrap().unwrap().quantity, 10);
 }

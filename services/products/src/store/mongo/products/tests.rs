@@ -3,12 +3,9 @@ use mongodb::bson::doc;
 use super::*;
 use crate::{
     product::Position,
-    store::{
-        Created, IdempotencyKey, Store,
-        mongo::{
-            documents::KeyDocument,
-            test_store::{NOW, fresh, input},
-        },
+    store::mongo::{
+        documents::KeyDocument,
+        test_store::{NOW, input, new_store},
     },
 };
 
@@ -20,7 +17,7 @@ fn search_text_is_escaped() {
 
 #[tokio::test]
 async fn every_filter_and_sort_uses_an_index() {
-    let store = fresh().await;
+    let store = new_store().await;
     for n in 0..50 {
         store.add(n).await;
     }
@@ -51,30 +48,30 @@ fn key() -> IdempotencyKey {
 
 #[tokio::test]
 async fn repeated_create_finishes_a_crashed_create() {
-    let store = fresh().await;
+    let store = new_store().await;
     let draft = ValidatedProduct::new(input(3)).unwrap();
-    let Created::Created { product, .. } = store.create(Uuid::now_v7(), draft.clone(), Some(key()), NOW).await.unwrap() else {
+    let CreateOutcome::Created { product, .. } = store.create(Uuid::now_v7(), draft.clone(), Some(key()), NOW).await.unwrap() else {
         panic!("the key was not used before")
     };
     store.collections.products.delete_many(doc! {}).await.unwrap();
     store.collections.keys.update_many(doc! {}, doc! { "$set": { "done": false } }).await.unwrap();
 
-    let again = store.create(Uuid::now_v7(), draft, Some(key()), NOW).await.unwrap();
-    assert_eq!(again, Created::Created { product: product.clone(), replayed: true });
+    let repeated = store.create(Uuid::now_v7(), draft, Some(key()), NOW).await.unwrap();
+    assert_eq!(repeated, CreateOutcome::Created { product: product.clone(), replayed: true });
     assert_eq!(store.find(product.id).await.unwrap(), Some(product));
 }
 
 #[tokio::test]
 async fn removed_product_is_not_recreated_by_unfinished_key() {
-    let store = fresh().await;
+    let store = new_store().await;
     let draft = ValidatedProduct::new(input(3)).unwrap();
     let id = Uuid::now_v7();
     store.create(id, draft.clone(), Some(key()), NOW).await.unwrap();
     store.collections.keys.update_many(doc! {}, doc! { "$set": { "done": false } }).await.unwrap();
-    assert_eq!(store.remove(id, None, OffsetDateTime::UNIX_EPOCH).await.unwrap(), Removed::Removed);
+    assert_eq!(store.remove(id, None, OffsetDateTime::UNIX_EPOCH).await.unwrap(), RemoveOutcome::Removed);
 
     store.create(Uuid::now_v7(), draft, Some(key()), NOW).await.unwrap();
     assert_eq!(store.find(id).await.unwrap(), None);
-    let kept: Vec<KeyDocument> = store.collections.keys.find(doc! {}).await.unwrap().try_collect().await.unwrap();
-    assert!(kept.iter().all(|key| key.done));
+    let keys: Vec<KeyDocument> = store.collections.keys.find(doc! {}).await.unwrap().try_collect().await.unwrap();
+    assert!(keys.iter().all(|key| key.done));
 }

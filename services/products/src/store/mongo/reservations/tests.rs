@@ -1,7 +1,7 @@
 use super::*;
 use crate::store::{
-    MongoStore, Removed, Store,
-    mongo::test_store::{HOLD, NOW, fresh, lines},
+    Maintenance, ProductStore, RemoveOutcome,
+    mongo::test_store::{HOLD, NOW, lines, new_store},
 };
 
 /// Point at which the work on a reservation of two lines stopped.
@@ -26,9 +26,9 @@ fn crash_points() -> Vec<CrashPoint> {
         (Phase::Released, true, 2..=2),
         (Phase::Expired, true, 2..=2),
     ];
-    let undoing = undoing.into_iter().flat_map(|(to, sure, taken)| {
+    let undoing = undoing.into_iter().flat_map(|(to, all_lines_taken, taken)| {
         taken.flat_map(move |taken| {
-            (0..=2).map(move |given_back| CrashPoint { taken, undo: Some(Undo { to, all_lines_taken: sure }), given_back })
+            (0..=2).map(move |given_back| CrashPoint { taken, undo: Some(Undo { to, all_lines_taken }), given_back })
         })
     });
     reserving.chain(undoing).collect()
@@ -38,15 +38,15 @@ fn crash_points() -> Vec<CrashPoint> {
 async fn run_until_crash(store: &MongoStore, products: [Uuid; 2], stop: CrashPoint) -> Uuid {
     let db = &store.collections;
     let id = Uuid::now_v7();
-    let wanted = lines(&[(products[0], 2), (products[1], 3)]);
+    let requested = lines(&[(products[0], 2), (products[1], 3)]);
     let stock = load_stock(db, products.map(bson_id).into_iter()).await.unwrap();
-    let offers = stock.iter().map(|product| (domain_id(product.id), product.product_stock())).collect();
-    let (state, held) = wanted.evaluate(&offers);
+    let stock_by_id = stock.iter().map(|product| (domain_id(product.id), product.product_stock())).collect();
+    let (state, held) = requested.evaluate(&stock_by_id);
     let document = ReservationDocument::new(&Reservation { id, state, lines: held, expires_at: NOW + HOLD }, NOW);
     assert!(insert(db, &document).await.unwrap());
     for line in &document.lines[..stop.taken] {
-        let taking = stock_marks::take(db, document.id, line, epochs(&stock).get(&line.product_id).copied(), NOW).await.unwrap();
-        assert_eq!(taking, TakeOutcome::Taken);
+        let outcome = stock_marks::take(db, document.id, line, epochs(&stock).get(&line.product_id).copied(), NOW).await.unwrap();
+        assert_eq!(outcome, TakeOutcome::Taken);
     }
     let Some(to) = stop.undo else { return id };
     let mut held = document.clone();
@@ -83,10 +83,10 @@ async fn recover(store: &MongoStore, id: Uuid, products: [Uuid; 2], how: Recover
 async fn crash_at_any_step_is_finished_or_undone() {
     for stop in crash_points() {
         for how in [Recovery::Reserve, Recovery::Confirm, Recovery::Release, Recovery::Sweep] {
-            let store = fresh().await;
+            let store = new_store().await;
             let products = [store.add(10).await, store.add(10).await];
             let id = run_until_crash(&store, products, stop).await;
-            assert_eq!(store.audit(NOW).await.unwrap().violations, [], "{stop:?}: an unsettled reservation is balanced");
+            assert_eq!(store.audit(NOW).await.unwrap().violations, [], "{stop:?}: an unfinished reservation is balanced");
 
             recover(&store, id, products, how).await;
             let expected = match (stop.undo, how) {
@@ -99,8 +99,8 @@ async fn crash_at_any_step_is_finished_or_undone() {
             let found = find(&store.collections, id).await.unwrap().unwrap();
             assert_eq!(found.state, expected, "{stop:?} {how:?}");
             let owned = matches!(expected, Phase::Held | Phase::Confirmed);
-            let left = [store.available(products[0]).await, store.available(products[1]).await];
-            assert_eq!(left, if owned { [8, 7] } else { [10, 10] }, "{stop:?} {how:?}");
+            let available = [store.available(products[0]).await, store.available(products[1]).await];
+            assert_eq!(available, if owned { [8, 7] } else { [10, 10] }, "{stop:?} {how:?}");
             assert_eq!(store.audit(NOW).await.unwrap().violations, [], "{stop:?} {how:?}");
         }
     }
@@ -108,7 +108,7 @@ async fn crash_at_any_step_is_finished_or_undone() {
 
 #[tokio::test]
 async fn late_executor_changes_nothing() {
-    let store = fresh().await;
+    let store = new_store().await;
     let db = &store.collections;
     let products = [store.add(10).await, store.add(10).await];
     let all_taken = CrashPoint { taken: 2, undo: None, given_back: 0 };
@@ -120,7 +120,7 @@ async fn late_executor_changes_nothing() {
     assert_eq!(find(db, id).await.unwrap().unwrap().state, Phase::Released, "the released reservation is not held again");
 
     let id = run_until_crash(&store, products, all_taken).await;
-    settle(db, id, NOW).await.unwrap();
+    finish(db, id, NOW).await.unwrap();
     let held = find(db, id).await.unwrap().unwrap();
     store.confirm(id, NOW).await.unwrap();
     undo(db, &held, Undo { to: Phase::Expired, all_lines_taken: true }, None, NOW).await.unwrap();
@@ -129,7 +129,7 @@ async fn late_executor_changes_nothing() {
 
 #[tokio::test]
 async fn undoing_is_swept_only_after_it_is_abandoned() {
-    let store = fresh().await;
+    let store = new_store().await;
     let products = [store.add(10).await, store.add(10).await];
     run_until_crash(
         &store,
@@ -143,11 +143,11 @@ async fn undoing_is_swept_only_after_it_is_abandoned() {
 
 #[tokio::test]
 async fn product_removed_during_reserve_rejects_it() {
-    let store = fresh().await;
+    let store = new_store().await;
     let products = [store.add(10).await, store.add(10).await];
     let id = run_until_crash(&store, products, CrashPoint { taken: 1, undo: None, given_back: 0 }).await;
-    assert_eq!(store.remove(products[0], None, OffsetDateTime::UNIX_EPOCH).await.unwrap(), Removed::InUse);
-    assert_eq!(store.remove(products[1], None, OffsetDateTime::UNIX_EPOCH).await.unwrap(), Removed::Removed);
+    assert_eq!(store.remove(products[0], None, OffsetDateTime::UNIX_EPOCH).await.unwrap(), RemoveOutcome::InUse);
+    assert_eq!(store.remove(products[1], None, OffsetDateTime::UNIX_EPOCH).await.unwrap(), RemoveOutcome::Removed);
     let reserved = store.reserve(id, lines(&[(products[0], 2), (products[1], 3)]), NOW, HOLD).await.unwrap();
     let expected = ReserveOutcome::Refused { reason: crate::reservation::Refusal::UnknownProduct, product_id: products[1] };
     assert_eq!(reserved, expected);
@@ -157,7 +157,7 @@ async fn product_removed_during_reserve_rejects_it() {
 
 #[tokio::test]
 async fn audit_finds_every_imbalance() {
-    let store = fresh().await;
+    let store = new_store().await;
     let products = [store.add(10).await, store.add(10).await];
     store.reserve(Uuid::now_v7(), lines(&[(products[0], 2)]), NOW, HOLD).await.unwrap();
     for change in

@@ -3,10 +3,10 @@ use uuid::Uuid;
 
 use super::*;
 use crate::store::{
-    MongoStore, Store,
+    Maintenance, MongoStore, ReservationStore,
     mongo::{
         documents::{ReservationDocument, bson_id},
-        test_store::{HOLD, NOW, fresh, lines},
+        test_store::{HOLD, NOW, lines, new_store},
     },
 };
 
@@ -46,7 +46,7 @@ async fn fill_and_prune(store: &MongoStore, of: &Stock) -> Stock {
 
 #[tokio::test]
 async fn late_take_is_stopped_after_undo() {
-    let store = fresh().await;
+    let store = new_store().await;
     let (document, before) = insert_reserving(&store).await;
     store.release(id_of(&document), NOW).await.unwrap();
     assert_eq!(take_late(&store, &document, &before).await, TakeOutcome::Stopped);
@@ -55,7 +55,7 @@ async fn late_take_is_stopped_after_undo() {
 
 #[tokio::test]
 async fn late_take_is_stopped_after_fence_is_pruned() {
-    let store = fresh().await;
+    let store = new_store().await;
     let (document, before) = insert_reserving(&store).await;
     store.release(id_of(&document), NOW).await.unwrap();
     assert!(fill_and_prune(&store, &before).await.marks.is_empty());
@@ -65,7 +65,7 @@ async fn late_take_is_stopped_after_fence_is_pruned() {
 
 #[tokio::test]
 async fn late_take_is_not_repeated_after_mark_is_pruned() {
-    let store = fresh().await;
+    let store = new_store().await;
     let (document, before) = insert_reserving(&store).await;
     store.confirm(id_of(&document), NOW).await.unwrap();
     assert!(fill_and_prune(&store, &before).await.marks.is_empty());
@@ -77,7 +77,7 @@ async fn late_take_is_not_repeated_after_mark_is_pruned() {
 
 #[tokio::test]
 async fn give_back_is_idempotent_after_prune() {
-    let store = fresh().await;
+    let store = new_store().await;
     for held in [false, true] {
         let (document, before) = insert_reserving(&store).await;
         if held {
@@ -97,7 +97,7 @@ async fn give_back_is_idempotent_after_prune() {
 
 #[tokio::test]
 async fn prune_keeps_marks_of_unsettled_reservations() {
-    let store = fresh().await;
+    let store = new_store().await;
     let (document, before) = insert_reserving(&store).await;
     take_late(&store, &document, &before).await;
     let pruned = fill_and_prune(&store, &before).await;
@@ -106,27 +106,27 @@ async fn prune_keeps_marks_of_unsettled_reservations() {
 
 #[tokio::test]
 async fn prune_keeps_marks_added_since_the_read() {
-    let store = fresh().await;
+    let store = new_store().await;
     let (document, before) = insert_reserving(&store).await;
     let fill: Vec<_> = (0..=PRUNE_THRESHOLD).map(|n| format!("t:{n}")).collect();
     store.tamper(Uuid::from_bytes(before.id.bytes()), doc! { "$push": { "marks": { "$each": fill } } }).await;
     store.confirm(id_of(&document), NOW).await.unwrap();
-    let seen = stock(&store, &before).await;
+    let read = stock(&store, &before).await;
     store.release(id_of(&document), NOW).await.unwrap();
-    prune(&store.collections, &seen).await.unwrap();
+    prune(&store.collections, &read).await.unwrap();
     assert_eq!(stock(&store, &before).await.marks, [given_back(document.id)]);
 }
 
 #[tokio::test]
 async fn marks_per_product_are_bounded() {
-    let store = fresh().await;
+    let store = new_store().await;
     let product = store.add(1_000).await;
-    let mut most = 0;
+    let mut max_marks = 0;
     for _ in 0..150 {
         store.reserve(Uuid::now_v7(), lines(&[(product, 1)]), NOW, HOLD).await.unwrap();
-        most = most.max(find(&store.collections, bson_id(product)).await.unwrap().unwrap().marks.len());
+        max_marks = max_marks.max(find(&store.collections, bson_id(product)).await.unwrap().unwrap().marks.len());
     }
-    assert!(most <= PRUNE_THRESHOLD + 2, "{most} marks");
+    assert!(max_marks <= PRUNE_THRESHOLD + 2, "{max_marks} marks");
     assert_eq!(store.available(product).await, 850);
     assert_eq!(store.audit(NOW).await.unwrap().violations, []);
 }

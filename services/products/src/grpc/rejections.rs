@@ -1,0 +1,102 @@
+//! Rejections of the products service.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use palisade_middleware::rejection::{Reason, Rejection, Violation, reasons};
+use tonic::Code;
+use uuid::Uuid;
+
+use crate::{reservation::Refusal, store};
+
+/// `Retry-After` while the product store is unavailable.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+macro_rules! own_reasons {
+    ($($name:ident = $slug:literal, $http:ident, $grpc:ident, $title:literal;)*) => {
+        $(static $name: Reason = Reason::new($slug, StatusCode::$http, Code::$grpc, $title);)*
+    };
+}
+
+// Reasons beyond the common ones. The gateway has the same table for its problems, except for the
+// last three, which only orders receives.
+own_reasons! {
+    PRODUCT_IN_USE = "product_in_use", CONFLICT, FailedPrecondition, "Open reservations hold units of the product";
+    INSUFFICIENT_STOCK = "insufficient_stock", CONFLICT, FailedPrecondition, "Insufficient stock";
+    UNKNOWN_PRODUCT = "unknown_product", UNPROCESSABLE_ENTITY, FailedPrecondition, "A product does not exist";
+    PRODUCT_INACTIVE = "product_inactive", UNPROCESSABLE_ENTITY, FailedPrecondition, "A product is inactive";
+    RESERVATION_EXPIRED = "reservation_expired", CONFLICT, FailedPrecondition, "The reservation expired before it was confirmed";
+    RESERVATION_RELEASED = "reservation_released", CONFLICT, FailedPrecondition, "The reservation was released";
+    RESERVATION_REFUSED = "reservation_refused", CONFLICT, FailedPrecondition, "The reservation was rejected";
+    RESERVATION_UNKNOWN = "reservation_unknown", NOT_FOUND, NotFound, "The reservation does not exist";
+}
+
+/// Like [`RESERVATION_RELEASED`], but the contract gives a late reserve a code of its own.
+static RESERVE_AFTER_RELEASE: Reason = Reason { grpc: Code::Aborted, ..RESERVATION_RELEASED };
+
+/// The product does not exist.
+pub(super) fn not_found() -> Rejection {
+    Rejection::new(&reasons::NOT_FOUND, "the product does not exist")
+}
+
+/// The product has changed since the client read it.
+pub(super) fn version_mismatch() -> Rejection {
+    Rejection::new(&reasons::VERSION_MISMATCH, "the product has a different version")
+}
+
+/// The product cannot be removed: open reservations hold units of it.
+pub(super) fn product_in_use() -> Rejection {
+    Rejection::new(&PRODUCT_IN_USE, "open reservations hold units of the product")
+}
+
+/// Converts a store error: unavailable with a retry delay, or internal for a corrupt record.
+pub(super) fn from_store_error(error: store::Error) -> Rejection {
+    match error {
+        store::Error::Corrupt(_) => Rejection::internal(error),
+        store::Error::Unavailable(_) | store::Error::Timeout => {
+            Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "the product store is unavailable")
+                .with_retry_after(STORE_RETRY)
+                .with_source(error)
+        }
+    }
+}
+
+/// No line of the reservation was taken.
+pub(super) fn refused(refusal: Refusal, product_id: Uuid) -> Rejection {
+    let reason = match refusal {
+        Refusal::InsufficientStock => &INSUFFICIENT_STOCK,
+        Refusal::UnknownProduct => &UNKNOWN_PRODUCT,
+        Refusal::ProductInactive => &PRODUCT_INACTIVE,
+    };
+    Rejection::new(reason, "no line was reserved").with_metadata("productId", product_id.to_string())
+}
+
+/// The id belongs to a reservation with other lines.
+pub(super) fn different_lines() -> Rejection {
+    Rejection::invalid(vec![Violation::new("lines", "different_lines", "the reservation was made with other lines")])
+}
+
+/// The release arrived first: its tombstone rejects the late reserve.
+pub(super) fn reserve_after_release() -> Rejection {
+    Rejection::new(&RESERVE_AFTER_RELEASE, "the reservation was released before it was made")
+}
+
+/// The reservation was released.
+pub(super) fn released() -> Rejection {
+    Rejection::new(&RESERVATION_RELEASED, "the reservation was released")
+}
+
+/// The hold expired before it was confirmed.
+pub(super) fn expired() -> Rejection {
+    Rejection::new(&RESERVATION_EXPIRED, "the reservation was not confirmed in time")
+}
+
+/// The reservation was rejected, so it cannot be confirmed.
+pub(super) fn confirm_of_refused() -> Rejection {
+    Rejection::new(&RESERVATION_REFUSED, "the reservation was rejected")
+}
+
+/// No reservation has this id.
+pub(super) fn unknown_reservation() -> Rejection {
+    Rejection::new(&RESERVATION_UNKNOWN, "the reservation does not exist")
+}

@@ -1,0 +1,92 @@
+//! Collections of the store with their indexes, and the driver's errors.
+
+use std::time::Duration;
+
+use mongodb::{
+    Collection, Database, IndexModel,
+    bson::{Document, doc},
+    error::{Error as DriverError, ErrorKind, WriteFailure},
+    options::IndexOptions,
+};
+
+use super::documents::{KeyDocument, ProductDocument, RemovedDocument, ReservationDocument, Stock};
+use crate::store::database::Error;
+
+/// Server-side time limit of a read (`maxTimeMS`).
+pub(super) const MAX_TIME: Duration = Duration::from_millis(1_500);
+
+/// Collections. `stock` is a second view of `products`.
+#[derive(Debug)]
+pub(super) struct Collections {
+    pub(super) products: Collection<ProductDocument>,
+    pub(super) stock: Collection<Stock>,
+    pub(super) reservations: Collection<ReservationDocument>,
+    pub(super) keys: Collection<KeyDocument>,
+    pub(super) removed: Collection<RemovedDocument>,
+    pub(super) leases: Collection<Document>,
+}
+
+impl Collections {
+    pub(super) fn new(database: &Database) -> Self {
+        Self {
+            products: database.collection("products"),
+            stock: database.collection("products"),
+            reservations: database.collection("reservations"),
+            keys: database.collection("idempotency_keys"),
+            removed: database.collection("removed_products"),
+            leases: database.collection("leases"),
+        }
+    }
+
+    /// Creates the indexes. Creating existing ones again is cheap.
+    pub(super) async fn create_indexes(&self) -> Result<(), Error> {
+        // One per sort order, with and without a category. `isActive` is last, so it is filtered
+        // within the index.
+        self.products
+            .create_indexes([
+                index(doc! { "createdAt": 1, "_id": 1, "isActive": 1 }),
+                index(doc! { "priceMinor": 1, "_id": 1, "isActive": 1 }),
+                index(doc! { "name": 1, "_id": 1, "isActive": 1 }),
+                index(doc! { "category": 1, "createdAt": 1, "_id": 1, "isActive": 1 }),
+                index(doc! { "category": 1, "priceMinor": 1, "_id": 1, "isActive": 1 }),
+                index(doc! { "category": 1, "name": 1, "_id": 1, "isActive": 1 }),
+            ])
+            .await?;
+        // Partial index for the relay: only products with unpublished changes.
+        let unpublished = IndexOptions::builder().partial_filter_expression(doc! { "news": { "$exists": true } }).build();
+        self.products.create_index(IndexModel::builder().keys(doc! { "news": 1 }).options(unpublished).build()).await?;
+        // For the sweeper and the list of open reservations.
+        self.reservations.create_indexes([index(doc! { "state": 1, "expiresAt": 1 }), index(doc! { "state": 1, "_id": 1 })]).await?;
+        // For the sweeper and the removal of a product.
+        self.keys.create_indexes([index(doc! { "expiresAt": 1 }), index(doc! { "product._id": 1 })]).await?;
+        Ok(())
+    }
+}
+
+fn index(keys: Document) -> IndexModel {
+    IndexModel::builder().keys(keys).build()
+}
+
+impl From<DriverError> for Error {
+    fn from(error: DriverError) -> Self {
+        /// `MaxTimeMSExpired`
+        const MAX_TIME_EXPIRED: i32 = 50;
+        match &*error.kind {
+            ErrorKind::Command(command) if command.code == MAX_TIME_EXPIRED => Self::Timeout,
+            ErrorKind::Bson(_) => Self::Corrupt(error.to_string()),
+            _ => Self::Unavailable(Box::new(error)),
+        }
+    }
+}
+
+/// Whether the insert failed because its `_id` exists.
+pub(super) fn is_duplicate(error: &DriverError) -> bool {
+    /// `DuplicateKey`
+    const DUPLICATE_KEY: i32 = 11_000;
+    match &*error.kind {
+        ErrorKind::Write(WriteFailure::WriteError(write)) => write.code == DUPLICATE_KEY,
+        // From an upsert by `findAndModify`.
+        ErrorKind::Command(command) => command.code == DUPLICATE_KEY,
+        _ => false,
+    }
+}
