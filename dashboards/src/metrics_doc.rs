@@ -27,10 +27,10 @@ const GROUPS: [Group; 16] = [
     Group { title: "HTTP client", names: &["http.client.", "palisade.http.client."], exposed_by: ALL },
     Group {
         title: "Retries, circuit breakers, load balancing",
-        names: &["palisade.retry.", "palisade.breaker.", "palisade.balance."],
+        names: &["palisade.retry.", "palisade.retries.", "palisade.breaker.", "palisade.outlier.", "palisade.lb."],
         exposed_by: CALLERS,
     },
-    Group { title: "Deadlines", names: &["palisade.request.timeouts", "palisade.deadline."], exposed_by: ALL },
+    Group { title: "Deadlines", names: &["palisade.request.timeouts", "palisade.grpc_timeout.", "palisade.deadline."], exposed_by: ALL },
     Group {
         title: "Load shedding and concurrency limits",
         names: &["palisade.requests.shed", "palisade.concurrency.", "palisade.queue."],
@@ -43,7 +43,11 @@ const GROUPS: [Group; 16] = [
     },
     Group { title: "Service discovery", names: &["palisade.discovery."], exposed_by: CALLERS },
     Group { title: "Registration", names: &["palisade.registration."], exposed_by: STORES },
-    Group { title: "Tokens and certificates", names: &["palisade.auth.", "palisade.tls."], exposed_by: ALL },
+    Group {
+        title: "Tokens and certificates",
+        names: &["palisade.auth.", "palisade.jwks.", "palisade.revocation_list.", "palisade.tls."],
+        exposed_by: ALL,
+    },
     Group { title: "Response cache", names: &["palisade.cache."], exposed_by: "gateway" },
     Group { title: "Stores", names: &["db.client."], exposed_by: STORES },
     Group {
@@ -98,7 +102,7 @@ pub(crate) fn render() -> anyhow::Result<String> {
 
 impl Group {
     fn matches(&self, metric: &Metric) -> bool {
-        self.names.iter().any(|beginning| metric.name.starts_with(beginning))
+        self.names.iter().any(|prefix| metric.name.starts_with(prefix))
     }
 }
 
