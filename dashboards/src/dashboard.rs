@@ -41,8 +41,8 @@ pub(crate) enum LayoutItem<'a> {
 
 impl Dashboard {
     /// Creates a dashboard without panels.
-    pub fn new(name: &'static str, title: &'static str, about: &'static str) -> Self {
-        Self { name, title, description: about, rows: Vec::new() }
+    pub fn new(name: &'static str, title: &'static str, description: &'static str) -> Self {
+        Self { name, title, description, rows: Vec::new() }
     }
 
     /// Adds a row. Panels that do not fit into the grid's width continue on the next line.
@@ -63,10 +63,10 @@ impl Dashboard {
 
     /// Returns headings and panels with their positions.
     pub(crate) fn layout(&self) -> Vec<LayoutItem<'_>> {
-        let mut placed = Vec::new();
+        let mut items = Vec::new();
         let mut y = 0;
         for row in &self.rows {
-            placed.push(LayoutItem::Heading(row.title, GridPlace { x: 0, y, width: COLUMNS, height: 1 }));
+            items.push(LayoutItem::Heading(row.title, GridPlace { x: 0, y, width: COLUMNS, height: 1 }));
             y += 1;
             let (mut x, mut tallest) = (0, 0);
             for panel in &row.panels {
@@ -74,12 +74,12 @@ impl Dashboard {
                 if x + width > COLUMNS {
                     (x, y, tallest) = (0, y + tallest, 0);
                 }
-                placed.push(LayoutItem::Panel(panel, GridPlace { x, y, width, height }));
+                items.push(LayoutItem::Panel(panel, GridPlace { x, y, width, height }));
                 x += width;
                 tallest = tallest.max(height);
             }
             y += tallest;
         }
-        placed
+        items
     }
 }

@@ -118,7 +118,7 @@ impl Names {
         self.0.get(name)
     }
 
-    fn insert(&mut self, name: &str, labels: impl IntoIterator<Item = String>, ours: bool) {
-        self.0.insert(name.to_owned(), KnownMetric { labels: labels.into_iter().collect(), is_palisade: ours });
+    fn insert(&mut self, name: &str, labels: impl IntoIterator<Item = String>, is_palisade: bool) {
+        self.0.insert(name.to_owned(), KnownMetric { labels: labels.into_iter().collect(), is_palisade });
     }
 }

@@ -102,7 +102,7 @@ pub(crate) fn render() -> anyhow::Result<String> {
 
 impl Group {
     fn matches(&self, metric: &Metric) -> bool {
-        self.names.iter().any(|beginning| metric.name.starts_with(beginning))
+        self.names.iter().any(|prefix| metric.name.starts_with(prefix))
     }
 }
 

@@ -117,12 +117,12 @@ pub fn table(title: &'static str) -> Panel {
 }
 
 impl Panel {
-    fn new(title: &'static str, form: Visualization, width: u32, height: u32) -> Self {
+    fn new(title: &'static str, visualization: Visualization, width: u32, height: u32) -> Self {
         let panel = Self {
             title,
             description: "",
             remediation: "",
-            visualization: form,
+            visualization,
             unit: "",
             width,
             height,
@@ -135,13 +135,13 @@ impl Panel {
     }
 
     /// Sets the description of the shown values.
-    pub fn description(self, tells: &'static str) -> Self {
-        Self { description: tells, ..self }
+    pub fn description(self, description: &'static str) -> Self {
+        Self { description, ..self }
     }
 
     /// Sets the diagnosis and remediation for bad values.
-    pub fn remediation(self, if_bad: &'static str) -> Self {
-        Self { remediation: if_bad, ..self }
+    pub fn remediation(self, remediation: &'static str) -> Self {
+        Self { remediation, ..self }
     }
 
     /// Adds a query.
@@ -216,7 +216,7 @@ impl Panel {
 
     /// Returns the panel description in Markdown.
     pub(crate) fn markdown(&self) -> String {
-        format!("{}\n\n**When it looks bad:** {}", self.description, self.remediation)
+        format!("{}\n\n**Remediation:** {}", self.description, self.remediation)
     }
 }
 
@@ -245,8 +245,8 @@ impl Traces {
 
     /// Returns the URL of Jaeger's search page. Jaeger uses microseconds, Grafana milliseconds.
     fn url(self) -> String {
-        let Self { service, operation, filter: only } = self;
-        format!("${{jaeger:raw}}/search?service={service}{operation}{only}&limit=20&start=${{__from}}000&end=${{__to}}000")
+        let Self { service, operation, filter } = self;
+        format!("${{jaeger:raw}}/search?service={service}{operation}{filter}&limit=20&start=${{__from}}000&end=${{__to}}000")
     }
 }
 

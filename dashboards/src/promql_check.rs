@@ -34,27 +34,27 @@ pub struct Selector {
 /// Returns the unknown metrics and labels of a query without Grafana variables. Empty if there are
 /// none.
 pub fn problems(promql: &str, names: &Names) -> Vec<String> {
-    let mut walk = LabelChecker { names, problems: Vec::new(), unknown_metric: false };
+    let mut checker = LabelChecker { names, problems: Vec::new(), unknown_metric: false };
     match parser::parse(promql) {
-        Ok(tree) => drop(walk.labels(&tree)),
-        Err(error) => walk.problems.push(format!("invalid PromQL: {error}")),
+        Ok(tree) => drop(checker.labels(&tree)),
+        Err(error) => checker.problems.push(format!("invalid PromQL: {error}")),
     }
-    walk.problems
+    checker.problems
 }
 
 /// Returns the labels of a query's result.
 pub fn labels(promql: &str, names: &Names) -> BTreeSet<String> {
-    let mut walk = LabelChecker { names, problems: Vec::new(), unknown_metric: false };
-    parser::parse(promql).map(|tree| walk.labels(&tree)).unwrap_or_default()
+    let mut checker = LabelChecker { names, problems: Vec::new(), unknown_metric: false };
+    parser::parse(promql).map(|tree| checker.labels(&tree)).unwrap_or_default()
 }
 
 /// Returns all selectors of a query. Empty if the text is not valid PromQL.
 pub fn selectors(promql: &str) -> Vec<Selector> {
-    let mut found = Selectors(Vec::new());
+    let mut visitor = Selectors(Vec::new());
     if let Ok(tree) = parser::parse(promql) {
-        let Ok(_) = walk_expr(&mut found, &tree);
+        let Ok(_) = walk_expr(&mut visitor, &tree);
     }
-    found.0
+    visitor.0
 }
 
 struct Selectors(Vec<Selector>);
@@ -164,8 +164,8 @@ impl LabelChecker<'_> {
             return left;
         }
         match modifier.as_ref().map(|modifier| &modifier.card) {
-            Some(VectorMatchCardinality::ManyToOne(taken)) => self.group_modifier_labels(left, &taken.labels, &right, rhs),
-            Some(VectorMatchCardinality::OneToMany(taken)) => self.group_modifier_labels(right, &taken.labels, &left, lhs),
+            Some(VectorMatchCardinality::ManyToOne(copied)) => self.group_modifier_labels(left, &copied.labels, &right, rhs),
+            Some(VectorMatchCardinality::OneToMany(copied)) => self.group_modifier_labels(right, &copied.labels, &left, lhs),
             _ => match matching {
                 Some(LabelModifier::Include(on)) => left.into_iter().filter(|label| on.labels.contains(label)).collect(),
                 Some(LabelModifier::Exclude(ignored)) => left.into_iter().filter(|label| !ignored.labels.contains(label)).collect(),
@@ -175,8 +175,8 @@ impl LabelChecker<'_> {
     }
 
     /// Adds the labels that `group_left` and `group_right` copy from the "one" side.
-    fn group_modifier_labels(&mut self, mut many: Labels, taken: &[String], one: &Labels, expr: &Expr) -> Labels {
-        for label in taken {
+    fn group_modifier_labels(&mut self, mut many: Labels, copied: &[String], one: &Labels, expr: &Expr) -> Labels {
+        for label in copied {
             self.require_label(one, label, expr);
             many.insert(label.clone());
         }

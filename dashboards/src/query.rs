@@ -175,11 +175,11 @@ impl Query {
         self.with(format!("({part} or 0 * {whole}) / ({whole} > 0) or 0 * {whole}"))
     }
 
-    /// Returns 0 for each process with `witness` and without this series. For series that do not
-    /// exist before their first event.
-    pub fn or_zero(self, witness: &Series) -> Self {
+    /// Returns 0 for each process that has `always_present` but not this series. For series that do
+    /// not exist before their first event.
+    pub fn or_zero(self, always_present: &Series) -> Self {
         let job = if self.by.iter().any(|label| label == "job") { "job" } else { "" };
-        let promql = format!("{} or on ({job}) 0 * max by ({job}) ({})", self.promql, witness.selector());
+        let promql = format!("{} or on ({job}) 0 * max by ({job}) ({})", self.promql, always_present.selector());
         self.with(promql)
     }
 
@@ -213,8 +213,8 @@ impl Query {
     }
 
     /// Sets a prefix for the labels in the legend.
-    pub fn legend_prefix(self, called: &'static str) -> Self {
-        Self { legend_prefix: Some(called), ..self }
+    pub fn legend_prefix(self, prefix: &'static str) -> Self {
+        Self { legend_prefix: Some(prefix), ..self }
     }
 
     /// Marks a query that may have no series in a healthy system under load, with the reason.
@@ -233,12 +233,12 @@ impl Query {
         self.absence_reason
     }
 
-    /// Returns the legend: prefix and labels, or `otherwise` if both are empty.
-    pub(crate) fn legend(&self, otherwise: &str) -> String {
-        let called = self.legend_prefix.map(str::to_owned);
+    /// Returns the legend: prefix and labels, or `default` if both are empty.
+    pub(crate) fn legend(&self, default: &str) -> String {
+        let prefix = self.legend_prefix.map(str::to_owned);
         let labels = self.by.iter().map(|label| format!("{{{{{label}}}}}"));
-        let parts: Vec<_> = called.into_iter().chain(labels).collect();
-        if parts.is_empty() { otherwise.to_owned() } else { parts.join(" ") }
+        let parts: Vec<_> = prefix.into_iter().chain(labels).collect();
+        if parts.is_empty() { default.to_owned() } else { parts.join(" ") }
     }
 
     fn operand(&self) -> String {
@@ -251,8 +251,8 @@ impl Query {
 
     fn infix(self, operator: &str, other: &Self) -> Self {
         let promql = format!("{} {operator} {}", self.operand(), other.operand());
-        let sparse = self.absence_reason.or(other.absence_reason);
-        Self { absence_reason: sparse, ..self.with(promql) }
+        let absence_reason = self.absence_reason.or(other.absence_reason);
+        Self { absence_reason, ..self.with(promql) }
     }
 }
 

@@ -21,14 +21,12 @@ use palisade_dashboards::{
     resolved_queries::{Windows, queries, substitute_variables},
 };
 use palisade_tests::{
-    Shop, eventually,
+    HANG_TIMEOUT, Shop, eventually,
     otlp::Collector,
     rules,
     servers::{self, Prometheus, Redis},
 };
-
-/// Maximum wait for a query result: several scrapes and evaluations at one-second intervals.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(6);
+use tokio::time::{Instant, interval};
 
 /// Dashboards tell services apart by the admin port of the scrape.
 #[tokio::test]
@@ -63,18 +61,34 @@ fn is_absent_in_this_setup(metric: &str) -> bool {
 fn rules_without_intervals() -> Vec<PathBuf> {
     let copy = |path: PathBuf| {
         let text = fs::read_to_string(&path).unwrap();
-        let kept: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("interval: ")).collect();
+        let lines: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("interval: ")).collect();
         let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join(path.file_name().unwrap());
-        fs::write(&copy, kept.join("\n")).unwrap();
+        fs::write(&copy, lines.join("\n")).unwrap();
         copy
     };
     rules::files().into_iter().map(copy).collect()
 }
 
-/// Returns whether `promql` has a result within the timeout.
-async fn has_result(prometheus: &Prometheus, promql: &str) -> bool {
-    let answer = eventually(async || (!prometheus.query(promql).await.is_empty()).then_some(()));
-    tokio::time::timeout(QUERY_TIMEOUT, answer).await.is_ok()
+/// Query that must have a result, with its description.
+type RequiredQuery = (String, String);
+
+/// Waits until all queries have a result. Returns the descriptions of those without one after
+/// [`HANG_TIMEOUT`].
+async fn without_result(prometheus: &Prometheus, mut queries: Vec<RequiredQuery>) -> Vec<String> {
+    let deadline = Instant::now() + HANG_TIMEOUT;
+    // Results depend on scrapes and evaluations at intervals of one second.
+    let mut ticks = interval(Duration::from_millis(500));
+    while !queries.is_empty() && Instant::now() < deadline {
+        ticks.tick().await;
+        let mut remaining = Vec::new();
+        for query in queries {
+            if prometheus.query(&query.1).await.is_empty() {
+                remaining.push(query);
+            }
+        }
+        queries = remaining;
+    }
+    queries.into_iter().map(|(description, promql)| format!("{description}: {promql}")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,34 +112,27 @@ async fn dashboard_and_rule_queries_have_results() {
     let windows = Windows { rate: "30s", range: "1m" };
     // The SLO series are recorded last.
     eventually(async || (!prometheus.query("slo:errors:ratio_rate30d").await.is_empty()).then_some(())).await;
-    let mut without_result = Vec::new();
+    let mut required: Vec<RequiredQuery> = Vec::new();
     for query in queries(windows) {
-        let answered = if query.absence_reason.is_some() {
-            prometheus.query(&query.promql).await;
-            true
+        if query.absence_reason.is_none() {
+            required.push((format!("{} / {}", query.dashboard, query.panel), query.promql));
         } else {
-            has_result(&prometheus, &query.promql).await
-        };
-        if !answered {
-            without_result.push(format!("{} / {}: {}", query.dashboard, query.panel, query.promql));
+            // It must at least be valid.
+            prometheus.query(&query.promql).await;
         }
     }
     for rule in rules::all() {
         let expr = substitute_variables(&rule.expr, windows);
         prometheus.query(&expr).await;
-        if let Some(record) = rule.record
-            && !has_result(&prometheus, &record).await
-        {
-            without_result.push(format!("{record} is never recorded"));
-        }
+        required.extend(rule.record.map(|record| ("recording rule".to_owned(), record)));
         // An alert has no result on a healthy system, but its selectors must have one.
         for selector in selectors(&expr).into_iter().filter(|_| rule.alert.is_some()) {
-            if !is_absent_in_this_setup(&selector.name) && !has_result(&prometheus, &selector.text).await {
-                without_result.push(format!("{:?} selects no series: {}", rule.alert, selector.text));
+            if !is_absent_in_this_setup(&selector.name) {
+                required.push((format!("selector of {:?}", rule.alert), selector.text));
             }
         }
     }
-    assert_eq!(without_result, Vec::<String>::new());
+    assert_eq!(without_result(&prometheus, required).await, Vec::<String>::new());
     let misspelt = "sum(rate(http_server_request_duration_second_count[30s]))";
     assert!(prometheus.query(misspelt).await.is_empty(), "an unknown metric must have no result");
 }

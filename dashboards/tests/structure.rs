@@ -110,10 +110,10 @@ fn queries_use_job_instance_and_window_variables() {
     let names = Names::default();
     for ResolvedQuery { dashboard, panel, promql, .. } in queries(MARKER_WINDOWS) {
         for selector in selectors(&promql).into_iter().filter(|_| panel != "Variables") {
-            let ours = names.get(&selector.name).unwrap().is_palisade;
-            let asked = |label: &str| selector.matchers.iter().any(|(name, value)| name == label && value == ".+");
+            let is_palisade = names.get(&selector.name).unwrap().is_palisade;
+            let is_filtered = |label: &str| selector.matchers.iter().any(|(name, value)| name == label && value == ".+");
             assert!(
-                !ours || TARGET_LABELS.into_iter().all(asked),
+                !is_palisade || TARGET_LABELS.into_iter().all(is_filtered),
                 "{dashboard}: {panel}: {} is not filtered by job and instance",
                 selector.name
             );

@@ -8,12 +8,15 @@ use std::{
     process::{Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use procfs::process::{self, Process};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process, kill_process_group};
+
+use tokio::time::Instant;
 
 use crate::{HANG_TIMEOUT, files::repository};
 
@@ -116,9 +119,25 @@ impl Child {
         let _ = kill_process(self.pid(), signal);
     }
 
-    /// Sends a signal to the program and its child processes of the same program (PostgreSQL
-    /// backends).
-    pub fn signal_descendants(&self, signal: Signal) {
+    /// Suspends the program and its child processes of the same program (PostgreSQL backends):
+    /// connections stay open without responses. Returns when every thread is stopped.
+    pub fn pause(&self) {
+        self.signal_descendants(Signal::STOP);
+        let deadline = Instant::now() + HANG_TIMEOUT;
+        let mut processes = descendants(self.pid());
+        processes.push(self.pid());
+        while !processes.iter().all(|pid| is_stopped(*pid)) {
+            assert!(Instant::now() < deadline, "{} does not stop within {HANG_TIMEOUT:?}", self.name);
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Resumes the program after [`Self::pause`].
+    pub fn resume(&self) {
+        self.signal_descendants(Signal::CONT);
+    }
+
+    fn signal_descendants(&self, signal: Signal) {
         self.signal(signal);
         for pid in descendants(self.pid()) {
             let _ = kill_process(pid, signal);
@@ -153,7 +172,7 @@ impl Drop for Child {
     fn drop(&mut self) {
         if self.stop_signal != Signal::KILL {
             self.signal(self.stop_signal);
-            self.signal_descendants(Signal::CONT);
+            self.resume();
             self.output.wait_for_end();
         }
         self.kill();
@@ -219,6 +238,13 @@ fn name_of(command: &Command) -> String {
     let mut words = [program].into_iter().chain(command.get_args());
     let program = Path::new(words.find(|word| Path::new(word).is_absolute()).unwrap_or(program));
     program.file_name().unwrap_or_default().display().to_string()
+}
+
+/// Returns whether every thread of a process is stopped, or has ended.
+fn is_stopped(pid: Pid) -> bool {
+    let tasks = Process::new(pid.as_raw_nonzero().get()).and_then(|process| process.tasks());
+    let states = tasks.into_iter().flatten().flatten().filter_map(|task| task.stat().ok()).map(|stat| stat.state);
+    states.into_iter().all(|state| "TtZX".contains(state))
 }
 
 /// Returns the descendants of `root` that run the same program.

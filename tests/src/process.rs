@@ -139,12 +139,12 @@ impl Program {
 
     /// Suspends the process (SIGSTOP): connections stay open without responses.
     pub fn pause(&self) {
-        self.child.signal(Signal::STOP);
+        self.child.pause();
     }
 
     /// Resumes the process after [`Self::pause`].
     pub fn resume(&self) {
-        self.child.signal(Signal::CONT);
+        self.child.resume();
     }
 
     /// Stops the program gracefully, asserts a clean exit, and starts it with the same command.

@@ -41,9 +41,9 @@ async fn shop(configure: impl Fn(&str, &mut Command)) -> (Shop, FaultProxy) {
                 ("URL", format!("http://{}", proxy.address())),
                 ("ATTEMPT_TIMEOUT_MS", ATTEMPT_TIMEOUT.as_millis().to_string()),
                 ("CALL_TIMEOUT_MS", (2 * ATTEMPT_TIMEOUT).as_millis().to_string()),
-                ("BREAKER__MIN_CALLS", MIN_CALLS.to_string()),
-                ("BREAKER__OPEN_MS", OPEN_TIME.as_millis().to_string()),
-                ("BREAKER__MAX_OPEN_MS", OPEN_TIME.as_millis().to_string()),
+                ("CIRCUIT_BREAKER__MIN_CALLS", MIN_CALLS.to_string()),
+                ("CIRCUIT_BREAKER__OPEN_MS", OPEN_TIME.as_millis().to_string()),
+                ("CIRCUIT_BREAKER__MAX_OPEN_MS", OPEN_TIME.as_millis().to_string()),
             ];
             command.envs(settings.map(|(key, value)| (format!("PALISADE_UPSTREAMS__PRODUCTS__{key}"), value)));
         }

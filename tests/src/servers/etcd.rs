@@ -64,12 +64,12 @@ impl Etcd {
 
     /// Suspends the process (SIGSTOP): connections stay open without responses.
     pub fn pause(&self) {
-        self.server.signal(Signal::STOP);
+        self.server.pause();
     }
 
     /// Resumes the process after [`Self::pause`].
     pub fn resume(&self) {
-        self.server.signal(Signal::CONT);
+        self.server.resume();
     }
 }
 

@@ -59,12 +59,12 @@ impl Mongo {
 
     /// Suspends the process (SIGSTOP): connections stay open without responses.
     pub fn pause(&self) {
-        self.server.signal_descendants(Signal::STOP);
+        self.server.pause();
     }
 
     /// Resumes the process after [`Self::pause`].
     pub fn resume(&self) {
-        self.server.signal_descendants(Signal::CONT);
+        self.server.resume();
     }
 }
 

@@ -69,12 +69,12 @@ impl Postgres {
 
     /// Suspends the processes (SIGSTOP): connections stay open without responses.
     pub fn pause(&self) {
-        self.server.signal_descendants(Signal::STOP);
+        self.server.pause();
     }
 
     /// Resumes the processes after [`Self::pause`].
     pub fn resume(&self) {
-        self.server.signal_descendants(Signal::CONT);
+        self.server.resume();
     }
 }
 

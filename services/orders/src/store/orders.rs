@@ -28,7 +28,8 @@ instrumented_role! {
         async fn create(&self, create: Create, now: OffsetDateTime) -> Result<CreateResult, Error> = change("create", "orders");
 
         /// Stores the response of a create for replays, unless one is stored already.
-        async fn store_response(&self, id: OrderId, response: StoredResponse) -> Result<(), Error> = call("store_answer", "idempotency_keys");
+        async fn store_response(&self, id: OrderId, response: StoredResponse) -> Result<(), Error>
+            = call("store_answer", "idempotency_keys");
 
         /// Expires the lease of the request that created the order. Returns `false` if a worker has
         /// claimed the order, or if it does not exist or is finished.
