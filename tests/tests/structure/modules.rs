@@ -59,7 +59,7 @@ fn graph(source: &str) -> BTreeMap<String, BTreeSet<String>> {
     for file in all.iter().filter(|file| !file.ends_with("tests.rs") && !file.contains("/tests/")) {
         let from = module(file);
         if modules.contains(&from) {
-            let used = uses(&code(&text(file))).into_iter().filter(|used| *used != from && modules.contains(used));
+            let used = uses(&code(&text(file))).into_iter().filter(|used| *used != from && modules.contains(used)).collect::<Vec<_>>();
             graph.entry(from).or_default().extend(used);
         }
     }
