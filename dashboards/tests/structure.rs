@@ -75,8 +75,8 @@ fn overview_fits_one_screen() {
 fn each_panel_has_description_unit_and_query() {
     for dashboard in dashboards() {
         for (title, panel) in panels(&dashboard) {
-            let (tells, if_bad) = text(&panel["description"]).split_once("**When it looks bad:**").unwrap();
-            assert!(tells.trim().len() > 10 && if_bad.trim().len() > 10, "{title} has no description");
+            let (description, remediation) = text(&panel["description"]).split_once("**Remediation:**").unwrap();
+            assert!(description.trim().len() > 10 && remediation.trim().len() > 10, "{title} has no description");
             let field = &panel["fieldConfig"]["defaults"];
             assert_ne!(text(&field["unit"]), "", "{title} has no unit");
             let steps = items(&field["thresholds"], "steps").count();
