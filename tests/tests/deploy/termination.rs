@@ -17,10 +17,11 @@ fn grace_period_covers_graceful_shutdown() {
         let milliseconds = |name: &str| environment[name].parse::<u64>().unwrap();
         let pre_stop = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap() * 1_000;
         // Adds `ADMIN_DRAIN_MS` of the process and `FLUSH_TIMEOUT` of its telemetry.
-        let process = read(&repository().join("middleware/src/process.rs"));
+        let process = read(&repository().join("middleware/runtime/src/process.rs"));
         assert!(process.contains("const ADMIN_DRAIN_MS: u64 = 100;"));
         assert!(
-            read(&repository().join("middleware/src/telemetry.rs")).contains("const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);")
+            read(&repository().join("middleware/runtime/src/telemetry.rs"))
+                .contains("const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);")
         );
         let stopping = milliseconds("PALISADE_SERVER__LAME_DUCK_MS") + milliseconds("PALISADE_SERVER__DRAIN_TIMEOUT_MS") + 100 + 2_000;
         assert_eq!(pre_stop + stopping, 32_100, "{service}: update the sum in the comment at terminationGracePeriodSeconds");

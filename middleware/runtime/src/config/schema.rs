@@ -56,6 +56,8 @@ impl Key {
 /// Writes all keys as Markdown tables, one per section.
 pub(super) fn markdown(keys: &[Key], level: usize) -> String {
     let mut text = String::new();
+    let mut keys: Vec<_> = keys.iter().collect();
+    keys.sort_by_key(|key| key.section());
     let mut section = None;
     for key in keys {
         if section != Some(key.section()) {
