@@ -5,6 +5,7 @@
 
 #[path = "../transport/src/client/connect_backoff.rs"]
 mod connect_backoff;
+#[expect(unreachable_pub, reason = "public in its library")]
 #[path = "../resilience/src/counter.rs"]
 mod counter;
 #[path = "../transport/src/client/balance/outlier_ejection.rs"]
@@ -17,10 +18,7 @@ mod tokens;
 use std::time::Duration;
 
 use loom::{sync::Arc, thread};
-use palisade_middleware::{
-    circuit_breaker::{CallOutcome, Config, Observation},
-    jitter,
-};
+use palisade_middleware::circuit_breaker::{CallOutcome, Config, Observation};
 use tokio::time::Instant;
 
 use self::{

@@ -80,7 +80,8 @@ pub(super) struct Legend {
     calcs: &'static [&'static str],
     display_mode: &'static str,
     placement: &'static str,
-    show_legend: bool,
+    #[serde(rename = "showLegend")]
+    visible: bool,
 }
 
 #[derive(Serialize)]
@@ -187,6 +188,6 @@ impl PanelOptions {
     }
 }
 
-const LIST: Legend = Legend { calcs: &[], display_mode: "list", placement: "bottom", show_legend: true };
-const TABLE: Legend = Legend { calcs: &["lastNotNull", "max"], display_mode: "table", placement: "bottom", show_legend: true };
+const LIST: Legend = Legend { calcs: &[], display_mode: "list", placement: "bottom", visible: true };
+const TABLE: Legend = Legend { calcs: &["lastNotNull", "max"], display_mode: "table", placement: "bottom", visible: true };
 const ALL_LINES: Tooltip = Tooltip { mode: "multi", sort: "desc" };

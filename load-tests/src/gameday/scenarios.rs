@@ -75,7 +75,7 @@ pub static SCENARIOS: [Scenario; 7] = [
         connections: None,
         inject: |environment| {
             Box::pin(async {
-                set_faults(environment, "products", PRODUCTS_METHODS, 1.0, Some(json!({ "latency": { "ms": 6_000 } }))).await
+                set_faults(environment, "products", PRODUCTS_METHODS, 1.0, Some(json!({ "latency": { "ms": 6_000 } }))).await;
             })
         },
         recover: |environment| Box::pin(async { set_faults(environment, "products", PRODUCTS_METHODS, 0.0, None).await }),

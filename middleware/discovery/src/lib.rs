@@ -19,7 +19,7 @@ mod upstream;
 
 /// Generated client of the used subset of the etcd v3 API.
 mod proto {
-    #![expect(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
+    #![expect(unreachable_pub, reason = "generated code")]
     tonic::include_proto!("etcdserverpb");
 }
 

@@ -3,7 +3,7 @@
 use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// Lock-free counter. All accesses are relaxed, because the number guards no other data.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct AtomicCounter(AtomicU32);
 
 impl AtomicCounter {

@@ -61,7 +61,9 @@ impl StreamsLayer {
     /// Ends each stream after `max_age`, 10 % more or less.
     pub fn new(protocol: Protocol, max_age: Duration) -> Self {
         // Preregistered: `rate()` misses the first event of a new series.
-        body::REASONS.iter().for_each(|reason| body::ended_counter(protocol, reason).increment(0));
+        for reason in body::REASONS {
+            body::ended_counter(protocol, reason).increment(0);
+        }
         Self(Policy { protocol, max_age })
     }
 }

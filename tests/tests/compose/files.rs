@@ -70,5 +70,5 @@ fn listens(host: &str, port: &str) -> bool {
     let service = service(host);
     let admin = service.environment().get("PALISADE_ADMIN_LISTEN").is_some_and(|address| address.ends_with(&format!(":{port}")));
     let jaeger = host == "jaeger" && read(&repository().join("compose/jaeger/config.yaml")).contains(port);
-    admin || jaeger || service.ports().iter().any(|open| open.container_port.to_string() == port)
+    admin || jaeger || service.ports().iter().any(|open| open.inside.to_string() == port)
 }

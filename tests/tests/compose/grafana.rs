@@ -59,7 +59,7 @@ fn data_source_uids_match_references() {
     for source in &sources {
         let url = source["url"].as_str().unwrap().strip_prefix("http://").unwrap();
         let (host, port) = url.split_once(':').unwrap();
-        assert!(service(host).ports().iter().any(|open| open.container_port.to_string() == port), "{url}");
+        assert!(service(host).ports().iter().any(|open| open.inside.to_string() == port), "{url}");
         let mut links = Vec::new();
         members(source, "datasourceUid", &mut links);
         assert!(links.iter().all(|link| uids.contains_key(link.as_str().unwrap())), "{links:?}");

@@ -57,7 +57,7 @@ fn jaeger_listens_on_expected_endpoints() {
     for name in ["gateway", "products", "orders"] {
         assert_eq!(service(name).environment()["PALISADE_TELEMETRY__OTLP_ENDPOINT"], "http://jaeger:4317", "{name}");
     }
-    assert!(container.ports().iter().any(|port| port.container_port == 4317));
+    assert!(container.ports().iter().any(|port| port.inside == 4317));
     let health = jaeger["extensions"]["healthcheckv2"]["http"]["endpoint"].as_str().unwrap().replace("0.0.0.0", "127.0.0.1");
     let check = texts(&container.settings["healthcheck"]["test"]);
     assert_eq!(check.last(), Some(&format!("http://{health}/status")));

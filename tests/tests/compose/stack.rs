@@ -19,7 +19,7 @@ pub(crate) struct Service {
 pub(crate) struct Port {
     pub(crate) address: String,
     pub(crate) published: u16,
-    pub(crate) container_port: u16,
+    pub(crate) inside: u16,
 }
 
 /// Mounted directory or volume.
@@ -55,7 +55,7 @@ impl Service {
             .map(|port| port.split(':').collect::<Vec<_>>())
             .map(|parts| match parts[..] {
                 [address, published, inside] => {
-                    Port { address: address.to_owned(), published: published.parse().unwrap(), container_port: inside.parse().unwrap() }
+                    Port { address: address.to_owned(), published: published.parse().unwrap(), inside: inside.parse().unwrap() }
                 }
                 _ => panic!("{}: a port without an address is published on all interfaces: {parts:?}", self.name),
             })

@@ -1,4 +1,4 @@
-//! Products: fields, versions (ETag), and prices exact to the cent.
+//! Products: fields, versions (`ETag`), and prices exact to the cent.
 
 use palisade_tests::{
     Shop,

@@ -56,7 +56,7 @@ impl Breaker {
         let breaker =
             Arc::new(Self { name, endpoint, config: config.clone(), shared: SharedState::new(machine), metrics, on_transition: heed });
         register_observable(&breaker, |breaker: &Self| {
-            breaker.update_window_metrics(breaker.with(|machine| machine.counts(Instant::now())))
+            breaker.update_window_metrics(breaker.with(|machine| machine.counts(Instant::now())));
         });
         breaker
     }

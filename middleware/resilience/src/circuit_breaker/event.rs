@@ -40,7 +40,7 @@ pub enum CallOutcome {
     Success,
     /// The target failed.
     Failure,
-    /// Throttled (429/RESOURCE_EXHAUSTED): no failure, but no successful probe either.
+    /// Throttled (429 / `RESOURCE_EXHAUSTED`): no failure, but no successful probe either.
     Throttled,
     /// No evidence.
     Neutral,

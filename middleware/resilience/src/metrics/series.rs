@@ -29,6 +29,7 @@ impl<K, V> Default for HandleCache<K, V> {
 }
 
 impl<K: Eq + Hash + Clone, V> HandleCache<K, V> {
+    /// Returns the handle of `key`, registered at its first use.
     pub fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q, register: impl FnOnce() -> (K, V)) -> Arc<V>
     where
         K: Borrow<Q>,

@@ -1,4 +1,4 @@
-//! Limit of open files (RLIMIT_NOFILE), and so of connections.
+//! Limit of open files (`RLIMIT_NOFILE`), and so of connections.
 
 /// Reserve beside server connections: store pools, client connections, logs and libraries.
 const RESERVED_FILES: u64 = 256;

@@ -11,6 +11,7 @@ use super::InvalidAddress;
 pub struct Address(Uri);
 
 impl Address {
+    /// Parses `http://host:port` or `https://host:port`.
     pub fn parse(url: &str) -> Result<Self, InvalidAddress> {
         let invalid = || InvalidAddress(url.to_owned());
         let uri: Uri = url.trim().parse().map_err(|_| invalid())?;
@@ -49,6 +50,7 @@ impl Address {
         Uri::from_parts(parts).unwrap_or_else(|_| self.0.clone())
     }
 
+    /// Returns the URI.
     pub fn uri(&self) -> &Uri {
         &self.0
     }
@@ -58,10 +60,12 @@ impl Address {
         self.0.authority().map_or("", |authority| authority.as_str())
     }
 
+    /// Returns the host.
     pub fn host(&self) -> &str {
         self.0.host().unwrap_or_default()
     }
 
+    /// Returns the port.
     pub fn port(&self) -> Option<u16> {
         self.0.port_u16()
     }

@@ -38,6 +38,7 @@ pub enum InvalidConfig {
 }
 
 impl Connection {
+    /// Checks every value against its range.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         let required = [
             ("keep_alive_ms", self.keep_alive_ms),

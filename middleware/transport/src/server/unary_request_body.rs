@@ -61,6 +61,7 @@ impl Progress {
 }
 
 impl UnaryRequestBody {
+    /// Wraps the body of a request.
     pub fn new(body: Body) -> Self {
         Self { body, progress: Progress::Prefix { bytes: [0; PREFIX_BYTES], count: 0 } }
     }

@@ -44,7 +44,7 @@ impl Call {
             // Neutral and throttled outcomes do not blame the endpoint, but another endpoint is the
             // better choice.
             Classification::Outcome(CallOutcome::Failure | CallOutcome::Throttled | CallOutcome::Neutral) => {
-                load.observe_failure(latency, now)
+                load.observe_failure(latency, now);
             }
         }
         self.latency_recorded = true;

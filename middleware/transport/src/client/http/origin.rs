@@ -42,10 +42,12 @@ impl Origin {
         Ok(Self { url: url.clone(), scheme, authority, host, port })
     }
 
+    /// Returns the host.
     pub fn host(&self) -> Arc<str> {
         self.host.clone()
     }
 
+    /// Returns the port.
     pub fn port(&self) -> u16 {
         self.port
     }

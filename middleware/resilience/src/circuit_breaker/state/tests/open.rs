@@ -70,7 +70,7 @@ fn open_time_is_jittered() {
 fn open_time_follows_server_hint_up_to_maximum() {
     for (max_retry_after_ms, hint_secs, wait_secs) in [(60_000, 1, 5), (60_000, 20, 20), (60_000, 3_600, 60), (10_000, 20, 10), (0, 20, 5)]
     {
-        let mut bench = Bench::new(Config { open_ms: 5_000, max_retry_after_ms: max_retry_after_ms, ..time(10, 1) });
+        let mut bench = Bench::new(Config { open_ms: 5_000, max_retry_after_ms, ..time(10, 1) });
         let epoch = bench.admit();
         let hint = Some(Duration::from_secs(hint_secs));
         bench.machine.record(epoch, Observation { outcome: CallOutcome::Failure, slow: false, retry_after: hint }, bench.now);
