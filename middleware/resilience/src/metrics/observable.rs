@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 static OBSERVABLES: Mutex<Vec<Box<dyn Observable>>> = Mutex::new(Vec::new());
 
 /// Updates all observable gauges: breaker windows, retry tokens, limits, requests in flight.
-/// [`Telemetry::render`](palisade_runtime::telemetry::Telemetry::render) calls it before each scrape. Call it
+/// `Telemetry::render` of palisade-runtime calls it before each scrape. Call it
 /// before rendering another recorder.
 pub fn collect() {
     let mut observables = OBSERVABLES.lock();
