@@ -22,6 +22,48 @@ pub struct Environment {
     pub slow_store_proxy: Option<FaultProxy>,
 }
 
+/// Time limits of the services: deadlines, timeouts, and limits that depend on latency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeLimits {
+    /// Defaults, for runs that have the machine for themselves.
+    Default,
+    /// Raised far above any latency, for runs beside other work: a slow response is no failure.
+    Raised,
+}
+
+impl TimeLimits {
+    const SERVER: [(&str, &str); 4] = [
+        ("SERVER__ADAPTIVE_LIMIT__ENABLED", "false"),
+        ("SERVER__DEFAULT_DEADLINE_MS", "60000"),
+        ("SERVER__MAX_DEADLINE_MS", "60000"),
+        ("STORE__TIMEOUT_MS", "30000"),
+    ];
+    const UPSTREAM: [(&str, &str); 4] = [
+        ("CALL_TIMEOUT_MS", "55000"),
+        ("ATTEMPT_TIMEOUT_MS", "30000"),
+        ("CONNECT_TIMEOUT_MS", "10000"),
+        // The cap on concurrent retries denies more of them the slower the machine is.
+        ("RETRY__IN_FLIGHT_MIN", "1000"),
+    ];
+
+    /// Configures a service.
+    pub fn configure(self, service: &str, command: &mut Command) {
+        if self == Self::Default {
+            return;
+        }
+        let server = Self::SERVER.into_iter().filter(|(name, _)| service != "gateway" || !name.starts_with("STORE"));
+        command.envs(server.map(|(name, value)| (format!("PALISADE_{name}"), value)));
+        let upstreams: &[&str] = match service {
+            "gateway" => &["PRODUCTS", "ORDERS"],
+            "orders" => &["PRODUCTS"],
+            _ => &[],
+        };
+        for upstream in upstreams {
+            command.envs(Self::UPSTREAM.map(|(name, value)| (format!("PALISADE_UPSTREAMS__{upstream}__{name}"), value)));
+        }
+    }
+}
+
 impl Environment {
     /// Starts separate services over crash-safe stores.
     pub fn start() -> Self {

@@ -20,7 +20,7 @@ pub use run_result::RunResult;
 pub use scenarios::{SCENARIOS, Scenario};
 
 use self::{run_result::Fault, scenarios::Setting};
-use crate::{Environment, k6};
+use crate::{Environment, TimeLimits, k6};
 
 /// Load of a run: phases and rate.
 #[derive(Debug)]
@@ -90,7 +90,8 @@ pub async fn run(scenario: &Scenario, disabled: Option<DisabledProtection>) -> R
         rate: scenario.rate,
         users: 100,
     };
-    let mut environment = start(scenario, disabled.map_or(&[], DisabledProtection::settings)).await;
+    let disabled = disabled.map_or(&[][..], DisabledProtection::settings);
+    let mut environment = start(scenario, disabled, TimeLimits::Default).await;
     let mut result = inject_under_load(&mut environment, scenario, &load).await;
     (scenario.verify)(&mut result).await;
     result
@@ -101,7 +102,7 @@ pub async fn run(scenario: &Scenario, disabled: Option<DisabledProtection>) -> R
 pub async fn run_short(scenario: &Scenario) -> RunResult {
     let second = Duration::from_secs(1);
     let load = LoadProfile { before: 2 * second, fault: 5 * second, after: 3 * second, rate: 10, users: 20 };
-    let mut environment = start(scenario, &[]).await;
+    let mut environment = start(scenario, &[], TimeLimits::Raised).await;
     let mut result = inject_under_load(&mut environment, scenario, &load).await;
     environment.shop.ready().await;
     result.assert_fault_was_visible();
@@ -124,9 +125,12 @@ fn configure(service: &str, command: &mut Command, settings: &[Setting]) {
     }
 }
 
-async fn start(scenario: &Scenario, more: &[Setting]) -> Environment {
+async fn start(scenario: &Scenario, more: &[Setting], limits: TimeLimits) -> Environment {
     let settings = [scenario.settings, more].concat();
-    let configure = |service: &str, command: &mut Command| configure(service, command, &settings);
+    let configure = |service: &str, command: &mut Command| {
+        limits.configure(service, command);
+        configure(service, command, &settings);
+    };
     let environment = match scenario.connections {
         Some(connections) => Environment::start_with_connection_limit(connections, configure).await,
         None => Environment::start_with(configure),

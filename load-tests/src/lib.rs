@@ -14,5 +14,5 @@ pub mod remote_write;
 pub mod replicas;
 pub mod reports;
 
-pub use environment::{Environment, settings, trust_scripts};
+pub use environment::{Environment, TimeLimits, settings, trust_scripts};
 pub use k6::{EXIT_THRESHOLDS_FAILED, Outcome, SCENARIOS, run, run_with_reports};

@@ -11,15 +11,17 @@ use palisade_tests::{
 };
 use tokio::task::spawn_blocking;
 
-use crate::{Environment, reports::Assertions};
+use crate::{Environment, TimeLimits, reports::Assertions};
 
 /// Number of clients.
 const CLIENTS: usize = 12;
 /// Number of requests before, between and after the actions on replicas.
 const REQUESTS_PER_PHASE: usize = 200;
-/// Drain delay after SIGTERM, milliseconds. Much longer than the readiness probes' interval of 50 ms
-/// and timeout of 200 ms, because the probes are late on a busy machine.
-const LAME_DUCK_MS: &str = "2000";
+/// Drain delay of services after SIGTERM, milliseconds. Their clients are notified.
+const LAME_DUCK_MS: &str = "500";
+/// Drain delay of gateways. Much longer than the interval of the clients' readiness probes, 50 ms,
+/// because the probes are late on a busy machine.
+const GATEWAY_LAME_DUCK_MS: &str = "5000";
 
 /// Scenario: an action on replicas and its assertions.
 pub struct Scenario {
@@ -35,12 +37,12 @@ pub static SCENARIOS: [Scenario; 3] = [
     Scenario {
         name: "rolling",
         question: "rolling restarts of all processes: does any request fail?",
-        run: |restarts| Box::pin(rolling(restarts)),
+        run: |restarts| Box::pin(rolling(restarts, TimeLimits::Default)),
     },
     Scenario {
         name: "kills",
         question: "all processes are killed in turn: is anything lost, or does any repeatable request fail?",
-        run: |times| Box::pin(kills(times)),
+        run: |times| Box::pin(kills(times, TimeLimits::Default)),
     },
     Scenario {
         name: "spread",
@@ -57,8 +59,8 @@ impl Scenario {
 }
 
 /// Restarts this number of processes gracefully, one after another.
-pub async fn rolling(restarts: usize) -> Assertions {
-    let outcome = act_on_each_in_turn(restarts, Program::restart_gracefully, |_| {}).await;
+pub async fn rolling(restarts: usize, limits: TimeLimits) -> Assertions {
+    let outcome = act_on_each_in_turn(restarts, limits, Program::restart_gracefully, |_| {}).await;
     let mut assertions = assertions(&outcome, restarts, "restarts");
     assertions.add("no request was retried by the client", outcome.failed_over + outcome.in_progress_retries == 0, duplicates(&outcome));
     assertions
@@ -66,8 +68,8 @@ pub async fn rolling(restarts: usize) -> Assertions {
 
 /// Kills (`kill -9`) this number of processes, one after another, each with an outage before its
 /// restart.
-pub async fn kills(times: usize) -> Assertions {
-    let outcome = act_on_each_in_turn(times, Program::kill, Program::restart).await;
+pub async fn kills(times: usize, limits: TimeLimits) -> Assertions {
+    let outcome = act_on_each_in_turn(times, limits, Program::kill, Program::restart).await;
     let mut assertions = assertions(&outcome, times, "kills");
     assertions.add("some requests were retried by the client", true, duplicates(&outcome));
     assertions
@@ -75,8 +77,8 @@ pub async fn kills(times: usize) -> Assertions {
 
 /// Applies `first` to one process after another, `then` after some requests, and continues once all
 /// processes are ready.
-async fn act_on_each_in_turn(processes: usize, first: fn(&mut Program), then: fn(&mut Program)) -> Outcome {
-    let mut environment = start();
+async fn act_on_each_in_turn(processes: usize, limits: TimeLimits, first: fn(&mut Program), then: fn(&mut Program)) -> Outcome {
+    let mut environment = start(limits);
     environment.shop.ready().await;
     let traffic = Traffic::start(&environment.shop, CLIENTS).await;
     traffic.wait_for_more_requests(REQUESTS_PER_PHASE).await;
@@ -123,9 +125,11 @@ fn all_replicas() -> Vec<(&'static str, usize)> {
     SERVICES.into_iter().zip(REPLICAS).flat_map(of).collect()
 }
 
-fn start() -> Environment {
-    Environment::start_replicated(|_, command: &mut Command| {
-        command.env("PALISADE_SERVER__LAME_DUCK_MS", LAME_DUCK_MS).env("PALISADE_SERVER__FAULT_INJECTION__ENABLED", "true");
+fn start(limits: TimeLimits) -> Environment {
+    Environment::start_replicated(|service, command: &mut Command| {
+        limits.configure(service, command);
+        let lame_duck = if service == "gateway" { GATEWAY_LAME_DUCK_MS } else { LAME_DUCK_MS };
+        command.env("PALISADE_SERVER__LAME_DUCK_MS", lame_duck).env("PALISADE_SERVER__FAULT_INJECTION__ENABLED", "true");
         command.env("PALISADE_SERVER__RATE_LIMIT__PER_SECOND", "0").env("PALISADE_SERVER__ADDRESS_LIMIT__PER_SECOND", "0");
     })
 }

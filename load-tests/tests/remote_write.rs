@@ -3,7 +3,7 @@
 
 use std::{fs, net::SocketAddr, path::Path};
 
-use palisade_load_tests::{remote_write, run, settings, trust_scripts};
+use palisade_load_tests::{TimeLimits, remote_write, run, settings, trust_scripts};
 use palisade_tests::{Shop, eventually, servers::Prometheus};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -36,7 +36,10 @@ fn grouped_by(query: &str) -> Option<&str> {
 
 #[tokio::test]
 async fn k6_queries_of_the_dashboard_have_results() {
-    let shop = Shop::separate_with(None, None, |_, command| trust_scripts(command));
+    let shop = Shop::separate_with(None, None, |service, command| {
+        trust_scripts(command);
+        TimeLimits::Raised.configure(service, command);
+    });
     shop.ready().await;
     let prometheus = Prometheus::start("scrape_configs: []");
     let address: SocketAddr = prometheus.url().trim_start_matches("http://").parse().unwrap();

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
 use palisade_load_tests::{
+    TimeLimits,
     replicas::{kills, rolling},
     reports::{self, Assertions},
 };
@@ -17,10 +18,10 @@ fn assert_all_passed(name: &str, assertions: &Assertions) {
 
 #[tokio::test]
 async fn rolling_restart_fails_no_request() {
-    assert_all_passed("rolling", &rolling(PROCESSES).await);
+    assert_all_passed("rolling", &rolling(PROCESSES, TimeLimits::Raised).await);
 }
 
 #[tokio::test]
 async fn kills_lose_nothing_and_fail_no_repeatable_request() {
-    assert_all_passed("kills", &kills(PROCESSES).await);
+    assert_all_passed("kills", &kills(PROCESSES, TimeLimits::Raised).await);
 }

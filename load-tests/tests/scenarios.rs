@@ -1,7 +1,7 @@
 //! k6 scenarios pass on a healthy shop and fail on a broken one.
 #![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
-use palisade_load_tests::{EXIT_THRESHOLDS_FAILED, Environment, SCENARIOS, run, run_with_reports, settings, trust_scripts};
+use palisade_load_tests::{EXIT_THRESHOLDS_FAILED, Environment, SCENARIOS, TimeLimits, run, run_with_reports, settings, trust_scripts};
 use palisade_tests::{Client, Shop};
 use serde_json::json;
 
@@ -24,10 +24,7 @@ fn short(settings: Vec<(String, String)>) -> Vec<(String, String)> {
 }
 
 async fn assert_passes(scenario: &str) {
-    // The adaptive limit would shed load if the machine is slow.
-    let environment = Environment::start_with(|_, command| {
-        command.env("PALISADE_SERVER__ADAPTIVE_LIMIT__ENABLED", "false");
-    });
+    let environment = Environment::start_with(|service, command| TimeLimits::Raised.configure(service, command));
     environment.shop.ready().await;
     let outcome = run_with_reports(scenario, &short(environment.settings())).unwrap();
     assert_eq!(outcome.code, Some(0), "{}", outcome.last_lines());

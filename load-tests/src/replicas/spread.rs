@@ -4,7 +4,7 @@ use palisade_tests::{process::Program, traffic::Traffic};
 use serde_json::json;
 
 use super::start;
-use crate::reports::Assertions;
+use crate::{TimeLimits, reports::Assertions};
 
 /// Enough clients that each replica always has calls in flight.
 const CLIENTS: usize = 36;
@@ -23,7 +23,7 @@ const CALLED_SERVICES: [(&str, &str); 2] =
     [("products", "palisade.products.v1.ProductsService/*"), ("orders", "palisade.orders.v1.OrdersService/*")];
 
 pub(super) async fn spread() -> Assertions {
-    let environment = start();
+    let environment = start(TimeLimits::Default);
     environment.shop.ready().await;
     for (service, method) in CALLED_SERVICES {
         for replica in environment.shop.replicas(service) {

@@ -54,7 +54,7 @@ async fn malformed_grpc_timeout_is_counted() {
         assert!(limit_seen_inside(Protocol::Grpc, request(grpc_timeout::HEADER, text)).await.is_ok());
     }
     let shown = recorder.handle().render();
-    assert!(shown.lines().any(|line| line.starts_with("palisade_") && line.contains("malformed") && line.ends_with(" 4")), "{shown}");
+    assert!(shown.lines().any(|line| line.starts_with("palisade_") && line.contains("parse_errors") && line.ends_with(" 4")), "{shown}");
 }
 
 #[tokio::test(start_paused = true)]
