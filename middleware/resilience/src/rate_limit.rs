@@ -54,7 +54,7 @@ impl Default for Config {
 ///
 /// ```
 /// use palisade_resilience::{
-///     auth::Principal,
+///     context::Principal,
 ///     context::Context,
 ///     rate_limit::{Config, RateLimitLayer},
 ///     respond::Protocol,

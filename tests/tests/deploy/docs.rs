@@ -19,7 +19,7 @@ fn quoted(page: &str) -> Vec<String> {
 
 #[test]
 fn mentioned_settings_exist() {
-    let help: String = SERVICES.iter().map(|service| output_of(service, &["--help"])).collect();
+    let help: String = SERVICES.iter().map(|service| output_of(service, &["--help-all"])).collect();
     let known = |name: &str| help.contains(&format!("[env: PALISADE_{}]", name.replace('.', "__").to_uppercase()));
     let is_setting = |word: &String| {
         let groups = ["store", "saga", "reservations", "server", "upstreams", "telemetry", "auth", "identity"];
