@@ -231,7 +231,7 @@ impl Output {
     }
 }
 
-/// Returns the file name of the program. `setpriv` and other wrappers get the program as an argument
+/// Returns the file name of the program. `setpriv` and other wrappers get the program as argument
 /// with an absolute path.
 fn name_of(command: &Command) -> String {
     let program = command.get_program();

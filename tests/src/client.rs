@@ -1,6 +1,8 @@
 //! HTTP client for port 3000 that checks every response against the contract: both ID headers, and
 //! one format for all errors.
 
+pub mod gateways;
+
 use std::{collections::BTreeSet, fmt::Write, future::IntoFuture, pin::Pin, sync::Arc};
 
 use reqwest::{
@@ -9,7 +11,7 @@ use reqwest::{
 };
 use serde_json::Value;
 
-use crate::gateways::Gateways;
+use self::gateways::Gateways;
 
 /// Terms that no response may contain, because they reveal implementation details.
 const INTERNAL_TERMS: [&str; 10] =

@@ -9,7 +9,7 @@ pub mod child;
 pub mod client;
 pub mod fault_proxy;
 pub mod files;
-pub mod gateways;
+pub mod free_port;
 pub mod jwt;
 pub mod ledger;
 pub mod load;

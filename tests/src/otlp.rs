@@ -78,7 +78,7 @@ impl Collector {
         self.store.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until the trace satisfies `is_complete` and returns it. Store spans are left out, because
+    /// Waits until the trace satisfies `is_complete` and returns it. Store spans are left out:
     /// their number varies.
     pub async fn trace(&self, id: &str, is_complete: impl Fn(&Trace) -> bool) -> Trace {
         eventually(async || {

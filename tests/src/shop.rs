@@ -16,11 +16,11 @@ use tempfile::TempDir;
 use self::keys::configure_trust;
 use crate::{
     client::Client,
+    client::gateways::Gateways,
     eventually,
-    gateways::Gateways,
+    free_port::free_port,
     jwt,
     process::{Program, command, output_of},
-    servers::free_port,
 };
 
 /// Every scope that a user token may carry.

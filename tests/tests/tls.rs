@@ -98,7 +98,7 @@ async fn certificate_must_match_token_issuer() {
     let shop = Shop::separate_with(None, None, |service, command| {
         configure_tls(path, service, command);
         // Client errors are logged at this level.
-        command.env("PALISADE_TELEMETRY__LOG_FILTER", "info,palisade_middleware::rejection=debug");
+        command.env("PALISADE_TELEMETRY__LOG_FILTER", "info,palisade_resilience::rejection=debug");
     });
     shop.ready().await;
     let buyer = shop.client("buyer", CUSTOMER).with_ca(&authority.file);

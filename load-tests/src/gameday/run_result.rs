@@ -80,7 +80,7 @@ impl RunResult {
     }
 
     /// Returns a latency limit for a route, seconds: `limit`, or three times the latency before the
-    /// fault if that is more. Calibrates verdicts for a slow machine: requests that wait for a failed
+    /// fault if that is more. Calibrates verdicts for slow machines: requests that wait for a failed
     /// service take seconds.
     pub(super) fn calibrated(&self, limit: f64, route: &str, quantile: f64) -> f64 {
         limit.max(3.0 * self.select(Phase::Before, route).quantile(quantile))

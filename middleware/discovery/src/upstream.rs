@@ -49,7 +49,7 @@ pub struct EtcdPrefix {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUpstream {
     /// Invalid address of a static list.
-    #[error("url {0}")]
+    #[error(transparent)]
     Address(#[from] InvalidAddress),
     /// Invalid `dns://` URL.
     #[error("url must be dns://host:port, with ?server=ip:port to name a resolver, not {0:?}; an IP address belongs to http://")]

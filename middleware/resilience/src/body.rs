@@ -5,6 +5,7 @@ use std::{
     any::Any,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use http::HeaderMap;
@@ -12,7 +13,10 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::BoxError;
 
-use crate::deadline::Elapsed;
+/// Source of a timeout rejection: the other side was called and did not respond in time.
+#[derive(Debug, thiserror::Error)]
+#[error("no response within {0:?}")]
+pub struct Elapsed(pub Duration);
 
 /// How a body ended.
 #[derive(Debug, Clone, Copy)]

@@ -25,15 +25,11 @@ use tokio::time::Instant;
 
 use crate::rejection::{Rejection, reasons};
 
+pub use crate::body::Elapsed;
 pub use attempt::{AttemptTimeout, AttemptTimeoutLayer};
 pub use call::{TotalDeadline, TotalDeadlineLayer};
 pub use server::{Deadline, DeadlineLayer, REQUEST_TIMEOUT_HEADER};
 pub use timeout_body::{ResponseFuture, TimeoutBody};
-
-/// Source of a timeout rejection: the other side was called and did not respond in time.
-#[derive(Debug, thiserror::Error)]
-#[error("no response within {0:?}")]
-pub struct Elapsed(pub Duration);
 
 /// Returns the rejection when the time ran out after `limit`.
 pub fn elapsed(limit: Duration) -> Rejection {

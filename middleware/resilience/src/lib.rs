@@ -35,6 +35,7 @@ pub mod jitter;
 pub mod method_table;
 pub mod metrics;
 pub mod priority;
+pub mod protocol;
 pub mod rate_limit;
 pub mod rejection;
 pub mod request_context;

@@ -21,8 +21,8 @@ use tower::{Layer, Service};
 use self::buckets::Buckets;
 use crate::{
     context::Context,
+    protocol::Protocol,
     rejection::{Rejection, reasons},
-    respond::Protocol,
 };
 
 pub(crate) use address::client_ip;
@@ -57,7 +57,7 @@ impl Default for Config {
 ///     context::Principal,
 ///     context::Context,
 ///     rate_limit::{Config, RateLimitLayer},
-///     respond::Protocol,
+///     protocol::Protocol,
 /// };
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {

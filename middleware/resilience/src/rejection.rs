@@ -160,6 +160,11 @@ pub enum Retry {
     Never,
 }
 
+/// Response extension with the rejection behind a response. Handlers leave it for [`Respond`] to
+/// encode; the client stack uses it to propagate the cause.
+#[derive(Clone)]
+pub struct RejectionExtension(pub Arc<Rejection>);
+
 impl Rejection {
     /// Creates a rejection. The caller sees `detail`: it must not contain text of a driver or
     /// parser.

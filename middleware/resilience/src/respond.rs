@@ -22,12 +22,8 @@ use crate::{
     rejection::{self, Rejection, reasons},
 };
 
+pub use crate::{protocol::Protocol, rejection::RejectionExtension};
 pub use problem::PROBLEM_JSON;
-
-/// Response extension with the rejection behind a response. Handlers leave it for [`Respond`] to
-/// encode; the client stack uses it to propagate the cause.
-#[derive(Clone)]
-pub struct RejectionExtension(pub Arc<Rejection>);
 
 #[cfg(feature = "axum")]
 impl axum_core::response::IntoResponse for Rejection {
@@ -37,25 +33,6 @@ impl axum_core::response::IntoResponse for Rejection {
         let mut response = self.reason().http.into_response();
         response.extensions_mut().insert(RejectionExtension(Arc::new(self)));
         response
-    }
-}
-
-/// Protocol of the responses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// JSON over HTTP; rejections become problem documents.
-    Http,
-    /// gRPC; rejections become statuses in trailers.
-    Grpc,
-}
-
-impl Protocol {
-    /// Label value of the protocol.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Grpc => "grpc",
-        }
     }
 }
 

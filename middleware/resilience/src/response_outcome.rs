@@ -8,8 +8,9 @@ use tonic::Code;
 use crate::{
     body::End,
     grpc_status,
+    protocol::Protocol,
+    rejection::RejectionExtension,
     rejection::{Reason, reasons},
-    respond::{Protocol, RejectionExtension},
 };
 
 /// Status that nginx logs for a client that closed the connection before the response. Never sent.

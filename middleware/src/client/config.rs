@@ -77,7 +77,7 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidConfig {
     /// Invalid address.
-    #[error("url {0}")]
+    #[error(transparent)]
     Url(#[from] InvalidAddress),
     /// `https` without a CA file, or `http` with one.
     #[error("url must be https:// if tls.ca_file is set, and else http://, not {0:?}")]

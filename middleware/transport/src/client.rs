@@ -50,5 +50,5 @@ impl Default for EndpointConfig {
 
 /// Address that is not `http://host:port` or `https://host:port`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("must be http://host:port, or several separated by commas, or begin with dns://, srv:// or etcd://, not {0:?}")]
+#[error("url must be http://host:port, or several separated by commas, or begin with dns://, srv:// or etcd://, not {0:?}")]
 pub struct InvalidAddress(pub String);

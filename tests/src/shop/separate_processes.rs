@@ -9,9 +9,9 @@ use super::{
     keys::{configure_trust, generate_keys},
 };
 use crate::{
-    gateways::Gateways,
+    client::gateways::Gateways,
+    free_port::free_port,
     process::{Program, command},
-    servers::free_port,
 };
 
 /// Listen addresses of a service's replicas. Other processes keep them across a restart, so they

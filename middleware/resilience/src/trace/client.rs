@@ -19,7 +19,7 @@ use super::inject;
 use crate::{
     body::{BodyObserver, End, InstrumentedBody},
     grpc_status,
-    respond::Protocol,
+    protocol::Protocol,
     response_outcome::{ResponseOutcome, Role},
 };
 

@@ -16,7 +16,7 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
-use crate::respond::Protocol;
+use crate::protocol::Protocol;
 
 static SAMPLING: OnceLock<Sampling> = OnceLock::new();
 

@@ -31,7 +31,7 @@ use crate::{
     body::{BodyObserver, End, InstrumentedBody},
     context::Context,
     grpc_status,
-    respond::Protocol,
+    protocol::Protocol,
     response_outcome::{ResponseOutcome, Role},
 };
 

@@ -11,8 +11,8 @@ use tracing::{
 
 use crate::{
     context::Context,
+    protocol::Protocol,
     rate_limit::{self, Peer},
-    respond::Protocol,
 };
 
 /// Maximum length of an attribute value from the client, bytes. Longer ones are truncated.

@@ -26,7 +26,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use crate::client::{Client, Response};
+use super::{Client, Response};
 
 /// Interval of readiness probes.
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);
