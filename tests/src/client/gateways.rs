@@ -15,7 +15,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -45,8 +45,15 @@ pub struct Gateways {
 struct Gateway {
     port: u16,
     admin: String,
-    ready: AtomicBool,
+    /// [`READY`], [`SLOW`] or [`NOT_READY`]: gateways are tried in ascending order.
+    state: AtomicU8,
 }
+
+const READY: u8 = 0;
+/// The probe timed out, as on a busy machine.
+const SLOW: u8 = 1;
+/// The gateway answered that it is not ready, or is not running.
+const NOT_READY: u8 = 2;
 
 impl Gateways {
     /// Creates the balancer from pairs of public address and admin address.
@@ -54,7 +61,7 @@ impl Gateways {
         let gateway = |[address, admin]: [&String; 2]| Gateway {
             port: Url::parse(&format!("http://{address}")).expect("valid address").port().expect("address has a port"),
             admin: format!("http://{admin}"),
-            ready: AtomicBool::new(true),
+            state: AtomicU8::new(READY),
         };
         Self { members: addresses.map(gateway).collect(), next_index: AtomicUsize::new(0), failovers: AtomicUsize::new(0) }
     }
@@ -98,7 +105,7 @@ impl Gateways {
         let index = self.next_index.fetch_add(1, Ordering::Relaxed) % self.members.len();
         let (later, first) = self.members.split_at(index);
         let mut candidates: Vec<_> = first.iter().chain(later).collect();
-        candidates.sort_by_key(|gateway| !gateway.ready.load(Ordering::Relaxed));
+        candidates.sort_by_key(|gateway| gateway.state.load(Ordering::Relaxed));
         candidates
     }
 }
@@ -109,8 +116,12 @@ impl Gateway {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let answer = timeout(PROBE_TIMEOUT, admin.get("/readyz").attempt()).await;
-            self.ready.store(matches!(answer, Ok(Ok(answer)) if answer.status == 200), Ordering::Relaxed);
+            let state = match timeout(PROBE_TIMEOUT, admin.get("/readyz").attempt()).await {
+                Ok(Ok(answer)) if answer.status == 200 => READY,
+                Ok(_) => NOT_READY,
+                Err(_) => SLOW,
+            };
+            self.state.store(state, Ordering::Relaxed);
         }
     }
 }
