@@ -116,12 +116,12 @@ impl Gateway {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let state = match timeout(PROBE_TIMEOUT, admin.get("/readyz").attempt()).await {
-                Ok(Ok(answer)) if answer.status == 200 => READY,
-                Ok(_) => NOT_READY,
-                Err(_) => SLOW,
-            };
-            self.state.store(state, Ordering::Relaxed);
+            match timeout(PROBE_TIMEOUT, admin.get("/readyz").attempt()).await {
+                Ok(Ok(answer)) if answer.status == 200 => self.state.store(READY, Ordering::Relaxed),
+                Ok(_) => self.state.store(NOT_READY, Ordering::Relaxed),
+                // A late answer does not make a stopped gateway better.
+                Err(_) => drop(self.state.fetch_max(SLOW, Ordering::Relaxed)),
+            }
         }
     }
 }
