@@ -160,8 +160,8 @@ pub enum Retry {
     Never,
 }
 
-/// Response extension with the rejection behind a response. Handlers leave it for [`Respond`] to
-/// encode; the client stack uses it to propagate the cause.
+/// Response extension with the rejection behind a response. Handlers leave it for the `Respond`
+/// layer to encode; the client stack uses it to propagate the cause.
 #[derive(Clone)]
 pub struct RejectionExtension(pub Arc<Rejection>);
 

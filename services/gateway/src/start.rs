@@ -55,12 +55,13 @@ pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<S
     let methods = Arc::new(MethodTable::new(&[&METHODS, &admin::PROBES])?);
     let faults = Faults::new(&config.server.fault_injection, Protocol::Http, &methods);
     let admin_routes = breakers.merge(admin::faults::routes(faults.clone())).route("/jwks.json", get(move || async move { jwks }));
-    process.serve_admin("gateway", config.admin_listen, readiness.clone(), admin_routes)?;
-
-    let router = router(upstreams).merge(admin::probes(readiness));
+    let router = router(upstreams).merge(admin::probes(readiness.clone()));
     let address =
         server::serve(process, ("gateway", Protocol::Http), config.listen, router, methods, keys.verifier, (&config.server, faults));
-    address.with_context(|| format!("listen: {}", config.listen))
+    let address = address.with_context(|| format!("listen: {}", config.listen))?;
+    // Last, so that no probe sees readiness before the service accepts requests.
+    process.serve_admin("gateway", config.admin_listen, readiness, admin_routes)?;
+    Ok(address)
 }
 
 /// Starts the cache and its background tasks. Redis and NATS are reported by the readiness check

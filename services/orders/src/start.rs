@@ -120,8 +120,6 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
         .merge(breakers)
         .merge(palisade_middleware::admin::faults::routes(faults.clone()))
         .route("/jwks.json", jwks);
-    process.serve_admin("orders", config.admin_listen, readiness.clone(), admin_routes)?;
-
     let orders = Orders { store, watchers, executor, process: process.clone(), cursor: Cursor::new(CURSOR_SECRET), config: config.saga };
     let orders = OrdersServiceServer::new(orders).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let router = server::grpc::router(Routes::new(orders), SERVICE, FILE_DESCRIPTOR_SET, &methods, &readiness, process.shutdown.clone())?;
@@ -129,6 +127,8 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
         server::serve(process, ("orders", Protocol::Grpc), config.listen, router, methods, keys.verifier, (&config.server, faults));
     let address = address.with_context(|| format!("listen: {}", config.listen))?;
     registration::start("orders", &config.registration, address, &readiness, process)?;
+    // Last, so that no probe sees readiness before the service accepts requests.
+    process.serve_admin("orders", config.admin_listen, readiness, admin_routes)?;
     Ok(address)
 }
 

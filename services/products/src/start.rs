@@ -64,8 +64,6 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
     let faults = Faults::new(&config.server.fault_injection, Protocol::Grpc, &methods);
     let admin_routes =
         admin::router(store.clone(), process.clock.clone()).merge(palisade_middleware::admin::faults::routes(faults.clone()));
-    process.serve_admin("products", config.admin_listen, readiness.clone(), admin_routes)?;
-
     let hold_ttl = Duration::from_millis(config.reservations.hold_ttl_ms);
     let products = Products { store, clock: process.clock.clone(), cursor: Cursor::new(CURSOR_SECRET), hold_ttl };
     let products = ProductsServiceServer::new(products).max_decoding_message_size(MAX_MESSAGE_BYTES);
@@ -73,6 +71,8 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
     let address = server::serve(process, ("products", Protocol::Grpc), config.listen, router, methods, verifier, (&config.server, faults));
     let address = address.with_context(|| format!("listen: {}", config.listen))?;
     registration::start("products", &config.registration, address, &readiness, process)?;
+    // Last, so that no probe sees readiness before the service accepts requests.
+    process.serve_admin("products", config.admin_listen, readiness, admin_routes)?;
     Ok(address)
 }
 
