@@ -79,9 +79,9 @@ impl RunResult {
         Samples(self.samples.iter().filter(of_phase).collect())
     }
 
-    /// Returns a latency limit for a route, seconds: `limit`, or three times the latency before the
-    /// fault if that is more. Calibrates verdicts for slow machines: requests that wait for a failed
-    /// service take seconds.
+    /// Returns a latency limit for a route, seconds: `limit`, or three times the latency before
+    /// the fault if that is more. Calibrates verdicts for slow machines: requests that wait for a
+    /// failed service take seconds.
     pub(super) fn calibrated(&self, limit: f64, route: &str, quantile: f64) -> f64 {
         limit.max(3.0 * self.select(Phase::Before, route).quantile(quantile))
     }

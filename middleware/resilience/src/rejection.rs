@@ -10,10 +10,12 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 mod log;
 pub mod reasons;
 mod transport_error;
+mod violation;
 
 pub use log::causes;
 pub(crate) use log::log_status;
 pub use transport_error::TransportError;
+pub use violation::Violation;
 
 /// `ErrorInfo.domain` of every rejection.
 pub const DOMAIN: &str = "palisade";
@@ -46,35 +48,11 @@ impl Reason {
     }
 }
 
-/// Violated rule of a request field.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// Field path in the caller's spelling, e.g. `items[0].quantity`.
-    pub field: String,
-    /// Stable slug of the rule.
-    pub code: Cow<'static, str>,
-    /// Human-readable sentence.
-    pub message: String,
-}
-
 impl Reason {
     /// Returns whether this reason, returned by a target, is a fault of this service: it supplied
     /// the token and chose the method, so its own caller cannot fix it.
     pub fn is_internal_fault(&self) -> bool {
         [&reasons::UNAUTHENTICATED, &reasons::TOKEN_EXPIRED, &reasons::UNIMPLEMENTED, &reasons::INTERNAL].contains(&self)
-    }
-}
-
-impl Violation {
-    /// Extracts the violations of a status (`BadRequest`).
-    pub fn from_error_details(details: &ErrorDetails) -> Vec<Self> {
-        let violations = details.bad_request().map(|request| request.field_violations.as_slice()).unwrap_or_default();
-        violations.iter().map(|rule| Self::new(&rule.field, rule.reason.to_ascii_lowercase(), &rule.description)).collect()
-    }
-
-    /// Creates a violation of the rule `code` by `field`.
-    pub fn new(field: impl Into<String>, code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), code: code.into(), message: message.into() }
     }
 }
 
