@@ -1,0 +1,12 @@
+//! Hostile callers: whatever one caller sends within its rights, the service of all others goes on.
+//!
+//! Each test starts an attack on a running shop and keeps the traffic of a [`victim`] running. The
+//! verdict is the victim's share of successful requests, because latency depends on the machine.
+//! Latency is printed, quiet and under attack. To add an attack: build an [`attack::Attack`] and
+//! pass it to [`victim::Victim::assert_served_during`].
+#![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
+
+mod attack;
+mod short_deadlines;
+mod unread_responses;
+mod victim;
