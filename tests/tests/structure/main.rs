@@ -4,6 +4,7 @@
 mod documents;
 mod modules;
 mod stacks;
+mod workflows;
 
 use std::{
     fs,
