@@ -37,6 +37,7 @@ pub mod metrics;
 pub mod priority;
 pub mod protocol;
 pub mod rate_limit;
+pub mod redact;
 pub mod rejection;
 pub mod request_context;
 pub mod respond;
