@@ -145,8 +145,8 @@ async fn serve(protocol: Protocol, router: Router, methods: &'static [Method], v
 /// Verifier that trusts the tokens of `issuer` for `audience`.
 fn verifier(audience: &str, issuer: &str, pem: &str, internal: bool) -> Arc<Verifier> {
     let key = key(pem.to_owned()).trusted().expect("the key has an id");
-    let issuer = Issuer { name: issuer.to_owned(), audience: audience.to_owned(), internal, keys: JwksSource::fixed(vec![key]) };
-    Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)))
+    let issuer = Issuer { internal, ..Issuer::of_users(issuer, audience, JwksSource::fixed(vec![key])) };
+    Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)).expect("one issuer"))
 }
 
 async fn compare() {

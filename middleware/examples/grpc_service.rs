@@ -54,7 +54,7 @@ impl Health for Doctor {
 /// Serves until `shutdown` to the service `patient`, which signs its tokens with `key`.
 pub(crate) async fn serve(listener: TcpListener, key: &SigningKey, shutdown: CancellationToken) -> Result<(), Box<dyn Error>> {
     let issuer = Issuer::of_service("patient", "doctor", JwksSource::fixed(vec![key.trusted()?]));
-    let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)));
+    let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock))?);
     let methods = Arc::new(MethodTable::new(&[&METHODS])?);
     let config = server::Config::default();
     let router = Routes::new(HealthServer::new(Doctor)).prepare().into_axum_router();

@@ -40,7 +40,7 @@ async fn thing(Path(id): Path<u32>) -> Result<String, Rejection> {
 /// Serves until `shutdown` to callers with a token signed by `key`.
 pub(crate) async fn serve(listener: TcpListener, key: &SigningKey, shutdown: CancellationToken) -> Result<(), Box<dyn Error>> {
     let issuer = Issuer::of_users("example", "things", JwksSource::fixed(vec![key.trusted()?]));
-    let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)));
+    let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock))?);
     let methods = Arc::new(MethodTable::new(&[&METHODS])?);
     let config = server::Config::default();
     let service = server::stack(Protocol::Http, router(), methods, verifier, Faults::disabled(), &config);

@@ -65,7 +65,7 @@ async fn serve(protocol: Protocol) {
         Ok::<_, Infallible>(Status::ok("").into_http::<Body>())
     });
     let table = Arc::new(MethodTable::new(&[&METHODS]).unwrap());
-    let verifier = Arc::new(Verifier::new(Vec::new(), Arc::new(SystemClock)));
+    let verifier = Arc::new(Verifier::new(Vec::new(), Arc::new(SystemClock)).unwrap());
     let mut stack = server::stack(protocol, handler, table, verifier, Faults::disabled(), &server::Config::default());
     for path in [CALL, "/things/1", "/things/panic", "/secrets", "/nowhere"] {
         let request = Request::get(path).header("grpc-timeout", "soon").body(Body::empty()).unwrap();

@@ -30,7 +30,7 @@ fn server() -> (SocketAddr, Faults) {
     let faults = Faults::new(&config.fault_injection, Protocol::Http, &methods);
     faults.replace(vec![Rule { name: "broken".to_owned(), method: "GET /broken".to_owned(), rate: 1.0, kind: Kind::Abort }]).unwrap();
     let router = Router::new().route("/well", get(|| async { "well" })).route("/broken", get(|| async { "never seen" }));
-    let verifier = Arc::new(Verifier::new(Vec::new(), Arc::new(SystemClock)));
+    let verifier = Arc::new(Verifier::new(Vec::new(), Arc::new(SystemClock)).unwrap());
     let stack = server::stack(Protocol::Http, router, methods, verifier, faults.clone(), &config);
     let listener = accept::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = listener.local_addr().unwrap();

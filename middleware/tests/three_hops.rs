@@ -93,8 +93,14 @@ fn serve(behavior: Behavior) -> (SocketAddr, Seen) {
     let config = server::Config { max_in_flight: 1, ..server::Config::default() };
     let handler = Routes::new(HealthServer::new(Handler { seen: seen.clone(), behavior })).prepare().into_axum_router();
     let table = Arc::new(MethodTable::new(&[&METHODS]).unwrap());
-    let stack =
-        server::stack(Protocol::Grpc, handler, table, Arc::new(Verifier::new(vec![], Arc::new(SystemClock))), Faults::disabled(), &config);
+    let stack = server::stack(
+        Protocol::Grpc,
+        handler,
+        table,
+        Arc::new(Verifier::new(vec![], Arc::new(SystemClock)).unwrap()),
+        Faults::disabled(),
+        &config,
+    );
     drop(task::spawn(async move { accept::serve(listener, Protocol::Grpc, stack, &config, CancellationToken::new()).await }));
     (address, seen)
 }

@@ -84,13 +84,8 @@ impl Fixture {
         let listener = accept::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let port = accept::Listener { listener, tls: tls.acceptor(Protocol::Grpc).unwrap() };
-        let issuer = Issuer {
-            name: "gateway".to_owned(),
-            audience: "products".to_owned(),
-            internal: true,
-            keys: JwksSource::fixed(vec![self.signing.trusted().unwrap()]),
-        };
-        let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)));
+        let issuer = Issuer::of_service("gateway", "products", JwksSource::fixed(vec![self.signing.trusted().unwrap()]));
+        let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)).unwrap());
         let handler = Routes::new(tonic_health::server::health_reporter().1).prepare().into_axum_router();
         let (config, table) = (server::Config::default(), Arc::new(MethodTable::new(&[&METHODS]).unwrap()));
         let stack = server::stack(Protocol::Grpc, handler, table, verifier, Faults::disabled(), &config);

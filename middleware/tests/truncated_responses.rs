@@ -68,7 +68,7 @@ async fn response_truncated_by_deadline_is_a_timeout() {
             Ok::<_, Infallible>(Response::new(axum::body::Body::new(StreamBody::new(hanging))))
         });
         let table = Arc::new(MethodTable::new(&[&METHODS]).unwrap());
-        let verifier = Arc::new(Verifier::new(Vec::new(), Arc::new(SystemClock)));
+        let verifier = Arc::new(Verifier::new(Vec::new(), Arc::new(SystemClock)).unwrap());
         let stack = server::stack(Protocol::Http, handler, table, verifier, Faults::disabled(), &server::Config::default());
         let request =
             Request::get("/things").header("host", "shop").header("x-request-timeout", "100").body(axum::body::Body::empty()).unwrap();

@@ -47,6 +47,11 @@ pub fn run(name: &str, arguments: &[&str]) -> Output {
     command(name).args(arguments).output().expect("a built program can be started")
 }
 
+/// As [`run`], with this environment.
+pub fn run_with(name: &str, arguments: &[&str], environment: impl IntoIterator<Item = (String, String)>) -> Output {
+    command(name).args(arguments).envs(environment).output().expect("a built program can be started")
+}
+
 /// Runs a program that must succeed and returns its standard output.
 pub fn output_of(name: &str, arguments: &[&str]) -> String {
     let output = run(name, arguments);

@@ -175,7 +175,7 @@ fn streams() -> [Panel; 2] {
             .unit(unit::COUNT)
             .query(metric("palisade.streams.open").now().sum_by(["job", "protocol"])),
         stacked_timeseries("Streams ended / s")
-            .description("Ended streams by reason: order finished (`done`), client closed, connection closed, maximum age.")
+            .description("Ended streams by reason: order finished (`done`), client closed, connection closed, maximum age, token expired or revoked.")
             .remediation("Many `reader`: clients disconnect, or a proxy closes idle connections.")
             .unit(unit::PER_SECOND)
             .query(metric("palisade.streams.ended").rate().sum_by(["job", "protocol", "reason"]).or_zero(&every_process())),

@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{self, Poll},
+    time::Duration,
 };
 
 use http::{HeaderMap, HeaderValue, Request, header};
@@ -15,13 +16,17 @@ use tower::{Layer, Service};
 
 use super::{Verifier, verifier::VerifyError};
 use palisade_resilience::{
-    context::Context,
+    context::{Context, Principal},
     method_table::Access,
     rejection::{Rejection, reasons},
+    streams::{EndStream, StreamGuard},
 };
 
 /// Verifies the bearer token of each request to a non-public method and stores the
 /// [`Principal`](super::Principal) in its context.
+///
+/// The stream that a token opens ends with the token: at its expiry and at its revocation. So does a
+/// public stream, if its request has a valid token.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -69,6 +74,12 @@ where
             return ResponseFuture::rejected(Rejection::internal("the authentication layer requires a request context"));
         };
         if context.method.is_none_or(|method| method.access == Access::Public) {
+            // The token of a public request gives no right, so an invalid one does no harm.
+            if context.is_stream()
+                && let Ok(principal) = bearer(request.headers()).and_then(|token| self.verifier.verify_now(token).map_err(|_| missing()))
+            {
+                guard_stream(&mut request, &self.verifier, &principal);
+            }
             return ResponseFuture::Ready { future: self.inner.call(request) };
         }
         let token = match bearer(request.headers()) {
@@ -77,8 +88,7 @@ where
         };
         match self.verifier.verify_now(token) {
             Ok(principal) => {
-                let context = request.extensions_mut().get_mut::<Context>();
-                context.expect("found above").principal = Some(principal);
+                set_principal(&mut request, &self.verifier, &principal);
                 ResponseFuture::Ready { future: self.inner.call(request) }
             }
             Err(VerifyError::Rejected(rejection)) => ResponseFuture::rejected(rejection),
@@ -92,9 +102,7 @@ where
                 ResponseFuture::RefreshingKeys {
                     future: Box::pin(async move {
                         let principal = verifier.verify(&token).await?;
-                        if let Some(context) = request.extensions_mut().get_mut::<Context>() {
-                            context.principal = Some(principal);
-                        }
+                        set_principal(&mut request, &verifier, &principal);
                         inner.call(request).await.map_err(Into::into)
                     }),
                 }
@@ -103,10 +111,40 @@ where
     }
 }
 
+/// Stores the principal in the context of the request.
+fn set_principal<B>(request: &mut Request<B>, verifier: &Arc<Verifier>, principal: &Arc<Principal>) {
+    let Some(context) = request.extensions_mut().get_mut::<Context>() else { return };
+    context.principal = Some(principal.clone());
+    if context.is_stream() {
+        guard_stream(request, verifier, principal);
+    }
+}
+
+fn guard_stream<B>(request: &mut Request<B>, verifier: &Arc<Verifier>, principal: &Arc<Principal>) {
+    let token = OpenToken { verifier: verifier.clone(), principal: principal.clone() };
+    request.extensions_mut().insert(StreamGuard(Arc::new(token)));
+}
+
+/// Ends a stream with the token that opened it.
+#[derive(Debug)]
+struct OpenToken {
+    verifier: Arc<Verifier>,
+    principal: Arc<Principal>,
+}
+
+impl EndStream for OpenToken {
+    fn check(&self) -> Result<Duration, Rejection> {
+        self.verifier.check_open_stream(&self.principal)
+    }
+}
+
+fn missing() -> Rejection {
+    challenge(Rejection::new(&reasons::UNAUTHENTICATED, "a bearer token is required"), None, None)
+}
+
 /// Extracts the single bearer token of a request (RFC 6750 §2.1). The scheme is case-insensitive.
 fn bearer(headers: &HeaderMap) -> Result<&str, Rejection> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let missing = || challenge(Rejection::new(&reasons::UNAUTHENTICATED, "a bearer token is required"), None, None);
     let value = values.next().ok_or_else(missing)?;
     if values.next().is_some() {
         let rejection = Rejection::new(&reasons::UNAUTHENTICATED, "more than one authorization header");

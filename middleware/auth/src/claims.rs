@@ -5,13 +5,13 @@ use std::{collections::BTreeSet, time::Duration};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::keys::SigningKey;
+use super::keys::{Algorithm as KeyAlgorithm, SigningKey};
 
 /// JOSE header. Unknown parameters are ignored (RFC 7515); the verifier rejects those it would have
 /// to understand.
 #[derive(Debug, Deserialize)]
 pub(super) struct TokenHeader {
-    pub(super) alg: Algorithm,
+    pub(super) alg: KeyAlgorithm,
     pub(super) typ: Option<String>,
     pub(super) kid: Option<String>,
     #[serde(default)]
@@ -74,7 +74,7 @@ pub(super) struct Claims {
     #[serde(default)]
     pub(super) jti: Option<String>,
     #[serde(default)]
-    scope: Option<String>,
+    scope: Option<StringOrVec>,
     #[serde(default)]
     scp: Option<StringOrVec>,
     #[serde(default)]
@@ -84,9 +84,13 @@ pub(super) struct Claims {
 impl Claims {
     /// Union of `scope` (RFC 9068, space-separated) and `scp` (a list).
     pub(super) fn scopes(&self) -> BTreeSet<String> {
-        let scope = self.scope.iter().flat_map(|scope| scope.split(' '));
-        let scp = self.scp.iter().flat_map(|scp| scp.0.iter().flat_map(|scope| scope.split(' ')));
-        scope.chain(scp).filter(|scope| !scope.is_empty()).map(str::to_owned).collect()
+        let all = self.scope.iter().chain(&self.scp).flat_map(StringOrVec::as_slice);
+        all.flat_map(|scopes| scopes.split(' ')).filter(|scope| !scope.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// Whether `scope` is an array, which RFC 9068 does not allow.
+    pub(super) fn has_scope_array(&self) -> bool {
+        matches!(self.scope, Some(StringOrVec::Many(_)))
     }
 }
 
@@ -95,21 +99,24 @@ pub(super) struct Actor {
     pub(super) sub: String,
 }
 
-#[derive(Debug)]
-pub(super) struct StringOrVec(pub(super) Vec<String>);
+/// A string, or an array of strings.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum StringOrVec {
+    One(String),
+    Many(Vec<String>),
+}
 
-impl<'de> Deserialize<'de> for StringOrVec {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            One(String),
-            Many(Vec<String>),
+impl StringOrVec {
+    fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
         }
-        Either::deserialize(deserializer).map(|either| match either {
-            Either::One(one) => Self(vec![one]),
-            Either::Many(many) => Self(many),
-        })
+    }
+
+    pub(super) fn contains(&self, text: &str) -> bool {
+        self.as_slice().iter().any(|member| member == text)
     }
 }
 

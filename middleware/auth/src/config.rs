@@ -1,20 +1,28 @@
 //! Configuration of trusted issuers and of the service's own signing key.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error as StdError,
+    fs,
+    path::PathBuf,
+    sync::Arc,
+};
 
-use jsonwebtoken::Algorithm;
 use schemars::JsonSchema;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use tower::BoxError;
 use url::Url;
 
 use super::{
-    Issuer, RevocationError, RevocationFile, Revocations, Verifier,
+    Issuer, RevocationFile, Revocations, Rules, Verifier,
+    issuer::{Namespace, check_namespaces, setting},
     jwks::{ConnectJwks, JwksSource},
-    keys::{KeyError, SigningKey, TrustedKey},
+    keys::{Algorithm, SigningKey, TrustedKey},
 };
-use palisade_resilience::clock::Clock;
+use palisade_resilience::{
+    clock::Clock,
+    setting::{Invalid, read_secret_file},
+};
 
 /// Trusted token issuers and revoked tokens. There is no default: a process without an issuer does
 /// not start.
@@ -42,69 +50,31 @@ pub struct IssuerConfig {
     pub internal: bool,
     /// Shared secret for HS256, at least 32 bytes.
     #[serde(skip_serializing)]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub secret: Option<SecretString>,
     /// File with the shared secret for HS256.
     pub secret_file: Option<PathBuf>,
     /// PEM file with the public key. Requires `algorithm`.
     pub public_key_file: Option<PathBuf>,
-    /// Signature algorithm of `public_key_file`.
-    pub algorithm: Option<KeyAlgorithm>,
+    /// Signature algorithm of `public_key_file`: RS256, RS384, RS512, PS256, PS384, PS512, ES256,
+    /// ES384, `EdDSA`, or `Ed25519` (RFC 9864).
+    pub algorithm: Option<Algorithm>,
     /// File with a JSON web key set (JWKS).
     pub jwks_file: Option<PathBuf>,
-    /// URL of a JSON web key set (JWKS).
-    pub jwks_url: Option<String>,
-}
-
-/// Signature algorithms for a PEM key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-pub enum KeyAlgorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
-    RS256,
-    /// RSASSA-PSS with SHA-256.
-    PS256,
-    /// ECDSA on P-256 with SHA-256.
-    ES256,
-    /// Ed25519.
-    EdDSA,
-}
-
-/// Invalid configuration of issuers or of the service's own key.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// No issuer is configured.
-    #[error("auth.issuers is empty: at least one issuer is required")]
-    NoIssuer,
-    /// An issuer has no key source, or several.
-    #[error("auth.issuers.{0}: exactly one of secret, secret_file, public_key_file, jwks_file and jwks_url is required")]
-    Ambiguous(String),
-    /// A PEM key has no algorithm.
-    #[error("auth.issuers.{0}.algorithm is required with public_key_file")]
-    NoAlgorithm(String),
-    /// A key file cannot be read.
-    #[error("auth.issuers.{0}: cannot read {1}")]
-    Unreadable(String, PathBuf, #[source] std::io::Error),
-    /// The JWKS URL is invalid.
-    #[error("auth.issuers.{0}.jwks_url is not an http or https URL")]
-    BadUrl(String),
-    /// No HTTP client can be built for the JWKS URL.
-    #[error("auth.issuers.{0}.jwks_url: {1}")]
-    Unreachable(String, #[source] BoxError),
-    /// A trusted key is invalid.
-    #[error("auth.issuers.{0}: {1}")]
-    BadKey(String, #[source] KeyError),
-    /// The revocation file is invalid.
-    #[error("auth.revocations_file: {0}")]
-    BadRevocations(#[source] RevocationError),
-    /// The service has no signing key.
-    #[error("identity.signing_key_file is required: create a key with `palisade keygen --out FILE`")]
-    NoIdentity,
-    /// The service's signing key cannot be read.
-    #[error("identity.signing_key_file: cannot read {0}")]
-    UnreadableIdentity(PathBuf, #[source] std::io::Error),
-    /// The service's signing key is invalid.
-    #[error("identity.signing_key_file: {0}")]
-    BadIdentity(#[source] KeyError),
+    /// URL of a JSON web key set (JWKS). A password in it is secret.
+    #[serde(skip_serializing)]
+    #[schemars(with = "Option<String>", extend("writeOnly" = true))]
+    pub jwks_url: Option<SecretString>,
+    /// Prefix of this issuer's subjects and token ids, e.g. `partner:`, at most 32 characters. Required
+    /// for each issuer of user tokens but one, so that equal `sub` claims of two issuers are two users.
+    /// An issuer needs the same prefix at every service.
+    pub subject_prefix: String,
+    /// Scopes that this issuer may grant, separated by spaces. Others are ignored. Default: all.
+    pub allowed_scopes: Option<String>,
+    /// Whether tokens without `typ` are accepted.
+    pub typ_optional: bool,
+    /// Whether `scope` may be an array of strings instead of a string.
+    pub scope_as_array: bool,
 }
 
 /// Identity of this service in calls to other services.
@@ -133,24 +103,59 @@ impl Keys {
         identity: &Identity,
         clock: Arc<dyn Clock>,
         connect: ConnectJwks,
-    ) -> Result<Self, ConfigError> {
-        let verifier = Arc::new(config.verifier(audience, clock, connect)?);
-        let path = identity.signing_key_file.as_ref().ok_or(ConfigError::NoIdentity)?;
-        let pem = fs::read_to_string(path).map_err(|error| ConfigError::UnreadableIdentity(path.clone(), error))?;
-        Ok(Self { verifier, signing: SigningKey::from_pem(&pem.into()).map_err(ConfigError::BadIdentity)? })
+    ) -> Result<Self, Invalid> {
+        Ok(Self { verifier: Arc::new(config.verifier(audience, clock, connect)?), signing: identity.signing_key()? })
+    }
+}
+
+impl Identity {
+    /// Loads the service's own key.
+    pub fn signing_key(&self) -> Result<SigningKey, Invalid> {
+        const KEY: &str = "identity.signing_key_file";
+        let path = self.signing_key_file.as_ref();
+        let path = path.ok_or_else(|| Invalid::new(KEY, "is required: create a key with `palisade keygen --out FILE`"))?;
+        let pem = fs::read_to_string(path).map_err(|error| Invalid::unreadable(KEY, path, &error))?;
+        SigningKey::from_pem(&pem.into()).map_err(|error| Invalid::new(KEY, text(&error)))
     }
 }
 
 impl Config {
+    /// Checks the settings without reading a file or opening a connection. Returns all violations.
+    pub fn validate(&self) -> Vec<Invalid> {
+        let mut invalid: Vec<_> = self.issuers.iter().filter_map(|(name, issuer)| issuer.validate(name).err()).collect();
+        invalid.extend(self.check_namespaces(&[]).err());
+        invalid
+    }
+
+    /// Loads every key and the revocation list, without opening a connection. Returns all
+    /// violations, except those of [`Self::validate`].
+    pub fn check(&self) -> Vec<Invalid> {
+        let valid = self.issuers.iter().filter(|(name, issuer)| issuer.validate(name).is_ok());
+        let mut invalid: Vec<_> = valid.filter_map(|(name, issuer)| issuer.local_keys(name).err()).collect();
+        invalid.extend(self.revocations().err());
+        invalid
+    }
+
+    /// Checks that the configured issuers and `others` share no tokens and no subjects.
+    fn check_namespaces(&self, others: &[Namespace<'_>]) -> Result<(), Invalid> {
+        let configured = self.issuers.iter().map(|(name, issuer)| issuer.namespace(name));
+        check_namespaces(&others.iter().copied().chain(configured).collect::<Vec<_>>())
+    }
+
     /// Builds the verifier for tokens with the audience `audience`. Fails without an issuer.
-    pub fn verifier(&self, audience: &str, clock: Arc<dyn Clock>, connect: ConnectJwks) -> Result<Verifier, ConfigError> {
+    pub fn verifier(&self, audience: &str, clock: Arc<dyn Clock>, connect: ConnectJwks) -> Result<Verifier, Invalid> {
         let issuers = self.issuers(audience, connect)?;
-        if issuers.is_empty() { Err(ConfigError::NoIssuer) } else { self.verifier_of(issuers, clock) }
+        if issuers.is_empty() { Err(Self::no_issuer()) } else { self.verifier_of(issuers, clock) }
+    }
+
+    /// Error for settings without an issuer.
+    pub fn no_issuer() -> Invalid {
+        Invalid::new("auth.issuers", "at least one issuer is required")
     }
 
     /// As [`Self::verifier`] with explicit `issuers` instead of the configured ones.
-    pub fn verifier_of(&self, issuers: Vec<Issuer>, clock: Arc<dyn Clock>) -> Result<Verifier, ConfigError> {
-        let verifier = Verifier::new(issuers, clock);
+    pub fn verifier_of(&self, issuers: Vec<Issuer>, clock: Arc<dyn Clock>) -> Result<Verifier, Invalid> {
+        let verifier = Verifier::new(issuers, clock)?;
         Ok(match self.revocations()? {
             Some(revocations) => verifier.with_revocations(revocations),
             None => verifier,
@@ -158,66 +163,113 @@ impl Config {
     }
 
     /// Opens the revocation list, if one is configured.
-    pub fn revocations(&self) -> Result<Option<Arc<dyn Revocations>>, ConfigError> {
+    pub fn revocations(&self) -> Result<Option<Arc<dyn Revocations>>, Invalid> {
         let Some(path) = &self.revocations_file else { return Ok(None) };
-        Ok(Some(Arc::new(RevocationFile::open(path).map_err(ConfigError::BadRevocations)?)))
+        let list = RevocationFile::open(path).map_err(|error| Invalid::new("auth.revocations_file", text(&error)))?;
+        Ok(Some(Arc::new(list)))
     }
 
     /// Builds the configured issuers. The result may be empty.
-    pub fn issuers(&self, audience: &str, connect: ConnectJwks) -> Result<Vec<Issuer>, ConfigError> {
+    pub fn issuers(&self, audience: &str, connect: ConnectJwks) -> Result<Vec<Issuer>, Invalid> {
         self.issuers.iter().map(|(name, config)| config.issuer(name, audience, connect)).collect()
     }
 }
 
+/// Keys of an issuer in the settings.
+enum Source<'a> {
+    Fixed(TrustedKey),
+    File(&'a PathBuf),
+    Url(Url),
+}
+
 impl IssuerConfig {
-    fn issuer(&self, name: &str, audience: &str, connect: ConnectJwks) -> Result<Issuer, ConfigError> {
+    fn issuer(&self, name: &str, audience: &str, connect: ConnectJwks) -> Result<Issuer, Invalid> {
+        self.validate(name)?;
+        let keys = match self.local_keys(name)? {
+            Source::Fixed(key) => JwksSource::fixed(vec![key]),
+            Source::File(path) => JwksSource::from_file(path),
+            Source::Url(url) => {
+                JwksSource::from_url(name, &url, connect).map_err(|error| Invalid::new(setting(name, "jwks_url"), text(&*error)))?
+            }
+        };
+        let allowed_scopes = self.allowed_scopes.as_ref();
         Ok(Issuer {
             name: self.issuer.clone().unwrap_or_else(|| name.to_owned()),
             audience: self.audience.clone().unwrap_or_else(|| audience.to_owned()),
             internal: self.internal,
-            keys: self.keys(name, connect)?,
+            keys,
+            rules: Rules {
+                key: Some(name.to_owned()),
+                subject_prefix: self.subject_prefix.clone(),
+                allowed_scopes: allowed_scopes.map(|scopes| scopes.split_whitespace().map(str::to_owned).collect::<BTreeSet<_>>()),
+                typ_optional: self.typ_optional,
+                scope_as_array: self.scope_as_array,
+            },
         })
     }
 
-    fn keys(&self, name: &str, connect: ConnectJwks) -> Result<JwksSource, ConfigError> {
-        let read = |path: &PathBuf| fs::read(path).map_err(|error| ConfigError::Unreadable(name.to_owned(), path.clone(), error));
-        let bad = |error| ConfigError::BadKey(name.to_owned(), error);
+    fn namespace<'a>(&'a self, name: &'a str) -> Namespace<'a> {
+        let prefix = (!self.internal).then_some(self.subject_prefix.as_str());
+        Namespace { key: name, iss: self.issuer.as_deref().unwrap_or(name), prefix }
+    }
+
+    /// Checks what needs no file. An option without an effect is an error.
+    fn validate(&self, name: &str) -> Result<(), Invalid> {
         let Self { secret, secret_file, public_key_file, jwks_file, jwks_url, .. } = self;
-        let fixed = match (secret, secret_file, public_key_file, jwks_file, jwks_url) {
-            (Some(secret), None, None, None, None) => TrustedKey::from_secret(secret).map_err(bad)?,
-            (None, Some(path), None, None, None) => {
-                let secret = String::from_utf8_lossy(&read(path)?).trim_end().to_owned();
-                TrustedKey::from_secret(&secret.into()).map_err(bad)?
+        let sources = [secret.is_some(), secret_file.is_some(), public_key_file.is_some(), jwks_file.is_some(), jwks_url.is_some()];
+        if sources.into_iter().filter(|is_set| *is_set).count() != 1 {
+            let rule = "exactly one of secret, secret_file, public_key_file, jwks_file and jwks_url is required";
+            return Err(Invalid::new(format!("auth.issuers.{name}"), rule));
+        }
+        match (public_key_file, self.algorithm) {
+            (Some(_), None) => return Err(Invalid::new(setting(name, "algorithm"), "is required with public_key_file")),
+            (Some(_), Some(Algorithm::HS256)) => {
+                return Err(Invalid::new(setting(name, "algorithm"), "HS256 has no public key: set secret or secret_file instead"));
             }
-            (None, None, Some(path), None, None) => {
-                let algorithm = self.algorithm.ok_or_else(|| ConfigError::NoAlgorithm(name.to_owned()))?;
-                TrustedKey::from_pem(&read(path)?, algorithm.into()).map_err(bad)?
-            }
-            (None, None, None, Some(path), None) => {
-                // Loaded once at startup, so that an invalid file fails early.
-                TrustedKey::from_jwks(&read(path)?).map_err(bad)?;
-                return Ok(JwksSource::from_file(path));
-            }
-            (None, None, None, None, Some(url)) => {
-                let url = Url::parse(url).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
-                let url = url.ok_or_else(|| ConfigError::BadUrl(name.to_owned()))?;
-                return JwksSource::from_url(name, &url, connect).map_err(|error| ConfigError::Unreachable(name.to_owned(), error));
-            }
-            _ => return Err(ConfigError::Ambiguous(name.to_owned())),
-        };
-        Ok(JwksSource::fixed(vec![fixed]))
+            (None, Some(_)) => return Err(Invalid::new(setting(name, "algorithm"), "has no effect without public_key_file")),
+            _ => {}
+        }
+        let user_options = [
+            ("subject_prefix", !self.subject_prefix.is_empty()),
+            ("typ_optional", self.typ_optional),
+            ("scope_as_array", self.scope_as_array),
+        ];
+        match user_options.into_iter().find(|(_, is_set)| self.internal && *is_set) {
+            Some((option, _)) => Err(Invalid::new(setting(name, option), "has no effect with internal = true")),
+            None => Ok(()),
+        }
+    }
+
+    /// Loads the keys that are not remote.
+    fn local_keys(&self, name: &str) -> Result<Source<'_>, Invalid> {
+        let read =
+            |key: &'static str, path: &PathBuf| fs::read(path).map_err(|error| Invalid::unreadable(setting(name, key), path, &error));
+        let bad = |key: &'static str| move |error| Invalid::new(setting(name, key), text(&error));
+        let Self { secret, secret_file, public_key_file, jwks_file, jwks_url, .. } = self;
+        if let Some(secret) = secret {
+            return TrustedKey::from_secret(secret).map(Source::Fixed).map_err(bad("secret"));
+        }
+        if let Some(path) = secret_file {
+            let secret = read_secret_file(path).map_err(|error| Invalid::unreadable(setting(name, "secret_file"), path, &error))?;
+            return TrustedKey::from_secret(&secret.into()).map(Source::Fixed).map_err(bad("secret_file"));
+        }
+        if let (Some(path), Some(algorithm)) = (public_key_file, self.algorithm) {
+            return TrustedKey::from_pem(&read("public_key_file", path)?, algorithm).map(Source::Fixed).map_err(bad("public_key_file"));
+        }
+        if let Some(path) = jwks_file {
+            // Loaded once at startup, so that an invalid file fails early.
+            TrustedKey::from_jwks(&read("jwks_file", path)?).map_err(bad("jwks_file"))?;
+            return Ok(Source::File(path));
+        }
+        let url = jwks_url.as_ref().and_then(|url| Url::parse(url.expose_secret()).ok());
+        let url = url.filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+        url.map(Source::Url).ok_or_else(|| Invalid::new(setting(name, "jwks_url"), "must be an http or https URL"))
     }
 }
 
-impl From<KeyAlgorithm> for Algorithm {
-    fn from(algorithm: KeyAlgorithm) -> Self {
-        match algorithm {
-            KeyAlgorithm::RS256 => Self::RS256,
-            KeyAlgorithm::PS256 => Self::PS256,
-            KeyAlgorithm::ES256 => Self::ES256,
-            KeyAlgorithm::EdDSA => Self::EdDSA,
-        }
-    }
+/// Returns the text of an error and its causes.
+fn text(error: &(dyn StdError + 'static)) -> String {
+    std::iter::successors(Some(error), |error| (*error).source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

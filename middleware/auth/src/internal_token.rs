@@ -7,7 +7,7 @@ use http::HeaderValue;
 use moka::{Equivalent, sync::Cache};
 
 use super::{
-    Principal,
+    Principal, Subject,
     claims::{UserToken, mint_internal_token},
     keys::SigningKey,
 };
@@ -31,6 +31,8 @@ pub enum TokenPolicy {
 #[derive(Debug)]
 pub struct InternalTokens {
     service: &'static str,
+    /// Subject of calls without a user.
+    own_subject: Subject,
     policy: TokenPolicy,
     key: SigningKey,
     clock: Arc<dyn Clock>,
@@ -41,7 +43,7 @@ pub struct InternalTokens {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
     target: &'static str,
-    subject: String,
+    subject: Subject,
     /// The user's scopes; empty under [`TokenPolicy::Service`], whose scopes are constant.
     scopes: BTreeSet<String>,
 }
@@ -50,7 +52,7 @@ struct Key {
 #[derive(Hash)]
 struct BorrowedKey<'a> {
     target: &'static str,
-    subject: &'a str,
+    subject: &'a Subject,
     scopes: &'a BTreeSet<String>,
 }
 
@@ -58,7 +60,7 @@ static NO_SCOPES: BTreeSet<String> = BTreeSet::new();
 
 impl Equivalent<Key> for BorrowedKey<'_> {
     fn equivalent(&self, key: &Key) -> bool {
-        self.target == key.target && self.subject == key.subject && *self.scopes == key.scopes
+        self.target == key.target && *self.subject == key.subject && *self.scopes == key.scopes
     }
 }
 
@@ -66,13 +68,13 @@ impl InternalTokens {
     /// Creates a token source for `service`, which becomes `iss` and `act`.
     pub fn new(service: &'static str, policy: TokenPolicy, key: SigningKey, clock: Arc<dyn Clock>) -> Self {
         let cache = Cache::builder().max_capacity(CACHED_TOKENS).time_to_live(REUSE_TTL).build();
-        Self { service, policy, key, clock, cache }
+        Self { service, own_subject: service.into(), policy, key, clock, cache }
     }
 
     /// Returns the `Authorization` header for a call to `target` on behalf of `user`, or of the
     /// service itself if `None`.
     pub fn authorization(&self, target: &'static str, user: Option<&Principal>) -> Result<HeaderValue, Rejection> {
-        let subject = user.map_or(self.service, |user| &user.subject);
+        let subject = user.map_or(&self.own_subject, |user| &user.subject);
         let scopes = match (&self.policy, user) {
             (TokenPolicy::OnBehalfOfUser, Some(user)) => &user.scopes,
             (TokenPolicy::OnBehalfOfUser, None) | (TokenPolicy::Service(_), _) => &NO_SCOPES,
@@ -86,7 +88,7 @@ impl InternalTokens {
             TokenPolicy::OnBehalfOfUser => scopes.iter().map(String::as_str).collect::<Vec<_>>().join(" "),
         };
         let token = UserToken {
-            subject: subject.to_owned(),
+            subject: subject.to_string(),
             scope,
             issuer: self.service.to_owned(),
             audience: target.to_owned(),
@@ -95,7 +97,7 @@ impl InternalTokens {
         let token = mint_internal_token(&token, self.service, &self.key, self.clock.now().unix_timestamp()).map_err(Rejection::internal)?;
         let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(Rejection::internal)?;
         value.set_sensitive(true);
-        self.cache.insert(Key { target, subject: subject.to_owned(), scopes: scopes.clone() }, value.clone());
+        self.cache.insert(Key { target, subject: subject.clone(), scopes: scopes.clone() }, value.clone());
         Ok(value)
     }
 }
@@ -111,7 +113,7 @@ mod tests {
     fn internal_token_cached_per_target_and_subject() {
         let clock = ManualClock::new(OffsetDateTime::UNIX_EPOCH);
         let key = || SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap();
-        let user = |subject: &str, scope: &str| Principal { scopes: [scope.to_owned()].into(), ..Principal::on_behalf_of(subject) };
+        let user = |subject: &'static str, scope: &str| Principal { scopes: [scope.to_owned()].into(), ..Principal::on_behalf_of(subject) };
         for policy in [TokenPolicy::OnBehalfOfUser, TokenPolicy::Service(&["products:reserve"])] {
             let tokens = InternalTokens::new("gateway", policy.clone(), key(), Arc::new(clock.clone()));
             let header = |target: &'static str, user: Option<&Principal>| {

@@ -18,11 +18,17 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
-use jsonwebtoken::Algorithm;
-use tokio::{sync::Mutex, time::Instant};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{Instant, timeout},
+};
 
-use super::keys::{KeyError, TrustedKey};
-use palisade_resilience::context::{self, Context};
+use super::keys::{Algorithm, KeyError, TrustedKey};
+use palisade_resilience::{
+    context::{self, Context},
+    task,
+};
 use tower::BoxError;
 use url::Url;
 
@@ -35,6 +41,9 @@ pub const MAX_AGE: Duration = Duration::from_mins(5);
 
 /// Time limit of one fetch, including retries.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum number of requests that wait for a refresh. More are rejected: an issuer that hangs must
+/// not collect the requests of all callers.
+pub const MAX_WAITERS: usize = 1_024;
 /// Maximum size of a set, bytes.
 pub const MAX_BYTES: usize = 256 * 1024;
 
@@ -48,14 +57,29 @@ pub trait FetchJwks: fmt::Debug + Send + Sync {
 pub type ConnectJwks = fn(&str, &Url) -> Result<Box<dyn FetchJwks>, BoxError>;
 
 /// Keys of one issuer.
-pub struct JwksSource {
+pub struct JwksSource(Arc<Shared>);
+
+struct Shared {
     location: Option<JwksLocation>,
     snapshot: ArcSwapOption<Snapshot>,
     generation: AtomicU64,
-    /// Time of the last refresh. Locked during a refresh (single flight).
-    last_refresh: Mutex<Option<Instant>>,
+    refresh: Mutex<Refresh>,
+    waiters: Semaphore,
     reads: metrics::Counter,
     failures: metrics::Counter,
+}
+
+/// State of the refreshes: one task at a time, whose waiters share its outcome.
+struct Refresh {
+    last: Option<Instant>,
+    /// Closed when the running refresh ends, also by a panic.
+    running: watch::Receiver<()>,
+}
+
+impl Refresh {
+    fn is_running(&self) -> bool {
+        self.running.has_changed().is_ok()
+    }
 }
 
 /// Location of a JWKS.
@@ -73,7 +97,7 @@ struct Snapshot {
 
 impl fmt::Debug for JwksSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JwksSource").field("location", &self.location).field("snapshot", &self.snapshot).finish_non_exhaustive()
+        f.debug_struct("JwksSource").field("location", &self.0.location).field("snapshot", &self.0.snapshot).finish_non_exhaustive()
     }
 }
 
@@ -86,6 +110,9 @@ pub enum ReadError {
     /// The remote set cannot be fetched.
     #[error("cannot fetch the JWKS")]
     Fetch(#[source] BoxError),
+    /// The client did not keep its time limit.
+    #[error("the JWKS was not read in time")]
+    Timeout,
     /// The response is not a valid JWKS.
     #[error("invalid JWKS")]
     Keys(#[from] KeyError),
@@ -95,7 +122,7 @@ impl JwksSource {
     /// Creates a set of keys that never change.
     pub fn fixed(keys: Vec<TrustedKey>) -> Self {
         let set = Self::empty(None);
-        set.replace(keys);
+        set.0.replace(keys);
         set
     }
 
@@ -106,45 +133,42 @@ impl JwksSource {
 
     /// Creates a set that is loaded from an `http` or `https` URL on first use.
     pub fn from_url(issuer: &str, url: &Url, connect: ConnectJwks) -> Result<Self, BoxError> {
-        super::install_crypto();
-        Ok(Self::empty(Some(JwksLocation::Remote(connect(issuer, url)?))))
+        Ok(Self::from_client(connect(issuer, url)?))
+    }
+
+    /// Creates a set that `client` loads on first use.
+    pub fn from_client(client: Box<dyn FetchJwks>) -> Self {
+        Self::empty(Some(JwksLocation::Remote(client)))
     }
 
     fn empty(place: Option<JwksLocation>) -> Self {
         super::install_crypto();
         let read = |outcome: &'static str| metrics::counter!("palisade.jwks.refreshes", "outcome" => outcome);
-        Self {
+        Self(Arc::new(Shared {
             location: place,
             snapshot: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
-            last_refresh: Mutex::new(None),
+            refresh: Mutex::new(Refresh { last: None, running: watch::channel(()).1 }),
+            waiters: Semaphore::new(MAX_WAITERS),
             reads: read("ok"),
             failures: read("failed"),
-        }
-    }
-
-    fn replace(&self, keys: Vec<TrustedKey>) {
-        // The keys are stored before the generation changes. A reader between the two steps
-        // verifies a token once more than needed; in reverse order it could cache a result of the
-        // old keys under the new generation.
-        self.snapshot.store(Some(Arc::new(Snapshot { keys, loaded_at: Instant::now() })));
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        }))
     }
 
     /// Generation of the keys. Cached verifications of another generation are invalid.
     pub fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+        self.0.generation.load(Ordering::Acquire)
     }
 
     /// Returns the key with this id and algorithm. A token without `kid` matches if the set has
     /// exactly one key for the algorithm.
     pub fn find_key(&self, id: Option<&str>, algorithm: Algorithm) -> Option<TrustedKey> {
-        let snapshot = self.snapshot.load();
+        let snapshot = self.0.snapshot.load();
         let mut candidates = snapshot
             .as_ref()?
             .keys
             .iter()
-            .filter(|key| key.algorithm == algorithm && (key.id.is_none() || id.is_none() || key.id.as_deref() == id));
+            .filter(|key| key.accepts(algorithm) && (key.id.is_none() || id.is_none() || key.id.as_deref() == id));
         match (candidates.next(), candidates.next()) {
             (Some(key), None) => Some(key.clone()),
             _ => None,
@@ -153,17 +177,63 @@ impl JwksSource {
 
     /// Returns whether the set has ever been loaded.
     pub fn is_loaded(&self) -> bool {
-        self.snapshot.load().is_some()
-    }
-
-    /// Returns whether a loaded set is due for a refresh.
-    pub fn is_stale(&self) -> bool {
-        self.snapshot.load().as_ref().is_some_and(|snapshot| snapshot.loaded_at.elapsed() > MAX_AGE) && self.may_refresh()
+        self.0.snapshot.load().is_some()
     }
 
     /// Returns whether [`Self::refresh`] would load the set or wait for a refresh in progress.
     pub fn may_refresh(&self) -> bool {
-        self.location.is_some() && self.last_refresh.try_lock().map_or(true, |last_refresh| self.is_due(*last_refresh))
+        let refresh = self.0.refresh.lock();
+        self.0.location.is_some() && (refresh.is_running() || self.0.is_due(refresh.last))
+    }
+
+    /// Starts a refresh in the background if the set is older than [`MAX_AGE`].
+    pub fn refresh_if_stale(&self) {
+        if self.0.snapshot.load().as_ref().is_some_and(|snapshot| snapshot.loaded_at.elapsed() > MAX_AGE) {
+            self.start_or_join();
+        }
+    }
+
+    /// Waits for the refresh in progress; starts one if the last was not too recent. Single flight:
+    /// one task refreshes, and its waiters share the outcome. On failure the old keys stay in use.
+    ///
+    /// Returns `false` without waiting if [`MAX_WAITERS`] requests wait already. Safe to cancel: the
+    /// refresh continues.
+    pub async fn refresh(&self) -> bool {
+        let Ok(_waiter) = self.0.waiters.try_acquire() else { return false };
+        if let Some(mut running) = self.start_or_join() {
+            // Fails at the end of the refresh, which is its only message.
+            let _ = running.changed().await;
+        }
+        true
+    }
+
+    fn start_or_join(&self) -> Option<watch::Receiver<()>> {
+        let mut refresh = self.0.refresh.lock();
+        if refresh.is_running() {
+            return Some(refresh.running.clone());
+        }
+        if self.0.location.is_none() || !self.0.is_due(refresh.last) {
+            return None;
+        }
+        let (done, running) = watch::channel(());
+        *refresh = Refresh { last: Some(Instant::now()), running: running.clone() };
+        let shared = self.0.clone();
+        drop(task::spawn(async move {
+            // A background context: the requests that wait have deadlines of their own.
+            context::scope(Context::background(), shared.reload()).await;
+            drop(done);
+        }));
+        Some(running)
+    }
+}
+
+impl Shared {
+    fn replace(&self, keys: Vec<TrustedKey>) {
+        // The keys are stored before the generation changes. A reader between the two steps
+        // verifies a token once more than needed; in reverse order it could cache a result of the
+        // old keys under the new generation.
+        self.snapshot.store(Some(Arc::new(Snapshot { keys, loaded_at: Instant::now() })));
+        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     fn is_due(&self, last_refresh: Option<Instant>) -> bool {
@@ -171,20 +241,10 @@ impl JwksSource {
         last_refresh.is_none_or(|at| at.elapsed() >= interval)
     }
 
-    /// Refreshes the set, unless the last refresh was too recent. Single flight: concurrent callers
-    /// share one refresh. On failure the old keys stay in use.
-    ///
-    /// Not cancellation-safe: a dropped refresh counts as done, but its result is lost.
-    pub async fn refresh(&self) {
+    async fn reload(&self) {
         let Some(location) = &self.location else { return };
-        let mut last_refresh = self.last_refresh.lock().await;
-        if !self.is_due(*last_refresh) {
-            return;
-        }
-        *last_refresh = Some(Instant::now());
-        // Runs in a background context: other callers with later deadlines wait for the same
-        // refresh.
-        match context::scope(Context::background(), location.read()).await {
+        let started = Instant::now();
+        match timeout(2 * FETCH_TIMEOUT, location.read()).await.unwrap_or(Err(ReadError::Timeout)) {
             Ok(keys) => {
                 self.reads.increment(1);
                 self.replace(keys);
@@ -193,8 +253,8 @@ impl JwksSource {
                 self.failures.increment(1);
                 // The interval restarts after a quick failure, so that the next refresh does not
                 // meet the breaker that this one opened. A hanging request opens no breaker.
-                if last_refresh.is_some_and(|at| at.elapsed() < FETCH_TIMEOUT) {
-                    *last_refresh = Some(Instant::now());
+                if started.elapsed() < FETCH_TIMEOUT {
+                    self.refresh.lock().last = Some(Instant::now());
                 }
                 tracing::warn!(error = &error as &dyn std::error::Error, source = ?location, "JWKS refresh failed, keeping the old keys");
             }
@@ -205,9 +265,17 @@ impl JwksSource {
 impl JwksLocation {
     async fn read(&self) -> Result<Vec<TrustedKey>, ReadError> {
         let json = match self {
-            Self::File(path) => std::fs::read(path).map_err(|error| ReadError::File(path.clone(), error))?,
+            // A mounted file system may hang.
+            Self::File(path) => {
+                let file = path.clone();
+                let read = tokio::task::spawn_blocking(move || std::fs::read(file)).await.map_err(|_| ReadError::Timeout)?;
+                read.map_err(|error| ReadError::File(path.clone(), error))?
+            }
             Self::Remote(remote) => remote.fetch().await.map_err(ReadError::Fetch)?,
         };
         Ok(TrustedKey::from_jwks(&json)?)
     }
 }
+
+#[cfg(test)]
+mod tests;

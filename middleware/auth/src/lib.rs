@@ -7,6 +7,7 @@ mod claims;
 pub mod config;
 mod credentials;
 mod internal_token;
+mod issuer;
 pub mod jwks;
 pub mod keys;
 mod revocations;
@@ -15,12 +16,13 @@ mod verifier;
 pub use authenticate::{Authenticate, AuthenticateLayer};
 pub use authorize::AuthorizeLayer;
 pub use claims::{UserToken, mint_user_token};
-pub use config::{Config, ConfigError, Identity, Keys};
+pub use config::{Config, Identity, Keys};
 pub use credentials::CredentialsLayer;
 pub use internal_token::{InternalTokens, TokenPolicy};
-pub use palisade_resilience::context::Principal;
+pub use issuer::{Issuer, Rules};
+pub use palisade_resilience::context::{InvalidSubject, Principal, Subject};
 pub use revocations::{RevocationError, RevocationFile, Revocations};
-pub use verifier::{Issuer, Verifier};
+pub use verifier::Verifier;
 
 /// JOSE `typ` of internal tokens, which services sign for each other (shape of RFC 8693, lifetime ≤
 /// 60 s).

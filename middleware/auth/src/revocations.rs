@@ -40,7 +40,7 @@ pub trait Revocations: Send + Sync + fmt::Debug {
 /// sub-before 1767225600 alice
 /// ```
 ///
-/// - `jti` revokes one token.
+/// - `jti` revokes one token. As a subject, it begins with the prefix of its issuer.
 /// - `sub` revokes all tokens of a subject.
 /// - `sub-before` revokes the tokens of a subject issued before a time (seconds since 1970), and
 ///   those without `iat`.

@@ -3,19 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::Validation;
 use moka::sync::Cache;
 use rustc_hash::FxBuildHasher;
 use sha2::{Digest, Sha256};
 
 use super::{
-    INTERNAL_TYPE, Principal, Revocations,
+    INTERNAL_TYPE, Issuer, Principal, Revocations,
     claims::{Claims, TokenHeader},
-    jwks::JwksSource,
+    issuer::Issuers,
 };
 use palisade_resilience::{
     clock::Clock,
     rejection::{Rejection, reasons},
+    setting::Invalid,
 };
 
 /// Maximum length of a bearer token (RFC 6750), bytes. Longer tokens are rejected before any
@@ -30,32 +30,10 @@ const CACHE_SECONDS: i64 = CACHE_TTL.as_secs().cast_signed();
 const CACHED_TOKENS: u64 = 10_000;
 /// Maximum lifetime of internal tokens, seconds.
 const MAX_INTERNAL_LIFETIME: i64 = 60;
-
-/// Trusted token issuer.
-#[derive(Debug)]
-pub struct Issuer {
-    /// Required `iss`, compared exactly.
-    pub name: String,
-    /// Required member of `aud`.
-    pub audience: String,
-    /// Whether the issuer is a service of this system. Its tokens are `int+jwt`, have `act`, and
-    /// live at most 60 s. Other issuers sign user tokens (`JWT` or `at+jwt`).
-    pub internal: bool,
-    /// Keys that verify its signatures.
-    pub keys: JwksSource,
-}
-
-impl Issuer {
-    /// Creates an issuer of user tokens for people and scripts, such as an identity provider.
-    pub fn of_users(name: impl Into<String>, audience: impl Into<String>, keys: JwksSource) -> Self {
-        Self { name: name.into(), audience: audience.into(), internal: false, keys }
-    }
-
-    /// Creates an issuer for a calling service; `name` is its service name.
-    pub fn of_service(name: impl Into<String>, audience: impl Into<String>, keys: JwksSource) -> Self {
-        Self { internal: true, ..Self::of_users(name, audience, keys) }
-    }
-}
+/// JOSE `typ` of user tokens (RFC 7519, RFC 9068 section 4), compared without case.
+const USER_TYPES: [&str; 3] = ["JWT", "at+jwt", "application/at+jwt"];
+/// Longest time between two checks of an open stream.
+const STREAM_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Verifies bearer tokens of all configured issuers.
 ///
@@ -69,12 +47,12 @@ impl Issuer {
 ///
 /// let key = TrustedKey::from_secret(&"0123456789abcdef0123456789abcdef".into())?;
 /// let issuer = Issuer::of_users("https://id.example", "shop", JwksSource::fixed(vec![key]));
-/// let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)));
-/// # Ok::<(), palisade_middleware::auth::keys::KeyError>(())
+/// let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock))?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct Verifier {
-    issuers: Vec<Issuer>,
+    issuers: Issuers,
     clock: Arc<dyn Clock>,
     /// Keyed by the SHA-256 of the whole token, including its signature. Only verified tokens are
     /// inserted, so a fast hash of the digest is safe.
@@ -107,12 +85,14 @@ struct VerifiedToken {
 }
 
 impl Verifier {
-    /// Creates a verifier for tokens of `issuers`, without a revocation list.
-    pub fn new(issuers: Vec<Issuer>, clock: Arc<dyn Clock>) -> Self {
+    /// Creates a verifier for tokens of `issuers`, without a revocation list. Fails if two issuers
+    /// share their `iss` or their subjects.
+    pub fn new(issuers: Vec<Issuer>, clock: Arc<dyn Clock>) -> Result<Self, Invalid> {
         super::install_crypto();
+        let issuers = Issuers::new(issuers)?;
         let cache = Cache::builder().max_capacity(CACHED_TOKENS).time_to_live(CACHE_TTL).build_with_hasher(FxBuildHasher);
         let revoked = metrics::counter!("palisade.auth.tokens.revoked");
-        Self { issuers, clock, cache, revocations: None, revoked }
+        Ok(Self { issuers, clock, cache, revocations: None, revoked })
     }
 
     /// Rejects tokens that `revocations` lists. Checked for every request.
@@ -129,10 +109,9 @@ impl Verifier {
             Err(VerifyError::Rejected(rejection)) => return Err(rejection),
             Ok(principal) => return Ok(principal),
         };
-        let verifier = self.clone();
-        // Runs to completion even if the caller goes away: a cancelled refresh would delay the next
-        // one by the minimum interval.
-        palisade_resilience::task::run_to_completion(async move { verifier.issuers[issuer].keys.refresh().await }).await;
+        if !self.issuers.get(issuer).keys.refresh().await {
+            return Err(keys_unavailable());
+        }
         self.verify_now(token).map_err(|unverified| match unverified {
             VerifyError::Rejected(rejection) => rejection,
             VerifyError::UnknownKey(issuer) => self.unknown_key(issuer),
@@ -147,7 +126,7 @@ impl Verifier {
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         let now = self.now();
         if let Some(cached) = self.cache.get(&digest)
-            && cached.generation == self.issuers[cached.issuer].keys.generation()
+            && cached.generation == self.issuers.get(cached.issuer).keys.generation()
             && now < cached.valid_until
         {
             return self.check_revoked(cached.principal);
@@ -156,30 +135,47 @@ impl Verifier {
         let principal = Arc::new(principal);
         let valid_until = principal.expires_at.min(now.saturating_add(CACHE_SECONDS));
         self.cache.insert(digest, Cached { principal: principal.clone(), issuer, generation, valid_until });
-        if self.issuers[issuer].keys.is_stale() {
-            let verifier = self.clone();
-            drop(palisade_resilience::task::spawn(async move { verifier.issuers[issuer].keys.refresh().await }));
-        }
+        self.issuers.get(issuer).keys.refresh_if_stale();
         self.check_revoked(principal)
     }
 
     /// Applied after the cache, so that a revocation affects cached tokens at once.
     fn check_revoked(&self, principal: Arc<Principal>) -> Result<Arc<Principal>, VerifyError> {
-        if self.revocations.as_ref().is_none_or(|revocations| !revocations.is_revoked(&principal)) {
+        if !self.is_revoked(&principal) {
             return Ok(principal);
         }
         self.revoked.increment(1);
-        Err(VerifyError::Rejected(challenge(Rejection::new(&reasons::UNAUTHENTICATED, "the token is revoked"), "invalid_token")))
+        Err(VerifyError::Rejected(revoked()))
+    }
+
+    fn is_revoked(&self, principal: &Principal) -> bool {
+        self.revocations.as_ref().is_some_and(|revocations| revocations.is_revoked(principal))
+    }
+
+    /// Checks whether a stream that was opened with the token of `principal` may stay open. Returns
+    /// the time until the next check.
+    ///
+    /// The stream of a service has no limit here: the service that opened it closes it when the
+    /// token of its user ends.
+    pub(super) fn check_open_stream(&self, principal: &Principal) -> Result<Duration, Rejection> {
+        if principal.actor.is_some() {
+            return Ok(Duration::MAX);
+        }
+        let left = principal.expires_at.saturating_add(LEEWAY).saturating_sub(self.now());
+        if left <= 0 {
+            return Err(expired());
+        }
+        if self.is_revoked(principal) {
+            self.revoked.increment(1);
+            return Err(revoked());
+        }
+        Ok(STREAM_CHECK_INTERVAL.min(Duration::from_secs(left.unsigned_abs())))
     }
 
     /// Rejects a token with an unknown key, or returns a retryable rejection if the JWKS was never
     /// loaded.
     fn unknown_key(&self, issuer: usize) -> Rejection {
-        if self.issuers[issuer].keys.is_loaded() {
-            return invalid_token("unknown key");
-        }
-        Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "the keys of the token issuer are not available")
-            .with_retry_after(Duration::from_secs(1))
+        if self.issuers.get(issuer).keys.is_loaded() { invalid_token("unknown key") } else { keys_unavailable() }
     }
 
     fn now(&self) -> i64 {
@@ -188,63 +184,50 @@ impl Verifier {
 
     fn check(&self, token: &str, now: i64) -> Result<VerifiedToken, VerifyError> {
         let reject = |cause: &str| VerifyError::Rejected(invalid_token(cause));
-        let mut parts = token.split('.');
-        let (Some(header), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        let Some((message, signature)) = token.rsplit_once('.') else { return Err(reject("not three segments")) };
+        let Some((header, payload)) = message.split_once('.').filter(|(_, payload)| !payload.contains('.')) else {
             return Err(reject("not three segments"));
         };
         let header: TokenHeader = decode_segment(header).ok_or_else(|| reject("invalid header"))?;
         if let Some(name) = header.forbidden() {
             return Err(reject(name));
         }
-        let unverified: Claims = decode_segment(payload).ok_or_else(|| reject("invalid claims"))?;
-        let internal = header.typ.as_deref().is_some_and(|typ| typ.eq_ignore_ascii_case(INTERNAL_TYPE));
-        let user = header.typ.as_deref().is_some_and(|typ| typ.eq_ignore_ascii_case("JWT") || typ.eq_ignore_ascii_case("at+jwt"));
-        let issuer = self.issuers.iter().position(|issuer| issuer.name == unverified.iss && if issuer.internal { internal } else { user });
-        let Some(index) = issuer else { return Err(reject("unknown issuer or type")) };
-        let issuer = &self.issuers[index];
+        let claims: Claims = decode_segment(payload).ok_or_else(|| reject("invalid claims"))?;
+        let Some((index, issuer)) = self.issuers.find(&claims.iss) else { return Err(reject("unknown issuer")) };
+        if !accepts_type(issuer, header.typ.as_deref()) {
+            return Err(reject("typ is not the one of this issuer"));
+        }
         // Read before the key lookup: if the set is replaced in between, the result must belong to
         // the old generation.
         let generation = issuer.keys.generation();
         let find_key = || issuer.keys.find_key(header.kid.as_deref(), header.alg);
         let key = match find_key() {
             Some(key) => key,
-            None if issuer.keys.may_refresh() => return Err(VerifyError::UnknownKey(index)),
+            None if issuer.keys.may_refresh() => {
+                // Anybody can name a new key. Only a token that could be valid is worth a refresh.
+                let signature = URL_SAFE_NO_PAD.decode(signature).ok().filter(|bytes| header.alg.has_signature_length(bytes.len()));
+                if signature.is_none() {
+                    return Err(reject("no signature"));
+                }
+                check_claims(issuer, &claims, now).map_err(VerifyError::Rejected)?;
+                return Err(VerifyError::UnknownKey(index));
+            }
             // Second lookup: a concurrent refresh may have just finished.
             None => find_key().ok_or_else(|| VerifyError::Rejected(self.unknown_key(index)))?,
         };
-        let mut validation = Validation::new(key.algorithm);
-        // The library checks the signature and the string claims; the times are checked below with
-        // our clock.
-        validation.validate_exp = false;
-        validation.set_required_spec_claims(&["exp", "sub", "iss", "aud"]);
-        validation.set_issuer(&[&issuer.name]);
-        validation.set_audience(&[&issuer.audience]);
-        let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation);
-        let claims = claims.map_err(|error| VerifyError::Rejected(invalid_token("verification").with_source(error)))?.claims;
-        debug_assert_eq!(claims.aud.0, unverified.aud.0);
-        if now >= claims.exp.saturating_add(LEEWAY) {
-            return Err(VerifyError::Rejected(expired()));
+        match key.verifies(message, signature) {
+            Ok(true) => {}
+            Ok(false) => return Err(reject("signature")),
+            Err(error) => return Err(VerifyError::Rejected(invalid_token("signature").with_source(error))),
         }
-        if claims.nbf.is_some_and(|nbf| nbf > now + LEEWAY) || claims.iat.is_some_and(|iat| iat > now + LEEWAY) {
-            return Err(reject("not yet valid"));
-        }
-        if !(1..=128).contains(&claims.sub.len()) || claims.sub.chars().any(char::is_control) {
-            return Err(reject("invalid sub"));
-        }
-        if issuer.internal {
-            let short_lived = claims.iat.is_some_and(|iat| claims.exp.saturating_sub(iat) <= MAX_INTERNAL_LIFETIME);
-            if !short_lived || claims.act.as_ref().is_none_or(|act| act.sub != issuer.name) {
-                return Err(reject("internal token with a long lifetime or an actor other than its issuer"));
-            }
-        }
-        let scopes = claims.scopes();
-        let actor = if issuer.internal { claims.act.map(|act| act.sub) } else { None };
+        check_claims(issuer, &claims, now).map_err(VerifyError::Rejected)?;
+        let foreign = |error| VerifyError::Rejected(invalid_token("sub or jti").with_source(error));
         let principal = Principal {
-            subject: claims.sub,
-            scopes,
-            actor,
+            subject: self.issuers.subject(issuer, &claims.sub).map_err(foreign)?,
+            scopes: issuer.granted(&claims),
+            token_id: claims.jti.map(|jti| self.issuers.token_id(issuer, &jti)).transpose().map_err(foreign)?,
+            actor: if issuer.internal { claims.act.map(|act| act.sub) } else { None },
             issuer: claims.iss,
-            token_id: claims.jti,
             issued_at: claims.iat,
             expires_at: claims.exp,
         };
@@ -252,13 +235,52 @@ impl Verifier {
     }
 }
 
+/// Whether a token of `issuer` may have this `typ`.
+fn accepts_type(issuer: &Issuer, typ: Option<&str>) -> bool {
+    let accepted: &[&str] = if issuer.internal { &[INTERNAL_TYPE] } else { &USER_TYPES };
+    typ.map_or(issuer.rules.typ_optional, |typ| accepted.iter().any(|accepted| accepted.eq_ignore_ascii_case(typ)))
+}
+
+/// Checks everything but the signature and the names.
+fn check_claims(issuer: &Issuer, claims: &Claims, now: i64) -> Result<(), Rejection> {
+    if !claims.aud.contains(&issuer.audience) {
+        return Err(invalid_token("aud"));
+    }
+    if claims.has_scope_array() && !issuer.rules.scope_as_array {
+        return Err(invalid_token("scope is an array"));
+    }
+    if now >= claims.exp.saturating_add(LEEWAY) {
+        return Err(expired());
+    }
+    if claims.nbf.is_some_and(|nbf| nbf > now + LEEWAY) || claims.iat.is_some_and(|iat| iat > now + LEEWAY) {
+        return Err(invalid_token("not yet valid"));
+    }
+    if issuer.internal {
+        let short_lived = claims.iat.is_some_and(|iat| claims.exp.saturating_sub(iat) <= MAX_INTERNAL_LIFETIME);
+        if !short_lived || claims.act.as_ref().is_none_or(|act| act.sub != issuer.name) {
+            return Err(invalid_token("internal token with a long lifetime or an actor other than its issuer"));
+        }
+    }
+    Ok(())
+}
+
 fn decode_segment<T: serde::de::DeserializeOwned>(encoded: &str) -> Option<T> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
+}
+
+/// Rejection of a token of an issuer whose keys were never loaded.
+fn keys_unavailable() -> Rejection {
+    Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "the keys of the token issuer are not available")
+        .with_retry_after(Duration::from_secs(1))
 }
 
 /// Rejection with the same detail for every cause. The cause is only logged.
 fn invalid_token(cause: &str) -> Rejection {
     challenge(Rejection::new(&reasons::UNAUTHENTICATED, "the token is not valid here").with_source(cause.to_owned()), "invalid_token")
+}
+
+fn revoked() -> Rejection {
+    challenge(Rejection::new(&reasons::UNAUTHENTICATED, "the token is revoked"), "invalid_token")
 }
 
 fn expired() -> Rejection {

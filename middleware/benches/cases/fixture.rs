@@ -69,7 +69,7 @@ impl Caller {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let key = signing_key();
         let keys = JwksSource::fixed(vec![key.trusted().expect("the key has an id")]);
-        let issuer = Issuer { name: "bench".to_owned(), audience: "bench".to_owned(), internal: false, keys };
+        let issuer = Issuer::of_users("bench", "bench", keys);
         let token = UserToken {
             subject: "alice".to_owned(),
             scope: "bench:read".to_owned(),
@@ -78,7 +78,7 @@ impl Caller {
             lifetime: Duration::from_hours(1),
         };
         let token = mint_user_token(&token, &key, clock.now().unix_timestamp()).expect("the token can be signed");
-        let verifier = Arc::new(Verifier::new(vec![issuer], clock));
+        let verifier = Arc::new(Verifier::new(vec![issuer], clock).expect("one issuer"));
         let principal = verifier.verify(&token).now_or_never().expect("keys are available").expect("the token is valid");
         let mut context = Context::background().on_behalf_of(principal).with_deadline(Instant::now() + Duration::from_hours(1));
         context.method = Some(&METHODS[0]);

@@ -3,6 +3,7 @@
 
 mod principal;
 mod request_id;
+mod subject;
 
 use std::{future::Future, sync::Arc};
 
@@ -13,6 +14,7 @@ use crate::{method_table::Method, priority::Priority, rejection::Rejection};
 
 pub use principal::Principal;
 pub use request_id::RequestId;
+pub use subject::{InvalidSubject, MAX_PREFIX_CHARS, MAX_SUB_CHARS, MAX_SUBJECT_CHARS, Subject};
 
 /// Context of a request. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -203,7 +203,7 @@ mod tests {
     use super::*;
     use crate::context::Principal;
 
-    fn request_from(subject: &str) -> Request<()> {
+    fn request_from(subject: &'static str) -> Request<()> {
         let mut request = Request::new(());
         request.extensions_mut().insert(Context::background().on_behalf_of(Arc::new(Principal::on_behalf_of(subject))));
         request

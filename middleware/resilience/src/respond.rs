@@ -24,6 +24,7 @@ use crate::{
 
 pub use crate::{protocol::Protocol, rejection::RejectionExtension};
 pub use problem::PROBLEM_JSON;
+pub(crate) use problem::problem_json;
 
 #[cfg(feature = "axum")]
 impl axum_core::response::IntoResponse for Rejection {

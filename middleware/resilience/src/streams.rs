@@ -6,24 +6,31 @@
 //! caps how many are open. The server ends it when its connection must close or when it reaches its
 //! maximum age: an HTTP body then ends normally, a gRPC stream ends with UNAVAILABLE and the reason
 //! `STREAM_ENDED`. Either way the client reconnects and resumes where it was.
+//!
+//! A [`StreamGuard`] in the extensions of the request ends the stream with its own rejection, such as
+//! an expired token: a gRPC stream with that status, server-sent events with an event `error` whose
+//! data is the problem document.
 
 mod body;
 mod connection_draining;
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{self, Poll, ready},
     time::Duration,
 };
 
-use http::{Request, Response};
+use bytes::Bytes;
+use http::{Request, Response, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use self::body::OpenStream;
-use crate::{context::Context, jitter, respond::Protocol};
+use crate::{context::Context, jitter, rejection::Rejection, respond::Protocol};
 
 pub use body::StreamBody;
 pub use connection_draining::ConnectionDraining;
@@ -39,6 +46,16 @@ pub struct IsStreaming;
 pub fn is_stream<B>(call: &Request<B>) -> bool {
     call.extensions().get::<IsStreaming>().is_some()
 }
+
+/// Condition under which a stream ends early.
+pub trait EndStream: Send + Sync + fmt::Debug {
+    /// Returns the time until the next check, or the rejection that ends the stream.
+    fn check(&self) -> Result<Duration, Rejection>;
+}
+
+/// Condition for the stream that a request opens, in its extensions.
+#[derive(Debug, Clone)]
+pub struct StreamGuard(pub Arc<dyn EndStream>);
 
 /// Ends the streaming responses of a server; other responses pass unchanged.
 ///
@@ -88,14 +105,21 @@ impl Policy {
     fn open<B>(self, request: &Request<B>) -> Option<OpenStream> {
         Context::of(request).filter(|context| context.is_stream())?;
         let age = jitter::jittered(self.max_age, AGE_JITTER, jitter::random_unit);
-        Some(OpenStream::new(self.protocol, request.extensions().get::<ConnectionDraining>(), age))
+        let stream = OpenStream::new(self.protocol, request.extensions().get::<ConnectionDraining>(), age);
+        Some(match request.extensions().get::<StreamGuard>() {
+            Some(guard) => {
+                let request_id = Context::of(request).map(|context| context.request_id.clone());
+                stream.with_guard(guard.clone(), request.uri().path(), request_id)
+            }
+            None => stream,
+        })
     }
 }
 
 impl<S, B, R> Service<Request<B>> for Streams<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
-    R: Body,
+    R: Body<Data = Bytes>,
 {
     type Response = Response<StreamBody<R>>;
     type Error = S::Error;
@@ -124,14 +148,16 @@ pin_project! {
 impl<F, R, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
-    R: Body,
+    R: Body<Data = Bytes>,
 {
     type Output = Result<Response<StreamBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
-        let stream = this.stream.take();
+        let is_event_stream =
+            response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+        let stream = this.stream.take().map(|stream| stream.with_events(is_event_stream));
         Poll::Ready(Ok(response.map(|body| StreamBody::new(body, stream))))
     }
 }

@@ -13,7 +13,7 @@ use axum::{
     routing::{get, post},
 };
 use palisade_middleware::{
-    auth::{Issuer, Principal, Revocations, UserToken, Verifier, jwks::JwksSource, keys::SigningKey, mint_user_token},
+    auth::{Issuer, Principal, Revocations, Rules, UserToken, Verifier, jwks::JwksSource, keys::SigningKey, mint_user_token},
     clock::{Clock, SystemClock},
     fault_injection::{Faults, Rule},
     method_table::{Access, Method, MethodTable},
@@ -75,9 +75,12 @@ impl Revocations for Mallory {
 
 fn verifier() -> Arc<Verifier> {
     let issuer = |name: &str, keys| Issuer::of_users(name, "errors", keys);
-    let issuers =
-        vec![issuer("idp", JwksSource::fixed(vec![KEY.trusted().unwrap()])), issuer("away", JwksSource::from_file("/nowhere/at/all"))];
-    Arc::new(Verifier::new(issuers, Arc::new(SystemClock)).with_revocations(Arc::new(Mallory)))
+    let prefixed = |issuer: Issuer| issuer.with_rules(Rules { subject_prefix: "away:".to_owned(), ..Rules::default() });
+    let issuers = vec![
+        issuer("idp", JwksSource::fixed(vec![KEY.trusted().unwrap()])),
+        prefixed(issuer("away", JwksSource::from_file("/nowhere/at/all"))),
+    ];
+    Arc::new(Verifier::new(issuers, Arc::new(SystemClock)).unwrap().with_revocations(Arc::new(Mallory)))
 }
 
 /// Token that differs from a valid one in these claims.

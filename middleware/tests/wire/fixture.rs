@@ -126,7 +126,7 @@ async fn held(State(app): State<Arc<App>>) -> &'static str {
 macro_rules! stack {
     ($protocol:expr, $app:expr, $config:expr) => {{
         let table = Arc::new(MethodTable::new(&[&METHODS]).unwrap());
-        let verifier = Arc::new(Verifier::new(Vec::new(), Arc::new(SystemClock)));
+        let verifier = Arc::new(Verifier::new(Vec::new(), Arc::new(SystemClock)).unwrap());
         server::stack($protocol, router($app), table, verifier, Faults::disabled(), $config)
     }};
 }

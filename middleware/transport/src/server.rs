@@ -143,10 +143,10 @@ impl Config {
             ("server.address_limit.burst", self.address_limit.per_second, self.address_limit.burst),
         ];
         if let Some((key, ..)) = limits.iter().find(|(_, per_second, burst)| *per_second > 0 && *burst == 0) {
-            return Err(Invalid::new(key, "must be greater than 0, or per_second 0 for no limit"));
+            return Err(Invalid::new(*key, "must be greater than 0, or per_second 0 for no limit"));
         }
         match required.iter().find(|(_, value)| *value == 0) {
-            Some((key, _)) => Err(Invalid::new(key, "must be greater than 0")),
+            Some((key, _)) => Err(Invalid::new(*key, "must be greater than 0")),
             None if self.max_connections > Semaphore::MAX_PERMITS => {
                 Err(Invalid::new("server.max_connections", format!("must not be greater than {}", Semaphore::MAX_PERMITS)))
             }

@@ -8,12 +8,12 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt};
 use palisade_middleware::{
-    auth::Principal,
+    auth::{InvalidSubject, Principal, Subject},
     context,
     cursor::Cursor,
     method_table::{Access, Method},
     process::Process,
-    rejection::{Rejection, reasons},
+    rejection::{Rejection, Violation, reasons},
     trace,
 };
 use palisade_proto::orders::v1::{
@@ -83,9 +83,19 @@ impl OrdersService for Orders {
     async fn create_order(&self, request: Request<CreateOrderRequest>) -> Result<Response<proto::Order>, Status> {
         let principal = context::current_principal()?;
         let request = request.into_inner();
-        let user_id = effective_user_id(&principal, &request.user_id)?.to_owned();
+        let (user_id, mut violations) = match effective_user_id(&principal, &request.user_id)? {
+            Ok(user_id) => (user_id, Vec::new()),
+            // Its items are checked too, so that all violations are reported at once.
+            Err(violation) => (principal.subject.clone(), vec![violation]),
+        };
         let items: Vec<(&str, i64)> = request.items.iter().map(|item| (item.product_id.as_str(), item.quantity)).collect();
-        let order = NewOrder::new(&user_id, &items).map_err(Rejection::invalid)?;
+        let order = match NewOrder::new(user_id, &items) {
+            Ok(order) if violations.is_empty() => order,
+            checked => {
+                violations.extend(checked.err().unwrap_or_default());
+                return Err(Rejection::invalid(violations).into());
+            }
+        };
         let key = convert::idempotency_key(&principal, request.idempotency_key, &order)?;
         self.create(order, key).await
     }
@@ -94,9 +104,10 @@ impl OrdersService for Orders {
         let principal = context::current_principal()?;
         let request = request.into_inner();
         let user_id = effective_user_id(&principal, &request.user_id)?;
-        let list = convert::list(&self.cursor, user_id, &request)?;
+        let user_id = user_id.map_err(|violation| Rejection::new(&reasons::INVALID_PARAMETER, format!("userId {}", violation.message)))?;
+        let list = convert::list(&self.cursor, &user_id, &request)?;
         let page = self.store.list(list).await.map_err(rejections::from_store_error)?;
-        Ok(Response::new(convert::page(&self.cursor, user_id, &request, &page)))
+        Ok(Response::new(convert::page(&self.cursor, &user_id, &request, &page)))
     }
 
     async fn find_one(&self, request: Request<FindOneRequest>) -> Result<Response<proto::Order>, Status> {
@@ -276,12 +287,20 @@ impl Orders {
     }
 }
 
-/// Returns the user whose orders the call concerns: the caller, or any user for an admin.
-fn effective_user_id<'a>(principal: &'a Principal, user_id: &'a str) -> Result<&'a str, Rejection> {
+/// Returns the user whose orders the call concerns: the caller, or any user for an admin. The inner
+/// error is a `userId` that is no subject.
+fn effective_user_id(principal: &Principal, user_id: &str) -> Result<Result<Subject, Violation>, Rejection> {
     match user_id {
-        "" => Ok(&principal.subject),
-        own if own == principal.subject => Ok(own),
-        other if principal.has_scope(ADMIN) => Ok(other),
+        "" => Ok(Ok(principal.subject.clone())),
+        own if own == principal.subject.as_str() => Ok(Ok(principal.subject.clone())),
+        other if principal.has_scope(ADMIN) => {
+            let code = |error: &InvalidSubject| match error {
+                InvalidSubject::Empty => "required",
+                InvalidSubject::TooLong => "too_long",
+                InvalidSubject::ControlCharacter => "invalid_characters",
+            };
+            Ok(Subject::parse(other).map_err(|error| Violation::new("userId", code(&error), error.to_string())))
+        }
         _ => Err(insufficient_scope("acting for another user requires the scope orders:admin")),
     }
 }

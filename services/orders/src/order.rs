@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, fmt, str::FromStr};
 
+use palisade_middleware::auth::Subject;
 use time::OffsetDateTime;
 use uuid::{NoContext, Timestamp, Uuid};
 
@@ -19,7 +20,7 @@ pub struct Order {
     /// Id, chosen by this service. It is also the id of the reservation at products.
     pub id: OrderId,
     /// Owner: the `sub` of a token.
-    pub user_id: String,
+    pub user_id: Subject,
     /// 1..=[`MAX_ITEMS`] lines, one per product, in the order of the request.
     pub lines: Vec<Line>,
     /// Sum of the subtotals in minor units. `None` until the stock is reserved.

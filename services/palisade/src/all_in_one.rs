@@ -97,10 +97,8 @@ fn verifier(
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Arc<Verifier>> {
     let issuer = |name: &str, key: &TrustedKey, internal| Issuer {
-        name: name.to_owned(),
-        audience: audience.to_owned(),
         internal,
-        keys: JwksSource::fixed(vec![key.clone()]),
+        ..Issuer::of_users(name, audience, JwksSource::fixed(vec![key.clone()]))
     };
     let mut issuers: Vec<Issuer> = callers.iter().map(|(name, key)| issuer(name, key, true)).collect();
     issuers.extend(development.map(|key| issuer(DEV_ISSUER, key, false)));

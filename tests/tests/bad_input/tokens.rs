@@ -47,7 +47,12 @@ async fn invalid_tokens_are_rejected_and_valid_accepted() {
 }
 
 async fn accepts_good_tokens(shop: &Shop) {
-    let good_headers = [header(), json!({ "alg": "HS256", "typ": "at+jwt" }), json!({ "alg": "HS256", "typ": "JWT", "x-note": "ignored" })];
+    let good_headers = [
+        header(),
+        json!({ "alg": "HS256", "typ": "at+jwt" }),
+        json!({ "alg": "HS256", "typ": "application/at+jwt" }),
+        json!({ "alg": "HS256", "typ": "JWT", "x-note": "ignored" }),
+    ];
     for good_header in good_headers {
         call(shop, &sign(&good_header, &claims("alice", SCOPE), SECRET.as_bytes())).await.ok(200);
     }

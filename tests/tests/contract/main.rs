@@ -7,6 +7,7 @@ mod cli;
 mod errors;
 mod headers;
 mod idempotency;
+mod identity;
 mod lifecycle;
 mod limits;
 mod lists;

@@ -1,9 +1,13 @@
-use jsonwebtoken::Algorithm;
 use time::macros::datetime;
 use tower::{ServiceExt, service_fn};
 
 use super::*;
-use crate::{Issuer, UserToken, jwks::JwksSource, keys::SigningKey, mint_user_token};
+use crate::{
+    Issuer, UserToken,
+    jwks::JwksSource,
+    keys::{Algorithm, SigningKey},
+    mint_user_token,
+};
 use palisade_resilience::{clock::ManualClock, method_table::Method};
 
 const NOW: time::OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
@@ -17,7 +21,7 @@ fn fresh_key() -> SigningKey {
 
 fn verifier_with(keys: JwksSource) -> Arc<Verifier> {
     let issuer = Issuer::of_users("idp", "shop", keys);
-    Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))))
+    Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))).unwrap())
 }
 
 fn token(key: &SigningKey) -> String {
@@ -41,7 +45,7 @@ async fn authenticated_subject(verifier: &Arc<Verifier>, method: &'static Method
     request.extensions_mut().insert(Context { method: Some(method), ..Context::background() });
     let handler = service_fn(async |request: Request<()>| {
         let principal = Context::of(&request).and_then(|context| context.principal.clone());
-        Ok::<_, Rejection>(principal.map(|principal| principal.subject.clone()))
+        Ok::<_, Rejection>(principal.map(|principal| principal.subject.to_string()))
     });
     AuthenticateLayer(verifier.clone()).layer(handler).oneshot(request).await
 }

@@ -52,7 +52,7 @@ impl RevocationList {
         let token = principal.token_id.as_ref().is_some_and(|id| self.tokens.contains(id));
         // A token without `iat` may predate any cutoff.
         let issued = principal.issued_at.unwrap_or(i64::MIN);
-        token || self.subjects.get(&principal.subject).is_some_and(|before| *before == i64::MAX || issued < *before)
+        token || self.subjects.get(principal.subject.as_str()).is_some_and(|before| *before == i64::MAX || issued < *before)
     }
 
     /// Number of entries.
@@ -70,7 +70,7 @@ fn split_first_word(text: &str) -> Option<(&str, &str)> {
 mod tests {
     use super::*;
 
-    fn principal(subject: &str, token_id: Option<&str>, issued_at: Option<i64>) -> Principal {
+    fn principal(subject: &'static str, token_id: Option<&str>, issued_at: Option<i64>) -> Principal {
         let mut principal = Principal::on_behalf_of(subject);
         principal.token_id = token_id.map(str::to_owned);
         principal.issued_at = issued_at;

@@ -20,7 +20,7 @@ impl Drop for File {
     }
 }
 
-fn revoked(revocations: &RevocationFile, subject: &str) -> bool {
+fn revoked(revocations: &RevocationFile, subject: &'static str) -> bool {
     revocations.is_revoked(&Principal::on_behalf_of(subject))
 }
 

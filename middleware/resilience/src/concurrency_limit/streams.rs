@@ -90,7 +90,7 @@ impl Limit for StreamLimit {
         if context.method.is_some_and(|method| method.infrastructure) {
             return Ok(None);
         }
-        let caller = context.principal.as_ref().map_or("", |principal| &principal.subject);
+        let caller = context.principal.as_ref().map_or("", |principal| principal.subject.as_str());
         self.acquire(caller).map(Some)
     }
 }

@@ -20,7 +20,7 @@ async fn respond(_: Request<()>) -> Result<Response<Full<Bytes>>, Infallible> {
     Ok(Response::new(Full::new(Bytes::from("x"))))
 }
 
-fn request(method: &'static Method, caller: &str) -> Request<()> {
+fn request(method: &'static Method, caller: &'static str) -> Request<()> {
     let mut context = Context::background().on_behalf_of(Arc::new(Principal::on_behalf_of(caller)));
     context.method = Some(method);
     let mut request = Request::new(());

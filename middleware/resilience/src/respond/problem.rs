@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::RequestInfo;
 use crate::{
+    context::RequestId,
     rejection::{MetadataValue, Rejection, Retry, reasons},
     trace,
 };
@@ -46,6 +47,12 @@ pub(super) fn write<R>(rejection: &Rejection, request: &RequestInfo, replaced: O
         headers.entry(header::WWW_AUTHENTICATE).or_insert(challenge);
     }
     response
+}
+
+/// Encodes the problem document of a rejection without a response of its own, such as the last event
+/// of a stream.
+pub(crate) fn problem_json(rejection: &Rejection, path: &str, request_id: Option<RequestId>) -> String {
+    body(rejection, &RequestInfo { request_id, path: path.into(), is_head: false })
 }
 
 /// Default challenge for token rejections (RFC 6750 §3; for 401 also RFC 9110 §15.5.2).

@@ -93,7 +93,7 @@ impl JwksServer {
     fn verifier(&self) -> Arc<Verifier> {
         let keys = JwksSource::from_url("idp", &self.url, connect).unwrap();
         let issuer = Issuer::of_users("idp", "palisade", keys);
-        Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))))
+        Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))).unwrap())
     }
 }
 
@@ -271,7 +271,7 @@ async fn missing_set_rejects_as_unavailable_and_retries() {
     let url = format!("http://{}/keys", listener.local_addr().unwrap()).parse().unwrap();
     let keys = JwksSource::from_url("idp", &url, connect).unwrap();
     let issuer = Issuer::of_users("idp", "palisade", keys);
-    let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))));
+    let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(ManualClock::new(NOW))).unwrap());
     let started = Instant::now();
     let silent = verifier.verify(&token(&fresh_key())).await.unwrap_err();
     assert_eq!(silent.reason(), &reasons::UPSTREAM_UNAVAILABLE);

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use palisade_middleware::{
-    auth::Principal,
+    auth::{Principal, Subject},
     cursor::Cursor,
     parse,
     rejection::{Rejection, Violation, reasons},
@@ -67,7 +67,7 @@ pub(super) fn order(order: &Order) -> proto::Order {
     });
     proto::Order {
         id: order.id.to_string(),
-        user_id: order.user_id.clone(),
+        user_id: order.user_id.to_string(),
         items: items.collect(),
         total_minor: order.total_minor,
         status: proto_status(order.status).into(),
@@ -82,7 +82,7 @@ pub(super) fn order(order: &Order) -> proto::Order {
 pub(super) fn idempotency_key(principal: &Principal, key: String, order: &NewOrder) -> Result<Option<IdempotencyKey>, Rejection> {
     let Some(key) = parse::idempotency_key(key)? else { return Ok(None) };
     let mut digest = Sha256::new();
-    digest.update(order.user_id());
+    digest.update(order.user_id().as_str());
     for line in order.lines() {
         digest.update(line.product_id.as_bytes());
         digest.update(line.quantity.to_be_bytes());
@@ -125,12 +125,12 @@ pub(super) fn decode_stored_response(bytes: &[u8]) -> Result<Order, Rejection> {
         failure_reason: stored.failure_reason.parse::<FailureReason>().ok(),
         created_at: timestamp(stored.created_at).ok_or_else(corrupt)?,
         updated_at: timestamp(stored.updated_at).ok_or_else(corrupt)?,
-        user_id: stored.user_id,
+        user_id: Subject::parse(&stored.user_id).map_err(|_| corrupt())?,
         version: 0,
     })
 }
 
-pub(super) fn list(cursor: &Cursor, user_id: &str, request: &FindAllRequest) -> Result<List, Rejection> {
+pub(super) fn list(cursor: &Cursor, user_id: &Subject, request: &FindAllRequest) -> Result<List, Rejection> {
     let limit = if request.limit == 0 { DEFAULT_LIMIT } else { request.limit };
     if limit > MAX_LIMIT {
         return Err(Rejection::new(&reasons::INVALID_PARAMETER, "limit must be between 1 and 100"));
@@ -142,10 +142,10 @@ pub(super) fn list(cursor: &Cursor, user_id: &str, request: &FindAllRequest) -> 
         let bytes = cursor.open(&cursor_scope(user_id, request), &request.cursor).map_err(|_| invalid())?;
         Some(decode_position(&bytes).ok_or_else(invalid)?)
     };
-    Ok(List { user_id: Some(user_id.to_owned()), status: status(request.status()), limit, after })
+    Ok(List { user_id: Some(user_id.clone()), status: status(request.status()), limit, after })
 }
 
-pub(super) fn page(cursor: &Cursor, user_id: &str, request: &FindAllRequest, page: &Page) -> FindAllResponse {
+pub(super) fn page(cursor: &Cursor, user_id: &Subject, request: &FindAllRequest, page: &Page) -> FindAllResponse {
     let next = page.next.map(|next| {
         let mut bytes = next.id.as_uuid().as_bytes().to_vec();
         bytes.extend(next.created_at.unix_timestamp_nanos().to_be_bytes());
@@ -155,8 +155,8 @@ pub(super) fn page(cursor: &Cursor, user_id: &str, request: &FindAllRequest, pag
 }
 
 /// Binds a page cursor to its query: its position has no meaning in another list.
-fn cursor_scope(user_id: &str, request: &FindAllRequest) -> Vec<u8> {
-    [b"orders", &request.status.to_be_bytes()[..], user_id.as_bytes()].concat()
+fn cursor_scope(user_id: &Subject, request: &FindAllRequest) -> Vec<u8> {
+    [b"orders", &request.status.to_be_bytes()[..], user_id.as_str().as_bytes()].concat()
 }
 
 fn decode_position(bytes: &[u8]) -> Option<Position> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use palisade_middleware::auth::Subject;
 use time::OffsetDateTime;
 
 use super::{
@@ -86,8 +87,8 @@ pub struct Create {
 /// Idempotency key of a request: repeated create requests yield one order and one response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey {
-    /// Caller: the `sub` of a token. Keys are unique per subject.
-    pub subject: String,
+    /// Caller. Keys are unique per subject.
+    pub subject: Subject,
     /// Key that the caller sent.
     pub key: String,
     /// Digest of the request. A different digest under the same key is an error of the caller.

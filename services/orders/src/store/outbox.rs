@@ -82,7 +82,7 @@ impl NewEvent {
             order.updated_at.format(&Rfc3339).map_err(|error| Error::Corrupt(format!("cannot format a timestamp: {error}")))?;
         let payload = json!({
             "orderId": order.id.to_string(),
-            "userId": order.user_id,
+            "userId": order.user_id.as_str(),
             "status": order.status.as_str(),
             "failureReason": order.failure_reason.map(FailureReason::as_str),
             "totalMinor": order.total_minor,

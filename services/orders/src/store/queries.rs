@@ -3,6 +3,8 @@
 use time::OffsetDateTime;
 
 use super::database::{Error, corrupt};
+use palisade_middleware::auth::Subject;
+
 use crate::order::{Line, Order, OrderId, Status};
 
 /// Selects the history of order `$1` after version `$2`. Must be read before the order itself, so
@@ -14,7 +16,7 @@ pub(super) const SELECT_HISTORY: &str =
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List {
     /// Owner filter.
-    pub user_id: Option<String>,
+    pub user_id: Option<Subject>,
     /// Status filter.
     pub status: Option<Status>,
     /// Maximum number of orders, at least 1.

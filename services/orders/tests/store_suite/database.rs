@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use palisade_middleware::store_instrumentation;
+use palisade_middleware::{auth::Subject, store_instrumentation};
 use palisade_orders::{
     order::{FailureReason, HeldLine, NewOrder, Order, OrderId, Priced, ProductSnapshot, Status},
     saga::Transition,
@@ -50,7 +50,7 @@ impl Database {
         Self { store, back_door: BackDoor::Postgres { pool } }
     }
 
-    pub(crate) async fn accept(&self, user: &str, now: OffsetDateTime) -> Claimed {
+    pub(crate) async fn accept(&self, user: impl Into<Subject>, now: OffsetDateTime) -> Claimed {
         match self.store.create(create(user, now), now).await.unwrap() {
             CreateResult::Created(claimed) => claimed,
             other => panic!("{other:?}"),
@@ -117,12 +117,12 @@ pub(crate) fn database_attributes() -> store_instrumentation::Database {
     store_instrumentation::Database { system: "test", namespace: "test".into(), server: None }
 }
 
-pub(crate) fn new_order(user: &str) -> NewOrder {
+pub(crate) fn new_order(user: impl Into<Subject>) -> NewOrder {
     let (first, second) = (Uuid::from_u128(2).to_string(), Uuid::from_u128(1).to_string());
     NewOrder::new(user, &[(&first, 3), (&second, 1)]).unwrap()
 }
 
-pub(crate) fn create(user: &str, now: OffsetDateTime) -> Create {
+pub(crate) fn create(user: impl Into<Subject>, now: OffsetDateTime) -> Create {
     Create {
         id: OrderId::generate(now),
         order: new_order(user),
@@ -134,7 +134,7 @@ pub(crate) fn create(user: &str, now: OffsetDateTime) -> Create {
     }
 }
 
-pub(crate) fn key(subject: &str, key: &str) -> IdempotencyKey {
+pub(crate) fn key(subject: &'static str, key: &str) -> IdempotencyKey {
     IdempotencyKey { subject: subject.into(), key: key.into(), fingerprint: [7; 32] }
 }
 

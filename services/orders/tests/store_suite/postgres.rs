@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use palisade_middleware::task;
+use palisade_middleware::{auth::Subject, task};
 use palisade_orders::{
     order::{Actor, OrderId, Status},
     store::{Create, CreateResult, Error, InstrumentedStore, List, Maintenance, OrderStore, Position, PostgresStore, SagaQueue},
@@ -103,7 +103,7 @@ async fn calls_do_not_scan_whole_tables() {
     back_door.execute("ANALYZE").await.unwrap();
     let before = scans(&mut back_door).await;
 
-    let (user_id, status) = (Some("user7".to_owned()), Some(Status::Confirmed));
+    let (user_id, status) = (Some(Subject::from("user7")), Some(Status::Confirmed));
     let after = Some(Position { created_at: NOW, id: OrderId::generate(NOW) });
     // More runs than PostgreSQL needs to switch from custom to generic plans.
     for _ in 0..10 {

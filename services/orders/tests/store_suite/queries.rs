@@ -2,16 +2,21 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use palisade_middleware::{
+    auth::Subject,
+    context::{MAX_PREFIX_CHARS, MAX_SUB_CHARS},
+};
 use palisade_orders::{
     order::{Actor, FailureReason, OrderId, Status},
-    store::{List, Stats},
+    store::{Create, IdempotencyKey, List, Stats},
 };
 use time::OffsetDateTime;
 
-use crate::database::{Database, NOW, failed};
+use crate::database::{Database, NOW, create, failed};
 
 crate::on_both![
     list_is_newest_first_and_filtered,
+    longest_subject_owns_orders_and_keys,
     pages_are_stable_during_inserts,
     saga_statuses_skip_unknown_orders,
     stats_count_unfinished_work,
@@ -24,6 +29,14 @@ fn all() -> List {
 
 async fn ids(db: &Database, list: List) -> Vec<OrderId> {
     db.store.list(list).await.unwrap().orders.into_iter().map(|order| order.id).collect()
+}
+
+async fn longest_subject_owns_orders_and_keys(db: Database) {
+    let user = Subject::of_issuer(&"p".repeat(MAX_PREFIX_CHARS), &"\u{1F600}".repeat(MAX_SUB_CHARS)).unwrap();
+    let key = IdempotencyKey { subject: user.clone(), key: "k".repeat(255), fingerprint: [7; 32] };
+    db.store.create(Create { key: Some(key), ..create(user.clone(), NOW) }, NOW).await.unwrap();
+    let order = db.store.list(List { user_id: Some(user.clone()), ..all() }).await.unwrap().orders.remove(0);
+    assert_eq!(order.user_id, user);
 }
 
 async fn list_is_newest_first_and_filtered(db: Database) {

@@ -8,6 +8,7 @@
 
 use std::{fmt, time::Duration};
 
+use palisade_middleware::auth::Subject;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -114,7 +115,7 @@ instrumented_role! {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey {
     /// Owner of the key: different callers may use equal keys.
-    pub subject: String,
+    pub subject: Subject,
     /// Value of `Idempotency-Key`.
     pub key: String,
     /// Digest of the request body.

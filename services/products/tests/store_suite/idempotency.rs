@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::fixtures::{LATER, START, TestStore, draft};
 
-fn key(subject: &str, fingerprint: u8) -> IdempotencyKey {
+fn key(subject: &'static str, fingerprint: u8) -> IdempotencyKey {
     IdempotencyKey { subject: subject.into(), key: "key".into(), fingerprint: [fingerprint; 32] }
 }
 

@@ -61,7 +61,7 @@ pub(super) async fn write(db: &mut PgConnection, change: &Change, response: Opti
         .bind(change.event.event_id)
         .bind(&change.event.kind)
         .bind(&change.event.payload)
-        .bind(response.map(|response| &response.key.subject))
+        .bind(response.map(|response| response.key.subject.as_str()))
         .bind(response.map(|response| &response.key.key))
         .bind(response.map(|response| &response.bytes))
         .fetch_one(db)

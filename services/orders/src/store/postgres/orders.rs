@@ -70,7 +70,7 @@ impl OrderStore for PostgresStore {
     async fn store_response(&self, id: OrderId, response: StoredResponse) -> Result<(), Error> {
         self.with_retries(|| async {
             sqlx::query("UPDATE idempotency_keys SET answer = $4 WHERE subject = $1 AND key = $2 AND order_id = $3 AND answer IS NULL")
-                .bind(&response.key.subject)
+                .bind(response.key.subject.as_str())
                 .bind(&response.key.key)
                 .bind(id.as_uuid())
                 .bind(&response.bytes)
@@ -171,7 +171,7 @@ async fn insert(db: &mut PgConnection, create: &Create, now: OffsetDateTime) -> 
     let key = create.key.as_ref();
     let accepted: i64 = sqlx::query_scalar(CREATE)
         .bind(order.id.as_uuid())
-        .bind(&order.user_id)
+        .bind(order.user_id.as_str())
         .bind(order.status.as_str())
         .bind(now)
         .bind(&claimed.trace_parent)
@@ -182,7 +182,7 @@ async fn insert(db: &mut PgConnection, create: &Create, now: OffsetDateTime) -> 
         .bind(quantities)
         .bind(event.event_id)
         .bind(event.kind)
-        .bind(key.map(|key| &key.subject))
+        .bind(key.map(|key| key.subject.as_str()))
         .bind(key.map(|key| &key.key))
         .bind(key.map(|key| key.fingerprint))
         .bind(now + KEY_LIFETIME)
@@ -201,7 +201,7 @@ async fn resolve_existing_key(
     is_retry: bool,
     now: OffsetDateTime,
 ) -> Result<CreateResult, Error> {
-    let existing = sqlx::query(SELECT_EXISTING_KEY).bind(&key.subject).bind(&key.key).fetch_optional(db).await?;
+    let existing = sqlx::query(SELECT_EXISTING_KEY).bind(key.subject.as_str()).bind(&key.key).fetch_optional(db).await?;
     match existing {
         Some(row) => Ok(existing_key(&row)?.resolve(key, is_retry, now)),
         // The key expired and was deleted between the two statements: the caller's next attempt
@@ -229,7 +229,7 @@ async fn find(db: &mut PgConnection, id: OrderId) -> Result<Option<Order>, Error
 fn select(list: &List) -> QueryBuilder<Postgres> {
     let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM (SELECT * FROM orders WHERE deleted_at IS NULL"));
     if let Some(user_id) = &list.user_id {
-        query.push(" AND user_id = ").push_bind(user_id.clone());
+        query.push(" AND user_id = ").push_bind(user_id.to_string());
     }
     if let Some(status) = list.status {
         query.push(" AND status = ").push_bind(status.as_str());

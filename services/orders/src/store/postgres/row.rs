@@ -1,5 +1,6 @@
 //! Row mapping from PostgreSQL to orders.
 
+use palisade_middleware::auth::Subject;
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
@@ -58,7 +59,7 @@ pub(super) fn order(row: &PgRow) -> Result<Order, Error> {
     let failure_reason: Option<&str> = row.try_get("failure_reason")?;
     Ok(Order {
         id: row.try_get::<Uuid, _>("id")?.into(),
-        user_id: row.try_get("user_id")?,
+        user_id: Subject::parse(row.try_get("user_id")?).map_err(corrupt)?,
         lines: lines.collect(),
         total_minor: row.try_get("total_minor")?,
         status: row.try_get::<&str, _>("status")?.parse().map_err(corrupt)?,

@@ -75,7 +75,7 @@ pub(super) async fn write(connection: &mut SqliteConnection, change: &Change) ->
 
 pub(super) async fn store_response(db: &mut SqliteConnection, id: OrderId, response: &StoredResponse) -> Result<(), Error> {
     sqlx::query("UPDATE idempotency_keys SET answer = $4 WHERE subject = $1 AND key = $2 AND order_id = $3 AND answer IS NULL")
-        .bind(&response.key.subject)
+        .bind(response.key.subject.as_str())
         .bind(&response.key.key)
         .bind(id.as_uuid())
         .bind(&response.bytes)

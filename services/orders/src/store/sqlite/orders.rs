@@ -134,7 +134,7 @@ async fn insert_order(connection: &mut SqliteConnection, claimed: &Claimed, leas
          VALUES ($1, $2, $3, 1, $4, $4, $5, $6, $7, 1, $8, FALSE)",
     )
     .bind(id)
-    .bind(&order.user_id)
+    .bind(order.user_id.as_str())
     .bind(order.status.as_str())
     .bind(now)
     .bind(&claimed.trace_parent)
@@ -179,7 +179,7 @@ async fn find_key(connection: &mut SqliteConnection, key: &IdempotencyKey, now: 
         "SELECT k.fingerprint, k.answer, k.order_id, o.fence, o.due_at FROM idempotency_keys k JOIN orders o ON o.id = k.order_id
          WHERE k.subject = $1 AND k.key = $2 AND k.expires_at > $3",
     )
-    .bind(&key.subject)
+    .bind(key.subject.as_str())
     .bind(&key.key)
     .bind(to_ms(now))
     .fetch_optional(&mut *connection)
@@ -200,7 +200,7 @@ async fn find_key(connection: &mut SqliteConnection, key: &IdempotencyKey, now: 
 
 async fn insert_key(connection: &mut SqliteConnection, key: &IdempotencyKey, id: OrderId, expires_at: OffsetDateTime) -> Result<(), Error> {
     sqlx::query("INSERT OR REPLACE INTO idempotency_keys (subject, key, fingerprint, order_id, expires_at) VALUES ($1, $2, $3, $4, $5)")
-        .bind(&key.subject)
+        .bind(key.subject.as_str())
         .bind(&key.key)
         .bind(&key.fingerprint[..])
         .bind(id.as_uuid())
@@ -219,7 +219,7 @@ async fn find(db: &mut SqliteConnection, id: OrderId) -> Result<Option<Order>, E
 fn select(list: &List) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM (SELECT * FROM orders WHERE deleted_at IS NULL"));
     if let Some(user_id) = &list.user_id {
-        query.push(" AND user_id = ").push_bind(user_id.clone());
+        query.push(" AND user_id = ").push_bind(user_id.to_string());
     }
     if let Some(status) = list.status {
         query.push(" AND status = ").push_bind(status.as_str());

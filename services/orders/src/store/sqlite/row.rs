@@ -1,5 +1,6 @@
 //! Row mapping from SQLite to orders. Timestamps are milliseconds since the Unix epoch.
 
+use palisade_middleware::auth::Subject;
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -75,7 +76,7 @@ fn order(row: &SqliteRow, lines: Vec<Line>) -> Result<Order, Error> {
     let failure_reason: Option<&str> = row.try_get("failure_reason")?;
     Ok(Order {
         id: row.try_get::<Uuid, _>("id")?.into(),
-        user_id: row.try_get("user_id")?,
+        user_id: Subject::parse(row.try_get("user_id")?).map_err(corrupt)?,
         lines,
         total_minor: row.try_get("total_minor")?,
         status: row.try_get::<&str, _>("status")?.parse().map_err(corrupt)?,

@@ -27,7 +27,7 @@ pub(super) async fn create(
         return Ok(CreateOutcome::Created { product, replayed: false });
     };
     let new = KeyDocument {
-        id: KeyId { subject: key.subject, key: key.key },
+        id: KeyId { subject: key.subject.to_string(), key: key.key },
         fingerprint: Binary { subtype: BinarySubtype::Generic, bytes: key.fingerprint.to_vec() },
         product: ProductDocument::from(&product),
         done: false,

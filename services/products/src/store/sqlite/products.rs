@@ -175,7 +175,7 @@ async fn find_stored(db: &mut SqliteConnection, key: &IdempotencyKey, now: Offse
                 1 AS version, created_at, created_at AS updated_at
          FROM idempotency_keys WHERE subject = ? AND key = ? AND expires_at > ?",
     )
-    .bind(&key.subject)
+    .bind(key.subject.as_str())
     .bind(&key.key)
     .bind(to_millis(now))
     .fetch_optional(db)
@@ -194,7 +194,7 @@ async fn store_response(db: &mut SqliteConnection, key: &IdempotencyKey, product
              (subject, key, fingerprint, expires_at, product_id, name, description, price_minor, quantity, category, is_active, created_at)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
-    .bind(&key.subject)
+    .bind(key.subject.as_str())
     .bind(&key.key)
     .bind(key.fingerprint.as_slice())
     .bind(to_millis(now + KEY_TTL))
