@@ -18,6 +18,7 @@ use palisade_resilience::{
     rate_limit::{AddressLimitLayer, RateLimitLayer},
     request_context::{CurrentContextLayer, RequestContextLayer},
     respond::{Protocol, RespondLayer},
+    scheme::Scheme,
     streams::StreamsLayer,
     trace::ServerTraceLayer,
 };
@@ -68,7 +69,7 @@ where
         Protocol::Http => (Boundary::HttpServer, AddressLimitLayer::new(&config.address_limit)),
         Protocol::Grpc => (Boundary::GrpcServer, AddressLimitLayer::disabled()),
     };
-    let metrics = MetricsLayer::new(boundary).with_preregistered_series(&methods);
+    let metrics = MetricsLayer::new(boundary).with_preregistered_series(&methods, Scheme::of_port(config.tls.is_on()));
     // Validated with the configuration.
     let proxies = config.address_limit.proxies().unwrap_or_default();
     ServiceBuilder::new()

@@ -7,6 +7,7 @@ mod health_server;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use health_server::{CHECK, Seen, check, dead_port, hanging, serve, server, serving, unavailable};
 use palisade_middleware::{
     circuit_breaker::{self, Mode, State},
@@ -282,8 +283,8 @@ async fn added_endpoint_receives_calls() {
 async fn unresolved_target_rejects_calls_without_attempts() {
     // Nothing listens there, so that only the test sets addresses.
     let client = connect(&Config { circuit_breaker: circuit_breaker::Config::default(), ..Config::at("etcd://127.0.0.1:1/health") });
-    for _ in 0..100 {
-        let refusal = check(&client).await.unwrap_err();
+    for refusal in join_all((0..100).map(|_| check(&client))).await {
+        let refusal = refusal.unwrap_err();
         assert_eq!((refusal.code(), refusal.message()), (Code::Unavailable, "no endpoint of an upstream service is known yet"));
     }
     assert_eq!(client.breaker().state(), State::Closed);
@@ -291,6 +292,33 @@ async fn unresolved_target_rejects_calls_without_attempts() {
     client.endpoints().unwrap().set([format!("http://{address}").as_str()]).unwrap();
     check(&client).await.unwrap();
     assert_eq!(count(&seen), 1);
+}
+
+#[tokio::test]
+async fn call_waits_for_the_first_endpoint() {
+    let client = connect_for_writes(&Config { call_timeout_ms: 60_000, ..Config::at("etcd://127.0.0.1:1/health") });
+    let (address, _) = server(serving).await;
+    let mut waiting = tokio_test::task::spawn(check(&client));
+    assert!(waiting.poll().is_pending());
+    client.endpoints().unwrap().set([format!("http://{address}").as_str()]).unwrap();
+    tokio::time::timeout(TEST_TIMEOUT, waiting).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn call_waits_while_all_endpoints_are_in_connect_backoff() {
+    let addresses = [dead_port().await, dead_port().await];
+    let mut config = config(&addresses);
+    config.connection.connect_backoff_ms = 500;
+    config.connection.max_connect_backoff_ms = 500;
+    let client = connect_for_writes(&config);
+    for _ in 0..2 {
+        assert_eq!(check(&client).await.unwrap_err().code(), Code::Unavailable);
+    }
+    let listener = TcpListener::bind(addresses[0]).await.unwrap();
+    serve(listener, serving);
+    for _ in 0..10 {
+        check(&client).await.unwrap();
+    }
 }
 
 #[tokio::test]

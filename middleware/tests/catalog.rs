@@ -44,6 +44,9 @@ static METHODS: [Method; 3] = [
 const ELSEWHERE: &[&str] = &[
     "build.info",
     "palisade.connections.closed",
+    "palisade.connections.open",
+    "palisade.connections.limit",
+    "palisade.connections.waiting_bytes",
     "palisade.jwks.refreshes",
     "palisade.revocation_list.reloads",
     "palisade.tls.certificate.expiry",

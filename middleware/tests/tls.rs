@@ -83,7 +83,7 @@ impl Fixture {
     fn serve(&self, tls: &PortTls) -> SocketAddr {
         let listener = accept::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
-        let port = accept::Listener { listener, tls: tls.acceptor(Protocol::Grpc).unwrap() };
+        let port = accept::Listener { tls: tls.acceptor(Protocol::Grpc).unwrap(), ..listener.into() };
         let issuer = Issuer::of_service("gateway", "products", JwksSource::fixed(vec![self.signing.trusted().unwrap()]));
         let verifier = Arc::new(Verifier::new(vec![issuer], Arc::new(SystemClock)).unwrap());
         let handler = Routes::new(tonic_health::server::health_reporter().1).prepare().into_axum_router();

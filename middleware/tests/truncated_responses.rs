@@ -4,11 +4,17 @@
 #[path = "support/in_memory_exporter.rs"]
 mod in_memory_exporter;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -101,4 +107,30 @@ async fn truncated_upstream_response_is_unavailable() {
     assert_counted_once(&metrics, "grpc_client_attempt_duration", r#"grpc_status="UNAVAILABLE""#);
     assert_eq!(attribute(&span, "rpc.status_code"), Some("UNAVAILABLE".into()));
     assert_eq!(attribute(&span, "app.rpc.attempts"), Some(1_i64.into()));
+}
+
+/// A server that dies between the message and the status: a call that can be repeated is repeated.
+#[tokio::test(start_paused = true)]
+async fn idempotent_call_truncated_after_data_is_retried() {
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let seen = attempts.clone();
+    let endpoint = tower::service_fn(move |_: Request<Body>| {
+        let attempt = seen.fetch_add(1, Ordering::Relaxed);
+        let end = if attempt == 0 { Err(Status::internal("reset")) } else { Ok(Frame::trailers(HeaderMap::from_iter([ok()]))) };
+        let frames = stream::iter([Ok(Frame::data(Bytes::from_static(b"\0\0\0\0\0"))), end]);
+        std::future::ready(Ok::<_, Rejection>(Response::new(Body::new(StreamBody::new(frames)))))
+    });
+    let config = client::Config::at("http://127.0.0.1:1");
+    for (path, expected) in [("/test.v1.Test/Get", 2), ("/test.v1.Test/Put", 1)] {
+        attempts.store(0, Ordering::Relaxed);
+        let idempotent = ["/test.v1.Test/Get"].into_iter().collect::<IdempotentMethods>();
+        let client = client::stack("test", &config, idempotent, Identity::new(), endpoint.clone()).unwrap();
+        let response = client.oneshot(Request::post(path).body(Body::empty()).unwrap()).await.unwrap();
+        let collected = response.into_body().collect().await;
+        assert_eq!((collected.is_ok(), attempts.load(Ordering::Relaxed)), (expected == 2, expected), "{path}");
+    }
+}
+
+fn ok() -> (HeaderName, HeaderValue) {
+    (HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))
 }

@@ -208,7 +208,8 @@ fn rejected_requests() -> [Panel; 4] {
         timeseries("Connections closed / s")
             .description("Connections and streams closed by a limit, by reason. `age` is the normal end of a long-lived connection.")
             .remediation(
-                "`address`: too many connections from one IP. `no_request`, `write_stall`, `stream_stall`: slow or hostile clients.",
+                "`address`, `address_evicted`: too many connections from one IP. `evicted`: the port was full. `no_request`, `slow_…`, \
+                     `…_stall`, `waiting_bytes`: slow or hostile clients.",
             )
             .unit(unit::PER_SECOND)
             .query(

@@ -1,6 +1,8 @@
 //! Resilience dashboard: circuit breakers, load balancing, retries, deadlines, concurrency limits,
 //! fault injection.
 
+mod connections;
+
 use super::{BREAKER_LABELS, every_process, overview::BREAKER_STATES};
 use crate::{
     dashboard::Dashboard,
@@ -19,7 +21,8 @@ pub(super) fn dashboard() -> Dashboard {
         .row("Retries", retries())
         .row("Deadlines", deadlines())
         .row("Limits and load shedding", limits())
-        .row("Connections, credentials, fault injection", edge_limits())
+        .row("Connections", connections::panels())
+        .row("Credentials, fault injection", credentials())
 }
 
 fn breakers() -> [Panel; 7] {
@@ -268,17 +271,10 @@ fn limits() -> [Panel; 6] {
     ]
 }
 
-fn edge_limits() -> [Panel; 11] {
+fn credentials() -> [Panel; 10] {
     const ISSUERS: &str = "present only if an issuer's JWKS is fetched by URL";
     let rate_by_label = |name: &str, label: &'static str| metric(name).rate().sum_by(["job", label]).or_zero(&every_process());
     [
-        timeseries("Connections closed / s")
-            .description("Connections and streams closed by a limit, by reason. `age` is the normal end of a long-lived connection.")
-            .remediation(
-                "`address`: too many connections from one IP. `drain`: requests outlast a shutdown. `…_stall`: clients do not read.",
-            )
-            .unit(unit::PER_SECOND)
-            .query(rate_by_label("palisade.connections.closed", "reason")),
         timeseries("JWKS refreshes / s")
             .description("JWKS refreshes by outcome. During failures the known keys stay in use.")
             .remediation("`failed`: tokens signed with new keys of that issuer are rejected. Its URL or file is wrong or unavailable.")

@@ -15,6 +15,7 @@
 //! | fault injection | [`fault_injection`] |
 //! | panics | [`catch_panic`] |
 //! | spans and metrics | [`trace`], [`metrics`], [`attempt_metrics`] |
+//! | addresses of clients behind proxies | [`trusted_proxies`] |
 //! | request context, priorities | [`request_context`], [`context`], [`priority`] |
 
 pub mod adaptive_limit;
@@ -43,11 +44,13 @@ pub mod request_context;
 pub mod respond;
 mod response_outcome;
 pub mod retry;
+pub mod scheme;
 pub mod setting;
 pub mod streams;
 mod sync;
 pub mod task;
 pub mod trace;
+pub mod trusted_proxies;
 
 #[cfg(test)]
 #[path = "../../tests/support/in_memory_exporter.rs"]

@@ -6,6 +6,7 @@
 
 mod catalog;
 mod http_client;
+mod live_labels;
 mod observable;
 mod series;
 mod service_scope;
@@ -34,14 +35,16 @@ use crate::{
     method_table::MethodTable,
     respond::Protocol,
     response_outcome::{ResponseOutcome, Role},
+    scheme::Scheme,
     streams::is_stream,
     trace::known_verb,
 };
 
 pub use catalog::{CATALOG, Kind, Metric, describe};
 pub(crate) use http_client::{HttpAttemptSeries, HttpClientSeries};
-pub use observable::collect;
-pub(crate) use observable::{register_observable, register_observable_sum};
+pub use live_labels::{ENDPOINT_LABEL, LiveLabel, is_live};
+pub(crate) use observable::register_observable;
+pub use observable::{collect, register_observable_sum};
 pub(crate) use series::AttemptSeries;
 pub use series::HandleCache;
 pub use service_scope::{current_service, propagate, with_service};
@@ -97,12 +100,13 @@ impl MetricsLayer {
     }
 
     /// Registers the server series of `methods` at startup, for success and for the outcomes used
-    /// by alerts: `rate()` misses the first increment of a series that starts with it.
+    /// by alerts: `rate()` misses the first increment of a series that starts with it. HTTP series
+    /// get the `scheme` of the port.
     #[must_use]
-    pub fn with_preregistered_series(self, methods: &MethodTable) -> Self {
+    pub fn with_preregistered_series(self, methods: &MethodTable, scheme: Scheme) -> Self {
         for method in methods.methods().filter(|method| !method.infrastructure) {
             match &*self.0 {
-                Series::HttpServer(known) => known.series_for(method.verb, method.path).preregister(),
+                Series::HttpServer(known) => known.series_for(method.verb, method.path, scheme).preregister(),
                 Series::GrpcServer(known) => known.series_for(method.rpc_method()).exist(),
                 Series::GrpcClient(..) | Series::HttpClient { .. } => {}
             }
@@ -113,7 +117,7 @@ impl MetricsLayer {
 
 /// Registered series, by route and HTTP method or by gRPC method.
 enum Series {
-    HttpServer(HandleCache<(&'static str, &'static str), HttpSeries>),
+    HttpServer(HandleCache<(&'static str, &'static str, Scheme), HttpSeries>),
     GrpcServer(HandleCache<&'static str, GrpcSeries>),
     GrpcClient(Arc<str>, HandleCache<Box<str>, GrpcSeries>),
     HttpClient { address: Arc<str>, port: u16, cache: HandleCache<&'static str, HttpClientSeries> },
@@ -166,9 +170,11 @@ impl Series {
         let method = Context::of(request).and_then(|context| context.method);
         Some(match self {
             Self::HttpServer(_) | Self::GrpcServer(_) if method.is_some_and(|method| method.infrastructure) => return None,
-            Self::HttpServer(known) => {
-                SeriesHandle::HttpServer(known.series_for(known_verb(request.method()), method.map_or("", |method| method.path)))
-            }
+            Self::HttpServer(known) => SeriesHandle::HttpServer(known.series_for(
+                known_verb(request.method()),
+                method.map_or("", |method| method.path),
+                Scheme::of(request),
+            )),
             Self::GrpcServer(known) => SeriesHandle::Grpc(known.series_for(method.map_or("_OTHER", |method| method.rpc_method()))),
             // Bounded cardinality: outbound calls use only methods of our own contracts.
             Self::GrpcClient(target, known) => {

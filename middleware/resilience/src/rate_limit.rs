@@ -25,7 +25,6 @@ use crate::{
     rejection::{Rejection, reasons},
 };
 
-pub(crate) use address::client_ip;
 pub use address::ip_prefix;
 pub use address::{AddressConfig, AddressLimitLayer, Peer};
 

@@ -5,8 +5,9 @@
 //! 9110 §9.2.2) or if it carries an idempotency key ([`IdempotencyKeyed`]). A request that was
 //! provably never sent is sent again once, whatever the method and at no cost (transparent retry).
 //! Only UNAVAILABLE, timeouts and responses with a pushback are retried; over HTTP 408, 429 with
-//! `Retry-After`, 502, 503 and 504. A response is final once any of its data was read; over HTTP,
-//! where the head carries the status, once its head was read.
+//! `Retry-After`, 502, 503 and 504. A unary response is read to its end, up to 1 MiB, before it is
+//! passed on; a longer one is final once that much was read. Over HTTP, where the head carries the
+//! status, a response is final once its head was read.
 //!
 //! Retries of nested services multiply. A call that our own caller is already retrying (gRFC A6,
 //! `grpc-previous-rpc-attempts`) is therefore not retried here. After retries in vain the response

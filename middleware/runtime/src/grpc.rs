@@ -21,7 +21,7 @@ use palisade_resilience::{
     method_table::{MethodTable, MethodTableError},
     task,
 };
-use palisade_transport::server::{GRPC_INFRASTRUCTURE, unary_request_body::UnaryRequestBody};
+use palisade_transport::server::{GRPC_INFRASTRUCTURE, accept::BodyPace, grpc_request_body::GrpcRequestBody};
 
 /// Invalid service contract of a gRPC port.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +53,8 @@ fn methods(descriptors: &FileDescriptorSet, service: &str) -> Vec<(String, bool)
 }
 
 /// Adds health and reflection to the `routes` of `service`. Fails unless `table` covers all
-/// methods: default deny, checked at startup.
+/// methods: default deny, checked at startup. A request message has at most `max_message_bytes`;
+/// set the limit of the generated server no lower.
 pub fn router(
     routes: Routes,
     service: &'static str,
@@ -61,6 +62,7 @@ pub fn router(
     table: &MethodTable,
     readiness: &Readiness,
     shutdown: CancellationToken,
+    max_message_bytes: usize,
 ) -> Result<Router, Error> {
     let set = FileDescriptorSet::decode(descriptors)?;
     let methods = methods(&set, service);
@@ -74,8 +76,9 @@ pub fn router(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let routes = routes.add_service(health).add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
-    let unary: HashSet<String> = methods.into_iter().filter_map(|(path, unary)| unary.then_some(path)).collect();
-    Ok(routes.prepare().into_axum_router().layer(from_fn_with_state(Arc::new(unary), require_grpc_content_type)))
+    let unary = methods.into_iter().filter_map(|(path, unary)| unary.then_some(path)).collect();
+    let rules = Arc::new(RequestRules { unary, max_message_bytes });
+    Ok(routes.prepare().into_axum_router().layer(from_fn_with_state(rules, check_request)))
 }
 
 /// Reports the readiness of `/readyz` through `grpc.health.v1`, for the service and for the whole
@@ -95,9 +98,16 @@ async fn report_health(reporter: HealthReporter, service: &'static str, readines
     shutdown.run_until_cancelled(report_changes).await;
 }
 
+/// Rules that every request must follow.
+struct RequestRules {
+    /// Paths of the methods with a single request message.
+    unary: HashSet<String>,
+    max_message_bytes: usize,
+}
+
 /// tonic accepts any HTTP method, any content type and any number of messages. The guard rejects
 /// other requests, such as a browser's form.
-async fn require_grpc_content_type(State(unary): State<Arc<HashSet<String>>>, request: Request, next: Next) -> Response {
+async fn check_request(State(rules): State<Arc<RequestRules>>, request: Request, next: Next) -> Response {
     if request.method() != Method::POST {
         return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response();
     }
@@ -108,6 +118,10 @@ async fn require_grpc_content_type(State(unary): State<Arc<HashSet<String>>>, re
     if !grpc {
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
-    let request = if unary.contains(request.uri().path()) { request.map(|body| Body::new(UnaryRequestBody::new(body))) } else { request };
-    next.run(request).await
+    let is_unary = rules.unary.contains(request.uri().path());
+    if let Some(pace) = request.extensions().get::<BodyPace>().filter(|_| is_unary) {
+        pace.apply_to_whole_body();
+    }
+    let wrap = if is_unary { GrpcRequestBody::unary } else { GrpcRequestBody::streaming };
+    next.run(request.map(|body| Body::new(wrap(body, rules.max_message_bytes)))).await
 }

@@ -1,6 +1,7 @@
 //! Process lifecycle: startup, shared resources of the services, signals and graceful shutdown.
 
 mod nofile_limit;
+mod shutdown_signals;
 
 use std::{
     convert::Infallible,
@@ -16,13 +17,12 @@ use axum::Router;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::{BoxError, Layer, Service, ServiceBuilder};
 
+use self::shutdown_signals::ShutdownSignals;
 use crate::{
     admin,
     config::{self, Invocation, Validate},
@@ -109,6 +109,10 @@ where
         Err(error) => return exit_with_error(name, &error, 1),
     };
     runtime.block_on(async {
+        let mut signals = match ShutdownSignals::install() {
+            Ok(signals) => signals,
+            Err(error) => return exit_with_error(name, &error, 1),
+        };
         let telemetry = match Telemetry::install(name, services, boundary, config.telemetry()) {
             Ok(telemetry) => telemetry,
             Err(error) => return exit_with_error(name, &error, EXIT_CONFIG),
@@ -116,13 +120,18 @@ where
         let process = Process::new(telemetry);
         let limits = config.server().clone();
         nofile_limit::raise_nofile_limit(limits.max_connections * services.len());
-        if let Err(error) = start(config, process.clone()).await {
-            return exit_with_error(name, &*error, EXIT_CONFIG);
+        let started = tokio::select! {
+            started = start(config, process.clone()) => Some(started),
+            // Drops the rest of the start. The parts already started are shut down like any other.
+            () = signals.received() => None,
+        };
+        match started {
+            Some(Ok(())) => signals.received().await,
+            Some(Err(error)) => return exit_with_error(name, &*error, EXIT_CONFIG),
+            None => {}
         }
-        match process.run_until_shutdown(&limits).await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => exit_with_error(name, &error, 1),
-        }
+        process.shut_down(signals, &limits).await;
+        ExitCode::SUCCESS
     })
 }
 
@@ -230,11 +239,11 @@ impl Process {
         config: &server::Config,
     ) -> std::io::Result<SocketAddr>
     where
-        S: Service<Request<Incoming>, Response = Response<R>, Error = Infallible, Future: Send> + Clone + Send + 'static,
+        S: Service<Request<accept::RequestBody>, Response = Response<R>, Error = Infallible, Future: Send> + Clone + Send + 'static,
         R: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        let port =
-            accept::Listener { listener: accept::bind(address)?, tls: config.tls.acceptor(protocol).map_err(std::io::Error::other)? };
+        let tls = config.tls.acceptor(protocol).map_err(std::io::Error::other)?;
+        let port = accept::Listener { tls, ..accept::bind(address)?.into() };
         let address = print_listen_address(name, if port.tls.is_some() { "https" } else { "http" }, &port.listener)?;
         let (config, shutdown) = (config.clone(), self.shutdown.clone());
         self.run(async move { accept::serve(port, protocol, stack, &config, shutdown).await });
@@ -252,28 +261,22 @@ impl Process {
         let listener = accept::bind(address)?;
         let address = print_listen_address(&format!("{name}-admin"), "http", &listener)?;
         let router = RespondLayer(Protocol::Http).layer(admin::router(name, readiness, self.telemetry.clone(), extra_routes));
-        let router = ServiceBuilder::new().map_request(|request: Request<Incoming>| request.map(axum::body::Body::new)).service(router);
+        let router =
+            ServiceBuilder::new().map_request(|request: Request<accept::RequestBody>| request.map(axum::body::Body::new)).service(router);
         let config = server::Config { drain_timeout_ms: ADMIN_DRAIN_MS, ..server::Config::default() };
+        let port = accept::Listener { label: "admin", ..listener.into() };
         let (tracker, stop) = self.admin.clone();
-        let serving = async move { accept::serve(listener, Protocol::Http, router, &config, stop).await };
+        let serving = async move { accept::serve(port, Protocol::Http, router, &config, stop).await };
         drop(task::spawn(tracker.track_future(serving)));
         Ok(address)
     }
 
-    /// Waits for SIGTERM or SIGINT, then shuts down in order: not ready, deregistration, lame duck,
-    /// drain, flush. A second signal exits at once.
-    pub async fn run_until_shutdown(self, config: &server::Config) -> std::io::Result<()> {
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
+    /// Shuts down after the first signal, in order: not ready, deregistration, lame duck, drain,
+    /// flush. A second signal exits at once.
+    async fn shut_down(self, mut signals: ShutdownSignals, config: &server::Config) {
         tracing::info!("shutdown signal received");
         drop(task::spawn(async move {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
+            signals.received().await;
             // Safe, because all state is crash-safe.
             std::process::exit(EXIT_FORCED);
         }));
@@ -294,7 +297,6 @@ impl Process {
         admin.wait().await;
         self.telemetry.flush().await;
         tracing::info!("process stopped");
-        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ mod spans;
 
 use std::{sync::Arc, time::Duration};
 
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 use opentelemetry::{InstrumentationScope, KeyValue, global, trace::TracerProvider};
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
@@ -24,6 +24,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use self::registries::Registry;
 use crate::config;
 use palisade_resilience::{
     metrics::{CATALOG, Kind},
@@ -106,13 +107,10 @@ pub enum Error {
     AlreadyInstalled,
 }
 
-/// Metric registry of a service.
-type Registry = (&'static str, PrometheusHandle);
-
 /// Installed telemetry of the process.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
-    metrics: Arc<[Registry]>,
+    metrics: Arc<[Arc<Registry>]>,
     process: process::Process,
     traces: SdkTracerProvider,
     dropped_records: ErrorCounter,
@@ -151,8 +149,8 @@ impl Telemetry {
         self.process.measure();
         palisade_resilience::metrics::collect();
         metrics::counter!("palisade.log.dropped").absolute(self.dropped_records.dropped_lines() as u64);
-        let own = self.metrics.iter().find(|(name, _)| *name == service);
-        own.or(self.metrics.first()).map(|(_, metrics)| metrics.render()).unwrap_or_default()
+        let own = self.metrics.iter().find(|registry| registry.service() == service);
+        own.or(self.metrics.first()).map(|registry| registry.render()).unwrap_or_default()
     }
 
     /// Exports the remaining spans. Runs on a blocking thread, because the provider blocks.
@@ -187,10 +185,10 @@ fn recorder() -> Result<PrometheusRecorder, Error> {
     Ok(builder.build_recorder())
 }
 
-fn install_metrics(services: &[&'static str]) -> Result<Arc<[Registry]>, Error> {
+fn install_metrics(services: &[&'static str]) -> Result<Arc<[Arc<Registry>]>, Error> {
     let recorders = services.iter().map(|service| Ok((*service, recorder()?))).collect::<Result<_, Error>>()?;
     let registries = registries::Registries::new(recorders);
-    let handles: Arc<[Registry]> = registries.handles().into();
+    let handles: Arc<[Arc<Registry>]> = registries.handles().into();
     metrics::set_global_recorder(registries).map_err(|_| Error::AlreadyInstalled)?;
     palisade_resilience::metrics::describe(CATALOG);
     let upkeep = handles.clone();
@@ -199,7 +197,7 @@ fn install_metrics(services: &[&'static str]) -> Result<Arc<[Registry]>, Error> 
         loop {
             interval.tick().await;
             let upkeep = upkeep.clone();
-            if tokio::task::spawn_blocking(move || upkeep.iter().for_each(|(_, registry)| registry.run_upkeep())).await.is_err() {
+            if tokio::task::spawn_blocking(move || upkeep.iter().for_each(|registry| registry.run_upkeep())).await.is_err() {
                 return;
             }
         }

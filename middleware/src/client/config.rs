@@ -132,6 +132,14 @@ impl Config {
         self
     }
 
+    /// Fills in the connection settings for a server of this crate, see
+    /// [`Connection::for_own_server`].
+    #[must_use]
+    pub fn for_own_server(mut self) -> Self {
+        self.connection = self.connection.for_own_server();
+        self
+    }
+
     /// Checks every value against its range.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         if let UpstreamUrl::List(addresses) = self.upstream()?

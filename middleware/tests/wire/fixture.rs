@@ -6,12 +6,13 @@ use std::{collections::HashSet, convert::Infallible, net::SocketAddr, sync::Arc,
 use axum::{
     Extension, Router,
     body::Body,
-    extract::State,
+    extract::{Request, State},
     response::IntoResponse,
     routing::{get, post},
 };
 use bytes::Bytes;
-use http::{HeaderMap, Method as Verb, header};
+use http::{HeaderMap, Method as Verb, StatusCode, header};
+use hyper_util::rt::TokioIo;
 use palisade_middleware::{
     auth::Verifier,
     clock::SystemClock,
@@ -41,14 +42,17 @@ pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(8);
 
 pub(crate) const BIG_BYTES: usize = 16 * 1024 * 1024;
 
-static METHODS: [Method; 7] = [
+static METHODS: [Method; 10] = [
     Method::http("GET", "/", Access::Public),
     Method::http("POST", "/echo", Access::Public),
     Method::http("POST", "/limited", Access::Public),
     Method::http("GET", "/big", Access::Public),
     Method::http("GET", "/held", Access::Public),
+    Method::http("GET", "/peer", Access::Public),
+    Method::http("GET", "/upgrade", Access::Public),
     Method::grpc("/test.Test/Call", Access::Public),
     Method::grpc("/test.Test/Held", Access::Public),
+    Method::grpc("/test.Test/Read", Access::Public),
 ];
 
 /// Record of the executed requests, and gates for held ones.
@@ -86,8 +90,11 @@ fn router(app: Arc<App>) -> Router {
         .route("/limited", post(limited))
         .route("/big", get(async || Bytes::from(vec![b'x'; BIG_BYTES])))
         .route("/held", get(held))
+        .route("/peer", get(async |Extension(peer): Extension<Peer>| peer.0.to_string()))
+        .route("/upgrade", get(upgrade))
         .route("/test.Test/Call", post(call))
         .route("/test.Test/Held", post(async |state: State<Arc<App>>| (held(state).await, ok_response()).1))
+        .route("/test.Test/Read", post(async |body: Bytes| body.len().to_string()))
         .with_state(app)
 }
 
@@ -114,6 +121,19 @@ async fn limited(headers: HeaderMap, body: Body) -> axum::response::Response {
     }
     axum::body::to_bytes(body, 10).await.unwrap();
     "ok".into_response()
+}
+
+/// Switches to a protocol that echoes every byte.
+async fn upgrade(mut request: Request) -> impl IntoResponse {
+    let upgrading = hyper::upgrade::on(&mut request);
+    task::spawn(async move {
+        let mut io = TokioIo::new(upgrading.await.unwrap());
+        let mut buffer = [0; 64];
+        while let Ok(count @ 1..) = io.read(&mut buffer).await {
+            io.write_all(&buffer[..count]).await.unwrap();
+        }
+    });
+    (StatusCode::SWITCHING_PROTOCOLS, [(header::CONNECTION, "upgrade"), (header::UPGRADE, "echo")])
 }
 
 async fn held(State(app): State<Arc<App>>) -> &'static str {
@@ -188,7 +208,7 @@ impl MemoryConnection {
     pub(crate) fn open_around(protocol: Protocol, config: &Config, service: &Config) -> Self {
         let ((client, io), (permit, closed), app) = (duplex(64 * 1024), oneshot::channel(), App::new());
         let stack = stack!(protocol, app.clone(), service);
-        Arc::new(Connections::new(protocol, config, None)).open(stack, (io, SocketAddr::from(([192, 0, 2, 1], 1))), permit);
+        Arc::new(Connections::new("memory", protocol, config, None)).open(stack, (io, SocketAddr::from(([192, 0, 2, 1], 1))), permit);
         Self { client, app, closed }
     }
 

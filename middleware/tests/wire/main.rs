@@ -8,4 +8,5 @@ mod frames;
 mod http1;
 mod http2;
 mod limits;
+mod slow_peers;
 mod timeouts;

@@ -10,26 +10,26 @@ use tokio::{
 };
 
 use crate::{
-    fixture::{BIG_BYTES, MemoryConnection, statuses},
+    fixture::{BIG_BYTES, MemoryConnection},
     frames::{DATA, END_STREAM, GOAWAY, HEADERS, RST_STREAM, WINDOW_UPDATE, frame, preface, request, until},
 };
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
 /// Default limits, but practically unlimited request deadlines.
-fn without_deadlines() -> Config {
+pub(crate) fn without_deadlines() -> Config {
     Config { default_deadline_ms: 3_600_000, max_deadline_ms: 3_600_000, ..Config::default() }
 }
 
 #[track_caller]
-fn assert_took(started: Instant, seconds: std::ops::Range<u64>, about: &str) {
+pub(crate) fn assert_took(started: Instant, seconds: std::ops::Range<u64>, about: &str) {
     let took = started.elapsed();
     assert!(seconds.contains(&took.as_secs()), "{about}: {took:?} is not in {seconds:?} s");
 }
 
 /// Reads one response with the body `ok`.
-async fn answer(line: &mut MemoryConnection) -> String {
+pub(crate) async fn answer(line: &mut MemoryConnection) -> String {
     let mut received = Vec::new();
     while !received.ends_with(b"\r\n\r\nok") {
         assert_ne!(line.client.read_buf(&mut received).await.unwrap(), 0, "{}", String::from_utf8_lossy(&received));
@@ -81,7 +81,7 @@ async fn header_read_timeout_closes_slow_headers() {
     while line.client.write_all(b"x").await.is_ok() {
         sleep(SECOND).await;
     }
-    assert_took(sent_at, 30..32, "later request");
+    assert_took(sent_at, 10..12, "later request");
 }
 
 #[tokio::test(start_paused = true)]
@@ -91,7 +91,7 @@ async fn idle_timeout_closes_connection() {
     answer(&mut line).await;
     let sent_at = Instant::now();
     line.closed().await;
-    assert_took(sent_at, 30..31, "HTTP/1");
+    assert_took(sent_at, 75..76, "HTTP/1");
 
     // HTTP/2 may idle, but must answer pings.
     let mut line = MemoryConnection::open(Protocol::Grpc, &Config::default());
@@ -100,37 +100,6 @@ async fn idle_timeout_closes_connection() {
     let sent_at = Instant::now();
     line.closed().await;
     assert_took(sent_at, 30..31, "peer without ping acknowledgement");
-}
-
-#[tokio::test(start_paused = true)]
-async fn slow_request_body_ends_at_deadline() {
-    let mut line = MemoryConnection::open(Protocol::Http, &Config::default());
-    let sent_at = Instant::now();
-    line.client.write_all(b"POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 1000\r\n\r\n").await.unwrap();
-    while line.client.write_all(b"x").await.is_ok() {
-        sleep(SECOND).await;
-    }
-    assert_took(sent_at, 10..12, "the body");
-    let mut got = String::new();
-    line.client.read_to_string(&mut got).await.unwrap();
-    assert_eq!((statuses(&got), line.app.take_executed()), (vec![504], vec![]));
-}
-
-#[tokio::test(start_paused = true)]
-async fn write_timeout_closes_only_stalled_readers() {
-    let big = b"GET /big HTTP/1.1\r\nhost: test\r\n\r\n";
-    let mut line = MemoryConnection::open(Protocol::Http, &without_deadlines());
-    line.client.write_all(big).await.unwrap();
-    let sent_at = Instant::now();
-    line.closed().await;
-    assert_took(sent_at, 30..31, "nothing was read");
-
-    let mut line = MemoryConnection::open(Protocol::Http, &without_deadlines());
-    line.client.write_all(big).await.unwrap();
-    for _ in 0..12 {
-        assert!(timeout(20 * SECOND, line.closed()).await.is_err(), "some bytes were read");
-        line.client.read_exact(&mut [0; 100]).await.unwrap();
-    }
 }
 
 #[tokio::test(start_paused = true)]

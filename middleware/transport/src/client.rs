@@ -7,6 +7,7 @@ mod connect_backoff;
 mod connection;
 mod connector;
 mod endpoint;
+mod happy_eyeballs;
 pub mod http;
 
 use std::time::Duration;

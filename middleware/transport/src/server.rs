@@ -2,9 +2,9 @@
 //! assembled by the facade `palisade-middleware`.
 
 pub mod accept;
+pub mod grpc_request_body;
 mod http2;
 pub mod http_guard;
-pub mod unary_request_body;
 
 use palisade_resilience::{
     adaptive_limit, fault_injection,
@@ -49,11 +49,12 @@ pub struct Config {
     /// Maximum age of a stream, milliseconds, with 10 % jitter. The stream then ends, so that the
     /// client reconnects and finds new replicas. It also ends when its connection drains.
     pub max_stream_age_ms: u64,
-    /// Maximum open connections. Further connections wait to be accepted.
+    /// Maximum open connections. At the limit the connection that has been idle for the longest
+    /// time is closed; if none is idle, further connections wait to be accepted.
     pub max_connections: usize,
-    /// Maximum open connections per client IP (IPv6: per /64 network) to an HTTP port. Further
-    /// connections are closed at once. Addresses in `address_limit.trusted_proxies` are exempt. 0
-    /// disables.
+    /// Maximum open connections per client IP (IPv6: per /64 network). At the limit the longest
+    /// idle connection of the address is closed; if none is idle, further connections are closed at
+    /// once. Addresses in `address_limit.trusted_proxies` are exempt. 0 disables.
     pub max_connections_per_address: usize,
     /// Maximum age of a connection, milliseconds, with 10 % jitter. The connection then drains
     /// (GOAWAY), so that load reaches new replicas, and is closed after the longer of
@@ -62,12 +63,24 @@ pub struct Config {
     /// Timeout for the first request of a connection, milliseconds. The connection is closed
     /// afterwards.
     pub first_request_timeout_ms: u64,
-    /// Timeout for the headers of each later HTTP/1 request, also the maximum idle time,
-    /// milliseconds. The connection is closed afterwards.
+    /// Timeout for the headers of each later HTTP/1 request from their first byte, milliseconds.
+    /// The connection is closed afterwards.
     pub header_read_timeout_ms: u64,
+    /// Maximum idle time of an HTTP/1 connection between requests, milliseconds. The connection is
+    /// closed afterwards. Keep it above the idle timeout of a load balancer in front.
+    pub idle_timeout_ms: u64,
     /// Timeout for a client that reads nothing of its response, milliseconds. The HTTP/1 connection
     /// or HTTP/2 stream is closed afterwards.
     pub write_timeout_ms: u64,
+    /// PROXY protocol version 2: connections from `address_limit.trusted_proxies` must begin with
+    /// its header, which names the client address. Other connections must not.
+    pub proxy_protocol: bool,
+    /// Minimum data rates of clients.
+    pub data_rate: accept::DataRate,
+    /// Response bytes that wait for their readers.
+    pub waiting_bytes: accept::WaitingBytes,
+    /// Lingering close after an early response.
+    pub linger: accept::Linger,
     /// Lame duck time after SIGTERM, milliseconds. Requests are still accepted while load balancers
     /// notice the shutdown.
     pub lame_duck_ms: u64,
@@ -101,8 +114,13 @@ impl Default for Config {
             max_connections_per_address: 1_024,
             max_connection_age_ms: 300_000,
             first_request_timeout_ms: 10_000,
-            header_read_timeout_ms: 30_000,
+            header_read_timeout_ms: 10_000,
+            idle_timeout_ms: 75_000,
             write_timeout_ms: 30_000,
+            proxy_protocol: false,
+            data_rate: accept::DataRate::default(),
+            waiting_bytes: accept::WaitingBytes::default(),
+            linger: accept::Linger::default(),
             lame_duck_ms: 0,
             drain_timeout_ms: 20_000,
             http2: Http2::default(),
@@ -128,11 +146,19 @@ impl Config {
             ("server.max_connections", self.max_connections as u64),
             ("server.first_request_timeout_ms", self.first_request_timeout_ms),
             ("server.header_read_timeout_ms", self.header_read_timeout_ms),
+            ("server.idle_timeout_ms", self.idle_timeout_ms),
             ("server.write_timeout_ms", self.write_timeout_ms),
+            ("server.data_rate.request_grace_ms", self.data_rate.request_grace_ms),
             ("server.drain_timeout_ms", self.drain_timeout_ms),
         ];
-        if let Err(text) = self.address_limit.proxies() {
-            return Err(Invalid::new("server.address_limit.trusted_proxies", format!("{text:?} is not an IP address")));
+        match self.address_limit.proxies() {
+            Err(text) => {
+                return Err(Invalid::new("server.address_limit.trusted_proxies", format!("{text:?} is not an IP address or network")));
+            }
+            Ok(proxies) if self.proxy_protocol && proxies.is_empty() => {
+                return Err(Invalid::new("server.proxy_protocol", "requires server.address_limit.trusted_proxies"));
+            }
+            Ok(_) => {}
         }
         self.adaptive_limit.validate()?;
         if let Some((key, rule)) = self.http2.validate() {

@@ -79,12 +79,12 @@ pub struct Upstreams {
 impl Upstreams {
     /// Returns the client settings of products, with the default URL filled in.
     pub fn products(&self) -> client::Config {
-        self.products.clone().with_default_url("http://127.0.0.1:5000")
+        self.products.clone().with_default_url("http://127.0.0.1:5000").for_own_server()
     }
 
     /// Returns the client settings of orders, with the default URL filled in.
     pub fn orders(&self) -> client::Config {
-        self.orders.clone().with_default_url("http://127.0.0.1:5001")
+        self.orders.clone().with_default_url("http://127.0.0.1:5001").for_own_server()
     }
 }
 

@@ -51,7 +51,8 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
-    /// Connection string, `postgres://…` or `sqlite://path`.
+    /// Connection string, `postgres://…` or `sqlite://path`. A PostgreSQL URL names one host. For
+    /// failover, name a DNS record, a virtual IP or a proxy that follows the primary.
     #[serde(skip_serializing)]
     #[schemars(with = "Option<String>")]
     pub url: Option<SecretString>,
@@ -150,7 +151,7 @@ pub struct Upstreams {
 impl Upstreams {
     /// Returns the client configuration for products, including the default URL.
     pub fn products(&self) -> client::Config {
-        self.products.clone().with_default_url("http://127.0.0.1:5000")
+        self.products.clone().with_default_url("http://127.0.0.1:5000").for_own_server()
     }
 }
 

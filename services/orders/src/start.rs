@@ -122,7 +122,15 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
         .route("/jwks.json", jwks);
     let orders = Orders { store, watchers, executor, process: process.clone(), cursor: Cursor::new(CURSOR_SECRET), config: config.saga };
     let orders = OrdersServiceServer::new(orders).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let router = server::grpc::router(Routes::new(orders), SERVICE, FILE_DESCRIPTOR_SET, &methods, &readiness, process.shutdown.clone())?;
+    let router = server::grpc::router(
+        Routes::new(orders),
+        SERVICE,
+        FILE_DESCRIPTOR_SET,
+        &methods,
+        &readiness,
+        process.shutdown.clone(),
+        MAX_MESSAGE_BYTES,
+    )?;
     let address =
         server::serve(process, ("orders", Protocol::Grpc), config.listen, router, methods, keys.verifier, (&config.server, faults));
     let address = address.with_context(|| format!("listen: {}", config.listen))?;
@@ -153,6 +161,9 @@ fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, Databas
     let url = config.url()?;
     let url = url.expose_secret();
     match url.split_once("://") {
+        Some(("postgres" | "postgresql", rest)) if names_several_hosts(rest) => {
+            bail!("store.url must name one host: for failover, name a DNS record, a virtual IP or a proxy that follows the primary")
+        }
         Some(("postgres" | "postgresql", _)) => {
             let store = PostgresStore::new(url, config.max_connections)?;
             let database = store.database();
@@ -167,11 +178,38 @@ fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, Databas
     }
 }
 
+/// Returns whether the part of a PostgreSQL URL after its scheme lists several hosts, as libpq
+/// accepts and sqlx does not.
+fn names_several_hosts(rest: &str) -> bool {
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    authority.rsplit('@').next().unwrap_or_default().contains(',')
+}
+
 async fn migrate_with_retries(store: Arc<dyn Store>) {
     let mut backoff = Duration::from_millis(100);
     while let Err(error) = store.migrate().await {
         tracing::warn!(error = &error as &dyn std::error::Error, "schema migration failed, retrying");
         tokio::time::sleep(backoff).await;
         backoff = (backoff * 2).min(Duration::from_secs(5));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn store_url_with_several_hosts_is_explained() {
+        for (url, several) in [
+            ("a:secret@db1:5432,db2:5432/shop?target_session_attrs=read-write", true),
+            ("db1,db2", true),
+            ("a,b:sec,ret@db1:5432/shop?options=a,b", false),
+            ("[::1]:5432/shop", false),
+        ] {
+            assert_eq!(names_several_hosts(url), several, "{url}");
+        }
+        let store = config::Store { url: Some("postgres://a:secret@db1,db2/shop".into()), ..config::Store::default() };
+        let error = open_store(&store).err().unwrap().to_string();
+        assert!(error.starts_with("store.url ") && !error.contains("secret"), "{error}");
     }
 }

@@ -67,7 +67,15 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
     let hold_ttl = Duration::from_millis(config.reservations.hold_ttl_ms);
     let products = Products { store, clock: process.clock.clone(), cursor: Cursor::new(CURSOR_SECRET), hold_ttl };
     let products = ProductsServiceServer::new(products).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let router = server::grpc::router(Routes::new(products), SERVICE, FILE_DESCRIPTOR_SET, &methods, &readiness, process.shutdown.clone())?;
+    let router = server::grpc::router(
+        Routes::new(products),
+        SERVICE,
+        FILE_DESCRIPTOR_SET,
+        &methods,
+        &readiness,
+        process.shutdown.clone(),
+        MAX_MESSAGE_BYTES,
+    )?;
     let address = server::serve(process, ("products", Protocol::Grpc), config.listen, router, methods, verifier, (&config.server, faults));
     let address = address.with_context(|| format!("listen: {}", config.listen))?;
     registration::start("products", &config.registration, address, &readiness, process)?;

@@ -184,6 +184,9 @@ pub static CATALOG: &[Metric] = &[
     Metric::counter("palisade.auth.tokens.revoked", &[], "Requests rejected because of a revoked token"),
     Metric::gauge("palisade.streams.open", &["protocol"], "Open streams, by protocol"),
     Metric::counter("palisade.streams.ended", &["protocol", "reason"], "Ended streams, by protocol and reason"),
+    Metric::gauge("palisade.connections.open", &["listener"], "Open connections, by listener (public, admin)"),
+    Metric::gauge("palisade.connections.limit", &["listener"], "Maximum open connections, by listener"),
+    Metric::gauge("palisade.connections.waiting_bytes", &["listener"], "Response bytes in memory that wait for their readers, by listener"),
     Metric::counter("palisade.connections.closed", &["reason"], "Connections and streams closed at a limit, by reason"),
     Metric::counter("palisade.outlier.ejections", &["target", "enforced"], "Outlier ejections of endpoints, by whether they were enforced"),
     Metric::counter(

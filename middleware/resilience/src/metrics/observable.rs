@@ -29,7 +29,7 @@ pub(crate) fn register_observable<T: Send + Sync + 'static>(source: &Arc<T>, mut
 
 /// Adds `count(&T)` to `gauge` at every scrape while the `Arc` is alive. Several sources may share
 /// a gauge, which shows their sum.
-pub(crate) fn register_observable_sum<T: Send + Sync + 'static>(source: &Arc<T>, gauge: Gauge, count: impl Fn(&T) -> u32 + Send + 'static) {
+pub fn register_observable_sum<T: Send + Sync + 'static>(source: &Arc<T>, gauge: Gauge, count: impl Fn(&T) -> u32 + Send + 'static) {
     // Registers the gauge at zero.
     gauge.increment(0);
     let mut reported = 0;

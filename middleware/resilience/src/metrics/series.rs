@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use tonic::Code;
 
 use super::{error_type, register_observable_sum};
-use crate::{counter::AtomicCounter, grpc_status, respond::Protocol, response_outcome::Role};
+use crate::{counter::AtomicCounter, grpc_status, respond::Protocol, response_outcome::Role, scheme::Scheme};
 
 /// Cache of metric handles by key. Reads are lock-free; inserting a key copies the map, once per
 /// key. Keys must be bounded and not chosen by clients, because the fast hash has no protection
@@ -53,9 +53,9 @@ const PREREGISTERED_HTTP_STATUSES: [u16; 4] = [200, 500, 503, 504];
 /// gRPC codes registered at startup per method: success and those used by alerts.
 const PREREGISTERED_GRPC_CODES: [Code; 4] = [Code::Ok, Code::Internal, Code::Unavailable, Code::DeadlineExceeded];
 
-impl HandleCache<(&'static str, &'static str), HttpSeries> {
-    pub(super) fn series_for(&self, verb: &'static str, route: &'static str) -> Arc<HttpSeries> {
-        self.get(&(verb, route), || ((verb, route), HttpSeries::new(verb, route)))
+impl HandleCache<(&'static str, &'static str, Scheme), HttpSeries> {
+    pub(super) fn series_for(&self, verb: &'static str, route: &'static str, scheme: Scheme) -> Arc<HttpSeries> {
+        self.get(&(verb, route, scheme), || ((verb, route, scheme), HttpSeries::new(verb, route, scheme)))
     }
 }
 
@@ -76,14 +76,16 @@ fn observed_count(gauge: Gauge) -> Arc<AtomicCounter> {
 pub(super) struct HttpSeries {
     verb: &'static str,
     route: &'static str,
+    scheme: Scheme,
     pub(super) active: Arc<AtomicCounter>,
     by_status: HandleCache<u16, Histogram>,
 }
 
 impl HttpSeries {
-    pub(super) fn new(verb: &'static str, route: &'static str) -> Self {
-        let active = observed_count(metrics::gauge!("http.server.active_requests", "http.request.method" => verb, "url.scheme" => "http"));
-        Self { verb, route, active, by_status: HandleCache::default() }
+    pub(super) fn new(verb: &'static str, route: &'static str, scheme: Scheme) -> Self {
+        let active = metrics::gauge!("http.server.active_requests", "http.request.method" => verb, "url.scheme" => scheme.name());
+        let active = observed_count(active);
+        Self { verb, route, scheme, active, by_status: HandleCache::default() }
     }
 
     /// Registers the series that dashboards and alerts need at zero.
@@ -97,7 +99,7 @@ impl HttpSeries {
         self.by_status.get(&status, || {
             let error = if status >= 500 { status.to_string() } else { String::new() };
             let histogram = metrics::histogram!("http.server.request.duration", "http.request.method" => self.verb,
-                "url.scheme" => "http", "http.route" => self.route, "http.response.status_code" => status.to_string(), "error.type" => error);
+                "url.scheme" => self.scheme.name(), "http.route" => self.route, "http.response.status_code" => status.to_string(), "error.type" => error);
             (status, histogram)
         })
     }
@@ -214,8 +216,8 @@ mod tests {
         let recorder = PrometheusBuilder::new().set_buckets(&[1.0]).unwrap().build_recorder();
         let _layers = metrics::with_local_recorder(&recorder, || {
             [
-                MetricsLayer::new(Boundary::HttpServer).with_preregistered_series(&http),
-                MetricsLayer::new(Boundary::GrpcServer).with_preregistered_series(&grpc),
+                MetricsLayer::new(Boundary::HttpServer).with_preregistered_series(&http, Scheme::Https),
+                MetricsLayer::new(Boundary::GrpcServer).with_preregistered_series(&grpc, Scheme::Http),
             ]
         });
         let text = recorder.handle().render();
@@ -226,6 +228,7 @@ mod tests {
         for status in PREREGISTERED_HTTP_STATUSES {
             zero("http_server_request_duration_count", &format!("\"{status}\""));
         }
+        zero("http_server_request_duration_count", "url_scheme=\"https\"");
         for code in PREREGISTERED_GRPC_CODES {
             zero("rpc_server_call_duration_count", grpc_status::name(code));
         }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use http::{HeaderMap, HeaderName, Request};
+use http::{HeaderMap, Request};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower::Layer;
@@ -16,9 +16,8 @@ use crate::{
     context::Context,
     filter::{Filter, Predicate},
     rejection::{Rejection, reasons},
+    trusted_proxies::TrustedProxies,
 };
-
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Request extension with the peer address of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +34,9 @@ pub struct AddressConfig {
     /// Burst size: maximum number of requests that an idle address may send at once. 0 disables the
     /// limit.
     pub burst: u32,
-    /// IP addresses of trusted proxies, separated by commas. Their `x-forwarded-for` determines the
-    /// client address. Without it all clients behind a proxy share one limit.
+    /// Trusted proxies: IP addresses and networks (`10.0.0.0/8`), separated by commas. Their
+    /// `x-forwarded-for` and `x-forwarded-proto` determine the client address and the scheme.
+    /// Without it all clients behind a proxy share one limit.
     pub trusted_proxies: String,
 }
 
@@ -48,9 +48,8 @@ impl Default for AddressConfig {
 
 impl AddressConfig {
     /// Parses the trusted proxies. The error is the invalid text.
-    pub fn proxies(&self) -> Result<Vec<IpAddr>, String> {
-        let texts = self.trusted_proxies.split(',').map(str::trim).filter(|text| !text.is_empty());
-        texts.map(|text| text.parse().map_err(|_| text.to_owned())).collect()
+    pub fn proxies(&self) -> Result<TrustedProxies, String> {
+        TrustedProxies::parse(&self.trusted_proxies)
     }
 }
 
@@ -76,7 +75,7 @@ pub struct AddressLimitLayer(Option<Arc<Limit>>);
 #[derive(Debug)]
 struct Limit {
     buckets: Buckets,
-    proxies: Vec<IpAddr>,
+    proxies: TrustedProxies,
     shed: metrics::Counter,
 }
 
@@ -98,28 +97,12 @@ impl AddressLimitLayer {
 
 impl Limit {
     fn check(&self, peer: IpAddr, headers: &HeaderMap) -> Result<(), Rejection> {
-        let result = self.buckets.take(ip_prefix(client_ip(peer, headers, &self.proxies)));
+        let result = self.buckets.take(ip_prefix(self.proxies.client_ip(peer, headers)));
         result.map(drop).map_err(|wait| {
             self.shed.increment(1);
             Rejection::new(&reasons::RATE_LIMITED, "too many requests from this address").with_retry_after(wait)
         })
     }
-}
-
-/// Returns the client address: the peer, or behind trusted proxies the last `x-forwarded-for` entry
-/// that is not a trusted proxy.
-pub(crate) fn client_ip(peer: IpAddr, headers: &HeaderMap, proxies: &[IpAddr]) -> IpAddr {
-    let mut client = peer.to_canonical();
-    let hops = headers.get_all(FORWARDED_FOR).iter().rev().filter_map(|value| value.to_str().ok()).flat_map(|value| value.rsplit(','));
-    for hop in hops {
-        if !proxies.contains(&client) {
-            break;
-        }
-        // No trusted proxy writes invalid entries.
-        let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
-        client = address.to_canonical();
-    }
-    client
 }
 
 /// Returns the prefix assigned to one customer: the whole IPv4 address, or the IPv6 /64.
@@ -158,30 +141,6 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-
-    fn resolved_client(peer: &str, forwarded: &[&str]) -> IpAddr {
-        let mut headers = HeaderMap::new();
-        for value in forwarded {
-            headers.append(FORWARDED_FOR, value.parse().unwrap());
-        }
-        client_ip(peer.parse().unwrap(), &headers, &["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()])
-    }
-
-    #[test]
-    fn client_address_uses_only_trusted_proxies() {
-        for (peer, forwarded, expected) in [
-            ("192.0.2.1", &["198.51.100.1"][..], "192.0.2.1"),
-            ("10.0.0.1", &["198.51.100.1"], "198.51.100.1"),
-            ("10.0.0.1", &["203.0.113.9, 198.51.100.1"], "198.51.100.1"),
-            ("10.0.0.1", &["203.0.113.9, 198.51.100.1, 10.0.0.2"], "198.51.100.1"),
-            ("10.0.0.1", &["203.0.113.9", "198.51.100.1"], "198.51.100.1"),
-            ("10.0.0.1", &["nonsense"], "10.0.0.1"),
-            ("10.0.0.1", &[], "10.0.0.1"),
-            ("::ffff:192.0.2.1", &[], "192.0.2.1"),
-        ] {
-            assert_eq!(resolved_client(peer, forwarded), expected.parse::<IpAddr>().unwrap(), "{peer} {forwarded:?}");
-        }
-    }
 
     #[test]
     fn ip_prefix_groups_ipv6_by_64() {

@@ -25,7 +25,7 @@ reasons! {
     NOT_FOUND = "not_found", NOT_FOUND, NotFound, "Not found";
     METHOD_NOT_ALLOWED = "method_not_allowed", METHOD_NOT_ALLOWED, Unimplemented, "Method not allowed";
     VERSION_MISMATCH = "version_mismatch", PRECONDITION_FAILED, FailedPrecondition, "Version mismatch";
-    BODY_TOO_LARGE = "body_too_large", PAYLOAD_TOO_LARGE, OutOfRange, "Request body too large";
+    BODY_TOO_LARGE = "body_too_large", PAYLOAD_TOO_LARGE, ResourceExhausted, "Request body too large";
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, InvalidArgument, "The body must be application/json";
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused", UNPROCESSABLE_ENTITY, FailedPrecondition, "The idempotency key was used with another body";
     REQUEST_IN_PROGRESS = "request_in_progress", CONFLICT, Aborted, "The first request with this key is still running";

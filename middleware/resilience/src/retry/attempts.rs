@@ -34,7 +34,7 @@ pin_project! {
     pub struct Attempts<S: Service<Request<Body>>, R: HttpBody> {
         service: S,
         call: Call,
-        // Whether to read the first frame, because the status may be at the end of the response.
+        // Whether to read the response ahead, because the status may be at its end.
         peek_body: bool,
         kept: Option<Box<ReplayableRequest>>,
         // Result of the previous attempt.
@@ -56,7 +56,7 @@ pin_project! {
     enum Step<F, R: HttpBody> {
         // Waiting for the response head,
         Attempt { #[pin] answer: F },
-        // for the first frame,
+        // for the end of the response,
         Peek { answer: Option<Answer<R>> },
         // or for the backoff. Boxed, because it is rare and must not enlarge the future.
         Backoff { sleep: Pin<Box<Sleep>>, answer: Option<Answer<R>> },
@@ -116,7 +116,7 @@ where
                     continue;
                 }
             };
-            if *this.peek_body && this.call.may_retry() && outcome::poll_first_frame(&mut answer, cx).is_pending() {
+            if *this.peek_body && this.call.may_retry() && outcome::poll_read_ahead(&mut answer, cx).is_pending() {
                 this.step.set(Step::Peek { answer: Some(answer) });
                 return Poll::Pending;
             }
@@ -131,7 +131,7 @@ where
             };
             this.call.record_retry_event(outcome, &answer, pause);
             // The rest of the body would keep its stream and its measurement open.
-            let answer = answer.map(|response| response.map(PeekedBody::first_frame_only));
+            let answer = answer.map(|response| response.map(PeekedBody::peeked_only));
             this.step.set(Step::Backoff { sleep: Box::pin(tokio::time::sleep(pause)), answer: Some(answer) });
         }
     }

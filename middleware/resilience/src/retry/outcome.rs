@@ -56,8 +56,8 @@ impl Outcome {
     }
 }
 
-/// Waits for the first frame of the body if the head has no status.
-pub(super) fn poll_first_frame<R: Body + Unpin>(answer: &mut Answer<R>, cx: &mut Context<'_>) -> Poll<()> {
+/// Reads the body ahead if the head has no status.
+pub(super) fn poll_read_ahead<R: Body + Unpin>(answer: &mut Answer<R>, cx: &mut Context<'_>) -> Poll<()> {
     match answer {
         Ok(response) if grpc_status::from_headers(response.headers()).is_none() && response.status() == StatusCode::OK => {
             response.body_mut().poll_read(cx)

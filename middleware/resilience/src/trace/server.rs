@@ -5,9 +5,7 @@ mod new_span;
 
 use std::{
     future::Future,
-    net::IpAddr,
     pin::Pin,
-    sync::Arc,
     task::{self, Poll, ready},
 };
 
@@ -33,6 +31,7 @@ use crate::{
     grpc_status,
     protocol::Protocol,
     response_outcome::{ResponseOutcome, Role},
+    trusted_proxies::TrustedProxies,
 };
 
 /// Starts the SERVER span, continues the caller's trace, and adds `x-trace-id` to HTTP responses.
@@ -52,19 +51,19 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct ServerTraceLayer {
     protocol: Protocol,
-    proxies: Arc<[IpAddr]>,
+    proxies: TrustedProxies,
 }
 
 impl ServerTraceLayer {
     /// Creates a layer for `protocol` without trusted proxies.
     pub fn new(protocol: Protocol) -> Self {
-        Self { protocol, proxies: Arc::default() }
+        Self { protocol, proxies: TrustedProxies::default() }
     }
 
     /// Trusts `x-forwarded-for` of these proxies for `client.address`.
     #[must_use]
-    pub fn with_trusted_proxies(self, proxies: impl Into<Arc<[IpAddr]>>) -> Self {
-        Self { proxies: proxies.into(), ..self }
+    pub fn with_trusted_proxies(self, proxies: TrustedProxies) -> Self {
+        Self { proxies, ..self }
     }
 }
 
@@ -115,7 +114,7 @@ enum RequestScope {
 }
 
 impl RequestScope {
-    fn for_request<B>(protocol: Protocol, proxies: &[IpAddr], request: &Request<B>) -> Self {
+    fn for_request<B>(protocol: Protocol, proxies: &TrustedProxies, request: &Request<B>) -> Self {
         let method = Context::of(request).and_then(|context| context.method);
         if method.is_some_and(|method| method.infrastructure) {
             return Self::Span(Span::none());

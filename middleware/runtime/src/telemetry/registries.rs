@@ -5,66 +5,108 @@
 //! spawned tasks. Handles created outside any scope (runtime, span export) are shared by all
 //! services.
 
+mod endpoint_series;
+
 use std::{fmt, sync::Arc};
 
 use metrics::{Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use metrics_exporter_prometheus::{PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::PrometheusRecorder;
 
+use self::endpoint_series::EndpointSeries;
 use palisade_resilience::metrics::current_service;
 
+/// Registry of one service.
+pub(super) struct Registry {
+    service: &'static str,
+    recorder: PrometheusRecorder,
+    endpoints: EndpointSeries,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("service", &self.service).finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// Returns the name of the service.
+    pub(super) fn service(&self) -> &'static str {
+        self.service
+    }
+
+    /// Renders the metrics as Prometheus text. Removes the series of endpoints that are gone.
+    pub(super) fn render(&self) -> String {
+        self.endpoints.render_into(self.service, self.recorder.handle().render())
+    }
+
+    /// Compacts the histograms.
+    pub(super) fn run_upkeep(&self) {
+        self.recorder.handle().run_upkeep();
+    }
+
+    /// Registers a handle with the recorder that is responsible for `key`.
+    fn register<T>(&self, key: &Key, register: impl Fn(&PrometheusRecorder) -> T) -> T {
+        match endpoint_series::endpoint_of(key) {
+            Some(endpoint) => self.endpoints.register(endpoint, register),
+            None => register(&self.recorder),
+        }
+    }
+}
+
 /// Recorder of a process: dispatches each metric to the registry of its service.
-pub(super) struct Registries(Vec<(&'static str, PrometheusRecorder)>);
+pub(super) struct Registries(Vec<Arc<Registry>>);
 
 impl Registries {
     /// Creates one registry per service. At least one is required.
     pub(super) fn new(recorders: Vec<(&'static str, PrometheusRecorder)>) -> Self {
-        Self(recorders)
+        let registry = |(service, recorder)| Arc::new(Registry { service, recorder, endpoints: EndpointSeries::default() });
+        Self(recorders.into_iter().map(registry).collect())
     }
 
-    /// Render handles by service.
-    pub(super) fn handles(&self) -> Vec<(&'static str, PrometheusHandle)> {
-        self.0.iter().map(|(service, recorder)| (*service, recorder.handle())).collect()
+    /// Returns the registries of all services.
+    pub(super) fn handles(&self) -> Vec<Arc<Registry>> {
+        self.0.clone()
     }
 
     /// Registers a handle in the current service's registry, or in all registries outside a scope.
-    fn register<T>(&self, register_one: impl Fn(&PrometheusRecorder) -> T, combine: impl Fn(Vec<T>) -> T) -> T {
-        let current = current_service().and_then(|present| self.0.iter().find(|(service, _)| *service == present));
+    fn register<T>(&self, key: &Key, register_one: impl Fn(&PrometheusRecorder) -> T, combine: impl Fn(Vec<T>) -> T) -> T {
+        let current = current_service().and_then(|present| self.0.iter().find(|registry| registry.service == present));
         match (current, &self.0[..]) {
-            (Some((_, recorder)), _) | (None, [(_, recorder)]) => register_one(recorder),
-            (None, recorders) => combine(recorders.iter().map(|(_, recorder)| register_one(recorder)).collect()),
+            (Some(registry), _) | (None, [registry]) => registry.register(key, register_one),
+            (None, registries) => combine(registries.iter().map(|registry| registry.register(key, &register_one)).collect()),
         }
     }
 }
 
 impl fmt::Debug for Registries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(service, _)| service)).finish()
+        f.debug_list().entries(self.0.iter().map(|registry| registry.service)).finish()
     }
 }
 
 impl Recorder for Registries {
     fn describe_counter(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
-        self.0.iter().for_each(|(_, recorder)| recorder.describe_counter(key.clone(), unit, description.clone()));
+        self.0.iter().for_each(|registry| registry.recorder.describe_counter(key.clone(), unit, description.clone()));
     }
 
     fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
-        self.0.iter().for_each(|(_, recorder)| recorder.describe_gauge(key.clone(), unit, description.clone()));
+        self.0.iter().for_each(|registry| registry.recorder.describe_gauge(key.clone(), unit, description.clone()));
     }
 
     fn describe_histogram(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
-        self.0.iter().for_each(|(_, recorder)| recorder.describe_histogram(key.clone(), unit, description.clone()));
+        self.0.iter().for_each(|registry| registry.recorder.describe_histogram(key.clone(), unit, description.clone()));
     }
 
     fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
-        self.register(|recorder| recorder.register_counter(key, metadata), |all| Counter::from_arc(Arc::new(Fanout(all))))
+        self.register(key, |recorder| recorder.register_counter(key, metadata), |all| Counter::from_arc(Arc::new(Fanout(all))))
     }
 
     fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
-        self.register(|recorder| recorder.register_gauge(key, metadata), |all| Gauge::from_arc(Arc::new(Fanout(all))))
+        self.register(key, |recorder| recorder.register_gauge(key, metadata), |all| Gauge::from_arc(Arc::new(Fanout(all))))
     }
 
     fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
-        self.register(|recorder| recorder.register_histogram(key, metadata), |all| Histogram::from_arc(Arc::new(Fanout(all))))
+        self.register(key, |recorder| recorder.register_histogram(key, metadata), |all| Histogram::from_arc(Arc::new(Fanout(all))))
     }
 }
 
@@ -111,9 +153,9 @@ mod tests {
         Registries::new(services.iter().map(|service| (*service, PrometheusBuilder::new().build_recorder())).collect())
     }
 
-    fn services_exposing(handles: &[(&'static str, PrometheusHandle)], line: &str) -> Vec<&'static str> {
-        let exposes = |handle: &PrometheusHandle| handle.render().lines().any(|shown| shown == line);
-        handles.iter().filter(|(_, handle)| exposes(handle)).map(|(service, _)| *service).collect()
+    fn services_exposing(handles: &[Arc<Registry>], line: &str) -> Vec<&'static str> {
+        let exposes = |handle: &&Arc<Registry>| handle.render().lines().any(|shown| shown == line);
+        handles.iter().filter(exposes).map(|registry| registry.service).collect()
     }
 
     #[tokio::test]

@@ -9,8 +9,9 @@
 //!
 //! A retry goes to an endpoint that the call has not tried yet, if a usable one is left.
 //!
-//! Calls are rejected immediately while discovery has not resolved any address. No attempt is made,
-//! so no breaker records a failure and no retry follows.
+//! While discovery has not resolved any address, or all of several endpoints are in connect
+//! backoff, a call waits for an endpoint, for at most a second. If none is known then, the call is
+//! rejected. No attempt was made, so no breaker records a failure and no retry follows.
 //!
 //! A single address bypasses the balancer: no load is measured, and the target's breaker is the
 //! only one.
@@ -25,14 +26,17 @@ mod outlier_ejection;
 mod p2c;
 mod peak_ewma;
 mod previous_endpoints;
+mod waiting;
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
+use futures_util::{FutureExt, future::BoxFuture};
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -94,27 +98,44 @@ impl Service<Request<Body>> for Balancer {
     }
 
     fn call(&mut self, request: Request<Body>) -> ResponseFuture {
-        let nodes = self.0.nodes();
-        match nodes.as_slice() {
-            [] => return ResponseFuture { state: ResponseState::NoEndpoint { refusal: Some(no_endpoint_available()) } },
-            [only] => return ResponseFuture { state: ResponseState::Single { inner: only.send(request) } },
-            _ => {}
+        if waiting::must_wait(&self.0.nodes(), Instant::now()) {
+            return ResponseFuture { state: ResponseState::Waiting { inner: WaitingCall(wait_and_send(self.0.clone(), request).boxed()) } };
         }
-        let now = Instant::now();
-        let deadline = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0);
-        // A retry never probes: one bad endpoint per call is enough.
-        let may_probe = request.extensions().get::<retry::Attempt>().is_none();
-        let previous = request.extensions().get::<PreviousEndpoints>();
-        let pick_endpoint =
-            |previous: &[Arc<BalancedEndpoint>]| pick(&nodes, &self.0.rng, PickContext { now, deadline, may_probe, previous });
-        let Picked { node, permit, panic_mode: panics } = previous.map_or_else(|| pick_endpoint(&[]), |tried| tried.pick(pick_endpoint));
-        if panics {
-            self.0.panic_picks.increment(1);
-        }
-        let stream = is_stream(&request);
-        let call = Call::start(self.0.target, node.clone(), permit, now, deadline);
-        ResponseFuture { state: ResponseState::Balanced { inner: OutcomeFuture::new(Protocol::Grpc, node.send(request), call, stream) } }
+        ResponseFuture { state: send(&self.0, request) }
     }
+}
+
+/// Sends `request` once an endpoint may be usable.
+async fn wait_and_send(shared: Arc<Shared>, request: Request<Body>) -> Result<Response<Body>, Rejection> {
+    waiting::wait_for_endpoint(&shared, deadline_of(&request)).await;
+    ResponseFuture { state: send(&shared, request) }.await
+}
+
+fn deadline_of(request: &Request<Body>) -> Option<Instant> {
+    request.extensions().get::<CallDeadline>().map(|deadline| deadline.0)
+}
+
+/// Sends `request` to one of the endpoints.
+fn send(shared: &Shared, request: Request<Body>) -> ResponseState {
+    let nodes = shared.nodes();
+    match nodes.as_slice() {
+        [] => return ResponseState::NoEndpoint { refusal: Some(no_endpoint_available()) },
+        [only] => return ResponseState::Single { inner: only.send(request) },
+        _ => {}
+    }
+    let now = Instant::now();
+    let deadline = deadline_of(&request);
+    // A retry never probes: one bad endpoint per call is enough.
+    let may_probe = request.extensions().get::<retry::Attempt>().is_none();
+    let previous = request.extensions().get::<PreviousEndpoints>();
+    let pick_endpoint = |previous: &[Arc<BalancedEndpoint>]| pick(&nodes, &shared.rng, PickContext { now, deadline, may_probe, previous });
+    let Picked { node, permit, panic_mode: panics } = previous.map_or_else(|| pick_endpoint(&[]), |tried| tried.pick(pick_endpoint));
+    if panics {
+        shared.panic_picks.increment(1);
+    }
+    let stream = is_stream(&request);
+    let call = Call::start(shared.target, node.clone(), permit, now, deadline);
+    ResponseState::Balanced { inner: OutcomeFuture::new(Protocol::Grpc, node.send(request), call, stream) }
 }
 
 /// Rejection for an empty endpoint set, without an attempt.
@@ -131,11 +152,22 @@ pin_project! {
     }
 }
 
+/// Call that waits for an endpoint.
+struct WaitingCall(BoxFuture<'static, Result<Response<Body>, Rejection>>);
+
+impl fmt::Debug for WaitingCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WaitingCall")
+    }
+}
+
 pin_project! {
     #[project = WayProjection]
     #[derive(Debug)]
     enum ResponseState {
         NoEndpoint { refusal: Option<Rejection> },
+        // Boxed, because it is rare and must not enlarge the future.
+        Waiting { inner: WaitingCall },
         Single { #[pin] inner: endpoint::ResponseFuture },
         Balanced { #[pin] inner: OutcomeFuture<endpoint::ResponseFuture, Call> },
     }
@@ -147,6 +179,7 @@ impl Future for ResponseFuture {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             WayProjection::NoEndpoint { refusal } => Poll::Ready(Err(refusal.take().expect("future polled after completion"))),
+            WayProjection::Waiting { inner } => inner.0.as_mut().poll(cx),
             WayProjection::Single { inner } => inner.poll(cx),
             WayProjection::Balanced { inner } => inner.poll(cx).map_ok(|response| response.map(Body::new)),
         }

@@ -9,10 +9,13 @@ use std::{
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::Instant,
+};
 use tower::Service;
 
-use super::{Connection, connect_backoff::ConnectBackoff};
+use super::{Connection, connect_backoff::ConnectBackoff, happy_eyeballs::connect_first};
 use crate::tls;
 use palisade_resilience::jitter;
 
@@ -49,9 +52,11 @@ impl ConnectParams {
     /// Connects to the host and port of `uri`, without a timeout.
     pub(super) async fn connect(&self, uri: &Uri) -> io::Result<tls::Stream<TcpStream>> {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let tcp = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await?;
+        let addresses = lookup_host((host, uri.port_u16().unwrap_or(80))).await?;
+        let tcp = connect_first(addresses, self.timeout, TcpStream::connect).await?;
         // Disables Nagle's algorithm: a small frame could otherwise wait 40 ms for a delayed ACK.
         tcp.set_nodelay(true)?;
+        self.connection.detect_dead_peer(&tcp)?;
         match &self.tls {
             Some(tls) => tls.connect(tcp).await,
             None => Ok(tls::Stream::Plain(tcp)),

@@ -46,10 +46,9 @@ impl Endpoint {
     pub(super) fn new(address: &Address, params: ConnectParams) -> Self {
         let endpoint = transport::Endpoint::from(address.uri().clone())
             .origin(address.origin(params.tls.is_some()))
-            .http2_keep_alive_interval(Duration::from_millis(params.connection.keep_alive_ms))
+            .http2_keep_alive_interval(params.connection.keep_alive())
             .keep_alive_timeout(Duration::from_millis(params.connection.keep_alive_timeout_ms))
-            // Detects a dead peer before the next call needs the connection.
-            .keep_alive_while_idle(true);
+            .keep_alive_while_idle(params.connection.keep_alive_without_calls.unwrap_or(false));
         let connector = Connector::new(params);
         let backoff = connector.backoff();
         let channel = endpoint.connect_with_connector_lazy(connector.clone());
@@ -66,6 +65,13 @@ impl Endpoint {
             (self.channel.clone(), None)
         };
         ResponseFuture { inner: channel.oneshot(request), stream_slot: place }
+    }
+
+    /// Returns the end of the connect backoff after a failure, or `None` outside of it.
+    pub(super) fn backoff_end(&self, now: Instant) -> Option<Instant> {
+        // The first check avoids the lock while connections succeed.
+        let backing_off = self.backoff.is_backing_off(now);
+        backing_off.then(|| self.backoff.check(now).err()).flatten().map(|left| now + left)
     }
 
     /// Whether the endpoint is in connect backoff after a failure.

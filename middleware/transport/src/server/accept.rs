@@ -5,33 +5,42 @@
 //! caused by the server itself, spins when file descriptors run out, and waits forever for a silent
 //! peer at shutdown.
 
+mod connection_service;
+mod connection_state;
 mod connections;
+mod data_rate;
+mod deadlines;
 mod flow_control_timeout;
-mod per_ip_limit;
+mod limits;
+mod open_connections;
+mod proxy_protocol;
+mod request_body;
+mod response_body;
+mod served_io;
 mod shutdown_signal;
-mod write_timeout;
+mod waiting_bytes;
 
 use std::{convert::Infallible, error::Error as StdError, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{Request, Response};
-use hyper::body::Incoming;
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::Semaphore,
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tower::Service;
 
-use self::per_ip_limit::PerIpConnectionLimit;
 use super::Config;
 use crate::tls;
 use palisade_resilience::respond::Protocol;
 
 pub use connections::Connections;
+pub use limits::{DataRate, Linger, WaitingBytes};
+pub use request_body::{BodyPace, RequestBody, TooSlow};
 
 const BACKLOG: u32 = 1_024;
 /// Backoff after an accept error that persists (no file descriptors, no memory).
@@ -40,9 +49,27 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// traffic.
 const TCP_KEEP_ALIVE: Duration = Duration::from_mins(1);
 
+/// Maximum unsent bytes in the kernel's buffer of a connection (`TCP_NOTSENT_LOWAT`). More would
+/// hide for minutes that a peer does not read.
+const UNSENT_BYTES: u32 = 128 * 1024;
+
 /// Reasons counted by [`record_connection_closed`], preregistered with 0 so that the first
 /// increment is a visible rise.
-const CLOSE_REASONS: [&str; 7] = ["tls", "no_request", "age", "drain", "address", "write_stall", "stream_stall"];
+const CLOSE_REASONS: [&str; 13] = [
+    "tls",
+    "proxy_protocol",
+    "no_request",
+    "slow_header",
+    "slow_body",
+    "age",
+    "drain",
+    "evicted",
+    "address",
+    "address_evicted",
+    "write_stall",
+    "stream_stall",
+    "waiting_bytes",
+];
 
 /// Listening socket with its optional TLS.
 #[derive(Debug)]
@@ -51,11 +78,13 @@ pub struct Listener {
     pub listener: TcpListener,
     /// `None` for plain text.
     pub tls: Option<tls::Acceptor>,
+    /// Label of the port in metrics: `public` or `admin`.
+    pub label: &'static str,
 }
 
 impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {
-        Self { listener, tls: None }
+        Self { listener, tls: None, label: "public" }
     }
 }
 
@@ -63,6 +92,9 @@ impl From<TcpListener> for Listener {
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
+    // Inherited by the accepted connections.
+    #[cfg(target_os = "linux")]
+    SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
@@ -71,7 +103,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// `drain_timeout_ms`.
 pub async fn serve<S, B>(port: impl Into<Listener>, protocol: Protocol, service: S, config: &Config, shutdown: CancellationToken)
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
@@ -79,24 +111,16 @@ where
     for reason in CLOSE_REASONS {
         metrics::counter!("palisade.connections.closed", "reason" => reason).increment(0);
     }
-    let Listener { listener, tls } = port.into();
-    let connections = Arc::new(Connections::new(protocol, config, tls));
+    let Listener { listener, tls, label } = port.into();
+    let connections = Arc::new(Connections::new(label, protocol, config, tls));
     let opening = connections.clone();
-    let permits = Arc::new(Semaphore::new(config.max_connections));
-    let per_ip_limit = match protocol {
-        Protocol::Http => PerIpConnectionLimit::new(config),
-        // gRPC callers are few services with many connections each.
-        Protocol::Grpc => PerIpConnectionLimit::unlimited(),
-    };
     // Without `TCP_NODELAY` the last packet of a response waits for the peer's delayed ACK.
     let mut incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(TCP_KEEP_ALIVE));
     let accept = async move {
         loop {
-            let Ok(permit) = permits.clone().acquire_owned().await else { return };
-            let (stream, peer) = accept(&mut incoming).await;
-            if let Some(ip_permit) = per_ip_limit.try_acquire(peer.ip()) {
-                opening.open(service.clone(), (stream, peer), (permit, ip_permit));
-            }
+            let accepted = accept(&mut incoming).await;
+            let slot = opening.table.acquire_slot().await;
+            opening.open(service.clone(), accepted, slot);
         }
     };
     shutdown.run_until_cancelled(accept).await;

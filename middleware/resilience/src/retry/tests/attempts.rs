@@ -189,8 +189,9 @@ fn unavailable() -> HeaderMap {
 }
 
 #[tokio::test(start_paused = true)]
-async fn response_with_data_is_final() {
+async fn response_with_data_is_final_once_complete() {
     assert_eq!(calls_for_body(|| vec![Ok(Frame::data(Bytes::from_static(b"x"))), Ok(Frame::trailers(unavailable()))]).await, 1);
     assert_eq!(calls_for_body(|| vec![Ok(Frame::trailers(unavailable()))]).await, 3);
     assert_eq!(calls_for_body(|| vec![Err(Status::unknown("reset"))]).await, 3);
+    assert_eq!(calls_for_body(|| vec![Ok(Frame::data(Bytes::from_static(b"x"))), Err(Status::unknown("reset"))]).await, 3);
 }

@@ -1,24 +1,18 @@
 //! Start of the SERVER span, with the attributes known from the request head. Called only for
 //! recorded requests.
 
-use std::net::IpAddr;
-
 use http::{Method, Request, Version, header, uri::Authority};
 use tracing::{
     Span,
     field::{self, Empty},
 };
 
-use crate::{
-    context::Context,
-    protocol::Protocol,
-    rate_limit::{self, Peer},
-};
+use crate::{context::Context, protocol::Protocol, rate_limit::Peer, scheme::Scheme, trusted_proxies::TrustedProxies};
 
 /// Maximum length of an attribute value from the client, bytes. Longer ones are truncated.
 const MAX_ATTRIBUTE_BYTES: usize = 256;
 
-pub(super) fn start_span<B>(protocol: Protocol, proxies: &[IpAddr], request: &Request<B>) -> Span {
+pub(super) fn start_span<B>(protocol: Protocol, proxies: &TrustedProxies, request: &Request<B>) -> Span {
     let context = Context::of(request);
     let method = context.and_then(|context| context.method);
     let request_id = context.map_or("", |context| &*context.request_id);
@@ -59,11 +53,11 @@ pub(super) fn start_span<B>(protocol: Protocol, proxies: &[IpAddr], request: &Re
                 http.route = method.map(|method| method.path),
                 http.response.status_code = Empty,
                 url.path = truncate(request.uri().path().as_bytes()),
-                url.scheme = "http",
+                url.scheme = Scheme::of(request).name(),
                 error.type = Empty,
                 server.address = server_address,
                 server.port = server_port,
-                client.address = peer.map(|peer| field::display(rate_limit::client_ip(peer, request.headers(), proxies))),
+                client.address = peer.map(|peer| field::display(proxies.client_ip(peer, request.headers()))),
                 user_agent.original = request.headers().get(header::USER_AGENT).and_then(|text| truncate(text.as_bytes())),
                 network.protocol.version = version(request.version()),
                 app.request_id = request_id,

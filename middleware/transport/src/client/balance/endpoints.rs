@@ -1,12 +1,12 @@
 //! Endpoint set of one target at run time: status and replacement.
 
-use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use arc_swap::{ArcSwap, Guard};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use tonic::transport::{self, Channel};
 use tower::service_fn;
 
@@ -18,10 +18,9 @@ use super::{
     peak_ewma::PeakEwma,
 };
 use crate::tls;
-use palisade_resilience::circuit_breaker::State;
+use palisade_resilience::{circuit_breaker::State, metrics::LiveLabel};
 
-/// Maximum number of endpoints with their own metric series per target; bounds the cardinality when
-/// addresses churn.
+/// Maximum number of present endpoints with their own metric series per target.
 const MAX_LABELLED_ENDPOINTS: usize = 64;
 
 /// Handle to the endpoints of one target, for operators and service discovery. A change applies to
@@ -102,9 +101,11 @@ pub(super) struct Shared {
     endpoint_count: metrics::Gauge,
     /// Empty until discovery resolves the first address.
     nodes: ArcSwap<Vec<Arc<BalancedEndpoint>>>,
+    /// Notified after a replacement.
+    pub(super) changed: Notify,
     ejections: Arc<EjectionLimit>,
-    /// Endpoints with metric series; locked during a replacement.
-    labelled: Mutex<HashSet<Arc<str>>>,
+    /// Present endpoints with metric series, by address; locked during a replacement.
+    labelled: Mutex<HashMap<Arc<str>, LiveLabel>>,
 }
 
 impl fmt::Debug for Shared {
@@ -133,6 +134,7 @@ impl Shared {
             registry,
             endpoint_count: metrics::gauge!("palisade.lb.endpoints", "target" => target),
             nodes: ArcSwap::default(),
+            changed: Notify::new(),
             ejections: EjectionLimit::new(target),
             labelled: Mutex::default(),
         };
@@ -150,6 +152,8 @@ impl Shared {
     fn replace(&self, addresses: Vec<Address>) {
         let mut labels = self.labelled.lock();
         let before = self.nodes.load_full();
+        // Gives back the series of removed endpoints before new ones take theirs.
+        labels.retain(|name, _| addresses.iter().any(|address| address.name() == &**name));
         let is_balanced = addresses.len() > 1;
         let node = |address: Address| match before.iter().find(|node| node.address == address) {
             Some(known) if known.has_breaker() == is_balanced => known.clone(),
@@ -160,6 +164,7 @@ impl Shared {
         };
         let after: Vec<_> = addresses.into_iter().map(node).collect();
         self.nodes.store(Arc::new(after.clone()));
+        self.changed.notify_waiters();
         self.endpoint_count.set(u32::try_from(after.len()).unwrap_or(u32::MAX));
         before.iter().filter(|node| !after.iter().any(|retained| Arc::ptr_eq(retained, node))).for_each(|node| node.retire());
         let limit = outlier_ejection::max_ejected_count(self.config.balance.max_ejected, after.len());
@@ -174,12 +179,13 @@ impl Shared {
         BalancedEndpoint::new(address, self.connect_params.clone(), PeakEwma::new(decay, penalty, Instant::now()))
     }
 
-    fn with_breaker(&self, node: &BalancedEndpoint, labels: &mut HashSet<Arc<str>>) -> BalancedEndpoint {
+    fn with_breaker(&self, node: &BalancedEndpoint, labels: &mut HashMap<Arc<str>, LiveLabel>) -> BalancedEndpoint {
         let name = node.address.name();
-        if !labels.contains(name) && labels.len() < MAX_LABELLED_ENDPOINTS {
-            labels.insert(name.into());
+        if !labels.contains_key(name) && labels.len() < MAX_LABELLED_ENDPOINTS {
+            labels.insert(name.into(), LiveLabel::new(name));
         }
-        node.with_breaker(self.target, labels.get(name).cloned(), &self.config.outlier_detection, self.ejections.clone())
+        let label = labels.get(name).map(|label| label.value().clone());
+        node.with_breaker(self.target, label, &self.config.outlier_detection, self.ejections.clone())
     }
 }
 

@@ -101,6 +101,11 @@ impl BalancedEndpoint {
         self.load.cost(now)
     }
 
+    /// Returns the end of the connect backoff, or `None` outside of it.
+    pub(super) fn backoff_end(&self, now: Instant) -> Option<Instant> {
+        self.endpoint.backoff_end(now)
+    }
+
     /// Whether the endpoint is in connect backoff: a call that needs a connection would fail
     /// immediately.
     pub(super) fn is_backing_off(&self, now: Instant) -> bool {

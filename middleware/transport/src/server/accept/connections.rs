@@ -3,44 +3,46 @@
 use std::{
     convert::Infallible,
     error::Error as StdError,
+    future::poll_fn,
+    io,
     net::SocketAddr,
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
-use hyper::body::Incoming;
+use http::{Request, Response};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::conn::auto,
-    service::TowerToHyperService,
+    server::{conn::auto, graceful::GracefulConnection},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::task::TaskTracker;
-use tower::{Service, ServiceExt};
+use tower::Service;
 
 use super::{
-    flow_control_timeout::{ChunkedBody, StreamExecutor},
-    record_connection_closed,
+    connection_service::ConnectionService,
+    connection_state::ConnectionState,
+    data_rate::MinimumRate,
+    deadlines::{Deadlines, Due, Timeouts},
+    flow_control_timeout::StreamExecutor,
+    open_connections::OpenConnections,
+    proxy_protocol, record_connection_closed,
+    request_body::RequestBody,
+    served_io::{LingerLimits, ServedIo},
     shutdown_signal::ShutdownSignal,
-    write_timeout::WriteTimeout,
 };
 use crate::{
     server::Config,
     tls::{self, PeerCertificateNames},
 };
-use palisade_resilience::{jitter, rate_limit::Peer, respond::Protocol, streams::ConnectionDraining, task};
+use palisade_resilience::{rate_limit::Peer, respond::Protocol, streams::ConnectionDraining, task, trusted_proxies::TrustedProxies};
 
-/// HSTS for two years, as required by the browsers' preload lists.
-const STRICT_TRANSPORT: HeaderValue = HeaderValue::from_static("max-age=63072000; includeSubDomains");
 const MAX_HEADERS: usize = 64;
 /// Maximum total size of the headers of a request, over either HTTP version.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
@@ -49,8 +51,6 @@ const MAX_HEADER_BYTES: u32 = 16 * 1024;
 const PENDING_RESETS: usize = 100;
 /// Maximum resets caused by invalid frames of the peer; `None`, tonic's default, is no limit.
 const LOCAL_RESETS: usize = 1_024;
-/// Jitter of the connection age, so that connections opened together do not close together.
-const AGE_JITTER: f64 = 0.1;
 
 /// Open connections of one port. [`serve`](super::serve) feeds it from a listener, tests from their
 /// own streams.
@@ -58,39 +58,46 @@ const AGE_JITTER: f64 = 0.1;
 pub struct Connections {
     builder: auto::Builder<StreamExecutor>,
     tls: Option<tls::Acceptor>,
-    /// Whether responses carry HSTS (HTTP over TLS).
-    strict_transport: bool,
-    first_request_timeout: Duration,
-    max_age: Option<Duration>,
+    protocol: Protocol,
+    timeouts: Timeouts,
     drain_timeout: Duration,
-    /// Grace period of a connection past its maximum age: the maximum duration of any request.
-    max_age_grace: Duration,
-    write_timeout: Duration,
+    body_rate: MinimumRate,
+    write_rate: MinimumRate,
+    linger: LingerLimits,
+    trusted_proxies: TrustedProxies,
+    /// Timeout of the PROXY protocol header; `None` if the protocol is disabled.
+    proxy_header_timeout: Option<Duration>,
+    pub(super) table: Arc<OpenConnections>,
     drain: ShutdownSignal,
     abort: ShutdownSignal,
     open: TaskTracker,
 }
 
-/// Next timeout of a connection.
-#[derive(Debug, Clone, Copy)]
-enum NextTimeout {
-    FirstRequest,
-    MaxAge,
-    AgeGrace,
+/// Peer of a connection.
+struct ConnectedPeer {
+    address: Peer,
+    names: Option<PeerCertificateNames>,
 }
 
 impl Connections {
-    /// Creates an empty set.
-    pub fn new(protocol: Protocol, config: &Config, tls: Option<tls::Acceptor>) -> Self {
+    /// Creates an empty set for the port `listener`, its label in metrics.
+    pub fn new(listener: &'static str, protocol: Protocol, config: &Config, tls: Option<tls::Acceptor>) -> Self {
+        let first_request = Duration::from_millis(config.first_request_timeout_ms);
         Self {
-            strict_transport: tls.is_some() && protocol == Protocol::Http,
             tls,
+            protocol,
             builder: builder(protocol, config),
-            first_request_timeout: Duration::from_millis(config.first_request_timeout_ms),
-            max_age: (config.max_connection_age_ms > 0).then(|| Duration::from_millis(config.max_connection_age_ms)),
+            timeouts: Timeouts::new(config),
             drain_timeout: Duration::from_millis(config.drain_timeout_ms),
-            max_age_grace: Duration::from_millis(config.drain_timeout_ms.max(config.max_deadline_ms)),
-            write_timeout: Duration::from_millis(config.write_timeout_ms),
+            body_rate: config.data_rate.request(),
+            write_rate: MinimumRate {
+                bytes_per_second: config.data_rate.response_bytes_per_second,
+                grace: Duration::from_millis(config.write_timeout_ms),
+            },
+            linger: config.linger.limits(),
+            trusted_proxies: config.address_limit.proxies().unwrap_or_default(),
+            proxy_header_timeout: config.proxy_protocol.then_some(first_request),
+            table: OpenConnections::new(listener, protocol, config),
             drain: ShutdownSignal::default(),
             abort: ShutdownSignal::default(),
             open: TaskTracker::new(),
@@ -98,26 +105,20 @@ impl Connections {
     }
 
     /// Serves `service` on `io` from `peer` in a new task. `permit` is dropped when the connection
-    /// ends.
+    /// is closed.
     pub fn open<S, B, I, P>(self: &Arc<Self>, service: S, (io, peer): (I, SocketAddr), permit: P)
     where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send + 'static,
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        P: Send + 'static,
+        P: Unpin + Send + 'static,
     {
         let connections = self.clone();
         let connection = async move {
-            let _place = permit;
-            let served = async {
-                if let Some((io, names)) = connections.tls_handshake(io).await {
-                    connections.serve(service, (io, Peer(peer), names)).await;
-                }
-            };
             tokio::select! {
-                () = served => {}
+                () = connections.handle(service, (io, peer), permit) => {}
                 () = connections.abort.notified() => record_connection_closed("drain"),
             }
         };
@@ -132,6 +133,47 @@ impl Connections {
             tracing::warn!(connections = self.open.len(), "drain timeout elapsed, closing open connections");
             self.abort.notify();
             self.open.wait().await;
+        }
+    }
+
+    /// Serves one connection, from the PROXY protocol header to its end.
+    async fn handle<S, B, I, P>(&self, service: S, (mut io, peer): (I, SocketAddr), permit: P)
+    where
+        S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        P: Unpin + Send + 'static,
+    {
+        let peer = match self.read_proxy_header(&mut io, peer).await {
+            Ok(peer) => peer,
+            Err(error) => {
+                tracing::debug!(%error, %peer, "no PROXY protocol header");
+                return record_connection_closed("proxy_protocol");
+            }
+        };
+        let Some(entry) = self.table.register(peer.ip()) else { return };
+        let state = entry.state().clone();
+        let accepted = tokio::select! {
+            accepted = self.tls_handshake(io) => accepted,
+            // Idle since it was opened.
+            () = poll_fn(|cx| state.poll_evicted(cx)) => return,
+        };
+        let Some((io, names)) = accepted else { return };
+        let io = ServedIo::new(io, state.clone(), self.write_rate, self.linger, (permit, entry));
+        self.serve(service, io, &state, ConnectedPeer { address: Peer(peer), names }).await;
+    }
+
+    /// Returns the client address: that of the PROXY protocol header, if a trusted proxy must send
+    /// one, else that of the connection.
+    async fn read_proxy_header<I: AsyncRead + Unpin>(&self, io: &mut I, peer: SocketAddr) -> io::Result<SocketAddr> {
+        match self.proxy_header_timeout {
+            Some(limit) if self.trusted_proxies.contains(peer.ip()) => {
+                let header = timeout(limit, proxy_protocol::read_header(io)).await;
+                Ok(header.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??.unwrap_or(peer))
+            }
+            _ => Ok(peer),
         }
     }
 
@@ -151,76 +193,116 @@ impl Connections {
         }
     }
 
-    async fn serve<S, B, I>(&self, service: S, (io, peer, names): (I, Peer, Option<PeerCertificateNames>))
+    async fn serve<S, B, I, P>(&self, service: S, io: ServedIo<I, P>, state: &Arc<ConnectionState>, peer: ConnectedPeer)
     where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send + 'static,
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        P: Unpin + Send + 'static,
     {
-        let has_request = Arc::new(AtomicBool::new(false));
-        let connection_draining = ConnectionDraining::default();
-        let service = {
-            let (has_request, connection_draining) = (has_request.clone(), connection_draining.clone());
-            let service = service.map_request(move |mut request: Request<Incoming>| {
-                has_request.store(true, Ordering::Relaxed);
-                request.extensions_mut().insert(peer);
-                if let Some(names) = &names {
-                    request.extensions_mut().insert(names.clone());
-                }
-                request.extensions_mut().insert(connection_draining.clone());
-                request
-            });
-            let strict_transport = self.strict_transport;
-            service.map_response(move |mut response| {
-                if strict_transport {
-                    response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT);
-                }
-                response.map(ChunkedBody::new)
-            })
+        let draining = ConnectionDraining::default();
+        let service = ConnectionService {
+            inner: service,
+            connection: state.clone(),
+            protocol: self.protocol,
+            tls: self.tls.is_some(),
+            peer: peer.address,
+            names: peer.names,
+            draining: draining.clone(),
+            trusted_proxies: self.trusted_proxies.clone(),
+            body_rate: self.body_rate,
         };
-        let io = TokioIo::new(WriteTimeout::new(io, self.write_timeout));
-        let mut connection = pin!(self.builder.serve_connection(io, TowerToHyperService::new(service)));
-        let opened = Instant::now();
-        // hyper has no timeout before it knows the HTTP version: silence or half a preface would
-        // keep the connection open forever.
-        let (mut next_timeout, mut timer) = (Some(NextTimeout::FirstRequest), pin!(sleep(self.first_request_timeout)));
-        let (mut drain_signal, mut draining) = (pin!(self.drain.notified()), false);
+        let io = TokioIo::new(io);
+        match self.protocol {
+            Protocol::Http => self.drive(self.builder.serve_connection_with_upgrades(io, service), state, &draining).await,
+            // A connection with upgrades would accept HTTP/1.
+            Protocol::Grpc => self.drive(self.builder.serve_connection(io, service), state, &draining).await,
+        }
+    }
+
+    /// Polls `connection` to its end or a deadline.
+    async fn drive(
+        &self,
+        connection: impl GracefulConnection<Error = Box<dyn StdError + Send + Sync>>,
+        state: &Arc<ConnectionState>,
+        draining: &ConnectionDraining,
+    ) {
+        let mut connection = pin!(connection);
+        let mut deadlines = Deadlines::new(self.timeouts.clone(), Instant::now());
+        let mut timer = pin!(sleep_until(deadlines.next()));
+        let (mut drain_signal, mut port_drains, mut evicted) = (pin!(self.drain.notified()), false, false);
         loop {
             tokio::select! {
                 result = connection.as_mut() => {
-                    if let Err(error) = result {
-                        tracing::debug!(error = &*error as &dyn StdError, "connection error");
+                    match result {
+                        Err(error) => tracing::debug!(error = &*error as &dyn StdError, "connection error"),
+                        Ok(()) if state.is_upgraded() => self.await_upgraded(state, draining).await,
+                        Ok(()) => {}
                     }
                     return;
                 }
-                () = timer.as_mut(), if next_timeout.is_some() => next_timeout = match next_timeout {
-                    Some(NextTimeout::FirstRequest) if !has_request.load(Ordering::Relaxed) => return record_connection_closed("no_request"),
-                    Some(NextTimeout::FirstRequest) => self.max_age.map(|age| {
-                        timer.as_mut().reset(opened + jitter::jittered(age, AGE_JITTER, jitter::random_unit));
-                        NextTimeout::MaxAge
-                    }),
-                    Some(NextTimeout::MaxAge) => {
+                event = poll_fn(|cx| poll_event(state, &mut deadlines, evicted, cx)) => match event {
+                    Event::Watch => {}
+                    Event::Evicted => {
+                        evicted = true;
+                        deadlines.evicted(Instant::now());
                         connection.as_mut().graceful_shutdown();
-                        connection_draining.notify();
-                        timer.as_mut().reset(Instant::now() + self.max_age_grace);
-                        Some(NextTimeout::AgeGrace)
+                        draining.notify();
                     }
-                    Some(NextTimeout::AgeGrace) => return record_connection_closed("age"),
-                    None => None,
                 },
-                () = drain_signal.as_mut(), if !draining => {
-                    (draining, next_timeout) = (true, None);
-                    if !has_request.load(Ordering::Relaxed) {
+                () = timer.as_mut() => match deadlines.due(state, Instant::now()) {
+                    Due::Nothing => {}
+                    Due::Drain => {
+                        connection.as_mut().graceful_shutdown();
+                        draining.notify();
+                    }
+                    Due::Close(Some(reason)) => return record_connection_closed(reason),
+                    Due::Close(None) => return,
+                },
+                () = drain_signal.as_mut(), if !port_drains => {
+                    port_drains = true;
+                    deadlines.port_drains(Instant::now());
+                    if !state.has_request() {
                         return;
                     }
+                    state.never_linger();
                     connection.as_mut().graceful_shutdown();
-                    connection_draining.notify();
+                    draining.notify();
                 }
+            }
+            timer.as_mut().reset(deadlines.next());
+        }
+    }
+
+    /// Waits until a connection that speaks another protocol is closed. Its handler is notified
+    /// when the port drains.
+    async fn await_upgraded(&self, state: &Arc<ConnectionState>, draining: &ConnectionDraining) {
+        let mut closed = pin!(poll_fn(|cx| state.poll_io_closed(cx)));
+        tokio::select! {
+            () = closed.as_mut() => {}
+            () = self.drain.notified() => {
+                draining.notify();
+                closed.await;
             }
         }
     }
+}
+
+/// Event of a connection beside its I/O and its timer.
+enum Event {
+    /// The reader is watched from now on.
+    Watch,
+    Evicted,
+}
+
+fn poll_event(state: &ConnectionState, deadlines: &mut Deadlines, evicted: bool, cx: &mut Context<'_>) -> Poll<Event> {
+    // Also registers the task for the watch.
+    if state.poll_evicted(cx).is_ready() && !evicted {
+        return Poll::Ready(Event::Evicted);
+    }
+    if deadlines.watch(state, Instant::now) { Poll::Ready(Event::Watch) } else { Poll::Pending }
 }
 
 fn builder(protocol: Protocol, config: &Config) -> auto::Builder<StreamExecutor> {
@@ -231,7 +313,8 @@ fn builder(protocol: Protocol, config: &Config) -> auto::Builder<StreamExecutor>
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(config.header_read_timeout_ms))
+        // A bound for both times, which `Deadlines` tells apart.
+        .header_read_timeout(Duration::from_millis(config.header_read_timeout_ms.saturating_add(config.idle_timeout_ms)))
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEADER_BYTES as usize);
     builder

@@ -86,10 +86,20 @@ async fn breaker_series_reset_when_endpoint_is_removed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn endpoint_series_are_bounded() {
+async fn removed_endpoints_give_their_series_back() {
     let endpoints = endpoints("http://a:1,http://b:1");
     for port in 1_000..1_100 {
         endpoints.set(["http://a:1", &format!("http://b:{port}")]).unwrap();
     }
+    let mut labelled: Vec<_> = endpoints.0.labelled.lock().keys().map(ToString::to_string).collect();
+    labelled.sort_unstable();
+    assert_eq!(labelled, ["a:1", "b:1099"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoint_series_are_bounded() {
+    let endpoints = endpoints("http://a:1,http://b:1");
+    let many: Vec<_> = (1_000..1_100).map(|port| format!("http://c:{port}")).collect();
+    endpoints.set(many.iter().map(String::as_str)).unwrap();
     assert_eq!(endpoints.0.labelled.lock().len(), MAX_LABELLED_ENDPOINTS);
 }
