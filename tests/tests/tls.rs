@@ -66,6 +66,14 @@ async fn certificates_are_renewed_under_load() {
 
     let answer = buyer.get("/products").await;
     assert_eq!(answer.header("strict-transport-security"), Some("max-age=63072000; includeSubDomains"));
+    let metrics = Client::new(shop.admin_url("gateway"), None).get("/metrics").attempt().await.unwrap().text();
+    let requests = |scheme: &str| {
+        let label = format!("url_scheme=\"{scheme}\"");
+        let counts =
+            metrics.lines().filter(|line| line.starts_with("http_server_request_duration_seconds_count{") && line.contains(&label));
+        counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+    };
+    assert!(requests("https") >= 3.0 && requests("http") < 1.0, "requests under TLS have the scheme https");
     let plain = Client::new(shop.url().replace("https://", "http://"), None).get("/products").attempt().await;
     assert!(plain.is_err(), "plain HTTP must fail");
     assert!(shop.client("buyer", CUSTOMER).get("/products").attempt().await.is_err(), "an unknown CA must be rejected");

@@ -111,3 +111,17 @@ async fn connection_survives_rejected_calls() {
     let (status, grpc_status) = send(Method::POST, FIND_ALL, Some("application/grpc"), &[], framed(0, &[])).await;
     assert_eq!((status, grpc_status), (200, None), "a success has its status in the trailers");
 }
+
+#[tokio::test]
+async fn message_over_the_limit_is_resource_exhausted() {
+    let (at_limit, over_limit) = (256 * 1024, 256 * 1024 + 1);
+    for (size, expected) in [(at_limit, None), (over_limit, Some("8")), (5 * 1024 * 1024, Some("8"))] {
+        // A field with an unknown number, which is ignored.
+        let length = size - 5;
+        let varint = |value: usize, shift: u32| u8::try_from(value >> shift & 0x7f).unwrap();
+        let field = [0x7a, varint(length, 0) | 0x80, varint(length, 7) | 0x80, varint(length, 14) | 0x80, varint(length, 21)];
+        let message = [&field[..], &vec![b'x'; length]].concat();
+        let (status, grpc_status) = send(Method::POST, FIND_ALL, Some("application/grpc"), &[], framed(0, &message)).await;
+        assert_eq!((status, grpc_status.as_deref()), (200, expected), "{size} bytes");
+    }
+}

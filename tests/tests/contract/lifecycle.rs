@@ -1,6 +1,12 @@
 //! Graceful shutdown: not ready immediately, requests in flight complete, exit code 0.
 
-use palisade_tests::{Client, Shop, eventually, shop::ALL_SCOPES, shop_helpers::product_body};
+use palisade_tests::{
+    Client, Shop, eventually,
+    process::{Program, command},
+    shop::ALL_SCOPES,
+    shop_helpers::product_body,
+};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -67,4 +73,24 @@ async fn acknowledged_writes_survive_shutdown() {
     shop.ready().await;
     let path = format!("/products/{}", created["id"].as_str().unwrap());
     assert_eq!(shop.client("seller", ALL_SCOPES).get(path).await.ok(200), created);
+}
+
+#[tokio::test]
+async fn shutdown_during_start_is_clean() {
+    // Stores that refuse connections, so that the start waits for readiness.
+    for (key, store) in [("PRODUCTS", "mongodb://127.0.0.1:1/shop"), ("ORDERS", "postgres://shop@127.0.0.1:1/shop")] {
+        let directory = TempDir::with_prefix("palisade-shutdown-").unwrap();
+        let mut command = command("palisade");
+        command.arg("--data-dir").arg(directory.path());
+        for listener in ["gateway", "products", "orders"] {
+            command.args([format!("--{listener}-listen"), "127.0.0.1:0".to_owned()]);
+            command.args([format!("--{listener}-admin-listen"), "127.0.0.1:0".to_owned()]);
+        }
+        command.env(format!("PALISADE_{key}__STORE__URL"), store);
+        let mut program = Program::start(command, directory.path());
+        program.url("gateway-admin");
+        program.terminate();
+        assert_eq!(program.exit_code(), Some(0), "{key}: {}", program.last_lines());
+        assert!(program.log().contains("process stopped"), "{key}: {}", program.last_lines());
+    }
 }

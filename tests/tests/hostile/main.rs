@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "unwrap is an assertion in tests")]
 
 mod attack;
+mod connections;
 mod short_deadlines;
 mod unread_responses;
 mod victim;
