@@ -22,7 +22,7 @@ pub use palisade_resilience::{
     fault_injection, filter, grpc_status, jitter, method_table, metrics, priority, rate_limit, recorded_span, rejection, request_context,
     respond, retry, scheme, setting, streams, task, trace, trusted_proxies,
 };
-pub use palisade_runtime::{admin, config, cursor, health, parse, process, store_instrumentation, telemetry};
+pub use palisade_runtime::{admin, config, cursor, health, parse, preconditions, process, store_instrumentation, telemetry};
 pub use palisade_transport::tls;
 
 /// Service discovery and registration.

@@ -1,5 +1,7 @@
-//! Generated Rust code of the contracts in `proto/palisade`.
+//! Generated Rust code of the contracts in `proto/palisade`, and their size limits.
 #![expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
+
+pub mod page;
 
 /// `palisade.products.v1`: products and their stock.
 pub mod products {
@@ -14,6 +16,14 @@ pub mod orders {
     /// Version 1.
     pub mod v1 {
         tonic::include_proto!("palisade.orders.v1");
+    }
+}
+
+/// `palisade.preconditions.v1`: conditions on the version of a resource.
+pub mod preconditions {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("palisade.preconditions.v1");
     }
 }
 

@@ -28,7 +28,7 @@ use tonic_reflection::pb::v1::{
 use tonic_types::StatusExt;
 
 /// Internal methods of the order saga, not callable by users.
-const INTERNAL: [&str; 4] = ["ReserveStock", "ConfirmReservation", "ReleaseReservation", "ListReservations"];
+const INTERNAL: [&str; 5] = ["ReserveStock", "ConfirmReservation", "ReleaseReservation", "FulfilReservation", "ListReservations"];
 
 fn channel(service: &str) -> Channel {
     Endpoint::from_shared(Shop::shared().grpc_url(service)).unwrap().timeout(Duration::from_secs(20)).connect_lazy()
@@ -52,7 +52,7 @@ fn methods() -> Vec<(&'static str, String, String)> {
             }
         }
     }
-    assert_eq!(methods.len(), 15, "{methods:?}");
+    assert_eq!(methods.len(), 16, "{methods:?}");
     methods
 }
 

@@ -147,7 +147,8 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Rejection> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next().ok_or_else(missing)?;
     if values.next().is_some() {
-        let rejection = Rejection::new(&reasons::UNAUTHENTICATED, "more than one authorization header");
+        // RFC 6750, section 3.1: a repeated credential is an invalid request, status 400.
+        let rejection = Rejection::new(&reasons::INVALID_PARAMETER, "header authorization must not be repeated");
         return Err(challenge(rejection, Some("invalid_request"), None));
     }
     let (scheme, token) = value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or_else(missing)?;

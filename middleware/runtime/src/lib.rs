@@ -7,6 +7,7 @@ pub mod cursor;
 pub mod grpc;
 pub mod health;
 pub mod parse;
+pub mod preconditions;
 pub mod process;
 pub mod registration;
 pub mod store_instrumentation;

@@ -41,13 +41,21 @@ pub(crate) use store::Representation;
 #[derive(Debug, Clone, Default)]
 pub struct Cache(Option<Arc<Store>>);
 
-/// Guard of a write to products: invalidates the product's entry when dropped, whatever the outcome
-/// of the write.
+/// Guard of a write: invalidates the entries of its products when dropped, whatever the outcome of
+/// the write.
 #[derive(Debug)]
 struct InvalidateOnDrop {
     store: Arc<Store>,
-    product: Option<Uuid>,
-    new_version: Version,
+    changes: Changes,
+}
+
+/// Products that a write changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// The products. Empty for a new product.
+    pub(crate) products: Vec<Uuid>,
+    /// Their version after the write.
+    pub(crate) new_version: Version,
 }
 
 impl Cache {
@@ -62,11 +70,6 @@ impl Cache {
         Ok((Self(Some(store.clone())), Some(CacheTasks::new(store, invalidations))))
     }
 
-    /// Whether the cache is enabled.
-    pub(crate) fn is_enabled(&self) -> bool {
-        self.0.is_some()
-    }
-
     /// Returns the cached response of `key`, or loads it with `load`, which calls products.
     /// `no_cache` bypasses cached entries.
     pub(crate) async fn read<L>(&self, key: Key, no_cache: NoCache, load: L) -> Result<CacheResult, Status>
@@ -79,32 +82,50 @@ impl Cache {
         }
     }
 
-    /// Runs a write of a product and invalidates its entry afterwards. `product` is `None` for a
-    /// create; `write` returns the new version.
+    /// Runs a write that may change `products`, and invalidates their entries and all pages
+    /// afterwards. A successful write returns its changes.
     ///
     /// The write continues if the caller is cancelled: if the entry was invalidated before products
     /// commits the change, a concurrent read could cache the old product again.
     pub(crate) async fn invalidate_after<T: Send + 'static>(
         &self,
-        product: Option<Uuid>,
-        write: impl Future<Output = Result<(Version, T), Rejection>> + Send + 'static,
+        products: Vec<Uuid>,
+        write: impl Future<Output = Result<(Changes, T), Rejection>> + Send + 'static,
     ) -> Result<T, Rejection> {
         let Some(store) = &self.0 else { return Ok(write.await?.1) };
-        let guard = InvalidateOnDrop { store: store.clone(), product, new_version: Version::Unknown };
+        let guard = InvalidateOnDrop { store: store.clone(), changes: Changes { products, new_version: Version::Unknown } };
         let guarded_write = async move {
             // Moves the whole guard into the future.
             let mut guard = guard;
-            let (new_version, response) = write.await?;
-            guard.new_version = new_version;
+            let (changes, response) = write.await?;
+            guard.changes = changes;
             Ok(response)
         };
         task::run_to_completion(guarded_write).await
     }
 }
 
+impl Changes {
+    /// Returns the change of one product to `new_version`.
+    pub(crate) fn of(product: Uuid, new_version: Version) -> Self {
+        Self { products: vec![product], new_version }
+    }
+
+    /// Returns the changes of the stock of `products`, whose versions are unknown.
+    pub(crate) fn of_stock(products: impl IntoIterator<Item = Uuid>) -> Self {
+        Self { products: products.into_iter().collect(), new_version: Version::Unknown }
+    }
+}
+
 impl Drop for InvalidateOnDrop {
     fn drop(&mut self) {
-        self.store.invalidate(self.product, self.new_version, Cause::Write);
+        let Changes { products, new_version } = &self.changes;
+        if products.is_empty() {
+            self.store.invalidate(None, *new_version, Cause::Write);
+        }
+        for product in products {
+            self.store.invalidate(Some(*product), *new_version, Cause::Write);
+        }
     }
 }
 

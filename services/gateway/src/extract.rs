@@ -2,18 +2,19 @@
 
 use std::fmt::Display;
 
-use http::{HeaderMap, HeaderName};
-use palisade_middleware::rejection::{Rejection, reasons};
-
+mod entity_tag;
 mod idempotency_key;
 mod json;
 mod parameters;
 mod preconditions;
+mod singletons;
 
+pub(crate) use entity_tag::etag;
 pub(crate) use idempotency_key::{IdempotencyKey, record_key_outcome, retryable_with_key};
-pub(crate) use json::{Json, Object, non_null};
+pub(crate) use json::{Integer, Json, Object, non_null};
 pub(crate) use parameters::{Id, Limit, Query};
-pub(crate) use preconditions::{IfMatch, IfNoneMatch, etag};
+pub(crate) use preconditions::{Preconditions, Read};
+pub(crate) use singletons::{LAST_EVENT_ID, reject_repeated, single_value};
 
 /// Maximum length of a field name quoted in an error, characters. Clients choose unknown names.
 const MAX_NAME_CHARS: usize = 100;
@@ -41,14 +42,5 @@ fn describe_error<E: Display>(error: &serde_path_to_error::Error<E>, document: &
         Some((_, "a sequence")) => format!("{name} must be an array"),
         Some((_, expected)) => format!("{name} must be {expected}"),
         None => format!("{name} is not valid"),
-    }
-}
-
-/// Returns the value of a header that must not be repeated.
-pub(crate) fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Rejection> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (value, None) => Ok(value.map(http::HeaderValue::as_bytes)),
-        _ => Err(Rejection::new(&reasons::INVALID_PARAMETER, format!("header {name} must not be repeated"))),
     }
 }

@@ -4,11 +4,14 @@ use utoipa::{
     OpenApi,
     openapi::{
         Components, ContentBuilder, HeaderBuilder, ObjectBuilder, OpenApi as Spec, Ref, RefOr, Response, ResponseBuilder,
-        path::{Operation, ParameterBuilder, ParameterIn, PathItem},
+        path::{Operation, PathItem},
         schema::Type,
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
+
+mod parameters;
+mod patterns;
 
 use crate::{docs, problem::Problem};
 
@@ -52,7 +55,7 @@ fn has_path_parameter(path: &str, _: &Operation) -> bool {
     path.contains('{')
 }
 
-const SHARED_RESPONSES: [SharedResponse; 10] = [
+const SHARED_RESPONSES: [SharedResponse; 11] = [
     SharedResponse {
         status: "400",
         name: "Invalid",
@@ -81,6 +84,13 @@ const SHARED_RESPONSES: [SharedResponse; 10] = [
         description: "`not_found`: the resource does not exist or belongs to another user",
         headers: &[],
         applies: has_path_parameter,
+    },
+    SharedResponse {
+        status: "412",
+        name: "VersionMismatch",
+        description: "`version_mismatch`: a condition of `If-Match` or `If-None-Match` is false",
+        headers: &[],
+        applies: requires_token,
     },
     SharedResponse {
         status: "413",
@@ -136,21 +146,29 @@ fn add_shared_parts(spec: &mut Spec) {
     for shared in &SHARED_RESPONSES {
         components.responses.insert(shared.name.to_owned(), shared.response().into());
     }
+    patterns::add_to_schemas(components);
     for (path, item) in &mut spec.paths.paths {
-        for operation in operations(item) {
+        for (verb, operation) in operations(item) {
+            patterns::add_to_parameters(operation);
+            if verb == "get" && operation.security.is_some() {
+                let not_modified = ResponseBuilder::new().description("`If-None-Match`: the client's copy is current").build();
+                operation.responses.responses.entry("304".to_owned()).or_insert(not_modified.into());
+            }
             for shared in &SHARED_RESPONSES {
                 if (shared.applies)(path, operation) {
                     let response = RefOr::Ref(Ref::from_response_name(shared.name));
                     operation.responses.responses.entry(shared.status.to_owned()).or_insert(response);
                 }
             }
-            operation.parameters.get_or_insert_default().extend(parameters().map(RefOr::T));
+            let shared = parameters::of(verb, operation);
+            operation.parameters.get_or_insert_default().extend(shared.into_iter().map(RefOr::T));
         }
     }
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().filter_map(Option::as_mut)
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
+    let operations = [("get", &mut item.get), ("put", &mut item.put), ("post", &mut item.post), ("delete", &mut item.delete)];
+    operations.into_iter().filter_map(|(verb, operation)| Some((verb, operation.as_mut()?)))
 }
 
 impl SharedResponse {
@@ -160,18 +178,4 @@ impl SharedResponse {
         let text = || HeaderBuilder::new().schema(Some(ObjectBuilder::new().schema_type(Type::String))).build();
         self.headers.iter().fold(response, |response, name| response.header(*name, text())).build()
     }
-}
-
-/// Headers accepted by every operation.
-fn parameters() -> impl Iterator<Item = utoipa::openapi::path::Parameter> {
-    let header = |name: &str, description: &str, schema: ObjectBuilder| {
-        ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header).description(Some(description)).schema(Some(schema)).build()
-    };
-    let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[A-Za-z0-9-]{1,64}$"));
-    let milliseconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1));
-    [
-        header("X-Request-Id", "Request id for responses and logs. Generated if absent.", text),
-        header("X-Request-Timeout", "Request timeout of the client, milliseconds", milliseconds),
-    ]
-    .into_iter()
 }

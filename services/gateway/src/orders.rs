@@ -4,8 +4,8 @@ use axum::{
     Json,
     extract::State,
     http::{
-        HeaderValue, StatusCode,
-        header::{CACHE_CONTROL, LOCATION, RETRY_AFTER},
+        HeaderMap, HeaderValue, StatusCode,
+        header::{CACHE_CONTROL, ETAG, LOCATION, RETRY_AFTER},
     },
     response::{IntoResponse, Response},
 };
@@ -13,7 +13,8 @@ use palisade_middleware::rejection::Rejection;
 use palisade_proto::orders::v1::{FindAllRequest, FindOneRequest, RemoveRequest, UpdateStatusRequest};
 
 use crate::{
-    extract::{self, Id, IdempotencyKey, Query},
+    cache::Changes,
+    extract::{self, Id, IdempotencyKey, Preconditions, Query, Read, etag},
     problem::{self, Problem, merge_violations, replay_header},
     upstreams::Upstreams,
 };
@@ -37,14 +38,15 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 /// failed order stays in use, so a new attempt needs a new key.
 #[utoipa::path(post, path = "/orders", operation_id = "createOrder", tag = "orders",
     security(("bearer" = ["orders:write"]), ("bearer" = ["orders:admin"])),
-    params(("Idempotency-Key" = Option<String>, Header, max_length = 255, description = "Client-generated key of this request: visible ASCII, quoted or bare", example = "4be1c5c4-6f7c")),
     request_body = NewOrder,
     responses(
         (status = 201, body = Order, description = "The order is confirmed", headers(
             ("Location" = String, description = "Path of the order"),
+            ("ETag" = String, description = "Version of the order, in quotes"),
             ("Idempotency-Replayed" = Option<String>, description = "`true` if this is the stored response of an earlier request with this key"))),
         (status = 202, body = Order, description = "The order is accepted and will be confirmed or fail asynchronously", headers(
             ("Location" = String, description = "Path of the order"),
+            ("ETag" = String, description = "Version of the order, in quotes"),
             ("Retry-After" = i32, description = "Polling interval in seconds"),
             ("Idempotency-Replayed" = Option<String>, description = "`true` if this is the stored response of an earlier request with this key"))),
         (status = 409, body = Problem, content_type = "application/problem+json",
@@ -53,21 +55,27 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
             description = "`unknown_product` or `product_inactive`: the order failed, its id is `orderId`; `idempotency_key_reused`: the key was used with another body"),
     ))]
 pub(crate) async fn create(
-    State(Upstreams { mut orders, .. }): State<Upstreams>,
+    State(Upstreams { mut orders, cache, .. }): State<Upstreams>,
     IdempotencyKey(idempotency_key): IdempotencyKey,
+    preconditions: Preconditions,
     extract::Json(order): extract::Json<NewOrder>,
 ) -> Result<Response, Rejection> {
+    preconditions.check_post()?;
+    let products = order.products();
     let (request, violations) = order.into_proto(idempotency_key.clone());
-    let result = merge_violations(orders.create_order(extract::retryable_with_key(request, &idempotency_key)).await, violations);
+    let request = extract::retryable_with_key(request, &idempotency_key);
+    let changes = Changes::of_stock(products.iter().copied());
+    let write = Box::pin(async move { Ok((changes, merge_violations(orders.create_order(request).await, violations)?)) });
+    let result = cache.invalidate_after(products, write).await;
     extract::record_key_outcome(&idempotency_key, &result);
     let response = result?;
     let replay_header = replay_header(&response);
     let order = Order::try_from(response.into_inner())?;
-    let headers = [(LOCATION, order.path()), (CACHE_CONTROL, NO_STORE.to_owned())];
-    if order.is_saga_finished() {
-        Ok((StatusCode::CREATED, headers, replay_header, Json(order)).into_response())
+    let (path, is_saga_finished) = ([(LOCATION, order.path())], order.is_saga_finished());
+    if is_saga_finished {
+        Ok((StatusCode::CREATED, path, replay_header, representation(order)).into_response())
     } else {
-        Ok((StatusCode::ACCEPTED, headers, [(RETRY_AFTER, RETRY_AFTER_SECONDS)], replay_header, Json(order)).into_response())
+        Ok((StatusCode::ACCEPTED, path, [(RETRY_AFTER, RETRY_AFTER_SECONDS)], replay_header, representation(order)).into_response())
     }
 }
 
@@ -81,9 +89,14 @@ pub(crate) async fn create(
 pub(crate) async fn list(
     State(Upstreams { mut orders, .. }): State<Upstreams>,
     Query(filters): Query<Filters>,
+    preconditions: Preconditions,
 ) -> Result<Response, Rejection> {
     let page = orders.find_all(FindAllRequest::from(filters)).await.map_err(problem::from_query_status)?.into_inner();
-    Ok(([(CACHE_CONTROL, NO_STORE)], Json(OrderPage::try_from(page)?)).into_response())
+    let page = OrderPage::try_from(page)?;
+    match preconditions.check_read(None)? {
+        Read::Changed => Ok(([(CACHE_CONTROL, NO_STORE)], Json(page)).into_response()),
+        Read::NotModified => Ok((StatusCode::NOT_MODIFIED, [(CACHE_CONTROL, NO_STORE)]).into_response()),
+    }
 }
 
 /// Get an order
@@ -92,10 +105,18 @@ pub(crate) async fn list(
 #[utoipa::path(get, path = "/orders/{id}", operation_id = "findOrder", tag = "orders",
     security(("bearer" = ["orders:read"]), ("bearer" = ["orders:admin"])),
     params(("id" = String, Path, format = Uuid, description = "Id of the order")),
-    responses((status = 200, body = Order, description = "The order")))]
-pub(crate) async fn find(State(Upstreams { mut orders, .. }): State<Upstreams>, Id(id): Id) -> Result<Response, Rejection> {
+    responses((status = 200, body = Order, description = "The order", headers(("ETag" = String, description = "Version of the order, in quotes")))))]
+pub(crate) async fn find(
+    State(Upstreams { mut orders, .. }): State<Upstreams>,
+    Id(id): Id,
+    preconditions: Preconditions,
+) -> Result<Response, Rejection> {
     let order = orders.find_one(FindOneRequest { id: id.to_string() }).await.map_err(problem::rejection)?.into_inner();
-    Ok(([(CACHE_CONTROL, NO_STORE)], Json(Order::try_from(order)?)).into_response())
+    let order = Order::try_from(order)?;
+    match preconditions.check_read(order.tag().as_deref())? {
+        Read::Changed => Ok(representation(order).into_response()),
+        Read::NotModified => Ok((StatusCode::NOT_MODIFIED, headers(&order)).into_response()),
+    }
 }
 
 /// Cancel or complete an order
@@ -107,18 +128,25 @@ pub(crate) async fn find(State(Upstreams { mut orders, .. }): State<Upstreams>, 
     params(("id" = String, Path, format = Uuid, description = "Id of the order")),
     request_body = NewStatus,
     responses(
-        (status = 200, body = Order, description = "The order with the requested status"),
+        (status = 200, body = Order, description = "The order with the requested status",
+            headers(("ETag" = String, description = "Version of the order, in quotes"))),
         (status = 409, body = Problem, content_type = "application/problem+json",
             description = "`illegal_transition`: the status cannot be set; the possible ones are in `allowed`"),
     ))]
 pub(crate) async fn set_status(
-    State(Upstreams { mut orders, .. }): State<Upstreams>,
+    State(Upstreams { mut orders, cache, .. }): State<Upstreams>,
     Id(id): Id,
+    preconditions: Preconditions,
     extract::Json(body): extract::Json<NewStatus>,
 ) -> Result<Response, Rejection> {
-    let status = body.into_proto()?.into();
-    let order = orders.update_status(UpdateStatusRequest { id: id.to_string(), status }).await.map_err(problem::rejection)?.into_inner();
-    Ok(([(CACHE_CONTROL, NO_STORE)], Json(Order::try_from(order)?)).into_response())
+    let request = UpdateStatusRequest { id: id.to_string(), status: body.into_proto()?.into(), preconditions: preconditions.to_proto() };
+    let write = Box::pin(async move {
+        let order = orders.update_status(request).await.map_err(problem::rejection)?.into_inner();
+        let order = Order::try_from(order)?;
+        Ok((Changes::of_stock(order.products()), order))
+    });
+    // The lines are unknown until the service returns them.
+    Ok(representation(cache.invalidate_after(Vec::new(), write).await?).into_response())
 }
 
 /// Delete an order
@@ -132,7 +160,26 @@ pub(crate) async fn set_status(
         (status = 409, body = Problem, content_type = "application/problem+json",
             description = "`order_in_progress`: only a FAILED, COMPLETED or CANCELLED order can be deleted"),
     ))]
-pub(crate) async fn remove(State(Upstreams { mut orders, .. }): State<Upstreams>, Id(id): Id) -> Result<StatusCode, Rejection> {
-    orders.remove(RemoveRequest { id: id.to_string() }).await.map_err(problem::rejection)?;
+pub(crate) async fn remove(
+    State(Upstreams { mut orders, .. }): State<Upstreams>,
+    Id(id): Id,
+    preconditions: Preconditions,
+) -> Result<StatusCode, Rejection> {
+    let request = RemoveRequest { id: id.to_string(), preconditions: preconditions.to_proto() };
+    orders.remove(request).await.map_err(problem::rejection)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Returns the order with its entity tag.
+fn representation(order: Order) -> impl IntoResponse {
+    (headers(&order), Json(order))
+}
+
+fn headers(order: &Order) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(NO_STORE));
+    if let Some(tag) = order.tag().and_then(|tag| HeaderValue::try_from(etag(tag)).ok()) {
+        headers.insert(ETAG, tag);
+    }
+    headers
 }

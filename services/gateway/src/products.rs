@@ -1,22 +1,22 @@
 //! HTTP handlers of `/products`.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Json,
     extract::State,
     http::{
-        HeaderMap, StatusCode,
+        StatusCode,
         header::{ETAG, LOCATION},
     },
     response::{IntoResponse, Response},
 };
-use palisade_middleware::rejection::{Rejection, reasons};
+use palisade_middleware::rejection::Rejection;
 use palisade_proto::products::v1::{CreateProductRequest, FindAllRequest, FindOneRequest, RemoveRequest, UpdateRequest};
 
 use crate::{
-    cache::{Key, NoCache, Representation, Version},
-    extract::{self, Id, IdempotencyKey, IfMatch, IfNoneMatch, Query, etag},
+    cache::{Changes, Key, NoCache, Representation, Version},
+    extract::{self, Id, IdempotencyKey, Preconditions, Query, etag},
     problem::{self, Problem, merge_violations, replay_header},
     upstreams::Upstreams,
 };
@@ -29,7 +29,6 @@ use body::{Filters, Product, ProductInput, ProductPage};
 ///
 /// With an `Idempotency-Key`, the request can be repeated for 24 hours and creates one product.
 #[utoipa::path(post, path = "/products", operation_id = "createProduct", tag = "products", security(("bearer" = ["products:write"])),
-    params(("Idempotency-Key" = Option<String>, Header, max_length = 255, description = "Client-generated key of this request: visible ASCII, quoted or bare", example = "4be1c5c4-6f7c")),
     request_body = ProductInput,
     responses(
         (status = 201, body = Product, description = "The product is created", headers(
@@ -44,13 +43,15 @@ use body::{Filters, Product, ProductInput, ProductPage};
 pub(crate) async fn create(
     State(Upstreams { mut products, cache, .. }): State<Upstreams>,
     IdempotencyKey(idempotency_key): IdempotencyKey,
+    preconditions: Preconditions,
     extract::Json(input): extract::Json<ProductInput>,
 ) -> Result<Response, Rejection> {
+    preconditions.check_post()?;
     let (product, violations) = input.into_proto();
     let key = idempotency_key.clone();
     let request = extract::retryable_with_key(CreateProductRequest { product: Some(product), idempotency_key }, &key);
-    let write = async move { Ok((Version::Unknown, merge_violations(products.create_product(request).await, violations)?)) };
-    let result = cache.invalidate_after(None, write).await;
+    let write = async move { Ok((Changes::of_stock([]), merge_violations(products.create_product(request).await, violations)?)) };
+    let result = cache.invalidate_after(Vec::new(), write).await;
     extract::record_key_outcome(&key, &result);
     let response = result?;
     let replay_header = replay_header(&response);
@@ -64,7 +65,7 @@ pub(crate) async fn create(
 /// Filters, sorting and cursor pagination. With the response cache enabled (`cache.ttl_ms`), a page
 /// may be up to that old and has the same cache headers as a single product.
 #[utoipa::path(get, path = "/products", operation_id = "listProducts", tag = "products", security(("bearer" = ["products:read"])),
-    params(Filters, ("If-None-Match" = Option<String>, Header, description = "Entity tags of the client's copies, or `*`. Ignored without the response cache.")),
+    params(Filters),
     responses(
         (status = 200, body = ProductPage, description = "A page of products", headers(
             ("ETag" = Option<String>, description = "Digest of the page. Only with the response cache."),
@@ -76,15 +77,14 @@ pub(crate) async fn list(
     State(Upstreams { mut products, cache, .. }): State<Upstreams>,
     Query(filters): Query<Filters>,
     no_cache: NoCache,
-    headers: HeaderMap,
+    preconditions: Preconditions,
 ) -> Result<Response, Rejection> {
     // Pages have an entity tag only with the cache: hashing each response costs more than it saves.
-    let if_none_match = if cache.is_enabled() { IfNoneMatch::read(&headers)? } else { IfNoneMatch::default() };
     let request = FindAllRequest::from(filters);
     let key = Key::Page(Arc::new(request.clone()));
     let load = async move { Representation::new(&ProductPage::try_from(products.find_all(request).await?.into_inner())?, None) };
     let page = cache.read(key, no_cache, load).await.map_err(problem::from_query_status)?;
-    Ok(page.into_conditional_response(&if_none_match))
+    page.into_conditional_response(&preconditions)
 }
 
 /// Get a product
@@ -92,9 +92,7 @@ pub(crate) async fn list(
 /// With the response cache enabled (`cache.ttl_ms`), the response may be up to that old, and older
 /// while the products service is unavailable. `Cache-Control: no-cache` bypasses the cache.
 #[utoipa::path(get, path = "/products/{id}", operation_id = "findProduct", tag = "products", security(("bearer" = ["products:read"])),
-    params(
-        ("id" = String, Path, format = Uuid, description = "Id of the product"),
-        ("If-None-Match" = Option<String>, Header, description = "Entity tags of the client's copies, or `*`", example = "\"3\"")),
+    params(("id" = String, Path, format = Uuid, description = "Id of the product")),
     responses(
         (status = 200, body = Product, description = "The product", headers(
             ("ETag" = String, description = "Version of the product, in quotes"),
@@ -105,7 +103,7 @@ pub(crate) async fn list(
 pub(crate) async fn find(
     State(Upstreams { mut products, cache, .. }): State<Upstreams>,
     Id(id): Id,
-    if_none_match: IfNoneMatch,
+    preconditions: Preconditions,
     no_cache: NoCache,
 ) -> Result<Response, Rejection> {
     let load = async move {
@@ -114,7 +112,7 @@ pub(crate) async fn find(
         Representation::new(&Product::try_from(product)?, Some(version))
     };
     let product = cache.read(Key::Product(id), no_cache, load).await.map_err(problem::rejection)?;
-    Ok(product.into_conditional_response(&if_none_match))
+    product.into_conditional_response(&preconditions)
 }
 
 /// Replace a product
@@ -122,32 +120,28 @@ pub(crate) async fn find(
 /// `quantity` becomes the number of units available for sale. Units held by open reservations are
 /// not included.
 #[utoipa::path(put, path = "/products/{id}", operation_id = "replaceProduct", tag = "products", security(("bearer" = ["products:write"])),
-    params(
-        ("id" = String, Path, format = Uuid, description = "Id of the product"),
-        ("If-Match" = Option<String>, Header, description = "Entity tags of the versions that may be replaced (at most 10), or `*`", example = "\"3\"")),
+    params(("id" = String, Path, format = Uuid, description = "Id of the product")),
     request_body = ProductInput,
     responses(
         (status = 200, body = Product, description = "The product is replaced", headers(("ETag" = String, description = "New version of the product, in quotes"))),
-        (status = 412, body = Problem, content_type = "application/problem+json",
-            description = "`version_mismatch`: the current version is none of these"),
     ))]
 pub(crate) async fn replace(
     State(Upstreams { products, cache, .. }): State<Upstreams>,
     Id(id): Id,
-    if_match: IfMatch,
+    preconditions: Preconditions,
     extract::Json(input): extract::Json<ProductInput>,
 ) -> Result<Response, Rejection> {
     let (product, violations) = input.into_proto();
-    let change = for_each_if_match(if_match, move |expected_version| {
-        let request = UpdateRequest { id: id.to_string(), product: Some(product.clone()), expected_version };
-        let (mut products, violations) = (products.clone(), violations.clone());
-        async move { merge_violations(products.update(request).await, violations) }
-    });
     let write = Box::pin(async move {
+        let change = preconditions.guard(|preconditions, expected_version| {
+            let request = UpdateRequest { id: id.to_string(), product: Some(product.clone()), expected_version, preconditions };
+            let (mut products, violations) = (products.clone(), violations.clone());
+            async move { merge_violations(products.update(request).await, violations) }
+        });
         let product = change.await?.into_inner();
-        Ok((Version::Known(product.version), product))
+        Ok((Changes::of(id, Version::Known(product.version)), product))
     });
-    let product = Product::try_from(cache.invalidate_after(Some(id), write).await?)?;
+    let product = Product::try_from(cache.invalidate_after(vec![id], write).await?)?;
     Ok(([(ETAG, etag(product.version))], Json(product)).into_response())
 }
 
@@ -155,41 +149,25 @@ pub(crate) async fn replace(
 ///
 /// A product with open reservations cannot be deleted.
 #[utoipa::path(delete, path = "/products/{id}", operation_id = "removeProduct", tag = "products", security(("bearer" = ["products:write"])),
-    params(
-        ("id" = String, Path, format = Uuid, description = "Id of the product"),
-        ("If-Match" = Option<String>, Header, description = "Entity tags of the versions that may be deleted (at most 10), or `*`", example = "\"3\"")),
+    params(("id" = String, Path, format = Uuid, description = "Id of the product")),
     responses(
         (status = 204, description = "The product is deleted"),
         (status = 409, body = Problem, content_type = "application/problem+json",
             description = "`product_in_use`: open reservations hold units of the product"),
-        (status = 412, body = Problem, content_type = "application/problem+json",
-            description = "`version_mismatch`: the current version is none of these"),
     ))]
 pub(crate) async fn remove(
     State(Upstreams { products, cache, .. }): State<Upstreams>,
     Id(id): Id,
-    if_match: IfMatch,
+    preconditions: Preconditions,
 ) -> Result<StatusCode, Rejection> {
-    let change = for_each_if_match(if_match, move |expected_version| {
-        let request = RemoveRequest { id: id.to_string(), expected_version };
-        let mut products = products.clone();
-        async move { products.remove(request).await.map_err(problem::rejection) }
-    });
-    cache.invalidate_after(Some(id), async move { Ok((Version::Removed, change.await?)) }).await?;
+    let write = async move {
+        let change = preconditions.guard(|preconditions, expected_version| {
+            let request = RemoveRequest { id: id.to_string(), expected_version, preconditions };
+            let mut products = products.clone();
+            async move { products.remove(request).await.map_err(problem::rejection) }
+        });
+        Ok((Changes::of(id, Version::Removed), change.await?))
+    };
+    cache.invalidate_after(vec![id], write).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Tries `change` with each version of `if_match` until one is the current version.
-async fn for_each_if_match<T, F: Future<Output = Result<T, Rejection>>>(
-    if_match: IfMatch,
-    change: impl Fn(Option<i64>) -> F,
-) -> Result<T, Rejection> {
-    let mut mismatch = Rejection::new(&reasons::VERSION_MISMATCH, "the current version is not in if-match");
-    for version in if_match.expected_versions() {
-        match change(version).await {
-            Err(rejection) if *rejection.reason() == reasons::VERSION_MISMATCH => mismatch = rejection,
-            result => return result,
-        }
-    }
-    Err(mismatch)
 }

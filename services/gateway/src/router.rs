@@ -8,7 +8,7 @@ use palisade_middleware::{
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{docs, openapi, orders, products, upstreams::Upstreams};
+use crate::{docs, extract, openapi, orders, products, upstreams::Upstreams};
 
 const READ_PRODUCTS: Access = Access::Scope("products:read");
 const WRITE_PRODUCTS: Access = Access::Scope("products:write");
@@ -43,6 +43,7 @@ pub fn router(upstreams: Upstreams) -> Router {
         .route("/openapi.json", get(docs::openapi).with_state(document))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(axum::middleware::from_fn(extract::reject_repeated))
 }
 
 /// Returns the routes with their `OpenAPI` documentation.

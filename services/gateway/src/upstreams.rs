@@ -2,7 +2,8 @@
 
 use http::{Request, Response};
 use palisade_proto::{
-    orders::v1::orders_service_client::OrdersServiceClient, products::v1::products_service_client::ProductsServiceClient,
+    orders::v1::orders_service_client::OrdersServiceClient, page::MAX_RESPONSE_BYTES,
+    products::v1::products_service_client::ProductsServiceClient,
 };
 use tonic::{Status, body::Body};
 use tower::{BoxError, Service, ServiceExt, util::BoxCloneSyncService};
@@ -11,9 +12,6 @@ use crate::{cache::Cache, config};
 
 /// Type-erased client stack.
 type Transport = BoxCloneSyncService<Request<Body>, Response<Body>, Status>;
-
-/// Maximum size of a response message, bytes. A page of 100 products with the longest texts fits.
-const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Client of the orders service.
 pub(crate) type OrdersClient = OrdersServiceClient<Transport>;

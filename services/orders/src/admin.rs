@@ -185,11 +185,14 @@ fn reservation_mismatch(id: Uuid, confirmed: bool, saga: Option<&SagaStatus>) ->
     let needed = match saga.status {
         Status::Pending => !confirmed,
         // The order may be one step behind its reservation, never ahead of it.
-        Status::ProductReserved | Status::Confirmed | Status::Completed => true,
+        Status::ProductReserved | Status::Confirmed => true,
+        Status::Completed => saga.fulfilment_pending,
         Status::Failed | Status::Cancelled => false,
     };
     let consistent = needed || saga.release_pending;
-    (!consistent).then(|| format!("order {id} is {} without a pending release, but its reservation still owns units", saga.status.as_str()))
+    (!consistent).then(|| {
+        format!("order {id} is {} without a pending release or fulfilment, but its reservation still owns units", saga.status.as_str())
+    })
 }
 
 async fn stuck(State(state): State<AdminState>) -> Response {

@@ -22,7 +22,7 @@ use palisade_proto::orders::v1::{
 };
 use time::OffsetDateTime;
 use tokio::{
-    sync::oneshot,
+    sync::{Notify, oneshot},
     time::{Instant, timeout},
 };
 use tonic::{Request, Response, Status, metadata::MetadataValue};
@@ -68,6 +68,8 @@ pub struct Orders {
     pub store: Arc<dyn OrderStore>,
     /// Watchers of orders.
     pub watchers: OrderWatchers,
+    /// Notified of completed orders, which are to be fulfilled.
+    pub completed: Arc<Notify>,
     /// Executor of the sagas.
     pub executor: SagaExecutor,
     /// Process that the service runs in.
@@ -107,7 +109,7 @@ impl OrdersService for Orders {
         let user_id = user_id.map_err(|violation| Rejection::new(&reasons::INVALID_PARAMETER, format!("userId {}", violation.message)))?;
         let list = convert::list(&self.cursor, &user_id, &request)?;
         let page = self.store.list(list).await.map_err(rejections::from_store_error)?;
-        Ok(Response::new(convert::page(&self.cursor, &user_id, &request, &page)))
+        Ok(Response::new(convert::page(&self.cursor, &user_id, &request, page)))
     }
 
     async fn find_one(&self, request: Request<FindOneRequest>) -> Result<Response<proto::Order>, Status> {
@@ -124,29 +126,38 @@ impl OrdersService for Orders {
     async fn update_status(&self, request: Request<UpdateStatusRequest>) -> Result<Response<proto::Order>, Status> {
         let principal = context::current_principal()?;
         let request = request.into_inner();
-        let to = convert::status(request.status())
+        let to = convert::status(request.status)?
             .ok_or_else(|| Rejection::invalid(vec![convert::violation("status", "required", "must be an order status")]))?;
+        let preconditions = convert::preconditions(request.preconditions);
         let order = self.find_authorized(&principal, &request.id).await?;
         let by = if principal.has_scope(ADMIN) { Actor::Admin } else { Actor::Owner };
         if to == OrderStatus::Completed && by != Actor::Admin && order.status != to {
             return Err(insufficient_scope("completing an order requires the scope orders:admin").into());
         }
-        let changed = self.store.set_status(order.id, to, by, self.process.clock.now()).await.map_err(rejections::from_store_error)?;
+        let changed =
+            self.store.set_status(order.id, to, by, preconditions, self.process.clock.now()).await.map_err(rejections::from_store_error)?;
         match changed {
             SetStatusResult::Changed { from, order } => {
                 metrics::record_transition(from, order.status);
+                if order.status == OrderStatus::Completed {
+                    self.completed.notify_one();
+                }
                 Ok(Response::new(convert::order(&order)))
             }
             SetStatusResult::Unchanged(order) => Ok(Response::new(convert::order(&order))),
             SetStatusResult::Illegal { order, allowed } => Err(rejections::illegal_transition(order.status, to, allowed).into()),
+            SetStatusResult::VersionMismatch => Err(rejections::version_mismatch().into()),
             SetStatusResult::NotFound => Err(rejections::not_found().into()),
         }
     }
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<()>, Status> {
-        let order = self.find_authorized(&*context::current_principal()?, &request.into_inner().id).await?;
-        match self.store.remove(order.id, self.process.clock.now()).await.map_err(rejections::from_store_error)? {
+        let request = request.into_inner();
+        let order = self.find_authorized(&*context::current_principal()?, &request.id).await?;
+        let preconditions = convert::preconditions(request.preconditions);
+        match self.store.remove(order.id, preconditions, self.process.clock.now()).await.map_err(rejections::from_store_error)? {
             RemoveResult::Removed => Ok(Response::new(())),
+            RemoveResult::VersionMismatch => Err(rejections::version_mismatch().into()),
             RemoveResult::NotFound => Err(rejections::not_found().into()),
             RemoveResult::InProgress(status) => Err(rejections::order_in_progress(status).into()),
         }

@@ -2,6 +2,8 @@
 
 pub mod admin;
 pub mod config;
+pub mod fulfiller;
+pub mod fulfilment;
 pub mod grpc;
 pub mod metrics;
 pub mod order;

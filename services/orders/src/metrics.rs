@@ -10,6 +10,7 @@ use palisade_events::metrics as events;
 use palisade_middleware::metrics::{Metric, describe};
 
 use crate::{
+    fulfilment::FulfilOutcome,
     order::Status,
     saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome},
     store::{CreateResult, Stats},
@@ -43,7 +44,7 @@ const CONFLICT: &str = "conflict";
 const IN_PROGRESS: &str = "in_progress";
 
 /// Statuses of orders that may have work left.
-const UNFINISHED: [Status; 4] = [Status::Pending, Status::ProductReserved, Status::Cancelled, Status::Failed];
+const UNFINISHED: [Status; 5] = [Status::Pending, Status::ProductReserved, Status::Cancelled, Status::Failed, Status::Completed];
 
 /// Describes all metrics and registers all series with value 0. A rate would miss the first event
 /// of a series that is created later.
@@ -63,6 +64,7 @@ pub fn register() {
     register_steps::<ReserveOutcome>();
     register_steps::<ConfirmOutcome>();
     register_steps::<ReleaseOutcome>();
+    register_steps::<FulfilOutcome>();
     for status in UNFINISHED {
         in_flight(status).set(0);
     }

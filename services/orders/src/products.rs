@@ -8,14 +8,15 @@ use palisade_middleware::{
     rejection::{self, DOMAIN},
 };
 use palisade_proto::products::v1::{
-    ConfirmReservationRequest, ListReservationsRequest, ReleaseReservationRequest, Reservation, ReservationLine, ReservationState,
-    ReserveStockRequest, products_service_client::ProductsServiceClient,
+    ConfirmReservationRequest, FulfilReservationRequest, ListReservationsRequest, ReleaseReservationRequest, Reservation, ReservationLine,
+    ReservationState, ReserveStockRequest, products_service_client::ProductsServiceClient,
 };
 use tonic::Status;
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use crate::{
+    fulfilment::FulfilOutcome,
     order::{FailureReason, HeldLine, Order, OrderId, ProductSnapshot},
     saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome},
 };
@@ -74,6 +75,18 @@ impl Products {
         match self.client.clone().release_reservation(ReleaseReservationRequest { reservation_id: id.to_string() }).await {
             Ok(_) => ReleaseOutcome::Done,
             Err(status) => ReleaseOutcome::Unknown { retry_after: log_unknown_outcome("ReleaseReservation", &status) },
+        }
+    }
+
+    /// Fulfils the reservation of a completed order.
+    pub async fn fulfil(&self, id: OrderId) -> FulfilOutcome {
+        match self.client.clone().fulfil_reservation(FulfilReservationRequest { reservation_id: id.to_string() }).await {
+            Ok(_) => FulfilOutcome::Done,
+            Err(status) => match reason(&status).as_deref() {
+                Some("RESERVATION_NOT_CONFIRMED" | "RESERVATION_UNKNOWN") => FulfilOutcome::Missing,
+                // Includes a replica of the previous release, which does not know the method.
+                _ => FulfilOutcome::Unknown { retry_after: log_unknown_outcome("FulfilReservation", &status) },
+            },
         }
     }
 

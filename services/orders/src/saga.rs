@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use palisade_middleware::preconditions::VersionPreconditions;
 use time::OffsetDateTime;
 
 use crate::order::{Actor, FailureReason, HeldLine, Order, Priced, Status};
@@ -134,6 +135,8 @@ pub enum StatusChange {
     Allowed(Transition),
     /// The transition is illegal. Holds the legal target statuses.
     Illegal(&'static [Status]),
+    /// The version does not satisfy the preconditions.
+    VersionMismatch,
 }
 
 impl Saga {
@@ -215,14 +218,17 @@ impl Saga {
         Effect::Record(Transition { reason: Some(reason), release, ..Transition::new(self.order.status, Status::Failed) })
     }
 
-    /// Exponential backoff with full jitter, so that sagas that failed together do not retry
-    /// together.
     fn backoff(&self, retry_after: Option<Duration>, random: u32) -> Duration {
-        let doublings = self.attempts.saturating_sub(1).min(16);
-        let max_ms = (INITIAL_BACKOFF_MS << doublings).min(MAX_BACKOFF_MS);
-        let jittered = Duration::from_millis((max_ms * u64::from(random)) >> u32::BITS);
-        jittered.max(retry_after.unwrap_or_default()).min(Duration::from_millis(MAX_BACKOFF_MS))
+        backoff(self.attempts, retry_after, random)
     }
+}
+
+/// Exponential backoff with full jitter, so that steps that failed together do not retry together.
+pub(crate) fn backoff(attempts: u32, retry_after: Option<Duration>, random: u32) -> Duration {
+    let doublings = attempts.saturating_sub(1).min(16);
+    let max_ms = (INITIAL_BACKOFF_MS << doublings).min(MAX_BACKOFF_MS);
+    let jittered = Duration::from_millis((max_ms * u64::from(random)) >> u32::BITS);
+    jittered.max(retry_after.unwrap_or_default()).min(Duration::from_millis(MAX_BACKOFF_MS))
 }
 
 impl Transition {
@@ -240,6 +246,19 @@ impl Transition {
     }
 }
 
+/// Checks a status change of `order` to `to` requested by `by` under `preconditions`.
+///
+/// A change that was made already is repeated with the version before it. Its conditions are then
+/// evaluated for that version (RFC 9110, section 13.1.1).
+pub fn request_conditional_change(order: &Order, to: Status, by: Actor, preconditions: &VersionPreconditions) -> StatusChange {
+    let is_repeated = order.status == to && preconditions.allow_write(&(order.version - 1));
+    if preconditions.allow_write(&order.version) || is_repeated {
+        request_status_change(order.status, to, by)
+    } else {
+        StatusChange::VersionMismatch
+    }
+}
+
 /// Checks a status change from `from` to `to` requested by `by`.
 ///
 /// A cancellation always makes a release pending, whatever is reserved: it also blocks a reserve
@@ -252,5 +271,43 @@ pub fn request_status_change(from: Status, to: Status, by: Actor) -> StatusChang
         StatusChange::Allowed(Transition { release: to == Status::Cancelled, ..Transition::new(from, to) })
     } else {
         StatusChange::Illegal(allowed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use palisade_middleware::preconditions::{Condition, Preconditions};
+    use time::macros::datetime;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::order::{NewOrder, OrderId};
+
+    /// A CONFIRMED order in version 3.
+    fn confirmed() -> Order {
+        let now = datetime!(2026-01-01 0:00 UTC);
+        let product = Uuid::from_u128(1).to_string();
+        let order = Order::accepted(OrderId::generate(now), NewOrder::new("alice", &[(&product, 1)]).unwrap(), now);
+        Order { status: Status::Confirmed, version: 3, ..order }
+    }
+
+    #[test]
+    fn precondition_is_evaluated_before_the_transition() {
+        let none_match = |condition| Preconditions { if_match: None, if_none_match: Some(condition) };
+        for (to, preconditions, is_mismatch) in [
+            (Status::Cancelled, VersionPreconditions::default(), false),
+            (Status::Cancelled, VersionPreconditions::expect(3), false),
+            (Status::Cancelled, VersionPreconditions::expect(2), true),
+            (Status::Cancelled, none_match(Condition::Any), true),
+            (Status::Cancelled, none_match(Condition::Listed(vec![3])), true),
+            (Status::Pending, VersionPreconditions::expect(2), true),
+            (Status::Pending, VersionPreconditions::expect(3), false),
+            // The change to CONFIRMED was made from version 2.
+            (Status::Confirmed, VersionPreconditions::expect(2), false),
+            (Status::Confirmed, VersionPreconditions::expect(1), true),
+        ] {
+            let change = request_conditional_change(&confirmed(), to, Actor::Owner, &preconditions);
+            assert_eq!(change == StatusChange::VersionMismatch, is_mismatch, "{to} {preconditions:?}: {change:?}");
+        }
     }
 }

@@ -27,11 +27,13 @@ use palisade_middleware::{
 };
 use palisade_proto::{FILE_DESCRIPTOR_SET, orders::v1::orders_service_server::OrdersServiceServer};
 use secrecy::ExposeSecret;
+use tokio::sync::Notify;
 use tonic::service::Routes;
 
 use crate::{
     admin,
     config::{self, Config},
+    fulfiller::Fulfiller,
     grpc::{METHODS, Orders},
     metrics,
     products::Products,
@@ -95,6 +97,14 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
 
     let executor = SagaExecutor::new(store.clone(), products.clone(), process.clock.clone());
     let worker = Worker { store: store.clone(), executor: executor.clone(), clock: process.clock.clone(), config: config.saga.clone() };
+    let completed = Arc::new(Notify::new());
+    let fulfiller = Fulfiller {
+        store: store.clone(),
+        products: products.clone(),
+        clock: process.clock.clone(),
+        config: config.saga.clone(),
+        completed: completed.clone(),
+    };
     let admin_state = admin::AdminState { store: store.clone(), watchers: watchers.clone(), products, clock: process.clock.clone() };
     let (audit_state, migration_store, stop) = (admin_state.clone(), store.clone(), process.shutdown.clone());
     process.run(async move {
@@ -106,6 +116,7 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
         migrated.store(true, Ordering::Release);
         tokio::join!(
             worker.run(stop.clone()),
+            fulfiller.run(stop.clone()),
             admin::run_audit_loop(audit_state, config.audit, stop.clone()),
             events.run(stop.clone()),
             relay::notify_watchers(notifier, broker.subscribe(Topic::ORDERS), stop.clone()),
@@ -120,7 +131,8 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
         .merge(breakers)
         .merge(palisade_middleware::admin::faults::routes(faults.clone()))
         .route("/jwks.json", jwks);
-    let orders = Orders { store, watchers, executor, process: process.clone(), cursor: Cursor::new(CURSOR_SECRET), config: config.saga };
+    let orders =
+        Orders { store, watchers, completed, executor, process: process.clone(), cursor: Cursor::new(CURSOR_SECRET), config: config.saga };
     let orders = OrdersServiceServer::new(orders).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let router = server::grpc::router(
         Routes::new(orders),

@@ -1,8 +1,9 @@
-//! Order store: four roles, implemented for PostgreSQL and SQLite, with one test suite for both.
+//! Order store: five roles, implemented for PostgreSQL and SQLite, with one test suite for both.
 //! Every method is one atomic step.
 
 mod change;
 mod database;
+mod fulfilment_queue;
 mod instrumented;
 mod maintenance;
 mod orders;
@@ -14,6 +15,7 @@ mod sqlite;
 
 pub use self::{
     database::Error,
+    fulfilment_queue::{DueFulfilment, FulfilmentQueue},
     instrumented::InstrumentedStore,
     maintenance::{Audit, Finding, Invariant, Maintenance, SagaStatus, Stats},
     orders::{Claimed, Create, CreateResult, IdempotencyKey, KEY_LIFETIME, OrderStore, RemoveResult, SetStatusResult, StoredResponse},
@@ -25,9 +27,9 @@ pub use self::{
 };
 
 /// Store in all its roles: orders, their history, idempotency keys and the outbox.
-pub trait Store: OrderStore + SagaQueue + OutboxStore + Maintenance {}
+pub trait Store: OrderStore + SagaQueue + FulfilmentQueue + OutboxStore + Maintenance {}
 
-impl<S: OrderStore + SagaQueue + OutboxStore + Maintenance> Store for S {}
+impl<S: OrderStore + SagaQueue + FulfilmentQueue + OutboxStore + Maintenance> Store for S {}
 
 /// Whether `url` is a valid connection string of a supported store. Does not connect.
 pub fn is_supported_url(url: &str) -> bool {

@@ -27,6 +27,8 @@ pub struct Config {
     pub store: Store,
     /// Stock reservations.
     pub reservations: Reservations,
+    /// Searches by text.
+    pub search: Search,
     /// Periodic stock audit.
     pub audit: Audit,
     /// Broker to which change events are published.
@@ -85,6 +87,23 @@ impl Default for Reservations {
     }
 }
 
+/// Searches by text.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Search {
+    /// Maximum number of concurrent searches. Further ones wait, so that they do not slow down other
+    /// requests.
+    pub max_concurrent: u32,
+    /// Maximum wait of a search for its turn, milliseconds. It is rejected afterwards.
+    pub max_wait_ms: u64,
+}
+
+impl Default for Search {
+    fn default() -> Self {
+        Self { max_concurrent: 2, max_wait_ms: 500 }
+    }
+}
+
 /// Periodic stock audit.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -108,6 +127,7 @@ impl Default for Config {
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9465)),
             store: Store::default(),
             reservations: Reservations::default(),
+            search: Search::default(),
             audit: Audit::default(),
             events: palisade_events::Config::default(),
             auth: auth::Config::default(),
@@ -128,6 +148,7 @@ impl Validate for Config {
             ("store.timeout_ms", self.store.timeout_ms),
             ("reservations.hold_ttl_ms", self.reservations.hold_ttl_ms),
             ("reservations.sweep_interval_ms", self.reservations.sweep_interval_ms),
+            ("search.max_concurrent", self.search.max_concurrent.into()),
         ];
         match positive.into_iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(Error::rule(key, "must be greater than 0")),

@@ -16,10 +16,13 @@ use palisade_middleware::{
     rejection::{Rejection, reasons},
     trace,
 };
-use palisade_proto::products::v1::{
-    self as proto, ConfirmReservationRequest, CreateProductRequest, FindAllRequest, FindAllResponse, FindOneRequest,
-    ListReservationsRequest, ListReservationsResponse, ReleaseReservationRequest, RemoveRequest, ReserveStockRequest, UpdateRequest,
-    products_service_server::ProductsService,
+use palisade_proto::{
+    page,
+    products::v1::{
+        self as proto, ConfirmReservationRequest, CreateProductRequest, FindAllRequest, FindAllResponse, FindOneRequest,
+        FulfilReservationRequest, ListReservationsRequest, ListReservationsResponse, ReleaseReservationRequest, RemoveRequest,
+        ReserveStockRequest, UpdateRequest, products_service_server::ProductsService,
+    },
 };
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -27,7 +30,8 @@ use uuid::Uuid;
 use crate::{
     metrics,
     product::ValidatedProduct,
-    reservation::{ConfirmOutcome, Lines, ReserveOutcome},
+    reservation::{ConfirmOutcome, FulfilOutcome, Lines, ReserveOutcome},
+    search_limit::SearchLimit,
     store::{CreateOutcome, RemoveOutcome, Store, UpdateOutcome},
 };
 
@@ -37,7 +41,7 @@ const WRITE: Access = Access::Scope("products:write");
 const RESERVE: Access = Access::Service { scope: "products:reserve", callers: &["orders"] };
 
 /// Method table: required access and priority of each method.
-pub static METHODS: [Method; 9] = [
+pub static METHODS: [Method; 10] = [
     Method::grpc("/palisade.products.v1.ProductsService/CreateProduct", WRITE),
     Method::grpc("/palisade.products.v1.ProductsService/FindAll", READ),
     Method::grpc("/palisade.products.v1.ProductsService/FindOne", READ),
@@ -46,6 +50,7 @@ pub static METHODS: [Method; 9] = [
     Method::grpc("/palisade.products.v1.ProductsService/ReserveStock", RESERVE),
     Method::grpc("/palisade.products.v1.ProductsService/ConfirmReservation", RESERVE).priority(Priority::Critical),
     Method::grpc("/palisade.products.v1.ProductsService/ReleaseReservation", RESERVE).priority(Priority::Critical),
+    Method::grpc("/palisade.products.v1.ProductsService/FulfilReservation", RESERVE),
     Method::grpc("/palisade.products.v1.ProductsService/ListReservations", RESERVE),
 ];
 
@@ -61,6 +66,8 @@ pub struct Products {
     pub clock: Arc<dyn Clock>,
     /// Seals page positions into cursors.
     pub cursor: Cursor,
+    /// Limit of concurrent searches.
+    pub searches: SearchLimit,
     /// TTL of a hold.
     pub hold_ttl: Duration,
 }
@@ -87,7 +94,10 @@ impl ProductsService for Products {
 
     async fn find_all(&self, request: Request<FindAllRequest>) -> Result<Response<FindAllResponse>, Status> {
         let query = convert::query(&self.cursor, request.into_inner())?;
-        let page = self.store.list(query.clone()).await.map_err(rejections::from_store_error)?;
+        let (store, list) = (self.store.clone(), query.clone());
+        let list = async move { store.list(list).await };
+        let page = if query.filter().text.is_some() { self.searches.run(list).await? } else { list.await };
+        let page = page.map_err(rejections::from_store_error)?;
         Ok(Response::new(convert::page(&self.cursor, &query, page)))
     }
 
@@ -99,7 +109,8 @@ impl ProductsService for Products {
     async fn update(&self, request: Request<UpdateRequest>) -> Result<Response<proto::Product>, Status> {
         let request = request.into_inner();
         let (id, draft) = (parse::parse_uuid(&request.id)?, draft(request.product)?);
-        match self.store.update(id, draft, request.expected_version, self.clock.now()).await.map_err(rejections::from_store_error)? {
+        let preconditions = convert::preconditions(request.preconditions, request.expected_version)?;
+        match self.store.update(id, draft, preconditions, self.clock.now()).await.map_err(rejections::from_store_error)? {
             UpdateOutcome::Updated(product) => Ok(Response::new(convert::product(&product))),
             UpdateOutcome::NotFound => Err(rejections::not_found().into()),
             UpdateOutcome::VersionMismatch => Err(rejections::version_mismatch().into()),
@@ -110,7 +121,11 @@ impl ProductsService for Products {
         let request = request.into_inner();
         match self
             .store
-            .remove(parse::parse_uuid(&request.id)?, request.expected_version, self.clock.now())
+            .remove(
+                parse::parse_uuid(&request.id)?,
+                convert::preconditions(request.preconditions, request.expected_version)?,
+                self.clock.now(),
+            )
             .await
             .map_err(rejections::from_store_error)?
         {
@@ -157,15 +172,33 @@ impl ProductsService for Products {
         Ok(Response::new(convert::reservation(&reservation)))
     }
 
+    async fn fulfil_reservation(&self, request: Request<FulfilReservationRequest>) -> Result<Response<proto::Reservation>, Status> {
+        let id = parse::parse_uuid(&request.get_ref().reservation_id)?;
+        match self.store.fulfil(id, self.clock.now()).await.map_err(rejections::from_store_error)? {
+            FulfilOutcome::Fulfilled(reservation) => {
+                metrics::record_fulfilment();
+                Ok(Response::new(convert::reservation(&reservation)))
+            }
+            FulfilOutcome::NotConfirmed => Err(rejections::not_confirmed().into()),
+            FulfilOutcome::Unknown => Err(rejections::unknown_reservation().into()),
+        }
+    }
+
     async fn list_reservations(&self, request: Request<ListReservationsRequest>) -> Result<Response<ListReservationsResponse>, Status> {
         let request = request.into_inner();
         let after: Option<Uuid> = if request.after_id.is_empty() { None } else { Some(parse::parse_uuid(&request.after_id)?) };
-        let limit = if request.limit == 0 { DEFAULT_RESERVATIONS } else { request.limit.min(MAX_RESERVATIONS) };
+        let limit = if request.limit == 0 { DEFAULT_RESERVATIONS } else { request.limit };
+        if limit > MAX_RESERVATIONS {
+            return Err(Rejection::new(&reasons::INVALID_PARAMETER, "limit must be between 1 and 1000").into());
+        }
         let reservations = self.store.list_reservations(after, limit).await.map_err(rejections::from_store_error)?;
-        Ok(Response::new(ListReservationsResponse { items: reservations.iter().map(convert::reservation).collect() }))
+        let mut items: Vec<_> = reservations.iter().map(convert::reservation).collect();
+        items.truncate(page::fitting(&items));
+        Ok(Response::new(ListReservationsResponse { items }))
     }
 }
 
 fn draft(input: Option<proto::ProductInput>) -> Result<ValidatedProduct, Rejection> {
-    ValidatedProduct::new(convert::input(input.unwrap_or_default())).map_err(Rejection::invalid)
+    let actor = context::current_principal()?.actor.clone();
+    ValidatedProduct::new(convert::input(input.unwrap_or_default(), actor.as_deref())).map_err(Rejection::invalid)
 }

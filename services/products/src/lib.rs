@@ -7,6 +7,8 @@ pub mod metrics;
 pub mod product;
 pub mod relay;
 pub mod reservation;
+pub mod search_limit;
+pub mod search_refresher;
 pub mod start;
 pub mod store;
 pub mod sweeper;

@@ -35,6 +35,7 @@ const INSUFFICIENT: &str = "insufficient";
 const REFUSED: &str = "refused";
 const COMMITTED: &str = "committed";
 const RELEASED: &str = "released";
+const FULFILLED: &str = "fulfilled";
 
 /// Describes all metrics and creates every series at 0: a rate ignores the event that creates its
 /// series.
@@ -43,7 +44,7 @@ pub fn register() {
     for outcome in [NEW, REPLAY, CONFLICT] {
         idempotency_requests(outcome).increment(0);
     }
-    for outcome in [RESERVED, INSUFFICIENT, REFUSED, COMMITTED, RELEASED] {
+    for outcome in [RESERVED, INSUFFICIENT, REFUSED, COMMITTED, RELEASED, FULFILLED] {
         reservations(outcome).increment(0);
     }
     events::register();
@@ -73,6 +74,11 @@ pub(crate) fn record_confirm() {
 /// Records a release.
 pub(crate) fn record_release() {
     reservations(RELEASED).increment(1);
+}
+
+/// Records a fulfilment.
+pub(crate) fn record_fulfilment() {
+    reservations(FULFILLED).increment(1);
 }
 
 /// Records the result of an audit.

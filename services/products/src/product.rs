@@ -7,8 +7,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 mod query;
+mod search_text;
 
 pub use query::{Filter, Page, Position, Query, Sort, SortKey};
+pub use search_text::{compose, grams, legacy_searchable, normalize, normalize_legacy, query_grams, searchable};
 
 /// Maximum length of a name, characters.
 pub const MAX_NAME: usize = 200;
@@ -57,7 +59,7 @@ pub struct Input {
     pub price_minor: i64,
     /// 0 to [`MAX_QUANTITY`].
     pub quantity: i64,
-    /// 1 to [`MAX_CATEGORY`] characters after trimming.
+    /// 1 to [`MAX_CATEGORY`] characters after trimming and composition (NFC).
     pub category: String,
     /// Whether the product can be reserved.
     pub is_active: bool,
@@ -68,10 +70,10 @@ pub struct Input {
 pub struct ValidatedProduct(Input);
 
 impl ValidatedProduct {
-    /// Trims and validates `input`. The error contains every violation, with the field names of the
+    /// Trims and validates `input`, and composes its category. The error contains every violation, with the field names of the
     /// JSON contract.
     pub fn new(input: Input) -> Result<Self, Vec<Violation>> {
-        let input = Input { name: input.name.trim().to_owned(), category: input.category.trim().to_owned(), ..input };
+        let input = Input { name: input.name.trim().to_owned(), category: compose(input.category.trim()), ..input };
         let violations: Vec<_> = [
             validate_single_line("name", &input.name, MAX_NAME),
             validate_multiline("description", &input.description, MAX_DESCRIPTION),
@@ -98,17 +100,6 @@ impl Deref for ValidatedProduct {
     fn deref(&self) -> &Input {
         &self.0
     }
-}
-
-/// Returns the search text of a product: lower case, identical in every store. Query texts contain
-/// no newline, so none matches across the separator.
-pub fn searchable(name: &str, description: &str) -> String {
-    format!("{}\n{}", normalize_for_search(name), normalize_for_search(description))
-}
-
-/// Normalizes text for case-insensitive search.
-fn normalize_for_search(text: &str) -> String {
-    text.to_lowercase()
 }
 
 /// Validates a single-line label: not empty, bounded, and without characters that hide or reorder

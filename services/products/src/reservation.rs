@@ -57,6 +57,8 @@ pub enum State {
     Held,
     /// Units are sold; a release can still return them.
     Confirmed,
+    /// Units are delivered: they have left the stock for good.
+    Fulfilled,
     /// Released, possibly before it was reserved (tombstone).
     Released,
     /// Released because it was not confirmed in time.
@@ -126,6 +128,17 @@ pub enum ConfirmOutcome {
     Expired,
     /// The reservation was rejected.
     Refused,
+    /// No reservation has this id.
+    Unknown,
+}
+
+/// Outcome of a fulfilment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FulfilOutcome {
+    /// The reservation is fulfilled, by this or an earlier call.
+    Fulfilled(Reservation),
+    /// The reservation was never confirmed, or was released.
+    NotConfirmed,
     /// No reservation has this id.
     Unknown,
 }
@@ -214,17 +227,25 @@ impl Reservation {
             return ReserveOutcome::DifferentLines;
         }
         match self.state {
-            State::Held | State::Confirmed => ReserveOutcome::Held(self),
+            State::Held | State::Confirmed | State::Fulfilled => ReserveOutcome::Held(self),
             State::Released => ReserveOutcome::Released,
             State::Expired => ReserveOutcome::Expired,
             State::Refused { reason, product_id } => ReserveOutcome::Refused { reason, product_id },
         }
     }
 
+    /// Returns the outcome of a fulfilment. A confirmed reservation must already be fulfilled.
+    pub fn fulfil_outcome(self) -> FulfilOutcome {
+        match self.state {
+            State::Fulfilled => FulfilOutcome::Fulfilled(self),
+            State::Held | State::Confirmed | State::Released | State::Expired | State::Refused { .. } => FulfilOutcome::NotConfirmed,
+        }
+    }
+
     /// Returns the outcome of a confirm. A hold must already be confirmed.
     pub fn confirm_outcome(self) -> ConfirmOutcome {
         match self.state {
-            State::Held | State::Confirmed => ConfirmOutcome::Confirmed(self),
+            State::Held | State::Confirmed | State::Fulfilled => ConfirmOutcome::Confirmed(self),
             State::Released => ConfirmOutcome::Released,
             State::Expired => ConfirmOutcome::Expired,
             State::Refused { .. } => ConfirmOutcome::Refused,
@@ -238,13 +259,16 @@ impl State {
         match self {
             Self::Held => "HELD",
             Self::Confirmed => "CONFIRMED",
+            Self::Fulfilled => "FULFILLED",
             Self::Released => "RELEASED",
             Self::Expired => "EXPIRED",
             Self::Refused { .. } => "REFUSED",
         }
     }
 
-    /// Parses a name. `refused` supplies the details of `REFUSED`.
+    /// Parses a stored name. `refused` supplies the details of `REFUSED`. `FULFILLED` is no stored
+    /// name: replicas of the previous release would not know it. Such a reservation is stored as
+    /// `RELEASED` with a mark.
     pub fn parse(name: &str, refused: Option<(Refusal, Uuid)>) -> Option<Self> {
         match name {
             "HELD" => Some(Self::Held),

@@ -18,6 +18,8 @@ use crate::{
     grpc::{METHODS, Products},
     metrics,
     relay::ProductsOutbox,
+    search_limit::SearchLimit,
+    search_refresher,
     store::{InstrumentedStore, MongoStore, SqliteStore, Store},
     sweeper,
 };
@@ -58,6 +60,7 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
 
     let sweep_interval = Duration::from_millis(config.reservations.sweep_interval_ms);
     process.run(sweeper::run(store.clone(), process.clock.clone(), sweep_interval, process.shutdown.clone()));
+    process.run(search_refresher::run(store.clone(), process.shutdown.clone()));
     process.run(admin::run_audit_loop(store.clone(), process.clock.clone(), config.audit.clone(), process.shutdown.clone()));
 
     let methods = Arc::new(MethodTable::new(&[&METHODS, &server::GRPC_INFRASTRUCTURE])?);
@@ -65,7 +68,8 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
     let admin_routes =
         admin::router(store.clone(), process.clock.clone()).merge(palisade_middleware::admin::faults::routes(faults.clone()));
     let hold_ttl = Duration::from_millis(config.reservations.hold_ttl_ms);
-    let products = Products { store, clock: process.clock.clone(), cursor: Cursor::new(CURSOR_SECRET), hold_ttl };
+    let searches = SearchLimit::new(config.search.max_concurrent as usize, Duration::from_millis(config.search.max_wait_ms));
+    let products = Products { store, clock: process.clock.clone(), cursor: Cursor::new(CURSOR_SECRET), searches, hold_ttl };
     let products = ProductsServiceServer::new(products).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let router = server::grpc::router(
         Routes::new(products),

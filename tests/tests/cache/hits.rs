@@ -93,6 +93,29 @@ async fn not_found_is_not_cached() {
     assert_eq!(find_one_calls(&shop).await, 2);
 }
 
+/// The stock of a product changes with the orders of it, also of the same caller.
+#[tokio::test]
+async fn order_invalidates_its_products() {
+    let shop = shop(|_| {});
+    shop.ready().await;
+    let seller = shop.client("seller", ALL_SCOPES);
+    let ids = [create_product(&seller, 100).await, create_product(&seller, 100).await];
+    let quantity = async |id: &str| seller.get(format!("/products/{id}")).await.ok(200)["quantity"].as_i64().unwrap();
+    let in_list = async |id: &str| {
+        let page = seller.get("/products?limit=100").await.ok(200);
+        page["items"].as_array().unwrap().iter().find(|item| item["id"] == id).and_then(|item| item["quantity"].as_i64())
+    };
+    for bought in 1..=10 {
+        for id in &ids {
+            assert_eq!((quantity(id).await, in_list(id).await), (100 - (bought - 1) * 2, Some(100 - (bought - 1) * 2)), "cached");
+        }
+        place_confirmed_order(&seller, &[(&ids[0], 2), (&ids[1], 2)]).await;
+        for id in &ids {
+            assert_eq!((quantity(id).await, in_list(id).await), (100 - bought * 2, Some(100 - bought * 2)));
+        }
+    }
+}
+
 /// The other gateway changes the price without an invalidation event.
 #[tokio::test]
 async fn orders_ignore_the_cache() {
@@ -104,10 +127,11 @@ async fn orders_ignore_the_cache() {
     let path = format!("/products/{id}");
     assert_eq!(price_and_hit(&seller.get(&path).await), (json!(5.5), false));
     elsewhere.put(&path, &product_with_price(8.5)).await.ok(200);
+    assert_eq!(price_and_hit(&seller.get(&path).await), (json!(5.5), true), "the cached price must still be the old one");
     let order = place_confirmed_order(&seller, &[(&id, 2)]).await;
     assert_eq!((order["items"][0]["unitPrice"].as_f64(), order["total"].as_f64()), (Some(8.5), Some(17.0)));
-    assert_eq!(price_and_hit(&seller.get(&path).await), (json!(5.5), true), "the cached price must still be the old one");
-    // The stock is not cached for orders either: 98 units are left, the cache says 100.
+    assert_eq!(price_and_hit(&seller.get(&path).await), (json!(8.5), false), "the order invalidates its products");
+    // The stock is not cached for orders either.
     seller.post("/orders", &json!({ "items": [{ "productId": id, "quantity": 99 }] })).await.problem(409, "insufficient_stock");
 }
 

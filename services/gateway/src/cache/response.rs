@@ -12,9 +12,10 @@ use http::{
     header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG},
     request::Parts,
 };
+use palisade_middleware::rejection::Rejection;
 
 use super::store::{Entry, Representation};
-use crate::extract::{IfNoneMatch, etag};
+use crate::extract::{Preconditions, Read, etag};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Clients may store a copy but must revalidate it, which costs little with a cache. No `max-age`:
@@ -64,9 +65,9 @@ pub(crate) enum FwdReason {
 pub(crate) struct NoCache(pub(super) bool);
 
 impl CacheResult {
-    /// Converts the result to an HTTP response: 304 without a body if `if_none_match` contains its
-    /// entity tag.
-    pub(crate) fn into_conditional_response(self, if_none_match: &IfNoneMatch) -> Response {
+    /// Converts the result to an HTTP response: 304 without a body if the client has the
+    /// representation, an error if `If-Match` is false.
+    pub(crate) fn into_conditional_response(self, preconditions: &Preconditions) -> Result<Response, Rejection> {
         let mut headers = HeaderMap::new();
         let mut set = |name, text: String| HeaderValue::try_from(text).ok().and_then(|value| headers.insert(name, value));
         set(CACHE_CONTROL, PRIVATE_NO_CACHE.to_owned());
@@ -81,13 +82,13 @@ impl CacheResult {
                 (entry.representation.body.clone(), Some(entry.tag.clone()))
             }
         };
-        let is_known = tag.as_ref().is_some_and(|tag| if_none_match.matches(tag));
+        let read = preconditions.check_read(tag.as_deref())?;
         tag.and_then(|tag| set(ETAG, etag(tag)));
-        if is_known {
-            return (StatusCode::NOT_MODIFIED, headers).into_response();
+        if read == Read::NotModified {
+            return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        (headers, body).into_response()
+        Ok((headers, body).into_response())
     }
 }
 

@@ -92,7 +92,8 @@ impl Fixture {
 
     /// Writes with an unknown resulting version.
     async fn change(&self, product: Option<Uuid>) {
-        self.cache.invalidate_after(product, ready(Ok((Version::Unknown, ())))).await.unwrap();
+        let products: Vec<_> = product.into_iter().collect();
+        self.cache.invalidate_after(products.clone(), ready(Ok((Changes::of_stock(products), ())))).await.unwrap();
     }
 
     fn receive_event(&self, version: i64) {
@@ -295,9 +296,9 @@ async fn caller_specific_error_is_not_shared() {
 async fn cancelled_write_invalidates_when_done() {
     let fixture = Fixture::new();
     let (commit, committed) = oneshot::channel();
-    let mut write = Box::pin(fixture.cache.invalidate_after(Some(ID), async {
+    let mut write = Box::pin(fixture.cache.invalidate_after(vec![ID], async {
         committed.await.unwrap();
-        Ok((Version::Known(2), ()))
+        Ok((Changes::of(ID, Version::Known(2)), ()))
     }));
     assert!(futures_util::poll!(&mut write).is_pending());
     drop(write);

@@ -1,7 +1,7 @@
 //! `Idempotency-Key`: a client can repeat a request without repeating its effect.
 
 use axum::extract::FromRequestParts;
-use http::{HeaderName, request::Parts};
+use http::request::Parts;
 use palisade_middleware::{
     rejection::{Rejection, reasons},
     retry::IdempotencyKeyed,
@@ -9,9 +9,8 @@ use palisade_middleware::{
 };
 use tonic::Response;
 
+use super::singletons::{IDEMPOTENCY_KEY, single_value};
 use crate::problem;
-
-const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Maximum length of a key, characters.
 const MAX_CHARS: usize = 255;
@@ -51,7 +50,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        let Some(value) = super::single_value(&parts.headers, &HEADER)? else { return Ok(Self(String::new())) };
+        let Some(value) = single_value(&parts.headers, &IDEMPOTENCY_KEY)? else { return Ok(Self(String::new())) };
         parse(value).map(Self).ok_or_else(|| {
             Rejection::new(&reasons::INVALID_PARAMETER, "header idempotency-key must be 1 to 255 visible ASCII characters, quoted or bare")
         })

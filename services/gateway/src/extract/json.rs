@@ -16,9 +16,9 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use palisade_middleware::rejection::{Rejection, reasons};
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{self, DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
 };
-use serde_json::error::Category;
+use serde_json::{error::Category, value::RawValue};
 
 /// Maximum size of a body, bytes.
 pub(crate) const MAX_BODY: usize = 256 * 1024;
@@ -40,7 +40,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 /// Rejects a request by its headers, before the body is read.
 fn check_headers(headers: &HeaderMap) -> Result<(), Rejection> {
     let unsupported = |detail| Err(Rejection::new(&reasons::UNSUPPORTED_MEDIA_TYPE, detail));
-    if !super::single_value(headers, &CONTENT_TYPE)?.is_some_and(is_json) {
+    if !super::singletons::single_value(headers, &CONTENT_TYPE)?.is_some_and(is_json) {
         return unsupported("header content-type must be application/json in UTF-8");
     }
     if !headers.get_all(CONTENT_ENCODING).iter().all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
@@ -112,6 +112,37 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
     }
 }
 
+/// Integer of JSON Schema: a number without a fractional part, such as `78`, `78.0` or `7.8e1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Integer(pub(crate) i64);
+
+impl Integer {
+    fn parse(number: &str) -> Option<Self> {
+        let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+        let (whole, decimals) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let digits = format!("{whole}{decimals}");
+        let significant = digits.trim_end_matches('0');
+        if significant.is_empty() || significant == "-" {
+            return Some(Self(0));
+        }
+        let zeros = i64::try_from(digits.len() - significant.len()).ok()? - i64::try_from(decimals.len()).ok()?;
+        let zeros = usize::try_from(exponent.parse::<i64>().ok()?.checked_add(zeros)?).ok()?;
+        // More digits than a 64-bit number has.
+        if zeros > 19 {
+            return None;
+        }
+        format!("{significant}{}", "0".repeat(zeros)).parse().ok().map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Integer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let number = Some(raw.get()).filter(|text| text.starts_with(|first: char| first == '-' || first.is_ascii_digit()));
+        number.and_then(Self::parse).ok_or_else(|| de::Error::invalid_type(de::Unexpected::Other("another value"), &"an integer"))
+    }
+}
+
 /// Deserializes an optional field that must not be `null`.
 pub(crate) fn non_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
@@ -134,7 +165,7 @@ mod tests {
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Line {
-        quantity: i64,
+        quantity: Integer,
     }
 
     fn error(body: &str) -> String {
@@ -147,7 +178,7 @@ mod tests {
     fn number_keeps_its_text() {
         let basket: Basket = parse(br#" {"price": 12.50, "lines": [{"quantity": 7}]} "#).unwrap();
         assert_eq!(basket.price.unwrap().amount().unwrap().0, 1250);
-        assert_eq!(basket.lines[0].0.quantity, 7);
+        assert_eq!(basket.lines[0].0.quantity, Integer(7));
     }
 
     #[test]
@@ -161,6 +192,29 @@ mod tests {
         assert_eq!(error(r#"{"price": 1, "price": 2}"#), "`price` is repeated");
         assert_eq!(error(r#"{"__proto__": {}}"#), "`__proto__` is unknown");
         assert!(error(&format!(r#"{{"{}": 1}}"#, "x".repeat(1000))).len() < 200);
+    }
+
+    #[test]
+    fn integer_is_a_number_without_fraction() {
+        for (text, value) in [
+            ("0", 0),
+            ("-0.0", 0),
+            ("0e999999999999", 0),
+            ("78", 78),
+            ("78.0", 78),
+            ("7.8e1", 78),
+            ("7800E-2", 78),
+            ("-1.50e+1", -15),
+            ("9223372036854775807", i64::MAX),
+            ("-9223372036854775808.0", i64::MIN),
+        ] {
+            let body: Basket = parse(format!(r#"{{"lines": [{{"quantity": {text}}}]}}"#).as_bytes()).unwrap();
+            assert_eq!(body.lines[0].0.quantity, Integer(value), "{text}");
+        }
+        for text in ["1.5", "78.01", "1e-1", "9223372036854775808", "1e19", "1e400", "1e99999999999999999999", "\"1\"", "true", "null"] {
+            let detail = error(&format!(r#"{{"lines": [{{"quantity": {text}}}]}}"#));
+            assert_eq!(detail, "`lines[0].quantity` must be an integer", "{text}");
+        }
     }
 
     #[test]

@@ -1,34 +1,36 @@
 //! `If-Match` and `If-None-Match` (RFC 9110, section 13.1). The entity tag of a resource is its
-//! version in quotes.
+//! version in quotes; a page has a digest instead.
 
-use std::{collections::BTreeSet, fmt::Display};
+use std::future::Future;
 
 use axum::extract::FromRequestParts;
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName,
     header::{IF_MATCH, IF_NONE_MATCH},
     request::Parts,
 };
-use palisade_middleware::rejection::{Rejection, reasons};
+use palisade_middleware::{
+    preconditions::{Condition, Evaluation},
+    rejection::{Rejection, reasons},
+};
+use palisade_proto::preconditions::v1 as proto;
 
-/// Maximum number of versions in `If-Match`: each may cost a call.
-const MAX_VERSIONS: usize = 10;
+use super::entity_tag::{self, OpaqueTag, Tag};
 
-/// Returns the strong entity tag of `tag`, the version of a resource.
-pub(crate) fn etag(tag: impl Display) -> String {
-    format!("\"{tag}\"")
+/// Conditions of a request on entity tags.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Preconditions(palisade_middleware::preconditions::Preconditions<OpaqueTag>);
+
+/// Result of a conditional read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// The client receives the representation.
+    Changed,
+    /// The client has the current representation: 304.
+    NotModified,
 }
 
-/// Versions that a write may replace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum IfMatch {
-    /// No header, or `*`: any existing version.
-    Any,
-    /// One of these. Weak tags and tags that are not a version match nothing and are dropped.
-    Versions(BTreeSet<i64>),
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+impl<S: Send + Sync> FromRequestParts<S> for Preconditions {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
@@ -36,152 +38,144 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     }
 }
 
-impl IfMatch {
-    fn read(headers: &HeaderMap) -> Result<Self, Rejection> {
-        let Some(Tags::Listed(tags)) = Tags::read(headers, &IF_MATCH)? else { return Ok(Self::Any) };
-        let versions: BTreeSet<_> = tags.iter().filter(|tag| !tag.weak).filter_map(Tag::version).collect();
-        if versions.len() > MAX_VERSIONS {
-            return Err(Rejection::new(&reasons::INVALID_PARAMETER, format!("header if-match must name at most {MAX_VERSIONS} versions")));
-        }
-        Ok(Self::Versions(versions))
-    }
-
-    /// Returns the expected versions to try, one call each, because the service accepts one at a
-    /// time. `None` means any.
-    pub(crate) fn expected_versions(self) -> Vec<Option<i64>> {
-        match self {
-            Self::Any => vec![None],
-            Self::Versions(versions) => versions.into_iter().map(Some).collect(),
-        }
-    }
-}
-
-/// Entity tags that the client already has.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct IfNoneMatch(Option<Tags>);
-
-impl<S: Send + Sync> FromRequestParts<S> for IfNoneMatch {
-    type Rejection = Rejection;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        Self::read(&parts.headers)
-    }
-}
-
-impl IfNoneMatch {
+impl Preconditions {
     pub(crate) fn read(headers: &HeaderMap) -> Result<Self, Rejection> {
-        Tags::read(headers, &IF_NONE_MATCH).map(Self)
+        // Entity tags of this API are strong: in a strong comparison a weak tag matches none.
+        let if_match = condition(headers, &IF_MATCH, |tag| !tag.weak)?;
+        let if_none_match = condition(headers, &IF_NONE_MATCH, |_| true)?;
+        Ok(Self(palisade_middleware::preconditions::Preconditions { if_match, if_none_match }))
     }
 
-    /// Whether the client has this tag (weak comparison).
-    pub(crate) fn matches(&self, tag: &str) -> bool {
-        match &self.0 {
-            None => false,
-            Some(Tags::Any) => true,
-            Some(Tags::Listed(tags)) => tags.iter().any(|listed| listed.opaque == tag),
+    /// Evaluates the conditions of a `GET` or `HEAD`. `tag` is the current entity tag; `None` if the
+    /// representation has none.
+    pub(crate) fn check_read(&self, tag: Option<&str>) -> Result<Read, Rejection> {
+        match self.0.evaluate(tag.map(|tag| tag.as_bytes().to_vec()).as_ref()) {
+            Evaluation::Passed => Ok(Read::Changed),
+            Evaluation::IfNoneMatchFailed => Ok(Read::NotModified),
+            Evaluation::IfMatchFailed => Err(version_mismatch()),
         }
     }
-}
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Tags {
-    Any,
-    Listed(Vec<Tag>),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Tag {
-    weak: bool,
-    opaque: String,
-}
-
-impl Tag {
-    fn version(&self) -> Option<i64> {
-        // Canonical form only: "05" is never an entity tag of ours.
-        self.opaque.parse().ok().filter(|version: &i64| version.to_string() == self.opaque)
-    }
-}
-
-impl Tags {
-    /// A malformed condition is rejected: ignoring it could overwrite a change that the client
-    /// meant to protect.
-    fn read(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Self>, Rejection> {
-        let values: Vec<_> = headers.get_all(name).iter().collect();
-        if values.is_empty() {
-            return Ok(None);
-        }
-        let tags = Self::parse(&values);
-        tags.map(Some).ok_or_else(|| {
-            Rejection::new(&reasons::INVALID_PARAMETER, format!("header {name} must be * or a list of entity tags such as \"3\""))
-        })
+    /// Evaluates the conditions of a `POST` to a collection, which exists and has no entity tag.
+    pub(crate) fn check_post(&self) -> Result<(), Rejection> {
+        if self.0.evaluate(None) == Evaluation::Passed { Ok(()) } else { Err(version_mismatch()) }
     }
 
-    fn parse(values: &[&HeaderValue]) -> Option<Self> {
-        if let [value] = values
-            && value.as_bytes().trim_ascii() == b"*"
-        {
-            return Some(Self::Any);
+    /// Returns the conditions for a service, which evaluates them in the step that writes. `None`
+    /// if every version is accepted.
+    pub(crate) fn to_proto(&self) -> Option<proto::Preconditions> {
+        let versions = |condition: &Condition<OpaqueTag>| match condition {
+            Condition::Any => proto::Versions { any: true, versions: Vec::new() },
+            // Tags that are not a version match nothing.
+            Condition::Listed(tags) => proto::Versions { any: false, versions: tags.iter().filter_map(version).collect() },
+        };
+        let conditions = proto::Preconditions {
+            if_match: self.0.if_match.as_ref().map(versions),
+            if_none_match: self.0.if_none_match.as_ref().map(versions),
+        };
+        (!self.0.accept_any()).then_some(conditions)
+    }
+
+    /// Runs a write of a service. The second argument is `expected_version` for replicas of the
+    /// previous release, which accept one version a call and ignore the other conditions.
+    pub(crate) async fn guard<T, F: Future<Output = Result<T, Rejection>>>(
+        &self,
+        write: impl Fn(Option<proto::Preconditions>, Option<i64>) -> F,
+    ) -> Result<T, Rejection> {
+        let conditions = self.to_proto();
+        let listed = conditions.as_ref().and_then(|conditions| conditions.if_match.as_ref()).filter(|versions| !versions.any);
+        let mut attempts: Vec<_> = match listed {
+            None => vec![None],
+            Some(versions) => versions.versions.iter().copied().map(Some).collect(),
+        };
+        attempts.dedup();
+        attempts.truncate(MAX_ATTEMPTS);
+        // An empty list is still sent: a missing target is `not_found`.
+        if attempts.is_empty() {
+            attempts.push(Some(NO_VERSION));
         }
-        let mut tags = Vec::new();
-        for value in values {
-            let mut rest = value.to_str().ok()?.trim();
-            while !rest.is_empty() {
-                let (tag, after) = tag(rest)?;
-                tags.push(tag);
-                rest = after.trim_start();
-                rest = if rest.is_empty() { rest } else { rest.strip_prefix(',')?.trim_start() };
+        let mut mismatch = version_mismatch();
+        for expected in attempts {
+            match write(conditions.clone(), expected).await {
+                Err(rejection) if *rejection.reason() == reasons::VERSION_MISMATCH => mismatch = rejection,
+                result => return result,
             }
         }
-        (!tags.is_empty()).then_some(Self::Listed(tags))
+        Err(mismatch)
     }
 }
 
-/// Parses the first entity tag of a list and returns the rest. A tag may contain commas.
-fn tag(text: &str) -> Option<(Tag, &str)> {
-    let (weak, text) = text.strip_prefix("W/").map_or((false, text), |text| (true, text));
-    let (opaque, rest) = text.strip_prefix('"')?.split_once('"')?;
-    let visible = opaque.bytes().all(|byte| byte.is_ascii_graphic());
-    visible.then(|| (Tag { weak, opaque: opaque.to_owned() }, rest))
+/// Maximum number of calls for one list of versions.
+const MAX_ATTEMPTS: usize = 10;
+/// A version that no resource has.
+const NO_VERSION: i64 = i64::MAX;
+
+fn version_mismatch() -> Rejection {
+    Rejection::new(&reasons::VERSION_MISMATCH, "a condition of if-match or if-none-match is false")
+}
+
+/// A malformed condition is rejected: ignoring it could overwrite a change that the client meant to
+/// protect. Several lines are one list.
+fn condition(headers: &HeaderMap, name: &HeaderName, accept: impl Fn(&Tag) -> bool) -> Result<Option<Condition<OpaqueTag>>, Rejection> {
+    let lines: Vec<_> = headers.get_all(name).iter().map(http::HeaderValue::as_bytes).collect();
+    if lines.is_empty() {
+        return Ok(None);
+    }
+    entity_tag::parse(&lines.join(&b","[..]), accept).map(Some).ok_or_else(|| {
+        Rejection::new(&reasons::INVALID_PARAMETER, format!("header {name} must be * or a list of entity tags such as \"3\""))
+    })
+}
+
+/// Returns the version in an entity tag. Canonical form only: "05" is never a tag of ours.
+fn version(opaque: &OpaqueTag) -> Option<i64> {
+    let text = std::str::from_utf8(opaque).ok()?;
+    text.parse().ok().filter(|version: &i64| version.to_string() == text)
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
-    fn if_match(values: &[&str]) -> Option<Vec<Option<i64>>> {
-        let headers = values.iter().map(|value| (IF_MATCH, HeaderValue::from_str(value).unwrap())).collect();
-        IfMatch::read(&headers).ok().map(IfMatch::expected_versions)
+    fn read(name: &HeaderName, lines: &[&[u8]]) -> Result<Preconditions, Rejection> {
+        Preconditions::read(&lines.iter().map(|line| (name.clone(), HeaderValue::from_bytes(line).unwrap())).collect())
     }
 
-    fn if_none_match(value: &str, tag: &str) -> bool {
-        let headers = [(IF_NONE_MATCH, HeaderValue::from_str(value).unwrap())].into_iter().collect();
-        IfNoneMatch::read(&headers).unwrap().matches(tag)
-    }
-
-    #[test]
-    fn if_match_lists_expected_versions() {
-        assert_eq!(if_match(&[]), Some(vec![None]));
-        assert_eq!(if_match(&["*"]), Some(vec![None]));
-        assert_eq!(if_match(&["\"3\""]), Some(vec![Some(3)]));
-        assert_eq!(if_match(&["\"3\", \"5\"", "\"3\""]), Some(vec![Some(3), Some(5)]));
+    fn if_match(lines: &[&str]) -> Option<Vec<i64>> {
+        let lines: Vec<_> = lines.iter().map(|line| line.as_bytes()).collect();
+        Some(read(&IF_MATCH, &lines).unwrap().to_proto()?.if_match.unwrap().versions)
     }
 
     #[test]
-    fn if_match_ignores_weak_and_noncanonical_tags() {
+    fn if_match_lists_strong_canonical_versions() {
+        assert_eq!((if_match(&[]), if_match(&["*"])), (None, None));
+        assert_eq!(if_match(&["\"3\", \"5\"", ",\"3\""]), Some(vec![3, 5, 3]));
         assert_eq!(if_match(&["W/\"3\", \"03\", \"+3\", \"a,b\""]), Some(vec![]));
     }
 
     #[test]
-    fn malformed_condition_is_rejected() {
-        let many = (0..=MAX_VERSIONS).map(|version| etag(i64::try_from(version).unwrap())).collect::<Vec<_>>().join(",");
-        for value in ["", "3", "\"3", "\"3\" \"4\"", "*, \"3\"", "w/\"3\"", many.as_str()] {
-            assert_eq!(if_match(&[value]), None, "{value}");
+    fn reads_compare_if_none_match_weakly() {
+        for line in [&b"W/\"3\""[..], b"\"1\", \"3\"", b"*", b"\"\xff\", \"3\""] {
+            assert_eq!(read(&IF_NONE_MATCH, &[line]).unwrap().check_read(Some("3")).unwrap(), Read::NotModified);
         }
+        assert_eq!(read(&IF_NONE_MATCH, &[b"\"1\"", b"\"03\", \"x\""]).unwrap().check_read(Some("3")).unwrap(), Read::Changed);
+        assert!(read(&IF_MATCH, &[b"W/\"3\""]).unwrap().check_read(Some("3")).is_err());
+        assert_eq!(read(&IF_MATCH, &[b"\"3\""]).unwrap().check_read(Some("3")).unwrap(), Read::Changed);
     }
 
     #[test]
-    fn if_none_match_compares_weakly() {
-        assert!(if_none_match("W/\"3\"", "3") && if_none_match("\"1\", \"3\"", "3") && if_none_match("*", "3"));
-        assert!(!if_none_match("\"1\", \"03\", \"x\"", "3"));
+    fn lines_form_one_list() {
+        assert!(read(&IF_MATCH, &[b"*", b"\"3\""]).is_err() && read(&IF_MATCH, &[b"*", b"*"]).is_err());
+        assert!(read(&IF_MATCH, &[b"\"3", b"4\""]).is_ok(), "one tag with a comma");
+        assert!(read(&IF_MATCH, &[b"\"3\"", b"4"]).is_err());
+    }
+
+    #[test]
+    fn post_evaluates_the_collection() {
+        assert!(read(&IF_MATCH, &[b"*"]).unwrap().check_post().is_ok() && read(&IF_NONE_MATCH, &[b"\"3\""]).unwrap().check_post().is_ok());
+        assert!(
+            read(&IF_MATCH, &[b"\"3\""]).unwrap().check_post().is_err() && read(&IF_NONE_MATCH, &[b"*"]).unwrap().check_post().is_err()
+        );
     }
 }

@@ -4,9 +4,10 @@ use palisade_middleware::rejection::{Rejection, Violation};
 use palisade_proto::orders::v1 as proto;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 use crate::{
-    extract::{Limit, Object, non_null},
+    extract::{Integer, Limit, Object, non_null},
     money::Amount,
     timestamp,
 };
@@ -72,6 +73,9 @@ pub(crate) struct Order {
     created_at: String,
     #[schema(format = DateTime, example = "2026-01-31T12:00:00.000Z")]
     updated_at: String,
+    /// Entity tag without its quotes; 0 if it is unknown.
+    #[serde(skip)]
+    version: i64,
 }
 
 /// One line of an order.
@@ -96,6 +100,17 @@ pub(crate) struct OrderItem {
 impl Order {
     pub(super) fn path(&self) -> String {
         format!("/orders/{}", self.id)
+    }
+
+    /// Returns the entity tag without its quotes. `None` for an order from a replica of the previous
+    /// release.
+    pub(super) fn tag(&self) -> Option<String> {
+        (self.version > 0).then(|| self.version.to_string())
+    }
+
+    /// Returns the products of the lines.
+    pub(super) fn products(&self) -> impl Iterator<Item = Uuid> {
+        self.items.iter().filter_map(|item| item.product_id.parse().ok())
     }
 
     /// Whether the status is terminal.
@@ -130,6 +145,7 @@ impl TryFrom<proto::Order> for Order {
             failure_reason: Some(order.failure_reason).filter(|reason| !reason.is_empty()),
             created_at: timestamp::to_rfc3339(order.created_at)?,
             updated_at: timestamp::to_rfc3339(order.updated_at)?,
+            version: order.version,
         })
     }
 }
@@ -143,7 +159,7 @@ pub(crate) struct NewOrder {
     items: Option<Vec<Object<NewOrderItem>>>,
     /// Owner of the order. Defaults to the caller; another user requires the scope `orders:admin`.
     #[serde(default, deserialize_with = "non_null")]
-    #[schema(value_type = String, required = false, min_length = 1, max_length = 128, example = "alice")]
+    #[schema(value_type = String, required = false, max_length = 287, example = "alice")]
     user_id: Option<String>,
 }
 
@@ -156,10 +172,16 @@ pub(crate) struct NewOrderItem {
     product_id: Option<String>,
     #[serde(default, deserialize_with = "non_null")]
     #[schema(value_type = i64, required = true, minimum = 1, maximum = 1_000_000, example = 2)]
-    quantity: Option<i64>,
+    quantity: Option<Integer>,
 }
 
 impl NewOrder {
+    /// Returns the products of the items. Items without a valid id are left out.
+    pub(super) fn products(&self) -> Vec<Uuid> {
+        let items = self.items.iter().flatten().filter_map(|Object(item)| item.product_id.as_deref());
+        items.filter_map(|id| id.parse().ok()).collect()
+    }
+
     /// Converts the order for the service and returns the missing fields as violations.
     ///
     /// Missing fields become defaults that the service rejects, so that the error also lists the
@@ -176,8 +198,8 @@ impl NewOrder {
         for (index, Object(item)) in self.items.unwrap_or_default().into_iter().enumerate() {
             required(format!("items[{index}].productId"), item.product_id.is_none());
             required(format!("items[{index}].quantity"), item.quantity.is_none());
-            items
-                .push(proto::NewOrderItem { product_id: item.product_id.unwrap_or_default(), quantity: item.quantity.unwrap_or_default() });
+            let quantity = item.quantity.map_or(0, |quantity| quantity.0);
+            items.push(proto::NewOrderItem { product_id: item.product_id.unwrap_or_default(), quantity });
         }
         (proto::CreateOrderRequest { items, user_id: self.user_id.unwrap_or_default(), idempotency_key }, violations)
     }
@@ -215,6 +237,7 @@ pub(crate) struct Filters {
     status: Option<Status>,
     /// Only orders of this user. Defaults to the caller; another user requires the scope
     /// `orders:admin`.
+    #[param(max_length = 287)]
     user_id: Option<String>,
     /// Maximum number of orders on the page.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 20)]

@@ -18,14 +18,15 @@ use palisade_proto::orders::v1::{FindOneRequest, WatchOrderRequest};
 
 use self::stream::OrderEventStream;
 use crate::{
-    extract::{self, Id},
+    extract::{self, Id, LAST_EVENT_ID, Preconditions, Read},
     orders::{NO_STORE, body::Order},
     problem,
     upstreams::Upstreams,
 };
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+/// Maximum length of an event id, digits. Each number of this length fits in 64 bits.
+const MAX_DIGITS: usize = 18;
 /// Response metadata of orders: the order is in a terminal state and the client has received its
 /// last event.
 const ENDED: &str = "order-ended";
@@ -57,15 +58,16 @@ pub(crate) struct LastEventId(i64);
     security(("bearer" = ["orders:read"]), ("bearer" = ["orders:admin"])),
     params(
         ("id" = String, Path, format = Uuid, description = "Id of the order"),
-        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event received", example = "2")),
+        ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event received; empty for none", example = "2")),
     responses(
-        (status = 200, body = Order, content_type = "text/event-stream", description = "Event stream, each event with an order as `data`"),
+        (status = 200, body = String, content_type = "text/event-stream", description = "Event stream, each event with an `Order` in JSON as `data`"),
         (status = 204, description = "No further events: the order is in a terminal state and `Last-Event-ID` is its last event"),
     ))]
 pub(crate) async fn events(
     State(Upstreams { mut orders, events, .. }): State<Upstreams>,
     Id(id): Id,
     LastEventId(after_sequence): LastEventId,
+    preconditions: Preconditions,
     method: Method,
 ) -> Result<Response, Rejection> {
     let headers = [(CACHE_CONTROL, HeaderValue::from_static(NO_STORE)), (CONTENT_TYPE, EVENT_STREAM), NO_PROXY_BUFFERING];
@@ -73,10 +75,16 @@ pub(crate) async fn events(
         // HEAD: the headers of GET, without opening a stream.
         let order = orders.find_one(FindOneRequest { id: id.to_string() }).await.map_err(problem::rejection)?.into_inner();
         Order::try_from(order)?;
-        return Ok(headers.into_response());
+        return Ok(match preconditions.check_read(None)? {
+            Read::Changed => headers.into_response(),
+            Read::NotModified => (StatusCode::NOT_MODIFIED, [(CACHE_CONTROL, NO_STORE)]).into_response(),
+        });
     }
     let request = WatchOrderRequest { id: id.to_string(), after_sequence };
     let response = orders.watch_order(request.clone()).await.map_err(problem::rejection)?;
+    if preconditions.check_read(None)? == Read::NotModified {
+        return Ok((StatusCode::NOT_MODIFIED, [(CACHE_CONTROL, NO_STORE)]).into_response());
+    }
     if response.metadata().contains_key(ENDED) {
         // 204 stops browsers from reconnecting.
         return Ok((StatusCode::NO_CONTENT, [(CACHE_CONTROL, NO_STORE)]).into_response());
@@ -93,7 +101,8 @@ impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
         let Some(value) = extract::single_value(&parts.headers, &LAST_EVENT_ID)?.filter(|value| !value.is_empty()) else {
             return Ok(Self(0));
         };
-        let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let digits =
+            std::str::from_utf8(value).ok().filter(|text| text.len() <= MAX_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit()));
         let id = digits.and_then(|digits| digits.parse().ok());
         id.map(Self)
             .ok_or_else(|| Rejection::new(&reasons::INVALID_PARAMETER, "header last-event-id must be the id of an event of this order"))

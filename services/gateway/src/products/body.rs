@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    extract::{Limit, non_null},
+    extract::{Integer, Limit, non_null},
     money::{Amount, NumberText},
     timestamp,
 };
@@ -67,23 +67,23 @@ impl TryFrom<proto::Product> for Product {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct ProductInput {
-    /// Length is counted after trimming.
+    /// 1 to 200 characters after trimming.
     #[serde(default, deserialize_with = "non_null")]
-    #[schema(value_type = String, required = true, min_length = 1, max_length = 200, example = "Kettle")]
+    #[schema(value_type = String, required = true, min_length = 1, example = "Kettle")]
     name: Option<String>,
     #[serde(default)]
     #[schema(max_length = 4_000, example = "1.7 l, steel")]
     description: String,
     /// Plain decimal number with at most 2 decimals and no exponent.
     #[serde(default, deserialize_with = "non_null")]
-    #[schema(value_type = f64, required = true, minimum = 0, maximum = 9_999_999.99, example = 24.9)]
+    #[schema(value_type = f64, required = true, minimum = 0, maximum = 9_999_999.99, multiple_of = 0.01, example = 24.9)]
     price: Option<NumberText>,
     #[serde(default, deserialize_with = "non_null")]
     #[schema(value_type = i64, required = true, minimum = 0, maximum = 1_000_000_000, example = 120)]
-    quantity: Option<i64>,
-    /// Length is counted after trimming.
+    quantity: Option<Integer>,
+    /// 1 to 100 characters after trimming.
     #[serde(default, deserialize_with = "non_null")]
-    #[schema(value_type = String, required = true, min_length = 1, max_length = 100, example = "kitchen")]
+    #[schema(value_type = String, required = true, min_length = 1, example = "kitchen")]
     category: Option<String>,
     #[serde(default = "active")]
     #[schema(default = true)]
@@ -118,9 +118,9 @@ impl ProductInput {
             name: self.name.unwrap_or_default(),
             description: self.description,
             price_minor: price.0,
-            quantity: self.quantity.unwrap_or(NEVER_VALID),
+            quantity: self.quantity.map_or(NEVER_VALID, |quantity| quantity.0),
             category: self.category.unwrap_or_default(),
-            is_active: self.is_active,
+            is_active: Some(self.is_active),
         };
         (product, violations)
     }
@@ -132,16 +132,18 @@ impl ProductInput {
 #[into_params(parameter_in = Query)]
 pub(crate) struct Filters {
     /// Only products of exactly this category.
+    #[param(min_length = 1, max_length = 100)]
     category: Option<String>,
     /// Only active (`true`) or only inactive (`false`) products.
     is_active: Option<bool>,
     /// Only products with this text in name or description, case-insensitive.
+    #[param(min_length = 1, max_length = 200)]
     q: Option<String>,
-    /// Minimum price.
-    #[param(value_type = Option<f64>, minimum = 0)]
+    /// Minimum price, a plain decimal number.
+    #[param(value_type = Option<f64>, minimum = 0, maximum = 9_999_999_999_999.99, multiple_of = 0.01)]
     min_price: Option<Amount>,
-    /// Maximum price.
-    #[param(value_type = Option<f64>, minimum = 0)]
+    /// Maximum price, a plain decimal number.
+    #[param(value_type = Option<f64>, minimum = 0, maximum = 9_999_999_999_999.99, multiple_of = 0.01)]
     max_price: Option<Amount>,
     /// Sort order. Default: newest first.
     #[param(inline)]

@@ -4,16 +4,20 @@
 use std::sync::{Arc, Mutex};
 
 use palisade_gateway::problem::ILLEGAL_TRANSITION;
-use palisade_middleware::rejection::{Rejection, Violation, reasons};
+use palisade_middleware::{
+    preconditions::{Condition, VersionPreconditions},
+    rejection::{Rejection, Violation, reasons},
+};
 use palisade_proto::{
     orders::v1::{self as orders, Order, OrderItem, OrderStatus},
+    preconditions::v1::{Preconditions, Versions},
     products::v1::{self as products, Product},
 };
 use tonic::{Request, Response, Status};
 
 /// The only existing id, of a product and an order.
 pub(crate) const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
-/// Version of the product.
+/// Version of the product and of the order.
 pub(crate) const VERSION: i64 = 3;
 /// Idempotency key with a stored response.
 pub(crate) const USED_KEY: &str = "used";
@@ -74,7 +78,7 @@ fn product(input: products::ProductInput, version: i64) -> Product {
         price_minor: input.price_minor,
         quantity: input.quantity,
         category: input.category,
-        is_active: input.is_active,
+        is_active: input.is_active.unwrap_or_default(),
         version,
         created_at: Some(timestamp()),
         updated_at: Some(timestamp()),
@@ -86,11 +90,12 @@ fn kettle() -> Product {
     product(input, VERSION)
 }
 
-fn check_version(expected: Option<i64>) -> Result<(), Status> {
-    match expected {
-        None | Some(VERSION) => Ok(()),
-        Some(_) => Err(Rejection::new(&reasons::VERSION_MISMATCH, "the product has a different version").into()),
-    }
+/// Evaluates the conditions of a write like the services.
+fn check_version(conditions: Option<Preconditions>) -> Result<(), Status> {
+    let condition = |versions: Versions| if versions.any { Condition::Any } else { Condition::Listed(versions.versions) };
+    let Preconditions { if_match, if_none_match } = conditions.unwrap_or_default();
+    let conditions = VersionPreconditions { if_match: if_match.map(condition), if_none_match: if_none_match.map(condition) };
+    if conditions.allow_write(&VERSION) { Ok(()) } else { Err(Rejection::new(&reasons::VERSION_MISMATCH, "another version").into()) }
 }
 
 #[tonic::async_trait]
@@ -123,14 +128,14 @@ impl products::products_service_server::ProductsService for FakeProducts {
     async fn update(&self, request: Request<products::UpdateRequest>) -> Result<Response<Product>, Status> {
         let request = request.into_inner();
         check_exists(&request.id)?;
-        check_version(request.expected_version)?;
+        check_version(request.preconditions)?;
         Ok(Response::new(self.save(request.product, VERSION + 1)?))
     }
 
     async fn remove(&self, request: Request<products::RemoveRequest>) -> Result<Response<()>, Status> {
         let request = request.into_inner();
         check_exists(&request.id)?;
-        check_version(request.expected_version)?;
+        check_version(request.preconditions)?;
         Ok(Response::new(()))
     }
 
@@ -149,6 +154,10 @@ impl products::products_service_server::ProductsService for FakeProducts {
         &self,
         _: Request<products::ReleaseReservationRequest>,
     ) -> Result<Response<products::Reservation>, Status> {
+        Err(Status::unimplemented("not for the gateway"))
+    }
+
+    async fn fulfil_reservation(&self, _: Request<products::FulfilReservationRequest>) -> Result<Response<products::Reservation>, Status> {
         Err(Status::unimplemented("not for the gateway"))
     }
 
@@ -189,6 +198,7 @@ fn order(status: OrderStatus) -> Order {
         failure_reason: if status == OrderStatus::Failed { "insufficient_stock".to_owned() } else { String::new() },
         created_at: Some(timestamp()),
         updated_at: Some(timestamp()),
+        version: VERSION,
     }
 }
 
@@ -248,6 +258,7 @@ impl orders::orders_service_server::OrdersService for FakeOrders {
     async fn update_status(&self, request: Request<orders::UpdateStatusRequest>) -> Result<Response<Order>, Status> {
         let request = request.into_inner();
         check_exists(&request.id)?;
+        check_version(request.preconditions.clone())?;
         if request.status() == OrderStatus::Completed {
             let rejection = Rejection::new(&ILLEGAL_TRANSITION, "a PENDING order cannot become COMPLETED");
             return Err(rejection.with_metadata("allowed", vec!["CANCELLED".to_owned()]).into());
@@ -256,7 +267,9 @@ impl orders::orders_service_server::OrdersService for FakeOrders {
     }
 
     async fn remove(&self, request: Request<orders::RemoveRequest>) -> Result<Response<()>, Status> {
-        check_exists(&request.into_inner().id)?;
+        let request = request.into_inner();
+        check_exists(&request.id)?;
+        check_version(request.preconditions)?;
         Ok(Response::new(()))
     }
 }

@@ -1,6 +1,7 @@
 //! HTTP behaviour of the gateway: its router with the real layers and in-memory services.
 #![expect(clippy::unwrap_used, reason = "a test may panic on unexpected results")]
 
+mod conditional_requests;
 mod documentation;
 mod fake_services;
 mod orders;

@@ -37,7 +37,7 @@ async fn optional_fields_have_defaults() {
         gateway.send_json("POST", "/products", &[], r#"{"name": "Kettle", "price": 0, "quantity": 0, "category": "kitchen"}"#).await;
     assert_eq!(response.status.as_u16(), 201);
     let input = gateway.products.inputs.lock().unwrap()[0].clone();
-    assert_eq!((input.description.as_str(), input.is_active), ("", true));
+    assert_eq!((input.description.as_str(), input.is_active), ("", Some(true)));
 }
 
 #[tokio::test]

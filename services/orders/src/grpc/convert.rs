@@ -6,9 +6,14 @@ use palisade_middleware::{
     auth::{Principal, Subject},
     cursor::Cursor,
     parse,
+    preconditions::{Condition, VersionPreconditions},
     rejection::{Rejection, Violation, reasons},
 };
-use palisade_proto::orders::v1::{self as proto, FindAllRequest, FindAllResponse, OrderStatus};
+use palisade_proto::{
+    orders::v1::{self as proto, FindAllRequest, FindAllResponse, OrderStatus},
+    page::fitting,
+    preconditions::v1::{Preconditions, Versions},
+};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -34,8 +39,11 @@ pub(super) fn id(text: &str) -> Result<OrderId, Rejection> {
     parse::parse_uuid(text).map(OrderId::from)
 }
 
-pub(super) fn status(status: OrderStatus) -> Option<Status> {
-    match status {
+/// Parses a status; `None` if it is unspecified. A number that is no status is an error.
+pub(super) fn status(number: i32) -> Result<Option<Status>, Rejection> {
+    let status =
+        OrderStatus::try_from(number).map_err(|_| Rejection::invalid(vec![violation("status", "unknown", "must be an order status")]))?;
+    Ok(match status {
         OrderStatus::Unspecified => None,
         OrderStatus::Pending => Some(Status::Pending),
         OrderStatus::ProductReserved => Some(Status::ProductReserved),
@@ -43,7 +51,14 @@ pub(super) fn status(status: OrderStatus) -> Option<Status> {
         OrderStatus::Failed => Some(Status::Failed),
         OrderStatus::Completed => Some(Status::Completed),
         OrderStatus::Cancelled => Some(Status::Cancelled),
-    }
+    })
+}
+
+/// Converts the conditions of a request. Absent: none.
+pub(super) fn preconditions(conditions: Option<Preconditions>) -> VersionPreconditions {
+    let condition = |versions: Versions| if versions.any { Condition::Any } else { Condition::Listed(versions.versions) };
+    let Preconditions { if_match, if_none_match } = conditions.unwrap_or_default();
+    VersionPreconditions { if_match: if_match.map(condition), if_none_match: if_none_match.map(condition) }
 }
 
 fn proto_status(status: Status) -> OrderStatus {
@@ -74,6 +89,7 @@ pub(super) fn order(order: &Order) -> proto::Order {
         failure_reason: order.failure_reason.map_or_else(String::new, |reason| reason.as_str().to_owned()),
         created_at: Some(SystemTime::from(order.created_at).into()),
         updated_at: Some(SystemTime::from(order.updated_at).into()),
+        version: order.version,
     }
 }
 
@@ -121,12 +137,12 @@ pub(super) fn decode_stored_response(bytes: &[u8]) -> Result<Order, Rejection> {
         id: id(&stored.id)?,
         lines: lines.collect::<Option<_>>().ok_or_else(corrupt)?,
         total_minor: stored.total_minor,
-        status: status(stored.status()).ok_or_else(corrupt)?,
+        status: status(stored.status).ok().flatten().ok_or_else(corrupt)?,
         failure_reason: stored.failure_reason.parse::<FailureReason>().ok(),
         created_at: timestamp(stored.created_at).ok_or_else(corrupt)?,
         updated_at: timestamp(stored.updated_at).ok_or_else(corrupt)?,
         user_id: Subject::parse(&stored.user_id).map_err(|_| corrupt())?,
-        version: 0,
+        version: stored.version,
     })
 }
 
@@ -142,16 +158,20 @@ pub(super) fn list(cursor: &Cursor, user_id: &Subject, request: &FindAllRequest)
         let bytes = cursor.open(&cursor_scope(user_id, request), &request.cursor).map_err(|_| invalid())?;
         Some(decode_position(&bytes).ok_or_else(invalid)?)
     };
-    Ok(List { user_id: Some(user_id.clone()), status: status(request.status()), limit, after })
+    Ok(List { user_id: Some(user_id.clone()), status: status(request.status)?, limit, after })
 }
 
-pub(super) fn page(cursor: &Cursor, user_id: &Subject, request: &FindAllRequest, page: &Page) -> FindAllResponse {
+/// Converts a page. Orders beyond the maximum size of a page move to the next one.
+pub(super) fn page(cursor: &Cursor, user_id: &Subject, request: &FindAllRequest, page: Page) -> FindAllResponse {
+    let mut items: Vec<_> = page.orders.iter().map(order).collect();
+    let page = page.truncated(fitting(&items));
+    items.truncate(page.orders.len());
     let next = page.next.map(|next| {
         let mut bytes = next.id.as_uuid().as_bytes().to_vec();
         bytes.extend(next.created_at.unix_timestamp_nanos().to_be_bytes());
         cursor.seal(&cursor_scope(user_id, request), &bytes)
     });
-    FindAllResponse { items: page.orders.iter().map(order).collect(), next_cursor: next.unwrap_or_default() }
+    FindAllResponse { items, next_cursor: next.unwrap_or_default() }
 }
 
 /// Binds a page cursor to its query: its position has no meaning in another list.

@@ -36,6 +36,11 @@ pub(super) fn not_found() -> Rejection {
     Rejection::new(&reasons::NOT_FOUND, "order not found")
 }
 
+/// The version of the order does not satisfy the preconditions of the request.
+pub(super) fn version_mismatch() -> Rejection {
+    Rejection::new(&reasons::VERSION_MISMATCH, "a condition on the version of the order is false")
+}
+
 /// Converts a store error. An unavailable store is a 503, whatever the cause.
 pub(super) fn from_store_error(error: store::Error) -> Rejection {
     match error {

@@ -1,6 +1,9 @@
 //! Saga steps and the labels of their outcomes.
 
-use crate::saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome};
+use crate::{
+    fulfilment::FulfilOutcome,
+    saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome},
+};
 
 const HELD: &str = "held";
 const REJECTED: &str = "refused";
@@ -9,6 +12,7 @@ const EXPIRED: &str = "expired";
 const CONFIRMED: &str = "confirmed";
 const LOST: &str = "lost";
 const DONE: &str = "done";
+const MISSING: &str = "missing";
 const UNKNOWN: &str = "unknown";
 
 /// Result of a saga step, as a metric label.
@@ -67,6 +71,20 @@ impl Step for ReleaseOutcome {
     fn outcome(&self) -> &'static str {
         match self {
             Self::Done => DONE,
+            Self::Unknown { .. } => UNKNOWN,
+        }
+    }
+}
+
+impl Step for FulfilOutcome {
+    const NAME: &'static str = "fulfil_reservation";
+    const SPAN: &'static str = "step fulfil_reservation";
+    const OUTCOMES: &'static [&'static str] = &[DONE, MISSING, UNKNOWN];
+
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Done => DONE,
+            Self::Missing => MISSING,
             Self::Unknown { .. } => UNKNOWN,
         }
     }

@@ -40,6 +40,9 @@ fn record_everything() {
     for outcome in [ReleaseOutcome::Done, ReleaseOutcome::Unknown { retry_after }] {
         record_step(&outcome, took);
     }
+    for outcome in [FulfilOutcome::Done, FulfilOutcome::Missing, FulfilOutcome::Unknown { retry_after }] {
+        record_step(&outcome, took);
+    }
     for from in Status::ALL {
         for to in Status::ALL.into_iter().filter(|to| from.can_become(*to)) {
             record_transition(from, to);

@@ -82,6 +82,8 @@ pub struct SagaStatus {
     pub status: Status,
     /// Whether products must still release the reservation.
     pub release_pending: bool,
+    /// Whether products must still fulfil the reservation.
+    pub fulfilment_pending: bool,
 }
 
 /// Amount of unfinished work.
@@ -127,7 +129,10 @@ impl fmt::Display for Finding {
 }
 
 /// Selects the orders that are due since `$1`, at most `$2`.
-pub(super) const OVERDUE: &str = "SELECT id FROM orders WHERE due_at <= $1 ORDER BY due_at LIMIT $2";
+pub(super) const OVERDUE: &str = "
+    SELECT id FROM (
+        SELECT id, due_at FROM orders WHERE due_at <= $1 UNION ALL SELECT order_id, due_at FROM fulfilments WHERE due_at <= $1
+    ) due ORDER BY due_at LIMIT $2";
 
 /// For each other invariant, selects at most `$1` orders with ids from `$2` on that violate it. The
 /// SQL is valid for both databases. Ids sort by time, so that a time range is a range of primary
@@ -183,11 +188,13 @@ pub(super) fn first_id(since: Option<OffsetDateTime>) -> Uuid {
 /// Placeholder for the status in the row of dead-lettered events.
 const DEAD: &str = "DEAD";
 
-/// Selects one row per status of unfinished orders, one row without a status for the outbox, and
+/// Selects one row per status of unfinished orders, one of completed orders to fulfil, one row without a status for the outbox, and
 /// one for dead-lettered events. The outbox is counted up to a limit because its backlog is
 /// unbounded.
 pub(super) const STATS: &str = "
     SELECT status, count(*), min(updated_at) FROM orders WHERE due_at IS NOT NULL GROUP BY status
+    UNION ALL
+    SELECT status, count(*), min(updated_at) FROM fulfilments JOIN orders ON orders.id = order_id GROUP BY status
     UNION ALL
     SELECT NULL, count(*), min(created_at)
     FROM (SELECT created_at FROM outbox WHERE published_at IS NULL AND dead_at IS NULL ORDER BY position LIMIT 10000) backlog
@@ -226,10 +233,10 @@ pub(super) fn findings(invariant: Invariant, orders: Vec<Uuid>) -> impl Iterator
     orders.into_iter().map(move |id| Finding { order_id: id.into(), invariant })
 }
 
-/// Parses rows of id, status and `release_pending`.
-pub(super) fn saga_statuses(rows: Vec<(Uuid, String, bool)>) -> Result<Vec<SagaStatus>, Error> {
-    let parse = |(id, status, release_pending): (Uuid, String, bool)| {
-        Ok(SagaStatus { order_id: id.into(), status: status.parse().map_err(corrupt)?, release_pending })
+/// Parses rows of id, status, `release_pending` and whether a fulfilment is pending.
+pub(super) fn saga_statuses(rows: Vec<(Uuid, String, bool, bool)>) -> Result<Vec<SagaStatus>, Error> {
+    let parse = |(id, status, release_pending, fulfilment_pending): (Uuid, String, bool, bool)| {
+        Ok(SagaStatus { order_id: id.into(), status: status.parse().map_err(corrupt)?, release_pending, fulfilment_pending })
     };
     rows.into_iter().map(parse).collect()
 }

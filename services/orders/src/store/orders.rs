@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use palisade_middleware::auth::Subject;
+use palisade_middleware::{auth::Subject, preconditions::VersionPreconditions};
 use time::OffsetDateTime;
 
 use super::{
@@ -36,14 +36,21 @@ instrumented_role! {
         /// claimed the order, or if it does not exist or is finished.
         async fn expire_creator_lease(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> = call("take_from_creator", "orders");
 
-        /// Changes the status on behalf of a user. A cancellation makes a release pending in the
-        /// same step.
-        async fn set_status(&self, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<SetStatusResult, Error>
-            = change("set_status", "orders");
+        /// Changes the status on behalf of a user if the version satisfies `preconditions`. A
+        /// cancellation makes a release pending in the same step.
+        async fn set_status(
+            &self,
+            id: OrderId,
+            to: Status,
+            by: Actor,
+            preconditions: VersionPreconditions,
+            now: OffsetDateTime,
+        ) -> Result<SetStatusResult, Error> = change("set_status", "orders");
 
-        /// Hides an order in a terminal state (soft delete). Its history remains, and so does a
-        /// pending release.
-        async fn remove(&self, id: OrderId, now: OffsetDateTime) -> Result<RemoveResult, Error> = call("remove", "orders");
+        /// Hides an order in a terminal state (soft delete) if its version satisfies
+        /// `preconditions`. Its history remains, and so does a pending release.
+        async fn remove(&self, id: OrderId, preconditions: VersionPreconditions, now: OffsetDateTime) -> Result<RemoveResult, Error>
+            = call("remove", "orders");
 
         /// Returns the order, or `None` if it does not exist or was removed.
         async fn find(&self, id: OrderId) -> Result<Option<Order>, Error> = call("find", "orders");
@@ -153,6 +160,8 @@ pub enum SetStatusResult {
         /// Statuses that this actor may change it to.
         allowed: &'static [Status],
     },
+    /// The version of the order does not satisfy the preconditions.
+    VersionMismatch,
     /// The order does not exist or was removed.
     NotFound,
 }
@@ -162,6 +171,8 @@ pub enum SetStatusResult {
 pub enum RemoveResult {
     /// The order is hidden.
     Removed,
+    /// The version of the order does not satisfy the preconditions.
+    VersionMismatch,
     /// The order does not exist or was removed earlier.
     NotFound,
     /// The order is not in a terminal state. Holds its status.

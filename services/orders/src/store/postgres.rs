@@ -14,6 +14,7 @@ use url::Url;
 use super::database::{Error, Pool};
 
 mod change;
+mod fulfilment_queue;
 mod maintenance;
 mod orders;
 mod outbox;

@@ -43,6 +43,12 @@ pub struct Position {
     pub id: OrderId,
 }
 
+impl Position {
+    fn of(order: &Order) -> Self {
+        Self { created_at: order.created_at, id: order.id }
+    }
+}
+
 /// Row of [`SELECT_HISTORY`].
 pub(super) type HistoryRow = (i64, String, Option<String>, OffsetDateTime);
 
@@ -53,8 +59,18 @@ impl Page {
         let limit = limit as usize;
         let has_more = orders.len() > limit;
         orders.truncate(limit);
-        let next = orders.last().filter(|_| has_more).map(|last| Position { created_at: last.created_at, id: last.id });
+        let next = orders.last().filter(|_| has_more).map(Position::of);
         Self { orders, next }
+    }
+
+    /// Returns a page of the first `count` orders, at least 1. The others begin the next page.
+    #[must_use]
+    pub fn truncated(mut self, count: usize) -> Self {
+        if count < self.orders.len() {
+            self.orders.truncate(count);
+            self.next = self.orders.last().map(Position::of);
+        }
+        self
     }
 }
 

@@ -11,6 +11,7 @@ use sqlx::{
 use super::database::{Error, Pool};
 
 mod change;
+mod fulfilment_queue;
 mod maintenance;
 mod orders;
 mod outbox;

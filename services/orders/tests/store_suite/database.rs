@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use palisade_middleware::{auth::Subject, store_instrumentation};
+use palisade_middleware::{auth::Subject, preconditions::VersionPreconditions, store_instrumentation};
 use palisade_orders::{
     order::{FailureReason, HeldLine, NewOrder, Order, OrderId, Priced, ProductSnapshot, Status},
     saga::Transition,
@@ -18,6 +18,11 @@ use uuid::Uuid;
 pub(crate) const NOW: OffsetDateTime = datetime!(2026-11-22 12:00:00.123 UTC);
 pub(crate) const LEASE: Duration = Duration::from_secs(10);
 pub(crate) const DEADLINE: Duration = Duration::from_mins(10);
+
+/// Accepts any version.
+pub(crate) fn any() -> VersionPreconditions {
+    VersionPreconditions::default()
+}
 
 #[derive(Clone)]
 pub(crate) struct Database {

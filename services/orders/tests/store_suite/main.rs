@@ -6,6 +6,7 @@ mod cancellation_safety;
 mod claims;
 mod create;
 mod database;
+mod fulfilments;
 mod invariants;
 mod outbox;
 mod pool_metrics;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use palisade_orders::order::{Actor, Status};
 use uuid::Uuid;
 
-use crate::database::{Database, NOW};
+use crate::database::{Database, NOW, any};
 
 crate::on_both![history_returns_the_order_at_each_status, outbox_lease_is_exclusive, rejected_event_is_dead_until_redriven,];
 
@@ -20,8 +20,8 @@ async fn history_returns_the_order_at_each_status(db: Database) {
     assert_eq!(changes[0], accepted.saga.order);
     assert_eq!(changes[2], confirmed);
     assert_eq!(db.store.history_after(id, 2).await.unwrap(), [confirmed]);
-    db.store.set_status(id, Status::Cancelled, Actor::Owner, NOW + Duration::from_secs(2)).await.unwrap();
-    db.store.remove(id, NOW + Duration::from_secs(3)).await.unwrap();
+    db.store.set_status(id, Status::Cancelled, Actor::Owner, any(), NOW + Duration::from_secs(2)).await.unwrap();
+    db.store.remove(id, any(), NOW + Duration::from_secs(3)).await.unwrap();
     // Watchers of a removed order still receive its final status.
     assert_eq!(db.store.history_after(id, 3).await.unwrap()[0].status, Status::Cancelled);
     assert_eq!(db.store.history_after(id, 4).await.unwrap(), []);

@@ -12,7 +12,7 @@ use palisade_tests::servers;
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::time::{Instant, sleep};
 
-use crate::database::{Database, LEASE, NOW, create, database_attributes, fresh_postgres, key, reserved};
+use crate::database::{Database, LEASE, NOW, any, create, database_attributes, fresh_postgres, key, reserved};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_migrations_are_safe() {
@@ -120,8 +120,8 @@ async fn calls_do_not_scan_whole_tables() {
         let id = claimed.saga.order.id;
         store.transition(claimed.clone(), reserved(&claimed.saga.order), None, NOW).await.unwrap();
         store.find(id).await.unwrap();
-        store.set_status(id, Status::Cancelled, Actor::Owner, NOW).await.unwrap();
-        store.remove(id, NOW).await.unwrap();
+        store.set_status(id, Status::Cancelled, Actor::Owner, any(), NOW).await.unwrap();
+        store.remove(id, any(), NOW).await.unwrap();
         store.claim_due(NOW + LEASE, LEASE, 20).await.unwrap();
         store.postpone(id, 3, NOW, "later".into()).await.unwrap();
         store.stuck(NOW, 3, 20).await.unwrap();

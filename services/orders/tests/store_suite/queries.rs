@@ -12,7 +12,7 @@ use palisade_orders::{
 };
 use time::OffsetDateTime;
 
-use crate::database::{Database, NOW, create, failed};
+use crate::database::{Database, NOW, any, create, failed};
 
 crate::on_both![
     list_is_newest_first_and_filtered,
@@ -81,7 +81,7 @@ async fn pages_are_stable_during_inserts(db: Database) {
 async fn saga_statuses_skip_unknown_orders(db: Database) {
     let pending = db.accept("alice", NOW).await.saga.order.id;
     let cancelled = db.accept("alice", NOW).await.saga.order.id;
-    db.store.set_status(cancelled, Status::Cancelled, Actor::Owner, NOW).await.unwrap();
+    db.store.set_status(cancelled, Status::Cancelled, Actor::Owner, any(), NOW).await.unwrap();
     let mut statuses = db.store.saga_statuses(vec![cancelled, OrderId::generate(NOW), pending]).await.unwrap();
     statuses.sort_by_key(|status| status.status);
     let actual: Vec<_> = statuses.iter().map(|status| (status.order_id, status.status, status.release_pending)).collect();

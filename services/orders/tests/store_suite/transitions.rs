@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use palisade_middleware::preconditions::{Condition, VersionPreconditions};
 use palisade_orders::{
     order::{Actor, FailureReason, Order, OrderId, Status},
     store::{Claimed, InstrumentedStore, List, RemoveResult, SetStatusResult, Store, TransitionResult},
@@ -9,7 +10,7 @@ use palisade_orders::{
 use parking_lot::Mutex;
 use tokio::join;
 
-use crate::database::{Database, LEASE, NOW, confirmed, database_attributes, failed, reserved};
+use crate::database::{Database, LEASE, NOW, any, confirmed, database_attributes, failed, reserved};
 
 crate::on_both![
     saga_transitions_are_stored,
@@ -19,6 +20,7 @@ crate::on_both![
     cancelled_order_is_due_for_release,
     set_status_allows_only_legal_transitions,
     concurrent_cancel_and_confirm_are_serialized,
+    conditions_guard_status_and_removal,
     remove_requires_a_terminal_status,
     removed_order_is_still_released,
     changed_orders_are_reported_to_the_listener,
@@ -68,7 +70,8 @@ async fn stale_worker_is_fenced(db: Database) {
 async fn cancellation_fences_the_worker(db: Database) {
     let accepted = db.accept("alice", NOW).await;
     let id = accepted.saga.order.id;
-    let SetStatusResult::Changed { order: cancelled, .. } = db.store.set_status(id, Status::Cancelled, Actor::Owner, NOW).await.unwrap()
+    let SetStatusResult::Changed { order: cancelled, .. } =
+        db.store.set_status(id, Status::Cancelled, Actor::Owner, any(), NOW).await.unwrap()
     else {
         panic!("cancellation is legal")
     };
@@ -80,7 +83,7 @@ async fn cancellation_fences_the_worker(db: Database) {
 async fn cancelled_order_is_due_for_release(db: Database) {
     let confirmed = db.confirm(&db.accept("alice", NOW).await, NOW).await;
     let id = confirmed.saga.order.id;
-    db.store.set_status(id, Status::Cancelled, Actor::Admin, NOW).await.unwrap();
+    db.store.set_status(id, Status::Cancelled, Actor::Admin, any(), NOW).await.unwrap();
     let due = db.store.claim_due(NOW, LEASE, 10).await.unwrap().remove(0);
     assert!(due.saga.release_pending && due.fence > confirmed.fence);
     assert_eq!((due.saga.order.id, due.saga.attempts), (id, 1));
@@ -100,9 +103,9 @@ async fn with_status(db: &Database, status: Status) -> OrderId {
         Status::Failed => drop(db.apply(&accepted, failed(FailureReason::UnknownProduct, false), NOW).await),
         Status::Completed => {
             db.confirm(&accepted, NOW).await;
-            db.store.set_status(id, Status::Completed, Actor::Admin, NOW).await.unwrap();
+            db.store.set_status(id, Status::Completed, Actor::Admin, any(), NOW).await.unwrap();
         }
-        Status::Cancelled => drop(db.store.set_status(id, Status::Cancelled, Actor::Owner, NOW).await.unwrap()),
+        Status::Cancelled => drop(db.store.set_status(id, Status::Cancelled, Actor::Owner, any(), NOW).await.unwrap()),
     }
     assert_eq!(db.find(id).await.status, status);
     id
@@ -114,7 +117,7 @@ async fn set_status_allows_only_legal_transitions(db: Database) {
             for by in [Actor::Owner, Actor::Admin] {
                 let id = with_status(&db, from).await;
                 let before = db.find(id).await;
-                let outcome = db.store.set_status(id, to, by, NOW + LEASE).await.unwrap();
+                let outcome = db.store.set_status(id, to, by, any(), NOW + LEASE).await.unwrap();
                 let now = db.find(id).await;
                 if from == to {
                     assert_eq!(outcome, SetStatusResult::Unchanged(before));
@@ -132,7 +135,7 @@ async fn set_status_allows_only_legal_transitions(db: Database) {
             }
         }
     }
-    let missing = db.store.set_status(OrderId::generate(NOW), Status::Cancelled, Actor::Admin, NOW).await.unwrap();
+    let missing = db.store.set_status(OrderId::generate(NOW), Status::Cancelled, Actor::Admin, any(), NOW).await.unwrap();
     assert_eq!(missing, SetStatusResult::NotFound);
     db.assert_invariants(NOW).await;
 }
@@ -141,7 +144,7 @@ async fn concurrent_cancel_and_confirm_are_serialized(db: Database) {
     for round in 0..40 {
         let reserved = db.reserve(&db.accept("alice", NOW).await, NOW).await;
         let id = reserved.saga.order.id;
-        let cancel = db.store.set_status(id, Status::Cancelled, Actor::Owner, NOW);
+        let cancel = db.store.set_status(id, Status::Cancelled, Actor::Owner, any(), NOW);
         let confirm = db.store.transition(reserved, confirmed(), None, NOW);
         // The future that is polled first has a small advantage.
         let (cancelled, confirmed) = if round % 2 == 0 {
@@ -162,15 +165,39 @@ async fn concurrent_cancel_and_confirm_are_serialized(db: Database) {
     db.assert_invariants(NOW).await;
 }
 
+async fn conditions_guard_status_and_removal(db: Database) {
+    let none_match = |condition| VersionPreconditions { if_match: None, if_none_match: Some(condition) };
+    let id = with_status(&db, Status::Confirmed).await;
+    for conditions in [
+        VersionPreconditions::expect(2),
+        VersionPreconditions { if_match: Some(Condition::Listed(vec![])), if_none_match: None },
+        none_match(Condition::Any),
+        none_match(Condition::Listed(vec![1, 3])),
+    ] {
+        let outcome = db.store.set_status(id, Status::Cancelled, Actor::Owner, conditions.clone(), NOW).await.unwrap();
+        assert_eq!(outcome, SetStatusResult::VersionMismatch, "{conditions:?}");
+        assert_eq!(db.store.remove(id, conditions.clone(), NOW).await.unwrap(), RemoveResult::VersionMismatch, "{conditions:?}");
+        assert_eq!(db.find(id).await.status, Status::Confirmed);
+    }
+    let cancel = async |conditions| db.store.set_status(id, Status::Cancelled, Actor::Owner, conditions, NOW).await.unwrap();
+    assert!(matches!(cancel(VersionPreconditions::expect(3)).await, SetStatusResult::Changed { .. }));
+    assert!(matches!(cancel(VersionPreconditions::expect(3)).await, SetStatusResult::Unchanged(_)), "a repeated call");
+    assert!(matches!(cancel(VersionPreconditions::expect(4)).await, SetStatusResult::Unchanged(_)));
+    assert_eq!(cancel(VersionPreconditions::expect(2)).await, SetStatusResult::VersionMismatch);
+    assert_eq!(db.store.remove(id, none_match(Condition::Listed(vec![3])), NOW).await.unwrap(), RemoveResult::Removed);
+    assert_eq!(cancel(VersionPreconditions::expect(4)).await, SetStatusResult::NotFound);
+    db.assert_invariants(NOW).await;
+}
+
 async fn remove_requires_a_terminal_status(db: Database) {
     for status in Status::ALL {
         let id = with_status(&db, status).await;
-        let outcome = db.store.remove(id, NOW).await.unwrap();
+        let outcome = db.store.remove(id, any(), NOW).await.unwrap();
         if status.is_terminal() {
             assert_eq!(outcome, RemoveResult::Removed);
             assert_eq!(db.store.find(id).await.unwrap(), None);
-            assert_eq!(db.store.remove(id, NOW).await.unwrap(), RemoveResult::NotFound);
-            assert_eq!(db.store.set_status(id, status, Actor::Admin, NOW).await.unwrap(), SetStatusResult::NotFound);
+            assert_eq!(db.store.remove(id, any(), NOW).await.unwrap(), RemoveResult::NotFound);
+            assert_eq!(db.store.set_status(id, status, Actor::Admin, any(), NOW).await.unwrap(), SetStatusResult::NotFound);
             let list = List { user_id: None, status: Some(status), limit: 10, after: None };
             assert_eq!(db.store.list(list).await.unwrap().orders, []);
             assert_eq!(db.store.saga_statuses(vec![id]).await.unwrap()[0].status, status, "the order is hidden, not deleted");
@@ -179,13 +206,13 @@ async fn remove_requires_a_terminal_status(db: Database) {
             assert_eq!(db.find(id).await.status, status);
         }
     }
-    assert_eq!(db.store.remove(OrderId::generate(NOW), NOW).await.unwrap(), RemoveResult::NotFound);
+    assert_eq!(db.store.remove(OrderId::generate(NOW), any(), NOW).await.unwrap(), RemoveResult::NotFound);
     db.assert_invariants(NOW).await;
 }
 
 async fn removed_order_is_still_released(db: Database) {
     let id = with_status(&db, Status::Cancelled).await;
-    db.store.remove(id, NOW).await.unwrap();
+    db.store.remove(id, any(), NOW).await.unwrap();
     let due: Vec<Claimed> = db.store.claim_due(NOW, LEASE, 10).await.unwrap();
     assert_eq!(due[0].saga.order.id, id);
     assert!(db.store.release_done(id, due[0].fence).await.unwrap());
@@ -202,7 +229,7 @@ async fn changed_orders_are_reported_to_the_listener(db: Database) {
     let id = accepted.saga.order.id;
     instrumented.reserve(&accepted, NOW).await;
     for _ in 0..2 {
-        instrumented.store.set_status(id, Status::Cancelled, Actor::Owner, NOW).await.unwrap();
+        instrumented.store.set_status(id, Status::Cancelled, Actor::Owner, any(), NOW).await.unwrap();
     }
     instrumented.store.transition(accepted, confirmed(), None, NOW).await.unwrap();
     assert_eq!(*reported.lock(), [(id, 1), (id, 2), (id, 3)], "neither the unchanged order nor the fenced transition");

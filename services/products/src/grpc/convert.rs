@@ -6,10 +6,13 @@ use palisade_middleware::{
     auth::Principal,
     cursor::Cursor,
     parse,
+    preconditions::{Condition, VersionPreconditions},
     rejection::{Rejection, reasons},
 };
-use palisade_proto::products::v1::{
-    self as proto, FindAllRequest, FindAllResponse, ProductInput, ProductSort, ReservationLine, ReservationState,
+use palisade_proto::{
+    page::fitting,
+    preconditions::v1::{Preconditions, Versions},
+    products::v1::{self as proto, FindAllRequest, FindAllResponse, ProductInput, ProductSort, ReservationLine, ReservationState},
 };
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -17,10 +20,13 @@ use tonic::{Response, metadata::MetadataValue};
 use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::{
-    product::{Filter, Input, Page, Position, Product, Query, Sort, ValidatedProduct},
+    product::{Filter, Input, Page, Position, Product, Query, Sort, ValidatedProduct, compose},
     reservation::{Line, Reservation, State},
     store::IdempotencyKey,
 };
+
+/// `act.sub` of the gateway's tokens.
+const GATEWAY: &str = "gateway";
 
 /// Response metadata of a replayed create.
 const REPLAYED: &str = "idempotency-replayed";
@@ -31,9 +37,24 @@ pub(super) fn new_id(now: OffsetDateTime) -> Uuid {
     Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.nanosecond()))
 }
 
-pub(super) fn input(input: ProductInput) -> Input {
+/// Converts the input of a call by `actor`, the service that calls for the user.
+pub(super) fn input(input: ProductInput, actor: Option<&str>) -> Input {
     let ProductInput { name, description, price_minor, quantity, category, is_active } = input;
+    // A gateway sends the field always, but one of the previous release cannot send `false`.
+    let is_active = is_active.unwrap_or(actor != Some(GATEWAY));
     Input { name, description, price_minor, quantity, category, is_active }
+}
+
+/// Converts the conditions of a request; `expected_version` is the older form of one.
+pub(super) fn preconditions(conditions: Option<Preconditions>, expected_version: Option<i64>) -> Result<VersionPreconditions, Rejection> {
+    let condition = |versions: Versions| if versions.any { Condition::Any } else { Condition::Listed(versions.versions) };
+    match (conditions, expected_version) {
+        (Some(Preconditions { if_match, if_none_match }), _) => {
+            Ok(VersionPreconditions { if_match: if_match.map(condition), if_none_match: if_none_match.map(condition) })
+        }
+        (None, Some(version)) if version < 1 => Err(Rejection::new(&reasons::INVALID_PARAMETER, "expected_version must be at least 1")),
+        (None, version) => Ok(version.map(VersionPreconditions::expect).unwrap_or_default()),
+    }
 }
 
 pub(super) fn product(product: &Product) -> proto::Product {
@@ -75,9 +96,9 @@ pub(super) fn idempotency_key(principal: &Principal, key: String, draft: &Valida
 }
 
 pub(super) fn query(cursor: &Cursor, request: FindAllRequest) -> Result<Query, Rejection> {
-    let sort = sort(request.sort());
+    let sort = sort(request.sort)?;
     let filter = Filter {
-        category: request.category,
+        category: request.category.as_deref().map(compose),
         is_active: request.is_active,
         text: request.q,
         min_price_minor: request.min_price_minor,
@@ -96,20 +117,26 @@ pub(super) fn query(cursor: &Cursor, request: FindAllRequest) -> Result<Query, R
     })
 }
 
-fn sort(sort: ProductSort) -> Sort {
-    match sort {
+/// Parses a sort order. A number that is none is an error.
+fn sort(number: i32) -> Result<Sort, Rejection> {
+    let sort = ProductSort::try_from(number).map_err(|_| Rejection::new(&reasons::INVALID_PARAMETER, "sort must be a sort order"))?;
+    Ok(match sort {
         ProductSort::Unspecified | ProductSort::Newest => Sort::Newest,
         ProductSort::Oldest => Sort::Oldest,
         ProductSort::PriceAsc => Sort::PriceAsc,
         ProductSort::PriceDesc => Sort::PriceDesc,
         ProductSort::NameAsc => Sort::NameAsc,
         ProductSort::NameDesc => Sort::NameDesc,
-    }
+    })
 }
 
+/// Converts a page. Products beyond the maximum size of a page move to the next one.
 pub(super) fn page(cursor: &Cursor, query: &Query, page: Page) -> FindAllResponse {
+    let mut items: Vec<_> = page.items.iter().map(product).collect();
+    let page = query.truncate(page, fitting(&items));
+    items.truncate(page.items.len());
     let next = page.next.map(|next| cursor.seal(&query.filter().fingerprint(query.sort()), &next.to_bytes()));
-    FindAllResponse { items: page.items.iter().map(product).collect(), next_cursor: next.unwrap_or_default() }
+    FindAllResponse { items, next_cursor: next.unwrap_or_default() }
 }
 
 pub(super) fn lines(lines: &[ReservationLine]) -> Result<Vec<Line>, Rejection> {
@@ -120,6 +147,7 @@ pub(super) fn reservation(reservation: &Reservation) -> proto::Reservation {
     let state = match reservation.state {
         State::Held => ReservationState::Held,
         State::Confirmed => ReservationState::Confirmed,
+        State::Fulfilled => ReservationState::Fulfilled,
         State::Released => ReservationState::Released,
         State::Expired => ReservationState::Expired,
         State::Refused { .. } => ReservationState::Refused,

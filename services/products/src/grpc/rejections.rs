@@ -19,7 +19,7 @@ macro_rules! own_reasons {
 }
 
 // Reasons beyond the common ones. The gateway has the same table for its problems, except for the
-// last three, which only orders receives.
+// last four, which only orders receives.
 own_reasons! {
     PRODUCT_IN_USE = "product_in_use", CONFLICT, FailedPrecondition, "Open reservations hold units of the product";
     INSUFFICIENT_STOCK = "insufficient_stock", CONFLICT, FailedPrecondition, "Insufficient stock";
@@ -28,6 +28,7 @@ own_reasons! {
     RESERVATION_EXPIRED = "reservation_expired", CONFLICT, FailedPrecondition, "The reservation expired before it was confirmed";
     RESERVATION_RELEASED = "reservation_released", CONFLICT, FailedPrecondition, "The reservation was released";
     RESERVATION_REFUSED = "reservation_refused", CONFLICT, FailedPrecondition, "The reservation was rejected";
+    RESERVATION_NOT_CONFIRMED = "reservation_not_confirmed", CONFLICT, FailedPrecondition, "The reservation is not confirmed";
     RESERVATION_UNKNOWN = "reservation_unknown", NOT_FOUND, NotFound, "The reservation does not exist";
 }
 
@@ -94,6 +95,11 @@ pub(super) fn expired() -> Rejection {
 /// The reservation was rejected, so it cannot be confirmed.
 pub(super) fn confirm_of_refused() -> Rejection {
     Rejection::new(&RESERVATION_REFUSED, "the reservation was rejected")
+}
+
+/// The reservation cannot be fulfilled: it owns no confirmed units.
+pub(super) fn not_confirmed() -> Rejection {
+    Rejection::new(&RESERVATION_NOT_CONFIRMED, "the reservation is not confirmed")
 }
 
 /// No reservation has this id.

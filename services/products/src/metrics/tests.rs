@@ -25,6 +25,7 @@ fn record_everything() {
     }
     record_confirm();
     record_release();
+    record_fulfilment();
     events::record_backlog(1, std::time::Duration::from_secs(1));
     for outcome in events::OUTCOMES {
         // The relay records these.

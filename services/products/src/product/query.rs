@@ -4,12 +4,15 @@ use palisade_middleware::rejection::Violation;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{MAX_CATEGORY, Product, normalize_for_search, validate_single_line};
+use super::{MAX_CATEGORY, Product, normalize, normalize_legacy, validate_single_line};
 
 // Page size, products.
 const MAX_LIMIT: u32 = 100;
 const DEFAULT_LIMIT: u32 = 20;
 const MAX_TEXT: usize = 200;
+/// Maximum price of a filter, minor units. As a JSON number it is exact, and far above
+/// [`super::MAX_PRICE_MINOR`].
+const MAX_FILTER_PRICE_MINOR: i64 = 999_999_999_999_999;
 
 /// Validated query for one page of the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,11 +26,11 @@ pub struct Query {
 /// Conditions on the listed products. `None` does not filter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Exact category.
+    /// Exact category, composed (NFC).
     pub category: Option<String>,
     /// Only active or only inactive products.
     pub is_active: Option<bool>,
-    /// Literal substring of name or description, case-insensitive.
+    /// Literal substring of name or description, by canonical caseless matching.
     pub text: Option<String>,
     /// Minimum price, minor units.
     pub min_price_minor: Option<i64>,
@@ -88,12 +91,15 @@ impl Query {
     /// means 20.
     pub fn new(filter: Filter, sort: Sort, limit: u32, after: Option<Position>) -> Result<Self, Vec<Violation>> {
         let limit = if limit == 0 { DEFAULT_LIMIT } else { limit };
-        let negative = |price: Option<i64>| price.is_some_and(|price| price < 0);
+        let price = |field: &str, price: Option<i64>| {
+            let is_valid = price.is_none_or(|price| (0..=MAX_FILTER_PRICE_MINOR).contains(&price));
+            (!is_valid).then(|| Violation::new(field, "out_of_range", "must be between 0 and 9999999999999.99"))
+        };
         let violations: Vec<_> = [
             filter.category.as_deref().and_then(|category| validate_single_line("category", category, MAX_CATEGORY)),
             filter.text.as_deref().and_then(|text| validate_single_line("q", text, MAX_TEXT)),
-            negative(filter.min_price_minor).then(|| Violation::new("minPrice", "out_of_range", "must not be negative")),
-            negative(filter.max_price_minor).then(|| Violation::new("maxPrice", "out_of_range", "must not be negative")),
+            price("minPrice", filter.min_price_minor),
+            price("maxPrice", filter.max_price_minor),
             (limit > MAX_LIMIT).then(|| Violation::new("limit", "out_of_range", "must be between 1 and 100")),
         ]
         .into_iter()
@@ -127,15 +133,35 @@ impl Query {
         let limit = self.limit as usize;
         let has_more = products.len() > limit;
         products.truncate(limit);
-        let next = products.last().filter(|_| has_more).map(|last| Position { key: self.sort.key(last), id: last.id });
+        let next = products.last().filter(|_| has_more).map(|last| self.position(last));
         Page { items: products, next }
+    }
+
+    /// Returns a page of the first `count` products of `page`, at least 1. The others begin the next
+    /// page.
+    #[must_use]
+    pub fn truncate(&self, mut page: Page, count: usize) -> Page {
+        if count < page.items.len() {
+            page.items.truncate(count);
+            page.next = page.items.last().map(|last| self.position(last));
+        }
+        page
+    }
+
+    fn position(&self, last: &Product) -> Position {
+        Position { key: self.sort.key(last), id: last.id }
     }
 }
 
 impl Filter {
     /// Returns the search text, normalized like [`super::searchable`].
     pub fn normalized_text(&self) -> Option<String> {
-        self.text.as_deref().map(normalize_for_search)
+        self.text.as_deref().map(normalize)
+    }
+
+    /// Returns the search text, normalized like [`super::legacy_searchable`].
+    pub fn legacy_text(&self) -> Option<String> {
+        self.text.as_deref().map(normalize_legacy)
     }
 
     /// Fingerprint of this filter and sort order. A cursor is sealed with it and is valid for no

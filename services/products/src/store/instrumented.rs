@@ -12,7 +12,7 @@ use super::database::Error;
 const AUDIT_FACTOR: u32 = 15;
 
 /// Operations that requests wait for.
-const REQUEST_OPERATIONS: [Operation; 8] = [
+const REQUEST_OPERATIONS: [Operation; 9] = [
     Operation::new("create", "products"),
     Operation::new("find", "products"),
     Operation::new("list", "products"),
@@ -21,6 +21,7 @@ const REQUEST_OPERATIONS: [Operation; 8] = [
     Operation::new("reserve", "reservations"),
     Operation::new("confirm", "reservations"),
     Operation::new("release", "reservations"),
+    Operation::new("fulfil", "reservations"),
 ];
 
 /// Store decorator: implements the roles of `S` by detached calls with timeouts, metrics and

@@ -12,7 +12,9 @@ use std::{sync::Arc, time::Duration};
 use mongodb::{
     Client, Database,
     event::EventHandler,
-    options::{Acknowledgment, ClientOptions, ConnectionString, ServerAddress, WriteConcern},
+    options::{
+        Acknowledgment, ClientOptions, ConnectionString, ReadConcern, ReadPreference, SelectionCriteria, ServerAddress, WriteConcern,
+    },
 };
 use palisade_middleware::store_instrumentation;
 use tokio::sync::OnceCell;
@@ -23,14 +25,18 @@ use super::database::Error;
 mod audit;
 mod collections;
 mod documents;
+mod fulfilment;
 mod keys;
 mod outbox;
 mod pool;
 mod products;
 mod reservations;
+mod search;
 mod stock_marks;
 #[cfg(test)]
 mod test_store;
+#[cfg(test)]
+mod tests;
 
 /// Database if the connection string names none.
 const DEFAULT_DATABASE: &str = "palisade";
@@ -55,7 +61,7 @@ impl MongoStore {
     /// Creates the store for a `mongodb://` URL. Connects on first use, so the service starts while
     /// its database is down. Pool and timeout options in the URL override the defaults.
     pub async fn new(url: &str) -> Result<Self, Error> {
-        let mut options = ClientOptions::parse(url).await?;
+        let mut options = consistent_options(ClientOptions::parse(url).await?);
         options.app_name.get_or_insert_with(|| "products".to_owned());
         let connections = ConnectionTracker::new(*options.max_pool_size.get_or_insert(50));
         options.cmap_event_handler = Some(EventHandler::callback(move |event| connections.on_event(event)));
@@ -65,9 +71,6 @@ impl MongoStore {
         options.connect_timeout.get_or_insert(Duration::from_secs(1));
         options.server_selection_timeout.get_or_insert(Duration::from_secs(1));
         options.heartbeat_freq.get_or_insert(Duration::from_secs(5));
-        // Not configurable by the URL: an acknowledged write must survive a crash and a failover.
-        let durable = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(Duration::from_secs(2)).build();
-        options.write_concern = Some(durable);
         let server = match options.hosts.as_slice() {
             [ServerAddress::Tcp { host, port }] => Some((host.as_str().into(), port.unwrap_or(DEFAULT_PORT))),
             _ => None,
@@ -82,4 +85,15 @@ impl MongoStore {
     pub fn database(&self) -> store_instrumentation::Database {
         store_instrumentation::Database { system: "mongodb", namespace: self.database.name().into(), server: self.server.clone() }
     }
+}
+
+/// Sets the options that decide about correctness, whatever the URL says. An acknowledged write must
+/// survive a crash and a failover. A read must not return stock or reservations that a failover
+/// could roll back, or that are outdated.
+fn consistent_options(mut options: ClientOptions) -> ClientOptions {
+    let durable = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(Duration::from_secs(2)).build();
+    options.write_concern = Some(durable);
+    options.read_concern = Some(ReadConcern::majority());
+    options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+    options
 }

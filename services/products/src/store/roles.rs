@@ -1,21 +1,21 @@
 //! Roles of the store and their results.
 //!
 //! Invariants for each product, under any interleaving and after any crash: `quantity + held +
-//! confirmed = opening + adjustments` and `quantity ≥ 0`.
+//! confirmed = opening + adjustments - fulfilled` and `quantity ≥ 0`.
 //!
 //! Every method may be repeated. A failed call leaves no effect that a repetition would not
 //! complete or undo. `now` is the service's clock; the store has no clock of its own.
 
 use std::{fmt, time::Duration};
 
-use palisade_middleware::auth::Subject;
+use palisade_middleware::{auth::Subject, preconditions::VersionPreconditions};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{database::Error, instrumented::instrumented_role};
 use crate::{
     product::{Page, Product, Query, ValidatedProduct},
-    reservation::{ConfirmOutcome, Lines, Reservation, ReserveOutcome},
+    reservation::{ConfirmOutcome, FulfilOutcome, Lines, Reservation, ReserveOutcome},
 };
 
 /// Retention of the stored response of a create with an idempotency key.
@@ -39,19 +39,26 @@ instrumented_role! {
         /// Returns one page of the catalogue.
         async fn list(&self, query: Query) -> Result<Page, Error> = call("list", "products");
 
-        /// Replaces all client-settable fields atomically. The difference in `quantity` is an
-        /// adjustment of the supply.
+        /// Replaces all client-settable fields atomically if the version satisfies `preconditions`.
+        /// The difference in `quantity` is an adjustment of the supply.
         async fn update(
             &self,
             id: Uuid,
             draft: ValidatedProduct,
-            expected_version: Option<i64>,
+            preconditions: VersionPreconditions,
             now: OffsetDateTime,
         ) -> Result<UpdateOutcome, Error> = change("update", "products");
 
-        /// Removes a product that no open reservation holds.
-        async fn remove(&self, id: Uuid, expected_version: Option<i64>, now: OffsetDateTime) -> Result<RemoveOutcome, Error>
+        /// Removes a product that no open reservation holds, if its version satisfies
+        /// `preconditions`.
+        async fn remove(&self, id: Uuid, preconditions: VersionPreconditions, now: OffsetDateTime) -> Result<RemoveOutcome, Error>
             = change("remove", "products");
+
+        /// Examines up to `limit` products after the id `after` and computes their search data if
+        /// it is missing or outdated, as a replica of the previous release leaves it. Returns the
+        /// last examined product, or `None` if none is left.
+        async fn refresh_search(&self, after: Option<Uuid>, limit: u32) -> Result<Option<Uuid>, Error>
+            = change("refresh_search", "products");
 
         /// Deletes idempotency keys older than [`KEY_TTL`]. Returns their number.
         async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error> = call("forget_keys", "idempotency_keys");
@@ -68,8 +75,11 @@ instrumented_role! {
         /// Confirms a hold that has not expired.
         async fn confirm(&self, id: Uuid, now: OffsetDateTime) -> Result<ConfirmOutcome, Error> = call("confirm", "reservations");
 
-        /// Releases a reservation and returns its units exactly once. A refused or expired
-        /// reservation is unchanged; an unknown id leaves a tombstone.
+        /// Takes the units of a confirmed reservation off the supply, exactly once.
+        async fn fulfil(&self, id: Uuid, now: OffsetDateTime) -> Result<FulfilOutcome, Error> = call("fulfil", "reservations");
+
+        /// Releases a reservation and returns its units exactly once. A refused, expired or
+        /// fulfilled reservation is unchanged; an unknown id leaves a tombstone.
         async fn release(&self, id: Uuid, now: OffsetDateTime) -> Result<Reservation, Error> = change("release", "reservations");
 
         /// Releases up to `limit` expired holds and finishes reservations abandoned by a crash.
@@ -143,7 +153,7 @@ pub enum UpdateOutcome {
     Updated(Product),
     /// The product does not exist.
     NotFound,
-    /// The product does not have the expected version.
+    /// The version of the product does not satisfy the preconditions.
     VersionMismatch,
 }
 
@@ -154,7 +164,7 @@ pub enum RemoveOutcome {
     Removed,
     /// The product does not exist.
     NotFound,
-    /// The product does not have the expected version.
+    /// The version of the product does not satisfy the preconditions.
     VersionMismatch,
     /// Open reservations hold units of the product.
     InUse,
@@ -195,7 +205,7 @@ pub struct Audit {
 pub struct Imbalance {
     /// Id of the product.
     pub product_id: Uuid,
-    /// Opening stock plus all adjustments.
+    /// Opening stock plus all adjustments, less the fulfilled units.
     pub supply: i64,
     /// Units available for sale.
     pub quantity: i64,

@@ -16,6 +16,7 @@ mod audit;
 mod outbox;
 mod products;
 mod reservations;
+mod search;
 
 /// Number of read connections. Readers see a snapshot and never wait for the writer (WAL).
 const READERS: u32 = 4;

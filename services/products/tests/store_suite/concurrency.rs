@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use palisade_middleware::preconditions::VersionPreconditions;
 use palisade_middleware::task;
 use palisade_products::{
     reservation::{Refusal, ReserveOutcome},
@@ -101,7 +102,7 @@ async fn random_call(store: &dyn Store, random: &mut Random, products: &[Uuid], 
         8 => drop(store.expire_due(if random.choose_index(0..4) == 0 { LATER } else { START }, 3).await?),
         _ => {
             let quantity = i64::try_from(random.choose_index(0..30)).unwrap_or_default();
-            drop(store.update(*random.choose(products), draft("Lamp", quantity), None, START).await?);
+            drop(store.update(*random.choose(products), draft("Lamp", quantity), VersionPreconditions::default(), START).await?);
         }
     }
     Ok(())

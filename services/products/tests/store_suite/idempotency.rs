@@ -3,6 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use futures_util::future::join_all;
+use palisade_middleware::preconditions::VersionPreconditions;
 use palisade_products::{
     product::{Filter, Product, Query, Sort},
     store::{CreateOutcome, IdempotencyKey, KEY_TTL, RemoveOutcome},
@@ -33,7 +34,7 @@ async fn count(fixture: &TestStore) -> usize {
 
 pub(crate) async fn repeated_key_replays_the_first_response(fixture: TestStore) {
     let first = new_product(create(&fixture, key("alice", 1), START).await);
-    fixture.store.update(first.id, draft("Lantern", 9), None, LATER).await.unwrap();
+    fixture.store.update(first.id, draft("Lantern", 9), VersionPreconditions::default(), LATER).await.unwrap();
     assert_eq!(create(&fixture, key("alice", 1), LATER).await, CreateOutcome::Created { product: first.clone(), replayed: true });
     assert_eq!(create(&fixture, key("alice", 2), LATER).await, CreateOutcome::KeyReused);
     assert_ne!(new_product(create(&fixture, key("bob", 1), LATER).await).id, first.id);
@@ -42,7 +43,7 @@ pub(crate) async fn repeated_key_replays_the_first_response(fixture: TestStore) 
 
 pub(crate) async fn replay_does_not_recreate_a_removed_product(fixture: TestStore) {
     let first = new_product(create(&fixture, key("alice", 1), START).await);
-    assert_eq!(fixture.store.remove(first.id, None, LATER).await.unwrap(), RemoveOutcome::Removed);
+    assert_eq!(fixture.store.remove(first.id, VersionPreconditions::default(), LATER).await.unwrap(), RemoveOutcome::Removed);
     assert_eq!(create(&fixture, key("alice", 1), LATER).await, CreateOutcome::Created { product: first, replayed: true });
     assert_eq!(count(&fixture).await, 0);
 }

@@ -5,6 +5,7 @@ mod catalogue;
 mod concurrency;
 mod expiry;
 mod fixtures;
+mod fulfilment;
 mod idempotency;
 mod outage;
 mod outbox;
@@ -32,10 +33,13 @@ macro_rules! over_every_store {
 over_every_store! {
     catalogue::create_update_and_remove_are_persistent,
     catalogue::expected_version_guards_update_and_remove,
+    catalogue::conditions_are_evaluated_with_the_write,
     catalogue::text_is_stored_literally,
     catalogue::pages_are_stable_under_concurrent_inserts,
     catalogue::filters_narrow_the_list,
     catalogue::search_text_is_not_a_pattern,
+    catalogue::search_folds_case_and_normalizes,
+    catalogue::search_combines_with_every_filter,
     outbox::changes_are_unpublished_until_marked,
     outbox::relay_lease_is_exclusive,
     idempotency::repeated_key_replays_the_first_response,
@@ -48,6 +52,9 @@ over_every_store! {
     reservations::stock_changes_increment_the_version,
     reservations::product_in_use_is_not_removed,
     reservations::update_of_quantity_adjusts_the_supply,
+    fulfilment::fulfilled_units_leave_the_stock_once,
+    fulfilment::only_a_confirmed_reservation_is_fulfilled,
+    fulfilment::concurrent_fulfilments_take_off_once,
     reservations::open_reservations_are_paginated,
     reservations::reservation_of_100_lines_is_atomic,
     expiry::expired_holds_are_released_in_batches,

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use palisade_middleware::preconditions::VersionPreconditions;
 use palisade_products::store::{PendingChange, RemoveOutcome};
 use uuid::Uuid;
 
@@ -23,9 +24,9 @@ pub(crate) async fn changes_are_unpublished_until_marked(fixture: TestStore) {
     assert_eq!(unpublished(&fixture).await, [(id, 1)]);
     publish_all(&fixture).await;
 
-    store.update(id, draft("lamp", 7), None, LATER).await.unwrap();
+    store.update(id, draft("lamp", 7), VersionPreconditions::default(), LATER).await.unwrap();
     let first = store.unpublished_changes(100).await.unwrap();
-    store.update(id, draft("lamp", 8), None, LATER + HOLD).await.unwrap();
+    store.update(id, draft("lamp", 8), VersionPreconditions::default(), LATER + HOLD).await.unwrap();
     // Only the older version is published: the newer one stays, with the time of the first change.
     store.mark_published(first.clone()).await.unwrap();
     let remaining = store.unpublished_changes(100).await.unwrap();
@@ -41,9 +42,9 @@ pub(crate) async fn changes_are_unpublished_until_marked(fixture: TestStore) {
     assert_eq!(unpublished(&fixture).await, [(id, 5)]);
     publish_all(&fixture).await;
 
-    assert_eq!(store.remove(id, Some(1), LATER).await.unwrap(), RemoveOutcome::VersionMismatch);
+    assert_eq!(store.remove(id, VersionPreconditions::expect(1), LATER).await.unwrap(), RemoveOutcome::VersionMismatch);
     assert_eq!(unpublished(&fixture).await, []);
-    assert_eq!(store.remove(id, None, LATER).await.unwrap(), RemoveOutcome::Removed);
+    assert_eq!(store.remove(id, VersionPreconditions::default(), LATER).await.unwrap(), RemoveOutcome::Removed);
     assert_eq!(unpublished(&fixture).await, [(id, PendingChange::REMOVED)]);
     publish_all(&fixture).await;
 }

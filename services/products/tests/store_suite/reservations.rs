@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use palisade_middleware::preconditions::VersionPreconditions;
 use palisade_products::{
     product::{Input, ValidatedProduct},
     reservation::{ConfirmOutcome, Refusal, Reservation, ReserveOutcome, State},
@@ -138,7 +139,7 @@ pub(crate) async fn refused_reservation_takes_nothing_and_is_final(fixture: Test
         let expected = ReserveOutcome::Refused { reason, product_id: culprit };
         assert_eq!(fixture.reserve(id, &[(plenty, 2), (culprit, 2)]).await, expected);
         assert_eq!(fixture.available(plenty).await, 10);
-        fixture.store.update(culprit, draft("Now there", 100), None, START).await.unwrap();
+        fixture.store.update(culprit, draft("Now there", 100), VersionPreconditions::default(), START).await.unwrap();
         assert_eq!(fixture.reserve(id, &[(culprit, 2), (plenty, 2)]).await, expected, "the stored outcome");
     }
     fixture.assert_balanced().await;
@@ -149,7 +150,12 @@ pub(crate) async fn reserve_copies_names_and_prices(fixture: TestStore) {
     let id = fixture.hold(&[(product, 2)]).await;
     fixture
         .store
-        .update(product, ValidatedProduct::new(Input { price_minor: 5, ..input("Lantern", 8) }).unwrap(), None, LATER)
+        .update(
+            product,
+            ValidatedProduct::new(Input { price_minor: 5, ..input("Lantern", 8) }).unwrap(),
+            VersionPreconditions::default(),
+            LATER,
+        )
         .await
         .unwrap();
     let ReserveOutcome::Held(reservation) = fixture.reserve(id, &[(product, 2)]).await else { panic!("the reservation is held") };
@@ -172,11 +178,11 @@ pub(crate) async fn stock_changes_increment_the_version(fixture: TestStore) {
 pub(crate) async fn product_in_use_is_not_removed(fixture: TestStore) {
     let product = fixture.add_some("Lamp", 10).await;
     let held = fixture.hold(&[(product, 2)]).await;
-    assert_eq!(fixture.store.remove(product, None, LATER).await.unwrap(), RemoveOutcome::InUse);
+    assert_eq!(fixture.store.remove(product, VersionPreconditions::default(), LATER).await.unwrap(), RemoveOutcome::InUse);
     fixture.store.confirm(held, START).await.unwrap();
-    assert_eq!(fixture.store.remove(product, None, LATER).await.unwrap(), RemoveOutcome::InUse);
+    assert_eq!(fixture.store.remove(product, VersionPreconditions::default(), LATER).await.unwrap(), RemoveOutcome::InUse);
     fixture.store.release(held, START).await.unwrap();
-    assert_eq!(fixture.store.remove(product, None, LATER).await.unwrap(), RemoveOutcome::Removed);
+    assert_eq!(fixture.store.remove(product, VersionPreconditions::default(), LATER).await.unwrap(), RemoveOutcome::Removed);
     // A released reservation outlives its product.
     assert_eq!(fixture.store.release(held, LATER).await.unwrap().lines.len(), 1);
     assert_eq!(fixture.store.confirm(held, LATER).await.unwrap(), ConfirmOutcome::Released);
@@ -187,7 +193,9 @@ pub(crate) async fn update_of_quantity_adjusts_the_supply(fixture: TestStore) {
     let product = fixture.add_some("Lamp", 10).await;
     let id = fixture.hold(&[(product, 4)]).await;
     for quantity in [0, 50, 1] {
-        let UpdateOutcome::Updated(updated) = fixture.store.update(product, draft("Lamp", quantity), None, LATER).await.unwrap() else {
+        let UpdateOutcome::Updated(updated) =
+            fixture.store.update(product, draft("Lamp", quantity), VersionPreconditions::default(), LATER).await.unwrap()
+        else {
             panic!("the product exists")
         };
         assert_eq!(updated.quantity, quantity);

@@ -59,7 +59,10 @@ impl Maintenance for PostgresStore {
 
     async fn saga_statuses(&self, ids: Vec<OrderId>) -> Result<Vec<SagaStatus>, Error> {
         let ids: Vec<Uuid> = ids.into_iter().map(OrderId::as_uuid).collect();
-        let select = sqlx::query_as("SELECT id, status, release_pending FROM orders WHERE id = ANY($1)").bind(ids);
+        let select = sqlx::query_as(
+            "SELECT id, status, release_pending, EXISTS (SELECT 1 FROM fulfilments WHERE order_id = id) FROM orders WHERE id = ANY($1)",
+        );
+        let select = select.bind(ids);
         maintenance::saga_statuses(select.fetch_all(&mut *self.pool.acquire().await?).await?)
     }
 

@@ -1,6 +1,7 @@
 //! Orders in PostgreSQL: creation once per idempotency key, queries, and status changes by users.
 
 use async_trait::async_trait;
+use palisade_middleware::preconditions::VersionPreconditions;
 use sqlx::{PgConnection, Postgres, QueryBuilder, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -94,14 +95,22 @@ impl OrderStore for PostgresStore {
         .await
     }
 
-    async fn set_status(&self, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<SetStatusResult, Error> {
+    async fn set_status(
+        &self,
+        id: OrderId,
+        to: Status,
+        by: Actor,
+        preconditions: VersionPreconditions,
+        now: OffsetDateTime,
+    ) -> Result<SetStatusResult, Error> {
         self.with_retries(|| async {
             let mut db = self.pool.acquire().await?;
             // Terminates: after each lost race the order has a later status, and the number of
             // statuses is bounded.
             loop {
                 let Some(order) = find(&mut db, id).await? else { return Ok(SetStatusResult::NotFound) };
-                match saga::request_status_change(order.status, to, by) {
+                match saga::request_conditional_change(&order, to, by, &preconditions) {
+                    StatusChange::VersionMismatch => return Ok(SetStatusResult::VersionMismatch),
                     StatusChange::Unchanged => return Ok(SetStatusResult::Unchanged(order)),
                     StatusChange::Illegal(allowed) => return Ok(SetStatusResult::Illegal { order, allowed }),
                     StatusChange::Allowed(transition) => {
@@ -116,11 +125,13 @@ impl OrderStore for PostgresStore {
         .await
     }
 
-    async fn remove(&self, id: OrderId, now: OffsetDateTime) -> Result<RemoveResult, Error> {
+    async fn remove(&self, id: OrderId, preconditions: VersionPreconditions, now: OffsetDateTime) -> Result<RemoveResult, Error> {
         self.with_retries(|| async {
             let mut db = self.pool.acquire().await?;
             match find(&mut db, id).await? {
                 None => return Ok(RemoveResult::NotFound),
+                // A terminal order keeps its version.
+                Some(order) if !preconditions.allow_write(&order.version) => return Ok(RemoveResult::VersionMismatch),
                 Some(order) if !order.status.is_terminal() => return Ok(RemoveResult::InProgress(order.status)),
                 Some(_) => {}
             }

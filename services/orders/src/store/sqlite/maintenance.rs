@@ -54,10 +54,10 @@ impl Maintenance for SqliteStore {
         let mut db = self.readers.acquire().await?;
         let mut rows = Vec::with_capacity(ids.len());
         for id in ids {
-            let row: Option<(Uuid, String, bool)> = sqlx::query_as("SELECT id, status, release_pending FROM orders WHERE id = $1")
-                .bind(id.as_uuid())
-                .fetch_optional(&mut *db)
-                .await?;
+            let select = sqlx::query_as(
+                "SELECT id, status, release_pending, EXISTS (SELECT 1 FROM fulfilments WHERE order_id = id) FROM orders WHERE id = $1",
+            );
+            let row: Option<(Uuid, String, bool, bool)> = select.bind(id.as_uuid()).fetch_optional(&mut *db).await?;
             rows.extend(row);
         }
         maintenance::saga_statuses(rows)

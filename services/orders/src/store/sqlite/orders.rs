@@ -1,6 +1,7 @@
 //! Orders in SQLite: creation once per idempotency key, queries, and status changes by users.
 
 use async_trait::async_trait;
+use palisade_middleware::preconditions::VersionPreconditions;
 use sqlx::{Connection, QueryBuilder, Row, Sqlite, SqliteConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -59,11 +60,19 @@ impl OrderStore for SqliteStore {
         Ok(expire.execute(&mut *self.writer.acquire().await?).await?.rows_affected() == 1)
     }
 
-    async fn set_status(&self, id: OrderId, to: Status, by: Actor, now: OffsetDateTime) -> Result<SetStatusResult, Error> {
+    async fn set_status(
+        &self,
+        id: OrderId,
+        to: Status,
+        by: Actor,
+        preconditions: VersionPreconditions,
+        now: OffsetDateTime,
+    ) -> Result<SetStatusResult, Error> {
         let mut db = self.writer.acquire().await?;
         let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
         let Some(order) = find(&mut transaction, id).await? else { return Ok(SetStatusResult::NotFound) };
-        match saga::request_status_change(order.status, to, by) {
+        match saga::request_conditional_change(&order, to, by, &preconditions) {
+            StatusChange::VersionMismatch => Ok(SetStatusResult::VersionMismatch),
             StatusChange::Unchanged => Ok(SetStatusResult::Unchanged(order)),
             StatusChange::Illegal(allowed) => Ok(SetStatusResult::Illegal { order, allowed }),
             StatusChange::Allowed(transition) => {
@@ -77,11 +86,12 @@ impl OrderStore for SqliteStore {
         }
     }
 
-    async fn remove(&self, id: OrderId, now: OffsetDateTime) -> Result<RemoveResult, Error> {
+    async fn remove(&self, id: OrderId, preconditions: VersionPreconditions, now: OffsetDateTime) -> Result<RemoveResult, Error> {
         let mut db = self.writer.acquire().await?;
         let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
         match find(&mut transaction, id).await? {
             None => return Ok(RemoveResult::NotFound),
+            Some(order) if !preconditions.allow_write(&order.version) => return Ok(RemoveResult::VersionMismatch),
             Some(order) if !order.status.is_terminal() => return Ok(RemoveResult::InProgress(order.status)),
             Some(_) => {}
         }

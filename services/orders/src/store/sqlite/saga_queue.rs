@@ -90,7 +90,11 @@ impl SagaQueue for SqliteStore {
     async fn stuck(&self, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<StuckOrder>, Error> {
         let rows = sqlx::query(
             "SELECT id, status, release_pending, attempts, last_error, updated_at, due_at FROM orders
-             WHERE due_at IS NOT NULL AND (updated_at <= $1 OR attempts >= $2) ORDER BY updated_at, id LIMIT $3",
+             WHERE due_at IS NOT NULL AND (updated_at <= $1 OR attempts >= $2)
+             UNION ALL
+             SELECT id, status, FALSE, f.attempts, f.last_error, updated_at, f.due_at FROM fulfilments f JOIN orders ON id = order_id
+             WHERE updated_at <= $1 OR f.attempts >= $2
+             ORDER BY updated_at, id LIMIT $3",
         )
         .bind(to_ms(unchanged_since))
         .bind(attempts)
@@ -112,8 +116,11 @@ impl SagaQueue for SqliteStore {
     }
 
     async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
+        let mut db = self.writer.acquire().await?;
         let due = sqlx::query("UPDATE orders SET due_at = $2, attempts = 0 WHERE id = $1 AND due_at IS NOT NULL");
-        let due = due.bind(id.as_uuid()).bind(to_ms(now)).execute(&mut *self.writer.acquire().await?).await?;
-        Ok(due.rows_affected() == 1)
+        let due = due.bind(id.as_uuid()).bind(to_ms(now)).execute(&mut *db).await?;
+        let fulfilment = sqlx::query("UPDATE fulfilments SET due_at = $2, attempts = 0 WHERE order_id = $1");
+        let fulfilment = fulfilment.bind(id.as_uuid()).bind(to_ms(now)).execute(&mut *db).await?;
+        Ok(due.rows_affected() + fulfilment.rows_affected() > 0)
     }
 }

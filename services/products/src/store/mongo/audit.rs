@@ -50,7 +50,7 @@ impl Maintenance for MongoStore {
         let mut audit = Audit { overdue_holds: db.reservations.count_documents(overdue).await?, ..Audit::default() };
         let mut reserved = reserved_by_product(db, &mut audit).await?;
         let mut suspects = Vec::new();
-        let mut products = db.stock.find(doc! {}).await?;
+        let mut products = db.stock.find(doc! {}).projection(Collections::stock_fields()).await?;
         while let Some(product) = products.try_next().await? {
             audit.products_checked += 1;
             audit.available_units += product.quantity;
@@ -130,7 +130,8 @@ fn owns_units(reservation: &ReservationDocument, product: Option<&Stock>) -> boo
     let MarkState { taken, given_back } =
         product.map_or(MarkState { taken: false, given_back: false }, |product| MarkState::of(reservation.id, product));
     match reservation.state {
-        Phase::Held | Phase::Confirmed => true,
+        // A fulfilment under way has taken the units off this product already.
+        Phase::Held | Phase::Confirmed => !product.is_some_and(|product| product.fulfilling.contains(&reservation.id)),
         // A product that was removed meanwhile holds nothing.
         Phase::Undoing if reservation.undo.is_some_and(|undo| undo.all_lines_taken) => product.is_some() && !given_back,
         Phase::Reserving | Phase::Undoing => taken && !given_back,

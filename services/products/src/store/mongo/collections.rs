@@ -38,6 +38,11 @@ impl Collections {
         }
     }
 
+    /// Returns the fields of a stock document that reservations use, to leave out long texts.
+    pub(super) fn stock_fields() -> Document {
+        doc! { "description": 0, "folded": 0, "search": 0 }
+    }
+
     /// Creates the indexes. Creating existing ones again is cheap.
     pub(super) async fn create_indexes(&self) -> Result<(), Error> {
         // One per sort order, with and without a category. `isActive` is last, so it is filtered
@@ -55,6 +60,8 @@ impl Collections {
         // Partial index for the relay: only products with unpublished changes.
         let unpublished = IndexOptions::builder().partial_filter_expression(doc! { "news": { "$exists": true } }).build();
         self.products.create_index(IndexModel::builder().keys(doc! { "news": 1 }).options(unpublished).build()).await?;
+        // For searches. Products without search data have the key null.
+        self.products.create_index(index(doc! { "search.grams": 1 })).await?;
         // For the sweeper and the list of open reservations.
         self.reservations.create_indexes([index(doc! { "state": 1, "expiresAt": 1 }), index(doc! { "state": 1, "_id": 1 })]).await?;
         // For the sweeper and the removal of a product.

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    product::{Product, searchable},
+    product::{Product, grams, legacy_searchable, searchable},
     reservation::{HeldLine, ProductStock, Refusal, Reservation, State},
     store::database::{Error, from_millis, to_millis},
 };
@@ -34,7 +34,9 @@ pub(super) struct ProductDocument {
 pub(super) struct NewProduct {
     #[serde(flatten)]
     product: ProductDocument,
+    /// Search text of the previous release, whose replicas search in it.
     folded: String,
+    search: SearchDocument,
     taken: i64,
     supply: i64,
     marks: Vec<String>,
@@ -42,6 +44,48 @@ pub(super) struct NewProduct {
     /// Time of the first unpublished change, see [`super::outbox`].
     #[serde(rename = "news")]
     unpublished_since: DateTime,
+}
+
+/// Search data of a product.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SearchDocument {
+    pub(super) text: String,
+    /// N-grams of the text, for the index.
+    pub(super) grams: Vec<String>,
+}
+
+/// Fields of a product that decide about its search data.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Searched {
+    #[serde(rename = "_id")]
+    pub(super) id: bson::Uuid,
+    pub(super) name: String,
+    pub(super) description: String,
+    pub(super) category: String,
+    /// Text that the search data was computed from; absent if a replica of the previous release
+    /// created the product.
+    pub(super) search: Option<SearchedText>,
+}
+
+/// Search data without its n-grams.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct SearchedText {
+    pub(super) text: String,
+}
+
+impl SearchDocument {
+    /// Computes the search data of a product.
+    pub(super) fn new(name: &str, description: &str) -> Self {
+        let text = searchable(name, description);
+        let grams = grams(&text).into_iter().map(str::to_owned).collect();
+        Self { text, grams }
+    }
+}
+
+impl From<SearchDocument> for Bson {
+    fn from(search: SearchDocument) -> Self {
+        bson::doc! { "text": search.text, "grams": search.grams }.into()
+    }
 }
 
 /// Fields of a product that reservations use.
@@ -58,12 +102,16 @@ pub(super) struct Stock {
     pub(super) quantity: i64,
     /// Units in reservations, unfinished ones included.
     pub(super) taken: i64,
-    /// Opening stock plus all adjustments.
+    /// Opening stock plus all adjustments, less the fulfilled units.
     pub(super) supply: i64,
     /// Steps of reservations in this product, see [`super::stock_marks`].
     pub(super) marks: Vec<String>,
     /// Number of prunes of the marks.
     pub(super) epoch: i64,
+    /// Reservations whose fulfilment is under way and has been applied here, see
+    /// [`super::fulfilment`].
+    #[serde(default)]
+    pub(super) fulfilling: Vec<bson::Uuid>,
 }
 
 /// Reservation and the progress of its steps.
@@ -78,6 +126,8 @@ pub(super) struct ReservationDocument {
     pub(super) refusal: Option<RefusalDocument>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) undo: Option<Undo>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) fulfilment: Option<Fulfilment>,
     pub(super) expires_at: DateTime,
     pub(super) updated_at: DateTime,
 }
@@ -93,6 +143,19 @@ pub(super) enum Phase {
     Refused,
     Released,
     Expired,
+}
+
+/// Progress of a fulfilment, beside the state: replicas of the previous release know no further
+/// state. They ignore this field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(super) enum Fulfilment {
+    /// `CONFIRMED`: the units are being taken off the supply.
+    Applying,
+    /// `RELEASED`: the units are taken off; marks are left in the products.
+    Clearing,
+    /// `RELEASED`: no step is left.
+    Done,
 }
 
 /// Target of an `UNDOING` reservation.
@@ -202,7 +265,8 @@ impl TryFrom<ProductDocument> for Product {
 impl From<ProductDocument> for NewProduct {
     fn from(product: ProductDocument) -> Self {
         Self {
-            folded: searchable(&product.name, &product.description),
+            folded: legacy_searchable(&product.name, &product.description),
+            search: SearchDocument::new(&product.name, &product.description),
             taken: 0,
             supply: product.quantity,
             marks: vec![],
@@ -234,6 +298,17 @@ impl Phase {
     }
 }
 
+impl From<Fulfilment> for Bson {
+    fn from(fulfilment: Fulfilment) -> Self {
+        match fulfilment {
+            Fulfilment::Applying => "APPLYING",
+            Fulfilment::Clearing => "CLEARING",
+            Fulfilment::Done => "DONE",
+        }
+        .into()
+    }
+}
+
 impl From<Phase> for Bson {
     fn from(phase: Phase) -> Self {
         phase.as_str().into()
@@ -246,7 +321,7 @@ impl ReservationDocument {
         let (state, refusal) = match reservation.state {
             State::Held => (Phase::Reserving, None),
             State::Confirmed => (Phase::Confirmed, None),
-            State::Released => (Phase::Released, None),
+            State::Fulfilled | State::Released => (Phase::Released, None),
             State::Expired => (Phase::Expired, None),
             State::Refused { reason, product_id } => (Phase::Refused, Some(RefusalDocument::new(reason, bson_id(product_id)))),
         };
@@ -256,6 +331,7 @@ impl ReservationDocument {
             lines: reservation.lines.iter().map(LineDocument::from).collect(),
             refusal,
             undo: None,
+            fulfilment: (reservation.state == State::Fulfilled).then_some(Fulfilment::Done),
             expires_at: bson_time(reservation.expires_at),
             updated_at: bson_time(now),
         }
@@ -267,10 +343,13 @@ impl ReservationDocument {
             return Ok(None);
         }
         let refused = self.refusal.and_then(|refusal| Refusal::parse(&refusal.reason).zip(Some(domain_id(refusal.product_id))));
-        let name = self.state.as_str();
+        let state = match self.fulfilment {
+            Some(Fulfilment::Clearing | Fulfilment::Done) => Some(State::Fulfilled),
+            Some(Fulfilment::Applying) | None => State::parse(self.state.as_str(), refused),
+        };
         Ok(Some(Reservation {
             id: domain_id(self.id),
-            state: State::parse(name, refused).ok_or_else(|| Error::Corrupt(format!("reservation {} has no refusal", self.id)))?,
+            state: state.ok_or_else(|| Error::Corrupt(format!("reservation {} has no refusal", self.id)))?,
             lines: self.lines.into_iter().map(HeldLine::from).collect(),
             expires_at: from_millis(self.expires_at.timestamp_millis())?,
         }))

@@ -6,17 +6,18 @@ use mongodb::{
     bson::{Bson, Document, doc},
     options::ReturnDocument,
 };
+use palisade_middleware::preconditions::{Condition, VersionPreconditions};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
     MongoStore,
     collections::MAX_TIME,
-    documents::{ProductDocument, bson_id, bson_time},
-    keys, outbox,
+    documents::{ProductDocument, SearchDocument, bson_id, bson_time},
+    keys, outbox, search,
 };
 use crate::{
-    product::{Filter, Page, Product, Query, Sort, SortKey, ValidatedProduct, searchable},
+    product::{Filter, Page, Product, Query, Sort, SortKey, ValidatedProduct, legacy_searchable},
     store::{
         database::Error,
         roles::{CreateOutcome, IdempotencyKey, ProductStore, RemoveOutcome, UpdateOutcome},
@@ -58,7 +59,7 @@ impl ProductStore for MongoStore {
         &self,
         id: Uuid,
         draft: ValidatedProduct,
-        expected_version: Option<i64>,
+        preconditions: VersionPreconditions,
         now: OffsetDateTime,
     ) -> Result<UpdateOutcome, Error> {
         // All expressions of one stage read the original document. Text is literal: a name may
@@ -66,7 +67,8 @@ impl ProductStore for MongoStore {
         let change = doc! { "$set": {
             "name": { "$literal": &draft.name },
             "description": { "$literal": &draft.description },
-            "folded": { "$literal": searchable(&draft.name, &draft.description) },
+            "folded": { "$literal": legacy_searchable(&draft.name, &draft.description) },
+            "search": { "$literal": SearchDocument::new(&draft.name, &draft.description) },
             "priceMinor": draft.price_minor,
             "supply": { "$add": ["$supply", { "$subtract": [draft.quantity, "$quantity"] }] },
             "quantity": draft.quantity,
@@ -79,7 +81,7 @@ impl ProductStore for MongoStore {
         let updated = self
             .collections
             .products
-            .find_one_and_update(match_version(id, expected_version), vec![change])
+            .find_one_and_update(match_version(id, &preconditions), vec![change])
             .return_document(ReturnDocument::After)
             .projection(projection())
             .max_time(MAX_TIME)
@@ -91,13 +93,13 @@ impl ProductStore for MongoStore {
         }
     }
 
-    async fn remove(&self, id: Uuid, expected_version: Option<i64>, now: OffsetDateTime) -> Result<RemoveOutcome, Error> {
+    async fn remove(&self, id: Uuid, preconditions: VersionPreconditions, now: OffsetDateTime) -> Result<RemoveOutcome, Error> {
         let db = &self.collections;
         loop {
             let Some(stock) = db.stock.find_one(doc! { "_id": bson_id(id) }).max_time(MAX_TIME).await? else {
                 return Ok(RemoveOutcome::NotFound);
             };
-            if expected_version.is_some_and(|expected| stock.version != expected) {
+            if !preconditions.allow_write(&stock.version) {
                 return Ok(RemoveOutcome::VersionMismatch);
             }
             if stock.taken > 0 {
@@ -107,12 +109,16 @@ impl ProductStore for MongoStore {
             db.keys.update_many(doc! { "product._id": bson_id(id) }, doc! { "$set": { "done": true } }).await?;
             outbox::record_removal(db, id, now).await?;
             // Nothing is taken, so no reservation, finished or not, has units here to give back.
-            let mut unused = match_version(id, expected_version);
+            let mut unused = match_version(id, &preconditions);
             unused.insert("taken", 0_i64);
             if db.products.delete_one(unused).await?.deleted_count == 1 {
                 return Ok(RemoveOutcome::Removed);
             }
         }
+    }
+
+    async fn refresh_search(&self, after: Option<Uuid>, limit: u32) -> Result<Option<Uuid>, Error> {
+        search::refresh(&self.collections, after, limit).await
     }
 
     async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
@@ -121,9 +127,21 @@ impl ProductStore for MongoStore {
     }
 }
 
-fn match_version(id: Uuid, expected_version: Option<i64>) -> Document {
+/// Matches the product if its version satisfies the preconditions, like
+/// [`VersionPreconditions::allow_write`].
+fn match_version(id: Uuid, preconditions: &VersionPreconditions) -> Document {
     let mut filter = doc! { "_id": bson_id(id) };
-    if let Some(version) = expected_version {
+    let mut version = Document::new();
+    if let Some(Condition::Listed(versions)) = &preconditions.if_match {
+        version.insert("$in", versions);
+    }
+    match &preconditions.if_none_match {
+        None => {}
+        Some(Condition::Listed(versions)) => drop(version.insert("$nin", versions)),
+        // Every product has a version.
+        Some(Condition::Any) => drop(version.insert("$exists", false)),
+    }
+    if !version.is_empty() {
         filter.insert("version", version);
     }
     filter
@@ -131,7 +149,7 @@ fn match_version(id: Uuid, expected_version: Option<i64>) -> Document {
 
 /// Projection without internal fields.
 fn projection() -> Document {
-    doc! { "folded": 0, "marks": 0, "news": 0 }
+    doc! { "folded": 0, "search": 0, "marks": 0, "fulfilling": 0, "news": 0 }
 }
 
 /// Builds the filter of a query. Every value is typed, so client input cannot be interpreted as an
@@ -145,9 +163,7 @@ pub(super) fn filter(query: &Query) -> Document {
     if let Some(is_active) = is_active {
         conditions.push(doc! { "isActive": is_active });
     }
-    if let Some(text) = query.filter().normalized_text() {
-        conditions.push(doc! { "folded": { "$regex": escape_regex(&text) } });
-    }
+    conditions.extend(search::condition(query.filter()));
     if let Some(price) = min_price_minor {
         conditions.push(doc! { "priceMinor": { "$gte": price } });
     }
@@ -184,18 +200,6 @@ fn field(sort: Sort) -> &'static str {
         Sort::PriceAsc | Sort::PriceDesc => "priceMinor",
         Sort::NameAsc | Sort::NameDesc => "name",
     }
-}
-
-/// Returns a regular expression that matches exactly `text`.
-fn escape_regex(text: &str) -> String {
-    let mut pattern = String::with_capacity(text.len());
-    for c in text.chars() {
-        if r"\.+*?()|[]{}^$#/-".contains(c) {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern
 }
 
 #[cfg(test)]

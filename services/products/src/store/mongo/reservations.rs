@@ -28,10 +28,11 @@ use super::{
     MongoStore,
     collections::{Collections, MAX_TIME, is_duplicate},
     documents::{Phase, RefusalDocument, ReservationDocument, Stock, Undo, bson_id, bson_time, domain_id},
+    fulfilment,
     stock_marks::{self, TakeOutcome},
 };
 use crate::{
-    reservation::{ConfirmOutcome, Lines, Reservation, ReserveOutcome, State},
+    reservation::{ConfirmOutcome, FulfilOutcome, Lines, Reservation, ReserveOutcome, State},
     store::{database::Error, roles::ReservationStore},
 };
 
@@ -61,11 +62,7 @@ impl ReservationStore for MongoStore {
             _ => finish(db, id, now).await?,
         };
         let reservation = reservation.ok_or_else(|| Error::Corrupt(format!("reservation {id} is missing")))?;
-        for product in &stock {
-            if let Err(error) = stock_marks::prune(db, product).await {
-                warn!(error = &error as &dyn std::error::Error, "pruning of stock marks failed, the next reservation retries");
-            }
-        }
+        prune_all(db, &stock).await;
         Ok(reservation.reserve_outcome(&lines))
     }
 
@@ -93,6 +90,10 @@ impl ReservationStore for MongoStore {
         }
     }
 
+    async fn fulfil(&self, id: Uuid, now: OffsetDateTime) -> Result<FulfilOutcome, Error> {
+        fulfilment::fulfil(&self.collections, id, now).await
+    }
+
     async fn release(&self, id: Uuid, now: OffsetDateTime) -> Result<Reservation, Error> {
         let db = &self.collections;
         loop {
@@ -105,6 +106,7 @@ impl ReservationStore for MongoStore {
             };
             match document.state {
                 Phase::Reserving => undo(db, &document, Undo { to: Phase::Released, all_lines_taken: false }, None, now).await?,
+                Phase::Confirmed if document.fulfilment.is_some() => fulfilment::finish(db, &document, now).await?,
                 Phase::Held | Phase::Confirmed => {
                     undo(db, &document, Undo { to: Phase::Released, all_lines_taken: true }, None, now).await?;
                 }
@@ -172,8 +174,20 @@ async fn resume(db: &Collections, document: &ReservationDocument, now: OffsetDat
     let stock = load_stock(db, document.lines.iter().map(|line| line.product_id)).await?;
     // Read the epochs before the reservation: `stock_marks` requires this order.
     match find(db, domain_id(document.id)).await? {
-        Some(current) if current.state == Phase::Reserving => take_lines(db, document, &epochs(&stock), now).await.map(drop),
+        Some(current) if current.state == Phase::Reserving => {
+            take_lines(db, document, &epochs(&stock), now).await?;
+            prune_all(db, &stock).await;
+            Ok(())
+        }
         _ => Ok(()),
+    }
+}
+
+async fn prune_all(db: &Collections, stock: &[Stock]) {
+    for product in stock {
+        if let Err(error) = stock_marks::prune(db, product).await {
+            warn!(error = &error as &dyn std::error::Error, "pruning of stock marks failed, the next reservation retries");
+        }
     }
 }
 
@@ -243,12 +257,13 @@ async fn compare_and_set(db: &Collections, document: &ReservationDocument, chang
     Ok(())
 }
 
+/// A fulfilment that has begun is not undone.
 fn state_guard(document: &ReservationDocument) -> Document {
-    doc! { "_id": document.id, "state": document.state }
+    doc! { "_id": document.id, "state": document.state, "fulfilment": { "$exists": false } }
 }
 
 /// Runs the steps of all lines with bounded concurrency. A failed step does not stop the others.
-async fn run_all<T>(work: Vec<impl Future<Output = Result<T, Error>>>) -> Result<Vec<T>, Error> {
+pub(super) async fn run_all<T>(work: Vec<impl Future<Output = Result<T, Error>>>) -> Result<Vec<T>, Error> {
     let done: Vec<Result<T, Error>> = stream::iter(work).buffered(LINE_CONCURRENCY).collect().await;
     done.into_iter().collect()
 }
@@ -262,13 +277,20 @@ async fn insert(db: &Collections, document: &ReservationDocument) -> Result<bool
     }
 }
 
-async fn find(db: &Collections, id: Uuid) -> Result<Option<ReservationDocument>, Error> {
+pub(super) async fn find(db: &Collections, id: Uuid) -> Result<Option<ReservationDocument>, Error> {
     Ok(db.reservations.find_one(doc! { "_id": bson_id(id) }).max_time(MAX_TIME).await?)
 }
 
 async fn load_stock(db: &Collections, products: impl Iterator<Item = bson::Uuid>) -> Result<Vec<Stock>, Error> {
     let ids: Vec<_> = products.collect();
-    Ok(db.stock.find(doc! { "_id": { "$in": ids } }).max_time(MAX_TIME).await?.try_collect().await?)
+    Ok(db
+        .stock
+        .find(doc! { "_id": { "$in": ids } })
+        .projection(Collections::stock_fields())
+        .max_time(MAX_TIME)
+        .await?
+        .try_collect()
+        .await?)
 }
 
 fn epochs(stock: &[Stock]) -> HashMap<bson::Uuid, i64> {

@@ -25,7 +25,8 @@ use super::{
 };
 use crate::{reservation::Refusal, store::database::Error};
 
-/// A product with more marks is pruned.
+/// A product with more marks is pruned whenever it gets another one. Only the marks of unfinished
+/// reservations and of calls in flight are beyond it.
 const PRUNE_THRESHOLD: usize = 64;
 
 /// Outcome of taking a line.
@@ -106,6 +107,9 @@ pub(super) async fn give_back(
 /// were taken. A line that was not taken is fenced against a late take.
 async fn give_back_if_taken(db: &Collections, reservation: bson::Uuid, line: &LineDocument, now: OffsetDateTime) -> Result<(), Error> {
     let (taken, given_back) = (taken(reservation), given_back(reservation));
+    if let Some(product) = find(db, line.product_id).await? {
+        prune(db, &product).await?;
+    }
     loop {
         let was_taken = doc! { "_id": line.product_id, "marks": { "$eq": &taken, "$ne": &given_back } };
         if apply(db, was_taken, line.quantity, given_back.clone(), now).await? {
@@ -127,8 +131,13 @@ async fn give_back_if_taken(db: &Collections, reservation: bson::Uuid, line: &Li
 
 /// For a reservation that was held: every line was taken, even if its mark is pruned.
 async fn give_back_held(db: &Collections, reservation: bson::Uuid, line: &LineDocument, now: OffsetDateTime) -> Result<(), Error> {
+    let mut is_pruned = false;
     loop {
         let Some(product) = find(db, line.product_id).await? else { return Ok(()) };
+        if !std::mem::replace(&mut is_pruned, true) && prune(db, &product).await? {
+            // The epoch has changed.
+            continue;
+        }
         if MarkState::of(reservation, &product).given_back || !is_in_phase(db, reservation, Phase::Undoing).await? {
             return Ok(());
         }
@@ -140,10 +149,10 @@ async fn give_back_held(db: &Collections, reservation: bson::Uuid, line: &LineDo
 }
 
 /// Removes the marks of finished reservations beyond a threshold. Only bounds the size of the
-/// document.
-pub(super) async fn prune(db: &Collections, product: &Stock) -> Result<(), Error> {
+/// document. Returns whether the marks were pruned.
+pub(super) async fn prune(db: &Collections, product: &Stock) -> Result<bool, Error> {
     if product.marks.len() <= PRUNE_THRESHOLD {
-        return Ok(());
+        return Ok(false);
     }
     let owners: HashSet<bson::Uuid> = product.marks.iter().filter_map(|mark| owner(mark)).collect();
     let unfinished = doc! { "_id": { "$in": owners.iter().collect::<Vec<_>>() }, "state": { "$in": [Phase::Reserving, Phase::Undoing] } };
@@ -153,7 +162,7 @@ pub(super) async fn prune(db: &Collections, product: &Stock) -> Result<(), Error
     let finished: Vec<_> = product.marks.iter().filter(|mark| owner(mark).is_none_or(|owner| !unfinished.contains(&owner))).collect();
     let unpruned = doc! { "_id": product.id, "epoch": product.epoch };
     db.stock.update_one(unpruned, doc! { "$pull": { "marks": { "$in": finished } }, "$inc": { "epoch": 1_i64 } }).await?;
-    Ok(())
+    Ok(true)
 }
 
 /// Compare-and-set: moves `units` from taken to available in the product that matches `guard`, and
@@ -168,8 +177,8 @@ async fn apply(db: &Collections, guard: Document, units: i64, mark: String, now:
     Ok(db.stock.update_one(guard, change).await?.matched_count == 1)
 }
 
-async fn find(db: &Collections, product: bson::Uuid) -> Result<Option<Stock>, Error> {
-    Ok(db.stock.find_one(doc! { "_id": product }).max_time(MAX_TIME).await?)
+pub(super) async fn find(db: &Collections, product: bson::Uuid) -> Result<Option<Stock>, Error> {
+    Ok(db.stock.find_one(doc! { "_id": product }).projection(Collections::stock_fields()).max_time(MAX_TIME).await?)
 }
 
 async fn is_in_phase(db: &Collections, reservation: bson::Uuid, phase: Phase) -> Result<bool, Error> {

@@ -2,13 +2,14 @@
 //! one transaction.
 
 use async_trait::async_trait;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use palisade_middleware::preconditions::VersionPreconditions;
+use sqlx::{Connection, QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{SqliteStore, begin};
+use super::{SqliteStore, begin, search::Candidates};
 use crate::{
-    product::{Page, Product, Query, Sort, SortKey, ValidatedProduct, searchable},
+    product::{Page, Product, Query, Sort, SortKey, ValidatedProduct, legacy_searchable, searchable},
     store::{
         database::{Error, from_millis, to_millis},
         roles::{CreateOutcome, IdempotencyKey, KEY_TTL, ProductStore, RemoveOutcome, UpdateOutcome},
@@ -44,7 +45,15 @@ impl ProductStore for SqliteStore {
     }
 
     async fn list(&self, query: Query) -> Result<Page, Error> {
-        let rows = select(&query).build().fetch_all(&mut *self.readers.acquire().await?).await?;
+        let mut db = self.readers.acquire().await?;
+        let Some(text) = query.filter().normalized_text() else {
+            let rows = select(&query, None).build().fetch_all(&mut *db).await?;
+            return Ok(query.page(rows.iter().map(product).collect::<Result<_, _>>()?));
+        };
+        // One snapshot for the index and the products.
+        let mut transaction = db.begin().await?;
+        let candidates = Candidates::find(&mut transaction, text).await?;
+        let rows = select(&query, Some(&candidates)).build().fetch_all(&mut *transaction).await?;
         Ok(query.page(rows.iter().map(product).collect::<Result<_, _>>()?))
     }
 
@@ -52,46 +61,47 @@ impl ProductStore for SqliteStore {
         &self,
         id: Uuid,
         draft: ValidatedProduct,
-        expected_version: Option<i64>,
+        preconditions: VersionPreconditions,
         now: OffsetDateTime,
     ) -> Result<UpdateOutcome, Error> {
         let mut db = self.writer.acquire().await?;
         let mut transaction = begin(&mut db).await?;
+        let select = sqlx::query_scalar("SELECT version FROM products WHERE id = ?").bind(id);
+        let Some(version) = select.fetch_optional(&mut *transaction).await? else { return Ok(UpdateOutcome::NotFound) };
+        if !preconditions.allow_write(&version) {
+            return Ok(UpdateOutcome::VersionMismatch);
+        }
         let row = sqlx::query(
             "UPDATE products
-             SET name = ?3, description = ?4, folded = ?5, price_minor = ?6, supply = supply + ?7 - quantity, quantity = ?7,
-                 category = ?8, is_active = ?9, version = version + 1, updated_at = ?10
-             WHERE id = ?1 AND version = coalesce(?2, version)
+             SET name = ?2, description = ?3, folded = ?4, price_minor = ?5, supply = supply + ?6 - quantity, quantity = ?6,
+                 category = ?7, is_active = ?8, version = version + 1, updated_at = ?9, search_text = ?10
+             WHERE id = ?1
              RETURNING *",
         )
         .bind(id)
-        .bind(expected_version)
         .bind(&draft.name)
         .bind(&draft.description)
-        .bind(searchable(&draft.name, &draft.description))
+        .bind(legacy_searchable(&draft.name, &draft.description))
         .bind(draft.price_minor)
         .bind(draft.quantity)
         .bind(&draft.category)
         .bind(draft.is_active)
         .bind(to_millis(now))
-        .fetch_optional(&mut *transaction)
+        .bind(searchable(&draft.name, &draft.description))
+        .fetch_one(&mut *transaction)
         .await?;
-        let Some(row) = row else {
-            let exists = sqlx::query("SELECT 1 FROM products WHERE id = ?").bind(id).fetch_optional(&mut *transaction).await?.is_some();
-            return Ok(if exists { UpdateOutcome::VersionMismatch } else { UpdateOutcome::NotFound });
-        };
         let updated = product(&row)?;
         transaction.commit().await?;
         Ok(UpdateOutcome::Updated(updated))
     }
 
-    async fn remove(&self, id: Uuid, expected_version: Option<i64>, _: OffsetDateTime) -> Result<RemoveOutcome, Error> {
+    async fn remove(&self, id: Uuid, preconditions: VersionPreconditions, _: OffsetDateTime) -> Result<RemoveOutcome, Error> {
         let mut db = self.writer.acquire().await?;
         let mut transaction = begin(&mut db).await?;
         let select = sqlx::query_as("SELECT version, taken FROM products WHERE id = ?").bind(id);
         let row: Option<(i64, i64)> = select.fetch_optional(&mut *transaction).await?;
         let Some((version, taken)) = row else { return Ok(RemoveOutcome::NotFound) };
-        if expected_version.is_some_and(|expected| version != expected) {
+        if !preconditions.allow_write(&version) {
             return Ok(RemoveOutcome::VersionMismatch);
         }
         if taken > 0 {
@@ -102,6 +112,10 @@ impl ProductStore for SqliteStore {
         Ok(RemoveOutcome::Removed)
     }
 
+    async fn refresh_search(&self, _: Option<Uuid>, limit: u32) -> Result<Option<Uuid>, Error> {
+        self.fold_some(limit).await
+    }
+
     async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
         let delete = sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= ?").bind(to_millis(now));
         Ok(delete.execute(&mut *self.writer.acquire().await?).await?.rows_affected())
@@ -109,7 +123,8 @@ impl ProductStore for SqliteStore {
 }
 
 /// Selects one product more than the page of `query`, to detect a next page.
-pub(super) fn select(query: &Query) -> QueryBuilder<Sqlite> {
+/// `candidates` replace the text filter.
+pub(super) fn select(query: &Query, candidates: Option<&Candidates>) -> QueryBuilder<Sqlite> {
     let filter = query.filter();
     let (column, order, comparison) = match query.sort() {
         Sort::Newest => ("created_at", "DESC", "<"),
@@ -126,8 +141,15 @@ pub(super) fn select(query: &Query) -> QueryBuilder<Sqlite> {
     if let Some(is_active) = filter.is_active {
         sql.push(" AND is_active = ").push_bind(is_active);
     }
-    if let Some(text) = filter.normalized_text() {
-        sql.push(" AND instr(folded, ").push_bind(text).push(") > 0");
+    match candidates {
+        None => {}
+        Some(Candidates::Listed(ids)) => {
+            let ids = serde_json::json!(ids).to_string();
+            sql.push(" AND id IN (SELECT product_id FROM search_ids WHERE id IN (SELECT value FROM json_each(").push_bind(ids).push(")))");
+        }
+        Some(Candidates::Many(text)) => {
+            sql.push(" AND instr(coalesce(search_text, folded), ").push_bind(text.clone()).push(") > 0");
+        }
     }
     if let Some(price) = filter.min_price_minor {
         sql.push(" AND price_minor >= ").push_bind(price);
@@ -150,13 +172,13 @@ pub(super) fn select(query: &Query) -> QueryBuilder<Sqlite> {
 
 async fn insert(db: &mut SqliteConnection, product: &Product) -> Result<(), Error> {
     sqlx::query(
-        "INSERT INTO products (id, name, description, folded, price_minor, quantity, taken, supply, category, is_active, version, created_at, updated_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?6, ?7, ?8, ?9, ?10, ?11)",
+        "INSERT INTO products (id, name, description, folded, price_minor, quantity, taken, supply, category, is_active, version, created_at, updated_at, search_text)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )
     .bind(product.id)
     .bind(&product.name)
     .bind(&product.description)
-    .bind(searchable(&product.name, &product.description))
+    .bind(legacy_searchable(&product.name, &product.description))
     .bind(product.price_minor)
     .bind(product.quantity)
     .bind(&product.category)
@@ -164,6 +186,7 @@ async fn insert(db: &mut SqliteConnection, product: &Product) -> Result<(), Erro
     .bind(product.version)
     .bind(to_millis(product.created_at))
     .bind(to_millis(product.updated_at))
+    .bind(searchable(&product.name, &product.description))
     .execute(db)
     .await?;
     Ok(())

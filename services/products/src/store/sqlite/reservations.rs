@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{SqliteStore, begin};
 use crate::{
-    reservation::{ConfirmOutcome, HeldLine, Lines, ProductStock, Refusal, Reservation, ReserveOutcome, State},
+    reservation::{ConfirmOutcome, FulfilOutcome, HeldLine, Lines, ProductStock, Refusal, Reservation, ReserveOutcome, State},
     store::{
         database::{Error, from_millis, to_millis},
         roles::ReservationStore,
@@ -38,6 +38,17 @@ impl ReservationStore for SqliteStore {
         }
         transaction.commit().await?;
         Ok(reservation.confirm_outcome())
+    }
+
+    async fn fulfil(&self, id: Uuid, now: OffsetDateTime) -> Result<FulfilOutcome, Error> {
+        let mut db = self.writer.acquire().await?;
+        let mut transaction = begin(&mut db).await?;
+        let Some(mut reservation) = find(&mut transaction, id).await? else { return Ok(FulfilOutcome::Unknown) };
+        if reservation.state == State::Confirmed {
+            take_off(&mut transaction, &mut reservation, now).await?;
+        }
+        transaction.commit().await?;
+        Ok(reservation.fulfil_outcome())
     }
 
     async fn release(&self, id: Uuid, now: OffsetDateTime) -> Result<Reservation, Error> {
@@ -211,6 +222,22 @@ async fn give_back(db: &mut SqliteConnection, reservation: &mut Reservation, to:
     move_to(db, reservation, to).await
 }
 
+/// Takes the units off the supply. No visible field of a product changes, so its version is kept.
+async fn take_off(db: &mut SqliteConnection, reservation: &mut Reservation, now: OffsetDateTime) -> Result<(), Error> {
+    sqlx::query(
+        "UPDATE products SET taken = taken - line.quantity, supply = supply - line.quantity
+         FROM reservation_lines AS line
+         WHERE line.reservation_id = ? AND line.product_id = products.id",
+    )
+    .bind(reservation.id)
+    .execute(&mut *db)
+    .await?;
+    let fulfil = sqlx::query("UPDATE reservations SET state = 'RELEASED', fulfilled_at = ? WHERE id = ?");
+    fulfil.bind(to_millis(now)).bind(reservation.id).execute(db).await?;
+    reservation.state = State::Fulfilled;
+    Ok(())
+}
+
 async fn move_to(db: &mut SqliteConnection, reservation: &mut Reservation, to: State) -> Result<(), Error> {
     sqlx::query("UPDATE reservations SET state = ? WHERE id = ?").bind(to.as_str()).bind(reservation.id).execute(db).await?;
     reservation.state = to;
@@ -221,10 +248,14 @@ fn reservation(row: &SqliteRow, lines: Vec<HeldLine>) -> Result<Reservation, Err
     let refusal: Option<&str> = row.try_get("refusal")?;
     let product_id: Option<Uuid> = row.try_get("refused_product")?;
     let state: &str = row.try_get("state")?;
+    let fulfilled_at: Option<i64> = row.try_get("fulfilled_at")?;
+    let stored = State::parse(state, refusal.and_then(Refusal::parse).zip(product_id));
     Ok(Reservation {
         id: row.try_get("id")?,
-        state: State::parse(state, refusal.and_then(Refusal::parse).zip(product_id))
-            .ok_or_else(|| Error::Corrupt(format!("unknown state {state}")))?,
+        state: match fulfilled_at {
+            Some(_) => State::Fulfilled,
+            None => stored.ok_or_else(|| Error::Corrupt(format!("unknown state {state}")))?,
+        },
         lines,
         expires_at: from_millis(row.try_get("expires_at")?)?,
     })

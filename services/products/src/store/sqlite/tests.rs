@@ -36,7 +36,7 @@ async fn every_filter_and_sort_is_served_by_an_index() {
                 for after in [None, Some(Position { key: sort.key(&product), id: product.id })] {
                     let filter = Filter { category: category.clone(), is_active, ..Filter::default() };
                     let query = Query::new(filter, sort, 20, after).unwrap();
-                    let sql = products::select(&query).into_string();
+                    let sql = products::select(&query, None).into_string();
                     let explained = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
                     let rows = sqlx::query(explained).fetch_all(&mut *store.readers.acquire().await.unwrap()).await.unwrap();
                     let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();

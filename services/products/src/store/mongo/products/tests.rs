@@ -9,12 +9,6 @@ use crate::{
     },
 };
 
-#[test]
-fn search_text_is_escaped() {
-    assert_eq!(escape_regex("a.b (c)+$"), r"a\.b \(c\)\+\$");
-    assert_eq!(escape_regex(r"\d[x]{2}|^é"), r"\\d\[x\]\{2\}\|\^é");
-}
-
 #[tokio::test]
 async fn every_filter_and_sort_uses_an_index() {
     let store = new_store().await;
@@ -68,7 +62,7 @@ async fn removed_product_is_not_recreated_by_unfinished_key() {
     let id = Uuid::now_v7();
     store.create(id, draft.clone(), Some(key()), NOW).await.unwrap();
     store.collections.keys.update_many(doc! {}, doc! { "$set": { "done": false } }).await.unwrap();
-    assert_eq!(store.remove(id, None, OffsetDateTime::UNIX_EPOCH).await.unwrap(), RemoveOutcome::Removed);
+    assert_eq!(store.remove(id, VersionPreconditions::default(), OffsetDateTime::UNIX_EPOCH).await.unwrap(), RemoveOutcome::Removed);
 
     store.create(Uuid::now_v7(), draft, Some(key()), NOW).await.unwrap();
     assert_eq!(store.find(id).await.unwrap(), None);

@@ -1,3 +1,5 @@
+use palisade_middleware::preconditions::VersionPreconditions;
+
 use super::*;
 use crate::store::{
     Maintenance, ProductStore, RemoveOutcome,
@@ -146,8 +148,11 @@ async fn product_removed_during_reserve_rejects_it() {
     let store = new_store().await;
     let products = [store.add(10).await, store.add(10).await];
     let id = run_until_crash(&store, products, CrashPoint { taken: 1, undo: None, given_back: 0 }).await;
-    assert_eq!(store.remove(products[0], None, OffsetDateTime::UNIX_EPOCH).await.unwrap(), RemoveOutcome::InUse);
-    assert_eq!(store.remove(products[1], None, OffsetDateTime::UNIX_EPOCH).await.unwrap(), RemoveOutcome::Removed);
+    assert_eq!(store.remove(products[0], VersionPreconditions::default(), OffsetDateTime::UNIX_EPOCH).await.unwrap(), RemoveOutcome::InUse);
+    assert_eq!(
+        store.remove(products[1], VersionPreconditions::default(), OffsetDateTime::UNIX_EPOCH).await.unwrap(),
+        RemoveOutcome::Removed
+    );
     let reserved = store.reserve(id, lines(&[(products[0], 2), (products[1], 3)]), NOW, HOLD).await.unwrap();
     let expected = ReserveOutcome::Refused { reason: crate::reservation::Refusal::UnknownProduct, product_id: products[1] };
     assert_eq!(reserved, expected);

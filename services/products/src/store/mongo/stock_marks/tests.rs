@@ -112,7 +112,8 @@ async fn prune_keeps_marks_added_since_the_read() {
     store.tamper(Uuid::from_bytes(before.id.bytes()), doc! { "$push": { "marks": { "$each": fill } } }).await;
     store.confirm(id_of(&document), NOW).await.unwrap();
     let read = stock(&store, &before).await;
-    store.release(id_of(&document), NOW).await.unwrap();
+    // A release that began meanwhile.
+    store.tamper(Uuid::from_bytes(before.id.bytes()), doc! { "$push": { "marks": given_back(document.id) } }).await;
     prune(&store.collections, &read).await.unwrap();
     assert_eq!(stock(&store, &before).await.marks, [given_back(document.id)]);
 }
@@ -128,5 +129,41 @@ async fn marks_per_product_are_bounded() {
     }
     assert!(max_marks <= PRUNE_THRESHOLD + 2, "{max_marks} marks");
     assert_eq!(store.available(product).await, 850);
+    assert_eq!(store.audit(NOW).await.unwrap().violations, []);
+}
+
+/// Product recalled: every order of it is cancelled and no new one is placed.
+#[tokio::test]
+async fn marks_are_bounded_when_all_are_released() {
+    let store = new_store().await;
+    let product = store.add(1_000).await;
+    let marks = async || find(&store.collections, bson_id(product)).await.unwrap().unwrap().marks.len();
+    let mut max_marks = 0;
+    let mut reservations = Vec::new();
+    for _ in 0..220 {
+        let id = Uuid::now_v7();
+        store.reserve(id, lines(&[(product, 1)]), NOW, HOLD).await.unwrap();
+        store.confirm(id, NOW).await.unwrap();
+        reservations.push(id);
+    }
+    for id in reservations {
+        store.release(id, NOW).await.unwrap();
+        max_marks = max_marks.max(marks().await);
+    }
+    assert!(max_marks <= PRUNE_THRESHOLD + 2, "{max_marks} marks");
+    // Refused reservations fence their lines: each leaves a mark, too.
+    let scarce = store.add(0).await;
+    for _ in 0..150 {
+        let id = Uuid::now_v7();
+        let (state, held) = lines(&[(product, 1), (scarce, 1)]).evaluate(&std::collections::HashMap::default());
+        assert!(matches!(state, crate::reservation::State::Refused { .. }));
+        let reservation =
+            crate::reservation::Reservation { id, state: crate::reservation::State::Held, lines: held, expires_at: NOW + HOLD };
+        store.collections.reservations.insert_one(ReservationDocument::new(&reservation, NOW)).await.unwrap();
+        store.release(id, NOW).await.unwrap();
+        max_marks = max_marks.max(marks().await);
+    }
+    assert!(max_marks <= PRUNE_THRESHOLD + 2, "{max_marks} marks");
+    assert_eq!(store.available(product).await, 1_000);
     assert_eq!(store.audit(NOW).await.unwrap().violations, []);
 }
