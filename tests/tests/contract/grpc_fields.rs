@@ -116,7 +116,7 @@ async fn invalid_fields_of_orders_are_rejected() {
         ("status", orders::FindAllRequest { status: 99, ..list() }),
         ("status", orders::FindAllRequest { status: -1, ..list() }),
         ("user_id", orders::FindAllRequest { user_id: "a\0b".into(), ..list() }),
-        ("user_id", orders::FindAllRequest { user_id: "x".repeat(256), ..list() }),
+        ("user_id", orders::FindAllRequest { user_id: "x".repeat(288), ..list() }),
         ("limit", orders::FindAllRequest { limit: 101, ..list() }),
         ("cursor", orders::FindAllRequest { cursor: "x".into(), ..list() }),
     ] {

@@ -72,7 +72,7 @@ async fn unfinished_fulfilment_is_visible(db: Database) {
 /// completes beside the new release by the trigger.
 #[tokio::test]
 async fn orders_of_the_previous_release_are_queued() {
-    const FIRST: i64 = 20;
+    const FIRST: i64 = 30;
     let directory = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}/orders.db?mode=rwc", directory.path().display());
     let pool = SqlitePool::connect(&url).await.unwrap();
