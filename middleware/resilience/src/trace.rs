@@ -7,7 +7,7 @@ mod server;
 mod trace_context;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use opentelemetry::{Context, TraceId, propagation::Extractor, trace::TraceContextExt};
+use opentelemetry::{Context, TraceId, trace::TraceContextExt};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -73,22 +73,13 @@ pub fn link(span: &Span, traceparent: &str) {
 fn extract(headers: &HeaderMap) -> Context {
     // An empty base context: without trace headers the request must not inherit the current span.
     let empty = Context::new();
-    opentelemetry::global::get_text_map_propagator(|propagator| propagator.extract_with_context(&empty, &Headers(headers)))
+    match trace_context::read(headers) {
+        Some(caller) => empty.with_remote_span_context(caller),
+        None => empty,
+    }
 }
 
 fn inject(span: &Span, headers: &mut HeaderMap) {
     let context = context_of(span);
     trace_context::write(context.span().span_context(), headers);
-}
-
-struct Headers<'a>(&'a HeaderMap);
-
-impl Extractor for Headers<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).and_then(|value| value.to_str().ok())
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(HeaderName::as_str).collect()
-    }
 }

@@ -23,7 +23,8 @@ static SAMPLING: OnceLock<Sampling> = OnceLock::new();
 /// Trust in the trace context of callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrustBoundary {
-    /// External callers: their trace id is kept, their sampling decision is not followed.
+    /// External callers: their trace id is kept for correlation. Sampling is decided at random here,
+    /// whatever their flag or id.
     Public,
     /// Internal services only: their sampling decision is followed.
     Internal,
@@ -55,14 +56,16 @@ impl Sampling {
         let _ = SAMPLING.set(self);
     }
 
-    fn decide(self, protocol: Protocol, parent: Context) -> Decision {
+    /// `draw` returns a random trace id.
+    fn decide(self, protocol: Protocol, parent: Context, draw: fn() -> TraceId) -> Decision {
         let caller = parent.span().span_context().clone();
-        let trace_id = if caller.is_valid() { caller.trace_id() } else { RandomIdGenerator::default().new_trace_id() };
+        let trace_id = if caller.is_valid() { caller.trace_id() } else { draw() };
         let boundary = if protocol == Protocol::Grpc { TrustBoundary::Internal } else { self.boundary };
         let sampled = match boundary {
             TrustBoundary::Internal if caller.is_valid() => caller.is_sampled(),
-            // An external caller can opt out of sampling, but cannot force it.
-            TrustBoundary::Public if caller.is_valid() && !caller.is_sampled() => false,
+            // Neither the flag nor the id of an external caller decides: either could force or avoid
+            // sampling.
+            TrustBoundary::Public if caller.is_valid() => is_sampled_by_ratio(draw(), self.ratio),
             TrustBoundary::Internal | TrustBoundary::Public => is_sampled_by_ratio(trace_id, self.ratio),
         };
         if sampled && self.exported {
@@ -79,7 +82,7 @@ impl Sampling {
 /// decides.
 pub(super) fn decide(protocol: Protocol, parent: Context) -> Decision {
     match SAMPLING.get() {
-        Some(sampling) => sampling.decide(protocol, parent),
+        Some(sampling) => sampling.decide(protocol, parent, || RandomIdGenerator::default().new_trace_id()),
         None => Decision::Traced(parent),
     }
 }
@@ -116,6 +119,10 @@ mod tests {
 
     use super::*;
 
+    /// Sampled at every ratio above 0, and at none below 1.
+    const LOW: TraceId = TraceId::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    const HIGH: TraceId = TraceId::from_bytes([0xff; 16]);
+
     fn caller(sampled: bool) -> Context {
         let flags = if sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
         let ids = SpanContext::new(TraceId::from(7_u128), SpanId::from(7_u64), flags, true, TraceState::default());
@@ -123,7 +130,7 @@ mod tests {
     }
 
     fn is_traced(boundary: TrustBoundary, ratio: f64, parent: Context) -> bool {
-        matches!((Sampling { exported: true, boundary, ratio }).decide(Protocol::Http, parent), Decision::Traced(_))
+        matches!((Sampling { exported: true, boundary, ratio }).decide(Protocol::Http, parent, || LOW), Decision::Traced(_))
     }
 
     #[test]
@@ -131,16 +138,32 @@ mod tests {
         for ratio in [0.0, 1.0] {
             assert!(is_traced(TrustBoundary::Internal, ratio, caller(true)));
             assert!(!is_traced(TrustBoundary::Internal, ratio, caller(false)));
-            assert!(!is_traced(TrustBoundary::Public, ratio, caller(false)));
+            assert_eq!(is_traced(TrustBoundary::Public, ratio, caller(false)), ratio > 0.0);
             assert_eq!(is_traced(TrustBoundary::Public, ratio, caller(true)), ratio > 0.0);
             assert_eq!(is_traced(TrustBoundary::Public, ratio, Context::new()), ratio > 0.0);
         }
     }
 
     #[test]
+    fn external_caller_cannot_choose_sampling() {
+        let caller = |id: u128, sampled: bool| {
+            let flags = if sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
+            let ids = SpanContext::new(TraceId::from(id), SpanId::from(7_u64), flags, true, TraceState::default());
+            Context::new().with_remote_span_context(ids)
+        };
+        let sampling = Sampling { exported: true, boundary: TrustBoundary::Public, ratio: 0.1 };
+        for id in [1, u128::MAX, 1 << 63] {
+            for sampled in [false, true] {
+                let is_traced = |draw| matches!(sampling.decide(Protocol::Http, caller(id, sampled), draw), Decision::Traced(_));
+                assert_eq!((is_traced(|| LOW), is_traced(|| HIGH)), (true, false), "{id:x} {sampled}");
+            }
+        }
+    }
+
+    #[test]
     fn untraced_request_keeps_trace_id_and_flag() {
         let Decision::NotRecorded(context) =
-            (Sampling { exported: false, boundary: TrustBoundary::Public, ratio: 0.0 }).decide(Protocol::Grpc, caller(true))
+            (Sampling { exported: false, boundary: TrustBoundary::Public, ratio: 0.0 }).decide(Protocol::Grpc, caller(true), || LOW)
         else {
             panic!("traced although spans are not exported");
         };
