@@ -11,7 +11,7 @@ use palisade_resilience::{
     adaptive_limit::AdaptiveLimitLayer,
     catch_panic::CatchPanicLayer,
     concurrency_limit::{ConcurrencyLimitLayer, RequestLimit, StreamLimit},
-    deadline::DeadlineLayer,
+    deadline::{DeadlineLayer, RejectExpiredLayer},
     fault_injection::{FaultLayer, Faults},
     method_table::MethodTable,
     metrics::{Boundary, MetricsLayer},
@@ -112,6 +112,8 @@ where
         .layer(CatchPanicLayer::new())
         // Fault injection in place of the handler: the layers above treat a fault as real.
         .layer(FaultLayer(faults))
+        // Right before the handler: no work after the deadline.
+        .layer(RejectExpiredLayer)
         // The handler reads all of the above from `context::current`.
         .layer(CurrentContextLayer)
         .service(handler)

@@ -6,6 +6,7 @@ use tower::Layer;
 use super::{Principal, authenticate::challenge};
 use palisade_resilience::{
     context::Context,
+    deadline,
     filter::{Filter, Predicate},
     method_table::{Access, Allowed},
     rejection::{Rejection, reasons},
@@ -14,8 +15,8 @@ use palisade_resilience::{
 };
 
 /// Authorization layer: rejects callers without the scope that the method table requires. Default
-/// deny: a route without an entry is closed. The priority that an internal caller requests applies
-/// from here on.
+/// deny: a route without an entry is closed. The priority and the deadline origin that an internal
+/// caller states apply from here on.
 ///
 /// ```
 /// use palisade_middleware::{
@@ -51,6 +52,7 @@ impl Predicate for AuthorizeLayer {
         };
         check(method.access, context.and_then(|context| context.principal.as_deref()))?;
         request_context::apply_inbound_priority(&mut request);
+        deadline::apply_inbound_origin(&mut request);
         Ok(request)
     }
 }

@@ -8,7 +8,7 @@ use tower::Layer;
 
 use super::InternalTokens;
 use palisade_resilience::{
-    context,
+    context, deadline,
     filter::{Filter, Predicate},
     priority::PRIORITY_HEADER,
     rejection::Rejection,
@@ -68,8 +68,10 @@ impl Predicate for CredentialsLayer {
             headers.insert(PRIORITY_HEADER, context.priority.into());
             context.principal.clone()
         });
+        // For the same reason.
+        deadline::announce_origin(&mut request);
         let authorization = self.tokens.authorization(self.target, user.flatten().as_deref())?;
-        headers.insert(header::AUTHORIZATION, authorization);
+        request.headers_mut().insert(header::AUTHORIZATION, authorization);
         Ok(request)
     }
 }

@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use self::limiter::{Admission, Limiter, Waiter};
-use crate::{body::InstrumentedBody, context::Context, jitter, rejection::Rejection, respond::Protocol};
+use crate::{body::InstrumentedBody, context::Context, jitter, rejection::Rejection, respond::Protocol, time_limit::TimeLimit};
 
 pub use config::Config;
 pub use in_flight::InFlightRequest;
@@ -103,7 +103,7 @@ where
             return ResponseFuture { state: State::Running { inner: self.inner.call(request), running: None } };
         };
         let (protocol, now) = (self.layer.protocol, Instant::now());
-        let state = match limiter.admit(priority, deadline, now) {
+        let state = match limiter.admit(priority, deadline.map(TimeLimit::at), now) {
             Admission::Admitted(permit) => {
                 let running = Some(InFlightRequest::new(permit, protocol, now, (deadline, stream)));
                 State::Running { inner: self.inner.call(request), running }
@@ -126,7 +126,7 @@ struct QueuedCall<S, Q> {
     request: Q,
     protocol: Protocol,
     /// Deadline of the request, and whether its response is a stream.
-    deadline_and_stream: (Option<Instant>, bool),
+    deadline_and_stream: (Option<TimeLimit>, bool),
 }
 
 pin_project! {
@@ -180,7 +180,7 @@ where
                             if let Some(stream) = running.take_if(|running| running.is_stream()) {
                                 stream.release_without_sample();
                             }
-                            Ok(response.map(|body| InstrumentedBody::new(body, running)))
+                            Ok(InstrumentedBody::observe(response, running))
                         }
                         Err(rejection) => {
                             if let Some(running) = &mut running {

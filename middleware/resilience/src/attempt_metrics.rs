@@ -186,8 +186,8 @@ where
                     measurement.finish();
                 }
             }
-            Err(rejection) => measurement.outcome.record_rejection(rejection.reason()),
+            Err(rejection) => measurement.outcome.record_rejection(rejection),
         }
-        Poll::Ready(result.map(|response| response.map(|body| InstrumentedBody::new(body, measurement))))
+        Poll::Ready(result.map(|response| InstrumentedBody::observe(response, measurement)))
     }
 }

@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderMap;
+use bytes::Buf;
+use http::{HeaderMap, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::BoxError;
@@ -56,13 +57,16 @@ pin_project! {
         #[pin]
         body: B,
         observer: Option<O>,
+        // Data bytes left by `content-length`.
+        left: Option<u64>,
     }
 
     impl<B: Body, O: BodyObserver> PinnedDrop for InstrumentedBody<B, O> {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             // hyper does not poll a body to its end if the length is reached before.
-            let end = if this.body.is_end_stream() { End::Complete(None) } else { End::Dropped };
+            let complete = *this.left == Some(0) || this.body.is_end_stream();
+            let end = if complete { End::Complete(None) } else { End::Dropped };
             if let Some(mut observer) = this.observer.take() {
                 observer.on_end(end);
             }
@@ -71,10 +75,20 @@ pin_project! {
 }
 
 impl<B: Body, O: BodyObserver> InstrumentedBody<B, O> {
-    /// Attaches `observer` to `body`.
-    pub fn new(body: B, observer: O) -> Self {
-        Self { body, observer: Some(observer) }
+    /// Attaches `observer` to the body of `response`. The body is complete after the bytes that the
+    /// response declares, whether the rest is polled or not.
+    pub fn observe(response: Response<B>, observer: O) -> Response<Self> {
+        let declared = content_length(response.headers());
+        response.map(|body| {
+            let left = declared.or_else(|| body.size_hint().exact());
+            Self { body, observer: Some(observer), left }
+        })
     }
+}
+
+/// Returns the declared length (RFC 9110 §8.6), if there is a valid one.
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Returns how reading failed. Bodies of any type are observed; only those that a layer can cut off
@@ -102,6 +116,10 @@ impl<B: Body<Error: 'static>, O: BodyObserver> Body for InstrumentedBody<B, O> {
             Some(Err(error)) => Some(end_of_error(error)),
             Some(Ok(frame)) => frame.trailers_ref().map(|trailers| End::Complete(Some(trailers))),
         };
+        if let (Some(left), Some(Ok(frame))) = (this.left.as_mut(), &frame) {
+            let length = frame.data_ref().map_or(0, |data| data.remaining() as u64);
+            *left = left.saturating_sub(length);
+        }
         match end {
             None => {
                 if let Some(observer) = this.observer {
@@ -148,7 +166,8 @@ mod tests {
     use std::{cell::RefCell, rc::Rc};
 
     use bytes::Bytes;
-    use http_body_util::{BodyExt, Full};
+    use futures_util::stream;
+    use http_body_util::{BodyExt, Full, StreamBody};
 
     use super::*;
 
@@ -166,15 +185,35 @@ mod tests {
     #[tokio::test]
     async fn observer_is_called_once_at_the_end() {
         let log = Log::default();
-        let body = InstrumentedBody::new(Full::new(Bytes::from("x")), log.clone());
-        body.collect().await.unwrap();
+        let response = InstrumentedBody::observe(Response::new(Full::new(Bytes::from("x"))), log.clone());
+        response.into_body().collect().await.unwrap();
         assert_eq!(*log.0.borrow(), ["Complete(None)"]);
     }
 
     #[tokio::test]
     async fn dropped_body_is_reported_as_dropped() {
         let log = Log::default();
-        drop(InstrumentedBody::new(Full::new(Bytes::from("x")), log.clone()));
+        drop(InstrumentedBody::observe(Response::new(Full::new(Bytes::from("x"))), log.clone()));
         assert_eq!(*log.0.borrow(), ["Dropped"]);
+    }
+
+    #[tokio::test]
+    async fn streamed_body_is_complete_at_its_declared_length() {
+        for (declared, frames, end) in
+            [(Some("4"), 2, "Complete(None)"), (Some("4"), 1, "Dropped"), (None, 2, "Dropped"), (Some("x"), 2, "Dropped")]
+        {
+            let log = Log::default();
+            let parts = ["ab", "cd"].map(|part| Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from(part))));
+            let mut response = Response::new(StreamBody::new(futures_util::StreamExt::chain(stream::iter(parts), stream::pending())));
+            if let Some(declared) = declared {
+                response.headers_mut().insert(header::CONTENT_LENGTH, declared.parse().unwrap());
+            }
+            let mut body = Box::pin(InstrumentedBody::observe(response, log.clone()).into_body());
+            for _ in 0..frames {
+                assert!(body.frame().await.unwrap().unwrap().is_data());
+            }
+            drop(body);
+            assert_eq!(*log.0.borrow(), [end], "{declared:?} {frames}");
+        }
     }
 }

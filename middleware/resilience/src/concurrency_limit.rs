@@ -143,7 +143,7 @@ where
             StateProjection::Running { inner, permit, ends_with_head } => {
                 let response = ready!(inner.poll(cx)).map_err(Into::into)?;
                 let permit = PermitGuard(permit.take().filter(|_| !*ends_with_head));
-                Poll::Ready(Ok(response.map(|body| InstrumentedBody::new(body, permit))))
+                Poll::Ready(Ok(InstrumentedBody::observe(response, permit)))
             }
         }
     }

@@ -10,7 +10,7 @@ use std::{future::Future, sync::Arc};
 use http::Request;
 use tokio::{task::futures::TaskLocalFuture, time::Instant};
 
-use crate::{method_table::Method, priority::Priority, rejection::Rejection};
+use crate::{method_table::Method, priority::Priority, rejection::Rejection, time_limit::TimeLimit};
 
 pub use principal::Principal;
 pub use request_id::RequestId;
@@ -23,7 +23,7 @@ pub struct Context {
     pub request_id: RequestId,
     /// Deadline of the request. Outbound calls get the remaining time. Streams have one only if the
     /// caller set it.
-    pub deadline: Option<Instant>,
+    pub deadline: Option<TimeLimit>,
     /// Caller identity, set after the token was verified.
     pub principal: Option<Arc<Principal>>,
     /// Matching entry of the method table. `None` for unknown paths.
@@ -56,10 +56,12 @@ impl Context {
         self
     }
 
-    /// Shortens the deadline: the earlier of the two applies.
+    /// Shortens the deadline to a time that this process chose: the earlier of the two applies.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(self.deadline.map_or(deadline, |own| own.min(deadline)));
+        let now = Instant::now();
+        let limit = TimeLimit::operator(now, deadline.saturating_duration_since(now));
+        self.deadline = Some(self.deadline.map_or(limit, |own| own.earlier(limit)));
         self
     }
 

@@ -8,6 +8,11 @@
 //! `grpc-timeout`. Requests carry a duration, never a point in time, because the clocks of two
 //! machines differ.
 //!
+//! A deadline knows who chose it ([`TimeLimit`]). What the caller chose says nothing about the
+//! service: its expiry is neutral in breakers, limits, load estimates and retry tokens, and has the
+//! `error.type` `caller_deadline`. An internal service says by [`DEADLINE_ORIGIN_HEADER`] that its
+//! operator chose the timeout; the header counts only with an internal token.
+//!
 //! tonic implements this only in part: it answers CANCELLED, covers only the response head and
 //! passes nothing on.
 //!
@@ -15,7 +20,9 @@
 
 mod attempt;
 mod call;
+mod expired;
 mod grpc_timeout;
+mod origin;
 mod server;
 mod timeout_body;
 
@@ -23,11 +30,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::rejection::{Rejection, reasons};
+use crate::{
+    rejection::{Rejection, reasons},
+    time_limit::TimeLimit,
+};
 
 pub use crate::body::Elapsed;
 pub use attempt::{AttemptTimeout, AttemptTimeoutLayer};
 pub use call::{TotalDeadline, TotalDeadlineLayer};
+pub use expired::RejectExpiredLayer;
+pub use origin::{DEADLINE_ORIGIN_HEADER, announce_origin, apply_inbound_origin};
 pub use server::{Deadline, DeadlineLayer, REQUEST_TIMEOUT_HEADER};
 pub use timeout_body::{ResponseFuture, TimeoutBody};
 
@@ -49,4 +61,4 @@ pub(crate) struct StreamEnd(pub(crate) Instant);
 /// Deadline of an outgoing call; in the extensions of every attempt. Inside [`AttemptTimeout`] it
 /// is the deadline of that attempt.
 #[derive(Debug, Clone, Copy)]
-pub struct CallDeadline(pub Instant);
+pub struct CallDeadline(pub TimeLimit);

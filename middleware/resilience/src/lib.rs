@@ -6,7 +6,7 @@
 //!
 //! | layers | modules |
 //! |---|---|
-//! | deadlines and attempt timeouts | [`deadline`] |
+//! | deadlines and attempt timeouts | [`deadline`], [`time_limit`] |
 //! | load shedding, bulkheads, stream limits | [`concurrency_limit`], [`streams`] |
 //! | adaptive concurrency limit (gradient, `CoDel` queue) | [`adaptive_limit`] |
 //! | rate limiting per caller and per IP address | [`rate_limit`] |
@@ -49,6 +49,7 @@ pub mod setting;
 pub mod streams;
 mod sync;
 pub mod task;
+pub mod time_limit;
 pub mod trace;
 pub mod trusted_proxies;
 

@@ -248,8 +248,11 @@ impl Measurement {
         }
         let duration = self.started.elapsed();
         match &self.series {
-            SeriesHandle::HttpServer(series) => series.duration(self.outcome.http_status()).record(duration),
+            SeriesHandle::HttpServer(series) => {
+                series.duration(self.outcome.http_status(), self.outcome.is_caller_timeout()).record(duration);
+            }
             SeriesHandle::HttpClient(series) => series.duration(self.outcome.http_outcome()).record(duration),
+            SeriesHandle::Grpc(series) if self.outcome.is_caller_timeout() => series.caller_timeouts().record(duration),
             SeriesHandle::Grpc(series) => series.duration(self.outcome.grpc_code()).record(duration),
         }
     }
@@ -314,6 +317,6 @@ where
                 measurement.finish();
             }
         }
-        Poll::Ready(Ok(response.map(|body| InstrumentedBody::new(body, measurement))))
+        Poll::Ready(Ok(InstrumentedBody::observe(response, measurement)))
     }
 }

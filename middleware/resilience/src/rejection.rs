@@ -7,13 +7,17 @@ use http::StatusCode;
 use tonic::Code;
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+use crate::time_limit::LimitOrigin;
+
 mod log;
+mod metadata;
 pub mod reasons;
 mod transport_error;
 mod violation;
 
 pub use log::causes;
 pub(crate) use log::log_status;
+pub use metadata::MetadataValue;
 pub use transport_error::TransportError;
 pub use violation::Violation;
 
@@ -78,52 +82,8 @@ struct Inner {
     metadata: Vec<(&'static str, MetadataValue)>,
     headers: Vec<(http::HeaderName, http::HeaderValue)>,
     origin: Option<Cow<'static, str>>,
+    chosen_by: Option<LimitOrigin>,
     source: Option<Source>,
-}
-
-/// Machine-readable value in the metadata of a rejection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MetadataValue {
-    /// Single value.
-    Text(String),
-    /// List: a JSON array over HTTP, comma-separated in `ErrorInfo.metadata`.
-    List(Vec<String>),
-    /// Structured value: JSON over both protocols.
-    Json(serde_json::Value),
-}
-
-impl From<String> for MetadataValue {
-    fn from(text: String) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl From<&str> for MetadataValue {
-    fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
-    }
-}
-
-impl From<Vec<String>> for MetadataValue {
-    fn from(list: Vec<String>) -> Self {
-        Self::List(list)
-    }
-}
-
-impl From<serde_json::Value> for MetadataValue {
-    fn from(value: serde_json::Value) -> Self {
-        Self::Json(value)
-    }
-}
-
-impl fmt::Display for MetadataValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text(text) => f.write_str(text),
-            Self::List(list) => f.write_str(&list.join(",")),
-            Self::Json(value) => value.fmt(f),
-        }
-    }
 }
 
 /// Retry advice for the caller.
@@ -155,6 +115,7 @@ impl Rejection {
             metadata: Vec::new(),
             headers: Vec::new(),
             origin: None,
+            chosen_by: None,
             source: None,
         }))
     }
@@ -222,6 +183,24 @@ impl Rejection {
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {
         self.0.source = Some(source.into());
         self
+    }
+
+    /// Marks a timeout that is no evidence about the service: the time was chosen by the caller, or
+    /// too little of it was left.
+    #[must_use]
+    pub fn without_evidence(mut self, chosen_by: LimitOrigin) -> Self {
+        self.0.chosen_by = Some(chosen_by);
+        self
+    }
+
+    /// Returns whether this timeout says nothing about the service.
+    pub fn is_without_evidence(&self) -> bool {
+        self.0.chosen_by.is_some()
+    }
+
+    /// Returns whether this is a timeout whose time the caller chose.
+    pub fn is_due_to_caller(&self) -> bool {
+        self.0.chosen_by == Some(LimitOrigin::Caller)
     }
 
     /// Reason of the rejection.

@@ -12,14 +12,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::{Either, Full};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use crate::{
     context::{Context, RequestId},
-    rejection::{self, Rejection, reasons},
+    rejection::{self, Rejection},
+    time_limit::{LimitOrigin, NoEvidence},
 };
 
 pub use crate::{protocol::Protocol, rejection::RejectionExtension};
@@ -40,7 +41,8 @@ impl axum_core::response::IntoResponse for Rejection {
 /// Makes a stack infallible: converts rejections into responses.
 ///
 /// Placed directly inside trace and metrics, which must observe rejections, and outside all layers
-/// that reject.
+/// that reject. Only rejections are encoded: an error response that the handler wrote itself passes
+/// as it is.
 ///
 /// ```
 /// use palisade_resilience::{rejection::{Rejection, reasons}, respond::{Protocol, RespondLayer}};
@@ -169,16 +171,29 @@ where
             }));
         };
         Poll::Ready(Ok(match result {
-            Err(error) => problem::write(&error.into(), request_info, None),
-            Ok(response) if response.status().as_u16() >= 400 => {
-                let rejection = response.extensions().get::<RejectionExtension>().cloned();
-                let rejection = rejection.unwrap_or_else(|| RejectionExtension(Arc::new(rejection_from_status(response.status()))));
-                problem::write(&rejection.0, request_info, Some(response.headers()))
+            Err(error) => {
+                let rejection = error.into();
+                let mut response = problem::write(&rejection, request_info, None);
+                mark_timeout(&mut response, &rejection);
+                response
             }
-            Ok(mut response) => {
-                response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-                response.map(Either::Left)
-            }
+            Ok(response) => match response.extensions().get::<RejectionExtension>() {
+                Some(RejectionExtension(rejection)) => {
+                    let mut written = problem::write(rejection, request_info, Some(response.headers()));
+                    if let Some(mark) = response.extensions().get::<NoEvidence>() {
+                        written.extensions_mut().insert(*mark);
+                    }
+                    written
+                }
+                // The answer of the handler, whatever its status.
+                None => {
+                    let mut response = response;
+                    if !(response.status().is_client_error() || response.status().is_server_error()) {
+                        response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+                    }
+                    response.map(Either::Left)
+                }
+            },
         }))
     }
 }
@@ -188,6 +203,7 @@ fn rejection_response<R>(rejection: Rejection, audience: Audience) -> Response<E
         Audience::Internal(Protocol::Http) => Response::new(Full::default()),
         Audience::Internal(Protocol::Grpc) | Audience::External(_) => rejection.to_status().into_http(),
     };
+    mark_timeout(&mut response, &rejection);
     if let Audience::Internal(protocol) = audience {
         if protocol == Protocol::Http {
             *response.status_mut() = rejection.reason().http;
@@ -199,17 +215,11 @@ fn rejection_response<R>(rejection: Rejection, audience: Audience) -> Response<E
     response.map(Either::Right)
 }
 
-/// Maps an error status written by the web framework to a rejection.
-fn rejection_from_status(status: StatusCode) -> Rejection {
-    let reason = match status {
-        StatusCode::NOT_FOUND => &reasons::NOT_FOUND,
-        StatusCode::METHOD_NOT_ALLOWED => &reasons::METHOD_NOT_ALLOWED,
-        StatusCode::PAYLOAD_TOO_LARGE => &reasons::BODY_TOO_LARGE,
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => &reasons::UNSUPPORTED_MEDIA_TYPE,
-        status if status.is_client_error() => &reasons::INVALID_PARAMETER,
-        _ => &reasons::INTERNAL,
-    };
-    Rejection::new(reason, reason.title)
+/// Leaves the mark of a timeout that the caller chose for metrics and spans.
+fn mark_timeout<R>(response: &mut Response<R>, rejection: &Rejection) {
+    if rejection.is_due_to_caller() {
+        response.extensions_mut().insert(NoEvidence::expired(LimitOrigin::Caller));
+    }
 }
 
 #[cfg(test)]

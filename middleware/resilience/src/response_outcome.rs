@@ -3,14 +3,15 @@
 use std::borrow::Cow;
 
 use http::Response;
+use tokio::time::Instant;
 use tonic::Code;
 
 use crate::{
     body::End,
     grpc_status,
     protocol::Protocol,
-    rejection::RejectionExtension,
-    rejection::{Reason, reasons},
+    rejection::{Rejection, RejectionExtension, reasons},
+    time_limit::{CALLER_DEADLINE, LimitOrigin, NoEvidence},
 };
 
 /// Status that nginx logs for a client that closed the connection before the response. Never sent.
@@ -34,6 +35,10 @@ pub(crate) struct ResponseOutcome {
     /// Why the response of a called HTTP service is missing or truncated.
     failure: Option<&'static str>,
     cancelled: bool,
+    /// Time from which a timeout is the choice of the caller.
+    no_evidence: Option<NoEvidence>,
+    /// Whether a time that the caller chose has passed.
+    caller_timeout: bool,
 }
 
 /// Outcome of an outgoing HTTP call.
@@ -59,18 +64,31 @@ impl HttpOutcome {
 impl ResponseOutcome {
     /// Creates an unknown outcome. If it stays unknown, the caller has cancelled.
     pub(crate) fn pending(side: Role) -> Self {
-        Self { role: side, code: None, failure: None, cancelled: true }
+        Self { role: side, code: None, failure: None, cancelled: true, no_evidence: None, caller_timeout: false }
     }
 
     /// Records the response head.
     pub(crate) fn record_head<R>(&mut self, response: &Response<R>) {
+        self.no_evidence = response.extensions().get().copied();
         self.code = match (self.role, response.extensions().get::<RejectionExtension>()) {
-            (Role::Client(Protocol::Http), Some(RejectionExtension(rejection))) => return self.record_rejection(rejection.reason()),
+            (Role::Client(Protocol::Http), Some(RejectionExtension(rejection))) => return self.record_rejection(rejection),
             (Role::Server(Protocol::Http) | Role::Client(Protocol::Http), _) => Some(response.status().as_u16()),
             (Role::Server(Protocol::Grpc) | Role::Client(Protocol::Grpc), _) => {
                 grpc_status::from_headers(response.headers()).map(|code| code as u16)
             }
         };
+        self.attribute_timeout();
+    }
+
+    /// Attributes a timeout to the caller if the caller chose the time.
+    fn attribute_timeout(&mut self) {
+        let timed_out = match self.role {
+            Role::Server(Protocol::Http) => self.code == Some(504),
+            Role::Client(Protocol::Http) => self.failure == Some(reasons::DEADLINE_EXCEEDED.slug),
+            Role::Server(Protocol::Grpc) | Role::Client(Protocol::Grpc) => self.code == Some(Code::DeadlineExceeded as u16),
+        };
+        let mark = self.no_evidence.filter(|_| timed_out);
+        self.caller_timeout |= mark.is_some_and(|mark| mark.applies(Instant::now()) == Some(LimitOrigin::Caller));
     }
 
     /// Records a stream as complete at its head, because it may be endless.
@@ -80,8 +98,10 @@ impl ResponseOutcome {
     }
 
     /// Records a local rejection in place of a response.
-    pub(crate) fn record_rejection(&mut self, reason: &'static Reason) {
+    pub(crate) fn record_rejection(&mut self, rejection: &Rejection) {
+        let reason = rejection.reason();
         self.cancelled = false;
+        self.caller_timeout = rejection.is_due_to_caller();
         if self.role == Role::Client(Protocol::Http) {
             self.failure = Some(reason.slug);
         } else {
@@ -92,7 +112,8 @@ impl ResponseOutcome {
     /// Records the end of the body.
     pub(crate) fn record_end(&mut self, end: End<'_>) {
         if self.role == Role::Client(Protocol::Http) {
-            return self.record_http_call_end(end);
+            self.record_http_call_end(end);
+            return self.attribute_timeout();
         }
         let grpc = self.role != Role::Server(Protocol::Http);
         if let (true, End::Complete(Some(trailers))) = (grpc, end) {
@@ -105,6 +126,7 @@ impl ResponseOutcome {
             self.code = Some(code);
         }
         self.cancelled = !has_grpc_status && matches!(end, End::Dropped);
+        self.attribute_timeout();
     }
 
     /// Records the end of an HTTP call: the head is the outcome. We may drop the rest, and only a
@@ -142,7 +164,17 @@ impl ResponseOutcome {
 
     /// Returns the outcome of an outgoing HTTP call.
     pub(crate) fn http_outcome(&self) -> HttpOutcome {
-        HttpOutcome { status: self.code, failure: if self.cancelled && self.code.is_none() { Some("cancelled") } else { self.failure } }
+        let failure = match self.failure {
+            _ if self.cancelled && self.code.is_none() => Some("cancelled"),
+            _ if self.caller_timeout => Some(CALLER_DEADLINE),
+            failure => failure,
+        };
+        HttpOutcome { status: self.code, failure }
+    }
+
+    /// Returns whether the response timed out because the caller chose a short time.
+    pub(crate) fn is_caller_timeout(&self) -> bool {
+        self.caller_timeout && !self.cancelled
     }
 
     /// Returns the gRPC code of the response.
@@ -163,8 +195,6 @@ mod tests {
     use tonic::Status;
 
     use super::*;
-    use crate::rejection::Rejection;
-
     fn outcome_of(side: Role, head: Option<Response<()>>, end: Option<End<'_>>) -> ResponseOutcome {
         let mut conclusion = ResponseOutcome::pending(side);
         if let Some(response) = head {
@@ -189,6 +219,28 @@ mod tests {
         ] {
             assert_eq!(outcome_of(Role::Server(Protocol::Http), head, end).http_status(), status, "{end:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn timeout_is_attributed_to_the_chooser_of_the_time() {
+        let timed_out = |protocol| match protocol {
+            Protocol::Http => Response::builder().status(504).body(()).unwrap(),
+            Protocol::Grpc => Status::deadline_exceeded("").into_http(),
+        };
+        for protocol in [Protocol::Http, Protocol::Grpc] {
+            for (chosen_by, callers) in [(None, false), (Some(LimitOrigin::Operator), false), (Some(LimitOrigin::Caller), true)] {
+                let mut head = timed_out(protocol);
+                if let Some(chosen_by) = chosen_by {
+                    head.extensions_mut().insert(NoEvidence::expired(chosen_by));
+                }
+                let outcome = outcome_of(Role::Server(protocol), Some(head), Some(End::Complete(None)));
+                assert_eq!(outcome.is_caller_timeout(), callers, "{protocol:?} {chosen_by:?}");
+            }
+        }
+        let mut ok = Response::new(());
+        ok.extensions_mut().insert(NoEvidence::expired(LimitOrigin::Caller));
+        let late = outcome_of(Role::Server(Protocol::Http), Some(ok), Some(End::Late));
+        assert_eq!((late.http_status(), late.is_caller_timeout()), (504, true));
     }
 
     #[test]
@@ -218,7 +270,7 @@ mod tests {
         assert_eq!(outcome_of(side, begun(), Some(End::Failed)).grpc_code(), Code::Unavailable);
         assert_eq!(outcome_of(side, begun(), Some(End::Dropped)).grpc_code(), Code::Cancelled);
         let mut refused = outcome_of(side, None, None);
-        refused.record_rejection(&reasons::RATE_LIMITED);
+        refused.record_rejection(&Rejection::new(&reasons::RATE_LIMITED, ""));
         assert_eq!(refused.grpc_code(), Code::ResourceExhausted);
     }
 

@@ -43,5 +43,9 @@ pub fn router(service: &'static str, readiness: Readiness, telemetry: Telemetry,
         let text = tokio::task::spawn_blocking(move || telemetry.render(service)).await.unwrap_or_default();
         ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
     });
-    probes(readiness).merge(Router::new().route("/metrics", metrics).with_state(telemetry)).merge(extra_routes)
+    probes(readiness)
+        .merge(Router::new().route("/metrics", metrics).with_state(telemetry))
+        .merge(extra_routes)
+        .fallback(async || Rejection::new(&reasons::NOT_FOUND, "unknown path"))
+        .method_not_allowed_fallback(async || Rejection::new(&reasons::METHOD_NOT_ALLOWED, "see the header allow"))
 }

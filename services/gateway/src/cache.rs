@@ -204,7 +204,7 @@ fn soft_timeout_at(store: &Store, started: Instant) -> Instant {
     let soft_deadline = started + store.soft_timeout;
     let now = Instant::now();
     let deadline = context::current().and_then(|context| context.deadline);
-    deadline.map_or(soft_deadline, |deadline| soft_deadline.min(now + deadline.saturating_duration_since(now) / 2))
+    deadline.map_or(soft_deadline, |limit| soft_deadline.min(now + limit.remaining(now) / 2))
 }
 
 /// Runs a load independently of the waiting callers: with the identity of the first one, but

@@ -284,7 +284,7 @@ impl Orders {
 
     fn inline_wait(&self) -> Duration {
         let max_wait = Duration::from_millis(self.config.inline_wait_ms);
-        let remaining = context::current().and_then(|context| context.deadline).map(|at| at.saturating_duration_since(Instant::now()));
+        let remaining = context::current().and_then(|context| context.deadline).map(|limit| limit.remaining(Instant::now()));
         remaining.map_or(max_wait, |remaining| max_wait.min(remaining.saturating_sub(RESPONSE_MARGIN)))
     }
 

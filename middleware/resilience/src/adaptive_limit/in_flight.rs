@@ -11,6 +11,7 @@ use crate::{
     grpc_status,
     rejection::Rejection,
     respond::Protocol,
+    time_limit::TimeLimit,
 };
 
 /// A request in flight.
@@ -23,7 +24,7 @@ pub struct InFlightRequest {
     permit: Permit,
     protocol: Protocol,
     started: Instant,
-    deadline: Option<Instant>,
+    deadline: Option<TimeLimit>,
     head: Option<Head>,
     frames: u32,
     ended: bool,
@@ -49,7 +50,7 @@ enum Outcome {
 }
 
 impl InFlightRequest {
-    pub(super) fn new(permit: Permit, protocol: Protocol, started: Instant, (deadline, stream): (Option<Instant>, bool)) -> Self {
+    pub(super) fn new(permit: Permit, protocol: Protocol, started: Instant, (deadline, stream): (Option<TimeLimit>, bool)) -> Self {
         Self { permit, protocol, started, deadline, head: None, frames: 0, ended: false, stream }
     }
 
@@ -121,7 +122,8 @@ impl Drop for InFlightRequest {
             return;
         }
         let now = Instant::now();
-        let late = self.deadline.is_some_and(|deadline| deadline <= now);
+        // A time that the caller chose says nothing about the handler.
+        let late = self.deadline.is_some_and(|limit| limit.has_passed(now) && limit.is_evidence(self.started));
         self.finish(now, if late { Outcome::TimedOut } else { Outcome::Unknown });
     }
 }

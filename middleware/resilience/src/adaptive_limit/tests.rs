@@ -29,12 +29,38 @@ fn occupancy(layer: &AdaptiveLimitLayer) -> Occupancy {
 }
 
 fn request(priority: Priority, deadline: Option<Instant>) -> Request<()> {
+    let now = Instant::now();
+    let deadline = deadline.map(|at| TimeLimit::operator(now, at.saturating_duration_since(now)));
     let context = Context { deadline, priority, ..Context::background() };
     Request::builder().extension(context).body(()).unwrap()
 }
 
 fn plain() -> Request<()> {
     request(Priority::Default, None)
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_operator_timeouts_lower_the_limit() {
+    let second = MS * 1_000;
+    for (limit, lowered) in [
+        (TimeLimit::caller as fn(Instant, std::time::Duration, std::time::Duration) -> TimeLimit, false),
+        (|now, time, _| TimeLimit::operator(now, time), true),
+    ] {
+        let layer = AdaptiveLimitLayer::new(Protocol::Http, &Config { initial_limit: 100, ..Config::default() });
+        let mut service = layer.layer(tower::service_fn(|_: Request<()>| std::future::pending::<Result<Answer, Infallible>>()));
+        let before = occupancy(&layer).limit;
+        for _ in 0..5 {
+            let calls: Vec<_> = (0..100)
+                .map(|_| {
+                    let context = Context { deadline: Some(limit(Instant::now(), second, 10 * second)), ..Context::background() };
+                    service.call(Request::builder().extension(context).body(()).unwrap())
+                })
+                .collect();
+            tokio::time::advance(second).await;
+            drop(calls);
+        }
+        assert_eq!(occupancy(&layer).limit < before, lowered, "{}", occupancy(&layer).limit);
+    }
 }
 
 type Answer = Response<Full<Bytes>>;

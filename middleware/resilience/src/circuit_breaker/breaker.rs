@@ -14,7 +14,7 @@ use super::{
     state::{CallNotPermitted, StateMachine},
     window::Counts,
 };
-use crate::{jitter, metrics::register_observable};
+use crate::{jitter, metrics::register_observable, time_limit::TimeLimit};
 
 /// A circuit breaker. While it is closed, admitting a call costs one atomic load.
 pub struct Breaker {
@@ -56,7 +56,8 @@ impl Breaker {
         let breaker =
             Arc::new(Self { name, endpoint, config: config.clone(), shared: SharedState::new(machine), metrics, on_transition: heed });
         register_observable(&breaker, |breaker: &Self| {
-            breaker.update_window_metrics(breaker.with(|machine| machine.counts(Instant::now())));
+            // Without a call nothing else notices that the open time is over.
+            breaker.update_window_metrics(breaker.with_current(|machine, now| machine.counts(now)));
         });
         breaker
     }
@@ -89,15 +90,24 @@ impl Breaker {
     }
 
     /// Admits a call that ends at `deadline`, or rejects it.
-    pub fn acquire(self: &Arc<Self>, now: Instant, deadline: Option<Instant>) -> Result<Permit, CallNotPermitted> {
+    pub fn acquire(self: &Arc<Self>, now: Instant, deadline: Option<TimeLimit>) -> Result<Permit, CallNotPermitted> {
         self.try_acquire(now, deadline).inspect_err(|_| self.metrics.record_rejected())
     }
 
     /// Like [`acquire`](Self::acquire), but does not count the rejection: the call can go to
     /// another endpoint.
-    pub fn try_acquire(self: &Arc<Self>, now: Instant, deadline: Option<Instant>) -> Result<Permit, CallNotPermitted> {
+    pub fn try_acquire(self: &Arc<Self>, now: Instant, deadline: Option<TimeLimit>) -> Result<Permit, CallNotPermitted> {
         let epoch = self.shared.acquire(now, |transition| self.notify_transition(transition))?;
         Ok(Permit { breaker: self.clone(), epoch, started: now, deadline, time_to_headers: None, reported: false })
+    }
+
+    /// As [`with`](Self::with), in the state as of now.
+    fn with_current<T>(&self, operate: impl FnOnce(&mut StateMachine, Instant) -> T) -> T {
+        let now = Instant::now();
+        self.with(|machine| {
+            machine.advance(now);
+            operate(machine, now)
+        })
     }
 
     fn with<T>(&self, operate: impl FnOnce(&mut StateMachine) -> T) -> T {
@@ -133,7 +143,7 @@ pub struct Permit {
     breaker: Arc<Breaker>,
     epoch: u64,
     started: Instant,
-    deadline: Option<Instant>,
+    deadline: Option<TimeLimit>,
     /// Time from the start to the response head. The duration of the body is not the target's
     /// latency.
     time_to_headers: Option<Duration>,
@@ -158,6 +168,7 @@ impl Permit {
         let verdict = match finding {
             Classification::Outcome(verdict) => verdict,
             Classification::TimedOut => self.timeout_outcome(),
+            Classification::NoEvidence => CallOutcome::Neutral,
             Classification::ConnectBackoff => CallOutcome::Failure,
         };
         self.record(verdict, hint, now);
@@ -175,7 +186,7 @@ impl Permit {
 
     fn timeout_outcome(&self) -> CallOutcome {
         let min_timeout = Duration::from_millis(self.breaker.config.min_failure_timeout_ms);
-        let had_enough_time = self.deadline.is_none_or(|deadline| deadline.saturating_duration_since(self.started) >= min_timeout);
+        let had_enough_time = self.deadline.is_none_or(|limit| limit.remaining(self.started) >= min_timeout);
         if had_enough_time { CallOutcome::Failure } else { CallOutcome::Neutral }
     }
 
@@ -194,8 +205,8 @@ impl Drop for Permit {
         let now = Instant::now();
         let verdict = if std::thread::panicking() {
             CallOutcome::Failure
-        } else if self.deadline.is_some_and(|deadline| now >= deadline) {
-            self.timeout_outcome()
+        } else if let Some(limit) = self.deadline.filter(|limit| limit.has_passed(now)) {
+            if limit.is_evidence(self.started) { self.timeout_outcome() } else { CallOutcome::Neutral }
         } else if self.is_slow(now) {
             CallOutcome::Success
         } else {
@@ -215,14 +226,14 @@ impl BreakerHandle {
         self.0.name()
     }
 
-    /// Returns the state as of the last call.
+    /// Returns the current state: a breaker is half-open once its open time is over.
     pub fn state(&self) -> State {
-        self.0.with(|machine| machine.state())
+        self.0.with_current(|machine, _| machine.state())
     }
 
     /// Returns the remaining open time, or `None` in any other state.
     pub fn remaining(&self) -> Option<Duration> {
-        self.0.with(|machine| machine.remaining(Instant::now()))
+        self.0.with_current(|machine, now| machine.remaining(now))
     }
 
     /// Returns the counts of the current window.

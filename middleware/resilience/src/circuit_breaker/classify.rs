@@ -3,6 +3,7 @@
 use std::{error::Error, time::Duration};
 
 use http::{HeaderMap, Response, StatusCode};
+use tokio::time::Instant;
 use tonic::Code;
 
 use super::event::CallOutcome;
@@ -12,6 +13,7 @@ use crate::{
     rejection::{FAILURE_ORIGIN_HEADER, Rejection, Retry, TransportError},
     respond::Protocol,
     retry,
+    time_limit::NoEvidence,
 };
 
 /// Classification of a response, before the time that the call had is taken into account.
@@ -21,6 +23,9 @@ pub enum Classification {
     Outcome(CallOutcome),
     /// The call timed out: a failure if it had enough time.
     TimedOut,
+    /// The call timed out after a time that says nothing about the target, because the caller chose
+    /// it.
+    NoEvidence,
     /// Not sent: there is no connection, and reconnecting is in backoff after the last failure. No
     /// news about an endpoint, but a failure of a target without other endpoints.
     ConnectBackoff,
@@ -46,10 +51,16 @@ pub(super) fn classify_head<B>(
             verdict => Some((verdict.into(), retry_delay(retry::pushback_of_http(response)))),
         },
         Ok(response) => {
-            let finding = classify_grpc_head(response, target)?;
+            let finding = unless_chosen_by_caller(classify_grpc_head(response, target)?, response.extensions().get().copied());
             Some((finding, unless_success(finding, || retry_delay(retry::pushback_of_head(response)))))
         }
     }
+}
+
+/// A timeout is no evidence if the response is marked so.
+pub(super) fn unless_chosen_by_caller(finding: Classification, mark: Option<NoEvidence>) -> Classification {
+    let timed_out = finding == Classification::TimedOut;
+    if timed_out && mark.is_some_and(|mark| mark.applies(Instant::now()).is_some()) { Classification::NoEvidence } else { finding }
 }
 
 /// Classifies the end of a body; `None` if the caller dropped it.
@@ -62,7 +73,8 @@ pub(super) fn classify_end(protocol: Protocol, end: End<'_>, target: &str) -> Op
         // The head was successful, and the reader may drop the rest.
         (Protocol::Http, End::Complete(_) | End::Dropped) => Some((CallOutcome::Success.into(), None)),
         (Protocol::Http, End::Late) => Some((Classification::TimedOut, None)),
-        (_, End::Failed | End::Late) => Some((CallOutcome::Failure.into(), None)),
+        (Protocol::Grpc, End::Late) => Some((Classification::TimedOut, None)),
+        (_, End::Failed) => Some((CallOutcome::Failure.into(), None)),
         (Protocol::Grpc, End::Dropped) => None,
     }
 }
@@ -83,6 +95,9 @@ fn classify_trailers(trailers: Option<&HeaderMap>, target: &str) -> Classificati
 
 /// Of the local rejections only connection failures and timeouts are evidence about the target.
 fn classify_rejection(rejection: &Rejection) -> Classification {
+    if rejection.is_without_evidence() {
+        return Classification::NoEvidence;
+    }
     let Some(source) = rejection.source() else { return CallOutcome::Neutral.into() };
     match source.downcast_ref::<TransportError>() {
         Some(failure) if failure.connect_backoff => Classification::ConnectBackoff,

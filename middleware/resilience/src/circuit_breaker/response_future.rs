@@ -22,6 +22,7 @@ use crate::{
     body::{BodyObserver, End, InstrumentedBody},
     rejection::Rejection,
     respond::Protocol,
+    time_limit::NoEvidence,
 };
 
 /// Receives the outcome of one call. Dropped without one if the caller cancelled.
@@ -99,8 +100,9 @@ where
             }
             None => Some(pending.headers_received(now)),
         };
-        let unsettled = OutcomeObserver { protocol: *this.protocol, pending };
-        Poll::Ready(answer.map(|response| response.map(|body| InstrumentedBody::new(body, unsettled))))
+        let no_evidence = answer.as_ref().ok().and_then(|response| response.extensions().get().copied());
+        let unsettled = OutcomeObserver { protocol: *this.protocol, pending, no_evidence };
+        Poll::Ready(answer.map(|response| InstrumentedBody::observe(response, unsettled)))
     }
 }
 
@@ -109,6 +111,7 @@ where
 pub struct OutcomeObserver<P> {
     protocol: Protocol,
     pending: Option<P>,
+    no_evidence: Option<NoEvidence>,
 }
 
 impl<P: RecordOutcome> BodyObserver for OutcomeObserver<P> {
@@ -122,7 +125,7 @@ impl<P: RecordOutcome> BodyObserver for OutcomeObserver<P> {
     fn on_end(&mut self, end: End<'_>) {
         let Some(pending) = self.pending.take() else { return };
         if let Some((finding, hint)) = classify::classify_end(self.protocol, end, pending.target()) {
-            pending.report(finding, hint, Instant::now());
+            pending.report(classify::unless_chosen_by_caller(finding, self.no_evidence), hint, Instant::now());
         }
     }
 }

@@ -65,8 +65,7 @@ impl StateMachine {
         Self { config, draw, phase, epoch: 0, window, consecutive_failures: 0, backoff_level: 0, healthy_since: now, transition: None }
     }
 
-    /// Returns the state as of the last call. An open breaker becomes half-open when it admits the
-    /// first probe.
+    /// Returns the state as of the last [`advance`](Self::advance) or call.
     pub fn state(&self) -> State {
         match self.phase {
             Phase::Closed => State::Closed,
@@ -101,14 +100,20 @@ impl StateMachine {
         self.transition.take()
     }
 
-    /// Admits a call and returns its epoch, or rejects it.
-    pub fn acquire(&mut self, now: Instant) -> Result<u64, CallNotPermitted> {
+    /// Makes the transitions that depend on time alone: an open breaker becomes half-open at the end
+    /// of its open time, and probes time out. At most one transition is announced.
+    pub fn advance(&mut self, now: Instant) {
         if let Phase::Open { until } = self.phase
             && now >= until
         {
             self.transition_to(Phase::HalfOpen(ProbeRound::new(now, &self.config)), Cause::OpenTimeout, now);
         }
         self.expire_probes(now);
+    }
+
+    /// Admits a call and returns its epoch, or rejects it.
+    pub fn acquire(&mut self, now: Instant) -> Result<u64, CallNotPermitted> {
+        self.advance(now);
         match &mut self.phase {
             Phase::Closed | Phase::Disabled | Phase::MetricsOnly { .. } => Ok(self.epoch),
             Phase::Open { until } => Err(CallNotPermitted { retry_after: Some(until.saturating_duration_since(now)) }),

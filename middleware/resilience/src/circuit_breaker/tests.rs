@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use tower::{ServiceExt, service_fn, util::BoxCloneService};
 
 use super::*;
-use crate::rejection::Retry;
+use crate::{deadline::AttemptTimeoutLayer, rejection::Retry, time_limit::TimeLimit};
 
 type Answer = BoxBody<Bytes, Infallible>;
 
@@ -29,6 +29,10 @@ fn in_trailers(code: Code) -> Response<Answer> {
 
 fn trailers_only(code: Code) -> Response<Answer> {
     Status::new(code, "").into_http::<()>().map(|()| body(None))
+}
+
+fn hanging_body() -> Answer {
+    BodyExt::boxed(StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, Infallible>>()))
 }
 
 /// Returns the state of a breaker after one call that got `answer` and read it to its end.
@@ -129,7 +133,52 @@ async fn call_dropped_at_deadline_is_a_failure() {
     let mut hangs = layer.layer(service_fn(|_: Request<()>| std::future::pending::<Result<Response<Answer>, Rejection>>()));
     let second = std::time::Duration::from_secs(1);
     let mut request = Request::new(());
-    request.extensions_mut().insert(CallDeadline(Instant::now() + second));
+    request.extensions_mut().insert(CallDeadline(TimeLimit::operator(Instant::now(), second)));
     assert!(tokio::time::timeout(second, hangs.call(request)).await.is_err());
     assert_eq!(layer.handle().state(), State::Open);
+}
+
+/// Calls a service that gives one of `answers`, or hangs, with this deadline and an attempt timeout
+/// of 5 s. Returns the failures that the breaker counted.
+async fn failures_within(limit: TimeLimit, answers: fn() -> Option<Result<Response<Answer>, Rejection>>) -> u32 {
+    let breaker = CircuitBreakerLayer::new("products", &Config { min_calls: 100, ..Config::default() });
+    let slow = service_fn(move |_: Request<()>| async move {
+        let Some(answer) = answers() else { std::future::pending().await };
+        // Remote servers answer when their time is over, shortly before ours.
+        tokio::time::sleep(SECOND * 19 / 20).await;
+        answer
+    });
+    let mut service = breaker.layer(AttemptTimeoutLayer::new("products", 5 * SECOND).layer(slow));
+    let mut request = Request::new(());
+    request.extensions_mut().insert(CallDeadline(limit));
+    if let Ok(response) = service.call(request).await {
+        let _ = response.into_body().collect().await;
+    }
+    breaker.handle().counts().failed
+}
+
+const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn expiry_of_a_callers_time_is_no_failure() {
+    let caller: fn(u32) -> TimeLimit = |seconds| TimeLimit::caller(Instant::now(), seconds * SECOND, 9 * SECOND);
+    let operator: fn(u32) -> TimeLimit = |seconds| TimeLimit::operator(Instant::now(), seconds * SECOND);
+    // The service hangs before the head, or behind it, in the body.
+    let hangs: [fn() -> Option<Result<Response<Answer>, Rejection>>; 2] = [|| None, || Some(Ok(Response::new(hanging_body())))];
+    for hang in hangs {
+        for (limit, seconds, failures) in [(caller, 1, 0), (caller, 8, 1), (operator, 3, 1), (operator, 9, 1)] {
+            let limit = limit(seconds);
+            assert_eq!(failures_within(limit, hang).await, failures, "{limit:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn remote_expiry_of_a_callers_time_is_no_failure() {
+    let expired: [fn() -> Option<Result<Response<Answer>, Rejection>>; 2] =
+        [|| Some(Ok(trailers_only(Code::DeadlineExceeded))), || Some(Ok(in_trailers(Code::DeadlineExceeded)))];
+    for answers in expired {
+        assert_eq!(failures_within(TimeLimit::caller(Instant::now(), SECOND, 9 * SECOND), answers).await, 0);
+        assert_eq!(failures_within(TimeLimit::operator(Instant::now(), 9 * SECOND), answers).await, 1);
+    }
 }

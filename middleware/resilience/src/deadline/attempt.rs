@@ -15,9 +15,9 @@ use tower::{Layer, Service};
 
 use super::{
     CallDeadline, StreamEnd, expired, grpc_timeout,
-    timeout_body::{ResponseFuture, ResponseTimer, Role, TimeoutBody},
+    timeout_body::{ResponseFuture, ResponseTimer, Role, TimeoutBody, TimeoutCounters},
 };
-use crate::{rejection::Rejection, respond::Protocol, streams::is_stream};
+use crate::{rejection::Rejection, respond::Protocol, streams::is_stream, time_limit::TimeLimit};
 
 /// Attempt timeout: limits one attempt, until its trailers, to the earliest of the configured
 /// limit, the deadline of the call and a `grpc-timeout` that is already set.
@@ -42,22 +42,21 @@ use crate::{rejection::Rejection, respond::Protocol, streams::is_stream};
 pub struct AttemptTimeoutLayer {
     protocol: Protocol,
     limit: Duration,
-    timeouts: Arc<TimeoutCounters>,
+    timeouts: Arc<Counters>,
 }
 
 /// Timeout counters by the limit that expired.
 #[derive(Debug)]
-struct TimeoutCounters {
-    attempts: metrics::Counter,
-    calls: metrics::Counter,
+struct Counters {
+    attempts: TimeoutCounters,
+    calls: TimeoutCounters,
 }
 
 impl AttemptTimeoutLayer {
     /// Creates a layer that allows `limit` for an attempt at `target`, over gRPC.
     pub fn new(target: &'static str, limit: Duration) -> Self {
-        let expired = |kind: &'static str| metrics::counter!("palisade.request.timeouts", "target" => target, "kind" => kind);
-        let expiries = Arc::new(TimeoutCounters { attempts: expired("attempt"), calls: expired("deadline") });
-        Self { protocol: Protocol::Grpc, limit, timeouts: expiries }
+        let counters = Counters { attempts: TimeoutCounters::new(target, "attempt"), calls: TimeoutCounters::new(target, "deadline") };
+        Self { protocol: Protocol::Grpc, limit, timeouts: Arc::new(counters) }
     }
 
     /// Sets the protocol of the calls.
@@ -98,12 +97,15 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let now = Instant::now();
-        let left = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0.saturating_duration_since(now));
+        let call = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0);
         let grpc = self.layer.protocol == Protocol::Grpc;
         let requested = request.headers().get(grpc_timeout::HEADER).filter(|_| grpc).and_then(grpc_timeout::parse);
-        let limit = [left, requested].into_iter().flatten().fold(self.layer.limit, Duration::min);
+        let requested = requested.map(|timeout| TimeLimit::caller(now, timeout, self.layer.limit));
+        let own = TimeLimit::operator(now, self.layer.limit);
+        let time_limit = [call, requested].into_iter().flatten().fold(own, TimeLimit::earlier);
+        let limit = time_limit.remaining(now);
         if limit.is_zero() {
-            return ResponseFuture::refused(expired());
+            return ResponseFuture::refused(expired().without_evidence(time_limit.origin()));
         }
         let stream = is_stream(&request);
         // The limit of a stream applies to its head and is not sent; its end is sent, if it has
@@ -113,13 +115,11 @@ where
         if let Some(header_timeout) = header_timeout.filter(|_| grpc) {
             request.headers_mut().insert(grpc_timeout::HEADER, grpc_timeout::format(header_timeout));
         }
-        if let Some(deadline) = request.extensions_mut().get_mut::<CallDeadline>() {
-            // Inner layers see from it whether they were dropped by this timeout.
-            deadline.0 = now + limit;
-        }
-        let TimeoutCounters { attempts, calls } = &*self.layer.timeouts;
+        // Inner layers see from it whether they were dropped by this timeout, and who chose it.
+        request.extensions_mut().insert(CallDeadline(time_limit));
+        let Counters { attempts, calls } = &*self.layer.timeouts;
         let expired = if limit < self.layer.limit { calls } else { attempts };
-        let timer = ResponseTimer::new(now, limit, (Role::Client, self.layer.protocol), expired.clone());
+        let timer = ResponseTimer::new(now, time_limit, (Role::Client, self.layer.protocol), expired.clone());
         let timer = if stream { timer.for_stream(end) } else { timer };
         ResponseFuture::running(self.inner.call(request), timer)
     }

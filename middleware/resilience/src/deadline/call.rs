@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::{CallDeadline, StreamEnd, expired, grpc_timeout};
-use crate::{context, rejection::Rejection, streams::is_stream};
+use crate::{context, rejection::Rejection, streams::is_stream, time_limit::TimeLimit};
 
 /// Deadline of a call with all its attempts: rejects a call that cannot succeed.
 ///
@@ -76,27 +76,28 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let now = Instant::now();
-        let deadline = context::with_current(|context| context.deadline).flatten();
-        let left = deadline.map(|deadline| minus_safety_margin(deadline.saturating_duration_since(now)));
-        // `tonic::Request::set_timeout` applies to the call, not to each attempt.
+        let inherited = context::with_current(|context| context.deadline).flatten();
+        let inherited = inherited.map(|limit| limit.shortened_by(safety_margin(limit.remaining(now)), now));
+        // `tonic::Request::set_timeout` applies to the call, not to each attempt. It is chosen per
+        // call, not by the operator.
         let requested = request.headers().get(grpc_timeout::HEADER).and_then(grpc_timeout::parse);
-        let left = [left, requested].into_iter().flatten().min();
-        if left.is_some_and(|left| left <= self.layer.min_attempt) {
-            return Either::Right(ready(Err(expired())));
+        let requested = requested.map(|timeout| TimeLimit::caller(now, timeout, self.layer.limit));
+        let given = [inherited, requested].into_iter().flatten().reduce(TimeLimit::earlier);
+        if let Some(given) = given.filter(|given| given.remaining(now) <= self.layer.min_attempt) {
+            return Either::Right(ready(Err(expired().without_evidence(given.origin()))));
         }
-        if let (true, Some(left)) = (is_stream(&request), left) {
-            request.extensions_mut().insert(StreamEnd(now + left));
+        if let (true, Some(given)) = (is_stream(&request), given) {
+            request.extensions_mut().insert(StreamEnd(given.at()));
         }
-        let left = left.map_or(self.layer.limit, |left| left.min(self.layer.limit));
-        request.extensions_mut().insert(CallDeadline(now + left));
+        let own = TimeLimit::operator(now, self.layer.limit);
+        request.extensions_mut().insert(CallDeadline(given.map_or(own, |given| own.earlier(given))));
         Either::Left(self.inner.call(request))
     }
 }
 
-/// Returns the share of `remaining` for the called service; the rest is for the way back and our
-/// own response.
-fn minus_safety_margin(remaining: Duration) -> Duration {
-    remaining.saturating_sub((remaining / 50).max(Duration::from_millis(2)))
+/// Returns the share of `remaining` for the way back and our own response.
+fn safety_margin(remaining: Duration) -> Duration {
+    (remaining / 50).max(Duration::from_millis(2))
 }
 
 #[cfg(test)]
@@ -106,7 +107,7 @@ mod tests {
 
     async fn deadline_seen_inside(context: Context) -> Result<Instant, Rejection> {
         let inner =
-            tower::service_fn(async |request: Request<()>| Ok::<_, Rejection>(request.extensions().get::<CallDeadline>().unwrap().0));
+            tower::service_fn(async |request: Request<()>| Ok::<_, Rejection>(request.extensions().get::<CallDeadline>().unwrap().0.at()));
         let mut service = TotalDeadlineLayer { limit: Duration::from_secs(5), min_attempt: Duration::from_millis(10) }.layer(inner);
         context::scope(context, async { service.call(Request::new(())).await }).await
     }

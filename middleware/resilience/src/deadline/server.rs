@@ -13,12 +13,14 @@ use tower::{Layer, Service};
 
 use super::{
     expired, grpc_timeout,
-    timeout_body::{ResponseFuture, ResponseTimer, Role, TimeoutBody},
+    origin::OriginClaim,
+    timeout_body::{ResponseFuture, ResponseTimer, Role, TimeoutBody, TimeoutCounters},
 };
 use crate::{
     context,
     rejection::{Rejection, reasons},
     respond::Protocol,
+    time_limit::{LimitOrigin, TimeLimit},
     trace,
 };
 
@@ -55,7 +57,7 @@ pub struct DeadlineLayer {
     max: Duration,
     remaining: metrics::Histogram,
     malformed: metrics::Counter,
-    timeouts: metrics::Counter,
+    timeouts: TimeoutCounters,
 }
 
 impl DeadlineLayer {
@@ -68,7 +70,16 @@ impl DeadlineLayer {
             max,
             remaining: metrics::histogram!("palisade.deadline.remaining"),
             malformed: metrics::counter!("palisade.grpc_timeout.parse_errors"),
-            timeouts: metrics::counter!("palisade.request.timeouts", "target" => "server", "kind" => "deadline"),
+            timeouts: TimeoutCounters::new("server", "deadline"),
+        }
+    }
+
+    /// Returns the time limit of a request with this timeout. A caller that allows at least as much
+    /// as the operator leaves the choice to the operator.
+    fn time_limit(&self, now: Instant, requested: Option<Duration>) -> TimeLimit {
+        match requested {
+            Some(asked) if asked < self.default => TimeLimit::caller(now, asked, self.default),
+            requested => TimeLimit::operator(now, requested.unwrap_or(self.default).min(self.max)),
         }
     }
 
@@ -134,23 +145,30 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let now = Instant::now();
         let requested = match self.layer.requested_timeout(request.headers()) {
-            Ok(Some(Duration::ZERO)) => return ResponseFuture::refused(expired()),
+            Ok(Some(Duration::ZERO)) => return ResponseFuture::refused(expired().without_evidence(LimitOrigin::Caller)),
             Ok(asked) => asked,
             Err(rejection) => return ResponseFuture::refused(rejection),
         };
         let stream = context::Context::of(&request).is_some_and(context::Context::is_stream);
-        let limit = requested.unwrap_or(self.layer.default).min(self.layer.max);
+        let limit = self.layer.time_limit(now, requested);
         // The caller alone limits the duration of a stream, which may be unlimited; the server
         // limits only the time to its head.
-        let whole = if stream { requested } else { Some(limit) };
+        let whole = if stream { requested.map(|asked| TimeLimit::caller(now, asked, self.layer.default)) } else { Some(limit) };
         if let Some(context) = request.extensions_mut().get_mut::<context::Context>() {
-            context.deadline = whole.map(|whole| now + whole);
+            context.deadline = whole;
         }
         if let Some(whole) = whole {
-            trace::record("app.deadline_ms", i64::try_from(whole.as_millis()).unwrap_or(i64::MAX));
+            trace::record("app.deadline_ms", i64::try_from(whole.remaining(now).as_millis()).unwrap_or(i64::MAX));
         }
         let timer = ResponseTimer::new(now, limit, (Role::Server, self.layer.protocol), self.layer.timeouts.clone());
-        let timer = if stream { timer.for_stream(whole.map(|whole| now + whole)) } else { timer };
+        let mut timer = if stream { timer.for_stream(whole.map(TimeLimit::at)) } else { timer };
+        // Not over HTTP, where callers are external.
+        if self.layer.protocol == Protocol::Grpc
+            && let Some(claim) = OriginClaim::from_headers(request.headers())
+        {
+            request.extensions_mut().insert(claim.clone());
+            timer = timer.with_claim(claim);
+        }
         ResponseFuture::running(self.inner.call(request), timer)
     }
 }

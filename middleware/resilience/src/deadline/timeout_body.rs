@@ -13,19 +13,44 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
-use super::{Elapsed, elapsed};
-use crate::{rejection::Rejection, respond::Protocol};
+use super::{Elapsed, elapsed, expired, origin::OriginClaim};
+use crate::{
+    rejection::{Rejection, reasons},
+    respond::Protocol,
+    time_limit::{LimitOrigin, NoEvidence, TimeLimit},
+};
 
 /// Timer of the whole response; moves from the future into the body.
 #[derive(Debug)]
 pub(super) struct ResponseTimer {
     sleep: Pin<Box<Sleep>>,
     limit: Duration,
+    /// Set if the expiry is no evidence about the service.
+    no_evidence: Option<NoEvidence>,
+    /// Claim of the caller that its operator chose the timeout.
+    claim: Option<OriginClaim>,
+    /// Whether the service was polled: work that has not begun is not begun after the time.
+    started: bool,
     protocol: Protocol,
     role: Role,
     /// Time limit after the response head.
     body_timeout: BodyTimeout,
-    timeouts: metrics::Counter,
+    timeouts: TimeoutCounters,
+}
+
+/// Counters of expired timeouts, by who chose the time.
+#[derive(Debug, Clone)]
+pub(super) struct TimeoutCounters {
+    operator: metrics::Counter,
+    caller: metrics::Counter,
+}
+
+impl TimeoutCounters {
+    /// Registers the counters of `target`; `kind` names the time of the operator.
+    pub(super) fn new(target: &'static str, kind: &'static str) -> Self {
+        let counter = |kind: &'static str| metrics::counter!("palisade.request.timeouts", "target" => target, "kind" => kind);
+        Self { operator: counter(kind), caller: counter("caller") }
+    }
 }
 
 /// Time limit of a body, after the response head.
@@ -49,15 +74,18 @@ pub(super) enum Role {
 }
 
 impl ResponseTimer {
-    /// Starts a timer that expires `limit` after `now`.
-    pub(super) fn new(now: Instant, limit: Duration, (side, protocol): (Role, Protocol), expiries: metrics::Counter) -> Self {
+    /// Starts a timer that expires at the end of `limit`.
+    pub(super) fn new(now: Instant, limit: TimeLimit, (side, protocol): (Role, Protocol), timeouts: TimeoutCounters) -> Self {
         Self {
-            sleep: Box::pin(tokio::time::sleep_until(now + limit)),
-            limit,
+            sleep: Box::pin(tokio::time::sleep_until(limit.at())),
+            limit: limit.remaining(now),
+            no_evidence: NoEvidence::new(limit, now),
+            claim: None,
+            started: false,
             protocol,
             role: side,
             body_timeout: BodyTimeout::Remaining,
-            timeouts: expiries,
+            timeouts,
         }
     }
 
@@ -65,6 +93,31 @@ impl ResponseTimer {
     /// there is one.
     pub(super) fn for_stream(self, end: Option<Instant>) -> Self {
         Self { body_timeout: end.map_or(BodyTimeout::Unlimited, BodyTimeout::Until), ..self }
+    }
+
+    /// Adds the claim of the caller that its operator chose the timeout.
+    pub(super) fn with_claim(self, claim: OriginClaim) -> Self {
+        Self { claim: Some(claim), ..self }
+    }
+
+    /// Returns the mark of responses whose timeout is no evidence about the service.
+    fn no_evidence(&self) -> Option<NoEvidence> {
+        self.no_evidence.filter(|_| !self.claim.as_ref().is_some_and(OriginClaim::is_confirmed))
+    }
+
+    /// Marks a timeout that is no evidence about the service.
+    fn mark(&self, rejection: Rejection) -> Rejection {
+        let timed_out = *rejection.reason() == reasons::DEADLINE_EXCEEDED;
+        match self.no_evidence().filter(|_| timed_out).and_then(|mark| mark.applies(Instant::now())) {
+            Some(chosen_by) => rejection.without_evidence(chosen_by),
+            None => rejection,
+        }
+    }
+
+    /// Whether the time is over before the work has begun.
+    fn has_expired_unstarted(&mut self) -> bool {
+        let unstarted = !std::mem::replace(&mut self.started, true);
+        unstarted && self.sleep.deadline() <= Instant::now()
     }
 
     /// Returns the timer of the body, after the response head.
@@ -83,8 +136,14 @@ impl ResponseTimer {
     /// Waits for the timeout and counts it.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.sleep.as_mut().poll(cx));
-        self.timeouts.increment(1);
+        self.count();
         Poll::Ready(())
+    }
+
+    fn count(&self) {
+        let chosen_by = self.no_evidence().and_then(|mark| mark.applies(Instant::now()));
+        let TimeoutCounters { operator, caller } = &self.timeouts;
+        if chosen_by == Some(LimitOrigin::Caller) { caller } else { operator }.increment(1);
     }
 }
 
@@ -127,16 +186,25 @@ where
         match self.project().state.project() {
             StateProjection::Refused { rejection } => Poll::Ready(Err(rejection.take().expect("future polled after completion"))),
             StateProjection::Running { inner, timer } => {
+                let Some(running) = timer else { unreachable!("future polled after completion") };
+                if running.has_expired_unstarted() {
+                    running.count();
+                    return Poll::Ready(Err(running.mark(expired())));
+                }
                 // A response that is ready counts, however late this poll is.
                 if let Poll::Ready(result) = inner.poll(cx) {
+                    let mark = running.no_evidence();
+                    let result = result.map_err(|error| running.mark(error.into()));
                     let timer = timer.take().and_then(ResponseTimer::into_body_timer);
-                    return Poll::Ready(
-                        result.map(|response| response.map(|body| TimeoutBody { body, timer, cut: false })).map_err(Into::into),
-                    );
+                    return Poll::Ready(result.map(|mut response| {
+                        if let Some(mark) = mark {
+                            response.extensions_mut().insert(mark);
+                        }
+                        response.map(|body| TimeoutBody { body, timer, cut: false })
+                    }));
                 }
-                let Some(timer) = timer else { return Poll::Pending };
-                ready!(timer.poll(cx));
-                Poll::Ready(Err(elapsed(timer.limit)))
+                ready!(running.poll(cx));
+                Poll::Ready(Err(running.mark(elapsed(running.limit))))
             }
         }
     }

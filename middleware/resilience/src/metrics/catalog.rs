@@ -163,7 +163,11 @@ pub static CATALOG: &[Metric] = &[
         "Slow call ratio in the circuit breaker window, 0 to 1; NaN below the minimum number of calls",
     ),
     Metric::gauge("palisade.breaker.window_calls", &["target", "scope", "endpoint"], "Calls in the circuit breaker window"),
-    Metric::counter("palisade.request.timeouts", &["target", "kind"], "Timeouts, by kind: calls (deadline) or attempts (attempt)"),
+    Metric::counter(
+        "palisade.request.timeouts",
+        &["target", "kind"],
+        "Timeouts, by kind: calls (deadline), attempts (attempt), or a time that the caller chose (caller)",
+    ),
     Metric::durations("palisade.deadline.remaining", &[], "Remaining time of inbound requests with a deadline, seconds"),
     Metric::counter("palisade.grpc_timeout.parse_errors", &[], "Requests with an invalid grpc-timeout header"),
     Metric::counter("palisade.requests.shed", &["reason"], "Requests shed to protect the process, by reason"),

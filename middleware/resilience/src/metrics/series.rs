@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use tonic::Code;
 
 use super::{error_type, register_observable_sum};
-use crate::{counter::AtomicCounter, grpc_status, respond::Protocol, response_outcome::Role, scheme::Scheme};
+use crate::{counter::AtomicCounter, grpc_status, respond::Protocol, response_outcome::Role, scheme::Scheme, time_limit::CALLER_DEADLINE};
 
 /// Cache of metric handles by key. Reads are lock-free; inserting a key copies the map, once per
 /// key. Keys must be bounded and not chosen by clients, because the fast hash has no protection
@@ -78,7 +78,8 @@ pub(super) struct HttpSeries {
     route: &'static str,
     scheme: Scheme,
     pub(super) active: Arc<AtomicCounter>,
-    by_status: HandleCache<u16, Histogram>,
+    /// By status, and whether a time that the caller chose has passed.
+    by_status: HandleCache<(u16, bool), Histogram>,
 }
 
 impl HttpSeries {
@@ -91,16 +92,22 @@ impl HttpSeries {
     /// Registers the series that dashboards and alerts need at zero.
     pub(super) fn preregister(&self) {
         for status in PREREGISTERED_HTTP_STATUSES {
-            self.duration(status);
+            self.duration(status, false);
         }
+        self.duration(504, true);
     }
 
-    pub(super) fn duration(&self, status: u16) -> Arc<Histogram> {
-        self.by_status.get(&status, || {
-            let error = if status >= 500 { status.to_string() } else { String::new() };
+    pub(super) fn duration(&self, status: u16, caller_timeout: bool) -> Arc<Histogram> {
+        let key = (status, caller_timeout);
+        self.by_status.get(&key, || {
+            let error = match status {
+                _ if caller_timeout => CALLER_DEADLINE.to_owned(),
+                500.. => status.to_string(),
+                _ => String::new(),
+            };
             let histogram = metrics::histogram!("http.server.request.duration", "http.request.method" => self.verb,
                 "url.scheme" => self.scheme.name(), "http.route" => self.route, "http.response.status_code" => status.to_string(), "error.type" => error);
-            (status, histogram)
+            (key, histogram)
         })
     }
 }
@@ -125,16 +132,18 @@ pub(super) struct GrpcSeries {
     /// `None` for client calls, which the bulkhead counts.
     pub(super) active: Option<Arc<AtomicCounter>>,
     durations: ByCode<Histogram>,
+    /// DEADLINE_EXCEEDED after a time that the caller chose.
+    caller_timeouts: OnceLock<Histogram>,
 }
 
 impl GrpcSeries {
     pub(super) fn server(method: &'static str) -> Self {
         let active = observed_count(metrics::gauge!("palisade.rpc.server.active_calls", "rpc.method" => method));
-        Self { method: method.into(), target: None, active: Some(active), durations: ByCode::new() }
+        Self { method: method.into(), target: None, active: Some(active), durations: ByCode::new(), caller_timeouts: OnceLock::new() }
     }
 
     pub(super) fn client(method: &str, target: Arc<str>) -> Self {
-        Self { method: method.into(), target: Some(target), active: None, durations: ByCode::new() }
+        Self { method: method.into(), target: Some(target), active: None, durations: ByCode::new(), caller_timeouts: OnceLock::new() }
     }
 
     /// Registers the series that dashboards and alerts need at zero.
@@ -142,6 +151,7 @@ impl GrpcSeries {
         for code in PREREGISTERED_GRPC_CODES {
             self.duration(code);
         }
+        self.caller_timeouts();
     }
 
     /// Server or client role.
@@ -150,15 +160,21 @@ impl GrpcSeries {
     }
 
     pub(super) fn duration(&self, code: Code) -> &Histogram {
-        self.durations.get(code, || {
-            let (method, status, error) = (self.method.clone(), grpc_status::name(code), error_type(code));
-            match &self.target {
-                None => metrics::histogram!("rpc.server.call.duration", "rpc.system.name" => "grpc", "rpc.method" => method,
-                    "rpc.status_code" => status, "error.type" => error),
-                Some(target) => metrics::histogram!("rpc.client.call.duration", "rpc.system.name" => "grpc", "rpc.method" => method,
-                    "server.address" => target.clone(), "rpc.status_code" => status, "error.type" => error),
-            }
-        })
+        self.durations.get(code, || self.register(code, error_type(code)))
+    }
+
+    pub(super) fn caller_timeouts(&self) -> &Histogram {
+        self.caller_timeouts.get_or_init(|| self.register(Code::DeadlineExceeded, CALLER_DEADLINE))
+    }
+
+    fn register(&self, code: Code, error: &'static str) -> Histogram {
+        let (method, status) = (self.method.clone(), grpc_status::name(code));
+        match &self.target {
+            None => metrics::histogram!("rpc.server.call.duration", "rpc.system.name" => "grpc", "rpc.method" => method,
+                "rpc.status_code" => status, "error.type" => error),
+            Some(target) => metrics::histogram!("rpc.client.call.duration", "rpc.system.name" => "grpc", "rpc.method" => method,
+                "server.address" => target.clone(), "rpc.status_code" => status, "error.type" => error),
+        }
     }
 }
 

@@ -18,14 +18,15 @@ use super::{
     outcome::{self, Answer, Outcome},
 };
 use crate::{
-    context, deadline::CallDeadline, jitter, rejection::Retry, request_context::PREVIOUS_ATTEMPTS_HEADER, respond::Protocol, trace,
+    context, deadline::CallDeadline, jitter, rejection::Retry, request_context::PREVIOUS_ATTEMPTS_HEADER, respond::Protocol,
+    time_limit::TimeLimit, trace,
 };
 
 /// State of a call between its attempts.
 #[derive(Debug)]
 pub(super) struct Call {
     policy: Arc<Policy>,
-    deadline: Option<Instant>,
+    deadline: Option<TimeLimit>,
     /// Why the call cannot be retried at all, if so.
     no_retry_reason: Option<RetryDenied>,
     /// Attempts made so far. A transparent retry does not count.
@@ -104,7 +105,12 @@ impl Call {
         let failed_before = self.target_failed;
         self.target_failed = matches!(
             outcome,
-            Outcome::NeverSent | Outcome::ConnectBackoff | Outcome::ConnectionLost | Outcome::Failed(_) | Outcome::NonRetryable
+            Outcome::NeverSent
+                | Outcome::ConnectBackoff
+                | Outcome::ConnectionLost
+                | Outcome::Failed(_)
+                | Outcome::CallerTimeout
+                | Outcome::NonRetryable
         );
         let next = match outcome {
             Outcome::Rejected => {
@@ -114,6 +120,11 @@ impl Call {
                 return None;
             }
             Outcome::NonRetryable => return None,
+            // Costs no token: the time that a caller chose must not stop the retries of others.
+            Outcome::CallerTimeout => {
+                self.record_denied(RetryDenied::Deadline);
+                return None;
+            }
             Outcome::Completed => {
                 self.policy.budget.refund();
                 return None;
@@ -190,7 +201,7 @@ impl Call {
         }
         let pause = self.back_off.next(advice).ok_or(RetryDenied::Pushback)?;
         // Returning the real error now is better than a timeout later.
-        let in_time = |deadline: Instant| now() + pause + Duration::from_millis(config.min_attempt_ms) < deadline;
+        let in_time = |limit: TimeLimit| now() + pause + Duration::from_millis(config.min_attempt_ms) < limit.at();
         if !self.deadline.is_none_or(in_time) {
             return Err(RetryDenied::Deadline);
         }

@@ -8,6 +8,7 @@ use std::{
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body;
 use opentelemetry::KeyValue;
+use tokio::time::Instant;
 use tonic::Code;
 
 use super::{peek::PeekedBody, pushback, pushback_of_head, pushback_of_http};
@@ -15,6 +16,7 @@ use crate::{
     deadline, grpc_status,
     rejection::{FAILURE_ORIGIN_HEADER, PUSHBACK_HEADER, Rejection, Retry, TransportError},
     respond::Protocol,
+    time_limit::NoEvidence,
 };
 
 /// Response to one attempt.
@@ -37,6 +39,8 @@ pub(super) enum Outcome {
     ConnectionLost,
     /// Failed, and the server may have acted on the request.
     Failed(Retry),
+    /// Timed out after a time that the caller chose, which says nothing about the target.
+    CallerTimeout,
     /// Failed, and would fail again.
     NonRetryable,
 }
@@ -51,6 +55,7 @@ impl Outcome {
             Self::ConnectBackoff => "not_tried",
             Self::ConnectionLost => "lost",
             Self::Failed(_) => "failed",
+            Self::CallerTimeout => "caller_timeout",
             Self::NonRetryable => "final",
         }
     }
@@ -75,8 +80,10 @@ pub(super) fn classify<R: Body>(protocol: Protocol, answer: &mut Answer<R>) -> O
     if response.body().is_broken() {
         return Outcome::ConnectionLost;
     }
+    let mark = response.extensions().get::<NoEvidence>().copied();
     let status = status_mut(response);
     match grpc_status::from_headers(status) {
+        Some(Code::DeadlineExceeded) if mark.is_some_and(|mark| mark.applies(Instant::now()).is_some()) => Outcome::CallerTimeout,
         // Headers of a successful response are not searched for a pushback.
         Some(Code::Ok) => Outcome::Completed,
         Some(code) => classify_code(code, pushback(status)),
@@ -99,6 +106,9 @@ fn classify_code(code: Code, advice: Retry) -> Outcome {
 }
 
 fn classify_rejection(rejection: &Rejection) -> Outcome {
+    if rejection.is_without_evidence() {
+        return Outcome::CallerTimeout;
+    }
     let Some(source) = rejection.source() else { return Outcome::Rejected };
     match source.downcast_ref::<TransportError>() {
         Some(failure) if failure.connect_backoff => Outcome::ConnectBackoff,

@@ -25,6 +25,7 @@ use crate::{
     deadline::{self, CallDeadline},
     rejection::{FAILURE_ORIGIN_HEADER, PUSHBACK_HEADER, Retry as Advice, reasons},
     request_context::PREVIOUS_ATTEMPTS_HEADER,
+    time_limit::{LimitOrigin, TimeLimit},
 };
 
 type Answer = Result<Response<Full<Bytes>>, Rejection>;

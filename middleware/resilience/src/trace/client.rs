@@ -21,6 +21,7 @@ use crate::{
     grpc_status,
     protocol::Protocol,
     response_outcome::{ResponseOutcome, Role},
+    time_limit::CALLER_DEADLINE,
 };
 
 /// Starts the CLIENT span and injects `traceparent`.
@@ -106,7 +107,13 @@ impl SpanFinisher {
             Protocol::Grpc => {
                 let code = self.outcome.grpc_code();
                 self.span.record("rpc.status_code", grpc_status::name(code));
-                if code == Code::Ok { "".into() } else { grpc_status::name(code).into() }
+                if self.outcome.is_caller_timeout() {
+                    CALLER_DEADLINE.into()
+                } else if code == Code::Ok {
+                    "".into()
+                } else {
+                    grpc_status::name(code).into()
+                }
             }
             Protocol::Http => {
                 let outcome = self.outcome.http_outcome();
@@ -164,6 +171,6 @@ where
         let response = ready!(finisher.span.in_scope(|| this.inner.poll(cx)))?;
         let Some(mut finisher) = this.finisher.take() else { unreachable!("checked above") };
         finisher.outcome.record_head(&response);
-        Poll::Ready(Ok(response.map(|body| InstrumentedBody::new(body, finisher))))
+        Poll::Ready(Ok(InstrumentedBody::observe(response, finisher)))
     }
 }

@@ -31,6 +31,7 @@ use crate::{
     grpc_status,
     protocol::Protocol,
     response_outcome::{ResponseOutcome, Role},
+    time_limit::CALLER_DEADLINE,
     trusted_proxies::TrustedProxies,
 };
 
@@ -187,7 +188,10 @@ impl SpanFinisher {
             Protocol::Http => {
                 let status = self.outcome.http_status();
                 self.scope.record("http.response.status_code", i64::from(status));
-                if status >= 500 {
+                if self.outcome.is_caller_timeout() {
+                    // No fault of ours: the caller did not wait.
+                    self.scope.record("error.type", CALLER_DEADLINE);
+                } else if status >= 500 {
                     self.scope.record("otel.status_code", "ERROR");
                     self.scope.record("error.type", status.to_string());
                 }
@@ -195,10 +199,12 @@ impl SpanFinisher {
             Protocol::Grpc => {
                 let code = self.outcome.grpc_code();
                 self.scope.record("rpc.status_code", grpc_status::name(code));
-                if code != Code::Ok {
+                if self.outcome.is_caller_timeout() {
+                    self.scope.record("error.type", CALLER_DEADLINE);
+                } else if code != Code::Ok {
                     self.scope.record("error.type", grpc_status::name(code));
                 }
-                if grpc_status::is_server_fault(code) {
+                if grpc_status::is_server_fault(code) && !self.outcome.is_caller_timeout() {
                     self.scope.record("otel.status_code", "ERROR");
                 }
             }
@@ -253,6 +259,6 @@ where
         if let Some(value) = trace_id.and_then(|id| HeaderValue::from_bytes(&trace_context::hex::<16, 32>(id.to_bytes())).ok()) {
             response.headers_mut().insert(TRACE_ID_HEADER, value);
         }
-        Poll::Ready(Ok(response.map(|body| InstrumentedBody::new(body, finisher))))
+        Poll::Ready(Ok(InstrumentedBody::observe(response, finisher)))
     }
 }

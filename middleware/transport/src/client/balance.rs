@@ -57,6 +57,7 @@ use palisade_resilience::{
     respond::Protocol,
     retry,
     streams::is_stream,
+    time_limit::TimeLimit,
 };
 
 pub use config::{Config, InvalidConfig};
@@ -107,11 +108,11 @@ impl Service<Request<Body>> for Balancer {
 
 /// Sends `request` once an endpoint may be usable.
 async fn wait_and_send(shared: Arc<Shared>, request: Request<Body>) -> Result<Response<Body>, Rejection> {
-    waiting::wait_for_endpoint(&shared, deadline_of(&request)).await;
+    waiting::wait_for_endpoint(&shared, deadline_of(&request).map(TimeLimit::at)).await;
     ResponseFuture { state: send(&shared, request) }.await
 }
 
-fn deadline_of(request: &Request<Body>) -> Option<Instant> {
+fn deadline_of(request: &Request<Body>) -> Option<TimeLimit> {
     request.extensions().get::<CallDeadline>().map(|deadline| deadline.0)
 }
 

@@ -98,7 +98,7 @@ impl Future for ResponseFuture {
         let this = self.project();
         let response = ready!(this.inner.poll(cx)).map_err(to_rejection)?;
         Poll::Ready(Ok(match this.stream_slot.take() {
-            Some(place) => response.map(|body| Body::new(InstrumentedBody::new(body, PermitGuard(Some(place))))),
+            Some(place) => InstrumentedBody::observe(response, PermitGuard(Some(place))).map(Body::new),
             None => response,
         }))
     }

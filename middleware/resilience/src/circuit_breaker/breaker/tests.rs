@@ -33,10 +33,50 @@ async fn dropped_permit_returns_slot_and_records_nothing() {
 #[tokio::test(start_paused = true)]
 async fn permit_dropped_after_deadline_is_a_failure() {
     let breaker = breaker(&Config::default());
-    let permit = breaker.acquire(Instant::now(), Some(Instant::now() + SECOND)).unwrap();
+    let permit = breaker.acquire(Instant::now(), Some(TimeLimit::operator(Instant::now(), SECOND))).unwrap();
     tokio::time::advance(SECOND).await;
     drop(permit);
     assert_eq!(BreakerHandle(breaker).state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn permit_dropped_after_a_callers_time_is_neutral() {
+    let breaker = breaker(&Config::default());
+    let permit = breaker.acquire(Instant::now(), Some(TimeLimit::caller(Instant::now(), SECOND, 9 * SECOND))).unwrap();
+    tokio::time::advance(SECOND).await;
+    drop(permit);
+    assert_eq!((breaker.handle().state(), breaker.handle().counts().total), (State::Closed, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_breaker_becomes_half_open_by_time() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let breaker = metrics::with_local_recorder(&recorder, || breaker(&Config { open_ms: 1_000, ..Config::default() }));
+    let gauge = || {
+        crate::metrics::collect();
+        let text = recorder.handle().render();
+        text.lines().find(|line| line.starts_with("palisade_breaker_state")).and_then(|line| line.rsplit(' ').next()).map(str::to_owned)
+    };
+    breaker.acquire(Instant::now(), None).unwrap().report(CallOutcome::Failure.into(), None, Instant::now());
+    assert_eq!(gauge().as_deref(), Some("1"));
+    // Nobody calls, and the gauge follows all the same.
+    tokio::time::advance(2 * SECOND).await;
+    assert_eq!(gauge().as_deref(), Some("2"));
+    assert_eq!((breaker.handle().state(), breaker.handle().remaining()), (State::HalfOpen, None));
+    tokio::time::advance(3_600 * SECOND).await;
+    assert_eq!(gauge().as_deref(), Some("2"), "without a probe there is no further verdict");
+    breaker.acquire(Instant::now(), None).unwrap().report(CallOutcome::Success.into(), None, Instant::now());
+    assert_eq!(gauge().as_deref(), Some("0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_probes_time_out_without_a_call() {
+    let breaker = breaker(&Config { open_ms: 1_000, half_open_timeout_ms: 1_000, ..Config::default() });
+    BreakerHandle(breaker.clone()).open_for(Duration::ZERO);
+    let probe = breaker.acquire(Instant::now(), None).unwrap();
+    tokio::time::advance(SECOND).await;
+    assert_eq!(breaker.handle().state(), State::Open);
+    drop(probe);
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,7 +105,7 @@ async fn timeout_counts_only_with_enough_time() {
     for (millis, state) in [(3, State::Closed), (2_000, State::Open)] {
         let breaker = breaker(&Config::default());
         let now = Instant::now();
-        let permit = breaker.acquire(now, Some(now + Duration::from_millis(millis))).unwrap();
+        let permit = breaker.acquire(now, Some(TimeLimit::operator(now, Duration::from_millis(millis)))).unwrap();
         permit.report(Classification::TimedOut, None, now);
         assert_eq!(BreakerHandle(breaker).state(), state, "{millis} ms");
     }

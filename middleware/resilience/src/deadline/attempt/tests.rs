@@ -24,7 +24,7 @@ async fn timeout_sent(request: Request<()>) -> Result<Duration, Rejection> {
 
 fn until(left: Duration) -> Request<()> {
     let mut request = Request::new(());
-    request.extensions_mut().insert(CallDeadline(Instant::now() + left));
+    request.extensions_mut().insert(CallDeadline(TimeLimit::operator(Instant::now(), left)));
     request
 }
 
@@ -40,7 +40,7 @@ async fn inner_layers_see_the_attempt_deadline() {
     for (call, attempt) in [(LIMIT * 2, LIMIT), (LIMIT / 2, LIMIT / 2)] {
         let inside = service_fn(async |request: Request<()>| {
             let deadline = request.extensions().get::<CallDeadline>().expect("a call deadline").0;
-            Err::<Response<Empty<Bytes>>, _>(deadline::elapsed(deadline - Instant::now()))
+            Err::<Response<Empty<Bytes>>, _>(deadline::elapsed(deadline.remaining(Instant::now())))
         });
         let refusal = AttemptTimeoutLayer::new("products", LIMIT).layer(inside).oneshot(until(call)).await.unwrap_err();
         let left = std::error::Error::source(&refusal).expect("the source").downcast_ref::<deadline::Elapsed>().expect("ours");

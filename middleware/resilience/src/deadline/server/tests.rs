@@ -24,7 +24,7 @@ async fn limit_seen_inside(protocol: Protocol, request: Request<()>) -> Result<D
     let (tell, told) = tokio::sync::oneshot::channel();
     let mut tell = Some(tell);
     let handler = service_fn(move |request: Request<()>| {
-        let deadline = context::Context::of(&request).and_then(|context| context.deadline).expect("a deadline");
+        let deadline = context::Context::of(&request).and_then(|context| context.deadline).expect("a deadline").at();
         tell.take().expect("called once").send(deadline - Instant::now()).expect("the test waits");
         std::future::ready(Ok::<_, Rejection>(Response::new(Empty::<Bytes>::new())))
     });
@@ -97,6 +97,55 @@ async fn late_handler_is_dropped() {
     assert_eq!(answer.unwrap_err().reason(), &reasons::DEADLINE_EXCEEDED);
     assert_eq!(start.elapsed().as_millis(), 100);
     assert!(gone.await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn timeout_of_a_callers_time_is_marked() {
+    let timed_out = async |protocol, header: HeaderName, text| {
+        let hangs = service_fn(|_: Request<()>| std::future::pending::<Result<Response<Empty<Bytes>>, Rejection>>());
+        DeadlineLayer::new(protocol, DEFAULT, MAX).layer(hangs).oneshot(request(header, text)).await.unwrap_err()
+    };
+    for (text, callers) in [("100m", true), ("9S", true), ("10S", false), ("1H", false), ("1X", false)] {
+        let rejection = timed_out(Protocol::Grpc, grpc_timeout::HEADER, text).await;
+        assert_eq!((rejection.reason(), rejection.is_due_to_caller()), (&reasons::DEADLINE_EXCEEDED, callers), "{text}");
+    }
+    for (text, callers) in [("100", true), ("60000", false)] {
+        assert_eq!(timed_out(Protocol::Http, REQUEST_TIMEOUT_HEADER, text).await.is_due_to_caller(), callers, "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn confirmed_claim_makes_the_timeout_the_operators() {
+    for (protocol, actor, callers) in
+        [(Protocol::Grpc, Some("gateway"), false), (Protocol::Grpc, None, true), (Protocol::Http, Some("gateway"), true)]
+    {
+        let hangs = service_fn(move |mut request: Request<()>| {
+            // As the authentication and authorization layers do.
+            let mut principal = context::Principal::on_behalf_of("alice");
+            principal.actor = actor.map(str::to_owned);
+            let context = request.extensions_mut().get_mut::<context::Context>().unwrap();
+            context.principal = Some(principal.into());
+            crate::deadline::apply_inbound_origin(&mut request);
+            std::future::pending::<Result<Response<Empty<Bytes>>, Rejection>>()
+        });
+        let (name, text) = match protocol {
+            Protocol::Grpc => (grpc_timeout::HEADER, "100m"),
+            Protocol::Http => (REQUEST_TIMEOUT_HEADER, "100"),
+        };
+        let mut request = request(name, text);
+        request.headers_mut().insert(crate::deadline::DEADLINE_ORIGIN_HEADER, HeaderValue::from_static("operator"));
+        let rejection = DeadlineLayer::new(protocol, DEFAULT, MAX).layer(hangs).oneshot(request).await.unwrap_err();
+        assert_eq!(rejection.is_due_to_caller(), callers, "{protocol:?} {actor:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn handler_is_not_started_after_the_deadline() {
+    let handler = service_fn(|_: Request<()>| async { panic!("started late") as Result<Response<Empty<Bytes>>, Rejection> });
+    let call = DeadlineLayer::new(Protocol::Grpc, DEFAULT, MAX).layer(handler).call(request(grpc_timeout::HEADER, "1m"));
+    // The task of the request is not polled in time, as on a busy machine.
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(call.await.unwrap_err().reason(), &reasons::DEADLINE_EXCEEDED);
 }
 
 /// A body of one frame that then stalls.

@@ -68,7 +68,7 @@ async fn retry_after_delays_the_next_attempt() {
     }
     let server = Server::http(|attempt| after(503, attempt));
     let mut hurried = request("GET");
-    hurried.extensions_mut().insert(CallDeadline(Instant::now() + Duration::from_secs(2)));
+    hurried.extensions_mut().insert(CallDeadline(TimeLimit::operator(Instant::now(), Duration::from_secs(2))));
     assert_eq!(attempts(&server, hurried).await, (1, Some(503)), "the real response now instead of a timeout later");
 }
 

@@ -47,7 +47,7 @@ async fn cancellation_during_backoff_ends_the_call() {
 async fn no_retry_past_the_deadline() {
     let server = Server::answering(|_| pushback(Code::Unavailable, "5000"));
     let mut request = get();
-    request.extensions_mut().insert(CallDeadline(Instant::now() + Duration::from_secs(5)));
+    request.extensions_mut().insert(CallDeadline(TimeLimit::operator(Instant::now(), Duration::from_secs(5))));
     let start = Instant::now();
     let answer = server.call(request).await.unwrap();
     assert_eq!(start.elapsed(), Duration::ZERO);
@@ -66,11 +66,32 @@ async fn attempt_timeout_leaves_time_for_retries() {
     let layer = RetryLayer::new("products", &Config { max_attempts: 5, base_ms: 1, ..Config::default() }, [PATH].into_iter().collect());
     let mut request = get();
     let start = Instant::now();
-    request.extensions_mut().insert(CallDeadline(start + Duration::from_millis(500)));
+    request.extensions_mut().insert(CallDeadline(TimeLimit::operator(start, Duration::from_millis(500))));
     let refusal = layer.layer(inner).call(request).await.unwrap_err();
     assert_eq!(refusal.reason(), &reasons::DEADLINE_EXCEEDED);
     assert!(*attempts.lock() >= 3);
     assert!(start.elapsed() <= Duration::from_millis(500));
+}
+
+#[tokio::test(start_paused = true)]
+async fn expiry_of_a_callers_time_costs_no_token() {
+    let second = Duration::from_secs(1);
+    for (chosen_by, tokens) in [(LimitOrigin::Caller, 10.0), (LimitOrigin::Operator, 7.0)] {
+        let hangs = service_fn(|_: Request<Body>| std::future::pending::<Answer>());
+        let inner = deadline::AttemptTimeoutLayer::new("products", 5 * second).layer(hangs);
+        let layer = RetryLayer::new("products", &Config { tokens: 10, ..Config::default() }, [PATH].into_iter().collect());
+        for _ in 0..3 {
+            let mut request = get();
+            let limit = match chosen_by {
+                LimitOrigin::Caller => TimeLimit::caller(Instant::now(), second, 9 * second),
+                LimitOrigin::Operator => TimeLimit::operator(Instant::now(), second),
+            };
+            request.extensions_mut().insert(CallDeadline(limit));
+            let refusal = layer.layer(inner.clone()).call(request).await.unwrap_err();
+            assert_eq!((refusal.reason(), refusal.is_due_to_caller()), (&reasons::DEADLINE_EXCEEDED, chosen_by == LimitOrigin::Caller));
+        }
+        assert!((layer.0.budget.tokens() - tokens).abs() < f64::EPSILON, "{chosen_by:?}: {}", layer.0.budget.tokens());
+    }
 }
 
 #[tokio::test(start_paused = true)]

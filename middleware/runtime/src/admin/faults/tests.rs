@@ -84,8 +84,7 @@ async fn disabled_injection_has_no_route_and_no_rules() {
     let faults = faults(false);
     let rules = json!({ "rules": [{ "name": "a", "method": "*", "rate": 1.0, "kind": "hang" }] });
     for (verb, body) in [("GET", String::new()), ("PUT", rules.to_string()), ("DELETE", String::new())] {
-        let (status, problem) = send(&faults, verb, body).await;
-        assert_eq!((status, &problem["code"]), (StatusCode::NOT_FOUND, &json!("not_found")), "{verb}");
+        assert_eq!(send(&faults, verb, body).await.0, StatusCode::NOT_FOUND, "{verb}");
     }
     let Rules { rules } = serde_json::from_value(rules).unwrap();
     assert_eq!(faults.replace(rules).unwrap_err().reason(), &reasons::NOT_FOUND);

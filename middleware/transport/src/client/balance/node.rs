@@ -15,7 +15,10 @@ use super::{
     outlier_ejection::{EjectionLimit, EjectionSlot},
     peak_ewma::PeakEwma,
 };
-use palisade_resilience::circuit_breaker::{self, Breaker, BreakerHandle, Permit, State};
+use palisade_resilience::{
+    circuit_breaker::{self, Breaker, BreakerHandle, Permit, State},
+    time_limit::TimeLimit,
+};
 
 /// One balanced endpoint. Each call holds a reference, so that a removed endpoint is dropped after
 /// its last call.
@@ -118,12 +121,12 @@ impl BalancedEndpoint {
     }
 
     /// Acquires a breaker permit, or `None` while the breaker rejects calls.
-    pub(super) fn acquire(&self, now: Instant, deadline: Option<Instant>) -> Option<Permit> {
+    pub(super) fn acquire(&self, now: Instant, deadline: Option<TimeLimit>) -> Option<Permit> {
         self.outlier_detection.as_ref()?.breaker.try_acquire(now, deadline).ok()
     }
 
     /// Acquires a probe permit, or `None` if the breaker is closed or has no free probe.
-    pub(super) fn acquire_probe(&self, now: Instant, deadline: Option<Instant>) -> Option<Permit> {
+    pub(super) fn acquire_probe(&self, now: Instant, deadline: Option<TimeLimit>) -> Option<Permit> {
         let breaker = &self.outlier_detection.as_ref()?.breaker;
         if breaker.is_closed() || self.is_backing_off(now) { None } else { breaker.try_acquire(now, deadline).ok() }
     }

@@ -10,13 +10,13 @@ use std::sync::{
 use tokio::time::Instant;
 
 use super::node::BalancedEndpoint;
-use palisade_resilience::{circuit_breaker::Permit, jitter};
+use palisade_resilience::{circuit_breaker::Permit, jitter, time_limit::TimeLimit};
 
 /// Properties of a call that affect the pick.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PickContext<'a> {
     pub(super) now: Instant,
-    pub(super) deadline: Option<Instant>,
+    pub(super) deadline: Option<TimeLimit>,
     /// Whether the call may probe an endpoint whose breaker is not closed.
     pub(super) may_probe: bool,
     /// Endpoints of the previous attempts.

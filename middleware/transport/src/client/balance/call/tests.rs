@@ -18,8 +18,12 @@ fn node() -> (Arc<BalancedEndpoint>, BreakerHandle) {
 }
 
 fn call(node: &Arc<BalancedEndpoint>) -> Call {
-    let (now, deadline) = (Instant::now(), Some(Instant::now() + SECOND));
-    Call::start("products", node.clone(), node.acquire(now, deadline), now, deadline)
+    call_within(node, TimeLimit::operator(Instant::now(), SECOND))
+}
+
+fn call_within(node: &Arc<BalancedEndpoint>, limit: TimeLimit) -> Call {
+    let now = Instant::now();
+    Call::start("products", node.clone(), node.acquire(now, Some(limit)), now, Some(limit))
 }
 
 fn millis(node: &BalancedEndpoint) -> f64 {
@@ -71,6 +75,20 @@ async fn call_dropped_at_deadline_is_slow_and_failed() {
     drop(hung_calls);
     assert_eq!(breaker.state(), State::Open);
     assert!((millis(&node) - 1_000.0).abs() < 1.0, "{}", millis(&node));
+}
+
+#[tokio::test(start_paused = true)]
+async fn expiry_of_a_callers_time_leaves_load_and_breaker() {
+    let (node, breaker) = node();
+    let limit = || TimeLimit::caller(Instant::now(), SECOND / 2, 9 * SECOND);
+    let before = millis(&node);
+    let calls = [call_within(&node, limit()), call_within(&node, limit()).headers_received(Instant::now())];
+    let reported = call_within(&node, limit());
+    tokio::time::advance(SECOND / 2).await;
+    drop(calls);
+    reported.report(Classification::TimedOut, None, Instant::now());
+    assert_eq!((breaker.state(), breaker.counts().total), (State::Closed, 0));
+    assert!(millis(&node) <= before, "{}", millis(&node));
 }
 
 #[tokio::test(start_paused = true)]
