@@ -32,10 +32,19 @@ pub enum Mode {
     /// Accepts connections and keeps them open but delivers nothing. Sent data is delivered once
     /// the mode changes, as after a lost route.
     Blackhole,
+    /// Delivers what clients send, and holds what servers answer: requests take effect unanswered.
+    HoldAnswers,
     /// Resets open and new connections immediately.
     Refuse,
     /// Bandwidth per direction and connection, bytes per second.
     Slow(u32),
+}
+
+/// Direction of forwarded bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    ToServer,
+    ToClient,
 }
 
 /// Proxy with its own port that forwards to one address. Dropping it closes everything.
@@ -84,7 +93,7 @@ async fn serve(mut client: TcpStream, upstream: SocketAddr, mut mode: watch::Rec
     let refused = async move { mode_changes.wait_for(|mode| *mode == Mode::Refuse).await.map(drop) };
     let mut server = None;
     let forwarded = async {
-        throttle(&mut mode, Instant::now(), 0).await;
+        throttle(&mut mode, Direction::ToServer, Instant::now(), 0).await;
         let server = server.insert(TcpStream::connect(upstream).await?);
         forward(&mut client, server, &mode).await
     };
@@ -107,13 +116,15 @@ async fn forward(client: &mut TcpStream, server: &mut TcpStream, mode: &watch::R
     server.set_nodelay(true)?;
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
-    tokio::try_join!(pump(from_client, to_server, mode.clone()), pump(from_server, to_client, mode.clone()))?;
+    let up = pump(from_client, to_server, Direction::ToServer, mode.clone());
+    let down = pump(from_server, to_client, Direction::ToClient, mode.clone());
+    tokio::try_join!(up, down)?;
     Ok(())
 }
 
 /// Forwards one direction. Chunks are queued with their arrival time, so that a delay does not
 /// block reading. An empty chunk marks the end.
-async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut mode: watch::Receiver<Mode>) -> io::Result<()> {
+async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, direction: Direction, mut mode: watch::Receiver<Mode>) -> io::Result<()> {
     let (queue, mut queued) = mpsc::channel(QUEUED_CHUNKS);
     let read = async move {
         let mut buffer = vec![0; CHUNK_BYTES];
@@ -129,12 +140,12 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut mode: watch::Re
         while let Some((arrived, chunk)) = queued.recv().await {
             let mut rest = chunk.as_slice();
             while !rest.is_empty() {
-                let length = throttle(&mut mode, arrived, rest.len()).await;
+                let length = throttle(&mut mode, direction, arrived, rest.len()).await;
                 to.write_all(&rest[..length]).await?;
                 rest = &rest[length..];
             }
             if chunk.is_empty() {
-                throttle(&mut mode, arrived, 0).await;
+                throttle(&mut mode, direction, arrived, 0).await;
                 return to.shutdown().await;
             }
         }
@@ -145,14 +156,15 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut mode: watch::Re
 
 /// Waits according to the mode, including changes of the mode meanwhile. Returns the number of
 /// bytes that may be sent next.
-async fn throttle(mode: &mut watch::Receiver<Mode>, arrived: Instant, bytes: usize) -> usize {
+async fn throttle(mode: &mut watch::Receiver<Mode>, direction: Direction, arrived: Instant, bytes: usize) -> usize {
     loop {
         let now = Instant::now();
         let (until, bytes) = match *mode.borrow_and_update() {
             Mode::Pass | Mode::Refuse => return bytes,
+            Mode::HoldAnswers if direction == Direction::ToServer => return bytes,
             Mode::Latency(latency) => (arrived + latency, bytes),
             // Longer than any test.
-            Mode::Blackhole => (now + Duration::from_hours(1), 0),
+            Mode::Blackhole | Mode::HoldAnswers => (now + Duration::from_hours(1), 0),
             // Sends the bytes of a tenth of a second at a time.
             Mode::Slow(rate) => {
                 let bytes = bytes.min((rate as usize / 10).max(1));

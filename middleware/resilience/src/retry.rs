@@ -1,8 +1,10 @@
 //! Retries with exponential backoff, full jitter and a retry budget per target (gRFC A6), within
 //! the deadline of the call.
 //!
-//! A call may be retried if its method is idempotent ([`IdempotentMethods`]; over HTTP as in RFC
-//! 9110 §9.2.2) or if it carries an idempotency key ([`IdempotencyKeyed`]). A request that was
+//! A call may be retried if a repeated call gets the answer of the first: its method is marked so
+//! ([`IdempotentMethods`]; over HTTP it is safe, RFC 9110 §9.2.1), or it carries an idempotency key
+//! ([`IdempotencyKeyed`]). A write whose first attempt was applied, but whose answer was lost, would
+//! otherwise be answered with a failed precondition or "not found". A request that was
 //! provably never sent is sent again once, whatever the method and at no cost (transparent retry).
 //! Only UNAVAILABLE, timeouts and responses with a pushback are retried; over HTTP 408, 429 with
 //! `Retry-After`, 502, 503 and 504. A unary response is read to its end, up to 1 MiB, before it is
@@ -94,7 +96,7 @@ impl RetryLayer {
         Self::build(target, config, IdempotencyPolicy::Grpc(idempotent))
     }
 
-    /// Creates a layer for HTTP calls to `target`; idempotent HTTP methods may be retried.
+    /// Creates a layer for HTTP calls to `target`; safe HTTP methods may be retried.
     pub fn http(target: &'static str, config: &Config) -> Self {
         Self::build(target, config, IdempotencyPolicy::Http)
     }

@@ -53,7 +53,8 @@ impl IdempotentMethods {
 pub(super) enum IdempotencyPolicy {
     /// These gRPC methods may be retried.
     Grpc(IdempotentMethods),
-    /// Idempotent HTTP methods may be retried (RFC 9110 §9.2.2).
+    /// Safe HTTP methods may be retried (RFC 9110 §9.2.1). PUT and DELETE are idempotent, but their
+    /// answer is not: repeated, a precondition fails or the resource is gone.
     Http,
 }
 
@@ -69,7 +70,7 @@ impl IdempotencyPolicy {
     pub(super) fn allows(&self, request: &request::Parts) -> bool {
         let by_method = match self {
             Self::Grpc(methods) => methods.paths.contains(request.uri.path()),
-            Self::Http => request.method.is_idempotent(),
+            Self::Http => request.method.is_safe(),
         };
         by_method || request.extensions.get::<IdempotencyKeyed>().is_some()
     }
