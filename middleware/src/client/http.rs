@@ -34,8 +34,8 @@ pub use config::HttpConfig;
 /// Response body of an HTTP call; fails when the call times out.
 pub type HttpBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// Creates a client for HTTP calls to `target` (its name in metrics and on the admin port) at the
-/// scheme, host, port and optional credentials of `origin`.
+/// Creates a client for HTTP calls to `target` (its name in metrics and on the admin port) below
+/// `origin`: scheme, host, port, optional credentials and an optional base path.
 ///
 /// `builder` configures TLS and proxies. Redirects are not followed, because they may lead to
 /// another origin outside of this target. Only the stack retries, within its budget.
@@ -95,7 +95,7 @@ impl HttpClient {
     }
 }
 
-/// Only the path and query of a request URI are used.
+/// Only the path, appended to the base path, and the query of a request URI are used.
 impl Service<Request<Bytes>> for HttpClient {
     type Response = Response<HttpBody>;
     /// No response: a local rejection, or the transport error of the last attempt. An error status

@@ -58,10 +58,14 @@ impl Remote {
             Some(query) => format!("{}?{query}", url.path()),
             None => url.path().to_owned(),
         };
-        let path = path.parse::<PathAndQuery>().map_err(|_| InvalidConfig::from(InvalidOrigin(url.scheme().to_owned())))?;
+        let path = path.parse::<PathAndQuery>().map_err(|_| InvalidConfig::from(InvalidOrigin::Scheme(url.scheme().to_owned())))?;
+        let mut origin = url.clone();
+        origin.set_path("");
+        origin.set_query(None);
+        origin.set_fragment(None);
         // Leaked, because target names are static. There are few issuers, and they live as long as
         // the process.
-        let client = http(name.to_owned().leak(), url, &config(), reqwest::Client::builder())?;
+        let client = http(name.to_owned().leak(), &origin, &config(), reqwest::Client::builder())?;
         Ok(Self { client, path: path.into() })
     }
 

@@ -1,7 +1,7 @@
-//! Innermost service of the HTTP client stack: sends requests to one origin with reqwest.
+//! Innermost service of the HTTP client stack: sends requests below one base URL with reqwest.
 
 use std::{
-    future::Future,
+    future::{Future, ready},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -43,7 +43,10 @@ impl Service<Request<Body>> for Endpoint {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (head, body) = request.into_parts();
-        let request = self.client.request(head.method, self.origin.url(&head.uri)).headers(head.headers);
+        let Some(url) = self.origin.url(&head.uri) else {
+            return Box::pin(ready(Err(Rejection::internal("the path of a request leads out of the base URL"))));
+        };
+        let request = self.client.request(head.method, url).headers(head.headers);
         Box::pin(async move {
             // The body is complete: [`super::HttpClient`] accepts only whole bodies.
             let body = body.collect().await.map_err(Rejection::internal)?.to_bytes();

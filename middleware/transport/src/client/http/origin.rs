@@ -1,4 +1,4 @@
-//! Request origin: fixes scheme, host and port of all calls of one client.
+//! Base URL of a client: fixes scheme, host, port and the first part of the path of all calls.
 
 use std::sync::Arc;
 
@@ -8,12 +8,18 @@ use http::{
 };
 use reqwest::Url;
 
-/// URL that is not an http or https origin; holds its scheme.
+/// Unusable base URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("an origin must be http:// or https:// with a host, not {0}:")]
-pub struct InvalidOrigin(pub String);
+pub enum InvalidOrigin {
+    /// Not http or https with a host; holds the scheme.
+    #[error("an origin must be http:// or https:// with a host, not {0}:")]
+    Scheme(String),
+    /// A query or fragment, which a base URL cannot have.
+    #[error("an origin must have no query and no fragment")]
+    Query,
+}
 
-/// Scheme, host and port, with optional credentials, which no layer sees in the URI.
+/// Scheme, host, port and base path, with optional credentials, which no layer sees in the URI.
 #[derive(Debug, Clone)]
 pub struct Origin {
     url: Url,
@@ -21,17 +27,22 @@ pub struct Origin {
     authority: Authority,
     host: Arc<str>,
     port: u16,
+    /// Path in front of the path of each request, without a slash at its end.
+    base: Box<str>,
 }
 
 impl Origin {
-    /// Takes everything before the path of `url`.
+    /// Creates the origin of requests below `url`.
     pub fn from_url(url: &Url) -> Result<Self, InvalidOrigin> {
-        let invalid = || InvalidOrigin(url.scheme().to_owned());
+        let invalid = || InvalidOrigin::Scheme(url.scheme().to_owned());
         let scheme = match url.scheme() {
             "http" => Scheme::HTTP,
             "https" => Scheme::HTTPS,
             _ => return Err(invalid()),
         };
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(InvalidOrigin::Query);
+        }
         let (host, port) = url.host_str().zip(url.port_or_known_default()).ok_or_else(invalid)?;
         let authority = match url.port() {
             Some(port) => format!("{host}:{port}"),
@@ -39,7 +50,8 @@ impl Origin {
         };
         let authority = authority.parse().map_err(|_| invalid())?;
         let host = host.trim_matches(['[', ']']).into();
-        Ok(Self { url: url.clone(), scheme, authority, host, port })
+        let base = url.path().trim_end_matches('/').into();
+        Ok(Self { url: url.clone(), scheme, authority, host, port, base })
     }
 
     /// Returns the host.
@@ -54,25 +66,26 @@ impl Origin {
 
     /// Sets the full URI of the request, without credentials.
     pub fn resolve_uri<B>(&self, mut request: Request<B>) -> Request<B> {
-        let path = request.uri().path_and_query().cloned();
+        let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        // Both parts are valid, so the whole is.
+        let path = if self.base.is_empty() { path } else { format!("{}{path}", self.base).parse().unwrap_or(path) };
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(self.scheme.clone());
         parts.authority = Some(self.authority.clone());
-        parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        parts.path_and_query = Some(path);
         if let Ok(uri) = Uri::from_parts(parts) {
             *request.uri_mut() = uri;
         }
         request
     }
 
-    /// Returns the URL that a request for `uri` is sent to. Set by parts: joining a path with two
-    /// leading slashes would change the host.
-    pub fn url(&self, uri: &Uri) -> Url {
+    /// Returns the URL that a request for `uri` is sent to, or `None` if dot segments lead out of
+    /// the base path. Set by parts: joining a path with two leading slashes would change the host.
+    pub fn url(&self, uri: &Uri) -> Option<Url> {
         let mut url = self.url.clone();
         url.set_path(uri.path());
         url.set_query(uri.query());
-        url.set_fragment(None);
-        url
+        url.path().strip_prefix(&*self.base)?.starts_with('/').then_some(url)
     }
 }
 
@@ -82,7 +95,7 @@ mod tests {
 
     #[test]
     fn requests_never_leave_the_origin() {
-        let origin = Origin::from_url(&"https://me:secret@id.example:8443/tenant?x=1#here".parse().unwrap()).unwrap();
+        let origin = Origin::from_url(&"https://me:secret@id.example:8443".parse().unwrap()).unwrap();
         assert_eq!((&*origin.host(), origin.port()), ("id.example", 8443));
         for (input, visible, sent) in [
             ("/keys?v=2", "https://id.example:8443/keys?v=2", "https://me:secret@id.example:8443/keys?v=2"),
@@ -91,7 +104,26 @@ mod tests {
             ("/", "https://id.example:8443/", "https://me:secret@id.example:8443/"),
         ] {
             let request = origin.resolve_uri(Request::get(input).body(()).unwrap());
-            assert_eq!((request.uri().to_string().as_str(), origin.url(request.uri()).as_str()), (visible, sent));
+            assert_eq!((request.uri().to_string().as_str(), origin.url(request.uri()).unwrap().as_str()), (visible, sent));
+        }
+    }
+
+    #[test]
+    fn requests_stay_below_the_base_path() {
+        for base in ["https://id.example/tenant/7", "https://id.example/tenant/7/"] {
+            let origin = Origin::from_url(&base.parse().unwrap()).unwrap();
+            for (input, sent) in [
+                ("/keys?v=2", Some("https://id.example/tenant/7/keys?v=2")),
+                ("/", Some("https://id.example/tenant/7/")),
+                ("//keys", Some("https://id.example/tenant/7//keys")),
+                ("/a/../keys", Some("https://id.example/tenant/7/keys")),
+                ("/../8/keys", None),
+                ("/%2e%2e/8/keys", None),
+                ("/../../..", None),
+            ] {
+                let request = origin.resolve_uri(Request::get(input).body(()).unwrap());
+                assert_eq!(origin.url(request.uri()).as_ref().map(Url::as_str), sent, "{input}");
+            }
         }
     }
 
@@ -103,6 +135,9 @@ mod tests {
         }
         for url in ["ftp://id.example/keys", "file:///keys", "unix:/keys"] {
             assert!(Origin::from_url(&url.parse().unwrap()).is_err(), "{url}");
+        }
+        for url in ["https://id.example/keys?x=1", "https://id.example/#here"] {
+            assert_eq!(Origin::from_url(&url.parse().unwrap()).unwrap_err(), InvalidOrigin::Query, "{url}");
         }
     }
 }
