@@ -147,8 +147,10 @@ impl Readiness {
         self.0.ready.send_if_modified(|last| std::mem::replace(last, ready) != ready);
     }
 
-    /// Subscribes to changes of readiness.
+    /// Subscribes to readiness: the present state, and its changes.
     pub fn subscribe(&self) -> watch::Receiver<bool> {
+        // Without dependencies nothing else publishes the first state.
+        self.publish();
         self.0.ready.subscribe()
     }
 
@@ -219,6 +221,19 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(1_100)).await;
         assert_eq!(probes.load(Ordering::Relaxed) - before, 5);
         shutdown.cancel();
+    }
+
+    #[tokio::test]
+    async fn readiness_without_dependencies_is_announced() {
+        let readiness = Readiness::default();
+        let mut ready = readiness.subscribe();
+        assert!(readiness.report().ready && *ready.borrow_and_update());
+        readiness.drain();
+        assert!(ready.has_changed().unwrap() && !*ready.borrow_and_update());
+        assert!(!*readiness.subscribe().borrow());
+        let waiting = Readiness::default();
+        waiting.watch("database", true, CancellationToken::new(), std::future::pending);
+        assert!(!*waiting.subscribe().borrow());
     }
 
     #[tokio::test]
