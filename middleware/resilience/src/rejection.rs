@@ -9,6 +9,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::time_limit::LimitOrigin;
 
+mod from_status;
 mod log;
 mod metadata;
 pub mod reasons;
