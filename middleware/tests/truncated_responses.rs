@@ -85,7 +85,7 @@ async fn response_truncated_by_deadline_is_a_timeout() {
     .await;
     assert_counted_once(&metrics, "http_server_request_duration", r#"http_response_status_code="504""#);
     assert_eq!(attribute(&span, "http.response.status_code"), Some(504_i64.into()));
-    assert_eq!(attribute(&span, "error.type"), Some("504".into()));
+    assert_eq!(attribute(&span, "error.type"), Some("caller_deadline".into()));
     assert_eq!(attribute(&span, "app.deadline_ms"), Some(100_i64.into()));
 }
 

@@ -56,6 +56,51 @@ fn methods() -> Vec<(&'static str, String, String)> {
     methods
 }
 
+/// Sends a call without a client library, which would end at the timeout by itself. Returns the
+/// `grpc-status` of a trailers-only response.
+async fn send_raw(request: http::Request<()>, message: &[u8]) -> String {
+    let address = request.uri().authority().unwrap().as_str().to_owned();
+    let connection = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (sender, connection) = h2::client::handshake(connection).await.unwrap();
+    let mut driver = tokio::task::JoinSet::new();
+    driver.spawn(async move { drop(connection.await) });
+    let (response, mut body) = sender.ready().await.unwrap().send_request(request, false).unwrap();
+    // The server may have answered, and closed the stream, before it gets the message.
+    let _ = body.send_data(message.to_vec().into(), true);
+    let head = response.await.unwrap();
+    head.headers()["grpc-status"].to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn no_handler_runs_after_its_deadline() {
+    let shop = Shop::shared();
+    let token = shop.token("hasty", ALL_SCOPES);
+    let name = unique("late");
+    let create = products::CreateProductRequest {
+        product: Some(products::ProductInput {
+            name: name.clone(),
+            category: name.clone(),
+            quantity: 1,
+            price_minor: 100,
+            ..products::ProductInput::default()
+        }),
+        ..products::CreateProductRequest::default()
+    };
+    let mut message = vec![0; 5];
+    create.encode(&mut message).unwrap();
+    let length = u32::try_from(message.len() - 5).unwrap();
+    message[1..5].copy_from_slice(&length.to_be_bytes());
+    for timeout in ["1n", "0n", "0S"] {
+        let request = http::Request::post(format!("{}/palisade.products.v1.ProductsService/CreateProduct", shop.grpc_url("products")));
+        let request = request.header("content-type", "application/grpc").header("te", "trailers").header("grpc-timeout", timeout);
+        let status = send_raw(request.header("authorization", format!("Bearer {token}")).body(()).unwrap(), &message).await;
+        assert_eq!(status, "4", "{timeout}");
+    }
+    let list = with_token(products::FindAllRequest { category: Some(name), ..products::FindAllRequest::default() }, &token);
+    let found = ProductsServiceClient::new(channel("products")).find_all(list).await.unwrap().into_inner();
+    assert!(found.items.is_empty(), "{found:?}");
+}
+
 /// Calls a method with an empty message.
 async fn call(host: &str, path: &str, token: Option<&str>) -> Result<(), Status> {
     let mut grpc = Grpc::new(channel(host));

@@ -177,25 +177,25 @@ where
                 mark_timeout(&mut response, &rejection);
                 response
             }
-            Ok(response) => match response.extensions().get::<RejectionExtension>() {
-                Some(RejectionExtension(rejection)) => {
-                    let mut written = problem::write(rejection, request_info, Some(response.headers()));
-                    if let Some(mark) = response.extensions().get::<NoEvidence>() {
-                        written.extensions_mut().insert(*mark);
-                    }
-                    written
-                }
-                // The answer of the handler, whatever its status.
-                None => {
-                    let mut response = response;
-                    if !(response.status().is_client_error() || response.status().is_server_error()) {
-                        response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-                    }
-                    response.map(Either::Left)
-                }
-            },
+            Ok(response) => answer(response, request_info),
         }))
     }
+}
+
+/// Encodes the rejection behind a response. Other responses are the answer of the handler, whatever
+/// their status.
+fn answer<R>(mut response: Response<R>, request_info: &RequestInfo) -> Response<Either<R, Full<Bytes>>> {
+    if let Some(RejectionExtension(rejection)) = response.extensions().get::<RejectionExtension>() {
+        let mut written = problem::write(rejection, request_info, Some(response.headers()));
+        if let Some(mark) = response.extensions().get::<NoEvidence>() {
+            written.extensions_mut().insert(*mark);
+        }
+        return written;
+    }
+    if !(response.status().is_client_error() || response.status().is_server_error()) {
+        response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
+    response.map(Either::Left)
 }
 
 fn rejection_response<R>(rejection: Rejection, audience: Audience) -> Response<Either<R, Full<Bytes>>> {

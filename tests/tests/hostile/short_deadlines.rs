@@ -1,6 +1,7 @@
 //! Deadlines shorter than the work: they say nothing about the health of a service.
 
 use palisade_tests::{Shop, shop::CUSTOMER};
+use serde_json::json;
 
 use crate::{attack::Attack, victim::Victim};
 
@@ -19,4 +20,44 @@ async fn short_deadlines_of_one_user_harm_no_other() {
         attack
     };
     victim.assert_served_during("short deadlines", start).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn short_deadlines_are_no_evidence_against_a_service() {
+    let shop = Shop::separate_with(None, None, |service, command| {
+        if service == "products" {
+            command.env("PALISADE_SERVER__FAULT_INJECTION__ENABLED", "true");
+        }
+    });
+    shop.ready().await;
+    let victim = Victim::enter(&shop).await;
+    let path = format!("/products/{}", victim.product());
+    // Healthy, but slower than the attacker waits.
+    let latency = json!({ "latency": { "ms": 120, "jitter_ms": 0 } });
+    shop.program("products").set_faults("products", "palisade.products.v1.ProductsService/FindOne", 1.0, Some(latency)).await;
+    let target = [r#"target="products""#];
+    let tokens = shop.counted("gateway", "palisade_retry_budget_tokens", &target).await;
+
+    let hasty = shop.client("hasty", CUSTOMER);
+    let mut attack = Attack::default();
+    let attacked = path.clone();
+    attack.repeat(8, move || hasty.get(&attacked).header("x-request-timeout", "60"));
+    attack.wait_for_answers(100).await;
+    for _ in 0..5 {
+        let read = shop.client("patient", CUSTOMER).get(&path).attempt().await.unwrap();
+        assert_eq!(read.status, 200, "{}", read.text());
+    }
+    attack.stop().await;
+
+    let opened = shop.counted("gateway", "palisade_breaker_transitions_total", &[target[0], r#"to="open""#]).await;
+    assert!(opened.abs() < f64::EPSILON, "the breaker opened");
+    let left = shop.counted("gateway", "palisade_retry_budget_tokens", &target).await;
+    assert!(left >= tokens, "{tokens} retry tokens before, {left} after");
+    for (service, metric) in
+        [("gateway", "http_server_request_duration_seconds_count"), ("products", "rpc_server_call_duration_seconds_count")]
+    {
+        let timeouts = async |error: &str| shop.counted(service, metric, &[&format!("error_type=\"{error}\"")]).await;
+        assert!(timeouts("504").await + timeouts("DEADLINE_EXCEEDED").await < 1.0, "{service} takes the blame");
+    }
+    assert!(shop.counted("gateway", "http_server_request_duration_seconds_count", &[r#"error_type="caller_deadline""#]).await >= 100.0);
 }

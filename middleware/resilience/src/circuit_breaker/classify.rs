@@ -72,8 +72,7 @@ pub(super) fn classify_end(protocol: Protocol, end: End<'_>, target: &str) -> Op
         }
         // The head was successful, and the reader may drop the rest.
         (Protocol::Http, End::Complete(_) | End::Dropped) => Some((CallOutcome::Success.into(), None)),
-        (Protocol::Http, End::Late) => Some((Classification::TimedOut, None)),
-        (Protocol::Grpc, End::Late) => Some((Classification::TimedOut, None)),
+        (_, End::Late) => Some((Classification::TimedOut, None)),
         (_, End::Failed) => Some((CallOutcome::Failure.into(), None)),
         (Protocol::Grpc, End::Dropped) => None,
     }

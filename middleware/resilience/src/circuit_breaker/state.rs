@@ -100,8 +100,8 @@ impl StateMachine {
         self.transition.take()
     }
 
-    /// Makes the transitions that depend on time alone: an open breaker becomes half-open at the end
-    /// of its open time, and probes time out. At most one transition is announced.
+    /// Makes the transitions that depend on time alone: an open breaker becomes half-open at the
+    /// end of its open time, and probes time out.
     pub fn advance(&mut self, now: Instant) {
         if let Phase::Open { until } = self.phase
             && now >= until

@@ -14,6 +14,8 @@ use super::*;
 use crate::{deadline::AttemptTimeoutLayer, rejection::Retry, time_limit::TimeLimit};
 
 type Answer = BoxBody<Bytes, Infallible>;
+/// `None`: the service hangs.
+type Answers = fn() -> Option<Result<Response<Answer>, Rejection>>;
 
 /// A body of one message and these trailers.
 fn body(trailers: Option<HeaderMap>) -> Answer {
@@ -140,7 +142,7 @@ async fn call_dropped_at_deadline_is_a_failure() {
 
 /// Calls a service that gives one of `answers`, or hangs, with this deadline and an attempt timeout
 /// of 5 s. Returns the failures that the breaker counted.
-async fn failures_within(limit: TimeLimit, answers: fn() -> Option<Result<Response<Answer>, Rejection>>) -> u32 {
+async fn failures_within(limit: TimeLimit, answers: Answers) -> u32 {
     let breaker = CircuitBreakerLayer::new("products", &Config { min_calls: 100, ..Config::default() });
     let slow = service_fn(move |_: Request<()>| async move {
         let Some(answer) = answers() else { std::future::pending().await };
@@ -164,7 +166,7 @@ async fn expiry_of_a_callers_time_is_no_failure() {
     let caller: fn(u32) -> TimeLimit = |seconds| TimeLimit::caller(Instant::now(), seconds * SECOND, 9 * SECOND);
     let operator: fn(u32) -> TimeLimit = |seconds| TimeLimit::operator(Instant::now(), seconds * SECOND);
     // The service hangs before the head, or behind it, in the body.
-    let hangs: [fn() -> Option<Result<Response<Answer>, Rejection>>; 2] = [|| None, || Some(Ok(Response::new(hanging_body())))];
+    let hangs: [Answers; 2] = [|| None, || Some(Ok(Response::new(hanging_body())))];
     for hang in hangs {
         for (limit, seconds, failures) in [(caller, 1, 0), (caller, 8, 1), (operator, 3, 1), (operator, 9, 1)] {
             let limit = limit(seconds);
@@ -175,8 +177,7 @@ async fn expiry_of_a_callers_time_is_no_failure() {
 
 #[tokio::test(start_paused = true)]
 async fn remote_expiry_of_a_callers_time_is_no_failure() {
-    let expired: [fn() -> Option<Result<Response<Answer>, Rejection>>; 2] =
-        [|| Some(Ok(trailers_only(Code::DeadlineExceeded))), || Some(Ok(in_trailers(Code::DeadlineExceeded)))];
+    let expired: [Answers; 2] = [|| Some(Ok(trailers_only(Code::DeadlineExceeded))), || Some(Ok(in_trailers(Code::DeadlineExceeded)))];
     for answers in expired {
         assert_eq!(failures_within(TimeLimit::caller(Instant::now(), SECOND, 9 * SECOND), answers).await, 0);
         assert_eq!(failures_within(TimeLimit::operator(Instant::now(), 9 * SECOND), answers).await, 1);

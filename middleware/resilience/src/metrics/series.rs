@@ -132,7 +132,7 @@ pub(super) struct GrpcSeries {
     /// `None` for client calls, which the bulkhead counts.
     pub(super) active: Option<Arc<AtomicCounter>>,
     durations: ByCode<Histogram>,
-    /// DEADLINE_EXCEEDED after a time that the caller chose.
+    /// `DEADLINE_EXCEEDED` after a time that the caller chose.
     caller_timeouts: OnceLock<Histogram>,
 }
 

@@ -23,8 +23,8 @@ static SAMPLING: OnceLock<Sampling> = OnceLock::new();
 /// Trust in the trace context of callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrustBoundary {
-    /// External callers: their trace id is kept for correlation. Sampling is decided at random here,
-    /// whatever their flag or id.
+    /// External callers: their trace id is kept for correlation. Sampling is decided at random
+    /// here, whatever their flag or id.
     Public,
     /// Internal services only: their sampling decision is followed.
     Internal,
@@ -63,8 +63,8 @@ impl Sampling {
         let boundary = if protocol == Protocol::Grpc { TrustBoundary::Internal } else { self.boundary };
         let sampled = match boundary {
             TrustBoundary::Internal if caller.is_valid() => caller.is_sampled(),
-            // Neither the flag nor the id of an external caller decides: either could force or avoid
-            // sampling.
+            // Neither the flag nor the id of an external caller decides: either could force or
+            // avoid sampling.
             TrustBoundary::Public if caller.is_valid() => is_sampled_by_ratio(draw(), self.ratio),
             TrustBoundary::Internal | TrustBoundary::Public => is_sampled_by_ratio(trace_id, self.ratio),
         };

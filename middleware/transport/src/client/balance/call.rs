@@ -47,8 +47,8 @@ impl Call {
             Classification::Outcome(CallOutcome::Success) if self.latency_recorded => {}
             Classification::Outcome(CallOutcome::Success) => load.observe_latency(latency, now),
             Classification::TimedOut | Classification::Outcome(CallOutcome::Cancelled) => load.observe_lower_bound(latency, now),
-            // The failed connection attempt itself was already recorded. A time that the caller chose
-            // is no latency of the endpoint.
+            // The failed connection attempt itself was already recorded. A time that the caller
+            // chose is no latency of the endpoint.
             Classification::ConnectBackoff | Classification::NoEvidence => {}
             // Neutral and throttled outcomes do not blame the endpoint, but another endpoint is the
             // better choice.
