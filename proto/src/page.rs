@@ -9,8 +9,8 @@ pub const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
 /// item of any size.
 pub const MAX_RESPONSE_BYTES: usize = 2 * MAX_PAGE_BYTES;
 
-/// Returns the number of items that fit on a page of [`MAX_PAGE_BYTES`]: at least 1, unless there is
-/// none.
+/// Returns the number of items that fit on a page of [`MAX_PAGE_BYTES`]: at least 1, unless there
+/// is none.
 pub fn fitting<M: Message>(items: &[M]) -> usize {
     let mut bytes = 0_usize;
     let fits = |item: &&M| {

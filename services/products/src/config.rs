@@ -91,8 +91,8 @@ impl Default for Reservations {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Search {
-    /// Maximum number of concurrent searches. Further ones wait, so that they do not slow down other
-    /// requests.
+    /// Maximum number of concurrent searches. Further ones wait, so that they do not slow down
+    /// other requests.
     pub max_concurrent: u32,
     /// Maximum wait of a search for its turn, milliseconds. It is rejected afterwards.
     pub max_wait_ms: u64,

@@ -70,8 +70,8 @@ pub struct Input {
 pub struct ValidatedProduct(Input);
 
 impl ValidatedProduct {
-    /// Trims and validates `input`, and composes its category. The error contains every violation, with the field names of the
-    /// JSON contract.
+    /// Trims and validates `input`, and composes its category. The error contains every violation,
+    /// with the field names of the JSON contract.
     pub fn new(input: Input) -> Result<Self, Vec<Violation>> {
         let input = Input { name: input.name.trim().to_owned(), category: compose(input.category.trim()), ..input };
         let violations: Vec<_> = [

@@ -46,8 +46,8 @@ impl Preconditions {
         Ok(Self(palisade_middleware::preconditions::Preconditions { if_match, if_none_match }))
     }
 
-    /// Evaluates the conditions of a `GET` or `HEAD`. `tag` is the current entity tag; `None` if the
-    /// representation has none.
+    /// Evaluates the conditions of a `GET` or `HEAD`. `tag` is the current entity tag; `None` if
+    /// the representation has none.
     pub(crate) fn check_read(&self, tag: Option<&str>) -> Result<Read, Rejection> {
         match self.0.evaluate(tag.map(|tag| tag.as_bytes().to_vec()).as_ref()) {
             Evaluation::Passed => Ok(Read::Changed),

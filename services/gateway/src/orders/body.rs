@@ -102,8 +102,8 @@ impl Order {
         format!("/orders/{}", self.id)
     }
 
-    /// Returns the entity tag without its quotes. `None` for an order from a replica of the previous
-    /// release.
+    /// Returns the entity tag without its quotes. `None` for an order from a replica of the
+    /// previous release.
     pub(super) fn tag(&self) -> Option<String> {
         (self.version > 0).then(|| self.version.to_string())
     }

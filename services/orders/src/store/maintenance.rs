@@ -188,9 +188,9 @@ pub(super) fn first_id(since: Option<OffsetDateTime>) -> Uuid {
 /// Placeholder for the status in the row of dead-lettered events.
 const DEAD: &str = "DEAD";
 
-/// Selects one row per status of unfinished orders, one of completed orders to fulfil, one row without a status for the outbox, and
-/// one for dead-lettered events. The outbox is counted up to a limit because its backlog is
-/// unbounded.
+/// Selects one row per status of unfinished orders, one of completed orders to fulfil, one row
+/// without a status for the outbox, and one for dead-lettered events. The outbox is counted up to a
+/// limit because its backlog is unbounded.
 pub(super) const STATS: &str = "
     SELECT status, count(*), min(updated_at) FROM orders WHERE due_at IS NOT NULL GROUP BY status
     UNION ALL

@@ -137,8 +137,8 @@ impl Query {
         Page { items: products, next }
     }
 
-    /// Returns a page of the first `count` products of `page`, at least 1. The others begin the next
-    /// page.
+    /// Returns a page of the first `count` products of `page`, at least 1. The others begin the
+    /// next page.
     #[must_use]
     pub fn truncate(&self, mut page: Page, count: usize) -> Page {
         if count < page.items.len() {

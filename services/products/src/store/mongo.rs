@@ -32,6 +32,7 @@ mod pool;
 mod products;
 mod reservations;
 mod search;
+mod search_document;
 mod stock_marks;
 #[cfg(test)]
 mod test_store;
@@ -87,8 +88,8 @@ impl MongoStore {
     }
 }
 
-/// Sets the options that decide about correctness, whatever the URL says. An acknowledged write must
-/// survive a crash and a failover. A read must not return stock or reservations that a failover
+/// Sets the options that decide about correctness, whatever the URL says. An acknowledged write
+/// must survive a crash and a failover. A read must not return stock or reservations that a failover
 /// could roll back, or that are outdated.
 fn consistent_options(mut options: ClientOptions) -> ClientOptions {
     let durable = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(Duration::from_secs(2)).build();

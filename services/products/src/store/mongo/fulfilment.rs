@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Each arrow is one compare-and-set of the reservation. While it is APPLYING, each product is
-//! changed by one guarded update that adds the reservation to the product's `fulfilling` list. While
-//! it is CLEARING, it is removed from these lists, which raises the product's epoch.
+//! changed by one guarded update that adds the reservation to the product's `fulfilling` list.
+//! While it is CLEARING, it is removed from these lists, which raises the product's epoch.
 //!
 //! An executor reads the epoch of a product, then checks that the reservation is APPLYING, then
 //! changes the product only if the epoch is unchanged and the reservation is not in the list. The

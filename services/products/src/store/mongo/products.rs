@@ -13,8 +13,9 @@ use uuid::Uuid;
 use super::{
     MongoStore,
     collections::MAX_TIME,
-    documents::{ProductDocument, SearchDocument, bson_id, bson_time},
+    documents::{ProductDocument, bson_id, bson_time},
     keys, outbox, search,
+    search_document::SearchDocument,
 };
 use crate::{
     product::{Filter, Page, Product, Query, Sort, SortKey, ValidatedProduct, legacy_searchable},

@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use super::{
     collections::{Collections, MAX_TIME},
-    documents::{SearchDocument, Searched, bson_id, domain_id},
+    documents::{bson_id, domain_id},
+    search_document::{SearchDocument, Searched},
 };
 use crate::{
     product::{Filter, compose, legacy_searchable, query_grams, searchable},

@@ -108,9 +108,9 @@ async fn prune_keeps_marks_of_unsettled_reservations() {
 async fn prune_keeps_marks_added_since_the_read() {
     let store = new_store().await;
     let (document, before) = insert_reserving(&store).await;
+    store.confirm(id_of(&document), NOW).await.unwrap();
     let fill: Vec<_> = (0..=PRUNE_THRESHOLD).map(|n| format!("t:{n}")).collect();
     store.tamper(Uuid::from_bytes(before.id.bytes()), doc! { "$push": { "marks": { "$each": fill } } }).await;
-    store.confirm(id_of(&document), NOW).await.unwrap();
     let read = stock(&store, &before).await;
     // A release that began meanwhile.
     store.tamper(Uuid::from_bytes(before.id.bytes()), doc! { "$push": { "marks": given_back(document.id) } }).await;
