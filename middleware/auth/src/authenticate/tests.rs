@@ -72,7 +72,9 @@ async fn authenticate_requires_exactly_one_bearer_token() {
         (&[&format!("{good} x")], "Bearer realm=\"palisade\", error=\"invalid_token\""),
     ] {
         let refused = authenticated_subject(&verifier, &PROTECTED, headers).await.unwrap_err();
-        assert_eq!(refused.reason(), &reasons::UNAUTHENTICATED, "{headers:?}");
+        // RFC 6750, section 3.1: a repeated credential is status 400.
+        let reason = if headers.len() > 1 { &reasons::INVALID_PARAMETER } else { &reasons::UNAUTHENTICATED };
+        assert_eq!(refused.reason(), reason, "{headers:?}");
         let (name, value) = &refused.headers()[0];
         assert_eq!((name, value.to_str().unwrap()), (&header::WWW_AUTHENTICATE, challenge), "{headers:?}");
     }
