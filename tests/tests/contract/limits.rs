@@ -9,6 +9,10 @@ use palisade_tests::{
     unique,
 };
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 #[tokio::test]
 async fn rate_limited_client_gets_retry_after() {
@@ -56,4 +60,28 @@ async fn deadline_is_enforced_and_key_allows_retry() {
     let created = seller.post("/products", &body).header("idempotency-key", &key).await.ok(201);
     let listed: Vec<_> = all_items(&seller, &format!("/products?category={category}")).await.iter().map(id_of).collect();
     assert_eq!(listed, [id_of(&created)], "a retried request must have one effect");
+}
+
+/// A client that sends a large body before it reads gets the reason of the rejection.
+#[tokio::test]
+async fn early_rejection_reaches_a_client_that_sends_its_body() {
+    const BODY_BYTES: usize = 5_000_000;
+    let shop = Shop::shared();
+    let url = shop.url();
+    let host = url.trim_start_matches("http://");
+    let authorization = format!("authorization: Bearer {}\r\n", shop.token("seller", ALL_SCOPES));
+    let body = vec![b'x'; BODY_BYTES];
+    for (authorization, expected) in [("", "401"), (authorization.as_str(), "413")] {
+        for round in 0..20 {
+            let mut stream = TcpStream::connect(host).await.unwrap();
+            let head = format!(
+                "POST /products HTTP/1.1\r\nhost: {host}\r\n{authorization}content-type: application/json\r\ncontent-length: {BODY_BYTES}\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&body).await.unwrap_or_else(|error| panic!("{expected}, round {round}: {error}"));
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "round {round}: {answer}");
+        }
+    }
 }
