@@ -16,7 +16,7 @@ use tower::{ServiceExt, layer::util::Identity};
 
 use crate::{
     fixture::{Server, TEST_TIMEOUT},
-    frames::{END_STREAM, GOAWAY, HEADERS, preface, request, until},
+    frames::{ACK, END_STREAM, GOAWAY, HEADERS, SETTINGS, preface, request, until},
 };
 
 const HELD: &[u8] = b"GET /held HTTP/1.1\r\nhost: test\r\n\r\n";
@@ -73,6 +73,29 @@ async fn drain_finishes_requests_and_closes_idle() {
     assert_eq!(timeout(TEST_TIMEOUT, until(&mut http2, |frame| frame.kind == HEADERS)).await.unwrap().unwrap().status(), 200);
     assert!(timeout(TEST_TIMEOUT, until(&mut http2, |_| false)).await.unwrap().is_none());
     timeout(TEST_TIMEOUT, server.serving).await.expect("the server stops long before the drain timeout").unwrap();
+}
+
+/// Waits until the server has read the preface.
+async fn settings_acknowledged(stream: &mut TcpStream) {
+    let mut head = [0; 9];
+    while head[3..5] != [SETTINGS, ACK] {
+        stream.read_exact(&mut head).await.unwrap();
+        let [l1, l2, l3, ..] = head;
+        stream.read_exact(&mut vec![0; u32::from_be_bytes([0, l1, l2, l3]) as usize]).await.unwrap();
+    }
+}
+
+/// A client whose first request crosses the shutdown must learn that it was not handled.
+#[tokio::test]
+async fn drain_sends_goaway_before_the_first_request() {
+    for protocol in [Protocol::Http, Protocol::Grpc] {
+        let server = Server::start(protocol, Config { drain_timeout_ms: 60_000, ..Config::default() });
+        let mut connected = open_with(&server, &preface(&[])).await;
+        timeout(TEST_TIMEOUT, settings_acknowledged(&mut connected)).await.unwrap();
+        server.shutdown.cancel();
+        timeout(TEST_TIMEOUT, until(&mut connected, |frame| frame.kind == GOAWAY)).await.unwrap().expect("a GOAWAY before the end");
+        timeout(TEST_TIMEOUT, server.serving).await.expect("the server does not wait for the client").unwrap();
+    }
 }
 
 #[tokio::test]

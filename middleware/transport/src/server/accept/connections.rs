@@ -265,7 +265,12 @@ impl Connections {
                     port_drains = true;
                     deadlines.port_drains(Instant::now());
                     if !state.has_request() {
-                        return;
+                        if state.head_at().is_none() {
+                            return;
+                        }
+                        // The first request may be on its way: an HTTP/2 client learns from the
+                        // GOAWAY that it was not handled.
+                        deadlines.evicted(Instant::now());
                     }
                     state.never_linger();
                     connection.as_mut().graceful_shutdown();
