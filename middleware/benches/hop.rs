@@ -30,7 +30,7 @@ use palisade_middleware::{
     method_table::{Access, Method, MethodTable},
     rate_limit,
     respond::Protocol,
-    retry::IdempotentMethods,
+    retry::MethodContracts,
     server::{self, accept},
     telemetry::{self, Telemetry, TrustBoundary},
 };
@@ -89,7 +89,7 @@ async fn main() {
             let tokens = InternalTokens::new("gateway", TokenPolicy::OnBehalfOfUser, key(env_var("GATEWAY_KEY")), Arc::new(SystemClock));
             let credentials = CredentialsLayer::new(Arc::new(tokens), "backend");
             let config = Config::at(env_var("BACKEND"));
-            let client = client::connect("backend", &config, IdempotentMethods::from_iter([CHECK]), credentials);
+            let client = client::connect("backend", &config, MethodContracts::from_iter([CHECK]), credentials);
             let router = router(client.expect("valid configuration"));
             serve(Protocol::Http, router, &ROUTES, verifier("gateway", "users", &env_var("USER_KEY"), false)).await;
         }

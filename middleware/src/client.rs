@@ -4,13 +4,13 @@
 //! circuit breaker, attempt timeout, credentials, load balancer.
 //!
 //! ```
-//! use palisade_middleware::{client, retry::IdempotentMethods};
+//! use palisade_middleware::{client, retry::MethodContracts};
 //! use tower::layer::util::Identity;
 //!
 //! # tokio_test::block_on(async {
 //! let config = client::Config::at("http://127.0.0.1:5000");
 //! let products =
-//!     client::connect("products", &config, IdempotentMethods::default(), Identity::new())?;
+//!     client::connect("products", &config, MethodContracts::default(), Identity::new())?;
 //! // products_service_client::ProductsServiceClient::new(products)
 //! # let _ = products; Ok::<_, client::InvalidConfig>(()) }).unwrap();
 //! ```
@@ -31,7 +31,7 @@ use ::http::{Request, Response};
 use bytes::Bytes;
 use tokio_util::sync::DropGuard;
 use tonic::{Status, body::Body};
-use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, util::MapErr};
 
 use palisade_discovery::{self as discovery, UpstreamUrl};
 use palisade_resilience::{
@@ -42,8 +42,8 @@ use palisade_resilience::{
     metrics::{Boundary, MetricsLayer},
     rejection::Rejection,
     respond::{ClientRespondLayer, Protocol},
-    retry::{IdempotentMethods, RetryLayer},
-    streams::IsStreaming,
+    retry::{MethodContracts, RetryLayer},
+    streams::{IsStreaming, ResponseKind, UndeclaredResponse},
     trace::ClientTraceLayer,
 };
 use palisade_transport::client::balance::{Balancer, Endpoints, PreviousEndpoints};
@@ -52,16 +52,17 @@ use self::boxed::{BoxedStack, Call, CallFuture};
 
 pub use config::{Config, InvalidConfig};
 pub use http::{HttpBody, HttpClient, HttpConfig, http};
-pub use palisade_transport::client::{ConnectError, Connection, balance};
+pub use palisade_transport::client::{ConnectError, Connection, balance, rejection_of};
 
 /// Creates a client for the service `target` (its name in metrics and spans), for use in a
 /// generated tonic client.
 ///
-/// Only `idempotent` methods are retried. `credentials` adds `authorization` to each attempt.
+/// Only methods that `contracts` mark as idempotent are retried. A method that they do not declare
+/// may have a stream as its response: only the wait for its head is limited. `credentials` adds `authorization` to each attempt.
 /// Connections are lazy: the first call connects, and a later call reconnects after a connection
 /// broke. Service discovery starts here and stops when the last clone of the client is dropped.
 /// Must be called within a tokio runtime.
-pub fn connect<C>(target: &'static str, config: &Config, idempotent: IdempotentMethods, credentials: C) -> Result<Client, InvalidConfig>
+pub fn connect<C>(target: &'static str, config: &Config, contracts: MethodContracts, credentials: C) -> Result<Client, InvalidConfig>
 where
     C: Layer<Balancer>,
     C::Service: Service<Request<Body>, Response = Response<Body>, Error = Rejection, Future: Send> + Clone + Send + Sync + 'static,
@@ -71,16 +72,45 @@ where
     let addresses = if let UpstreamUrl::List(addresses) = &upstream { addresses.clone() } else { Vec::new() };
     let balancer = Balancer::new(target, &config.endpoints(), upstream.registry(), addresses)?;
     let endpoints = balancer.endpoints();
-    let client = stack(target, config, idempotent, credentials, balancer)?;
+    let client = build(target, config, contracts, credentials, balancer)?;
     let resolver = discovery::spawn_resolver(target, upstream, &config.discovery, endpoints.clone()).map(Arc::new);
     Ok(Client { endpoints: Some(endpoints), _resolver: resolver, ..client })
 }
 
-/// Builds the stack of [`connect`] around another innermost service `endpoint`.
+/// Builds the stack of [`connect`] around another innermost service `endpoint`, such as a tonic
+/// `Channel`. An error of `endpoint` is a transport error, unless it is a [`Rejection`].
 pub fn stack<C, E>(
     target: &'static str,
     config: &Config,
-    idempotent: IdempotentMethods,
+    contracts: MethodContracts,
+    credentials: C,
+    endpoint: E,
+) -> Result<Client, InvalidConfig>
+where
+    E: Service<Request<Body>, Error: Into<BoxError>>,
+    C: Layer<Foreign<E>>,
+    C::Service: Service<Request<Body>, Response = Response<Body>, Error = Rejection, Future: Send> + Clone + Send + Sync + 'static,
+{
+    build(target, config, contracts, credentials, foreign(endpoint))
+}
+
+/// A service whose errors are rejections.
+pub type Foreign<E> = MapErr<E, fn(<E as Service<Request<Body>>>::Error) -> Rejection>;
+
+/// Converts the errors of a service from elsewhere, so that the layers of this crate take it: retry
+/// and circuit breaker count its transport errors.
+pub fn foreign<E>(endpoint: E) -> Foreign<E>
+where
+    E: Service<Request<Body>, Error: Into<BoxError>>,
+{
+    let convert: fn(E::Error) -> Rejection = |error| rejection_of(error);
+    ServiceExt::<Request<Body>>::map_err(endpoint, convert)
+}
+
+fn build<C, E>(
+    target: &'static str,
+    config: &Config,
+    contracts: MethodContracts,
     credentials: C,
     endpoint: E,
 ) -> Result<Client, InvalidConfig>
@@ -94,12 +124,12 @@ where
         Some(address) => (address.host().into(), address.port(), false),
         None => (target.into(), None, true),
     };
-    let methods = idempotent.clone();
+    let methods = contracts.clone();
     let params = StackParams {
         target,
         trace: ClientTraceLayer { protocol: Protocol::Grpc, server_address, server_port },
         hop: Boundary::GrpcClient(target.into()),
-        retry: RetryLayer::new(target, &config.retry, idempotent),
+        retry: RetryLayer::new(target, &config.retry, contracts),
         breaker: CircuitBreakerLayer::new(target, &config.circuit_breaker),
         min_attempt_ms: config.retry.min_attempt_ms,
         call_timeout_ms: config.call_timeout_ms,
@@ -111,8 +141,14 @@ where
         request.headers_mut().reserve(ADDED_HEADERS);
         // A streaming method is exempt from the measurements and timeouts of unary calls. The
         // attempts of one call share the list of previous endpoints.
-        if methods.is_stream(request.uri().path()) {
-            request.extensions_mut().insert(IsStreaming);
+        match methods.response_kind(request.uri().path()) {
+            ResponseKind::Unary => {}
+            ResponseKind::Stream => {
+                request.extensions_mut().insert(IsStreaming);
+            }
+            ResponseKind::Undeclared => {
+                request.extensions_mut().insert(UndeclaredResponse);
+            }
         }
         if is_balanced {
             request.extensions_mut().insert(PreviousEndpoints::default());

@@ -12,7 +12,7 @@ use health_server::{CHECK, Seen, check, dead_port, hanging, serve, server, servi
 use palisade_middleware::{
     circuit_breaker::{self, Mode, State},
     client::{self, Client, Config, balance::EndpointStatus},
-    retry::{self, IdempotentMethods},
+    retry::{self, MethodContracts},
     task,
 };
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle};
@@ -51,7 +51,7 @@ fn connect(config: &Config) -> Client {
 
 /// Client without idempotent methods.
 fn connect_for_writes(config: &Config) -> Client {
-    client::connect("health", config, IdempotentMethods::default(), Identity::new()).unwrap()
+    client::connect("health", config, MethodContracts::default(), Identity::new()).unwrap()
 }
 
 fn endpoints(client: &Client) -> Vec<EndpointStatus> {

@@ -24,7 +24,7 @@ use palisade_middleware::{
     metrics::{self, CATALOG},
     rejection::Rejection,
     respond::Protocol,
-    retry::IdempotentMethods,
+    retry::MethodContracts,
     server,
     store_instrumentation::{Database, InstrumentedCalls, Operation, PoolMetrics, StoreError},
 };
@@ -84,12 +84,12 @@ async fn call() {
         let status = if succeeds { Status::ok("") } else { Status::unavailable("not now") };
         async move { Ok::<_, Rejection>(status.into_http::<Body>()) }
     });
-    let idempotent = IdempotentMethods::from_iter([CALL]);
+    let idempotent = MethodContracts::from_iter([CALL]);
     let unreachable = client::Config::at("http://127.0.0.1:1,http://127.0.0.1:2");
     let connected = client::connect("nobody", &unreachable, idempotent.clone(), Identity::new()).unwrap();
     let in_process = client::stack("test", &unreachable, idempotent, Identity::new(), endpoint).unwrap();
     let discovered = client::Config::at("dns://nobody:1?server=127.0.0.1:1");
-    let discovered = client::connect("nobody", &discovered, IdempotentMethods::default(), Identity::new()).unwrap();
+    let discovered = client::connect("nobody", &discovered, MethodContracts::default(), Identity::new()).unwrap();
     for mut client in [in_process, connected, discovered] {
         let request = Request::post(CALL).body(Body::empty()).unwrap();
         exchange(&mut client, request).await;

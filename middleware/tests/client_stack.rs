@@ -23,7 +23,7 @@ use palisade_middleware::{
     client::{self, Client, Config},
     context::{self, Context},
     rejection::{Rejection, Retry},
-    retry::{self, IdempotentMethods},
+    retry::{self, MethodContracts},
     task,
 };
 use tokio::{net::TcpListener, time::Instant};
@@ -140,7 +140,7 @@ async fn negative_pushback_prevents_retry() {
 #[tokio::test]
 async fn non_idempotent_call_is_not_retried() {
     let (address, seen) = server(unavailable).await;
-    let client = client::connect("health", &config(address), IdempotentMethods::default(), Identity::new()).unwrap();
+    let client = client::connect("health", &config(address), MethodContracts::default(), Identity::new()).unwrap();
     assert_eq!(check(&client).await.unwrap_err().code(), Code::Unavailable);
     assert_eq!(seen.lock().len(), 1);
 }
@@ -163,7 +163,7 @@ async fn refused_stream_is_retried_transparently() {
             }
         }
     });
-    let client = client::connect("health", &config(address), IdempotentMethods::default(), Identity::new()).unwrap();
+    let client = client::connect("health", &config(address), MethodContracts::default(), Identity::new()).unwrap();
     assert_eq!(check(&client).await.unwrap_err().message(), "seen");
     let previous: Vec<_> = seen.lock().iter().map(|headers| headers.get(PREVIOUS_ATTEMPTS).cloned()).collect();
     assert_eq!(previous, [None, None]);

@@ -13,7 +13,7 @@ use palisade_middleware::{
     fault_injection::Faults,
     method_table::{Access, Method, MethodTable},
     respond::Protocol,
-    retry::IdempotentMethods,
+    retry::MethodContracts,
     server::{self, accept},
     task,
     tls::{PortTls, UpstreamTls},
@@ -99,7 +99,7 @@ impl Fixture {
         let config = client::Config { tls, ..client::Config::at(format!("{scheme}://{address}")) };
         let tokens = InternalTokens::new("gateway", TokenPolicy::Service(&["check"]), self.signing.clone(), Arc::new(SystemClock));
         let credentials = CredentialsLayer::new(Arc::new(tokens), "products");
-        client::connect("products", &config, IdempotentMethods::default(), credentials).unwrap()
+        client::connect("products", &config, MethodContracts::default(), credentials).unwrap()
     }
 }
 
@@ -234,7 +234,7 @@ async fn invalid_tls_settings_fail_at_startup() {
     assert!(upstream.check().is_ok());
     for (url, tls) in [("https://a:1", UpstreamTls::default()), ("http://a:1", upstream)] {
         let config = client::Config { tls, ..client::Config::at(url) };
-        let error = client::connect("products", &config, IdempotentMethods::default(), Identity::new()).unwrap_err().to_string();
+        let error = client::connect("products", &config, MethodContracts::default(), Identity::new()).unwrap_err().to_string();
         assert!(error.starts_with("url must be https://"), "{error}");
     }
 }

@@ -28,7 +28,7 @@ use palisade_middleware::{
     method_table::{Access, Method, MethodTable},
     rejection::Rejection,
     respond::Protocol,
-    retry::IdempotentMethods,
+    retry::MethodContracts,
     server,
 };
 use tonic::{Status, body::Body};
@@ -97,7 +97,7 @@ async fn truncated_upstream_response_is_unavailable() {
             Ok::<_, Rejection>(Response::new(Body::new(StreamBody::new(truncated))))
         });
         let config = client::Config::at("http://127.0.0.1:1");
-        let client = client::stack("test", &config, IdempotentMethods::default(), Identity::new(), endpoint).unwrap();
+        let client = client::stack("test", &config, MethodContracts::unary(["/test.v1.Test/Get"]), Identity::new(), endpoint).unwrap();
         let request = Request::post("/test.v1.Test/Get").body(Body::empty()).unwrap();
         let response = client.oneshot(request).await.unwrap();
         assert!(response.into_body().collect().await.is_err());
@@ -123,7 +123,7 @@ async fn idempotent_call_truncated_after_data_is_retried() {
     let config = client::Config::at("http://127.0.0.1:1");
     for (path, expected) in [("/test.v1.Test/Get", 2), ("/test.v1.Test/Put", 1)] {
         attempts.store(0, Ordering::Relaxed);
-        let idempotent = ["/test.v1.Test/Get"].into_iter().collect::<IdempotentMethods>();
+        let idempotent = ["/test.v1.Test/Get"].into_iter().collect::<MethodContracts>();
         let client = client::stack("test", &config, idempotent, Identity::new(), endpoint.clone()).unwrap();
         let response = client.oneshot(Request::post(path).body(Body::empty()).unwrap()).await.unwrap();
         let collected = response.into_body().collect().await;

@@ -22,7 +22,7 @@ use palisade_middleware::{
     rejection::Rejection,
     request_context::{CurrentContextLayer, RequestContextLayer},
     respond::{Protocol, RespondLayer},
-    retry::{self, IdempotentMethods, RetryLayer},
+    retry::{self, MethodContracts, RetryLayer},
     server::{self, http_guard::HttpGuardLayer},
     streams::StreamsLayer,
     telemetry::{self, Telemetry, TrustBoundary},
@@ -112,7 +112,7 @@ fn balancer() -> Balancer {
 
     let captured = Cell::new(None);
     let config = client::Config::at("http://127.0.0.1:1,http://127.0.0.1:2,http://127.0.0.1:3");
-    client::connect("bench", &config, IdempotentMethods::default(), CaptureLayer(&captured)).expect("valid configuration");
+    client::connect("bench", &config, MethodContracts::default(), CaptureLayer(&captured)).expect("valid configuration");
     captured.take().expect("the layer wrapped the balancer")
 }
 
@@ -176,7 +176,7 @@ fn client_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
         caller.case(
             "RetryLayer",
             group,
-            RetryLayer::new("bench", &retry::Config::default(), IdempotentMethods::default()).layer(inner::<Rejection>()),
+            RetryLayer::new("bench", &retry::Config::default(), MethodContracts::default()).layer(inner::<Rejection>()),
         ),
         caller.case("AttemptMetricsLayer", group, AttemptMetricsLayer::new(Protocol::Grpc, "bench").layer(inner::<Rejection>())),
         caller.case(
@@ -201,6 +201,6 @@ fn stacks(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
     cases.push(caller.case("server stack", Group::Stack(Side::Server), server));
 
     let config = client::Config::at("http://127.0.0.1:1");
-    let client = client::stack("bench", &config, IdempotentMethods::default(), credentials(), inner::<Rejection>());
+    let client = client::stack("bench", &config, MethodContracts::default(), credentials(), inner::<Rejection>());
     cases.push(caller.case("client stack", Group::Stack(Side::Client), client.expect("valid configuration")));
 }

@@ -34,10 +34,10 @@ use tower::{Layer, Service};
 
 use crate::{
     body::InstrumentedBody,
-    deadline::CallDeadline,
+    deadline::{CallDeadline, StreamEnd},
     rejection::{Rejection, reasons},
     respond::Protocol,
-    streams::is_stream,
+    streams::{RequestEnd, response_kind},
 };
 
 pub use breaker::{Breaker, BreakerHandle, Permit};
@@ -119,11 +119,15 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let deadline = request.extensions().get::<CallDeadline>().map(|deadline| deadline.0);
-        let stream = is_stream(&request);
+        // Of a streamed request only the caller's end counts: the rest is the pace of its sender.
+        let deadline = match request.extensions().get::<RequestEnd>() {
+            Some(_) => request.extensions().get::<StreamEnd>().map(|end| end.0),
+            None => request.extensions().get::<CallDeadline>().map(|deadline| deadline.0),
+        };
+        let kind = response_kind(&request);
         let CircuitBreakerLayer { protocol, breaker } = &self.layer;
         let progress = match breaker.acquire(Instant::now(), deadline) {
-            Ok(permit) => Progress::Running { inner: OutcomeFuture::new(*protocol, self.inner.call(request), permit, stream) },
+            Ok(permit) => Progress::Running { inner: OutcomeFuture::new(*protocol, self.inner.call(request), permit, kind) },
             Err(refused) => Progress::Refused { rejection: Some(rejection_of(breaker.name(), refused)) },
         };
         ResponseFuture { progress }

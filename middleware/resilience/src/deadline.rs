@@ -28,8 +28,6 @@ mod timeout_body;
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::{
     rejection::{Rejection, reasons},
     time_limit::TimeLimit,
@@ -53,10 +51,10 @@ pub(crate) fn expired() -> Rejection {
     Rejection::new(&reasons::DEADLINE_EXCEEDED, "the deadline passed before the request was started")
 }
 
-/// End of an outgoing stream as its caller requested it; in the extensions of every attempt.
-/// [`CallDeadline`] then applies to the response head.
+/// Deadline of the incoming request, without the limits of the call; in the extensions of every
+/// attempt. A stream ends then, and [`CallDeadline`] applies to its response head only.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct StreamEnd(pub(crate) Instant);
+pub(crate) struct StreamEnd(pub(crate) TimeLimit);
 
 /// Deadline of an outgoing call; in the extensions of every attempt. Inside [`AttemptTimeout`] it
 /// is the deadline of that attempt.

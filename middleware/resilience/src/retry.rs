@@ -2,7 +2,7 @@
 //! the deadline of the call.
 //!
 //! A call may be retried if a repeated call gets the answer of the first: its method is marked so
-//! ([`IdempotentMethods`]; over HTTP it is safe, RFC 9110 §9.2.1), or it carries an idempotency key
+//! ([`MethodContracts`]; over HTTP it is safe, RFC 9110 §9.2.1), or it carries an idempotency key
 //! ([`IdempotencyKeyed`]). A write whose first attempt was applied, but whose answer was lost, would
 //! otherwise be answered with a failed precondition or "not found". A request that was
 //! provably never sent is sent again once, whatever the method and at no cost (transparent retry).
@@ -47,7 +47,7 @@ use crate::{metrics::register_observable, rejection::Rejection};
 
 pub use attempts::Attempts;
 pub use config::{Config, InvalidConfig};
-pub use idempotent::{IdempotencyKeyed, IdempotentMethods};
+pub use idempotent::{IdempotencyKeyed, MethodContracts};
 pub use peek::PeekedBody;
 pub use pushback::pushback;
 pub(crate) use pushback::{pushback_of_head, pushback_of_http};
@@ -91,9 +91,10 @@ struct Policy {
 }
 
 impl RetryLayer {
-    /// Creates a layer for gRPC calls to `target`, whose `idempotent` methods may be retried.
-    pub fn new(target: &'static str, config: &Config, idempotent: IdempotentMethods) -> Self {
-        Self::build(target, config, IdempotencyPolicy::Grpc(idempotent))
+    /// Creates a layer for gRPC calls to `target`; methods that its `contracts` mark as idempotent
+    /// may be retried.
+    pub fn new(target: &'static str, config: &Config, contracts: MethodContracts) -> Self {
+        Self::build(target, config, IdempotencyPolicy::Grpc(contracts))
     }
 
     /// Creates a layer for HTTP calls to `target`; safe HTTP methods may be retried.

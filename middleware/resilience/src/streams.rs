@@ -13,6 +13,7 @@
 
 mod body;
 mod connection_draining;
+mod request_end;
 
 use std::{
     fmt,
@@ -34,6 +35,18 @@ use crate::{context::Context, jitter, rejection::Rejection, respond::Protocol};
 
 pub use body::StreamBody;
 pub use connection_draining::ConnectionDraining;
+pub(crate) use request_end::{RequestEnd, SignalEnd};
+
+/// Kind of the response of a method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResponseKind {
+    /// One message.
+    Unary,
+    /// A stream of messages.
+    Stream,
+    /// Not declared: either.
+    Undeclared,
+}
 
 /// Jitter of the maximum age, as a fraction: streams that began together must not end together.
 const AGE_JITTER: f64 = 0.1;
@@ -56,6 +69,31 @@ pub trait EndStream: Send + Sync + fmt::Debug {
 /// Condition for the stream that a request opens, in its extensions.
 #[derive(Debug, Clone)]
 pub struct StreamGuard(pub Arc<dyn EndStream>);
+
+/// Marks a call, in its extensions, whose response may be a stream, because no contract declares it.
+#[derive(Debug, Clone, Copy)]
+pub struct UndeclaredResponse;
+
+/// Returns whether the response to this call may last: only the wait for its head is limited.
+pub(crate) fn may_last<B>(call: &Request<B>) -> bool {
+    is_stream(call) || is_undeclared(call)
+}
+
+/// Returns the kind of the response to this call.
+pub fn response_kind<B>(call: &Request<B>) -> ResponseKind {
+    if is_stream(call) {
+        ResponseKind::Stream
+    } else if is_undeclared(call) {
+        ResponseKind::Undeclared
+    } else {
+        ResponseKind::Unary
+    }
+}
+
+/// Returns whether no contract declares the response to this call.
+pub(crate) fn is_undeclared<B>(call: &Request<B>) -> bool {
+    call.extensions().get::<UndeclaredResponse>().is_some()
+}
 
 /// Ends the streaming responses of a server; other responses pass unchanged.
 ///

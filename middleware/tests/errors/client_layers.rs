@@ -12,7 +12,7 @@ use palisade_middleware::{
     method_table::{Access, Method},
     rejection::{Rejection, Violation, reasons},
     respond::Protocol,
-    retry::{self, IdempotentMethods},
+    retry::{self, MethodContracts},
     server,
 };
 use tokio::{net::TcpListener, time::Instant};
@@ -46,7 +46,7 @@ fn config(address: SocketAddr) -> Config {
 }
 
 fn connect(config: &Config) -> Client {
-    client::connect("health", config, IdempotentMethods::default(), Identity::new()).unwrap()
+    client::connect("health", config, MethodContracts::default(), Identity::new()).unwrap()
 }
 
 async fn call(client: &Client) -> Result<HealthCheckResponse, Status> {
@@ -163,7 +163,7 @@ async fn credentials() {
     let no_key = layer_fn(|_: Balancer| {
         tower::service_fn(async |_: http::Request<Body>| Err::<http::Response<Body>, _>(Rejection::internal("password=hunter2")))
     });
-    let client = client::connect("health", &config(dead().await), IdempotentMethods::default(), no_key).unwrap();
+    let client = client::connect("health", &config(dead().await), MethodContracts::default(), no_key).unwrap();
     assert_rejected("missing signing key", &ExpectedRejection::of(&reasons::INTERNAL, ExpectedRetry::Silent), &client, None).await;
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::Request;
-use palisade_middleware::{client, respond::Protocol, retry::IdempotentMethods, server::Config};
+use palisade_middleware::{client, respond::Protocol, retry::MethodContracts, server::Config};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -128,7 +128,7 @@ async fn max_connection_age_loses_no_call() {
     let url = format!("http://{}", server.address);
     // A request that the draining connection cannot take was never sent: it is retried
     // transparently, even if it is not idempotent.
-    let client = client::connect("test", &client::Config::at(url.clone()), IdempotentMethods::default(), Identity::new()).unwrap();
+    let client = client::connect("test", &client::Config::at(url.clone()), MethodContracts::default(), Identity::new()).unwrap();
     let caller = || async {
         while server.app.callers.lock().len() < 4 {
             let call = Request::post(format!("{url}/test.Test/Call")).header("content-type", "application/grpc");

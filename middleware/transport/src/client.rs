@@ -18,6 +18,7 @@ use crate::tls::UpstreamTls;
 
 pub use connection::{Connection, InvalidConfig as InvalidConnection};
 pub use connector::ConnectError;
+pub use endpoint::rejection_of;
 
 /// Endpoints of one target: how they are connected to and balanced.
 #[derive(Debug, Clone)]

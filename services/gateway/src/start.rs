@@ -14,7 +14,7 @@ use palisade_middleware::{
     method_table::MethodTable,
     process::Process,
     respond::Protocol,
-    retry::IdempotentMethods,
+    retry::MethodContracts,
     server,
 };
 use palisade_proto::FILE_DESCRIPTOR_SET;
@@ -39,7 +39,7 @@ pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<S
     let (products, orders) = (config.upstreams.products(), config.upstreams.orders());
     let jwks = Json(serde_json::to_value(keys.signing.public_jwks())?);
     let tokens = Arc::new(InternalTokens::new("gateway", TokenPolicy::OnBehalfOfUser, keys.signing, process.clock.clone()));
-    let idempotent = IdempotentMethods::from_descriptors(FILE_DESCRIPTOR_SET)?;
+    let idempotent = MethodContracts::from_descriptors(FILE_DESCRIPTOR_SET)?;
     let products = client::connect("products", &products, idempotent.clone(), CredentialsLayer::new(tokens.clone(), "products"))?;
     let orders = client::connect("orders", &orders, idempotent, CredentialsLayer::new(tokens, "orders"))?;
     for (name, client) in [("products", &products), ("orders", &orders)] {

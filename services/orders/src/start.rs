@@ -21,7 +21,7 @@ use palisade_middleware::{
     method_table::MethodTable,
     process::Process,
     respond::Protocol,
-    retry::IdempotentMethods,
+    retry::MethodContracts,
     server,
     store_instrumentation::Database,
 };
@@ -87,7 +87,7 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     let tokens = Arc::new(InternalTokens::new("orders", TokenPolicy::Service(&["products:reserve"]), keys.signing, process.clock.clone()));
     let credentials = CredentialsLayer::new(tokens, "products");
     let upstream = config.upstreams.products();
-    let client = client::connect("products", &upstream, IdempotentMethods::from_descriptors(FILE_DESCRIPTOR_SET)?, credentials)?;
+    let client = client::connect("products", &upstream, MethodContracts::from_descriptors(FILE_DESCRIPTOR_SET)?, credentials)?;
     let breakers = palisade_middleware::admin::breakers::routes([client.breaker().clone()]);
     // Reported but not required for readiness: orders are accepted without products, and their
     // sagas finish when it is back.

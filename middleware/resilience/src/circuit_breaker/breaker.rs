@@ -163,6 +163,18 @@ impl Permit {
         self
     }
 
+    /// Records the response head of a call whose response may be a stream. A probe succeeds with it,
+    /// because its round cannot wait for the end of a stream.
+    pub fn undeclared_headers_received(mut self, now: Instant) -> Option<Self> {
+        self.deadline = None;
+        let permit = self.headers_received(now);
+        if permit.breaker.is_closed() {
+            return Some(permit);
+        }
+        permit.report(CallOutcome::Success.into(), None, now);
+        None
+    }
+
     /// Reports the outcome. `hint` is the retry delay that the target asked for.
     pub fn report(mut self, finding: Classification, hint: Option<Duration>, now: Instant) {
         let verdict = match finding {

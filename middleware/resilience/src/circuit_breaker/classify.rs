@@ -10,7 +10,7 @@ use super::event::CallOutcome;
 use crate::{
     body::End,
     deadline, grpc_status,
-    rejection::{FAILURE_ORIGIN_HEADER, Rejection, Retry, TransportError},
+    rejection::{FAILURE_ORIGIN_HEADER, Rejection, Retry, TransportError, reasons},
     respond::Protocol,
     retry,
     time_limit::NoEvidence,
@@ -102,6 +102,8 @@ fn classify_rejection(rejection: &Rejection) -> Classification {
         Some(failure) if failure.connect_backoff => Classification::ConnectBackoff,
         Some(_) => CallOutcome::Failure.into(),
         None if source.is::<deadline::Elapsed>() => Classification::TimedOut,
+        // The error of a client from elsewhere.
+        None if *rejection.reason() == reasons::UPSTREAM_UNAVAILABLE => CallOutcome::Failure.into(),
         None => CallOutcome::Neutral.into(),
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     body::{BodyObserver, End, InstrumentedBody},
     rejection::Rejection,
     respond::Protocol,
+    streams::ResponseKind,
     time_limit::NoEvidence,
 };
 
@@ -34,6 +35,10 @@ pub trait RecordOutcome: Sized {
     #[must_use]
     fn headers_received(self, now: Instant) -> Self;
 
+    /// Records the response head of a call whose response may be a stream: its duration says nothing
+    /// from here on. Returns `None` if the head was taken as the outcome.
+    fn undeclared_headers_received(self, now: Instant) -> Option<Self>;
+
     /// Reports the outcome; `hint` is the retry delay that the target asked for.
     fn report(self, finding: Classification, hint: Option<Duration>, now: Instant);
 }
@@ -45,6 +50,10 @@ impl RecordOutcome for Permit {
 
     fn headers_received(self, now: Instant) -> Self {
         Self::headers_received(self, now)
+    }
+
+    fn undeclared_headers_received(self, now: Instant) -> Option<Self> {
+        Self::undeclared_headers_received(self, now)
     }
 
     fn report(self, finding: Classification, hint: Option<Duration>, now: Instant) {
@@ -60,14 +69,14 @@ pin_project! {
         inner: F,
         protocol: Protocol,
         pending: Option<P>,
-        stream: bool,
+        kind: ResponseKind,
     }
 }
 
 impl<F, P> OutcomeFuture<F, P> {
-    /// The response head is the outcome of a `stream`; its end says nothing about the target.
-    pub fn new(protocol: Protocol, inner: F, pending: P, stream: bool) -> Self {
-        Self { inner, protocol, pending: Some(pending), stream }
+    /// The response head is the outcome of a stream; its end says nothing about the target.
+    pub fn new(protocol: Protocol, inner: F, pending: P, kind: ResponseKind) -> Self {
+        Self { inner, protocol, pending: Some(pending), kind }
     }
 }
 
@@ -94,7 +103,8 @@ where
                 pending.report(finding, hint, now);
                 None
             }
-            None if *this.stream => {
+            None if *this.kind == ResponseKind::Undeclared => pending.undeclared_headers_received(now),
+            None if *this.kind == ResponseKind::Stream => {
                 pending.headers_received(now).report(CallOutcome::Success.into(), None, now);
                 None
             }

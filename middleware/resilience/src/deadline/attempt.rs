@@ -17,12 +17,20 @@ use super::{
     CallDeadline, StreamEnd, expired, grpc_timeout,
     timeout_body::{ResponseFuture, ResponseTimer, Role, TimeoutBody, TimeoutCounters},
 };
-use crate::{rejection::Rejection, respond::Protocol, streams::is_stream, time_limit::TimeLimit};
+use crate::{
+    rejection::Rejection,
+    respond::Protocol,
+    streams::{RequestEnd, may_last},
+    time_limit::TimeLimit,
+};
 
 /// Attempt timeout: limits one attempt, until its trailers, to the earliest of the configured
 /// limit, the deadline of the call and a `grpc-timeout` that is already set.
 ///
 /// Sits inside the circuit breaker, which must see hangs. It covers the wait for a connection too.
+///
+/// Of a call whose response may be a stream only the wait for the head is limited, and of one whose
+/// request is a stream only the time after its end: the rest is the pace of the two sides.
 ///
 /// Over HTTP no timeout is sent: HTTP targets are foreign services, which do not know
 /// `x-request-timeout` and need not learn how long our caller waits.
@@ -107,11 +115,12 @@ where
         if limit.is_zero() {
             return ResponseFuture::refused(expired().without_evidence(time_limit.origin()));
         }
-        let stream = is_stream(&request);
+        let stream = may_last(&request);
+        let request_end = request.extensions().get::<RequestEnd>().cloned();
         // The limit of a stream applies to its head and is not sent; its end is sent, if it has
         // one.
-        let end = request.extensions().get::<StreamEnd>().map(|end| end.0);
-        let header_timeout = if stream { end.map(|end| end.saturating_duration_since(now)) } else { Some(limit) };
+        let end = request.extensions().get::<StreamEnd>().map(|end| end.0.at());
+        let header_timeout = if stream || request_end.is_some() { end.map(|end| end.saturating_duration_since(now)) } else { Some(limit) };
         if let Some(header_timeout) = header_timeout.filter(|_| grpc) {
             request.headers_mut().insert(grpc_timeout::HEADER, grpc_timeout::format(header_timeout));
         }
@@ -121,6 +130,10 @@ where
         let expired = if limit < self.layer.limit { calls } else { attempts };
         let timer = ResponseTimer::new(now, time_limit, (Role::Client, self.layer.protocol), expired.clone());
         let timer = if stream { timer.for_stream(end) } else { timer };
+        let timer = match request_end {
+            Some(request_end) => timer.starting_at_request_end(request_end, end),
+            None => timer,
+        };
         ResponseFuture::running(self.inner.call(request), timer)
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::{CallDeadline, StreamEnd, expired, grpc_timeout};
-use crate::{context, rejection::Rejection, streams::is_stream, time_limit::TimeLimit};
+use crate::{context, rejection::Rejection, time_limit::TimeLimit};
 
 /// Deadline of a call with all its attempts: rejects a call that cannot succeed.
 ///
@@ -86,8 +86,8 @@ where
         if let Some(given) = given.filter(|given| given.remaining(now) <= self.layer.min_attempt) {
             return Either::Right(ready(Err(expired().without_evidence(given.origin()))));
         }
-        if let (true, Some(given)) = (is_stream(&request), given) {
-            request.extensions_mut().insert(StreamEnd(given.at()));
+        if let Some(given) = given {
+            request.extensions_mut().insert(StreamEnd(given));
         }
         let own = TimeLimit::operator(now, self.layer.limit);
         request.extensions_mut().insert(CallDeadline(given.map_or(own, |given| own.earlier(given))));

@@ -17,6 +17,7 @@ use super::{Elapsed, elapsed, expired, origin::OriginClaim};
 use crate::{
     rejection::{Rejection, reasons},
     respond::Protocol,
+    streams::RequestEnd,
     time_limit::{LimitOrigin, NoEvidence, TimeLimit},
 };
 
@@ -29,6 +30,10 @@ pub(super) struct ResponseTimer {
     no_evidence: Option<NoEvidence>,
     /// Claim of the caller that its operator chose the timeout.
     claim: Option<OriginClaim>,
+    /// End of a streamed request, before which the limit does not apply.
+    request_end: Option<RequestEnd>,
+    /// End of the whole call while the request is a stream.
+    until_request_end: Option<Instant>,
     /// Whether the service was polled: work that has not begun is not begun after the time.
     started: bool,
     protocol: Protocol,
@@ -81,6 +86,8 @@ impl ResponseTimer {
             limit: limit.remaining(now),
             no_evidence: NoEvidence::new(limit, now),
             claim: None,
+            request_end: None,
+            until_request_end: None,
             started: false,
             protocol,
             role: side,
@@ -93,6 +100,12 @@ impl ResponseTimer {
     /// there is one.
     pub(super) fn for_stream(self, end: Option<Instant>) -> Self {
         Self { body_timeout: end.map_or(BodyTimeout::Unlimited, BodyTimeout::Until), ..self }
+    }
+
+    /// Starts the limit at the end of the request; until then only `end` applies, if there is one.
+    pub(super) fn starting_at_request_end(mut self, request_end: RequestEnd, end: Option<Instant>) -> Self {
+        self.until_request_end = end;
+        Self { request_end: Some(request_end), ..self }
     }
 
     /// Adds the claim of the caller that its operator chose the timeout.
@@ -117,7 +130,7 @@ impl ResponseTimer {
     /// Whether the time is over before the work has begun.
     fn has_expired_unstarted(&mut self) -> bool {
         let unstarted = !std::mem::replace(&mut self.started, true);
-        unstarted && self.sleep.deadline() <= Instant::now()
+        unstarted && self.request_end.is_none() && self.sleep.deadline() <= Instant::now()
     }
 
     /// Returns the timer of the body, after the response head.
@@ -135,6 +148,16 @@ impl ResponseTimer {
 
     /// Waits for the timeout and counts it.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(request_end) = &self.request_end {
+            if request_end.poll_ended(cx).is_pending() {
+                let Some(end) = self.until_request_end else { return Poll::Pending };
+                self.sleep.as_mut().reset(end);
+            } else {
+                self.request_end = None;
+                let limit = Instant::now() + self.limit;
+                self.sleep.as_mut().reset(self.until_request_end.map_or(limit, |end| limit.min(end)));
+            }
+        }
         ready!(self.sleep.as_mut().poll(cx));
         self.count();
         Poll::Ready(())

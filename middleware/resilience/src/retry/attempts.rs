@@ -23,9 +23,13 @@ use super::{
     call::Call,
     metrics::RetryDenied,
     outcome::{self, Answer, Outcome},
-    replay,
+    replay::{self, Buffered},
 };
-use crate::{rejection::Rejection, respond::Protocol, streams::IsStreaming};
+use crate::{
+    rejection::Rejection,
+    respond::Protocol,
+    streams::{IsStreaming, UndeclaredResponse},
+};
 
 const POLLED_AFTER_COMPLETION: &str = "future polled after completion";
 
@@ -70,13 +74,23 @@ where
 {
     /// Makes the first attempt with `service`, which must be ready.
     pub(super) fn new(policy: Arc<Policy>, mut service: S, request: Request<Body>) -> Self {
-        let (parts, body) = request.into_parts();
-        let (body, message) = replay::buffer(body);
+        let (mut parts, body) = request.into_parts();
+        let (body, buffered) = replay::buffer(body);
+        let message = match buffered {
+            Buffered::Whole(message) => Some(message),
+            Buffered::TooLong => None,
+            Buffered::Stream(end) => {
+                // The inner layers do not count the time that the sender takes.
+                parts.extensions.insert(end);
+                None
+            }
+        };
         let in_flight = policy.budget.start_call();
         let mut call = Call::new(policy, &parts, message.is_some());
         // The first frame of a stream may be late, and its head says whether the call was rejected.
         // An HTTP head always does.
-        let whole = call.protocol() == Protocol::Grpc && parts.extensions.get::<IsStreaming>().is_none();
+        let may_stream = parts.extensions.get::<IsStreaming>().is_some() || parts.extensions.get::<UndeclaredResponse>().is_some();
+        let whole = call.protocol() == Protocol::Grpc && !may_stream;
         // The copy is kept for later attempts: the original has spare capacity for the headers
         // added below.
         let kept = message.map(|message| Box::new(ReplayableRequest { head: parts.clone(), message }));

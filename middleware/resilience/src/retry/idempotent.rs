@@ -7,44 +7,63 @@ use prost::Message;
 use prost_types::{FileDescriptorSet, MethodOptions, method_options::IdempotencyLevel};
 use rustc_hash::FxHashSet;
 
-use crate::respond::Protocol;
+use crate::{respond::Protocol, streams::ResponseKind};
 
 /// Marks a request, in its extensions, that the server deduplicates by an idempotency key.
 #[derive(Debug, Clone, Copy)]
 pub struct IdempotencyKeyed;
 
-/// Paths of the gRPC methods that may be retried. Cheap to clone.
+/// What is known of the gRPC methods of a target, by path: which may be retried, and which have a
+/// stream as their response. Cheap to clone.
+///
+/// A method that is not listed is never retried. Its response may be a stream, so that the attempt
+/// timeout limits only the wait for its head.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct IdempotentMethods {
-    paths: Arc<FxHashSet<String>>,
-    /// Paths of the methods, idempotent or not, whose response is a stream.
+pub struct MethodContracts {
+    idempotent: Arc<FxHashSet<String>>,
+    /// Methods, idempotent or not, whose response is one message.
+    unary: Arc<FxHashSet<String>>,
+    /// Methods, idempotent or not, whose response is a stream.
     streams: Arc<FxHashSet<String>>,
 }
 
-impl IdempotentMethods {
-    /// Reads the methods with an `idempotency_level` from an encoded `FileDescriptorSet`.
+impl MethodContracts {
+    /// Reads the methods of an encoded `FileDescriptorSet`. Those with an `idempotency_level` may be
+    /// retried.
     pub fn from_descriptors(file_descriptor_set: &[u8]) -> Result<Self, prost::DecodeError> {
-        let (mut paths, mut streams) = (FxHashSet::default(), FxHashSet::default());
+        let mut contracts = [(); 3].map(|()| FxHashSet::default());
+        let [idempotent, unary, streams] = &mut contracts;
         for file in FileDescriptorSet::decode(file_descriptor_set)?.file {
             for service in &file.service {
                 for method in &service.method {
                     let level = method.options.as_ref().map_or(IdempotencyLevel::IdempotencyUnknown, MethodOptions::idempotency_level);
-                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                    if method.server_streaming() {
-                        streams.insert(path.clone());
-                    }
+                    let package = if file.package().is_empty() { String::new() } else { format!("{}.", file.package()) };
+                    let path = format!("/{package}{}/{}", service.name(), method.name());
+                    if method.server_streaming() { &mut *streams } else { &mut *unary }.insert(path.clone());
                     if level != IdempotencyLevel::IdempotencyUnknown {
-                        paths.insert(path);
+                        idempotent.insert(path);
                     }
                 }
             }
         }
-        Ok(Self { paths: Arc::new(paths), streams: Arc::new(streams) })
+        let [idempotent, unary, streams] = contracts.map(Arc::new);
+        Ok(Self { idempotent, unary, streams })
     }
 
-    /// Returns whether the method at this path is server-streaming.
-    pub fn is_stream(&self, path: &str) -> bool {
-        self.streams.contains(path)
+    /// Lists unary methods that may not be retried.
+    pub fn unary<T: Into<String>>(paths: impl IntoIterator<Item = T>) -> Self {
+        Self { unary: Arc::new(paths.into_iter().map(Into::into).collect()), ..Self::default() }
+    }
+
+    /// Returns the kind of the response of the method at this path.
+    pub fn response_kind(&self, path: &str) -> ResponseKind {
+        if self.streams.contains(path) {
+            ResponseKind::Stream
+        } else if self.unary.contains(path) {
+            ResponseKind::Unary
+        } else {
+            ResponseKind::Undeclared
+        }
     }
 }
 
@@ -52,7 +71,7 @@ impl IdempotentMethods {
 #[derive(Debug)]
 pub(super) enum IdempotencyPolicy {
     /// These gRPC methods may be retried.
-    Grpc(IdempotentMethods),
+    Grpc(MethodContracts),
     /// Safe HTTP methods may be retried (RFC 9110 §9.2.1). PUT and DELETE are idempotent, but their
     /// answer is not: repeated, a precondition fails or the resource is gone.
     Http,
@@ -69,17 +88,18 @@ impl IdempotencyPolicy {
     /// Returns whether this request may be sent twice.
     pub(super) fn allows(&self, request: &request::Parts) -> bool {
         let by_method = match self {
-            Self::Grpc(methods) => methods.paths.contains(request.uri.path()),
+            Self::Grpc(methods) => methods.idempotent.contains(request.uri.path()),
             Self::Http => request.method.is_safe(),
         };
         by_method || request.extensions.get::<IdempotencyKeyed>().is_some()
     }
 }
 
-impl<T: Into<String>> FromIterator<T> for IdempotentMethods {
-    /// Collects paths such as `/package.Service/Method`.
+impl<T: Into<String>> FromIterator<T> for MethodContracts {
+    /// Collects the paths of unary methods that may be retried, such as `/package.Service/Method`.
     fn from_iter<I: IntoIterator<Item = T>>(paths: I) -> Self {
-        Self { paths: Arc::new(paths.into_iter().map(Into::into).collect()), streams: Arc::default() }
+        let paths: Arc<FxHashSet<String>> = Arc::new(paths.into_iter().map(Into::into).collect());
+        Self { idempotent: paths.clone(), unary: paths, streams: Arc::default() }
     }
 }
 
@@ -103,11 +123,17 @@ mod tests {
                 method("Put", Some(IdempotencyLevel::Idempotent)),
                 method("Post", None),
                 method("Patch", Some(IdempotencyLevel::IdempotencyUnknown)),
+                MethodDescriptorProto { server_streaming: Some(true), ..method("Watch", None) },
             ],
             ..ServiceDescriptorProto::default()
         };
-        let file = FileDescriptorProto { package: Some("p.v1".to_owned()), service: vec![service], ..FileDescriptorProto::default() };
-        let methods = IdempotentMethods::from_descriptors(&FileDescriptorSet { file: vec![file] }.encode_to_vec()).unwrap();
-        assert_eq!(methods, ["/p.v1.S/Get", "/p.v1.S/Put"].into_iter().collect());
+        for (package, prefix) in [(Some("p.v1".to_owned()), "/p.v1.S"), (None, "/S")] {
+            let file = FileDescriptorProto { package, service: vec![service.clone()], ..FileDescriptorProto::default() };
+            let methods = MethodContracts::from_descriptors(&FileDescriptorSet { file: vec![file] }.encode_to_vec()).unwrap();
+            assert_eq!(*methods.idempotent, ["Get", "Put"].map(|name| format!("{prefix}/{name}")).into_iter().collect());
+            for (name, kind) in [("Post", ResponseKind::Unary), ("Watch", ResponseKind::Stream), ("Other", ResponseKind::Undeclared)] {
+                assert_eq!(methods.response_kind(&format!("{prefix}/{name}")), kind, "{prefix}/{name}");
+            }
+        }
     }
 }

@@ -12,19 +12,34 @@ use http_body::{Body as _, Frame};
 use http_body_util::Full;
 use tonic::{Status, body::Body};
 
+use crate::streams::{RequestEnd, SignalEnd};
+
 /// Maximum buffered body, bytes. A longer body cannot be replayed.
 const MAX_BUFFERED: usize = 64 * 1024;
 
-/// Returns the body for the first attempt and the bytes to replay; `None` for a body that can be
-/// sent only once.
+/// Outcome of buffering.
+pub(super) enum Buffered {
+    /// The bytes to replay.
+    Whole(Bytes),
+    /// Too long: it can be sent only once.
+    TooLong,
+    /// A stream, which can be sent only once and ends when its sender decides.
+    Stream(RequestEnd),
+}
+
+/// Returns the body for the first attempt, and whether it can be replayed.
 ///
 /// The message of a unary call is available at once. A stream is pending until its next message:
 /// then nothing more is read, and its waker is registered only when the attempt reads on.
-pub(super) fn buffer(mut body: Body) -> (Body, Option<Bytes>) {
+pub(super) fn buffer(mut body: Body) -> (Body, Buffered) {
     let mut frames = BufferedFrames::default();
     match try_buffer(&mut body, &mut frames, &mut Context::from_waker(Waker::noop())) {
-        Some(bytes) => (replay(&bytes), Some(bytes)),
-        None => (Body::new(PrefixedBody { prefix: frames, rest: body }), None),
+        Poll::Ready(Some(bytes)) => (replay(&bytes), Buffered::Whole(bytes)),
+        Poll::Ready(None) => (Body::new(PrefixedBody { prefix: frames, rest: body }), Buffered::TooLong),
+        Poll::Pending => {
+            let end = RequestEnd::default();
+            (Body::new(SignalEnd::new(PrefixedBody { prefix: frames, rest: body }, end.clone())), Buffered::Stream(end))
+        }
     }
 }
 
@@ -60,23 +75,24 @@ impl BufferedFrames {
     }
 }
 
-/// Reads the whole body; `None` if it is too long or not available at once. The frames read are in
-/// `frames`.
-fn try_buffer(body: &mut Body, frames: &mut BufferedFrames, cx: &mut Context<'_>) -> Option<Bytes> {
+/// Reads the whole body; `None` if it is too long, pending if it is not available at once. The
+/// frames read are in `frames`.
+fn try_buffer(body: &mut Body, frames: &mut BufferedFrames, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
     let mut length = 0;
     loop {
         match Pin::new(&mut *body).poll_frame(cx) {
-            Poll::Ready(None) => return Some(join(frames, length)),
+            Poll::Ready(None) => return Poll::Ready(Some(join(frames, length))),
             Poll::Ready(Some(frame)) => {
                 let data = frame.as_ref().ok().and_then(Frame::data_ref).map(Bytes::len);
                 frames.push(frame);
                 // An error or trailers, which no gRPC client sends, are left to the only attempt.
-                length += data?;
+                let Some(data) = data else { return Poll::Ready(None) };
+                length += data;
                 if length > MAX_BUFFERED {
-                    return None;
+                    return Poll::Ready(None);
                 }
             }
-            Poll::Pending => return None,
+            Poll::Pending => return Poll::Pending,
         }
     }
 }
@@ -134,18 +150,18 @@ mod tests {
     #[tokio::test]
     async fn available_body_can_be_replayed() {
         let (first, kept) = buffer(Body::new(StreamBody::new(stream(vec![b"ab", b"cd"]))));
-        let kept = kept.unwrap();
+        let Buffered::Whole(kept) = kept else { panic!("not buffered") };
         assert_eq!(kept, "abcd");
         assert_eq!(read(first).await, "abcd");
         assert_eq!(read(replay(&kept)).await, "abcd");
-        assert_eq!(buffer(Body::empty()).1.unwrap(), "");
+        assert!(matches!(buffer(Body::empty()).1, Buffered::Whole(bytes) if bytes.is_empty()));
     }
 
     #[tokio::test]
     async fn oversized_body_is_sent_once_and_complete() {
         static CHUNK: [u8; MAX_BUFFERED] = [7; MAX_BUFFERED];
         let (first, kept) = buffer(Body::new(StreamBody::new(stream(vec![&CHUNK, b"x", b"y"]))));
-        assert_eq!(kept, None);
+        assert!(matches!(kept, Buffered::TooLong));
         assert_eq!(read(first).await.len(), MAX_BUFFERED + 2);
     }
 
@@ -155,9 +171,12 @@ mod tests {
         let waits = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
         let messages = stream(vec![b"a"]).chain(waits);
         let (first, kept) = buffer(Body::new(StreamBody::new(messages)));
-        assert_eq!(kept, None);
+        let Buffered::Stream(end) = kept else { panic!("not a stream") };
+        let ended = || end.poll_ended(&Context::from_waker(Waker::noop())).is_ready();
+        assert!(!ended());
         assert_ok!(sender.try_send(Ok(Frame::data(Bytes::from_static(b"b")))));
         drop(sender);
         assert_eq!(read(first).await, "ab");
+        assert!(ended());
     }
 }

@@ -56,7 +56,7 @@ use palisade_resilience::{
     rejection::{Rejection, reasons},
     respond::Protocol,
     retry,
-    streams::is_stream,
+    streams::response_kind,
     time_limit::TimeLimit,
 };
 
@@ -134,9 +134,9 @@ fn send(shared: &Shared, request: Request<Body>) -> ResponseState {
     if panics {
         shared.panic_picks.increment(1);
     }
-    let stream = is_stream(&request);
+    let kind = response_kind(&request);
     let call = Call::start(shared.target, node.clone(), permit, now, deadline);
-    ResponseState::Balanced { inner: OutcomeFuture::new(Protocol::Grpc, node.send(request), call, stream) }
+    ResponseState::Balanced { inner: OutcomeFuture::new(Protocol::Grpc, node.send(request), call, kind) }
 }
 
 /// Rejection for an empty endpoint set, without an attempt.

@@ -18,7 +18,7 @@ use tonic::{
     body::Body,
     transport::{self, Channel},
 };
-use tower::{ServiceExt, util::Oneshot};
+use tower::{BoxError, ServiceExt, util::Oneshot};
 
 use self::stream_connections::{StreamConnectionPool, StreamSlot};
 use super::{
@@ -96,7 +96,7 @@ impl Future for ResponseFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.inner.poll(cx)).map_err(to_rejection)?;
+        let response = ready!(this.inner.poll(cx)).map_err(rejection_of)?;
         Poll::Ready(Ok(match this.stream_slot.take() {
             Some(place) => InstrumentedBody::observe(response, PermitGuard(Some(place))).map(Body::new),
             None => response,
@@ -104,14 +104,20 @@ impl Future for ResponseFuture {
     }
 }
 
-fn to_rejection(error: transport::Error) -> Rejection {
+/// Converts the error of a client library to the rejection of its call: a transport error, a
+/// timeout of the library, or the rejection that it is.
+pub fn rejection_of(error: impl Into<BoxError>) -> Rejection {
+    let error = match error.into().downcast::<Rejection>() {
+        Ok(rejection) => return *rejection,
+        Err(error) => error,
+    };
     // tonic sets a timer of its own from the `grpc-timeout` header. The local timeout expires first
     // but may be polled second.
-    if causes(&error).any(<dyn StdError>::is::<tonic::TimeoutExpired>) {
+    if causes(&*error).any(<dyn StdError>::is::<tonic::TimeoutExpired>) {
         return deadline::elapsed(Duration::ZERO);
     }
-    let unsent = causes(&error).any(is_never_sent);
-    let not_tried = causes(&error).any(|cause| matches!(cause.downcast_ref(), Some(ConnectError::BackingOff(_))));
+    let unsent = causes(&*error).any(is_never_sent);
+    let not_tried = causes(&*error).any(|cause| matches!(cause.downcast_ref(), Some(ConnectError::BackingOff(_))));
     TransportError::new(error, unsent, not_tried).into_rejection()
 }
 

@@ -1,7 +1,6 @@
 use tonic::Status;
 
 use super::*;
-use crate::rejection::reasons;
 
 fn trailers_only(code: Code) -> Response<()> {
     Status::new(code, "").into_http()
@@ -89,6 +88,9 @@ fn only_timeouts_among_local_rejections_count() {
     assert_eq!(classify_rejection(&local), CallOutcome::Neutral.into());
     assert_eq!(classify_rejection(&Rejection::internal("no key to sign with")), CallOutcome::Neutral.into());
     assert_eq!(classify_rejection(&deadline::elapsed(Duration::from_secs(1))), Classification::TimedOut);
+    let unavailable = || Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "");
+    assert_eq!(classify_rejection(&unavailable()), CallOutcome::Neutral.into());
+    assert_eq!(classify_rejection(&unavailable().with_source("error of a foreign client")), CallOutcome::Failure.into());
 }
 
 #[test]

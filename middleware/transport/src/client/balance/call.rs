@@ -71,6 +71,13 @@ impl RecordOutcome for Call {
         self
     }
 
+    fn undeclared_headers_received(mut self, now: Instant) -> Option<Self> {
+        self.record_latency(CallOutcome::Success.into(), now);
+        self.deadline = None;
+        self.permit = self.permit.take().and_then(|permit| permit.undeclared_headers_received(now));
+        Some(self)
+    }
+
     fn report(mut self, finding: Classification, hint: Option<Duration>, now: Instant) {
         // The attempt timeout marks its rejections only outside of the balancer.
         let chosen_by_caller = finding == Classification::TimedOut && self.is_limited_by_caller();
