@@ -37,8 +37,8 @@ const GROUPS: [Group; 16] = [
         exposed_by: ALL,
     },
     Group {
-        title: "Connections, streams, fault injection, panics",
-        names: &["palisade.connections.", "palisade.streams.", "palisade.faults.", "palisade.panics"],
+        title: "Connections, streams, fault injection, panics, background jobs",
+        names: &["palisade.connections.", "palisade.streams.", "palisade.faults.", "palisade.panics", "palisade.job."],
         exposed_by: ALL,
     },
     Group { title: "Service discovery", names: &["palisade.discovery."], exposed_by: CALLERS },
@@ -49,7 +49,7 @@ const GROUPS: [Group; 16] = [
         exposed_by: ALL,
     },
     Group { title: "Response cache", names: &["palisade.cache."], exposed_by: "gateway" },
-    Group { title: "Stores", names: &["db.client."], exposed_by: STORES },
+    Group { title: "Stores", names: &["db.client.", "palisade.store."], exposed_by: STORES },
     Group {
         title: "Orders, sagas, outbox",
         names: &["palisade.orders", "palisade.idempotency.", "palisade.saga.", "palisade.outbox."],

@@ -27,6 +27,26 @@ static CHANNEL: LazyLock<broadcast::Sender<Arc<Event>>> = LazyLock::new(|| broad
 #[derive(Debug, Clone)]
 pub struct Broker(Backend);
 
+/// Where published events go. Part of a relay's lease: events of an outbox that a broker receives
+/// are never marked as published by a replica without that broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destination {
+    /// Subscribers of this process only.
+    InProcess,
+    /// The configured broker.
+    Broker,
+}
+
+impl Destination {
+    /// Stable name, as an outbox stores it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InProcess => "in_process",
+            Self::Broker => "broker",
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Backend {
     Nats(Arc<Nats>),
@@ -40,6 +60,14 @@ impl Broker {
             Some(url) => Backend::Nats(Arc::new(Nats::new(url, config))),
             None => Backend::InMemory,
         }))
+    }
+
+    /// Returns where published events go.
+    pub fn destination(&self) -> Destination {
+        match self.0 {
+            Backend::Nats(_) => Destination::Broker,
+            Backend::InMemory => Destination::InProcess,
+        }
     }
 
     /// Linger time: how long a relay waits for further events before it publishes a batch.

@@ -16,9 +16,9 @@ mod nats;
 mod relay;
 mod subscription;
 
-pub use broker::Broker;
+pub use broker::{Broker, Destination};
 pub use config::Config;
 pub use event::{Event, InvalidEvent, Topic};
 pub use nats::Outcome;
-pub use relay::{Outbox, Relay};
+pub use relay::{Lease, Outbox, Relay};
 pub use subscription::{Subscription, SubscriptionItem};

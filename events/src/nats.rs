@@ -14,7 +14,7 @@ use async_nats::{
     },
 };
 use futures_util::future::join_all;
-use palisade_middleware::{jitter, recorded_span, trace};
+use palisade_middleware::{backoff::Backoff, jitter, recorded_span, trace};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Mutex, OnceCell, watch};
 use tracing::{Instrument, Span, field::Empty};
@@ -83,8 +83,7 @@ impl Nats {
                 .retry_on_initial_connect()
                 .connection_timeout(CONNECT_TIMEOUT)
                 .reconnect_delay_callback(|attempts| {
-                    let exponent = u32::try_from(attempts).unwrap_or(u32::MAX).min(8);
-                    let backoff = INITIAL_BACKOFF.saturating_mul(2_u32.pow(exponent)).min(MAX_BACKOFF);
+                    let backoff = Backoff::at(INITIAL_BACKOFF, MAX_BACKOFF, u32::try_from(attempts).unwrap_or(u32::MAX));
                     jitter::jittered(backoff, 0.5, jitter::random_unit)
                 })
                 .event_callback(move |event| {

@@ -3,18 +3,21 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use async_trait::async_trait;
-use palisade_middleware::jitter;
+use palisade_middleware::{backoff::Backoff, jitter, job::Heartbeat};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    broker::Broker,
+    broker::{Broker, Destination},
     config::Config,
     event::{Event, Topic},
     metrics::{DEAD, PUBLISHED, REJECTED, UNAVAILABLE, published},
@@ -33,15 +36,16 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 /// Transactional outbox of a service.
 #[async_trait]
 pub trait Outbox: Send + Sync {
-    /// Acquires or extends the lease of the relay `relay` for the duration `lease`. Returns `false`
-    /// if another relay holds it.
-    async fn lease(&self, relay: Uuid, lease: Duration) -> Result<bool, Error>;
+    /// Acquires or extends the lease of the relay `relay` to `destination` for the duration
+    /// `lease`. A relay to a broker takes over from one that stays in its process at once; the
+    /// outbox belongs to the broker from then on.
+    async fn lease(&self, relay: Uuid, destination: Destination, lease: Duration) -> Result<Lease, Error>;
 
     /// Returns up to `limit` unpublished events, oldest first.
     async fn fetch_unpublished(&self, limit: u32) -> Result<Vec<Event>, Error>;
 
-    /// Marks the events as published.
-    async fn mark_published(&self, events: &[Event]) -> Result<(), Error>;
+    /// Marks the events as published to `destination`, unless the outbox belongs to another one.
+    async fn mark_published(&self, events: &[Event], destination: Destination) -> Result<(), Error>;
 
     /// Counts a rejection for each event and stores its reason. Events that were rejected
     /// `max_attempts` times are dead-lettered; returns their number.
@@ -49,6 +53,26 @@ pub trait Outbox: Send + Sync {
 
     /// Returns when a new event was written, at the latest after `timeout`.
     async fn wait_for_events(&self, timeout: Duration);
+}
+
+/// Result of [`Outbox::lease`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lease {
+    /// The relay holds the lease.
+    Held,
+    /// Another relay holds it.
+    HeldByAnother,
+    /// The outbox belongs to a broker that this replica is not configured for.
+    OtherDestination,
+}
+
+impl Lease {
+    /// Result for a relay to `destination` that did not get the lease of an outbox that belongs to
+    /// `owner`, the stored name of a destination.
+    pub fn denied(destination: Destination, owner: Option<&str>) -> Self {
+        let belongs_to_broker = owner == Some(Destination::Broker.as_str());
+        if belongs_to_broker && destination != Destination::Broker { Self::OtherDestination } else { Self::HeldByAnother }
+    }
 }
 
 /// Relay from one outbox to the broker. Several replicas may run one for the same outbox.
@@ -60,6 +84,8 @@ pub struct Relay {
     config: Config,
     /// Expiry of this relay's lease.
     lease_expires_at: Mutex<Option<Instant>>,
+    /// Whether the last lease was denied because of the destination, which is logged once.
+    is_misconfigured: AtomicBool,
 }
 
 /// Result of one batch.
@@ -90,21 +116,39 @@ struct PublishResults {
 impl Relay {
     /// Creates a relay from `outbox` to `broker`.
     pub fn new(outbox: Arc<dyn Outbox>, broker: Broker, topic: Topic, config: Config) -> Self {
-        Self { id: Uuid::new_v4(), outbox, broker, topic, config, lease_expires_at: Mutex::default() }
+        let is_misconfigured = AtomicBool::new(false);
+        Self { id: Uuid::new_v4(), outbox, broker, topic, config, lease_expires_at: Mutex::default(), is_misconfigured }
     }
 
     /// Publishes until `shutdown`, then releases the lease so that another replica can continue at
-    /// once.
-    pub async fn run(self, shutdown: CancellationToken) {
+    /// once. An unavailable broker is no failure of the job: the metrics of the outbox show it.
+    pub async fn run(&self, heartbeat: &Heartbeat, shutdown: &CancellationToken) {
         let (poll, lease) = (Duration::from_millis(self.config.poll_ms), Duration::from_millis(self.config.lease_ms));
-        let mut failures = 0_u32;
+        let mut backoff = Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF);
+        // Without events, too: the outbox belongs to the broker as soon as one replica has it.
+        let mut must_claim = self.broker.destination() == Destination::Broker;
         while !shutdown.is_cancelled() {
             // A batch is never cancelled: events that were published must also be marked.
-            let result = self.run_batch().await.unwrap_or_else(|error| {
-                tracing::debug!(error = &*error as &dyn std::error::Error, "outbox unavailable, retrying");
-                BatchResult::Blocked
-            });
-            failures = if result == BatchResult::Blocked { failures.saturating_add(1) } else { 0 };
+            let batch = async {
+                if must_claim {
+                    self.lease().await?;
+                }
+                self.run_batch().await
+            };
+            let result = match batch.await {
+                Ok(result) => {
+                    must_claim = false;
+                    heartbeat.success();
+                    result
+                }
+                Err(error) => {
+                    heartbeat.failure(&*error);
+                    BatchResult::Blocked
+                }
+            };
+            if result != BatchResult::Blocked {
+                backoff.reset();
+            }
             let delay = async {
                 match result {
                     BatchResult::More => {}
@@ -117,12 +161,12 @@ impl Relay {
                     BatchResult::NotLeaseHolder => sleep(jitter::jittered(lease / 4, 0.5, jitter::random_unit)).await,
                     // Short, since an event that is rejected repeatedly must not block the others.
                     BatchResult::Rejected => sleep(jitter::jittered(REJECTED_DELAY, 0.5, jitter::random_unit)).await,
-                    BatchResult::Blocked => sleep(backoff(failures, jitter::random_unit)).await,
+                    BatchResult::Blocked => sleep(jitter::jittered(backoff.next_wait(), 0.5, jitter::random_unit)).await,
                 }
             };
             let _ = shutdown.run_until_cancelled(delay).await;
         }
-        if let Err(error) = self.outbox.lease(self.id, Duration::ZERO).await {
+        if let Err(error) = self.outbox.lease(self.id, self.broker.destination(), Duration::ZERO).await {
             tracing::debug!(error = &*error as &dyn std::error::Error, "could not release the outbox lease, it expires by itself");
         }
     }
@@ -161,7 +205,13 @@ impl Relay {
 
     async fn lease(&self) -> Result<bool, Error> {
         let (requested_at, lease) = (Instant::now(), Duration::from_millis(self.config.lease_ms));
-        let acquired = self.outbox.lease(self.id, lease).await?;
+        let result = self.outbox.lease(self.id, self.broker.destination(), lease).await?;
+        let (acquired, other) = (result == Lease::Held, result == Lease::OtherDestination);
+        if other && !self.is_misconfigured.swap(other, Ordering::AcqRel) {
+            tracing::warn!("another replica publishes the events of this store to a broker, which this one is not configured for");
+        } else if !other {
+            self.is_misconfigured.store(false, Ordering::Release);
+        }
         *self.lease_expires_at.lock().unwrap_or_else(PoisonError::into_inner) = acquired.then_some(requested_at + lease);
         Ok(acquired)
     }
@@ -197,7 +247,7 @@ impl Relay {
     async fn record_results(&self, results: PublishResults) -> Result<(), Error> {
         published(UNAVAILABLE).increment(results.unavailable);
         if !results.published.is_empty() {
-            self.outbox.mark_published(&results.published).await?;
+            self.outbox.mark_published(&results.published, self.broker.destination()).await?;
             published(PUBLISHED).increment(results.published.len() as u64);
         }
         if !results.rejected.is_empty() {
@@ -216,12 +266,6 @@ impl Relay {
 fn first_per_subject(events: Vec<Event>) -> (Vec<Event>, Vec<Event>) {
     let mut seen = HashSet::with_capacity(events.len());
     events.into_iter().partition(|event| seen.insert(event.subject.clone()))
-}
-
-/// Exponential backoff after `failures` failures in a row, ±50 %.
-fn backoff(failures: u32, draw: jitter::RandomFn) -> Duration {
-    let backoff = INITIAL_BACKOFF.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1).min(16)));
-    jitter::jittered(backoff.min(MAX_BACKOFF), 0.5, draw)
 }
 
 #[cfg(test)]

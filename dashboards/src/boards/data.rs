@@ -13,7 +13,10 @@ const POOL: [&str; 2] = ["job", "db.client.connection.pool.name"];
 
 pub(super) fn dashboard() -> Dashboard {
     let about = "Latency and errors of each data store, and saturation of its connection pools.";
-    Dashboard::new("data", "Palisade / 5 Data stores", about).row("Operations", operations()).row("Pools", pools())
+    Dashboard::new("data", "Palisade / 5 Data stores", about)
+        .row("Operations", operations())
+        .row("Pools", pools())
+        .row("Rows, clock, audit", rows())
 }
 
 fn operations() -> [Panel; 7] {
@@ -109,5 +112,42 @@ fn pools() -> [Panel; 5] {
             .limit(0.01)
             .runbook("DbPoolTimeouts")
             .query(metric("db.client.connection.timeouts").rate().sum_by(POOL)),
+    ]
+}
+
+fn rows() -> [Panel; 5] {
+    const ROWS: [&str; 2] = ["job", "collection"];
+    [
+        timeseries("Rows in quarantine")
+            .description("Rows set aside because they cannot be read. The work on all other rows goes on.")
+            .remediation(
+                "`GET /saga/quarantine` (orders) or `GET /reservations/quarantine` (products) on the admin port: repair, then release.",
+            )
+            .unit(unit::COUNT)
+            .limit(1.0)
+            .query(metric("palisade.store.quarantined_rows").now().max_by(ROWS)),
+        timeseries("Unreadable rows / min")
+            .description("Rows left out of a list or dead-lettered because they cannot be read.")
+            .remediation("Changed by something else than the service: the log names the row and the cause.")
+            .unit(unit::PER_MINUTE)
+            .limit(0.1)
+            .query(metric("palisade.store.unreadable_rows").rate().sum_by(ROWS).per_minute()),
+        timeseries("Rows past retention")
+            .description("Expired idempotency keys and published events that are not deleted yet, up to 10,000.")
+            .remediation("Should return to 0 within minutes. Otherwise see the job `cleanup` under background jobs.")
+            .unit(unit::COUNT)
+            .limits(5_000.0, 10_000.0)
+            .query(metric("palisade.store.overdue_rows").now().max_by(ROWS)),
+        timeseries("Clock offset")
+            .description("Time of the database server minus the time of each process. 0 with an embedded store.")
+            .remediation("More than a second: the clock of one machine is wrong, check NTP. Leases follow the server.")
+            .unit(unit::SECONDS)
+            .query(metric("palisade.store.clock_offset").now().max_by(["job", "instance"])),
+        timeseries("Time since audit")
+            .description("Time since the last complete audit, by check. `reservations` needs products.")
+            .remediation("Not checked is not in order: `GET /invariants` on the admin port shows what prevents the audit.")
+            .unit(unit::SECONDS)
+            .limits(600.0, 3_600.0)
+            .query(metric("palisade.invariant.last_audit").now().max_by(["check"]).above(0.0).age()),
     ]
 }

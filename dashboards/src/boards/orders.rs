@@ -32,7 +32,7 @@ fn current_status() -> [Panel; 6] {
             .runbook("SagaStuck")
             .query(metric("palisade.saga.oldest_in_flight").now().max_by(["saga"])),
         stat("Invariant violations")
-            .description("Invariant violations found by the last audit, by check: `orders` or `stock`. Must be 0.")
+            .description("Invariant violations found by the last audit, by check: `orders`, `reservations` or `stock`. Must be 0.")
             .remediation("A bug, or a manual change in a database. `GET /invariants` on the admin ports lists the violations.")
             .unit(unit::COUNT)
             .limit(1.0)

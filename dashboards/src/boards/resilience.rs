@@ -334,7 +334,7 @@ fn credentials() -> [Panel; 10] {
             .unit(unit::REQUESTS)
             .query(metric("palisade.faults.injected").rate().sum_by(["job", "kind"])),
         timeseries("Panics / min")
-            .description("Handler panics. Each one causes a 500 response.")
+            .description("Panics of handlers, each of which causes a 500 response, and of background jobs, which are restarted.")
             .remediation("A bug: the log has the message and location.")
             .unit(unit::PER_MINUTE)
             .limit(0.1)

@@ -15,6 +15,7 @@ pub(super) fn dashboard() -> Dashboard {
     Dashboard::new("runtime", "Palisade / 7 Runtime and telemetry", about)
         .row("Process", process())
         .row("Tokio", tokio())
+        .row("Background jobs", jobs())
         .row("Spans and logs", pipeline())
         .row("Scrapes", scrapes())
 }
@@ -69,6 +70,31 @@ fn process() -> [Panel; 8] {
             .query(metric("build.info").now().max_by(["job", "instance", "version", "revision"])),
     ]
     .map(|panel| panel.sized(6, 8))
+}
+
+fn jobs() -> [Panel; 3] {
+    const JOB: [&str; 3] = ["job", "instance", "name"];
+    [
+        timeseries("Job restarts / min")
+            .description("Restarts of background jobs after a panic, an error or an early end.")
+            .remediation("The log names the job and the cause. `GET /readyz` shows whether the service works without it.")
+            .unit(unit::PER_MINUTE)
+            .limit(0.1)
+            .query(metric("palisade.job.restarts").rate().sum_by(["job", "name"]).per_minute()),
+        timeseries("Job failures in a row")
+            .description("Failures of background jobs since their last success.")
+            .remediation("Usually a dependency is down: see `GET /readyz`. Otherwise the log has the cause.")
+            .unit(unit::COUNT)
+            .limits(1.0, 5.0)
+            .query(metric("palisade.job.failures").now().max_by(JOB)),
+        timeseries("Time since job success")
+            .description("Time since each background job last did its work, or found none.")
+            .remediation("Grows without failures: the job hangs. Restart the process and keep its log.")
+            .unit(unit::SECONDS)
+            .limits(120.0, 600.0)
+            .query(metric("palisade.job.last_success").now().max_by(JOB).above(0.0).age()),
+    ]
+    .map(|panel| panel.sized(8, 8))
 }
 
 fn tokio() -> [Panel; 4] {

@@ -10,19 +10,32 @@ struct MemoryOutbox {
     published: Mutex<Vec<(String, i64)>>,
     rejections: Mutex<u32>,
     leased_elsewhere: bool,
+    leases: Mutex<Vec<Destination>>,
+    /// Number of fetches that fail or panic.
+    faults: Mutex<u32>,
 }
 
 #[async_trait]
 impl Outbox for MemoryOutbox {
-    async fn lease(&self, _: Uuid, _: Duration) -> Result<bool, Error> {
-        Ok(!self.leased_elsewhere)
+    async fn lease(&self, _: Uuid, destination: Destination, _: Duration) -> Result<Lease, Error> {
+        self.leases.lock().unwrap().push(destination);
+        Ok(if self.leased_elsewhere { Lease::HeldByAnother } else { Lease::Held })
     }
 
     async fn fetch_unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> {
+        let fault = {
+            let mut faults = self.faults.lock().unwrap();
+            let left = faults.saturating_sub(1);
+            std::mem::replace(&mut *faults, left)
+        };
+        assert!(fault % 2 == 0, "a bug in the outbox");
+        if fault > 0 {
+            return Err("the outbox is unavailable".into());
+        }
         Ok(self.unpublished.lock().unwrap().iter().take(limit as usize).cloned().collect())
     }
 
-    async fn mark_published(&self, events: &[Event]) -> Result<(), Error> {
+    async fn mark_published(&self, events: &[Event], _: Destination) -> Result<(), Error> {
         self.unpublished.lock().unwrap().retain(|event| !events.iter().any(|published| published.id == event.id));
         self.published.lock().unwrap().extend(events.iter().map(|event| (event.subject.clone(), event.sequence)));
         Ok(())
@@ -71,8 +84,42 @@ async fn relay_retains_events_while_broker_is_down() {
     assert_eq!((outbox.unpublished.lock().unwrap().len(), *outbox.rejections.lock().unwrap()), (2, 0));
 }
 
-#[test]
-fn relay_backoff_grows_to_its_maximum() {
-    let backoffs = [1, 2, 3, 20, u32::MAX].map(|failures| backoff(failures, || 0.5));
-    assert_eq!(backoffs, [100, 200, 400, 10_000, 10_000].map(Duration::from_millis));
+#[tokio::test]
+async fn relay_survives_errors_and_panics_of_its_outbox() {
+    let unpublished = vec![event("a", 1), event("a", 2)];
+    let outbox = Arc::new(MemoryOutbox { unpublished: Mutex::new(unpublished), faults: Mutex::new(4), ..MemoryOutbox::default() });
+    let relay = Arc::new(relay(&outbox, Config { poll_ms: 1, ..Config::default() }));
+    let (stop, heartbeat) = (CancellationToken::new(), Heartbeat::new("relay"));
+    let (run_stop, run_relay) = (stop.clone(), relay.clone());
+    let running = palisade_middleware::job::supervise(heartbeat.clone(), stop.clone(), move |heartbeat| {
+        let (relay, stop) = (run_relay.clone(), run_stop.clone());
+        async move {
+            relay.run(&heartbeat, &stop).await;
+            Ok(())
+        }
+    });
+    let published = async {
+        while outbox.published.lock().unwrap().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    };
+    tokio::join!(running, published);
+    assert_eq!((*outbox.faults.lock().unwrap(), heartbeat.failures()), (0, 0));
+}
+
+#[tokio::test]
+async fn relay_to_a_broker_claims_an_empty_outbox() {
+    let outbox = Arc::new(MemoryOutbox::default());
+    let config = Config { nats_url: Some("nats://127.0.0.1:9".into()), ..Config::default() };
+    let (relay, stop) = (relay(&outbox, config), CancellationToken::new());
+    let claimed = async {
+        while outbox.leases.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    };
+    let heartbeat = Heartbeat::new("relay");
+    tokio::join!(relay.run(&heartbeat, &stop), claimed);
+    assert_eq!(*outbox.leases.lock().unwrap(), [Destination::Broker; 2]);
 }

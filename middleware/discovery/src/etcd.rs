@@ -12,7 +12,10 @@ use tonic::{
 };
 
 use super::upstream::EtcdPrefix;
-use palisade_resilience::jitter::{self, RandomFn};
+use palisade_resilience::{
+    backoff::Backoff,
+    jitter::{self, RandomFn},
+};
 
 /// Timeout of a unary call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -43,13 +46,13 @@ pub(super) enum EtcdError {
 struct Cluster {
     location: EtcdPrefix,
     next: usize,
-    failures: u32,
+    backoff: Backoff,
     random: RandomFn,
 }
 
 impl Cluster {
     fn new(location: EtcdPrefix, random: RandomFn) -> Self {
-        Self { location, next: 0, failures: 0, random }
+        Self { location, next: 0, backoff: Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF), random }
     }
 
     /// Opens a lazy channel to the next member (round robin).
@@ -60,14 +63,12 @@ impl Cluster {
     }
 
     fn reset_backoff(&mut self) {
-        self.failures = 0;
+        self.backoff.reset();
     }
 
     /// Returns the backoff after a failure.
     fn next_backoff(&mut self) -> Duration {
-        let backoff = INITIAL_BACKOFF.saturating_mul(2_u32.saturating_pow(self.failures)).min(MAX_BACKOFF);
-        self.failures = self.failures.saturating_add(1);
-        jitter::jittered(backoff, 0.2, self.random)
+        jitter::jittered(self.backoff.next_wait(), 0.2, self.random)
     }
 }
 

@@ -27,7 +27,11 @@ use futures_util::{FutureExt, future::BoxFuture};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{dns::Dns, resolved_endpoints::ResolvedEndpoints};
-use palisade_resilience::{jitter, task};
+use palisade_resilience::{
+    jitter,
+    job::{self, Heartbeat},
+    task,
+};
 use palisade_transport::client::balance::Endpoints;
 
 pub use config::{Config, InvalidConfig};
@@ -36,17 +40,26 @@ pub use upstream::{InvalidUpstream, UpstreamUrl};
 /// Spawns a task that updates `endpoints` of `target` from its registry until the guard is dropped.
 /// Returns `None` for a static list. Must be called within a tokio runtime.
 pub fn spawn_resolver(target: &'static str, upstream: UpstreamUrl, config: &Config, endpoints: Endpoints) -> Option<DropGuard> {
-    let resolved_endpoints = |registry| ResolvedEndpoints::new(target, registry, config.max_endpoints, endpoints);
-    let registry = upstream.registry();
-    let resolver: BoxFuture<'static, ()> = match upstream {
-        UpstreamUrl::List(_) => return None,
-        UpstreamUrl::Dns(dns_target) => {
-            poll::run(Dns::new(dns_target), resolved_endpoints(registry), config.clone(), jitter::random_unit).boxed()
+    if matches!(upstream, UpstreamUrl::List(_)) {
+        return None;
+    }
+    let (config, stop) = (config.clone(), CancellationToken::new());
+    let resolve = move |heartbeat: Heartbeat| -> BoxFuture<'static, job::Result> {
+        let resolved = ResolvedEndpoints::new(target, upstream.registry(), config.max_endpoints, endpoints.clone());
+        let following: BoxFuture<'static, ()> = match upstream.clone() {
+            UpstreamUrl::List(_) => std::future::pending().boxed(),
+            UpstreamUrl::Dns(dns) => poll::run(Dns::new(dns), resolved, config.clone(), jitter::random_unit).boxed(),
+            UpstreamUrl::Etcd(location) => etcd::watch::run(location, resolved, jitter::random_unit).boxed(),
+        };
+        // A failed lookup is no failure of the job: it has metrics of its own.
+        async move {
+            heartbeat.idle(following).await;
+            Ok(())
         }
-        UpstreamUrl::Etcd(location) => etcd::watch::run(location, resolved_endpoints(registry), jitter::random_unit).boxed(),
+        .boxed()
     };
-    let stop = CancellationToken::new();
     let guard = stop.clone().drop_guard();
-    drop(task::spawn(async move { stop.run_until_cancelled(resolver).await }));
+    let heartbeat = Heartbeat::new(format!("discovery.{target}"));
+    drop(task::spawn(async move { stop.run_until_cancelled(job::supervise(heartbeat, stop.clone(), resolve)).await }));
     Some(guard)
 }

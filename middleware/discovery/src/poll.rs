@@ -3,7 +3,10 @@
 use std::{error::Error, future::Future, time::Duration};
 
 use super::{config::Config, resolved_endpoints::ResolvedEndpoints};
-use palisade_resilience::jitter::{self, RandomFn};
+use palisade_resilience::{
+    backoff::Backoff,
+    jitter::{self, RandomFn},
+};
 use palisade_transport::client::address::Address;
 
 /// Backoff after the first failed lookup, doubled with each further one. Short, because at a common
@@ -46,7 +49,7 @@ struct TimedOut;
 /// Polls forever.
 pub(super) async fn run(mut registry: impl Resolve, mut endpoints: ResolvedEndpoints, config: Config, random: RandomFn) {
     let (min, max) = (Duration::from_millis(config.min_refresh_ms), Duration::from_millis(config.max_refresh_ms));
-    let mut failures = 0_u32;
+    let mut backoff = Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF);
     loop {
         let result = endpoints.await_updating_age(tokio::time::timeout(LOOKUP_TIMEOUT, registry.resolve())).await;
         let ttl = match result {
@@ -63,11 +66,10 @@ pub(super) async fn run(mut registry: impl Resolve, mut endpoints: ResolvedEndpo
             }
         };
         let delay = if let Some(ttl) = ttl {
-            failures = 0;
+            backoff.reset();
             jitter::jittered(ttl.clamp(min, max), JITTER, random).max(min)
         } else {
-            failures += 1;
-            jitter::jittered(INITIAL_BACKOFF.saturating_mul(2_u32.saturating_pow(failures - 1)).min(MAX_BACKOFF), JITTER, random)
+            jitter::jittered(backoff.next_wait(), JITTER, random)
         };
         endpoints.await_updating_age(tokio::time::sleep(delay)).await;
     }

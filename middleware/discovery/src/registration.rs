@@ -5,7 +5,7 @@
 //! have moved to other replicas when draining starts. A key removed by an operator stays away,
 //! which takes one replica out of service.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, fmt, net::SocketAddr, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,10 @@ use super::{
     etcd::lease::LeasedKey,
     upstream::{EtcdPrefix, InvalidUpstream},
 };
-use palisade_resilience::jitter;
+use palisade_resilience::{
+    jitter,
+    job::{self, Heartbeat},
+};
 use palisade_transport::client::address::Address;
 
 /// Minimum lease TTL that etcd grants, approximately.
@@ -150,8 +153,15 @@ impl Registration {
     /// Keeps the service registered until `shutdown`, then deregisters it and waits for clients to
     /// move on.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let stop = shutdown.clone();
-        let _ = stop.run_until_cancelled(self.maintain()).await;
+        let heartbeat = Heartbeat::new("registration");
+        while let Some(panicked) = shutdown.run_until_cancelled(heartbeat.idle(job::catch(Box::pin(self.maintain())))).await {
+            let Err(panicked) = panicked;
+            heartbeat.failure(&panicked);
+            let backoff = self.key.next_backoff();
+            if shutdown.run_until_cancelled(tokio::time::sleep(backoff)).await.is_none() {
+                break;
+            }
+        }
         let was_registered = self.registered.send_replace(false);
         self.counters.registered.set(0.0);
         match self.key.revoke().await {
@@ -168,7 +178,7 @@ impl Registration {
     }
 
     /// Registers and re-registers forever.
-    async fn maintain(&mut self) {
+    async fn maintain(&mut self) -> Infallible {
         // Logs once per change.
         let mut logged = None;
         loop {

@@ -81,14 +81,19 @@ where
 }
 
 /// Looked up on each panic, because they are rare.
-fn panic_counter() -> metrics::Counter {
+pub(crate) fn panic_counter() -> metrics::Counter {
     metrics::counter!("palisade.panics")
 }
 
 fn panic_rejection(panic: &(dyn Any + Send)) -> Rejection {
     panic_counter().increment(1);
+    Rejection::internal(format!("the handler panicked: {}", panic_message(panic)))
+}
+
+/// Returns the message of a panic.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    Rejection::internal(format!("the handler panicked: {}", message.unwrap_or("no message")))
+    message.unwrap_or("no message")
 }
 
 pin_project! {

@@ -14,6 +14,7 @@
 //! | retries with budgets | [`retry`], [`backoff`], [`jitter`] |
 //! | fault injection | [`fault_injection`] |
 //! | panics | [`catch_panic`] |
+//! | background jobs | [`job`] |
 //! | spans and metrics | [`trace`], [`metrics`], [`attempt_metrics`] |
 //! | addresses of clients behind proxies | [`trusted_proxies`] |
 //! | request context, priorities | [`request_context`], [`context`], [`priority`] |
@@ -33,6 +34,7 @@ pub mod fault_injection;
 pub mod filter;
 pub mod grpc_status;
 pub mod jitter;
+pub mod job;
 pub mod method_table;
 pub mod metrics;
 pub mod priority;

@@ -1,6 +1,7 @@
 //! Configuration: defaults < TOML file < environment < flags. Unknown keys are errors, and every
 //! error names its key.
 
+mod bounds;
 mod schema;
 
 use std::{ffi::OsString, path::PathBuf};
@@ -130,6 +131,7 @@ pub fn load<T: DeserializeOwned + JsonSchema + Validate>(matches: &clap::ArgMatc
             figment = figment.merge(Serialized::global(&key.path, value));
         }
     }
+    bounds::check(&figment, &keys)?;
     let config: T = figment.extract().map_err(|error| Error::Invalid(Box::new(error)))?;
     config.validate()?;
     Ok(if matches.get_flag("check-config") {
@@ -172,6 +174,13 @@ pub fn secret(
         },
         _ => Err(Error::rule(key, format!("exactly one of {key} and {file_key} is required"))),
     }
+}
+
+/// Returns the numeric keys of `T` and their maximum, for tests. Keys with a user-defined part are
+/// left out.
+pub fn numeric_keys<T: JsonSchema>() -> Vec<(String, u64)> {
+    let keys = schema::keys::<T>().into_iter().filter(|key| key.is_numeric() && !key.is_pattern());
+    keys.map(|key| (key.path.clone(), bounds::maximum(&key.path))).collect()
 }
 
 /// As [`load`] with the arguments of the process.

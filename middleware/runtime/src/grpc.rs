@@ -18,6 +18,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::health::Readiness;
 use palisade_resilience::{
+    job::{self, Heartbeat},
     method_table::{MethodTable, MethodTableError},
     task,
 };
@@ -69,7 +70,9 @@ pub fn router(
     let served = methods.iter().map(|(path, _)| path.as_str()).chain(GRPC_INFRASTRUCTURE.iter().map(|method| method.path));
     table.check_registered(served.map(|path| path.trim_start_matches('/')))?;
     let (reporter, health) = tonic_health::server::health_reporter();
-    drop(task::spawn(report_health(reporter, service, readiness.clone(), shutdown)));
+    let (readiness, stop) = (readiness.clone(), shutdown.clone());
+    let report = move |heartbeat| report_health(reporter.clone(), service, readiness.clone(), stop.clone(), heartbeat);
+    drop(task::spawn(job::supervise(Heartbeat::new("health.grpc"), shutdown, report)));
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(descriptors)
@@ -83,19 +86,27 @@ pub fn router(
 
 /// Reports the readiness of `/readyz` through `grpc.health.v1`, for the service and for the whole
 /// port ("").
-async fn report_health(reporter: HealthReporter, service: &'static str, readiness: Readiness, shutdown: CancellationToken) {
+async fn report_health(
+    reporter: HealthReporter,
+    service: &'static str,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+    heartbeat: Heartbeat,
+) -> job::Result {
     let mut ready = readiness.subscribe();
     let report_changes = async {
         loop {
             let status = if *ready.borrow_and_update() { ServingStatus::Serving } else { ServingStatus::NotServing };
             reporter.set_service_status("", status).await;
             reporter.set_service_status(service, status).await;
-            if ready.changed().await.is_err() {
+            heartbeat.success();
+            if heartbeat.idle(ready.changed()).await.is_err() {
                 return;
             }
         }
     };
     shutdown.run_until_cancelled(report_changes).await;
+    Ok(())
 }
 
 /// Rules that every request must follow.

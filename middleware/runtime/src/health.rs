@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use palisade_resilience::grpc_status;
+use palisade_resilience::{backoff::Backoff, grpc_status, job};
 use palisade_transport::client::balance::Endpoints;
 
 /// Probe interval of a healthy dependency.
@@ -83,9 +83,9 @@ impl Default for Readiness {
 impl Readiness {
     /// Runs `probe` once per second until `shutdown`. The dependency counts as unhealthy until its
     /// first success.
-    pub fn watch<F, Fut>(&self, name: &'static str, required: bool, shutdown: CancellationToken, probe: F)
+    pub fn watch<F, Fut>(&self, name: &'static str, required: bool, shutdown: CancellationToken, mut probe: F)
     where
-        F: Fn() -> Fut + Send + 'static,
+        F: FnMut() -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), String>> + Send,
     {
         let index = {
@@ -96,12 +96,21 @@ impl Readiness {
         self.publish();
         let readiness = self.clone();
         let watch = async move {
-            let (mut failures, mut backoff) = (UNHEALTHY_THRESHOLD, INITIAL_BACKOFF);
+            let (mut failures, mut backoff) = (UNHEALTHY_THRESHOLD, Backoff::new(INITIAL_BACKOFF, PROBE_INTERVAL_WHILE_DOWN));
             loop {
-                let result = tokio::time::timeout(PROBE_TIMEOUT, probe()).await.unwrap_or_else(|_| Err("probe timed out".to_owned()));
+                // A probe that panics has failed, and is called again.
+                let probe = &mut probe;
+                let result = match job::catch(async move { tokio::time::timeout(PROBE_TIMEOUT, probe()).await }).await {
+                    Ok(Ok(result)) => result,
+                    Ok(Err(_)) => Err("probe timed out".to_owned()),
+                    Err(panicked) => {
+                        tracing::error!(dependency = name, error = &panicked as &dyn std::error::Error, "probe failed");
+                        Err("probe panicked".to_owned())
+                    }
+                };
                 match result {
                     Ok(()) => {
-                        (failures, backoff) = (0, PROBE_INTERVAL_WHILE_DOWN);
+                        (failures, backoff) = (0, Backoff::new(PROBE_INTERVAL_WHILE_DOWN, PROBE_INTERVAL_WHILE_DOWN));
                         readiness.set(index, None);
                     }
                     Err(reason) => {
@@ -111,12 +120,8 @@ impl Readiness {
                         }
                     }
                 }
-                if failures == 0 {
-                    tokio::time::sleep(PROBE_INTERVAL).await;
-                } else {
-                    tokio::time::sleep(backoff).await;
-                    backoff = (2 * backoff).min(PROBE_INTERVAL_WHILE_DOWN);
-                }
+                let interval = if failures == 0 { PROBE_INTERVAL } else { backoff.next_wait() };
+                tokio::time::sleep(interval).await;
             }
         };
         drop(palisade_resilience::task::spawn(async move { shutdown.run_until_cancelled(watch).await }));
@@ -220,6 +225,19 @@ mod tests {
         let before = probes.load(Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(1_100)).await;
         assert_eq!(probes.load(Ordering::Relaxed) - before, 5);
+        shutdown.cancel();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dependency_recovers_after_its_probe_panicked() {
+        let (readiness, shutdown, probes) = (Readiness::default(), CancellationToken::new(), Arc::new(AtomicU32::new(0)));
+        let count = probes.clone();
+        readiness.watch("database", true, shutdown.clone(), move || {
+            let panics = count.fetch_add(1, Ordering::Relaxed) < 5;
+            async move { if panics { panic!("a bug in the probe") } else { Ok(()) } }
+        });
+        readiness.subscribe().wait_for(|ready| *ready).await.unwrap();
+        assert_eq!(probes.load(Ordering::Relaxed), 6);
         shutdown.cancel();
     }
 

@@ -1,11 +1,13 @@
 //! Process runtime of a service: life cycle, configuration, telemetry, admin port, health checks,
-//! registration and store instrumentation.
+//! background jobs, registration and store instrumentation.
 
 pub mod admin;
 pub mod config;
 pub mod cursor;
+pub mod database_clock;
 pub mod grpc;
 pub mod health;
+pub mod jobs;
 pub mod parse;
 pub mod preconditions;
 pub mod process;

@@ -15,6 +15,7 @@ use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 use tracing::{Metadata, Subscriber, subscriber::Interest};
 use tracing_appender::non_blocking::{ErrorCounter, WorkerGuard};
 use tracing_subscriber::{
@@ -27,6 +28,7 @@ use tracing_subscriber::{
 use self::registries::Registry;
 use crate::config;
 use palisade_resilience::{
+    job::{self, Heartbeat},
     metrics::{CATALOG, Kind},
     trace::sampling::{self, Sampling},
 };
@@ -192,16 +194,21 @@ fn install_metrics(services: &[&'static str]) -> Result<Arc<[Arc<Registry>]>, Er
     metrics::set_global_recorder(registries).map_err(|_| Error::AlreadyInstalled)?;
     palisade_resilience::metrics::describe(CATALOG);
     let upkeep = handles.clone();
-    drop(palisade_resilience::task::spawn(async move {
-        let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
-        loop {
-            interval.tick().await;
-            let upkeep = upkeep.clone();
-            if tokio::task::spawn_blocking(move || upkeep.iter().for_each(|registry| registry.run_upkeep())).await.is_err() {
-                return;
+    let run_upkeep = move |heartbeat: Heartbeat| {
+        let upkeep = upkeep.clone();
+        async move {
+            let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+            loop {
+                interval.tick().await;
+                let upkeep = upkeep.clone();
+                tokio::task::spawn_blocking(move || upkeep.iter().for_each(|registry| registry.run_upkeep())).await?;
+                heartbeat.success();
             }
         }
-    }));
+    };
+    // Never stopped: metrics are available until the process ends.
+    let job = job::supervise(Heartbeat::new("metrics.upkeep"), CancellationToken::new(), run_upkeep);
+    drop(palisade_resilience::task::spawn(job));
     Ok(handles)
 }
 

@@ -7,6 +7,7 @@ use palisade_middleware::{
     client,
     clock::SystemClock,
     config::{Error, Validate},
+    jobs,
     process::ServiceConfig,
     server, telemetry,
 };
@@ -36,6 +37,8 @@ pub struct Config {
     /// Broker of the products change events, which invalidate the cache. Only the connection
     /// settings apply. Without a URL, events are received only from products in the same process.
     pub events: palisade_events::Config,
+    /// Background jobs.
+    pub jobs: jobs::Config,
     /// Signing key of the internal tokens sent to the services.
     pub identity: auth::Identity,
     /// Trusted issuers of user tokens.
@@ -97,6 +100,7 @@ impl Default for Config {
             order_events: OrderEvents::default(),
             cache: cache::Config::default(),
             events: palisade_events::Config::default(),
+            jobs: jobs::Config::default(),
             identity: auth::Identity::default(),
             auth: auth::Config::default(),
             server: server::Config::default(),
@@ -111,6 +115,7 @@ impl Validate for Config {
         self.telemetry.validate()?;
         self.cache.validate()?;
         self.events.validate()?;
+        self.jobs.validate()?;
         let positive = [
             ("order_events.heartbeat_ms", self.order_events.heartbeat_ms),
             ("order_events.client_retry_ms", self.order_events.client_retry_ms),

@@ -4,13 +4,14 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use axum::{Json, routing::get};
-use palisade_events::{Broker, Topic};
+use palisade_events::Broker;
 use palisade_middleware::{
     admin,
     auth::{CredentialsLayer, InternalTokens, Keys, TokenPolicy},
     client,
     fault_injection::Faults,
     health::{self, Readiness},
+    jobs::Jobs,
     method_table::MethodTable,
     process::Process,
     respond::Protocol,
@@ -76,6 +77,6 @@ fn start_cache(config: &Config, process: &Process, readiness: &Readiness) -> any
     if let Some(probe) = broker.probe() {
         readiness.watch("nats", false, process.shutdown.clone(), probe);
     }
-    process.run(tasks.run(broker.subscribe(Topic::PRODUCTS), process.shutdown.clone()));
+    tasks.start(&Jobs::new(process, readiness, &config.jobs), &broker);
     Ok(cache)
 }

@@ -8,6 +8,7 @@ use palisade_middleware::{
     clock::SystemClock,
     config::{self, Error, Validate},
     discovery::registration,
+    jobs,
     process::ServiceConfig,
     server, telemetry,
 };
@@ -33,6 +34,8 @@ pub struct Config {
     pub watch: Watch,
     /// Periodic invariant audit.
     pub audit: Audit,
+    /// Background jobs.
+    pub jobs: jobs::Config,
     /// Called services.
     pub upstreams: Upstreams,
     /// Signing key for calls to products.
@@ -87,8 +90,8 @@ pub struct Saga {
     /// Maximum time for which an order may stay PENDING, milliseconds. It fails with
     /// `products_unavailable` afterwards.
     pub deadline_ms: u64,
-    /// Lease duration of a worker on an order, milliseconds. Another worker may claim the order
-    /// afterwards.
+    /// Lease duration of a process on an order, milliseconds. It is extended while the saga runs.
+    /// After a crash another process claims the order when the lease expires.
     pub lease_ms: u64,
     /// Maximum time for which `CreateOrder` waits for the saga, milliseconds. It returns the
     /// PENDING order afterwards.
@@ -103,7 +106,7 @@ pub struct Saga {
 
 impl Default for Saga {
     fn default() -> Self {
-        Self { deadline_ms: 600_000, lease_ms: 15_000, inline_wait_ms: 5_000, poll_interval_ms: 500, batch: 32, event_retention_hours: 168 }
+        Self { deadline_ms: 600_000, lease_ms: 4_000, inline_wait_ms: 5_000, poll_interval_ms: 500, batch: 32, event_retention_hours: 168 }
     }
 }
 
@@ -163,6 +166,7 @@ impl Default for Config {
             store: Store::default(),
             saga: Saga::default(),
             events: palisade_events::Config::default(),
+            jobs: jobs::Config::default(),
             watch: Watch::default(),
             audit: Audit::default(),
             upstreams: Upstreams::default(),
@@ -181,6 +185,7 @@ impl Validate for Config {
         self.telemetry.validate()?;
         self.registration.validate(self.listen).map_err(|error| Error::rule("registration", error.to_string()))?;
         self.events.validate()?;
+        self.jobs.validate()?;
         self.upstreams.products().validate().map_err(|error| Error::rule("upstreams.products", error.to_string()))?;
         let positive = [
             ("store.timeout_ms", self.store.timeout_ms),

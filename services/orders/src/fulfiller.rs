@@ -5,12 +5,13 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{StreamExt, stream};
 use palisade_middleware::{
     auth::Principal,
-    clock::Clock,
+    clock::{self, Clock},
     context::{self, Context},
+    job,
+    jobs::Run,
     recorded_span, trace,
 };
 use tokio::{sync::Notify, time::Instant};
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, field::Empty};
 
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
 const CONCURRENCY: usize = 4;
 
 /// Fulfilment worker of a replica. Several replicas may run one over the same store.
+#[derive(Clone)]
 pub struct Fulfiller {
     /// Fulfilment queue.
     pub store: Arc<dyn FulfilmentQueue>,
@@ -39,25 +41,20 @@ pub struct Fulfiller {
 }
 
 impl Fulfiller {
-    /// Fulfils due orders until `shutdown`, then finishes the claimed ones.
-    pub async fn run(self, shutdown: CancellationToken) {
-        while !shutdown.is_cancelled() {
-            let claimed = match self.fulfil_due().await {
-                Ok(claimed) => claimed,
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot claim orders to fulfil");
-                    0
-                }
-            };
-            if claimed == self.config.batch as usize {
+    /// Fulfils due orders until the stop, then finishes the claimed ones.
+    pub async fn run(self, Run { heartbeat, stop }: Run) -> job::Result {
+        while !stop.is_cancelled() {
+            let claimed = heartbeat.record(self.fulfil_due().await);
+            if claimed == Some(self.config.batch as usize) {
                 continue;
             }
             tokio::select! {
-                () = shutdown.cancelled() => return,
+                () = stop.cancelled() => {}
                 () = tokio::time::sleep(Duration::from_millis(self.config.poll_interval_ms)) => {}
                 () = self.completed.notified() => {}
             }
         }
+        Ok(())
     }
 
     /// Fulfils one batch of due orders and returns their number.
@@ -108,7 +105,7 @@ impl Fulfiller {
             None => self.store.fulfilment_done(id).await,
             Some(delay) => {
                 let error = "fulfilment failed: no definite response from products".to_owned();
-                self.store.postpone_fulfilment(id, self.clock.now() + delay, error).await
+                self.store.postpone_fulfilment(id, clock::after(self.clock.now(), delay), error).await
             }
         };
         if let Err(error) = recorded {

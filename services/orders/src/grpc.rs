@@ -9,8 +9,10 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use futures_util::{Stream, StreamExt};
 use palisade_middleware::{
     auth::{InvalidSubject, Principal, Subject},
+    clock::{self, Clock},
     context,
     cursor::Cursor,
+    jobs::JobHealth,
     method_table::{Access, Method},
     process::Process,
     rejection::{Rejection, Violation, reasons},
@@ -78,6 +80,10 @@ pub struct Orders {
     pub cursor: Cursor,
     /// Timing of the saga.
     pub config: config::Saga,
+    /// Health of the saga worker, without which no order is accepted.
+    pub worker: JobHealth,
+    /// Clock of the database.
+    pub clock: Arc<dyn Clock>,
 }
 
 #[tonic::async_trait]
@@ -135,7 +141,7 @@ impl OrdersService for Orders {
             return Err(insufficient_scope("completing an order requires the scope orders:admin").into());
         }
         let changed =
-            self.store.set_status(order.id, to, by, preconditions, self.process.clock.now()).await.map_err(rejections::from_store_error)?;
+            self.store.set_status(order.id, to, by, preconditions, self.clock.now()).await.map_err(rejections::from_store_error)?;
         match changed {
             SetStatusResult::Changed { from, order } => {
                 metrics::record_transition(from, order.status);
@@ -155,7 +161,7 @@ impl OrdersService for Orders {
         let request = request.into_inner();
         let order = self.find_authorized(&*context::current_principal()?, &request.id).await?;
         let preconditions = convert::preconditions(request.preconditions);
-        match self.store.remove(order.id, preconditions, self.process.clock.now()).await.map_err(rejections::from_store_error)? {
+        match self.store.remove(order.id, preconditions, self.clock.now()).await.map_err(rejections::from_store_error)? {
             RemoveResult::Removed => Ok(Response::new(())),
             RemoveResult::VersionMismatch => Err(rejections::version_mismatch().into()),
             RemoveResult::NotFound => Err(rejections::not_found().into()),
@@ -196,13 +202,16 @@ impl Orders {
     }
 
     async fn create(&self, order: NewOrder, key: Option<IdempotencyKey>) -> Result<Response<proto::Order>, Status> {
-        let now = self.process.clock.now();
+        if let Err(reason) = self.worker.check() {
+            return Err(rejections::no_worker(&reason).into());
+        }
+        let now = self.clock.now();
         let is_retry = context::current().is_some_and(|context| context.previous_attempts > 0);
         let create = Create {
             id: OrderId::generate(now),
             order,
             lease: Duration::from_millis(self.config.lease_ms),
-            deadline: now + Duration::from_millis(self.config.deadline_ms),
+            deadline: clock::after(now, Duration::from_millis(self.config.deadline_ms)),
             trace_parent: trace::current_traceparent(),
             key: key.clone(),
             is_retry,
@@ -277,7 +286,7 @@ impl Orders {
     /// merely slow, it loses the order and some steps run twice, which is safe because every step
     /// is idempotent. The lease of a worker stays in force.
     async fn expire_creator_lease(&self, order: &Order) {
-        if let Err(error) = self.store.expire_creator_lease(order.id, self.process.clock.now()).await {
+        if let Err(error) = self.store.expire_creator_lease(order.id, self.clock.now()).await {
             tracing::warn!(order_id = %order.id, error = &error as &dyn std::error::Error, "cannot expire the creator's lease, a worker resumes the order when it expires");
         }
     }

@@ -1,10 +1,13 @@
 //! Orders service: orders and the saga that reserves and confirms their stock.
 
 pub mod admin;
+pub mod audit;
+mod background;
 pub mod config;
 pub mod fulfiller;
 pub mod fulfilment;
 pub mod grpc;
+pub mod housekeeping;
 pub mod metrics;
 pub mod order;
 pub mod products;
@@ -13,6 +16,7 @@ pub mod saga;
 pub mod saga_executor;
 pub mod start;
 pub mod store;
+mod unreadable_rows;
 pub mod watch;
 pub mod worker;
 

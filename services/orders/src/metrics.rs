@@ -8,12 +8,14 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram};
 use palisade_events::metrics as events;
 use palisade_middleware::metrics::{Metric, describe};
+use time::OffsetDateTime;
 
 use crate::{
     fulfilment::FulfilOutcome,
     order::Status,
     saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome},
-    store::{CreateResult, Stats},
+    store::{CreateResult, Overdue, Stats},
+    unreadable_rows,
 };
 
 pub(crate) use step::Step;
@@ -31,7 +33,19 @@ pub static METRICS: &[Metric] = &[
     events::OLDEST_AGE,
     events::PUBLISH_ATTEMPTS,
     Metric::gauge("palisade.outbox.dead_lettered", &[], "Dead-lettered events, rejected repeatedly by the broker"),
-    Metric::gauge("palisade.invariant.violations", &["check"], "Invariant violations found by the last audit; must be 0"),
+    Metric::gauge("palisade.invariant.violations", &["check"], "Invariant violations found by the last audit; must be 0, NaN if unknown"),
+    Metric::seconds("palisade.invariant.last_audit", &["check"], "Time of the last complete audit, seconds since 1970"),
+    Metric::counter("palisade.store.unreadable_rows", &["collection"], "Rows left out of a result because they cannot be read"),
+    Metric::gauge(
+        "palisade.store.quarantined_rows",
+        &["collection"],
+        "Rows set aside because they cannot be read, until an operator repairs them",
+    ),
+    Metric::gauge(
+        "palisade.store.overdue_rows",
+        &["collection"],
+        "Rows past their retention that are not deleted yet, counted up to 10,000",
+    ),
 ];
 
 /// Value of the `saga` label.
@@ -42,6 +56,9 @@ const NEW: &str = "new";
 const REPLAY: &str = "replay";
 const CONFLICT: &str = "conflict";
 const IN_PROGRESS: &str = "in_progress";
+
+/// Values of the `check` label: within the order store, and in comparison with products.
+const CHECKS: [&str; 2] = ["orders", "reservations"];
 
 /// Statuses of orders that may have work left.
 const UNFINISHED: [Status; 5] = [Status::Pending, Status::ProductReserved, Status::Cancelled, Status::Failed, Status::Completed];
@@ -69,9 +86,15 @@ pub fn register() {
         in_flight(status).set(0);
     }
     events::register();
-    for gauge in [oldest_in_flight(), outbox_dead(), violations_gauge()] {
+    for gauge in [oldest_in_flight(), outbox_dead(), quarantined_orders()] {
         gauge.set(0);
     }
+    record_overdue(Overdue { keys: 0, events: 0 });
+    for check in CHECKS {
+        violations_gauge(check).set(0);
+        last_audit(check).set(0);
+    }
+    unreadable_rows::register();
 }
 
 fn register_steps<S: Step>() {
@@ -114,11 +137,25 @@ pub(crate) fn record_stats(stats: &Stats) {
     oldest_in_flight().set(stats.oldest_unfinished);
     events::record_backlog(stats.unpublished, stats.oldest_unpublished);
     outbox_dead().set(as_f64(stats.dead));
+    quarantined_orders().set(as_f64(stats.quarantined));
 }
 
-/// Sets the number of violations that the periodic audit found.
-pub(crate) fn record_audit(violations: usize) {
-    violations_gauge().set(as_f64(violations as u64));
+/// Sets the numbers of rows past their retention.
+pub(crate) fn record_overdue(overdue: Overdue) {
+    overdue_rows("idempotency_keys").set(as_f64(overdue.keys));
+    overdue_rows("outbox").set(as_f64(overdue.events));
+}
+
+/// Sets the number of violations that the periodic audit found at `now`. `mismatches` is `None` if
+/// orders could not be compared with reservations: their number is then unknown, not 0.
+pub(crate) fn record_audit(violations: usize, mismatches: Option<usize>, now: OffsetDateTime) {
+    violations_gauge("orders").set(as_f64(violations as u64));
+    violations_gauge("reservations").set(mismatches.map_or(f64::NAN, |mismatches| as_f64(mismatches as u64)));
+    let now = Duration::from_secs(now.unix_timestamp().unsigned_abs());
+    last_audit("orders").set(now);
+    if mismatches.is_some() {
+        last_audit("reservations").set(now);
+    }
 }
 
 /// Returns the `outcome` label of an idempotent request.
@@ -176,12 +213,24 @@ fn oldest_in_flight() -> Gauge {
     metrics::gauge!("palisade.saga.oldest_in_flight", "saga" => SAGA)
 }
 
+fn overdue_rows(collection: &'static str) -> Gauge {
+    metrics::gauge!("palisade.store.overdue_rows", "collection" => collection)
+}
+
+fn quarantined_orders() -> Gauge {
+    metrics::gauge!("palisade.store.quarantined_rows", "collection" => "orders")
+}
+
 fn outbox_dead() -> Gauge {
     metrics::gauge!("palisade.outbox.dead_lettered")
 }
 
-fn violations_gauge() -> Gauge {
-    metrics::gauge!("palisade.invariant.violations", "check" => "orders")
+fn violations_gauge(check: &'static str) -> Gauge {
+    metrics::gauge!("palisade.invariant.violations", "check" => check)
+}
+
+fn last_audit(check: &'static str) -> Gauge {
+    metrics::gauge!("palisade.invariant.last_audit", "check" => check)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]

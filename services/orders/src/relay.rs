@@ -3,9 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use palisade_events::{Event, Outbox, Subscription, SubscriptionItem, Topic};
-use palisade_middleware::clock::Clock;
-use tokio_util::sync::CancellationToken;
+use palisade_events::{Destination, Event, Lease, Outbox, Subscription, SubscriptionItem, Topic};
+use palisade_middleware::{
+    clock::{self, Clock},
+    job,
+    jobs::Run,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -44,18 +47,18 @@ impl store::Event {
 
 #[async_trait]
 impl Outbox for OrdersOutbox {
-    async fn lease(&self, relay: Uuid, lease: Duration) -> Result<bool, Error> {
+    async fn lease(&self, relay: Uuid, destination: Destination, lease: Duration) -> Result<Lease, Error> {
         let now = self.clock.now();
-        Ok(self.store.lease_outbox(relay, now, now + lease).await?)
+        Ok(self.store.lease_outbox(relay, destination, now, clock::after(now, lease)).await?)
     }
 
     async fn fetch_unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> {
         Ok(self.store.unpublished(limit).await?.into_iter().map(store::Event::into_event).collect())
     }
 
-    async fn mark_published(&self, events: &[Event]) -> Result<(), Error> {
+    async fn mark_published(&self, events: &[Event], destination: Destination) -> Result<(), Error> {
         let ids = events.iter().map(|event| event.id).collect();
-        Ok(self.store.mark_published(ids, self.clock.now()).await?)
+        Ok(self.store.mark_published(ids, destination, self.clock.now()).await?)
     }
 
     async fn mark_failed(&self, events: &[(Event, String)], max_attempts: u32) -> Result<u64, Error> {
@@ -68,14 +71,16 @@ impl Outbox for OrdersOutbox {
     }
 }
 
-/// Notifies watchers of changes that other replicas made, until `shutdown`. Missed events are
-/// covered by polling.
-pub async fn notify_watchers(watchers: OrderWatchers, mut events: Subscription, shutdown: CancellationToken) {
-    while let Some(item) = shutdown.run_until_cancelled(events.next()).await {
+/// Notifies watchers of changes that other replicas made, until the stop. Missed events are covered
+/// by polling.
+pub async fn notify_watchers(watchers: OrderWatchers, mut events: Subscription, Run { heartbeat, stop }: Run) -> job::Result {
+    while let Some(item) = Box::pin(stop.run_until_cancelled(heartbeat.idle(events.next()))).await {
         if let SubscriptionItem::Event(event) = item
             && let Ok(id) = event.subject.parse()
         {
             watchers.notify_version(id, event.sequence);
         }
+        heartbeat.success();
     }
+    Ok(())
 }

@@ -11,16 +11,15 @@
 
 use std::time::Duration;
 
-use palisade_middleware::preconditions::VersionPreconditions;
+use palisade_middleware::{backoff::Backoff, clock, preconditions::VersionPreconditions};
 use time::OffsetDateTime;
 
 use crate::order::{Actor, FailureReason, HeldLine, Order, Priced, Status};
 
-/// Maximum backoff between two attempts, milliseconds.
-pub const MAX_BACKOFF_MS: u64 = 30_000;
-/// Upper bound of the backoff after the first attempt, milliseconds. Doubles with each further
-/// attempt.
-const INITIAL_BACKOFF_MS: u64 = 500;
+/// Maximum backoff between two attempts.
+pub const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// Upper bound of the backoff after the first attempt. Doubles with each further attempt.
+const INITIAL_BACKOFF: Duration = Duration::from_millis(500);
 
 /// Stored state of an order and its saga.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,14 +195,14 @@ impl Saga {
         match outcome {
             ConfirmOutcome::Confirmed => Effect::Record(Transition::new(Status::ProductReserved, Status::Confirmed)),
             ConfirmOutcome::Lost => self.fail(FailureReason::ReservationExpired, true),
-            ConfirmOutcome::Unknown { retry_after } => Effect::RetryAt(now + self.backoff(*retry_after, random)),
+            ConfirmOutcome::Unknown { retry_after } => Effect::RetryAt(clock::after(now, self.backoff(*retry_after, random))),
         }
     }
 
     fn on_release(&self, outcome: &ReleaseOutcome, now: OffsetDateTime, random: u32) -> Effect {
         match outcome {
             ReleaseOutcome::Done => Effect::RecordReleased,
-            ReleaseOutcome::Unknown { retry_after } => Effect::RetryAt(now + self.backoff(*retry_after, random)),
+            ReleaseOutcome::Unknown { retry_after } => Effect::RetryAt(clock::after(now, self.backoff(*retry_after, random))),
         }
     }
 
@@ -211,7 +210,7 @@ impl Saga {
         if now >= self.deadline {
             return self.fail(FailureReason::ProductsUnavailable, true);
         }
-        Effect::RetryAt(self.deadline.min(now + self.backoff(retry_after, random)))
+        Effect::RetryAt(self.deadline.min(clock::after(now, self.backoff(retry_after, random))))
     }
 
     fn fail(&self, reason: FailureReason, release: bool) -> Effect {
@@ -225,10 +224,10 @@ impl Saga {
 
 /// Exponential backoff with full jitter, so that steps that failed together do not retry together.
 pub(crate) fn backoff(attempts: u32, retry_after: Option<Duration>, random: u32) -> Duration {
-    let doublings = attempts.saturating_sub(1).min(16);
-    let max_ms = (INITIAL_BACKOFF_MS << doublings).min(MAX_BACKOFF_MS);
-    let jittered = Duration::from_millis((max_ms * u64::from(random)) >> u32::BITS);
-    jittered.max(retry_after.unwrap_or_default()).min(Duration::from_millis(MAX_BACKOFF_MS))
+    let longest = Backoff::at(INITIAL_BACKOFF, MAX_BACKOFF, attempts.saturating_sub(1));
+    let longest_ms = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+    let jittered = Duration::from_millis((longest_ms.saturating_mul(u64::from(random))) >> u32::BITS);
+    jittered.max(retry_after.unwrap_or_default()).min(MAX_BACKOFF)
 }
 
 impl Transition {

@@ -1,9 +1,12 @@
 //! Saga executor: calls products, records transitions and schedules retries as the saga decides.
 //! Used by requests and by the worker.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use palisade_middleware::{clock::Clock, recorded_span, trace};
+use palisade_middleware::{
+    clock::{self, Clock},
+    recorded_span, trace,
+};
 use tokio::time::Instant;
 use tracing::{Instrument, field::Empty};
 
@@ -26,6 +29,8 @@ pub struct SagaExecutor {
     store: Arc<dyn SagaQueue>,
     products: Products,
     clock: Arc<dyn Clock>,
+    /// Duration of a lease, which is extended while the saga runs.
+    lease: Duration,
 }
 
 /// Encodes the response that is stored for replays of a create request. Returns `None` while the
@@ -33,9 +38,10 @@ pub struct SagaExecutor {
 pub type EncodeResponse<'a> = &'a (dyn Fn(&Order) -> Option<StoredResponse> + Send + Sync);
 
 impl SagaExecutor {
-    /// Creates an executor over `store` and `products`.
-    pub fn new(store: Arc<dyn SagaQueue>, products: Products, clock: Arc<dyn Clock>) -> Self {
-        Self { store, products, clock }
+    /// Creates an executor over `store` and `products` that extends the leases of running sagas by
+    /// `lease`.
+    pub fn new(store: Arc<dyn SagaQueue>, products: Products, clock: Arc<dyn Clock>, lease: Duration) -> Self {
+        Self { store, products, clock, lease }
     }
 
     /// Runs the saga of a leased order until it is finished, the lease is lost, or a retry is
@@ -70,9 +76,26 @@ impl SagaExecutor {
     }
 
     async fn run_traced(&self, claimed: Claimed, encode_response: EncodeResponse<'_>) -> Order {
-        let (order, outcome) = self.run_until_blocked(claimed, encode_response).await;
+        let (id, fence) = (claimed.saga.order.id, claimed.fence);
+        let (order, outcome) = tokio::select! {
+            biased;
+            result = self.run_until_blocked(claimed, encode_response) => result,
+            never = self.keep_lease(id, fence) => match never {},
+        };
         trace::record("app.saga.outcome", outcome.unwrap_or(order.status.as_str()));
         order
+    }
+
+    /// Extends the lease periodically, so that it can be short without ending during a slow call. A
+    /// lost lease is noticed by the next write of the saga.
+    async fn keep_lease(&self, id: OrderId, fence: i64) -> Infallible {
+        loop {
+            tokio::time::sleep(self.lease / 3).await;
+            let until = clock::after(self.clock.now(), self.lease);
+            if let Err(error) = self.store.extend_lease(id, fence, until).await {
+                tracing::debug!(order_id = %id, error = &error as &dyn std::error::Error, "cannot extend the lease");
+            }
+        }
     }
 
     /// Returns the order, and the reason why the saga stopped before its end, if it did.

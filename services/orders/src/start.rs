@@ -1,23 +1,19 @@
 //! Start-up of the orders service: builds its parts from the configuration and runs them.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use palisade_events::{Broker, Relay, Topic};
 use palisade_middleware::{
     auth::{CredentialsLayer, InternalTokens, Keys, TokenPolicy},
     client,
+    clock::Clock,
     cursor::Cursor,
+    database_clock::DatabaseClock,
     discovery::registration,
     fault_injection::Faults,
     health,
+    jobs::Jobs,
     method_table::MethodTable,
     process::Process,
     respond::Protocol,
@@ -27,19 +23,21 @@ use palisade_middleware::{
 };
 use palisade_proto::{FILE_DESCRIPTOR_SET, orders::v1::orders_service_server::OrdersServiceServer};
 use secrecy::ExposeSecret;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tonic::service::Routes;
 
 use crate::{
     admin,
+    audit::Audit,
+    background::Background,
     config::{self, Config},
     fulfiller::Fulfiller,
     grpc::{METHODS, Orders},
     metrics,
     products::Products,
-    relay::{self, OrdersOutbox},
+    relay::OrdersOutbox,
     saga_executor::SagaExecutor,
-    store::{InstrumentedStore, PostgresStore, SqliteStore, Store},
+    store::{InstrumentedStore, PostgresStore, Reconnect, SqliteStore, Store},
     watch::OrderWatchers,
     worker::Worker,
 };
@@ -56,32 +54,34 @@ pub fn keys(config: &Config, process: &Process) -> anyhow::Result<Keys> {
 pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<SocketAddr> {
     metrics::register();
     let readiness = process.readiness();
-    let (store, database) = open_store(&config.store)?;
+    let Opened { store, database, reconnect } = open_store(&config.store)?;
+    let clock = DatabaseClock::new(process.clock.clone());
     let system = database.system;
     let watchers = OrderWatchers::default();
     let changed = watchers.clone();
     let store = InstrumentedStore::new(store, database, Duration::from_millis(config.store.timeout_ms));
-    let store: Arc<dyn Store> = Arc::new(store.on_change(move |order| changed.notify_change(order)));
-    let migrated = Arc::new(AtomicBool::new(!config.store.migrate));
-    let probed = (store.clone(), migrated.clone());
+    let store = store.with_reconnect(reconnect).on_change(move |order| changed.notify_change(order));
+    let store: Arc<dyn Store> = Arc::new(store);
+    let probed = (store.clone(), clock.clone());
     readiness.watch(system, true, process.shutdown.clone(), move || {
-        let (store, migrated) = probed.clone();
+        let (store, clock) = probed.clone();
         async move {
-            store.ping().await.map_err(|error| error.to_string())?;
-            if migrated.load(Ordering::Acquire) { Ok(()) } else { Err("schema migration pending".to_owned()) }
+            let asked = Instant::now();
+            if let Some(now) = store.ping().await.map_err(|error| error.to_string())? {
+                clock.synchronize(now, asked);
+            }
+            Ok(())
         }
     });
-
+    let clock: Arc<dyn Clock> = Arc::new(clock);
     let broker = Broker::new(&config.events)?;
     if let Some(probe) = broker.probe() {
         // Reported but not required for readiness: without the broker events wait in the outbox,
         // and watchers fall back to polling.
         readiness.watch("nats", false, process.shutdown.clone(), probe);
     }
-    let outbox = OrdersOutbox { store: store.clone(), watchers: watchers.clone(), clock: process.clock.clone() };
-    let events = Relay::new(Arc::new(outbox), broker.clone(), Topic::ORDERS, config.events.clone());
-    let (poller, notifier) = (watchers.clone(), watchers.clone());
-    let (poll_store, poll_interval) = (store.clone(), Duration::from_millis(config.watch.poll_interval_ms));
+    let outbox = OrdersOutbox { store: store.clone(), watchers: watchers.clone(), clock: clock.clone() };
+    let relay = Arc::new(Relay::new(Arc::new(outbox), broker.clone(), Topic::ORDERS, config.events.clone()));
 
     let jwks = axum::Json(serde_json::to_value(keys.signing.public_jwks())?);
     let tokens = Arc::new(InternalTokens::new("orders", TokenPolicy::Service(&["products:reserve"]), keys.signing, process.clock.clone()));
@@ -95,34 +95,20 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     readiness.watch("products", false, process.shutdown.clone(), health::grpc_probe(endpoints));
     let products = Products::new(client);
 
-    let executor = SagaExecutor::new(store.clone(), products.clone(), process.clock.clone());
-    let worker = Worker { store: store.clone(), executor: executor.clone(), clock: process.clock.clone(), config: config.saga.clone() };
+    let executor = SagaExecutor::new(store.clone(), products.clone(), clock.clone(), Duration::from_millis(config.saga.lease_ms));
+    let worker = Worker { store: store.clone(), executor: executor.clone(), clock: clock.clone(), config: config.saga.clone() };
     let completed = Arc::new(Notify::new());
     let fulfiller = Fulfiller {
         store: store.clone(),
         products: products.clone(),
-        clock: process.clock.clone(),
+        clock: clock.clone(),
         config: config.saga.clone(),
         completed: completed.clone(),
     };
-    let admin_state = admin::AdminState { store: store.clone(), watchers: watchers.clone(), products, clock: process.clock.clone() };
-    let (audit_state, migration_store, stop) = (admin_state.clone(), store.clone(), process.shutdown.clone());
-    process.run(async move {
-        // Retries in the background without a limit, so that the process starts while its database
-        // is down.
-        if !migrated.load(Ordering::Acquire) && stop.run_until_cancelled(migrate_with_retries(migration_store)).await.is_none() {
-            return;
-        }
-        migrated.store(true, Ordering::Release);
-        tokio::join!(
-            worker.run(stop.clone()),
-            fulfiller.run(stop.clone()),
-            admin::run_audit_loop(audit_state, config.audit, stop.clone()),
-            events.run(stop.clone()),
-            relay::notify_watchers(notifier, broker.subscribe(Topic::ORDERS), stop.clone()),
-            poller.poll_versions(poll_store, poll_interval, stop),
-        );
-    });
+    let audit = Audit { store: store.clone(), products, clock: clock.clone() };
+    let admin_state = admin::AdminState { store: store.clone(), watchers: watchers.clone(), audit: audit.clone(), clock: clock.clone() };
+    let jobs = Background { store: store.clone(), relay, broker, watchers: watchers.clone(), worker, fulfiller, audit };
+    let worker = jobs.start(&Jobs::new(process, &readiness, &config.jobs), &config);
 
     let methods = Arc::new(MethodTable::new(&[&METHODS, &server::GRPC_INFRASTRUCTURE])?);
     let faults = Faults::new(&config.server.fault_injection, Protocol::Grpc, &methods);
@@ -131,8 +117,17 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
         .merge(breakers)
         .merge(palisade_middleware::admin::faults::routes(faults.clone()))
         .route("/jwks.json", jwks);
-    let orders =
-        Orders { store, watchers, completed, executor, process: process.clone(), cursor: Cursor::new(CURSOR_SECRET), config: config.saga };
+    let orders = Orders {
+        store,
+        watchers,
+        completed,
+        executor,
+        process: process.clone(),
+        cursor: Cursor::new(CURSOR_SECRET),
+        config: config.saga,
+        worker,
+        clock,
+    };
     let orders = OrdersServiceServer::new(orders).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let router = server::grpc::router(
         Routes::new(orders),
@@ -159,17 +154,24 @@ const CURSOR_SECRET: &[u8] = b"palisade.orders.v1 positions";
 /// Migrates the schema of the store at `url`, for a job that runs before the replicas start.
 pub async fn migrate(url: &str) -> anyhow::Result<()> {
     let config = config::Store { url: Some(url.to_owned().into()), ..config::Store::default() };
-    Ok(open_store(&config)?.0.migrate().await?)
+    Ok(open_store(&config)?.store.migrate().await?)
 }
 
 /// Redrives the dead-lettered events of the store at `url` and returns their number, for operators
 /// without access to an admin port.
 pub async fn redrive(url: &str) -> anyhow::Result<u64> {
     let config = config::Store { url: Some(url.to_owned().into()), ..config::Store::default() };
-    Ok(open_store(&config)?.0.redrive().await?)
+    Ok(open_store(&config)?.store.redrive().await?)
 }
 
-fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, Database)> {
+/// Store before its instrumentation.
+struct Opened {
+    store: Arc<dyn Store>,
+    database: Database,
+    reconnect: Reconnect,
+}
+
+fn open_store(config: &config::Store) -> anyhow::Result<Opened> {
     let url = config.url()?;
     let url = url.expose_secret();
     match url.split_once("://") {
@@ -178,13 +180,13 @@ fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, Databas
         }
         Some(("postgres" | "postgresql", _)) => {
             let store = PostgresStore::new(url, config.max_connections)?;
-            let database = store.database();
-            Ok((Arc::new(store), database))
+            let (database, reconnect) = (store.database(), store.reconnect());
+            Ok(Opened { store: Arc::new(store), database, reconnect })
         }
         Some(("sqlite", _)) => {
             let store = SqliteStore::new(url)?;
-            let database = store.database();
-            Ok((Arc::new(store), database))
+            let (database, reconnect) = (store.database(), store.reconnect());
+            Ok(Opened { store: Arc::new(store), database, reconnect })
         }
         _ => bail!("store.url must start with postgres:// or sqlite://"),
     }
@@ -195,15 +197,6 @@ fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, Databas
 fn names_several_hosts(rest: &str) -> bool {
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     authority.rsplit('@').next().unwrap_or_default().contains(',')
-}
-
-async fn migrate_with_retries(store: Arc<dyn Store>) {
-    let mut backoff = Duration::from_millis(100);
-    while let Err(error) = store.migrate().await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "schema migration failed, retrying");
-        tokio::time::sleep(backoff).await;
-        backoff = (backoff * 2).min(Duration::from_secs(5));
-    }
 }
 
 #[cfg(test)]

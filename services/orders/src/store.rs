@@ -6,6 +6,7 @@ mod database;
 mod fulfilment_queue;
 mod instrumented;
 mod maintenance;
+mod migration;
 mod orders;
 mod outbox;
 mod postgres;
@@ -14,15 +15,15 @@ mod saga_queue;
 mod sqlite;
 
 pub use self::{
-    database::Error,
+    database::{Error, Reconnect},
     fulfilment_queue::{DueFulfilment, FulfilmentQueue},
     instrumented::InstrumentedStore,
-    maintenance::{Audit, Finding, Invariant, Maintenance, SagaStatus, Stats},
+    maintenance::{Audit, Finding, Invariant, Maintenance, Overdue, SagaStatus, Stats},
     orders::{Claimed, Create, CreateResult, IdempotencyKey, KEY_LIFETIME, OrderStore, RemoveResult, SetStatusResult, StoredResponse},
     outbox::{DeadEvent, Event, OutboxStore},
     postgres::PostgresStore,
     queries::{List, Page, Position},
-    saga_queue::{SagaQueue, StuckOrder, TransitionResult},
+    saga_queue::{QuarantinedOrder, SagaQueue, StuckOrder, TransitionResult},
     sqlite::SqliteStore,
 };
 

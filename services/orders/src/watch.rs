@@ -6,10 +6,9 @@ mod stream;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use palisade_middleware::jitter;
+use palisade_middleware::{jitter, job, jobs::Run};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     order::{Order, OrderId},
@@ -84,24 +83,24 @@ impl OrderWatchers {
         self.len() == 0
     }
 
-    /// Polls the store for the versions of all watched orders at this interval, until `shutdown`.
-    /// One query covers up to 1,000 orders.
-    pub async fn poll_versions(self, store: Arc<dyn OrderStore>, interval: Duration, shutdown: CancellationToken) {
+    /// Polls the store for the versions of all watched orders at this interval, until the stop. One
+    /// query covers up to 1,000 orders.
+    pub async fn poll_versions(self, store: Arc<dyn OrderStore>, interval: Duration, Run { heartbeat, stop }: Run) -> job::Result {
         let polling = async {
             loop {
-                tokio::time::sleep(jitter::jittered(interval, JITTER, jitter::random_unit)).await;
+                heartbeat.idle(tokio::time::sleep(jitter::jittered(interval, JITTER, jitter::random_unit))).await;
                 let watched: Vec<OrderId> = self.0.orders.lock().keys().copied().collect();
+                if watched.is_empty() {
+                    heartbeat.success();
+                }
                 for chunk in watched.chunks(QUERY_CHUNK) {
-                    match store.versions(chunk.to_vec()).await {
-                        Ok(versions) => versions.into_iter().for_each(|(id, version)| self.notify_version(id, version)),
-                        Err(error) => {
-                            tracing::debug!(error = &error as &dyn std::error::Error, "cannot read the versions of watched orders");
-                        }
-                    }
+                    let versions = heartbeat.record(store.versions(chunk.to_vec()).await);
+                    versions.into_iter().flatten().for_each(|(id, version)| self.notify_version(id, version));
                 }
             }
         };
-        shutdown.run_until_cancelled(polling).await;
+        stop.run_until_cancelled(polling).await;
+        Ok(())
     }
 }
 

@@ -1,62 +1,92 @@
-//! Stock audit on the admin port: checks the balance of every product and counts overdue holds.
+//! Admin endpoints: stock audit, which checks the balance of every product and counts overdue holds,
+//! open reservations, and the event relay.
+
+mod reservations;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
+use axum::{
+    Json, Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::{delete, get},
+};
 use http::StatusCode;
-use palisade_middleware::{clock::Clock, task};
-use serde_json::json;
-use tokio_util::sync::CancellationToken;
+use palisade_middleware::{clock::Clock, job, jobs::Run, task};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use crate::{
     config, metrics,
-    store::{Audit, Maintenance},
+    store::{Audit, Error, Store},
 };
 
-/// Returns the admin route `GET /invariants`.
-pub fn router(store: Arc<dyn Maintenance>, clock: Arc<dyn Clock>) -> Router {
-    Router::new().route("/invariants", get(invariants)).with_state((store, clock))
+/// Routes `GET /invariants`, `GET /reservations`, `POST /reservations/{id}/release`,
+/// `GET /reservations/quarantine`, `DELETE /reservations/quarantine/{id}` and `DELETE /events/relay`.
+pub fn router(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Router {
+    Router::new()
+        .route("/invariants", get(invariants))
+        .route("/events/relay", delete(reset_relay))
+        .with_state((store.clone(), clock.clone()))
+        .merge(reservations::router(store, clock))
 }
 
-type AuditState = (Arc<dyn Maintenance>, Arc<dyn Clock>);
+type AdminState = (Arc<dyn Store>, Arc<dyn Clock>);
 
-/// Audits the stock periodically until `stop`, for the metrics.
-pub async fn run_audit_loop(store: Arc<dyn Maintenance>, clock: Arc<dyn Clock>, config: config::Audit, stop: CancellationToken) {
-    if config.interval_s == 0 {
-        return;
+/// Forgets the destination of the events, after the broker was removed from all replicas.
+async fn reset_relay(State((store, _)): State<AdminState>) -> Response {
+    match store.reset_relay().await {
+        Ok(()) => {
+            tracing::warn!("operator reset the event relay, the next replica to publish decides the destination");
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(error) => unavailable(&error),
     }
-    let (store, clock) = (&store, &clock);
+}
+
+fn unavailable(error: &Error) -> Response {
+    tracing::warn!(error = error as &dyn std::error::Error, "product store unavailable, admin request failed");
+    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ok": null, "reason": "the store is unavailable" }))).into_response()
+}
+
+/// Audits the stock periodically until the stop, for the metrics.
+pub async fn run_audit_loop(
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    config: config::Audit,
+    Run { heartbeat, stop }: Run,
+) -> job::Result {
+    let (store, clock, heartbeat) = (&store, &clock, &heartbeat);
     let check = || async move {
-        match store.audit(clock.now()).await {
-            Ok(audit) => record(&audit),
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "stock audit failed"),
+        if let Some(audit) = heartbeat.record(store.audit(clock.now()).await) {
+            record(&audit, clock.now());
         }
     };
     task::run_with_duty_cycle(Duration::from_secs(config.interval_s), stop, check).await;
+    Ok(())
 }
 
-async fn invariants(State((store, clock)): State<AuditState>) -> axum::response::Response {
+async fn invariants(State((store, clock)): State<AdminState>) -> Response {
     match store.audit(clock.now()).await {
         Ok(audit) => {
-            record(&audit);
+            record(&audit, clock.now());
             let violations: Vec<String> = audit.violations.iter().map(ToString::to_string).collect();
+            // Unreadable rows were not audited, which is not the same as in order.
+            let ok = if violations.is_empty() && audit.unreadable > 0 { Value::Null } else { violations.is_empty().into() };
             let body = json!({
-                "ok": violations.is_empty(), "violations": violations, "productsChecked": audit.products_checked,
+                "ok": ok, "unreadable": audit.unreadable, "violations": violations, "productsChecked": audit.products_checked,
                 "availableUnits": audit.available_units, "heldUnits": audit.held_units, "confirmedUnits": audit.confirmed_units,
                 "outOfStockProducts": audit.out_of_stock_products, "overdueHolds": audit.overdue_holds,
             });
             Json(body).into_response()
         }
-        Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "stock audit failed");
-            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ok": null, "reason": "the store is unavailable" }))).into_response()
-        }
+        Err(error) => unavailable(&error),
     }
 }
 
-fn record(audit: &Audit) {
+fn record(audit: &Audit, now: OffsetDateTime) {
     for violation in &audit.violations {
         tracing::error!(%violation, "stock invariant violated");
     }
-    metrics::record_audit(audit);
+    metrics::record_audit(audit, now);
 }

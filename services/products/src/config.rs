@@ -7,6 +7,7 @@ use palisade_middleware::{
     clock::SystemClock,
     config::{self, Error, Validate},
     discovery::registration,
+    jobs,
     process::ServiceConfig,
     server, telemetry,
 };
@@ -31,6 +32,8 @@ pub struct Config {
     pub search: Search,
     /// Periodic stock audit.
     pub audit: Audit,
+    /// Background jobs.
+    pub jobs: jobs::Config,
     /// Broker to which change events are published.
     pub events: palisade_events::Config,
     /// Trusted issuers of tokens.
@@ -130,6 +133,7 @@ impl Default for Config {
             search: Search::default(),
             audit: Audit::default(),
             events: palisade_events::Config::default(),
+            jobs: jobs::Config::default(),
             auth: auth::Config::default(),
             registration: registration::Config::default(),
             server: server::Config::default(),
@@ -144,6 +148,7 @@ impl Validate for Config {
         self.telemetry.validate()?;
         self.registration.validate(self.listen).map_err(|error| Error::rule("registration", error.to_string()))?;
         self.events.validate()?;
+        self.jobs.validate()?;
         let positive = [
             ("store.timeout_ms", self.store.timeout_ms),
             ("reservations.hold_ttl_ms", self.reservations.hold_ttl_ms),

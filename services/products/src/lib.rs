@@ -1,6 +1,7 @@
 //! Products service: the catalogue and the stock of each product.
 
 pub mod admin;
+mod background;
 pub mod config;
 pub mod grpc;
 pub mod metrics;
@@ -12,6 +13,7 @@ pub mod search_refresher;
 pub mod start;
 pub mod store;
 pub mod sweeper;
+mod unreadable_rows;
 
 pub use config::Config;
 pub use start::{start, verifier};

@@ -1,13 +1,17 @@
 //! Stock and idempotency metrics of the products service. Every metric name and label value is
 //! defined here.
 
+use std::time::Duration;
+
 use metrics::{Counter, Gauge};
 use palisade_events::metrics as events;
 use palisade_middleware::metrics::{Metric, describe};
+use time::OffsetDateTime;
 
 use crate::{
     reservation::ReserveOutcome,
-    store::{Audit, CreateOutcome},
+    store::{Audit, CreateOutcome, Stats},
+    unreadable_rows,
 };
 
 /// All metrics defined by the products service.
@@ -17,7 +21,19 @@ pub static METRICS: &[Metric] = &[
     Metric::gauge("palisade.stock.units", &["state"], "Units of all products, by state"),
     Metric::gauge("palisade.stock.out_products", &[], "Products without available units"),
     Metric::gauge("palisade.stock.overdue_holds", &[], "Expired holds that are not released yet"),
-    Metric::gauge("palisade.invariant.violations", &["check"], "Invariant violations found by the last audit; must be 0"),
+    Metric::gauge("palisade.invariant.violations", &["check"], "Invariant violations found by the last audit; must be 0, NaN if unknown"),
+    Metric::seconds("palisade.invariant.last_audit", &["check"], "Time of the last complete audit, seconds since 1970"),
+    Metric::counter("palisade.store.unreadable_rows", &["collection"], "Rows left out of a result because they cannot be read"),
+    Metric::gauge(
+        "palisade.store.quarantined_rows",
+        &["collection"],
+        "Rows set aside because they cannot be read, until an operator repairs them",
+    ),
+    Metric::gauge(
+        "palisade.store.overdue_rows",
+        &["collection"],
+        "Rows past their retention that are not deleted yet, counted up to 10,000",
+    ),
     events::PENDING,
     events::OLDEST_AGE,
     events::PUBLISH_ATTEMPTS,
@@ -48,7 +64,16 @@ pub fn register() {
         reservations(outcome).increment(0);
     }
     events::register();
-    record_audit(&Audit::default());
+    record_audit(&Audit::default(), OffsetDateTime::UNIX_EPOCH);
+    record_stats(&Stats::default());
+    unreadable_rows::register();
+}
+
+/// Sets the gauges of the store.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+pub(crate) fn record_stats(stats: &Stats) {
+    metrics::gauge!("palisade.store.overdue_rows", "collection" => "idempotency_keys").set(stats.overdue_keys as f64);
+    metrics::gauge!("palisade.store.quarantined_rows", "collection" => "reservations").set(stats.quarantined as f64);
 }
 
 /// Records a create with an idempotency key.
@@ -81,10 +106,14 @@ pub(crate) fn record_fulfilment() {
     reservations(FULFILLED).increment(1);
 }
 
-/// Records the result of an audit.
+/// Records the result of an audit at `now`.
 #[expect(clippy::cast_precision_loss, reason = "units are far below 2^52")]
-pub(crate) fn record_audit(audit: &Audit) {
+pub(crate) fn record_audit(audit: &Audit, now: OffsetDateTime) {
     metrics::gauge!("palisade.invariant.violations", "check" => "stock").set(audit.violations.len() as f64);
+    if audit.unreadable == 0 {
+        let now = Duration::from_secs(now.unix_timestamp().unsigned_abs());
+        metrics::gauge!("palisade.invariant.last_audit", "check" => "stock").set(now);
+    }
     for (state, count) in [("available", audit.available_units), ("reserved", audit.held_units), ("sold", audit.confirmed_units)] {
         units(state).set(count as f64);
     }

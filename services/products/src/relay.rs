@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use palisade_events::{Event, Outbox, Topic, metrics};
-use palisade_middleware::clock::Clock;
+use palisade_events::{Destination, Event, Lease, Outbox, Topic, metrics};
+use palisade_middleware::clock::{self, Clock};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
@@ -57,22 +57,22 @@ fn pending_change(event: &Event) -> Result<PendingChange, Error> {
 
 #[async_trait]
 impl Outbox for ProductsOutbox {
-    async fn lease(&self, relay: Uuid, lease: Duration) -> Result<bool, Error> {
+    async fn lease(&self, relay: Uuid, destination: Destination, lease: Duration) -> Result<Lease, Error> {
         let now = self.clock.now();
-        Ok(self.store.lease_relay(relay, now, now + lease).await?)
+        Ok(self.store.lease_relay(relay, destination, now, clock::after(now, lease)).await?)
     }
 
     async fn fetch_unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> {
         let pending = self.store.unpublished_changes(limit).await?;
         let oldest = pending.iter().map(|change| change.since).min();
-        let age = oldest.and_then(|oldest| (self.clock.now() - oldest).try_into().ok()).unwrap_or(Duration::ZERO);
+        let age = oldest.map_or(Duration::ZERO, |oldest| clock::age(oldest, self.clock.now()));
         metrics::record_backlog(pending.len() as u64, age);
         Ok(pending.iter().map(PendingChange::event).collect())
     }
 
-    async fn mark_published(&self, events: &[Event]) -> Result<(), Error> {
+    async fn mark_published(&self, events: &[Event], destination: Destination) -> Result<(), Error> {
         let changes = events.iter().map(pending_change).collect::<Result<Vec<_>, _>>()?;
-        Ok(self.store.mark_published(changes).await?)
+        Ok(self.store.mark_published(changes, destination).await?)
     }
 
     /// Never dead-letters: the payload cannot be invalid, and an unpublished change would leave

@@ -3,29 +3,28 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio_util::sync::CancellationToken;
+use palisade_middleware::{job, jobs::Run};
 
-use crate::store::{Error, ProductStore};
+use crate::store::{Error, Store};
 
 /// Maximum number of products per store call; keeps each call short.
 const BATCH: u32 = 200;
 /// Pause between two passes over the catalogue.
 const PAUSE: Duration = Duration::from_mins(5);
 
-/// Passes over the catalogue until `stop`. A failed pass is repeated after the pause.
-pub async fn run(store: Arc<dyn ProductStore>, stop: CancellationToken) {
+/// Passes over the catalogue until the stop. A failed pass is repeated after the pause.
+pub async fn run(store: Arc<dyn Store>, Run { heartbeat, stop }: Run) -> job::Result {
     let passes = async {
         loop {
-            if let Err(error) = pass(&*store).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "refresh of search data failed, retrying later");
-            }
+            heartbeat.record(pass(&*store).await);
             tokio::time::sleep(PAUSE).await;
         }
     };
-    let _ = stop.run_until_cancelled(passes).await;
+    stop.run_until_cancelled(passes).await;
+    Ok(())
 }
 
-async fn pass(store: &dyn ProductStore) -> Result<(), Error> {
+async fn pass(store: &dyn Store) -> Result<(), Error> {
     let mut after = None;
     while let Some(last) = store.refresh_search(after, BATCH).await? {
         after = Some(last);

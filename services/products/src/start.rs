@@ -5,23 +5,22 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context as _, bail};
 use palisade_events::{Broker, Relay, Topic};
 use palisade_middleware::{
-    auth::Verifier, client, cursor::Cursor, discovery::registration, fault_injection::Faults, method_table::MethodTable, process::Process,
-    respond::Protocol, server, store_instrumentation::Database,
+    auth::Verifier, client, clock::Clock, cursor::Cursor, database_clock::DatabaseClock, discovery::registration, fault_injection::Faults,
+    jobs::Jobs, method_table::MethodTable, process::Process, respond::Protocol, server, store_instrumentation::Database,
 };
 use palisade_proto::{FILE_DESCRIPTOR_SET, products::v1::products_service_server::ProductsServiceServer};
 use secrecy::ExposeSecret;
+use tokio::time::Instant;
 use tonic::service::Routes;
 
 use crate::{
-    admin,
+    admin, background,
     config::{self, Config},
     grpc::{METHODS, Products},
     metrics,
     relay::ProductsOutbox,
     search_limit::SearchLimit,
-    search_refresher,
-    store::{InstrumentedStore, MongoStore, SqliteStore, Store},
-    sweeper,
+    store::{InstrumentedStore, MongoStore, Reconnect, SqliteStore, Store},
 };
 
 const SERVICE: &str = "palisade.products.v1.ProductsService";
@@ -39,37 +38,40 @@ pub fn verifier(config: &Config, process: &Process) -> anyhow::Result<Arc<Verifi
 pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -> anyhow::Result<SocketAddr> {
     metrics::register();
     let readiness = process.readiness();
-    let (store, database) = open_store(&config.store).await?;
+    let Opened { store, database, reconnect } = open_store(&config.store).await?;
+    let clock = DatabaseClock::new(process.clock.clone());
     let system = database.system;
-    let store = InstrumentedStore::new(store, database, Duration::from_millis(config.store.timeout_ms));
+    let store = InstrumentedStore::new(store, database, Duration::from_millis(config.store.timeout_ms)).with_reconnect(reconnect);
     let changed = store.changed();
     let store: Arc<dyn Store> = Arc::new(store);
-    let probed = store.clone();
+    let probed = (store.clone(), clock.clone());
     readiness.watch(system, true, process.shutdown.clone(), move || {
-        let store = probed.clone();
-        async move { store.ping().await.map_err(|error| error.to_string()) }
+        let (store, clock) = probed.clone();
+        async move {
+            let asked = Instant::now();
+            if let Some(now) = store.ping().await.map_err(|error| error.to_string())? {
+                clock.synchronize(now, asked);
+            }
+            Ok(())
+        }
     });
+    let clock: Arc<dyn Clock> = Arc::new(clock);
 
     let broker = Broker::new(&config.events)?;
     if let Some(probe) = broker.probe() {
         // Reported but not required: unpublished events stay in the outbox.
         readiness.watch("nats", false, process.shutdown.clone(), probe);
     }
-    let outbox = ProductsOutbox { store: store.clone(), changed, clock: process.clock.clone() };
-    process.run(Relay::new(Arc::new(outbox), broker, Topic::PRODUCTS, config.events.clone()).run(process.shutdown.clone()));
-
-    let sweep_interval = Duration::from_millis(config.reservations.sweep_interval_ms);
-    process.run(sweeper::run(store.clone(), process.clock.clone(), sweep_interval, process.shutdown.clone()));
-    process.run(search_refresher::run(store.clone(), process.shutdown.clone()));
-    process.run(admin::run_audit_loop(store.clone(), process.clock.clone(), config.audit.clone(), process.shutdown.clone()));
+    let outbox = ProductsOutbox { store: store.clone(), changed, clock: clock.clone() };
+    let relay = Arc::new(Relay::new(Arc::new(outbox), broker, Topic::PRODUCTS, config.events.clone()));
+    background::start(&Jobs::new(process, &readiness, &config.jobs), &store, relay, &clock, &config);
 
     let methods = Arc::new(MethodTable::new(&[&METHODS, &server::GRPC_INFRASTRUCTURE])?);
     let faults = Faults::new(&config.server.fault_injection, Protocol::Grpc, &methods);
-    let admin_routes =
-        admin::router(store.clone(), process.clock.clone()).merge(palisade_middleware::admin::faults::routes(faults.clone()));
+    let admin_routes = admin::router(store.clone(), clock.clone()).merge(palisade_middleware::admin::faults::routes(faults.clone()));
     let hold_ttl = Duration::from_millis(config.reservations.hold_ttl_ms);
     let searches = SearchLimit::new(config.search.max_concurrent as usize, Duration::from_millis(config.search.max_wait_ms));
-    let products = Products { store, clock: process.clock.clone(), cursor: Cursor::new(CURSOR_SECRET), searches, hold_ttl };
+    let products = Products { store, clock, cursor: Cursor::new(CURSOR_SECRET), searches, hold_ttl };
     let products = ProductsServiceServer::new(products).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let router = server::grpc::router(
         Routes::new(products),
@@ -88,19 +90,27 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
     Ok(address)
 }
 
-async fn open_store(config: &config::Store) -> anyhow::Result<(Arc<dyn Store>, Database)> {
+/// Store before its instrumentation.
+struct Opened {
+    store: Arc<dyn Store>,
+    database: Database,
+    reconnect: Reconnect,
+}
+
+async fn open_store(config: &config::Store) -> anyhow::Result<Opened> {
     let url = config.url()?;
     let url = url.expose_secret();
     match url.split_once("://") {
         Some(("mongodb" | "mongodb+srv", _)) => {
             let store = MongoStore::new(url).await?;
-            let database = store.database();
-            Ok((Arc::new(store), database))
+            // The driver replaces the connections to a server that no longer accepts writes.
+            let (database, reconnect) = (store.database(), Reconnect::default());
+            Ok(Opened { store: Arc::new(store), database, reconnect })
         }
         Some(("sqlite", _)) => {
-            let store = SqliteStore::open(url).await?;
-            let database = store.database();
-            Ok((Arc::new(store), database))
+            let store = SqliteStore::new(url)?;
+            let (database, reconnect) = (store.database(), store.reconnect());
+            Ok(Opened { store: Arc::new(store), database, reconnect })
         }
         _ => bail!("store.url must begin with mongodb:// or sqlite://"),
     }

@@ -7,12 +7,12 @@ mod roles;
 mod sqlite;
 
 pub use self::{
-    database::Error,
+    database::{Error, Reconnect},
     instrumented::InstrumentedStore,
     mongo::MongoStore,
     roles::{
-        Audit, CreateOutcome, IdempotencyKey, Imbalance, KEY_TTL, Maintenance, OutboxStore, PendingChange, ProductStore, RemoveOutcome,
-        ReservationStore, UpdateOutcome,
+        Audit, CreateOutcome, IdempotencyKey, Imbalance, KEY_TTL, Maintenance, OutboxStore, PendingChange, ProductStore, Quarantined,
+        RemoveOutcome, ReservationStore, Stats, UpdateOutcome,
     },
     sqlite::SqliteStore,
 };

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod documents;
+mod jobs;
 mod modules;
 mod stacks;
 mod workflows;

@@ -220,7 +220,10 @@ pub static CATALOG: &[Metric] = &[
         &["service", "outcome"],
         "Registry entries of this service, by outcome: created (made), lost or failed to create (lost)",
     ),
-    Metric::counter("palisade.panics", &[], "Handler panics"),
+    Metric::counter("palisade.panics", &[], "Panics of handlers and background jobs"),
+    Metric::counter("palisade.job.restarts", &["name"], "Restarts of a background job after a panic, an error or an early end"),
+    Metric::gauge("palisade.job.failures", &["name"], "Failures of a background job since its last success"),
+    Metric::seconds("palisade.job.last_success", &["name"], "Time of the last success of a background job, seconds since 1970"),
     Metric::seconds(
         "palisade.tls.certificate.expiry",
         &["certificate"],
@@ -251,6 +254,7 @@ pub static CATALOG: &[Metric] = &[
         &["db.client.connection.pool.name"],
         "Wait time for a connection of a pool, seconds",
     ),
+    Metric::seconds("palisade.store.clock_offset", &[], "Time of the database server minus the time of the process, seconds"),
     Metric::counter("otel.sdk.span.started", &[], "Sampled spans started"),
     Metric::counter(
         "otel.sdk.processor.span.processed",

@@ -25,6 +25,17 @@ impl Key {
         self.path.contains('<')
     }
 
+    /// Whether the value is a number.
+    pub(super) fn is_numeric(&self) -> bool {
+        matches!(self.kind.as_str(), "INTEGER" | "NUMBER")
+    }
+
+    /// Whether `path` is this key. A user-defined part matches any name.
+    pub(super) fn matches(&self, path: &str) -> bool {
+        let same = |(own, other): (&str, &str)| own == other || (own.starts_with('<') && own.ends_with('>'));
+        self.path.split('.').count() == path.split('.').count() && self.path.split('.').zip(path.split('.')).all(same)
+    }
+
     pub(super) fn flag(&self) -> String {
         self.path.replace(['.', '_'], "-")
     }

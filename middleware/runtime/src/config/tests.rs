@@ -22,11 +22,15 @@ struct Store {
     limit: u32,
     /// Store URL.
     url: Option<String>,
+    /// Interval of probes, milliseconds.
+    probe_ms: u64,
+    /// Share of probes.
+    share: f64,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { limit: 7, url: None }
+        Self { limit: 7, url: None, probe_ms: 1_000, share: 0.5 }
     }
 }
 
@@ -87,4 +91,30 @@ fn reference_has_key_type_default_and_variable() {
     let page = reference::<Config>(2);
     assert!(page.contains("## `store`") && page.contains("| `limit` | integer |"), "{page}");
     assert!(page.contains("`PALISADE_STORE__LIMIT`"), "{page}");
+}
+
+#[test]
+fn numbers_above_their_bound_are_rejected_by_key() {
+    for (flag, key, largest) in
+        [("--store-limit", "store.limit", 1_000_000_000), ("--store-probe-ms", "store.probe_ms", 315_360_000_000_u64)]
+    {
+        load_args(&[flag, &largest.to_string()]).unwrap();
+        for huge in [(largest + 1).to_string(), "1000000000000000".to_owned(), u64::MAX.to_string(), u128::MAX.to_string()] {
+            let error = load_args(&[flag, &huge]).unwrap_err().to_string();
+            assert!(error.contains(key), "{flag} {huge}: {error}");
+        }
+    }
+    assert!(load_args(&["--store-share", "1e15"]).unwrap_err().to_string().contains("store.share"));
+    let file = tempfile("bounds", "[named.first]\nprobe_ms = 1000000000000000\n");
+    let error = load_args(&["--config", file.to_str().unwrap()]).unwrap_err().to_string();
+    assert!(error.contains("named.first.probe_ms"), "{error}");
+    // A number in a text setting is no numeric setting.
+    load_args(&["--store-url", "\"86753091234\""]).unwrap();
+    std::fs::remove_file(file).unwrap();
+}
+
+fn tempfile(name: &str, text: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("palisade-config-{name}-{}.toml", std::process::id()));
+    std::fs::write(&path, text).unwrap();
+    path
 }

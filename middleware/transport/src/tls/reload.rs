@@ -1,12 +1,25 @@
 //! Certificate reload: rebuilds a value when its files change, because certificates expire within
 //! the lifetime of a process.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use super::{Error, files::File};
-use palisade_resilience::task;
+use palisade_resilience::{
+    job::{self, Heartbeat},
+    task,
+};
 
 /// Value built from the last valid files. Polling stops when the last reference is dropped.
 pub(super) struct Reloading<T>(ArcSwap<T>);
@@ -47,51 +60,92 @@ impl<T: Send + Sync + 'static> Reloading<T> {
             record_expiry(certificate, expiry);
             Ok(value)
         };
-        let mut current = read(&paths)?;
+        let current = read(&paths)?;
         let reloading = Arc::new(Self(ArcSwap::from_pointee(build(&current)?)));
         let outcome = |outcome: &'static str| metrics::counter!("palisade.tls.reloads", "certificate" => certificate, "outcome" => outcome);
-        let (loaded, failed) = (outcome("ok"), outcome("failed"));
-        let weak = Arc::downgrade(&reloading);
-        drop(task::spawn(async move {
-            let mut logged = false;
-            loop {
-                tokio::time::sleep(interval).await;
-                let paths = paths.clone();
-                let Ok(latest) = tokio::task::spawn_blocking(move || read(&paths)).await else { return };
-                let Some(held) = weak.upgrade() else { return };
-                let result = match latest {
-                    // Skips unchanged files, including a version that already failed.
-                    Ok(now) if now == current => continue,
-                    Ok(now) => {
-                        let value = build(&now);
-                        current = now;
-                        value
-                    }
-                    Err(error) => Err(error),
-                };
-                match result {
-                    Ok(value) => {
-                        held.0.store(Arc::new(value));
-                        loaded.increment(1);
-                        logged = false;
-                        tracing::info!(certificate, "certificates reloaded");
-                    }
-                    Err(error) => {
-                        failed.increment(1);
-                        // Logs once per series of failures: for a moment only one of two files may
-                        // be replaced.
-                        if !std::mem::replace(&mut logged, true) {
-                            let error = &error as &dyn std::error::Error;
-                            tracing::warn!(certificate, error, "cannot reload certificates, keeping the old ones");
-                        }
-                    }
+        let files = Arc::new(Files {
+            certificate,
+            paths,
+            build,
+            current: Mutex::new(current.into()),
+            failing: AtomicBool::new(false),
+            loaded: outcome("ok"),
+            failed: outcome("failed"),
+        });
+        let (weak, stop) = (Arc::downgrade(&reloading), CancellationToken::new());
+        let stopping = stop.clone();
+        let poll = move |heartbeat: Heartbeat| {
+            let (files, weak, stop) = (files.clone(), weak.clone(), stopping.clone());
+            async move {
+                loop {
+                    tokio::time::sleep(interval).await;
+                    let Some(held) = weak.upgrade() else {
+                        stop.cancel();
+                        return Ok(());
+                    };
+                    files.poll(&held).await?;
+                    heartbeat.success();
                 }
             }
-        }));
+        };
+        drop(task::spawn(job::supervise(Heartbeat::new(format!("tls.{certificate}")), stop, poll)));
         Ok(reloading)
     }
 
     pub(super) fn load(&self) -> Arc<T> {
         self.0.load_full()
+    }
+}
+
+/// Files of a [`Reloading`] value, as last read.
+struct Files<F> {
+    certificate: &'static str,
+    paths: Vec<PathBuf>,
+    build: F,
+    current: Mutex<Arc<[File]>>,
+    /// Whether the last reload failed, which is logged once.
+    failing: AtomicBool,
+    loaded: metrics::Counter,
+    failed: metrics::Counter,
+}
+
+impl<F> Files<F> {
+    /// Reads the files and rebuilds `held` if they have changed. Fails if the reader panicked.
+    async fn poll<T>(&self, held: &Reloading<T>) -> Result<(), tokio::task::JoinError>
+    where
+        F: Fn(&[File]) -> Result<T, Error>,
+    {
+        let paths = self.paths.clone();
+        let latest = tokio::task::spawn_blocking(move || read(&paths)).await?;
+        let result = match latest {
+            // Skips unchanged files, including a version that already failed.
+            Ok(now) if *now == **self.current.lock() => return Ok(()),
+            Ok(now) => {
+                // First, so that files that cannot be built are not built again.
+                let now: Arc<[File]> = now.into();
+                self.current.lock().clone_from(&now);
+                (self.build)(&now)
+            }
+            Err(error) => Err(error),
+        };
+        let certificate = self.certificate;
+        match result {
+            Ok(value) => {
+                held.0.store(Arc::new(value));
+                self.loaded.increment(1);
+                self.failing.store(false, Ordering::Release);
+                tracing::info!(certificate, "certificates reloaded");
+            }
+            Err(error) => {
+                self.failed.increment(1);
+                // Logs once per series of failures: for a moment only one of two files may be
+                // replaced.
+                if !self.failing.swap(true, Ordering::AcqRel) {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(certificate, error, "cannot reload certificates, keeping the old ones");
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -3,21 +3,23 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use palisade_events::{Subscription, SubscriptionItem};
-use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
-
-use super::{
-    key::Version,
-    redis::{InvalidationQueue, RedisCache},
-    store::Store,
+use palisade_events::{Broker, Subscription, SubscriptionItem, Topic};
+use palisade_middleware::{
+    job::Heartbeat,
+    jobs::{Jobs, Need, Run},
 };
+use tokio::{
+    sync::Mutex,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{key::Version, redis::InvalidationQueue, store::Store};
 use crate::metrics::{self, Cause};
 
 /// Interval of the size metrics.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Background tasks, to be run beside the cache.
+/// Background tasks, to be started beside the cache.
 #[derive(Debug)]
 pub struct CacheTasks {
     store: Arc<Store>,
@@ -38,23 +40,43 @@ impl CacheTasks {
         })
     }
 
-    /// Runs until `shutdown`. `events` are the change events of products.
-    pub async fn run(self, events: Subscription, shutdown: CancellationToken) {
+    /// Starts the tasks. `broker` delivers the change events of products.
+    pub fn start(self, jobs: &Jobs, broker: &Broker) {
         let Self { store, invalidations } = self;
-        let tasks = async {
-            tokio::join!(
-                Box::pin(invalidate_from_events(&store, events)),
-                measure(&store),
-                write_to_redis(store.redis.as_deref(), invalidations)
-            )
-        };
-        let _ = shutdown.run_until_cancelled(tasks).await;
+        let (invalidated, broker) = (store.clone(), broker.clone());
+        jobs.supervise("gateway.cache.invalidation", Need::Optional, move |Run { heartbeat, stop }| {
+            let (store, events) = (invalidated.clone(), broker.subscribe(Topic::PRODUCTS));
+            async move {
+                // Events may have been missed before this run.
+                store.invalidate_all();
+                stop.run_until_cancelled(Box::pin(invalidate_from_events(&store, events, &heartbeat))).await;
+                Ok(())
+            }
+        });
+        let measured = store.clone();
+        jobs.supervise("gateway.cache.size", Need::Optional, move |Run { heartbeat, stop }| {
+            let store = measured.clone();
+            async move {
+                stop.run_until_cancelled(measure(&store, &heartbeat)).await;
+                Ok(())
+            }
+        });
+        let (Some(redis), Some(queue)) = (store.redis.clone(), invalidations) else { return };
+        let queue = Arc::new(Mutex::new(queue));
+        jobs.supervise("gateway.cache.redis", Need::Optional, move |Run { heartbeat, stop }| {
+            let (redis, queue) = (redis.clone(), queue.clone());
+            async move {
+                let mut queue = queue.lock().await;
+                stop.run_until_cancelled(heartbeat.idle(redis.run_writer(&mut queue))).await;
+                Ok(())
+            }
+        });
     }
 }
 
-async fn invalidate_from_events(store: &Store, mut events: Subscription) {
+async fn invalidate_from_events(store: &Store, mut events: Subscription, heartbeat: &Heartbeat) {
     loop {
-        match events.next().await {
+        match heartbeat.idle(events.next()).await {
             SubscriptionItem::Lagged => store.invalidate_all(),
             SubscriptionItem::Event(event) => {
                 let Ok(id) = event.subject.parse() else {
@@ -64,21 +86,17 @@ async fn invalidate_from_events(store: &Store, mut events: Subscription) {
                 store.invalidate(Some(id), Version::from_sequence(event.sequence), Cause::Event);
             }
         }
+        heartbeat.success();
     }
 }
 
-async fn measure(store: &Store) {
+async fn measure(store: &Store, heartbeat: &Heartbeat) {
     let mut interval = interval(MEASURE_INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
         let (entries, bytes) = store.size();
         metrics::record_size(entries, bytes);
-    }
-}
-
-async fn write_to_redis(redis: Option<&RedisCache>, invalidations: Option<InvalidationQueue>) {
-    if let (Some(redis), Some(invalidations)) = (redis, invalidations) {
-        redis.run_writer(invalidations).await;
+        heartbeat.success();
     }
 }

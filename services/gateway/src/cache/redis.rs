@@ -115,7 +115,7 @@ impl RedisCache {
     }
 
     /// Writes queued invalidations to Redis until every sender is dropped.
-    pub(super) async fn run_writer(&self, mut queue: InvalidationQueue) {
+    pub(super) async fn run_writer(&self, queue: &mut InvalidationQueue) {
         while let Some((id, version)) = queue.recv().await {
             let commands = match version {
                 // The next version is unknown, so there is no minimum version to record.

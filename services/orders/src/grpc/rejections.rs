@@ -41,6 +41,12 @@ pub(super) fn version_mismatch() -> Rejection {
     Rejection::new(&reasons::VERSION_MISMATCH, "a condition on the version of the order is false")
 }
 
+/// The saga worker does not run, so that an accepted order would make no progress.
+pub(super) fn no_worker(reason: &str) -> Rejection {
+    tracing::warn!(reason, "order rejected, the saga worker does not run");
+    Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "orders cannot be processed at the moment").with_retry_after(STORE_RETRY)
+}
+
 /// Converts a store error. An unavailable store is a 503, whatever the cause.
 pub(super) fn from_store_error(error: store::Error) -> Rejection {
     match error {

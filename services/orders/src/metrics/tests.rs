@@ -49,12 +49,12 @@ fn record_everything() {
         }
     }
     let unfinished = UNFINISHED.into_iter().map(|status| (status, 1)).collect();
-    record_stats(&Stats { unfinished, oldest_unfinished: took, unpublished: 1, oldest_unpublished: took, dead: 1 });
+    record_stats(&Stats { unfinished, oldest_unfinished: took, unpublished: 1, oldest_unpublished: took, dead: 1, quarantined: 1 });
     for outcome in events::OUTCOMES {
         // Same call as in the relay.
         events::published(outcome).increment(1);
     }
-    record_audit(1);
+    record_audit(1, None, time::OffsetDateTime::UNIX_EPOCH);
 }
 
 #[test]

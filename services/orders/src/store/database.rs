@@ -1,13 +1,19 @@
 //! Common to both databases: errors and the connection pool.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use palisade_middleware::store_instrumentation::{CheckedOut, CheckoutCounter};
+use parking_lot::Mutex;
 use sqlx::{
     Database,
     error::{DatabaseError, ErrorKind},
-    pool::PoolConnection,
+    migrate::MigrateError,
+    pool::{PoolConnection, PoolConnectionMetadata},
 };
+use tokio::time::Instant;
+
+/// Interval of the writes by which readiness probes that the database can be written.
+const WRITE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Store error. A missing order is not an error.
 #[derive(Debug, thiserror::Error)]
@@ -36,11 +42,6 @@ impl<DB: Database> Pool<DB> {
         Self { inner, checkouts }
     }
 
-    /// Returns the inner pool for migrations, which take a whole pool.
-    pub(super) fn uncounted(&self) -> &sqlx::Pool<DB> {
-        &self.inner
-    }
-
     /// Waits for a connection.
     pub(super) async fn acquire(&self) -> Result<CheckedOut<PoolConnection<DB>>, Error> {
         Ok(self.checkouts.acquire(self.inner.acquire(), |error| matches!(error, sqlx::Error::PoolTimedOut)).await?)
@@ -57,6 +58,52 @@ impl<DB: Database> Pool<DB> {
     }
 }
 
+/// Replaces pooled connections after one of them turned out to be broken. Clones share the state.
+#[derive(Debug, Clone, Default)]
+pub struct Reconnect(Arc<Mutex<Option<Instant>>>);
+
+impl Reconnect {
+    /// Closes every connection that is open now at its next use.
+    pub fn request(&self) {
+        *self.0.lock() = Some(Instant::now());
+    }
+
+    /// Whether a connection was opened after the last request.
+    pub(super) fn is_current(&self, connection: &PoolConnectionMetadata) -> bool {
+        self.0.lock().is_none_or(|requested_at| connection.age < requested_at.elapsed())
+    }
+}
+
+/// Decides when readiness writes to the database.
+#[derive(Debug, Default)]
+pub(super) struct WriteProbe(Mutex<Option<Instant>>);
+
+impl WriteProbe {
+    /// Whether the last successful write is too long ago.
+    pub(super) fn is_due(&self) -> bool {
+        self.0.lock().is_none_or(|written_at| written_at.elapsed() >= WRITE_PROBE_INTERVAL)
+    }
+
+    /// Records a successful write.
+    pub(super) fn succeeded(&self) {
+        *self.0.lock() = Some(Instant::now());
+    }
+}
+
+impl Error {
+    /// Whether the connection that reported the error is broken although it is open: the server has
+    /// become read-only (`read_only_sql_transaction` of PostgreSQL, e.g. after a failover), or the
+    /// file cannot be written (`SQLITE_READONLY`, `SQLITE_IOERR`, `SQLITE_FULL`).
+    pub(super) fn breaks_connections(&self) -> bool {
+        let Self::Unavailable(source) = self else { return false };
+        let database_error = source.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+        let Some(code) = database_error.and_then(DatabaseError::code) else { return false };
+        // An extended result code of SQLite has the primary one in its lowest byte. SQLSTATE has
+        // five characters.
+        code == "25006" || (code.len() < 5 && code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 8 | 10 | 13)))
+    }
+}
+
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match &error {
@@ -70,9 +117,12 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-impl From<sqlx::migrate::MigrateError> for Error {
-    fn from(error: sqlx::migrate::MigrateError) -> Self {
-        Self::Unavailable(error.into())
+impl From<MigrateError> for Error {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
+            other => Self::Unavailable(other.into()),
+        }
     }
 }
 

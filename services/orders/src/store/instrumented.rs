@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use palisade_middleware::store_instrumentation::{Database, InstrumentedCalls, Operation, StoreError};
 
-use super::database::Error;
+use super::database::{Error, Reconnect};
 use crate::order::Order;
 
 /// Timeout of calls that read or rewrite everything.
@@ -29,6 +29,7 @@ pub struct InstrumentedStore<S: ?Sized> {
     calls: InstrumentedCalls,
     timeout: Duration,
     on_change: Box<dyn Fn(&Order) + Send + Sync>,
+    reconnect: Reconnect,
 }
 
 /// Result of a call that may accept or change an order.
@@ -40,7 +41,13 @@ pub(super) trait ChangeResult {
 impl<S: ?Sized> InstrumentedStore<S> {
     /// Wraps `inner`, which stores its orders in `database`, with a timeout per call.
     pub fn new(inner: Arc<S>, database: Database, timeout: Duration) -> Self {
-        Self { inner, calls: InstrumentedCalls::new(database, &REQUEST_OPERATIONS), timeout, on_change: Box::new(|_| {}) }
+        Self {
+            inner,
+            calls: InstrumentedCalls::new(database, &REQUEST_OPERATIONS),
+            timeout,
+            on_change: Box::new(|_| {}),
+            reconnect: Reconnect::default(),
+        }
     }
 
     /// Sets the listener for orders that are accepted or changed through this store.
@@ -49,13 +56,46 @@ impl<S: ?Sized> InstrumentedStore<S> {
         Self { on_change: Box::new(listener), ..self }
     }
 
+    /// Sets the control of the connections of the inner store, which are replaced after an error
+    /// that breaks them.
+    #[must_use]
+    pub fn with_reconnect(self, reconnect: Reconnect) -> Self {
+        Self { reconnect, ..self }
+    }
+
+    async fn run<T, F>(&self, operation: Operation, limit: Duration, call: impl FnOnce(Arc<S>) -> F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let reconnect = self.reconnect.clone();
+        let call = call(self.inner.clone());
+        let observed = async move {
+            let result = call.await;
+            if result.as_ref().is_err_and(Error::breaks_connections) {
+                reconnect.request();
+            }
+            result
+        };
+        self.calls.run(operation, limit, observed).await
+    }
+
+    /// Runs `call` without a timeout.
+    pub(super) async fn untimed_call<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<S>) -> F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        self.run(operation, Duration::MAX, call).await
+    }
+
     /// Runs `call` with the configured timeout.
     pub(super) async fn call<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<S>) -> F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        self.calls.run(operation, self.timeout, call(self.inner.clone())).await
+        self.run(operation, self.timeout, call).await
     }
 
     /// Runs `call` with the timeout for maintenance.
@@ -64,7 +104,7 @@ impl<S: ?Sized> InstrumentedStore<S> {
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        self.calls.run(operation, MAINTENANCE_TIMEOUT, call(self.inner.clone())).await
+        self.run(operation, MAINTENANCE_TIMEOUT, call).await
     }
 
     /// Runs `call` and passes the order that it changed to the listener.

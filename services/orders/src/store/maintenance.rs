@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use palisade_middleware::clock;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -14,11 +15,17 @@ use crate::order::{self, OrderId, Status};
 instrumented_role! {
     /// Maintenance of the database and checks of its data.
     pub trait Maintenance {
-        /// Migrates the schema. Idempotent, and safe with several replicas at once.
-        async fn migrate(&self) -> Result<(), Error> = long_call("prepare", "");
+        /// Migrates the schema. Idempotent, and safe with several replicas at once. Takes as long
+        /// as the migrations need.
+        async fn migrate(&self) -> Result<(), Error> = untimed_call("prepare", "");
 
-        /// Checks whether the database responds.
-        async fn ping(&self) -> Result<(), Error> = call("ping", "");
+        /// Ends the leases of a process that no longer runs, if this process is the only one that
+        /// can use the database. Returns the number of orders that are due now.
+        async fn take_over(&self, now: OffsetDateTime) -> Result<u64, Error> = call("take_over", "orders");
+
+        /// Checks whether the database can be read and, every few seconds, written. Returns the
+        /// time of its server, if it has one.
+        async fn ping(&self) -> Result<Option<OffsetDateTime>, Error> = call("ping", "");
 
         /// Audits the invariants of all orders created at `since` or later, or of all orders
         /// without `since`. In addition, an order of any age violates an invariant if it has been
@@ -30,8 +37,17 @@ instrumented_role! {
         /// are left out.
         async fn saga_statuses(&self, ids: Vec<OrderId>) -> Result<Vec<SagaStatus>, Error> = call("standings", "orders");
 
+        /// Returns up to `limit` confirmed orders with ids after `after` and up to `until`, sorted
+        /// by id.
+        async fn confirmed_orders(&self, after: Uuid, until: Option<Uuid>, limit: u32) -> Result<Vec<OrderId>, Error>
+            = call("confirmed_orders", "orders");
+
         /// Returns the amount of unfinished work, for gauges.
         async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> = call("stats", "orders");
+
+        /// Returns the number of rows past their retention: keys that have expired at `now`, and
+        /// events that were published before `events_before`.
+        async fn overdue(&self, now: OffsetDateTime, events_before: OffsetDateTime) -> Result<Overdue, Error> = call("overdue", "outbox");
     }
 }
 
@@ -99,6 +115,17 @@ pub struct Stats {
     pub oldest_unpublished: Duration,
     /// Number of dead-lettered events, counted up to 10,000.
     pub dead: u64,
+    /// Number of orders in quarantine, counted up to 10,000.
+    pub quarantined: u64,
+}
+
+/// Rows past their retention, each counted up to 10,000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overdue {
+    /// Expired idempotency keys.
+    pub keys: u64,
+    /// Published events.
+    pub events: u64,
 }
 
 impl Audit {
@@ -180,17 +207,26 @@ pub(super) const CHECKS: [(Invariant, &str); 6] = [
 /// Counts the orders per status, with ids from `$1` on.
 pub(super) const COUNTS: &str = "SELECT status, count(*) FROM orders WHERE id >= $1 GROUP BY status ORDER BY status";
 
+/// Selects up to `$3` confirmed orders with ids from above `$1` to `$2`.
+pub(super) const CONFIRMED_ORDERS: &str = "SELECT id FROM orders WHERE status = 'CONFIRMED' AND id > $1 AND id <= $2 ORDER BY id LIMIT $3";
+
 /// Returns the lower bound of the audited ids.
 pub(super) fn first_id(since: Option<OffsetDateTime>) -> Uuid {
     since.map_or_else(Uuid::nil, order::min_uuid_at)
 }
 
-/// Placeholder for the status in the row of dead-lettered events.
+/// Placeholders for the status in the rows of dead-lettered events and of orders in quarantine.
 const DEAD: &str = "DEAD";
+const QUARANTINED: &str = "QUARANTINED";
+
+/// Counts the expired keys at `$1` and the events that were published before `$2`.
+pub(super) const OVERDUE_ROWS: &str = "
+    SELECT (SELECT count(*) FROM (SELECT 1 FROM idempotency_keys WHERE expires_at <= $1 LIMIT 10000) keys),
+           (SELECT count(*) FROM (SELECT 1 FROM outbox WHERE published_at < $2 AND created_at < $2 LIMIT 10000) events)";
 
 /// Selects one row per status of unfinished orders, one of completed orders to fulfil, one row
-/// without a status for the outbox, and one for dead-lettered events. The outbox is counted up to a
-/// limit because its backlog is unbounded.
+/// without a status for the outbox, one for dead-lettered events, and one for the quarantine. The
+/// outbox is counted up to a limit because its backlog is unbounded.
 pub(super) const STATS: &str = "
     SELECT status, count(*), min(updated_at) FROM orders WHERE due_at IS NOT NULL GROUP BY status
     UNION ALL
@@ -199,20 +235,31 @@ pub(super) const STATS: &str = "
     SELECT NULL, count(*), min(created_at)
     FROM (SELECT created_at FROM outbox WHERE published_at IS NULL AND dead_at IS NULL ORDER BY position LIMIT 10000) backlog
     UNION ALL
-    SELECT 'DEAD', count(*), NULL FROM (SELECT 1 FROM outbox WHERE dead_at IS NOT NULL LIMIT 10000) dead";
+    SELECT 'DEAD', count(*), NULL FROM (SELECT 1 FROM outbox WHERE dead_at IS NOT NULL LIMIT 10000) dead
+    UNION ALL
+    SELECT 'QUARANTINED', count(*), NULL FROM (SELECT 1 FROM quarantined_orders LIMIT 10000) quarantined";
 
 impl Stats {
     /// Builds the statistics from the rows of [`STATS`].
     pub(super) fn from_rows(rows: Vec<(Option<String>, i64, Option<OffsetDateTime>)>, now: OffsetDateTime) -> Result<Self, Error> {
-        let age = |oldest: Option<OffsetDateTime>| oldest.and_then(|at| (now - at).try_into().ok()).unwrap_or(Duration::ZERO);
-        let mut stats =
-            Self { unfinished: Vec::new(), oldest_unfinished: Duration::ZERO, unpublished: 0, oldest_unpublished: Duration::ZERO, dead: 0 };
+        let age = |oldest: Option<OffsetDateTime>| oldest.map_or(Duration::ZERO, |at| clock::age(at, now));
+        let mut stats = Self {
+            unfinished: Vec::new(),
+            oldest_unfinished: Duration::ZERO,
+            unpublished: 0,
+            oldest_unpublished: Duration::ZERO,
+            dead: 0,
+            quarantined: 0,
+        };
         for (status, rows, oldest) in rows {
             let rows = u64::try_from(rows).map_err(corrupt)?;
             if status.as_deref() == Some(DEAD) {
                 stats.dead = rows;
+            } else if status.as_deref() == Some(QUARANTINED) {
+                stats.quarantined = rows;
             } else if let Some(status) = status {
-                stats.unfinished.push((status.parse().map_err(corrupt)?, rows));
+                // An unknown status is an unreadable order, which is counted in the quarantine.
+                stats.unfinished.extend(status.parse().ok().map(|status| (status, rows)));
                 stats.oldest_unfinished = stats.oldest_unfinished.max(age(oldest));
             } else {
                 stats.unpublished = rows;

@@ -66,8 +66,8 @@ instrumented_role! {
         /// left out.
         async fn versions(&self, ids: Vec<OrderId>) -> Result<Vec<(OrderId, i64)>, Error> = call("versions", "orders");
 
-        /// Deletes expired idempotency keys and returns their number.
-        async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error> = call("sweep_keys", "idempotency_keys");
+        /// Deletes up to `limit` expired idempotency keys and returns their number.
+        async fn delete_expired_keys(&self, now: OffsetDateTime, limit: u32) -> Result<u64, Error> = call("sweep_keys", "idempotency_keys");
     }
 }
 

@@ -1,26 +1,42 @@
 //! Transactional outbox: one event per status change, written in the same transaction and published
 //! by the relay of one replica.
 
+use palisade_events::{Destination, Lease};
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use super::{database::Error, instrumented::instrumented_role};
-use crate::order::{FailureReason, Order, OrderId};
+use crate::{
+    order::{FailureReason, Order, OrderId},
+    unreadable_rows,
+};
 
 instrumented_role! {
     /// Outbox of the events of all orders.
     pub trait OutboxStore {
-        /// Acquires or extends the outbox lease of `relay` until `until`. Returns `false` if
-        /// another relay holds it.
-        async fn lease_outbox(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error>
-            = call("lease_outbox", "outbox");
+        /// Acquires or extends the outbox lease of `relay` to `destination` until `until`. A relay
+        /// to a broker takes over from one that stays in its process at once.
+        async fn lease_outbox(
+            &self,
+            relay: Uuid,
+            destination: Destination,
+            now: OffsetDateTime,
+            until: OffsetDateTime,
+        ) -> Result<Lease, Error> = call("lease_outbox", "outbox");
+
+        /// Ends every lease and forgets the destination, for operators: the outbox belongs to the
+        /// next relay.
+        async fn reset_relay(&self) -> Result<(), Error> = call("reset_relay", "outbox");
 
         /// Returns up to `limit` events that are neither published nor dead-lettered, oldest first.
+        /// Dead-letters unreadable events.
         async fn unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> = call("unpublished", "outbox");
 
-        /// Marks the events as published.
-        async fn mark_published(&self, events: Vec<Uuid>, now: OffsetDateTime) -> Result<(), Error> = call("mark_published", "outbox");
+        /// Marks the events as published to `destination`. Events of an outbox that belongs to a
+        /// broker stay unpublished unless they went there.
+        async fn mark_published(&self, events: Vec<Uuid>, destination: Destination, now: OffsetDateTime) -> Result<(), Error>
+            = call("mark_published", "outbox");
 
         /// Counts a rejection by the broker for each event and stores its reason. Events that were
         /// rejected `max_attempts` times are dead-lettered; returns their number.
@@ -33,8 +49,9 @@ instrumented_role! {
         /// Makes all dead-lettered events publishable again and returns their number.
         async fn redrive(&self) -> Result<u64, Error> = call("redrive", "outbox");
 
-        /// Deletes events that were published before `before` and returns their number.
-        async fn prune_published(&self, before: OffsetDateTime) -> Result<u64, Error> = call("prune_published", "outbox");
+        /// Deletes up to `limit` events that were published before `before` and returns their
+        /// number.
+        async fn prune_published(&self, before: OffsetDateTime, limit: u32) -> Result<u64, Error> = call("prune_published", "outbox");
     }
 }
 
@@ -66,6 +83,21 @@ pub struct DeadEvent {
     pub reason: String,
     /// Time of dead-lettering.
     pub dead_lettered_at: OffsetDateTime,
+}
+
+/// Condition of a publication to `$3`: the outbox does not belong to another destination.
+macro_rules! owned {
+    () => {
+        " AND NOT EXISTS (SELECT 1 FROM outbox_relay WHERE destination = 'broker' AND destination <> $3)"
+    };
+}
+
+pub(super) use owned;
+
+/// Reason of dead-lettering of an event that cannot be read.
+pub(super) fn unreadable(error: &Error) -> String {
+    unreadable_rows::record("outbox", error);
+    format!("unreadable: {error}")
 }
 
 /// Outbox row of a status change.

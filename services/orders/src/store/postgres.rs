@@ -11,7 +11,7 @@ use sqlx::{
 };
 use url::Url;
 
-use super::database::{Error, Pool};
+use super::database::{Error, Pool, Reconnect, WriteProbe};
 
 mod change;
 mod fulfilment_queue;
@@ -31,6 +31,8 @@ const MAX_IDLE_WITHOUT_PING: Duration = Duration::from_millis(500);
 pub struct PostgresStore {
     options: PgConnectOptions,
     pool: Pool<Postgres>,
+    reconnect: Reconnect,
+    write_probe: WriteProbe,
 }
 
 impl PostgresStore {
@@ -44,6 +46,8 @@ impl PostgresStore {
     /// on first use, because the server may be down. Must be called within a Tokio runtime.
     pub fn new(url: &str, max_connections: u32) -> Result<Self, Error> {
         let options = PgConnectOptions::from_str(url)?.application_name("palisade-orders");
+        let reconnect = Reconnect::default();
+        let pool_reconnect = reconnect.clone();
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .min_connections(max_connections.min(2))
@@ -53,12 +57,13 @@ impl PostgresStore {
             // By default `sqlx` pings before each checkout, which adds a round trip to every
             // statement. Only a connection that was idle for a while may have lost its server.
             .test_before_acquire(false)
-            .before_acquire(|connection, about| {
+            .before_acquire(move |connection, about| {
+                let is_current = pool_reconnect.is_current(&about);
                 Box::pin(async move {
-                    if about.idle_for > MAX_IDLE_WITHOUT_PING {
+                    if is_current && about.idle_for > MAX_IDLE_WITHOUT_PING {
                         connection.ping().await?;
                     }
-                    Ok(true)
+                    Ok(is_current)
                 })
             })
             .connect_lazy_with(options.clone().options([
@@ -72,7 +77,7 @@ impl PostgresStore {
         let measured = pool.clone();
         let checkouts =
             CheckoutCounter::new(store_instrumentation::PoolMetrics::new("orders-postgresql", max_connections), move || measured.size());
-        Ok(Self { options, pool: Pool::new(pool, checkouts) })
+        Ok(Self { options, pool: Pool::new(pool, checkouts), reconnect, write_probe: WriteProbe::default() })
     }
 
     /// Returns the database attributes for telemetry, after OpenTelemetry semantic conventions.
@@ -81,6 +86,11 @@ impl PostgresStore {
         let name = self.options.get_database().unwrap_or_else(|| self.options.get_username());
         let server = Some((self.options.get_host().into(), self.options.get_port()));
         Database { system: "postgresql", namespace: name.into(), server }
+    }
+
+    /// Returns the control of the pooled connections.
+    pub fn reconnect(&self) -> Reconnect {
+        self.reconnect.clone()
     }
 
     /// Retries a write that was aborted by a deadlock or a serialization failure. Such a write has

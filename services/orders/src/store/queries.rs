@@ -5,7 +5,10 @@ use time::OffsetDateTime;
 use super::database::{Error, corrupt};
 use palisade_middleware::auth::Subject;
 
-use crate::order::{Line, Order, OrderId, Status};
+use crate::{
+    order::{Line, Order, OrderId, Status},
+    unreadable_rows,
+};
 
 /// Selects the history of order `$1` after version `$2`. Must be read before the order itself, so
 /// that the order is at least as recent.
@@ -53,14 +56,14 @@ impl Position {
 pub(super) type HistoryRow = (i64, String, Option<String>, OffsetDateTime);
 
 impl Page {
-    /// Builds a page from up to `limit` + 1 orders. The extra order shows that another page
-    /// follows.
-    pub(super) fn from_lookahead(mut orders: Vec<Order>, limit: u32) -> Self {
+    /// Builds a page from up to `limit` + 1 rows. The extra row shows that another page follows.
+    /// Leaves out unreadable orders; `positions` are those of all rows, as far as they are readable.
+    pub(super) fn from_lookahead(rows: Vec<Result<Order, Error>>, positions: &[Option<Position>], limit: u32) -> Self {
         let limit = limit as usize;
-        let has_more = orders.len() > limit;
-        orders.truncate(limit);
-        let next = orders.last().filter(|_| has_more).map(Position::of);
-        Self { orders, next }
+        let has_more = rows.len() > limit;
+        let last = positions.iter().take(limit).flatten().next_back().copied();
+        let orders = rows.into_iter().take(limit).filter_map(|row| row.inspect_err(|error| unreadable_rows::record("orders", error)).ok());
+        Self { orders: orders.collect(), next: last.filter(|_| has_more) }
     }
 
     /// Returns a page of the first `count` orders, at least 1. The others begin the next page.

@@ -23,7 +23,7 @@ instrumented_role! {
     /// Queue of the orders whose sagas have work left.
     pub trait SagaQueue {
         /// Claims up to `limit` due orders, longest due first, and leases each for `lease`. No
-        /// other worker can claim them until then.
+        /// other worker can claim them until then. Puts unreadable orders into quarantine.
         async fn claim_due(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error>
             = call("claim_due", "orders");
 
@@ -36,6 +36,11 @@ instrumented_role! {
             response: Option<StoredResponse>,
             now: OffsetDateTime,
         ) -> Result<TransitionResult, Error> = change("transition", "orders");
+
+        /// Extends the lease of `claimed` until `until`. Returns `false` if it is lost or the order
+        /// is finished.
+        async fn extend_lease(&self, id: OrderId, fence: i64, until: OffsetDateTime) -> Result<bool, Error>
+            = call("extend_lease", "orders");
 
         /// Schedules the next attempt for `due_at` and stores the error. Returns `false` if the
         /// lease is lost.
@@ -51,8 +56,11 @@ instrumented_role! {
         async fn stuck(&self, unchanged_since: OffsetDateTime, attempts: u32, limit: u32) -> Result<Vec<StuckOrder>, Error>
             = call("stuck", "orders");
 
-        /// Makes an unfinished order due now. Returns `false` if the order does not exist or is
-        /// finished.
+        /// Returns up to `limit` orders in quarantine, oldest first.
+        async fn quarantined(&self, limit: u32) -> Result<Vec<QuarantinedOrder>, Error> = call("quarantined", "quarantined_orders");
+
+        /// Makes an unfinished order due now, and releases it from quarantine. Returns `false` if
+        /// the order does not exist or is finished.
         async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> = call("retry_now", "orders");
     }
 }
@@ -64,6 +72,17 @@ pub enum TransitionResult {
     Applied(Claimed),
     /// The lease is lost: the order was claimed or changed meanwhile. Holds its current state.
     Fenced(Order),
+}
+
+/// Order that cannot be read. No worker claims it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuarantinedOrder {
+    /// The order.
+    pub order_id: OrderId,
+    /// Reason why it cannot be read.
+    pub reason: String,
+    /// Time of the first failure.
+    pub since: OffsetDateTime,
 }
 
 /// Unfinished order that makes no progress.

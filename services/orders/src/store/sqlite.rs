@@ -1,14 +1,22 @@
 //! SQLite order store: one writer and several concurrent readers.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use palisade_middleware::store_instrumentation::{self, CheckoutCounter, Database};
+use parking_lot::Mutex;
 use sqlx::{
     Connection, Sqlite,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::database::{Error, Pool};
+use super::database::{Error, Pool, Reconnect, WriteProbe};
 
 mod change;
 mod fulfilment_queue;
@@ -31,6 +39,12 @@ pub struct SqliteStore {
     writer: Pool<Sqlite>,
     readers: Pool<Sqlite>,
     file: Arc<str>,
+    path: PathBuf,
+    /// Lock of the file `<path>-owner`, held while this process is the only one that runs the
+    /// service on the database.
+    owner: Mutex<Option<File>>,
+    reconnect: Reconnect,
+    write_probe: WriteProbe,
 }
 
 impl SqliteStore {
@@ -44,19 +58,24 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(ACQUIRE_TIMEOUT);
+        let reconnect = Reconnect::default();
         let pool = |connections| {
+            let reconnect = reconnect.clone();
             let options = SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
             // A file does not disconnect, so a ping before each statement is useless.
             let options = options.test_before_acquire(false);
             // The next borrower must not write into a transaction that a cancelled call left open
             // (sqlx#4393). The ping waits for a rollback that is still queued.
-            options.idle_timeout(None).max_lifetime(None).after_release(|connection, _| {
+            options.idle_timeout(None).max_lifetime(None).after_release(move |connection, about| {
+                // A connection that was opened while the file could not be written never writes.
+                let is_current = reconnect.is_current(&about);
                 Box::pin(async move {
                     connection.ping().await?;
-                    Ok(!connection.is_in_transaction())
+                    Ok(is_current && !connection.is_in_transaction())
                 })
             })
         };
+        let path = options.get_filename().to_owned();
         let file = options.get_filename().file_name().unwrap_or_default().to_string_lossy().into();
         let writer = pool(1).connect_lazy_with(options.clone());
         let readers = pool(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
@@ -64,7 +83,26 @@ impl SqliteStore {
         let checkouts = CheckoutCounter::new(store_instrumentation::PoolMetrics::new("orders-sqlite", 1 + READERS), move || {
             pools.0.size() + pools.1.size()
         });
-        Ok(Self { writer: Pool::new(writer, checkouts.clone()), readers: Pool::new(readers, checkouts), file })
+        let (writer, readers) = (Pool::new(writer, checkouts.clone()), Pool::new(readers, checkouts));
+        Ok(Self { writer, readers, file, path, owner: Mutex::default(), reconnect, write_probe: WriteProbe::default() })
+    }
+
+    /// Returns the control of the pooled connections.
+    pub fn reconnect(&self) -> Reconnect {
+        self.reconnect.clone()
+    }
+
+    /// Whether this process is the only one that runs the service on the file. The operating system
+    /// releases the lock when a process ends, however it ends.
+    fn is_only_owner(&self) -> bool {
+        let mut owner = self.owner.lock();
+        if owner.is_none() {
+            let mut name = self.path.clone().into_os_string();
+            name.push("-owner");
+            let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(name);
+            *owner = opened.ok().filter(|file| file.try_lock().is_ok());
+        }
+        owner.is_some()
     }
 
     /// Returns the database attributes for telemetry, after OpenTelemetry semantic conventions.

@@ -174,6 +174,6 @@ async fn concurrent_creates_with_one_key_create_once(db: Database) {
 async fn expired_keys_are_deleted(db: Database) {
     created(&db, &key("alice", "old"), NOW).await;
     created(&db, &key("alice", "young"), NOW + Duration::from_secs(1)).await;
-    assert_eq!(db.store.delete_expired_keys(NOW + KEY_LIFETIME).await.unwrap(), 1);
+    assert_eq!(db.store.delete_expired_keys(NOW + KEY_LIFETIME, 10).await.unwrap(), 1);
     assert_eq!(db.back_door.count("idempotency_keys").await, 1);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use palisade_orders::{
     order::{Actor, OrderId, Status},
-    store::{Audit, Finding, Invariant},
+    store::{Audit, Finding, Invariant, Overdue},
 };
 
 use crate::database::{BackDoor, Database, LEASE, NOW, any};
@@ -41,11 +41,13 @@ async fn each_change_writes_one_event(db: Database) {
 async fn published_events_are_pruned(db: Database) {
     db.confirm(&db.accept("alice", NOW).await, NOW).await;
     let ids = db.store.unpublished(2).await.unwrap().iter().map(|event| event.id).collect();
-    db.store.mark_published(ids, NOW + SECOND).await.unwrap();
+    db.store.mark_published(ids, palisade_events::Destination::InProcess, NOW + SECOND).await.unwrap();
     assert_eq!(db.store.unpublished(10).await.unwrap().len(), 1);
-    assert_eq!(db.store.prune_published(NOW + SECOND).await.unwrap(), 0, "the bound is exclusive");
-    assert_eq!(db.store.prune_published(NOW + SECOND * 2).await.unwrap(), 2);
-    assert_eq!(db.store.prune_published(NOW).await.unwrap(), 0);
+    assert_eq!(db.store.prune_published(NOW + SECOND, 10).await.unwrap(), 0, "the bound is exclusive");
+    assert_eq!(db.store.overdue(NOW, NOW + SECOND * 2).await.unwrap(), Overdue { keys: 0, events: 2 });
+    assert_eq!(db.store.prune_published(NOW + SECOND * 2, 1).await.unwrap(), 1, "the limit applies");
+    assert_eq!(db.store.prune_published(NOW + SECOND * 2, 10).await.unwrap(), 1);
+    assert_eq!(db.store.prune_published(NOW, 10).await.unwrap(), 0);
     assert_eq!(db.store.unpublished(10).await.unwrap().len(), 1, "unpublished events remain");
     db.assert_invariants(NOW).await;
 }

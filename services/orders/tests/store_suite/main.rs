@@ -12,6 +12,7 @@ mod outbox;
 mod pool_metrics;
 mod postgres;
 mod queries;
+mod robustness;
 mod transitions;
 
 /// Runs each case on a fresh database of each kind. Each test runs many cases because it starts a

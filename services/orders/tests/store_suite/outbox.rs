@@ -3,12 +3,18 @@
 
 use std::time::Duration;
 
+use palisade_events::{Destination, Lease};
 use palisade_orders::order::{Actor, Status};
 use uuid::Uuid;
 
 use crate::database::{Database, NOW, any};
 
-crate::on_both![history_returns_the_order_at_each_status, outbox_lease_is_exclusive, rejected_event_is_dead_until_redriven,];
+crate::on_both![
+    history_returns_the_order_at_each_status,
+    outbox_lease_is_exclusive,
+    rejected_event_is_dead_until_redriven,
+    outbox_of_a_broker_is_not_drained_in_process
+];
 
 async fn history_returns_the_order_at_each_status(db: Database) {
     let accepted = db.accept("alice", NOW).await;
@@ -30,7 +36,7 @@ async fn history_returns_the_order_at_each_status(db: Database) {
 
 async fn outbox_lease_is_exclusive(db: Database) {
     let (first, second, lease) = (Uuid::new_v4(), Uuid::new_v4(), Duration::from_secs(10));
-    let lease_at = async |relay, now| db.store.lease_outbox(relay, now, now + lease).await.unwrap();
+    let lease_at = async |relay, now| db.store.lease_outbox(relay, Destination::InProcess, now, now + lease).await.unwrap() == Lease::Held;
     assert!(lease_at(first, NOW).await);
     assert!(!lease_at(second, NOW + lease / 2).await);
     assert!(lease_at(first, NOW + lease / 2).await, "the holder can extend its lease");
@@ -54,7 +60,26 @@ async fn rejected_event_is_dead_until_redriven(db: Database) {
     let stats = db.store.stats(NOW).await.unwrap();
     assert_eq!((stats.unpublished, stats.dead), (2, 1));
     // A dead-lettered event cannot be marked as published.
-    db.store.mark_published(vec![events[1].id], NOW).await.unwrap_err();
+    db.store.mark_published(vec![events[1].id], Destination::InProcess, NOW).await.unwrap_err();
     assert_eq!(db.store.redrive().await.unwrap(), 1);
     assert_eq!(db.store.unpublished(10).await.unwrap(), events);
+}
+
+async fn outbox_of_a_broker_is_not_drained_in_process(db: Database) {
+    db.accept("alice", NOW).await;
+    let (plain, broker, other, later) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4(), NOW + Duration::from_mins(1));
+    let lease = async |relay, destination, now| db.store.lease_outbox(relay, destination, now, later).await.unwrap();
+    assert_eq!(lease(plain, Destination::InProcess, NOW).await, Lease::Held);
+    let fetched = db.store.unpublished(10).await.unwrap();
+    let ids = vec![fetched[0].id];
+    // The replica with a broker takes over at once; what the other one fetched is not lost.
+    assert_eq!(lease(broker, Destination::Broker, NOW).await, Lease::Held);
+    db.store.mark_published(ids.clone(), Destination::InProcess, NOW).await.unwrap();
+    assert_eq!(db.store.unpublished(10).await.unwrap(), fetched);
+    assert_eq!(lease(plain, Destination::InProcess, later).await, Lease::OtherDestination);
+    assert_eq!(lease(other, Destination::Broker, NOW).await, Lease::HeldByAnother);
+    db.store.mark_published(ids, Destination::Broker, NOW).await.unwrap();
+    assert_eq!(db.store.unpublished(10).await.unwrap(), []);
+    db.store.reset_relay().await.unwrap();
+    assert_eq!(lease(plain, Destination::InProcess, NOW).await, Lease::Held);
 }

@@ -3,13 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use palisade_middleware::{auth::Subject, task};
+use palisade_middleware::{
+    auth::Subject,
+    clock::{Clock, ManualClock, SystemClock},
+    database_clock::DatabaseClock,
+    task,
+};
 use palisade_orders::{
     order::{Actor, OrderId, Status},
     store::{Create, CreateResult, Error, InstrumentedStore, List, Maintenance, OrderStore, Position, PostgresStore, SagaQueue},
 };
 use palisade_tests::servers;
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::time::{Instant, sleep};
 
 use crate::database::{Database, LEASE, NOW, any, create, database_attributes, fresh_postgres, key, reserved};
@@ -25,6 +30,80 @@ async fn concurrent_migrations_are_safe() {
         migrated.unwrap().unwrap();
     }
     PostgresStore::new(&url, 2).unwrap().create(create("alice", NOW), NOW).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migration_ignores_the_limits_of_its_role() {
+    let url = fresh_postgres();
+    let mut back_door = PgConnection::connect(&url).await.unwrap();
+    // Each statement of a migration takes longer than the database allows to other statements.
+    let database: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&mut back_door).await.unwrap();
+    let limits = format!("ALTER DATABASE {database} SET statement_timeout = '50ms'; ALTER DATABASE {database} SET lock_timeout = '50ms'");
+    back_door.execute(AssertSqlSafe(limits)).await.unwrap();
+    let slow = "CREATE FUNCTION slow() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.1); END $$;
+                CREATE EVENT TRIGGER slow ON ddl_command_start EXECUTE FUNCTION slow()";
+    back_door.execute(slow).await.unwrap();
+    let replicas = (0..2).map(|_| {
+        let store = PostgresStore::new(&url, 2).unwrap();
+        task::spawn(async move { store.migrate().await })
+    });
+    for migrated in join_all(replicas).await {
+        migrated.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn read_only_server_fails_the_probe_and_loses_its_connections() {
+    const OPEN: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'palisade-orders' AND pid = ANY($1)";
+    let server = servers::postgres();
+    let url = server.url("orders");
+    let store = Arc::new(PostgresStore::new(&url, 2).unwrap());
+    store.migrate().await.unwrap();
+    let reconnect = store.reconnect();
+    let store = InstrumentedStore::new(store, database_attributes(), Duration::from_secs(5)).with_reconnect(reconnect);
+    store.create(create("alice", NOW), NOW).await.unwrap();
+    let mut back_door = PgConnection::connect(&url).await.unwrap();
+    let mut set_read_only = async |value: &str| {
+        back_door.execute(AssertSqlSafe(format!("ALTER SYSTEM SET default_transaction_read_only = {value}"))).await.unwrap();
+        back_door.execute("SELECT pg_reload_conf()").await.unwrap();
+    };
+    let all = "SELECT array_agg(pid) FROM pg_stat_activity WHERE application_name = 'palisade-orders'";
+    let opened_before: Vec<i32> = sqlx::query_scalar(all).fetch_one(&mut PgConnection::connect(&url).await.unwrap()).await.unwrap();
+    set_read_only("on").await;
+    let until = Instant::now() + Duration::from_mins(1);
+    while store.ping().await.is_ok() {
+        assert!(Instant::now() < until, "the probe does not write");
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(matches!(store.create(create("alice", NOW), NOW).await, Err(Error::Unavailable(_))));
+    // A connection to a server that was demoted stays read-only: every one is replaced.
+    let mut observer = PgConnection::connect(&url).await.unwrap();
+    set_read_only("off").await;
+    while store.ping().await.is_err() || store.create(create("alice", NOW), NOW).await.is_err() {
+        assert!(Instant::now() < until, "the store did not recover");
+        sleep(Duration::from_millis(10)).await;
+    }
+    while sqlx::query_scalar::<_, i64>(OPEN).bind(&opened_before).fetch_one(&mut observer).await.unwrap() > 0 {
+        assert!(Instant::now() < until, "connections of the read-only time are still in use");
+        // Two at once use both connections of the pool.
+        let (first, second) = tokio::join!(store.ping(), store.ping());
+        first.and(second).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probe_tells_the_time_of_the_server() {
+    let store = PostgresStore::new(&fresh_postgres(), 2).unwrap();
+    store.migrate().await.unwrap();
+    // The clock of this replica is 10 minutes fast; leases follow the server's.
+    let own = ManualClock::new(SystemClock.now() + Duration::from_mins(10));
+    let clock = DatabaseClock::new(Arc::new(own));
+    let asked = Instant::now();
+    clock.synchronize(store.ping().await.unwrap().unwrap(), asked);
+    let now = clock.now();
+    assert!((now - SystemClock.now()).abs() < Duration::from_mins(1), "{now}");
+    store.create(create("alice", now), now).await.unwrap();
+    assert_eq!(store.claim_due(SystemClock.now() + LEASE + Duration::from_mins(1), LEASE, 1).await.unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

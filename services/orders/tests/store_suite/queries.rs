@@ -90,8 +90,14 @@ async fn saga_statuses_skip_unknown_orders(db: Database) {
 }
 
 async fn stats_count_unfinished_work(db: Database) {
-    let nothing =
-        Stats { unfinished: vec![], oldest_unfinished: Duration::ZERO, unpublished: 0, oldest_unpublished: Duration::ZERO, dead: 0 };
+    let nothing = Stats {
+        unfinished: vec![],
+        oldest_unfinished: Duration::ZERO,
+        unpublished: 0,
+        oldest_unpublished: Duration::ZERO,
+        dead: 0,
+        quarantined: 0,
+    };
     assert_eq!(db.store.stats(NOW).await.unwrap(), nothing);
     db.accept("alice", NOW).await;
     db.accept("alice", NOW + Duration::from_secs(1)).await;

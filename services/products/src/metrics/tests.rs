@@ -31,15 +31,19 @@ fn record_everything() {
         // The relay records these.
         events::published(outcome).increment(1);
     }
-    record_audit(&Audit {
-        products_checked: 1,
-        violations: vec![Imbalance { product_id: Uuid::nil(), supply: 1, quantity: 1, taken: 1, reserved: 1 }],
-        held_units: 1,
-        confirmed_units: 1,
-        available_units: 1,
-        out_of_stock_products: 1,
-        overdue_holds: 1,
-    });
+    record_audit(
+        &Audit {
+            products_checked: 1,
+            violations: vec![Imbalance { product_id: Uuid::nil(), supply: 1, quantity: 1, taken: 1, reserved: 1 }],
+            held_units: 1,
+            confirmed_units: 1,
+            available_units: 1,
+            out_of_stock_products: 1,
+            overdue_holds: 1,
+            unreadable: 0,
+        },
+        OffsetDateTime::UNIX_EPOCH + Duration::from_secs(7),
+    );
 }
 
 #[test]

@@ -128,11 +128,12 @@ impl Query {
         self.after.as_ref()
     }
 
-    /// Builds a page from the result of a store query for [`Query::limit`] + 1 products.
-    pub fn page(&self, mut products: Vec<Product>) -> Page {
+    /// Builds a page from the result of a store query for [`Query::limit`] + 1 products. A row that
+    /// cannot be read is `None`, and is left out.
+    pub fn page(&self, rows: Vec<Option<Product>>) -> Page {
         let limit = self.limit as usize;
-        let has_more = products.len() > limit;
-        products.truncate(limit);
+        let has_more = rows.len() > limit;
+        let products: Vec<Product> = rows.into_iter().take(limit).flatten().collect();
         let next = products.last().filter(|_| has_more).map(|last| self.position(last));
         Page { items: products, next }
     }

@@ -129,7 +129,7 @@ proptest! {
 fn page_position_is_its_last_product() {
     let query = Query::new(Filter::default(), Sort::PriceAsc, 1, None).unwrap();
     let product = ValidatedProduct::new(input()).unwrap().into_product(Uuid::nil(), datetime!(2026-01-01 0:00 UTC));
-    let page = query.page(vec![product.clone(), product.clone()]);
+    let page = query.page(vec![Some(product.clone()), Some(product.clone())]);
     assert_eq!(page.next, Some(Position { key: SortKey::PriceMinor(1999), id: Uuid::nil() }));
-    assert_eq!(query.page(vec![product]).next, None);
+    assert_eq!(query.page(vec![Some(product)]).next, None);
 }

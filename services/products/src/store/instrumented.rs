@@ -6,7 +6,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use palisade_middleware::store_instrumentation::{Database, InstrumentedCalls, Operation, StoreError};
 use tokio::sync::Notify;
 
-use super::database::Error;
+use super::database::{Error, Reconnect};
 
 /// Timeout factor of an audit, which reads everything.
 const AUDIT_FACTOR: u32 = 15;
@@ -31,17 +31,57 @@ pub struct InstrumentedStore<S: ?Sized> {
     calls: InstrumentedCalls,
     timeout: Duration,
     changed: Arc<Notify>,
+    reconnect: Reconnect,
 }
 
 impl<S: ?Sized> InstrumentedStore<S> {
     /// Wraps `inner`, which stores its products in `database`, with a timeout per call.
     pub fn new(inner: Arc<S>, database: Database, timeout: Duration) -> Self {
-        Self { inner, calls: InstrumentedCalls::new(database, &REQUEST_OPERATIONS), timeout, changed: Arc::default() }
+        Self {
+            inner,
+            calls: InstrumentedCalls::new(database, &REQUEST_OPERATIONS),
+            timeout,
+            changed: Arc::default(),
+            reconnect: Reconnect::default(),
+        }
     }
 
     /// Returns the notification of writes through this store that may have changed a product.
     pub fn changed(&self) -> Arc<Notify> {
         self.changed.clone()
+    }
+
+    /// Sets the control of the connections of the inner store, which are replaced after an error
+    /// that breaks them.
+    #[must_use]
+    pub fn with_reconnect(self, reconnect: Reconnect) -> Self {
+        Self { reconnect, ..self }
+    }
+
+    async fn run<T, F>(&self, operation: Operation, limit: Duration, call: impl FnOnce(Arc<S>) -> F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let reconnect = self.reconnect.clone();
+        let call = call(self.inner.clone());
+        let observed = async move {
+            let result = call.await;
+            if result.as_ref().is_err_and(Error::breaks_connections) {
+                reconnect.request();
+            }
+            result
+        };
+        self.calls.run(operation, limit, observed).await
+    }
+
+    /// Runs `call` without a timeout.
+    pub(super) async fn untimed_call<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<S>) -> F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        self.run(operation, Duration::MAX, call).await
     }
 
     /// Runs `call` with the configured timeout.
@@ -50,7 +90,7 @@ impl<S: ?Sized> InstrumentedStore<S> {
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        self.calls.run(operation, self.timeout, call(self.inner.clone())).await
+        self.run(operation, self.timeout, call).await
     }
 
     /// Runs `call` with the timeout of an audit.
@@ -59,7 +99,7 @@ impl<S: ?Sized> InstrumentedStore<S> {
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        self.calls.run(operation, self.timeout * AUDIT_FACTOR, call(self.inner.clone())).await
+        self.run(operation, self.timeout.saturating_mul(AUDIT_FACTOR), call).await
     }
 
     /// Runs `call`, which may change a product, and notifies afterwards, even after an error.

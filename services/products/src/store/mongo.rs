@@ -17,16 +17,17 @@ use mongodb::{
     },
 };
 use palisade_middleware::store_instrumentation;
-use tokio::sync::OnceCell;
+use parking_lot::Mutex;
 
-use self::{collections::Collections, pool::ConnectionTracker};
-use super::database::Error;
+use self::{collections::Collections, documents::RemovedDocument, pool::ConnectionTracker};
+use super::database::{Error, WriteProbe};
 
 mod audit;
 mod collections;
 mod documents;
 mod fulfilment;
 mod keys;
+mod maintenance;
 mod outbox;
 mod pool;
 mod products;
@@ -50,7 +51,9 @@ pub struct MongoStore {
     database: Database,
     collections: Collections,
     server: Option<(Arc<str>, u16)>,
-    indexes_created: OnceCell<()>,
+    write_probe: WriteProbe,
+    /// Position of the relay in the removal markers, see [`outbox`].
+    removal_scan: Mutex<Option<RemovedDocument>>,
 }
 
 impl MongoStore {
@@ -79,7 +82,7 @@ impl MongoStore {
         let client = Client::with_options(options)?;
         let database = client.default_database().unwrap_or_else(|| client.database(DEFAULT_DATABASE));
         let collections = Collections::new(&database);
-        Ok(Self { database, collections, server, indexes_created: OnceCell::new() })
+        Ok(Self { database, collections, server, write_probe: WriteProbe::default(), removal_scan: Mutex::default() })
     }
 
     /// Returns the database attributes of the semantic conventions.

@@ -8,6 +8,7 @@
 
 use std::{fmt, time::Duration};
 
+use palisade_events::{Destination, Lease};
 use palisade_middleware::{auth::Subject, preconditions::VersionPreconditions};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -60,8 +61,8 @@ instrumented_role! {
         async fn refresh_search(&self, after: Option<Uuid>, limit: u32) -> Result<Option<Uuid>, Error>
             = change("refresh_search", "products");
 
-        /// Deletes idempotency keys older than [`KEY_TTL`]. Returns their number.
-        async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error> = call("forget_keys", "idempotency_keys");
+        /// Deletes up to `limit` idempotency keys older than [`KEY_TTL`]. Returns their number.
+        async fn delete_expired_keys(&self, now: OffsetDateTime, limit: u32) -> Result<u64, Error> = call("forget_keys", "idempotency_keys");
     }
 }
 
@@ -83,7 +84,7 @@ instrumented_role! {
         async fn release(&self, id: Uuid, now: OffsetDateTime) -> Result<Reservation, Error> = change("release", "reservations");
 
         /// Releases up to `limit` expired holds and finishes reservations abandoned by a crash.
-        /// Returns their number.
+        /// Puts unreadable ones into quarantine. Returns their number.
         async fn expire_due(&self, now: OffsetDateTime, limit: u32) -> Result<u32, Error> = change("expire_due", "reservations");
 
         /// Returns reservations that own units (held or confirmed), sorted by id, after the id
@@ -96,28 +97,59 @@ instrumented_role! {
 instrumented_role! {
     /// Outbox of product changes.
     pub trait OutboxStore {
-        /// Acquires or renews the relay lease for `relay` until `until`. Returns `false` if another
-        /// relay holds it.
-        async fn lease_relay(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error>
-            = call("lease_relay", "news");
+        /// Acquires or renews the lease of `relay` to `destination` until `until`. A relay to a
+        /// broker takes over from one that stays in its process at once.
+        async fn lease_relay(
+            &self,
+            relay: Uuid,
+            destination: Destination,
+            now: OffsetDateTime,
+            until: OffsetDateTime,
+        ) -> Result<Lease, Error> = call("lease_relay", "news");
+
+        /// Ends every lease and forgets the destination, for operators: the outbox belongs to the
+        /// next relay.
+        async fn reset_relay(&self) -> Result<(), Error> = call("reset_relay", "news");
 
         /// Returns about `limit` products whose latest version is unpublished, oldest change first.
         async fn unpublished_changes(&self, limit: u32) -> Result<Vec<PendingChange>, Error> = call("news", "products");
 
-        /// Marks these versions as published. A product that has changed since then stays in the
-        /// outbox.
-        async fn mark_published(&self, changes: Vec<PendingChange>) -> Result<(), Error> = call("told", "products");
+        /// Marks these versions as published to `destination`. A product that has changed since
+        /// then stays in the outbox, and so does one of an outbox that belongs to a broker unless
+        /// its change went there.
+        async fn mark_published(&self, changes: Vec<PendingChange>, destination: Destination) -> Result<(), Error>
+            = call("told", "products");
     }
 }
 
 instrumented_role! {
-    /// Stock audit and readiness.
+    /// Migration, readiness, statistics and stock audit.
     pub trait Maintenance {
+        /// Creates or migrates the schema. Idempotent, and safe with several replicas at once. Takes
+        /// as long as it needs.
+        async fn migrate(&self) -> Result<(), Error> = untimed_call("prepare", "");
+
+        /// Ends the leases of a process that no longer runs, if this process is the only one that
+        /// can use the database.
+        async fn take_over(&self, now: OffsetDateTime) -> Result<(), Error> = call("take_over", "news");
+
+        /// Returns the amount of overdue and unreadable rows, for gauges.
+        async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> = call("stats", "reservations");
+
+        /// Returns up to `limit` reservations in quarantine, oldest first.
+        async fn quarantined(&self, limit: u32) -> Result<Vec<Quarantined>, Error> = call("quarantined", "quarantined_reservations");
+
+        /// Releases a reservation from quarantine, after an operator has repaired it. Returns
+        /// `false` if it is not there.
+        async fn end_quarantine(&self, reservation_id: Uuid) -> Result<bool, Error>
+            = call("end_quarantine", "quarantined_reservations");
+
         /// Checks the balance of every product. Concurrent traffic causes no false violations.
         async fn audit(&self, now: OffsetDateTime) -> Result<Audit, Error> = long_call("audit", "products");
 
-        /// Readiness probe.
-        async fn ping(&self) -> Result<(), Error> = call("ping", "");
+        /// Checks whether the database can be read and, every few seconds, written. Returns the
+        /// time of its server, if it has one.
+        async fn ping(&self) -> Result<Option<OffsetDateTime>, Error> = call("ping", "");
     }
 }
 
@@ -181,6 +213,26 @@ pub struct PendingChange {
     pub since: OffsetDateTime,
 }
 
+/// Reservation that cannot be read. The sweeper leaves it alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantined {
+    /// The reservation.
+    pub reservation_id: Uuid,
+    /// Reason why it cannot be read.
+    pub reason: String,
+    /// Time of the first failure.
+    pub since: OffsetDateTime,
+}
+
+/// Rows that need attention, each counted up to 10,000.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Expired idempotency keys.
+    pub overdue_keys: u64,
+    /// Reservations in quarantine.
+    pub quarantined: u64,
+}
+
 /// Result of [`Maintenance::audit`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Audit {
@@ -198,6 +250,8 @@ pub struct Audit {
     pub out_of_stock_products: u64,
     /// Number of expired holds that are not released yet.
     pub overdue_holds: u64,
+    /// Number of products and reservations that cannot be read, and were not audited.
+    pub unreadable: u64,
 }
 
 /// Product that violates `quantity + taken = supply`, `taken = reserved` or `quantity ≥ 0`.

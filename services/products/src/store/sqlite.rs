@@ -1,18 +1,32 @@
 //! Embedded store: one SQLite file. Every change is one transaction; a single writer serializes
 //! them.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use palisade_middleware::store_instrumentation::{self, CheckedOut, CheckoutCounter, Database};
+use parking_lot::Mutex;
 use sqlx::{
     Connection, Sqlite, SqliteConnection, SqlitePool, Transaction,
+    error::DatabaseError,
+    migrate::MigrateError,
     pool::PoolConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::database::Error;
+use super::{
+    database::{Error, Reconnect, WriteProbe},
+    roles::Maintenance,
+};
 
 mod audit;
+mod migration;
 mod outbox;
 mod products;
 mod reservations;
@@ -28,6 +42,12 @@ pub struct SqliteStore {
     writer: Pool,
     readers: Pool,
     file: Arc<str>,
+    path: PathBuf,
+    /// Lock of the file `<path>-owner`, held while this process is the only one that runs the
+    /// service on the database.
+    owner: Mutex<Option<File>>,
+    reconnect: Reconnect,
+    write_probe: WriteProbe,
 }
 
 /// Connection pool that counts its checkouts.
@@ -38,8 +58,16 @@ struct Pool {
 }
 
 impl SqliteStore {
-    /// Opens the file of a `sqlite://` URL, creates it if missing, and runs the migrations.
+    /// As [`Self::new`], and migrates the schema.
     pub async fn open(url: &str) -> Result<Self, Error> {
+        let store = Self::new(url)?;
+        store.migrate().await?;
+        Ok(store)
+    }
+
+    /// Creates a store for the file of a `sqlite://` URL, which is created on first use. Must be
+    /// called within a Tokio runtime.
+    pub fn new(url: &str) -> Result<Self, Error> {
         let options = SqliteConnectOptions::from_str(url)?
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
@@ -47,16 +75,37 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(ACQUIRE_TIMEOUT);
-        let file = options.get_filename().file_name().unwrap_or_default().to_string_lossy().into();
-        let writer = pool(1).connect_with(options.clone()).await?;
-        sqlx::migrate!("./migrations/sqlite").run(&writer).await.map_err(|error| Error::Unavailable(Box::new(error)))?;
-        let readers = pool(READERS).connect_lazy_with(options.read_only(true));
+        let path = options.get_filename().to_owned();
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into();
+        let reconnect = Reconnect::default();
+        let writer = pool(1, &reconnect).connect_lazy_with(options.clone());
+        // Not opened read-only: a reader may be the first to open the file.
+        let readers = pool(READERS, &reconnect).connect_lazy_with(options.pragma("query_only", "ON"));
         let pools = (writer.clone(), readers.clone());
         let checkouts = CheckoutCounter::new(store_instrumentation::PoolMetrics::new("products-sqlite", 1 + READERS), move || {
             pools.0.size() + pools.1.size()
         });
         let writer = Pool { inner: writer, checkouts: checkouts.clone() };
-        Ok(Self { writer, readers: Pool { inner: readers, checkouts }, file })
+        let readers = Pool { inner: readers, checkouts };
+        Ok(Self { writer, readers, file, path, owner: Mutex::default(), reconnect, write_probe: WriteProbe::default() })
+    }
+
+    /// Returns the control of the pooled connections.
+    pub fn reconnect(&self) -> Reconnect {
+        self.reconnect.clone()
+    }
+
+    /// Whether this process is the only one that runs the service on the file. The operating system
+    /// releases the lock when a process ends, however it ends.
+    fn is_only_owner(&self) -> bool {
+        let mut owner = self.owner.lock();
+        if owner.is_none() {
+            let mut name = self.path.clone().into_os_string();
+            name.push("-owner");
+            let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(name);
+            *owner = opened.ok().filter(|file| file.try_lock().is_ok());
+        }
+        owner.is_some()
     }
 
     /// Returns the database attributes of the semantic conventions.
@@ -78,7 +127,8 @@ async fn begin(db: &mut SqliteConnection) -> Result<Transaction<'_, Sqlite>, Err
     Ok(db.begin_with("BEGIN IMMEDIATE").await?)
 }
 
-fn pool(size: u32) -> SqlitePoolOptions {
+fn pool(size: u32, reconnect: &Reconnect) -> SqlitePoolOptions {
+    let reconnect = reconnect.clone();
     SqlitePoolOptions::new()
         .max_connections(size)
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -88,12 +138,20 @@ fn pool(size: u32) -> SqlitePoolOptions {
         .test_before_acquire(false)
         // A cancelled call can leave a transaction open (sqlx#4393), and the next borrower must not
         // write into it. The ping waits for a queued rollback.
-        .after_release(|connection, _| {
+        .after_release(move |connection, about| {
+            // A connection that was opened while the file could not be written never writes.
+            let is_current = reconnect.is_current(&about);
             Box::pin(async move {
                 connection.ping().await?;
-                Ok(!connection.is_in_transaction())
+                Ok(is_current && !connection.is_in_transaction())
             })
         })
+}
+
+fn is_constraint_violation(error: &dyn DatabaseError) -> bool {
+    /// Primary result code `SQLITE_CONSTRAINT`, in the lowest byte of an extended one.
+    const CONSTRAINT: u32 = 19;
+    error.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == CONSTRAINT)
 }
 
 impl From<sqlx::Error> for Error {
@@ -101,6 +159,19 @@ impl From<sqlx::Error> for Error {
         match error {
             sqlx::Error::PoolTimedOut => Self::Timeout,
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Self::Corrupt(error.to_string()),
+            // This service never violates a constraint: a row was changed by something else.
+            sqlx::Error::Database(ref database_error) if is_constraint_violation(database_error.as_ref()) => {
+                Self::Corrupt(error.to_string())
+            }
+            other => Self::Unavailable(Box::new(other)),
+        }
+    }
+}
+
+impl From<MigrateError> for Error {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
             other => Self::Unavailable(Box::new(other)),
         }
     }

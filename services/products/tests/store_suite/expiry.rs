@@ -10,6 +10,8 @@ use std::{
 
 use palisade_middleware::{
     clock::{Clock, ManualClock},
+    job::Heartbeat,
+    jobs::Run,
     task,
 };
 use palisade_products::{store::MongoStore, sweeper};
@@ -35,19 +37,23 @@ pub(crate) async fn expired_holds_are_released_in_batches(fixture: TestStore) {
     fixture.assert_balanced().await;
 }
 
+fn run(stop: &CancellationToken) -> Run {
+    Run { heartbeat: Heartbeat::new("test"), stop: stop.clone() }
+}
+
 pub(crate) async fn sweeper_runs_until_stopped(fixture: TestStore) {
     let product = fixture.add_some("Lamp", 10).await;
     fixture.hold(&[(product, 2)]).await;
     let clock = ManualClock::new(START);
     let stop = CancellationToken::new();
-    let sweeper = task::spawn(sweeper::run(Arc::clone(&fixture.store), Arc::new(clock.clone()), Duration::from_millis(1), stop.clone()));
+    let sweeper = task::spawn(sweeper::run(Arc::clone(&fixture.store), Arc::new(clock.clone()), Duration::from_millis(1), run(&stop)));
     for _ in 0..3 {
         assert_eq!(fixture.available(product).await, 8, "the hold has not expired");
     }
     clock.advance(HOLD);
     while fixture.available(product).await < 10 {}
     stop.cancel();
-    sweeper.await.unwrap();
+    sweeper.await.unwrap().unwrap();
 }
 
 /// Counts the reads of the clock: one at the start of each sweep.
@@ -66,10 +72,10 @@ async fn sweeper_survives_errors() {
     let dead = MongoStore::new("mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=1").await.unwrap();
     let clock = Arc::new(CountingClock::default());
     let stop = CancellationToken::new();
-    let sweeper = task::spawn(sweeper::run(Arc::new(dead), clock.clone(), Duration::from_millis(1), stop.clone()));
+    let sweeper = task::spawn(sweeper::run(Arc::new(dead), clock.clone(), Duration::from_millis(1), run(&stop)));
     while clock.0.load(Ordering::Relaxed) < 4 {
         tokio::task::yield_now().await;
     }
     stop.cancel();
-    sweeper.await.unwrap();
+    sweeper.await.unwrap().unwrap();
 }

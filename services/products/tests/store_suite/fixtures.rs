@@ -32,7 +32,7 @@ pub(crate) async fn sqlite() -> TestStore {
 pub(crate) async fn mongo() -> TestStore {
     let database = Uuid::now_v7().simple().to_string();
     let store: Arc<dyn Store> = Arc::new(MongoStore::new(&palisade_tests::servers::shared_mongo().url(&database)).await.unwrap());
-    store.ping().await.unwrap();
+    store.migrate().await.unwrap();
     TestStore { store, _files: Box::new(()) }
 }
 

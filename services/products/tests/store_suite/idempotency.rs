@@ -52,12 +52,12 @@ pub(crate) async fn key_expires_after_its_ttl(fixture: TestStore) {
     let first = new_product(create(&fixture, key("alice", 1), START).await);
     let last_moment = START + KEY_TTL - Duration::from_millis(1);
     assert!(matches!(create(&fixture, key("alice", 1), last_moment).await, CreateOutcome::Created { replayed: true, .. }));
-    assert_eq!(fixture.store.delete_expired_keys(last_moment).await.unwrap(), 0);
+    assert_eq!(fixture.store.delete_expired_keys(last_moment, 10).await.unwrap(), 0);
     // Expired even before the sweeper runs, and also for another body.
     let second = new_product(create(&fixture, key("alice", 2), START + KEY_TTL).await);
     assert_ne!(second.id, first.id);
-    assert_eq!(fixture.store.delete_expired_keys(START + 2 * KEY_TTL).await.unwrap(), 1);
-    assert_eq!(fixture.store.delete_expired_keys(START + 2 * KEY_TTL).await.unwrap(), 0);
+    assert_eq!(fixture.store.delete_expired_keys(START + 2 * KEY_TTL, 10).await.unwrap(), 1);
+    assert_eq!(fixture.store.delete_expired_keys(START + 2 * KEY_TTL, 10).await.unwrap(), 0);
 }
 
 pub(crate) async fn concurrent_creates_with_one_key_create_one_product(fixture: TestStore) {

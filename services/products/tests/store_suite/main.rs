@@ -11,6 +11,7 @@ mod outage;
 mod outbox;
 mod pooling;
 mod reservations;
+mod robustness;
 
 /// Runs every case against every store, each on a fresh database.
 macro_rules! over_every_store {
@@ -42,6 +43,7 @@ over_every_store! {
     catalogue::search_combines_with_every_filter,
     outbox::changes_are_unpublished_until_marked,
     outbox::relay_lease_is_exclusive,
+    outbox::outbox_of_a_broker_is_not_drained_in_process,
     idempotency::repeated_key_replays_the_first_response,
     idempotency::replay_does_not_recreate_a_removed_product,
     idempotency::key_expires_after_its_ttl,
@@ -59,6 +61,8 @@ over_every_store! {
     reservations::reservation_of_100_lines_is_atomic,
     expiry::expired_holds_are_released_in_batches,
     expiry::sweeper_runs_until_stopped,
+    robustness::probe_succeeds_and_counts_are_zero,
+    robustness::reservation_list_continues_after_each_page,
     concurrency::concurrent_reserves_never_oversell,
     concurrency::concurrent_calls_of_one_reservation_take_once,
     concurrency::random_interleavings_balance,

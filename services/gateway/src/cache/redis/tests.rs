@@ -15,11 +15,11 @@ fn replica(redis: &Redis) -> (Arc<RedisCache>, InvalidationQueue) {
 }
 
 /// Writes all queued invalidations to Redis.
-async fn drain_queue((replica, queue): (Arc<RedisCache>, InvalidationQueue)) {
+async fn drain_queue((replica, mut queue): (Arc<RedisCache>, InvalidationQueue)) {
     let mut redis = Arc::try_unwrap(replica).unwrap();
     // Dropping the only sender ends the writer.
     redis.invalidations = mpsc::channel(1).0;
-    redis.run_writer(queue).await;
+    redis.run_writer(&mut queue).await;
 }
 
 async fn version(replica: &RedisCache) -> Option<i64> {

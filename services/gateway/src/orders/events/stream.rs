@@ -5,6 +5,7 @@ use std::{convert::Infallible, fmt::Write, time::Duration};
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use palisade_middleware::{
+    backoff::Backoff,
     context::{self, Context},
     jitter,
 };
@@ -100,10 +101,9 @@ impl OrderEventStream {
     /// too long.
     async fn resume(&mut self) -> Option<Streaming<OrderEvent>> {
         let deadline = Instant::now() + Duration::from_millis(self.settings.upstream_resume_timeout_ms);
-        let mut backoff = INITIAL_BACKOFF;
+        let mut backoff = Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF);
         while Instant::now() < deadline {
-            tokio::time::sleep(jitter::jittered(backoff, 0.5, jitter::random_unit)).await;
-            backoff = (backoff * 2).min(MAX_BACKOFF);
+            tokio::time::sleep(jitter::jittered(backoff.next_wait(), 0.5, jitter::random_unit)).await;
             let context = self.context.clone().unwrap_or_else(Context::background);
             match context::scope(context, self.orders.watch_order(self.request.clone())).await {
                 Ok(response) => return Some(response.into_inner()),

@@ -1,14 +1,14 @@
 //! Orders in PostgreSQL: creation once per idempotency key, queries, and status changes by users.
 
 use async_trait::async_trait;
-use palisade_middleware::preconditions::VersionPreconditions;
+use palisade_middleware::{clock, preconditions::VersionPreconditions};
 use sqlx::{PgConnection, Postgres, QueryBuilder, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
     PostgresStore, change,
-    row::{self, columns, lines},
+    row::{self, Timestamp, columns, lines},
 };
 use crate::{
     order::{Actor, Order, OrderId, Status},
@@ -148,13 +148,16 @@ impl OrderStore for PostgresStore {
 
     async fn list(&self, list: List) -> Result<Page, Error> {
         let rows = select(&list).build().fetch_all(&mut *self.pool.acquire().await?).await?;
-        let orders = rows.iter().map(row::order).collect::<Result<_, _>>()?;
-        Ok(Page::from_lookahead(orders, list.limit))
+        let positions: Vec<_> = rows.iter().map(row::position).collect();
+        Ok(Page::from_lookahead(rows.iter().map(row::order).collect(), &positions, list.limit))
     }
 
     async fn history_after(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
         let mut db = self.pool.acquire().await?;
-        let history: Vec<HistoryRow> = sqlx::query_as(SELECT_HISTORY).bind(id.as_uuid()).bind(version).fetch_all(&mut *db).await?;
+        let rows: Vec<(i64, String, Option<String>, Timestamp)> =
+            sqlx::query_as(SELECT_HISTORY).bind(id.as_uuid()).bind(version).fetch_all(&mut *db).await?;
+        let history: Vec<HistoryRow> =
+            rows.into_iter().map(|(version, status, reason, Timestamp(at))| (version, status, reason, at)).collect();
         row::find_including_removed(&mut db, id).await?.map_or(Ok(Vec::new()), |order| queries::snapshots(&order, history))
     }
 
@@ -165,9 +168,13 @@ impl OrderStore for PostgresStore {
         Ok(rows.into_iter().map(|(id, version)| (id.into(), version)).collect())
     }
 
-    async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
+    async fn delete_expired_keys(&self, now: OffsetDateTime, limit: u32) -> Result<u64, Error> {
         self.with_retries(|| async {
-            let delete = sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= $1").bind(now);
+            let delete = sqlx::query(
+                "DELETE FROM idempotency_keys WHERE expires_at <= $1 AND (subject, key) IN
+                     (SELECT subject, key FROM idempotency_keys WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)",
+            );
+            let delete = delete.bind(now).bind(i64::from(limit));
             Ok(delete.execute(&mut *self.pool.acquire().await?).await?.rows_affected())
         })
         .await
@@ -186,7 +193,7 @@ async fn insert(db: &mut PgConnection, create: &Create, now: OffsetDateTime) -> 
         .bind(order.status.as_str())
         .bind(now)
         .bind(&claimed.trace_parent)
-        .bind(now + create.lease)
+        .bind(clock::after(now, create.lease))
         .bind(claimed.fence)
         .bind(create.deadline)
         .bind(product_ids)
@@ -196,7 +203,7 @@ async fn insert(db: &mut PgConnection, create: &Create, now: OffsetDateTime) -> 
         .bind(key.map(|key| key.subject.as_str()))
         .bind(key.map(|key| &key.key))
         .bind(key.map(|key| key.fingerprint))
-        .bind(now + KEY_LIFETIME)
+        .bind(clock::after(now, KEY_LIFETIME))
         .bind(event.payload)
         .fetch_one(&mut *db)
         .await?;
@@ -226,7 +233,8 @@ fn existing_key(row: &PgRow) -> Result<ExistingKey, Error> {
         fingerprint: row.try_get("fingerprint")?,
         response: row.try_get("answer")?,
         fence: row.try_get("fence")?,
-        due_at: row.try_get("due_at")?,
+        // An unreadable lease protects nobody.
+        due_at: row.try_get::<Option<Timestamp>, _>("due_at").unwrap_or_default().map(|Timestamp(at)| at),
         order: row::order(row)?,
     })
 }

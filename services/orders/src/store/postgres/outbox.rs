@@ -1,14 +1,15 @@
 //! Transactional outbox in PostgreSQL: lease, publication marks, dead letters and pruning.
 
 use async_trait::async_trait;
+use palisade_events::{Destination, Lease};
 use sqlx::{Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::PostgresStore;
+use super::{PostgresStore, row};
 use crate::store::{
     database::Error,
-    outbox::{DeadEvent, Event, OutboxStore},
+    outbox::{DeadEvent, Event, OutboxStore, owned, unreadable},
 };
 
 /// Advances the horizon together with the deletion, so that the audit does not report pruned events
@@ -18,40 +19,69 @@ const PRUNE: &str = "
         INSERT INTO outbox_horizon (only_one, pruned_before) VALUES (TRUE, $1)
         ON CONFLICT (only_one) DO UPDATE SET pruned_before = greatest(outbox_horizon.pruned_before, excluded.pruned_before)
     )
-    DELETE FROM outbox WHERE published_at < $1 AND created_at < $1";
+    DELETE FROM outbox WHERE position IN (
+        SELECT position FROM outbox WHERE published_at < $1 AND created_at < $1 ORDER BY published_at LIMIT $2)";
 
 #[async_trait]
 impl OutboxStore for PostgresStore {
-    async fn lease_outbox(&self, relay: Uuid, now: OffsetDateTime, until: OffsetDateTime) -> Result<bool, Error> {
+    async fn lease_outbox(
+        &self,
+        relay: Uuid,
+        destination: Destination,
+        now: OffsetDateTime,
+        until: OffsetDateTime,
+    ) -> Result<Lease, Error> {
+        let mut db = self.pool.acquire().await?;
         let leased = sqlx::query(
-            "INSERT INTO outbox_relay (only_one, relay, leased_until) VALUES (TRUE, $1, $3)
-             ON CONFLICT (only_one) DO UPDATE SET relay = excluded.relay, leased_until = excluded.leased_until
-             WHERE outbox_relay.relay = excluded.relay OR outbox_relay.leased_until <= $2",
+            "INSERT INTO outbox_relay (only_one, relay, leased_until, destination) VALUES (TRUE, $1, $3, $4)
+             ON CONFLICT (only_one) DO UPDATE
+                 SET relay = excluded.relay, leased_until = excluded.leased_until, destination = excluded.destination
+             WHERE (excluded.destination = 'broker' OR outbox_relay.destination <> 'broker')
+                 AND (outbox_relay.relay = excluded.relay OR outbox_relay.leased_until <= $2
+                     OR (excluded.destination = 'broker' AND outbox_relay.destination <> 'broker'))",
         )
         .bind(relay)
         .bind(now)
         .bind(until)
-        .execute(&mut *self.pool.acquire().await?)
+        .bind(destination.as_str())
+        .execute(&mut *db)
         .await?;
-        Ok(leased.rows_affected() == 1)
+        if leased.rows_affected() == 1 {
+            return Ok(Lease::Held);
+        }
+        let owner: Option<String> = sqlx::query_scalar("SELECT destination FROM outbox_relay").fetch_optional(&mut *db).await?;
+        Ok(Lease::denied(destination, owner.as_deref()))
+    }
+
+    async fn reset_relay(&self) -> Result<(), Error> {
+        sqlx::query("DELETE FROM outbox_relay").execute(&mut *self.pool.acquire().await?).await?;
+        Ok(())
     }
 
     async fn unpublished(&self, limit: u32) -> Result<Vec<Event>, Error> {
         let rows = sqlx::query(
-            "SELECT event_id, order_id, version, kind, payload, trace_parent, created_at FROM outbox
+            "SELECT position, event_id, order_id, version, kind, payload, trace_parent, created_at FROM outbox
              WHERE published_at IS NULL AND dead_at IS NULL ORDER BY position LIMIT $1",
         )
         .bind(i64::from(limit))
         .fetch_all(&mut *self.pool.acquire().await?)
         .await?;
-        rows.iter().map(event).collect()
+        let mut events = Vec::with_capacity(rows.len());
+        for row in rows {
+            match event(&row) {
+                Ok(event) => events.push(event),
+                Err(error) => self.dead_letter(&row, &error).await?,
+            }
+        }
+        Ok(events)
     }
 
-    async fn mark_published(&self, events: Vec<Uuid>, now: OffsetDateTime) -> Result<(), Error> {
+    async fn mark_published(&self, events: Vec<Uuid>, destination: Destination, now: OffsetDateTime) -> Result<(), Error> {
         self.with_retries(|| async {
-            sqlx::query("UPDATE outbox SET published_at = $2 WHERE event_id = ANY($1) AND published_at IS NULL")
+            sqlx::query(concat!("UPDATE outbox SET published_at = $2 WHERE event_id = ANY($1) AND published_at IS NULL", owned!()))
                 .bind(&events)
                 .bind(now)
+                .bind(destination.as_str())
                 .execute(&mut *self.pool.acquire().await?)
                 .await?;
             Ok(())
@@ -89,7 +119,9 @@ impl OutboxStore for PostgresStore {
         .await?;
         let dead = rows.iter().map(|row| {
             let reason: Option<String> = row.try_get("last_error")?;
-            Ok(DeadEvent { event: event(row)?, reason: reason.unwrap_or_default(), dead_lettered_at: row.try_get("dead_at")? })
+            let created_at = row::time(row, "created_at").unwrap_or(OffsetDateTime::UNIX_EPOCH);
+            let event = event_created_at(row, created_at)?;
+            Ok(DeadEvent { event, reason: reason.unwrap_or_default(), dead_lettered_at: row::time(row, "dead_at")? })
         });
         dead.collect()
     }
@@ -99,13 +131,32 @@ impl OutboxStore for PostgresStore {
         Ok(redrive.execute(&mut *self.pool.acquire().await?).await?.rows_affected())
     }
 
-    async fn prune_published(&self, before: OffsetDateTime) -> Result<u64, Error> {
-        self.with_retries(|| async { Ok(sqlx::query(PRUNE).bind(before).execute(&mut *self.pool.acquire().await?).await?.rows_affected()) })
-            .await
+    async fn prune_published(&self, before: OffsetDateTime, limit: u32) -> Result<u64, Error> {
+        self.with_retries(|| async {
+            let prune = sqlx::query(PRUNE).bind(before).bind(i64::from(limit));
+            Ok(prune.execute(&mut *self.pool.acquire().await?).await?.rows_affected())
+        })
+        .await
+    }
+}
+
+impl PostgresStore {
+    /// Dead-letters an event that cannot be read, because it would block all later ones.
+    async fn dead_letter(&self, row: &PgRow, error: &Error) -> Result<(), Error> {
+        sqlx::query("UPDATE outbox SET dead_at = now(), last_error = $2 WHERE position = $1 AND published_at IS NULL")
+            .bind(row.try_get::<i64, _>("position")?)
+            .bind(unreadable(error))
+            .execute(&mut *self.pool.acquire().await?)
+            .await?;
+        Ok(())
     }
 }
 
 fn event(row: &PgRow) -> Result<Event, Error> {
+    event_created_at(row, row::time(row, "created_at")?)
+}
+
+fn event_created_at(row: &PgRow, created_at: OffsetDateTime) -> Result<Event, Error> {
     Ok(Event {
         id: row.try_get("event_id")?,
         order_id: row.try_get::<Uuid, _>("order_id")?.into(),
@@ -113,6 +164,6 @@ fn event(row: &PgRow) -> Result<Event, Error> {
         kind: row.try_get("kind")?,
         payload: row.try_get("payload")?,
         trace_parent: row.try_get("trace_parent")?,
-        created_at: row.try_get("created_at")?,
+        created_at,
     })
 }

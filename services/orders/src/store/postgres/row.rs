@@ -1,7 +1,12 @@
 //! Row mapping from PostgreSQL to orders.
 
 use palisade_middleware::auth::Subject;
-use sqlx::{PgConnection, Row, postgres::PgRow};
+use sqlx::{
+    Decode, PgConnection, Postgres, Row, Type,
+    error::BoxDynError,
+    postgres::{PgRow, PgTypeInfo, PgValueRef},
+};
+use time::{OffsetDateTime, macros::datetime};
 use uuid::Uuid;
 
 use crate::{
@@ -10,6 +15,7 @@ use crate::{
     store::{
         database::{Error, corrupt},
         orders::Claimed,
+        queries::Position,
     },
 };
 
@@ -45,6 +51,36 @@ pub(super) async fn find_including_removed(db: &mut PgConnection, id: OrderId) -
     sqlx::query(FIND_INCLUDING_REMOVED).bind(id.as_uuid()).fetch_optional(db).await?.as_ref().map(order).transpose()
 }
 
+/// Timestamp that is checked: `infinity` and years beyond 9999 overflow in the driver's own type,
+/// which panics.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timestamp(pub(super) OffsetDateTime);
+
+impl Type<Postgres> for Timestamp {
+    fn type_info() -> PgTypeInfo {
+        <OffsetDateTime as Type<Postgres>>::type_info()
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for Timestamp {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        /// PostgreSQL counts microseconds from 2000.
+        const EPOCH: OffsetDateTime = datetime!(2000-01-01 0:00 UTC);
+        let micros = <i64 as Decode<Postgres>>::decode(value)?;
+        let at = EPOCH.checked_add(time::Duration::microseconds(micros)).filter(|_| micros != i64::MAX && micros != i64::MIN);
+        at.map(Self).ok_or_else(|| "the timestamp is out of range".into())
+    }
+}
+
+pub(super) fn time(row: &PgRow, column: &str) -> Result<OffsetDateTime, Error> {
+    Ok(row.try_get::<Timestamp, _>(column)?.0)
+}
+
+/// Returns the position of a row in a list, if it is readable.
+pub(super) fn position(row: &PgRow) -> Option<Position> {
+    Some(Position { created_at: time(row, "created_at").ok()?, id: row.try_get::<Uuid, _>("id").ok()?.into() })
+}
+
 pub(super) fn order(row: &PgRow) -> Result<Order, Error> {
     let product_ids: Vec<Uuid> = row.try_get("product_ids")?;
     let quantities: Vec<i64> = row.try_get("quantities")?;
@@ -64,8 +100,8 @@ pub(super) fn order(row: &PgRow) -> Result<Order, Error> {
         total_minor: row.try_get("total_minor")?,
         status: row.try_get::<&str, _>("status")?.parse().map_err(corrupt)?,
         failure_reason: failure_reason.map(str::parse).transpose().map_err(corrupt)?,
-        created_at: row.try_get("created_at")?,
-        updated_at: row.try_get("updated_at")?,
+        created_at: time(row, "created_at")?,
+        updated_at: time(row, "updated_at")?,
         version: row.try_get("version")?,
     })
 }
@@ -74,7 +110,7 @@ pub(super) fn claimed(row: &PgRow) -> Result<Claimed, Error> {
     let saga = Saga {
         order: order(row)?,
         release_pending: row.try_get("release_pending")?,
-        deadline: row.try_get("saga_deadline")?,
+        deadline: time(row, "saga_deadline")?,
         attempts: row.try_get::<i64, _>("attempts")?.try_into().map_err(corrupt)?,
     };
     Ok(Claimed { saga, fence: row.try_get("fence")?, trace_parent: row.try_get("trace_parent")? })

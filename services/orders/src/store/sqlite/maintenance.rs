@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use palisade_middleware::clock;
 use sqlx::{Connection, migrate::Migrator};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -15,7 +16,11 @@ use crate::{
     order::OrderId,
     store::{
         database::Error,
-        maintenance::{self, Audit, CHECKS, COUNTS, Finding, Invariant, Maintenance, OVERDUE, STATS, SagaStatus, Stats},
+        maintenance::{
+            self, Audit, CHECKS, CONFIRMED_ORDERS, COUNTS, Finding, Invariant, Maintenance, OVERDUE, OVERDUE_ROWS, Overdue, STATS,
+            SagaStatus, Stats,
+        },
+        migration,
     },
 };
 
@@ -24,12 +29,34 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 #[async_trait]
 impl Maintenance for SqliteStore {
     async fn migrate(&self) -> Result<(), Error> {
-        Ok(MIGRATIONS.run(self.writer.uncounted()).await?)
+        // SQLite itself lets one process write at a time.
+        Ok(migration::apply_pending(&mut *self.writer.acquire().await?, &MIGRATIONS).await?)
     }
 
-    async fn ping(&self) -> Result<(), Error> {
-        sqlx::query("SELECT 1").execute(&mut *self.readers.acquire().await?).await?;
-        Ok(())
+    async fn take_over(&self, now: OffsetDateTime) -> Result<u64, Error> {
+        if !self.is_only_owner() {
+            return Ok(0);
+        }
+        let mut db = self.writer.acquire().await?;
+        let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
+        let due = sqlx::query("UPDATE orders SET due_at = $1 WHERE due_at > $1").bind(to_ms(now)).execute(&mut *transaction).await?;
+        sqlx::query("UPDATE fulfilments SET due_at = $1 WHERE due_at > $1").bind(to_ms(now)).execute(&mut *transaction).await?;
+        sqlx::query("UPDATE outbox_relay SET leased_until = 0").execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(due.rows_affected())
+    }
+
+    /// The file has no clock of its own.
+    async fn ping(&self) -> Result<Option<OffsetDateTime>, Error> {
+        if self.write_probe.is_due() {
+            sqlx::query("INSERT OR REPLACE INTO write_probe (only_one, at) VALUES (1, unixepoch() * 1000)")
+                .execute(&mut *self.writer.acquire().await?)
+                .await?;
+            self.write_probe.succeeded();
+        } else {
+            sqlx::query("SELECT 1").execute(&mut *self.readers.acquire().await?).await?;
+        }
+        Ok(None)
     }
 
     async fn audit(&self, now: OffsetDateTime, overdue_after: Duration, since: Option<OffsetDateTime>) -> Result<Audit, Error> {
@@ -38,7 +65,7 @@ impl Maintenance for SqliteStore {
         // All checks must see the same snapshot. Otherwise orders that change between two checks
         // would look inconsistent.
         let mut transaction = db.begin().await?;
-        let overdue = sqlx::query_scalar(OVERDUE).bind(to_ms(now - overdue_after)).bind(Audit::MAX_FINDINGS);
+        let overdue = sqlx::query_scalar(OVERDUE).bind(to_ms(clock::before(now, overdue_after))).bind(Audit::MAX_FINDINGS);
         let overdue = overdue.fetch_all(&mut *transaction).await?;
         let mut findings: Vec<Finding> = maintenance::findings(Invariant::NotOverdue, overdue).collect();
         for (invariant, check) in CHECKS {
@@ -63,9 +90,22 @@ impl Maintenance for SqliteStore {
         maintenance::saga_statuses(rows)
     }
 
+    async fn confirmed_orders(&self, after: Uuid, until: Option<Uuid>, limit: u32) -> Result<Vec<OrderId>, Error> {
+        let select = sqlx::query_scalar(CONFIRMED_ORDERS).bind(after).bind(until.unwrap_or(Uuid::max())).bind(limit);
+        let ids: Vec<Uuid> = select.fetch_all(&mut *self.readers.acquire().await?).await?;
+        Ok(ids.into_iter().map(OrderId::from).collect())
+    }
+
     async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> {
         let rows: Vec<(Option<String>, i64, Option<i64>)> = sqlx::query_as(STATS).fetch_all(&mut *self.readers.acquire().await?).await?;
-        let rows = rows.into_iter().map(|(status, rows, oldest)| Ok((status, rows, oldest.map(from_ms).transpose()?)));
-        Stats::from_rows(rows.collect::<Result<_, Error>>()?, now)
+        // An unreadable time has no age.
+        let rows = rows.into_iter().map(|(status, rows, oldest)| (status, rows, oldest.and_then(|oldest| from_ms(oldest).ok())));
+        Stats::from_rows(rows.collect(), now)
+    }
+
+    async fn overdue(&self, now: OffsetDateTime, events_before: OffsetDateTime) -> Result<Overdue, Error> {
+        let count = sqlx::query_as(OVERDUE_ROWS).bind(to_ms(now)).bind(to_ms(events_before));
+        let (keys, events): (i64, i64) = count.fetch_one(&mut *self.readers.acquire().await?).await?;
+        Ok(Overdue { keys: keys.unsigned_abs(), events: events.unsigned_abs() })
     }
 }

@@ -1,7 +1,7 @@
 //! Orders in SQLite: creation once per idempotency key, queries, and status changes by users.
 
 use async_trait::async_trait;
-use palisade_middleware::preconditions::VersionPreconditions;
+use palisade_middleware::{clock, preconditions::VersionPreconditions};
 use sqlx::{Connection, QueryBuilder, Row, Sqlite, SqliteConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -42,9 +42,9 @@ impl OrderStore for SqliteStore {
         {
             return Ok(existing.resolve(key, create.is_retry, now));
         }
-        insert_order(&mut transaction, &claimed, now + create.lease).await?;
+        insert_order(&mut transaction, &claimed, clock::after(now, create.lease)).await?;
         if let Some(key) = &create.key {
-            insert_key(&mut transaction, key, create.id, now + KEY_LIFETIME).await?;
+            insert_key(&mut transaction, key, create.id, clock::after(now, KEY_LIFETIME)).await?;
         }
         transaction.commit().await?;
         Ok(CreateResult::Created(claimed))
@@ -107,7 +107,8 @@ impl OrderStore for SqliteStore {
 
     async fn list(&self, list: List) -> Result<Page, Error> {
         let rows = select(&list).build().fetch_all(&mut *self.readers.acquire().await?).await?;
-        Ok(Page::from_lookahead(row::orders(&rows)?, list.limit))
+        let orders = row::orders(&rows)?.into_iter().map(|(_, order)| order).collect();
+        Ok(Page::from_lookahead(orders, &row::positions(&rows)?, list.limit))
     }
 
     async fn history_after(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
@@ -129,8 +130,12 @@ impl OrderStore for SqliteStore {
         Ok(versions)
     }
 
-    async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
-        let delete = sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= $1").bind(to_ms(now));
+    async fn delete_expired_keys(&self, now: OffsetDateTime, limit: u32) -> Result<u64, Error> {
+        let delete = sqlx::query(
+            "DELETE FROM idempotency_keys WHERE (subject, key) IN
+                 (SELECT subject, key FROM idempotency_keys WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)",
+        );
+        let delete = delete.bind(to_ms(now)).bind(limit);
         Ok(delete.execute(&mut *self.writer.acquire().await?).await?.rows_affected())
     }
 }
@@ -203,7 +208,8 @@ async fn find_key(connection: &mut SqliteConnection, key: &IdempotencyKey, now: 
         fingerprint: row.try_get("fingerprint")?,
         response: row.try_get("answer")?,
         fence: row.try_get("fence")?,
-        due_at: due_at.map(from_ms).transpose()?,
+        // An unreadable lease protects nobody.
+        due_at: due_at.and_then(|due_at| from_ms(due_at).ok()),
         order,
     }))
 }
@@ -221,7 +227,7 @@ async fn insert_key(connection: &mut SqliteConnection, key: &IdempotencyKey, id:
 }
 
 async fn find(db: &mut SqliteConnection, id: OrderId) -> Result<Option<Order>, Error> {
-    Ok(row::orders(&sqlx::query(FIND).bind(id.as_uuid()).fetch_all(db).await?)?.pop())
+    row::single_order(&sqlx::query(FIND).bind(id.as_uuid()).fetch_all(db).await?)
 }
 
 /// Selects one order more than the page, to know whether another page follows. Adds only the

@@ -11,6 +11,7 @@ use crate::{
     store::{
         database::{Error, corrupt},
         orders::Claimed,
+        queries::Position,
     },
 };
 
@@ -36,11 +37,19 @@ const FIND_INCLUDING_REMOVED: &str =
     concat!("SELECT ", columns!(), " FROM orders o JOIN order_lines l ON l.order_id = o.id WHERE o.id = $1 ORDER BY l.position");
 
 pub(super) async fn find_including_removed(db: &mut SqliteConnection, id: OrderId) -> Result<Option<Order>, Error> {
-    Ok(orders(&sqlx::query(FIND_INCLUDING_REMOVED).bind(id.as_uuid()).fetch_all(db).await?)?.pop())
+    single_order(&sqlx::query(FIND_INCLUDING_REMOVED).bind(id.as_uuid()).fetch_all(db).await?)
 }
 
+/// Decodes the rows of at most one order.
+pub(super) fn single_order(rows: &[SqliteRow]) -> Result<Option<Order>, Error> {
+    orders(rows)?.pop().map(|(_, order)| order).transpose()
+}
+
+/// Result of decoding each run of rows with the same id, and that id.
+type ById<T> = Vec<(Uuid, Result<T, Error>)>;
+
 /// Calls `make` with the first row and the order of each run of rows with the same id.
-fn group_by_order<T>(rows: &[SqliteRow], make: impl Fn(&SqliteRow, Order) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+fn group_by_order<T>(rows: &[SqliteRow], make: impl Fn(&SqliteRow, Order) -> Result<T, Error>) -> Result<ById<T>, Error> {
     let mut ids = Vec::with_capacity(rows.len());
     for row in rows {
         ids.push((row.try_get::<Uuid, _>("id")?, row));
@@ -49,14 +58,26 @@ fn group_by_order<T>(rows: &[SqliteRow], make: impl Fn(&SqliteRow, Order) -> Res
         let lines = rows.iter().map(|(_, row)| line(row)).collect::<Result<_, _>>()?;
         make(rows[0].1, order(rows[0].1, lines)?)
     };
-    ids.chunk_by(|(a, _), (b, _)| a == b).map(group).collect()
+    Ok(ids.chunk_by(|(a, _), (b, _)| a == b).map(|rows| (rows[0].0, group(rows))).collect())
 }
 
-pub(super) fn orders(rows: &[SqliteRow]) -> Result<Vec<Order>, Error> {
+pub(super) fn orders(rows: &[SqliteRow]) -> Result<ById<Order>, Error> {
     group_by_order(rows, |_, order| Ok(order))
 }
 
-pub(super) fn claimed(rows: &[SqliteRow]) -> Result<Vec<Claimed>, Error> {
+/// Returns the positions of the orders in a list, as far as they are readable.
+pub(super) fn positions(rows: &[SqliteRow]) -> Result<Vec<Option<Position>>, Error> {
+    let mut positions: Vec<(Uuid, Option<Position>)> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let id: Uuid = row.try_get("id")?;
+        let created_at = time(row, "created_at").ok();
+        positions.push((id, created_at.map(|created_at| Position { created_at, id: id.into() })));
+    }
+    positions.dedup_by_key(|(id, _)| *id);
+    Ok(positions.into_iter().map(|(_, position)| position).collect())
+}
+
+pub(super) fn claimed(rows: &[SqliteRow]) -> Result<ById<Claimed>, Error> {
     group_by_order(rows, |row, order| {
         let saga = Saga {
             order,

@@ -1,9 +1,10 @@
 //! Saga queue in SQLite.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use async_trait::async_trait;
-use sqlx::{Connection, Row};
+use palisade_middleware::clock;
+use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -18,7 +19,7 @@ use crate::{
         change::Change,
         database::{Error, corrupt},
         orders::{Claimed, StoredResponse},
-        saga_queue::{SagaQueue, StuckOrder, TransitionResult},
+        saga_queue::{QuarantinedOrder, SagaQueue, StuckOrder, TransitionResult},
     },
 };
 
@@ -35,19 +36,35 @@ impl SagaQueue for SqliteStore {
     async fn claim_due(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error> {
         let mut db = self.writer.acquire().await?;
         let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
-        let row_ids: Vec<i64> = sqlx::query_scalar(
-            "UPDATE orders SET due_at = $2, fence = fence + 1, attempts = attempts + 1
-             WHERE rowid IN (SELECT rowid FROM orders WHERE due_at <= $1 ORDER BY due_at LIMIT $3) RETURNING rowid",
+        let due: Vec<(i64, Uuid)> = sqlx::query_as(
+            "SELECT rowid, id FROM orders WHERE due_at <= $1 AND id NOT IN (SELECT order_id FROM quarantined_orders)
+             ORDER BY due_at LIMIT $2",
         )
         .bind(to_ms(now))
-        .bind(to_ms(now + lease))
         .bind(limit)
         .fetch_all(&mut *transaction)
         .await?;
+        let row_ids: Vec<i64> = due.iter().map(|(row_id, _)| *row_id).collect();
         let rows = sqlx::query(SELECT_CLAIMED).bind(serde_json::json!(row_ids).to_string()).fetch_all(&mut *transaction).await?;
-        let claimed = row::claimed(&rows)?;
+        let mut readable: HashMap<Uuid, _> = row::claimed(&rows)?.into_iter().collect();
+        let mut claimed = Vec::with_capacity(due.len());
+        for (row_id, id) in due {
+            let order = readable.remove(&id).unwrap_or_else(|| Err(Error::Corrupt("the order has no lines".to_owned())));
+            match claim(&mut transaction, row_id, order, clock::after(now, lease)).await {
+                Ok(order) => claimed.push(order),
+                // One row at a time: a violated constraint undoes its own statement only.
+                Err(error @ Error::Corrupt(_)) => quarantine(&mut transaction, id, &error, now).await?,
+                Err(error) => return Err(error),
+            }
+        }
         transaction.commit().await?;
         Ok(claimed)
+    }
+
+    async fn extend_lease(&self, id: OrderId, fence: i64, until: OffsetDateTime) -> Result<bool, Error> {
+        let extend = sqlx::query("UPDATE orders SET due_at = $3 WHERE id = $1 AND fence = $2 AND due_at IS NOT NULL");
+        let extend = extend.bind(id.as_uuid()).bind(fence).bind(to_ms(until));
+        Ok(extend.execute(&mut *self.writer.acquire().await?).await?.rows_affected() == 1)
     }
 
     async fn transition(
@@ -101,7 +118,7 @@ impl SagaQueue for SqliteStore {
         .bind(limit)
         .fetch_all(&mut *self.readers.acquire().await?)
         .await?;
-        let stuck = rows.iter().map(|row| {
+        let stuck = |row: &SqliteRow| {
             Ok(StuckOrder {
                 order_id: row.try_get::<Uuid, _>("id")?.into(),
                 status: row.try_get::<&str, _>("status")?.parse().map_err(corrupt)?,
@@ -111,16 +128,61 @@ impl SagaQueue for SqliteStore {
                 updated_at: row::time(row, "updated_at")?,
                 due_at: row::time(row, "due_at")?,
             })
+        };
+        // An unreadable order is listed in the quarantine.
+        Ok(rows.iter().map(stuck).filter_map(Result::<_, Error>::ok).collect())
+    }
+
+    async fn quarantined(&self, limit: u32) -> Result<Vec<QuarantinedOrder>, Error> {
+        let select = sqlx::query("SELECT order_id, reason, since FROM quarantined_orders ORDER BY since, order_id LIMIT $1");
+        let rows = select.bind(limit).fetch_all(&mut *self.readers.acquire().await?).await?;
+        let quarantined = rows.iter().map(|row| {
+            let order_id = row.try_get::<Uuid, _>("order_id")?.into();
+            Ok(QuarantinedOrder { order_id, reason: row.try_get("reason")?, since: row::time(row, "since")? })
         });
-        stuck.collect()
+        quarantined.collect()
     }
 
     async fn retry_now(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
         let mut db = self.writer.acquire().await?;
+        let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query("DELETE FROM quarantined_orders WHERE order_id = $1").bind(id.as_uuid()).execute(&mut *transaction).await?;
         let due = sqlx::query("UPDATE orders SET due_at = $2, attempts = 0 WHERE id = $1 AND due_at IS NOT NULL");
-        let due = due.bind(id.as_uuid()).bind(to_ms(now)).execute(&mut *db).await?;
+        let due = due.bind(id.as_uuid()).bind(to_ms(now)).execute(&mut *transaction).await?;
         let fulfilment = sqlx::query("UPDATE fulfilments SET due_at = $2, attempts = 0 WHERE order_id = $1");
-        let fulfilment = fulfilment.bind(id.as_uuid()).bind(to_ms(now)).execute(&mut *db).await?;
+        let fulfilment = fulfilment.bind(id.as_uuid()).bind(to_ms(now)).execute(&mut *transaction).await?;
+        transaction.commit().await?;
         Ok(due.rows_affected() + fulfilment.rows_affected() > 0)
     }
+}
+
+/// Leases an order that was read before, within the same transaction.
+async fn claim(
+    db: &mut SqliteConnection,
+    row_id: i64,
+    order: Result<Claimed, Error>,
+    leased_until: OffsetDateTime,
+) -> Result<Claimed, Error> {
+    let mut claimed = order?;
+    let (fence, attempts) = sqlx::query_as::<_, (i64, i64)>(
+        "UPDATE orders SET due_at = $2, fence = fence + 1, attempts = attempts + 1 WHERE rowid = $1 RETURNING fence, attempts",
+    )
+    .bind(row_id)
+    .bind(to_ms(leased_until))
+    .fetch_one(db)
+    .await?;
+    claimed.fence = fence;
+    claimed.saga.attempts = attempts.try_into().map_err(corrupt)?;
+    Ok(claimed)
+}
+
+async fn quarantine(db: &mut SqliteConnection, id: Uuid, error: &Error, now: OffsetDateTime) -> Result<(), Error> {
+    tracing::error!(order_id = %id, error = error as &dyn std::error::Error, "unreadable order put into quarantine");
+    sqlx::query("INSERT OR IGNORE INTO quarantined_orders (order_id, reason, since) VALUES ($1, $2, $3)")
+        .bind(id)
+        .bind(error.to_string())
+        .bind(to_ms(now))
+        .execute(db)
+        .await?;
+    Ok(())
 }

@@ -8,21 +8,19 @@
 
 use std::collections::HashMap;
 
-use async_trait::async_trait;
 use futures_util::TryStreamExt;
-use mongodb::bson::{self, Document, deserialize_from_document, doc};
+use mongodb::bson::{self, Bson, Document, doc};
 use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::{
-    MongoStore,
-    collections::Collections,
+    collections::{Collections, decode},
     documents::{Phase, ReservationDocument, Stock, bson_time, domain_id},
     stock_marks::MarkState,
 };
 use crate::store::{
-    database::Error,
-    roles::{Audit, Imbalance, Maintenance},
+    database::{Error, readable},
+    roles::{Audit, Imbalance},
 };
 
 /// Maximum rechecks of a product that keeps changing.
@@ -42,38 +40,34 @@ struct UnitsOf {
     state: Phase,
 }
 
-#[async_trait]
-impl Maintenance for MongoStore {
-    async fn audit(&self, now: OffsetDateTime) -> Result<Audit, Error> {
-        let db = &self.collections;
-        let overdue = doc! { "state": Phase::Held, "expiresAt": { "$lte": bson_time(now) } };
-        let mut audit = Audit { overdue_holds: db.reservations.count_documents(overdue).await?, ..Audit::default() };
-        let mut reserved = reserved_by_product(db, &mut audit).await?;
-        let mut suspects = Vec::new();
-        let mut products = db.stock.find(doc! {}).projection(Collections::stock_fields()).await?;
-        while let Some(product) = products.try_next().await? {
-            audit.products_checked += 1;
-            audit.available_units += product.quantity;
-            audit.out_of_stock_products += u64::from(product.quantity == 0);
-            if imbalance(&product, reserved.remove(&product.id).unwrap_or_default()).is_some() {
-                suspects.push(product.id);
-            }
+/// Checks the balance of every product, see [`Maintenance::audit`](crate::store::Maintenance::audit).
+pub(super) async fn audit(db: &Collections, now: OffsetDateTime) -> Result<Audit, Error> {
+    let overdue = doc! { "state": Phase::Held, "expiresAt": { "$lte": bson_time(now) } };
+    let mut audit = Audit { overdue_holds: db.reservations.count_documents(overdue).await?, ..Audit::default() };
+    let mut reserved = reserved_by_product(db, &mut audit).await?;
+    let mut suspects = Vec::new();
+    let mut products = db.stock.clone_with_type::<Document>().find(doc! {}).projection(Collections::stock_fields()).await?;
+    while let Some(document) = products.try_next().await? {
+        let id = document.get("_id").cloned();
+        let Some(product) = readable("products", decode::<Stock>(document)) else {
+            audit.unreadable += 1;
+            // Its reservations are not those of a missing product.
+            reserved.retain(|product, _| Some(Bson::from(*product)) != id);
+            continue;
+        };
+        audit.products_checked += 1;
+        audit.available_units = audit.available_units.saturating_add(product.quantity);
+        audit.out_of_stock_products += u64::from(product.quantity == 0);
+        if imbalance(&product, reserved.remove(&product.id).unwrap_or_default()).is_some() {
+            suspects.push(product.id);
         }
-        // Reserved units of a missing product are a violation too.
-        suspects.extend(reserved.into_keys());
-        for product in suspects {
-            audit.violations.extend(recheck(db, product).await?);
-        }
-        Ok(audit)
     }
-
-    /// The first successful ping also creates the indexes: queries work without them, but the
-    /// service is not ready before.
-    async fn ping(&self) -> Result<(), Error> {
-        self.database.run_command(doc! { "ping": 1 }).await?;
-        self.indexes_created.get_or_try_init(|| self.collections.create_indexes()).await?;
-        Ok(())
+    // Reserved units of a missing product are a violation too.
+    suspects.extend(reserved.into_keys());
+    for product in suspects {
+        audit.violations.extend(recheck(db, product).await?);
     }
+    Ok(audit)
 }
 
 /// Returns the units in held and confirmed reservations by product and adds their sums to `audit`.
@@ -86,7 +80,10 @@ async fn reserved_by_product(db: &Collections, audit: &mut Audit) -> Result<Hash
     let mut reserved = HashMap::new();
     let mut groups = db.reservations.aggregate(pipeline).with_type::<Document>().await?;
     while let Some(group) = groups.try_next().await? {
-        let Units { of, units } = deserialize_from_document(group).map_err(|error| Error::Corrupt(error.to_string()))?;
+        let Some(Units { of, units }) = readable("reservations", decode(group)) else {
+            audit.unreadable += 1;
+            continue;
+        };
         *reserved.entry(of.product).or_default() += units;
         match of.state {
             Phase::Held => audit.held_units += units,

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use mongodb::{
-    Collection, Database, IndexModel,
-    bson::{Document, doc},
+    Collection, Cursor, Database, IndexModel,
+    bson::{Document, deserialize_from_document, doc},
     error::{Error as DriverError, ErrorKind, WriteFailure},
     options::IndexOptions,
 };
 
+use serde::de::DeserializeOwned;
+
 use super::documents::{KeyDocument, ProductDocument, RemovedDocument, ReservationDocument, Stock};
-use crate::store::database::Error;
+use crate::store::database::{Error, readable};
 
 /// Server-side time limit of a read (`maxTimeMS`).
 pub(super) const MAX_TIME: Duration = Duration::from_millis(1_500);
@@ -24,6 +27,10 @@ pub(super) struct Collections {
     pub(super) keys: Collection<KeyDocument>,
     pub(super) removed: Collection<RemovedDocument>,
     pub(super) leases: Collection<Document>,
+    /// Reservations that cannot be read, by their id.
+    pub(super) quarantine: Collection<Document>,
+    /// One document, which readiness writes.
+    pub(super) write_probe: Collection<Document>,
 }
 
 impl Collections {
@@ -35,6 +42,8 @@ impl Collections {
             keys: database.collection("idempotency_keys"),
             removed: database.collection("removed_products"),
             leases: database.collection("leases"),
+            quarantine: database.collection("quarantined_reservations"),
+            write_probe: database.collection("write_probe"),
         }
     }
 
@@ -70,6 +79,18 @@ impl Collections {
     }
 }
 
+/// Decodes a document of `collection`.
+pub(super) fn decode<T: DeserializeOwned>(document: Document) -> Result<T, Error> {
+    deserialize_from_document(document).map_err(|error| Error::Corrupt(error.to_string()))
+}
+
+/// Reads all documents of `cursor` and decodes them one by one. Those that cannot be read are
+/// recorded as rows of `collection` and left out.
+pub(super) async fn decode_all<T: DeserializeOwned>(collection: &'static str, cursor: Cursor<Document>) -> Result<Vec<T>, Error> {
+    let documents: Vec<Document> = cursor.try_collect().await?;
+    Ok(documents.into_iter().filter_map(|document| readable(collection, decode(document))).collect())
+}
+
 fn index(keys: Document) -> IndexModel {
     IndexModel::builder().keys(keys).build()
 }
@@ -80,7 +101,7 @@ impl From<DriverError> for Error {
         const MAX_TIME_EXPIRED: i32 = 50;
         match &*error.kind {
             ErrorKind::Command(command) if command.code == MAX_TIME_EXPIRED => Self::Timeout,
-            ErrorKind::Bson(_) => Self::Corrupt(error.to_string()),
+            ErrorKind::Bson(_) | ErrorKind::InvalidResponse { .. } => Self::Corrupt(error.to_string()),
             _ => Self::Unavailable(Box::new(error)),
         }
     }

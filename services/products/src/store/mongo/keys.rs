@@ -2,6 +2,7 @@
 //! without its product inserts it.
 
 use mongodb::bson::{Binary, Document, doc, spec::BinarySubtype};
+use palisade_middleware::clock;
 use time::OffsetDateTime;
 
 use super::{
@@ -31,7 +32,7 @@ pub(super) async fn create(
         fingerprint: Binary { subtype: BinarySubtype::Generic, bytes: key.fingerprint.to_vec() },
         product: ProductDocument::from(&product),
         done: false,
-        expires_at: bson_time(now + KEY_TTL),
+        expires_at: bson_time(clock::after(now, KEY_TTL)),
     };
     loop {
         match db.keys.insert_one(&new).await {

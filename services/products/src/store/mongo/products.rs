@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     MongoStore,
-    collections::MAX_TIME,
+    collections::{MAX_TIME, decode},
     documents::{ProductDocument, bson_id, bson_time},
     keys, outbox, search,
     search_document::SearchDocument,
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     product::{Filter, Page, Product, Query, Sort, SortKey, ValidatedProduct, legacy_searchable},
     store::{
-        database::Error,
+        database::{Error, readable},
         roles::{CreateOutcome, IdempotencyKey, ProductStore, RemoveOutcome, UpdateOutcome},
     },
 };
@@ -46,14 +46,16 @@ impl ProductStore for MongoStore {
         let cursor = self
             .collections
             .products
+            .clone_with_type::<Document>()
             .find(filter(&query))
             .sort(order(query.sort()))
             .limit(i64::from(query.limit()) + 1)
             .projection(projection())
             .max_time(MAX_TIME)
             .await?;
-        let documents: Vec<ProductDocument> = cursor.try_collect().await?;
-        Ok(query.page(documents.into_iter().map(Product::try_from).collect::<Result<_, _>>()?))
+        let documents: Vec<Document> = cursor.try_collect().await?;
+        let product = |document| decode::<ProductDocument>(document).and_then(Product::try_from);
+        Ok(query.page(documents.into_iter().map(|document| readable("products", product(document))).collect()))
     }
 
     async fn update(
@@ -122,9 +124,14 @@ impl ProductStore for MongoStore {
         search::refresh(&self.collections, after, limit).await
     }
 
-    async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
-        let expired = doc! { "expiresAt": { "$lte": bson_time(now) } };
-        Ok(self.collections.keys.delete_many(expired).await?.deleted_count)
+    async fn delete_expired_keys(&self, now: OffsetDateTime, limit: u32) -> Result<u64, Error> {
+        let keys = self.collections.keys.clone_with_type::<Document>();
+        let mut expired = doc! { "expiresAt": { "$lte": bson_time(now) } };
+        let batch = keys.find(expired.clone()).sort(doc! { "expiresAt": 1 }).projection(doc! { "_id": 1 }).limit(limit.into());
+        let batch: Vec<Document> = batch.max_time(MAX_TIME).await?.try_collect().await?;
+        let ids: Vec<Bson> = batch.into_iter().filter_map(|mut key| key.remove("_id")).collect();
+        expired.insert("_id", doc! { "$in": ids });
+        Ok(keys.delete_many(expired).await?.deleted_count)
     }
 }
 

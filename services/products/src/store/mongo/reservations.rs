@@ -20,20 +20,24 @@ use mongodb::{
     bson::{self, Bson, Document, doc},
     options::ReturnDocument,
 };
+use palisade_middleware::clock;
 use time::OffsetDateTime;
 use tracing::warn;
 use uuid::Uuid;
 
 use super::{
     MongoStore,
-    collections::{Collections, MAX_TIME, is_duplicate},
+    collections::{Collections, MAX_TIME, decode, is_duplicate},
     documents::{Phase, RefusalDocument, ReservationDocument, Stock, Undo, bson_id, bson_time, domain_id},
-    fulfilment,
+    fulfilment, maintenance,
     stock_marks::{self, TakeOutcome},
 };
 use crate::{
     reservation::{ConfirmOutcome, FulfilOutcome, Lines, Reservation, ReserveOutcome, State},
-    store::{database::Error, roles::ReservationStore},
+    store::{
+        database::{Error, readable},
+        roles::ReservationStore,
+    },
 };
 
 /// Maximum number of lines processed concurrently.
@@ -51,7 +55,7 @@ impl ReservationStore for MongoStore {
         let stock = load_stock(db, lines.as_slice().iter().map(|line| bson_id(line.product_id))).await?;
         let products = stock.iter().map(|product| (domain_id(product.id), product.product_stock())).collect();
         let (state, held) = lines.evaluate(&products);
-        let document = ReservationDocument::new(&Reservation { id, state, lines: held, expires_at: now + hold_for }, now);
+        let document = ReservationDocument::new(&Reservation { id, state, lines: held, expires_at: clock::after(now, hold_for) }, now);
         let held = if insert(db, &document).await? && document.state == Phase::Reserving {
             take_lines(db, &document, &epochs(&stock), now).await?
         } else {
@@ -121,18 +125,25 @@ impl ReservationStore for MongoStore {
     /// A reservation that fails does not block the others.
     async fn expire_due(&self, now: OffsetDateTime, limit: u32) -> Result<u32, Error> {
         let db = &self.collections;
-        let due = doc! { "$or": [
+        let due = doc! { "_id": { "$nin": maintenance::quarantined_ids(db).await? }, "$or": [
             { "state": { "$in": [Phase::Held, Phase::Reserving] }, "expiresAt": { "$lte": bson_time(now) } },
-            { "state": Phase::Undoing, "updatedAt": { "$lte": bson_time(now - ABANDONED_AFTER) } },
+            { "state": Phase::Undoing, "updatedAt": { "$lte": bson_time(clock::before(now, ABANDONED_AFTER)) } },
         ] };
-        let due: Vec<ReservationDocument> =
-            db.reservations.find(due).limit(i64::from(limit)).max_time(MAX_TIME).await?.try_collect().await?;
+        let reservations = db.reservations.clone_with_type::<Document>();
+        let due = reservations.find(due).limit(i64::from(limit)).max_time(MAX_TIME);
+        let due: Vec<Document> = due.await?.try_collect().await?;
         let (mut finished, mut failed) = (0, None);
         for document in due {
-            match finish(db, domain_id(document.id), now).await {
+            let id = document.get("_id").cloned().unwrap_or(Bson::Null);
+            let result = match decode::<ReservationDocument>(document) {
+                Ok(document) => finish(db, domain_id(document.id), now).await,
+                Err(error) => Err(error),
+            };
+            match result {
                 Ok(_) => finished += 1,
+                Err(error @ Error::Corrupt(_)) => maintenance::quarantine(db, &id, &error, now).await?,
                 Err(error) => {
-                    warn!(reservation_id = %document.id, error = &error as &dyn std::error::Error, "release of a reservation failed");
+                    warn!(reservation_id = %id, error = &error as &dyn std::error::Error, "release of a reservation failed");
                     failed = Some(error);
                 }
             }
@@ -146,10 +157,22 @@ impl ReservationStore for MongoStore {
     async fn list_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error> {
         let db = &self.collections;
         // The nil id sorts before every other id and is never used.
-        let open = doc! { "state": { "$in": [Phase::Held, Phase::Confirmed] }, "_id": { "$gt": bson_id(after.unwrap_or_default()) } };
-        let cursor = db.reservations.find(open).sort(doc! { "_id": 1 }).limit(i64::from(limit)).max_time(MAX_TIME).await?;
-        let documents: Vec<ReservationDocument> = cursor.try_collect().await?;
-        documents.into_iter().map(ReservationDocument::into_reservation).filter_map(Result::transpose).collect()
+        let reservations = db.reservations.clone_with_type::<Document>();
+        let mut after = Bson::from(bson_id(after.unwrap_or_default()));
+        loop {
+            let open = doc! { "state": { "$in": [Phase::Held, Phase::Confirmed] }, "_id": { "$gt": after } };
+            let cursor = reservations.find(open).sort(doc! { "_id": 1 }).limit(i64::from(limit)).max_time(MAX_TIME).await?;
+            let documents: Vec<Document> = cursor.try_collect().await?;
+            let Some(last) = documents.last().and_then(|last| last.get("_id")) else { return Ok(Vec::new()) };
+            after = last.clone();
+            let reservation = |document| decode::<ReservationDocument>(document).and_then(ReservationDocument::into_reservation);
+            let open: Vec<Reservation> =
+                documents.into_iter().filter_map(|document| readable("reservations", reservation(document)).flatten()).collect();
+            // An empty page would end the list: continue after documents that cannot be read.
+            if !open.is_empty() {
+                return Ok(open);
+            }
+        }
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) const HOLD: Duration = Duration::from_mins(15);
 pub(super) async fn new_store() -> MongoStore {
     let database = Uuid::now_v7().simple().to_string();
     let store = MongoStore::new(&palisade_tests::servers::shared_mongo().url(&database)).await.unwrap();
-    store.ping().await.unwrap();
+    store.migrate().await.unwrap();
     store
 }
 

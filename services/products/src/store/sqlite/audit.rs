@@ -1,15 +1,18 @@
-//! Stock audit in SQLite, within one snapshot.
+//! Migration, readiness and statistics in SQLite, and the stock audit within one snapshot.
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
-use sqlx::{Connection, Row, SqliteConnection};
+use sqlx::{Connection, Row, SqliteConnection, migrate::Migrator};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
-use super::SqliteStore;
+use super::{SqliteStore, migration};
 use crate::store::{
-    database::{Error, to_millis},
-    roles::{Audit, Imbalance, Maintenance},
+    database::{Error, from_millis, to_millis},
+    roles::{Audit, Imbalance, Maintenance, Quarantined, Stats},
 };
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
 
 #[async_trait]
 impl Maintenance for SqliteStore {
@@ -18,9 +21,49 @@ impl Maintenance for SqliteStore {
         audit(&mut *db.begin().await?, now).await
     }
 
-    async fn ping(&self) -> Result<(), Error> {
-        sqlx::query("SELECT 1").execute(&mut *self.readers.acquire().await?).await?;
+    async fn migrate(&self) -> Result<(), Error> {
+        Ok(migration::apply_pending(&mut *self.writer.acquire().await?, &MIGRATIONS).await?)
+    }
+
+    async fn take_over(&self, _: OffsetDateTime) -> Result<(), Error> {
+        if self.is_only_owner() {
+            sqlx::query("UPDATE relay SET leased_until = 0").execute(&mut *self.writer.acquire().await?).await?;
+        }
         Ok(())
+    }
+
+    async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> {
+        let count = sqlx::query_as(
+            "SELECT (SELECT count(*) FROM (SELECT 1 FROM idempotency_keys WHERE expires_at <= ? LIMIT 10000)),
+                    (SELECT count(*) FROM (SELECT 1 FROM quarantined_reservations LIMIT 10000))",
+        );
+        let (keys, quarantined): (i64, i64) = count.bind(to_millis(now)).fetch_one(&mut *self.readers.acquire().await?).await?;
+        Ok(Stats { overdue_keys: keys.unsigned_abs(), quarantined: quarantined.unsigned_abs() })
+    }
+
+    async fn quarantined(&self, limit: u32) -> Result<Vec<Quarantined>, Error> {
+        let select = "SELECT reservation_id, reason, since FROM quarantined_reservations ORDER BY since, reservation_id LIMIT ?";
+        let rows: Vec<(Uuid, String, i64)> = sqlx::query_as(select).bind(limit).fetch_all(&mut *self.readers.acquire().await?).await?;
+        let entry = |(reservation_id, reason, since)| Ok(Quarantined { reservation_id, reason, since: from_millis(since)? });
+        rows.into_iter().map(entry).collect()
+    }
+
+    async fn end_quarantine(&self, reservation_id: Uuid) -> Result<bool, Error> {
+        let delete = sqlx::query("DELETE FROM quarantined_reservations WHERE reservation_id = ?").bind(reservation_id);
+        Ok(delete.execute(&mut *self.writer.acquire().await?).await?.rows_affected() == 1)
+    }
+
+    /// The file has no clock of its own.
+    async fn ping(&self) -> Result<Option<OffsetDateTime>, Error> {
+        if self.write_probe.is_due() {
+            sqlx::query("INSERT OR REPLACE INTO write_probe (only_one, at) VALUES (1, unixepoch() * 1000)")
+                .execute(&mut *self.writer.acquire().await?)
+                .await?;
+            self.write_probe.succeeded();
+        } else {
+            sqlx::query("SELECT 1").execute(&mut *self.readers.acquire().await?).await?;
+        }
+        Ok(None)
     }
 }
 

@@ -2,7 +2,7 @@
 //! one transaction.
 
 use async_trait::async_trait;
-use palisade_middleware::preconditions::VersionPreconditions;
+use palisade_middleware::{clock, preconditions::VersionPreconditions};
 use sqlx::{Connection, QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use super::{SqliteStore, begin, search::Candidates};
 use crate::{
     product::{Page, Product, Query, Sort, SortKey, ValidatedProduct, legacy_searchable, searchable},
     store::{
-        database::{Error, from_millis, to_millis},
+        database::{Error, from_millis, readable, to_millis},
         roles::{CreateOutcome, IdempotencyKey, KEY_TTL, ProductStore, RemoveOutcome, UpdateOutcome},
     },
 };
@@ -48,13 +48,13 @@ impl ProductStore for SqliteStore {
         let mut db = self.readers.acquire().await?;
         let Some(text) = query.filter().normalized_text() else {
             let rows = select(&query, None).build().fetch_all(&mut *db).await?;
-            return Ok(query.page(rows.iter().map(product).collect::<Result<_, _>>()?));
+            return Ok(query.page(rows.iter().map(|row| readable("products", product(row))).collect()));
         };
         // One snapshot for the index and the products.
         let mut transaction = db.begin().await?;
         let candidates = Candidates::find(&mut transaction, text).await?;
         let rows = select(&query, Some(&candidates)).build().fetch_all(&mut *transaction).await?;
-        Ok(query.page(rows.iter().map(product).collect::<Result<_, _>>()?))
+        Ok(query.page(rows.iter().map(|row| readable("products", product(row))).collect()))
     }
 
     async fn update(
@@ -116,8 +116,12 @@ impl ProductStore for SqliteStore {
         self.fold_some(limit).await
     }
 
-    async fn delete_expired_keys(&self, now: OffsetDateTime) -> Result<u64, Error> {
-        let delete = sqlx::query("DELETE FROM idempotency_keys WHERE expires_at <= ?").bind(to_millis(now));
+    async fn delete_expired_keys(&self, now: OffsetDateTime, limit: u32) -> Result<u64, Error> {
+        let delete = sqlx::query(
+            "DELETE FROM idempotency_keys WHERE (subject, key) IN
+                 (SELECT subject, key FROM idempotency_keys WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)",
+        );
+        let delete = delete.bind(to_millis(now)).bind(limit);
         Ok(delete.execute(&mut *self.writer.acquire().await?).await?.rows_affected())
     }
 }
@@ -220,7 +224,7 @@ async fn store_response(db: &mut SqliteConnection, key: &IdempotencyKey, product
     .bind(key.subject.as_str())
     .bind(&key.key)
     .bind(key.fingerprint.as_slice())
-    .bind(to_millis(now + KEY_TTL))
+    .bind(to_millis(clock::after(now, KEY_TTL)))
     .bind(product.id)
     .bind(&product.name)
     .bind(&product.description)

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use async_trait::async_trait;
+use palisade_middleware::clock;
 use sqlx::{Connection, QueryBuilder, Row, SqliteConnection, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -11,7 +12,7 @@ use super::{SqliteStore, begin};
 use crate::{
     reservation::{ConfirmOutcome, FulfilOutcome, HeldLine, Lines, ProductStock, Refusal, Reservation, ReserveOutcome, State},
     store::{
-        database::{Error, from_millis, to_millis},
+        database::{Error, from_millis, readable, to_millis},
         roles::ReservationStore,
     },
 };
@@ -71,15 +72,32 @@ impl ReservationStore for SqliteStore {
     async fn expire_due(&self, now: OffsetDateTime, limit: u32) -> Result<u32, Error> {
         let mut db = self.writer.acquire().await?;
         let mut transaction = begin(&mut db).await?;
-        let due = sqlx::query("SELECT * FROM reservations WHERE state = 'HELD' AND expires_at <= ? ORDER BY expires_at LIMIT ?")
-            .bind(to_millis(now))
-            .bind(limit)
-            .fetch_all(&mut *transaction)
-            .await?;
+        let due = sqlx::query(
+            "SELECT * FROM reservations WHERE state = 'HELD' AND expires_at <= ?
+                 AND id NOT IN (SELECT reservation_id FROM quarantined_reservations)
+             ORDER BY expires_at LIMIT ?",
+        )
+        .bind(to_millis(now))
+        .bind(limit)
+        .fetch_all(&mut *transaction)
+        .await?;
         let mut expired = 0;
         for row in due {
-            give_back(&mut transaction, &mut reservation(&row, vec![])?, State::Expired, now).await?;
-            expired += 1;
+            let id = row.try_get("id")?;
+            // Each in a savepoint: one that cannot be read or violates a constraint does not block
+            // the others.
+            let mut savepoint = transaction.begin().await?;
+            let result = expire(&mut savepoint, &row, now).await;
+            if result.is_ok() {
+                savepoint.commit().await?;
+            } else {
+                savepoint.rollback().await?;
+            }
+            match result {
+                Ok(()) => expired += 1,
+                Err(error @ Error::Corrupt(_)) => quarantine(&mut transaction, id, &error, now).await?,
+                Err(error) => return Err(error),
+            }
         }
         transaction.commit().await?;
         Ok(expired)
@@ -89,19 +107,42 @@ impl ReservationStore for SqliteStore {
         // One snapshot for the reservations and their lines.
         let mut db = self.readers.acquire().await?;
         let mut transaction = db.begin().await?;
-        let rows = sqlx::query("SELECT * FROM reservations WHERE state IN ('HELD', 'CONFIRMED') AND id > ? ORDER BY id LIMIT ?")
-            // The nil id sorts before every other id and is never used.
-            .bind(after.unwrap_or_default())
-            .bind(limit)
-            .fetch_all(&mut *transaction)
-            .await?;
-        let mut open = Vec::with_capacity(rows.len());
-        for row in rows {
-            let lines = lines_of(&mut transaction, row.try_get("id")?).await?;
-            open.push(reservation(&row, lines)?);
+        let mut after = after.unwrap_or_default();
+        loop {
+            let rows = sqlx::query("SELECT * FROM reservations WHERE state IN ('HELD', 'CONFIRMED') AND id > ? ORDER BY id LIMIT ?")
+                // The nil id sorts before every other id and is never used.
+                .bind(after)
+                .bind(limit)
+                .fetch_all(&mut *transaction)
+                .await?;
+            let Some(last) = rows.last() else { return Ok(Vec::new()) };
+            after = last.try_get("id")?;
+            let mut open = Vec::with_capacity(rows.len());
+            for row in rows {
+                let lines = lines_of(&mut transaction, row.try_get("id")?).await;
+                open.extend(readable("reservations", lines.and_then(|lines| reservation(&row, lines))));
+            }
+            // An empty page would end the list: continue after rows that cannot be read.
+            if !open.is_empty() {
+                return Ok(open);
+            }
         }
-        Ok(open)
     }
+}
+
+async fn expire(db: &mut SqliteConnection, row: &SqliteRow, now: OffsetDateTime) -> Result<(), Error> {
+    give_back(db, &mut reservation(row, vec![])?, State::Expired, now).await
+}
+
+async fn quarantine(db: &mut SqliteConnection, id: Uuid, error: &Error, now: OffsetDateTime) -> Result<(), Error> {
+    tracing::error!(reservation_id = %id, error = error as &dyn std::error::Error, "unreadable reservation put into quarantine");
+    sqlx::query("INSERT OR IGNORE INTO quarantined_reservations (reservation_id, reason, since) VALUES (?, ?, ?)")
+        .bind(id)
+        .bind(error.to_string())
+        .bind(to_millis(now))
+        .execute(db)
+        .await?;
+    Ok(())
 }
 
 async fn insert_new(
@@ -112,7 +153,7 @@ async fn insert_new(
     hold_for: Duration,
 ) -> Result<Reservation, Error> {
     let (state, held) = lines.evaluate(&load_stock(db, lines).await?);
-    let reservation = Reservation { id, state, lines: held, expires_at: now + hold_for };
+    let reservation = Reservation { id, state, lines: held, expires_at: clock::after(now, hold_for) };
     insert(db, &reservation).await?;
     if state == State::Held {
         take(db, id, now).await?;

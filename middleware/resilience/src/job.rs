@@ -1,0 +1,262 @@
+//! Background jobs that never end in silence: a panic, an error or an early end is caught, counted,
+//! logged once and followed by a restart with backoff. A heartbeat shows that the job works.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! use palisade_resilience::job::{self, Heartbeat};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! let (stop, heartbeat) = (CancellationToken::new(), Heartbeat::new("example.cleanup"));
+//! let (stopping, mut runs) = (stop.clone(), 0);
+//! let job = move |heartbeat: Heartbeat| {
+//!     runs += 1;
+//!     let (first, stop) = (runs == 1, stopping.clone());
+//!     async move {
+//!         assert!(!first, "a bug in the first run");
+//!         heartbeat.success();
+//!         stop.cancel();
+//!         Ok(())
+//!     }
+//! };
+//! job::supervise(heartbeat.clone(), stop, job).await;
+//! assert!(heartbeat.is_running());
+//! # }
+//! ```
+
+use std::{
+    any::Any,
+    borrow::Cow,
+    error::Error as StdError,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    backoff::Backoff,
+    catch_panic,
+    clock::{Clock, SystemClock},
+    jitter,
+};
+
+/// Backoff before the first restart, doubled with each further one.
+const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
+/// Maximum backoff before a restart.
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
+/// Jitter of the backoff, so that replicas do not restart in step.
+const JITTER: f64 = 0.2;
+/// Interval of the heartbeats of a job that waits.
+const IDLE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Error that ends a run of a job.
+pub type Error = Box<dyn StdError + Send + Sync>;
+
+/// Result of one run of a job.
+pub type Result = std::result::Result<(), Error>;
+
+/// Panic of a job, with its message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the job panicked: {0}")]
+pub struct Panicked(String);
+
+/// The job returned before its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the job ended early")]
+struct EndedEarly;
+
+/// Progress of a job: its last success, and its failures since. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Heartbeat(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    job: Cow<'static, str>,
+    failures: AtomicU32,
+    successes: AtomicU64,
+    metrics: Metrics,
+}
+
+struct Metrics {
+    restarts: metrics::Counter,
+    failures: metrics::Gauge,
+    last_success: metrics::Gauge,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Heartbeat {
+    /// Creates the heartbeat of `job`, whose name must be bounded by code. Registers its metrics in
+    /// the current service scope.
+    pub fn new(job: impl Into<Cow<'static, str>>) -> Self {
+        let job = job.into();
+        let metrics = Metrics {
+            restarts: metrics::counter!("palisade.job.restarts", "name" => job.clone()),
+            failures: metrics::gauge!("palisade.job.failures", "name" => job.clone()),
+            last_success: metrics::gauge!("palisade.job.last_success", "name" => job.clone()),
+        };
+        metrics.restarts.increment(0);
+        metrics.failures.set(0.0);
+        metrics.last_success.set(0.0);
+        Self(Arc::new(State { job, failures: AtomicU32::new(0), successes: AtomicU64::new(0), metrics }))
+    }
+
+    /// Records that the job has done its work, or found none.
+    pub fn success(&self) {
+        self.0.successes.fetch_add(1, Ordering::AcqRel);
+        if self.0.failures.swap(0, Ordering::AcqRel) > 0 {
+            tracing::info!(job = &*self.0.job, "background job recovered");
+        }
+        self.0.metrics.failures.set(0.0);
+        self.0.metrics.last_success.set(Duration::from_secs(SystemClock.now().unix_timestamp().unsigned_abs()));
+    }
+
+    /// Records that the job could not do its work. Logs the first failure after a success.
+    pub fn failure(&self, error: &(dyn StdError + 'static)) {
+        let before = self.0.failures.fetch_update(Ordering::AcqRel, Ordering::Acquire, |failures| Some(failures.saturating_add(1)));
+        let before = before.unwrap_or(u32::MAX);
+        self.0.metrics.failures.set(f64::from(before.saturating_add(1)));
+        if before == 0 {
+            tracing::warn!(job = &*self.0.job, error, "background job failed, retrying");
+        } else {
+            tracing::debug!(job = &*self.0.job, error, failures = before, "background job failed again, retrying");
+        }
+    }
+
+    /// Records `result` and returns its value.
+    pub fn record<T, E: StdError + 'static>(&self, result: std::result::Result<T, E>) -> Option<T> {
+        match result {
+            Ok(value) => {
+                self.success();
+                Some(value)
+            }
+            Err(error) => {
+                self.failure(&error);
+                None
+            }
+        }
+    }
+
+    /// Awaits `wait` on behalf of a job that has no work meanwhile. Counts as a success every five
+    /// seconds.
+    pub async fn idle<F: Future>(&self, wait: F) -> F::Output {
+        let mut wait = std::pin::pin!(wait);
+        let mut ticks = interval_at(Instant::now() + IDLE_INTERVAL, IDLE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                output = &mut wait => return output,
+                _ = ticks.tick() => self.success(),
+            }
+        }
+    }
+
+    /// Number of failures since the last success.
+    pub fn failures(&self) -> u32 {
+        self.0.failures.load(Ordering::Acquire)
+    }
+
+    /// Whether the job has succeeded at least once.
+    pub fn is_running(&self) -> bool {
+        self.successes() > 0
+    }
+
+    fn successes(&self) -> u64 {
+        self.0.successes.load(Ordering::Acquire)
+    }
+
+    /// Name of the job.
+    pub fn job(&self) -> &str {
+        &self.0.job
+    }
+}
+
+/// Runs `job` until `stop`, which it must observe by itself. Restarts it with backoff after a
+/// panic, an error or an early end.
+pub async fn supervise<F, Fut>(heartbeat: Heartbeat, stop: CancellationToken, job: F)
+where
+    F: FnMut(Heartbeat) -> Fut,
+    Fut: Future<Output = Result>,
+{
+    run(&heartbeat, &stop, End::AtStop, job).await;
+}
+
+/// Runs `job` until it returns `Ok`, or until `stop`, which ends it at its next await.
+pub async fn complete<F, Fut>(heartbeat: Heartbeat, stop: CancellationToken, job: F)
+where
+    F: FnMut(Heartbeat) -> Fut,
+    Fut: Future<Output = Result>,
+{
+    run(&heartbeat, &stop, End::WhenDone, job).await;
+}
+
+/// When a job may end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    AtStop,
+    WhenDone,
+}
+
+async fn run<F, Fut>(heartbeat: &Heartbeat, stop: &CancellationToken, end: End, mut job: F)
+where
+    F: FnMut(Heartbeat) -> Fut,
+    Fut: Future<Output = Result>,
+{
+    let mut backoff = Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF);
+    loop {
+        let before = heartbeat.successes();
+        // The call is part of the run: it may panic, too.
+        let run = catch(async { job(heartbeat.clone()).await });
+        let result = match end {
+            End::AtStop => run.await,
+            End::WhenDone => match stop.run_until_cancelled(run).await {
+                Some(result) => result,
+                None => return,
+            },
+        };
+        let error: Error = match result {
+            Ok(Ok(())) if end == End::WhenDone => return heartbeat.success(),
+            Ok(Ok(())) if stop.is_cancelled() => return,
+            Ok(Ok(())) => EndedEarly.into(),
+            Ok(Err(error)) => error,
+            Err(panicked) => panicked.into(),
+        };
+        if heartbeat.successes() != before {
+            backoff.reset();
+        }
+        heartbeat.failure(&*error);
+        heartbeat.0.metrics.restarts.increment(1);
+        let wait = jitter::jittered(backoff.next_wait(), JITTER, jitter::random_unit);
+        if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Awaits `future` and returns its panic as an error. The panic is counted in `palisade.panics`.
+pub async fn catch<F: Future>(future: F) -> std::result::Result<F::Output, Panicked> {
+    // State behind the panic is not used again: the future is dropped.
+    AssertUnwindSafe(future).catch_unwind().await.map_err(|panic| panicked(&*panic))
+}
+
+/// Converts the payload of a panic in a task and counts it in `palisade.panics`.
+pub fn panicked(panic: &(dyn Any + Send)) -> Panicked {
+    catch_panic::panic_counter().increment(1);
+    Panicked(catch_panic::panic_message(panic).to_owned())
+}
+
+#[cfg(test)]
+mod tests;

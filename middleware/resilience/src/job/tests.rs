@@ -1,0 +1,112 @@
+use std::{future::pending, sync::atomic::AtomicUsize};
+
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::time::Instant;
+
+use super::*;
+
+#[derive(Debug, thiserror::Error)]
+#[error("out of order")]
+struct OutOfOrder;
+
+/// Ways in which a run of a job goes wrong.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Panic,
+    PanicBeforeTheFirstAwait,
+    Error,
+    EarlyEnd,
+}
+
+/// Supervises a job whose first `faults` runs fail. Returns the number of runs and the heartbeat.
+async fn run(fault: Fault, faults: usize) -> (usize, Heartbeat) {
+    let (runs, stop, heartbeat) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new(), Heartbeat::new("test"));
+    let (counter, stopping) = (runs.clone(), stop.clone());
+    let job = move |heartbeat: Heartbeat| {
+        let run = counter.fetch_add(1, Ordering::Relaxed);
+        assert!(run >= faults || !matches!(fault, Fault::PanicBeforeTheFirstAwait), "on purpose");
+        let stop = stopping.clone();
+        async move {
+            if run < faults {
+                match fault {
+                    Fault::Error => return Err(OutOfOrder.into()),
+                    Fault::EarlyEnd => return Ok(()),
+                    Fault::Panic | Fault::PanicBeforeTheFirstAwait => panic!("on purpose"),
+                }
+            }
+            heartbeat.success();
+            stop.cancel();
+            Ok(())
+        }
+    };
+    supervise(heartbeat.clone(), stop, job).await;
+    (runs.load(Ordering::Relaxed), heartbeat)
+}
+
+#[tokio::test(start_paused = true)]
+async fn job_is_restarted_after_every_kind_of_fault() {
+    for fault in [Fault::Panic, Fault::PanicBeforeTheFirstAwait, Fault::Error, Fault::EarlyEnd] {
+        let (recorder, started) = (PrometheusBuilder::new().build_recorder(), Instant::now());
+        let handle = recorder.handle();
+        let _recording = metrics::set_default_local_recorder(&recorder);
+        let (runs, heartbeat) = run(fault, 9).await;
+        assert_eq!((runs, heartbeat.failures(), heartbeat.is_running()), (10, 0, true), "{fault:?}");
+        // 0.1 + 0.2 + 0.4 + 0.8 + 1.6 + 3.2 + 6.4 + 10 + 10 seconds, ±20 %.
+        let took = started.elapsed().as_secs_f64();
+        assert!((26.0..39.4).contains(&took), "{fault:?}: {took}");
+        let text = handle.render();
+        assert!(text.contains(r#"palisade_job_restarts{name="test"} 9"#), "{text}");
+        assert!(text.contains(r#"palisade_job_failures{name="test"} 0"#), "{text}");
+        assert!(!text.contains(r#"palisade_job_last_success{name="test"} 0"#), "{text}");
+        let panics = matches!(fault, Fault::Panic | Fault::PanicBeforeTheFirstAwait);
+        assert_eq!(text.contains("palisade_panics 9"), panics, "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn success_resets_the_backoff() {
+    let (started, stop, heartbeat) = (Instant::now(), CancellationToken::new(), Heartbeat::new("test"));
+    let mut runs = 0;
+    let stopping = stop.clone();
+    let job = move |heartbeat: Heartbeat| {
+        runs += 1;
+        if runs == 100 {
+            stopping.cancel();
+        }
+        async move {
+            heartbeat.success();
+            Err(OutOfOrder.into())
+        }
+    };
+    supervise(heartbeat, stop, job).await;
+    assert!(started.elapsed() < Duration::from_secs(13), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn completed_job_is_not_restarted() {
+    let (stop, heartbeat) = (CancellationToken::new(), Heartbeat::new("test"));
+    let mut runs = 0;
+    let job = |_| {
+        runs += 1;
+        let fails = runs < 3;
+        async move { if fails { Err(OutOfOrder.into()) } else { Ok(()) } }
+    };
+    complete(heartbeat.clone(), stop, job).await;
+    assert_eq!((runs, heartbeat.is_running()), (3, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_ends_backoff_and_unfinished_job() {
+    let stop = CancellationToken::new();
+    stop.cancel();
+    complete(Heartbeat::new("test"), stop.clone(), |_| pending()).await;
+    supervise(Heartbeat::new("test"), stop, async |_: Heartbeat| Err(OutOfOrder.into())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_job_has_a_heartbeat() {
+    let heartbeat = Heartbeat::new("test");
+    heartbeat.failure(&OutOfOrder);
+    heartbeat.idle(tokio::time::sleep(Duration::from_mins(1))).await;
+    assert_eq!((heartbeat.failures(), heartbeat.is_running()), (0, true));
+}

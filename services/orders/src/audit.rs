@@ -1,0 +1,241 @@
+//! Audit of the invariants of all orders, and comparison with the reservations of products, both
+//! ways: a reservation that owns units belongs to an order that needs them, and a confirmed order
+//! has its reservation. Without the second check, a restored backup of products would sell units
+//! twice unnoticed.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use palisade_middleware::{
+    auth::Principal,
+    clock::Clock,
+    context::{self, Context},
+    job,
+    jobs::Run,
+    task,
+};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{
+    config, metrics,
+    order::{self, OrderId, Status},
+    products::Products,
+    store::{Error, SagaStatus, Store},
+};
+
+/// Maximum time for which a due order may remain unclaimed. The audit reports it afterwards.
+const OVERDUE_AFTER: Duration = Duration::from_mins(1);
+/// Maximum number of reservations per page. Products ends a page earlier if it has many bytes.
+const RESERVATIONS_PER_PAGE: u32 = 500;
+/// Maximum number of confirmed orders per query.
+const ORDERS_PER_PAGE: u32 = 1_000;
+/// Number of mismatches after which the comparison ends: the first ones show the problem.
+const MAX_MISMATCHES: usize = 100;
+const COMPARISON_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Audit of one store.
+#[derive(Clone)]
+pub struct Audit {
+    /// Order store.
+    pub store: Arc<dyn Store>,
+    /// Products client, for the list of open reservations.
+    pub products: Products,
+    /// Source of the current time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Result of an audit.
+pub(crate) struct Report {
+    /// Violations within the order store.
+    violations: Vec<String>,
+    counts: HashMap<&'static str, u64>,
+    /// Comparison with products, or the reason why it was not possible.
+    comparison: Result<Comparison, String>,
+}
+
+/// Result of the comparison with the reservations of products.
+#[derive(Default)]
+struct Comparison {
+    reservations: u64,
+    confirmed_orders: u64,
+    mismatches: Vec<String>,
+}
+
+/// Audits the invariants periodically until the stop and sets the metrics. Audits on request do not
+/// set them, because their scope may differ.
+pub(crate) async fn run_loop(audit: Audit, config: config::Audit, Run { heartbeat, stop }: Run) -> job::Result {
+    let (audit, heartbeat) = (&audit, &heartbeat);
+    let check = || async move {
+        match audit.check(config.lookback_hours).await {
+            Ok(report) => {
+                let mismatches = report.comparison.as_ref().ok().map(|comparison| comparison.mismatches.len());
+                metrics::record_audit(report.violations.len(), mismatches, audit.clock.now());
+                heartbeat.success();
+            }
+            Err(error) => heartbeat.failure(&error),
+        }
+    };
+    task::run_with_duty_cycle(Duration::from_secs(config.interval_s), stop, check).await;
+    Ok(())
+}
+
+impl Report {
+    /// Whether everything was checked.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.comparison.is_ok()
+    }
+
+    /// Response body: `ok` is `null` if no violation was found but not everything was checked.
+    pub(crate) fn body(&self) -> Value {
+        let mismatches = self.comparison.iter().flat_map(|comparison| &comparison.mismatches);
+        let violations: Vec<&String> = self.violations.iter().chain(mismatches).collect();
+        let ok = match violations.is_empty() {
+            true if !self.is_complete() => Value::Null,
+            empty => empty.into(),
+        };
+        let reservations = match &self.comparison {
+            Ok(done) => json!({ "checked": done.reservations, "confirmedOrdersChecked": done.confirmed_orders }),
+            Err(reason) => json!({ "checked": null, "reason": reason }),
+        };
+        let status = if self.is_complete() { "checked" } else { "not_checked" };
+        json!({ "ok": ok, "status": status, "violations": violations, "orders": self.counts, "reservations": reservations })
+    }
+}
+
+impl Comparison {
+    fn is_full(&self) -> bool {
+        self.mismatches.len() >= MAX_MISMATCHES
+    }
+}
+
+/// Returns the preceding UUID. Lists start after a given id, so that this includes `id` itself.
+fn previous_uuid(id: Uuid) -> Uuid {
+    Uuid::from_u128(id.as_u128().saturating_sub(1))
+}
+
+impl Audit {
+    /// Audits the orders of the last `hours` hours; 0 audits all orders.
+    pub(crate) async fn check(&self, hours: u32) -> Result<Report, Error> {
+        let now = self.clock.now();
+        let since = Some(hours).filter(|hours| *hours > 0).and_then(|hours| now.checked_sub(time::Duration::hours(hours.into())));
+        let audit = self.store.audit(now, OVERDUE_AFTER, since).await?;
+        let violations: Vec<String> = audit.findings.iter().map(ToString::to_string).collect();
+        let deadline = Instant::now() + COMPARISON_TIMEOUT;
+        let context = Context::background().on_behalf_of(Arc::new(Principal::on_behalf_of("orders"))).with_deadline(deadline);
+        let comparison = context::scope(context, self.compare_reservations(since)).await;
+        if let Err(reason) = &comparison {
+            tracing::warn!(reason, "orders not compared with reservations");
+        }
+        for violation in violations.iter().chain(comparison.iter().flat_map(|comparison| &comparison.mismatches)) {
+            tracing::error!(%violation, "invariant violated");
+        }
+        let counts = audit.counts.iter().map(|(status, count)| (status.as_str(), *count)).collect();
+        Ok(Report { violations, counts, comparison })
+    }
+
+    /// Lists the open reservations of products page by page; a reservation has the id of its order.
+    /// Both lists are sorted by id.
+    async fn compare_reservations(&self, since: Option<OffsetDateTime>) -> Result<Comparison, String> {
+        let mut comparison = Comparison::default();
+        let mut after = since.map_or(Uuid::nil(), |since| previous_uuid(order::min_uuid_at(since)));
+        loop {
+            let page = self.open_reservations(after, RESERVATIONS_PER_PAGE).await?;
+            self.check_reservations(&page, &mut comparison).await?;
+            let until = page.last().map(|(id, _)| *id);
+            // Read the orders after the reservations: a reservation exists before its order is
+            // confirmed.
+            let open: HashSet<Uuid> = page.into_iter().map(|(id, _)| id).collect();
+            self.check_confirmed_orders((after, until), &open, &mut comparison).await?;
+            match until {
+                Some(last) if !comparison.is_full() => after = last,
+                _ => return Ok(comparison),
+            }
+        }
+    }
+
+    /// Checks that each reservation that owns units belongs to an order that needs them.
+    async fn check_reservations(&self, page: &[(Uuid, bool)], comparison: &mut Comparison) -> Result<(), String> {
+        let ids: Vec<OrderId> = page.iter().map(|(id, _)| OrderId::from(*id)).collect();
+        // Read the orders after their reservations: an order exists before its reservation, and
+        // only then changes its status.
+        let statuses = self.saga_statuses(ids).await?;
+        let statuses: HashMap<Uuid, SagaStatus> = statuses.into_iter().map(|status| (status.order_id.as_uuid(), status)).collect();
+        for (id, confirmed) in page {
+            comparison.reservations += 1;
+            // A change between the two reads is not a violation: on a second read both stores
+            // agree.
+            if reservation_mismatch(*id, *confirmed, statuses.get(id)).is_some()
+                && !comparison.is_full()
+                && let Some(confirmed) = self.open_reservation(*id).await?
+            {
+                let status = self.saga_statuses(vec![OrderId::from(*id)]).await?;
+                comparison.mismatches.extend(reservation_mismatch(*id, confirmed, status.first()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that each confirmed order of this range of ids is among the `open` reservations.
+    async fn check_confirmed_orders(
+        &self,
+        (mut after, until): (Uuid, Option<Uuid>),
+        open: &HashSet<Uuid>,
+        comparison: &mut Comparison,
+    ) -> Result<(), String> {
+        loop {
+            let orders = self.store.confirmed_orders(after, until, ORDERS_PER_PAGE).await.map_err(|error| error.to_string())?;
+            comparison.confirmed_orders += orders.len() as u64;
+            for order in orders.iter().filter(|order| !open.contains(&order.as_uuid())) {
+                if comparison.is_full() {
+                    return Ok(());
+                }
+                // As above: the reservation may have been made, or the order cancelled, meanwhile.
+                if self.open_reservation(order.as_uuid()).await?.is_none()
+                    && self.saga_statuses(vec![*order]).await?.iter().any(|saga| saga.status == Status::Confirmed)
+                {
+                    comparison.mismatches.push(format!("order {order} is CONFIRMED, but its reservation owns no units"));
+                }
+            }
+            match orders.last() {
+                Some(last) if orders.len() >= ORDERS_PER_PAGE as usize => after = last.as_uuid(),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Returns whether the reservation is confirmed, or `None` if it is not open.
+    async fn open_reservation(&self, id: Uuid) -> Result<Option<bool>, String> {
+        let page = self.open_reservations(previous_uuid(id), 1).await?;
+        Ok(page.into_iter().find(|(open, _)| *open == id).map(|(_, confirmed)| confirmed))
+    }
+
+    async fn open_reservations(&self, after: Uuid, limit: u32) -> Result<Vec<(Uuid, bool)>, String> {
+        let page = self.products.open_reservations(Some(after), limit).await;
+        page.map_err(|status| format!("products returned {:?}", status.code()))
+    }
+
+    async fn saga_statuses(&self, ids: Vec<OrderId>) -> Result<Vec<SagaStatus>, String> {
+        self.store.saga_statuses(ids).await.map_err(|error| error.to_string())
+    }
+}
+
+fn reservation_mismatch(id: Uuid, confirmed: bool, saga: Option<&SagaStatus>) -> Option<String> {
+    let Some(saga) = saga else { return Some(format!("reservation {id} has no order")) };
+    let needed = match saga.status {
+        Status::Pending => !confirmed,
+        // The order may be one step behind its reservation, never ahead of it.
+        Status::ProductReserved | Status::Confirmed => true,
+        Status::Completed => saga.fulfilment_pending,
+        Status::Failed | Status::Cancelled => false,
+    };
+    let consistent = needed || saga.release_pending;
+    (!consistent).then(|| {
+        format!("order {id} is {} without a pending release or fulfilment, but its reservation still owns units", saga.status.as_str())
+    })
+}

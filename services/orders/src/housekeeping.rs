@@ -1,0 +1,91 @@
+//! Housekeeping jobs beside the saga worker: deletion of expired rows, and gauges of the store.
+
+use std::{sync::Arc, time::Duration};
+
+use palisade_middleware::{
+    clock::{self, Clock},
+    job::{self, Heartbeat},
+    jobs::Run,
+};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    metrics,
+    store::{Error, Store},
+};
+
+/// Interval of the deletion of published events and expired idempotency keys.
+const CLEANUP_INTERVAL: Duration = Duration::from_mins(1);
+/// Maximum number of rows per deletion, far below what the database deletes within the timeout of a
+/// call.
+const BATCH: u32 = 500;
+/// Interval at which the gauges are read from the store. Counters in memory would not survive a
+/// restart.
+const STATS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Housekeeping of a replica.
+#[derive(Clone)]
+pub struct Housekeeping {
+    /// Order store.
+    pub store: Arc<dyn Store>,
+    /// Source of the current time.
+    pub clock: Arc<dyn Clock>,
+    /// Retention of published events.
+    pub event_retention: Duration,
+}
+
+impl Housekeeping {
+    /// Deletes published events and expired idempotency keys periodically until the stop.
+    pub async fn run_cleanup(self, Run { heartbeat, stop }: Run) -> job::Result {
+        let cleaning = async {
+            loop {
+                let (now, store) = (self.clock.now(), &self.store);
+                let events_before = clock::before(now, self.event_retention);
+                // Apart: a failure of one does not stop the other.
+                let keys = in_batches(&heartbeat, || store.delete_expired_keys(now, BATCH)).await;
+                let events = in_batches(&heartbeat, || store.prune_published(events_before, BATCH)).await;
+                heartbeat.record(keys.and(events));
+                sleep(CLEANUP_INTERVAL).await;
+            }
+        };
+        stop.run_until_cancelled(cleaning).await;
+        Ok(())
+    }
+
+    /// Updates the gauges of the store periodically until the stop.
+    pub async fn run_stats(self, Run { heartbeat, stop }: Run) -> job::Result {
+        let updating = async {
+            loop {
+                let now = self.clock.now();
+                let overdue = self.store.overdue(now, clock::before(now, self.event_retention)).await;
+                let stats = self.store.stats(now).await;
+                if let Ok(overdue) = &overdue {
+                    metrics::record_overdue(*overdue);
+                }
+                if let Ok(stats) = &stats {
+                    metrics::record_stats(stats);
+                }
+                heartbeat.record(overdue.and(stats.map(drop)));
+                sleep(STATS_INTERVAL).await;
+            }
+        };
+        stop.run_until_cancelled(updating).await;
+        Ok(())
+    }
+}
+
+/// Repeats `delete` until it deletes less than a batch. Pauses as long as each batch took, so that
+/// a backlog takes at most half of a connection.
+async fn in_batches<F>(heartbeat: &Heartbeat, mut delete: impl FnMut() -> F) -> Result<(), Error>
+where
+    F: Future<Output = Result<u64, Error>>,
+{
+    loop {
+        let started = Instant::now();
+        if delete().await? < u64::from(BATCH) {
+            return Ok(());
+        }
+        heartbeat.success();
+        sleep(started.elapsed()).await;
+    }
+}

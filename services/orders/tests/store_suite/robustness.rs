@@ -1,0 +1,172 @@
+//! Robustness: unreadable rows, leases of dead processes, newer schemas and bounded clean-up.
+
+use std::time::Duration;
+
+use palisade_orders::store::{List, SagaQueue, SqliteStore};
+
+use crate::database::{BackDoor, Database, LEASE, NOW, create};
+
+crate::on_both![
+    unreadable_order_does_not_block_the_others,
+    repaired_order_leaves_quarantine,
+    unreadable_event_is_dead_lettered,
+    list_leaves_out_unreadable_orders,
+    lease_of_a_running_saga_is_extended,
+    newer_schema_is_tolerated,
+    expired_keys_are_deleted_in_batches,
+];
+
+/// Statements that make orders of user `poison` unreadable, by database.
+fn poison(db: &Database) -> &'static [&'static str] {
+    match db.back_door {
+        BackDoor::Sqlite { .. } => &[
+            "UPDATE orders SET attempts = 5000000000 WHERE user_id = 'poison'",
+            "UPDATE orders SET saga_deadline = 9223372036854775807 WHERE user_id = 'poison'",
+            // Bypasses the schema, so that every update of the row fails.
+            "PRAGMA ignore_check_constraints = ON; DROP TRIGGER guard_order;
+             UPDATE orders SET status = 'LOST' WHERE user_id = 'poison'; PRAGMA ignore_check_constraints = OFF",
+        ],
+        BackDoor::Postgres { .. } => &[
+            "UPDATE orders SET attempts = 5000000000 WHERE user_id = 'poison'",
+            "UPDATE orders SET saga_deadline = 'infinity' WHERE user_id = 'poison'",
+            "UPDATE orders SET saga_deadline = '294000-01-01' WHERE user_id = 'poison'",
+            "ALTER TABLE orders ADD CONSTRAINT never CHECK (user_id <> 'poison') NOT VALID",
+        ],
+    }
+}
+
+async fn unreadable_order_does_not_block_the_others(db: Database) {
+    for (case, statement) in poison(&db).iter().enumerate() {
+        // The unreadable one is due first.
+        let bad = db.accept("poison", NOW - Duration::from_secs(10)).await.saga.order.id;
+        db.back_door.execute(statement).await.unwrap();
+        let good = db.accept("alice", NOW).await.saga.order.id;
+        let claimed = db.store.claim_due(NOW + LEASE, LEASE, 1).await.unwrap();
+        let claimed = if claimed.is_empty() { db.store.claim_due(NOW + LEASE, LEASE, 1).await.unwrap() } else { claimed };
+        assert_eq!(claimed.iter().map(|claimed| claimed.saga.order.id).collect::<Vec<_>>(), [good], "{statement}");
+        let quarantined = db.store.quarantined(10).await.unwrap();
+        assert_eq!(quarantined.len(), case + 1, "{statement}: {quarantined:?}");
+        assert!(quarantined.iter().any(|entry| entry.order_id == bad), "{statement}: {quarantined:?}");
+        assert_eq!(db.store.stats(NOW).await.unwrap().quarantined, case as u64 + 1);
+        // It is not claimed again and again.
+        assert_eq!(db.store.claim_due(NOW + 3 * LEASE, LEASE, 10).await.unwrap().len(), 1, "{statement}");
+        db.store.stuck(NOW + LEASE, 1, 100).await.unwrap();
+    }
+}
+
+async fn repaired_order_leaves_quarantine(db: Database) {
+    let id = db.accept("poison", NOW).await.saga.order.id;
+    db.back_door.execute("UPDATE orders SET attempts = 5000000000").await.unwrap();
+    assert!(db.store.claim_due(NOW + LEASE, LEASE, 10).await.unwrap().is_empty());
+    assert_eq!(db.store.quarantined(10).await.unwrap().len(), 1);
+    db.back_door.execute("UPDATE orders SET attempts = 1").await.unwrap();
+    assert!(db.store.retry_now(id, NOW).await.unwrap());
+    assert_eq!(db.store.claim_due(NOW, LEASE, 10).await.unwrap()[0].saga.order.id, id);
+    assert!(db.store.quarantined(10).await.unwrap().is_empty());
+}
+
+async fn unreadable_event_is_dead_lettered(db: Database) {
+    let bad = db.accept("poison", NOW).await.saga.order.id;
+    let far = if matches!(db.back_door, BackDoor::Sqlite { .. }) { "9223372036854775807" } else { "'infinity'" };
+    db.back_door.execute(&format!("UPDATE outbox SET created_at = {far}")).await.unwrap();
+    let good = db.accept("alice", NOW).await.saga.order.id;
+    for _ in 0..2 {
+        let events = db.store.unpublished(10).await.unwrap();
+        assert_eq!(events.iter().map(|event| event.order_id).collect::<Vec<_>>(), [good]);
+    }
+    let dead = db.store.dead_events(10).await.unwrap();
+    assert_eq!((dead.len(), dead[0].event.order_id), (1, bad));
+    assert!(dead[0].reason.starts_with("unreadable"), "{}", dead[0].reason);
+}
+
+async fn list_leaves_out_unreadable_orders(db: Database) {
+    let mut ids = Vec::new();
+    for second in 0..5 {
+        ids.push(db.accept("alice", NOW + Duration::from_secs(second)).await.saga.order.id);
+    }
+    let far = if matches!(db.back_door, BackDoor::Sqlite { .. }) { "9223372036854775807" } else { "'infinity'" };
+    for bad in [ids.remove(3), ids.remove(1)] {
+        let id = match db.back_door {
+            BackDoor::Sqlite { .. } => format!("x'{}'", bad.as_uuid().simple()),
+            BackDoor::Postgres { .. } => format!("'{bad}'"),
+        };
+        // The guard against illegal writes protects the column.
+        let guard = if matches!(db.back_door, BackDoor::Sqlite { .. }) {
+            "DROP TRIGGER IF EXISTS guard_order"
+        } else {
+            "ALTER TABLE orders DISABLE TRIGGER guard_order"
+        };
+        db.back_door.execute(guard).await.unwrap();
+        db.back_door.execute(&format!("UPDATE orders SET updated_at = {far} WHERE id = {id}")).await.unwrap();
+    }
+    let (mut listed, mut after) = (Vec::new(), None);
+    loop {
+        let page = db.store.list(List { user_id: Some("alice".into()), status: None, limit: 1, after }).await.unwrap();
+        listed.extend(page.orders.iter().map(|order| order.id));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    listed.reverse();
+    assert_eq!(listed, ids);
+}
+
+async fn lease_of_a_running_saga_is_extended(db: Database) {
+    let claimed = db.accept("alice", NOW).await;
+    let id = claimed.saga.order.id;
+    assert!(db.store.extend_lease(id, claimed.fence, NOW + 2 * LEASE).await.unwrap());
+    assert!(db.store.claim_due(NOW + LEASE, LEASE, 10).await.unwrap().is_empty());
+    assert_eq!(db.store.claim_due(NOW + 2 * LEASE, LEASE, 10).await.unwrap().len(), 1);
+    assert!(!db.store.extend_lease(id, claimed.fence, NOW + 9 * LEASE).await.unwrap(), "the lease is lost");
+    let other = db.accept("bob", NOW).await;
+    db.confirm(&other, NOW).await;
+    assert!(!db.store.extend_lease(other.saga.order.id, other.fence, NOW + LEASE).await.unwrap(), "the order is finished");
+}
+
+async fn newer_schema_is_tolerated(db: Database) {
+    let literal = if matches!(db.back_door, BackDoor::Sqlite { .. }) { ("1", "x'00'") } else { ("TRUE", "'\\x00'") };
+    let newer = format!(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'next release', {}, {}, 1);
+         ALTER TABLE orders ADD COLUMN of_the_next_release TEXT",
+        literal.0, literal.1
+    );
+    db.back_door.execute(&newer).await.unwrap();
+    db.store.migrate().await.unwrap();
+    db.store.ping().await.unwrap();
+    db.confirm(&db.accept("alice", NOW).await, NOW).await;
+}
+
+async fn expired_keys_are_deleted_in_batches(db: Database) {
+    use palisade_orders::store::{Create, KEY_LIFETIME, Overdue};
+    for n in 0..5 {
+        let key = Some(crate::database::key("alice", &n.to_string()));
+        db.store.create(Create { key, ..create("alice", NOW) }, NOW).await.unwrap();
+    }
+    let later = NOW + KEY_LIFETIME;
+    assert_eq!(db.store.overdue(later, NOW).await.unwrap(), Overdue { keys: 5, events: 0 });
+    for expected in [2, 2, 1, 0] {
+        assert_eq!(db.store.delete_expired_keys(later, 2).await.unwrap(), expected);
+    }
+    assert_eq!(db.store.overdue(later, NOW).await.unwrap(), Overdue { keys: 0, events: 0 });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_process_takes_over_the_leases_of_a_dead_one() {
+    let Database { store: dead, back_door: BackDoor::Sqlite { _directory: directory, .. } } = Database::sqlite().await else {
+        panic!("not SQLite")
+    };
+    let url = format!("sqlite://{}/orders.db", directory.path().display());
+    dead.take_over(NOW).await.unwrap();
+    let Ok(palisade_orders::store::CreateResult::Created(claimed)) = dead.create(create("alice", NOW), NOW).await else {
+        panic!("the order was not created")
+    };
+    // While the other process lives, its leases are in force.
+    let next = SqliteStore::new(&url).unwrap();
+    assert_eq!(palisade_orders::store::Maintenance::take_over(&next, NOW).await.unwrap(), 0);
+    assert!(next.claim_due(NOW, LEASE, 10).await.unwrap().is_empty());
+    drop(dead);
+    assert_eq!(palisade_orders::store::Maintenance::take_over(&next, NOW).await.unwrap(), 1);
+    let taken = next.claim_due(NOW, LEASE, 10).await.unwrap();
+    assert_eq!((taken[0].saga.order.id, taken[0].fence), (claimed.saga.order.id, claimed.fence + 1));
+}

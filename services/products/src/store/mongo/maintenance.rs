@@ -1,0 +1,100 @@
+//! Indexes, readiness, statistics and quarantine in MongoDB.
+
+use async_trait::async_trait;
+use futures_util::TryStreamExt;
+use mongodb::bson::{self, Bson, Document, doc};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    MongoStore, audit,
+    collections::{Collections, MAX_TIME},
+    documents::{bson_id, bson_time, domain_id},
+};
+use crate::store::{
+    database::{Error, from_millis},
+    roles::{Audit, Maintenance, Quarantined, Stats},
+};
+
+/// Limit of counts that are unbounded.
+const MAX_COUNT: u64 = 10_000;
+/// Maximum number of reservations in quarantine that the sweeper leaves out of its search.
+const MAX_EXCLUDED: i64 = 1_000;
+
+#[async_trait]
+impl Maintenance for MongoStore {
+    /// Creates the indexes. Queries work without them, but scan whole collections.
+    async fn migrate(&self) -> Result<(), Error> {
+        self.collections.create_indexes().await
+    }
+
+    /// Other replicas may use the database.
+    async fn take_over(&self, _: OffsetDateTime) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> {
+        let db = &self.collections;
+        let expired = doc! { "expiresAt": { "$lte": bson_time(now) } };
+        Ok(Stats {
+            overdue_keys: db.keys.count_documents(expired).limit(MAX_COUNT).max_time(MAX_TIME).await?,
+            quarantined: db.quarantine.count_documents(doc! {}).limit(MAX_COUNT).max_time(MAX_TIME).await?,
+        })
+    }
+
+    async fn quarantined(&self, limit: u32) -> Result<Vec<Quarantined>, Error> {
+        let entries = self.collections.quarantine.find(doc! {}).sort(doc! { "since": 1, "_id": 1 }).limit(limit.into());
+        let entries: Vec<Document> = entries.max_time(MAX_TIME).await?.try_collect().await?;
+        let entry = |entry: &Document| {
+            let since = entry.get_datetime("since").map_or(0, |since| since.timestamp_millis());
+            Ok(Quarantined {
+                reservation_id: entry.get("_id").and_then(uuid_of).unwrap_or_default(),
+                reason: entry.get_str("reason").unwrap_or_default().to_owned(),
+                since: from_millis(since)?,
+            })
+        };
+        entries.iter().map(entry).collect()
+    }
+
+    async fn end_quarantine(&self, reservation_id: Uuid) -> Result<bool, Error> {
+        Ok(self.collections.quarantine.delete_one(doc! { "_id": bson_id(reservation_id) }).await?.deleted_count == 1)
+    }
+
+    async fn audit(&self, now: OffsetDateTime) -> Result<Audit, Error> {
+        audit::audit(&self.collections, now).await
+    }
+
+    async fn ping(&self) -> Result<Option<OffsetDateTime>, Error> {
+        let hello = self.database.run_command(doc! { "hello": 1 }).await?;
+        if self.write_probe.is_due() {
+            let probe = doc! { "$inc": { "writes": 1_i64 } };
+            self.collections.write_probe.update_one(doc! { "_id": "probe" }, probe).upsert(true).await?;
+            self.write_probe.succeeded();
+        }
+        hello.get_datetime("localTime").ok().map(|now| from_millis(now.timestamp_millis())).transpose()
+    }
+}
+
+/// Puts the reservation with this `_id` into quarantine.
+pub(super) async fn quarantine(db: &Collections, id: &Bson, error: &Error, now: OffsetDateTime) -> Result<(), Error> {
+    tracing::error!(reservation_id = %id, error = error as &dyn std::error::Error, "unreadable reservation put into quarantine");
+    let entry = doc! { "$setOnInsert": { "reason": error.to_string(), "since": bson_time(now) } };
+    db.quarantine.update_one(doc! { "_id": id }, entry).upsert(true).await?;
+    Ok(())
+}
+
+/// Returns the `_id`s of the reservations in quarantine.
+pub(super) async fn quarantined_ids(db: &Collections) -> Result<Vec<Bson>, Error> {
+    let entries = db.quarantine.find(doc! {}).projection(doc! { "_id": 1 }).limit(MAX_EXCLUDED).max_time(MAX_TIME);
+    let entries: Vec<Document> = entries.await?.try_collect().await?;
+    Ok(entries.into_iter().filter_map(|mut entry| entry.remove("_id")).collect())
+}
+
+fn uuid_of(id: &Bson) -> Option<Uuid> {
+    let Bson::Binary(binary) = id else { return None };
+    let bytes = binary.bytes.as_slice().try_into().ok()?;
+    Some(domain_id(bson::Uuid::from_bytes(bytes)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+use palisade_events::Destination;
+
+use super::*;
+use crate::{
+    product::{Filter, Query, Sort},
+    store::{
+        mongo::{
+            outbox,
+            test_store::{HOLD, NOW, lines, new_store},
+        },
+        roles::{OutboxStore, PendingChange, ProductStore, RemoveOutcome, ReservationStore},
+    },
+};
+
+#[tokio::test]
+async fn unreadable_documents_do_not_block_the_others() {
+    let store = new_store().await;
+    let (good, bad) = (store.add(10).await, store.add(10).await);
+    let (held, broken) = (Uuid::now_v7(), Uuid::now_v7());
+    store.reserve(broken, lines(&[(good, 1)]), NOW, HOLD).await.unwrap();
+    store.reserve(held, lines(&[(good, 2)]), NOW, HOLD).await.unwrap();
+    let change = doc! { "$set": { "lines": "none" } };
+    store.collections.reservations.update_one(doc! { "_id": bson_id(broken) }, change).await.unwrap();
+    store.tamper(bad, doc! { "$set": { "priceMinor": "free", "news": bson_time(NOW) } }).await;
+
+    let later = NOW + HOLD;
+    assert_eq!(store.expire_due(later, 10).await.unwrap(), 1);
+    assert_eq!(store.available(good).await, 9, "the readable hold is released");
+    let quarantined = store.quarantined(10).await.unwrap();
+    assert_eq!(quarantined.iter().map(|entry| (entry.reservation_id, entry.since)).collect::<Vec<_>>(), [(broken, later)]);
+    assert_eq!(store.expire_due(later, 10).await.unwrap(), 0, "it is left alone");
+    assert_eq!(store.stats(later).await.unwrap().quarantined, 1);
+
+    let page = store.list(Query::new(Filter::default(), Sort::Newest, 20, None).unwrap()).await.unwrap();
+    assert_eq!(page.items.iter().map(|product| product.id).collect::<Vec<_>>(), [good]);
+    assert!(store.unpublished_changes(10).await.unwrap().iter().any(|change| change.product_id == good));
+    assert!(store.audit(NOW).await.unwrap().unreadable > 0, "not audited is not in order");
+    assert!(store.end_quarantine(broken).await.unwrap());
+    assert!(store.quarantined(10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn stale_removal_markers_do_not_hide_later_removals() {
+    let store = new_store().await;
+    let (existing, removed) = (store.add(1).await, store.add(1).await);
+    // Markers of removals that did not happen, more than one page, all older than the removal.
+    for n in 0..300 {
+        let id = if n == 0 { existing } else { store.add(0).await };
+        outbox::record_removal(&store.collections, id, NOW).await.unwrap();
+    }
+    let later = NOW + HOLD;
+    assert_eq!(store.remove(removed, None, later).await.unwrap(), RemoveOutcome::Removed);
+    let is_removal = |change: &&PendingChange| change.version == PendingChange::REMOVED;
+    let mut found = Vec::new();
+    // One call or two: the scan starts over at the end.
+    for _ in 0..2 {
+        found.extend(store.unpublished_changes(1).await.unwrap().iter().filter(is_removal).copied());
+    }
+    assert_eq!(found.first().map(|change| (change.product_id, change.since)), Some((removed, later)));
+    store.mark_published(found, Destination::InProcess).await.unwrap();
+    let again = store.unpublished_changes(1).await.unwrap();
+    assert_eq!(again.iter().filter(is_removal).count(), 0);
+}
