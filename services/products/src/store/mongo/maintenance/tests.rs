@@ -49,7 +49,10 @@ async fn stale_removal_markers_do_not_hide_later_removals() {
         outbox::record_removal(&store.collections, id, NOW).await.unwrap();
     }
     let later = NOW + HOLD;
-    assert_eq!(store.remove(removed, None, later).await.unwrap(), RemoveOutcome::Removed);
+    assert_eq!(
+        store.remove(removed, palisade_middleware::preconditions::VersionPreconditions::default(), later).await.unwrap(),
+        RemoveOutcome::Removed
+    );
     let is_removal = |change: &&PendingChange| change.version == PendingChange::REMOVED;
     let mut found = Vec::new();
     // One call or two: the scan starts over at the end.
