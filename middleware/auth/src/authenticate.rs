@@ -25,8 +25,8 @@ use palisade_resilience::{
 /// Verifies the bearer token of each request to a non-public method and stores the
 /// [`Principal`](super::Principal) in its context.
 ///
-/// The stream that a token opens ends with the token: at its expiry and at its revocation. So does a
-/// public stream, if its request has a valid token.
+/// The stream that a token opens ends with the token: at its expiry and at its revocation. So does
+/// a public stream, if its request has a valid token.
 ///
 /// ```
 /// use std::sync::Arc;

@@ -65,9 +65,9 @@ pub struct IssuerConfig {
     #[serde(skip_serializing)]
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub jwks_url: Option<SecretString>,
-    /// Prefix of this issuer's subjects and token ids, e.g. `partner:`, at most 32 characters. Required
-    /// for each issuer of user tokens but one, so that equal `sub` claims of two issuers are two users.
-    /// An issuer needs the same prefix at every service.
+    /// Prefix of this issuer's subjects and token ids, e.g. `partner:`, at most 32 characters.
+    /// Required for each issuer of user tokens but one, so that equal `sub` claims of two issuers
+    /// are two users. An issuer needs the same prefix at every service.
     pub subject_prefix: String,
     /// Scopes that this issuer may grant, separated by spaces. Others are ignored. Default: all.
     pub allowed_scopes: Option<String>,

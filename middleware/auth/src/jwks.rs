@@ -196,8 +196,8 @@ impl JwksSource {
     /// Waits for the refresh in progress; starts one if the last was not too recent. Single flight:
     /// one task refreshes, and its waiters share the outcome. On failure the old keys stay in use.
     ///
-    /// Returns `false` without waiting if [`MAX_WAITERS`] requests wait already. Safe to cancel: the
-    /// refresh continues.
+    /// Returns `false` without waiting if [`MAX_WAITERS`] requests wait already. Safe to cancel:
+    /// the refresh continues.
     pub async fn refresh(&self) -> bool {
         let Ok(_waiter) = self.0.waiters.try_acquire() else { return false };
         if let Some(mut running) = self.start_or_join() {

@@ -264,8 +264,11 @@ fn check_claims(issuer: &Issuer, claims: &Claims, now: i64) -> Result<(), Reject
     Ok(())
 }
 
+/// Decodes a segment, which must be a JSON object: serde also reads a struct from an array.
 fn decode_segment<T: serde::de::DeserializeOwned>(encoded: &str) -> Option<T> {
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
+    let json = URL_SAFE_NO_PAD.decode(encoded).ok()?;
+    let is_object = json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+    is_object.then(|| serde_json::from_slice(&json).ok()).flatten()
 }
 
 /// Rejection of a token of an issuer whose keys were never loaded.
