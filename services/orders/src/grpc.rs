@@ -113,7 +113,7 @@ impl OrdersService for Orders {
         let request = request.into_inner();
         let user_id = effective_user_id(&principal, &request.user_id)?;
         let user_id = user_id.map_err(|violation| Rejection::new(&reasons::INVALID_PARAMETER, format!("userId {}", violation.message)))?;
-        let list = convert::list(&self.cursor, &user_id, &request)?;
+        let list = convert::list(&self.cursor, &user_id, principal.has_scope(ADMIN), &request)?;
         let page = self.store.list(list).await.map_err(rejections::from_store_error)?;
         Ok(Response::new(convert::page(&self.cursor, &user_id, &request, page)))
     }
@@ -159,9 +159,11 @@ impl OrdersService for Orders {
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<()>, Status> {
         let request = request.into_inner();
-        let order = self.find_authorized(&*context::current_principal()?, &request.id).await?;
+        let principal = context::current_principal()?;
+        let order = self.find_authorized(&principal, &request.id).await?;
+        let (by, now) = (principal.subject.clone(), self.clock.now());
         let preconditions = convert::preconditions(request.preconditions);
-        match self.store.remove(order.id, preconditions, self.clock.now()).await.map_err(rejections::from_store_error)? {
+        match self.store.remove(order.id, by, preconditions, now).await.map_err(rejections::from_store_error)? {
             RemoveResult::Removed => Ok(Response::new(())),
             RemoveResult::VersionMismatch => Err(rejections::version_mismatch().into()),
             RemoveResult::NotFound => Err(rejections::not_found().into()),
@@ -176,7 +178,9 @@ impl Orders {
     async fn find_authorized(&self, principal: &Principal, id: &str) -> Result<Order, Rejection> {
         let id = convert::id(id)?;
         let order = self.store.find(id).await.map_err(rejections::from_store_error)?;
-        order.filter(|order| order.user_id == principal.subject || principal.has_scope(ADMIN)).ok_or_else(rejections::not_found)
+        // Its owner has removed it: only administrators still see it.
+        let is_visible = |order: &Order| principal.has_scope(ADMIN) || (order.user_id == principal.subject && order.removed.is_none());
+        order.filter(is_visible).ok_or_else(rejections::not_found)
     }
 
     /// Streams the current state of an order, then each change, up to a terminal status.

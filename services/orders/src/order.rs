@@ -19,7 +19,7 @@ pub use self::{
 pub struct Order {
     /// Id, chosen by this service. It is also the id of the reservation at products.
     pub id: OrderId,
-    /// Owner: the `sub` of a token.
+    /// Owner.
     pub user_id: Subject,
     /// 1..=[`MAX_ITEMS`] lines, one per product, in the order of the request.
     pub lines: Vec<Line>,
@@ -35,6 +35,17 @@ pub struct Order {
     pub updated_at: OffsetDateTime,
     /// Number of statuses so far, from 1.
     pub version: i64,
+    /// Removal by its owner or an administrator: from then on only administrators see the order.
+    pub removed: Option<Removal>,
+}
+
+/// Removal of an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// Time of the removal.
+    pub at: OffsetDateTime,
+    /// Subject that removed the order. `None` if an earlier version of the service removed it.
+    pub by: Option<Subject>,
 }
 
 /// Order id, a UUID v7.
@@ -100,6 +111,7 @@ impl Order {
         Self {
             id,
             user_id,
+            removed: None,
             lines,
             total_minor: None,
             status: Status::Pending,

@@ -8,8 +8,9 @@ use palisade_tests::{
     jwt::{self, SECRET, now, sign},
     process::run_with,
     shop::{ALL_SCOPES, CUSTOMER},
-    shop_helpers::{create_product, id_of, order_body, order_request, place_confirmed_order, with_changes},
+    shop_helpers::{create_product, id_of, order_body, order_request, place_confirmed_order, set_status, with_changes},
     sse::EventStream,
+    unique,
 };
 use serde_json::{Value, json};
 use tonic::{Code, Request, transport::Endpoint};
@@ -159,4 +160,27 @@ async fn streams_end_with_their_token() {
     assert_eq!(last_status(&mut call).await.code(), Code::Unauthenticated);
     eventually(async || (client(&shop, &lasting).get("/orders").await.status == 401).then_some(())).await;
     client(&shop, &json!({})).get("/orders").await.ok(200);
+}
+
+#[tokio::test]
+async fn deleted_order_stays_visible_to_administrators() {
+    let shop = Shop::shared();
+    let (buyer, admin) = (shop.client(&unique("buyer"), CUSTOMER), shop.client("admin", ALL_SCOPES));
+    let product = create_product(&admin, 10).await;
+    let order = place_confirmed_order(&buyer, &[(&product, 1)]).await;
+    let (id, user) = (id_of(&order), order["userId"].as_str().unwrap());
+    set_status(&admin, &id, "COMPLETED").await.ok(200);
+    assert!(admin.get(format!("/orders/{id}")).await.ok(200)["removedAt"].is_null());
+    buyer.delete(format!("/orders/{id}")).await.empty(204);
+
+    buyer.get(format!("/orders/{id}")).await.problem(404, "not_found");
+    buyer.get(format!("/orders/{id}/events")).await.problem(404, "not_found");
+    set_status(&buyer, &id, "CANCELLED").await.problem(404, "not_found");
+    buyer.delete(format!("/orders/{id}")).await.problem(404, "not_found");
+    assert_eq!(buyer.get("/orders").await.ok(200)["items"], json!([]));
+
+    let shown = admin.get(format!("/orders/{id}")).await.ok(200);
+    assert_eq!((&shown["status"], &shown["removedBy"]), (&json!("COMPLETED"), &json!(user)));
+    assert!(shown["removedAt"].as_str().is_some_and(|at| at.ends_with('Z')), "{shown}");
+    assert_eq!(admin.get(format!("/orders?userId={user}")).await.ok(200)["items"], json!([shown]));
 }

@@ -76,6 +76,14 @@ pub(crate) struct Order {
     /// Entity tag without its quotes; 0 if it is unknown.
     #[serde(skip)]
     version: i64,
+    /// Time at which the order was deleted. Only `orders:admin` still sees a deleted order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false, format = DateTime, example = "2026-01-31T12:00:00.000Z")]
+    removed_at: Option<String>,
+    /// User that deleted the order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, required = false, example = "alice")]
+    removed_by: Option<String>,
 }
 
 /// One line of an order.
@@ -146,6 +154,8 @@ impl TryFrom<proto::Order> for Order {
             created_at: timestamp::to_rfc3339(order.created_at)?,
             updated_at: timestamp::to_rfc3339(order.updated_at)?,
             version: order.version,
+            removed_at: order.removed_at.map(|at| timestamp::to_rfc3339(Some(at))).transpose()?,
+            removed_by: Some(order.removed_by).filter(|by| !by.is_empty()),
         })
     }
 }

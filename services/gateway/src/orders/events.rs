@@ -49,8 +49,8 @@ pub(crate) struct LastEventId(i64);
 /// `Last-Event-ID`, as browsers do automatically, to receive the events after that id. An id that
 /// the order has not reached yields the current status.
 ///
-/// A stream also ends when its token expires or is revoked. Its last event is then `event: error` with
-/// the problem document as `data`; reconnect with a new token.
+/// A stream also ends when its token expires or is revoked. Its last event is then `event: error`
+/// with the problem document as `data`; reconnect with a new token.
 ///
 /// A comment is sent every 15 seconds on an idle stream. The order of another user is reported as
 /// `not_found`.

@@ -199,6 +199,8 @@ fn order(status: OrderStatus) -> Order {
         created_at: Some(timestamp()),
         updated_at: Some(timestamp()),
         version: VERSION,
+        removed_at: None,
+        removed_by: String::new(),
     }
 }
 

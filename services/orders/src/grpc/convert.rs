@@ -90,6 +90,8 @@ pub(super) fn order(order: &Order) -> proto::Order {
         created_at: Some(SystemTime::from(order.created_at).into()),
         updated_at: Some(SystemTime::from(order.updated_at).into()),
         version: order.version,
+        removed_at: order.removed.as_ref().map(|removal| SystemTime::from(removal.at).into()),
+        removed_by: order.removed.as_ref().and_then(|removal| removal.by.as_ref()).map_or_else(String::new, Subject::to_string),
     }
 }
 
@@ -143,10 +145,11 @@ pub(super) fn decode_stored_response(bytes: &[u8]) -> Result<Order, Rejection> {
         updated_at: timestamp(stored.updated_at).ok_or_else(corrupt)?,
         user_id: Subject::parse(&stored.user_id).map_err(|_| corrupt())?,
         version: stored.version,
+        removed: None,
     })
 }
 
-pub(super) fn list(cursor: &Cursor, user_id: &Subject, request: &FindAllRequest) -> Result<List, Rejection> {
+pub(super) fn list(cursor: &Cursor, user_id: &Subject, with_removed: bool, request: &FindAllRequest) -> Result<List, Rejection> {
     let limit = if request.limit == 0 { DEFAULT_LIMIT } else { request.limit };
     if limit > MAX_LIMIT {
         return Err(Rejection::new(&reasons::INVALID_PARAMETER, "limit must be between 1 and 100"));
@@ -158,7 +161,7 @@ pub(super) fn list(cursor: &Cursor, user_id: &Subject, request: &FindAllRequest)
         let bytes = cursor.open(&cursor_scope(user_id, request), &request.cursor).map_err(|_| invalid())?;
         Some(decode_position(&bytes).ok_or_else(invalid)?)
     };
-    Ok(List { user_id: Some(user_id.clone()), status: status(request.status)?, limit, after })
+    Ok(List { user_id: Some(user_id.clone()), status: status(request.status)?, with_removed, limit, after })
 }
 
 /// Converts a page. Orders beyond the maximum size of a page move to the next one.

@@ -47,12 +47,17 @@ instrumented_role! {
             now: OffsetDateTime,
         ) -> Result<SetStatusResult, Error> = change("set_status", "orders");
 
-        /// Hides an order in a terminal state (soft delete) if its version satisfies
-        /// `preconditions`. Its history remains, and so does a pending release.
-        async fn remove(&self, id: OrderId, preconditions: VersionPreconditions, now: OffsetDateTime) -> Result<RemoveResult, Error>
-            = call("remove", "orders");
+        /// Removes an order in a terminal state on behalf of `by` (soft delete) if its version
+        /// satisfies `preconditions`. Its history remains, and so does a pending release.
+        async fn remove(
+            &self,
+            id: OrderId,
+            by: Subject,
+            preconditions: VersionPreconditions,
+            now: OffsetDateTime,
+        ) -> Result<RemoveResult, Error> = call("remove", "orders");
 
-        /// Returns the order, or `None` if it does not exist or was removed.
+        /// Returns the order, also if it was removed, or `None` if it does not exist.
         async fn find(&self, id: OrderId) -> Result<Option<Order>, Error> = call("find", "orders");
 
         /// Returns one page of orders, newest first.
@@ -162,7 +167,7 @@ pub enum SetStatusResult {
     },
     /// The version of the order does not satisfy the preconditions.
     VersionMismatch,
-    /// The order does not exist or was removed.
+    /// The order does not exist.
     NotFound,
 }
 

@@ -22,6 +22,8 @@ pub struct List {
     pub user_id: Option<Subject>,
     /// Status filter.
     pub status: Option<Status>,
+    /// Whether the page includes removed orders.
+    pub with_removed: bool,
     /// Maximum number of orders, at least 1.
     pub limit: u32,
     /// Keyset position after which the page starts.

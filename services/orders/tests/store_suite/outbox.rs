@@ -27,7 +27,7 @@ async fn history_returns_the_order_at_each_status(db: Database) {
     assert_eq!(changes[2], confirmed);
     assert_eq!(db.store.history_after(id, 2).await.unwrap(), [confirmed]);
     db.store.set_status(id, Status::Cancelled, Actor::Owner, any(), NOW + Duration::from_secs(2)).await.unwrap();
-    db.store.remove(id, any(), NOW + Duration::from_secs(3)).await.unwrap();
+    db.store.remove(id, "alice".into(), any(), NOW + Duration::from_secs(3)).await.unwrap();
     // Watchers of a removed order still receive its final status.
     assert_eq!(db.store.history_after(id, 3).await.unwrap()[0].status, Status::Cancelled);
     assert_eq!(db.store.history_after(id, 4).await.unwrap(), []);

@@ -188,7 +188,7 @@ async fn calls_do_not_scan_whole_tables() {
     for _ in 0..10 {
         for (user_id, status) in [(None, None), (user_id.clone(), None), (None, status), (user_id.clone(), status)] {
             for after in [None, after] {
-                store.list(List { user_id: user_id.clone(), status, limit: 20, after }).await.unwrap();
+                store.list(List { user_id: user_id.clone(), status, with_removed: false, limit: 20, after }).await.unwrap();
             }
         }
         let keyed = Create { key: Some(key("user7", "k")), ..create("user7", NOW) };
@@ -200,7 +200,7 @@ async fn calls_do_not_scan_whole_tables() {
         store.transition(claimed.clone(), reserved(&claimed.saga.order), None, NOW).await.unwrap();
         store.find(id).await.unwrap();
         store.set_status(id, Status::Cancelled, Actor::Owner, any(), NOW).await.unwrap();
-        store.remove(id, any(), NOW).await.unwrap();
+        store.remove(id, "user7".into(), any(), NOW).await.unwrap();
         store.claim_due(NOW + LEASE, LEASE, 20).await.unwrap();
         store.postpone(id, 3, NOW, "later".into()).await.unwrap();
         store.stuck(NOW, 3, 20).await.unwrap();

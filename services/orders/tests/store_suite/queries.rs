@@ -17,6 +17,7 @@ use crate::database::{Database, NOW, any, create, failed};
 crate::on_both![
     list_is_newest_first_and_filtered,
     longest_subject_owns_orders_and_keys,
+    removed_orders_are_listed_in_order,
     pages_are_stable_during_inserts,
     saga_statuses_skip_unknown_orders,
     stats_count_unfinished_work,
@@ -24,11 +25,35 @@ crate::on_both![
 ];
 
 fn all() -> List {
-    List { user_id: None, status: None, limit: 100, after: None }
+    List { user_id: None, status: None, with_removed: false, limit: 100, after: None }
 }
 
 async fn ids(db: &Database, list: List) -> Vec<OrderId> {
     db.store.list(list).await.unwrap().orders.into_iter().map(|order| order.id).collect()
+}
+
+async fn removed_orders_are_listed_in_order(db: Database) {
+    let mut all_ids = Vec::new();
+    for number in 0..10 {
+        let claimed = db.accept("alice", NOW + Duration::from_millis(number)).await;
+        let id = claimed.saga.order.id;
+        if number % 2 == 0 {
+            db.apply(&claimed, failed(FailureReason::UnknownProduct, false), NOW).await;
+            db.store.remove(id, "bob".into(), any(), NOW).await.unwrap();
+        }
+        all_ids.insert(0, id);
+    }
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = db.store.list(List { user_id: Some("alice".into()), with_removed: true, limit: 3, after, ..all() }).await.unwrap();
+        found.extend(page.orders.iter().map(|order| order.id));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, all_ids);
+    assert_eq!(ids(&db, List { with_removed: true, status: Some(Status::Failed), ..all() }).await.len(), 5);
 }
 
 async fn longest_subject_owns_orders_and_keys(db: Database) {

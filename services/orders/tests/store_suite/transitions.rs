@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use palisade_middleware::preconditions::{Condition, VersionPreconditions};
 use palisade_orders::{
-    order::{Actor, FailureReason, Order, OrderId, Status},
+    order::{Actor, FailureReason, Order, OrderId, Removal, Status},
     store::{Claimed, InstrumentedStore, List, RemoveResult, SetStatusResult, Store, TransitionResult},
 };
 use parking_lot::Mutex;
@@ -176,7 +176,11 @@ async fn conditions_guard_status_and_removal(db: Database) {
     ] {
         let outcome = db.store.set_status(id, Status::Cancelled, Actor::Owner, conditions.clone(), NOW).await.unwrap();
         assert_eq!(outcome, SetStatusResult::VersionMismatch, "{conditions:?}");
-        assert_eq!(db.store.remove(id, conditions.clone(), NOW).await.unwrap(), RemoveResult::VersionMismatch, "{conditions:?}");
+        assert_eq!(
+            db.store.remove(id, "alice".into(), conditions.clone(), NOW).await.unwrap(),
+            RemoveResult::VersionMismatch,
+            "{conditions:?}"
+        );
         assert_eq!(db.find(id).await.status, Status::Confirmed);
     }
     let cancel = async |conditions| db.store.set_status(id, Status::Cancelled, Actor::Owner, conditions, NOW).await.unwrap();
@@ -184,7 +188,7 @@ async fn conditions_guard_status_and_removal(db: Database) {
     assert!(matches!(cancel(VersionPreconditions::expect(3)).await, SetStatusResult::Unchanged(_)), "a repeated call");
     assert!(matches!(cancel(VersionPreconditions::expect(4)).await, SetStatusResult::Unchanged(_)));
     assert_eq!(cancel(VersionPreconditions::expect(2)).await, SetStatusResult::VersionMismatch);
-    assert_eq!(db.store.remove(id, none_match(Condition::Listed(vec![3])), NOW).await.unwrap(), RemoveResult::Removed);
+    assert_eq!(db.store.remove(id, "alice".into(), none_match(Condition::Listed(vec![3])), NOW).await.unwrap(), RemoveResult::Removed);
     assert_eq!(cancel(VersionPreconditions::expect(4)).await, SetStatusResult::NotFound);
     db.assert_invariants(NOW).await;
 }
@@ -192,27 +196,33 @@ async fn conditions_guard_status_and_removal(db: Database) {
 async fn remove_requires_a_terminal_status(db: Database) {
     for status in Status::ALL {
         let id = with_status(&db, status).await;
-        let outcome = db.store.remove(id, any(), NOW).await.unwrap();
+        let outcome = db.store.remove(id, "alice".into(), any(), NOW).await.unwrap();
         if status.is_terminal() {
             assert_eq!(outcome, RemoveResult::Removed);
-            assert_eq!(db.store.find(id).await.unwrap(), None);
-            assert_eq!(db.store.remove(id, any(), NOW).await.unwrap(), RemoveResult::NotFound);
-            assert_eq!(db.store.set_status(id, status, Actor::Admin, any(), NOW).await.unwrap(), SetStatusResult::NotFound);
-            let list = List { user_id: None, status: Some(status), limit: 10, after: None };
-            assert_eq!(db.store.list(list).await.unwrap().orders, []);
+            let removed = db.find(id).await;
+            assert_eq!(removed.removed, Some(Removal { at: NOW, by: Some("alice".into()) }));
+            assert_eq!(db.store.remove(id, "alice".into(), any(), NOW).await.unwrap(), RemoveResult::NotFound);
+            let unchanged = SetStatusResult::Unchanged(removed.clone());
+            assert_eq!(db.store.set_status(id, status, Actor::Admin, any(), NOW).await.unwrap(), unchanged);
+            let list = List { user_id: None, status: Some(status), with_removed: false, limit: 10, after: None };
+            assert_eq!(db.store.list(list.clone()).await.unwrap().orders, []);
+            for user_id in [None, Some(removed.user_id.clone())] {
+                let list = List { user_id, with_removed: true, ..list.clone() };
+                assert_eq!(db.store.list(list).await.unwrap().orders, [removed.clone()]);
+            }
             assert_eq!(db.store.saga_statuses(vec![id]).await.unwrap()[0].status, status, "the order is hidden, not deleted");
         } else {
             assert_eq!(outcome, RemoveResult::InProgress(status));
             assert_eq!(db.find(id).await.status, status);
         }
     }
-    assert_eq!(db.store.remove(OrderId::generate(NOW), any(), NOW).await.unwrap(), RemoveResult::NotFound);
+    assert_eq!(db.store.remove(OrderId::generate(NOW), "alice".into(), any(), NOW).await.unwrap(), RemoveResult::NotFound);
     db.assert_invariants(NOW).await;
 }
 
 async fn removed_order_is_still_released(db: Database) {
     let id = with_status(&db, Status::Cancelled).await;
-    db.store.remove(id, any(), NOW).await.unwrap();
+    db.store.remove(id, "alice".into(), any(), NOW).await.unwrap();
     let due: Vec<Claimed> = db.store.claim_due(NOW, LEASE, 10).await.unwrap();
     assert_eq!(due[0].saga.order.id, id);
     assert!(db.store.release_done(id, due[0].fence).await.unwrap());

@@ -1,7 +1,7 @@
 //! Orders in PostgreSQL: creation once per idempotency key, queries, and status changes by users.
 
 use async_trait::async_trait;
-use palisade_middleware::{clock, preconditions::VersionPreconditions};
+use palisade_middleware::{auth::Subject, clock, preconditions::VersionPreconditions};
 use sqlx::{PgConnection, Postgres, QueryBuilder, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -60,8 +60,6 @@ const SELECT_EXISTING_KEY: &str = concat!(
     "WHERE k.subject = $1 AND k.key = $2"
 );
 
-const FIND: &str = concat!("SELECT ", columns!(), " FROM orders o", lines!(), "WHERE o.id = $1 AND o.deleted_at IS NULL");
-
 #[async_trait]
 impl OrderStore for PostgresStore {
     async fn create(&self, create: Create, now: OffsetDateTime) -> Result<CreateResult, Error> {
@@ -108,7 +106,7 @@ impl OrderStore for PostgresStore {
             // Terminates: after each lost race the order has a later status, and the number of
             // statuses is bounded.
             loop {
-                let Some(order) = find(&mut db, id).await? else { return Ok(SetStatusResult::NotFound) };
+                let Some(order) = row::find_including_removed(&mut db, id).await? else { return Ok(SetStatusResult::NotFound) };
                 match saga::request_conditional_change(&order, to, by, &preconditions) {
                     StatusChange::VersionMismatch => return Ok(SetStatusResult::VersionMismatch),
                     StatusChange::Unchanged => return Ok(SetStatusResult::Unchanged(order)),
@@ -125,25 +123,32 @@ impl OrderStore for PostgresStore {
         .await
     }
 
-    async fn remove(&self, id: OrderId, preconditions: VersionPreconditions, now: OffsetDateTime) -> Result<RemoveResult, Error> {
+    async fn remove(
+        &self,
+        id: OrderId,
+        by: Subject,
+        preconditions: VersionPreconditions,
+        now: OffsetDateTime,
+    ) -> Result<RemoveResult, Error> {
         self.with_retries(|| async {
             let mut db = self.pool.acquire().await?;
-            match find(&mut db, id).await? {
+            match row::find_including_removed(&mut db, id).await? {
                 None => return Ok(RemoveResult::NotFound),
+                Some(order) if order.removed.is_some() => return Ok(RemoveResult::NotFound),
                 // A terminal order keeps its version.
                 Some(order) if !preconditions.allow_write(&order.version) => return Ok(RemoveResult::VersionMismatch),
                 Some(order) if !order.status.is_terminal() => return Ok(RemoveResult::InProgress(order.status)),
                 Some(_) => {}
             }
-            let hide = sqlx::query("UPDATE orders SET deleted_at = $2 WHERE id = $1 AND deleted_at IS NULL");
-            let hidden = hide.bind(id.as_uuid()).bind(now).execute(&mut *db).await?;
+            let hide = sqlx::query("UPDATE orders SET deleted_at = $2, deleted_by = $3 WHERE id = $1 AND deleted_at IS NULL");
+            let hidden = hide.bind(id.as_uuid()).bind(now).bind(by.as_str()).execute(&mut *db).await?;
             Ok(if hidden.rows_affected() == 1 { RemoveResult::Removed } else { RemoveResult::NotFound })
         })
         .await
     }
 
     async fn find(&self, id: OrderId) -> Result<Option<Order>, Error> {
-        find(&mut *self.pool.acquire().await?, id).await
+        row::find_including_removed(&mut *self.pool.acquire().await?, id).await
     }
 
     async fn list(&self, list: List) -> Result<Page, Error> {
@@ -239,14 +244,24 @@ fn existing_key(row: &PgRow) -> Result<ExistingKey, Error> {
     })
 }
 
-async fn find(db: &mut PgConnection, id: OrderId) -> Result<Option<Order>, Error> {
-    sqlx::query(FIND).bind(id.as_uuid()).fetch_optional(db).await?.as_ref().map(row::order).transpose()
+/// Selects one order more than the page, to know whether another page follows.
+fn select(list: &List) -> QueryBuilder<Postgres> {
+    let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM ("));
+    push_page(&mut query, list, "deleted_at IS NULL");
+    if list.with_removed {
+        // Removed orders have indexes of their own.
+        query.push(" UNION ALL ");
+        push_page(&mut query, list, "deleted_at IS NOT NULL");
+        query.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(i64::from(list.limit) + 1);
+    }
+    query.push(concat!(") o", lines!(), "ORDER BY o.created_at DESC, o.id DESC"));
+    query
 }
 
-/// Selects one order more than the page, to know whether another page follows. Adds only the
-/// filters that are set, because each combination has its own index.
-fn select(list: &List) -> QueryBuilder<Postgres> {
-    let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM (SELECT * FROM orders WHERE deleted_at IS NULL"));
+/// Adds a page of the orders that `filter` selects. Adds only the filters that are set, because
+/// each combination has its own index.
+fn push_page(query: &mut QueryBuilder<Postgres>, list: &List, filter: &'static str) {
+    query.push("SELECT * FROM (SELECT * FROM orders WHERE ").push(filter);
     if let Some(user_id) = &list.user_id {
         query.push(" AND user_id = ").push_bind(user_id.to_string());
     }
@@ -256,7 +271,5 @@ fn select(list: &List) -> QueryBuilder<Postgres> {
     if let Some(after) = list.after {
         query.push(" AND (created_at, id) < (").push_bind(after.created_at).push(", ").push_bind(after.id.as_uuid()).push(")");
     }
-    query.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(i64::from(list.limit) + 1);
-    query.push(concat!(") o", lines!(), "ORDER BY o.created_at DESC, o.id DESC"));
-    query
+    query.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(i64::from(list.limit) + 1).push(") page");
 }

@@ -10,7 +10,7 @@ use time::{OffsetDateTime, macros::datetime};
 use uuid::Uuid;
 
 use crate::{
-    order::{Line, Order, OrderId, ProductSnapshot},
+    order::{Line, Order, OrderId, ProductSnapshot, Removal},
     saga::Saga,
     store::{
         database::{Error, corrupt},
@@ -22,7 +22,7 @@ use crate::{
 /// Columns that [`order`] reads, from `orders o` and its lines `l` as [`lines!`] joins them.
 macro_rules! columns {
     () => {
-        "o.id, o.user_id, o.status, o.failure_reason, o.total_minor, o.version, o.created_at, o.updated_at, \
+        "o.id, o.user_id, o.status, o.failure_reason, o.total_minor, o.version, o.created_at, o.updated_at, o.deleted_at, o.deleted_by, \
          l.product_ids, l.quantities, l.names, l.prices"
     };
 }
@@ -103,7 +103,14 @@ pub(super) fn order(row: &PgRow) -> Result<Order, Error> {
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
         version: row.try_get("version")?,
+        removed: removal(row)?,
     })
+}
+
+fn removal(row: &PgRow) -> Result<Option<Removal>, Error> {
+    let Some(at) = row.try_get("deleted_at")? else { return Ok(None) };
+    let by: Option<&str> = row.try_get("deleted_by")?;
+    Ok(Some(Removal { at, by: by.map(Subject::parse).transpose().map_err(corrupt)? }))
 }
 
 pub(super) fn claimed(row: &PgRow) -> Result<Claimed, Error> {

@@ -1,7 +1,7 @@
 //! Orders in SQLite: creation once per idempotency key, queries, and status changes by users.
 
 use async_trait::async_trait;
-use palisade_middleware::{clock, preconditions::VersionPreconditions};
+use palisade_middleware::{auth::Subject, clock, preconditions::VersionPreconditions};
 use sqlx::{Connection, QueryBuilder, Row, Sqlite, SqliteConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -24,12 +24,6 @@ use crate::{
         queries::{self, List, Page, SELECT_HISTORY},
     },
 };
-
-const FIND: &str = concat!(
-    "SELECT ",
-    columns!(),
-    " FROM orders o JOIN order_lines l ON l.order_id = o.id WHERE o.id = $1 AND o.deleted_at IS NULL ORDER BY l.position"
-);
 
 #[async_trait]
 impl OrderStore for SqliteStore {
@@ -70,7 +64,7 @@ impl OrderStore for SqliteStore {
     ) -> Result<SetStatusResult, Error> {
         let mut db = self.writer.acquire().await?;
         let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
-        let Some(order) = find(&mut transaction, id).await? else { return Ok(SetStatusResult::NotFound) };
+        let Some(order) = row::find_including_removed(&mut transaction, id).await? else { return Ok(SetStatusResult::NotFound) };
         match saga::request_conditional_change(&order, to, by, &preconditions) {
             StatusChange::VersionMismatch => Ok(SetStatusResult::VersionMismatch),
             StatusChange::Unchanged => Ok(SetStatusResult::Unchanged(order)),
@@ -86,23 +80,31 @@ impl OrderStore for SqliteStore {
         }
     }
 
-    async fn remove(&self, id: OrderId, preconditions: VersionPreconditions, now: OffsetDateTime) -> Result<RemoveResult, Error> {
+    async fn remove(
+        &self,
+        id: OrderId,
+        by: Subject,
+        preconditions: VersionPreconditions,
+        now: OffsetDateTime,
+    ) -> Result<RemoveResult, Error> {
         let mut db = self.writer.acquire().await?;
         let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
-        match find(&mut transaction, id).await? {
+        match row::find_including_removed(&mut transaction, id).await? {
             None => return Ok(RemoveResult::NotFound),
+            Some(order) if order.removed.is_some() => return Ok(RemoveResult::NotFound),
             Some(order) if !preconditions.allow_write(&order.version) => return Ok(RemoveResult::VersionMismatch),
             Some(order) if !order.status.is_terminal() => return Ok(RemoveResult::InProgress(order.status)),
             Some(_) => {}
         }
-        let hide = sqlx::query("UPDATE orders SET deleted_at = $2 WHERE id = $1").bind(id.as_uuid()).bind(to_ms(now));
+        let hide = sqlx::query("UPDATE orders SET deleted_at = $2, deleted_by = $3 WHERE id = $1");
+        let hide = hide.bind(id.as_uuid()).bind(to_ms(now)).bind(by.as_str());
         hide.execute(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(RemoveResult::Removed)
     }
 
     async fn find(&self, id: OrderId) -> Result<Option<Order>, Error> {
-        find(&mut *self.readers.acquire().await?, id).await
+        row::find_including_removed(&mut *self.readers.acquire().await?, id).await
     }
 
     async fn list(&self, list: List) -> Result<Page, Error> {
@@ -226,14 +228,24 @@ async fn insert_key(connection: &mut SqliteConnection, key: &IdempotencyKey, id:
     Ok(())
 }
 
-async fn find(db: &mut SqliteConnection, id: OrderId) -> Result<Option<Order>, Error> {
-    row::single_order(&sqlx::query(FIND).bind(id.as_uuid()).fetch_all(db).await?)
+/// Selects one order more than the page, to know whether another page follows.
+fn select(list: &List) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM ("));
+    push_page(&mut query, list, "deleted_at IS NULL");
+    if list.with_removed {
+        // Removed orders have indexes of their own.
+        query.push(" UNION ALL ");
+        push_page(&mut query, list, "deleted_at IS NOT NULL");
+        query.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(i64::from(list.limit) + 1);
+    }
+    query.push(") o JOIN order_lines l ON l.order_id = o.id ORDER BY o.created_at DESC, o.id DESC, l.position");
+    query
 }
 
-/// Selects one order more than the page, to know whether another page follows. Adds only the
-/// filters that are set, because each combination has its own index.
-fn select(list: &List) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM (SELECT * FROM orders WHERE deleted_at IS NULL"));
+/// Adds a page of the orders that `filter` selects. Adds only the filters that are set, because
+/// each combination has its own index.
+fn push_page(query: &mut QueryBuilder<Sqlite>, list: &List, filter: &'static str) {
+    query.push("SELECT * FROM (SELECT * FROM orders WHERE ").push(filter);
     if let Some(user_id) = &list.user_id {
         query.push(" AND user_id = ").push_bind(user_id.to_string());
     }
@@ -243,7 +255,5 @@ fn select(list: &List) -> QueryBuilder<Sqlite> {
     if let Some(after) = list.after {
         query.push(" AND (created_at, id) < (").push_bind(to_ms(after.created_at)).push(", ").push_bind(after.id.as_uuid()).push(")");
     }
-    query.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(i64::from(list.limit) + 1);
-    query.push(") o JOIN order_lines l ON l.order_id = o.id ORDER BY o.created_at DESC, o.id DESC, l.position");
-    query
+    query.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(i64::from(list.limit) + 1).push(")");
 }

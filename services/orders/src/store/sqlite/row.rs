@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    order::{Line, Order, OrderId, ProductSnapshot},
+    order::{Line, Order, OrderId, ProductSnapshot, Removal},
     saga::Saga,
     store::{
         database::{Error, corrupt},
@@ -19,7 +19,7 @@ use crate::{
 /// lines in order.
 macro_rules! columns {
     () => {
-        "o.id, o.user_id, o.status, o.failure_reason, o.total_minor, o.version, o.created_at, o.updated_at, \
+        "o.id, o.user_id, o.status, o.failure_reason, o.total_minor, o.version, o.created_at, o.updated_at, o.deleted_at, o.deleted_by, \
          l.product_id, l.quantity, l.name, l.unit_price_minor"
     };
 }
@@ -105,7 +105,14 @@ fn order(row: &SqliteRow, lines: Vec<Line>) -> Result<Order, Error> {
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
         version: row.try_get("version")?,
+        removed: removal(row)?,
     })
+}
+
+fn removal(row: &SqliteRow) -> Result<Option<Removal>, Error> {
+    let Some(at) = row.try_get::<Option<i64>, _>("deleted_at")? else { return Ok(None) };
+    let by: Option<&str> = row.try_get("deleted_by")?;
+    Ok(Some(Removal { at: from_ms(at)?, by: by.map(Subject::parse).transpose().map_err(corrupt)? }))
 }
 
 fn line(row: &SqliteRow) -> Result<Line, Error> {
