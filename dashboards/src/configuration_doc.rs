@@ -14,12 +14,18 @@ environment variable, a flag. The key `server.drain_timeout_ms` is `drain_timeou
 `--server-drain-timeout-ms` on the command line. `<name>` stands for a name of your choice; such keys
 have no flag.
 
-Unknown keys and invalid values are errors that name the key. `--check-config` validates and exits.
-A secret `x` can be given as `x_file`, the path of a file that holds it.
+Unknown keys and invalid values are errors: all of them at once, each with its key and its source,
+none with the value of a secret. `--check-config` makes all checks of the start and exits. A secret
+`x` can be given as `x_file`, the path of a file that holds it.
+
+In the environment and on the command line, text is taken to the letter: `2026`, `true` and quotes
+are text. Variables that Kubernetes sets for a service of a name such as `palisade` (`PALISADE_PORT`)
+are ignored with one warning.
 
 In the all-in-one program every key has its service in front: `gateway.listen` is
 `PALISADE_GATEWAY__LISTEN`. Its own keys are `data_dir` (`PALISADE_DATA_DIR`, the directory of the
 stores and the development key) and `telemetry.*`, which replaces the `telemetry` of each service.
+Settings without an effect there are errors, such as the `url` of an upstream.
 
 Topics: [caching](caching.md), [resilience](resilience.md),
 [service discovery](service-discovery.md), [security](security.md),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
-use palisade_middleware::config::Error;
+use palisade_middleware::setting::Invalid;
 use tokio::sync::broadcast;
 
 use crate::{
@@ -55,7 +55,7 @@ enum Backend {
 
 impl Broker {
     /// Creates a client for the broker in `config`, or an in-process broker without a URL.
-    pub fn new(config: &Config) -> Result<Self, Error> {
+    pub fn new(config: &Config) -> Result<Self, Invalid> {
         Ok(Self(match config.url()? {
             Some(url) => Backend::Nats(Arc::new(Nats::new(url, config))),
             None => Backend::InMemory,

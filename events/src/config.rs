@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use palisade_middleware::config::{self, Error};
+use palisade_middleware::{
+    config::{self, SecretUrl},
+    setting::Invalid,
+};
 use schemars::JsonSchema;
-use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 /// Events, and the broker that delivers them to other processes.
@@ -13,9 +15,7 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// NATS URL, e.g. `nats://127.0.0.1:4222` or `tls://…`; several are separated by commas.
     /// Without a URL, events stay within this process.
-    #[serde(skip_serializing)]
-    #[schemars(with = "Option<String>")]
-    pub nats_url: Option<SecretString>,
+    pub nats_url: Option<SecretUrl>,
     /// File with the NATS URL, for URLs that contain a password.
     pub nats_url_file: Option<PathBuf>,
     /// Poll interval of the outbox when no notification arrives, milliseconds.
@@ -62,28 +62,24 @@ impl Default for Config {
 
 impl Config {
     /// Returns the broker URLs, or `None` without a broker.
-    pub fn url(&self) -> Result<Option<SecretString>, Error> {
-        if self.nats_url.is_none() && self.nats_url_file.is_none() {
-            return Ok(None);
-        }
-        let url = config::secret(("events.nats_url", &self.nats_url), ("events.nats_url_file", &self.nats_url_file))?;
+    pub fn url(&self) -> Result<Option<SecretUrl>, Invalid> {
+        let (key, file_key) = ("events.nats_url", "events.nats_url_file");
+        let url = config::optional_secret_url((key, &self.nats_url), (file_key, &self.nats_url_file))?;
+        let Some(url) = url else { return Ok(None) };
         let known = |address: &str| ["nats://", "tls://"].iter().any(|scheme| address.trim().starts_with(scheme));
-        let valid =
-            url.expose_secret().split(',').all(|address| known(address) && address.trim().parse::<async_nats::ServerAddr>().is_ok());
+        let valid = url.expose().split(',').all(|address| known(address) && address.trim().parse::<async_nats::ServerAddr>().is_ok());
         // The value is not part of the message: it may contain a password.
         if valid {
             Ok(Some(url))
         } else {
-            Err(Error::rule("events.nats_url", "must be one or more comma-separated URLs of the form nats://host:port or tls://host:port"))
+            let key = if self.nats_url.is_some() { key } else { file_key };
+            Err(Invalid::new(key, "must be one or more comma-separated URLs of the form nats://host:port or tls://host:port"))
         }
     }
 
     /// Validates the range of every value. Does not read files.
-    pub fn validate(&self) -> Result<(), Error> {
-        if self.nats_url.is_some() {
-            self.url()?;
-        }
-        let positive = [
+    pub fn validate(&self) -> Vec<Invalid> {
+        let mut invalid: Vec<_> = config::not_zero([
             ("events.poll_ms", self.poll_ms),
             ("events.batch", self.batch.into()),
             ("events.lease_ms", self.lease_ms),
@@ -91,14 +87,17 @@ impl Config {
             ("events.stream_replicas", self.stream_replicas as u64),
             ("events.stream_max_age_hours", self.stream_max_age_hours),
             ("events.duplicate_window_ms", self.duplicate_window_ms),
-        ];
-        match positive.into_iter().find(|(_, value)| *value == 0) {
-            Some((key, _)) => Err(Error::rule(key, "must be greater than 0")),
-            None if self.duplicate_window_ms > self.stream_max_age_hours.saturating_mul(3_600_000) => {
-                Err(Error::rule("events.duplicate_window_ms", "must not be longer than stream_max_age_hours"))
-            }
-            None => Ok(()),
+        ])
+        .collect();
+        if self.duplicate_window_ms > self.stream_max_age_hours.saturating_mul(3_600_000) {
+            invalid.push(Invalid::new("events.duplicate_window_ms", "must not be longer than stream_max_age_hours"));
         }
+        invalid
+    }
+
+    /// Returns the errors of the broker URL, also of one in a file.
+    pub fn check(&self) -> Vec<Invalid> {
+        self.url().err().into_iter().collect()
     }
 }
 
@@ -110,10 +109,10 @@ mod tests {
     fn invalid_nats_url_is_rejected_and_not_quoted() {
         let at = |url: &str| Config { nats_url: Some(url.into()), ..Config::default() };
         for url in ["nats://127.0.0.1:4222", "tls://user:secret@nats:4222", "nats://a:1, nats://b:2"] {
-            at(url).validate().unwrap();
+            at(url).url().unwrap();
         }
         for url in ["", "http://secret:4222", "nats://a:1,b:2"] {
-            let error = at(url).validate().unwrap_err().to_string();
+            let error = at(url).url().unwrap_err().to_string();
             assert!(error.contains("events.nats_url") && !error.contains("secret"), "{error}");
         }
         assert!(Config::default().url().unwrap().is_none());

@@ -14,8 +14,7 @@ use async_nats::{
     },
 };
 use futures_util::future::join_all;
-use palisade_middleware::{backoff::Backoff, jitter, recorded_span, trace};
-use secrecy::{ExposeSecret, SecretString};
+use palisade_middleware::{backoff::Backoff, config::SecretUrl, jitter, recorded_span, redact, trace};
 use tokio::sync::{Mutex, OnceCell, watch};
 use tracing::{Instrument, Span, field::Empty};
 
@@ -44,7 +43,7 @@ pub enum Outcome {
 
 /// Client of one NATS server or cluster.
 pub(crate) struct Nats {
-    url: SecretString,
+    url: SecretUrl,
     config: Config,
     connected: OnceCell<(Client, jetstream::Context)>,
     /// Streams that are known to exist.
@@ -59,8 +58,18 @@ impl fmt::Debug for Nats {
     }
 }
 
+/// Returns the credentials of the first address that has any: user and password, or a token.
+fn credentials(addresses: &[String]) -> Option<(String, Option<String>)> {
+    let servers = addresses.iter().filter_map(|address| address.parse::<async_nats::ServerAddr>().ok());
+    let mut credentials = servers.filter_map(|server| {
+        let password = server.password().map(redact::percent_decoded);
+        Some((redact::percent_decoded(server.username()?), password))
+    });
+    credentials.next()
+}
+
 impl Nats {
-    pub(crate) fn new(url: SecretString, config: &Config) -> Self {
+    pub(crate) fn new(url: SecretUrl, config: &Config) -> Self {
         let (reconnects, streams) = (watch::Sender::new(0), Mutex::default());
         Self { url, config: config.clone(), connected: OnceCell::new(), streams, reconnects }
     }
@@ -98,7 +107,13 @@ impl Nats {
                         }
                     }
                 });
-            let addresses: Vec<String> = self.url.expose_secret().split(',').map(|address| address.trim().to_owned()).collect();
+            let addresses: Vec<String> = self.url.expose().split(',').map(|address| address.trim().to_owned()).collect();
+            // The client ignores the credentials of its addresses.
+            let options = match credentials(&addresses) {
+                Some((user, Some(password))) => options.user_and_password(user, password),
+                Some((token, None)) => options.token(token),
+                None => options,
+            };
             let client = options.connect(addresses).await.map_err(|error| error.kind().to_string())?;
             let context = ContextBuilder::new().timeout(ACK_TIMEOUT).ack_timeout(ACK_TIMEOUT).build(client.clone());
             Ok((client, context))
@@ -228,5 +243,18 @@ fn outcome(result: Result<(), PublishError>) -> Outcome {
         (PublishErrorKind::MaxPayloadExceeded, _) => Outcome::Rejected(error.to_string()),
         (_, Some(server_error)) if (400..500).contains(&server_error.code()) => Outcome::Rejected(server_error.to_string()),
         _ => Outcome::Unavailable(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_of_the_url_are_used() {
+        let of = |urls: &str| credentials(&urls.split(',').map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(of("nats://a:4222,tls://b"), None);
+        assert_eq!(of("nats://a,nats://app:p%40ss@b:4222"), Some(("app".to_owned(), Some("p@ss".to_owned()))));
+        assert_eq!(of("nats://token@a"), Some(("token".to_owned(), None)));
     }
 }

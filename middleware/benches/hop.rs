@@ -128,7 +128,7 @@ where
 async fn serve(protocol: Protocol, router: Router, methods: &'static [Method], verifier: Arc<Verifier>) {
     let sampled = env::var("SAMPLED").ok();
     let telemetry = telemetry::Config {
-        otlp_endpoint: sampled.as_ref().map(|_| env::var("COLLECTOR").expect("set by the parent process")),
+        otlp_endpoint: sampled.as_ref().map(|_| env::var("COLLECTOR").expect("set by the parent process").into()),
         sample_ratio: sampled.map_or(0.0, |share| share.parse().expect("valid sample ratio")),
         ..telemetry::Config::default()
     };

@@ -19,6 +19,7 @@ use palisade_resilience::{
     request_context::{CurrentContextLayer, RequestContextLayer},
     respond::{Protocol, RespondLayer},
     scheme::Scheme,
+    setting::Invalid,
     streams::StreamsLayer,
     trace::ServerTraceLayer,
 };
@@ -39,7 +40,7 @@ pub fn serve(
     methods: Arc<MethodTable>,
     verifier: Arc<Verifier>,
     (config, faults): (&Config, Faults),
-) -> std::io::Result<SocketAddr> {
+) -> Result<SocketAddr, Invalid> {
     process.serve((name, protocol), address, stack(protocol, router, methods, verifier, faults, config), config)
 }
 

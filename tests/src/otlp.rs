@@ -4,7 +4,9 @@ pub mod catalogue;
 pub mod span;
 
 use std::{
+    fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::Path,
     process::Command,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -16,7 +18,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use tokio::runtime::{Builder, Runtime};
 use tonic::{
     Request, Response, Status,
-    transport::{Server, server::TcpIncoming},
+    transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
 
 use self::span::{Span, Trace};
@@ -29,6 +31,8 @@ const EXPORT_DELAY_MS: &str = "50";
 #[derive(Debug)]
 pub struct Collector {
     address: SocketAddr,
+    /// Certificate and key, if the port uses TLS.
+    identity: Option<Identity>,
     store: SpanStore,
     // Separate runtime: its shutdown closes every connection, like a killed process.
     runtime: Option<Runtime>,
@@ -49,14 +53,25 @@ impl TraceService for SpanStore {
 impl Collector {
     /// Starts a collector on a port that it keeps across restarts.
     pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// As [`Self::start`], over TLS with this certificate and key in PEM.
+    pub fn start_tls(certificate: &Path, key: &Path) -> Self {
+        let read = |path: &Path| fs::read(path).expect("certificates of the test can be read");
+        Self::start_with(Some(Identity::from_pem(read(certificate), read(key))))
+    }
+
+    fn start_with(identity: Option<Identity>) -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let store = SpanStore::default();
-        Self { address, runtime: Some(serve(address, store.clone())), store }
+        Self { address, runtime: Some(serve(address, identity.clone(), store.clone())), identity, store }
     }
 
     /// Configures a service to export all its spans to this collector without delay.
     pub fn configure(&self, command: &mut Command) {
-        command.env("PALISADE_TELEMETRY__OTLP_ENDPOINT", format!("http://{}", self.address));
+        let scheme = if self.identity.is_some() { "https" } else { "http" };
+        command.env("PALISADE_TELEMETRY__OTLP_ENDPOINT", format!("{scheme}://{}", self.address));
         command.env("PALISADE_TELEMETRY__SAMPLE_RATIO", "1").env("OTEL_BSP_SCHEDULE_DELAY", EXPORT_DELAY_MS);
     }
 
@@ -70,7 +85,7 @@ impl Collector {
     /// Listens again on the same port.
     pub fn restart(&mut self) {
         self.kill();
-        self.runtime = Some(serve(self.address, self.store.clone()));
+        self.runtime = Some(serve(self.address, self.identity.clone(), self.store.clone()));
     }
 
     /// Returns all received spans.
@@ -100,13 +115,17 @@ impl Drop for Collector {
     }
 }
 
-fn serve(address: SocketAddr, store: SpanStore) -> Runtime {
+fn serve(address: SocketAddr, identity: Option<Identity>, store: SpanStore) -> Runtime {
     let listener = TcpListener::bind(address).expect("the port is free");
     listener.set_nonblocking(true).expect("non-blocking mode is supported");
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime can be built");
     runtime.spawn(async move {
         let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener).expect("listener is non-blocking"));
-        Server::builder().add_service(TraceServiceServer::new(store)).serve_with_incoming(incoming).await
+        let server = match identity {
+            Some(identity) => Server::builder().tls_config(ServerTlsConfig::new().identity(identity)),
+            None => Ok(Server::builder()),
+        };
+        server.expect("the certificate fits its key").add_service(TraceServiceServer::new(store)).serve_with_incoming(incoming).await
     });
     runtime
 }

@@ -188,3 +188,20 @@ async fn store_failures_are_logged_without_password() {
         assert!(!shop.program(service).log().contains(PASSWORD), "{}", shop.program(service).last_lines());
     }
 }
+
+#[tokio::test]
+async fn debug_logs_of_libraries_show_no_password() {
+    const SECRET: &str = "s3cret-of-the-broker";
+    // Accepts connections and never answers.
+    let broker = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("nats://palisade:{SECRET}@{}", broker.local_addr().unwrap());
+    let shop = Shop::separate_with(None, None, |_, command| {
+        command.env("PALISADE_TELEMETRY__LOG_FILTER", "debug,async_nats=trace").env("PALISADE_EVENTS__NATS_URL", &url);
+    });
+    shop.ready().await;
+    for service in ["orders", "products"] {
+        eventually(async || shop.program(service).log().contains("async_nats").then_some(())).await;
+        let log = shop.program(service).log();
+        assert!(!log.contains(SECRET), "{service}: {}", log.lines().find(|line| line.contains(SECRET)).unwrap_or_default());
+    }
+}

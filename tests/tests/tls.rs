@@ -9,6 +9,7 @@ use std::{fs, path::Path, process::Command};
 
 use palisade_tests::{
     Client, Shop, eventually,
+    otlp::Collector,
     shop::{ALL_SCOPES, CUSTOMER},
     shop_helpers::{create_product, place_confirmed_order},
 };
@@ -114,4 +115,19 @@ async fn certificate_must_match_token_issuer() {
     assert_eq!(refused.status, 500, "rejected internal tokens must be a server error");
     let why = "token issued by gateway received from a peer with certificate names";
     eventually(async || shop.program("products").log().contains(why).then_some(())).await;
+}
+
+#[tokio::test]
+async fn spans_are_exported_over_tls() {
+    let (directory, _authority) = certificates();
+    let file = |name: &str| directory.path().join(name);
+    let collector = Collector::start_tls(&file("gateway.crt"), &file("gateway.key"));
+    let shop = Shop::separate_with(None, None, |_, command| {
+        collector.configure(command);
+        command.env("PALISADE_TELEMETRY__OTLP_CA_FILE", file("authority.pem"));
+    });
+    shop.ready().await;
+    let answer = shop.client("seller", ALL_SCOPES).get("/products").await;
+    let id = answer.header("x-trace-id").unwrap().to_owned();
+    collector.span(|span| span.trace_id == id).await;
 }

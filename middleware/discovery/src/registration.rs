@@ -63,6 +63,9 @@ pub enum InvalidConfig {
     /// Invalid advertised address.
     #[error("address must be http://host:port, not {0:?}")]
     Address(String),
+    /// The advertised address contains credentials.
+    #[error("address must not contain a user or a password")]
+    Credentials,
     /// Missing advertised address.
     #[error("address is required: {0} is not an address that clients can call")]
     NoAddress(SocketAddr),
@@ -94,6 +97,9 @@ impl Config {
             // Port 0 stands for the real port, known only after binding.
             let address = address.and_then(|listen| Address::from_socket_addr(SocketAddr::new(listen.ip(), listen.port().max(1))));
             return address.map(|address| Some((location, address))).ok_or(InvalidConfig::NoAddress(listen));
+        }
+        if self.address.contains('@') {
+            return Err(InvalidConfig::Credentials);
         }
         let address = Address::parse(&self.address).map_err(|_| InvalidConfig::Address(self.address.clone()))?;
         Ok(Some((location, address)))

@@ -70,7 +70,7 @@ impl UpstreamUrl {
     pub fn parse(url: &str) -> Result<Self, InvalidUpstream> {
         let url = url.trim();
         let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-        if scheme != "http" && rest.contains('@') {
+        if rest.contains('@') {
             return Err(InvalidUpstream::Credentials);
         }
         let invalid_url = || url.to_owned();

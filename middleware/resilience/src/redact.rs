@@ -38,8 +38,8 @@ pub fn text(text: &str) -> Cow<'_, str> {
     text
 }
 
-/// Replaces the credentials of every URL in `text`: all between `://` and the last `@` of the word. A
-/// list of URLs loses its other members, because their passwords may contain any delimiter.
+/// Replaces the credentials of every URL in `text`: all between `://` and the last `@` of the word.
+/// A list of URLs loses its other members, because their passwords may contain any delimiter.
 pub fn url_credentials(text: &str) -> Cow<'_, str> {
     let mut redacted = String::new();
     let mut rest = text;
@@ -81,7 +81,8 @@ fn add(secret: &str) {
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
 }
 
-fn percent_decoded(text: &str) -> String {
+/// Decodes the percent-encoding of a part of a URL (RFC 3986).
+pub fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {

@@ -7,9 +7,9 @@
 //! maximum age: an HTTP body then ends normally, a gRPC stream ends with UNAVAILABLE and the reason
 //! `STREAM_ENDED`. Either way the client reconnects and resumes where it was.
 //!
-//! A [`StreamGuard`] in the extensions of the request ends the stream with its own rejection, such as
-//! an expired token: a gRPC stream with that status, server-sent events with an event `error` whose
-//! data is the problem document.
+//! A [`StreamGuard`] in the extensions of the request ends the stream with its own rejection, such
+//! as an expired token: a gRPC stream with that status, server-sent events with an event `error`
+//! whose data is the problem document.
 
 mod body;
 mod connection_draining;
@@ -70,7 +70,8 @@ pub trait EndStream: Send + Sync + fmt::Debug {
 #[derive(Debug, Clone)]
 pub struct StreamGuard(pub Arc<dyn EndStream>);
 
-/// Marks a call, in its extensions, whose response may be a stream, because no contract declares it.
+/// Marks a call, in its extensions, whose response may be a stream, because no contract declares
+/// it.
 #[derive(Debug, Clone, Copy)]
 pub struct UndeclaredResponse;
 

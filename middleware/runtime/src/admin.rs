@@ -3,10 +3,13 @@
 
 pub mod breakers;
 pub mod faults;
+mod hosts;
 
 use axum::{Json, Router, extract::State, response::IntoResponse, routing::get};
 use http::header;
 use serde_json::Value;
+
+pub use hosts::AdminHosts;
 
 use crate::{health::Readiness, telemetry::Telemetry};
 use palisade_resilience::{
@@ -36,16 +39,18 @@ async fn readyz(State(readiness): State<Readiness>) -> Result<impl IntoResponse,
         .with_metadata("dependencies", serde_json::to_value(&report.dependencies).unwrap_or_default()))
 }
 
-/// Builds the admin router of `service`: [`probes`], `GET /metrics`, and `extra_routes`.
-pub fn router(service: &'static str, readiness: Readiness, telemetry: Telemetry, extra_routes: Router) -> Router {
+/// Builds the admin router of `service`: [`probes`], `GET /metrics`, and `extra_routes`, for
+/// requests to `hosts`.
+pub fn router(service: &'static str, hosts: AdminHosts, readiness: Readiness, telemetry: Telemetry, extra_routes: Router) -> Router {
     let metrics = get(async move |State(telemetry): State<Telemetry>| {
         // Rendering a large registry takes milliseconds.
         let text = tokio::task::spawn_blocking(move || telemetry.render(service)).await.unwrap_or_default();
         ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
     });
-    probes(readiness)
+    let routes = probes(readiness)
         .merge(Router::new().route("/metrics", metrics).with_state(telemetry))
         .merge(extra_routes)
         .fallback(async || Rejection::new(&reasons::NOT_FOUND, "unknown path"))
-        .method_not_allowed_fallback(async || Rejection::new(&reasons::METHOD_NOT_ALLOWED, "see the header allow"))
+        .method_not_allowed_fallback(async || Rejection::new(&reasons::METHOD_NOT_ALLOWED, "see the header allow"));
+    hosts.guard(routes)
 }

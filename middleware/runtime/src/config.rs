@@ -1,20 +1,24 @@
-//! Configuration: defaults < TOML file < environment < flags. Unknown keys are errors, and every
-//! error names its key.
+//! Configuration: defaults < TOML file < environment < flags. Unknown keys are errors. All errors
+//! are reported at once, each with its key, and without the values of secrets.
 
 mod bounds;
+mod environment;
+mod extract;
+mod file;
 mod schema;
+mod secret;
+mod tree;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, fmt, net::SocketAddr, path::PathBuf};
 
-use clap::{Arg, ArgAction, Command};
-use figment::{
-    Figment,
-    providers::{Env, Format, Serialized, Toml},
-};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use palisade_resilience::setting::Invalid;
 use schemars::JsonSchema;
-use secrecy::SecretString;
 use serde::de::DeserializeOwned;
+
+use self::{schema::Keys, tree::Tree};
+
+pub use secret::{SecretUrl, optional_secret_url, secret_url};
 
 /// Prefix of environment variables. `__` separates levels.
 pub const ENV_PREFIX: &str = "PALISADE_";
@@ -25,28 +29,69 @@ pub enum Error {
     /// Unknown flag or help request. clap provides the text and the exit code.
     #[error(transparent)]
     Usage(#[from] clap::Error),
-    /// Unknown key or invalid value.
-    #[error("{0}")]
-    Invalid(Box<figment::Error>),
-    /// The file given by `--config` cannot be read.
-    #[error("cannot read the configuration file {0}")]
-    NoFile(PathBuf, #[source] std::io::Error),
-    /// Violated rule.
-    #[error(transparent)]
-    Rule(#[from] Invalid),
+    /// Unknown keys, invalid values and violated rules: all of them.
+    #[error("{}", List(.0))]
+    Invalid(Vec<Invalid>),
 }
 
 impl Error {
     /// Creates an error for `key`.
     pub fn rule(key: &'static str, rule: impl Into<String>) -> Self {
-        Self::Rule(Invalid::new(key, rule))
+        Self::Invalid(vec![Invalid::new(key, rule)])
+    }
+}
+
+/// Several errors, one per line.
+struct List<'a>(&'a [Invalid]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [only] => only.fmt(f),
+            all => all.iter().try_for_each(|invalid| write!(f, "\n  {invalid}")),
+        }
     }
 }
 
 /// Configuration with rules beyond its types.
 pub trait Validate {
-    /// Checks the rules that types cannot express.
-    fn validate(&self) -> Result<(), Error>;
+    /// Keys and sections that have no effect in this program, each with the reason. Setting one is
+    /// an error.
+    const INEFFECTIVE: &'static [(&'static str, &'static str)] = &[];
+
+    /// Returns all violations of the rules that types cannot express. Reads no file.
+    fn validate(&self) -> Vec<Invalid>;
+
+    /// Returns all reasons for which the program could not start with this configuration: loads
+    /// keys and certificates, parses URLs, opens no connection.
+    fn check(&self) -> Vec<Invalid> {
+        Vec::new()
+    }
+}
+
+/// Returns an error for each value that is 0.
+pub fn not_zero<const N: usize>(values: [(&'static str, u64); N]) -> impl Iterator<Item = Invalid> {
+    values.into_iter().filter(|(_, value)| *value == 0).map(|(key, _)| Invalid::new(key, "must be greater than 0"))
+}
+
+/// Converts an error whose text begins with the key of a setting in `section`.
+pub fn in_section(section: &str, error: &impl fmt::Display) -> Invalid {
+    let text = error.to_string();
+    let (key, rule) = text.split_once(' ').unwrap_or((&text, "is invalid"));
+    Invalid::new(key.trim_end_matches(':').to_owned(), rule).in_section(section)
+}
+
+/// Returns an error for each listener whose address another one has.
+pub fn distinct_listeners(listeners: &[(&'static str, SocketAddr)]) -> Vec<Invalid> {
+    let clashes = |a: &SocketAddr, b: &SocketAddr| {
+        a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+    };
+    let earlier = |index: usize, address: &SocketAddr| listeners[..index].iter().find(|(_, other)| clashes(other, address));
+    let clash = |(index, (key, address)): (usize, &(&'static str, SocketAddr))| {
+        let (other, _) = earlier(index, address)?;
+        Some(Invalid::new(*key, format!("{address} is also the address of {other}")))
+    };
+    listeners.iter().enumerate().filter_map(clash).collect()
 }
 
 /// Command given by the command line.
@@ -54,12 +99,21 @@ pub trait Validate {
 pub enum Invocation<T> {
     /// Run with this configuration.
     Run(T),
-    /// `--check-config`: check whether the process could start with this configuration.
+    /// `--check-config`: the process could start with this configuration.
     Check(T),
     /// `--help-all`: print this text.
     Help(String),
     /// `--health-check`: query readiness at the admin port of this configuration.
     HealthCheck(T),
+}
+
+/// Command with the warnings about its configuration.
+#[derive(Debug)]
+pub struct Loaded<T> {
+    /// Command.
+    pub invocation: Invocation<T>,
+    /// Texts for the log.
+    pub warnings: Vec<String>,
 }
 
 /// Builds the command line for configuration `T`: `--config`, `--check-config`, `--health-check`
@@ -87,10 +141,11 @@ fn build<T: JsonSchema>(name: &'static str, about: &'static str, grouped: bool, 
         .arg(switch("check-config", "Validate the configuration and exit"))
         .arg(switch("health-check", "Check the readiness of the running process and exit"))
         .arg(switch("help-all", "Print help with all settings, grouped by section"));
-    for key in schema::keys::<T>().into_iter().filter(|key| !key.is_pattern()) {
+    for key in Keys::of::<T>().plain() {
         let section = key.path.split_once('.').map_or("general", |(section, _)| section).to_owned();
-        let arg = Arg::new(key.path.clone()).long(key.flag()).value_name(key.kind.clone()).help(key.help());
-        command = command.arg(arg.hide(!is_shown(&key.path)).help_heading(if grouped {
+        let arg = Arg::new(key.path.clone()).long(key.flag()).value_name(key.kind.name()).help(key.help());
+        // A value may begin with a hyphen, such as a secret or a negative number.
+        command = command.arg(arg.allow_hyphen_values(true).hide(!is_shown(&key.path)).help_heading(if grouped {
             format!("Settings: {section}")
         } else {
             "Settings".to_owned()
@@ -101,95 +156,75 @@ fn build<T: JsonSchema>(name: &'static str, about: &'static str, grouped: bool, 
 
 /// Returns the text of `--help-all`.
 pub fn help_all<T: JsonSchema>(name: &'static str, about: &'static str) -> String {
-    let keys = schema::keys::<T>();
-    build::<T>(name, about, true, |_| true).after_help(schema::after_help(&keys)).render_help().to_string()
+    build::<T>(name, about, true, |_| true).after_help(schema::after_help(&Keys::of::<T>())).render_help().to_string()
 }
 
 /// Markdown reference of all keys of `T`; headings start at `level`.
 pub fn reference<T: JsonSchema>(level: usize) -> String {
-    schema::markdown(&schema::keys::<T>(), level)
+    schema::markdown(&Keys::of::<T>(), level)
 }
 
-/// Loads the configuration from the flags `matches` (of [`command`]), the environment and the file.
-pub fn load<T: DeserializeOwned + JsonSchema + Validate>(matches: &clap::ArgMatches) -> Result<Invocation<T>, Error> {
-    let keys = schema::keys::<T>();
-    let mut figment = Figment::new();
+/// Returns path and kind of every setting of `T`: `INTEGER`, `NUMBER`, `BOOL`, `TEXT`, `JSON` or
+/// its words separated by `|`. A user-defined name is `<name>`.
+pub fn settings<T: JsonSchema>() -> Vec<(String, String)> {
+    Keys::of::<T>().all().map(|key| (key.path.clone(), key.kind.name())).collect()
+}
+
+/// Loads the configuration from the flags `matches` (of [`command`]), the environment of the
+/// process and the file.
+pub fn load<T: DeserializeOwned + JsonSchema + Validate>(matches: &ArgMatches) -> Result<Loaded<T>, Error> {
+    let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    load_from(matches, environment)
+}
+
+/// As [`load`] with the environment `environment`.
+pub fn load_from<T: DeserializeOwned + JsonSchema + Validate>(
+    matches: &ArgMatches,
+    environment: impl IntoIterator<Item = (String, OsString)>,
+) -> Result<Loaded<T>, Error> {
+    let keys = Keys::of::<T>();
+    let (mut tree, mut invalid) = (Tree::default(), Vec::new());
     if let Some(path) = matches.get_one::<PathBuf>("config") {
-        std::fs::metadata(path).map_err(|error| Error::NoFile(path.clone(), error))?;
-        figment = figment.merge(Toml::file_exact(path));
+        file::merge(path, &keys, &mut tree, &mut invalid);
     }
-    let environment = Env::prefixed(ENV_PREFIX).split("__");
-    let env_keys: Vec<String> = environment.iter().map(|(key, _)| key.as_str().to_ascii_lowercase()).collect();
-    figment = clear_alternate_secret_keys(figment, &keys, |key| env_keys.iter().any(|set| set == key)).merge(environment);
-    let flag = |key: &str| matches.try_get_one::<String>(key).ok().flatten();
-    figment = clear_alternate_secret_keys(figment, &keys, |key| flag(key).is_some());
-    for key in keys.iter().filter(|key| !key.is_pattern()) {
-        if let Some(value) = flag(&key.path) {
-            // Same grammar as environment variables: numbers and booleans are parsed, other values
-            // are text.
-            let value: figment::value::Value = value.parse().unwrap_or_else(|never| match never {});
-            figment = figment.merge(Serialized::global(&key.path, value));
+    let warnings = environment::merge(environment, ENV_PREFIX, &keys, &mut tree, &mut invalid);
+    for key in keys.plain() {
+        if let Some(text) = matches.try_get_one::<String>(&key.path).ok().flatten() {
+            tree.next_layer();
+            tree.set_text(key, &key.path, text, &format!("--{}", key.flag()), &mut invalid);
         }
     }
-    bounds::check(&figment, &keys)?;
-    let config: T = figment.extract().map_err(|error| Error::Invalid(Box::new(error)))?;
-    config.validate()?;
-    Ok(if matches.get_flag("check-config") {
+    tree.check_ineffective(T::INEFFECTIVE, &mut invalid);
+    let is_health_check = matches.get_flag("health-check");
+    let config = extract::extract::<T>(&mut tree, &keys, &mut invalid, !is_health_check);
+    let config = config.filter(|_| invalid.is_empty()).ok_or(Error::Invalid(invalid))?;
+    let invocation = if matches.get_flag("check-config") {
         Invocation::Check(config)
-    } else if matches.get_flag("health-check") {
+    } else if is_health_check {
         Invocation::HealthCheck(config)
     } else {
         Invocation::Run(config)
-    })
-}
-
-/// A secret is given as `x`, or as `x_file` in a separate file. A layer that sets one clears the
-/// other of lower layers.
-fn clear_alternate_secret_keys(mut figment: Figment, keys: &[schema::Key], is_set: impl Fn(&str) -> bool) -> Figment {
-    for file_key in keys.iter().filter(|key| !key.is_pattern()) {
-        let Some(value_key) = file_key.path.strip_suffix("_file").filter(|plain| keys.iter().any(|key| key.path == *plain)) else {
-            continue;
-        };
-        let cleared = match (is_set(value_key), is_set(&file_key.path)) {
-            (true, false) => file_key.path.as_str(),
-            (false, true) => value_key,
-            _ => continue,
-        };
-        figment = figment.merge(Serialized::global(cleared, None::<String>));
-    }
-    figment
-}
-
-/// Returns a secret given directly or in a file, whose trailing newline is ignored. The arguments
-/// are pairs of key and value.
-pub fn secret(
-    (key, value): (&'static str, &Option<SecretString>),
-    (file_key, file): (&'static str, &Option<PathBuf>),
-) -> Result<SecretString, Error> {
-    match (value, file) {
-        (Some(value), None) => Ok(value.clone()),
-        (None, Some(path)) => match std::fs::read_to_string(path) {
-            Ok(text) => Ok(text.trim().to_owned().into()),
-            Err(error) => Err(Error::rule(file_key, format!("cannot read {}: {error}", path.display()))),
-        },
-        _ => Err(Error::rule(key, format!("exactly one of {key} and {file_key} is required"))),
-    }
+    };
+    Ok(Loaded { invocation, warnings })
 }
 
 /// Returns the numeric keys of `T` and their maximum, for tests. Keys with a user-defined part are
 /// left out.
 pub fn numeric_keys<T: JsonSchema>() -> Vec<(String, u64)> {
-    let keys = schema::keys::<T>().into_iter().filter(|key| key.is_numeric() && !key.is_pattern());
-    keys.map(|key| (key.path.clone(), bounds::maximum(&key.path))).collect()
+    let keys = Keys::of::<T>();
+    keys.plain().filter(|key| key.kind.is_numeric()).map(|key| (key.path.clone(), bounds::maximum(&key.path))).collect()
 }
 
 /// As [`load`] with the arguments of the process.
 pub fn from_args<T: DeserializeOwned + JsonSchema + Validate>(
     (name, about, common): (&'static str, &'static str, &[&str]),
     args: impl IntoIterator<Item = OsString>,
-) -> Result<Invocation<T>, Error> {
+) -> Result<Loaded<T>, Error> {
     let matches = command::<T>(name, about, common).try_get_matches_from(args)?;
-    if matches.get_flag("help-all") { Ok(Invocation::Help(help_all::<T>(name, about))) } else { load(&matches) }
+    if matches.get_flag("help-all") {
+        return Ok(Loaded { invocation: Invocation::Help(help_all::<T>(name, about)), warnings: Vec::new() });
+    }
+    load(&matches)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod health;
 pub mod jobs;
 pub mod parse;
 pub mod preconditions;
+pub mod private_file;
 pub mod process;
 pub mod registration;
 pub mod store_instrumentation;

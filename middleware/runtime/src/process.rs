@@ -24,14 +24,16 @@ use tower::{BoxError, Layer, Service, ServiceBuilder};
 
 use self::shutdown_signals::ShutdownSignals;
 use crate::{
-    admin,
-    config::{self, Invocation, Validate},
+    admin::{self, AdminHosts},
+    config::{self, Invocation, Loaded, Validate},
     health::Readiness,
     telemetry::{self, Telemetry, TrustBoundary},
 };
 use palisade_resilience::{
     clock::{Clock, SystemClock},
+    redact,
     respond::{Protocol, RespondLayer},
+    setting::Invalid,
     task,
 };
 use palisade_transport::server::{self, accept};
@@ -40,6 +42,8 @@ use palisade_transport::server::{self, accept};
 pub const EXIT_CONFIG: u8 = 78;
 /// Exit code after a second signal: 128 + SIGINT.
 const EXIT_FORCED: i32 = 130;
+/// Permissions that new files do not have: all of group and others.
+const PRIVATE_UMASK: u32 = 0o077;
 /// Drain time of admin ports, milliseconds.
 const ADMIN_DRAIN_MS: u64 = 100;
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -49,8 +53,6 @@ pub trait ServiceConfig: Validate {
     /// Settings that `--help` shows, by key; `--help-all` shows all.
     const COMMON_SETTINGS: &'static [&'static str];
 
-    /// Checks the configuration without starting: loads keys, opens no connection.
-    fn check(&self) -> anyhow::Result<()>;
     /// Traces and logs.
     fn telemetry(&self) -> &telemetry::Config;
     /// Server limits, including the shutdown times.
@@ -75,7 +77,7 @@ pub fn run_configured<T, F, Fut>(
     name: &'static str,
     services: &[&'static str],
     boundary: TrustBoundary,
-    command: Result<Invocation<T>, config::Error>,
+    command: Result<Loaded<T>, config::Error>,
     start: F,
 ) -> ExitCode
 where
@@ -83,7 +85,9 @@ where
     F: FnOnce(T, Process) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    let config = match command {
+    // The stores, and every other file of the process, belong to its user alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(PRIVATE_UMASK));
+    let Loaded { invocation, warnings } = match command {
         Err(config::Error::Usage(error)) => {
             // Help is printed to standard output with exit code 0, a usage error to standard error
             // with 2.
@@ -91,18 +95,21 @@ where
             return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
         Err(error) => return exit_with_error(name, &error, EXIT_CONFIG),
-        Ok(Invocation::Check(config)) => {
-            return match config.server().tls.check().map_err(Into::into).and_then(|()| config.check()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => exit_with_error(name, &*error, EXIT_CONFIG),
-            };
+        Ok(loaded) => loaded,
+    };
+    let config = match invocation {
+        Invocation::Check(_) => {
+            for warning in warnings {
+                let _ = writeln!(std::io::stderr(), "{name}: {warning}");
+            }
+            return ExitCode::SUCCESS;
         }
-        Ok(Invocation::Help(text)) => {
+        Invocation::Help(text) => {
             let _ = write!(std::io::stdout(), "{text}");
             return ExitCode::SUCCESS;
         }
-        Ok(Invocation::HealthCheck(config)) => return health_check(config.admin_listen()),
-        Ok(Invocation::Run(config)) => config,
+        Invocation::HealthCheck(config) => return health_check(config.admin_listen()),
+        Invocation::Run(config) => config,
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -117,6 +124,9 @@ where
             Ok(telemetry) => telemetry,
             Err(error) => return exit_with_error(name, &error, EXIT_CONFIG),
         };
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
         let process = Process::new(telemetry);
         let limits = config.server().clone();
         nofile_limit::raise_nofile_limit(limits.max_connections * services.len());
@@ -147,7 +157,7 @@ fn exit_with_error(name: &str, error: &dyn StdError, code: u8) -> ExitCode {
         }
         cause = error.source();
     }
-    let _ = writeln!(std::io::stderr(), "{name}: {text}");
+    let _ = writeln!(std::io::stderr(), "{name}: {}", redact::text(&text));
     ExitCode::from(code)
 }
 
@@ -237,30 +247,39 @@ impl Process {
         address: SocketAddr,
         stack: S,
         config: &server::Config,
-    ) -> std::io::Result<SocketAddr>
+    ) -> Result<SocketAddr, Invalid>
     where
         S: Service<Request<accept::RequestBody>, Response = Response<R>, Error = Infallible, Future: Send> + Clone + Send + 'static,
         R: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        let tls = config.tls.acceptor(protocol).map_err(std::io::Error::other)?;
-        let port = accept::Listener { tls, ..accept::bind(address)?.into() };
-        let address = print_listen_address(name, if port.tls.is_some() { "https" } else { "http" }, &port.listener)?;
+        let tls = config.tls.acceptor(protocol).map_err(|error| config.tls.invalid(&error).in_section("server"))?;
+        let port = accept::Listener { tls, ..bind("listen", address)?.into() };
+        let address = print_listen_address(name, if port.tls.is_some() { "https" } else { "http" }, &port.listener)
+            .map_err(|error| unusable_address("listen", address, &error))?;
         let (config, shutdown) = (config.clone(), self.shutdown.clone());
         self.run(async move { accept::serve(port, protocol, stack, &config, shutdown).await });
         Ok(address)
     }
 
-    /// Serves an admin port and prints its address to standard output.
+    /// Serves an admin port and prints its address to standard output. `hosts` is the setting
+    /// `admin_hosts`.
     pub fn serve_admin(
         &self,
         name: &'static str,
-        address: SocketAddr,
+        (address, hosts): (SocketAddr, &str),
         readiness: Readiness,
         extra_routes: Router,
-    ) -> std::io::Result<SocketAddr> {
-        let listener = accept::bind(address)?;
-        let address = print_listen_address(&format!("{name}-admin"), "http", &listener)?;
-        let router = RespondLayer(Protocol::Http).layer(admin::router(name, readiness, self.telemetry.clone(), extra_routes));
+    ) -> Result<SocketAddr, Invalid> {
+        let listener = bind("admin_listen", address)?;
+        let address = print_listen_address(&format!("{name}-admin"), "http", &listener)
+            .map_err(|error| unusable_address("admin_listen", address, &error))?;
+        let router = RespondLayer(Protocol::Http).layer(admin::router(
+            name,
+            AdminHosts::parse(hosts)?,
+            readiness,
+            self.telemetry.clone(),
+            extra_routes,
+        ));
         let router =
             ServiceBuilder::new().map_request(|request: Request<accept::RequestBody>| request.map(axum::body::Body::new)).service(router);
         let config = server::Config { drain_timeout_ms: ADMIN_DRAIN_MS, ..server::Config::default() };
@@ -298,6 +317,15 @@ impl Process {
         self.telemetry.flush().await;
         tracing::info!("process stopped");
     }
+}
+
+/// Binds the address of the setting `key`.
+fn bind(key: &'static str, address: SocketAddr) -> Result<tokio::net::TcpListener, Invalid> {
+    accept::bind(address).map_err(|error| unusable_address(key, address, &error))
+}
+
+fn unusable_address(key: &'static str, address: SocketAddr, error: &std::io::Error) -> Invalid {
+    Invalid::new(key, format!("cannot listen on {address}: {error}"))
 }
 
 /// Prints the listen address of `name` to standard output and returns it, for callers that bind

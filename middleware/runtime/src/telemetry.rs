@@ -7,15 +7,16 @@ mod registries;
 mod sampler;
 mod spans;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 use opentelemetry::{InstrumentationScope, KeyValue, global, trace::TracerProvider};
-use opentelemetry_otlp::WithExportConfig;
+use opentelemetry_otlp::{WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tracing::{Metadata, Subscriber, subscriber::Interest};
 use tracing_appender::non_blocking::{ErrorCounter, WorkerGuard};
 use tracing_subscriber::{
@@ -26,10 +27,12 @@ use tracing_subscriber::{
 };
 
 use self::registries::Registry;
-use crate::config;
+use crate::config::{SecretUrl, Validate};
 use palisade_resilience::{
     job::{self, Heartbeat},
     metrics::{CATALOG, Kind},
+    redact,
+    setting::Invalid,
     trace::sampling::{self, Sampling},
 };
 
@@ -54,9 +57,11 @@ const EXCLUDED_TARGETS: [&str; 6] = ["h2", "hyper", "tonic", "tower", "opentelem
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// OTLP/gRPC endpoint for traces, e.g. `http://localhost:4317`. Without it trace ids are
-    /// created and propagated, but no span is exported.
-    pub otlp_endpoint: Option<String>,
+    /// OTLP/gRPC endpoint for traces, e.g. `http://localhost:4317` or `https://…`. Without it trace
+    /// ids are created and propagated, but no span is exported.
+    pub otlp_endpoint: Option<SecretUrl>,
+    /// PEM file with the CA certificates of an `https://` endpoint. Default: those of the system.
+    pub otlp_ca_file: Option<PathBuf>,
     /// Sampling ratio of new traces, 0 to 1. Sampling decisions of internal callers are followed,
     /// those of external callers are not.
     pub sample_ratio: f64,
@@ -74,6 +79,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             otlp_endpoint: None,
+            otlp_ca_file: None,
             sample_ratio: 0.1,
             span_queue: 8_192,
             environment: "development".to_owned(),
@@ -83,21 +89,68 @@ impl Default for Config {
     }
 }
 
-impl config::Validate for Config {
-    fn validate(&self) -> Result<(), config::Error> {
+impl Validate for Config {
+    fn validate(&self) -> Vec<Invalid> {
+        let mut invalid = Vec::new();
         if !(0.0..=1.0).contains(&self.sample_ratio) {
-            return Err(config::Error::rule("telemetry.sample_ratio", "must be between 0 and 1"));
+            invalid.push(Invalid::new("telemetry.sample_ratio", "must be between 0 and 1"));
         }
         if self.span_queue == 0 {
-            return Err(config::Error::rule("telemetry.span_queue", "must be greater than 0"));
+            invalid.push(Invalid::new("telemetry.span_queue", "must be greater than 0"));
         }
-        Ok(())
+        if log::filter(&self.log_filter).is_err() {
+            invalid.push(Invalid::new(
+                "telemetry.log_filter",
+                format!("{:?} is not a log filter such as info,palisade_orders=debug", self.log_filter),
+            ));
+        }
+        invalid
+    }
+
+    fn check(&self) -> Vec<Invalid> {
+        let endpoint = self.endpoint().map(drop).err();
+        endpoint.into_iter().collect()
+    }
+}
+
+impl Config {
+    /// Returns the OTLP endpoint and, if it needs TLS, the TLS settings.
+    fn endpoint(&self) -> Result<Option<(&str, Option<ClientTlsConfig>)>, Invalid> {
+        const KEY: &str = "telemetry.otlp_endpoint";
+        const CA_KEY: &str = "telemetry.otlp_ca_file";
+        let Some(url) = &self.otlp_endpoint else {
+            return if self.otlp_ca_file.is_some() { Err(Invalid::new(CA_KEY, "has no effect without otlp_endpoint")) } else { Ok(None) };
+        };
+        // The URL is not part of the messages: it may contain a password.
+        let invalid = || Invalid::new(KEY, "must be http://host:port or https://host:port");
+        let endpoint = Endpoint::from_shared(url.expose().to_owned()).map_err(|_| invalid())?;
+        if endpoint.uri().host().is_none_or(str::is_empty) {
+            return Err(invalid());
+        }
+        let tls = match (endpoint.uri().scheme_str(), &self.otlp_ca_file) {
+            (Some("http"), None) => None,
+            (Some("http"), Some(_)) => return Err(Invalid::new(CA_KEY, "has no effect with an http:// endpoint")),
+            (Some("https"), None) => Some(ClientTlsConfig::new().with_native_roots()),
+            (Some("https"), Some(path)) => {
+                let pem = std::fs::read(path).map_err(|error| Invalid::unreadable(CA_KEY, path, &error))?;
+                Some(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
+            }
+            _ => return Err(invalid()),
+        };
+        if let Some(tls) = &tls {
+            let key = if self.otlp_ca_file.is_some() { CA_KEY } else { KEY };
+            endpoint.tls_config(tls.clone()).map_err(|_| Invalid::new(key, "no usable CA certificate"))?;
+        }
+        Ok(Some((url.expose(), tls)))
     }
 }
 
 /// Telemetry could not be installed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A setting is invalid.
+    #[error(transparent)]
+    Config(#[from] Invalid),
     /// The log filter is invalid.
     #[error("telemetry.log_filter is not a valid log filter")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
@@ -123,6 +176,12 @@ impl Telemetry {
     /// Installs logs, traces and metrics for the process `service`, with one metric registry per
     /// entry of `services`. Requires a Tokio runtime. Once per process.
     pub fn install(service: &'static str, services: &[&'static str], boundary: TrustBoundary, config: &Config) -> Result<Self, Error> {
+        // The exporter reads its headers from these variables; they hold the credentials of the
+        // collector.
+        for variable in ["OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"] {
+            let headers = std::env::var(variable).unwrap_or_default();
+            headers.split(',').filter_map(|header| header.split_once('=')).for_each(|(_, value)| redact::register(value.trim()));
+        }
         let metrics = install_metrics(services)?;
         let sampling = Sampling { exported: config.otlp_endpoint.is_some(), boundary, ratio: config.sample_ratio };
         sampling.install();
@@ -223,9 +282,13 @@ fn tracer_provider(service: &'static str, sampling: Sampling, config: &Config) -
     // `OTEL_RESOURCE_ATTRIBUTES` is read as well.
     let resource = Resource::builder().with_service_name(service).with_attributes(attributes).build();
     let mut provider = SdkTracerProvider::builder().with_resource(resource).with_sampler(sampler::sampler(sampling.ratio));
-    if let Some(endpoint) = &config.otlp_endpoint {
-        let exporter =
-            opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(FLUSH_TIMEOUT).build()?;
+    if let Some((endpoint, tls)) = config.endpoint()? {
+        let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(FLUSH_TIMEOUT);
+        let exporter = match tls {
+            Some(tls) => exporter.with_tls_config(tls),
+            None => exporter,
+        };
+        let exporter = exporter.build()?;
         provider = provider.with_span_processor(spans::batch_processor(exporter, config.span_queue));
     }
     Ok(provider.build())

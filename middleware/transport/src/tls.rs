@@ -11,12 +11,20 @@ mod reload;
 mod server;
 mod stream;
 
-use std::path::PathBuf;
+use std::{
+    error::Error as StdError,
+    path::{Path, PathBuf},
+};
+
+use palisade_resilience::setting::Invalid;
 
 pub use client::{Connector, UpstreamTls};
 pub use peer_identity::{PeerCertificateNames, PeerIdentityLayer};
 pub use server::{Acceptor, PortTls};
 pub use stream::Stream;
+
+/// Setting of a file, with its key.
+type FileSetting<'a> = (&'static str, &'a Option<PathBuf>);
 
 /// Invalid TLS settings or files.
 #[derive(Debug, thiserror::Error)]
@@ -39,4 +47,19 @@ pub enum Error {
     /// The CA certificates cannot be used.
     #[error("cannot use {0} as client or server CA")]
     InvalidCa(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// Returns the error with the key of its setting, one of `files` if a file is at fault.
+    fn in_setting(&self, files: &[FileSetting<'_>]) -> Invalid {
+        let of_path = |path: &Path| files.iter().find(|(_, file)| file.as_deref() == Some(path)).map_or("cert_file", |(key, _)| key);
+        let key = match self {
+            Self::Missing(key, _) => key,
+            Self::Unreadable(path, _) | Self::NotPem(path, _) | Self::InvalidCa(path, _) => of_path(path),
+            Self::Name(_) => "server_name",
+            Self::Unusable(_) => "cert_file",
+        };
+        let text = std::iter::successors(Some(self as &dyn StdError), |error| (*error).source()).map(ToString::to_string);
+        Invalid::new(format!("tls.{key}"), text.collect::<Vec<_>>().join(": "))
+    }
 }

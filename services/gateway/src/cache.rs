@@ -16,9 +16,9 @@ mod store;
 use std::{future::Future, sync::Arc};
 
 use palisade_middleware::{
-    config::Error,
     context::{self, Context},
     rejection::Rejection,
+    setting::Invalid,
     task,
 };
 use tokio::time::{Instant, timeout_at};
@@ -61,7 +61,7 @@ pub(crate) struct Changes {
 impl Cache {
     /// Returns the cache for `config` and its background tasks. The tasks are `None` if the cache
     /// is disabled.
-    pub fn new(config: &Config) -> Result<(Self, Option<CacheTasks>), Error> {
+    pub fn new(config: &Config) -> Result<(Self, Option<CacheTasks>), Invalid> {
         if !config.is_enabled() {
             return Ok((Self::default(), None));
         }

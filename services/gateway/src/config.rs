@@ -1,15 +1,16 @@
 //! Settings of the gateway.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use palisade_middleware::{
-    auth::{self, Keys},
-    client,
-    clock::SystemClock,
-    config::{Error, Validate},
+    admin::AdminHosts,
+    auth, client,
+    config::{self, Validate},
     jobs,
     process::ServiceConfig,
-    server, telemetry,
+    server,
+    setting::Invalid,
+    telemetry,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,10 @@ pub struct Config {
     /// Address of the admin port: health, metrics and operator routes. Must not be reachable by the
     /// public.
     pub admin_listen: SocketAddr,
+    /// Host names of the admin port, separated by commas. IP addresses and `localhost` need no
+    /// entry. Requests with another `Host`, and requests of pages of another origin, are rejected,
+    /// because a browser near the port may have been tricked into sending them.
+    pub admin_hosts: String,
     /// Services called by the gateway.
     pub upstreams: Upstreams,
     /// Event streams of orders (server-sent events).
@@ -96,6 +101,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 3000)),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
+            admin_hosts: String::new(),
             upstreams: Upstreams::default(),
             order_events: OrderEvents::default(),
             cache: cache::Config::default(),
@@ -110,21 +116,46 @@ impl Default for Config {
 }
 
 impl Validate for Config {
-    fn validate(&self) -> Result<(), Error> {
-        self.server.validate()?;
-        self.telemetry.validate()?;
-        self.cache.validate()?;
-        self.events.validate()?;
-        self.jobs.validate()?;
-        let positive = [
+    fn validate(&self) -> Vec<Invalid> {
+        let zero = config::not_zero([
             ("order_events.heartbeat_ms", self.order_events.heartbeat_ms),
             ("order_events.client_retry_ms", self.order_events.client_retry_ms),
-        ];
-        if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
-            return Err(Error::rule(key, "must be greater than 0"));
-        }
-        self.upstreams.products().validate().map_err(|error| Error::rule("upstreams.products", error.to_string()))?;
-        self.upstreams.orders().validate().map_err(|error| Error::rule("upstreams.orders", error.to_string()))
+        ]);
+        let upstream = |section: &str, client: client::Config| client.validate().err().map(|error| config::in_section(section, &error));
+        let mut invalid: Vec<_> = zero.collect();
+        invalid.extend(self.server.validate().err());
+        invalid.extend(self.telemetry.validate());
+        invalid.extend(self.cache.validate());
+        invalid.extend(self.events.validate());
+        invalid.extend(self.jobs.validate().err());
+        invalid.extend(upstream("upstreams.products", self.upstreams.products()));
+        invalid.extend(upstream("upstreams.orders", self.upstreams.orders()));
+        invalid.extend(self.auth.validate());
+        invalid.extend(config::distinct_listeners(&[("listen", self.listen), ("admin_listen", self.admin_listen)]));
+        invalid.extend(AdminHosts::parse(&self.admin_hosts).err());
+        invalid
+    }
+
+    fn check(&self) -> Vec<Invalid> {
+        let mut invalid = self.check_shared();
+        let tls = |section: &str, client: &client::Config| client.tls.check().err().map(|error| error.in_section(section));
+        invalid.extend(tls("upstreams.products", &self.upstreams.products));
+        invalid.extend(tls("upstreams.orders", &self.upstreams.orders));
+        invalid.extend(self.identity.signing_key().err());
+        invalid.extend(self.auth.issuers.is_empty().then(auth::Config::no_issuer));
+        invalid.extend(self.telemetry.check());
+        invalid
+    }
+}
+
+impl Config {
+    /// As [`Validate::check`], for a process that brings its own keys and telemetry.
+    pub fn check_shared(&self) -> Vec<Invalid> {
+        let mut invalid: Vec<_> = self.server.tls.check().err().map(|error| error.in_section("server")).into_iter().collect();
+        invalid.extend(self.cache.check());
+        invalid.extend(self.events.check());
+        invalid.extend(self.auth.check());
+        invalid
     }
 }
 
@@ -141,13 +172,6 @@ impl ServiceConfig for Config {
         "telemetry.sample_ratio",
         "telemetry.log_filter",
     ];
-
-    fn check(&self) -> anyhow::Result<()> {
-        self.upstreams.products().tls.check()?;
-        self.upstreams.orders().tls.check()?;
-        Keys::read(&self.auth, AUDIENCE, &self.identity, Arc::new(SystemClock), client::jwks::connect)?;
-        Ok(())
-    }
 
     fn telemetry(&self) -> &telemetry::Config {
         &self.telemetry

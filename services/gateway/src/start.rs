@@ -59,9 +59,9 @@ pub fn start(config: &Config, keys: Keys, process: &Process) -> anyhow::Result<S
     let router = router(upstreams).merge(admin::probes(readiness.clone()));
     let address =
         server::serve(process, ("gateway", Protocol::Http), config.listen, router, methods, keys.verifier, (&config.server, faults));
-    let address = address.with_context(|| format!("listen: {}", config.listen))?;
+    let address = address?;
     // Last, so that no probe sees readiness before the service accepts requests.
-    process.serve_admin("gateway", config.admin_listen, readiness, admin_routes)?;
+    process.serve_admin("gateway", (config.admin_listen, &config.admin_hosts), readiness, admin_routes)?;
     Ok(address)
 }
 

@@ -22,7 +22,6 @@ use palisade_middleware::{
     store_instrumentation::Database,
 };
 use palisade_proto::{FILE_DESCRIPTOR_SET, orders::v1::orders_service_server::OrdersServiceServer};
-use secrecy::ExposeSecret;
 use tokio::{sync::Notify, time::Instant};
 use tonic::service::Routes;
 
@@ -140,10 +139,10 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
     )?;
     let address =
         server::serve(process, ("orders", Protocol::Grpc), config.listen, router, methods, keys.verifier, (&config.server, faults));
-    let address = address.with_context(|| format!("listen: {}", config.listen))?;
+    let address = address?;
     registration::start("orders", &config.registration, address, &readiness, process)?;
     // Last, so that no probe sees readiness before the service accepts requests.
-    process.serve_admin("orders", config.admin_listen, readiness, admin_routes)?;
+    process.serve_admin("orders", (config.admin_listen, &config.admin_hosts), readiness, admin_routes)?;
     Ok(address)
 }
 
@@ -173,7 +172,7 @@ struct Opened {
 
 fn open_store(config: &config::Store) -> anyhow::Result<Opened> {
     let url = config.url()?;
-    let url = url.expose_secret();
+    let url = url.expose();
     match url.split_once("://") {
         Some(("postgres" | "postgresql", rest)) if names_several_hosts(rest) => {
             bail!("store.url must name one host: for failover, name a DNS record, a virtual IP or a proxy that follows the primary")
@@ -188,7 +187,7 @@ fn open_store(config: &config::Store) -> anyhow::Result<Opened> {
             let (database, reconnect) = (store.database(), store.reconnect());
             Ok(Opened { store: Arc::new(store), database, reconnect })
         }
-        _ => bail!("store.url must start with postgres:// or sqlite://"),
+        _ => bail!("store.url: must start with postgres:// or sqlite://"),
     }
 }
 

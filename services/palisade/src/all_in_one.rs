@@ -10,8 +10,10 @@ use palisade_middleware::{
         mint_user_token,
     },
     clock::Clock,
+    config::SecretUrl,
     metrics::with_service,
     process::Process,
+    setting::Invalid,
 };
 
 use crate::{commands::DEV_ISSUER, config::Config, data_dir};
@@ -47,16 +49,16 @@ pub(crate) async fn start(mut config: Config, process: Process) -> anyhow::Resul
     // The verifier has metrics too, so it is created in the scope of its service.
     let products = with_service("products", async {
         let verifier = verifier("products", &callers, trusted.as_ref(), &config.products.auth, clock)?;
-        palisade_products::start(config.products, verifier, &process).await
+        palisade_products::start(config.products, verifier, &process)
     });
-    let products = products.await?;
+    let products = in_service("products", products.await)?;
 
     config.orders.upstreams.products.url = http_url(products);
     let orders = with_service("orders", async {
         let verifier = verifier("orders", &callers[..1], trusted.as_ref(), &config.orders.auth, clock)?;
         palisade_orders::start(config.orders, Keys { verifier, signing: orders_key }, &process)
     });
-    let orders = orders.await?;
+    let orders = in_service("orders", orders.await)?;
 
     config.gateway.upstreams.products.url = http_url(products);
     config.gateway.upstreams.orders.url = http_url(orders);
@@ -64,12 +66,20 @@ pub(crate) async fn start(mut config: Config, process: Process) -> anyhow::Resul
         let verifier = verifier(palisade_gateway::AUDIENCE, &[], trusted.as_ref(), &config.gateway.auth, clock)?;
         palisade_gateway::start(&config.gateway, Keys { verifier, signing: gateway_key }, &process)
     });
-    let gateway = gateway.await?;
+    let gateway = in_service("gateway", gateway.await)?;
 
     let token = trusted.is_some().then(|| demo_token(&development, clock.as_ref())).transpose()?;
     process.until_ready(READY_TIMEOUT).await;
     print_banner(&Addresses { gateway, products, orders, admin }, token.as_deref())?;
     Ok(())
+}
+
+/// Names the service in an error about one of its settings.
+fn in_service<T>(service: &str, result: anyhow::Result<T>) -> anyhow::Result<T> {
+    result.map_err(|error| match error.downcast::<Invalid>() {
+        Ok(invalid) => invalid.in_section(service).into(),
+        Err(error) => error,
+    })
 }
 
 /// Generates a signing key that exists only in this process.
@@ -81,7 +91,7 @@ fn http_url(address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
-fn set_default_store(url: &mut Option<secrecy::SecretString>, in_file: bool, data_dir: &std::path::Path, file: &str) {
+fn set_default_store(url: &mut Option<SecretUrl>, in_file: bool, data_dir: &std::path::Path, file: &str) {
     if url.is_none() && !in_file {
         *url = Some(format!("sqlite://{}", data_dir.join(file).display()).into());
     }

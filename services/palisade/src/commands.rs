@@ -3,14 +3,13 @@
 
 use std::{io::Write, path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
-use clap::{Arg, ArgMatches, Command, value_parser};
+use anyhow::{Context as _, bail};
+use clap::{Arg, ArgMatches, Command, parser::ValueSource, value_parser};
 use palisade_middleware::{
     auth::{UserToken, keys::SigningKey, mint_user_token},
     clock::{Clock, SystemClock},
 };
 use palisade_orders::config::Store;
-use secrecy::ExposeSecret;
 
 use crate::{data_dir, subcommand};
 
@@ -65,8 +64,17 @@ pub(crate) fn commands() -> [Command; 5] {
     ]
 }
 
-/// Runs one of [`commands`].
-pub(crate) fn run(name: &str, arguments: &ArgMatches, data_dir: Option<&String>) -> anyhow::Result<()> {
+/// Runs one of [`commands`]. `before` are the options before its name, of the server: only the data
+/// directory of `token` has an effect.
+pub(crate) fn run(name: &str, arguments: &ArgMatches, before: &ArgMatches) -> anyhow::Result<()> {
+    let has_key = |arguments: &ArgMatches| arguments.contains_id("key-file") || arguments.contains_id("data-dir");
+    let uses_data_dir = name == "token" && !has_key(arguments);
+    let is_given = |id: &str| before.value_source(id) == Some(ValueSource::CommandLine);
+    let unusable = before.ids().map(clap::Id::as_str).find(|id| is_given(id) && !(uses_data_dir && *id == "data_dir"));
+    if let Some(id) = unusable {
+        bail!("--{} has no effect on {name}", id.replace(['.', '_'], "-"));
+    }
+    let data_dir = before.get_one::<String>("data_dir");
     match name {
         "token" => token(arguments, data_dir.map(PathBuf::from)),
         "keygen" => keygen(arguments),
@@ -111,7 +119,7 @@ fn with_store(arguments: &ArgMatches, work: impl AsyncFnOnce(&str) -> anyhow::Re
         store.url_file = std::env::var_os("PALISADE_STORE__URL_FILE").map(Into::into);
     }
     let url = store.url().context("--store-url or --store-url-file is required")?;
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work(url.expose_secret()))
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work(url.expose()))
 }
 
 fn jwks(arguments: &ArgMatches) -> anyhow::Result<()> {

@@ -3,13 +3,16 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use palisade_middleware::{
-    auth,
-    config::{Error, Validate},
+    config::{self, Validate},
     process::ServiceConfig,
-    server, telemetry,
+    server,
+    setting::Invalid,
+    telemetry,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::{commands::DEV_ISSUER, data_dir};
 
 /// Settings of the all-in-one process.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -46,60 +49,99 @@ impl Config {
     }
 }
 
-impl Config {
-    /// Rejects service settings that are process-wide here. Accepting them silently would suggest
-    /// that they take effect.
-    fn reject_ignored_keys(&self) -> Result<(), Error> {
-        let services = [
-            ("gateway.telemetry", &self.gateway.telemetry, "gateway.identity.signing_key_file", &self.gateway.identity),
-            ("orders.telemetry", &self.orders.telemetry, "orders.identity.signing_key_file", &self.orders.identity),
-            ("products.telemetry", &self.products.telemetry, "", &auth::Identity::default()),
+/// Reason why services have no keys of their own here.
+const GENERATED_KEYS: &str = "the services of this process generate their keys at startup";
+/// Reason why services have no telemetry of their own here.
+const COMMON_TELEMETRY: &str = "set the top-level telemetry instead";
+/// Reason why the calls between services need no address and no TLS here.
+const LOOPBACK: &str = "the services of this process call each other over loopback, without TLS";
+/// Reason why only one service determines the shutdown.
+const COMMON_SHUTDOWN: &str = "set gateway.server.lame_duck_ms, the process shuts down once";
+
+impl Validate for Config {
+    const INEFFECTIVE: &'static [(&'static str, &'static str)] = &[
+        ("gateway.telemetry", COMMON_TELEMETRY),
+        ("products.telemetry", COMMON_TELEMETRY),
+        ("orders.telemetry", COMMON_TELEMETRY),
+        ("gateway.identity", GENERATED_KEYS),
+        ("orders.identity", GENERATED_KEYS),
+        ("gateway.upstreams.products.url", LOOPBACK),
+        ("gateway.upstreams.products.tls", LOOPBACK),
+        ("gateway.upstreams.orders.url", LOOPBACK),
+        ("gateway.upstreams.orders.tls", LOOPBACK),
+        ("orders.upstreams.products.url", LOOPBACK),
+        ("orders.upstreams.products.tls", LOOPBACK),
+        ("products.server.tls", LOOPBACK),
+        ("orders.server.tls", LOOPBACK),
+        ("products.server.lame_duck_ms", COMMON_SHUTDOWN),
+        ("orders.server.lame_duck_ms", COMMON_SHUTDOWN),
+    ];
+
+    fn validate(&self) -> Vec<Invalid> {
+        let mut invalid = in_section("gateway", self.gateway.validate());
+        invalid.extend(in_section("products", self.products.validate()));
+        invalid.extend(in_section("orders", self.orders.validate()));
+        invalid.extend(self.telemetry.validate());
+        invalid.extend(self.check_issuers());
+        let listeners =
+            [("gateway.listen", self.gateway.listen), ("products.listen", self.products.listen), ("orders.listen", self.orders.listen)];
+        let admin = [
+            ("gateway.admin_listen", self.gateway.admin_listen),
+            ("products.admin_listen", self.products.admin_listen),
+            ("orders.admin_listen", self.orders.admin_listen),
         ];
-        let ignored_tls = [
-            ("products.server.tls.cert_file", self.products.server.tls.is_on()),
-            ("orders.server.tls.cert_file", self.orders.server.tls.is_on()),
-            ("orders.upstreams.products.tls.ca_file", self.orders.upstreams.products.tls.is_on()),
-            ("gateway.upstreams.products.tls.ca_file", self.gateway.upstreams.products.tls.is_on()),
-            ("gateway.upstreams.orders.tls.ca_file", self.gateway.upstreams.orders.tls.is_on()),
-        ];
-        if let Some((key, _)) = ignored_tls.into_iter().find(|(_, is_on)| *is_on) {
-            return Err(Error::rule(key, "has no effect in the all-in-one process, its services communicate over loopback without TLS"));
-        }
-        for (telemetry_key, telemetry, identity_key, identity) in services {
-            if *telemetry != telemetry::Config::default() {
-                return Err(Error::rule(telemetry_key, "has no effect in the all-in-one process, set the top-level telemetry instead"));
-            }
-            if identity.signing_key_file.is_some() {
-                return Err(Error::rule(
-                    identity_key,
-                    "has no effect in the all-in-one process, its services generate their keys at startup",
-                ));
-            }
-        }
-        Ok(())
+        invalid.extend(config::distinct_listeners(&[listeners, admin].concat()));
+        let exposed = listeners.into_iter().filter(|(_, address)| self.uses_development_key() && !address.ip().is_loopback());
+        invalid.extend(exposed.map(|(key, address)| {
+            let rule = "is not a loopback address, but the development key is for loopback only: configure gateway.auth.issuers";
+            Invalid::new(key, format!("{address} {rule}"))
+        }));
+        invalid
+    }
+
+    fn check(&self) -> Vec<Invalid> {
+        let mut invalid = in_section("gateway", self.gateway.check_shared());
+        invalid.extend(in_section("products", self.products.check_shared()));
+        invalid.extend(in_section("orders", self.orders.check_shared()));
+        invalid.extend(self.telemetry.check());
+        invalid.extend(data_dir::check(&self.data_dir).err());
+        invalid
     }
 }
 
-impl Validate for Config {
-    fn validate(&self) -> Result<(), Error> {
-        self.gateway.validate()?;
-        self.products.validate()?;
-        self.orders.validate()?;
-        self.telemetry.validate()?;
-        let listeners =
-            [("gateway.listen", self.gateway.listen), ("products.listen", self.products.listen), ("orders.listen", self.orders.listen)];
-        self.reject_ignored_keys()?;
-        let exposed = listeners.into_iter().find(|(_, address)| !address.ip().is_loopback());
-        match exposed {
-            Some((key, address)) if self.uses_development_key() => Err(Error::rule(
-                key,
-                format!(
-                    "{address} is not a loopback address, but the development key is for loopback only: configure gateway.auth.issuers"
-                ),
-            )),
-            _ => Ok(()),
+impl Config {
+    /// Checks that the services agree about the subjects of users: an issuer has one prefix, and no
+    /// two issuers have the same one.
+    fn check_issuers(&self) -> Vec<Invalid> {
+        let mut known = Vec::new();
+        if self.uses_development_key() {
+            known.push(("the development key".to_owned(), DEV_ISSUER, ""));
         }
+        let mut invalid = Vec::new();
+        for (service, auth) in [("gateway", &self.gateway.auth), ("products", &self.products.auth), ("orders", &self.orders.auth)] {
+            let users = auth.issuers.iter().filter(|(_, issuer)| !issuer.internal);
+            let own: Vec<_> = users
+                .map(|(name, issuer)| {
+                    let iss = issuer.issuer.as_deref().unwrap_or(name);
+                    (format!("{service}.auth.issuers.{name}"), iss, issuer.subject_prefix.as_str())
+                })
+                .collect();
+            for (key, iss, prefix) in &own {
+                // Those of the same service are compared by its own check.
+                let clash = known.iter().find(|(_, other, other_prefix)| (other == iss) != (other_prefix == prefix));
+                invalid.extend(clash.map(|(other, ..)| {
+                    let rule = format!("must be the one of the same issuer, and differ from that of another issuer: compare {other}");
+                    Invalid::new(format!("{key}.subject_prefix"), rule)
+                }));
+            }
+            known.extend(own);
+        }
+        invalid
     }
+}
+
+fn in_section(section: &str, invalid: Vec<Invalid>) -> Vec<Invalid> {
+    invalid.into_iter().map(|invalid| invalid.in_section(section)).collect()
 }
 
 impl ServiceConfig for Config {
@@ -116,15 +158,6 @@ impl ServiceConfig for Config {
         "telemetry.log_filter",
     ];
 
-    fn check(&self) -> anyhow::Result<()> {
-        let all = [(&self.gateway.auth, palisade_gateway::AUDIENCE), (&self.products.auth, "products"), (&self.orders.auth, "orders")];
-        for (auth, audience) in all {
-            auth.issuers(audience, palisade_middleware::client::jwks::connect)?;
-            auth.revocations()?;
-        }
-        Ok(())
-    }
-
     fn telemetry(&self) -> &telemetry::Config {
         &self.telemetry
     }
@@ -137,3 +170,6 @@ impl ServiceConfig for Config {
         self.gateway.admin_listen
     }
 }
+
+#[cfg(test)]
+mod tests;

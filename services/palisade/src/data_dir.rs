@@ -1,33 +1,58 @@
 //! Data directory of the embedded stores and the development key.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, DirBuilder, OpenOptions, Permissions},
     io::{ErrorKind, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
-use palisade_middleware::auth::keys::SigningKey;
+use palisade_middleware::{auth::keys::SigningKey, setting::Invalid};
 use secrecy::{ExposeSecret, SecretString};
 
 const KEY_FILE: &str = "dev-signing-key.pem";
 /// File mode of a private key: readable by the owner only.
 const PRIVATE: u32 = 0o600;
+/// Mode of the data directory: accessible to the owner only.
+const PRIVATE_DIRECTORY: u32 = 0o700;
 
 /// Returns the default directory. Subcommands use the same default as the server.
 pub(crate) fn default() -> PathBuf {
     std::env::var_os("PALISADE_DATA_DIR").map_or_else(|| PathBuf::from("palisade-data"), PathBuf::from)
 }
 
+/// Checks an existing data directory and its development key. Creates nothing.
+pub(crate) fn check(data_dir: &Path) -> Result<(), Invalid> {
+    if data_dir.exists() && !data_dir.is_dir() {
+        return Err(Invalid::new("data_dir", format!("{} is not a directory", data_dir.display())));
+    }
+    let key = data_dir.join(KEY_FILE);
+    if key.exists() {
+        read_key(&key).map_err(|error| Invalid::new("data_dir", format!("{error:#}")))?;
+    }
+    Ok(())
+}
+
 /// Returns the development key in `data_dir` and generates it on first use.
 pub(crate) fn development_key(data_dir: &Path) -> anyhow::Result<SigningKey> {
-    fs::create_dir_all(data_dir).with_context(|| format!("data_dir: cannot create {}", data_dir.display()))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(PRIVATE_DIRECTORY)
+        .create(data_dir)
+        .and_then(|()| make_private(data_dir))
+        .with_context(|| format!("data_dir: cannot create {}", data_dir.display()))?;
     let path = data_dir.join(KEY_FILE);
     match create_key_file(&path, &SigningKey::generate_pem()?) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error).with_context(|| format!("cannot write {}", path.display())),
         _ => read_key(&path),
     }
+}
+
+/// Removes the permissions of group and others from an existing directory.
+fn make_private(data_dir: &Path) -> std::io::Result<()> {
+    let mode = fs::metadata(data_dir)?.permissions().mode();
+    if mode & 0o777 == mode & 0o700 { Ok(()) } else { fs::set_permissions(data_dir, Permissions::from_mode(PRIVATE_DIRECTORY)) }
 }
 
 /// Reads a private key.

@@ -10,7 +10,7 @@ use std::{io::Write, process::ExitCode};
 
 use clap::Command;
 use palisade_middleware::{
-    config::{Invocation, command, help_all, load},
+    config::{Invocation, Loaded, command, help_all, load},
     process::{ServiceConfig, run_configured},
     telemetry::TrustBoundary,
 };
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         }
     };
     if let Some((name, arguments)) = matches.subcommand() {
-        return match commands::run(name, arguments, matches.get_one::<String>("data_dir")) {
+        return match commands::run(name, arguments, &matches) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 let _ = writeln!(std::io::stderr(), "palisade {name}: {error:#}");
@@ -44,8 +44,8 @@ fn main() -> ExitCode {
             }
         };
     }
-    let loaded: Result<Invocation<Config>, _> =
-        if matches.get_flag("help-all") { Ok(Invocation::Help(help_all::<Config>("palisade", ABOUT))) } else { load(&matches) };
+    let help = || Loaded { invocation: Invocation::<Config>::Help(help_all::<Config>("palisade", ABOUT)), warnings: Vec::new() };
+    let loaded = if matches.get_flag("help-all") { Ok(help()) } else { load(&matches) };
     run_configured("palisade", &all_in_one::SERVICES, TrustBoundary::Public, loaded, all_in_one::start)
 }
 

@@ -1,19 +1,23 @@
 //! Settings of the products service.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf};
 
 use palisade_middleware::{
-    auth, client,
-    clock::SystemClock,
-    config::{self, Error, Validate},
+    admin::AdminHosts,
+    auth,
+    config::{self, SecretUrl, Validate},
     discovery::registration,
     jobs,
     process::ServiceConfig,
-    server, telemetry,
+    server,
+    setting::Invalid,
+    telemetry,
 };
 use schemars::JsonSchema;
-use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+
+/// Rule for `store.url`.
+const UNSUPPORTED_STORE: &str = "must be mongodb://host/database, mongodb+srv://… or sqlite://path";
 
 /// Settings of the products service.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -24,6 +28,10 @@ pub struct Config {
     /// Address of the admin port: health, metrics, stock audit and operator routes. Must not be
     /// reachable by the public.
     pub admin_listen: SocketAddr,
+    /// Host names of the admin port, separated by commas. IP addresses and `localhost` need no
+    /// entry. Requests with another `Host`, and requests of pages of another origin, are rejected,
+    /// because a browser near the port may have been tricked into sending them.
+    pub admin_hosts: String,
     /// Product store.
     pub store: Store,
     /// Stock reservations.
@@ -51,9 +59,7 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
     /// Connection string: `mongodb://…/database` or `sqlite://path`.
-    #[serde(skip_serializing)]
-    #[schemars(with = "Option<String>")]
-    pub url: Option<SecretString>,
+    pub url: Option<SecretUrl>,
     /// File with the connection string, for URLs that contain a password.
     pub url_file: Option<PathBuf>,
     /// Timeout of one store operation, milliseconds.
@@ -62,8 +68,18 @@ pub struct Store {
 
 impl Store {
     /// Returns the connection string, from the setting or its file.
-    pub fn url(&self) -> Result<SecretString, Error> {
-        config::secret(("store.url", &self.url), ("store.url_file", &self.url_file))
+    pub fn url(&self) -> Result<SecretUrl, Invalid> {
+        config::secret_url(("store.url", &self.url), ("store.url_file", &self.url_file))
+    }
+
+    /// Returns the error of a connection string that is not supported.
+    fn check(&self) -> Result<(), Invalid> {
+        let key = if self.url.is_some() { "store.url" } else { "store.url_file" };
+        // The value is not part of the message: it may contain a password.
+        match self.url()? {
+            url if crate::store::database_of(url.expose()).is_some() => Ok(()),
+            _ => Err(Invalid::new(key, UNSUPPORTED_STORE)),
+        }
     }
 }
 
@@ -128,6 +144,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 5000)),
             admin_listen: SocketAddr::from(([127, 0, 0, 1], 9465)),
+            admin_hosts: String::new(),
             store: Store::default(),
             reservations: Reservations::default(),
             search: Search::default(),
@@ -143,22 +160,46 @@ impl Default for Config {
 }
 
 impl Validate for Config {
-    fn validate(&self) -> Result<(), Error> {
-        self.server.validate()?;
-        self.telemetry.validate()?;
-        self.registration.validate(self.listen).map_err(|error| Error::rule("registration", error.to_string()))?;
-        self.events.validate()?;
-        self.jobs.validate()?;
-        let positive = [
+    fn validate(&self) -> Vec<Invalid> {
+        let zero = config::not_zero([
             ("store.timeout_ms", self.store.timeout_ms),
             ("reservations.hold_ttl_ms", self.reservations.hold_ttl_ms),
             ("reservations.sweep_interval_ms", self.reservations.sweep_interval_ms),
             ("search.max_concurrent", self.search.max_concurrent.into()),
-        ];
-        match positive.into_iter().find(|(_, value)| *value == 0) {
-            Some((key, _)) => Err(Error::rule(key, "must be greater than 0")),
-            None => Ok(()),
+        ]);
+        let registration = self.registration.validate(self.listen).err();
+        let mut invalid: Vec<_> = zero.collect();
+        invalid.extend(self.server.validate().err());
+        invalid.extend(self.telemetry.validate());
+        invalid.extend(registration.map(|error| config::in_section("registration", &error)));
+        invalid.extend(self.events.validate());
+        invalid.extend(self.jobs.validate().err());
+        invalid.extend(self.auth.validate());
+        invalid.extend(config::distinct_listeners(&[("listen", self.listen), ("admin_listen", self.admin_listen)]));
+        invalid.extend(AdminHosts::parse(&self.admin_hosts).err());
+        invalid
+    }
+
+    fn check(&self) -> Vec<Invalid> {
+        let mut invalid = self.check_shared();
+        if self.store.url.is_none() && self.store.url_file.is_none() {
+            invalid.extend(self.store.url().err());
         }
+        invalid.extend(self.auth.issuers.is_empty().then(auth::Config::no_issuer));
+        invalid.extend(self.telemetry.check());
+        invalid
+    }
+}
+
+impl Config {
+    /// As [`Validate::check`], for a process that brings its own keys, store and telemetry.
+    pub fn check_shared(&self) -> Vec<Invalid> {
+        let has_store = self.store.url.is_some() || self.store.url_file.is_some();
+        let mut invalid: Vec<_> = has_store.then(|| self.store.check().err()).flatten().into_iter().collect();
+        invalid.extend(self.server.tls.check().err().map(|error| error.in_section("server")));
+        invalid.extend(self.events.check());
+        invalid.extend(self.auth.check());
+        invalid
     }
 }
 
@@ -175,16 +216,6 @@ impl ServiceConfig for Config {
         "telemetry.sample_ratio",
         "telemetry.log_filter",
     ];
-
-    fn check(&self) -> anyhow::Result<()> {
-        if !crate::store::is_supported_url(self.store.url()?.expose_secret()) {
-            // The error does not quote the URL: it may contain a password.
-            return Err(Error::rule("store.url", "must be a connection string of a supported store").into());
-        }
-        self.events.url()?;
-        self.auth.verifier("products", Arc::new(SystemClock), client::jwks::connect)?;
-        Ok(())
-    }
 
     fn telemetry(&self) -> &telemetry::Config {
         &self.telemetry

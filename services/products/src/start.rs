@@ -2,27 +2,31 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use palisade_events::{Broker, Relay, Topic};
 use palisade_middleware::{
-    auth::Verifier, client, clock::Clock, cursor::Cursor, database_clock::DatabaseClock, discovery::registration, fault_injection::Faults,
-    jobs::Jobs, method_table::MethodTable, process::Process, respond::Protocol, server, store_instrumentation::Database,
+    auth::Verifier, backoff::Backoff, client, clock::Clock, config::SecretUrl, cursor::Cursor, database_clock::DatabaseClock,
+    discovery::registration, fault_injection::Faults, jitter, jobs::Jobs, method_table::MethodTable, process::Process, respond::Protocol,
+    server,
 };
 use palisade_proto::{FILE_DESCRIPTOR_SET, products::v1::products_service_server::ProductsServiceServer};
-use secrecy::ExposeSecret;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::{
     admin, background,
-    config::{self, Config},
+    config::Config,
     grpc::{METHODS, Products},
     metrics,
     relay::ProductsOutbox,
     search_limit::SearchLimit,
-    store::{InstrumentedStore, MongoStore, Reconnect, SqliteStore, Store},
+    store::{self, ConnectingStore, InstrumentedStore, MongoStore, Reconnect, SqliteStore, Store},
 };
 
+/// First and longest backoff between two attempts to open the store.
+const INITIAL_OPEN_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_OPEN_BACKOFF: Duration = Duration::from_secs(5);
 const SERVICE: &str = "palisade.products.v1.ProductsService";
 const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 /// Not a secret: it detects mistakes, not attacks. A forged position reveals nothing beyond the
@@ -35,13 +39,17 @@ pub fn verifier(config: &Config, process: &Process) -> anyhow::Result<Arc<Verifi
 }
 
 /// Starts the service, which runs until the process stops. Returns its gRPC address.
-pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -> anyhow::Result<SocketAddr> {
+pub fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -> anyhow::Result<SocketAddr> {
     metrics::register();
     let readiness = process.readiness();
-    let Opened { store, database, reconnect } = open_store(&config.store).await?;
+    let url = config.store.url()?;
+    let database = store::database_of(url.expose()).context("store.url: must begin with mongodb:// or sqlite://")?;
     let clock = DatabaseClock::new(process.clock.clone());
     let system = database.system;
-    let store = InstrumentedStore::new(store, database, Duration::from_millis(config.store.timeout_ms)).with_reconnect(reconnect);
+    let opened = ConnectingStore::<dyn Store>::default();
+    let reconnect = open_store(url, &opened, process)?;
+    let timeout = Duration::from_millis(config.store.timeout_ms);
+    let store = InstrumentedStore::connecting(opened, database, timeout).with_reconnect(reconnect);
     let changed = store.changed();
     let store: Arc<dyn Store> = Arc::new(store);
     let probed = (store.clone(), clock.clone());
@@ -83,35 +91,43 @@ pub async fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -
         MAX_MESSAGE_BYTES,
     )?;
     let address = server::serve(process, ("products", Protocol::Grpc), config.listen, router, methods, verifier, (&config.server, faults));
-    let address = address.with_context(|| format!("listen: {}", config.listen))?;
+    let address = address?;
     registration::start("products", &config.registration, address, &readiness, process)?;
     // Last, so that no probe sees readiness before the service accepts requests.
-    process.serve_admin("products", config.admin_listen, readiness, admin_routes)?;
+    process.serve_admin("products", (config.admin_listen, &config.admin_hosts), readiness, admin_routes)?;
     Ok(address)
 }
 
-/// Store before its instrumentation.
-struct Opened {
-    store: Arc<dyn Store>,
-    database: Database,
-    reconnect: Reconnect,
+/// Opens the store and returns the control of its connections. A server whose name cannot be
+/// resolved yet is opened in the background.
+fn open_store(url: SecretUrl, opened: &ConnectingStore<dyn Store>, process: &Process) -> anyhow::Result<Reconnect> {
+    if url.scheme() == "sqlite" {
+        let store = SqliteStore::new(url.expose())?;
+        let reconnect = store.reconnect();
+        // The cell is empty.
+        let _ = opened.set(Arc::new(store));
+        return Ok(reconnect);
+    }
+    process.run(open_mongo(url, opened.clone(), process.shutdown.clone()));
+    // The driver replaces the connections to a server that no longer accepts writes.
+    Ok(Reconnect::default())
 }
 
-async fn open_store(config: &config::Store) -> anyhow::Result<Opened> {
-    let url = config.url()?;
-    let url = url.expose_secret();
-    match url.split_once("://") {
-        Some(("mongodb" | "mongodb+srv", _)) => {
-            let store = MongoStore::new(url).await?;
-            // The driver replaces the connections to a server that no longer accepts writes.
-            let (database, reconnect) = (store.database(), Reconnect::default());
-            Ok(Opened { store: Arc::new(store), database, reconnect })
+/// Opens a MongoDB store, however long the lookup of its SRV records takes.
+async fn open_mongo(url: SecretUrl, opened: ConnectingStore<dyn Store>, shutdown: CancellationToken) {
+    let opening = async {
+        let mut backoff = Backoff::new(INITIAL_OPEN_BACKOFF, MAX_OPEN_BACKOFF);
+        loop {
+            match MongoStore::new(url.expose()).await {
+                Ok(store) => {
+                    // The cell is empty.
+                    let _ = opened.set(Arc::new(store));
+                    return;
+                }
+                Err(error) => tracing::warn!(%url, error = &error as &dyn std::error::Error, "cannot open the store, retrying"),
+            }
+            tokio::time::sleep(jitter::jittered(backoff.next_wait(), 0.5, jitter::random_unit)).await;
         }
-        Some(("sqlite", _)) => {
-            let store = SqliteStore::new(url)?;
-            let (database, reconnect) = (store.database(), store.reconnect());
-            Ok(Opened { store: Arc::new(store), database, reconnect })
-        }
-        _ => bail!("store.url must begin with mongodb:// or sqlite://"),
-    }
+    };
+    shutdown.run_until_cancelled(opening).await;
 }

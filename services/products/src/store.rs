@@ -6,9 +6,11 @@ mod mongo;
 mod roles;
 mod sqlite;
 
+use palisade_middleware::store_instrumentation;
+
 pub use self::{
     database::{Error, Reconnect},
-    instrumented::InstrumentedStore,
+    instrumented::{ConnectingStore, InstrumentedStore},
     mongo::MongoStore,
     roles::{
         Audit, CreateOutcome, IdempotencyKey, Imbalance, KEY_TTL, Maintenance, OutboxStore, PendingChange, ProductStore, Quarantined,
@@ -22,11 +24,12 @@ pub trait Store: ProductStore + ReservationStore + OutboxStore + Maintenance {}
 
 impl<S: ProductStore + ReservationStore + OutboxStore + Maintenance> Store for S {}
 
-/// Whether `url` is a connection string of a supported store. Does not connect.
-pub fn is_supported_url(url: &str) -> bool {
+/// Returns the telemetry attributes of the store at `url`, or `None` if it is no connection string
+/// of a supported store. Does not connect.
+pub fn database_of(url: &str) -> Option<store_instrumentation::Database> {
     match url.split_once("://") {
-        Some(("mongodb" | "mongodb+srv", _)) => MongoStore::is_valid_url(url),
-        Some(("sqlite", path)) => !path.is_empty(),
-        _ => false,
+        Some(("mongodb" | "mongodb+srv", _)) => MongoStore::database_of(url),
+        Some(("sqlite", path)) if !path.is_empty() => SqliteStore::database_of(url),
+        _ => None,
     }
 }

@@ -46,6 +46,31 @@ async fn admin_ports_need_no_token() {
     shop.anonymous().get("/readyz").await;
 }
 
+#[tokio::test]
+async fn admin_ports_reject_other_hosts_and_origins() {
+    let shop = Shop::all_in_one_with(|command| {
+        command.env("PALISADE_GATEWAY__ADMIN_HOSTS", "gateway.internal");
+    });
+    shop.ready().await;
+    for service in SERVICES {
+        let url = shop.admin_url(service);
+        let client = Client::new(url.clone(), None);
+        for path in ["/livez", "/readyz", "/metrics", "/faults", "/breakers", "/nothing"] {
+            let rejected = client.get(path).header("host", "evil.example").attempt().await.unwrap();
+            rejected.problem(421, "misdirected_request");
+            let rejected = client.get(path).header("origin", "http://evil.example").attempt().await.unwrap();
+            rejected.problem(421, "misdirected_request");
+        }
+        let port = url.rsplit(':').next().unwrap();
+        for host in [format!("localhost:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+            assert_eq!(client.get("/livez").header("host", host).attempt().await.unwrap().status, 200);
+        }
+        assert_eq!(client.get("/livez").header("origin", &url).attempt().await.unwrap().status, 200);
+        let configured = client.get("/livez").header("host", "Gateway.Internal").attempt().await.unwrap();
+        assert_eq!(configured.status == 200, service == "gateway");
+    }
+}
+
 /// Returns the metrics without help text. Every metric must come from a catalogue, which defines
 /// help and unit.
 fn metrics_without_help(text: &str) -> Vec<String> {
@@ -139,6 +164,27 @@ async fn service_waits_for_its_database() {
     postgres.restart();
     shop.ready().await;
     order_request(&buyer, &[(&product, 1)]).await.problem(409, "insufficient_stock");
+}
+
+#[tokio::test]
+async fn products_waits_for_its_file_and_for_dns() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let later = directory.path().join("later");
+    let shop = Shop::separate(Some(&format!("sqlite://{}/products.db", later.display())), None);
+    let report = readiness(&shop, "products", 503).await;
+    assert_eq!(dependency(&report, "sqlite")["ok"], json!(false));
+    assert_eq!(admin(&shop, "products", "/livez").await.status, 200);
+    std::fs::create_dir(&later).unwrap();
+    shop.ready().await;
+    create_product(&shop.client("seller", ALL_SCOPES), 1).await;
+
+    let unresolvable = shop.additional_products("mongodb+srv://app:hunter2@db.palisade.invalid/products", |_| {});
+    let client = Client::new(unresolvable.admin_url("products"), None);
+    let report = eventually(async || client.get("/readyz").attempt().await.ok().filter(|answer| answer.status == 503)).await.json();
+    assert_eq!(dependency(&report, "mongodb")["ok"], json!(false));
+    assert_eq!(client.get("/livez").attempt().await.unwrap().status, 200);
+    eventually(async || unresolvable.log().contains("cannot open the store").then_some(())).await;
+    assert!(!unresolvable.log().contains("hunter2"), "{}", unresolvable.log());
 }
 
 /// Series must exist before their first event: `rate()` does not see the event that creates a

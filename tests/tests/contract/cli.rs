@@ -7,6 +7,8 @@ use palisade_tests::{
     child::{Child, Signal},
     jwt::{claims_of, now},
     process::{command, output_of, run},
+    shop::ALL_SCOPES,
+    shop_helpers::create_product,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -64,8 +66,104 @@ fn all_in_one_rejects_ineffective_settings() {
 
 #[test]
 fn invalid_secrets_are_not_printed() {
-    for url in ["postgres://app:hunter2@", "hunter2"] {
-        assert!(!startup_failure("orders", &["--check-config"], &[("PALISADE_STORE__URL", url)]).contains("hunter2"));
+    for (name, variable, value) in [
+        ("orders", "PALISADE_STORE__URL", "postgres://app:86753091234@"),
+        ("orders", "PALISADE_STORE__URL", "86753091234"),
+        ("orders", "PALISADE_EVENTS__NATS_URL", "nat://u:86753091234@host"),
+        ("gateway", "PALISADE_AUTH__ISSUERS__IDP__SECRET", "86753091234"),
+        ("gateway", "PALISADE_CACHE__REDIS_URL", "86753091234"),
+        ("gateway", "PALISADE_UPSTREAMS__ORDERS__URL", "http://u:86753091234@orders:5001"),
+        ("products", "PALISADE_TELEMETRY__OTLP_ENDPOINT", "ftp://u:86753091234@collector"),
+    ] {
+        let output = startup_failure(name, &["--check-config"], &[(variable, value)]);
+        let key = variable["PALISADE_".len()..].to_lowercase().replace("__", ".");
+        assert!(output.contains(&key) && !output.contains("86753091234"), "{output}");
+    }
+}
+
+#[test]
+fn all_invalid_settings_are_reported_at_once() {
+    let environment = [
+        ("PALISADE_LISTEN", "banana"),
+        ("PALISADE_STORE__URL", "mysql://db"),
+        ("PALISADE_SAGA__BATCH", "0"),
+        ("PALISADE_TELEMETRY__LOG_FILTER", "a=b=c"),
+        ("PALISADE_SERVER__MAX_IN_FLIGHT", "0"),
+        ("PALISADE_NONSENSE", "1"),
+    ];
+    // The check and the start give the same answer.
+    for arguments in [&["--check-config"][..], &[]] {
+        let output = startup_failure("orders", arguments, &environment);
+        for key in
+            ["listen", "store.url", "saga.batch", "telemetry.log_filter", "server.max_in_flight", "nonsense", "identity.signing_key_file"]
+        {
+            assert!(output.contains(&format!("  {key}: ")), "{key}: {output}");
+        }
+    }
+}
+
+#[test]
+fn address_in_use_is_reported_with_its_key() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let directory = TempDir::new().unwrap();
+    let data = directory.path().to_str().unwrap();
+    for key in ["gateway.listen", "gateway.admin_listen", "orders.listen", "products.admin_listen"] {
+        let flag = |name: &str| format!("--{}", name.replace(['.', '_'], "-"));
+        let listeners = ["gateway", "products", "orders"].map(|service| [format!("{service}.listen"), format!("{service}.admin_listen")]);
+        let arguments = listeners
+            .as_flattened()
+            .iter()
+            .flat_map(|name| [flag(name), if name == key { address.clone() } else { "127.0.0.1:0".to_owned() }]);
+        let arguments: Vec<_> = ["--data-dir".to_owned(), data.to_owned()].into_iter().chain(arguments).collect();
+        let output = startup_failure("palisade", &arguments.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+        assert!(output.contains(&format!("{key}: ")) && output.contains(&address), "{output}");
+    }
+}
+
+#[test]
+fn options_without_effect_are_errors() {
+    let directory = TempDir::new().unwrap();
+    let data = directory.path().to_str().unwrap();
+    let token = ["token", "--sub", "a"];
+    for before in [&["--gateway-listen", "127.0.0.1:1"][..], &["--config", "/no/such/file"], &["--check-config"]] {
+        let output = run("palisade", &[before, &["--data-dir", data], &token].concat());
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && text.contains(before[0]), "{before:?}: {text}");
+    }
+    let made = directory.path().join("key.pem");
+    let output = run("palisade", &["--data-dir", data, "keygen", "--out", made.to_str().unwrap()]);
+    assert!(!output.status.success() && !made.exists());
+    output_of("palisade", &[&["--data-dir", data], &token[..]].concat());
+    assert!(directory.path().join("dev-signing-key.pem").exists());
+}
+
+#[test]
+fn variables_of_kubernetes_services_do_not_stop_the_start() {
+    let directory = TempDir::new().unwrap();
+    let mut command = command("palisade");
+    command.arg("--check-config").env("PALISADE_PORT", "tcp://10.0.0.1:3000").env("PALISADE_SERVICE_HOST", "10.0.0.1");
+    // A text of digits only.
+    command.env("PALISADE_DATA_DIR", "2026").current_dir(directory.path());
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.lines().count() == 1 && text.contains("PALISADE_PORT"), "{text}");
+}
+
+#[tokio::test]
+async fn data_directory_is_private() {
+    let shop = Shop::all_in_one();
+    shop.ready().await;
+    create_product(&shop.client("seller", ALL_SCOPES), 1).await;
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(shop.directory()), 0o700);
+    let files: Vec<_> = fs::read_dir(shop.directory()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let names: Vec<_> = files.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+    for name in ["orders.db", "orders.db-wal", "orders.db-shm", "products.db", "products.db-wal"] {
+        assert!(names.contains(&name), "{name}: {names:?}");
+    }
+    for path in &files {
+        assert_eq!(mode(path), 0o600, "{}", path.display());
     }
 }
 

@@ -12,11 +12,13 @@ const SPAWNING: [(&str, &str); 9] = [
     ("middleware/discovery/src/lib.rs", "spawns a supervised job"),
     ("middleware/transport/src/tls/reload.rs", "spawns a supervised job"),
     ("middleware/transport/src/server/accept/connections.rs", "one task per connection"),
-    ("middleware/auth/src/verifier.rs", "one key refresh"),
+    ("middleware/auth/src/jwks.rs", "one key refresh"),
 ];
 
-/// Short-lived tasks of services: one load of a cache entry, one saga, one order.
-const SHORT: [&str; 3] = ["services/gateway/src/cache.rs", "services/orders/src/worker.rs", "services/orders/src/grpc.rs"];
+/// Short-lived tasks of services: one load of a cache entry, one saga, one order, one lookup of a
+/// database server.
+const SHORT: [&str; 4] =
+    ["services/gateway/src/cache.rs", "services/orders/src/worker.rs", "services/orders/src/grpc.rs", "services/products/src/start.rs"];
 
 /// Source text without its tests.
 fn production_code(path: &str) -> String {

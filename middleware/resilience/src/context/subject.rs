@@ -9,9 +9,9 @@ pub const MAX_PREFIX_CHARS: usize = 32;
 /// Maximum length of a subject, characters: a prefix and a `sub`.
 pub const MAX_SUBJECT_CHARS: usize = MAX_PREFIX_CHARS + MAX_SUB_CHARS;
 
-/// Identity of a user or service. The claim `sub` is unique only within its issuer (RFC 7519 section
-/// 4.1.2), so it is no identity: [`Subject::of_issuer`] adds the prefix of the issuer. Orders,
-/// idempotency keys, limits, streams, revocations and internal tokens all use this type.
+/// Identity of a user or service. The claim `sub` is unique only within its issuer (RFC 7519
+/// section 4.1.2), so it is no identity: [`Subject::of_issuer`] adds the prefix of the issuer.
+/// Orders, idempotency keys, limits, streams, revocations and internal tokens all use this type.
 ///
 /// ```
 /// use palisade_resilience::context::Subject;

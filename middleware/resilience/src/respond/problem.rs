@@ -49,8 +49,8 @@ pub(super) fn write<R>(rejection: &Rejection, request: &RequestInfo, replaced: O
     response
 }
 
-/// Encodes the problem document of a rejection without a response of its own, such as the last event
-/// of a stream.
+/// Encodes the problem document of a rejection without a response of its own, such as the last
+/// event of a stream.
 pub(crate) fn problem_json(rejection: &Rejection, path: &str, request_id: Option<RequestId>) -> String {
     body(rejection, &RequestInfo { request_id, path: path.into(), is_head: false })
 }

@@ -1,13 +1,7 @@
 //! Upper bounds of numeric settings. A value above its bound would overflow a point in time, or
 //! reserve memory without a limit; it is a mistake in any case.
 
-use figment::{
-    Figment,
-    value::{Num, Value},
-};
-
-use super::{Error, schema};
-use palisade_resilience::setting::Invalid;
+use serde_json::Value;
 
 /// Ten years, hours.
 const MAX_HOURS: u64 = 87_600;
@@ -29,36 +23,13 @@ pub(super) fn maximum(key: &str) -> u64 {
     }
 }
 
-/// Checks every number in `figment` whose key is a numeric setting.
-pub(super) fn check(figment: &Figment, keys: &[schema::Key]) -> Result<(), Error> {
-    // An unreadable file is reported by the extraction.
-    let Ok(values) = figment.extract::<Value>() else { return Ok(()) };
-    visit("", &values, &|path, number| {
-        let is_numeric = keys.iter().any(|key| key.is_numeric() && key.matches(path));
-        let maximum = maximum(path);
-        if !is_numeric || is_at_most(number, maximum) {
-            return Ok(());
-        }
-        Err(Error::Rule(Invalid::new(path.to_owned(), format!("must be at most {maximum}"))))
-    })
-}
-
-fn visit(path: &str, value: &Value, check: &impl Fn(&str, Num) -> Result<(), Error>) -> Result<(), Error> {
-    let child = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-    match value {
-        Value::Dict(_, entries) => entries.iter().try_for_each(|(name, value)| visit(&child(name), value, check)),
-        Value::Num(_, number) => check(path, *number),
-        _ => Ok(()),
-    }
-}
-
-fn is_at_most(number: Num, maximum: u64) -> bool {
-    if let Some(number) = number.to_u128() {
-        return number <= maximum.into();
-    }
-    if let Some(number) = number.to_i128() {
-        return number <= maximum.into();
-    }
+/// Returns the rule that the number `value` of the setting `key` breaks.
+pub(super) fn violation(key: &str, value: &Value) -> Option<String> {
+    let maximum = maximum(key);
     #[expect(clippy::cast_precision_loss, reason = "far below the precision of a bound that nobody reaches")]
-    number.to_f64().is_none_or(|number| number <= maximum as f64)
+    let is_above = match value.as_u64() {
+        Some(number) => number > maximum,
+        None => value.as_f64().is_some_and(|number| number > maximum as f64),
+    };
+    is_above.then(|| format!("must be at most {maximum}"))
 }

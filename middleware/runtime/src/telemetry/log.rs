@@ -1,10 +1,13 @@
 //! Structured logs: one JSON object per record with trace and span ids, or human-readable lines on
 //! a terminal.
 
-use std::{fmt, io::IsTerminal};
+use std::{
+    fmt,
+    io::{self, IsTerminal, Write},
+};
 
 use opentelemetry::trace::TraceContextExt;
-use palisade_resilience::metrics::current_service;
+use palisade_resilience::{metrics::current_service, redact};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -58,7 +61,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let terminal = std::io::stderr().is_terminal();
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    let layer = tracing_subscriber::fmt::layer().with_writer(move || Redacting(writer.clone()));
     match format {
         LogFormat::Human | LogFormat::Auto if terminal || format == LogFormat::Human => layer
             .with_ansi(terminal)
@@ -70,6 +73,25 @@ where
         // JSON records contain only the span id, so the fields of spans, which are far more
         // numerous than records, are not formatted.
         _ => layer.event_format(JsonLine { service }).and_then(RecordCounter::new()).with_filter(filter.and(filter_fn(is_event))).boxed(),
+    }
+}
+
+/// Removes secrets from each record, whoever wrote it: libraries log URLs and requests at level
+/// debug.
+struct Redacting(NonBlocking);
+
+impl Write for Redacting {
+    /// `bytes` are a whole record.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match str::from_utf8(bytes) {
+            Ok(record) => self.0.write_all(redact::text(record).as_bytes())?,
+            Err(_) => self.0.write_all(bytes)?,
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
     files::{self, File},
     reload::{Reloading, build_once},
 };
+use palisade_resilience::setting::Invalid;
 
 /// TLS to an upstream. Plain text without a CA file.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -45,8 +46,17 @@ impl UpstreamTls {
         self.ca_file.is_some()
     }
 
-    /// Validates the settings and files.
-    pub fn check(&self) -> Result<(), Error> {
+    /// Validates the settings and files. The key of the error is `tls.…`.
+    pub fn check(&self) -> Result<(), Invalid> {
+        self.try_build().map_err(|error| self.invalid(&error))
+    }
+
+    /// Returns the error with the key of its setting, `tls.…`.
+    pub fn invalid(&self, error: &Error) -> Invalid {
+        error.in_setting(&[("ca_file", &self.ca_file), ("cert_file", &self.cert_file), ("key_file", &self.key_file)])
+    }
+
+    fn try_build(&self) -> Result<(), Error> {
         if let Some(paths) = self.paths()? {
             build_once(&paths, build_config)?;
         }

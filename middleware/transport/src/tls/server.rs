@@ -18,7 +18,7 @@ use super::{
     files::{self, File},
     reload::{Reloading, build_once},
 };
-use palisade_resilience::respond::Protocol;
+use palisade_resilience::{respond::Protocol, setting::Invalid};
 
 /// Timeout of the server's TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,8 +46,17 @@ impl Default for PortTls {
 }
 
 impl PortTls {
-    /// Validates the settings and files.
-    pub fn check(&self) -> Result<(), Error> {
+    /// Validates the settings and files. The key of the error is `tls.…`.
+    pub fn check(&self) -> Result<(), Invalid> {
+        self.try_build().map_err(|error| self.invalid(&error))
+    }
+
+    /// Returns the error with the key of its setting, `tls.…`.
+    pub fn invalid(&self, error: &Error) -> Invalid {
+        error.in_setting(&[("cert_file", &self.cert_file), ("key_file", &self.key_file), ("client_ca_file", &self.client_ca_file)])
+    }
+
+    fn try_build(&self) -> Result<(), Error> {
         if let Some(paths) = self.paths()? {
             build_once(&paths, |files| build_config(Protocol::Http, files))?;
         }

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use palisade_middleware::config::{self, Error};
+use palisade_middleware::{
+    config::{self, SecretUrl},
+    setting::Invalid,
+};
 use schemars::JsonSchema;
-use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 /// Upper bound of each lifetime setting, milliseconds (30 days).
@@ -27,9 +29,7 @@ pub struct Config {
     pub max_bytes: u64,
     /// URL of a Redis shared by the gateway replicas (second-level cache), e.g.
     /// `redis://user:password@127.0.0.1:6379`. Without it each replica has only its own cache.
-    #[serde(skip_serializing)]
-    #[schemars(with = "Option<String>")]
-    pub redis_url: Option<SecretString>,
+    pub redis_url: Option<SecretUrl>,
     /// File with the Redis URL, for URLs that contain a password.
     pub redis_url_file: Option<PathBuf>,
     /// Timeout of a Redis operation, milliseconds. After a timeout or an error, Redis is not used
@@ -63,31 +63,29 @@ impl Config {
     }
 
     /// Returns the Redis client, `None` if no URL is set.
-    pub(super) fn redis(&self) -> Result<Option<redis::Client>, Error> {
-        if self.redis_url.is_none() && self.redis_url_file.is_none() {
-            return Ok(None);
-        }
-        let url = config::secret(("cache.redis_url", &self.redis_url), ("cache.redis_url_file", &self.redis_url_file))?;
-        let redis_url = Some(url.expose_secret()).filter(|url| url.starts_with("redis://"));
+    pub(super) fn redis(&self) -> Result<Option<redis::Client>, Invalid> {
+        let (key, file_key) = ("cache.redis_url", "cache.redis_url_file");
+        let url = config::optional_secret_url((key, &self.redis_url), (file_key, &self.redis_url_file))?;
+        let Some(url) = url else { return Ok(None) };
+        let redis_url = Some(url.expose()).filter(|url| url.starts_with("redis://"));
         // The error does not quote the URL: it may contain a password.
         let client = redis_url.and_then(|url| redis::Client::open(url).ok());
-        client.map(Some).ok_or_else(|| Error::rule("cache.redis_url", "must be redis://[user:password@]host[:port][/database]"))
+        let key = if self.redis_url.is_some() { key } else { file_key };
+        client.map(Some).ok_or_else(|| Invalid::new(key, "must be redis://[user:password@]host[:port][/database]"))
     }
 
     /// Checks the range of every value. Does not read files.
-    pub fn validate(&self) -> Result<(), Error> {
-        if self.redis_url.is_some() {
-            self.redis()?;
-        }
+    pub fn validate(&self) -> Vec<Invalid> {
         let lifetimes = [("cache.ttl_ms", self.ttl_ms), ("cache.stale_ms", self.stale_ms)];
-        if let Some((key, _)) = lifetimes.into_iter().find(|(_, value)| *value > MAX_LIFETIME_MS) {
-            return Err(Error::rule(key, "must not be above 30 days"));
-        }
-        let positive = [("cache.max_bytes", self.max_bytes), ("cache.redis_timeout_ms", self.redis_timeout_ms)];
-        match positive.into_iter().find(|(_, value)| *value == 0) {
-            Some((key, _)) => Err(Error::rule(key, "must be greater than 0")),
-            None => Ok(()),
-        }
+        let too_long = lifetimes.into_iter().filter(|(_, value)| *value > MAX_LIFETIME_MS);
+        let too_long = too_long.map(|(key, _)| Invalid::new(key, "must not be above 30 days"));
+        let zero = config::not_zero([("cache.max_bytes", self.max_bytes), ("cache.redis_timeout_ms", self.redis_timeout_ms)]);
+        too_long.chain(zero).collect()
+    }
+
+    /// Returns the errors of the Redis URL, also of one in a file.
+    pub fn check(&self) -> Vec<Invalid> {
+        self.redis().err().into_iter().collect()
     }
 }
 
@@ -99,10 +97,10 @@ mod tests {
     fn invalid_url_is_rejected_and_not_quoted() {
         let at = |url: &str| Config { redis_url: Some(url.into()), ..Config::default() };
         for url in ["redis://127.0.0.1", "redis://user:secret@redis:6379/1"] {
-            at(url).validate().unwrap();
+            at(url).redis().unwrap();
         }
         for url in ["", "127.0.0.1:6379", "http://secret:6379", "rediss://secret:6379", "redis://secret:port"] {
-            let error = at(url).validate().unwrap_err().to_string();
+            let error = at(url).redis().unwrap_err().to_string();
             assert!(error.contains("cache.redis_url") && !error.contains("secret"), "{error}");
         }
         assert!(!Config::default().is_enabled() && Config::default().redis().unwrap().is_none());
@@ -110,9 +108,10 @@ mod tests {
 
     #[test]
     fn lifetimes_are_limited_to_30_days() {
-        let key = |config: Config| config.validate().unwrap_err().to_string();
+        let key = |config: Config| config.validate().remove(0).to_string();
         assert!(key(Config { ttl_ms: u64::MAX, ..Config::default() }).contains("cache.ttl_ms"));
         assert!(key(Config { stale_ms: MAX_LIFETIME_MS + 1, ..Config::default() }).contains("cache.stale_ms"));
-        Config { ttl_ms: MAX_LIFETIME_MS, stale_ms: MAX_LIFETIME_MS, ..Config::default() }.validate().unwrap();
+        let longest = Config { ttl_ms: MAX_LIFETIME_MS, stale_ms: MAX_LIFETIME_MS, ..Config::default() };
+        assert_eq!(longest.validate(), []);
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use palisade_middleware::config::Error;
+use palisade_middleware::setting::Invalid;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -90,7 +90,7 @@ pub(super) type WithAge = (Representation, Duration);
 
 impl Store {
     /// Creates an empty store, and the queue of its invalidations in Redis if that is configured.
-    pub(super) fn new(config: &Config) -> Result<(Self, Option<InvalidationQueue>), Error> {
+    pub(super) fn new(config: &Config) -> Result<(Self, Option<InvalidationQueue>), Invalid> {
         let (redis, invalidations) = config.redis()?.map(|client| RedisCache::new(client, config)).unzip();
         let ttl = Duration::from_millis(config.ttl_ms);
         let lifetime = ttl + Duration::from_millis(config.stale_ms);

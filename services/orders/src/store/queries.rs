@@ -59,7 +59,8 @@ pub(super) type HistoryRow = (i64, String, Option<String>, OffsetDateTime);
 
 impl Page {
     /// Builds a page from up to `limit` + 1 rows. The extra row shows that another page follows.
-    /// Leaves out unreadable orders; `positions` are those of all rows, as far as they are readable.
+    /// Leaves out unreadable orders; `positions` are those of all rows, as far as they are
+    /// readable.
     pub(super) fn from_lookahead(rows: Vec<Result<Order, Error>>, positions: &[Option<Position>], limit: u32) -> Self {
         let limit = limit as usize;
         let has_more = rows.len() > limit;

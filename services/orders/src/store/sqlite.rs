@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use palisade_middleware::store_instrumentation::{self, CheckoutCounter, Database};
+use palisade_middleware::{
+    private_file,
+    store_instrumentation::{self, CheckoutCounter, Database},
+};
 use parking_lot::Mutex;
 use sqlx::{
     Connection, Sqlite,
@@ -76,6 +79,7 @@ impl SqliteStore {
             })
         };
         let path = options.get_filename().to_owned();
+        private_file::prepare_database(&path);
         let file = options.get_filename().file_name().unwrap_or_default().to_string_lossy().into();
         let writer = pool(1).connect_lazy_with(options.clone());
         let readers = pool(READERS).connect_lazy_with(options.pragma("query_only", "ON"));

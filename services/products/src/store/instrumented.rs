@@ -1,7 +1,11 @@
 //! Instrumented store: runs each call in a task of its own, with a timeout, metrics and a span. A
 //! cancelled request never interrupts a write.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use palisade_middleware::store_instrumentation::{Database, InstrumentedCalls, Operation, StoreError};
 use tokio::sync::Notify;
@@ -27,16 +31,24 @@ const REQUEST_OPERATIONS: [Operation; 9] = [
 /// Store decorator: implements the roles of `S` by detached calls with timeouts, metrics and
 /// traces.
 pub struct InstrumentedStore<S: ?Sized> {
-    inner: Arc<S>,
+    inner: ConnectingStore<S>,
     calls: InstrumentedCalls,
     timeout: Duration,
     changed: Arc<Notify>,
     reconnect: Reconnect,
 }
 
+/// Store that is set once it can be opened. Until then all calls fail as unavailable.
+pub type ConnectingStore<S> = Arc<OnceLock<Arc<S>>>;
+
 impl<S: ?Sized> InstrumentedStore<S> {
     /// Wraps `inner`, which stores its products in `database`, with a timeout per call.
     pub fn new(inner: Arc<S>, database: Database, timeout: Duration) -> Self {
+        Self::connecting(Arc::new(inner.into()), database, timeout)
+    }
+
+    /// As [`Self::new`] for a store that is opened in the background.
+    pub fn connecting(inner: ConnectingStore<S>, database: Database, timeout: Duration) -> Self {
         Self {
             inner,
             calls: InstrumentedCalls::new(database, &REQUEST_OPERATIONS),
@@ -58,13 +70,14 @@ impl<S: ?Sized> InstrumentedStore<S> {
         Self { reconnect, ..self }
     }
 
-    async fn run<T, F>(&self, operation: Operation, limit: Duration, call: impl FnOnce(Arc<S>) -> F) -> Result<T, Error>
+    async fn run<T, F>(&self, operation: Operation, limit: Duration, call: impl FnOnce(Arc<S>) -> F + Send + 'static) -> Result<T, Error>
     where
+        S: Send + Sync + 'static,
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let reconnect = self.reconnect.clone();
-        let call = call(self.inner.clone());
+        let call = connected(self.inner.clone(), call);
         let observed = async move {
             let result = call.await;
             if result.as_ref().is_err_and(Error::breaks_connections) {
@@ -76,8 +89,9 @@ impl<S: ?Sized> InstrumentedStore<S> {
     }
 
     /// Runs `call` without a timeout.
-    pub(super) async fn untimed_call<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<S>) -> F) -> Result<T, Error>
+    pub(super) async fn untimed_call<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<S>) -> F + Send + 'static) -> Result<T, Error>
     where
+        S: Send + Sync + 'static,
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
@@ -85,8 +99,9 @@ impl<S: ?Sized> InstrumentedStore<S> {
     }
 
     /// Runs `call` with the configured timeout.
-    pub(super) async fn call<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<S>) -> F) -> Result<T, Error>
+    pub(super) async fn call<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<S>) -> F + Send + 'static) -> Result<T, Error>
     where
+        S: Send + Sync + 'static,
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
@@ -94,8 +109,9 @@ impl<S: ?Sized> InstrumentedStore<S> {
     }
 
     /// Runs `call` with the timeout of an audit.
-    pub(super) async fn long_call<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<S>) -> F) -> Result<T, Error>
+    pub(super) async fn long_call<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<S>) -> F + Send + 'static) -> Result<T, Error>
     where
+        S: Send + Sync + 'static,
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
@@ -103,14 +119,27 @@ impl<S: ?Sized> InstrumentedStore<S> {
     }
 
     /// Runs `call`, which may change a product, and notifies afterwards, even after an error.
-    pub(super) async fn change<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<S>) -> F) -> Result<T, Error>
+    pub(super) async fn change<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<S>) -> F + Send + 'static) -> Result<T, Error>
     where
+        S: Send + Sync + 'static,
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let result = self.call(operation, call).await;
         self.changed.notify_one();
         result
+    }
+}
+
+/// Calls the store once it is open.
+async fn connected<S, T, F>(inner: ConnectingStore<S>, call: impl FnOnce(Arc<S>) -> F) -> Result<T, Error>
+where
+    S: ?Sized,
+    F: Future<Output = Result<T, Error>>,
+{
+    match inner.get() {
+        Some(store) => call(store.clone()).await,
+        None => Err(Error::Unavailable("the store is not open yet".into())),
     }
 }
 

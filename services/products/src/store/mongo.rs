@@ -13,7 +13,8 @@ use mongodb::{
     Client, Database,
     event::EventHandler,
     options::{
-        Acknowledgment, ClientOptions, ConnectionString, ReadConcern, ReadPreference, SelectionCriteria, ServerAddress, WriteConcern,
+        Acknowledgment, ClientOptions, ConnectionString, HostInfo, ReadConcern, ReadPreference, SelectionCriteria, ServerAddress,
+        WriteConcern,
     },
 };
 use palisade_middleware::store_instrumentation;
@@ -57,9 +58,15 @@ pub struct MongoStore {
 }
 
 impl MongoStore {
-    /// Whether `url` is a valid connection string.
-    pub(super) fn is_valid_url(url: &str) -> bool {
-        ConnectionString::parse(url).is_ok()
+    /// Returns the database attributes of the connection string `url`, or `None` if it is invalid.
+    pub(super) fn database_of(url: &str) -> Option<store_instrumentation::Database> {
+        let parsed = ConnectionString::parse(url).ok()?;
+        let namespace = parsed.default_database.as_deref().unwrap_or(DEFAULT_DATABASE).into();
+        let server = match &parsed.host_info {
+            HostInfo::HostIdentifiers(hosts) => single_server(hosts),
+            _ => None,
+        };
+        Some(store_instrumentation::Database { system: "mongodb", namespace, server })
     }
 
     /// Creates the store for a `mongodb://` URL. Connects on first use, so the service starts while
@@ -75,10 +82,7 @@ impl MongoStore {
         options.connect_timeout.get_or_insert(Duration::from_secs(1));
         options.server_selection_timeout.get_or_insert(Duration::from_secs(1));
         options.heartbeat_freq.get_or_insert(Duration::from_secs(5));
-        let server = match options.hosts.as_slice() {
-            [ServerAddress::Tcp { host, port }] => Some((host.as_str().into(), port.unwrap_or(DEFAULT_PORT))),
-            _ => None,
-        };
+        let server = single_server(&options.hosts);
         let client = Client::with_options(options)?;
         let database = client.default_database().unwrap_or_else(|| client.database(DEFAULT_DATABASE));
         let collections = Collections::new(&database);
@@ -92,12 +96,20 @@ impl MongoStore {
 }
 
 /// Sets the options that decide about correctness, whatever the URL says. An acknowledged write
-/// must survive a crash and a failover. A read must not return stock or reservations that a failover
-/// could roll back, or that are outdated.
+/// must survive a crash and a failover. A read must not return stock or reservations that a
+/// failover could roll back, or that are outdated.
 fn consistent_options(mut options: ClientOptions) -> ClientOptions {
     let durable = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(Duration::from_secs(2)).build();
     options.write_concern = Some(durable);
     options.read_concern = Some(ReadConcern::majority());
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
     options
+}
+
+/// Returns host and port of the only server, `None` for several.
+fn single_server(hosts: &[ServerAddress]) -> Option<(Arc<str>, u16)> {
+    match hosts {
+        [ServerAddress::Tcp { host, port }] => Some((host.as_str().into(), port.unwrap_or(DEFAULT_PORT))),
+        _ => None,
+    }
 }

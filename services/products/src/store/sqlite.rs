@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use palisade_middleware::store_instrumentation::{self, CheckedOut, CheckoutCounter, Database};
+use palisade_middleware::{
+    private_file,
+    store_instrumentation::{self, CheckedOut, CheckoutCounter, Database},
+};
 use parking_lot::Mutex;
 use sqlx::{
     Connection, Sqlite, SqliteConnection, SqlitePool, Transaction,
@@ -76,6 +79,7 @@ impl SqliteStore {
             .foreign_keys(true)
             .busy_timeout(ACQUIRE_TIMEOUT);
         let path = options.get_filename().to_owned();
+        private_file::prepare_database(&path);
         let file = path.file_name().unwrap_or_default().to_string_lossy().into();
         let reconnect = Reconnect::default();
         let writer = pool(1, &reconnect).connect_lazy_with(options.clone());
@@ -106,6 +110,13 @@ impl SqliteStore {
             *owner = opened.ok().filter(|file| file.try_lock().is_ok());
         }
         owner.is_some()
+    }
+
+    /// Returns the database attributes of the file at `url`, or `None` if the URL is invalid.
+    pub(super) fn database_of(url: &str) -> Option<Database> {
+        let options = SqliteConnectOptions::from_str(url).ok()?;
+        let file = options.get_filename().file_name().unwrap_or_default().to_string_lossy();
+        Some(Database { system: "sqlite", namespace: file.into(), server: None })
     }
 
     /// Returns the database attributes of the semantic conventions.
