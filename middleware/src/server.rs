@@ -15,7 +15,10 @@ use palisade_resilience::{
     fault_injection::{FaultLayer, Faults},
     method_table::MethodTable,
     metrics::{Boundary, MetricsLayer},
+    prefetched_body::PrefetchedBody,
     rate_limit::{AddressLimitLayer, RateLimitLayer},
+    refusal_pause::RefusalPauseLayer,
+    request_body::RequestBodyLayer,
     request_context::{CurrentContextLayer, RequestContextLayer},
     respond::{Protocol, RespondLayer},
     scheme::Scheme,
@@ -68,8 +71,9 @@ where
 {
     let (boundary, address_limit) = match protocol {
         Protocol::Http => (Boundary::HttpServer, AddressLimitLayer::new(&config.address_limit)),
-        Protocol::Grpc => (Boundary::GrpcServer, AddressLimitLayer::disabled()),
+        Protocol::Grpc => (Boundary::GrpcServer, AddressLimitLayer::public_only(&config.address_limit)),
     };
+    let adaptive_limit = AdaptiveLimitLayer::new(protocol, &config.adaptive_limit);
     let metrics = MetricsLayer::new(boundary).with_preregistered_series(&methods, Scheme::of_port(config.tls.is_on()));
     // Validated with the configuration.
     let proxies = config.address_limit.proxies().unwrap_or_default();
@@ -83,18 +87,22 @@ where
         .layer(metrics)
         // Layers below fail with a typed `Rejection`; above there are only responses.
         .layer(RespondLayer(protocol))
+        // Answers a connection that ignores `Retry-After` late. Outside everything that holds a
+        // permit or a timer.
+        .layer(RefusalPauseLayer::new(protocol))
         // Rejects ambiguous HTTP requests before another layer interprets them.
         .layer(HttpGuardLayer(protocol))
+        // Address of the client, and its rate limit (HTTP; health and documents on every port).
+        // Before everything that costs or waits.
+        .layer(address_limit)
         // Outside every queue: a timer inside would not count the wait.
         .layer(DeadlineLayer::new(
             protocol,
             Duration::from_millis(config.default_deadline_ms),
             Duration::from_millis(config.max_deadline_ms),
         ))
-        // Load shedding, before any cryptography: a signature costs a hundred rejections.
-        .layer(ConcurrencyLimitLayer(RequestLimit::new(config.max_in_flight)))
-        // Per-IP rate limit (HTTP). Also before cryptography: an invalid token names no caller.
-        .layer(address_limit)
+        // Load shedding before any cryptography, by the state of the adaptive limit below.
+        .layer(adaptive_limit.early_rejection())
         // Caller identity from the bearer token.
         .layer(AuthenticateLayer(verifier))
         // mTLS: the client certificate must belong to the authenticated caller.
@@ -107,8 +115,13 @@ where
         .layer(ConcurrencyLimitLayer(StreamLimit::new(protocol, config.max_streams, config.max_streams_per_caller)))
         // Maximum age of streams; outside the layers whose responses it may end.
         .layer(StreamsLayer::new(protocol, Duration::from_millis(config.max_stream_age_ms)))
+        // Receives the request. Outside the permits below: they cover our work, never the peer's
+        // pace. Inside all that rejects a request by its head.
+        .layer(RequestBodyLayer::new(config.max_body_bytes, Duration::from_millis(config.body_read_timeout_ms), config.max_in_flight))
+        // Bounds memory even without the adaptive limit.
+        .layer(ConcurrencyLimitLayer(RequestLimit::new(config.max_in_flight)))
         // Next to the handler, whose latency it measures; needs the priority of the caller.
-        .layer(AdaptiveLimitLayer::new(protocol, &config.adaptive_limit))
+        .layer(adaptive_limit)
         // Inside metrics and permits: both see a panic as a response.
         .layer(CatchPanicLayer::new())
         // Fault injection in place of the handler: the layers above treat a fault as real.
@@ -117,5 +130,7 @@ where
         .layer(RejectExpiredLayer)
         // The handler reads all of the above from `context::current`.
         .layer(CurrentContextLayer)
+        .map_request(|request: Request<PrefetchedBody<Body>>| request.map(Body::new))
+        .map_response(|response: Response<R>| response.map(Body::new))
         .service(handler)
 }

@@ -225,31 +225,32 @@ fn deadlines() -> [Panel; 3] {
     ]
 }
 
-fn limits() -> [Panel; 6] {
+fn limits() -> [Panel; 7] {
     let in_use = || metric("palisade.concurrency.in_use").now().sum_by(LIMITER);
     let limit = || metric("palisade.concurrency.limit").now().sum_by(LIMITER);
     [
         stacked_timeseries("Shed / s")
             .description("Requests rejected to protect the process (load shedding), by reason.")
-            .remediation(
-                "`queue_full`, `queue_timeout`: load exceeds the adaptive limit. `concurrency`: the hard limit. \
-                     `rate_limit`, `address_limit`: one client.",
-            )
+            .remediation("`caller_share`, `rate_limit`, `address_limit`: one client. Others: the load exceeds a concurrency limit.")
             .unit(unit::REQUESTS)
             .runbook("LoadShedding")
             .query(metric("palisade.requests.shed").rate().sum_by(["job", "reason"]).or_zero(&every_process())),
         timeseries("Limits")
-            .description(
-                "Concurrency limits. `adaptive` follows handler latency (gradient), `hard` and the bulkheads of targets are fixed.",
-            )
+            .description("Concurrency limits. `adaptive` follows handler latency (gradient), all others are fixed.")
             .remediation("A falling adaptive limit: handlers contend with each other, or their store is slow.")
             .unit(unit::COUNT)
             .query(limit()),
         timeseries("In use")
-            .description("Permits in use, including requests whose response is still being sent.")
-            .remediation("A target at its limit hangs. Its bulkhead protects the other targets.")
+            .description("Permits in use by requests being processed; `request_body` by requests being received.")
+            .remediation("A target at its limit hangs. Its bulkhead protects the other targets. `request_body`: slow clients.")
             .unit(unit::COUNT)
             .query(in_use()),
+        timeseries("Slow clients")
+            .description("Complete responses that clients have not read, and rejections held back on connections that ignore Retry-After.")
+            .remediation("They hold memory but no permit. Constantly high: one address attacks, or a client library retries at once.")
+            .unit(unit::COUNT)
+            .query(metric("palisade.responses.unread").now().sum_by(["job", "protocol"]).legend_prefix("unread"))
+            .query(metric("palisade.rejections.held_back").now().sum_by(["job"]).legend_prefix("held back")),
         timeseries("Used / limit")
             .description("Utilisation of each concurrency limit.")
             .remediation("Constantly at 90 %: add replicas, or find the slow dependency.")

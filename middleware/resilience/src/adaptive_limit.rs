@@ -1,5 +1,5 @@
-//! Adaptive concurrency limit (gradient algorithm) with a priority queue (CoDel): the limit follows
-//! handler latency, a short burst waits, the rest is shed.
+//! Adaptive concurrency limit (gradient algorithm) with a fair priority queue (CoDel): the limit
+//! follows handler latency, a short burst waits, the rest is shed.
 //!
 //! A fixed limit is wrong on every other machine and for every other mix of requests. Up to some
 //! concurrency requests do not slow each other down. Above it more concurrency only adds latency,
@@ -7,9 +7,18 @@
 //! latency of the handler; `queue` decides which requests wait for a permit. A burst waits. In a
 //! standing queue the requests whose callers can still use the response are served, and the rest
 //! are rejected at once with a retry delay.
+//!
+//! Callers share the limit by max-min fairness. A caller's share is the limit divided by the
+//! callers that run or wait, with one more counted for a newcomer. The caller with the fewest
+//! running requests is served first, and an eighth of the limit is reserved for callers below their
+//! share. When the queue is too long, the callers above their share are shed first, with
+//! `rate_limited`.
 
+mod aliases;
+mod callers;
 mod codel_queue;
 mod config;
+mod early;
 mod gradient;
 mod in_flight;
 mod limiter;
@@ -28,21 +37,45 @@ use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
-use tower::{Layer, Service};
+use tower::{BoxError, Layer, Service};
 
-use self::limiter::{Admission, Limiter, Waiter};
-use crate::{body::InstrumentedBody, context::Context, jitter, rejection::Rejection, respond::Protocol, time_limit::TimeLimit};
+use self::{
+    in_flight::InFlightRequest,
+    limiter::{Admission, Limiter, Waiter},
+};
+use crate::{
+    body::{InstrumentedBody, PermitGuard},
+    caller::CallerKey,
+    context::Context,
+    counter::AtomicCounter,
+    jitter,
+    method_table::Method,
+    metrics::register_observable_sum,
+    prefetched_body::PrefetchedBody,
+    priority::Priority,
+    rejection::Rejection,
+    respond::Protocol,
+    time_limit::TimeLimit,
+};
 
 pub use config::Config;
-pub use in_flight::InFlightRequest;
+pub use early::{EarlyRejection, EarlyRejectionLayer};
+
+/// Bytes of a response that are taken from its handler ahead of the peer. A response in one piece
+/// is always taken whole.
+const MAX_PREFETCH: usize = 256 * 1024;
+
+/// Body of a response that may still be read by its peer, counted until its last frame.
+pub type UnreadBody<R> = InstrumentedBody<PrefetchedBody<R>, PermitGuard<Unread>>;
 
 /// Adaptive concurrency limit: admits as many concurrent requests as the server can serve without
 /// added latency.
 ///
 /// Sits behind authentication, which decides whose priority header counts, inside the deadline,
 /// which covers the queue wait, and directly around the handler, whose latency it measures. A
-/// permit is held until the last byte of the response is sent, that of a stream until the response
-/// head.
+/// permit is held until the response exists: it is taken from the handler ahead of the peer, which
+/// reads it at its own pace. That of a stream is held until the response head. Health checks and
+/// constant documents are exempt.
 ///
 /// ```
 /// use palisade_resilience::{adaptive_limit::{AdaptiveLimitLayer, Config}, respond::Protocol};
@@ -53,13 +86,42 @@ pub use in_flight::InFlightRequest;
 pub struct AdaptiveLimitLayer {
     protocol: Protocol,
     limiter: Option<Arc<Limiter>>,
+    unread: Arc<AtomicCounter>,
 }
 
 impl AdaptiveLimitLayer {
     /// Creates the limit from `config`, or a pass-through layer if it is disabled. `protocol`
     /// determines where a response carries its status.
     pub fn new(protocol: Protocol, config: &Config) -> Self {
-        Self { protocol, limiter: config.enabled.then(|| Limiter::new(config, jitter::random_unit)) }
+        Self::with_limiter(protocol, config.enabled.then(|| Limiter::new(config, jitter::random_unit)))
+    }
+
+    fn with_limiter(protocol: Protocol, limiter: Option<Arc<Limiter>>) -> Self {
+        let unread = Arc::new(AtomicCounter::new());
+        register_observable_sum(&unread, metrics::gauge!("palisade.responses.unread", "protocol" => protocol.name()), AtomicCounter::get);
+        Self { protocol, limiter, unread }
+    }
+
+    /// Returns the layer that rejects requests before authentication while this limit sheds load.
+    pub fn early_rejection(&self) -> EarlyRejectionLayer {
+        EarlyRejectionLayer(self.limiter.clone())
+    }
+}
+
+/// Counts a response until its last frame was taken by the connection.
+#[derive(Debug)]
+pub struct Unread(Arc<AtomicCounter>);
+
+impl Unread {
+    fn count(counter: &Arc<AtomicCounter>) -> Self {
+        counter.increment();
+        Self(counter.clone())
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.0.decrement();
     }
 }
 
@@ -82,9 +144,9 @@ impl<S, B, R> Service<Request<B>> for AdaptiveLimit<S>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone,
     S::Error: Into<Rejection>,
-    R: Body,
+    R: Body<Error: Into<BoxError>> + Unpin,
 {
-    type Response = Response<InstrumentedBody<R, Option<InFlightRequest>>>;
+    type Response = Response<UnreadBody<R>>;
     type Error = Rejection;
     type Future = ResponseFuture<S, Request<B>>;
 
@@ -95,28 +157,52 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let context = Context::of(&request);
         let (priority, deadline) = context.map(|context| (context.priority, context.deadline)).unwrap_or_default();
-        let stream = context.is_some_and(Context::is_stream);
+        let call = CallInfo { protocol: self.layer.protocol, deadline, stream: context.is_some_and(Context::is_stream) };
         // Health probes bypass the limit: a probe queued behind requests would make a busy process
         // look dead.
-        let exempt = context.and_then(|context| context.method).is_some_and(|method| method.infrastructure);
-        let Some(limiter) = self.layer.limiter.as_ref().filter(|_| !exempt) else {
-            return ResponseFuture { state: State::Running { inner: self.inner.call(request), running: None } };
-        };
-        let (protocol, now) = (self.layer.protocol, Instant::now());
-        let state = match limiter.admit(priority, deadline.map(TimeLimit::at), now) {
-            Admission::Admitted(permit) => {
-                let running = Some(InFlightRequest::new(permit, protocol, now, (deadline, stream)));
-                State::Running { inner: self.inner.call(request), running }
-            }
-            Admission::Queued(waiter) => {
+        let exempt = context.and_then(|context| context.method).is_some_and(Method::is_exempt_from_limits);
+        let limiter = self.layer.limiter.as_ref().filter(|_| !exempt);
+        let state = match limiter.map(|limiter| limiter.admit_request(priority, &request, deadline)) {
+            None => State::Running { inner: self.inner.call(request), running: None },
+            Some(Admission::Admitted(permit)) => State::Running { inner: self.inner.call(request), running: Some(call.start(permit)) },
+            Some(Admission::Queued(waiter)) => {
                 // The service polled ready goes with the request; the clone takes its place here.
                 let clone = self.inner.clone();
                 let service = std::mem::replace(&mut self.inner, clone);
-                State::Waiting { waiter, next: Some(QueuedCall { service, request, protocol, deadline_and_stream: (deadline, stream) }) }
+                State::Waiting { waiter, next: Some(QueuedCall { service, request }) }
             }
-            Admission::Rejected(refused) => State::Refused { rejection: Some(refused.into()) },
+            Some(Admission::Rejected(refused)) => State::Refused { rejection: Some(refused.into()) },
         };
-        ResponseFuture { state }
+        ResponseFuture { state, call, unread: self.layer.unread.clone() }
+    }
+}
+
+impl Limiter {
+    /// Admits, queues or sheds `request`.
+    fn admit_request<B>(self: &Arc<Self>, priority: Priority, request: &Request<B>, deadline: Option<TimeLimit>) -> Admission {
+        let caller = CallerKey::of(request);
+        let admission = self.admit(priority, caller, deadline.map(TimeLimit::at), Instant::now());
+        if !matches!(admission, Admission::Admitted(_))
+            && let Some(credentials) = CallerKey::of_credentials(request.headers())
+        {
+            // Their next request can be rejected before authentication.
+            self.learn(credentials, caller);
+        }
+        admission
+    }
+}
+
+/// Properties of a call that its response needs.
+#[derive(Debug, Clone, Copy)]
+struct CallInfo {
+    protocol: Protocol,
+    deadline: Option<TimeLimit>,
+    stream: bool,
+}
+
+impl CallInfo {
+    fn start(self, permit: limiter::Permit) -> InFlightRequest {
+        InFlightRequest::new(permit, self.protocol, Instant::now(), self.deadline)
     }
 }
 
@@ -124,9 +210,6 @@ where
 struct QueuedCall<S, Q> {
     service: S,
     request: Q,
-    protocol: Protocol,
-    /// Deadline of the request, and whether its response is a stream.
-    deadline_and_stream: (Option<TimeLimit>, bool),
 }
 
 pin_project! {
@@ -134,6 +217,8 @@ pin_project! {
     pub struct ResponseFuture<S: Service<Q>, Q> {
         #[pin]
         state: State<S, Q>,
+        call: CallInfo,
+        unread: Arc<AtomicCounter>,
     }
 }
 
@@ -150,12 +235,13 @@ impl<S, Q, R> Future for ResponseFuture<S, Q>
 where
     S: Service<Q, Response = Response<R>>,
     S::Error: Into<Rejection>,
-    R: Body,
+    R: Body<Error: Into<BoxError>> + Unpin,
 {
-    type Output = Result<Response<InstrumentedBody<R, Option<InFlightRequest>>>, Rejection>;
+    type Output = Result<Response<UnreadBody<R>>, Rejection>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
+        let this = self.project();
+        let mut state = this.state;
         loop {
             let next = match state.as_mut().project() {
                 StateProjection::Refused { rejection } => {
@@ -163,28 +249,17 @@ where
                 }
                 StateProjection::Waiting { waiter, next } => {
                     let permit = ready!(Pin::new(waiter).poll(cx))?;
-                    let Some(QueuedCall { mut service, request, protocol, deadline_and_stream: about }) = next.take() else {
-                        unreachable!("future polled after completion")
-                    };
-                    let running = Some(InFlightRequest::new(permit, protocol, Instant::now(), about));
-                    State::Running { inner: service.call(request), running }
+                    let Some(QueuedCall { mut service, request }) = next.take() else { unreachable!("future polled after completion") };
+                    State::Running { running: Some(this.call.start(permit)), inner: service.call(request) }
                 }
                 StateProjection::Running { inner, running } => {
                     let result = ready!(inner.poll(cx)).map_err(Into::into);
-                    let mut running = running.take();
+                    let running = running.take();
                     return Poll::Ready(match result {
-                        Ok(response) => {
-                            if let Some(running) = &mut running {
-                                running.record_head(&response);
-                            }
-                            if let Some(stream) = running.take_if(|running| running.is_stream()) {
-                                stream.release_without_sample();
-                            }
-                            Ok(InstrumentedBody::observe(response, running))
-                        }
+                        Ok(response) => Ok(finish(response, running, (*this.call, this.unread), cx)),
                         Err(rejection) => {
-                            if let Some(running) = &mut running {
-                                running.record_rejection(&rejection);
+                            if let Some(running) = running {
+                                running.end_with_rejection(&rejection);
                             }
                             Err(rejection)
                         }
@@ -194,6 +269,32 @@ where
             state.set(next);
         }
     }
+}
+
+/// Takes the response from its handler and returns the permit.
+fn finish<R>(
+    response: Response<R>,
+    running: Option<InFlightRequest>,
+    (call, unread): (CallInfo, &Arc<AtomicCounter>),
+    cx: &mut task::Context<'_>,
+) -> Response<UnreadBody<R>>
+where
+    R: Body<Error: Into<BoxError>> + Unpin,
+{
+    let mut response = response.map(PrefetchedBody::new);
+    if !call.stream {
+        // Whether or not all of it is available: the handler has answered, and the pace of what is
+        // left may be that of the peer.
+        let _ = response.body_mut().poll_prefetch(MAX_PREFETCH, cx);
+    }
+    match running {
+        Some(running) if call.stream => running.end_with_stream(),
+        Some(running) => running.end_with(&response),
+        None => {}
+    }
+    // Streams are counted by their own limit.
+    let guard = (!call.stream).then(|| Unread::count(unread));
+    InstrumentedBody::observe(response, PermitGuard(guard))
 }
 
 #[cfg(test)]

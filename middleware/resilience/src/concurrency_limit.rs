@@ -1,17 +1,23 @@
 //! Concurrency limits: load shedding, bulkheads and stream limits, one permit layer.
 //!
-//! A permit is taken in `call`, before any work, and held until the last byte of the response. A
-//! permit taken in `poll_ready` would be held by idle connections. There is no queue: above the
-//! limit a request is rejected at once.
+//! A permit is taken in `call`, before any work. A permit taken in `poll_ready` would be held by
+//! idle connections. There is no queue: above the limit a request is rejected at once. All limits
+//! are shared fairly between callers: one caller never takes all permits, and when a limit is
+//! reached the callers above their share are rejected first.
 //!
-//! | limit | counts | where |
-//! |---|---|---|
-//! | [`RequestLimit`] | requests of all connections (load shedding) | server |
-//! | [`StreamLimit`] | open streams, in total and per caller | server |
-//! | [`Bulkhead`] | calls to one target | client |
+//! | limit | counts | permit is held until | where |
+//! |---|---|---|---|
+//! | [`RequestLimit`] | requests being processed (load shedding) | the response exists | server |
+//! | [`StreamLimit`] | open streams, in total and per caller | the last byte | server |
+//! | [`Bulkhead`] | calls to one target | the last byte from the target | client |
+//!
+//! A permit of a server covers the work of this process and never the pace of its peer: the request
+//! is received before ([`request_body`](crate::request_body)), and the response is complete in
+//! memory or a stream with its own limit.
 
 mod bulkhead;
 mod requests;
+mod shared;
 mod streams;
 
 use std::{
@@ -31,7 +37,9 @@ use crate::{
 };
 
 pub use bulkhead::Bulkhead;
-pub use requests::{RequestLimit, RequestPermit};
+pub use requests::RequestLimit;
+pub(crate) use shared::SharedLimit;
+pub use shared::SharedPermit;
 pub use streams::{StreamLimit, StreamPermit};
 
 /// Source of permits. Clones share one count.
@@ -52,17 +60,17 @@ pub trait Limit: Clone {
 ///
 /// ```
 /// use palisade_resilience::{
-///     concurrency_limit::{ConcurrencyLimitLayer, RequestLimit},
+///     concurrency_limit::{Bulkhead, ConcurrencyLimitLayer},
 ///     rejection::reasons,
 /// };
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
 /// let handler = service_fn(async |_| Ok::<_, std::convert::Infallible>(http::Response::new("done".to_owned())));
-/// let service = ConcurrencyLimitLayer(RequestLimit::new(1)).layer(handler);
+/// let service = ConcurrencyLimitLayer(Bulkhead::new("products", 1)).layer(handler);
 /// let first = service.clone().oneshot(http::Request::new(())).await.unwrap();
 /// let rejected = service.clone().oneshot(http::Request::new(())).await.unwrap_err();
 /// assert_eq!(rejected.reason(), &reasons::OVERLOADED);
-/// drop(first); // The body was not sent yet: it held the permit.
+/// drop(first); // The body was not read yet: it held the permit.
 /// assert!(service.oneshot(http::Request::new(())).await.is_ok());
 /// # });
 /// ```

@@ -5,7 +5,7 @@ mod principal;
 mod request_id;
 mod subject;
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, net::IpAddr, sync::Arc};
 
 use http::Request;
 use tokio::{task::futures::TaskLocalFuture, time::Instant};
@@ -24,6 +24,9 @@ pub struct Context {
     /// Deadline of the request. Outbound calls get the remaining time. Streams have one only if the
     /// caller set it.
     pub deadline: Option<TimeLimit>,
+    /// Address of the client, behind trusted proxies the one that they report. `None` outside a
+    /// server and for peers without an address.
+    pub client_address: Option<IpAddr>,
     /// Caller identity, set after the token was verified.
     pub principal: Option<Arc<Principal>>,
     /// Matching entry of the method table. `None` for unknown paths.
@@ -42,6 +45,7 @@ impl Context {
         Self {
             request_id: RequestId::random(),
             deadline: None,
+            client_address: None,
             principal: None,
             method: None,
             priority: Priority::Default,

@@ -7,8 +7,10 @@
 //! | layers | modules |
 //! |---|---|
 //! | deadlines and attempt timeouts | [`deadline`], [`time_limit`] |
-//! | load shedding, bulkheads, stream limits | [`concurrency_limit`], [`streams`] |
-//! | adaptive concurrency limit (gradient, `CoDel` queue) | [`adaptive_limit`] |
+//! | load shedding, bulkheads, stream limits, shared fairly | [`concurrency_limit`], [`streams`], [`caller`] |
+//! | adaptive concurrency limit (gradient, fair `CoDel` queue) | [`adaptive_limit`] |
+//! | reception of requests, slow peers | [`request_body`], [`prefetched_body`] |
+//! | connections that ignore `Retry-After` | [`refusal_pause`] |
 //! | rate limiting per caller and per IP address | [`rate_limit`] |
 //! | circuit breaking | [`circuit_breaker`] |
 //! | retries with budgets | [`retry`], [`backoff`], [`jitter`] |
@@ -23,6 +25,7 @@ pub mod adaptive_limit;
 pub mod attempt_metrics;
 pub mod backoff;
 pub mod body;
+pub mod caller;
 pub mod catch_panic;
 pub mod circuit_breaker;
 pub mod clock;
@@ -30,6 +33,7 @@ pub mod concurrency_limit;
 pub mod context;
 pub mod counter;
 pub mod deadline;
+mod fair_share;
 pub mod fault_injection;
 pub mod filter;
 pub mod grpc_status;
@@ -37,11 +41,14 @@ pub mod jitter;
 pub mod job;
 pub mod method_table;
 pub mod metrics;
+pub mod prefetched_body;
 pub mod priority;
 pub mod protocol;
 pub mod rate_limit;
 pub mod redact;
+pub mod refusal_pause;
 pub mod rejection;
+pub mod request_body;
 pub mod request_context;
 pub mod respond;
 mod response_outcome;

@@ -27,6 +27,7 @@ pub enum Access {
 
 /// Method of an API.
 #[derive(Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent marks of a table entry")]
 pub struct Method {
     /// HTTP method. `POST` for every gRPC method.
     pub verb: &'static str,
@@ -41,6 +42,14 @@ pub struct Method {
     grpc: bool,
     /// Streaming response without a natural end, see [`crate::streams`].
     pub streaming: bool,
+    /// Request stream of a gRPC method (client or bidirectional streaming): its request is passed
+    /// on while it arrives. Every other request is received first.
+    pub request_stream: bool,
+    /// Constant document from memory: outside the limits of concurrent work, with a rate limit of
+    /// its own per address.
+    pub static_content: bool,
+    /// Cost of a request in tokens of the caller's rate limit: about the work of so many reads.
+    pub cost: u32,
     /// Default priority, which internal callers can override.
     pub priority: Priority,
 }
@@ -48,12 +57,23 @@ pub struct Method {
 impl Method {
     /// Creates a gRPC method with the path `/package.Service/Method`.
     pub const fn grpc(path: &'static str, access: Access) -> Self {
-        Self { verb: "POST", path, access, infrastructure: false, grpc: true, streaming: false, priority: Priority::Default }
+        Self { grpc: true, ..Self::http("POST", path, access) }
     }
 
     /// Creates an HTTP method on a route template such as `/products/{id}`.
     pub const fn http(verb: &'static str, path: &'static str, access: Access) -> Self {
-        Self { verb, path, access, infrastructure: false, grpc: false, streaming: false, priority: Priority::Default }
+        Self {
+            verb,
+            path,
+            access,
+            infrastructure: false,
+            grpc: false,
+            streaming: false,
+            request_stream: false,
+            static_content: false,
+            cost: 1,
+            priority: Priority::Default,
+        }
     }
 
     /// Excludes the method from traces, metrics and load shedding.
@@ -68,6 +88,33 @@ impl Method {
     pub const fn streaming(mut self) -> Self {
         self.streaming = true;
         self
+    }
+
+    /// Marks the request as a stream of messages, which is passed on while it arrives.
+    #[must_use]
+    pub const fn request_stream(mut self) -> Self {
+        self.request_stream = true;
+        self
+    }
+
+    /// Marks the response as a constant document.
+    #[must_use]
+    pub const fn static_content(mut self) -> Self {
+        self.static_content = true;
+        self
+    }
+
+    /// Sets the cost of a request, tokens of the caller's rate limit.
+    #[must_use]
+    pub const fn cost(mut self, tokens: u32) -> Self {
+        self.cost = tokens;
+        self
+    }
+
+    /// Returns whether requests are outside the limits of concurrent work: health and reflection,
+    /// which must answer in an overload, and constant documents, which are no work.
+    pub const fn is_exempt_from_limits(&self) -> bool {
+        self.infrastructure || self.static_content
     }
 
     /// Sets the default priority.
@@ -92,6 +139,9 @@ pub enum MethodTableError {
     /// An entry names a method that is not served.
     #[error("method {0} is in the method table but not served")]
     NotServed(String),
+    /// A method whose requests are streams is not marked as such, or another one is.
+    #[error("method {0} must be marked as a request stream exactly if its requests are streams")]
+    RequestStream(String),
     /// Two route templates conflict.
     #[error("route {0} conflicts with another route")]
     RouteConflict(String),
@@ -181,6 +231,16 @@ impl MethodTable {
             None => Ok(()),
         }
     }
+
+    /// Checks the marks of request streams: each gRPC path (with the leading slash) with whether
+    /// its requests are streams.
+    pub fn check_request_streams<'a>(&self, methods: impl IntoIterator<Item = (&'a str, bool)>) -> Result<(), MethodTableError> {
+        let marked = |path: &str| self.exact.get(path).map(|method| method.request_stream);
+        match methods.into_iter().find(|(path, is_stream)| marked(path).is_some_and(|marked| marked != *is_stream)) {
+            Some((path, _)) => Err(MethodTableError::RequestStream(path.to_owned())),
+            None => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -212,6 +272,16 @@ mod tests {
         for verb in [Verb::POST, Verb::GET, Verb::PUT, Verb::OPTIONS] {
             assert_eq!(table.find(&verb, "/a.B/C").unwrap().path, "/a.B/C", "{verb}");
         }
+    }
+
+    #[test]
+    fn check_request_streams_reports_both_directions() {
+        static RPCS: [Method; 2] = [Method::grpc("/a.B/C", Access::Public), Method::grpc("/a.B/D", Access::Public).request_stream()];
+        let table = MethodTable::new(&[&RPCS]).unwrap();
+        let check = |methods: [(&str, bool); 2]| table.check_request_streams(methods);
+        assert_eq!(check([("/a.B/C", false), ("/a.B/D", true)]), Ok(()));
+        assert_eq!(check([("/a.B/C", true), ("/a.B/D", true)]), Err(MethodTableError::RequestStream("/a.B/C".to_owned())));
+        assert_eq!(check([("/a.B/C", false), ("/a.B/D", false)]), Err(MethodTableError::RequestStream("/a.B/D".to_owned())));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Rate limiting per caller: token bucket (GCRA) per principal, with `RateLimit` headers
-//! (draft-ietf-httpapi-ratelimit-headers).
+//! (draft-ietf-httpapi-ratelimit-headers). A request costs as many tokens as its method says
+//! ([`Method::cost`](crate::method_table::Method::cost)).
 
 mod address;
+mod bounded_store;
 mod buckets;
 
 use std::{
@@ -20,12 +22,13 @@ use tower::{Layer, Service};
 
 use self::buckets::Buckets;
 use crate::{
+    caller::CallerKey,
     context::Context,
     protocol::Protocol,
     rejection::{Rejection, reasons},
 };
 
-pub use address::ip_prefix;
+pub use crate::caller::ip_prefix;
 pub use address::{AddressConfig, AddressLimitLayer, Peer};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -35,17 +38,19 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Sustained rate per caller (`sub`), requests per second. Excess requests are rejected. 0
-    /// disables.
+    /// Sustained rate per caller (`iss` and `sub`), tokens per second. A read costs one token, a
+    /// list or an order four. Excess requests are rejected. 0 disables.
     pub per_second: u32,
-    /// Burst size: maximum number of requests that an idle caller may send at once. 0 disables the
+    /// Burst size: maximum number of tokens that an idle caller may use at once. 0 disables the
     /// limit.
     pub burst: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { per_second: 2_000, burst: 4_000 }
+        // Above what one process serves of one caller: under contention fair shares bound a caller
+        // earlier. The rate bounds what remains when no other caller is there.
+        Self { per_second: 10_000, burst: 20_000 }
     }
 }
 
@@ -143,11 +148,12 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let principal = Context::of(&request).and_then(|context| context.principal.as_deref());
-        let (Some(limit), Some(principal)) = (&self.limit, principal) else {
+        let context = Context::of(&request).filter(|context| context.principal.is_some());
+        let (Some(limit), Some(context)) = (&self.limit, context) else {
             return ResponseFuture { inner: Some(self.inner.call(request)), rejection: None, headers: None };
         };
-        match limit.buckets.take(&principal.subject) {
+        let cost = context.method.map_or(1, |method| method.cost);
+        match limit.buckets.take(CallerKey::of_context(context), cost) {
             Ok(left) => {
                 let headers = (limit.protocol == Protocol::Http).then(|| limit.headers(left)).flatten();
                 ResponseFuture { inner: Some(self.inner.call(request)), rejection: None, headers }
@@ -200,7 +206,10 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::context::Principal;
+    use crate::{
+        context::Principal,
+        method_table::{Access, Method},
+    };
 
     fn request_from(subject: &'static str) -> Request<()> {
         let mut request = Request::new(());
@@ -219,5 +228,30 @@ mod tests {
         let refused = service.clone().oneshot(request_from("alice")).await.unwrap_err();
         assert_eq!(refused.reason(), &reasons::RATE_LIMITED);
         assert!(service.oneshot(request_from("bob")).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn rate_limit_takes_the_cost_of_the_method() {
+        static LIST: Method = Method::http("GET", "/things", Access::Public).cost(4);
+        let layer = RateLimitLayer::new(Protocol::Http, &Config { per_second: 1, burst: 6 });
+        let service = layer.layer(tower::service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) }));
+        let mut list = request_from("alice");
+        list.extensions_mut().get_mut::<Context>().unwrap().method = Some(&LIST);
+        let first = service.clone().oneshot(list.clone()).await.unwrap();
+        assert_eq!(first.headers()[RATE_LIMIT], "\"default\";r=2;t=6");
+        assert_eq!(service.clone().oneshot(list).await.unwrap_err().reason(), &reasons::RATE_LIMITED);
+        assert!(service.oneshot(request_from("alice")).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn callers_of_two_issuers_have_two_buckets() {
+        let layer = RateLimitLayer::new(Protocol::Http, &Config { per_second: 1, burst: 1 });
+        let service = layer.layer(tower::service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) }));
+        for issuer in ["a", "b"] {
+            let principal = Principal { issuer: issuer.to_owned(), ..Principal::on_behalf_of("1001") };
+            let mut request = Request::new(());
+            request.extensions_mut().insert(Context::background().on_behalf_of(Arc::new(principal)));
+            assert!(service.clone().oneshot(request).await.is_ok(), "{issuer}");
+        }
     }
 }

@@ -78,6 +78,7 @@ where
         let context = Context {
             request_id: request.headers().get(REQUEST_ID_HEADER).and_then(RequestId::from_header).unwrap_or_else(RequestId::random),
             deadline: None,
+            client_address: None,
             principal: None,
             method,
             priority: method.map(|method| method.priority).unwrap_or_default(),

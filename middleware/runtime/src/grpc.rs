@@ -33,7 +33,7 @@ pub enum Error {
     /// Reflection rejects the descriptors.
     #[error("file descriptor set rejected by reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// A method without a table entry, or a table entry without a method.
+    /// A method without a table entry or with a wrong one, or a table entry without a method.
     #[error(transparent)]
     Incomplete(#[from] MethodTableError),
 }
@@ -69,6 +69,7 @@ pub fn router(
     let methods = methods(&set, service);
     let served = methods.iter().map(|(path, _)| path.as_str()).chain(GRPC_INFRASTRUCTURE.iter().map(|method| method.path));
     table.check_registered(served.map(|path| path.trim_start_matches('/')))?;
+    table.check_request_streams(methods.iter().map(|(path, unary)| (path.as_str(), !unary)))?;
     let (reporter, health) = tonic_health::server::health_reporter();
     let (readiness, stop) = (readiness.clone(), shutdown.clone());
     let report = move |heartbeat| report_health(reporter.clone(), service, readiness.clone(), stop.clone(), heartbeat);

@@ -25,8 +25,8 @@ pub static GRPC_INFRASTRUCTURE: [Method; 5] = [
     Method::grpc("/grpc.health.v1.Health/Check", Access::Public).infrastructure(),
     Method::grpc("/grpc.health.v1.Health/Watch", Access::Public).infrastructure().streaming(),
     Method::grpc("/grpc.health.v1.Health/List", Access::Public).infrastructure(),
-    Method::grpc("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Public).infrastructure(),
-    Method::grpc("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::Public).infrastructure(),
+    Method::grpc("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::Public).infrastructure().request_stream(),
+    Method::grpc("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Access::Public).infrastructure().request_stream(),
 ];
 
 /// Server limits and timeouts.
@@ -37,14 +37,21 @@ pub struct Config {
     pub default_deadline_ms: u64,
     /// Maximum deadline of a request, milliseconds. A longer one is shortened.
     pub max_deadline_ms: u64,
-    /// Maximum requests in flight, regardless of the caller; bounds memory. Requests above it are
-    /// rejected with 503 / UNAVAILABLE. Keep it well above the adaptive limit and its queue, which
-    /// take the caller into account.
+    /// Maximum requests whose body is being received, and as many that are being processed; bounds
+    /// memory. Requests above it are rejected: with 429 / `RESOURCE_EXHAUSTED` those of a caller
+    /// above its share, with 503 / UNAVAILABLE all others. Keep it well above the adaptive limit
+    /// and its queue.
     pub max_in_flight: usize,
+    /// Maximum size of a request body that is received before the handler runs, bytes. A longer
+    /// body is not received further, and the handler reads an error.
+    pub max_body_bytes: usize,
+    /// Timeout for the request body after its head, milliseconds. The request is rejected with 408
+    /// / `DEADLINE_EXCEEDED` afterwards. The deadline of the request applies as well.
+    pub body_read_timeout_ms: u64,
     /// Maximum open streams of all callers. Streams above it are rejected with 503 / UNAVAILABLE.
     pub max_streams: usize,
-    /// Maximum open streams per caller. Streams above it are rejected with 429 /
-    /// `RESOURCE_EXHAUSTED`.
+    /// Maximum open streams per caller, anonymous ones by address. Streams above it are rejected
+    /// with 429 / `RESOURCE_EXHAUSTED`.
     pub max_streams_per_caller: usize,
     /// Maximum age of a stream, milliseconds, with 10 % jitter. The stream then ends, so that the
     /// client reconnects and finds new replicas. It also ends when its connection drains.
@@ -107,6 +114,9 @@ impl Default for Config {
             default_deadline_ms: 10_000,
             max_deadline_ms: 30_000,
             max_in_flight: 4_096,
+            // 256 KiB, the largest message of the services, with its framing.
+            max_body_bytes: 264 * 1024,
+            body_read_timeout_ms: 10_000,
             max_streams: 2_048,
             max_streams_per_caller: 32,
             max_stream_age_ms: 600_000,
@@ -140,6 +150,8 @@ impl Config {
             ("server.default_deadline_ms", self.default_deadline_ms),
             ("server.max_deadline_ms", self.max_deadline_ms),
             ("server.max_in_flight", self.max_in_flight as u64),
+            ("server.max_body_bytes", self.max_body_bytes as u64),
+            ("server.body_read_timeout_ms", self.body_read_timeout_ms),
             ("server.max_streams", self.max_streams as u64),
             ("server.max_streams_per_caller", self.max_streams_per_caller as u64),
             ("server.max_stream_age_ms", self.max_stream_age_ms),
@@ -167,9 +179,10 @@ impl Config {
         let limits = [
             ("server.rate_limit.burst", self.rate_limit.per_second, self.rate_limit.burst),
             ("server.address_limit.burst", self.address_limit.per_second, self.address_limit.burst),
+            ("server.address_limit.public_burst", self.address_limit.public_per_second, self.address_limit.public_burst),
         ];
         if let Some((key, ..)) = limits.iter().find(|(_, per_second, burst)| *per_second > 0 && *burst == 0) {
-            return Err(Invalid::new(*key, "must be greater than 0, or per_second 0 for no limit"));
+            return Err(Invalid::new(*key, "must be greater than 0, or its rate per second 0 for no limit"));
         }
         match required.iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(Invalid::new(*key, "must be greater than 0")),

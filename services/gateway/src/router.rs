@@ -16,22 +16,28 @@ const WRITE_PRODUCTS: Access = Access::Scope("products:write");
 const READ_ORDERS: Access = Access::AnyScope(&["orders:read", "orders:admin"]);
 const WRITE_ORDERS: Access = Access::AnyScope(&["orders:write", "orders:admin"]);
 
+// Costs in tokens of the caller's rate limit. A read costs one.
+const LIST_COST: u32 = 4;
+const WRITE_COST: u32 = 2;
+/// An order is a saga: two transactions and two calls of products.
+const ORDER_COST: u32 = 4;
+
 /// Method table of [`router`].
 pub static METHODS: [Method; 14] = [
-    Method::http("POST", "/products", WRITE_PRODUCTS),
-    Method::http("GET", "/products", READ_PRODUCTS),
+    Method::http("POST", "/products", WRITE_PRODUCTS).cost(WRITE_COST),
+    Method::http("GET", "/products", READ_PRODUCTS).cost(LIST_COST),
     Method::http("GET", "/products/{id}", READ_PRODUCTS),
-    Method::http("PUT", "/products/{id}", WRITE_PRODUCTS),
-    Method::http("DELETE", "/products/{id}", WRITE_PRODUCTS),
-    Method::http("POST", "/orders", WRITE_ORDERS),
-    Method::http("GET", "/orders", READ_ORDERS),
+    Method::http("PUT", "/products/{id}", WRITE_PRODUCTS).cost(WRITE_COST),
+    Method::http("DELETE", "/products/{id}", WRITE_PRODUCTS).cost(WRITE_COST),
+    Method::http("POST", "/orders", WRITE_ORDERS).cost(ORDER_COST),
+    Method::http("GET", "/orders", READ_ORDERS).cost(LIST_COST),
     Method::http("GET", "/orders/{id}", READ_ORDERS),
     Method::http("GET", "/orders/{id}/events", READ_ORDERS).streaming(),
-    Method::http("PUT", "/orders/{id}/status", WRITE_ORDERS),
-    Method::http("DELETE", "/orders/{id}", WRITE_ORDERS),
-    Method::http("GET", "/openapi.json", Access::Public),
-    Method::http("GET", "/docs", Access::Public),
-    Method::http("GET", "/docs/{asset}", Access::Public),
+    Method::http("PUT", "/orders/{id}/status", WRITE_ORDERS).cost(WRITE_COST),
+    Method::http("DELETE", "/orders/{id}", WRITE_ORDERS).cost(WRITE_COST),
+    Method::http("GET", "/openapi.json", Access::Public).static_content(),
+    Method::http("GET", "/docs", Access::Public).static_content(),
+    Method::http("GET", "/docs/{asset}", Access::Public).static_content(),
 ];
 
 /// Returns the HTTP API over these services. The server stack around it creates the request

@@ -8,6 +8,8 @@
 
 mod attack;
 mod connections;
+mod greedy_user;
 mod short_deadlines;
+mod slow_requests;
 mod unread_responses;
 mod victim;

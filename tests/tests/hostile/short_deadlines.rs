@@ -61,3 +61,17 @@ async fn short_deadlines_are_no_evidence_against_a_service() {
     }
     assert!(shop.counted("gateway", "http_server_request_duration_seconds_count", &[r#"error_type="caller_deadline""#]).await >= 100.0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deadline_of_zero_is_a_client_error() {
+    let shop = Shop::all_in_one();
+    shop.ready().await;
+    let client = shop.anonymous();
+    for value in ["0", "00", "-1", "1.5", "abc", "", "+5", "18446744073709551616"] {
+        client.get("/products").header("x-request-timeout", value).await.problem(400, "invalid_parameter");
+    }
+    let twice = client.get("/products").header("x-request-timeout", "100").header("x-request-timeout", "100").await;
+    twice.problem(400, "invalid_parameter");
+    let errors = shop.counted("gateway", "http_server_request_duration_seconds_count", &[r#"http_response_status_code="504""#]).await;
+    assert!(errors.abs() < f64::EPSILON, "{errors}");
+}

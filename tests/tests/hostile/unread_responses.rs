@@ -1,12 +1,35 @@
 //! Responses that are not read: a permit returns when the response exists.
 
 use http::Request;
-use palisade_tests::Shop;
+use palisade_tests::{Shop, shop::ALL_SCOPES, shop::CUSTOMER, shop_helpers::create_product};
 
 use crate::{
     attack::{Attack, send_http2, send_raw},
     victim::Victim,
 };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_pages_hold_no_permit() {
+    let shop = Shop::all_in_one();
+    shop.ready().await;
+    let victim = Victim::enter(&shop).await;
+    let seller = shop.client("seller", ALL_SCOPES);
+    for _ in 0..20 {
+        create_product(&seller, 1).await;
+    }
+    let get = Request::get(format!("{}/products?limit=100", shop.url()))
+        .header("authorization", format!("Bearer {}", shop.token("reader", CUSTOMER)))
+        .body(())
+        .unwrap();
+    let start = async || {
+        let mut attack = Attack::default();
+        for _ in 0..4 {
+            send_http2(&mut attack, &shop.url(), 0, (get.clone(), true), 100).await;
+        }
+        attack
+    };
+    victim.assert_served_during("pages without a window", start).await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_public_documents_hold_no_permit() {

@@ -1,42 +1,26 @@
-//! A request in flight until the last byte of its response: holds the permit and takes the latency
-//! sample.
+//! A running request: holds the permit and takes the latency sample.
 
 use http::{HeaderMap, Response, StatusCode};
+use http_body::Body;
 use tokio::time::Instant;
 use tonic::Code;
 
 use super::{limiter::Permit, state::Sample};
-use crate::{
-    body::{BodyObserver, End},
-    grpc_status,
-    rejection::Rejection,
-    respond::Protocol,
-    time_limit::TimeLimit,
-};
+use crate::{grpc_status, prefetched_body::PrefetchedBody, rejection::Rejection, respond::Protocol, time_limit::TimeLimit};
 
-/// A request in flight.
+/// A running request. It ends with the response, or with the head of a stream; the peer reads the
+/// response at its own pace, without the permit.
 ///
-/// Its latency is the time to the response head, because the caller sets the pace afterwards. It is
-/// sampled only once the response is complete. More than one DATA frame means a stream, whose head
-/// says nothing about the work; tonic and axum send any other response in one frame.
+/// Its latency is the time to the response. It is sampled only if the response was complete by
+/// then. More than one DATA frame means a stream, whose head says nothing about the work; tonic and
+/// axum send any other response in one frame.
 #[derive(Debug)]
-pub struct InFlightRequest {
+pub(super) struct InFlightRequest {
     permit: Permit,
     protocol: Protocol,
     started: Instant,
     deadline: Option<TimeLimit>,
-    head: Option<Head>,
-    frames: u32,
     ended: bool,
-    stream: bool,
-}
-
-/// Head of the response.
-#[derive(Debug, Clone, Copy)]
-struct Head {
-    at: Instant,
-    /// `None` if the status is in the trailers.
-    outcome: Option<Outcome>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -50,68 +34,40 @@ enum Outcome {
 }
 
 impl InFlightRequest {
-    pub(super) fn new(permit: Permit, protocol: Protocol, started: Instant, (deadline, stream): (Option<TimeLimit>, bool)) -> Self {
-        Self { permit, protocol, started, deadline, head: None, frames: 0, ended: false, stream }
+    pub(super) fn new(permit: Permit, protocol: Protocol, started: Instant, deadline: Option<TimeLimit>) -> Self {
+        Self { permit, protocol, started, deadline, ended: false }
     }
 
-    /// Whether the permit is held only until the response head. The duration of a stream says
-    /// nothing about the work, and a stream that waits for events does none.
-    pub(super) fn is_stream(&self) -> bool {
-        self.stream
-    }
-
-    /// Releases the permit of a stream without a sample.
-    pub(super) fn release_without_sample(mut self) {
+    /// Ends the request with a response that is a stream, without a sample.
+    pub(super) fn end_with_stream(mut self) {
         self.ended = true;
     }
 
-    /// Records the response head.
-    pub(super) fn record_head<R>(&mut self, response: &Response<R>) {
-        let outcome = match self.protocol {
+    /// Ends the request with this response.
+    pub(super) fn end_with<B: Body>(mut self, response: &Response<PrefetchedBody<B>>) {
+        let body = response.body();
+        let in_head = match self.protocol {
             Protocol::Http => Some(outcome_of_status(response.status())),
             Protocol::Grpc => outcome_from_headers(response.headers()),
         };
-        self.head = Some(Head { at: Instant::now(), outcome });
+        let outcome = body.trailers().and_then(outcome_from_headers).or(in_head);
+        let is_whole = body.is_complete() && !body.has_failed() && body.data_frames() <= 1;
+        self.finish(Instant::now(), outcome.filter(|_| is_whole).unwrap_or(Outcome::Unknown));
     }
 
-    /// Records a rejection in place of a response.
-    pub(super) fn record_rejection(&mut self, rejection: &Rejection) {
+    /// Ends the request with a rejection in place of a response.
+    pub(super) fn end_with_rejection(mut self, rejection: &Rejection) {
         self.finish(Instant::now(), outcome_of_code(rejection.reason().grpc));
     }
 
     fn finish(&mut self, at: Instant, outcome: Outcome) {
         self.ended = true;
-        if self.frames > 1 {
-            return;
-        }
         let took = at.saturating_duration_since(self.started);
         self.permit.sample = match outcome {
             Outcome::Completed => Some(Sample::Completed(took)),
             Outcome::TimedOut => Some(Sample::TimedOut(took)),
             Outcome::Unknown => None,
         };
-    }
-}
-
-/// `None`: a health or reflection request, or the limit is disabled.
-impl BodyObserver for Option<InFlightRequest> {
-    type Entered<'a> = ();
-
-    fn enter(&mut self) {}
-
-    fn on_data(&mut self) {
-        if let Some(running) = self {
-            running.frames = running.frames.saturating_add(1);
-        }
-    }
-
-    fn on_end(&mut self, end: End<'_>) {
-        // The permit is released here, not when the reader drops the body.
-        let Some(mut running) = self.take() else { return };
-        let (End::Complete(trailers), Some(Head { at, outcome })) = (end, running.head) else { return };
-        if let Some(outcome) = trailers.and_then(outcome_from_headers).or(outcome) {
-            running.finish(at, outcome);
-        }
     }
 }
 

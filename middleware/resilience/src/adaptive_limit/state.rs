@@ -5,13 +5,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
+    callers::Callers,
     config::Config,
     gradient::Gradient,
     queue::{Queue, ShedReason, Ticket},
     window::Window,
 };
-use crate::metrics::as_f64;
-use crate::{jitter::RandomFn, priority::Priority};
+use crate::{caller::CallerKey, fair_share, jitter::RandomFn, metrics::as_f64, priority::Priority};
 
 /// The limit with its running and queued requests. `T` is the handle of a waiter.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub(super) enum Sample {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum QueueExit {
     /// It gets a permit.
-    Admitted(Priority),
+    Admitted(Priority, CallerKey),
     /// It is shed.
     Shed(ShedReason),
 }
@@ -74,27 +74,59 @@ impl<T> State<T> {
         Occupancy { limit: self.limit(), in_use: self.in_use, waiting: self.queue.len(), sampled: self.window.calls() }
     }
 
-    /// Admits a request if a slot is free and the queue is empty. Below the limit all priorities
-    /// are equal.
-    pub(super) fn try_admit(&mut self, priority: Priority) -> bool {
-        let free = self.in_use < self.limit() && self.queue.len() == 0;
+    /// Admits a request if a permit is free for its caller: any permit below its share, else one
+    /// outside the reserve while the queue is empty. Below the limit all priorities are equal.
+    pub(super) fn try_admit(&mut self, priority: Priority, caller: CallerKey) -> bool {
+        let free = if self.queue.callers().waiting(caller) == 0 && self.queue.callers().is_below_share(caller, self.limit()) {
+            self.in_use < self.limit()
+        } else {
+            self.in_use < self.unreserved(priority) && self.queue.len() == 0
+        };
         if free {
-            self.start(priority);
+            self.start(priority, caller);
         }
         free
     }
 
-    /// Returns whether a request that was not admitted may wait, and the waiters evicted for it.
-    pub(super) fn may_queue(&mut self, priority: Priority, now: Instant) -> (bool, Vec<(T, ShedReason)>) {
+    /// Returns the permits that callers above their share may use. Critical requests finish work
+    /// that was accepted, so the reserve is theirs too.
+    fn unreserved(&self, priority: Priority) -> usize {
+        let limit = self.limit();
+        if priority == Priority::Critical { limit } else { limit - fair_share::reserve(limit) }
+    }
+
+    /// Decides whether a request that was not admitted may wait. Returns the waiters that leave the
+    /// queue meanwhile.
+    pub(super) fn may_queue(
+        &mut self,
+        priority: Priority,
+        caller: CallerKey,
+        now: Instant,
+    ) -> (Result<(), ShedReason>, Vec<(T, ShedReason)>) {
         let mut leaving = Vec::new();
-        self.queue.sweep(now, &mut leaving);
-        let may = self.queue.make_room(priority, self.gradient.limit(), &mut leaving);
+        let limit = self.limit();
+        self.queue.sweep(limit, now, &mut leaving);
+        let may = self.queue.make_room((priority, caller), limit, &mut leaving);
         (may, leaving)
     }
 
-    /// Queues a request.
-    pub(super) fn enqueue(&mut self, priority: Priority, deadline: Option<Instant>, item: T, now: Instant) -> Ticket {
-        self.queue.push(priority, deadline, item, now)
+    /// Decides before authentication whether a request of `caller` would only add to the overload.
+    pub(super) fn refuse_early(&self, caller: CallerKey) -> Option<ShedReason> {
+        self.queue.refuse_early(caller, self.limit())
+    }
+
+    /// Queues a request. Returns its ticket and the time of the next [`Self::sweep`] for it.
+    pub(super) fn enqueue(
+        &mut self,
+        priority: Priority,
+        caller: CallerKey,
+        deadline: Option<Instant>,
+        item: T,
+        now: Instant,
+    ) -> (Ticket, Instant) {
+        // The limit is reached for this caller, although a reserve may be left.
+        self.window.record_in_flight(self.limit());
+        self.queue.push((priority, caller), deadline, item, now)
     }
 
     /// Removes a cancelled waiter; returns its handle if it was still queued.
@@ -102,32 +134,54 @@ impl<T> State<T> {
         self.queue.remove(ticket)
     }
 
+    /// Returns the waiters that waited too long, without waiting for another request to end.
+    pub(super) fn sweep(&mut self, now: Instant) -> Vec<(T, ShedReason)> {
+        let mut leaving = Vec::new();
+        self.queue.sweep(self.limit(), now, &mut leaving);
+        leaving
+    }
+
+    /// Returns the maximum queue wait.
+    pub(super) fn max_wait(&self) -> Duration {
+        self.queue.max_wait()
+    }
+
+    /// Returns whether requests are waiting.
+    pub(super) fn has_queue(&self) -> bool {
+        self.queue.len() > 0
+    }
+
     /// Records the end of a request. Returns the waiters that leave the queue, and how.
-    pub(super) fn finish(&mut self, priority: Priority, sample: Option<Sample>, now: Instant) -> Vec<(T, QueueExit)> {
+    pub(super) fn finish(&mut self, priority: Priority, caller: CallerKey, sample: Option<Sample>, now: Instant) -> Vec<(T, QueueExit)> {
         self.running[priority as usize] -= 1;
         self.in_use -= 1;
+        self.queue.end(caller);
         self.record_sample(sample, now);
         if self.queue.len() == 0 {
             return Vec::new();
         }
-        let mut refused = Vec::new();
-        self.queue.sweep(now, &mut refused);
+        let refused = self.sweep(now);
         let mut leaving: Vec<_> = refused.into_iter().map(|(item, why)| (item, QueueExit::Shed(why))).collect();
         let limit = self.limit();
         while self.in_use < limit {
-            let (running, guaranteed) = (&self.running, &self.guaranteed);
+            let (running, guaranteed, in_use) = (&self.running, &self.guaranteed, self.in_use);
             let owed = |priority: Priority| {
                 let priority = priority as usize;
                 as_f64(running[priority] + 1) <= as_f64(limit) * guaranteed[priority]
             };
-            let Some((priority, item)) = self.queue.pop_next(owed) else { break };
-            self.start(priority);
-            leaving.push((item, QueueExit::Admitted(priority)));
+            let unreserved = Priority::ALL.map(|priority| self.unreserved(priority));
+            let eligible = |priority: Priority, caller: CallerKey, callers: &Callers| {
+                in_use < unreserved[priority as usize] || callers.is_below_share(caller, limit)
+            };
+            let Some((priority, caller, item)) = self.queue.pop_next(owed, eligible) else { break };
+            self.start(priority, caller);
+            leaving.push((item, QueueExit::Admitted(priority, caller)));
         }
         leaving
     }
 
-    fn start(&mut self, priority: Priority) {
+    fn start(&mut self, priority: Priority, caller: CallerKey) {
+        self.queue.start(caller);
         self.running[priority as usize] += 1;
         self.in_use += 1;
         self.window.record_in_flight(self.in_use);

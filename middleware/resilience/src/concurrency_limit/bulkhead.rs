@@ -3,45 +3,40 @@
 use std::{sync::Arc, time::Duration};
 
 use http::Request;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Limit;
-use crate::{
-    metrics::register_observable_sum,
-    rejection::{Rejection, reasons},
-    streams::is_stream,
+use super::{
+    Limit,
+    shared::{SharedLimit, SharedPermit},
 };
+use crate::{caller::CallerKey, context, rejection::Rejection, streams::is_stream};
+
+/// Wait before the next attempt, ± 50 %.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Cap on calls to one target, so that a slow target does not hold every request of this process.
+/// Callers of this process share it fairly: see [`super`].
 ///
 /// One permit covers all attempts of a call: a call that waits to retry still holds memory. A
 /// stream holds its permit until the response head; its server limits open streams.
 #[derive(Debug, Clone)]
-pub struct Bulkhead {
-    target: &'static str,
-    permits: Arc<Semaphore>,
-}
+pub struct Bulkhead(Arc<SharedLimit>);
 
 impl Bulkhead {
     /// Allows at most `limit` calls to `target` at once.
     pub fn new(target: &'static str, limit: u32) -> Self {
-        metrics::gauge!("palisade.concurrency.limit", "limiter" => target).set(limit);
-        // A 32-bit number of permits is below `Semaphore::MAX_PERMITS` on 64-bit platforms.
-        let permits = Arc::new(Semaphore::new(limit as usize));
-        let in_use = metrics::gauge!("palisade.concurrency.in_use", "limiter" => target);
-        register_observable_sum(&permits, in_use, move |permits| limit - u32::try_from(permits.available_permits()).unwrap_or(limit));
-        Self { target, permits }
+        Self(SharedLimit::new(target, limit))
     }
 }
 
 impl Limit for Bulkhead {
-    type Permit = OwnedSemaphorePermit;
+    type Permit = SharedPermit;
 
-    fn try_acquire<B>(&self, _: &Request<B>) -> Result<Option<OwnedSemaphorePermit>, Rejection> {
-        self.permits.clone().try_acquire_owned().map(Some).map_err(|_| {
-            let rejection = Rejection::new(&reasons::OVERLOADED, format!("too many calls to {} are in flight", self.target));
-            rejection.with_retry_after(Duration::from_secs(1))
-        })
+    fn try_acquire<B>(&self, _: &Request<B>) -> Result<Option<SharedPermit>, Rejection> {
+        // The caller of this process on whose behalf the call is made, not the one in the request
+        // to the target.
+        let caller = context::with_current(CallerKey::of_context).unwrap_or_else(CallerKey::unknown);
+        let refused = |full: crate::fair_share::NoPermit| full.rejection(&format!("calls to {} in flight", self.0.name()), RETRY_AFTER);
+        self.0.try_acquire(caller).map(Some).map_err(refused)
     }
 
     fn ends_with_head<B>(&self, request: &Request<B>) -> bool {

@@ -95,7 +95,7 @@ impl DeadlineLayer {
                 }
                 timeout
             }),
-            Protocol::Http => headers.get(REQUEST_TIMEOUT_HEADER).map(|value| parse_millis(value.as_bytes())).transpose()?,
+            Protocol::Http => http_timeout(headers)?,
         };
         if let Some(asked) = requested {
             self.remaining.record(asked);
@@ -104,12 +104,21 @@ impl DeadlineLayer {
     }
 }
 
-fn parse_millis(value: &[u8]) -> Result<Duration, Rejection> {
-    let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    let millis = digits.and_then(|digits| digits.parse().ok());
-    millis
-        .map(Duration::from_millis)
-        .ok_or_else(|| Rejection::new(&reasons::INVALID_PARAMETER, "x-request-timeout must be a whole number of milliseconds"))
+/// Returns the timeout of an HTTP request. An invalid one is an error of the caller: unlike a gRPC
+/// framework, it wrote the header itself.
+fn http_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
+    let mut values = headers.get_all(REQUEST_TIMEOUT_HEADER).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let millis = digits.and_then(|digits| digits.parse().ok()).filter(|millis| *millis > 0);
+    match (millis, values.next()) {
+        (Some(millis), None) => Ok(Some(Duration::from_millis(millis))),
+        (_, Some(_)) => Err(Rejection::new(&reasons::INVALID_PARAMETER, "x-request-timeout must not be given more than once")),
+        (None, None) => {
+            let rule = "x-request-timeout must be a whole number of milliseconds, at least 1";
+            Err(Rejection::new(&reasons::INVALID_PARAMETER, rule))
+        }
+    }
 }
 
 impl<S> Layer<S> for DeadlineLayer {

@@ -175,8 +175,10 @@ pub static CATALOG: &[Metric] = &[
     Metric::gauge(
         "palisade.concurrency.in_use",
         &["limiter"],
-        "Concurrency limit permits in use until the end of the response, by limiter",
+        "Permits in use, by limiter: requests being received or processed, calls until the end of the response",
     ),
+    Metric::gauge("palisade.responses.unread", &["protocol"], "Complete responses that their peers have not taken yet, by protocol"),
+    Metric::gauge("palisade.rejections.held_back", &[], "Rejections held back on connections that ignore Retry-After"),
     Metric::gauge("palisade.queue.depth", &["limiter"], "Requests queued for a concurrency permit, by limiter"),
     Metric::durations("palisade.queue.wait", &["limiter"], "Queue wait time of requests without an immediate permit, by limiter, seconds"),
     Metric::counter("palisade.jwks.refreshes", &["outcome"], "JWKS refreshes, by outcome; after a failure the old keys stay in use"),

@@ -1,20 +1,22 @@
-//! Rate limiting per IP address, applied before authentication, because verifying a token costs
-//! more than rejecting a request.
+//! Client address and rate limiting by it, applied before authentication, because verifying a token
+//! costs more than rejecting a request.
 
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
-use http::{HeaderMap, Request};
+use http::Request;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower::Layer;
 
 use super::buckets::Buckets;
 use crate::{
+    caller::ip_prefix,
     context::Context,
     filter::{Filter, Predicate},
+    method_table::Method,
     rejection::{Rejection, reasons},
     trusted_proxies::TrustedProxies,
 };
@@ -23,8 +25,8 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// Rate limit per IP address, for HTTP ports. Not used for gRPC, where many service replicas share
-/// few addresses.
+/// Rate limits per IP address. Not used for the methods of gRPC ports, where many service replicas
+/// share few addresses.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AddressConfig {
@@ -34,6 +36,12 @@ pub struct AddressConfig {
     /// Burst size: maximum number of requests that an idle address may send at once. 0 disables the
     /// limit.
     pub burst: u32,
+    /// Sustained rate per IP address of constant documents, and as much of health checks and
+    /// reflection, requests per second. They have a limit of their own, on HTTP and gRPC ports. 0
+    /// disables.
+    pub public_per_second: u32,
+    /// Burst size of these requests. 0 disables their limit.
+    pub public_burst: u32,
     /// Trusted proxies: IP addresses and networks (`10.0.0.0/8`), separated by commas. Their
     /// `x-forwarded-for` and `x-forwarded-proto` determine the client address and the scheme.
     /// Without it all clients behind a proxy share one limit.
@@ -42,7 +50,7 @@ pub struct AddressConfig {
 
 impl Default for AddressConfig {
     fn default() -> Self {
-        Self { per_second: 10_000, burst: 20_000, trusted_proxies: String::new() }
+        Self { per_second: 10_000, burst: 20_000, public_per_second: 500, public_burst: 1_000, trusted_proxies: String::new() }
     }
 }
 
@@ -53,7 +61,8 @@ impl AddressConfig {
     }
 }
 
-/// Rate limit per IP address. Placed before authentication.
+/// Determines the address of the client ([`Context::client_address`]) and limits its rate. Placed
+/// before authentication and every wait.
 ///
 /// ```
 /// use palisade_resilience::rate_limit::{AddressConfig, AddressLimitLayer, Peer};
@@ -70,47 +79,49 @@ impl AddressConfig {
 /// # });
 /// ```
 #[derive(Debug, Clone)]
-pub struct AddressLimitLayer(Option<Arc<Limit>>);
+pub struct AddressLimitLayer(Arc<Limit>);
 
 #[derive(Debug)]
 struct Limit {
-    buckets: Buckets,
+    /// Limit of requests that are neither of the others.
+    general: Option<Buckets>,
+    documents: Option<Buckets>,
+    infrastructure: Option<Buckets>,
     proxies: TrustedProxies,
     shed: metrics::Counter,
 }
 
 impl AddressLimitLayer {
-    /// Creates the configured limit. `config` must be valid.
+    /// Creates the configured limits. `config` must be valid.
     pub fn new(config: &AddressConfig) -> Self {
-        let limit = |buckets| {
-            let shed = metrics::counter!("palisade.requests.shed", "reason" => "address_limit");
-            Arc::new(Limit { buckets, proxies: config.proxies().unwrap_or_default(), shed })
-        };
-        Self(Buckets::new(config.per_second, config.burst).map(limit))
+        Self::with_general_limit(Buckets::new(config.per_second, config.burst), config)
     }
 
-    /// Disables the limit.
-    pub const fn disabled() -> Self {
-        Self(None)
+    /// Creates only the limits of constant documents and infrastructure.
+    pub fn public_only(config: &AddressConfig) -> Self {
+        Self::with_general_limit(None, config)
+    }
+
+    fn with_general_limit(general: Option<Buckets>, config: &AddressConfig) -> Self {
+        let public = || Buckets::new(config.public_per_second, config.public_burst);
+        let shed = metrics::counter!("palisade.requests.shed", "reason" => "address_limit");
+        let (documents, infrastructure) = (public(), public());
+        Self(Arc::new(Limit { general, documents, infrastructure, proxies: config.proxies().unwrap_or_default(), shed }))
     }
 }
 
 impl Limit {
-    fn check(&self, peer: IpAddr, headers: &HeaderMap) -> Result<(), Rejection> {
-        let result = self.buckets.take(ip_prefix(self.proxies.client_ip(peer, headers)));
+    fn check(&self, method: Option<&Method>, client: IpAddr) -> Result<(), Rejection> {
+        let buckets = match method {
+            Some(method) if method.infrastructure => &self.infrastructure,
+            Some(method) if method.static_content => &self.documents,
+            _ => &self.general,
+        };
+        let result = buckets.as_ref().map_or(Ok(0), |buckets| buckets.take(ip_prefix(client), 1));
         result.map(drop).map_err(|wait| {
             self.shed.increment(1);
             Rejection::new(&reasons::RATE_LIMITED, "too many requests from this address").with_retry_after(wait)
         })
-    }
-}
-
-/// Returns the prefix assigned to one customer: the whole IPv4 address, or the IPv6 /64.
-pub fn ip_prefix(address: IpAddr) -> u64 {
-    match address {
-        // No collision: public IPv6 prefixes do not begin with 32 zero bits.
-        IpAddr::V4(address) => address.to_bits().into(),
-        IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
     }
 }
 
@@ -123,12 +134,15 @@ impl<S> Layer<S> for AddressLimitLayer {
 }
 
 impl Predicate for AddressLimitLayer {
-    fn check<B>(&self, request: Request<B>) -> Result<Request<B>, Rejection> {
-        let exempt = Context::of(&request).and_then(|context| context.method).is_some_and(|method| method.infrastructure);
-        let peer = request.extensions().get::<Peer>().filter(|_| !exempt);
-        if let (Some(limit), Some(peer)) = (&self.0, peer) {
-            limit.check(peer.0.ip(), request.headers())?;
+    fn check<B>(&self, mut request: Request<B>) -> Result<Request<B>, Rejection> {
+        let Some(peer) = request.extensions().get::<Peer>() else { return Ok(request) };
+        let client = self.0.proxies.client_ip(peer.0.ip(), request.headers());
+        let context = request.extensions_mut().get_mut::<Context>();
+        let method = context.as_ref().and_then(|context| context.method);
+        if let Some(context) = context {
+            context.client_address = Some(client);
         }
+        self.0.check(method, client)?;
         Ok(request)
     }
 }
@@ -141,14 +155,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-
-    #[test]
-    fn ip_prefix_groups_ipv6_by_64() {
-        let of = |text: &str| ip_prefix(text.parse().unwrap());
-        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
-        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
-        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
-    }
+    use crate::method_table::Access;
 
     #[tokio::test]
     async fn address_limit_is_per_address() {
@@ -163,5 +170,33 @@ mod tests {
         assert!(send("192.0.2.1:1").await.is_ok());
         assert_eq!(send("192.0.2.1:2").await.unwrap_err().reason(), &reasons::RATE_LIMITED);
         assert!(send("192.0.2.2:1").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn documents_and_health_have_limits_of_their_own() {
+        static DOCUMENT: Method = Method::http("GET", "/docs", Access::Public).static_content();
+        static HEALTH: Method = Method::grpc("/h.H/Check", Access::Public).infrastructure();
+        static ORDER: Method = Method::http("POST", "/orders", Access::Public);
+        let config = AddressConfig { per_second: 1, burst: 1, public_per_second: 1, public_burst: 2, ..AddressConfig::default() };
+        // Each limit is used up without an effect on the others.
+        for (layer, limited) in [
+            (AddressLimitLayer::new(&config), [(&DOCUMENT, 2), (&HEALTH, 2), (&ORDER, 1)]),
+            (AddressLimitLayer::public_only(&config), [(&DOCUMENT, 2), (&HEALTH, 2), (&ORDER, 9)]),
+        ] {
+            let service = layer.layer(tower::service_fn(async |request: Request<()>| {
+                let address = Context::of(&request).unwrap().client_address;
+                Ok::<_, Infallible>(Response::new(address))
+            }));
+            for (method, allowed) in limited {
+                for count in 0..9 {
+                    let mut request = Request::new(());
+                    request.extensions_mut().insert(Peer("192.0.2.1:1".parse().unwrap()));
+                    request.extensions_mut().insert(Context { method: Some(method), ..Context::background() });
+                    let answer = service.clone().oneshot(request).await;
+                    assert_eq!(answer.is_ok(), count < allowed, "{method:?}, request {count}");
+                    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.body().is_some()));
+                }
+            }
+        }
     }
 }

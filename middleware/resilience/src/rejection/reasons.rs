@@ -29,6 +29,7 @@ reasons! {
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, InvalidArgument, "The body must be application/json";
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused", UNPROCESSABLE_ENTITY, FailedPrecondition, "The idempotency key was used with another body";
     REQUEST_IN_PROGRESS = "request_in_progress", CONFLICT, Aborted, "The first request with this key is still running";
+    REQUEST_TIMEOUT = "request_timeout", REQUEST_TIMEOUT, DeadlineExceeded, "The request did not arrive in time";
     RATE_LIMITED = "rate_limited", TOO_MANY_REQUESTS, ResourceExhausted, "Rate limit exceeded";
     OVERLOADED = "overloaded", SERVICE_UNAVAILABLE, Unavailable, "The service is overloaded";
     STREAM_ENDED = "stream_ended", SERVICE_UNAVAILABLE, Unavailable, "Stream closed by the server, reconnect";

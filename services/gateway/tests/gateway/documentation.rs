@@ -133,3 +133,20 @@ async fn docs_page_loads_only_from_its_own_host() {
     assert!(!page.text.contains("//"), "the page loads nothing from other hosts");
     gateway.send_empty("GET", "/docs/swagger-initializer.js", &[]).await.problem(404, "not_found");
 }
+
+#[test]
+fn public_methods_are_constant_documents() {
+    // Work without a caller would be outside of every fair share but that of an address.
+    for method in METHODS.iter().filter(|method| method.access == Access::Public) {
+        assert!(method.static_content, "{} {}", method.verb, method.path);
+    }
+}
+
+#[test]
+fn lists_and_orders_cost_more_than_reads() {
+    let cost = |verb, path| METHODS.iter().find(|method| (method.verb, method.path) == (verb, path)).unwrap().cost;
+    let read = cost("GET", "/products/{id}");
+    for (verb, path) in [("GET", "/products"), ("GET", "/orders"), ("POST", "/orders"), ("POST", "/products"), ("PUT", "/products/{id}")] {
+        assert!(cost(verb, path) > read, "{verb} {path}");
+    }
+}

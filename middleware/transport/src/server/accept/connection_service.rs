@@ -21,7 +21,8 @@ use super::{
 };
 use crate::tls::PeerCertificateNames;
 use palisade_resilience::{
-    rate_limit::Peer, respond::Protocol, scheme::Scheme, streams::ConnectionDraining, trusted_proxies::TrustedProxies,
+    rate_limit::Peer, refusal_pause::ConnectionRefusals, respond::Protocol, scheme::Scheme, streams::ConnectionDraining,
+    trusted_proxies::TrustedProxies,
 };
 
 /// HSTS for two years, as required by the browsers' preload lists.
@@ -38,6 +39,7 @@ pub(super) struct ConnectionService<S> {
     pub(super) peer: Peer,
     pub(super) names: Option<PeerCertificateNames>,
     pub(super) draining: ConnectionDraining,
+    pub(super) refusals: ConnectionRefusals,
     pub(super) trusted_proxies: TrustedProxies,
     pub(super) body_rate: MinimumRate,
 }
@@ -67,6 +69,10 @@ where
         let extensions = request.extensions_mut();
         extensions.insert(self.peer);
         extensions.insert(self.draining.clone());
+        if !self.trusted_proxies.contains(self.peer.0.ip()) {
+            // A connection of a proxy carries requests of many clients.
+            extensions.insert(self.refusals.clone());
+        }
         if scheme != Scheme::default() {
             extensions.insert(scheme);
         }

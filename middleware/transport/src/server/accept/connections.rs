@@ -41,7 +41,10 @@ use crate::{
     server::Config,
     tls::{self, PeerCertificateNames},
 };
-use palisade_resilience::{rate_limit::Peer, respond::Protocol, streams::ConnectionDraining, task, trusted_proxies::TrustedProxies};
+use palisade_resilience::{
+    rate_limit::Peer, refusal_pause::ConnectionRefusals, respond::Protocol, streams::ConnectionDraining, task,
+    trusted_proxies::TrustedProxies,
+};
 
 const MAX_HEADERS: usize = 64;
 /// Maximum total size of the headers of a request, over either HTTP version.
@@ -211,6 +214,7 @@ impl Connections {
             peer: peer.address,
             names: peer.names,
             draining: draining.clone(),
+            refusals: ConnectionRefusals::default(),
             trusted_proxies: self.trusted_proxies.clone(),
             body_rate: self.body_rate,
         };

@@ -1,0 +1,106 @@
+//! Callers, between whom limits are shared fairly.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    sync::LazyLock,
+};
+
+use http::{HeaderMap, Request, header};
+
+use crate::context::Context;
+
+/// Secret of this process: collisions with the key of another caller cannot be provoked.
+static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// Key of a caller in the limits of this process: its verified identity (issuer and subject), else
+/// its address. The key is a hash, so tables of callers copy no text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallerKey(u64);
+
+impl CallerKey {
+    /// Returns the key of the caller of `request`. All callers of unknown identity and address
+    /// share one key.
+    pub fn of<B>(request: &Request<B>) -> Self {
+        Context::of(request).map_or(Self::unknown(), Self::of_context)
+    }
+
+    /// Returns the key of the caller of the request with this context. A subject is unique only
+    /// within its issuer (RFC 7519 §4.1.2).
+    pub fn of_context(context: &Context) -> Self {
+        match (&context.principal, context.client_address) {
+            (Some(principal), _) => Self(SECRET.hash_one((1, &principal.issuer, &principal.subject))),
+            (None, Some(address)) => Self::of_address(address),
+            (None, None) => Self::unknown(),
+        }
+    }
+
+    /// Returns the key of an address: IPv4 whole, IPv6 by /64 prefix.
+    pub fn of_address(address: IpAddr) -> Self {
+        Self(SECRET.hash_one((2, ip_prefix(address))))
+    }
+
+    /// Returns a key of these unverified credentials, before authentication; `None` without any.
+    pub(crate) fn of_credentials(headers: &HeaderMap) -> Option<Self> {
+        headers.get(header::AUTHORIZATION).map(|value| Self(SECRET.hash_one((3, value.as_bytes()))))
+    }
+
+    /// Key of all callers without identity and address.
+    pub(crate) fn unknown() -> Self {
+        Self(0)
+    }
+
+    /// Hash bits of the key.
+    pub(crate) fn bits(self) -> u64 {
+        self.0
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn number(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+/// Returns the prefix assigned to one customer: the whole IPv4 address, or the IPv6 /64.
+pub fn ip_prefix(address: IpAddr) -> u64 {
+    match address {
+        // No collision: public IPv6 prefixes do not begin with 32 zero bits.
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::context::Principal;
+
+    fn user(issuer: &str, subject: &'static str) -> CallerKey {
+        let principal = Principal { issuer: issuer.to_owned(), ..Principal::on_behalf_of(subject) };
+        CallerKey::of_context(&Context::background().on_behalf_of(Arc::new(principal)))
+    }
+
+    fn anonymous(address: &str) -> CallerKey {
+        CallerKey::of_context(&Context { client_address: Some(address.parse().unwrap()), ..Context::background() })
+    }
+
+    #[test]
+    fn caller_is_issuer_and_subject() {
+        assert_eq!(user("a", "1001"), user("a", "1001"));
+        assert_ne!(user("a", "1001"), user("b", "1001"));
+        assert_ne!(user("a", "1001"), user("a", "1002"));
+        // The boundary between the two counts.
+        assert_ne!(user("a1", "001"), user("a", "1001"));
+    }
+
+    #[test]
+    fn anonymous_caller_is_its_address() {
+        assert_eq!(anonymous("192.0.2.1"), anonymous("192.0.2.1"));
+        assert_ne!(anonymous("192.0.2.1"), anonymous("192.0.2.2"));
+        assert_eq!(anonymous("2001:db8:1:2::1"), anonymous("2001:db8:1:2:ffff::9"));
+        assert_ne!(anonymous("2001:db8:1:2::1"), anonymous("2001:db8:1:3::1"));
+        assert_eq!(CallerKey::of(&Request::new(())), CallerKey::of(&Request::new(())));
+    }
+}
