@@ -12,7 +12,7 @@ const SPAWNING: [(&str, &str); 9] = [
     ("middleware/discovery/src/lib.rs", "spawns a supervised job"),
     ("middleware/transport/src/tls/reload.rs", "spawns a supervised job"),
     ("middleware/transport/src/server/accept/connections.rs", "one task per connection"),
-    ("middleware/auth/src/jwks.rs", "one key refresh"),
+    ("middleware/auth/src/jwks.rs", "one refresh of a key set"),
 ];
 
 /// Short-lived tasks of services: one load of a cache entry, one saga, one order, one lookup of a

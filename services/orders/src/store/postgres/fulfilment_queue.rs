@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use palisade_middleware::auth::Subject;
+use palisade_middleware::{auth::Subject, clock};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -30,7 +30,7 @@ const CLAIM: &str = "
 impl FulfilmentQueue for PostgresStore {
     async fn claim_fulfilments(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<DueFulfilment>, Error> {
         self.with_retries(|| async {
-            let claim = sqlx::query_as(CLAIM).bind(now).bind(now + lease).bind(i64::from(limit));
+            let claim = sqlx::query_as(CLAIM).bind(now).bind(clock::after(now, lease)).bind(i64::from(limit));
             let rows: Vec<(Uuid, String, i64)> = claim.fetch_all(&mut *self.pool.acquire().await?).await?;
             let due = |(id, user_id, attempts): (Uuid, String, i64)| {
                 let user_id = Subject::parse(&user_id).map_err(corrupt)?;

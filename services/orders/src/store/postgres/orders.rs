@@ -238,7 +238,7 @@ fn existing_key(row: &PgRow) -> Result<ExistingKey, Error> {
         fingerprint: row.try_get("fingerprint")?,
         response: row.try_get("answer")?,
         fence: row.try_get("fence")?,
-        // An unreadable lease protects nobody.
+        // An unreadable lease has no effect.
         due_at: row.try_get::<Option<Timestamp>, _>("due_at").unwrap_or_default().map(|Timestamp(at)| at),
         order: row::order(row)?,
     })

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use palisade_middleware::auth::Subject;
+use palisade_middleware::{auth::Subject, clock};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -24,7 +24,7 @@ impl FulfilmentQueue for SqliteStore {
              WHERE order_id IN (SELECT order_id FROM fulfilments WHERE due_at <= $1 ORDER BY due_at LIMIT $3)
              RETURNING order_id, (SELECT user_id FROM orders WHERE id = order_id), attempts",
         );
-        let claim = claim.bind(to_ms(now)).bind(to_ms(now + lease)).bind(limit);
+        let claim = claim.bind(to_ms(now)).bind(to_ms(clock::after(now, lease))).bind(limit);
         let rows: Vec<(Uuid, String, i64)> = claim.fetch_all(&mut *self.writer.acquire().await?).await?;
         let due = |(id, user_id, attempts): (Uuid, String, i64)| {
             let user_id = Subject::parse(&user_id).map_err(corrupt)?;

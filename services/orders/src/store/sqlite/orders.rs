@@ -210,7 +210,7 @@ async fn find_key(connection: &mut SqliteConnection, key: &IdempotencyKey, now: 
         fingerprint: row.try_get("fingerprint")?,
         response: row.try_get("answer")?,
         fence: row.try_get("fence")?,
-        // An unreadable lease protects nobody.
+        // An unreadable lease has no effect.
         due_at: due_at.and_then(|due_at| from_ms(due_at).ok()),
         order,
     }))
