@@ -101,8 +101,11 @@ fn upload(client: Client) -> (mpsc::Sender<HealthCheckRequest>, impl Future<Outp
     (sender, call)
 }
 
+/// Answer of a server, as a future.
+type Answer = std::pin::Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
 /// Serves a method that reads the whole request before it answers.
-async fn reading_server(answer: fn() -> std::pin::Pin<Box<dyn Future<Output = Response<Body>> + Send>>) -> SocketAddr {
+async fn reading_server(answer: fn() -> Answer) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let handler = Router::new().fallback(async move |request: axum::extract::Request| {

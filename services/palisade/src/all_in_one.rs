@@ -49,7 +49,7 @@ pub(crate) async fn start(mut config: Config, process: Process) -> anyhow::Resul
     // The verifier has metrics too, so it is created in the scope of its service.
     let products = with_service("products", async {
         let verifier = verifier("products", &callers, trusted.as_ref(), &config.products.auth, clock)?;
-        palisade_products::start(config.products, verifier, &process)
+        palisade_products::start(&config.products, verifier, &process)
     });
     let products = in_service("products", products.await)?;
 

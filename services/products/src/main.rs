@@ -8,7 +8,7 @@ use palisade_products::{Config, start, verifier};
 fn main() -> ExitCode {
     run("products", "Products service: catalogue and stock over gRPC.", TrustBoundary::Internal, |config: Config, process| async move {
         let verifier = verifier(&config, &process)?;
-        start(config, verifier, &process)?;
+        start(&config, verifier, &process)?;
         Ok(())
     })
 }

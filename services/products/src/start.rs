@@ -39,7 +39,7 @@ pub fn verifier(config: &Config, process: &Process) -> anyhow::Result<Arc<Verifi
 }
 
 /// Starts the service, which runs until the process stops. Returns its gRPC address.
-pub fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -> anyhow::Result<SocketAddr> {
+pub fn start(config: &Config, verifier: Arc<Verifier>, process: &Process) -> anyhow::Result<SocketAddr> {
     metrics::register();
     let readiness = process.readiness();
     let url = config.store.url()?;
@@ -72,7 +72,7 @@ pub fn start(config: Config, verifier: Arc<Verifier>, process: &Process) -> anyh
     }
     let outbox = ProductsOutbox { store: store.clone(), changed, clock: clock.clone() };
     let relay = Arc::new(Relay::new(Arc::new(outbox), broker, Topic::PRODUCTS, config.events.clone()));
-    background::start(&Jobs::new(process, &readiness, &config.jobs), &store, relay, &clock, &config);
+    background::start(&Jobs::new(process, &readiness, &config.jobs), &store, relay, &clock, config);
 
     let methods = Arc::new(MethodTable::new(&[&METHODS, &server::GRPC_INFRASTRUCTURE])?);
     let faults = Faults::new(&config.server.fault_injection, Protocol::Grpc, &methods);

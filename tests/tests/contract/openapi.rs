@@ -209,7 +209,7 @@ impl Probe<'_> {
             request = request.header("content-type", "application/json").body(body);
         }
         for (name, value) in headers {
-            request = request.header(*name, value.as_bytes());
+            request = request.header(name, value.as_bytes());
         }
         request.await.status == 400
     }

@@ -208,7 +208,7 @@ async fn remove_requires_a_terminal_status(db: Database) {
             assert_eq!(db.store.list(list.clone()).await.unwrap().orders, []);
             for user_id in [None, Some(removed.user_id.clone())] {
                 let list = List { user_id, with_removed: true, ..list.clone() };
-                assert_eq!(db.store.list(list).await.unwrap().orders, [removed.clone()]);
+                assert_eq!(db.store.list(list).await.unwrap().orders, std::slice::from_ref(&removed));
             }
             assert_eq!(db.store.saga_statuses(vec![id]).await.unwrap()[0].status, status, "the order is hidden, not deleted");
         } else {
