@@ -19,9 +19,8 @@ pub mod server;
 pub use palisade_auth as auth;
 pub use palisade_resilience::{
     adaptive_limit, attempt_metrics, backoff, body, caller, catch_panic, circuit_breaker, clock, concurrency_limit, context, deadline,
-    fault_injection, filter, grpc_status, jitter, job, method_table, metrics, prefetched_body, priority, rate_limit, recorded_span,
-    redact, refusal_pause, rejection, request_body, request_context, respond, retry, scheme, setting, streams, task, trace,
-    trusted_proxies,
+    fault_injection, filter, grpc_status, jitter, job, method_table, metrics, prefetched_body, priority, rate_limit, recorded_span, redact,
+    refusal_pause, rejection, request_body, request_context, respond, retry, scheme, setting, streams, task, trace, trusted_proxies,
 };
 pub use palisade_runtime::{
     admin, config, cursor, database_clock, health, jobs, parse, preconditions, private_file, process, store_instrumentation, telemetry,

@@ -127,7 +127,7 @@ async fn lost_answers_of_orders_are_not_changed() {
     let answer = fixture.lose_answer(cancel, async || status().await == "CANCELLED").await;
     assert_answered_as_applied("PUT status", &answer, 200);
 
-    // Gone from the lists of the owner, whoever may still see it.
+    // Gone from the lists of the owner, also if administrators still see it.
     let orders = async || all_items(observer, "/orders").await;
     let listed = async || orders().await.iter().any(|other| other["id"] == Value::String(order.clone()));
     let remove = victim.delete(format!("/orders/{order}"));

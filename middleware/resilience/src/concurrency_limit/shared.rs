@@ -19,7 +19,7 @@ pub(crate) struct SharedLimit {
     shares: Mutex<FairShare>,
 }
 
-/// Permit of a [`SharedLimit`], returned when dropped.
+/// Permit of a shared limit, returned when dropped.
 #[derive(Debug)]
 pub struct SharedPermit {
     limit: Arc<SharedLimit>,

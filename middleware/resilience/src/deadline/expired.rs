@@ -11,7 +11,7 @@ use crate::{
     rejection::Rejection,
 };
 
-/// Rejects a request whose deadline has passed, so that no work is done that nobody waits for.
+/// Rejects a request whose deadline has passed, so that no work is done in vain.
 ///
 /// Sits next to the handler, inside everything that can take time: queues, faults, and reading the
 /// request body.

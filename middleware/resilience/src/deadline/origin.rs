@@ -23,7 +23,7 @@ const OPERATOR: HeaderValue = HeaderValue::from_static("operator");
 pub(super) struct OriginClaim(Arc<AtomicBool>);
 
 impl OriginClaim {
-    /// Returns the claim in these headers, not believed so far.
+    /// Returns the claim in these headers, not trusted so far.
     pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
         (headers.get(DEADLINE_ORIGIN_HEADER)? == OPERATOR).then(Self::default)
     }
