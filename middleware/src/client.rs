@@ -58,7 +58,8 @@ pub use palisade_transport::client::{ConnectError, Connection, balance, rejectio
 /// generated tonic client.
 ///
 /// Only methods that `contracts` mark as idempotent are retried. A method that they do not declare
-/// may have a stream as its response: only the wait for its head is limited. `credentials` adds `authorization` to each attempt.
+/// may have a stream as its response: only the wait for its head is limited. `credentials` adds
+/// `authorization` to each attempt.
 /// Connections are lazy: the first call connects, and a later call reconnects after a connection
 /// broke. Service discovery starts here and stops when the last clone of the client is dropped.
 /// Must be called within a tokio runtime.

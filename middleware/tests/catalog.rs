@@ -55,6 +55,7 @@ const ELSEWHERE: &[&str] = &[
     "palisade.registration.changes",
     "palisade.log.records",
     "palisade.log.dropped",
+    "palisade.store.clock_offset",
 ];
 /// Families recorded elsewhere: span exporter, process and tokio runtime.
 const FAMILIES_ELSEWHERE: [&str; 3] = ["otel.sdk.", "process_", "tokio"];

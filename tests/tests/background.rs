@@ -51,7 +51,7 @@ async fn embedded_orders_are_taken_up_after_a_crash() {
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let product = create_product(&seller, 5).await;
-    let reserve = "/palisade.products.v1.ProductsService/ReserveStock";
+    let reserve = "palisade.products.v1.ProductsService/ReserveStock";
     shop.program("products").set_faults("products", reserve, 1.0, Some(json!("hang"))).await;
     let body = order_body(&[(&product, 2)]);
     let order = || buyer.post("/orders", &body).header("idempotency-key", "crash");

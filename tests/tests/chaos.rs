@@ -207,7 +207,8 @@ async fn hanging_upstream_does_not_starve_the_other() {
         assert!(time < (10 * healthy).max(ATTEMPT_TIMEOUT), "{time:?}, and {healthy:?} without the fault");
     }
     for (answer, _) in hung {
-        assert!([503, 504].contains(&answer.status.as_u16()), "{answer:?}");
+        // 429: one caller does not get all permits of an upstream.
+        assert!([429, 503, 504].contains(&answer.status.as_u16()), "{answer:?}");
     }
     proxy.set(Mode::Pass);
     assert_nothing_in_flight(&shop).await;

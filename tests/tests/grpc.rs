@@ -74,7 +74,7 @@ async fn send_raw(request: http::Request<()>, message: &[u8]) -> String {
 #[tokio::test]
 async fn no_handler_runs_after_its_deadline() {
     let shop = Shop::shared();
-    let token = shop.token("hasty", ALL_SCOPES);
+    let token = shop.service_token("products", "hasty", ALL_SCOPES);
     let name = unique("late");
     let create = products::CreateProductRequest {
         product: Some(products::ProductInput {

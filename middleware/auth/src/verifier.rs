@@ -249,6 +249,10 @@ fn check_claims(issuer: &Issuer, claims: &Claims, now: i64) -> Result<(), Reject
     if claims.has_scope_array() && !issuer.rules.scope_as_array {
         return Err(invalid_token("scope is an array"));
     }
+    // No issuer existed before 1970: not an expired token, but a forged or broken one.
+    if claims.exp < 0 {
+        return Err(invalid_token("exp"));
+    }
     if now >= claims.exp.saturating_add(LEEWAY) {
         return Err(expired());
     }

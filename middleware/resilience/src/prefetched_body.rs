@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Buf;
+use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tower::BoxError;
@@ -65,18 +65,21 @@ where
             let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else { return Poll::Pending };
             match frame {
                 None => self.rest = None,
-                Some(Ok(frame)) => {
-                    if let Some(data) = frame.data_ref() {
-                        self.bytes += data.remaining();
-                        self.data_frames += 1;
-                    }
-                    self.has_trailers |= frame.is_trailers();
-                    self.frames.push_back(Ok(frame));
-                }
+                Some(Ok(frame)) => self.push(frame),
                 Some(Err(error)) => self.fail(error.into()),
             }
         }
         Poll::Ready(())
+    }
+
+    /// Adds a frame that was read.
+    fn push(&mut self, frame: Frame<B::Data>) {
+        if let Some(data) = frame.data_ref() {
+            self.bytes += data.remaining();
+            self.data_frames += 1;
+        }
+        self.has_trailers |= frame.is_trailers();
+        self.frames.push_back(Ok(frame));
     }
 
     /// Replaces the part that was not read by an error.
@@ -84,6 +87,50 @@ where
         self.rest = None;
         self.frames.push_back(Err(error));
     }
+}
+
+impl<B> PrefetchedBody<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    /// Like [`Self::poll_prefetch`], and joins the frames as they arrive: any number of small
+    /// frames takes only the memory of their bytes.
+    pub fn poll_receive(&mut self, max_bytes: usize, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let read = self.poll_prefetch(max_bytes, cx);
+            let joined = self.frames.len() >= MAX_FRAMES && self.join_frames();
+            if !joined || read.is_pending() || self.bytes > max_bytes {
+                return read;
+            }
+        }
+    }
+
+    /// Joins the data frames, and returns whether there were any to join. Frames in front keep
+    /// their size once they are large, so that no byte is copied often.
+    fn join_frames(&mut self) -> bool {
+        let large = self.frames.iter().take_while(|frame| frame.as_ref().is_ok_and(|frame| is_large(frame))).count();
+        let mut joined = BytesMut::new();
+        let mut rest = VecDeque::new();
+        let before = self.frames.len();
+        for frame in self.frames.drain(large..) {
+            match frame.map(Frame::into_data) {
+                Ok(Ok(data)) => joined.extend_from_slice(&data),
+                Ok(Err(other)) => rest.push_back(Ok(other)),
+                Err(error) => rest.push_back(Err(error)),
+            }
+        }
+        if !joined.is_empty() {
+            self.frames.push_back(Ok(Frame::data(joined.freeze())));
+        }
+        self.frames.append(&mut rest);
+        self.frames.len() < before
+    }
+}
+
+/// Whether a data frame is not worth joining to another.
+fn is_large(frame: &Frame<Bytes>) -> bool {
+    const LARGE: usize = 8_192;
+    frame.data_ref().is_some_and(|data| data.len() >= LARGE)
 }
 
 impl<B: Body> PrefetchedBody<B> {
@@ -162,7 +209,6 @@ where
 mod tests {
     use std::{convert::Infallible, task::Waker};
 
-    use bytes::Bytes;
     use futures_util::{StreamExt, stream};
     use http_body_util::{BodyExt, Full, StreamBody};
 
@@ -212,6 +258,16 @@ mod tests {
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "ab");
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "c");
         assert!(futures_util::poll!(body.frame()).is_pending());
+    }
+
+    #[tokio::test]
+    async fn small_frames_of_a_request_are_joined() {
+        let frames = (0..20_000).map(|_| data("x")).chain((0..40).map(|_| Ok(Frame::data(Bytes::from(vec![b'y'; 4_096])))));
+        let mut body = PrefetchedBody::new(StreamBody::new(stream::iter(frames)));
+        assert!(std::future::poll_fn(|cx| Poll::Ready(body.poll_receive(usize::MAX, cx))).await.is_ready());
+        assert!(body.is_complete() && body.frames.len() < MAX_FRAMES, "{body:?}");
+        let bytes = body.collect().await.unwrap().to_bytes();
+        assert_eq!((bytes.len(), bytes[19_999], bytes[20_000]), (20_000 + 40 * 4_096, b'x', b'y'));
     }
 
     #[tokio::test]

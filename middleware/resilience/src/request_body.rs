@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -95,7 +96,7 @@ impl<S, B, R> Service<Request<B>> for RequestBody<S>
 where
     S: Service<Request<PrefetchedBody<B>>, Response = Response<R>> + Clone,
     S::Error: Into<Rejection>,
-    B: Body<Error: Into<BoxError>> + Unpin,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
     type Response = Response<R>;
     type Error = Rejection;
@@ -145,12 +146,12 @@ struct Wait {
 
 impl<S, B> Waiting<S, B>
 where
-    B: Body<Error: Into<BoxError>> + Unpin,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
     fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Rejection>> {
         let max_bytes = self.reception.max_bytes;
         let body = self.request.body_mut();
-        if body.poll_prefetch(max_bytes, cx).is_ready() {
+        if body.poll_receive(max_bytes, cx).is_ready() {
             if !body.is_complete() {
                 body.fail(Box::new(TooLarge(max_bytes)));
             }
@@ -196,7 +197,7 @@ impl<S, B, R> Future for ResponseFuture<S, B>
 where
     S: Service<Request<PrefetchedBody<B>>, Response = Response<R>>,
     S::Error: Into<Rejection>,
-    B: Body<Error: Into<BoxError>> + Unpin,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
     type Output = Result<Response<R>, Rejection>;
 

@@ -3,8 +3,8 @@
 //!
 //! A call may be retried if a repeated call gets the answer of the first: its method is marked so
 //! ([`MethodContracts`]; over HTTP it is safe, RFC 9110 §9.2.1), or it carries an idempotency key
-//! ([`IdempotencyKeyed`]). A write whose first attempt was applied, but whose answer was lost, would
-//! otherwise be answered with a failed precondition or "not found". A request that was
+//! ([`IdempotencyKeyed`]). A write whose first attempt was applied, but whose answer was lost,
+//! would otherwise be answered with a failed precondition or "not found". A request that was
 //! provably never sent is sent again once, whatever the method and at no cost (transparent retry).
 //! Only UNAVAILABLE, timeouts and responses with a pushback are retried; over HTTP 408, 429 with
 //! `Retry-After`, 502, 503 and 504. A unary response is read to its end, up to 1 MiB, before it is

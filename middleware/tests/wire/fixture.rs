@@ -52,7 +52,7 @@ static METHODS: [Method; 10] = [
     Method::http("GET", "/upgrade", Access::Public),
     Method::grpc("/test.Test/Call", Access::Public),
     Method::grpc("/test.Test/Held", Access::Public),
-    Method::grpc("/test.Test/Read", Access::Public),
+    Method::grpc("/test.Test/Read", Access::Public).request_stream(),
 ];
 
 /// Record of the executed requests, and gates for held ones.

@@ -19,7 +19,7 @@ const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
 /// Default limits, but practically unlimited request deadlines.
 pub(crate) fn without_deadlines() -> Config {
-    Config { default_deadline_ms: 3_600_000, max_deadline_ms: 3_600_000, ..Config::default() }
+    Config { default_deadline_ms: 3_600_000, max_deadline_ms: 3_600_000, body_read_timeout_ms: 3_600_000, ..Config::default() }
 }
 
 #[track_caller]

@@ -1,5 +1,5 @@
-//! Admin endpoints: stock audit, which checks the balance of every product and counts overdue holds,
-//! open reservations, and the event relay.
+//! Admin endpoints: stock audit, which checks the balance of every product and counts overdue
+//! holds, open reservations, and the event relay.
 
 mod reservations;
 

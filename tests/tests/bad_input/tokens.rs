@@ -187,7 +187,7 @@ async fn parses_header_as_in_rfc_6750(shop: &Shop) {
         nobody.get("/orders").header("authorization", value).await.problem(401, "unauthenticated");
     }
     let twice = nobody.get("/orders").header("authorization", format!("Bearer {good}")).header("authorization", format!("Bearer {good}"));
-    twice.await.problem(401, "unauthenticated");
+    twice.await.problem(400, "invalid_parameter");
     let in_the_query = nobody.get(format!("/orders?access_token={good}")).await;
     in_the_query.problem(401, "unauthenticated");
 }

@@ -163,8 +163,8 @@ impl Permit {
         self
     }
 
-    /// Records the response head of a call whose response may be a stream. A probe succeeds with it,
-    /// because its round cannot wait for the end of a stream.
+    /// Records the response head of a call whose response may be a stream. A probe succeeds with
+    /// it, because its round cannot wait for the end of a stream.
     pub fn undeclared_headers_received(mut self, now: Instant) -> Option<Self> {
         self.deadline = None;
         let permit = self.headers_received(now);

@@ -35,8 +35,8 @@ pub trait RecordOutcome: Sized {
     #[must_use]
     fn headers_received(self, now: Instant) -> Self;
 
-    /// Records the response head of a call whose response may be a stream: its duration says nothing
-    /// from here on. Returns `None` if the head was taken as the outcome.
+    /// Records the response head of a call whose response may be a stream: its duration says
+    /// nothing from here on. Returns `None` if the head was taken as the outcome.
     fn undeclared_headers_received(self, now: Instant) -> Option<Self>;
 
     /// Reports the outcome; `hint` is the retry delay that the target asked for.

@@ -32,9 +32,9 @@ const CLIENT_CLOSED_REQUEST: StatusCode = match StatusCode::from_u16(499) {
 };
 
 impl From<Status> for Rejection {
-    /// Passes the status of a called service on. A reason of our own domain is kept with its message,
-    /// violations and retry delay. A foreign status is mapped by its code alone (`google.rpc.Code`),
-    /// and its message is only logged.
+    /// Passes the status of a called service on. A reason of our own domain is kept with its
+    /// message, violations and retry delay. A foreign status is mapped by its code alone
+    /// (`google.rpc.Code`), and its message is only logged.
     fn from(status: Status) -> Self {
         let details = status.get_error_details();
         let own = details.error_info().filter(|info| info.domain == DOMAIN);

@@ -28,8 +28,8 @@ pub struct MethodContracts {
 }
 
 impl MethodContracts {
-    /// Reads the methods of an encoded `FileDescriptorSet`. Those with an `idempotency_level` may be
-    /// retried.
+    /// Reads the methods of an encoded `FileDescriptorSet`. Those with an `idempotency_level` may
+    /// be retried.
     pub fn from_descriptors(file_descriptor_set: &[u8]) -> Result<Self, prost::DecodeError> {
         let mut contracts = [(); 3].map(|()| FxHashSet::default());
         let [idempotent, unary, streams] = &mut contracts;

@@ -44,7 +44,8 @@ pub(super) struct Endpoint {
 impl Endpoint {
     /// Must be called within a tokio runtime.
     pub(super) fn new(address: &Address, params: ConnectParams) -> Self {
-        let endpoint = transport::Endpoint::from(address.uri().clone())
+        // The connector does TLS. tonic refuses `https` unless it does TLS itself.
+        let endpoint = transport::Endpoint::from(address.origin(false))
             .origin(address.origin(params.tls.is_some()))
             .http2_keep_alive_interval(params.connection.keep_alive())
             .keep_alive_timeout(Duration::from_millis(params.connection.keep_alive_timeout_ms))

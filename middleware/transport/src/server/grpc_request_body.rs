@@ -12,7 +12,10 @@ use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 use tonic::Status;
 
-use palisade_resilience::rejection::{Rejection, reasons};
+use palisade_resilience::{
+    prefetched_body::TooLarge,
+    rejection::{Rejection, reasons},
+};
 
 /// Length of the message prefix: compression flag and big-endian length ("Length-Prefixed-Message"
 /// of the gRPC wire protocol).
@@ -22,9 +25,17 @@ const PREFIX_BYTES: usize = 5;
 /// pending, and hyper drops the request in the same poll, so that the call is recorded as
 /// cancelled. tonic would report a missing message and answer INTERNAL to a client that has gone.
 fn is_cancelled(error: &axum::Error) -> bool {
-    let causes = std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source());
-    let mut ends = causes.filter_map(|cause| cause.downcast_ref::<h2::Error>());
+    let mut ends = causes(error).filter_map(|cause| cause.downcast_ref::<h2::Error>());
     ends.any(|error| error.is_io() || error.is_go_away() || (error.is_reset() && error.is_remote()))
+}
+
+/// Whether the server has stopped receiving the body because of its size.
+fn is_too_large(error: &axum::Error) -> bool {
+    causes(error).any(|cause| cause.is::<TooLarge>())
+}
+
+fn causes(error: &axum::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source())
 }
 
 /// Body of a gRPC request. Fails before the handler gets the offending message: tonic reads a whole
@@ -146,6 +157,7 @@ impl http_body::Body for GrpcRequestBody {
                 let limits = self.limits;
                 frame.data_ref().map_or(Ok(()), |data| self.progress.consume(data, limits))
             }
+            Some(Err(error)) if is_too_large(error) => Err(Violation::MessageTooLarge),
             None | Some(Err(_)) => Ok(()),
         };
         if let Err(violation) = checked {

@@ -1,7 +1,7 @@
 //! JSON request bodies: media type, size limit, and strict fields (an object; no unknown, repeated
 //! or mistyped field).
 
-use std::{fmt, marker::PhantomData};
+use std::{error::Error, fmt, marker::PhantomData};
 
 use axum::{
     body::Body,
@@ -13,7 +13,10 @@ use http::{
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use palisade_middleware::rejection::{Rejection, reasons};
+use palisade_middleware::{
+    prefetched_body::TooLarge,
+    rejection::{Rejection, reasons},
+};
 use serde::{
     Deserialize, Deserializer,
     de::{self, DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
@@ -61,10 +64,22 @@ fn is_json(content_type: &[u8]) -> bool {
     parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) && parts.all(is_charset_utf8)
 }
 
+/// Whether the body exceeds the limit of this service, or that of its server.
+fn is_too_large(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<LengthLimitError>() || error.is::<TooLarge>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 async fn read(body: Body) -> Result<Bytes, Rejection> {
     match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(error) if is_too_large(&*error) => Err(too_large()),
         Err(error) => Err(Rejection::new(&reasons::INVALID_BODY, "the body is incomplete").with_source(error)),
     }
 }

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 use super::*;
 use crate::{
     order::{FailureReason, NewOrder, OrderId},
-    store::Create,
+    store::{Create, Overdue},
 };
 
 fn record_everything() {
@@ -54,7 +54,11 @@ fn record_everything() {
         // Same call as in the relay.
         events::published(outcome).increment(1);
     }
-    record_audit(1, None, time::OffsetDateTime::UNIX_EPOCH);
+    record_audit(1, Some(1), time::OffsetDateTime::UNIX_EPOCH + took);
+    record_overdue(Overdue { keys: 1, events: 1 });
+    for collection in ["orders", "outbox"] {
+        crate::unreadable_rows::record(collection, &std::fmt::Error);
+    }
 }
 
 #[test]

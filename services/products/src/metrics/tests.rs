@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     product::{Input, ValidatedProduct},
     reservation::{Refusal, Reservation, State},
-    store::Imbalance,
+    store::{Imbalance, Stats},
 };
 
 fn record_everything() {
@@ -30,6 +30,10 @@ fn record_everything() {
     for outcome in events::OUTCOMES {
         // The relay records these.
         events::published(outcome).increment(1);
+    }
+    record_stats(&Stats { overdue_keys: 1, quarantined: 1 });
+    for collection in ["products", "reservations", "news", "removed_products"] {
+        crate::unreadable_rows::record(collection, &std::fmt::Error);
     }
     record_audit(
         &Audit {

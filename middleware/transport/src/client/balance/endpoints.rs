@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use arc_swap::{ArcSwap, Guard};
-use http::Uri;
+use http::{Uri, uri::Scheme};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
@@ -70,7 +70,11 @@ impl Endpoints {
             let way = way.clone();
             async move { way.connect(&uri).await.map(TokioIo::new) }
         };
-        transport::Endpoint::from(address.clone()).connect_with_connector_lazy(service_fn(connect))
+        // The connector does TLS. tonic refuses `https` unless it does TLS itself.
+        let mut plain = address.clone().into_parts();
+        plain.scheme = Some(Scheme::HTTP);
+        let endpoint = Uri::from_parts(plain).map_or_else(|_| transport::Endpoint::from(address.clone()), transport::Endpoint::from);
+        endpoint.origin(address.clone()).connect_with_connector_lazy(service_fn(connect))
     }
 
     /// Returns the kind of registry that resolves the addresses.
