@@ -1,5 +1,5 @@
-//! Background work: it survives bad settings, crashes, full disks and replicas without a broker, and
-//! the audit reports what it could not check.
+//! Background work: it survives bad settings, crashes, full disks and replicas without a broker,
+//! and the audit reports what it could not check.
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::{

@@ -108,7 +108,7 @@ where
     /// Joins the data frames, and returns whether there were any to join. Frames in front keep
     /// their size once they are large, so that no byte is copied often.
     fn join_frames(&mut self) -> bool {
-        let large = self.frames.iter().take_while(|frame| frame.as_ref().is_ok_and(|frame| is_large(frame))).count();
+        let large = self.frames.iter().take_while(|frame| frame.as_ref().is_ok_and(is_large)).count();
         let mut joined = BytesMut::new();
         let mut rest = VecDeque::new();
         let before = self.frames.len();

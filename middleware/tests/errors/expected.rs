@@ -79,7 +79,8 @@ impl ExpectedRejection {
             ExpectedRetry::AtMost(wait) => assert!((1..=whole_seconds(wait)).contains(&seconds.unwrap()), "{case}: {seconds:?}"),
         }
         let challenge = header("www-authenticate");
-        let expects_challenge = status == 401 || *reason == reasons::INSUFFICIENT_SCOPE;
+        let expects_challenge =
+            status == 401 || *reason == reasons::INSUFFICIENT_SCOPE || self.headers.iter().any(|(name, _)| *name == "www-authenticate");
         assert_eq!(challenge.is_some_and(|challenge| challenge.starts_with("Bearer ")), expects_challenge, "{case}: {challenge:?}");
         for (name, value) in self.headers {
             assert_eq!(header(name), Some(*value), "{case}: {name}");

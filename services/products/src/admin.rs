@@ -21,8 +21,8 @@ use crate::{
     store::{Audit, Error, Store},
 };
 
-/// Routes `GET /invariants`, `GET /reservations`, `POST /reservations/{id}/release`,
-/// `GET /reservations/quarantine`, `DELETE /reservations/quarantine/{id}` and `DELETE /events/relay`.
+/// Routes `GET /invariants`, `GET /reservations`, `POST /reservations/{id}/release`, `GET
+/// /reservations/quarantine`, `DELETE /reservations/quarantine/{id}` and `DELETE /events/relay`.
 pub fn router(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Router {
     Router::new()
         .route("/invariants", get(invariants))

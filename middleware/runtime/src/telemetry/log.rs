@@ -76,7 +76,7 @@ where
     }
 }
 
-/// Removes secrets from each record, whoever wrote it: libraries log URLs and requests at level
+/// Removes secrets from each record, also from libraries, which log URLs and requests at level
 /// debug.
 struct Redacting(NonBlocking);
 

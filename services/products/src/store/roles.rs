@@ -125,8 +125,8 @@ instrumented_role! {
 instrumented_role! {
     /// Migration, readiness, statistics and stock audit.
     pub trait Maintenance {
-        /// Creates or migrates the schema. Idempotent, and safe with several replicas at once. Takes
-        /// as long as it needs.
+        /// Creates or migrates the schema. Idempotent, and safe with several replicas at once.
+        /// Takes as long as it needs.
         async fn migrate(&self) -> Result<(), Error> = untimed_call("prepare", "");
 
         /// Ends the leases of a process that no longer runs, if this process is the only one that
