@@ -31,7 +31,7 @@ fn is_cancelled(error: &axum::Error) -> bool {
 
 /// Whether the server has stopped receiving the body because of its size.
 fn is_too_large(error: &axum::Error) -> bool {
-    causes(error).any(|cause| cause.is::<TooLarge>())
+    causes(error).any(<dyn std::error::Error>::is::<TooLarge>)
 }
 
 fn causes(error: &axum::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
