@@ -33,8 +33,9 @@ use palisade_resilience::{
 ///
 /// use palisade_middleware::{auth::{AuthenticateLayer, Verifier}, clock::SystemClock};
 ///
-/// let verifier = Arc::new(Verifier::new(vec![/* issuers */], Arc::new(SystemClock)));
-/// let layer = AuthenticateLayer(verifier);
+/// let verifier = Verifier::new(vec![/* issuers */], Arc::new(SystemClock))?;
+/// let layer = AuthenticateLayer(Arc::new(verifier));
+/// # Ok::<_, palisade_middleware::setting::Invalid>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct AuthenticateLayer(pub Arc<Verifier>);
