@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    error::Error as StdError,
     fs,
     path::PathBuf,
     sync::Arc,
@@ -21,6 +20,7 @@ use super::{
 };
 use palisade_resilience::{
     clock::Clock,
+    rejection::causes,
     setting::{Invalid, read_secret_file},
 };
 
@@ -115,7 +115,7 @@ impl Identity {
         let path = self.signing_key_file.as_ref();
         let path = path.ok_or_else(|| Invalid::new(KEY, "is required: create a key with `palisade keygen --out FILE`"))?;
         let pem = fs::read_to_string(path).map_err(|error| Invalid::unreadable(KEY, path, &error))?;
-        SigningKey::from_pem(&pem.into()).map_err(|error| Invalid::new(KEY, text(&error)))
+        SigningKey::from_pem(&pem.into()).map_err(|error| Invalid::new(KEY, causes(&error).to_string()))
     }
 }
 
@@ -165,7 +165,7 @@ impl Config {
     /// Opens the revocation list, if one is configured.
     pub fn revocations(&self) -> Result<Option<Arc<dyn Revocations>>, Invalid> {
         let Some(path) = &self.revocations_file else { return Ok(None) };
-        let list = RevocationFile::open(path).map_err(|error| Invalid::new("auth.revocations_file", text(&error)))?;
+        let list = RevocationFile::open(path).map_err(|error| Invalid::new("auth.revocations_file", causes(&error).to_string()))?;
         Ok(Some(Arc::new(list)))
     }
 
@@ -188,9 +188,8 @@ impl IssuerConfig {
         let keys = match self.local_keys(name)? {
             Source::Fixed(key) => JwksSource::fixed(vec![key]),
             Source::File(path) => JwksSource::from_file(path),
-            Source::Url(url) => {
-                JwksSource::from_url(name, &url, connect).map_err(|error| Invalid::new(setting(name, "jwks_url"), text(&*error)))?
-            }
+            Source::Url(url) => JwksSource::from_url(name, &url, connect)
+                .map_err(|error| Invalid::new(setting(name, "jwks_url"), causes(&*error).to_string()))?,
         };
         let allowed_scopes = self.allowed_scopes.as_ref();
         Ok(Issuer {
@@ -244,7 +243,7 @@ impl IssuerConfig {
     fn local_keys(&self, name: &str) -> Result<Source<'_>, Invalid> {
         let read =
             |key: &'static str, path: &PathBuf| fs::read(path).map_err(|error| Invalid::unreadable(setting(name, key), path, &error));
-        let bad = |key: &'static str| move |error| Invalid::new(setting(name, key), text(&error));
+        let bad = |key: &'static str| move |error| Invalid::new(setting(name, key), causes(&error).to_string());
         let Self { secret, secret_file, public_key_file, jwks_file, jwks_url, .. } = self;
         if let Some(secret) = secret {
             return TrustedKey::from_secret(secret).map(Source::Fixed).map_err(bad("secret"));
@@ -265,11 +264,6 @@ impl IssuerConfig {
         let url = url.filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
         url.map(Source::Url).ok_or_else(|| Invalid::new(setting(name, "jwks_url"), "must be an http or https URL"))
     }
-}
-
-/// Returns the text of an error and its causes.
-fn text(error: &(dyn StdError + 'static)) -> String {
-    std::iter::successors(Some(error), |error| (*error).source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

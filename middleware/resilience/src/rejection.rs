@@ -16,8 +16,8 @@ pub mod reasons;
 mod transport_error;
 mod violation;
 
-pub use log::causes;
 pub(crate) use log::log_status;
+pub use log::{causes, chain};
 pub use metadata::MetadataValue;
 pub use transport_error::TransportError;
 pub use violation::Violation;

@@ -13,7 +13,7 @@ use futures_util::{
     FutureExt, TryFutureExt,
     future::{BoxFuture, ready, select_ok},
 };
-use http::Uri;
+
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -22,7 +22,7 @@ use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use palisade_resilience::{backoff::Backoff, grpc_status, job};
-use palisade_transport::client::balance::Endpoints;
+use palisade_transport::client::{address::Address, balance::Endpoints};
 
 /// Probe interval of a healthy dependency.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -172,14 +172,14 @@ impl Readiness {
 /// `endpoints`, of which one healthy endpoint suffices, over separate connections, so that its
 /// failures do not delay calls.
 pub fn grpc_probe(endpoints: Endpoints) -> impl Fn() -> BoxFuture<'static, Result<(), String>> + Send + 'static {
-    let clients = Mutex::new(Vec::<(Uri, HealthClient<Channel>)>::new());
+    let clients = Mutex::new(Vec::<(Address, HealthClient<Channel>)>::new());
     move || {
         let mut clients = clients.lock();
-        let connect = |uri: Uri| match clients.iter().find(|(known, _)| *known == uri) {
+        let connect = |address: Address| match clients.iter().find(|(known, _)| *known == address) {
             Some(known) => known.clone(),
-            None => (uri.clone(), HealthClient::new(endpoints.connection(&uri))),
+            None => (address.clone(), HealthClient::new(endpoints.connection(&address))),
         };
-        let selected: Vec<_> = endpoints.sample_uris(MAX_PROBED_ENDPOINTS).into_iter().map(connect).collect();
+        let selected: Vec<_> = endpoints.sample_addresses(MAX_PROBED_ENDPOINTS).into_iter().map(connect).collect();
         clients.clone_from(&selected);
         if selected.is_empty() {
             return ready(Err(format!("no endpoint known, waiting for {}", endpoints.registry()))).boxed();
@@ -206,7 +206,7 @@ mod tests {
     use tonic::transport::{Server, server::TcpIncoming};
 
     use super::*;
-    use palisade_transport::client::{EndpointConfig, address::Address, balance::Balancer};
+    use palisade_transport::client::{EndpointConfig, balance::Balancer};
 
     #[tokio::test(start_paused = true)]
     async fn probe_interval_depends_on_dependency_state() {

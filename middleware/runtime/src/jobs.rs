@@ -74,13 +74,9 @@ impl Jobs {
         F: FnMut(Run) -> Fut + Send + 'static,
         Fut: Future<Output = job::Result> + Send + 'static,
     {
-        let health = self.register(name, need);
-        let stop = self.process.shutdown.clone();
-        let run = {
-            let stop = stop.clone();
-            move |heartbeat| job(Run { heartbeat, stop: stop.clone() })
-        };
-        self.process.run(job::supervise(health.heartbeat.clone(), stop, run));
+        let (health, stop) = (self.register(name, need), self.process.shutdown.clone());
+        self.process
+            .run(job::supervise(health.heartbeat.clone(), stop.clone(), move |heartbeat| job(Run { heartbeat, stop: stop.clone() })));
         health
     }
 
@@ -90,13 +86,9 @@ impl Jobs {
         F: FnMut(Run) -> Fut + Send + 'static,
         Fut: Future<Output = job::Result> + Send + 'static,
     {
-        let health = self.register(name, need);
-        let stop = self.process.shutdown.clone();
-        let run = {
-            let stop = stop.clone();
-            move |heartbeat| job(Run { heartbeat, stop: stop.clone() })
-        };
-        self.process.run(job::complete(health.heartbeat.clone(), stop, run));
+        let (health, stop) = (self.register(name, need), self.process.shutdown.clone());
+        self.process
+            .run(job::complete(health.heartbeat.clone(), stop.clone(), move |heartbeat| job(Run { heartbeat, stop: stop.clone() })));
         health
     }
 

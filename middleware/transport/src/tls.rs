@@ -11,12 +11,9 @@ mod reload;
 mod server;
 mod stream;
 
-use std::{
-    error::Error as StdError,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use palisade_resilience::setting::Invalid;
+use palisade_resilience::{rejection::causes, setting::Invalid};
 
 pub use client::{Connector, UpstreamTls};
 pub use peer_identity::{PeerCertificateNames, PeerIdentityLayer};
@@ -59,7 +56,6 @@ impl Error {
             Self::Name(_) => "server_name",
             Self::Unusable(_) => "cert_file",
         };
-        let text = std::iter::successors(Some(self as &dyn StdError), |error| (*error).source()).map(ToString::to_string);
-        Invalid::new(format!("tls.{key}"), text.collect::<Vec<_>>().join(": "))
+        Invalid::new(format!("tls.{key}"), causes(self).to_string())
     }
 }

@@ -76,6 +76,11 @@ pub fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl fmt::Display + 'a
     Causes(Some(error))
 }
 
+/// Returns the error and its causes, outermost first.
+pub fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
+}
+
 /// Display of an error and its causes, or of `none`.
 struct Causes<'a>(Option<&'a (dyn StdError + 'static)>);
 
@@ -85,7 +90,7 @@ impl fmt::Display for Causes<'_> {
             return f.write_str("none");
         }
         let mut separator = "";
-        for error in std::iter::successors(self.0, |error| (*error).source()) {
+        for error in self.0.into_iter().flat_map(chain) {
             match error.downcast_ref::<Status>() {
                 Some(status) if source_rejection(status).is_some() => continue,
                 // The `Display` of a status would repeat its source.

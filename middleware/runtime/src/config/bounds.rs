@@ -26,7 +26,7 @@ pub(super) fn maximum(key: &str) -> u64 {
 /// Returns the rule that the number `value` of the setting `key` breaks.
 pub(super) fn violation(key: &str, value: &Value) -> Option<String> {
     let maximum = maximum(key);
-    #[expect(clippy::cast_precision_loss, reason = "far below the precision of a bound that nobody reaches")]
+    #[expect(clippy::cast_precision_loss, reason = "the bounds are far below 2^52")]
     let is_above = match value.as_u64() {
         Some(number) => number > maximum,
         None => value.as_f64().is_some_and(|number| number > maximum as f64),

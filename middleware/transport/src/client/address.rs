@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use http::{Uri, uri::Scheme};
+use tonic::transport;
 
 use super::InvalidAddress;
 
@@ -48,6 +49,12 @@ impl Address {
         let mut parts = self.0.clone().into_parts();
         parts.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
         Uri::from_parts(parts).unwrap_or_else(|_| self.0.clone())
+    }
+
+    /// Returns the connection parameters of tonic for requests with this origin. tonic refuses
+    /// `https` unless it does TLS itself, so it sees the address as `http`; the connector does TLS.
+    pub(super) fn endpoint(&self, secure: bool) -> transport::Endpoint {
+        transport::Endpoint::from(self.origin(false)).origin(self.origin(secure))
     }
 
     /// Returns the URI.

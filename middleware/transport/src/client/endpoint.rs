@@ -14,10 +14,7 @@ use std::{
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
-use tonic::{
-    body::Body,
-    transport::{self, Channel},
-};
+use tonic::{body::Body, transport::Channel};
 use tower::{BoxError, ServiceExt, util::Oneshot};
 
 use self::stream_connections::{StreamConnectionPool, StreamSlot};
@@ -29,7 +26,7 @@ use super::{
 use palisade_resilience::{
     body::{InstrumentedBody, PermitGuard},
     deadline,
-    rejection::{Rejection, TransportError},
+    rejection::{Rejection, TransportError, chain},
     streams::is_stream,
 };
 
@@ -44,9 +41,8 @@ pub(super) struct Endpoint {
 impl Endpoint {
     /// Must be called within a tokio runtime.
     pub(super) fn new(address: &Address, params: ConnectParams) -> Self {
-        // The connector does TLS. tonic refuses `https` unless it does TLS itself.
-        let endpoint = transport::Endpoint::from(address.origin(false))
-            .origin(address.origin(params.tls.is_some()))
+        let endpoint = address
+            .endpoint(params.tls.is_some())
             .http2_keep_alive_interval(params.connection.keep_alive())
             .keep_alive_timeout(Duration::from_millis(params.connection.keep_alive_timeout_ms))
             .keep_alive_while_idle(params.connection.keep_alive_without_calls.unwrap_or(false));
@@ -114,11 +110,11 @@ pub fn rejection_of(error: impl Into<BoxError>) -> Rejection {
     };
     // tonic sets a timer of its own from the `grpc-timeout` header. The local timeout expires first
     // but may be polled second.
-    if causes(&*error).any(<dyn StdError>::is::<tonic::TimeoutExpired>) {
+    if chain(&*error).any(<dyn StdError>::is::<tonic::TimeoutExpired>) {
         return deadline::elapsed(Duration::ZERO);
     }
-    let unsent = causes(&*error).any(is_never_sent);
-    let not_tried = causes(&*error).any(|cause| matches!(cause.downcast_ref(), Some(ConnectError::BackingOff(_))));
+    let unsent = chain(&*error).any(is_never_sent);
+    let not_tried = chain(&*error).any(|cause| matches!(cause.downcast_ref(), Some(ConnectError::BackingOff(_))));
     TransportError::new(error, unsent, not_tried).into_rejection()
 }
 
@@ -127,12 +123,8 @@ pub fn rejection_of(error: impl Into<BoxError>) -> Rejection {
 pub(super) fn from_reqwest(error: reqwest::Error) -> TransportError {
     // The URL may contain credentials.
     let error = error.without_url();
-    let never_sent = error.is_connect() || causes(&error).any(is_never_sent);
+    let never_sent = error.is_connect() || chain(&error).any(is_never_sent);
     TransportError::new(error, never_sent, false)
-}
-
-fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error| (*error).source())
 }
 
 /// The request was never sent: no connection; a connection closed before hyper took the request; a

@@ -14,7 +14,7 @@ use tonic::Status;
 
 use palisade_resilience::{
     prefetched_body::TooLarge,
-    rejection::{Rejection, reasons},
+    rejection::{Rejection, chain, reasons},
 };
 
 /// Length of the message prefix: compression flag and big-endian length ("Length-Prefixed-Message"
@@ -25,17 +25,13 @@ const PREFIX_BYTES: usize = 5;
 /// pending, and hyper drops the request in the same poll, so that the call is recorded as
 /// cancelled. tonic would report a missing message and answer INTERNAL to a client that has gone.
 fn is_cancelled(error: &axum::Error) -> bool {
-    let mut ends = causes(error).filter_map(|cause| cause.downcast_ref::<h2::Error>());
+    let mut ends = chain(error).filter_map(|cause| cause.downcast_ref::<h2::Error>());
     ends.any(|error| error.is_io() || error.is_go_away() || (error.is_reset() && error.is_remote()))
 }
 
 /// Whether the server has stopped receiving the body because of its size.
 fn is_too_large(error: &axum::Error) -> bool {
-    causes(error).any(<dyn std::error::Error>::is::<TooLarge>)
-}
-
-fn causes(error: &axum::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source())
+    chain(error).any(<dyn std::error::Error>::is::<TooLarge>)
 }
 
 /// Body of a gRPC request. Fails before the handler gets the offending message: tonic reads a whole

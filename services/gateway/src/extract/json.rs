@@ -15,7 +15,7 @@ use http::{
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use palisade_middleware::{
     prefetched_body::TooLarge,
-    rejection::{Rejection, reasons},
+    rejection::{Rejection, chain, reasons},
 };
 use serde::{
     Deserialize, Deserializer,
@@ -66,14 +66,7 @@ fn is_json(content_type: &[u8]) -> bool {
 
 /// Whether the body exceeds the limit of this service, or that of its server.
 fn is_too_large(error: &(dyn Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if error.is::<LengthLimitError>() || error.is::<TooLarge>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    chain(error).any(|cause| cause.is::<LengthLimitError>() || cause.is::<TooLarge>())
 }
 
 async fn read(body: Body) -> Result<Bytes, Rejection> {

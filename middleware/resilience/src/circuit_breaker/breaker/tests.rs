@@ -59,7 +59,7 @@ async fn idle_breaker_becomes_half_open_by_time() {
     };
     breaker.acquire(Instant::now(), None).unwrap().report(CallOutcome::Failure.into(), None, Instant::now());
     assert_eq!(gauge().as_deref(), Some("1"));
-    // Nobody calls, and the gauge follows all the same.
+    // Without any call, the gauge follows.
     tokio::time::advance(2 * SECOND).await;
     assert_eq!(gauge().as_deref(), Some("2"));
     assert_eq!((breaker.handle().state(), breaker.handle().remaining()), (State::HalfOpen, None));

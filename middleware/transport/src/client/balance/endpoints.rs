@@ -3,11 +3,11 @@
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use arc_swap::{ArcSwap, Guard};
-use http::{Uri, uri::Scheme};
+use http::Uri;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
-use tonic::transport::{self, Channel};
+use tonic::transport::Channel;
 use tower::service_fn;
 
 use super::{
@@ -57,24 +57,20 @@ impl Endpoints {
     }
 
     /// Returns at most `max` addresses for health probes, usable endpoints first.
-    pub fn sample_uris(&self, max: usize) -> Vec<Uri> {
+    pub fn sample_addresses(&self, max: usize) -> Vec<Address> {
         let (nodes, now) = (self.0.nodes(), Instant::now());
         let (usable, others): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| node.is_usable(now));
-        usable.into_iter().chain(others).take(max).map(|node| node.address.uri().clone()).collect()
+        usable.into_iter().chain(others).take(max).map(|node| node.address.clone()).collect()
     }
 
     /// Opens a separate lazy connection to `address`, with the connect parameters of calls.
-    pub fn connection(&self, address: &Uri) -> Channel {
+    pub fn connection(&self, address: &Address) -> Channel {
         let way = self.0.connect_params.clone();
         let connect = move |uri: Uri| {
             let way = way.clone();
             async move { way.connect(&uri).await.map(TokioIo::new) }
         };
-        // The connector does TLS. tonic refuses `https` unless it does TLS itself.
-        let mut plain = address.clone().into_parts();
-        plain.scheme = Some(Scheme::HTTP);
-        let endpoint = Uri::from_parts(plain).map_or_else(|_| transport::Endpoint::from(address.clone()), transport::Endpoint::from);
-        endpoint.origin(address.clone()).connect_with_connector_lazy(service_fn(connect))
+        address.endpoint(address.is_secure()).connect_with_connector_lazy(service_fn(connect))
     }
 
     /// Returns the kind of registry that resolves the addresses.
