@@ -16,7 +16,6 @@ pub mod saga;
 pub mod saga_executor;
 pub mod start;
 pub mod store;
-mod unreadable_rows;
 pub mod watch;
 pub mod worker;
 

@@ -14,8 +14,7 @@ use crate::{
     fulfilment::FulfilOutcome,
     order::Status,
     saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome},
-    store::{CreateResult, Overdue, Stats},
-    unreadable_rows,
+    store::{CreateResult, Overdue, Stats, UNREADABLE},
 };
 
 pub(crate) use step::Step;
@@ -35,17 +34,9 @@ pub static METRICS: &[Metric] = &[
     Metric::gauge("palisade.outbox.dead_lettered", &[], "Dead-lettered events, rejected repeatedly by the broker"),
     Metric::gauge("palisade.invariant.violations", &["check"], "Invariant violations found by the last audit; must be 0, NaN if unknown"),
     Metric::seconds("palisade.invariant.last_audit", &["check"], "Time of the last complete audit, seconds since 1970"),
-    Metric::counter("palisade.store.unreadable_rows", &["collection"], "Rows left out of a result because they cannot be read"),
-    Metric::gauge(
-        "palisade.store.quarantined_rows",
-        &["collection"],
-        "Rows set aside because they cannot be read, until an operator repairs them",
-    ),
-    Metric::gauge(
-        "palisade.store.overdue_rows",
-        &["collection"],
-        "Rows past their retention that are not deleted yet, counted up to 10,000",
-    ),
+    palisade_store::UNREADABLE_ROWS,
+    palisade_store::QUARANTINED_ROWS,
+    palisade_store::OVERDUE_ROWS,
 ];
 
 /// Value of the `saga` label.
@@ -94,7 +85,7 @@ pub fn register() {
         violations_gauge(check).set(0);
         last_audit(check).set(0);
     }
-    unreadable_rows::register();
+    UNREADABLE.register();
 }
 
 fn register_steps<S: Step>() {

@@ -22,6 +22,7 @@ use palisade_middleware::{
     store_instrumentation::Database,
 };
 use palisade_proto::{FILE_DESCRIPTOR_SET, orders::v1::orders_service_server::OrdersServiceServer};
+use palisade_store::Reconnect;
 use tokio::{sync::Notify, time::Instant};
 use tonic::service::Routes;
 
@@ -36,7 +37,7 @@ use crate::{
     products::Products,
     relay::OrdersOutbox,
     saga_executor::SagaExecutor,
-    store::{InstrumentedStore, PostgresStore, Reconnect, SqliteStore, Store},
+    store::{InstrumentedStore, PostgresStore, SqliteStore, Store},
     watch::OrderWatchers,
     worker::Worker,
 };

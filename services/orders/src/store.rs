@@ -6,7 +6,6 @@ mod database;
 mod fulfilment_queue;
 mod instrumented;
 mod maintenance;
-mod migration;
 mod orders;
 mod outbox;
 mod postgres;
@@ -14,8 +13,9 @@ mod queries;
 mod saga_queue;
 mod sqlite;
 
+pub(crate) use self::database::UNREADABLE;
 pub use self::{
-    database::{Error, Reconnect},
+    database::Error,
     fulfilment_queue::{DueFulfilment, FulfilmentQueue},
     instrumented::InstrumentedStore,
     maintenance::{Audit, Finding, Invariant, Maintenance, Overdue, SagaStatus, Stats},

@@ -13,7 +13,6 @@ pub mod search_refresher;
 pub mod start;
 pub mod store;
 pub mod sweeper;
-mod unreadable_rows;
 
 pub use config::Config;
 pub use start::{start, verifier};

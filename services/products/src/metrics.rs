@@ -10,8 +10,7 @@ use time::OffsetDateTime;
 
 use crate::{
     reservation::ReserveOutcome,
-    store::{Audit, CreateOutcome, Stats},
-    unreadable_rows,
+    store::{Audit, CreateOutcome, Stats, UNREADABLE},
 };
 
 /// All metrics defined by the products service.
@@ -23,17 +22,9 @@ pub static METRICS: &[Metric] = &[
     Metric::gauge("palisade.stock.overdue_holds", &[], "Expired holds that are not released yet"),
     Metric::gauge("palisade.invariant.violations", &["check"], "Invariant violations found by the last audit; must be 0, NaN if unknown"),
     Metric::seconds("palisade.invariant.last_audit", &["check"], "Time of the last complete audit, seconds since 1970"),
-    Metric::counter("palisade.store.unreadable_rows", &["collection"], "Rows left out of a result because they cannot be read"),
-    Metric::gauge(
-        "palisade.store.quarantined_rows",
-        &["collection"],
-        "Rows set aside because they cannot be read, until an operator repairs them",
-    ),
-    Metric::gauge(
-        "palisade.store.overdue_rows",
-        &["collection"],
-        "Rows past their retention that are not deleted yet, counted up to 10,000",
-    ),
+    palisade_store::UNREADABLE_ROWS,
+    palisade_store::QUARANTINED_ROWS,
+    palisade_store::OVERDUE_ROWS,
     events::PENDING,
     events::OLDEST_AGE,
     events::PUBLISH_ATTEMPTS,
@@ -66,7 +57,7 @@ pub fn register() {
     events::register();
     record_audit(&Audit::default(), OffsetDateTime::UNIX_EPOCH);
     record_stats(&Stats::default());
-    unreadable_rows::register();
+    UNREADABLE.register();
 }
 
 /// Sets the gauges of the store.

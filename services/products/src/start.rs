@@ -10,6 +10,7 @@ use palisade_middleware::{
     server,
 };
 use palisade_proto::{FILE_DESCRIPTOR_SET, products::v1::products_service_server::ProductsServiceServer};
+use palisade_store::Reconnect;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -21,7 +22,7 @@ use crate::{
     metrics,
     relay::ProductsOutbox,
     search_limit::SearchLimit,
-    store::{self, ConnectingStore, InstrumentedStore, MongoStore, Reconnect, SqliteStore, Store},
+    store::{self, ConnectingStore, InstrumentedStore, MongoStore, SqliteStore, Store},
 };
 
 /// First and longest backoff between two attempts to open the store.

@@ -8,8 +8,9 @@ mod sqlite;
 
 use palisade_middleware::store_instrumentation;
 
+pub(crate) use self::database::UNREADABLE;
 pub use self::{
-    database::{Error, Reconnect},
+    database::Error,
     instrumented::{ConnectingStore, InstrumentedStore},
     mongo::MongoStore,
     roles::{

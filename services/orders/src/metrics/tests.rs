@@ -56,8 +56,8 @@ fn record_everything() {
     }
     record_audit(1, Some(1), time::OffsetDateTime::UNIX_EPOCH + took);
     record_overdue(Overdue { keys: 1, events: 1 });
-    for collection in ["orders", "outbox"] {
-        crate::unreadable_rows::record(collection, &std::fmt::Error);
+    for collection in UNREADABLE.0 {
+        UNREADABLE.record(collection, &std::fmt::Error);
     }
 }
 

@@ -1,19 +1,18 @@
 //! Common to both databases: errors and the connection pool.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use palisade_middleware::store_instrumentation::{CheckedOut, CheckoutCounter};
-use parking_lot::Mutex;
+use palisade_store::UnreadableRows;
 use sqlx::{
     Database,
     error::{DatabaseError, ErrorKind},
     migrate::MigrateError,
-    pool::{PoolConnection, PoolConnectionMetadata},
+    pool::PoolConnection,
 };
-use tokio::time::Instant;
 
-/// Interval of the writes by which readiness probes that the database can be written.
-const WRITE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
+/// Collections whose rows are read one by one.
+pub(crate) const UNREADABLE: UnreadableRows = UnreadableRows(&["orders", "outbox"]);
 
 /// Store error. A missing order is not an error.
 #[derive(Debug, thiserror::Error)]
@@ -55,38 +54,6 @@ impl<DB: Database> Pool<DB> {
             Ok(connection)
         };
         Ok(self.checkouts.acquire(acquire, |error| matches!(error, sqlx::Error::PoolTimedOut)).await?)
-    }
-}
-
-/// Replaces pooled connections after one of them turned out to be broken. Clones share the state.
-#[derive(Debug, Clone, Default)]
-pub struct Reconnect(Arc<Mutex<Option<Instant>>>);
-
-impl Reconnect {
-    /// Closes every connection that is open now at its next use.
-    pub fn request(&self) {
-        *self.0.lock() = Some(Instant::now());
-    }
-
-    /// Whether a connection was opened after the last request.
-    pub(super) fn is_current(&self, connection: &PoolConnectionMetadata) -> bool {
-        self.0.lock().is_none_or(|requested_at| connection.age < requested_at.elapsed())
-    }
-}
-
-/// Decides when readiness writes to the database.
-#[derive(Debug, Default)]
-pub(super) struct WriteProbe(Mutex<Option<Instant>>);
-
-impl WriteProbe {
-    /// Whether the last successful write is too long ago.
-    pub(super) fn is_due(&self) -> bool {
-        self.0.lock().is_none_or(|written_at| written_at.elapsed() >= WRITE_PROBE_INTERVAL)
-    }
-
-    /// Records a successful write.
-    pub(super) fn succeeded(&self) {
-        *self.0.lock() = Some(Instant::now());
     }
 }
 

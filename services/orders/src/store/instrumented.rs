@@ -4,8 +4,9 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use palisade_middleware::store_instrumentation::{Database, InstrumentedCalls, Operation, StoreError};
+use palisade_store::Reconnect;
 
-use super::database::{Error, Reconnect};
+use super::database::Error;
 use crate::order::Order;
 
 /// Timeout of calls that read or rewrite everything.

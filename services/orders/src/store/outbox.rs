@@ -6,11 +6,11 @@ use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use super::{database::Error, instrumented::instrumented_role};
-use crate::{
-    order::{FailureReason, Order, OrderId},
-    unreadable_rows,
+use super::{
+    database::{Error, UNREADABLE},
+    instrumented::instrumented_role,
 };
+use crate::order::{FailureReason, Order, OrderId};
 
 instrumented_role! {
     /// Outbox of the events of all orders.
@@ -96,7 +96,7 @@ pub(super) use owned;
 
 /// Reason of dead-lettering of an event that cannot be read.
 pub(super) fn unreadable(error: &Error) -> String {
-    unreadable_rows::record("outbox", error);
+    UNREADABLE.record("outbox", error);
     format!("unreadable: {error}")
 }
 

@@ -4,6 +4,7 @@
 use std::{future::Future, str::FromStr, time::Duration};
 
 use palisade_middleware::store_instrumentation::{self, CheckoutCounter, Database};
+use palisade_store::{Reconnect, WriteProbe};
 use sqlx::{
     Connection, Postgres,
     error::DatabaseError,
@@ -11,7 +12,7 @@ use sqlx::{
 };
 use url::Url;
 
-use super::database::{Error, Pool, Reconnect, WriteProbe};
+use super::database::{Error, Pool};
 
 mod change;
 mod fulfilment_queue;

@@ -2,13 +2,10 @@
 
 use time::OffsetDateTime;
 
-use super::database::{Error, corrupt};
+use super::database::{Error, UNREADABLE, corrupt};
 use palisade_middleware::auth::Subject;
 
-use crate::{
-    order::{Line, Order, OrderId, Status},
-    unreadable_rows,
-};
+use crate::order::{Line, Order, OrderId, Status};
 
 /// Selects the history of order `$1` after version `$2`. Must be read before the order itself, so
 /// that the order is at least as recent.
@@ -65,7 +62,7 @@ impl Page {
         let limit = limit as usize;
         let has_more = rows.len() > limit;
         let last = positions.iter().take(limit).flatten().next_back().copied();
-        let orders = rows.into_iter().take(limit).filter_map(|row| row.inspect_err(|error| unreadable_rows::record("orders", error)).ok());
+        let orders = rows.into_iter().take(limit).filter_map(|row| row.inspect_err(|error| UNREADABLE.record("orders", error)).ok());
         Self { orders: orders.collect(), next: last.filter(|_| has_more) }
     }
 

@@ -1,25 +1,18 @@
 //! SQLite order store: one writer and several concurrent readers.
 
-use std::{
-    fs::{File, OpenOptions},
-    os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
-    str::FromStr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use palisade_middleware::{
     private_file,
     store_instrumentation::{self, CheckoutCounter, Database},
 };
-use parking_lot::Mutex;
+use palisade_store::{OwnerLock, Reconnect, WriteProbe};
 use sqlx::{
     Connection, Sqlite,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::database::{Error, Pool, Reconnect, WriteProbe};
+use super::database::{Error, Pool};
 
 mod change;
 mod fulfilment_queue;
@@ -42,10 +35,7 @@ pub struct SqliteStore {
     writer: Pool<Sqlite>,
     readers: Pool<Sqlite>,
     file: Arc<str>,
-    path: PathBuf,
-    /// Lock of the file `<path>-owner`, held while this process is the only one that runs the
-    /// service on the database.
-    owner: Mutex<Option<File>>,
+    owner: OwnerLock,
     reconnect: Reconnect,
     write_probe: WriteProbe,
 }
@@ -88,25 +78,12 @@ impl SqliteStore {
             pools.0.size() + pools.1.size()
         });
         let (writer, readers) = (Pool::new(writer, checkouts.clone()), Pool::new(readers, checkouts));
-        Ok(Self { writer, readers, file, path, owner: Mutex::default(), reconnect, write_probe: WriteProbe::default() })
+        Ok(Self { writer, readers, file, owner: OwnerLock::new(path), reconnect, write_probe: WriteProbe::default() })
     }
 
     /// Returns the control of the pooled connections.
     pub fn reconnect(&self) -> Reconnect {
         self.reconnect.clone()
-    }
-
-    /// Whether this process is the only one that runs the service on the file. The operating system
-    /// releases the lock when a process ends, however it ends.
-    fn is_only_owner(&self) -> bool {
-        let mut owner = self.owner.lock();
-        if owner.is_none() {
-            let mut name = self.path.clone().into_os_string();
-            name.push("-owner");
-            let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(name);
-            *owner = opened.ok().filter(|file| file.try_lock().is_ok());
-        }
-        owner.is_some()
     }
 
     /// Returns the database attributes for telemetry, after OpenTelemetry semantic conventions.

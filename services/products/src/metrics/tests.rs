@@ -32,8 +32,8 @@ fn record_everything() {
         events::published(outcome).increment(1);
     }
     record_stats(&Stats { overdue_keys: 1, quarantined: 1 });
-    for collection in ["products", "reservations", "news", "removed_products"] {
-        crate::unreadable_rows::record(collection, &std::fmt::Error);
+    for collection in UNREADABLE.0 {
+        UNREADABLE.record(collection, &std::fmt::Error);
     }
     record_audit(
         &Audit {

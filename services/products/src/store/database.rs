@@ -1,16 +1,11 @@
-//! Common to both databases: errors, timestamps, broken connections and readable rows.
+//! Common to both databases: errors, timestamps and readable rows.
 
-use std::{sync::Arc, time::Duration};
-
-use parking_lot::Mutex;
-use sqlx::{error::DatabaseError, pool::PoolConnectionMetadata};
+use palisade_store::UnreadableRows;
+use sqlx::error::DatabaseError;
 use time::OffsetDateTime;
-use tokio::time::Instant;
 
-use crate::unreadable_rows;
-
-/// Interval of the writes by which readiness probes that the database can be written.
-const WRITE_PROBE_INTERVAL: Duration = Duration::from_secs(5);
+/// Collections whose rows are read one by one.
+pub(crate) const UNREADABLE: UnreadableRows = UnreadableRows(&["products", "reservations", "news", "removed_products"]);
 
 /// Failure of a store call. Its effect is unknown: repeat the call.
 #[derive(Debug, thiserror::Error)]
@@ -38,41 +33,9 @@ impl Error {
     }
 }
 
-/// Replaces pooled connections after one of them turned out to be broken. Clones share the state.
-#[derive(Debug, Clone, Default)]
-pub struct Reconnect(Arc<Mutex<Option<Instant>>>);
-
-impl Reconnect {
-    /// Closes every connection that is open now after its next use.
-    pub fn request(&self) {
-        *self.0.lock() = Some(Instant::now());
-    }
-
-    /// Whether a connection was opened after the last request.
-    pub(super) fn is_current(&self, connection: &PoolConnectionMetadata) -> bool {
-        self.0.lock().is_none_or(|requested_at| connection.age < requested_at.elapsed())
-    }
-}
-
-/// Decides when readiness writes to the database.
-#[derive(Debug, Default)]
-pub(super) struct WriteProbe(Mutex<Option<Instant>>);
-
-impl WriteProbe {
-    /// Whether the last successful write is too long ago.
-    pub(super) fn is_due(&self) -> bool {
-        self.0.lock().is_none_or(|written_at| written_at.elapsed() >= WRITE_PROBE_INTERVAL)
-    }
-
-    /// Records a successful write.
-    pub(super) fn succeeded(&self) {
-        *self.0.lock() = Some(Instant::now());
-    }
-}
-
 /// Returns the value of a row of `collection`, or `None` if it cannot be read, which is recorded.
 pub(super) fn readable<T>(collection: &'static str, row: Result<T, Error>) -> Option<T> {
-    row.inspect_err(|error| unreadable_rows::record(collection, error)).ok()
+    row.inspect_err(|error| UNREADABLE.record(collection, error)).ok()
 }
 
 /// Converts to milliseconds since 1970, rounded down.

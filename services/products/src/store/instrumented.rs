@@ -8,9 +8,10 @@ use std::{
 };
 
 use palisade_middleware::store_instrumentation::{Database, InstrumentedCalls, Operation, StoreError};
+use palisade_store::Reconnect;
 use tokio::sync::Notify;
 
-use super::database::{Error, Reconnect};
+use super::database::Error;
 
 /// Timeout factor of an audit, which reads everything.
 const AUDIT_FACTOR: u32 = 15;

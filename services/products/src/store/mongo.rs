@@ -18,10 +18,11 @@ use mongodb::{
     },
 };
 use palisade_middleware::store_instrumentation;
+use palisade_store::WriteProbe;
 use parking_lot::Mutex;
 
 use self::{collections::Collections, documents::RemovedDocument, pool::ConnectionTracker};
-use super::database::{Error, WriteProbe};
+use super::database::Error;
 
 mod audit;
 mod collections;

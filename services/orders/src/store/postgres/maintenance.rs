@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use palisade_middleware::clock;
+use palisade_store::migration;
 use sqlx::{
     Connection, PgConnection, Row,
     migrate::{Migrate, Migrator},
@@ -22,7 +23,6 @@ use crate::{
             self, Audit, CHECKS, CONFIRMED_ORDERS, COUNTS, Finding, Invariant, Maintenance, OVERDUE, OVERDUE_ROWS, Overdue, STATS,
             SagaStatus, Stats,
         },
-        migration,
     },
 };
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use palisade_middleware::clock;
+use palisade_store::migration;
 use sqlx::{Connection, migrate::Migrator};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -20,7 +21,6 @@ use crate::{
             self, Audit, CHECKS, CONFIRMED_ORDERS, COUNTS, Finding, Invariant, Maintenance, OVERDUE, OVERDUE_ROWS, Overdue, STATS,
             SagaStatus, Stats,
         },
-        migration,
     },
 };
 
@@ -34,7 +34,7 @@ impl Maintenance for SqliteStore {
     }
 
     async fn take_over(&self, now: OffsetDateTime) -> Result<u64, Error> {
-        if !self.is_only_owner() {
+        if !self.owner.is_only_owner() {
             return Ok(0);
         }
         let mut db = self.writer.acquire().await?;

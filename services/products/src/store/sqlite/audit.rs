@@ -2,11 +2,12 @@
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
+use palisade_store::migration;
 use sqlx::{Connection, Row, SqliteConnection, migrate::Migrator};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{SqliteStore, migration};
+use super::SqliteStore;
 use crate::store::{
     database::{Error, from_millis, to_millis},
     roles::{Audit, Imbalance, Maintenance, Quarantined, Stats},
@@ -26,7 +27,7 @@ impl Maintenance for SqliteStore {
     }
 
     async fn take_over(&self, _: OffsetDateTime) -> Result<(), Error> {
-        if self.is_only_owner() {
+        if self.owner.is_only_owner() {
             sqlx::query("UPDATE relay SET leased_until = 0").execute(&mut *self.writer.acquire().await?).await?;
         }
         Ok(())

@@ -14,8 +14,9 @@ const TABLE: &str = "_sqlx_migrations";
 /// Interval of log entries during one migration.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Applies all pending `migrations`. `connection` must hold the migration lock.
-pub(super) async fn apply_pending<C: Migrate + Send>(connection: &mut C, migrations: &Migrator) -> Result<(), MigrateError> {
+/// Applies all pending `migrations`. On PostgreSQL `connection` must hold the migration lock;
+/// SQLite itself lets one process write at a time.
+pub async fn apply_pending<C: Migrate + Send>(connection: &mut C, migrations: &Migrator) -> Result<(), MigrateError> {
     connection.ensure_migrations_table(TABLE).await?;
     if let Some(version) = connection.dirty_version(TABLE).await? {
         return Err(MigrateError::Dirty(version));

@@ -1,0 +1,14 @@
+//! Parts that the stores of the services share.
+
+pub mod migration;
+mod owner_lock;
+mod reconnect;
+mod unreadable_rows;
+mod write_probe;
+
+pub use self::{
+    owner_lock::OwnerLock,
+    reconnect::Reconnect,
+    unreadable_rows::{OVERDUE_ROWS, QUARANTINED_ROWS, UNREADABLE_ROWS, UnreadableRows},
+    write_probe::WriteProbe,
+};
