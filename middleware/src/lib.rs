@@ -23,7 +23,8 @@ pub use palisade_resilience::{
     refusal_pause, rejection, request_body, request_context, respond, retry, scheme, setting, streams, task, trace, trusted_proxies,
 };
 pub use palisade_runtime::{
-    admin, config, cursor, database_clock, health, jobs, parse, preconditions, private_file, process, store_instrumentation, telemetry,
+    admin, config, cursor, database_clock, group_commit, health, jobs, parse, preconditions, private_file, process, store_instrumentation,
+    telemetry,
 };
 pub use palisade_transport::tls;
 

@@ -169,7 +169,7 @@ async fn hanging_endpoint_is_ejected_without_call_errors() {
 #[tokio::test]
 async fn non_idempotent_calls_survive_dead_endpoint() {
     let (good, seen) = server(serving).await;
-    let client = connect_for_writes(&config(&[dead_port().await, good]));
+    let client = connect_for_writes(&config(&[dead_port(), good]));
     call_until(&client, || state(&client, 0) == State::Open).await;
     let calls = count(&seen);
     for _ in 0..50 {
@@ -180,7 +180,7 @@ async fn non_idempotent_calls_survive_dead_endpoint() {
 
 #[tokio::test]
 async fn recovered_endpoint_is_readmitted() {
-    let (dead, (healthy, _)) = (dead_port().await, server(serving).await);
+    let (dead, (healthy, _)) = (dead_port(), server(serving).await);
     let client = connect(&with_short_open_times(config(&[dead, healthy])));
     call_until(&client, || state(&client, 0) == State::Open).await;
     let seen = serve(TcpListener::bind(dead).await.unwrap(), serving);
@@ -217,7 +217,7 @@ async fn ejection_is_limited_to_half() {
 
 #[tokio::test]
 async fn all_dead_endpoints_fail_fast_then_recover() {
-    let dead = [dead_port().await, dead_port().await];
+    let dead = [dead_port(), dead_port()];
     let mut config = with_short_open_times(config(&dead));
     config.circuit_breaker = circuit_breaker::Config { open_ms: 100, max_open_ms: 100, ..circuit_breaker::Config::default() };
     let client = connect(&config);
@@ -306,7 +306,7 @@ async fn call_waits_for_the_first_endpoint() {
 
 #[tokio::test]
 async fn call_waits_while_all_endpoints_are_in_connect_backoff() {
-    let addresses = [dead_port().await, dead_port().await];
+    let addresses = [dead_port(), dead_port()];
     let mut config = config(&addresses);
     config.connection.connect_backoff_ms = 500;
     config.connection.max_connect_backoff_ms = 500;

@@ -106,7 +106,7 @@ async fn breaker_opens_on_trailers_only_errors() {
 
 #[tokio::test]
 async fn breaker_opens_on_connect_failures() {
-    let client = connect(&breaker_config(dead_port().await));
+    let client = connect(&breaker_config(dead_port()));
     while client.breaker().state() == State::Closed {
         let refusal = check(&client).await.unwrap_err();
         assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::Unavailable, "UPSTREAM_UNAVAILABLE"));
@@ -171,7 +171,7 @@ async fn refused_stream_is_retried_transparently() {
 
 #[tokio::test]
 async fn client_reconnects_to_restarted_server() {
-    let address = dead_port().await;
+    let address = dead_port();
     let breaker = circuit_breaker::Config { mode: circuit_breaker::Mode::Disabled, ..circuit_breaker::Config::default() };
     let client = connect(&Config { circuit_breaker: breaker, ..config(address) });
     assert_eq!(check(&client).await.unwrap_err().code(), Code::Unavailable);

@@ -149,7 +149,7 @@ async fn declared_unary_call_is_limited_to_its_last_byte() {
 
 #[tokio::test]
 async fn transport_errors_of_a_foreign_channel_count() {
-    let channel = Endpoint::from_shared(format!("http://{}", dead_port().await)).unwrap().connect_lazy();
+    let channel = Endpoint::from_shared(format!("http://{}", dead_port())).unwrap().connect_lazy();
     let config = Config { retry: retry::Config { enabled: false, ..retry::Config::default() }, ..Config::at("http://stranger.example:1") };
     let client = client::stack("stranger", &config, MethodContracts::default(), Identity::new(), channel).unwrap();
     for _ in 0..60 {

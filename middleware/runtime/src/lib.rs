@@ -5,6 +5,7 @@ pub mod admin;
 pub mod config;
 pub mod cursor;
 pub mod database_clock;
+pub mod group_commit;
 pub mod grpc;
 pub mod health;
 pub mod jobs;

@@ -16,6 +16,8 @@ use tracing::Instrument;
 use self::call::{Call, Series};
 use palisade_resilience::task;
 
+pub(crate) use pool::scope_acquire_timers;
+
 pub use counted_pool::{CheckedOut, CheckoutCounter};
 pub use pool::{AcquireTimer, PoolMetrics};
 
@@ -109,7 +111,7 @@ impl InstrumentedCalls {
     {
         let call = Call::start_span(self.0.clone(), operation);
         let span = call.span().clone();
-        let work = timeout(limit, pool::scope_acquire_timers(work));
+        let work = timeout(limit, scope_acquire_timers(work));
         let measured = async move {
             let outcome = work.await.unwrap_or_else(|_elapsed| Err(E::timeout()));
             call.end(outcome.as_ref().map_or_else(E::kind, |_| ""));

@@ -1,6 +1,12 @@
 //! Scripted `grpc.health.v1` servers on loopback ports, and a call through the generated client.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
@@ -49,8 +55,14 @@ where
 }
 
 /// Returns a port without a listener.
-pub(crate) async fn dead_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+pub(crate) fn dead_port() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Below the ephemeral ports, which connections of other tests use. Starts elsewhere in each
+    // process.
+    let first = std::process::id().wrapping_mul(37);
+    let mut ports = std::iter::repeat_with(|| 20_000 + first.wrapping_add(NEXT.fetch_add(97, Relaxed)) % 12_000);
+    let address = |port| SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).unwrap()));
+    ports.by_ref().take(100).map(address).find(|address| std::net::TcpListener::bind(address).is_ok()).unwrap()
 }
 
 /// Responds with the message `status = SERVING` and success trailers.

@@ -34,7 +34,7 @@ tokio::task_local! {
 }
 
 /// Runs `call` with its own set of waits: those begun by [`PoolMetrics::wait_begins`] end with it.
-pub(super) fn scope_acquire_timers<F: Future>(call: F) -> TaskLocalFuture<RefCell<Vec<AcquireTimer>>, F> {
+pub(crate) fn scope_acquire_timers<F: Future>(call: F) -> TaskLocalFuture<RefCell<Vec<AcquireTimer>>, F> {
     ACQUIRE_TIMERS.scope(RefCell::default(), call)
 }
 
