@@ -18,7 +18,7 @@ pub use backends::{run_baseline_reader, run_collector};
 pub use host::Host;
 pub use report::page;
 pub use start_up::StartUp;
-pub use system_under_test::SystemsUnderTest;
+pub use system_under_test::{SystemsUnderTest, serve};
 
 use self::{
     cpu_usage::Sampler,

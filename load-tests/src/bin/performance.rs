@@ -1,19 +1,25 @@
 //! Performance measurement: CPU time per request, memory and start-up time. Writes
 //! `docs/performance.md`.
 //!
-//! Argument: seconds per round (default 5). `collect` runs the trace collector process, `read
-//! <url>` the baseline service that reads from MongoDB.
+//! Argument: seconds per round (default 5). `serve [files]` only starts the shop, on database
+//! servers or on files, to be measured beside another system: it prints one line of JSON with URL,
+//! processes, token and products, and ends with its standard input. `collect` runs the trace
+//! collector process, `read <url>` the baseline service that reads from MongoDB.
 
 use std::{env, fs, path::Path, process::ExitCode};
 
 use palisade_load_tests::{performance, reports};
 
-#[expect(clippy::print_stderr, reason = "command line output")]
+#[expect(clippy::print_stderr, clippy::print_stdout, reason = "command line output")]
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let seconds = match env::args().nth(1).as_deref() {
         Some("collect") => {
             performance::run_collector().await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some("serve") => {
+            performance::serve(env::args().nth(2).as_deref() != Some("files"), |line| println!("{line}")).await;
             return Ok(ExitCode::SUCCESS);
         }
         Some("read") => {

@@ -50,10 +50,7 @@ pub(super) struct SystemUnderTest {
 impl SystemsUnderTest {
     /// Starts all systems and creates their products.
     pub async fn start() -> Self {
-        let mut collector = Command::new(env::current_exe().expect("path of the current executable is known"));
-        let collector = Child::spawn(collector.arg("collect"), None, Signal::KILL).expect("this program can be started");
-        let url = |line: &str| line.strip_prefix("listening collector ").map(str::to_owned);
-        let spans = collector.wait_for_line(url).unwrap_or_else(|| panic!("collector did not start: {}", collector.last_lines()));
+        let (collector, spans) = start_collector();
         let stores = (servers::durable_postgres(), servers::mongo());
         let hops = hop::all(&spans, &stores.1);
         let mut shops = Vec::new();
@@ -71,6 +68,36 @@ impl SystemsUnderTest {
     pub(super) fn all(&self) -> Vec<&SystemUnderTest> {
         self.hops.iter().map(|(system, _)| system).chain(self.shops.iter().map(|(system, _)| system)).collect()
     }
+}
+
+/// Starts a shop with 10 % of traces, on database servers that sync each commit or on files.
+/// Prints what another load generator needs, and runs until the standard input ends.
+pub async fn serve(on_servers: bool, print: impl Fn(&str)) {
+    let (_collector, spans) = start_collector();
+    let stores = on_servers.then(|| (servers::durable_postgres(), servers::durable_mongo()));
+    let name = if on_servers { SERVERS } else { FILES };
+    let (system, shop) = shop::start(name, "10 %", Some((&spans, "0.1")), stores.as_ref().map(|(postgres, mongo)| (postgres, mongo))).await;
+    let orders = system.requests.iter().find(|request| !request.products.is_empty()).expect("a shop takes orders");
+    let description = serde_json::json!({
+        "url": shop.url(),
+        "pids": system.processes.services.iter().map(|(_, id)| id).collect::<Vec<_>>(),
+        "token": orders.token,
+        "products": orders.products,
+        "postgres": stores.as_ref().map(|(postgres, _)| (postgres.process_id(), postgres.url("peer"))),
+        "mongo": stores.as_ref().map(|(_, mongo)| (mongo.process_id(), mongo.url("peer"))),
+    });
+    print(&description.to_string());
+    let end = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+    let _ = end.await;
+}
+
+/// Starts the process that receives the traces. Returns its URL.
+fn start_collector() -> (Child, String) {
+    let mut collector = Command::new(env::current_exe().expect("path of the current executable is known"));
+    let collector = Child::spawn(collector.arg("collect"), None, Signal::KILL).expect("this program can be started");
+    let url = |line: &str| line.strip_prefix("listening collector ").map(str::to_owned);
+    let spans = collector.wait_for_line(url).unwrap_or_else(|| panic!("collector did not start: {}", collector.last_lines()));
+    (collector, spans)
 }
 
 impl std::fmt::Debug for SystemsUnderTest {
