@@ -16,6 +16,7 @@ pub(super) fn dashboard() -> Dashboard {
     Dashboard::new("data", "Palisade / 5 Data stores", about)
         .row("Operations", operations())
         .row("Pools", pools())
+        .row("Group commit", batches())
         .row("Rows, clock, audit", rows())
 }
 
@@ -112,6 +113,32 @@ fn pools() -> [Panel; 5] {
             .limit(0.01)
             .runbook("DbPoolTimeouts")
             .query(metric("db.client.connection.timeouts").rate().sum_by(POOL)),
+    ]
+}
+
+fn batches() -> [Panel; 3] {
+    const QUEUE: [&str; 2] = ["job", "queue"];
+    [
+        timeseries("Writes per commit")
+            .description("Mean number of writes that shared one commit. 1 while no two of them meet.")
+            .remediation("Close to 64 for long: the store is the bottleneck, see the durations of its operations.")
+            .unit(unit::COUNT)
+            .query(
+                metric("palisade.store.batch_size").sum().rate().sum_by(QUEUE)
+                    / metric("palisade.store.batch_size").count().rate().sum_by(QUEUE),
+            ),
+        timeseries("Writes waiting for a commit")
+            .description("Writes in the queue of the next batch.")
+            .remediation("More than 64 for long: more writes arrive than the store commits.")
+            .unit(unit::COUNT)
+            .limits(64.0, 1_000.0)
+            .query(metric("palisade.store.waiting_writes").now().sum_by(QUEUE)),
+        timeseries("Writes rejected / s")
+            .description("Writes rejected as `overloaded` because the queue was full. Nothing of them is stored.")
+            .remediation("The store hangs or is far too slow. Callers retry.")
+            .unit(unit::PER_SECOND)
+            .limit(0.01)
+            .query(metric("palisade.store.rejected_writes").rate().sum_by(QUEUE)),
     ]
 }
 

@@ -147,10 +147,10 @@ impl Audit {
         loop {
             let page = self.open_reservations(after, RESERVATIONS_PER_PAGE).await?;
             self.check_reservations(&page, &mut comparison).await?;
-            let until = page.last().map(|(id, _)| *id);
+            let until = page.last().copied();
             // Read the orders after the reservations: a reservation exists before its order is
             // confirmed.
-            let open: HashSet<Uuid> = page.into_iter().map(|(id, _)| id).collect();
+            let open: HashSet<Uuid> = page.into_iter().collect();
             self.check_confirmed_orders((after, until), &open, &mut comparison).await?;
             match until {
                 Some(last) if !comparison.is_full() => after = last,
@@ -160,22 +160,19 @@ impl Audit {
     }
 
     /// Checks that each reservation that owns units belongs to an order that needs them.
-    async fn check_reservations(&self, page: &[(Uuid, bool)], comparison: &mut Comparison) -> Result<(), String> {
-        let ids: Vec<OrderId> = page.iter().map(|(id, _)| OrderId::from(*id)).collect();
+    async fn check_reservations(&self, page: &[Uuid], comparison: &mut Comparison) -> Result<(), String> {
+        let ids: Vec<OrderId> = page.iter().copied().map(OrderId::from).collect();
         // Read the orders after their reservations: an order exists before its reservation, and
         // only then changes its status.
         let statuses = self.saga_statuses(ids).await?;
         let statuses: HashMap<Uuid, SagaStatus> = statuses.into_iter().map(|status| (status.order_id.as_uuid(), status)).collect();
-        for (id, confirmed) in page {
+        for id in page {
             comparison.reservations += 1;
             // A change between the two reads is not a violation: on a second read both stores
             // agree.
-            if reservation_mismatch(*id, *confirmed, statuses.get(id)).is_some()
-                && !comparison.is_full()
-                && let Some(confirmed) = self.open_reservation(*id).await?
-            {
+            if reservation_mismatch(*id, statuses.get(id)).is_some() && !comparison.is_full() && self.is_open(*id).await? {
                 let status = self.saga_statuses(vec![OrderId::from(*id)]).await?;
-                comparison.mismatches.extend(reservation_mismatch(*id, confirmed, status.first()));
+                comparison.mismatches.extend(reservation_mismatch(*id, status.first()));
             }
         }
         Ok(())
@@ -196,7 +193,7 @@ impl Audit {
                     return Ok(());
                 }
                 // As above: the reservation may have been made, or the order cancelled, meanwhile.
-                if self.open_reservation(order.as_uuid()).await?.is_none()
+                if !self.is_open(order.as_uuid()).await?
                     && self.saga_statuses(vec![*order]).await?.iter().any(|saga| saga.status == Status::Confirmed)
                 {
                     comparison.mismatches.push(format!("order {order} is CONFIRMED, but its reservation owns no units"));
@@ -209,13 +206,12 @@ impl Audit {
         }
     }
 
-    /// Returns whether the reservation is confirmed, or `None` if it is not open.
-    async fn open_reservation(&self, id: Uuid) -> Result<Option<bool>, String> {
-        let page = self.open_reservations(previous_uuid(id), 1).await?;
-        Ok(page.into_iter().find(|(open, _)| *open == id).map(|(_, confirmed)| confirmed))
+    /// Whether the reservation owns units.
+    async fn is_open(&self, id: Uuid) -> Result<bool, String> {
+        Ok(self.open_reservations(previous_uuid(id), 1).await?.contains(&id))
     }
 
-    async fn open_reservations(&self, after: Uuid, limit: u32) -> Result<Vec<(Uuid, bool)>, String> {
+    async fn open_reservations(&self, after: Uuid, limit: u32) -> Result<Vec<Uuid>, String> {
         let page = self.products.open_reservations(Some(after), limit).await;
         page.map_err(|status| format!("products returned {:?}", status.code()))
     }
@@ -225,12 +221,11 @@ impl Audit {
     }
 }
 
-fn reservation_mismatch(id: Uuid, confirmed: bool, saga: Option<&SagaStatus>) -> Option<String> {
+fn reservation_mismatch(id: Uuid, saga: Option<&SagaStatus>) -> Option<String> {
     let Some(saga) = saga else { return Some(format!("reservation {id} has no order")) };
     let needed = match saga.status {
-        Status::Pending => !confirmed,
-        // The order may be one step behind its reservation, never ahead of it.
-        Status::ProductReserved | Status::Confirmed => true,
+        // The order may be behind its reservation, never ahead of it.
+        Status::Pending | Status::ProductReserved | Status::Confirmed => true,
         Status::Completed => saga.fulfilment_pending,
         Status::Failed | Status::Cancelled => false,
     };

@@ -7,14 +7,17 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 use palisade_events::metrics as events;
-use palisade_middleware::metrics::{Metric, describe};
+use palisade_middleware::{
+    group_commit,
+    metrics::{Metric, describe},
+};
 use time::OffsetDateTime;
 
 use crate::{
     fulfilment::FulfilOutcome,
     order::Status,
     saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome},
-    store::{CreateResult, Overdue, Stats, UNREADABLE},
+    store::{CHANGES, CREATES, CreateResult, Overdue, Stats, UNREADABLE},
 };
 
 pub(crate) use step::Step;
@@ -34,6 +37,9 @@ pub static METRICS: &[Metric] = &[
     Metric::gauge("palisade.outbox.dead_lettered", &[], "Dead-lettered events, rejected repeatedly by the broker"),
     Metric::gauge("palisade.invariant.violations", &["check"], "Invariant violations found by the last audit; must be 0, NaN if unknown"),
     Metric::seconds("palisade.invariant.last_audit", &["check"], "Time of the last complete audit, seconds since 1970"),
+    group_commit::BATCH_SIZE,
+    group_commit::WAITING_WRITES,
+    group_commit::REJECTED_WRITES,
     palisade_store::UNREADABLE_ROWS,
     palisade_store::QUARANTINED_ROWS,
     palisade_store::OVERDUE_ROWS,
@@ -84,6 +90,9 @@ pub fn register() {
     for check in CHECKS {
         violations_gauge(check).set(0);
         last_audit(check).set(0);
+    }
+    for queue in [CREATES, CHANGES] {
+        group_commit::register(queue);
     }
     UNREADABLE.register();
 }

@@ -33,19 +33,25 @@ impl Products {
         Self { client: ProductsServiceClient::new(client) }
     }
 
-    /// Reserves the stock of an order.
+    /// Reserves the stock of an order and confirms the reservation.
     pub async fn reserve(&self, order: &Order) -> ReserveOutcome {
         let lines = order.lines.iter().map(|line| ReservationLine {
             product_id: line.product_id.to_string(),
             quantity: line.quantity,
             ..ReservationLine::default()
         });
-        let request = ReserveStockRequest { reservation_id: order.id.to_string(), lines: lines.collect() };
+        let request = ReserveStockRequest { reservation_id: order.id.to_string(), lines: lines.collect(), confirm: true };
         match self.client.clone().reserve_stock(request).await {
-            Ok(response) => match held_lines(response.into_inner()) {
-                Some(lines) => ReserveOutcome::Held(lines),
-                None => ReserveOutcome::Unknown { retry_after: None },
-            },
+            Ok(response) => {
+                let reservation = response.into_inner();
+                // A replica of the previous release only holds the units.
+                let is_confirmed = reservation.state() == ReservationState::Confirmed;
+                match held_lines(reservation) {
+                    Some(lines) if is_confirmed => ReserveOutcome::Confirmed(lines),
+                    Some(lines) => ReserveOutcome::Held(lines),
+                    None => ReserveOutcome::Unknown { retry_after: None },
+                }
+            }
             Err(status) => match reason(&status).as_deref() {
                 Some("RESERVATION_RELEASED") => ReserveOutcome::Released,
                 Some("RESERVATION_EXPIRED") => ReserveOutcome::Expired,
@@ -90,16 +96,11 @@ impl Products {
         }
     }
 
-    /// Returns one page of the reservations that still own units: their ids and whether they are
-    /// confirmed.
-    pub async fn open_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<(Uuid, bool)>, Status> {
+    /// Returns one page of the ids of the reservations that still own units.
+    pub async fn open_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Uuid>, Status> {
         let request = ListReservationsRequest { after_id: after.map(|id| id.to_string()).unwrap_or_default(), limit };
         let page = self.client.clone().list_reservations(request).await?.into_inner();
-        let open = page.items.into_iter().filter_map(|item| {
-            let confirmed = item.state() == ReservationState::Confirmed;
-            Uuid::try_parse(&item.reservation_id).ok().map(|id| (id, confirmed))
-        });
-        Ok(open.collect())
+        Ok(page.items.into_iter().filter_map(|item| Uuid::try_parse(&item.reservation_id).ok()).collect())
     }
 }
 

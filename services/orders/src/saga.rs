@@ -1,7 +1,8 @@
 //! Order saga as a pure state machine: the stored state and an event determine the next effect.
 //!
-//! The saga has three steps at products: reserve, then confirm or release. Each step is idempotent,
-//! because the order id is also the reservation id. The knowledge about the reservation decides:
+//! The saga has three steps at products: reserve, then confirm or release. Products may reserve and
+//! confirm in one call, since nothing lies between the two. Each step is idempotent, because the
+//! order id is also the reservation id. The knowledge about the reservation decides:
 //!
 //! - A timeout leaves the outcome unknown, so the order keeps its status and the step is retried.
 //!   An order fails without a definite outcome only if it is still PENDING at the saga's deadline.
@@ -52,6 +53,8 @@ pub enum Event {
 pub enum ReserveOutcome {
     /// All lines are reserved.
     Held(Vec<HeldLine>),
+    /// All lines are reserved, and the reservation is confirmed.
+    Confirmed(Vec<HeldLine>),
     /// No line is or will be reserved.
     Rejected(FailureReason),
     /// The reservation was released before this call.
@@ -100,8 +103,8 @@ pub enum Effect {
     CallConfirm,
     /// Call products to release the reservation.
     CallRelease,
-    /// Store the transition, then continue with [`Event::Resumed`].
-    Record(Transition),
+    /// Store the transitions, in order and in one step, then continue with [`Event::Resumed`].
+    Record(Vec<Transition>),
     /// Store that the release is done. Nothing follows.
     RecordReleased,
     /// Retry at this time.
@@ -177,23 +180,25 @@ impl Saga {
 
     fn on_reserve(&self, outcome: ReserveOutcome, now: OffsetDateTime, random: u32) -> Effect {
         match outcome {
-            ReserveOutcome::Held(held) => match Priced::new(&self.order.lines, &held) {
-                Ok(priced) => {
-                    Effect::Record(Transition { priced: Some(priced), ..Transition::new(Status::Pending, Status::ProductReserved) })
-                }
-                // A reservation with other lines says nothing about this order: retry until the
-                // deadline.
-                Err(_) => self.retry_pending(None, now, random),
-            },
+            ReserveOutcome::Held(held) => self.record_reserved(&held, false, now, random),
+            ReserveOutcome::Confirmed(held) => self.record_reserved(&held, true, now, random),
             ReserveOutcome::Rejected(reason) => self.fail(reason, false),
             ReserveOutcome::Released | ReserveOutcome::Expired => self.fail(FailureReason::ReservationExpired, true),
             ReserveOutcome::Unknown { retry_after } => self.retry_pending(retry_after, now, random),
         }
     }
 
+    fn record_reserved(&self, held: &[HeldLine], is_confirmed: bool, now: OffsetDateTime, random: u32) -> Effect {
+        // A reservation with other lines says nothing about this order: retry until the deadline.
+        let Ok(priced) = Priced::new(&self.order.lines, held) else { return self.retry_pending(None, now, random) };
+        let reserved = Transition { priced: Some(priced), ..Transition::new(Status::Pending, Status::ProductReserved) };
+        let confirmed = is_confirmed.then(|| Transition::new(Status::ProductReserved, Status::Confirmed));
+        Effect::Record(std::iter::once(reserved).chain(confirmed).collect())
+    }
+
     fn on_confirm(&self, outcome: &ConfirmOutcome, now: OffsetDateTime, random: u32) -> Effect {
         match outcome {
-            ConfirmOutcome::Confirmed => Effect::Record(Transition::new(Status::ProductReserved, Status::Confirmed)),
+            ConfirmOutcome::Confirmed => Effect::Record(vec![Transition::new(Status::ProductReserved, Status::Confirmed)]),
             ConfirmOutcome::Lost => self.fail(FailureReason::ReservationExpired, true),
             ConfirmOutcome::Unknown { retry_after } => Effect::RetryAt(clock::after(now, self.backoff(*retry_after, random))),
         }
@@ -214,7 +219,7 @@ impl Saga {
     }
 
     fn fail(&self, reason: FailureReason, release: bool) -> Effect {
-        Effect::Record(Transition { reason: Some(reason), release, ..Transition::new(self.order.status, Status::Failed) })
+        Effect::Record(vec![Transition { reason: Some(reason), release, ..Transition::new(self.order.status, Status::Failed) }])
     }
 
     fn backoff(&self, retry_after: Option<Duration>, random: u32) -> Duration {

@@ -110,7 +110,7 @@ impl SagaExecutor {
                 Effect::CallReserve => Event::ReserveReturned(step(&claimed, self.products.reserve(&claimed.saga.order)).await),
                 Effect::CallConfirm => Event::ConfirmReturned(step(&claimed, self.products.confirm(id)).await),
                 Effect::CallRelease => Event::ReleaseReturned(step(&claimed, self.products.release(id)).await),
-                Effect::Record(transition) => match self.record(&claimed, transition, encode_response).await {
+                Effect::Record(transitions) => match self.record(&claimed, transitions, encode_response).await {
                     StepResult::Next(next) => {
                         claimed = *next;
                         Event::Resumed
@@ -131,14 +131,17 @@ impl SagaExecutor {
         }
     }
 
-    async fn record(&self, claimed: &Claimed, transition: Transition, encode_response: EncodeResponse<'_>) -> StepResult {
+    async fn record(&self, claimed: &Claimed, transitions: Vec<Transition>, encode_response: EncodeResponse<'_>) -> StepResult {
         let now = self.clock.now();
-        let after = transition.apply(claimed.saga.order.clone(), now);
-        let (id, from, to) = (after.id, claimed.saga.order.status, after.status);
+        let after = transitions.iter().fold(claimed.saga.order.clone(), |order, transition| transition.apply(order, now));
+        let id = after.id;
         let response = encode_response(&after);
-        match self.store.transition(claimed.clone(), transition, response, now).await {
+        let moves: Vec<_> = transitions.iter().map(|transition| (transition.from, transition.to)).collect();
+        match self.store.transition(claimed.clone(), transitions, response, now).await {
             Ok(TransitionResult::Applied(next)) => {
-                metrics::record_transition(from, to);
+                for (from, to) in moves {
+                    metrics::record_transition(from, to);
+                }
                 StepResult::Next(Box::new(next))
             }
             Ok(TransitionResult::Fenced(order)) => StepResult::Stopped(Box::new(order), LEASE_LOST),

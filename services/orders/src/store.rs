@@ -13,7 +13,7 @@ mod queries;
 mod saga_queue;
 mod sqlite;
 
-pub(crate) use self::database::UNREADABLE;
+pub(crate) use self::database::{CHANGES, CREATES, UNREADABLE};
 pub use self::{
     database::Error,
     fulfilment_queue::{DueFulfilment, FulfilmentQueue},

@@ -101,8 +101,10 @@ fn handle(mut saga: Saga, event: Event, now: OffsetDateTime, random: u32) -> (Sa
     let mut event = event;
     loop {
         match saga.handle(event.clone(), now, random) {
-            Effect::Record(transition) => {
-                saga = record(saga, &transition, Actor::Saga, Some(&event), now);
+            Effect::Record(transitions) => {
+                for transition in &transitions {
+                    saga = record(saga, transition, Actor::Saga, Some(&event), now);
+                }
                 event = Event::Resumed;
             }
             Effect::RecordReleased => {
@@ -172,15 +174,16 @@ fn unknown_reserve_fails_only_at_the_deadline() {
         let now = START + Duration::from_secs(seconds);
         assert!(matches!(saga.handle(unknown.clone(), now, u32::MAX), Effect::RetryAt(at) if at > now && at <= saga.deadline));
     }
-    let Effect::Record(transition) = saga.handle(unknown, saga.deadline, 0) else { panic!("the order must fail at its deadline") };
-    assert_eq!((transition.to, transition.reason, transition.release), (Status::Failed, Some(FailureReason::ProductsUnavailable), true));
+    let Effect::Record(transitions) = saga.handle(unknown, saga.deadline, 0) else { panic!("the order must fail at its deadline") };
+    let [failed] = &transitions[..] else { panic!("{transitions:?}") };
+    assert_eq!((failed.to, failed.reason, failed.release), (Status::Failed, Some(FailureReason::ProductsUnavailable), true));
 }
 
 #[test]
 fn resume_after_deadline_fails_without_a_call() {
     let saga = saga();
     assert!(
-        matches!(saga.handle(Event::Resumed, saga.deadline, 0), Effect::Record(transition) if transition.to == Status::Failed && transition.release)
+        matches!(saga.handle(Event::Resumed, saga.deadline, 0), Effect::Record(steps) if steps[0].to == Status::Failed && steps[0].release)
     );
 }
 
@@ -188,7 +191,7 @@ fn resume_after_deadline_fails_without_a_call() {
 fn reserve_after_the_deadline_still_counts() {
     let saga = saga();
     let effect = saga.handle(Event::ReserveReturned(held()), saga.deadline, 0);
-    assert!(matches!(effect, Effect::Record(transition) if transition.to == Status::ProductReserved));
+    assert!(matches!(effect, Effect::Record(steps) if steps[0].to == Status::ProductReserved));
 }
 
 #[test]

@@ -20,15 +20,16 @@ pub(crate) fn start(jobs: &Jobs, store: &Arc<dyn Store>, relay: Arc<Relay>, cloc
         relay.run(&run.heartbeat, &run.stop).await;
         Ok(())
     });
+    let retention = config.reservations.retention();
     let interval = Duration::from_millis(config.reservations.sweep_interval_ms);
     jobs.supervise_after(prepared, ("products.sweeper", Need::Required), state.clone(), move |(store, clock), run| {
         sweeper::run(store, clock, interval, run)
     });
-    jobs.supervise_after(prepared, ("products.cleanup", Need::Optional), state.clone(), |(store, clock), run| {
-        sweeper::run_cleanup(store, clock, run)
+    jobs.supervise_after(prepared, ("products.cleanup", Need::Optional), state.clone(), move |(store, clock), run| {
+        sweeper::run_cleanup(store, clock, retention, run)
     });
-    jobs.supervise_after(prepared, ("products.stats", Need::Optional), state.clone(), |(store, clock), run| {
-        sweeper::run_stats(store, clock, run)
+    jobs.supervise_after(prepared, ("products.stats", Need::Optional), state.clone(), move |(store, clock), run| {
+        sweeper::run_stats(store, clock, retention, run)
     });
     jobs.supervise_after(prepared, ("products.search", Need::Optional), store.clone(), search_refresher::run);
     if config.audit.interval_s > 0 {

@@ -1,6 +1,6 @@
 //! Settings of the products service.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use palisade_middleware::{
     admin::AdminHosts,
@@ -98,11 +98,22 @@ pub struct Reservations {
     pub hold_ttl_ms: u64,
     /// Interval between searches for expired holds, milliseconds.
     pub sweep_interval_ms: u64,
+    /// Retention of reservations that own no units any more (refused, released, expired or
+    /// fulfilled), hours. Must be far above the deadline of an order saga, because a deleted
+    /// reservation no longer rejects a late reserve. 0 keeps them for ever.
+    pub retention_hours: u64,
+}
+
+impl Reservations {
+    /// Returns the retention of settled reservations. `None` keeps them for ever.
+    pub fn retention(&self) -> Option<Duration> {
+        (self.retention_hours > 0).then(|| Duration::from_secs(self.retention_hours.saturating_mul(3_600)))
+    }
 }
 
 impl Default for Reservations {
     fn default() -> Self {
-        Self { hold_ttl_ms: 900_000, sweep_interval_ms: 1_000 }
+        Self { hold_ttl_ms: 900_000, sweep_interval_ms: 1_000, retention_hours: 720 }
     }
 }
 

@@ -140,7 +140,13 @@ impl ProductsService for Products {
         let request = request.into_inner();
         let id = parse::parse_uuid(&request.reservation_id)?;
         let lines = Lines::new(convert::lines(&request.lines)?).map_err(Rejection::invalid)?;
-        let reserved = self.store.reserve(id, lines, self.clock.now(), self.hold_ttl).await.map_err(rejections::from_store_error)?;
+        let now = self.clock.now();
+        let reserved = if request.confirm {
+            self.store.reserve_and_confirm(id, lines, now, self.hold_ttl).await
+        } else {
+            self.store.reserve(id, lines, now, self.hold_ttl).await
+        };
+        let reserved = reserved.map_err(rejections::from_store_error)?;
         metrics::record_reserve(&reserved);
         match reserved {
             ReserveOutcome::Held(reservation) => Ok(Response::new(convert::reservation(&reservation))),

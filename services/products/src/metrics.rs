@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge};
 use palisade_events::metrics as events;
-use palisade_middleware::metrics::{Metric, describe};
+use palisade_middleware::{
+    group_commit,
+    metrics::{Metric, describe},
+};
 use time::OffsetDateTime;
 
 use crate::{
     reservation::ReserveOutcome,
-    store::{Audit, CreateOutcome, Stats, UNREADABLE},
+    store::{Audit, CreateOutcome, RESERVES, Stats, UNREADABLE},
 };
 
 /// All metrics defined by the products service.
@@ -22,6 +25,9 @@ pub static METRICS: &[Metric] = &[
     Metric::gauge("palisade.stock.overdue_holds", &[], "Expired holds that are not released yet"),
     Metric::gauge("palisade.invariant.violations", &["check"], "Invariant violations found by the last audit; must be 0, NaN if unknown"),
     Metric::seconds("palisade.invariant.last_audit", &["check"], "Time of the last complete audit, seconds since 1970"),
+    group_commit::BATCH_SIZE,
+    group_commit::WAITING_WRITES,
+    group_commit::REJECTED_WRITES,
     palisade_store::UNREADABLE_ROWS,
     palisade_store::QUARANTINED_ROWS,
     palisade_store::OVERDUE_ROWS,
@@ -57,13 +63,16 @@ pub fn register() {
     events::register();
     record_audit(&Audit::default(), OffsetDateTime::UNIX_EPOCH);
     record_stats(&Stats::default());
+    group_commit::register(RESERVES);
     UNREADABLE.register();
 }
 
 /// Sets the gauges of the store.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 pub(crate) fn record_stats(stats: &Stats) {
-    metrics::gauge!("palisade.store.overdue_rows", "collection" => "idempotency_keys").set(stats.overdue_keys as f64);
+    let overdue = |collection: &'static str| metrics::gauge!("palisade.store.overdue_rows", "collection" => collection);
+    overdue("idempotency_keys").set(stats.overdue_keys as f64);
+    overdue("reservations").set(stats.overdue_reservations as f64);
     metrics::gauge!("palisade.store.quarantined_rows", "collection" => "reservations").set(stats.quarantined as f64);
 }
 

@@ -221,9 +221,14 @@ impl Reservation {
         self.state == State::Held && self.expires_at <= now
     }
 
-    /// Returns the outcome of another reserve of `lines`. A tombstone has no lines to compare.
+    /// Whether these are the lines of the reservation. A tombstone has no lines to compare.
+    pub fn has_lines(&self, lines: &Lines) -> bool {
+        self.lines.is_empty() || lines.matches(&self.lines)
+    }
+
+    /// Returns the outcome of another reserve of `lines`.
     pub fn reserve_outcome(self, lines: &Lines) -> ReserveOutcome {
-        if !self.lines.is_empty() && !lines.matches(&self.lines) {
+        if !self.has_lines(lines) {
             return ReserveOutcome::DifferentLines;
         }
         match self.state {

@@ -8,7 +8,7 @@ mod sqlite;
 
 use palisade_middleware::store_instrumentation;
 
-pub(crate) use self::database::UNREADABLE;
+pub(crate) use self::database::{RESERVES, UNREADABLE};
 pub use self::{
     database::Error,
     instrumented::{ConnectingStore, InstrumentedStore},

@@ -1,9 +1,15 @@
 //! Sweeper: releases expired holds and finishes abandoned reservations in the background, and
-//! deletes expired idempotency keys. Errors never end the loops.
+//! deletes expired idempotency keys and settled reservations. Errors never end the loops.
 
 use std::{sync::Arc, time::Duration};
 
-use palisade_middleware::{backoff::Backoff, clock::Clock, job, jobs::Run};
+use palisade_middleware::{
+    backoff::Backoff,
+    clock::{self, Clock},
+    job,
+    jobs::Run,
+};
+use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -19,13 +25,13 @@ const BATCH: u32 = 100;
 /// Maximum backoff after repeated failures, in multiples of the interval.
 const MAX_BACKOFF: u32 = 8;
 
-/// Maximum number of idempotency keys per deletion.
+/// Maximum number of rows per deletion.
 const CLEANUP_BATCH: u32 = 500;
 
 /// Interval at which the gauges are read from the store.
 const STATS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Interval of the deletion of expired idempotency keys.
+/// Interval of the deletion of rows past their retention.
 const CLEANUP_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Sweeps every `period` until the stop. The backoff doubles after each failure, up to eight
@@ -63,12 +69,24 @@ async fn sweep(store: &dyn Store, clock: &dyn Clock, stop: &CancellationToken) -
     Ok(())
 }
 
-/// Deletes expired idempotency keys periodically until the stop.
-pub async fn run_cleanup(store: Arc<dyn Store>, clock: Arc<dyn Clock>, Run { heartbeat, stop }: Run) -> job::Result {
+/// Deletes expired idempotency keys, and settled reservations after their `retention`, periodically
+/// until the stop. `None` keeps reservations for ever.
+pub async fn run_cleanup(
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    retention: Option<Duration>,
+    Run { heartbeat, stop }: Run,
+) -> job::Result {
     let cleaning = async {
         loop {
             let started = Instant::now();
-            let deleted = heartbeat.record(store.delete_expired_keys(clock.now(), CLEANUP_BATCH).await);
+            // Apart: a failure of one does not stop the other.
+            let keys = store.delete_expired_keys(clock.now(), CLEANUP_BATCH).await;
+            let reservations = match retention {
+                Some(retention) => store.delete_settled(clock::before(clock.now(), retention), CLEANUP_BATCH).await,
+                None => Ok(0),
+            };
+            let deleted = heartbeat.record(keys.and_then(|keys| Ok(keys.max(reservations?))));
             // A backlog takes at most half of a connection.
             let wait = if deleted == Some(CLEANUP_BATCH.into()) { started.elapsed() } else { CLEANUP_INTERVAL };
             sleep(wait).await;
@@ -79,10 +97,16 @@ pub async fn run_cleanup(store: Arc<dyn Store>, clock: Arc<dyn Clock>, Run { hea
 }
 
 /// Updates the gauges of the store periodically until the stop.
-pub async fn run_stats(store: Arc<dyn Store>, clock: Arc<dyn Clock>, Run { heartbeat, stop }: Run) -> job::Result {
+pub async fn run_stats(
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    retention: Option<Duration>,
+    Run { heartbeat, stop }: Run,
+) -> job::Result {
     let updating = async {
         loop {
-            if let Some(stats) = heartbeat.record(store.stats(clock.now()).await) {
+            let settled_before = retention.map_or(OffsetDateTime::UNIX_EPOCH, |retention| clock::before(clock.now(), retention));
+            if let Some(stats) = heartbeat.record(store.stats(clock.now(), settled_before).await) {
                 metrics::record_stats(&stats);
             }
             sleep(STATS_INTERVAL).await;

@@ -1,5 +1,6 @@
 //! Parts that the stores of the services share.
 
+pub mod json_rows;
 pub mod migration;
 mod owner_lock;
 mod reconnect;

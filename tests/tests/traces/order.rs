@@ -42,7 +42,7 @@ async fn order_is_one_trace_across_three_processes() {
     let placed = || order_request(&buyer, &[(&product, 2)]).header("idempotency-key", "once").header("user-agent", "a test".repeat(100));
     let answer = placed().await;
     let id = answer.ok(201)["id"].clone();
-    let trace = collector.trace(answer.header("x-trace-id").unwrap(), complete_with(10)).await;
+    let trace = collector.trace(answer.header("x-trace-id").unwrap(), complete_with(7)).await;
     assert_eq!(trace.tree(), Catalogue::read().example());
     assert_resources(&trace);
 

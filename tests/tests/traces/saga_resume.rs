@@ -20,7 +20,7 @@ async fn resumed_trace(collector: &Collector, order: &str) -> Trace {
             && span.attribute("app.saga.outcome") == json!("CONFIRMED")
     };
     let saga = collector.span(of_order).await;
-    let trace = collector.trace(&saga.trace_id, complete_with(7)).await;
+    let trace = collector.trace(&saga.trace_id, complete_with(4)).await;
     assert_eq!(trace.root().id, saga.id, "a resumed saga must start a new trace:\n{}", trace.tree());
     trace
 }

@@ -51,6 +51,9 @@ pub(super) fn no_worker(reason: &str) -> Rejection {
 pub(super) fn from_store_error(error: store::Error) -> Rejection {
     match error {
         store::Error::Corrupt(_) => Rejection::internal(error),
+        store::Error::Overloaded => {
+            Rejection::new(&reasons::OVERLOADED, "the order store is overloaded").with_retry_after(STORE_RETRY).with_source(error)
+        }
         store::Error::Unavailable(_) | store::Error::Timeout => {
             Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "the order store is unavailable")
                 .with_retry_after(STORE_RETRY)

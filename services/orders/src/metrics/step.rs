@@ -36,11 +36,12 @@ pub(crate) trait Step {
 impl Step for ReserveOutcome {
     const NAME: &'static str = "reserve_stock";
     const SPAN: &'static str = "step reserve_stock";
-    const OUTCOMES: &'static [&'static str] = &[HELD, REJECTED, RELEASED, EXPIRED, UNKNOWN];
+    const OUTCOMES: &'static [&'static str] = &[HELD, CONFIRMED, REJECTED, RELEASED, EXPIRED, UNKNOWN];
 
     fn outcome(&self) -> &'static str {
         match self {
             Self::Held(_) => HELD,
+            Self::Confirmed(_) => CONFIRMED,
             Self::Rejected(_) => REJECTED,
             Self::Released => RELEASED,
             Self::Expired => EXPIRED,

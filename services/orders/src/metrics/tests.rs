@@ -27,6 +27,7 @@ fn record_everything() {
     let rejected = ReserveOutcome::Rejected(FailureReason::UnknownProduct);
     for outcome in [
         ReserveOutcome::Held(Vec::new()),
+        ReserveOutcome::Confirmed(Vec::new()),
         rejected,
         ReserveOutcome::Released,
         ReserveOutcome::Expired,
@@ -56,6 +57,12 @@ fn record_everything() {
     }
     record_audit(1, Some(1), time::OffsetDateTime::UNIX_EPOCH + took);
     record_overdue(Overdue { keys: 1, events: 1 });
+    for queue in [CREATES, CHANGES] {
+        // The queues record these.
+        metrics::histogram!(group_commit::BATCH_SIZE.name, "queue" => queue).record(1.0);
+        metrics::gauge!(group_commit::WAITING_WRITES.name, "queue" => queue).set(1.0);
+        metrics::counter!(group_commit::REJECTED_WRITES.name, "queue" => queue).increment(1);
+    }
     for collection in UNREADABLE.0 {
         UNREADABLE.record(collection, &std::fmt::Error);
     }

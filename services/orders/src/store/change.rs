@@ -1,18 +1,20 @@
-//! Status change as both databases write it: order, history row and outbox row.
+//! Status changes as both databases write them: order, history rows and outbox rows.
 
 use time::OffsetDateTime;
 
 use super::{database::Error, orders::Claimed, outbox::NewEvent};
 use crate::{
-    order::{Actor, Order, Status},
+    order::{Actor, FailureReason, Order, Status},
     saga::Transition,
 };
 
-/// All data that one status change writes.
+/// All data that one write of status changes needs: usually one change, or several in a row that
+/// become visible together.
 pub(super) struct Change {
-    /// The order after the change. The stored order must have the preceding version.
+    /// The order after its last step. The stored order must have [`Change::old_version`].
     pub(super) order: Order,
-    pub(super) from: Status,
+    /// The changes in order, at least one.
+    pub(super) steps: Vec<Step>,
     pub(super) by: Actor,
     /// Whether the change sets names and prices of the lines.
     pub(super) sets_prices: bool,
@@ -24,36 +26,56 @@ pub(super) struct Change {
     pub(super) keeps_lease: bool,
     pub(super) due_at: Option<OffsetDateTime>,
     pub(super) attempts: i64,
+}
+
+/// One status change: a row of the history and an event.
+pub(super) struct Step {
+    /// Version of the order after the step.
+    pub(super) version: i64,
+    pub(super) from: Status,
+    pub(super) to: Status,
+    pub(super) reason: Option<FailureReason>,
     pub(super) event: NewEvent,
 }
 
 impl Change {
-    /// Builds the change for a transition of the saga, and the lease after it.
-    pub(super) fn by_saga(claimed: &Claimed, transition: &Transition, now: OffsetDateTime) -> Result<(Self, Claimed), Error> {
-        let after = claimed.after(transition, now);
+    /// Builds the change for transitions of the saga, and the lease after them.
+    pub(super) fn by_saga(claimed: &Claimed, transitions: &[Transition], now: OffsetDateTime) -> Result<(Self, Claimed), Error> {
+        let after = transitions.iter().fold(claimed.clone(), |claimed, transition| claimed.after(transition, now));
         let change = Self {
             keeps_lease: !after.saga.is_finished(),
             due_at: None,
             attempts: i64::from(after.saga.attempts),
             fence: Some(claimed.fence),
-            ..Self::new(after.saga.order.clone(), transition, Actor::Saga)?
+            ..Self::new(claimed.saga.order.clone(), transitions, Actor::Saga, now)?
         };
         Ok((change, after))
     }
 
     /// Builds the change for a transition of `order` that a user requested.
     pub(super) fn by_user(order: Order, transition: &Transition, by: Actor, now: OffsetDateTime) -> Result<Self, Error> {
-        Ok(Self { due_at: transition.release.then_some(now), ..Self::new(transition.apply(order, now), transition, by)? })
+        let due_at = transition.release.then_some(now);
+        Ok(Self { due_at, ..Self::new(order, std::slice::from_ref(transition), by, now)? })
     }
 
-    fn new(order: Order, transition: &Transition, by: Actor) -> Result<Self, Error> {
+    /// Version that the stored order must have.
+    pub(super) fn old_version(&self) -> i64 {
+        self.steps.first().map_or(self.order.version, |step| step.version) - 1
+    }
+
+    fn new(mut order: Order, transitions: &[Transition], by: Actor, now: OffsetDateTime) -> Result<Self, Error> {
+        let mut steps = Vec::with_capacity(transitions.len());
+        for transition in transitions {
+            order = transition.apply(order, now);
+            let event = NewEvent::for_order(&order)?;
+            steps.push(Step { version: order.version, from: transition.from, to: transition.to, reason: transition.reason, event });
+        }
         Ok(Self {
-            event: NewEvent::for_order(&order)?,
             order,
-            from: transition.from,
+            steps,
             by,
-            sets_prices: transition.priced.is_some(),
-            release: transition.release,
+            sets_prices: transitions.iter().any(|transition| transition.priced.is_some()),
+            release: transitions.last().is_some_and(|transition| transition.release),
             fence: None,
             keeps_lease: false,
             due_at: None,

@@ -1,8 +1,11 @@
 //! Common to both databases: errors and the connection pool.
 
-use std::sync::Arc;
+use std::{borrow::Borrow, sync::Arc};
 
-use palisade_middleware::store_instrumentation::{CheckedOut, CheckoutCounter};
+use palisade_middleware::{
+    group_commit::BatchError,
+    store_instrumentation::{CheckedOut, CheckoutCounter},
+};
 use palisade_store::UnreadableRows;
 use sqlx::{
     Database,
@@ -10,6 +13,11 @@ use sqlx::{
     migrate::MigrateError,
     pool::PoolConnection,
 };
+
+/// Queue of the batches of new orders.
+pub(crate) const CREATES: &str = "order_creates";
+/// Queue of the batches of status changes.
+pub(crate) const CHANGES: &str = "order_changes";
 
 /// Collections whose rows are read one by one.
 pub(crate) const UNREADABLE: UnreadableRows = UnreadableRows(&["orders", "outbox"]);
@@ -23,9 +31,21 @@ pub enum Error {
     /// The call timed out. A write may or may not have happened.
     #[error("the order store timed out")]
     Timeout,
+    /// Too many writes wait. Nothing was written.
+    #[error("the order store has too many waiting writes")]
+    Overloaded,
     /// Stored or written data violates the schema or the domain rules.
     #[error("the order store is corrupt: {0}")]
     Corrupt(String),
+}
+
+/// Failure of a batch of writes.
+#[derive(Debug)]
+pub(super) struct BatchFailure {
+    error: Error,
+    /// Whether the database rejected the statement because of its content, so that the writes may
+    /// be repeated one by one.
+    rolled_back: bool,
 }
 
 /// `sqlx` pool that counts its checkouts.
@@ -81,6 +101,65 @@ impl From<sqlx::Error> for Error {
             }
             _ => Self::Unavailable(error.into()),
         }
+    }
+}
+
+impl BatchFailure {
+    /// Failure of a batch that has certainly written nothing.
+    pub(super) fn rolled_back(error: Error) -> Self {
+        Self { error, rolled_back: true }
+    }
+
+    /// Failure of a batch that may or may not have been written, or whose repetition would fail the
+    /// same way.
+    pub(super) fn unknown(error: Error) -> Self {
+        Self { error, rolled_back: false }
+    }
+
+    /// Failure of a statement of the batch. The database has rolled the batch back if a constraint
+    /// or trigger rejected it, or by class in PostgreSQL: a repeated row (21), data (22), a
+    /// conflict with another transaction (40), or a lock (55).
+    pub(super) fn from_statement(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(DatabaseError::code);
+        let rolled_back = error.as_database_error().is_some_and(is_constraint_violation)
+            || code.is_some_and(|code| matches!(code.get(..2), Some("21" | "22" | "40" | "55")));
+        Self { error: error.into(), rolled_back }
+    }
+}
+
+impl BatchError for BatchFailure {
+    fn is_rolled_back(&self) -> bool {
+        self.rolled_back
+    }
+
+    fn copy(&self) -> Self {
+        let error = match &self.error {
+            Error::Unavailable(source) => Error::Unavailable(source.to_string().into()),
+            Error::Timeout => Error::Timeout,
+            Error::Overloaded => Error::Overloaded,
+            Error::Corrupt(reason) => Error::Corrupt(reason.clone()),
+        };
+        Self { error, rolled_back: self.rolled_back }
+    }
+
+    fn queue_full() -> Self {
+        Self::rolled_back(Error::Overloaded)
+    }
+
+    fn interrupted() -> Self {
+        Self::unknown(Error::Unavailable("the batch of this write ended without a result".into()))
+    }
+}
+
+impl Borrow<Error> for BatchFailure {
+    fn borrow(&self) -> &Error {
+        &self.error
+    }
+}
+
+impl From<BatchFailure> for Error {
+    fn from(failure: BatchFailure) -> Self {
+        failure.error
     }
 }
 

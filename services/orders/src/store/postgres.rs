@@ -1,9 +1,13 @@
 //! PostgreSQL order store. Every write is one statement: it is atomic, needs one round trip, and
-//! leaves no transaction open when its caller is cancelled.
+//! leaves no transaction open when its caller is cancelled. New orders and status changes are
+//! written in batches (group commit).
 
-use std::{future::Future, str::FromStr, time::Duration};
+use std::{borrow::Borrow, future::Future, str::FromStr, sync::Arc, time::Duration};
 
-use palisade_middleware::store_instrumentation::{self, CheckoutCounter, Database};
+use palisade_middleware::{
+    group_commit::{GroupCommit, Limits},
+    store_instrumentation::{self, CheckoutCounter, Database},
+};
 use palisade_store::{Reconnect, WriteProbe};
 use sqlx::{
     Connection, Postgres,
@@ -12,9 +16,11 @@ use sqlx::{
 };
 use url::Url;
 
-use super::database::{Error, Pool};
+use self::{change_batch::ChangeWriter, create_batch::CreateWriter};
+use super::database::{CHANGES, CREATES, Error, Pool};
 
-mod change;
+mod change_batch;
+mod create_batch;
 mod fulfilment_queue;
 mod maintenance;
 mod orders;
@@ -27,11 +33,17 @@ const MAX_ATTEMPTS: usize = 3;
 /// Maximum idle time up to which a pooled connection is used without a ping.
 const MAX_IDLE_WITHOUT_PING: Duration = Duration::from_millis(500);
 
+/// Batches of one kind of write. Two at a time: one that waits for a row lock of another replica
+/// does not delay the others.
+const BATCHES: Limits = Limits { max_concurrent: 2, ..Limits::DEFAULT };
+
 /// PostgreSQL order store.
 #[derive(Debug)]
 pub struct PostgresStore {
     options: PgConnectOptions,
-    pool: Pool<Postgres>,
+    pool: Arc<Pool<Postgres>>,
+    creates: GroupCommit<CreateWriter>,
+    changes: GroupCommit<ChangeWriter>,
     reconnect: Reconnect,
     write_probe: WriteProbe,
 }
@@ -78,7 +90,10 @@ impl PostgresStore {
         let measured = pool.clone();
         let checkouts =
             CheckoutCounter::new(store_instrumentation::PoolMetrics::new("orders-postgresql", max_connections), move || measured.size());
-        Ok(Self { options, pool: Pool::new(pool, checkouts), reconnect, write_probe: WriteProbe::default() })
+        let pool = Arc::new(Pool::new(pool, checkouts));
+        let creates = GroupCommit::new(CREATES, CreateWriter { pool: pool.clone() }, BATCHES);
+        let changes = GroupCommit::new(CHANGES, ChangeWriter { pool: pool.clone() }, BATCHES);
+        Ok(Self { options, pool, creates, changes, reconnect, write_probe: WriteProbe::default() })
     }
 
     /// Returns the database attributes for telemetry, after OpenTelemetry semantic conventions.
@@ -94,17 +109,22 @@ impl PostgresStore {
         self.reconnect.clone()
     }
 
-    /// Retries a write that was aborted by a deadlock or a serialization failure. Such a write has
-    /// had no effect.
+    /// Retries a write that was aborted by a deadlock or a serialization failure.
     async fn with_retries<T, F: Future<Output = Result<T, Error>>>(&self, write: impl Fn() -> F) -> Result<T, Error> {
-        for _ in 1..MAX_ATTEMPTS {
-            match write().await {
-                Err(error) if is_serialization_failure(&error) => {}
-                outcome => return outcome,
-            }
-        }
-        write().await
+        with_retries(write).await
     }
+}
+
+/// Retries a write that was aborted by a deadlock or a serialization failure. Such a write has had
+/// no effect.
+async fn with_retries<T, E: Borrow<Error>, F: Future<Output = Result<T, E>>>(write: impl Fn() -> F) -> Result<T, E> {
+    for _ in 1..MAX_ATTEMPTS {
+        match write().await {
+            Err(error) if is_serialization_failure(error.borrow()) => {}
+            outcome => return outcome,
+        }
+    }
+    write().await
 }
 
 fn is_serialization_failure(error: &Error) -> bool {

@@ -27,12 +27,12 @@ instrumented_role! {
         async fn claim_due(&self, now: OffsetDateTime, lease: Duration, limit: u32) -> Result<Vec<Claimed>, Error>
             = call("claim_due", "orders");
 
-        /// Records a transition of the saga if `claimed` still holds the lease. Stores `response`
-        /// for replays in the same step.
+        /// Records transitions of the saga, one after the other in one step, if `claimed` still
+        /// holds the lease. Stores `response` for replays in the same step.
         async fn transition(
             &self,
             claimed: Claimed,
-            transition: Transition,
+            transitions: Vec<Transition>,
             response: Option<StoredResponse>,
             now: OffsetDateTime,
         ) -> Result<TransitionResult, Error> = change("transition", "orders");

@@ -1,8 +1,10 @@
-//! SQLite order store: one writer and several concurrent readers.
+//! SQLite order store: one writer and several concurrent readers. New orders and status changes are
+//! written in batches (group commit).
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
 use palisade_middleware::{
+    group_commit::{GroupCommit, Limits},
     private_file,
     store_instrumentation::{self, CheckoutCounter, Database},
 };
@@ -12,9 +14,12 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::database::{Error, Pool};
+use self::{change_batch::ChangeWriter, create_batch::CreateWriter};
+use super::database::{CHANGES, CREATES, Error, Pool};
 
-mod change;
+mod batch;
+mod change_batch;
+mod create_batch;
 mod fulfilment_queue;
 mod maintenance;
 mod orders;
@@ -32,7 +37,9 @@ const READERS: u32 = 4;
 /// SQLite order store.
 #[derive(Debug)]
 pub struct SqliteStore {
-    writer: Pool<Sqlite>,
+    writer: Arc<Pool<Sqlite>>,
+    creates: GroupCommit<CreateWriter>,
+    changes: GroupCommit<ChangeWriter>,
     readers: Pool<Sqlite>,
     file: Arc<str>,
     owner: OwnerLock,
@@ -77,8 +84,10 @@ impl SqliteStore {
         let checkouts = CheckoutCounter::new(store_instrumentation::PoolMetrics::new("orders-sqlite", 1 + READERS), move || {
             pools.0.size() + pools.1.size()
         });
-        let (writer, readers) = (Pool::new(writer, checkouts.clone()), Pool::new(readers, checkouts));
-        Ok(Self { writer, readers, file, owner: OwnerLock::new(path), reconnect, write_probe: WriteProbe::default() })
+        let (writer, readers) = (Arc::new(Pool::new(writer, checkouts.clone())), Pool::new(readers, checkouts));
+        let creates = GroupCommit::new(CREATES, CreateWriter { pool: writer.clone() }, Limits::default());
+        let changes = GroupCommit::new(CHANGES, ChangeWriter { pool: writer.clone() }, Limits::default());
+        Ok(Self { writer, creates, changes, readers, file, owner: OwnerLock::new(path), reconnect, write_probe: WriteProbe::default() })
     }
 
     /// Returns the control of the pooled connections.

@@ -164,8 +164,10 @@ impl World {
             Effect::CallReserve => self.call(Call::Reserve, &worker.saga.order),
             Effect::CallConfirm => self.call(Call::Confirm, &worker.saga.order),
             Effect::CallRelease => self.call(Call::Release, &worker.saga.order),
-            Effect::Record(transition) => {
-                worker.saga = self.record(&worker, &transition)?;
+            Effect::Record(transitions) => {
+                for transition in &transitions {
+                    worker.saga = self.record(&worker, transition)?;
+                }
                 Event::Resumed
             }
             Effect::RecordReleased => {
@@ -185,13 +187,13 @@ impl World {
         };
         worker.effect = match worker.saga.handle(event, self.now, random) {
             Effect::RetryAt(_) if self.bug == Bug::TimeoutIsFailure && worker.saga.order.status == Status::Pending => {
-                Effect::Record(Transition {
+                Effect::Record(vec![Transition {
                     from: Status::Pending,
                     to: Status::Failed,
                     reason: Some(FailureReason::ProductsUnavailable),
                     priced: None,
                     release: false,
-                })
+                }])
             }
             effect => effect,
         };

@@ -70,7 +70,7 @@ async fn transition_stores_the_response(db: Database) {
         panic!("the order was not created")
     };
     let transition = failed(FailureReason::InsufficientStock, false);
-    let result = db.store.transition(claimed, transition, Some(stored_response(&key, "409")), NOW).await.unwrap();
+    let result = db.store.transition(claimed, vec![transition], Some(stored_response(&key, "409")), NOW).await.unwrap();
     assert!(matches!(result, TransitionResult::Applied(_)));
     assert_eq!(db.store.create(with_key(&key, NOW), NOW).await.unwrap(), CreateResult::Replayed { response: "409".into() });
 }

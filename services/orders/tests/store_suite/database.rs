@@ -72,7 +72,7 @@ impl Database {
     }
 
     pub(crate) async fn apply(&self, claimed: &Claimed, transition: Transition, now: OffsetDateTime) -> Claimed {
-        match self.store.transition(claimed.clone(), transition, None, now).await.unwrap() {
+        match self.store.transition(claimed.clone(), vec![transition], None, now).await.unwrap() {
             TransitionResult::Applied(claimed) => claimed,
             TransitionResult::Fenced(order) => panic!("fenced: {order:?}"),
         }

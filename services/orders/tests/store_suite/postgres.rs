@@ -197,7 +197,7 @@ async fn calls_do_not_scan_whole_tables() {
             panic!("the order was not created")
         };
         let id = claimed.saga.order.id;
-        store.transition(claimed.clone(), reserved(&claimed.saga.order), None, NOW).await.unwrap();
+        store.transition(claimed.clone(), vec![reserved(&claimed.saga.order)], None, NOW).await.unwrap();
         store.find(id).await.unwrap();
         store.set_status(id, Status::Cancelled, Actor::Owner, any(), NOW).await.unwrap();
         store.remove(id, "user7".into(), any(), NOW).await.unwrap();

@@ -58,11 +58,11 @@ async fn stale_worker_is_fenced(db: Database) {
     let stale = db.accept("alice", NOW).await;
     let fresh = db.store.claim_due(NOW + LEASE, LEASE, 1).await.unwrap().remove(0);
     assert_eq!((fresh.fence, fresh.saga.attempts), (stale.fence + 1, stale.saga.attempts + 1));
-    let outcome = db.store.transition(stale, failed(FailureReason::InsufficientStock, false), None, NOW + LEASE).await.unwrap();
+    let outcome = db.store.transition(stale, vec![failed(FailureReason::InsufficientStock, false)], None, NOW + LEASE).await.unwrap();
     assert_eq!(outcome, TransitionResult::Fenced(fresh.saga.order.clone()));
     db.reserve(&fresh, NOW + LEASE).await;
     // The lease holder cannot record the same step twice either.
-    let repeated = db.store.transition(fresh.clone(), reserved(&fresh.saga.order), None, NOW + LEASE).await.unwrap();
+    let repeated = db.store.transition(fresh.clone(), vec![reserved(&fresh.saga.order)], None, NOW + LEASE).await.unwrap();
     assert!(matches!(repeated, TransitionResult::Fenced(order) if order.status == Status::ProductReserved));
     db.assert_invariants(NOW).await;
 }
@@ -75,7 +75,7 @@ async fn cancellation_fences_the_worker(db: Database) {
     else {
         panic!("cancellation is legal")
     };
-    let outcome = db.store.transition(accepted.clone(), reserved(&accepted.saga.order), None, NOW).await.unwrap();
+    let outcome = db.store.transition(accepted.clone(), vec![reserved(&accepted.saga.order)], None, NOW).await.unwrap();
     assert_eq!(outcome, TransitionResult::Fenced(cancelled));
     db.assert_invariants(NOW).await;
 }
@@ -145,7 +145,7 @@ async fn concurrent_cancel_and_confirm_are_serialized(db: Database) {
         let reserved = db.reserve(&db.accept("alice", NOW).await, NOW).await;
         let id = reserved.saga.order.id;
         let cancel = db.store.set_status(id, Status::Cancelled, Actor::Owner, any(), NOW);
-        let confirm = db.store.transition(reserved, confirmed(), None, NOW);
+        let confirm = db.store.transition(reserved, vec![confirmed()], None, NOW);
         // The future that is polled first has a small advantage.
         let (cancelled, confirmed) = if round % 2 == 0 {
             join!(cancel, confirm)
@@ -241,6 +241,6 @@ async fn changed_orders_are_reported_to_the_listener(db: Database) {
     for _ in 0..2 {
         instrumented.store.set_status(id, Status::Cancelled, Actor::Owner, any(), NOW).await.unwrap();
     }
-    instrumented.store.transition(accepted, confirmed(), None, NOW).await.unwrap();
+    instrumented.store.transition(accepted, vec![confirmed()], None, NOW).await.unwrap();
     assert_eq!(*reported.lock(), [(id, 1), (id, 2), (id, 3)], "neither the unchanged order nor the fenced transition");
 }

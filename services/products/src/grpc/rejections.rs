@@ -54,6 +54,9 @@ pub(super) fn product_in_use() -> Rejection {
 pub(super) fn from_store_error(error: store::Error) -> Rejection {
     match error {
         store::Error::Corrupt(_) => Rejection::internal(error),
+        store::Error::Overloaded => {
+            Rejection::new(&reasons::OVERLOADED, "the product store is overloaded").with_retry_after(STORE_RETRY).with_source(error)
+        }
         store::Error::Unavailable(_) | store::Error::Timeout => {
             Rejection::new(&reasons::UPSTREAM_UNAVAILABLE, "the product store is unavailable")
                 .with_retry_after(STORE_RETRY)

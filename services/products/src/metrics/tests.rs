@@ -31,7 +31,11 @@ fn record_everything() {
         // The relay records these.
         events::published(outcome).increment(1);
     }
-    record_stats(&Stats { overdue_keys: 1, quarantined: 1 });
+    record_stats(&Stats { overdue_keys: 1, overdue_reservations: 1, quarantined: 1 });
+    // The queue records these.
+    metrics::histogram!(group_commit::BATCH_SIZE.name, "queue" => RESERVES).record(1.0);
+    metrics::gauge!(group_commit::WAITING_WRITES.name, "queue" => RESERVES).set(1.0);
+    metrics::counter!(group_commit::REJECTED_WRITES.name, "queue" => RESERVES).increment(1);
     for collection in UNREADABLE.0 {
         UNREADABLE.record(collection, &std::fmt::Error);
     }

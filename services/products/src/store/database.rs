@@ -1,8 +1,12 @@
 //! Common to both databases: errors, timestamps and readable rows.
 
+use palisade_middleware::group_commit::BatchError;
 use palisade_store::UnreadableRows;
 use sqlx::error::DatabaseError;
 use time::OffsetDateTime;
+
+/// Queue of the batches of new reservations.
+pub(crate) const RESERVES: &str = "reserves";
 
 /// Collections whose rows are read one by one.
 pub(crate) const UNREADABLE: UnreadableRows = UnreadableRows(&["products", "reservations", "news", "removed_products"]);
@@ -16,6 +20,9 @@ pub enum Error {
     /// The call timed out.
     #[error("the store timed out")]
     Timeout,
+    /// Too many writes wait. Nothing was written.
+    #[error("the store has too many waiting writes")]
+    Overloaded,
     /// A record that this service never writes.
     #[error("corrupt record: {0}")]
     Corrupt(String),
@@ -30,6 +37,31 @@ impl Error {
         let code = database_error.and_then(DatabaseError::code).and_then(|code| code.parse::<u32>().ok());
         // An extended result code has the primary one in its lowest byte.
         code.is_some_and(|code| matches!(code & 0xff, 8 | 10 | 13))
+    }
+}
+
+impl BatchError for Error {
+    /// After a record that cannot be read, each reservation is made alone: a repeated step does
+    /// nothing.
+    fn is_rolled_back(&self) -> bool {
+        matches!(self, Self::Corrupt(_))
+    }
+
+    fn copy(&self) -> Self {
+        match self {
+            Self::Unavailable(source) => Self::Unavailable(source.to_string().into()),
+            Self::Timeout => Self::Timeout,
+            Self::Overloaded => Self::Overloaded,
+            Self::Corrupt(reason) => Self::Corrupt(reason.clone()),
+        }
+    }
+
+    fn queue_full() -> Self {
+        Self::Overloaded
+    }
+
+    fn interrupted() -> Self {
+        Self::Unavailable("the batch of this write ended without a result".into())
     }
 }
 

@@ -153,6 +153,7 @@ impl StoreError for Error {
         match self {
             Self::Unavailable(_) => "unavailable",
             Self::Timeout => "timeout",
+            Self::Overloaded => "overloaded",
             Self::Corrupt(_) => "corrupt",
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! A reservation spans several products. It is first recorded as `RESERVING`, then each product is
 //! changed by one guarded update that leaves a mark in it, then the reservation gets its final
-//! state. Any executor that finds an unfinished reservation (a repeated call or the sweeper)
+//! state. Concurrent reservations share the commands of each step ([`reserve_batch`]). Any executor that finds an unfinished reservation (a repeated call or the sweeper)
 //! finishes it: the marks record the completed steps. See [`reservations`] for the steps and
 //! [`stock_marks`] for the safety argument.
 
@@ -17,12 +17,15 @@ use mongodb::{
         WriteConcern,
     },
 };
-use palisade_middleware::store_instrumentation;
+use palisade_middleware::{
+    group_commit::{GroupCommit, Limits},
+    store_instrumentation,
+};
 use palisade_store::WriteProbe;
 use parking_lot::Mutex;
 
-use self::{collections::Collections, documents::RemovedDocument, pool::ConnectionTracker};
-use super::database::Error;
+use self::{collections::Collections, documents::RemovedDocument, pool::ConnectionTracker, reserve_batch::ReserveWriter};
+use super::database::{Error, RESERVES};
 
 mod audit;
 mod collections;
@@ -34,6 +37,7 @@ mod outbox;
 mod pool;
 mod products;
 mod reservations;
+mod reserve_batch;
 mod search;
 mod search_document;
 mod stock_marks;
@@ -51,7 +55,9 @@ const DEFAULT_PORT: u16 = 27_017;
 #[derive(Debug)]
 pub struct MongoStore {
     database: Database,
-    collections: Collections,
+    collections: Arc<Collections>,
+    /// Batches of new reservations.
+    reserves: GroupCommit<ReserveWriter>,
     server: Option<(Arc<str>, u16)>,
     write_probe: WriteProbe,
     /// Position of the relay in the removal markers, see [`outbox`].
@@ -86,8 +92,9 @@ impl MongoStore {
         let server = single_server(&options.hosts);
         let client = Client::with_options(options)?;
         let database = client.default_database().unwrap_or_else(|| client.database(DEFAULT_DATABASE));
-        let collections = Collections::new(&database);
-        Ok(Self { database, collections, server, write_probe: WriteProbe::default(), removal_scan: Mutex::default() })
+        let collections = Arc::new(Collections::new(&database));
+        let reserves = GroupCommit::new(RESERVES, ReserveWriter { collections: collections.clone() }, Limits::default());
+        Ok(Self { database, collections, reserves, server, write_probe: WriteProbe::default(), removal_scan: Mutex::default() })
     }
 
     /// Returns the database attributes of the semantic conventions.

@@ -73,6 +73,10 @@ instrumented_role! {
         async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<ReserveOutcome, Error>
             = change("reserve", "reservations");
 
+        /// Like [`Self::reserve`], and confirms the reservation in the same step.
+        async fn reserve_and_confirm(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration)
+            -> Result<ReserveOutcome, Error> = change("reserve_and_confirm", "reservations");
+
         /// Confirms a hold that has not expired.
         async fn confirm(&self, id: Uuid, now: OffsetDateTime) -> Result<ConfirmOutcome, Error> = call("confirm", "reservations");
 
@@ -86,6 +90,10 @@ instrumented_role! {
         /// Releases up to `limit` expired holds and finishes reservations abandoned by a crash.
         /// Puts unreadable ones into quarantine. Returns their number.
         async fn expire_due(&self, now: OffsetDateTime, limit: u32) -> Result<u32, Error> = change("expire_due", "reservations");
+
+        /// Deletes up to `limit` reservations that own no units (refused, released, expired or
+        /// fulfilled) and have not changed since `before`. Returns their number.
+        async fn delete_settled(&self, before: OffsetDateTime, limit: u32) -> Result<u64, Error> = call("delete_settled", "reservations");
 
         /// Returns reservations that own units (held or confirmed), sorted by id, after the id
         /// `after`.
@@ -133,8 +141,9 @@ instrumented_role! {
         /// can use the database.
         async fn take_over(&self, now: OffsetDateTime) -> Result<(), Error> = call("take_over", "news");
 
-        /// Returns the amount of overdue and unreadable rows, for gauges.
-        async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> = call("stats", "reservations");
+        /// Returns the amount of overdue and unreadable rows, for gauges. Settled reservations are
+        /// overdue if they have not changed since `settled_before`.
+        async fn stats(&self, now: OffsetDateTime, settled_before: OffsetDateTime) -> Result<Stats, Error> = call("stats", "reservations");
 
         /// Returns up to `limit` reservations in quarantine, oldest first.
         async fn quarantined(&self, limit: u32) -> Result<Vec<Quarantined>, Error> = call("quarantined", "quarantined_reservations");
@@ -229,6 +238,8 @@ pub struct Quarantined {
 pub struct Stats {
     /// Expired idempotency keys.
     pub overdue_keys: u64,
+    /// Settled reservations past their retention.
+    pub overdue_reservations: u64,
     /// Reservations in quarantine.
     pub quarantined: u64,
 }

@@ -4,6 +4,7 @@
 use std::{str::FromStr, sync::Arc, time::Duration};
 
 use palisade_middleware::{
+    group_commit::{GroupCommit, Limits},
     private_file,
     store_instrumentation::{self, CheckedOut, CheckoutCounter, Database},
 };
@@ -16,12 +17,17 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{database::Error, roles::Maintenance};
+use self::reserve_batch::ReserveWriter;
+use super::{
+    database::{Error, RESERVES},
+    roles::Maintenance,
+};
 
 mod audit;
 mod outbox;
 mod products;
 mod reservations;
+mod reserve_batch;
 mod search;
 
 /// Number of read connections. Readers see a snapshot and never wait for the writer (WAL).
@@ -31,7 +37,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Product store in a SQLite file.
 #[derive(Debug)]
 pub struct SqliteStore {
-    writer: Pool,
+    writer: Arc<Pool>,
+    /// Batches of new reservations.
+    reserves: GroupCommit<ReserveWriter>,
     readers: Pool,
     file: Arc<str>,
     owner: OwnerLock,
@@ -75,9 +83,10 @@ impl SqliteStore {
         let checkouts = CheckoutCounter::new(store_instrumentation::PoolMetrics::new("products-sqlite", 1 + READERS), move || {
             pools.0.size() + pools.1.size()
         });
-        let writer = Pool { inner: writer, checkouts: checkouts.clone() };
+        let writer = Arc::new(Pool { inner: writer, checkouts: checkouts.clone() });
         let readers = Pool { inner: readers, checkouts };
-        Ok(Self { writer, readers, file, owner: OwnerLock::new(path), reconnect, write_probe: WriteProbe::default() })
+        let reserves = GroupCommit::new(RESERVES, ReserveWriter { pool: writer.clone() }, Limits::default());
+        Ok(Self { writer, reserves, readers, file, owner: OwnerLock::new(path), reconnect, write_probe: WriteProbe::default() })
     }
 
     /// Returns the control of the pooled connections.

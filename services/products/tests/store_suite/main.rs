@@ -11,6 +11,7 @@ mod outage;
 mod outbox;
 mod pooling;
 mod reservations;
+mod retention;
 mod robustness;
 
 /// Runs every case against every store, each on a fresh database.
@@ -57,6 +58,8 @@ over_every_store! {
     fulfilment::fulfilled_units_leave_the_stock_once,
     fulfilment::only_a_confirmed_reservation_is_fulfilled,
     fulfilment::concurrent_fulfilments_take_off_once,
+    retention::settled_reservations_are_deleted_after_their_retention,
+    retention::deletion_is_bounded,
     reservations::open_reservations_are_paginated,
     reservations::reservation_of_100_lines_is_atomic,
     expiry::expired_holds_are_released_in_batches,

@@ -31,6 +31,8 @@ enum History {
 enum Call {
     ReserveSame,
     ReserveOther,
+    Sell,
+    SellOther,
     Confirm,
     Release,
     Sweep,
@@ -39,20 +41,20 @@ enum Call {
 /// More than the 10 available units.
 const TOO_MANY: i64 = 11;
 
-const CALLS: [Call; 5] = [Call::ReserveSame, Call::ReserveOther, Call::Confirm, Call::Release, Call::Sweep];
+const CALLS: [Call; 7] = [Call::ReserveSame, Call::ReserveOther, Call::Sell, Call::SellOther, Call::Confirm, Call::Release, Call::Sweep];
 
 /// Outcome of each of [`CALLS`] and the remaining quantity of the 10 units.
 #[rustfmt::skip]
-const TABLE: [(History, [&str; 5], [i64; 5]); 9] = [
-    (History::Nothing,              ["held",     "held",      "unknown",   "RELEASED", "0"], [ 6,  7, 10, 10, 10]),
-    (History::Held,                 ["held",     "different", "confirmed", "RELEASED", "0"], [ 6,  6,  6, 10,  6]),
-    (History::Overdue,              ["expired",  "different", "expired",   "RELEASED", "1"], [10, 10, 10, 10, 10]),
-    (History::Confirmed,            ["held",     "different", "confirmed", "RELEASED", "0"], [ 6,  6,  6, 10,  6]),
-    (History::Released,             ["released", "different", "released",  "RELEASED", "0"], [10, 10, 10, 10, 10]),
-    (History::ReleasedAfterConfirm, ["released", "different", "released",  "RELEASED", "0"], [10, 10, 10, 10, 10]),
-    (History::Tombstone,            ["released", "released",  "released",  "RELEASED", "0"], [10, 10, 10, 10, 10]),
-    (History::Expired,              ["expired",  "different", "expired",   "EXPIRED",  "0"], [10, 10, 10, 10, 10]),
-    (History::Refused,              ["refused",  "different", "refused",   "REFUSED",  "0"], [10, 10, 10, 10, 10]),
+const TABLE: [(History, [&str; 7], [i64; 7]); 9] = [
+    (History::Nothing, ["held", "held", "sold", "sold", "unknown", "RELEASED", "0"], [6, 7, 6, 7, 10, 10, 10]),
+    (History::Held, ["held", "different", "sold", "different", "confirmed", "RELEASED", "0"], [6, 6, 6, 6, 6, 10, 6]),
+    (History::Overdue, ["expired", "different", "expired", "different", "expired", "RELEASED", "1"], [10, 10, 10, 10, 10, 10, 10]),
+    (History::Confirmed, ["sold", "different", "sold", "different", "confirmed", "RELEASED", "0"], [6, 6, 6, 6, 6, 10, 6]),
+    (History::Released, ["released", "different", "released", "different", "released", "RELEASED", "0"], [10, 10, 10, 10, 10, 10, 10]),
+    (History::ReleasedAfterConfirm, ["released", "different", "released", "different", "released", "RELEASED", "0"], [10, 10, 10, 10, 10, 10, 10]),
+    (History::Tombstone, ["released", "released", "released", "released", "released", "RELEASED", "0"], [10, 10, 10, 10, 10, 10, 10]),
+    (History::Expired, ["expired", "different", "expired", "different", "expired", "EXPIRED", "0"], [10, 10, 10, 10, 10, 10, 10]),
+    (History::Refused, ["refused", "different", "refused", "different", "refused", "REFUSED", "0"], [10, 10, 10, 10, 10, 10, 10]),
 ];
 
 pub(crate) async fn every_call_in_every_state(fixture: TestStore) {
@@ -103,9 +105,16 @@ async fn perform(fixture: &TestStore, id: Uuid, product: Uuid, past: History, ca
     let now = time_of(past);
     let same = if matches!(past, History::Refused) { TOO_MANY } else { 4 };
     let name = match call {
-        Call::ReserveSame | Call::ReserveOther => {
-            let quantity = if matches!(call, Call::ReserveSame) { same } else { 3 };
-            match fixture.store.reserve(id, lines(&[(product, quantity)]), now, HOLD).await.unwrap() {
+        Call::ReserveSame | Call::ReserveOther | Call::Sell | Call::SellOther => {
+            let quantity = if matches!(call, Call::ReserveSame | Call::Sell) { same } else { 3 };
+            let requested = lines(&[(product, quantity)]);
+            let outcome = if matches!(call, Call::Sell | Call::SellOther) {
+                fixture.store.reserve_and_confirm(id, requested, now, HOLD).await
+            } else {
+                fixture.store.reserve(id, requested, now, HOLD).await
+            };
+            match outcome.unwrap() {
+                ReserveOutcome::Held(reservation) if reservation.state == State::Confirmed => "sold",
                 ReserveOutcome::Held(_) => "held",
                 ReserveOutcome::Refused { reason: Refusal::InsufficientStock, product_id } if product_id == product => "refused",
                 ReserveOutcome::Refused { .. } => "refused for a different reason",

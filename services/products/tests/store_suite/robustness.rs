@@ -14,7 +14,7 @@ pub(crate) async fn probe_succeeds_and_counts_are_zero(fixture: TestStore) {
     for _ in 0..3 {
         fixture.store.ping().await.unwrap();
     }
-    let stats = fixture.store.stats(START).await.unwrap();
+    let stats = fixture.store.stats(START, START).await.unwrap();
     assert_eq!((stats.overdue_keys, stats.quarantined), (0, 0));
     assert!(!fixture.store.end_quarantine(Uuid::now_v7()).await.unwrap());
 }
@@ -74,7 +74,7 @@ async fn unreadable_rows_do_not_block_the_others() {
     let quarantined = store.quarantined(10).await.unwrap();
     assert_eq!(quarantined.iter().map(|entry| entry.reservation_id).collect::<Vec<_>>(), [broken]);
     assert_eq!(store.expire_due(LATER, 10).await.unwrap(), 0, "it is left alone");
-    assert_eq!(store.stats(LATER).await.unwrap().quarantined, 1);
+    assert_eq!(store.stats(LATER, START).await.unwrap().quarantined, 1);
     let page = store.list(Query::new(Filter::default(), Sort::Newest, 20, None).unwrap()).await.unwrap();
     assert_eq!(page.items.iter().map(|product| product.id).collect::<Vec<_>>(), [good]);
     assert_eq!(palisade_products::store::OutboxStore::unpublished_changes(&store, 10).await.unwrap().len(), 2);

@@ -1,13 +1,15 @@
 //! Orders in PostgreSQL: creation once per idempotency key, queries, and status changes by users.
 
 use async_trait::async_trait;
-use palisade_middleware::{auth::Subject, clock, preconditions::VersionPreconditions};
+use palisade_middleware::{auth::Subject, preconditions::VersionPreconditions};
 use sqlx::{PgConnection, Postgres, QueryBuilder, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    PostgresStore, change,
+    PostgresStore,
+    change_batch::ChangeRow,
+    create_batch::NewRow,
     row::{self, Timestamp, columns, lines},
 };
 use crate::{
@@ -17,40 +19,11 @@ use crate::{
         change::Change,
         database::Error,
         orders::{
-            Create, CreateResult, ExistingKey, FIRST_FENCE, IdempotencyKey, KEY_LIFETIME, OrderStore, RemoveResult, SetStatusResult,
-            StoredResponse,
+            Create, CreateResult, ExistingKey, FIRST_FENCE, IdempotencyKey, OrderStore, RemoveResult, SetStatusResult, StoredResponse,
         },
-        outbox::NewEvent,
         queries::{self, HistoryRow, List, Page, SELECT_HISTORY},
     },
 };
-
-/// Inserts the key first: unless it is new or expired, nothing else is written. A statement that
-/// conflicts with an uncommitted key waits for it.
-const CREATE: &str = "
-    WITH claimed_key AS (
-        INSERT INTO idempotency_keys (subject, key, fingerprint, order_id, expires_at)
-        SELECT $13, $14, $15, $1, $16 WHERE $14 IS NOT NULL
-        ON CONFLICT (subject, key) DO UPDATE
-            SET fingerprint = excluded.fingerprint, order_id = excluded.order_id, answer = NULL, expires_at = excluded.expires_at
-            WHERE idempotency_keys.expires_at <= $4
-        RETURNING order_id
-    ), accepted AS (
-        INSERT INTO orders (id, user_id, status, version, created_at, updated_at, trace_parent, due_at, fence, attempts, saga_deadline, release_pending)
-        SELECT $1, $2, $3, 1, $4, $4, $5, $6, $7, 1, $8, FALSE
-        WHERE $14 IS NULL OR EXISTS (SELECT FROM claimed_key)
-        RETURNING id
-    ), lines AS (
-        INSERT INTO order_lines (order_id, position, product_id, quantity)
-        SELECT id, position, product_id, quantity
-        FROM accepted, UNNEST($9::uuid[], $10::bigint[]) WITH ORDINALITY AS line (product_id, quantity, position)
-    ), history AS (
-        INSERT INTO order_history (order_id, version, to_status, at) SELECT id, 1, $3, $4 FROM accepted
-    ), event AS (
-        INSERT INTO outbox (event_id, order_id, version, kind, payload, trace_parent, created_at)
-        SELECT $11, id, 1, $12, $17, $5, $4 FROM accepted
-    )
-    SELECT count(*) FROM accepted";
 
 const SELECT_EXISTING_KEY: &str = concat!(
     "SELECT k.fingerprint, k.answer, o.fence, o.due_at, ",
@@ -63,7 +36,7 @@ const SELECT_EXISTING_KEY: &str = concat!(
 #[async_trait]
 impl OrderStore for PostgresStore {
     async fn create(&self, create: Create, now: OffsetDateTime) -> Result<CreateResult, Error> {
-        self.with_retries(|| async { insert(&mut *self.pool.acquire().await?, &create, now).await }).await
+        Ok(self.creates.write(NewRow { create, now }).await?)
     }
 
     async fn store_response(&self, id: OrderId, response: StoredResponse) -> Result<(), Error> {
@@ -101,26 +74,23 @@ impl OrderStore for PostgresStore {
         preconditions: VersionPreconditions,
         now: OffsetDateTime,
     ) -> Result<SetStatusResult, Error> {
-        self.with_retries(|| async {
-            let mut db = self.pool.acquire().await?;
-            // Terminates: after each lost race the order has a later status, and the number of
-            // statuses is bounded.
-            loop {
-                let Some(order) = row::find_including_removed(&mut db, id).await? else { return Ok(SetStatusResult::NotFound) };
-                match saga::request_conditional_change(&order, to, by, &preconditions) {
-                    StatusChange::VersionMismatch => return Ok(SetStatusResult::VersionMismatch),
-                    StatusChange::Unchanged => return Ok(SetStatusResult::Unchanged(order)),
-                    StatusChange::Illegal(allowed) => return Ok(SetStatusResult::Illegal { order, allowed }),
-                    StatusChange::Allowed(transition) => {
-                        let change = Change::by_user(order, &transition, by, now)?;
-                        if change::write(&mut db, &change, None).await? {
-                            return Ok(SetStatusResult::Changed { from: change.from, order: change.order });
-                        }
+        // Terminates: after each lost race the order has a later status, and the number of statuses
+        // is bounded.
+        loop {
+            let Some(order) = self.find(id).await? else { return Ok(SetStatusResult::NotFound) };
+            match saga::request_conditional_change(&order, to, by, &preconditions) {
+                StatusChange::VersionMismatch => return Ok(SetStatusResult::VersionMismatch),
+                StatusChange::Unchanged => return Ok(SetStatusResult::Unchanged(order)),
+                StatusChange::Illegal(allowed) => return Ok(SetStatusResult::Illegal { order, allowed }),
+                StatusChange::Allowed(transition) => {
+                    let (from, change) = (order.status, Change::by_user(order, &transition, by, now)?);
+                    let after = change.order.clone();
+                    if self.changes.write(ChangeRow { change, response: None }).await? {
+                        return Ok(SetStatusResult::Changed { from, order: after });
                     }
                 }
             }
-        })
-        .await
+        }
     }
 
     async fn remove(
@@ -186,39 +156,8 @@ impl OrderStore for PostgresStore {
     }
 }
 
-async fn insert(db: &mut PgConnection, create: &Create, now: OffsetDateTime) -> Result<CreateResult, Error> {
-    let claimed = create.claimed(now);
-    let order = &claimed.saga.order;
-    let event = NewEvent::for_order(order)?;
-    let (product_ids, quantities): (Vec<Uuid>, Vec<i64>) = order.lines.iter().map(|line| (line.product_id, line.quantity)).unzip();
-    let key = create.key.as_ref();
-    let accepted: i64 = sqlx::query_scalar(CREATE)
-        .bind(order.id.as_uuid())
-        .bind(order.user_id.as_str())
-        .bind(order.status.as_str())
-        .bind(now)
-        .bind(&claimed.trace_parent)
-        .bind(clock::after(now, create.lease))
-        .bind(claimed.fence)
-        .bind(create.deadline)
-        .bind(product_ids)
-        .bind(quantities)
-        .bind(event.event_id)
-        .bind(event.kind)
-        .bind(key.map(|key| key.subject.as_str()))
-        .bind(key.map(|key| &key.key))
-        .bind(key.map(|key| key.fingerprint))
-        .bind(clock::after(now, KEY_LIFETIME))
-        .bind(event.payload)
-        .fetch_one(&mut *db)
-        .await?;
-    match key {
-        Some(key) if accepted == 0 => resolve_existing_key(db, key, create.is_retry, now).await,
-        _ => Ok(CreateResult::Created(claimed)),
-    }
-}
-
-async fn resolve_existing_key(
+/// Result of a create whose key exists.
+pub(super) async fn resolve_existing_key(
     db: &mut PgConnection,
     key: &IdempotencyKey,
     is_retry: bool,

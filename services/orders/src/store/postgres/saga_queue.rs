@@ -9,7 +9,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    PostgresStore, change,
+    PostgresStore,
+    change_batch::ChangeRow,
     row::{self, columns, lines, saga_columns},
 };
 use crate::{
@@ -122,20 +123,17 @@ impl SagaQueue for PostgresStore {
     async fn transition(
         &self,
         claimed: Claimed,
-        transition: Transition,
+        transitions: Vec<Transition>,
         response: Option<StoredResponse>,
         now: OffsetDateTime,
     ) -> Result<TransitionResult, Error> {
-        self.with_retries(|| async {
-            let (change, after) = Change::by_saga(&claimed, &transition, now)?;
-            let mut db = self.pool.acquire().await?;
-            if change::write(&mut db, &change, response.as_ref()).await? {
-                return Ok(TransitionResult::Applied(after));
-            }
-            let order = row::find_including_removed(&mut db, change.order.id).await?;
-            order.map(TransitionResult::Fenced).ok_or_else(|| Error::Corrupt(format!("order {} does not exist", change.order.id)))
-        })
-        .await
+        let (change, after) = Change::by_saga(&claimed, &transitions, now)?;
+        let id = change.order.id;
+        if self.changes.write(ChangeRow { change, response }).await? {
+            return Ok(TransitionResult::Applied(after));
+        }
+        let order = row::find_including_removed(&mut *self.pool.acquire().await?, id).await?;
+        order.map(TransitionResult::Fenced).ok_or_else(|| Error::Corrupt(format!("order {id} does not exist")))
     }
 
     async fn postpone(&self, id: OrderId, fence: i64, due_at: OffsetDateTime, last_error: String) -> Result<bool, Error> {

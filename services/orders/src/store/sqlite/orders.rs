@@ -1,13 +1,15 @@
 //! Orders in SQLite: creation once per idempotency key, queries, and status changes by users.
 
 use async_trait::async_trait;
-use palisade_middleware::{auth::Subject, clock, preconditions::VersionPreconditions};
+use palisade_middleware::{auth::Subject, preconditions::VersionPreconditions};
 use sqlx::{Connection, QueryBuilder, Row, Sqlite, SqliteConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    SqliteStore, change,
+    SqliteStore,
+    change_batch::ChangeRow,
+    create_batch::NewRow,
     row::{self, columns, from_ms, to_ms},
 };
 use crate::{
@@ -17,10 +19,8 @@ use crate::{
         change::Change,
         database::Error,
         orders::{
-            Claimed, Create, CreateResult, ExistingKey, FIRST_FENCE, IdempotencyKey, KEY_LIFETIME, OrderStore, RemoveResult,
-            SetStatusResult, StoredResponse,
+            Create, CreateResult, ExistingKey, FIRST_FENCE, IdempotencyKey, OrderStore, RemoveResult, SetStatusResult, StoredResponse,
         },
-        outbox::NewEvent,
         queries::{self, List, Page, SELECT_HISTORY},
     },
 };
@@ -28,24 +28,15 @@ use crate::{
 #[async_trait]
 impl OrderStore for SqliteStore {
     async fn create(&self, create: Create, now: OffsetDateTime) -> Result<CreateResult, Error> {
-        let claimed = create.claimed(now);
-        let mut db = self.writer.acquire().await?;
-        let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
-        if let Some(key) = &create.key
-            && let Some(existing) = find_key(&mut transaction, key, now).await?
-        {
-            return Ok(existing.resolve(key, create.is_retry, now));
-        }
-        insert_order(&mut transaction, &claimed, clock::after(now, create.lease)).await?;
-        if let Some(key) = &create.key {
-            insert_key(&mut transaction, key, create.id, clock::after(now, KEY_LIFETIME)).await?;
-        }
-        transaction.commit().await?;
-        Ok(CreateResult::Created(claimed))
+        Ok(self.creates.write(NewRow { create, now }).await?)
     }
 
     async fn store_response(&self, id: OrderId, response: StoredResponse) -> Result<(), Error> {
-        change::store_response(&mut *self.writer.acquire().await?, id, &response).await
+        let store =
+            sqlx::query("UPDATE idempotency_keys SET answer = $4 WHERE subject = $1 AND key = $2 AND order_id = $3 AND answer IS NULL");
+        let store = store.bind(response.key.subject.as_str()).bind(&response.key.key).bind(id.as_uuid()).bind(&response.bytes);
+        store.execute(&mut *self.writer.acquire().await?).await?;
+        Ok(())
     }
 
     async fn expire_creator_lease(&self, id: OrderId, now: OffsetDateTime) -> Result<bool, Error> {
@@ -62,20 +53,21 @@ impl OrderStore for SqliteStore {
         preconditions: VersionPreconditions,
         now: OffsetDateTime,
     ) -> Result<SetStatusResult, Error> {
-        let mut db = self.writer.acquire().await?;
-        let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
-        let Some(order) = row::find_including_removed(&mut transaction, id).await? else { return Ok(SetStatusResult::NotFound) };
-        match saga::request_conditional_change(&order, to, by, &preconditions) {
-            StatusChange::VersionMismatch => Ok(SetStatusResult::VersionMismatch),
-            StatusChange::Unchanged => Ok(SetStatusResult::Unchanged(order)),
-            StatusChange::Illegal(allowed) => Ok(SetStatusResult::Illegal { order, allowed }),
-            StatusChange::Allowed(transition) => {
-                let change = Change::by_user(order, &transition, by, now)?;
-                if !change::write(&mut transaction, &change).await? {
-                    return Err(Error::Corrupt(format!("order {id} changed within the write transaction")));
+        // Terminates: after each lost race the order has a later status, and the number of statuses
+        // is bounded.
+        loop {
+            let Some(order) = self.find(id).await? else { return Ok(SetStatusResult::NotFound) };
+            match saga::request_conditional_change(&order, to, by, &preconditions) {
+                StatusChange::VersionMismatch => return Ok(SetStatusResult::VersionMismatch),
+                StatusChange::Unchanged => return Ok(SetStatusResult::Unchanged(order)),
+                StatusChange::Illegal(allowed) => return Ok(SetStatusResult::Illegal { order, allowed }),
+                StatusChange::Allowed(transition) => {
+                    let (from, change) = (order.status, Change::by_user(order, &transition, by, now)?);
+                    let after = change.order.clone();
+                    if self.changes.write(ChangeRow { change, response: None }).await? {
+                        return Ok(SetStatusResult::Changed { from, order: after });
+                    }
                 }
-                transaction.commit().await?;
-                Ok(SetStatusResult::Changed { from: change.from, order: change.order })
             }
         }
     }
@@ -142,56 +134,12 @@ impl OrderStore for SqliteStore {
     }
 }
 
-async fn insert_order(connection: &mut SqliteConnection, claimed: &Claimed, leased_until: OffsetDateTime) -> Result<(), Error> {
-    let order = &claimed.saga.order;
-    let id = order.id.as_uuid();
-    let now = to_ms(order.created_at);
-    sqlx::query(
-        "INSERT INTO orders (id, user_id, status, version, created_at, updated_at, trace_parent, due_at, fence, attempts, saga_deadline, release_pending)
-         VALUES ($1, $2, $3, 1, $4, $4, $5, $6, $7, 1, $8, FALSE)",
-    )
-    .bind(id)
-    .bind(order.user_id.as_str())
-    .bind(order.status.as_str())
-    .bind(now)
-    .bind(&claimed.trace_parent)
-    .bind(to_ms(leased_until))
-    .bind(claimed.fence)
-    .bind(to_ms(claimed.saga.deadline))
-    .execute(&mut *connection)
-    .await?;
-    for (position, line) in (1_i64..).zip(&order.lines) {
-        sqlx::query("INSERT INTO order_lines (order_id, position, product_id, quantity) VALUES ($1, $2, $3, $4)")
-            .bind(id)
-            .bind(position)
-            .bind(line.product_id)
-            .bind(line.quantity)
-            .execute(&mut *connection)
-            .await?;
-    }
-    sqlx::query("INSERT INTO order_history (order_id, version, to_status, at) VALUES ($1, 1, $2, $3)")
-        .bind(id)
-        .bind(order.status.as_str())
-        .bind(now)
-        .execute(&mut *connection)
-        .await?;
-    let event = NewEvent::for_order(order)?;
-    sqlx::query(
-        "INSERT INTO outbox (event_id, order_id, version, kind, payload, trace_parent, created_at) VALUES ($1, $2, 1, $3, $4, $5, $6)",
-    )
-    .bind(event.event_id)
-    .bind(id)
-    .bind(event.kind)
-    .bind(event.payload)
-    .bind(&claimed.trace_parent)
-    .bind(now)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
 /// Finds an unexpired key.
-async fn find_key(connection: &mut SqliteConnection, key: &IdempotencyKey, now: OffsetDateTime) -> Result<Option<ExistingKey>, Error> {
+pub(super) async fn find_key(
+    connection: &mut SqliteConnection,
+    key: &IdempotencyKey,
+    now: OffsetDateTime,
+) -> Result<Option<ExistingKey>, Error> {
     let row = sqlx::query(
         "SELECT k.fingerprint, k.answer, k.order_id, o.fence, o.due_at FROM idempotency_keys k JOIN orders o ON o.id = k.order_id
          WHERE k.subject = $1 AND k.key = $2 AND k.expires_at > $3",
@@ -214,18 +162,6 @@ async fn find_key(connection: &mut SqliteConnection, key: &IdempotencyKey, now: 
         due_at: due_at.and_then(|due_at| from_ms(due_at).ok()),
         order,
     }))
-}
-
-async fn insert_key(connection: &mut SqliteConnection, key: &IdempotencyKey, id: OrderId, expires_at: OffsetDateTime) -> Result<(), Error> {
-    sqlx::query("INSERT OR REPLACE INTO idempotency_keys (subject, key, fingerprint, order_id, expires_at) VALUES ($1, $2, $3, $4, $5)")
-        .bind(key.subject.as_str())
-        .bind(&key.key)
-        .bind(&key.fingerprint[..])
-        .bind(id.as_uuid())
-        .bind(to_ms(expires_at))
-        .execute(connection)
-        .await?;
-    Ok(())
 }
 
 /// Selects one order more than the page, to know whether another page follows.

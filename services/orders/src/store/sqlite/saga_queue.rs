@@ -9,7 +9,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    SqliteStore, change,
+    SqliteStore,
+    change_batch::ChangeRow,
     row::{self, columns, saga_columns, to_ms},
 };
 use crate::{
@@ -70,23 +71,17 @@ impl SagaQueue for SqliteStore {
     async fn transition(
         &self,
         claimed: Claimed,
-        transition: Transition,
+        transitions: Vec<Transition>,
         response: Option<StoredResponse>,
         now: OffsetDateTime,
     ) -> Result<TransitionResult, Error> {
-        let (change, after) = Change::by_saga(&claimed, &transition, now)?;
+        let (change, after) = Change::by_saga(&claimed, &transitions, now)?;
         let id = change.order.id;
-        let mut db = self.writer.acquire().await?;
-        let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
-        if !change::write(&mut transaction, &change).await? {
-            let order = row::find_including_removed(&mut transaction, id).await?;
-            return order.map(TransitionResult::Fenced).ok_or_else(|| Error::Corrupt(format!("order {id} does not exist")));
+        if self.changes.write(ChangeRow { change, response }).await? {
+            return Ok(TransitionResult::Applied(after));
         }
-        if let Some(response) = response {
-            change::store_response(&mut transaction, id, &response).await?;
-        }
-        transaction.commit().await?;
-        Ok(TransitionResult::Applied(after))
+        let order = row::find_including_removed(&mut *self.readers.acquire().await?, id).await?;
+        order.map(TransitionResult::Fenced).ok_or_else(|| Error::Corrupt(format!("order {id} does not exist")))
     }
 
     async fn postpone(&self, id: OrderId, fence: i64, due_at: OffsetDateTime, last_error: String) -> Result<bool, Error> {

@@ -15,6 +15,9 @@ use serde::de::DeserializeOwned;
 use super::documents::{KeyDocument, ProductDocument, RemovedDocument, ReservationDocument, Stock};
 use crate::store::database::{Error, readable};
 
+/// Error code of an insert whose `_id` exists (`DuplicateKey`).
+pub(super) const DUPLICATE_KEY: i32 = 11_000;
+
 /// Server-side time limit of a read (`maxTimeMS`).
 pub(super) const MAX_TIME: Duration = Duration::from_millis(1_500);
 
@@ -109,8 +112,6 @@ impl From<DriverError> for Error {
 
 /// Whether the insert failed because its `_id` exists.
 pub(super) fn is_duplicate(error: &DriverError) -> bool {
-    /// `DuplicateKey`
-    const DUPLICATE_KEY: i32 = 11_000;
     match &*error.kind {
         ErrorKind::Write(WriteFailure::WriteError(write)) => write.code == DUPLICATE_KEY,
         // From an upsert by `findAndModify`.

@@ -23,8 +23,8 @@ use uuid::Uuid;
 use super::{
     collections::Collections,
     documents::{Fulfilment, LineDocument, Phase, ReservationDocument, bson_time, domain_id},
-    reservations::{find, run_all},
-    stock_marks,
+    reservations::find,
+    stock_marks::{self, run_all},
 };
 use crate::{
     reservation::{FulfilOutcome, Reservation},

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{
     MongoStore, audit,
     collections::{Collections, MAX_TIME},
-    documents::{bson_id, bson_time, domain_id},
+    documents::{Fulfilment, Phase, bson_id, bson_time, domain_id},
 };
 use crate::store::{
     database::{Error, from_millis},
@@ -33,10 +33,15 @@ impl Maintenance for MongoStore {
         Ok(())
     }
 
-    async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> {
+    async fn stats(&self, now: OffsetDateTime, settled_before: OffsetDateTime) -> Result<Stats, Error> {
         let db = &self.collections;
+        let mut overdue_reservations = 0;
+        for filter in settled(settled_before) {
+            overdue_reservations += db.reservations.count_documents(filter).limit(MAX_COUNT).max_time(MAX_TIME).await?;
+        }
         let expired = doc! { "expiresAt": { "$lte": bson_time(now) } };
         Ok(Stats {
+            overdue_reservations: overdue_reservations.min(MAX_COUNT),
             overdue_keys: db.keys.count_documents(expired).limit(MAX_COUNT).max_time(MAX_TIME).await?,
             quarantined: db.quarantine.count_documents(doc! {}).limit(MAX_COUNT).max_time(MAX_TIME).await?,
         })
@@ -73,6 +78,42 @@ impl Maintenance for MongoStore {
         }
         hello.get_datetime("localTime").ok().map(|now| from_millis(now.timestamp_millis())).transpose()
     }
+}
+
+/// Deletes up to `limit` settled reservations that have not changed since `before`.
+///
+/// Their marks may still be in products: a mark whose reservation does not exist counts as
+/// finished.
+pub(super) async fn delete_settled(db: &Collections, before: OffsetDateTime, limit: u32) -> Result<u64, Error> {
+    let reservations = db.reservations.clone_with_type::<Document>();
+    let mut deleted = 0;
+    for mut filter in settled(before) {
+        let left = i64::from(limit).saturating_sub_unsigned(deleted);
+        if left <= 0 {
+            break;
+        }
+        let batch = reservations.find(filter.clone()).projection(doc! { "_id": 1 }).limit(left).max_time(MAX_TIME);
+        let batch: Vec<Document> = batch.await?.try_collect().await?;
+        let ids: Vec<Bson> = batch.into_iter().filter_map(|mut reservation| reservation.remove("_id")).collect();
+        if !ids.is_empty() {
+            filter.insert("_id", doc! { "$in": ids });
+            deleted += reservations.delete_many(filter).await?.deleted_count;
+        }
+    }
+    Ok(deleted)
+}
+
+/// Filters of the reservations that own no units and have not changed since `before`, one per
+/// state: each is a range of the index by state and expiry.
+fn settled(before: OffsetDateTime) -> [Document; 3] {
+    [Phase::Refused, Phase::Released, Phase::Expired].map(|state| {
+        doc! {
+            "state": state,
+            "expiresAt": { "$lte": bson_time(before) },
+            "updatedAt": { "$lte": bson_time(before) },
+            "fulfilment": { "$in": [Bson::Null, Bson::from(Fulfilment::Done)] },
+        }
+    })
 }
 
 /// Puts the reservation with this `_id` into quarantine.

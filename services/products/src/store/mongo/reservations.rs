@@ -12,14 +12,11 @@
 //! in products, and every function here that finds one of them runs those steps before it returns.
 //! The next call or the sweeper finishes the steps after a crash.
 
-use std::{collections::HashMap, future::Future, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, TryStreamExt, stream};
-use mongodb::{
-    bson::{self, Bson, Document, doc},
-    options::ReturnDocument,
-};
+use futures_util::TryStreamExt;
+use mongodb::bson::{self, Bson, Document, doc};
 use palisade_middleware::clock;
 use time::OffsetDateTime;
 use tracing::warn;
@@ -28,9 +25,10 @@ use uuid::Uuid;
 use super::{
     MongoStore,
     collections::{Collections, MAX_TIME, decode, is_duplicate},
-    documents::{Phase, RefusalDocument, ReservationDocument, Stock, Undo, bson_id, bson_time, domain_id},
+    documents::{Phase, RefusalDocument, ReservationDocument, Undo, bson_id, bson_time, domain_id},
     fulfilment, maintenance,
-    stock_marks::{self, TakeOutcome},
+    reserve_batch::NewReservation,
+    stock_marks::{self, TakeOutcome, epochs, load_stock, prune_all, run_all},
 };
 use crate::{
     reservation::{ConfirmOutcome, FulfilOutcome, Lines, Reservation, ReserveOutcome, State},
@@ -40,8 +38,9 @@ use crate::{
     },
 };
 
-/// Maximum number of lines processed concurrently.
-const LINE_CONCURRENCY: usize = 8;
+/// Maximum number of lines of a reservation that is made in a batch. A longer one does not delay
+/// the others.
+const MAX_BATCHED_LINES: usize = 8;
 
 /// Time without progress after which an unfinished reservation counts as abandoned.
 const ABANDONED_AFTER: Duration = Duration::from_secs(5);
@@ -49,24 +48,17 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(5);
 #[async_trait]
 impl ReservationStore for MongoStore {
     async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<ReserveOutcome, Error> {
-        let db = &self.collections;
-        // Read the stock before the reservation exists: the epochs must be older than its RESERVING
-        // state.
-        let stock = load_stock(db, lines.as_slice().iter().map(|line| bson_id(line.product_id))).await?;
-        let products = stock.iter().map(|product| (domain_id(product.id), product.product_stock())).collect();
-        let (state, held) = lines.evaluate(&products);
-        let document = ReservationDocument::new(&Reservation { id, state, lines: held, expires_at: clock::after(now, hold_for) }, now);
-        let held = if insert(db, &document).await? && document.state == Phase::Reserving {
-            take_lines(db, &document, &epochs(&stock), now).await?
-        } else {
-            None
-        };
-        let reservation = match held {
-            Some(held) if held.expires_at > bson_time(now) => held.into_reservation()?,
-            _ => finish(db, id, now).await?,
-        };
-        let reservation = reservation.ok_or_else(|| Error::Corrupt(format!("reservation {id} is missing")))?;
-        prune_all(db, &stock).await;
+        let reservation = self.reserve_in_batch(id, &lines, Phase::Held, (now, hold_for)).await?;
+        Ok(reservation.reserve_outcome(&lines))
+    }
+
+    async fn reserve_and_confirm(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<ReserveOutcome, Error> {
+        let mut reservation = self.reserve_in_batch(id, &lines, Phase::Confirmed, (now, hold_for)).await?;
+        // Held by an earlier call.
+        while reservation.state == State::Held && reservation.has_lines(&lines) {
+            self.confirm(id, now).await?;
+            reservation = finished(&self.collections, id, now).await?;
+        }
         Ok(reservation.reserve_outcome(&lines))
     }
 
@@ -75,16 +67,10 @@ impl ReservationStore for MongoStore {
         let unexpired = doc! { "_id": bson_id(id), "state": Phase::Held, "expiresAt": { "$gt": bson_time(now) } };
         let change = doc! { "$set": { "state": Phase::Confirmed, "updatedAt": bson_time(now) } };
         loop {
-            let confirmed = db
-                .reservations
-                .find_one_and_update(unexpired.clone(), change.clone())
-                .return_document(ReturnDocument::After)
-                .max_time(MAX_TIME)
-                .await?;
-            let reservation = match confirmed {
-                Some(document) => document.into_reservation()?,
-                None => finish(db, id, now).await?,
-            };
+            // A guarded update and a read by id: some servers scan the collection for the combined
+            // command.
+            db.reservations.update_one(unexpired.clone(), change.clone()).await?;
+            let reservation = finish(db, id, now).await?;
             match reservation {
                 None => return Ok(ConfirmOutcome::Unknown),
                 // Another executor has just finished the reserve: retry.
@@ -154,6 +140,10 @@ impl ReservationStore for MongoStore {
         }
     }
 
+    async fn delete_settled(&self, before: OffsetDateTime, limit: u32) -> Result<u64, Error> {
+        maintenance::delete_settled(&self.collections, before, limit).await
+    }
+
     async fn list_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error> {
         let db = &self.collections;
         // The nil id sorts before every other id and is never used.
@@ -174,6 +164,67 @@ impl ReservationStore for MongoStore {
             }
         }
     }
+}
+
+impl MongoStore {
+    /// Reserves `lines` together with other reservations. A new reservation then becomes `then`.
+    async fn reserve_in_batch(
+        &self,
+        id: Uuid,
+        lines: &Lines,
+        then: Phase,
+        (now, hold_for): (OffsetDateTime, Duration),
+    ) -> Result<Reservation, Error> {
+        if lines.as_slice().len() > MAX_BATCHED_LINES {
+            return reserve(&self.collections, id, lines, then, (now, hold_for)).await;
+        }
+        self.reserves.write(NewReservation { id, lines: lines.clone(), then, now, hold_for }).await
+    }
+}
+
+/// Reserves `lines` alone. A new reservation then becomes `then`: HELD or CONFIRMED.
+pub(super) async fn reserve(
+    db: &Collections,
+    id: Uuid,
+    lines: &Lines,
+    then: Phase,
+    (now, hold_for): (OffsetDateTime, Duration),
+) -> Result<Reservation, Error> {
+    // Read the stock before the reservation exists: the epochs must be older than its RESERVING
+    // state.
+    let stock = load_stock(db, lines.as_slice().iter().map(|line| bson_id(line.product_id))).await?;
+    let products = stock.iter().map(|product| (domain_id(product.id), product.product_stock())).collect();
+    let (state, held) = lines.evaluate(&products);
+    let document = ReservationDocument::new(&Reservation { id, state, lines: held, expires_at: clock::after(now, hold_for) }, now);
+    let reservation = if insert(db, &document).await? && document.state == Phase::Reserving {
+        complete(db, &document, &epochs(&stock), then, now).await?
+    } else {
+        finished(db, id, now).await?
+    };
+    prune_all(db, &stock).await;
+    Ok(reservation)
+}
+
+/// Takes the lines of a reservation that was inserted as RESERVING, and ends that state.
+pub(super) async fn complete(
+    db: &Collections,
+    document: &ReservationDocument,
+    epochs: &HashMap<bson::Uuid, i64>,
+    then: Phase,
+    now: OffsetDateTime,
+) -> Result<Reservation, Error> {
+    if let Some(taken) = take_lines(db, document, epochs, then, now).await?
+        && taken.expires_at > bson_time(now)
+        && let Some(reservation) = taken.into_reservation()?
+    {
+        return Ok(reservation);
+    }
+    finished(db, domain_id(document.id), now).await
+}
+
+/// Finishes the steps of a reservation that exists.
+pub(super) async fn finished(db: &Collections, id: Uuid, now: OffsetDateTime) -> Result<Reservation, Error> {
+    finish(db, id, now).await?.ok_or_else(|| Error::Corrupt(format!("reservation {id} is missing")))
 }
 
 /// Finishes the steps of a reservation and releases it if it has expired: a reported "expired" is
@@ -198,7 +249,7 @@ async fn resume(db: &Collections, document: &ReservationDocument, now: OffsetDat
     // Read the epochs before the reservation: `stock_marks` requires this order.
     match find(db, domain_id(document.id)).await? {
         Some(current) if current.state == Phase::Reserving => {
-            take_lines(db, document, &epochs(&stock), now).await?;
+            take_lines(db, document, &epochs(&stock), Phase::Held, now).await?;
             prune_all(db, &stock).await;
             Ok(())
         }
@@ -206,20 +257,13 @@ async fn resume(db: &Collections, document: &ReservationDocument, now: OffsetDat
     }
 }
 
-async fn prune_all(db: &Collections, stock: &[Stock]) {
-    for product in stock {
-        if let Err(error) = stock_marks::prune(db, product).await {
-            warn!(error = &error as &dyn std::error::Error, "pruning of stock marks failed, the next reservation retries");
-        }
-    }
-}
-
-/// RESERVING → HELD, or → UNDOING if a line is unavailable. Returns the reservation if this call
-/// made it HELD.
+/// RESERVING → `then`, or → UNDOING if a line is unavailable. Returns the reservation if this call
+/// made it `then`.
 async fn take_lines(
     db: &Collections,
     document: &ReservationDocument,
     epochs: &HashMap<bson::Uuid, i64>,
+    then: Phase,
     now: OffsetDateTime,
 ) -> Result<Option<ReservationDocument>, Error> {
     let mut work = Vec::with_capacity(document.lines.len());
@@ -237,13 +281,9 @@ async fn take_lines(
     if outcomes.iter().any(|outcome| *outcome != TakeOutcome::Taken) {
         return Ok(None);
     }
-    // Like `compare_and_set`, but returns the document: saves one call on the usual path.
-    let held = db
-        .reservations
-        .find_one_and_update(state_guard(document), doc! { "$set": { "state": Phase::Held, "updatedAt": bson_time(now) } })
-        .return_document(ReturnDocument::After)
-        .await?;
-    Ok(held)
+    let change = doc! { "$set": { "state": then, "updatedAt": bson_time(now) } };
+    let is_changed = db.reservations.update_one(state_guard(document), change).await?.matched_count == 1;
+    Ok(is_changed.then(|| ReservationDocument { state: then, ..document.clone() }))
 }
 
 /// RESERVING, HELD or CONFIRMED → UNDOING.
@@ -285,12 +325,6 @@ fn state_guard(document: &ReservationDocument) -> Document {
     doc! { "_id": document.id, "state": document.state, "fulfilment": { "$exists": false } }
 }
 
-/// Runs the steps of all lines with bounded concurrency. A failed step does not stop the others.
-pub(super) async fn run_all<T>(work: Vec<impl Future<Output = Result<T, Error>>>) -> Result<Vec<T>, Error> {
-    let done: Vec<Result<T, Error>> = stream::iter(work).buffered(LINE_CONCURRENCY).collect().await;
-    done.into_iter().collect()
-}
-
 /// Inserts the reservation. Returns `false` if its id exists.
 async fn insert(db: &Collections, document: &ReservationDocument) -> Result<bool, Error> {
     match db.reservations.insert_one(document).await {
@@ -302,22 +336,6 @@ async fn insert(db: &Collections, document: &ReservationDocument) -> Result<bool
 
 pub(super) async fn find(db: &Collections, id: Uuid) -> Result<Option<ReservationDocument>, Error> {
     Ok(db.reservations.find_one(doc! { "_id": bson_id(id) }).max_time(MAX_TIME).await?)
-}
-
-async fn load_stock(db: &Collections, products: impl Iterator<Item = bson::Uuid>) -> Result<Vec<Stock>, Error> {
-    let ids: Vec<_> = products.collect();
-    Ok(db
-        .stock
-        .find(doc! { "_id": { "$in": ids } })
-        .projection(Collections::stock_fields())
-        .max_time(MAX_TIME)
-        .await?
-        .try_collect()
-        .await?)
-}
-
-fn epochs(stock: &[Stock]) -> HashMap<bson::Uuid, i64> {
-    stock.iter().map(|product| (product.id, product.epoch)).collect()
 }
 
 #[cfg(test)]

@@ -12,11 +12,15 @@
 //! finished after the check, and that the epoch has changed. Hence an executor that was suspended
 //! for any time can neither take nor give back units of a finished reservation.
 
-use std::collections::HashSet;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    future::Future,
+};
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use mongodb::bson::{self, Document, doc};
 use time::OffsetDateTime;
+use tracing::warn;
 
 use super::{
     collections::{Collections, MAX_TIME},
@@ -28,6 +32,9 @@ use crate::{reservation::Refusal, store::database::Error};
 /// A product with more marks is pruned whenever it gets another one. Only the marks of unfinished
 /// reservations and of calls in flight are beyond it.
 const PRUNE_THRESHOLD: usize = 64;
+
+/// Maximum number of lines processed concurrently.
+const LINE_CONCURRENCY: usize = 8;
 
 /// Outcome of taking a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,14 +72,8 @@ pub(super) async fn take(
 ) -> Result<TakeOutcome, Error> {
     loop {
         if let Some(epoch) = epoch {
-            let possible = doc! {
-                "_id": line.product_id,
-                "epoch": epoch,
-                "isActive": true,
-                "quantity": { "$gte": line.quantity },
-                "marks": { "$nin": [taken(reservation), given_back(reservation)] },
-            };
-            if apply(db, possible, -line.quantity, taken(reservation), now).await? {
+            let take = Take { epoch, units: line.quantity, marks: vec![taken(reservation)], fences: vec![given_back(reservation)] };
+            if db.stock.update_one(take.guard(line.product_id), take.change(now)).await?.matched_count == 1 {
                 return Ok(TakeOutcome::Taken);
             }
         }
@@ -90,6 +91,64 @@ pub(super) async fn take(
         }
         epoch = Some(product.epoch);
     }
+}
+
+/// Units to take from one product for one or more reservations.
+#[derive(Debug, Default)]
+pub(super) struct Take {
+    /// The product's epoch, read before the reservations were last seen in `RESERVING`.
+    epoch: i64,
+    units: i64,
+    /// Marks to leave.
+    marks: Vec<String>,
+    /// Marks that forbid it, besides `marks`.
+    fences: Vec<String>,
+}
+
+impl Take {
+    /// Creates an empty take.
+    pub(super) fn new(epoch: i64) -> Self {
+        Self { epoch, ..Self::default() }
+    }
+
+    /// Adds the units of a reservation.
+    pub(super) fn add(&mut self, reservation: bson::Uuid, units: i64) {
+        self.units += units;
+        self.marks.push(taken(reservation));
+        self.fences.push(given_back(reservation));
+    }
+
+    fn guard(&self, product: bson::Uuid) -> Document {
+        let marks: Vec<&str> = self.marks.iter().chain(&self.fences).map(String::as_str).collect();
+        doc! {
+            "_id": product,
+            "epoch": self.epoch,
+            "isActive": true,
+            "quantity": { "$gte": self.units },
+            "marks": { "$nin": marks },
+        }
+    }
+
+    fn change(&self, now: OffsetDateTime) -> Document {
+        change(-self.units, self.marks.clone(), now)
+    }
+}
+
+/// Takes units of several products in one command. Returns whether all of them are taken; if not,
+/// some may be.
+pub(super) async fn take_all(db: &Collections, takes: &BTreeMap<bson::Uuid, Take>, now: OffsetDateTime) -> Result<bool, Error> {
+    let update = |(product, take): (&bson::Uuid, &Take)| doc! { "q": take.guard(*product), "u": take.change(now) };
+    let updates: Vec<Document> = takes.iter().map(update).collect();
+    // The driver's own bulk write needs MongoDB 8.0, and its other updates take one filter each.
+    let mut command = doc! { "update": db.stock.name(), "updates": updates, "ordered": false };
+    if let Some(write_concern) = db.stock.write_concern() {
+        command.insert("writeConcern", bson::serialize_to_bson(write_concern).map_err(mongodb::error::Error::from)?);
+    }
+    let database = db.stock.client().database(&db.stock.namespace().db);
+    let reply = database.run_command(command).await?;
+    let matched = reply.get("n").and_then(|n| n.as_i64().or_else(|| n.as_i32().map(i64::from)));
+    let failed = ["writeErrors", "writeConcernError"].iter().any(|key| reply.contains_key(key));
+    Ok(!failed && matched == i64::try_from(takes.len()).ok())
 }
 
 /// Gives back the units of `line` exactly once. `all_lines_taken`: see [`super::documents::Undo`].
@@ -165,20 +224,53 @@ pub(super) async fn prune(db: &Collections, product: &Stock) -> Result<bool, Err
     Ok(true)
 }
 
+pub(super) async fn prune_all(db: &Collections, stock: &[Stock]) {
+    for product in stock {
+        if let Err(error) = prune(db, product).await {
+            warn!(error = &error as &dyn std::error::Error, "pruning of stock marks failed, the next reservation retries");
+        }
+    }
+}
+
 /// Compare-and-set: moves `units` from taken to available in the product that matches `guard`, and
 /// adds `mark`.
 async fn apply(db: &Collections, guard: Document, units: i64, mark: String, now: OffsetDateTime) -> Result<bool, Error> {
-    let change = doc! {
+    Ok(db.stock.update_one(guard, change(units, vec![mark], now)).await?.matched_count == 1)
+}
+
+fn change(units: i64, marks: Vec<String>, now: OffsetDateTime) -> Document {
+    doc! {
         "$inc": { "quantity": units, "taken": -units, "version": 1_i64 },
-        "$push": { "marks": mark },
+        "$push": { "marks": { "$each": marks } },
         "$set": { "updatedAt": bson_time(now) },
         "$min": outbox::change_marker(now),
-    };
-    Ok(db.stock.update_one(guard, change).await?.matched_count == 1)
+    }
+}
+
+/// Runs the steps of all lines with bounded concurrency. A failed step does not stop the others.
+pub(super) async fn run_all<T>(work: Vec<impl Future<Output = Result<T, Error>>>) -> Result<Vec<T>, Error> {
+    let done: Vec<Result<T, Error>> = stream::iter(work).buffered(LINE_CONCURRENCY).collect().await;
+    done.into_iter().collect()
 }
 
 pub(super) async fn find(db: &Collections, product: bson::Uuid) -> Result<Option<Stock>, Error> {
     Ok(db.stock.find_one(doc! { "_id": product }).projection(Collections::stock_fields()).max_time(MAX_TIME).await?)
+}
+
+pub(super) async fn load_stock(db: &Collections, products: impl Iterator<Item = bson::Uuid>) -> Result<Vec<Stock>, Error> {
+    let ids: Vec<_> = products.collect();
+    Ok(db
+        .stock
+        .find(doc! { "_id": { "$in": ids } })
+        .projection(Collections::stock_fields())
+        .max_time(MAX_TIME)
+        .await?
+        .try_collect()
+        .await?)
+}
+
+pub(super) fn epochs(stock: &[Stock]) -> HashMap<bson::Uuid, i64> {
+    stock.iter().map(|product| (product.id, product.epoch)).collect()
 }
 
 async fn is_in_phase(db: &Collections, reservation: bson::Uuid, phase: Phase) -> Result<bool, Error> {

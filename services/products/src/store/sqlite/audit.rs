@@ -33,13 +33,20 @@ impl Maintenance for SqliteStore {
         Ok(())
     }
 
-    async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> {
+    async fn stats(&self, now: OffsetDateTime, settled_before: OffsetDateTime) -> Result<Stats, Error> {
         let count = sqlx::query_as(
             "SELECT (SELECT count(*) FROM (SELECT 1 FROM idempotency_keys WHERE expires_at <= ? LIMIT 10000)),
+                    (SELECT count(*) FROM (SELECT 1 FROM reservations
+                        WHERE state IN ('REFUSED', 'RELEASED', 'EXPIRED') AND coalesce(settled_at, expires_at) <= ? LIMIT 10000)),
                     (SELECT count(*) FROM (SELECT 1 FROM quarantined_reservations LIMIT 10000))",
         );
-        let (keys, quarantined): (i64, i64) = count.bind(to_millis(now)).fetch_one(&mut *self.readers.acquire().await?).await?;
-        Ok(Stats { overdue_keys: keys.unsigned_abs(), quarantined: quarantined.unsigned_abs() })
+        let count = count.bind(to_millis(now)).bind(to_millis(settled_before));
+        let (keys, reservations, quarantined): (i64, i64, i64) = count.fetch_one(&mut *self.readers.acquire().await?).await?;
+        Ok(Stats {
+            overdue_keys: keys.unsigned_abs(),
+            overdue_reservations: reservations.unsigned_abs(),
+            quarantined: quarantined.unsigned_abs(),
+        })
     }
 
     async fn quarantined(&self, limit: u32) -> Result<Vec<Quarantined>, Error> {

@@ -1,16 +1,19 @@
-//! Reservations in SQLite. Each call is one transaction.
+//! Reservations in SQLite. Each call is one transaction; concurrent new reservations share one.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use palisade_middleware::clock;
-use sqlx::{Connection, QueryBuilder, Row, SqliteConnection, sqlite::SqliteRow};
+use palisade_store::json_rows;
+use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{SqliteStore, begin};
+use super::{
+    SqliteStore, begin,
+    reserve_batch::{self, NewReservation},
+};
 use crate::{
-    reservation::{ConfirmOutcome, FulfilOutcome, HeldLine, Lines, ProductStock, Refusal, Reservation, ReserveOutcome, State},
+    reservation::{ConfirmOutcome, FulfilOutcome, HeldLine, Lines, Refusal, Reservation, ReserveOutcome, State},
     store::{
         database::{Error, from_millis, readable, to_millis},
         roles::ReservationStore,
@@ -20,14 +23,13 @@ use crate::{
 #[async_trait]
 impl ReservationStore for SqliteStore {
     async fn reserve(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<ReserveOutcome, Error> {
-        let mut db = self.writer.acquire().await?;
-        let mut transaction = begin(&mut db).await?;
-        let reservation = match find_or_expire(&mut transaction, id, now).await? {
-            Some(reservation) => reservation,
-            None => insert_new(&mut transaction, id, &lines, now, hold_for).await?,
-        };
-        transaction.commit().await?;
-        Ok(reservation.reserve_outcome(&lines))
+        let new = NewReservation { id, lines: lines.clone(), confirm: false, now, hold_for };
+        Ok(self.reserves.write(new).await?.reserve_outcome(&lines))
+    }
+
+    async fn reserve_and_confirm(&self, id: Uuid, lines: Lines, now: OffsetDateTime, hold_for: Duration) -> Result<ReserveOutcome, Error> {
+        let new = NewReservation { id, lines: lines.clone(), confirm: true, now, hold_for };
+        Ok(self.reserves.write(new).await?.reserve_outcome(&lines))
     }
 
     async fn confirm(&self, id: Uuid, now: OffsetDateTime) -> Result<ConfirmOutcome, Error> {
@@ -59,7 +61,7 @@ impl ReservationStore for SqliteStore {
             reservation
         } else {
             let tombstone = Reservation { id, state: State::Released, lines: vec![], expires_at: now };
-            insert(&mut transaction, &tombstone).await?;
+            insert_tombstone(&mut transaction, &tombstone).await?;
             tombstone
         };
         if matches!(reservation.state, State::Held | State::Confirmed) {
@@ -101,6 +103,26 @@ impl ReservationStore for SqliteStore {
         }
         transaction.commit().await?;
         Ok(expired)
+    }
+
+    async fn delete_settled(&self, before: OffsetDateTime, limit: u32) -> Result<u64, Error> {
+        let mut db = self.writer.acquire().await?;
+        let mut transaction = begin(&mut db).await?;
+        let select = sqlx::query_scalar(
+            "SELECT id FROM reservations
+             WHERE state IN ('REFUSED', 'RELEASED', 'EXPIRED') AND coalesce(settled_at, expires_at) <= ?
+             ORDER BY coalesce(settled_at, expires_at) LIMIT ?",
+        );
+        let settled: Vec<Uuid> = select.bind(to_millis(before)).bind(limit).fetch_all(&mut *transaction).await?;
+        let ids = reserve_batch::encode(&settled.iter().copied().map(reserve_batch::hex).collect::<Vec<_>>())?;
+        for delete in [
+            "DELETE FROM reservation_lines WHERE reservation_id IN (SELECT unhex(value) FROM json_each(?))",
+            "DELETE FROM reservations WHERE id IN (SELECT unhex(value) FROM json_each(?))",
+        ] {
+            json_rows::execute(&mut transaction, delete, &ids).await?;
+        }
+        transaction.commit().await?;
+        Ok(settled.len() as u64)
     }
 
     async fn list_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Reservation>, Error> {
@@ -145,24 +167,8 @@ async fn quarantine(db: &mut SqliteConnection, id: Uuid, error: &Error, now: Off
     Ok(())
 }
 
-async fn insert_new(
-    db: &mut SqliteConnection,
-    id: Uuid,
-    lines: &Lines,
-    now: OffsetDateTime,
-    hold_for: Duration,
-) -> Result<Reservation, Error> {
-    let (state, held) = lines.evaluate(&load_stock(db, lines).await?);
-    let reservation = Reservation { id, state, lines: held, expires_at: clock::after(now, hold_for) };
-    insert(db, &reservation).await?;
-    if state == State::Held {
-        take(db, id, now).await?;
-    }
-    Ok(reservation)
-}
-
 /// Returns the reservation, released first if it has expired: a reported "expired" is final.
-async fn find_or_expire(db: &mut SqliteConnection, id: Uuid, now: OffsetDateTime) -> Result<Option<Reservation>, Error> {
+pub(super) async fn find_or_expire(db: &mut SqliteConnection, id: Uuid, now: OffsetDateTime) -> Result<Option<Reservation>, Error> {
     let mut reservation = find(db, id).await?;
     if let Some(reservation) = reservation.as_mut().filter(|reservation| reservation.is_overdue(now)) {
         give_back(db, reservation, State::Expired, now).await?;
@@ -191,61 +197,14 @@ async fn lines_of(db: &mut SqliteConnection, id: Uuid) -> Result<Vec<HeldLine>, 
     rows.iter().map(line).collect()
 }
 
-async fn load_stock(db: &mut SqliteConnection, lines: &Lines) -> Result<HashMap<Uuid, ProductStock>, Error> {
-    let mut sql = QueryBuilder::new("SELECT id, name, price_minor, quantity, is_active FROM products WHERE id IN (");
-    let mut ids = sql.separated(", ");
-    for line in lines.as_slice() {
-        ids.push_bind(line.product_id);
-    }
-    ids.push_unseparated(")");
-    let stock = |row: &SqliteRow| {
-        let stock = ProductStock {
-            name: row.try_get("name")?,
-            unit_price_minor: row.try_get("price_minor")?,
-            quantity: row.try_get("quantity")?,
-            is_active: row.try_get("is_active")?,
-        };
-        Ok((row.try_get("id")?, stock))
-    };
-    sql.build().fetch_all(db).await?.iter().map(stock).collect()
-}
-
-async fn insert(db: &mut SqliteConnection, reservation: &Reservation) -> Result<(), Error> {
-    let refused = match reservation.state {
-        State::Refused { reason, product_id } => Some((reason.as_str(), product_id)),
-        _ => None,
-    };
-    sqlx::query("INSERT INTO reservations (id, state, refusal, refused_product, expires_at) VALUES (?, ?, ?, ?, ?)")
-        .bind(reservation.id)
-        .bind(reservation.state.as_str())
-        .bind(refused.map(|(reason, _)| reason))
-        .bind(refused.map(|(_, product_id)| product_id))
-        .bind(to_millis(reservation.expires_at))
-        .execute(&mut *db)
+/// Inserts a reservation without lines, so that a later reserve finds it (tombstone).
+async fn insert_tombstone(db: &mut SqliteConnection, tombstone: &Reservation) -> Result<(), Error> {
+    sqlx::query("INSERT INTO reservations (id, state, expires_at) VALUES (?, ?, ?)")
+        .bind(tombstone.id)
+        .bind(tombstone.state.as_str())
+        .bind(to_millis(tombstone.expires_at))
+        .execute(db)
         .await?;
-    if reservation.lines.is_empty() {
-        return Ok(());
-    }
-    let mut sql = QueryBuilder::new("INSERT INTO reservation_lines (reservation_id, product_id, quantity, name, unit_price_minor) ");
-    sql.push_values(&reservation.lines, |mut values, line| {
-        values.push_bind(reservation.id).push_bind(line.product_id).push_bind(line.quantity);
-        values.push_bind(line.name.clone()).push_bind(line.unit_price_minor);
-    });
-    sql.build().execute(db).await?;
-    Ok(())
-}
-
-async fn take(db: &mut SqliteConnection, id: Uuid, now: OffsetDateTime) -> Result<(), Error> {
-    sqlx::query(
-        "UPDATE products
-         SET quantity = products.quantity - line.quantity, taken = taken + line.quantity, version = version + 1, updated_at = ?2
-         FROM reservation_lines AS line
-         WHERE line.reservation_id = ?1 AND line.product_id = products.id",
-    )
-    .bind(id)
-    .bind(to_millis(now))
-    .execute(db)
-    .await?;
     Ok(())
 }
 
@@ -260,7 +219,10 @@ async fn give_back(db: &mut SqliteConnection, reservation: &mut Reservation, to:
     .bind(to_millis(now))
     .execute(&mut *db)
     .await?;
-    move_to(db, reservation, to).await
+    let settle = sqlx::query("UPDATE reservations SET state = ?, settled_at = ? WHERE id = ?");
+    settle.bind(to.as_str()).bind(to_millis(now)).bind(reservation.id).execute(db).await?;
+    reservation.state = to;
+    Ok(())
 }
 
 /// Takes the units off the supply. No visible field of a product changes, so its version is kept.
@@ -273,13 +235,13 @@ async fn take_off(db: &mut SqliteConnection, reservation: &mut Reservation, now:
     .bind(reservation.id)
     .execute(&mut *db)
     .await?;
-    let fulfil = sqlx::query("UPDATE reservations SET state = 'RELEASED', fulfilled_at = ? WHERE id = ?");
+    let fulfil = sqlx::query("UPDATE reservations SET state = 'RELEASED', fulfilled_at = ?1, settled_at = ?1 WHERE id = ?2");
     fulfil.bind(to_millis(now)).bind(reservation.id).execute(db).await?;
     reservation.state = State::Fulfilled;
     Ok(())
 }
 
-async fn move_to(db: &mut SqliteConnection, reservation: &mut Reservation, to: State) -> Result<(), Error> {
+pub(super) async fn move_to(db: &mut SqliteConnection, reservation: &mut Reservation, to: State) -> Result<(), Error> {
     sqlx::query("UPDATE reservations SET state = ? WHERE id = ?").bind(to.as_str()).bind(reservation.id).execute(db).await?;
     reservation.state = to;
     Ok(())

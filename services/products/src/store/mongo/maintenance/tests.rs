@@ -29,7 +29,7 @@ async fn unreadable_documents_do_not_block_the_others() {
     let quarantined = store.quarantined(10).await.unwrap();
     assert_eq!(quarantined.iter().map(|entry| (entry.reservation_id, entry.since)).collect::<Vec<_>>(), [(broken, later)]);
     assert_eq!(store.expire_due(later, 10).await.unwrap(), 0, "it is left alone");
-    assert_eq!(store.stats(later).await.unwrap().quarantined, 1);
+    assert_eq!(store.stats(later, NOW).await.unwrap().quarantined, 1);
 
     let page = store.list(Query::new(Filter::default(), Sort::Newest, 20, None).unwrap()).await.unwrap();
     assert_eq!(page.items.iter().map(|product| product.id).collect::<Vec<_>>(), [good]);
