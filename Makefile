@@ -18,6 +18,8 @@ token: ## Mint a token: make token SUB=alice SCOPE="products:read orders:write"
 	@cargo run --locked --release --quiet -- token --sub "$(or $(SUB),demo)" --scope "$(or $(SCOPE),products:read products:write orders:read orders:write)"
 
 .PHONY: test
+# Tests mostly wait for servers: half as many again as there are cores.
+test: export NEXTEST_TEST_THREADS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
 # A backtrace hides the message of a failed assertion: `make test RUST_BACKTRACE=1` enables it.
 test: export RUST_BACKTRACE = 0
 test: tools lint doc build ## Run all checks of CI: format, lints, docs, and every test on real servers

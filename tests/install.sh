@@ -85,5 +85,7 @@ if ! has_mongo; then
     # Build in a separate target directory with default flags, independent of the workspace's
     # settings.
     unset CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
-    cargo install "$mongo" --version "$mongo_version" --locked --ignore-rust-version --root .tools
+    # Link-time optimization would take as long as the rest of the build.
+    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        cargo install "$mongo" --version "$mongo_version" --locked --ignore-rust-version --root .tools
 fi
