@@ -43,7 +43,7 @@
 mod batch_metrics;
 mod queue;
 
-use std::{fmt, future::Future, panic::AssertUnwindSafe, sync::Arc};
+use std::{fmt, future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
 use futures_util::FutureExt;
 use palisade_resilience::metrics;
@@ -165,12 +165,22 @@ impl<W: BatchWriter> Flush<W> {
             };
             self.shared.metrics.taken(batch.len());
             let (items, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|member| (member.item, member.reply)).unzip();
-            let results = self.write(&items).await;
+            let results = self.write_or_step_aside(&items).await;
             for (reply, result) in replies.into_iter().zip(results) {
                 // Fails if the caller has stopped waiting.
                 let _ = reply.send(result);
             }
         }
+    }
+
+    /// Writes a batch. While it is slow, further batches may start beside it.
+    async fn write_or_step_aside(&self, items: &[W::Item]) -> Vec<Result<W::Output, W::Error>> {
+        let mut write = pin!(self.write(items));
+        if let Ok(results) = timeout(self.shared.limits.slow_after, write.as_mut()).await {
+            return results;
+        }
+        let _slow = SlowBatch::begin(&self.shared);
+        write.await
     }
 
     /// Writes a batch and returns one result per item.
@@ -203,6 +213,25 @@ impl<W: BatchWriter> Flush<W> {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) | Err(_) => Err(W::Error::interrupted()),
         }
+    }
+}
+
+/// Slow batch in progress. Ends when dropped.
+struct SlowBatch<'a, W: BatchWriter>(&'a Shared<W>);
+
+impl<'a, W: BatchWriter> SlowBatch<'a, W> {
+    fn begin(shared: &'a Arc<Shared<W>>) -> Self {
+        let must_start = shared.queue.lock().slow_begins();
+        if must_start {
+            GroupCommit(shared.clone()).start_flush();
+        }
+        Self(shared)
+    }
+}
+
+impl<W: BatchWriter> Drop for SlowBatch<'_, W> {
+    fn drop(&mut self) {
+        self.0.queue.lock().slow_ends();
     }
 }
 

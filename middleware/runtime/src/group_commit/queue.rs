@@ -7,9 +7,11 @@ use std::{collections::VecDeque, fmt, time::Duration};
 pub struct Limits {
     /// Maximum number of items per batch.
     pub max_batch: usize,
-    /// Maximum number of batches in progress. Above 1, a batch that waits for a lock does not
-    /// delay the next one.
+    /// Maximum number of batches in progress. A further one starts only while all others are slow,
+    /// so that a batch that waits for a lock does not delay the next ones.
     pub max_concurrent: usize,
+    /// Duration after which a batch is slow.
+    pub slow_after: Duration,
     /// Maximum number of waiting items. Further ones are rejected.
     pub capacity: usize,
     /// Maximum duration of a batch. An unresponsive database then blocks the queue no longer.
@@ -18,7 +20,13 @@ pub struct Limits {
 
 impl Limits {
     /// Default limits.
-    pub const DEFAULT: Self = Self { max_batch: 64, max_concurrent: 1, capacity: 4_096, time_limit: Duration::from_secs(10) };
+    pub const DEFAULT: Self = Self {
+        max_batch: 64,
+        max_concurrent: 4,
+        slow_after: Duration::from_millis(100),
+        capacity: 4_096,
+        time_limit: Duration::from_secs(10),
+    };
 }
 
 impl Default for Limits {
@@ -34,6 +42,8 @@ impl Default for Limits {
 pub(super) struct Queue<T> {
     items: VecDeque<T>,
     flushes: usize,
+    /// Flushes whose batch is slow.
+    slow: usize,
     limits: Limits,
 }
 
@@ -50,7 +60,7 @@ pub(super) enum Pushed {
 
 impl<T> Queue<T> {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { items: VecDeque::new(), flushes: 0, limits }
+        Self { items: VecDeque::new(), flushes: 0, slow: 0, limits }
     }
 
     /// Adds an item.
@@ -59,11 +69,26 @@ impl<T> Queue<T> {
             return Pushed::Full;
         }
         self.items.push_back(item);
-        if self.flushes < self.limits.max_concurrent.max(1) {
-            self.flushes += 1;
-            return Pushed::First;
-        }
-        Pushed::Joined
+        if self.start_flush() { Pushed::First } else { Pushed::Joined }
+    }
+
+    /// Counts a new flush if no other one will take the waiting items soon.
+    fn start_flush(&mut self) -> bool {
+        let is_needed = self.flushes == self.slow && self.flushes < self.limits.max_concurrent.max(1);
+        self.flushes += usize::from(is_needed);
+        is_needed
+    }
+
+    /// Records that the batch of a flush is slow. Returns whether the caller must start a flush for
+    /// the waiting items.
+    pub(super) fn slow_begins(&mut self) -> bool {
+        self.slow += 1;
+        !self.items.is_empty() && self.start_flush()
+    }
+
+    /// Records that the slow batch of a flush has ended.
+    pub(super) fn slow_ends(&mut self) {
+        self.slow -= 1;
     }
 
     /// Takes the next batch of a flush, oldest items first. `None` ends the flush.
@@ -96,15 +121,16 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// A model of tasks: each step pushes an item, or lets one of the flushes take its next
-        /// batch. Every accepted item leaves the queue once, in order, and none is left behind.
+        /// A model of tasks: each step pushes an item, lets one of the flushes take its next batch,
+        /// or lets a batch become slow or end. Every accepted item leaves the queue once, in order,
+        /// and none is left behind.
         #[test]
         fn items_leave_once_and_in_order(
-            steps in prop::collection::vec(any::<bool>(), 1..200),
+            steps in prop::collection::vec(0..4_u8, 1..200),
             max_batch in 1..5_usize, max_concurrent in 1..4_usize, capacity in 1..9_usize,
         ) {
             let mut queue = Queue::new(Limits { max_batch, max_concurrent, capacity, ..Limits::default() });
-            let (mut flushes, mut accepted, mut taken) = (0, Vec::new(), Vec::new());
+            let (mut flushes, mut slow, mut accepted, mut taken) = (0, 0, Vec::new(), Vec::new());
             let mut number = 0;
             let mut run = |queue: &mut Queue<i32>, flushes: &mut usize| {
                 match queue.take() {
@@ -116,20 +142,35 @@ mod tests {
                 }
                 Ok(())
             };
-            for is_push in steps {
-                if is_push {
-                    let waiting = queue.items.len();
-                    match queue.push(number) {
-                        Pushed::Full => prop_assert_eq!(waiting, capacity),
-                        Pushed::First => { flushes += 1; accepted.push(number) }
-                        Pushed::Joined => { prop_assert!(flushes > 0); accepted.push(number) }
+            for step in steps {
+                match step {
+                    0 => {
+                        let waiting = queue.items.len();
+                        match queue.push(number) {
+                            Pushed::Full => prop_assert_eq!(waiting, capacity),
+                            Pushed::First => { flushes += 1; accepted.push(number) }
+                            Pushed::Joined => { prop_assert!(flushes > slow || flushes == max_concurrent); accepted.push(number) }
+                        }
+                        number += 1;
                     }
-                    number += 1;
-                } else if flushes > 0 {
-                    run(&mut queue, &mut flushes)?;
+                    1 if flushes > slow => run(&mut queue, &mut flushes)?,
+                    2 if flushes > slow => {
+                        slow += 1;
+                        flushes += usize::from(queue.slow_begins());
+                    }
+                    3 if slow > 0 => {
+                        slow -= 1;
+                        queue.slow_ends();
+                    }
+                    _ => {}
                 }
                 prop_assert!(flushes <= max_concurrent && queue.items.len() <= capacity);
-                prop_assert_eq!(queue.flushes, flushes);
+                prop_assert_eq!((queue.flushes, queue.slow), (flushes, slow));
+                prop_assert!(queue.items.is_empty() || flushes > 0);
+            }
+            while slow > 0 {
+                slow -= 1;
+                queue.slow_ends();
             }
             while flushes > 0 {
                 run(&mut queue, &mut flushes)?;

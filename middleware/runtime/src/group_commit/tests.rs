@@ -41,6 +41,9 @@ impl BatchError for Failure {
     }
 }
 
+/// Batches start one by one, however slow the machine is.
+const LIMITS: Limits = Limits { slow_after: Duration::MAX, ..Limits::DEFAULT };
+
 /// Store whose commits wait for a permit of the test. Items in `bad` fail their batch.
 struct Store {
     started: mpsc::UnboundedSender<Vec<u32>>,
@@ -112,7 +115,7 @@ fn queue(writes: &GroupCommit<Arc<Store>>, items: impl IntoIterator<Item = u32>)
 async fn lone_write_starts_at_once() {
     let (store, mut batches) = store(&[], Failure::RolledBack);
     store.commits.add_permits(2);
-    let writes = GroupCommit::new("test", store, Limits::default());
+    let writes = GroupCommit::new("test", store, LIMITS);
     assert_eq!(writes.write(7).await, Ok(70));
     assert_eq!(writes.write(8).await, Ok(80));
     assert_eq!((batches.recv().await.unwrap(), batches.recv().await.unwrap()), (vec![7], vec![8]));
@@ -121,7 +124,7 @@ async fn lone_write_starts_at_once() {
 #[tokio::test]
 async fn waiting_writes_share_a_commit_in_order() {
     let (store, mut batches) = store(&[], Failure::RolledBack);
-    let writes = GroupCommit::new("test", store.clone(), Limits { max_batch: 3, ..Limits::default() });
+    let writes = GroupCommit::new("test", store.clone(), Limits { max_batch: 3, ..LIMITS });
     let first = occupy(&writes, &mut batches).await;
     let waiting = queue(&writes, 1..6);
     store.commits.add_permits(3);
@@ -133,7 +136,7 @@ async fn waiting_writes_share_a_commit_in_order() {
 #[tokio::test]
 async fn write_is_acknowledged_only_after_its_commit() {
     let (store, mut batches) = store(&[], Failure::RolledBack);
-    let writes = GroupCommit::new("test", store.clone(), Limits::default());
+    let writes = GroupCommit::new("test", store.clone(), LIMITS);
     let first = occupy(&writes, &mut batches).await;
     let mut waiting = join_all(queue(&writes, [1]));
     store.commits.add_permits(1);
@@ -149,7 +152,7 @@ async fn write_is_acknowledged_only_after_its_commit() {
 #[tokio::test]
 async fn one_bad_item_fails_alone() {
     let (store, mut batches) = store(&[2], Failure::RolledBack);
-    let writes = GroupCommit::new("test", store.clone(), Limits::default());
+    let writes = GroupCommit::new("test", store.clone(), LIMITS);
     let first = occupy(&writes, &mut batches).await;
     let waiting = queue(&writes, 1..4);
     store.commits.add_permits(10);
@@ -161,7 +164,7 @@ async fn one_bad_item_fails_alone() {
 #[tokio::test]
 async fn unknown_outcome_fails_the_batch_and_is_not_repeated() {
     let (store, mut batches) = store(&[2], Failure::UnknownOutcome);
-    let writes = GroupCommit::new("test", store.clone(), Limits::default());
+    let writes = GroupCommit::new("test", store.clone(), LIMITS);
     let first = occupy(&writes, &mut batches).await;
     let waiting = queue(&writes, 1..4);
     store.commits.add_permits(10);
@@ -175,7 +178,7 @@ async fn unknown_outcome_fails_the_batch_and_is_not_repeated() {
 #[tokio::test]
 async fn dropped_callers_cancel_nothing() {
     let (store, mut batches) = store(&[], Failure::RolledBack);
-    let writes = GroupCommit::new("test", store.clone(), Limits::default());
+    let writes = GroupCommit::new("test", store.clone(), LIMITS);
     let first = occupy(&writes, &mut batches).await;
     let mut waiting = queue(&writes, 1..4);
     drop(waiting.remove(1));
@@ -188,7 +191,7 @@ async fn dropped_callers_cancel_nothing() {
 #[tokio::test]
 async fn writes_beyond_the_capacity_are_rejected() {
     let (store, mut batches) = store(&[], Failure::RolledBack);
-    let writes = GroupCommit::new("test", store.clone(), Limits { capacity: 2, ..Limits::default() });
+    let writes = GroupCommit::new("test", store.clone(), Limits { capacity: 2, ..LIMITS });
     let first = occupy(&writes, &mut batches).await;
     let waiting = queue(&writes, 1..4);
     store.commits.add_permits(10);
@@ -200,7 +203,7 @@ async fn writes_beyond_the_capacity_are_rejected() {
 #[tokio::test]
 async fn panic_fails_its_batch_and_not_the_next() {
     let (store, mut batches) = store(&[], Failure::RolledBack);
-    let writes = GroupCommit::new("test", store.clone(), Limits::default());
+    let writes = GroupCommit::new("test", store.clone(), LIMITS);
     let first = occupy(&writes, &mut batches).await;
     store.panics.store(1, Ordering::SeqCst);
     let waiting = queue(&writes, [1]);
@@ -210,9 +213,9 @@ async fn panic_fails_its_batch_and_not_the_next() {
 }
 
 #[tokio::test]
-async fn concurrent_batches_overtake_a_slow_one() {
+async fn next_batch_starts_beside_a_slow_one() {
     let (store, mut batches) = store(&[], Failure::RolledBack);
-    let writes = GroupCommit::new("test", store.clone(), Limits { max_concurrent: 2, ..Limits::default() });
+    let writes = GroupCommit::new("test", store.clone(), Limits { max_concurrent: 2, slow_after: Duration::ZERO, ..LIMITS });
     let first = occupy(&writes, &mut batches).await;
     let second = queue(&writes, [1]);
     // The second batch starts while the first one is still in progress.
@@ -224,7 +227,7 @@ async fn concurrent_batches_overtake_a_slow_one() {
 #[test]
 fn end_of_the_runtime_answers_waiting_callers() {
     let (store, mut batches) = store(&[], Failure::RolledBack);
-    let writes = GroupCommit::new("test", store, Limits::default());
+    let writes = GroupCommit::new("test", store, LIMITS);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let waiting = runtime.block_on(async {
         let first = occupy(&writes, &mut batches).await;
@@ -238,7 +241,7 @@ fn end_of_the_runtime_answers_waiting_callers() {
 #[tokio::test(start_paused = true)]
 async fn batch_over_the_time_limit_is_interrupted_and_the_next_one_is_written() {
     let (store, mut batches) = store(&[], Failure::RolledBack);
-    let writes = GroupCommit::new("test", store.clone(), Limits { time_limit: Duration::from_secs(1), ..Limits::default() });
+    let writes = GroupCommit::new("test", store.clone(), Limits { time_limit: Duration::from_secs(1), ..LIMITS });
     let slow = occupy(&writes, &mut batches).await;
     let next = queue(&writes, [1]);
     assert_eq!(slow.await, Err(Failure::Interrupted));

@@ -33,10 +33,6 @@ const MAX_ATTEMPTS: usize = 3;
 /// Maximum idle time up to which a pooled connection is used without a ping.
 const MAX_IDLE_WITHOUT_PING: Duration = Duration::from_millis(500);
 
-/// Batches of one kind of write. Two at a time: one that waits for a row lock of another replica
-/// does not delay the others.
-const BATCHES: Limits = Limits { max_concurrent: 2, ..Limits::DEFAULT };
-
 /// PostgreSQL order store.
 #[derive(Debug)]
 pub struct PostgresStore {
@@ -91,8 +87,8 @@ impl PostgresStore {
         let checkouts =
             CheckoutCounter::new(store_instrumentation::PoolMetrics::new("orders-postgresql", max_connections), move || measured.size());
         let pool = Arc::new(Pool::new(pool, checkouts));
-        let creates = GroupCommit::new(CREATES, CreateWriter { pool: pool.clone() }, BATCHES);
-        let changes = GroupCommit::new(CHANGES, ChangeWriter { pool: pool.clone() }, BATCHES);
+        let creates = GroupCommit::new(CREATES, CreateWriter { pool: pool.clone() }, Limits::DEFAULT);
+        let changes = GroupCommit::new(CHANGES, ChangeWriter { pool: pool.clone() }, Limits::DEFAULT);
         Ok(Self { options, pool, creates, changes, reconnect, write_probe: WriteProbe::default() })
     }
 

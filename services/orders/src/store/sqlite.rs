@@ -31,6 +31,8 @@ mod saga_queue;
 /// `InstrumentedStore` ends earlier.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// There is one writer, so one batch at a time.
+const BATCHES: Limits = Limits { max_concurrent: 1, ..Limits::DEFAULT };
 /// Number of read-only connections.
 const READERS: u32 = 4;
 
@@ -85,8 +87,8 @@ impl SqliteStore {
             pools.0.size() + pools.1.size()
         });
         let (writer, readers) = (Arc::new(Pool::new(writer, checkouts.clone())), Pool::new(readers, checkouts));
-        let creates = GroupCommit::new(CREATES, CreateWriter { pool: writer.clone() }, Limits::default());
-        let changes = GroupCommit::new(CHANGES, ChangeWriter { pool: writer.clone() }, Limits::default());
+        let creates = GroupCommit::new(CREATES, CreateWriter { pool: writer.clone() }, BATCHES);
+        let changes = GroupCommit::new(CHANGES, ChangeWriter { pool: writer.clone() }, BATCHES);
         Ok(Self { writer, creates, changes, readers, file, owner: OwnerLock::new(path), reconnect, write_probe: WriteProbe::default() })
     }
 

@@ -30,6 +30,8 @@ mod reservations;
 mod reserve_batch;
 mod search;
 
+/// There is one writer, so one batch at a time.
+const BATCHES: Limits = Limits { max_concurrent: 1, ..Limits::DEFAULT };
 /// Number of read connections. Readers see a snapshot and never wait for the writer (WAL).
 const READERS: u32 = 4;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -85,7 +87,7 @@ impl SqliteStore {
         });
         let writer = Arc::new(Pool { inner: writer, checkouts: checkouts.clone() });
         let readers = Pool { inner: readers, checkouts };
-        let reserves = GroupCommit::new(RESERVES, ReserveWriter { pool: writer.clone() }, Limits::default());
+        let reserves = GroupCommit::new(RESERVES, ReserveWriter { pool: writer.clone() }, BATCHES);
         Ok(Self { writer, reserves, readers, file, owner: OwnerLock::new(path), reconnect, write_probe: WriteProbe::default() })
     }
 

@@ -98,13 +98,15 @@ impl OutboxStore for MongoStore {
                 return Ok(());
             }
         }
-        for change in changes {
-            let id = bson_id(change.product_id);
-            if change.version == PendingChange::REMOVED {
-                db.removed.delete_one(doc! { "_id": id }).await?;
-            } else {
-                db.stock.update_one(doc! { "_id": id, "version": change.version }, doc! { "$unset": { "news": "" } }).await?;
-            }
+        let (removed, updated): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| change.version == PendingChange::REMOVED);
+        if !removed.is_empty() {
+            let ids: Vec<_> = removed.iter().map(|change| bson_id(change.product_id)).collect();
+            db.removed.delete_many(doc! { "_id": { "$in": ids } }).await?;
+        }
+        if !updated.is_empty() {
+            let unupdated = |change: &PendingChange| doc! { "_id": bson_id(change.product_id), "version": change.version };
+            let unupdated: Vec<Document> = updated.iter().map(unupdated).collect();
+            db.stock.update_many(doc! { "$or": unupdated }, doc! { "$unset": { "news": "" } }).await?;
         }
         Ok(())
     }

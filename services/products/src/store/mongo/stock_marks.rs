@@ -18,7 +18,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use mongodb::bson::{self, Document, doc};
+use mongodb::bson::{self, Bson, Document, doc};
 use time::OffsetDateTime;
 use tracing::warn;
 
@@ -134,21 +134,30 @@ impl Take {
     }
 }
 
-/// Takes units of several products in one command. Returns whether all of them are taken; if not,
+/// Takes units of several products in one update. Returns whether all of them are taken; if not,
 /// some may be.
+///
+/// One update with a branch per product, not one update per product: a server that commits each
+/// update alone would sync the disk for each.
 pub(super) async fn take_all(db: &Collections, takes: &BTreeMap<bson::Uuid, Take>, now: OffsetDateTime) -> Result<bool, Error> {
-    let update = |(product, take): (&bson::Uuid, &Take)| doc! { "q": take.guard(*product), "u": take.change(now) };
-    let updates: Vec<Document> = takes.iter().map(update).collect();
-    // The driver's own bulk write needs MongoDB 8.0, and its other updates take one filter each.
-    let mut command = doc! { "update": db.stock.name(), "updates": updates, "ordered": false };
-    if let Some(write_concern) = db.stock.write_concern() {
-        command.insert("writeConcern", bson::serialize_to_bson(write_concern).map_err(mongodb::error::Error::from)?);
-    }
-    let database = db.stock.client().database(&db.stock.namespace().db);
-    let reply = database.run_command(command).await?;
-    let matched = reply.get("n").and_then(|n| n.as_i64().or_else(|| n.as_i32().map(i64::from)));
-    let failed = ["writeErrors", "writeConcernError"].iter().any(|key| reply.contains_key(key));
-    Ok(!failed && matched == i64::try_from(takes.len()).ok())
+    let guards: Vec<Document> = takes.iter().map(|(product, take)| take.guard(*product)).collect();
+    let products: Vec<_> = takes.keys().copied().collect();
+    let units: Vec<i64> = takes.values().map(|take| take.units).collect();
+    let marks: Vec<&[String]> = takes.values().map(|take| take.marks.as_slice()).collect();
+    let of_product = |values: Bson| {
+        let position = doc! { "$indexOfArray": [{ "$literal": &products }, "$_id"] };
+        doc! { "$arrayElemAt": [{ "$literal": values }, position] }
+    };
+    let change = doc! { "$set": {
+        "quantity": { "$subtract": ["$quantity", of_product(Bson::from(units.clone()))] },
+        "taken": { "$add": ["$taken", of_product(Bson::from(units))] },
+        "version": { "$add": ["$version", 1_i64] },
+        "marks": { "$concatArrays": ["$marks", of_product(Bson::from(marks))] },
+        "updatedAt": bson_time(now),
+        "news": { "$min": ["$news", bson_time(now)] },
+    } };
+    let updated = db.stock.update_many(doc! { "$or": guards }, vec![change]).await?;
+    Ok(updated.matched_count == takes.len() as u64)
 }
 
 /// Gives back the units of `line` exactly once. `all_lines_taken`: see [`super::documents::Undo`].
