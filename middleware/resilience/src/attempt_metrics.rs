@@ -17,12 +17,11 @@ use tower::{Layer, Service};
 use crate::{
     body::{BodyObserver, End, InstrumentedBody},
     metrics::{AttemptSeries, HandleCache, HttpAttemptSeries, HttpClientSeries},
+    protocol::{Protocol, known_verb},
     rejection::Rejection,
-    respond::Protocol,
     response_outcome::{ResponseOutcome, Role},
     retry,
     streams::is_stream,
-    trace::known_verb,
 };
 
 /// Measures each attempt until the last byte of its response body.

@@ -2,7 +2,7 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::LazyLock,
 };
 
@@ -12,6 +12,10 @@ use crate::context::Context;
 
 /// Secret of this process: collisions with the key of another caller cannot be provoked.
 static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// Request extension with the peer address of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
 
 /// Key of a caller in the limits of this process: its verified identity (issuer and subject), else
 /// its address. The key is a hash, so tables of callers copy no text.

@@ -41,12 +41,7 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    backoff::Backoff,
-    catch_panic,
-    clock::{Clock, SystemClock},
-    jitter,
-};
+use crate::{backoff::Backoff, catch_panic, clock, jitter};
 
 /// Backoff before the first restart, doubled with each further one.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
@@ -120,7 +115,7 @@ impl Heartbeat {
             tracing::info!(job = &*self.0.job, "background job recovered");
         }
         self.0.metrics.failures.set(0.0);
-        self.0.metrics.last_success.set(Duration::from_secs(SystemClock.now().unix_timestamp().unsigned_abs()));
+        self.0.metrics.last_success.set(Duration::from_secs(clock::unix_time().as_secs()));
     }
 
     /// Records that the job could not do its work. Logs the first failure after a success.

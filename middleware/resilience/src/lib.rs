@@ -11,7 +11,7 @@
 //! | adaptive concurrency limit (gradient, fair `CoDel` queue) | [`adaptive_limit`] |
 //! | reception of requests, slow peers | [`request_body`], [`prefetched_body`] |
 //! | connections that ignore `Retry-After` | [`refusal_pause`] |
-//! | rate limiting per caller and per IP address | [`rate_limit`] |
+//! | rate limiting per caller and per IP address | `rate_limit` |
 //! | circuit breaking | [`circuit_breaker`] |
 //! | retries with budgets | [`retry`], [`backoff`], [`jitter`] |
 //! | fault injection | [`fault_injection`] |
@@ -20,6 +20,22 @@
 //! | spans and metrics | [`trace`], [`metrics`], [`attempt_metrics`] |
 //! | addresses of clients behind proxies | [`trusted_proxies`] |
 //! | request context, priorities | [`request_context`], [`context`], [`priority`] |
+//!
+//! # Features
+//!
+//! None is enabled by default: the layers alone depend on at most 60 packages. Without a feature,
+//! its modules and methods are missing; everything else works.
+//!
+//! | feature | adds | dependencies |
+//! |---|---|---|
+//! | `axum` | [`Rejection`](rejection::Rejection) as the error of a handler, addresses from `ConnectInfo` | axum |
+//! | `clock` | injectable wall clock, [`clock`] | time |
+//! | `descriptors` | retryable methods from descriptors, [`retry`] | prost |
+//! | `error-details` | `google.rpc.ErrorDetails` in gRPC statuses, [`rejection`] | tonic-types |
+//! | `opentelemetry` | span layers, trace context, sampling, [`trace`] | opentelemetry |
+//! | `rate-limit` | rate limits per key, `rate_limit` | governor |
+//! | `schema` | JSON schema of the settings | schemars |
+//! | `full` | all of these | |
 
 pub mod adaptive_limit;
 pub mod attempt_metrics;
@@ -44,6 +60,7 @@ pub mod metrics;
 pub mod prefetched_body;
 pub mod priority;
 pub mod protocol;
+#[cfg(feature = "rate-limit")]
 pub mod rate_limit;
 pub mod redact;
 pub mod refusal_pause;

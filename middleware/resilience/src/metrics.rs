@@ -33,11 +33,10 @@ use crate::{
     counter::AtomicCounter,
     grpc_status,
     method_table::MethodTable,
-    respond::Protocol,
+    protocol::{Protocol, known_verb},
     response_outcome::{ResponseOutcome, Role},
     scheme::Scheme,
     streams::is_stream,
-    trace::known_verb,
 };
 
 pub use catalog::{CATALOG, Kind, Metric, describe};

@@ -16,7 +16,6 @@ use std::{
 
 use http::{HeaderName, HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower::{Layer, Service};
 
@@ -28,14 +27,14 @@ use crate::{
     rejection::{Rejection, reasons},
 };
 
-pub use crate::caller::ip_prefix;
-pub use address::{AddressConfig, AddressLimitLayer, Peer};
+pub use address::{AddressConfig, AddressLimitLayer};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// Rate limit per caller.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Sustained rate per caller (`iss` and `sub`), tokens per second. A read costs one token, a

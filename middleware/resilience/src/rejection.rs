@@ -1,14 +1,15 @@
 //! Rejections: all reasons a request can fail for, with their HTTP status and gRPC code in one
 //! table shared by all services.
 
-use std::{borrow::Cow, collections::HashMap, convert::Infallible, error::Error as StdError, fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, convert::Infallible, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use tonic::Code;
-use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::time_limit::LimitOrigin;
 
+#[cfg_attr(not(feature = "error-details"), path = "rejection/no_error_details.rs")]
+mod error_details;
 mod from_status;
 mod log;
 mod metadata;
@@ -275,33 +276,20 @@ impl From<Rejection> for tonic::Status {
 }
 
 impl Rejection {
-    /// Builds the status for a gRPC caller.
+    /// Builds the status for a gRPC caller. The details need the feature `error-details`.
     pub fn to_status(&self) -> tonic::Status {
-        let Inner { reason, detail, retry, violations, metadata, origin, .. } = &*self.0;
-        let metadata: HashMap<String, String> = metadata.iter().map(|(key, value)| ((*key).to_owned(), value.to_string())).collect();
-        let mut details = ErrorDetails::with_error_info(reason.slug.to_ascii_uppercase(), DOMAIN, metadata);
-        if !violations.is_empty() {
-            let fields = violations.iter().map(|violation| {
-                let mut field = FieldViolation::new(violation.field.clone(), violation.message.clone());
-                field.reason = violation.code.to_ascii_uppercase();
-                field
-            });
-            details.set_bad_request(fields.collect::<Vec<_>>());
-        }
-        let pushback = match *retry {
-            Retry::Unspecified => None,
-            Retry::Never => Some("-1".to_owned()),
-            Retry::After(wait) => {
-                details.set_retry_info(Some(wait));
-                Some(wait.as_millis().to_string())
-            }
-        };
-        let mut status = tonic::Status::with_error_details(reason.grpc, detail.clone(), details);
+        let Inner { reason, retry, origin, .. } = &*self.0;
+        let mut status = error_details::status(self);
         let origin = origin.as_deref().or((**reason == reasons::UPSTREAM_UNAVAILABLE).then_some("dependency"));
         if let Some(origin) = origin.and_then(|name| name.parse().ok()) {
             // A dependency failed, not this service: the caller's breaker must stay closed.
             status.metadata_mut().insert(FAILURE_ORIGIN_HEADER, origin);
         }
+        let pushback = match *retry {
+            Retry::Unspecified => None,
+            Retry::Never => Some("-1".to_owned()),
+            Retry::After(wait) => Some(wait.as_millis().to_string()),
+        };
         if let Some(value) = pushback.and_then(|text| text.parse().ok()) {
             status.metadata_mut().insert(PUSHBACK_HEADER, value);
         }

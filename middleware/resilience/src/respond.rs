@@ -28,10 +28,10 @@ pub use problem::PROBLEM_JSON;
 pub(crate) use problem::problem_json;
 
 #[cfg(feature = "axum")]
-impl axum_core::response::IntoResponse for Rejection {
+impl axum::response::IntoResponse for Rejection {
     /// Builds a response that [`Respond`] replaces by a problem document, because a handler error
     /// does not know the request.
-    fn into_response(self) -> axum_core::response::Response {
+    fn into_response(self) -> axum::response::Response {
         let mut response = self.reason().http.into_response();
         response.extensions_mut().insert(RejectionExtension(Arc::new(self)));
         response

@@ -24,12 +24,16 @@ mod back_off;
 mod budget;
 mod call;
 mod config;
+#[cfg(feature = "descriptors")]
+mod descriptors;
 mod idempotent;
 mod metrics;
 mod outcome;
 mod peek;
 mod pushback;
 mod replay;
+#[cfg(feature = "opentelemetry")]
+mod span_event;
 
 use std::{
     pin::Pin,

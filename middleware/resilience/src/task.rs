@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use opentelemetry::context::FutureExt;
 use tokio::{runtime::Handle, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -29,7 +28,10 @@ where
 /// Binds `future` to the current span, request context and metrics service, for a task spawned
 /// elsewhere.
 pub fn in_current_context<F: Future>(future: F) -> impl Future<Output = F::Output> + use<F> {
-    metrics::propagate(context::propagate(future).in_current_span().with_current_context())
+    let future = context::propagate(future).in_current_span();
+    #[cfg(feature = "opentelemetry")]
+    let future = opentelemetry::context::FutureExt::with_current_context(future);
+    metrics::propagate(future)
 }
 
 /// Runs `future` to completion once it has been polled: if the returned future is dropped, the rest

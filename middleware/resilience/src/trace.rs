@@ -1,27 +1,48 @@
 //! Distributed tracing: spans of server and client boundaries by the OpenTelemetry semantic
 //! conventions 1.45, and W3C trace context propagation.
+//!
+//! Without the feature `opentelemetry` there are no span layers, and the subscriber of the
+//! application decides which spans are recorded.
 
+#[cfg(feature = "opentelemetry")]
 mod client;
+#[cfg(feature = "opentelemetry")]
+mod propagation;
+#[cfg(feature = "opentelemetry")]
 pub mod sampling;
+#[cfg(feature = "opentelemetry")]
 mod server;
+#[cfg(feature = "opentelemetry")]
 mod trace_context;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-use opentelemetry::{Context, TraceId, trace::TraceContextExt};
 use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-pub use client::{ClientTrace, ClientTraceLayer};
-pub use sampling::TrustBoundary;
-pub(crate) use server::known_verb;
-pub use server::{ServerTrace, ServerTraceLayer};
+#[cfg(feature = "opentelemetry")]
+pub use self::{
+    client::{ClientTrace, ClientTraceLayer},
+    propagation::{current_trace_id, current_traceparent, link},
+    sampling::TrustBoundary,
+    server::{ServerTrace, ServerTraceLayer},
+};
 
 /// Response header with the trace id.
-pub const TRACE_ID_HEADER: HeaderName = HeaderName::from_static("x-trace-id");
+#[cfg(feature = "opentelemetry")]
+pub const TRACE_ID_HEADER: http::HeaderName = http::HeaderName::from_static("x-trace-id");
 
 /// Returns whether a span started now would be recorded.
 pub fn is_recorded() -> bool {
-    sampling::is_recorded()
+    #[cfg(feature = "opentelemetry")]
+    return sampling::is_recorded();
+    #[cfg(not(feature = "opentelemetry"))]
+    true
+}
+
+/// Returns the current trace id as text. `None` without the feature `opentelemetry`.
+pub(crate) fn current_trace_id_text() -> Option<String> {
+    #[cfg(feature = "opentelemetry")]
+    return current_trace_id().map(|id| id.to_string());
+    #[cfg(not(feature = "opentelemetry"))]
+    None
 }
 
 /// Records a field on the current span, if the span is recorded and declares the field.
@@ -39,47 +60,4 @@ macro_rules! recorded_span {
     ($($arguments:tt)*) => {
         if $crate::trace::is_recorded() { ::tracing::info_span!($($arguments)*) } else { ::tracing::Span::none() }
     };
-}
-
-/// Returns the current trace id, sampled or not.
-pub fn current_trace_id() -> Option<TraceId> {
-    let id = context_of(&Span::current()).span().span_context().trace_id();
-    (id != TraceId::INVALID).then_some(id)
-}
-
-/// Returns the OpenTelemetry context of `span`, or the current one if the span is disabled.
-fn context_of(span: &Span) -> Context {
-    let own = span.context();
-    if own.has_active_span() { own } else { Context::current() }
-}
-
-/// Returns the current W3C `traceparent`, to be stored with work that is resumed later.
-pub fn current_traceparent() -> Option<String> {
-    let mut headers = HeaderMap::new();
-    inject(&Span::current(), &mut headers);
-    headers.get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned)
-}
-
-/// Links `span`, which must not have been entered, to the work that stored `traceparent`. A span
-/// without a parent is recorded exactly if that work was.
-pub fn link(span: &Span, traceparent: &str) {
-    let mut headers = HeaderMap::new();
-    if let Ok(value) = HeaderValue::from_str(traceparent) {
-        headers.insert("traceparent", value);
-        span.add_link(extract(&headers).span().span_context().clone());
-    }
-}
-
-fn extract(headers: &HeaderMap) -> Context {
-    // An empty base context: without trace headers the request must not inherit the current span.
-    let empty = Context::new();
-    match trace_context::read(headers) {
-        Some(caller) => empty.with_remote_span_context(caller),
-        None => empty,
-    }
-}
-
-fn inject(span: &Span, headers: &mut HeaderMap) {
-    let context = context_of(span);
-    trace_context::write(context.span().span_context(), headers);
 }

@@ -15,10 +15,10 @@ use http::{HeaderMap, Method as Verb, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use palisade_middleware::{
     auth::Verifier,
+    caller::Peer,
     clock::SystemClock,
     fault_injection::Faults,
     method_table::{Access, Method, MethodTable},
-    rate_limit::Peer,
     rejection::{Rejection, reasons},
     respond::Protocol,
     server::{

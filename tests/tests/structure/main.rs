@@ -1,6 +1,8 @@
-//! Structure of the repository: module graphs, the two stacks, headings, file and line lengths.
+//! Structure of the repository: module graphs, the two stacks, dependencies, headings, file and
+//! line lengths.
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
+mod dependencies;
 mod documents;
 mod jobs;
 mod modules;

@@ -1,13 +1,13 @@
 //! Settings of the adaptive concurrency limit.
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::setting::Invalid;
 
 /// Adaptive concurrency limit, derived from handler latency. Requests above it wait briefly in a
 /// queue or are shed.
-#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Enables the adaptive concurrency limit.

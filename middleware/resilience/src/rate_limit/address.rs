@@ -1,19 +1,15 @@
 //! Client address and rate limiting by it, applied before authentication, because verifying a token
 //! costs more than rejecting a request.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use http::Request;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower::Layer;
 
 use super::buckets::Buckets;
 use crate::{
-    caller::ip_prefix,
+    caller::{Peer, ip_prefix},
     context::Context,
     filter::{Filter, Predicate},
     method_table::Method,
@@ -21,13 +17,10 @@ use crate::{
     trusted_proxies::TrustedProxies,
 };
 
-/// Request extension with the peer address of the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer(pub SocketAddr);
-
 /// Rate limits per IP address. Not used for the methods of gRPC ports, where many service replicas
 /// share few addresses.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct AddressConfig {
     /// Sustained rate per IP address (IPv6: per /64 prefix), requests per second. Excess requests
@@ -65,7 +58,10 @@ impl AddressConfig {
 /// before authentication and every wait.
 ///
 /// ```
-/// use palisade_resilience::rate_limit::{AddressConfig, AddressLimitLayer, Peer};
+/// use palisade_resilience::{
+///     caller::Peer,
+///     rate_limit::{AddressConfig, AddressLimitLayer},
+/// };
 /// # use tower::{Layer, ServiceExt, service_fn};
 /// # tokio_test::block_on(async {
 /// let handler = service_fn(async |_| Ok::<_, std::convert::Infallible>("done"));

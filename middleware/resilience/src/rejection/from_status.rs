@@ -2,9 +2,8 @@
 
 use http::StatusCode;
 use tonic::{Code, Status};
-use tonic_types::StatusExt;
 
-use super::{DOMAIN, Reason, Rejection, Violation, reasons};
+use super::{Reason, Rejection, error_details, reasons};
 
 macro_rules! code_reasons {
     ($($name:ident = $slug:literal, $http:expr, $grpc:ident, $title:literal;)*) => {
@@ -36,18 +35,16 @@ impl From<Status> for Rejection {
     /// message, violations and retry delay. A foreign status is mapped by its code alone
     /// (`google.rpc.Code`), and its message is only logged.
     fn from(status: Status) -> Self {
-        let details = status.get_error_details();
-        let own = details.error_info().filter(|info| info.domain == DOMAIN);
-        let reason = own.and_then(|info| reasons::ALL.iter().copied().find(|reason| reason.slug.eq_ignore_ascii_case(&info.reason)));
-        let rejection = match reason {
+        let details = error_details::read(&status);
+        let rejection = match details.reason {
             Some(reason) if reason.is_internal_fault() => Self::new(&reasons::INTERNAL, "an unexpected error"),
-            Some(reason) => Self::new(reason, status.message().to_owned()).with_violations(Violation::from_error_details(&details)),
+            Some(reason) => Self::new(reason, status.message().to_owned()).with_violations(details.violations),
             None => {
                 let reason = reason_of_code(status.code());
                 Self::new(reason, reason.title)
             }
         };
-        let rejection = match details.retry_info().and_then(|info| info.retry_delay) {
+        let rejection = match details.retry_delay {
             Some(wait) => rejection.with_retry_after(wait),
             None => rejection,
         };
@@ -82,7 +79,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::rejection::Retry;
+    use crate::rejection::{Retry, Violation};
 
     #[test]
     fn foreign_status_follows_the_google_mapping() {

@@ -14,9 +14,8 @@
 use std::{error::Error as StdError, fmt};
 
 use tonic::{Code, Status};
-use tonic_types::StatusExt;
 
-use super::{DOMAIN, Rejection, reasons};
+use super::{Rejection, error_details, reasons};
 use crate::grpc_status;
 
 impl Rejection {
@@ -44,7 +43,7 @@ impl Rejection {
         match source_rejection(status) {
             Some(ours) => ours.has_cause(),
             // Remote status. A service with this stack has logged the cause itself.
-            None => status.get_details_error_info().is_none_or(|info| info.domain != DOMAIN),
+            None => !error_details::is_own(status),
         }
     }
 }

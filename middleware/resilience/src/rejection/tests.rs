@@ -1,4 +1,5 @@
 use tonic::Code;
+use tonic_types::StatusExt;
 
 use super::*;
 

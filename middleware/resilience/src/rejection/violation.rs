@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use tonic_types::ErrorDetails;
-
 /// Violated rule of a request field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
@@ -16,12 +14,6 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// Extracts the violations of a status (`BadRequest`).
-    pub fn from_error_details(details: &ErrorDetails) -> Vec<Self> {
-        let violations = details.bad_request().map(|request| request.field_violations.as_slice()).unwrap_or_default();
-        violations.iter().map(|rule| Self::new(&rule.field, rule.reason.to_ascii_lowercase(), &rule.description)).collect()
-    }
-
     /// Creates a violation of the rule `code` by `field`.
     pub fn new(field: impl Into<String>, code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self { field: field.into(), code: code.into(), message: message.into() }

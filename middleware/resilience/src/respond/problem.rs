@@ -119,7 +119,7 @@ fn body(rejection: &Rejection, request: &RequestInfo) -> String {
         code: reason.slug,
         instance: &request.path,
         request_id: request.request_id.as_deref(),
-        trace_id: trace::current_trace_id().map(|id| id.to_string()),
+        trace_id: trace::current_trace_id_text(),
         metadata: metadata.collect(),
         errors: errors.collect(),
     };

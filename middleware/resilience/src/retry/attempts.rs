@@ -143,7 +143,8 @@ where
                 let before = this.before.take().filter(|_| outcome == Outcome::Rejected);
                 return Poll::Ready(this.call.finish(path, before.map_or(answer, |before| *before)));
             };
-            this.call.record_retry_event(outcome, &answer, pause);
+            #[cfg(feature = "opentelemetry")]
+            super::span_event::record(this.call, outcome, &answer, pause);
             // The rest of the body would keep its stream and its measurement open.
             let answer = answer.map(|response| response.map(PeekedBody::peeked_only));
             this.step.set(Step::Backoff { sleep: Box::pin(tokio::time::sleep(pause)), answer: Some(answer) });

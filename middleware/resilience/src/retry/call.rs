@@ -5,10 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, request};
 use http_body::Body as HttpBody;
-use opentelemetry::KeyValue;
 use tokio::time::Instant;
 use tonic::body::Body;
-use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::{
     Attempt, Policy,
@@ -30,7 +28,7 @@ pub(super) struct Call {
     /// Why the call cannot be retried at all, if so.
     no_retry_reason: Option<RetryDenied>,
     /// Attempts made so far. A transparent retry does not count.
-    attempt: u32,
+    pub(super) attempt: u32,
     transparent: Transparent,
     back_off: BackOff,
     in_flight: Option<InFlight>,
@@ -156,25 +154,6 @@ impl Call {
                 None
             }
         }
-    }
-
-    /// Adds a span event for the failed attempt, because log records are not copied into spans.
-    pub(super) fn record_retry_event<R: HttpBody>(&self, outcome: Outcome, answer: &Answer<R>, pause: Duration) {
-        if !trace::is_recorded() {
-            return;
-        }
-        let protocol = self.protocol();
-        let [attempt, outcome_key, waits] = match protocol {
-            Protocol::Grpc => ["app.rpc.attempt", "app.rpc.outcome", "app.rpc.backoff_ms"],
-            Protocol::Http => ["app.http.attempt", "app.http.outcome", "app.http.backoff_ms"],
-        };
-        let attributes = vec![
-            KeyValue::new(attempt, i64::from(self.attempt)),
-            KeyValue::new(outcome_key, outcome.name()),
-            outcome::status_attribute(protocol, answer),
-            KeyValue::new(waits, i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)),
-        ];
-        tracing::Span::current().add_event("retry", attributes);
     }
 
     /// Starts a transparent retry (gRFC A6): immediate, at most once, and not counted as an

@@ -1,13 +1,13 @@
 //! Settings of retries.
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Maximum number of attempts (gRFC A6).
 const MAX_ATTEMPTS: u32 = 5;
 
 /// Retries with exponential backoff and a retry budget.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Enables retries.

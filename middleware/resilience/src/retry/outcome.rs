@@ -7,7 +7,6 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body;
-use opentelemetry::KeyValue;
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -43,22 +42,6 @@ pub(super) enum Outcome {
     CallerTimeout,
     /// Failed, and would fail again.
     NonRetryable,
-}
-
-impl Outcome {
-    /// Returns the name for spans.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Completed => "answered",
-            Self::Rejected => "refused",
-            Self::NeverSent => "unsent",
-            Self::ConnectBackoff => "not_tried",
-            Self::ConnectionLost => "lost",
-            Self::Failed(_) => "failed",
-            Self::CallerTimeout => "caller_timeout",
-            Self::NonRetryable => "final",
-        }
-    }
 }
 
 /// Reads the body ahead if the head has no status.
@@ -131,27 +114,6 @@ fn classify_http_status(status: StatusCode, advice: Retry) -> Outcome {
         | StatusCode::GATEWAY_TIMEOUT => Outcome::Failed(advice),
         status if status.is_server_error() => Outcome::NonRetryable,
         _ => Outcome::Completed,
-    }
-}
-
-/// Returns the status of the attempt as a span attribute.
-pub(super) fn status_attribute<R: Body>(protocol: Protocol, answer: &Answer<R>) -> KeyValue {
-    match (protocol, answer) {
-        (Protocol::Grpc, _) => KeyValue::new("rpc.status_code", grpc_status::name(effective_code(answer))),
-        (Protocol::Http, Ok(response)) => KeyValue::new("http.response.status_code", i64::from(response.status().as_u16())),
-        (Protocol::Http, Err(rejection)) => KeyValue::new("error.type", rejection.reason().slug),
-    }
-}
-
-/// Returns the gRPC code of the attempt as a caller would have received it.
-fn effective_code<R: Body>(answer: &Answer<R>) -> Code {
-    match answer {
-        Err(rejection) => rejection.reason().grpc,
-        Ok(response) if response.body().is_broken() => Code::Unavailable,
-        Ok(response) => {
-            let trailers = response.body().trailers().and_then(grpc_status::from_headers);
-            trailers.or_else(|| grpc_status::from_headers(response.headers())).unwrap_or(Code::Unknown)
-        }
     }
 }
 

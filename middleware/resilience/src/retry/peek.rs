@@ -63,10 +63,6 @@ impl<T> Held<T> {
         self.more.back().or(self.first[1].as_ref()).or(self.first[0].as_ref())
     }
 
-    fn front(&self) -> Option<&T> {
-        self.first[0].as_ref()
-    }
-
     fn front_mut(&mut self) -> Option<&mut T> {
         self.first[0].as_mut()
     }
@@ -84,8 +80,9 @@ impl<B: Body> PeekedBody<B> {
     }
 
     /// Returns the trailers, if they came first.
+    #[cfg(any(feature = "opentelemetry", test))]
     pub(super) fn trailers(&self) -> Option<&HeaderMap> {
-        self.held.front()?.as_ref().ok()?.trailers_ref()
+        self.held.first[0].as_ref()?.as_ref().ok()?.trailers_ref()
     }
 
     /// Returns the trailers for modification, if they came first.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, Response, StatusCode, header};
-use time::{PrimitiveDateTime, format_description::StaticFormatDescription, macros::format_description};
+use httpdate::parse_http_date;
 
 use crate::{
     grpc_status,
@@ -12,10 +12,6 @@ use crate::{
 
 /// Upper bound of `Retry-After`, whatever a proxy asks for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
-
-/// RFC 9110 §5.6.7, the only form still generated.
-const HTTP_DATE: StaticFormatDescription =
-    format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
 
 /// Returns the pushback in the metadata of a response (gRFC A6). An unreadable value forbids a
 /// retry.
@@ -49,17 +45,16 @@ pub(crate) fn pushback_of_http<B>(response: &Response<B>) -> Retry {
     }
 }
 
-/// Parses seconds or a date. A date is relative to the response's own `Date`, so that the clocks
-/// need not agree.
+/// Parses seconds or a date (RFC 9110 §5.6.7). A date is relative to the response's own `Date`, so
+/// that the clocks need not agree.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok();
     let value = text(header::RETRY_AFTER)?;
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let date = |text| PrimitiveDateTime::parse(text, HTTP_DATE).ok();
-    let wait = date(value)? - date(text(header::DATE)?)?;
-    Some(wait.try_into().unwrap_or(Duration::ZERO))
+    let date = |text| parse_http_date(text).ok();
+    Some(date(value)?.duration_since(date(text(header::DATE)?)?).unwrap_or(Duration::ZERO))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use tonic::Code;
 use tower::{Layer, Service};
 use tracing::{Span, span::Entered};
 
-use super::inject;
+use super::propagation::inject;
 use crate::{
     body::{BodyObserver, End, InstrumentedBody},
     grpc_status,

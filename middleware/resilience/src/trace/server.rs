@@ -12,6 +12,7 @@ use std::{
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use opentelemetry::{ContextGuard, TraceId};
+use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use pin_project_lite::pin_project;
 use tonic::Code;
 use tower::{Layer, Service};
@@ -19,12 +20,11 @@ use tracing::{Span, span::Entered};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::{
-    TRACE_ID_HEADER, current_trace_id, extract,
+    TRACE_ID_HEADER,
+    propagation::{current_trace_id, extract},
     sampling::{self, Decision},
     trace_context,
 };
-pub(crate) use new_span::known_verb;
-
 use crate::{
     body::{BodyObserver, End, InstrumentedBody},
     context::Context,
@@ -167,7 +167,7 @@ pub enum ScopeGuard<'a> {
 
 /// Random id for untraced requests (health probes), whose responses have a trace id header too.
 fn untraced_id() -> TraceId {
-    TraceId::from_bytes(uuid::Uuid::new_v4().into_bytes())
+    RandomIdGenerator::default().new_trace_id()
 }
 
 /// Ends the span with the outcome of the complete response.

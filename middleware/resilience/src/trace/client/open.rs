@@ -7,7 +7,7 @@ use tracing::{
 };
 
 use super::ClientTraceLayer;
-use crate::{protocol::Protocol, trace::known_verb};
+use crate::protocol::{Protocol, known_verb};
 
 pub(super) fn start_span<B>(target: &ClientTraceLayer, request: &Request<B>) -> Span {
     let (server_address, server_port) = (&*target.server_address, target.server_port.map(i64::from));

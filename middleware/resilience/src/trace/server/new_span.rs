@@ -1,13 +1,19 @@
 //! Start of the SERVER span, with the attributes known from the request head. Called only for
 //! recorded requests.
 
-use http::{Method, Request, Version, header, uri::Authority};
+use http::{Request, Version, header, uri::Authority};
 use tracing::{
     Span,
     field::{self, Empty},
 };
 
-use crate::{context::Context, protocol::Protocol, rate_limit::Peer, scheme::Scheme, trusted_proxies::TrustedProxies};
+use crate::{
+    caller::Peer,
+    context::Context,
+    protocol::{Protocol, known_verb},
+    scheme::Scheme,
+    trusted_proxies::TrustedProxies,
+};
 
 /// Maximum length of an attribute value from the client, bytes. Longer ones are truncated.
 const MAX_ATTRIBUTE_BYTES: usize = 256;
@@ -86,22 +92,5 @@ fn version(version: Version) -> Option<&'static str> {
         Version::HTTP_11 => Some("1.1"),
         Version::HTTP_2 => Some("2"),
         _ => None,
-    }
-}
-
-/// Maps methods other than those of RFC 9110 and PATCH to `_OTHER` (semantic conventions), so that
-/// clients cannot create series.
-pub(crate) fn known_verb(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::DELETE => "DELETE",
-        Method::OPTIONS => "OPTIONS",
-        Method::PATCH => "PATCH",
-        Method::TRACE => "TRACE",
-        Method::CONNECT => "CONNECT",
-        _ => "_OTHER",
     }
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::tls::PeerCertificateNames;
 use palisade_resilience::{
-    rate_limit::Peer, refusal_pause::ConnectionRefusals, respond::Protocol, scheme::Scheme, streams::ConnectionDraining,
+    caller::Peer, refusal_pause::ConnectionRefusals, respond::Protocol, scheme::Scheme, streams::ConnectionDraining,
     trusted_proxies::TrustedProxies,
 };
 

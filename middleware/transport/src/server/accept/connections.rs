@@ -42,8 +42,7 @@ use crate::{
     tls::{self, PeerCertificateNames},
 };
 use palisade_resilience::{
-    rate_limit::Peer, refusal_pause::ConnectionRefusals, respond::Protocol, streams::ConnectionDraining, task,
-    trusted_proxies::TrustedProxies,
+    caller::Peer, refusal_pause::ConnectionRefusals, respond::Protocol, streams::ConnectionDraining, task, trusted_proxies::TrustedProxies,
 };
 
 const MAX_HEADERS: usize = 64;

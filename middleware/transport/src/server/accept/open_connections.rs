@@ -21,8 +21,8 @@ use super::{
 };
 use crate::server::Config;
 use palisade_resilience::{
+    caller::ip_prefix,
     metrics::{as_f64, register_observable_sum},
-    rate_limit::ip_prefix,
     respond::Protocol,
     trusted_proxies::TrustedProxies,
 };
