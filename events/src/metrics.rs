@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, counter, gauge};
+use metrics::{Counter, Gauge};
 use palisade_middleware::metrics::Metric;
 
 /// Values of the `outcome` label.
@@ -33,14 +33,14 @@ pub fn register() {
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 pub fn record_backlog(events: u64, oldest: Duration) {
     pending().set(events as f64);
-    gauge!(OLDEST_AGE.name).set(oldest);
+    palisade_middleware::gauge!(OLDEST_AGE.name).set(oldest);
 }
 
 /// Returns the counter of publish attempts with this outcome.
 pub fn published(outcome: &'static str) -> Counter {
-    counter!(PUBLISH_ATTEMPTS.name, "outcome" => outcome)
+    palisade_middleware::counter!(PUBLISH_ATTEMPTS.name, "outcome" => outcome)
 }
 
 fn pending() -> Gauge {
-    gauge!(PENDING.name)
+    palisade_middleware::gauge!(PENDING.name)
 }

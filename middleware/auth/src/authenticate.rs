@@ -18,6 +18,7 @@ use super::{Verifier, verifier::VerifyError};
 use palisade_resilience::{
     context::{Context, Principal},
     method_table::Access,
+    naming,
     rejection::{Rejection, reasons},
     streams::{EndStream, StreamGuard},
 };
@@ -160,7 +161,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Rejection> {
 /// Adds `WWW-Authenticate` as defined by RFC 6750 §3: no `error` attribute if the request had no
 /// credentials.
 pub(super) fn challenge(rejection: Rejection, error: Option<&str>, scope: Option<&str>) -> Rejection {
-    let mut value = "Bearer realm=\"palisade\"".to_owned();
+    let mut value = naming::current().bearer_challenge();
     for (name, attribute) in [("error", error), ("scope", scope)] {
         if let Some(attribute) = attribute {
             // Writing to a `String` cannot fail.

@@ -143,7 +143,7 @@ impl JwksSource {
 
     fn empty(place: Option<JwksLocation>) -> Self {
         super::install_crypto();
-        let read = |outcome: &'static str| metrics::counter!("palisade.jwks.refreshes", "outcome" => outcome);
+        let read = |outcome: &'static str| palisade_resilience::counter!("palisade.jwks.refreshes", "outcome" => outcome);
         Self(Arc::new(Shared {
             location: place,
             snapshot: ArcSwapOption::empty(),

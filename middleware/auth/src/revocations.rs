@@ -92,7 +92,7 @@ impl RevocationFile {
         if !bad.is_empty() {
             return Err(RevocationError::Lines(path, bad));
         }
-        let read = |outcome: &'static str| metrics::counter!("palisade.revocation_list.reloads", "outcome" => outcome);
+        let read = |outcome: &'static str| palisade_resilience::counter!("palisade.revocation_list.reloads", "outcome" => outcome);
         let last_check = LastCheck { at: Instant::now(), version: Some(version) };
         Ok(Self {
             path,

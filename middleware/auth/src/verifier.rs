@@ -91,7 +91,7 @@ impl Verifier {
         super::install_crypto();
         let issuers = Issuers::new(issuers)?;
         let cache = Cache::builder().max_capacity(CACHED_TOKENS).time_to_live(CACHE_TTL).build_with_hasher(FxBuildHasher);
-        let revoked = metrics::counter!("palisade.auth.tokens.revoked");
+        let revoked = palisade_resilience::counter!("palisade.auth.tokens.revoked");
         Ok(Self { issuers, clock, cache, revocations: None, revoked })
     }
 

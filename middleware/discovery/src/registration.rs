@@ -129,8 +129,8 @@ struct RegistrationMetrics {
 
 impl RegistrationMetrics {
     fn new(service: &'static str) -> Self {
-        let count = |outcome: &'static str| metrics::counter!("palisade.registration.changes", "service" => service, "outcome" => outcome);
-        let registered = metrics::gauge!("palisade.registration.up", "service" => service);
+        let count = |outcome: &'static str| palisade_resilience::counter!("palisade.registration.changes", "service" => service, "outcome" => outcome);
+        let registered = palisade_resilience::gauge!("palisade.registration.up", "service" => service);
         registered.set(0.0);
         Self { registered, succeeded: count("made"), lost: count("lost") }
     }

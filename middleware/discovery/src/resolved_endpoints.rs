@@ -46,14 +46,13 @@ struct Metrics {
 
 impl ResolvedEndpoints {
     pub(super) fn new(target: &'static str, registry: &'static str, most: usize, endpoints: Endpoints) -> Self {
-        let resolutions =
-            |outcome: &'static str| metrics::counter!("palisade.discovery.resolutions", "target" => target, "outcome" => outcome);
+        let resolutions = |outcome: &'static str| palisade_resilience::counter!("palisade.discovery.resolutions", "target" => target, "outcome" => outcome);
         let metrics = Metrics {
             answered: resolutions("ok"),
             empty: resolutions("empty"),
             failed: resolutions("failed"),
-            invalid: metrics::counter!("palisade.discovery.invalid_entries", "target" => target),
-            age: metrics::gauge!("palisade.discovery.last_success_age", "target" => target),
+            invalid: palisade_resilience::counter!("palisade.discovery.invalid_entries", "target" => target),
+            age: palisade_resilience::gauge!("palisade.discovery.last_success_age", "target" => target),
         };
         let (known, last, answered_at) = (Vec::new(), Outcome::Initial, Instant::now());
         let found = Self {

@@ -98,7 +98,7 @@ impl AdaptiveLimitLayer {
 
     fn with_limiter(protocol: Protocol, limiter: Option<Arc<Limiter>>) -> Self {
         let unread = Arc::new(AtomicCounter::new());
-        register_observable_sum(&unread, metrics::gauge!("palisade.responses.unread", "protocol" => protocol.name()), AtomicCounter::get);
+        register_observable_sum(&unread, crate::gauge!("palisade.responses.unread", "protocol" => protocol.name()), AtomicCounter::get);
         Self { protocol, limiter, unread }
     }
 

@@ -82,7 +82,7 @@ where
 
 /// Looked up on each panic, because they are rare.
 pub(crate) fn panic_counter() -> metrics::Counter {
-    metrics::counter!("palisade.panics")
+    crate::counter!("palisade.panics")
 }
 
 fn panic_rejection(panic: &(dyn Any + Send)) -> Rejection {

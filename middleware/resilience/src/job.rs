@@ -98,9 +98,9 @@ impl Heartbeat {
     pub fn new(job: impl Into<Cow<'static, str>>) -> Self {
         let job = job.into();
         let metrics = Metrics {
-            restarts: metrics::counter!("palisade.job.restarts", "name" => job.clone()),
-            failures: metrics::gauge!("palisade.job.failures", "name" => job.clone()),
-            last_success: metrics::gauge!("palisade.job.last_success", "name" => job.clone()),
+            restarts: crate::counter!("palisade.job.restarts", "name" => job.clone()),
+            failures: crate::gauge!("palisade.job.failures", "name" => job.clone()),
+            last_success: crate::gauge!("palisade.job.last_success", "name" => job.clone()),
         };
         metrics.restarts.increment(0);
         metrics.failures.set(0.0);

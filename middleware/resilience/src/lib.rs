@@ -57,6 +57,7 @@ pub mod jitter;
 pub mod job;
 pub mod method_table;
 pub mod metrics;
+pub mod naming;
 pub mod prefetched_body;
 pub mod priority;
 pub mod protocol;

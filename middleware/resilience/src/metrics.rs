@@ -5,6 +5,7 @@
 //! In-flight counts are observable gauges, updated before each scrape ([`collect`]).
 
 mod catalog;
+mod handles;
 mod http_client;
 mod live_labels;
 mod observable;
@@ -39,7 +40,9 @@ use crate::{
     streams::is_stream,
 };
 
+pub use ::metrics::Label;
 pub use catalog::{CATALOG, Kind, Metric, describe};
+pub use handles::{new_counter, new_gauge, new_histogram};
 pub(crate) use http_client::{HttpAttemptSeries, HttpClientSeries};
 pub use live_labels::{ENDPOINT_LABEL, LiveLabel, is_live};
 pub(crate) use observable::register_observable;

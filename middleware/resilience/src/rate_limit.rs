@@ -94,7 +94,7 @@ impl RateLimitLayer {
         let limit = |buckets: Buckets| {
             let policy = format!("\"default\";q={};w={}", buckets.burst, buckets.window);
             let policy = HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static(""));
-            Arc::new(Limit { protocol, buckets, policy, shed: metrics::counter!("palisade.requests.shed", "reason" => "rate_limit") })
+            Arc::new(Limit { protocol, buckets, policy, shed: crate::counter!("palisade.requests.shed", "reason" => "rate_limit") })
         };
         Self(Buckets::new(config.per_second, config.burst).map(limit))
     }

@@ -54,7 +54,7 @@ impl RefusalPauseLayer {
     /// are services with retry budgets, and a late rejection would hold a permit of theirs.
     pub fn new(protocol: Protocol) -> Self {
         let held_back = Arc::new(AtomicCounter::new());
-        register_observable_sum(&held_back, metrics::gauge!("palisade.rejections.held_back"), AtomicCounter::get);
+        register_observable_sum(&held_back, crate::gauge!("palisade.rejections.held_back"), AtomicCounter::get);
         Self { protocol, held_back }
     }
 }

@@ -23,9 +23,6 @@ pub use metadata::MetadataValue;
 pub use transport_error::TransportError;
 pub use violation::Violation;
 
-/// `ErrorInfo.domain` of every rejection.
-pub const DOMAIN: &str = "palisade";
-
 /// Response metadata that names the failed service. A service sets it when it fails because of a
 /// dependency, so that the breakers of its own callers do not count the failure against it.
 pub const FAILURE_ORIGIN_HEADER: &str = "x-failure-origin";

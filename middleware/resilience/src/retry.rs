@@ -109,7 +109,7 @@ impl RetryLayer {
     fn build(target: &'static str, config: &Config, repeatable: IdempotencyPolicy) -> Self {
         let budget = Budget::new(config);
         let metrics = Metrics::new(target);
-        let tokens = ::metrics::gauge!("palisade.retry.budget.tokens", "target" => target);
+        let tokens = crate::gauge!("palisade.retry.budget.tokens", "target" => target);
         tokens.set(budget.tokens());
         register_observable(&budget, move |budget| tokens.set(budget.tokens()));
         Self(Arc::new(Policy { target, config: config.clone(), idempotency: repeatable, budget, metrics }))

@@ -12,16 +12,13 @@ mod tree;
 use std::{ffi::OsString, fmt, net::SocketAddr, path::PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use palisade_resilience::setting::Invalid;
+use palisade_resilience::{naming, setting::Invalid};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use self::{schema::Keys, tree::Tree};
 
 pub use secret::{SecretUrl, optional_secret_url, secret_url};
-
-/// Prefix of environment variables. `__` separates levels.
-pub const ENV_PREFIX: &str = "PALISADE_";
 
 /// Invalid configuration.
 #[derive(Debug, thiserror::Error)]
@@ -122,7 +119,8 @@ pub struct Loaded<T> {
 pub fn command<T: JsonSchema>(name: &'static str, about: &'static str, common: &[&str]) -> Command {
     build::<T>(name, about, false, |key| common.contains(&key)).after_help(format!(
         "Most used settings only; {name} --help-all lists all of them, docs/configuration.md explains them.\n\
-         Every flag is also a TOML key (--store-url is url in [store]) and an environment variable {ENV_PREFIX}…"
+         Every flag is also a TOML key (--store-url is url in [store]) and an environment variable {}…",
+        naming::current().environment_prefix
     ))
 }
 
@@ -187,7 +185,7 @@ pub fn load_from<T: DeserializeOwned + JsonSchema + Validate>(
     if let Some(path) = matches.get_one::<PathBuf>("config") {
         file::merge(path, &keys, &mut tree, &mut invalid);
     }
-    let warnings = environment::merge(environment, ENV_PREFIX, &keys, &mut tree, &mut invalid);
+    let warnings = environment::merge(environment, naming::current().environment_prefix, &keys, &mut tree, &mut invalid);
     for key in keys.plain() {
         if let Some(text) = matches.try_get_one::<String>(&key.path).ok().flatten() {
             tree.next_layer();

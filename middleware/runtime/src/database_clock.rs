@@ -43,7 +43,7 @@ impl std::fmt::Debug for OffsetGauge {
 impl DatabaseClock {
     /// Creates a clock that shows the time of `own` until the first reading.
     pub fn new(own: Arc<dyn Clock>) -> Self {
-        let offset = metrics::gauge!("palisade.store.clock_offset");
+        let offset = palisade_resilience::gauge!("palisade.store.clock_offset");
         offset.set(0.0);
         Self(Arc::new(Shared { own, reading: RwLock::default(), offset: OffsetGauge(offset) }))
     }

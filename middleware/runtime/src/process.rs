@@ -31,6 +31,7 @@ use crate::{
 };
 use palisade_resilience::{
     clock::{Clock, SystemClock},
+    naming::Naming,
     redact,
     respond::{Protocol, RespondLayer},
     setting::Invalid,
@@ -61,18 +62,21 @@ pub trait ServiceConfig: Validate {
     fn admin_listen(&self) -> SocketAddr;
 }
 
-/// `main` of a service: loads the configuration, installs telemetry, calls `start`, and runs until
-/// shutdown.
-pub fn run<T, F, Fut>(name: &'static str, about: &'static str, boundary: TrustBoundary, start: F) -> ExitCode
+/// `main` of a service: installs the names of the application, loads the configuration, installs
+/// telemetry, calls `start`, and runs until shutdown.
+pub fn run<T, F, Fut>(naming: Naming, name: &'static str, about: &'static str, boundary: TrustBoundary, start: F) -> ExitCode
 where
     T: ServiceConfig + DeserializeOwned + JsonSchema,
     F: FnOnce(T, Process) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
+    if let Err(error) = naming.install() {
+        return exit_with_error(name, &error, 1);
+    }
     run_configured(name, &[name], boundary, config::from_args((name, about, T::COMMON_SETTINGS), std::env::args_os()), start)
 }
 
-/// As [`run`] with a loaded configuration and a list of services in the process.
+/// As [`run`] with installed names, a loaded configuration and a list of services in the process.
 pub fn run_configured<T, F, Fut>(
     name: &'static str,
     services: &[&'static str],

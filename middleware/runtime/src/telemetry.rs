@@ -31,7 +31,7 @@ use crate::config::{SecretUrl, Validate};
 use palisade_resilience::{
     job::{self, Heartbeat},
     metrics::{CATALOG, Kind},
-    redact,
+    naming, redact,
     setting::Invalid,
     trace::sampling::{self, Sampling},
 };
@@ -209,7 +209,7 @@ impl Telemetry {
     pub fn render(&self, service: &str) -> String {
         self.process.measure();
         palisade_resilience::metrics::collect();
-        metrics::counter!("palisade.log.dropped").absolute(self.dropped_records.dropped_lines() as u64);
+        palisade_resilience::counter!("palisade.log.dropped").absolute(self.dropped_records.dropped_lines() as u64);
         let own = self.metrics.iter().find(|registry| registry.service() == service);
         own.or(self.metrics.first()).map(|registry| registry.render()).unwrap_or_default()
     }
@@ -240,8 +240,9 @@ fn recorder() -> Result<PrometheusRecorder, Error> {
     // Cannot fail: the buckets are a non-empty constant.
     let mut builder = builder.set_buckets(&DURATION_BUCKETS).map_err(|_| Error::AlreadyInstalled)?;
     for metric in CATALOG.iter().filter(|metric| metric.kind == Kind::CountHistogram) {
-        builder =
-            builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), &COUNT_BUCKETS).map_err(|_| Error::AlreadyInstalled)?;
+        builder = builder
+            .set_buckets_for_metric(Matcher::Full(metric.full_name().into_owned()), &COUNT_BUCKETS)
+            .map_err(|_| Error::AlreadyInstalled)?;
     }
     Ok(builder.build_recorder())
 }
@@ -274,7 +275,7 @@ fn install_metrics(services: &[&'static str]) -> Result<Arc<[Arc<Registry>]>, Er
 fn tracer_provider(service: &'static str, sampling: Sampling, config: &Config) -> Result<SdkTracerProvider, Error> {
     let instance = uuid::Uuid::new_v4().to_string();
     let attributes = [
-        KeyValue::new("service.namespace", "palisade"),
+        KeyValue::new("service.namespace", naming::current().metric_prefix),
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
         KeyValue::new("service.instance.id", instance),
         KeyValue::new("deployment.environment.name", config.environment.clone()),

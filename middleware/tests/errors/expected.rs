@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::header;
 use palisade_middleware::{
-    rejection::{DOMAIN, FAILURE_ORIGIN_HEADER, PUSHBACK_HEADER, Reason, Violation, reasons},
+    rejection::{FAILURE_ORIGIN_HEADER, PUSHBACK_HEADER, Reason, Violation, reasons},
     respond::PROBLEM_JSON,
 };
 use serde_json::{Value, json};
@@ -96,7 +96,7 @@ impl ExpectedRejection {
         assert!(!status.message().is_empty() && !format!("{sent:?}").contains("hunter2"), "{case}: {sent:?}");
         let details = status.get_error_details();
         let info = details.error_info().unwrap_or_else(|| panic!("{case}: {status:?}"));
-        assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason.slug.to_ascii_uppercase().as_str(), DOMAIN), "{case}");
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason.slug.to_ascii_uppercase().as_str(), "palisade"), "{case}");
         assert_eq!(info.metadata.get("orderId").map(String::as_str), self.has_metadata.then_some("7"), "{case}");
         assert_eq!(info.metadata.get("allowed").map(String::as_str), self.has_metadata.then_some("A,B"), "{case}");
         let violations_sent = details.bad_request().map(|request| request.field_violations.clone()).unwrap_or_default();

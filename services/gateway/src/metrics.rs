@@ -1,6 +1,6 @@
 //! Cache metrics of the gateway. Every metric name and label value is defined here.
 
-use metrics::{Counter, counter, gauge};
+use metrics::Counter;
 use palisade_middleware::metrics::{Metric, describe};
 
 /// All metrics defined by the gateway.
@@ -98,7 +98,7 @@ pub(crate) fn lookups(result: Lookup) -> Counter {
         Lookup::Stale => "stale",
         Lookup::Bypass => "bypass",
     };
-    counter!("palisade.cache.lookups", "result" => result)
+    palisade_middleware::counter!("palisade.cache.lookups", "result" => result)
 }
 
 pub(crate) fn loads(outcome: Load) -> Counter {
@@ -107,7 +107,7 @@ pub(crate) fn loads(outcome: Load) -> Counter {
         Load::Outdated => "outdated",
         Load::Failed => "failed",
     };
-    counter!("palisade.cache.loads", "outcome" => outcome)
+    palisade_middleware::counter!("palisade.cache.loads", "outcome" => outcome)
 }
 
 pub(crate) fn invalidations(cause: Cause) -> Counter {
@@ -116,7 +116,7 @@ pub(crate) fn invalidations(cause: Cause) -> Counter {
         Cause::Write => "write",
         Cause::Missed => "missed",
     };
-    counter!("palisade.cache.invalidations", "cause" => cause)
+    palisade_middleware::counter!("palisade.cache.invalidations", "cause" => cause)
 }
 
 pub(crate) fn redis_operations(operation: Operation, outcome: Outcome) -> Counter {
@@ -132,14 +132,14 @@ pub(crate) fn redis_operations(operation: Operation, outcome: Outcome) -> Counte
         Outcome::Failed => "failed",
         Outcome::Skipped => "skipped",
     };
-    counter!("palisade.cache.redis.operations", "operation" => operation, "outcome" => outcome)
+    palisade_middleware::counter!("palisade.cache.redis.operations", "operation" => operation, "outcome" => outcome)
 }
 
 /// Records the size of the cache.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 pub(crate) fn record_size(entries: u64, bytes: u64) {
-    gauge!("palisade.cache.entries").set(entries as f64);
-    gauge!("palisade.cache.bytes").set(bytes as f64);
+    palisade_middleware::gauge!("palisade.cache.entries").set(entries as f64);
+    palisade_middleware::gauge!("palisade.cache.bytes").set(bytes as f64);
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 //! statuses of the services become HTTP problems.
 
 use http::{HeaderName, HeaderValue, StatusCode};
-use palisade_middleware::rejection::{DOMAIN, MetadataValue, Reason, Rejection, Violation, reasons};
+use palisade_middleware::{
+    naming,
+    rejection::{MetadataValue, Reason, Rejection, Violation, reasons},
+};
 use tonic::{Code, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use utoipa::ToSchema;
@@ -94,7 +97,8 @@ const LIST_METADATA_KEYS: [&str; 1] = ["allowed"];
 /// our domain; the full status is logged.
 pub(crate) fn rejection(status: Status) -> Rejection {
     let details = status.get_error_details();
-    let reason = details.error_info().filter(|info| info.domain == DOMAIN).and_then(|info| known_reason(&info.reason));
+    let reason =
+        details.error_info().filter(|info| info.domain == naming::current().error_domain).and_then(|info| known_reason(&info.reason));
     let mut rejection = match reason {
         Some(reason) if reason.is_internal_fault() => Rejection::new(&reasons::INTERNAL, "an unexpected error"),
         Some(reason) => with_details(Rejection::new(reason, status.message().to_owned()), &details),

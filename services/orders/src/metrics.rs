@@ -186,51 +186,51 @@ fn ends_saga(from: Status, to: Status) -> bool {
 }
 
 fn idempotency_requests(outcome: &'static str) -> Counter {
-    metrics::counter!("palisade.idempotency.requests", "outcome" => outcome)
+    palisade_middleware::counter!("palisade.idempotency.requests", "outcome" => outcome)
 }
 
 fn order_outcomes(outcome: &'static str) -> Counter {
-    metrics::counter!("palisade.orders", "outcome" => outcome)
+    palisade_middleware::counter!("palisade.orders", "outcome" => outcome)
 }
 
 fn sagas_started() -> Counter {
-    metrics::counter!("palisade.saga.started", "saga" => SAGA)
+    palisade_middleware::counter!("palisade.saga.started", "saga" => SAGA)
 }
 
 fn sagas_finished(outcome: &'static str) -> Counter {
-    metrics::counter!("palisade.saga.finished", "saga" => SAGA, "outcome" => outcome)
+    palisade_middleware::counter!("palisade.saga.finished", "saga" => SAGA, "outcome" => outcome)
 }
 
 fn step_duration(step: &'static str, outcome: &'static str) -> Histogram {
-    metrics::histogram!("palisade.saga.step.duration", "saga" => SAGA, "step" => step, "outcome" => outcome)
+    palisade_middleware::histogram!("palisade.saga.step.duration", "saga" => SAGA, "step" => step, "outcome" => outcome)
 }
 
 fn in_flight(status: Status) -> Gauge {
-    metrics::gauge!("palisade.saga.in_flight", "saga" => SAGA, "state" => status.as_str())
+    palisade_middleware::gauge!("palisade.saga.in_flight", "saga" => SAGA, "state" => status.as_str())
 }
 
 fn oldest_in_flight() -> Gauge {
-    metrics::gauge!("palisade.saga.oldest_in_flight", "saga" => SAGA)
+    palisade_middleware::gauge!("palisade.saga.oldest_in_flight", "saga" => SAGA)
 }
 
 fn overdue_rows(collection: &'static str) -> Gauge {
-    metrics::gauge!("palisade.store.overdue_rows", "collection" => collection)
+    palisade_middleware::gauge!("palisade.store.overdue_rows", "collection" => collection)
 }
 
 fn quarantined_orders() -> Gauge {
-    metrics::gauge!("palisade.store.quarantined_rows", "collection" => "orders")
+    palisade_middleware::gauge!("palisade.store.quarantined_rows", "collection" => "orders")
 }
 
 fn outbox_dead() -> Gauge {
-    metrics::gauge!("palisade.outbox.dead_lettered")
+    palisade_middleware::gauge!("palisade.outbox.dead_lettered")
 }
 
 fn violations_gauge(check: &'static str) -> Gauge {
-    metrics::gauge!("palisade.invariant.violations", "check" => check)
+    palisade_middleware::gauge!("palisade.invariant.violations", "check" => check)
 }
 
 fn last_audit(check: &'static str) -> Gauge {
-    metrics::gauge!("palisade.invariant.last_audit", "check" => check)
+    palisade_middleware::gauge!("palisade.invariant.last_audit", "check" => check)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]

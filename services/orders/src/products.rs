@@ -3,10 +3,7 @@
 
 use std::time::Duration;
 
-use palisade_middleware::{
-    client::Client,
-    rejection::{self, DOMAIN},
-};
+use palisade_middleware::{client::Client, naming, rejection};
 use palisade_proto::products::v1::{
     ConfirmReservationRequest, FulfilReservationRequest, ListReservationsRequest, ReleaseReservationRequest, Reservation, ReservationLine,
     ReservationState, ReserveStockRequest, products_service_client::ProductsServiceClient,
@@ -118,7 +115,7 @@ fn held_lines(reservation: Reservation) -> Option<Vec<HeldLine>> {
 
 /// Returns the machine-readable reason of an error, if products itself returned it.
 fn reason(status: &Status) -> Option<String> {
-    status.get_details_error_info().filter(|info| info.domain == DOMAIN).map(|info| info.reason)
+    status.get_details_error_info().filter(|info| info.domain == naming::current().error_domain).map(|info| info.reason)
 }
 
 /// Logs an unknown outcome and returns the retry delay that products requested.

@@ -9,6 +9,7 @@ mod data_dir;
 use std::{io::Write, process::ExitCode};
 
 use clap::Command;
+use palisade_events::NAMING;
 use palisade_middleware::{
     config::{Invocation, Loaded, command, help_all, load},
     process::{ServiceConfig, run_configured},
@@ -20,6 +21,10 @@ use crate::config::Config;
 const ABOUT: &str = "All services in one process: gateway, products and orders with embedded stores.";
 
 fn main() -> ExitCode {
+    if let Err(error) = NAMING.install() {
+        let _ = writeln!(std::io::stderr(), "palisade: {error}");
+        return ExitCode::FAILURE;
+    }
     let command = command::<Config>("palisade", ABOUT, Config::COMMON_SETTINGS)
         .subcommands(commands::commands())
         .args_conflicts_with_subcommands(false);

@@ -70,10 +70,10 @@ pub fn register() {
 /// Sets the gauges of the store.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 pub(crate) fn record_stats(stats: &Stats) {
-    let overdue = |collection: &'static str| metrics::gauge!("palisade.store.overdue_rows", "collection" => collection);
+    let overdue = |collection: &'static str| palisade_middleware::gauge!("palisade.store.overdue_rows", "collection" => collection);
     overdue("idempotency_keys").set(stats.overdue_keys as f64);
     overdue("reservations").set(stats.overdue_reservations as f64);
-    metrics::gauge!("palisade.store.quarantined_rows", "collection" => "reservations").set(stats.quarantined as f64);
+    palisade_middleware::gauge!("palisade.store.quarantined_rows", "collection" => "reservations").set(stats.quarantined as f64);
 }
 
 /// Records a create with an idempotency key.
@@ -109,16 +109,16 @@ pub(crate) fn record_fulfilment() {
 /// Records the result of an audit at `now`.
 #[expect(clippy::cast_precision_loss, reason = "units are far below 2^52")]
 pub(crate) fn record_audit(audit: &Audit, now: OffsetDateTime) {
-    metrics::gauge!("palisade.invariant.violations", "check" => "stock").set(audit.violations.len() as f64);
+    palisade_middleware::gauge!("palisade.invariant.violations", "check" => "stock").set(audit.violations.len() as f64);
     if audit.unreadable == 0 {
         let now = Duration::from_secs(now.unix_timestamp().unsigned_abs());
-        metrics::gauge!("palisade.invariant.last_audit", "check" => "stock").set(now);
+        palisade_middleware::gauge!("palisade.invariant.last_audit", "check" => "stock").set(now);
     }
     for (state, count) in [("available", audit.available_units), ("reserved", audit.held_units), ("sold", audit.confirmed_units)] {
         units(state).set(count as f64);
     }
-    metrics::gauge!("palisade.stock.out_products").set(audit.out_of_stock_products as f64);
-    metrics::gauge!("palisade.stock.overdue_holds").set(audit.overdue_holds as f64);
+    palisade_middleware::gauge!("palisade.stock.out_products").set(audit.out_of_stock_products as f64);
+    palisade_middleware::gauge!("palisade.stock.overdue_holds").set(audit.overdue_holds as f64);
 }
 
 /// Returns the label value for the outcome of an idempotency key.
@@ -131,15 +131,15 @@ pub(crate) fn key_outcome(created: &CreateOutcome) -> &'static str {
 }
 
 fn idempotency_requests(outcome: &'static str) -> Counter {
-    metrics::counter!("palisade.idempotency.requests", "outcome" => outcome)
+    palisade_middleware::counter!("palisade.idempotency.requests", "outcome" => outcome)
 }
 
 fn reservations(outcome: &'static str) -> Counter {
-    metrics::counter!("palisade.stock.reservations", "outcome" => outcome)
+    palisade_middleware::counter!("palisade.stock.reservations", "outcome" => outcome)
 }
 
 fn units(state: &'static str) -> Gauge {
-    metrics::gauge!("palisade.stock.units", "state" => state)
+    palisade_middleware::gauge!("palisade.stock.units", "state" => state)
 }
 
 #[cfg(test)]

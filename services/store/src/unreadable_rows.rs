@@ -43,5 +43,5 @@ impl UnreadableRows {
 }
 
 fn count(collection: &'static str) -> metrics::Counter {
-    metrics::counter!(UNREADABLE_ROWS.name, "collection" => collection)
+    palisade_middleware::counter!(UNREADABLE_ROWS.name, "collection" => collection)
 }

@@ -66,24 +66,24 @@ pub(super) enum Admission {
 
 impl Limiter {
     pub(super) fn new(config: &Config, draw: RandomFn) -> Arc<Self> {
-        let shed = |reason: &'static str| metrics::counter!("palisade.requests.shed", "reason" => reason);
+        let shed = |reason: &'static str| crate::counter!("palisade.requests.shed", "reason" => reason);
         let limiter = Arc::new(Self {
             state: Mutex::new(State::new(config, draw, Instant::now())),
             has_queue: AtomicBool::new(false),
             aliases: Aliases::new(),
-            wait_time: metrics::histogram!("palisade.queue.wait", "limiter" => LIMITER),
+            wait_time: crate::histogram!("palisade.queue.wait", "limiter" => LIMITER),
             shed_full: shed("queue_full"),
             shed_timeout: shed("queue_timeout"),
             shed_share: shed("caller_share"),
         });
-        let limit = metrics::gauge!("palisade.concurrency.limit", "limiter" => LIMITER);
+        let limit = crate::gauge!("palisade.concurrency.limit", "limiter" => LIMITER);
         limit.set(config.initial_limit);
         register_observable(&limiter, move |limiter| limit.set(as_f64(limiter.occupancy().limit)));
         let export = |gauge, count: fn(Occupancy) -> usize| {
             register_observable_sum(&limiter, gauge, move |limiter| u32::try_from(count(limiter.occupancy())).unwrap_or(u32::MAX));
         };
-        export(metrics::gauge!("palisade.concurrency.in_use", "limiter" => LIMITER), |occupancy| occupancy.in_use);
-        export(metrics::gauge!("palisade.queue.depth", "limiter" => LIMITER), |occupancy| occupancy.waiting);
+        export(crate::gauge!("palisade.concurrency.in_use", "limiter" => LIMITER), |occupancy| occupancy.in_use);
+        export(crate::gauge!("palisade.queue.depth", "limiter" => LIMITER), |occupancy| occupancy.waiting);
         limiter
     }
 

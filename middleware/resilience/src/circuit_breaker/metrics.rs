@@ -54,7 +54,7 @@ struct SeriesLabels {
 
 impl SeriesLabels {
     fn gauge(&self, name: &'static str) -> metrics::Gauge {
-        metrics::gauge!(name, "target" => self.target, "scope" => self.breaker, "endpoint" => self.endpoint.clone())
+        crate::gauge!(name, "target" => self.target, "scope" => self.breaker, "endpoint" => self.endpoint.clone())
     }
 }
 
@@ -75,11 +75,11 @@ impl Metrics {
     fn new(owner: &SeriesLabels, gauge: impl Fn(&'static str) -> metrics::Gauge) -> Self {
         let SeriesLabels { target, breaker, endpoint } = owner;
         let transitions = TRANSITIONS.map(|(to, cause)| {
-            metrics::counter!("palisade.breaker.transitions", "target" => *target, "scope" => *breaker, "endpoint" => endpoint.clone(),
+            crate::counter!("palisade.breaker.transitions", "target" => *target, "scope" => *breaker, "endpoint" => endpoint.clone(),
                 "to" => to, "reason" => cause.as_str())
         });
         let calls = |outcome: &'static str| {
-            metrics::counter!("palisade.breaker.calls", "target" => *target, "scope" => *breaker, "endpoint" => endpoint.clone(),
+            crate::counter!("palisade.breaker.calls", "target" => *target, "scope" => *breaker, "endpoint" => endpoint.clone(),
                 "outcome" => outcome)
         };
         Self {
@@ -95,7 +95,7 @@ impl Metrics {
             neutral: calls("neutral"),
             cancelled: calls("cancelled"),
             stale: calls("stale"),
-            rejected: metrics::counter!("palisade.breaker.rejected", "target" => *target, "scope" => *breaker,
+            rejected: crate::counter!("palisade.breaker.rejected", "target" => *target, "scope" => *breaker,
                 "endpoint" => endpoint.clone()),
         }
     }

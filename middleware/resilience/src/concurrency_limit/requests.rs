@@ -32,7 +32,7 @@ impl fmt::Debug for RequestLimit {
 impl RequestLimit {
     /// Accepts at most `limit` requests at once.
     pub fn new(limit: usize) -> Self {
-        let shed = metrics::counter!("palisade.requests.shed", "reason" => "concurrency");
+        let shed = crate::counter!("palisade.requests.shed", "reason" => "concurrency");
         Self { shared: SharedLimit::new("hard", u32::try_from(limit).unwrap_or(u32::MAX)), shed }
     }
 }

@@ -29,8 +29,8 @@ pub struct SharedPermit {
 impl SharedLimit {
     /// Allows `limit` permits at once. `name` is the label of its gauges.
     pub(crate) fn new(name: &'static str, limit: u32) -> Arc<Self> {
-        metrics::gauge!("palisade.concurrency.limit", "limiter" => name).set(limit);
-        let in_use = metrics::gauge!("palisade.concurrency.in_use", "limiter" => name);
+        crate::gauge!("palisade.concurrency.limit", "limiter" => name).set(limit);
+        let in_use = crate::gauge!("palisade.concurrency.in_use", "limiter" => name);
         let shared = Arc::new(Self { name, limit: limit as usize, shares: Mutex::default() });
         register_observable_sum(&shared, in_use, |shared| u32::try_from(shared.shares.lock().in_use()).unwrap_or(u32::MAX));
         shared

@@ -50,7 +50,7 @@ impl StreamLimit {
     /// Allows `max` open streams, of which `max_per_caller` belong to one caller.
     pub fn new(protocol: Protocol, max: usize, max_per_caller: usize) -> Self {
         let protocol = protocol.name();
-        metrics::gauge!("palisade.streams.open", "protocol" => protocol).set(0);
+        crate::gauge!("palisade.streams.open", "protocol" => protocol).set(0);
         // Preregistered: `rate()` misses the first event of a new series.
         shed(TOTAL).increment(0);
         shed(PER_CALLER).increment(0);
@@ -74,7 +74,7 @@ impl StreamPermit {
     /// Adds to the number of open streams. Infrastructure is not measured.
     fn count(&self, difference: f64) {
         if !self.infrastructure {
-            metrics::gauge!("palisade.streams.open", "protocol" => self.shared.protocol).increment(difference);
+            crate::gauge!("palisade.streams.open", "protocol" => self.shared.protocol).increment(difference);
         }
     }
 }
@@ -100,5 +100,5 @@ impl Drop for StreamPermit {
 }
 
 fn shed(reason: &'static str) -> metrics::Counter {
-    metrics::counter!("palisade.requests.shed", "reason" => reason)
+    crate::counter!("palisade.requests.shed", "reason" => reason)
 }

@@ -68,8 +68,8 @@ impl DeadlineLayer {
             protocol,
             default,
             max,
-            remaining: metrics::histogram!("palisade.deadline.remaining"),
-            malformed: metrics::counter!("palisade.grpc_timeout.parse_errors"),
+            remaining: crate::histogram!("palisade.deadline.remaining"),
+            malformed: crate::counter!("palisade.grpc_timeout.parse_errors"),
             timeouts: TimeoutCounters::new("server", "deadline"),
         }
     }

@@ -53,7 +53,7 @@ pub(super) struct TimeoutCounters {
 impl TimeoutCounters {
     /// Registers the counters of `target`; `kind` names the time of the operator.
     pub(super) fn new(target: &'static str, kind: &'static str) -> Self {
-        let counter = |kind: &'static str| metrics::counter!("palisade.request.timeouts", "target" => target, "kind" => kind);
+        let counter = |kind: &'static str| crate::counter!("palisade.request.timeouts", "target" => target, "kind" => kind);
         Self { operator: counter(kind), caller: counter("caller") }
     }
 }

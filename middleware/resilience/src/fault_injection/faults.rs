@@ -89,8 +89,8 @@ impl Faults {
     }
 
     pub(super) fn build(enabled: bool, methods: Vec<(String, &'static Method)>, draw: RandomFn) -> Self {
-        let injected = |kind: &'static str| metrics::counter!("palisade.faults.injected", "kind" => kind);
-        let active = metrics::gauge!("palisade.faults.active");
+        let injected = |kind: &'static str| crate::counter!("palisade.faults.injected", "kind" => kind);
+        let active = crate::gauge!("palisade.faults.active");
         // Incremented, never set: the servers of one process share the gauge.
         active.increment(0.0);
         let [latency, error, abort, hang] = ["latency", "error", "abort", "hang"].map(injected);

@@ -1,12 +1,16 @@
 //! Metric catalog: name, kind, unit, labels and help text of every metric of this crate.
 //! Dashboards, alert rules and docs/metrics.md are checked against it.
 
+use std::borrow::Cow;
+
 use metrics::Unit;
+
+use crate::naming;
 
 /// Metric family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metric {
-    /// OpenTelemetry name, with dots.
+    /// OpenTelemetry name, with dots. [`Metric::full_name`] has the prefix of the application.
     pub name: &'static str,
     /// Kind of metric.
     pub kind: Kind,
@@ -57,9 +61,15 @@ impl Metric {
         Self { name, kind: Kind::CountHistogram, unit: None, labels, help }
     }
 
+    /// Returns the name with the prefix of the application
+    /// ([`Naming`](crate::naming::Naming)).
+    pub fn full_name(&self) -> Cow<'static, str> {
+        naming::current().metric_name(self.name)
+    }
+
     /// Returns the Prometheus name: underscores, the unit, and `_total` for counters.
     pub fn exposed(&self) -> String {
-        let mut name = self.name.replace('.', "_");
+        let mut name = self.full_name().replace('.', "_");
         if let Some(unit) = self.unit {
             name.push('_');
             name.push_str(unit.as_str());
@@ -71,13 +81,14 @@ impl Metric {
     }
 
     fn describe(&self) {
+        let name = self.full_name();
         match (self.kind, self.unit) {
-            (Kind::Counter, None) => metrics::describe_counter!(self.name, self.help),
-            (Kind::Counter, Some(unit)) => metrics::describe_counter!(self.name, unit, self.help),
-            (Kind::Gauge, None) => metrics::describe_gauge!(self.name, self.help),
-            (Kind::Gauge, Some(unit)) => metrics::describe_gauge!(self.name, unit, self.help),
-            (Kind::Histogram | Kind::CountHistogram, None) => metrics::describe_histogram!(self.name, self.help),
-            (Kind::Histogram | Kind::CountHistogram, Some(unit)) => metrics::describe_histogram!(self.name, unit, self.help),
+            (Kind::Counter, None) => metrics::describe_counter!(name, self.help),
+            (Kind::Counter, Some(unit)) => metrics::describe_counter!(name, unit, self.help),
+            (Kind::Gauge, None) => metrics::describe_gauge!(name, self.help),
+            (Kind::Gauge, Some(unit)) => metrics::describe_gauge!(name, unit, self.help),
+            (Kind::Histogram | Kind::CountHistogram, None) => metrics::describe_histogram!(name, self.help),
+            (Kind::Histogram | Kind::CountHistogram, Some(unit)) => metrics::describe_histogram!(name, unit, self.help),
         }
     }
 }

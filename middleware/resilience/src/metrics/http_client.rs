@@ -33,10 +33,10 @@ impl HttpClientSeries {
         let status = outcome.status.map(|status| status.to_string()).unwrap_or_default();
         let error = outcome.error_type();
         match &self.series_kind {
-            SeriesKind::Calls { address, port } => metrics::histogram!("http.client.request.duration", "http.request.method" => self.verb,
+            SeriesKind::Calls { address, port } => crate::histogram!("http.client.request.duration", "http.request.method" => self.verb,
                 "server.address" => address.clone(), "server.port" => port.to_string(), "http.response.status_code" => status,
                 "error.type" => error),
-            SeriesKind::Attempts { target, kind } => metrics::histogram!("palisade.http.client.attempt.duration",
+            SeriesKind::Attempts { target, kind } => crate::histogram!("palisade.http.client.attempt.duration",
                 "http.request.method" => self.verb, "target" => *target, "attempt.type" => *kind,
                 "http.response.status_code" => status, "error.type" => error),
         }

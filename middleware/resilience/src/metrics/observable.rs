@@ -6,12 +6,16 @@ use std::sync::{Arc, Weak};
 use metrics::Gauge;
 use parking_lot::Mutex;
 
+use super::handles;
+
 static OBSERVABLES: Mutex<Vec<Box<dyn Observable>>> = Mutex::new(Vec::new());
 
-/// Updates all observable gauges: breaker windows, retry tokens, limits, requests in flight.
+/// Updates all observable gauges: breaker windows, retry tokens, limits, requests in flight. Series
+/// of layers that were made before the recorder exist afterwards.
 /// `Telemetry::render` of palisade-runtime calls it before each scrape. Call it
 /// before rendering another recorder.
 pub fn collect() {
+    handles::bind_all();
     let mut observables = OBSERVABLES.lock();
     observables.retain_mut(|one| !one.is_dropped());
     observables.iter_mut().for_each(|one| one.observe());

@@ -84,7 +84,7 @@ pub(super) struct HttpSeries {
 
 impl HttpSeries {
     pub(super) fn new(verb: &'static str, route: &'static str, scheme: Scheme) -> Self {
-        let active = metrics::gauge!("http.server.active_requests", "http.request.method" => verb, "url.scheme" => scheme.name());
+        let active = crate::gauge!("http.server.active_requests", "http.request.method" => verb, "url.scheme" => scheme.name());
         let active = observed_count(active);
         Self { verb, route, scheme, active, by_status: HandleCache::default() }
     }
@@ -105,7 +105,7 @@ impl HttpSeries {
                 500.. => status.to_string(),
                 _ => String::new(),
             };
-            let histogram = metrics::histogram!("http.server.request.duration", "http.request.method" => self.verb,
+            let histogram = crate::histogram!("http.server.request.duration", "http.request.method" => self.verb,
                 "url.scheme" => self.scheme.name(), "http.route" => self.route, "http.response.status_code" => status.to_string(), "error.type" => error);
             (key, histogram)
         })
@@ -138,7 +138,7 @@ pub(super) struct GrpcSeries {
 
 impl GrpcSeries {
     pub(super) fn server(method: &'static str) -> Self {
-        let active = observed_count(metrics::gauge!("palisade.rpc.server.active_calls", "rpc.method" => method));
+        let active = observed_count(crate::gauge!("palisade.rpc.server.active_calls", "rpc.method" => method));
         Self { method: method.into(), target: None, active: Some(active), durations: ByCode::new(), caller_timeouts: OnceLock::new() }
     }
 
@@ -170,9 +170,9 @@ impl GrpcSeries {
     fn register(&self, code: Code, error: &'static str) -> Histogram {
         let (method, status) = (self.method.clone(), grpc_status::name(code));
         match &self.target {
-            None => metrics::histogram!("rpc.server.call.duration", "rpc.system.name" => "grpc", "rpc.method" => method,
+            None => crate::histogram!("rpc.server.call.duration", "rpc.system.name" => "grpc", "rpc.method" => method,
                 "rpc.status_code" => status, "error.type" => error),
-            Some(target) => metrics::histogram!("rpc.client.call.duration", "rpc.system.name" => "grpc", "rpc.method" => method,
+            Some(target) => crate::histogram!("rpc.client.call.duration", "rpc.system.name" => "grpc", "rpc.method" => method,
                 "server.address" => target.clone(), "rpc.status_code" => status, "error.type" => error),
         }
     }
@@ -191,7 +191,7 @@ impl AttemptSeries {
     pub(crate) fn new(method: &str, target: &'static str) -> Self {
         let method: Arc<str> = method.into();
         let started = |kind: &'static str| {
-            metrics::counter!("grpc.client.attempt.started", "grpc.method" => method.clone(), "grpc.target" => target,
+            crate::counter!("grpc.client.attempt.started", "grpc.method" => method.clone(), "grpc.target" => target,
                 "grpc.attempt.type" => kind)
         };
         Self { original: started("original"), retry: started("retry"), method, target, durations: ByCode::new() }
@@ -199,7 +199,7 @@ impl AttemptSeries {
 
     pub(crate) fn duration(&self, code: Code) -> &Histogram {
         self.durations.get(code, || {
-            metrics::histogram!("grpc.client.attempt.duration", "grpc.method" => self.method.clone(), "grpc.target" => self.target,
+            crate::histogram!("grpc.client.attempt.duration", "grpc.method" => self.method.clone(), "grpc.target" => self.target,
                 "grpc.status" => grpc_status::name(code))
         })
     }

@@ -22,6 +22,11 @@ pub fn propagate<F: Future>(future: F) -> TaskLocalFuture<Option<&'static str>, 
     SERVICE.scope(current_service(), future)
 }
 
+/// Calls `f` in the scope of `service`.
+pub(super) fn in_service<T>(service: Option<&'static str>, f: impl FnOnce() -> T) -> T {
+    SERVICE.sync_scope(service, f)
+}
+
 /// Service that owns the metrics created now.
 pub fn current_service() -> Option<&'static str> {
     SERVICE.try_with(|service| *service).ok().flatten()

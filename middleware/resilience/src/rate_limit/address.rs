@@ -100,7 +100,7 @@ impl AddressLimitLayer {
 
     fn with_general_limit(general: Option<Buckets>, config: &AddressConfig) -> Self {
         let public = || Buckets::new(config.public_per_second, config.public_burst);
-        let shed = metrics::counter!("palisade.requests.shed", "reason" => "address_limit");
+        let shed = crate::counter!("palisade.requests.shed", "reason" => "address_limit");
         let (documents, infrastructure) = (public(), public());
         Self(Arc::new(Limit { general, documents, infrastructure, proxies: config.proxies().unwrap_or_default(), shed }))
     }

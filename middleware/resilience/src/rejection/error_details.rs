@@ -5,7 +5,8 @@ use std::{collections::HashMap, time::Duration};
 use tonic::Status;
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use super::{DOMAIN, Reason, Rejection, Retry, Violation, reasons};
+use super::{Reason, Rejection, Retry, Violation, reasons};
+use crate::naming;
 
 /// Details of the status of a called service.
 pub(super) struct ReadDetails {
@@ -18,7 +19,7 @@ pub(super) struct ReadDetails {
 /// Reads the details of a status.
 pub(super) fn read(status: &Status) -> ReadDetails {
     let details = status.get_error_details();
-    let own = details.error_info().filter(|info| info.domain == DOMAIN);
+    let own = details.error_info().filter(|info| info.domain == naming::current().error_domain);
     ReadDetails {
         reason: own.and_then(|info| reasons::ALL.iter().copied().find(|reason| reason.slug.eq_ignore_ascii_case(&info.reason))),
         violations: Violation::from_error_details(&details),
@@ -28,7 +29,7 @@ pub(super) fn read(status: &Status) -> ReadDetails {
 
 /// Returns whether a service with this stack rejected the call.
 pub(super) fn is_own(status: &Status) -> bool {
-    status.get_details_error_info().is_some_and(|info| info.domain == DOMAIN)
+    status.get_details_error_info().is_some_and(|info| info.domain == naming::current().error_domain)
 }
 
 /// Builds the status of a rejection, without metadata.
@@ -36,7 +37,7 @@ pub(super) fn status(rejection: &Rejection) -> Status {
     let reason = rejection.reason();
     let metadata: HashMap<String, String> =
         rejection.metadata().iter().map(|(key, value)| ((*key).to_owned(), value.to_string())).collect();
-    let mut details = ErrorDetails::with_error_info(reason.slug.to_ascii_uppercase(), DOMAIN, metadata);
+    let mut details = ErrorDetails::with_error_info(reason.slug.to_ascii_uppercase(), naming::current().error_domain, metadata);
     if !rejection.violations().is_empty() {
         let fields = rejection.violations().iter().map(|violation| {
             let mut field = FieldViolation::new(violation.field.clone(), violation.message.clone());

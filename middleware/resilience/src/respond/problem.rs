@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::RequestInfo;
 use crate::{
     context::RequestId,
+    naming,
     rejection::{MetadataValue, Rejection, Retry, reasons},
     trace,
 };
@@ -58,7 +59,7 @@ pub(crate) fn problem_json(rejection: &Rejection, path: &str, request_id: Option
 /// Default challenge for token rejections (RFC 6750 §3; for 401 also RFC 9110 §15.5.2).
 fn challenge(rejection: &Rejection) -> Option<HeaderValue> {
     match rejection.reason() {
-        reason if reason.http == StatusCode::UNAUTHORIZED => Some(HeaderValue::from_static("Bearer realm=\"palisade\"")),
+        reason if reason.http == StatusCode::UNAUTHORIZED => HeaderValue::try_from(naming::current().bearer_challenge()).ok(),
         reason if *reason == reasons::INSUFFICIENT_SCOPE => Some(HeaderValue::from_static("Bearer error=\"insufficient_scope\"")),
         _ => None,
     }
@@ -112,7 +113,7 @@ fn body(rejection: &Rejection, request: &RequestInfo) -> String {
     });
     let errors = rejection.violations().iter().map(|v| FieldError { field: &v.field, code: &v.code, message: &v.message });
     let problem = Problem {
-        r#type: format!("/problems/{}", reason.slug),
+        r#type: naming::current().problem_type(reason.slug),
         title: reason.title,
         status: reason.http.as_u16(),
         detail: rejection.detail(),

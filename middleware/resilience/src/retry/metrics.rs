@@ -49,9 +49,8 @@ impl Metrics {
     pub(super) fn new(target: &'static str) -> Self {
         Self {
             target,
-            exhausted: metrics::counter!("palisade.retry.budget.exhausted", "target" => target),
-            denied: RetryDenied::ALL
-                .map(|(_, reason)| metrics::counter!("palisade.retries.denied", "target" => target, "reason" => reason)),
+            exhausted: crate::counter!("palisade.retry.budget.exhausted", "target" => target),
+            denied: RetryDenied::ALL.map(|(_, reason)| crate::counter!("palisade.retries.denied", "target" => target, "reason" => reason)),
         }
     }
 
@@ -71,10 +70,10 @@ impl Metrics {
     pub(super) fn record_retries(&self, path: &str, retries: u32, transparent: bool) {
         let method = || path.trim_start_matches('/').to_owned();
         if retries > 0 {
-            metrics::histogram!("grpc.client.call.retries", "grpc.method" => method(), "grpc.target" => self.target).record(retries);
+            crate::histogram!("grpc.client.call.retries", "grpc.method" => method(), "grpc.target" => self.target).record(retries);
         }
         if transparent {
-            metrics::histogram!("grpc.client.call.transparent_retries", "grpc.method" => method(), "grpc.target" => self.target).record(1);
+            crate::histogram!("grpc.client.call.transparent_retries", "grpc.method" => method(), "grpc.target" => self.target).record(1);
         }
     }
 }

@@ -195,7 +195,7 @@ impl<B: Body<Data = Bytes>> Body for StreamBody<B> {
 
 /// Counter of ended streams.
 pub(super) fn ended_counter(protocol: Protocol, reason: &'static str) -> metrics::Counter {
-    metrics::counter!("palisade.streams.ended", "protocol" => protocol.name(), "reason" => reason)
+    crate::counter!("palisade.streams.ended", "protocol" => protocol.name(), "reason" => reason)
 }
 
 fn stream_ended_status() -> HeaderMap {

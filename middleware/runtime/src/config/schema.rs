@@ -3,10 +3,9 @@
 
 use std::fmt::Write;
 
+use palisade_resilience::naming;
 use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value};
-
-use super::ENV_PREFIX;
 
 /// Configuration key.
 #[derive(Debug)]
@@ -117,7 +116,7 @@ impl Key {
     }
 
     fn env(&self) -> String {
-        format!("{ENV_PREFIX}{}", self.path.replace('.', "__").to_uppercase())
+        format!("{}{}", naming::current().environment_prefix, self.path.replace('.', "__").to_uppercase())
     }
 
     /// Section of the configuration, e.g. `server.http2` for `server.http2.max_streams`.

@@ -28,11 +28,10 @@ pub(super) struct BatchMetrics {
 
 impl BatchMetrics {
     pub(super) fn new(queue: &'static str) -> Self {
-        let labels = [("queue", queue)];
         Self {
-            size: metrics::histogram!(BATCH_SIZE.name, &labels),
-            waiting: metrics::gauge!(WAITING_WRITES.name, &labels),
-            rejected: metrics::counter!(REJECTED_WRITES.name, &labels),
+            size: palisade_resilience::histogram!(BATCH_SIZE.name, "queue" => queue),
+            waiting: palisade_resilience::gauge!(WAITING_WRITES.name, "queue" => queue),
+            rejected: palisade_resilience::counter!(REJECTED_WRITES.name, "queue" => queue),
         }
     }
 

@@ -105,7 +105,11 @@ struct RecordCounter([(Level, metrics::Counter); 5]);
 impl RecordCounter {
     fn new() -> Self {
         let levels = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
-        Self(levels.map(|level| (level, metrics::counter!("palisade.log.records", "level" => level.as_str().to_ascii_lowercase()))))
+        Self(
+            levels.map(|level| {
+                (level, palisade_resilience::counter!("palisade.log.records", "level" => level.as_str().to_ascii_lowercase()))
+            }),
+        )
     }
 }
 

@@ -109,7 +109,7 @@ where
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     for reason in CLOSE_REASONS {
-        metrics::counter!("palisade.connections.closed", "reason" => reason).increment(0);
+        palisade_resilience::counter!("palisade.connections.closed", "reason" => reason).increment(0);
     }
     let Listener { listener, tls, label } = port.into();
     let connections = Arc::new(Connections::new(label, protocol, config, tls));
@@ -155,5 +155,5 @@ fn is_transient(error: &io::Error) -> bool {
 /// Counts a connection or stream closed by a limit. The counter is looked up each time, because
 /// this is rare.
 fn record_connection_closed(reason: &'static str) {
-    metrics::counter!("palisade.connections.closed", "reason" => reason).increment(1);
+    palisade_resilience::counter!("palisade.connections.closed", "reason" => reason).increment(1);
 }

@@ -34,7 +34,7 @@ impl<T> fmt::Debug for Reloading<T> {
 fn record_expiry(certificate: &'static str, seconds: Option<i64>) {
     #[expect(clippy::cast_precision_loss, reason = "Unix seconds")]
     if let Some(seconds) = seconds {
-        metrics::gauge!("palisade.tls.certificate.expiry", "certificate" => certificate).set(seconds as f64);
+        palisade_resilience::gauge!("palisade.tls.certificate.expiry", "certificate" => certificate).set(seconds as f64);
     }
 }
 
@@ -62,7 +62,7 @@ impl<T: Send + Sync + 'static> Reloading<T> {
         };
         let current = read(&paths)?;
         let reloading = Arc::new(Self(ArcSwap::from_pointee(build(&current)?)));
-        let outcome = |outcome: &'static str| metrics::counter!("palisade.tls.reloads", "certificate" => certificate, "outcome" => outcome);
+        let outcome = |outcome: &'static str| palisade_resilience::counter!("palisade.tls.reloads", "certificate" => certificate, "outcome" => outcome);
         let files = Arc::new(Files {
             certificate,
             paths,

@@ -12,7 +12,7 @@ fn status(reason: &str, domain: &str) -> Status {
 
 #[test]
 fn known_reason_preserves_detail_and_metadata() {
-    let rejection = rejection(status("ILLEGAL_TRANSITION", DOMAIN));
+    let rejection = rejection(status("ILLEGAL_TRANSITION", naming::current().error_domain));
     assert_eq!((rejection.reason(), rejection.detail()), (&ILLEGAL_TRANSITION, "details"));
     let allowed = MetadataValue::List(vec!["CANCELLED".to_owned(), "COMPLETED".to_owned()]);
     assert_eq!(rejection.metadata(), [("orderId", MetadataValue::Text("7".to_owned())), ("allowed", allowed)]);

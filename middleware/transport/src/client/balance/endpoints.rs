@@ -124,7 +124,7 @@ impl Shared {
         let shared = Self {
             target,
             rng: Rng::new(),
-            panic_picks: metrics::counter!("palisade.lb.panic_mode_picks", "target" => target),
+            panic_picks: palisade_resilience::counter!("palisade.lb.panic_mode_picks", "target" => target),
             config: config.clone(),
             connect_params: ConnectParams {
                 timeout: config.connect_timeout,
@@ -132,7 +132,7 @@ impl Shared {
                 connection: config.connection.clone(),
             },
             registry,
-            endpoint_count: metrics::gauge!("palisade.lb.endpoints", "target" => target),
+            endpoint_count: palisade_resilience::gauge!("palisade.lb.endpoints", "target" => target),
             nodes: ArcSwap::default(),
             changed: Notify::new(),
             ejections: EjectionLimit::new(target),

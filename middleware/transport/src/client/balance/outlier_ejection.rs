@@ -26,7 +26,7 @@ struct SlotCount {
 impl EjectionLimit {
     /// Starts with a limit of 0.
     pub(super) fn new(target: &'static str) -> Arc<Self> {
-        let count = |enforced: &'static str| metrics::counter!("palisade.outlier.ejections", "target" => target, "enforced" => enforced);
+        let count = |enforced: &'static str| palisade_resilience::counter!("palisade.outlier.ejections", "target" => target, "enforced" => enforced);
         let places = Mutex::new(SlotCount { used: 0, limit: 0 });
         Arc::new(Self { slots: places, enforced: count("true"), unenforced: count("false") })
     }

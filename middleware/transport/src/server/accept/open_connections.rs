@@ -104,8 +104,8 @@ impl OpenConnections {
     /// Creates an empty table of the port `listener`, its label in metrics.
     pub(super) fn new(listener: &'static str, protocol: Protocol, config: &Config) -> Arc<Self> {
         let limit = config.max_connections;
-        metrics::gauge!("palisade.connections.limit", "listener" => listener).set(as_f64(limit));
-        let gauge = metrics::gauge!("palisade.connections.open", "listener" => listener);
+        palisade_resilience::gauge!("palisade.connections.limit", "listener" => listener).set(as_f64(limit));
+        let gauge = palisade_resilience::gauge!("palisade.connections.open", "listener" => listener);
         gauge.increment(0);
         let port = Arc::new(Self {
             limit,
@@ -120,7 +120,7 @@ impl OpenConnections {
             gauge,
             log: LogThrottle::default(),
         });
-        let waiting = metrics::gauge!("palisade.connections.waiting_bytes", "listener" => listener);
+        let waiting = palisade_resilience::gauge!("palisade.connections.waiting_bytes", "listener" => listener);
         register_observable_sum(&port, waiting, |port| u32::try_from(port.waiting.get()).unwrap_or(u32::MAX));
         port
     }
