@@ -33,7 +33,14 @@ const GROUPS: [Group; 16] = [
     Group { title: "Deadlines", names: &["palisade.request.timeouts", "palisade.grpc_timeout.", "palisade.deadline."], exposed_by: ALL },
     Group {
         title: "Load shedding and concurrency limits",
-        names: &["palisade.requests.shed", "palisade.concurrency.", "palisade.queue.", "palisade.responses.", "palisade.rejections."],
+        names: &[
+            "palisade.requests.shed",
+            "palisade.rate_limit.",
+            "palisade.concurrency.",
+            "palisade.queue.",
+            "palisade.responses.",
+            "palisade.rejections.",
+        ],
         exposed_by: ALL,
     },
     Group {

@@ -18,7 +18,7 @@ use palisade_middleware::{
     deadline::{AttemptTimeoutLayer, DeadlineLayer, RejectExpiredLayer},
     method_table::MethodTable,
     metrics::{Boundary, MetricsLayer},
-    rate_limit::{self, RateLimitLayer},
+    rate_limit::{self, AddressConfig, AddressLimitLayer, RateLimitLayer},
     request_context::RequestContextLayer,
     respond::{Protocol, RespondLayer},
     retry::{self, MethodContracts},
@@ -188,4 +188,22 @@ async fn layers_wrap_an_axum_router() {
     let answer = router.oneshot(request).await.unwrap();
     assert_eq!(answer.status(), StatusCode::CONFLICT);
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "the handler's own");
+}
+
+#[tokio::test]
+async fn address_limit_works_under_axum_serve() {
+    let config = AddressConfig { per_second: 1, burst: 1, ..AddressConfig::default() };
+    let layers = ServiceBuilder::new().layer(RespondLayer(Protocol::Http)).layer(AddressLimitLayer::new(&config));
+    let router: Router = Router::new().route("/", get(async || ())).layer(layers);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    task::spawn(async move { axum::serve(listener, service).await });
+    let from = async |local: [u8; 4]| {
+        let client = reqwest::Client::builder().local_address(std::net::IpAddr::from(local)).build().unwrap();
+        client.get(&url).send().await.unwrap().status()
+    };
+    assert_eq!(from([127, 0, 0, 1]).await, StatusCode::OK);
+    assert_eq!(from([127, 0, 0, 1]).await, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(from([127, 0, 0, 2]).await, StatusCode::OK, "another address has a bucket of its own");
 }

@@ -1,12 +1,12 @@
 //! Callers, between whom limits are shared fairly.
 
 use std::{
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, Hash, RandomState},
     net::{IpAddr, SocketAddr},
     sync::LazyLock,
 };
 
-use http::{HeaderMap, Request, header};
+use http::{Extensions, HeaderMap, Request, header};
 
 use crate::context::Context;
 
@@ -16,6 +16,15 @@ static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 /// Request extension with the peer address of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
+
+/// Returns the peer address of the connection: [`Peer`], or with the feature `axum` the
+/// `ConnectInfo<SocketAddr>` of `Router::into_make_service_with_connect_info`.
+pub fn peer_address(extensions: &Extensions) -> Option<SocketAddr> {
+    let peer = extensions.get::<Peer>().map(|peer| peer.0);
+    #[cfg(feature = "axum")]
+    let peer = peer.or_else(|| extensions.get::<axum::extract::ConnectInfo<SocketAddr>>().map(|info| info.0));
+    peer
+}
 
 /// Key of a caller in the limits of this process: its verified identity (issuer and subject), else
 /// its address. The key is a hash, so tables of callers copy no text.
@@ -42,6 +51,11 @@ impl CallerKey {
     /// Returns the key of an address: IPv4 whole, IPv6 by /64 prefix.
     pub fn of_address(address: IpAddr) -> Self {
         Self(SECRET.hash_one((2, ip_prefix(address))))
+    }
+
+    /// Returns the key of another property, such as an API key or a tenant.
+    pub fn of_value(value: impl Hash) -> Self {
+        Self(SECRET.hash_one((4, value)))
     }
 
     /// Returns a key of these unverified credentials, before authentication; `None` without any.

@@ -1,10 +1,12 @@
-//! Rate limiting per caller: token bucket (GCRA) per principal, with `RateLimit` headers
+//! Rate limiting per key: token bucket (GCRA) per principal, address, header or other property of a
+//! request ([`KeyExtractor`]), with `RateLimit` headers
 //! (draft-ietf-httpapi-ratelimit-headers). A request costs as many tokens as its method says
 //! ([`Method::cost`](crate::method_table::Method::cost)).
 
 mod address;
 mod bounded_store;
 mod buckets;
+mod key;
 
 use std::{
     future::Future,
@@ -19,15 +21,15 @@ use pin_project_lite::pin_project;
 use serde::{Deserialize, Serialize};
 use tower::{Layer, Service};
 
-use self::buckets::Buckets;
+use self::{buckets::Buckets, key::MissingKeys};
 use crate::{
-    caller::CallerKey,
     context::Context,
     protocol::Protocol,
     rejection::{Rejection, reasons},
 };
 
 pub use address::{AddressConfig, AddressLimitLayer};
+pub use key::{AddressKey, HeaderKey, KeyExtractor, LimitKey, PrincipalKey, RequestHead};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -53,7 +55,8 @@ impl Default for Config {
     }
 }
 
-/// Rate limit per principal. Placed after authentication and before every shared queue.
+/// Rate limit per key, by default per principal. Placed after authentication and before every
+/// shared queue. Requests without a key share one bucket ([`LimitKey::Missing`]).
 ///
 /// ```
 /// use palisade_resilience::{
@@ -80,27 +83,56 @@ impl Default for Config {
 #[derive(Debug, Clone)]
 pub struct RateLimitLayer(Option<Arc<Limit>>);
 
-#[derive(Debug)]
 struct Limit {
     protocol: Protocol,
+    key: Box<dyn KeyExtractor>,
+    missing: MissingKeys,
     buckets: Buckets,
     policy: HeaderValue,
     shed: metrics::Counter,
 }
 
 impl RateLimitLayer {
-    /// Creates the configured limit. Only HTTP responses carry the `RateLimit` headers.
+    /// Creates the configured limit per principal. Only HTTP responses carry the `RateLimit`
+    /// headers.
     pub fn new(protocol: Protocol, config: &Config) -> Self {
+        Self::with_key(protocol, config, PrincipalKey)
+    }
+
+    /// As [`new`](Self::new) with a limit per key.
+    pub fn with_key(protocol: Protocol, config: &Config, key: impl KeyExtractor) -> Self {
         let limit = |buckets: Buckets| {
             let policy = format!("\"default\";q={};w={}", buckets.burst, buckets.window);
             let policy = HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static(""));
-            Arc::new(Limit { protocol, buckets, policy, shed: crate::counter!("palisade.requests.shed", "reason" => "rate_limit") })
+            let missing = MissingKeys::new(key.name());
+            let shed = crate::counter!("palisade.requests.shed", "reason" => "rate_limit");
+            Arc::new(Limit { protocol, key: Box::new(key), missing, buckets, policy, shed })
         };
         Self(Buckets::new(config.per_second, config.burst).map(limit))
     }
 }
 
+impl std::fmt::Debug for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Limit").field("key", &self.key.name()).field("buckets", &self.buckets).finish_non_exhaustive()
+    }
+}
+
 impl Limit {
+    /// Takes the tokens of a request. Returns the remaining ones, or `None` if it is exempt.
+    fn take<B>(&self, request: &Request<B>) -> Result<Option<u32>, Duration> {
+        let key = match self.key.extract(RequestHead::of(request)) {
+            LimitKey::Exempt => return Ok(None),
+            LimitKey::Caller(key) => Some(key),
+            LimitKey::Missing => {
+                self.missing.record();
+                None
+            }
+        };
+        let cost = Context::of(request).and_then(|context| context.method).map_or(1, |method| method.cost);
+        self.buckets.take(key, cost).map(Some)
+    }
+
     /// Builds `RateLimit` and `RateLimit-Policy` for a caller with `left` remaining requests.
     fn headers(&self, left: u32) -> Option<(HeaderValue, HeaderValue)> {
         let limit = HeaderValue::try_from(format!("\"default\";r={left};t={}", self.buckets.window)).ok()?;
@@ -147,14 +179,13 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let context = Context::of(&request).filter(|context| context.principal.is_some());
-        let (Some(limit), Some(context)) = (&self.limit, context) else {
+        let Some(limit) = &self.limit else {
             return ResponseFuture { inner: Some(self.inner.call(request)), rejection: None, headers: None };
         };
-        let cost = context.method.map_or(1, |method| method.cost);
-        match limit.buckets.take(CallerKey::of_context(context), cost) {
+        match limit.take(&request) {
             Ok(left) => {
-                let headers = (limit.protocol == Protocol::Http).then(|| limit.headers(left)).flatten();
+                let left = left.filter(|_| limit.protocol == Protocol::Http);
+                let headers = left.and_then(|left| limit.headers(left));
                 ResponseFuture { inner: Some(self.inner.call(request)), rejection: None, headers }
             }
             Err(wait) => ResponseFuture { inner: None, rejection: Some(limit.rejection(wait)), headers: None },
@@ -199,58 +230,4 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{convert::Infallible, sync::Arc};
-
-    use tower::ServiceExt;
-
-    use super::*;
-    use crate::{
-        context::Principal,
-        method_table::{Access, Method},
-    };
-
-    fn request_from(subject: &'static str) -> Request<()> {
-        let mut request = Request::new(());
-        request.extensions_mut().insert(Context::background().on_behalf_of(Arc::new(Principal::on_behalf_of(subject))));
-        request
-    }
-
-    #[tokio::test]
-    async fn rate_limit_is_per_principal() {
-        let layer = RateLimitLayer::new(Protocol::Http, &Config { per_second: 1, burst: 2 });
-        let service = layer.layer(tower::service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) }));
-        let first = service.clone().oneshot(request_from("alice")).await.unwrap();
-        assert_eq!(first.headers()[RATE_LIMIT], "\"default\";r=1;t=2");
-        assert_eq!(first.headers()[RATE_LIMIT_POLICY], "\"default\";q=2;w=2");
-        service.clone().oneshot(request_from("alice")).await.unwrap();
-        let refused = service.clone().oneshot(request_from("alice")).await.unwrap_err();
-        assert_eq!(refused.reason(), &reasons::RATE_LIMITED);
-        assert!(service.oneshot(request_from("bob")).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn rate_limit_takes_the_cost_of_the_method() {
-        static LIST: Method = Method::http("GET", "/things", Access::Public).cost(4);
-        let layer = RateLimitLayer::new(Protocol::Http, &Config { per_second: 1, burst: 6 });
-        let service = layer.layer(tower::service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) }));
-        let mut list = request_from("alice");
-        list.extensions_mut().get_mut::<Context>().unwrap().method = Some(&LIST);
-        let first = service.clone().oneshot(list.clone()).await.unwrap();
-        assert_eq!(first.headers()[RATE_LIMIT], "\"default\";r=2;t=6");
-        assert_eq!(service.clone().oneshot(list).await.unwrap_err().reason(), &reasons::RATE_LIMITED);
-        assert!(service.oneshot(request_from("alice")).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn callers_of_two_issuers_have_two_buckets() {
-        let layer = RateLimitLayer::new(Protocol::Http, &Config { per_second: 1, burst: 1 });
-        let service = layer.layer(tower::service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) }));
-        for issuer in ["a", "b"] {
-            let principal = Principal { issuer: issuer.to_owned(), ..Principal::on_behalf_of("1001") };
-            let mut request = Request::new(());
-            request.extensions_mut().insert(Context::background().on_behalf_of(Arc::new(principal)));
-            assert!(service.clone().oneshot(request).await.is_ok(), "{issuer}");
-        }
-    }
-}
+mod tests;

@@ -182,6 +182,7 @@ pub static CATALOG: &[Metric] = &[
     Metric::durations("palisade.deadline.remaining", &[], "Remaining time of inbound requests with a deadline, seconds"),
     Metric::counter("palisade.grpc_timeout.parse_errors", &[], "Requests with an invalid grpc-timeout header"),
     Metric::counter("palisade.requests.shed", &["reason"], "Requests shed to protect the process, by reason"),
+    Metric::counter("palisade.rate_limit.missing_keys", &["key"], "Requests without the key of a rate limit, by kind of key"),
     Metric::gauge("palisade.concurrency.limit", &["limiter"], "Concurrency limit, requests or calls, by limiter"),
     Metric::gauge(
         "palisade.concurrency.in_use",

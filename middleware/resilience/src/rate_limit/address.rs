@@ -7,9 +7,12 @@ use http::Request;
 use serde::{Deserialize, Serialize};
 use tower::Layer;
 
-use super::buckets::Buckets;
+use super::{
+    buckets::Buckets,
+    key::{AddressKey, KeyExtractor, MissingKeys, RequestHead},
+};
 use crate::{
-    caller::{Peer, ip_prefix},
+    caller::ip_prefix,
     context::Context,
     filter::{Filter, Predicate},
     method_table::Method,
@@ -57,6 +60,11 @@ impl AddressConfig {
 /// Determines the address of the client ([`Context::client_address`]) and limits its rate. Placed
 /// before authentication and every wait.
 ///
+/// The server of palisade-transport inserts the peer address. With the feature `axum`,
+/// `axum::serve` does as well, if the service is made by
+/// `Router::into_make_service_with_connect_info::<SocketAddr>`. Requests without an address share
+/// one bucket ([`LimitKey::Missing`](super::LimitKey::Missing)).
+///
 /// ```
 /// use palisade_resilience::{
 ///     caller::Peer,
@@ -83,7 +91,8 @@ struct Limit {
     general: Option<Buckets>,
     documents: Option<Buckets>,
     infrastructure: Option<Buckets>,
-    proxies: TrustedProxies,
+    key: AddressKey,
+    missing: MissingKeys,
     shed: metrics::Counter,
 }
 
@@ -102,19 +111,24 @@ impl AddressLimitLayer {
         let public = || Buckets::new(config.public_per_second, config.public_burst);
         let shed = crate::counter!("palisade.requests.shed", "reason" => "address_limit");
         let (documents, infrastructure) = (public(), public());
-        Self(Arc::new(Limit { general, documents, infrastructure, proxies: config.proxies().unwrap_or_default(), shed }))
+        let key = AddressKey { proxies: config.proxies().unwrap_or_default() };
+        let missing = MissingKeys::new(key.name());
+        Self(Arc::new(Limit { general, documents, infrastructure, key, missing, shed }))
     }
 }
 
 impl Limit {
-    fn check(&self, method: Option<&Method>, client: IpAddr) -> Result<(), Rejection> {
+    fn check(&self, method: Option<&Method>, client: Option<IpAddr>) -> Result<(), Rejection> {
         let buckets = match method {
             Some(method) if method.infrastructure => &self.infrastructure,
             Some(method) if method.static_content => &self.documents,
             _ => &self.general,
         };
-        let result = buckets.as_ref().map_or(Ok(0), |buckets| buckets.take(ip_prefix(client), 1));
-        result.map(drop).map_err(|wait| {
+        let Some(buckets) = buckets else { return Ok(()) };
+        if client.is_none() {
+            self.missing.record();
+        }
+        buckets.take(client.map(ip_prefix), 1).map(drop).map_err(|wait| {
             self.shed.increment(1);
             Rejection::new(&reasons::RATE_LIMITED, "too many requests from this address").with_retry_after(wait)
         })
@@ -131,12 +145,11 @@ impl<S> Layer<S> for AddressLimitLayer {
 
 impl Predicate for AddressLimitLayer {
     fn check<B>(&self, mut request: Request<B>) -> Result<Request<B>, Rejection> {
-        let Some(peer) = request.extensions().get::<Peer>() else { return Ok(request) };
-        let client = self.0.proxies.client_ip(peer.0.ip(), request.headers());
+        let client = self.0.key.client(RequestHead::of(&request));
         let context = request.extensions_mut().get_mut::<Context>();
         let method = context.as_ref().and_then(|context| context.method);
         if let Some(context) = context {
-            context.client_address = Some(client);
+            context.client_address = client.or(context.client_address);
         }
         self.0.check(method, client)?;
         Ok(request)
@@ -151,7 +164,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::method_table::Access;
+    use crate::{caller::Peer, method_table::Access};
 
     #[tokio::test]
     async fn address_limit_is_per_address() {
@@ -166,6 +179,29 @@ mod tests {
         assert!(send("192.0.2.1:1").await.is_ok());
         assert_eq!(send("192.0.2.1:2").await.unwrap_err().reason(), &reasons::RATE_LIMITED);
         assert!(send("192.0.2.2:1").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn address_limit_reads_connect_info() {
+        let config = AddressConfig { per_second: 1, burst: 1, ..AddressConfig::default() };
+        let inner = tower::service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let service = metrics::with_local_recorder(&recorder, || AddressLimitLayer::new(&config).layer(inner));
+        let send = |peer: Option<&str>| {
+            let mut request = Request::new(());
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(axum::extract::ConnectInfo::<std::net::SocketAddr>(peer.parse().unwrap()));
+            }
+            service.clone().oneshot(request)
+        };
+        assert!(send(Some("192.0.2.1:1")).await.is_ok());
+        assert!(send(Some("192.0.2.1:2")).await.is_err());
+        assert!(send(Some("192.0.2.2:1")).await.is_ok());
+        // Without an address: one bucket for all, and a metric.
+        assert!(send(None).await.is_ok());
+        assert!(send(None).await.is_err());
+        let text = recorder.handle().render();
+        assert!(text.contains("palisade_rate_limit_missing_keys{key=\"address\"} 2"), "{text}");
     }
 
     #[tokio::test]

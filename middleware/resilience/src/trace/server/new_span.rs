@@ -8,7 +8,7 @@ use tracing::{
 };
 
 use crate::{
-    caller::Peer,
+    caller::peer_address,
     context::Context,
     protocol::{Protocol, known_verb},
     scheme::Scheme,
@@ -25,7 +25,7 @@ pub(super) fn start_span<B>(protocol: Protocol, proxies: &TrustedProxies, reques
     let authority = authority(request);
     let server_address = authority.as_ref().and_then(|authority| truncate(authority.host().trim_matches(['[', ']']).as_bytes()));
     let server_port = authority.as_ref().and_then(Authority::port_u16).map(i64::from);
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_canonical());
+    let peer = peer_address(request.extensions()).map(|peer| peer.ip().to_canonical());
     match protocol {
         Protocol::Grpc => tracing::info_span!(
             "rpc.server",
