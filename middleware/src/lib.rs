@@ -13,9 +13,6 @@
 //!
 //! `examples/http_service.rs` and `examples/grpc_service.rs` are whole services in a few lines.
 
-// The optimizer resolves the whole type of a stack.
-#![recursion_limit = "256"]
-
 pub mod client;
 pub mod server;
 

@@ -5,6 +5,7 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, Response};
 use palisade_auth::{AuthenticateLayer, AuthorizeLayer, Verifier};
 use palisade_resilience::{
@@ -28,7 +29,7 @@ use palisade_resilience::{
 };
 use palisade_runtime::process::Process;
 use palisade_transport::{server::http_guard::HttpGuardLayer, tls::PeerIdentityLayer};
-use tower::{BoxError, Service, ServiceBuilder};
+use tower::{BoxError, Service, ServiceBuilder, util::MapFutureLayer};
 
 pub use palisade_runtime::grpc;
 pub use palisade_transport::server::*;
@@ -109,6 +110,9 @@ where
         .layer(PeerIdentityLayer)
         // Method table, default deny.
         .layer(AuthorizeLayer(protocol))
+        // One allocation in the middle: the type of the whole future would exceed the recursion
+        // limit of optimized builds.
+        .layer(MapFutureLayer::new(FutureExt::boxed))
         // Needs the caller. Before the shared queue, which one greedy caller could fill.
         .layer(RateLimitLayer::new(protocol, &config.rate_limit))
         // Stream limits: need the caller.
