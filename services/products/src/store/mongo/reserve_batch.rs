@@ -11,9 +11,9 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use mongodb::{
-    bson::{self, Document, doc},
+    bson::{self, doc},
     error::{Error as DriverError, ErrorKind},
 };
 use palisade_middleware::{
@@ -25,10 +25,10 @@ use tracing::debug;
 use uuid::Uuid;
 
 use super::{
-    collections::{Collections, DUPLICATE_KEY, MAX_TIME, decode},
-    documents::{Phase, ReservationDocument, Stock, bson_id, bson_time, domain_id},
+    collections::{Collections, DUPLICATE_KEY},
+    documents::{Phase, ReservationDocument, bson_id, bson_time, domain_id},
     reservations::{complete, finished, reserve},
-    stock_marks::{Take, epochs, prune_all, take_all},
+    stock_marks::{ReadStock, Take, epochs, prune_all, read_stock, take_all},
 };
 use crate::{
     reservation::{Lines, ProductStock, Reservation, State},
@@ -75,12 +75,6 @@ enum Rest<'a> {
     All(Numbered<'a>),
 }
 
-/// Stock of the products of a batch.
-struct ReadStock {
-    products: Vec<Stock>,
-    unreadable: HashSet<Uuid>,
-}
-
 impl BatchWriter for ReserveWriter {
     type Item = NewReservation;
     type Output = Reservation;
@@ -108,7 +102,8 @@ impl ReserveWriter {
         let db = &*self.collections;
         // Read the stock before the reservations exist: the epochs must be older than their
         // RESERVING state.
-        let stock = read_stock(db, open).await?;
+        let products: HashSet<Uuid> = open.iter().flat_map(|(_, new)| new.lines.as_slice()).map(|line| line.product_id).collect();
+        let stock = read_stock(db, products.into_iter().map(bson_id)).await?;
         let (members, unreadable) = admit(open, &stock);
         let existing = insert_all(db, &members).await?;
         let epochs = epochs(&stock.products);
@@ -156,24 +151,6 @@ impl Rest<'_> {
     }
 }
 
-async fn read_stock(db: &Collections, open: &[Numbered<'_>]) -> Result<ReadStock, Error> {
-    let ids: HashSet<Uuid> = open.iter().flat_map(|(_, new)| new.lines.as_slice()).map(|line| line.product_id).collect();
-    let ids: Vec<bson::Uuid> = ids.into_iter().map(bson_id).collect();
-    let stock = db.stock.clone_with_type::<Document>();
-    let found = stock.find(doc! { "_id": { "$in": ids } }).projection(Collections::stock_fields()).max_time(MAX_TIME);
-    let found: Vec<Document> = found.await?.try_collect().await?;
-    let mut read = ReadStock { products: Vec::with_capacity(found.len()), unreadable: HashSet::new() };
-    for document in found {
-        let id = document.get("_id").and_then(|id| bson::deserialize_from_bson::<bson::Uuid>(id.clone()).ok());
-        match (decode::<Stock>(document), id) {
-            (Ok(product), _) => read.products.push(product),
-            (Err(_), Some(id)) => drop(read.unreadable.insert(domain_id(id))),
-            (Err(error), None) => return Err(error),
-        }
-    }
-    Ok(read)
-}
-
 /// Decides the reservations of `open` in order. Returns the decided ones, and those of unreadable
 /// products.
 ///
@@ -188,7 +165,7 @@ fn admit<'a>(open: &[Numbered<'a>], read: &ReadStock) -> (Vec<Member<'a>>, Vec<N
             continue;
         }
         let lines = new.lines.as_slice();
-        if lines.iter().any(|line| read.unreadable.contains(&line.product_id)) {
+        if lines.iter().any(|line| read.unreadable.contains_key(&bson_id(line.product_id))) {
             unreadable.push((n, new));
             continue;
         }

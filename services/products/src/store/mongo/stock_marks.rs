@@ -23,7 +23,7 @@ use time::OffsetDateTime;
 use tracing::warn;
 
 use super::{
-    collections::{Collections, MAX_TIME},
+    collections::{Collections, MAX_TIME, decode},
     documents::{LineDocument, Phase, Stock, bson_time},
     outbox,
 };
@@ -52,6 +52,13 @@ pub(super) enum TakeOutcome {
 pub(super) struct MarkState {
     pub(super) taken: bool,
     pub(super) given_back: bool,
+}
+
+/// Stock of some products.
+pub(super) struct ReadStock {
+    pub(super) products: Vec<Stock>,
+    /// Products that cannot be read.
+    pub(super) unreadable: HashMap<bson::Uuid, Error>,
 }
 
 impl MarkState {
@@ -266,16 +273,28 @@ pub(super) async fn find(db: &Collections, product: bson::Uuid) -> Result<Option
     Ok(db.stock.find_one(doc! { "_id": product }).projection(Collections::stock_fields()).max_time(MAX_TIME).await?)
 }
 
+/// Reads the stock of products. Fails if one of them cannot be read.
 pub(super) async fn load_stock(db: &Collections, products: impl Iterator<Item = bson::Uuid>) -> Result<Vec<Stock>, Error> {
+    let ReadStock { products, unreadable } = read_stock(db, products).await?;
+    unreadable.into_values().next().map_or(Ok(products), Err)
+}
+
+/// Reads the stock of products one by one.
+pub(super) async fn read_stock(db: &Collections, products: impl Iterator<Item = bson::Uuid>) -> Result<ReadStock, Error> {
     let ids: Vec<_> = products.collect();
-    Ok(db
-        .stock
-        .find(doc! { "_id": { "$in": ids } })
-        .projection(Collections::stock_fields())
-        .max_time(MAX_TIME)
-        .await?
-        .try_collect()
-        .await?)
+    let stock = db.stock.clone_with_type::<Document>();
+    let found = stock.find(doc! { "_id": { "$in": ids } }).projection(Collections::stock_fields()).max_time(MAX_TIME);
+    let found: Vec<Document> = found.await?.try_collect().await?;
+    let mut read = ReadStock { products: Vec::with_capacity(found.len()), unreadable: HashMap::new() };
+    for document in found {
+        let id = document.get("_id").and_then(|id| bson::deserialize_from_bson::<bson::Uuid>(id.clone()).ok());
+        match (decode::<Stock>(document), id) {
+            (Ok(product), _) => read.products.push(product),
+            (Err(error), Some(id)) => drop(read.unreadable.insert(id, error)),
+            (Err(error), None) => return Err(error),
+        }
+    }
+    Ok(read)
 }
 
 pub(super) fn epochs(stock: &[Stock]) -> HashMap<bson::Uuid, i64> {
