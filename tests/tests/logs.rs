@@ -113,9 +113,9 @@ async fn failed_requests_are_logged_exactly_once() {
     let answer = order_request(&buyer, &[(&item, 1)]).await;
     answer.ok(202);
     let records = || Some(request_records(&shop, "orders", &answer, &ABOVE_DEBUG)).filter(|records| !records.is_empty());
-    let told = eventually(async || records()).await;
-    assert_eq!((told.len(), &told[0]["call"]), (1, &json!("ReserveStock")), "{told:#?}");
-    assert!(told[0]["cause"].as_str().unwrap().contains("connect"), "{told:#?}");
+    let logged = eventually(async || records()).await;
+    assert_eq!((logged.len(), &logged[0]["call"]), (1, &json!("ReserveStock")), "{logged:#?}");
+    assert!(logged[0]["cause"].as_str().unwrap().contains("connect"), "{logged:#?}");
     assert_eq!(request_records(&shop, "gateway", &answer, &ABOVE_DEBUG), Vec::<Value>::new());
 }
 
