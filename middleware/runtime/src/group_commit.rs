@@ -118,11 +118,6 @@ impl<W: BatchWriter> GroupCommit<W> {
         Self(Arc::new(Shared { writer, queue: Mutex::new(Queue::new(limits)), limits, metrics: BatchMetrics::new(name) }))
     }
 
-    /// Returns the writer, for calls that are not batched.
-    pub fn writer(&self) -> &W {
-        &self.0.writer
-    }
-
     /// Writes `item` with the next batch and returns its result after the commit. The write is
     /// carried out even if the returned future is dropped after its first poll.
     pub async fn write(&self, item: W::Item) -> Result<W::Output, W::Error> {
