@@ -1,6 +1,7 @@
 //! Order store: five roles, implemented for PostgreSQL and SQLite, with one test suite for both.
 //! Every method is one atomic step.
 
+mod batches;
 mod change;
 mod database;
 mod fulfilment_queue;

@@ -9,10 +9,9 @@ pub fn encode(rows: &[impl Serialize]) -> Result<String, serde_json::Error> {
     serde_json::to_string(rows)
 }
 
-/// Encodes bytes for `unhex`.
-pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-    bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]).collect()
+/// Encodes bytes, for example an id, for `unhex`.
+pub fn hex(bytes: impl AsRef<[u8]>) -> String {
+    hex::encode(bytes)
 }
 
 /// Runs `statement` with the rows as its only parameter.

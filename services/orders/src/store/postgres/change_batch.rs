@@ -9,9 +9,9 @@ use uuid::Uuid;
 use crate::{
     order::FailureReason,
     store::{
+        batches::ChangeRow,
         change::Change,
         database::{BatchFailure, Pool},
-        orders::StoredResponse,
     },
 };
 
@@ -67,12 +67,6 @@ const CHANGE: &str = "
 #[derive(Debug)]
 pub(super) struct ChangeWriter {
     pub(super) pool: Arc<Pool<Postgres>>,
-}
-
-/// A change, and the response to store with it.
-pub(super) struct ChangeRow {
-    pub(super) change: Change,
-    pub(super) response: Option<StoredResponse>,
 }
 
 impl BatchWriter for ChangeWriter {

@@ -7,13 +7,13 @@ use palisade_middleware::{
     group_commit::{BatchResult, BatchWriter},
 };
 use sqlx::{PgConnection, Postgres};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::orders::resolve_existing_key;
 use crate::store::{
+    batches::NewRow,
     database::{BatchFailure, Error, Pool},
-    orders::{Create, CreateResult, KEY_LIFETIME},
+    orders::{CreateResult, KEY_LIFETIME},
     outbox::NewEvent,
 };
 
@@ -61,12 +61,6 @@ const CREATE: &str = "
 #[derive(Debug)]
 pub(super) struct CreateWriter {
     pub(super) pool: Arc<Pool<Postgres>>,
-}
-
-/// An order to accept, and the time of its acceptance.
-pub(super) struct NewRow {
-    pub(super) create: Create,
-    pub(super) now: OffsetDateTime,
 }
 
 impl BatchWriter for CreateWriter {

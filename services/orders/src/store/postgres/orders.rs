@@ -8,15 +8,12 @@ use uuid::Uuid;
 
 use super::{
     PostgresStore,
-    change_batch::ChangeRow,
-    create_batch::NewRow,
     row::{self, Timestamp, columns, lines},
 };
 use crate::{
     order::{Actor, Order, OrderId, Status},
-    saga::{self, StatusChange},
     store::{
-        change::Change,
+        batches::{self, NewRow},
         database::Error,
         orders::{
             Create, CreateResult, ExistingKey, FIRST_FENCE, IdempotencyKey, OrderStore, RemoveResult, SetStatusResult, StoredResponse,
@@ -74,23 +71,7 @@ impl OrderStore for PostgresStore {
         preconditions: VersionPreconditions,
         now: OffsetDateTime,
     ) -> Result<SetStatusResult, Error> {
-        // Terminates: after each lost race the order has a later status, and the number of statuses
-        // is bounded.
-        loop {
-            let Some(order) = self.find(id).await? else { return Ok(SetStatusResult::NotFound) };
-            match saga::request_conditional_change(&order, to, by, &preconditions) {
-                StatusChange::VersionMismatch => return Ok(SetStatusResult::VersionMismatch),
-                StatusChange::Unchanged => return Ok(SetStatusResult::Unchanged(order)),
-                StatusChange::Illegal(allowed) => return Ok(SetStatusResult::Illegal { order, allowed }),
-                StatusChange::Allowed(transition) => {
-                    let (from, change) = (order.status, Change::by_user(order, &transition, by, now)?);
-                    let after = change.order.clone();
-                    if self.changes.write(ChangeRow { change, response: None }).await? {
-                        return Ok(SetStatusResult::Changed { from, order: after });
-                    }
-                }
-            }
-        }
+        batches::set_status(self, &self.changes, id, to, by, preconditions, now).await
     }
 
     async fn remove(

@@ -7,10 +7,14 @@ use serde::Serialize;
 use sqlx::{Connection, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
-use super::{batch, row::to_ms};
+use super::{
+    batch::{self, hex},
+    row::to_ms,
+};
 use crate::{
     order::FailureReason,
     store::{
+        batches::ChangeRow,
         change::Change,
         database::{BatchFailure, Pool},
         orders::StoredResponse,
@@ -65,12 +69,6 @@ const STORE_RESPONSES: &str = "
 #[derive(Debug)]
 pub(super) struct ChangeWriter {
     pub(super) pool: Arc<Pool<Sqlite>>,
-}
-
-/// A change, and the response to store with it.
-pub(super) struct ChangeRow {
-    pub(super) change: Change,
-    pub(super) response: Option<StoredResponse>,
 }
 
 #[derive(Serialize)]
@@ -153,23 +151,18 @@ async fn write(db: &mut SqliteConnection, items: &[&ChangeRow]) -> Result<HashSe
         sqlx::query_scalar(UPDATE_ORDERS).bind(batch::json(&orders)?).fetch_all(&mut *db).await.map_err(BatchFailure::from_statement)?;
     let updated: HashSet<Uuid> = updated.into_iter().collect();
     let written: Vec<_> = items.iter().filter(|item| updated.contains(&item.change.order.id.as_uuid())).collect();
-    let hex = |item: &ChangeRow| item.change.order.id.as_uuid().simple().to_string();
+    let id = |item: &ChangeRow| hex(item.change.order.id.as_uuid());
     let prices = written.iter().filter(|item| item.change.sets_prices).flat_map(|item| {
         item.change.order.lines.iter().filter_map(|line| {
             let snapshot = line.snapshot.as_ref()?;
-            Some(PriceRow {
-                order_id: hex(item),
-                product_id: line.product_id.simple().to_string(),
-                name: &snapshot.name,
-                price: snapshot.unit_price_minor,
-            })
+            Some(PriceRow { order_id: id(item), product_id: hex(line.product_id), name: &snapshot.name, price: snapshot.unit_price_minor })
         })
     });
     let prices: Vec<_> = prices.collect();
     if !prices.is_empty() {
         batch::execute(db, UPDATE_LINES, &batch::json(&prices)?).await?;
     }
-    let steps: Vec<_> = written.iter().flat_map(|item| StepRow::all(hex(item), &item.change)).collect();
+    let steps: Vec<_> = written.iter().flat_map(|item| StepRow::all(id(item), &item.change)).collect();
     if !steps.is_empty() {
         let steps = batch::json(&steps)?;
         batch::execute(db, INSERT_HISTORY, &steps).await?;
@@ -178,7 +171,7 @@ async fn write(db: &mut SqliteConnection, items: &[&ChangeRow]) -> Result<HashSe
     let responses = written.iter().filter_map(|item| {
         let response = item.response.as_ref()?;
         let StoredResponse { key, bytes } = response;
-        Some(ResponseRow { subject: key.subject.as_str(), key: &key.key, order_id: hex(item), response: batch::hex(bytes) })
+        Some(ResponseRow { subject: key.subject.as_str(), key: &key.key, order_id: id(item), response: hex(bytes) })
     });
     let responses: Vec<_> = responses.collect();
     if !responses.is_empty() {
@@ -191,7 +184,7 @@ impl OrderRow {
     fn new(change: &Change) -> Self {
         let order = &change.order;
         Self {
-            id: order.id.as_uuid().simple().to_string(),
+            id: hex(order.id.as_uuid()),
             old_version: change.old_version(),
             version: order.version,
             status: order.status.as_str(),
@@ -217,7 +210,7 @@ impl<'a> StepRow<'a> {
             reason: step.reason.map(FailureReason::as_str),
             actor: change.by.as_str(),
             at: to_ms(change.order.updated_at),
-            event_id: step.event.event_id.simple().to_string(),
+            event_id: hex(step.event.event_id),
             kind: &step.event.kind,
             payload: &step.event.payload,
         })

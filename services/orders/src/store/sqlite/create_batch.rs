@@ -9,10 +9,14 @@ use palisade_middleware::{
 use serde::Serialize;
 use sqlx::{Connection, Sqlite, SqliteConnection};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
-use super::{batch, orders::find_key, row::to_ms};
+use super::{
+    batch::{self, hex},
+    orders::find_key,
+    row::to_ms,
+};
 use crate::store::{
+    batches::NewRow,
     database::{BatchFailure, Error, Pool},
     orders::{Claimed, Create, CreateResult, KEY_LIFETIME},
     outbox::NewEvent,
@@ -44,12 +48,6 @@ const INSERT_EVENTS: &str = "
 #[derive(Debug)]
 pub(super) struct CreateWriter {
     pub(super) pool: Arc<Pool<Sqlite>>,
-}
-
-/// An order to accept, and the time of its acceptance.
-pub(super) struct NewRow {
-    pub(super) create: Create,
-    pub(super) now: OffsetDateTime,
 }
 
 /// Values for `orders`, its first history row and its first event.
@@ -129,7 +127,6 @@ async fn insert(db: &mut SqliteConnection, accepted: &[(&Create, Claimed, Offset
     if accepted.is_empty() {
         return Ok(());
     }
-    let hex = |id: Uuid| id.simple().to_string();
     let events = accepted.iter().map(|(_, claimed, _)| NewEvent::for_order(&claimed.saga.order)).collect::<Result<Vec<_>, Error>>();
     let events = events.map_err(BatchFailure::rolled_back)?;
     let keys = accepted.iter().filter_map(|(create, _, now)| {
@@ -138,7 +135,7 @@ async fn insert(db: &mut SqliteConnection, accepted: &[(&Create, Claimed, Offset
         Some(KeyRow {
             subject: key.subject.as_str(),
             key: &key.key,
-            fingerprint: batch::hex(&key.fingerprint),
+            fingerprint: hex(key.fingerprint),
             order_id: hex(create.id.as_uuid()),
             expires_at,
         })

@@ -10,14 +10,13 @@ use uuid::Uuid;
 
 use super::{
     SqliteStore,
-    change_batch::ChangeRow,
     row::{self, columns, saga_columns, to_ms},
 };
 use crate::{
     order::OrderId,
     saga::Transition,
     store::{
-        change::Change,
+        batches,
         database::{Error, corrupt},
         orders::{Claimed, StoredResponse},
         saga_queue::{QuarantinedOrder, SagaQueue, StuckOrder, TransitionResult},
@@ -75,13 +74,7 @@ impl SagaQueue for SqliteStore {
         response: Option<StoredResponse>,
         now: OffsetDateTime,
     ) -> Result<TransitionResult, Error> {
-        let (change, after) = Change::by_saga(&claimed, &transitions, now)?;
-        let id = change.order.id;
-        if self.changes.write(ChangeRow { change, response }).await? {
-            return Ok(TransitionResult::Applied(after));
-        }
-        let order = row::find_including_removed(&mut *self.readers.acquire().await?, id).await?;
-        order.map(TransitionResult::Fenced).ok_or_else(|| Error::Corrupt(format!("order {id} does not exist")))
+        batches::transition(self, &self.changes, &claimed, &transitions, response, now).await
     }
 
     async fn postpone(&self, id: OrderId, fence: i64, due_at: OffsetDateTime, last_error: String) -> Result<bool, Error> {

@@ -114,7 +114,7 @@ impl ReservationStore for SqliteStore {
              ORDER BY coalesce(settled_at, expires_at) LIMIT ?",
         );
         let settled: Vec<Uuid> = select.bind(to_millis(before)).bind(limit).fetch_all(&mut *transaction).await?;
-        let ids = reserve_batch::encode(&settled.iter().copied().map(reserve_batch::hex).collect::<Vec<_>>())?;
+        let ids = reserve_batch::encode(&settled.iter().copied().map(json_rows::hex).collect::<Vec<_>>())?;
         for delete in [
             "DELETE FROM reservation_lines WHERE reservation_id IN (SELECT unhex(value) FROM json_each(?))",
             "DELETE FROM reservations WHERE id IN (SELECT unhex(value) FROM json_each(?))",

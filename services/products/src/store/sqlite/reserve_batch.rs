@@ -10,7 +10,7 @@ use palisade_middleware::{
     clock,
     group_commit::{BatchResult, BatchWriter},
 };
-use palisade_store::json_rows;
+use palisade_store::json_rows::{self, hex};
 use serde::Serialize;
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use time::OffsetDateTime;
@@ -220,8 +220,4 @@ impl From<&Reservation> for ReservationRow {
 
 pub(super) fn encode(rows: &[impl Serialize]) -> Result<String, Error> {
     json_rows::encode(rows).map_err(|error| Error::Corrupt(error.to_string()))
-}
-
-pub(super) fn hex(id: Uuid) -> String {
-    id.simple().to_string()
 }
