@@ -12,9 +12,11 @@ use std::{
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
 
 use self::keys::configure_trust;
 use crate::{
+    HANG_TIMEOUT,
     client::Client,
     client::gateways::Gateways,
     eventually,
@@ -168,6 +170,14 @@ impl Shop {
     /// Returns the base URL of a gRPC service.
     pub fn grpc_url(&self, service: &str) -> String {
         self.program(service).url(service)
+    }
+
+    /// Returns a channel to a gRPC service, when every process is ready: unlike [`Client`], a
+    /// generated client does not repeat a call that found the store not yet migrated.
+    pub async fn grpc_channel(&self, service: &str) -> Channel {
+        self.ready().await;
+        let endpoint = Endpoint::from_shared(self.grpc_url(service)).expect("printed URLs are valid");
+        endpoint.timeout(HANG_TIMEOUT).connect_lazy()
     }
 
     /// Returns the base URL of a service's admin port.

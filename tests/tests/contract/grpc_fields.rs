@@ -1,19 +1,14 @@
 //! Every field of every RPC is validated by the service itself, not only by the gateway.
 
-use std::time::Duration;
-
 use palisade_proto::{
     orders::v1::{self as orders, OrderStatus, orders_service_client::OrdersServiceClient},
     products::v1::{self as products, ProductInput, products_service_client::ProductsServiceClient},
 };
 use palisade_tests::{Shop, shop::ALL_SCOPES, unique};
-use tonic::{
-    Code, Request, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Request, Status, transport::Channel};
 
-fn channel(service: &str) -> Channel {
-    Endpoint::from_shared(Shop::shared().grpc_url(service)).unwrap().timeout(Duration::from_secs(20)).connect_lazy()
+async fn channel(service: &str) -> Channel {
+    Shop::shared().grpc_channel(service).await
 }
 
 fn call<T>(service: &str, message: T) -> Request<T> {
@@ -38,7 +33,7 @@ fn assert_invalid<T>(result: Result<T, Status>, about: &str) {
 
 #[tokio::test]
 async fn invalid_fields_of_products_are_rejected() {
-    let mut client = ProductsServiceClient::new(channel("products"));
+    let mut client = ProductsServiceClient::new(channel("products").await);
     let list = products::FindAllRequest::default;
     for (about, request) in [
         ("sort", products::FindAllRequest { sort: 99, ..list() }),
@@ -97,7 +92,7 @@ async fn invalid_fields_of_products_are_rejected() {
 
 #[tokio::test]
 async fn absent_is_active_means_true() {
-    let mut client = ProductsServiceClient::new(channel("products"));
+    let mut client = ProductsServiceClient::new(channel("products").await);
     for (sent, stored) in [(None, true), (Some(true), true), (Some(false), false)] {
         let product = Some(ProductInput { is_active: sent, ..valid_product() });
         let create = products::CreateProductRequest { product: product.clone(), ..Default::default() };
@@ -110,7 +105,7 @@ async fn absent_is_active_means_true() {
 
 #[tokio::test]
 async fn invalid_fields_of_orders_are_rejected() {
-    let mut client = OrdersServiceClient::new(channel("orders"));
+    let mut client = OrdersServiceClient::new(channel("orders").await);
     let list = orders::FindAllRequest::default;
     for (about, request) in [
         ("status", orders::FindAllRequest { status: 99, ..list() }),

@@ -13,7 +13,7 @@ use palisade_tests::{
     unique,
 };
 use serde_json::{Value, json};
-use tonic::{Code, Request, transport::Endpoint};
+use tonic::{Code, Request};
 use tonic_types::StatusExt;
 
 const PARTNER: &str = "https://partner.palisade.invalid";
@@ -130,7 +130,7 @@ async fn streams_end_with_their_token() {
     };
     let open = async |changes: &Value| EventStream::open(client(&shop, changes).get(format!("/orders/{order}/events"))).await;
     let watch = async |changes: &Value| {
-        let mut client = OrdersServiceClient::new(Endpoint::from_shared(shop.grpc_url("orders")).unwrap().connect_lazy());
+        let mut client = OrdersServiceClient::new(shop.grpc_channel("orders").await);
         let mut request = Request::new(WatchOrderRequest { id: order.clone(), after_sequence: 0 });
         let changes = with_changes(changes.clone(), &json!({ "aud": "orders" }));
         request.metadata_mut().insert("authorization", format!("Bearer {}", token(&changes)).parse().unwrap());

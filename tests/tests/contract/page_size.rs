@@ -1,6 +1,6 @@
 //! Size of a page: a list ends early instead of exceeding the maximum message size.
 
-use std::{collections::HashSet, time::Duration};
+use std::collections::HashSet;
 
 use futures_util::{StreamExt, stream};
 use palisade_proto::{
@@ -15,7 +15,7 @@ use palisade_tests::{
 };
 use prost::Message;
 use serde_json::{Value, json};
-use tonic::{Request, transport::Endpoint};
+use tonic::Request;
 
 /// Orders of this many lines with the longest names.
 const LINES: usize = 100;
@@ -50,7 +50,7 @@ async fn long_orders_are_listed_completely() {
     assert_eq!((listed.len(), &ids), (ORDERS, &placed), "each order once");
     assert!(listed.iter().all(|order| order["items"].as_array().unwrap().len() == LINES));
 
-    let channel = Endpoint::from_shared(shop.grpc_url("orders")).unwrap().timeout(Duration::from_secs(20)).connect_lazy();
+    let channel = shop.grpc_channel("orders").await;
     let mut request = Request::new(FindAllRequest { limit: 100, ..FindAllRequest::default() });
     let token = shop.service_token("orders", &user, ALL_SCOPES);
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());

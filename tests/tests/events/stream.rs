@@ -12,7 +12,7 @@ use palisade_tests::{
 };
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
-use tonic::{Code, Request, transport::Endpoint};
+use tonic::{Code, Request};
 use tonic_types::StatusExt;
 
 fn watch_request(client: &Client, order: &str) -> palisade_tests::client::Request {
@@ -77,7 +77,7 @@ async fn grpc_stream_equals_sse_stream() {
     let buyer = shop.client(&user, CUSTOMER);
     let product = create_product(&seller, 5).await;
     let id = id_of(&place_confirmed_order(&buyer, &[(&product, 1)]).await);
-    let mut client = OrdersServiceClient::new(Endpoint::from_shared(shop.grpc_url("orders")).unwrap().connect_lazy());
+    let mut client = OrdersServiceClient::new(shop.grpc_channel("orders").await);
     let token = shop.service_token("orders", &user, "orders:read");
     let mut watch = async |after_sequence| {
         let mut request = Request::new(WatchOrderRequest { id: id.clone(), after_sequence });
