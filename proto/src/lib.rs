@@ -1,7 +1,9 @@
-//! Generated Rust code of the contracts in `proto/palisade`, and their size limits.
+//! Generated Rust code of the contracts in `proto/palisade`, their size limits and their rejection
+//! reasons.
 #![expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
 
 pub mod page;
+pub mod reasons;
 
 /// `palisade.products.v1`: products and their stock.
 pub mod products {

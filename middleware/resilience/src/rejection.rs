@@ -3,9 +3,6 @@
 
 use std::{borrow::Cow, convert::Infallible, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
-use http::StatusCode;
-use tonic::Code;
-
 use crate::time_limit::LimitOrigin;
 
 #[cfg_attr(not(feature = "error-details"), path = "rejection/no_error_details.rs")]
@@ -17,9 +14,13 @@ pub mod reasons;
 mod transport_error;
 mod violation;
 
+#[doc(no_inline)]
+pub use http::StatusCode;
 pub(crate) use log::log_status;
 pub use log::{causes, chain};
 pub use metadata::MetadataValue;
+#[doc(no_inline)]
+pub use tonic::Code;
 pub use transport_error::TransportError;
 pub use violation::Violation;
 

@@ -1,4 +1,4 @@
-//! Settings of the gateway.
+//! Configuration of the gateway.
 
 use std::net::SocketAddr;
 
@@ -20,20 +20,19 @@ use crate::cache;
 /// Required `aud` of user tokens.
 pub const AUDIENCE: &str = "palisade";
 
-/// Settings of the gateway.
+/// Gateway.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Address of the HTTP port.
+    /// Listen address of the HTTP port.
     pub listen: SocketAddr,
-    /// Address of the admin port: health, metrics and operator routes. Must not be reachable by the
-    /// public.
+    /// Listen address of the admin port: health, metrics and operator routes. Keep it private.
     pub admin_listen: SocketAddr,
     /// Host names of the admin port, separated by commas. IP addresses and `localhost` need no
     /// entry. Requests with another `Host`, and requests of pages of another origin, are rejected,
     /// because a browser near the port may have been tricked into sending them.
     pub admin_hosts: String,
-    /// Services called by the gateway.
+    /// Called services.
     pub upstreams: Upstreams,
     /// Event streams of orders (server-sent events).
     pub order_events: OrderEvents,
@@ -44,11 +43,11 @@ pub struct Config {
     pub events: palisade_events::Config,
     /// Background jobs.
     pub jobs: jobs::Config,
-    /// Signing key of the internal tokens sent to the services.
+    /// Signing key for calls to the services.
     pub identity: auth::Identity,
-    /// Trusted issuers of user tokens.
+    /// Accepted token issuers and keys.
     pub auth: auth::Config,
-    /// HTTP server and its limits.
+    /// Limits of the HTTP server.
     pub server: server::Config,
     /// Traces and logs.
     pub telemetry: telemetry::Config,
@@ -74,7 +73,7 @@ impl Default for OrderEvents {
     }
 }
 
-/// Services called by the gateway.
+/// Called services.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Upstreams {

@@ -1,11 +1,12 @@
-//! Error responses: the reasons of the shop, the problem schema, and the only place where gRPC
+//! Error responses: the problem schema, and the only place where gRPC
 //! statuses of the services become HTTP problems.
 
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue};
 use palisade_middleware::{
     naming,
     rejection::{MetadataValue, Reason, Rejection, Violation, reasons},
 };
+use palisade_proto::reasons as shop_reasons;
 use tonic::{Code, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use utoipa::ToSchema;
@@ -13,29 +14,6 @@ use utoipa::ToSchema;
 /// Metadata of the services and header of the gateway. Marks the stored response of an earlier
 /// request with the same idempotency key.
 const REPLAYED: &str = "idempotency-replayed";
-
-macro_rules! reasons {
-    ($($name:ident = $slug:literal, $http:ident, $grpc:ident, $title:literal;)*) => {
-        $(#[doc = $title] pub static $name: Reason = Reason::new($slug, StatusCode::$http, Code::$grpc, $title);)*
-
-        /// Reasons of products and orders beyond [`palisade_middleware::rejection::reasons`].
-        static SHOP_REASONS: &[&Reason] = &[$(&$name),*];
-    };
-}
-
-reasons! {
-    PRODUCT_IN_USE = "product_in_use", CONFLICT, FailedPrecondition, "Open reservations hold units of the product";
-    INSUFFICIENT_STOCK = "insufficient_stock", CONFLICT, FailedPrecondition, "Insufficient stock";
-    UNKNOWN_PRODUCT = "unknown_product", UNPROCESSABLE_ENTITY, FailedPrecondition, "A product does not exist";
-    PRODUCT_INACTIVE = "product_inactive", UNPROCESSABLE_ENTITY, FailedPrecondition, "A product is inactive";
-    ILLEGAL_TRANSITION = "illegal_transition", CONFLICT, FailedPrecondition, "The order cannot change to this status";
-    ORDER_IN_PROGRESS = "order_in_progress", CONFLICT, FailedPrecondition, "The order is not in a terminal state";
-    RESERVATION_EXPIRED = "reservation_expired", CONFLICT, FailedPrecondition, "The reservation expired before it was confirmed";
-    // Not a 503: this order has failed permanently, and repeating the request returns the same
-    // error.
-    PRODUCTS_UNAVAILABLE = "products_unavailable", CONFLICT, FailedPrecondition, "The products service did not answer in time";
-    CONFLICT = "conflict", CONFLICT, Aborted, "The request conflicts with the current state";
-}
 
 /// Error response (RFC 9457 problem details).
 #[derive(ToSchema)]
@@ -161,7 +139,7 @@ fn replayed() -> (HeaderName, HeaderValue) {
 
 fn known_reason(reason: &str) -> Option<&'static Reason> {
     let slug = reason.to_ascii_lowercase();
-    reasons::ALL.iter().chain(SHOP_REASONS).copied().find(|reason| reason.slug == slug)
+    reasons::ALL.iter().chain(shop_reasons::ALL).copied().find(|reason| reason.slug == slug)
 }
 
 fn with_details(rejection: Rejection, details: &ErrorDetails) -> Rejection {
@@ -188,7 +166,7 @@ fn from_bare_code(code: Code) -> Rejection {
     let reason = match code {
         Code::InvalidArgument => &reasons::INVALID_PARAMETER,
         Code::NotFound => &reasons::NOT_FOUND,
-        Code::AlreadyExists | Code::Aborted | Code::FailedPrecondition => &CONFLICT,
+        Code::AlreadyExists | Code::Aborted | Code::FailedPrecondition => &shop_reasons::CONFLICT,
         Code::ResourceExhausted => &reasons::OVERLOADED,
         // CANCELLED although the client still waits: the server cancelled, e.g. during shutdown.
         Code::Unavailable | Code::Cancelled => &reasons::UPSTREAM_UNAVAILABLE,

@@ -19,7 +19,7 @@ const WRITE_ORDERS: Access = Access::AnyScope(&["orders:write", "orders:admin"])
 // Costs in tokens of the caller's rate limit. A read costs one.
 const LIST_COST: u32 = 4;
 const WRITE_COST: u32 = 2;
-/// An order is a saga: two transactions and two calls of products.
+/// An order is a saga: two transactions and a call of products.
 const ORDER_COST: u32 = 4;
 
 /// Method table of [`router`].

@@ -3,10 +3,17 @@
 
 use std::time::Duration;
 
-use palisade_middleware::{client::Client, naming, rejection};
-use palisade_proto::products::v1::{
-    ConfirmReservationRequest, FulfilReservationRequest, ListReservationsRequest, ReleaseReservationRequest, Reservation, ReservationLine,
-    ReservationState, ReserveStockRequest, products_service_client::ProductsServiceClient,
+use palisade_middleware::{
+    client::Client,
+    naming,
+    rejection::{self, Reason},
+};
+use palisade_proto::{
+    products::v1::{
+        ConfirmReservationRequest, FulfilReservationRequest, ListReservationsRequest, ReleaseReservationRequest, Reservation,
+        ReservationLine, ReservationState, ReserveStockRequest, products_service_client::ProductsServiceClient,
+    },
+    reasons::{self, reservation},
 };
 use tonic::Status;
 use tonic_types::StatusExt;
@@ -17,6 +24,9 @@ use crate::{
     order::{FailureReason, HeldLine, Order, OrderId, ProductSnapshot},
     saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome},
 };
+
+/// Reasons of a confirmation that can never succeed.
+static LOST: [&Reason; 4] = [&reservation::RELEASED, &reasons::RESERVATION_EXPIRED, &reservation::REFUSED, &reservation::UNKNOWN];
 
 /// Calls products on behalf of the current context's principal.
 #[derive(Debug, Clone)]
@@ -49,12 +59,12 @@ impl Products {
                     None => ReserveOutcome::Unknown { retry_after: None },
                 }
             }
-            Err(status) => match reason(&status).as_deref() {
-                Some("RESERVATION_RELEASED") => ReserveOutcome::Released,
-                Some("RESERVATION_EXPIRED") => ReserveOutcome::Expired,
-                Some("INSUFFICIENT_STOCK") => ReserveOutcome::Rejected(FailureReason::InsufficientStock),
-                Some("UNKNOWN_PRODUCT") => ReserveOutcome::Rejected(FailureReason::UnknownProduct),
-                Some("PRODUCT_INACTIVE") => ReserveOutcome::Rejected(FailureReason::ProductInactive),
+            Err(status) => match reason(&status) {
+                Some(it) if it == &reservation::RELEASED => ReserveOutcome::Released,
+                Some(it) if it == &reasons::RESERVATION_EXPIRED => ReserveOutcome::Expired,
+                Some(it) if it == &reasons::INSUFFICIENT_STOCK => ReserveOutcome::Rejected(FailureReason::InsufficientStock),
+                Some(it) if it == &reasons::UNKNOWN_PRODUCT => ReserveOutcome::Rejected(FailureReason::UnknownProduct),
+                Some(it) if it == &reasons::PRODUCT_INACTIVE => ReserveOutcome::Rejected(FailureReason::ProductInactive),
                 _ => ReserveOutcome::Unknown { retry_after: log_unknown_outcome("ReserveStock", &status) },
             },
         }
@@ -64,10 +74,8 @@ impl Products {
     pub async fn confirm(&self, id: OrderId) -> ConfirmOutcome {
         match self.client.clone().confirm_reservation(ConfirmReservationRequest { reservation_id: id.to_string() }).await {
             Ok(_) => ConfirmOutcome::Confirmed,
-            Err(status) => match reason(&status).as_deref() {
-                Some("RESERVATION_RELEASED" | "RESERVATION_EXPIRED" | "RESERVATION_REFUSED" | "RESERVATION_UNKNOWN") => {
-                    ConfirmOutcome::Lost
-                }
+            Err(status) => match reason(&status) {
+                Some(it) if LOST.contains(&it) => ConfirmOutcome::Lost,
                 _ => ConfirmOutcome::Unknown { retry_after: log_unknown_outcome("ConfirmReservation", &status) },
             },
         }
@@ -85,8 +93,8 @@ impl Products {
     pub async fn fulfil(&self, id: OrderId) -> FulfilOutcome {
         match self.client.clone().fulfil_reservation(FulfilReservationRequest { reservation_id: id.to_string() }).await {
             Ok(_) => FulfilOutcome::Done,
-            Err(status) => match reason(&status).as_deref() {
-                Some("RESERVATION_NOT_CONFIRMED" | "RESERVATION_UNKNOWN") => FulfilOutcome::Missing,
+            Err(status) => match reason(&status) {
+                Some(it) if [&reservation::NOT_CONFIRMED, &reservation::UNKNOWN].contains(&it) => FulfilOutcome::Missing,
                 // Includes a replica of the previous release, which does not know the method.
                 _ => FulfilOutcome::Unknown { retry_after: log_unknown_outcome("FulfilReservation", &status) },
             },
@@ -113,9 +121,10 @@ fn held_lines(reservation: Reservation) -> Option<Vec<HeldLine>> {
     lines.collect()
 }
 
-/// Returns the machine-readable reason of an error, if products itself returned it.
-fn reason(status: &Status) -> Option<String> {
-    status.get_details_error_info().filter(|info| info.domain == naming::current().error_domain).map(|info| info.reason)
+/// Returns the reason of an error, if products itself returned it.
+fn reason(status: &Status) -> Option<&'static Reason> {
+    let info = status.get_details_error_info().filter(|info| info.domain == naming::current().error_domain)?;
+    reasons::find(&info.reason)
 }
 
 /// Logs an unknown outcome and returns the retry delay that products requested.

@@ -1,4 +1,4 @@
-//! Settings of the products service.
+//! Configuration of the products service.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -19,14 +19,13 @@ use serde::{Deserialize, Serialize};
 /// Rule for `store.url`.
 const UNSUPPORTED_STORE: &str = "must be mongodb://host/database, mongodb+srv://… or sqlite://path";
 
-/// Settings of the products service.
+/// Products service.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Address of the gRPC port.
+    /// Listen address of the gRPC port.
     pub listen: SocketAddr,
-    /// Address of the admin port: health, metrics, stock audit and operator routes. Must not be
-    /// reachable by the public.
+    /// Listen address of the admin port: health, metrics and stock audit. Keep it private.
     pub admin_listen: SocketAddr,
     /// Host names of the admin port, separated by commas. IP addresses and `localhost` need no
     /// entry. Requests with another `Host`, and requests of pages of another origin, are rejected,
@@ -42,13 +41,13 @@ pub struct Config {
     pub audit: Audit,
     /// Background jobs.
     pub jobs: jobs::Config,
-    /// Broker to which change events are published.
+    /// Event broker for product changes.
     pub events: palisade_events::Config,
-    /// Trusted issuers of tokens.
+    /// Accepted token issuers and keys.
     pub auth: auth::Config,
-    /// Registration of this service for service discovery.
+    /// Registration in service discovery.
     pub registration: registration::Config,
-    /// gRPC server and its limits.
+    /// Limits of the gRPC server.
     pub server: server::Config,
     /// Traces and logs.
     pub telemetry: telemetry::Config,

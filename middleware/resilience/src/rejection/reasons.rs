@@ -1,16 +1,31 @@
 //! Rejection reasons common to all APIs.
 
-use http::StatusCode;
-use tonic::Code;
-
-use super::Reason;
-
+/// Declares a table of rejection reasons: a static for each, and `ALL`, the list of them. One line
+/// is `NAME = "slug", HTTP_STATUS, GrpcCode, "Title";`.
+///
+/// ```
+/// use palisade_resilience::rejection::Reason;
+///
+/// palisade_resilience::reasons! {
+///     OUT_OF_PRINT = "out_of_print", GONE, NotFound, "The book is out of print";
+/// }
+/// assert_eq!((OUT_OF_PRINT.slug, OUT_OF_PRINT.http.as_u16(), ALL.len()), ("out_of_print", 410, 1));
+/// ```
+#[macro_export]
 macro_rules! reasons {
     ($($name:ident = $slug:literal, $http:ident, $grpc:ident, $title:literal;)*) => {
-        $(#[doc = $title] pub static $name: Reason = Reason::new($slug, StatusCode::$http, Code::$grpc, $title);)*
+        $(
+            #[doc = $title]
+            pub static $name: $crate::rejection::Reason = $crate::rejection::Reason::new(
+                $slug,
+                $crate::rejection::StatusCode::$http,
+                $crate::rejection::Code::$grpc,
+                $title,
+            );
+        )*
 
-        /// All common reasons, for tests and documentation.
-        pub static ALL: &[&Reason] = &[$(&$name),*];
+        /// All reasons of this table.
+        pub static ALL: &[&$crate::rejection::Reason] = &[$(&$name),*];
     };
 }
 

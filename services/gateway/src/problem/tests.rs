@@ -13,7 +13,7 @@ fn status(reason: &str, domain: &str) -> Status {
 #[test]
 fn known_reason_preserves_detail_and_metadata() {
     let rejection = rejection(status("ILLEGAL_TRANSITION", naming::current().error_domain));
-    assert_eq!((rejection.reason(), rejection.detail()), (&ILLEGAL_TRANSITION, "details"));
+    assert_eq!((rejection.reason(), rejection.detail()), (&shop_reasons::ILLEGAL_TRANSITION, "details"));
     let allowed = MetadataValue::List(vec!["CANCELLED".to_owned(), "COMPLETED".to_owned()]);
     assert_eq!(rejection.metadata(), [("orderId", MetadataValue::Text("7".to_owned())), ("allowed", allowed)]);
 }
@@ -55,7 +55,7 @@ fn foreign_status_is_mapped_by_code_only() {
         (Code::Unavailable, &reasons::UPSTREAM_UNAVAILABLE),
         (Code::DeadlineExceeded, &reasons::DEADLINE_EXCEEDED),
         (Code::ResourceExhausted, &reasons::OVERLOADED),
-        (Code::Aborted, &CONFLICT),
+        (Code::Aborted, &shop_reasons::CONFLICT),
         (Code::NotFound, &reasons::NOT_FOUND),
         (Code::Unimplemented, &reasons::INTERNAL),
         (Code::Unknown, &reasons::INTERNAL),
@@ -66,7 +66,7 @@ fn foreign_status_is_mapped_by_code_only() {
         assert_eq!(rejection.reason(), reason, "{code:?}");
         assert!(!rejection.detail().contains("10.0.0.7"), "{code:?}");
     }
-    assert_eq!(rejection(status("PRODUCT_IN_USE", "example.com")).reason(), &CONFLICT);
+    assert_eq!(rejection(status("PRODUCT_IN_USE", "example.com")).reason(), &shop_reasons::CONFLICT);
 }
 
 #[test]
@@ -97,8 +97,8 @@ fn query_violation_is_an_invalid_parameter() {
 
 #[test]
 fn reason_slugs_are_unique() {
-    let mut slugs: Vec<_> = reasons::ALL.iter().chain(SHOP_REASONS).map(|reason| reason.slug).collect();
+    let mut slugs: Vec<_> = reasons::ALL.iter().chain(shop_reasons::ALL).map(|reason| reason.slug).collect();
     slugs.sort_unstable();
     slugs.dedup();
-    assert_eq!(slugs.len(), reasons::ALL.len() + SHOP_REASONS.len());
+    assert_eq!(slugs.len(), reasons::ALL.len() + shop_reasons::ALL.len());
 }

@@ -3,11 +3,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use palisade_gateway::problem::ILLEGAL_TRANSITION;
 use palisade_middleware::{
     preconditions::{Condition, VersionPreconditions},
     rejection::{Rejection, Violation, reasons},
 };
+use palisade_proto::reasons::ILLEGAL_TRANSITION;
 use palisade_proto::{
     orders::v1::{self as orders, Order, OrderItem, OrderStatus},
     preconditions::v1::{Preconditions, Versions},

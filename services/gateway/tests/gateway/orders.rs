@@ -1,8 +1,8 @@
 //! HTTP behaviour of `/orders`.
 
-use palisade_gateway::problem::INSUFFICIENT_STOCK;
 use palisade_middleware::rejection::Rejection;
 use palisade_proto::orders::v1::{FindAllRequest, OrderStatus};
+use palisade_proto::reasons::INSUFFICIENT_STOCK;
 use serde_json::{Value, json};
 
 use crate::{

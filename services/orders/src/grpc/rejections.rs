@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
-use palisade_middleware::rejection::{Reason, Rejection, reasons};
-use tonic::Code;
+use palisade_middleware::rejection::{Rejection, reasons};
+use palisade_proto::reasons as shop_reasons;
 
 use crate::{
     order::{FailureReason, Order, Status},
@@ -13,23 +12,6 @@ use crate::{
 
 /// `Retry-After` while the order store is unavailable.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-
-macro_rules! own_reasons {
-    ($($name:ident = $slug:literal, $http:ident, $grpc:ident, $title:literal;)*) => {
-        $(static $name: Reason = Reason::new($slug, StatusCode::$http, Code::$grpc, $title);)*
-    };
-}
-
-// Reasons beyond the common ones. The gateway has the same table for its problems.
-own_reasons! {
-    ILLEGAL_TRANSITION = "illegal_transition", CONFLICT, FailedPrecondition, "The order cannot change to this status";
-    ORDER_IN_PROGRESS = "order_in_progress", CONFLICT, FailedPrecondition, "The order is not in a terminal state";
-    INSUFFICIENT_STOCK = "insufficient_stock", CONFLICT, FailedPrecondition, "Insufficient stock";
-    UNKNOWN_PRODUCT = "unknown_product", UNPROCESSABLE_ENTITY, FailedPrecondition, "A product does not exist";
-    PRODUCT_INACTIVE = "product_inactive", UNPROCESSABLE_ENTITY, FailedPrecondition, "A product is inactive";
-    RESERVATION_EXPIRED = "reservation_expired", CONFLICT, FailedPrecondition, "The reservation expired before it was confirmed";
-    PRODUCTS_UNAVAILABLE = "products_unavailable", CONFLICT, FailedPrecondition, "The products service did not answer in time";
-}
 
 /// The order does not exist, or the caller may not see it.
 pub(super) fn not_found() -> Rejection {
@@ -66,22 +48,22 @@ pub(super) fn from_store_error(error: store::Error) -> Rejection {
 pub(super) fn illegal_transition(from: Status, to: Status, allowed: &[Status]) -> Rejection {
     let allowed: Vec<String> = allowed.iter().map(|status| status.as_str().to_owned()).collect();
     let detail = format!("an order with status {} cannot become {}", from.as_str(), to.as_str());
-    Rejection::new(&ILLEGAL_TRANSITION, detail).with_metadata("allowed", allowed)
+    Rejection::new(&shop_reasons::ILLEGAL_TRANSITION, detail).with_metadata("allowed", allowed)
 }
 
 /// Rejects the removal of an order with this status, which is not terminal.
 pub(super) fn order_in_progress(status: Status) -> Rejection {
-    Rejection::new(&ORDER_IN_PROGRESS, format!("an order with status {} cannot be removed", status.as_str()))
+    Rejection::new(&shop_reasons::ORDER_IN_PROGRESS, format!("an order with status {} cannot be removed", status.as_str()))
 }
 
 /// Rejection for an order that was accepted and then failed.
 pub(super) fn order_failed(order: &Order) -> Rejection {
     let reason = match order.failure_reason {
-        Some(FailureReason::InsufficientStock) => &INSUFFICIENT_STOCK,
-        Some(FailureReason::UnknownProduct) => &UNKNOWN_PRODUCT,
-        Some(FailureReason::ProductInactive) => &PRODUCT_INACTIVE,
-        Some(FailureReason::ReservationExpired) => &RESERVATION_EXPIRED,
-        Some(FailureReason::ProductsUnavailable) => &PRODUCTS_UNAVAILABLE,
+        Some(FailureReason::InsufficientStock) => &shop_reasons::INSUFFICIENT_STOCK,
+        Some(FailureReason::UnknownProduct) => &shop_reasons::UNKNOWN_PRODUCT,
+        Some(FailureReason::ProductInactive) => &shop_reasons::PRODUCT_INACTIVE,
+        Some(FailureReason::ReservationExpired) => &shop_reasons::RESERVATION_EXPIRED,
+        Some(FailureReason::ProductsUnavailable) => &shop_reasons::PRODUCTS_UNAVAILABLE,
         None => return Rejection::internal("the order has status FAILED but no failure reason"),
     };
     Rejection::new(reason, "the order was accepted but failed").with_metadata("orderId", order.id.to_string())

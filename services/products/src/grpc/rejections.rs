@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
 use palisade_middleware::rejection::{Reason, Rejection, Violation, reasons};
+use palisade_proto::reasons::{self as shop_reasons, reservation};
 use tonic::Code;
 use uuid::Uuid;
 
@@ -12,28 +12,8 @@ use crate::{reservation::Refusal, store};
 /// `Retry-After` while the product store is unavailable.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
-macro_rules! own_reasons {
-    ($($name:ident = $slug:literal, $http:ident, $grpc:ident, $title:literal;)*) => {
-        $(static $name: Reason = Reason::new($slug, StatusCode::$http, Code::$grpc, $title);)*
-    };
-}
-
-// Reasons beyond the common ones. The gateway has the same table for its problems, except for the
-// last four, which only orders receives.
-own_reasons! {
-    PRODUCT_IN_USE = "product_in_use", CONFLICT, FailedPrecondition, "Open reservations hold units of the product";
-    INSUFFICIENT_STOCK = "insufficient_stock", CONFLICT, FailedPrecondition, "Insufficient stock";
-    UNKNOWN_PRODUCT = "unknown_product", UNPROCESSABLE_ENTITY, FailedPrecondition, "A product does not exist";
-    PRODUCT_INACTIVE = "product_inactive", UNPROCESSABLE_ENTITY, FailedPrecondition, "A product is inactive";
-    RESERVATION_EXPIRED = "reservation_expired", CONFLICT, FailedPrecondition, "The reservation expired before it was confirmed";
-    RESERVATION_RELEASED = "reservation_released", CONFLICT, FailedPrecondition, "The reservation was released";
-    RESERVATION_REFUSED = "reservation_refused", CONFLICT, FailedPrecondition, "The reservation was rejected";
-    RESERVATION_NOT_CONFIRMED = "reservation_not_confirmed", CONFLICT, FailedPrecondition, "The reservation is not confirmed";
-    RESERVATION_UNKNOWN = "reservation_unknown", NOT_FOUND, NotFound, "The reservation does not exist";
-}
-
-/// Like [`RESERVATION_RELEASED`], but the contract gives a late reserve a code of its own.
-static RESERVE_AFTER_RELEASE: Reason = Reason { grpc: Code::Aborted, ..RESERVATION_RELEASED };
+/// Like [`reservation::RELEASED`], but the contract gives a late reserve a code of its own.
+static RESERVE_AFTER_RELEASE: Reason = Reason { grpc: Code::Aborted, ..reservation::RELEASED };
 
 /// The product does not exist.
 pub(super) fn not_found() -> Rejection {
@@ -47,7 +27,7 @@ pub(super) fn version_mismatch() -> Rejection {
 
 /// The product cannot be removed: open reservations hold units of it.
 pub(super) fn product_in_use() -> Rejection {
-    Rejection::new(&PRODUCT_IN_USE, "open reservations hold units of the product")
+    Rejection::new(&shop_reasons::PRODUCT_IN_USE, "open reservations hold units of the product")
 }
 
 /// Converts a store error: unavailable with a retry delay, or internal for a corrupt record.
@@ -68,9 +48,9 @@ pub(super) fn from_store_error(error: store::Error) -> Rejection {
 /// No line of the reservation was taken.
 pub(super) fn refused(refusal: Refusal, product_id: Uuid) -> Rejection {
     let reason = match refusal {
-        Refusal::InsufficientStock => &INSUFFICIENT_STOCK,
-        Refusal::UnknownProduct => &UNKNOWN_PRODUCT,
-        Refusal::ProductInactive => &PRODUCT_INACTIVE,
+        Refusal::InsufficientStock => &shop_reasons::INSUFFICIENT_STOCK,
+        Refusal::UnknownProduct => &shop_reasons::UNKNOWN_PRODUCT,
+        Refusal::ProductInactive => &shop_reasons::PRODUCT_INACTIVE,
     };
     Rejection::new(reason, "no line was reserved").with_metadata("productId", product_id.to_string())
 }
@@ -87,25 +67,25 @@ pub(super) fn reserve_after_release() -> Rejection {
 
 /// The reservation was released.
 pub(super) fn released() -> Rejection {
-    Rejection::new(&RESERVATION_RELEASED, "the reservation was released")
+    Rejection::new(&reservation::RELEASED, "the reservation was released")
 }
 
 /// The hold expired before it was confirmed.
 pub(super) fn expired() -> Rejection {
-    Rejection::new(&RESERVATION_EXPIRED, "the reservation was not confirmed in time")
+    Rejection::new(&shop_reasons::RESERVATION_EXPIRED, "the reservation was not confirmed in time")
 }
 
 /// The reservation was rejected, so it cannot be confirmed.
 pub(super) fn confirm_of_refused() -> Rejection {
-    Rejection::new(&RESERVATION_REFUSED, "the reservation was rejected")
+    Rejection::new(&reservation::REFUSED, "the reservation was rejected")
 }
 
 /// The reservation cannot be fulfilled: it owns no confirmed units.
 pub(super) fn not_confirmed() -> Rejection {
-    Rejection::new(&RESERVATION_NOT_CONFIRMED, "the reservation is not confirmed")
+    Rejection::new(&reservation::NOT_CONFIRMED, "the reservation is not confirmed")
 }
 
 /// No reservation has this id.
 pub(super) fn unknown_reservation() -> Rejection {
-    Rejection::new(&RESERVATION_UNKNOWN, "the reservation does not exist")
+    Rejection::new(&reservation::UNKNOWN, "the reservation does not exist")
 }

@@ -1,0 +1,34 @@
+//! Rejection reasons of the shop, beyond those that are common to all APIs
+//! ([`palisade_resilience::rejection::reasons`]). A service answers with them, and its caller
+//! recognizes them by their slug.
+
+use palisade_resilience::rejection::Reason;
+
+palisade_resilience::reasons! {
+    PRODUCT_IN_USE = "product_in_use", CONFLICT, FailedPrecondition, "Open reservations hold units of the product";
+    INSUFFICIENT_STOCK = "insufficient_stock", CONFLICT, FailedPrecondition, "Insufficient stock";
+    UNKNOWN_PRODUCT = "unknown_product", UNPROCESSABLE_ENTITY, FailedPrecondition, "A product does not exist";
+    PRODUCT_INACTIVE = "product_inactive", UNPROCESSABLE_ENTITY, FailedPrecondition, "A product is inactive";
+    ILLEGAL_TRANSITION = "illegal_transition", CONFLICT, FailedPrecondition, "The order cannot change to this status";
+    ORDER_IN_PROGRESS = "order_in_progress", CONFLICT, FailedPrecondition, "The order is not in a terminal state";
+    RESERVATION_EXPIRED = "reservation_expired", CONFLICT, FailedPrecondition, "The reservation expired before it was confirmed";
+    // Not a 503: this order has failed permanently, and repeating the request returns the same
+    // error.
+    PRODUCTS_UNAVAILABLE = "products_unavailable", CONFLICT, FailedPrecondition, "The products service did not answer in time";
+    CONFLICT = "conflict", CONFLICT, Aborted, "The request conflicts with the current state";
+}
+
+/// Returns the reason of the shop with this `ErrorInfo.reason`, which is its slug in upper case.
+pub fn find(reason: &str) -> Option<&'static Reason> {
+    ALL.iter().chain(reservation::ALL).copied().find(|known| known.slug.eq_ignore_ascii_case(reason))
+}
+
+/// Reasons that only the orders service receives, from its calls about reservations.
+pub mod reservation {
+    palisade_resilience::reasons! {
+        RELEASED = "reservation_released", CONFLICT, FailedPrecondition, "The reservation was released";
+        REFUSED = "reservation_refused", CONFLICT, FailedPrecondition, "The reservation was rejected";
+        NOT_CONFIRMED = "reservation_not_confirmed", CONFLICT, FailedPrecondition, "The reservation is not confirmed";
+        UNKNOWN = "reservation_unknown", NOT_FOUND, NotFound, "The reservation does not exist";
+    }
+}
