@@ -8,6 +8,7 @@ mod backends;
 mod cpu_usage;
 mod host;
 mod load_generator;
+mod order_path;
 mod report;
 mod start_up;
 mod system_under_test;
@@ -21,9 +22,10 @@ pub use start_up::StartUp;
 pub use system_under_test::{SystemsUnderTest, serve};
 
 use self::{
-    cpu_usage::Sampler,
+    cpu_usage::{MeasuredUsage, Sampler},
     host::{HostCpu, own_and_children},
-    load_generator::LoadGenerator,
+    load_generator::{LoadGenerator, LoadResult},
+    order_path::OrderRow,
 };
 
 /// Measured rounds. One warm-up round before them fills caches and connections.
@@ -39,6 +41,7 @@ pub struct Report {
     start_up: StartUp,
     rows: Vec<Row>,
     memory: Vec<Memory>,
+    orders: Vec<OrderRow>,
 }
 
 /// Results for one route, system under test and load generator.
@@ -56,7 +59,9 @@ struct Row {
 struct Round {
     /// CPU time per request by process, microseconds.
     services: BTreeMap<&'static str, f64>,
-    databases: f64,
+    databases: BTreeMap<&'static str, f64>,
+    /// Voluntary context switches of the services per request.
+    switches: f64,
     /// Requests per second, and the share of orders answered with 202.
     rate: f64,
     deferred: f64,
@@ -76,13 +81,30 @@ struct Memory {
     loaded: f64,
 }
 
+impl Round {
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 context switches")]
+    fn new(answered: &LoadResult, used: &MeasuredUsage) -> Self {
+        let per_request = |(process, time): (&&'static str, &Duration)| (*process, time.as_secs_f64() * 1e6 / answered.requests);
+        Self {
+            services: used.services.iter().map(per_request).collect(),
+            databases: used.databases.iter().map(per_request).collect(),
+            switches: used.switches as f64 / answered.requests,
+            rate: answered.requests / answered.seconds,
+            deferred: answered.deferred / answered.requests,
+            p50: answered.p50,
+            p99: answered.p99,
+        }
+    }
+}
+
 /// Runs the complete measurement, with rounds of `seconds`. Reports progress to the callback.
 pub async fn measure(seconds: u64, progress: impl Fn(&str)) -> Report {
     let host = Host::read();
     let start_up = StartUp::measure().await;
     progress(&format!("{start_up:?}"));
-    let systems = SystemsUnderTest::start().await;
-    let systems = systems.all();
+    let orders = order_path::measure(seconds, &progress).await;
+    let running = SystemsUnderTest::start().await;
+    let systems = running.all();
     let idle: Vec<_> = systems.iter().map(|system| system.processes.resident()).collect();
     let mut loaded = idle.clone();
     let mut rows: Vec<Row> = Vec::new();
@@ -97,19 +119,11 @@ pub async fn measure(seconds: u64, progress: impl Fn(&str)) -> Report {
                     let sampler = Sampler::start(&system.processes);
                     let answered = generator.load(request, if round == 0 { 1 } else { seconds }).await;
                     let used = sampler.stop();
-                    ours += used.services.values().sum::<Duration>() + used.databases;
+                    ours += used.services.values().chain(used.databases.values()).sum::<Duration>();
                     for (process, maximum) in loaded.iter_mut() {
                         *maximum = maximum.max(used.resident.get(process).copied().unwrap_or(0.0));
                     }
-                    let per_request = |time: Duration| time.as_secs_f64() * 1e6 / answered.requests;
-                    let result = Round {
-                        services: used.services.iter().map(|(process, time)| (*process, per_request(*time))).collect(),
-                        databases: per_request(used.databases),
-                        rate: answered.requests / answered.seconds,
-                        deferred: answered.deferred / answered.requests,
-                        p50: answered.p50,
-                        p99: answered.p99,
-                    };
+                    let result = Round::new(&answered, &used);
                     let (stores, telemetry) = (system.stores, system.telemetry);
                     progress(&format!("{round} {generator:?} {} {stores}, {telemetry}: {result:?}", request.route));
                     if round > 0 {
@@ -131,5 +145,5 @@ pub async fn measure(seconds: u64, progress: impl Fn(&str)) -> Report {
         idle.into_iter().zip(loaded).map(move |((process, idle), (_, loaded))| Memory { stores, telemetry, process, idle, loaded })
     });
     let foreign_share = (used.busy.saturating_sub(ours) + used.stolen).as_secs_f64() / used.all.as_secs_f64();
-    Report { host, seconds, foreign_share, start_up, rows, memory: memory.collect() }
+    Report { host, seconds, foreign_share, start_up, rows, memory: memory.collect(), orders }
 }

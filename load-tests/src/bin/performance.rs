@@ -1,4 +1,4 @@
-//! Performance measurement: CPU time per request, memory and start-up time. Writes
+//! Performance measurement: order path, CPU time per request, memory and start-up time. Writes
 //! `docs/performance.md`.
 //!
 //! Argument: seconds per round (default 5). `serve [files]` only starts the shop, on database

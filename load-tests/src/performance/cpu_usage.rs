@@ -1,4 +1,4 @@
-//! CPU time and memory of processes, from the kernel (proc(5)).
+//! CPU time, context switches and memory of processes, from the kernel (proc(5)).
 
 use std::{
     collections::BTreeMap,
@@ -23,14 +23,15 @@ const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
 pub(super) struct Processes {
     /// Names and process IDs of the services.
     pub(super) services: Vec<(&'static str, u32)>,
-    /// Process IDs of the database servers, measured with their descendants.
-    pub(super) databases: Vec<u32>,
+    /// Names and process IDs of the database servers, measured with their descendants.
+    pub(super) databases: Vec<(&'static str, u32)>,
 }
 
 /// Measures the usage of processes from its creation.
 pub(super) struct Sampler<'a> {
     processes: &'a Processes,
     cpu_before: Vec<Duration>,
+    switches_before: u64,
     stop: Arc<AtomicBool>,
     worker: JoinHandle<BTreeMap<&'static str, f64>>,
 }
@@ -39,7 +40,10 @@ pub(super) struct Sampler<'a> {
 pub(super) struct MeasuredUsage {
     /// CPU time by service.
     pub(super) services: BTreeMap<&'static str, Duration>,
-    pub(super) databases: Duration,
+    /// CPU time by database server.
+    pub(super) databases: BTreeMap<&'static str, Duration>,
+    /// Voluntary context switches of the services: a thread waited.
+    pub(super) switches: u64,
     /// Maximum resident memory by service, MiB.
     pub(super) resident: BTreeMap<&'static str, f64>,
 }
@@ -53,7 +57,19 @@ impl Processes {
     /// Returns the CPU time of each service, then of each database with its descendants.
     fn cpu(&self) -> Vec<Duration> {
         let services = self.services.iter().map(|(_, id)| cpu(*id));
-        services.chain(self.databases.iter().map(|id| with_descendants(*id).into_iter().map(cpu).sum())).collect()
+        services.chain(self.databases.iter().map(|(_, id)| with_descendants(*id).into_iter().map(cpu).sum())).collect()
+    }
+
+    /// Returns the voluntary context switches of the services.
+    fn switches(&self) -> u64 {
+        let threads = self.services.iter().flat_map(|(_, id)| tasks(*id));
+        threads.filter_map(|thread| thread.status().ok()?.voluntary_ctxt_switches).sum()
+    }
+
+    /// Returns the IDs of all measured processes.
+    pub(super) fn ids(&self) -> Vec<u32> {
+        let databases = self.databases.iter().flat_map(|(_, id)| with_descendants(*id));
+        self.services.iter().map(|(_, id)| *id).chain(databases).collect()
     }
 }
 
@@ -72,16 +88,18 @@ impl<'a> Sampler<'a> {
             }
             maximum
         });
-        Self { cpu_before: processes.cpu(), processes, stop, worker }
+        Self { cpu_before: processes.cpu(), switches_before: processes.switches(), processes, stop, worker }
     }
 
     pub(super) fn stop(self) -> MeasuredUsage {
-        let cpu_after = self.processes.cpu();
+        let (cpu_after, switches) = (self.processes.cpu(), self.processes.switches());
         self.stop.store(true, Ordering::Relaxed);
         self.worker.thread().unpark();
         let mut used = cpu_after.into_iter().zip(self.cpu_before).map(|(after, before)| after.saturating_sub(before));
         let services = self.processes.services.iter().map(|(name, _)| *name).zip(used.by_ref()).collect();
-        MeasuredUsage { services, databases: used.sum(), resident: self.worker.join().expect("sampler thread does not panic") }
+        let databases = self.processes.databases.iter().map(|(name, _)| *name).zip(used).collect();
+        let switches = switches.saturating_sub(self.switches_before);
+        MeasuredUsage { services, databases, switches, resident: self.worker.join().expect("sampler thread does not panic") }
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::k6;
 
-/// Connections of wrk and virtual users of k6.
+/// Connections of wrk, if not said otherwise, and virtual users of k6.
 pub(super) const CONNECTIONS: u32 = 64;
 
 /// Load generator.
@@ -24,6 +24,8 @@ pub(super) struct Request {
     pub(super) token: String,
     /// Products to order. Empty for reads.
     pub(super) products: Vec<String>,
+    /// Connections of wrk.
+    pub(super) connections: u32,
     /// Rate of k6, requests per second.
     pub(super) rate: u32,
 }
@@ -76,10 +78,10 @@ impl LoadGenerator {
 
 fn wrk(request: &Request, seconds: u64) -> Command {
     let found = Command::new("wrk").arg("-v").output().is_ok();
-    assert!(found, "wrk is missing, needed only by `make performance`: `apt-get install wrk` (Debian, Ubuntu), `brew install wrk`");
+    assert!(found, "wrk is missing, needed only by `make performance`: `apt-get install wrk` (Debian, Ubuntu)");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("wrk/performance.lua");
     let mut command = Command::new("wrk");
-    command.args(["--threads", "1", "--connections", &CONNECTIONS.to_string(), "--duration", &format!("{seconds}s"), "--latency"]);
+    command.args(["--threads", "1", "--connections", &request.connections.to_string(), "--duration", &format!("{seconds}s"), "--latency"]);
     command.arg("--timeout").arg("10s").arg("--script").arg(script);
     command.arg("--header").arg(format!("authorization: Bearer {}", request.token)).arg(&request.url);
     command.env("PRODUCTS", request.products.join(",")).env("PREFIX", palisade_tests::unique("wrk"));

@@ -22,6 +22,9 @@ pub(super) const FILES: &str = "SQLite";
 pub(super) const SERVERS: &str = "PostgreSQL + MongoDB";
 /// Embedded stores with the gateway's response cache.
 pub(super) const CACHED: &str = "SQLite, cache on";
+/// Database servers by name.
+pub(super) const POSTGRES: &str = "PostgreSQL";
+pub(super) const MONGO: &str = "MongoDB";
 /// Hop without stores, or with a baseline read only.
 pub(super) const HOP: &str = "hop";
 /// Hop without middleware.
@@ -70,14 +73,37 @@ impl SystemsUnderTest {
     }
 }
 
-/// Starts a shop with 10 % of traces, on database servers that sync each commit or on files.
-/// Prints what another load generator needs, and runs until the standard input ends.
+/// Shop with 10 % of traces, on database servers that sync each commit or on files.
+pub(super) struct DurableShop {
+    pub(super) system: SystemUnderTest,
+    shop: Shop,
+    // Drop order: after the shop, which uses them.
+    stores: Option<(Postgres, Mongo)>,
+    _collector: Child,
+}
+
+impl DurableShop {
+    /// Starts the shop and creates its products.
+    pub(super) async fn start(on_servers: bool) -> Self {
+        let (collector, spans) = start_collector();
+        let stores = on_servers.then(|| (servers::durable_postgres(), servers::durable_mongo()));
+        let (name, servers) = (if on_servers { SERVERS } else { FILES }, stores.as_ref().map(|(postgres, mongo)| (postgres, mongo)));
+        let (system, shop) = shop::start(name, "10 %", Some((&spans, "0.1")), servers).await;
+        Self { system, shop, stores, _collector: collector }
+    }
+
+    /// Returns the request that orders each product in turn.
+    pub(super) fn orders(&self) -> &Request {
+        self.system.requests.iter().find(|request| !request.products.is_empty()).expect("a shop takes orders")
+    }
+}
+
+/// Starts a shop on database servers or on files. Prints what another load generator needs, and
+/// runs until the standard input ends.
 pub async fn serve(on_servers: bool, print: impl Fn(&str)) {
-    let (_collector, spans) = start_collector();
-    let stores = on_servers.then(|| (servers::durable_postgres(), servers::durable_mongo()));
-    let name = if on_servers { SERVERS } else { FILES };
-    let (system, shop) = shop::start(name, "10 %", Some((&spans, "0.1")), stores.as_ref().map(|(postgres, mongo)| (postgres, mongo))).await;
-    let orders = system.requests.iter().find(|request| !request.products.is_empty()).expect("a shop takes orders");
+    let shop = DurableShop::start(on_servers).await;
+    let orders = shop.orders();
+    let DurableShop { system, shop, stores, .. } = &shop;
     let description = serde_json::json!({
         "url": shop.url(),
         "pids": system.processes.services.iter().map(|(_, id)| id).collect::<Vec<_>>(),

@@ -13,7 +13,8 @@ use palisade_tests::{
 };
 use secrecy::ExposeSecret;
 
-use super::{BARE, HOP, Processes, READS, Request, SystemUnderTest, TELEMETRY};
+use super::{BARE, HOP, MONGO, Processes, READS, Request, SystemUnderTest, TELEMETRY};
+use crate::performance::load_generator::CONNECTIONS;
 
 /// Returns the variants: label, program prefix, share of traces.
 fn hops() -> Vec<(&'static str, &'static str, Option<&'static str>)> {
@@ -43,10 +44,17 @@ pub(super) fn all(collector: &str, mongo: &Mongo) -> Vec<(SystemUnderTest, [Chil
         let sampled: Vec<_> = sampled.map(|share| ("SAMPLED", share)).into_iter().collect();
         let (backend, backend_url) = if telemetry == READS { reader() } else { start(&format!("{programs}-backend"), &sampled) };
         let (gateway, url) = start(&format!("{programs}-gateway"), &[&sampled[..], &[("BACKEND", backend_url.as_str())]].concat());
-        let request = Request { route: "GET /check", url: format!("{url}/check"), token: token.clone(), products: Vec::new(), rate: 300 };
+        let request = Request {
+            route: "GET /check",
+            url: format!("{url}/check"),
+            token: token.clone(),
+            products: Vec::new(),
+            connections: CONNECTIONS,
+            rate: 300,
+        };
         let processes = Processes {
             services: vec![("gateway", gateway.id()), ("backend", backend.id())],
-            databases: if telemetry == READS { vec![mongo.process_id()] } else { Vec::new() },
+            databases: if telemetry == READS { vec![(MONGO, mongo.process_id())] } else { Vec::new() },
         };
         (SystemUnderTest { stores: HOP, telemetry, processes, requests: vec![request] }, [gateway, backend])
     };

@@ -7,8 +7,8 @@ use palisade_tests::{
 };
 use serde_json::json;
 
-use super::{CACHED, Processes, Request, SystemUnderTest};
-use crate::environment::trust_scripts;
+use super::{CACHED, MONGO, POSTGRES, Processes, Request, SystemUnderTest};
+use crate::{environment::trust_scripts, performance::load_generator::CONNECTIONS};
 
 /// Number of products, ordered in turn.
 const PRODUCTS: usize = 50;
@@ -54,7 +54,14 @@ pub(super) async fn start(
         products.push(seller.post("/products", &lamp).await.ok(201)["id"].as_str().expect("a product has an id").to_owned());
     }
     let token = token();
-    let request = |route, path: String, products, rate| Request { route, url: shop.url() + &path, token: token.clone(), products, rate };
+    let request = |route, path: String, products, rate| Request {
+        route,
+        url: shop.url() + &path,
+        token: token.clone(),
+        products,
+        connections: CONNECTIONS,
+        rate,
+    };
     let requests = vec![
         request("GET product", format!("/products/{}", products[0]), Vec::new(), 300),
         request("GET list", "/products?category=load&limit=20".to_owned(), Vec::new(), 200),
@@ -62,7 +69,9 @@ pub(super) async fn start(
     ];
     let processes = Processes {
         services: SERVICES.map(|service| (service, shop.program(service).id())).into(),
-        databases: servers.map(|(postgres, mongo)| vec![postgres.process_id(), mongo.process_id()]).unwrap_or_default(),
+        databases: servers
+            .map(|(postgres, mongo)| vec![(POSTGRES, postgres.process_id()), (MONGO, mongo.process_id())])
+            .unwrap_or_default(),
     };
     (SystemUnderTest { stores, telemetry, processes, requests }, shop)
 }
