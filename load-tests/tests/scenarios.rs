@@ -58,6 +58,11 @@ async fn contention_passes() {
 }
 
 #[tokio::test]
+async fn flash_sale_passes() {
+    assert_passes("flash-sale").await;
+}
+
+#[tokio::test]
 async fn grpc_passes() {
     assert_passes("grpc").await;
 }
@@ -89,6 +94,7 @@ failure_tests! {
     auth_fails_on_broken_gateway: "auth",
     breakpoint_fails_on_broken_gateway: "breakpoint",
     contention_fails_on_broken_gateway: "contention",
+    flash_sale_fails_on_broken_gateway: "flash-sale",
     grpc_fails_on_broken_gateway: "grpc",
     load_fails_on_broken_gateway: "load",
     smoke_fails_on_broken_gateway: "smoke",
