@@ -15,6 +15,7 @@ mod postgres;
 mod queries;
 mod robustness;
 mod transitions;
+mod upgrade;
 
 /// Runs each case on a fresh database of each kind. Each test runs many cases because it starts a
 /// server.
