@@ -2,6 +2,7 @@
 //! depends on exporters.
 
 mod log;
+mod panic_hook;
 mod process;
 mod registries;
 mod sampler;
@@ -199,6 +200,7 @@ impl Telemetry {
         let dropped_records = writer.error_counter();
         let log_layer = log::layer_for(config.log_format, service, log::filter(&config.log_filter)?, writer);
         tracing_subscriber::registry().with(spans).with(log_layer).try_init().map_err(|_| Error::AlreadyInstalled)?;
+        panic_hook::install();
         let revision = option_env!("PALISADE_REVISION").unwrap_or("unknown");
         metrics::gauge!("build.info", "version" => env!("CARGO_PKG_VERSION"), "revision" => revision).set(1.0);
         Ok(Self { metrics, process: process::Process::this(), traces, dropped_records, _log: Arc::new(guard) })
