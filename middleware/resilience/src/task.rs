@@ -14,6 +14,8 @@ use tracing::Instrument;
 
 use crate::{context, metrics};
 
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
 /// Spawns a task with the current span (or trace id, if untraced), request context and metrics
 /// service.
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
@@ -21,6 +23,8 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
+    // Boxed, so that the task is compiled once per output, not per future.
+    let future: Boxed<F::Output> = Box::pin(future);
     #[expect(clippy::disallowed_methods, reason = "the only place that spawns: propagates span and context")]
     tokio::spawn(in_current_context(future))
 }
@@ -50,7 +54,7 @@ where
 
 /// Future of [`run_to_completion`].
 pub struct RunToCompletion<T: Send + 'static> {
-    work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+    work: Option<Boxed<T>>,
     /// Runtime of the first poll, which runs the rest.
     runtime: Option<Handle>,
 }

@@ -8,7 +8,7 @@ mod call;
 mod counted_pool;
 mod pool;
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 use tracing::Instrument;
@@ -99,11 +99,25 @@ impl InstrumentedCalls {
 
     /// Runs `work` with the timeout `limit`. It runs to completion even if the returned future is
     /// dropped.
-    pub async fn run<T, E>(
+    pub fn run<T, E>(
         &self,
         operation: Operation,
         limit: Duration,
         work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> impl Future<Output = Result<T, E>> + Send
+    where
+        T: Send + 'static,
+        E: StoreError,
+    {
+        self.run_boxed(operation, limit, Box::pin(work))
+    }
+
+    /// Compiled once per result, not per statement.
+    async fn run_boxed<T, E>(
+        &self,
+        operation: Operation,
+        limit: Duration,
+        work: Pin<Box<dyn Future<Output = Result<T, E>> + Send>>,
     ) -> Result<T, E>
     where
         T: Send + 'static,

@@ -64,7 +64,12 @@ impl<S: ?Sized> InstrumentedStore<S> {
         Self { reconnect, ..self }
     }
 
-    async fn run<T, F>(&self, operation: Operation, limit: Duration, call: impl FnOnce(Arc<S>) -> F) -> Result<T, Error>
+    fn run<T, F>(
+        &self,
+        operation: Operation,
+        limit: Duration,
+        call: impl FnOnce(Arc<S>) -> F,
+    ) -> impl Future<Output = Result<T, Error>> + Send
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
@@ -78,34 +83,42 @@ impl<S: ?Sized> InstrumentedStore<S> {
             }
             result
         };
-        self.calls.run(operation, limit, observed).await
+        self.calls.run(operation, limit, observed)
     }
 
     /// Runs `call` without a timeout.
-    pub(super) async fn untimed_call<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<S>) -> F) -> Result<T, Error>
+    pub(super) fn untimed_call<T, F>(
+        &self,
+        operation: Operation,
+        call: impl FnOnce(Arc<S>) -> F,
+    ) -> impl Future<Output = Result<T, Error>> + Send
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        self.run(operation, Duration::MAX, call).await
+        self.run(operation, Duration::MAX, call)
     }
 
     /// Runs `call` with the configured timeout.
-    pub(super) async fn call<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<S>) -> F) -> Result<T, Error>
+    pub(super) fn call<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<S>) -> F) -> impl Future<Output = Result<T, Error>> + Send
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        self.run(operation, self.timeout, call).await
+        self.run(operation, self.timeout, call)
     }
 
     /// Runs `call` with the timeout for maintenance.
-    pub(super) async fn long_call<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<S>) -> F) -> Result<T, Error>
+    pub(super) fn long_call<T, F>(
+        &self,
+        operation: Operation,
+        call: impl FnOnce(Arc<S>) -> F,
+    ) -> impl Future<Output = Result<T, Error>> + Send
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        self.run(operation, MAINTENANCE_TIMEOUT, call).await
+        self.run(operation, MAINTENANCE_TIMEOUT, call)
     }
 
     /// Runs `call` and passes the order that it changed to the listener.

@@ -71,7 +71,12 @@ impl<S: ?Sized> InstrumentedStore<S> {
         Self { reconnect, ..self }
     }
 
-    async fn run<T, F>(&self, operation: Operation, limit: Duration, call: impl FnOnce(Arc<S>) -> F + Send + 'static) -> Result<T, Error>
+    fn run<T, F>(
+        &self,
+        operation: Operation,
+        limit: Duration,
+        call: impl FnOnce(Arc<S>) -> F + Send + 'static,
+    ) -> impl Future<Output = Result<T, Error>> + Send
     where
         S: Send + Sync + 'static,
         T: Send + 'static,
@@ -86,37 +91,49 @@ impl<S: ?Sized> InstrumentedStore<S> {
             }
             result
         };
-        self.calls.run(operation, limit, observed).await
+        self.calls.run(operation, limit, observed)
     }
 
     /// Runs `call` without a timeout.
-    pub(super) async fn untimed_call<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<S>) -> F + Send + 'static) -> Result<T, Error>
+    pub(super) fn untimed_call<T, F>(
+        &self,
+        operation: Operation,
+        call: impl FnOnce(Arc<S>) -> F + Send + 'static,
+    ) -> impl Future<Output = Result<T, Error>> + Send
     where
         S: Send + Sync + 'static,
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        self.run(operation, Duration::MAX, call).await
+        self.run(operation, Duration::MAX, call)
     }
 
     /// Runs `call` with the configured timeout.
-    pub(super) async fn call<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<S>) -> F + Send + 'static) -> Result<T, Error>
+    pub(super) fn call<T, F>(
+        &self,
+        operation: Operation,
+        call: impl FnOnce(Arc<S>) -> F + Send + 'static,
+    ) -> impl Future<Output = Result<T, Error>> + Send
     where
         S: Send + Sync + 'static,
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        self.run(operation, self.timeout, call).await
+        self.run(operation, self.timeout, call)
     }
 
     /// Runs `call` with the timeout of an audit.
-    pub(super) async fn long_call<T, F>(&self, operation: Operation, call: impl FnOnce(Arc<S>) -> F + Send + 'static) -> Result<T, Error>
+    pub(super) fn long_call<T, F>(
+        &self,
+        operation: Operation,
+        call: impl FnOnce(Arc<S>) -> F + Send + 'static,
+    ) -> impl Future<Output = Result<T, Error>> + Send
     where
         S: Send + Sync + 'static,
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        self.run(operation, self.timeout.saturating_mul(AUDIT_FACTOR), call).await
+        self.run(operation, self.timeout.saturating_mul(AUDIT_FACTOR), call)
     }
 
     /// Runs `call`, which may change a product, and notifies afterwards, even after an error.
