@@ -71,7 +71,7 @@ const INTRODUCTION: &str = "\
 
 Every process serves Prometheus text at `GET /metrics` on its admin port: gateway 9464, products
 9465, orders 9466. Scrape every 5 s with the jobs `gateway`, `products`, `orders`. Prometheus adds
-`job` and `instance`. This page is generated from the catalogues in the code by `make dashboards`.
+`job` and `instance`. This page is generated from the catalogs in the code by `make dashboards`.
 
 **Names.** In code OpenTelemetry: `http.server.request.duration`, label `http.route`. In Prometheus
 underscores, unit and `_total` for counters: `http_server_request_duration_seconds`, `http_route`.

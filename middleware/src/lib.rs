@@ -34,3 +34,12 @@ pub mod discovery {
     pub use palisade_discovery::{Config, InvalidConfig, InvalidUpstream, UpstreamUrl, spawn_resolver};
     pub use palisade_runtime::registration;
 }
+
+/// The examples of the other crates' READMEs run with the documentation tests.
+#[cfg(doctest)]
+mod readmes {
+    #[doc = include_str!("../resilience/README.md")]
+    struct Resilience;
+    #[doc = include_str!("../transport/README.md")]
+    struct Transport;
+}
