@@ -155,7 +155,7 @@ impl Connections {
                 return record_connection_closed("proxy_protocol");
             }
         };
-        let Some(entry) = self.table.register(peer.ip()) else { return };
+        let Some(entry) = self.table.register(peer.ip()).await else { return };
         let state = entry.state().clone();
         let accepted = tokio::select! {
             accepted = self.tls_handshake(io) => accepted,

@@ -29,6 +29,10 @@ use palisade_resilience::{
 
 /// Maximum time of an evicted connection to close; then it is aborted.
 pub(super) const EVICTION_GRACE: Duration = Duration::from_millis(250);
+/// A connection used within this time is not closed for a new one of its address, which waits this
+/// long instead. A client with too many connections would otherwise lose those it uses, and
+/// reconnect as fast as it can.
+const MIN_IDLE: Duration = Duration::from_secs(1);
 /// Share of the limit that eviction keeps free, so that new connections do not wait for evicted
 /// ones: 1/32.
 const RESERVE_DIVISOR: usize = 32;
@@ -153,8 +157,23 @@ impl OpenConnections {
     }
 
     /// Enters a connection of `peer`. At the limit of its address the longest idle connection of
-    /// this address is closed; `None` if none is idle.
-    pub(super) fn register(self: &Arc<Self>, peer: IpAddr) -> Option<Registered> {
+    /// this address is closed. If none is idle, waits once, unless the port itself is half full;
+    /// `None` if none is idle afterwards either.
+    pub(super) async fn register(self: &Arc<Self>, peer: IpAddr) -> Option<Registered> {
+        if let Some(entry) = self.try_register(peer) {
+            return Some(entry);
+        }
+        if self.slots.available_permits() > self.limit / 2 {
+            tokio::time::sleep(MIN_IDLE).await;
+            if let Some(entry) = self.try_register(peer) {
+                return Some(entry);
+            }
+        }
+        record_connection_closed("address");
+        None
+    }
+
+    fn try_register(self: &Arc<Self>, peer: IpAddr) -> Option<Registered> {
         let peer = peer.to_canonical();
         let is_exempt = self.exempt.contains(peer);
         let key = ip_prefix(peer);
@@ -163,15 +182,16 @@ impl OpenConnections {
         if self.per_address > 0 && !is_exempt && address.connections.len() >= self.per_address {
             let open = || address.connections.iter().filter(|state| !state.is_evicted());
             if open().count() >= self.per_address {
-                let longest_idle = open().filter_map(|state| Some((state.idle_since()?, state))).min_by_key(|(since, _)| *since);
+                let idle = open().filter_map(|state| Some((state.idle_at()?, state)));
+                let longest_idle = idle.min_by_key(|(since, _)| *since).filter(|(since, _)| since.elapsed() >= MIN_IDLE);
                 let evicted = longest_idle.is_some_and(|(_, state)| state.evict());
-                record_connection_closed(if evicted { "address_evicted" } else { "address" });
                 self.log.connection_limit(|count| {
                     tracing::warn!(address = %peer, limit = self.per_address, count, "connection limit of an address reached");
                 });
                 if !evicted {
                     return None;
                 }
+                record_connection_closed("address_evicted");
             }
         }
         let total = (!is_exempt).then(|| address.waiting.clone());
@@ -248,66 +268,4 @@ impl LogThrottle {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use palisade_resilience::rate_limit::AddressConfig;
-    use tokio_test::assert_pending;
-
-    fn table(config: &Config) -> Arc<OpenConnections> {
-        OpenConnections::new("test", Protocol::Http, config)
-    }
-
-    fn closing(connections: &[&Registered]) -> Vec<bool> {
-        connections.iter().map(|connection| connection.state.is_evicted()).collect()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn address_limit_evicts_its_own_longest_idle_connection() {
-        let address_limit = AddressConfig { trusted_proxies: "10.0.0.0/8".to_owned(), ..AddressConfig::default() };
-        let port = table(&Config { max_connections_per_address: 2, address_limit, ..Config::default() });
-        let register = |address: &str| port.register(address.parse().unwrap());
-        let other = register("192.0.2.9").unwrap();
-        tokio::time::advance(Duration::from_secs(1)).await;
-        let (first, second) = (register("192.0.2.1").unwrap(), register("::ffff:192.0.2.1").unwrap());
-        let request = first.state.start_request(true);
-        let third = register("192.0.2.1").unwrap();
-        assert_eq!(closing(&[&other, &first, &second, &third]), [false, false, true, false]);
-        let busy = third.state.start_request(true);
-        assert!(register("192.0.2.1").is_none(), "no connection of the address is idle");
-        drop((request, busy));
-        let proxied: Vec<_> = (0..3).map(|_| register("10.0.0.1").unwrap()).collect();
-        drop((other, first, second, third, proxied));
-        assert!(port.table.lock().addresses.is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn full_port_evicts_longest_idle_connection() {
-        let port = table(&Config { max_connections: 3, ..Config::default() });
-        let mut open = Vec::new();
-        for host in 1..=3_u8 {
-            let slot = port.acquire_slot().await;
-            open.push((port.register([192, 0, 2, host].into()).unwrap(), slot));
-            tokio::time::advance(Duration::from_millis(1)).await;
-        }
-        // The oldest connection is busy, and the second was used last.
-        let busy = open[0].0.state.start_request(true);
-        drop(open[1].0.state.start_request(true));
-        let mut next = tokio_test::task::spawn(port.acquire_slot());
-        assert_pending!(next.poll());
-        assert_eq!(closing(&[&open[0].0, &open[1].0, &open[2].0]), [false, false, true]);
-        drop(open.remove(2));
-        let slot = next.await;
-        // Without an idle connection the next one waits until one becomes idle.
-        let more = open[1].0.state.start_request(true);
-        let newcomer = port.register([192, 0, 2, 4].into()).unwrap();
-        let newest = newcomer.state.start_request(true);
-        let mut next = tokio_test::task::spawn(port.acquire_slot());
-        assert_pending!(next.poll());
-        assert_eq!(closing(&[&open[0].0, &open[1].0, &newcomer]), [false; 3]);
-        drop(busy);
-        assert_pending!(next.poll());
-        assert_eq!(closing(&[&open[0].0, &open[1].0, &newcomer]), [true, false, false]);
-        drop(open.remove(0));
-        drop((next.await, slot, more, newest));
-    }
-}
+mod tests;
