@@ -1,15 +1,28 @@
 //! Panic hook: panics are logged like any other event, with their place, and without secrets.
 
-use std::{backtrace::Backtrace, panic, thread};
+use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    panic, thread,
+};
+
+use palisade_resilience::redact;
 
 /// Logs every panic of the process instead of printing it. The backtrace is empty unless
-/// `RUST_BACKTRACE` asks for it.
+/// `RUST_BACKTRACE` asks for it. A panic that the log may lose is printed: the filter excludes
+/// errors, or the process aborts because of a panic while unwinding.
+#[expect(clippy::print_stderr, reason = "the log does not take it")]
 pub(super) fn install() {
     panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("no message");
+        // The message of the standard library before it aborts; the writer of the log dies with the
+        // process.
+        let is_last = message.starts_with("panic in a ");
+        if is_last || !tracing::enabled!(tracing::Level::ERROR) {
+            eprintln!("{}", redact::text(&panic.to_string()));
+        }
         let location = panic.location().map(ToString::to_string);
         let backtrace = Backtrace::capture();
-        let backtrace = (backtrace.status() == std::backtrace::BacktraceStatus::Captured).then(|| backtrace.to_string());
+        let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
         tracing::error!(cause = message, location, backtrace, thread = thread::current().name(), "panicked");
     }));
 }
