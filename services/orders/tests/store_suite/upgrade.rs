@@ -89,7 +89,9 @@ async fn upgraded(release: i64, migrations: Migrator, store: Box<dyn Store>, bac
 /// Takes up all orders that are due, as the saga worker does when products has the stock.
 async fn every_order_ends(db: Database) {
     let later = NOW + LEASE;
-    for claimed in db.store.claim_due(later, LEASE, 100).await.unwrap() {
+    let due = db.store.claim_due(later, LEASE, 100).await.unwrap();
+    assert_eq!(due.len(), 5, "two unfinished orders, and three that have to release their reservation");
+    for claimed in due {
         match claimed.saga.order.status {
             Status::Pending => drop(db.apply(&db.apply(&claimed, reserved(&claimed.saga.order), later).await, confirmed(), later).await),
             Status::ProductReserved => drop(db.apply(&claimed, confirmed(), later).await),
@@ -98,6 +100,8 @@ async fn every_order_ends(db: Database) {
         }
     }
     assert_eq!(db.store.claim_due(later + LEASE * 2, LEASE, 100).await.unwrap(), [], "nothing is left to do");
+    assert_eq!(db.back_door.pairs("SELECT status, status FROM orders WHERE release_pending").await, []);
+    assert_eq!(db.back_door.count("quarantined_orders").await, 0);
     let due = db.store.claim_fulfilments(NOW + Duration::from_hours(24 * 36_500), LEASE, 10).await.unwrap();
     assert_eq!(due.len(), 1, "the completed order is fulfilled");
     assert!(db.store.fulfilment_done(due[0].order_id).await.is_ok());
