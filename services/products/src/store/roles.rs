@@ -62,7 +62,7 @@ instrumented_role! {
             = change("refresh_search", "products");
 
         /// Deletes up to `limit` idempotency keys older than [`KEY_TTL`]. Returns their number.
-        async fn delete_expired_keys(&self, now: OffsetDateTime, limit: u32) -> Result<u64, Error> = call("forget_keys", "idempotency_keys");
+        async fn delete_expired_keys(&self, now: OffsetDateTime, limit: u32) -> Result<u64, Error> = call("sweep_keys", "idempotency_keys");
     }
 }
 
@@ -120,13 +120,13 @@ instrumented_role! {
         async fn reset_relay(&self) -> Result<(), Error> = call("reset_relay", "news");
 
         /// Returns about `limit` products whose latest version is unpublished, oldest change first.
-        async fn unpublished_changes(&self, limit: u32) -> Result<Vec<PendingChange>, Error> = call("news", "products");
+        async fn unpublished_changes(&self, limit: u32) -> Result<Vec<PendingChange>, Error> = call("unpublished", "products");
 
         /// Marks these versions as published to `destination`. A product that has changed since
         /// then stays in the outbox, and so does one of an outbox that belongs to a broker unless
         /// its change went there.
         async fn mark_published(&self, changes: Vec<PendingChange>, destination: Destination) -> Result<(), Error>
-            = call("told", "products");
+            = call("mark_published", "products");
     }
 }
 
