@@ -62,7 +62,7 @@ doc: ## Build the documentation, with warnings as errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
 .PHONY: dashboards
-dashboards: ## Generate the dashboards and docs/metrics.md from the metric catalogues
+dashboards: ## Generate the dashboards, docs/metrics.md and docs/configuration.md from the code
 	# Without -p, which would rebuild the dependencies with fewer features.
 	cargo build --locked --workspace --bins
 	target/debug/palisade-dashboards

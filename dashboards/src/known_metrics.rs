@@ -1,4 +1,4 @@
-//! Known metrics and their labels: the catalogues and a few external metrics.
+//! Known metrics and their labels: the catalogs and a few external metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,7 +55,7 @@ const SCRAPE_PREFIXES: [&str; 2] = ["up", "scrape_"];
 const RECORDED_SERIES: [&str; 3] = ["slo:objective:ratio", "slo:errors:ratio_rate1h", "slo:errors:ratio_rate30d"];
 
 /// Returns every metric of the middleware and the services, without duplicates.
-pub fn catalogue() -> Vec<&'static Metric> {
+pub fn catalog() -> Vec<&'static Metric> {
     let mut all: Vec<&Metric> = Vec::new();
     let services = [palisade_gateway::metrics::METRICS, palisade_orders::metrics::METRICS, palisade_products::metrics::METRICS];
     for metric in [CATALOG].into_iter().chain(services).flatten() {
@@ -94,7 +94,7 @@ impl Names {
         for (name, labels) in EXTERNAL_METRICS {
             names.insert(name, labels.iter().map(|label| (*label).to_owned()), is_target_metric(name));
         }
-        for metric in catalogue() {
+        for metric in catalog() {
             let labels = || metric.labels.iter().map(|label| exposed_label(label)).chain(TARGET_LABELS.map(str::to_owned));
             let name = metric.exposed();
             if matches!(metric.kind, Kind::Histogram | Kind::CountHistogram) {

@@ -1,7 +1,7 @@
-//! Grafana dashboards and metrics reference of Palisade, generated from the metric catalogues in
+//! Grafana dashboards and metrics reference of Palisade, generated from the metric catalogs in
 //! the code.
 //!
-//! A metric renamed in its catalogue fails the generator here.
+//! A metric renamed in its catalog fails the generator here.
 //!
 //! `make dashboards` (`cargo run -p palisade-dashboards`) writes `dashboards/*.json` and
 //! `docs/metrics.md`. Both are committed, and a test compares them with the generator's output.
@@ -20,7 +20,7 @@
 //! ```
 //!
 //! Job and instance filters, the rate interval and the legend are added automatically. Metric names
-//! are catalogue names, with dots. [`or_zero`](query::Query::or_zero) draws 0 before the first
+//! are catalog names, with dots. [`or_zero`](query::Query::or_zero) draws 0 before the first
 //! event of a counter. [`share_of`](query::Query::share_of) builds an error ratio. A query that may
 //! have no series in a healthy system is marked with
 //! [`may_be_absent`](query::Query::may_be_absent). All others must return series, which the live
@@ -53,7 +53,7 @@ pub struct File {
     pub text: String,
 }
 
-/// Generates all committed files. Fails if a query uses a metric or label that is in no catalogue.
+/// Generates all committed files. Fails if a query uses a metric or label that is in no catalog.
 pub fn files() -> anyhow::Result<Vec<File>> {
     let known = known_metrics::Names::default();
     let mut wrong = Vec::new();

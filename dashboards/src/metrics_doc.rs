@@ -1,11 +1,11 @@
-//! Generator of `docs/metrics.md`: a table of every metric in the catalogues.
+//! Generator of `docs/metrics.md`: a table of every metric in the catalogs.
 
 use std::fmt::Write;
 
 use anyhow::ensure;
 use palisade_middleware::metrics::{CATALOG, Kind, Metric};
 
-use crate::known_metrics::{catalogue, exposed_label};
+use crate::known_metrics::{catalog, exposed_label};
 
 /// Section of the page, selected by metric name prefixes. The first matching group wins.
 struct Group {
@@ -94,7 +94,7 @@ on the HTTP client, every gRPC code but `OK`. A 404 of the HTTP server is not an
 /// Renders the page.
 pub(crate) fn render() -> anyhow::Result<String> {
     let mut page = INTRODUCTION.to_owned();
-    let mut remaining = catalogue();
+    let mut remaining = catalog();
     for group in &GROUPS {
         let (in_group, others): (Vec<_>, Vec<_>) = remaining.into_iter().partition(|metric| group.matches(metric));
         remaining = others;

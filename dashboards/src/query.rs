@@ -1,4 +1,4 @@
-//! PromQL query builder: catalogue names, with the job and instance variables in every selector.
+//! PromQL query builder: catalog names, with the job and instance variables in every selector.
 //!
 //! The builder does not validate names. [`promql_check`](crate::promql_check) reports unknown
 //! metrics and labels in the resulting text.
@@ -7,7 +7,7 @@ use std::ops::{Add, Div, Mul, Sub};
 
 use palisade_middleware::metrics::Metric;
 
-use crate::known_metrics::{catalogue, exposed_label, is_target_metric};
+use crate::known_metrics::{catalog, exposed_label, is_target_metric};
 
 /// Series selector of one metric.
 #[must_use]
@@ -29,9 +29,9 @@ pub struct Query {
     absence_reason: Option<&'static str>,
 }
 
-/// Selects a metric by its catalogue name.
+/// Selects a metric by its catalog name.
 pub fn metric(name: &str) -> Series {
-    let known = catalogue().into_iter().find(|metric| metric.name == name);
+    let known = catalog().into_iter().find(|metric| metric.name == name);
     Series { name: known.map_or_else(|| exposed_label(name), Metric::exposed), matchers: target_matchers() }
 }
 
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn promql_check_reports_names_outside_catalogue() {
+    fn promql_check_reports_names_outside_catalog() {
         let names = Names::default();
         for (query, found) in [
             (metric("palisade.braker.state").now(), "unknown metric `palisade_braker_state`"),

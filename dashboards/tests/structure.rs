@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use palisade_dashboards::{
-    known_metrics::{Names, TARGET_LABELS, catalogue},
+    known_metrics::{Names, TARGET_LABELS, catalog},
     promql_check::{labels, selectors},
     resolved_queries::{ResolvedQuery, Windows, queries, substitute_variables},
 };
@@ -130,7 +130,7 @@ const METRICS_WITHOUT_PANEL: [&str; 2] = ["process_virtual_memory_bytes", "proce
 fn each_metric_is_on_a_panel() {
     let queried: BTreeSet<_> =
         queries(Windows::default()).iter().flat_map(|query| selectors(&query.promql)).map(|found| found.name).collect();
-    for metric in catalogue() {
+    for metric in catalog() {
         let name = metric.exposed();
         let on_a_panel = ["", "_bucket", "_count", "_sum"].iter().any(|part| queried.contains(&format!("{name}{part}")));
         assert!(on_a_panel != METRICS_WITHOUT_PANEL.contains(&name.as_str()), "{name} must be on a panel, or on none if it is exempt");

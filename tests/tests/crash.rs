@@ -32,7 +32,7 @@ const LEASE_MS: &str = "1000";
 /// Places orders until the shop closes. A request without a response is repeated with its
 /// idempotency key.
 async fn buy(client: Client, products: &[String], stopped: &AtomicBool, mut random: Random) -> (Client, ClientRecord) {
-    let mut told = ClientRecord::default();
+    let mut record = ClientRecord::default();
     while !stopped.load(Ordering::Relaxed) {
         let key = unique("key");
         let lines = [(random.choose(products).as_str(), 1), (random.choose(products).as_str(), 2)];
@@ -51,13 +51,13 @@ async fn buy(client: Client, products: &[String], stopped: &AtomicBool, mut rand
             }
         })
         .await;
-        told.orders.insert(key, id.clone());
+        record.orders.insert(key, id.clone());
         if random.choose_index(0..4) == 0 && set_status(&client, &id, "CANCELLED").attempt().await.is_ok_and(|answer| answer.status == 200)
         {
-            told.cancelled.push(id);
+            record.cancelled.push(id);
         }
     }
-    (client, told)
+    (client, record)
 }
 
 /// Kills and restarts `victims` at random moments for the duration of the test.
@@ -93,9 +93,9 @@ async fn assert_survives_crashes(shop: Shop, victims: &'static [&'static str]) {
         closed.store(true, Ordering::Relaxed);
         shop
     };
-    let (told, shop) = join(buyers, havoc).await;
+    let (record, shop) = join(buyers, havoc).await;
 
-    let acknowledged = shelf.audit(&shop, &told).await;
+    let acknowledged = shelf.audit(&shop, &record).await;
     assert!(acknowledged > BUYERS, "{acknowledged} orders are too few to be meaningful");
 }
 

@@ -35,11 +35,11 @@ const ALL: [&str; 4] = ["DEBUG", "INFO", "WARN", "ERROR"];
 /// Returns the only record about the rejection of a request. It is written shortly after the
 /// response.
 async fn rejection_record(shop: &Shop, service: &str, answer: &Response) -> Value {
-    let told = || request_records(shop, service, answer, &ALL).into_iter().filter(|line| line["message"] == "request rejected");
-    eventually(async || told().next()).await;
-    let told: Vec<_> = told().collect();
-    assert_eq!(told.len(), 1, "{service}: {told:#?}");
-    let line = told.into_iter().next().unwrap();
+    let rejections = || request_records(shop, service, answer, &ALL).into_iter().filter(|line| line["message"] == "request rejected");
+    eventually(async || rejections().next()).await;
+    let rejections: Vec<_> = rejections().collect();
+    assert_eq!(rejections.len(), 1, "{service}: {rejections:#?}");
+    let line = rejections.into_iter().next().unwrap();
     let is_text = |key: &str| line[key].as_str().is_some_and(|text| !text.is_empty());
     assert!(["timestamp", "level", "service", "target", "reason", "detail", "cause", "span_id"].into_iter().all(is_text), "{line}");
     assert_eq!(line["service"], service);
@@ -127,9 +127,9 @@ async fn logs_and_spans_contain_no_secrets() {
     let [key, words, header, query, broken] = ["key", "words", "header", "query", "broken"].map(|name| unique(&format!("secret-{name}")));
     let item = create_product(&seller, 3).await;
 
-    let told = with_changes(product_body(1), &json!({ "description": words }));
+    let rejections = with_changes(product_body(1), &json!({ "description": words }));
     for _ in 0..2 {
-        seller.post("/products", &told).header("idempotency-key", &key).await.ok(201);
+        seller.post("/products", &rejections).header("idempotency-key", &key).await.ok(201);
         order_request(&buyer, &[(&item, 1)])
             .header("idempotency-key", &key)
             .header("x-api-key", &header)

@@ -110,8 +110,8 @@ async fn fault() {
         let kind = Kind::Error(reason.slug.to_owned());
         servers.inject(&Rule { name: "injected".to_owned(), method: "*".to_owned(), rate: 1.0, kind });
         let has_retry_after = [&reasons::OVERLOADED, &reasons::RATE_LIMITED].contains(reason);
-        let told = ExpectedRejection::of(reason, if has_retry_after { ExpectedRetry::Exactly(SECOND) } else { ExpectedRetry::Silent });
-        assert_rejected(reason.slug, &told, &servers, "it", &bearer).await;
+        let expected = ExpectedRejection::of(reason, if has_retry_after { ExpectedRetry::Exactly(SECOND) } else { ExpectedRetry::Silent });
+        assert_rejected(reason.slug, &expected, &servers, "it", &bearer).await;
     }
 }
 
@@ -121,8 +121,8 @@ async fn address_limit() {
     let servers = Servers::start(setup(|config| config.address_limit = limit)).await;
     let bearer = [bearer("alice")];
     servers.get("/do/it", &bearer, None).await.error_for_status().unwrap();
-    let told = ExpectedRejection::of(&reasons::RATE_LIMITED, ExpectedRetry::AtMost(SECOND));
-    told.assert_http("limit exceeded", servers.get("/do/it", &bearer, None).await).await;
+    let expected = ExpectedRejection::of(&reasons::RATE_LIMITED, ExpectedRetry::AtMost(SECOND));
+    expected.assert_http("limit exceeded", servers.get("/do/it", &bearer, None).await).await;
 }
 
 #[tokio::test]
@@ -158,8 +158,8 @@ async fn authenticate() {
             ExpectedRejection::of(&reasons::UPSTREAM_UNAVAILABLE, ExpectedRetry::Exactly(SECOND)),
         ),
     ];
-    for (about, authorization, told) in cases {
-        assert_rejected(about, &told, &servers, "it", &authorization).await;
+    for (about, authorization, expected) in cases {
+        assert_rejected(about, &expected, &servers, "it", &authorization).await;
     }
 }
 
@@ -167,21 +167,21 @@ async fn authenticate() {
 async fn authorize() {
     let servers = Servers::start(Setup::default()).await;
     let missing_scope = [format!("Bearer {}", token("alice", "idp", "work:watch", Duration::ZERO))];
-    let told = ExpectedRejection::of(&reasons::INSUFFICIENT_SCOPE, ExpectedRetry::Silent)
+    let expected = ExpectedRejection::of(&reasons::INSUFFICIENT_SCOPE, ExpectedRetry::Silent)
         .with_headers(&[("www-authenticate", "Bearer realm=\"palisade\", error=\"insufficient_scope\", scope=\"work:do\"")]);
-    assert_rejected("missing scope", &told, &servers, "it", &missing_scope).await;
+    assert_rejected("missing scope", &expected, &servers, "it", &missing_scope).await;
 
     let bearer = [bearer("alice")];
-    let told = ExpectedRejection::of(&reasons::NOT_FOUND, ExpectedRetry::Silent);
-    told.assert_http("unknown path", servers.get("/nothing", &bearer, None).await).await;
-    told.assert_http("missing in the method table", servers.get("/open", &bearer, None).await).await;
+    let expected = ExpectedRejection::of(&reasons::NOT_FOUND, ExpectedRetry::Silent);
+    expected.assert_http("unknown path", servers.get("/nothing", &bearer, None).await).await;
+    expected.assert_http("missing in the method table", servers.get("/open", &bearer, None).await).await;
     ExpectedRejection::of(&reasons::UNIMPLEMENTED, ExpectedRetry::Silent)
         .assert_grpc("missing in the method table", &servers.watch(&bearer[0]).await);
-    let told = ExpectedRejection::of(&reasons::METHOD_NOT_ALLOWED, ExpectedRetry::Silent).with_headers(&[("allow", "GET,HEAD")]);
-    told.assert_http("method not allowed", servers.request(Method::DELETE, "/do/it", &bearer).send().await.unwrap()).await;
+    let expected = ExpectedRejection::of(&reasons::METHOD_NOT_ALLOWED, ExpectedRetry::Silent).with_headers(&[("allow", "GET,HEAD")]);
+    expected.assert_http("method not allowed", servers.request(Method::DELETE, "/do/it", &bearer).send().await.unwrap()).await;
     // tonic accepts every HTTP method, so that the table entry applies to all.
-    let told = ExpectedRejection::of(&reasons::UNAUTHENTICATED, ExpectedRetry::Silent);
-    told.assert_grpc("method not allowed", &servers.raw_check(Method::GET, &[], None).await.unwrap());
+    let expected = ExpectedRejection::of(&reasons::UNAUTHENTICATED, ExpectedRetry::Silent);
+    expected.assert_grpc("method not allowed", &servers.raw_check(Method::GET, &[], None).await.unwrap());
 }
 
 #[tokio::test]
@@ -191,10 +191,10 @@ async fn rate_limit() {
     let bearer = [bearer("alice")];
     servers.get("/do/it", &bearer, None).await.error_for_status().unwrap();
     servers.check("it", &bearer).await.unwrap();
-    let told = ExpectedRejection::of(&reasons::RATE_LIMITED, ExpectedRetry::AtMost(SECOND));
+    let expected = ExpectedRejection::of(&reasons::RATE_LIMITED, ExpectedRetry::AtMost(SECOND));
     assert_rejected(
         "limit exceeded",
-        &told.with_headers(&[("ratelimit-policy", "\"default\";q=1;w=1"), ("ratelimit", "\"default\";r=0;t=1")]),
+        &expected.with_headers(&[("ratelimit-policy", "\"default\";q=1;w=1"), ("ratelimit", "\"default\";r=0;t=1")]),
         &servers,
         "it",
         &bearer,

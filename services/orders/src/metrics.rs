@@ -22,7 +22,7 @@ use crate::{
 
 pub(crate) use step::Step;
 
-/// Metric catalogue of the service.
+/// Metric catalog of the service.
 pub static METRICS: &[Metric] = &[
     Metric::counter("palisade.orders", &["outcome"], "Orders that reached an outcome, by outcome"),
     Metric::counter("palisade.idempotency.requests", &["outcome"], "Create requests with an idempotency key, by outcome"),

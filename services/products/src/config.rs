@@ -25,7 +25,8 @@ const UNSUPPORTED_STORE: &str = "must be mongodb://host/database, mongodb+srv://
 pub struct Config {
     /// Listen address of the gRPC port.
     pub listen: SocketAddr,
-    /// Listen address of the admin port: health, metrics and stock audit. Keep it private.
+    /// Listen address of the admin port: health, metrics, stock audit and operator routes. Keep it
+    /// private.
     pub admin_listen: SocketAddr,
     /// Host names of the admin port, separated by commas. IP addresses and `localhost` need no
     /// entry. Requests with another `Host`, and requests of pages of another origin, are rejected,

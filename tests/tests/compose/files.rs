@@ -55,8 +55,8 @@ fn prometheus_targets_exist_in_stack() {
         }
     }
     assert!(["gateway", "products", "orders", "jaeger"].iter().all(|job| jobs.contains(job)), "{jobs:?}");
-    let told: Vec<_> = prometheus["alerting"]["alertmanagers"].as_array().unwrap().iter().flat_map(targets).collect();
-    assert_eq!(told, ["alertmanager:9093"]);
+    let alertmanagers: Vec<_> = prometheus["alerting"]["alertmanagers"].as_array().unwrap().iter().flat_map(targets).collect();
+    assert_eq!(alertmanagers, ["alertmanager:9093"]);
     assert!(listens("alertmanager", "9093"));
 }
 

@@ -76,7 +76,7 @@ async fn admin_ports_reject_other_hosts_and_origins() {
 fn metrics_without_help(text: &str) -> Vec<String> {
     let named = |prefix: &'static str| text.lines().filter_map(move |line| line.strip_prefix(prefix)?.split(' ').next());
     assert!(named("# TYPE ").count() > 0, "{text}");
-    named("# TYPE ").filter(|name| named("# HELP ").all(|told| told != *name)).map(str::to_owned).collect()
+    named("# TYPE ").filter(|name| named("# HELP ").all(|documented| documented != *name)).map(str::to_owned).collect()
 }
 
 #[tokio::test]

@@ -116,7 +116,6 @@ fn shop_with_revocations() -> (Shop, tempfile::TempDir) {
 #[tokio::test]
 async fn streams_end_with_their_token() {
     let (shop, directory) = shop_with_revocations();
-    shop.ready().await;
     let product = create_product(&shop.client("seller", ALL_SCOPES), 10).await;
     let order = id_of(&place_confirmed_order(&client(&shop, &json!({})), &[(&product, 1)]).await);
     let ended = async |stream: &mut EventStream| {
@@ -129,8 +128,9 @@ async fn streams_end_with_their_token() {
         }
     };
     let open = async |changes: &Value| EventStream::open(client(&shop, changes).get(format!("/orders/{order}/events"))).await;
+    let channel = shop.grpc_channel("orders").await;
     let watch = async |changes: &Value| {
-        let mut client = OrdersServiceClient::new(shop.grpc_channel("orders").await);
+        let mut client = OrdersServiceClient::new(channel.clone());
         let mut request = Request::new(WatchOrderRequest { id: order.clone(), after_sequence: 0 });
         let changes = with_changes(changes.clone(), &json!({ "aud": "orders" }));
         request.metadata_mut().insert("authorization", format!("Bearer {}", token(&changes)).parse().unwrap());

@@ -44,7 +44,7 @@ async fn assert_changes_are_published(products_store: Option<&str>) {
     shop.ready().await;
     let (seller, buyer) = (shop.client("seller", ALL_SCOPES), shop.client("buyer", CUSTOMER));
     let (kept, gone) = (create_product(&seller, 5).await, create_product(&seller, 1).await);
-    last_events(&nats, |told| told.contains_key(&kept) && told.contains_key(&gone)).await;
+    last_events(&nats, |events| events.contains_key(&kept) && events.contains_key(&gone)).await;
     // Both processes are killed. Changes made meanwhile are published after the restart.
     nats.kill();
     seller.put(format!("/products/{kept}"), &product_body(7)).await.ok(200);
@@ -58,11 +58,11 @@ async fn assert_changes_are_published(products_store: Option<&str>) {
     // The cancelled order releases its units, which is the fourth change.
     let version = async |client: &Client| client.get(format!("/products/{kept}")).await.ok(200)["version"].as_i64().unwrap();
     eventually(async || (version(&seller).await == 4).then_some(())).await;
-    let told = last_events(&nats, |told| {
-        told.get(&kept).is_some_and(|kept| kept["version"] == 4) && told.get(&gone).is_some_and(|gone| gone["removed"] == true)
+    let events = last_events(&nats, |events| {
+        events.get(&kept).is_some_and(|kept| kept["version"] == 4) && events.get(&gone).is_some_and(|gone| gone["removed"] == true)
     });
-    let told = told.await;
-    assert_eq!((told[&kept]["removed"].as_bool(), told[&gone]["version"].as_i64()), (Some(false), None));
+    let events = events.await;
+    assert_eq!((events[&kept]["removed"].as_bool(), events[&gone]["version"].as_i64()), (Some(false), None));
 }
 
 #[tokio::test]
@@ -73,5 +73,5 @@ async fn sqlite_product_events_survive_kill_9() {
 #[tokio::test]
 async fn mongodb_product_events_survive_kill_9() {
     let mongo = servers::durable_mongo();
-    assert_changes_are_published(Some(&mongo.url(&unique("told").replace('-', "_")))).await;
+    assert_changes_are_published(Some(&mongo.url(&unique("events").replace('-', "_")))).await;
 }

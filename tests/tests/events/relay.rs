@@ -45,18 +45,18 @@ pub(crate) async fn published_events(nats: &Nats, at_least: usize) -> Vec<(async
     let count = stream.get_info().await.unwrap().state.messages;
     let consumer = stream.create_consumer(OrderedConfig::default()).await.unwrap();
     let mut messages = consumer.messages().await.unwrap();
-    let mut told = Vec::new();
-    while (told.len() as u64) < count {
+    let mut published = Vec::new();
+    while (published.len() as u64) < count {
         let message = timeout(Duration::from_secs(20), messages.next()).await.unwrap().unwrap().unwrap();
-        told.push((message.headers.clone().unwrap_or_default(), serde_json::from_slice(&message.payload).unwrap()));
+        published.push((message.headers.clone().unwrap_or_default(), serde_json::from_slice(&message.payload).unwrap()));
     }
-    told
+    published
 }
 
 /// Groups sequence numbers and statuses by order, in order of arrival.
-pub(crate) fn by_order(told: &[(async_nats::HeaderMap, Value)]) -> BTreeMap<String, Vec<(i64, String)>> {
+pub(crate) fn by_order(published: &[(async_nats::HeaderMap, Value)]) -> BTreeMap<String, Vec<(i64, String)>> {
     let mut orders = BTreeMap::<_, Vec<_>>::new();
-    for (_, event) in told {
+    for (_, event) in published {
         let sequence = event["sequence"].as_str().unwrap().parse().unwrap();
         let status = event["data"]["status"].as_str().unwrap().to_owned();
         orders.entry(event["subject"].as_str().unwrap().to_owned()).or_default().push((sequence, status));
@@ -92,13 +92,13 @@ async fn events_are_published_after_broker_outage() {
 
     nats.restart();
     let second = id_of(&place_confirmed_order(&buyer, &[(&product, 1)]).await);
-    let told = published_events(&nats, 7).await;
+    let published = published_events(&nats, 7).await;
     let statuses = |last: &[&str]| {
         let all = ["PENDING", "PRODUCT_RESERVED", "CONFIRMED"].iter().chain(last);
         (1..).zip(all.map(|status| (*status).to_owned())).collect::<Vec<(i64, String)>>()
     };
-    assert_eq!(by_order(&told), BTreeMap::from([(first, statuses(&["CANCELLED"])), (second, statuses(&[]))]));
-    for (headers, event) in &told {
+    assert_eq!(by_order(&published), BTreeMap::from([(first, statuses(&["CANCELLED"])), (second, statuses(&[]))]));
+    for (headers, event) in &published {
         assert_eq!(
             (&event["specversion"], &event["source"], &event["datacontenttype"]),
             (&json!("1.0"), &json!("/palisade/orders"), &json!("application/json"))
@@ -216,9 +216,9 @@ async fn events_survive_kill_9_exactly_once_in_order() {
         };
     }
     eventually(async || (metric(&shop, "palisade_outbox_pending").await == 0).then_some(())).await;
-    let told = by_order(&published_events(&nats, expected).await);
+    let published = by_order(&published_events(&nats, expected).await);
     for id in &placed {
-        let events = &told[id];
+        let events = &published[id];
         let sequences: Vec<i64> = events.iter().map(|(sequence, _)| *sequence).collect();
         assert_eq!(sequences, (1..=i64::try_from(events.len()).unwrap()).collect::<Vec<_>>(), "{id}: {events:?}");
         assert_eq!(events.last().unwrap().1, wait_until_settled(&watcher, id).await["status"], "{id}: {events:?}");

@@ -89,8 +89,8 @@ async fn watch_with_broker_and_single_relay() {
     // If this replica held the relay lease, the other one takes over.
     replica.kill();
     let after = watch_and_cancel(&shop, 3).await;
-    let told = by_order(&published_events(&nats, 15 * 4).await);
+    let published = by_order(&published_events(&nats, 15 * 4).await);
     for id in before.iter().chain(&after) {
-        assert_eq!(told[id].iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>(), [1, 2, 3, 4], "{id}");
+        assert_eq!(published[id].iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>(), [1, 2, 3, 4], "{id}");
     }
 }

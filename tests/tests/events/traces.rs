@@ -23,13 +23,13 @@ async fn publish_span_is_linked_to_its_request() {
     let product = create_product(&seller, 5).await;
     let answer = order_request(&buyer, &[(&product, 1)]).await;
     let id = accepted_id(&answer);
-    let told = published_events(&nats, 3).await;
+    let published = published_events(&nats, 3).await;
     for status in ["pending", "product_reserved", "confirmed"] {
         let name = format!("send palisade.orders.v1.{status}");
         let sent = collector.span(|span| span.name == name).await;
         assert_eq!((sent.kind, sent.status, &sent.parent), ("PRODUCER", "Unset", &None));
         assert_eq!(sent.links[0].0, answer.header("x-trace-id").unwrap(), "{sent:?}");
-        let (headers, event) = told.iter().find(|(_, event)| event["id"] == sent.attribute("messaging.message.id")).unwrap();
+        let (headers, event) = published.iter().find(|(_, event)| event["id"] == sent.attribute("messaging.message.id")).unwrap();
         assert_eq!(event["subject"], json!(id));
         // The event carries the context of the request, the message that of its publish span.
         assert!(event["traceparent"].as_str().unwrap().contains(&sent.links[0].0));

@@ -12,11 +12,11 @@ use super::{FIND, assert_catalogued, complete_with, inject, kinds_names_statuses
 
 /// Returns attempt, outcome and code of each retry event.
 fn retries(span: &Span) -> Vec<[Value; 3]> {
-    let told = |attributes: &palisade_tests::otlp::span::Attributes| {
+    let described = |attributes: &palisade_tests::otlp::span::Attributes| {
         assert!(attributes["app.rpc.backoff_ms"].is_i64(), "{attributes:?}");
         ["app.rpc.attempt", "app.rpc.outcome", "rpc.status_code"].map(|key| attributes[key].clone())
     };
-    span.events.iter().filter(|(name, _)| name == "retry").map(|(_, attributes)| told(attributes)).collect()
+    span.events.iter().filter(|(name, _)| name == "retry").map(|(_, attributes)| described(attributes)).collect()
 }
 
 fn failed(attempt: i64) -> [Value; 3] {

@@ -107,9 +107,9 @@ fn metrics_sum_rules_and_exist_from_the_start() {
     let handle = recorder.handle();
     metrics::with_local_recorder(&recorder, || {
         let (one, other) = (faults(|| 0.0), faults(|| 0.0));
-        let told = handle.render();
+        let rendered = handle.render();
         for line in ["palisade_faults_active 0", r#"palisade_faults_injected_total{kind="hang"} 0"#] {
-            assert!(told.lines().any(|told| told == line), "{line} in {told}");
+            assert!(rendered.lines().any(|rendered_line| rendered_line == line), "{line} in {rendered}");
         }
         one.replace(always(Kind::Error("internal".to_owned()))).unwrap();
         other.replace(always(Kind::Hang)).unwrap();
@@ -118,8 +118,8 @@ fn metrics_sum_rules_and_exist_from_the_start() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(get(&one, &THINGS)).unwrap_err();
     });
-    let told = handle.render();
+    let rendered = handle.render();
     for line in ["palisade_faults_active 1", r#"palisade_faults_injected_total{kind="error"} 1"#] {
-        assert!(told.lines().any(|told| told == line), "{line} in {told}");
+        assert!(rendered.lines().any(|rendered_line| rendered_line == line), "{line} in {rendered}");
     }
 }

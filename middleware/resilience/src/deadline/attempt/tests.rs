@@ -11,15 +11,15 @@ const LIMIT: Duration = Duration::from_secs(1);
 
 /// Returns the timeout sent with an attempt.
 async fn timeout_sent(request: Request<()>) -> Result<Duration, Rejection> {
-    let (tell, told) = tokio::sync::oneshot::channel();
-    let mut tell = Some(tell);
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let mut sender = Some(sender);
     let server = service_fn(move |request: Request<()>| {
         let timeout = grpc_timeout::parse(&request.headers()[grpc_timeout::HEADER]).expect("a timeout");
-        tell.take().expect("called once").send(timeout).expect("the test waits");
+        sender.take().expect("called once").send(timeout).expect("the test waits");
         std::future::ready(Ok::<_, Rejection>(Response::new(Empty::<Bytes>::new())))
     });
     AttemptTimeoutLayer::new("products", LIMIT).layer(server).oneshot(request).await?;
-    Ok(told.await.expect("the server was called"))
+    Ok(receiver.await.expect("the server was called"))
 }
 
 fn until(left: Duration) -> Request<()> {

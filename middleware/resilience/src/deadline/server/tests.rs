@@ -21,15 +21,15 @@ fn request(header: HeaderName, value: &'static str) -> Request<()> {
 
 /// Returns the time that the handler sees in its context.
 async fn limit_seen_inside(protocol: Protocol, request: Request<()>) -> Result<Duration, Rejection> {
-    let (tell, told) = tokio::sync::oneshot::channel();
-    let mut tell = Some(tell);
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let mut sender = Some(sender);
     let handler = service_fn(move |request: Request<()>| {
         let deadline = context::Context::of(&request).and_then(|context| context.deadline).expect("a deadline").at();
-        tell.take().expect("called once").send(deadline - Instant::now()).expect("the test waits");
+        sender.take().expect("called once").send(deadline - Instant::now()).expect("the test waits");
         std::future::ready(Ok::<_, Rejection>(Response::new(Empty::<Bytes>::new())))
     });
     DeadlineLayer::new(protocol, DEFAULT, MAX).layer(handler).oneshot(request).await?;
-    Ok(told.await.expect("the handler was called"))
+    Ok(receiver.await.expect("the handler was called"))
 }
 
 #[tokio::test(start_paused = true)]
