@@ -1,5 +1,5 @@
-// Flash sale: many buyers rush at one product while others shop as usual. Exactly the available units
-// are sold, a late buyer gets the reason, and the usual shoppers are served.
+// Flash sale: many buyers rush at one product while others shop as usual. Exactly the available
+// units are sold, a late buyer gets the reason, and the usual shoppers are served.
 
 import { Counter } from "k6/metrics";
 import { call, countOrder, isRejection, json } from "../lib/api.ts";
