@@ -2,8 +2,6 @@
 //! ([`palisade_resilience::rejection::reasons`]). A service answers with them, and its caller
 //! recognizes them by their slug.
 
-use palisade_resilience::rejection::Reason;
-
 palisade_resilience::reasons! {
     PRODUCT_IN_USE = "product_in_use", CONFLICT, FailedPrecondition, "Open reservations hold units of the product";
     INSUFFICIENT_STOCK = "insufficient_stock", CONFLICT, FailedPrecondition, "Insufficient stock";
@@ -16,11 +14,6 @@ palisade_resilience::reasons! {
     // error.
     PRODUCTS_UNAVAILABLE = "products_unavailable", CONFLICT, FailedPrecondition, "The products service did not answer in time";
     CONFLICT = "conflict", CONFLICT, Aborted, "The request conflicts with the current state";
-}
-
-/// Returns the reason of the shop with this `ErrorInfo.reason`, which is its slug in upper case.
-pub fn find(reason: &str) -> Option<&'static Reason> {
-    ALL.iter().chain(reservation::ALL).copied().find(|known| known.slug.eq_ignore_ascii_case(reason))
 }
 
 /// Reasons that only the orders service receives, from its calls about reservations.

@@ -64,7 +64,7 @@ async fn call_within(client: Client, context: Option<Context>) -> Result<HealthC
 fn forward(status: Status) -> Rejection {
     let details = status.get_error_details();
     let slug = details.error_info().map(|info| info.reason.as_str());
-    let reason = slug.and_then(|slug| reasons::ALL.iter().copied().find(|reason| reason.slug.eq_ignore_ascii_case(slug)));
+    let reason = slug.and_then(reasons::find);
     let rejection = match reason {
         Some(reason) if !reason.is_internal_fault() => Rejection::new(reason, status.message().to_owned()),
         _ => Rejection::new(&reasons::INTERNAL, "an unexpected error"),

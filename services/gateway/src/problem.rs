@@ -138,8 +138,7 @@ fn replayed() -> (HeaderName, HeaderValue) {
 }
 
 fn known_reason(reason: &str) -> Option<&'static Reason> {
-    let slug = reason.to_ascii_lowercase();
-    reasons::ALL.iter().chain(shop_reasons::ALL).copied().find(|reason| reason.slug == slug)
+    reasons::find(reason).or_else(|| shop_reasons::find(reason))
 }
 
 fn with_details(rejection: Rejection, details: &ErrorDetails) -> Rejection {

@@ -124,7 +124,7 @@ fn held_lines(reservation: Reservation) -> Option<Vec<HeldLine>> {
 /// Returns the reason of an error, if products itself returned it.
 fn reason(status: &Status) -> Option<&'static Reason> {
     let info = status.get_details_error_info().filter(|info| info.domain == naming::current().error_domain)?;
-    reasons::find(&info.reason)
+    reasons::find(&info.reason).or_else(|| reservation::find(&info.reason))
 }
 
 /// Logs an unknown outcome and returns the retry delay that products requested.

@@ -21,7 +21,7 @@ pub(super) fn read(status: &Status) -> ReadDetails {
     let details = status.get_error_details();
     let own = details.error_info().filter(|info| info.domain == naming::current().error_domain);
     ReadDetails {
-        reason: own.and_then(|info| reasons::ALL.iter().copied().find(|reason| reason.slug.eq_ignore_ascii_case(&info.reason))),
+        reason: own.and_then(|info| reasons::find(&info.reason)),
         violations: Violation::from_error_details(&details),
         retry_delay: details.retry_info().and_then(|info| info.retry_delay),
     }

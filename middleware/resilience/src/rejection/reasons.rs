@@ -1,7 +1,7 @@
 //! Rejection reasons common to all APIs.
 
-/// Declares a table of rejection reasons: a static for each, and `ALL`, the list of them. One line
-/// is `NAME = "slug", HTTP_STATUS, GrpcCode, "Title";`.
+/// Declares a table of rejection reasons: a static for each, `ALL`, the list of them, and `find`.
+/// One line is `NAME = "slug", HTTP_STATUS, GrpcCode, "Title";`.
 ///
 /// ```
 /// use palisade_resilience::rejection::Reason;
@@ -9,6 +9,7 @@
 /// palisade_resilience::reasons! {
 ///     OUT_OF_PRINT = "out_of_print", GONE, NotFound, "The book is out of print";
 /// }
+/// assert_eq!(find("OUT_OF_PRINT"), Some(&OUT_OF_PRINT));
 /// assert_eq!((OUT_OF_PRINT.slug, OUT_OF_PRINT.http.as_u16(), ALL.len()), ("out_of_print", 410, 1));
 /// ```
 #[macro_export]
@@ -26,6 +27,11 @@ macro_rules! reasons {
 
         /// All reasons of this table.
         pub static ALL: &[&$crate::rejection::Reason] = &[$(&$name),*];
+
+        /// Returns the reason with this `ErrorInfo.reason`, its slug in upper case.
+        pub fn find(reason: &str) -> Option<&'static $crate::rejection::Reason> {
+            ALL.iter().copied().find(|known| known.slug.eq_ignore_ascii_case(reason))
+        }
     };
 }
 
