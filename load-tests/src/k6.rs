@@ -10,7 +10,8 @@ use crate::{remote_write, reports};
 
 /// Scripts in `scenarios/` that can be run on their own. Excludes those of game days and of the
 /// performance measurement.
-pub const SCENARIOS: [&str; 10] = ["auth", "breakpoint", "contention", "flash-sale", "grpc", "load", "smoke", "soak", "spike", "stress"];
+pub const SCENARIOS: [&str; 11] =
+    ["auth", "breakpoint", "contention", "flash-sale", "grpc", "load", "shop-day", "smoke", "soak", "spike", "stress"];
 
 /// k6's exit code for a failed threshold.
 pub const EXIT_THRESHOLDS_FAILED: i32 = 99;

@@ -63,6 +63,11 @@ async fn flash_sale_passes() {
 }
 
 #[tokio::test]
+async fn shop_day_passes() {
+    assert_passes("shop-day").await;
+}
+
+#[tokio::test]
 async fn grpc_passes() {
     assert_passes("grpc").await;
 }
@@ -97,6 +102,7 @@ failure_tests! {
     flash_sale_fails_on_broken_gateway: "flash-sale",
     grpc_fails_on_broken_gateway: "grpc",
     load_fails_on_broken_gateway: "load",
+    shop_day_fails_on_broken_gateway: "shop-day",
     smoke_fails_on_broken_gateway: "smoke",
     soak_fails_on_broken_gateway: "soak",
     spike_fails_on_broken_gateway: "spike",

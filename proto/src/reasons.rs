@@ -8,6 +8,7 @@ palisade_resilience::reasons! {
     UNKNOWN_PRODUCT = "unknown_product", UNPROCESSABLE_ENTITY, FailedPrecondition, "A product does not exist";
     PRODUCT_INACTIVE = "product_inactive", UNPROCESSABLE_ENTITY, FailedPrecondition, "A product is inactive";
     ILLEGAL_TRANSITION = "illegal_transition", CONFLICT, FailedPrecondition, "The order cannot change to this status";
+    REVISION_IN_PROGRESS = "revision_in_progress", CONFLICT, Aborted, "Another revision of the order is pending";
     ORDER_IN_PROGRESS = "order_in_progress", CONFLICT, FailedPrecondition, "The order is not in a terminal state";
     RESERVATION_EXPIRED = "reservation_expired", CONFLICT, FailedPrecondition, "The reservation expired before it was confirmed";
     // Not a 503: this order has failed permanently, and repeating the request returns the same
@@ -22,6 +23,7 @@ pub mod reservation {
         RELEASED = "reservation_released", CONFLICT, FailedPrecondition, "The reservation was released";
         REFUSED = "reservation_refused", CONFLICT, FailedPrecondition, "The reservation was rejected";
         NOT_CONFIRMED = "reservation_not_confirmed", CONFLICT, FailedPrecondition, "The reservation is not confirmed";
+        REVISED = "reservation_revised", CONFLICT, FailedPrecondition, "The reservation has a later revision";
         UNKNOWN = "reservation_unknown", NOT_FOUND, NotFound, "The reservation does not exist";
     }
 }

@@ -19,6 +19,8 @@ pub struct ClientRecord {
     pub orders: BTreeMap<String, String>,
     /// IDs of cancelled orders.
     pub cancelled: Vec<String>,
+    /// Quantities by product of revised orders, by order ID.
+    pub revised: BTreeMap<String, BTreeMap<String, i64>>,
 }
 
 /// Products that are ordered only by recorded clients.
@@ -61,9 +63,11 @@ impl StockFixture {
                 if record.cancelled.contains(id) {
                     assert_eq!(order["status"], "CANCELLED", "acknowledged cancellation was lost");
                 }
-                for item in order["items"].as_array().expect("an order has items").iter().filter(|_| order["status"] == "CONFIRMED") {
-                    let product = item["productId"].as_str().expect("an item has a product").to_owned();
-                    *sold.entry(product).or_default() += item["quantity"].as_i64().expect("a quantity is an integer");
+                if let Some(revised) = record.revised.get(id) {
+                    assert_eq!(quantities(&order), *revised, "acknowledged revision was lost");
+                }
+                for (product, quantity) in quantities(&order).into_iter().filter(|_| order["status"] == "CONFIRMED") {
+                    *sold.entry(product).or_default() += quantity;
                 }
             }
         }
@@ -77,4 +81,13 @@ impl StockFixture {
         }
         records.iter().map(|(_, record)| record.orders.len()).sum()
     }
+}
+
+/// Returns the quantities of an order by product.
+pub fn quantities(order: &Value) -> BTreeMap<String, i64> {
+    let quantity = |item: &Value| {
+        let product = item["productId"].as_str().expect("an item has a product").to_owned();
+        (product, item["quantity"].as_i64().expect("a quantity is an integer"))
+    };
+    order["items"].as_array().expect("an order has items").iter().map(quantity).collect()
 }

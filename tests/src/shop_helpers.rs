@@ -71,7 +71,8 @@ pub fn accepted_id(answer: &Response) -> String {
     id_of(&answer.ok(status))
 }
 
-/// Waits until the order is neither PENDING nor `PRODUCT_RESERVED`, and returns it.
+/// Waits until the order is neither PENDING nor `PRODUCT_RESERVED` and has no pending revision, and
+/// returns it.
 pub async fn wait_until_settled(buyer: &Client, order: &str) -> Value {
     eventually(async || {
         let order = buyer.get(format!("/orders/{order}")).attempt().await.ok().filter(|answer| answer.status == 200)?.json();
@@ -82,7 +83,7 @@ pub async fn wait_until_settled(buyer: &Client, order: &str) -> Value {
 
 /// Returns whether the saga has finished the order.
 pub fn is_settled(order: &Value) -> bool {
-    order["status"] != "PENDING" && order["status"] != "PRODUCT_RESERVED"
+    order["status"] != "PENDING" && order["status"] != "PRODUCT_RESERVED" && order.get("revision").is_none()
 }
 
 /// Creates a request to change the status.

@@ -14,10 +14,14 @@ use futures_util::{
 };
 use palisade_tests::{
     Client, Shop,
+    ledger::quantities,
     random::Random,
     servers,
     shop::{ALL_SCOPES, CUSTOMER},
-    shop_helpers::{accepted_id, available_quantity, create_product, id_of, order_request, set_status, wait_until_settled},
+    shop_helpers::{
+        accepted_id, available_quantity, create_product, id_of, order_body, order_request, place_confirmed_order, set_status,
+        wait_until_settled,
+    },
     unique,
 };
 use serde_json::Value;
@@ -98,6 +102,53 @@ async fn mongo_and_postgres_with_replicas() {
 #[tokio::test]
 async fn all_in_one() {
     assert_never_oversold(&Shop::all_in_one()).await;
+}
+
+/// Buyers revise their orders at once, each to a random part of what there is.
+async fn assert_revisions_never_oversell(shop: &Shop) {
+    shop.ready().await;
+    let seller = shop.client("seller", ALL_SCOPES);
+    let products = [create_product(&seller, UNITS).await, create_product(&seller, UNITS).await, create_product(&seller, UNITS).await];
+    let mut random = Random::from_environment();
+    let buyers = (0..12).map(|_| {
+        let (buyer, products, mut random) = (shop.client(&unique("buyer"), CUSTOMER), &products, random.fork());
+        async move {
+            let id = id_of(&place_confirmed_order(&buyer, &[(&products[0], 1)]).await);
+            for _ in 0..12 {
+                let lines: Vec<(&str, i64)> =
+                    products.iter().map(|product| (product.as_str(), random.choose(&[0, 1, 3, 6]).to_owned())).collect();
+                let lines: Vec<_> = lines.into_iter().filter(|(_, quantity)| *quantity > 0).collect();
+                if lines.is_empty() {
+                    continue;
+                }
+                let answer = buyer.put(format!("/orders/{id}"), &order_body(&lines)).await;
+                match answer.status.as_u16() {
+                    200 | 202 => drop(wait_until_settled(&buyer, &id).await),
+                    _ => drop(answer.problem(409, "insufficient_stock")),
+                }
+            }
+            quantities(&wait_until_settled(&buyer, &id).await)
+        }
+    });
+    let owned = join_all(buyers.collect::<Vec<_>>()).await;
+    for product in &products {
+        let sold: i64 = owned.iter().filter_map(|owned| owned.get(product)).sum();
+        assert_eq!(sold + available_quantity(&seller, product).await, UNITS);
+    }
+    for service in ["products", "orders"] {
+        shop.invariants(service).await;
+    }
+}
+
+#[tokio::test]
+async fn revisions_all_in_one() {
+    assert_revisions_never_oversell(&Shop::all_in_one()).await;
+}
+
+#[tokio::test]
+async fn revisions_on_mongo_and_postgres_with_replicas() {
+    let (mongo, postgres) = (servers::mongo(), servers::postgres());
+    assert_revisions_never_oversell(&Shop::replicated(&mongo.url("products"), &postgres.url("orders"), |_, _| {})).await;
 }
 
 /// Regression test: an order that is cancelled during the audit's comparison must not be reported.

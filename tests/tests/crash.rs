@@ -14,7 +14,7 @@ use std::{
 use futures_util::future::{join, join_all};
 use palisade_tests::{
     Client, Shop, eventually,
-    ledger::{ClientRecord, StockFixture},
+    ledger::{ClientRecord, StockFixture, quantities},
     random::Random,
     servers,
     shop::{ALL_SCOPES, CUSTOMER},
@@ -52,6 +52,15 @@ async fn buy(client: Client, products: &[String], stopped: &AtomicBool, mut rand
         })
         .await;
         record.orders.insert(key, id.clone());
+        if random.choose_index(0..3) == 0 {
+            let lines = order_body(&[(random.choose(products).as_str(), 3)]);
+            // A refused one, or one without an answer, may be made or not.
+            if let Ok(answer) = client.put(format!("/orders/{id}"), &lines).attempt().await
+                && answer.status == 200
+            {
+                record.revised.insert(id.clone(), quantities(&answer.json()));
+            }
+        }
         if random.choose_index(0..4) == 0 && set_status(&client, &id, "CANCELLED").attempt().await.is_ok_and(|answer| answer.status == 200)
         {
             record.cancelled.push(id);

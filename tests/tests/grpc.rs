@@ -22,7 +22,8 @@ use tonic_reflection::pb::v1::{
 use tonic_types::StatusExt;
 
 /// Internal methods of the order saga, not callable by users.
-const INTERNAL: [&str; 5] = ["ReserveStock", "ConfirmReservation", "ReleaseReservation", "FulfilReservation", "ListReservations"];
+const INTERNAL: [&str; 6] =
+    ["ReserveStock", "ConfirmReservation", "ReleaseReservation", "ReviseReservation", "FulfilReservation", "ListReservations"];
 
 async fn channel(service: &str) -> Channel {
     Shop::shared().grpc_channel(service).await
@@ -46,7 +47,7 @@ fn methods() -> Vec<(&'static str, String, String)> {
             }
         }
     }
-    assert_eq!(methods.len(), 16, "{methods:?}");
+    assert_eq!(methods.len(), 18, "{methods:?}");
     methods
 }
 

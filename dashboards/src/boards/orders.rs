@@ -86,14 +86,15 @@ fn orders() -> [Panel; 4] {
             .query(failed.share_of(&orders().rate().sum_by(["job"])).or_zero(&order_metrics_witness())),
         stacked_timeseries("Idempotency keys / s")
             .description("Requests with an idempotency key: new, replay, conflict (key of another order), or still in progress.")
-            .remediation("Many `replay`: clients retry because they see errors. `conflict`: a client reuses keys.")
+            .remediation("Many `replay`: clients do not receive the responses and retry, check the gateway's 504 rate. `conflict`: a client reuses keys.")
             .unit(unit::REQUESTS)
             .query(idempotency_requests().rate().sum_by(["job", "outcome"]).or_zero(&order_metrics_witness())),
-        timeseries("Idempotent replays / s")
-            .description("Repeated requests answered with the stored response.")
-            .remediation("As many as new orders: clients do not receive the responses. Check the gateway's 504 rate.")
-            .unit(unit::REQUESTS)
-            .query(idempotency_requests().is("outcome", "replay").rate().sum_by(["job"]).or_zero(&order_metrics_witness())),
+        stacked_timeseries("Revisions / min by outcome")
+            .description("Revisions of confirmed orders per minute that ended, by outcome.")
+            .remediation("`refused`: products had too few units, or does not sell the product. Revisions that do not end are sagas in flight in state `CONFIRMED`.")
+            .unit(unit::PER_MINUTE)
+            .traces(Traces::SERVICE)
+            .query(metric("palisade.orders.revisions").rate().sum_by(["job", "outcome"]).per_minute().or_zero(&order_metrics_witness())),
     ]
     .map(|panel| panel.sized(6, 8))
 }
@@ -107,7 +108,7 @@ fn sagas() -> [Panel; 6] {
             .description("Unfinished sagas in the store, by order status. Survives restarts.")
             .remediation(
                 "`PENDING` grows: products does not respond. `PRODUCT_RESERVED` grows: confirmation fails. `CANCELLED`, \
-                     `FAILED`: releases are pending.",
+                     `FAILED`: releases are pending. `CONFIRMED`: revisions are pending.",
             )
             .unit(unit::COUNT)
             .runbook("SagaStuck")

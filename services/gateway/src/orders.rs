@@ -11,6 +11,7 @@ use axum::{
 };
 use palisade_middleware::rejection::Rejection;
 use palisade_proto::orders::v1::{FindAllRequest, FindOneRequest, RemoveRequest, UpdateStatusRequest};
+use uuid::Uuid;
 
 use crate::{
     cache::Changes,
@@ -22,7 +23,7 @@ use crate::{
 mod body;
 mod events;
 
-use body::{Filters, NewOrder, NewStatus, Order, OrderPage};
+use body::{Filters, NewOrder, NewStatus, Order, OrderPage, OrderRevision};
 pub(crate) use events::{__path_events, events};
 
 /// Orders change asynchronously and belong to one user.
@@ -116,6 +117,50 @@ pub(crate) async fn find(
     match preconditions.check_read(order.tag().as_deref())? {
         Read::Changed => Ok(representation(order).into_response()),
         Read::NotModified => Ok((StatusCode::NOT_MODIFIED, headers(&order)).into_response()),
+    }
+}
+
+/// Revise an order
+///
+/// Replaces the items of a CONFIRMED order. The stock of additional units is held before units that
+/// are left over are given back. An item whose quantity does not change keeps its price; the others
+/// get the current one. A revision that is refused leaves the order as it was. Repeating a revision
+/// changes nothing.
+#[utoipa::path(put, path = "/orders/{id}", operation_id = "reviseOrder", tag = "orders",
+    security(("bearer" = ["orders:write"]), ("bearer" = ["orders:admin"])),
+    params(("id" = String, Path, format = Uuid, description = "Id of the order")),
+    request_body = OrderRevision,
+    responses(
+        (status = 200, body = Order, description = "The revised order",
+            headers(("ETag" = String, description = "Version of the order, in quotes"))),
+        (status = 202, body = Order, description = "The outcome is not known yet. `revision` shows the requested items until it is.", headers(
+            ("Location" = String, description = "Path of the order"),
+            ("ETag" = String, description = "Version of the order, in quotes"),
+            ("Retry-After" = i32, description = "Polling interval in seconds"))),
+        (status = 409, body = Problem, content_type = "application/problem+json",
+            description = "`insufficient_stock`: the order is unchanged; `illegal_transition`: only a CONFIRMED order can be revised; `revision_in_progress`: another revision is pending; `conflict`: the order was changed during its revision"),
+        (status = 422, body = Problem, content_type = "application/problem+json",
+            description = "`unknown_product` or `product_inactive`: the order is unchanged"),
+    ))]
+pub(crate) async fn revise(
+    State(Upstreams { mut orders, cache, .. }): State<Upstreams>,
+    Id(id): Id,
+    preconditions: Preconditions,
+    extract::Json(revision): extract::Json<OrderRevision>,
+) -> Result<Response, Rejection> {
+    let products = revision.products();
+    let (request, violations) = revision.into_proto(id, preconditions.to_proto());
+    let write = Box::pin(async move {
+        let revised = merge_violations(orders.revise_order(request).await, violations)?.into_inner();
+        let changed = revised.changed_product_ids.iter().filter_map(|id| id.parse().ok()).collect::<Vec<Uuid>>();
+        Ok((Changes::of_stock(changed), Order::try_from(revised.order.unwrap_or_default())?))
+    });
+    let order = cache.invalidate_after(products, write).await?;
+    if order.is_being_revised() {
+        let path = [(LOCATION, order.path())];
+        Ok((StatusCode::ACCEPTED, path, [(RETRY_AFTER, RETRY_AFTER_SECONDS)], representation(order)).into_response())
+    } else {
+        Ok(representation(order).into_response())
     }
 }
 

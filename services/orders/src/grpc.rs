@@ -3,6 +3,7 @@
 
 mod convert;
 mod rejections;
+mod revision;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -19,8 +20,8 @@ use palisade_middleware::{
     trace,
 };
 use palisade_proto::orders::v1::{
-    self as proto, CreateOrderRequest, FindAllRequest, FindAllResponse, FindOneRequest, OrderEvent, RemoveRequest, UpdateStatusRequest,
-    WatchOrderRequest, orders_service_server::OrdersService,
+    self as proto, CreateOrderRequest, FindAllRequest, FindAllResponse, FindOneRequest, OrderEvent, RemoveRequest, ReviseOrderRequest,
+    ReviseOrderResponse, UpdateStatusRequest, WatchOrderRequest, orders_service_server::OrdersService,
 };
 use time::OffsetDateTime;
 use tokio::{
@@ -43,11 +44,12 @@ const WRITE: Access = Access::AnyScope(&["orders:write", ADMIN]);
 const ADMIN: &str = "orders:admin";
 
 /// Methods and their required scopes.
-pub static METHODS: [Method; 6] = [
+pub static METHODS: [Method; 7] = [
     Method::grpc("/palisade.orders.v1.OrdersService/CreateOrder", WRITE),
     Method::grpc("/palisade.orders.v1.OrdersService/FindAll", READ),
     Method::grpc("/palisade.orders.v1.OrdersService/FindOne", READ),
     Method::grpc("/palisade.orders.v1.OrdersService/WatchOrder", READ).streaming(),
+    Method::grpc("/palisade.orders.v1.OrdersService/ReviseOrder", WRITE),
     Method::grpc("/palisade.orders.v1.OrdersService/UpdateStatus", WRITE),
     Method::grpc("/palisade.orders.v1.OrdersService/Remove", WRITE),
 ];
@@ -127,6 +129,10 @@ impl OrdersService for Orders {
 
     async fn watch_order(&self, request: Request<WatchOrderRequest>) -> Result<Response<Events>, Status> {
         self.watch(&*context::current_principal()?, request.into_inner()).await
+    }
+
+    async fn revise_order(&self, request: Request<ReviseOrderRequest>) -> Result<Response<ReviseOrderResponse>, Status> {
+        Box::pin(self.revise(request.into_inner())).await
     }
 
     async fn update_status(&self, request: Request<UpdateStatusRequest>) -> Result<Response<proto::Order>, Status> {

@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use crate::{
     fulfilment::FulfilOutcome,
     order::Status,
-    saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome},
+    saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome, ReviseOutcome, RevisionEnd},
     store::{CHANGES, CREATES, CreateResult, Overdue, Stats, UNREADABLE},
 };
 
@@ -25,6 +25,7 @@ pub(crate) use step::Step;
 /// Metric catalog of the service.
 pub static METRICS: &[Metric] = &[
     Metric::counter("palisade.orders", &["outcome"], "Orders that reached an outcome, by outcome"),
+    Metric::counter("palisade.orders.revisions", &["outcome"], "Revisions of orders that ended, by outcome"),
     Metric::counter("palisade.idempotency.requests", &["outcome"], "Create requests with an idempotency key, by outcome"),
     Metric::counter("palisade.saga.started", &["saga"], "Sagas started"),
     Metric::counter("palisade.saga.finished", &["saga", "outcome"], "Sagas finished"),
@@ -47,6 +48,8 @@ pub static METRICS: &[Metric] = &[
 
 /// Value of the `saga` label.
 pub(crate) const SAGA: &str = "create_order";
+/// Name of the saga of a revision in spans.
+pub(crate) const REVISION: &str = "revise_order";
 
 // Values of the `outcome` label of idempotent requests.
 const NEW: &str = "new";
@@ -54,11 +57,12 @@ const REPLAY: &str = "replay";
 const CONFLICT: &str = "conflict";
 const IN_PROGRESS: &str = "in_progress";
 
+// Values of the `outcome` label of revisions.
+const REVISED: &str = "revised";
+const REFUSED: &str = "refused";
+
 /// Values of the `check` label: within the order store, and in comparison with products.
 const CHECKS: [&str; 2] = ["orders", "reservations"];
-
-/// Statuses of orders that may have work left.
-const UNFINISHED: [Status; 5] = [Status::Pending, Status::ProductReserved, Status::Cancelled, Status::Failed, Status::Completed];
 
 /// Describes all metrics and registers all series with value 0. A rate would miss the first event
 /// of a series that is created later.
@@ -78,8 +82,12 @@ pub fn register() {
     register_steps::<ReserveOutcome>();
     register_steps::<ConfirmOutcome>();
     register_steps::<ReleaseOutcome>();
+    register_steps::<ReviseOutcome>();
     register_steps::<FulfilOutcome>();
-    for status in UNFINISHED {
+    for outcome in [REVISED, REFUSED] {
+        revisions(outcome).increment(0);
+    }
+    for status in Status::ALL {
         in_flight(status).set(0);
     }
     events::register();
@@ -119,6 +127,15 @@ pub(crate) fn record_step<S: Step>(result: &S, took: Duration) {
     step_duration(S::NAME, result.outcome()).record(took);
 }
 
+/// Records the end of a revision.
+pub(crate) fn record_revision(end: &RevisionEnd) {
+    let outcome = match end {
+        RevisionEnd::Revised(_) => REVISED,
+        RevisionEnd::Refused(_) => REFUSED,
+    };
+    revisions(outcome).increment(1);
+}
+
 /// Records a status transition, by the saga or by a user.
 pub(crate) fn record_transition(from: Status, to: Status) {
     let Some(outcome) = outcome(to) else { return };
@@ -130,7 +147,7 @@ pub(crate) fn record_transition(from: Status, to: Status) {
 
 /// Sets the gauges from the store's statistics.
 pub(crate) fn record_stats(stats: &Stats) {
-    for status in UNFINISHED {
+    for status in Status::ALL {
         let count = stats.unfinished.iter().find(|(unfinished, _)| *unfinished == status).map_or(0, |(_, count)| *count);
         in_flight(status).set(as_f64(count));
     }
@@ -183,6 +200,10 @@ fn outcome(status: Status) -> Option<&'static str> {
 /// later changes of the order belong to no saga.
 fn ends_saga(from: Status, to: Status) -> bool {
     outcome(from).is_none() && outcome(to).is_some()
+}
+
+fn revisions(outcome: &'static str) -> Counter {
+    palisade_middleware::counter!("palisade.orders.revisions", "outcome" => outcome)
 }
 
 fn idempotency_requests(outcome: &'static str) -> Counter {

@@ -31,12 +31,24 @@ pub struct Order {
     pub failure_reason: Option<FailureReason>,
     /// Time of acceptance.
     pub created_at: OffsetDateTime,
-    /// Time of the last status change.
+    /// Time of the last change of the status or the lines.
     pub updated_at: OffsetDateTime,
-    /// Number of statuses so far, from 1.
+    /// Number of changes so far, from 1.
     pub version: i64,
+    /// Pending revision. Set only with [`Status::Confirmed`].
+    pub revision: Option<Revision>,
     /// Removal by its owner or an administrator: from then on only administrators see the order.
     pub removed: Option<Removal>,
+}
+
+/// Requested change of the lines of an order, whose outcome is not known yet. The order has its old
+/// lines until then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revision {
+    /// All lines after the revision, without names and prices.
+    pub lines: Vec<Line>,
+    /// [`Order::updated_at`] before the request, which a refused revision restores.
+    pub updated_before: OffsetDateTime,
 }
 
 /// Removal of an order.
@@ -119,6 +131,7 @@ impl Order {
             created_at: now,
             updated_at: now,
             version: 1,
+            revision: None,
         }
     }
 }

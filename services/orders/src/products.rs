@@ -11,7 +11,7 @@ use palisade_middleware::{
 use palisade_proto::{
     products::v1::{
         ConfirmReservationRequest, FulfilReservationRequest, ListReservationsRequest, ReleaseReservationRequest, Reservation,
-        ReservationLine, ReservationState, ReserveStockRequest, products_service_client::ProductsServiceClient,
+        ReservationLine, ReservationState, ReserveStockRequest, ReviseReservationRequest, products_service_client::ProductsServiceClient,
     },
     reasons::{self, reservation},
 };
@@ -21,12 +21,15 @@ use uuid::Uuid;
 
 use crate::{
     fulfilment::FulfilOutcome,
-    order::{FailureReason, HeldLine, Order, OrderId, ProductSnapshot},
-    saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome},
+    order::{FailureReason, HeldLine, Line, Order, OrderId, ProductSnapshot},
+    saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome, ReviseOutcome},
 };
 
 /// Reasons of a confirmation that can never succeed.
 static LOST: [&Reason; 4] = [&reservation::RELEASED, &reasons::RESERVATION_EXPIRED, &reservation::REFUSED, &reservation::UNKNOWN];
+
+/// Reasons of a revision that can never succeed.
+static NOT_REVISABLE: [&Reason; 3] = [&reservation::NOT_CONFIRMED, &reservation::REVISED, &reservation::UNKNOWN];
 
 /// Calls products on behalf of the current context's principal.
 #[derive(Debug, Clone)]
@@ -42,12 +45,7 @@ impl Products {
 
     /// Reserves the stock of an order and confirms the reservation.
     pub async fn reserve(&self, order: &Order) -> ReserveOutcome {
-        let lines = order.lines.iter().map(|line| ReservationLine {
-            product_id: line.product_id.to_string(),
-            quantity: line.quantity,
-            ..ReservationLine::default()
-        });
-        let request = ReserveStockRequest { reservation_id: order.id.to_string(), lines: lines.collect(), confirm: true };
+        let request = ReserveStockRequest { reservation_id: order.id.to_string(), lines: requested(&order.lines), confirm: true };
         match self.client.clone().reserve_stock(request).await {
             Ok(response) => {
                 let reservation = response.into_inner();
@@ -62,10 +60,33 @@ impl Products {
             Err(status) => match reason(&status) {
                 Some(it) if it == &reservation::RELEASED => ReserveOutcome::Released,
                 Some(it) if it == &reasons::RESERVATION_EXPIRED => ReserveOutcome::Expired,
-                Some(it) if it == &reasons::INSUFFICIENT_STOCK => ReserveOutcome::Rejected(FailureReason::InsufficientStock),
-                Some(it) if it == &reasons::UNKNOWN_PRODUCT => ReserveOutcome::Rejected(FailureReason::UnknownProduct),
-                Some(it) if it == &reasons::PRODUCT_INACTIVE => ReserveOutcome::Rejected(FailureReason::ProductInactive),
-                _ => ReserveOutcome::Unknown { retry_after: log_unknown_outcome("ReserveStock", &status) },
+                it => match it.and_then(refusal) {
+                    Some(reason) => ReserveOutcome::Rejected(reason),
+                    None => ReserveOutcome::Unknown { retry_after: log_unknown_outcome("ReserveStock", &status) },
+                },
+            },
+        }
+    }
+
+    /// Revises the reservation of `order` to the lines of its pending revision.
+    pub async fn revise(&self, order: &Order) -> ReviseOutcome {
+        let lines = order.revision.as_ref().map(|revision| requested(&revision.lines)).unwrap_or_default();
+        let request = ReviseReservationRequest { reservation_id: order.id.to_string(), revision: order.version, lines };
+        match self.client.clone().revise_reservation(request).await {
+            Ok(response) => match held_lines(response.into_inner()) {
+                Some(lines) => ReviseOutcome::Revised(lines),
+                None => ReviseOutcome::Unknown { retry_after: None },
+            },
+            Err(status) => match reason(&status) {
+                Some(it) if NOT_REVISABLE.contains(&it) => {
+                    tracing::error!(order_id = %order.id, reason = it.slug, "order is confirmed, but products has no reservation to revise");
+                    ReviseOutcome::Lost
+                }
+                it => match it.and_then(refusal) {
+                    Some(reason) => ReviseOutcome::Refused(reason),
+                    // Includes a replica of the previous release, which does not know the method.
+                    None => ReviseOutcome::Unknown { retry_after: log_unknown_outcome("ReviseReservation", &status) },
+                },
             },
         }
     }
@@ -106,6 +127,23 @@ impl Products {
         let request = ListReservationsRequest { after_id: after.map(|id| id.to_string()).unwrap_or_default(), limit };
         let page = self.client.clone().list_reservations(request).await?.into_inner();
         Ok(page.items.into_iter().filter_map(|item| Uuid::try_parse(&item.reservation_id).ok()).collect())
+    }
+}
+
+/// Lines of a request: products and quantities.
+fn requested(lines: &[Line]) -> Vec<ReservationLine> {
+    let line =
+        |line: &Line| ReservationLine { product_id: line.product_id.to_string(), quantity: line.quantity, ..ReservationLine::default() };
+    lines.iter().map(line).collect()
+}
+
+/// Returns the failure of an order whose lines products refused for `reason`.
+fn refusal(reason: &'static Reason) -> Option<FailureReason> {
+    match reason {
+        it if it == &reasons::INSUFFICIENT_STOCK => Some(FailureReason::InsufficientStock),
+        it if it == &reasons::UNKNOWN_PRODUCT => Some(FailureReason::UnknownProduct),
+        it if it == &reasons::PRODUCT_INACTIVE => Some(FailureReason::ProductInactive),
+        _ => None,
     }
 }
 

@@ -9,6 +9,8 @@
 //! - An order fails without a release only if products rejected the reservation. In all other cases
 //!   units may be held.
 //! - A release is retried until products confirms it.
+//!
+//! A revision of a confirmed order is one more step, see [`revision`](self::RevisionEnd).
 
 use std::time::Duration;
 
@@ -16,6 +18,10 @@ use palisade_middleware::{backoff::Backoff, clock, preconditions::VersionPrecond
 use time::OffsetDateTime;
 
 use crate::order::{Actor, FailureReason, HeldLine, Order, Priced, Status};
+
+mod revision;
+
+pub use self::revision::{ReviseOutcome, RevisionEnd, RevisionRequest, request_revision};
 
 /// Maximum backoff between two attempts.
 pub const MAX_BACKOFF: Duration = Duration::from_secs(30);
@@ -46,6 +52,8 @@ pub enum Event {
     ConfirmReturned(ConfirmOutcome),
     /// Result of [`Effect::CallRelease`].
     ReleaseReturned(ReleaseOutcome),
+    /// Result of [`Effect::CallRevise`].
+    ReviseReturned(ReviseOutcome),
 }
 
 /// Result of a reserve call.
@@ -103,10 +111,14 @@ pub enum Effect {
     CallConfirm,
     /// Call products to release the reservation.
     CallRelease,
+    /// Call products to revise the reservation.
+    CallRevise,
     /// Store the transitions, in order and in one step, then continue with [`Event::Resumed`].
     Record(Vec<Transition>),
     /// Store that the release is done. Nothing follows.
     RecordReleased,
+    /// Store the end of the revision. Nothing follows.
+    EndRevision(RevisionEnd),
     /// Retry at this time.
     RetryAt(OffsetDateTime),
     /// The saga is finished.
@@ -148,6 +160,7 @@ impl Saga {
         match (self.order.status, event) {
             (Status::Pending, Event::ReserveReturned(outcome)) => self.on_reserve(outcome, now, random),
             (Status::ProductReserved, Event::ConfirmReturned(outcome)) => self.on_confirm(&outcome, now, random),
+            (Status::Confirmed, Event::ReviseReturned(outcome)) => self.on_revise(outcome, now, random),
             (_, Event::ReleaseReturned(outcome)) if self.release_pending => self.on_release(&outcome, now, random),
             // A late response to an earlier step carries no new information.
             _ => self.next_effect(now),
@@ -165,7 +178,7 @@ impl Saga {
 
     /// Whether no work is left for a worker.
     pub fn is_finished(&self) -> bool {
-        !self.release_pending && !matches!(self.order.status, Status::Pending | Status::ProductReserved)
+        !self.release_pending && self.order.revision.is_none() && !matches!(self.order.status, Status::Pending | Status::ProductReserved)
     }
 
     fn next_effect(&self, now: OffsetDateTime) -> Effect {
@@ -174,6 +187,7 @@ impl Saga {
             Status::Pending if now >= self.deadline => self.fail(FailureReason::ProductsUnavailable, true),
             Status::Pending => Effect::CallReserve,
             Status::ProductReserved => Effect::CallConfirm,
+            Status::Confirmed if self.order.revision.is_some() => Effect::CallRevise,
             Status::Confirmed | Status::Failed | Status::Completed | Status::Cancelled => Effect::Finished,
         }
     }
@@ -246,7 +260,7 @@ impl Transition {
             order.lines = priced.lines().to_vec();
             order.total_minor = Some(priced.total_minor());
         }
-        Order { status: self.to, failure_reason: self.reason, updated_at: now, version: order.version + 1, ..order }
+        Order { status: self.to, failure_reason: self.reason, updated_at: now, version: order.version + 1, revision: None, ..order }
     }
 }
 
@@ -257,7 +271,11 @@ impl Transition {
 pub fn request_conditional_change(order: &Order, to: Status, by: Actor, preconditions: &VersionPreconditions) -> StatusChange {
     let is_repeated = order.status == to && preconditions.allow_write(&(order.version - 1));
     if preconditions.allow_write(&order.version) || is_repeated {
-        request_status_change(order.status, to, by)
+        match request_status_change(order.status, to, by) {
+            // The lines are not known until the revision ends.
+            StatusChange::Allowed(_) if order.revision.is_some() && to != Status::Cancelled => StatusChange::Illegal(&[Status::Cancelled]),
+            change => change,
+        }
     } else {
         StatusChange::VersionMismatch
     }

@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use tracing::{Instrument, field::Empty};
 
 use crate::{
-    metrics::{self, SAGA, Step},
-    order::{Order, OrderId},
+    metrics::{self, REVISION, SAGA, Step},
+    order::{FailureReason, Order, OrderId},
     products::Products,
-    saga::{ConfirmOutcome, Effect, Event, ReleaseOutcome, ReserveOutcome, Transition},
+    saga::{ConfirmOutcome, Effect, Event, ReleaseOutcome, ReserveOutcome, ReviseOutcome, RevisionEnd, Transition},
     store::{Claimed, Error, SagaQueue, StoredResponse, TransitionResult},
 };
 
@@ -55,16 +55,32 @@ impl SagaExecutor {
             app.order.id = %claimed.saga.order.id,
             app.saga.outcome = Empty,
         );
-        self.run_traced(claimed, encode_response).instrument(span).await
+        self.run_traced(claimed, encode_response).instrument(span).await.order
+    }
+
+    /// Runs the pending revision of a leased order like [`Self::run`]. Returns the reason if this
+    /// call ended it as refused.
+    pub async fn revise(&self, claimed: Claimed) -> (Order, Option<FailureReason>) {
+        let span = recorded_span!(
+            "saga revise_order",
+            app.saga = REVISION,
+            app.saga.id = %claimed.saga.order.id,
+            app.order.id = %claimed.saga.order.id,
+            app.saga.outcome = Empty,
+        );
+        let end = self.run_traced(claimed, &|_| None).instrument(span).await;
+        (end.order, end.refused)
     }
 
     /// Runs the saga of an order that a worker claimed. Starts a new trace, linked to the request
     /// that created the order.
     pub async fn resume(&self, claimed: Claimed) {
+        let is_revision = claimed.saga.order.revision.is_some();
         let span = recorded_span!(
             parent: None,
-            "saga create_order",
-            app.saga = SAGA,
+            "saga",
+            otel.name = if is_revision { "saga revise_order" } else { "saga create_order" },
+            app.saga = if is_revision { REVISION } else { SAGA },
             app.saga.id = %claimed.saga.order.id,
             app.order.id = %claimed.saga.order.id,
             app.saga.outcome = Empty,
@@ -75,15 +91,15 @@ impl SagaExecutor {
         self.run_traced(claimed, &|_| None).instrument(span).await;
     }
 
-    async fn run_traced(&self, claimed: Claimed, encode_response: EncodeResponse<'_>) -> Order {
+    async fn run_traced(&self, claimed: Claimed, encode_response: EncodeResponse<'_>) -> SagaEnd {
         let (id, fence) = (claimed.saga.order.id, claimed.fence);
-        let (order, outcome) = tokio::select! {
+        let end = tokio::select! {
             biased;
             result = self.run_until_blocked(claimed, encode_response) => result,
             never = self.keep_lease(id, fence) => match never {},
         };
-        trace::record("app.saga.outcome", outcome.unwrap_or(order.status.as_str()));
-        order
+        trace::record("app.saga.outcome", end.stopped.unwrap_or(end.order.status.as_str()));
+        end
     }
 
     /// Extends the lease periodically, so that it can be short without ending during a slow call. A
@@ -98,8 +114,7 @@ impl SagaExecutor {
         }
     }
 
-    /// Returns the order, and the reason why the saga stopped before its end, if it did.
-    async fn run_until_blocked(&self, mut claimed: Claimed, encode_response: EncodeResponse<'_>) -> (Order, Option<&'static str>) {
+    async fn run_until_blocked(&self, mut claimed: Claimed, encode_response: EncodeResponse<'_>) -> SagaEnd {
         let mut event = Event::Resumed;
         loop {
             let now = self.clock.now();
@@ -115,19 +130,37 @@ impl SagaExecutor {
                         claimed = *next;
                         Event::Resumed
                     }
-                    StepResult::Stopped(order, reason) => return (*order, Some(reason)),
+                    StepResult::Stopped(order, reason) => return SagaEnd::new(*order, Some(reason)),
                 },
+                Effect::CallRevise => Event::ReviseReturned(step(&claimed, self.products.revise(&claimed.saga.order)).await),
+                Effect::EndRevision(end) => return self.end_revision(claimed, end).await,
                 Effect::RecordReleased => {
                     let outcome = write_outcome(id, "the release", self.store.release_done(id, claimed.fence).await);
-                    return (claimed.saga.order, outcome);
+                    return SagaEnd::new(claimed.saga.order, outcome);
                 }
                 Effect::RetryAt(due_at) => {
                     let outcome =
                         write_outcome(id, "the retry", self.store.postpone(id, claimed.fence, due_at, last_error.to_owned()).await);
-                    return (claimed.saga.order, outcome.or(Some("PUT_OFF")));
+                    return SagaEnd::new(claimed.saga.order, outcome.or(Some("PUT_OFF")));
                 }
-                Effect::Finished => return (claimed.saga.order, None),
+                Effect::Finished => return SagaEnd::new(claimed.saga.order, None),
             };
+        }
+    }
+
+    async fn end_revision(&self, claimed: Claimed, end: RevisionEnd) -> SagaEnd {
+        let order = claimed.saga.order.clone();
+        match self.store.end_revision(claimed, end.clone(), self.clock.now()).await {
+            Ok(TransitionResult::Applied(after)) => {
+                metrics::record_revision(&end);
+                let refused = if let RevisionEnd::Refused(reason) = end { Some(reason) } else { None };
+                SagaEnd { refused, ..SagaEnd::new(after.saga.order, None) }
+            }
+            Ok(TransitionResult::Fenced(order)) => SagaEnd::new(order, Some(LEASE_LOST)),
+            Err(error) => {
+                tracing::warn!(order_id = %order.id, error = &error as &dyn std::error::Error, "cannot record the end of the revision, a worker will resume it");
+                SagaEnd::new(order, Some(STORE_UNAVAILABLE))
+            }
         }
     }
 
@@ -150,6 +183,22 @@ impl SagaExecutor {
                 StepResult::Stopped(Box::new(claimed.saga.order.clone()), STORE_UNAVAILABLE)
             }
         }
+    }
+}
+
+/// How a run of a saga ended.
+struct SagaEnd {
+    /// Last known state.
+    order: Order,
+    /// Reason why the saga stopped before its end, if it did.
+    stopped: Option<&'static str>,
+    /// Reason of the revision that this run ended as refused.
+    refused: Option<FailureReason>,
+}
+
+impl SagaEnd {
+    fn new(order: Order, stopped: Option<&'static str>) -> Self {
+        Self { order, stopped, refused: None }
     }
 }
 
@@ -186,6 +235,8 @@ fn failure_reason(event: &Event) -> &'static str {
         Event::ReserveReturned(ReserveOutcome::Unknown { .. }) => "reserve failed: no definite response from products",
         Event::ReserveReturned(_) => "products returned a reservation with different lines",
         Event::ConfirmReturned(ConfirmOutcome::Unknown { .. }) => "confirm failed: no definite response from products",
+        Event::ReviseReturned(ReviseOutcome::Unknown { .. }) => "revision failed: no definite response from products",
+        Event::ReviseReturned(_) => "products returned a revised reservation with different lines",
         Event::ReleaseReturned(ReleaseOutcome::Unknown { .. }) => "release failed: no definite response from products",
         _ => "",
     }

@@ -11,6 +11,7 @@ mod orders;
 mod outbox;
 mod postgres;
 mod queries;
+mod revisions;
 mod saga_queue;
 mod sqlite;
 
@@ -24,6 +25,7 @@ pub use self::{
     outbox::{DeadEvent, Event, OutboxStore},
     postgres::PostgresStore,
     queries::{List, Page, Position},
+    revisions::RequestRevisionResult,
     saga_queue::{QuarantinedOrder, SagaQueue, StuckOrder, TransitionResult},
     sqlite::SqliteStore,
 };

@@ -5,10 +5,12 @@
 
 use std::time::Duration;
 
+use palisade_middleware::preconditions::VersionPreconditions;
 use palisade_orders::{
-    order::{Actor, FailureReason, HeldLine, NewOrder, Order, OrderId, ProductSnapshot, Status},
+    order::{Actor, FailureReason, HeldLine, Line, NewOrder, Order, OrderId, ProductSnapshot, Status},
     saga::{
-        ConfirmOutcome, Effect, Event, MAX_BACKOFF, ReleaseOutcome, ReserveOutcome, Saga, StatusChange, Transition, request_status_change,
+        ConfirmOutcome, Effect, Event, MAX_BACKOFF, ReleaseOutcome, ReserveOutcome, ReviseOutcome, RevisionEnd, RevisionRequest, Saga,
+        StatusChange, Transition, request_conditional_change, request_revision, request_status_change,
     },
 };
 use proptest::prelude::*;
@@ -23,6 +25,8 @@ const DEADLINE: Duration = Duration::from_mins(10);
 enum Step {
     Handle(Event),
     RequestStatus(Status, Actor),
+    /// Of this quantity.
+    RequestRevision(i64),
     Wait(Duration),
 }
 
@@ -33,11 +37,11 @@ fn saga() -> Saga {
 }
 
 fn held() -> ReserveOutcome {
-    ReserveOutcome::Held(vec![HeldLine {
-        product_id: PRODUCT,
-        quantity: 2,
-        snapshot: ProductSnapshot { name: "pen".into(), unit_price_minor: 150 },
-    }])
+    ReserveOutcome::Held(lines_of(2))
+}
+
+fn lines_of(quantity: i64) -> Vec<HeldLine> {
+    vec![HeldLine { product_id: PRODUCT, quantity, snapshot: ProductSnapshot { name: "pen".into(), unit_price_minor: 150 } }]
 }
 
 fn retry_after() -> impl Strategy<Value = Option<Duration>> {
@@ -59,6 +63,10 @@ fn event() -> impl Strategy<Value = Event> {
         retry_after().prop_map(|retry_after| Event::ConfirmReturned(ConfirmOutcome::Unknown { retry_after })),
         Just(Event::ReleaseReturned(ReleaseOutcome::Done)),
         retry_after().prop_map(|retry_after| Event::ReleaseReturned(ReleaseOutcome::Unknown { retry_after })),
+        (1..4_i64).prop_map(|quantity| Event::ReviseReturned(ReviseOutcome::Revised(lines_of(quantity)))),
+        Just(Event::ReviseReturned(ReviseOutcome::Refused(FailureReason::InsufficientStock))),
+        Just(Event::ReviseReturned(ReviseOutcome::Lost)),
+        retry_after().prop_map(|retry_after| Event::ReviseReturned(ReviseOutcome::Unknown { retry_after })),
     ]
 }
 
@@ -66,6 +74,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => event().prop_map(Step::Handle),
         1 => (prop::sample::select(&Status::ALL), prop::sample::select(&[Actor::Owner, Actor::Admin])).prop_map(|(to, by)| Step::RequestStatus(to, by)),
+        1 => (1..4_i64).prop_map(Step::RequestRevision),
         2 => (0..300_u64).prop_map(|seconds| Step::Wait(Duration::from_secs(seconds))),
     ]
 }
@@ -96,6 +105,28 @@ fn record(saga: Saga, transition: &Transition, by: Actor, event: Option<&Event>,
     after
 }
 
+/// Checks the end of a revision against the rules and records it.
+fn end_revision(mut saga: Saga, end: &RevisionEnd, event: &Event, now: OffsetDateTime) -> Saga {
+    let before = saga.order.clone();
+    let revision = before.revision.clone().expect("a revision is pending");
+    saga.order = end.apply(saga.order, now);
+    assert_eq!((saga.order.status, saga.order.version, &saga.order.revision), (Status::Confirmed, before.version + 1, &None));
+    match end {
+        RevisionEnd::Revised(_) => {
+            assert_eq!(saga.order.lines[0].quantity, revision.lines[0].quantity);
+            assert_eq!(saga.order.total_minor, saga.order.lines[0].subtotal_minor());
+        }
+        RevisionEnd::Refused(_) => {
+            assert!(
+                matches!(event, Event::ReviseReturned(ReviseOutcome::Refused(_) | ReviseOutcome::Lost)),
+                "an unknown outcome is no end"
+            );
+            assert_eq!((&saga.order.lines, saga.order.total_minor), (&before.lines, before.total_minor));
+        }
+    }
+    saga
+}
+
 /// Handles an event and its follow-up transitions until the saga waits for products or for time.
 fn handle(mut saga: Saga, event: Event, now: OffsetDateTime, random: u32) -> (Saga, Effect) {
     let mut event = event;
@@ -110,6 +141,10 @@ fn handle(mut saga: Saga, event: Event, now: OffsetDateTime, random: u32) -> (Sa
             Effect::RecordReleased => {
                 assert!(saga.release_pending);
                 saga.release_pending = false;
+                event = Event::Resumed;
+            }
+            Effect::EndRevision(end) => {
+                saga = end_revision(saga, &end, &event, now);
                 event = Event::Resumed;
             }
             effect => return (saga, effect),
@@ -129,8 +164,17 @@ proptest! {
             match step {
                 Step::Wait(time) => now += time,
                 Step::RequestStatus(to, by) => {
-                    if let StatusChange::Allowed(transition) = request_status_change(saga.order.status, to, by) {
+                    let change = request_conditional_change(&saga.order, to, by, &VersionPreconditions::default());
+                    if let StatusChange::Allowed(transition) = change {
+                        prop_assert!(saga.order.revision.is_none() || to == Status::Cancelled);
                         saga = record(saga, &transition, by, None, now);
+                    }
+                }
+                Step::RequestRevision(quantity) => {
+                    let lines = vec![Line { product_id: PRODUCT, quantity, snapshot: None }];
+                    if let RevisionRequest::Allowed(order) = request_revision(&saga.order, lines, &VersionPreconditions::default(), now) {
+                        prop_assert_eq!((before.status, order.version, &before.revision), (Status::Confirmed, before.version + 1, &None));
+                        saga = Saga { order: *order, attempts: 1, ..saga };
                     }
                 }
                 Step::Handle(event) => {
@@ -142,7 +186,8 @@ proptest! {
                         Effect::CallRelease => prop_assert!(saga.release_pending),
                         Effect::RetryAt(at) => prop_assert!(at >= now && at <= now + MAX_BACKOFF),
                         Effect::Finished => prop_assert!(saga.is_finished()),
-                        Effect::Record(_) | Effect::RecordReleased => unreachable!("recorded"),
+                        Effect::CallRevise => prop_assert!(saga.order.revision.is_some()),
+                        Effect::Record(_) | Effect::RecordReleased | Effect::EndRevision(_) => unreachable!("recorded"),
                     }
                 }
             }
@@ -159,6 +204,10 @@ proptest! {
                 Effect::CallReserve => Event::ReserveReturned(held()),
                 Effect::CallConfirm => Event::ConfirmReturned(ConfirmOutcome::Confirmed),
                 Effect::CallRelease => Event::ReleaseReturned(ReleaseOutcome::Done),
+                Effect::CallRevise => {
+                    let quantity = saga.order.revision.as_ref().map(|revision| revision.lines[0].quantity);
+                    Event::ReviseReturned(ReviseOutcome::Revised(lines_of(quantity.unwrap_or_default())))
+                }
                 _ => break,
             };
         }

@@ -13,7 +13,7 @@ use palisade_middleware::{
     method_table::{Access, Method},
     parse,
     priority::Priority,
-    rejection::{Rejection, reasons},
+    rejection::{Rejection, Violation, reasons},
     trace,
 };
 use palisade_proto::{
@@ -21,7 +21,7 @@ use palisade_proto::{
     products::v1::{
         self as proto, ConfirmReservationRequest, CreateProductRequest, FindAllRequest, FindAllResponse, FindOneRequest,
         FulfilReservationRequest, ListReservationsRequest, ListReservationsResponse, ReleaseReservationRequest, RemoveRequest,
-        ReserveStockRequest, UpdateRequest, products_service_server::ProductsService,
+        ReserveStockRequest, ReviseReservationRequest, UpdateRequest, products_service_server::ProductsService,
     },
 };
 use tonic::{Request, Response, Status};
@@ -30,7 +30,7 @@ use uuid::Uuid;
 use crate::{
     metrics,
     product::ValidatedProduct,
-    reservation::{ConfirmOutcome, FulfilOutcome, Lines, ReserveOutcome},
+    reservation::{ConfirmOutcome, FulfilOutcome, Lines, ReserveOutcome, ReviseOutcome, Revision},
     search_limit::SearchLimit,
     store::{CreateOutcome, RemoveOutcome, Store, UpdateOutcome},
 };
@@ -41,7 +41,7 @@ const WRITE: Access = Access::Scope("products:write");
 const RESERVE: Access = Access::Service { scope: "products:reserve", callers: &["orders"] };
 
 /// Method table: required access and priority of each method.
-pub static METHODS: [Method; 10] = [
+pub static METHODS: [Method; 11] = [
     Method::grpc("/palisade.products.v1.ProductsService/CreateProduct", WRITE),
     Method::grpc("/palisade.products.v1.ProductsService/FindAll", READ),
     Method::grpc("/palisade.products.v1.ProductsService/FindOne", READ),
@@ -50,6 +50,7 @@ pub static METHODS: [Method; 10] = [
     Method::grpc("/palisade.products.v1.ProductsService/ReserveStock", RESERVE),
     Method::grpc("/palisade.products.v1.ProductsService/ConfirmReservation", RESERVE).priority(Priority::Critical),
     Method::grpc("/palisade.products.v1.ProductsService/ReleaseReservation", RESERVE).priority(Priority::Critical),
+    Method::grpc("/palisade.products.v1.ProductsService/ReviseReservation", RESERVE),
     Method::grpc("/palisade.products.v1.ProductsService/FulfilReservation", RESERVE),
     Method::grpc("/palisade.products.v1.ProductsService/ListReservations", RESERVE),
 ];
@@ -176,6 +177,33 @@ impl ProductsService for Products {
         let reservation = self.store.release(id, self.clock.now()).await.map_err(rejections::from_store_error)?;
         metrics::record_release();
         Ok(Response::new(convert::reservation(&reservation)))
+    }
+
+    async fn revise_reservation(&self, request: Request<ReviseReservationRequest>) -> Result<Response<proto::Reservation>, Status> {
+        let request = request.into_inner();
+        let id = parse::parse_uuid(&request.reservation_id)?;
+        let mut violations = Vec::new();
+        if request.revision < 1 {
+            violations.push(Violation::new("revision", "out_of_range", "must be at least 1"));
+        }
+        let lines = match Lines::new(convert::lines(&request.lines)?) {
+            Ok(lines) if violations.is_empty() => lines,
+            checked => {
+                violations.extend(checked.err().unwrap_or_default());
+                return Err(Rejection::invalid(violations).into());
+            }
+        };
+        let revised = self.store.revise(id, Revision { number: request.revision, lines }, self.clock.now()).await;
+        let revised = revised.map_err(rejections::from_store_error)?;
+        metrics::record_revise(&revised);
+        match revised {
+            ReviseOutcome::Revised(reservation) => Ok(Response::new(convert::reservation(&reservation))),
+            ReviseOutcome::Refused { reason, product_id } => Err(rejections::refused(reason, product_id).into()),
+            ReviseOutcome::DifferentLines => Err(rejections::different_lines().into()),
+            ReviseOutcome::Superseded => Err(rejections::superseded().into()),
+            ReviseOutcome::NotConfirmed => Err(rejections::not_confirmed().into()),
+            ReviseOutcome::Unknown => Err(rejections::unknown_reservation().into()),
+        }
     }
 
     async fn fulfil_reservation(&self, request: Request<FulfilReservationRequest>) -> Result<Response<proto::Reservation>, Status> {

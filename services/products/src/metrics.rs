@@ -12,7 +12,7 @@ use palisade_middleware::{
 use time::OffsetDateTime;
 
 use crate::{
-    reservation::ReserveOutcome,
+    reservation::{ReserveOutcome, ReviseOutcome},
     store::{Audit, CreateOutcome, RESERVES, Stats, UNREADABLE},
 };
 
@@ -48,6 +48,7 @@ const INSUFFICIENT: &str = "insufficient";
 const REFUSED: &str = "refused";
 const COMMITTED: &str = "committed";
 const RELEASED: &str = "released";
+const REVISED: &str = "revised";
 const FULFILLED: &str = "fulfilled";
 
 /// Describes all metrics and creates every series at 0: a rate ignores the event that creates its
@@ -57,7 +58,7 @@ pub fn register() {
     for outcome in [NEW, REPLAY, CONFLICT] {
         idempotency_requests(outcome).increment(0);
     }
-    for outcome in [RESERVED, INSUFFICIENT, REFUSED, COMMITTED, RELEASED, FULFILLED] {
+    for outcome in [RESERVED, INSUFFICIENT, REFUSED, COMMITTED, RELEASED, REVISED, FULFILLED] {
         reservations(outcome).increment(0);
     }
     events::register();
@@ -87,6 +88,16 @@ pub(crate) fn record_reserve(reserved: &ReserveOutcome) {
         ReserveOutcome::Held(_) => RESERVED,
         ReserveOutcome::Refused { .. } => INSUFFICIENT,
         ReserveOutcome::DifferentLines | ReserveOutcome::Released | ReserveOutcome::Expired => REFUSED,
+    };
+    reservations(outcome).increment(1);
+}
+
+/// Records a revision.
+pub(crate) fn record_revise(revised: &ReviseOutcome) {
+    let outcome = match revised {
+        ReviseOutcome::Revised(_) => REVISED,
+        ReviseOutcome::Refused { .. } => INSUFFICIENT,
+        ReviseOutcome::DifferentLines | ReviseOutcome::Superseded | ReviseOutcome::NotConfirmed | ReviseOutcome::Unknown => REFUSED,
     };
     reservations(outcome).increment(1);
 }

@@ -6,6 +6,10 @@ use palisade_middleware::rejection::Violation;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+mod revision;
+
+pub use self::revision::{Difference, ReviseOutcome, Revision};
+
 /// Maximum number of lines of a reservation.
 pub const MAX_LINES: usize = 100;
 /// Maximum quantity of a line, units.

@@ -19,3 +19,4 @@ mod orders;
 mod page_size;
 mod pending_orders;
 mod products;
+mod revisions;

@@ -194,7 +194,7 @@ impl Probe<'_> {
             ("post", "/products") | ("put", "/products/{id}") => {
                 Some(json!({ "name": unique("Probe"), "price": 1, "quantity": 1, "category": "probes" }))
             }
-            ("post", "/orders") => Some(json!({ "items": [{ "productId": Uuid::now_v7(), "quantity": 1 }] })),
+            ("post", "/orders") | ("put", "/orders/{id}") => Some(json!({ "items": [{ "productId": Uuid::now_v7(), "quantity": 1 }] })),
             ("put", "/orders/{id}/status") => Some(json!({ "status": "CANCELLED" })),
             _ => None,
         }

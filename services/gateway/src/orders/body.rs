@@ -12,6 +12,10 @@ use crate::{
     timestamp,
 };
 
+mod revision;
+
+pub(crate) use self::revision::{OrderRevision, PendingRevision};
+
 /// Status of an order. FAILED, COMPLETED and CANCELLED are terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -73,6 +77,10 @@ pub(crate) struct Order {
     created_at: String,
     #[schema(format = DateTime, example = "2026-01-31T12:00:00.000Z")]
     updated_at: String,
+    /// Pending revision of the items, whose outcome is not known yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = PendingRevision, required = false)]
+    revision: Option<PendingRevision>,
     /// Entity tag without its quotes; 0 if it is unknown.
     #[serde(skip)]
     version: i64,
@@ -126,6 +134,11 @@ impl Order {
         matches!(self.status, Status::Failed | Status::Completed | Status::Cancelled)
     }
 
+    /// Whether the outcome of a revision is not known yet.
+    pub(super) fn is_being_revised(&self) -> bool {
+        self.revision.is_some()
+    }
+
     /// Whether the saga has finished: afterwards the order changes only by further requests.
     pub(super) fn is_saga_finished(&self) -> bool {
         !matches!(self.status, Status::Pending | Status::ProductReserved)
@@ -153,6 +166,7 @@ impl TryFrom<proto::Order> for Order {
             failure_reason: Some(order.failure_reason).filter(|reason| !reason.is_empty()),
             created_at: timestamp::to_rfc3339(order.created_at)?,
             updated_at: timestamp::to_rfc3339(order.updated_at)?,
+            revision: order.revision.map(PendingRevision::try_from).transpose()?,
             version: order.version,
             removed_at: order.removed_at.map(|at| timestamp::to_rfc3339(Some(at))).transpose()?,
             removed_by: Some(order.removed_by).filter(|by| !by.is_empty()),
@@ -188,31 +202,39 @@ pub(crate) struct NewOrderItem {
 impl NewOrder {
     /// Returns the products of the items. Items without a valid id are left out.
     pub(super) fn products(&self) -> Vec<Uuid> {
-        let items = self.items.iter().flatten().filter_map(|Object(item)| item.product_id.as_deref());
-        items.filter_map(|id| id.parse().ok()).collect()
+        products(self.items.as_deref())
     }
 
     /// Converts the order for the service and returns the missing fields as violations.
-    ///
-    /// Missing fields become defaults that the service rejects, so that the error also lists the
-    /// violations found by the service.
     pub(super) fn into_proto(self, idempotency_key: String) -> (proto::CreateOrderRequest, Vec<Violation>) {
-        let mut violations = Vec::new();
-        let mut required = |field: String, is_missing: bool| {
-            if is_missing {
-                violations.push(Violation::new(field, "required", "must be given"));
-            }
-        };
-        required("items".to_owned(), self.items.is_none());
-        let mut items = Vec::new();
-        for (index, Object(item)) in self.items.unwrap_or_default().into_iter().enumerate() {
-            required(format!("items[{index}].productId"), item.product_id.is_none());
-            required(format!("items[{index}].quantity"), item.quantity.is_none());
-            let quantity = item.quantity.map_or(0, |quantity| quantity.0);
-            items.push(proto::NewOrderItem { product_id: item.product_id.unwrap_or_default(), quantity });
-        }
+        let (items, violations) = items_into_proto(self.items);
         (proto::CreateOrderRequest { items, user_id: self.user_id.unwrap_or_default(), idempotency_key }, violations)
     }
+}
+
+fn products(items: Option<&[Object<NewOrderItem>]>) -> Vec<Uuid> {
+    let items = items.unwrap_or_default().iter().filter_map(|Object(item)| item.product_id.as_deref());
+    items.filter_map(|id| id.parse().ok()).collect()
+}
+
+/// Missing fields become defaults that the service rejects, so that the error also lists the
+/// violations found by the service.
+fn items_into_proto(items: Option<Vec<Object<NewOrderItem>>>) -> (Vec<proto::NewOrderItem>, Vec<Violation>) {
+    let mut violations = Vec::new();
+    let mut required = |field: String, is_missing: bool| {
+        if is_missing {
+            violations.push(Violation::new(field, "required", "must be given"));
+        }
+    };
+    required("items".to_owned(), items.is_none());
+    let mut converted = Vec::new();
+    for (index, Object(item)) in items.unwrap_or_default().into_iter().enumerate() {
+        required(format!("items[{index}].productId"), item.product_id.is_none());
+        required(format!("items[{index}].quantity"), item.quantity.is_none());
+        let quantity = item.quantity.map_or(0, |quantity| quantity.0);
+        converted.push(proto::NewOrderItem { product_id: item.product_id.unwrap_or_default(), quantity });
+    }
+    (converted, violations)
 }
 
 /// Requested status of an order.

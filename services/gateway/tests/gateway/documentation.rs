@@ -103,7 +103,10 @@ async fn schema_names_match_the_contract() {
         ("ProductPage", "items nextCursor"),
         ("NewOrder", "items userId"),
         ("NewOrderItem", "productId quantity"),
-        ("Order", "id userId items total status failureReason createdAt updatedAt removedAt removedBy"),
+        ("Order", "id userId items total status failureReason revision createdAt updatedAt removedAt removedBy"),
+        ("OrderRevision", "items"),
+        ("PendingRevision", "items requestedAt"),
+        ("RequestedItem", "productId quantity"),
         ("OrderItem", "productId name unitPrice quantity subtotal"),
         ("Problem", "type title status detail code instance requestId traceId errors orderId allowed"),
     ] {

@@ -157,6 +157,10 @@ impl products::products_service_server::ProductsService for FakeProducts {
         Err(Status::unimplemented("not for the gateway"))
     }
 
+    async fn revise_reservation(&self, _: Request<products::ReviseReservationRequest>) -> Result<Response<products::Reservation>, Status> {
+        Err(Status::unimplemented("not for the gateway"))
+    }
+
     async fn fulfil_reservation(&self, _: Request<products::FulfilReservationRequest>) -> Result<Response<products::Reservation>, Status> {
         Err(Status::unimplemented("not for the gateway"))
     }
@@ -199,6 +203,7 @@ fn order(status: OrderStatus) -> Order {
         created_at: Some(timestamp()),
         updated_at: Some(timestamp()),
         version: VERSION,
+        revision: None,
         removed_at: None,
         removed_by: String::new(),
     }
@@ -255,6 +260,25 @@ impl orders::orders_service_server::OrdersService for FakeOrders {
             response.metadata_mut().insert("order-ended", "true".parse().unwrap());
         }
         Ok(response)
+    }
+
+    /// A revision to 9 units stays pending.
+    async fn revise_order(&self, request: Request<orders::ReviseOrderRequest>) -> Result<Response<orders::ReviseOrderResponse>, Status> {
+        let request = request.into_inner();
+        check_exists(&request.id)?;
+        check_version(request.preconditions)?;
+        let Some(item) = request.items.first().filter(|item| item.quantity > 0) else {
+            return Err(Rejection::invalid(vec![Violation::new("items", "required", "must have at least one item")]).into());
+        };
+        let mut revised = order(OrderStatus::Confirmed);
+        if item.quantity == 9 {
+            let items = vec![OrderItem { product_id: item.product_id.clone(), quantity: 9, ..OrderItem::default() }];
+            revised.revision = Some(orders::Revision { items, requested_at: Some(timestamp()) });
+        } else {
+            revised.items[0].quantity = item.quantity;
+        }
+        let changed_product_ids = vec![item.product_id.clone()];
+        Ok(Response::new(orders::ReviseOrderResponse { order: Some(revised), changed_product_ids }))
     }
 
     async fn update_status(&self, request: Request<orders::UpdateStatusRequest>) -> Result<Response<Order>, Status> {

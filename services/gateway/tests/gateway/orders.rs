@@ -165,3 +165,27 @@ mod events {
         );
     }
 }
+
+#[tokio::test]
+async fn revised_order_returns_200_and_a_pending_revision_202() {
+    let gateway = Gateway::new();
+    let body = |quantity: u32| json!({"items": [{"productId": ID, "quantity": quantity}]}).to_string();
+    let revised = gateway.send_json("PUT", &order_path(), &[("if-match", "*")], &body(3)).await;
+    assert_eq!((revised.status.as_u16(), revised.header("location"), revised.header("cache-control")), (200, None, Some("no-store")));
+    assert_eq!((revised.json()["items"][0]["quantity"].as_i64(), revised.json().get("revision")), (Some(3), None));
+    let pending = gateway.send_json("PUT", &order_path(), &[], &body(9)).await;
+    assert_eq!(
+        (pending.status.as_u16(), pending.header("location"), pending.header("retry-after")),
+        (202, Some(order_path().as_str()), Some("1"))
+    );
+    let order = pending.json();
+    assert_eq!(
+        (order["items"][0]["quantity"].as_i64(), &order["revision"]["items"]),
+        (Some(2), &json!([{"productId": ID, "quantity": 9}]))
+    );
+    assert!(order["revision"]["requestedAt"].is_string());
+    gateway.send_json("PUT", &order_path(), &[("if-match", "\"99\"")], &body(3)).await.problem(412, "version_mismatch");
+    assert_eq!(gateway.send_json("PUT", &order_path(), &[], "{}").await.errors(), ["items: required"]);
+    let with_owner = json!({"items": [{"productId": ID, "quantity": 1}], "userId": "bob"}).to_string();
+    gateway.send_json("PUT", &order_path(), &[], &with_owner).await.problem(400, "invalid_body");
+}

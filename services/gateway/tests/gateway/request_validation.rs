@@ -23,7 +23,7 @@ async fn wrong_method_returns_405_with_allow() {
     let gateway = Gateway::new();
     for (verb, path, allow) in [
         ("PATCH", "/products", "POST,GET,HEAD"),
-        ("FROB", "/orders/x", "GET,HEAD,DELETE"),
+        ("FROB", "/orders/x", "GET,HEAD,PUT,DELETE"),
         ("GET", "/orders/x/status", "PUT"),
         ("POST", "/openapi.json", "GET,HEAD"),
     ] {

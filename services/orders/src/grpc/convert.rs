@@ -72,24 +72,31 @@ fn proto_status(status: Status) -> OrderStatus {
     }
 }
 
-pub(super) fn order(order: &Order) -> proto::Order {
-    let items = order.lines.iter().map(|line| proto::OrderItem {
+fn item(line: &Line) -> proto::OrderItem {
+    proto::OrderItem {
         product_id: line.product_id.to_string(),
         quantity: line.quantity,
         name: line.snapshot.as_ref().map(|snapshot| snapshot.name.clone()),
         unit_price_minor: line.snapshot.as_ref().map(|snapshot| snapshot.unit_price_minor),
         subtotal_minor: line.subtotal_minor(),
-    });
+    }
+}
+
+pub(super) fn order(order: &Order) -> proto::Order {
     proto::Order {
         id: order.id.to_string(),
         user_id: order.user_id.to_string(),
-        items: items.collect(),
+        items: order.lines.iter().map(item).collect(),
         total_minor: order.total_minor,
         status: proto_status(order.status).into(),
         failure_reason: order.failure_reason.map_or_else(String::new, |reason| reason.as_str().to_owned()),
         created_at: Some(SystemTime::from(order.created_at).into()),
         updated_at: Some(SystemTime::from(order.updated_at).into()),
         version: order.version,
+        revision: order.revision.as_ref().map(|revision| proto::Revision {
+            items: revision.lines.iter().map(item).collect(),
+            requested_at: Some(SystemTime::from(order.updated_at).into()),
+        }),
         removed_at: order.removed.as_ref().map(|removal| SystemTime::from(removal.at).into()),
         removed_by: order.removed.as_ref().and_then(|removal| removal.by.as_ref()).map_or_else(String::new, Subject::to_string),
     }
@@ -145,6 +152,7 @@ pub(super) fn decode_stored_response(bytes: &[u8]) -> Result<Order, Rejection> {
         updated_at: timestamp(stored.updated_at).ok_or_else(corrupt)?,
         user_id: Subject::parse(&stored.user_id).map_err(|_| corrupt())?,
         version: stored.version,
+        revision: None,
         removed: None,
     })
 }

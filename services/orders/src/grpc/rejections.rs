@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use palisade_middleware::rejection::{Rejection, reasons};
+use palisade_middleware::rejection::{Reason, Rejection, reasons};
 use palisade_proto::reasons as shop_reasons;
 
 use crate::{
@@ -51,6 +51,19 @@ pub(super) fn illegal_transition(from: Status, to: Status, allowed: &[Status]) -
     Rejection::new(&shop_reasons::ILLEGAL_TRANSITION, detail).with_metadata("allowed", allowed)
 }
 
+/// Rejects a revision of an order with this status. The metadata `allowed` lists the statuses that
+/// it can become.
+pub(super) fn not_revisable(status: Status, allowed: &[Status]) -> Rejection {
+    let allowed: Vec<String> = allowed.iter().map(|status| status.as_str().to_owned()).collect();
+    let detail = format!("an order with status {} cannot be revised", status.as_str());
+    Rejection::new(&shop_reasons::ILLEGAL_TRANSITION, detail).with_metadata("allowed", allowed)
+}
+
+/// Rejection of a revision that products refused: the order has its old lines.
+pub(super) fn revision_refused(reason: FailureReason) -> Rejection {
+    Rejection::new(shop_reason(reason), "the revision was refused, the order is unchanged")
+}
+
 /// Rejects the removal of an order with this status, which is not terminal.
 pub(super) fn order_in_progress(status: Status) -> Rejection {
     Rejection::new(&shop_reasons::ORDER_IN_PROGRESS, format!("an order with status {} cannot be removed", status.as_str()))
@@ -58,13 +71,18 @@ pub(super) fn order_in_progress(status: Status) -> Rejection {
 
 /// Rejection for an order that was accepted and then failed.
 pub(super) fn order_failed(order: &Order) -> Rejection {
-    let reason = match order.failure_reason {
-        Some(FailureReason::InsufficientStock) => &shop_reasons::INSUFFICIENT_STOCK,
-        Some(FailureReason::UnknownProduct) => &shop_reasons::UNKNOWN_PRODUCT,
-        Some(FailureReason::ProductInactive) => &shop_reasons::PRODUCT_INACTIVE,
-        Some(FailureReason::ReservationExpired) => &shop_reasons::RESERVATION_EXPIRED,
-        Some(FailureReason::ProductsUnavailable) => &shop_reasons::PRODUCTS_UNAVAILABLE,
-        None => return Rejection::internal("the order has status FAILED but no failure reason"),
+    let Some(reason) = order.failure_reason else {
+        return Rejection::internal("the order has status FAILED but no failure reason");
     };
-    Rejection::new(reason, "the order was accepted but failed").with_metadata("orderId", order.id.to_string())
+    Rejection::new(shop_reason(reason), "the order was accepted but failed").with_metadata("orderId", order.id.to_string())
+}
+
+fn shop_reason(reason: FailureReason) -> &'static Reason {
+    match reason {
+        FailureReason::InsufficientStock => &shop_reasons::INSUFFICIENT_STOCK,
+        FailureReason::UnknownProduct => &shop_reasons::UNKNOWN_PRODUCT,
+        FailureReason::ProductInactive => &shop_reasons::PRODUCT_INACTIVE,
+        FailureReason::ReservationExpired => &shop_reasons::RESERVATION_EXPIRED,
+        FailureReason::ProductsUnavailable => &shop_reasons::PRODUCTS_UNAVAILABLE,
+    }
 }

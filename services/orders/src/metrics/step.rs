@@ -2,7 +2,7 @@
 
 use crate::{
     fulfilment::FulfilOutcome,
-    saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome},
+    saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome, ReviseOutcome},
 };
 
 const HELD: &str = "held";
@@ -11,6 +11,7 @@ const RELEASED: &str = "released";
 const EXPIRED: &str = "expired";
 const CONFIRMED: &str = "confirmed";
 const LOST: &str = "lost";
+const REVISED: &str = "revised";
 const DONE: &str = "done";
 const MISSING: &str = "missing";
 const UNKNOWN: &str = "unknown";
@@ -72,6 +73,21 @@ impl Step for ReleaseOutcome {
     fn outcome(&self) -> &'static str {
         match self {
             Self::Done => DONE,
+            Self::Unknown { .. } => UNKNOWN,
+        }
+    }
+}
+
+impl Step for ReviseOutcome {
+    const NAME: &'static str = "revise_reservation";
+    const SPAN: &'static str = "step revise_reservation";
+    const OUTCOMES: &'static [&'static str] = &[REVISED, REJECTED, LOST, UNKNOWN];
+
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Revised(_) => REVISED,
+            Self::Refused(_) => REJECTED,
+            Self::Lost => LOST,
             Self::Unknown { .. } => UNKNOWN,
         }
     }

@@ -3,7 +3,7 @@ use time::OffsetDateTime;
 
 use super::*;
 use crate::{
-    order::{FailureReason, NewOrder, OrderId},
+    order::{FailureReason, NewOrder, OrderId, Priced},
     store::{Create, Overdue},
 };
 
@@ -41,6 +41,16 @@ fn record_everything() {
     for outcome in [ReleaseOutcome::Done, ReleaseOutcome::Unknown { retry_after }] {
         record_step(&outcome, took);
     }
+    let refused = FailureReason::InsufficientStock;
+    for outcome in
+        [ReviseOutcome::Revised(Vec::new()), ReviseOutcome::Refused(refused), ReviseOutcome::Lost, ReviseOutcome::Unknown { retry_after }]
+    {
+        record_step(&outcome, took);
+    }
+    let priced = Priced::new(&[], &[]).unwrap();
+    for end in [RevisionEnd::Revised(priced), RevisionEnd::Refused(refused)] {
+        record_revision(&end);
+    }
     for outcome in [FulfilOutcome::Done, FulfilOutcome::Missing, FulfilOutcome::Unknown { retry_after }] {
         record_step(&outcome, took);
     }
@@ -49,7 +59,7 @@ fn record_everything() {
             record_transition(from, to);
         }
     }
-    let unfinished = UNFINISHED.into_iter().map(|status| (status, 1)).collect();
+    let unfinished = Status::ALL.into_iter().map(|status| (status, 1)).collect();
     record_stats(&Stats { unfinished, oldest_unfinished: took, unpublished: 1, oldest_unpublished: took, dead: 1, quarantined: 1 });
     for outcome in events::OUTCOMES {
         // Same call as in the relay.

@@ -48,6 +48,11 @@ impl NewOrder {
         &self.lines
     }
 
+    /// Converts to the lines.
+    pub fn into_lines(self) -> Vec<Line> {
+        self.lines
+    }
+
     pub(super) fn into_parts(self) -> (Subject, Vec<Line>) {
         (self.user_id, self.lines)
     }

@@ -13,10 +13,11 @@ use crate::order::Order;
 const MAINTENANCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Operations that requests wait for.
-const REQUEST_OPERATIONS: [Operation; 7] = [
+const REQUEST_OPERATIONS: [Operation; 8] = [
     Operation::new("create", "orders"),
     Operation::new("transition", "orders"),
     Operation::new("set_status", "orders"),
+    Operation::new("request_revision", "orders"),
     Operation::new("store_answer", "idempotency_keys"),
     Operation::new("find", "orders"),
     Operation::new("list", "orders"),

@@ -167,7 +167,7 @@ pub(super) const OVERDUE: &str = "
 pub(super) const CHECKS: [(Invariant, &str); 6] = [
     (
         Invariant::DueTimeSet,
-        "SELECT id FROM orders WHERE id >= $2 AND due_at IS NULL AND (release_pending OR status IN ('PENDING', 'PRODUCT_RESERVED')) LIMIT $1",
+        "SELECT id FROM orders WHERE id >= $2 AND due_at IS NULL AND (release_pending OR revision IS NOT NULL OR status IN ('PENDING', 'PRODUCT_RESERVED')) LIMIT $1",
     ),
     (
         Invariant::HistoryComplete,

@@ -9,9 +9,10 @@ use super::{
     database::Error,
     instrumented::{ChangeResult, instrumented_role},
     queries::{List, Page},
+    revisions::RequestRevisionResult,
 };
 use crate::{
-    order::{Actor, NewOrder, Order, OrderId, Status},
+    order::{Actor, Line, NewOrder, Order, OrderId, Status},
     saga::{Saga, Transition},
 };
 
@@ -46,6 +47,18 @@ instrumented_role! {
             preconditions: VersionPreconditions,
             now: OffsetDateTime,
         ) -> Result<SetStatusResult, Error> = change("set_status", "orders");
+
+        /// Requests the revision of the lines of a CONFIRMED order if the version satisfies
+        /// `preconditions`, and leases the order to the caller.
+        async fn request_revision(
+            &self,
+            id: OrderId,
+            lines: Vec<Line>,
+            by: Actor,
+            preconditions: VersionPreconditions,
+            lease: Duration,
+            now: OffsetDateTime,
+        ) -> Result<RequestRevisionResult, Error> = change("request_revision", "orders");
 
         /// Removes an order in a terminal state on behalf of `by` (soft delete) if its version
         /// satisfies `preconditions`. Its history remains, and so does a pending release.

@@ -64,7 +64,8 @@ pub struct Event {
     pub order_id: OrderId,
     /// Version of the order after the change.
     pub version: i64,
-    /// Event type: `palisade.orders.v1.` and the new status in lower case.
+    /// Event type: `palisade.orders.v1.` and the new status in lower case, or the step of a
+    /// revision.
     pub kind: String,
     /// Order as JSON, without its lines.
     pub payload: String,
@@ -110,6 +111,11 @@ pub(super) struct NewEvent {
 impl NewEvent {
     /// Builds the event for the current status of `order`.
     pub(super) fn for_order(order: &Order) -> Result<Self, Error> {
+        Self::new(order, &order.status.as_str().to_lowercase())
+    }
+
+    /// Builds an event of `order`. Its type ends with `name`.
+    pub(super) fn new(order: &Order, name: &str) -> Result<Self, Error> {
         let occurred_at =
             order.updated_at.format(&Rfc3339).map_err(|error| Error::Corrupt(format!("cannot format a timestamp: {error}")))?;
         let payload = json!({
@@ -123,7 +129,7 @@ impl NewEvent {
         });
         Ok(Self {
             event_id: crate::order::new_uuid(order.updated_at),
-            kind: format!("palisade.orders.v1.{}", order.status.as_str().to_lowercase()),
+            kind: format!("palisade.orders.v1.{name}"),
             payload: payload.to_string(),
         })
     }

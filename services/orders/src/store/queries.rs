@@ -2,15 +2,17 @@
 
 use time::OffsetDateTime;
 
-use super::database::{Error, UNREADABLE, corrupt};
+use super::{
+    database::{Error, UNREADABLE, corrupt},
+    revisions,
+};
 use palisade_middleware::auth::Subject;
 
 use crate::order::{Line, Order, OrderId, Status};
 
-/// Selects the history of order `$1` after version `$2`. Must be read before the order itself, so
-/// that the order is at least as recent.
-pub(super) const SELECT_HISTORY: &str =
-    "SELECT version, to_status, reason, at FROM order_history WHERE order_id = $1 AND version > $2 ORDER BY version";
+/// Selects the history of order `$1` after version `$2` and up to version `$3`, which the order was
+/// read in.
+pub(super) const SELECT_HISTORY: &str = "SELECT version, to_status, reason, at, replaced_lines FROM order_history WHERE order_id = $1 AND version > $2 AND version <= $3 ORDER BY version";
 
 /// Query for a page of orders, newest first. Concurrent inserts neither skip nor repeat orders.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +54,7 @@ impl Position {
 }
 
 /// Row of [`SELECT_HISTORY`].
-pub(super) type HistoryRow = (i64, String, Option<String>, OffsetDateTime);
+pub(super) type HistoryRow = (i64, String, Option<String>, OffsetDateTime, Option<String>);
 
 impl Page {
     /// Builds a page from up to `limit` + 1 rows. The extra row shows that another page follows.
@@ -77,15 +79,29 @@ impl Page {
     }
 }
 
-/// Returns the state of `order` at each of the rows of its history.
+/// Returns the state of `order` at each of the rows of its history, which end with its current
+/// version.
 pub(super) fn snapshots(order: &Order, history: Vec<HistoryRow>) -> Result<Vec<Order>, Error> {
-    let snapshot = |(version, status, reason, at): HistoryRow| {
-        let status = status.parse().map_err(corrupt)?;
-        let failure_reason = reason.as_deref().map(str::parse).transpose().map_err(corrupt)?;
-        let order_then = Order { version, status, failure_reason, updated_at: at, ..order.clone() };
-        Ok(if status == Status::Pending { without_prices(order_then) } else { order_then })
-    };
-    history.into_iter().map(snapshot).collect()
+    let mut snapshots = Vec::with_capacity(history.len());
+    let (mut lines, mut total_minor) = (order.lines.clone(), order.total_minor);
+    // Backwards, because a revision stores the lines that it replaced.
+    for (version, status, reason, at, replaced_lines) in history.into_iter().rev() {
+        let then = if version == order.version {
+            order.clone()
+        } else {
+            let status = status.parse().map_err(corrupt)?;
+            let failure_reason = reason.as_deref().map(str::parse).transpose().map_err(corrupt)?;
+            let lines = lines.clone();
+            Order { version, status, failure_reason, updated_at: at, lines, total_minor, revision: None, ..order.clone() }
+        };
+        snapshots.push(if then.status == Status::Pending { without_prices(then) } else { then });
+        if let Some(replaced) = replaced_lines {
+            lines = revisions::decode_lines(&replaced)?;
+            total_minor = lines.iter().map(Line::subtotal_minor).sum();
+        }
+    }
+    snapshots.reverse();
+    Ok(snapshots)
 }
 
 /// Names and prices are set once, when the order leaves PENDING, or never.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     order::{Order, OrderId, Status},
-    saga::Transition,
+    saga::{RevisionEnd, Transition},
 };
 
 instrumented_role! {
@@ -36,6 +36,11 @@ instrumented_role! {
             response: Option<StoredResponse>,
             now: OffsetDateTime,
         ) -> Result<TransitionResult, Error> = change("transition", "orders");
+
+        /// Records the end of a revision and replaces the lines if it was made, if `claimed` still
+        /// holds the lease. The lease ends.
+        async fn end_revision(&self, claimed: Claimed, end: RevisionEnd, now: OffsetDateTime) -> Result<TransitionResult, Error>
+            = change("end_revision", "orders");
 
         /// Extends the lease of `claimed` until `until`. Returns `false` if it is lost or the order
         /// is finished.

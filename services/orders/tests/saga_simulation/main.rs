@@ -32,25 +32,33 @@ enum Bug {
     ReserveTwice,
     /// A worker that lost its lease still records, and overwrites later changes.
     NoFence,
+    /// A revision whose outcome is unknown counts as refused.
+    TimeoutIsRefusal,
+    /// A late revision is made although a later one was made.
+    UnnumberedRevision,
 }
 
 #[test]
 fn orders_and_products_agree_after_any_faults() {
-    let mut statuses = BTreeSet::new();
+    let (mut statuses, mut revisions) = (BTreeSet::new(), BTreeSet::new());
     for seed in 0..SEEDS {
         match World::run(seed, Bug::None) {
-            Ok(final_statuses) => statuses.extend(final_statuses),
+            Ok(ended) => {
+                statuses.extend(ended.statuses);
+                revisions.extend(ended.revisions);
+            }
             Err(violation) => panic!("seed {seed}: {violation}"),
         }
     }
     let failed = [InsufficientStock, ReservationExpired, ProductsUnavailable].map(|reason| (Status::Failed, Some(reason)));
     let others = [Status::Confirmed, Status::Completed, Status::Cancelled].map(|status| (status, None));
     assert_eq!(statuses, failed.into_iter().chain(others).collect(), "the faults lead to every final status");
+    assert_eq!(revisions, BTreeSet::from([false, true]), "revisions are made and refused");
 }
 
 #[test]
 fn planted_bugs_are_found() {
-    for bug in [Bug::TimeoutIsFailure, Bug::NoTombstone, Bug::ReserveTwice, Bug::NoFence] {
+    for bug in [Bug::TimeoutIsFailure, Bug::NoTombstone, Bug::ReserveTwice, Bug::NoFence, Bug::TimeoutIsRefusal, Bug::UnnumberedRevision] {
         let found = (0..SEEDS).find_map(|seed| World::run(seed, bug).err().map(|violation| (seed, violation)));
         let (seed, violation) = found.unwrap_or_else(|| panic!("{bug:?} was not found in {SEEDS} seeds"));
         eprintln!("{bug:?}: seed {seed}: {violation}");

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use palisade_orders::{
     order::{FailureReason, HeldLine, Line, Order, OrderId, ProductSnapshot},
-    saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome},
+    saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome, ReviseOutcome},
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -28,12 +28,14 @@ pub(crate) enum Hold {
 pub(crate) struct Products {
     stock: BTreeMap<Uuid, i64>,
     pub(crate) holds: BTreeMap<OrderId, (Hold, Vec<Line>)>,
+    /// Last revision of each hold, and whether it was made.
+    revisions: BTreeMap<OrderId, (i64, bool)>,
     bug: Bug,
 }
 
 impl Products {
     pub(crate) fn new(bug: Bug) -> Self {
-        Self { stock: (1..=3).map(|n| (Uuid::from_u128(n), STOCK)).collect(), holds: BTreeMap::new(), bug }
+        Self { stock: (1..=3).map(|n| (Uuid::from_u128(n), STOCK)).collect(), holds: BTreeMap::new(), revisions: BTreeMap::new(), bug }
     }
 
     pub(crate) fn reserve(&mut self, order: &Order, now: OffsetDateTime) -> ReserveOutcome {
@@ -70,7 +72,7 @@ impl Products {
     pub(crate) fn release(&mut self, order: &Order) -> ReleaseOutcome {
         match self.holds.get(&order.id).map(|(hold, _)| *hold) {
             Some(Hold::Held { .. } | Hold::Confirmed) => {
-                let lines = order.lines.clone();
+                let lines = self.holds[&order.id].1.clone();
                 self.move_stock(&lines, 1);
                 self.holds.insert(order.id, (Hold::Released, lines));
             }
@@ -80,6 +82,35 @@ impl Products {
             _ => {}
         }
         ReleaseOutcome::Done
+    }
+
+    /// The version of the order numbers its revision.
+    pub(crate) fn revise(&mut self, order: &Order) -> ReviseOutcome {
+        let Some(revision) = &order.revision else { panic!("no revision is pending") };
+        let Some((Hold::Confirmed, current)) = self.holds.get(&order.id).cloned() else { return ReviseOutcome::Lost };
+        let last = self.revisions.get(&order.id).filter(|_| self.bug != Bug::UnnumberedRevision).copied();
+        match last {
+            Some((number, _)) if number > order.version => return ReviseOutcome::Lost,
+            Some((number, revised)) if number == order.version => return Self::revised(revised, &current),
+            _ => {}
+        }
+        let missing =
+            |line: &Line| line.quantity - current.iter().find(|held| held.product_id == line.product_id).map_or(0, |held| held.quantity);
+        let revised = revision.lines.iter().all(|line| self.stock[&line.product_id] >= missing(line));
+        self.revisions.insert(order.id, (order.version, revised));
+        if revised {
+            self.move_stock(&current, 1);
+            self.move_stock(&revision.lines, -1);
+            self.holds.insert(order.id, (Hold::Confirmed, revision.lines.clone()));
+        }
+        Self::revised(revised, &revision.lines)
+    }
+
+    fn revised(revised: bool, lines: &[Line]) -> ReviseOutcome {
+        match Self::held(lines) {
+            ReserveOutcome::Held(held) if revised => ReviseOutcome::Revised(held),
+            _ => ReviseOutcome::Refused(FailureReason::InsufficientStock),
+        }
     }
 
     pub(crate) fn expire(&mut self, now: OffsetDateTime) {

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use palisade_middleware::preconditions::VersionPreconditions;
 use palisade_orders::{
     order::{Actor, FailureReason, Line, NewOrder, Order, Status},
-    saga::{ConfirmOutcome, Effect, Event, ReleaseOutcome, ReserveOutcome, Saga, StatusChange, Transition, request_status_change},
+    saga::{
+        ConfirmOutcome, Effect, Event, ReleaseOutcome, ReserveOutcome, ReviseOutcome, RevisionEnd, RevisionRequest, Saga, StatusChange,
+        Transition, request_conditional_change, request_revision,
+    },
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -22,6 +26,7 @@ enum Call {
     Reserve,
     Confirm,
     Release,
+    Revise,
 }
 
 /// Stored order.
@@ -39,8 +44,13 @@ struct Worker {
     effect: Effect,
 }
 
-/// Final status of an order.
-pub(crate) type FinalStatus = (Status, Option<FailureReason>);
+/// End of a run.
+pub(crate) struct Ended {
+    /// Final status of each order.
+    pub(crate) statuses: Vec<(Status, Option<FailureReason>)>,
+    /// Whether each revision was made.
+    pub(crate) revisions: Vec<bool>,
+}
 
 pub(crate) struct World {
     random: Random,
@@ -50,6 +60,7 @@ pub(crate) struct World {
     workers: [Option<Worker>; 3],
     /// Requests in flight, delivered later.
     delayed: Vec<(Call, Order)>,
+    revisions: Vec<bool>,
     faulty: bool,
     bug: Bug,
 }
@@ -63,13 +74,14 @@ impl World {
             products: Products::new(bug),
             workers: [const { None }; 3],
             delayed: Vec::new(),
+            revisions: Vec::new(),
             faulty: true,
             bug,
         }
     }
 
     /// I6: once the faults stop, every order finishes.
-    pub(crate) fn run(seed: u64, bug: Bug) -> Result<Vec<FinalStatus>, String> {
+    pub(crate) fn run(seed: u64, bug: Bug) -> Result<Ended, String> {
         let mut world = Self::new(seed, bug);
         for _ in 0..300 {
             world.tick();
@@ -81,14 +93,15 @@ impl World {
             world.tick();
             world.check()?;
             if world.delayed.is_empty() && world.rows.iter().all(|row| row.saga.is_finished()) {
-                return Ok(world.rows.iter().map(|row| (row.saga.order.status, row.saga.order.failure_reason)).collect());
+                let statuses = world.rows.iter().map(|row| (row.saga.order.status, row.saga.order.failure_reason)).collect();
+                return Ok(Ended { statuses, revisions: world.revisions });
             }
         }
         Err("an order did not finish".into())
     }
 
     fn tick(&mut self) {
-        match self.random.below(if self.faulty { 12 } else { 9 }) {
+        match self.random.below(if self.faulty { 13 } else { 9 }) {
             0 => {
                 let max_ms = if self.random.percent(5) { 1_200_000 } else { 8_000 };
                 self.now += Duration::from_millis(self.random.below(max_ms));
@@ -101,6 +114,7 @@ impl World {
             }
             9 => self.create_order(),
             10 => self.change_status(),
+            12 => self.request_revision(),
             11 => {
                 let worker = usize::try_from(self.random.below(3)).unwrap();
                 if self.random.percent(30) {
@@ -132,9 +146,31 @@ impl World {
         let Some(row) = (!self.rows.is_empty()).then(|| random.below(self.rows.len() as u64)) else { return };
         let row = &mut self.rows[usize::try_from(row).unwrap()];
         let (to, by) = if random.percent(50) { (Status::Cancelled, Actor::Owner) } else { (Status::Completed, Actor::Admin) };
-        if let StatusChange::Allowed(transition) = request_status_change(row.saga.order.status, to, by) {
+        let change = request_conditional_change(&row.saga.order, to, by, &VersionPreconditions::default());
+        if let StatusChange::Allowed(transition) = change {
             row.saga = row.saga.clone().after(&transition, now);
             row.due_at = row.saga.release_pending.then_some(now);
+            row.fence += 1;
+        }
+    }
+
+    fn request_revision(&mut self) {
+        let (now, random) = (self.now, &mut self.random);
+        let Some(row) = (!self.rows.is_empty()).then(|| random.below(self.rows.len() as u64)) else { return };
+        let row = &mut self.rows[usize::try_from(row).unwrap()];
+        let mut lines = Vec::new();
+        for n in 1..=3 {
+            let quantity = i64::try_from(random.below(6)).unwrap();
+            if quantity > 0 {
+                lines.push(Line { product_id: Uuid::from_u128(n), quantity, snapshot: None });
+            }
+        }
+        if lines.is_empty() {
+            return;
+        }
+        if let RevisionRequest::Allowed(order) = request_revision(&row.saga.order, lines, &VersionPreconditions::default(), now) {
+            row.saga = Saga { order: *order, attempts: 1, ..row.saga.clone() };
+            row.due_at = Some(now);
             row.fence += 1;
         }
     }
@@ -170,6 +206,16 @@ impl World {
                 }
                 Event::Resumed
             }
+            Effect::CallRevise => self.call(Call::Revise, &worker.saga.order),
+            Effect::EndRevision(end) => {
+                let now = self.now;
+                if let Some(row) = self.owned_row(&worker) {
+                    row.saga.order = end.apply(worker.saga.order.clone(), now);
+                    row.due_at = None;
+                    self.revisions.push(matches!(end, RevisionEnd::Revised(_)));
+                }
+                return None;
+            }
             Effect::RecordReleased => {
                 if let Some(row) = self.owned_row(&worker) {
                     row.saga.release_pending = false;
@@ -194,6 +240,9 @@ impl World {
                     priced: None,
                     release: false,
                 }])
+            }
+            Effect::RetryAt(_) if self.bug == Bug::TimeoutIsRefusal && worker.saga.order.revision.is_some() => {
+                Effect::EndRevision(RevisionEnd::Refused(FailureReason::ProductsUnavailable))
             }
             effect => effect,
         };
@@ -234,6 +283,7 @@ impl World {
             Call::Reserve => Event::ReserveReturned(ReserveOutcome::Unknown { retry_after }),
             Call::Confirm => Event::ConfirmReturned(ConfirmOutcome::Unknown { retry_after }),
             Call::Release => Event::ReleaseReturned(ReleaseOutcome::Unknown { retry_after }),
+            Call::Revise => Event::ReviseReturned(ReviseOutcome::Unknown { retry_after }),
         }
     }
 
@@ -242,6 +292,7 @@ impl World {
             Call::Reserve => Event::ReserveReturned(self.products.reserve(order, self.now)),
             Call::Confirm => Event::ConfirmReturned(self.products.confirm(order, self.now)),
             Call::Release => Event::ReleaseReturned(self.products.release(order)),
+            Call::Revise => Event::ReviseReturned(self.products.revise(order)),
         }
     }
 

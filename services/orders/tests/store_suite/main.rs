@@ -13,6 +13,7 @@ mod outbox;
 mod pool_metrics;
 mod postgres;
 mod queries;
+mod revisions;
 mod robustness;
 mod transitions;
 mod upgrade;

@@ -80,7 +80,12 @@ pub(super) fn confirm_of_refused() -> Rejection {
     Rejection::new(&reservation::REFUSED, "the reservation was rejected")
 }
 
-/// The reservation cannot be fulfilled: it owns no confirmed units.
+/// A later revision of the reservation was made.
+pub(super) fn superseded() -> Rejection {
+    Rejection::new(&reservation::REVISED, "a later revision of the reservation was made")
+}
+
+/// The reservation cannot be revised or fulfilled: it owns no confirmed units.
 pub(super) fn not_confirmed() -> Rejection {
     Rejection::new(&reservation::NOT_CONFIRMED, "the reservation is not confirmed")
 }

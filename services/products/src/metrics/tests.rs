@@ -19,9 +19,14 @@ fn record_everything() {
     record_key_outcome(&CreateOutcome::KeyReused);
     let held = Reservation { id: Uuid::nil(), state: State::Held, lines: Vec::new(), expires_at: now };
     let refused = ReserveOutcome::Refused { reason: Refusal::InsufficientStock, product_id: Uuid::nil() };
-    for outcome in [ReserveOutcome::Held(held), refused, ReserveOutcome::DifferentLines, ReserveOutcome::Released, ReserveOutcome::Expired]
+    for outcome in
+        [ReserveOutcome::Held(held.clone()), refused, ReserveOutcome::DifferentLines, ReserveOutcome::Released, ReserveOutcome::Expired]
     {
         record_reserve(&outcome);
+    }
+    let refused = ReviseOutcome::Refused { reason: Refusal::InsufficientStock, product_id: Uuid::nil() };
+    for outcome in [ReviseOutcome::Revised(held.clone()), refused, ReviseOutcome::NotConfirmed] {
+        record_revise(&outcome);
     }
     record_confirm();
     record_release();

@@ -38,6 +38,7 @@ mod pool;
 mod products;
 mod reservations;
 mod reserve_batch;
+mod revision;
 mod search;
 mod search_document;
 mod stock_marks;

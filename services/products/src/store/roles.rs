@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{database::Error, instrumented::instrumented_role};
 use crate::{
     product::{Page, Product, Query, ValidatedProduct},
-    reservation::{ConfirmOutcome, FulfilOutcome, Lines, Reservation, ReserveOutcome},
+    reservation::{ConfirmOutcome, FulfilOutcome, Lines, Reservation, ReserveOutcome, ReviseOutcome, Revision},
 };
 
 /// Retention of the stored response of a create with an idempotency key.
@@ -79,6 +79,11 @@ instrumented_role! {
 
         /// Confirms a hold that has not expired.
         async fn confirm(&self, id: Uuid, now: OffsetDateTime) -> Result<ConfirmOutcome, Error> = call("confirm", "reservations");
+
+        /// Replaces the lines of a confirmed reservation. It owns its old units until it has all of
+        /// the new ones.
+        async fn revise(&self, id: Uuid, revision: Revision, now: OffsetDateTime) -> Result<ReviseOutcome, Error>
+            = change("revise", "reservations");
 
         /// Takes the units of a confirmed reservation off the supply, exactly once.
         async fn fulfil(&self, id: Uuid, now: OffsetDateTime) -> Result<FulfilOutcome, Error> = call("fulfil", "reservations");

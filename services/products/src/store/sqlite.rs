@@ -28,6 +28,7 @@ mod outbox;
 mod products;
 mod reservations;
 mod reserve_batch;
+mod revision;
 mod search;
 
 /// There is one writer, so one batch at a time.

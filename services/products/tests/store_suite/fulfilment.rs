@@ -14,7 +14,7 @@ use crate::fixtures::{LATER, START, TestStore};
 
 impl TestStore {
     /// Returns a confirmed reservation of these lines.
-    async fn sell(&self, lines: &[(Uuid, i64)]) -> Uuid {
+    pub(crate) async fn sell(&self, lines: &[(Uuid, i64)]) -> Uuid {
         let id = self.hold(lines).await;
         self.store.confirm(id, START).await.unwrap();
         id

@@ -12,6 +12,7 @@ mod outbox;
 mod pooling;
 mod reservations;
 mod retention;
+mod revisions;
 mod robustness;
 
 /// Runs every case against every store, each on a fresh database.
@@ -58,6 +59,11 @@ over_every_store! {
     fulfilment::fulfilled_units_leave_the_stock_once,
     fulfilment::only_a_confirmed_reservation_is_fulfilled,
     fulfilment::concurrent_fulfilments_take_off_once,
+    revisions::difference_is_taken_and_given_back_once,
+    revisions::refused_revision_changes_nothing_and_is_final,
+    revisions::only_a_confirmed_reservation_is_revised,
+    revisions::earlier_revision_is_rejected,
+    revisions::concurrent_revisions_and_releases_balance,
     retention::settled_reservations_are_deleted_after_their_retention,
     retention::deletion_is_bounded,
     reservations::open_reservations_are_paginated,

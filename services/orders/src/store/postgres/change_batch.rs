@@ -33,7 +33,7 @@ const CHANGE: &str = "
             updated_at = item.updated_at, release_pending = item.release_pending,
             due_at = CASE WHEN item.keeps_lease THEN orders.due_at ELSE item.due_at END,
             fence = CASE WHEN item.fence IS NULL THEN orders.fence + 1 ELSE orders.fence END,
-            attempts = item.attempts, last_error = NULL
+            attempts = item.attempts, last_error = NULL, revision = NULL
         FROM item
         WHERE orders.id = item.id AND orders.version = item.old_version AND (item.fence IS NULL OR orders.fence = item.fence)
         RETURNING item.n, orders.id, orders.trace_parent

@@ -1,5 +1,7 @@
 //! Orders in PostgreSQL: creation once per idempotency key, queries, and status changes by users.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use palisade_middleware::{auth::Subject, preconditions::VersionPreconditions};
 use sqlx::{PgConnection, Postgres, QueryBuilder, Row, postgres::PgRow};
@@ -11,7 +13,7 @@ use super::{
     row::{self, Timestamp, columns, lines},
 };
 use crate::{
-    order::{Actor, Order, OrderId, Status},
+    order::{Actor, Line, Order, OrderId, Status},
     store::{
         batches::{self, NewRow},
         database::Error,
@@ -19,6 +21,7 @@ use crate::{
             Create, CreateResult, ExistingKey, FIRST_FENCE, IdempotencyKey, OrderStore, RemoveResult, SetStatusResult, StoredResponse,
         },
         queries::{self, HistoryRow, List, Page, SELECT_HISTORY},
+        revisions::RequestRevisionResult,
     },
 };
 
@@ -74,6 +77,18 @@ impl OrderStore for PostgresStore {
         batches::set_status(self, &self.changes, id, to, by, preconditions, now).await
     }
 
+    async fn request_revision(
+        &self,
+        id: OrderId,
+        lines: Vec<Line>,
+        by: Actor,
+        preconditions: VersionPreconditions,
+        lease: Duration,
+        now: OffsetDateTime,
+    ) -> Result<RequestRevisionResult, Error> {
+        self.with_retries(|| self.request(id, &lines, by, &preconditions, (now, lease))).await
+    }
+
     async fn remove(
         &self,
         id: OrderId,
@@ -110,11 +125,12 @@ impl OrderStore for PostgresStore {
 
     async fn history_after(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
         let mut db = self.pool.acquire().await?;
-        let rows: Vec<(i64, String, Option<String>, Timestamp)> =
-            sqlx::query_as(SELECT_HISTORY).bind(id.as_uuid()).bind(version).fetch_all(&mut *db).await?;
+        let Some(order) = row::find_including_removed(&mut db, id).await? else { return Ok(Vec::new()) };
+        let select = sqlx::query_as(SELECT_HISTORY).bind(id.as_uuid()).bind(version).bind(order.version);
+        let rows: Vec<(i64, String, Option<String>, Timestamp, Option<String>)> = select.fetch_all(&mut *db).await?;
         let history: Vec<HistoryRow> =
-            rows.into_iter().map(|(version, status, reason, Timestamp(at))| (version, status, reason, at)).collect();
-        row::find_including_removed(&mut db, id).await?.map_or(Ok(Vec::new()), |order| queries::snapshots(&order, history))
+            rows.into_iter().map(|(version, status, reason, Timestamp(at), lines)| (version, status, reason, at, lines)).collect();
+        queries::snapshots(&order, history)
     }
 
     async fn versions(&self, ids: Vec<OrderId>) -> Result<Vec<(OrderId, i64)>, Error> {

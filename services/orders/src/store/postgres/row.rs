@@ -16,13 +16,14 @@ use crate::{
         database::{Error, corrupt},
         orders::Claimed,
         queries::Position,
+        revisions,
     },
 };
 
 /// Columns that [`order`] reads, from `orders o` and its lines `l` as [`lines!`] joins them.
 macro_rules! columns {
     () => {
-        "o.id, o.user_id, o.status, o.failure_reason, o.total_minor, o.version, o.created_at, o.updated_at, o.deleted_at, o.deleted_by, \
+        "o.id, o.user_id, o.status, o.failure_reason, o.total_minor, o.version, o.created_at, o.updated_at, o.deleted_at, o.deleted_by, o.revision, \
          l.product_ids, l.quantities, l.names, l.prices"
     };
 }
@@ -103,6 +104,7 @@ pub(super) fn order(row: &PgRow) -> Result<Order, Error> {
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
         version: row.try_get("version")?,
+        revision: revisions::decode(row.try_get("revision")?)?,
         removed: removal(row)?,
     })
 }

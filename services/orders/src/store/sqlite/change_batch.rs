@@ -28,7 +28,7 @@ const UPDATE_ORDERS: &str = "
         updated_at = item.at, release_pending = item.release_pending,
         due_at = CASE WHEN item.keeps_lease THEN orders.due_at ELSE item.due_at END,
         fence = CASE WHEN item.fence IS NULL THEN orders.fence + 1 ELSE orders.fence END,
-        attempts = item.attempts, last_error = NULL
+        attempts = item.attempts, last_error = NULL, revision = NULL
     FROM (
         SELECT unhex(value ->> 'id') AS id, value ->> 'old_version' AS old_version, value ->> 'version' AS version,
                value ->> 'status' AS status, value ->> 'failure_reason' AS failure_reason, value ->> 'total_minor' AS total_minor,

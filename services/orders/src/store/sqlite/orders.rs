@@ -1,5 +1,7 @@
 //! Orders in SQLite: creation once per idempotency key, queries, and status changes by users.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use palisade_middleware::{auth::Subject, preconditions::VersionPreconditions};
 use sqlx::{Connection, QueryBuilder, Row, Sqlite, SqliteConnection};
@@ -11,7 +13,7 @@ use super::{
     row::{self, columns, from_ms, to_ms},
 };
 use crate::{
-    order::{Actor, Order, OrderId, Status},
+    order::{Actor, Line, Order, OrderId, Status},
     store::{
         batches::{self, NewRow},
         database::Error,
@@ -19,6 +21,7 @@ use crate::{
             Create, CreateResult, ExistingKey, FIRST_FENCE, IdempotencyKey, OrderStore, RemoveResult, SetStatusResult, StoredResponse,
         },
         queries::{self, List, Page, SELECT_HISTORY},
+        revisions::RequestRevisionResult,
     },
 };
 
@@ -51,6 +54,18 @@ impl OrderStore for SqliteStore {
         now: OffsetDateTime,
     ) -> Result<SetStatusResult, Error> {
         batches::set_status(self, &self.changes, id, to, by, preconditions, now).await
+    }
+
+    async fn request_revision(
+        &self,
+        id: OrderId,
+        lines: Vec<Line>,
+        by: Actor,
+        preconditions: VersionPreconditions,
+        lease: Duration,
+        now: OffsetDateTime,
+    ) -> Result<RequestRevisionResult, Error> {
+        self.request(id, lines, by, preconditions, (now, lease)).await
     }
 
     async fn remove(
@@ -88,11 +103,11 @@ impl OrderStore for SqliteStore {
 
     async fn history_after(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error> {
         let mut db = self.readers.acquire().await?;
-        let rows: Vec<(i64, String, Option<String>, i64)> =
-            sqlx::query_as(SELECT_HISTORY).bind(id.as_uuid()).bind(version).fetch_all(&mut *db).await?;
-        let history = rows.into_iter().map(|(version, status, reason, at)| Ok((version, status, reason, from_ms(at)?)));
-        let history = history.collect::<Result<_, Error>>()?;
-        row::find_including_removed(&mut db, id).await?.map_or(Ok(Vec::new()), |order| queries::snapshots(&order, history))
+        let Some(order) = row::find_including_removed(&mut db, id).await? else { return Ok(Vec::new()) };
+        let select = sqlx::query_as(SELECT_HISTORY).bind(id.as_uuid()).bind(version).bind(order.version);
+        let rows: Vec<(i64, String, Option<String>, i64, Option<String>)> = select.fetch_all(&mut *db).await?;
+        let history = rows.into_iter().map(|(version, status, reason, at, lines)| Ok((version, status, reason, from_ms(at)?, lines)));
+        queries::snapshots(&order, history.collect::<Result<_, Error>>()?)
     }
 
     async fn versions(&self, ids: Vec<OrderId>) -> Result<Vec<(OrderId, i64)>, Error> {

@@ -12,6 +12,7 @@ use crate::{
         database::{Error, corrupt},
         orders::Claimed,
         queries::Position,
+        revisions,
     },
 };
 
@@ -19,7 +20,7 @@ use crate::{
 /// lines in order.
 macro_rules! columns {
     () => {
-        "o.id, o.user_id, o.status, o.failure_reason, o.total_minor, o.version, o.created_at, o.updated_at, o.deleted_at, o.deleted_by, \
+        "o.id, o.user_id, o.status, o.failure_reason, o.total_minor, o.version, o.created_at, o.updated_at, o.deleted_at, o.deleted_by, o.revision, \
          l.product_id, l.quantity, l.name, l.unit_price_minor"
     };
 }
@@ -105,6 +106,7 @@ fn order(row: &SqliteRow, lines: Vec<Line>) -> Result<Order, Error> {
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
         version: row.try_get("version")?,
+        revision: revisions::decode(row.try_get("revision")?)?,
         removed: removal(row)?,
     })
 }

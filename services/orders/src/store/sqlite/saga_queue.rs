@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     order::OrderId,
-    saga::Transition,
+    saga::{RevisionEnd, Transition},
     store::{
         batches,
         database::{Error, corrupt},
@@ -75,6 +75,10 @@ impl SagaQueue for SqliteStore {
         now: OffsetDateTime,
     ) -> Result<TransitionResult, Error> {
         batches::transition(self, &self.changes, &claimed, &transitions, response, now).await
+    }
+
+    async fn end_revision(&self, claimed: Claimed, end: RevisionEnd, now: OffsetDateTime) -> Result<TransitionResult, Error> {
+        self.end(&claimed, &end, now).await
     }
 
     async fn postpone(&self, id: OrderId, fence: i64, due_at: OffsetDateTime, last_error: String) -> Result<bool, Error> {

@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 use super::{
     collections::{Collections, decode},
     documents::{Phase, ReservationDocument, Stock, bson_time, domain_id},
+    revision,
     stock_marks::MarkState,
 };
 use crate::store::{
@@ -113,9 +114,13 @@ async fn recheck(db: &Collections, id: bson::Uuid) -> Result<Option<Imbalance>, 
 /// to the product's marks.
 async fn reserved_now(db: &Collections, id: bson::Uuid, product: Option<&Stock>) -> Result<i64, Error> {
     let active = [Phase::Reserving, Phase::Held, Phase::Confirmed, Phase::Undoing];
-    let mut reservations = db.reservations.find(doc! { "state": { "$in": active.to_vec() }, "lines.productId": id }).await?;
+    let concerned = ["lines.productId", "revision.takes.productId", "revision.givesBack.productId"].map(|field| doc! { field: id });
+    // An unfinished revision may have units of a reservation that has ended.
+    let active = doc! { "$or": [{ "state": { "$in": active.to_vec() } }, { "revision": { "$exists": true } }] };
+    let mut reservations = db.reservations.find(doc! { "$and": [active, { "$or": concerned.to_vec() }] }).await?;
     let mut units = 0;
     while let Some(reservation) = reservations.try_next().await? {
+        units += revision::units_beside_lines(&reservation, id, product);
         if owns_units(&reservation, product) {
             units += reservation.lines.iter().filter(|line| line.product_id == id).map(|line| line.quantity).sum::<i64>();
         }

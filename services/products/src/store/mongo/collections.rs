@@ -76,6 +76,9 @@ impl Collections {
         self.products.create_index(index(doc! { "search.grams": 1 })).await?;
         // For the sweeper and the list of open reservations.
         self.reservations.create_indexes([index(doc! { "state": 1, "expiresAt": 1 }), index(doc! { "state": 1, "_id": 1 })]).await?;
+        // Partial index for the sweeper: only reservations with an unfinished revision.
+        let unfinished = IndexOptions::builder().partial_filter_expression(doc! { "revision": { "$exists": true } }).build();
+        self.reservations.create_index(IndexModel::builder().keys(doc! { "updatedAt": 1 }).options(unfinished).build()).await?;
         // For the sweeper and the removal of a product.
         self.keys.create_indexes([index(doc! { "expiresAt": 1 }), index(doc! { "product._id": 1 })]).await?;
         Ok(())

@@ -12,6 +12,10 @@ use crate::{
     store::database::{Error, from_millis, to_millis},
 };
 
+mod progress;
+
+pub(super) use self::progress::{Fulfilment, LastRevision, RevisionDocument, RevisionStep, UnitsDocument};
+
 /// Public fields of a product.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -71,6 +75,9 @@ pub(super) struct Stock {
     /// [`super::fulfilment`].
     #[serde(default)]
     pub(super) fulfilling: Vec<bson::Uuid>,
+    /// Steps of revisions under way that are done here, see [`super::revision`].
+    #[serde(default)]
+    pub(super) revising: Vec<String>,
 }
 
 /// Reservation and the progress of its steps.
@@ -87,6 +94,11 @@ pub(super) struct ReservationDocument {
     pub(super) undo: Option<Undo>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) fulfilment: Option<Fulfilment>,
+    /// Revision under way. Replicas of the previous release ignore it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) revision: Option<RevisionDocument>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) last_revision: Option<LastRevision>,
     pub(super) expires_at: DateTime,
     pub(super) updated_at: DateTime,
 }
@@ -102,19 +114,6 @@ pub(super) enum Phase {
     Refused,
     Released,
     Expired,
-}
-
-/// Progress of a fulfilment, beside the state: replicas of the previous release know no further
-/// state. They ignore this field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(super) enum Fulfilment {
-    /// `CONFIRMED`: the units are being taken off the supply.
-    Applying,
-    /// `RELEASED`: the units are taken off; marks are left in the products.
-    Clearing,
-    /// `RELEASED`: no step is left.
-    Done,
 }
 
 /// Target of an `UNDOING` reservation.
@@ -257,17 +256,6 @@ impl Phase {
     }
 }
 
-impl From<Fulfilment> for Bson {
-    fn from(fulfilment: Fulfilment) -> Self {
-        match fulfilment {
-            Fulfilment::Applying => "APPLYING",
-            Fulfilment::Clearing => "CLEARING",
-            Fulfilment::Done => "DONE",
-        }
-        .into()
-    }
-}
-
 impl From<Phase> for Bson {
     fn from(phase: Phase) -> Self {
         phase.as_str().into()
@@ -291,6 +279,8 @@ impl ReservationDocument {
             refusal,
             undo: None,
             fulfilment: (reservation.state == State::Fulfilled).then_some(Fulfilment::Done),
+            revision: None,
+            last_revision: None,
             expires_at: bson_time(reservation.expires_at),
             updated_at: bson_time(now),
         }

@@ -24,6 +24,7 @@ use super::{
     collections::Collections,
     documents::{Fulfilment, LineDocument, Phase, ReservationDocument, bson_time, domain_id},
     reservations::find,
+    revision,
     stock_marks::{self, run_all},
 };
 use crate::{
@@ -35,6 +36,7 @@ pub(super) async fn fulfil(db: &Collections, id: Uuid, now: OffsetDateTime) -> R
     loop {
         let Some(document) = find(db, id).await? else { return Ok(FulfilOutcome::Unknown) };
         match (document.state, document.fulfilment) {
+            _ if document.revision.is_some() => revision::finish(db, &document, now).await?,
             (Phase::Confirmed, None) => change(db, &document, doc! { "fulfilment": Fulfilment::Applying }, now).await?,
             (Phase::Confirmed, Some(Fulfilment::Applying)) => {
                 run_all(document.lines.iter().map(|line| apply(db, document.id, line)).collect()).await?;
@@ -92,6 +94,7 @@ async fn change(db: &Collections, document: &ReservationDocument, mut change: Do
         Some(fulfilment) => unchanged.insert("fulfilment", fulfilment),
         None => unchanged.insert("fulfilment", doc! { "$exists": false }),
     };
+    unchanged.insert("revision", doc! { "$exists": false });
     change.insert("updatedAt", bson_time(now));
     db.reservations.update_one(unchanged, doc! { "$set": change }).await?;
     Ok(())

@@ -112,6 +112,7 @@ fn settled(before: OffsetDateTime) -> [Document; 3] {
             "expiresAt": { "$lte": bson_time(before) },
             "updatedAt": { "$lte": bson_time(before) },
             "fulfilment": { "$in": [Bson::Null, Bson::from(Fulfilment::Done)] },
+            "revision": Bson::Null,
         }
     })
 }

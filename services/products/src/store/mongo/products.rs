@@ -157,7 +157,7 @@ fn match_version(id: Uuid, preconditions: &VersionPreconditions) -> Document {
 
 /// Projection without internal fields.
 fn projection() -> Document {
-    doc! { "folded": 0, "search": 0, "marks": 0, "fulfilling": 0, "news": 0 }
+    doc! { "folded": 0, "search": 0, "marks": 0, "fulfilling": 0, "revising": 0, "news": 0 }
 }
 
 /// Builds the filter of a query. Every value is typed, so client input cannot be interpreted as an

@@ -28,10 +28,11 @@ use super::{
     documents::{Phase, RefusalDocument, ReservationDocument, Undo, bson_id, bson_time, domain_id},
     fulfilment, maintenance,
     reserve_batch::NewReservation,
+    revision,
     stock_marks::{self, TakeOutcome, epochs, load_stock, prune_all, run_all},
 };
 use crate::{
-    reservation::{ConfirmOutcome, FulfilOutcome, Lines, Reservation, ReserveOutcome, State},
+    reservation::{ConfirmOutcome, FulfilOutcome, Lines, Reservation, ReserveOutcome, ReviseOutcome, Revision, State},
     store::{
         database::{Error, readable},
         roles::ReservationStore,
@@ -43,7 +44,7 @@ use crate::{
 const MAX_BATCHED_LINES: usize = 8;
 
 /// Time without progress after which an unfinished reservation counts as abandoned.
-const ABANDONED_AFTER: Duration = Duration::from_secs(5);
+pub(super) const ABANDONED_AFTER: Duration = Duration::from_secs(5);
 
 #[async_trait]
 impl ReservationStore for MongoStore {
@@ -80,6 +81,10 @@ impl ReservationStore for MongoStore {
         }
     }
 
+    async fn revise(&self, id: Uuid, revision: Revision, now: OffsetDateTime) -> Result<ReviseOutcome, Error> {
+        revision::revise(&self.collections, id, &revision, now).await
+    }
+
     async fn fulfil(&self, id: Uuid, now: OffsetDateTime) -> Result<FulfilOutcome, Error> {
         fulfilment::fulfil(&self.collections, id, now).await
     }
@@ -96,6 +101,7 @@ impl ReservationStore for MongoStore {
             };
             match document.state {
                 Phase::Reserving => undo(db, &document, Undo { to: Phase::Released, all_lines_taken: false }, None, now).await?,
+                _ if document.revision.is_some() => revision::finish(db, &document, now).await?,
                 Phase::Confirmed if document.fulfilment.is_some() => fulfilment::finish(db, &document, now).await?,
                 Phase::Held | Phase::Confirmed => {
                     undo(db, &document, Undo { to: Phase::Released, all_lines_taken: true }, None, now).await?;
@@ -136,7 +142,7 @@ impl ReservationStore for MongoStore {
         }
         match failed {
             Some(error) if finished == 0 => Err(error),
-            _ => Ok(finished),
+            _ => Ok(finished + revision::finish_abandoned(db, now, limit.saturating_sub(finished)).await?),
         }
     }
 
@@ -320,9 +326,9 @@ async fn compare_and_set(db: &Collections, document: &ReservationDocument, chang
     Ok(())
 }
 
-/// A fulfilment that has begun is not undone.
+/// A fulfilment or a revision that has begun is finished first.
 fn state_guard(document: &ReservationDocument) -> Document {
-    doc! { "_id": document.id, "state": document.state, "fulfilment": { "$exists": false } }
+    doc! { "_id": document.id, "state": document.state, "fulfilment": { "$exists": false }, "revision": { "$exists": false } }
 }
 
 /// Inserts the reservation. Returns `false` if its id exists.

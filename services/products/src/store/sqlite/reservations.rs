@@ -13,7 +13,7 @@ use super::{
     reserve_batch::{self, NewReservation},
 };
 use crate::{
-    reservation::{ConfirmOutcome, FulfilOutcome, HeldLine, Lines, Refusal, Reservation, ReserveOutcome, State},
+    reservation::{ConfirmOutcome, FulfilOutcome, HeldLine, Lines, Refusal, Reservation, ReserveOutcome, ReviseOutcome, Revision, State},
     store::{
         database::{Error, from_millis, readable, to_millis},
         roles::ReservationStore,
@@ -41,6 +41,10 @@ impl ReservationStore for SqliteStore {
         }
         transaction.commit().await?;
         Ok(reservation.confirm_outcome())
+    }
+
+    async fn revise(&self, id: Uuid, revision: Revision, now: OffsetDateTime) -> Result<ReviseOutcome, Error> {
+        self.revise_once(id, &revision, now).await
     }
 
     async fn fulfil(&self, id: Uuid, now: OffsetDateTime) -> Result<FulfilOutcome, Error> {
@@ -176,7 +180,7 @@ pub(super) async fn find_or_expire(db: &mut SqliteConnection, id: Uuid, now: Off
     Ok(reservation)
 }
 
-async fn find(db: &mut SqliteConnection, id: Uuid) -> Result<Option<Reservation>, Error> {
+pub(super) async fn find(db: &mut SqliteConnection, id: Uuid) -> Result<Option<Reservation>, Error> {
     let row = sqlx::query("SELECT * FROM reservations WHERE id = ?").bind(id).fetch_optional(&mut *db).await?;
     match row {
         Some(row) => Ok(Some(reservation(&row, lines_of(db, id).await?)?)),

@@ -108,7 +108,8 @@ impl BatchWriter for ReserveWriter {
 
 async fn write(db: &mut SqliteConnection, items: &[NewReservation]) -> Result<Vec<Reservation>, Error> {
     let mut existing = existing(db, items).await?;
-    let mut stock = load_stock(db, items).await?;
+    let products: HashSet<Uuid> = items.iter().flat_map(|item| item.lines.as_slice()).map(|line| line.product_id).collect();
+    let mut stock = load_stock(db, products.into_iter()).await?;
     let mut new = HashMap::with_capacity(items.len());
     let mut takes = BTreeMap::new();
     for (n, item) in items.iter().enumerate() {
@@ -144,9 +145,11 @@ async fn existing(db: &mut SqliteConnection, items: &[NewReservation]) -> Result
     Ok(sqlx::query_scalar(SELECT_EXISTING).bind(encode(&ids)?).fetch_all(db).await?.into_iter().collect())
 }
 
-async fn load_stock(db: &mut SqliteConnection, items: &[NewReservation]) -> Result<HashMap<Uuid, ProductStock>, Error> {
-    let ids: HashSet<Uuid> = items.iter().flat_map(|item| item.lines.as_slice()).map(|line| line.product_id).collect();
-    let ids: Vec<String> = ids.into_iter().map(hex).collect();
+pub(super) async fn load_stock(
+    db: &mut SqliteConnection,
+    products: impl Iterator<Item = Uuid>,
+) -> Result<HashMap<Uuid, ProductStock>, Error> {
+    let ids: Vec<String> = products.map(hex).collect();
     let stock = |row: &SqliteRow| {
         let stock = ProductStock {
             name: row.try_get("name")?,
@@ -176,7 +179,12 @@ async fn insert_all(db: &mut SqliteConnection, new: impl Iterator<Item = &Reserv
     if reservations.is_empty() {
         return Ok(());
     }
-    let lines = new.flat_map(|reservation| {
+    json_rows::execute(db, INSERT_RESERVATIONS, &encode(&reservations)?).await?;
+    insert_lines(db, new).await
+}
+
+pub(super) async fn insert_lines(db: &mut SqliteConnection, of: impl Iterator<Item = &Reservation>) -> Result<(), Error> {
+    let lines = of.flat_map(|reservation| {
         reservation.lines.iter().map(|line| LineRow {
             reservation_id: hex(reservation.id),
             product_id: hex(line.product_id),
@@ -186,7 +194,6 @@ async fn insert_all(db: &mut SqliteConnection, new: impl Iterator<Item = &Reserv
         })
     });
     let lines: Vec<LineRow<'_>> = lines.collect();
-    json_rows::execute(db, INSERT_RESERVATIONS, &encode(&reservations)?).await?;
     json_rows::execute(db, INSERT_LINES, &encode(&lines)?).await?;
     Ok(())
 }
