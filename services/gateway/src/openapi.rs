@@ -102,7 +102,7 @@ const SHARED_RESPONSES: [SharedResponse; 11] = [
     SharedResponse {
         status: "415",
         name: "NotJson",
-        description: "`unsupported_media_type`: not `application/json` in UTF-8, or compressed",
+        description: "`unsupported_media_type`: not JSON in UTF-8 (`application/json`, for `PATCH` also `application/merge-patch+json`), or compressed",
         headers: &[],
         applies: has_body,
     },
@@ -167,7 +167,13 @@ fn add_shared_parts(spec: &mut Spec) {
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
-    let operations = [("get", &mut item.get), ("put", &mut item.put), ("post", &mut item.post), ("delete", &mut item.delete)];
+    let operations = [
+        ("get", &mut item.get),
+        ("put", &mut item.put),
+        ("patch", &mut item.patch),
+        ("post", &mut item.post),
+        ("delete", &mut item.delete),
+    ];
     operations.into_iter().filter_map(|(verb, operation)| Some((verb, operation.as_mut()?)))
 }
 

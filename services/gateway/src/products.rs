@@ -22,8 +22,12 @@ use crate::{
 };
 
 mod body;
+mod patch;
+mod stock;
 
 use body::{Filters, Product, ProductInput, ProductPage};
+pub(crate) use patch::{__path_patch, patch};
+pub(crate) use stock::{__path_adjust, __path_ledger, adjust, ledger};
 
 /// Create a product
 ///

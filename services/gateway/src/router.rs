@@ -23,12 +23,15 @@ const WRITE_COST: u32 = 2;
 const ORDER_COST: u32 = 4;
 
 /// Method table of [`router`].
-pub static METHODS: [Method; 15] = [
+pub static METHODS: [Method; 18] = [
     Method::http("POST", "/products", WRITE_PRODUCTS).cost(WRITE_COST),
     Method::http("GET", "/products", READ_PRODUCTS).cost(LIST_COST),
     Method::http("GET", "/products/{id}", READ_PRODUCTS),
     Method::http("PUT", "/products/{id}", WRITE_PRODUCTS).cost(WRITE_COST),
+    Method::http("PATCH", "/products/{id}", WRITE_PRODUCTS).cost(WRITE_COST),
     Method::http("DELETE", "/products/{id}", WRITE_PRODUCTS).cost(WRITE_COST),
+    Method::http("POST", "/products/{id}/stock-adjustments", WRITE_PRODUCTS).cost(WRITE_COST),
+    Method::http("GET", "/products/{id}/stock-adjustments", READ_PRODUCTS).cost(LIST_COST),
     Method::http("POST", "/orders", WRITE_ORDERS).cost(ORDER_COST),
     Method::http("GET", "/orders", READ_ORDERS).cost(LIST_COST),
     Method::http("GET", "/orders/{id}", READ_ORDERS),
@@ -57,7 +60,8 @@ pub fn router(upstreams: Upstreams) -> Router {
 fn api() -> OpenApiRouter<Upstreams> {
     OpenApiRouter::with_openapi(openapi::Document::openapi())
         .routes(routes!(products::create, products::list))
-        .routes(routes!(products::find, products::replace, products::remove))
+        .routes(routes!(products::find, products::replace, products::patch, products::remove))
+        .routes(routes!(products::adjust, products::ledger))
         .routes(routes!(orders::create, orders::list))
         .routes(routes!(orders::find, orders::revise, orders::remove))
         .routes(routes!(orders::events))

@@ -9,7 +9,7 @@ use palisade_middleware::{
     jobs::{Jobs, Need},
 };
 
-use crate::{admin, config::Config, search_refresher, store::Store, sweeper};
+use crate::{admin, config::Config, ledger_keeper, search_refresher, store::Store, sweeper};
 
 /// Starts all jobs.
 pub(crate) fn start(jobs: &Jobs, store: &Arc<dyn Store>, relay: Arc<Relay>, clock: &Arc<dyn Clock>, config: &Config) {
@@ -30,6 +30,10 @@ pub(crate) fn start(jobs: &Jobs, store: &Arc<dyn Store>, relay: Arc<Relay>, cloc
     });
     jobs.supervise_after(prepared, ("products.stats", Need::Optional), state.clone(), move |(store, clock), run| {
         sweeper::run_stats(store, clock, retention, run)
+    });
+    let ledger_retention = config.ledger.retention();
+    jobs.supervise_after(prepared, ("products.ledger", Need::Optional), state.clone(), move |(store, clock), run| {
+        ledger_keeper::run(store, clock, ledger_retention, run)
     });
     jobs.supervise_after(prepared, ("products.search", Need::Optional), store.clone(), search_refresher::run);
     if config.audit.interval_s > 0 {

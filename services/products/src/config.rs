@@ -16,6 +16,8 @@ use palisade_middleware::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Least retention of ledger entries, days. A call in flight must never outlive it.
+const MIN_LEDGER_DAYS: u64 = 7;
 /// Rule for `store.url`.
 const UNSUPPORTED_STORE: &str = "must be mongodb://host/database, mongodb+srv://… or sqlite://path";
 
@@ -36,6 +38,8 @@ pub struct Config {
     pub store: Store,
     /// Stock reservations.
     pub reservations: Reservations,
+    /// Stock ledger.
+    pub ledger: Ledger,
     /// Searches by text.
     pub search: Search,
     /// Periodic stock audit.
@@ -117,6 +121,28 @@ impl Default for Reservations {
     }
 }
 
+/// Stock ledger.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ledger {
+    /// Retention of ledger entries, days, at least 7. Older entries of a product are replaced by one
+    /// `opening` entry of their sum. 0 keeps them for ever.
+    pub retention_days: u64,
+}
+
+impl Ledger {
+    /// Returns the retention of ledger entries. `None` keeps them for ever.
+    pub fn retention(&self) -> Option<Duration> {
+        (self.retention_days > 0).then(|| Duration::from_secs(self.retention_days.saturating_mul(86_400)))
+    }
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { retention_days: 400 }
+    }
+}
+
 /// Searches by text.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -158,6 +184,7 @@ impl Default for Config {
             admin_hosts: String::new(),
             store: Store::default(),
             reservations: Reservations::default(),
+            ledger: Ledger::default(),
             search: Search::default(),
             audit: Audit::default(),
             events: palisade_events::Config::default(),
@@ -180,6 +207,9 @@ impl Validate for Config {
         ]);
         let registration = self.registration.validate(self.listen).err();
         let mut invalid: Vec<_> = zero.collect();
+        if (1..MIN_LEDGER_DAYS).contains(&self.ledger.retention_days) {
+            invalid.push(Invalid::new("ledger.retention_days", "must be 0 or at least 7"));
+        }
         invalid.extend(self.server.validate().err());
         invalid.extend(self.telemetry.validate());
         invalid.extend(registration.map(|error| config::in_section("registration", &error)));

@@ -3,6 +3,7 @@
 
 mod convert;
 mod rejections;
+mod stock;
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,9 +20,10 @@ use palisade_middleware::{
 use palisade_proto::{
     page,
     products::v1::{
-        self as proto, ConfirmReservationRequest, CreateProductRequest, FindAllRequest, FindAllResponse, FindOneRequest,
-        FulfilReservationRequest, ListReservationsRequest, ListReservationsResponse, ReleaseReservationRequest, RemoveRequest,
-        ReserveStockRequest, ReviseReservationRequest, UpdateRequest, products_service_server::ProductsService,
+        self as proto, AdjustStockRequest, ConfirmReservationRequest, CreateProductRequest, FindAllRequest, FindAllResponse,
+        FindOneRequest, FulfilReservationRequest, ListReservationsRequest, ListReservationsResponse, ListStockAdjustmentsRequest,
+        ListStockAdjustmentsResponse, PatchProductRequest, ReleaseReservationRequest, RemoveRequest, ReserveStockRequest,
+        ReviseReservationRequest, UpdateRequest, products_service_server::ProductsService,
     },
 };
 use tonic::{Request, Response, Status};
@@ -29,10 +31,10 @@ use uuid::Uuid;
 
 use crate::{
     metrics,
-    product::ValidatedProduct,
+    product::{ValidatedProduct, new_id},
     reservation::{ConfirmOutcome, FulfilOutcome, Lines, ReserveOutcome, ReviseOutcome, Revision},
     search_limit::SearchLimit,
-    store::{CreateOutcome, RemoveOutcome, Store, UpdateOutcome},
+    store::{CreateOutcome, RemoveOutcome, Store},
 };
 
 const READ: Access = Access::Scope("products:read");
@@ -41,12 +43,15 @@ const WRITE: Access = Access::Scope("products:write");
 const RESERVE: Access = Access::Service { scope: "products:reserve", callers: &["orders"] };
 
 /// Method table: required access and priority of each method.
-pub static METHODS: [Method; 11] = [
+pub static METHODS: [Method; 14] = [
     Method::grpc("/palisade.products.v1.ProductsService/CreateProduct", WRITE),
     Method::grpc("/palisade.products.v1.ProductsService/FindAll", READ),
     Method::grpc("/palisade.products.v1.ProductsService/FindOne", READ),
     Method::grpc("/palisade.products.v1.ProductsService/Update", WRITE),
+    Method::grpc("/palisade.products.v1.ProductsService/PatchProduct", WRITE),
     Method::grpc("/palisade.products.v1.ProductsService/Remove", WRITE),
+    Method::grpc("/palisade.products.v1.ProductsService/AdjustStock", WRITE),
+    Method::grpc("/palisade.products.v1.ProductsService/ListStockAdjustments", READ),
     Method::grpc("/palisade.products.v1.ProductsService/ReserveStock", RESERVE),
     Method::grpc("/palisade.products.v1.ProductsService/ConfirmReservation", RESERVE).priority(Priority::Critical),
     Method::grpc("/palisade.products.v1.ProductsService/ReleaseReservation", RESERVE).priority(Priority::Critical),
@@ -78,18 +83,18 @@ impl ProductsService for Products {
     async fn create_product(&self, request: Request<CreateProductRequest>) -> Result<Response<proto::Product>, Status> {
         let request = request.into_inner();
         let draft = draft(request.product)?;
-        let key = convert::idempotency_key(&*context::current_principal()?, request.idempotency_key, &draft)?;
+        let principal = context::current_principal()?;
+        let key = convert::idempotency_key(&principal, request.idempotency_key, &draft)?;
         let (now, keyed) = (self.clock.now(), key.is_some());
-        let created = self.store.create(convert::new_id(now), draft, key, now).await.map_err(rejections::from_store_error)?;
+        let created = self.store.create(new_id(now), draft, key, principal.subject.clone(), now).await;
+        let created = created.map_err(rejections::from_store_error)?;
         if keyed {
-            metrics::record_key_outcome(&created);
+            metrics::record_key_outcome(metrics::key_outcome(&created));
             trace::record("app.idempotency.outcome", metrics::key_outcome(&created));
         }
         match created {
             CreateOutcome::Created { product, replayed } => Ok(convert::created(&product, replayed)),
-            CreateOutcome::KeyReused => {
-                Err(Rejection::new(&reasons::IDEMPOTENCY_KEY_REUSED, "the idempotency key was used with another body").into())
-            }
+            CreateOutcome::KeyReused => Err(rejections::key_reused().into()),
         }
     }
 
@@ -111,11 +116,24 @@ impl ProductsService for Products {
         let request = request.into_inner();
         let (id, draft) = (parse::parse_uuid(&request.id)?, draft(request.product)?);
         let preconditions = convert::preconditions(request.preconditions, request.expected_version)?;
-        match self.store.update(id, draft, preconditions, self.clock.now()).await.map_err(rejections::from_store_error)? {
-            UpdateOutcome::Updated(product) => Ok(Response::new(convert::product(&product))),
-            UpdateOutcome::NotFound => Err(rejections::not_found().into()),
-            UpdateOutcome::VersionMismatch => Err(rejections::version_mismatch().into()),
-        }
+        let actor = context::current_principal()?.subject.clone();
+        let updated = self.store.update(id, draft, preconditions, actor, self.clock.now()).await;
+        Ok(stock::updated(updated.map_err(rejections::from_store_error)?)?)
+    }
+
+    async fn patch_product(&self, request: Request<PatchProductRequest>) -> Result<Response<proto::Product>, Status> {
+        Ok(stock::patch(self, request.into_inner()).await?)
+    }
+
+    async fn adjust_stock(&self, request: Request<AdjustStockRequest>) -> Result<Response<proto::StockAdjustment>, Status> {
+        stock::adjust(self, request.into_inner()).await
+    }
+
+    async fn list_stock_adjustments(
+        &self,
+        request: Request<ListStockAdjustmentsRequest>,
+    ) -> Result<Response<ListStockAdjustmentsResponse>, Status> {
+        Ok(stock::list(self, request.into_inner()).await?)
     }
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Result<Response<()>, Status> {

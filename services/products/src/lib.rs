@@ -4,6 +4,7 @@ pub mod admin;
 mod background;
 pub mod config;
 pub mod grpc;
+pub mod ledger_keeper;
 pub mod metrics;
 pub mod product;
 pub mod relay;
@@ -11,6 +12,7 @@ pub mod reservation;
 pub mod search_limit;
 pub mod search_refresher;
 pub mod start;
+pub mod stock_ledger;
 pub mod store;
 pub mod sweeper;
 

@@ -13,13 +13,15 @@ use time::OffsetDateTime;
 
 use crate::{
     reservation::{ReserveOutcome, ReviseOutcome},
-    store::{Audit, CreateOutcome, RESERVES, Stats, UNREADABLE},
+    stock_ledger::AdjustOutcome,
+    store::{self, Audit, CreateOutcome, RESERVES, Stats, UNREADABLE},
 };
 
 /// All metrics defined by the products service.
 pub static METRICS: &[Metric] = &[
-    Metric::counter("palisade.idempotency.requests", &["outcome"], "Create requests with an idempotency key, by outcome"),
+    Metric::counter("palisade.idempotency.requests", &["outcome"], "Creates and stock adjustments with an idempotency key, by outcome"),
     Metric::counter("palisade.stock.reservations", &["outcome"], "Reservation calls, by outcome"),
+    store::STOCK_ADJUSTMENTS,
     Metric::gauge("palisade.stock.units", &["state"], "Units of all products, by state"),
     Metric::gauge("palisade.stock.out_products", &[], "Products without available units"),
     Metric::gauge("palisade.stock.overdue_holds", &[], "Expired holds that are not released yet"),
@@ -61,6 +63,7 @@ pub fn register() {
     for outcome in [RESERVED, INSUFFICIENT, REFUSED, COMMITTED, RELEASED, REVISED, FULFILLED] {
         reservations(outcome).increment(0);
     }
+    store::register_ledger_metrics();
     events::register();
     record_audit(&Audit::default(), OffsetDateTime::UNIX_EPOCH);
     record_stats(&Stats::default());
@@ -77,9 +80,9 @@ pub(crate) fn record_stats(stats: &Stats) {
     palisade_middleware::gauge!("palisade.store.quarantined_rows", "collection" => "reservations").set(stats.quarantined as f64);
 }
 
-/// Records a create with an idempotency key.
-pub(crate) fn record_key_outcome(created: &CreateOutcome) {
-    idempotency_requests(key_outcome(created)).increment(1);
+/// Records a request with an idempotency key by its [`key_outcome`] or [`adjustment_key_outcome`].
+pub(crate) fn record_key_outcome(outcome: &'static str) {
+    idempotency_requests(outcome).increment(1);
 }
 
 /// Records a reserve.
@@ -138,6 +141,16 @@ pub(crate) fn key_outcome(created: &CreateOutcome) -> &'static str {
         CreateOutcome::Created { replayed: false, .. } => NEW,
         CreateOutcome::Created { replayed: true, .. } => REPLAY,
         CreateOutcome::KeyReused => CONFLICT,
+    }
+}
+
+/// Returns the label value for the outcome of an idempotency key. `None` if the key stays unused.
+pub(crate) fn adjustment_key_outcome(adjusted: &AdjustOutcome) -> Option<&'static str> {
+    match adjusted {
+        AdjustOutcome::Adjusted { replayed: false, .. } | AdjustOutcome::InsufficientStock { replayed: false } => Some(NEW),
+        AdjustOutcome::Adjusted { replayed: true, .. } | AdjustOutcome::InsufficientStock { replayed: true } => Some(REPLAY),
+        AdjustOutcome::KeyReused => Some(CONFLICT),
+        AdjustOutcome::AboveMaximum | AdjustOutcome::NotFound => None,
     }
 }
 

@@ -4,11 +4,13 @@ use std::ops::Deref;
 
 use palisade_middleware::rejection::Violation;
 use time::OffsetDateTime;
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
+mod patch;
 mod query;
 mod search_text;
 
+pub use patch::{Patch, ValidatedPatch};
 pub use query::{Filter, Page, Position, Query, Sort, SortKey};
 pub use search_text::{compose, grams, legacy_searchable, normalize, normalize_legacy, query_grams, searchable};
 
@@ -22,6 +24,12 @@ pub const MAX_CATEGORY: usize = 100;
 pub const MAX_PRICE_MINOR: i64 = 999_999_999;
 /// Maximum quantity that a client may set, units.
 pub const MAX_QUANTITY: i64 = 1_000_000_000;
+
+/// Generates a version 7 UUID with the timestamp `now`.
+pub fn new_id(now: OffsetDateTime) -> Uuid {
+    let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
+    Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.nanosecond()))
+}
 
 /// A product of the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +112,7 @@ impl Deref for ValidatedProduct {
 
 /// Validates a single-line label: not empty, bounded, and without characters that hide or reorder
 /// adjacent text.
-fn validate_single_line(field: &str, text: &str, max: usize) -> Option<Violation> {
+pub(crate) fn validate_single_line(field: &str, text: &str, max: usize) -> Option<Violation> {
     if text.is_empty() {
         return Some(Violation::new(field, "required", "must not be empty"));
     }

@@ -1,17 +1,19 @@
-//! Product store: four roles, implemented for MongoDB and SQLite, with one test suite for both.
+//! Product store: five roles, implemented for MongoDB and SQLite, with one test suite for both.
 
 mod database;
 mod instrumented;
+mod ledger_metrics;
+mod ledger_role;
 mod mongo;
 mod roles;
 mod sqlite;
 
 use palisade_middleware::store_instrumentation;
 
-pub(crate) use self::database::{RESERVES, UNREADABLE};
 pub use self::{
     database::Error,
     instrumented::{ConnectingStore, InstrumentedStore},
+    ledger_role::LedgerStore,
     mongo::MongoStore,
     roles::{
         Audit, CreateOutcome, IdempotencyKey, Imbalance, KEY_TTL, Maintenance, OutboxStore, PendingChange, ProductStore, Quarantined,
@@ -19,11 +21,15 @@ pub use self::{
     },
     sqlite::SqliteStore,
 };
+pub(crate) use self::{
+    database::{RESERVES, UNREADABLE},
+    ledger_metrics::{STOCK_ADJUSTMENTS, register as register_ledger_metrics},
+};
 
 /// Store in all its roles.
-pub trait Store: ProductStore + ReservationStore + OutboxStore + Maintenance {}
+pub trait Store: ProductStore + LedgerStore + ReservationStore + OutboxStore + Maintenance {}
 
-impl<S: ProductStore + ReservationStore + OutboxStore + Maintenance> Store for S {}
+impl<S: ProductStore + LedgerStore + ReservationStore + OutboxStore + Maintenance> Store for S {}
 
 /// Returns the telemetry attributes of the store at `url`, or `None` if it is no connection string
 /// of a supported store. Does not connect.

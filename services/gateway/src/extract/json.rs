@@ -23,6 +23,8 @@ use serde::{
 };
 use serde_json::{error::Category, value::RawValue};
 
+/// Media type of JSON.
+pub(super) const JSON: &str = "application/json";
 /// Maximum size of a body, bytes.
 pub(crate) const MAX_BODY: usize = 256 * 1024;
 
@@ -34,34 +36,41 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Rejection;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Rejection> {
-        let (parts, body) = request.into_parts();
-        check_headers(&parts.headers)?;
-        parse(&read(body).await?).map(Self)
+        from_request(request, &[JSON], JSON).await.map(Self)
     }
 }
 
+/// Reads a body of one of these media types, which are `expected` in the error message.
+pub(super) async fn from_request<T: DeserializeOwned>(request: Request, media_types: &[&str], expected: &str) -> Result<T, Rejection> {
+    let (parts, body) = request.into_parts();
+    check_headers(&parts.headers, media_types, expected)?;
+    parse(&read(body).await?)
+}
+
 /// Rejects a request by its headers, before the body is read.
-fn check_headers(headers: &HeaderMap) -> Result<(), Rejection> {
+fn check_headers(headers: &HeaderMap, media_types: &[&str], expected: &str) -> Result<(), Rejection> {
     let unsupported = |detail| Err(Rejection::new(&reasons::UNSUPPORTED_MEDIA_TYPE, detail));
-    if !super::singletons::single_value(headers, &CONTENT_TYPE)?.is_some_and(is_json) {
-        return unsupported("header content-type must be application/json in UTF-8");
+    if !super::singletons::single_value(headers, &CONTENT_TYPE)?.is_some_and(|value| is_json(value, media_types)) {
+        return unsupported(format!("header content-type must be {expected} in UTF-8"));
     }
     if !headers.get_all(CONTENT_ENCODING).iter().all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return unsupported("a compressed body is not accepted");
+        return unsupported("a compressed body is not accepted".to_owned());
     }
     let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|length| length > MAX_BODY) { Err(too_large()) } else { Ok(()) }
 }
 
-/// Whether the media type is `application/json`. UTF-8 is its only charset (RFC 8259, section 8.1).
-fn is_json(content_type: &[u8]) -> bool {
+/// Whether the media type is one of `media_types`. UTF-8 is the only charset of JSON (RFC 8259,
+/// section 8.1).
+fn is_json(content_type: &[u8], media_types: &[&str]) -> bool {
     let Ok(text) = std::str::from_utf8(content_type) else { return false };
     let mut parts = text.split(';').map(str::trim);
     let is_charset_utf8 = |parameter: &str| match parameter.split_once('=') {
         Some((name, value)) if name.eq_ignore_ascii_case("charset") => value.trim_matches('"').eq_ignore_ascii_case("utf-8"),
         _ => true,
     };
-    parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) && parts.all(is_charset_utf8)
+    let is_accepted = |essence: &str| media_types.iter().any(|accepted| essence.eq_ignore_ascii_case(accepted));
+    parts.next().is_some_and(is_accepted) && parts.all(is_charset_utf8)
 }
 
 /// Whether the body exceeds the limit of this service, or that of its server.
@@ -248,12 +257,12 @@ mod tests {
         for text in
             ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\"", "application/json; profile=x"]
         {
-            assert!(is_json(text.as_bytes()), "{text}");
+            assert!(is_json(text.as_bytes(), &[JSON]), "{text}");
         }
         for text in
             ["", "text/plain", "application/json; charset=utf-16", "application/problem+json", "application/jsonp", "multipart/form-data"]
         {
-            assert!(!is_json(text.as_bytes()), "{text}");
+            assert!(!is_json(text.as_bytes(), &[JSON]), "{text}");
         }
     }
 }

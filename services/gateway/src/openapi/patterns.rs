@@ -43,6 +43,7 @@ macro_rules! trimmed {
     };
 }
 
+/// Name or reason.
 const NAME: &str = trimmed!("198");
 const CATEGORY: &str = trimmed!("98");
 /// Label that is compared as it is.
@@ -71,10 +72,14 @@ const PARAMETERS: [(&str, &str); 5] =
     [("id", UUID), ("category", LABEL), ("q", LABEL), ("userId", NO_CONTROL), ("Last-Event-ID", SEQUENCE)];
 
 /// Properties with a pattern, by schema.
-const PROPERTIES: [(&str, &str, &str); 5] = [
+const PROPERTIES: [(&str, &str, &str); 9] = [
     ("ProductInput", "name", NAME),
     ("ProductInput", "category", CATEGORY),
     ("ProductInput", "description", TEXT),
+    ("ProductPatch", "name", NAME),
+    ("ProductPatch", "category", CATEGORY),
+    ("ProductPatch", "description", TEXT),
+    ("NewStockAdjustment", "reason", NAME),
     ("NewOrder", "userId", NO_CONTROL),
     ("NewOrderItem", "productId", UUID),
 ];

@@ -13,7 +13,7 @@ use crate::{
 
 /// Price or quantity that the service always rejects. An invalid input is sent with it, because the
 /// service adds further violations and can never accept the value.
-const NEVER_VALID: i64 = -1;
+pub(super) const NEVER_VALID: i64 = -1;
 
 /// A product of the catalogue.
 #[derive(Debug, Serialize, ToSchema)]

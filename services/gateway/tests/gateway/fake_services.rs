@@ -15,6 +15,8 @@ use palisade_proto::{
 };
 use tonic::{Request, Response, Status};
 
+use crate::fake_stock;
+
 /// The only existing id, of a product and an order.
 pub(crate) const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 /// Version of the product and of the order.
@@ -22,15 +24,15 @@ pub(crate) const VERSION: i64 = 3;
 /// Idempotency key with a stored response.
 pub(crate) const USED_KEY: &str = "used";
 
-fn timestamp() -> prost_types::Timestamp {
+pub(crate) fn timestamp() -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: 1_767_225_600, nanos: 5_000_000 }
 }
 
-fn check_exists(id: &str) -> Result<(), Status> {
+pub(crate) fn check_exists(id: &str) -> Result<(), Status> {
     if id == ID { Ok(()) } else { Err(Rejection::new(&reasons::NOT_FOUND, "not found").into()) }
 }
 
-fn respond<T>(value: T, key: &str) -> Response<T> {
+pub(crate) fn respond<T>(value: T, key: &str) -> Response<T> {
     let mut response = Response::new(value);
     if key == USED_KEY {
         response.metadata_mut().insert("idempotency-replayed", "true".parse().unwrap());
@@ -45,6 +47,8 @@ pub(crate) struct FakeProducts {
     pub(crate) list_request: Arc<Mutex<Option<products::FindAllRequest>>>,
     /// Inputs of all creates and updates.
     pub(crate) inputs: Arc<Mutex<Vec<products::ProductInput>>>,
+    /// Last patch.
+    pub(crate) patch: Arc<Mutex<Option<products::ProductPatch>>>,
     /// Error returned by every call, if set.
     pub(crate) error: Arc<Mutex<Option<Status>>>,
 }
@@ -90,12 +94,16 @@ fn kettle() -> Product {
     product(input, VERSION)
 }
 
-/// Evaluates the conditions of a write like the services.
-fn check_version(conditions: Option<Preconditions>) -> Result<(), Status> {
+pub(crate) fn version_preconditions(conditions: Option<Preconditions>) -> VersionPreconditions {
     let condition = |versions: Versions| if versions.any { Condition::Any } else { Condition::Listed(versions.versions) };
     let Preconditions { if_match, if_none_match } = conditions.unwrap_or_default();
-    let conditions = VersionPreconditions { if_match: if_match.map(condition), if_none_match: if_none_match.map(condition) };
-    if conditions.allow_write(&VERSION) { Ok(()) } else { Err(Rejection::new(&reasons::VERSION_MISMATCH, "another version").into()) }
+    VersionPreconditions { if_match: if_match.map(condition), if_none_match: if_none_match.map(condition) }
+}
+
+/// Evaluates the conditions of a write like the services.
+fn check_version(conditions: Option<Preconditions>) -> Result<(), Status> {
+    let allowed = version_preconditions(conditions).allow_write(&VERSION);
+    if allowed { Ok(()) } else { Err(Rejection::new(&reasons::VERSION_MISMATCH, "another version").into()) }
 }
 
 #[tonic::async_trait]
@@ -137,6 +145,26 @@ impl products::products_service_server::ProductsService for FakeProducts {
         check_exists(&request.id)?;
         check_version(request.preconditions)?;
         Ok(Response::new(()))
+    }
+
+    async fn patch_product(&self, request: Request<products::PatchProductRequest>) -> Result<Response<Product>, Status> {
+        let request = request.into_inner();
+        check_exists(&request.id)?;
+        check_version(request.preconditions)?;
+        let patch = request.patch.unwrap();
+        *self.patch.lock().unwrap() = Some(patch.clone());
+        Ok(Response::new(self.save(Some(fake_stock::patched(patch)?), VERSION + 1)?))
+    }
+
+    async fn adjust_stock(&self, request: Request<products::AdjustStockRequest>) -> Result<Response<products::StockAdjustment>, Status> {
+        fake_stock::adjust(request.into_inner())
+    }
+
+    async fn list_stock_adjustments(
+        &self,
+        request: Request<products::ListStockAdjustmentsRequest>,
+    ) -> Result<Response<products::ListStockAdjustmentsResponse>, Status> {
+        fake_stock::list(&request.into_inner())
     }
 
     async fn reserve_stock(&self, _: Request<products::ReserveStockRequest>) -> Result<Response<products::Reservation>, Status> {

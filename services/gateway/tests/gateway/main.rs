@@ -4,9 +4,11 @@
 mod conditional_requests;
 mod documentation;
 mod fake_services;
+mod fake_stock;
 mod orders;
 mod products;
 mod request_validation;
+mod stock;
 
 use std::sync::Arc;
 

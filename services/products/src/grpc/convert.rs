@@ -15,9 +15,7 @@ use palisade_proto::{
     products::v1::{self as proto, FindAllRequest, FindAllResponse, ProductInput, ProductSort, ReservationLine, ReservationState},
 };
 use sha2::{Digest, Sha256};
-use time::OffsetDateTime;
 use tonic::{Response, metadata::MetadataValue};
-use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::{
     product::{Filter, Input, Page, Position, Product, Query, Sort, ValidatedProduct, compose},
@@ -29,13 +27,7 @@ use crate::{
 const GATEWAY: &str = "gateway";
 
 /// Response metadata of a replayed create.
-const REPLAYED: &str = "idempotency-replayed";
-
-/// Generates a version 7 UUID with the timestamp `now`.
-pub(super) fn new_id(now: OffsetDateTime) -> Uuid {
-    let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
-    Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.nanosecond()))
-}
+pub(super) const REPLAYED: &str = "idempotency-replayed";
 
 /// Converts the input of a call by `actor`, the service that calls for the user.
 pub(super) fn input(input: ProductInput, actor: Option<&str>) -> Input {

@@ -55,6 +55,17 @@ pub(super) fn refused(refusal: Refusal, product_id: Uuid) -> Rejection {
     Rejection::new(reason, "no line was reserved").with_metadata("productId", product_id.to_string())
 }
 
+/// Fewer units are available than an adjustment removes.
+pub(super) fn insufficient_stock(product_id: Uuid) -> Rejection {
+    Rejection::new(&shop_reasons::INSUFFICIENT_STOCK, "fewer units are available than the adjustment removes")
+        .with_metadata("productId", product_id.to_string())
+}
+
+/// The idempotency key belongs to another request.
+pub(super) fn key_reused() -> Rejection {
+    Rejection::new(&reasons::IDEMPOTENCY_KEY_REUSED, "the idempotency key was used with another body")
+}
+
 /// The id belongs to a reservation with other lines.
 pub(super) fn different_lines() -> Rejection {
     Rejection::invalid(vec![Violation::new("lines", "different_lines", "the reservation was made with other lines")])

@@ -14,9 +14,15 @@ fn record_everything() {
     let [name, description, category] = ["Lamp", "", "home"].map(str::to_owned);
     let draft = ValidatedProduct::new(Input { name, description, price_minor: 1, quantity: 1, category, is_active: true }).unwrap();
     let product = draft.into_product(Uuid::nil(), now);
-    record_key_outcome(&CreateOutcome::Created { product: product.clone(), replayed: false });
-    record_key_outcome(&CreateOutcome::Created { product, replayed: true });
-    record_key_outcome(&CreateOutcome::KeyReused);
+    let created = |replayed| CreateOutcome::Created { product: product.clone(), replayed };
+    for outcome in [created(false), created(true), CreateOutcome::KeyReused] {
+        record_key_outcome(key_outcome(&outcome));
+    }
+    for outcome in [AdjustOutcome::InsufficientStock { replayed: true }, AdjustOutcome::KeyReused, AdjustOutcome::NotFound] {
+        adjustment_key_outcome(&outcome).into_iter().for_each(record_key_outcome);
+    }
+    // The stores record these.
+    store::register_ledger_metrics();
     let held = Reservation { id: Uuid::nil(), state: State::Held, lines: Vec::new(), expires_at: now };
     let refused = ReserveOutcome::Refused { reason: Refusal::InsufficientStock, product_id: Uuid::nil() };
     for outcome in
@@ -47,7 +53,7 @@ fn record_everything() {
     record_audit(
         &Audit {
             products_checked: 1,
-            violations: vec![Imbalance { product_id: Uuid::nil(), supply: 1, quantity: 1, taken: 1, reserved: 1 }],
+            violations: vec![Imbalance { product_id: Uuid::nil(), supply: 1, quantity: 1, taken: 1, reserved: 1, ledger: 1 }],
             held_units: 1,
             confirmed_units: 1,
             available_units: 1,

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{database::Error, instrumented::instrumented_role};
 use crate::{
-    product::{Page, Product, Query, ValidatedProduct},
+    product::{Page, Product, Query, ValidatedPatch, ValidatedProduct},
     reservation::{ConfirmOutcome, FulfilOutcome, Lines, Reservation, ReserveOutcome, ReviseOutcome, Revision},
 };
 
@@ -26,11 +26,13 @@ instrumented_role! {
     /// Catalogue and idempotency keys.
     pub trait ProductStore {
         /// Creates a product. Repeating the same `key` returns the stored response for [`KEY_TTL`].
+        /// `actor` is the author of the opening entry of its ledger.
         async fn create(
             &self,
             id: Uuid,
             draft: ValidatedProduct,
             key: Option<IdempotencyKey>,
+            actor: Subject,
             now: OffsetDateTime,
         ) -> Result<CreateOutcome, Error> = change("create", "products");
 
@@ -41,14 +43,26 @@ instrumented_role! {
         async fn list(&self, query: Query) -> Result<Page, Error> = call("list", "products");
 
         /// Replaces all client-settable fields atomically if the version satisfies `preconditions`.
-        /// The difference in `quantity` is an adjustment of the supply.
+        /// The difference in `quantity` is an adjustment of the supply, by `actor`.
         async fn update(
             &self,
             id: Uuid,
             draft: ValidatedProduct,
             preconditions: VersionPreconditions,
+            actor: Subject,
             now: OffsetDateTime,
         ) -> Result<UpdateOutcome, Error> = change("update", "products");
+
+        /// Changes some fields atomically if [`ValidatedPatch::is_allowed`]. Without a quantity, the
+        /// stock is unchanged. An empty patch returns the product.
+        async fn patch(
+            &self,
+            id: Uuid,
+            patch: ValidatedPatch,
+            preconditions: VersionPreconditions,
+            actor: Subject,
+            now: OffsetDateTime,
+        ) -> Result<UpdateOutcome, Error> = change("patch", "products");
 
         /// Removes a product that no open reservation holds, if its version satisfies
         /// `preconditions`.
@@ -167,7 +181,7 @@ instrumented_role! {
     }
 }
 
-/// Idempotency key of a create.
+/// Idempotency key of a create or of a stock adjustment. The keys of both are apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey {
     /// Owner of the key: different callers may use equal keys.
@@ -270,7 +284,8 @@ pub struct Audit {
     pub unreadable: u64,
 }
 
-/// Product that violates `quantity + taken = supply`, `taken = reserved` or `quantity ≥ 0`.
+/// Product that violates `quantity + taken = supply`, `taken = reserved`, `ledger = supply` or
+/// `quantity ≥ 0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Imbalance {
     /// Id of the product.
@@ -283,6 +298,8 @@ pub struct Imbalance {
     pub taken: i64,
     /// Reserved units according to the reservations.
     pub reserved: i64,
+    /// Supply according to the stock ledger.
+    pub ledger: i64,
 }
 
 impl PendingChange {
@@ -292,15 +309,16 @@ impl PendingChange {
 
 impl Imbalance {
     /// Returns the violation, or `None` if the product is balanced.
-    pub(super) fn check(product_id: Uuid, supply: i64, quantity: i64, taken: i64, reserved: i64) -> Option<Self> {
-        let balanced = quantity >= 0 && taken == reserved && quantity.checked_add(taken) == Some(supply);
-        (!balanced).then_some(Self { product_id, supply, quantity, taken, reserved })
+    pub(super) fn check(self) -> Option<Self> {
+        let Self { supply, quantity, taken, reserved, ledger, .. } = self;
+        let balanced = quantity >= 0 && taken == reserved && quantity.checked_add(taken) == Some(supply) && ledger == supply;
+        (!balanced).then_some(self)
     }
 }
 
 impl fmt::Display for Imbalance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { product_id, supply, quantity, taken, reserved } = self;
-        write!(f, "product {product_id}: quantity {quantity}, taken {taken}, reserved {reserved}, supply {supply}")
+        let Self { product_id, supply, quantity, taken, reserved, ledger } = self;
+        write!(f, "product {product_id}: quantity {quantity}, taken {taken}, reserved {reserved}, supply {supply}, ledger {ledger}")
     }
 }

@@ -18,7 +18,8 @@ pub(crate) async fn create_update_and_remove_are_persistent(fixture: TestStore) 
 
     let replacement =
         ValidatedProduct::new(Input { is_active: false, price_minor: 0, description: String::new(), ..input("Lantern", 9) }).unwrap();
-    let updated = fixture.store.update(created.id, replacement.clone(), VersionPreconditions::default(), LATER).await.unwrap();
+    let updated =
+        fixture.store.update(created.id, replacement.clone(), VersionPreconditions::default(), "alice".into(), LATER).await.unwrap();
     let expected = Product { version: 2, created_at: START, ..replacement.into_product(created.id, LATER) };
     assert_eq!(updated, UpdateOutcome::Updated(expected.clone()));
     assert_eq!(fixture.get(created.id).await, expected);
@@ -27,7 +28,7 @@ pub(crate) async fn create_update_and_remove_are_persistent(fixture: TestStore) 
     assert_eq!(fixture.store.find(created.id).await.unwrap(), None);
     assert_eq!(fixture.store.remove(created.id, VersionPreconditions::default(), LATER).await.unwrap(), RemoveOutcome::NotFound);
     assert_eq!(
-        fixture.store.update(created.id, draft("Lamp", 3), VersionPreconditions::default(), LATER).await.unwrap(),
+        fixture.store.update(created.id, draft("Lamp", 3), VersionPreconditions::default(), "alice".into(), LATER).await.unwrap(),
         UpdateOutcome::NotFound
     );
 }
@@ -35,18 +36,18 @@ pub(crate) async fn create_update_and_remove_are_persistent(fixture: TestStore) 
 pub(crate) async fn expected_version_guards_update_and_remove(fixture: TestStore) {
     let id = fixture.add_some("Lamp", 3).await;
     assert_eq!(
-        fixture.store.update(id, draft("Lantern", 3), VersionPreconditions::expect(2), LATER).await.unwrap(),
+        fixture.store.update(id, draft("Lantern", 3), VersionPreconditions::expect(2), "alice".into(), LATER).await.unwrap(),
         UpdateOutcome::VersionMismatch
     );
     assert!(matches!(
-        fixture.store.update(id, draft("Lantern", 3), VersionPreconditions::expect(1), LATER).await.unwrap(),
+        fixture.store.update(id, draft("Lantern", 3), VersionPreconditions::expect(1), "alice".into(), LATER).await.unwrap(),
         UpdateOutcome::Updated(_)
     ));
     assert_eq!(fixture.store.remove(id, VersionPreconditions::expect(1), LATER).await.unwrap(), RemoveOutcome::VersionMismatch);
     assert_eq!(fixture.store.remove(id, VersionPreconditions::expect(2), LATER).await.unwrap(), RemoveOutcome::Removed);
     let unknown = Uuid::now_v7();
     assert_eq!(
-        fixture.store.update(unknown, draft("Lamp", 3), VersionPreconditions::expect(1), LATER).await.unwrap(),
+        fixture.store.update(unknown, draft("Lamp", 3), VersionPreconditions::expect(1), "alice".into(), LATER).await.unwrap(),
         UpdateOutcome::NotFound
     );
     assert_eq!(fixture.store.remove(unknown, VersionPreconditions::expect(1), LATER).await.unwrap(), RemoveOutcome::NotFound);
@@ -77,14 +78,14 @@ fn conditions() -> Vec<(VersionPreconditions, bool)> {
 pub(crate) async fn conditions_are_evaluated_with_the_write(fixture: TestStore) {
     for (conditions, holds) in conditions() {
         let id = fixture.add_some("Lamp", 3).await;
-        fixture.store.update(id, draft("Lantern", 3), VersionPreconditions::default(), LATER).await.unwrap();
-        let updated = fixture.store.update(id, draft("Candle", 4), conditions.clone(), LATER).await.unwrap();
+        fixture.store.update(id, draft("Lantern", 3), VersionPreconditions::default(), "alice".into(), LATER).await.unwrap();
+        let updated = fixture.store.update(id, draft("Candle", 4), conditions.clone(), "alice".into(), LATER).await.unwrap();
         assert_eq!(matches!(updated, UpdateOutcome::Updated(_)), holds, "{conditions:?}");
         assert_eq!(updated == UpdateOutcome::VersionMismatch, !holds, "{conditions:?}");
         assert_eq!(fixture.get(id).await.quantity, if holds { 4 } else { 3 });
 
         let id = fixture.add_some("Lamp", 3).await;
-        fixture.store.update(id, draft("Lantern", 3), VersionPreconditions::default(), LATER).await.unwrap();
+        fixture.store.update(id, draft("Lantern", 3), VersionPreconditions::default(), "alice".into(), LATER).await.unwrap();
         let removed = fixture.store.remove(id, conditions.clone(), LATER).await.unwrap();
         assert_eq!(removed, if holds { RemoveOutcome::Removed } else { RemoveOutcome::VersionMismatch }, "{conditions:?}");
         let missing = fixture.store.remove(Uuid::now_v7(), conditions, LATER).await.unwrap();
@@ -100,7 +101,11 @@ pub(crate) async fn text_is_stored_literally(fixture: TestStore) {
     };
     let id = fixture.add(ValidatedProduct::new(special.clone()).unwrap(), START).await.id;
     let replacement = Input { name: "$literal 🦀 e\u{301}".into(), ..special };
-    fixture.store.update(id, ValidatedProduct::new(replacement.clone()).unwrap(), VersionPreconditions::default(), LATER).await.unwrap();
+    fixture
+        .store
+        .update(id, ValidatedProduct::new(replacement.clone()).unwrap(), VersionPreconditions::default(), "alice".into(), LATER)
+        .await
+        .unwrap();
     let stored = fixture.get(id).await;
     assert_eq!((stored.name, stored.description, stored.category), (replacement.name, replacement.description, replacement.category));
 }

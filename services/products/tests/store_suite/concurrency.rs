@@ -13,7 +13,8 @@ use palisade_middleware::preconditions::VersionPreconditions;
 use palisade_middleware::task;
 use palisade_products::{
     reservation::{Refusal, ReserveOutcome},
-    store::{Error, InstrumentedStore, Store},
+    stock_ledger::Adjustment,
+    store::{Error, IdempotencyKey, InstrumentedStore, Store},
 };
 use palisade_tests::random::Random;
 use tokio::time::timeout;
@@ -99,10 +100,19 @@ async fn random_call(store: &dyn Store, random: &mut Random, products: &[Uuid], 
         5 => drop(store.confirm(id, START).await?),
         6 => drop(store.confirm(id, START + HOLD).await?),
         7 => drop(store.release(id, START).await?),
+        8 if random.choose_index(0..2) == 0 => {
+            let key = IdempotencyKey { subject: "alice".into(), key: id.to_string(), fingerprint: [1; 32] };
+            let adjustment = Adjustment::new(products[first], if first == 0 { -3 } else { 2 }, "counted").unwrap();
+            drop(store.adjust(adjustment, Some(key), "alice".into(), START).await?);
+        }
         8 => drop(store.expire_due(if random.choose_index(0..4) == 0 { LATER } else { START }, 3).await?),
         _ => {
             let quantity = i64::try_from(random.choose_index(0..30)).unwrap_or_default();
-            drop(store.update(*random.choose(products), draft("Lamp", quantity), VersionPreconditions::default(), START).await?);
+            drop(
+                store
+                    .update(*random.choose(products), draft("Lamp", quantity), VersionPreconditions::default(), "alice".into(), START)
+                    .await?,
+            );
         }
     }
     Ok(())

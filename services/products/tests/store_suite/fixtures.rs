@@ -55,7 +55,7 @@ pub(crate) fn lines(lines: &[(Uuid, i64)]) -> Lines {
 
 impl TestStore {
     pub(crate) async fn add(&self, draft: ValidatedProduct, at: OffsetDateTime) -> Product {
-        match self.store.create(Uuid::now_v7(), draft, None, at).await.unwrap() {
+        match self.store.create(Uuid::now_v7(), draft, None, "alice".into(), at).await.unwrap() {
             CreateOutcome::Created { product, .. } => product,
             CreateOutcome::KeyReused => panic!("no key was used"),
         }

@@ -18,7 +18,7 @@ fn key(subject: &'static str, fingerprint: u8) -> IdempotencyKey {
 }
 
 async fn create(fixture: &TestStore, key: IdempotencyKey, at: OffsetDateTime) -> CreateOutcome {
-    fixture.store.create(Uuid::now_v7(), draft("Lamp", 3), Some(key), at).await.unwrap()
+    fixture.store.create(Uuid::now_v7(), draft("Lamp", 3), Some(key), "alice".into(), at).await.unwrap()
 }
 
 fn new_product(created: CreateOutcome) -> Product {
@@ -34,7 +34,7 @@ async fn count(fixture: &TestStore) -> usize {
 
 pub(crate) async fn repeated_key_replays_the_first_response(fixture: TestStore) {
     let first = new_product(create(&fixture, key("alice", 1), START).await);
-    fixture.store.update(first.id, draft("Lantern", 9), VersionPreconditions::default(), LATER).await.unwrap();
+    fixture.store.update(first.id, draft("Lantern", 9), VersionPreconditions::default(), "alice".into(), LATER).await.unwrap();
     assert_eq!(create(&fixture, key("alice", 1), LATER).await, CreateOutcome::Created { product: first.clone(), replayed: true });
     assert_eq!(create(&fixture, key("alice", 2), LATER).await, CreateOutcome::KeyReused);
     assert_ne!(new_product(create(&fixture, key("bob", 1), LATER).await).id, first.id);

@@ -7,8 +7,10 @@ mod expiry;
 mod fixtures;
 mod fulfilment;
 mod idempotency;
+mod ledger;
 mod outage;
 mod outbox;
+mod patches;
 mod pooling;
 mod reservations;
 mod retention;
@@ -64,6 +66,18 @@ over_every_store! {
     revisions::only_a_confirmed_reservation_is_revised,
     revisions::earlier_revision_is_rejected,
     revisions::concurrent_revisions_and_releases_balance,
+    ledger::every_change_of_the_supply_is_recorded,
+    ledger::impossible_adjustment_changes_nothing,
+    ledger::repeated_adjustment_replays_the_first_answer,
+    ledger::concurrent_repeats_adjust_once,
+    ledger::adjustments_never_oversell,
+    ledger::ledger_ends_with_its_product,
+    ledger::old_entries_are_folded,
+    ledger::concurrent_folds_keep_the_sum,
+    ledger::settled_ledger_needs_no_upkeep,
+    patches::patch_changes_only_its_fields,
+    patches::edits_do_not_fight_sales,
+    patches::concurrent_edits_and_sales_lose_nothing,
     retention::settled_reservations_are_deleted_after_their_retention,
     retention::deletion_is_bounded,
     reservations::open_reservations_are_paginated,

@@ -25,9 +25,9 @@ pub(crate) async fn changes_are_unpublished_until_marked(fixture: TestStore) {
     assert_eq!(unpublished(&fixture).await, [(id, 1)]);
     publish_all(&fixture).await;
 
-    store.update(id, draft("lamp", 7), VersionPreconditions::default(), LATER).await.unwrap();
+    store.update(id, draft("lamp", 7), VersionPreconditions::default(), "alice".into(), LATER).await.unwrap();
     let first = store.unpublished_changes(100).await.unwrap();
-    store.update(id, draft("lamp", 8), VersionPreconditions::default(), LATER + HOLD).await.unwrap();
+    store.update(id, draft("lamp", 8), VersionPreconditions::default(), "alice".into(), LATER + HOLD).await.unwrap();
     // Only the older version is published: the newer one stays, with the time of the first change.
     store.mark_published(first.clone(), Destination::InProcess).await.unwrap();
     let remaining = store.unpublished_changes(100).await.unwrap();

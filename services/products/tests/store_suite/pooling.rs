@@ -96,12 +96,13 @@ async fn sqlite_pool_metrics() {
     // There is only one writer.
     let mut other = SqliteConnection::connect(&url).await.unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();
-    let add = |store: Arc<InstrumentedStore<_>>| async move { store.create(Uuid::now_v7(), draft("Lamp", 1), None, START).await };
+    let add =
+        |store: Arc<InstrumentedStore<_>>| async move { store.create(Uuid::now_v7(), draft("Lamp", 1), None, "alice".into(), START).await };
     let first = task::spawn(add(store.clone()));
     pool.wait_for_count("used", "1").await;
     let second = task::spawn(add(store));
     pool.wait_for_pending().await;
-    assert!(matches!(short_timeout_store.create(Uuid::now_v7(), draft("Lamp", 1), None, START).await, Err(Error::Timeout)));
+    assert!(matches!(short_timeout_store.create(Uuid::now_v7(), draft("Lamp", 1), None, "alice".into(), START).await, Err(Error::Timeout)));
     assert_eq!(pool.values(["pending_requests", "timeouts_total"]), ["1", "1"], "the timed-out call no longer waits");
     other.execute("COMMIT").await.unwrap();
     for call in [first, second] {

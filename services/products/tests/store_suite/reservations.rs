@@ -148,7 +148,7 @@ pub(crate) async fn refused_reservation_takes_nothing_and_is_final(fixture: Test
         let expected = ReserveOutcome::Refused { reason, product_id: culprit };
         assert_eq!(fixture.reserve(id, &[(plenty, 2), (culprit, 2)]).await, expected);
         assert_eq!(fixture.available(plenty).await, 10);
-        fixture.store.update(culprit, draft("Now there", 100), VersionPreconditions::default(), START).await.unwrap();
+        fixture.store.update(culprit, draft("Now there", 100), VersionPreconditions::default(), "alice".into(), START).await.unwrap();
         assert_eq!(fixture.reserve(id, &[(culprit, 2), (plenty, 2)]).await, expected, "the stored outcome");
     }
     fixture.assert_balanced().await;
@@ -163,6 +163,7 @@ pub(crate) async fn reserve_copies_names_and_prices(fixture: TestStore) {
             product,
             ValidatedProduct::new(Input { price_minor: 5, ..input("Lantern", 8) }).unwrap(),
             VersionPreconditions::default(),
+            "alice".into(),
             LATER,
         )
         .await
@@ -203,7 +204,7 @@ pub(crate) async fn update_of_quantity_adjusts_the_supply(fixture: TestStore) {
     let id = fixture.hold(&[(product, 4)]).await;
     for quantity in [0, 50, 1] {
         let UpdateOutcome::Updated(updated) =
-            fixture.store.update(product, draft("Lamp", quantity), VersionPreconditions::default(), LATER).await.unwrap()
+            fixture.store.update(product, draft("Lamp", quantity), VersionPreconditions::default(), "alice".into(), LATER).await.unwrap()
         else {
             panic!("the product exists")
         };

@@ -58,8 +58,8 @@ async fn unreadable_rows_do_not_block_the_others() {
     use palisade_products::store::ReservationStore;
     let Sqlite { store, mut back_door, files: _files } = sqlite().await;
     let (good, bad) = (Uuid::now_v7(), Uuid::now_v7());
-    store.create(good, draft("good", 10), None, START).await.unwrap();
-    store.create(bad, draft("bad", 10), None, START).await.unwrap();
+    store.create(good, draft("good", 10), None, "alice".into(), START).await.unwrap();
+    store.create(bad, draft("bad", 10), None, "alice".into(), START).await.unwrap();
     let (held, broken) = (Uuid::now_v7(), Uuid::now_v7());
     store.reserve(broken, lines(&[(good, 1)]), START, HOLD).await.unwrap();
     store.reserve(held, lines(&[(good, 2)]), START, HOLD).await.unwrap();
@@ -98,7 +98,7 @@ async fn newer_schema_is_tolerated() {
     drop(store);
     let store = SqliteStore::open(&url(&files)).await.unwrap();
     store.ping().await.unwrap();
-    store.create(Uuid::now_v7(), draft("Lamp", 1), None, START).await.unwrap();
+    store.create(Uuid::now_v7(), draft("Lamp", 1), None, "alice".into(), START).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,5 +111,5 @@ async fn unusable_file_is_an_error_until_it_is_usable() {
     std::fs::create_dir(&folder).unwrap();
     store.migrate().await.unwrap();
     store.ping().await.unwrap();
-    store.create(Uuid::now_v7(), draft("Lamp", 1), None, START).await.unwrap();
+    store.create(Uuid::now_v7(), draft("Lamp", 1), None, "alice".into(), START).await.unwrap();
 }

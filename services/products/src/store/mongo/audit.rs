@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use super::{
     collections::{Collections, decode},
     documents::{Phase, ReservationDocument, Stock, bson_time, domain_id},
-    revision,
+    ledger, revision,
     stock_marks::MarkState,
 };
 use crate::store::{
@@ -24,6 +24,8 @@ use crate::store::{
     roles::{Audit, Imbalance},
 };
 
+/// Number of products whose ledgers are summed at once.
+const PAGE: usize = 500;
 /// Maximum rechecks of a product that keeps changing.
 const MAX_RECHECKS: u32 = 10;
 
@@ -32,6 +34,14 @@ const MAX_RECHECKS: u32 = 10;
 struct Units {
     #[serde(rename = "_id")]
     of: UnitsOf,
+    units: i64,
+}
+
+/// Sum of the ledger of one product.
+#[derive(Debug, Deserialize)]
+struct LedgerUnits {
+    #[serde(rename = "_id")]
+    product: bson::Uuid,
     units: i64,
 }
 
@@ -46,7 +56,7 @@ pub(super) async fn audit(db: &Collections, now: OffsetDateTime) -> Result<Audit
     let overdue = doc! { "state": Phase::Held, "expiresAt": { "$lte": bson_time(now) } };
     let mut audit = Audit { overdue_holds: db.reservations.count_documents(overdue).await?, ..Audit::default() };
     let mut reserved = reserved_by_product(db, &mut audit).await?;
-    let mut suspects = Vec::new();
+    let (mut suspects, mut page) = (Vec::new(), Vec::new());
     let mut products = db.stock.clone_with_type::<Document>().find(doc! {}).projection(Collections::stock_fields()).await?;
     while let Some(document) = products.try_next().await? {
         let id = document.get("_id").cloned();
@@ -59,16 +69,34 @@ pub(super) async fn audit(db: &Collections, now: OffsetDateTime) -> Result<Audit
         audit.products_checked += 1;
         audit.available_units = audit.available_units.saturating_add(product.quantity);
         audit.out_of_stock_products += u64::from(product.quantity == 0);
-        if imbalance(&product, reserved.remove(&product.id).unwrap_or_default()).is_some() {
-            suspects.push(product.id);
+        let reserved = reserved.remove(&product.id).unwrap_or_default();
+        page.push((product, reserved));
+        if page.len() == PAGE {
+            suspects.extend(unbalanced(db, std::mem::take(&mut page)).await?);
         }
     }
+    suspects.extend(unbalanced(db, page).await?);
     // Reserved units of a missing product are a violation too.
     suspects.extend(reserved.into_keys());
     for product in suspects {
         audit.violations.extend(recheck(db, product).await?);
     }
     Ok(audit)
+}
+
+/// Returns the products of a page that seem unbalanced.
+async fn unbalanced(db: &Collections, page: Vec<(Stock, i64)>) -> Result<Vec<bson::Uuid>, Error> {
+    let ids: Vec<bson::Uuid> = page.iter().map(|(product, _)| product.id).collect();
+    let pipeline =
+        [doc! { "$match": { "productId": { "$in": ids } } }, doc! { "$group": { "_id": "$productId", "units": { "$sum": "$delta" } } }];
+    let sums = db.ledger.aggregate(pipeline).with_type::<LedgerUnits>().await?;
+    let mut sums: HashMap<bson::Uuid, i64> = sums.map_ok(|sum| (sum.product, sum.units)).try_collect().await?;
+    let seems_unbalanced = |(product, reserved): (Stock, i64)| {
+        let pending: i64 = product.pending_ledger.iter().filter(|entry| !entry.refused).map(|entry| entry.delta).sum();
+        let settled = sums.remove(&product.id).unwrap_or_default();
+        balance(&product, reserved, settled.saturating_add(pending)).check().map(|_| product.id)
+    };
+    Ok(page.into_iter().filter_map(seems_unbalanced).collect())
 }
 
 /// Returns the units in held and confirmed reservations by product and adds their sums to `audit`.
@@ -99,11 +127,14 @@ async fn recheck(db: &Collections, id: bson::Uuid) -> Result<Option<Imbalance>, 
         let before = db.stock.find_one(doc! { "_id": id }).await?;
         let reserved = reserved_now(db, id, before.as_ref()).await?;
         let second_read = reserved_now(db, id, before.as_ref()).await?;
+        let pending = before.as_ref().map_or(&[][..], |product| &product.pending_ledger);
+        let settled = ledger::settled_units(db, id, pending).await?;
+        let pending: i64 = pending.iter().filter(|entry| !entry.refused).map(|entry| entry.delta).sum();
         let after = db.stock.find_one(doc! { "_id": id }).await?;
         if before == after && reserved == second_read {
             return Ok(match before {
-                Some(product) => imbalance(&product, reserved),
-                None => Imbalance::check(domain_id(id), 0, 0, 0, reserved),
+                Some(product) => balance(&product, reserved, settled.saturating_add(pending)).check(),
+                None => Imbalance { product_id: domain_id(id), supply: 0, quantity: 0, taken: 0, reserved, ledger: 0 }.check(),
             });
         }
     }
@@ -141,6 +172,10 @@ fn owns_units(reservation: &ReservationDocument, product: Option<&Stock>) -> boo
     }
 }
 
-fn imbalance(product: &Stock, reserved: i64) -> Option<Imbalance> {
-    Imbalance::check(domain_id(product.id), product.supply, product.quantity, product.taken, reserved)
+/// Returns the balance of a product whose ledger adds up to `ledger`. A change by a replica of a
+/// release without a ledger is missing there until it is reconciled, which is no violation.
+fn balance(product: &Stock, reserved: i64, ledger: i64) -> Imbalance {
+    let Stock { supply, quantity, taken, booked, .. } = *product;
+    let ledger = ledger.saturating_add(supply.saturating_sub(booked));
+    Imbalance { product_id: domain_id(product.id), supply, quantity, taken, reserved, ledger }
 }

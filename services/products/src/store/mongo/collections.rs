@@ -12,7 +12,10 @@ use mongodb::{
 
 use serde::de::DeserializeOwned;
 
-use super::documents::{KeyDocument, ProductDocument, RemovedDocument, ReservationDocument, Stock};
+use super::{
+    documents::{KeyDocument, ProductDocument, RemovedDocument, ReservationDocument, Stock},
+    ledger_documents::{AdjustmentKeyDocument, EntryDocument},
+};
 use crate::store::database::{Error, readable};
 
 /// Error code of an insert whose `_id` exists (`DuplicateKey`).
@@ -28,6 +31,8 @@ pub(super) struct Collections {
     pub(super) stock: Collection<Stock>,
     pub(super) reservations: Collection<ReservationDocument>,
     pub(super) keys: Collection<KeyDocument>,
+    pub(super) ledger: Collection<EntryDocument>,
+    pub(super) adjustment_keys: Collection<AdjustmentKeyDocument>,
     pub(super) removed: Collection<RemovedDocument>,
     pub(super) leases: Collection<Document>,
     /// Reservations that cannot be read, by their id.
@@ -43,6 +48,8 @@ impl Collections {
             stock: database.collection("products"),
             reservations: database.collection("reservations"),
             keys: database.collection("idempotency_keys"),
+            ledger: database.collection("stock_adjustments"),
+            adjustment_keys: database.collection("adjustment_keys"),
             removed: database.collection("removed_products"),
             leases: database.collection("leases"),
             quarantine: database.collection("quarantined_reservations"),
@@ -79,6 +86,9 @@ impl Collections {
         // Partial index for the sweeper: only reservations with an unfinished revision.
         let unfinished = IndexOptions::builder().partial_filter_expression(doc! { "revision": { "$exists": true } }).build();
         self.reservations.create_index(IndexModel::builder().keys(doc! { "updatedAt": 1 }).options(unfinished).build()).await?;
+        // For the pages and sums of a ledger, and for the cleanup.
+        self.ledger.create_indexes([index(doc! { "productId": 1, "sequence": 1 }), index(doc! { "kind": 1, "createdAt": 1 })]).await?;
+        self.adjustment_keys.create_index(index(doc! { "expiresAt": 1 })).await?;
         // For the sweeper and the removal of a product.
         self.keys.create_indexes([index(doc! { "expiresAt": 1 }), index(doc! { "product._id": 1 })]).await?;
         Ok(())

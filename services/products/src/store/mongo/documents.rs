@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::search_document::SearchDocument;
+use super::ledger_documents::EntryDocument;
 use crate::{
-    product::{Product, legacy_searchable},
+    product::Product,
     reservation::{HeldLine, ProductStock, Refusal, Reservation, State},
     store::database::{Error, from_millis, to_millis},
 };
@@ -21,34 +21,16 @@ pub(super) use self::progress::{Fulfilment, LastRevision, RevisionDocument, Revi
 #[serde(rename_all = "camelCase")]
 pub(super) struct ProductDocument {
     #[serde(rename = "_id")]
-    id: bson::Uuid,
-    name: String,
-    description: String,
+    pub(super) id: bson::Uuid,
+    pub(super) name: String,
+    pub(super) description: String,
     price_minor: i64,
-    quantity: i64,
+    pub(super) quantity: i64,
     category: String,
     is_active: bool,
-    version: i64,
-    created_at: DateTime,
+    pub(super) version: i64,
+    pub(super) created_at: DateTime,
     updated_at: DateTime,
-}
-
-/// Complete document of a new product.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct NewProduct {
-    #[serde(flatten)]
-    product: ProductDocument,
-    /// Search text of the previous release, whose replicas search in it.
-    folded: String,
-    search: SearchDocument,
-    taken: i64,
-    supply: i64,
-    marks: Vec<String>,
-    epoch: i64,
-    /// Time of the first unpublished change, see [`super::outbox`].
-    #[serde(rename = "news")]
-    unpublished_since: DateTime,
 }
 
 /// Fields of a product that reservations use.
@@ -78,6 +60,15 @@ pub(super) struct Stock {
     /// Steps of revisions under way that are done here, see [`super::revision`].
     #[serde(default)]
     pub(super) revising: Vec<String>,
+    /// Sum of the ledger, `pending_ledger` included, see [`super::ledger`].
+    #[serde(default)]
+    pub(super) booked: i64,
+    /// Sequence of the last entry of the ledger.
+    #[serde(default)]
+    pub(super) ledger_sequence: Option<i64>,
+    /// Entries that are not in the ledger yet.
+    #[serde(default)]
+    pub(super) pending_ledger: Vec<EntryDocument>,
 }
 
 /// Reservation and the progress of its steps.
@@ -217,21 +208,6 @@ impl TryFrom<ProductDocument> for Product {
             created_at: from_millis(document.created_at.timestamp_millis())?,
             updated_at: from_millis(document.updated_at.timestamp_millis())?,
         })
-    }
-}
-
-impl From<ProductDocument> for NewProduct {
-    fn from(product: ProductDocument) -> Self {
-        Self {
-            folded: legacy_searchable(&product.name, &product.description),
-            search: SearchDocument::new(&product.name, &product.description),
-            taken: 0,
-            supply: product.quantity,
-            marks: vec![],
-            epoch: 0,
-            unpublished_since: product.created_at,
-            product,
-        }
     }
 }
 

@@ -23,12 +23,14 @@ use uuid::Uuid;
 use super::{
     collections::Collections,
     documents::{Fulfilment, LineDocument, Phase, ReservationDocument, bson_time, domain_id},
+    ledger,
     reservations::find,
     revision,
     stock_marks::{self, run_all},
 };
 use crate::{
     reservation::{FulfilOutcome, Reservation},
+    stock_ledger::{Kind, NewEntry},
     store::database::Error,
 };
 
@@ -39,7 +41,7 @@ pub(super) async fn fulfil(db: &Collections, id: Uuid, now: OffsetDateTime) -> R
             _ if document.revision.is_some() => revision::finish(db, &document, now).await?,
             (Phase::Confirmed, None) => change(db, &document, doc! { "fulfilment": Fulfilment::Applying }, now).await?,
             (Phase::Confirmed, Some(Fulfilment::Applying)) => {
-                run_all(document.lines.iter().map(|line| apply(db, document.id, line)).collect()).await?;
+                run_all(document.lines.iter().map(|line| apply(db, document.id, line, now)).collect()).await?;
                 change(db, &document, doc! { "state": Phase::Released, "fulfilment": Fulfilment::Clearing }, now).await?;
             }
             (Phase::Released, Some(Fulfilment::Clearing)) => {
@@ -58,7 +60,9 @@ pub(super) async fn finish(db: &Collections, document: &ReservationDocument, now
 }
 
 /// Takes the units of `line` off the supply, unless that was done.
-async fn apply(db: &Collections, reservation: bson::Uuid, line: &LineDocument) -> Result<(), Error> {
+async fn apply(db: &Collections, reservation: bson::Uuid, line: &LineDocument, now: OffsetDateTime) -> Result<(), Error> {
+    let order_id = Some(domain_id(reservation));
+    let entry = NewEntry { order_id, ..NewEntry::new(domain_id(line.product_id), Kind::Fulfilment, now) };
     loop {
         // A product is removed only if none of its units is taken.
         let Some(product) = stock_marks::find(db, line.product_id).await? else { return Ok(()) };
@@ -68,17 +72,23 @@ async fn apply(db: &Collections, reservation: bson::Uuid, line: &LineDocument) -
         let unapplied = doc! { "_id": line.product_id, "epoch": product.epoch, "fulfilling": { "$ne": reservation } };
         let units = -line.quantity;
         // No visible field changes: neither the version nor the outbox.
-        let change = doc! { "$inc": { "taken": units, "supply": units }, "$push": { "fulfilling": reservation } };
-        if db.stock.update_one(unapplied, change).await?.matched_count == 1 {
+        let mut change = doc! {
+            "taken": { "$add": ["$taken", units] },
+            "supply": { "$add": ["$supply", units] },
+            "fulfilling": { "$concatArrays": [{ "$ifNull": ["$fulfilling", []] }, [reservation]] },
+        };
+        change.extend(ledger::record(&entry, None, &units.into(), &"$quantity".into()));
+        if db.stock.update_one(unapplied, vec![doc! { "$set": change }]).await?.matched_count == 1 {
             return Ok(());
         }
     }
 }
 
-/// Removes the reservation from the product's list.
+/// Removes the reservation from the product's list, and moves its entry to the ledger.
 async fn clear(db: &Collections, reservation: bson::Uuid, line: &LineDocument) -> Result<(), Error> {
     let listed = doc! { "_id": line.product_id, "fulfilling": reservation };
     db.stock.update_one(listed, doc! { "$pull": { "fulfilling": reservation }, "$inc": { "epoch": 1_i64 } }).await?;
+    ledger::flush(db, line.product_id).await;
     Ok(())
 }
 

@@ -2,12 +2,14 @@
 //! without its product inserts it.
 
 use mongodb::bson::{Binary, Document, doc, spec::BinarySubtype};
-use palisade_middleware::clock;
+use palisade_middleware::{auth::Subject, clock};
 use time::OffsetDateTime;
 
 use super::{
     collections::{Collections, MAX_TIME, is_duplicate},
-    documents::{KeyDocument, KeyId, NewProduct, ProductDocument, bson_time},
+    documents::{KeyDocument, KeyId, ProductDocument, bson_id, bson_time},
+    ledger,
+    new_product::NewProduct,
 };
 use crate::{
     product::Product,
@@ -21,10 +23,12 @@ pub(super) async fn create(
     db: &Collections,
     product: Product,
     key: Option<IdempotencyKey>,
+    actor: Subject,
     now: OffsetDateTime,
 ) -> Result<CreateOutcome, Error> {
     let Some(key) = key else {
-        insert_once(db, ProductDocument::from(&product)).await?;
+        insert_once(db, ProductDocument::from(&product), actor).await?;
+        ledger::flush(db, bson_id(product.id)).await;
         return Ok(CreateOutcome::Created { product, replayed: false });
     };
     let new = KeyDocument {
@@ -38,6 +42,7 @@ pub(super) async fn create(
         match db.keys.insert_one(&new).await {
             Ok(_) => {
                 finish(db, &new).await?;
+                ledger::flush(db, bson_id(product.id)).await;
                 return Ok(CreateOutcome::Created { product, replayed: false });
             }
             Err(error) if !is_duplicate(&error) => return Err(error.into()),
@@ -62,14 +67,15 @@ pub(super) async fn create(
 
 /// Inserts the product of a stored response.
 async fn finish(db: &Collections, key: &KeyDocument) -> Result<(), Error> {
-    insert_once(db, key.product.clone()).await?;
+    let actor = Subject::parse(&key.id.subject).map_err(|error| Error::Corrupt(format!("subject {error}")))?;
+    insert_once(db, key.product.clone(), actor).await?;
     db.keys.update_one(by_id(&key.id), doc! { "$set": { "done": true } }).await?;
     Ok(())
 }
 
 /// Inserts a product unless it exists.
-async fn insert_once(db: &Collections, product: ProductDocument) -> Result<(), Error> {
-    match db.products.clone_with_type().insert_one(NewProduct::from(product)).await {
+async fn insert_once(db: &Collections, product: ProductDocument, actor: Subject) -> Result<(), Error> {
+    match db.products.clone_with_type().insert_one(NewProduct::new(product, actor)?).await {
         Err(error) if !is_duplicate(&error) => Err(error.into()),
         _ => Ok(()),
     }

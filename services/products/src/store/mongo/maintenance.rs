@@ -10,6 +10,7 @@ use super::{
     MongoStore, audit,
     collections::{Collections, MAX_TIME},
     documents::{Fulfilment, Phase, bson_id, bson_time, domain_id},
+    ledger,
 };
 use crate::store::{
     database::{Error, from_millis},
@@ -23,9 +24,11 @@ const MAX_EXCLUDED: i64 = 1_000;
 
 #[async_trait]
 impl Maintenance for MongoStore {
-    /// Creates the indexes. Queries work without them, but scan whole collections.
+    /// Creates the indexes, and the ledgers of products of a release without one. Queries work
+    /// without the indexes, but scan whole collections.
     async fn migrate(&self) -> Result<(), Error> {
-        self.collections.create_indexes().await
+        self.collections.create_indexes().await?;
+        ledger::open_all(&self.collections).await
     }
 
     /// Other replicas may use the database.
@@ -40,9 +43,11 @@ impl Maintenance for MongoStore {
             overdue_reservations += db.reservations.count_documents(filter).limit(MAX_COUNT).max_time(MAX_TIME).await?;
         }
         let expired = doc! { "expiresAt": { "$lte": bson_time(now) } };
+        let expired_adjustments = db.adjustment_keys.count_documents(expired.clone()).limit(MAX_COUNT).max_time(MAX_TIME).await?;
+        let expired_creates = db.keys.count_documents(expired).limit(MAX_COUNT).max_time(MAX_TIME).await?;
         Ok(Stats {
             overdue_reservations: overdue_reservations.min(MAX_COUNT),
-            overdue_keys: db.keys.count_documents(expired).limit(MAX_COUNT).max_time(MAX_TIME).await?,
+            overdue_keys: (expired_creates + expired_adjustments).min(MAX_COUNT),
             quarantined: db.quarantine.count_documents(doc! {}).limit(MAX_COUNT).max_time(MAX_TIME).await?,
         })
     }

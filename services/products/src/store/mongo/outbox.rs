@@ -21,6 +21,7 @@ use super::{
     MongoStore,
     collections::{Collections, MAX_TIME, decode_all, is_duplicate},
     documents::{RemovedDocument, bson_id, bson_time, domain_id},
+    ledger,
 };
 use crate::store::{
     database::{Error, from_millis},
@@ -101,6 +102,8 @@ impl OutboxStore for MongoStore {
         let (removed, updated): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| change.version == PendingChange::REMOVED);
         if !removed.is_empty() {
             let ids: Vec<_> = removed.iter().map(|change| bson_id(change.product_id)).collect();
+            // A crash may have left them.
+            ledger::delete(db, &ids).await?;
             db.removed.delete_many(doc! { "_id": { "$in": ids } }).await?;
         }
         if !updated.is_empty() {

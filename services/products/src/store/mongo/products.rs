@@ -2,11 +2,11 @@
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
-use mongodb::{
-    bson::{Bson, Document, doc},
-    options::ReturnDocument,
+use mongodb::bson::{Bson, Document, doc};
+use palisade_middleware::{
+    auth::Subject,
+    preconditions::{Condition, VersionPreconditions},
 };
-use palisade_middleware::preconditions::{Condition, VersionPreconditions};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -14,11 +14,10 @@ use super::{
     MongoStore,
     collections::{MAX_TIME, decode},
     documents::{ProductDocument, bson_id, bson_time},
-    keys, outbox, search,
-    search_document::SearchDocument,
+    keys, ledger, outbox, replace, search,
 };
 use crate::{
-    product::{Filter, Page, Product, Query, Sort, SortKey, ValidatedProduct, legacy_searchable},
+    product::{Filter, Page, Product, Query, Sort, SortKey, ValidatedPatch, ValidatedProduct},
     store::{
         database::{Error, readable},
         roles::{CreateOutcome, IdempotencyKey, ProductStore, RemoveOutcome, UpdateOutcome},
@@ -32,9 +31,10 @@ impl ProductStore for MongoStore {
         id: Uuid,
         draft: ValidatedProduct,
         key: Option<IdempotencyKey>,
+        actor: Subject,
         now: OffsetDateTime,
     ) -> Result<CreateOutcome, Error> {
-        keys::create(&self.collections, draft.into_product(id, now), key, now).await
+        keys::create(&self.collections, draft.into_product(id, now), key, actor, now).await
     }
 
     async fn find(&self, id: Uuid) -> Result<Option<Product>, Error> {
@@ -63,37 +63,21 @@ impl ProductStore for MongoStore {
         id: Uuid,
         draft: ValidatedProduct,
         preconditions: VersionPreconditions,
+        actor: Subject,
         now: OffsetDateTime,
     ) -> Result<UpdateOutcome, Error> {
-        // All expressions of one stage read the original document. Text is literal: a name may
-        // start with a dollar sign.
-        let change = doc! { "$set": {
-            "name": { "$literal": &draft.name },
-            "description": { "$literal": &draft.description },
-            "folded": { "$literal": legacy_searchable(&draft.name, &draft.description) },
-            "search": { "$literal": SearchDocument::new(&draft.name, &draft.description) },
-            "priceMinor": draft.price_minor,
-            "supply": { "$add": ["$supply", { "$subtract": [draft.quantity, "$quantity"] }] },
-            "quantity": draft.quantity,
-            "category": { "$literal": &draft.category },
-            "isActive": draft.is_active,
-            "version": { "$add": ["$version", 1_i64] },
-            "updatedAt": bson_time(now),
-            "news": { "$ifNull": ["$news", bson_time(now)] },
-        } };
-        let updated = self
-            .collections
-            .products
-            .find_one_and_update(match_version(id, &preconditions), vec![change])
-            .return_document(ReturnDocument::After)
-            .projection(projection())
-            .max_time(MAX_TIME)
-            .await?;
-        match updated {
-            Some(product) => Ok(UpdateOutcome::Updated(product.try_into()?)),
-            None if self.find(id).await?.is_some() => Ok(UpdateOutcome::VersionMismatch),
-            None => Ok(UpdateOutcome::NotFound),
-        }
+        replace::update(&self.collections, id, &draft, &preconditions, &replace::set_entry(id, actor, now)).await
+    }
+
+    async fn patch(
+        &self,
+        id: Uuid,
+        patch: ValidatedPatch,
+        preconditions: VersionPreconditions,
+        actor: Subject,
+        now: OffsetDateTime,
+    ) -> Result<UpdateOutcome, Error> {
+        replace::patch(&self.collections, id, &patch, &preconditions, &replace::set_entry(id, actor, now)).await
     }
 
     async fn remove(&self, id: Uuid, preconditions: VersionPreconditions, now: OffsetDateTime) -> Result<RemoveOutcome, Error> {
@@ -108,13 +92,17 @@ impl ProductStore for MongoStore {
             if stock.taken > 0 {
                 return Ok(RemoveOutcome::InUse);
             }
+            ledger::move_to_ledger(db, stock.id, &stock.pending_ledger).await?;
             // Prevents a repeated create from inserting the product again.
             db.keys.update_many(doc! { "product._id": bson_id(id) }, doc! { "$set": { "done": true } }).await?;
             outbox::record_removal(db, id, now).await?;
             // Nothing is taken, so no reservation, finished or not, has units here to give back.
             let mut unused = match_version(id, &preconditions);
             unused.insert("taken", 0_i64);
+            // Entries that it got in between are moved first: an idempotency key gets its answer.
+            unused.insert("pendingLedger.0", doc! { "$exists": false });
             if db.products.delete_one(unused).await?.deleted_count == 1 {
+                ledger::delete(db, &[bson_id(id)]).await?;
                 return Ok(RemoveOutcome::Removed);
             }
         }
@@ -125,19 +113,28 @@ impl ProductStore for MongoStore {
     }
 
     async fn delete_expired_keys(&self, now: OffsetDateTime, limit: u32) -> Result<u64, Error> {
-        let keys = self.collections.keys.clone_with_type::<Document>();
-        let mut expired = doc! { "expiresAt": { "$lte": bson_time(now) } };
-        let batch = keys.find(expired.clone()).sort(doc! { "expiresAt": 1 }).projection(doc! { "_id": 1 }).limit(limit.into());
-        let batch: Vec<Document> = batch.max_time(MAX_TIME).await?.try_collect().await?;
-        let ids: Vec<Bson> = batch.into_iter().filter_map(|mut key| key.remove("_id")).collect();
-        expired.insert("_id", doc! { "$in": ids });
-        Ok(keys.delete_many(expired).await?.deleted_count)
+        let db = &self.collections;
+        let mut deleted = 0;
+        for keys in [db.keys.clone_with_type::<Document>(), db.adjustment_keys.clone_with_type()] {
+            // 0 is no limit.
+            let left = i64::from(limit).saturating_sub_unsigned(deleted);
+            if left <= 0 {
+                break;
+            }
+            let mut expired = doc! { "expiresAt": { "$lte": bson_time(now) } };
+            let batch = keys.find(expired.clone()).sort(doc! { "expiresAt": 1 }).projection(doc! { "_id": 1 }).limit(left);
+            let batch: Vec<Document> = batch.max_time(MAX_TIME).await?.try_collect().await?;
+            let ids: Vec<Bson> = batch.into_iter().filter_map(|mut key| key.remove("_id")).collect();
+            expired.insert("_id", doc! { "$in": ids });
+            deleted += keys.delete_many(expired).await?.deleted_count;
+        }
+        Ok(deleted)
     }
 }
 
 /// Matches the product if its version satisfies the preconditions, like
 /// [`VersionPreconditions::allow_write`].
-fn match_version(id: Uuid, preconditions: &VersionPreconditions) -> Document {
+pub(super) fn match_version(id: Uuid, preconditions: &VersionPreconditions) -> Document {
     let mut filter = doc! { "_id": bson_id(id) };
     let mut version = Document::new();
     if let Some(Condition::Listed(versions)) = &preconditions.if_match {
@@ -156,8 +153,8 @@ fn match_version(id: Uuid, preconditions: &VersionPreconditions) -> Document {
 }
 
 /// Projection without internal fields.
-fn projection() -> Document {
-    doc! { "folded": 0, "search": 0, "marks": 0, "fulfilling": 0, "revising": 0, "news": 0 }
+pub(super) fn projection() -> Document {
+    doc! { "folded": 0, "search": 0, "marks": 0, "fulfilling": 0, "revising": 0, "news": 0, "pendingLedger": 0 }
 }
 
 /// Builds the filter of a query. Every value is typed, so client input cannot be interpreted as an

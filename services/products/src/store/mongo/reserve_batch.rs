@@ -197,7 +197,7 @@ async fn insert_all(db: &Collections, members: &[Member<'_>]) -> Result<HashSet<
 }
 
 /// Returns the positions of the documents whose `_id` exists if nothing else failed.
-fn duplicates(error: &DriverError) -> Option<HashSet<usize>> {
+pub(super) fn duplicates(error: &DriverError) -> Option<HashSet<usize>> {
     let ErrorKind::InsertMany(failures) = &*error.kind else { return None };
     let errors = failures.write_errors.as_deref().unwrap_or_default();
     let is_only_duplicates = failures.write_concern_error.is_none() && errors.iter().all(|error| error.code == DUPLICATE_KEY);

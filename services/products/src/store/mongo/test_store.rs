@@ -34,7 +34,7 @@ pub(super) fn lines(lines: &[(Uuid, i64)]) -> Lines {
 impl MongoStore {
     pub(super) async fn add(&self, quantity: i64) -> Uuid {
         let id = Uuid::now_v7();
-        self.create(id, ValidatedProduct::new(input(quantity)).unwrap(), None, NOW).await.unwrap();
+        self.create(id, ValidatedProduct::new(input(quantity)).unwrap(), None, "alice".into(), NOW).await.unwrap();
         id
     }
 

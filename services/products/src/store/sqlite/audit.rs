@@ -35,9 +35,10 @@ impl Maintenance for SqliteStore {
 
     async fn stats(&self, now: OffsetDateTime, settled_before: OffsetDateTime) -> Result<Stats, Error> {
         let count = sqlx::query_as(
-            "SELECT (SELECT count(*) FROM (SELECT 1 FROM idempotency_keys WHERE expires_at <= ? LIMIT 10000)),
+            "SELECT (SELECT count(*) FROM (SELECT 1 FROM idempotency_keys WHERE expires_at <= ?1
+                        UNION ALL SELECT 1 FROM adjustment_keys WHERE expires_at <= ?1 LIMIT 10000)),
                     (SELECT count(*) FROM (SELECT 1 FROM reservations
-                        WHERE state IN ('REFUSED', 'RELEASED', 'EXPIRED') AND coalesce(settled_at, expires_at) <= ? LIMIT 10000)),
+                        WHERE state IN ('REFUSED', 'RELEASED', 'EXPIRED') AND coalesce(settled_at, expires_at) <= ?2 LIMIT 10000)),
                     (SELECT count(*) FROM (SELECT 1 FROM quarantined_reservations LIMIT 10000))",
         );
         let count = count.bind(to_millis(now)).bind(to_millis(settled_before));
@@ -83,10 +84,12 @@ async fn audit(db: &mut SqliteConnection, now: OffsetDateTime) -> Result<Audit, 
              SELECT product_id, sum(quantity) AS units FROM reservation_lines
              WHERE reservation_id IN (SELECT id FROM reservations WHERE state IN ('HELD', 'CONFIRMED'))
              GROUP BY product_id
+         ), ledgers AS (
+             SELECT product_id, sum(delta) AS units FROM stock_adjustments GROUP BY product_id
          )
          SELECT coalesce(products.id, reserved.product_id) AS id, coalesce(supply, 0) AS supply, coalesce(quantity, 0) AS quantity,
-                coalesce(taken, 0) AS taken, coalesce(units, 0) AS reserved
-         FROM products FULL JOIN reserved ON reserved.product_id = products.id",
+                coalesce(taken, 0) AS taken, coalesce(reserved.units, 0) AS reserved, coalesce(ledgers.units, 0) AS ledger
+         FROM products FULL JOIN reserved ON reserved.product_id = products.id LEFT JOIN ledgers ON ledgers.product_id = products.id",
     )
     .fetch(db);
     while let Some(row) = rows.try_next().await? {
@@ -94,9 +97,15 @@ async fn audit(db: &mut SqliteConnection, now: OffsetDateTime) -> Result<Audit, 
         audit.products_checked += 1;
         audit.available_units += quantity;
         audit.out_of_stock_products += u64::from(quantity == 0);
-        let imbalance =
-            Imbalance::check(row.try_get("id")?, row.try_get("supply")?, quantity, row.try_get("taken")?, row.try_get("reserved")?);
-        audit.violations.extend(imbalance);
+        let balance = Imbalance {
+            product_id: row.try_get("id")?,
+            supply: row.try_get("supply")?,
+            quantity,
+            taken: row.try_get("taken")?,
+            reserved: row.try_get("reserved")?,
+            ledger: row.try_get("ledger")?,
+        };
+        audit.violations.extend(balance.check());
     }
     Ok(audit)
 }

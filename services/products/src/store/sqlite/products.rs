@@ -2,14 +2,15 @@
 //! one transaction.
 
 use async_trait::async_trait;
-use palisade_middleware::{clock, preconditions::VersionPreconditions};
+use palisade_middleware::{auth::Subject, clock, preconditions::VersionPreconditions};
 use sqlx::{Connection, QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{SqliteStore, begin, search::Candidates};
+use super::{SqliteStore, begin, ledger, search::Candidates};
 use crate::{
-    product::{Page, Product, Query, Sort, SortKey, ValidatedProduct, legacy_searchable, searchable},
+    product::{Input, Page, Product, Query, Sort, SortKey, ValidatedPatch, ValidatedProduct, legacy_searchable, searchable},
+    stock_ledger::{Kind, NewEntry},
     store::{
         database::{Error, from_millis, readable, to_millis},
         roles::{CreateOutcome, IdempotencyKey, KEY_TTL, ProductStore, RemoveOutcome, UpdateOutcome},
@@ -23,6 +24,7 @@ impl ProductStore for SqliteStore {
         id: Uuid,
         draft: ValidatedProduct,
         key: Option<IdempotencyKey>,
+        actor: Subject,
         now: OffsetDateTime,
     ) -> Result<CreateOutcome, Error> {
         let product = draft.into_product(id, now);
@@ -35,6 +37,8 @@ impl ProductStore for SqliteStore {
             store_response(&mut transaction, &key, &product, now).await?;
         }
         insert(&mut transaction, &product).await?;
+        let opening = NewEntry::new(id, Kind::Opening, now).by(actor);
+        ledger::record(&mut transaction, &[(opening, product.quantity)]).await?;
         transaction.commit().await?;
         Ok(CreateOutcome::Created { product, replayed: false })
     }
@@ -62,35 +66,39 @@ impl ProductStore for SqliteStore {
         id: Uuid,
         draft: ValidatedProduct,
         preconditions: VersionPreconditions,
+        actor: Subject,
         now: OffsetDateTime,
     ) -> Result<UpdateOutcome, Error> {
         let mut db = self.writer.acquire().await?;
         let mut transaction = begin(&mut db).await?;
-        let select = sqlx::query_scalar("SELECT version FROM products WHERE id = ?").bind(id);
-        let Some(version) = select.fetch_optional(&mut *transaction).await? else { return Ok(UpdateOutcome::NotFound) };
-        if !preconditions.allow_write(&version) {
+        let Some((current, _)) = find_with_details(&mut transaction, id).await? else { return Ok(UpdateOutcome::NotFound) };
+        if !preconditions.allow_write(&current.version) {
             return Ok(UpdateOutcome::VersionMismatch);
         }
-        let row = sqlx::query(
-            "UPDATE products
-             SET name = ?2, description = ?3, folded = ?4, price_minor = ?5, supply = supply + ?6 - quantity, quantity = ?6,
-                 category = ?7, is_active = ?8, version = version + 1, updated_at = ?9, search_text = ?10
-             WHERE id = ?1
-             RETURNING *",
-        )
-        .bind(id)
-        .bind(&draft.name)
-        .bind(&draft.description)
-        .bind(legacy_searchable(&draft.name, &draft.description))
-        .bind(draft.price_minor)
-        .bind(draft.quantity)
-        .bind(&draft.category)
-        .bind(draft.is_active)
-        .bind(to_millis(now))
-        .bind(searchable(&draft.name, &draft.description))
-        .fetch_one(&mut *transaction)
-        .await?;
-        let updated = product(&row)?;
+        let updated = replace(&mut transaction, &current, &draft, actor, now).await?;
+        transaction.commit().await?;
+        Ok(UpdateOutcome::Updated(updated))
+    }
+
+    async fn patch(
+        &self,
+        id: Uuid,
+        patch: ValidatedPatch,
+        preconditions: VersionPreconditions,
+        actor: Subject,
+        now: OffsetDateTime,
+    ) -> Result<UpdateOutcome, Error> {
+        let mut db = self.writer.acquire().await?;
+        let mut transaction = begin(&mut db).await?;
+        let found = find_with_details(&mut transaction, id).await?;
+        let Some((current, details_version)) = found else { return Ok(UpdateOutcome::NotFound) };
+        if !patch.is_allowed(&preconditions, current.version, details_version) {
+            return Ok(UpdateOutcome::VersionMismatch);
+        }
+        if patch.is_empty() {
+            return Ok(UpdateOutcome::Updated(current));
+        }
+        let updated = replace(&mut transaction, &current, &patch.apply(&current), actor, now).await?;
         transaction.commit().await?;
         Ok(UpdateOutcome::Updated(updated))
     }
@@ -117,12 +125,18 @@ impl ProductStore for SqliteStore {
     }
 
     async fn delete_expired_keys(&self, now: OffsetDateTime, limit: u32) -> Result<u64, Error> {
-        let delete = sqlx::query(
+        let mut deleted = 0;
+        for delete in [
             "DELETE FROM idempotency_keys WHERE (subject, key) IN
                  (SELECT subject, key FROM idempotency_keys WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)",
-        );
-        let delete = delete.bind(to_millis(now)).bind(limit);
-        Ok(delete.execute(&mut *self.writer.acquire().await?).await?.rows_affected())
+            "DELETE FROM adjustment_keys WHERE (subject, key) IN
+                 (SELECT subject, key FROM adjustment_keys WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)",
+        ] {
+            let left = i64::from(limit).saturating_sub_unsigned(deleted);
+            let delete = sqlx::query(delete).bind(to_millis(now)).bind(left);
+            deleted += delete.execute(&mut *self.writer.acquire().await?).await?.rows_affected();
+        }
+        Ok(deleted)
     }
 }
 
@@ -174,10 +188,52 @@ pub(super) fn select(query: &Query, candidates: Option<&Candidates>) -> QueryBui
     sql
 }
 
+/// Returns the product and its version at the last change of another field than the quantity.
+async fn find_with_details(db: &mut SqliteConnection, id: Uuid) -> Result<Option<(Product, Option<i64>)>, Error> {
+    let row = sqlx::query("SELECT * FROM products WHERE id = ?").bind(id).fetch_optional(db).await?;
+    row.map(|row| Ok((product(&row)?, row.try_get("details_version")?))).transpose()
+}
+
+/// Replaces the fields of the product `current` and records the difference in its quantity.
+async fn replace(
+    db: &mut SqliteConnection,
+    current: &Product,
+    input: &Input,
+    actor: Subject,
+    now: OffsetDateTime,
+) -> Result<Product, Error> {
+    let row = sqlx::query(
+        "UPDATE products
+         SET name = ?2, description = ?3, folded = ?4, price_minor = ?5, supply = supply + ?6 - quantity,
+             booked = booked + ?6 - quantity, quantity = ?6, category = ?7, is_active = ?8, version = version + 1,
+             updated_at = ?9, search_text = ?10
+         WHERE id = ?1
+         RETURNING *",
+    )
+    .bind(current.id)
+    .bind(&input.name)
+    .bind(&input.description)
+    .bind(legacy_searchable(&input.name, &input.description))
+    .bind(input.price_minor)
+    .bind(input.quantity)
+    .bind(&input.category)
+    .bind(input.is_active)
+    .bind(to_millis(now))
+    .bind(searchable(&input.name, &input.description))
+    .fetch_one(&mut *db)
+    .await?;
+    let delta = input.quantity - current.quantity;
+    if delta != 0 {
+        ledger::record(db, &[(NewEntry::new(current.id, Kind::Set, now).by(actor), delta)]).await?;
+    }
+    product(&row)
+}
+
 async fn insert(db: &mut SqliteConnection, product: &Product) -> Result<(), Error> {
     sqlx::query(
-        "INSERT INTO products (id, name, description, folded, price_minor, quantity, taken, supply, category, is_active, version, created_at, updated_at, search_text)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        "INSERT INTO products (id, name, description, folded, price_minor, quantity, taken, supply, booked, category, is_active, version,
+             created_at, updated_at, search_text)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?6, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )
     .bind(product.id)
     .bind(&product.name)

@@ -9,11 +9,12 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    SqliteStore, begin,
+    SqliteStore, begin, ledger,
     reserve_batch::{self, NewReservation},
 };
 use crate::{
     reservation::{ConfirmOutcome, FulfilOutcome, HeldLine, Lines, Refusal, Reservation, ReserveOutcome, ReviseOutcome, Revision, State},
+    stock_ledger::{Kind, NewEntry},
     store::{
         database::{Error, from_millis, readable, to_millis},
         roles::ReservationStore,
@@ -232,13 +233,18 @@ async fn give_back(db: &mut SqliteConnection, reservation: &mut Reservation, to:
 /// Takes the units off the supply. No visible field of a product changes, so its version is kept.
 async fn take_off(db: &mut SqliteConnection, reservation: &mut Reservation, now: OffsetDateTime) -> Result<(), Error> {
     sqlx::query(
-        "UPDATE products SET taken = taken - line.quantity, supply = supply - line.quantity
+        "UPDATE products SET taken = taken - line.quantity, supply = supply - line.quantity, booked = booked - line.quantity
          FROM reservation_lines AS line
          WHERE line.reservation_id = ? AND line.product_id = products.id",
     )
     .bind(reservation.id)
     .execute(&mut *db)
     .await?;
+    let entry = |line: &HeldLine| {
+        let entry = NewEntry { order_id: Some(reservation.id), ..NewEntry::new(line.product_id, Kind::Fulfilment, now) };
+        (entry, -line.quantity)
+    };
+    ledger::record(db, &reservation.lines.iter().map(entry).collect::<Vec<_>>()).await?;
     let fulfil = sqlx::query("UPDATE reservations SET state = 'RELEASED', fulfilled_at = ?1, settled_at = ?1 WHERE id = ?2");
     fulfil.bind(to_millis(now)).bind(reservation.id).execute(db).await?;
     reservation.state = State::Fulfilled;

@@ -51,7 +51,7 @@ async fn every_filter_and_sort_is_served_by_an_index() {
 async fn audit_finds_every_imbalance() {
     let (store, _files) = new_store().await;
     let id = Uuid::now_v7();
-    store.create(id, draft(), None, NOW).await.unwrap();
+    store.create(id, draft(), None, "alice".into(), NOW).await.unwrap();
     let lines = Lines::new(vec![Line { product_id: id, quantity: 2 }]).unwrap();
     store.reserve(Uuid::now_v7(), lines, NOW, Duration::from_secs(1)).await.unwrap();
     for (wrong, right) in [
@@ -74,7 +74,7 @@ async fn audit_finds_every_imbalance() {
 async fn schema_constraints_reject_illegal_writes() {
     let (store, _files) = new_store().await;
     let id = Uuid::now_v7();
-    store.create(id, draft(), None, NOW).await.unwrap();
+    store.create(id, draft(), None, "alice".into(), NOW).await.unwrap();
     let lines = Lines::new(vec![Line { product_id: id, quantity: 2 }]).unwrap();
     let reservation = Uuid::now_v7();
     store.reserve(reservation, lines, NOW, Duration::from_secs(1)).await.unwrap();
@@ -94,7 +94,7 @@ async fn schema_constraints_reject_illegal_writes() {
 async fn acknowledged_writes_survive_reopening() {
     let (store, files) = new_store().await;
     let id = Uuid::now_v7();
-    store.create(id, draft(), None, NOW).await.unwrap();
+    store.create(id, draft(), None, "alice".into(), NOW).await.unwrap();
     drop(store);
     let reopened = SqliteStore::open(&url(&files)).await.unwrap();
     assert_eq!(reopened.find(id).await.unwrap().unwrap().quantity, 10);

@@ -32,7 +32,7 @@ async fn run_until_crash(store: &MongoStore, id: Uuid, steps: usize) {
         let current = reservation(store, id).await;
         match step {
             0 => change(db, &current, doc! { "fulfilment": Fulfilment::Applying }, NOW).await.unwrap(),
-            1 | 2 => apply(db, document.id, &document.lines[step - 1]).await.unwrap(),
+            1 | 2 => apply(db, document.id, &document.lines[step - 1], NOW).await.unwrap(),
             3 => change(db, &current, doc! { "state": Phase::Released, "fulfilment": Fulfilment::Clearing }, NOW).await.unwrap(),
             4 | 5 => clear(db, document.id, &document.lines[step - 4]).await.unwrap(),
             _ => unreachable!("a fulfilment has 6 steps before the last"),
@@ -76,7 +76,7 @@ async fn late_step_is_stopped_after_the_fulfilment() {
     let late = doc! { "_id": before.id, "epoch": before.epoch, "fulfilling": { "$ne": document.id } };
     let take_off = doc! { "$inc": { "taken": -4_i64, "supply": -4_i64 }, "$push": { "fulfilling": document.id } };
     assert_eq!(store.collections.stock.update_one(late, take_off).await.unwrap().matched_count, 0);
-    apply(&store.collections, document.id, &document.lines[0]).await.unwrap();
+    apply(&store.collections, document.id, &document.lines[0], NOW).await.unwrap();
     assert_eq!((stock(&store, product).await.taken, store.audit(NOW).await.unwrap().violations), (0, vec![]));
 }
 

@@ -44,13 +44,15 @@ fn key() -> IdempotencyKey {
 async fn repeated_create_finishes_a_crashed_create() {
     let store = new_store().await;
     let draft = ValidatedProduct::new(input(3)).unwrap();
-    let CreateOutcome::Created { product, .. } = store.create(Uuid::now_v7(), draft.clone(), Some(key()), NOW).await.unwrap() else {
+    let CreateOutcome::Created { product, .. } =
+        store.create(Uuid::now_v7(), draft.clone(), Some(key()), "alice".into(), NOW).await.unwrap()
+    else {
         panic!("the key was not used before")
     };
     store.collections.products.delete_many(doc! {}).await.unwrap();
     store.collections.keys.update_many(doc! {}, doc! { "$set": { "done": false } }).await.unwrap();
 
-    let repeated = store.create(Uuid::now_v7(), draft, Some(key()), NOW).await.unwrap();
+    let repeated = store.create(Uuid::now_v7(), draft, Some(key()), "alice".into(), NOW).await.unwrap();
     assert_eq!(repeated, CreateOutcome::Created { product: product.clone(), replayed: true });
     assert_eq!(store.find(product.id).await.unwrap(), Some(product));
 }
@@ -60,11 +62,11 @@ async fn removed_product_is_not_recreated_by_unfinished_key() {
     let store = new_store().await;
     let draft = ValidatedProduct::new(input(3)).unwrap();
     let id = Uuid::now_v7();
-    store.create(id, draft.clone(), Some(key()), NOW).await.unwrap();
+    store.create(id, draft.clone(), Some(key()), "alice".into(), NOW).await.unwrap();
     store.collections.keys.update_many(doc! {}, doc! { "$set": { "done": false } }).await.unwrap();
     assert_eq!(store.remove(id, VersionPreconditions::default(), OffsetDateTime::UNIX_EPOCH).await.unwrap(), RemoveOutcome::Removed);
 
-    store.create(Uuid::now_v7(), draft, Some(key()), NOW).await.unwrap();
+    store.create(Uuid::now_v7(), draft, Some(key()), "alice".into(), NOW).await.unwrap();
     assert_eq!(store.find(id).await.unwrap(), None);
     let keys: Vec<KeyDocument> = store.collections.keys.find(doc! {}).await.unwrap().try_collect().await.unwrap();
     assert!(keys.iter().all(|key| key.done));

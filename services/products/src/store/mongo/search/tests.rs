@@ -15,7 +15,7 @@ async fn found(store: &MongoStore, text: &str) -> usize {
 async fn add(store: &MongoStore, name: &str) -> Uuid {
     let id = Uuid::now_v7();
     let draft = crate::product::ValidatedProduct::new(crate::product::Input { name: name.into(), ..input(1) }).unwrap();
-    store.create(id, draft, None, NOW).await.unwrap();
+    store.create(id, draft, None, "alice".into(), NOW).await.unwrap();
     id
 }
 

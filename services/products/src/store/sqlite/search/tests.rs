@@ -18,7 +18,7 @@ async fn add(store: &SqliteStore, name: &str) -> Uuid {
         category: "home".into(),
         is_active: true,
     });
-    store.create(id, draft.unwrap(), None, datetime!(2026-01-01 0:00 UTC)).await.unwrap();
+    store.create(id, draft.unwrap(), None, "alice".into(), datetime!(2026-01-01 0:00 UTC)).await.unwrap();
     id
 }
 
@@ -67,7 +67,13 @@ async fn index_follows_every_change() {
     let rename = |name: &str| {
         let input =
             Input { name: name.into(), description: String::new(), price_minor: 1, quantity: 1, category: "home".into(), is_active: true };
-        store.update(id, ValidatedProduct::new(input).unwrap(), VersionPreconditions::default(), datetime!(2026-01-02 0:00 UTC))
+        store.update(
+            id,
+            ValidatedProduct::new(input).unwrap(),
+            VersionPreconditions::default(),
+            "alice".into(),
+            datetime!(2026-01-02 0:00 UTC),
+        )
     };
     rename("ΚΟΣΜΟΣ").await.unwrap();
     assert_eq!((found(&store, "lamp").await, found(&store, "κοσ").await), (0, 1));
