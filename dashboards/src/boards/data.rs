@@ -142,7 +142,7 @@ fn batches() -> [Panel; 3] {
     ]
 }
 
-fn rows() -> [Panel; 5] {
+fn rows() -> [Panel; 6] {
     const ROWS: [&str; 2] = ["job", "collection"];
     [
         timeseries("Rows in quarantine")
@@ -160,11 +160,15 @@ fn rows() -> [Panel; 5] {
             .limit(0.1)
             .query(metric("palisade.store.unreadable_rows").rate().sum_by(ROWS).per_minute()),
         timeseries("Rows past retention")
-            .description("Expired idempotency keys and published events that are not deleted yet, up to 10,000.")
-            .remediation("Should return to 0 within minutes. Otherwise see the job `cleanup` under background jobs.")
+            .description("Expired idempotency keys, published events and settled orders that are not deleted yet, up to 10,000.")
+            .remediation("Should return to 0 within minutes. Otherwise see the jobs `cleanup` and `retention` under background jobs.")
             .unit(unit::COUNT)
             .limits(5_000.0, 10_000.0)
             .query(metric("palisade.store.overdue_rows").now().max_by(ROWS)),
+        timeseries("Rows deleted / min")
+            .description("Rows deleted after their retention, by collection. The rows of an order count with it.")
+            .unit(unit::PER_MINUTE)
+            .query(metric("palisade.store.deleted_rows").rate().sum_by(ROWS).per_minute()),
         timeseries("Clock offset")
             .description("Time of the database server minus the time of each process. 0 with an embedded store.")
             .remediation("More than a second: the clock of one machine is wrong, check NTP. Leases follow the server.")

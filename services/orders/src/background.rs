@@ -15,6 +15,7 @@ use crate::{
     fulfiller::Fulfiller,
     housekeeping::Housekeeping,
     relay,
+    retention::{Lifetimes, Retention},
     store::Store,
     watch::OrderWatchers,
     worker::Worker,
@@ -44,11 +45,10 @@ impl Background {
             relay.run(&run.heartbeat, &run.stop).await;
             Ok(())
         });
-        let housekeeping = Housekeeping {
-            store: self.store.clone(),
-            clock: self.worker.clock.clone(),
-            event_retention: Duration::from_secs(config.saga.event_retention_hours.saturating_mul(3_600)),
-        };
+        let housekeeping = Housekeeping { store: self.store.clone(), clock: self.worker.clock.clone(), lifetimes: Lifetimes::new(config) };
+        let archive = config.retention.archive_dir.as_deref();
+        let retention = Retention::new(self.store.clone(), self.worker.clock.clone(), housekeeping.lifetimes, archive);
+        jobs.supervise_after(prepared, ("orders.retention", Need::Optional), retention, Retention::run);
         jobs.supervise_after(prepared, ("orders.cleanup", Need::Optional), housekeeping.clone(), Housekeeping::run_cleanup);
         jobs.supervise_after(prepared, ("orders.stats", Need::Optional), housekeeping, Housekeeping::run_stats);
         let notified = (self.watchers.clone(), self.broker);

@@ -35,6 +35,8 @@ pub struct Config {
     pub store: Store,
     /// Saga.
     pub saga: Saga,
+    /// Retention of orders.
+    pub retention: Retention,
     /// Event broker for order changes.
     pub events: palisade_events::Config,
     /// Order watch streams.
@@ -125,6 +127,28 @@ impl Default for Saga {
     }
 }
 
+/// Retention of settled orders: in a final status, with no release, fulfilment or publication
+/// pending. Their lines, history and events are deleted with them.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// Retention of FAILED orders after their last status change, days. 0 keeps them for ever.
+    pub failed_days: u32,
+    /// Retention of COMPLETED and CANCELLED orders after their last status change, days, also of
+    /// removed ones. 0 keeps them for ever.
+    pub ended_days: u32,
+    /// Existing directory to which orders are written before they are deleted, one file of
+    /// newline-delimited JSON per day. Nothing is deleted while it cannot be written. Unset: no
+    /// archive.
+    pub archive_dir: Option<PathBuf>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { failed_days: 30, ended_days: 730, archive_dir: None }
+    }
+}
+
 /// Order watch streams.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -181,6 +205,7 @@ impl Default for Config {
             admin_hosts: String::new(),
             store: Store::default(),
             saga: Saga::default(),
+            retention: Retention::default(),
             events: palisade_events::Config::default(),
             jobs: jobs::Config::default(),
             watch: Watch::default(),

@@ -11,14 +11,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     metrics,
+    retention::{BATCH, CLEANUP_INTERVAL, Lifetimes},
     store::{Error, Store},
 };
 
-/// Interval of the deletion of published events and expired idempotency keys.
-const CLEANUP_INTERVAL: Duration = Duration::from_mins(1);
-/// Maximum number of rows per deletion, far below what the database deletes within the timeout of a
-/// call.
-const BATCH: u32 = 500;
 /// Interval at which the gauges are read from the store. Counters in memory would not survive a
 /// restart.
 const STATS_INTERVAL: Duration = Duration::from_secs(5);
@@ -30,8 +26,8 @@ pub struct Housekeeping {
     pub store: Arc<dyn Store>,
     /// Source of the current time.
     pub clock: Arc<dyn Clock>,
-    /// Retention of published events.
-    pub event_retention: Duration,
+    /// Lifetimes of rows.
+    pub lifetimes: Lifetimes,
 }
 
 impl Housekeeping {
@@ -40,10 +36,10 @@ impl Housekeeping {
         let cleaning = async {
             loop {
                 let (now, store) = (self.clock.now(), &self.store);
-                let events_before = clock::before(now, self.event_retention);
+                let events_before = clock::before(now, self.lifetimes.events);
                 // Apart: a failure of one does not stop the other.
-                let keys = in_batches(&heartbeat, || store.delete_expired_keys(now, BATCH)).await;
-                let events = in_batches(&heartbeat, || store.prune_published(events_before, BATCH)).await;
+                let keys = in_batches(&heartbeat, "idempotency_keys", || store.delete_expired_keys(now, BATCH)).await;
+                let events = in_batches(&heartbeat, "outbox", || store.prune_published(events_before, BATCH)).await;
                 heartbeat.record(keys.and(events));
                 sleep(CLEANUP_INTERVAL).await;
             }
@@ -57,7 +53,7 @@ impl Housekeeping {
         let updating = async {
             loop {
                 let now = self.clock.now();
-                let overdue = self.store.overdue(now, clock::before(now, self.event_retention)).await;
+                let overdue = self.store.overdue(now, self.lifetimes.past(now)).await;
                 let stats = self.store.stats(now).await;
                 if let Ok(overdue) = &overdue {
                     metrics::record_overdue(*overdue);
@@ -74,15 +70,17 @@ impl Housekeeping {
     }
 }
 
-/// Repeats `delete` until it deletes less than a batch. Pauses as long as each batch took, so that
+/// Repeats `delete` until it deletes less than a batch of `collection`. Pauses as long as each batch took, so that
 /// a backlog takes at most half of a connection.
-async fn in_batches<F>(heartbeat: &Heartbeat, mut delete: impl FnMut() -> F) -> Result<(), Error>
+async fn in_batches<F>(heartbeat: &Heartbeat, collection: &'static str, mut delete: impl FnMut() -> F) -> Result<(), Error>
 where
     F: Future<Output = Result<u64, Error>>,
 {
     loop {
         let started = Instant::now();
-        if delete().await? < u64::from(BATCH) {
+        let deleted = delete().await?;
+        metrics::record_deleted(collection, deleted);
+        if deleted < u64::from(BATCH) {
             return Ok(());
         }
         heartbeat.success();

@@ -1,6 +1,7 @@
 //! Orders service: orders and the saga that reserves and confirms their stock.
 
 pub mod admin;
+pub mod archive;
 pub mod audit;
 mod background;
 pub mod config;
@@ -12,6 +13,7 @@ pub mod metrics;
 pub mod order;
 pub mod products;
 pub mod relay;
+pub mod retention;
 pub mod saga;
 pub mod saga_executor;
 pub mod start;

@@ -11,6 +11,7 @@ use palisade_middleware::{
     group_commit,
     metrics::{Metric, describe},
 };
+use palisade_store::DeletedRows;
 use time::OffsetDateTime;
 
 use crate::{
@@ -44,7 +45,11 @@ pub static METRICS: &[Metric] = &[
     palisade_store::UNREADABLE_ROWS,
     palisade_store::QUARANTINED_ROWS,
     palisade_store::OVERDUE_ROWS,
+    palisade_store::DELETED_ROWS,
 ];
+
+/// Collections whose rows have a retention.
+const DELETED: DeletedRows = DeletedRows(&["idempotency_keys", "outbox", "orders"]);
 
 /// Value of the `saga` label.
 pub(crate) const SAGA: &str = "create_order";
@@ -94,7 +99,8 @@ pub fn register() {
     for gauge in [oldest_in_flight(), outbox_dead(), quarantined_orders()] {
         gauge.set(0);
     }
-    record_overdue(Overdue { keys: 0, events: 0 });
+    record_overdue(Overdue { keys: 0, events: 0, orders: 0 });
+    DELETED.register();
     for check in CHECKS {
         violations_gauge(check).set(0);
         last_audit(check).set(0);
@@ -161,6 +167,13 @@ pub(crate) fn record_stats(stats: &Stats) {
 pub(crate) fn record_overdue(overdue: Overdue) {
     overdue_rows("idempotency_keys").set(as_f64(overdue.keys));
     overdue_rows("outbox").set(as_f64(overdue.events));
+    overdue_rows("orders").set(as_f64(overdue.orders));
+}
+
+/// Records rows of `collection` that were deleted after their retention. The rows of an order count
+/// with it.
+pub(crate) fn record_deleted(collection: &'static str, rows: u64) {
+    DELETED.record(collection, rows);
 }
 
 /// Sets the number of violations that the periodic audit found at `now`. `mismatches` is `None` if

@@ -137,6 +137,9 @@ impl Order {
 }
 
 impl OrderId {
+    /// Id before all others. No order has it.
+    pub(crate) const NIL: Self = Self(Uuid::nil());
+
     /// Generates an id that sorts by the time `now`.
     pub fn generate(now: OffsetDateTime) -> Self {
         Self(new_uuid(now))

@@ -1,4 +1,4 @@
-//! Order store: five roles, implemented for PostgreSQL and SQLite, with one test suite for both.
+//! Order store: six roles, implemented for PostgreSQL and SQLite, with one test suite for both.
 //! Every method is one atomic step.
 
 mod batches;
@@ -11,6 +11,7 @@ mod orders;
 mod outbox;
 mod postgres;
 mod queries;
+mod retention;
 mod revisions;
 mod saga_queue;
 mod sqlite;
@@ -20,20 +21,21 @@ pub use self::{
     database::Error,
     fulfilment_queue::{DueFulfilment, FulfilmentQueue},
     instrumented::InstrumentedStore,
-    maintenance::{Audit, Finding, Invariant, Maintenance, Overdue, SagaStatus, Stats},
+    maintenance::{Audit, Finding, Invariant, Maintenance, Overdue, PastRetention, SagaStatus, Stats},
     orders::{Claimed, Create, CreateResult, IdempotencyKey, KEY_LIFETIME, OrderStore, RemoveResult, SetStatusResult, StoredResponse},
     outbox::{DeadEvent, Event, OutboxStore},
     postgres::PostgresStore,
     queries::{List, Page, Position},
+    retention::{HistoryEntry, RetentionStore, SettledOrder, SettledPage, SettledPosition},
     revisions::RequestRevisionResult,
     saga_queue::{QuarantinedOrder, SagaQueue, StuckOrder, TransitionResult},
     sqlite::SqliteStore,
 };
 
 /// Store in all its roles: orders, their history, idempotency keys and the outbox.
-pub trait Store: OrderStore + SagaQueue + FulfilmentQueue + OutboxStore + Maintenance {}
+pub trait Store: OrderStore + SagaQueue + FulfilmentQueue + OutboxStore + RetentionStore + Maintenance {}
 
-impl<S: OrderStore + SagaQueue + FulfilmentQueue + OutboxStore + Maintenance> Store for S {}
+impl<S: OrderStore + SagaQueue + FulfilmentQueue + OutboxStore + RetentionStore + Maintenance> Store for S {}
 
 /// Whether `url` is a valid connection string of a supported store. Does not connect.
 pub fn is_supported_url(url: &str) -> bool {

@@ -9,6 +9,7 @@ use palisade_middleware::{
     group_commit,
     metrics::{Metric, describe},
 };
+use palisade_store::DeletedRows;
 use time::OffsetDateTime;
 
 use crate::{
@@ -33,10 +34,14 @@ pub static METRICS: &[Metric] = &[
     palisade_store::UNREADABLE_ROWS,
     palisade_store::QUARANTINED_ROWS,
     palisade_store::OVERDUE_ROWS,
+    palisade_store::DELETED_ROWS,
     events::PENDING,
     events::OLDEST_AGE,
     events::PUBLISH_ATTEMPTS,
 ];
+
+/// Collections whose rows have a retention.
+pub(crate) const DELETED: DeletedRows = DeletedRows(&["idempotency_keys", "reservations"]);
 
 // Outcomes of a request with an idempotency key.
 const NEW: &str = "new";
@@ -69,6 +74,7 @@ pub fn register() {
     record_stats(&Stats::default());
     group_commit::register(RESERVES);
     UNREADABLE.register();
+    DELETED.register();
 }
 
 /// Sets the gauges of the store.

@@ -86,6 +86,9 @@ pub async fn run_cleanup(
                 Some(retention) => store.delete_settled(clock::before(clock.now(), retention), CLEANUP_BATCH).await,
                 None => Ok(0),
             };
+            for (collection, deleted) in [("idempotency_keys", &keys), ("reservations", &reservations)] {
+                metrics::DELETED.record(collection, *deleted.as_ref().unwrap_or(&0));
+            }
             let deleted = heartbeat.record(keys.and_then(|keys| Ok(keys.max(reservations?))));
             // A backlog takes at most half of a connection.
             let wait = if deleted == Some(CLEANUP_BATCH.into()) { started.elapsed() } else { CLEANUP_INTERVAL };

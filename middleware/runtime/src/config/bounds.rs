@@ -18,6 +18,7 @@ pub(super) fn maximum(key: &str) -> u64 {
         Some("s" | "seconds" | "secs") => MAX_HOURS * 3_600,
         Some("minutes") => MAX_HOURS * 60,
         Some("hours") => MAX_HOURS,
+        Some("days") => MAX_HOURS / 24,
         Some("bytes") => MAX_BYTES,
         _ => MAX_COUNT,
     }

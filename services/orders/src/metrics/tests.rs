@@ -66,7 +66,10 @@ fn record_everything() {
         events::published(outcome).increment(1);
     }
     record_audit(1, Some(1), time::OffsetDateTime::UNIX_EPOCH + took);
-    record_overdue(Overdue { keys: 1, events: 1 });
+    record_overdue(Overdue { keys: 1, events: 1, orders: 1 });
+    for collection in DELETED.0 {
+        record_deleted(collection, 1);
+    }
     for queue in [CREATES, CHANGES] {
         // The queues record these.
         metrics::histogram!(group_commit::BATCH_SIZE.name, "queue" => queue).record(1.0);

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{
     database::{Error, corrupt},
     instrumented::instrumented_role,
+    retention::settled,
 };
 use crate::order::{self, OrderId, Status};
 
@@ -46,8 +47,8 @@ instrumented_role! {
         async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> = call("stats", "orders");
 
         /// Returns the number of rows past their retention: keys that have expired at `now`, and
-        /// events that were published before `events_before`.
-        async fn overdue(&self, now: OffsetDateTime, events_before: OffsetDateTime) -> Result<Overdue, Error> = call("overdue", "outbox");
+        /// events and settled orders before `past`.
+        async fn overdue(&self, now: OffsetDateTime, past: PastRetention) -> Result<Overdue, Error> = call("overdue", "outbox");
     }
 }
 
@@ -126,6 +127,19 @@ pub struct Overdue {
     pub keys: u64,
     /// Published events.
     pub events: u64,
+    /// Settled orders.
+    pub orders: u64,
+}
+
+/// Times before which rows are past their retention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PastRetention {
+    /// Publication of events.
+    pub events: OffsetDateTime,
+    /// Last change of FAILED orders.
+    pub failed: OffsetDateTime,
+    /// Last change of COMPLETED and CANCELLED orders.
+    pub ended: OffsetDateTime,
 }
 
 impl Audit {
@@ -219,10 +233,26 @@ pub(super) fn first_id(since: Option<OffsetDateTime>) -> Uuid {
 const DEAD: &str = "DEAD";
 const QUARANTINED: &str = "QUARANTINED";
 
-/// Counts the expired keys at `$1` and the events that were published before `$2`.
-pub(super) const OVERDUE_ROWS: &str = "
-    SELECT (SELECT count(*) FROM (SELECT 1 FROM idempotency_keys WHERE expires_at <= $1 LIMIT 10000) keys),
-           (SELECT count(*) FROM (SELECT 1 FROM outbox WHERE published_at < $2 AND created_at < $2 LIMIT 10000) events)";
+/// Settled orders with this status that have not changed since this time.
+macro_rules! overdue_orders {
+    ($status:literal, $before:literal) => {
+        concat!("SELECT 1 FROM orders WHERE ", settled!(), " AND status = '", $status, "' AND updated_at <= ", $before)
+    };
+}
+
+/// Counts the expired keys at `$1`, the events that were published before `$2`, and the settled
+/// orders before `$3` (FAILED) or `$4`.
+pub(super) const OVERDUE_ROWS: &str = concat!(
+    "SELECT (SELECT count(*) FROM (SELECT 1 FROM idempotency_keys WHERE expires_at <= $1 LIMIT 10000) keys), \
+     (SELECT count(*) FROM (SELECT 1 FROM outbox WHERE published_at < $2 AND created_at < $2 LIMIT 10000) events), \
+     (SELECT count(*) FROM (SELECT * FROM (",
+    overdue_orders!("FAILED", "$3"),
+    " UNION ALL ",
+    overdue_orders!("COMPLETED", "$4"),
+    " UNION ALL ",
+    overdue_orders!("CANCELLED", "$4"),
+    ") settled LIMIT 10000) orders)"
+);
 
 /// Selects one row per status of unfinished orders, one of completed orders to fulfil, one row
 /// without a status for the outbox, one for dead-lettered events, and one for the quarantine. The

@@ -24,6 +24,7 @@ mod fulfilment_queue;
 mod maintenance;
 mod orders;
 mod outbox;
+mod retention;
 mod revisions;
 mod row;
 mod saga_queue;

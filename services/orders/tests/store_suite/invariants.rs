@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use palisade_orders::{
     order::{Actor, OrderId, Status},
-    store::{Audit, Finding, Invariant, Overdue},
+    store::{Audit, Finding, Invariant, Overdue, PastRetention},
 };
 
 use crate::database::{BackDoor, Database, LEASE, NOW, any};
@@ -44,7 +44,8 @@ async fn published_events_are_pruned(db: Database) {
     db.store.mark_published(ids, palisade_events::Destination::InProcess, NOW + SECOND).await.unwrap();
     assert_eq!(db.store.unpublished(10).await.unwrap().len(), 1);
     assert_eq!(db.store.prune_published(NOW + SECOND, 10).await.unwrap(), 0, "the bound is exclusive");
-    assert_eq!(db.store.overdue(NOW, NOW + SECOND * 2).await.unwrap(), Overdue { keys: 0, events: 2 });
+    let past = PastRetention { events: NOW + SECOND * 2, failed: NOW, ended: NOW };
+    assert_eq!(db.store.overdue(NOW, past).await.unwrap(), Overdue { keys: 0, events: 2, orders: 0 });
     assert_eq!(db.store.prune_published(NOW + SECOND * 2, 1).await.unwrap(), 1, "the limit applies");
     assert_eq!(db.store.prune_published(NOW + SECOND * 2, 10).await.unwrap(), 1);
     assert_eq!(db.store.prune_published(NOW, 10).await.unwrap(), 0);

@@ -13,8 +13,10 @@ mod outbox;
 mod pool_metrics;
 mod postgres;
 mod queries;
+mod retention;
 mod revisions;
 mod robustness;
+mod sizes;
 mod transitions;
 mod upgrade;
 

@@ -138,17 +138,18 @@ async fn newer_schema_is_tolerated(db: Database) {
 }
 
 async fn expired_keys_are_deleted_in_batches(db: Database) {
-    use palisade_orders::store::{Create, KEY_LIFETIME, Overdue};
+    use palisade_orders::store::{Create, KEY_LIFETIME, Overdue, PastRetention};
     for n in 0..5 {
         let key = Some(crate::database::key("alice", &n.to_string()));
         db.store.create(Create { key, ..create("alice", NOW) }, NOW).await.unwrap();
     }
     let later = NOW + KEY_LIFETIME;
-    assert_eq!(db.store.overdue(later, NOW).await.unwrap(), Overdue { keys: 5, events: 0 });
+    let past = PastRetention { events: NOW, failed: NOW, ended: NOW };
+    assert_eq!(db.store.overdue(later, past).await.unwrap(), Overdue { keys: 5, events: 0, orders: 0 });
     for expected in [2, 2, 1, 0] {
         assert_eq!(db.store.delete_expired_keys(later, 2).await.unwrap(), expected);
     }
-    assert_eq!(db.store.overdue(later, NOW).await.unwrap(), Overdue { keys: 0, events: 0 });
+    assert_eq!(db.store.overdue(later, past).await.unwrap(), Overdue { keys: 0, events: 0, orders: 0 });
 }
 
 #[tokio::test(flavor = "multi_thread")]

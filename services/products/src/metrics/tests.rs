@@ -50,6 +50,9 @@ fn record_everything() {
     for collection in UNREADABLE.0 {
         UNREADABLE.record(collection, &std::fmt::Error);
     }
+    for collection in DELETED.0 {
+        DELETED.record(collection, 1);
+    }
     record_audit(
         &Audit {
             products_checked: 1,

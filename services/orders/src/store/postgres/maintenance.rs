@@ -20,8 +20,8 @@ use crate::{
     store::{
         database::Error,
         maintenance::{
-            self, Audit, CHECKS, CONFIRMED_ORDERS, COUNTS, Finding, Invariant, Maintenance, OVERDUE, OVERDUE_ROWS, Overdue, STATS,
-            SagaStatus, Stats,
+            self, Audit, CHECKS, CONFIRMED_ORDERS, COUNTS, Finding, Invariant, Maintenance, OVERDUE, OVERDUE_ROWS, Overdue, PastRetention,
+            STATS, SagaStatus, Stats,
         },
     },
 };
@@ -133,9 +133,9 @@ impl Maintenance for PostgresStore {
         Stats::from_rows(rows.iter().map(row).collect::<Result<_, Error>>()?, now)
     }
 
-    async fn overdue(&self, now: OffsetDateTime, events_before: OffsetDateTime) -> Result<Overdue, Error> {
-        let count = sqlx::query_as(OVERDUE_ROWS).bind(now).bind(events_before);
-        let (keys, events): (i64, i64) = count.fetch_one(&mut *self.pool.acquire().await?).await?;
-        Ok(Overdue { keys: keys.unsigned_abs(), events: events.unsigned_abs() })
+    async fn overdue(&self, now: OffsetDateTime, past: PastRetention) -> Result<Overdue, Error> {
+        let count = sqlx::query_as(OVERDUE_ROWS).bind(now).bind(past.events).bind(past.failed).bind(past.ended);
+        let (keys, events, orders): (i64, i64, i64) = count.fetch_one(&mut *self.pool.acquire().await?).await?;
+        Ok(Overdue { keys: keys.unsigned_abs(), events: events.unsigned_abs(), orders: orders.unsigned_abs() })
     }
 }

@@ -18,8 +18,8 @@ use crate::{
     store::{
         database::Error,
         maintenance::{
-            self, Audit, CHECKS, CONFIRMED_ORDERS, COUNTS, Finding, Invariant, Maintenance, OVERDUE, OVERDUE_ROWS, Overdue, STATS,
-            SagaStatus, Stats,
+            self, Audit, CHECKS, CONFIRMED_ORDERS, COUNTS, Finding, Invariant, Maintenance, OVERDUE, OVERDUE_ROWS, Overdue, PastRetention,
+            STATS, SagaStatus, Stats,
         },
     },
 };
@@ -103,9 +103,9 @@ impl Maintenance for SqliteStore {
         Stats::from_rows(rows.collect(), now)
     }
 
-    async fn overdue(&self, now: OffsetDateTime, events_before: OffsetDateTime) -> Result<Overdue, Error> {
-        let count = sqlx::query_as(OVERDUE_ROWS).bind(to_ms(now)).bind(to_ms(events_before));
-        let (keys, events): (i64, i64) = count.fetch_one(&mut *self.readers.acquire().await?).await?;
-        Ok(Overdue { keys: keys.unsigned_abs(), events: events.unsigned_abs() })
+    async fn overdue(&self, now: OffsetDateTime, past: PastRetention) -> Result<Overdue, Error> {
+        let count = sqlx::query_as(OVERDUE_ROWS).bind(to_ms(now)).bind(to_ms(past.events)).bind(to_ms(past.failed)).bind(to_ms(past.ended));
+        let (keys, events, orders): (i64, i64, i64) = count.fetch_one(&mut *self.readers.acquire().await?).await?;
+        Ok(Overdue { keys: keys.unsigned_abs(), events: events.unsigned_abs(), orders: orders.unsigned_abs() })
     }
 }

@@ -1,0 +1,76 @@
+-- Settled orders (failed, completed or cancelled, with nothing left to do) are deleted after their retention, with their lines,
+-- history and events. The triggers still protect every other order, and the rows of an order that stays.
+CREATE INDEX orders_settled ON orders (status, updated_at, id) WHERE due_at IS NULL AND status IN ('FAILED', 'COMPLETED', 'CANCELLED');
+
+-- A key expires a day after its order was created, and an order is settled for a day at least when it is deleted. Without an
+-- index on order_id, the constraint would read all keys for each deleted order.
+ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_order_id_fkey;
+
+DROP TRIGGER keep_orders ON orders;
+DROP TRIGGER keep_history ON order_history;
+DROP TRIGGER keep_lines ON order_lines;
+
+CREATE FUNCTION keep_living_orders() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    living UUID;
+BEGIN
+    SELECT id INTO living FROM deleted WHERE due_at IS NOT NULL OR status NOT IN ('FAILED', 'COMPLETED', 'CANCELLED') LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'order % is not settled, so it is not deleted', living USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER keep_orders AFTER DELETE ON orders REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT
+    EXECUTE FUNCTION keep_living_orders();
+
+-- Fires at the end of the statement: an order that is deleted by the same statement no longer exists then.
+CREATE FUNCTION keep_rows_of_orders() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    kept UUID;
+BEGIN
+    SELECT id INTO kept FROM deleted JOIN orders ON id = order_id LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'rows of % are deleted only with their order %', TG_TABLE_NAME, kept USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER keep_history_delete AFTER DELETE ON order_history REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT
+    EXECUTE FUNCTION keep_rows_of_orders();
+CREATE TRIGGER keep_lines AFTER DELETE ON order_lines REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT
+    EXECUTE FUNCTION keep_rows_of_orders();
+CREATE TRIGGER keep_history_update BEFORE UPDATE ON order_history FOR EACH ROW EXECUTE FUNCTION refuse_change();
+
+-- Erasure of a subject replaces the owner of its settled orders by a pseudonym. That is the only change of an owner.
+CREATE OR REPLACE FUNCTION guard_order() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.status = OLD.status THEN
+        IF (NEW.total_minor, NEW.failure_reason, NEW.version, NEW.updated_at)
+            IS DISTINCT FROM (OLD.total_minor, OLD.failure_reason, OLD.version, OLD.updated_at) THEN
+            RAISE EXCEPTION 'order % changed without a change of status', OLD.id USING ERRCODE = 'check_violation';
+        END IF;
+    ELSIF NEW.version = OLD.version + 1 THEN
+        IF NOT EXISTS (SELECT FROM legal_moves WHERE from_status = OLD.status AND to_status = NEW.status) THEN
+            RAISE EXCEPTION 'order % may not go from % to %', OLD.id, OLD.status, NEW.status USING ERRCODE = 'check_violation';
+        END IF;
+    ELSIF NEW.version <> OLD.version + 2 OR NOT EXISTS (
+        SELECT FROM legal_moves first JOIN legal_moves second ON second.from_status = first.to_status
+        WHERE first.from_status = OLD.status AND second.to_status = NEW.status
+    ) THEN
+        RAISE EXCEPTION 'order % may not go from % to % in one or two steps', OLD.id, OLD.status, NEW.status USING ERRCODE = 'check_violation';
+    END IF;
+    IF (NEW.id, NEW.created_at) IS DISTINCT FROM (OLD.id, OLD.created_at) OR NEW.fence < OLD.fence THEN
+        RAISE EXCEPTION 'order % changed what never changes', OLD.id USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE FUNCTION guard_owner() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT starts_with(NEW.user_id, 'erased:') OR OLD.due_at IS NOT NULL OR OLD.status NOT IN ('FAILED', 'COMPLETED', 'CANCELLED')
+        OR EXISTS (SELECT FROM fulfilments WHERE order_id = OLD.id) THEN
+        RAISE EXCEPTION 'order % changed its owner', OLD.id USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER guard_owner BEFORE UPDATE ON orders FOR EACH ROW WHEN (NEW.user_id IS DISTINCT FROM OLD.user_id)
+    EXECUTE FUNCTION guard_owner();
