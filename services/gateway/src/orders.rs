@@ -197,8 +197,8 @@ pub(crate) async fn set_status(
 /// Delete an order
 ///
 /// Only an order in a terminal state (FAILED, COMPLETED, CANCELLED) can be deleted. Its owner no
-/// longer sees it. With the scope `orders:admin` it stays visible, with `removedAt` and
-/// `removedBy`.
+/// longer sees it. With the scope `orders:admin` it stays visible until its retention ends, with
+/// `removedAt` and `removedBy`.
 #[utoipa::path(delete, path = "/orders/{id}", operation_id = "removeOrder", tag = "orders",
     security(("bearer" = ["orders:write"]), ("bearer" = ["orders:admin"])),
     params(("id" = String, Path, format = Uuid, description = "Id of the order")),

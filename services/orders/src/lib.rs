@@ -5,6 +5,7 @@ pub mod archive;
 pub mod audit;
 mod background;
 pub mod config;
+pub mod erasure;
 pub mod fulfiller;
 pub mod fulfilment;
 pub mod grpc;
@@ -22,4 +23,4 @@ pub mod watch;
 pub mod worker;
 
 pub use config::Config;
-pub use start::{keys, migrate, redrive, start};
+pub use start::{erase, keys, migrate, redrive, start};

@@ -20,9 +20,11 @@ use crate::{
 
 /// Interval of the deletion of rows past their retention.
 pub(crate) const CLEANUP_INTERVAL: Duration = Duration::from_mins(1);
-/// Maximum number of rows, or of orders, per deletion, far below what the database deletes within
-/// the timeout of a call.
+/// Maximum number of rows per deletion, far below what the database deletes within the timeout of a
+/// call.
 pub(crate) const BATCH: u32 = 500;
+/// Maximum number of orders per deletion: each has up to a hundred lines.
+const ORDERS_PER_BATCH: u32 = 100;
 
 /// Lifetimes of rows, from their last change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +144,7 @@ impl Retention {
             },
             None => None,
         };
-        let page = self.store.settled_orders(status, before, after, BATCH).await?;
+        let page = self.store.settled_orders(status, before, after, ORDERS_PER_BATCH).await?;
         if page.orders.is_empty() {
             return Ok(page.next);
         }

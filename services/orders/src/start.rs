@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context as _, bail};
 use palisade_events::{Broker, Relay, Topic};
 use palisade_middleware::{
-    auth::{CredentialsLayer, InternalTokens, Keys, TokenPolicy},
+    auth::{CredentialsLayer, InternalTokens, Keys, Subject, TokenPolicy},
     client,
     clock::Clock,
     cursor::Cursor,
@@ -28,9 +28,11 @@ use tonic::service::Routes;
 
 use crate::{
     admin,
+    archive::Archive,
     audit::Audit,
     background::Background,
     config::{self, Config},
+    erasure::{self, Erased},
     fulfiller::Fulfiller,
     grpc::{METHODS, Orders},
     metrics,
@@ -162,6 +164,16 @@ pub async fn migrate(url: &str) -> anyhow::Result<()> {
 pub async fn redrive(url: &str) -> anyhow::Result<u64> {
     let config = config::Store { url: Some(url.to_owned().into()), ..config::Store::default() };
     Ok(open_store(&config)?.store.redrive().await?)
+}
+
+/// Erases the data of `subject` from the store and the archive of `config`, for operators. Returns
+/// the pseudonym that replaces it, and the counts.
+pub async fn erase(config: &Config, subject: &Subject) -> anyhow::Result<(Subject, Erased)> {
+    let pseudonym = erasure::pseudonym(subject)?;
+    let archive = config.retention.archive_dir.as_deref().map(Archive::new);
+    let store = open_store(&config.store)?.store;
+    let erased = erasure::erase(&*store, archive.as_ref(), subject, &pseudonym).await?;
+    Ok((pseudonym, erased))
 }
 
 /// Store before its instrumentation.

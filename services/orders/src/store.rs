@@ -1,9 +1,10 @@
-//! Order store: six roles, implemented for PostgreSQL and SQLite, with one test suite for both.
+//! Order store: seven roles, implemented for PostgreSQL and SQLite, with one test suite for both.
 //! Every method is one atomic step.
 
 mod batches;
 mod change;
 mod database;
+mod erasure;
 mod fulfilment_queue;
 mod instrumented;
 mod maintenance;
@@ -19,6 +20,7 @@ mod sqlite;
 pub(crate) use self::database::{CHANGES, CREATES, UNREADABLE};
 pub use self::{
     database::Error,
+    erasure::{ErasedKeys, ErasedOrders, ErasureStore},
     fulfilment_queue::{DueFulfilment, FulfilmentQueue},
     instrumented::InstrumentedStore,
     maintenance::{Audit, Finding, Invariant, Maintenance, Overdue, PastRetention, SagaStatus, Stats},
@@ -27,15 +29,16 @@ pub use self::{
     postgres::PostgresStore,
     queries::{List, Page, Position},
     retention::{HistoryEntry, RetentionStore, SettledOrder, SettledPage, SettledPosition},
+    retention::{RecordedChange, RetentionStore, SettledOrder, SettledPage, SettledPosition},
     revisions::RequestRevisionResult,
     saga_queue::{QuarantinedOrder, SagaQueue, StuckOrder, TransitionResult},
     sqlite::SqliteStore,
 };
 
 /// Store in all its roles: orders, their history, idempotency keys and the outbox.
-pub trait Store: OrderStore + SagaQueue + FulfilmentQueue + OutboxStore + RetentionStore + Maintenance {}
+pub trait Store: OrderStore + SagaQueue + FulfilmentQueue + OutboxStore + RetentionStore + ErasureStore + Maintenance {}
 
-impl<S: OrderStore + SagaQueue + FulfilmentQueue + OutboxStore + RetentionStore + Maintenance> Store for S {}
+impl<S: OrderStore + SagaQueue + FulfilmentQueue + OutboxStore + RetentionStore + ErasureStore + Maintenance> Store for S {}
 
 /// Whether `url` is a valid connection string of a supported store. Does not connect.
 pub fn is_supported_url(url: &str) -> bool {

@@ -10,7 +10,6 @@ use palisade_middleware::{
         mint_user_token,
     },
     clock::Clock,
-    config::SecretUrl,
     metrics::with_service,
     process::Process,
     setting::Invalid,
@@ -36,8 +35,7 @@ pub(crate) async fn start(mut config: Config, process: Process) -> anyhow::Resul
     let (gateway_key, orders_key) = (generate_key()?, generate_key()?);
     let clock = &process.clock;
 
-    set_default_store(&mut config.products.store.url, config.products.store.url_file.is_some(), &config.data_dir, "products.db");
-    set_default_store(&mut config.orders.store.url, config.orders.store.url_file.is_some(), &config.data_dir, "orders.db");
+    config.set_default_stores();
 
     let gateway_events = &mut config.gateway.events;
     if gateway_events.nats_url.is_none() && gateway_events.nats_url_file.is_none() {
@@ -89,12 +87,6 @@ fn generate_key() -> anyhow::Result<SigningKey> {
 
 fn http_url(address: SocketAddr) -> String {
     format!("http://{address}")
-}
-
-fn set_default_store(url: &mut Option<SecretUrl>, in_file: bool, data_dir: &std::path::Path, file: &str) {
-    if url.is_none() && !in_file {
-        *url = Some(format!("sqlite://{}", data_dir.join(file).display()).into());
-    }
 }
 
 /// Returns a verifier that trusts the services of this process, the development key if it is in

@@ -1,5 +1,6 @@
 //! Subcommands. Tokens and keys: `palisade token`, `palisade keygen`, `palisade jwks`. Orders
-//! store: `palisade migrate` (schema), `palisade redrive` (dead-lettered events).
+//! store: `palisade migrate` (schema), `palisade redrive` (dead-lettered events). Both stores:
+//! `palisade erase`.
 
 use std::{io::Write, path::PathBuf, time::Duration};
 
@@ -11,13 +12,13 @@ use palisade_middleware::{
 };
 use palisade_orders::config::Store;
 
-use crate::{data_dir, subcommand};
+use crate::{data_dir, erase, subcommand};
 
 /// `iss` of tokens signed by the development key.
 pub(crate) const DEV_ISSUER: &str = "palisade-dev";
 
 /// Returns the subcommands.
-pub(crate) fn commands() -> [Command; 5] {
+pub(crate) fn commands() -> [Command; 6] {
     let text = |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("TEXT").help(help);
     let path = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name("PATH").value_parser(value_parser!(PathBuf)).help(help)
@@ -51,6 +52,9 @@ pub(crate) fn commands() -> [Command; 5] {
             .arg(path("data-dir", "Directory of the development key [default: palisade-data] [env: PALISADE_DATA_DIR]")),
         with_store_arguments(subcommand("migrate", "Migrate the schema of an orders store, for a job that runs before the service starts")),
         with_store_arguments(subcommand("redrive", "Requeue all dead-lettered events of an orders store and print their number")),
+        subcommand("erase", "Erase the data of a subject from the stores and the archive of the configuration")
+            .after_help("The settings of the stores stand before the name, in a file or in the environment: palisade --config FILE erase …")
+            .arg(text("subject", "Subject whose data is erased, with the prefix of its issuer").required(true)),
         subcommand("keygen", "Generate an Ed25519 private key for a service")
             .arg(path("out", "File to create, readable by its owner only").required(true)),
         subcommand("jwks", "Print the public keys of private keys as a JSON Web Key Set").arg(
@@ -65,18 +69,20 @@ pub(crate) fn commands() -> [Command; 5] {
 }
 
 /// Runs one of [`commands`]. `before` are the options before its name, of the server: only the data
-/// directory of `token` has an effect.
+/// directory of `token` and the configuration of `erase` have an effect.
 pub(crate) fn run(name: &str, arguments: &ArgMatches, before: &ArgMatches) -> anyhow::Result<()> {
     let has_key = |arguments: &ArgMatches| arguments.contains_id("key-file") || arguments.contains_id("data-dir");
     let uses_data_dir = name == "token" && !has_key(arguments);
     let is_given = |id: &str| before.value_source(id) == Some(ValueSource::CommandLine);
-    let unusable = before.ids().map(clap::Id::as_str).find(|id| is_given(id) && !(uses_data_dir && *id == "data_dir"));
+    let is_used = |id: &str| name == "erase" || (uses_data_dir && id == "data_dir");
+    let unusable = before.ids().map(clap::Id::as_str).find(|id| is_given(id) && !is_used(id));
     if let Some(id) = unusable {
         bail!("--{} has no effect on {name}", id.replace(['.', '_'], "-"));
     }
     let data_dir = before.get_one::<String>("data_dir");
     match name {
         "token" => token(arguments, data_dir.map(PathBuf::from)),
+        "erase" => erase::run(arguments.get_one::<String>("subject").context("--subject is required")?, before),
         "keygen" => keygen(arguments),
         "migrate" => with_store(arguments, async |url| palisade_orders::migrate(url).await),
         "redrive" => with_store(arguments, async |url| print(&palisade_orders::redrive(url).await?.to_string())),
@@ -128,6 +134,6 @@ fn jwks(arguments: &ArgMatches) -> anyhow::Result<()> {
     print(&serde_json::to_string_pretty(&serde_json::json!({ "keys": keys }))?)
 }
 
-fn print(line: &str) -> anyhow::Result<()> {
+pub(crate) fn print(line: &str) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout(), "{line}")?)
 }

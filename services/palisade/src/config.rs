@@ -1,9 +1,12 @@
 //! Settings of all three services in one process; embedded stores and a development key by default.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use palisade_middleware::{
-    config::{self, Validate},
+    config::{self, SecretUrl, Validate},
     process::ServiceConfig,
     server,
     setting::Invalid,
@@ -46,6 +49,14 @@ impl Config {
     /// Whether the gateway trusts the development key: only if no issuer is configured.
     pub(crate) fn uses_development_key(&self) -> bool {
         self.gateway.auth.issuers.is_empty()
+    }
+
+    /// Sets the embedded stores in the data directory for services without a configured store.
+    pub(crate) fn set_default_stores(&mut self) {
+        let products = &mut self.products.store;
+        set_default_store(&mut products.url, products.url_file.is_some(), &self.data_dir, "products.db");
+        let orders = &mut self.orders.store;
+        set_default_store(&mut orders.url, orders.url_file.is_some(), &self.data_dir, "orders.db");
     }
 }
 
@@ -137,6 +148,12 @@ impl Config {
             known.extend(own);
         }
         invalid
+    }
+}
+
+fn set_default_store(url: &mut Option<SecretUrl>, in_file: bool, data_dir: &Path, file: &str) {
+    if url.is_none() && !in_file {
+        *url = Some(format!("sqlite://{}", data_dir.join(file).display()).into());
     }
 }
 

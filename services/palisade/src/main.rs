@@ -1,10 +1,11 @@
 //! All-in-one binary: gateway, products and orders in one process, connected by gRPC over loopback;
-//! and the subcommands for tokens, keys and stores.
+//! and the subcommands for tokens, keys, stores and erasure.
 
 mod all_in_one;
 mod commands;
 mod config;
 mod data_dir;
+mod erase;
 
 use std::{io::Write, process::ExitCode};
 

@@ -17,4 +17,4 @@ pub mod store;
 pub mod sweeper;
 
 pub use config::Config;
-pub use start::{start, verifier};
+pub use start::{erase, start, verifier};

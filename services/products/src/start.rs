@@ -5,8 +5,20 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use palisade_events::{Broker, Relay, Topic};
 use palisade_middleware::{
-    auth::Verifier, backoff::Backoff, client, clock::Clock, config::SecretUrl, cursor::Cursor, database_clock::DatabaseClock,
-    discovery::registration, fault_injection::Faults, jitter, jobs::Jobs, method_table::MethodTable, process::Process, respond::Protocol,
+    auth::{Subject, Verifier},
+    backoff::Backoff,
+    client,
+    clock::Clock,
+    config::SecretUrl,
+    cursor::Cursor,
+    database_clock::DatabaseClock,
+    discovery::registration,
+    fault_injection::Faults,
+    jitter,
+    jobs::Jobs,
+    method_table::MethodTable,
+    process::Process,
+    respond::Protocol,
     server,
 };
 use palisade_proto::{FILE_DESCRIPTOR_SET, products::v1::products_service_server::ProductsServiceServer};
@@ -97,6 +109,17 @@ pub fn start(config: &Config, verifier: Arc<Verifier>, process: &Process) -> any
     // Last, so that no probe sees readiness before the service accepts requests.
     process.serve_admin("products", (config.admin_listen, &config.admin_hosts), readiness, admin_routes)?;
     Ok(address)
+}
+
+/// Erases the data of `subject` from the store of `config`, for operators. Returns the number of
+/// deleted idempotency keys.
+pub async fn erase(config: &Config, subject: &Subject) -> anyhow::Result<u64> {
+    let url = config.store.url()?;
+    let store: Arc<dyn Store> = match url.scheme() {
+        "sqlite" => Arc::new(SqliteStore::new(url.expose())?),
+        _ => Arc::new(MongoStore::new(url.expose()).await?),
+    };
+    Ok(store.erase_keys(subject.clone()).await?)
 }
 
 /// Opens the store and returns the control of its connections. A server whose name cannot be

@@ -1,6 +1,7 @@
 //! Product store: five roles, implemented for MongoDB and SQLite, with one test suite for both.
 
 mod database;
+mod erasure;
 mod instrumented;
 mod ledger_metrics;
 mod ledger_role;
@@ -12,6 +13,7 @@ use palisade_middleware::store_instrumentation;
 
 pub use self::{
     database::Error,
+    erasure::ErasureStore,
     instrumented::{ConnectingStore, InstrumentedStore},
     ledger_role::LedgerStore,
     mongo::MongoStore,
@@ -27,6 +29,9 @@ pub(crate) use self::{
 };
 
 /// Store in all its roles.
+pub trait Store: ProductStore + ReservationStore + OutboxStore + ErasureStore + Maintenance {}
+
+impl<S: ProductStore + ReservationStore + OutboxStore + ErasureStore + Maintenance> Store for S {}
 pub trait Store: ProductStore + LedgerStore + ReservationStore + OutboxStore + Maintenance {}
 
 impl<S: ProductStore + LedgerStore + ReservationStore + OutboxStore + Maintenance> Store for S {}

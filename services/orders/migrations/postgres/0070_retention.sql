@@ -1,6 +1,8 @@
 -- Settled orders (failed, completed or cancelled, with nothing left to do) are deleted after their retention, with their lines,
 -- history and events. The triggers still protect every other order, and the rows of an order that stays.
-CREATE INDEX orders_settled ON orders (status, updated_at, id) WHERE due_at IS NULL AND status IN ('FAILED', 'COMPLETED', 'CANCELLED');
+-- Blocks new orders while it is built: for a large table, an operator can create it before the rollout, with CREATE INDEX
+-- CONCURRENTLY and this name.
+CREATE INDEX IF NOT EXISTS orders_settled ON orders (status, updated_at, id) WHERE due_at IS NULL AND status IN ('FAILED', 'COMPLETED', 'CANCELLED');
 
 -- A key expires a day after its order was created, and an order is settled for a day at least when it is deleted. Without an
 -- index on order_id, the constraint would read all keys for each deleted order.

@@ -6,7 +6,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     order::{FailureReason, Line, Order, Status},
-    store::{HistoryEntry, SettledOrder},
+    store::{RecordedChange, SettledOrder},
 };
 
 /// Members that are subjects: of the order, and of an entry of its history.
@@ -23,7 +23,7 @@ pub(super) fn encode(orders: &[SettledOrder], now: OffsetDateTime) -> Vec<u8> {
     lines.into_bytes()
 }
 
-fn line(order: &Order, history: &[HistoryEntry], now: OffsetDateTime) -> Value {
+fn line(order: &Order, history: &[RecordedChange], now: OffsetDateTime) -> Value {
     json!({
         "id": order.id.to_string(),
         "userId": order.user_id.as_str(),
@@ -52,7 +52,7 @@ fn item(line: &Line) -> Value {
     })
 }
 
-fn entry(entry: &HistoryEntry) -> Value {
+fn entry(entry: &RecordedChange) -> Value {
     json!({
         "version": entry.version, "from": entry.from, "to": entry.to, "reason": entry.reason, "actor": entry.actor,
         "at": timestamp(entry.at),

@@ -21,6 +21,7 @@ use super::database::{CHANGES, CREATES, Error, Pool};
 
 mod change_batch;
 mod create_batch;
+mod erasure;
 mod fulfilment_queue;
 mod maintenance;
 mod orders;

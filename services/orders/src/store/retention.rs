@@ -46,12 +46,12 @@ pub struct SettledOrder {
     /// The order.
     pub order: Order,
     /// Its statuses, oldest first.
-    pub history: Vec<HistoryEntry>,
+    pub history: Vec<RecordedChange>,
 }
 
 /// Row of the history of an order, with the names of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HistoryEntry {
+pub struct RecordedChange {
     /// Version of the order after the change.
     pub version: i64,
     /// Previous status. `None` for the first one.
@@ -91,7 +91,7 @@ macro_rules! nothing_pending {
     };
 }
 
-/// Columns of a [`HistoryEntry`], after the id of its order.
+/// Columns of a [`RecordedChange`], after the id of its order.
 macro_rules! history_columns {
     () => {
         "order_id, version, from_status, to_status, reason, actor, at"
@@ -109,10 +109,10 @@ impl SettledPage {
     /// Joins orders and their history. Leaves out orders of which a row cannot be read.
     pub(super) fn new(
         orders: Vec<Result<Order, Error>>,
-        history: Vec<(Uuid, Result<HistoryEntry, Error>)>,
+        history: Vec<(Uuid, Result<RecordedChange, Error>)>,
         next: Option<SettledPosition>,
     ) -> Self {
-        let mut entries: HashMap<Uuid, Vec<Result<HistoryEntry, Error>>> = HashMap::new();
+        let mut entries: HashMap<Uuid, Vec<Result<RecordedChange, Error>>> = HashMap::new();
         for (id, entry) in history {
             entries.entry(id).or_default().push(entry);
         }

@@ -20,6 +20,7 @@ use super::database::{CHANGES, CREATES, Error, Pool};
 mod batch;
 mod change_batch;
 mod create_batch;
+mod erasure;
 mod fulfilment_queue;
 mod maintenance;
 mod orders;

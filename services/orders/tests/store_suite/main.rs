@@ -7,6 +7,7 @@ mod cancellation_safety;
 mod claims;
 mod create;
 mod database;
+mod erasure;
 mod fulfilments;
 mod invariants;
 mod outbox;

@@ -30,6 +30,7 @@ use super::database::{Error, RESERVES};
 mod audit;
 mod collections;
 mod documents;
+mod erasure;
 mod fulfilment;
 mod keys;
 mod ledger;

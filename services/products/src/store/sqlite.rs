@@ -24,6 +24,7 @@ use super::{
 };
 
 mod audit;
+mod erasure;
 mod ledger;
 mod outbox;
 mod products;

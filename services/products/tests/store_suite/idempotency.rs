@@ -71,3 +71,16 @@ pub(crate) async fn concurrent_creates_with_one_key_create_one_product(fixture: 
     }
     assert_eq!((ids.len(), created_count, count(&fixture).await), (1, 1, 1));
 }
+
+pub(crate) async fn keys_of_a_subject_are_erased(fixture: TestStore) {
+    let of_alice = new_product(create(&fixture, key("alice", 1), START).await);
+    let other_key = IdempotencyKey { key: "other".into(), ..key("alice", 1) };
+    new_product(create(&fixture, other_key, START).await);
+    let of_bob = new_product(create(&fixture, key("bob", 1), START).await);
+    assert_eq!(fixture.store.erase_keys("alice".into()).await.unwrap(), 2);
+    assert_eq!(fixture.store.erase_keys("alice".into()).await.unwrap(), 0);
+    // Products have no owner, and other keys remain.
+    assert_eq!(count(&fixture).await, 3);
+    assert_eq!(create(&fixture, key("bob", 1), START).await, CreateOutcome::Created { product: of_bob, replayed: true });
+    assert_ne!(new_product(create(&fixture, key("alice", 1), START).await).id, of_alice.id);
+}

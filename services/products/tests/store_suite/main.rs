@@ -51,6 +51,7 @@ over_every_store! {
     idempotency::repeated_key_replays_the_first_response,
     idempotency::replay_does_not_recreate_a_removed_product,
     idempotency::key_expires_after_its_ttl,
+    idempotency::keys_of_a_subject_are_erased,
     idempotency::concurrent_creates_with_one_key_create_one_product,
     reservations::every_call_in_every_state,
     reservations::refused_reservation_takes_nothing_and_is_final,

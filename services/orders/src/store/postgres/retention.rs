@@ -13,7 +13,7 @@ use crate::{
     order::{OrderId, Status},
     store::{
         database::Error,
-        retention::{HistoryEntry, RetentionStore, SettledPage, SettledPosition, history_columns, nothing_pending, settled},
+        retention::{RecordedChange, RetentionStore, SettledPage, SettledPosition, history_columns, nothing_pending, settled},
     },
 };
 
@@ -83,8 +83,8 @@ impl RetentionStore for PostgresStore {
     }
 }
 
-fn history_entry(row: &PgRow) -> Result<HistoryEntry, Error> {
-    Ok(HistoryEntry {
+fn history_entry(row: &PgRow) -> Result<RecordedChange, Error> {
+    Ok(RecordedChange {
         version: row.try_get("version")?,
         from: row.try_get("from_status")?,
         to: row.try_get("to_status")?,

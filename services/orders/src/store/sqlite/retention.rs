@@ -14,7 +14,7 @@ use crate::{
     order::{OrderId, Status},
     store::{
         database::{Error, corrupt},
-        retention::{HistoryEntry, RetentionStore, SettledPage, SettledPosition, history_columns, nothing_pending, settled},
+        retention::{RecordedChange, RetentionStore, SettledPage, SettledPosition, history_columns, nothing_pending, settled},
     },
 };
 
@@ -92,8 +92,8 @@ fn encode(ids: &[Uuid]) -> Result<String, Error> {
     json_rows::encode(&ids.iter().copied().map(hex).collect::<Vec<_>>()).map_err(corrupt)
 }
 
-fn history_entry(row: &SqliteRow) -> Result<HistoryEntry, Error> {
-    Ok(HistoryEntry {
+fn history_entry(row: &SqliteRow) -> Result<RecordedChange, Error> {
+    Ok(RecordedChange {
         version: row.try_get("version")?,
         from: row.try_get("from_status")?,
         to: row.try_get("to_status")?,

@@ -1,3 +1,4 @@
+use mongodb::bson::RawDocumentBuf;
 use palisade_events::Destination;
 
 use super::*;
@@ -63,4 +64,32 @@ async fn stale_removal_markers_do_not_hide_later_removals() {
     store.mark_published(found, Destination::InProcess).await.unwrap();
     let again = store.unpublished_changes(1).await.unwrap();
     assert_eq!(again.iter().filter(is_removal).count(), 0);
+}
+
+/// Figures of `docs/scaling.md`.
+#[tokio::test]
+async fn settled_reservations_take_bounded_space_and_none_when_deleted() {
+    const RESERVATIONS: usize = 20;
+    let store = new_store().await;
+    let product = store.add(1_000).await;
+    let bytes_each = async || {
+        let all = store.collections.reservations.clone_with_type::<RawDocumentBuf>().find(doc! {}).await.unwrap();
+        let all: Vec<RawDocumentBuf> = all.try_collect().await.unwrap();
+        assert!(all.is_empty() || all.len() == RESERVATIONS);
+        all.iter().map(|document| document.as_bytes().len()).sum::<usize>() / RESERVATIONS
+    };
+    for (quantity, fulfil, limit) in [(1_001, false, 300), (1, true, 320)] {
+        for _ in 0..RESERVATIONS {
+            let id = Uuid::now_v7();
+            store.reserve_and_confirm(id, lines(&[(product, quantity)]), NOW, HOLD).await.unwrap();
+            if fulfil {
+                store.fulfil(id, NOW).await.unwrap();
+            }
+        }
+        let bytes = bytes_each().await;
+        eprintln!("{bytes} bytes of BSON per reservation of {quantity} units");
+        assert!((100..=limit).contains(&bytes), "{bytes}");
+        assert_eq!(store.delete_settled(NOW + HOLD, 100).await.unwrap(), RESERVATIONS as u64);
+        assert_eq!(bytes_each().await, 0);
+    }
 }
