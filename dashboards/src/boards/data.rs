@@ -142,7 +142,7 @@ fn batches() -> [Panel; 3] {
     ]
 }
 
-fn rows() -> [Panel; 6] {
+fn rows() -> [Panel; 7] {
     const ROWS: [&str; 2] = ["job", "collection"];
     [
         timeseries("Rows in quarantine")
@@ -169,6 +169,11 @@ fn rows() -> [Panel; 6] {
             .description("Rows deleted after their retention, by collection. The rows of an order count with it.")
             .unit(unit::PER_MINUTE)
             .query(metric("palisade.store.deleted_rows").rate().sum_by(ROWS).per_minute()),
+        timeseries("Reservations repaired / min")
+            .description("Reservations that an operator made agree with their orders, by outcome.")
+            .remediation("`refused`: the order cannot have its units, cancel it. See docs/backup.md.")
+            .unit(unit::PER_MINUTE)
+            .query(metric("palisade.invariant.repairs").rate().sum_by(["job", "outcome"]).per_minute()),
         timeseries("Clock offset")
             .description("Time of the database server minus the time of each process. 0 with an embedded store.")
             .remediation("More than a second: the clock of one machine is wrong, check NTP. Leases follow the server.")

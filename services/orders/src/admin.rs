@@ -1,5 +1,7 @@
-//! Admin endpoints of the saga: invariant audit, stuck orders, manual retry, and dead-lettered
-//! events.
+//! Admin endpoints of the saga: invariant audit, stuck orders, manual retry, repair of reservations,
+//! and dead-lettered events.
+
+mod reservations;
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,6 +20,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::{
     audit::Audit,
     order::OrderId,
+    repair::Repair,
     store::{DeadEvent, Error, QuarantinedOrder, Store},
     watch::OrderWatchers,
 };
@@ -39,15 +42,18 @@ pub struct AdminState {
     pub watchers: OrderWatchers,
     /// Audit of the invariants.
     pub audit: Audit,
+    /// Repair of reservations.
+    pub repair: Repair,
     /// Source of the current time.
     pub clock: Arc<dyn Clock>,
 }
 
-/// Routes `GET /invariants`, `GET /saga/stuck`, `GET /saga/quarantine`, `POST /saga/retry/{id}`,
-/// `GET /events/dead`, `POST /events/redrive` and `DELETE /events/relay`.
+/// Routes `GET /invariants`, `POST /reservations/{id}/repair`, `GET /saga/stuck`, `GET
+/// /saga/quarantine`, `POST /saga/retry/{id}`, `GET /events/dead`, `POST /events/redrive` and `DELETE /events/relay`.
 pub fn router(state: AdminState) -> Router {
     Router::new()
         .route("/invariants", get(invariants))
+        .route("/reservations/{id}/repair", post(reservations::repair))
         .route("/saga/stuck", get(stuck))
         .route("/saga/quarantine", get(quarantine))
         .route("/saga/retry/{id}", post(retry))

@@ -3,6 +3,8 @@
 //! has its reservation. Without the second check, a restored backup of products would sell units
 //! twice unnoticed.
 
+mod mismatch;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -22,10 +24,11 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use self::mismatch::Mismatch;
 use crate::{
     config, metrics,
     order::{self, OrderId, Status},
-    products::Products,
+    products::{Products, previous_uuid},
     store::{Error, SagaStatus, Store},
 };
 
@@ -64,7 +67,7 @@ pub(crate) struct Report {
 struct Comparison {
     reservations: u64,
     confirmed_orders: u64,
-    mismatches: Vec<String>,
+    mismatches: Vec<Mismatch>,
 }
 
 /// Audits the invariants periodically until the stop and sets the metrics. Audits on request do not
@@ -94,13 +97,16 @@ impl Report {
     /// Response body: `ok` is `null` if no violation was found but not everything was checked.
     pub(crate) fn body(&self) -> Value {
         let mismatches = self.comparison.iter().flat_map(|comparison| &comparison.mismatches);
-        let violations: Vec<&String> = self.violations.iter().chain(mismatches).collect();
+        let violations: Vec<String> = self.violations.iter().cloned().chain(mismatches.map(ToString::to_string)).collect();
         let ok = match violations.is_empty() {
             true if !self.is_complete() => Value::Null,
             empty => empty.into(),
         };
         let reservations = match &self.comparison {
-            Ok(done) => json!({ "checked": done.reservations, "confirmedOrdersChecked": done.confirmed_orders }),
+            Ok(done) => {
+                let mismatches: Vec<Value> = done.mismatches.iter().map(Mismatch::body).collect();
+                json!({ "checked": done.reservations, "confirmedOrdersChecked": done.confirmed_orders, "mismatches": mismatches })
+            }
             Err(reason) => json!({ "checked": null, "reason": reason }),
         };
         let status = if self.is_complete() { "checked" } else { "not_checked" };
@@ -112,11 +118,6 @@ impl Comparison {
     fn is_full(&self) -> bool {
         self.mismatches.len() >= MAX_MISMATCHES
     }
-}
-
-/// Returns the preceding UUID. Lists start after a given id, so that this includes `id` itself.
-fn previous_uuid(id: Uuid) -> Uuid {
-    Uuid::from_u128(id.as_u128().saturating_sub(1))
 }
 
 impl Audit {
@@ -132,7 +133,10 @@ impl Audit {
         if let Err(reason) = &comparison {
             tracing::warn!(reason, "orders not compared with reservations");
         }
-        for violation in violations.iter().chain(comparison.iter().flat_map(|comparison| &comparison.mismatches)) {
+        for violation in &violations {
+            tracing::error!(%violation, "invariant violated");
+        }
+        for violation in comparison.iter().flat_map(|comparison| &comparison.mismatches) {
             tracing::error!(%violation, "invariant violated");
         }
         let counts = audit.counts.iter().map(|(status, count)| (status.as_str(), *count)).collect();
@@ -170,9 +174,9 @@ impl Audit {
             comparison.reservations += 1;
             // A change between the two reads is not a violation: on a second read both stores
             // agree.
-            if reservation_mismatch(*id, statuses.get(id)).is_some() && !comparison.is_full() && self.is_open(*id).await? {
+            if Mismatch::of_reservation(*id, statuses.get(id)).is_some() && !comparison.is_full() && self.is_open(*id).await? {
                 let status = self.saga_statuses(vec![OrderId::from(*id)]).await?;
-                comparison.mismatches.extend(reservation_mismatch(*id, status.first()));
+                comparison.mismatches.extend(Mismatch::of_reservation(*id, status.first()));
             }
         }
         Ok(())
@@ -196,7 +200,7 @@ impl Audit {
                 if !self.is_open(order.as_uuid()).await?
                     && self.saga_statuses(vec![*order]).await?.iter().any(|saga| saga.status == Status::Confirmed)
                 {
-                    comparison.mismatches.push(format!("order {order} is CONFIRMED, but its reservation owns no units"));
+                    comparison.mismatches.push(Mismatch::without_reservation(order.as_uuid()));
                 }
             }
             match orders.last() {
@@ -206,9 +210,8 @@ impl Audit {
         }
     }
 
-    /// Whether the reservation owns units.
     async fn is_open(&self, id: Uuid) -> Result<bool, String> {
-        Ok(self.open_reservations(previous_uuid(id), 1).await?.contains(&id))
+        self.products.is_open(id).await.map_err(|status| format!("products returned {:?}", status.code()))
     }
 
     async fn open_reservations(&self, after: Uuid, limit: u32) -> Result<Vec<Uuid>, String> {
@@ -219,18 +222,4 @@ impl Audit {
     async fn saga_statuses(&self, ids: Vec<OrderId>) -> Result<Vec<SagaStatus>, String> {
         self.store.saga_statuses(ids).await.map_err(|error| error.to_string())
     }
-}
-
-fn reservation_mismatch(id: Uuid, saga: Option<&SagaStatus>) -> Option<String> {
-    let Some(saga) = saga else { return Some(format!("reservation {id} has no order")) };
-    let needed = match saga.status {
-        // The order may be behind its reservation, never ahead of it.
-        Status::Pending | Status::ProductReserved | Status::Confirmed => true,
-        Status::Completed => saga.fulfilment_pending,
-        Status::Failed | Status::Cancelled => false,
-    };
-    let consistent = needed || saga.release_pending;
-    (!consistent).then(|| {
-        format!("order {id} is {} without a pending release or fulfilment, but its reservation still owns units", saga.status.as_str())
-    })
 }

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod order;
 pub mod products;
 pub mod relay;
+pub mod repair;
 pub mod retention;
 pub mod saga;
 pub mod saga_executor;

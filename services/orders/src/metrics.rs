@@ -39,6 +39,7 @@ pub static METRICS: &[Metric] = &[
     Metric::gauge("palisade.outbox.dead_lettered", &[], "Dead-lettered events, rejected repeatedly by the broker"),
     Metric::gauge("palisade.invariant.violations", &["check"], "Invariant violations found by the last audit; must be 0, NaN if unknown"),
     Metric::seconds("palisade.invariant.last_audit", &["check"], "Time of the last complete audit, seconds since 1970"),
+    Metric::counter("palisade.invariant.repairs", &["outcome"], "Reservations repaired by operators, by outcome"),
     group_commit::BATCH_SIZE,
     group_commit::WAITING_WRITES,
     group_commit::REJECTED_WRITES,
@@ -68,6 +69,12 @@ const REFUSED: &str = "refused";
 
 /// Values of the `check` label: within the order store, and in comparison with products.
 const CHECKS: [&str; 2] = ["orders", "reservations"];
+
+/// Outcomes of the repair of a reservation.
+pub(crate) const REPAIRS: [&str; 6] = ["consistent", "released", "reserved", "fulfilled", "refused", "unknown"];
+
+/// Statuses of orders that may have work left.
+const UNFINISHED: [Status; 5] = [Status::Pending, Status::ProductReserved, Status::Cancelled, Status::Failed, Status::Completed];
 
 /// Describes all metrics and registers all series with value 0. A rate would miss the first event
 /// of a series that is created later.
@@ -101,6 +108,9 @@ pub fn register() {
     }
     record_overdue(Overdue { keys: 0, events: 0, orders: 0 });
     DELETED.register();
+    for outcome in REPAIRS {
+        repairs(outcome).increment(0);
+    }
     for check in CHECKS {
         violations_gauge(check).set(0);
         last_audit(check).set(0);
@@ -188,6 +198,11 @@ pub(crate) fn record_audit(violations: usize, mismatches: Option<usize>, now: Of
     }
 }
 
+/// Records a repair of a reservation, by the name of its outcome.
+pub(crate) fn record_repair(outcome: &'static str) {
+    repairs(outcome).increment(1);
+}
+
 /// Returns the `outcome` label of an idempotent request.
 pub(crate) fn key_outcome(creation: &CreateResult) -> &'static str {
     match creation {
@@ -253,6 +268,10 @@ fn overdue_rows(collection: &'static str) -> Gauge {
 
 fn quarantined_orders() -> Gauge {
     palisade_middleware::gauge!("palisade.store.quarantined_rows", "collection" => "orders")
+}
+
+fn repairs(outcome: &'static str) -> Counter {
+    palisade_middleware::counter!("palisade.invariant.repairs", "outcome" => outcome)
 }
 
 fn outbox_dead() -> Gauge {

@@ -28,6 +28,25 @@ use crate::{
 /// Reasons of a confirmation that can never succeed.
 static LOST: [&Reason; 4] = [&reservation::RELEASED, &reasons::RESERVATION_EXPIRED, &reservation::REFUSED, &reservation::UNKNOWN];
 
+/// Reasons of a reservation that can never be made.
+static FINAL: [&Reason; 5] = [
+    &reservation::RELEASED,
+    &reasons::RESERVATION_EXPIRED,
+    &reasons::INSUFFICIENT_STOCK,
+    &reasons::UNKNOWN_PRODUCT,
+    &reasons::PRODUCT_INACTIVE,
+];
+
+/// Outcome of [`Products::restore`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestoreOutcome {
+    /// The units are reserved for good.
+    Confirmed,
+    /// The units are not reserved, for this reason, which is final: its slug.
+    Refused(&'static str),
+    /// No response, or one without a reason.
+    Unknown,
+}
 /// Reasons of a revision that can never succeed.
 static NOT_REVISABLE: [&Reason; 3] = [&reservation::NOT_CONFIRMED, &reservation::REVISED, &reservation::UNKNOWN];
 
@@ -45,6 +64,7 @@ impl Products {
 
     /// Reserves the stock of an order and confirms the reservation.
     pub async fn reserve(&self, order: &Order) -> ReserveOutcome {
+        match self.client.clone().reserve_stock(reserve_request(order)).await {
         let request = ReserveStockRequest { reservation_id: order.id.to_string(), lines: requested(&order.lines), confirm: true };
         match self.client.clone().reserve_stock(request).await {
             Ok(response) => {
@@ -91,6 +111,28 @@ impl Products {
         }
     }
 
+    /// Reserves the stock of a confirmed order again, whose reservation products has lost.
+    pub async fn restore(&self, order: &Order) -> RestoreOutcome {
+        match self.client.clone().reserve_stock(reserve_request(order)).await {
+            Ok(response) => match response.into_inner().state() {
+                ReservationState::Confirmed => RestoreOutcome::Confirmed,
+                ReservationState::Fulfilled => RestoreOutcome::Refused("reservation_fulfilled"),
+                // A replica of the previous release only holds the units.
+                _ => match self.confirm(order.id).await {
+                    ConfirmOutcome::Confirmed => RestoreOutcome::Confirmed,
+                    ConfirmOutcome::Lost | ConfirmOutcome::Unknown { .. } => RestoreOutcome::Unknown,
+                },
+            },
+            Err(status) => match reason(&status).filter(|reason| FINAL.contains(reason)) {
+                Some(reason) => RestoreOutcome::Refused(reason.slug),
+                None => {
+                    log_unknown_outcome("ReserveStock", &status);
+                    RestoreOutcome::Unknown
+                }
+            },
+        }
+    }
+
     /// Confirms a reservation.
     pub async fn confirm(&self, id: OrderId) -> ConfirmOutcome {
         match self.client.clone().confirm_reservation(ConfirmReservationRequest { reservation_id: id.to_string() }).await {
@@ -128,6 +170,25 @@ impl Products {
         let page = self.client.clone().list_reservations(request).await?.into_inner();
         Ok(page.items.into_iter().filter_map(|item| Uuid::try_parse(&item.reservation_id).ok()).collect())
     }
+
+    /// Whether the reservation owns units.
+    pub async fn is_open(&self, id: Uuid) -> Result<bool, Status> {
+        Ok(self.open_reservations(Some(previous_uuid(id)), 1).await?.contains(&id))
+    }
+}
+
+/// Returns the preceding UUID. Lists start after a given id, so that this includes `id` itself.
+pub(crate) fn previous_uuid(id: Uuid) -> Uuid {
+    Uuid::from_u128(id.as_u128().saturating_sub(1))
+}
+
+fn reserve_request(order: &Order) -> ReserveStockRequest {
+    let lines = order.lines.iter().map(|line| ReservationLine {
+        product_id: line.product_id.to_string(),
+        quantity: line.quantity,
+        ..ReservationLine::default()
+    });
+    ReserveStockRequest { reservation_id: order.id.to_string(), lines: lines.collect(), confirm: true }
 }
 
 /// Lines of a request: products and quantities.

@@ -38,6 +38,7 @@ use crate::{
     metrics,
     products::Products,
     relay::OrdersOutbox,
+    repair::Repair,
     saga_executor::SagaExecutor,
     store::{InstrumentedStore, PostgresStore, SqliteStore, Store},
     watch::OrderWatchers,
@@ -107,8 +108,10 @@ pub fn start(config: Config, keys: Keys, process: &Process) -> anyhow::Result<So
         config: config.saga.clone(),
         completed: completed.clone(),
     };
+    let repair = Repair { store: store.clone(), products: products.clone() };
     let audit = Audit { store: store.clone(), products, clock: clock.clone() };
-    let admin_state = admin::AdminState { store: store.clone(), watchers: watchers.clone(), audit: audit.clone(), clock: clock.clone() };
+    let admin_state =
+        admin::AdminState { store: store.clone(), watchers: watchers.clone(), audit: audit.clone(), repair, clock: clock.clone() };
     let jobs = Background { store: store.clone(), relay, broker, watchers: watchers.clone(), worker, fulfiller, audit };
     let worker = jobs.start(&Jobs::new(process, &readiness, &config.jobs), &config);
 

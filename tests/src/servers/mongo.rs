@@ -1,6 +1,7 @@
 //! Private MongoDB-compatible server (`secantusd-rs`, see `tests/install.sh`).
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -57,6 +58,22 @@ impl Mongo {
         self.server = run(self.directory.path(), self.port, self.durability).expect("secantusd-rs starts again on its port and data");
     }
 
+    /// Copies the storage of the stopped server to `directory`, and starts it again.
+    pub fn snapshot(&mut self, directory: &Path) {
+        self.server.kill();
+        copy_directory(&self.directory.path().join("data"), directory);
+        self.restart();
+    }
+
+    /// Replaces the storage by the copy that [`Self::snapshot`] made.
+    pub fn restore(&mut self, directory: &Path) {
+        self.server.kill();
+        let data = self.directory.path().join("data");
+        fs::remove_dir_all(&data).expect("the storage can be removed");
+        copy_directory(directory, &data);
+        self.restart();
+    }
+
     /// Suspends the process (SIGSTOP): connections stay open without responses.
     pub fn pause(&self) {
         self.server.pause();
@@ -65,6 +82,19 @@ impl Mongo {
     /// Resumes the process after [`Self::pause`].
     pub fn resume(&self) {
         self.server.resume();
+    }
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory can be made");
+    for entry in fs::read_dir(from).expect("the directory can be read") {
+        let entry = entry.expect("the directory can be read");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_directory(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("a file can be copied");
+        }
     }
 }
 

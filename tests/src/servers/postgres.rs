@@ -67,6 +67,26 @@ impl Postgres {
             .expect("PostgreSQL starts again on its port and data");
     }
 
+    /// Writes a database to `file`, as `pg_dump` of the documented backup does.
+    pub fn dump(&self, database: &str, file: &Path) {
+        self.administer("pg_dump", &["--format=custom", "--file", text(file), database]);
+    }
+
+    /// Replaces a database by the one that [`Self::dump`] wrote to `file`. Ends its connections.
+    pub fn restore(&self, database: &str, file: &Path) {
+        self.administer("dropdb", &["--force", database]);
+        self.administer("createdb", &[database]);
+        self.administer("pg_restore", &["--exit-on-error", "--dbname", database, text(file)]);
+    }
+
+    /// Runs a client program, which must succeed.
+    fn administer(&self, program: &str, arguments: &[&str]) {
+        let mut command = Command::new(programs().join(program));
+        command.args(["-h", "127.0.0.1", "-U", "app", "-p", &self.port.to_string()]).args(arguments);
+        let output = command.output().expect("the programs of PostgreSQL can be started");
+        assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// Suspends the processes (SIGSTOP): connections stay open without responses.
     pub fn pause(&self) {
         self.server.pause();
@@ -76,6 +96,10 @@ impl Postgres {
     pub fn resume(&self) {
         self.server.resume();
     }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a temporary path is UTF-8")
 }
 
 fn initialise(directory: &Path) {

@@ -67,6 +67,9 @@ fn record_everything() {
     }
     record_audit(1, Some(1), time::OffsetDateTime::UNIX_EPOCH + took);
     record_overdue(Overdue { keys: 1, events: 1, orders: 1 });
+    for outcome in REPAIRS {
+        record_repair(outcome);
+    }
     for collection in DELETED.0 {
         record_deleted(collection, 1);
     }
