@@ -73,9 +73,6 @@ const CHECKS: [&str; 2] = ["orders", "reservations"];
 /// Outcomes of the repair of a reservation.
 pub(crate) const REPAIRS: [&str; 6] = ["consistent", "released", "reserved", "fulfilled", "refused", "unknown"];
 
-/// Statuses of orders that may have work left.
-const UNFINISHED: [Status; 5] = [Status::Pending, Status::ProductReserved, Status::Cancelled, Status::Failed, Status::Completed];
-
 /// Describes all metrics and registers all series with value 0. A rate would miss the first event
 /// of a series that is created later.
 pub fn register() {

@@ -47,6 +47,7 @@ pub enum RestoreOutcome {
     /// No response, or one without a reason.
     Unknown,
 }
+
 /// Reasons of a revision that can never succeed.
 static NOT_REVISABLE: [&Reason; 3] = [&reservation::NOT_CONFIRMED, &reservation::REVISED, &reservation::UNKNOWN];
 
@@ -65,8 +66,6 @@ impl Products {
     /// Reserves the stock of an order and confirms the reservation.
     pub async fn reserve(&self, order: &Order) -> ReserveOutcome {
         match self.client.clone().reserve_stock(reserve_request(order)).await {
-        let request = ReserveStockRequest { reservation_id: order.id.to_string(), lines: requested(&order.lines), confirm: true };
-        match self.client.clone().reserve_stock(request).await {
             Ok(response) => {
                 let reservation = response.into_inner();
                 // A replica of the previous release only holds the units.
@@ -183,12 +182,7 @@ pub(crate) fn previous_uuid(id: Uuid) -> Uuid {
 }
 
 fn reserve_request(order: &Order) -> ReserveStockRequest {
-    let lines = order.lines.iter().map(|line| ReservationLine {
-        product_id: line.product_id.to_string(),
-        quantity: line.quantity,
-        ..ReservationLine::default()
-    });
-    ReserveStockRequest { reservation_id: order.id.to_string(), lines: lines.collect(), confirm: true }
+    ReserveStockRequest { reservation_id: order.id.to_string(), lines: requested(&order.lines), confirm: true }
 }
 
 /// Lines of a request: products and quantities.

@@ -28,7 +28,6 @@ pub use self::{
     outbox::{DeadEvent, Event, OutboxStore},
     postgres::PostgresStore,
     queries::{List, Page, Position},
-    retention::{HistoryEntry, RetentionStore, SettledOrder, SettledPage, SettledPosition},
     retention::{RecordedChange, RetentionStore, SettledOrder, SettledPage, SettledPosition},
     revisions::RequestRevisionResult,
     saga_queue::{QuarantinedOrder, SagaQueue, StuckOrder, TransitionResult},

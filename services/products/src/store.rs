@@ -29,12 +29,9 @@ pub(crate) use self::{
 };
 
 /// Store in all its roles.
-pub trait Store: ProductStore + ReservationStore + OutboxStore + ErasureStore + Maintenance {}
+pub trait Store: ProductStore + LedgerStore + ReservationStore + OutboxStore + ErasureStore + Maintenance {}
 
-impl<S: ProductStore + ReservationStore + OutboxStore + ErasureStore + Maintenance> Store for S {}
-pub trait Store: ProductStore + LedgerStore + ReservationStore + OutboxStore + Maintenance {}
-
-impl<S: ProductStore + LedgerStore + ReservationStore + OutboxStore + Maintenance> Store for S {}
+impl<S: ProductStore + LedgerStore + ReservationStore + OutboxStore + ErasureStore + Maintenance> Store for S {}
 
 /// Returns the telemetry attributes of the store at `url`, or `None` if it is no connection string
 /// of a supported store. Does not connect.

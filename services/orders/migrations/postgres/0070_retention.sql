@@ -11,6 +11,7 @@ ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_order_id_fkey;
 DROP TRIGGER keep_orders ON orders;
 DROP TRIGGER keep_history ON order_history;
 DROP TRIGGER keep_lines ON order_lines;
+DROP FUNCTION keep_lines();
 
 CREATE FUNCTION keep_living_orders() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -25,12 +26,14 @@ END $$;
 CREATE TRIGGER keep_orders AFTER DELETE ON orders REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT
     EXECUTE FUNCTION keep_living_orders();
 
--- Fires at the end of the statement: an order that is deleted by the same statement no longer exists then.
+-- Fires at the end of the statement: an order that is deleted by the same statement no longer exists then. Lines are also
+-- replaced while a revision is pending.
 CREATE FUNCTION keep_rows_of_orders() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     kept UUID;
 BEGIN
-    SELECT id INTO kept FROM deleted JOIN orders ON id = order_id LIMIT 1;
+    SELECT id INTO kept FROM deleted JOIN orders ON id = order_id
+        WHERE TG_TABLE_NAME <> 'order_lines' OR revision IS NULL LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'rows of % are deleted only with their order %', TG_TABLE_NAME, kept USING ERRCODE = 'check_violation';
     END IF;
@@ -45,10 +48,21 @@ CREATE TRIGGER keep_history_update BEFORE UPDATE ON order_history FOR EACH ROW E
 -- Erasure of a subject replaces the owner of its settled orders by a pseudonym. That is the only change of an owner.
 CREATE OR REPLACE FUNCTION guard_order() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF NEW.status = OLD.status THEN
+    -- A cancellation ends a pending revision. A replica of the previous release does not know the column.
+    IF NEW.status = 'CANCELLED' THEN
+        NEW.revision := NULL;
+    ELSIF NEW.status = 'COMPLETED' AND OLD.revision IS NOT NULL THEN
+        RAISE EXCEPTION 'order % has a pending revision', OLD.id USING ERRCODE = 'check_violation';
+    END IF;
+    IF NEW.status = OLD.status AND NEW.revision IS NOT DISTINCT FROM OLD.revision THEN
         IF (NEW.total_minor, NEW.failure_reason, NEW.version, NEW.updated_at)
             IS DISTINCT FROM (OLD.total_minor, OLD.failure_reason, OLD.version, OLD.updated_at) THEN
-            RAISE EXCEPTION 'order % changed without a change of status', OLD.id USING ERRCODE = 'check_violation';
+            RAISE EXCEPTION 'order % changed without a change of status or a revision', OLD.id USING ERRCODE = 'check_violation';
+        END IF;
+    ELSIF NEW.status = OLD.status THEN
+        IF NEW.version <> OLD.version + 1 OR NEW.failure_reason IS DISTINCT FROM OLD.failure_reason
+            OR (NEW.revision IS NOT NULL AND (OLD.revision IS NOT NULL OR NEW.total_minor IS DISTINCT FROM OLD.total_minor)) THEN
+            RAISE EXCEPTION 'order % has an illegal revision', OLD.id USING ERRCODE = 'check_violation';
         END IF;
     ELSIF NEW.version = OLD.version + 1 THEN
         IF NOT EXISTS (SELECT FROM legal_moves WHERE from_status = OLD.status AND to_status = NEW.status) THEN
@@ -56,7 +70,7 @@ BEGIN
         END IF;
     ELSIF NEW.version <> OLD.version + 2 OR NOT EXISTS (
         SELECT FROM legal_moves first JOIN legal_moves second ON second.from_status = first.to_status
-        WHERE first.from_status = OLD.status AND second.to_status = NEW.status
+        WHERE first.from_status = OLD.status AND second.to_status = NEW.status AND first.from_status <> first.to_status
     ) THEN
         RAISE EXCEPTION 'order % may not go from % to % in one or two steps', OLD.id, OLD.status, NEW.status USING ERRCODE = 'check_violation';
     END IF;

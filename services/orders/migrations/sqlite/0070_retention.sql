@@ -28,22 +28,28 @@ BEGIN SELECT RAISE(ABORT, 'an order that is not settled is not deleted'); END;
 -- The deletion of an order deletes it before its rows, with deferred foreign keys.
 CREATE TRIGGER keep_history_delete BEFORE DELETE ON order_history WHEN EXISTS (SELECT 1 FROM orders WHERE id = OLD.order_id)
 BEGIN SELECT RAISE(ABORT, 'history is deleted only with its order'); END;
-CREATE TRIGGER keep_lines BEFORE DELETE ON order_lines WHEN EXISTS (SELECT 1 FROM orders WHERE id = OLD.order_id)
-BEGIN SELECT RAISE(ABORT, 'lines are deleted only with their order'); END;
+CREATE TRIGGER keep_lines BEFORE DELETE ON order_lines WHEN EXISTS (SELECT 1 FROM orders WHERE id = OLD.order_id AND revision IS NULL)
+BEGIN SELECT RAISE(ABORT, 'lines are deleted only with their order or by a revision'); END;
 
 -- Erasure of a subject replaces the owner of its settled orders by a pseudonym. That is the only change of an owner.
 DROP TRIGGER guard_order;
 CREATE TRIGGER guard_order BEFORE UPDATE ON orders BEGIN
-    SELECT RAISE(ABORT, 'an order changed without a change of status')
-        WHERE NEW.status = OLD.status
+    SELECT RAISE(ABORT, 'an order changed without a change of status or a revision')
+        WHERE NEW.status = OLD.status AND NEW.revision IS OLD.revision
         AND (NEW.total_minor IS NOT OLD.total_minor OR NEW.failure_reason IS NOT OLD.failure_reason OR NEW.version <> OLD.version OR NEW.updated_at <> OLD.updated_at);
+    SELECT RAISE(ABORT, 'an order has an illegal revision')
+        WHERE NEW.status = OLD.status AND NEW.revision IS NOT OLD.revision
+        AND (NEW.version <> OLD.version + 1 OR NEW.failure_reason IS NOT OLD.failure_reason
+            OR (NEW.revision IS NOT NULL AND (OLD.revision IS NOT NULL OR NEW.total_minor IS NOT OLD.total_minor)));
     SELECT RAISE(ABORT, 'an order made an illegal move')
         WHERE NEW.status <> OLD.status
         AND NOT (NEW.version = OLD.version + 1 AND EXISTS (SELECT 1 FROM legal_moves WHERE from_status = OLD.status AND to_status = NEW.status))
         AND NOT (NEW.version = OLD.version + 2 AND EXISTS (
             SELECT 1 FROM legal_moves AS first JOIN legal_moves AS second ON second.from_status = first.to_status
-            WHERE first.from_status = OLD.status AND second.to_status = NEW.status
+            WHERE first.from_status = OLD.status AND second.to_status = NEW.status AND first.from_status <> first.to_status
         ));
+    SELECT RAISE(ABORT, 'an order with a pending revision was completed')
+        WHERE NEW.status = 'COMPLETED' AND OLD.revision IS NOT NULL;
     SELECT RAISE(ABORT, 'an order changed what never changes')
         WHERE NEW.id <> OLD.id OR NEW.created_at <> OLD.created_at OR NEW.fence < OLD.fence;
 END;

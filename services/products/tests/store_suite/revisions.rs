@@ -26,7 +26,7 @@ impl TestStore {
     async fn reprice(&self, product: Uuid, price_minor: i64) {
         let quantity = self.available(product).await;
         let draft = ValidatedProduct::new(palisade_products::product::Input { price_minor, ..input("Dearer", quantity) }).unwrap();
-        self.store.update(product, draft, VersionPreconditions::default(), START).await.unwrap();
+        self.store.update(product, draft, VersionPreconditions::default(), "seller".into(), START).await.unwrap();
     }
 
     async fn stored(&self, id: Uuid) -> Reservation {
@@ -88,7 +88,7 @@ pub(crate) async fn refused_revision_changes_nothing_and_is_final(fixture: TestS
     // The stored outcome, although there is stock by now.
     let full = fixture.add_some("C", 10).await;
     let draft = ValidatedProduct::new(input("B", 100)).unwrap();
-    fixture.store.update(other, draft, VersionPreconditions::default(), START).await.unwrap();
+    fixture.store.update(other, draft, VersionPreconditions::default(), "seller".into(), START).await.unwrap();
     assert_eq!(fixture.revise(id, 4, &[(one, 1), (other, 6)]).await, refused);
     let unknown = Uuid::now_v7();
     assert_eq!(
@@ -96,7 +96,7 @@ pub(crate) async fn refused_revision_changes_nothing_and_is_final(fixture: TestS
         ReviseOutcome::Refused { reason: Refusal::UnknownProduct, product_id: unknown }
     );
     let inactive = palisade_products::product::Input { is_active: false, ..input("C", 10) };
-    fixture.store.update(full, ValidatedProduct::new(inactive).unwrap(), VersionPreconditions::default(), START).await.unwrap();
+    fixture.store.update(full, ValidatedProduct::new(inactive).unwrap(), VersionPreconditions::default(), "seller".into(), START).await.unwrap();
     assert_eq!(
         fixture.revise(id, 8, &[(one, 4), (full, 1)]).await,
         ReviseOutcome::Refused { reason: Refusal::ProductInactive, product_id: full }
