@@ -40,6 +40,7 @@ export default function smoke(): void {
     call("POST", "/orders", { ...as, name: "POST /orders", body: { items: [] }, expected: [400] });
     const order = `/orders/${json(ordered)?.id}`;
     call("GET", order, { ...as, name: "GET /orders/{id}", expected: [200] });
+    call("GET", `${order}/history`, { ...as, name: "GET /orders/{id}/history", expected: [200] });
     call("GET", "/orders?limit=1", { ...as, name: "GET /orders", expected: [200] });
     call("DELETE", product, { ...as, name: "DELETE /products/{id}", expected: [409] });
     const cancelled = { status: "CANCELLED" };

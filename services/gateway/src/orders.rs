@@ -22,9 +22,11 @@ use crate::{
 
 mod body;
 mod events;
+mod history;
 
 use body::{Filters, NewOrder, NewStatus, Order, OrderPage, OrderRevision};
 pub(crate) use events::{__path_events, events};
+pub(crate) use history::{__path_history, history};
 
 /// Orders change asynchronously and belong to one user.
 const NO_STORE: &str = "no-store";

@@ -23,7 +23,7 @@ const WRITE_COST: u32 = 2;
 const ORDER_COST: u32 = 4;
 
 /// Method table of [`router`].
-pub static METHODS: [Method; 18] = [
+pub static METHODS: [Method; 19] = [
     Method::http("POST", "/products", WRITE_PRODUCTS).cost(WRITE_COST),
     Method::http("GET", "/products", READ_PRODUCTS).cost(LIST_COST),
     Method::http("GET", "/products/{id}", READ_PRODUCTS),
@@ -35,6 +35,7 @@ pub static METHODS: [Method; 18] = [
     Method::http("POST", "/orders", WRITE_ORDERS).cost(ORDER_COST),
     Method::http("GET", "/orders", READ_ORDERS).cost(LIST_COST),
     Method::http("GET", "/orders/{id}", READ_ORDERS),
+    Method::http("GET", "/orders/{id}/history", READ_ORDERS),
     Method::http("PUT", "/orders/{id}", WRITE_ORDERS).cost(ORDER_COST),
     Method::http("GET", "/orders/{id}/events", READ_ORDERS).streaming(),
     Method::http("PUT", "/orders/{id}/status", WRITE_ORDERS).cost(WRITE_COST),
@@ -64,6 +65,7 @@ fn api() -> OpenApiRouter<Upstreams> {
         .routes(routes!(products::adjust, products::ledger))
         .routes(routes!(orders::create, orders::list))
         .routes(routes!(orders::find, orders::revise, orders::remove))
+        .routes(routes!(orders::history))
         .routes(routes!(orders::events))
         .routes(routes!(orders::set_status))
         .routes(routes!(docs::page))

@@ -1,6 +1,7 @@
 //! gRPC service `palisade.orders.v1`: authorization, idempotent creation, queries, status changes
 //! and watch streams.
 
+mod caller;
 mod convert;
 mod rejections;
 mod revision;
@@ -9,19 +10,20 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt};
 use palisade_middleware::{
-    auth::{InvalidSubject, Principal, Subject},
+    auth::Principal,
     clock::{self, Clock},
     context,
     cursor::Cursor,
     jobs::JobHealth,
     method_table::{Access, Method},
     process::Process,
-    rejection::{Rejection, Violation, reasons},
+    rejection::{Rejection, reasons},
     trace,
 };
 use palisade_proto::orders::v1::{
-    self as proto, CreateOrderRequest, FindAllRequest, FindAllResponse, FindOneRequest, OrderEvent, RemoveRequest, ReviseOrderRequest,
-    ReviseOrderResponse, UpdateStatusRequest, WatchOrderRequest, orders_service_server::OrdersService,
+    self as proto, CreateOrderRequest, FindAllRequest, FindAllResponse, FindHistoryRequest, FindHistoryResponse, FindOneRequest,
+    OrderEvent, RemoveRequest, ReviseOrderRequest, ReviseOrderResponse, UpdateStatusRequest, WatchOrderRequest,
+    orders_service_server::OrdersService,
 };
 use time::OffsetDateTime;
 use tokio::{
@@ -30,9 +32,10 @@ use tokio::{
 };
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 
+use self::caller::ADMIN;
 use crate::{
     config, metrics,
-    order::{Actor, NewOrder, Order, OrderId, Status as OrderStatus},
+    order::{Actor, NewOrder, Order, OrderId, Role, Status as OrderStatus},
     saga_executor::SagaExecutor,
     store::{Create, CreateResult, IdempotencyKey, OrderStore, RemoveResult, SetStatusResult},
     watch::{OrderStatusStream, OrderWatchers, Start},
@@ -40,14 +43,13 @@ use crate::{
 
 const READ: Access = Access::AnyScope(&["orders:read", ADMIN]);
 const WRITE: Access = Access::AnyScope(&["orders:write", ADMIN]);
-/// Scope that grants access to the orders of all users.
-const ADMIN: &str = "orders:admin";
 
 /// Methods and their required scopes.
-pub static METHODS: [Method; 7] = [
+pub static METHODS: [Method; 8] = [
     Method::grpc("/palisade.orders.v1.OrdersService/CreateOrder", WRITE),
     Method::grpc("/palisade.orders.v1.OrdersService/FindAll", READ),
     Method::grpc("/palisade.orders.v1.OrdersService/FindOne", READ),
+    Method::grpc("/palisade.orders.v1.OrdersService/FindHistory", READ),
     Method::grpc("/palisade.orders.v1.OrdersService/WatchOrder", READ).streaming(),
     Method::grpc("/palisade.orders.v1.OrdersService/ReviseOrder", WRITE),
     Method::grpc("/palisade.orders.v1.OrdersService/UpdateStatus", WRITE),
@@ -93,7 +95,7 @@ impl OrdersService for Orders {
     async fn create_order(&self, request: Request<CreateOrderRequest>) -> Result<Response<proto::Order>, Status> {
         let principal = context::current_principal()?;
         let request = request.into_inner();
-        let (user_id, mut violations) = match effective_user_id(&principal, &request.user_id)? {
+        let (user_id, mut violations) = match caller::effective_user_id(&principal, &request.user_id)? {
             Ok(user_id) => (user_id, Vec::new()),
             // Its items are checked too, so that all violations are reported at once.
             Err(violation) => (principal.subject.clone(), vec![violation]),
@@ -107,13 +109,14 @@ impl OrdersService for Orders {
             }
         };
         let key = convert::idempotency_key(&principal, request.idempotency_key, &order)?;
-        self.create(order, key).await
+        let by = caller::creator(&principal, order.user_id());
+        self.create(order, by, key).await
     }
 
     async fn find_all(&self, request: Request<FindAllRequest>) -> Result<Response<FindAllResponse>, Status> {
         let principal = context::current_principal()?;
         let request = request.into_inner();
-        let user_id = effective_user_id(&principal, &request.user_id)?;
+        let user_id = caller::effective_user_id(&principal, &request.user_id)?;
         let user_id = user_id.map_err(|violation| Rejection::new(&reasons::INVALID_PARAMETER, format!("userId {}", violation.message)))?;
         let list = convert::list(&self.cursor, &user_id, principal.has_scope(ADMIN), &request)?;
         let page = self.store.list(list).await.map_err(rejections::from_store_error)?;
@@ -123,6 +126,13 @@ impl OrdersService for Orders {
     async fn find_one(&self, request: Request<FindOneRequest>) -> Result<Response<proto::Order>, Status> {
         let order = self.find_authorized(&*context::current_principal()?, &request.into_inner().id).await?;
         Ok(Response::new(convert::order(&order)))
+    }
+
+    async fn find_history(&self, request: Request<FindHistoryRequest>) -> Result<Response<FindHistoryResponse>, Status> {
+        let order = self.find_authorized(&*context::current_principal()?, &request.into_inner().id).await?;
+        let recorded = self.store.history(order.id).await.map_err(rejections::from_store_error)?;
+        let items = order.complete_history(recorded).into_iter().map(convert::change);
+        Ok(Response::new(FindHistoryResponse { items: items.collect() }))
     }
 
     type WatchOrderStream = Events;
@@ -142,9 +152,9 @@ impl OrdersService for Orders {
             .ok_or_else(|| Rejection::invalid(vec![convert::violation("status", "required", "must be an order status")]))?;
         let preconditions = convert::preconditions(request.preconditions);
         let order = self.find_authorized(&principal, &request.id).await?;
-        let by = if principal.has_scope(ADMIN) { Actor::Admin } else { Actor::Owner };
-        if to == OrderStatus::Completed && by != Actor::Admin && order.status != to {
-            return Err(insufficient_scope("completing an order requires the scope orders:admin").into());
+        let by = caller::actor(&principal);
+        if to == OrderStatus::Completed && by.role != Role::Admin && order.status != to {
+            return Err(caller::insufficient_scope("completing an order requires the scope orders:admin").into());
         }
         let changed =
             self.store.set_status(order.id, to, by, preconditions, self.clock.now()).await.map_err(rejections::from_store_error)?;
@@ -167,7 +177,7 @@ impl OrdersService for Orders {
         let request = request.into_inner();
         let principal = context::current_principal()?;
         let order = self.find_authorized(&principal, &request.id).await?;
-        let (by, now) = (principal.subject.clone(), self.clock.now());
+        let (by, now) = (caller::actor(&principal), self.clock.now());
         let preconditions = convert::preconditions(request.preconditions);
         match self.store.remove(order.id, by, preconditions, now).await.map_err(rejections::from_store_error)? {
             RemoveResult::Removed => Ok(Response::new(())),
@@ -211,7 +221,7 @@ impl Orders {
         Ok(response)
     }
 
-    async fn create(&self, order: NewOrder, key: Option<IdempotencyKey>) -> Result<Response<proto::Order>, Status> {
+    async fn create(&self, order: NewOrder, by: Actor, key: Option<IdempotencyKey>) -> Result<Response<proto::Order>, Status> {
         if let Err(reason) = self.worker.check() {
             return Err(rejections::no_worker(&reason).into());
         }
@@ -220,6 +230,7 @@ impl Orders {
         let create = Create {
             id: OrderId::generate(now),
             order,
+            by,
             lease: Duration::from_millis(self.config.lease_ms),
             deadline: clock::after(now, Duration::from_millis(self.config.deadline_ms)),
             trace_parent: trace::current_traceparent(),
@@ -315,28 +326,6 @@ impl Orders {
             tracing::warn!(order_id = %order.id, error = &error as &dyn std::error::Error, "cannot store the response for replays");
         }
     }
-}
-
-/// Returns the user whose orders the call concerns: the caller, or any user for an admin. The inner
-/// error is a `userId` that is no subject.
-fn effective_user_id(principal: &Principal, user_id: &str) -> Result<Result<Subject, Violation>, Rejection> {
-    match user_id {
-        "" => Ok(Ok(principal.subject.clone())),
-        own if own == principal.subject.as_str() => Ok(Ok(principal.subject.clone())),
-        other if principal.has_scope(ADMIN) => {
-            let code = |error: &InvalidSubject| match error {
-                InvalidSubject::Empty => "required",
-                InvalidSubject::TooLong => "too_long",
-                InvalidSubject::ControlCharacter => "invalid_characters",
-            };
-            Ok(Subject::parse(other).map_err(|error| Violation::new("userId", code(&error), error.to_string())))
-        }
-        _ => Err(insufficient_scope("acting for another user requires the scope orders:admin")),
-    }
-}
-
-fn insufficient_scope(detail: &'static str) -> Rejection {
-    Rejection::new(&reasons::INSUFFICIENT_SCOPE, detail)
 }
 
 impl Order {

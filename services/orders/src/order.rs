@@ -6,12 +6,16 @@ use palisade_middleware::auth::Subject;
 use time::OffsetDateTime;
 use uuid::{NoContext, Timestamp, Uuid};
 
+mod actor;
+mod history;
 mod new_order;
 mod status;
 
 pub use self::{
+    actor::{Actor, Role},
+    history::{HistoryEntry, MAX_HISTORY},
     new_order::{MAX_ITEMS, MAX_QUANTITY, NewOrder},
-    status::{Actor, FailureReason, Status, UnknownName},
+    status::{FailureReason, Status, UnknownName},
 };
 
 /// Order.
@@ -58,6 +62,8 @@ pub struct Removal {
     pub at: OffsetDateTime,
     /// Subject that removed the order. `None` if an earlier version of the service removed it.
     pub by: Option<Subject>,
+    /// Service that called. `None` if it is unknown.
+    pub service: Option<String>,
 }
 
 /// Order id, a UUID v7.

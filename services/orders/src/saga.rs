@@ -17,7 +17,7 @@ use std::time::Duration;
 use palisade_middleware::{backoff::Backoff, clock, preconditions::VersionPreconditions};
 use time::OffsetDateTime;
 
-use crate::order::{Actor, FailureReason, HeldLine, Order, Priced, Status};
+use crate::order::{FailureReason, HeldLine, Order, Priced, Role, Status};
 
 mod revision;
 
@@ -268,7 +268,7 @@ impl Transition {
 ///
 /// A change that was made already is repeated with the version before it. Its conditions are then
 /// evaluated for that version (RFC 9110, section 13.1.1).
-pub fn request_conditional_change(order: &Order, to: Status, by: Actor, preconditions: &VersionPreconditions) -> StatusChange {
+pub fn request_conditional_change(order: &Order, to: Status, by: Role, preconditions: &VersionPreconditions) -> StatusChange {
     let is_repeated = order.status == to && preconditions.allow_write(&(order.version - 1));
     if preconditions.allow_write(&order.version) || is_repeated {
         match request_status_change(order.status, to, by) {
@@ -285,11 +285,11 @@ pub fn request_conditional_change(order: &Order, to: Status, by: Actor, precondi
 ///
 /// A cancellation always makes a release pending, whatever is reserved: it also blocks a reserve
 /// call that is still in flight (tombstone).
-pub fn request_status_change(from: Status, to: Status, by: Actor) -> StatusChange {
+pub fn request_status_change(from: Status, to: Status, by: Role) -> StatusChange {
     let allowed = from.allowed_transitions(by);
     if from == to {
         StatusChange::Unchanged
-    } else if allowed.contains(&to) && by != Actor::Saga {
+    } else if allowed.contains(&to) && by != Role::Saga {
         StatusChange::Allowed(Transition { release: to == Status::Cancelled, ..Transition::new(from, to) })
     } else {
         StatusChange::Illegal(allowed)
@@ -328,7 +328,7 @@ mod tests {
             (Status::Confirmed, VersionPreconditions::expect(2), false),
             (Status::Confirmed, VersionPreconditions::expect(1), true),
         ] {
-            let change = request_conditional_change(&confirmed(), to, Actor::Owner, &preconditions);
+            let change = request_conditional_change(&confirmed(), to, Role::Owner, &preconditions);
             assert_eq!(change == StatusChange::VersionMismatch, is_mismatch, "{to} {preconditions:?}: {change:?}");
         }
     }

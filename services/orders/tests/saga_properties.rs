@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use palisade_middleware::preconditions::VersionPreconditions;
 use palisade_orders::{
-    order::{Actor, FailureReason, HeldLine, Line, NewOrder, Order, OrderId, ProductSnapshot, Status},
+    order::{FailureReason, HeldLine, Line, NewOrder, Order, OrderId, ProductSnapshot, Role, Status},
     saga::{
         ConfirmOutcome, Effect, Event, MAX_BACKOFF, ReleaseOutcome, ReserveOutcome, ReviseOutcome, RevisionEnd, RevisionRequest, Saga,
         StatusChange, Transition, request_conditional_change, request_revision, request_status_change,
@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_mins(10);
 #[derive(Debug, Clone)]
 enum Step {
     Handle(Event),
-    RequestStatus(Status, Actor),
+    RequestStatus(Status, Role),
     /// Of this quantity.
     RequestRevision(i64),
     Wait(Duration),
@@ -73,14 +73,14 @@ fn event() -> impl Strategy<Value = Event> {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => event().prop_map(Step::Handle),
-        1 => (prop::sample::select(&Status::ALL), prop::sample::select(&[Actor::Owner, Actor::Admin])).prop_map(|(to, by)| Step::RequestStatus(to, by)),
+        1 => (prop::sample::select(&Status::ALL), prop::sample::select(&[Role::Owner, Role::Admin])).prop_map(|(to, by)| Step::RequestStatus(to, by)),
         1 => (1..4_i64).prop_map(Step::RequestRevision),
         2 => (0..300_u64).prop_map(|seconds| Step::Wait(Duration::from_secs(seconds))),
     ]
 }
 
 /// Checks a transition against the rules and records it.
-fn record(saga: Saga, transition: &Transition, by: Actor, event: Option<&Event>, now: OffsetDateTime) -> Saga {
+fn record(saga: Saga, transition: &Transition, by: Role, event: Option<&Event>, now: OffsetDateTime) -> Saga {
     assert_eq!(transition.from, saga.order.status);
     assert!(
         transition.from.allowed_transitions(by).contains(&transition.to),
@@ -134,7 +134,7 @@ fn handle(mut saga: Saga, event: Event, now: OffsetDateTime, random: u32) -> (Sa
         match saga.handle(event.clone(), now, random) {
             Effect::Record(transitions) => {
                 for transition in &transitions {
-                    saga = record(saga, transition, Actor::Saga, Some(&event), now);
+                    saga = record(saga, transition, Role::Saga, Some(&event), now);
                 }
                 event = Event::Resumed;
             }
@@ -262,14 +262,14 @@ fn backoff_doubles_to_its_maximum_with_full_jitter() {
 
 #[test]
 fn status_change_requires_permission() {
-    assert_eq!(request_status_change(Status::Failed, Status::Failed, Actor::Owner), StatusChange::Unchanged);
-    assert_eq!(request_status_change(Status::Pending, Status::Confirmed, Actor::Admin), StatusChange::Illegal(&[Status::Cancelled]));
-    assert_eq!(request_status_change(Status::Confirmed, Status::Completed, Actor::Owner), StatusChange::Illegal(&[Status::Cancelled]));
+    assert_eq!(request_status_change(Status::Failed, Status::Failed, Role::Owner), StatusChange::Unchanged);
+    assert_eq!(request_status_change(Status::Pending, Status::Confirmed, Role::Admin), StatusChange::Illegal(&[Status::Cancelled]));
+    assert_eq!(request_status_change(Status::Confirmed, Status::Completed, Role::Owner), StatusChange::Illegal(&[Status::Cancelled]));
     assert!(
-        matches!(request_status_change(Status::Confirmed, Status::Completed, Actor::Admin), StatusChange::Allowed(transition) if !transition.release)
+        matches!(request_status_change(Status::Confirmed, Status::Completed, Role::Admin), StatusChange::Allowed(transition) if !transition.release)
     );
     assert!(
-        matches!(request_status_change(Status::Confirmed, Status::Cancelled, Actor::Owner), StatusChange::Allowed(transition) if transition.release)
+        matches!(request_status_change(Status::Confirmed, Status::Cancelled, Role::Owner), StatusChange::Allowed(transition) if transition.release)
     );
-    assert_eq!(request_status_change(Status::Cancelled, Status::Completed, Actor::Admin), StatusChange::Illegal(&[]));
+    assert_eq!(request_status_change(Status::Cancelled, Status::Completed, Role::Admin), StatusChange::Illegal(&[]));
 }

@@ -28,6 +28,7 @@ fn routes() -> Vec<Route> {
         (Method::POST, "/orders".into(), Some(order_body(&[(ID, 1)])), "orders:write"),
         (Method::GET, "/orders".into(), None, "orders:read"),
         (Method::GET, one("orders"), None, "orders:read"),
+        (Method::GET, one("orders") + "/history", None, "orders:read"),
         (Method::PUT, one("orders") + "/status", Some(json!({ "status": "CANCELLED" })), "orders:write"),
         (Method::DELETE, one("orders"), None, "orders:write"),
     ]
@@ -86,7 +87,7 @@ async fn foreign_order_is_indistinguishable_from_missing() {
     let id = id_of(&place_confirmed_order(&alice, &[(&product, 1)]).await);
     let routes = |id: &str| {
         let body = Some(json!({ "status": "CANCELLED" }));
-        [(Method::GET, "", None), (Method::PUT, "/status", body), (Method::DELETE, "", None)]
+        [(Method::GET, "", None), (Method::GET, "/history", None), (Method::PUT, "/status", body), (Method::DELETE, "", None)]
             .map(|(method, rest, body)| (method, format!("/orders/{id}{rest}"), body, ""))
     };
     for (theirs, missing) in routes(&id).iter().zip(&routes(ID)) {

@@ -40,6 +40,7 @@ async fn unsupported_methods_return_405_with_allow() {
         (format!("/products/{id}"), vec!["DELETE", "GET", "PUT"]),
         ("/orders".into(), vec!["GET", "POST"]),
         (format!("/orders/{id}"), vec!["DELETE", "GET"]),
+        (format!("/orders/{id}/history"), vec!["GET"]),
         (format!("/orders/{id}/status"), vec!["PUT"]),
         ("/openapi.json".into(), vec!["GET"]),
         ("/livez".into(), vec!["GET"]),

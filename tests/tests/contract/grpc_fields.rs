@@ -134,6 +134,7 @@ async fn invalid_fields_of_orders_are_rejected() {
     for id in ["", "1", "0192f0c123457abc8def0123456789ab"] {
         assert_invalid(client.find_one(call("orders", orders::FindOneRequest { id: id.into() })).await, "id");
         assert_invalid(client.remove(call("orders", orders::RemoveRequest { id: id.into(), ..Default::default() })).await, "id");
+        assert_invalid(client.find_history(call("orders", orders::FindHistoryRequest { id: id.into() })).await, "id");
         let watch = orders::WatchOrderRequest { id: id.into(), after_sequence: 0 };
         assert_invalid(client.watch_order(call("orders", watch)).await, "id");
         let update = orders::UpdateStatusRequest { id: id.into(), status: OrderStatus::Cancelled.into(), ..Default::default() };

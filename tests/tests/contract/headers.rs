@@ -86,6 +86,7 @@ async fn openapi_and_docs_are_public_and_self_contained() {
         ("/products/{id}", vec!["delete", "get", "put"]),
         ("/orders", vec!["get", "post"]),
         ("/orders/{id}", vec!["delete", "get"]),
+        ("/orders/{id}/history", vec!["get"]),
         ("/orders/{id}/status", vec!["put"]),
     ];
     for (path, methods) in cases {

@@ -9,6 +9,7 @@ mod errors;
 mod fulfilment;
 mod grpc_fields;
 mod headers;
+mod history;
 mod idempotency;
 mod identity;
 mod lifecycle;

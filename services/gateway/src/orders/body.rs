@@ -40,7 +40,7 @@ impl Status {
         }
     }
 
-    fn from_proto(status: proto::OrderStatus) -> Result<Self, Rejection> {
+    pub(super) fn from_proto(status: proto::OrderStatus) -> Result<Self, Rejection> {
         match status {
             proto::OrderStatus::Unspecified => Err(Rejection::internal("orders returned no status")),
             proto::OrderStatus::Pending => Ok(Self::Pending),

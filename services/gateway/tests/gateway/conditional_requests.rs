@@ -45,6 +45,7 @@ fn routes() -> Vec<(&'static str, String, Option<String>, Kind)> {
         ("PUT", format!("/orders/{ID}"), Some(order), Kind::Write),
         ("GET", "/orders".to_owned(), None, Kind::UntaggedRead),
         ("GET", format!("/orders/{ID}"), None, Kind::Read),
+        ("GET", format!("/orders/{ID}/history"), None, Kind::UntaggedRead),
         ("GET", format!("/orders/{ID}/events"), None, Kind::UntaggedRead),
         ("PUT", format!("/orders/{ID}/status"), Some(json!({"status": "CANCELLED"}).to_string()), Kind::Write),
         ("DELETE", format!("/orders/{ID}"), None, Kind::Write),

@@ -270,6 +270,23 @@ impl orders::orders_service_server::OrdersService for FakeOrders {
         Ok(Response::new(order(OrderStatus::Pending)))
     }
 
+    /// Returns the creation by alice, her cancellation through an unknown service, and the removal
+    /// by an earlier release.
+    async fn find_history(&self, request: Request<orders::FindHistoryRequest>) -> Result<Response<orders::FindHistoryResponse>, Status> {
+        check_exists(&request.into_inner().id)?;
+        let change = |version, from: OrderStatus, to: OrderStatus, reason: &str, actor: [&str; 3]| {
+            let ([role, subject, service], at) = (actor.map(str::to_owned), Some(timestamp()));
+            let (from, to, reason) = (from.into(), to.into(), reason.to_owned());
+            orders::OrderChange { version, from, to, reason, actor_role: role, actor_subject: subject, actor_service: service, at }
+        };
+        let items = vec![
+            change(1, OrderStatus::Unspecified, OrderStatus::Pending, "", ["owner", "alice", "gateway"]),
+            change(2, OrderStatus::Pending, OrderStatus::Cancelled, "", ["owner", "alice", ""]),
+            change(2, OrderStatus::Cancelled, OrderStatus::Cancelled, "removed", ["", "", ""]),
+        ];
+        Ok(Response::new(orders::FindHistoryResponse { items }))
+    }
+
     type WatchOrderStream = tokio_stream::Iter<std::vec::IntoIter<Result<orders::OrderEvent, Status>>>;
 
     /// Sends the statuses PENDING, `PRODUCT_RESERVED`, CONFIRMED and CANCELLED. The stream ends

@@ -103,6 +103,25 @@ async fn set_status_succeeds_or_lists_allowed_statuses() {
 }
 
 #[tokio::test]
+async fn history_has_actors_and_nulls_for_unknown() {
+    let gateway = Gateway::new();
+    let response = gateway.send_empty("GET", &format!("{}/history", order_path()), &[]).await;
+    assert_eq!((response.status.as_u16(), response.header("cache-control")), (200, Some("no-store")));
+    let at = "2026-01-01T00:00:00.005Z";
+    let expected = json!({ "items": [
+        { "version": 1, "from": null, "to": "PENDING", "reason": null, "at": at,
+          "actor": { "role": "owner", "subject": "alice", "service": "gateway" } },
+        { "version": 2, "from": "PENDING", "to": "CANCELLED", "reason": null, "at": at,
+          "actor": { "role": "owner", "subject": "alice", "service": null } },
+        { "version": 2, "from": "CANCELLED", "to": "CANCELLED", "reason": "removed", "at": at,
+          "actor": { "role": null, "subject": null, "service": null } },
+    ] });
+    assert_eq!(response.json(), expected);
+    gateway.send_empty("GET", "/orders/01890a5d-ac96-774b-bcce-b302099a8058/history", &[]).await.problem(404, "not_found");
+    gateway.send_empty("GET", "/orders/nonsense/history", &[]).await.problem(400, "invalid_parameter");
+}
+
+#[tokio::test]
 async fn delete_order_returns_204() {
     let gateway = Gateway::new();
     let response = gateway.send_empty("DELETE", &order_path(), &[]).await;

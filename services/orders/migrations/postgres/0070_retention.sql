@@ -43,7 +43,12 @@ CREATE TRIGGER keep_history_delete AFTER DELETE ON order_history REFERENCING OLD
     EXECUTE FUNCTION keep_rows_of_orders();
 CREATE TRIGGER keep_lines AFTER DELETE ON order_lines REFERENCING OLD TABLE AS deleted FOR EACH STATEMENT
     EXECUTE FUNCTION keep_rows_of_orders();
-CREATE TRIGGER keep_history_update BEFORE UPDATE ON order_history FOR EACH ROW EXECUTE FUNCTION refuse_change();
+-- Erasure of a subject replaces it by a pseudonym. That is the only change of a row.
+CREATE TRIGGER keep_history_update BEFORE UPDATE ON order_history FOR EACH ROW
+    WHEN (NOT starts_with(coalesce(NEW.actor_subject, ''), 'erased:')
+        OR (NEW.order_id, NEW.version, NEW.from_status, NEW.to_status, NEW.reason, NEW.actor, NEW.actor_service, NEW.revision, NEW.replaced_lines, NEW.at)
+            IS DISTINCT FROM (OLD.order_id, OLD.version, OLD.from_status, OLD.to_status, OLD.reason, OLD.actor, OLD.actor_service, OLD.revision, OLD.replaced_lines, OLD.at))
+    EXECUTE FUNCTION refuse_change();
 
 -- Erasure of a subject replaces the owner of its settled orders by a pseudonym. That is the only change of an owner.
 CREATE OR REPLACE FUNCTION guard_order() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -28,6 +28,12 @@ BEGIN SELECT RAISE(ABORT, 'an order that is not settled is not deleted'); END;
 -- The deletion of an order deletes it before its rows, with deferred foreign keys.
 CREATE TRIGGER keep_history_delete BEFORE DELETE ON order_history WHEN EXISTS (SELECT 1 FROM orders WHERE id = OLD.order_id)
 BEGIN SELECT RAISE(ABORT, 'history is deleted only with its order'); END;
+-- Erasure of a subject replaces it by a pseudonym. That is the only change of a row.
+DROP TRIGGER keep_history_update;
+CREATE TRIGGER keep_history_update BEFORE UPDATE ON order_history
+    WHEN substr(coalesce(NEW.actor_subject, ''), 1, 7) <> 'erased:'
+        OR NEW.order_id IS NOT OLD.order_id OR NEW.version IS NOT OLD.version OR NEW.from_status IS NOT OLD.from_status OR NEW.to_status IS NOT OLD.to_status OR NEW.reason IS NOT OLD.reason OR NEW.actor IS NOT OLD.actor OR NEW.actor_service IS NOT OLD.actor_service OR NEW.revision IS NOT OLD.revision OR NEW.replaced_lines IS NOT OLD.replaced_lines OR NEW.at IS NOT OLD.at
+BEGIN SELECT RAISE(ABORT, 'history is never changed'); END;
 CREATE TRIGGER keep_lines BEFORE DELETE ON order_lines WHEN EXISTS (SELECT 1 FROM orders WHERE id = OLD.order_id AND revision IS NULL)
 BEGIN SELECT RAISE(ABORT, 'lines are deleted only with their order or by a revision'); END;
 

@@ -55,6 +55,8 @@ fn item(line: &Line) -> Value {
 fn entry(entry: &RecordedChange) -> Value {
     json!({
         "version": entry.version, "from": entry.from, "to": entry.to, "reason": entry.reason, "actor": entry.actor,
+        "actorSubject": entry.actor_subject, "actorService": entry.actor_service,
+        "replacedItems": entry.replaced_lines.as_deref().and_then(|lines| serde_json::from_str::<Value>(lines).ok()),
         "at": timestamp(entry.at),
     })
 }

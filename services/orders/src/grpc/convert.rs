@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::rejections;
 use crate::{
-    order::{FailureReason, Line, NewOrder, Order, OrderId, ProductSnapshot, Status},
+    order::{FailureReason, HistoryEntry, Line, NewOrder, Order, OrderId, ProductSnapshot, Status},
     store::{IdempotencyKey, List, Page, Position, StoredResponse},
 };
 
@@ -99,6 +99,19 @@ pub(super) fn order(order: &Order) -> proto::Order {
         }),
         removed_at: order.removed.as_ref().map(|removal| SystemTime::from(removal.at).into()),
         removed_by: order.removed.as_ref().and_then(|removal| removal.by.as_ref()).map_or_else(String::new, Subject::to_string),
+    }
+}
+
+pub(super) fn change(entry: HistoryEntry) -> proto::OrderChange {
+    proto::OrderChange {
+        version: entry.version,
+        from: entry.from.map_or(OrderStatus::Unspecified, proto_status).into(),
+        to: proto_status(entry.to).into(),
+        reason: entry.reason.unwrap_or_default(),
+        actor_role: entry.role.map_or_else(String::new, |role| role.as_str().to_owned()),
+        actor_subject: entry.subject.map_or_else(String::new, |subject| subject.to_string()),
+        actor_service: entry.service.unwrap_or_default(),
+        at: Some(SystemTime::from(entry.at).into()),
     }
 }
 

@@ -10,9 +10,9 @@ use palisade_proto::{
 use tokio::{sync::oneshot, time::timeout};
 use tonic::{Response, Status};
 
-use super::{ADMIN, Orders, convert, rejections};
+use super::{Orders, caller, convert, rejections};
 use crate::{
-    order::{Actor, FailureReason, Line, NewOrder, Order},
+    order::{FailureReason, Line, NewOrder, Order},
     store::RequestRevisionResult,
 };
 
@@ -33,7 +33,8 @@ impl Orders {
         if let Err(reason) = self.worker.check() {
             return Err(rejections::no_worker(&reason).into());
         }
-        let by = if principal.has_scope(ADMIN) { Actor::Admin } else { Actor::Owner };
+        let by = caller::actor(&principal);
+        let role = by.role;
         let preconditions = convert::preconditions(request.preconditions);
         let lease = Duration::from_millis(self.config.lease_ms);
         let (sender, requested) = oneshot::channel();
@@ -61,7 +62,7 @@ impl Orders {
                 return Err(rejection.with_retry_after(IN_PROGRESS_RETRY).into());
             }
             RequestRevisionResult::Illegal(order) => {
-                return Err(rejections::not_revisable(order.status, order.status.allowed_transitions(by)).into());
+                return Err(rejections::not_revisable(order.status, order.status.allowed_transitions(role)).into());
             }
             RequestRevisionResult::VersionMismatch => return Err(rejections::version_mismatch().into()),
             RequestRevisionResult::NotFound => return Err(rejections::not_found().into()),

@@ -3,7 +3,7 @@ use time::OffsetDateTime;
 
 use super::*;
 use crate::{
-    order::{FailureReason, NewOrder, OrderId, Priced},
+    order::{Actor, FailureReason, NewOrder, OrderId, Priced},
     store::{Create, Overdue},
 };
 
@@ -11,7 +11,8 @@ fn record_everything() {
     let now = OffsetDateTime::UNIX_EPOCH;
     let id = OrderId::generate(now);
     let order = NewOrder::new("alice", &[(&id.as_uuid().to_string(), 1)]).unwrap();
-    let create = Create { id, order, lease: Duration::ZERO, deadline: now, trace_parent: None, key: None, is_retry: false };
+    let create =
+        Create { id, order, by: Actor::saga(), lease: Duration::ZERO, deadline: now, trace_parent: None, key: None, is_retry: false };
     let claimed = create.claimed(now);
     for creation in [
         CreateResult::Created(claimed.clone()),

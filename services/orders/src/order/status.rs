@@ -1,6 +1,8 @@
-//! Order statuses and the transitions that each actor may make.
+//! Order statuses and the transitions that each role may make.
 
 use std::{fmt, str::FromStr};
+
+use super::Role;
 
 /// Status of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,17 +19,6 @@ pub enum Status {
     Completed,
     /// Cancelled by the user or an admin.
     Cancelled,
-}
-
-/// Actor that changes a status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Actor {
-    /// The saga.
-    Saga,
-    /// The user who owns the order.
-    Owner,
-    /// A caller with the scope `orders:admin`.
-    Admin,
 }
 
 /// Reason why an order failed.
@@ -48,7 +39,7 @@ pub enum FailureReason {
 /// A name that is not in a closed set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {0}")]
-pub struct UnknownName(&'static str);
+pub struct UnknownName(pub(super) &'static str);
 
 impl Status {
     /// All statuses.
@@ -72,30 +63,19 @@ impl Status {
     }
 
     /// Returns the statuses that `by` may change this status to.
-    pub fn allowed_transitions(self, by: Actor) -> &'static [Self] {
+    pub fn allowed_transitions(self, by: Role) -> &'static [Self] {
         match (self, by) {
-            (Self::Pending, Actor::Saga) => &[Self::ProductReserved, Self::Failed],
-            (Self::ProductReserved, Actor::Saga) => &[Self::Confirmed, Self::Failed],
-            (Self::Pending | Self::ProductReserved, Actor::Owner | Actor::Admin) | (Self::Confirmed, Actor::Owner) => &[Self::Cancelled],
-            (Self::Confirmed, Actor::Admin) => &[Self::Completed, Self::Cancelled],
-            (Self::Confirmed, Actor::Saga) | (Self::Failed | Self::Completed | Self::Cancelled, _) => &[],
+            (Self::Pending, Role::Saga) => &[Self::ProductReserved, Self::Failed],
+            (Self::ProductReserved, Role::Saga) => &[Self::Confirmed, Self::Failed],
+            (Self::Pending | Self::ProductReserved, Role::Owner | Role::Admin) | (Self::Confirmed, Role::Owner) => &[Self::Cancelled],
+            (Self::Confirmed, Role::Admin) => &[Self::Completed, Self::Cancelled],
+            (Self::Confirmed, Role::Saga) | (Self::Failed | Self::Completed | Self::Cancelled, _) => &[],
         }
     }
 
-    /// Whether any actor may change this status to `to`.
+    /// Whether any role may change this status to `to`.
     pub fn can_become(self, to: Self) -> bool {
-        [Actor::Saga, Actor::Owner, Actor::Admin].into_iter().any(|by| self.allowed_transitions(by).contains(&to))
-    }
-}
-
-impl Actor {
-    /// Name in the history.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Saga => "saga",
-            Self::Owner => "owner",
-            Self::Admin => "admin",
-        }
+        Role::ALL.into_iter().any(|by| self.allowed_transitions(by).contains(&to))
     }
 }
 
@@ -170,8 +150,8 @@ mod tests {
 
     #[test]
     fn only_admins_complete_orders() {
-        assert!(Status::Confirmed.allowed_transitions(Actor::Admin).contains(&Status::Completed));
-        assert_eq!(Status::Confirmed.allowed_transitions(Actor::Owner), [Status::Cancelled]);
+        assert!(Status::Confirmed.allowed_transitions(Role::Admin).contains(&Status::Completed));
+        assert_eq!(Status::Confirmed.allowed_transitions(Role::Owner), [Status::Cancelled]);
     }
 
     #[test]

@@ -180,10 +180,10 @@ mod tests {
     #[test]
     fn order_with_a_pending_revision_can_only_be_cancelled() {
         use crate::{
-            order::Actor,
+            order::Role,
             saga::{StatusChange, request_conditional_change},
         };
-        let change = |to| request_conditional_change(&requested(), to, Actor::Admin, &VersionPreconditions::default());
+        let change = |to| request_conditional_change(&requested(), to, Role::Admin, &VersionPreconditions::default());
         assert_eq!(change(Status::Completed), StatusChange::Illegal(&[Status::Cancelled]));
         let StatusChange::Allowed(transition) = change(Status::Cancelled) else { panic!("must be allowed") };
         let cancelled = transition.apply(requested(), LATER);

@@ -43,12 +43,12 @@ pub(super) async fn set_status<W: BatchWriter<Item = ChangeRow, Output = bool, E
     // bounded.
     loop {
         let Some(order) = store.find(id).await? else { return Ok(SetStatusResult::NotFound) };
-        match saga::request_conditional_change(&order, to, by, &preconditions) {
+        match saga::request_conditional_change(&order, to, by.role, &preconditions) {
             StatusChange::VersionMismatch => return Ok(SetStatusResult::VersionMismatch),
             StatusChange::Unchanged => return Ok(SetStatusResult::Unchanged(order)),
             StatusChange::Illegal(allowed) => return Ok(SetStatusResult::Illegal { order, allowed }),
             StatusChange::Allowed(transition) => {
-                let (from, change) = (order.status, Change::by_user(order, &transition, by, now)?);
+                let (from, change) = (order.status, Change::by_user(order, &transition, by.clone(), now)?);
                 let after = change.order.clone();
                 if changes.write(ChangeRow { change, response: None }).await? {
                     return Ok(SetStatusResult::Changed { from, order: after });

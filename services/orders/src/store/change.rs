@@ -47,7 +47,7 @@ impl Change {
             due_at: None,
             attempts: i64::from(after.saga.attempts),
             fence: Some(claimed.fence),
-            ..Self::new(claimed.saga.order.clone(), transitions, Actor::Saga, now)?
+            ..Self::new(claimed.saga.order.clone(), transitions, Actor::saga(), now)?
         };
         Ok((change, after))
     }

@@ -13,7 +13,7 @@ use crate::order::Order;
 const MAINTENANCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Operations that requests wait for.
-const REQUEST_OPERATIONS: [Operation; 8] = [
+const REQUEST_OPERATIONS: [Operation; 9] = [
     Operation::new("create", "orders"),
     Operation::new("transition", "orders"),
     Operation::new("set_status", "orders"),
@@ -21,6 +21,7 @@ const REQUEST_OPERATIONS: [Operation; 8] = [
     Operation::new("store_answer", "idempotency_keys"),
     Operation::new("find", "orders"),
     Operation::new("list", "orders"),
+    Operation::new("history", "order_history"),
     Operation::new("remove", "orders"),
 ];
 

@@ -12,7 +12,7 @@ use super::{
     revisions::RequestRevisionResult,
 };
 use crate::{
-    order::{Actor, Line, NewOrder, Order, OrderId, Status},
+    order::{Actor, HistoryEntry, Line, NewOrder, Order, OrderId, Status},
     saga::{Saga, Transition},
 };
 
@@ -65,7 +65,7 @@ instrumented_role! {
         async fn remove(
             &self,
             id: OrderId,
-            by: Subject,
+            by: Actor,
             preconditions: VersionPreconditions,
             now: OffsetDateTime,
         ) -> Result<RemoveResult, Error> = call("remove", "orders");
@@ -79,6 +79,11 @@ instrumented_role! {
         /// Returns the order's state at each status after `version`, in order, even if the order
         /// was removed. Empty if there is no later status or no such order.
         async fn history_after(&self, id: OrderId, version: i64) -> Result<Vec<Order>, Error> = call("changes", "order_history");
+
+        /// Returns the recorded changes of the order, oldest first, at most
+        /// [`MAX_HISTORY`](crate::order::MAX_HISTORY), even if the order was removed. Empty if there
+        /// is no such order.
+        async fn history(&self, id: OrderId) -> Result<Vec<HistoryEntry>, Error> = call("history", "order_history");
 
         /// Returns the versions of these orders, including removed ones. Ids without an order are
         /// left out.
@@ -96,6 +101,8 @@ pub struct Create {
     pub id: OrderId,
     /// Validated order request.
     pub order: NewOrder,
+    /// Actor of the creation.
+    pub by: Actor,
     /// Duration of the caller's lease. A worker may claim the order afterwards.
     pub lease: Duration,
     /// Time at which the order fails if it is still PENDING.

@@ -8,11 +8,17 @@ use super::{
 };
 use palisade_middleware::auth::Subject;
 
-use crate::order::{Line, Order, OrderId, Status};
+use crate::order::{HistoryEntry, Line, Order, OrderId, Role, Status};
 
 /// Selects the history of order `$1` after version `$2` and up to version `$3`, which the order was
 /// read in.
 pub(super) const SELECT_HISTORY: &str = "SELECT version, to_status, reason, at, replaced_lines FROM order_history WHERE order_id = $1 AND version > $2 AND version <= $3 ORDER BY version";
+
+/// Selects the first `$2` changes of order `$1`.
+pub(super) const SELECT_CHANGES: &str = "
+    SELECT version, from_status, to_status, coalesce(reason, revision) AS reason, actor, actor_subject, actor_service, at
+    FROM order_history
+    WHERE order_id = $1 ORDER BY version LIMIT $2";
 
 /// Query for a page of orders, newest first. Concurrent inserts neither skip nor repeat orders.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +61,35 @@ impl Position {
 
 /// Row of [`SELECT_HISTORY`].
 pub(super) type HistoryRow = (i64, String, Option<String>, OffsetDateTime, Option<String>);
+
+/// Row of [`SELECT_CHANGES`].
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct ChangeRow<Time> {
+    version: i64,
+    from_status: Option<String>,
+    to_status: String,
+    reason: Option<String>,
+    actor: Option<String>,
+    actor_subject: Option<String>,
+    actor_service: Option<String>,
+    pub(super) at: Time,
+}
+
+impl<Time> ChangeRow<Time> {
+    /// Decodes the row, whose time is `at`.
+    pub(super) fn decode(self, at: OffsetDateTime) -> Result<HistoryEntry, Error> {
+        Ok(HistoryEntry {
+            version: self.version,
+            from: self.from_status.as_deref().map(str::parse).transpose().map_err(corrupt)?,
+            to: self.to_status.parse().map_err(corrupt)?,
+            reason: self.reason,
+            role: self.actor.as_deref().map(str::parse::<Role>).transpose().map_err(corrupt)?,
+            subject: self.actor_subject.as_deref().map(Subject::parse).transpose().map_err(corrupt)?,
+            service: self.actor_service,
+            at,
+        })
+    }
+}
 
 impl Page {
     /// Builds a page from up to `limit` + 1 rows. The extra row shows that another page follows.

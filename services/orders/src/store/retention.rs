@@ -58,10 +58,16 @@ pub struct RecordedChange {
     pub from: Option<String>,
     /// New status.
     pub to: String,
-    /// Failure reason, with status FAILED.
+    /// Failure reason, or the step of a revision.
     pub reason: Option<String>,
-    /// Kind of the actor that changed the status. `None` for the first one.
+    /// Lines that a revision replaced, as JSON.
+    pub replaced_lines: Option<String>,
+    /// Role of the actor. `None` for the first one.
     pub actor: Option<String>,
+    /// User that the change was made for.
+    pub actor_subject: Option<String>,
+    /// Service that made the change.
+    pub actor_service: Option<String>,
     /// Time of the change.
     pub at: OffsetDateTime,
 }
@@ -94,7 +100,7 @@ macro_rules! nothing_pending {
 /// Columns of a [`RecordedChange`], after the id of its order.
 macro_rules! history_columns {
     () => {
-        "order_id, version, from_status, to_status, reason, actor, at"
+        "order_id, version, from_status, to_status, coalesce(reason, revision) AS reason, replaced_lines, actor, actor_subject, actor_service, at"
     };
 }
 

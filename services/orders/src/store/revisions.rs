@@ -64,7 +64,7 @@ struct StoredLine {
 impl RevisionStep {
     /// Returns the step that requests the revision of `order`.
     pub(super) fn requested(order: &Order) -> Result<Self, Error> {
-        Ok(Self { name: "requested", replaced_lines: None, event: NewEvent::new(order, "revision_requested")? })
+        Ok(Self { name: "revision_requested", replaced_lines: None, event: NewEvent::new(order, "revision_requested")? })
     }
 
     /// Returns the step from `before` to `after`.

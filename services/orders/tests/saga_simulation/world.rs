@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use palisade_middleware::preconditions::VersionPreconditions;
 use palisade_orders::{
-    order::{Actor, FailureReason, Line, NewOrder, Order, Status},
+    order::{FailureReason, Line, NewOrder, Order, Role, Status},
     saga::{
         ConfirmOutcome, Effect, Event, ReleaseOutcome, ReserveOutcome, ReviseOutcome, RevisionEnd, RevisionRequest, Saga, StatusChange,
         Transition, request_conditional_change, request_revision,
@@ -145,7 +145,7 @@ impl World {
         let (now, random) = (self.now, &mut self.random);
         let Some(row) = (!self.rows.is_empty()).then(|| random.below(self.rows.len() as u64)) else { return };
         let row = &mut self.rows[usize::try_from(row).unwrap()];
-        let (to, by) = if random.percent(50) { (Status::Cancelled, Actor::Owner) } else { (Status::Completed, Actor::Admin) };
+        let (to, by) = if random.percent(50) { (Status::Cancelled, Role::Owner) } else { (Status::Completed, Role::Admin) };
         let change = request_conditional_change(&row.saga.order, to, by, &VersionPreconditions::default());
         if let StatusChange::Allowed(transition) = change {
             row.saga = row.saga.clone().after(&transition, now);

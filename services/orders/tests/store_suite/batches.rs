@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use futures_util::future::join_all;
 use palisade_middleware::preconditions::VersionPreconditions;
 use palisade_orders::{
-    order::{Actor, FailureReason, Status},
+    order::{FailureReason, Status},
     store::{Create, CreateResult, Error, SetStatusResult, TransitionResult},
 };
 
-use crate::database::{Database, NOW, confirmed, create, failed, key, reserved, stored_response};
+use crate::database::{Database, NOW, confirmed, create, failed, key, owner, reserved, stored_response};
 
 crate::on_both![
     concurrent_creates_are_all_stored,
@@ -61,7 +61,7 @@ async fn one_rejected_create_fails_alone(db: Database) {
 async fn concurrent_changes_of_one_order_are_serialized(db: Database) {
     let accepted = db.accept("alice", NOW).await;
     let id = accepted.saga.order.id;
-    let cancels = join_all((0..20).map(|_| db.store.set_status(id, Status::Cancelled, Actor::Owner, VersionPreconditions::default(), NOW)));
+    let cancels = join_all((0..20).map(|_| db.store.set_status(id, Status::Cancelled, owner(), VersionPreconditions::default(), NOW)));
     let reserves = join_all((0..20).map(|_| db.store.transition(accepted.clone(), vec![reserved(&accepted.saga.order)], None, NOW)));
     let (cancels, reserves) = tokio::join!(cancels, reserves);
     let cancelled = cancels.iter().filter(|result| matches!(result, Ok(SetStatusResult::Changed { .. }))).count();

@@ -4,11 +4,11 @@ use std::{collections::HashMap, time::Duration};
 
 use futures_util::future::join_all;
 use palisade_orders::{
-    order::{Actor, FailureReason, OrderId, Status},
+    order::{FailureReason, OrderId, Status},
     store::Claimed,
 };
 
-use crate::database::{DEADLINE, Database, LEASE, NOW, any, failed};
+use crate::database::{DEADLINE, Database, LEASE, NOW, any, failed, owner};
 
 crate::on_both![
     creator_lease_blocks_claims,
@@ -95,7 +95,7 @@ async fn stale_worker_cannot_postpone(db: Database) {
 
 async fn release_is_recorded_once(db: Database) {
     let id = db.accept("alice", NOW).await.saga.order.id;
-    db.store.set_status(id, Status::Cancelled, Actor::Owner, any(), NOW).await.unwrap();
+    db.store.set_status(id, Status::Cancelled, owner(), any(), NOW).await.unwrap();
     let stale = db.store.claim_due(NOW, LEASE, 1).await.unwrap().remove(0);
     let fresh = db.store.claim_due(NOW + LEASE, LEASE, 1).await.unwrap().remove(0);
     assert!(!db.store.release_done(id, stale.fence).await.unwrap());

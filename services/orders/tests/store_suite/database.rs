@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use palisade_middleware::{auth::Subject, preconditions::VersionPreconditions, store_instrumentation};
 use palisade_orders::{
-    order::{FailureReason, HeldLine, NewOrder, Order, OrderId, Priced, ProductSnapshot, Status},
+    order::{Actor, FailureReason, HeldLine, NewOrder, Order, OrderId, Priced, ProductSnapshot, Role, Status},
     saga::Transition,
     store::{Claimed, Create, CreateResult, IdempotencyKey, PostgresStore, SqliteStore, Store, StoredResponse, TransitionResult},
 };
@@ -22,6 +22,16 @@ pub(crate) const DEADLINE: Duration = Duration::from_mins(10);
 /// Accepts any version.
 pub(crate) fn any() -> VersionPreconditions {
     VersionPreconditions::default()
+}
+
+/// The user alice, who calls through the gateway.
+pub(crate) fn owner() -> Actor {
+    Actor { role: Role::Owner, subject: Some("alice".into()), service: Some("gateway".into()) }
+}
+
+/// An administrator, who calls directly.
+pub(crate) fn admin() -> Actor {
+    Actor { role: Role::Admin, subject: Some("root".into()), service: None }
 }
 
 #[derive(Clone)]
@@ -131,6 +141,7 @@ pub(crate) fn create(user: impl Into<Subject>, now: OffsetDateTime) -> Create {
     Create {
         id: OrderId::generate(now),
         order: new_order(user),
+        by: owner(),
         lease: LEASE,
         deadline: now + DEADLINE,
         trace_parent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),

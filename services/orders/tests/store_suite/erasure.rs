@@ -14,7 +14,7 @@ use palisade_orders::{
 use sqlx::AssertSqlSafe;
 use tempfile::TempDir;
 
-use crate::database::{BackDoor, Database, NOW, any, create, failed, key, stored_response};
+use crate::database::{BackDoor, Database, NOW, admin, any, create, failed, key, owner, stored_response};
 
 crate::on_both![
     subject_is_replaced_everywhere,
@@ -29,12 +29,17 @@ const SUBJECT: &str = "idp|alice \\ \"q\" é";
 const PSEUDONYM: &str = "erased:00112233445566778899aabbccddeeff";
 const DAY: Duration = Duration::from_hours(24);
 
+/// The subject as an actor.
+fn subject() -> Actor {
+    Actor { subject: Some(SUBJECT.into()), ..owner() }
+}
+
 impl BackDoor {
     /// Returns the content of all tables that may name a subject.
     async fn all_text(&self) -> String {
         let columns = [
             ("orders", "user_id || ' ' || coalesce(deleted_by, '')"),
-            ("order_history", "coalesce(reason, '')"),
+            ("order_history", "coalesce(reason, '') || coalesce(actor_subject, '')"),
             ("outbox", "payload"),
             ("idempotency_keys", "subject || key"),
         ];
@@ -81,9 +86,9 @@ async fn subject_is_replaced_everywhere(db: Database) {
     let own = db.keyed_order(SUBJECT, SUBJECT).await;
     let by_admin = db.keyed_order(SUBJECT, "admin").await;
     let other = db.keyed_order("bob", "bob").await;
-    db.store.remove(own, SUBJECT.into(), any(), NOW).await.unwrap();
+    db.store.remove(own, subject(), any(), NOW).await.unwrap();
     let removed_for_bob = db.failed_order("bob").await;
-    db.store.remove(removed_for_bob, SUBJECT.into(), any(), NOW).await.unwrap();
+    db.store.remove(removed_for_bob, subject(), any(), NOW).await.unwrap();
     // Events of all kinds: published, dead-lettered and waiting.
     let events = db.store.unpublished(10).await.unwrap();
     db.store.mark_published(vec![events[0].id], Destination::InProcess, NOW).await.unwrap();
@@ -120,9 +125,9 @@ async fn orders_in_progress_prevent_an_erasure(db: Database) {
     db.accept(SUBJECT, NOW).await;
     let confirm = async || db.confirm(&db.accept(SUBJECT, NOW).await, NOW).await.saga.order.id;
     let (cancelled, completed, _) = (confirm().await, confirm().await, confirm().await);
-    db.store.set_status(cancelled, Status::Cancelled, Actor::Owner, any(), NOW).await.unwrap();
-    db.store.remove(cancelled, SUBJECT.into(), any(), NOW).await.unwrap();
-    db.store.set_status(completed, Status::Completed, Actor::Admin, any(), NOW).await.unwrap();
+    db.store.set_status(cancelled, Status::Cancelled, owner(), any(), NOW).await.unwrap();
+    db.store.remove(cancelled, subject(), any(), NOW).await.unwrap();
+    db.store.set_status(completed, Status::Completed, admin(), any(), NOW).await.unwrap();
     let before = db.back_door.all_text().await;
     let error = db.erase(None).await.unwrap_err().to_string();
     assert!(error.contains("orders in progress, 4 in all (1 CANCELLED, 1 COMPLETED, 1 CONFIRMED, 1 PENDING)"), "{error}");

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use palisade_middleware::auth::Subject;
 use palisade_orders::{
-    order::{Actor, OrderId, Status},
+    order::{OrderId, Status},
     store::{DueFulfilment, FulfilmentQueue, SqliteStore, Store},
 };
 use sqlx::{SqlitePool, migrate::Migrator};
 
-use crate::database::{Database, LEASE, NOW, any};
+use crate::database::{Database, LEASE, NOW, admin, any};
 
 crate::on_both![completed_order_is_queued_once, fulfilment_is_leased_and_retried, unfinished_fulfilment_is_visible];
 
 async fn complete(db: &Database) -> OrderId {
     let id = db.confirm(&db.accept("alice", NOW).await, NOW).await.saga.order.id;
-    db.store.set_status(id, Status::Completed, Actor::Admin, any(), NOW).await.unwrap();
+    db.store.set_status(id, Status::Completed, admin(), any(), NOW).await.unwrap();
     id
 }
 
@@ -27,12 +27,12 @@ async fn completed_order_is_queued_once(db: Database) {
     db.confirm(&db.accept("bob", NOW).await, NOW).await;
     assert_eq!(claim(&db, LEASE).await, [], "a confirmed order is not fulfilled");
     let id = complete(&db).await;
-    db.store.set_status(id, Status::Completed, Actor::Admin, any(), NOW).await.unwrap();
+    db.store.set_status(id, Status::Completed, admin(), any(), NOW).await.unwrap();
     let due = DueFulfilment { order_id: id, user_id: Subject::parse("alice").unwrap(), attempts: 1 };
     assert_eq!(claim(&db, Duration::ZERO).await, [due]);
     db.store.fulfilment_done(id).await.unwrap();
     db.store.fulfilment_done(id).await.unwrap();
-    db.store.set_status(id, Status::Completed, Actor::Admin, any(), NOW).await.unwrap();
+    db.store.set_status(id, Status::Completed, admin(), any(), NOW).await.unwrap();
     assert_eq!(claim(&db, LEASE * 10).await, []);
     db.assert_invariants(NOW).await;
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use palisade_orders::{
-    order::{Actor, OrderId, Status},
+    order::{OrderId, Status},
     store::{Audit, Finding, Invariant, Overdue, PastRetention},
 };
 
-use crate::database::{BackDoor, Database, LEASE, NOW, any};
+use crate::database::{BackDoor, Database, LEASE, NOW, any, owner};
 
 crate::on_both![
     each_change_writes_one_event,
@@ -23,7 +23,7 @@ const SECOND: Duration = Duration::from_secs(1);
 async fn each_change_writes_one_event(db: Database) {
     let confirmed = db.confirm(&db.accept("alice", NOW).await, NOW + SECOND).await;
     let id = confirmed.saga.order.id;
-    db.store.set_status(id, Status::Cancelled, Actor::Owner, any(), NOW + SECOND * 2).await.unwrap();
+    db.store.set_status(id, Status::Cancelled, owner(), any(), NOW + SECOND * 2).await.unwrap();
     let events = db.store.unpublished(10).await.unwrap();
     let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
     let expected = ["pending", "product_reserved", "confirmed", "cancelled"].map(|status| format!("palisade.orders.v1.{status}"));
@@ -99,7 +99,7 @@ async fn schema_rejects_illegal_writes(db: Database) {
 async fn audit_of_consistent_store_is_empty(db: Database) {
     db.accept("alice", NOW).await;
     let cancelled = db.confirm(&db.accept("alice", NOW).await, NOW).await;
-    db.store.set_status(cancelled.saga.order.id, Status::Cancelled, Actor::Owner, any(), NOW).await.unwrap();
+    db.store.set_status(cancelled.saga.order.id, Status::Cancelled, owner(), any(), NOW).await.unwrap();
     let audit = db.store.audit(NOW + LEASE, LEASE * 2, None).await.unwrap();
     assert_eq!(audit, Audit { counts: vec![(Status::Cancelled, 1), (Status::Pending, 1)], findings: vec![] });
 }

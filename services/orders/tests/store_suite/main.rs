@@ -9,6 +9,7 @@ mod create;
 mod database;
 mod erasure;
 mod fulfilments;
+mod history;
 mod invariants;
 mod outbox;
 mod pool_metrics;

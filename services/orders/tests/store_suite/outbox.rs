@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use palisade_events::{Destination, Lease};
-use palisade_orders::order::{Actor, Status};
+use palisade_orders::order::Status;
 use uuid::Uuid;
 
-use crate::database::{Database, NOW, any};
+use crate::database::{Database, NOW, any, owner};
 
 crate::on_both![
     history_returns_the_order_at_each_status,
@@ -26,8 +26,8 @@ async fn history_returns_the_order_at_each_status(db: Database) {
     assert_eq!(changes[0], accepted.saga.order);
     assert_eq!(changes[2], confirmed);
     assert_eq!(db.store.history_after(id, 2).await.unwrap(), [confirmed]);
-    db.store.set_status(id, Status::Cancelled, Actor::Owner, any(), NOW + Duration::from_secs(2)).await.unwrap();
-    db.store.remove(id, "alice".into(), any(), NOW + Duration::from_secs(3)).await.unwrap();
+    db.store.set_status(id, Status::Cancelled, owner(), any(), NOW + Duration::from_secs(2)).await.unwrap();
+    db.store.remove(id, owner(), any(), NOW + Duration::from_secs(3)).await.unwrap();
     // Watchers of a removed order still receive its final status.
     assert_eq!(db.store.history_after(id, 3).await.unwrap()[0].status, Status::Cancelled);
     assert_eq!(db.store.history_after(id, 4).await.unwrap(), []);

@@ -10,14 +10,14 @@ use palisade_middleware::{
     task,
 };
 use palisade_orders::{
-    order::{Actor, OrderId, Status},
+    order::{OrderId, Status},
     store::{Create, CreateResult, Error, InstrumentedStore, List, Maintenance, OrderStore, Position, PostgresStore, SagaQueue},
 };
 use palisade_tests::servers;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::time::{Instant, sleep};
 
-use crate::database::{Database, LEASE, NOW, any, create, database_attributes, fresh_postgres, key, reserved};
+use crate::database::{Database, LEASE, NOW, any, create, database_attributes, fresh_postgres, key, owner, reserved};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_migrations_are_safe() {
@@ -199,8 +199,8 @@ async fn calls_do_not_scan_whole_tables() {
         let id = claimed.saga.order.id;
         store.transition(claimed.clone(), vec![reserved(&claimed.saga.order)], None, NOW).await.unwrap();
         store.find(id).await.unwrap();
-        store.set_status(id, Status::Cancelled, Actor::Owner, any(), NOW).await.unwrap();
-        store.remove(id, "user7".into(), any(), NOW).await.unwrap();
+        store.set_status(id, Status::Cancelled, owner(), any(), NOW).await.unwrap();
+        store.remove(id, owner(), any(), NOW).await.unwrap();
         store.claim_due(NOW + LEASE, LEASE, 20).await.unwrap();
         store.postpone(id, 3, NOW, "later".into()).await.unwrap();
         store.stuck(NOW, 3, 20).await.unwrap();

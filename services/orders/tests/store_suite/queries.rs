@@ -7,12 +7,12 @@ use palisade_middleware::{
     context::{MAX_PREFIX_CHARS, MAX_SUB_CHARS},
 };
 use palisade_orders::{
-    order::{Actor, FailureReason, OrderId, Status},
+    order::{FailureReason, OrderId, Status},
     store::{Create, IdempotencyKey, List, Stats},
 };
 use time::OffsetDateTime;
 
-use crate::database::{Database, NOW, any, create, failed};
+use crate::database::{Database, NOW, any, create, failed, owner};
 
 crate::on_both![
     list_is_newest_first_and_filtered,
@@ -39,7 +39,7 @@ async fn removed_orders_are_listed_in_order(db: Database) {
         let id = claimed.saga.order.id;
         if number % 2 == 0 {
             db.apply(&claimed, failed(FailureReason::UnknownProduct, false), NOW).await;
-            db.store.remove(id, "bob".into(), any(), NOW).await.unwrap();
+            db.store.remove(id, owner(), any(), NOW).await.unwrap();
         }
         all_ids.insert(0, id);
     }
@@ -106,7 +106,7 @@ async fn pages_are_stable_during_inserts(db: Database) {
 async fn saga_statuses_skip_unknown_orders(db: Database) {
     let pending = db.accept("alice", NOW).await.saga.order.id;
     let cancelled = db.accept("alice", NOW).await.saga.order.id;
-    db.store.set_status(cancelled, Status::Cancelled, Actor::Owner, any(), NOW).await.unwrap();
+    db.store.set_status(cancelled, Status::Cancelled, owner(), any(), NOW).await.unwrap();
     let mut statuses = db.store.saga_statuses(vec![cancelled, OrderId::generate(NOW), pending]).await.unwrap();
     statuses.sort_by_key(|status| status.status);
     let actual: Vec<_> = statuses.iter().map(|status| (status.order_id, status.status, status.release_pending)).collect();

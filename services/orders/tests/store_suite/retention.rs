@@ -6,7 +6,7 @@ use palisade_events::Destination;
 use palisade_middleware::clock::ManualClock;
 use palisade_orders::{
     archive::Archive,
-    order::{Actor, FailureReason, OrderId, Status},
+    order::{FailureReason, OrderId, Status},
     retention::{Lifetimes, Retention},
     store::{Overdue, PastRetention},
 };
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use time::OffsetDateTime;
 
-use crate::database::{Database, NOW, any, create, failed, key};
+use crate::database::{Database, NOW, admin, any, create, failed, key, owner};
 
 crate::on_both![
     only_settled_orders_are_deleted,
@@ -37,17 +37,17 @@ impl Database {
         let set = async |id, to, by| drop(self.store.set_status(id, to, by, any(), NOW).await.unwrap());
         let refused = self.apply(&accept().await, failed(FailureReason::InsufficientStock, false), NOW).await.saga.order.id;
         let fulfilled = confirm().await;
-        set(fulfilled, Status::Completed, Actor::Admin).await;
+        set(fulfilled, Status::Completed, admin()).await;
         self.store.fulfilment_done(fulfilled).await.unwrap();
         let to_fulfil = confirm().await;
-        set(to_fulfil, Status::Completed, Actor::Admin).await;
+        set(to_fulfil, Status::Completed, admin()).await;
         let cancelled = confirm().await;
-        set(cancelled, Status::Cancelled, Actor::Owner).await;
+        set(cancelled, Status::Cancelled, owner()).await;
         let claimed = self.store.claim_due(NOW, DAY, 1).await.unwrap().remove(0);
         assert!(self.store.release_done(cancelled, claimed.fence).await.unwrap());
-        self.store.remove(cancelled, "alice".into(), any(), NOW).await.unwrap();
+        self.store.remove(cancelled, owner(), any(), NOW).await.unwrap();
         let to_release = confirm().await;
-        set(to_release, Status::Cancelled, Actor::Owner).await;
+        set(to_release, Status::Cancelled, owner()).await;
         let (pending, reserved, confirmed) = (accept().await.saga.order.id, accept().await, confirm().await);
         let reserved = self.reserve(&reserved, NOW).await.saga.order.id;
         (vec![refused, fulfilled, cancelled], vec![to_fulfil, to_release, pending, reserved, confirmed])

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use palisade_middleware::preconditions::VersionPreconditions;
 use palisade_orders::{
-    order::{Actor, FailureReason, HeldLine, Line, Order, OrderId, Priced, ProductSnapshot, Status},
+    order::{FailureReason, HeldLine, Line, Order, OrderId, Priced, ProductSnapshot, Status},
     saga::RevisionEnd,
     store::{Claimed, RequestRevisionResult, SetStatusResult, TransitionResult},
 };
 use uuid::Uuid;
 
-use crate::database::{Database, LEASE, NOW, any};
+use crate::database::{Database, LEASE, NOW, admin, any, owner};
 
 crate::on_both![
     requested_revision_is_stored_and_leased,
@@ -47,7 +47,7 @@ impl Database {
     }
 
     async fn request_with(&self, id: OrderId, lines: Vec<Line>, conditions: VersionPreconditions) -> RequestRevisionResult {
-        self.store.request_revision(id, lines, Actor::Owner, conditions, LEASE, NOW + LATER).await.unwrap()
+        self.store.request_revision(id, lines, owner(), conditions, LEASE, NOW + LATER).await.unwrap()
     }
 
     async fn request(&self, id: OrderId, lines: Vec<Line>) -> Claimed {
@@ -98,7 +98,7 @@ async fn revised_order_has_the_new_lines(db: Database) {
     // Again, and the order can be cancelled afterwards.
     let claimed = db.request(order.id, lines(&[(3, 5)])).await;
     assert_eq!(db.ended(&claimed, revised(&lines(&[(3, 5)]))).await.total_minor, Some(1_000));
-    db.store.set_status(order.id, Status::Cancelled, Actor::Owner, any(), NOW + LATER * 3).await.unwrap();
+    db.store.set_status(order.id, Status::Cancelled, owner(), any(), NOW + LATER * 3).await.unwrap();
     let history = db.store.history_after(order.id, 0).await.unwrap();
     assert_eq!(history.iter().map(|order| order.version).collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
     let kinds = db.back_door.pairs("SELECT kind, kind FROM outbox ORDER BY version").await;
@@ -118,7 +118,10 @@ async fn refused_revision_restores_the_order(db: Database) {
     }
     let steps = db.back_door.pairs("SELECT revision, actor FROM order_history WHERE revision IS NOT NULL ORDER BY version").await;
     let steps: Vec<_> = steps.iter().map(|(step, actor)| (step.as_str(), actor.as_str())).collect();
-    assert_eq!(steps, [("requested", "owner"), ("insufficient_stock", "saga"), ("requested", "owner"), ("unknown_product", "saga")]);
+    assert_eq!(
+        steps,
+        [("revision_requested", "owner"), ("insufficient_stock", "saga"), ("revision_requested", "owner"), ("unknown_product", "saga")]
+    );
     db.assert_invariants(NOW + LATER * 2).await;
 }
 
@@ -168,7 +171,7 @@ async fn stale_holder_does_not_end_the_revision(db: Database) {
 async fn cancellation_ends_a_pending_revision(db: Database) {
     let order = db.confirmed().await;
     let claimed = db.request(order.id, lines(&[(3, 4)])).await;
-    let cancelled = db.store.set_status(order.id, Status::Cancelled, Actor::Owner, any(), NOW + LATER).await.unwrap();
+    let cancelled = db.store.set_status(order.id, Status::Cancelled, owner(), any(), NOW + LATER).await.unwrap();
     let SetStatusResult::Changed { order: cancelled, .. } = cancelled else { panic!("{cancelled:?}") };
     assert_eq!((cancelled.status, &cancelled.revision, cancelled.version), (Status::Cancelled, &None, order.version + 2));
     assert_eq!(db.find(order.id).await, cancelled);
@@ -180,7 +183,7 @@ async fn cancellation_ends_a_pending_revision(db: Database) {
 async fn order_with_a_pending_revision_is_not_completed(db: Database) {
     let order = db.confirmed().await;
     let pending = db.request(order.id, lines(&[(3, 4)])).await.saga.order;
-    let completed = db.store.set_status(order.id, Status::Completed, Actor::Admin, any(), NOW + LATER).await.unwrap();
+    let completed = db.store.set_status(order.id, Status::Completed, admin(), any(), NOW + LATER).await.unwrap();
     assert_eq!(completed, SetStatusResult::Illegal { order: pending, allowed: &[Status::Cancelled] });
     // Nor by a replica of the previous release, which does not know revisions.
     let sql = "UPDATE orders SET status = 'COMPLETED', version = version + 1, due_at = NULL";
@@ -215,10 +218,10 @@ async fn concurrent_changes_are_decided_by_version(db: Database) {
     for _ in 0..10 {
         let order = db.confirmed().await;
         let expected = VersionPreconditions::expect(order.version);
-        let request = |n| db.store.request_revision(order.id, lines(&[(n, 1)]), Actor::Owner, expected.clone(), LEASE, NOW + LATER);
+        let request = |n| db.store.request_revision(order.id, lines(&[(n, 1)]), owner(), expected.clone(), LEASE, NOW + LATER);
         let set = |to, by| db.store.set_status(order.id, to, by, expected.clone(), NOW + LATER);
         let (one, other, cancelled, completed) =
-            tokio::join!(request(3), request(4), set(Status::Cancelled, Actor::Owner), set(Status::Completed, Actor::Admin));
+            tokio::join!(request(3), request(4), set(Status::Cancelled, owner()), set(Status::Completed, admin()));
         let requested =
             [one.unwrap(), other.unwrap()].iter().filter(|result| matches!(result, RequestRevisionResult::Requested(_))).count();
         let changed =

@@ -7,13 +7,13 @@ use futures_util::future::join_all;
 use palisade_events::Destination;
 use palisade_middleware::clock::ManualClock;
 use palisade_orders::{
-    order::{Actor, FailureReason, NewOrder, Status},
+    order::{FailureReason, NewOrder, Status},
     retention::{Lifetimes, Retention},
     store::{Claimed, Create, CreateResult},
 };
 use uuid::Uuid;
 
-use crate::database::{BackDoor, Database, NOW, any, create, failed, key};
+use crate::database::{BackDoor, Database, NOW, admin, any, create, failed, key};
 
 crate::on_both![orders_take_bounded_space_and_none_when_deleted];
 
@@ -55,7 +55,7 @@ async fn order(db: &Database, end: End, n: usize) {
         End::Confirmed => drop(db.confirm(&claimed, NOW).await),
         End::Completed => {
             let id = db.confirm(&claimed, NOW).await.saga.order.id;
-            db.store.set_status(id, Status::Completed, Actor::Admin, any(), NOW).await.unwrap();
+            db.store.set_status(id, Status::Completed, admin(), any(), NOW).await.unwrap();
             db.store.fulfilment_done(id).await.unwrap();
         }
     }

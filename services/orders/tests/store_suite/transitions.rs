@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use palisade_middleware::preconditions::{Condition, VersionPreconditions};
 use palisade_orders::{
-    order::{Actor, FailureReason, Order, OrderId, Removal, Status},
+    order::{FailureReason, Order, OrderId, Removal, Status},
     store::{Claimed, InstrumentedStore, List, RemoveResult, SetStatusResult, Store, TransitionResult},
 };
 use parking_lot::Mutex;
 use tokio::join;
 
-use crate::database::{Database, LEASE, NOW, any, confirmed, database_attributes, failed, reserved};
+use crate::database::{Database, LEASE, NOW, admin, any, confirmed, database_attributes, failed, owner, reserved};
 
 crate::on_both![
     saga_transitions_are_stored,
@@ -70,8 +70,7 @@ async fn stale_worker_is_fenced(db: Database) {
 async fn cancellation_fences_the_worker(db: Database) {
     let accepted = db.accept("alice", NOW).await;
     let id = accepted.saga.order.id;
-    let SetStatusResult::Changed { order: cancelled, .. } =
-        db.store.set_status(id, Status::Cancelled, Actor::Owner, any(), NOW).await.unwrap()
+    let SetStatusResult::Changed { order: cancelled, .. } = db.store.set_status(id, Status::Cancelled, owner(), any(), NOW).await.unwrap()
     else {
         panic!("cancellation is legal")
     };
@@ -83,7 +82,7 @@ async fn cancellation_fences_the_worker(db: Database) {
 async fn cancelled_order_is_due_for_release(db: Database) {
     let confirmed = db.confirm(&db.accept("alice", NOW).await, NOW).await;
     let id = confirmed.saga.order.id;
-    db.store.set_status(id, Status::Cancelled, Actor::Admin, any(), NOW).await.unwrap();
+    db.store.set_status(id, Status::Cancelled, admin(), any(), NOW).await.unwrap();
     let due = db.store.claim_due(NOW, LEASE, 10).await.unwrap().remove(0);
     assert!(due.saga.release_pending && due.fence > confirmed.fence);
     assert_eq!((due.saga.order.id, due.saga.attempts), (id, 1));
@@ -103,9 +102,9 @@ async fn with_status(db: &Database, status: Status) -> OrderId {
         Status::Failed => drop(db.apply(&accepted, failed(FailureReason::UnknownProduct, false), NOW).await),
         Status::Completed => {
             db.confirm(&accepted, NOW).await;
-            db.store.set_status(id, Status::Completed, Actor::Admin, any(), NOW).await.unwrap();
+            db.store.set_status(id, Status::Completed, admin(), any(), NOW).await.unwrap();
         }
-        Status::Cancelled => drop(db.store.set_status(id, Status::Cancelled, Actor::Owner, any(), NOW).await.unwrap()),
+        Status::Cancelled => drop(db.store.set_status(id, Status::Cancelled, owner(), any(), NOW).await.unwrap()),
     }
     assert_eq!(db.find(id).await.status, status);
     id
@@ -114,14 +113,14 @@ async fn with_status(db: &Database, status: Status) -> OrderId {
 async fn set_status_allows_only_legal_transitions(db: Database) {
     for from in Status::ALL {
         for to in Status::ALL {
-            for by in [Actor::Owner, Actor::Admin] {
+            for by in [owner(), admin()] {
                 let id = with_status(&db, from).await;
                 let before = db.find(id).await;
-                let outcome = db.store.set_status(id, to, by, any(), NOW + LEASE).await.unwrap();
+                let outcome = db.store.set_status(id, to, by.clone(), any(), NOW + LEASE).await.unwrap();
                 let now = db.find(id).await;
                 if from == to {
                     assert_eq!(outcome, SetStatusResult::Unchanged(before));
-                } else if from.allowed_transitions(by).contains(&to) {
+                } else if from.allowed_transitions(by.role).contains(&to) {
                     assert_eq!(
                         (now.status, now.version, now.updated_at),
                         (to, before.version + 1, NOW + LEASE),
@@ -130,12 +129,12 @@ async fn set_status_allows_only_legal_transitions(db: Database) {
                     assert_eq!(outcome, SetStatusResult::Changed { from, order: now });
                 } else {
                     assert_eq!(now, before);
-                    assert_eq!(outcome, SetStatusResult::Illegal { order: before, allowed: from.allowed_transitions(by) });
+                    assert_eq!(outcome, SetStatusResult::Illegal { order: before, allowed: from.allowed_transitions(by.role) });
                 }
             }
         }
     }
-    let missing = db.store.set_status(OrderId::generate(NOW), Status::Cancelled, Actor::Admin, any(), NOW).await.unwrap();
+    let missing = db.store.set_status(OrderId::generate(NOW), Status::Cancelled, admin(), any(), NOW).await.unwrap();
     assert_eq!(missing, SetStatusResult::NotFound);
     db.assert_invariants(NOW).await;
 }
@@ -144,7 +143,7 @@ async fn concurrent_cancel_and_confirm_are_serialized(db: Database) {
     for round in 0..40 {
         let reserved = db.reserve(&db.accept("alice", NOW).await, NOW).await;
         let id = reserved.saga.order.id;
-        let cancel = db.store.set_status(id, Status::Cancelled, Actor::Owner, any(), NOW);
+        let cancel = db.store.set_status(id, Status::Cancelled, owner(), any(), NOW);
         let confirm = db.store.transition(reserved, vec![confirmed()], None, NOW);
         // The future that is polled first has a small advantage.
         let (cancelled, confirmed) = if round % 2 == 0 {
@@ -174,21 +173,17 @@ async fn conditions_guard_status_and_removal(db: Database) {
         none_match(Condition::Any),
         none_match(Condition::Listed(vec![1, 3])),
     ] {
-        let outcome = db.store.set_status(id, Status::Cancelled, Actor::Owner, conditions.clone(), NOW).await.unwrap();
+        let outcome = db.store.set_status(id, Status::Cancelled, owner(), conditions.clone(), NOW).await.unwrap();
         assert_eq!(outcome, SetStatusResult::VersionMismatch, "{conditions:?}");
-        assert_eq!(
-            db.store.remove(id, "alice".into(), conditions.clone(), NOW).await.unwrap(),
-            RemoveResult::VersionMismatch,
-            "{conditions:?}"
-        );
+        assert_eq!(db.store.remove(id, owner(), conditions.clone(), NOW).await.unwrap(), RemoveResult::VersionMismatch, "{conditions:?}");
         assert_eq!(db.find(id).await.status, Status::Confirmed);
     }
-    let cancel = async |conditions| db.store.set_status(id, Status::Cancelled, Actor::Owner, conditions, NOW).await.unwrap();
+    let cancel = async |conditions| db.store.set_status(id, Status::Cancelled, owner(), conditions, NOW).await.unwrap();
     assert!(matches!(cancel(VersionPreconditions::expect(3)).await, SetStatusResult::Changed { .. }));
     assert!(matches!(cancel(VersionPreconditions::expect(3)).await, SetStatusResult::Unchanged(_)), "a repeated call");
     assert!(matches!(cancel(VersionPreconditions::expect(4)).await, SetStatusResult::Unchanged(_)));
     assert_eq!(cancel(VersionPreconditions::expect(2)).await, SetStatusResult::VersionMismatch);
-    assert_eq!(db.store.remove(id, "alice".into(), none_match(Condition::Listed(vec![3])), NOW).await.unwrap(), RemoveResult::Removed);
+    assert_eq!(db.store.remove(id, owner(), none_match(Condition::Listed(vec![3])), NOW).await.unwrap(), RemoveResult::Removed);
     assert!(matches!(cancel(VersionPreconditions::expect(4)).await, SetStatusResult::Unchanged(_)), "hidden from its owner only");
     db.assert_invariants(NOW).await;
 }
@@ -196,14 +191,14 @@ async fn conditions_guard_status_and_removal(db: Database) {
 async fn remove_requires_a_terminal_status(db: Database) {
     for status in Status::ALL {
         let id = with_status(&db, status).await;
-        let outcome = db.store.remove(id, "alice".into(), any(), NOW).await.unwrap();
+        let outcome = db.store.remove(id, owner(), any(), NOW).await.unwrap();
         if status.is_terminal() {
             assert_eq!(outcome, RemoveResult::Removed);
             let removed = db.find(id).await;
-            assert_eq!(removed.removed, Some(Removal { at: NOW, by: Some("alice".into()) }));
-            assert_eq!(db.store.remove(id, "alice".into(), any(), NOW).await.unwrap(), RemoveResult::NotFound);
+            assert_eq!(removed.removed, Some(Removal { at: NOW, by: Some("alice".into()), service: Some("gateway".into()) }));
+            assert_eq!(db.store.remove(id, owner(), any(), NOW).await.unwrap(), RemoveResult::NotFound);
             let unchanged = SetStatusResult::Unchanged(removed.clone());
-            assert_eq!(db.store.set_status(id, status, Actor::Admin, any(), NOW).await.unwrap(), unchanged);
+            assert_eq!(db.store.set_status(id, status, admin(), any(), NOW).await.unwrap(), unchanged);
             let list = List { user_id: None, status: Some(status), with_removed: false, limit: 10, after: None };
             assert_eq!(db.store.list(list.clone()).await.unwrap().orders, []);
             for user_id in [None, Some(removed.user_id.clone())] {
@@ -216,13 +211,13 @@ async fn remove_requires_a_terminal_status(db: Database) {
             assert_eq!(db.find(id).await.status, status);
         }
     }
-    assert_eq!(db.store.remove(OrderId::generate(NOW), "alice".into(), any(), NOW).await.unwrap(), RemoveResult::NotFound);
+    assert_eq!(db.store.remove(OrderId::generate(NOW), owner(), any(), NOW).await.unwrap(), RemoveResult::NotFound);
     db.assert_invariants(NOW).await;
 }
 
 async fn removed_order_is_still_released(db: Database) {
     let id = with_status(&db, Status::Cancelled).await;
-    db.store.remove(id, "alice".into(), any(), NOW).await.unwrap();
+    db.store.remove(id, owner(), any(), NOW).await.unwrap();
     let due: Vec<Claimed> = db.store.claim_due(NOW, LEASE, 10).await.unwrap();
     assert_eq!(due[0].saga.order.id, id);
     assert!(db.store.release_done(id, due[0].fence).await.unwrap());
@@ -239,7 +234,7 @@ async fn changed_orders_are_reported_to_the_listener(db: Database) {
     let id = accepted.saga.order.id;
     instrumented.reserve(&accepted, NOW).await;
     for _ in 0..2 {
-        instrumented.store.set_status(id, Status::Cancelled, Actor::Owner, any(), NOW).await.unwrap();
+        instrumented.store.set_status(id, Status::Cancelled, owner(), any(), NOW).await.unwrap();
     }
     instrumented.store.transition(accepted, vec![confirmed()], None, NOW).await.unwrap();
     assert_eq!(*reported.lock(), [(id, 1), (id, 2), (id, 3)], "neither the unchanged order nor the fenced transition");

@@ -96,7 +96,11 @@ pub(crate) async fn refused_revision_changes_nothing_and_is_final(fixture: TestS
         ReviseOutcome::Refused { reason: Refusal::UnknownProduct, product_id: unknown }
     );
     let inactive = palisade_products::product::Input { is_active: false, ..input("C", 10) };
-    fixture.store.update(full, ValidatedProduct::new(inactive).unwrap(), VersionPreconditions::default(), "seller".into(), START).await.unwrap();
+    fixture
+        .store
+        .update(full, ValidatedProduct::new(inactive).unwrap(), VersionPreconditions::default(), "seller".into(), START)
+        .await
+        .unwrap();
     assert_eq!(
         fixture.revise(id, 8, &[(one, 4), (full, 1)]).await,
         ReviseOutcome::Refused { reason: Refusal::ProductInactive, product_id: full }

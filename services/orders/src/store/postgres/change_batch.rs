@@ -2,7 +2,10 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use palisade_middleware::group_commit::{BatchResult, BatchWriter};
+use palisade_middleware::{
+    auth::Subject,
+    group_commit::{BatchResult, BatchWriter},
+};
 use sqlx::Postgres;
 use uuid::Uuid;
 
@@ -46,12 +49,12 @@ const CHANGE: &str = "
         SELECT step.*, changed.id, changed.trace_parent
         FROM UNNEST(
             $21::bigint[], $22::bigint[], $23::text[], $24::text[], $25::text[], $26::text[], $27::timestamptz[],
-            $28::uuid[], $29::text[], $30::text[]
-        ) AS step (n, version, from_status, to_status, reason, actor, at, event_id, kind, payload)
+            $28::uuid[], $29::text[], $30::text[], $31::text[], $32::text[]
+        ) AS step (n, version, from_status, to_status, reason, actor, at, event_id, kind, payload, actor_subject, actor_service)
         JOIN changed ON changed.n = step.n
     ), history AS (
-        INSERT INTO order_history (order_id, version, from_status, to_status, reason, actor, at)
-        SELECT id, version, from_status, to_status, reason, actor, at FROM step ORDER BY id, version
+        INSERT INTO order_history (order_id, version, from_status, to_status, reason, actor, actor_subject, actor_service, at)
+        SELECT id, version, from_status, to_status, reason, actor, actor_subject, actor_service, at FROM step ORDER BY id, version
     ), event AS (
         INSERT INTO outbox (event_id, order_id, version, kind, payload, trace_parent, created_at)
         SELECT event_id, id, version, kind, payload, trace_parent, at FROM step ORDER BY id, version
@@ -118,11 +121,13 @@ impl ChangeWriter {
             .bind(steps.iter().map(|(.., step)| step.from.as_str()).collect::<Vec<_>>())
             .bind(steps.iter().map(|(.., step)| step.to.as_str()).collect::<Vec<_>>())
             .bind(steps.iter().map(|(.., step)| step.reason.map(FailureReason::as_str)).collect::<Vec<_>>())
-            .bind(steps.iter().map(|(_, change, _)| change.by.as_str()).collect::<Vec<_>>())
+            .bind(steps.iter().map(|(_, change, _)| change.by.role.as_str()).collect::<Vec<_>>())
             .bind(steps.iter().map(|(_, change, _)| change.order.updated_at).collect::<Vec<_>>())
             .bind(steps.iter().map(|(.., step)| step.event.event_id).collect::<Vec<_>>())
             .bind(steps.iter().map(|(.., step)| step.event.kind.as_str()).collect::<Vec<_>>())
             .bind(steps.iter().map(|(.., step)| step.event.payload.as_str()).collect::<Vec<_>>())
+            .bind(steps.iter().map(|(_, change, _)| change.by.subject.as_ref().map(Subject::as_str)).collect::<Vec<_>>())
+            .bind(steps.iter().map(|(_, change, _)| change.by.service.as_deref()).collect::<Vec<_>>())
             .fetch_all(&mut *db)
             .await
             .map_err(BatchFailure::from_statement)?;

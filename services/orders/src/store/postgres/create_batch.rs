@@ -3,6 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use palisade_middleware::{
+    auth::Subject,
     clock,
     group_commit::{BatchResult, BatchWriter},
 };
@@ -26,10 +27,12 @@ const CREATE: &str = "
     WITH item AS MATERIALIZED (
         SELECT * FROM UNNEST(
             $1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::timestamptz[], $7::bigint[], $8::timestamptz[],
-            $9::uuid[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bytea[], $15::timestamptz[]
+            $9::uuid[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bytea[], $15::timestamptz[],
+            $21::text[], $22::text[]
         ) AS item (
             id, user_id, status, created_at, trace_parent, due_at, fence, saga_deadline,
-            event_id, kind, payload, subject, key, fingerprint, expires_at
+            event_id, kind, payload, subject, key, fingerprint, expires_at,
+            actor_subject, actor_service
         )
     ), claimed_key AS (
         INSERT INTO idempotency_keys (subject, key, fingerprint, order_id, expires_at)
@@ -49,8 +52,8 @@ const CREATE: &str = "
         FROM UNNEST($16::uuid[], $17::bigint[], $18::uuid[], $19::bigint[]) AS line (order_id, position, product_id, quantity)
         WHERE line.order_id IN (SELECT id FROM accepted)
     ), history AS (
-        INSERT INTO order_history (order_id, version, to_status, at)
-        SELECT id, 1, status, created_at FROM item WHERE id IN (SELECT id FROM accepted)
+        INSERT INTO order_history (order_id, version, to_status, actor_subject, actor_service, at)
+        SELECT id, 1, status, actor_subject, actor_service, created_at FROM item WHERE id IN (SELECT id FROM accepted)
     ), event AS (
         INSERT INTO outbox (event_id, order_id, version, kind, payload, trace_parent, created_at)
         SELECT event_id, id, 1, kind, payload, trace_parent, created_at FROM item WHERE id IN (SELECT id FROM accepted)
@@ -131,6 +134,8 @@ async fn insert(db: &mut PgConnection, items: &[&NewRow]) -> Result<HashSet<Uuid
         .bind(lines.iter().map(|(.., line)| line.product_id).collect::<Vec<_>>())
         .bind(lines.iter().map(|(.., line)| line.quantity).collect::<Vec<_>>())
         .bind(KEY_LIFETIME.as_secs_f64())
+        .bind(items.iter().map(|item| item.create.by.subject.as_ref().map(Subject::as_str)).collect::<Vec<_>>())
+        .bind(items.iter().map(|item| item.create.by.service.as_deref()).collect::<Vec<_>>())
         .fetch_all(db)
         .await
         .map_err(BatchFailure::from_statement)?;

@@ -37,13 +37,17 @@ const ERASE_ORDERS: &str = concat!(
             deleted_by = CASE WHEN deleted_by = $1 THEN $2 ELSE deleted_by END
         FROM batch WHERE orders.id = batch.id AND ((is_owner AND is_settled) OR deleted_by = $1)
         RETURNING orders.user_id = $2 AS owner, deleted_by = $2 AS remover
+    ), history_erased AS (
+        UPDATE order_history SET actor_subject = $2 FROM batch WHERE order_id = batch.id AND actor_subject = $1
+        RETURNING 1
     ), events_erased AS (
         UPDATE outbox SET payload = replace(payload, $5, $6)
         FROM batch WHERE order_id = batch.id AND is_owner AND is_settled AND strpos(payload, $5) > 0
         RETURNING 1
     )
     SELECT (SELECT id FROM batch ORDER BY id DESC LIMIT 1), (SELECT count(*) FROM orders_erased WHERE owner),
-        (SELECT count(*) FROM orders_erased WHERE remover), 0::bigint, (SELECT count(*) FROM events_erased)"
+        (SELECT count(*) FROM orders_erased WHERE remover), (SELECT count(*) FROM history_erased),
+        (SELECT count(*) FROM events_erased)"
 );
 
 #[async_trait]

@@ -13,14 +13,14 @@ use super::{
     row::{self, Timestamp, columns, lines},
 };
 use crate::{
-    order::{Actor, Line, Order, OrderId, Status},
+    order::{Actor, HistoryEntry, Line, MAX_HISTORY, Order, OrderId, Status},
     store::{
         batches::{self, NewRow},
         database::Error,
         orders::{
             Create, CreateResult, ExistingKey, FIRST_FENCE, IdempotencyKey, OrderStore, RemoveResult, SetStatusResult, StoredResponse,
         },
-        queries::{self, HistoryRow, List, Page, SELECT_HISTORY},
+        queries::{self, ChangeRow, HistoryRow, List, Page, SELECT_CHANGES, SELECT_HISTORY},
         revisions::RequestRevisionResult,
     },
 };
@@ -86,13 +86,13 @@ impl OrderStore for PostgresStore {
         lease: Duration,
         now: OffsetDateTime,
     ) -> Result<RequestRevisionResult, Error> {
-        self.with_retries(|| self.request(id, &lines, by, &preconditions, (now, lease))).await
+        self.with_retries(|| self.request(id, &lines, &by, &preconditions, (now, lease))).await
     }
 
     async fn remove(
         &self,
         id: OrderId,
-        by: Subject,
+        by: Actor,
         preconditions: VersionPreconditions,
         now: OffsetDateTime,
     ) -> Result<RemoveResult, Error> {
@@ -106,8 +106,11 @@ impl OrderStore for PostgresStore {
                 Some(order) if !order.status.is_terminal() => return Ok(RemoveResult::InProgress(order.status)),
                 Some(_) => {}
             }
-            let hide = sqlx::query("UPDATE orders SET deleted_at = $2, deleted_by = $3 WHERE id = $1 AND deleted_at IS NULL");
-            let hidden = hide.bind(id.as_uuid()).bind(now).bind(by.as_str()).execute(&mut *db).await?;
+            let hide = sqlx::query(
+                "UPDATE orders SET deleted_at = $2, deleted_by = $3, deleted_by_service = $4 WHERE id = $1 AND deleted_at IS NULL",
+            );
+            let hide = hide.bind(id.as_uuid()).bind(now).bind(by.subject.as_ref().map(Subject::as_str)).bind(by.service.as_deref());
+            let hidden = hide.execute(&mut *db).await?;
             Ok(if hidden.rows_affected() == 1 { RemoveResult::Removed } else { RemoveResult::NotFound })
         })
         .await
@@ -131,6 +134,16 @@ impl OrderStore for PostgresStore {
         let history: Vec<HistoryRow> =
             rows.into_iter().map(|(version, status, reason, Timestamp(at), lines)| (version, status, reason, at, lines)).collect();
         queries::snapshots(&order, history)
+    }
+
+    async fn history(&self, id: OrderId) -> Result<Vec<HistoryEntry>, Error> {
+        let select = sqlx::query_as(SELECT_CHANGES).bind(id.as_uuid()).bind(i64::from(MAX_HISTORY));
+        let rows: Vec<ChangeRow<Timestamp>> = select.fetch_all(&mut *self.pool.acquire().await?).await?;
+        let decode = |row: ChangeRow<Timestamp>| {
+            let Timestamp(at) = row.at;
+            row.decode(at)
+        };
+        rows.into_iter().map(decode).collect()
     }
 
     async fn versions(&self, ids: Vec<OrderId>) -> Result<Vec<(OrderId, i64)>, Error> {

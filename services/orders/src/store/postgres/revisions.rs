@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use palisade_middleware::{clock, preconditions::VersionPreconditions};
+use palisade_middleware::{auth::Subject, clock, preconditions::VersionPreconditions};
 use sqlx::{Connection, PgConnection, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -27,7 +27,7 @@ impl PostgresStore {
         &self,
         id: OrderId,
         lines: &[Line],
-        by: Actor,
+        by: &Actor,
         preconditions: &VersionPreconditions,
         (now, lease): (OffsetDateTime, Duration),
     ) -> Result<RequestRevisionResult, Error> {
@@ -76,7 +76,7 @@ impl PostgresStore {
         );
         let update = update.bind(id.as_uuid()).bind(after.total_minor).bind(after.version).bind(after.updated_at);
         update.execute(&mut *transaction).await?;
-        record(&mut transaction, &after, Actor::Saga, &RevisionStep::ended(end, before, &after)?, now).await?;
+        record(&mut transaction, &after, &Actor::saga(), &RevisionStep::ended(end, before, &after)?, now).await?;
         transaction.commit().await?;
         let saga = Saga { order: after, ..claimed.saga.clone() };
         Ok(TransitionResult::Applied(Claimed { saga, ..claimed.clone() }))
@@ -102,17 +102,20 @@ async fn replace_lines(db: &mut PgConnection, order: &Order) -> Result<(), Error
 }
 
 /// Writes the row of the history and the event of a step.
-async fn record(db: &mut PgConnection, order: &Order, by: Actor, step: &RevisionStep, now: OffsetDateTime) -> Result<(), Error> {
+async fn record(db: &mut PgConnection, order: &Order, by: &Actor, step: &RevisionStep, now: OffsetDateTime) -> Result<(), Error> {
     sqlx::query(
-        "INSERT INTO order_history (order_id, version, from_status, to_status, revision, replaced_lines, actor, at)
-         VALUES ($1, $2, $3, $3, $4, $5, $6, $7)",
+        "INSERT INTO order_history
+             (order_id, version, from_status, to_status, revision, replaced_lines, actor, actor_subject, actor_service, at)
+         VALUES ($1, $2, $3, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(order.id.as_uuid())
     .bind(order.version)
     .bind(Status::Confirmed.as_str())
     .bind(step.name)
     .bind(&step.replaced_lines)
-    .bind(by.as_str())
+    .bind(by.role.as_str())
+    .bind(by.subject.as_ref().map(Subject::as_str))
+    .bind(by.service.as_deref())
     .bind(now)
     .execute(&mut *db)
     .await?;

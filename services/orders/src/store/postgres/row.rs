@@ -23,7 +23,8 @@ use crate::{
 /// Columns that [`order`] reads, from `orders o` and its lines `l` as [`lines!`] joins them.
 macro_rules! columns {
     () => {
-        "o.id, o.user_id, o.status, o.failure_reason, o.total_minor, o.version, o.created_at, o.updated_at, o.deleted_at, o.deleted_by, o.revision, \
+        "o.id, o.user_id, o.status, o.failure_reason, o.total_minor, o.version, o.created_at, o.updated_at, o.deleted_at, o.deleted_by, \
+         o.deleted_by_service, o.revision, \
          l.product_ids, l.quantities, l.names, l.prices"
     };
 }
@@ -112,7 +113,7 @@ pub(super) fn order(row: &PgRow) -> Result<Order, Error> {
 fn removal(row: &PgRow) -> Result<Option<Removal>, Error> {
     let Some(at) = row.try_get("deleted_at")? else { return Ok(None) };
     let by: Option<&str> = row.try_get("deleted_by")?;
-    Ok(Some(Removal { at, by: by.map(Subject::parse).transpose().map_err(corrupt)? }))
+    Ok(Some(Removal { at, by: by.map(Subject::parse).transpose().map_err(corrupt)?, service: row.try_get("deleted_by_service")? }))
 }
 
 pub(super) fn claimed(row: &PgRow) -> Result<Claimed, Error> {

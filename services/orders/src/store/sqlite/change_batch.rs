@@ -2,7 +2,10 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use palisade_middleware::group_commit::{BatchResult, BatchWriter};
+use palisade_middleware::{
+    auth::Subject,
+    group_commit::{BatchResult, BatchWriter},
+};
 use serde::Serialize;
 use sqlx::{Connection, Sqlite, SqliteConnection};
 use uuid::Uuid;
@@ -47,8 +50,9 @@ const UPDATE_LINES: &str = "
     ) AS item
     WHERE order_lines.order_id = item.order_id AND order_lines.product_id = item.product_id";
 const INSERT_HISTORY: &str = "
-    INSERT INTO order_history (order_id, version, from_status, to_status, reason, actor, at)
-    SELECT unhex(value ->> 'order_id'), value ->> 'version', value ->> 'from', value ->> 'to', value ->> 'reason', value ->> 'actor', value ->> 'at'
+    INSERT INTO order_history (order_id, version, from_status, to_status, reason, actor, actor_subject, actor_service, at)
+    SELECT unhex(value ->> 'order_id'), value ->> 'version', value ->> 'from', value ->> 'to', value ->> 'reason',
+           value ->> 'actor', value ->> 'actor_subject', value ->> 'actor_service', value ->> 'at'
     FROM json_each($1)";
 const INSERT_EVENTS: &str = "
     INSERT INTO outbox (event_id, order_id, version, kind, payload, trace_parent, created_at)
@@ -103,6 +107,8 @@ struct StepRow<'a> {
     to: &'static str,
     reason: Option<&'static str>,
     actor: &'static str,
+    actor_subject: Option<&'a str>,
+    actor_service: Option<&'a str>,
     at: i64,
     event_id: String,
     kind: &'a str,
@@ -208,7 +214,9 @@ impl<'a> StepRow<'a> {
             from: step.from.as_str(),
             to: step.to.as_str(),
             reason: step.reason.map(FailureReason::as_str),
-            actor: change.by.as_str(),
+            actor: change.by.role.as_str(),
+            actor_subject: change.by.subject.as_ref().map(Subject::as_str),
+            actor_service: change.by.service.as_deref(),
             at: to_ms(change.order.updated_at),
             event_id: hex(step.event.event_id),
             kind: &step.event.kind,

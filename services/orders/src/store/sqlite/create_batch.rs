@@ -3,6 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use palisade_middleware::{
+    auth::Subject,
     clock,
     group_commit::{BatchResult, BatchWriter},
 };
@@ -37,8 +38,9 @@ const INSERT_LINES: &str = "
     SELECT unhex(value ->> 'order_id'), value ->> 'position', unhex(value ->> 'product_id'), value ->> 'quantity'
     FROM json_each($1)";
 const INSERT_HISTORY: &str = "
-    INSERT INTO order_history (order_id, version, to_status, at)
-    SELECT unhex(value ->> 'id'), 1, value ->> 'status', value ->> 'at' FROM json_each($1)";
+    INSERT INTO order_history (order_id, version, to_status, actor_subject, actor_service, at)
+    SELECT unhex(value ->> 'id'), 1, value ->> 'status', value ->> 'actor_subject', value ->> 'actor_service', value ->> 'at'
+    FROM json_each($1)";
 const INSERT_EVENTS: &str = "
     INSERT INTO outbox (event_id, order_id, version, kind, payload, trace_parent, created_at)
     SELECT unhex(value ->> 'event_id'), unhex(value ->> 'id'), 1, value ->> 'kind', value ->> 'payload', value ->> 'trace_parent', value ->> 'at'
@@ -61,6 +63,8 @@ struct OrderRow<'a> {
     due_at: i64,
     fence: i64,
     saga_deadline: i64,
+    actor_subject: Option<&'a str>,
+    actor_service: Option<&'a str>,
     event_id: String,
     kind: &'a str,
     payload: &'a str,
@@ -150,6 +154,8 @@ async fn insert(db: &mut SqliteConnection, accepted: &[(&Create, Claimed, Offset
         due_at: to_ms(clock::after(*now, create.lease)),
         fence: claimed.fence,
         saga_deadline: to_ms(claimed.saga.deadline),
+        actor_subject: create.by.subject.as_ref().map(Subject::as_str),
+        actor_service: create.by.service.as_deref(),
         event_id: hex(event.event_id),
         kind: &event.kind,
         payload: &event.payload,

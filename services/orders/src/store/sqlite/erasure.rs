@@ -35,6 +35,7 @@ const ERASE_EVENTS: &str = concat!(
     ") AND instr(payload, $5) > 0"
 );
 const ERASE_OWNERS: &str = concat!("UPDATE orders SET user_id = $2 WHERE ", own_settled!());
+const ERASE_ACTORS: &str = "UPDATE order_history SET actor_subject = $2 WHERE order_id > $3 AND order_id <= $4 AND actor_subject = $1";
 const ERASE_REMOVERS: &str = "UPDATE orders SET deleted_by = $2 WHERE id > $3 AND id <= $4 AND deleted_by = $1";
 
 #[async_trait]
@@ -60,15 +61,15 @@ impl ErasureStore for SqliteStore {
         let last: Option<Uuid> = sqlx::query_scalar(SELECT_LAST).bind(after.as_uuid()).bind(limit).fetch_one(&mut *transaction).await?;
         let Some(last) = last else { return Ok(ErasedOrders::default()) };
         let members = (erasure::payload_members(&subject), erasure::payload_members(&pseudonym));
-        let mut changed = [0; 3];
+        let mut changed = [0; 4];
         // One more column with a subject is one more statement.
-        for (statement, changed) in [ERASE_EVENTS, ERASE_OWNERS, ERASE_REMOVERS].into_iter().zip(&mut changed) {
+        for (statement, changed) in [ERASE_EVENTS, ERASE_OWNERS, ERASE_REMOVERS, ERASE_ACTORS].into_iter().zip(&mut changed) {
             let erase = sqlx::query(statement).bind(subject.as_str()).bind(pseudonym.as_str());
             let erase = erase.bind(after.as_uuid()).bind(last).bind(&members.0).bind(&members.1);
             *changed = erase.execute(&mut *transaction).await?.rows_affected();
         }
         transaction.commit().await?;
-        let [events, orders, removals] = changed;
-        Ok(ErasedOrders { last: erasure::last(Some(last)), orders, removals, history: 0, events })
+        let [events, orders, removals, history] = changed;
+        Ok(ErasedOrders { last: erasure::last(Some(last)), orders, removals, history, events })
     }
 }

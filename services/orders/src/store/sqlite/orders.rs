@@ -13,14 +13,14 @@ use super::{
     row::{self, columns, from_ms, to_ms},
 };
 use crate::{
-    order::{Actor, Line, Order, OrderId, Status},
+    order::{Actor, HistoryEntry, Line, MAX_HISTORY, Order, OrderId, Status},
     store::{
         batches::{self, NewRow},
         database::Error,
         orders::{
             Create, CreateResult, ExistingKey, FIRST_FENCE, IdempotencyKey, OrderStore, RemoveResult, SetStatusResult, StoredResponse,
         },
-        queries::{self, List, Page, SELECT_HISTORY},
+        queries::{self, ChangeRow, List, Page, SELECT_CHANGES, SELECT_HISTORY},
         revisions::RequestRevisionResult,
     },
 };
@@ -65,13 +65,13 @@ impl OrderStore for SqliteStore {
         lease: Duration,
         now: OffsetDateTime,
     ) -> Result<RequestRevisionResult, Error> {
-        self.request(id, lines, by, preconditions, (now, lease)).await
+        self.request(id, lines, &by, preconditions, (now, lease)).await
     }
 
     async fn remove(
         &self,
         id: OrderId,
-        by: Subject,
+        by: Actor,
         preconditions: VersionPreconditions,
         now: OffsetDateTime,
     ) -> Result<RemoveResult, Error> {
@@ -84,8 +84,8 @@ impl OrderStore for SqliteStore {
             Some(order) if !order.status.is_terminal() => return Ok(RemoveResult::InProgress(order.status)),
             Some(_) => {}
         }
-        let hide = sqlx::query("UPDATE orders SET deleted_at = $2, deleted_by = $3 WHERE id = $1");
-        let hide = hide.bind(id.as_uuid()).bind(to_ms(now)).bind(by.as_str());
+        let hide = sqlx::query("UPDATE orders SET deleted_at = $2, deleted_by = $3, deleted_by_service = $4 WHERE id = $1");
+        let hide = hide.bind(id.as_uuid()).bind(to_ms(now)).bind(by.subject.as_ref().map(Subject::as_str)).bind(by.service.as_deref());
         hide.execute(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(RemoveResult::Removed)
@@ -108,6 +108,16 @@ impl OrderStore for SqliteStore {
         let rows: Vec<(i64, String, Option<String>, i64, Option<String>)> = select.fetch_all(&mut *db).await?;
         let history = rows.into_iter().map(|(version, status, reason, at, lines)| Ok((version, status, reason, from_ms(at)?, lines)));
         queries::snapshots(&order, history.collect::<Result<_, Error>>()?)
+    }
+
+    async fn history(&self, id: OrderId) -> Result<Vec<HistoryEntry>, Error> {
+        let select = sqlx::query_as(SELECT_CHANGES).bind(id.as_uuid()).bind(MAX_HISTORY);
+        let rows: Vec<ChangeRow<i64>> = select.fetch_all(&mut *self.readers.acquire().await?).await?;
+        let decode = |row: ChangeRow<i64>| {
+            let at = from_ms(row.at)?;
+            row.decode(at)
+        };
+        rows.into_iter().map(decode).collect()
     }
 
     async fn versions(&self, ids: Vec<OrderId>) -> Result<Vec<(OrderId, i64)>, Error> {

@@ -98,7 +98,10 @@ fn history_entry(row: &SqliteRow) -> Result<RecordedChange, Error> {
         from: row.try_get("from_status")?,
         to: row.try_get("to_status")?,
         reason: row.try_get("reason")?,
+        replaced_lines: row.try_get("replaced_lines")?,
         actor: row.try_get("actor")?,
+        actor_subject: row.try_get("actor_subject")?,
+        actor_service: row.try_get("actor_service")?,
         at: row::time(row, "at")?,
     })
 }

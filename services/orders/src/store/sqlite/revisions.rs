@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use palisade_middleware::{clock, preconditions::VersionPreconditions};
+use palisade_middleware::{auth::Subject, clock, preconditions::VersionPreconditions};
 use serde::Serialize;
 use sqlx::{Connection, Row, SqliteConnection};
 use time::OffsetDateTime;
@@ -43,7 +43,7 @@ impl SqliteStore {
         &self,
         id: OrderId,
         lines: Vec<Line>,
-        by: Actor,
+        by: &Actor,
         preconditions: VersionPreconditions,
         (now, lease): (OffsetDateTime, Duration),
     ) -> Result<RequestRevisionResult, Error> {
@@ -93,7 +93,7 @@ impl SqliteStore {
         );
         let update = update.bind(id.as_uuid()).bind(after.total_minor).bind(after.version).bind(to_ms(after.updated_at));
         update.execute(&mut *transaction).await?;
-        record(&mut transaction, &after, Actor::Saga, &RevisionStep::ended(end, before, &after)?, now).await?;
+        record(&mut transaction, &after, &Actor::saga(), &RevisionStep::ended(end, before, &after)?, now).await?;
         transaction.commit().await?;
         let saga = Saga { order: after, ..claimed.saga.clone() };
         Ok(TransitionResult::Applied(Claimed { saga, ..claimed.clone() }))
@@ -114,17 +114,20 @@ async fn replace_lines(db: &mut SqliteConnection, order: &Order) -> Result<(), E
 }
 
 /// Writes the row of the history and the event of a step.
-async fn record(db: &mut SqliteConnection, order: &Order, by: Actor, step: &RevisionStep, now: OffsetDateTime) -> Result<(), Error> {
+async fn record(db: &mut SqliteConnection, order: &Order, by: &Actor, step: &RevisionStep, now: OffsetDateTime) -> Result<(), Error> {
     sqlx::query(
-        "INSERT INTO order_history (order_id, version, from_status, to_status, revision, replaced_lines, actor, at)
-         VALUES ($1, $2, $3, $3, $4, $5, $6, $7)",
+        "INSERT INTO order_history
+             (order_id, version, from_status, to_status, revision, replaced_lines, actor, actor_subject, actor_service, at)
+         VALUES ($1, $2, $3, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(order.id.as_uuid())
     .bind(order.version)
     .bind(Status::Confirmed.as_str())
     .bind(step.name)
     .bind(&step.replaced_lines)
-    .bind(by.as_str())
+    .bind(by.role.as_str())
+    .bind(by.subject.as_ref().map(Subject::as_str))
+    .bind(by.service.as_deref())
     .bind(to_ms(now))
     .execute(&mut *db)
     .await?;

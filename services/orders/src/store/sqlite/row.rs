@@ -20,7 +20,8 @@ use crate::{
 /// lines in order.
 macro_rules! columns {
     () => {
-        "o.id, o.user_id, o.status, o.failure_reason, o.total_minor, o.version, o.created_at, o.updated_at, o.deleted_at, o.deleted_by, o.revision, \
+        "o.id, o.user_id, o.status, o.failure_reason, o.total_minor, o.version, o.created_at, o.updated_at, o.deleted_at, o.deleted_by, \
+         o.deleted_by_service, o.revision, \
          l.product_id, l.quantity, l.name, l.unit_price_minor"
     };
 }
@@ -114,7 +115,11 @@ fn order(row: &SqliteRow, lines: Vec<Line>) -> Result<Order, Error> {
 fn removal(row: &SqliteRow) -> Result<Option<Removal>, Error> {
     let Some(at) = row.try_get::<Option<i64>, _>("deleted_at")? else { return Ok(None) };
     let by: Option<&str> = row.try_get("deleted_by")?;
-    Ok(Some(Removal { at: from_ms(at)?, by: by.map(Subject::parse).transpose().map_err(corrupt)? }))
+    Ok(Some(Removal {
+        at: from_ms(at)?,
+        by: by.map(Subject::parse).transpose().map_err(corrupt)?,
+        service: row.try_get("deleted_by_service")?,
+    }))
 }
 
 fn line(row: &SqliteRow) -> Result<Line, Error> {

@@ -1,0 +1,123 @@
+//! `/orders/{id}/history`: every change of an order, with its actor.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header::CACHE_CONTROL},
+    response::{IntoResponse, Response},
+};
+use palisade_middleware::rejection::Rejection;
+use palisade_proto::orders::v1::{self as proto, FindHistoryRequest};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{NO_STORE, body::Status};
+use crate::{
+    extract::{Id, Preconditions, Read},
+    problem, timestamp,
+    upstreams::Upstreams,
+};
+
+/// History of an order, oldest change first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OrderHistory {
+    #[schema(min_items = 1, max_items = 1001)]
+    items: Vec<OrderChange>,
+}
+
+/// One change of an order.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OrderChange {
+    /// Version of the order after the change. A deletion keeps the version.
+    #[schema(example = 1, minimum = 1)]
+    version: i64,
+    /// Status before the change; `null` for the creation.
+    #[schema(required = true)]
+    from: Option<Status>,
+    to: Status,
+    /// Reason of the failure, `removed` for a deletion; `null` for none.
+    #[schema(required = true, example = "insufficient_stock")]
+    reason: Option<String>,
+    actor: Actor,
+    #[schema(format = DateTime, example = "2026-01-31T12:00:00.000Z")]
+    at: String,
+}
+
+/// Actor of a change. Changes by earlier releases have an incomplete actor.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Actor {
+    /// Role of the actor; `null` if it is unknown.
+    #[schema(required = true)]
+    role: Option<Role>,
+    /// User that the change was made for; `null` for the saga, or if it is unknown.
+    #[schema(required = true, example = "alice")]
+    subject: Option<String>,
+    /// Service that made the change; `null` for a user that called it directly, or if it is unknown.
+    #[schema(required = true, example = "gateway")]
+    service: Option<String>,
+}
+
+/// Role of an actor: the automatic processing, the user that owns the order, or an administrator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    Saga,
+    Owner,
+    Admin,
+}
+
+/// Get the history of an order
+///
+/// Every change with its reason, its actor and its time, oldest first. The order of another user is
+/// reported as `not_found`. With the scope `orders:admin`, a deleted order has a history, too.
+#[utoipa::path(get, path = "/orders/{id}/history", operation_id = "findOrderHistory", tag = "orders",
+    security(("bearer" = ["orders:read"]), ("bearer" = ["orders:admin"])),
+    params(("id" = String, Path, format = Uuid, description = "Id of the order")),
+    responses((status = 200, body = OrderHistory, description = "The changes of the order")))]
+pub(crate) async fn history(
+    State(Upstreams { mut orders, .. }): State<Upstreams>,
+    Id(id): Id,
+    preconditions: Preconditions,
+) -> Result<Response, Rejection> {
+    let history = orders.find_history(FindHistoryRequest { id: id.to_string() }).await.map_err(problem::rejection)?.into_inner();
+    let items = history.items.into_iter().map(OrderChange::try_from).collect::<Result<_, _>>()?;
+    match preconditions.check_read(None)? {
+        Read::Changed => Ok(([(CACHE_CONTROL, NO_STORE)], Json(OrderHistory { items })).into_response()),
+        Read::NotModified => Ok((StatusCode::NOT_MODIFIED, [(CACHE_CONTROL, NO_STORE)]).into_response()),
+    }
+}
+
+impl TryFrom<proto::OrderChange> for OrderChange {
+    type Error = Rejection;
+
+    fn try_from(change: proto::OrderChange) -> Result<Self, Rejection> {
+        let from = Some(change.from()).filter(|from| *from != proto::OrderStatus::Unspecified);
+        Ok(Self {
+            version: change.version,
+            from: from.map(Status::from_proto).transpose()?,
+            to: Status::from_proto(change.to())?,
+            reason: non_empty(change.reason),
+            actor: Actor {
+                role: Role::parse(&change.actor_role),
+                subject: non_empty(change.actor_subject),
+                service: non_empty(change.actor_service),
+            },
+            at: timestamp::to_rfc3339(change.at)?,
+        })
+    }
+}
+
+impl Role {
+    fn parse(name: &str) -> Option<Self> {
+        match name {
+            "saga" => Some(Self::Saga),
+            "owner" => Some(Self::Owner),
+            "admin" => Some(Self::Admin),
+            _ => None,
+        }
+    }
+}
+
+fn non_empty(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
