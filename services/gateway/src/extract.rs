@@ -14,7 +14,7 @@ pub(crate) use entity_tag::etag;
 pub(crate) use idempotency_key::{IdempotencyKey, record_key_outcome, retryable_with_key};
 pub(crate) use json::{Integer, Json, Object, non_null};
 pub(crate) use merge_patch::{Member, MergePatch};
-pub(crate) use parameters::{Id, Limit, Query};
+pub(crate) use parameters::{Id, Limit, Query, Uuid};
 pub(crate) use preconditions::{Preconditions, Read};
 pub(crate) use singletons::{LAST_EVENT_ID, reject_repeated, single_value};
 

@@ -22,10 +22,12 @@ use crate::{
 
 mod body;
 mod events;
+mod filters;
 mod history;
 
-use body::{Filters, NewOrder, NewStatus, Order, OrderPage, OrderRevision};
+use body::{NewOrder, NewStatus, Order, OrderPage, OrderRevision};
 pub(crate) use events::{__path_events, events};
+use filters::Filters;
 pub(crate) use history::{__path_history, history};
 
 /// Orders change asynchronously and belong to one user.
@@ -84,7 +86,8 @@ pub(crate) async fn create(
 
 /// List orders
 ///
-/// Newest first, with cursor pagination.
+/// Newest first, with cursor pagination. With the scope `orders:admin`, the list includes deleted
+/// orders.
 #[utoipa::path(get, path = "/orders", operation_id = "listOrders", tag = "orders",
     security(("bearer" = ["orders:read"]), ("bearer" = ["orders:admin"])),
     params(Filters),

@@ -3,6 +3,7 @@
 
 mod caller;
 mod convert;
+mod list;
 mod rejections;
 mod revision;
 
@@ -32,7 +33,7 @@ use tokio::{
 };
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 
-use self::caller::ADMIN;
+use self::{caller::ADMIN, list::Filters};
 use crate::{
     config, metrics,
     order::{Actor, NewOrder, Order, OrderId, Role, Status as OrderStatus},
@@ -116,11 +117,10 @@ impl OrdersService for Orders {
     async fn find_all(&self, request: Request<FindAllRequest>) -> Result<Response<FindAllResponse>, Status> {
         let principal = context::current_principal()?;
         let request = request.into_inner();
-        let user_id = caller::effective_user_id(&principal, &request.user_id)?;
-        let user_id = user_id.map_err(|violation| Rejection::new(&reasons::INVALID_PARAMETER, format!("userId {}", violation.message)))?;
-        let list = convert::list(&self.cursor, &user_id, principal.has_scope(ADMIN), &request)?;
+        let filters = Filters::parse(&principal, &request)?;
+        let list = filters.list(&self.cursor, &request, principal.has_scope(ADMIN))?;
         let page = self.store.list(list).await.map_err(rejections::from_store_error)?;
-        Ok(Response::new(convert::page(&self.cursor, &user_id, &request, page)))
+        Ok(Response::new(filters.page(&self.cursor, page)))
     }
 
     async fn find_one(&self, request: Request<FindOneRequest>) -> Result<Response<proto::Order>, Status> {
@@ -280,8 +280,9 @@ impl Orders {
             let _ = creation_sender.send(creation);
             if let Some(claimed) = claimed {
                 metrics::record_saga_started();
-                let encode_response =
-                    move |order: &Order| (!order.is_in_progress()).then(|| convert::encode_stored_response(order, key.clone())).flatten();
+                let encode_response = move |order: &Order| {
+                    (!order.status.is_in_progress()).then(|| convert::encode_stored_response(order, key.clone())).flatten()
+                };
                 let _ = finish.send(executor.run(claimed, &encode_response).await);
             }
         });
@@ -296,7 +297,7 @@ impl Orders {
             Ok(Ok(order)) => order,
             Ok(Err(_)) | Err(_) => accepted,
         };
-        if order.is_in_progress() {
+        if order.status.is_in_progress() {
             self.store_response(&order, key).await;
         }
         order
@@ -325,12 +326,5 @@ impl Orders {
             // The next replay builds its response from the order's state at that time.
             tracing::warn!(order_id = %order.id, error = &error as &dyn std::error::Error, "cannot store the response for replays");
         }
-    }
-}
-
-impl Order {
-    /// Whether the saga is still running. The HTTP response is then 202.
-    fn is_in_progress(&self) -> bool {
-        matches!(self.status, OrderStatus::Pending | OrderStatus::ProductReserved)
     }
 }

@@ -114,6 +114,10 @@ async fn invalid_fields_of_orders_are_rejected() {
         ("user_id", orders::FindAllRequest { user_id: "x".repeat(288), ..list() }),
         ("limit", orders::FindAllRequest { limit: 101, ..list() }),
         ("cursor", orders::FindAllRequest { cursor: "x".into(), ..list() }),
+        ("product_id", orders::FindAllRequest { product_id: "x".into(), ..list() }),
+        ("created_from", orders::FindAllRequest { created_from: Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 }), ..list() }),
+        ("created_to", orders::FindAllRequest { created_to: Some(prost_types::Timestamp { seconds: 0, nanos: -1 }), ..list() }),
+        ("user_id", orders::FindAllRequest { user_id: "alice".into(), all_users: true, ..list() }),
     ] {
         assert_invalid(client.find_all(call("orders", request)).await, about);
     }

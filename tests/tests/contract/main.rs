@@ -16,6 +16,7 @@ mod lifecycle;
 mod limits;
 mod lists;
 mod openapi;
+mod order_lists;
 mod orders;
 mod page_size;
 mod pending_orders;

@@ -11,7 +11,6 @@ use serde::{
     de::{DeserializeOwned, Error, Unexpected},
 };
 use url::form_urlencoded;
-use uuid::Uuid;
 
 /// Length of the hyphenated form of a UUID (8-4-4-4-12), the only accepted one. `Uuid` also parses
 /// other forms.
@@ -22,14 +21,13 @@ const MAX_LIMIT: u32 = 100;
 
 /// The `{id}` of a route, a UUID.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Id(pub(crate) Uuid);
+pub(crate) struct Id(pub(crate) uuid::Uuid);
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        let text = parts.extract::<Path<String>>().await.ok().map(|Path(text)| text).filter(|text| text.len() == HYPHENATED);
-        let id = text.and_then(|text| Uuid::try_parse(&text).ok());
+        let id = parts.extract::<Path<String>>().await.ok().and_then(|Path(text)| parse_uuid(&text));
         id.map(Self).ok_or_else(|| {
             Rejection::new(&reasons::INVALID_PARAMETER, "the id must be a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057")
         })
@@ -51,6 +49,21 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 fn parse<T: DeserializeOwned>(query: &str) -> Result<T, String> {
     let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
     serde_path_to_error::deserialize(pairs).map_err(|error| super::describe_error(&error, "the query"))
+}
+
+/// UUID in the hyphenated form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Uuid(pub(crate) uuid::Uuid);
+
+impl<'de> Deserialize<'de> for Uuid {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let id = parse_uuid(&String::deserialize(deserializer)?);
+        id.map(Self).ok_or_else(|| D::Error::invalid_value(Unexpected::Other("text"), &"a UUID"))
+    }
+}
+
+fn parse_uuid(text: &str) -> Option<uuid::Uuid> {
+    Some(text).filter(|text| text.len() == HYPHENATED).and_then(|text| uuid::Uuid::try_parse(text).ok())
 }
 
 /// Page size, 1 to [`MAX_LIMIT`].
@@ -76,6 +89,7 @@ mod tests {
         limit: Option<Limit>,
         is_last: Option<bool>,
         sort: Option<Sort>,
+        product: Option<Uuid>,
     }
 
     #[derive(Debug, Deserialize, PartialEq, Eq)]
@@ -91,8 +105,11 @@ mod tests {
 
     #[test]
     fn all_parameters_are_optional() {
-        assert_eq!(parse("limit=100&sort=oldest"), Ok(Page { limit: Some(Limit(100)), is_last: None, sort: Some(Sort::Oldest) }));
-        assert_eq!(parse(""), Ok(Page { limit: None, is_last: None, sort: None }));
+        assert_eq!(
+            parse("limit=100&sort=oldest"),
+            Ok(Page { limit: Some(Limit(100)), is_last: None, sort: Some(Sort::Oldest), product: None })
+        );
+        assert_eq!(parse(""), Ok(Page { limit: None, is_last: None, sort: None, product: None }));
     }
 
     #[test]
@@ -108,5 +125,8 @@ mod tests {
         assert_eq!(error("limit[$gt]=1"), "`limit[$gt]` is unknown");
         assert_eq!(error("sort=random"), "`sort` must be `newest` or `oldest`");
         assert_eq!(error("isLast=perhaps"), "`isLast` is not valid");
+        for id in ["", "1", "01890a5dac96774bbcceb302099a8057", "{01890a5d-ac96-774b-bcce-b302099a8057}"] {
+            assert_eq!(error(&format!("product={id}")), "`product` must be a UUID");
+        }
     }
 }

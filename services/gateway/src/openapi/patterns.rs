@@ -52,6 +52,8 @@ const LABEL: &str = concat!("^[^", hidden!(), "]*$");
 const TEXT: &str = r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]*$";
 /// Text without control characters.
 const NO_CONTROL: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+/// Date and time (RFC 3339, section 5.6).
+const RFC_3339: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})$";
 /// Sequence number of an event.
 const SEQUENCE: &str = "^[0-9]{0,18}$";
 
@@ -68,8 +70,16 @@ pub(super) const ENTITY_TAGS: &str = concat!(
 pub(super) const IDEMPOTENCY_KEY: &str = r#"^(?:[!#-~][!-~]{0,254}|"(?:[!#-\[\]-~]|\\["\\]){1,255}")$"#;
 
 /// Parameters with a pattern, by name.
-const PARAMETERS: [(&str, &str); 5] =
-    [("id", UUID), ("category", LABEL), ("q", LABEL), ("userId", NO_CONTROL), ("Last-Event-ID", SEQUENCE)];
+const PARAMETERS: [(&str, &str); 8] = [
+    ("id", UUID),
+    ("category", LABEL),
+    ("q", LABEL),
+    ("userId", NO_CONTROL),
+    ("productId", UUID),
+    ("createdFrom", RFC_3339),
+    ("createdTo", RFC_3339),
+    ("Last-Event-ID", SEQUENCE),
+];
 
 /// Properties with a pattern, by schema.
 const PROPERTIES: [(&str, &str, &str); 9] = [

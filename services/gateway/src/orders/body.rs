@@ -3,11 +3,11 @@
 use palisade_middleware::rejection::{Rejection, Violation};
 use palisade_proto::orders::v1 as proto;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    extract::{Integer, Limit, Object, non_null},
+    extract::{Integer, Object, non_null},
     money::Amount,
     timestamp,
 };
@@ -29,7 +29,7 @@ pub(crate) enum Status {
 }
 
 impl Status {
-    fn into_proto(self) -> proto::OrderStatus {
+    pub(super) fn into_proto(self) -> proto::OrderStatus {
         match self {
             Self::Pending => proto::OrderStatus::Pending,
             Self::ProductReserved => proto::OrderStatus::ProductReserved,
@@ -256,36 +256,6 @@ impl NewStatus {
         status.ok_or_else(|| {
             Rejection::invalid(vec![Violation::new("status", "unknown_status", "must be a status of an order, e.g. CANCELLED")])
         })
-    }
-}
-
-/// Filters and page of a list of orders.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct Filters {
-    /// Only orders with this status.
-    #[param(inline)]
-    status: Option<Status>,
-    /// Only orders of this user. Defaults to the caller; another user requires the scope
-    /// `orders:admin`.
-    #[param(max_length = 287)]
-    user_id: Option<String>,
-    /// Maximum number of orders on the page.
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 20)]
-    limit: Option<Limit>,
-    /// `nextCursor` of the previous page. The filters must be the same.
-    cursor: Option<String>,
-}
-
-impl From<Filters> for proto::FindAllRequest {
-    fn from(filters: Filters) -> Self {
-        Self {
-            status: filters.status.map_or(proto::OrderStatus::Unspecified, Status::into_proto).into(),
-            user_id: filters.user_id.unwrap_or_default(),
-            limit: filters.limit.map_or(0, |limit| limit.0),
-            cursor: filters.cursor.unwrap_or_default(),
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 use palisade_middleware::rejection::Rejection;
 use palisade_proto::orders::v1::{FindAllRequest, OrderStatus};
 use palisade_proto::reasons::INSUFFICIENT_STOCK;
+use prost_types::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
@@ -71,13 +72,34 @@ async fn all_violations_are_reported_at_once() {
 #[tokio::test]
 async fn list_forwards_its_filters() {
     let gateway = Gateway::new();
-    let response = gateway.send_empty("GET", "/orders?status=PRODUCT_RESERVED&userId=alice&limit=100&cursor=abc", &[]).await;
+    let filters = "status=PRODUCT_RESERVED&userId=alice&limit=100&cursor=abc";
+    let created = "createdFrom=1970-01-01T01:00:00.5%2B01:00&createdTo=2026-01-01T00:00:00Z";
+    let response = gateway.send_empty("GET", &format!("/orders?{filters}&productId={ID}&{created}"), &[]).await;
     assert_eq!((response.status.as_u16(), &response.json()["nextCursor"]), (200, &Value::Null));
     assert_eq!(response.json()["items"][0]["failureReason"], "insufficient_stock");
     let status = OrderStatus::ProductReserved.into();
-    let expected = FindAllRequest { status, user_id: "alice".to_owned(), limit: 100, cursor: "abc".to_owned() };
+    let expected = FindAllRequest {
+        status,
+        user_id: "alice".to_owned(),
+        limit: 100,
+        cursor: "abc".to_owned(),
+        product_id: ID.to_owned(),
+        created_from: Some(Timestamp { seconds: 0, nanos: 500_000_000 }),
+        created_to: Some(Timestamp { seconds: 1_767_225_600, nanos: 0 }),
+        all_users: false,
+    };
     assert_eq!(gateway.orders.list_request.lock().unwrap().take(), Some(expected));
-    gateway.send_empty("GET", "/orders?status=pending", &[]).await.problem(400, "invalid_parameter");
+    for invalid in ["status=pending", "productId=1", "createdFrom=2026-01-01", "createdTo=now", "createdTo=2026-01-01T00:00:00+01:00"] {
+        gateway.send_empty("GET", &format!("/orders?{invalid}"), &[]).await.problem(400, "invalid_parameter");
+    }
+}
+
+#[tokio::test]
+async fn list_of_all_users_has_no_user_filter() {
+    let gateway = Gateway::new();
+    gateway.send_empty("GET", "/orders?userId=*", &[]).await;
+    let expected = FindAllRequest { all_users: true, ..FindAllRequest::default() };
+    assert_eq!(gateway.orders.list_request.lock().unwrap().take(), Some(expected));
 }
 
 #[tokio::test]

@@ -4,14 +4,12 @@ use std::time::SystemTime;
 
 use palisade_middleware::{
     auth::{Principal, Subject},
-    cursor::Cursor,
     parse,
     preconditions::{Condition, VersionPreconditions},
-    rejection::{Rejection, Violation, reasons},
+    rejection::{Rejection, Violation},
 };
 use palisade_proto::{
-    orders::v1::{self as proto, FindAllRequest, FindAllResponse, OrderStatus},
-    page::fitting,
+    orders::v1::{self as proto, OrderStatus},
     preconditions::v1::{Preconditions, Versions},
 };
 use prost::Message;
@@ -23,11 +21,9 @@ use uuid::Uuid;
 use super::rejections;
 use crate::{
     order::{FailureReason, HistoryEntry, Line, NewOrder, Order, OrderId, ProductSnapshot, Status},
-    store::{IdempotencyKey, List, Page, Position, StoredResponse},
+    store::{IdempotencyKey, StoredResponse},
 };
 
-const DEFAULT_LIMIT: u32 = 20;
-const MAX_LIMIT: u32 = 100;
 /// Response metadata that marks a replay.
 const REPLAYED: &str = "idempotency-replayed";
 
@@ -61,7 +57,7 @@ pub(super) fn preconditions(conditions: Option<Preconditions>) -> VersionPrecond
     VersionPreconditions { if_match: if_match.map(condition), if_none_match: if_none_match.map(condition) }
 }
 
-fn proto_status(status: Status) -> OrderStatus {
+pub(super) fn proto_status(status: Status) -> OrderStatus {
     match status {
         Status::Pending => OrderStatus::Pending,
         Status::ProductReserved => OrderStatus::ProductReserved,
@@ -168,44 +164,4 @@ pub(super) fn decode_stored_response(bytes: &[u8]) -> Result<Order, Rejection> {
         revision: None,
         removed: None,
     })
-}
-
-pub(super) fn list(cursor: &Cursor, user_id: &Subject, with_removed: bool, request: &FindAllRequest) -> Result<List, Rejection> {
-    let limit = if request.limit == 0 { DEFAULT_LIMIT } else { request.limit };
-    if limit > MAX_LIMIT {
-        return Err(Rejection::new(&reasons::INVALID_PARAMETER, "limit must be between 1 and 100"));
-    }
-    let after = if request.cursor.is_empty() {
-        None
-    } else {
-        let invalid = || Rejection::new(&reasons::INVALID_CURSOR, "invalid cursor for this query");
-        let bytes = cursor.open(&cursor_scope(user_id, request), &request.cursor).map_err(|_| invalid())?;
-        Some(decode_position(&bytes).ok_or_else(invalid)?)
-    };
-    Ok(List { user_id: Some(user_id.clone()), status: status(request.status)?, with_removed, limit, after })
-}
-
-/// Converts a page. Orders beyond the maximum size of a page move to the next one.
-pub(super) fn page(cursor: &Cursor, user_id: &Subject, request: &FindAllRequest, page: Page) -> FindAllResponse {
-    let mut items: Vec<_> = page.orders.iter().map(order).collect();
-    let page = page.truncated(fitting(&items));
-    items.truncate(page.orders.len());
-    let next = page.next.map(|next| {
-        let mut bytes = next.id.as_uuid().as_bytes().to_vec();
-        bytes.extend(next.created_at.unix_timestamp_nanos().to_be_bytes());
-        cursor.seal(&cursor_scope(user_id, request), &bytes)
-    });
-    FindAllResponse { items, next_cursor: next.unwrap_or_default() }
-}
-
-/// Binds a page cursor to its query: its position has no meaning in another list.
-fn cursor_scope(user_id: &Subject, request: &FindAllRequest) -> Vec<u8> {
-    [b"orders", &request.status.to_be_bytes()[..], user_id.as_str().as_bytes()].concat()
-}
-
-fn decode_position(bytes: &[u8]) -> Option<Position> {
-    let (id, nanos) = bytes.split_first_chunk::<16>()?;
-    let nanos = i128::from_be_bytes(nanos.try_into().ok()?);
-    let created_at = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
-    Some(Position { created_at, id: Uuid::from_bytes(*id).into() })
 }

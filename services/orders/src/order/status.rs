@@ -62,6 +62,11 @@ impl Status {
         matches!(self, Self::Failed | Self::Completed | Self::Cancelled)
     }
 
+    /// Whether the saga has not finished yet.
+    pub fn is_in_progress(self) -> bool {
+        matches!(self, Self::Pending | Self::ProductReserved)
+    }
+
     /// Returns the statuses that `by` may change this status to.
     pub fn allowed_transitions(self, by: Role) -> &'static [Self] {
         match (self, by) {

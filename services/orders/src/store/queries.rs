@@ -1,6 +1,7 @@
 //! Order queries: keyset pagination, and the state of an order at each of its statuses.
 
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{
     database::{Error, UNREADABLE, corrupt},
@@ -21,12 +22,18 @@ pub(super) const SELECT_CHANGES: &str = "
     WHERE order_id = $1 ORDER BY version LIMIT $2";
 
 /// Query for a page of orders, newest first. Concurrent inserts neither skip nor repeat orders.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct List {
     /// Owner filter.
     pub user_id: Option<Subject>,
     /// Status filter.
     pub status: Option<Status>,
+    /// Product filter: only orders with a line of it.
+    pub product_id: Option<Uuid>,
+    /// Earliest time of acceptance, in whole milliseconds.
+    pub created_from: Option<OffsetDateTime>,
+    /// End of the range of the time of acceptance, exclusive, in whole milliseconds.
+    pub created_to: Option<OffsetDateTime>,
     /// Whether the page includes removed orders.
     pub with_removed: bool,
     /// Maximum number of orders, at least 1.
@@ -51,6 +58,19 @@ pub struct Position {
     pub created_at: OffsetDateTime,
     /// [`Order::id`], the tie-breaker for orders of the same millisecond.
     pub id: OrderId,
+}
+
+impl List {
+    /// Returns the product whose lines the list walks instead of an index of the orders. A user, or
+    /// a status of unfinished orders, selects fewer orders than a product does.
+    pub(super) fn walked_product(&self) -> Option<Uuid> {
+        self.product_id.filter(|_| self.user_id.is_none() && !self.status.is_some_and(Status::is_in_progress))
+    }
+
+    /// Number of rows to select: one order more than the page.
+    pub(super) fn lookahead(&self) -> i64 {
+        i64::from(self.limit) + 1
+    }
 }
 
 impl Position {
@@ -112,6 +132,25 @@ impl Page {
         }
         self
     }
+}
+
+/// Returns a list for each combination of filters: of one user, of each status, of each product, of
+/// a range, and of a later page.
+#[cfg(test)]
+pub(super) fn combinations(user: &'static str, products: [Uuid; 2], range: (OffsetDateTime, OffsetDateTime)) -> Vec<List> {
+    let mut lists = vec![List { limit: 20, ..List::default() }];
+    let mut multiply = |variants: &dyn Fn(&List) -> Vec<List>| lists = lists.iter().flat_map(variants).collect();
+    multiply(&|list| [None, Some(user.into())].map(|user_id| List { user_id, ..list.clone() }).into());
+    multiply(&|list| {
+        [None, Some(Status::Pending), Some(Status::Confirmed), Some(Status::Failed)].map(|status| List { status, ..list.clone() }).into()
+    });
+    multiply(&|list| [None, Some(products[0]), Some(products[1])].map(|product_id| List { product_id, ..list.clone() }).into());
+    multiply(&|list| [None, Some(range.0)].map(|created_from| List { created_from, ..list.clone() }).into());
+    multiply(&|list| [None, Some(range.1)].map(|created_to| List { created_to, ..list.clone() }).into());
+    multiply(&|list| [false, true].map(|with_removed| List { with_removed, ..list.clone() }).into());
+    let position = Position { created_at: range.1, id: crate::order::min_uuid_at(range.1).into() };
+    multiply(&|list| [None, Some(position)].map(|after| List { after, ..list.clone() }).into());
+    lists
 }
 
 /// Returns the state of `order` at each of the rows of its history, which end with its current

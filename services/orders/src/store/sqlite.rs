@@ -22,6 +22,7 @@ mod change_batch;
 mod create_batch;
 mod erasure;
 mod fulfilment_queue;
+mod list;
 mod maintenance;
 mod orders;
 mod outbox;

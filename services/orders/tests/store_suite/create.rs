@@ -166,7 +166,7 @@ async fn concurrent_creates_with_one_key_create_once(db: Database) {
     let outcomes: Vec<CreateResult> = join_all(creates).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, CreateResult::Created(_))).count(), 1);
     assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, CreateResult::InProgress)).count(), 49);
-    let list = List { user_id: Some("alice".into()), status: None, with_removed: false, limit: 100, after: None };
+    let list = List { user_id: Some("alice".into()), limit: 100, ..List::default() };
     assert_eq!(db.store.list(list).await.unwrap().orders.len(), 1);
     db.assert_invariants(NOW).await;
 }

@@ -11,6 +11,7 @@ mod erasure;
 mod fulfilments;
 mod history;
 mod invariants;
+mod list_filters;
 mod outbox;
 mod pool_metrics;
 mod postgres;

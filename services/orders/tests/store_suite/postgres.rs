@@ -173,7 +173,8 @@ async fn calls_do_not_scan_whole_tables() {
                now() - n * interval '1 second', now(), 1, 0, now(), FALSE, 100
         FROM generate_series(1, 20000) n;
         INSERT INTO order_lines (order_id, position, product_id, quantity, name, unit_price_minor)
-        SELECT id, 1, gen_random_uuid(), 1, 'pen', 100 FROM orders";
+        SELECT id, 1, gen_random_uuid(), 1, 'pen', 100 FROM orders;
+        INSERT INTO order_history (order_id, version, to_status, at) SELECT id, 1, 'PENDING', now() FROM orders";
     let url = fresh_postgres();
     let store = PostgresStore::new(&url, 1).unwrap();
     store.migrate().await.unwrap();
@@ -188,7 +189,7 @@ async fn calls_do_not_scan_whole_tables() {
     for _ in 0..10 {
         for (user_id, status) in [(None, None), (user_id.clone(), None), (None, status), (user_id.clone(), status)] {
             for after in [None, after] {
-                store.list(List { user_id: user_id.clone(), status, with_removed: false, limit: 20, after }).await.unwrap();
+                store.list(List { user_id: user_id.clone(), status, limit: 20, after, ..List::default() }).await.unwrap();
             }
         }
         let keyed = Create { key: Some(key("user7", "k")), ..create("user7", NOW) };
@@ -199,6 +200,7 @@ async fn calls_do_not_scan_whole_tables() {
         let id = claimed.saga.order.id;
         store.transition(claimed.clone(), vec![reserved(&claimed.saga.order)], None, NOW).await.unwrap();
         store.find(id).await.unwrap();
+        store.history(id).await.unwrap();
         store.set_status(id, Status::Cancelled, owner(), any(), NOW).await.unwrap();
         store.remove(id, owner(), any(), NOW).await.unwrap();
         store.claim_due(NOW + LEASE, LEASE, 20).await.unwrap();
@@ -229,7 +231,7 @@ struct Scans {
 /// Returns how often the large tables were read by a full scan and by an index scan.
 async fn scans(connection: &mut PgConnection) -> Scans {
     connection.execute("SELECT pg_stat_force_next_flush()").await.unwrap();
-    let counts = "SELECT sum(seq_scan)::bigint, sum(idx_scan)::bigint FROM pg_stat_user_tables WHERE relname IN ('orders', 'order_lines')";
+    let counts = "SELECT sum(seq_scan)::bigint, sum(idx_scan)::bigint FROM pg_stat_user_tables WHERE relname IN ('orders', 'order_lines', 'order_history')";
     let (whole, by_index) = sqlx::query_as(counts).fetch_one(connection).await.unwrap();
     Scans { whole, by_index }
 }

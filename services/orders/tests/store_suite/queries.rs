@@ -25,7 +25,7 @@ crate::on_both![
 ];
 
 fn all() -> List {
-    List { user_id: None, status: None, with_removed: false, limit: 100, after: None }
+    List { limit: 100, ..List::default() }
 }
 
 async fn ids(db: &Database, list: List) -> Vec<OrderId> {

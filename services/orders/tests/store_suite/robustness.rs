@@ -101,7 +101,7 @@ async fn list_leaves_out_unreadable_orders(db: Database) {
     }
     let (mut listed, mut after) = (Vec::new(), None);
     loop {
-        let page = db.store.list(List { user_id: Some("alice".into()), status: None, with_removed: false, limit: 1, after }).await.unwrap();
+        let page = db.store.list(List { user_id: Some("alice".into()), limit: 1, after, ..List::default() }).await.unwrap();
         listed.extend(page.orders.iter().map(|order| order.id));
         after = page.next;
         if after.is_none() {

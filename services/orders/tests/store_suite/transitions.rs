@@ -199,7 +199,7 @@ async fn remove_requires_a_terminal_status(db: Database) {
             assert_eq!(db.store.remove(id, owner(), any(), NOW).await.unwrap(), RemoveResult::NotFound);
             let unchanged = SetStatusResult::Unchanged(removed.clone());
             assert_eq!(db.store.set_status(id, status, admin(), any(), NOW).await.unwrap(), unchanged);
-            let list = List { user_id: None, status: Some(status), with_removed: false, limit: 10, after: None };
+            let list = List { status: Some(status), limit: 10, ..List::default() };
             assert_eq!(db.store.list(list.clone()).await.unwrap().orders, []);
             for user_id in [None, Some(removed.user_id.clone())] {
                 let list = List { user_id, with_removed: true, ..list.clone() };

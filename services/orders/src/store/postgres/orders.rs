@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use palisade_middleware::{auth::Subject, preconditions::VersionPreconditions};
-use sqlx::{PgConnection, Postgres, QueryBuilder, Row, postgres::PgRow};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    PostgresStore,
+    PostgresStore, list,
     row::{self, Timestamp, columns, lines},
 };
 use crate::{
@@ -121,7 +121,7 @@ impl OrderStore for PostgresStore {
     }
 
     async fn list(&self, list: List) -> Result<Page, Error> {
-        let rows = select(&list).build().fetch_all(&mut *self.pool.acquire().await?).await?;
+        let rows = list::select(&list).build().fetch_all(&mut *self.pool.acquire().await?).await?;
         let positions: Vec<_> = rows.iter().map(row::position).collect();
         Ok(Page::from_lookahead(rows.iter().map(row::order).collect(), &positions, list.limit))
     }
@@ -191,34 +191,4 @@ fn existing_key(row: &PgRow) -> Result<ExistingKey, Error> {
         due_at: row.try_get::<Option<Timestamp>, _>("due_at").unwrap_or_default().map(|Timestamp(at)| at),
         order: row::order(row)?,
     })
-}
-
-/// Selects one order more than the page, to know whether another page follows.
-fn select(list: &List) -> QueryBuilder<Postgres> {
-    let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM ("));
-    push_page(&mut query, list, "deleted_at IS NULL");
-    if list.with_removed {
-        // Removed orders have indexes of their own.
-        query.push(" UNION ALL ");
-        push_page(&mut query, list, "deleted_at IS NOT NULL");
-        query.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(i64::from(list.limit) + 1);
-    }
-    query.push(concat!(") o", lines!(), "ORDER BY o.created_at DESC, o.id DESC"));
-    query
-}
-
-/// Adds a page of the orders that `filter` selects. Adds only the filters that are set, because
-/// each combination has its own index.
-fn push_page(query: &mut QueryBuilder<Postgres>, list: &List, filter: &'static str) {
-    query.push("SELECT * FROM (SELECT * FROM orders WHERE ").push(filter);
-    if let Some(user_id) = &list.user_id {
-        query.push(" AND user_id = ").push_bind(user_id.to_string());
-    }
-    if let Some(status) = list.status {
-        query.push(" AND status = ").push_bind(status.as_str());
-    }
-    if let Some(after) = list.after {
-        query.push(" AND (created_at, id) < (").push_bind(after.created_at).push(", ").push_bind(after.id.as_uuid()).push(")");
-    }
-    query.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(i64::from(list.limit) + 1).push(") page");
 }

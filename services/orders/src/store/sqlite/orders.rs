@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use palisade_middleware::{auth::Subject, preconditions::VersionPreconditions};
-use sqlx::{Connection, QueryBuilder, Row, Sqlite, SqliteConnection};
+use sqlx::{Connection, Row, SqliteConnection};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    SqliteStore,
-    row::{self, columns, from_ms, to_ms},
+    SqliteStore, list,
+    row::{self, from_ms, to_ms},
 };
 use crate::{
     order::{Actor, HistoryEntry, Line, MAX_HISTORY, Order, OrderId, Status},
@@ -96,7 +96,7 @@ impl OrderStore for SqliteStore {
     }
 
     async fn list(&self, list: List) -> Result<Page, Error> {
-        let rows = select(&list).build().fetch_all(&mut *self.readers.acquire().await?).await?;
+        let rows = list::select(&list).build().fetch_all(&mut *self.readers.acquire().await?).await?;
         let orders = row::orders(&rows)?.into_iter().map(|(_, order)| order).collect();
         Ok(Page::from_lookahead(orders, &row::positions(&rows)?, list.limit))
     }
@@ -168,34 +168,4 @@ pub(super) async fn find_key(
         due_at: due_at.and_then(|due_at| from_ms(due_at).ok()),
         order,
     }))
-}
-
-/// Selects one order more than the page, to know whether another page follows.
-fn select(list: &List) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM ("));
-    push_page(&mut query, list, "deleted_at IS NULL");
-    if list.with_removed {
-        // Removed orders have indexes of their own.
-        query.push(" UNION ALL ");
-        push_page(&mut query, list, "deleted_at IS NOT NULL");
-        query.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(i64::from(list.limit) + 1);
-    }
-    query.push(") o JOIN order_lines l ON l.order_id = o.id ORDER BY o.created_at DESC, o.id DESC, l.position");
-    query
-}
-
-/// Adds a page of the orders that `filter` selects. Adds only the filters that are set, because
-/// each combination has its own index.
-fn push_page(query: &mut QueryBuilder<Sqlite>, list: &List, filter: &'static str) {
-    query.push("SELECT * FROM (SELECT * FROM orders WHERE ").push(filter);
-    if let Some(user_id) = &list.user_id {
-        query.push(" AND user_id = ").push_bind(user_id.to_string());
-    }
-    if let Some(status) = list.status {
-        query.push(" AND status = ").push_bind(status.as_str());
-    }
-    if let Some(after) = list.after {
-        query.push(" AND (created_at, id) < (").push_bind(to_ms(after.created_at)).push(", ").push_bind(after.id.as_uuid()).push(")");
-    }
-    query.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(i64::from(list.limit) + 1).push(")");
 }

@@ -1,0 +1,4 @@
+-- Lists of the orders of a product.
+CREATE INDEX order_lines_by_product ON order_lines (product_id, order_id);
+-- Lists of administrators by status include removed orders.
+CREATE INDEX orders_removed_by_status ON orders (status, created_at, id) WHERE deleted_at IS NOT NULL;
