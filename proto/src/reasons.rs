@@ -7,6 +7,7 @@ palisade_resilience::reasons! {
     INSUFFICIENT_STOCK = "insufficient_stock", CONFLICT, FailedPrecondition, "Insufficient stock";
     UNKNOWN_PRODUCT = "unknown_product", UNPROCESSABLE_ENTITY, FailedPrecondition, "A product does not exist";
     PRODUCT_INACTIVE = "product_inactive", UNPROCESSABLE_ENTITY, FailedPrecondition, "A product is inactive";
+    PRICE_CHANGED = "price_changed", CONFLICT, FailedPrecondition, "The total exceeds the limit of the request";
     ILLEGAL_TRANSITION = "illegal_transition", CONFLICT, FailedPrecondition, "The order cannot change to this status";
     REVISION_IN_PROGRESS = "revision_in_progress", CONFLICT, Aborted, "Another revision of the order is pending";
     ORDER_IN_PROGRESS = "order_in_progress", CONFLICT, FailedPrecondition, "The order is not in a terminal state";

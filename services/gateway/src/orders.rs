@@ -40,7 +40,8 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 ///
 /// Reserves the stock of all lines, or of none. Lines of the same product are merged. With an
 /// `Idempotency-Key`, the request can be repeated for 24 hours and places one order. The key of a
-/// failed order stays in use, so a new attempt needs a new key.
+/// failed order stays in use, so a new attempt needs a new key. With `maxTotal`, the order fails if
+/// prices have risen above it.
 #[utoipa::path(post, path = "/orders", operation_id = "createOrder", tag = "orders",
     security(("bearer" = ["orders:write"]), ("bearer" = ["orders:admin"])),
     request_body = NewOrder,
@@ -55,7 +56,7 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
             ("Retry-After" = i32, description = "Polling interval in seconds"),
             ("Idempotency-Replayed" = Option<String>, description = "`true` if this is the stored response of an earlier request with this key"))),
         (status = 409, body = Problem, content_type = "application/problem+json",
-            description = "`insufficient_stock`, `reservation_expired` or `products_unavailable`: the order failed, its id is `orderId`; `request_in_progress`: the first request with this key is still running"),
+            description = "`insufficient_stock`, `price_changed`, `reservation_expired` or `products_unavailable`: the order failed, its id is `orderId`; `request_in_progress`: the first request with this key is still running"),
         (status = 422, body = Problem, content_type = "application/problem+json",
             description = "`unknown_product` or `product_inactive`: the order failed, its id is `orderId`; `idempotency_key_reused`: the key was used with another body"),
     ))]
@@ -143,7 +144,7 @@ pub(crate) async fn find(
             ("ETag" = String, description = "Version of the order, in quotes"),
             ("Retry-After" = i32, description = "Polling interval in seconds"))),
         (status = 409, body = Problem, content_type = "application/problem+json",
-            description = "`insufficient_stock`: the order is unchanged; `illegal_transition`: only a CONFIRMED order can be revised; `revision_in_progress`: another revision is pending; `conflict`: the order was changed during its revision"),
+            description = "`insufficient_stock` or `price_changed`: the order is unchanged; `illegal_transition`: only a CONFIRMED order can be revised; `revision_in_progress`: another revision is pending; `conflict`: the order was changed during its revision"),
         (status = 422, body = Problem, content_type = "application/problem+json",
             description = "`unknown_product` or `product_inactive`: the order is unchanged"),
     ))]

@@ -36,7 +36,7 @@ use tonic::{Request, Response, Status, metadata::MetadataValue};
 use self::{caller::ADMIN, list::Filters};
 use crate::{
     config, metrics,
-    order::{Actor, NewOrder, Order, OrderId, Role, Status as OrderStatus},
+    order::{Actor, MaxTotal, NewOrder, Order, OrderId, Role, Status as OrderStatus},
     saga_executor::SagaExecutor,
     store::{Create, CreateResult, IdempotencyKey, OrderStore, RemoveResult, SetStatusResult},
     watch::{OrderStatusStream, OrderWatchers, Start},
@@ -101,9 +101,13 @@ impl OrdersService for Orders {
             // Its items are checked too, so that all violations are reported at once.
             Err(violation) => (principal.subject.clone(), vec![violation]),
         };
+        let max_total = request.max_total_minor.map(MaxTotal::new).transpose().unwrap_or_else(|violation| {
+            violations.push(violation);
+            None
+        });
         let items: Vec<(&str, i64)> = request.items.iter().map(|item| (item.product_id.as_str(), item.quantity)).collect();
         let order = match NewOrder::new(user_id, &items) {
-            Ok(order) if violations.is_empty() => order,
+            Ok(order) if violations.is_empty() => order.with_max_total(max_total),
             checked => {
                 violations.extend(checked.err().unwrap_or_default());
                 return Err(Rejection::invalid(violations).into());

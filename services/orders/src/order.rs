@@ -14,7 +14,7 @@ mod status;
 pub use self::{
     actor::{Actor, Role},
     history::{HistoryEntry, MAX_HISTORY},
-    new_order::{MAX_ITEMS, MAX_QUANTITY, NewOrder},
+    new_order::{MAX_ITEMS, MAX_QUANTITY, MaxTotal, NewOrder},
     status::{FailureReason, Status, UnknownName},
 };
 
@@ -51,6 +51,8 @@ pub struct Order {
 pub struct Revision {
     /// All lines after the revision, without names and prices.
     pub lines: Vec<Line>,
+    /// Maximum total that the customer accepts. `None`: unlimited.
+    pub max_total: Option<MaxTotal>,
     /// [`Order::updated_at`] before the request, which a refused revision restores.
     pub updated_before: OffsetDateTime,
 }

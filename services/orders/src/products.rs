@@ -21,8 +21,8 @@ use uuid::Uuid;
 
 use crate::{
     fulfilment::FulfilOutcome,
-    order::{FailureReason, HeldLine, Line, Order, OrderId, ProductSnapshot},
-    saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome, ReviseOutcome},
+    order::{FailureReason, HeldLine, Line, MaxTotal, Order, OrderId, ProductSnapshot},
+    saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome, ReviseOutcome, Saga},
 };
 
 /// Reasons of a confirmation that can never succeed.
@@ -63,9 +63,10 @@ impl Products {
         Self { client: ProductsServiceClient::new(client) }
     }
 
-    /// Reserves the stock of an order and confirms the reservation.
-    pub async fn reserve(&self, order: &Order) -> ReserveOutcome {
-        match self.client.clone().reserve_stock(reserve_request(order)).await {
+    /// Reserves the stock of an order, up to its maximum total, and confirms the reservation.
+    pub async fn reserve(&self, saga: &Saga) -> ReserveOutcome {
+        let request = ReserveStockRequest { max_total_minor: saga.max_total.map(MaxTotal::minor), ..reserve_request(&saga.order) };
+        match self.client.clone().reserve_stock(request).await {
             Ok(response) => {
                 let reservation = response.into_inner();
                 // A replica of the previous release only holds the units.
@@ -89,8 +90,13 @@ impl Products {
 
     /// Revises the reservation of `order` to the lines of its pending revision.
     pub async fn revise(&self, order: &Order) -> ReviseOutcome {
-        let lines = order.revision.as_ref().map(|revision| requested(&revision.lines)).unwrap_or_default();
-        let request = ReviseReservationRequest { reservation_id: order.id.to_string(), revision: order.version, lines };
+        let revision = order.revision.as_ref();
+        let request = ReviseReservationRequest {
+            reservation_id: order.id.to_string(),
+            revision: order.version,
+            lines: revision.map(|revision| requested(&revision.lines)).unwrap_or_default(),
+            max_total_minor: revision.and_then(|revision| revision.max_total).map(MaxTotal::minor),
+        };
         match self.client.clone().revise_reservation(request).await {
             Ok(response) => match held_lines(response.into_inner()) {
                 Some(lines) => ReviseOutcome::Revised(lines),
@@ -182,7 +188,7 @@ pub(crate) fn previous_uuid(id: Uuid) -> Uuid {
 }
 
 fn reserve_request(order: &Order) -> ReserveStockRequest {
-    ReserveStockRequest { reservation_id: order.id.to_string(), lines: requested(&order.lines), confirm: true }
+    ReserveStockRequest { reservation_id: order.id.to_string(), lines: requested(&order.lines), confirm: true, max_total_minor: None }
 }
 
 /// Lines of a request: products and quantities.
@@ -198,6 +204,7 @@ fn refusal(reason: &'static Reason) -> Option<FailureReason> {
         it if it == &reasons::INSUFFICIENT_STOCK => Some(FailureReason::InsufficientStock),
         it if it == &reasons::UNKNOWN_PRODUCT => Some(FailureReason::UnknownProduct),
         it if it == &reasons::PRODUCT_INACTIVE => Some(FailureReason::ProductInactive),
+        it if it == &reasons::PRICE_CHANGED => Some(FailureReason::PriceChanged),
         _ => None,
     }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use palisade_middleware::{backoff::Backoff, clock, preconditions::VersionPreconditions};
 use time::OffsetDateTime;
 
-use crate::order::{FailureReason, HeldLine, Order, Priced, Role, Status};
+use crate::order::{FailureReason, HeldLine, MaxTotal, Order, Priced, PricingError, Role, Status};
 
 mod revision;
 
@@ -39,6 +39,8 @@ pub struct Saga {
     pub deadline: OffsetDateTime,
     /// Number of claims since the last status change, including the current one.
     pub attempts: u32,
+    /// Maximum total that the customer accepts. `None`: unlimited.
+    pub max_total: Option<MaxTotal>,
 }
 
 /// Input of the saga.
@@ -203,8 +205,15 @@ impl Saga {
     }
 
     fn record_reserved(&self, held: &[HeldLine], is_confirmed: bool, now: OffsetDateTime, random: u32) -> Effect {
-        // A reservation with other lines says nothing about this order: retry until the deadline.
-        let Ok(priced) = Priced::new(&self.order.lines, held) else { return self.retry_pending(None, now, random) };
+        let priced = match Priced::new(&self.order.lines, held) {
+            Ok(priced) if self.max_total.is_none_or(|max| max.allows(priced.total_minor())) => priced,
+            // Products has reserved nevertheless: a replica of the previous release ignores the
+            // maximum.
+            Ok(_) => return self.fail(FailureReason::PriceChanged, true),
+            Err(PricingError::TotalOutOfRange) if self.max_total.is_some() => return self.fail(FailureReason::PriceChanged, true),
+            // A reservation with other lines says nothing about this order: retry until the deadline.
+            Err(_) => return self.retry_pending(None, now, random),
+        };
         let reserved = Transition { priced: Some(priced), ..Transition::new(Status::Pending, Status::ProductReserved) };
         let confirmed = is_confirmed.then(|| Transition::new(Status::ProductReserved, Status::Confirmed));
         Effect::Record(std::iter::once(reserved).chain(confirmed).collect())

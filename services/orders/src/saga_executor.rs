@@ -122,7 +122,7 @@ impl SagaExecutor {
             let id = claimed.saga.order.id;
             let last_error = failure_reason(&event);
             event = match claimed.saga.handle(event, now, random) {
-                Effect::CallReserve => Event::ReserveReturned(step(&claimed, self.products.reserve(&claimed.saga.order)).await),
+                Effect::CallReserve => Event::ReserveReturned(step(&claimed, self.products.reserve(&claimed.saga)).await),
                 Effect::CallConfirm => Event::ConfirmReturned(step(&claimed, self.products.confirm(id)).await),
                 Effect::CallRelease => Event::ReleaseReturned(step(&claimed, self.products.release(id)).await),
                 Effect::Record(transitions) => match self.record(&claimed, transitions, encode_response).await {

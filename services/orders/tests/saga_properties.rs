@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use palisade_middleware::preconditions::VersionPreconditions;
 use palisade_orders::{
-    order::{FailureReason, HeldLine, Line, NewOrder, Order, OrderId, ProductSnapshot, Role, Status},
+    order::{FailureReason, HeldLine, Line, MaxTotal, NewOrder, Order, OrderId, ProductSnapshot, Role, Status},
     saga::{
         ConfirmOutcome, Effect, Event, MAX_BACKOFF, ReleaseOutcome, ReserveOutcome, ReviseOutcome, RevisionEnd, RevisionRequest, Saga,
         StatusChange, Transition, request_conditional_change, request_revision, request_status_change,
@@ -33,15 +33,22 @@ enum Step {
 fn saga() -> Saga {
     let new = NewOrder::new("alice", &[(&PRODUCT.to_string(), 2)]).unwrap();
     let order = Order::accepted(OrderId::generate(START), new, START);
-    Saga { order, release_pending: false, deadline: START + DEADLINE, attempts: 1 }
+    Saga { order, release_pending: false, deadline: START + DEADLINE, attempts: 1, max_total: None }
 }
 
+/// Total of the reservation of [`held`], minor units.
+const TOTAL: i64 = 300;
+
 fn held() -> ReserveOutcome {
-    ReserveOutcome::Held(lines_of(2))
+    ReserveOutcome::Held(held_lines(TOTAL / 2))
+}
+
+fn held_lines(unit_price_minor: i64) -> Vec<HeldLine> {
+    vec![HeldLine { product_id: PRODUCT, quantity: 2, snapshot: ProductSnapshot { name: "pen".into(), unit_price_minor } }]
 }
 
 fn lines_of(quantity: i64) -> Vec<HeldLine> {
-    vec![HeldLine { product_id: PRODUCT, quantity, snapshot: ProductSnapshot { name: "pen".into(), unit_price_minor: 150 } }]
+    held_lines(150).into_iter().map(|line| HeldLine { quantity, ..line }).collect()
 }
 
 fn retry_after() -> impl Strategy<Value = Option<Duration>> {
@@ -52,9 +59,16 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         Just(Event::Resumed),
         Just(Event::ReserveReturned(held())),
+        Just(Event::ReserveReturned(ReserveOutcome::Confirmed(held_lines(TOTAL / 2)))),
+        Just(Event::ReserveReturned(ReserveOutcome::Held(held_lines(i64::MAX)))),
         Just(Event::ReserveReturned(ReserveOutcome::Held(vec![]))),
-        prop::sample::select(&[FailureReason::InsufficientStock, FailureReason::UnknownProduct, FailureReason::ProductInactive])
-            .prop_map(|reason| Event::ReserveReturned(ReserveOutcome::Rejected(reason))),
+        prop::sample::select(&[
+            FailureReason::InsufficientStock,
+            FailureReason::UnknownProduct,
+            FailureReason::ProductInactive,
+            FailureReason::PriceChanged,
+        ])
+        .prop_map(|reason| Event::ReserveReturned(ReserveOutcome::Rejected(reason))),
         Just(Event::ReserveReturned(ReserveOutcome::Released)),
         Just(Event::ReserveReturned(ReserveOutcome::Expired)),
         retry_after().prop_map(|retry_after| Event::ReserveReturned(ReserveOutcome::Unknown { retry_after })),
@@ -96,8 +110,16 @@ fn record(saga: Saga, transition: &Transition, by: Role, event: Option<&Event>, 
             if transition.reason == Some(FailureReason::ProductsUnavailable) {
                 assert!(now >= saga.deadline, "without a definite result an order fails only at the deadline");
             }
+            if transition.reason == Some(FailureReason::PriceChanged) && !rejected {
+                assert!(saga.max_total.is_some(), "without a maximum no total is too high");
+            }
         }
         Status::Cancelled => assert!(transition.release),
+        Status::ProductReserved => {
+            let total = transition.priced.as_ref().unwrap().total_minor();
+            assert!(saga.max_total.is_none_or(|max| max.allows(total)), "{total} is above {:?}", saga.max_total);
+            assert!(!transition.release && transition.reason.is_none());
+        }
         _ => assert!(!transition.release && transition.reason.is_none()),
     }
     let after = saga.after(transition, now);
@@ -156,8 +178,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_event_sequence_keeps_the_rules_and_can_finish(steps in prop::collection::vec((step(), any::<u32>()), 0..60)) {
-        let mut saga = saga();
+    fn any_event_sequence_keeps_the_rules_and_can_finish(
+        steps in prop::collection::vec((step(), any::<u32>()), 0..60),
+        max_total in prop::sample::select(&[None, Some(TOTAL - 1), Some(TOTAL)]),
+    ) {
+        let mut saga = Saga { max_total: max_total.map(|minor| MaxTotal::new(minor).unwrap()), ..saga() };
         let mut now = START;
         for (step, random) in steps {
             let before = saga.order.clone();
@@ -172,7 +197,7 @@ proptest! {
                 }
                 Step::RequestRevision(quantity) => {
                     let lines = vec![Line { product_id: PRODUCT, quantity, snapshot: None }];
-                    if let RevisionRequest::Allowed(order) = request_revision(&saga.order, lines, &VersionPreconditions::default(), now) {
+                    if let RevisionRequest::Allowed(order) = request_revision(&saga.order, (lines, None), &VersionPreconditions::default(), now) {
                         prop_assert_eq!((before.status, order.version, &before.revision), (Status::Confirmed, before.version + 1, &None));
                         saga = Saga { order: *order, attempts: 1, ..saga };
                     }
@@ -226,6 +251,22 @@ fn unknown_reserve_fails_only_at_the_deadline() {
     let Effect::Record(transitions) = saga.handle(unknown, saga.deadline, 0) else { panic!("the order must fail at its deadline") };
     let [failed] = &transitions[..] else { panic!("{transitions:?}") };
     assert_eq!((failed.to, failed.reason, failed.release), (Status::Failed, Some(FailureReason::ProductsUnavailable), true));
+}
+
+#[test]
+fn total_above_the_maximum_fails_with_a_release() {
+    let with_max = |minor: i64| Saga { max_total: Some(MaxTotal::new(minor).unwrap()), ..saga() };
+    for (saga, price) in [(with_max(TOTAL - 1), TOTAL / 2), (with_max(0), 1), (with_max(MaxTotal::MAX), i64::MAX)] {
+        for outcome in [ReserveOutcome::Held(held_lines(price)), ReserveOutcome::Confirmed(held_lines(price))] {
+            let Effect::Record(transitions) = saga.handle(Event::ReserveReturned(outcome), START, 0) else { panic!("the order must fail") };
+            let [failed] = &transitions[..] else { panic!("{transitions:?}") };
+            assert_eq!((failed.to, failed.reason, failed.release), (Status::Failed, Some(FailureReason::PriceChanged), true));
+        }
+    }
+    for saga in [with_max(TOTAL), saga()] {
+        let effect = saga.handle(Event::ReserveReturned(held()), START, 0);
+        assert!(matches!(effect, Effect::Record(steps) if steps[0].to == Status::ProductReserved));
+    }
 }
 
 #[test]

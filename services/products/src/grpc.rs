@@ -32,7 +32,7 @@ use uuid::Uuid;
 use crate::{
     metrics,
     product::{ValidatedProduct, new_id},
-    reservation::{ConfirmOutcome, FulfilOutcome, Lines, ReserveOutcome, ReviseOutcome, Revision},
+    reservation::{ConfirmOutcome, FulfilOutcome, ReserveOutcome, ReviseOutcome, Revision},
     search_limit::SearchLimit,
     store::{CreateOutcome, RemoveOutcome, Store},
 };
@@ -158,7 +158,7 @@ impl ProductsService for Products {
     async fn reserve_stock(&self, request: Request<ReserveStockRequest>) -> Result<Response<proto::Reservation>, Status> {
         let request = request.into_inner();
         let id = parse::parse_uuid(&request.reservation_id)?;
-        let lines = Lines::new(convert::lines(&request.lines)?).map_err(Rejection::invalid)?;
+        let lines = convert::reservation_lines(&request.lines, request.max_total_minor, None)?;
         let now = self.clock.now();
         let reserved = if request.confirm {
             self.store.reserve_and_confirm(id, lines, now, self.hold_ttl).await
@@ -200,17 +200,8 @@ impl ProductsService for Products {
     async fn revise_reservation(&self, request: Request<ReviseReservationRequest>) -> Result<Response<proto::Reservation>, Status> {
         let request = request.into_inner();
         let id = parse::parse_uuid(&request.reservation_id)?;
-        let mut violations = Vec::new();
-        if request.revision < 1 {
-            violations.push(Violation::new("revision", "out_of_range", "must be at least 1"));
-        }
-        let lines = match Lines::new(convert::lines(&request.lines)?) {
-            Ok(lines) if violations.is_empty() => lines,
-            checked => {
-                violations.extend(checked.err().unwrap_or_default());
-                return Err(Rejection::invalid(violations).into());
-            }
-        };
+        let out_of_range = (request.revision < 1).then(|| Violation::new("revision", "out_of_range", "must be at least 1"));
+        let lines = convert::reservation_lines(&request.lines, request.max_total_minor, out_of_range)?;
         let revised = self.store.revise(id, Revision { number: request.revision, lines }, self.clock.now()).await;
         let revised = revised.map_err(rejections::from_store_error)?;
         metrics::record_revise(&revised);

@@ -13,7 +13,7 @@ use palisade_store::DeletedRows;
 use time::OffsetDateTime;
 
 use crate::{
-    reservation::{ReserveOutcome, ReviseOutcome},
+    reservation::{Refusal, ReserveOutcome, ReviseOutcome},
     stock_ledger::AdjustOutcome,
     store::{self, Audit, CreateOutcome, RESERVES, Stats, UNREADABLE},
 };
@@ -52,6 +52,7 @@ const CONFLICT: &str = "conflict";
 // other lines.
 const RESERVED: &str = "reserved";
 const INSUFFICIENT: &str = "insufficient";
+const PRICE_CHANGED: &str = "price_changed";
 const REFUSED: &str = "refused";
 const COMMITTED: &str = "committed";
 const RELEASED: &str = "released";
@@ -65,7 +66,7 @@ pub fn register() {
     for outcome in [NEW, REPLAY, CONFLICT] {
         idempotency_requests(outcome).increment(0);
     }
-    for outcome in [RESERVED, INSUFFICIENT, REFUSED, COMMITTED, RELEASED, REVISED, FULFILLED] {
+    for outcome in [RESERVED, INSUFFICIENT, PRICE_CHANGED, REFUSED, COMMITTED, RELEASED, REVISED, FULFILLED] {
         reservations(outcome).increment(0);
     }
     store::register_ledger_metrics();
@@ -95,6 +96,7 @@ pub(crate) fn record_key_outcome(outcome: &'static str) {
 pub(crate) fn record_reserve(reserved: &ReserveOutcome) {
     let outcome = match reserved {
         ReserveOutcome::Held(_) => RESERVED,
+        ReserveOutcome::Refused { reason: Refusal::PriceChanged, .. } => PRICE_CHANGED,
         ReserveOutcome::Refused { .. } => INSUFFICIENT,
         ReserveOutcome::DifferentLines | ReserveOutcome::Released | ReserveOutcome::Expired => REFUSED,
     };
@@ -105,6 +107,7 @@ pub(crate) fn record_reserve(reserved: &ReserveOutcome) {
 pub(crate) fn record_revise(revised: &ReviseOutcome) {
     let outcome = match revised {
         ReviseOutcome::Revised(_) => REVISED,
+        ReviseOutcome::Refused { reason: Refusal::PriceChanged, .. } => PRICE_CHANGED,
         ReviseOutcome::Refused { .. } => INSUFFICIENT,
         ReviseOutcome::DifferentLines | ReviseOutcome::Superseded | ReviseOutcome::NotConfirmed | ReviseOutcome::Unknown => REFUSED,
     };

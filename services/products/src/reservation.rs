@@ -24,9 +24,13 @@ pub struct Line {
     pub quantity: i64,
 }
 
-/// Validated lines of a reservation: 1 to [`MAX_LINES`], each product once, sorted by product id.
+/// Validated lines of a reservation, 1 to [`MAX_LINES`], each product once, sorted by product id,
+/// and the limit of their total.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lines(Vec<Line>);
+pub struct Lines {
+    lines: Vec<Line>,
+    max_total_minor: Option<i64>,
+}
 
 /// Reserved line with a copy of the product's name and price.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +75,7 @@ pub enum State {
     Refused {
         /// Reason.
         reason: Refusal,
-        /// First product that could not be reserved.
+        /// First product that could not be reserved; any one if only the total is too high.
         product_id: Uuid,
     },
 }
@@ -85,6 +89,8 @@ pub enum Refusal {
     UnknownProduct,
     /// The product is inactive.
     ProductInactive,
+    /// The total at the current prices exceeds the limit of the request.
+    PriceChanged,
 }
 
 /// Stock and sales data of a product, as read for a reservation.
@@ -168,16 +174,22 @@ impl Lines {
             }
         }
         lines.sort_by_key(|line| line.product_id);
-        if violations.is_empty() { Ok(Self(lines)) } else { Err(violations) }
+        if violations.is_empty() { Ok(Self { lines, max_total_minor: None }) } else { Err(violations) }
+    }
+
+    /// Sets the maximum of the total, minor units: quantities times prices. `None`: unlimited.
+    #[must_use]
+    pub fn with_max_total(self, max_total_minor: Option<i64>) -> Self {
+        Self { max_total_minor, ..self }
     }
 
     /// Returns the lines, sorted by product id.
     pub fn as_slice(&self) -> &[Line] {
-        &self.0
+        &self.lines
     }
 
     /// Decides a reservation by the stock of its products and copies names and prices. The state is
-    /// `Held` if every line is available, else `Refused`.
+    /// `Held` if every line is available and the total is within its limit, else `Refused`.
     pub fn evaluate(&self, stock: &HashMap<Uuid, ProductStock>) -> (State, Vec<HeldLine>) {
         let mut state = State::Held;
         let copy = |line: &Line| {
@@ -196,14 +208,30 @@ impl Lines {
                 unit_price_minor: product.map(|product| product.unit_price_minor).unwrap_or_default(),
             }
         };
-        let lines = self.0.iter().map(copy).collect();
+        let lines: Vec<HeldLine> = self.lines.iter().map(copy).collect();
+        if let (State::Held, Some(product_id)) = (state, self.product_over_limit(&lines)) {
+            state = State::Refused { reason: Refusal::PriceChanged, product_id };
+        }
         (state, lines)
+    }
+
+    /// Returns the first product if the total of the priced `lines` exceeds the limit: a total has no
+    /// product of its own.
+    fn product_over_limit(&self, lines: &[HeldLine]) -> Option<Uuid> {
+        let is_over = self.max_total_minor.is_some_and(|max| total_minor(lines) > i128::from(max));
+        lines.first().filter(|_| is_over).map(|line| line.product_id)
     }
 
     fn matches(&self, held: &[HeldLine]) -> bool {
         let held = held.iter().map(|line| Line { product_id: line.product_id, quantity: line.quantity });
-        self.0.iter().copied().eq(held)
+        self.lines.iter().copied().eq(held)
     }
+}
+
+/// Sum of quantities times prices, minor units. Cannot overflow: at most [`MAX_LINES`] quantities,
+/// none above [`MAX_LINE_QUANTITY`].
+fn total_minor(lines: &[HeldLine]) -> i128 {
+    lines.iter().map(|line| i128::from(line.quantity) * i128::from(line.unit_price_minor)).sum()
 }
 
 impl ProductStock {
@@ -297,12 +325,14 @@ impl Refusal {
             Self::InsufficientStock => "insufficient_stock",
             Self::UnknownProduct => "unknown_product",
             Self::ProductInactive => "product_inactive",
+            Self::PriceChanged => "price_changed",
         }
     }
 
     /// Parses a slug.
     pub fn parse(slug: &str) -> Option<Self> {
-        [Self::InsufficientStock, Self::UnknownProduct, Self::ProductInactive].into_iter().find(|refusal| refusal.as_str() == slug)
+        let all = [Self::InsufficientStock, Self::UnknownProduct, Self::ProductInactive, Self::PriceChanged];
+        all.into_iter().find(|refusal| refusal.as_str() == slug)
     }
 }
 

@@ -130,6 +130,8 @@ async fn invalid_fields_of_orders_are_rejected() {
         ("product_id", orders::CreateOrderRequest { items: vec![item("x", 1)], ..create() }),
         ("quantity", orders::CreateOrderRequest { items: vec![item(&product, 0)], ..create() }),
         ("quantity", orders::CreateOrderRequest { items: vec![item(&product, 1_000_001)], ..create() }),
+        ("max_total", orders::CreateOrderRequest { items: vec![item(&product, 1)], max_total_minor: Some(-1), ..create() }),
+        ("max_total", orders::CreateOrderRequest { items: vec![item(&product, 1)], max_total_minor: Some(1_000_000_000_000), ..create() }),
         ("user_id", orders::CreateOrderRequest { items: vec![item(&product, 1)], user_id: "a\0b".into(), ..create() }),
         ("idempotency_key", orders::CreateOrderRequest { items: vec![item(&product, 1)], idempotency_key: "a b".into(), ..create() }),
     ] {

@@ -15,6 +15,7 @@ mod identity;
 mod lifecycle;
 mod limits;
 mod lists;
+mod max_total;
 mod openapi;
 mod order_lists;
 mod orders;

@@ -8,13 +8,16 @@ use uuid::Uuid;
 
 use crate::{
     extract::{Integer, Object, non_null},
-    money::Amount,
+    money::{Amount, NumberText},
     timestamp,
 };
 
 mod revision;
 
 pub(crate) use self::revision::{OrderRevision, PendingRevision};
+
+/// Maximum total that the service rejects, minor units.
+const NEVER_VALID: i64 = -1;
 
 /// Status of an order. FAILED, COMPLETED and CANCELLED are terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -69,7 +72,7 @@ pub(crate) struct Order {
     total: Option<Amount>,
     status: Status,
     /// Reason of a FAILED order: `insufficient_stock`, `unknown_product`, `product_inactive`,
-    /// `reservation_expired` or `products_unavailable`.
+    /// `reservation_expired`, `products_unavailable` or `price_changed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false, example = "insufficient_stock")]
     failure_reason: Option<String>,
@@ -185,6 +188,11 @@ pub(crate) struct NewOrder {
     #[serde(default, deserialize_with = "non_null")]
     #[schema(value_type = String, required = false, max_length = 287, example = "alice")]
     user_id: Option<String>,
+    /// Maximum total that you accept, a plain decimal number with at most 2 decimals and no exponent.
+    /// The order fails with `price_changed` if its total at the reservation is higher.
+    #[serde(default, deserialize_with = "non_null")]
+    #[schema(value_type = f64, required = false, minimum = 0, maximum = 9_999_999_999.99, multiple_of = 0.01, example = 49.8)]
+    max_total: Option<NumberText>,
 }
 
 /// One line of a new order.
@@ -207,9 +215,18 @@ impl NewOrder {
 
     /// Converts the order for the service and returns the missing fields as violations.
     pub(super) fn into_proto(self, idempotency_key: String) -> (proto::CreateOrderRequest, Vec<Violation>) {
-        let (items, violations) = items_into_proto(self.items);
-        (proto::CreateOrderRequest { items, user_id: self.user_id.unwrap_or_default(), idempotency_key }, violations)
+        let (items, mut violations) = items_into_proto(self.items);
+        let max_total_minor = max_total_into_proto(self.max_total, &mut violations);
+        (proto::CreateOrderRequest { items, user_id: self.user_id.unwrap_or_default(), idempotency_key, max_total_minor }, violations)
     }
+}
+
+fn max_total_into_proto(max_total: Option<NumberText>, violations: &mut Vec<Violation>) -> Option<i64> {
+    let max_total = max_total?.amount().map(|max_total| max_total.0);
+    Some(max_total.unwrap_or_else(|error| {
+        violations.push(Violation::new("maxTotal", error.code(), error.to_string()));
+        NEVER_VALID
+    }))
 }
 
 fn products(items: Option<&[Object<NewOrderItem>]>) -> Vec<Uuid> {

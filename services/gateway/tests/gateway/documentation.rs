@@ -105,13 +105,16 @@ async fn schema_names_match_the_contract() {
         ("NewStockAdjustment", "delta reason"),
         ("StockAdjustment", "id productId kind delta reason quantityAfter actor orderId createdAt"),
         ("StockAdjustmentPage", "items nextCursor"),
-        ("NewOrder", "items userId"),
+        ("NewOrder", "items userId maxTotal"),
         ("NewOrderItem", "productId quantity"),
         ("Order", "id userId items total status failureReason revision createdAt updatedAt removedAt removedBy"),
-        ("OrderRevision", "items"),
+        ("OrderRevision", "items maxTotal"),
         ("PendingRevision", "items requestedAt"),
         ("RequestedItem", "productId quantity"),
         ("OrderItem", "productId name unitPrice quantity subtotal"),
+        ("OrderHistory", "items"),
+        ("OrderChange", "version from to reason actor at"),
+        ("Actor", "role subject service"),
         ("Problem", "type title status detail code instance requestId traceId errors orderId allowed"),
     ] {
         let names: BTreeSet<_> =

@@ -70,6 +70,26 @@ async fn all_violations_are_reported_at_once() {
 }
 
 #[tokio::test]
+async fn maximum_total_is_exact() {
+    let gateway = Gateway::new();
+    let body = |max_total: &str| format!(r#"{{"items": [{{"productId": "{ID}", "quantity": 2}}], "maxTotal": {max_total}}}"#);
+    for (text, minor) in [("49.8", 4_980), ("0", 0), ("49.80", 4_980), ("9999999999.99", 999_999_999_999), ("-0.01", -1), ("1e20", -1)] {
+        gateway.send_json("POST", "/orders", &[], &body(text)).await;
+        assert_eq!(gateway.orders.create_request.lock().unwrap().take().unwrap().max_total_minor, Some(minor), "{text}");
+    }
+    gateway.send_json("POST", "/orders", &[], &order_body()).await;
+    assert_eq!(gateway.orders.create_request.lock().unwrap().take().unwrap().max_total_minor, None);
+    for (text, code) in [("0.001", "too_many_decimals"), ("1e1", "not_a_decimal"), ("99999999999999999999", "out_of_range")] {
+        let invalid = format!(r#"{{"items": [], "maxTotal": {text}}}"#);
+        let errors = gateway.send_json("POST", "/orders", &[], &invalid).await.errors();
+        assert_eq!(errors, [format!("maxTotal: {code}"), "items: required".to_owned()], "{text}");
+    }
+    for text in ["\"1\"", "null", "true"] {
+        gateway.send_json("POST", "/orders", &[], &body(text)).await.problem(400, "invalid_body");
+    }
+}
+
+#[tokio::test]
 async fn list_forwards_its_filters() {
     let gateway = Gateway::new();
     let filters = "status=PRODUCT_RESERVED&userId=alice&limit=100&cursor=abc";

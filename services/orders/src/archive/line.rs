@@ -63,10 +63,10 @@ fn entry(entry: &RecordedChange) -> Value {
 
 /// State of the reservation, as it follows from a settled order.
 fn reservation(order: &Order) -> &'static str {
-    use FailureReason::{InsufficientStock, ProductInactive, ProductsUnavailable, ReservationExpired, UnknownProduct};
+    use FailureReason::{InsufficientStock, PriceChanged, ProductInactive, ProductsUnavailable, ReservationExpired, UnknownProduct};
     match (order.status, order.failure_reason) {
         (Status::Completed, _) => "FULFILLED",
-        (_, Some(InsufficientStock | UnknownProduct | ProductInactive)) => "REFUSED",
+        (_, Some(InsufficientStock | UnknownProduct | ProductInactive | PriceChanged)) => "REFUSED",
         (_, Some(ReservationExpired)) => "EXPIRED",
         (_, Some(ProductsUnavailable) | None) => "RELEASED",
     }

@@ -112,7 +112,7 @@ pub(super) fn change(entry: HistoryEntry) -> proto::OrderChange {
 }
 
 /// The fingerprint covers the merged lines, so that requests with the same meaning match regardless
-/// of their spelling.
+/// of their spelling. Without a maximum total it is that of the previous release.
 pub(super) fn idempotency_key(principal: &Principal, key: String, order: &NewOrder) -> Result<Option<IdempotencyKey>, Rejection> {
     let Some(key) = parse::idempotency_key(key)? else { return Ok(None) };
     let mut digest = Sha256::new();
@@ -120,6 +120,10 @@ pub(super) fn idempotency_key(principal: &Principal, key: String, order: &NewOrd
     for line in order.lines() {
         digest.update(line.product_id.as_bytes());
         digest.update(line.quantity.to_be_bytes());
+    }
+    if let Some(max_total) = order.max_total() {
+        digest.update(b"max_total");
+        digest.update(max_total.minor().to_be_bytes());
     }
     Ok(Some(IdempotencyKey { subject: principal.subject.clone(), key, fingerprint: digest.finalize().into() }))
 }

@@ -84,5 +84,6 @@ fn shop_reason(reason: FailureReason) -> &'static Reason {
         FailureReason::ProductInactive => &shop_reasons::PRODUCT_INACTIVE,
         FailureReason::ReservationExpired => &shop_reasons::RESERVATION_EXPIRED,
         FailureReason::ProductsUnavailable => &shop_reasons::PRODUCTS_UNAVAILABLE,
+        FailureReason::PriceChanged => &shop_reasons::PRICE_CHANGED,
     }
 }

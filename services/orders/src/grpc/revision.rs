@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use palisade_middleware::{context, rejection::Rejection};
+use palisade_middleware::{auth::Principal, context, rejection::Rejection};
 use palisade_proto::{
     orders::v1::{ReviseOrderRequest, ReviseOrderResponse},
     reasons as shop_reasons,
@@ -12,7 +12,7 @@ use tonic::{Response, Status};
 
 use super::{Orders, caller, convert, rejections};
 use crate::{
-    order::{FailureReason, Line, NewOrder, Order},
+    order::{FailureReason, Line, MaxTotal, NewOrder, Order},
     store::RequestRevisionResult,
 };
 
@@ -28,7 +28,7 @@ impl Orders {
         let items: Vec<(&str, i64)> = request.items.iter().map(|item| (item.product_id.as_str(), item.quantity)).collect();
         // An id that is none is reported before the body.
         let id = convert::id(&request.id)?;
-        let lines = NewOrder::new(principal.subject.clone(), &items).map_err(Rejection::invalid)?.into_lines();
+        let (lines, max_total) = wanted(&principal, &items, request.max_total_minor)?;
         let before = self.find_authorized(&principal, &request.id).await?;
         if let Err(reason) = self.worker.check() {
             return Err(rejections::no_worker(&reason).into());
@@ -42,9 +42,9 @@ impl Orders {
         let (store, executor, now) = (self.store.clone(), self.executor.clone(), self.clock.now());
         // Cancelling the call cancels neither the request nor the revision.
         self.process.run({
-            let lines = lines.clone();
+            let wanted = (lines.clone(), max_total);
             async move {
-                let result = store.request_revision(id, lines, by, preconditions, lease, now).await;
+                let result = store.request_revision(id, wanted, by, preconditions, lease, now).await;
                 let claimed = if let Ok(RequestRevisionResult::Requested(claimed)) = &result { Some(claimed.clone()) } else { None };
                 // Fails if the call was cancelled.
                 let _ = sender.send(result);
@@ -89,6 +89,15 @@ impl Orders {
             }
             None => Ok(order),
         }
+    }
+}
+
+/// Validates the lines and the maximum total. All violations are reported at once.
+fn wanted(principal: &Principal, items: &[(&str, i64)], max_total_minor: Option<i64>) -> Result<(Vec<Line>, Option<MaxTotal>), Rejection> {
+    let max_total = max_total_minor.map(MaxTotal::new).transpose();
+    match (NewOrder::new(principal.subject.clone(), items), max_total) {
+        (Ok(order), Ok(max_total)) => Ok((order.into_lines(), max_total)),
+        (order, max_total) => Err(Rejection::invalid(order.err().into_iter().flatten().chain(max_total.err()).collect())),
     }
 }
 

@@ -15,7 +15,12 @@ pub const MAX_QUANTITY: i64 = 1_000_000;
 pub struct NewOrder {
     user_id: Subject,
     lines: Vec<Line>,
+    max_total: Option<MaxTotal>,
 }
+
+/// Maximum total that a customer accepts, minor units, 0..=[`MaxTotal::MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxTotal(i64);
 
 impl NewOrder {
     /// Validates `items` (product id, quantity) ordered for `user_id`. Merges the items of a
@@ -35,7 +40,18 @@ impl NewOrder {
                 merge(&mut lines, index, product_id, *quantity, &mut violations);
             }
         }
-        if violations.is_empty() { Ok(Self { user_id: user_id.into(), lines }) } else { Err(violations) }
+        if violations.is_empty() { Ok(Self { user_id: user_id.into(), lines, max_total: None }) } else { Err(violations) }
+    }
+
+    /// Sets the maximum of the total. `None`: unlimited.
+    #[must_use]
+    pub fn with_max_total(self, max_total: Option<MaxTotal>) -> Self {
+        Self { max_total, ..self }
+    }
+
+    /// Returns the maximum of the total. `None`: unlimited.
+    pub fn max_total(&self) -> Option<MaxTotal> {
+        self.max_total
     }
 
     /// Returns the owner of the order.
@@ -55,6 +71,27 @@ impl NewOrder {
 
     pub(super) fn into_parts(self) -> (Subject, Vec<Line>) {
         (self.user_id, self.lines)
+    }
+}
+
+impl MaxTotal {
+    /// Largest value, minor units.
+    pub const MAX: i64 = 999_999_999_999;
+
+    /// Validates a maximum in minor units.
+    pub fn new(minor: i64) -> Result<Self, Violation> {
+        let is_valid = (0..=Self::MAX).contains(&minor);
+        is_valid.then_some(Self(minor)).ok_or_else(|| Violation::new("maxTotal", "out_of_range", "must be between 0 and 9999999999.99"))
+    }
+
+    /// Returns the maximum in minor units.
+    pub fn minor(self) -> i64 {
+        self.0
+    }
+
+    /// Whether a total in minor units is within the maximum.
+    pub fn allows(self, total_minor: i64) -> bool {
+        total_minor <= self.0
     }
 }
 
@@ -115,6 +152,16 @@ mod tests {
                 pair("items[2].productId", "invalid_uuid"),
             ]
         );
+    }
+
+    #[test]
+    fn max_total_has_bounds() {
+        for minor in [-1, MaxTotal::MAX + 1, i64::MIN, i64::MAX] {
+            assert_eq!(MaxTotal::new(minor).unwrap_err().code, "out_of_range");
+        }
+        let most = MaxTotal::new(MaxTotal::MAX).unwrap();
+        assert!(most.allows(MaxTotal::MAX) && !most.allows(MaxTotal::MAX + 1));
+        assert!(MaxTotal::new(0).unwrap().allows(0));
     }
 
     #[test]

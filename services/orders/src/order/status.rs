@@ -34,6 +34,8 @@ pub enum FailureReason {
     ReservationExpired,
     /// No response from products before the saga's deadline.
     ProductsUnavailable,
+    /// The total exceeds the maximum that the customer accepts.
+    PriceChanged,
 }
 
 /// A name that is not in a closed set.
@@ -100,8 +102,14 @@ impl FromStr for Status {
 
 impl FailureReason {
     /// All failure reasons.
-    pub const ALL: [Self; 5] =
-        [Self::InsufficientStock, Self::UnknownProduct, Self::ProductInactive, Self::ReservationExpired, Self::ProductsUnavailable];
+    pub const ALL: [Self; 6] = [
+        Self::InsufficientStock,
+        Self::UnknownProduct,
+        Self::ProductInactive,
+        Self::ReservationExpired,
+        Self::ProductsUnavailable,
+        Self::PriceChanged,
+    ];
 
     /// Slug on the wire and in the database.
     pub fn as_str(self) -> &'static str {
@@ -111,6 +119,7 @@ impl FailureReason {
             Self::ProductInactive => "product_inactive",
             Self::ReservationExpired => "reservation_expired",
             Self::ProductsUnavailable => "products_unavailable",
+            Self::PriceChanged => "price_changed",
         }
     }
 }

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Effect, Saga};
-use crate::order::{FailureReason, HeldLine, Line, Order, Priced, Revision, Status};
+use crate::order::{FailureReason, HeldLine, Line, MaxTotal, Order, Priced, Revision, Status};
 
 /// Result of a revise call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,23 +56,35 @@ pub enum RevisionRequest {
     VersionMismatch,
 }
 
-/// Checks a revision of `order` to `lines`, requested at `now` under `preconditions`.
+/// Checks a revision of `order` to `lines`, of at most `max_total`, requested at `now` under
+/// `preconditions`.
 ///
 /// A revision that was made already is repeated with the version before its request, or before its
 /// request and its end. Its conditions are then evaluated for that version (RFC 9110, section
 /// 13.1.1).
-pub fn request_revision(order: &Order, lines: Vec<Line>, preconditions: &VersionPreconditions, now: OffsetDateTime) -> RevisionRequest {
+pub fn request_revision(
+    order: &Order,
+    (lines, max_total): (Vec<Line>, Option<MaxTotal>),
+    preconditions: &VersionPreconditions,
+    now: OffsetDateTime,
+) -> RevisionRequest {
     let allows = |earlier: i64| preconditions.allow_write(&(order.version - earlier));
     match &order.revision {
-        Some(pending) if same_lines(&pending.lines, &lines) && (allows(0) || allows(1)) => RevisionRequest::Pending,
-        None if order.status == Status::Confirmed && same_lines(&order.lines, &lines) && (allows(0) || allows(2)) => {
+        Some(pending) if same_lines(&pending.lines, &lines) && pending.max_total == max_total && (allows(0) || allows(1)) => {
+            RevisionRequest::Pending
+        }
+        None if order.status == Status::Confirmed
+            && same_lines(&order.lines, &lines)
+            && max_total.is_none_or(|max| order.total_minor.is_some_and(|total| max.allows(total)))
+            && (allows(0) || allows(2)) =>
+        {
             RevisionRequest::Unchanged
         }
         _ if !allows(0) => RevisionRequest::VersionMismatch,
         _ if order.status != Status::Confirmed => RevisionRequest::Illegal,
         Some(_) => RevisionRequest::InProgress,
         None => {
-            let revision = Some(Revision { lines, updated_before: order.updated_at });
+            let revision = Some(Revision { lines, max_total, updated_before: order.updated_at });
             RevisionRequest::Allowed(Box::new(Order { revision, updated_at: now, version: order.version + 1, ..order.clone() }))
         }
     }
@@ -145,7 +157,7 @@ mod tests {
     }
 
     fn requested() -> Order {
-        match request_revision(&confirmed(), lines(&[(2, 1)]), &VersionPreconditions::default(), LATER) {
+        match request_revision(&confirmed(), (lines(&[(2, 1)]), None), &VersionPreconditions::default(), LATER) {
             RevisionRequest::Allowed(order) => *order,
             decision => panic!("{decision:?}"),
         }
@@ -155,8 +167,9 @@ mod tests {
     fn request_is_decided_by_status_version_and_lines() {
         let (same, new, other) = (lines(&[(1, 2)]), lines(&[(2, 1)]), lines(&[(3, 1)]));
         let (any, expect) = (VersionPreconditions::default(), VersionPreconditions::expect);
-        let decide =
-            |order: &Order, lines: &[Line], conditions: &VersionPreconditions| request_revision(order, lines.to_vec(), conditions, LATER);
+        let decide = |order: &Order, lines: &[Line], conditions: &VersionPreconditions| {
+            request_revision(order, (lines.to_vec(), None), conditions, LATER)
+        };
         let cancelled = Order { status: Status::Cancelled, ..confirmed() };
         assert_eq!(decide(&confirmed(), &same, &any), RevisionRequest::Unchanged);
         assert_eq!(decide(&confirmed(), &same, &expect(1)), RevisionRequest::Unchanged, "a repeated call");
@@ -168,6 +181,18 @@ mod tests {
         assert_eq!(decide(&requested(), &new, &expect(3)), RevisionRequest::Pending, "a repeated call");
         assert_eq!(decide(&requested(), &other, &any), RevisionRequest::InProgress);
         assert_eq!(decide(&requested(), &other, &expect(3)), RevisionRequest::VersionMismatch);
+    }
+
+    #[test]
+    fn same_lines_above_the_maximum_are_a_request() {
+        let decide = |max| {
+            let max = MaxTotal::new(max).unwrap();
+            request_revision(&confirmed(), (lines(&[(1, 2)]), Some(max)), &VersionPreconditions::default(), LATER)
+        };
+        assert_eq!(decide(200), RevisionRequest::Unchanged);
+        assert!(matches!(decide(199), RevisionRequest::Allowed(order) if order.revision.as_ref().unwrap().max_total.is_some()));
+        let pending = (lines(&[(2, 1)]), Some(MaxTotal::new(1).unwrap()));
+        assert_eq!(request_revision(&requested(), pending, &VersionPreconditions::default(), LATER), RevisionRequest::InProgress);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{
     revisions::RequestRevisionResult,
 };
 use crate::{
-    order::{Actor, HistoryEntry, Line, NewOrder, Order, OrderId, Status},
+    order::{Actor, HistoryEntry, Line, MaxTotal, NewOrder, Order, OrderId, Status},
     saga::{Saga, Transition},
 };
 
@@ -48,12 +48,12 @@ instrumented_role! {
             now: OffsetDateTime,
         ) -> Result<SetStatusResult, Error> = change("set_status", "orders");
 
-        /// Requests the revision of the lines of a CONFIRMED order if the version satisfies
-        /// `preconditions`, and leases the order to the caller.
+        /// Requests the revision of a CONFIRMED order to these lines and maximum total if the
+        /// version satisfies `preconditions`, and leases the order to the caller.
         async fn request_revision(
             &self,
             id: OrderId,
-            lines: Vec<Line>,
+            wanted: (Vec<Line>, Option<MaxTotal>),
             by: Actor,
             preconditions: VersionPreconditions,
             lease: Duration,
@@ -225,7 +225,8 @@ impl Create {
     /// Returns the caller's lease on the order, accepted at `now`.
     pub(crate) fn claimed(&self, now: OffsetDateTime) -> Claimed {
         let order = Order::accepted(self.id, self.order.clone(), now);
-        let saga = Saga { order, release_pending: false, deadline: self.deadline, attempts: 1 };
+        let max_total = self.order.max_total();
+        let saga = Saga { order, release_pending: false, deadline: self.deadline, attempts: 1, max_total };
         Claimed { saga, fence: FIRST_FENCE, trace_parent: self.trace_parent.clone() }
     }
 }

@@ -12,7 +12,7 @@ use super::{
     outbox::NewEvent,
 };
 use crate::{
-    order::{Line, Order, ProductSnapshot, Revision},
+    order::{Line, MaxTotal, Order, ProductSnapshot, Revision},
     saga::{RevisionEnd, RevisionRequest, request_revision},
 };
 
@@ -47,6 +47,8 @@ pub(super) struct RevisionStep {
 #[derive(Serialize, Deserialize)]
 struct StoredRevision {
     lines: Vec<StoredLine>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_total_minor: Option<i64>,
     /// Microseconds since 1970.
     updated_before: i64,
 }
@@ -84,11 +86,11 @@ impl RevisionStep {
 /// Decides a request. Returns the order after it, or the result without a change.
 pub(super) fn decide(
     order: Order,
-    lines: Vec<Line>,
+    wanted: (Vec<Line>, Option<MaxTotal>),
     preconditions: &VersionPreconditions,
     now: OffsetDateTime,
 ) -> Result<Order, Box<RequestRevisionResult>> {
-    Err(Box::new(match request_revision(&order, lines, preconditions, now) {
+    Err(Box::new(match request_revision(&order, wanted, preconditions, now) {
         RevisionRequest::Allowed(requested) => return Ok(*requested),
         RevisionRequest::Unchanged => RequestRevisionResult::Unchanged(order),
         RevisionRequest::Pending => RequestRevisionResult::Pending(order),
@@ -101,7 +103,11 @@ pub(super) fn decide(
 /// Encodes a pending revision for the column `revision` of an order.
 pub(super) fn encode(revision: &Revision) -> Result<String, Error> {
     let micros = i64::try_from(revision.updated_before.unix_timestamp_nanos() / 1_000).map_err(corrupt)?;
-    let stored = StoredRevision { lines: revision.lines.iter().map(StoredLine::from).collect(), updated_before: micros };
+    let stored = StoredRevision {
+        lines: revision.lines.iter().map(StoredLine::from).collect(),
+        max_total_minor: revision.max_total.map(MaxTotal::minor),
+        updated_before: micros,
+    };
     serde_json::to_string(&stored).map_err(corrupt)
 }
 
@@ -109,7 +115,8 @@ pub(super) fn decode(text: Option<&str>) -> Result<Option<Revision>, Error> {
     let Some(text) = text else { return Ok(None) };
     let stored: StoredRevision = serde_json::from_str(text).map_err(corrupt)?;
     let updated_before = OffsetDateTime::from_unix_timestamp_nanos(i128::from(stored.updated_before) * 1_000).map_err(corrupt)?;
-    Ok(Some(Revision { lines: stored.lines.into_iter().map(Line::from).collect(), updated_before }))
+    let max_total = stored.max_total_minor.map(MaxTotal::new).transpose().map_err(|violation| corrupt(violation.message))?;
+    Ok(Some(Revision { lines: stored.lines.into_iter().map(Line::from).collect(), max_total, updated_before }))
 }
 
 /// Decodes the column `replaced_lines` of the history.

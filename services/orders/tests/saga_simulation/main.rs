@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use palisade_orders::order::{
-    FailureReason::{InsufficientStock, ProductsUnavailable, ReservationExpired},
+    FailureReason::{InsufficientStock, PriceChanged, ProductsUnavailable, ReservationExpired},
     Status,
 };
 
@@ -50,7 +50,7 @@ fn orders_and_products_agree_after_any_faults() {
             Err(violation) => panic!("seed {seed}: {violation}"),
         }
     }
-    let failed = [InsufficientStock, ReservationExpired, ProductsUnavailable].map(|reason| (Status::Failed, Some(reason)));
+    let failed = [InsufficientStock, ReservationExpired, ProductsUnavailable, PriceChanged].map(|reason| (Status::Failed, Some(reason)));
     let others = [Status::Confirmed, Status::Completed, Status::Cancelled].map(|status| (status, None));
     assert_eq!(statuses, failed.into_iter().chain(others).collect(), "the faults lead to every final status");
     assert_eq!(revisions, BTreeSet::from([false, true]), "revisions are made and refused");

@@ -24,7 +24,8 @@ pub(crate) enum Hold {
     Expired,
 }
 
-/// Model of the products service, after its contract.
+/// Model of the products service, after its contract. Like the previous release, it ignores the
+/// maximum total of an order.
 pub(crate) struct Products {
     stock: BTreeMap<Uuid, i64>,
     pub(crate) holds: BTreeMap<OrderId, (Hold, Vec<Line>)>,

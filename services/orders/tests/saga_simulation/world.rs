@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use palisade_middleware::preconditions::VersionPreconditions;
 use palisade_orders::{
-    order::{FailureReason, Line, NewOrder, Order, Role, Status},
+    order::{FailureReason, Line, MaxTotal, NewOrder, Order, Role, Status},
     saga::{
         ConfirmOutcome, Effect, Event, ReleaseOutcome, ReserveOutcome, ReviseOutcome, RevisionEnd, RevisionRequest, Saga, StatusChange,
         Transition, request_conditional_change, request_revision,
@@ -136,7 +136,9 @@ impl World {
         let items: Vec<(&str, i64)> = ids.iter().map(|id| (id.as_str(), quantity)).collect();
         let Ok(new) = NewOrder::new("alice", &items) else { return };
         let order = Order::accepted(Uuid::from_u128(n).into(), new, self.now);
-        let saga = Saga { order, release_pending: false, deadline: self.now + DEADLINE, attempts: 0 };
+        // Some orders are above their maximum: a product costs 100.
+        let max_total = self.random.percent(30).then(|| MaxTotal::new(i64::try_from(self.random.below(1_200)).unwrap()).unwrap());
+        let saga = Saga { order, release_pending: false, deadline: self.now + DEADLINE, attempts: 0, max_total };
         self.rows.push(Row { saga, fence: 0, due_at: Some(self.now) });
     }
 
@@ -168,7 +170,7 @@ impl World {
         if lines.is_empty() {
             return;
         }
-        if let RevisionRequest::Allowed(order) = request_revision(&row.saga.order, lines, &VersionPreconditions::default(), now) {
+        if let RevisionRequest::Allowed(order) = request_revision(&row.saga.order, (lines, None), &VersionPreconditions::default(), now) {
             row.saga = Saga { order: *order, attempts: 1, ..row.saga.clone() };
             row.due_at = Some(now);
             row.fence += 1;

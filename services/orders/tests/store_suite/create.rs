@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use palisade_orders::{
-    order::{FailureReason, OrderId, Status},
+    order::{FailureReason, MaxTotal, OrderId, Status},
     store::{Create, CreateResult, IdempotencyKey, KEY_LIFETIME, List, TransitionResult},
 };
 use time::OffsetDateTime;
 
-use crate::database::{Database, LEASE, NOW, create, failed, key, stored_response};
+use crate::database::{Database, LEASE, NOW, create, failed, key, new_order, stored_response};
 
 crate::on_both![
+    maximum_total_is_kept_for_the_worker,
     create_stores_the_order,
     create_without_key_stores_no_key,
     create_replays_the_stored_response,
@@ -176,4 +177,19 @@ async fn expired_keys_are_deleted(db: Database) {
     created(&db, &key("alice", "young"), NOW + Duration::from_secs(1)).await;
     assert_eq!(db.store.delete_expired_keys(NOW + KEY_LIFETIME, 10).await.unwrap(), 1);
     assert_eq!(db.back_door.count("idempotency_keys").await, 1);
+}
+
+async fn maximum_total_is_kept_for_the_worker(db: Database) {
+    for max_total in [None, Some(0), Some(MaxTotal::MAX)].map(|minor| minor.map(|minor| MaxTotal::new(minor).unwrap())) {
+        let new = Create { order: new_order("alice").with_max_total(max_total), ..create("alice", NOW) };
+        let CreateResult::Created(created) = db.store.create(new, NOW).await.unwrap() else { panic!("the order was not created") };
+        assert_eq!(created.saga.max_total, max_total);
+        let resumed = db.store.claim_due(NOW + LEASE, LEASE, 1).await.unwrap().remove(0);
+        assert_eq!((resumed.saga.order.id, resumed.saga.max_total), (created.saga.order.id, max_total));
+        let after = db.apply(&resumed, failed(FailureReason::PriceChanged, true), NOW + LEASE).await;
+        assert_eq!(after.saga.order.failure_reason, Some(FailureReason::PriceChanged));
+        assert!(db.store.release_done(after.saga.order.id, after.fence).await.unwrap());
+    }
+    assert!(db.back_door.execute("UPDATE orders SET max_total_minor = -1").await.is_err());
+    db.assert_invariants(NOW + LEASE).await;
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use palisade_middleware::auth::Subject;
 use palisade_orders::{
     order::{Actor, FailureReason, HistoryEntry, MAX_HISTORY, OrderId, Role, Status},
     store::{Create, CreateResult},
@@ -25,7 +26,7 @@ async fn history(db: &Database, id: OrderId) -> Vec<HistoryEntry> {
 }
 
 fn actors(history: &[HistoryEntry]) -> Actors<'_> {
-    history.iter().map(|entry| (entry.role, entry.subject.as_ref().map(|subject| subject.as_str()), entry.service.as_deref())).collect()
+    history.iter().map(|entry| (entry.role, entry.subject.as_ref().map(Subject::as_str), entry.service.as_deref())).collect()
 }
 
 const ALICE: (Option<Role>, Option<&str>, Option<&str>) = (Some(Role::Owner), Some("alice"), Some("gateway"));

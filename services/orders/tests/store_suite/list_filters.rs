@@ -94,7 +94,7 @@ async fn pages_of_a_product_are_complete(db: Database) {
     for number in 0..13 {
         // Several orders per millisecond.
         let claimed =
-            order(&db, "alice", &PRODUCTS[..1 + number % 3], NOW + Duration::from_micros(300) * u32::try_from(number).unwrap()).await;
+            order(&db, "alice", &PRODUCTS[..=number % 3], NOW + Duration::from_micros(300) * u32::try_from(number).unwrap()).await;
         expected.push(claimed.saga.order.id);
     }
     let (product, all) = (Some(PRODUCTS[0]), List::default());

@@ -47,7 +47,7 @@ impl Database {
     }
 
     async fn request_with(&self, id: OrderId, lines: Vec<Line>, conditions: VersionPreconditions) -> RequestRevisionResult {
-        self.store.request_revision(id, lines, owner(), conditions, LEASE, NOW + LATER).await.unwrap()
+        self.store.request_revision(id, (lines, None), owner(), conditions, LEASE, NOW + LATER).await.unwrap()
     }
 
     async fn request(&self, id: OrderId, lines: Vec<Line>) -> Claimed {
@@ -218,7 +218,7 @@ async fn concurrent_changes_are_decided_by_version(db: Database) {
     for _ in 0..10 {
         let order = db.confirmed().await;
         let expected = VersionPreconditions::expect(order.version);
-        let request = |n| db.store.request_revision(order.id, lines(&[(n, 1)]), owner(), expected.clone(), LEASE, NOW + LATER);
+        let request = |n| db.store.request_revision(order.id, (lines(&[(n, 1)]), None), owner(), expected.clone(), LEASE, NOW + LATER);
         let set = |to, by| db.store.set_status(order.id, to, by, expected.clone(), NOW + LATER);
         let (one, other, cancelled, completed) =
             tokio::join!(request(3), request(4), set(Status::Cancelled, owner()), set(Status::Completed, admin()));

@@ -12,9 +12,9 @@ use tempfile::TempDir;
 
 use crate::database::{BackDoor, Database, LEASE, NOW, confirmed, fresh_postgres, reserved};
 
-/// Schemas of earlier releases, by their last migration: the first one, and the one before orders
-/// were written in batches.
-const RELEASES: [i64; 2] = [2, 30];
+/// Schemas of earlier releases, by their last migration: the first one, the one before orders were
+/// written in batches, and the one before actors were recorded.
+const RELEASES: [i64; 3] = [2, 30, 40];
 
 /// Statuses of the orders, each with those before it.
 const HISTORIES: [&[&str]; 7] = [

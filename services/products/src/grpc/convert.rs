@@ -7,7 +7,7 @@ use palisade_middleware::{
     cursor::Cursor,
     parse,
     preconditions::{Condition, VersionPreconditions},
-    rejection::{Rejection, reasons},
+    rejection::{Rejection, Violation, reasons},
 };
 use palisade_proto::{
     page::fitting,
@@ -19,7 +19,7 @@ use tonic::{Response, metadata::MetadataValue};
 
 use crate::{
     product::{Filter, Input, Page, Position, Product, Query, Sort, ValidatedProduct, compose},
-    reservation::{Line, Reservation, State},
+    reservation::{Line, Lines, Reservation, State},
     store::IdempotencyKey,
 };
 
@@ -131,8 +131,21 @@ pub(super) fn page(cursor: &Cursor, query: &Query, page: Page) -> FindAllRespons
     FindAllResponse { items, next_cursor: next.unwrap_or_default() }
 }
 
-pub(super) fn lines(lines: &[ReservationLine]) -> Result<Vec<Line>, Rejection> {
-    lines.iter().map(|line| Ok(Line { product_id: parse::parse_uuid(&line.product_id)?, quantity: line.quantity })).collect()
+/// Validates the lines of a reservation and the limit of their total. `earlier` are violations that
+/// were found before.
+pub(super) fn reservation_lines(
+    lines: &[ReservationLine],
+    max_total_minor: Option<i64>,
+    earlier: Option<Violation>,
+) -> Result<Lines, Rejection> {
+    let line = |line: &ReservationLine| Ok(Line { product_id: parse::parse_uuid(&line.product_id)?, quantity: line.quantity });
+    let lines = Lines::new(lines.iter().map(line).collect::<Result<_, Rejection>>()?);
+    let is_negative = max_total_minor.is_some_and(|max| max < 0);
+    let negative = is_negative.then(|| Violation::new("max_total_minor", "out_of_range", "must not be negative"));
+    match lines {
+        Ok(lines) if earlier.is_none() && negative.is_none() => Ok(lines.with_max_total(max_total_minor)),
+        checked => Err(Rejection::invalid(earlier.into_iter().chain(checked.err().into_iter().flatten()).chain(negative).collect())),
+    }
 }
 
 pub(super) fn reservation(reservation: &Reservation) -> proto::Reservation {

@@ -45,12 +45,13 @@ pub(super) fn from_store_error(error: store::Error) -> Rejection {
     }
 }
 
-/// No line of the reservation was taken.
+/// No line of the reservation was taken. Only the total has no product to name.
 pub(super) fn refused(refusal: Refusal, product_id: Uuid) -> Rejection {
     let reason = match refusal {
         Refusal::InsufficientStock => &shop_reasons::INSUFFICIENT_STOCK,
         Refusal::UnknownProduct => &shop_reasons::UNKNOWN_PRODUCT,
         Refusal::ProductInactive => &shop_reasons::PRODUCT_INACTIVE,
+        Refusal::PriceChanged => return Rejection::new(&shop_reasons::PRICE_CHANGED, "the total exceeds its limit"),
     };
     Rejection::new(reason, "no line was reserved").with_metadata("productId", product_id.to_string())
 }

@@ -24,14 +24,24 @@ fn record_everything() {
     // The stores record these.
     store::register_ledger_metrics();
     let held = Reservation { id: Uuid::nil(), state: State::Held, lines: Vec::new(), expires_at: now };
-    let refused = ReserveOutcome::Refused { reason: Refusal::InsufficientStock, product_id: Uuid::nil() };
-    for outcome in
-        [ReserveOutcome::Held(held.clone()), refused, ReserveOutcome::DifferentLines, ReserveOutcome::Released, ReserveOutcome::Expired]
-    {
+    let refused = |reason| ReserveOutcome::Refused { reason, product_id: Uuid::nil() };
+    for outcome in [
+        ReserveOutcome::Held(held.clone()),
+        refused(Refusal::InsufficientStock),
+        refused(Refusal::PriceChanged),
+        ReserveOutcome::DifferentLines,
+        ReserveOutcome::Released,
+        ReserveOutcome::Expired,
+    ] {
         record_reserve(&outcome);
     }
-    let refused = ReviseOutcome::Refused { reason: Refusal::InsufficientStock, product_id: Uuid::nil() };
-    for outcome in [ReviseOutcome::Revised(held.clone()), refused, ReviseOutcome::NotConfirmed] {
+    let refused = |reason| ReviseOutcome::Refused { reason, product_id: Uuid::nil() };
+    for outcome in [
+        ReviseOutcome::Revised(held.clone()),
+        refused(Refusal::InsufficientStock),
+        refused(Refusal::PriceChanged),
+        ReviseOutcome::NotConfirmed,
+    ] {
         record_revise(&outcome);
     }
     record_confirm();

@@ -81,7 +81,11 @@ impl Revision {
             let (name, unit_price_minor) = priced.or(kept).unwrap_or_default();
             Ok(HeldLine { product_id: line.product_id, quantity: line.quantity, name, unit_price_minor })
         };
-        self.lines.as_slice().iter().map(revise).collect()
+        let lines = self.lines.as_slice().iter().map(revise).collect::<Result<Vec<_>, _>>()?;
+        match self.lines.product_over_limit(&lines) {
+            Some(product_id) => Err((Refusal::PriceChanged, product_id)),
+            None => Ok(lines),
+        }
     }
 }
 
@@ -120,6 +124,17 @@ mod tests {
         let lines = revision(&[(A, 2), (B, 1), (C, 1)]).evaluate(&[held(A, 2), held(B, 3)], &stock).unwrap();
         let priced: Vec<_> = lines.iter().map(|line| (line.product_id, line.quantity, line.name.as_str(), line.unit_price_minor)).collect();
         assert_eq!(priced, [(A, 2, "old", 100), (B, 1, "new", 250), (C, 1, "new", 250)]);
+    }
+
+    #[test]
+    fn total_is_limited() {
+        let stock = HashMap::from([(A, stock(9, true)), (B, stock(9, true))]);
+        // The unchanged line keeps its old price of 100.
+        let evaluate = |max| {
+            let Revision { number, lines } = revision(&[(A, 2), (B, 1)]);
+            Revision { number, lines: lines.with_max_total(Some(max)) }.evaluate(&[held(A, 2)], &stock).err()
+        };
+        assert_eq!((evaluate(450), evaluate(449)), (None, Some((Refusal::PriceChanged, A))));
     }
 
     #[test]

@@ -32,3 +32,29 @@ fn evaluate_names_the_first_unavailable_product() {
     assert_eq!(held.len(), 4);
     assert_eq!((held[0].name.as_str(), held[3].name.as_str()), ("Lamp", ""));
 }
+
+#[test]
+fn total_must_not_exceed_its_limit() {
+    let lines = |max| Lines::new(vec![line(1, 2), line(2, 3)]).unwrap().with_max_total(max);
+    let stock = |price: i64, quantity| {
+        HashMap::from([1, 2].map(|id| (Uuid::from_u128(id), ProductStock { unit_price_minor: price, ..product_stock(quantity, true) })))
+    };
+    for max in [None, Some(25), Some(i64::MAX)] {
+        assert_eq!(lines(max).evaluate(&stock(5, 3)).0, State::Held, "{max:?}");
+    }
+    let refused = State::Refused { reason: Refusal::PriceChanged, product_id: Uuid::from_u128(1) };
+    for max in [Some(24), Some(0)] {
+        assert_eq!(lines(max).evaluate(&stock(5, 3)).0, refused, "{max:?}");
+    }
+    assert_eq!(lines(Some(i64::MAX)).evaluate(&stock(i64::MAX, 3)).0, refused, "a total beyond 64 bits");
+    let unavailable = State::Refused { reason: Refusal::InsufficientStock, product_id: Uuid::from_u128(2) };
+    assert_eq!(lines(Some(0)).evaluate(&stock(5, 2)).0, unavailable, "a missing product is the first reason");
+    assert_eq!(lines(Some(0)).evaluate(&stock(0, 3)).0, State::Held);
+}
+
+#[test]
+fn refusals_parse_back() {
+    for refusal in [Refusal::InsufficientStock, Refusal::UnknownProduct, Refusal::ProductInactive, Refusal::PriceChanged] {
+        assert_eq!(Refusal::parse(refusal.as_str()), Some(refusal));
+    }
+}

@@ -55,6 +55,7 @@ over_every_store! {
     idempotency::concurrent_creates_with_one_key_create_one_product,
     reservations::every_call_in_every_state,
     reservations::refused_reservation_takes_nothing_and_is_final,
+    reservations::total_above_its_limit_is_refused,
     reservations::reserve_copies_names_and_prices,
     reservations::stock_changes_increment_the_version,
     reservations::product_in_use_is_not_removed,

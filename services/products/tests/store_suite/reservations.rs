@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use palisade_middleware::preconditions::VersionPreconditions;
 use palisade_products::{
     product::{Input, ValidatedProduct},
@@ -151,6 +152,39 @@ pub(crate) async fn refused_reservation_takes_nothing_and_is_final(fixture: Test
         fixture.store.update(culprit, draft("Now there", 100), VersionPreconditions::default(), "alice".into(), START).await.unwrap();
         assert_eq!(fixture.reserve(id, &[(culprit, 2), (plenty, 2)]).await, expected, "the stored outcome");
     }
+    fixture.assert_balanced().await;
+}
+
+pub(crate) async fn total_above_its_limit_is_refused(fixture: TestStore) {
+    let [lamp, bulb] = [fixture.add_some("Lamp", 100).await, fixture.add_some("Bulb", 100).await];
+    let requested = |max| lines(&[(lamp, 2), (bulb, 1)]).with_max_total(max);
+    let total = 3 * 1999;
+    let is_price_changed = |outcome: &ReserveOutcome| matches!(outcome, ReserveOutcome::Refused { reason: Refusal::PriceChanged, .. });
+    // Concurrent calls share a batch.
+    let calls = (0..30).map(|number| {
+        let max = [None, Some(total), Some(total - 1)][number % 3];
+        let (store, requested) = (&fixture.store, requested(max));
+        async move {
+            let id = Uuid::now_v7();
+            let outcome = store.reserve_and_confirm(id, requested.clone(), START, HOLD).await.unwrap();
+            (max, id, outcome)
+        }
+    });
+    for (max, id, outcome) in join_all(calls).await {
+        assert_eq!(is_price_changed(&outcome), max == Some(total - 1), "{max:?}: {outcome:?}");
+        let repeated = fixture.store.reserve_and_confirm(id, requested(None), START, HOLD).await.unwrap();
+        assert_eq!(is_price_changed(&repeated), is_price_changed(&outcome), "the stored outcome");
+    }
+    assert_eq!((fixture.available(lamp).await, fixture.available(bulb).await), (60, 80));
+    // More lines than a batch has.
+    let mut many = Vec::new();
+    for _ in 0..10 {
+        many.push((fixture.add_some("Screw", 10).await, 1));
+    }
+    let dear = fixture.store.reserve(Uuid::now_v7(), lines(&many).with_max_total(Some(10 * 1999 - 1)), START, HOLD).await.unwrap();
+    assert!(is_price_changed(&dear), "{dear:?}");
+    let paid = fixture.store.reserve(Uuid::now_v7(), lines(&many).with_max_total(Some(10 * 1999)), START, HOLD).await.unwrap();
+    assert!(matches!(paid, ReserveOutcome::Held(_)), "{paid:?}");
     fixture.assert_balanced().await;
 }
 

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{NewOrderItem, items_into_proto, products};
+use super::{NewOrderItem, items_into_proto, max_total_into_proto, products};
 use crate::{
     extract::{Object, non_null},
+    money::NumberText,
     timestamp,
 };
 
@@ -39,6 +40,11 @@ pub(crate) struct OrderRevision {
     #[serde(default, deserialize_with = "non_null")]
     #[schema(value_type = Vec<NewOrderItem>, required = true, min_items = 1, max_items = 100)]
     items: Option<Vec<Object<NewOrderItem>>>,
+    /// Maximum total that you accept, a plain decimal number with at most 2 decimals and no exponent.
+    /// The revision is refused with `price_changed` if its total is higher.
+    #[serde(default, deserialize_with = "non_null")]
+    #[schema(value_type = f64, required = false, minimum = 0, maximum = 9_999_999_999.99, multiple_of = 0.01, example = 49.8)]
+    max_total: Option<NumberText>,
 }
 
 impl TryFrom<proto::Revision> for PendingRevision {
@@ -63,7 +69,8 @@ impl OrderRevision {
         id: Uuid,
         preconditions: Option<Preconditions>,
     ) -> (proto::ReviseOrderRequest, Vec<Violation>) {
-        let (items, violations) = items_into_proto(self.items);
-        (proto::ReviseOrderRequest { id: id.to_string(), items, preconditions }, violations)
+        let (items, mut violations) = items_into_proto(self.items);
+        let max_total_minor = max_total_into_proto(self.max_total, &mut violations);
+        (proto::ReviseOrderRequest { id: id.to_string(), items, max_total_minor, preconditions }, violations)
     }
 }

@@ -11,11 +11,14 @@ use sqlx::{PgConnection, Postgres};
 use uuid::Uuid;
 
 use super::orders::resolve_existing_key;
-use crate::store::{
-    batches::NewRow,
-    database::{BatchFailure, Error, Pool},
-    orders::{CreateResult, KEY_LIFETIME},
-    outbox::NewEvent,
+use crate::{
+    order::MaxTotal,
+    store::{
+        batches::NewRow,
+        database::{BatchFailure, Error, Pool},
+        orders::{CreateResult, KEY_LIFETIME},
+        outbox::NewEvent,
+    },
 };
 
 /// Inserts the keys first: unless its key is new or expired, nothing else of an order is written. A
@@ -28,11 +31,11 @@ const CREATE: &str = "
         SELECT * FROM UNNEST(
             $1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::timestamptz[], $7::bigint[], $8::timestamptz[],
             $9::uuid[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bytea[], $15::timestamptz[],
-            $21::text[], $22::text[]
+            $21::text[], $22::text[], $23::bigint[]
         ) AS item (
             id, user_id, status, created_at, trace_parent, due_at, fence, saga_deadline,
             event_id, kind, payload, subject, key, fingerprint, expires_at,
-            actor_subject, actor_service
+            actor_subject, actor_service, max_total_minor
         )
     ), claimed_key AS (
         INSERT INTO idempotency_keys (subject, key, fingerprint, order_id, expires_at)
@@ -42,8 +45,11 @@ const CREATE: &str = "
             WHERE idempotency_keys.expires_at <= excluded.expires_at - make_interval(secs => $20)
         RETURNING order_id
     ), accepted AS (
-        INSERT INTO orders (id, user_id, status, version, created_at, updated_at, trace_parent, due_at, fence, attempts, saga_deadline, release_pending)
-        SELECT id, user_id, status, 1, created_at, created_at, trace_parent, due_at, fence, 1, saga_deadline, FALSE
+        INSERT INTO orders (
+            id, user_id, status, version, created_at, updated_at, trace_parent, due_at, fence, attempts, saga_deadline, release_pending,
+            max_total_minor
+        )
+        SELECT id, user_id, status, 1, created_at, created_at, trace_parent, due_at, fence, 1, saga_deadline, FALSE, max_total_minor
         FROM item WHERE key IS NULL OR id IN (SELECT order_id FROM claimed_key)
         RETURNING id
     ), lines AS (
@@ -136,6 +142,7 @@ async fn insert(db: &mut PgConnection, items: &[&NewRow]) -> Result<HashSet<Uuid
         .bind(KEY_LIFETIME.as_secs_f64())
         .bind(items.iter().map(|item| item.create.by.subject.as_ref().map(Subject::as_str)).collect::<Vec<_>>())
         .bind(items.iter().map(|item| item.create.by.service.as_deref()).collect::<Vec<_>>())
+        .bind(claimed.iter().map(|claimed| claimed.saga.max_total.map(MaxTotal::minor)).collect::<Vec<_>>())
         .fetch_all(db)
         .await
         .map_err(BatchFailure::from_statement)?;

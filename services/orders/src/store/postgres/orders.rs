@@ -13,7 +13,7 @@ use super::{
     row::{self, Timestamp, columns, lines},
 };
 use crate::{
-    order::{Actor, HistoryEntry, Line, MAX_HISTORY, Order, OrderId, Status},
+    order::{Actor, HistoryEntry, Line, MAX_HISTORY, MaxTotal, Order, OrderId, Status},
     store::{
         batches::{self, NewRow},
         database::Error,
@@ -80,13 +80,13 @@ impl OrderStore for PostgresStore {
     async fn request_revision(
         &self,
         id: OrderId,
-        lines: Vec<Line>,
+        wanted: (Vec<Line>, Option<MaxTotal>),
         by: Actor,
         preconditions: VersionPreconditions,
         lease: Duration,
         now: OffsetDateTime,
     ) -> Result<RequestRevisionResult, Error> {
-        self.with_retries(|| self.request(id, &lines, &by, &preconditions, (now, lease))).await
+        self.with_retries(|| self.request(id, &wanted, &by, &preconditions, (now, lease))).await
     }
 
     async fn remove(

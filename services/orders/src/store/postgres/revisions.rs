@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{PostgresStore, row};
 use crate::{
-    order::{Actor, Line, Order, OrderId, Status},
+    order::{Actor, Line, MaxTotal, Order, OrderId, Status},
     saga::{RevisionEnd, Saga},
     store::{
         database::Error,
@@ -26,7 +26,7 @@ impl PostgresStore {
     pub(super) async fn request(
         &self,
         id: OrderId,
-        lines: &[Line],
+        wanted: &(Vec<Line>, Option<MaxTotal>),
         by: &Actor,
         preconditions: &VersionPreconditions,
         (now, lease): (OffsetDateTime, Duration),
@@ -35,7 +35,7 @@ impl PostgresStore {
         let mut transaction = db.begin().await?;
         sqlx::query(LOCK).bind(id.as_uuid()).fetch_optional(&mut *transaction).await?;
         let Some(order) = row::find_including_removed(&mut transaction, id).await? else { return Ok(RequestRevisionResult::NotFound) };
-        let requested = match revisions::decide(order, lines.to_vec(), preconditions, now) {
+        let requested = match revisions::decide(order, wanted.clone(), preconditions, now) {
             Ok(requested) => requested,
             Err(result) => return Ok(*result),
         };
@@ -51,7 +51,13 @@ impl PostgresStore {
             .bind(clock::after(now, lease));
         let updated = update.fetch_one(&mut *transaction).await?;
         record(&mut transaction, &requested, by, &RevisionStep::requested(&requested)?, now).await?;
-        let saga = Saga { order: requested, release_pending: false, deadline: row::time(&updated, "saga_deadline")?, attempts: 1 };
+        let saga = Saga {
+            order: requested,
+            release_pending: false,
+            deadline: row::time(&updated, "saga_deadline")?,
+            attempts: 1,
+            max_total: None,
+        };
         let claimed = Claimed { saga, fence: updated.try_get("fence")?, trace_parent: updated.try_get("trace_parent")? };
         transaction.commit().await?;
         Ok(RequestRevisionResult::Requested(claimed))

@@ -10,7 +10,7 @@ use time::{OffsetDateTime, macros::datetime};
 use uuid::Uuid;
 
 use crate::{
-    order::{Line, Order, OrderId, ProductSnapshot, Removal},
+    order::{Line, MaxTotal, Order, OrderId, ProductSnapshot, Removal},
     saga::Saga,
     store::{
         database::{Error, corrupt},
@@ -41,7 +41,7 @@ macro_rules! lines {
 /// Columns that [`claimed`] reads in addition to [`columns!`].
 macro_rules! saga_columns {
     () => {
-        ", o.release_pending, o.saga_deadline, o.attempts, o.fence, o.trace_parent"
+        ", o.release_pending, o.saga_deadline, o.attempts, o.fence, o.trace_parent, o.max_total_minor"
     };
 }
 
@@ -116,12 +116,19 @@ fn removal(row: &PgRow) -> Result<Option<Removal>, Error> {
     Ok(Some(Removal { at, by: by.map(Subject::parse).transpose().map_err(corrupt)?, service: row.try_get("deleted_by_service")? }))
 }
 
+fn max_total(row: &PgRow) -> Result<Option<MaxTotal>, Error> {
+    let stored: Option<i64> = row.try_get("max_total_minor")?;
+    let invalid = || corrupt("the maximum total is out of range");
+    stored.map(|minor| MaxTotal::new(minor).map_err(|_violation| invalid())).transpose()
+}
+
 pub(super) fn claimed(row: &PgRow) -> Result<Claimed, Error> {
     let saga = Saga {
         order: order(row)?,
         release_pending: row.try_get("release_pending")?,
         deadline: time(row, "saga_deadline")?,
         attempts: row.try_get::<i64, _>("attempts")?.try_into().map_err(corrupt)?,
+        max_total: max_total(row)?,
     };
     Ok(Claimed { saga, fence: row.try_get("fence")?, trace_parent: row.try_get("trace_parent")? })
 }

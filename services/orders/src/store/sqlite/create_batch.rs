@@ -16,11 +16,14 @@ use super::{
     orders::find_key,
     row::to_ms,
 };
-use crate::store::{
-    batches::NewRow,
-    database::{BatchFailure, Error, Pool},
-    orders::{Claimed, Create, CreateResult, KEY_LIFETIME},
-    outbox::NewEvent,
+use crate::{
+    order::MaxTotal,
+    store::{
+        batches::NewRow,
+        database::{BatchFailure, Error, Pool},
+        orders::{Claimed, Create, CreateResult, KEY_LIFETIME},
+        outbox::NewEvent,
+    },
 };
 
 /// `$1` of all statements is a JSON array with one object per row.
@@ -29,9 +32,13 @@ const INSERT_KEYS: &str = "
     SELECT value ->> 'subject', value ->> 'key', unhex(value ->> 'fingerprint'), unhex(value ->> 'order_id'), value ->> 'expires_at'
     FROM json_each($1)";
 const INSERT_ORDERS: &str = "
-    INSERT INTO orders (id, user_id, status, version, created_at, updated_at, trace_parent, due_at, fence, attempts, saga_deadline, release_pending)
+    INSERT INTO orders (
+        id, user_id, status, version, created_at, updated_at, trace_parent, due_at, fence, attempts, saga_deadline, release_pending,
+        max_total_minor
+    )
     SELECT unhex(value ->> 'id'), value ->> 'user_id', value ->> 'status', 1, value ->> 'at', value ->> 'at', value ->> 'trace_parent',
-           value ->> 'due_at', value ->> 'fence', 1, value ->> 'saga_deadline', FALSE
+           value ->> 'due_at', value ->> 'fence', 1, value ->> 'saga_deadline', FALSE,
+           value ->> 'max_total_minor'
     FROM json_each($1)";
 const INSERT_LINES: &str = "
     INSERT INTO order_lines (order_id, position, product_id, quantity)
@@ -63,6 +70,7 @@ struct OrderRow<'a> {
     due_at: i64,
     fence: i64,
     saga_deadline: i64,
+    max_total_minor: Option<i64>,
     actor_subject: Option<&'a str>,
     actor_service: Option<&'a str>,
     event_id: String,
@@ -154,6 +162,7 @@ async fn insert(db: &mut SqliteConnection, accepted: &[(&Create, Claimed, Offset
         due_at: to_ms(clock::after(*now, create.lease)),
         fence: claimed.fence,
         saga_deadline: to_ms(claimed.saga.deadline),
+        max_total_minor: claimed.saga.max_total.map(MaxTotal::minor),
         actor_subject: create.by.subject.as_ref().map(Subject::as_str),
         actor_service: create.by.service.as_deref(),
         event_id: hex(event.event_id),

@@ -13,7 +13,7 @@ use super::{
     row::{self, from_ms, to_ms},
 };
 use crate::{
-    order::{Actor, HistoryEntry, Line, MAX_HISTORY, Order, OrderId, Status},
+    order::{Actor, HistoryEntry, Line, MAX_HISTORY, MaxTotal, Order, OrderId, Status},
     store::{
         batches::{self, NewRow},
         database::Error,
@@ -59,13 +59,13 @@ impl OrderStore for SqliteStore {
     async fn request_revision(
         &self,
         id: OrderId,
-        lines: Vec<Line>,
+        wanted: (Vec<Line>, Option<MaxTotal>),
         by: Actor,
         preconditions: VersionPreconditions,
         lease: Duration,
         now: OffsetDateTime,
     ) -> Result<RequestRevisionResult, Error> {
-        self.request(id, lines, &by, preconditions, (now, lease)).await
+        self.request(id, wanted, &by, preconditions, (now, lease)).await
     }
 
     async fn remove(

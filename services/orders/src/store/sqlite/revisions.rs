@@ -13,7 +13,7 @@ use super::{
     row::{self, to_ms},
 };
 use crate::{
-    order::{Actor, Line, Order, OrderId, Status},
+    order::{Actor, Line, MaxTotal, Order, OrderId, Status},
     saga::{RevisionEnd, Saga},
     store::{
         database::Error,
@@ -42,7 +42,7 @@ impl SqliteStore {
     pub(super) async fn request(
         &self,
         id: OrderId,
-        lines: Vec<Line>,
+        wanted: (Vec<Line>, Option<MaxTotal>),
         by: &Actor,
         preconditions: VersionPreconditions,
         (now, lease): (OffsetDateTime, Duration),
@@ -50,7 +50,7 @@ impl SqliteStore {
         let mut db = self.writer.acquire().await?;
         let mut transaction = db.begin_with("BEGIN IMMEDIATE").await?;
         let Some(order) = row::find_including_removed(&mut transaction, id).await? else { return Ok(RequestRevisionResult::NotFound) };
-        let requested = match revisions::decide(order, lines, &preconditions, now) {
+        let requested = match revisions::decide(order, wanted, &preconditions, now) {
             Ok(requested) => requested,
             Err(result) => return Ok(*result),
         };
@@ -66,7 +66,13 @@ impl SqliteStore {
             .bind(to_ms(clock::after(now, lease)));
         let updated = update.fetch_one(&mut *transaction).await?;
         record(&mut transaction, &requested, by, &RevisionStep::requested(&requested)?, now).await?;
-        let saga = Saga { order: requested, release_pending: false, deadline: row::time(&updated, "saga_deadline")?, attempts: 1 };
+        let saga = Saga {
+            order: requested,
+            release_pending: false,
+            deadline: row::time(&updated, "saga_deadline")?,
+            attempts: 1,
+            max_total: None,
+        };
         let claimed = Claimed { saga, fence: updated.try_get("fence")?, trace_parent: updated.try_get("trace_parent")? };
         transaction.commit().await?;
         Ok(RequestRevisionResult::Requested(claimed))

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    order::{Line, Order, OrderId, ProductSnapshot, Removal},
+    order::{Line, MaxTotal, Order, OrderId, ProductSnapshot, Removal},
     saga::Saga,
     store::{
         database::{Error, corrupt},
@@ -29,7 +29,7 @@ macro_rules! columns {
 /// Columns that [`claimed`] reads in addition to [`columns!`].
 macro_rules! saga_columns {
     () => {
-        ", o.release_pending, o.saga_deadline, o.attempts, o.fence, o.trace_parent"
+        ", o.release_pending, o.saga_deadline, o.attempts, o.fence, o.trace_parent, o.max_total_minor"
     };
 }
 
@@ -86,9 +86,16 @@ pub(super) fn claimed(rows: &[SqliteRow]) -> Result<ById<Claimed>, Error> {
             release_pending: row.try_get("release_pending")?,
             deadline: time(row, "saga_deadline")?,
             attempts: row.try_get::<i64, _>("attempts")?.try_into().map_err(corrupt)?,
+            max_total: max_total(row)?,
         };
         Ok(Claimed { saga, fence: row.try_get("fence")?, trace_parent: row.try_get("trace_parent")? })
     })
+}
+
+fn max_total(row: &SqliteRow) -> Result<Option<MaxTotal>, Error> {
+    let stored: Option<i64> = row.try_get("max_total_minor")?;
+    let invalid = || corrupt("the maximum total is out of range");
+    stored.map(|minor| MaxTotal::new(minor).map_err(|_violation| invalid())).transpose()
 }
 
 pub(super) fn time(row: &SqliteRow, column: &str) -> Result<OffsetDateTime, Error> {
