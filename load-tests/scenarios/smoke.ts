@@ -32,6 +32,15 @@ export default function smoke(): void {
     call("PUT", product, { ...as, name: "PUT /products/{id}", body: { ...goods, price: 19.99 }, headers: ifMatch, expected: [200] });
     call("PUT", product, { ...as, name: "PUT /products/{id}", body: goods, headers: ifMatch, expected: [412] });
 
+    const patch = { ...as, name: "PATCH /products/{id}", body: { description: "Still smokes not." } };
+    call("PATCH", product, { ...patch, expected: [200] });
+    const adjustments = `${product}/stock-adjustments`;
+    const damaged = { delta: -1, reason: "damaged" };
+    const adjusting = { ...as, name: "POST /products/{id}/stock-adjustments", body: damaged };
+    call("POST", adjustments, { ...adjusting, headers: { "idempotency-key": uuidv4() }, expected: [201] });
+    call("POST", adjustments, { ...adjusting, body: { ...damaged, delta: -100 }, expected: [409] });
+    call("GET", adjustments, { ...as, name: "GET /products/{id}/stock-adjustments", expected: [200] });
+
     const body = { items: [{ productId: json(made)?.id, quantity: 3 }] };
     const headers = { "idempotency-key": uuidv4() };
     const ordered = call("POST", "/orders", { ...as, name: "POST /orders", body, headers, expected: [201, 202] });

@@ -19,16 +19,17 @@ use palisade_tests::{
     servers,
     shop::{ALL_SCOPES, CUSTOMER},
     shop_helpers::{
-        accepted_id, available_quantity, create_product, id_of, order_body, order_request, place_confirmed_order, set_status,
+        accepted_id, all_items, available_quantity, create_product, id_of, order_body, order_request, place_confirmed_order, set_status,
         wait_until_settled,
     },
     unique,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const CLIENTS: usize = 32;
 const ORDERS: usize = 300;
 const UNITS: i64 = 37;
+const RESTOCKED: i64 = 10;
 
 /// Orders one unit of each product and returns the settled order, if it was accepted.
 async fn buy(client: &Client, [first, second]: [&String; 2]) -> Option<Value> {
@@ -51,8 +52,14 @@ async fn assert_never_oversold(shop: &Shop) {
         .map(|(basket, buyer)| buy(buyer, basket.map(|product| &products[product])))
         .buffer_unordered(CLIENTS);
 
+    // Units arrive meanwhile.
+    let ledger = format!("/products/{}/stock-adjustments", products[0]);
+    let restock = (0..RESTOCKED).map(|_| async { seller.post(&ledger, &json!({ "delta": 1, "reason": "delivery" })).await.ok(201) });
+    let (orders, _) = join(orders.collect::<Vec<_>>(), join_all(restock)).await;
+    let units = |product: &String| UNITS + if *product == products[0] { RESTOCKED } else { 0 };
+
     let mut sold = BTreeMap::<String, i64>::new();
-    for order in orders.collect::<Vec<_>>().await.into_iter().flatten().filter(|order| order["status"] == "CONFIRMED") {
+    for order in orders.into_iter().flatten().filter(|order| order["status"] == "CONFIRMED") {
         for item in order["items"].as_array().unwrap() {
             *sold.entry(item["productId"].as_str().unwrap().to_owned()).or_default() += item["quantity"].as_i64().unwrap();
         }
@@ -60,9 +67,11 @@ async fn assert_never_oversold(shop: &Shop) {
     let leftovers = join_all(products.iter().map(|product| available_quantity(&seller, product))).await;
     for (product, left) in products.iter().zip(&leftovers) {
         let sold = sold.get(product).copied().unwrap_or_default();
-        assert_eq!(sold + left, UNITS, "sold {sold}, left {left}");
+        assert_eq!(sold + left, units(product), "sold {sold}, left {left}");
+        let entries = all_items(&seller, &format!("/products/{product}/stock-adjustments?limit=100")).await;
+        assert_eq!(entries.iter().filter_map(|entry| entry["delta"].as_i64()).sum::<i64>(), units(product));
     }
-    // 600 units are requested, 111 exist: if two products had units left, an order for both was
+    // 600 units are requested, 121 exist: if two products had units left, an order for both was
     // rejected wrongly.
     assert!(leftovers.iter().filter(|left| **left > 0).count() <= 1, "{leftovers:?}");
     for service in ["products", "orders"] {

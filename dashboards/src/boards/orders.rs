@@ -147,7 +147,7 @@ fn sagas() -> [Panel; 6] {
     ]
 }
 
-fn stock() -> [Panel; 3] {
+fn stock() -> [Panel; 4] {
     [
         stacked_timeseries("Reservations / s by outcome")
             .description("Stock reservations by outcome.")
@@ -159,6 +159,14 @@ fn stock() -> [Panel; 3] {
             .remediation("The sum changes only by restocking. `reserved` stays high: holds are not confirmed or released.")
             .unit(unit::COUNT)
             .query(metric("palisade.stock.units").now().sum_by(["state"])),
+        stacked_timeseries("Stock adjustments / min")
+            .description("Changes of the stock recorded in the ledger, by kind.")
+            .remediation(
+                "`reconciled`: changed by a replica of a release without a ledger, or by something else than products. \
+                    `GET /products/{id}/stock-adjustments` shows who changed a product.",
+            )
+            .unit(unit::PER_MINUTE)
+            .query(metric("palisade.stock.adjustments").rate().sum_by(["kind"]).per_minute()),
         timeseries("Invariant violations over time")
             .description("Invariant violations found by the audits, by check.")
             .remediation("The first red sample marks the time: check deployments and restarts just before.")
@@ -167,6 +175,7 @@ fn stock() -> [Panel; 3] {
             .runbook("StockInvariantViolated")
             .query(metric("palisade.invariant.violations").now().sum_by(["job", "check"])),
     ]
+    .map(|panel| panel.sized(6, 8))
 }
 
 fn outbox() -> [Panel; 4] {

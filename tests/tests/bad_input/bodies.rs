@@ -125,11 +125,14 @@ async fn injection_attempts_have_no_effect() {
     let caller = caller();
     let attacks =
         ["' OR 1=1 --", "\"; DROP TABLE orders; --", "{\"$gt\":\"\"}", "../../etc/passwd", "%00", "${jndi:ldap://x}", "(a+)+$", "\\"];
+    let adjustments = format!("/products/{}/stock-adjustments", create_product(&caller, 5).await);
     for attack in attacks {
         let line = serde_json::json!({ "items": [{ "productId": attack, "quantity": 1 }] });
         assert_eq!(caller.post("/orders", &line).await.assert_violations(), ["items[0].productId"]);
         let found = caller.get(format!("/products{}", palisade_tests::client::query(&[("q", attack), ("category", attack)]))).await.ok(200);
         assert_eq!(found["items"], serde_json::json!([]), "{attack}");
+        let entry = caller.post(&adjustments, &serde_json::json!({ "delta": 1, "reason": attack })).await.ok(201);
+        assert_eq!(entry["reason"], attack, "text is stored literally");
     }
     caller.get(format!("/products{}", palisade_tests::client::query(&[("q", "nul \0")]))).await.problem(400, "invalid_parameter");
 }

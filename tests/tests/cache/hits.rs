@@ -66,6 +66,25 @@ async fn write_invalidates_entry_immediately() {
 }
 
 #[tokio::test]
+async fn patch_and_adjustment_invalidate_the_product() {
+    let shop = shop(|_| {});
+    shop.ready().await;
+    let seller = shop.client("seller", ALL_SCOPES);
+    let path = format!("/products/{}", create_product(&seller, 5).await);
+    let shown = async || {
+        let product = seller.get(&path).await.ok(200);
+        (product["name"].clone(), product["quantity"].clone())
+    };
+    assert_eq!(shown().await.1, 5);
+    seller.request(reqwest::Method::PATCH, &path).json(r#"{"name": "patched"}"#).await.ok(200);
+    assert_eq!(shown().await, (json!("patched"), json!(5)));
+    for expected in [3, 1] {
+        seller.post(format!("{path}/stock-adjustments"), &json!({ "delta": -2, "reason": "damaged" })).await.ok(201);
+        assert_eq!(shown().await.1, expected);
+    }
+}
+
+#[tokio::test]
 async fn concurrent_reads_are_collapsed_into_one_call() {
     let shop = shop(|_| {});
     shop.ready().await;

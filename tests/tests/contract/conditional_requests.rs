@@ -36,6 +36,8 @@ async fn false_condition_prevents_every_write() {
     seller.put(&path, &product_body(6)).await.ok(200);
     let current = tag(&seller.get(&path).await);
     assert_guarded(|| seller.put(&path, &product_body(7)), &current).await;
+    let rename = || seller.request(reqwest::Method::PATCH, &path).json(r#"{"name": "renamed"}"#);
+    assert_guarded(rename, &current).await;
     assert_guarded(|| seller.delete(&path), &current).await;
     assert_eq!(tag(&seller.get(&path).await), current);
 

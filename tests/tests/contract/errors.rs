@@ -37,7 +37,8 @@ async fn unsupported_methods_return_405_with_allow() {
     let id = uuid::Uuid::new_v4();
     let cases = [
         ("/products".to_owned(), vec!["GET", "POST"]),
-        (format!("/products/{id}"), vec!["DELETE", "GET", "PUT"]),
+        (format!("/products/{id}"), vec!["DELETE", "GET", "PATCH", "PUT"]),
+        (format!("/products/{id}/stock-adjustments"), vec!["GET", "POST"]),
         ("/orders".into(), vec!["GET", "POST"]),
         (format!("/orders/{id}"), vec!["DELETE", "GET"]),
         (format!("/orders/{id}/history"), vec!["GET"]),

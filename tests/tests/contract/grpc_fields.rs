@@ -70,6 +70,41 @@ async fn invalid_fields_of_products_are_rejected() {
         let update = products::UpdateRequest { id, product: Some(product), ..Default::default() };
         assert_invalid(client.update(call("products", update)).await, about);
     }
+    for (about, patch) in [
+        ("name", products::ProductPatch { name: Some(" ".into()), ..Default::default() }),
+        ("price_minor", products::ProductPatch { price_minor: Some(-1), ..Default::default() }),
+        ("quantity", products::ProductPatch { quantity: Some(-1), ..Default::default() }),
+        ("removed", products::ProductPatch { removed: vec!["name".into()], ..Default::default() }),
+        ("removed", products::ProductPatch { removed: vec!["nonsense".into()], ..Default::default() }),
+    ] {
+        let request = products::PatchProductRequest { id: uuid::Uuid::nil().to_string(), patch: Some(patch), ..Default::default() };
+        assert_invalid(client.patch_product(call("products", request)).await, about);
+    }
+    let adjust = |delta, reason: &str| products::AdjustStockRequest {
+        product_id: uuid::Uuid::nil().to_string(),
+        delta,
+        reason: reason.into(),
+        ..Default::default()
+    };
+    for (about, request) in [
+        ("delta", adjust(0, "x")),
+        ("delta", adjust(i64::MIN, "x")),
+        ("delta", adjust(i64::MAX, "x")),
+        ("reason", adjust(1, " ")),
+        ("reason", adjust(1, &"x".repeat(201))),
+        ("product_id", products::AdjustStockRequest { product_id: "1".into(), ..adjust(1, "x") }),
+        ("idempotency_key", products::AdjustStockRequest { idempotency_key: "a b".into(), ..adjust(1, "x") }),
+    ] {
+        assert_invalid(client.adjust_stock(call("products", request)).await, about);
+    }
+    let ledger = || products::ListStockAdjustmentsRequest { product_id: uuid::Uuid::nil().to_string(), ..Default::default() };
+    for (about, request) in [
+        ("product_id", products::ListStockAdjustmentsRequest { product_id: "1".into(), ..ledger() }),
+        ("limit", products::ListStockAdjustmentsRequest { limit: 101, ..ledger() }),
+        ("cursor", products::ListStockAdjustmentsRequest { cursor: "x".into(), ..ledger() }),
+    ] {
+        assert_invalid(client.list_stock_adjustments(call("products", request)).await, about);
+    }
     let create = products::CreateProductRequest::default();
     assert_invalid(client.create_product(call("products", create)).await, "no product");
     for key in ["a b".to_owned(), "é".to_owned(), "k".repeat(256)] {

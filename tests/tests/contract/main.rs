@@ -20,6 +20,8 @@ mod openapi;
 mod order_lists;
 mod orders;
 mod page_size;
+mod patches;
 mod pending_orders;
 mod products;
 mod revisions;
+mod stock;

@@ -111,7 +111,7 @@ fn delta_schema() -> Schema {
     let range = |min: i64, max: i64| ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(min)).maximum(Some(max));
     let description = "Units to add, negative for units to remove. Not 0.";
     let ranges = OneOfBuilder::new().item(range(-1_000_000_000, -1)).item(range(1, 1_000_000_000));
-    ranges.description(Some(description)).example(Some((-3).into())).build().into()
+    ranges.description(Some(description)).examples([serde_json::json!(-3)]).build().into()
 }
 
 impl TryFrom<proto::StockAdjustment> for StockAdjustment {

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     product::{Input, ValidatedProduct},
     reservation::{Refusal, Reservation, State},
+    stock_ledger::Kind,
     store::{Imbalance, Stats},
 };
 
@@ -22,7 +23,9 @@ fn record_everything() {
         adjustment_key_outcome(&outcome).into_iter().for_each(record_key_outcome);
     }
     // The stores record these.
-    store::register_ledger_metrics();
+    for kind in Kind::ALL {
+        metrics::counter!(store::STOCK_ADJUSTMENTS.name, "kind" => kind.as_str()).increment(1);
+    }
     let held = Reservation { id: Uuid::nil(), state: State::Held, lines: Vec::new(), expires_at: now };
     let refused = |reason| ReserveOutcome::Refused { reason, product_id: Uuid::nil() };
     for outcome in [

@@ -253,7 +253,7 @@ pub(crate) async fn concurrent_folds_keep_the_sum(fixture: TestStore) {
         }
     };
     let (folds, ()) = tokio::join!(join_all(folds.collect::<Vec<_>>()), audits);
-    assert!(folds.into_iter().all(|fold| fold.is_ok()));
+    folds.into_iter().for_each(|fold| assert!(fold.is_ok()));
     while fixture.store.fold_ledger(LATER, 100).await.unwrap() > 0 {}
     fixture.assert_ledger(product, &[(Kind::Opening, 988)], 988).await;
 }

@@ -16,6 +16,7 @@ mod reservations;
 mod retention;
 mod revisions;
 mod robustness;
+mod upgrade;
 
 /// Runs every case against every store, each on a fresh database.
 macro_rules! over_every_store {

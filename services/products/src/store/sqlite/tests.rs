@@ -60,6 +60,7 @@ async fn audit_finds_every_imbalance() {
         ("UPDATE products SET quantity = 9, taken = 1", "UPDATE products SET quantity = 8, taken = 2"),
         ("UPDATE products SET supply = 11", "UPDATE products SET supply = 10"),
         ("UPDATE reservation_lines SET quantity = 1", "UPDATE reservation_lines SET quantity = 2"),
+        ("UPDATE stock_adjustments SET delta = delta + 1", "UPDATE stock_adjustments SET delta = delta - 1"),
     ] {
         sqlx::query(wrong).execute(&mut *store.writer.acquire().await.unwrap()).await.unwrap();
         assert_eq!(store.audit(NOW).await.unwrap().violations.len(), 1, "{wrong}");
