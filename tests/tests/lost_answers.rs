@@ -93,6 +93,19 @@ async fn lost_answers_of_products_are_not_changed() {
     let answer = fixture.lose_answer(update, async || read(&product).await.json()["name"] == "changed").await;
     assert_answered_as_applied("PUT", &answer, 200);
 
+    let patch = victim.request(reqwest::Method::PATCH, format!("/products/{product}")).json(r#"{"name": "patched"}"#);
+    let answer = fixture.lose_answer(patch, async || read(&product).await.json()["name"] == "patched").await;
+    assert_answered_as_applied("PATCH", &answer, 200);
+
+    let adjust = || victim.post(format!("/products/{product}/stock-adjustments"), &json!({ "delta": -1, "reason": "damaged" }));
+    let has_left = async |units: i64| read(&product).await.json()["quantity"] == units;
+    let keyed = adjust().header("idempotency-key", unique("key"));
+    let answer = fixture.lose_answer(keyed, async || has_left(6).await).await;
+    assert_answered_as_applied("POST adjustment with key", &answer, 201);
+    let answer = fixture.lose_answer(adjust(), async || has_left(5).await).await;
+    assert_answered_as_applied("POST adjustment", &answer, 201);
+    assert!(has_left(5).await, "an adjustment was repeated");
+
     let remove = victim.delete(format!("/products/{product}"));
     let answer = fixture.lose_answer(remove, async || read(&product).await.status == 404).await;
     assert_answered_as_applied("DELETE", &answer, 204);

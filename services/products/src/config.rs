@@ -125,8 +125,8 @@ impl Default for Reservations {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ledger {
-    /// Retention of ledger entries, days, at least 7. Older entries of a product are replaced by one
-    /// `opening` entry of their sum. 0 keeps them for ever.
+    /// Retention of ledger entries, days, at least 7. Older entries of a product are replaced by
+    /// one `opening` entry of their sum. 0 keeps them for ever.
     pub retention_days: u64,
 }
 

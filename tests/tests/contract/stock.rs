@@ -156,7 +156,7 @@ async fn repeated_adjustment_has_one_effect() {
 #[tokio::test]
 async fn concurrent_adjustments_are_exact() {
     let seller = seller();
-    let product = create_product(&seller, 20).await;
+    let product = create_product(&seller, 26).await;
     let key = unique("key");
     let same = join_all((0..10).map(|_| async {
         let answer = seller.post(adjustments(&product), &adjustment(-1)).header("idempotency-key", &key).await;
@@ -169,9 +169,9 @@ async fn concurrent_adjustments_are_exact() {
     let made = i64::try_from(others.iter().filter(|status| **status == 201).count()).unwrap();
     assert!(others.iter().all(|status| [201, 409].contains(status)), "{others:?}");
     let sold = i64::try_from(orders.len()).unwrap();
-    assert_eq!(available_quantity(&seller, &product).await, 20 - 1 - made - sold);
+    assert_eq!(available_quantity(&seller, &product).await, 26 - 1 - made - sold);
     let supply: i64 = changes(&ledger(&seller, &product).await).iter().map(|(_, delta, _)| delta).sum();
-    assert_eq!(supply, 20 - 1 - made);
+    assert_eq!(supply, 26 - 1 - made);
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ pub(crate) struct NewStockAdjustment {
     reason: Option<String>,
 }
 
-/// An entry of the stock ledger: one change of the units that a product has, reserved ones included.
+/// An entry of the stock ledger: one change of the units of a product, reserved ones included.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StockAdjustment {
@@ -71,9 +71,9 @@ pub(crate) struct StockAdjustment {
     created_at: String,
 }
 
-/// `opening`: stock at the creation of the product, or the sum of all older entries. `set`: quantity
-/// set by a `PUT` or `PATCH`. `adjustment`: adjustment by a user. `fulfilment`: units of a completed
-/// order. `reconciled`: recorded later.
+/// `opening`: stock at the creation of the product, or the sum of all older entries. `set`:
+/// quantity set by a `PUT` or `PATCH`. `adjustment`: adjustment by a user. `fulfilment`: units of
+/// a completed order. `reconciled`: recorded later.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Kind {

@@ -23,9 +23,9 @@ instrumented_role! {
         /// Returns one page of the ledger of a product, or `None` if the product does not exist.
         async fn ledger(&self, query: LedgerQuery) -> Result<Option<LedgerPage>, Error> = call("list", "stock_adjustments");
 
-        /// Examines up to `limit` products after the id `after`: moves the entries that a crash left
-        /// in a product to the ledger, and records changes by a replica of a release without a
-        /// ledger. Returns the last examined product, or `None` if none is left.
+        /// Examines up to `limit` products after the id `after`: moves the entries that a crash
+        /// left in a product to the ledger, and records changes by a replica of a release without
+        /// a ledger. Returns the last examined product, or `None` if none is left.
         async fn reconcile_ledger(&self, after: Option<Uuid>, limit: u32) -> Result<Option<Uuid>, Error>
             = call("reconcile", "stock_adjustments");
 

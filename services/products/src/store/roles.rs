@@ -53,8 +53,8 @@ instrumented_role! {
             now: OffsetDateTime,
         ) -> Result<UpdateOutcome, Error> = change("update", "products");
 
-        /// Changes some fields atomically if [`ValidatedPatch::is_allowed`]. Without a quantity, the
-        /// stock is unchanged. An empty patch returns the product.
+        /// Changes some fields atomically if [`ValidatedPatch::is_allowed`]. Without a quantity,
+        /// the stock is unchanged. An empty patch returns the product.
         async fn patch(
             &self,
             id: Uuid,

@@ -13,6 +13,8 @@ mod adjust;
 mod fold;
 mod reconcile;
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use mongodb::bson::{self, Bson, Document, doc};
@@ -72,8 +74,8 @@ impl LedgerStore for MongoStore {
     }
 }
 
-/// Returns the part of an update (a `$set` stage) that records a change of the supply by `delta`, an
-/// expression. A change by 0 units is not recorded.
+/// Returns the part of an update (a `$set` stage) that records a change of the supply by `delta`,
+/// an expression. A change by 0 units is not recorded.
 pub(super) fn record(new: &NewEntry, key: Option<&KeyId>, delta: &Bson, quantity_after: &Bson) -> Document {
     let is_change = doc! { "$ne": [delta, 0_i64] };
     let last = doc! { "$ifNull": ["$ledgerSequence", 0_i64] };
@@ -113,10 +115,10 @@ pub(super) async fn move_to_ledger(db: &Collections, product: bson::Uuid, pendin
     let entries: Vec<EntryDocument> =
         pending.iter().filter(|entry| !entry.refused).map(|entry| EntryDocument { key: None, ..entry.clone() }).collect();
     let present = if entries.is_empty() {
-        Default::default()
+        HashSet::new()
     } else {
         match db.ledger.insert_many(&entries).ordered(false).await {
-            Ok(_) => Default::default(),
+            Ok(_) => HashSet::new(),
             Err(error) => duplicates(&error).ok_or_else(|| Error::from(error))?,
         }
     };

@@ -78,8 +78,8 @@ pub(super) struct Unsettled {
 }
 
 /// Version of a product at the last change of another field than the quantity. It is part of the
-/// search data, which every write of the texts replaces. So a replica of the previous release, which
-/// does not maintain this version, removes it.
+/// search data, which every write of the texts replaces. So a replica of the previous release,
+/// which does not maintain this version, removes it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct DetailsVersion {

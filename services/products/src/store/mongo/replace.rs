@@ -97,8 +97,8 @@ async fn write(db: &Collections, guard: Document, change: Document) -> Result<Op
     Ok(updated)
 }
 
-/// Returns the `$set` stage of a change of some fields. `name` and `description` are the texts after
-/// it. `entry` records a change of the quantity.
+/// Returns the `$set` stage of a change of some fields. `name` and `description` are the texts
+/// after it. `entry` records a change of the quantity.
 fn change(patch: &Patch, (name, description): (&str, &str), entry: &NewEntry) -> Document {
     // All expressions of one stage read the original document. Text is literal: a name may start
     // with a dollar sign.

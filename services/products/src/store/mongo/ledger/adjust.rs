@@ -5,9 +5,9 @@
 //! refusal. The key gets its answer before the entry or the refusal leaves the product.
 //!
 //! An executor reads the product, then checks that the key has no answer, then updates the product
-//! only if its `ledgerSequence` is unchanged. If another executor has decided in between, either the
-//! product has the entry, or the key has its answer, or the sequence has changed. Hence an executor
-//! that was suspended for any time cannot decide again.
+//! only if its `ledgerSequence` is unchanged. If another executor has decided in between, either
+//! the product has the entry, or the key has its answer, or the sequence has changed. Hence an
+//! executor that was suspended for any time cannot decide again.
 
 use mongodb::{
     bson::{Binary, Bson, Document, doc, spec::BinarySubtype},

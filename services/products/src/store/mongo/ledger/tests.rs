@@ -104,7 +104,7 @@ async fn repeated_call_finds_out_what_a_dead_one_decided() {
         let again = store.adjust(adjustment(product, delta), Some(key()), "alice".into(), NOW).await.unwrap();
         match (first, again) {
             (AdjustOutcome::Adjusted { entry: first, .. }, AdjustOutcome::Adjusted { entry, replayed: true }) => {
-                assert_eq!(first.id, entry.id)
+                assert_eq!(first.id, entry.id);
             }
             (AdjustOutcome::InsufficientStock { .. }, AdjustOutcome::InsufficientStock { replayed: true }) => assert_eq!(crash, "after"),
             (AdjustOutcome::InsufficientStock { .. }, AdjustOutcome::Adjusted { replayed: true, .. }) => assert_eq!(crash, "before"),
