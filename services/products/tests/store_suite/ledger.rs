@@ -19,8 +19,8 @@ fn adjustment(product: Uuid, delta: i64) -> Adjustment {
     Adjustment::new(product, delta, "counted $again").unwrap()
 }
 
-fn key(fingerprint: u8) -> Option<IdempotencyKey> {
-    Some(IdempotencyKey { subject: "alice".into(), key: "key".into(), fingerprint: [fingerprint; 32] })
+fn key(fingerprint: u8) -> IdempotencyKey {
+    IdempotencyKey { subject: "alice".into(), key: "key".into(), fingerprint: [fingerprint; 32] }
 }
 
 impl TestStore {
@@ -29,7 +29,7 @@ impl TestStore {
     }
 
     async fn adjust_once(&self, product: Uuid, delta: i64, fingerprint: u8, at: OffsetDateTime) -> AdjustOutcome {
-        self.store.adjust(adjustment(product, delta), key(fingerprint), "alice".into(), at).await.unwrap()
+        self.store.adjust(adjustment(product, delta), Some(key(fingerprint)), "alice".into(), at).await.unwrap()
     }
 
     /// Returns the whole ledger, newest entry first, in pages of `limit`.
@@ -253,7 +253,7 @@ pub(crate) async fn concurrent_folds_keep_the_sum(fixture: TestStore) {
         }
     };
     let (folds, ()) = tokio::join!(join_all(folds.collect::<Vec<_>>()), audits);
-    folds.into_iter().for_each(|fold| assert!(fold.is_ok()));
+    assert!(folds.into_iter().all(|fold| fold.is_ok()));
     while fixture.store.fold_ledger(LATER, 100).await.unwrap() > 0 {}
     fixture.assert_ledger(product, &[(Kind::Opening, 988)], 988).await;
 }

@@ -35,15 +35,15 @@ async fn ledger(store: &SqliteStore, product: Uuid) -> Vec<(Kind, i64, i64)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn ledger_covers_the_previous_release() {
     let files = tempfile::tempdir().unwrap();
-    let path = files.path().join("products.db");
-    let mut old = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&path).create_if_missing(true)).await.unwrap();
+    let file = files.path().join("products.db");
+    let mut old = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&file).create_if_missing(true)).await.unwrap();
     let mut before = sqlx::migrate!("./migrations/sqlite");
     before.migrations = before.migrations.iter().filter(|migration| migration.version <= PREVIOUS_RELEASE).cloned().collect();
     before.run(&mut old).await.unwrap();
     let (kept, new) = (Uuid::now_v7(), Uuid::now_v7());
     old.execute(sqlx::AssertSqlSafe(insert(kept, 10))).await.unwrap();
 
-    let store = SqliteStore::open(&format!("sqlite://{}", path.display())).await.unwrap();
+    let store = SqliteStore::open(&format!("sqlite://{}", file.display())).await.unwrap();
     assert_eq!(ledger(&store, kept).await, [(Kind::Opening, 10, 7)]);
     let violations = async || store.audit(START).await.unwrap().violations;
     // The units are taken by no reservation.
