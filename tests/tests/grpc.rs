@@ -47,7 +47,7 @@ fn methods() -> Vec<(&'static str, String, String)> {
             }
         }
     }
-    assert_eq!(methods.len(), 21, "{methods:?}");
+    assert_eq!(methods.len(), 22, "{methods:?}");
     methods
 }
 

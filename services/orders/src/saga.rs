@@ -211,7 +211,8 @@ impl Saga {
             // maximum.
             Ok(_) => return self.fail(FailureReason::PriceChanged, true),
             Err(PricingError::TotalOutOfRange) if self.max_total.is_some() => return self.fail(FailureReason::PriceChanged, true),
-            // A reservation with other lines says nothing about this order: retry until the deadline.
+            // A reservation with other lines says nothing about this order: retry until the
+            // deadline.
             Err(_) => return self.retry_pending(None, now, random),
         };
         let reserved = Transition { priced: Some(priced), ..Transition::new(Status::Pending, Status::ProductReserved) };

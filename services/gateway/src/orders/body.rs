@@ -188,8 +188,8 @@ pub(crate) struct NewOrder {
     #[serde(default, deserialize_with = "non_null")]
     #[schema(value_type = String, required = false, max_length = 287, example = "alice")]
     user_id: Option<String>,
-    /// Maximum total that you accept, a plain decimal number with at most 2 decimals and no exponent.
-    /// The order fails with `price_changed` if its total at the reservation is higher.
+    /// Maximum total that you accept, a plain decimal number with at most 2 decimals and no
+    /// exponent. The order fails with `price_changed` if its total at the reservation is higher.
     #[serde(default, deserialize_with = "non_null")]
     #[schema(value_type = f64, required = false, minimum = 0, maximum = 9_999_999_999.99, multiple_of = 0.01, example = 49.8)]
     max_total: Option<NumberText>,

@@ -52,7 +52,7 @@ pub(crate) struct Actor {
     /// User that the change was made for; `null` for the saga, or if it is unknown.
     #[schema(required = true, example = "alice")]
     subject: Option<String>,
-    /// Service that made the change; `null` for a user that called it directly, or if it is unknown.
+    /// Service that made the change; `null` for a user that called directly, or if it is unknown.
     #[schema(required = true, example = "gateway")]
     service: Option<String>,
 }

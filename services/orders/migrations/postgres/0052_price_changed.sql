@@ -1,5 +1,6 @@
--- The maximum total that the customer accepts, minor units. NULL: unlimited. An order above it fails for the reason
--- price_changed, which a replica of the previous release cannot read: it answers requests for such an order with an error.
+-- The maximum total that the customer accepts, minor units. NULL: unlimited. An order above it
+-- fails for the reason price_changed, which a replica of the previous release cannot read: it leaves
+-- such an order out of lists and answers other requests for it with an error.
 ALTER TABLE orders
     ADD COLUMN max_total_minor BIGINT,
     ADD CONSTRAINT orders_max_total_minor_check CHECK (max_total_minor >= 0) NOT VALID,
