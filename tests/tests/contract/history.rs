@@ -24,6 +24,7 @@ fn summary(entry: &Value) -> Value {
 #[tokio::test]
 async fn history_has_every_change_and_its_actor() {
     let shop = Shop::shared();
+    shop.ready().await;
     let (admin_name, alice_name) = (unique("admin"), unique("alice"));
     let (admin, alice) = (shop.client(&admin_name, ALL_SCOPES), shop.client(&alice_name, CUSTOMER));
     let product = create_product(&admin, 10).await;
@@ -51,6 +52,7 @@ async fn history_has_every_change_and_its_actor() {
 #[tokio::test]
 async fn history_names_the_creator_and_the_reason() {
     let shop = Shop::shared();
+    shop.ready().await;
     let (admin_name, alice_name) = (unique("admin"), unique("alice"));
     let (admin, alice) = (shop.client(&admin_name, ALL_SCOPES), shop.client(&alice_name, CUSTOMER));
     let product = create_product(&admin, 1).await;
@@ -71,6 +73,7 @@ async fn history_names_the_creator_and_the_reason() {
 #[tokio::test]
 async fn direct_grpc_call_has_no_calling_service() {
     let shop = Shop::shared();
+    shop.ready().await;
     let admin = shop.client("admin", ALL_SCOPES);
     let alice_name = unique("alice");
     let alice = shop.client(&alice_name, CUSTOMER);
