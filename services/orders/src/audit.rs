@@ -1,12 +1,12 @@
 //! Audit of the invariants of all orders, and comparison with the reservations of products, both
 //! ways: a reservation that owns units belongs to an order that needs them, and a confirmed order
-//! has its reservation. Without the second check, a restored backup of products would sell units
+//! has its reservation, with the same lines. Without the second check, a restored backup of products would sell units
 //! twice unnoticed.
 
 mod mismatch;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -27,9 +27,9 @@ use uuid::Uuid;
 use self::mismatch::Mismatch;
 use crate::{
     config, metrics,
-    order::{self, OrderId, Status},
-    products::{Products, previous_uuid},
-    store::{Error, SagaStatus, Store},
+    order::{self, OrderId, Quantities},
+    products::{OpenReservation, Products, previous_uuid},
+    store::{ConfirmedOrder, Error, SagaStatus, Store},
 };
 
 /// Maximum time for which a due order may remain unclaimed. The audit reports it afterwards.
@@ -150,11 +150,12 @@ impl Audit {
         let mut after = since.map_or(Uuid::nil(), |since| previous_uuid(order::min_uuid_at(since)));
         loop {
             let page = self.open_reservations(after, RESERVATIONS_PER_PAGE).await?;
-            self.check_reservations(&page, &mut comparison).await?;
-            let until = page.last().copied();
+            let open: BTreeMap<Uuid, Quantities> = page.into_iter().map(|open| (open.id, open.quantities)).collect();
+            let ids: Vec<Uuid> = open.keys().copied().collect();
+            self.check_reservations(&ids, &mut comparison).await?;
+            let until = ids.last().copied();
             // Read the orders after the reservations: a reservation exists before its order is
             // confirmed.
-            let open: HashSet<Uuid> = page.into_iter().collect();
             self.check_confirmed_orders((after, until), &open, &mut comparison).await?;
             match until {
                 Some(last) if !comparison.is_full() => after = last,
@@ -182,44 +183,70 @@ impl Audit {
         Ok(())
     }
 
-    /// Checks that each confirmed order of this range of ids is among the `open` reservations.
+    /// Checks that each confirmed order of this range of ids is among the `open` reservations, with
+    /// the same lines.
     async fn check_confirmed_orders(
         &self,
         (mut after, until): (Uuid, Option<Uuid>),
-        open: &HashSet<Uuid>,
+        open: &BTreeMap<Uuid, Quantities>,
         comparison: &mut Comparison,
     ) -> Result<(), String> {
         loop {
-            let orders = self.store.confirmed_orders(after, until, ORDERS_PER_PAGE).await.map_err(|error| error.to_string())?;
+            let orders = self.confirmed_orders(after, until, ORDERS_PER_PAGE).await?;
             comparison.confirmed_orders += orders.len() as u64;
-            for order in orders.iter().filter(|order| !open.contains(&order.as_uuid())) {
+            for order in &orders {
+                let agrees = open.get(&order.order_id.as_uuid()).is_some_and(|quantities| agrees(order, quantities));
+                if agrees {
+                    continue;
+                }
                 if comparison.is_full() {
                     return Ok(());
                 }
-                // As above: the reservation may have been made, or the order cancelled, meanwhile.
-                if !self.is_open(order.as_uuid()).await?
-                    && self.saga_statuses(vec![*order]).await?.iter().any(|saga| saga.status == Status::Confirmed)
-                {
-                    comparison.mismatches.push(Mismatch::without_reservation(order.as_uuid()));
-                }
+                comparison.mismatches.extend(self.recheck_confirmed(order.order_id.as_uuid()).await?);
             }
             match orders.last() {
-                Some(last) if orders.len() >= ORDERS_PER_PAGE as usize => after = last.as_uuid(),
+                Some(last) if orders.len() >= ORDERS_PER_PAGE as usize => after = last.order_id.as_uuid(),
                 _ => return Ok(()),
             }
         }
     }
 
-    async fn is_open(&self, id: Uuid) -> Result<bool, String> {
-        self.products.is_open(id).await.map_err(|status| format!("products returned {:?}", status.code()))
+    /// Compares a confirmed order again. The reservation may have been made or revised meanwhile, or
+    /// the order cancelled: what contradicts between two equal states of the order is a mismatch.
+    async fn recheck_confirmed(&self, id: Uuid) -> Result<Option<Mismatch>, String> {
+        let before = self.confirmed_orders(previous_uuid(id), Some(id), 1).await?.pop();
+        let open = self.products.open_reservation(id).await.map_err(|status| unavailable(&status))?;
+        let after = self.confirmed_orders(previous_uuid(id), Some(id), 1).await?.pop();
+        Ok(match (before, after, open) {
+            (Some(before), Some(after), None) if before == after => Some(Mismatch::without_reservation(id)),
+            (Some(before), Some(after), Some(open)) if before == after && !agrees(&after, &open.quantities) => Some(Mismatch::of_lines(id)),
+            _ => None,
+        })
     }
 
-    async fn open_reservations(&self, after: Uuid, limit: u32) -> Result<Vec<Uuid>, String> {
-        let page = self.products.open_reservations(Some(after), limit).await;
-        page.map_err(|status| format!("products returned {:?}", status.code()))
+    async fn confirmed_orders(&self, after: Uuid, until: Option<Uuid>, limit: u32) -> Result<Vec<ConfirmedOrder>, String> {
+        self.store.confirmed_orders(after, until, limit).await.map_err(|error| error.to_string())
+    }
+
+    async fn is_open(&self, id: Uuid) -> Result<bool, String> {
+        Ok(self.products.open_reservation(id).await.map_err(|status| unavailable(&status))?.is_some())
+    }
+
+    async fn open_reservations(&self, after: Uuid, limit: u32) -> Result<Vec<OpenReservation>, String> {
+        self.products.open_reservations(Some(after), limit).await.map_err(|status| unavailable(&status))
     }
 
     async fn saga_statuses(&self, ids: Vec<OrderId>) -> Result<Vec<SagaStatus>, String> {
         self.store.saga_statuses(ids).await.map_err(|error| error.to_string())
     }
+}
+
+/// Whether a confirmed order and its reservation have the same lines, or may differ because of a
+/// pending revision.
+fn agrees(order: &ConfirmedOrder, reserved: &Quantities) -> bool {
+    order.is_being_revised || order.quantities == *reserved
+}
+
+fn unavailable(status: &tonic::Status) -> String {
+    format!("products returned {:?}", status.code())
 }

@@ -1,6 +1,10 @@
 //! Order domain model, free of I/O, clocks and wire formats.
 
-use std::{collections::HashMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    str::FromStr,
+};
 
 use palisade_middleware::auth::Subject;
 use time::OffsetDateTime;
@@ -82,6 +86,9 @@ pub struct Line {
     /// Name and price from products. `None` until the stock is reserved.
     pub snapshot: Option<ProductSnapshot>,
 }
+
+/// Quantities of the lines of an order or a reservation, by product.
+pub type Quantities = BTreeMap<Uuid, i64>;
 
 /// Name and price of a product at the time of the reservation.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::{
     fulfilment::FulfilOutcome,
-    order::{FailureReason, HeldLine, Line, MaxTotal, Order, OrderId, ProductSnapshot},
+    order::{FailureReason, HeldLine, Line, MaxTotal, Order, OrderId, ProductSnapshot, Quantities},
     saga::{ConfirmOutcome, ReleaseOutcome, ReserveOutcome, ReviseOutcome, Saga},
 };
 
@@ -46,6 +46,15 @@ pub enum RestoreOutcome {
     Refused(&'static str),
     /// No response, or one without a reason.
     Unknown,
+}
+
+/// Reservation that owns units.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenReservation {
+    /// Id of the order.
+    pub id: Uuid,
+    /// Units that it owns.
+    pub quantities: Quantities,
 }
 
 /// Reasons of a revision that can never succeed.
@@ -91,11 +100,23 @@ impl Products {
     /// Revises the reservation of `order` to the lines of its pending revision.
     pub async fn revise(&self, order: &Order) -> ReviseOutcome {
         let revision = order.revision.as_ref();
+        let lines = revision.map(|revision| requested(&revision.lines)).unwrap_or_default();
+        let max_total = revision.and_then(|revision| revision.max_total);
+        self.revise_to(order, lines, max_total).await
+    }
+
+    /// Makes the reservation of a confirmed order have the lines of the order, whose version numbers
+    /// the revision.
+    pub async fn realign(&self, order: &Order) -> ReviseOutcome {
+        self.revise_to(order, requested(&order.lines), None).await
+    }
+
+    async fn revise_to(&self, order: &Order, lines: Vec<ReservationLine>, max_total: Option<MaxTotal>) -> ReviseOutcome {
         let request = ReviseReservationRequest {
             reservation_id: order.id.to_string(),
             revision: order.version,
-            lines: revision.map(|revision| requested(&revision.lines)).unwrap_or_default(),
-            max_total_minor: revision.and_then(|revision| revision.max_total).map(MaxTotal::minor),
+            lines,
+            max_total_minor: max_total.map(MaxTotal::minor),
         };
         match self.client.clone().revise_reservation(request).await {
             Ok(response) => match held_lines(response.into_inner()) {
@@ -169,16 +190,20 @@ impl Products {
         }
     }
 
-    /// Returns one page of the ids of the reservations that still own units.
-    pub async fn open_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Uuid>, Status> {
+    /// Returns one page of the reservations that still own units, sorted by id.
+    pub async fn open_reservations(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<OpenReservation>, Status> {
         let request = ListReservationsRequest { after_id: after.map(|id| id.to_string()).unwrap_or_default(), limit };
         let page = self.client.clone().list_reservations(request).await?.into_inner();
-        Ok(page.items.into_iter().filter_map(|item| Uuid::try_parse(&item.reservation_id).ok()).collect())
+        let open = |reservation: Reservation| {
+            let quantities = reservation.lines.iter().filter_map(|line| Some((Uuid::try_parse(&line.product_id).ok()?, line.quantity)));
+            Some(OpenReservation { id: Uuid::try_parse(&reservation.reservation_id).ok()?, quantities: quantities.collect() })
+        };
+        Ok(page.items.into_iter().filter_map(open).collect())
     }
 
-    /// Whether the reservation owns units.
-    pub async fn is_open(&self, id: Uuid) -> Result<bool, Status> {
-        Ok(self.open_reservations(Some(previous_uuid(id)), 1).await?.contains(&id))
+    /// Returns the reservation if it owns units.
+    pub async fn open_reservation(&self, id: Uuid) -> Result<Option<OpenReservation>, Status> {
+        Ok(self.open_reservations(Some(previous_uuid(id)), 1).await?.pop().filter(|open| open.id == id))
     }
 }
 

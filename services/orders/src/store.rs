@@ -23,7 +23,7 @@ pub use self::{
     erasure::{ErasedKeys, ErasedOrders, ErasureStore},
     fulfilment_queue::{DueFulfilment, FulfilmentQueue},
     instrumented::InstrumentedStore,
-    maintenance::{Audit, Finding, Invariant, Maintenance, Overdue, PastRetention, SagaStatus, Stats},
+    maintenance::{Audit, ConfirmedOrder, Finding, Invariant, Maintenance, Overdue, PastRetention, SagaStatus, Stats},
     orders::{Claimed, Create, CreateResult, IdempotencyKey, KEY_LIFETIME, OrderStore, RemoveResult, SetStatusResult, StoredResponse},
     outbox::{DeadEvent, Event, OutboxStore},
     postgres::PostgresStore,

@@ -20,6 +20,8 @@ enum Kind {
     NoOrder,
     /// The order is confirmed, and its reservation owns no units.
     NoReservation,
+    /// The order is confirmed, and its reservation owns other units.
+    OtherLines,
     /// The reservation owns units that an order in this status no longer needs.
     NotEnded(Status),
 }
@@ -42,11 +44,17 @@ impl Mismatch {
         Self { id, kind: Kind::NoReservation }
     }
 
+    /// Mismatch of a confirmed order whose reservation has other lines.
+    pub(super) fn of_lines(id: Uuid) -> Self {
+        Self { id, kind: Kind::OtherLines }
+    }
+
     /// Returns the mismatch for programs: its id and kind.
     pub(super) fn body(&self) -> Value {
         let kind = match self.kind {
             Kind::NoOrder => "reservation_without_order",
             Kind::NoReservation => "order_without_reservation",
+            Kind::OtherLines => "other_lines",
             Kind::NotEnded(_) => "reservation_not_ended",
         };
         json!({ "id": self.id.to_string(), "kind": kind })
@@ -59,6 +67,7 @@ impl fmt::Display for Mismatch {
         match kind {
             Kind::NoOrder => write!(f, "reservation {id} has no order"),
             Kind::NoReservation => write!(f, "order {id} is CONFIRMED, but its reservation owns no units"),
+            Kind::OtherLines => write!(f, "order {id} is CONFIRMED, but its reservation has other lines"),
             Kind::NotEnded(status) => {
                 write!(f, "order {id} is {status} without a pending release or fulfilment, but its reservation still owns units")
             }

@@ -11,7 +11,7 @@ use super::{
     instrumented::instrumented_role,
     retention::settled,
 };
-use crate::order::{self, OrderId, Status};
+use crate::order::{self, OrderId, Quantities, Status};
 
 instrumented_role! {
     /// Maintenance of the database and checks of its data.
@@ -40,7 +40,7 @@ instrumented_role! {
 
         /// Returns up to `limit` confirmed orders with ids after `after` and up to `until`, sorted
         /// by id.
-        async fn confirmed_orders(&self, after: Uuid, until: Option<Uuid>, limit: u32) -> Result<Vec<OrderId>, Error>
+        async fn confirmed_orders(&self, after: Uuid, until: Option<Uuid>, limit: u32) -> Result<Vec<ConfirmedOrder>, Error>
             = call("confirmed_orders", "orders");
 
         /// Returns the amount of unfinished work, for gauges.
@@ -101,6 +101,19 @@ pub struct SagaStatus {
     pub release_pending: bool,
     /// Whether products must still fulfil the reservation.
     pub fulfilment_pending: bool,
+}
+
+/// Confirmed order, for comparison with its reservation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfirmedOrder {
+    /// The order.
+    pub order_id: OrderId,
+    /// Version of the order.
+    pub version: i64,
+    /// Whether a revision is pending: the reservation may have its lines already.
+    pub is_being_revised: bool,
+    /// Quantities of the lines by product.
+    pub quantities: Quantities,
 }
 
 /// Amount of unfinished work.
@@ -221,8 +234,24 @@ pub(super) const CHECKS: [(Invariant, &str); 6] = [
 /// Counts the orders per status, with ids from `$1` on.
 pub(super) const COUNTS: &str = "SELECT status, count(*) FROM orders WHERE id >= $1 GROUP BY status ORDER BY status";
 
-/// Selects up to `$3` confirmed orders with ids from above `$1` to `$2`.
-pub(super) const CONFIRMED_ORDERS: &str = "SELECT id FROM orders WHERE status = 'CONFIRMED' AND id > $1 AND id <= $2 ORDER BY id LIMIT $3";
+/// Selects the lines of up to `$3` confirmed orders with ids from above `$1` to `$2`.
+pub(super) const CONFIRMED_ORDERS: &str = "
+    SELECT o.id, o.version, o.revision IS NOT NULL, l.product_id, l.quantity
+    FROM (SELECT * FROM orders WHERE status = 'CONFIRMED' AND id > $1 AND id <= $2 ORDER BY id LIMIT $3) o
+    LEFT JOIN order_lines l ON l.order_id = o.id ORDER BY o.id";
+
+/// Row of [`CONFIRMED_ORDERS`].
+pub(super) type ConfirmedRow = (Uuid, i64, bool, Option<Uuid>, Option<i64>);
+
+/// Groups the rows of [`CONFIRMED_ORDERS`] by order.
+pub(super) fn confirmed_orders(rows: &[ConfirmedRow]) -> Vec<ConfirmedOrder> {
+    let order = |rows: &[ConfirmedRow]| {
+        let (id, version, is_being_revised, ..) = rows[0];
+        let quantities = rows.iter().filter_map(|(.., product, quantity)| product.zip(*quantity)).collect();
+        ConfirmedOrder { order_id: id.into(), version, is_being_revised, quantities }
+    };
+    rows.chunk_by(|one, other| one.0 == other.0).map(order).collect()
+}
 
 /// Returns the lower bound of the audited ids.
 pub(super) fn first_id(since: Option<OffsetDateTime>) -> Uuid {

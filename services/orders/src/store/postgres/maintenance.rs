@@ -20,8 +20,8 @@ use crate::{
     store::{
         database::Error,
         maintenance::{
-            self, Audit, CHECKS, CONFIRMED_ORDERS, COUNTS, Finding, Invariant, Maintenance, OVERDUE, OVERDUE_ROWS, Overdue, PastRetention,
-            STATS, SagaStatus, Stats,
+            self, Audit, CHECKS, CONFIRMED_ORDERS, COUNTS, ConfirmedOrder, Finding, Invariant, Maintenance, OVERDUE, OVERDUE_ROWS, Overdue,
+            PastRetention, STATS, SagaStatus, Stats,
         },
     },
 };
@@ -117,10 +117,9 @@ impl Maintenance for PostgresStore {
         maintenance::saga_statuses(select.fetch_all(&mut *self.pool.acquire().await?).await?)
     }
 
-    async fn confirmed_orders(&self, after: Uuid, until: Option<Uuid>, limit: u32) -> Result<Vec<OrderId>, Error> {
-        let select = sqlx::query_scalar(CONFIRMED_ORDERS).bind(after).bind(until.unwrap_or(Uuid::max())).bind(i64::from(limit));
-        let ids: Vec<Uuid> = select.fetch_all(&mut *self.pool.acquire().await?).await?;
-        Ok(ids.into_iter().map(OrderId::from).collect())
+    async fn confirmed_orders(&self, after: Uuid, until: Option<Uuid>, limit: u32) -> Result<Vec<ConfirmedOrder>, Error> {
+        let select = sqlx::query_as(CONFIRMED_ORDERS).bind(after).bind(until.unwrap_or(Uuid::max())).bind(i64::from(limit));
+        Ok(maintenance::confirmed_orders(&select.fetch_all(&mut *self.pool.acquire().await?).await?))
     }
 
     async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> {

@@ -18,8 +18,8 @@ use crate::{
     store::{
         database::Error,
         maintenance::{
-            self, Audit, CHECKS, CONFIRMED_ORDERS, COUNTS, Finding, Invariant, Maintenance, OVERDUE, OVERDUE_ROWS, Overdue, PastRetention,
-            STATS, SagaStatus, Stats,
+            self, Audit, CHECKS, CONFIRMED_ORDERS, COUNTS, ConfirmedOrder, Finding, Invariant, Maintenance, OVERDUE, OVERDUE_ROWS, Overdue,
+            PastRetention, STATS, SagaStatus, Stats,
         },
     },
 };
@@ -90,10 +90,9 @@ impl Maintenance for SqliteStore {
         maintenance::saga_statuses(rows)
     }
 
-    async fn confirmed_orders(&self, after: Uuid, until: Option<Uuid>, limit: u32) -> Result<Vec<OrderId>, Error> {
-        let select = sqlx::query_scalar(CONFIRMED_ORDERS).bind(after).bind(until.unwrap_or(Uuid::max())).bind(limit);
-        let ids: Vec<Uuid> = select.fetch_all(&mut *self.readers.acquire().await?).await?;
-        Ok(ids.into_iter().map(OrderId::from).collect())
+    async fn confirmed_orders(&self, after: Uuid, until: Option<Uuid>, limit: u32) -> Result<Vec<ConfirmedOrder>, Error> {
+        let select = sqlx::query_as(CONFIRMED_ORDERS).bind(after).bind(until.unwrap_or(Uuid::max())).bind(limit);
+        Ok(maintenance::confirmed_orders(&select.fetch_all(&mut *self.readers.acquire().await?).await?))
     }
 
     async fn stats(&self, now: OffsetDateTime) -> Result<Stats, Error> {
