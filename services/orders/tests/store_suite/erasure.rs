@@ -21,7 +21,7 @@ crate::on_both![
     orders_in_progress_prevent_an_erasure,
     orders_are_erased_in_batches,
     archive_is_rewritten,
-    schema_allows_no_other_change_of_an_owner,
+    schema_allows_no_other_change_of_a_subject,
 ];
 
 /// A subject that needs escapes in JSON.
@@ -170,7 +170,7 @@ async fn archive_is_rewritten(db: Database) {
     assert_eq!(db.erase(Some(&archive)).await.unwrap(), Erased::default());
 }
 
-async fn schema_allows_no_other_change_of_an_owner(db: Database) {
+async fn schema_allows_no_other_change_of_a_subject(db: Database) {
     db.failed_order("alice").await;
     db.confirm(&db.accept("bob", NOW).await, NOW).await;
     for sql in [
@@ -181,4 +181,14 @@ async fn schema_allows_no_other_change_of_an_owner(db: Database) {
         assert!(db.back_door.execute(sql).await.is_err(), "{sql}");
     }
     db.back_door.execute("UPDATE orders SET user_id = 'erased:1' WHERE status = 'FAILED'").await.unwrap();
+    for sql in [
+        "UPDATE order_history SET actor_subject = 'mallory'",
+        "UPDATE order_history SET actor_subject = NULL",
+        "UPDATE order_history SET reason = 'because'",
+        "UPDATE order_history SET actor_subject = 'erased:1', reason = 'because'",
+        "UPDATE order_history SET actor_subject = 'erased:1', actor_service = 'somebody'",
+    ] {
+        assert!(db.back_door.execute(sql).await.is_err(), "{sql}");
+    }
+    db.back_door.execute("UPDATE order_history SET actor_subject = 'erased:1'").await.unwrap();
 }

@@ -1,5 +1,5 @@
-//! Bytes that an order takes in the database, and that none are left when it is deleted. The figures
-//! are those of `docs/scaling.md`.
+//! Bytes that an order takes in the database, and that none are left when it is deleted. The
+//! figures are those of `docs/scaling.md`.
 
 use std::{sync::Arc, time::Duration};
 
